@@ -1,0 +1,1 @@
+"""A mirror in front of every container registry."""

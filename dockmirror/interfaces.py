@@ -1,0 +1,208 @@
+"""Every seam of the house: what each promises, and how it fails."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+
+from attrs import field, frozen
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IConsumer
+from zope.interface import Attribute, Interface
+
+from .oci.descriptor import Descriptor
+from .oci.digest import Digest
+from .oci.ranges import ContentRange
+from .oci.reference import Repository, Tag
+from .oci.request import Request
+from .oci.token import TokenRequest
+
+
+class IContent(Interface):
+    """Bytes to be delivered once.  Whoever is given one delivers it or discards it, and does so once."""
+
+    descriptor: Descriptor = Attribute("Media type, digest and size of the bytes that will be delivered.")
+
+    def deliver(consumer: IConsumer) -> Deferred[None]:
+        """Writes all bytes to the consumer, at its pace.
+
+        Where it takes more than one turn of the reactor, a push producer is registered with the
+        consumer meanwhile.  Fires with None after the last byte was written.  Fails with a
+        ``RegistryError`` where the bytes cannot be completed correctly: what was written is then a
+        beginning that must be cut off.  Cancelling it ends the delivery and gives back what it held.
+        In every case the producer has been unregistered by then.
+        """
+
+    def discard() -> None:
+        """Gives back what the content holds (a connection, an open file); nothing will be delivered."""
+
+
+@frozen
+class Answer:
+    """What a registry has to say to a request that it grants.
+
+    :ivar status: 200, 206, 304, or 301 with a ``location``; nothing else is an answer, all else is raised.
+    :ivar content: the body; for HEAD and 304 its descriptor tells what the body would be.
+    :ivar content_range: for a 206 of one range, which part of the content this is.
+    :ivar location: for a 301, where on the same host the client is sent.
+    :ivar next_page: for a list, the query of its next page.
+    :ivar headers: the few of the upstream's headers that travel, as they came.
+    :ivar upstream_status: what the upstream answered, for the access log; None where it was not asked.
+    """
+
+    content: IContent
+    status: int = 200
+    content_range: ContentRange | None = None
+    location: str | None = None
+    next_page: tuple[tuple[str, str], ...] | None = None
+    headers: tuple[tuple[str, str], ...] = field(default=())
+    upstream_status: int | None = None
+
+
+class IRegistry(Interface):
+    """A registry, or something in front of one.  Behaviour is added by wrapping this interface."""
+
+    async def fetch(request: Request) -> Answer:
+        """What the registry has for that request.
+
+        :raises RegistryError: the row that says why not; ``Unauthorized`` with the registry's challenges
+            where it demands credentials; ``Unreachable`` where it gave no answer.
+        """
+
+    async def token(request: TokenRequest) -> Answer:
+        """What the registry's token service says: the JSON of a token under both of its names.
+
+        :raises RegistryError: as the token service refused, or because credentials may not go where
+            the registry would have them go.
+        """
+
+
+class Kind(Enum):
+    """As what a repository has a content: the same bytes may be a blob here and a manifest there."""
+
+    BLOB = "blob"
+    MANIFEST = "manifest"
+
+
+class IOpened(Interface):
+    """A stored content that was opened; eviction takes it away from nobody who holds one.
+
+    Whoever is given one asks it for one ``content`` or closes it.
+    """
+
+    size: int = Attribute("Bytes.")
+
+    def content(descriptor: Descriptor, segments: Sequence[bytes | ContentRange]) -> IContent:
+        """Parts of the stored bytes, and bytes between them, in that order; closes the file at its end."""
+
+    def close() -> None:
+        """Gives it back unread."""
+
+
+class IContents(Interface):
+    """Verified contents, and which repository has which.
+
+    A repository's name begins here with its registry's: ``docker.io/library/busybox``.  Bytes that are
+    held entitle nobody: only a link says that a repository has them, and as what.
+    """
+
+    async def open(repository: Repository, digest: Digest, kind: Kind) -> IOpened | None:
+        """The content, where the repository is linked to it as that kind and it is held whole.
+
+        That it was used is noted, at most once a minute.
+        """
+
+    async def holds(digest: Digest) -> bool:
+        """Whether the bytes are held at all, for whichever repository."""
+
+    async def link(repository: Repository, digest: Digest, kind: Kind) -> bool:
+        """Says that the repository has this content; False where the bytes are not held."""
+
+    async def add(repository: Repository, digest: Digest, kind: Kind, data: bytes) -> None:
+        """Keeps a small content, already verified, and links it.
+
+        :raises OSError: when it cannot be kept; nothing has changed then.
+        """
+
+
+@frozen
+class Tagged:
+    """What a tag named when it was last confirmed, in seconds since the epoch."""
+
+    digest: Digest
+    confirmed: float
+
+
+class ITags(Interface):
+    """What tags named."""
+
+    async def get(repository: Repository, tag: Tag) -> Tagged | None:
+        """None where it is not known."""
+
+    async def put(repository: Repository, tag: Tag, digest: Digest) -> None:
+        """Notes what the tag names, confirmed now; to be called when the manifest is held."""
+
+    async def forget(repository: Repository, tag: Tag) -> None:
+        """The tag names nothing any more."""
+
+
+class IDocuments(Interface):
+    """Small documents by name, that a restart does not lose: lists, challenges, what is public."""
+
+    async def read(name: str) -> bytes | None:
+        """None where there is none."""
+
+    async def write(name: str, data: bytes) -> None:
+        """Replaces it, whole or not at all."""
+
+
+class ISource(Interface):
+    """How one reader of a blob would fetch it: with its own path and its own credentials."""
+
+    async def open(offset: int) -> Answer:
+        """Asks the upstream for the blob from that offset on: 206 from there, or 200 with the whole.
+
+        :raises RegistryError: as refused; ``Unreachable`` where another attempt may do better.
+        """
+
+    async def check() -> None:
+        """Asks the upstream only whether this reader may have the blob.
+
+        :raises RegistryError: when not.
+        """
+
+
+class IGrowth(Interface):
+    """A blob on its way in, or just arrived, as one reader has it.  Read once, or left."""
+
+    size: int = Attribute("Bytes of the whole blob.")
+    joined: bool = Attribute("Whether somebody else's fetch is read.")
+
+    def content(descriptor: Descriptor, part: ContentRange | None) -> IContent:
+        """The blob, or a part of it, as it arrives; the last 64 KiB of the blob wait for its digest."""
+
+    def wait_for(part: ContentRange) -> int:
+        """How many bytes have still to arrive before the part begins."""
+
+    def leave() -> None:
+        """This reader does not want it any more."""
+
+
+class IGrowths(Interface):
+    """Blobs on their way in: one writer each, many readers."""
+
+    def growing(registry: str, digest: Digest) -> bool:
+        """Whether the blob is being fetched from that registry, by this process or by another."""
+
+    async def join(registry: str, repository: Repository, digest: Digest, source: ISource) -> IGrowth:
+        """A reader's place at a growing blob, which this begins to fetch where nobody does.
+
+        Fires as soon as the size is known.  Where somebody else's fetch is joined, ``source.check``
+        decides first, unless that repository has given this reader's credentials the blob already: the
+        caller knows, and gives a source whose check asks nobody.  When the blob is whole and verified it
+        is linked to ``repository`` (the store's name of it).
+
+        :raises RegistryError: as this reader's source was refused; ``Corrupt`` when the upstream's bytes
+            are not the blob, and for a while after.
+        :raises OSError: when the disk takes nothing.
+        """

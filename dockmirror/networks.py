@@ -1,0 +1,46 @@
+"""Networks by CIDR and by word."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+
+PRIVATE: tuple[Network, ...] = tuple(
+    map(
+        ip_network,
+        (
+            "127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10",
+            "169.254.0.0/16", "fe80::/10", "fc00::/7",
+        ),
+    )
+)  # fmt: skip
+"""Loopback, RFC 1918, 100.64/10 (RFC 6598), link-local, unique local (RFC 4193)."""
+PUBLIC: tuple[Network, ...] = tuple(map(ip_network, ("0.0.0.0/0", "::/0")))
+
+_WORDS = {"private": PRIVATE, "public": PUBLIC}
+
+
+def networks(names: Iterable[str]) -> Iterator[Network]:
+    """The networks of a setting: CIDRs, and the words ``private`` and ``public``.
+
+    :raises ValueError: for what is neither.
+    """
+    for name in names:
+        yield from _WORDS.get(name) or (ip_network(name),)
+
+
+def unmapped(text: str) -> Address:
+    """The address, an IPv4 one where IPv6 only maps it (RFC 4291, 2.5.5.2); a zone is dropped.
+
+    :raises ValueError: when it is none.
+    """
+    address = ip_address(text.partition("%")[0])
+    return (address.ipv4_mapped if isinstance(address, IPv6Address) else None) or address
+
+
+def within(address: Address, listed: Iterable[Network]) -> bool:
+    """Whether the address lies in one of the networks."""
+    return any(address in network for network in listed)

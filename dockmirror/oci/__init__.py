@@ -1,0 +1,1 @@
+"""The words of the distribution specification as frozen values: no Twisted, no I/O."""

@@ -1,0 +1,19 @@
+"""What is known of a content before its bytes.
+
+Source: OCI image specification, descriptor.md.
+"""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from .digest import Digest
+
+
+@frozen
+class Descriptor:
+    """Media type, digest and size in bytes, each None where an upstream did not tell."""
+
+    media_type: str | None = None
+    digest: Digest | None = None
+    size: int | None = None

@@ -1,0 +1,261 @@
+"""The specification's table of errors, a class for each row.
+
+Raised anywhere, answered in one place (``web/respond.py``).  What a client reads is ``entries`` and
+``status``; what caused it is the exception's ``__cause__`` and never leaves the process.
+
+Source: OCI distribution specification, "Error Codes"; the rows below ``TOOMANYREQUESTS`` are the
+additions of the distribution registry that clients know.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import ClassVar
+
+from attrs import field, frozen
+
+from .challenge import Challenge
+
+
+@frozen
+class Entry:
+    """One element of the ``errors`` list as clients read it."""
+
+    code: str
+    message: str
+    detail: object = None
+
+
+class RegistryError(Exception):
+    """Something a client is told in the registry's own format.
+
+    :ivar status: the HTTP status of the answer.
+    :ivar entries: what stands in the answer's ``errors`` list; an upstream's own, where it gave some.
+    :ivar challenges: for a 401, what the upstream demands; never sent on as they are.
+    :ivar retry_after: the upstream's ``Retry-After``, as it was written.
+    :ivar upstream_status: what the upstream answered, for the access log.
+    :ivar content_size: for a 416, how many bytes there are.
+    """
+
+    code: ClassVar[str] = "UNKNOWN"
+    default_status: ClassVar[int] = 500
+    default_message: ClassVar[str] = "unknown error"
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        detail: object = None,
+        status: int | None = None,
+        entries: tuple[Entry, ...] = (),
+        challenges: tuple[Challenge, ...] = (),
+        retry_after: str | None = None,
+        upstream_status: int | None = None,
+        content_size: int | None = None,
+    ) -> None:
+        self.entries = entries or (Entry(self.code, message or self.default_message, detail),)
+        self.status = status or self.default_status
+        self.challenges = challenges
+        self.retry_after = retry_after
+        self.upstream_status = upstream_status
+        self.content_size = content_size
+        super().__init__(self.entries[0].message)
+
+    def body(self) -> bytes:
+        """The answer's body: ``{"errors": [...]}``."""
+        errors = [{"code": e.code, "message": e.message, "detail": e.detail} for e in self.entries]
+        return json.dumps({"errors": errors}).encode()
+
+
+class BlobUnknown(RegistryError):
+    """The registry has no such blob."""
+
+    code, default_status, default_message = "BLOB_UNKNOWN", 404, "blob unknown to registry"
+
+
+class BlobUploadInvalid(RegistryError):
+    """An upload that cannot go on."""
+
+    code, default_status, default_message = "BLOB_UPLOAD_INVALID", 400, "blob upload invalid"
+
+
+class BlobUploadUnknown(RegistryError):
+    """No such upload."""
+
+    code, default_status, default_message = "BLOB_UPLOAD_UNKNOWN", 404, "blob upload unknown to registry"
+
+
+class DigestInvalid(RegistryError):
+    """Not a digest, or not the content's."""
+
+    code, default_status, default_message = (
+        "DIGEST_INVALID",
+        400,
+        "provided digest did not match uploaded content",
+    )
+
+
+class ManifestBlobUnknown(RegistryError):
+    """A manifest refers to a blob that the registry does not have."""
+
+    code, default_status, default_message = (
+        "MANIFEST_BLOB_UNKNOWN",
+        404,
+        "manifest references a blob unknown to registry",
+    )
+
+
+class ManifestInvalid(RegistryError):
+    """Not a manifest."""
+
+    code, default_status, default_message = "MANIFEST_INVALID", 400, "manifest invalid"
+
+
+class ManifestUnknown(RegistryError):
+    """The repository has no such manifest."""
+
+    code, default_status, default_message = "MANIFEST_UNKNOWN", 404, "manifest unknown to registry"
+
+
+class NameInvalid(RegistryError):
+    """Not a repository's name."""
+
+    code, default_status, default_message = "NAME_INVALID", 400, "invalid repository name"
+
+
+class NameUnknown(RegistryError):
+    """The registry has no such repository."""
+
+    code, default_status, default_message = "NAME_UNKNOWN", 404, "repository name not known to registry"
+
+
+class SizeInvalid(RegistryError):
+    """A length that does not fit the content, or more than is allowed."""
+
+    code, default_status, default_message = (
+        "SIZE_INVALID",
+        400,
+        "provided length did not match content length",
+    )
+
+
+class Unauthorized(RegistryError):
+    """Credentials are needed, or these were not accepted."""
+
+    code, default_status, default_message = "UNAUTHORIZED", 401, "authentication required"
+
+
+class Denied(RegistryError):
+    """Not for this client."""
+
+    code, default_status, default_message = "DENIED", 403, "requested access to the resource is denied"
+
+
+class Unsupported(RegistryError):
+    """An operation that is not offered."""
+
+    code, default_status, default_message = "UNSUPPORTED", 405, "the operation is unsupported"
+
+
+class TooManyRequests(RegistryError):
+    """A limit was reached; ``retry_after`` may say when it ends."""
+
+    code, default_status, default_message = "TOOMANYREQUESTS", 429, "too many requests"
+
+
+class TagInvalid(RegistryError):
+    """Not a tag."""
+
+    code, default_status, default_message = "TAG_INVALID", 400, "manifest tag invalid"
+
+
+class RangeInvalid(RegistryError):
+    """No byte of the content lies in the range asked for."""
+
+    code, default_status, default_message = "RANGE_INVALID", 416, "range not satisfiable"
+
+
+class Unavailable(RegistryError):
+    """The upstream answered, but with nothing that could be passed on."""
+
+    code, default_status, default_message = "UNAVAILABLE", 502, "the upstream's answer is of no use"
+
+
+class Unreachable(Unavailable):
+    """The upstream gave no answer: not resolved, not connected, refused, or cut off."""
+
+
+class TimedOut(Unreachable):
+    """The upstream gave no answer in time."""
+
+    default_status = 504
+
+
+ROWS: tuple[type[RegistryError], ...] = (
+    BlobUnknown, BlobUploadInvalid, BlobUploadUnknown, DigestInvalid, ManifestBlobUnknown, ManifestInvalid,
+    ManifestUnknown, NameInvalid, NameUnknown, SizeInvalid, Unauthorized, Denied, Unsupported,
+    TooManyRequests, TagInvalid, RangeInvalid, Unavailable,
+)  # fmt: skip
+_BY_CODE: Mapping[str, type[RegistryError]] = {row.code: row for row in ROWS}
+_BY_STATUS: Mapping[int, type[RegistryError]] = {
+    401: Unauthorized,
+    403: Denied,
+    405: Unsupported,
+    416: RangeInvalid,
+    429: TooManyRequests,
+}
+
+
+@frozen
+class Refusal:
+    """What an upstream said instead of giving what was asked for."""
+
+    status: int
+    body: bytes
+    challenges: tuple[Challenge, ...] = ()
+    retry_after: str | None = None
+    unknown: type[RegistryError] = field(default=NameUnknown)
+    """The row for a 404 without a code: what was asked for is what is not there."""
+
+    def error(self) -> RegistryError:
+        """The error to raise: the upstream's own entries, or its reason wrapped; its status always kept."""
+        entries = _entries(self.body)
+        row = self._row()
+        if entries and self.status not in (401, 429):  # of these the status says more than a code
+            row = _BY_CODE.get(entries[0].code, RegistryError)
+        return row(
+            None if entries else f"the upstream answered {self.status}",
+            detail=None if entries else _reason(self.body),
+            status=self.status,
+            entries=entries,
+            challenges=self.challenges,
+            retry_after=self.retry_after,
+            upstream_status=self.status,
+        )
+
+    def _row(self) -> type[RegistryError]:
+        if self.status == 404:
+            return self.unknown
+        return _BY_STATUS.get(self.status, Unavailable if self.status >= 500 else RegistryError)
+
+
+def _entries(body: bytes) -> tuple[Entry, ...]:
+    try:
+        listed = json.loads(body)["errors"]
+        return tuple(_entry(e) for e in listed)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return ()
+
+
+def _entry(value: Mapping[str, object]) -> Entry:
+    code = value["code"]
+    if not isinstance(code, str):
+        raise TypeError("a code is text")
+    return Entry(code, str(value.get("message") or ""), value.get("detail"))
+
+
+def _reason(body: bytes) -> str | None:
+    """The beginning of a body that is not the specification's, as text for a human."""
+    text = " ".join(body[:512].decode("utf-8", "replace").split())
+    return text or None

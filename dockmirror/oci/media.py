@@ -1,0 +1,97 @@
+"""Media types of manifests: what they are, what they refer to, and what a client admits.
+
+Sources: OCI image specification, manifest.md and image-index.md; distribution's schema 1 and 2;
+RFC 9110, 12.5.1 (``Accept``; quality values are not weighed, only refusals counted).
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterable, Mapping
+
+from attrs import frozen
+
+from .digest import Digest
+from .errors import RegistryError
+
+OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+EVERYTHING = (OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST, "*/*")
+"""What an upstream is asked for whose answer is to serve everybody: a narrow list gets another document."""
+
+
+@frozen
+class Parts:
+    """What a manifest needs to be of use: its blobs, or, for an index, one of its manifests."""
+
+    media_type: str
+    blobs: tuple[Digest, ...] = ()
+    manifests: tuple[Digest, ...] = ()
+
+
+def parse_parts(manifest: bytes) -> Parts | None:
+    """What a manifest refers to; None where it is of no kind that is known here, schema 1 included.
+
+    Foreign layers, which have addresses of their own and lie in no registry, are not counted.
+    """
+    try:
+        fields = json.loads(manifest)
+        media_type = _media_type(fields)
+        if media_type in (OCI_INDEX, DOCKER_LIST):
+            return Parts(media_type, manifests=_digests(fields["manifests"]))
+        if media_type in (OCI_MANIFEST, DOCKER_MANIFEST):
+            return Parts(media_type, blobs=_digests((fields["config"], *fields.get("layers", ()))))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, RegistryError):
+        pass
+    return None
+
+
+def admits(accept: Iterable[str], media_type: str | None) -> bool:
+    """Whether a client with these ``Accept`` lines takes a document of that type."""
+    ranges = [part.split(";") for line in accept for part in line.split(",") if part.strip()]
+    wanted = [kind.strip().lower() for kind, *params in ranges if not any(map(_is_zero, params))]
+    return not ranges or any(kind in (media_type, "*/*", "application/*") for kind in wanted)
+
+
+def admits_everything(accept: Iterable[str]) -> bool:
+    """Whether such a client takes any document; asked so plainly, a registry answers with its oldest kind."""
+    return admits(accept, None)
+
+
+def signed_payload(manifest: bytes) -> bytes:
+    """The bytes that the digest of a schema 1 manifest is of: its signatures, a JWS, are cut out of it again.
+
+    Source: distribution, "Image Manifest V 2, Schema 1", "Signed Manifests".  What is no such document is
+    given back as it is.
+    """
+    try:
+        protected = json.loads(_decoded(json.loads(manifest)["signatures"][0]["protected"]))
+        return manifest[: protected["formatLength"]] + _decoded(protected["formatTail"])
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
+        return manifest
+
+
+def _decoded(text: str) -> bytes:
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
+def _media_type(fields: Mapping[str, object]) -> str:
+    """As the document says; where it does not (OCI allows that), by its shape."""
+    stated = fields.get("mediaType")
+    if isinstance(stated, str):
+        return stated
+    if fields.get("schemaVersion") != 2:
+        return ""
+    return OCI_INDEX if "manifests" in fields else OCI_MANIFEST
+
+
+def _digests(descriptors: Iterable[Mapping[str, str]]) -> tuple[Digest, ...]:
+    return tuple(dict.fromkeys(Digest.parse(d["digest"]) for d in descriptors if not d.get("urls")))
+
+
+def _is_zero(parameter: str) -> bool:
+    name, _, value = parameter.partition("=")
+    return name.strip().lower() == "q" and value.strip().strip("0.") == "" and value.strip() != ""

@@ -1,0 +1,76 @@
+"""Repositories and tags, parsed once at the edge.
+
+Source: OCI distribution specification, "Pulling manifests": the grammar of ``<name>`` and ``<reference>``.
+"""
+
+from __future__ import annotations
+
+import re
+
+from attrs import frozen
+
+from .digest import Digest
+from .errors import NameInvalid, TagInvalid
+
+_COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_NAME = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
+_NAME_LIMIT = 255
+_TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
+
+
+@frozen(order=True)
+class Repository:
+    """A repository's name within its registry."""
+
+    name: str
+
+    @classmethod
+    def parse(cls, text: str) -> Repository:
+        """:raises NameInvalid: when the text is not a repository's name, or longer than 255 characters."""
+        if len(text) > _NAME_LIMIT:
+            raise NameInvalid(f"invalid repository name: longer than {_NAME_LIMIT} characters")
+        if not _NAME.fullmatch(text):
+            raise NameInvalid("invalid repository name: expected lower-case components separated by slashes")
+        return cls(text)
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def first(self) -> str:
+        """The first component: on the mirror's own host, the registry."""
+        return self.name.partition("/")[0]
+
+    @property
+    def rest(self) -> str:
+        """What follows the first component; empty where there is just one."""
+        return self.name.partition("/")[2]
+
+
+@frozen(order=True)
+class Tag:
+    """A name that a repository gives to a manifest for a while."""
+
+    name: str
+
+    @classmethod
+    def parse(cls, text: str) -> Tag:
+        """:raises TagInvalid: when the text is not a tag."""
+        if not _TAG.fullmatch(text):
+            raise TagInvalid("invalid tag: expected up to 128 of letters, digits, '_', '.' and '-'")
+        return cls(text)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+Reference = Tag | Digest
+
+
+def parse_reference(text: str) -> Reference:
+    """A tag or a digest: only a digest has a colon.
+
+    :raises TagInvalid: when it is neither.
+    :raises DigestInvalid: when it has a colon and is no digest.
+    """
+    return Digest.parse(text) if ":" in text else Tag.parse(text)

@@ -1,0 +1,177 @@
+"""What a client may ask a registry for; a ``/v2/`` path is parsed once and written again from the values.
+
+Source: OCI distribution specification, "Endpoints"; ``_catalog`` is the distribution registry's.
+Paths are split before they are decoded, so that ``%2F`` and ``%2e%2e`` stay within a segment, where
+the grammar of names refuses them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar
+from urllib.parse import unquote_to_bytes, urlencode
+
+from attrs import evolve, frozen
+
+from .credentials import Credentials
+from .digest import Digest
+from .errors import BlobUnknown, ManifestUnknown, NameUnknown, RegistryError, Unsupported
+from .ranges import Range
+from .reference import Reference, Repository, parse_reference
+from .scope import CATALOG, Scope, pull
+
+
+@frozen
+class Ping:
+    """``/v2/``: whether this is a registry, and how to authenticate."""
+
+    unknown: ClassVar[type[RegistryError]] = NameUnknown
+    scope: ClassVar[Scope | None] = None
+
+    def __str__(self) -> str:
+        return "/v2/"
+
+
+@frozen
+class Catalog:
+    """``/v2/_catalog``: the names of all repositories."""
+
+    unknown: ClassVar[type[RegistryError]] = NameUnknown
+    scope: ClassVar[Scope | None] = CATALOG
+
+    def __str__(self) -> str:
+        return "/v2/_catalog"
+
+
+@frozen
+class _InRepository:
+    """What is asked of one repository."""
+
+    repository: Repository
+    unknown: ClassVar[type[RegistryError]] = NameUnknown
+
+    @property
+    def scope(self) -> Scope | None:
+        """What a token must allow for this."""
+        return pull(self.repository)
+
+
+@frozen
+class Manifest(_InRepository):
+    """A manifest or index, by tag or by digest."""
+
+    reference: Reference
+    unknown: ClassVar[type[RegistryError]] = ManifestUnknown
+
+    def __str__(self) -> str:
+        return f"/v2/{self.repository}/manifests/{self.reference}"
+
+    @property
+    def digest(self) -> Digest | None:
+        """The reference, where it is a digest."""
+        return self.reference if isinstance(self.reference, Digest) else None
+
+
+@frozen
+class Blob(_InRepository):
+    """A blob: a layer, a configuration, any content."""
+
+    digest: Digest
+    unknown: ClassVar[type[RegistryError]] = BlobUnknown
+
+    def __str__(self) -> str:
+        return f"/v2/{self.repository}/blobs/{self.digest}"
+
+
+@frozen
+class Tags(_InRepository):
+    """The names of a repository's tags."""
+
+    def __str__(self) -> str:
+        return f"/v2/{self.repository}/tags/list"
+
+
+@frozen
+class Referrers(_InRepository):
+    """The manifests whose subject is the one of that digest."""
+
+    digest: Digest
+
+    def __str__(self) -> str:
+        return f"/v2/{self.repository}/referrers/{self.digest}"
+
+
+InRepository = Manifest | Blob | Tags | Referrers
+Target = Ping | Catalog | InRepository
+
+
+@frozen
+class Request:
+    """One request of a client, parsed.
+
+    :ivar head: whether only the headers are wanted.
+    :ivar query: a list's own parameters (``n``, ``last``, ``artifactType``…), in order; without ``ns``.
+    :ivar accept: the media types a client admits, as it wrote them.
+    :ivar namespace: ``ns``, the registry that a client means when it asks a mirror
+        (specification, "Registry Proxying").
+    """
+
+    target: Target
+    head: bool = False
+    query: tuple[tuple[str, str], ...] = ()
+    accept: tuple[str, ...] = ()
+    range: Range | None = None
+    if_none_match: str | None = None
+    credentials: Credentials | None = None
+    namespace: str | None = None
+
+    def path_and_query(self) -> str:
+        """The target as an upstream is asked for it: nothing but what was parsed."""
+        return f"{self.target}?{urlencode(self.query)}" if self.query else str(self.target)
+
+    def for_repository(self, repository: Repository) -> Request:
+        """The same of another repository; unchanged where no repository is meant."""
+        if isinstance(self.target, Ping | Catalog):
+            return self
+        return evolve(self, target=evolve(self.target, repository=repository))
+
+
+def repository_of(target: Target) -> Repository | None:
+    """The repository that is meant, if any."""
+    return None if isinstance(target, Ping | Catalog) else target.repository
+
+
+def parse_target(path: bytes) -> Target:
+    """What a raw path, as it stood in the request line and without its query, asks for.
+
+    :raises RegistryError: of the row that says which part is wrong; 404 where the path means nothing.
+    """
+    segments = [_decoded(segment) for segment in path.split(b"/")]
+    if segments in (["", "v2"], ["", "v2", ""]):
+        return Ping()
+    if segments == ["", "v2", "_catalog"]:
+        return Catalog()
+    if len(segments) < 5 or segments[:2] != ["", "v2"]:
+        raise Unsupported("no such endpoint", status=404)
+    return _in_repository(segments[2:-2], segments[-2], segments[-1])
+
+
+def _in_repository(name: list[str], endpoint: str, last: str) -> InRepository:
+    if endpoint == "tags" and last == "list":
+        return Tags(Repository.parse("/".join(name)))
+    parse = _BY_ENDPOINT.get(endpoint)
+    if parse is None:
+        raise Unsupported("no such endpoint", status=404)
+    return parse(Repository.parse("/".join(name)), last)
+
+
+_BY_ENDPOINT: dict[str, Callable[[Repository, str], InRepository]] = {
+    "manifests": lambda repository, last: Manifest(repository, parse_reference(last)),
+    "blobs": lambda repository, last: Blob(repository, Digest.parse(last)),
+    "referrers": lambda repository, last: Referrers(repository, Digest.parse(last)),
+}
+
+
+def _decoded(segment: bytes) -> str:
+    """One segment's text; what no segment may hold becomes a character that no grammar here admits."""
+    return unquote_to_bytes(segment).decode("ascii", "replace").replace("/", "\N{REPLACEMENT CHARACTER}")
