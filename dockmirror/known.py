@@ -1,0 +1,61 @@
+"""The well-known registries: what has to be known of each that it does not say itself.
+
+The table in docs/registries.md gives each fact's source.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from attrs import evolve, field, frozen
+
+ShortNaming = Literal["complete", "redirect", "off"]
+
+
+@frozen
+class Known:
+    """One registry.
+
+    :ivar name: the label of its virtual host.
+    :ivar registry: its canonical name: what image names begin with, and where the store keeps it.
+    :ivar realms: origins of its token services on other hosts.
+    :ivar aliases: further names that clients give it.
+    """
+
+    name: str
+    registry: str
+    url: str
+    realms: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+    short_names: ShortNaming = field(default="off")
+
+
+_HUB = Known(
+    "docker",
+    "docker.io",
+    "https://registry-1.docker.io",
+    realms=("https://auth.docker.io",),
+    aliases=("index.docker.io", "registry-1.docker.io"),
+    short_names="complete",
+)
+
+KNOWN: tuple[Known, ...] = (
+    _HUB,
+    Known("quay", "quay.io", "https://quay.io"),
+    Known("gcr", "gcr.io", "https://gcr.io"),
+    Known("k8s-gcr", "k8s.gcr.io", "https://k8s.gcr.io"),
+    Known("k8s", "registry.k8s.io", "https://registry.k8s.io"),
+    Known("ghcr", "ghcr.io", "https://ghcr.io"),
+    Known("cloudsmith", "docker.cloudsmith.io", "https://docker.cloudsmith.io"),
+    Known("ecr", "public.ecr.aws", "https://public.ecr.aws"),
+    evolve(_HUB, name="docker-staging"),
+    Known("mcr", "mcr.microsoft.com", "https://mcr.microsoft.com"),
+    Known("gitlab", "registry.gitlab.com", "https://registry.gitlab.com", realms=("https://gitlab.com",)),
+    Known("nvcr", "nvcr.io", "https://nvcr.io", realms=("https://authn.nvidia.com",)),
+    Known(
+        "elastic",
+        "docker.elastic.co",
+        "https://docker.elastic.co",
+        realms=("https://docker-auth.elastic.co",),
+    ),
+)

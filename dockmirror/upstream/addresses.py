@@ -1,0 +1,145 @@
+"""Which addresses an upstream may be connected to, judged after its name was resolved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+from attrs import field, frozen
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+
+
+def _canonical(host: str) -> str:
+    bare = host.strip("[]").removesuffix(".").lower()
+    try:
+        return str(ip_address(bare))
+    except ValueError:
+        return bare
+
+
+def _canonical_all(hosts: Iterable[str]) -> frozenset[str]:
+    return frozenset(map(_canonical, hosts))
+
+
+@frozen
+class AllowedAddresses:
+    """Where one upstream may be reached: at public addresses, and where its operator configured it.
+
+    :ivar hosts: the names and literal addresses that the operator configured; these may be anywhere.
+    :ivar networks: where every other host may be, too: the upstream's ``allow_networks``.
+    """
+
+    hosts: frozenset[str] = field(converter=_canonical_all)
+    networks: tuple[Network, ...] = field(default=(), converter=tuple[Network, ...])
+
+    def refusal(self, host: str, address: str) -> str | None:
+        """Why the address that a host resolved to must not be connected to, as a sentence; None if it may be.
+
+        :param host: the name as it was looked up; a literal address is a host that resolved to itself.
+        :raises ValueError: when ``address`` is not an IP address, and so must not be connected to either.
+        """
+        literal = ip_address(address.partition("%")[0])
+        reached = _reached(literal)
+        if not _METADATA.isdisjoint((literal, *reached)):
+            return f"{_resolved(host, literal)} a cloud's metadata service: no configuration allows that"
+        if _canonical(host) in self.hosts or self._allow(literal):
+            return None
+        for destination in reached:
+            kind = _kind(destination)
+            if kind is not None and not self._allow(destination):
+                wrapped = f"a form of {destination}, which is " if destination != literal else ""
+                told = f"{_resolved(host, literal)} {wrapped}{kind}"
+                return f"{told}: only allow_networks of the upstream could allow it"
+        return None
+
+    def _allow(self, address: Address) -> bool:
+        return any(address in network for network in self.networks)
+
+
+def _resolved(host: str, address: Address) -> str:
+    return f"{address} is" if _canonical(host) == str(address) else f"{host} resolves to {address}, which is"
+
+
+def _reached(address: Address) -> list[Address]:
+    """Where a packet to that address ends: for a form of IPv6 that wraps an IPv4 address, there."""
+    if isinstance(address, IPv4Address) or int(address) <= 1:
+        return [address]
+    octets = address.packed
+    tunnelled = [IPv4Address(octets[12:])] if octets[8:12] in _ISATAP else []
+    if address.teredo is not None:
+        return [*_unless_zero(address.teredo), *tunnelled]
+    for network, places in _WRAPPINGS:
+        if address in network:
+            readings = [IPv4Address(bytes(octets[i] for i in place)) for place in places]
+            return [*_unless_zero(readings), *tunnelled]
+    return [address, *tunnelled]
+
+
+def _unless_zero(readings: Sequence[IPv4Address]) -> Sequence[IPv4Address]:
+    """Of several readings of one address, those that can be meant: 0.0.0.0/8 is no destination."""
+    return [reading for reading in readings if reading not in _ZERO] or readings
+
+
+def _kind(address: Address) -> str | None:
+    """What an address is that is not a public one."""
+    for kind, networks in _KINDS:
+        if any(address in network for network in networks):
+            return kind
+    return "reserved" if isinstance(address, IPv6Address) and address not in _GLOBAL_UNICAST else None
+
+
+# Who reaches one of these is given the machine's own credentials.
+_METADATA = frozenset(
+    map(
+        ip_address,
+        [
+            "169.254.169.254",  # AWS, Azure, Google, OpenStack and most others
+            "169.254.170.2",  # AWS ECS
+            "169.254.170.23",  # AWS EKS
+            "fd00:ec2::254",  # AWS
+            "fd00:ec2::23",  # AWS EKS
+            "fd20:ce::254",  # Google
+            "fe80::a9fe:a9fe",  # OpenStack
+            "100.100.100.200",  # Alibaba
+            "192.0.0.192",  # Oracle
+            "168.63.129.16",  # Azure
+        ],
+    )
+)
+
+# IANA's special-purpose registries (RFC 6890).  ``ipaddress`` does not tell the kinds apart, knows nothing
+# of wrapped forms but the mapped one, and changes its mind with Python's version.
+_KINDS = [
+    (kind, [ip_network(network) for network in networks.split()])
+    for kind, networks in {
+        "loopback": "127.0.0.0/8 ::1/128",
+        "private": "10.0.0.0/8 172.16.0.0/12 192.168.0.0/16",
+        "shared by carrier-grade NAT": "100.64.0.0/10",
+        "link-local": "169.254.0.0/16 fe80::/10",
+        "unique local": "fc00::/7",
+        "site-local": "fec0::/10",
+        "for benchmarks, or a fake-IP resolver's": "198.18.0.0/15 2001:2::/48",
+        "for documentation": "192.0.2.0/24 198.51.100.0/24 203.0.113.0/24 2001:db8::/32 3fff::/20",
+        "multicast": "224.0.0.0/4 ff00::/8",
+        "broadcast": "255.255.255.255/32",
+        "unspecified": "0.0.0.0/8 ::/128",
+        "reserved": "192.0.0.0/24 192.88.99.0/24 240.0.0.0/4 2001::/23",
+    }.items()
+]
+_GLOBAL_UNICAST = ip_network("2000::/3")
+_ZERO = ip_network("0.0.0.0/8")
+
+# Which octets of an address hold the IPv4 address that it wraps.
+_LAST = (12, 13, 14, 15)
+_WRAPPINGS = [
+    (ip_network("::/96"), [_LAST]),  # compatible
+    (ip_network("::ffff:0:0/96"), [_LAST]),  # mapped
+    (ip_network("::ffff:0:0:0/96"), [_LAST]),  # translated, RFC 2765
+    (ip_network("64:ff9b::/96"), [_LAST]),  # NAT64
+    (ip_network("2002::/16"), [(2, 3, 4, 5)]),  # 6to4
+    # NAT64 of a network's own (RFC 8215): its prefix's length is unknown, so each place of RFC 6052 is read.
+    (ip_network("64:ff9b:1::/48"), [(6, 7, 9, 10), (7, 9, 10, 11), (9, 10, 11, 12), _LAST]),
+]
+_ISATAP = {b"\x00\x00\x5e\xfe", b"\x02\x00\x5e\xfe"}  # RFC 5214

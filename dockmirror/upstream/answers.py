@@ -1,0 +1,31 @@
+"""Responses as answers: which headers travel, and when there is nothing new to tell."""
+
+from __future__ import annotations
+
+from twisted.web.iweb import IResponse
+
+from ..content.held import absent
+from ..headers import first
+from ..interfaces import Answer, IContent
+from ..oci.etag import matches
+from ..oci.request import Request
+
+_TRAVELLING = (
+    "ETag",
+    "Last-Modified",
+    "OCI-Filters-Applied",
+    "RateLimit-Limit",
+    "RateLimit-Remaining",
+    "Warning",
+)
+
+
+def answer_of(request: Request, response: IResponse, content: IContent) -> Answer:
+    """The answer that brings this content, or just tells of it where the client asked for no more."""
+    told = matches(request.if_none_match, content.descriptor.digest)
+    if request.head or told or response.code == 304:
+        content.discard()
+        content = absent(content.descriptor)
+    status = 304 if told or response.code == 304 else 206 if response.code == 206 else 200
+    headers = tuple((name, value) for name in _TRAVELLING if (value := first(response.headers, name)))
+    return Answer(content, status, headers=headers, upstream_status=response.code)

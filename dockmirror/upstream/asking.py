@@ -1,0 +1,93 @@
+"""One question to an upstream, until it consents or refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from attrs import evolve
+from twisted.web.iweb import IResponse
+
+from ..headers import lines
+from ..oci.challenge import find_challenge, parse_challenges
+from ..oci.credentials import Credentials
+from ..oci.errors import Unavailable
+from ..oci.media import EVERYTHING, admits_everything
+from ..oci.request import Blob, Manifest, Request
+from .client import Client, Header
+from .redirects import AUTHORIZATION, Followed, follow
+from .refusals import refusal
+from .tokens import Handshake, anonymous_token
+
+_CONSENTS = {200, 203, 206, 304}
+_REFUSALS_BY_TARGET = {401, 403}
+
+
+class Asking:
+    """Asks one upstream for what a request means.
+
+    :param url: the upstream's address, without a slash at the end.
+    """
+
+    def __init__(self, url: str, client: Client, handshake: Handshake) -> None:
+        self._url = url
+        self._client = client
+        self._handshake = handshake
+
+    async def ask(self, request: Request) -> IResponse:
+        """The upstream's consent, 200, 206 or 304, after all redirects, its body not yet read.
+
+        :raises RegistryError: its refusal; a 401's challenges are remembered for the token dance.
+        """
+        method = "HEAD" if request.head else "GET"
+        url = self._url + request.path_and_query()
+        headers = tuple(_headers(request))
+        followed = await follow(self._client, method, url, headers)
+        if followed.moved and followed.response.code in _REFUSALS_BY_TARGET:
+            followed = await self._once_more(followed, method, url, headers)
+        if followed.response.code in _CONSENTS:
+            return followed.response
+        error = await refusal(self._client, followed.response, request.target.unknown)
+        if followed.moved and error.status in _REFUSALS_BY_TARGET:
+            raise Unavailable(
+                f"where the upstream redirects to, it was refused: {error}", upstream_status=error.status
+            )
+        self._handshake.learn(error.challenges)
+        raise error
+
+    async def _once_more(
+        self, refused: Followed, method: str, url: str, headers: tuple[Header, ...]
+    ) -> Followed:
+        """After a refusal by the host that the upstream redirects to.
+
+        Another registry that challenges is answered anonymously there (registry.k8s.io leads to
+        such); a signed address that has ended is asked for anew.
+        """
+        self._client.release(refused.response)
+        challenges = parse_challenges(lines(refused.response.headers, "WWW-Authenticate"))
+        challenge = find_challenge(challenges, "Bearer")
+        if challenge is None:
+            return await follow(self._client, method, url, headers)
+        token = await anonymous_token(self._client, challenge)
+        anonymous = (
+            *(h for h in headers if h[0] != AUTHORIZATION),
+            _authorization(Credentials.bearer(token.value)),
+        )
+        return evolve(await follow(self._client, method, refused.url, anonymous), moved=True)
+
+
+def _headers(request: Request) -> Iterator[Header]:
+    """The few headers that an upstream is sent."""
+    if isinstance(request.target, Manifest) and admits_everything(request.accept):
+        yield "Accept", ", ".join(EVERYTHING)
+    for accepted in request.accept:
+        yield "Accept", accepted
+    if request.range is not None and isinstance(request.target, Blob):
+        yield "Range", str(request.range)
+    if request.if_none_match is not None:
+        yield "If-None-Match", request.if_none_match
+    if request.credentials is not None:
+        yield _authorization(request.credentials)
+
+
+def _authorization(credentials: Credentials) -> Header:
+    return AUTHORIZATION, credentials.header

@@ -1,0 +1,60 @@
+"""Blobs and parts of blobs, as an upstream sends them."""
+
+from __future__ import annotations
+
+from attrs import evolve
+from twisted.web.iweb import IResponse
+
+from ..content.part import Part
+from ..headers import first
+from ..interfaces import Answer
+from ..oci.descriptor import Descriptor
+from ..oci.errors import Unavailable
+from ..oci.ranges import ContentRange, Range
+from ..oci.request import Blob, Request
+from .answers import answer_of
+from .client import Client, length_of
+
+_TYPE = "application/octet-stream"
+
+
+def blob_answer(client: Client, request: Request, target: Blob, response: IResponse) -> Answer:
+    """The answer in a consent to a blob.
+
+    One range is answered by 206 even where the upstream sends the whole: podman takes a 200 for a
+    failure, and dockerd aborts.
+
+    :raises Unavailable: when it is another range than was asked for.
+    """
+    if response.code == 206 and not request.head:
+        return _part_answer(client, request, response)
+    descriptor = Descriptor(_TYPE, target.digest, length_of(response))
+    answer = answer_of(request, response, client.body(response, descriptor))
+    span = request.range.only if request.range else None
+    if answer.status != 200 or span is None or descriptor.size is None or request.head:
+        return answer
+    part = Range((span,)).resolve(descriptor.size)[0]
+    return evolve(
+        answer, status=206, content_range=part, content=Part(answer.content, part.first, part.length)
+    )
+
+
+def _part_answer(client: Client, request: Request, response: IResponse) -> Answer:
+    part = ContentRange.parse(first(response.headers, "Content-Range") or "")
+    kind = first(response.headers, "Content-Type") or ""
+    if part is None and kind.lower().startswith("multipart/byteranges"):
+        return answer_of(
+            request, response, client.body(response, Descriptor(kind, None, length_of(response)))
+        )
+    if part is None or not _asked_for(request, part):
+        client.release(response)
+        raise Unavailable("the upstream sent another range than was asked for", upstream_status=206)
+    body = client.body(response, Descriptor(_TYPE, None, part.length))
+    return evolve(answer_of(request, response, body), content_range=part)
+
+
+def _asked_for(request: Request, part: ContentRange) -> bool:
+    spans = request.range.spans if request.range else ()
+    if part.size is not None:
+        return any(span.resolve(part.size) == part for span in spans)
+    return any(span.first == part.first and span.last in (None, part.last) for span in spans)

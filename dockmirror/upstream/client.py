@@ -1,0 +1,173 @@
+"""Requests out: one question, one response, failures in words."""
+
+from __future__ import annotations
+
+import re
+from http.cookiejar import DefaultCookiePolicy
+from typing import NoReturn
+from urllib.parse import urlencode, urlsplit
+
+from treq.client import HTTPClient
+from treq.cookies import IndexableCookieJar
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectError, ConnectionLost, DNSLookupError
+from twisted.internet.error import TimeoutError as ConnectTimedOut
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
+from twisted.web._newclient import (
+    RequestNotSent,
+    RequestTransmissionFailed,
+    ResponseFailed,
+    ResponseNeverReceived,
+)
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgent, IBodyProducer, IResponse
+from zope.interface import implementer
+
+from ..content.held import collect
+from ..headers import first
+from ..oci.descriptor import Descriptor
+from ..oci.errors import TimedOut, Unreachable
+from .body import ResponseBody
+from .connect import AddressRefused
+
+Header = tuple[str, str]
+_DIED = (ResponseNeverReceived, RequestTransmissionFailed, RequestNotSent)
+
+
+_SIZE = re.compile(r"[0-9]{1,18}")
+_RELEASED = 64 * 1024
+
+
+def length_of(response: IResponse) -> int | None:
+    """The body's size in bytes, where the upstream tells it; for a HEAD, the size of what GET would bring."""
+    told = first(response.headers, "Content-Length")
+    if told is not None and _SIZE.fullmatch(told.strip()):
+        return int(told)
+    return response.length if isinstance(response.length, int) else None
+
+
+@implementer(IAgent)
+class Undecoded:
+    """Asks for bytes as they are stored, and gives them on as they come.
+
+    treq asks for gzip beside whatever is asked, and decodes what is labelled so; a blob whose CDN
+    labels it ``gzip`` would arrive as other bytes than its digest names.
+    """
+
+    def __init__(self, agent: IAgent) -> None:
+        self._agent = agent
+
+    def request(
+        self,
+        method: bytes,
+        uri: bytes,
+        headers: Headers | None = None,
+        bodyProducer: IBodyProducer | None = None,
+    ) -> Deferred[IResponse]:
+        """See ``IAgent``."""
+        plain = headers.copy() if headers else Headers()
+        plain.setRawHeaders(b"Accept-Encoding", [b"identity"])
+        return self._agent.request(method, uri, plain, bodyProducer).addCallback(_unlabelled)
+
+
+def _unlabelled(response: IResponse) -> IResponse:
+    response.headers.removeHeader(b"Content-Encoding")
+    return response
+
+
+def http_client(agent: IAgent) -> HTTPClient:
+    """treq without its decoding, and without cookies: one user's must not travel with another's request."""
+    return HTTPClient(Undecoded(agent), IndexableCookieJar(policy=DefaultCookiePolicy(allowed_domains=[])))
+
+
+class Client:
+    """Asks the servers of one upstream.
+
+    :param name: the upstream's name, for messages.
+    :param timeout: seconds until the response's headers are there.
+    """
+
+    def __init__(self, http: HTTPClient, clock: IReactorTime, name: str, timeout: float = 60.0) -> None:
+        self._http = http
+        self._clock = clock
+        self._name = name
+        self._timeout = timeout
+
+    async def ask(
+        self, method: str, url: str, headers: tuple[Header, ...] = (), form: tuple[Header, ...] | None = None
+    ) -> IResponse:
+        """The response, its body not yet read; a connection that died before it is tried once more.
+
+        :param form: the fields of a POST.
+        :raises Unreachable: saying which server, and why.
+        """
+        retried = method not in ("GET", "HEAD")
+        while True:
+            try:
+                return await self._once(method, url, headers, form)
+            except _FAILURES as failure:
+                if retried or not isinstance(failure, _DIED):
+                    raise self._unreachable(url, failure) from failure
+                retried = True
+
+    def body(self, response: IResponse, descriptor: Descriptor) -> ResponseBody:
+        """The response's body as a content."""
+        return ResponseBody(response, descriptor, self._clock)
+
+    async def read(self, response: IResponse, limit: int) -> bytes:
+        """The response's whole body, of ``limit`` bytes at most.
+
+        :raises Unavailable: when it is longer.
+        """
+        return await collect(self.body(response, Descriptor(size=length_of(response))), limit)
+
+    def release(self, response: IResponse) -> None:
+        """Has no use for the body; a short one is read to its end, so that the connection stays of use."""
+        Deferred.fromCoroutine(self.read(response, _RELEASED)).addErrback(lambda _: None)
+
+    def _once(
+        self, method: str, url: str, headers: tuple[Header, ...], form: tuple[Header, ...] | None
+    ) -> Deferred[IResponse]:
+        raw = Headers()
+        for key, value in headers:
+            raw.addRawHeader(key, value)
+        data = None
+        if form is not None:
+            data = urlencode(form).encode()
+            raw.setRawHeaders("Content-Type", ["application/x-www-form-urlencoded"])
+        asked = self._http.request(
+            method,
+            url,
+            headers=raw,
+            data=data,
+            allow_redirects=False,
+            unbuffered=True,
+            reactor=self._clock,  # type: ignore[arg-type]
+        )
+        return asked.addTimeout(self._timeout, self._clock, self._late)
+
+    def _late(self, _: object, seconds: float) -> NoReturn:
+        raise ConnectTimedOut(string=f"it did not answer within {seconds:g} s")
+
+    def _unreachable(self, url: str, failure: BaseException) -> Unreachable:
+        cause = _root(failure)
+        row = TimedOut if isinstance(cause, ConnectTimedOut) else Unreachable
+        server = urlsplit(url).netloc.rpartition("@")[2]
+        return row(f"the upstream {self._name} cannot be reached: {server}: {_why(cause)}")
+
+
+_FAILURES = (*_DIED, ResponseFailed, AddressRefused, ConnectError, ConnectionLost, DNSLookupError, ValueError)
+
+
+def _root(failure: BaseException) -> BaseException:
+    """The innermost reason that Twisted wrapped."""
+    reasons: list[Failure] = getattr(failure, "reasons", [])
+    innermost = reasons[0].value if reasons else None
+    return failure if innermost is None else _root(innermost)
+
+
+def _why(cause: BaseException) -> str:
+    if isinstance(cause, DNSLookupError):
+        return "its name cannot be resolved"
+    return " ".join(str(cause).split()) or type(cause).__name__

@@ -1,0 +1,43 @@
+"""What an upstream says instead of giving what was asked for."""
+
+from __future__ import annotations
+
+from twisted.web.iweb import IResponse
+
+from ..headers import first, lines
+from ..oci.challenge import parse_challenges
+from ..oci.errors import NameUnknown, RangeInvalid, Refusal, RegistryError
+from ..oci.ranges import parse_unsatisfied
+from .client import Client
+
+_LIMIT = 64 * 1024
+
+
+async def refusal(
+    client: Client, response: IResponse, unknown: type[RegistryError] = NameUnknown
+) -> RegistryError:
+    """The error to raise for a response that is no consent; its body is read.
+
+    :param unknown: what a bare 404 means here.
+    """
+    headers = response.headers
+    try:
+        body = await client.read(response, _LIMIT)
+    except RegistryError:
+        body = b""
+    if response.code == 416:
+        size = parse_unsatisfied(first(headers, "Content-Range") or "")
+        return RangeInvalid(content_size=size, upstream_status=416)
+    return Refusal(
+        status=response.code if response.code >= 400 else 502,
+        body=body,
+        challenges=parse_challenges(lines(headers, "WWW-Authenticate")),
+        retry_after=first(headers, "Retry-After"),
+        unknown=unknown,
+    ).error()
+
+
+def is_page(response: IResponse) -> bool:
+    """Whether this is a document for people, or of a file server, where a registry answers JSON."""
+    kinds = lines(response.headers, "Content-Type")
+    return any(kind.partition(";")[0].strip().lower().endswith(("/html", "/xml", "+xml")) for kind in kinds)

@@ -1,0 +1,166 @@
+"""Which addresses may be connected to."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv6Address, ip_network
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dockmirror.upstream.addresses import AllowedAddresses, Network
+
+NOWHERE = AllowedAddresses(["registry.example"])
+
+METADATA = (
+    "169.254.169.254 169.254.170.2 169.254.170.23 100.100.100.200 192.0.0.192 168.63.129.16 "
+    "fd00:ec2::254 fd00:ec2::23 fd20:ce::254 fe80::a9fe:a9fe"
+)
+PRIVATE = (
+    "127.0.0.0/8 10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 100.64.0.0/10 169.254.0.0/16 "
+    "198.18.0.0/15 192.0.2.0/24 224.0.0.0/4 240.0.0.0/4"
+)
+PUBLIC = (
+    "8.8.8.8 1.1.1.1 223.255.255.254 172.15.0.1 172.32.0.1 100.63.0.1 100.128.0.1 "
+    "2606:4700::6810:84e5 2a02:6b8::1 2001:4860:4860::8888 2600:1f18::1"
+)
+SPECIAL = (
+    "0.0.0.0 255.255.255.255 192.0.0.8 :: ::1 fe80::1 fe80::1%eth0 fc00::1 fdff::1 fec0::1 ff02::1 "
+    "2001:db8::1 3fff::1 2001:2::1 2001:20::1 100::1 5f00::1 4000::"
+)
+
+
+def _nat64(prefix: str, length: int, address: IPv4Address) -> IPv6Address:
+    """RFC 6052, section 2.2: the octets follow the prefix, and leave out the ninth."""
+    octets = bytearray(IPv6Address(prefix).packed)
+    places = [i for i in range(length // 8, 16) if i != 8 or length == 96][:4]
+    for place, octet in zip(places, address.packed, strict=True):
+        octets[place] = octet
+    return IPv6Address(bytes(octets))
+
+
+WRAPPINGS = {
+    "mapped": lambda a: IPv6Address(f"::ffff:{a}"),
+    "compatible": lambda a: IPv6Address(f"::{a}"),
+    "translated": lambda a: IPv6Address(f"::ffff:0:{a}"),
+    "NAT64": lambda a: IPv6Address(f"64:ff9b::{a}"),
+    "NAT64 of a network's own, /48": lambda a: _nat64("64:ff9b:1::", 48, a),
+    "NAT64 of a network's own, /56": lambda a: _nat64("64:ff9b:1::", 56, a),
+    "NAT64 of a network's own, /64": lambda a: _nat64("64:ff9b:1::", 64, a),
+    "NAT64 of a network's own, /96": lambda a: _nat64("64:ff9b:1::", 96, a),
+    "6to4": lambda a: IPv6Address(0x2002 << 112 | int(a) << 80 | 1),
+    "Teredo client": lambda a: IPv6Address(0x20010000 << 96 | 0x08080808 << 64 | int(a) ^ 0xFFFFFFFF),
+    "Teredo server": lambda a: IPv6Address(0x20010000 << 96 | int(a) << 64 | 0x08080808 ^ 0xFFFFFFFF),
+    "ISATAP": lambda a: IPv6Address(f"2606:4700::200:5efe:{a}"),
+    "ISATAP in 6to4": lambda a: IPv6Address(0x2002 << 112 | int(a) << 80 | 0x00005EFE_08080808),
+}
+wrappings = st.sampled_from(sorted(WRAPPINGS))
+unambiguous = wrappings.filter(lambda name: name[-3:] not in ("/48", "/56", "/64"))
+private = st.sampled_from(PRIVATE.split()).flatmap(lambda network: st.ip_addresses(network=network))
+names = st.sampled_from(["registry.example", "cdn.example", "169.254.169.254", "fd00:ec2::254"])
+networks = st.lists(
+    st.sampled_from([*PRIVATE.split(), "0.0.0.0/0", "::/0", "169.254.169.254/32", "fd00::/8"]).map(ip_network)
+)
+
+
+@given(private)
+def test_private_refused(address: IPv4Address) -> None:
+    """What is not public is refused where nobody configured it."""
+    assert NOWHERE.refusal("cdn.example", str(address))
+
+
+@given(private, wrappings)
+def test_wrapped_refused(address: IPv4Address, wrapping: str) -> None:
+    """A form of IPv6 that wraps an IPv4 address that is not public is refused like it."""
+    assert NOWHERE.refusal("cdn.example", str(WRAPPINGS[wrapping](address)))
+
+
+@given(
+    names, networks, st.sampled_from(METADATA.split()), st.none() | wrappings, st.sampled_from(["", "%eth0"])
+)
+def test_metadata_never(
+    host: str, allowed: list[Network], metadata: str, wrapping: str | None, scope: str
+) -> None:
+    """No configuration allows a metadata service, in no form."""
+    address = metadata + scope if ":" in metadata else metadata
+    if wrapping is not None and ":" not in metadata:
+        address = str(WRAPPINGS[wrapping](IPv4Address(metadata)))
+    everywhere = AllowedAddresses([host, "cdn.example", address], allowed)
+    told = everywhere.refusal(host, address)
+    assert told is not None
+    assert "metadata service" in told
+
+
+@given(private, st.sampled_from(["Registry.Internal", "registry.internal.", "REGISTRY.INTERNAL"]))
+def test_configured_host(address: IPv4Address, spelling: str) -> None:
+    """A host that the operator configured may be anywhere, however its name is spelt."""
+    told = AllowedAddresses(["registry.Internal."]).refusal(spelling, str(address))
+    assert told is None or "metadata" in told
+
+
+@given(private, st.sampled_from(["evil.registry.internal", "registry.internal.example", "internal", ""]))
+def test_only_that_host(address: IPv4Address, other: str) -> None:
+    """A host is configured by its whole name."""
+    assert AllowedAddresses(["registry.internal"]).refusal(other, str(address))
+
+
+@pytest.mark.parametrize("configured", ["10.1.2.3", "::1", "[0:0::1]", "FD00::1"])
+def test_configured_literal(configured: str) -> None:
+    """An operator may configure an address, in any of its spellings."""
+    address = configured.strip("[]")
+    allowed = AllowedAddresses([configured])
+    assert allowed.refusal(address, address) is None
+    assert allowed.refusal("cdn.example", address) is not None
+
+
+@given(st.ip_addresses(network="10.1.0.0/16"), st.none() | unambiguous)
+def test_allowed_network(address: IPv4Address, wrapping: str | None) -> None:
+    """A network that is allowed is allowed for every host, and in every form but the ambiguous ones."""
+    allowed = AllowedAddresses([], [ip_network("10.1.0.0/16")])
+    told = str(address if wrapping is None else WRAPPINGS[wrapping](address))
+    assert allowed.refusal("cdn.example", told) is None
+
+
+def test_allowed_literal_network() -> None:
+    """The wrapping form itself may be allowed, too."""
+    allowed = AllowedAddresses([], [ip_network("64:ff9b::/96")])
+    assert allowed.refusal("cdn.example", "64:ff9b::a01:203") is None
+    assert allowed.refusal("cdn.example", "10.1.2.3") is not None
+
+
+@pytest.mark.parametrize(
+    "address", PUBLIC.split() + [str(wrap(IPv4Address("8.8.4.4"))) for wrap in WRAPPINGS.values()]
+)
+def test_public(address: str) -> None:
+    """Public addresses need no configuration, wrapped ones neither."""
+    assert NOWHERE.refusal("cdn.example", address) is None
+
+
+@pytest.mark.parametrize("address", SPECIAL.split())
+def test_special(address: str) -> None:
+    """Nor is connected to what is of no use to a registry, or not given out to anybody yet."""
+    assert NOWHERE.refusal("cdn.example", address)
+
+
+def test_no_address() -> None:
+    """What is not an address is an error, not a consent."""
+    with pytest.raises(ValueError, match=r"127\.1"):
+        NOWHERE.refusal("cdn.example", "127.1")
+
+
+@pytest.mark.parametrize(
+    ("host", "address", "told"),
+    [
+        ("cdn.example", "10.1.2.3", "cdn.example resolves to 10.1.2.3, which is private"),
+        ("10.1.2.3", "10.1.2.3", "10.1.2.3 is private"),
+        (
+            "cdn.example",
+            "64:ff9b::a01:203",
+            "cdn.example resolves to 64:ff9b::a01:203, which is a form of 10.1.2.3, which is private",
+        ),
+        ("cdn.example", "fe80::1", "cdn.example resolves to fe80::1, which is link-local"),
+    ],
+)
+def test_told(host: str, address: str, told: str) -> None:
+    """A refusal names the host, the address and its kind, and what could allow it."""
+    assert NOWHERE.refusal(host, address) == f"{told}: only allow_networks of the upstream could allow it"
