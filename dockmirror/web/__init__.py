@@ -1,0 +1,1 @@
+"""What clients see: HTTP, and the registry API over it."""

@@ -1,0 +1,205 @@
+"""A connection of HTTP/1.1, read with limits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime, ITCPTransport
+from twisted.internet.protocol import connectionDone
+from twisted.python.failure import Failure
+from twisted.web.http import HTTPChannel
+
+from ..oci.errors import RegistryError, SizeInvalid
+from .connections import Connections
+from .exchange import BodyLimit, Request
+from .head import end_of_head, malformed, origin_form
+from .limits import Limits
+
+
+class Channel(HTTPChannel):
+    """A connection; it hands complete heads to Twisted's parser, and only such bodies as the site wants."""
+
+    transport: ITCPTransport
+    requests: list[Request]
+
+    def __init__(
+        self, connections: Connections, limits: Limits, body_limit: BodyLimit, clock: IReactorTime
+    ) -> None:
+        super().__init__()
+        self._connections = connections
+        self._limits = limits
+        self._body_limit = body_limit
+        self._clock = clock
+        self._deadline: IDelayedCall | None = None
+        self._opened = 0.0
+        self._received = bytearray()
+        self._scanned = 0  # of a head that is not complete
+        self._receiving = False
+        self._silent = True
+        self._unread: float | None = None  # what still comes and is thrown away; None while input is read
+        self._linger_left: int | None = None
+        self._closing = False
+
+    def connectionMade(self) -> None:
+        """The client has until it must have sent something."""
+        super().connectionMade()
+        # Heads are measured before Twisted sees them: its own limits must not be the smaller ones.
+        self.totalHeadersSize = self.MAX_LENGTH = self._limits.head_bytes
+        self._opened = self._clock.seconds()
+        self._connections.add(self)
+        limits, draining = self._limits, self._connections.draining
+        self._expire_in(limits.young_seconds if draining else limits.head_seconds, self.loseConnection)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Bytes from the client, or pipelined ones that Twisted kept while a response ran."""
+        self._silent = False
+        self._received += data
+        if self._receiving:
+            return
+        self._receiving = True
+        try:
+            while self._received and self._take():
+                pass
+        finally:
+            self._receiving = False
+
+    def _take(self) -> bool:
+        """Uses up some of what was received; False where more must arrive first."""
+        try:
+            if self._unread is not None:
+                self._discard(self._unread)
+            elif self.line_mode:
+                return self._take_head()
+            else:
+                received = bytes(self._received)
+                self._received.clear()
+                super().dataReceived(received)
+        except RegistryError as error:
+            self._refuse(error)
+        return True
+
+    def _take_head(self) -> bool:
+        while self._received.startswith(b"\r\n"):  # to be ignored, RFC 9112 section 2.2
+            del self._received[:2]
+            self._scanned = 0
+        if not self._received:
+            return False
+        end = end_of_head(self._received, self._scanned, self._limits.head_bytes)
+        if end is None:
+            if not self._scanned:
+                self._expire_in(self._limits.head_seconds, self._too_slow)
+            self._scanned = len(self._received)
+            return False
+        head = origin_form(bytes(self._received[:end]))
+        del self._received[:end]
+        self._scanned = 0
+        super().dataReceived(head)
+        return True
+
+    def allHeadersReceived(self) -> None:
+        """Decides about the body, before Twisted answers an Expect."""
+        request = self.requests[-1]
+        # Twisted tells the request only after the body; this is where it keeps them until then.
+        request.identify(self._command, self._path, self._version)
+        if self.length != 0:
+            self._admit_body(request)
+        super().allHeadersReceived()
+
+    def _admit_body(self, request: Request) -> None:
+        """Leaves the body unread, refuses it or collects it; streaming one would be a fourth way."""
+        announced, limit = self.length, self._body_limit(request)
+        if limit == 0:
+            self._unread = math.inf if announced is None else announced
+            self.length = 0  # for Twisted the request is complete, and is dispatched
+        elif announced is not None and announced > limit:
+            raise SizeInvalid(f"the request's body is larger than {limit} bytes", status=413)
+        else:
+            request.body_limit = limit
+            self._expire_in(self._limits.body_seconds, self._too_slow)
+
+    def checkPersistence(self, request: Request, version: bytes) -> bool:
+        """Whether another request may follow.  Twisted's version overlooks ``Connection: close, TE``."""
+        options = b",".join(request.requestHeaders.getRawHeaders(b"connection", [])).lower().split(b",")
+        if version != b"HTTP/1.1" or b"close" in map(bytes.strip, options):
+            return False
+        return self._unread is None and not self._connections.draining
+
+    def _send100Continue(self) -> None:
+        # Twisted calls this for every Expect; one whose body stays unread gets its final status instead.
+        if self.length != 0:
+            super()._send100Continue()
+
+    def _respondToBadRequestAndDisconnect(self) -> None:
+        # Twisted's own answer has no body; and raising keeps its parser from going on.
+        raise malformed("syntax")
+
+    def allContentReceived(self) -> None:
+        """The request is complete: its response may take as long as it needs."""
+        self._disarm()
+        super().allContentReceived()
+
+    def requestDone(self, request: Request) -> None:
+        """The response is complete; the next request may be here already."""
+        if self.persistent:
+            self._expire_in(self._limits.idle_seconds, self.loseConnection)
+        super().requestDone(request)
+
+    def _too_slow(self) -> None:
+        self._refuse(RegistryError("the request did not arrive in time", status=408))
+
+    def _refuse(self, error: RegistryError) -> None:
+        """Answers in place of a resource; nothing that follows is understood any more."""
+        self._unread, self.persistent = math.inf, False
+        if not self.requests:
+            self.requests.append(Request(self))
+        self.requests[-1].refuse(error)
+
+    def loseConnection(self) -> None:
+        """Closes when all is sent, and not before a client that still sends had time to read the response."""
+        if self._unread and self._linger_left is None:
+            self._linger_left = self._limits.linger_bytes
+            self._expire_in(self._limits.linger_seconds, self.loseConnection)
+        elif not self._closing:
+            self._closing, self._unread = True, 0
+            self._expire_in(self._limits.idle_seconds, self.abort)
+            super().loseConnection()
+
+    def _discard(self, unread: float) -> None:
+        self._unread = max(0, unread - len(self._received))
+        if self._linger_left is not None:
+            self._linger_left -= len(self._received)
+            if not self._unread or self._linger_left <= 0:
+                self.loseConnection()
+        self._received.clear()
+
+    def drain(self) -> None:
+        """Closes when no request is under way any more."""
+        if self.requests:
+            self.persistent = False
+            return
+        if self._received or self._unread is not None:
+            return
+        left = self._opened + self._limits.young_seconds - self._clock.seconds()
+        if self._silent and left > 0:
+            self._expire_in(left, self.loseConnection)
+        else:
+            self.loseConnection()
+
+    def abort(self) -> None:
+        """Closes without sending what is left."""
+        self.transport.abortConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The client left, or the connection was closed here."""
+        self._disarm()
+        super().connectionLost(reason)
+        self._connections.remove(self)
+
+    def _expire_in(self, seconds: float, then: Callable[[], None]) -> None:
+        self._disarm()
+        self._deadline = self._clock.callLater(seconds, then)
+
+    def _disarm(self) -> None:
+        if self._deadline is not None and self._deadline.active():
+            self._deadline.cancel()

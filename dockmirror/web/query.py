@@ -1,0 +1,41 @@
+"""What a request brings beside its path."""
+
+from __future__ import annotations
+
+from urllib.parse import parse_qsl
+
+from ..headers import first
+from ..oci.credentials import Credentials
+from ..oci.errors import RegistryError
+from ..oci.token import MARKER
+from .exchange import Request
+
+_MOST = 50
+Parameters = tuple[tuple[str, str], ...]
+
+
+def parameters(request: Request) -> Parameters:
+    """The parameters of the query.
+
+    :raises RegistryError: when there are too many.
+    """
+    return parse_parameters(request.uri.partition(b"?")[2])
+
+
+def parse_parameters(encoded: bytes) -> Parameters:
+    """The pairs of a query or of a form (``application/x-www-form-urlencoded``).
+
+    :raises RegistryError: when there are too many.
+    """
+    try:
+        text = encoded.decode("ascii", "replace")
+        return tuple(parse_qsl(text, keep_blank_values=True, max_num_fields=_MOST))
+    except ValueError:
+        raise RegistryError(f"more than {_MOST} parameters", status=400) from None
+
+
+def credentials(request: Request) -> Credentials | None:
+    """What the client brings; the token that stands for none is none."""
+    header = first(request.requestHeaders, "Authorization")
+    brought = Credentials(header) if header else None
+    return None if brought is None or brought.is_bearer(MARKER) else brought

@@ -1,0 +1,130 @@
+"""Answers and errors as responses; the only place that writes any."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.server import NOT_DONE_YET
+
+from ..content.onward import Onward
+from ..interfaces import Answer
+from ..oci.challenge import Challenge, find_challenge
+from ..oci.errors import RegistryError
+from ..oci.etag import etag
+from ..oci.link import write_next
+from ..oci.ranges import unsatisfied
+from .exchange import Request
+
+_log = Logger()
+
+
+def respond(request: Request, answer: Coroutine[Any, Any, Answer]) -> int:
+    """Writes what comes of it; cancels it when the client leaves."""
+    response: Deferred[None]
+    request.notifyFinish().addErrback(lambda _: response.cancel())
+    response = Deferred.fromCoroutine(_respond(request, answer))
+    response.addErrback(_failed, request)
+    response.addErrback(request.processingFailed)
+    response.addErrback(lambda _: None)
+    return NOT_DONE_YET
+
+
+def refuse(request: Request, error: RegistryError) -> int:
+    """Answers with an error; nothing has been written yet."""
+    request.upstream_status = error.upstream_status
+    _clear(request)
+    _common(request)
+    if error.status == 401:
+        request.setHeader("WWW-Authenticate", str(_challenge(request, error)))
+    if error.status == 405:
+        request.setHeader("Allow", "GET, HEAD")
+    if error.retry_after is not None:
+        request.setHeader("Retry-After", error.retry_after)
+    if error.status == 416 and error.content_size is not None:
+        request.setHeader("Content-Range", unsatisfied(error.content_size))
+    request.refuse(error)
+    return NOT_DONE_YET
+
+
+async def _respond(request: Request, coming: Coroutine[Any, Any, Answer]) -> None:
+    answer = await coming
+    request.upstream_status = answer.upstream_status
+    _write_head(request, answer)
+    if request.method == b"HEAD" or answer.status in (301, 304):
+        answer.content.discard()
+    else:
+        await answer.content.deliver(_ToClient(request))
+    if not request.cut_off:
+        request.finish()
+
+
+def _write_head(request: Request, answer: Answer) -> None:
+    request.setResponseCode(answer.status)
+    _common(request)
+    descriptor = answer.content.descriptor
+    named: list[tuple[str, object]] = [*answer.headers]
+    if answer.status != 304:
+        named += [("Content-Type", descriptor.media_type), ("Content-Length", descriptor.size)]
+        named += [("Content-Range", answer.content_range), ("Location", answer.location)]
+    if descriptor.digest is not None:
+        named += [("Docker-Content-Digest", descriptor.digest), ("ETag", etag(descriptor.digest))]
+        named += [("Accept-Ranges", "bytes")]
+    if answer.next_page is not None:
+        named += [("Link", write_next(request.path.decode("ascii"), answer.next_page))]
+    for name, value in named:
+        if value is not None:
+            request.setHeader(name, str(value))
+
+
+def _common(request: Request) -> None:
+    request.setHeader("Docker-Distribution-Api-Version", "registry/2.0")
+    if request.getHeader(b"Authorization") is not None or request.path.endswith(b"/v2/auth"):
+        request.setHeader("Cache-Control", "private, no-store")
+
+
+def _failed(failure: Failure, request: Request) -> None:
+    """Tells a client why not, unless it has left, or a body has begun: that is cut off, never completed."""
+    if failure.check(CancelledError) or request.cut_off:
+        return
+    if not isinstance(failure.value, RegistryError):
+        failure.raiseException()
+    elif request.startedWriting:
+        _log.warn("{path}: cut off: {error}", path=request.path.decode("ascii"), error=str(failure.value))
+        request.abort()
+    else:
+        refuse(request, failure.value)
+
+
+def _clear(request: Request) -> None:
+    for name, _ in list(request.responseHeaders.getAllRawHeaders()):
+        request.responseHeaders.removeHeader(name)
+
+
+def _challenge(request: Request, error: RegistryError) -> Challenge:
+    """The one challenge that clients are sent: ours, or Basic where the upstream knows nothing else."""
+    scheme, host = (request.admitted.scheme, request.admitted.host) if request.admitted else ("https", "")
+    basic, bearer = find_challenge(error.challenges, "Basic"), find_challenge(error.challenges, "Bearer")
+    if basic is not None and bearer is None:
+        return Challenge("Basic", {"realm": basic.get("realm") or host})
+    parameters = {
+        "realm": f"{scheme}://{host}/v2/auth",
+        "service": host,
+        "scope": "" if request.scope is None else str(request.scope),
+        "error": "" if bearer is None else bearer.get("error"),
+    }
+    return Challenge("Bearer", parameters)
+
+
+class _ToClient(Onward):
+    """A client's response as a consumer that stays quiet when the client has left."""
+
+    consumer: Request
+
+    def unregisterProducer(self) -> None:
+        """See ``IConsumer``."""
+        if not self.consumer.cut_off:
+            self.consumer.unregisterProducer()

@@ -1,0 +1,169 @@
+"""The tree of resources: who is let in, which host is meant, what lies on it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from ipaddress import ip_address
+
+from twisted.web.resource import IResource, Resource
+from twisted.web.vhost import NameVirtualHost
+from zope.interface import implementer
+
+from ..headers import lines
+from ..interfaces import IRegistry
+from ..oci.errors import RegistryError, Unsupported
+from .access import Access
+from .exchange import Request
+from .registry import V2
+from .respond import refuse
+
+
+@implementer(IResource)
+class Gate:
+    """In front of everything: only those who may use the mirror get any further."""
+
+    isLeaf = False
+
+    def __init__(self, resource: Resource, access: Access) -> None:
+        self._resource = resource
+        self._access = access
+
+    def getChildWithDefault(self, name: bytes, request: Request) -> IResource:
+        """What lies behind, or the refusal."""
+        peer = getattr(request.getClientAddress(), "host", None)
+        try:
+            request.admitted = self._access.admit(
+                peer, request.isSecure(), lambda field: lines(request.requestHeaders, field)
+            )
+        except RegistryError as error:
+            return Refusal(error)
+        return IResource(self._resource.getChildWithDefault(name, request))
+
+    def putChild(self, path: bytes, child: IResource) -> None:
+        """:raises NotImplementedError: always."""
+        raise NotImplementedError("children belong to a host")
+
+    def render(self, request: Request) -> int:
+        """Never reached: every path has a segment."""
+        return refuse(request, Unsupported(status=404))
+
+
+class Refusal(Resource):
+    """Says no, whatever is asked."""
+
+    isLeaf = True
+
+    def __init__(self, error: RegistryError) -> None:
+        super().__init__()
+        self._error = error
+
+    def render(self, request: Request) -> int:
+        """Answers with the error."""
+        return refuse(request, self._error)
+
+
+class Hosts(NameVirtualHost):
+    """One virtual host for each registry, and the mirror's own for every name and address of its own.
+
+    :param own: what lies on the mirror's own host.
+    :param default: what lies on a host that is not known.
+    """
+
+    def __init__(self, hosts: Mapping[str, Resource], own: Resource, default: Resource) -> None:
+        super().__init__()
+        for name, resource in hosts.items():
+            self.addHost(name, resource)
+        self._own = own
+        self._default = default
+
+    def getChild(self, path: bytes, request: Request) -> IResource:
+        """The child of the host that is meant."""
+        return IResource(self._host(request).getChildWithDefault(path, request))
+
+    def _host(self, request: Request) -> IResource:
+        name = host_name(request.admitted.host if request.admitted else "")
+        if _is_address(name):
+            return self._own
+        return IResource(self.hosts.get(name, self._default))
+
+
+def host_name(host: str) -> str:
+    """The name in a ``Host``: in lower case, without port, brackets and the dot at its end."""
+    name, colon, port = host.strip().lower().rpartition(":")
+    if not colon or "]" in port:
+        name = host.strip().lower()
+    return name.removeprefix("[").removesuffix("]").rstrip(".")
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+class Routes(Resource):
+    """What an unknown host gets: the table of those that there are."""
+
+    isLeaf = True
+
+    def __init__(self, routes: Mapping[str, str]) -> None:
+        super().__init__()
+        self._body = json.dumps({"routes": dict(routes)}, indent=4).encode()
+
+    def getChild(self, path: bytes, request: Request) -> Resource:
+        """The same at every path."""
+        return self
+
+    def render(self, request: Request) -> bytes:
+        """404, and the table."""
+        request.setResponseCode(404)
+        request.setHeader("Content-Type", "application/json")
+        return self._body
+
+
+class Page(Resource):
+    """``/``: what this host is."""
+
+    isLeaf = True
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self._body = text.encode()
+
+    def render_GET(self, request: Request) -> bytes:
+        """The text."""
+        request.setHeader("Content-Type", "text/plain; charset=utf-8")
+        return self._body
+
+
+class Host(Resource):
+    """A virtual host: one registry.
+
+    :param below: further registries by path, ``/<name>/v2/``: on the mirror's own host.
+    """
+
+    def __init__(self, registry: IRegistry, text: str, below: Mapping[str, IRegistry] | None = None) -> None:
+        super().__init__()
+        self.putChild(b"", Page(text))
+        self.putChild(b"v2", V2(registry))
+        for name, other in (below or {}).items():
+            self.putChild(name.encode(), _Below(other))
+
+    def getChild(self, path: bytes, request: Request) -> Resource:
+        """Nothing else is here."""
+        return Refusal(Unsupported("there is nothing here: a registry's paths begin with /v2/", status=404))
+
+
+class _Below(Resource):
+    """``/<name>``: has nothing but a ``v2``."""
+
+    def __init__(self, registry: IRegistry) -> None:
+        super().__init__()
+        self.putChild(b"v2", V2(registry, depth=1))
+
+    def getChild(self, path: bytes, request: Request) -> Resource:
+        """Nothing else is here."""
+        return Refusal(Unsupported("there is nothing here: a registry's paths begin with /v2/", status=404))

@@ -1,0 +1,58 @@
+"""The server side of HTTP/1.1: a site whose connections are read with limits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.web.resource import IResource
+from twisted.web.server import Site as TwistedSite
+
+from .channel import Channel
+from .connections import Connections
+from .exchange import BodyLimit, Request
+from .limits import Limits
+
+_LIMITS = Limits()
+
+
+class Site(TwistedSite):
+    """What listens: the resources, and how the requests for them are read.
+
+    :param body_limit: how many bytes of a request's body may be read; asked when a body is announced and the
+        head is complete (``method``, ``uri``, ``path``, ``requestHeaders`` are there).  With 0 the request is
+        dispatched at once, with an empty ``content``.
+    :param log: called once for each request, when its response is complete or cut off (``Request.cut_off``).
+    :ivar connections: those that are open; ``connections.drain`` ends them.
+    """
+
+    displayTracebacks = False
+    reactor: IReactorTime
+
+    def __init__(
+        self,
+        resource: IResource,
+        reactor: IReactorTime,
+        *,
+        body_limit: BodyLimit = lambda _: 0,
+        limits: Limits = _LIMITS,
+        log: Callable[[Request], None] = lambda _: None,
+    ) -> None:
+        # Twisted's idle timer is off: each byte would wind it up again.
+        super().__init__(resource, Request, timeout=None, reactor=reactor, parsePOSTFormSubmission=False)
+        self.connections = Connections(reactor)
+        build = partial(Channel, self.connections, limits, body_limit, reactor)
+        self.protocol = build  # type: ignore[method-assign, assignment]  # Twisted's negotiates HTTP/2
+        self._log_request = log
+
+    def startFactory(self) -> None:
+        """Twisted would start a clock for a log of its own."""
+
+    def log(self, request: Request) -> None:  # type: ignore[override]  # there are no others here
+        """Called by a request at its end."""
+        self._log_request(request)
+
+    def acceptableProtocols(self) -> list[bytes]:
+        """HTTP/2 is left to proxies in front, even where ``h2`` is installed."""
+        return [b"http/1.1"]

@@ -1,0 +1,95 @@
+"""Draining: when it ends, and with how many aborted."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+
+from dockmirror.web.connections import Connections
+
+
+class Line:
+    """A connection that closes when it is told to, if it is idle."""
+
+    def __init__(self, connections: Connections, running: int = 0) -> None:
+        self.requests = [object()] * running
+        self._connections = connections
+        connections.add(self)
+
+    def drain(self) -> None:
+        """Closes unless a request runs."""
+        if not self.requests:
+            self.abort()
+
+    def abort(self) -> None:
+        """Closes."""
+        self._connections.remove(self)
+
+
+def fired(outcome: Deferred[int]) -> list[int]:
+    """What it fired with, if it has."""
+    results: list[int] = []
+    outcome.addCallback(results.append)
+    return results
+
+
+def test_counts() -> None:
+    """Connections and the requests that run on them are counted."""
+    connections = Connections(Clock())
+    Line(connections)
+    running = Line(connections, running=1)
+    assert (connections.open, connections.running) == (2, 1)
+    connections.remove(running)
+    assert (connections.open, connections.running) == (1, 0)
+
+
+def test_nothing_open_is_drained_at_once() -> None:
+    """And nothing is left scheduled."""
+    clock = Clock()
+    assert fired(Connections(clock).drain(10)) == [0]
+    assert not clock.getDelayedCalls()
+
+
+def test_it_ends_with_the_last_connection() -> None:
+    """Idle connections close at once, the others in their time."""
+    clock = Clock()
+    connections = Connections(clock)
+    Line(connections)
+    running = Line(connections, running=1)
+    outcome = fired(connections.drain(10))
+    assert (outcome, connections.open) == ([], 1)
+    connections.remove(running)
+    assert outcome == [0]
+    assert not clock.getDelayedCalls()
+
+
+def test_what_is_left_after_the_grace_is_aborted() -> None:
+    """The outcome says how many that were."""
+    clock = Clock()
+    connections = Connections(clock)
+    Line(connections, running=1)
+    Line(connections, running=1)
+    outcome = fired(connections.drain(10))
+    clock.advance(10)
+    assert outcome == [2]
+
+
+def test_a_second_drain_has_the_first_ones_outcome() -> None:
+    """Also when it comes while the first one runs, or when it is over; its grace means nothing."""
+    clock = Clock()
+    connections = Connections(clock)
+    Line(connections, running=1)
+    first, second = fired(connections.drain(10)), fired(connections.drain(99))
+    clock.advance(10)
+    assert (first, second, fired(connections.drain(99))) == ([1], [1], [1])
+
+
+def test_a_cancelled_wait_ends_no_drain() -> None:
+    """Who stops waiting stops only that."""
+    connections = Connections(Clock())
+    line = Line(connections, running=1)
+    impatient, patient = connections.drain(10), fired(connections.drain(10))
+    impatient.addErrback(lambda _: None)
+    impatient.cancel()
+    connections.remove(line)
+    assert patient == [0]
