@@ -1,0 +1,232 @@
+"""The operator's choices: file, environment and command line made into one frozen value."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    FilePath,
+    ValidationError,
+    model_validator,
+)
+
+from .known import KNOWN, Known, ShortNaming
+from .networks import networks
+
+PREFIX = "DOCKMIRROR_"
+_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
+_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?\.?")
+
+
+class ConfigurationError(ValueError):
+    """A setting that cannot be: one line that names the key and says what was expected."""
+
+
+def _host(text: str) -> str:
+    if not _HOST.fullmatch(text):
+        raise ValueError("expected a host name, without scheme, port and path")
+    return text.lower().rstrip(".")
+
+
+def _origin(text: str) -> str:
+    parts = urlsplit(text)
+    if (
+        parts.scheme not in ("http", "https")
+        or not parts.hostname
+        or parts.path.strip("/")
+        or parts.query
+        or parts.fragment
+    ):
+        raise ValueError("expected an address such as https://registry.example.com, without a path")
+    if parts.username is not None:
+        raise ValueError("expected an address without a name and a password in it")
+    return f"{parts.scheme}://{parts.netloc.lower()}"
+
+
+def _pattern(text: str) -> str:
+    if "{name}" not in text or not _HOST.fullmatch(text.replace("{name}", "a").replace("{domain}", "b")):
+        raise ValueError('expected a host name with {name} in it, such as "{name}.{domain}"')
+    return text
+
+
+def _network(text: str) -> str:
+    try:
+        list(networks([text]))
+        return text
+    except ValueError:
+        raise ValueError('expected a network such as 192.168.0.0/16, or "private", or "public"') from None
+
+
+def _proxy(text: str) -> str:
+    return text if text == "unix" else _network(text)
+
+
+def _label(text: str) -> str:
+    if not _LABEL.fullmatch(text):
+        raise ValueError("expected a name that can be part of a host's: lower-case letters, digits and '-'")
+    return text
+
+
+def _endpoint(text: str) -> str:
+    if not re.match(r"[a-z][a-z0-9]*:", text):
+        raise ValueError('expected a server endpoint such as "tcp:8080" or "unix:/run/dockmirror.sock"')
+    return text
+
+
+def _listed(value: Any) -> Any:
+    """One text, as the environment gives it, is a list of words."""
+    return value.split() if isinstance(value, str) else value
+
+
+Host = Annotated[str, AfterValidator(_host)]
+Label = Annotated[str, AfterValidator(_label)]
+Origin = Annotated[str, AfterValidator(_origin)]
+NetworkName = Annotated[str, AfterValidator(_network)]
+Networks = Annotated[tuple[NetworkName, ...], BeforeValidator(_listed)]
+Proxies = Annotated[tuple[Annotated[str, AfterValidator(_proxy)], ...], BeforeValidator(_listed)]
+Endpoints = Annotated[tuple[Annotated[str, AfterValidator(_endpoint)], ...], BeforeValidator(_listed)]
+Names = Annotated[tuple[Host, ...], BeforeValidator(_listed)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class UpstreamSettings(_Frozen):
+    """One upstream registry, ``[upstreams.NAME]``."""
+
+    url: Origin
+    registry: str = ""
+    realms: tuple[Origin, ...] = ()
+    aliases: tuple[str, ...] = ()
+    short_names: ShortNaming = "off"
+    allow_networks: Networks = ()
+    ca_file: FilePath | None = None
+
+
+class Settings(_Frozen):
+    """Everything that an operator decides; docs/configuration.md has a row for each."""
+
+    domain: Host = "localhost"
+    hosts: Annotated[str, AfterValidator(_pattern)] = "{name}.{domain}"
+    names: Names = ()
+    listen: Endpoints = ()
+    networks: Networks = ("private",)
+    trust_proxy: Proxies = ()
+    default: Label | None = None
+    grace: Annotated[float, Field(ge=0)] = 300.0
+    log_format: Literal["text", "json"] = "text"
+    upstreams: dict[Label, UpstreamSettings] = Field(default_factory=dict)
+
+    def host(self, name: str) -> str:
+        """The virtual host of an upstream."""
+        return self.hosts.format(name=name, domain=self.domain).lower()
+
+    @model_validator(mode="after")
+    def _default_is_an_upstream(self) -> Settings:
+        if self.default is not None and self.default not in self.upstreams:
+            raise ValueError(f"default: expected the name of an upstream: {', '.join(self.upstreams)}")
+        return self
+
+
+def load(options: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
+    """What is in force: the command line over the environment over the file over the defaults.
+
+    :param options: what the command line gave, by key; ``config`` names the file.
+    :raises ConfigurationError: naming the key, where it stood, and what was expected.
+    """
+    variables = {
+        key.removeprefix(PREFIX).lower(): value for key, value in environ.items() if key.startswith(PREFIX)
+    }
+    path = options.get("config") or variables.pop("config", None)
+    variables.pop("config", None)
+    sources = [
+        (str(path), _read(Path(path)) if path else {}),
+        ("the environment", _with_upstreams(variables)),
+        ("the command line", _with_upstreams({k: v for k, v in options.items() if v and k != "config"})),
+    ]
+    merged: dict[str, Any] = {}
+    upstreams: dict[str, Any] = {known.name: _known(known) for known in KNOWN}
+    for _, values in sources:
+        for name, table in _tables(values).items():
+            upstreams[name] = {**upstreams.get(name, {}), **table}
+        merged.update({key: value for key, value in values.items() if key != "upstreams"})
+    try:
+        return Settings.model_validate({**merged, "upstreams": upstreams})
+    except ValidationError as error:
+        raise _explained(error, sources) from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise ConfigurationError(f"{path}: is not TOML: {error}") from None
+
+
+def _tables(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    tables = values.get("upstreams", {})
+    if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
+        raise ConfigurationError("upstreams: expected a table for each, such as [upstreams.docker]")
+    return tables
+
+
+def _with_upstreams(values: Mapping[str, Any]) -> dict[str, Any]:
+    """``upstream``, a list of NAME=URL, made a table as the file has it."""
+    rest = dict(values)
+    pairs = [_pair(text) for text in _listed(rest.pop("upstream", ""))]
+    return {**rest, "upstreams": {name: {"url": url} for name, url in pairs}}
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, url = text.partition("=")
+    if not equals:
+        raise ConfigurationError(f"upstream: expected NAME=URL, not {text!r}")
+    return name, url
+
+
+def _known(known: Known) -> dict[str, Any]:
+    return {
+        "url": known.url,
+        "registry": known.registry,
+        "realms": known.realms,
+        "aliases": known.aliases,
+        "short_names": known.short_names,
+    }
+
+
+def _explained(
+    error: ValidationError, sources: Sequence[tuple[str, Mapping[str, Any]]]
+) -> ConfigurationError:
+    """The first thing that is wrong, in a line."""
+    first = error.errors()[0]
+    path = [str(part) for part in first["loc"]]
+    where = next((f"{source}: " for source, values in reversed(sources) if _holds(values, path)), "")
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        message = "there is no such setting"
+    elif first["type"] == "missing":
+        message = "is missing"
+    return ConfigurationError(f"{where}{'.'.join(path) + ': ' if path else ''}{message}")
+
+
+def _holds(values: Any, path: Sequence[str]) -> bool:
+    for key in path:
+        if not isinstance(values, dict):
+            return True
+        if key not in values:
+            return False
+        values = values[key]
+    return bool(path)

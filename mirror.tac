@@ -1,0 +1,19 @@
+"""The mirror as an application: ``twistd -ny mirror.tac``.  This file is yours to edit.
+
+The settings are read from ``dockmirror.toml`` beside it, if there is one, and from the environment;
+what is given here as the first argument of ``load`` stands above both.
+"""
+
+import os
+from pathlib import Path
+
+from twisted.application.service import Application
+
+from dockmirror.config import load
+from dockmirror.service import mirror
+
+file = Path(__file__).with_name("dockmirror.toml") if "__file__" in globals() else Path("dockmirror.toml")
+settings = load({"config": file if file.exists() else None}, os.environ)
+
+application = Application("dockmirror")
+mirror(settings).setServiceParent(application)

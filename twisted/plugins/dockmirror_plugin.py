@@ -1,0 +1,5 @@
+"""Makes ``twistd dockmirror`` known."""
+
+from twisted.application.service import ServiceMaker
+
+dockmirror = ServiceMaker("dockmirror", "dockmirror.service", "A mirror in front of every container registry.", "dockmirror")
