@@ -1,0 +1,99 @@
+"""The clients that people use, each run on a :class:`~.machine.Machine` of its own."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from .accounts import Account
+from .machine import Machine
+from .process import Process
+
+Completed = subprocess.CompletedProcess[str]
+
+
+def skopeo(machine: Machine, *arguments: str) -> Completed:
+    """Run skopeo."""
+    return machine.run("skopeo", *arguments)
+
+
+def podman(machine: Machine, *arguments: str) -> Completed:
+    """Run podman."""
+    return machine.run("podman", *arguments)
+
+
+def buildah(machine: Machine, *arguments: str) -> Completed:
+    """Run buildah; chroot isolation needs no runtime."""
+    return machine.run("buildah", *arguments)
+
+
+def curl(machine: Machine, *arguments: str) -> Completed:
+    """Run curl, which prints the body and fails only where there is no HTTP answer."""
+    return machine.run("curl", "--silent", "--show-error", *arguments)
+
+
+class Dockerd(Process):
+    """A Docker daemon with its data, socket and settings on a machine of its own."""
+
+    def __init__(self, machine: Machine, mirrors: tuple[str, ...] = ()) -> None:
+        self.machine = machine
+        self._socket = machine.run_directory / "docker.sock"
+        super().__init__(
+            machine.daemon(
+                "dockerd",
+                f"--data-root={machine.directory}/docker",
+                "--iptables=false",
+                "--bridge=none",
+                *(f"--registry-mirror={url}" for url in mirrors),
+            ),
+            log=machine.directory / "dockerd.log",
+            ready=lambda: self._socket.exists() and self.docker("version").returncode == 0,
+            environment=machine.environment,
+        )
+
+    def docker(self, *arguments: str) -> Completed:
+        """Run the docker client against this daemon."""
+        return self.machine.run("docker", *arguments)
+
+    def login(self, registry: str, account: Account) -> Completed:
+        """Log in to *registry*; the daemon asks whether the password is right."""
+        return self.docker("login", "-u", account.name, "-p", account.password, registry)
+
+
+class Containerd(Process):
+    """A containerd with its content, socket and state on a machine of its own."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        (machine.etc / "containerd.toml").write_text(
+            'version = 2\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n'
+            f'root = "{machine.directory}/containerd"\nstate = "/run/containerd"\n'
+        )
+        super().__init__(
+            machine.daemon("containerd", "--config=/etc/containerd.toml"),
+            log=machine.directory / "containerd.log",
+            ready=lambda: self.ctr("version").returncode == 0,
+            environment=machine.environment,
+        )
+
+    def ctr(self, *arguments: str) -> Completed:
+        """Run containerd's own client."""
+        return self.machine.run("ctr", *arguments)
+
+    def content(self, digest: str) -> bytes:
+        """The bytes that containerd stored under *digest*."""
+        algorithm, _, hexadecimal = digest.partition(":")
+        store = self.machine.directory / "containerd/io.containerd.content.v1.content/blobs"
+        return (store / algorithm / hexadecimal).read_bytes()
+
+    def hosts(self, registry: str, toml: str) -> str:
+        """Write the ``hosts.toml`` of *registry*, and return the directory for ``--hosts-dir``."""
+        directory = self.machine.etc / "containerd/certs.d"
+        (directory / registry).mkdir(parents=True, exist_ok=True)
+        (directory / registry / "hosts.toml").write_text(toml)
+        return "/etc/containerd/certs.d"
+
+
+def layout_bytes(directory: Path, digest: str) -> bytes:
+    """What ``skopeo copy --all … oci:DIRECTORY`` stored under *digest*."""
+    return (directory / "blobs" / digest.replace(":", "/")).read_bytes()

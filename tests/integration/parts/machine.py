@@ -1,0 +1,91 @@
+"""A machine of a client's own: mounts, names, settings and home are private, only the loopback is shared."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+from .cdn import CDN_ADDRESS, CDN_HOST
+from .process import CLEAN_ENVIRONMENT
+
+#: The world's registries lie on this machine too, where nobody listens: nothing asked by mistake leaves it.
+NAMES = {
+    "127.0.0.1": (
+        "localhost mirror.test docker.mirror.test direct.mirror.test basic.mirror.test open.mirror.test "
+        "tls.mirror.test wrong.mirror.test tls.test wrong.test "
+        "docker.io registry-1.docker.io index.docker.io auth.docker.io quay.io ghcr.io"
+    ),
+    CDN_ADDRESS: CDN_HOST,
+}
+_ENTER = """
+root=$1 private=$2; shift 2
+for each in $private; do mount --bind "$root/$each" "/$each"; done
+cd "$root/home"
+exec "$@"
+"""
+_STORAGE = """[storage]
+driver = "vfs"
+graphroot = "{root}/images"
+runroot = "/run/containers/storage"
+"""
+
+
+class Machine:
+    """Runs commands that see an ``/etc`` and a ``/run`` of their own; needs root."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.etc = directory / "etc"
+        self.run_directory = directory / "run"
+        self.home = directory / "home"
+
+    def prepare(self, names: Mapping[str, str] = NAMES) -> None:
+        """Write what a machine needs under its directory."""
+        for each in ("etc/containers", "etc/docker", "opt", "run", "home", "images"):
+            (self.directory / each).mkdir(parents=True)
+        for each in ("passwd", "group", "nsswitch.conf", "ld.so.cache"):
+            shutil.copy(f"/etc/{each}", self.etc)
+        (self.etc / "hosts").write_text("".join(f"{ip} {hosts}\n" for ip, hosts in names.items()))
+        (self.etc / "resolv.conf").write_text("nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
+        containers = self.etc / "containers"
+        (containers / "policy.json").write_text('{"default": [{"type": "insecureAcceptAnything"}]}')
+        (containers / "registries.conf").write_text('unqualified-search-registries = ["docker.io"]\n')
+        (containers / "storage.conf").write_text(_STORAGE.format(root=self.directory))
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What commands on this machine find in their environment."""
+        return {**CLEAN_ENVIRONMENT, "HOME": str(self.home)}
+
+    def command(self, *command: str) -> list[str]:
+        """The command that enters the machine and becomes *command*."""
+        return self._enter("etc run", *command)
+
+    def daemon(self, *command: str) -> list[str]:
+        """The same for a daemon: it ends with all that it starts, and may write to ``/opt``."""
+        enter = self._enter("etc opt run", *command)
+        return [enter[0], "--pid", "--fork", "--kill-child", "--mount-proc", *enter[1:]]
+
+    def run(self, *command: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+        """Run *command* to its end, successful or not."""
+        return subprocess.run(  # noqa: S603
+            self.command(*command),
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    def trust(self, certificate: Path, registry: str) -> None:
+        """Let the clients trust *certificate* for one registry."""
+        for each in ("containers", "docker"):
+            directory = self.etc / each / "certs.d" / registry
+            directory.mkdir(parents=True)
+            shutil.copy(certificate, directory / "ca.crt")
+
+    def _enter(self, private: str, *command: str) -> list[str]:
+        return ["unshare", "--mount", "sh", "-ec", _ENTER, "sh", str(self.directory), private, *command]

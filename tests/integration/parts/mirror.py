@@ -1,0 +1,95 @@
+"""The mirror itself, started as its operator starts it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .accounts import Account
+from .machine import Machine
+from .plain import PlainClient
+from .process import Process, free_port
+
+DOMAIN = "mirror.test"
+_CHECKOUT = Path(__file__).parents[3]
+
+
+class Mirror(Process):
+    """A dockmirror process with a configuration of its own on a free port, which it keeps over a restart."""
+
+    def __init__(
+        self,
+        directory: Path,
+        machine: Machine,
+        upstreams: Mapping[str, Mapping[str, Any]],
+        **settings: Any,
+    ) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.directory = directory
+        self.configuration = directory / "dockmirror.toml"
+        written = {
+            "domain": DOMAIN,
+            "listen": [f"tcp:{self.port}:interface=127.0.0.1"],
+            "networks": ["127.0.0.0/8"],
+            **settings,
+            "upstreams": {name: {"allow_networks": ["127.0.0.0/8"], **upstreams[name]} for name in upstreams},
+        }
+        self.configuration.write_text(_toml(written))
+        environment = {**machine.environment, "PYTHONPATH": str(_CHECKOUT), "PYTHONDONTWRITEBYTECODE": "1"}
+        twistd = str(Path(sys.executable).with_name("twistd"))
+        super().__init__(
+            machine.command(twistd, "-n", "--pidfile=", "dockmirror", "--config", str(self.configuration)),
+            log=directory / "mirror.log",
+            ready=self._answers,
+            environment=environment,
+        )
+
+    def host(self, name: str = "") -> str:
+        """The virtual host of an upstream with its port, or the mirror's own host."""
+        return f"{name}.{DOMAIN}:{self.port}" if name else f"{DOMAIN}:{self.port}"
+
+    def client(self, name: str = "", account: Account | None = None) -> PlainClient:
+        """A plain client of one of the mirror's hosts."""
+        return PlainClient(self.url, account, host=self.host(name))
+
+    def read_log(self) -> str:
+        """What the mirror has printed so far."""
+        return self.log.read_text(errors="replace")
+
+    def failures(self) -> str:
+        """The log from the first failure that nothing in the mirror expected; empty where there is none."""
+        return self.read_log().partition("Traceback (most recent call last)")[2]
+
+    def rss(self) -> int:
+        """The memory, in bytes, that the mirror and its workers have resident."""
+        return sum(_resident(pid) for pid in _family(self.pid))
+
+    def _answers(self) -> bool:
+        try:
+            return self.client().bare("GET", "/v2/", None, {}).status > 0
+        except OSError:
+            return False
+
+
+def _family(pid: int) -> list[int]:
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *(each for child in children for each in _family(int(child)))]
+
+
+def _resident(pid: int) -> int:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def _toml(settings: Mapping[str, Any], path: tuple[str, ...] = ()) -> str:
+    """*settings* as TOML; JSON's strings, numbers and lists are TOML's too."""
+    tables = {name: value for name, value in settings.items() if isinstance(value, Mapping)}
+    lines = [f"{name} = {json.dumps(value)}" for name, value in settings.items() if name not in tables]
+    head = [f"[{'.'.join(path)}]"] if path else []
+    return "\n".join([*head, *lines, "", *(_toml(table, (*path, name)) for name, table in tables.items())])

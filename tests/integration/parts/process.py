@@ -1,0 +1,124 @@
+"""Programs that run beside the tests: started until they answer, stopped, and what they print kept."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+#: Nothing of the caller's environment reaches a program: proxies and CA bundles set there would change it.
+CLEAN_ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "HOME": "/nonexistent"}
+_DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL")
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A TCP port on which nobody listens now."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def listens(host: str, port: int) -> bool:
+    """Whether a connection to *port* is accepted."""
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex((host, port)) == 0
+
+
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = 30) -> None:
+    """Look again and again until *condition* holds.
+
+    :raises TimeoutError: *what* did not come about in time.
+    """
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not within {seconds:g} s: {what}")
+        time.sleep(0.02)
+
+
+class Process:
+    """A program in a session of its own, whose output is appended to a log file."""
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        log: Path,
+        ready: Callable[[], bool],
+        environment: Mapping[str, str] = CLEAN_ENVIRONMENT,
+        errors: Path | None = None,
+    ) -> None:
+        self.command = list(command)
+        self.log = log
+        self._errors = errors or log
+        self._ready = ready
+        self._environment = dict(environment)
+        self._popen: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """The process id of the program while it runs."""
+        assert self._popen is not None, "not started"
+        return self._popen.pid
+
+    def start(self) -> None:
+        """Run the program and wait until it is ready."""
+        with self.log.open("ab") as out, self._errors.open("ab") as errors:
+            self._popen = subprocess.Popen(  # noqa: S603
+                [*_DIES_WITH_US, *self.command],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=errors,
+                env=self._environment,
+                start_new_session=True,
+            )
+        try:
+            wait_until(self._alive_and_ready, f"{self.command[0]} answers; see {self._errors}")
+        except BaseException:
+            self.kill()
+            raise
+
+    def stop(self, seconds: float = 10) -> None:
+        """Ask the program to end, and end it if it does not."""
+        self._signal(signal.SIGTERM)
+        if self._popen is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._popen.wait(seconds)
+        self.kill()
+
+    def kill(self) -> None:
+        """End the program, and whatever it started in its session, at once."""
+        self._signal(signal.SIGKILL)
+        if self._popen is not None:
+            self._popen.wait()
+            self._popen = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._popen is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._popen.pid, number)
+
+    def _alive_and_ready(self) -> bool:
+        if self._popen is not None and self._popen.poll() is not None:
+            raise RuntimeError(
+                f"{' '.join(self.command)} ended with {self._popen.returncode}:\n"
+                + self._errors.read_text(errors="replace")[-4000:]
+            )
+        return self._ready()

@@ -1,0 +1,102 @@
+"""An HTTP/1.1 server in a thread of its own, for the parts that exist only in the tests."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Any, Self
+
+from .process import free_port
+
+
+class Exchange(BaseHTTPRequestHandler):
+    """A connection kept alive, whose answers carry their length and whose requests are not printed."""
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def answer(self, status: int, body: bytes = b"", **headers: str) -> None:
+        """Send a whole response; an underscore in a header's name stands for a hyphen."""
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def body(self) -> bytes:
+        """The whole body of the request."""
+        return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        """Print nothing: what was asked is recorded, not logged."""
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, address: tuple[str, int], exchange: type[Exchange]) -> None:
+        super().__init__(address, exchange)
+        self._connections: set[socket.socket] = set()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._connections.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self._connections.discard(request)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that leaves in the middle is nothing to report."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+    def server_close(self) -> None:
+        """Close the connections that are kept alive, too."""
+        super().server_close()
+        for connection in list(self._connections):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+
+class Server:
+    """Serves one kind of :class:`Exchange` on a free port of *host*, from start to stop."""
+
+    def __init__(self, host: str, exchange: type[Exchange]) -> None:
+        self.host = host
+        self.port = free_port(host)
+        self._exchange = exchange
+        self._server: _Server | None = None
+
+    @property
+    def url(self) -> str:
+        """The origin of the server."""
+        return f"http://{self.host}:{self.port}"
+
+    def start(self) -> None:
+        """Listen; from here on connections are accepted."""
+        self._server = _Server((self.host, self.port), self._exchange)
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def stop(self) -> None:
+        """Accept no more connections, and drop those that are open."""
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+            self._server = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()

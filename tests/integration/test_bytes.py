@@ -1,0 +1,76 @@
+"""Bytes on their way through the mirror: right to the last one, and never held in memory."""
+
+from __future__ import annotations
+
+import http.client
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+
+import pytest
+
+from .parts.chain import Chain
+from .parts.images import artifact
+from .parts.mirror import Mirror
+from .parts.process import wait_until
+
+pytestmark = pytest.mark.integration
+
+MIB = 1024 * 1024
+
+
+def test_killed(chain: Chain) -> None:
+    """After a kill in the middle of a blob the next client gets it whole."""
+    pushed = artifact("killed", size=64 * MIB)
+    chain.registry.push("public/killed", pushed, "latest")
+    layer = pushed.layers[0]
+    with _begun(chain.mirror, layer.digest, "docker.io/public/killed") as response:
+        response.read(MIB)
+        chain.mirror.kill()
+    chain.mirror.start()
+    assert chain.mirror.client("docker").blob("public/killed", layer.digest).body == layer.data
+
+
+def test_spoilt_blob(chain: Chain) -> None:
+    """A blob that is not what its digest says is cut off and not kept; once mended upstream it is served."""
+    pushed = artifact("spoilt", size=4 * MIB)
+    chain.registry.push("public/spoilt", pushed, "latest")
+    layer = pushed.layers[0]
+    file = chain.registry.blob(layer.digest)
+    file.write_bytes(layer.data[:-1] + bytes([layer.data[-1] ^ 1]))
+    client = chain.mirror.client("docker")
+    try:
+        response = client.blob("public/spoilt", layer.digest)
+    except (http.client.IncompleteRead, ConnectionError):
+        pass
+    else:
+        assert response.status == 502
+    file.write_bytes(layer.data)
+    assert client.blob("public/spoilt", layer.digest).body == layer.data
+
+
+def test_memory(chain: Chain) -> None:
+    """A large blob for a slow client, and then for a quick one, does not stay in memory."""
+    pushed = artifact("large", size=256 * MIB)
+    chain.registry.push("public/large", pushed, "latest")
+    layer = pushed.layers[0]
+    client = chain.mirror.client("docker")
+    assert client.manifest("public/large", "latest").status == 200
+    before = chain.mirror.rss()
+    with _begun(chain.mirror, layer.digest, "docker.io/public/large") as response:
+        response.read(MIB)
+        wait_until(lambda: len(chain.blobs.requests) == 1, "the blob is asked for upstream")
+        while response.read(MIB):
+            assert chain.mirror.rss() - before < 64 * MIB
+    assert client.blob("public/large", layer.digest).body == layer.data
+    assert chain.mirror.rss() - before < 64 * MIB
+
+
+@contextmanager
+def _begun(mirror: Mirror, digest: str, repository: str) -> Iterator[http.client.HTTPResponse]:
+    """The response with a blob from the mirror's own host, its body not yet read."""
+    with closing(http.client.HTTPConnection("127.0.0.1", mirror.port, timeout=30)) as connection:
+        path = f"/v2/{repository}/blobs/{digest}"
+        connection.request("GET", path, headers={"Host": mirror.host()})
+        response = connection.getresponse()
+        assert response.status == 200
+        yield response
