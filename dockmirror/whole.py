@@ -6,11 +6,13 @@ from attrs import evolve
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
+from .content.held import BytesContent
 from .content.part import Part
 from .content.resumed import Resumed
 from .content.verified import Verified
 from .interfaces import Answer, IContent, IRegistry
-from .oci.errors import Unavailable
+from .oci.descriptor import Descriptor
+from .oci.errors import RangeInvalid, Unavailable
 from .oci.ranges import Range
 from .oci.request import Blob, Request
 from .oci.token import TokenRequest
@@ -34,7 +36,7 @@ class Whole:
     async def fetch(self, request: Request) -> Answer:
         """See ``IRegistry``."""
         answer = await self._registry.fetch(request)
-        if request.head or not isinstance(request.target, Blob) or answer.status == 304:
+        if request.head or not isinstance(request.target, Blob):
             return answer
         part = answer.content_range
         if answer.status == 200:
@@ -49,7 +51,12 @@ class Whole:
         async def reopen(count: int) -> IContent:
             offset = first + count
             wanted = None if (offset, last) == (0, None) else Range.since(offset, last)
-            answer = await self._registry.fetch(evolve(request, range=wanted, if_none_match=None))
+            try:
+                answer = await self._registry.fetch(evolve(request, range=wanted, if_none_match=None))
+            except RangeInvalid as error:
+                if error.content_size != offset:
+                    raise
+                return BytesContent(b"", Descriptor())  # it broke off after the last byte
             return _rest(answer, offset, last)
 
         return Resumed(content, reopen, self._clock)

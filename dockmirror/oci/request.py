@@ -112,6 +112,8 @@ class Request:
     :ivar head: whether only the headers are wanted.
     :ivar query: a list's own parameters (``n``, ``last``, ``artifactType``…), in order; without ``ns``.
     :ivar accept: the media types a client admits, as it wrote them.
+    :ivar permission: whether it is only asked if this would be given: a registry's redirect is a yes, and
+        is not followed (a signed address refuses HEAD).
     :ivar namespace: ``ns``, the registry that a client means when it asks a mirror
         (specification, "Registry Proxying").
     """
@@ -123,6 +125,7 @@ class Request:
     range: Range | None = None
     if_none_match: str | None = None
     credentials: Credentials | None = None
+    permission: bool = False
     namespace: str | None = None
 
     def path_and_query(self) -> str:

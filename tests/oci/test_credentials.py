@@ -1,0 +1,48 @@
+"""Credentials: how they are written, and that they show nowhere."""
+
+from __future__ import annotations
+
+import base64
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dockmirror.oci.credentials import Credentials
+from dockmirror.oci.request import Ping, Request
+
+TEXT = st.text(st.characters(codec="utf-8"))
+
+
+def test_a_token_is_a_bearer() -> None:
+    """RFC 6750, 2.1."""
+    assert Credentials.bearer("t0ken").header == "Bearer t0ken"
+
+
+@given(TEXT, TEXT)
+def test_a_name_and_a_password_are_basic(username: str, password: str) -> None:
+    """RFC 7617: in UTF-8; a password may hold colons."""
+    scheme, _, encoded = Credentials.basic(username, password).header.partition(" ")
+    assert (scheme, base64.b64decode(encoded).decode()) == ("Basic", f"{username}:{password}")
+
+
+def test_a_token_is_known_again() -> None:
+    """In whatever case a client writes the scheme; another token, or a part of it, is not it."""
+    assert Credentials.bearer("anonymous").is_bearer("anonymous")
+    assert Credentials("bearer  anonymous ").is_bearer("anonymous")
+    for header in ("Bearer anonymous2", "Bearer", "Basic anonymous", "anonymous", "Bearer Anonymous", ""):
+        assert not Credentials(header).is_bearer("anonymous")
+
+
+def test_they_do_not_show() -> None:
+    """Neither on their own nor in what holds them."""
+    credentials = Credentials.bearer("s3cret")
+    for shown in (repr(credentials), str(credentials), f"{Request(Ping(), credentials=credentials)}"):
+        assert "s3cret" not in shown
+
+
+@given(st.text(), st.text())
+def test_a_fingerprint_stands_for_them(header: str, other: str) -> None:
+    """The same for the same, another for others, whatever bytes a client sent; and it gives nothing away."""
+    fingerprint = Credentials(header).fingerprint()
+    assert (fingerprint == Credentials(other).fingerprint()) is (header == other)
+    assert len(fingerprint) == 64

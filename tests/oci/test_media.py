@@ -1,0 +1,158 @@
+"""Media types: what a manifest refers to, and what a client admits."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dockmirror.oci.digest import Digest
+from dockmirror.oci.media import (
+    DOCKER_LIST,
+    DOCKER_MANIFEST,
+    EVERYTHING,
+    OCI_INDEX,
+    OCI_MANIFEST,
+    Parts,
+    admits,
+    admits_everything,
+    parse_parts,
+    signed_payload,
+)
+
+A, B, C = (Digest.of(bytes([n])) for n in range(3))
+KEYS = st.sampled_from(
+    [
+        "mediaType",
+        "schemaVersion",
+        "config",
+        "layers",
+        "manifests",
+        "digest",
+        "urls",
+        "signatures",
+        "protected",
+    ]
+)
+LEAVES = st.sampled_from([None, True, 2, "x", str(A), OCI_INDEX, OCI_MANIFEST])
+JSON = st.recursive(
+    LEAVES,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=5),
+    max_leaves=12,
+)
+
+
+def described(*digests: Digest) -> list[dict[str, Any]]:
+    """A descriptor of each."""
+    return [{"mediaType": "a/b", "digest": str(digest), "size": 1} for digest in digests]
+
+
+def manifest(**fields: object) -> bytes:
+    """A document of these fields."""
+    return json.dumps({"schemaVersion": 2, **fields}).encode()
+
+
+@pytest.mark.parametrize("media_type", [OCI_MANIFEST, DOCKER_MANIFEST])
+def test_a_manifest_refers_to_blobs(media_type: str) -> None:
+    """Its configuration and its layers, each once."""
+    body = manifest(mediaType=media_type, config=described(A)[0], layers=described(B, C, B))
+    assert parse_parts(body) == Parts(media_type, blobs=(A, B, C))
+
+
+@pytest.mark.parametrize("media_type", [OCI_INDEX, DOCKER_LIST])
+def test_an_index_refers_to_manifests(media_type: str) -> None:
+    """One for each platform."""
+    body = manifest(mediaType=media_type, manifests=described(A, B))
+    assert parse_parts(body) == Parts(media_type, manifests=(A, B))
+
+
+def test_oci_documents_may_leave_out_what_they_are() -> None:
+    """Their shape tells; an artifact may have no layers."""
+    assert parse_parts(manifest(manifests=[])) == Parts(OCI_INDEX)
+    assert parse_parts(manifest(config=described(A)[0])) == Parts(OCI_MANIFEST, blobs=(A,))
+
+
+def test_foreign_layers_are_in_no_registry() -> None:
+    """Clients fetch them from their own addresses."""
+    foreign = {**described(B)[0], "urls": ["https://go.example/layer"]}
+    assert parse_parts(manifest(config=described(A)[0], layers=[foreign])) == Parts(OCI_MANIFEST, blobs=(A,))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(b"", b"null", b"[]", b'"x"', b"{}", b"<html>", b"\xff", b"[" * 50_000),
+        *(b'{"schemaVersion":1,"fsLayers":[]}', manifest(), manifest(mediaType="x/y", layers=[])),
+        *(manifest(config={}), manifest(config={"digest": "sha256:0"}), manifest(manifests=[None])),
+        *(manifest(manifests=None), manifest(manifests=["x"]), manifest(manifests=[{"digest": 5}])),
+    ],
+)
+def test_of_other_documents_nothing_is_known(body: bytes) -> None:
+    """Schema 1, other kinds, broken ones."""
+    assert parse_parts(body) is None
+
+
+@given(JSON)
+def test_no_document_is_too_odd(document: object) -> None:
+    """It is a manifest of a known kind, or nothing is known of it."""
+    parts = parse_parts(json.dumps(document).encode())
+    assert parts is None or parts.media_type in EVERYTHING
+    signed_payload(json.dumps(document).encode())
+
+
+@pytest.mark.parametrize(
+    ("accept", "admitted"),
+    [
+        ((), True),
+        (("",), True),
+        ((OCI_INDEX,), True),
+        ((DOCKER_LIST, f"{OCI_MANIFEST}, {OCI_INDEX}"), True),
+        ((f"text/html, {OCI_INDEX.upper()} ;q=0.5",), True),
+        (("*/*",), True),
+        (("application/*",), True),
+        ((OCI_MANIFEST, DOCKER_LIST), False),
+        ((f"{OCI_INDEX};q=0",), False),
+        ((f"{OCI_INDEX}; Q=0.000",), False),
+        ((f"{OCI_INDEX};q=0.001",), True),
+        (("text/*",), False),
+    ],
+)
+def test_a_client_says_what_it_takes(accept: tuple[str, ...], admitted: bool) -> None:
+    """In a line or in several; nothing said is everything."""
+    assert admits(accept, OCI_INDEX) is admitted
+
+
+def test_what_everybody_is_served_is_asked_for_in_full() -> None:
+    """All four kinds, and whatever else there is."""
+    for media_type in (OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST, "x/y", None):
+        assert admits(EVERYTHING, media_type)
+    assert admits_everything(EVERYTHING)
+    assert admits_everything([])
+    assert not admits_everything([OCI_INDEX, DOCKER_MANIFEST])
+
+
+def encoded(data: bytes) -> str:
+    """In base64url without its padding, as a JWS has it."""
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+@given(st.binary(max_size=5))
+def test_the_signature_of_an_old_manifest_is_cut_out(spaces: bytes) -> None:
+    """What is left is what its digest is of."""
+    payload = b'{"schemaVersion":1' + b" " * len(spaces) + b"\n}"
+    protected = {"formatLength": len(payload) - 2, "formatTail": encoded(b"\n}")}
+    signatures = json.dumps([{"protected": encoded(json.dumps(protected).encode())}]).encode()
+    signed = payload[:-2] + b',"signatures":' + signatures + b"\n}"
+    assert signed_payload(signed) == payload
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{}", manifest(), manifest(signatures=[]), manifest(signatures=[{"protected": "e30"}])]
+)
+def test_what_has_no_signature_is_left(body: bytes) -> None:
+    """Byte for byte."""
+    assert signed_payload(body) == body

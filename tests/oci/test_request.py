@@ -1,0 +1,259 @@
+"""Paths of requests: what they ask for, and what is asked upstream instead."""
+
+from __future__ import annotations
+
+import string
+from urllib.parse import parse_qsl
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from dockmirror.oci.digest import Digest
+from dockmirror.oci.errors import BlobUnknown, ManifestUnknown, NameUnknown, RegistryError
+from dockmirror.oci.reference import Repository, Tag
+from dockmirror.oci.request import (
+    Blob,
+    Catalog,
+    Manifest,
+    Ping,
+    Referrers,
+    Request,
+    Tags,
+    Target,
+    parse_target,
+    repository_of,
+)
+from dockmirror.oci.scope import Scope
+
+from ..values import ODD_NAMES, attempt, repositories, targets
+
+DIGEST = Digest("sha256", "0" * 64)
+ODD_PATHS = st.binary() | st.text("v2/ab.%20eEfFmanifestsblobtaglr:\x00\x7fé", max_size=60).map(str.encode)
+
+
+def escaped(path: str) -> bytes:
+    """The path with every letter and digit written as an escape."""
+    return "".join(
+        f"%{ord(c):02X}" if c in string.ascii_letters + string.digits else c for c in path
+    ).encode()
+
+
+def refused(path: bytes) -> int:
+    """The status that a path is refused with."""
+    with pytest.raises(RegistryError) as caught:
+        parse_target(path)
+    return caught.value.status
+
+
+@given(targets)
+@example(Ping())
+@example(Catalog())
+def test_what_is_written_is_read_again(target: Target) -> None:
+    """Everything that may be asked for has one path, and the path means that."""
+    assert parse_target(str(target).encode()) == target
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_odd_names_are_routed_rightly(name: str) -> None:
+    """The endpoint is what stands at the end, whatever words the name is made of."""
+    repository = Repository(name)
+    path = f"/v2/{name}".encode()
+    assert parse_target(path + b"/manifests/latest") == Manifest(repository, Tag("latest"))
+    assert parse_target(path + b"/manifests/" + str(DIGEST).encode()) == Manifest(repository, DIGEST)
+    assert parse_target(path + b"/blobs/" + str(DIGEST).encode()) == Blob(repository, DIGEST)
+    assert parse_target(path + b"/referrers/" + str(DIGEST).encode()) == Referrers(repository, DIGEST)
+    assert parse_target(path + b"/tags/list") == Tags(repository)
+
+
+def test_tags_may_have_the_names_of_endpoints() -> None:
+    """A tag ``list`` of a repository ``x/tags`` is not the list of the tags of ``x``."""
+    assert parse_target(b"/v2/x/tags/manifests/list") == Manifest(Repository("x/tags"), Tag("list"))
+    assert parse_target(b"/v2/x/manifests/tags/list") == Tags(Repository("x/manifests"))
+    assert parse_target(b"/v2/x/manifests/manifests") == Manifest(Repository("x"), Tag("manifests"))
+
+
+@pytest.mark.parametrize("path", [b"/v2", b"/v2/"])
+def test_the_handshake_may_lack_its_slash(path: bytes) -> None:
+    """Some clients leave it out."""
+    assert parse_target(path) == Ping()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *(b"", b"/", b"v2/", b"//v2/", b"/v2//", b"/v1/", b"/v3/", b"/V2/", b"/v2/x", b"/v2/_catalog/"),
+        *(b"/v2/tags/list", b"/v2/manifests/latest", b"/v2/x/tags", b"/v2/x/tags/list/", b"/v2/x/tags/lists"),
+        *(
+            b"/v2/x/blobs/uploads/",
+            b"/v2/x/y/z",
+            b"/v2/x/Manifests/latest",
+            b"/v2/extensions/v2/x/signatures",
+        ),
+        *(b"/v2/x/manifests/latest/", b"http://registry.example/v2/", b"/p/v2/x/manifests/latest"),
+        *(b"/v2%2F", b"/v2%2Fx/manifests/latest", b"/v2/x%2Fmanifests%2Flatest", b"/v2/x/manifests%2Flatest"),
+    ],
+)
+def test_a_path_that_means_nothing_is_not_there(path: bytes) -> None:
+    """404, in the registry's own format."""
+    assert refused(path) == 404
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            b"",
+            b"/",
+            b"a//b",
+            b"..",
+            b"a/..",
+            b"../a",
+            b"A",
+            b"a%2Fb",
+            b"a%2fb",
+            b"library%2Fbusybox",
+            b"%2e%2e",
+        ),
+        *(
+            b"%2E%2e/a",
+            b"a%00",
+            b"a\x00b",
+            b"a%0Ab",
+            b"a%C3%A9",
+            "é".encode(),
+            b"a%252Fb",
+            b"a%",
+            b"a%2",
+            b"a%zz",
+        ),
+        *(
+            b"a+b",
+            b"a%20b",
+            b"a;b",
+            b"a%3Fb",
+            b"a%23b",
+            b"a\\b",
+            b"a%5Cb",
+            b"_catalog",
+            b"a" * 256,
+            b"a/" * 200,
+        ),
+    ],
+)
+def test_no_escape_makes_a_name(name: bytes) -> None:
+    """An escaped slash is no slash; dots, NUL, controls, other alphabets, overlong names are no name's."""
+    for endpoint in (b"/manifests/latest", b"/tags/list", b"/blobs/" + str(DIGEST).encode()):
+        assert refused(b"/v2/" + name + endpoint) == 400
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        b"",
+        b"..",
+        b"%2e%2e",
+        b"a%2Fb",
+        b"a%00",
+        b"a%3Ab",
+        b"sha256:00",
+        b"%C3%A9",
+        b"a" * 129,
+        b"a%0d%0aX:%20y",
+    ],
+)
+def test_no_escape_makes_a_reference(last: bytes) -> None:
+    """What is neither tag nor digest is refused before anybody is asked."""
+    assert refused(b"/v2/x/manifests/" + last) == 400
+    assert refused(b"/v2/x/blobs/" + last) == 400
+    assert refused(b"/v2/x/referrers/" + last) == 400
+
+
+def test_blobs_have_no_tags() -> None:
+    """Only a manifest can be asked for by tag."""
+    assert refused(b"/v2/x/blobs/latest") == 400
+    assert refused(b"/v2/x/referrers/latest") == 400
+
+
+@given(targets)
+def test_escapes_of_plain_characters_mean_the_same(target: Target) -> None:
+    """RFC 3986, 6.2.2.2: an unreserved character may be written so; what is asked upstream is plain."""
+    assert parse_target(escaped(str(target))) == target
+
+
+@given(ODD_PATHS)
+def test_no_path_does_worse_than_being_refused(path: bytes) -> None:
+    """What is accepted has the slashes that it had: nothing was hidden in a segment."""
+    target = attempt(parse_target, path)
+    if isinstance(target, RegistryError):
+        assert target.status in (400, 404)
+        return
+    assert target == Ping() or str(target).count("/") == path.count(b"/")
+    assert parse_target(str(target).encode()) == target
+
+
+@given(st.binary(max_size=8).filter(lambda inserted: b"/" not in inserted), st.integers(0, 40), targets)
+def test_what_is_inserted_stays_in_its_segment(inserted: bytes, at: int, target: Target) -> None:
+    """No bytes but slashes add to a path's structure."""
+    path = str(target).encode()
+    path = path[:at] + inserted + path[at:]
+    parsed = attempt(parse_target, path)
+    if isinstance(parsed, RegistryError):
+        assert parsed.status in (400, 404)
+    else:
+        assert str(parsed).count("/") == path.count(b"/")
+
+
+@pytest.mark.parametrize(
+    ("target", "unknown", "scope"),
+    [
+        (Ping(), NameUnknown, None),
+        (Catalog(), NameUnknown, "registry:catalog:*"),
+        (Manifest(Repository("x/y"), Tag("a")), ManifestUnknown, "repository:x/y:pull"),
+        (Blob(Repository("x/y"), DIGEST), BlobUnknown, "repository:x/y:pull"),
+        (Tags(Repository("x/y")), NameUnknown, "repository:x/y:pull"),
+        (Referrers(Repository("x/y"), DIGEST), NameUnknown, "repository:x/y:pull"),
+    ],
+)
+def test_a_target_knows_what_it_takes(
+    target: Target, unknown: type[RegistryError], scope: str | None
+) -> None:
+    """What a token must allow, and what it means when it is not there."""
+    assert target.unknown is unknown
+    assert target.scope == (None if scope is None else Scope.parse(scope))
+
+
+def test_a_manifest_by_tag_has_no_digest_yet() -> None:
+    """By digest it is that one."""
+    assert Manifest(Repository("x"), DIGEST).digest == DIGEST
+    assert Manifest(Repository("x"), Tag("latest")).digest is None
+
+
+@given(
+    targets, st.lists(st.tuples(st.text(st.characters(codec="utf-8"), min_size=1), st.text("ab&=?#/ +%é")))
+)
+def test_an_upstream_is_asked_for_what_was_parsed(target: Target, query: list[tuple[str, str]]) -> None:
+    """The path, and a list's own parameters as they were meant; nothing of it can become structure."""
+    path, mark, rest = Request(target, query=tuple(query)).path_and_query().partition("?")
+    assert bool(mark) is bool(query)
+    assert path == str(target)
+    assert parse_qsl(rest, keep_blank_values=True) == query
+    assert rest.isascii()
+    assert not set(rest) & set(" #?/")
+
+
+def test_a_request_is_for_all_of_it() -> None:
+    """Unless it says otherwise: the body, whole, whatever the client has, of anybody."""
+    assert Request(Ping()) == Request(Ping(), False, (), (), None, None, None, False, None)
+
+
+@given(targets, repositories)
+def test_the_same_may_be_asked_of_another_repository(target: Target, other: Repository) -> None:
+    """All else stays; where no repository is meant, everything does."""
+    request = Request(target, head=True, accept=("a/b",), namespace="docker.io")
+    renamed = request.for_repository(other)
+    if repository_of(target) is None:
+        assert renamed == request
+    else:
+        assert repository_of(renamed.target) == other
+        assert renamed.for_repository(Repository("x")) == request.for_repository(Repository("x"))

@@ -1,0 +1,190 @@
+"""Tokens: how they are asked for, and what is read in what is given."""
+
+from __future__ import annotations
+
+import json
+import math
+from urllib.parse import parse_qsl, urlencode
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dockmirror.oci.credentials import Credentials
+from dockmirror.oci.errors import Unavailable
+from dockmirror.oci.scope import Scope
+from dockmirror.oci.token import MARKER, MARKER_ANSWER, Token, TokenRequest, completed_token
+
+PULL_A, PULL_B = "repository:a:pull", "repository:b:pull"
+TEXT = st.text(st.characters(codec="utf-8"))
+KEYS = st.sampled_from(["scope", "service", "ns", "account", "client_id", "password", "refresh_token"])
+PAIRS = st.lists(st.tuples(KEYS, TEXT))
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+FIELDS = st.fixed_dictionaries({}, optional=dict.fromkeys(["token", "access_token", "expires_in", "x"], JSON))
+
+
+def test_a_get_repeats_its_scopes() -> None:
+    """As podman and dockerd do; all else stays as it came, but the service, which is the upstream's."""
+    request = TokenRequest.parse(
+        [("account", "me"), ("scope", f"{PULL_A} {PULL_B}"), ("service", "mirror"), ("scope", PULL_A)]
+    )
+    assert request.pairs("up stream") == [
+        ("service", "up stream"),
+        ("scope", PULL_A),
+        ("scope", PULL_B),
+        ("account", "me"),
+    ]
+
+
+def test_a_form_has_one_scope() -> None:
+    """Of words (RFC 6749, 3.3), also where podman repeated it."""
+    request = TokenRequest.parse(
+        [("grant_type", "refresh_token"), ("scope", PULL_A), ("scope", PULL_B), ("refresh_token", "r")],
+        form=True,
+    )
+    assert request.pairs("upstream") == [
+        ("service", "upstream"),
+        ("scope", f"{PULL_A} {PULL_B}"),
+        ("grant_type", "refresh_token"),
+        ("refresh_token", "r"),
+    ]
+
+
+@pytest.mark.parametrize("form", [False, True])
+def test_nothing_is_sent_empty(form: bool) -> None:
+    """No scope where none was asked for, as at a login; no service where the upstream names none."""
+    assert TokenRequest.parse([("scope", ""), ("service", "mirror")], form).pairs("") == []
+
+
+def test_the_mirrors_own_parameter_goes_no_further() -> None:
+    """``ns`` says which registry is meant; the upstream's token service does not know it."""
+    assert TokenRequest.parse([("ns", "docker.io"), ("account", "me")]).pairs("") == [("account", "me")]
+
+
+@given(PAIRS, st.booleans(), st.sampled_from(["", "upstream"]))
+def test_asking_again_asks_for_the_same(pairs: list[tuple[str, str]], form: bool, service: str) -> None:
+    """What would be sent, once encoded and read, is the same request."""
+    request = TokenRequest.parse(pairs, form)
+    sent = parse_qsl(urlencode(request.pairs(service)), keep_blank_values=True)
+    assert TokenRequest.parse(sent, form) == request
+    assert sorted(p for p in pairs if p[0] not in ("scope", "service", "ns")) == sorted(request.parameters)
+
+
+def test_scopes_that_become_equal_are_asked_for_once() -> None:
+    """A client that asks for ``busybox`` and ``library/busybox`` means one repository."""
+    request = TokenRequest.parse([("scope", PULL_A), ("scope", PULL_B)])
+    assert request.map_scopes(lambda scope: scope.renamed("c")).scopes == (Scope.parse("repository:c:pull"),)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "anonymous"),
+    [
+        ([], True),
+        ([("scope", PULL_A), ("service", "s"), ("ns", "docker.io")], True),
+        ([("account", "me"), ("client_id", "docker"), ("offline_token", "true")], True),
+        ([("access_type", "offline"), ("grant_type", "password"), ("username", "me")], True),
+        ([("grant_type", "password"), ("username", "me"), ("password", "s3cret")], False),
+        ([("grant_type", "refresh_token"), ("refresh_token", "s3cret")], False),
+        ([("assertion", "s3cret")], False),
+        ([("Password", "s3cret")], False),
+    ],
+)
+def test_what_could_be_a_secret_is_not_anonymous(pairs: list[tuple[str, str]], anonymous: bool) -> None:
+    """A parameter that is not known to be harmless is taken for one; so are credentials beside."""
+    assert TokenRequest.parse(pairs, form=True).is_anonymous is anonymous
+    assert not TokenRequest.parse(pairs, credentials=Credentials.bearer("s3cret")).is_anonymous
+
+
+def test_secrets_do_not_show() -> None:
+    """Neither in a request nor in what is given."""
+    request = TokenRequest.parse([("password", "s3cret")], True, Credentials.basic("me", "s3cret"))
+    for shown in (repr(request), str(request), repr(Token("s3cret")), str(Token("s3cret"))):
+        assert "s3cret" not in shown
+        assert "Basic" not in shown
+
+
+@pytest.mark.parametrize(
+    ("body", "value", "life"),
+    [
+        (b'{"token":"t"}', "t", 60),
+        (b'{"access_token":"t"}', "t", 60),
+        (b'{"token":"t","access_token":"u","expires_in":300}', "t", 300),
+        (b'{"token":"","access_token":"t","expires_in":0.5}', "t", 0.5),
+        (b'{"token":null,"access_token":"t","expires_in":null}', "t", 60),
+        (b'{"token":"t","expires_in":0}', "t", 60),
+        (b'{"token":"t","expires_in":-5}', "t", 60),
+        (b'{"token":"t","expires_in":"300"}', "t", 60),
+        (b'{"token":"t","expires_in":NaN}', "t", 60),
+        (b'\xef\xbb\xbf{"token":"t"}', "t", 60),
+    ],
+)
+def test_a_token_has_one_of_two_names(body: bytes, value: str, life: float) -> None:
+    """And lives for a minute where its service does not say otherwise, or nothing that makes sense."""
+    assert Token.parse(body) == Token(value, life)
+
+
+def test_a_request_asks_for_nothing_by_itself() -> None:
+    """By GET, of nobody's; and a token of which nothing is known lives for a minute."""
+    assert TokenRequest() == TokenRequest.parse([]) == TokenRequest((), False, (), None)
+    assert Token("t") == Token("t", 60)
+
+
+@pytest.mark.parametrize("life", [b"1" + b"0" * 400, b"1e400", b"Infinity"])
+def test_no_token_lives_for_ever(life: bytes) -> None:
+    """A life too long for a clock is cut."""
+    assert math.isfinite(Token.parse(b'{"token":"t","expires_in":' + life + b"}").expires_in)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(b"", b"null", b"[]", b'"t"', b"{}", b"<html>", b"\xff\xfe\x00", b'{"token":', b"[" * 50_000),
+        *(b'{"token":""}', b'{"access_token":""}', b'{"token":"","access_token":""}', b'{"token":null}'),
+        *(b'{"token":5}', b'{"token":["t"]}', b'{"token":"a\\r\\nX: y"}', b'{"token":"\\ud800"}'),
+        b'{"token":"t","expires_in":' + b"1" * 5000 + b"}",
+    ],
+)
+def test_what_holds_no_token_is_of_no_use(body: bytes) -> None:
+    """No JSON, no text, no value; or one that would break out of its header."""
+    for parse in (Token.parse, completed_token):
+        with pytest.raises(Unavailable):
+            parse(body)
+
+
+@given(FIELDS)
+def test_no_answer_is_too_odd(fields: dict[str, object]) -> None:
+    """It is a token of some life, or of no use."""
+    try:
+        token = Token.parse(json.dumps(fields).encode())
+    except Unavailable:
+        return
+    assert token.value in (fields.get("token"), fields.get("access_token"))
+    assert 0 < token.expires_in < math.inf
+
+
+@given(FIELDS)
+def test_clients_are_given_both_names(fields: dict[str, object]) -> None:
+    """With the same value; all else that the service said stays."""
+    body = json.dumps({**fields, "token": "t0ken"}).encode()
+    completed = json.loads(completed_token(body))
+    assert completed.pop("token") == completed.pop("access_token") == "t0ken"
+    rest = {key: value for key, value in fields.items() if key not in ("token", "access_token")}
+    assert json.dumps(completed) == json.dumps(rest)
+
+
+def test_both_names_are_given_where_there_was_one() -> None:
+    """Whichever it was."""
+    for name in ("token", "access_token"):
+        completed = json.loads(completed_token(json.dumps({name: "t", "expires_in": 5}).encode()))
+        assert completed == {"token": "t", "access_token": "t", "expires_in": 5}
+
+
+def test_the_marker_is_a_token_that_stands_for_none() -> None:
+    """Every client can read it, and it is known again when it comes back."""
+    assert completed_token(MARKER_ANSWER) == MARKER_ANSWER
+    assert Token.parse(MARKER_ANSWER) == Token("anonymous", 3600)
+    assert Credentials.bearer(Token.parse(MARKER_ANSWER).value).is_bearer(MARKER)

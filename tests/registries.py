@@ -1,0 +1,203 @@
+"""Registries, contents and consumers that do as a test tells them, and remember what was done to them."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Iterable
+from typing import Any, Literal, TypeVar
+
+from twisted.internet.defer import Deferred, ensureDeferred, fail, succeed
+from twisted.internet.interfaces import IConsumer, IProducer, IPushProducer
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from dockmirror.content.held import json_content
+from dockmirror.interfaces import Answer, IContent, IRegistry
+from dockmirror.oci.descriptor import Descriptor
+from dockmirror.oci.errors import RegistryError, Unreachable
+from dockmirror.oci.request import Request
+from dockmirror.oci.token import TokenRequest
+
+Result = TypeVar("Result")
+Scripted = Answer | RegistryError | Deferred[Answer]
+NOTHING_KNOWN = Descriptor()
+
+
+def watch(coming: Coroutine[Any, Any, Result] | Deferred[Result]) -> list[Result | BaseException]:
+    """Where its outcome will stand, value or exception, as soon as there is one."""
+    outcome: list[Result | BaseException] = []
+    ensureDeferred(coming).addCallbacks(outcome.append, lambda failure: outcome.append(failure.value))
+    return outcome
+
+
+def now(coming: Coroutine[Any, Any, Result] | Deferred[Result]) -> Result:
+    """What it has come to, at once."""
+    outcome: list[Result | Failure] = []
+    ensureDeferred(coming).addBoth(outcome.append)
+    assert outcome, "it has not come to an end"
+    if isinstance(outcome[0], Failure):
+        outcome[0].raiseException()
+    return outcome[0]
+
+
+@implementer(IConsumer)
+class Recorder:
+    """Keeps what is written to it, and is as strict about its producer as a transport.
+
+    :ivar pieces: what was written, as it was cut.
+    :ivar producer: what is registered now.
+    """
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
+        self.producer: IPushProducer | None = None
+
+    @property
+    def data(self) -> bytes:
+        """All that was written."""
+        return b"".join(self.pieces)
+
+    def registerProducer(self, producer: IProducer, streaming: bool) -> None:
+        """See ``IConsumer``; there is room for one push producer."""
+        assert streaming
+        assert self.producer is None
+        self.producer = IPushProducer(producer)
+
+    def unregisterProducer(self) -> None:
+        """See ``IConsumer``."""
+        assert self.producer is not None
+        self.producer = None
+
+    def write(self, data: bytes) -> None:
+        """See ``IConsumer``."""
+        self.pieces.append(data)
+
+    def pause(self) -> None:
+        """Takes no more for a while."""
+        assert self.producer is not None
+        self.producer.pauseProducing()
+
+    def resume(self) -> None:
+        """Takes more."""
+        assert self.producer is not None
+        self.producer.resumeProducing()
+
+    def leave(self) -> None:
+        """Takes nothing any more."""
+        assert self.producer is not None
+        self.producer.stopProducing()
+
+
+@implementer(IContent)
+class Pieces:
+    """A content that comes at once, cut like this; whole, unless there is an error."""
+
+    def __init__(
+        self,
+        pieces: Iterable[bytes],
+        descriptor: Descriptor = NOTHING_KNOWN,
+        error: RegistryError | None = None,
+    ) -> None:
+        self.descriptor = descriptor
+        self.discarded = False
+        self._pieces = tuple(pieces)
+        self._error = error
+
+    def deliver(self, consumer: IConsumer) -> Deferred[None]:
+        """See ``IContent``."""
+        for piece in self._pieces:
+            consumer.write(piece)
+        return succeed(None) if self._error is None else fail(self._error)
+
+    def discard(self) -> None:
+        """See ``IContent``."""
+        self.discarded = True
+
+
+@implementer(IContent, IPushProducer)
+class Feed:
+    """A content whose bytes come when the test sends them.
+
+    :ivar state: what has become of it; delivered or discarded twice, it fails.
+    :ivar paused: whether it was asked to wait.
+    """
+
+    def __init__(self, descriptor: Descriptor = NOTHING_KNOWN) -> None:
+        self.descriptor = descriptor
+        self.state: Literal["kept", "open", "whole", "broken", "cancelled", "stopped", "discarded"] = "kept"
+        self.paused = False
+        self._done: Deferred[None] = Deferred(lambda _: self._end("cancelled"))
+        self._consumer: IConsumer = Recorder()
+
+    def deliver(self, consumer: IConsumer) -> Deferred[None]:
+        """See ``IContent``."""
+        assert self.state == "kept"
+        self.state = "open"
+        self._consumer = consumer
+        consumer.registerProducer(self, True)
+        return self._done
+
+    def discard(self) -> None:
+        """See ``IContent``."""
+        assert self.state == "kept"
+        self.state = "discarded"
+
+    def send(self, *pieces: bytes) -> None:
+        """The next bytes come, as long as somebody takes them."""
+        for piece in pieces:
+            if self.state == "open":
+                self._consumer.write(piece)
+
+    def end(self) -> None:
+        """The last byte has come."""
+        if self.state == "open":
+            self._end("whole")
+            self._done.callback(None)
+
+    def break_off(self, error: RegistryError | None = None) -> None:
+        """Nothing more comes."""
+        if self.state == "open":
+            self._end("broken")
+            self._done.errback(error or Unreachable("the upstream broke off"))
+
+    def pauseProducing(self) -> None:
+        """See ``IPushProducer``."""
+        self.paused = True
+
+    def resumeProducing(self) -> None:
+        """See ``IPushProducer``."""
+        self.paused = False
+
+    def stopProducing(self) -> None:
+        """See ``IPushProducer``."""
+        self._end("stopped")
+        self._done.errback(Unreachable("nobody takes it any more"))
+
+    def _end(self, state: Literal["whole", "broken", "cancelled", "stopped"]) -> None:
+        self.state = state
+        self._consumer.unregisterProducer()
+
+
+@implementer(IRegistry)
+class FakeRegistry:
+    """Answers with these in turn, and with the last one for ever; remembers what it was asked.
+
+    A token is always given.
+    """
+
+    def __init__(self, *answers: Scripted) -> None:
+        self.requests: list[Request] = []
+        self.token_requests: list[TokenRequest] = []
+        self._answers = list(answers)
+
+    async def fetch(self, request: Request) -> Answer:
+        """See ``IRegistry``."""
+        self.requests.append(request)
+        answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+        if isinstance(answer, RegistryError):
+            raise answer
+        return await answer if isinstance(answer, Deferred) else answer
+
+    async def token(self, request: TokenRequest) -> Answer:
+        """See ``IRegistry``."""
+        self.token_requests.append(request)
+        return Answer(json_content(b'{"token":"t","access_token":"t"}'))
