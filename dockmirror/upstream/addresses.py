@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 from attrs import field, frozen
 
-Address = IPv4Address | IPv6Address
-Network = IPv4Network | IPv6Network
+from ..networks import Address, Network
 
 
 def _canonical(host: str) -> str:

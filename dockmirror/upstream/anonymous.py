@@ -11,7 +11,7 @@ from ..interfaces import Answer, IRegistry
 from ..joined import Joined
 from ..oci.challenge import find_challenge
 from ..oci.credentials import Credentials
-from ..oci.errors import Unauthorized
+from ..oci.errors import Denied, Unauthorized
 from ..oci.request import Request
 from ..oci.scope import Scope
 from ..oci.token import Token, TokenRequest
@@ -51,7 +51,11 @@ class Anonymous:
                 raise
             if kept is not None and self._kept(scope) == kept:
                 del self._tokens[scope]
-        credentials = self._kept(scope) or await self._joined.get(scope, lambda: self._obtain(scope))
+            challenged = refused
+        try:
+            credentials = self._kept(scope) or await self._joined.get(scope, lambda: self._obtain(scope))
+        except (Unauthorized, Denied):  # ghcr.io refuses the token itself: the answer is still "log in"
+            raise challenged from None
         return await self._registry.fetch(evolve(request, credentials=credentials))
 
     def _kept(self, scope: Scope) -> Credentials | None:

@@ -14,7 +14,7 @@ from ..oci.errors import Unavailable
 from ..oci.media import EVERYTHING, admits_everything
 from ..oci.request import Blob, Manifest, Request
 from .client import Client, Header
-from .redirects import AUTHORIZATION, Followed, follow
+from .redirects import AUTHORIZATION, REDIRECTS, Followed, follow
 from .refusals import refusal
 from .tokens import Handshake, anonymous_token
 
@@ -54,6 +54,18 @@ class Asking:
         self._handshake.learn(error.challenges)
         raise error
 
+    async def permits(self, request: Request) -> int:
+        """The status of a consent, where only that is asked for; a redirect is one, and is not followed.
+
+        :raises RegistryError: the refusal.
+        """
+        url = self._url + request.path_and_query()
+        response = await self._client.ask("HEAD" if request.head else "GET", url, tuple(_headers(request)))
+        if response.code not in _CONSENTS | REDIRECTS:
+            raise await refusal(self._client, response, request.target.unknown)
+        self._client.release(response)
+        return int(response.code)
+
     async def _once_more(
         self, refused: Followed, method: str, url: str, headers: tuple[Header, ...]
     ) -> Followed:
@@ -81,7 +93,7 @@ def _headers(request: Request) -> Iterator[Header]:
         yield "Accept", ", ".join(EVERYTHING)
     for accepted in request.accept:
         yield "Accept", accepted
-    if request.range is not None and isinstance(request.target, Blob):
+    if request.range is not None and isinstance(request.target, Blob) and not request.head:
         yield "Range", str(request.range)
     if request.if_none_match is not None:
         yield "If-None-Match", request.if_none_match

@@ -9,8 +9,8 @@ from ..content.part import Part
 from ..headers import first
 from ..interfaces import Answer
 from ..oci.descriptor import Descriptor
-from ..oci.errors import Unavailable
-from ..oci.ranges import ContentRange, Range
+from ..oci.errors import RangeInvalid, Unavailable
+from ..oci.ranges import ContentRange
 from ..oci.request import Blob, Request
 from .answers import answer_of
 from .client import Client, length_of
@@ -25,6 +25,7 @@ def blob_answer(client: Client, request: Request, target: Blob, response: IRespo
     failure, and dockerd aborts.
 
     :raises Unavailable: when it is another range than was asked for.
+    :raises RangeInvalid: when no byte of the whole, which the upstream sends, lies in that range.
     """
     if response.code == 206 and not request.head:
         return _part_answer(client, request, response)
@@ -33,7 +34,10 @@ def blob_answer(client: Client, request: Request, target: Blob, response: IRespo
     span = request.range.only if request.range else None
     if answer.status != 200 or span is None or descriptor.size is None or request.head:
         return answer
-    part = Range((span,)).resolve(descriptor.size)[0]
+    part = span.resolve(descriptor.size)
+    if part is None:
+        answer.content.discard()
+        raise RangeInvalid(content_size=descriptor.size, upstream_status=response.code)
     return evolve(
         answer, status=206, content_range=part, content=Part(answer.content, part.first, part.length)
     )
@@ -42,7 +46,8 @@ def blob_answer(client: Client, request: Request, target: Blob, response: IRespo
 def _part_answer(client: Client, request: Request, response: IResponse) -> Answer:
     part = ContentRange.parse(first(response.headers, "Content-Range") or "")
     kind = first(response.headers, "Content-Type") or ""
-    if part is None and kind.lower().startswith("multipart/byteranges"):
+    several = request.range is not None and request.range.only is None
+    if several and part is None and kind.lower().startswith("multipart/byteranges"):
         return answer_of(
             request, response, client.body(response, Descriptor(kind, None, length_of(response)))
         )

@@ -104,6 +104,6 @@ class _Passing(Protocol):
             self.done.callback(None) if error is None else self.done.errback(error)
 
     def _stop_waiting(self) -> None:
-        if self._idle is not None:
+        if self._idle is not None and self._idle.active():
             self._idle.cancel()
-            self._idle = None
+        self._idle = None

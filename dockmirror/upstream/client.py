@@ -9,10 +9,11 @@ from urllib.parse import urlencode, urlsplit
 
 from treq.client import HTTPClient
 from treq.cookies import IndexableCookieJar
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.error import ConnectError, ConnectionLost, DNSLookupError
 from twisted.internet.error import TimeoutError as ConnectTimedOut
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IConsumer, IReactorTime
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web._newclient import (
     RequestNotSent,
@@ -76,9 +77,28 @@ def _unlabelled(response: IResponse) -> IResponse:
     return response
 
 
+@implementer(IBodyProducer)
+class _Form:
+    """A form, written at once: it is short."""
+
+    def __init__(self, data: bytes) -> None:
+        self.length = len(data)
+        self._data = data
+
+    def startProducing(self, consumer: IConsumer) -> Deferred[None]:
+        consumer.write(self._data)
+        return succeed(None)
+
+    def pauseProducing(self) -> None:
+        """There is nothing left to write."""
+
+    resumeProducing = stopProducing = pauseProducing
+
+
 def http_client(agent: IAgent) -> HTTPClient:
     """treq without its decoding, and without cookies: one user's must not travel with another's request."""
-    return HTTPClient(Undecoded(agent), IndexableCookieJar(policy=DefaultCookiePolicy(allowed_domains=[])))
+    jar = IndexableCookieJar(policy=DefaultCookiePolicy(allowed_domains=[]))
+    return HTTPClient(Undecoded(agent), jar, _Form)
 
 
 class Client:
@@ -93,6 +113,7 @@ class Client:
         self._clock = clock
         self._name = name
         self._timeout = timeout
+        self._log = Logger()
 
     async def ask(
         self, method: str, url: str, headers: tuple[Header, ...] = (), form: tuple[Header, ...] | None = None
@@ -107,6 +128,8 @@ class Client:
             try:
                 return await self._once(method, url, headers, form)
             except _FAILURES as failure:
+                if isinstance(_root(failure), CancelledError):
+                    raise CancelledError from failure
                 if retried or not isinstance(failure, _DIED):
                     raise self._unreachable(url, failure) from failure
                 retried = True
@@ -154,6 +177,7 @@ class Client:
         cause = _root(failure)
         row = TimedOut if isinstance(cause, ConnectTimedOut) else Unreachable
         server = urlsplit(url).netloc.rpartition("@")[2]
+        self._log.warn("{upstream}: {server}: {cause}", upstream=self._name, server=server, cause=str(cause))
         return row(f"the upstream {self._name} cannot be reached: {server}: {_why(cause)}")
 
 
@@ -170,4 +194,6 @@ def _root(failure: BaseException) -> BaseException:
 def _why(cause: BaseException) -> str:
     if isinstance(cause, DNSLookupError):
         return "its name cannot be resolved"
+    if isinstance(cause, AddressRefused):  # what a name resolves to within the house is not for everybody
+        return "its address may not be connected to; the log says why"
     return " ".join(str(cause).split()) or type(cause).__name__

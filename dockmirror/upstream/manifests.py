@@ -28,6 +28,7 @@ async def manifest_answer(asking: Asking, client: Client, request: Request, targ
 
     A HEAD whose answer lacks what clients insist on, or that the upstream does not offer, is
     answered from a GET: crane fails without any of type, length and digest, containerd asks twice.
+    That nothing has changed says enough; docker-registry says it without a digest.
 
     :raises Corrupt: when it is not the one of that digest.
     """
@@ -41,7 +42,8 @@ async def manifest_answer(asking: Asking, client: Client, request: Request, targ
     if is_page(response):
         client.release(response)
         raise Unavailable("the upstream answered with a web page", upstream_status=response.code)
-    if request.head and None in (descriptor.media_type, descriptor.digest, descriptor.size):
+    told = response.code == 304 or None not in (descriptor.media_type, descriptor.digest, descriptor.size)
+    if request.head and not told:
         return await _head_by_get(asking, client, request, target)
     if request.head or response.code == 304:
         return answer_of(request, response, absent(descriptor))

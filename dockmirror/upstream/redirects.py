@@ -6,7 +6,7 @@ request that carries ``Authorization``, and none of them has any business with i
 
 from __future__ import annotations
 
-from urllib.parse import SplitResult, urljoin, urlsplit
+from urllib.parse import urljoin, urlsplit
 
 from attrs import frozen
 from twisted.web.iweb import IResponse
@@ -17,7 +17,7 @@ from .client import Client, Header
 from .realms import origin
 
 LIMIT = 5
-_STATUSES = {301, 302, 303, 307, 308}
+REDIRECTS = {301, 302, 303, 307, 308}
 AUTHORIZATION = "Authorization"
 
 
@@ -41,10 +41,10 @@ async def follow(client: Client, method: str, url: str, headers: tuple[Header, .
     start = url
     for _ in range(LIMIT + 1):
         response = await client.ask(method, url, headers)
-        if response.code not in _STATUSES:
+        if response.code not in REDIRECTS:
             return Followed(response, url, origin(url) != origin(start))
-        target = _target(url, response)
         client.release(response)
+        target = _target(url, response)
         if origin(target) != origin(url):
             headers = tuple(header for header in headers if header[0] != AUTHORIZATION)
         url = target
@@ -52,23 +52,20 @@ async def follow(client: Client, method: str, url: str, headers: tuple[Header, .
 
 
 def _target(url: str, response: IResponse) -> str:
-    location = first(response.headers, "Location")
-    target = urljoin(url, location.strip()) if location else ""
-    parts = _split(target)
-    if (
-        parts is None
-        or parts.scheme not in ("http", "https")
-        or not parts.hostname
-        or parts.username is not None
-    ):
+    target = _joined(url, (first(response.headers, "Location") or "").strip())
+    if target is None:
         raise Unavailable("the upstream redirects to what is no address", upstream_status=response.code)
-    return target.partition("#")[0]
+    return target
 
 
-def _split(target: str) -> SplitResult | None:
+def _joined(url: str, location: str) -> str | None:
+    """The address that a ``Location`` means; None where it means none."""
     try:
+        target = urljoin(url, location).partition("#")[0]
         parts = urlsplit(target)
         _ = parts.port
     except ValueError:
         return None
-    return parts if target.isascii() and target.isprintable() and " " not in target else None
+    is_address = parts.scheme in ("http", "https") and parts.hostname and parts.username is None
+    is_written = location and target.isascii() and target.isprintable() and " " not in target
+    return target if is_address and is_written else None

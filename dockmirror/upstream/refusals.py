@@ -6,7 +6,7 @@ from twisted.web.iweb import IResponse
 
 from ..headers import first, lines
 from ..oci.challenge import parse_challenges
-from ..oci.errors import NameUnknown, RangeInvalid, Refusal, RegistryError
+from ..oci.errors import NameUnknown, RangeInvalid, Refusal, RegistryError, Unavailable
 from ..oci.ranges import parse_unsatisfied
 from .client import Client
 
@@ -21,6 +21,9 @@ async def refusal(
     :param unknown: what a bare 404 means here.
     """
     headers = response.headers
+    if not 400 <= response.code < 600:
+        client.release(response)
+        return Unavailable(f"the upstream answered {response.code}", upstream_status=response.code)
     try:
         body = await client.read(response, _LIMIT)
     except RegistryError:
@@ -29,7 +32,7 @@ async def refusal(
         size = parse_unsatisfied(first(headers, "Content-Range") or "")
         return RangeInvalid(content_size=size, upstream_status=416)
     return Refusal(
-        status=response.code if response.code >= 400 else 502,
+        status=response.code,
         body=body,
         challenges=parse_challenges(lines(headers, "WWW-Authenticate")),
         retry_after=first(headers, "Retry-After"),

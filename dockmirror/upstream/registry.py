@@ -5,11 +5,11 @@ from __future__ import annotations
 from attrs import evolve
 from zope.interface import implementer
 
-from ..content.held import json_content
+from ..content.held import absent, json_content
 from ..headers import first, lines
 from ..interfaces import Answer, IRegistry
 from ..oci.descriptor import Descriptor
-from ..oci.errors import Unauthorized, Unavailable
+from ..oci.errors import Unauthorized, Unavailable, Unsupported
 from ..oci.link import parse_next
 from ..oci.request import Blob, Catalog, Manifest, Ping, Referrers, Request, Tags
 from ..oci.token import TokenRequest
@@ -38,6 +38,8 @@ class Upstream:
 
     async def fetch(self, request: Request) -> Answer:
         """See ``IRegistry``."""
+        if request.permission:
+            return await self._permission(request)
         match request.target:
             case Ping():
                 return await self._ping(request)
@@ -47,6 +49,16 @@ class Upstream:
                 return blob_answer(self._client, request, target, await self._asking.ask(request))
             case Tags() | Referrers() | Catalog():
                 return await self._list(request)
+
+    async def _permission(self, request: Request) -> Answer:
+        """A registry that does not offer HEAD is asked by GET, whose body is not wanted."""
+        try:
+            status = await self._asking.permits(request)
+        except Unsupported:
+            if not request.head:
+                raise
+            status = await self._asking.permits(evolve(request, head=False))
+        return Answer(absent(Descriptor()), upstream_status=status)
 
     async def _ping(self, request: Request) -> Answer:
         """With credentials it is their check, and forwarded; without, it is answered from what is known."""

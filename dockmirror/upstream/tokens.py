@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
 from twisted.internet.interfaces import IReactorTime
+from twisted.web.iweb import IResponse
 
 from ..content.held import json_content
 from ..headers import lines
@@ -19,6 +20,7 @@ from ..oci.errors import Unavailable, Unsupported
 from ..oci.token import MARKER_ANSWER, Token, TokenRequest, completed_token
 from .client import Client, Header
 from .realms import Realms
+from .redirects import follow
 from .refusals import is_page, refusal
 
 TOKEN_LIMIT = 64 * 1024
@@ -48,24 +50,30 @@ class Handshake:
 
     async def token_service(self) -> Challenge | None:
         """The ``Bearer`` challenge to take a token by; None where the upstream has no tokens."""
-        return find_challenge(await self.challenges(), "Bearer") or self._elsewhere
+        challenge = find_challenge(await self.challenges(), "Bearer")
+        return challenge if challenge is not None and challenge.get("realm") else self._elsewhere
 
     def learn(self, challenges: Iterable[Challenge]) -> None:
         """What a resource demanded: all there is to go by where ``/v2/`` itself demands nothing."""
         self._elsewhere = find_challenge(challenges, "Bearer") or self._elsewhere
 
     async def _ask(self) -> tuple[Challenge, ...]:
-        response = await self._client.ask("GET", self._url)
+        response = (await follow(self._client, "GET", self._url, ())).response
         if response.code not in (200, 401):
             raise await refusal(self._client, response)
-        challenges = parse_challenges(lines(response.headers, "WWW-Authenticate"))
+        self._client.release(response)
         if response.code == 200 and is_page(response):
             raise Unavailable(
                 "the upstream's /v2/ is a web page: something else answers there", upstream_status=200
             )
-        self._client.release(response)
-        self._known = self._clock.seconds(), challenges if response.code == 401 else ()
+        self._known = self._clock.seconds(), _demanded(response)
         return self._known[1]
+
+
+def _demanded(response: IResponse) -> tuple[Challenge, ...]:
+    if response.code != 401:
+        return ()
+    return parse_challenges(lines(response.headers, "WWW-Authenticate")) or (Challenge("Bearer"),)
 
 
 class Relay:
@@ -116,6 +124,7 @@ async def ask_token(client: Client, challenge: Challenge, request: TokenRequest)
     else:
         response = await client.ask("GET", _with_query(realm, pairs), headers)
     if response.code == 501 and request.form:
+        client.release(response)
         raise Unsupported("the token service takes no forms", upstream_status=501)
     if response.code != 200:
         raise await refusal(client, response)
@@ -130,15 +139,10 @@ def realm_of(challenge: Challenge) -> str:
     realm = challenge.get("realm")
     try:
         parts = urlsplit(realm)
-        usable = (
-            parts.scheme in ("http", "https")
-            and bool(parts.hostname)
-            and realm.isascii()
-            and realm.isprintable()
-        )
+        is_address = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
     except ValueError:
-        usable = False
-    if not usable or " " in realm:
+        is_address = False
+    if not is_address or not realm.isascii() or not realm.isprintable() or " " in realm:
         raise Unavailable("the upstream's challenge names no token service")
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment=""))
 

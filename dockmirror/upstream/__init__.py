@@ -1,0 +1,1 @@
+"""The registry that is mirrored, asked over HTTP."""

@@ -1,0 +1,181 @@
+"""Servers on the loopback interface, and certificates for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from OpenSSL import SSL
+from twisted.internet import reactor as _reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.task import deferLater
+from twisted.internet.tcp import Client
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python.failure import Failure
+from twisted.web.client import Agent, HTTPConnectionPool
+from zope.interface import implementer
+
+from dockmirror.upstream.addresses import AllowedAddresses
+from dockmirror.upstream.connect import Endpoints
+from dockmirror.upstream.tls import tls_policy
+
+from .connections import FakeResolver
+
+reactor: Any = _reactor
+HEAD = b"HTTP/1.1 200 OK\r\n"
+
+
+class Authority:
+    """A certificate authority of its own."""
+
+    def __init__(self) -> None:
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.certificate = self._sign("authority", self.key, x509.BasicConstraints(ca=True, path_length=None))
+
+    def issue(self, *names: str) -> SSL.Context:
+        """What a server needs to be trusted by those names and addresses, or by none."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        kinds = [x509.IPAddress(ip_address(n)) if n[0].isdigit() else x509.DNSName(n) for n in names]
+        context = SSL.Context(SSL.TLS_SERVER_METHOD)
+        extensions = [x509.SubjectAlternativeName(kinds)] if kinds else []
+        context.use_certificate(self._sign("server", key, *extensions))
+        context.use_privatekey(key)
+        context.set_alpn_select_callback(lambda _, offered: offered[0])
+        return context
+
+    def _sign(
+        self, subject: str, key: ec.EllipticCurvePrivateKey, *extensions: x509.ExtensionType
+    ) -> x509.Certificate:
+        builder = x509.CertificateBuilder(_name("authority"), _name(subject), key.public_key())
+        builder = builder.serial_number(x509.random_serial_number())
+        now = datetime.now(UTC)
+        builder = builder.not_valid_before(now - timedelta(1)).not_valid_after(now + timedelta(1))
+        for extension in extensions:
+            builder = builder.add_extension(extension, critical=False)
+        return builder.sign(self.key, hashes.SHA256())
+
+
+def _name(common: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
+
+
+AUTHORITY = Authority()
+
+
+class Server(Protocol):
+    """Says what it was given at the first bytes that it receives, and can tell when it was left."""
+
+    said = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
+    transport: Any
+
+    def __init__(self) -> None:
+        self.lost: Deferred[None] = Deferred()
+
+    def dataReceived(self, data: bytes) -> None:
+        """See ``IProtocol``."""
+        self.transport.write(self.said)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """See ``IProtocol``."""
+        self.lost.callback(None)
+
+
+class Endless(Server):
+    """Sends headers for as long as there is somebody."""
+
+    said = b"X: y\r\n" * 1000
+
+    def dataReceived(self, data: bytes) -> None:
+        """See ``IProtocol``."""
+        self.transport.write(HEAD)
+        self.transport.registerProducer(self, False)
+
+    def resumeProducing(self) -> None:
+        """Sends more."""
+        self.transport.write(self.said)
+
+    def stopProducing(self) -> None:
+        """Nothing to do."""
+
+
+class Silent(Server):
+    """Hears, and says nothing."""
+
+    said = b""
+
+
+class Vanished(Server):
+    """Answers, and then is deaf to whatever the client says."""
+
+    said = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello"
+
+    def dataReceived(self, data: bytes) -> None:
+        """See ``IProtocol``."""
+        super().dataReceived(data)
+        self.transport.pauseProducing()
+
+
+@implementer(IOpenSSLServerConnectionCreator)
+class Secured:
+    """Serves TLS."""
+
+    def __init__(self, context: SSL.Context) -> None:
+        self._context = context
+
+    def serverConnectionForTLS(self, tlsProtocol: object) -> SSL.Connection:
+        """See ``IOpenSSLServerConnectionCreator``."""
+        return SSL.Connection(self._context)
+
+
+class Listening(Factory):
+    """A server on the loopback interface, and the connections that it accepted."""
+
+    noisy = False
+
+    def __init__(self, kind: type[Server], context: SSL.Context | None = None) -> None:
+        self.accepted: list[Server] = []
+        self._kind = kind
+        served: Any = self if context is None else TLSMemoryBIOFactory(Secured(context), False, self)
+        self.port = reactor.listenTCP(0, served, interface="127.0.0.1")
+
+    def buildProtocol(self, addr: object) -> Server:
+        """See ``IProtocolFactory``."""
+        self.accepted.append(self._kind())
+        return self.accepted[-1]
+
+    def url(self, host: str = "r.example", scheme: str = "https") -> bytes:
+        """Its address by a name."""
+        return f"{scheme}://{host}:{self.port.getHost().port}/".encode()
+
+    def clients(self) -> list[Client]:
+        """The sockets on this side that are still connected to it."""
+        here = self.port.getHost().port
+        watched = {*reactor.getReaders(), *reactor.getWriters()}
+        return [client for client in watched if isinstance(client, Client) and client.getPeer().port == here]
+
+
+def real_agent(ca_file: str | None, timeout: float = 5.0) -> Agent:
+    """What asks the servers here, over connections that are not kept."""
+    names = {name: ["127.0.0.1"] for name in ("r.example", "r.example.", "127.0.0.1")}
+    addresses = AllowedAddresses(names)
+    endpoints = Endpoints(reactor, FakeResolver(names), tls_policy(ca_file), addresses, timeout)
+    pool = HTTPConnectionPool(reactor, persistent=False)
+    agent: Agent = Agent.usingEndpointFactory(reactor, endpoints, pool)
+    return agent
+
+
+async def soon(condition: Callable[[], bool]) -> bool:
+    """Whether something comes about within a second."""
+    for _ in range(100):
+        if condition():
+            return True
+        await deferLater(reactor, 0.01)
+    return False

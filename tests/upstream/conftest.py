@@ -1,0 +1,41 @@
+"""Servers that end with the test, and the authority that signs for them."""
+
+# mypy: allow-untyped-decorators
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_twisted  # type: ignore[import-untyped, unused-ignore]
+from cryptography.hazmat.primitives import serialization
+
+from tests.listening import AUTHORITY, Listening
+
+
+@pytest.fixture
+def ca_file(tmp_path: Path) -> str:
+    """The authority's certificate, for those who trust it."""
+    path = tmp_path / "ca.pem"
+    path.write_bytes(AUTHORITY.certificate.public_bytes(serialization.Encoding.PEM))
+    return str(path)
+
+
+@pytest_twisted.async_yield_fixture()
+async def serve() -> AsyncIterator[Callable[..., Listening]]:
+    """Makes servers that end with the test."""
+    listening: list[Listening] = []
+
+    def start(*choices: Any) -> Listening:
+        listening.append(Listening(*choices))
+        return listening[-1]
+
+    yield start
+    for one in listening:
+        await one.port.stopListening()
+        for server in one.accepted:
+            if not server.lost.called:
+                server.transport.abortConnection()
+            await server.lost

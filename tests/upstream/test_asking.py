@@ -1,0 +1,206 @@
+"""One question to an upstream, until it consents or refuses."""
+
+# mypy: allow-untyped-calls
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from twisted.internet.task import Clock
+
+from dockmirror.oci.credentials import Credentials
+from dockmirror.oci.errors import BlobUnknown, Denied, ManifestUnknown, Unauthorized, Unavailable
+from dockmirror.oci.media import EVERYTHING
+from dockmirror.oci.ranges import Range
+from dockmirror.upstream.asking import Asking
+from dockmirror.upstream.tokens import Handshake
+from tests.fake_registry import Registry, Tokens, error
+from tests.fakes import Reply, World
+from tests.stacks import asked, client, now
+
+HOST, CDN = "registry.example", "cdn.example"
+BLOB = f"/v2/a/blobs/sha256:{'0' * 64}"
+MANIFEST = "/v2/a/manifests/latest"
+BEARER = Credentials.bearer("t0ken")
+CONNECTION = {"accept-encoding": ["identity"], "connection": ["close"], "host": [HOST]}
+
+
+@pytest.fixture
+def world() -> World:
+    """A registry, and a network that delivers its blobs."""
+    world = World()
+    world.reply(HOST, BLOB, Reply(307, b"", (("Location", f"https://{CDN}/blob"),)))
+    world.reply(CDN, "/blob", Reply(200, b"blob"))
+    return world
+
+
+@pytest.fixture
+def handshake(world: World) -> Handshake:
+    """What the registry demands."""
+    return Handshake(client(world.agent), f"https://{HOST}", Clock())
+
+
+@pytest.fixture
+def asking(world: World, handshake: Handshake) -> Asking:
+    """What asks the registry."""
+    return Asking(f"https://{HOST}", client(world.agent), handshake)
+
+
+@pytest.mark.parametrize(
+    ("path", "details", "url", "headers"),
+    [
+        (MANIFEST, {"accept": ("a/b", "c/d, e/f")}, MANIFEST, {"accept": ["a/b", "c/d, e/f"]}),
+        (MANIFEST, {"if_none_match": '"x"', "accept": ("a/b",)}, MANIFEST,
+         {"accept": ["a/b"], "if-none-match": ['"x"']}),
+        (MANIFEST, {"credentials": BEARER, "accept": ("a/b",)}, MANIFEST,
+         {"accept": ["a/b"], "authorization": ["Bearer t0ken"]}),
+        (MANIFEST, {"range": Range.since(1), "accept": ("a/b",)}, MANIFEST, {"accept": ["a/b"]}),
+        (BLOB, {"range": Range.since(1, 2)}, BLOB, {"range": ["bytes=1-2"]}),
+        (BLOB, {"range": Range.since(1, 2), "head": True}, BLOB, {}),
+        ("/v2/", {"credentials": BEARER}, "/v2/", {"authorization": ["Bearer t0ken"]}),
+        ("/v2/a/tags/list", {"query": (("n", "1"), ("last", "x/y"))}, "/v2/a/tags/list?n=1&last=x%2Fy", {}),
+    ],
+)  # fmt: skip
+def test_what_is_sent(
+    world: World, asking: Asking, path: str, details: dict[str, Any], url: str, headers: dict[str, list[str]]
+) -> None:
+    """What the request means, and nothing else; only a GET of a blob has ranges."""
+    world.reply(HOST, path, Reply(200))
+    now(asking.ask(asked(path, **details)))
+    (seen,) = world.seen
+    assert seen.method == ("HEAD" if details.get("head") else "GET")
+    assert seen.url == f"https://{HOST}{url}"
+    assert seen.headers == {**CONNECTION, **headers}
+
+
+@pytest.mark.parametrize("accept", [(), ("*/*",), ("a/b, */*;q=0.1",)])
+def test_who_takes_any_manifest_is_given_the_newest_kind(
+    world: World, asking: Asking, accept: tuple[str, ...]
+) -> None:
+    """Asked so plainly, registries answer with their oldest; what the client wrote follows."""
+    world.reply(HOST, MANIFEST, Reply(200))
+    now(asking.ask(asked(MANIFEST, accept=accept)))
+    assert world.seen[0].headers["accept"] == [", ".join(EVERYTHING), *accept]
+
+
+@pytest.mark.parametrize("status", [200, 203, 206, 304])
+def test_consents(world: World, asking: Asking, status: int) -> None:
+    """After a redirect, too."""
+    world.reply(CDN, "/blob", Reply(status))
+    assert now(asking.ask(asked(BLOB, credentials=BEARER))).code == status
+    assert [seen.authorization for seen in world.seen] == ["Bearer t0ken", None]
+
+
+@pytest.mark.parametrize(
+    ("path", "reply", "row"),
+    [
+        (BLOB, Reply(404), BlobUnknown),
+        (MANIFEST, Reply(404, b"<html>"), ManifestUnknown),
+        (MANIFEST, error(403, "DENIED"), Denied),
+        (BLOB, Reply(503), Unavailable),
+        (BLOB, Reply(204), Unavailable),
+    ],
+)
+def test_refusals(world: World, asking: Asking, path: str, reply: Reply, row: type[Exception]) -> None:
+    """Are raised as what they mean for what was asked."""
+    world.reply(HOST, path, reply)
+    with pytest.raises(row):
+        now(asking.ask(asked(path)))
+
+
+def test_what_a_401_demands_is_learnt(world: World, asking: Asking, handshake: Handshake) -> None:
+    """The upstream's ``/v2/`` may demand nothing (gcr.io's public repositories, and its private ones)."""
+    demand = ("WWW-Authenticate", 'Bearer realm="https://registry.example/token"')
+    world.reply(HOST, "/v2/", Reply(200, b"{}"))
+    world.reply(HOST, MANIFEST, error(401, "UNAUTHORIZED").having(demand))
+    with pytest.raises(Unauthorized) as raised:
+        now(asking.ask(asked(MANIFEST)))
+    assert [now(handshake.token_service())] == list(raised.value.challenges)
+
+
+class TestElsewhere:
+    """What the hosts say that an upstream redirects to."""
+
+    @pytest.mark.parametrize("status", [401, 403])
+    def test_a_signed_address_that_has_ended(self, world: World, asking: Asking, status: int) -> None:
+        """Is asked for anew, once, with the client's credentials for the registry itself."""
+        world.reply(CDN, "/blob", Reply(status, b"<Error>"), Reply(200, b"blob"))
+        assert now(asking.ask(asked(BLOB, credentials=BEARER))).code == 200
+        assert [(s.host, s.authorization) for s in world.seen] == [(HOST, "Bearer t0ken"), (CDN, None)] * 2
+
+    @pytest.mark.parametrize("status", [401, 403])
+    def test_a_refusal_there_is_not_the_registrys(self, world: World, asking: Asking, status: int) -> None:
+        """502: a client that was told to log in would log in for nothing."""
+        world.reply(CDN, "/blob", Reply(status, b"<Error>"))
+        with pytest.raises(Unavailable, match="where the upstream redirects to, it was refused") as raised:
+            now(asking.ask(asked(BLOB)))
+        assert (raised.value.status, raised.value.upstream_status) == (502, status)
+        assert len(world.asked(CDN)) == 2
+
+    def test_the_refusals_body_is_not_waited_for(self, world: World, asking: Asking) -> None:
+        """Its connection is closed, where it is long."""
+        world.reply(CDN, "/blob", Reply(403, bytes(100_000)).cut(50, end="stalled"), Reply(200))
+        assert now(asking.ask(asked(BLOB))).code == 200
+        world.agent.flush()
+        assert [seen.host for seen in world.abandoned] == [CDN]
+
+    def test_what_is_not_there_is_unknown(self, world: World, asking: Asking) -> None:
+        """As if the registry itself had said so."""
+        world.reply(CDN, "/blob", Reply(404, b"<Error>NoSuchKey</Error>"))
+        with pytest.raises(BlobUnknown):
+            now(asking.ask(asked(BLOB)))
+
+    def test_another_registry_is_answered_anonymously(self, world: World, asking: Asking) -> None:
+        """With its own token service; registry.k8s.io leads to such."""
+        other = Tokens("https://auth.pkg.dev/token", "pkg.dev")
+        there = Registry(other)
+        there.push("images/a", "latest")
+        world.servers |= {"europe-docker.pkg.dev": there, "auth.pkg.dev": other}
+        leads = ("Location", "https://europe-docker.pkg.dev/v2/images/a/manifests/latest")
+        world.reply(HOST, MANIFEST, Reply(307, b"", (leads,)))
+        response = now(asking.ask(asked(MANIFEST, credentials=BEARER, accept=("a/b",))))
+        assert response.code == 200
+        assert [(seen.host, seen.authorization) for seen in world.seen] == [
+            (HOST, "Bearer t0ken"),
+            ("europe-docker.pkg.dev", None),
+            ("auth.pkg.dev", None),
+            ("europe-docker.pkg.dev", "Bearer t0ken-0-anonymous"),
+        ]
+        assert world.asked("auth.pkg.dev")[0].query[1] == ("scope", "repository:images/a:pull")
+        assert world.seen[-1].header("Accept") == "a/b"
+
+    def test_another_registry_that_still_refuses(self, world: World, asking: Asking) -> None:
+        """Is not asked again and again, and what it demands is not learnt as the upstream's."""
+        other = Tokens("https://auth.pkg.dev/token", "pkg.dev", private=["a"])
+        world.servers |= {"pkg.dev": Registry(other), "auth.pkg.dev": other}
+        world.reply(HOST, MANIFEST, Reply(307, b"", (("Location", f"https://pkg.dev{MANIFEST}"),)))
+        with pytest.raises(Unavailable):
+            now(asking.ask(asked(MANIFEST)))
+        assert len(world.asked("pkg.dev")) == 2
+
+
+class TestPermits:
+    """Only the permission is asked for."""
+
+    @pytest.mark.parametrize("head", [True, False])
+    @pytest.mark.parametrize("status", [200, 206, 304, 301, 302, 307])
+    def test_a_consent(self, world: World, asking: Asking, status: int, head: bool) -> None:
+        """A redirect is one, and is not followed: a signed address refuses HEAD."""
+        world.reply(HOST, BLOB, Reply(status, b"", (("Location", f"https://{CDN}/blob"),)))
+        assert now(asking.permits(asked(BLOB, head=head))) == status
+        assert [(seen.host, seen.method) for seen in world.seen] == [(HOST, "HEAD" if head else "GET")]
+
+    def test_a_body_is_not_waited_for(self, world: World, asking: Asking) -> None:
+        """It is not wanted."""
+        world.reply(HOST, BLOB, Reply(200, bytes(100_000)).cut(50, end="stalled"))
+        assert now(asking.permits(asked(BLOB))) == 200
+        world.agent.flush()
+        assert len(world.abandoned) == 1
+
+    @pytest.mark.parametrize("status", [401, 404, 500])
+    def test_a_refusal(self, world: World, asking: Asking, status: int) -> None:
+        """Is raised."""
+        world.reply(HOST, BLOB, Reply(status))
+        with pytest.raises((Unauthorized, BlobUnknown, Unavailable)):
+            now(asking.permits(asked(BLOB, head=True)))

@@ -1,0 +1,227 @@
+"""Blobs and parts of blobs: nothing but what was asked for."""
+
+# mypy: allow-untyped-calls
+
+from __future__ import annotations
+
+import gzip
+from typing import Any
+
+import pytest
+from twisted.internet.testing import StringTransport
+
+from dockmirror.interfaces import Answer
+from dockmirror.oci.errors import BlobUnknown, RangeInvalid, Unavailable, Unreachable
+from dockmirror.oci.ranges import Range
+from tests.fake_registry import digest
+from tests.fakes import Reply, World
+from tests.stacks import Outcome, asked, bytes_of, now, upstream
+
+HOST = "registry.example"
+BLOB = bytes(range(100))
+PATH = f"/v2/a/blobs/{digest(BLOB)}"
+MULTIPART = ("Content-Type", "multipart/byteranges; boundary=x")
+
+
+def world(*replies: Reply) -> World:
+    """A registry that answers to the blob so."""
+    world = World()
+    world.reply(HOST, PATH, *replies)
+    return world
+
+
+def fetch(world: World, ranges: str | None = None, **details: Any) -> Answer:
+    """The registry's answer."""
+    wanted = None if ranges is None else Range.parse(f"bytes={ranges}")
+    return now(upstream(world.agent, url=f"https://{HOST}").fetch(asked(PATH, range=wanted, **details)))
+
+
+def part(first: int, last: int, size: int | str = 100) -> Reply:
+    """A 206 of some bytes."""
+    return Reply(206, BLOB[first : last + 1], (("Content-Range", f"bytes {first}-{last}/{size}"),))
+
+
+@pytest.mark.parametrize("head", [True, False])
+@pytest.mark.parametrize("kind", [(), (("Content-Type", "text/html"),), (("Content-Encoding", "gzip"),)])
+def test_a_blob(kind: tuple[tuple[str, str], ...], head: bool) -> None:
+    """Is octets, whatever a file server calls it."""
+    answer = fetch(world(Reply(200, BLOB, kind)), head=head)
+    descriptor = answer.content.descriptor
+    assert (answer.status, answer.upstream_status, answer.content_range) == (200, 200, None)
+    assert (descriptor.media_type, str(descriptor.digest), descriptor.size) == (
+        "application/octet-stream", digest(BLOB), 100,
+    )  # fmt: skip
+    assert bytes_of(answer.content) == (b"" if head else BLOB)
+
+
+def test_a_blob_of_unknown_length() -> None:
+    """Has none until it is there."""
+    answer = fetch(world(Reply(200, BLOB, told=False)))
+    assert answer.content.descriptor.size is None
+    assert bytes_of(answer.content) == BLOB
+
+
+def test_a_compressed_layer_stays_compressed() -> None:
+    """Though its file server says that it is a text in a coding."""
+    layer = gzip.compress(BLOB)
+    labels = (("Content-Encoding", "gzip"), ("Content-Type", "application/x-tar"))
+    answer = fetch(world(Reply(200, layer, labels)))
+    assert bytes_of(answer.content) == layer
+
+
+def test_a_head_stays_one() -> None:
+    """And asks for no range: HTTP knows those of GET only."""
+    registry = world(Reply(200, BLOB))
+    assert fetch(registry, "0-1", head=True).status == 200
+    assert [(seen.method, seen.header("Range")) for seen in registry.seen] == [("HEAD", None)]
+
+
+@pytest.mark.parametrize(
+    ("ranges", "first", "last"),
+    [
+        ("0-0", 0, 0),
+        ("10-19", 10, 19),
+        ("90-", 90, 99),
+        ("90-1000", 90, 99),
+        ("-5", 95, 99),
+        ("-1000", 0, 99),
+    ],
+)
+class TestPart:
+    """One range."""
+
+    def assert_part(self, answer: Answer, first: int, last: int) -> None:
+        """It is what was asked for."""
+        assert answer.status == 206
+        assert str(answer.content_range) == f"bytes {first}-{last}/100"
+        assert answer.content.descriptor.size == last - first + 1
+        assert answer.content.descriptor.digest is None
+        assert bytes_of(answer.content) == BLOB[first : last + 1]
+
+    def test_that_the_upstream_sends(self, ranges: str, first: int, last: int) -> None:
+        """Is passed on."""
+        registry = world(part(first, last))
+        self.assert_part(fetch(registry, ranges), first, last)
+        assert registry.seen[0].header("Range") == f"bytes={ranges}"
+
+    def test_that_is_cut_out_of_the_whole(self, ranges: str, first: int, last: int) -> None:
+        """Where the upstream knows no ranges: podman takes a 200 for a failure, dockerd aborts."""
+        answer = fetch(world(Reply(200, BLOB)), ranges)
+        self.assert_part(answer, first, last)
+        assert answer.upstream_status == 200
+
+
+def test_the_whole_is_left_when_the_part_has_passed() -> None:
+    """What is not wanted is not fetched."""
+    registry = world(Reply(200, BLOB).cut(50, end="stalled"))
+    assert bytes_of(fetch(registry, "10-19").content) == BLOB[10:20]
+    registry.agent.flush()
+    assert len(registry.abandoned) == 1
+
+
+def test_a_whole_that_breaks_off_before_the_part() -> None:
+    """Is unreachable."""
+    answer = fetch(world(Reply(200, BLOB).cut(50)), "40-59")
+    assert isinstance(Outcome(answer.content.deliver(StringTransport())).error, Unreachable)
+
+
+@pytest.mark.parametrize(
+    ("ranges", "reply"),
+    [
+        ("10-19", part(0, 9)),
+        ("10-19", part(10, 20)),
+        ("10-19", part(10, 18)),
+        ("10-", part(10, 98)),
+        ("-10", part(89, 99)),
+        ("10-19", Reply(206, BLOB[10:20])),
+        ("10-19", Reply(206, BLOB[10:20], (("Content-Range", "bytes 19-10/100"),))),
+        ("10-19", Reply(206, BLOB[10:20], (("Content-Range", "bytes 10-19/15"),))),
+        ("10-19", Reply(206, BLOB[10:20], (("Content-Range", "items 10-19/100"),))),
+        ("10-19", Reply(206, BLOB[10:20], (MULTIPART,))),
+        ("10-19", part(10, 20, "*")),
+        ("10-19", part(9, 19, "*")),
+        ("0-1,5-6", part(0, 6)),
+        ("0-1,5-6", Reply(206, BLOB[:2])),
+        (None, part(10, 19)),
+        (None, Reply(206, BLOB, (MULTIPART,))),
+    ],
+)
+def test_another_range(ranges: str | None, reply: Reply) -> None:
+    """Than was asked for is of no use."""
+    with pytest.raises(Unavailable, match="another range than was asked for") as raised:
+        fetch(world(reply), ranges)
+    assert (raised.value.status, raised.value.upstream_status) == (502, 206)
+
+
+def test_another_range_is_not_read() -> None:
+    """Its connection is closed."""
+    registry = world(Reply(206, bytes(100_000), (("Content-Range", "bytes 0-99999/*"),)).cut(50, "stalled"))
+    with pytest.raises(Unavailable):
+        fetch(registry, "10-19")
+    registry.agent.flush()
+    assert len(registry.abandoned) == 1
+
+
+def test_a_whole_of_unknown_length() -> None:
+    """Is passed on as it is: how much of it a range means is not known."""
+    answer = fetch(world(Reply(200, BLOB, told=False)), "10-19")
+    assert (answer.status, answer.content_range, bytes_of(answer.content)) == (200, None, BLOB)
+
+
+def test_a_size_that_is_not_told() -> None:
+    """``*`` says so, and is enough where both ends were asked for."""
+    answer = fetch(world(part(10, 19, "*")), "10-19")
+    assert str(answer.content_range) == "bytes 10-19/*"
+    assert bytes_of(answer.content) == BLOB[10:20]
+
+
+@pytest.mark.parametrize("ranges", ["100-", "100-200", "-0"])
+def test_what_lies_in_no_blob(ranges: str) -> None:
+    """Is 416 with the size, whether the upstream says so or sends the whole, which is then left."""
+    refusal = Reply(416, b"", (("Content-Range", "bytes */100"),))
+    for reply in (refusal, Reply(200, BLOB).cut(50, end="stalled")):
+        registry = world(reply)
+        with pytest.raises(RangeInvalid) as raised:
+            fetch(registry, ranges)
+        assert raised.value.content_size == 100
+        registry.agent.flush()
+        assert len(registry.abandoned) == (reply.status == 200)
+
+
+class TestSeveral:
+    """Several ranges."""
+
+    def test_are_passed_on_as_the_upstream_sends_them(self) -> None:
+        """In its own multipart body, of its own length."""
+        registry = world(Reply(206, b"--x parts --x--", (MULTIPART,)))
+        answer = fetch(registry, "0-1,5-6")
+        assert registry.seen[0].header("Range") == "bytes=0-1,5-6"
+        assert (answer.status, answer.content_range) == (206, None)
+        assert answer.content.descriptor.media_type == "multipart/byteranges; boundary=x"
+        assert answer.content.descriptor.size == 15
+        assert bytes_of(answer.content) == b"--x parts --x--"
+
+    def test_may_be_answered_by_one_of_them(self) -> None:
+        """An upstream need not send all."""
+        assert bytes_of(fetch(world(part(5, 6)), "0-1,5-6").content) == BLOB[5:7]
+
+    def test_may_be_answered_by_the_whole(self) -> None:
+        """As it is: clients of several ranges know how to take it."""
+        answer = fetch(world(Reply(200, BLOB)), "0-1,5-6")
+        assert (answer.status, bytes_of(answer.content)) == (200, BLOB)
+
+
+@pytest.mark.parametrize("ranges", [None, "10-19"])
+def test_what_a_client_has_is_not_sent(ranges: str | None) -> None:
+    """304, and the whole that the upstream had begun to send is left."""
+    registry = world(Reply(200, BLOB).cut(50, end="stalled"))
+    answer = fetch(registry, ranges, if_none_match=f'"{digest(BLOB)}"')
+    assert (answer.status, bytes_of(answer.content)) == (304, b"")
+    registry.agent.flush()
+    assert len(registry.abandoned) == 1
+
+
+def test_what_is_not_there() -> None:
+    """Is unknown."""
+    with pytest.raises(BlobUnknown):
+        fetch(world(Reply(404)))

@@ -1,0 +1,213 @@
+"""Manifests: byte for byte, and right, or not at all."""
+
+# mypy: allow-untyped-calls
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dockmirror.interfaces import Answer
+from dockmirror.oci.errors import ManifestUnknown, Unavailable, Unreachable, Unsupported
+from dockmirror.upstream.manifests import LIMIT
+from tests.fake_registry import MANIFEST as TYPE
+from tests.fake_registry import digest, error
+from tests.fakes import Reply, World
+from tests.stacks import asked, bytes_of, now, upstream
+
+HOST = "registry.example"
+BODY = b'{"schemaVersion" : 2,\n "x":"\xc3\xa4"}\n'
+TAG = "/v2/a/manifests/latest"
+BY_DIGEST = f"/v2/a/manifests/{digest(BODY)}"
+KIND = ("Content-Type", TYPE)
+DIGEST = ("Docker-Content-Digest", digest(BODY))
+GIVEN = Reply(200, BODY, (KIND, DIGEST))
+
+
+@pytest.fixture
+def world() -> World:
+    """A registry that has one manifest."""
+    world = World()
+    for path in (TAG, BY_DIGEST):
+        world.reply(HOST, path, GIVEN)
+    return world
+
+
+def fetch(world: World, path: str, **details: Any) -> Answer:
+    """The registry's answer."""
+    return now(upstream(world.agent, url=f"https://{HOST}").fetch(asked(path, **details)))
+
+
+def described(answer: Answer) -> tuple[str | None, str, int | None]:
+    """Type, digest and size of what an answer brings."""
+    descriptor = answer.content.descriptor
+    return descriptor.media_type, str(descriptor.digest), descriptor.size
+
+
+@pytest.mark.parametrize("path", [TAG, BY_DIGEST])
+@pytest.mark.parametrize("told", [GIVEN, Reply(200, BODY, (KIND,)), Reply(200, BODY, (KIND,), told=False)])
+def test_a_manifest(world: World, path: str, told: Reply) -> None:
+    """Arrives as it is, with its type, digest and size, whether the upstream told them or not."""
+    world.reply(HOST, path, told)
+    answer = fetch(world, path)
+    assert (answer.status, answer.upstream_status) == (200, 200)
+    assert bytes_of(answer.content) == BODY
+    assert described(answer) == (TYPE, digest(BODY), len(BODY))
+
+
+@pytest.mark.parametrize("kind", ["application/vnd.docker.distribution.manifest.v1+prettyjws", "x/unknown"])
+def test_other_kinds_pass(world: World, kind: str) -> None:
+    """What a client takes is its own business."""
+    world.reply(HOST, TAG, Reply(200, BODY, (("Content-Type", kind),)))
+    assert described(fetch(world, TAG))[0] == kind
+
+
+@pytest.mark.parametrize(
+    ("path", "reply"),
+    [
+        (TAG, Reply(200, BODY[:-1], (KIND, DIGEST))),
+        (BY_DIGEST, Reply(200, BODY[:-1], (KIND,))),
+        (BY_DIGEST, Reply(200, BODY[:-1], (KIND, ("Docker-Content-Digest", digest(BODY[:-1]))))),
+        (BY_DIGEST, Reply(200, b"", (KIND,))),
+    ],
+)
+def test_what_is_another_manifest(world: World, path: str, reply: Reply) -> None:
+    """Than its digest, or than the one asked for, is not passed on."""
+    world.reply(HOST, path, reply)
+    with pytest.raises(Unavailable, match=f"the upstream's manifest is not {digest(BODY)}") as raised:
+        fetch(world, path)
+    assert raised.value.status == 502
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>hello", b"[]", b"hello"])
+def test_what_is_no_manifest(world: World, body: bytes) -> None:
+    """A client would store whatever comes with a 200."""
+    world.reply(HOST, TAG, Reply(200, body, (KIND,)))
+    with pytest.raises(Unavailable, match="no manifest"):
+        fetch(world, TAG)
+
+
+@pytest.mark.parametrize("head", [True, False])
+@pytest.mark.parametrize("kind", ["text/html; charset=utf-8", "application/xml"])
+def test_a_web_page(world: World, kind: str, head: bool) -> None:
+    """Is none either."""
+    world.reply(HOST, TAG, Reply(200, BODY, (("Content-Type", kind),)))
+    with pytest.raises(Unavailable, match="web page") as raised:
+        fetch(world, TAG, head=head)
+    assert (raised.value.status, raised.value.upstream_status) == (502, 200)
+
+
+def test_the_largest(world: World) -> None:
+    """Is of 4 MiB, as for clients; one that is larger is not read to its end."""
+    largest = b"{" + b" " * (LIMIT - 2) + b"}"
+    world.reply(HOST, TAG, Reply(200, largest, (KIND,)))
+    assert described(fetch(world, TAG))[2] == LIMIT
+    world.reply(
+        HOST, TAG, Reply(200, largest + b" ", (KIND,)), Reply(200, largest + b" ", (KIND,), told=False)
+    )
+    for _ in range(2):
+        with pytest.raises(Unavailable, match="larger than 4194304 bytes"):
+            fetch(world, TAG)
+
+
+def test_one_that_breaks_off(world: World) -> None:
+    """Is not half a manifest but an upstream that could not be reached."""
+    world.reply(HOST, TAG, GIVEN.cut(5))
+    with pytest.raises(Unreachable):
+        fetch(world, TAG)
+
+
+def test_labels_of_a_coding_are_ignored(world: World) -> None:
+    """The bytes are those of the digest."""
+    world.reply(HOST, TAG, GIVEN.having(("Content-Encoding", "gzip")))
+    assert bytes_of(fetch(world, TAG).content) == BODY
+
+
+class TestHead:
+    """Asked for by HEAD."""
+
+    @pytest.mark.parametrize("path", [TAG, BY_DIGEST])
+    def test_it_stays_one(self, world: World, path: str) -> None:
+        """Docker Hub counts a GET as a pull, and a HEAD not."""
+        answer = fetch(world, path, head=True)
+        assert [seen.method for seen in world.seen] == ["HEAD"]
+        assert described(answer) == (TYPE, digest(BODY), len(BODY))
+        assert bytes_of(answer.content) == b""
+
+    @pytest.mark.parametrize(
+        "told",
+        [
+            Reply(200, BODY, (KIND,)),
+            Reply(200, BODY, (DIGEST,)),
+            Reply(200, BODY, (KIND, ("Docker-Content-Digest", "nonsense"))),
+            Reply(405),
+            error(405, "UNSUPPORTED"),
+        ],
+    )
+    def test_what_clients_insist_on_is_found_out(self, world: World, told: Reply) -> None:
+        """By a GET, where the answer lacks type or digest, or the upstream does not offer HEAD."""
+        world.reply(HOST, TAG, told, GIVEN)
+        answer = fetch(world, TAG, head=True)
+        assert [seen.method for seen in world.seen] == ["HEAD", "GET"]
+        assert described(answer) == (TYPE, digest(BODY), len(BODY))
+        assert bytes_of(answer.content) == b""
+
+    def test_what_is_not_there(self, world: World) -> None:
+        """Is not asked for twice."""
+        world.reply(HOST, TAG, Reply(404))
+        with pytest.raises(ManifestUnknown):
+            fetch(world, TAG, head=True)
+        assert len(world.seen) == 1
+
+    def test_a_get_that_is_not_offered(self, world: World) -> None:
+        """Is not asked for twice either."""
+        world.reply(HOST, TAG, Reply(405))
+        with pytest.raises(Unsupported):
+            fetch(world, TAG)
+        assert len(world.seen) == 1
+
+
+class TestConditional:
+    """Asked for by a client that may have it already."""
+
+    @pytest.mark.parametrize("head", [True, False])
+    @pytest.mark.parametrize("condition", [f'"{digest(BODY)}"', f'"x", W/"{digest(BODY)}"', "*"])
+    def test_what_it_has_is_not_sent(self, world: World, condition: str, head: bool) -> None:
+        """Also where the upstream knows nothing of conditions."""
+        answer = fetch(world, TAG, if_none_match=condition, head=head)
+        assert answer.status == 304
+        assert bytes_of(answer.content) == b""
+        assert world.seen[0].header("If-None-Match") == condition
+
+    def test_the_upstreams_304(self, world: World) -> None:
+        """Is the client's."""
+        world.reply(HOST, TAG, Reply(304, b"", (DIGEST, ("ETag", '"x"'))))
+        answer = fetch(world, TAG, if_none_match='"x"')
+        assert (answer.status, answer.headers) == (304, (("ETag", '"x"'),))
+
+    def test_a_304_that_tells_nothing_more(self, world: World) -> None:
+        """Is the answer to a HEAD: there is no GET after it, which an upstream may count as a pull."""
+        world.reply(HOST, TAG, Reply(304))
+        assert fetch(world, TAG, if_none_match='"x"', head=True).status == 304
+        assert [seen.method for seen in world.seen] == ["HEAD"]
+
+    def test_what_it_has_not(self, world: World) -> None:
+        """Is sent."""
+        assert bytes_of(fetch(world, TAG, if_none_match='"sha256:0"').content) == BODY
+
+
+def test_headers_that_travel(world: World) -> None:
+    """Those that tell a client something of the content or its limits; no others."""
+    travelling = (
+        ("RateLimit-Limit", "100;w=21600"),
+        ("RateLimit-Remaining", "76"),
+        ("Warning", '299 - "old"'),
+    )
+    hidden = (
+        ("Set-Cookie", "session=1"), ("Strict-Transport-Security", "max-age=1"), ("Alt-Svc", "h3"),
+        ("Docker-RateLimit-Source", "192.0.2.1"), ("X-Registry-Supports-Signatures", "1"), ("Via", "x"),
+        ("Retry-After", "1"), ("Server", "nginx"),
+    )  # fmt: skip
+    world.reply(HOST, TAG, GIVEN.having(*travelling, *hidden))
+    assert fetch(world, TAG).headers == travelling

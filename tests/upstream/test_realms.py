@@ -1,0 +1,90 @@
+"""Which token services may be given credentials."""
+
+from __future__ import annotations
+
+import pytest
+
+from dockmirror.known import KNOWN, Known
+from dockmirror.oci.errors import Denied
+from dockmirror.upstream.realms import Realms, origin
+
+HUB = Realms("https://registry-1.docker.io", ("https://auth.docker.io",))
+
+
+@pytest.mark.parametrize(
+    ("realms", "realm"),
+    [
+        (HUB, "https://auth.docker.io/token"),
+        (HUB, "https://AUTH.docker.io.:443/token?x=y"),
+        (HUB, "https://registry-1.docker.io/token"),
+        (HUB, "https://registry-1.docker.io:5001/token"),
+        (Realms("https://quay.io"), "https://quay.io/v2/auth"),
+        (Realms("http://127.0.0.1:5000"), "http://127.0.0.1:5001/auth"),
+        (Realms("http://127.0.0.1:5000"), "https://127.0.0.1:5001/auth"),
+        (Realms("http://[::1]:5000"), "http://[::1]:5001/auth"),
+        (Realms("http://lan", ("http://auth.lan:81",)), "http://auth.lan:81/token"),
+    ],
+)
+def test_trusted(realms: Realms, realm: str) -> None:
+    """The upstream's own host, on any port, and origins that were named."""
+    realms.check(realm)
+
+
+@pytest.mark.parametrize(
+    ("realms", "realm"),
+    [
+        (HUB, "https://auth.docker.io.evil.example/token"),
+        (HUB, "https://evil.example/token"),
+        (HUB, "https://docker.io/token"),
+        (HUB, "https://sub.registry-1.docker.io/token"),
+        (HUB, "https://auth.docker.io@evil.example/token"),
+        (HUB, "https://auth.docker.io:444/token"),
+        (Realms("http://lan", ("https://auth.lan",)), "http://auth.lan/token"),
+    ],
+)
+def test_foreign(realms: Realms, realm: str) -> None:
+    """Whatever else; the error says how an operator may allow it."""
+    with pytest.raises(Denied, match=r"credentials are not sent to .*'realms'"):
+        realms.check(realm)
+
+
+@pytest.mark.parametrize("realm", ["http://registry-1.docker.io/token", "http://auth.docker.io/token"])
+def test_plain(realm: str) -> None:
+    """Nothing is sent in the clear where the upstream itself is encrypted, whoever it is."""
+    with pytest.raises(Denied, match="it is not https as the upstream is"):
+        HUB.check(realm)
+
+
+def test_an_upstream_in_the_clear_may_name_others_with_https() -> None:
+    """The realm may be better than the upstream."""
+    Realms("http://lan", ("https://auth.lan",)).check("https://auth.lan/token")
+
+
+def test_the_error_repeats_no_password() -> None:
+    """Of an address that holds one, only the host is named."""
+    with pytest.raises(Denied) as raised:
+        HUB.check("https://name:s3cret@evil.example/token")
+    assert "s3cret" not in str(raised.value)
+    assert "https://evil.example" in str(raised.value)
+
+
+@pytest.mark.parametrize("known", KNOWN, ids=lambda known: known.name)
+def test_the_table(known: Known) -> None:
+    """No well-known registry trusts a host that is not in the table for it."""
+    with pytest.raises(Denied):
+        Realms(known.url, known.realms).check("https://evil.example/token")
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("https://A.example/x", ("https", "a.example", 443)),
+        ("http://a.example", ("http", "a.example", 80)),
+        ("https://a.example.:443/", ("https", "a.example", 443)),
+        ("https://a.example:444", ("https", "a.example", 444)),
+        ("http://[::1]:5000/v2/", ("http", "::1", 5000)),
+    ],
+)
+def test_origins(url: str, expected: tuple[str, str, int]) -> None:
+    """Scheme, host and port, in one spelling."""
+    assert origin(url) == expected

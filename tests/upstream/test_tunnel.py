@@ -1,0 +1,331 @@
+"""Connections that a proxy makes, in memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.internet.error import ConnectionRefusedError as Refused
+from twisted.internet.error import TimeoutError as ConnectTimedOut
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from twisted.web.client import URI, ResponseFailed
+from twisted.web.iweb import IResponse
+from zope.interface.verify import verifyObject
+
+from dockmirror.upstream.bounded import HEADERS_LIMIT, READ_SIZE, HeadersTooLong
+from dockmirror.upstream.proxies import Proxies
+from dockmirror.upstream.proxy import Proxy, ProxyError
+from dockmirror.upstream.tunnel import ANSWER_LIMIT, Tunnel
+from tests.connections import Connections, Wire, failure_of, result_of
+
+PRIVATE = "10.9.9.9"
+HTTP = Proxy.parse("http://user:hidden@proxy.example:3128")
+SOCKS = Proxy.parse("socks5h://user:hidden@proxy.example:1080")
+OPENED = {HTTP: [b"HTTP/1.1 200 OK\r\n\r\n"], SOCKS: [b"\x05\x00", b"\x05\x00\x00\x01" + bytes(6)]}
+both = pytest.mark.parametrize("proxy", [HTTP, SOCKS], ids=["http", "socks5h"])
+
+
+def _through(proxy: Proxy, **choices: Any) -> Connections:
+    """Connections that know no name but the proxy's."""
+    return Connections({"proxy.example": [PRIVATE]}, proxies=Proxies(proxy, proxy), **choices)
+
+
+def _open(here: Connections, proxy: Proxy, more: bytes = b"") -> Wire:
+    """The proxy is reached and opens the connection; what was said to it is not kept."""
+    wire = here.accept()
+    *before, last = OPENED[proxy]
+    for answer in before:
+        wire.protocol.dataReceived(answer)
+    wire.clear()
+    wire.protocol.dataReceived(last + more)
+    return wire
+
+
+def _asked(proxy: Proxy) -> tuple[Connections, Wire, Deferred[IResponse]]:
+    """A request that a server beyond a proxy was sent and has not answered yet."""
+    here = _through(proxy)
+    response = here.get()
+    return here, _open(here, proxy), response
+
+
+class _Told(Protocol):
+    """Remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.told: list[object] = []
+
+    def connectionMade(self) -> None:
+        self.told.append("made")
+
+    def dataReceived(self, data: bytes) -> None:
+        self.told.append(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.told.append(reason.type)
+
+
+class _Telling:
+    """Makes one protocol, and remembers it."""
+
+    def __init__(self) -> None:
+        self.protocol = _Told()
+        self.doStart = self.doStop = lambda: None
+
+    def buildProtocol(self, addr: object) -> _Told:
+        return self.protocol
+
+
+def _connect(here: Connections) -> tuple[Deferred[Any], list[object]]:
+    telling: Any = _Telling()
+    connecting = here.endpoints.endpointForURI(URI.fromBytes(b"http://r.example/")).connect(telling)
+    here.reactor.advance(0)
+    return connecting, telling.protocol.told
+
+
+@both
+def test_interface(proxy: Proxy) -> None:
+    """A tunnel is an endpoint over another."""
+    here = _through(proxy)
+    other = here.endpoints.endpointForURI(URI.fromBytes(b"http://r.example/"))
+    verifyObject(IStreamClientEndpoint, Tunnel(other, proxy, "r.example", 80, 1, here.reactor))
+
+
+@both
+def test_private_proxy(proxy: Proxy) -> None:
+    """The proxy is dialled though its address is private; the upstream's name is looked up by nobody here."""
+    here = _through(proxy)
+    connecting = here.connect(b"https://r.example:5000/")
+    assert here.reactor.tcpClients[0][:2] == (PRIVATE, proxy.port)
+    assert not connecting.called
+
+
+@both
+def test_metadata_proxy(proxy: Proxy) -> None:
+    """No proxy is at a metadata service's address."""
+    here = _through(proxy, resolver=Connections({"proxy.example": ["169.254.169.254"]}).endpoints.resolver)
+    failed = failure_of(here.connect(b"http://r.example/"))
+    assert isinstance(failed, ProxyError)
+    assert "metadata service" in str(failed)
+    assert here.dialled() == []
+
+
+@both
+def test_opened(proxy: Proxy) -> None:
+    """A connection is given out when the proxy has opened it, with all that the server said by then."""
+    here = _through(proxy)
+    connecting, told = _connect(here)
+    assert told == []
+    wire = _open(here, proxy, b"hello")
+    result_of(connecting)
+    wire.protocol.dataReceived(b"again")
+    wire.protocol.connectionLost(Failure(ConnectionDone()))
+    assert told == ["made", b"hello", b"again", ConnectionDone]
+
+
+@both
+def test_request(proxy: Proxy) -> None:
+    """The server is sent the request as it would be directly, and no word about the proxy."""
+    here, wire, response = _asked(proxy)
+    assert wire.value() == b"GET / HTTP/1.1\r\nHost: r.example\r\n\r\n"
+    wire.protocol.dataReceived(b"HTTP/1.1 204 No Content\r\n\r\n")
+    assert result_of(response).code == 204
+    here.get()
+    assert wire.value().count(b"GET /") == 2, "the connection is kept for the next request"
+
+
+@both
+def test_tls(proxy: Proxy) -> None:
+    """Within the connection TLS is begun with the server, by its name."""
+    here = _through(proxy)
+    connecting = here.connect(b"https://r.example/")
+    wire = _open(here, proxy)
+    assert wire.value().startswith(b"\x16\x03")
+    assert b"\x00\x09r.example" in wire.value()
+    here.reactor.advance(10)
+    assert "the TLS handshake with r.example took more than 10 s" in str(failure_of(connecting))
+    assert wire.aborted
+
+
+@both
+def test_bounded(proxy: Proxy) -> None:
+    """What bounds connections bounds these, too."""
+    here, wire, response = _asked(proxy)
+    assert wire.bufferSize == READ_SIZE
+    assert not wire.delay
+    wire.protocol.dataReceived(b"HTTP/1.1 200 OK\r\n" + b"X: yyyyyyyyyyyy\r\n" * (HEADERS_LIMIT // 16))
+    assert wire.aborted
+    here.reactor.advance(0)
+    failed = failure_of(response)
+    assert isinstance(failed, ResponseFailed)
+    assert isinstance(failed.reasons[0].value, HeadersTooLong)
+
+
+@both
+def test_flow_control(proxy: Proxy) -> None:
+    """Who reads a body slowly has the socket paused."""
+    _, wire, response = _asked(proxy)
+    wire.protocol.dataReceived(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n12345")
+    assert wire.producerState == "paused"
+    result_of(response).deliverBody(Protocol())
+    assert wire.producerState == "producing"
+
+
+@pytest.mark.parametrize(
+    ("proxy", "answer", "told"),
+    [
+        (
+            HTTP,
+            b"HTTP/1.1 407 X\r\n\r\n",
+            "answered 407 Proxy Authentication Required to CONNECT r.example:80",
+        ),
+        (HTTP, b"HTTP/1.1 200 OK\r\nX: " + b"y" * ANSWER_LIMIT, "answered with more than 65536 bytes"),
+        (HTTP, b"\x05\xff", "does not speak HTTP/1.1"),
+        (SOCKS, b"\x05\xff", "wants another kind of login"),
+        (SOCKS, b"HTTP/1.1 400 Bad Request\r\n\r\n", "does not speak SOCKS5"),
+    ],
+)
+def test_refused(proxy: Proxy, answer: bytes, told: str) -> None:
+    """A proxy that refuses is left, its name and its reason told, and nobody was connected."""
+    here = _through(proxy)
+    connecting, events = _connect(here)
+    wire = here.accept()
+    wire.protocol.dataReceived(answer)
+    refused = failure_of(connecting)
+    assert isinstance(refused, ProxyError)
+    assert str(refused).startswith(f"the proxy {proxy} {told}")
+    assert wire.aborted
+    wire.protocol.dataReceived(b"more")
+    here.reactor.advance(0)
+    assert events == []
+    assert here.reactor.getDelayedCalls() == []
+
+
+@both
+def test_answer_in_pieces(proxy: Proxy) -> None:
+    """Answers are taken in whatever pieces they come, and a large one counts by all of them."""
+    here = _through(proxy)
+    connecting = here.connect(b"http://r.example/")
+    wire = here.accept()
+    for byte in b"".join(OPENED[proxy]):
+        wire.protocol.dataReceived(bytes([byte]))
+    assert isinstance(result_of(connecting), Protocol)
+
+    connecting = here.connect(b"http://r.example/")
+    wire = here.accept()
+    wire.protocol.dataReceived(OPENED[proxy][0][:1])
+    wire.protocol.dataReceived(b"HTTP/1.1 200 OK\r\nX: "[1:] if proxy is HTTP else b"\x00\x05\x00\x00")
+    for _ in range(ANSWER_LIMIT // 1024):
+        if not wire.aborted:
+            wire.protocol.dataReceived(b"y" * 1024)
+    assert isinstance(failure_of(connecting), ProxyError)
+
+
+@both
+def test_lost(proxy: Proxy) -> None:
+    """A proxy that leaves before it has opened the connection is told of."""
+    here = _through(proxy)
+    connecting, events = _connect(here)
+    here.accept().protocol.connectionLost(Failure(ConnectionDone()))
+    failed = failure_of(connecting)
+    assert isinstance(failed, ProxyError)
+    assert str(failed) == f"the proxy {proxy} closed the connection before it had answered"
+    assert events == []
+    assert here.reactor.getDelayedCalls() == []
+
+
+@both
+def test_silent(proxy: Proxy) -> None:
+    """A proxy that says nothing is left after the time to connect."""
+    here = _through(proxy, connect_timeout=3)
+    connecting = here.connect(b"http://r.example/")
+    wire = here.accept()
+    here.reactor.advance(2.9)
+    assert not wire.aborted
+    here.reactor.advance(0.1)
+    late = failure_of(connecting)
+    assert isinstance(late, ConnectTimedOut)
+    assert f"the proxy {proxy} connecting to r.example:80 took more than 3 s" in str(late)
+    assert wire.aborted
+    here.reactor.advance(0)
+    assert here.reactor.getDelayedCalls() == []
+
+
+@both
+def test_cancelled(proxy: Proxy) -> None:
+    """Who cancels a connection that the proxy has not opened aborts it."""
+    here = _through(proxy)
+    connecting, events = _connect(here)
+    wire = here.accept()
+    connecting.cancel()
+    assert isinstance(failure_of(connecting), CancelledError)
+    assert wire.aborted
+    here.reactor.advance(0)
+    assert events == []
+    assert here.reactor.getDelayedCalls() == []
+
+
+@both
+def test_unreachable(proxy: Proxy) -> None:
+    """A proxy that cannot be connected to is told of by name, and not the upstream."""
+    here = _through(proxy)
+    connecting = here.connect(b"http://r.example/")
+    here.reactor.tcpClients[0][2].clientConnectionFailed(here.reactor.connectors[0], Failure(Refused()))
+    assert str(failure_of(connecting)).startswith(
+        f"the proxy {proxy} cannot be connected to: Connection was ref"
+    )
+
+
+@both
+def test_unknown(proxy: Proxy) -> None:
+    """A proxy whose name has no address is told of by name, and not the upstream."""
+    here = _through(proxy, resolver=Connections({}).endpoints.resolver)
+    failed = failure_of(here.connect(b"http://r.example/"))
+    assert str(failed).startswith(f"the proxy {proxy} cannot be connected to: DNS lookup failed")
+
+
+def test_slow_proxy() -> None:
+    """The time to connect to a proxy ends as that to an upstream does."""
+    here = _through(HTTP, connect_timeout=3)
+    connecting = here.connect(b"http://r.example/")
+    here.reactor.advance(3)
+    late = failure_of(connecting)
+    assert isinstance(late, ConnectTimedOut)
+    assert "connecting to proxy.example took more than 3 s" in str(late)
+
+
+def test_tls_proxy() -> None:
+    """TLS with a proxy is spoken by the proxy's name."""
+    here = _through(Proxy.parse("https://user:hidden@proxy.example"))
+    here.connect(b"http://r.example/")
+    hello = here.accept().value()
+    assert hello.startswith(b"\x16\x03")
+    assert b"\x00\x0dproxy.example" in hello
+    assert b"CONNECT" not in hello
+
+
+def test_no_tls_proxy() -> None:
+    """A proxy with which TLS fails is told of by name, and why it fails."""
+    here = _through(Proxy.parse("https://user:hidden@proxy.example"))
+    connecting, events = _connect(here)
+    wire = here.accept()
+    wire.protocol.dataReceived(b"HTTP/1.0 400 Bad Request\r\n\r\n")
+    wire.protocol.connectionLost(Failure(ConnectionDone()))
+    failed = failure_of(connecting)
+    assert isinstance(failed, ProxyError)
+    told = (
+        "cannot be spoken to: An SSL error occurred: TLS handshake with proxy.example: wrong version number"
+    )
+    assert str(failed) == f"the proxy https://proxy.example:443 {told}."
+    assert events == []
+
+
+@both
+def test_secret(proxy: Proxy) -> None:
+    """What is connected with shows no login, whoever prints it."""
+    here = _through(proxy)
+    assert "hidden" not in repr(here.endpoints.endpointForURI(URI.fromBytes(b"https://r.example/")))
+    assert "hidden" not in repr(here.endpoints.endpointForURI(URI.fromBytes(b"https://127.0.0.1/")))
