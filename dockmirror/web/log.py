@@ -39,7 +39,7 @@ class AccessLog:
                     "time": datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds"),
                     "client": str(address or "unix"),
                     "host": client.host if client else "-",
-                    "method": request.method.decode("ascii", "replace"),
+                    "method": request.method.decode("ascii", "replace") if request.path else "-",
                     "path": request.path.decode("ascii", "replace") if request.path else "-",
                     "status": request.code,
                     "bytes": request.sentLength,
@@ -64,4 +64,4 @@ def _word(value: object) -> str:
     if value is None:
         return "-"
     text = str(value)
-    return text if text.isprintable() and " " not in text else json.dumps(text)
+    return text if text and text.isprintable() and " " not in text else json.dumps(text)

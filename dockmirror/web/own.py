@@ -84,8 +84,7 @@ class OwnHost:
             if by_path is not None:
                 registry, request = by_path, request.for_repository(Repository(repository.rest))
         answer = await registry.fetch(evolve(request, namespace=None))
-        heading = (("OCI-Namespace", request.namespace),) if request.namespace else ()
-        return evolve(answer, headers=(*answer.headers, *heading))
+        return answer if request.namespace is None else _of_namespace(answer, request.namespace)
 
     async def token(self, request: TokenRequest) -> Answer:
         """See ``Unchallenged``."""
@@ -98,3 +97,13 @@ class OwnHost:
         if registry is None:
             raise NameUnknown("the registry that 'ns' names is not mirrored here")
         return registry
+
+
+def _of_namespace(answer: Answer, namespace: str) -> Answer:
+    """The answer with the registry's name in it; and its next page is one of the same registry."""
+    page = answer.next_page
+    return evolve(
+        answer,
+        headers=(*answer.headers, ("OCI-Namespace", namespace)),
+        next_page=None if page is None else (*page, ("ns", namespace)),
+    )

@@ -51,11 +51,11 @@ class Passthrough(Resource):
         return respond(request, self._fetch(request))
 
     async def _fetch(self, request: Request) -> Answer:
+        if request.method not in (b"GET", b"HEAD"):
+            raise Unsupported("this mirror is read-only")
         segments = request.path.split(b"/")
         target = parse_target(b"/".join([b"", *segments[1 + self._depth :]]))
         request.scope = target.scope
-        if request.method not in (b"GET", b"HEAD"):
-            raise Unsupported("this mirror is read-only")
         query = parameters(request)
         asked = Asked(
             target,

@@ -41,7 +41,7 @@ def refuse(request: Request, error: RegistryError) -> int:
     if error.status == 401:
         request.setHeader("WWW-Authenticate", str(_challenge(request, error)))
     if error.status == 405:
-        request.setHeader("Allow", "GET, HEAD")
+        request.setHeader("Allow", _allowed(request))
     if error.retry_after is not None:
         request.setHeader("Retry-After", error.retry_after)
     if error.status == 416 and error.content_size is not None:
@@ -82,7 +82,7 @@ def _write_head(request: Request, answer: Answer) -> None:
 
 def _common(request: Request) -> None:
     request.setHeader("Docker-Distribution-Api-Version", "registry/2.0")
-    if request.getHeader(b"Authorization") is not None or request.path.endswith(b"/v2/auth"):
+    if request.getHeader(b"Authorization") is not None or _is_token(request):
         request.setHeader("Cache-Control", "private, no-store")
 
 
@@ -97,6 +97,15 @@ def _failed(failure: Failure, request: Request) -> None:
         request.abort()
     else:
         refuse(request, failure.value)
+
+
+def _allowed(request: Request) -> str:
+    """The token service takes forms, too, unless it is one that was refused: then the upstream's does not."""
+    return "GET, HEAD, POST" if _is_token(request) and request.method != b"POST" else "GET, HEAD"
+
+
+def _is_token(request: Request) -> bool:
+    return request.path.endswith(b"/v2/auth")
 
 
 def _clear(request: Request) -> None:

@@ -124,10 +124,16 @@ class Routes(Resource):
         return self._body
 
 
-class Page(Resource):
-    """``/``: what this host is."""
+class _Level(Resource):
+    """A level of a host's paths."""
 
-    isLeaf = True
+    def getChild(self, path: bytes, request: Request) -> Resource:
+        """What was not put here is not there."""
+        return Refusal(Unsupported("there is nothing here: a registry's paths begin with /v2/", status=404))
+
+
+class Page(_Level):
+    """``/``: what this host is."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -139,7 +145,7 @@ class Page(Resource):
         return self._body
 
 
-class Host(Resource):
+class Host(_Level):
     """A virtual host: one registry.
 
     :param below: further registries by path, ``/<name>/v2/``: on the mirror's own host.
@@ -152,18 +158,10 @@ class Host(Resource):
         for name, other in (below or {}).items():
             self.putChild(name.encode(), _Below(other))
 
-    def getChild(self, path: bytes, request: Request) -> Resource:
-        """Nothing else is here."""
-        return Refusal(Unsupported("there is nothing here: a registry's paths begin with /v2/", status=404))
 
-
-class _Below(Resource):
+class _Below(_Level):
     """``/<name>``: has nothing but a ``v2``."""
 
     def __init__(self, registry: IRegistry) -> None:
         super().__init__()
         self.putChild(b"v2", V2(registry, depth=1))
-
-    def getChild(self, path: bytes, request: Request) -> Resource:
-        """Nothing else is here."""
-        return Refusal(Unsupported("there is nothing here: a registry's paths begin with /v2/", status=404))

@@ -1,0 +1,103 @@
+"""Single parts of the mirror over a world of servers, and what comes of asking them."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar, cast
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.logger import ILogObserver, LogEvent, eventAsJSON, eventAsText, globalLogPublisher
+from twisted.python.failure import Failure
+from twisted.web.iweb import IAgent
+
+from dockmirror.interfaces import IContent
+from dockmirror.oci.request import Request, parse_target
+from dockmirror.upstream.asking import Asking
+from dockmirror.upstream.client import Client, http_client
+from dockmirror.upstream.realms import Realms
+from dockmirror.upstream.registry import Upstream
+from dockmirror.upstream.tokens import Handshake, Relay
+
+from .internet import AUTH, HUB
+
+T = TypeVar("T")
+
+
+class Outcome(list[Any]):
+    """What became of a piece of work, once it is there: one value or one failure."""
+
+    def __init__(self, work: Deferred[Any] | Coroutine[Any, Any, Any]) -> None:
+        super().__init__()
+        self.work = work if isinstance(work, Deferred) else Deferred.fromCoroutine(work)
+        self.work.addBoth(self.append)
+
+    def get(self) -> Any:
+        """The value, or the exception raised."""
+        (value,) = self
+        if isinstance(value, Failure):
+            value.raiseException()
+        return value
+
+    @property
+    def error(self) -> BaseException:
+        """The exception, not raised."""
+        (failure,) = self
+        assert isinstance(failure, Failure)
+        assert failure.value is not None
+        return failure.value
+
+
+def now(work: Coroutine[Any, Any, T]) -> T:
+    """What comes of work that needs no time to pass."""
+    value: T = Outcome(work).get()
+    return value
+
+
+def bytes_of(content: IContent) -> bytes:
+    """All of a content."""
+    consumer = StringTransport()
+    Outcome(content.deliver(consumer)).get()
+    return bytes(consumer.value())
+
+
+@contextmanager
+def logged() -> Iterator[list[str]]:
+    """The texts of all that is logged meanwhile, at every level and with every traceback."""
+    texts: list[str] = []
+
+    def observe(event: LogEvent) -> None:
+        texts.append(f"{eventAsText(event)} {eventAsJSON(event)}")
+
+    observer = cast(ILogObserver, observe)
+    globalLogPublisher.addObserver(observer)
+    try:
+        yield texts
+    finally:
+        globalLogPublisher.removeObserver(observer)
+
+
+def asked(path: str, **details: Any) -> Request:
+    """A request for a path under ``/v2/``."""
+    return Request(parse_target(path.encode()), **details)
+
+
+def client(agent: IAgent, clock: Clock | None = None) -> Client:
+    """What asks the servers of an upstream named ``hub``."""
+    return Client(http_client(agent), clock or Clock(), "hub")
+
+
+def upstream(
+    agent: IAgent,
+    clock: Clock | None = None,
+    url: str = f"https://{HUB}",
+    realms: tuple[str, ...] = (f"https://{AUTH}",),
+) -> Upstream:
+    """Docker Hub, or another registry."""
+    clock = clock or Clock()
+    servers = client(agent, clock)
+    handshake = Handshake(servers, url, clock)
+    relay = Relay(servers, handshake, Realms(url, realms))
+    return Upstream(servers, Asking(url, servers, handshake), handshake, relay)

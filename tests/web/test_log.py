@@ -1,0 +1,137 @@
+"""The access log: a line for each request."""
+
+# mypy: allow-untyped-calls
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.fake_registry import digest
+from tests.fakes import Reply
+from tests.house import House
+from tests.internet import LAYER, Internet
+
+K8S, HOST = "k8s.mirror.example", "registry.k8s.io"
+TIME = "1970-01-01T00:00:00.000+00:00"
+
+
+@pytest.fixture
+def internet() -> Internet:
+    """The well-known registries."""
+    return Internet()
+
+
+def test_as_text(internet: Internet) -> None:
+    """Time, client, host, method, path, status, bytes, seconds, and what the upstream said."""
+    house = House(internet)
+    answer = house.get(f"{K8S}:8080", "/v2/team/image/manifests/1?x=y")
+    assert house.lines == [
+        f"{TIME} 192.168.1.1 {K8S}:8080 GET /v2/team/image/manifests/1 200 {len(answer.body)} 0.0 200"
+    ]
+
+
+def test_as_json(internet: Internet) -> None:
+    """The same fields, by name."""
+    house = House(internet, log_format="json")
+    answer = house.get(K8S, "/v2/team/image/manifests/nope")
+    (line,) = house.lines
+    assert json.loads(line) == {
+        "time": TIME, "client": "192.168.1.1", "host": K8S, "method": "GET",
+        "path": "/v2/team/image/manifests/nope", "status": 404, "bytes": len(answer.body),
+        "seconds": 0.0, "upstream": 404, "cut_off": False,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "upstream"),
+    [
+        ("/", 200, None),
+        ("/nothing", 404, None),
+        ("/v2/A/manifests/x", 400, None),
+        ("/v2/a/tags/list", 200, 200),
+        ("/v2/a/manifests/moved", 200, 200),
+        ("/v2/a/manifests/broken", 502, 200),
+        ("/v2/a/manifests/busy", 429, 429),
+        (f"/v2/a/blobs/{digest(b'x')}", 502, 403),
+    ],
+)
+def test_what_the_upstream_said(internet: Internet, path: str, status: int, upstream: int | None) -> None:
+    """Stands beside what the client was told; nothing where it was not asked."""
+    for redirected, end in ((f"/v2/a/blobs/{digest(b'x')}", "no"), ("/v2/a/manifests/moved", "end")):
+        leads = (("Location", f"https://cdn.example/{end}"),)
+        internet.reply(HOST, redirected, Reply(307, b"", leads))
+    internet.reply("cdn.example", "/no", Reply(403))
+    internet.reply("cdn.example", "/end", Reply(200, b"{}"))
+    internet.reply(HOST, "/v2/a/manifests/broken", Reply(200, b"<html>", (("Content-Type", "text/html"),)))
+    internet.reply(HOST, "/v2/a/manifests/busy", Reply(429))
+    house = House(internet, log_format="json")
+    house.get(K8S, path)
+    line = json.loads(house.lines[0])
+    assert (line["status"], line["upstream"]) == (status, upstream)
+
+
+def test_how_long_it_took_and_how_much_was_sent(internet: Internet) -> None:
+    """Until the end, which for a client that left came early."""
+    path = f"/v2/a/blobs/{digest(LAYER)}"
+    internet.reply(HOST, path, Reply(200, LAYER).cut(100_000, end="stalled"))
+    house = House(internet, log_format="json")
+    client = house.connect("127.0.0.1").ask("GET", K8S, path)
+    house.pass_time(1.5)
+    assert house.lines == []
+    client.leave()
+    line = json.loads(house.lines[0])
+    assert (line["seconds"], line["bytes"], line["cut_off"]) == (1.5, 100_000, True)
+    assert (line["client"], line["status"], line["upstream"]) == ("127.0.0.1", 200, 200)
+
+
+def test_one_that_was_cut_off_says_so(internet: Internet) -> None:
+    """As text, too."""
+    path = f"/v2/a/blobs/{digest(LAYER)}"
+    internet.reply(HOST, path, Reply(200, LAYER).cut(100_000, end="stalled"))
+    house = House(internet)
+    client = house.connect().ask("GET", K8S, path)
+    internet.go_on(b"x" * (len(LAYER) - 100_000))
+    assert client.aborted
+    client.leave()
+    assert house.lines == [f"{TIME} 192.168.1.1 {K8S} GET {path} 200 100000 0.0 200 cut off"]
+
+
+@pytest.mark.parametrize("peer", ["8.8.8.8", "::ffff:8.8.8.8"])
+def test_who_is_not_let_in_has_a_line(internet: Internet, peer: str) -> None:
+    """With the address at the other end."""
+    house = House(internet)
+    house.connect(peer).ask("GET", K8S, "/v2/")
+    (line,) = house.lines
+    assert line.split()[1:6] == [peer, "-", "GET", "/v2/", "403"]
+
+
+def test_the_client_behind_a_believed_proxy(internet: Internet) -> None:
+    """Is the one named, at the host that it used."""
+    house = House(internet, trust_proxy=["127.0.0.1"])
+    forwarded = ("X-Forwarded-For: 10.0.0.9", f"X-Forwarded-Host: {K8S}")
+    house.connect("127.0.0.1").ask("GET", "backend", "/v2/", *forwarded)
+    assert house.lines[0].split()[1:3] == ["10.0.0.9", K8S]
+
+
+@pytest.mark.parametrize(
+    "request_line",
+    [b"nonsense", b'GET /%20%0a" HTTP/1.0', b"GET /a HTTP/1.0", b"G\xffT / HTTP/1.1", b"GET / HTTP/9.9"],
+)
+def test_a_request_makes_one_line_of_nine_words(internet: Internet, request_line: bytes) -> None:
+    """Whatever is in it, and whatever is missing."""
+    house = House(internet)
+    house.connect().channel.dataReceived(request_line + b"\r\n\r\n")
+    (line,) = house.lines
+    assert len(line.split(" ")) == 9
+    assert line.isprintable()
+
+
+def test_one_line_for_each(internet: Internet) -> None:
+    """Of a connection that is used again."""
+    house = House(internet)
+    client = house.connect()
+    for path in ("/v2/", "/", "/v2/team/image/tags/list"):
+        client.ask("GET", K8S, path)
+    assert [line.split()[4] for line in house.lines] == ["/v2/", "/", "/v2/team/image/tags/list"]

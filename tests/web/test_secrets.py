@@ -1,0 +1,132 @@
+"""No secret in any line of any log, nor in an error, at no level."""
+
+# mypy: allow-untyped-calls
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from urllib.parse import quote, urlencode
+
+import pytest
+from twisted.internet.error import ConnectionRefusedError as Refused
+
+from tests.fake_registry import Passwords, Registry, basic, error
+from tests.fakes import DEAD, Reply
+from tests.house import House
+from tests.internet import AUTH, HUB, HUB_CDN, PRIVATE, Internet
+from tests.stacks import logged
+
+DOCKER, OWN, BASIC = "docker.mirror.example", "mirror.example", "basic.mirror.example"
+USER, PASSWORD, REFRESH = "alice", "s3cret", "r3fresh"
+LOGIN = f"Authorization: {basic(USER, PASSWORD)}"
+SECRETS = (PASSWORD, REFRESH, "t0ken", "s1gned", "c00kie", basic(USER, PASSWORD).partition(" ")[2])
+
+
+@pytest.fixture
+def internet() -> Internet:
+    """Docker Hub, and a registry with passwords."""
+    internet = Internet()
+    internet.servers["basic.example"] = Registry(Passwords({USER: PASSWORD}))
+    return internet
+
+
+@pytest.fixture
+def log() -> Iterator[list[str]]:
+    """All that is logged in the test, unhandled failures included, holds no secret."""
+    with logged() as texts:
+        yield texts
+        gc.collect()  # a Deferred that failed unseen says so when it goes
+    assert_quiet(texts)
+
+
+@pytest.fixture
+def house(internet: Internet, log: list[str]) -> Iterator[House]:
+    """The mirror in front, whose access log is part of the log."""
+    house = House(internet, upstream=["basic=https://basic.example"])
+    yield house
+    log.extend(house.lines)
+
+
+def assert_quiet(texts: list[str]) -> None:
+    """There is none in any of these."""
+    for text in texts:
+        for secret in SECRETS:
+            assert secret not in text
+        assert quote(PASSWORD + "&=") not in text
+
+
+def dance(house: House, path: str) -> None:
+    """All the ways to bring a secret, at once."""
+    house.get(DOCKER, "/v2/", LOGIN)
+    house.get(DOCKER, f"/v2/auth?account={USER}&password={PASSWORD}&scope=repository:{PRIVATE}:pull", LOGIN)
+    grant = {"grant_type": "password", "username": USER, "password": PASSWORD}
+    house.post(DOCKER, f"/v2/auth?refresh_token={REFRESH}", urlencode(grant), LOGIN)
+    house.post(DOCKER, "/v2/auth", f"grant_type=refresh_token&refresh_token={REFRESH}")
+    for host in (DOCKER, OWN, BASIC):
+        house.get(host, f"{path}?token=t0ken", "Authorization: Bearer t0ken-0-user", "Cookie: c00kie")
+        house.get(host, path, LOGIN)
+
+
+def test_of_a_pull(internet: Internet, house: House, log: list[str]) -> None:
+    """That goes well, from the login to the last layer."""
+    house.pull(DOCKER, f"/v2/{PRIVATE}/manifests/latest", authorization=basic(USER, PASSWORD))
+    answer = house.pull(DOCKER, f"/v2/busybox/blobs/{internet.layer}")
+    assert answer.status == 200
+    dance(house, f"/v2/{PRIVATE}/manifests/latest")
+    assert [text for text in log if "error" in text.lower()] == []
+
+
+@pytest.mark.parametrize("server", [HUB, AUTH])
+@pytest.mark.parametrize("failure", [Refused(), ValueError("no address"), ZeroDivisionError()])
+def test_of_an_upstream_that_is_not_reached(
+    internet: Internet, house: House, server: str, failure: Exception
+) -> None:
+    """Nor of a failure that nobody expected."""
+    internet.agent.failing[server] = failure
+    dance(house, f"/v2/{PRIVATE}/manifests/latest")
+
+
+@pytest.mark.parametrize("path", ["/v2/", "/token", f"/v2/{PRIVATE}/manifests/latest"])
+@pytest.mark.parametrize(
+    "reply",
+    [
+        error(401, "UNAUTHORIZED"),
+        Reply(500, b"<html>"),
+        DEAD,
+        Reply(200, b"<html>t0ken", (("Content-Type", "text/html"),)),
+        Reply(200, b'{"token":"t0ken').cut(8),
+        Reply(307, b"", (("Location", "https://t0ken:s3cret@evil.example/?s1gned"),)),
+        Reply(307, b"", (("Location", "https://[s1gned"),)),
+        Reply(200, b'{"token":"t0ken"}', (("Set-Cookie", "c00kie"),)),
+    ],
+)
+def test_of_refusals_and_nonsense(internet: Internet, house: House, path: str, reply: Reply) -> None:
+    """Whichever server says it."""
+    internet.reply(AUTH if path == "/token" else HUB, path, reply)
+    dance(house, f"/v2/{PRIVATE}/manifests/latest")
+
+
+@pytest.mark.parametrize(
+    "reply", [Reply(403, b"<Error>"), DEAD, Reply(200, b"other"), Reply(200, b"x" * 9).cut(3)]
+)
+def test_of_signed_addresses(internet: Internet, house: House, log: list[str], reply: Reply) -> None:
+    """Which open a blob to whoever reads them."""
+    internet.reply(HUB_CDN, f"/blobs/{internet.layer}", reply)
+    token = house.get(DOCKER, "/v2/auth?scope=repository:busybox:pull").json["token"]
+    for host in (DOCKER, OWN):
+        client = house.connect()
+        client.ask("GET", host, f"/v2/busybox/blobs/{internet.layer}", f"Authorization: Bearer {token}")
+        house.pass_time(0, 0.5, 1, 2, 4)
+        log.append(client.answer.body.decode())
+
+
+def test_of_a_realm_that_may_not_be_told(internet: Internet, house: House) -> None:
+    """The refusal names the host alone."""
+    realm = "https://s3cret:t0ken@evil.example/s3cret?s1gned"
+    demand = ("WWW-Authenticate", f'Bearer realm="{realm}"')
+    internet.reply(HUB, "/v2/", error(401, "UNAUTHORIZED").having(demand))
+    answer = house.get(DOCKER, "/v2/auth", LOGIN)
+    assert answer.error == (403, "DENIED")
+    assert_quiet([answer.body.decode()])
+    dance(house, f"/v2/{PRIVATE}/manifests/latest")
