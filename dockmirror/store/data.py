@@ -1,0 +1,43 @@
+"""The bytes of contents; calls that block."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from stat import S_ISREG
+
+from ..oci.digest import Digest
+from . import small
+
+
+def is_held(data: Path, digest: Digest) -> bool:
+    """Whether this is the file of a content: an empty one is that of nothing else."""
+    try:
+        status = os.stat(data)
+    except OSError:
+        return False
+    return S_ISREG(status.st_mode) and (status.st_size > 0 or digest.matches(b""))
+
+
+def open_file(data: Path) -> int:
+    """The open file, for its caller to close.
+
+    :raises OSError: when there is none, or something else in its place.
+    """
+    file = os.open(data, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    if S_ISREG(os.fstat(file).st_mode):
+        return file
+    os.close(file)
+    raise IsADirectoryError(f"{data} is no file")
+
+
+def read_verified(data: Path, file: int, digest: Digest) -> bytes | None:
+    """Everything in an open file, or None where it is not the content: that file is removed then."""
+    content = small.read_all(file)
+    if digest.matches(content):
+        return content
+    with suppress(FileNotFoundError):
+        if os.path.samestat(os.stat(data), os.fstat(file)):
+            os.unlink(data)
+    return None

@@ -1,0 +1,105 @@
+"""Whether a directory can hold a store: looked at once, at start; nothing in it is walked."""
+
+from __future__ import annotations
+
+import fcntl
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from . import layout
+
+_MOUNTS = Path("/proc/self/mountinfo")
+_DIRECTORIES = layout.BLOBS, layout.REPOSITORIES, layout.GROWING, layout.DOCUMENTS, layout.WRITING
+_NETWORK = (
+    "9p", "acfs", "afs", "beegfs", "ceph", "cifs", "coda", "gfs2", "glusterfs", "gpfs", "lustre", "ncpfs",
+    "nfs", "nfs4", "ocfs2", "orangefs", "pvfs2", "smb2", "smb3", "smbfs", "fuse.ceph", "fuse.davfs",
+    "fuse.gcsfuse", "fuse.glusterfs", "fuse.goofys", "fuse.juicefs", "fuse.rclone", "fuse.s3fs",
+    "fuse.seaweedfs", "fuse.sshfs",
+)  # fmt: skip
+_ESCAPED = re.compile(r"\\([0-7]{3})")
+
+
+class UnfitDirectory(Exception):
+    """A directory that can hold no store: one sentence for the operator."""
+
+
+def prepare(root: Path, mounts: Path = _MOUNTS) -> None:
+    """Makes the directory where it is not there, for its owner alone, and looks whether it will do.
+
+    :param mounts: the kernel's table of what is mounted where.
+    :raises UnfitDirectory: when it will not.
+    """
+    with _written(root):
+        root.mkdir(0o700, parents=True, exist_ok=True)
+    _refuse_network(root, mounts)
+    with _written(root):
+        for each in _DIRECTORIES:
+            (root / each).mkdir(parents=True, exist_ok=True)
+        _refuse_divided(root)
+        with TemporaryDirectory(prefix="try-", dir=root / layout.WRITING) as trial:
+            _refuse_folding(root, Path(trial))
+            _refuse_lockless(root, Path(trial))
+
+
+def file_system(mounts: str, path: Path) -> str | None:
+    """The type of the file system that a resolved path lies on, by the kernel's table of mounts."""
+    longest, found = -1, None
+    for line in mounts.splitlines():
+        before, _, after = line.partition(" - ")
+        point = Path(_ESCAPED.sub(lambda match: chr(int(match[1], 8)), before.split(" ")[4]))
+        if path.is_relative_to(point) and len(point.parts) >= longest:  # of two on one point the later hides
+            longest, found = len(point.parts), after.split(" ")[0]
+    return found
+
+
+def _refuse_network(root: Path, mounts: Path) -> None:
+    if not mounts.exists():
+        return
+    kind = file_system(mounts.read_text("utf-8", "surrogateescape"), root.resolve())
+    if kind in _NETWORK:
+        raise UnfitDirectory(
+            f"{root} lies on a network file system ({kind}), and the cache needs a disk of this machine: "
+            "its processes agree by locks that do not reach over a network"
+        )
+
+
+def tells_case(directory: Path) -> bool:
+    """Whether V1 and v1 are two files there, which is tried."""
+    (directory / "V1").touch()
+    return not (directory / "v1").exists()
+
+
+def _refuse_folding(root: Path, trial: Path) -> None:
+    if not tells_case(trial):
+        raise UnfitDirectory(
+            f"{root} lies on a file system that does not tell V1 from v1, and tags may differ in nothing else"
+        )
+
+
+def _refuse_lockless(root: Path, trial: Path) -> None:
+    with (trial / "V1").open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UnfitDirectory(
+                f"{root} lies on a file system without locks ({error.strerror}), by which the cache's "
+                "processes agree"
+            ) from None
+
+
+def _refuse_divided(root: Path) -> None:
+    if len({(root / each).stat().st_dev for each in _DIRECTORIES}) > 1:
+        raise UnfitDirectory(
+            f"{root} spans several file systems, and files get their names by moving within one"
+        )
+
+
+@contextmanager
+def _written(root: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UnfitDirectory(f"{root} cannot be written: {error.strerror}") from None

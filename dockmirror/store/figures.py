@@ -1,0 +1,65 @@
+"""How much a store holds, as the processes that share it know."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from attrs import frozen
+
+from . import files, layout
+
+
+@frozen
+class Figures:
+    """How many bytes are held, and when that was last found out by a walk, in seconds since the epoch."""
+
+    held: int
+    walked: float
+
+    @classmethod
+    def parse(cls, text: str) -> Figures | None:
+        """None where the text is of something else, or was not written to its end."""
+        try:
+            held, walked, end = text.split(" ")
+            return cls(int(held), float(walked)) if end == ".\n" else None
+        except ValueError:
+            return None
+
+    def __str__(self) -> str:
+        return f"{self.held} {self.walked} .\n"
+
+
+class FiguresFile:
+    """The file of the figures, locked: nobody else walks, evicts, or counts meanwhile."""
+
+    def __init__(self, file: int) -> None:
+        self._file = file
+
+    def read(self) -> Figures | None:
+        """None where they are not known."""
+        return Figures.parse(os.pread(self._file, 256, 0).decode("ascii", "replace"))
+
+    def write(self, figures: Figures) -> None:
+        """In two steps: after a crash between them the figures are not known."""
+        os.ftruncate(self._file, 0)
+        os.pwrite(self._file, str(figures).encode(), 0)
+
+
+@contextmanager
+def only_one(root: Path) -> Iterator[FiguresFile | None]:
+    """The figures, for one at a time; None while another has them."""
+    path = root / layout.HELD
+    files.make_directory(path.parent)
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        yield None
+    else:
+        yield FiguresFile(file)
+    finally:
+        os.close(file)

@@ -1,0 +1,111 @@
+"""Blobs on their way in: each fetched once from each registry, for everyone who asks meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from twisted.internet.interfaces import IReactorTime
+from zope.interface import implementer
+
+from ..content.verified import Corrupt
+from ..interfaces import IContents, IGrowth, IGrowths, ISource
+from ..oci.digest import Digest
+from ..oci.reference import Repository
+from .fetch import Fetch, Phase
+from .growth import Growth
+from .means import Means, Trouble
+from .partial import Place, is_locked
+from .threads import InThread
+
+FINISH = 64 * 1024 * 1024
+"""Bytes; see ``Growths``."""
+ALONE = 4
+"""How many blobs are finished at once although nobody reads them."""
+LEFT_ALONE = 60.0
+"""Seconds for which a blob that a registry sent wrong is not asked for again."""
+
+_Key = tuple[str, Digest]
+
+
+def _uncounted(size: int) -> None:
+    """Nobody wants to know."""
+
+
+@implementer(IGrowths)
+class Growths:
+    """Those on a local disk, shared with every other process on the same directory.
+
+    :param root: under which everything lies.
+    :param grown: is told how many bytes were written.
+    :param finish: a blob of which less than so many bytes are missing, or less than half, is fetched
+        although nobody reads it any more.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        contents: IContents,
+        clock: IReactorTime,
+        in_thread: InThread,
+        grown: Callable[[int], None] = _uncounted,
+        finish: int = FINISH,
+    ) -> None:
+        self._means = Means(root, contents, clock, in_thread, Trouble(), grown, finish)
+        self._clock = clock
+        self._fetches: dict[_Key, Fetch] = {}
+        self._wrong: dict[_Key, float] = {}
+
+    def growing(self, registry: str, digest: Digest) -> bool:
+        """See ``IGrowths``."""
+        return (registry, digest) in self._fetches or is_locked(Place.of(self._means.root, registry, digest))
+
+    async def join(self, registry: str, repository: Repository, digest: Digest, source: ISource) -> IGrowth:
+        """See ``IGrowths``.
+
+        Where the upstream does not tell the size it fires as soon as it has answered.  A reader whose
+        source began the fetch was given the blob by the upstream; every other's is asked to check.
+        """
+        key = registry, digest
+        if self._clock.seconds() < self._wrong.get(key, 0.0):
+            raise Corrupt(f"{registry} has sent wrong bytes for {digest} a moment ago")
+        joined = key in self._fetches
+        fetch = self._fetches[key] if joined else self._new(key)
+        growth = Growth(fetch.arrival, repository, source, joined, self._clock)
+        fetch.arrival.add(growth)
+        if not joined:
+            fetch.begin()
+        try:
+            await self._enter(growth, fetch)
+        except BaseException:
+            growth.leave()
+            raise
+        return growth
+
+    async def _enter(self, growth: Growth, fetch: Fetch) -> None:
+        await growth.answered()
+        if not growth.granted:
+            growth.joined = growth.joined or fetch.phase is not Phase.FILLING
+            await growth.source.check()
+            growth.check()
+            growth.grant()
+        growth.enter()
+        if fetch.phase is Phase.OVER:
+            await fetch.link()
+
+    def _new(self, key: _Key) -> Fetch:
+        fetch = Fetch(*key, self._means, self._another_may_go_on, partial(self._ended, key))
+        self._fetches[key] = fetch
+        return fetch
+
+    def _another_may_go_on(self) -> bool:
+        """Asked by one that nobody reads any more, and that is counted here itself."""
+        return sum(fetch.alone for fetch in self._fetches.values()) <= ALONE
+
+    def _ended(self, key: _Key, error: Exception | None) -> None:
+        del self._fetches[key]
+        now = self._clock.seconds()
+        self._wrong = {key: until for key, until in self._wrong.items() if now < until}
+        if isinstance(error, Corrupt):
+            self._wrong[key] = now + LEFT_ALONE

@@ -1,0 +1,63 @@
+"""What nobody will finish: parts of blobs that nobody asks for any more, and files of dead writers."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+from . import files, inventory, layout
+
+_DAY = 24 * 3600.0
+_HOUR = 3600.0
+
+
+def drop_leftovers(root: Path, now: float) -> int:
+    """Drops parts that nobody has touched for a day; how many.
+
+    What somebody has locked stays, and what is so new that it may yet be locked.
+    """
+    for path in inventory.writing(root):
+        if path.is_dir():
+            _drop_trial(path, now - _HOUR)
+        else:
+            _drop(path, now - _HOUR)
+    return sum(_drop_part(path, now - _DAY) for path, _ in inventory.growing(root))
+
+
+def _drop_part(path: Path, before: float) -> bool:
+    if path.suffix != layout.SIZE:
+        return _drop(path, before)
+    if not path.with_suffix("").exists():
+        _drop(path, before)
+    return False
+
+
+def _drop(path: Path, before: float) -> bool:
+    """Whether a file was to be dropped: last modified before then, and locked by nobody."""
+    stored = inventory.look(path)
+    if stored is None or stored.used >= before:
+        return False
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if inventory.look(path) != stored:
+            return False
+        files.remove(path.with_name(path.name + layout.SIZE))
+        return files.remove(path)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(file)
+
+
+def _drop_trial(path: Path, before: float) -> None:
+    """A directory in which a start looked whether it could write, and was killed."""
+    with suppress(FileNotFoundError):
+        if path.stat().st_mtime < before:
+            shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,112 @@
+"""Contents on a disk."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack, suppress
+from functools import partial
+from pathlib import Path
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from ..interfaces import IContents, IOpened, Kind
+from ..oci.digest import Digest
+from ..oci.reference import Repository
+from . import files, layout, links, small
+from .data import is_held, open_file, read_verified
+from .opened import OpenedBytes, OpenedFile
+from .reading import FileReader
+from .threads import InThread, detached
+
+_READ_WHOLE = {Kind.BLOB: 64 * 1024, Kind.MANIFEST: 4 * 1024 * 1024}
+"""Up to how many bytes a content is read and verified whenever it is opened."""
+
+_log = Logger()
+
+
+@implementer(IContents)
+class LocalContents:
+    """Contents in a directory, which several processes may use at once.
+
+    Of a file only so much can be told without reading it: that it is there and, unless its digest is that
+    of nothing, not empty.  What is small is verified when it is opened, and removed where it is wrong.
+    """
+
+    def __init__(self, root: Path, clock: IReactorTime, in_thread: InThread) -> None:
+        self._root = root
+        self._clock = clock
+        self._in_thread = in_thread
+
+    async def open(self, repository: Repository, digest: Digest, kind: Kind) -> IOpened | None:
+        """See ``IContents``; what the disk does not give is not held."""
+        opening = self._in_thread(partial(self._open, repository, digest, kind, self._clock.seconds()))
+        return await detached(opening, late=_close)
+
+    async def holds(self, digest: Digest) -> bool:
+        """See ``IContents``."""
+        return await self._in_thread(partial(is_held, self._root / layout.data(digest), digest))
+
+    async def link(self, repository: Repository, digest: Digest, kind: Kind) -> bool:
+        """See ``IContents``; False also where the disk takes no link."""
+        linking = self._in_thread(partial(self._link, repository, digest, kind, self._clock.seconds()))
+        try:
+            return await linking
+        except OSError as error:
+            _log.error("{digest} cannot be linked: {error}", digest=digest, error=error)
+            return False
+
+    async def add(self, repository: Repository, digest: Digest, kind: Kind, data: bytes) -> None:
+        """See ``IContents``."""
+        now = self._clock.seconds()
+        await self._in_thread(partial(self._add, repository, digest, kind, data, now))
+
+    def _open(self, repository: Repository, digest: Digest, kind: Kind, now: float) -> IOpened | None:
+        try:
+            if not links.names(self._root / layout.link(repository, digest, kind), digest):
+                return None
+            return self._opened(digest, kind, now)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            _log.error("{digest} cannot be read: {error}", digest=digest, error=error)
+            return None
+
+    def _opened(self, digest: Digest, kind: Kind, now: float) -> IOpened | None:
+        path = self._root / layout.data(digest)
+        with ExitStack() as closing:
+            file = open_file(path)
+            closing.callback(os.close, file)
+            status = os.fstat(file)
+            if status.st_size <= _READ_WHOLE[kind]:
+                content = read_verified(path, file, digest)
+                if content is None:
+                    _log.error("{path} was not the content of its name, and is removed", path=path)
+                    return None
+                files.note_use(file, status.st_mtime, now)
+                return OpenedBytes(content)
+            files.note_use(file, status.st_mtime, now)
+            closing.pop_all()
+            return OpenedFile(FileReader(file, self._in_thread), status.st_size, self._clock)
+
+    def _link(self, repository: Repository, digest: Digest, kind: Kind, now: float) -> bool:
+        data, link = self._root / layout.data(digest), self._root / layout.link(repository, digest, kind)
+        if not is_held(data, digest):
+            return False
+        with suppress(OSError):  # an eviction that has chosen it sees that it is wanted
+            os.utime(data, (now, now))
+        links.write(link, digest, self._root, now)
+        if not is_held(data, digest):
+            links.remove(link, self._root)
+            return False
+        return True
+
+    def _add(self, repository: Repository, digest: Digest, kind: Kind, data: bytes, now: float) -> None:
+        small.replace(self._root / layout.data(digest), data, self._root / layout.WRITING, now)
+        links.write(self._root / layout.link(repository, digest, kind), digest, self._root, now)
+
+
+def _close(opened: IOpened | None) -> None:
+    if opened is not None:
+        opened.close()

@@ -1,0 +1,146 @@
+"""One walk through a store, and what goes on it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import attrgetter
+from pathlib import Path
+
+from attrs import frozen
+
+from ..oci.digest import Digest
+from . import files, inventory, layout
+from .budget import Need
+from .data import is_held
+from .departure import Age, ages
+from .inventory import Stored
+from .removal import Removal, links_to, remove_content
+
+_IN_USE = 60.0 + files.NOTED
+"""Seconds for which what was used stays: a minute, and as long again as a use may go without being noted."""
+
+
+@frozen
+class Evicted:
+    """What went."""
+
+    contents: tuple[Digest, ...]
+    bytes: int
+
+
+_Key = Digest | Path
+"""A content by its digest, or a document by its path."""
+
+
+@frozen
+class _Candidate:
+    """What may go; a manifest has parts."""
+
+    key: _Key
+    stored: Stored
+    age: Age
+    parts: Sequence[Digest] = ()
+
+    @property
+    def frees(self) -> Need:
+        """At the least: a content is a file in a directory of its own."""
+        return Need(self.stored.size, 2)
+
+
+class Walk:
+    """What a store holds, found out by looking at all of it; these calls block, and for long.
+
+    :param check: called again and again; by raising something it ends the walk.
+    """
+
+    def __init__(self, root: Path, now: float, check: Callable[[], None]) -> None:
+        self._root = root
+        self._now = now
+        self._check = check
+        self._contents: dict[Digest, Stored] = {}
+        self._documents: dict[Path, Stored] = {}
+
+    def count(self) -> int:
+        """How many bytes are held; to be called first."""
+        for digest, stored in inventory.contents(self._root):
+            self._check()
+            self._contents[digest] = stored
+        self._documents = dict(inventory.documents(self._root))
+        growing = dict(inventory.growing(self._root))
+        return sum(s.size for held in (self._contents, self._documents, growing) for s in held.values())
+
+    def evict(self, need: Need) -> Evicted:
+        """Evicts what was used least recently until there is no need; links to nothing go, too."""
+        chosen = list(self._chosen(need)) if need else []
+        links = self._links({each.key for each in chosen})
+        evicted = self._remove(chosen, links, need)
+        for digest in links.keys() - self._contents.keys():
+            if not is_held(self._root / layout.data(digest), digest):
+                remove_content(self._root, digest, links[digest])
+        return evicted
+
+    def _chosen(self, need: Need) -> Iterator[_Candidate]:
+        """What is to go, the first first; nothing that was used in the last minute."""
+        for each in sorted((*self._of_contents(), *self._of_documents()), key=attrgetter("age")):
+            if not need:
+                return
+            if not 0 <= self._now - each.age[0] < _IN_USE:
+                need -= each.frees
+                yield each
+
+    def _of_contents(self) -> Iterator[_Candidate]:
+        references = self._references()
+        used = {digest: stored.used for digest, stored in self._contents.items()}
+        for digest, age in ages(used, references).items():
+            yield _Candidate(digest, self._contents[digest], age, references.get(digest, ()))
+
+    def _of_documents(self) -> Iterator[_Candidate]:
+        for path, stored in self._documents.items():
+            yield _Candidate(path, stored, (stored.used, 0))
+
+    def _references(self) -> Mapping[Digest, Sequence[Digest]]:
+        """What each manifest refers to."""
+        found: dict[Digest, Sequence[Digest]] = {}
+        for digest in inventory.manifests(self._root):
+            self._check()
+            if digest in self._contents and digest not in found:
+                found[digest] = inventory.referred(self._root, digest)
+        return found
+
+    def _links(self, chosen: set[_Key]) -> Mapping[Digest, Sequence[Removal]]:
+        """The links to what is to go, and to what is not there."""
+
+        def gone(digest: Digest) -> bool:
+            self._check()
+            return digest in chosen or digest not in self._contents
+
+        found: defaultdict[Digest, list[Removal]] = defaultdict(list)
+        for digest, removal in links_to(self._root, gone):
+            found[digest].append(removal)
+        return found
+
+    def _remove(
+        self, chosen: Sequence[_Candidate], links: Mapping[Digest, Sequence[Removal]], need: Need
+    ) -> Evicted:
+        gone: list[Digest] = []
+        size = 0
+        wanted: set[_Key] = set()
+        for each in chosen:
+            self._check()
+            if not need:
+                break
+            if each.key in wanted or inventory.look(self._path(each.key)) != each.stored:
+                wanted.update(each.parts)  # it was used meanwhile, and so were they
+                continue
+            if isinstance(each.key, Path):
+                inodes = int(files.remove(each.key))
+            else:
+                inodes = remove_content(self._root, each.key, links.get(each.key, ()))
+                gone.append(each.key)
+            need -= Need(each.stored.size, inodes)
+            size += each.stored.size
+        return Evicted(tuple(gone), size)
+
+    def _path(self, key: _Key) -> Path:
+        return key if isinstance(key, Path) else self._root / layout.data(key)

@@ -1,0 +1,309 @@
+"""What the store promises, held against every place that contents are kept in.
+
+A subclass gives the fixtures, and is collected by a module of its own.
+"""
+
+# mypy: allow-untyped-decorators
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import pytest_twisted  # type: ignore[import-untyped, unused-ignore]
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import Clock
+from zope.interface.verify import verifyObject
+
+from dockmirror.content.held import collect
+from dockmirror.interfaces import IContent, IContents, IDocuments, IOpened, ITags, Kind, Tagged
+from dockmirror.oci.descriptor import Descriptor
+from dockmirror.oci.digest import Digest
+from dockmirror.oci.ranges import ContentRange
+from dockmirror.oci.reference import Repository, Tag
+
+HERE = Repository("docker.io/library/busybox")
+ELSEWHERE = Repository("ghcr.io/else/where")
+LATEST = Tag("latest")
+DATA = b"a small content"
+DIGEST = Digest.of(DATA)
+LARGE = bytes(range(256)) * 2800
+LARGE_DIGEST = Digest.of(LARGE)
+PLACES = [
+    "docker.io/foo",
+    "docker.io/foo/bar",
+    "docker.io/foo/bar/bar",
+    "docker.io",
+    "registry.example.com_5000/foo",
+    "docker.io/blobs",
+    "docker.io/blobs/sha256",
+    "docker.io/link",
+    "docker.io/tags/list/current/link",
+    "docker.io/manifests/revisions",
+    "docker.io/x/layers/sha256",
+    "docker.io/" + "a" * 245,
+]
+"""Names that lie in one another, or are called like what lies beside them."""
+NAMES = [
+    "plain",
+    "Plain",
+    "with/slash",
+    "with%2Fslash",
+    "with?query=1&n=2",
+    "",
+    ".",
+    "..",
+    "../../escape",
+    ".hidden",
+    "%2Ehidden",
+    "tab\tand\nline",
+    "ünïcode",
+    "x" * 200,
+    "x" * 201,
+    "x" * 2000,
+    "x" * 1999 + "y",
+    "/" * 90,
+]
+
+
+async def read(opened: IOpened | None) -> bytes | None:
+    """The whole of what was opened."""
+    if opened is None:
+        return None
+    segments = [ContentRange(0, opened.size - 1, opened.size)] if opened.size else []
+    return await collect(opened.content(Descriptor(None, None, opened.size), segments), 10 * len(LARGE))
+
+
+class ContentsContract:
+    """What ``IContents`` promises."""
+
+    @pytest.fixture
+    def contents(self) -> IContents:
+        """Empty."""
+        raise NotImplementedError
+
+    def test_interface(self, contents: IContents) -> None:
+        """It has what the interface names."""
+        assert verifyObject(IContents, contents)
+
+    @pytest_twisted.ensureDeferred
+    async def test_nothing(self, contents: IContents) -> None:
+        """What was never added is not held, cannot be opened, and cannot be linked."""
+        assert not await contents.holds(DIGEST)
+        assert await contents.open(HERE, DIGEST, Kind.BLOB) is None
+        assert await contents.link(HERE, DIGEST, Kind.BLOB) is False
+
+    @pytest_twisted.ensureDeferred
+    async def test_refused_link(self, contents: IContents) -> None:
+        """A link that was refused says nothing when the bytes come later."""
+        await contents.link(HERE, DIGEST, Kind.BLOB)
+        await contents.add(ELSEWHERE, DIGEST, Kind.BLOB, DATA)
+        assert await contents.open(HERE, DIGEST, Kind.BLOB) is None
+
+    @pytest.mark.parametrize("kind", Kind)
+    @pytest.mark.parametrize("data", [DATA, LARGE, b""], ids=["small", "large", "empty"])
+    @pytest_twisted.ensureDeferred
+    async def test_added(self, contents: IContents, kind: Kind, data: bytes) -> None:
+        """What was added is held, and what is opened has its size and its bytes."""
+        digest = Digest.of(data)
+        await contents.add(HERE, digest, kind, data)
+        assert await contents.holds(digest)
+        opened = await contents.open(HERE, digest, kind)
+        assert opened is not None
+        assert verifyObject(IOpened, opened)
+        assert opened.size == len(data)
+        assert await read(opened) == data
+
+    @pytest.mark.parametrize("algorithm", ["sha256", "sha384", "sha512"])
+    @pytest_twisted.ensureDeferred
+    async def test_algorithms(self, contents: IContents, algorithm: str) -> None:
+        """Every algorithm is a name of its own."""
+        digest = Digest.of(DATA, algorithm)
+        await contents.add(HERE, digest, Kind.BLOB, DATA)
+        assert await read(await contents.open(HERE, digest, Kind.BLOB)) == DATA
+        others = {Digest.of(DATA, a) for a in ("sha256", "sha384", "sha512")} - {digest}
+        assert [await contents.holds(other) for other in others] == [False, False]
+
+    @pytest_twisted.ensureDeferred
+    async def test_twice(self, contents: IContents) -> None:
+        """What is added again is held as before."""
+        for _ in range(2):
+            await contents.add(HERE, DIGEST, Kind.BLOB, DATA)
+            assert await read(await contents.open(HERE, DIGEST, Kind.BLOB)) == DATA
+
+    @pytest_twisted.ensureDeferred
+    async def test_links_entitle(self, contents: IContents) -> None:
+        """Bytes that are held are nobody's but those that are linked to them."""
+        await contents.add(HERE, DIGEST, Kind.BLOB, DATA)
+        assert await contents.open(ELSEWHERE, DIGEST, Kind.BLOB) is None
+        assert await contents.link(ELSEWHERE, DIGEST, Kind.BLOB) is True
+        assert await read(await contents.open(ELSEWHERE, DIGEST, Kind.BLOB)) == DATA
+        assert await contents.link(ELSEWHERE, DIGEST, Kind.BLOB) is True
+
+    @pytest.mark.parametrize(("kind", "other"), [(Kind.BLOB, Kind.MANIFEST), (Kind.MANIFEST, Kind.BLOB)])
+    @pytest_twisted.ensureDeferred
+    async def test_kinds(self, contents: IContents, kind: Kind, other: Kind) -> None:
+        """A manifest is no blob, a blob is no manifest, until the same bytes are linked as both."""
+        await contents.add(HERE, DIGEST, kind, DATA)
+        assert await contents.open(HERE, DIGEST, other) is None
+        assert await contents.link(HERE, DIGEST, other)
+        assert await read(await contents.open(HERE, DIGEST, other)) == DATA
+        assert await read(await contents.open(HERE, DIGEST, kind)) == DATA
+
+    @pytest.mark.parametrize("place", PLACES)
+    @pytest_twisted.ensureDeferred
+    async def test_places(self, contents: IContents, place: str) -> None:
+        """Whatever a repository is called, what it has is no other's."""
+        await contents.add(Repository(place), DIGEST, Kind.MANIFEST, DATA)
+        for other in PLACES:
+            opened = await contents.open(Repository(other), DIGEST, Kind.MANIFEST)
+            assert await read(opened) == (DATA if other == place else None)
+
+    @pytest.mark.parametrize("data", [DATA, LARGE], ids=["small", "large"])
+    @pytest_twisted.ensureDeferred
+    async def test_segments(self, contents: IContents, data: bytes) -> None:
+        """Parts of the content, and bytes between them, come in the order asked."""
+        digest, size = Digest.of(data), len(data)
+        await contents.add(HERE, digest, Kind.BLOB, data)
+        segments: Sequence[bytes | ContentRange] = [
+            b"<", ContentRange(size - 3, size - 1, size), b"|", ContentRange(0, 0, size), b"",
+            ContentRange(2, size - 2, size), b">",
+        ]  # fmt: skip
+        expected = b"<" + data[-3:] + b"|" + data[:1] + data[2:-1] + b">"
+        descriptor = Descriptor("multipart/byteranges", None, len(expected))
+        opened = await contents.open(HERE, digest, Kind.BLOB)
+        assert opened is not None
+        content = opened.content(descriptor, segments)
+        assert verifyObject(IContent, content)
+        assert content.descriptor is descriptor
+        assert await collect(content, size + 9) == expected
+
+    @pytest.mark.parametrize("data", [DATA, LARGE], ids=["small", "large"])
+    @pytest_twisted.ensureDeferred
+    async def test_given_back(self, contents: IContents, data: bytes) -> None:
+        """What was opened can be closed unread, and its content discarded."""
+        digest = Digest.of(data)
+        await contents.add(HERE, digest, Kind.BLOB, data)
+        for _ in range(3):
+            opened = await contents.open(HERE, digest, Kind.BLOB)
+            assert opened is not None
+            opened.close()
+            opened = await contents.open(HERE, digest, Kind.BLOB)
+            assert opened is not None
+            opened.content(Descriptor(), [ContentRange(0, 1, len(data))]).discard()
+
+    @pytest_twisted.ensureDeferred
+    async def test_at_once(self, contents: IContents) -> None:
+        """Many that add and open the same and different contents at once do not disturb one another."""
+
+        async def one(number: int) -> bytes | None:
+            data = b"%d " % (number % 5) + LARGE
+            digest, place = Digest.of(data), Repository(f"docker.io/r{number % 3}")
+            await contents.add(place, digest, Kind.BLOB, data)
+            await contents.link(HERE, digest, Kind.MANIFEST)
+            await contents.open(HERE, DIGEST, Kind.BLOB)
+            return await read(await contents.open(place, digest, Kind.BLOB))
+
+        results = await gatherResults([Deferred.fromCoroutine(one(number)) for number in range(20)])
+        assert results == [b"%d " % (number % 5) + LARGE for number in range(20)]
+
+
+class TagsContract:
+    """What ``ITags`` promises."""
+
+    @pytest.fixture
+    def clock(self) -> Clock:
+        """The time that the tags know."""
+        clock = Clock()
+        clock.advance(1_700_000_000.25)
+        return clock
+
+    @pytest.fixture
+    def tags(self, clock: Clock) -> ITags:
+        """Empty."""
+        raise NotImplementedError
+
+    def test_interface(self, tags: ITags) -> None:
+        """It has what the interface names."""
+        assert verifyObject(ITags, tags)
+
+    @pytest_twisted.ensureDeferred
+    async def test_unknown(self, tags: ITags) -> None:
+        """A tag that was never put names nothing, and may be forgotten."""
+        assert await tags.get(HERE, LATEST) is None
+        await tags.forget(HERE, LATEST)
+
+    @pytest_twisted.ensureDeferred
+    async def test_put(self, tags: ITags, clock: Clock) -> None:
+        """A tag names what it was put to, confirmed when that was."""
+        await tags.put(HERE, LATEST, DIGEST)
+        confirmed = clock.seconds()
+        clock.advance(100)
+        assert await tags.get(HERE, LATEST) == Tagged(DIGEST, confirmed)
+
+    @pytest.mark.parametrize("digest", [DIGEST, LARGE_DIGEST, Digest.of(b"", "sha512")])
+    @pytest_twisted.ensureDeferred
+    async def test_put_again(self, tags: ITags, clock: Clock, digest: Digest) -> None:
+        """Put again, to the same or to another, it is confirmed anew."""
+        await tags.put(HERE, LATEST, DIGEST)
+        clock.advance(60)
+        await tags.put(HERE, LATEST, digest)
+        assert await tags.get(HERE, LATEST) == Tagged(digest, clock.seconds())
+
+    @pytest_twisted.ensureDeferred
+    async def test_apart(self, tags: ITags) -> None:
+        """Tags are each repository's own, and their case counts."""
+        places = [Repository(place) for place in PLACES[:3]]
+        names = [Tag(name) for name in ("V1", "v1", "current", "index", "link", "_x", "a" * 128)]
+        named = {(p, n): Digest.of(f"{p}:{n}".encode()) for p in places for n in names}
+        for (place, name), digest in named.items():
+            await tags.put(place, name, digest)
+        for (place, name), digest in named.items():
+            found = await tags.get(place, name)
+            assert found is not None
+            assert found.digest == digest
+
+    @pytest_twisted.ensureDeferred
+    async def test_forget(self, tags: ITags) -> None:
+        """A forgotten tag names nothing; others do, and it may be put again."""
+        other = Tag("other")
+        await tags.put(HERE, LATEST, LARGE_DIGEST)
+        await tags.put(HERE, LATEST, DIGEST)
+        await tags.put(HERE, other, DIGEST)
+        await tags.forget(HERE, LATEST)
+        assert await tags.get(HERE, LATEST) is None
+        assert await tags.get(HERE, other) is not None
+        await tags.put(HERE, LATEST, LARGE_DIGEST)
+        found = await tags.get(HERE, LATEST)
+        assert found is not None
+        assert found.digest == LARGE_DIGEST
+
+
+class DocumentsContract:
+    """What ``IDocuments`` promises."""
+
+    @pytest.fixture
+    def documents(self) -> IDocuments:
+        """Empty."""
+        raise NotImplementedError
+
+    def test_interface(self, documents: IDocuments) -> None:
+        """It has what the interface names."""
+        assert verifyObject(IDocuments, documents)
+
+    @pytest_twisted.ensureDeferred
+    async def test_replaced(self, documents: IDocuments) -> None:
+        """A document is what was written last; before that it is none."""
+        assert await documents.read("name") is None
+        for data in (b"a long beginning", b"short", b"", LARGE):
+            await documents.write("name", data)
+            assert await documents.read("name") == data
+
+    @pytest_twisted.ensureDeferred
+    async def test_names(self, documents: IDocuments) -> None:
+        """A document may have any name, and no two names are the same document."""
+        for name in NAMES:
+            assert await documents.read(name) is None
+            await documents.write(name, name.encode())
+        for name in NAMES:
+            assert await documents.read(name) == name.encode()

@@ -1,0 +1,267 @@
+"""Kills a process at every step of something, and looks at what it leaves; ``test_crash.py`` runs it.
+
+A child is forked for each call to the operating system that the work makes, and kills itself, with
+SIGKILL, right before that call.  What it leaves must serve nothing wrong and have lost nothing; and the
+work, done once more, must be done.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from attrs import frozen
+
+from dockmirror.interfaces import Kind
+from dockmirror.oci.digest import Digest
+from dockmirror.oci.reference import Repository, Tag
+from dockmirror.store import files, layout
+from dockmirror.store.budget import Budget
+from dockmirror.store.directory import prepare
+from dockmirror.store.inventory import linked
+from dockmirror.store.leftovers import drop_leftovers
+from dockmirror.store.sweep import Sweep
+
+from ..registries import now
+from .contract import ELSEWHERE, HERE, LATEST, read
+from .stocked import Stocked, manifest_of
+
+OLD, NEW, KEPT = b"old " * 300, b"new " * 300, b"kept " * 300
+OLD_DIGEST, NEW_DIGEST, KEPT_DIGEST = map(Digest.of, (OLD, NEW, KEPT))
+OLD_IMAGE, KEPT_IMAGE = (Digest.of(manifest_of(digest)) for digest in (OLD_DIGEST, KEPT_DIGEST))
+PART, NEW_DATA = layout.growing("docker.io", NEW_DIGEST), layout.data(NEW_DIGEST)
+Step = Callable[[Stocked], object]
+Check = Callable[[Stocked], bool]
+
+
+@frozen
+class Work:
+    """Something that is killed.
+
+    :ivar before: what is in the store before it.
+    :ivar step: the work itself.
+    :ivar done: whether it is done.
+    :ivar safe: what holds whether it is done or not.
+    """
+
+    before: Step
+    step: Step
+    done: Check
+    safe: Check = lambda store: True
+
+
+def serves(store: Stocked, data: bytes, kind: Kind = Kind.BLOB, place: Repository = HERE) -> bool:
+    """Whether a content is served; if something else is, that is a failure."""
+    found = now(read(now(store.contents.open(place, Digest.of(data), kind))))
+    assert found in (None, data), f"served {found!r} for {data!r}"
+    return found is not None
+
+
+def names(store: Stocked, tag: Tag) -> Digest | None:
+    """What a tag names."""
+    tagged = now(store.tags.get(HERE, tag))
+    return tagged.digest if tagged else None
+
+
+def before(store: Stocked) -> None:
+    """An image that is used, and must be there whatever happens to others."""
+    store.image(store.blob(KEPT, age=0), age=0, tag="kept")
+
+
+def _old(store: Stocked) -> None:
+    store.blob(OLD)
+    now(store.tags.put(HERE, LATEST, store.image(OLD_DIGEST)))
+    now(store.documents.write("name", OLD))
+
+
+def _damaged(store: Stocked) -> None:
+    store.blob(NEW)
+    (store.root / layout.data(NEW_DIGEST)).write_bytes(OLD)
+
+
+def _arrived(store: Stocked) -> None:
+    (store.root / PART).parent.mkdir(parents=True)
+    (store.root / PART).write_bytes(NEW)
+
+
+def _finish(store: Stocked) -> None:
+    if (store.root / PART).exists():
+        files.place(store.root / PART, store.root / NEW_DATA)
+    assert now(store.contents.link(HERE, NEW_DIGEST, Kind.BLOB))
+
+
+def _abandoned(store: Stocked) -> None:
+    for path in (PART, layout.growing_size("docker.io", NEW_DIGEST), layout.WRITING / "1-2"):
+        (store.root / path).parent.mkdir(parents=True, exist_ok=True)
+        (store.root / path).write_bytes(NEW)
+        os.utime(store.root / path, (0, 0))
+
+
+def _nothing(store: Stocked) -> None:
+    """There is nothing before."""
+
+
+def _old_is_there(store: Stocked) -> bool:
+    return serves(store, OLD) and names(store, LATEST) in (OLD_IMAGE, KEPT_IMAGE)
+
+
+def _is_old_or_new(store: Stocked) -> bool:
+    return now(store.documents.read("name")) in (OLD, NEW)
+
+
+WORKS: dict[str, Work] = {
+    "add": Work(
+        _nothing,
+        lambda s: now(s.contents.add(HERE, NEW_DIGEST, Kind.MANIFEST, NEW)),
+        lambda s: serves(s, NEW, Kind.MANIFEST),
+    ),
+    "add elsewhere": Work(
+        _old,
+        lambda s: now(s.contents.add(ELSEWHERE, OLD_DIGEST, Kind.BLOB, OLD)),
+        lambda s: serves(s, OLD, place=ELSEWHERE),
+        _old_is_there,
+    ),
+    "add over what is damaged": Work(
+        _damaged,
+        lambda s: now(s.contents.add(HERE, NEW_DIGEST, Kind.BLOB, NEW)),
+        lambda s: serves(s, NEW),
+    ),
+    "open what is damaged": Work(
+        _damaged,
+        lambda s: serves(s, NEW),
+        lambda s: not serves(s, NEW),
+    ),
+    "link": Work(
+        _old,
+        lambda s: now(s.contents.link(ELSEWHERE, OLD_DIGEST, Kind.BLOB)),
+        lambda s: serves(s, OLD, place=ELSEWHERE),
+        _old_is_there,
+    ),
+    "finish": Work(
+        _arrived,
+        _finish,
+        lambda s: serves(s, NEW),
+        lambda s: (
+            NEW in [(s.root / path).read_bytes() for path in (PART, NEW_DATA) if (s.root / path).exists()]
+        ),
+    ),
+    "tag": Work(
+        _nothing,
+        lambda s: now(s.tags.put(HERE, LATEST, KEPT_IMAGE)),
+        lambda s: names(s, LATEST) == KEPT_IMAGE,
+    ),
+    "tag another": Work(
+        _old,
+        lambda s: now(s.tags.put(HERE, LATEST, KEPT_IMAGE)),
+        lambda s: names(s, LATEST) == KEPT_IMAGE,
+        _old_is_there,
+    ),
+    "forget": Work(
+        _old,
+        lambda s: now(s.tags.forget(HERE, LATEST)),
+        lambda s: names(s, LATEST) is None,
+        lambda s: serves(s, OLD),
+    ),
+    "write": Work(
+        _old,
+        lambda s: now(s.documents.write("name", NEW)),
+        lambda s: now(s.documents.read("name")) == NEW,
+        lambda s: _is_old_or_new(s) and _old_is_there(s),
+    ),
+    "evict": Work(
+        _old,
+        lambda s: Sweep(s.root, Budget(0)).look(0, s.clock.seconds()),
+        lambda s: not serves(s, OLD) and names(s, LATEST) is None,
+    ),
+    "drop leftovers": Work(
+        _abandoned,
+        lambda s: drop_leftovers(s.root, s.clock.seconds()),
+        lambda s: not [path for path in s.root.glob("dockmirror/*/**/*") if path.is_file()],
+    ),
+    "start": Work(
+        _nothing,
+        lambda s: prepare(s.root),
+        lambda s: all((s.root / path).is_dir() for path in (layout.WRITING, layout.DOCUMENTS)),
+    ),
+}
+
+
+def check(store: Stocked, work: Work) -> None:
+    """What is there is right, and whatever links to something finds it.
+
+    :raises AssertionError: when not.
+    """
+    damaged = work.before is _damaged
+    for link in store.root.rglob("link"):
+        digest = Digest.parse(link.read_text())
+        assert link.parent.name in ("current", digest.hex)
+        assert damaged or (store.root / layout.data(digest)).exists(), f"{link} leads nowhere"
+        if link.parent.name == "current":
+            assert digest in set(linked(link.parents[3] / "revisions")), f"{link} names no revision"
+    for path in store.root.rglob("data"):
+        assert damaged or Digest.of(path.read_bytes()).hex == path.parent.name
+    assert serves(store, KEPT)
+    assert names(store, Tag("kept")) == KEPT_IMAGE
+    assert work.safe(store)
+
+
+def killed(root: Path, work: Work, number: int) -> bool:
+    """Whether the work makes so many calls that it could be killed at this one."""
+    child = os.fork()
+    if child == 0:
+        sys.setprofile(_Killer(number))
+        work.step(Stocked(root))
+        sys.setprofile(None)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status):
+        assert os.WTERMSIG(status) == signal.SIGKILL
+        return True
+    assert status == 0
+    return False
+
+
+class _Killer:
+    """Kills the process right before it calls the operating system for the so manieth time."""
+
+    def __init__(self, number: int) -> None:
+        self._left = number
+
+    def __call__(self, frame: FrameType, event: str, call: Any) -> None:
+        if event == "c_call" and call.__module__ in ("posix", "fcntl"):
+            self._left -= 1
+            if self._left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+
+def main(name: str, directory: Path) -> int:
+    """How often the work could be killed."""
+    work, template = WORKS[name], directory / "template"
+    template.mkdir()
+    before(Stocked(template))
+    work.before(Stocked(template))
+    for number in count(1):
+        root = directory / str(number)
+        shutil.copytree(template, root)
+        was_killed = killed(root, work, number)
+        store = Stocked(root)
+        check(store, work)
+        if was_killed:
+            work.step(store)
+            check(store, work)
+        assert work.done(store)
+        shutil.rmtree(root)
+        if not was_killed:
+            return number - 1
+    raise AssertionError
+
+
+if __name__ == "__main__":
+    sys.stdout.write(str(main(sys.argv[1], Path(sys.argv[2]))))

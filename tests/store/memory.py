@@ -1,0 +1,83 @@
+"""A store in memory, for tests: it keeps the contract of the real ones."""
+
+from __future__ import annotations
+
+from twisted.internet.interfaces import IReactorTime
+from zope.interface import implementer
+
+from dockmirror.interfaces import IContents, IDocuments, IOpened, ITags, Kind, Tagged
+from dockmirror.oci.digest import Digest
+from dockmirror.oci.reference import Repository, Tag
+from dockmirror.store.opened import OpenedBytes
+
+
+@implementer(IContents)
+class MemoryContents:
+    """Contents in a dictionary.
+
+    :ivar held: the bytes, which a test may take away, or replace by others.
+    :ivar links: which repository has which of them, and as what.
+    """
+
+    def __init__(self) -> None:
+        self.held: dict[Digest, bytes] = {}
+        self.links: set[tuple[Repository, Digest, Kind]] = set()
+
+    async def open(self, repository: Repository, digest: Digest, kind: Kind) -> IOpened | None:
+        """See ``IContents``."""
+        if (repository, digest, kind) not in self.links or digest not in self.held:
+            return None
+        return OpenedBytes(self.held[digest])
+
+    async def holds(self, digest: Digest) -> bool:
+        """See ``IContents``."""
+        return digest in self.held
+
+    async def link(self, repository: Repository, digest: Digest, kind: Kind) -> bool:
+        """See ``IContents``."""
+        if digest not in self.held:
+            return False
+        self.links.add((repository, digest, kind))
+        return True
+
+    async def add(self, repository: Repository, digest: Digest, kind: Kind, data: bytes) -> None:
+        """See ``IContents``."""
+        self.held[digest] = data
+        self.links.add((repository, digest, kind))
+
+
+@implementer(ITags)
+class MemoryTags:
+    """Tags in a dictionary."""
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self.tags: dict[tuple[Repository, Tag], Tagged] = {}
+        self._clock = clock
+
+    async def get(self, repository: Repository, tag: Tag) -> Tagged | None:
+        """See ``ITags``."""
+        return self.tags.get((repository, tag))
+
+    async def put(self, repository: Repository, tag: Tag, digest: Digest) -> None:
+        """See ``ITags``."""
+        self.tags[repository, tag] = Tagged(digest, self._clock.seconds())
+
+    async def forget(self, repository: Repository, tag: Tag) -> None:
+        """See ``ITags``."""
+        self.tags.pop((repository, tag), None)
+
+
+@implementer(IDocuments)
+class MemoryDocuments:
+    """Documents in a dictionary."""
+
+    def __init__(self) -> None:
+        self.documents: dict[str, bytes] = {}
+
+    async def read(self, name: str) -> bytes | None:
+        """See ``IDocuments``."""
+        return self.documents.get(name)
+
+    async def write(self, name: str, data: bytes) -> None:
+        """See ``IDocuments``."""
+        self.documents[name] = data

@@ -1,0 +1,179 @@
+"""Any readers, in any process, whatever the upstream and the processes do meanwhile."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from attrs import frozen
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
+
+from dockmirror.oci.ranges import ContentRange
+from dockmirror.store.behind import POLL
+
+from .upstream import Body, Client, Joining, Mirror, Source, Upstream, all_closed
+
+DATA = os.urandom(700_000)
+SIZE = len(DATA)
+BREAKS = 4
+"""As often the upstream may break off before a fetch gives up."""
+
+
+@frozen
+class Reader:
+    """One who came, and what it wants."""
+
+    mirror: Mirror
+    joining: Joining
+    client: Client
+    part: ContentRange | None
+
+    @property
+    def wanted(self) -> bytes:
+        """What it must be given."""
+        return DATA[self.part.first : self.part.last + 1] if self.part else DATA
+
+    def leave(self) -> None:
+        """It does not want it any more."""
+        self.client.leave() if self.joining.growth else self.joining.cancel()
+
+
+class World:
+    """Two processes on one directory, an upstream, and readers that come and go."""
+
+    def __init__(self, root: Path, told: bool) -> None:
+        self.mirrors: list[Mirror] = []
+        self.upstreams: list[Upstream] = []
+        self.readers: list[Reader] = []
+        self.gone: list[Reader] = []
+        self._root = root
+        self._told = told
+        self._opened: dict[int, Mirror] = {}
+        self._breaks = 0
+        self._cut: list[Upstream] = []
+        for process in range(2):
+            self._start(process)
+
+    def _start(self, process: int) -> None:
+        """Each process has connections of its own to the upstream."""
+        upstream = Upstream(DATA)
+        upstream.size = SIZE if self._told else None
+        self.upstreams.insert(process, upstream)
+        self.mirrors.insert(process, Mirror(self._root, DATA, opened=self._opened))
+
+    def join(self, process: int, first: int, length: int, picky: bool) -> None:
+        """A reader of the whole, or of a part, comes."""
+        part = ContentRange(first, min(SIZE, first + length) - 1, SIZE) if first else None
+        mirror, client = self.mirrors[process], Client(picky)
+        joining = mirror.join(Source(self.upstreams[process]))
+        self.readers.append(Reader(mirror, joining, client, part))
+        joining.once(lambda growth: client.read(growth, mirror.descriptor, part))
+
+    def leave(self, which: int) -> None:
+        """A reader goes."""
+        if self.readers:
+            self.gone.append(self.readers.pop(which % len(self.readers)))
+            self.gone[-1].leave()
+
+    def pause(self, which: int) -> None:
+        """A reader takes nothing for a while."""
+        if self.readers:
+            self.readers[which % len(self.readers)].client.pause()
+
+    def resume(self, which: int) -> None:
+        """A reader takes more."""
+        if self.readers:
+            self.readers[which % len(self.readers)].client.resume()
+
+    def send(self, count: int) -> None:
+        """The upstream sends something to whoever fetches."""
+        for body in self._running():
+            body.send(count)
+
+    def finish(self) -> None:
+        """The upstream sends the rest."""
+        for body in self._running():
+            body.finish()
+
+    def break_off(self) -> None:
+        """The upstream breaks off."""
+        for body in self._running():
+            if self._breaks < BREAKS:
+                self._breaks += 1
+                body.break_off()
+
+    def turn(self, process: int) -> None:
+        """Time passes for a process."""
+        self.mirrors[process].turn(POLL)
+
+    def kill(self, process: int) -> None:
+        """A process dies, and another takes its place; its readers are cut off by that."""
+        killed = self.mirrors.pop(process)
+        killed.kill()
+        self._cut.append(self.upstreams.pop(process))
+        self.gone += [reader for reader in self.readers if reader.mirror is killed]
+        self.readers = [reader for reader in self.readers if reader.mirror is not killed]
+        self._start(process)
+
+    @property
+    def sent(self) -> int:
+        """How many bytes left the upstream."""
+        return sum(upstream.sent for upstream in self.upstreams + self._cut)
+
+    def settle(self) -> None:
+        """Everything is sent, and everybody takes it."""
+        for _ in range(30):
+            self.finish()
+            for process in range(2):
+                self.turn(process)
+            for reader in self.readers:
+                reader.client.resume()
+
+    def bury(self) -> None:
+        """What is left of killed processes in this one is given back."""
+        for reader in self.gone:
+            reader.leave()
+        for upstream in self._cut:
+            if upstream.running:
+                upstream.running.break_off()
+
+    def _running(self) -> list[Body]:
+        return [upstream.running for upstream in self.upstreams if upstream.running]
+
+
+processes = st.integers(0, 1)
+readers = st.integers(0, 5)
+counts = st.one_of(st.integers(1, 100), st.integers(1, SIZE), st.just(65536))
+steps = st.one_of(
+    st.tuples(st.just(World.join), processes, st.integers(0, SIZE - 1), counts, st.booleans()),
+    st.tuples(st.just(World.join), processes, st.just(0), counts, st.booleans()),
+    st.tuples(st.sampled_from([World.leave, World.pause, World.resume]), readers),
+    st.tuples(st.just(World.send), counts),
+    st.tuples(st.sampled_from([World.finish, World.break_off])),
+    st.tuples(st.just(World.turn), processes),
+    st.tuples(st.just(World.kill), processes),
+)
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.booleans(), st.lists(steps, max_size=40))
+def test_right_bytes_once(told: bool, taken: list[tuple[Callable[..., None], *tuple[object, ...]]]) -> None:
+    """Whoever stays gets the right bytes, and each byte leaves the upstream once."""
+    with TemporaryDirectory() as directory, all_closed(Path(directory)):
+        world = World(Path(directory), told)
+        for step, *arguments in taken:
+            step(world, *arguments)
+            for reader in world.readers + world.gone:
+                assert reader.wanted.startswith(reader.client.received)
+        world.settle()
+        for reader in world.readers:
+            assert (reader.client.outcome, reader.client.received == reader.wanted) == (True, True)
+            assert reader.client.written_while_paused == 0
+        blob = world.mirrors[0].blob
+        assert world.sent == SIZE if blob.exists() else world.sent <= SIZE
+        assert not blob.exists() or blob.read_bytes() == DATA
+        event(f"{len(world.readers)} stayed")
+        world.bury()

@@ -1,0 +1,121 @@
+"""An ordinary registry serves what the store has kept."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dockmirror.interfaces import Kind
+from dockmirror.oci.digest import Digest
+from dockmirror.oci.reference import Repository, Tag
+from dockmirror.store.budget import Budget
+
+from ..integration.parts.images import Image, artifact, image, index
+from ..integration.parts.media import DOCKER, OCI
+from ..integration.parts.programs import require
+from ..integration.parts.registry import Registry
+from ..registries import now
+from .stocked import HOUR, Stocked
+
+pytestmark = pytest.mark.integration
+
+REPOSITORIES = ["docker.io/library/busybox", "registry.example.com_5000/blobs", "docker.io/library"]
+IMAGES = {
+    "docker": image("docker", DOCKER),
+    "oci": image("oci", OCI),
+    "list": index("list", DOCKER),
+    "index": index("index", OCI),
+    "artifact": artifact("artifact"),
+}
+
+
+def keep(store: Stocked, repository: Repository, kept: Image, tag: str | None, age: float = HOUR) -> None:
+    """Puts an image into the store, as a mirror does that was asked for all of it."""
+    for child in kept.children:
+        keep(store, repository, child, None, age)
+    for blob in kept.blobs:
+        store.put(blob.data, age, repository, Kind.BLOB)
+    digest = store.put(kept.manifest.data, age, repository, Kind.MANIFEST)
+    if tag is not None:
+        now(store.tags.put(repository, Tag(tag), digest))
+
+
+def pull(registry: Registry, repository: str, pulled: Image, *references: str) -> None:
+    """Pulls all of an image by plain HTTP, and compares every byte."""
+    for reference in (*references, pulled.digest):
+        response = registry.plain.manifest(repository, reference)
+        assert (response.status, response.body) == (200, pulled.manifest.data)
+        assert response.headers["Content-Type"] == pulled.manifest.media_type
+        assert response.headers["Docker-Content-Digest"] == pulled.digest
+    for blob in pulled.blobs:
+        response = registry.plain.blob(repository, blob.digest)
+        assert (response.status, response.body) == (200, blob.data)
+    for child in pulled.children:
+        pull(registry, repository, child)
+
+
+@pytest.mark.parametrize("name", REPOSITORIES)
+def test_served(tmp_path: Path, name: str) -> None:
+    """By tag and by digest, with the media types that it had: images, indexes and artifacts."""
+    require("docker-registry")
+    registry = Registry(tmp_path)
+    store = Stocked(registry.storage)
+    for tag, each in IMAGES.items():
+        keep(store, Repository(name), each, tag)
+    with registry:
+        for tag, each in IMAGES.items():
+            pull(registry, name, each, tag)
+        assert json.loads(registry.plain.request("GET", "/v2/_catalog").body) == {"repositories": [name]}
+        listed = json.loads(registry.plain.request("GET", f"/v2/{name}/tags/list").body)
+        assert (listed["name"], sorted(listed["tags"])) == (name, sorted(IMAGES))
+
+
+def test_only_what_is_linked(tmp_path: Path) -> None:
+    """A repository that lies in another has its own contents and no other's."""
+    require("docker-registry")
+    registry = Registry(tmp_path)
+    store = Stocked(registry.storage)
+    keep(store, Repository("docker.io/a"), IMAGES["docker"], "latest")
+    keep(store, Repository("docker.io/a/b"), IMAGES["oci"], "latest")
+    with registry:
+        pull(registry, "docker.io/a", IMAGES["docker"], "latest")
+        pull(registry, "docker.io/a/b", IMAGES["oci"], "latest")
+        assert registry.plain.manifest("docker.io/a", IMAGES["oci"].digest).status == 404
+        for blob in IMAGES["oci"].blobs:
+            assert registry.plain.blob("docker.io/a", blob.digest).status == 404
+
+
+def test_sha512(tmp_path: Path) -> None:
+    """Digests of other algorithms are served as well."""
+    require("docker-registry")
+    registry = Registry(tmp_path)
+    store = Stocked(registry.storage)
+    data = b"a blob"
+    digest = Digest.of(data, "sha512")
+    now(store.contents.add(Repository("docker.io/a"), digest, Kind.BLOB, data))
+    with registry:
+        assert registry.plain.blob("docker.io/a", str(digest)).body == data
+
+
+def test_evicted(tmp_path: Path) -> None:
+    """After an eviction what is left is served whole, and of the rest nothing is told."""
+    require("docker-registry")
+    registry = Registry(tmp_path)
+    store = Stocked(registry.storage)
+    here, elsewhere = Repository("docker.io/a"), Repository("docker.io/b")
+    keep(store, here, IMAGES["index"], "kept", age=0)
+    keep(store, here, IMAGES["docker"], "gone")
+    keep(store, elsewhere, IMAGES["oci"], "gone")
+    store.evict(Budget(0))
+    with registry:
+        pull(registry, "docker.io/a", IMAGES["index"], "kept")
+        listed = json.loads(registry.plain.request("GET", "/v2/docker.io/a/tags/list").body)
+        assert listed["tags"] == ["kept"]
+        for repository, gone in (("docker.io/a", IMAGES["docker"]), ("docker.io/b", IMAGES["oci"])):
+            assert registry.plain.manifest(repository, "gone").status == 404
+            assert registry.plain.manifest(repository, gone.digest).status == 404
+            assert registry.plain.blob(repository, gone.layers[0].digest).status == 404
+        catalog = json.loads(registry.plain.request("GET", "/v2/_catalog").body)
+        assert catalog == {"repositories": ["docker.io/a"]}

@@ -1,0 +1,84 @@
+"""Several stores on one directory, at once, while everything is evicted again and again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Event
+
+from dockmirror.interfaces import Kind
+from dockmirror.oci.digest import Digest
+from dockmirror.oci.reference import Repository
+from dockmirror.store import files, layout
+from dockmirror.store.budget import Need
+from dockmirror.store.walk import Walk
+
+from ..registries import now
+from .contract import LATEST, read
+from .stocked import HOUR, Stocked
+
+ROUNDS = 60
+EVERYTHING = Need(10**12, 10**12)
+DATAS = [b"%d" % number * 1000 for number in range(4)]
+PLACES = [Repository("docker.io/a"), Repository("docker.io/a/b"), Repository("docker.io/c")]
+
+
+def keep(root: Path, first: int) -> int:
+    """Adds, links, tags and reads; how often what was read was there."""
+    store, found = Stocked(root), 0
+    for number in range(first, first + ROUNDS):
+        data, place = DATAS[number % 4], PLACES[number % 3]
+        digest = Digest.of(data)
+        now(store.contents.add(place, digest, Kind.MANIFEST, data))
+        now(store.tags.put(place, LATEST, digest))
+        now(store.contents.link(PLACES[0], digest, Kind.BLOB))
+        for kind in Kind:
+            served = now(read(now(store.contents.open(place, digest, kind))))
+            assert served in (None, data)
+            found += served is not None
+    return found
+
+
+def finish(root: Path, first: int) -> int:
+    """Finishes blobs that have arrived, as a growing file is; how many could be linked then."""
+    store, linked = Stocked(root), 0
+    for number in range(first, first + ROUNDS):
+        data = DATAS[number % 4]
+        arrived = root / f"arrived-{first}"
+        arrived.write_bytes(data)
+        files.place(arrived, root / layout.data(Digest.of(data)))
+        linked += now(store.contents.link(PLACES[number % 3], Digest.of(data), Kind.BLOB))
+    return linked
+
+
+def evict(root: Path) -> int:
+    """Evicts all that is there; how many contents."""
+    walk = Walk(root, Stocked(root).clock.seconds() + HOUR, lambda: None)
+    walk.count()
+    return len(walk.evict(EVERYTHING).contents)
+
+
+def test_together(tmp_path: Path) -> None:
+    """Nothing wrong is served, nobody fails, and after a last eviction nothing is left."""
+    finished = Event()
+
+    def evict_meanwhile() -> int:
+        evicted = 0
+        while not finished.is_set():
+            evicted += evict(tmp_path)
+        return evicted
+
+    with ThreadPoolExecutor(5) as pool:
+        works: list[Callable[[Path, int], int]] = [keep, keep, finish, finish]
+        evicting = pool.submit(evict_meanwhile)
+        working = [pool.submit(work, tmp_path, first) for first, work in enumerate(works)]
+        try:
+            results = [each.result() for each in working]
+        finally:
+            finished.set()
+        assert evicting.result() > 0
+    assert all(results)
+    evict(tmp_path)
+    assert {path.name for path in tmp_path.glob("docker/registry/v2/*/*")} == set()
+    assert list((tmp_path / layout.WRITING).iterdir()) == []

@@ -1,0 +1,430 @@
+"""An upstream that does what the test says, a source for each reader of it, and clients that read."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TypeVar
+
+from attrs import evolve
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IConsumer, IProducer, IPushProducer
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from dockmirror.interfaces import Answer, IContent, IContents, IGrowth, IOpened, ISource, Kind
+from dockmirror.oci.descriptor import Descriptor
+from dockmirror.oci.digest import Digest
+from dockmirror.oci.errors import RangeInvalid, RegistryError, Unreachable
+from dockmirror.oci.ranges import ContentRange
+from dockmirror.oci.reference import Repository
+from dockmirror.store.growing import Growths
+
+T = TypeVar("T")
+PIECE = 50_000
+REGISTRY = "docker.io"
+BUSYBOX = Repository("docker.io/library/busybox")
+
+
+class Upstream:
+    """Has one blob, and sends of it what it is told to.
+
+    :ivar opens: the offsets that were asked for.
+    :ivar checks: how often it was asked whether it would.
+    :ivar sent: how many bytes left it.
+    :ivar bodies: what was begun, in order.
+    :ivar size: what it says of the blob's size.
+    :ivar rest_size: what it says of it when it is asked for a range; None where it is the same.
+    :ivar down: whether it gives no answer.
+    :ivar ranges: whether it answers a range with one; else with the whole.
+    :ivar shift: by how much the ranges that it sends are not those asked for.
+    :ivar unsatisfied: whether it answers a range with 416.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.size: int | None = len(data)
+        self.opens: list[int] = []
+        self.checks = 0
+        self.sent = 0
+        self.bodies: list[Body] = []
+        self.rest_size: int | None = None
+        self.down = False
+        self.ranges = True
+        self.shift = 0
+        self.unsatisfied = False
+        self.opening: Deferred[None] | None = None
+
+    @property
+    def body(self) -> Body:
+        """The one that was begun last."""
+        return self.bodies[-1]
+
+    @property
+    def running(self) -> Body | None:
+        """The one that can go on."""
+        return self.bodies[-1] if self.bodies and not self.bodies[-1].over else None
+
+    async def open(self, offset: int) -> Answer:
+        """What a source is answered."""
+        self.opens.append(offset)
+        if self.opening is not None:
+            await self.opening
+        if self.down:
+            raise Unreachable("the upstream is down")
+        if offset and self.unsatisfied:
+            raise RangeInvalid(content_size=self.size)
+        if not offset or not self.ranges:
+            return Answer(self._body(0, self.size))
+        size = self.rest_size or self.size
+        part = ContentRange(offset + self.shift, (size or len(self.data)) - 1, size)
+        return Answer(self._body(offset + self.shift, part.length), 206, content_range=part)
+
+    def _body(self, offset: int, length: int | None) -> Body:
+        self.bodies.append(Body(self, offset, Descriptor("application/octet-stream", None, length)))
+        return self.bodies[-1]
+
+
+@implementer(IContent, IPushProducer)
+class Body:
+    """A body that is sent piece by piece."""
+
+    def __init__(self, upstream: Upstream, offset: int, descriptor: Descriptor) -> None:
+        self.descriptor = descriptor
+        self.offset = offset
+        self.discarded = False
+        self.cancelled = False
+        self.paused = False
+        self._upstream = upstream
+        self._consumer: IConsumer | None = None
+        self._done: Deferred[None] = Deferred(lambda _: self._cancel())
+
+    @property
+    def over(self) -> bool:
+        """Whether it can not go on."""
+        return self.discarded or self.cancelled or self._done.called or self._consumer is None
+
+    def deliver(self, consumer: IConsumer) -> Deferred[None]:
+        """See ``IContent``."""
+        self._consumer = consumer
+        consumer.registerProducer(self, True)
+        return self._done
+
+    def discard(self) -> None:
+        """See ``IContent``."""
+        self.discarded = True
+
+    def send(self, count: int | None = None) -> Body:
+        """Sends so many bytes more, or all."""
+        data = self._upstream.data
+        end = len(data) if count is None else min(len(data), self.offset + count)
+        return self.send_these(data[self.offset : end])
+
+    def send_these(self, data: bytes) -> Body:
+        """Sends any bytes."""
+        assert self._consumer is not None
+        for start in range(0, len(data), PIECE):
+            piece = data[start : start + PIECE]
+            if not self.over:
+                self.offset += len(piece)
+                self._upstream.sent += len(piece)
+                self._consumer.write(piece)
+        return self
+
+    def end(self) -> None:
+        """There is no more."""
+        if not self.over:
+            self._unregister()
+            self._done.callback(None)
+
+    def finish(self) -> None:
+        """Sends the rest and ends."""
+        self.send().end()
+
+    def break_off(self) -> None:
+        """The connection is lost."""
+        self._unregister()
+        self._done.errback(Unreachable("the upstream broke off"))
+
+    def _cancel(self) -> None:
+        self.cancelled = True
+        self._unregister()
+
+    def _unregister(self) -> None:
+        assert self._consumer is not None
+        self._consumer.unregisterProducer()
+
+    def pauseProducing(self) -> None:
+        """See ``IPushProducer``."""
+        self.paused = True
+
+    def resumeProducing(self) -> None:
+        """See ``IPushProducer``."""
+        self.paused = False
+
+    def stopProducing(self) -> None:
+        """See ``IPushProducer``."""
+
+
+@implementer(ISource)
+class Source:
+    """One reader's way to an upstream; refused with the error, where there is one."""
+
+    def __init__(self, upstream: Upstream, refusal: RegistryError | None = None) -> None:
+        self.refusal = refusal
+        self.opens = 0
+        self.checks = 0
+        self._upstream = upstream
+
+    async def open(self, offset: int) -> Answer:
+        """See ``ISource``."""
+        self.opens += 1
+        self._refuse()
+        return await self._upstream.open(offset)
+
+    async def check(self) -> None:
+        """See ``ISource``."""
+        self.checks += 1
+        self._upstream.checks += 1
+        self._refuse()
+
+    def _refuse(self) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+
+
+@implementer(IConsumer)
+class Client:
+    """Takes what it is sent, and pauses when the test says so, or after each piece.
+
+    :ivar outcome: None while it reads; then True, or the error.
+    """
+
+    def __init__(self, picky: bool = False) -> None:
+        self._received = bytearray()
+        self.pieces: list[int] = []
+        self.outcome: object = None
+        self.producer: IPushProducer | None = None
+        self.paused = False
+        self.written_while_paused = 0
+        self._picky = picky
+        self._delivery: Deferred[None] | None = None
+
+    @property
+    def received(self) -> bytes:
+        """All that was written."""
+        return bytes(self._received)
+
+    def read(self, growth: IGrowth, descriptor: Descriptor, part: ContentRange | None = None) -> Client:
+        """Begins to read."""
+        self._delivery = growth.content(descriptor, part).deliver(self)
+        self._delivery.addCallbacks(lambda _: self._end(True), lambda failure: self._end(failure.value))
+        return self
+
+    def leave(self) -> None:
+        """Goes away."""
+        assert self._delivery is not None
+        self._delivery.cancel()
+
+    def pause(self) -> None:
+        """Takes nothing for a while."""
+        self.paused = True
+        if self.producer is not None:
+            self.producer.pauseProducing()
+
+    def resume(self) -> None:
+        """Takes more."""
+        self.paused = False
+        if self.producer is not None:
+            self.producer.resumeProducing()
+
+    def registerProducer(self, producer: IProducer, streaming: bool) -> None:
+        """See ``IConsumer``."""
+        assert streaming
+        assert self.producer is None
+        self.producer = IPushProducer(producer)
+
+    def unregisterProducer(self) -> None:
+        """See ``IConsumer``."""
+        assert self.producer is not None
+        self.producer = None
+
+    def write(self, data: bytes) -> None:
+        """See ``IConsumer``."""
+        assert self.outcome is None
+        self.written_while_paused += self.paused
+        self._received += data
+        self.pieces.append(len(data))
+        if self._picky:
+            self.pause()
+
+    def _end(self, outcome: object) -> None:
+        assert self.producer is None
+        self.outcome = outcome
+
+
+@implementer(IContents)
+class Contents:
+    """Notes what is linked; blobs are held where the layout says."""
+
+    def __init__(self, root: Path) -> None:
+        self.links: list[tuple[Repository, Digest, Kind]] = []
+        self.full = False
+        self._root = root
+
+    async def open(self, repository: Repository, digest: Digest, kind: Kind) -> IOpened | None:
+        """See ``IContents``."""
+        raise NotImplementedError
+
+    async def holds(self, digest: Digest) -> bool:
+        """See ``IContents``."""
+        return (
+            self._root / "docker/registry/v2/blobs/sha256" / digest.hex[:2] / digest.hex / "data"
+        ).exists()
+
+    async def link(self, repository: Repository, digest: Digest, kind: Kind) -> bool:
+        """See ``IContents``."""
+        if self.full:
+            raise OSError("no space left")
+        held = await self.holds(digest)
+        if held:
+            self.links.append((repository, digest, kind))
+        return held
+
+    async def add(self, repository: Repository, digest: Digest, kind: Kind, data: bytes) -> None:
+        """See ``IContents``."""
+        raise NotImplementedError
+
+
+class Joining:
+    """One reader's join, and what came of it."""
+
+    def __init__(self, joining: Deferred[IGrowth]) -> None:
+        self._then: Callable[[IGrowth], object] | None = None
+        self.growth: IGrowth | None = None
+        self.error: BaseException | None = None
+        self._joining = joining
+        joining.addCallbacks(self._joined, self._failed)
+
+    def once(self, then: Callable[[IGrowth], object]) -> None:
+        """Does this as soon as the reader was let in."""
+        self._then = then
+        if self.growth is not None:
+            then(self.growth)
+
+    def cancel(self) -> None:
+        """The client leaves before it was let in."""
+        self._joining.cancel()
+
+    def _joined(self, growth: IGrowth) -> None:
+        self.growth = growth
+        if self._then is not None:
+            self._then(growth)
+
+    def _failed(self, failure: Failure) -> None:
+        self.error = failure.value
+
+
+class Mirror:
+    """One process's growths on a directory.
+
+    :param opened: which descriptor was opened by which of several.
+    """
+
+    def __init__(
+        self, root: Path, data: bytes, finish: int = 0, opened: dict[int, Mirror] | None = None
+    ) -> None:
+        self._opened: dict[int, Mirror] = {} if opened is None else opened
+        self.clock = Clock()
+        self.digest = Digest.of(data)
+        self.root = root
+        self.contents = Contents(root)
+        self.growths = Growths(root, self.contents, self.clock, self._in_thread, self._grown, finish)
+        self.grown = 0
+        self._held: Deferred[None] | None = None
+        self.descriptor = Descriptor("application/octet-stream", self.digest, len(data))
+
+    def hold_threads(self) -> Deferred[None]:
+        """What threads are asked from now on waits for this."""
+        self._held = Deferred()
+        return self._held
+
+    def _grown(self, size: int) -> None:
+        self.grown += size
+
+    async def _in_thread(self, call: Callable[[], T], /) -> T:
+        if self._held is not None:
+            held, self._held = self._held, None
+            await held
+        before = open_files(self.root)
+        outcome = call()
+        self._opened.update((file, self) for file, _ in set(open_files(self.root)) - set(before))
+        return outcome
+
+    @property
+    def part(self) -> Path:
+        """The growing file."""
+        return self.root / "dockmirror/growing" / REGISTRY / f"sha256-{self.digest.hex}"
+
+    @property
+    def blob(self) -> Path:
+        """The finished one."""
+        return blob_path(self.root, self.digest)
+
+    @property
+    def growing(self) -> bool:
+        """Whether anybody fetches the blob."""
+        return self.growths.growing(REGISTRY, self.digest)
+
+    def join(self, source: ISource, repository: Repository = BUSYBOX, registry: str = REGISTRY) -> Joining:
+        """Begins to join."""
+        joining = self.growths.join(registry, repository, self.digest, source)
+        return Joining(Deferred.fromCoroutine(joining))
+
+    def enter(self, source: ISource, repository: Repository = BUSYBOX) -> IGrowth:
+        """A reader's place, which must be had at once."""
+        joining = self.join(source, repository)
+        assert joining.growth is not None, joining.error
+        return joining.growth
+
+    def read(self, source: ISource, part: ContentRange | None = None, client: Client | None = None) -> Client:
+        """A client that reads."""
+        descriptor = evolve(self.descriptor, size=part.length) if part else self.descriptor
+        return (client or Client()).read(self.enter(source), descriptor, part)
+
+    def kill(self) -> None:
+        """What the kernel does then: its locks are dropped.  It must not be given a turn after that."""
+        for file, _ in open_files(self.root):
+            if self._opened[file] is self:
+                fcntl.flock(file, fcntl.LOCK_UN)
+
+    def turn(self, seconds: float = 0.0, times: int = 1) -> None:
+        """Lets time pass."""
+        for _ in range(times):
+            self.clock.advance(seconds)
+
+
+def blob_path(root: Path, digest: Digest) -> Path:
+    """Where distribution has a blob."""
+    return root / "docker/registry/v2/blobs/sha256" / digest.hex[:2] / digest.hex / "data"
+
+
+@contextmanager
+def all_closed(root: Path) -> Iterator[None]:
+    """Checks that no file below the root is left open."""
+    assert open_files(root) == []
+    yield
+    assert open_files(root) == []
+
+
+def open_files(root: Path) -> list[tuple[int, str]]:
+    """What this process has open there, deleted or not."""
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):
+            found.append((int(name), os.readlink(f"/proc/self/fd/{name}")))
+    return [(file, path) for file, path in found if path.startswith(str(root))]
