@@ -175,14 +175,14 @@ class ISource(Interface):
 class IGrowth(Interface):
     """A blob on its way in, or just arrived, as one reader has it.  Read once, or left."""
 
-    size: int = Attribute("Bytes of the whole blob.")
+    size: int | None = Attribute("Bytes of the whole blob; None where the upstream does not tell.")
     joined: bool = Attribute("Whether somebody else's fetch is read.")
 
     def content(descriptor: Descriptor, part: ContentRange | None) -> IContent:
         """The blob, or a part of it, as it arrives; the last 64 KiB of the blob wait for its digest."""
 
-    def wait_for(part: ContentRange) -> int:
-        """How many bytes have still to arrive before the part begins."""
+    def seconds_until(part: ContentRange) -> float:
+        """How long the part will take to come at the pace so far; infinite where there is none yet."""
 
     def leave() -> None:
         """This reader does not want it any more."""
@@ -197,10 +197,10 @@ class IGrowths(Interface):
     async def join(registry: str, repository: Repository, digest: Digest, source: ISource) -> IGrowth:
         """A reader's place at a growing blob, which this begins to fetch where nobody does.
 
-        Fires as soon as the size is known.  Where somebody else's fetch is joined, ``source.check``
-        decides first, unless that repository has given this reader's credentials the blob already: the
-        caller knows, and gives a source whose check asks nobody.  When the blob is whole and verified it
-        is linked to ``repository`` (the store's name of it).
+        Fires as soon as the upstream has told the size, or not.  Where somebody else's fetch is joined,
+        ``source.check`` decides first, unless that repository has given this reader's credentials the
+        blob already: the caller knows, and gives a source whose check asks nobody.  When the blob is
+        whole and verified it is linked to ``repository`` (the store's name of it).
 
         :raises RegistryError: as this reader's source was refused; ``Corrupt`` when the upstream's bytes
             are not the blob, and for a while after.

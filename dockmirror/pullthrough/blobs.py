@@ -1,0 +1,154 @@
+"""Blobs: served where they are held, joined where they are on their way, fetched and kept otherwise."""
+
+from __future__ import annotations
+
+from attrs import evolve
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from ..content.held import absent
+from ..interfaces import Answer, IContents, IGrowth, IGrowths, IOpened, IRegistry, Kind
+from ..oci.descriptor import Descriptor
+from ..oci.errors import RangeInvalid, RegistryError
+from ..oci.etag import matches
+from ..oci.ranges import ContentRange, Range
+from ..oci.reference import Repository
+from ..oci.request import Blob, Request
+from .asking import Asking
+from .checks import Checks, Source
+from .held import Told, held_answer
+
+LONG = 5.0
+"""Seconds that a range may have to wait for a growing blob; what would take longer is passed through."""
+_TYPE = "application/octet-stream"
+
+_log = Logger()
+
+
+class Blobs:
+    """The blobs of one registry.
+
+    :param registry: its name in the store.
+    :param relay: what passes a blob through without keeping it.
+    """
+
+    def __init__(
+        self,
+        registry: str,
+        asking: Asking,
+        relay: IRegistry,
+        contents: IContents,
+        growths: IGrowths,
+        clock: IReactorTime,
+    ) -> None:
+        self._registry = registry
+        self._asking = asking
+        self._relay = relay
+        self._contents = contents
+        self._growths = growths
+        self._checks = Checks(asking, clock)
+
+    async def fetch(self, request: Request, target: Blob) -> Answer:
+        """See ``IRegistry``."""
+        place = Repository(f"{self._registry}/{target.repository}")
+        hit = await self._hit(request, target, place)
+        if hit is not None:
+            return hit
+        if matches(request.if_none_match, target.digest):
+            return await self._unchanged(request, target)
+        if request.head or not self._may_join(request, target):
+            return await self._passed(request)
+        return await self._grown(request, target, place)
+
+    def _may_join(self, request: Request, target: Blob) -> bool:
+        """Whether this is for a growing blob: all of it begins one, one range only joins it."""
+        if request.range is None or request.range == Range.since(0):
+            return True
+        return request.range.only is not None and self._growths.growing(self._registry, target.digest)
+
+    async def _hit(self, request: Request, target: Blob, place: Repository) -> Answer | None:
+        """What is held, if this client may have it.
+
+        Where the repository is not linked to it, or the client's right is not known, the upstream says.
+        """
+        opened, told = None, await self._told(request)
+        if await self._asking.entitled(request):
+            opened = await self._contents.open(place, target.digest, Kind.BLOB)
+        if opened is None and await self._contents.holds(target.digest):
+            given = await self._checked_or_stale(request, target)
+            told = await self._told(request)
+            opened = await self._opened(place, target, given)
+        if opened is None:
+            return None
+        return held_answer(request, opened, Descriptor(_TYPE, target.digest, opened.size), told)
+
+    async def _told(self, request: Request) -> Told:
+        return Told(immutable=await self._asking.is_for_everybody(request))
+
+    async def _opened(self, place: Repository, target: Blob, given: bool) -> IOpened | None:
+        """What is held, linked to the repository where the upstream gives it from there."""
+        opened = await self._contents.open(place, target.digest, Kind.BLOB)
+        if opened is None and given and await self._contents.link(place, target.digest, Kind.BLOB):
+            opened = await self._contents.open(place, target.digest, Kind.BLOB)
+        return opened
+
+    async def _checked_or_stale(self, request: Request, target: Blob) -> bool:
+        """False where the upstream cannot say, and what the repository is linked to may be served."""
+        covered = not await self._asking.entitled(request) and await self._asking.covered(request)
+        try:
+            await self._checks.check(request, target, can_answer=covered)
+        except RegistryError as error:
+            if not self._asking.stands_in(error) or not await self._asking.may_be_given_stale(request):
+                raise
+            return False
+        return True
+
+    async def _unchanged(self, request: Request, target: Blob) -> Answer:
+        """For one who has it already: nothing is fetched for that."""
+        await self._checks.check(request, target)
+        return Answer(absent(Descriptor(_TYPE, target.digest)), 304, headers=Told("fwd=miss").headers())
+
+    async def _passed(self, request: Request) -> Answer:
+        answer = await self._relay.fetch(request)
+        return evolve(answer, headers=(*answer.headers, *Told("fwd=miss").headers()))
+
+    async def _grown(self, request: Request, target: Blob, place: Repository) -> Answer:
+        """The blob as it arrives."""
+        told = await self._told(request)
+        source = Source(request, target, self._asking, self._checks)
+        try:
+            growth = await self._growths.join(self._registry, place, target.digest, source)
+        except OSError as error:
+            _log.error("the store takes nothing: {error}", error=str(error))
+            return await self._passed(request)
+        descriptor = Descriptor(_TYPE, target.digest, growth.size)
+        told = evolve(told, cache="fwd=miss; collapsed" if growth.joined else "fwd=miss; stored")
+        if request.range is None:
+            return Answer(growth.content(descriptor, None), headers=told.headers())
+        return await self._grown_part(request, request.range, growth, descriptor, told)
+
+    async def _grown_part(
+        self, request: Request, wanted: Range, growth: IGrowth, descriptor: Descriptor, told: Told
+    ) -> Answer:
+        try:
+            part = _part(wanted, growth)
+        except RangeInvalid:
+            growth.leave()
+            raise
+        if part is None:
+            growth.leave()
+            return await self._passed(request)
+        content = growth.content(evolve(descriptor, size=part.length), part)
+        return Answer(content, 206, content_range=part, headers=told.headers())
+
+
+def _part(wanted: Range, growth: IGrowth) -> ContentRange | None:
+    """The part of a growing blob; None where its size is not known, or its beginning is far.
+
+    :raises RangeInvalid: when there is no such part.
+    """
+    if growth.size is None:
+        return None
+    (part,) = wanted.resolve(growth.size)
+    beginning = ContentRange(part.first, part.first, part.size)
+    return part if part.first == 0 or growth.seconds_until(beginning) <= LONG else None

@@ -1,0 +1,81 @@
+"""Whether a client may be given a blob that others were given."""
+
+from __future__ import annotations
+
+from attrs import evolve
+from twisted.internet.interfaces import IReactorTime
+from zope.interface import implementer
+
+from ..interfaces import Answer, ISource
+from ..joined import Joined
+from ..oci.errors import RegistryError
+from ..oci.ranges import Range
+from ..oci.request import Blob, Request
+from .asking import Asking
+from .notes import Notes
+from .permission import GRANTED
+
+_MOST = 10_000
+
+
+class Checks:
+    """Asks the upstream, unless it has said so already; the same question is asked once at a time."""
+
+    def __init__(self, asking: Asking, clock: IReactorTime) -> None:
+        self._asking = asking
+        self._given: Notes[Blob, bool] = Notes(clock, _MOST)
+        self._joined: Joined[Request, None] = Joined()
+
+    async def check(self, request: Request, target: Blob, can_answer: bool = False) -> None:
+        """Where the client may pull from the repository, it is enough that anybody was given the blob there.
+
+        What is given to everybody is given to this client, too; otherwise its own credentials decide.
+
+        :param can_answer: whether the store can answer if the upstream does not.
+        :raises RegistryError: when the client may not have it, or the upstream does not say.
+        """
+        if await self._asking.entitled(request) and self._given.get(target):
+            return
+        if request.credentials is None or not await self._for_everybody(request, target, can_answer):
+            await self._ask(request, target, can_answer)
+
+    def given(self, target: Blob) -> None:
+        """The upstream gives it from this repository."""
+        self._given.put(target, True, GRANTED)
+
+    async def _for_everybody(self, request: Request, target: Blob, can_answer: bool) -> bool:
+        """Whether the blob, too, of a public repository is given to everybody."""
+        if not await self._asking.is_public(request):
+            return False
+        try:
+            await self._ask(evolve(request, credentials=None), target, can_answer)
+        except RegistryError:
+            return False
+        return True
+
+    async def _ask(self, request: Request, target: Blob, can_answer: bool) -> None:
+        asked = Request(target, credentials=request.credentials)
+        await self._joined.get(asked, lambda: self._asking.check(asked, can_answer))
+        self.given(target)
+
+
+@implementer(ISource)
+class Source:
+    """How one client's request would fetch the blob: with its path and its credentials."""
+
+    def __init__(self, request: Request, target: Blob, asking: Asking, checks: Checks) -> None:
+        self._request = evolve(request, range=None, if_none_match=None, head=False)
+        self._target = target
+        self._asking = asking
+        self._checks = checks
+
+    async def open(self, offset: int) -> Answer:
+        """See ``ISource``."""
+        wanted = Range.since(offset) if offset else None
+        answer = await self._asking.ask(evolve(self._request, range=wanted))
+        self._checks.given(self._target)
+        return answer
+
+    async def check(self) -> None:
+        """See ``ISource``."""
+        await self._checks.check(self._request, self._target)

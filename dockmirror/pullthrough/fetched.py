@@ -1,0 +1,83 @@
+"""Manifests on their way from the upstream: asked for once for all who want them, and kept."""
+
+from __future__ import annotations
+
+from attrs import evolve
+from twisted.internet.interfaces import IReactorTime
+
+from ..content.held import BytesContent, collect
+from ..interfaces import Answer, IContents, ITags, Kind
+from ..joined import Joined
+from ..oci.digest import Digest
+from ..oci.media import EVERYTHING
+from ..oci.reference import Repository, Tag
+from ..oci.request import Request
+from .asking import Asking
+from .held import Told
+from .kept import LIMIT, KeptManifests
+from .notes import Notes
+
+NAMED = 60.0
+"""Seconds for which it counts as confirmed what a HEAD told that a tag names."""
+_MOST = 10_000
+
+
+class FetchedManifests:
+    """Asks with the full list of media types, so that what comes serves everybody."""
+
+    def __init__(
+        self, asking: Asking, contents: IContents, kept: KeptManifests, tags: ITags, clock: IReactorTime
+    ) -> None:
+        self._asking = asking
+        self._contents = contents
+        self._kept = kept
+        self._tags = tags
+        self._named: Notes[tuple[Repository, Digest], tuple[Tag, ...]] = Notes(clock, _MOST)
+        self._joined: Joined[Request, Answer] = Joined()
+
+    async def get(
+        self, request: Request, place: Repository, tag: Tag | None, can_answer: bool = False
+    ) -> Answer:
+        """The upstream's answer, unconditional; of its content, bytes in memory, many may be given a copy.
+
+        :param tag: by which it is asked for.
+        :param can_answer: whether the store can answer instead.
+        """
+        asked = evolve(request, accept=EVERYTHING, if_none_match=None)
+        return await self._joined.get(asked, lambda: self._ask(asked, place, tag, can_answer))
+
+    async def _ask(self, asked: Request, place: Repository, tag: Tag | None, can_answer: bool) -> Answer:
+        answer = await self._asking.ask(asked, can_answer)
+        told = Told("fwd=miss", immutable=tag is None and await self._asking.is_for_everybody(asked))
+        if asked.head:
+            await self._name(place, tag, answer.content.descriptor.digest)
+        else:
+            data = await collect(answer.content, LIMIT)
+            content = BytesContent(data, evolve(answer.content.descriptor, size=len(data)))
+            answer = evolve(answer, content=content)
+            if await self._keep(place, tag, content):
+                told = evolve(told, cache="fwd=miss; stored")
+        return evolve(answer, headers=(*answer.headers, *told.headers()))
+
+    async def _name(self, place: Repository, tag: Tag | None, digest: Digest | None) -> None:
+        """A HEAD told what the tag names: clients ask for that by its digest next.
+
+        The tag is noted when that manifest is held.
+        """
+        if tag is None or digest is None:
+            return
+        if await self._contents.link(place, digest, Kind.MANIFEST):
+            await self._tags.put(place, tag, digest)
+        else:
+            named = self._named.get((place, digest)) or ()
+            self._named.put((place, digest), (*named, tag), NAMED)
+
+    async def _keep(self, place: Repository, tag: Tag | None, content: BytesContent) -> bool:
+        digest = await self._kept.keep(place, content)
+        if digest is None:
+            return False
+        named = self._named.get((place, digest)) or ()
+        self._named.drop((place, digest))
+        for each in {*named, *(() if tag is None else (tag,))}:
+            await self._tags.put(place, each, digest)
+        return True

@@ -1,0 +1,149 @@
+"""``/v2/`` and the token dance, answered from what is known where that is enough."""
+
+from __future__ import annotations
+
+import json
+
+from attrs import evolve, frozen
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+
+from ..content.held import collect, json_content
+from ..interfaces import Answer, IDocuments
+from ..joined import Joined
+from ..oci.challenge import Challenge
+from ..oci.credentials import Credentials
+from ..oci.errors import NameInvalid, RegistryError, Unauthorized
+from ..oci.reference import Repository
+from ..oci.request import Ping, Request
+from ..oci.scope import Scope
+from ..oci.token import MARKER_ANSWER, Token, TokenRequest
+from .asking import Asking
+from .held import Told, bypassed
+from .resting import is_outage
+
+ANEW = 300.0
+"""Seconds after which what ``/v2/`` said is asked for again, behind the back of who asks."""
+BELIEVED = 7 * 24 * 3600.0
+"""Seconds after which it is not believed any more, unless the upstream cannot be asked."""
+_TOKEN_LIMIT = 64 * 1024
+
+
+@frozen
+class _Known:
+    """What an anonymous ``/v2/`` said, at a time in seconds since the epoch: its challenges, or none."""
+
+    at: float
+    challenges: tuple[Challenge, ...]
+
+    @classmethod
+    def read(cls, document: bytes | None) -> _Known | None:
+        try:
+            at, challenges = json.loads(document or b"null")
+            return cls(float(at), tuple(Challenge(scheme, dict(told)) for scheme, told in challenges))
+        except (ValueError, TypeError):
+            return None
+
+    def write(self) -> bytes:
+        return json.dumps([self.at, [[c.scheme, dict(c.parameters)] for c in self.challenges]]).encode()
+
+    def answer(self) -> Answer:
+        """:raises Unauthorized: where the upstream challenged."""
+        if self.challenges:
+            raise Unauthorized(challenges=self.challenges)
+        return Answer(json_content(b"{}"), headers=Told().headers())
+
+
+_NOTHING = _Known(0.0, (Challenge("Bearer"),))
+"""What a client is told of an upstream that never answered: then the token dance says what it says."""
+
+
+class Handshake:
+    """The handshake with one upstream, kept over a restart.
+
+    :param entry: the upstream's name.
+    """
+
+    def __init__(self, entry: str, asking: Asking, documents: IDocuments, clock: IReactorTime) -> None:
+        self._name = f"handshake/{entry}"
+        self._asking = asking
+        self._documents = documents
+        self._clock = clock
+        self._known: _Known | None = None
+        self._joined: Joined[None, _Known] = Joined()
+
+    async def ping(self, request: Request) -> Answer:
+        """See ``IRegistry.fetch``; with credentials it is their check, and always forwarded.
+
+        Nobody waits for an upstream that has ever answered: dockerd gives up after 15 s, without a word.
+        """
+        if request.credentials is not None:
+            return bypassed(await self._asking.ask(request))
+        known = self._known = self._known or _Known.read(await self._documents.read(self._name))
+        age = self._clock.seconds() - known.at if known else 0.0
+        if known is None or not 0 <= age < BELIEVED:
+            return (await self._learnt_or(known or _NOTHING)).answer()
+        if age >= ANEW:
+            learning = Deferred.fromCoroutine(self._learnt_or(known))
+            learning.addErrback(lambda failure: failure.trap(RegistryError))
+        return known.answer()
+
+    async def _learnt_or(self, otherwise: _Known) -> _Known:
+        try:
+            return await self._joined.get(None, self._learnt)
+        except RegistryError as error:
+            if not is_outage(error):
+                raise
+            return otherwise
+
+    async def _learnt(self) -> _Known:
+        challenges: tuple[Challenge, ...] = ()
+        try:
+            answer = await self._asking.ask(Request(Ping()), can_answer=self._known is not None)
+            answer.content.discard()
+        except Unauthorized as refused:
+            challenges = refused.challenges
+        known = self._known = _Known(self._clock.seconds(), challenges)
+        await self._documents.write(self._name, known.write())
+        return known
+
+    async def token(self, request: TokenRequest) -> Answer:
+        """See ``IRegistry.token``.
+
+        An anonymous client that wants to pull what is known to be public is given the marker that stands
+        for no credentials, and no token service is asked: so warm pulls stay in the building, and go on
+        during an outage.
+        """
+        if request.is_anonymous and await self._is_public(request.scopes):
+            return _marker("hit")
+        covered = request.is_anonymous and await self._is_public(request.scopes, unasked=True)
+        try:
+            answer = await self._asking.token(request, can_answer=covered)
+        except RegistryError as error:
+            if covered and is_outage(error):
+                return _marker("fwd=stale; detail=upstream")
+            raise
+        return await self._noted(answer)
+
+    async def _is_public(self, scopes: tuple[Scope, ...], unasked: bool = False) -> bool:
+        for scope in scopes:
+            if not scope.is_repository or scope.actions != ("pull",):
+                return False
+            try:
+                repository = Repository.parse(scope.name)
+            except NameInvalid:
+                return False
+            if not await self._asking.public.known(repository, unasked):
+                return False
+        return bool(scopes)
+
+    async def _noted(self, answer: Answer) -> Answer:
+        """The answer, once it is noted how long the token in it lives."""
+        body = await collect(answer.content, _TOKEN_LIMIT)
+        token = Token.parse(body)
+        self._asking.grants.ends(Credentials.bearer(token.value), token.expires_in)
+        return bypassed(evolve(answer, content=json_content(body)))
+
+
+def _marker(cache: str) -> Answer:
+    return Answer(json_content(MARKER_ANSWER), headers=Told(cache).headers())

@@ -1,0 +1,89 @@
+"""The manifests that are held, and whether they are of use without the upstream."""
+
+from __future__ import annotations
+
+from attrs import frozen
+from twisted.logger import Logger
+
+from ..content.held import BytesContent, collect
+from ..interfaces import IContents, Kind
+from ..oci.descriptor import Descriptor
+from ..oci.digest import Digest
+from ..oci.media import Parts, parse_parts
+from ..oci.reference import Repository
+from .held import whole
+
+LIMIT = 4 * 1024 * 1024
+"""Bytes; clients take no larger manifest either."""
+
+_log = Logger()
+
+
+@frozen
+class Held:
+    """A manifest that is held, and what it needs to be of use."""
+
+    data: bytes
+    digest: Digest
+    parts: Parts
+
+
+class KeptManifests:
+    """Manifests in the store, byte for byte; their media type is the one that they say themselves."""
+
+    def __init__(self, contents: IContents) -> None:
+        self._contents = contents
+
+    async def get(self, place: Repository, digest: Digest) -> Held | None:
+        """The manifest, where the repository is linked to it."""
+        opened = await self._contents.open(place, digest, Kind.MANIFEST)
+        if opened is None:
+            return None
+        content = opened.content(Descriptor(None, digest, opened.size), whole(opened.size))
+        data = await collect(content, LIMIT)
+        parts = parse_parts(data)
+        return Held(data, digest, parts) if parts else None
+
+    async def keep(self, place: Repository, content: BytesContent) -> Digest | None:
+        """The digest of a manifest, where it could be kept.
+
+        Not kept is one that says of itself another kind than the upstream does, and one whose digest is
+        not that of all its bytes (schema 1): what is kept under a digest is served to others by it.
+        """
+        digest = content.descriptor.digest
+        if digest is None or not digest.matches(content.data):
+            return None
+        parts = parse_parts(content.data)
+        if parts is None or parts.media_type != kind_of(content.descriptor):
+            return None
+        try:
+            await self._contents.add(place, digest, Kind.MANIFEST, content.data)
+        except OSError as error:
+            _log.error("the store takes nothing: {error}", error=str(error))
+            return None
+        return digest
+
+    async def is_whole(self, place: Repository, held: Held) -> bool:
+        """Whether a client that is given this can be given all that it will ask for next.
+
+        Of an index that is one of its manifests at least: nobody pulls all platforms.
+        """
+        for digest in held.parts.blobs:
+            if not await self._has(place, digest):
+                return False
+        for digest in held.parts.manifests:
+            child = await self.get(place, digest)
+            if child is not None and await self.is_whole(place, child):
+                return True
+        return not held.parts.manifests
+
+    async def _has(self, place: Repository, digest: Digest) -> bool:
+        opened = await self._contents.open(place, digest, Kind.BLOB)
+        if opened is not None:
+            opened.close()
+        return opened is not None
+
+
+def kind_of(descriptor: Descriptor) -> str:
+    """The media type without its parameters."""
+    return (descriptor.media_type or "").partition(";")[0].strip()

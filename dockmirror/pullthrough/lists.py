@@ -1,0 +1,112 @@
+"""Tags and referrers: remembered for a while with their query, and for when the upstream is down."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from attrs import evolve, frozen
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from ..content.copied import Copied
+from ..content.held import BytesContent
+from ..interfaces import Answer, IDocuments
+from ..oci.descriptor import Descriptor
+from ..oci.errors import RegistryError
+from ..oci.request import Referrers, Request, Tags
+from .asking import Asking
+from .held import STALE, Told
+from .resting import is_outage
+
+LIMIT = 4 * 1024 * 1024
+"""Bytes; a longer list is passed on and not remembered."""
+
+_log = Logger()
+
+
+@frozen
+class _Listed:
+    """A list as it was given.
+
+    :ivar at: seconds since the epoch.
+    """
+
+    at: float
+    media_type: str | None
+    next_page: tuple[tuple[str, str], ...] | None
+    body: str
+
+    @classmethod
+    def read(cls, document: bytes | None) -> _Listed | None:
+        try:
+            at, media_type, next_page, body = json.loads(document or b"null")
+            pages = None if next_page is None else tuple((key, value) for key, value in next_page)
+            return cls(float(at), media_type, pages, body)
+        except (ValueError, TypeError):
+            return None
+
+    def write(self) -> bytes:
+        return json.dumps([self.at, self.media_type, self.next_page, self.body]).encode()
+
+    def answer(self, told: Told) -> Answer:
+        data = self.body.encode()
+        content = BytesContent(data, Descriptor(self.media_type, None, len(data)))
+        return Answer(content, next_page=self.next_page, headers=told.headers())
+
+
+class Lists:
+    """The lists of one registry's repositories.
+
+    :param entry: the upstream's name.
+    :param tag_ttl: seconds for which a list is believed without asking, where it is public.
+    """
+
+    def __init__(
+        self, entry: str, asking: Asking, documents: IDocuments, clock: IReactorTime, tag_ttl: float
+    ) -> None:
+        self._entry = entry
+        self._asking = asking
+        self._documents = documents
+        self._clock = clock
+        self._tag_ttl = tag_ttl
+
+    async def fetch(self, request: Request, target: Tags | Referrers) -> Answer:
+        """See ``IRegistry``."""
+        name = self._name(request)
+        listed = _Listed.read(await self._documents.read(name))
+        age = self._clock.seconds() - listed.at if listed else 0.0
+        if listed and 0 <= age < self._tag_ttl and await self._asking.is_public(request):
+            return listed.answer(Told(age=age))
+        can_answer = listed is not None and age < STALE and await self._asking.covered(request)
+        try:
+            answer = await self._asking.ask(request, can_answer)
+        except RegistryError as error:
+            if listed is None or age >= STALE or not is_outage(error):
+                raise
+            if not await self._asking.may_be_given_stale(request):
+                raise
+            _log.warn("{target} is served stale: {error}", target=str(target), error=str(error))
+            return listed.answer(Told("fwd=stale; detail=upstream", age=age, stale=str(error)))
+        return self._kept(name, request, answer)
+
+    def _kept(self, name: str, request: Request, answer: Answer) -> Answer:
+        content = answer.content
+        if not request.head and answer.status == 200:
+            content = Copied(content, LIMIT, lambda body: self._keep(name, answer, body))
+        return evolve(answer, content=content, headers=(*answer.headers, *Told("fwd=miss").headers()))
+
+    def _keep(self, name: str, answer: Answer, body: bytes) -> None:
+        """Only what is whole is of use: where no length was told, a document that was cut off ends early."""
+        try:
+            json.loads(body)
+            text = body.decode()
+        except (ValueError, RecursionError):
+            return
+        media_type = answer.content.descriptor.media_type
+        listed = _Listed(self._clock.seconds(), media_type, answer.next_page, text)
+        Deferred.fromCoroutine(self._documents.write(name, listed.write()))
+
+    def _name(self, request: Request) -> str:
+        return f"lists/{self._entry}/{hashlib.sha256(request.path_and_query().encode()).hexdigest()}"

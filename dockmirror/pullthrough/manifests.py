@@ -1,0 +1,184 @@
+"""Manifests: by digest for good, by tag for as long as the tag is known to name them."""
+
+from __future__ import annotations
+
+from attrs import evolve, frozen
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from ..content.held import BytesContent, absent
+from ..interfaces import Answer, IContents, ITags, Kind
+from ..joined import Joined
+from ..oci.descriptor import Descriptor
+from ..oci.digest import Digest
+from ..oci.errors import RegistryError
+from ..oci.etag import etag, matches
+from ..oci.media import EVERYTHING, admits
+from ..oci.reference import Repository, Tag
+from ..oci.request import Manifest, Request
+from .asking import Asking
+from .fetched import FetchedManifests
+from .held import STALE, Told
+from .kept import Held, KeptManifests, kind_of
+
+_log = Logger()
+
+
+@frozen
+class _Tagged:
+    """A manifest that is held under a tag; the age is negative where the clock was set back."""
+
+    place: Repository
+    tag: Tag
+    held: Held
+    age: float
+
+
+class Manifests:
+    """The manifests of one registry.
+
+    :param registry: its name in the store.
+    :param tag_ttl: seconds for which what a tag names is believed without asking, where it is public.
+    """
+
+    def __init__(
+        self,
+        registry: str,
+        asking: Asking,
+        contents: IContents,
+        tags: ITags,
+        clock: IReactorTime,
+        tag_ttl: float,
+    ) -> None:
+        self._registry = registry
+        self._asking = asking
+        self._contents = contents
+        self._kept = KeptManifests(contents)
+        self._tags = tags
+        self._clock = clock
+        self._tag_ttl = tag_ttl
+        self._heads: Joined[Request, Answer] = Joined()
+        self._fetched = FetchedManifests(asking, contents, self._kept, tags, clock)
+
+    async def fetch(self, request: Request, target: Manifest) -> Answer:
+        """See ``IRegistry``."""
+        place = Repository(f"{self._registry}/{target.repository}")
+        if isinstance(target.reference, Tag):
+            return await self._by_tag(request, place, target.reference)
+        return await self._by_digest(request, place, target.reference)
+
+    async def _by_digest(self, request: Request, place: Repository, digest: Digest) -> Answer:
+        held = await self._kept.get(place, digest) if await self._asking.entitled(request) else None
+        if held is None and await self._contents.holds(digest):
+            held = await self._checked(request, place, digest)
+        if held is None:
+            return await self._new(request, place, None)
+        if not admits(request.accept, held.parts.media_type):
+            return await self._passed(request)
+        rests = self._asking.rests(request)
+        if rests is not None and not await self._kept.is_whole(place, held):
+            raise rests
+        return await self._answer(request, held, Told(immutable=True))
+
+    async def _checked(self, request: Request, place: Repository, digest: Digest) -> Held | None:
+        """A manifest that is held somewhere, if the upstream gives it to this client from this repository."""
+        covered = not await self._asking.entitled(request) and await self._asking.covered(request)
+        try:
+            await self._asking.check(request, can_answer=covered)
+        except RegistryError as error:
+            if not self._asking.stands_in(error) or not await self._asking.may_be_given_stale(request):
+                raise
+        else:
+            await self._contents.link(place, digest, Kind.MANIFEST)
+        return await self._kept.get(place, digest)
+
+    async def _by_tag(self, request: Request, place: Repository, tag: Tag) -> Answer:
+        tagged = await self._tagged(place, tag)
+        if tagged is None:
+            return await self._new(request, place, tag)
+        if not admits(request.accept, tagged.held.parts.media_type):
+            return await self._passed(request)
+        if 0 <= tagged.age < self._tag_ttl and await self._asking.is_public(request):
+            return await self._answer(request, tagged.held, Told(age=tagged.age))
+        try:
+            changed = await self._changed(request, tagged)
+        except RegistryError as error:
+            return await self._stale(request, tagged, error)
+        if changed is not None:
+            return await self._given(request, changed)
+        return await self._answer(request, tagged.held, Told("fwd=stale; detail=confirmed", age=0.0))
+
+    async def _tagged(self, place: Repository, tag: Tag) -> _Tagged | None:
+        known = await self._tags.get(place, tag)
+        held = await self._kept.get(place, known.digest) if known else None
+        if known is None or held is None:
+            return None
+        return _Tagged(place, tag, held, self._clock.seconds() - known.confirmed)
+
+    async def _changed(self, request: Request, tagged: _Tagged) -> Answer | None:
+        """What the tag names now, where that is not what is held.
+
+        A HEAD tells, which Docker Hub does not count as a pull; the same one is asked once at a time.  What
+        is new is fetched for a client's HEAD, too: it would ask for it by its digest next, and be refused by
+        an upstream that has reached its limit, while what is held could have been served.
+        """
+        asked = evolve(request, head=True, accept=EVERYTHING, if_none_match=etag(tagged.held.digest))
+        can_answer = await self._can_answer(request, tagged)
+        told = await self._heads.get(asked, lambda: self._asking.ask(asked, can_answer))
+        if told.status != 304 and told.content.descriptor.digest != tagged.held.digest:
+            return await self._fetched.get(evolve(request, head=False), tagged.place, tagged.tag, can_answer)
+        await self._tags.put(tagged.place, tagged.tag, tagged.held.digest)
+        return None
+
+    async def _can_answer(self, request: Request, tagged: _Tagged) -> bool:
+        """Whether what is held may be given, and is of use, when the upstream does not say."""
+        return (
+            tagged.age < STALE
+            and await self._asking.covered(request)
+            and await self._kept.is_whole(tagged.place, tagged.held)
+        )
+
+    async def _stale(self, request: Request, tagged: _Tagged, error: RegistryError) -> Answer:
+        """What is held, where the upstream could not say; otherwise its refusal.
+
+        A 404 forgets the tag only for those who may have it: strangers cannot purge.
+        """
+        vanished = error.status == 404
+        if not self._asking.stands_in(error):
+            if vanished and await self._asking.entitled(request):
+                await self._tags.forget(tagged.place, tagged.tag)
+            raise error
+        if not await self._asking.may_be_given_stale(request) or (tagged.age >= STALE and not vanished):
+            raise error
+        if not await self._kept.is_whole(tagged.place, tagged.held):
+            raise error
+        _log.warn("{target} is served stale: {error}", target=str(request.target), error=str(error))
+        told = Told("fwd=stale; detail=upstream", age=tagged.age, stale=str(error))
+        return await self._answer(request, tagged.held, told)
+
+    async def _new(self, request: Request, place: Repository, tag: Tag | None) -> Answer:
+        """The upstream's, asked for so that it serves others, too."""
+        return await self._given(request, await self._fetched.get(request, place, tag))
+
+    async def _given(self, request: Request, answer: Answer) -> Answer:
+        """What was fetched for everybody, unless this client does not admit it."""
+        descriptor = answer.content.descriptor
+        if not admits(request.accept, kind_of(descriptor)):
+            return await self._passed(request)
+        if matches(request.if_none_match, descriptor.digest):
+            return evolve(answer, status=304, content=absent(descriptor))
+        return evolve(answer, content=absent(descriptor)) if request.head else answer
+
+    async def _passed(self, request: Request) -> Answer:
+        """What the upstream gives to a client that does not admit what it gives to others."""
+        answer = await self._asking.ask(request)
+        return evolve(answer, headers=(*answer.headers, *Told("fwd=miss").headers()))
+
+    async def _answer(self, request: Request, held: Held, told: Told) -> Answer:
+        for_everybody = told.immutable and await self._asking.is_for_everybody(request)
+        headers = evolve(told, immutable=for_everybody).headers()
+        descriptor = Descriptor(held.parts.media_type, held.digest, len(held.data))
+        if matches(request.if_none_match, held.digest):
+            return Answer(absent(descriptor), 304, headers=headers)
+        content = absent(descriptor) if request.head else BytesContent(held.data, descriptor)
+        return Answer(content, headers=headers)

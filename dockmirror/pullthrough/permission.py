@@ -1,0 +1,118 @@
+"""Who may have what: answers that the upstream gave, remembered for a while.
+
+That something lies in the store entitles nobody.  Credentials may have of a repository what the
+upstream gave to them; everybody may have what it gave to the mirror's own anonymous request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.interfaces import IReactorTime
+
+from ..interfaces import IDocuments
+from ..oci.credentials import Credentials
+from ..oci.reference import Repository
+from .notes import Notes
+
+GRANTED = 300.0
+"""Seconds for which the upstream's consent to some credentials holds, at most."""
+PUBLIC = 24 * 3600.0
+"""Seconds for which what was given to everybody counts as public."""
+PUBLIC_UNASKED = 7 * 24 * 3600.0
+"""The same while the upstream cannot be asked."""
+READ_AGAIN = 60.0
+"""Seconds after which it is seen what another process has learnt of who is public."""
+_NOTED_ANEW = 3600.0
+_MOST = 100_000
+
+
+class Grants:
+    """Which credentials were accepted for which repository; the keys hold hashes, never the credentials."""
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._granted: Notes[tuple[Repository, str], bool] = Notes(clock, _MOST)
+        self._ends: Notes[str, float] = Notes(clock, _MOST)
+
+    def granted(self, repository: Repository, credentials: Credentials) -> bool:
+        """Whether the upstream has accepted them for that repository a short while ago."""
+        return self._granted.get((repository, credentials.fingerprint())) is not None
+
+    def grant(self, repository: Repository, credentials: Credentials) -> None:
+        """The upstream has accepted them just now; that holds no longer than the token itself."""
+        fingerprint, now = credentials.fingerprint(), self._clock.seconds()
+        ends = self._ends.get(fingerprint)
+        holds = GRANTED if ends is None else min(GRANTED, ends - now)
+        self._granted.put((repository, fingerprint), True, holds)
+
+    def revoke(self, repository: Repository, credentials: Credentials) -> None:
+        """The upstream has refused them."""
+        self._granted.drop((repository, credentials.fingerprint()))
+
+    def ends(self, credentials: Credentials, seconds: float) -> None:
+        """A token was given that lives so long."""
+        self._ends.put(credentials.fingerprint(), self._clock.seconds() + seconds, seconds + PUBLIC)
+
+
+class Public:
+    """Which repositories the upstream gives to everybody, kept over a restart.
+
+    :param entry: the upstream's name: what one gives says nothing of another of the same registry.
+    :param learns: whether what the upstream gives it gives to everybody; not so where it may be the
+        mirror's own address that it trusts.
+    """
+
+    def __init__(
+        self, entry: str, documents: IDocuments, clock: IReactorTime, learns: Callable[[], bool]
+    ) -> None:
+        self._entry = entry
+        self._documents = documents
+        self._clock = clock
+        self.learns = learns
+        self._since: Notes[Repository, float] = Notes(clock, _MOST)
+
+    async def known(self, repository: Repository, unasked: bool = False) -> bool:
+        """Whether it is known to be public.
+
+        :param unasked: whether the upstream cannot be asked now.
+        """
+        if not self.learns():
+            return False
+        age = self._clock.seconds() - await self._confirmed(repository)
+        return 0 <= age < (PUBLIC_UNASKED if unasked else PUBLIC)
+
+    async def confirm(self, repository: Repository) -> None:
+        """The mirror's own anonymous request was granted."""
+        now = self._clock.seconds()
+        if not self.learns() or 0 <= now - await self._confirmed(repository) < _NOTED_ANEW:
+            return
+        self._since.put(repository, now, READ_AGAIN)
+        await self._documents.write(self._name(repository), str(now).encode())
+
+    async def refuse(self, repository: Repository) -> None:
+        """The mirror's own anonymous request was refused."""
+        if await self._confirmed(repository):
+            self._since.put(repository, 0.0, PUBLIC)
+            await self._documents.write(self._name(repository), b"0")
+
+    async def _confirmed(self, repository: Repository) -> float:
+        """When it was last confirmed; 0 where it was not, or was refused since."""
+        since = self._since.get(repository)
+        if since is None:
+            read = _seconds(await self._documents.read(self._name(repository)))
+            since = self._since.get(repository)  # it may have been refused meanwhile
+        if since is None:
+            self._since.put(repository, read, READ_AGAIN)
+            since = read
+        return since
+
+    def _name(self, repository: Repository) -> str:
+        return f"public/{self._entry}/{repository}"
+
+
+def _seconds(document: bytes | None) -> float:
+    try:
+        return float(document or b"0")
+    except ValueError:
+        return 0.0

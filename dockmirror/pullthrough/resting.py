@@ -1,0 +1,118 @@
+"""Who is left alone after a failure, and for how long, so that one client's trouble is not everybody's."""
+
+from __future__ import annotations
+
+from copy import copy
+from email.utils import parsedate_to_datetime
+from enum import Enum
+
+from attrs import frozen
+from twisted.internet.interfaces import IReactorTime
+
+from ..content.verified import Corrupt
+from ..oci.errors import RegistryError, TimedOut, Unreachable
+from ..oci.request import Blob, Request, repository_of
+from .notes import Notes
+
+FIRST, LONGEST = 5.0, 60.0
+"""Seconds of rest after the first failure, doubled with each that follows it up to the longest."""
+LIMITED = 60.0
+"""Seconds of rest after a 429 that names no time."""
+LIMITED_LONGEST = 3600.0
+_MOST = 10_000
+
+
+def is_outage(error: RegistryError) -> bool:
+    """Whether the upstream could not say anything: then what is held may stand in for it."""
+    return (error.status >= 500 or error.status == 429) and not isinstance(error, Corrupt)
+
+
+class _All(Enum):
+    """What is not one client's, and not one repository's."""
+
+    CONNECTION = "the upstream cannot be connected to"
+    PACE = "the upstream was too slow"
+
+
+@frozen
+class _Rest:
+    until: float
+    length: float
+    error: RegistryError
+
+
+class Resting:
+    """An upstream that cannot be connected to, credentials at their limit, repositories that fail."""
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._rests: Notes[object, _Rest] = Notes(clock, _MOST)
+
+    def error(self, request: Request, can_answer: bool) -> RegistryError | None:
+        """Why this must not be asked now: the failure that is rested from.
+
+        A repository that failed, and an upstream that was only slow, are still asked for what cannot
+        be had otherwise.
+
+        :param can_answer: whether something is held that can stand in.
+        """
+        keys: list[object] = [_All.CONNECTION, _credentials_of(request)]
+        if can_answer:
+            keys += [_place_of(request), _All.PACE]
+        rests = (self._rests.get(key) for key in keys)
+        now = self._clock.seconds()
+        # A copy: each time an exception is raised its traceback grows, and with it what is kept alive.
+        return next((copy(rest.error) for rest in rests if rest and now < rest.until), None)
+
+    def failed(self, request: Request, error: RegistryError) -> None:
+        """The upstream failed so; of failures while it rests already each was asked before the first."""
+        key, now = _key(request, error), self._clock.seconds()
+        before, length = self._rests.get(key), FIRST
+        if error.status == 429:
+            length = _asked_for(error.retry_after, now)
+        elif before is not None:
+            length = before.length if now < before.until else min(LONGEST, before.length * 2)
+        self._rests.put(key, _Rest(now + length, length, copy(error)), length + LONGEST)
+
+    def succeeded(self, request: Request) -> None:
+        """The upstream answered."""
+        for key in (_All.CONNECTION, _All.PACE, _place_of(request), _credentials_of(request)):
+            self._rests.drop(key)
+
+
+def _key(request: Request, error: RegistryError) -> object:
+    if error.status == 429:
+        return _credentials_of(request)
+    if not isinstance(error, Unreachable) or _leads_elsewhere(request):
+        return _place_of(request)
+    return _All.PACE if isinstance(error, TimedOut) else _All.CONNECTION
+
+
+def _leads_elsewhere(request: Request) -> bool:
+    """Whether it may be another server that failed: blobs lie where the upstream redirects to."""
+    return isinstance(request.target, Blob) and not request.permission
+
+
+def _place_of(request: Request) -> object:
+    """What shares a failure: of one repository the manifests, the blobs, and each kind of list."""
+    return type(request.target), repository_of(request.target)
+
+
+def _credentials_of(request: Request) -> object:
+    return request.credentials.fingerprint() if request.credentials else "anonymous"
+
+
+def _asked_for(retry_after: str | None, now: float) -> float:
+    """Seconds.
+
+    Source: RFC 9110, 10.2.3.
+    """
+    if retry_after is None:
+        return LIMITED
+    if retry_after.isdecimal():
+        return min(LIMITED_LONGEST, float(retry_after))
+    try:
+        at = parsedate_to_datetime(retry_after).timestamp()
+    except (ValueError, TypeError, OverflowError):
+        return LIMITED
+    return min(LIMITED_LONGEST, max(0.0, at - now))

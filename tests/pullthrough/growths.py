@@ -1,0 +1,140 @@
+"""Blobs on their way in, in memory: as much of it as the pull-through cache sees."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IConsumer
+from zope.interface import implementer
+
+from dockmirror.content.held import collect
+from dockmirror.content.verified import Corrupt
+from dockmirror.interfaces import IContent, IGrowth, IGrowths, ISource, Kind
+from dockmirror.oci.descriptor import Descriptor
+from dockmirror.oci.digest import Digest
+from dockmirror.oci.ranges import ContentRange
+from dockmirror.oci.reference import Repository
+
+from ..store.memory import MemoryContents
+
+_LIMIT = 1024 * 1024
+
+
+class _Fetch:
+    """A blob that comes: all at once, when the test says so."""
+
+    def __init__(self, size: int | None, data: bytes) -> None:
+        self.size = size
+        self.data = data
+        self.readers = 0
+        self.whole = False
+        self.arrived: list[Callable[[], None]] = []
+
+
+@implementer(IContent)
+class _Coming:
+    """Is delivered when the whole blob is there."""
+
+    def __init__(self, fetch: _Fetch, descriptor: Descriptor, part: ContentRange | None) -> None:
+        self.descriptor = descriptor
+        self._fetch = fetch
+        self._part = part
+
+    def deliver(self, consumer: IConsumer) -> Deferred[None]:
+        done: Deferred[None] = Deferred()
+
+        def deliver() -> None:
+            part = self._part
+            consumer.write(self._fetch.data[part.first : part.last + 1] if part else self._fetch.data)
+            done.callback(None)
+
+        if self._fetch.whole:
+            deliver()
+        else:
+            self._fetch.arrived.append(deliver)
+        return done
+
+    def discard(self) -> None:
+        self._fetch.readers -= 1
+
+
+@implementer(IGrowth)
+class _Growth:
+    def __init__(self, fetch: _Fetch, joined: bool, seconds: float) -> None:
+        self.size: int | None = fetch.size
+        self.joined = joined
+        self._fetch = fetch
+        self._seconds = seconds
+        fetch.readers += 1
+
+    def content(self, descriptor: Descriptor, part: ContentRange | None) -> IContent:
+        return _Coming(self._fetch, descriptor, part)
+
+    def seconds_until(self, part: ContentRange) -> float:
+        return self._seconds
+
+    def leave(self) -> None:
+        self._fetch.readers -= 1
+
+
+@implementer(IGrowths)
+class MemoryGrowths:
+    """Blobs that come at once, or, where they are slow, when the test says so.
+
+    :ivar slow: whether what is begun grows on until ``finish``.
+    :ivar seconds: how long any part is said to take to come.
+    :ivar told: whether sizes are known.
+    :ivar full: whether the disk takes nothing.
+    :ivar source: of who joined last.
+    """
+
+    def __init__(self, contents: MemoryContents) -> None:
+        self.slow = False
+        self.seconds = 0.0
+        self.told = True
+        self.full = False
+        self.source: ISource | None = None
+        self._contents = contents
+        self._fetches: dict[tuple[str, Digest], tuple[_Fetch, set[Repository]]] = {}
+
+    @property
+    def readers(self) -> int:
+        """How many have a place at a growing blob."""
+        return sum(fetch.readers for fetch, _ in self._fetches.values())
+
+    def growing(self, registry: str, digest: Digest) -> bool:
+        """See ``IGrowths``."""
+        return (registry, digest) in self._fetches
+
+    async def join(self, registry: str, repository: Repository, digest: Digest, source: ISource) -> IGrowth:
+        """See ``IGrowths``."""
+        if self.full:
+            raise OSError("the disk is full")
+        self.source = source
+        key = registry, digest
+        joined = key in self._fetches
+        if joined:
+            await source.check()
+            fetch, repositories = self._fetches[key]
+            repositories.add(repository)
+        else:
+            data = await collect((await source.open(0)).content, _LIMIT)
+            if not digest.matches(data):
+                raise Corrupt(f"it is not {digest}")
+            fetch = _Fetch(len(data) if self.told else None, data)
+            self._fetches[key] = fetch, {repository}
+        growth = _Growth(fetch, joined, self.seconds)
+        if not self.slow:
+            self.finish()
+        return growth
+
+    def finish(self) -> None:
+        """All that grows has come."""
+        for (_, digest), (fetch, repositories) in self._fetches.items():
+            self._contents.held[digest] = fetch.data
+            self._contents.links |= {(repository, digest, Kind.BLOB) for repository in repositories}
+            fetch.whole = True
+            for deliver in fetch.arrived:
+                deliver()
+        self._fetches.clear()

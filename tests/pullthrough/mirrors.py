@@ -1,0 +1,150 @@
+"""A mirror of one registry, over a store in memory, and clients that pull through it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from attrs import evolve
+from twisted.internet.task import Clock
+
+from dockmirror.interfaces import Answer
+from dockmirror.oci.digest import Digest
+from dockmirror.oci.errors import Unauthorized
+from dockmirror.oci.media import EVERYTHING
+from dockmirror.oci.request import Request, parse_target
+from dockmirror.oci.token import MARKER, TokenRequest
+from dockmirror.pullthrough.asking import Asking
+from dockmirror.pullthrough.blobs import Blobs
+from dockmirror.pullthrough.handshake import Handshake
+from dockmirror.pullthrough.lenient import LenientContents, LenientDocuments, LenientTags
+from dockmirror.pullthrough.lists import Lists
+from dockmirror.pullthrough.manifests import Manifests
+from dockmirror.pullthrough.permission import Grants, Public
+from dockmirror.pullthrough.registry import PullThrough
+from dockmirror.pullthrough.resting import Resting
+from dockmirror.whole import Whole
+
+from ..registries import Recorder, now, watch
+from ..store.memory import MemoryContents, MemoryDocuments, MemoryTags
+from .faulty import Faults, FaultyContents, FaultyDocuments, FaultyTags
+from .growths import MemoryGrowths
+from .origin import Origin, user
+
+DAY = 24 * 3600.0
+
+
+class Store:
+    """Everything that is kept; it outlives the mirrors."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.contents = MemoryContents()
+        self.tags = MemoryTags(clock)
+        self.documents = MemoryDocuments()
+        self.growths = MemoryGrowths(self.contents)
+        self.faults = Faults()
+
+    def evict(self, digest: Digest) -> None:
+        """Removes a content."""
+        self.contents.held.pop(digest, None)
+
+
+class Mirror:
+    """The pull-through cache of one upstream.
+
+    :ivar learns: whether what it gets without credentials everybody gets.
+    """
+
+    def __init__(
+        self,
+        origin: Origin,
+        clock: Clock | None = None,
+        store: Store | None = None,
+        entry: str = "docker",
+        tag_ttl: float = 60.0,
+        keep_vanished: bool = False,
+    ) -> None:
+        self.origin = origin
+        self.clock = clock or _at_noon()
+        self.store = store or Store(self.clock)
+        self.learns = True
+        faults = self.store.faults
+        contents = LenientContents(FaultyContents(self.store.contents, faults))
+        tags = LenientTags(FaultyTags(self.store.tags, faults))
+        documents = LenientDocuments(FaultyDocuments(self.store.documents, faults))
+        public = Public(entry, documents, self.clock, lambda: self.learns)
+        resting, grants = Resting(self.clock), Grants(self.clock)
+        asking = Asking(origin, origin.anonymous, grants, public, resting, self.clock, keep_vanished)
+        relay = Whole(asking, self.clock)
+        self.registry = PullThrough(
+            asking,
+            Handshake(entry, asking, documents, self.clock),
+            Manifests("docker.io", asking, contents, tags, self.clock, tag_ttl),
+            Blobs("docker.io", asking, relay, contents, self.store.growths, self.clock),
+            Lists(entry, asking, documents, self.clock, tag_ttl),
+        )
+
+    def restarted(self, **changes: Any) -> Mirror:
+        """Another on the same store, of the same upstream."""
+        return Mirror(self.origin, self.clock, self.store, **changes)
+
+    def request(self, path: str, who: str | None = None, **details: Any) -> Request:
+        """What a client asks for, by the path below ``/v2/``."""
+        target = parse_target(f"/v2/{path}".encode())
+        asked = Request(target, accept=EVERYTHING, credentials=None if who is None else user(who))
+        return evolve(asked, **details)
+
+    def ask(self, path: str, who: str | None = None, **details: Any) -> Answer:
+        """What a client is answered."""
+        return now(self.registry.fetch(self.request(path, who, **details)))
+
+    def get(self, path: str, who: str | None = None, **details: Any) -> bytes:
+        """The body that a client is given."""
+        return body(self.ask(path, who, **details))
+
+    def later(self, path: str, who: str | None = None, **details: Any) -> list[Any]:
+        """Where the answer will stand, or why there is none."""
+        return watch(self.registry.fetch(self.request(path, who, **details)))
+
+    def token(self, *scopes: str, **fields: str) -> str:
+        """The token that a client is given for these scopes."""
+        pairs = [*(("scope", scope) for scope in scopes), *fields.items()]
+        answer = now(self.registry.token(TokenRequest.parse(pairs)))
+        return str(json.loads(body(answer))["token"])
+
+    def pull(self, name: str, who: str | None = None, tag: str = "latest") -> list[bytes]:
+        """An image, whole, as dockerd and containerd pull it: manifest first, then what it names."""
+        head = self.ask(f"{name}/manifests/{tag}", who, head=True)
+        manifest = self.get(f"{name}/manifests/{head.content.descriptor.digest}", who)
+        fields = json.loads(manifest)
+        blobs = [fields["config"], *fields["layers"]]
+        return [manifest, *(self.get(f"{name}/blobs/{blob['digest']}", who) for blob in blobs)]
+
+    def docker(self, name: str, tag: str = "latest") -> list[bytes]:
+        """The same from the beginning: ``/v2/``, a token, and the image."""
+        try:
+            self.ask("")
+        except Unauthorized:
+            token = self.token(f"repository:{name}:pull")
+            return self.pull(name, None if token == MARKER else token, tag)
+        return self.pull(name, None, tag)
+
+
+def body(answer: Answer) -> bytes:
+    """All that is delivered."""
+    recorder = Recorder()
+    now(answer.content.deliver(recorder))
+    return recorder.data
+
+
+def header(answer: Answer, name: str) -> str | None:
+    """The value of a header; None where there is none."""
+    values = [value for key, value in answer.headers if key == name]
+    assert len(values) < 2
+    return values[0] if values else None
+
+
+def _at_noon() -> Clock:
+    clock = Clock()
+    clock.advance(1_700_000_000.0)
+    return clock

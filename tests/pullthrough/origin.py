@@ -1,0 +1,250 @@
+"""A registry as the mirror is told of it: who may have what, and whether it says anything at all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+
+from attrs import define, evolve, field
+from twisted.internet.defer import Deferred
+from zope.interface import implementer
+
+from dockmirror.content.held import BytesContent, absent, json_content
+from dockmirror.interfaces import Answer, IContent, IRegistry
+from dockmirror.oci.challenge import Challenge
+from dockmirror.oci.credentials import Credentials
+from dockmirror.oci.descriptor import Descriptor
+from dockmirror.oci.digest import Digest
+from dockmirror.oci.errors import BlobUnknown, ManifestUnknown, RegistryError, Unauthorized
+from dockmirror.oci.etag import matches
+from dockmirror.oci.media import OCI_MANIFEST, admits
+from dockmirror.oci.reference import Repository
+from dockmirror.oci.request import (
+    Blob,
+    Catalog,
+    InRepository,
+    Manifest,
+    Ping,
+    Referrers,
+    Request,
+    Tags,
+    repository_of,
+)
+from dockmirror.oci.token import TokenRequest
+
+CHALLENGE = Challenge("Bearer", {"realm": "https://auth.example/token", "service": "s"})
+EVERYBODY = "everybody"
+NOBODY = "nobody"
+
+
+def user(name: str) -> Credentials:
+    """The credentials of a user."""
+    return Credentials.bearer(name)
+
+
+@define
+class Shelf:
+    """What one repository has.
+
+    :ivar readers: who may pull from it.
+    :ivar narrow: what is given to those who do not admit all kinds, by tag.
+    :ivar broken: what is said instead of an answer.
+    :ivar conditional: whether ``If-None-Match`` is heeded.
+    :ivar tells: whether a HEAD tells the digest.
+    """
+
+    readers: set[str] = field(factory=lambda: {EVERYBODY})
+    tags: dict[str, Digest] = field(factory=dict)
+    manifests: dict[Digest, tuple[str, bytes]] = field(factory=dict)
+    blobs: dict[Digest, bytes] = field(factory=dict)
+    narrow: dict[str, tuple[str, bytes]] = field(factory=dict)
+    broken: RegistryError | None = None
+    conditional: bool = True
+    tells: bool = True
+
+
+@define(frozen=True)
+class Asked:
+    """What reached the registry, and from whom; ``nobody`` is the mirror itself, without credentials."""
+
+    who: str
+    request: Request
+
+    def __str__(self) -> str:
+        method = "CHECK" if self.request.permission else "HEAD" if self.request.head else "GET"
+        part = f" {self.request.range}" if self.request.range else ""
+        return f"{self.who}: {method} {str(self.request.target).removeprefix('/v2/')}{part}"
+
+
+@implementer(IRegistry)
+class Origin:
+    """A registry with credentials; without any it may be asked only through ``anonymous``.
+
+    :ivar asked: all that reached it, in order.
+    :ivar trouble: what it says to everybody instead of an answer.
+    :ivar troubles: the same by who asks.
+    :ivar open: whether ``/v2/`` demands nothing.
+    :ivar says: what it answers to everything, where that is told.
+    :ivar held_up: whether its answers wait until ``go_on``.
+    """
+
+    def __init__(self) -> None:
+        self.shelves: dict[str, Shelf] = {}
+        self.asked: list[Asked] = []
+        self.token_requests: list[TokenRequest] = []
+        self.token_life = 300
+        self.trouble: RegistryError | None = None
+        self.troubles: dict[str, RegistryError] = {}
+        self.open = False
+        self.says: Answer | None = None
+        self.held_up = False
+        self._waiting: list[Deferred[None]] = []
+
+    @property
+    def anonymous(self) -> IRegistry:
+        """The same, asked with what the mirror itself may have."""
+        return _Anonymous(self)
+
+    def take(self) -> list[str]:
+        """What reached it since this was last asked for, as lines."""
+        lines = [str(asked) for asked in self.asked]
+        self.asked.clear()
+        return lines
+
+    def shelf(self, name: str, readers: Iterable[str] = (EVERYBODY,)) -> Shelf:
+        """A repository, new where there is none."""
+        return self.shelves.setdefault(name, Shelf(set(readers)))
+
+    def go_on(self) -> None:
+        """What waits is answered, and nothing waits any more."""
+        self.held_up = False
+        self.go_on_once()
+
+    def go_on_once(self) -> None:
+        """What waits is answered; what comes of that waits."""
+        waiting, self._waiting = self._waiting, []
+        for each in waiting:
+            each.callback(None)
+
+    async def fetch(self, request: Request) -> Answer:
+        """See ``IRegistry``."""
+        assert request.credentials is not None, "only the mirror itself may come without credentials"
+        return await self.answer(request, request.credentials.header.removeprefix("Bearer "))
+
+    async def token(self, request: TokenRequest) -> Answer:
+        """See ``IRegistry``."""
+        self.token_requests.append(request)
+        await self._wait()
+        if self.trouble is not None:
+            raise self.trouble
+        value = f"token-{len(self.token_requests)}"
+        fields = {"token": value, "access_token": value, "expires_in": self.token_life}
+        return Answer(json_content(json.dumps(fields).encode()), upstream_status=200)
+
+    async def answer(self, request: Request, who: str) -> Answer:
+        """What it says to somebody."""
+        self.asked.append(Asked(who, request))
+        await self._wait()
+        trouble = self.trouble or self.troubles.get(who)
+        if trouble is not None:
+            raise trouble
+        if self.says is not None:
+            return self.says
+        if isinstance(request.target, Ping):
+            return self._ping(who)
+        if isinstance(request.target, Catalog):
+            return Answer(json_content(b'{"repositories":[]}'), upstream_status=200)
+        shelf = self._admitted(request.target, who)
+        answer = self._given(shelf, request)
+        if request.permission:
+            return Answer(absent(Descriptor()), upstream_status=307)
+        return evolve(answer, upstream_status=answer.status)
+
+    async def _wait(self) -> None:
+        if self.held_up:
+            self._waiting.append(Deferred())
+            await self._waiting[-1]
+
+    def _ping(self, who: str) -> Answer:
+        if who == NOBODY and not self.open:
+            raise Unauthorized(challenges=(CHALLENGE,), upstream_status=401)
+        return Answer(json_content(b"{}"), upstream_status=200)
+
+    def _admitted(self, target: InRepository, who: str) -> Shelf:
+        shelf = self.shelves.get(str(repository_of(target)))
+        if shelf is None or not shelf.readers & {EVERYBODY, who}:
+            raise Unauthorized(challenges=(CHALLENGE,), upstream_status=401)
+        if shelf.broken is not None:
+            raise shelf.broken
+        return shelf
+
+    def _given(self, shelf: Shelf, request: Request) -> Answer:
+        match request.target:
+            case Manifest() as target:
+                return _manifest(shelf, request, target)
+            case Blob() as target:
+                return _blob(shelf, request, target)
+            case Tags():
+                return _listed(request, {"tags": sorted(shelf.tags)})
+            case Referrers():
+                return _listed(request, {"manifests": []})
+        raise AssertionError(request)
+
+
+@implementer(IRegistry)
+class _Anonymous:
+    def __init__(self, origin: Origin) -> None:
+        self._origin = origin
+
+    async def fetch(self, request: Request) -> Answer:
+        assert request.credentials is None, "the mirror asks for itself"
+        return await self._origin.answer(request, NOBODY)
+
+    async def token(self, request: TokenRequest) -> Answer:
+        raise NotImplementedError
+
+
+def _manifest(shelf: Shelf, request: Request, target: Manifest) -> Answer:
+    narrow = shelf.narrow.get(str(target.reference))
+    digest = target.digest or shelf.tags.get(str(target.reference))
+    if narrow is not None and not admits(request.accept, OCI_MANIFEST):
+        media_type, data = narrow
+    elif digest in shelf.manifests:
+        media_type, data = shelf.manifests[digest]
+    else:
+        raise ManifestUnknown(upstream_status=404)
+    if not admits(request.accept, media_type.partition(";")[0]):
+        raise ManifestUnknown(upstream_status=404)
+    descriptor = Descriptor(media_type, Digest.of(data), len(data))
+    if shelf.conditional and matches(request.if_none_match, descriptor.digest):
+        return Answer(absent(descriptor), 304)
+    if request.head:
+        return Answer(absent(descriptor if shelf.tells else evolve(descriptor, digest=None)))
+    return Answer(BytesContent(data, descriptor))
+
+
+def _blob(shelf: Shelf, request: Request, target: Blob) -> Answer:
+    if target.digest not in shelf.blobs:
+        raise BlobUnknown(upstream_status=404)
+    data = shelf.blobs[target.digest]
+    descriptor = Descriptor("application/octet-stream", target.digest, len(data))
+    if request.head:
+        return Answer(absent(descriptor))
+    if request.range is None:
+        return Answer(BytesContent(data, descriptor))
+    (part,) = request.range.resolve(len(data))
+    content = BytesContent(
+        data[part.first : part.last + 1], evolve(descriptor, digest=None, size=part.length)
+    )
+    return Answer(content, 206, content_range=part)
+
+
+def _listed(request: Request, fields: dict[str, object]) -> Answer:
+    body = json.dumps({**fields, "query": dict(request.query)}).encode()
+    content: IContent = absent(Descriptor("application/json", None, len(body)))
+    return Answer(content if request.head else json_content(body), next_page=(("last", "x"),))
+
+
+def repository(name: str) -> Repository:
+    """Its name in the store."""
+    return Repository(f"docker.io/{name}")

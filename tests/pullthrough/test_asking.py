@@ -1,0 +1,200 @@
+"""What an outage costs: one question, and then peace until the rest is over."""
+
+from __future__ import annotations
+
+import pytest
+from twisted.internet.defer import CancelledError, Deferred
+from zope.interface.verify import verifyObject
+
+from dockmirror.interfaces import Answer, IRegistry
+from dockmirror.oci.descriptor import Descriptor
+from dockmirror.oci.digest import Digest
+from dockmirror.oci.errors import (
+    ManifestUnknown,
+    RegistryError,
+    TimedOut,
+    TooManyRequests,
+    Unauthorized,
+    Unreachable,
+    Unsupported,
+)
+from dockmirror.oci.media import OCI_MANIFEST
+from dockmirror.pullthrough.asking import PATIENCE
+from dockmirror.pullthrough.resting import FIRST
+
+from ..registries import Feed, watch
+from .images import publish
+from .mirrors import Mirror, body, header
+from .origin import Origin
+
+CONFIG, LAYER = b"configuration", b"layer" * 100
+NAME = "library/busybox"
+TAG = f"{NAME}/manifests/latest"
+OTHER = "library/alpine/manifests/latest"
+NEW = "library/new/manifests/latest"
+TTL = 60.0
+
+
+@pytest.fixture
+def manifest(origin: Origin) -> bytes:
+    """What the tags name, in three public repositories."""
+    for name in ("library/alpine", "library/new", NAME):
+        manifest = publish(origin.shelf(name), CONFIG, LAYER)
+    return manifest
+
+
+@pytest.fixture
+def expired(origin: Origin, mirror: Mirror, manifest: bytes) -> Mirror:
+    """A mirror through which two were pulled, by tags that are not believed any more."""
+    mirror.docker(NAME)
+    mirror.docker("library/alpine")
+    mirror.clock.advance(TTL)
+    origin.take()
+    return mirror
+
+
+def test_it_is_a_registry(mirror: Mirror) -> None:
+    """As what it stands in front of is one."""
+    assert verifyObject(IRegistry, mirror.registry)
+
+
+@pytest.mark.parametrize("error", [Unreachable(), TimedOut(), TooManyRequests(), RegistryError(status=502)])
+def test_a_second_stale_answer_asks_nobody(
+    origin: Origin, expired: Mirror, manifest: bytes, error: RegistryError
+) -> None:
+    """It is there at once, with the same warning."""
+    origin.trouble = error
+    first = expired.ask(TAG)
+    assert origin.take() == [f"nobody: HEAD {TAG}"]
+    second = expired.ask(TAG)
+    assert origin.take() == []
+    assert body(first) == body(second) == manifest
+    assert header(first, "Warning") == header(second, "Warning")
+
+
+def test_an_upstream_that_was_slow_keeps_nobody_waiting_twice(
+    origin: Origin, expired: Mirror, manifest: bytes
+) -> None:
+    """Also who pulls something else that is held."""
+    origin.held_up = True
+    expired.later(TAG)
+    expired.clock.advance(PATIENCE)
+    origin.take()
+    assert expired.get(TAG) == expired.get(OTHER) == manifest
+    assert origin.take() == []
+
+
+def test_it_is_asked_again_after_the_rest(origin: Origin, expired: Mirror, manifest: bytes) -> None:
+    """Which grows, as long as it fails; when it answers, all is as before."""
+    origin.trouble = Unreachable()
+    for length in (FIRST, 2 * FIRST, 4 * FIRST):
+        expired.get(TAG)
+        assert origin.take() == [f"nobody: HEAD {TAG}"]
+        expired.clock.advance(length - 1)
+        expired.get(OTHER)
+        assert origin.take() == []
+        expired.clock.advance(1)
+    origin.trouble = None
+    answer = expired.ask(TAG)
+    assert header(answer, "Warning") is None
+    assert expired.get(OTHER) == manifest
+    assert origin.take() == [f"nobody: HEAD {TAG}", f"nobody: HEAD {OTHER}"]
+
+
+def test_nothing_is_asked_of_an_upstream_that_is_not_there(origin: Origin, expired: Mirror) -> None:
+    """Not even what is not held: that fails at once, as it did."""
+    origin.trouble = Unreachable("it cannot be reached")
+    expired.get(TAG)
+    origin.take()
+    for path in (NEW, f"library/new/blobs/{Digest.of(b'x')}", "library/new/tags/list", "_catalog"):
+        with pytest.raises(Unreachable, match="it cannot be reached"):
+            expired.ask(path, "alice")
+    assert origin.take() == []
+
+
+def test_a_repository_that_fails_is_no_other(origin: Origin, expired: Mirror, manifest: bytes) -> None:
+    """Others are confirmed and fetched as ever."""
+    origin.shelf(NAME).broken = RegistryError(status=500)
+    assert header(expired.ask(TAG), "Warning")
+    assert header(expired.ask(OTHER), "Warning") is None
+    assert expired.get(NEW) == manifest
+
+
+def test_the_limit_of_one_is_not_anothers(origin: Origin, expired: Mirror, manifest: bytes) -> None:
+    """Not that of a client, and not that of the mirror itself."""
+    origin.troubles = {"alice": TooManyRequests(), "nobody": TooManyRequests()}
+    for who in ("alice", None):
+        with pytest.raises(TooManyRequests):
+            expired.ask(NEW, who)
+    origin.take()
+    for who in ("alice", None):
+        with pytest.raises(TooManyRequests):
+            expired.ask(NEW, who)
+        assert header(expired.ask(TAG, who), "Warning")
+    assert origin.take() == []
+    assert expired.get(NEW, "bob") == manifest
+    assert header(expired.ask(TAG, "bob"), "Warning") is None
+
+
+def test_a_limit_without_anything_held_is_told(origin: Origin, mirror: Mirror) -> None:
+    """With the time that it lasts."""
+    origin.trouble = TooManyRequests(retry_after="30")
+    for _ in range(2):
+        with pytest.raises(TooManyRequests) as caught:
+            mirror.ask(TAG)
+        assert caught.value.retry_after == "30"
+    assert len(origin.take()) == 1
+
+
+@pytest.mark.parametrize("error", [Unauthorized(), ManifestUnknown()])
+def test_a_refusal_shows_that_the_upstream_is_there(
+    origin: Origin, expired: Mirror, manifest: bytes, error: RegistryError
+) -> None:
+    """The next failure is a first one."""
+    origin.trouble = Unreachable()
+    expired.get(TAG)
+    expired.clock.advance(FIRST)
+    origin.trouble = error
+    with pytest.raises(type(error)):
+        expired.ask(NEW)
+    origin.trouble = Unreachable()
+    expired.get(OTHER)
+    expired.clock.advance(FIRST)
+    origin.take()
+    expired.get(OTHER)
+    assert origin.take() == [f"nobody: HEAD {OTHER}"]
+
+
+def test_what_the_upstream_does_not_offer_is_told(origin: Origin, mirror: Mirror) -> None:
+    """A HEAD that it does not know is no outage and no refusal; those who ask for it decide what then."""
+    origin.trouble = Unsupported()
+    with pytest.raises(Unsupported):
+        mirror.ask(f"{NAME}/blobs/{Digest.of(LAYER)}", head=True)
+    origin.trouble = None
+    publish(origin.shelf(NAME), CONFIG, LAYER)
+    assert mirror.get(f"{NAME}/blobs/{Digest.of(LAYER)}") == LAYER
+
+
+def test_a_client_that_leaves_is_asked_for_no_more(origin: Origin, mirror: Mirror) -> None:
+    """A list that nobody waits for is not waited for; nothing is noted of it as failed."""
+    publish(origin.shelf(NAME), CONFIG, LAYER)
+    origin.held_up = True
+    asking = Deferred.fromCoroutine(mirror.registry.fetch(mirror.request(f"{NAME}/tags/list")))
+    outcome = watch(asking)
+    asking.cancel()
+    assert [type(error) for error in outcome] == [CancelledError]
+    origin.go_on()
+    assert mirror.ask(f"{NAME}/tags/list").status == 200
+
+
+def test_an_answer_that_nobody_takes_is_given_back(origin: Origin, mirror: Mirror) -> None:
+    """When a client leaves between the upstream's consent and the note of it."""
+    feed = Feed(Descriptor(OCI_MANIFEST))
+    origin.says = Answer(feed)
+    mirror.store.faults.stalled = True
+    asking = Deferred.fromCoroutine(mirror.registry.fetch(mirror.request(f"{NAME}/tags/list")))
+    outcome = watch(asking)
+    assert outcome == []
+    asking.cancel()
+    assert [type(error) for error in outcome] == [CancelledError]
+    assert feed.state == "discarded"

@@ -1,0 +1,205 @@
+"""Blobs on their way in, and who may join them."""
+
+from __future__ import annotations
+
+import pytest
+
+from dockmirror.content.verified import Corrupt
+from dockmirror.oci.digest import Digest
+from dockmirror.oci.errors import BlobUnknown, RangeInvalid, RegistryError, TooManyRequests, Unauthorized
+from dockmirror.oci.ranges import ContentRange, Range
+from dockmirror.pullthrough.blobs import LONG
+from dockmirror.pullthrough.permission import GRANTED
+
+from ..registries import Recorder, watch
+from .images import publish
+from .mirrors import Mirror, body, header
+from .origin import Origin
+
+DATA = bytes(range(256)) * 4
+DIGEST = Digest.of(DATA)
+PUBLIC = f"library/busybox/blobs/{DIGEST}"
+PRIVATE = f"me/private/blobs/{DIGEST}"
+
+
+@pytest.fixture
+def slow(origin: Origin, mirror: Mirror) -> Mirror:
+    """A mirror that knows who may have what, and to which blobs come slowly."""
+    publish(origin.shelf("library/busybox"), b"configuration", DATA)
+    publish(origin.shelf("me/private", {"alice", "bob"}), b"configuration", DATA)
+    mirror.ask("library/busybox/manifests/latest")
+    for who in ("alice", "bob"):
+        mirror.ask("me/private/manifests/latest", who)
+    mirror.store.growths.slow = True
+    origin.take()
+    return mirror
+
+
+def test_many_read_one_fetch(origin: Origin, slow: Mirror) -> None:
+    """Of a public blob nobody is asked for more than the fetch."""
+    answers = [slow.ask(PUBLIC, who) for who in (None, None, "somebody", None)]
+    assert origin.take() == [f"nobody: GET {PUBLIC}"]
+    statuses = [header(answer, "Cache-Status") for answer in answers]
+    assert statuses == ["dockmirror; fwd=miss; stored", *["dockmirror; fwd=miss; collapsed"] * 3]
+    assert {header(answer, "Cache-Control") for answer in answers} == {
+        "public, max-age=31536000, immutable",
+        None,
+    }
+    slow.store.growths.finish()
+    assert [body(answer) for answer in answers] == [DATA] * 4
+    assert slow.get(PUBLIC) == DATA
+    assert origin.take() == []
+
+
+def test_joining_through_another_repository_costs_one_question(origin: Origin, slow: Mirror) -> None:
+    """However many join there."""
+    slow.ask(PRIVATE, "alice")
+    origin.take()
+    waiting = [slow.later(PUBLIC, who) for who in (None, "x", "y", None, None)]
+    assert [header(answer, "Cache-Status") for (answer,) in waiting] == [
+        "dockmirror; fwd=miss; collapsed"
+    ] * 5
+    assert origin.take() == [f"nobody: CHECK {PUBLIC}"]
+
+
+def test_many_who_join_at_once_share_that_question(origin: Origin, slow: Mirror) -> None:
+    """While it is being asked."""
+    slow.ask(PRIVATE, "alice")
+    origin.take()
+    origin.held_up = True
+    waiting = [slow.later(PUBLIC, who) for who in (None, "x", None)]
+    origin.go_on()
+    assert origin.take() == [f"nobody: CHECK {PUBLIC}"]
+    assert all(len(outcome) == 1 for outcome in waiting)
+
+
+def test_what_is_private_is_joined_by_who_may_have_it(origin: Origin, slow: Mirror) -> None:
+    """With a fresh consent at once; without, by the upstream's word on the client's own credentials."""
+    slow.ask(PRIVATE, "alice")
+    origin.take()
+    slow.ask(PRIVATE, "bob")
+    assert origin.take() == []
+    slow.clock.advance(GRANTED)
+    slow.ask(PRIVATE, "bob")
+    assert origin.take() == [f"bob: CHECK {PRIVATE}"]
+
+
+@pytest.mark.parametrize(
+    "details", [{}, {"range": Range.since(0)}, {"range": Range.since(5)}, {"head": True}]
+)
+@pytest.mark.parametrize("who", [None, "mallory"])
+def test_strangers_do_not_join(
+    origin: Origin, slow: Mirror, who: str | None, details: dict[str, object]
+) -> None:
+    """Nor by a guess through what they may have."""
+    origin.shelf("library/busybox").blobs.clear()
+    slow.ask(PRIVATE, "alice")
+    for path, error in ((PRIVATE, Unauthorized), (PUBLIC, BlobUnknown)):
+        with pytest.raises(error):
+            slow.ask(path, who, **details)
+    assert slow.store.growths.readers == 1
+
+
+def test_where_everybody_is_refused_the_clients_own_credentials_decide(origin: Origin, slow: Mirror) -> None:
+    """The mirror may be at its limit, or the repository not be public any more."""
+    slow.ask(PRIVATE, "alice")
+    origin.troubles["nobody"] = TooManyRequests()
+    origin.take()
+    assert slow.ask(PUBLIC, "somebody").status == 200
+    assert origin.take() == [f"nobody: CHECK {PUBLIC}", f"somebody: CHECK {PUBLIC}"]
+    with pytest.raises(TooManyRequests):
+        slow.ask(f"library/busybox/blobs/{Digest.of(b'x')}")
+
+
+@pytest.mark.parametrize(
+    ("asked", "first", "last"), [("0-", 0, 1023), ("0-9", 0, 9), ("5-", 5, 1023), ("-9", 1015, 1023)]
+)
+def test_a_part_joins_too(origin: Origin, slow: Mirror, asked: str, first: int, last: int) -> None:
+    """And waits, where that is not for long."""
+    slow.ask(PUBLIC)
+    slow.store.growths.seconds = LONG
+    answer = slow.ask(PUBLIC, range=Range.parse(f"bytes={asked}"))
+    assert (answer.status, answer.content_range) == (206, ContentRange(first, last, 1024))
+    assert answer.content.descriptor.size == last - first + 1
+    outcome = watch(answer.content.deliver(sink := Recorder()))
+    assert outcome == []
+    slow.store.growths.finish()
+    assert (outcome, sink.data) == ([None], DATA[first : last + 1])
+    assert origin.take() == [f"nobody: GET {PUBLIC}"]
+
+
+def test_what_would_take_long_is_passed_through(origin: Origin, slow: Mirror) -> None:
+    """Not what begins with the first byte: that comes as soon as anything does."""
+    slow.ask(PUBLIC)
+    slow.store.growths.seconds = LONG + 0.1
+    origin.take()
+    answer = slow.ask(PUBLIC, range=Range.since(5, 9))
+    assert (answer.status, body(answer)) == (206, DATA[5:10])
+    assert header(answer, "Cache-Status") == "dockmirror; fwd=miss"
+    assert slow.ask(PUBLIC, range=Range.since(0)).status == 206
+    assert origin.take() == [f"nobody: GET {PUBLIC} bytes=5-9"]
+    assert slow.store.growths.readers == 2
+
+
+@pytest.mark.parametrize("asked", ["0-", "0-9", "5-"])
+def test_of_a_blob_of_unknown_size_parts_pass(origin: Origin, slow: Mirror, asked: str) -> None:
+    """A part must tell which it is."""
+    slow.store.growths.told = False
+    whole = slow.ask(PUBLIC)
+    assert whole.content.descriptor.size is None
+    answer = slow.ask(PUBLIC, range=Range.parse(f"bytes={asked}"))
+    assert (answer.status, answer.content_range is None) == (206, False)
+    assert slow.store.growths.readers == 1
+
+
+def test_several_parts_pass(origin: Origin, slow: Mirror) -> None:
+    """Only one is served of what is growing."""
+    slow.ask(PUBLIC)
+    origin.take()
+    slow.later(PUBLIC, range=Range.parse("bytes=0-1,5-6"))
+    assert origin.take() == [f"nobody: GET {PUBLIC} bytes=0-1,5-6"]
+
+
+def test_a_part_that_is_not_there(origin: Origin, slow: Mirror) -> None:
+    """Is refused; its reader leaves."""
+    slow.ask(PUBLIC)
+    with pytest.raises(RangeInvalid) as caught:
+        slow.ask(PUBLIC, range=Range.since(1024))
+    assert caught.value.content_size == 1024
+    assert slow.store.growths.readers == 1
+
+
+def test_a_full_disk_costs_the_cache_and_not_the_pull(origin: Origin, slow: Mirror) -> None:
+    """What cannot be kept is passed through, with the bytes verified."""
+    slow.store.growths.full = True
+    answer = slow.ask(PUBLIC)
+    assert (body(answer), header(answer, "Cache-Status")) == (DATA, "dockmirror; fwd=miss")
+    assert origin.take() == [f"nobody: GET {PUBLIC}"]
+
+
+def test_a_wrong_blob_is_told(origin: Origin, slow: Mirror) -> None:
+    """Nothing stands in for it, and nothing is left of it."""
+    origin.shelf("library/busybox").blobs[DIGEST] = b"something else"
+    with pytest.raises(Corrupt):
+        slow.ask(PUBLIC)
+    assert DIGEST not in slow.store.contents.held
+
+
+@pytest.mark.parametrize("error", [Unauthorized(), RegistryError(status=503)])
+def test_a_refusal_is_told(origin: Origin, slow: Mirror, error: RegistryError) -> None:
+    """As it came."""
+    origin.trouble = error
+    with pytest.raises(RegistryError) as caught:
+        slow.ask(PUBLIC)
+    assert caught.value is error
+
+
+def test_a_readers_source_goes_on_from_where_it_stopped(origin: Origin, slow: Mirror) -> None:
+    """With its own path and credentials, whatever the client itself had asked for."""
+    slow.ask(PRIVATE, "alice", range=Range.since(0), if_none_match='"x"')
+    source = slow.store.growths.source
+    assert source is not None
+    watch(source.open(1000))
+    request = origin.asked[-1].request
+    assert str(origin.asked[-1]) == f"alice: GET {PRIVATE} bytes=1000-"
+    assert request.if_none_match is None

@@ -1,0 +1,228 @@
+"""``/v2/`` and tokens: answered from what is known, so that warm pulls stay in the building."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from dockmirror.oci.challenge import Challenge
+from dockmirror.oci.credentials import Credentials
+from dockmirror.oci.errors import Denied, RegistryError, TimedOut, Unauthorized, Unreachable
+from dockmirror.oci.token import MARKER, TokenRequest
+from dockmirror.pullthrough.asking import PATIENCE
+from dockmirror.pullthrough.handshake import ANEW, BELIEVED
+
+from ..registries import now, watch
+from .images import publish
+from .mirrors import DAY, Mirror, body, header
+from .origin import CHALLENGE, Origin
+
+CONFIG, LAYER = b"configuration", b"layer" * 100
+NAME = "library/busybox"
+TAG = f"{NAME}/manifests/latest"
+SCOPE = f"repository:{NAME}:pull"
+
+
+@pytest.fixture
+def warm(origin: Origin, mirror: Mirror) -> Mirror:
+    """A mirror through which a public image was pulled."""
+    publish(origin.shelf(NAME), CONFIG, LAYER)
+    mirror.docker(NAME)
+    mirror.docker(NAME)
+    forget(origin)
+    return mirror
+
+
+def forget(origin: Origin) -> None:
+    """What it was asked so far does not matter."""
+    origin.take()
+    origin.token_requests.clear()
+
+
+def challenged(mirror: Mirror) -> tuple[Challenge, ...]:
+    """What a ping demands; nothing where everybody is let in."""
+    try:
+        assert body(mirror.ask("")) == b"{}"
+    except Unauthorized as error:
+        return error.challenges
+    return ()
+
+
+def test_a_warm_pull_asks_nobody(origin: Origin, warm: Mirror) -> None:
+    """Ping, token, manifest and blobs; also after a restart."""
+    for mirror in (warm, warm.restarted()):
+        mirror.docker(NAME)
+        assert (origin.take(), origin.token_requests) == ([], [])
+
+
+@pytest.mark.parametrize("open_to_all", [False, True])
+def test_what_the_upstream_demands_is_known(origin: Origin, mirror: Mirror, open_to_all: bool) -> None:
+    """Asked for once, for many who ask at once, and kept over a restart."""
+    origin.open = open_to_all
+    origin.held_up = True
+    waiting = [mirror.later("") for _ in range(3)]
+    origin.go_on()
+    assert len({type(outcome) for (outcome,) in waiting}) == 1
+    demanded = () if open_to_all else (CHALLENGE,)
+    assert challenged(mirror) == challenged(mirror.restarted()) == demanded
+    assert origin.take() == ["nobody: GET "]
+
+
+def test_it_is_asked_anew_behind_the_clients_back(origin: Origin, warm: Mirror) -> None:
+    """Every few minutes, and nobody waits for it."""
+    warm.clock.advance(ANEW)
+    origin.held_up = True
+    origin.open = True
+    assert challenged(warm) == challenged(warm) == (CHALLENGE,)
+    origin.go_on()
+    assert origin.take() == ["nobody: GET "]
+    assert challenged(warm) == challenged(warm.restarted()) == ()
+
+
+@pytest.mark.parametrize("error", [Unreachable(), TimedOut(), RegistryError(status=503), Denied()])
+def test_in_an_outage_it_is_what_it_was(origin: Origin, warm: Mirror, error: RegistryError) -> None:
+    """For as long as it lasts."""
+    origin.trouble = error
+    for age in (ANEW, DAY, BELIEVED - DAY - ANEW - 1):
+        warm.clock.advance(age)
+        assert challenged(warm) == challenged(warm.restarted()) == (CHALLENGE,)
+    if error.status != 403:
+        warm.clock.advance(30 * DAY)
+        assert challenged(warm) == (CHALLENGE,)
+
+
+def test_what_is_very_old_is_asked_for_first(origin: Origin, warm: Mirror) -> None:
+    """A mirror that was not used for a month answers what is so now; and so where the clock was ahead."""
+    origin.open = True
+    for change in (BELIEVED, -10.0):
+        warm.clock.rightNow += change
+        assert challenged(warm.restarted()) == ()
+        assert origin.take() == ["nobody: GET "]
+
+
+def test_an_upstream_that_never_answered_is_no_dead_end(origin: Origin, mirror: Mirror) -> None:
+    """What containerd, which never pings, has pulled, docker pulls in an outage."""
+    manifest = publish(origin.shelf(NAME), CONFIG, LAYER)
+    mirror.pull(NAME)
+    origin.trouble = Unreachable()
+    assert mirror.docker(NAME) == [manifest, CONFIG, LAYER]
+    assert [challenge.scheme for challenge in challenged(mirror)] == ["Bearer"]
+    origin.trouble = Denied()
+    mirror.clock.advance(10)
+    with pytest.raises(Denied):
+        mirror.ask("")
+
+
+def test_credentials_are_checked_by_the_upstream(origin: Origin, warm: Mirror) -> None:
+    """That is how a login is tried; its answer is not what others are told."""
+    assert body(warm.ask("", "alice")) == b"{}"
+    origin.troubles["mallory"] = Unauthorized()
+    with pytest.raises(Unauthorized):
+        warm.ask("", "mallory")
+    assert origin.take() == ["alice: GET ", "mallory: GET "]
+    assert challenged(warm) == (CHALLENGE,)
+
+
+@pytest.mark.parametrize(
+    "document", [b"", b"null", b"[]", b"[1]", b'["x",[]]', b"[1,[1]]", b"{", b"[NaN,[]]"]
+)
+def test_a_document_that_was_spoilt_is_none(origin: Origin, warm: Mirror, document: bytes) -> None:
+    """It is asked for anew."""
+    warm.store.documents.documents["handshake/docker"] = document
+    assert challenged(warm.restarted()) == (CHALLENGE,)
+    assert origin.take() == ["nobody: GET "]
+
+
+def test_what_is_public_needs_no_token(origin: Origin, warm: Mirror) -> None:
+    """A marker stands for none; harmless parameters do not matter."""
+    assert warm.token(SCOPE) == warm.token(SCOPE, SCOPE, account="me", client_id="docker") == MARKER
+    assert origin.token_requests == []
+
+
+@pytest.mark.parametrize(
+    "scopes",
+    [
+        (),
+        ("repository:me/private:pull",),
+        (SCOPE, "repository:me/private:pull"),
+        (f"repository:{NAME}:pull,push",),
+        (f"repository:{NAME}:*",),
+        ("registry:catalog:*",),
+        ("aws",),
+        ("repository:../../x:pull",),
+    ],
+)
+def test_all_else_is_the_token_services(origin: Origin, warm: Mirror, scopes: tuple[str, ...]) -> None:
+    """Whatever is not known to be public, and more than pulling."""
+    assert warm.token(*scopes) == "token-1"
+    assert len(origin.token_requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "credentials"),
+    [({}, Credentials.basic("a", "b")), ({"password": "b"}, None), ({"refresh_token": "b"}, None)],
+)
+def test_who_brings_a_secret_is_passed_on(
+    origin: Origin, warm: Mirror, fields: dict[str, str], credentials: Credentials | None
+) -> None:
+    """Also for what is public: a wrong password must be told; an outage, too."""
+    request = TokenRequest.parse([("scope", SCOPE), *fields.items()], True, credentials)
+    answer = now(warm.registry.token(request))
+    assert "token-1" in json.loads(body(answer)).values()
+    assert header(answer, "Cache-Status") == "dockmirror; fwd=bypass"
+    origin.trouble = Unreachable()
+    with pytest.raises(Unreachable):
+        now(warm.registry.token(request))
+    assert origin.token_requests == [request, request]
+
+
+@pytest.mark.parametrize("error", [Unreachable(), TimedOut(), RegistryError(status=429)])
+def test_in_an_outage_what_was_public_needs_none(origin: Origin, warm: Mirror, error: RegistryError) -> None:
+    """For a week; and the token service is left alone, too."""
+    warm.clock.advance(3 * DAY)
+    origin.trouble = error
+    assert warm.token(SCOPE) == warm.token(SCOPE) == MARKER
+    assert len(origin.token_requests) == 1
+    for scope in ("", "repository:me/private:pull"):
+        with pytest.raises(type(error)):
+            warm.token(*filter(None, [scope]))
+    origin.trouble = Denied()
+    warm.clock.advance(60)
+    with pytest.raises(Denied):
+        warm.token(SCOPE)
+    warm.clock.advance(5 * DAY)
+    origin.trouble = error
+    with pytest.raises(type(error)):
+        warm.token(SCOPE)
+
+
+def test_a_slow_token_service_gets_three_seconds(origin: Origin, warm: Mirror) -> None:
+    """Where the marker would do; else it has time."""
+    warm.clock.advance(3 * DAY)
+    origin.held_up = True
+    request = TokenRequest.parse([("scope", SCOPE)])
+    other = TokenRequest.parse([("scope", "repository:me/private:pull")])
+    waiting, patient = watch(warm.registry.token(request)), watch(warm.registry.token(other))
+    warm.clock.advance(PATIENCE)
+    assert (len(waiting), patient) == (1, [])
+    origin.go_on()
+    assert len(patient) == 1
+
+
+def test_what_turned_out_private_needs_a_token_again(origin: Origin, warm: Mirror) -> None:
+    """After the mirror itself was refused."""
+    origin.shelf(NAME).readers.clear()
+    warm.clock.advance(60)
+    with pytest.raises(Unauthorized) as caught:
+        warm.ask(TAG)
+    assert caught.value.challenges == (CHALLENGE,)
+    assert warm.token(SCOPE) == "token-1"
+
+
+def test_a_token_that_is_none_is_told(origin: Origin, warm: Mirror) -> None:
+    """The token service's refusal is passed on as it is."""
+    origin.trouble = error = Denied("no")
+    with pytest.raises(Denied) as caught:
+        warm.token("repository:me/private:pull")
+    assert caught.value is error

@@ -1,0 +1,192 @@
+"""Manifests: byte for byte as they came, to those who admit them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from dockmirror.content.held import BytesContent
+from dockmirror.interfaces import Answer, Kind
+from dockmirror.oci.descriptor import Descriptor
+from dockmirror.oci.digest import Digest
+from dockmirror.oci.errors import BlobUnknown, ManifestUnknown
+from dockmirror.oci.etag import etag
+from dockmirror.oci.media import DOCKER_LIST, DOCKER_MANIFEST, EVERYTHING, OCI_INDEX, OCI_MANIFEST
+from dockmirror.oci.reference import Tag
+
+from ..registries import Pieces
+from .images import image, index, publish, put
+from .mirrors import Mirror, body, header
+from .origin import Origin, repository
+
+CONFIG, LAYER = b"configuration", b"layer" * 100
+NAME = "library/busybox"
+TAG = f"{NAME}/manifests/latest"
+SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1+prettyjws"
+
+
+@pytest.fixture
+def manifest(origin: Origin) -> bytes:
+    """What the tag names."""
+    return publish(origin.shelf(NAME), CONFIG, LAYER)
+
+
+def odd(media_type: str) -> bytes:
+    """A manifest that nobody would write again as it is."""
+    kind, config = media_type.encode(), str(Digest.of(CONFIG)).encode()
+    return b'{ "mediaType":"%b", "schemaVersion" :2,"x":1.0,"config":{"digest":"%b"},\n"layers":[ ]}\n' % (
+        kind,
+        config,
+    )
+
+
+@pytest.mark.parametrize("media_type", [OCI_MANIFEST, DOCKER_MANIFEST])
+def test_it_is_given_as_it_came(origin: Origin, mirror: Mirror, media_type: str) -> None:
+    """Cold and warm, by tag and by digest: the bytes, the media type, the digest."""
+    data = odd(media_type)
+    digest = put(origin.shelf(NAME), data, media_type, "latest")
+    for path in (TAG, TAG, f"{NAME}/manifests/{digest}"):
+        answer = mirror.ask(path)
+        assert answer.content.descriptor == Descriptor(media_type, digest, len(data))
+        assert body(answer) == data
+        head = mirror.ask(path, head=True)
+        assert (head.content.descriptor, body(head)) == (answer.content.descriptor, b"")
+    assert origin.take() == [f"nobody: GET {TAG}"]
+
+
+@pytest.mark.parametrize("media_type", [OCI_INDEX, DOCKER_LIST])
+def test_indexes_too(origin: Origin, mirror: Mirror, manifest: bytes, media_type: str) -> None:
+    """Of both kinds."""
+    data = index(manifest).replace(OCI_INDEX.encode(), media_type.encode())
+    put(origin.shelf(NAME), data, media_type, "all")
+    for _ in range(2):
+        assert mirror.ask(f"{NAME}/manifests/all").content == BytesContent(
+            data, Descriptor(media_type, Digest.of(data), len(data))
+        )
+    assert origin.take() == [f"nobody: GET {NAME}/manifests/all"]
+
+
+def test_oci_documents_may_not_say_what_they_are(origin: Origin, mirror: Mirror) -> None:
+    """The type that they came with is the one that their shape has."""
+    data = json.dumps({"schemaVersion": 2, "config": {"digest": str(Digest.of(CONFIG))}}).encode()
+    put(origin.shelf(NAME), data, f"{OCI_MANIFEST}; charset=utf-8", "latest")
+    mirror.ask(TAG)
+    assert mirror.ask(TAG).content.descriptor.media_type == OCI_MANIFEST
+    assert origin.take() == [f"nobody: GET {TAG}"]
+
+
+@pytest.mark.parametrize(
+    ("data", "media_type"),
+    [
+        (b'{"schemaVersion":1,"fsLayers":[]}', SCHEMA_1),
+        (b'{"schemaVersion":2,"mediaType":"x/y"}', "x/y"),
+        (odd(OCI_MANIFEST), DOCKER_MANIFEST),
+        (odd(OCI_MANIFEST), "application/json"),
+        (b"{", OCI_MANIFEST),
+    ],
+)
+def test_other_kinds_pass(origin: Origin, mirror: Mirror, data: bytes, media_type: str) -> None:
+    """Schema 1, artifacts of the past, and what says of itself another kind than its server does."""
+    digest = put(origin.shelf(NAME), data, media_type, "latest")
+    for path in (TAG, TAG, f"{NAME}/manifests/{digest}"):
+        answer = mirror.ask(path)
+        assert answer.content.descriptor.media_type == media_type
+        assert header(answer, "Cache-Status") == "dockmirror; fwd=miss"
+        assert body(answer) == data
+    assert len(origin.take()) == 3
+    assert not mirror.store.contents.held
+
+
+def test_what_is_not_what_its_digest_says_is_not_kept(
+    origin: Origin, mirror: Mirror, manifest: bytes
+) -> None:
+    """One whose digest is that of its signed part (schema 1) could be another's under that digest."""
+    digest = put(origin.shelf("evil/x", {"evil"}), manifest, tag="latest")
+    lying = Origin()
+    lying.says = Answer(BytesContent(b'{"x":1,' + manifest[1:], Descriptor(OCI_MANIFEST, digest, None)))
+    other = Mirror(lying, mirror.clock, mirror.store, entry="evil")
+    assert body(other.ask("evil/x/manifests/latest")) != manifest
+    assert digest not in mirror.store.contents.held
+
+
+def test_a_narrow_client_is_given_the_upstreams_own(origin: Origin, mirror: Mirror, manifest: bytes) -> None:
+    """Cold and warm, by GET and by HEAD; what the tag names stays what it is for all others."""
+    shelf = origin.shelf(NAME)
+    old = odd(DOCKER_MANIFEST)
+    shelf.narrow["latest"] = DOCKER_MANIFEST, old
+    for _ in range(2):
+        for head in (False, True):
+            answer = mirror.ask(TAG, accept=(DOCKER_MANIFEST,), head=head)
+            assert answer.content.descriptor.digest == Digest.of(old)
+            assert body(answer) == (b"" if head else old)
+        assert mirror.get(TAG) == manifest
+    shelf.narrow.clear()
+    for reference in ("latest", Digest.of(manifest)):
+        with pytest.raises(ManifestUnknown):
+            mirror.ask(f"{NAME}/manifests/{reference}", accept=("application/json",))
+    assert mirror.get(TAG) == manifest
+    assert mirror.store.tags.tags[repository(NAME), Tag("latest")].digest == Digest.of(manifest)
+
+
+@pytest.mark.parametrize("accept", [(), ("*/*",), (f"x/y, {OCI_MANIFEST};q=0.1",), (OCI_MANIFEST, "*/*;q=0")])
+def test_whoever_admits_what_is_held_is_given_it(
+    origin: Origin, mirror: Mirror, manifest: bytes, accept: tuple[str, ...]
+) -> None:
+    """And the upstream is asked with the full list, so that what comes serves everybody."""
+    assert mirror.get(TAG, accept=accept) == mirror.get(TAG) == manifest
+    (asked,) = origin.asked
+    assert asked.request.accept == EVERYTHING
+
+
+def test_by_digest_it_is_never_asked_for_again(origin: Origin, mirror: Mirror, manifest: bytes) -> None:
+    """However long ago it came, while it is known who may have it."""
+    path = f"{NAME}/manifests/{Digest.of(manifest)}"
+    mirror.get(path)
+    assert origin.take() == [f"nobody: GET {path}"]
+    mirror.clock.advance(12 * 3600)
+    answer = mirror.ask(path)
+    assert (body(answer), header(answer, "Age")) == (manifest, None)
+    assert header(answer, "Cache-Status") == "dockmirror; hit"
+    assert mirror.ask(path, if_none_match=etag(Digest.of(manifest))).status == 304
+    assert origin.take() == []
+
+
+def test_a_manifest_is_no_blob(origin: Origin, mirror: Mirror, manifest: bytes) -> None:
+    """And a blob no manifest, although both lie in the store: the upstream is asked, and says no."""
+    mirror.pull(NAME)
+    with pytest.raises(BlobUnknown):
+        mirror.ask(f"{NAME}/blobs/{Digest.of(manifest)}")
+    for blob in (CONFIG, LAYER):
+        with pytest.raises(ManifestUnknown):
+            mirror.ask(f"{NAME}/manifests/{Digest.of(blob)}")
+
+
+def test_it_may_be_both(origin: Origin, mirror: Mirror, manifest: bytes) -> None:
+    """Where the upstream has it as both: each is linked for itself."""
+    digest = Digest.of(manifest)
+    origin.shelf(NAME).blobs[digest] = manifest
+    mirror.pull(NAME)
+    assert mirror.get(f"{NAME}/blobs/{digest}") == manifest
+    links = mirror.store.contents.links
+    assert {kind for _, each, kind in links if each == digest} == {Kind.BLOB, Kind.MANIFEST}
+
+
+def test_an_evicted_manifest_is_fetched_again(origin: Origin, mirror: Mirror, manifest: bytes) -> None:
+    """By its tag, by its digest."""
+    mirror.pull(NAME)
+    mirror.store.evict(Digest.of(manifest))
+    origin.take()
+    assert mirror.get(TAG) == manifest
+    mirror.store.evict(Digest.of(manifest))
+    assert mirror.get(f"{NAME}/manifests/{Digest.of(manifest)}") == manifest
+    assert origin.take() == [f"nobody: GET {TAG}", f"nobody: GET {NAME}/manifests/{Digest.of(manifest)}"]
+
+
+def test_a_content_of_any_kind_is_read_once(origin: Origin, mirror: Mirror) -> None:
+    """Many may be given it, although a content is delivered once."""
+    data = image(CONFIG, LAYER)
+    origin.says = Answer(Pieces([data[:5], data[5:]], Descriptor(OCI_MANIFEST, Digest.of(data))))
+    answer = mirror.ask(TAG)
+    assert (body(answer), answer.content.descriptor.size) == (data, len(data))
+    assert header(answer, "Cache-Status") == "dockmirror; fwd=miss; stored"

@@ -1,0 +1,215 @@
+"""In whatever order things happen, nobody is given what the upstream does not give him, and nothing wrong."""
+
+from __future__ import annotations
+
+from attrs import frozen
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from dockmirror.interfaces import Answer
+from dockmirror.oci.digest import Digest
+from dockmirror.oci.errors import RegistryError, TooManyRequests, Unreachable
+from dockmirror.oci.ranges import Range
+from dockmirror.oci.request import Request, repository_of
+from dockmirror.pullthrough.held import STALE
+from dockmirror.pullthrough.permission import GRANTED, PUBLIC, PUBLIC_UNASKED
+from dockmirror.pullthrough.resting import LONGEST, is_outage
+
+from .images import image, publish
+from .mirrors import Mirror, body, header
+from .origin import EVERYBODY, NOBODY, Origin
+
+TTL = 60.0
+LAYERS = [b"layer %d " % n * 10 for n in range(3)]
+IMAGES = {Digest.of(image(b"c", layer)): image(b"c", layer) for layer in LAYERS}
+CONTENTS = {Digest.of(data): data for data in (b"c", *LAYERS, *IMAGES.values())}
+names = st.sampled_from(["a/x", "b/y"])
+clients = st.sampled_from([None, "alice", "bob"])
+digests = st.sampled_from(sorted(CONTENTS, key=str))
+outages = st.sampled_from([Unreachable(), RegistryError(status=500), TooManyRequests()])
+times = st.sampled_from([1.0, TTL - 1, TTL, GRANTED - 1, GRANTED, 3600.0, PUBLIC - 1, 2 * PUBLIC, STALE])
+
+
+@frozen
+class Said:
+    """What the upstream said, when: that somebody may pull, that he may not, or nothing (None)."""
+
+    at: float
+    allowed: bool | None
+
+
+class Remembering(Origin):
+    """An upstream that remembers what it said.
+
+    :ivar said: of each repository, to each client, what it said last of whether he may pull.
+    :ivar silent: when it last said nothing, to each client.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: dict[tuple[str, str], Said] = {}
+        self.silent: dict[str, float] = {}
+        self.now = 0.0
+
+    async def answer(self, request: Request, who: str) -> Answer:
+        """See ``Origin``."""
+        key = str(repository_of(request.target)), who
+        try:
+            answer = await super().answer(request, who)
+        except RegistryError as error:
+            if is_outage(error):
+                self.silent[who] = self.now
+            elif error.status == 401:
+                self.said[key] = Said(self.now, False)
+            raise
+        self.said[key] = Said(self.now, True)
+        return answer
+
+
+class Model(RuleBasedStateMachine):
+    """Two repositories, two clients and strangers, in good times and bad."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.origin = Remembering()
+        self.mirror = Mirror(self.origin, tag_ttl=TTL)
+        self.clock = self.mirror.clock
+        self.names: dict[str, list[tuple[float, Digest | None]]] = {"a/x": [], "b/y": []}
+        self.has: dict[str, set[Digest]] = {"a/x": set(), "b/y": set()}
+
+    @initialize(readers=st.sets(st.sampled_from([EVERYBODY, "alice", "bob"])))
+    def begin(self, readers: set[str]) -> None:
+        """Both have an image; one is everybody's."""
+        self.origin.shelf("a/x")
+        self.origin.shelf("b/y", readers)
+        for name in self.names:
+            self.publish(name, LAYERS[0])
+
+    @rule(name=names, layer=st.sampled_from(LAYERS))
+    def publish(self, name: str, layer: bytes) -> None:
+        """The tag names another image."""
+        manifest = publish(self.origin.shelf(name), b"c", layer)
+        self.names[name].append((self.clock.seconds(), Digest.of(manifest)))
+        self.has[name] |= {Digest.of(data) for data in (b"c", layer, manifest)}
+
+    @rule(name=names)
+    def withdraw(self, name: str) -> None:
+        """The tag names nothing."""
+        self.origin.shelf(name).tags.clear()
+        self.names[name].append((self.clock.seconds(), None))
+
+    @rule(name=names, who=st.sampled_from([EVERYBODY, "alice", "bob"]), may=st.booleans())
+    def let(self, name: str, who: str, may: bool) -> None:
+        """Somebody may pull, or may not any more."""
+        readers = self.origin.shelf(name).readers
+        readers.add(who) if may else readers.discard(who)
+
+    @rule(error=st.none() | outages, who=st.none() | st.sampled_from([NOBODY, "alice"]))
+    def trouble(self, error: RegistryError | None, who: str | None) -> None:
+        """The upstream says nothing, to somebody or to anybody; or all is well."""
+        self.origin.trouble = error if who is None else None
+        self.origin.troubles = {who: error} if who is not None and error is not None else {}
+
+    @rule(seconds=times)
+    def wait(self, seconds: float) -> None:
+        """Time passes."""
+        self.clock.advance(seconds)
+
+    @rule(digest=digests)
+    def evict(self, digest: Digest) -> None:
+        """The store is short of room."""
+        self.mirror.store.evict(digest)
+
+    @rule()
+    def restart(self) -> None:
+        """The mirror's memory is lost."""
+        self.mirror = self.mirror.restarted(tag_ttl=TTL)
+
+    @rule(name=names, who=clients, head=st.booleans())
+    def ask_by_tag(self, name: str, who: str | None, head: bool) -> None:
+        """What the tag names is what it named a short while ago, or longer ago with a warning."""
+        answer = self.asked(name, f"{name}/manifests/latest", who, head=head)
+        if answer is None:
+            return
+        digest = answer.content.descriptor.digest
+        assert digest in IMAGES
+        assert body(answer) == (b"" if head else IMAGES[digest])
+        believed = TTL if self.said_to(name, NOBODY) else 0.0
+        if header(answer, "Warning"):
+            believed = STALE
+            assert self.is_silent(NOBODY, who)
+        assert digest in self.named_since(name, self.clock.seconds() - believed)
+
+    @rule(name=names, who=clients, digest=digests, head=st.booleans())
+    def ask_for_a_manifest(self, name: str, who: str | None, digest: Digest, head: bool) -> None:
+        """It is the one of that digest, and this repository has it as that."""
+        answer = self.asked(name, f"{name}/manifests/{digest}", who, head=head)
+        if answer is not None:
+            assert digest in self.has[name] & IMAGES.keys()
+            assert body(answer) == (b"" if head else CONTENTS[digest])
+
+    @rule(name=names, who=clients, digest=digests, wanted=st.none() | st.just(Range.since(2, 5)))
+    def ask_for_a_blob(self, name: str, who: str | None, digest: Digest, wanted: Range | None) -> None:
+        """It is the one of that digest, and this repository has it as that."""
+        answer = self.asked(name, f"{name}/blobs/{digest}", who, range=wanted)
+        if answer is not None and digest == Digest.of(b"c"):
+            assert body(answer) == b"c"
+        elif answer is not None:
+            assert digest in self.has[name] - IMAGES.keys()
+            assert body(answer) == (CONTENTS[digest] if wanted is None else CONTENTS[digest][2:6])
+
+    def asked(self, name: str, path: str, who: str | None, **details: object) -> Answer | None:
+        """The answer; None where it is refused, which must be for a reason."""
+        self.origin.now = self.clock.seconds()
+        (answer,) = self.mirror.later(path, who, **details)
+        if isinstance(answer, Answer):
+            assert self.may_be_given(name, who)
+            return answer
+        assert isinstance(answer, RegistryError)
+        assert not self.must_be_given(name, path, who) or answer.status == 416
+        return None
+
+    def may_be_given(self, name: str, who: str | None) -> bool:
+        """Whether the upstream has said so to him lately, or to everybody."""
+        own = self.said_to(name, who or NOBODY)
+        if who is not None and own is not None and self.clock.seconds() - own < GRANTED:
+            return True
+        everybody = self.said_to(name, NOBODY)
+        limit = PUBLIC_UNASKED if self.is_silent(NOBODY) else PUBLIC
+        return everybody is not None and self.clock.seconds() - everybody < limit
+
+    def must_be_given(self, name: str, path: str, who: str | None) -> bool:
+        """Whether nothing stands against it: the upstream has it, gives it, and has not failed of late."""
+        shelf = self.origin.shelf(name)
+        reference = path.rpartition("/")[2]
+        there = {*shelf.tags, *map(str, shelf.manifests if "/manifests/" in path else shelf.blobs)}
+        free = (
+            not self.origin.trouble and not self.origin.troubles and not self.is_silent(*self.origin.silent)
+        )
+        return free and reference in there and bool(shelf.readers & {EVERYBODY, who})
+
+    def said_to(self, name: str, who: str) -> float | None:
+        """When the upstream let him in, where that is the last that it said of it."""
+        said = self.origin.said.get((name, who))
+        return said.at if said and said.allowed else None
+
+    def is_silent(self, *whom: str | None) -> bool:
+        """Whether one of them was not answered just now, or not long ago: then the upstream may rest."""
+        now = self.clock.seconds()
+        return any(now - self.origin.silent.get(who or NOBODY, -LONGEST) <= LONGEST for who in whom)
+
+    def named_since(self, name: str, start: float) -> set[Digest | None]:
+        """What the tag has named from that time on."""
+        history = self.names[name]
+        ends = [at for at, _ in history[1:]] + [float("inf")]
+        return {digest for (_, digest), end in zip(history, ends, strict=True) if end >= start}
+
+    @invariant()
+    def nothing_stays_open(self) -> None:
+        """What was opened was read or closed."""
+        assert self.mirror.store.faults.opened == 0
+
+
+TestModel = Model.TestCase
+TestModel.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)

@@ -1,0 +1,245 @@
+"""The upstream down, at its limit, or failing: what is held whole is pulled again, whole."""
+
+from __future__ import annotations
+
+import pytest
+
+from dockmirror.content.verified import Corrupt
+from dockmirror.oci.digest import Digest
+from dockmirror.oci.errors import (
+    Denied,
+    RegistryError,
+    TimedOut,
+    TooManyRequests,
+    Unauthorized,
+    Unavailable,
+    Unreachable,
+)
+from dockmirror.oci.media import OCI_INDEX
+from dockmirror.pullthrough.asking import PATIENCE
+from dockmirror.pullthrough.held import STALE
+from dockmirror.pullthrough.permission import GRANTED
+
+from .images import index, publish, put
+from .mirrors import DAY, Mirror, body, header
+from .origin import Origin
+
+CONFIG, LAYER = b"configuration", b"layer" * 100
+NAME = "library/busybox"
+TAG = f"{NAME}/manifests/latest"
+PRIVATE = "me/private/manifests/latest"
+TTL = 60.0
+OUTAGES = [
+    Unreachable(),
+    TimedOut(),
+    TooManyRequests(retry_after="7"),
+    RegistryError(status=500),
+    RegistryError(status=503),
+    Unavailable("the upstream answered with a web page", upstream_status=200),
+]
+outages = pytest.mark.parametrize("error", OUTAGES, ids=lambda e: f"{type(e).__name__}-{e.status}")
+
+
+@pytest.fixture
+def manifest(origin: Origin) -> bytes:
+    """What the tag names, of a public repository, and of one that alice may pull from."""
+    publish(origin.shelf("me/private", {"alice"}), CONFIG, LAYER)
+    return publish(origin.shelf(NAME), CONFIG, LAYER)
+
+
+@pytest.fixture
+def warm(origin: Origin, mirror: Mirror, manifest: bytes) -> Mirror:
+    """A mirror through which both were pulled."""
+    mirror.docker(NAME)
+    mirror.pull("me/private", "alice")
+    origin.take()
+    return mirror
+
+
+@outages
+@pytest.mark.parametrize("age", [TTL, 2 * DAY, STALE - 1])
+def test_it_is_pulled_whole(
+    origin: Origin, warm: Mirror, manifest: bytes, error: RegistryError, age: float
+) -> None:
+    """With ``/v2/`` and the token dance, for a week, before and after a restart."""
+    origin.trouble = error
+    warm.clock.advance(age)
+    for mirror in (warm, warm.restarted()):
+        assert mirror.docker(NAME) == [manifest, CONFIG, LAYER]
+        assert mirror.pull(NAME, "somebody") == [manifest, CONFIG, LAYER]
+
+
+@outages
+def test_that_it_is_stale_is_told(
+    origin: Origin, warm: Mirror, manifest: bytes, error: RegistryError
+) -> None:
+    """By a warning that says why, and how old it is."""
+    origin.trouble = error
+    warm.clock.advance(TTL)
+    for head in (False, True):
+        answer = warm.ask(TAG, head=head)
+        assert header(answer, "Warning") == f'299 - "served stale: {error}"'
+        assert header(answer, "Cache-Status") == "dockmirror; fwd=stale; detail=upstream"
+        assert header(answer, "Age") == "60"
+        assert answer.content.descriptor.digest == Digest.of(manifest)
+
+
+@outages
+def test_after_a_week_it_is_not_served(origin: Origin, warm: Mirror, error: RegistryError) -> None:
+    """The failure is told as it is."""
+    origin.trouble = error
+    warm.clock.advance(STALE)
+    with pytest.raises(type(error)) as caught:
+        warm.ask(TAG)
+    assert (caught.value.status, caught.value.retry_after) == (error.status, error.retry_after)
+
+
+@outages
+def test_what_is_private_is_given_to_who_was_given_it(
+    origin: Origin, warm: Mirror, manifest: bytes, error: RegistryError
+) -> None:
+    """For the few minutes that the upstream's consent holds; to nobody else, and by no other path."""
+    origin.trouble = error
+    assert warm.pull("me/private", "alice") == [manifest, CONFIG, LAYER]
+    layer = f"me/private/blobs/{Digest.of(LAYER)}"
+    for path, who in [(PRIVATE, "bob"), (PRIVATE, None), (layer, "bob"), (layer, None)]:
+        with pytest.raises(type(error)):
+            warm.ask(path, who)
+    warm.clock.advance(GRANTED)
+    for path in (PRIVATE, layer):
+        with pytest.raises(type(error)):
+            warm.ask(path, "alice")
+
+
+@pytest.mark.parametrize("error", [Unauthorized(), Denied(), RegistryError(status=403), Corrupt()])
+def test_refusals_are_no_outage(origin: Origin, warm: Mirror, error: RegistryError) -> None:
+    """Nor is a manifest that is wrong: they are given on, and nothing is served in their stead."""
+    origin.trouble = error
+    warm.clock.advance(TTL)
+    with pytest.raises(type(error)) as caught:
+        warm.ask(TAG)
+    assert caught.value is error
+
+
+def test_what_is_not_whole_is_not_served(origin: Origin, warm: Mirror, manifest: bytes) -> None:
+    """Neither by tag nor, once the upstream is known to be down, by digest: clients go elsewhere."""
+    warm.store.evict(Digest.of(LAYER))
+    origin.trouble = Unreachable()
+    warm.clock.advance(TTL)
+    for path in (TAG, f"{NAME}/manifests/{Digest.of(manifest)}"):
+        with pytest.raises(Unreachable):
+            warm.ask(path)
+    origin.trouble = None
+    warm.clock.advance(TTL)
+    assert warm.pull(NAME) == [manifest, CONFIG, LAYER]
+
+
+def test_what_is_whole_elsewhere_is_not_whole_here(origin: Origin, warm: Mirror) -> None:
+    """A layer that lies in the store for another repository could not be given from this one."""
+    publish(origin.shelf("library/fork"), CONFIG, LAYER)
+    warm.get("library/fork/manifests/latest")
+    origin.trouble = Unreachable()
+    warm.clock.advance(TTL)
+    with pytest.raises(Unreachable):
+        warm.ask("library/fork/manifests/latest")
+
+
+def test_of_an_index_one_platform_is_enough(origin: Origin, warm: Mirror, manifest: bytes) -> None:
+    """Nobody pulls all of them."""
+    shelf = origin.shelf(NAME)
+    other = publish(shelf, b"other configuration", b"other layer", tag="other")
+    data = index(other, manifest)
+    put(shelf, data, OCI_INDEX, "all")
+    put(shelf, index(other), OCI_INDEX, "others")
+    for tag in ("all", "others"):
+        warm.get(f"{NAME}/manifests/{tag}")
+    origin.trouble = Unreachable()
+    warm.clock.advance(TTL)
+    assert warm.get(f"{NAME}/manifests/all") == data
+    with pytest.raises(Unreachable):
+        warm.ask(f"{NAME}/manifests/others")
+
+
+def test_a_limit_on_fetching_is_an_outage_too(origin: Origin, warm: Mirror, manifest: bytes) -> None:
+    """A HEAD is free and tells that there is something new; if that cannot be had, what is held is served."""
+    publish(origin.shelf(NAME), CONFIG, b"new")
+    warm.clock.advance(TTL)
+    origin.held_up = True
+    waiting = [warm.later(TAG, head=head) for head in (False, True)]
+    origin.go_on_once()
+    origin.troubles["nobody"] = TooManyRequests()
+    origin.go_on()
+    assert origin.take() == [f"nobody: HEAD {TAG}", f"nobody: GET {TAG}"]
+    for (answer,) in waiting:
+        assert answer.content.descriptor.digest == Digest.of(manifest)
+        assert header(answer, "Warning")
+
+
+def test_a_slow_upstream_gets_three_seconds(origin: Origin, warm: Mirror, manifest: bytes) -> None:
+    """Where the store can answer; then what is held is served."""
+    warm.clock.advance(TTL)
+    origin.held_up = True
+    waiting = warm.later(TAG)
+    warm.clock.advance(PATIENCE - 0.1)
+    assert waiting == []
+    warm.clock.advance(0.1)
+    (answer,) = waiting
+    assert body(answer) == manifest
+    assert header(answer, "Warning") == '299 - "served stale: the upstream did not answer within 3 s"'
+
+
+@pytest.mark.parametrize(
+    ("path", "who"), [(PRIVATE, "bob"), (PRIVATE, None), ("library/new/manifests/latest", None)]
+)
+def test_where_it_cannot_answer_the_upstream_has_time(
+    origin: Origin, warm: Mirror, path: str, who: str | None
+) -> None:
+    """What is held may not be for this client, or nothing is held: then patience costs nothing."""
+    publish(origin.shelf("library/new"), CONFIG, LAYER)
+    origin.shelf("me/private").readers |= {"bob", "nobody"}
+    warm.clock.advance(GRANTED)
+    origin.held_up = True
+    waiting = warm.later(path, who)
+    warm.clock.advance(30)
+    assert waiting == []
+    origin.go_on()
+    assert [type(answer).__name__ for answer in waiting] == ["Answer"]
+
+
+def test_what_is_not_whole_has_time_too(origin: Origin, warm: Mirror, manifest: bytes) -> None:
+    """A layer must be fetched in any case."""
+    warm.store.evict(Digest.of(LAYER))
+    warm.clock.advance(TTL)
+    origin.held_up = True
+    waiting = warm.later(TAG)
+    warm.clock.advance(30)
+    origin.go_on()
+    (answer,) = waiting
+    assert (body(answer), header(answer, "Warning")) == (manifest, None)
+
+
+def test_nothing_held_is_told_as_it_is(origin: Origin, warm: Mirror) -> None:
+    """An outage is never "no such image"."""
+    origin.trouble = Unreachable("it cannot be reached")
+    for path in ("library/never/manifests/latest", f"{NAME}/blobs/{Digest.of(b'never')}"):
+        with pytest.raises(Unreachable) as caught:
+            warm.ask(path)
+        assert str(caught.value) == "it cannot be reached"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ('say "no"\\', "say 'no'/"),
+        ("a\r\nSet-Cookie: x", "a Set-Cookie: x"),
+        ("nein, über\x00\x7f", "nein, ?ber"),
+        ("x" * 500, "x" * 200),
+    ],
+)
+def test_an_upstreams_words_cannot_break_a_header(
+    origin: Origin, warm: Mirror, words: str, told: str
+) -> None:
+    """They stand in it as far as they can."""
+    warm.clock.advance(TTL)
+    origin.trouble = RegistryError(words, status=503)
+    assert header(warm.ask(TAG), "Warning") == f'299 - "served stale: {told}"'

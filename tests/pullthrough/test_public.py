@@ -1,0 +1,248 @@
+"""What everybody may have: what the mirror itself was given without credentials, and only that."""
+
+from __future__ import annotations
+
+import pytest
+
+from dockmirror.oci.digest import Digest
+from dockmirror.oci.errors import Denied, RegistryError, Unauthorized, Unreachable
+from dockmirror.pullthrough.asking import LEARNED
+from dockmirror.pullthrough.permission import PUBLIC, PUBLIC_UNASKED, READ_AGAIN
+
+from .images import publish
+from .mirrors import DAY, Mirror, header
+from .origin import EVERYBODY, Origin
+
+CONFIG, LAYER = b"configuration", b"layer" * 100
+BLOB = f"library/busybox/blobs/{Digest.of(LAYER)}"
+TAG = "library/busybox/manifests/latest"
+MARKER = "anonymous"
+SCOPE = "repository:library/busybox:pull"
+
+
+@pytest.fixture
+def manifest(origin: Origin) -> bytes:
+    """Of an image that everybody may have."""
+    return publish(origin.shelf("library/busybox"), CONFIG, LAYER)
+
+
+@pytest.fixture
+def warm(origin: Origin, mirror: Mirror, manifest: bytes) -> Mirror:
+    """A mirror from which somebody has pulled it without credentials."""
+    mirror.pull("library/busybox")
+    origin.take()
+    return mirror
+
+
+def close(origin: Origin, *readers: str) -> None:
+    """Only these may have it any more."""
+    origin.shelf("library/busybox").readers = set(readers)
+
+
+def test_a_client_without_credentials_is_served_by_the_mirrors_own(
+    origin: Origin, mirror: Mirror, manifest: bytes
+) -> None:
+    """It asks for itself, and what it is given everybody is given."""
+    assert mirror.pull("library/busybox") == [manifest, CONFIG, LAYER]
+    assert all(line.startswith("nobody: ") for line in origin.take())
+    assert mirror.pull("library/busybox", "with any token") == [manifest, CONFIG, LAYER]
+    assert origin.take() == []
+
+
+def test_what_is_not_public_is_refused_to_the_mirror_too(origin: Origin, mirror: Mirror) -> None:
+    """A client without credentials is given the upstream's challenge."""
+    publish(origin.shelf("me/private", {"me"}), CONFIG, LAYER)
+    with pytest.raises(Unauthorized) as caught:
+        mirror.ask("me/private/manifests/latest")
+    assert caught.value.challenges
+
+
+def test_it_is_public_for_a_day(origin: Origin, warm: Mirror) -> None:
+    """Then it is asked once more, by whoever comes; and that holds for a day again."""
+    warm.clock.advance(PUBLIC - 1)
+    assert warm.get(BLOB) == LAYER
+    assert origin.take() == []
+    warm.clock.advance(1)
+    assert warm.get(BLOB) == LAYER
+    assert origin.take() == [f"nobody: CHECK {BLOB}"]
+    warm.clock.advance(PUBLIC - 1)
+    assert warm.get(BLOB) == LAYER
+    assert origin.take() == []
+
+
+@pytest.mark.parametrize("error", [Unauthorized(), Denied(), RegistryError(status=403)])
+def test_it_is_public_no_more_when_the_mirror_is_refused(
+    origin: Origin, warm: Mirror, error: RegistryError
+) -> None:
+    """At once, for everything in it; and still after a restart."""
+    warm.clock.advance(60)
+    origin.trouble = error
+    with pytest.raises(RegistryError):
+        warm.ask(TAG)
+    close(origin, "me")
+    origin.trouble = None
+    for mirror in (warm, warm.restarted()):
+        with pytest.raises(Unauthorized):
+            mirror.ask(BLOB)
+        with pytest.raises(Unauthorized):
+            mirror.ask(BLOB, "somebody")
+
+
+def test_a_clients_refusal_says_nothing_of_others(origin: Origin, warm: Mirror) -> None:
+    """A bad token, or one for something else, is this client's trouble."""
+    warm.clock.advance(60)
+    origin.troubles["bad"] = Unauthorized()
+    with pytest.raises(Unauthorized):
+        warm.ask(TAG, "bad")
+    origin.take()
+    assert warm.get(BLOB) == LAYER
+    assert origin.take() == []
+
+
+def test_it_is_public_for_a_week_where_the_upstream_cannot_be_asked(origin: Origin, warm: Mirror) -> None:
+    """From when it was last confirmed."""
+    origin.trouble = Unreachable()
+    warm.clock.advance(PUBLIC_UNASKED - 1)
+    assert warm.get(BLOB) == LAYER
+    assert warm.get(BLOB, "somebody") == LAYER
+    warm.clock.advance(1)
+    with pytest.raises(Unreachable):
+        warm.ask(BLOB)
+
+
+def test_in_an_outage_that_is_over_the_upstream_decides(origin: Origin, warm: Mirror) -> None:
+    """Two days old is too old, where the upstream can be asked."""
+    warm.clock.advance(2 * DAY)
+    close(origin, "me")
+    with pytest.raises(Unauthorized):
+        warm.ask(BLOB)
+
+
+def test_a_limit_of_ones_own_is_no_outage_for_the_mirror(origin: Origin, warm: Mirror) -> None:
+    """Who brings himself to his limit gets nothing by it that was public the day before yesterday."""
+    warm.clock.advance(2 * DAY)
+    close(origin, "me")
+    origin.troubles["mallory"] = RegistryError(status=429)
+    with pytest.raises(RegistryError):
+        warm.ask(BLOB, "mallory")
+    with pytest.raises(RegistryError):
+        warm.ask(TAG, "mallory")
+
+
+def test_it_is_known_after_a_restart(origin: Origin, warm: Mirror) -> None:
+    """It stands in the store."""
+    assert warm.restarted().get(BLOB) == LAYER
+    assert origin.take() == []
+
+
+def test_another_process_is_heeded(origin: Origin, warm: Mirror) -> None:
+    """What one learns of who is public, others on the same store see within a minute."""
+    other = warm.restarted()
+    assert other.get(BLOB) == LAYER
+    close(origin, "me")
+    warm.clock.advance(60)
+    with pytest.raises(Unauthorized):
+        warm.ask(TAG)
+    warm.clock.advance(READ_AGAIN)
+    with pytest.raises(Unauthorized):
+        other.ask(BLOB)
+
+
+def test_it_is_known_of_one_upstream(origin: Origin, warm: Mirror) -> None:
+    """Another entry of the same registry may let in others."""
+    staging = Mirror(Origin(), warm.clock, warm.store, entry="docker-staging")
+    publish(staging.origin.shelf("library/busybox", {"me"}), CONFIG, LAYER)
+    with pytest.raises(Unauthorized):
+        staging.ask(BLOB)
+
+
+def test_nothing_is_public_that_is_given_to_the_mirrors_address(origin: Origin, warm: Mirror) -> None:
+    """Neither learnt nor, if it was learnt before, believed: each hit is asked for."""
+    warm.learns = False
+    for _ in range(2):
+        assert warm.get(BLOB) == LAYER
+        assert header(warm.ask(BLOB), "Cache-Control") is None
+    assert origin.take() == [f"nobody: CHECK {BLOB}"] * 4
+    warm.clock.advance(DAY)
+    warm.pull("library/busybox")
+    warm.learns = True
+    origin.take()
+    warm.get(BLOB)
+    assert origin.take() == [f"nobody: CHECK {BLOB}"]
+
+
+def test_there_an_outage_is_no_excuse(origin: Origin, warm: Mirror) -> None:
+    """What cannot be checked is not given to those without credentials."""
+    warm.learns = False
+    origin.trouble = Unreachable()
+    for path in (BLOB, TAG):
+        with pytest.raises(Unreachable):
+            warm.ask(path)
+
+
+def test_a_pull_with_credentials_leads_to_a_question(origin: Origin, mirror: Mirror, manifest: bytes) -> None:
+    """A client's token is opaque: the mirror asks for itself whether everybody is given it, once an hour."""
+    mirror.get(TAG, "alice")
+    assert origin.take() == [f"alice: GET {TAG}", f"nobody: CHECK {TAG}"]
+    assert mirror.token(SCOPE) == MARKER
+    origin.shelf("me/private", {"alice"})
+    publish(origin.shelf("me/private"), CONFIG, LAYER)
+    origin.take()
+    for _ in range(4):
+        mirror.pull("me/private", "alice")
+        mirror.clock.advance(LEARNED / 4)
+    assert sum(line.startswith("nobody") for line in origin.take()) == 1
+    mirror.pull("me/private", "alice")
+    assert sum(line.startswith("nobody") for line in origin.take()) == 1
+    with pytest.raises(Unauthorized):
+        mirror.ask("me/private/manifests/latest")
+
+
+def test_that_question_is_asked_again_after_an_outage(
+    origin: Origin, mirror: Mirror, manifest: bytes
+) -> None:
+    """It was not answered."""
+    origin.troubles["nobody"] = RegistryError(status=429, retry_after="10")
+    mirror.get(TAG, "alice")
+    del origin.troubles["nobody"]
+    mirror.clock.advance(10)
+    origin.take()
+    mirror.get(TAG, "alice")
+    assert f"nobody: CHECK {TAG}" in origin.take()
+
+
+def test_that_question_keeps_nobody_waiting(origin: Origin, mirror: Mirror, manifest: bytes) -> None:
+    """It is asked behind the client's back, and not at all where nothing is learnt."""
+    mirror.learns = False
+    mirror.get(TAG, "alice")
+    assert origin.take() == [f"alice: GET {TAG}"]
+
+
+def test_a_clock_that_was_ahead_makes_nothing_public_for_ever(origin: Origin, warm: Mirror) -> None:
+    """A confirmation from a time to come counts for nothing, and is replaced."""
+    warm.clock.rightNow -= DAY
+    assert warm.get(BLOB) == LAYER
+    assert origin.take() == [f"nobody: CHECK {BLOB}"]
+    close(origin, "me")
+    warm.clock.advance(PUBLIC)
+    with pytest.raises(Unauthorized):
+        warm.ask(BLOB)
+
+
+@pytest.mark.parametrize("document", [b"", b"nonsense", b"nan", b"inf", b"-inf", b"\xff", b"1e400"])
+def test_a_document_that_was_spoilt_makes_nothing_public(
+    origin: Origin, warm: Mirror, document: bytes
+) -> None:
+    """It is as if there were none."""
+    warm.store.documents.documents["public/docker/library/busybox"] = document
+    close(origin, EVERYBODY)
+    assert warm.restarted().get(BLOB) == LAYER
+    assert origin.take() == [f"nobody: CHECK {BLOB}"]
+
+
+def test_public_content_may_be_kept_by_others(warm: Mirror, manifest: bytes) -> None:
+    """By its digest for good, where it was given to one without credentials; by its tag not."""
+    for path in (BLOB, f"library/busybox/manifests/{Digest.of(manifest)}"):
+        assert header(warm.ask(path), "Cache-Control") == "public, max-age=31536000, immutable"
+        assert header(warm.ask(path, "alice"), "Cache-Control") is None
+    assert header(warm.ask(TAG), "Cache-Control") is None

@@ -1,0 +1,223 @@
+"""Tags: believed for a while, then confirmed by a HEAD, and fetched only where they name something new."""
+
+from __future__ import annotations
+
+import pytest
+from twisted.internet.defer import Deferred
+
+from dockmirror.interfaces import Answer
+from dockmirror.oci.digest import Digest
+from dockmirror.oci.errors import Unauthorized, Unreachable
+from dockmirror.oci.etag import etag
+from dockmirror.oci.media import EVERYTHING
+from dockmirror.oci.reference import Tag
+from dockmirror.oci.request import Request
+
+from ..registries import watch
+from .images import publish
+from .mirrors import DAY, Mirror, body, header
+from .origin import Origin, repository
+
+CONFIG, LAYER = b"configuration", b"layer" * 100
+NAME = "library/busybox"
+TAG = f"{NAME}/manifests/latest"
+PRIVATE = "me/private/manifests/latest"
+TTL = 60.0
+
+
+@pytest.fixture
+def manifest(origin: Origin) -> bytes:
+    """What the tag names, of a public repository, and of one that alice and bob may pull from."""
+    publish(origin.shelf("me/private", {"alice", "bob"}), CONFIG, LAYER)
+    return publish(origin.shelf(NAME), CONFIG, LAYER)
+
+
+@pytest.fixture
+def warm(origin: Origin, mirror: Mirror, manifest: bytes) -> Mirror:
+    """A mirror through which both were pulled."""
+    mirror.pull(NAME)
+    mirror.pull("me/private", "alice")
+    origin.take()
+    return mirror
+
+
+def moved(origin: Origin) -> bytes:
+    """What the tag names from now on."""
+    return publish(origin.shelf(NAME), CONFIG, b"a new layer")
+
+
+def test_it_is_believed_for_a_while(origin: Origin, warm: Mirror, manifest: bytes) -> None:
+    """What is public, by GET and by HEAD, although the tag has moved; its age is told."""
+    moved(origin)
+    warm.clock.advance(TTL - 1)
+    answer = warm.ask(TAG)
+    assert body(answer) == manifest
+    assert (header(answer, "Age"), header(answer, "Cache-Status")) == ("59", "dockmirror; hit")
+    assert warm.ask(TAG, head=True).content.descriptor.digest == Digest.of(manifest)
+    assert origin.take() == []
+
+
+def test_then_it_is_confirmed_by_a_head(origin: Origin, warm: Mirror, manifest: bytes) -> None:
+    """Which is conditional, and asks with the full list; after it the tag is believed again."""
+    warm.clock.advance(TTL)
+    answer = warm.ask(TAG)
+    (asked,) = origin.asked
+    assert (str(asked), asked.request.accept) == (f"nobody: HEAD {TAG}", EVERYTHING)
+    assert asked.request.if_none_match == etag(Digest.of(manifest))
+    assert (body(answer), header(answer, "Age")) == (manifest, "0")
+    assert header(answer, "Cache-Status") == "dockmirror; fwd=stale; detail=confirmed"
+    origin.take()
+    warm.clock.advance(TTL - 1)
+    assert warm.get(TAG) == manifest
+    assert origin.take() == []
+
+
+def test_an_upstream_may_know_no_conditions(origin: Origin, warm: Mirror, manifest: bytes) -> None:
+    """A HEAD that tells the digest says the same; one that does not leads to a GET."""
+    shelf = origin.shelf(NAME)
+    shelf.conditional = False
+    warm.clock.advance(TTL)
+    assert warm.get(TAG) == manifest
+    assert origin.take() == [f"nobody: HEAD {TAG}"]
+    shelf.tells = False
+    warm.clock.advance(TTL)
+    assert warm.get(TAG) == manifest
+    assert origin.take() == [f"nobody: HEAD {TAG}", f"nobody: GET {TAG}"]
+
+
+def test_what_is_new_is_fetched(origin: Origin, warm: Mirror) -> None:
+    """Once; it is what the tag names from then on."""
+    new = moved(origin)
+    warm.clock.advance(TTL)
+    answer = warm.ask(TAG)
+    assert (body(answer), header(answer, "Cache-Status")) == (new, "dockmirror; fwd=miss; stored")
+    assert origin.take() == [f"nobody: HEAD {TAG}", f"nobody: GET {TAG}"]
+    assert warm.get(TAG) == warm.get(f"{NAME}/manifests/{Digest.of(new)}") == new
+    assert origin.take() == []
+
+
+def test_a_head_of_what_is_new_fetches_it_too(origin: Origin, warm: Mirror) -> None:
+    """The client asks for it next."""
+    new = moved(origin)
+    warm.clock.advance(TTL)
+    answer = warm.ask(TAG, head=True)
+    assert (body(answer), answer.content.descriptor.digest) == (b"", Digest.of(new))
+    assert warm.pull(NAME)[0] == new
+    assert [line for line in origin.take() if "manifests" in line] == [
+        f"nobody: HEAD {TAG}",
+        f"nobody: GET {TAG}",
+    ]
+
+
+def test_many_share_one_head(origin: Origin, warm: Mirror, manifest: bytes) -> None:
+    """Conditional or not; and what it costs if one of them leaves is nothing."""
+    warm.clock.advance(TTL)
+    origin.held_up = True
+    requests = [warm.request(TAG, if_none_match=value) for value in (None, '"x"', etag(Digest.of(manifest)))]
+    leaving = now_or_later(warm, requests[0])
+    waiting = [watch(warm.registry.fetch(request)) for request in [*requests, *requests]]
+    leaving.cancel()
+    origin.go_on()
+    assert origin.take() == [f"nobody: HEAD {TAG}"]
+    assert [answer.status for (answer,) in waiting if isinstance(answer, Answer)] == [200, 200, 304] * 2
+
+
+def now_or_later(mirror: Mirror, request: Request) -> Deferred[Answer]:
+    """A request of a client that may leave."""
+    asking = Deferred.fromCoroutine(mirror.registry.fetch(request))
+    watch(asking)
+    return asking
+
+
+def test_many_share_one_fetch(origin: Origin, mirror: Mirror, manifest: bytes) -> None:
+    """Also of what is cold; and each set of credentials is another question."""
+    origin.held_up = True
+    waiting = [mirror.later(TAG, who) for who in (None, "x", None, "x")]
+    origin.go_on()
+    assert origin.take()[:2] == [f"nobody: GET {TAG}", f"x: GET {TAG}"]
+    assert [body(answer) for (answer,) in waiting if isinstance(answer, Answer)] == [manifest] * 4
+
+
+def test_a_client_may_have_it_already(origin: Origin, mirror: Mirror, manifest: bytes) -> None:
+    """Cold or warm: 304, without a body; cold it is kept all the same."""
+    for _ in range(2):
+        answer = mirror.ask(TAG, if_none_match=etag(Digest.of(manifest)))
+        assert (answer.status, body(answer)) == (304, b"")
+        assert answer.content.descriptor.digest == Digest.of(manifest)
+    assert origin.take() == [f"nobody: GET {TAG}"]
+
+
+def test_what_is_private_is_confirmed_each_time(origin: Origin, warm: Mirror, manifest: bytes) -> None:
+    """With each client's own credentials, and without fetching."""
+    for who in ("alice", "alice", "bob"):
+        assert warm.get(PRIVATE, who) == manifest
+        assert origin.take()[:1] == [f"{who}: HEAD {PRIVATE}"]
+    with pytest.raises(Unauthorized):
+        warm.ask(PRIVATE, "mallory")
+
+
+def test_without_a_time_to_live_everything_is_confirmed(origin: Origin, manifest: bytes) -> None:
+    """Also what is public."""
+    mirror = Mirror(origin, tag_ttl=0)
+    mirror.pull(NAME)
+    origin.take()
+    assert mirror.get(TAG) == manifest
+    assert origin.take() == [f"nobody: HEAD {TAG}"]
+
+
+def test_it_is_believed_after_a_restart(origin: Origin, warm: Mirror, manifest: bytes) -> None:
+    """As long as it was before."""
+    warm.clock.advance(TTL - 1)
+    assert warm.restarted().get(TAG) == manifest
+    assert origin.take() == []
+
+
+def test_a_clock_that_was_ahead_makes_no_tag_last(origin: Origin, warm: Mirror, manifest: bytes) -> None:
+    """One that was confirmed at a time to come is confirmed anew."""
+    warm.clock.rightNow -= 10
+    mirror = warm.restarted()
+    mirror.get(f"{NAME}/tags/list")
+    origin.take()
+    answer = mirror.ask(TAG)
+    assert (body(answer), header(answer, "Age")) == (manifest, "0")
+    assert origin.take() == [f"nobody: HEAD {TAG}"]
+
+
+def test_a_head_then_the_digest_leaves_the_tag_known(origin: Origin, mirror: Mirror, manifest: bytes) -> None:
+    """As docker and containerd pull; so that they can pull again while nothing upstream answers."""
+    mirror.pull(NAME)
+    origin.trouble = Unreachable()
+    mirror.clock.advance(DAY)
+    assert mirror.pull(NAME)[0] == manifest
+
+
+def test_several_tags_may_be_asked_for_before_their_manifest(
+    origin: Origin, mirror: Mirror, manifest: bytes
+) -> None:
+    """All of them are known then, the one that it is fetched by, too."""
+    tags = [Tag("1"), Tag("1.36"), Tag("latest")]
+    for tag in tags:
+        origin.shelf(NAME).tags[str(tag)] = Digest.of(manifest)
+    for tag in tags[:2]:
+        mirror.ask(f"{NAME}/manifests/{tag}", head=True)
+    mirror.get(TAG)
+    for tag in tags:
+        named = mirror.store.tags.tags[repository(NAME), tag]
+        assert (named.digest, named.confirmed) == (Digest.of(manifest), mirror.clock.seconds())
+
+
+def test_what_a_head_told_long_ago_does_not_count(origin: Origin, mirror: Mirror, manifest: bytes) -> None:
+    """Who asks for the digest an hour later confirms no tag."""
+    mirror.ask(TAG, head=True)
+    mirror.clock.advance(3600)
+    mirror.get(f"{NAME}/manifests/{Digest.of(manifest)}")
+    assert mirror.store.tags.tags == {}
+
+
+def test_a_head_of_what_is_held_names_it(origin: Origin, warm: Mirror, manifest: bytes) -> None:
+    """Under another tag, or in another repository."""
+    publish(origin.shelf("library/fork"), CONFIG, LAYER)
+    warm.ask("library/fork/manifests/latest", head=True)
+    origin.take()
+    assert warm.get("library/fork/manifests/latest") == manifest
+    assert origin.take() == []

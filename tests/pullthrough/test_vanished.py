@@ -1,0 +1,77 @@
+"""Tags of which the upstream says that they are not there any more."""
+
+from __future__ import annotations
+
+import pytest
+
+from dockmirror.oci.errors import Denied, ManifestUnknown, NameUnknown, RegistryError, Unreachable
+
+from .images import publish
+from .mirrors import DAY, Mirror, body, header
+from .origin import Origin
+
+CONFIG, LAYER = b"configuration", b"layer" * 100
+NAME = "library/busybox"
+TAG = f"{NAME}/manifests/latest"
+PRIVATE = "me/private/manifests/latest"
+TTL = 60.0
+
+
+@pytest.fixture
+def manifest(origin: Origin) -> bytes:
+    """What the tag names, of a public repository, and of one that alice and bob may pull from."""
+    publish(origin.shelf("me/private", {"alice", "bob"}), CONFIG, LAYER)
+    return publish(origin.shelf(NAME), CONFIG, LAYER)
+
+
+@pytest.fixture
+def warm(origin: Origin, mirror: Mirror, manifest: bytes) -> Mirror:
+    """A mirror through which both were pulled."""
+    mirror.pull(NAME)
+    mirror.pull("me/private", "alice")
+    origin.take()
+    return mirror
+
+
+@pytest.mark.parametrize("error", [ManifestUnknown(), NameUnknown()])
+def test_a_tag_that_vanished_is_forgotten(origin: Origin, warm: Mirror, error: RegistryError) -> None:
+    """The 404 is given on; later failures are not answered with what was there."""
+    warm.clock.advance(TTL)
+    origin.trouble = error
+    with pytest.raises(type(error)):
+        warm.ask(TAG)
+    origin.trouble = Unreachable()
+    with pytest.raises(Unreachable):
+        warm.ask(TAG)
+
+
+def test_strangers_cannot_purge(origin: Origin, warm: Mirror, manifest: bytes) -> None:
+    """Of a private repository a 404 counts only to those who may pull from it."""
+    for who in ("mallory", None):
+        origin.troubles[who or "nobody"] = ManifestUnknown()
+        with pytest.raises(ManifestUnknown):
+            warm.ask(PRIVATE, who)
+    assert warm.get(PRIVATE, "alice") == manifest
+    assert origin.take()[-1] == f"alice: HEAD {PRIVATE}"
+    origin.troubles["alice"] = ManifestUnknown()
+    with pytest.raises(ManifestUnknown):
+        warm.ask(PRIVATE, "alice")
+    del origin.troubles["alice"]
+    warm.get(PRIVATE, "alice")
+    assert f"alice: GET {PRIVATE}" in origin.take()
+
+
+def test_what_vanished_may_be_kept(origin: Origin, warm: Mirror, manifest: bytes) -> None:
+    """Where the operator wants that: whole, with a warning, for those who may have it."""
+    keeping = warm.restarted(keep_vanished=True)
+    for age in (TTL, 2 * DAY):
+        keeping.clock.advance(age)
+        origin.trouble = ManifestUnknown("no such manifest")
+        answer = keeping.ask(TAG)
+        assert body(answer) == manifest
+        assert header(answer, "Warning") == '299 - "served stale: no such manifest"'
+        assert keeping.pull(NAME) == [manifest, CONFIG, LAYER]
+    origin.trouble = None
+    origin.troubles["mallory"] = Denied(status=404)
+    with pytest.raises(Denied):
+        keeping.ask(PRIVATE, "mallory")
