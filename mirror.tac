@@ -1,4 +1,4 @@
-"""The mirror as an application: ``twistd -ny mirror.tac``.  This file is yours to edit.
+"""The mirror as an application: ``twistd -n --pidfile= -y mirror.tac``.  This file is yours to edit.
 
 The settings are read from ``dockmirror.toml`` beside it, if there is one, and from the environment;
 what is given here as the first argument of ``load`` stands above both.
@@ -9,11 +9,13 @@ from pathlib import Path
 
 from twisted.application.service import Application
 
-from dockmirror.config import load
+from dockmirror.config import ConfigurationError, load
 from dockmirror.service import mirror
 
 file = Path(__file__).with_name("dockmirror.toml") if "__file__" in globals() else Path("dockmirror.toml")
-settings = load({"config": file if file.exists() else None}, os.environ)
-
 application = Application("dockmirror")
-mirror(settings).setServiceParent(application)
+try:
+    settings = load({"config": file if file.exists() else None}, os.environ)
+    mirror(settings).setServiceParent(application)
+except ConfigurationError as error:
+    raise SystemExit(f"mirror.tac: {error}") from None

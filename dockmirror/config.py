@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
+from attrs import frozen
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -16,8 +18,10 @@ from pydantic import (
     ConfigDict,
     Field,
     FilePath,
+    PlainValidator,
     ValidationError,
-    model_validator,
+    ValidationInfo,
+    field_validator,
 )
 
 from .known import KNOWN, Known, ShortNaming
@@ -26,6 +30,29 @@ from .networks import networks
 PREFIX = "DOCKMIRROR_"
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?\.?")
+
+
+_AMOUNT = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,3})?)\s*(%|(?:[KMGT]i?)?B?)", re.IGNORECASE)
+_UNITS = {"": 1} | {
+    letter + kind: base**power
+    for power, letter in enumerate("KMGT", 1)
+    for kind, base in (("", 1000), ("I", 1024))
+}
+
+
+@frozen
+class Amount:
+    """A number of bytes, or a share of what a file system has."""
+
+    bytes: int = 0
+    share: float = 0.0
+
+    def __bool__(self) -> bool:
+        return self.bytes > 0 or self.share > 0
+
+    def of(self, total: int) -> int:
+        """In bytes, on a file system of so many."""
+        return self.bytes + int(self.share * total)
 
 
 class ConfigurationError(ValueError):
@@ -43,6 +70,7 @@ def _origin(text: str) -> str:
     if (
         parts.scheme not in ("http", "https")
         or not parts.hostname
+        or parts.port == 0
         or parts.path.strip("/")
         or parts.query
         or parts.fragment
@@ -83,6 +111,16 @@ def _endpoint(text: str) -> str:
     return text
 
 
+def _amount(value: object) -> Amount:
+    match = _AMOUNT.fullmatch(str(value).strip())
+    if isinstance(value, bool) or not match:
+        raise ValueError('expected a number of bytes, such as 500MB or 100GiB, or a share, such as "20%"')
+    number, unit = float(match[1]), match[2].upper()
+    if unit == "%":
+        return Amount(share=number / 100)
+    return Amount(bytes=int(number * _UNITS[unit.removesuffix("B")]))
+
+
 def _listed(value: Any) -> Any:
     """One text, as the environment gives it, is a list of words."""
     return value.split() if isinstance(value, str) else value
@@ -95,6 +133,8 @@ NetworkName = Annotated[str, AfterValidator(_network)]
 Networks = Annotated[tuple[NetworkName, ...], BeforeValidator(_listed)]
 Proxies = Annotated[tuple[Annotated[str, AfterValidator(_proxy)], ...], BeforeValidator(_listed)]
 Endpoints = Annotated[tuple[Annotated[str, AfterValidator(_endpoint)], ...], BeforeValidator(_listed)]
+Size = Annotated[Amount, PlainValidator(_amount)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Names = Annotated[tuple[Host, ...], BeforeValidator(_listed)]
 
 
@@ -111,6 +151,7 @@ class UpstreamSettings(_Frozen):
     aliases: tuple[str, ...] = ()
     short_names: ShortNaming = "off"
     allow_networks: Networks = ()
+    public: bool | None = None
     ca_file: FilePath | None = None
 
 
@@ -123,20 +164,27 @@ class Settings(_Frozen):
     listen: Endpoints = ()
     networks: Networks = ("private",)
     trust_proxy: Proxies = ()
-    default: Label | None = None
-    grace: Annotated[float, Field(ge=0)] = 300.0
+    grace: Seconds = 300.0
     log_format: Literal["text", "json"] = "text"
+    cache: Path | None = None
+    cache_size: Size | None = None
+    min_free: Size = Amount(share=0.2)
+    tag_ttl: Seconds = 60.0
+    keep_vanished: bool = False
     upstreams: dict[Label, UpstreamSettings] = Field(default_factory=dict)
+    default: Label | None = None
 
     def host(self, name: str) -> str:
         """The virtual host of an upstream."""
         return self.hosts.format(name=name, domain=self.domain).lower()
 
-    @model_validator(mode="after")
-    def _default_is_an_upstream(self) -> Settings:
-        if self.default is not None and self.default not in self.upstreams:
-            raise ValueError(f"default: expected the name of an upstream: {', '.join(self.upstreams)}")
-        return self
+    @field_validator("default")
+    @classmethod
+    def _default_is_an_upstream(cls, default: str | None, info: ValidationInfo) -> str | None:
+        upstreams = info.data.get("upstreams")
+        if default is not None and upstreams is not None and default not in upstreams:
+            raise ValueError(f"expected the name of an upstream: {', '.join(upstreams)}")
+        return default
 
 
 def load(options: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
@@ -152,19 +200,29 @@ def load(options: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
     variables.pop("config", None)
     sources = [
         (str(path), _read(Path(path)) if path else {}),
-        ("the environment", _with_upstreams(variables)),
-        ("the command line", _with_upstreams({k: v for k, v in options.items() if v and k != "config"})),
+        _with_upstreams("the environment", variables),
+        _with_upstreams("the command line", {k: v for k, v in options.items() if v and k != "config"}),
     ]
-    merged: dict[str, Any] = {}
+    merged: dict[str, Any] = {"cache": _default_cache(environ)}
     upstreams: dict[str, Any] = {known.name: _known(known) for known in KNOWN}
-    for _, values in sources:
-        for name, table in _tables(values).items():
+    for source, values in sources:
+        for name, table in _tables(source, values).items():
             upstreams[name] = {**upstreams.get(name, {}), **table}
         merged.update({key: value for key, value in values.items() if key != "upstreams"})
     try:
         return Settings.model_validate({**merged, "upstreams": upstreams})
     except ValidationError as error:
         raise _explained(error, sources) from None
+
+
+def _default_cache(environ: Mapping[str, str]) -> Path:
+    """systemd's ``CacheDirectory=``, the system's place for root, or the user's own (XDG)."""
+    if given := environ.get("CACHE_DIRECTORY"):
+        return Path(given.partition(":")[0])
+    if os.getuid() == 0:
+        return Path("/var/cache/dockmirror")
+    home = environ.get("XDG_CACHE_HOME") or Path(environ.get("HOME", "~")).expanduser() / ".cache"
+    return Path(home) / "dockmirror"
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -176,24 +234,26 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigurationError(f"{path}: is not TOML: {error}") from None
 
 
-def _tables(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def _tables(source: str, values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     tables = values.get("upstreams", {})
     if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
-        raise ConfigurationError("upstreams: expected a table for each, such as [upstreams.docker]")
+        raise ConfigurationError(
+            f"{source}: upstreams: expected a table for each, such as [upstreams.docker]"
+        )
     return tables
 
 
-def _with_upstreams(values: Mapping[str, Any]) -> dict[str, Any]:
+def _with_upstreams(source: str, values: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """``upstream``, a list of NAME=URL, made a table as the file has it."""
     rest = dict(values)
-    pairs = [_pair(text) for text in _listed(rest.pop("upstream", ""))]
-    return {**rest, "upstreams": {name: {"url": url} for name, url in pairs}}
+    pairs = [_pair(source, text) for text in _listed(rest.pop("upstream", ""))]
+    return source, {"upstreams": {name: {"url": url} for name, url in pairs}, **rest}
 
 
-def _pair(text: str) -> tuple[str, str]:
+def _pair(source: str, text: str) -> tuple[str, str]:
     name, equals, url = text.partition("=")
     if not equals:
-        raise ConfigurationError(f"upstream: expected NAME=URL, not {text!r}")
+        raise ConfigurationError(f"{source}: upstream: expected NAME=URL, not {text!r}")
     return name, url
 
 
@@ -212,8 +272,9 @@ def _explained(
 ) -> ConfigurationError:
     """The first thing that is wrong, in a line."""
     first = error.errors()[0]
-    path = [str(part) for part in first["loc"]]
-    where = next((f"{source}: " for source, values in reversed(sources) if _holds(values, path)), "")
+    path = [str(part) for part in first["loc"] if part != "[key]"]
+    stood = path[:-1] if first["type"] == "missing" else path
+    where = next((f"{source}: " for source, values in reversed(sources) if _holds(values, stood)), "")
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         message = "there is no such setting"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import sys
 from collections.abc import Callable
@@ -11,103 +10,104 @@ from urllib.parse import urlsplit
 
 from twisted.application import strports
 from twisted.application.service import IService, MultiService, Service
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IHostnameResolver, IReactorTime
-from twisted.python import usage
 from twisted.web.client import Agent, HTTPConnectionPool
 from twisted.web.iweb import IAgent
 
-from .config import ConfigurationError, Settings, UpstreamSettings, load
+from .cache import Cache, open_cache
+from .config import ConfigurationError, Settings, UpstreamSettings
 from .interfaces import IRegistry
-from .names import Namespace, RedirectedNames, ShortNames
+from .names import Namespace
 from .networks import networks
+from .options import Options as Options
+from .stack import AgentFor, registry_names, stack
+from .store.directory import UnfitDirectory
 from .upstream.addresses import AllowedAddresses
-from .upstream.anonymous import Anonymous
-from .upstream.asking import Asking
-from .upstream.client import Client, http_client
-from .upstream.connect import Endpoints, threaded_resolver, tls_policy
-from .upstream.realms import Realms
-from .upstream.registry import Upstream
-from .upstream.tokens import Handshake, Relay
+from .upstream.connect import Endpoints, threaded_resolver
+from .upstream.tls import tls_policy
 from .web.access import Access
 from .web.log import AccessLog, Write
 from .web.own import OwnHost, Unchallenged
 from .web.site import Gate, Host, Hosts, Routes
 from .web.token import FORM_LIMIT, is_form
 from .web.wire import Site
-from .whole import Whole
 
-AgentFor = Callable[[UpstreamSettings], IAgent]
 CONNECTIONS = 64
 """How many connections to a host are kept for the next request; a pull opens many at once."""
 
 
-class Options(usage.Options):
-    """The command line of ``twistd dockmirror``: every option has a key of the same name in the file."""
-
-    synopsis = "[options]"
-    longdesc = "A mirror in front of every container registry."
-    optParameters = [
-        ["config", "c", None, "A TOML file of settings."],
-        ["domain", "d", None, "The mirror's own host; each upstream is a host below it. Default: localhost."],
-        ["hosts", None, None, "The pattern of virtual hosts. Default: {name}.{domain}."],
-        ["default", None, None, "The upstream that every unknown host is."],
-        ["grace", None, None, "Seconds for running transfers to finish at SIGTERM. Default: 300."],
-        ["log-format", None, None, "text or json."],
-    ]
-
-    def __init__(self) -> None:
-        super().__init__()
-        self["listen"], self["upstream"], self["networks"] = [], [], []
-
-    def opt_listen(self, endpoint: str) -> None:
-        """A server endpoint, such as tcp:8080; repeatable. Default: port 8080 on all addresses."""
-        self["listen"].append(endpoint)
-
-    def opt_upstream(self, pair: str) -> None:
-        """NAME=URL: adds an upstream, or replaces the url of one; repeatable."""
-        self["upstream"].append(pair)
-
-    def opt_networks(self, network: str) -> None:
-        """Who may use the mirror: a CIDR, "private" (the default) or "public"; repeatable."""
-        self["networks"].append(network)
-
-    def postOptions(self) -> None:
-        """:raises UsageError: when a setting cannot be."""
-        given = {key.replace("-", "_"): value for key, value in self.items()}
-        try:
-            self.settings = load(given, os.environ)
-        except ConfigurationError as error:
-            raise usage.UsageError(str(error)) from None
-
-
 def makeService(options: Options) -> IService:
-    """The service of these options; called by twistd."""
-    return mirror(options.settings)
+    """The service of these options; called by twistd, which has no better way to say what is wrong by now."""
+    try:
+        return mirror(options.settings)
+    except ConfigurationError as error:
+        raise SystemExit(f"dockmirror: {error}") from None
 
 
 def mirror(settings: Settings) -> MultiService:
-    """Everything, ready to be started."""
+    """Everything, ready to be started.
+
+    :raises ConfigurationError: when a setting that looked right cannot be put into practice.
+    """
     from twisted.internet import reactor
 
     clock: Any = reactor
     resolver = threaded_resolver(clock)
-    service = MultiService()
-    site = site_of(settings, clock, lambda upstream: _agent(upstream, resolver, clock), _write_line)
+    service = InOrder()
+    cache = _cache(settings, clock)
+    if cache is not None:
+        cache.service.setServiceParent(service)
+
+    def agent_for(upstream: UpstreamSettings, reached: Callable[[str, str], None]) -> IAgent:
+        return _agent(upstream, resolver, reached, clock)
+
+    site = site_of(settings, clock, agent_for, _write_line, cache)
     Draining(site, settings.grace).setServiceParent(service)
     for endpoint in settings.listen or (_everywhere(),):
-        strports.service(endpoint, site, reactor=clock).setServiceParent(service)
+        _listener(endpoint, site, clock).setServiceParent(service)
     return service
 
 
-def site_of(settings: Settings, clock: IReactorTime, agent_for: AgentFor, write: Write) -> Site:
+class InOrder(MultiService):
+    """Services of which each stops when all that came after it have."""
+
+    def stopService(self) -> Deferred[None]:
+        """Fires when the first has stopped."""
+        Service.stopService(self)
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        for service in reversed(list(self)):
+            await maybeDeferred(service.stopService)
+
+
+def _cache(settings: Settings, reactor: Any) -> Cache | None:
+    if settings.cache is None or (settings.cache_size is not None and not settings.cache_size):
+        return None
+    try:
+        return open_cache(settings.cache, settings, reactor)
+    except UnfitDirectory as error:
+        raise ConfigurationError(f"cache: {error}") from error
+
+
+def _listener(endpoint: str, site: Site, reactor: Any) -> IService:
+    try:
+        return IService(strports.service(endpoint, site, reactor=reactor))
+    except (ValueError, TypeError, OSError) as error:
+        raise ConfigurationError(f"listen: expected a server endpoint, not {endpoint!r}: {error}") from error
+
+
+def site_of(
+    settings: Settings, clock: IReactorTime, agent_for: AgentFor, write: Write, cache: Cache | None = None
+) -> Site:
     """What listens.
 
-    :param agent_for: makes what connects to the servers of one upstream.
     :param write: takes a line of the access log.
+    :param cache: where what is fetched is kept; without one the mirror is a relay.
     """
     return Site(
-        Gate(_hosts(settings, clock, agent_for), _access(settings)),
+        Gate(_hosts(settings, clock, agent_for, cache), _access(settings)),
         clock,
         body_limit=lambda request: FORM_LIMIT if is_form(request) else 0,
         log=AccessLog(settings.log_format, clock, write),
@@ -115,7 +115,7 @@ def site_of(settings: Settings, clock: IReactorTime, agent_for: AgentFor, write:
 
 
 class Draining(Service):
-    """Lets running transfers finish; the first of the services, and so the last that is told to stop."""
+    """Lets running transfers finish, once nothing listens any more."""
 
     def __init__(self, site: Site, grace: float) -> None:
         self._site = site
@@ -134,21 +134,23 @@ def _access(settings: Settings) -> Access:
     )
 
 
-def _hosts(settings: Settings, clock: IReactorTime, agent_for: AgentFor) -> Hosts:
+def _hosts(settings: Settings, clock: IReactorTime, agent_for: AgentFor, cache: Cache | None) -> Hosts:
     """The virtual hosts, each a stack of one registry's, and the mirror's own in front of all of them."""
     hosts: dict[str, Host] = {}
     own: dict[str, IRegistry] = {}
     for name, upstream in settings.upstreams.items():
         names = registry_names(upstream)
-        registry = _upstream(name, upstream, agent_for(upstream), clock)
+        served = stack(name, upstream, settings, agent_for, clock, cache)
         text = f"{upstream.url} is mirrored here: docker pull {settings.host(name)}/IMAGE\n"
-        hosts[settings.host(name)] = Host(_virtual(registry, upstream, clock), text)
-        anonymous = Unchallenged(_anonymous(registry, upstream, clock), names[0], settings.host(name))
+        hosts[settings.host(name)] = Host(served.virtual, text)
+        anonymous = Unchallenged(served.own, names[0], settings.host(name))
         own = {**dict.fromkeys(names, anonymous), **own}
     root = Host(
         OwnHost(own, own["docker.io"]),
         _own_text(settings),
-        below={n: Namespace(r, [n]) for n, r in own.items()},
+        below={
+            name: Namespace(it, [n for n, other in own.items() if other is it]) for name, it in own.items()
+        },
     )
     for name in (settings.domain, "localhost", *settings.names):
         hosts[name] = root
@@ -156,39 +158,24 @@ def _hosts(settings: Settings, clock: IReactorTime, agent_for: AgentFor) -> Host
     return Hosts(hosts, root, hosts[settings.host(settings.default)] if settings.default else routes)
 
 
-def registry_names(upstream: UpstreamSettings) -> list[str]:
-    """What a registry is called, its canonical name first: as a path's part a port is joined by ``_``."""
-    netloc = urlsplit(upstream.url).netloc
-    canonical = upstream.registry or netloc.replace(":", "_")
-    return list(dict.fromkeys([canonical, *upstream.aliases, *([] if upstream.registry else [netloc])]))
-
-
-def _virtual(registry: IRegistry, upstream: UpstreamSettings, clock: IReactorTime) -> IRegistry:
-    named = {"complete": ShortNames, "redirect": RedirectedNames}.get(upstream.short_names)
-    whole: IRegistry = Whole(registry, clock)
-    return Namespace(named(whole) if named else whole, registry_names(upstream))
-
-
-def _anonymous(registry: IRegistry, upstream: UpstreamSettings, clock: IReactorTime) -> IRegistry:
-    whole: IRegistry = Whole(Anonymous(registry, clock), clock)
-    return whole if upstream.short_names == "off" else ShortNames(whole)
-
-
-def _upstream(name: str, upstream: UpstreamSettings, agent: IAgent, clock: IReactorTime) -> Upstream:
-    client = Client(http_client(agent), clock, name)
-    handshake = Handshake(client, upstream.url, clock)
-    relay = Relay(client, handshake, Realms(upstream.url, upstream.realms))
-    return Upstream(client, Asking(upstream.url, client, handshake), handshake, relay)
-
-
-def _agent(upstream: UpstreamSettings, resolver: IHostnameResolver, clock: Any) -> IAgent:
+def _agent(
+    upstream: UpstreamSettings,
+    resolver: IHostnameResolver,
+    reached: Callable[[str, str], None],
+    clock: Any,
+) -> IAgent:
     """Connects with checks of its own, and keeps its connections: see ``Endpoints``."""
     host = urlsplit(upstream.url).hostname or ""
     addresses = AllowedAddresses([host], tuple(networks(upstream.allow_networks)))
-    tls = tls_policy(str(upstream.ca_file) if upstream.ca_file else None)
+    try:
+        tls = tls_policy(str(upstream.ca_file) if upstream.ca_file else None)
+    except (ValueError, OSError) as error:
+        raise ConfigurationError(
+            f"ca_file: expected PEM certificates in {upstream.ca_file}: {error}"
+        ) from error
     pool = HTTPConnectionPool(clock)
     pool.maxPersistentPerHost = CONNECTIONS
-    endpoints = Endpoints(clock, resolver, tls, addresses)
+    endpoints = Endpoints(clock, resolver, tls, addresses, reached=reached)
     agent: IAgent = Agent.usingEndpointFactory(clock, endpoints, pool)
     return agent
 

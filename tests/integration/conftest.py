@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from .parts.tokens import Tokens
 
 MakeDirectory = Callable[[str], Path]
 MakeMachine = Callable[..., Machine]
+MakeChain = Callable[..., AbstractContextManager[Chain]]
 
 
 @pytest.fixture(scope="session")
@@ -169,4 +171,10 @@ def chain(directory: MakeDirectory, make_machine: MakeMachine, authority: Author
     require("docker-registry")
     with new_chain(directory("chain"), make_machine(), authority) as parts:
         yield parts
-    assert parts.mirror.failures() == ""
+
+
+@pytest.fixture(scope="session")
+def chains(directory: MakeDirectory, make_machine: MakeMachine, authority: Authority) -> MakeChain:
+    """Makes a chain with settings of its own, to be entered."""
+    require("docker-registry")
+    return lambda **settings: new_chain(directory("chain"), make_machine(), authority, **settings)

@@ -31,7 +31,7 @@ def test_killed(chain: Chain) -> None:
 
 
 def test_spoilt_blob(chain: Chain) -> None:
-    """A blob that is not what its digest says is cut off and not kept; once mended upstream it is served."""
+    """A blob that is not what its digest says is cut off, not kept, and not asked for again for a while."""
     pushed = artifact("spoilt", size=4 * MIB)
     chain.registry.push("public/spoilt", pushed, "latest")
     layer = pushed.layers[0]
@@ -45,6 +45,11 @@ def test_spoilt_blob(chain: Chain) -> None:
     else:
         assert response.status == 502
     file.write_bytes(layer.data)
+    asked = len(chain.blobs.requests)
+    assert client.blob("public/spoilt", layer.digest).status == 502
+    assert len(chain.blobs.requests) == asked
+    chain.mirror.stop()
+    chain.mirror.start()
     assert client.blob("public/spoilt", layer.digest).body == layer.data
 
 

@@ -2,4 +2,6 @@
 
 from twisted.application.service import ServiceMaker
 
-dockmirror = ServiceMaker("dockmirror", "dockmirror.service", "A mirror in front of every container registry.", "dockmirror")
+dockmirror = ServiceMaker(
+    "dockmirror", "dockmirror.service", "A mirror in front of every container registry.", "dockmirror"
+)

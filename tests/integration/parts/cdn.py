@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from .registry import Registry
 from .server import Exchange, Server
+from .valve import Valve
 
 #: The name of the host that hands out the bytes; the clients' hosts files know it.
 CDN_HOST = "cdn.test"
@@ -37,6 +38,7 @@ class BlobStore(Server):
         super().__init__(CDN_ADDRESS, Fetch)
         self.registry = registry
         self.requests: list[CdnRequest] = []
+        self.valve = Valve()
 
     def location(self, hexadecimal: str) -> str:
         """The signed URL of a blob."""
@@ -75,7 +77,8 @@ class _Fetch(Exchange):
         self.send_header("Content-Length", str(len(sent)))
         self.end_headers()
         with file.open("rb") as blob:
-            self.connection.sendfile(blob, sent.start, len(sent))
+            for piece in self.store.valve.pieces(sent):
+                self.connection.sendfile(blob, piece.start, len(piece))
 
     def _refuse(self, status: int, why: str, **headers: str) -> None:
         self._record(status)

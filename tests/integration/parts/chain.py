@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from .accounts import ACCOUNTS
 from .authority import Authority
 from .cdn import BlobStore
 from .front import Front
+from .kept import leaks, wrong_blobs
 from .machine import Machine
 from .mirror import Mirror
 from .registry import Registry, token_registry
@@ -31,10 +34,34 @@ class Chain:
         for part in (self.front, self.blobs, self.registry, self.tokens):
             part.stop()
 
+    def asked(self) -> list[object]:
+        """All that the registry, its CDN and its token service were asked so far."""
+        return [*self.front.requests, *self.blobs.requests, *self.tokens.requests]
+
+    def secrets(self) -> set[str]:
+        """The passwords, in each form that they travel in, and the tokens."""
+        passwords = {each.password for each in ACCOUNTS}
+        return passwords | {each.basic.removeprefix("Basic ") for each in ACCOUNTS} | set(self.tokens.issued)
+
+    def check(self) -> None:
+        """Nothing failed that nothing expected, nothing wrong is kept, and no secret lies anywhere."""
+        assert self.mirror.failures() == ""
+        assert wrong_blobs(self.mirror.cache) == []
+        assert leaks(self.mirror.directory, self.secrets()) == []
+
 
 @contextmanager
-def new_chain(directory: Path, machine: Machine, authority: Authority) -> Iterator[Chain]:
-    """A new mirror, on *machine*, of a new registry behind a CDN that stands for Docker Hub."""
+def new_chain(
+    directory: Path,
+    machine: Machine,
+    authority: Authority,
+    upstream: Mapping[str, Any] | None = None,
+    **settings: Any,
+) -> Iterator[Chain]:
+    """A new mirror, on *machine*, of a new registry behind a CDN that stands for Docker Hub.
+
+    What the mirror has done is checked at the end.
+    """
     for name in ("registry", "mirror"):
         (directory / name).mkdir()
     with ExitStack() as stack:
@@ -42,6 +69,8 @@ def new_chain(directory: Path, machine: Machine, authority: Authority) -> Iterat
         registry = stack.enter_context(token_registry(directory / "registry", authority, tokens))
         blobs = stack.enter_context(BlobStore(registry))
         front = stack.enter_context(Front(registry, blobs))
-        upstreams = {"docker": {"url": front.url, "realms": [tokens.url]}}
-        mirror = stack.enter_context(Mirror(directory / "mirror", machine, upstreams))
-        yield Chain(mirror, front, blobs, registry, tokens)
+        upstreams = {"docker": {"url": front.url, "realms": [tokens.url], **(upstream or {})}}
+        mirror = stack.enter_context(Mirror(directory / "mirror", machine, upstreams, **settings))
+        chain = Chain(mirror, front, blobs, registry, tokens)
+        yield chain
+        chain.check()

@@ -9,6 +9,7 @@ from contextlib import closing, contextmanager
 from urllib.parse import urlsplit
 
 from .cdn import BlobStore, CdnRequest, recorded
+from .faults import Fault, Stall
 from .registry import Registry
 from .server import Exchange, Server
 
@@ -28,6 +29,7 @@ class Front(Server):
         self.registry = registry
         self.store = store
         self.requests: list[CdnRequest] = []
+        self.fault: Fault | Stall | None = None
 
     @property
     def netloc(self) -> str:
@@ -39,6 +41,17 @@ class _Pass(Exchange):
     front: Front
 
     def do_GET(self) -> None:
+        fault = self.front.fault
+        if isinstance(fault, Fault):
+            self._record(fault.status)
+            self.answer(fault.status, fault.body, **fault.headers)
+            return
+        if isinstance(fault, Stall):
+            self._record(0)
+            fault.over.wait()
+        self._pass()
+
+    def _pass(self) -> None:
         blob = _BLOB.fullmatch(urlsplit(self.path).path)
         if blob and self.command in ("GET", "HEAD"):
             with self._asked("HEAD") as response:

@@ -14,6 +14,7 @@ from .plain import PlainClient
 from .process import Process, free_port
 
 DOMAIN = "mirror.test"
+_LOOPBACK = {"allow_networks": ["127.0.0.0/8"], "public": True}
 _CHECKOUT = Path(__file__).parents[3]
 
 
@@ -31,14 +32,16 @@ class Mirror(Process):
         self.url = f"http://127.0.0.1:{self.port}"
         self.directory = directory
         self.configuration = directory / "dockmirror.toml"
-        written = {
+        self._settings: dict[str, Any] = {
             "domain": DOMAIN,
             "listen": [f"tcp:{self.port}:interface=127.0.0.1"],
             "networks": ["127.0.0.0/8"],
-            **settings,
-            "upstreams": {name: {"allow_networks": ["127.0.0.0/8"], **upstreams[name]} for name in upstreams},
+            "cache": str(directory / "cache"),
+            "cache_size": "10GB",
+            "min_free": "1MB",
+            "upstreams": {name: {**_LOOPBACK, **upstreams[name]} for name in upstreams},
         }
-        self.configuration.write_text(_toml(written))
+        self.configure(**settings)
         environment = {**machine.environment, "PYTHONPATH": str(_CHECKOUT), "PYTHONDONTWRITEBYTECODE": "1"}
         twistd = str(Path(sys.executable).with_name("twistd"))
         super().__init__(
@@ -47,6 +50,16 @@ class Mirror(Process):
             ready=self._answers,
             environment=environment,
         )
+
+    @property
+    def cache(self) -> Path:
+        """The directory in which it keeps what it fetched."""
+        return Path(self._settings["cache"])
+
+    def configure(self, **settings: Any) -> None:
+        """Write these settings over those before; they are in force at the next start."""
+        self._settings.update(settings)
+        self.configuration.write_text(_toml(self._settings))
 
     def host(self, name: str = "") -> str:
         """The virtual host of an upstream with its port, or the mirror's own host."""
@@ -88,8 +101,9 @@ def _resident(pid: int) -> int:
 
 
 def _toml(settings: Mapping[str, Any], path: tuple[str, ...] = ()) -> str:
-    """*settings* as TOML; JSON's strings, numbers and lists are TOML's too."""
+    """*settings* as TOML, without those that are None; JSON's strings, numbers and lists are TOML's too."""
     tables = {name: value for name, value in settings.items() if isinstance(value, Mapping)}
-    lines = [f"{name} = {json.dumps(value)}" for name, value in settings.items() if name not in tables]
+    plain = {name: value for name, value in settings.items() if name not in tables and value is not None}
+    lines = [f"{name} = {json.dumps(value)}" for name, value in plain.items()]
     head = [f"[{'.'.join(path)}]"] if path else []
     return "\n".join([*head, *lines, "", *(_toml(table, (*path, name)) for name, table in tables.items())])

@@ -45,6 +45,7 @@ class Tokens(Server):
 
         super().__init__(host, Ask)
         self.requests: list[TokenRequest] = []
+        self.issued: list[str] = []
         self.oauth = oauth
         self._refresh: dict[str, Account] = {}
         certificate = authority.issue_rsa("token.test")
@@ -76,12 +77,15 @@ class Tokens(Server):
             "jti": secrets.token_hex(8),
             "access": access,
         }
-        return jwt.encode(claims, self._key, algorithm="RS256", headers={"x5c": self._chain})
+        token = jwt.encode(claims, self._key, algorithm="RS256", headers={"x5c": self._chain})
+        self.issued.append(token)
+        return token
 
     def refresh_token(self, account: Account) -> str:
         """A secret that stands for *account* from now on."""
         secret = secrets.token_urlsafe()
         self._refresh[secret] = account
+        self.issued.append(secret)
         return secret
 
     def refreshed(self, secret: str) -> Account | None:

@@ -1,0 +1,94 @@
+"""The store assembled: what is kept on this machine's disk, and what of it goes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.python.threadpool import ThreadPool
+
+from .config import Settings
+from .interfaces import IContents, IDocuments, IGrowths, ITags
+from .store.budget import Budget
+from .store.counted import Counted
+from .store.directory import prepare
+from .store.documents import LocalDocuments
+from .store.eviction import Eviction
+from .store.growing import Growths
+from .store.local import LocalContents
+from .store.remembered import Remembered
+from .store.tags import LocalTags
+from .store.threads import pooled
+
+THREADS = 8
+"""Threads for files, which nothing else keeps busy and which keep nothing else busy."""
+REMEMBERED = 64 * 1024 * 1024
+"""Bytes of small contents that are held in memory."""
+
+
+@frozen
+class Cache:
+    """Everything that a pull-through registry keeps things in, and the service that it lives by."""
+
+    contents: IContents
+    tags: ITags
+    documents: IDocuments
+    growths: IGrowths
+    service: Service
+
+
+def open_cache(root: Path, settings: Settings, reactor: Any) -> Cache:
+    """The cache in this directory, which is made where it is not there.
+
+    :raises UnfitDirectory: when it cannot hold one.
+    """
+    prepare(root)
+    pool = ThreadPool(0, THREADS, "store")
+    in_thread = pooled(reactor, pool)
+    remembered = Remembered(LocalContents(root, reactor, in_thread), reactor, REMEMBERED)
+    eviction = Eviction(root, reactor, in_thread, budget(root, settings), remembered.forget)
+    contents = Counted(remembered, eviction.grown)
+    return Cache(
+        contents,
+        LocalTags(root, reactor, in_thread),
+        LocalDocuments(root, reactor, in_thread),
+        Growths(root, contents, reactor, in_thread),
+        _Keeping(pool, eviction),
+    )
+
+
+def budget(root: Path, settings: Settings) -> Budget:
+    """How much may be held there."""
+    status = os.statvfs(root)
+    default = Budget.default(status)
+    total = status.f_blocks * status.f_frsize
+    size = settings.cache_size.of(total) if settings.cache_size is not None else default.size
+    share = settings.min_free.of(total) / total if total else 0.0
+    return Budget(size, settings.min_free.of(total), int(status.f_files * share))
+
+
+class _Keeping(Service):
+    """The threads of the store, and the eviction that runs in them."""
+
+    def __init__(self, pool: ThreadPool, eviction: Eviction) -> None:
+        self._pool = pool
+        self._eviction = eviction
+
+    def startService(self) -> None:
+        """Called when the reactor is about to run."""
+        super().startService()
+        self._pool.start()
+        self._eviction.start()
+
+    def stopService(self) -> Deferred[None]:
+        """Fires when no thread is at work any more."""
+        super().stopService()
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        await self._eviction.stop()
+        self._pool.stop()

@@ -1,0 +1,54 @@
+"""The command line of ``twistd dockmirror``."""
+
+from __future__ import annotations
+
+import os
+
+from twisted.python import usage
+
+from .config import ConfigurationError, load
+
+
+class Options(usage.Options):
+    """The command line of ``twistd dockmirror``: every option has a key of the same name in the file."""
+
+    synopsis = "[options]"
+    longdesc = "A mirror in front of every container registry."
+    optParameters = [
+        ["config", "c", None, "A TOML file of settings."],
+        ["domain", "d", None, "The mirror's own host; each upstream is a host below it. Default: localhost."],
+        ["hosts", None, None, "The pattern of virtual hosts. Default: {name}.{domain}."],
+        ["default", None, None, "The upstream that every unknown host is."],
+        ["cache", None, None, "The directory in which what was fetched is kept."],
+        ["cache-size", None, None, "How much of it, such as 50GB or 20%; 0 keeps nothing."],
+        ["min-free", None, None, "How much of the file system stays free. Default: 20%."],
+        ["tag-ttl", None, None, "Seconds for which a public tag is believed without asking. Default: 60."],
+        ["grace", None, None, "Seconds for running transfers to finish at SIGTERM. Default: 300."],
+        ["log-format", None, None, "text or json."],
+    ]
+
+    optFlags = [["keep-vanished", None, "Serve on what the upstream has no more."]]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self["listen"], self["upstream"], self["networks"] = [], [], []
+
+    def opt_listen(self, endpoint: str) -> None:
+        """A server endpoint, such as tcp:8080; repeatable. Default: port 8080 on all addresses."""
+        self["listen"].append(endpoint)
+
+    def opt_upstream(self, pair: str) -> None:
+        """NAME=URL: adds an upstream, or replaces the url of one; repeatable."""
+        self["upstream"].append(pair)
+
+    def opt_networks(self, network: str) -> None:
+        """Who may use the mirror: a CIDR, "private" (the default) or "public"; repeatable."""
+        self["networks"].append(network)
+
+    def postOptions(self) -> None:
+        """:raises UsageError: when a setting cannot be."""
+        given = {key.replace("-", "_"): value for key, value in self.items()}
+        try:
+            self.settings = load(given, os.environ)
+        except ConfigurationError as error:
+            raise usage.UsageError(str(error)) from None

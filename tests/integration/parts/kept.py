@@ -1,0 +1,66 @@
+"""What lies in a mirror's directory: its log, its settings, and all that it keeps."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+from .images import Image
+
+_BLOBS = "docker/registry/v2/blobs"
+_TELLING = 40
+"""So many of a secret's last letters are looked for: tokens begin alike."""
+
+
+def blob_file(cache: Path, digest: str) -> Path:
+    """Where the whole blob lies."""
+    hexadecimal = digest.removeprefix("sha256:")
+    return cache / _BLOBS / "sha256" / hexadecimal[:2] / hexadecimal / "data"
+
+
+def holds(cache: Path, repository: str, image: Image) -> bool:
+    """Whether all of an image of one platform can be served to whoever may pull from that repository."""
+    links = cache / "docker/registry/v2/repositories" / repository
+    entries = [f"_manifests/revisions/{image.digest}", *(f"_layers/{blob.digest}" for blob in image.blobs)]
+    return all((links / entry.replace(":", "/") / "link").exists() for entry in entries)
+
+
+def growing_file(cache: Path, digest: str, registry: str = "docker.io") -> Path:
+    """Where the blob lies while it is on its way in."""
+    return cache / "dockmirror/growing" / registry / digest.replace(":", "-")
+
+
+def length(file: Path) -> int:
+    """How many bytes are in it; none where it is not there."""
+    return file.stat().st_size if file.exists() else 0
+
+
+def blobs(cache: Path) -> list[Path]:
+    """The files of all whole blobs and manifests."""
+    return list((cache / _BLOBS).glob("*/*/*/data"))
+
+
+def wrong_blobs(cache: Path) -> list[Path]:
+    """Those that are not what they are named by."""
+    return [file for file in blobs(cache) if _sha256(file) != file.parent.name]
+
+
+def leaks(directory: Path, secrets: Iterable[str]) -> list[str]:
+    """The files in which one of the secrets stands; the upstream's own contents are not looked into."""
+    tails = {secret[-_TELLING:].encode() for secret in secrets}
+    return [
+        str(file)
+        for file in directory.rglob("*")
+        if file.is_file() and _BLOBS not in str(file) and _holds(file, tails)
+    ]
+
+
+def _holds(file: Path, tails: set[bytes]) -> bool:
+    data = file.read_bytes()
+    return any(tail in data or tail in str(file).encode() for tail in tails)
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -1,0 +1,124 @@
+"""Real clients pull a public image while it is fetched, when it is held, and when nothing upstream answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from .conftest import MakeChain, MakeMachine
+from .parts.chain import Chain
+from .parts.clients import Containerd, Dockerd
+from .parts.images import Image, index
+from .parts.process import wait_until
+from .pullers import PULLERS, Clients
+
+pytestmark = pytest.mark.integration
+
+each_puller = pytest.mark.parametrize("puller", PULLERS)
+
+
+@pytest.fixture(scope="module")
+def lasting(chains: MakeChain) -> Iterator[Chain]:
+    """A mirror that believes what a tag names for as long as these tests last."""
+    with chains(tag_ttl=3600) as chain:
+        yield chain
+
+
+@pytest.fixture(scope="module")
+def clients(lasting: Chain, make_machine: MakeMachine, containerd: Containerd) -> Iterator[Clients]:
+    """The clients of that mirror."""
+    machine = make_machine("dockerd", "docker")
+    with Dockerd(machine, mirrors=(f"http://{lasting.mirror.host()}",)) as dockerd:
+        new_machine = lambda: make_machine("skopeo", "podman", "buildah")  # noqa: E731
+        yield Clients(lasting.mirror, new_machine, dockerd, containerd)
+
+
+@pytest.fixture(scope="module")
+def images(lasting: Chain) -> dict[str, Image]:
+    """A multi-architecture image for each of the clients."""
+    pushed = {puller: index(f"cached for {puller}") for puller in PULLERS}
+    for puller, each in pushed.items():
+        lasting.registry.push(f"library/{puller}", each, "latest")
+    return pushed
+
+
+@pytest.fixture(scope="module")
+def restarted(lasting: Chain, images: dict[str, Image]) -> Chain:
+    """The mirror, which was stopped and started when it held all images."""
+    _hold(lasting, images)
+    lasting.mirror.stop()
+    lasting.mirror.start()
+    return lasting
+
+
+@pytest.fixture(scope="module")
+def alone(lasting: Chain, images: dict[str, Image]) -> Chain:
+    """The mirror without an upstream, started when that was gone; no tag is within its time to live."""
+    _hold(lasting, images)
+    lasting.mirror.stop()
+    lasting.stop_upstream()
+    lasting.mirror.configure(tag_ttl=0)
+    lasting.mirror.start()
+    return lasting
+
+
+@each_puller
+def test_cold_and_warm(lasting: Chain, clients: Clients, images: dict[str, Image], puller: str) -> None:
+    """A cold pull fetches each layer once; a warm one of the same client, emptied, asks nobody anything."""
+    native = images[puller].children[0]
+    PULLERS[puller](clients, f"library/{puller}", images[puller])
+    fetched = [each.path for each in lasting.blobs.requests]
+    assert [fetched.count(f"/sha256/{each.digest.removeprefix('sha256:')}") for each in native.blobs] == [1] * 3
+    _pulls_unasked(lasting, clients, images, puller)
+
+
+@each_puller
+def test_restarted(restarted: Chain, clients: Clients, images: dict[str, Image], puller: str) -> None:
+    """After a restart a pull of what is held asks nobody anything, the token service included."""
+    _pulls_unasked(restarted, clients, images, puller)
+
+
+@each_puller
+def test_outage(alone: Chain, clients: Clients, images: dict[str, Image], puller: str) -> None:
+    """Without registry, token service and CDN every client pulls what is held, stale tags included."""
+    _pulls_unasked(alone, clients, images, puller)
+
+
+def test_outage_is_told(alone: Chain, images: dict[str, Image]) -> None:
+    """In an outage the answers by tag say that they are stale, of an index and of its parts by digest not."""
+    pushed = images["skopeo"]
+    client = alone.mirror.client("docker")
+    by_tag = client.manifest("library/skopeo", "latest")
+    assert by_tag.body == pushed.manifest.data
+    assert by_tag.headers["Cache-Status"] == "dockmirror; fwd=stale; detail=upstream"
+    assert by_tag.headers["Warning"].startswith('299 - "served stale: ')
+    assert int(by_tag.headers["Age"]) >= 0
+    for content in pushed.everything():
+        kind = "blob" if content in (blob for child in pushed.children for blob in child.blobs) else "manifest"
+        held = getattr(client, kind)("library/skopeo", content.digest)
+        assert held.body == content.data
+        assert (held.headers["Cache-Status"], held.headers["Warning"]) == ("dockmirror; hit", None)
+    assert "library/skopeo/manifests/latest is served stale: " in alone.mirror.read_log()
+
+
+def _hold(chain: Chain, images: dict[str, Image]) -> None:
+    """Has everything fetched that is not held yet, for all architectures."""
+    client = chain.mirror.client("docker")
+    for puller, pushed in images.items():
+        name = f"library/{puller}"
+        assert client.manifest(name, "latest").body == pushed.manifest.data
+        for child in pushed.children:
+            assert client.manifest(name, child.digest).body == child.manifest.data
+            for blob in child.blobs:
+                assert client.blob(name, blob.digest).body == blob.data
+
+
+def _pulls_unasked(chain: Chain, clients: Clients, images: dict[str, Image], puller: str) -> None:
+    """The client pulls, every blob from the mirror, and nobody behind the mirror is asked."""
+    asked, log = chain.asked(), len(chain.mirror.read_log())
+    PULLERS[puller](clients, f"library/{puller}", images[puller])
+    assert chain.asked() == asked
+    for blob in images[puller].children[0].blobs:
+        line = f"/blobs/{blob.digest} 200"
+        wait_until(lambda line=line: line in chain.mirror.read_log()[log:], f"the mirror's log has {line}")

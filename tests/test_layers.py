@@ -1,0 +1,112 @@
+"""The law of imports: they go down, and siblings do not meet."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import dockmirror
+
+ROOT = Path(dockmirror.__file__).parent
+LAYERS = [
+    ["oci"],
+    ["interfaces"],
+    ["content", "headers", "joined", "known", "metrics", "networks"],
+    ["config"],
+    ["grants", "names", "pullthrough", "rules", "store", "upstream", "web", "whole"],
+    ["cache", "options"],
+    ["stack"],
+    ["service"],
+    ["cli"],
+]
+"""From the ground up; a module or package may import from layers below its own and from itself."""
+OF_THE_GROUND = set(sys.stdlib_module_names) | {"attrs"}
+SETTINGS = {"os.environ", "os.environb", "os.getenv", "tomllib"}
+
+
+def name(path: Path) -> str:
+    """The module in that file, within the package."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+TREES = {name(path): ast.parse(path.read_bytes()) for path in sorted(ROOT.rglob("*.py"))}
+PACKAGES = {name(path.parent / "__init__.py") for path in ROOT.rglob("*.py")}
+
+
+def imported(module: str) -> Iterator[str]:
+    """Everything that a module imports, wherever in it; our own with a dot in front."""
+    base = [part for part in module.split(".") if part]
+    for node in ast.walk(TREES[module]):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            up = base[: len(base) - node.level + (module in PACKAGES)] if node.level else []
+            source = [*up, *filter(None, [node.module])]
+            for alias in node.names:
+                yield "." * bool(node.level) + ".".join([*source, alias.name])
+
+
+def own(module: str) -> set[str]:
+    """Our own modules that a module imports."""
+    names = [name.removeprefix(".") for name in imported(module) if name.startswith(".")]
+    return {n if n in TREES else n.rpartition(".")[0] for n in names}
+
+
+def mentioned(module: str) -> set[str]:
+    """The dotted names that a module uses, and what it imports."""
+    nodes = [node for node in ast.walk(TREES[module]) if isinstance(node, ast.Attribute)]
+    return {ast.unparse(node) for node in nodes} | set(imported(module))
+
+
+def part(module: str) -> str:
+    """What of the package it belongs to."""
+    return module.partition(".")[0]
+
+
+def height(module: str) -> int:
+    """The layer that it lies in."""
+    return next((number for number, layer in enumerate(LAYERS) if part(module) in layer), 0)
+
+
+def test_every_module_has_a_place() -> None:
+    """In exactly one layer."""
+    known = [name for layer in LAYERS for name in layer]
+    assert len(known) == len(set(known))
+    assert {part(module) for module in TREES} - {""} <= set(known)
+
+
+@pytest.mark.parametrize("module", [module for module in TREES if module])
+def test_imports_go_down(module: str) -> None:
+    """Or stay within a package; nobody names the package itself, in which there is nothing."""
+    for other in own(module):
+        assert part(other) == part(module) or height(other) < height(module), other
+    assert not any(part(other) == "dockmirror" for other in imported(module))
+
+
+def test_there_is_no_circle() -> None:
+    """Not even within a package."""
+    TopologicalSorter({module: own(module) for module in TREES}).prepare()
+
+
+@pytest.mark.parametrize("module", [module for module in TREES if part(module) == "oci"])
+def test_the_ground_does_no_io(module: str) -> None:
+    """The field's words need nothing but Python and attrs."""
+    assert {part(other) for other in imported(module) if not other.startswith(".")} <= OF_THE_GROUND
+
+
+@pytest.mark.parametrize("module", TREES)
+def test_one_module_knows_the_reactor(module: str) -> None:
+    """All others are given a clock, or what else they need of it."""
+    assert module == "service" or "twisted.internet.reactor" not in mentioned(module)
+
+
+@pytest.mark.parametrize("module", TREES)
+def test_settings_are_read_in_one_place(module: str) -> None:
+    """The file in ``config``, the environment with the command line."""
+    assert module in ("config", "options") or not mentioned(module) & SETTINGS

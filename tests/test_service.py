@@ -1,0 +1,190 @@
+"""The service: its options, its parts, its end."""
+
+# mypy: allow-untyped-calls
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from twisted.application.internet import StreamServerEndpointService
+from twisted.application.service import IService, MultiService
+from twisted.internet.task import Clock
+from twisted.python.usage import UsageError
+
+from dockmirror.config import ConfigurationError, Settings, UpstreamSettings, load
+from dockmirror.service import Draining, Options, makeService, mirror, site_of
+from dockmirror.stack import registry_names
+from tests.fake_registry import digest
+from tests.fakes import Reply
+from tests.house import House
+from tests.internet import LAYER, Internet
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """None of whoever runs the tests, and nothing kept outside of them."""
+    for name in os.environ:
+        if name.startswith("DOCKMIRROR_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("DOCKMIRROR_CACHE", str(tmp_path / "cache"))
+
+
+def settings_of(*arguments: str) -> Settings:
+    """What a command line decides."""
+    options = Options()
+    options.parseOptions(arguments)
+    return options.settings
+
+
+class TestOptions:
+    """The command line."""
+
+    def test_none(self) -> None:
+        """Means the defaults."""
+        assert settings_of() == load({}, os.environ)
+
+    def test_all(self, tmp_path: Path) -> None:
+        """Are taken, those that may be repeated in their order."""
+        file = tmp_path / "dockmirror.toml"
+        file.write_text('domain = "file.example"\nnames = ["mirror.lan"]\n')
+        settings = settings_of(
+            "--config", str(file), "--domain", "m.example", "--hosts", "{name}-{domain}", "--listen", "tcp:1",
+            "--listen", "tcp:2", "--upstream", "a=http://a:1", "--upstream", "b=https://b", "--default", "a",
+            "--networks", "10.0.0.0/8", "--networks", "public", "--grace", "5", "--log-format", "json",
+        )  # fmt: skip
+        assert settings.host("a") == "a-m.example"
+        assert (settings.names, settings.listen) == (("mirror.lan",), ("tcp:1", "tcp:2"))
+        assert [settings.upstreams[name].url for name in "ab"] == ["http://a:1", "https://b"]
+        assert (settings.default, settings.networks) == ("a", ("10.0.0.0/8", "public"))
+        assert (settings.grace, settings.log_format) == (5, "json")
+
+    def test_the_environment_counts_less(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Than the command line."""
+        monkeypatch.setenv("DOCKMIRROR_DOMAIN", "env.example")
+        monkeypatch.setenv("DOCKMIRROR_GRACE", "7")
+        settings = settings_of("--domain", "line.example")
+        assert (settings.domain, settings.grace) == ("line.example", 7)
+
+    @pytest.mark.parametrize(
+        ("arguments", "key"),
+        [
+            (["--domain", "a/b"], "domain"),
+            (["--upstream", "nothing"], "upstream"),
+            (["--upstream", "a=ftp://a"], "upstreams.a.url"),
+            (["--default", "nope"], "default"),
+            (["--grace", "soon"], "grace"),
+            (["--networks", "lan"], "networks"),
+            (["--log-format", "xml"], "log_format"),
+            (["--config", "/nowhere.toml"], "/nowhere.toml"),
+        ],
+    )
+    def test_what_cannot_be(self, arguments: list[str], key: str) -> None:
+        """Is refused in one line that names the key."""
+        with pytest.raises(UsageError) as raised:
+            settings_of(*arguments)
+        assert key in str(raised.value)
+        assert "\n" not in str(raised.value)
+
+
+class TestMirror:
+    """The service assembled."""
+
+    def test_it_is_a_service(self) -> None:
+        """That twistd can start, with one listener for each endpoint, and one where none is named."""
+        for arguments, listeners in ((("--listen", "tcp:0", "--listen", "tcp:0"), 2), ((), 1)):
+            options = Options()
+            options.parseOptions(arguments)
+            service = makeService(options)
+            assert IService.providedBy(service)
+            kinds = [type(part) for part in cast(MultiService, service)]
+            stopped_before_draining = kinds[kinds.index(Draining) + 1 :]
+            assert stopped_before_draining == [StreamServerEndpointService] * listeners
+
+    @pytest.mark.parametrize(
+        "endpoint", ["nonsense:1", "tcp:x", "tcp:1:no=such", "ssl:1:privateKey=/nowhere"]
+    )
+    def test_an_endpoint_that_is_none(self, endpoint: str) -> None:
+        """Is refused at start, in one line that names the key."""
+        with pytest.raises(ConfigurationError, match="listen: expected a server endpoint"):
+            mirror(load({"listen": [endpoint]}, os.environ))
+        options = Options()
+        options.parseOptions(["--listen", endpoint])
+        with pytest.raises(SystemExit, match=r"^dockmirror: listen: ") as raised:
+            makeService(options)
+        assert "\n" not in str(raised.value)
+
+    def test_an_authority_that_is_none(self, tmp_path: Path) -> None:
+        """As well."""
+        file = tmp_path / "ca.pem"
+        file.write_text("no certificate")
+        upstream = {"url": "https://lan", "ca_file": str(file)}
+        with pytest.raises(ConfigurationError, match="ca_file: expected PEM certificates"):
+            mirror(load({"upstreams": {"lan": upstream}}, os.environ))
+
+    def test_each_upstream_has_connections_of_its_own(self) -> None:
+        """What may be connected to for one may not be for another."""
+        seen: list[UpstreamSettings] = []
+
+        def agent_for(upstream: UpstreamSettings, *_: object) -> Any:
+            seen.append(upstream)
+            return object()
+
+        settings = load({}, {})
+        site_of(settings, Clock(), agent_for, print)
+        assert seen == list(settings.upstreams.values())
+
+
+@pytest.mark.parametrize(
+    ("settings", "names"),
+    [
+        ({"url": "https://a.example"}, ["a.example"]),
+        ({"url": "http://a.example:5000"}, ["a.example_5000", "a.example:5000"]),
+        (
+            {"url": "http://x:1", "registry": "docker.io", "aliases": ["b.io", "docker.io"]},
+            ["docker.io", "b.io"],
+        ),
+    ],
+)
+def test_what_a_registry_is_called(settings: dict[str, Any], names: list[str]) -> None:
+    """As the table or the operator says, or as its address does; a port is no part of a repository's name."""
+    assert registry_names(UpstreamSettings(**settings)) == names
+
+
+class TestDraining:
+    """The end."""
+
+    PATH = f"/v2/a/blobs/{digest(LAYER)}"
+
+    def begun(self) -> tuple[House, Any, list[int]]:
+        """A mirror that is told to stop while a layer is on its way."""
+        internet = Internet()
+        internet.reply("registry.k8s.io", self.PATH, Reply(200, LAYER).cut(100_000, end="stalled"))
+        house = House(internet)
+        client = house.connect().ask("GET", "k8s.mirror.example", self.PATH)
+        draining = Draining(house.site, 300)
+        draining.startService()
+        stopped: list[int] = []
+        draining.stopService().addCallback(stopped.append)
+        return house, client, stopped
+
+    def test_a_running_transfer_finishes(self) -> None:
+        """And then the service has stopped."""
+        house, client, stopped = self.begun()
+        assert stopped == []
+        house.world.go_on(LAYER[100_000:])
+        assert client.answer.body == LAYER
+        client.leave()
+        assert stopped == [0]
+
+    def test_but_not_for_ever(self) -> None:
+        """After the grace it is cut off."""
+        house, client, stopped = self.begun()
+        house.pass_time(50, 249)
+        assert not client.aborted
+        house.pass_time(1)
+        client.leave()
+        assert client.aborted
+        assert stopped == [1]
