@@ -1,0 +1,70 @@
+# Each target sets up what it needs; a second run finds it there.
+#
+#   make run      the mirror, on port 8080
+#   make demo     a pull through the mirror, shown step by step, without a network
+#   make test     the whole suite; ARGS='-k name' for a part of it
+#   make check    ruff, mypy, the law of imports, the packages, the documents, the news
+#   make tree     writes the tree of the house into docs/architecture.md
+#   make bench    the memory and the processor time of the mirror: five minutes
+#   make clean    removes all that these have made
+#
+# PYTHON is the interpreter (3.11 or newer), VENV the environment that is made with it.
+
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+
+BIN := $(VENV)/bin
+
+# An editable installation of the new kind would hide the plugin from twistd; one of this mode does not.
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --config-settings editable_mode=compat
+
+.PHONY: run demo test check tree bench clean
+
+run: $(VENV)/.run
+	$(BIN)/twistd -n --pidfile= dockmirror
+
+demo: $(VENV)/.run
+	$(BIN)/python -m demo
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.check
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q -m "not integration" tests/test_layers.py tests/test_packaging.py tests/test_docs.py
+	$(BIN)/towncrier build --draft --version next > /dev/null
+
+tree: $(VENV)/.made
+	$(BIN)/python docs/tree.py
+
+bench: $(VENV)/.run
+	$(BIN)/python -m bench.requests
+	$(BIN)/python -m bench.memory
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info twisted/plugins/dropin.cache .hypothesis .mypy_cache .pytest_cache .ruff_cache
+
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else \
+	    "dockmirror needs Python 3.11 or newer; name one: make PYTHON=python3.12 VENV=.venv-3.12")'
+	@echo "making $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+$(VENV)/.run: $(VENV)/.made pyproject.toml
+	@echo "installing dockmirror into $(VENV)"
+	@$(INSTALL) --editable .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.made pyproject.toml
+	@echo "installing dockmirror and what its tests need into $(VENV)"
+	@$(INSTALL) --editable '.[test]'
+	@touch $@ $(VENV)/.run
+
+$(VENV)/.check: $(VENV)/.made pyproject.toml
+	@echo "installing dockmirror and what its checks need into $(VENV)"
+	@$(INSTALL) --editable '.[test,check]'
+	@touch $@ $(VENV)/.test $(VENV)/.run

@@ -1,0 +1,87 @@
+"""The mirror, started as its operator starts it."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from attrs import frozen
+
+_STARTS_WITHIN = 30.0
+_STOPS_WITHIN = 10.0
+
+
+@frozen
+class Mirror:
+    """A mirror that listens on a port of the loopback interface.
+
+    :ivar log: what it has printed, its access log included.
+    """
+
+    port: int
+    pid: int
+    log: Path
+
+
+@contextmanager
+def mirror(*options: str) -> Iterator[Mirror]:
+    """A mirror with these options besides where it listens; stopped at the end.
+
+    :raises RuntimeError: when it does not answer, with what it printed.
+    """
+    port = _free_port()
+    command = [str(Path(sys.executable).with_name("twistd")), "-n", "--pidfile=", "dockmirror"]
+    command += [f"--listen=tcp:{port}:interface=127.0.0.1", "--grace=1", *options]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("DOCKMIRROR_")}
+    with tempfile.TemporaryDirectory() as directory:
+        log = Path(directory) / "mirror.log"
+        with log.open("wb") as out:
+            process = subprocess.Popen(command, stdout=out, stderr=out, env=environment)  # noqa: S603
+        try:
+            _wait(process, port, log)
+            yield Mirror(port, process.pid, log)
+        finally:
+            _stop(process)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _wait(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    deadline = time.monotonic() + _STARTS_WITHIN
+    while not _answers(port):
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise RuntimeError(f"the mirror does not answer:\n{log.read_text(errors='replace')}")
+        time.sleep(0.05)
+
+
+def _answers(port: int) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", "/v2/")
+        return connection.getresponse().status == 200
+    except OSError:
+        return False
+    finally:
+        connection.close()
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(_STOPS_WITHIN)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

@@ -1,0 +1,155 @@
+"""What the documents say is what the code says."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dockmirror.config import PREFIX, Settings, UpstreamSettings, load
+from dockmirror.known import KNOWN
+from dockmirror.service import Options
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "changelog.d/README.md"])
+DOMAIN = "mirror.example.com"
+
+each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+
+
+def text(name: str) -> str:
+    """A document."""
+    return (ROOT / name).read_text("utf-8")
+
+
+def table(document: str, first: str) -> list[list[str]]:
+    """The rows of the table whose first column has that heading."""
+    lines = iter(text(document).splitlines())
+    next(line for line in lines if line.startswith(f"| {first} |"))
+    next(lines)
+    return list(_rows(lines))
+
+
+def _rows(lines: Iterator[str]) -> Iterator[list[str]]:
+    for line in lines:
+        if not line.startswith("|"):
+            return
+        yield [cell.strip() for cell in line.removeprefix("|").removesuffix("|").split("|")]
+
+
+def code(cell: str) -> str:
+    """What stands in backquotes."""
+    found = re.search(r"`([^`]*)`", cell)
+    return found[1] if found else ""
+
+
+def test_host_names() -> None:
+    """The README's table of hosts is the built-in table, in its order."""
+    hosts = {known.name: load({"domain": DOMAIN}, {}).host(known.name) for known in KNOWN}
+    assert [(code(host), registry, code(path)) for host, registry, path in table("README.md", "host")] == [
+        (hosts[known.name], known.url.removeprefix("https://"), f"{DOMAIN}/{known.registry}/…")
+        for known in KNOWN
+    ]
+
+
+def test_registries() -> None:
+    """What is known of registries is said of each, and of no other; foreign token services are named."""
+    rows = {code(row[0]): row for row in table("docs/registries.md", "name")}
+    assert list(rows) == [known.name for known in KNOWN]
+    for known in KNOWN:
+        assert rows[known.name][1] == known.url.removeprefix("https://")
+        for realm in () if known.name == "docker-staging" else known.realms:
+            assert realm.removeprefix("https://") in rows[known.name][2]
+
+
+def test_caddyfile() -> None:
+    """Each host has a certificate in the example for Caddy."""
+    caddy = text("docs/examples/Caddyfile")
+    hosts = re.findall(rf"^([a-z0-9.-]*{DOMAIN})", caddy, re.MULTILINE)
+    assert hosts == [DOMAIN, *(f"{known.name}.{DOMAIN}" for known in KNOWN)]
+
+
+def test_settings() -> None:
+    """The operators' table has every key, option and variable, and the right defaults."""
+    rows = table("docs/operating.md", "key")
+    assert {code(key) for key, *_ in rows} == set(Settings.model_fields) | {"config"}
+    options = {f"--{name.removesuffix('=')}" for name in Options().longOpt} - {"--help", "--version"}
+    assert {code(option) for _, option, *_ in rows} - {""} == options
+    for key, _, variable, default, _ in rows:
+        name = "upstream" if code(key) == "upstreams" else code(key)
+        assert code(variable) == f"{PREFIX}{name.upper()}"
+        if code(key) not in ("config", "upstreams"):
+            assert is_default(Settings, {}, code(key), default)
+
+
+def test_upstream_settings() -> None:
+    """The table of an upstream's keys has every key and the right default."""
+    rows = table("docs/operating.md", "key of an upstream")
+    assert {code(key) for key, *_ in rows} == set(UpstreamSettings.model_fields)
+    for key, default, _ in rows:
+        if code(key) != "url":
+            assert is_default(UpstreamSettings, {"url": "https://a.example"}, code(key), default)
+
+
+def is_default(model: type[Settings | UpstreamSettings], given: dict[str, Any], key: str, cell: str) -> bool:
+    """Whether a setting is the same with what the cell says as without."""
+    if cell == "none":
+        return model.model_fields[key].default is None
+    value = tomllib.loads(f"value = {code(cell)}")["value"]
+    plain, told = model.model_validate(given), model.model_validate({**given, key: value})
+    return bool(getattr(plain, key) == getattr(told, key))
+
+
+def test_example_settings() -> None:
+    """The example of a file is in force as it stands."""
+    settings = load({"config": ROOT / "docs/examples/dockmirror.toml"}, {})
+    assert settings.host("ghcr") == f"ghcr.{DOMAIN}"
+    assert settings.upstreams["docker"].realms == ("https://auth.docker.io",)
+
+
+def test_unit() -> None:
+    """The service is stopped no sooner than running transfers may take, and leaves no pid file."""
+    unit = text("docs/examples/dockmirror.service")
+    stop = re.search(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)
+    assert stop is not None
+    assert int(stop[1]) > Settings().grace
+    assert "/twistd -n --pidfile= dockmirror --config " in unit
+
+
+def test_tree() -> None:
+    """The tree in architecture.md is the house as it stands; ``make tree`` writes it."""
+    names = runpy.run_path(str(ROOT / "docs/tree.py"))
+    assert names["written"]() == names["tree"]()
+
+
+@each_document
+def test_links(document: Path) -> None:
+    """Links to files and to headings lead somewhere."""
+    for target in re.findall(r"\]\(([^)\s]+)\)", document.read_text("utf-8")):
+        path, _, heading = target.partition("#")
+        if path.startswith("https://"):
+            continue
+        linked = document.parent / path if path else document
+        assert linked.exists(), target
+        assert not heading or heading in anchors(linked), target
+
+
+def anchors(document: Path) -> set[str]:
+    """The names by which a document's headings can be linked to."""
+    headings = re.findall(r"^#+ (.*)$", document.read_text("utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@each_document
+def test_commands(document: Path) -> None:
+    """Targets of make exist, and no command leaves a pid file to trip over."""
+    lines = document.read_text("utf-8").splitlines()
+    targets = set(re.findall(r"^([a-z]+):", text("Makefile"), re.MULTILINE))
+    for line in lines:
+        assert set(re.findall(r"(?:`|^\$ )make ([a-z]+)", line)) <= targets, line
+        assert not re.search(r"twistd -n", line) or "--pidfile=" in line, line

@@ -1,0 +1,202 @@
+"""What is built is whole, and what is installed from it runs."""
+
+from __future__ import annotations
+
+import email
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tomllib
+import venv
+import zipfile
+from collections.abc import Iterator
+from email.message import Message
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+from urllib.request import ProxyHandler, build_opener
+
+import pytest
+
+from .integration.parts.process import CLEAN_ENVIRONMENT, Process, free_port
+
+ROOT = Path(__file__).parents[1]
+LEFT_OUT = (
+    ".git",
+    ".venv*",
+    ".hypothesis",
+    "*_cache",
+    "__pycache__",
+    "*.egg-info",
+    "build",
+    "dist",
+    "dropin.cache",
+)
+
+
+@pytest.fixture(scope="module")
+def project() -> dict[str, Any]:
+    """What pyproject.toml says."""
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory with the source distribution and the wheel that was built from it."""
+    tree, out = tmp_path_factory.mktemp("tree") / "dockmirror", tmp_path_factory.mktemp("built")
+    shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(*LEFT_OUT))
+    enough = int(version("setuptools").partition(".")[0]) >= 77
+    isolation = ["--no-isolation"] if enough else []
+    run([sys.executable, "-m", "build", *isolation, "--outdir", str(out), str(tree)])
+    return out
+
+
+@pytest.fixture(scope="module")
+def wheel(built: Path) -> Path:
+    """The wheel."""
+    [found] = built.glob("*.whl")
+    return found
+
+
+@pytest.fixture(scope="module")
+def names(wheel: Path) -> set[str]:
+    """The files in the wheel that are not about the wheel itself."""
+    with zipfile.ZipFile(wheel) as archive:
+        return {name for name in archive.namelist() if ".dist-info/" not in name}
+
+
+@pytest.fixture(scope="module")
+def metadata(wheel: Path) -> Message:
+    """The wheel's metadata."""
+    with zipfile.ZipFile(wheel) as archive:
+        [name] = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        return email.message_from_bytes(archive.read(name))
+
+
+@pytest.fixture(scope="module")
+def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The programs of a new environment with nothing in it but the wheel and what it requires."""
+    directory = tmp_path_factory.mktemp("environment")
+    venv.create(directory, symlinks=True)
+    pip = [sys.executable, "-m", "pip", "--python", str(directory / "bin/python")]
+    try:
+        run([*pip, "install", "--quiet", "--disable-pip-version-check", str(wheel)])
+    except AssertionError as error:
+        if os.environ.get("REQUIRE_INTEGRATION") == "1":
+            raise
+        pytest.skip(f"needs a package index: {error}")
+    return directory / "bin"
+
+
+def test_packages(project: dict[str, Any]) -> None:
+    """Every package of the tree is listed, and the plugin's folder, which is none."""
+    found = {init.parent.relative_to(ROOT) for init in (ROOT / "dockmirror").rglob("__init__.py")}
+    assert sorted(project["tool"]["setuptools"]["packages"]) == sorted(
+        [*(".".join(package.parts) for package in found), "twisted.plugins"]
+    )
+    assert {module.parent.relative_to(ROOT) for module in (ROOT / "dockmirror").rglob("*.py")} == found
+
+
+def test_wheel(names: set[str]) -> None:
+    """The wheel has all modules, the plugin and the mark of types, and no part of Twisted."""
+    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "dockmirror").rglob("*.py")}
+    assert names == modules | {"dockmirror/py.typed", "twisted/plugins/dockmirror_plugin.py"}
+
+
+def test_source_distribution(built: Path) -> None:
+    """Who has only the source distribution can run its tests and read its documents."""
+    [found] = built.glob("*.tar.gz")
+    with tarfile.open(found) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert names > {
+        "LICENSE", "README.md", "CHANGELOG.md", "SECURITY.md", "Makefile", "mirror.tac", "docs/operating.md",
+        "docs/examples/dockmirror.service", "tests/test_packaging.py", "tests/integration/conftest.py",
+        "demo/__main__.py", "bench/memory.py",
+    }  # fmt: skip
+
+
+def test_metadata(metadata: Message, project: dict[str, Any]) -> None:
+    """The metadata say what it is, under which licence, for which Pythons, and what it requires."""
+    assert metadata["Name"] == "dockmirror"
+    assert metadata["Summary"] == project["project"]["description"]
+    assert metadata["License-Expression"] == "MIT"
+    assert metadata.get_all("License-File") == ["LICENSE"]
+    assert metadata["Requires-Python"] == ">=3.11"
+    assert metadata["Description-Content-Type"] == "text/markdown"
+    assert "make run" in str(metadata.get_payload())
+    assert set(project["project"]["classifiers"]) == set(metadata.get_all("Classifier", []))
+    assert set(project["project"]["dependencies"]) <= set(metadata.get_all("Requires-Dist", []))
+
+
+def test_version(metadata: Message, project: dict[str, Any]) -> None:
+    """The version stands in one place."""
+    number = project["project"]["version"]
+    assert metadata["Version"] == number
+    for module in (ROOT / "dockmirror").rglob("*.py"):
+        assert f'"{number}"' not in module.read_text(), module
+
+
+@pytest.mark.integration
+def test_plugin(environment: Path) -> None:
+    """twistd of the new environment knows the plugin."""
+    listed = run([str(environment / "twistd"), "--help"])
+    assert "A mirror in front of every container registry." in listed
+
+
+@pytest.mark.integration
+def test_installed(environment: Path, tmp_path: Path) -> None:
+    """The command of the documents starts the installed mirror."""
+    port = free_port()
+    with started(tmp_path, port, environment, "dockmirror", f"--listen=tcp:{port}:interface=127.0.0.1"):
+        assert answer(port) == b"{}"
+
+
+@pytest.mark.integration
+def test_tac(environment: Path, tmp_path: Path) -> None:
+    """mirror.tac starts the same, with the settings of the file beside it."""
+    port = free_port()
+    shutil.copy(ROOT / "mirror.tac", tmp_path)
+    (tmp_path / "dockmirror.toml").write_text(f'listen = ["tcp:{port}:interface=127.0.0.1"]\n')
+    with started(tmp_path, port, environment, "-y", str(tmp_path / "mirror.tac")):
+        assert answer(port) == b"{}"
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left(tmp_path: Path) -> Iterator[None]:
+    """No pid file is left to trip over."""
+    yield
+    assert not list(tmp_path.glob("*.pid"))
+
+
+def started(directory: Path, port: int, environment: Path, *arguments: str) -> Process:
+    """The mirror as twistd runs it."""
+    return Process(
+        [str(environment / "twistd"), "-n", "--pidfile=", *arguments],
+        log=directory / "mirror.log",
+        ready=lambda: answer(port) is not None,
+        environment=CLEAN_ENVIRONMENT,
+    )
+
+
+def answer(port: int) -> bytes | None:
+    """What ``/v2/`` is answered with; None where nobody answers."""
+    try:
+        with build_opener(ProxyHandler({})).open(f"http://127.0.0.1:{port}/v2/", timeout=5) as response:
+            return bytes(response.read())
+    except URLError:
+        return None
+
+
+def run(command: list[str]) -> str:
+    """What a command printed; it must have ended well."""
+    environment = {
+        key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "DOCKMIRROR_"))
+    }
+    completed = subprocess.run(  # noqa: S603
+        command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    assert completed.returncode == 0, f"{command}\n{completed.stdout}\n{completed.stderr}"
+    return completed.stdout
