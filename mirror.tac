@@ -16,6 +16,6 @@ file = Path(__file__).with_name("dockmirror.toml") if "__file__" in globals() el
 application = Application("dockmirror")
 try:
     settings = load({"config": file if file.exists() else None}, os.environ)
-    mirror(settings).setServiceParent(application)
+    mirror(settings, os.environ).setServiceParent(application)
 except ConfigurationError as error:
     raise SystemExit(f"mirror.tac: {error}") from None

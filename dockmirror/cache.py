@@ -56,7 +56,7 @@ def open_cache(root: Path, settings: Settings, reactor: Any) -> Cache:
         contents,
         LocalTags(root, reactor, in_thread),
         LocalDocuments(root, reactor, in_thread),
-        Growths(root, contents, reactor, in_thread),
+        Growths(root, contents, reactor, in_thread, eviction.grown),
         _Keeping(pool, eviction),
     )
 

@@ -6,6 +6,7 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -95,6 +96,13 @@ def _network(text: str) -> str:
         raise ValueError('expected a network such as 192.168.0.0/16, or "private", or "public"') from None
 
 
+def _address(text: str) -> str:
+    try:
+        return str(ip_address(text))
+    except ValueError:
+        raise ValueError("expected an address such as 192.0.2.1") from None
+
+
 def _proxy(text: str) -> str:
     return text if text == "unix" else _network(text)
 
@@ -135,6 +143,7 @@ Proxies = Annotated[tuple[Annotated[str, AfterValidator(_proxy)], ...], BeforeVa
 Endpoints = Annotated[tuple[Annotated[str, AfterValidator(_endpoint)], ...], BeforeValidator(_listed)]
 Size = Annotated[Amount, PlainValidator(_amount)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Addresses = Annotated[tuple[Annotated[str, AfterValidator(_address)], ...], BeforeValidator(_listed)]
 Names = Annotated[tuple[Host, ...], BeforeValidator(_listed)]
 
 
@@ -153,6 +162,12 @@ class UpstreamSettings(_Frozen):
     allow_networks: Networks = ()
     public: bool | None = None
     ca_file: FilePath | None = None
+    proxy: str | None = Field(default=None, repr=False)
+    addresses: dict[Host, Addresses] = Field(default_factory=dict)
+    ip: Literal["4", "6", "4 6", "6 4"] = "6 4"
+    connect_timeout: Annotated[float, Field(gt=0, le=60)] = 10.0
+    timeout: Annotated[float, Field(gt=0, le=3600)] = 60.0
+    connections: Annotated[int, Field(ge=1, le=10_000)] = 64
 
 
 class Settings(_Frozen):

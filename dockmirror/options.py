@@ -49,6 +49,7 @@ class Options(usage.Options):
         """:raises UsageError: when a setting cannot be."""
         given = {key.replace("-", "_"): value for key, value in self.items()}
         try:
-            self.settings = load(given, os.environ)
+            self.environ = dict(os.environ)
+            self.settings = load(given, self.environ)
         except ConfigurationError as error:
             raise usage.UsageError(str(error)) from None

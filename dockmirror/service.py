@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 from twisted.application import strports
 from twisted.application.service import IService, MultiService, Service
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.interfaces import IHostnameResolver, IReactorTime
-from twisted.web.client import Agent, HTTPConnectionPool
+from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IAgent
 
 from .cache import Cache, open_cache
@@ -21,11 +19,10 @@ from .interfaces import IRegistry
 from .names import Namespace
 from .networks import networks
 from .options import Options as Options
+from .outbound import agent
 from .stack import AgentFor, registry_names, stack
 from .store.directory import UnfitDirectory
-from .upstream.addresses import AllowedAddresses
-from .upstream.connect import Endpoints, threaded_resolver
-from .upstream.tls import tls_policy
+from .upstream.resolvers import threaded_resolver
 from .web.access import Access
 from .web.log import AccessLog, Write
 from .web.own import OwnHost, Unchallenged
@@ -33,21 +30,19 @@ from .web.site import Gate, Host, Hosts, Routes
 from .web.token import FORM_LIMIT, is_form
 from .web.wire import Site
 
-CONNECTIONS = 64
-"""How many connections to a host are kept for the next request; a pull opens many at once."""
-
 
 def makeService(options: Options) -> IService:
     """The service of these options; called by twistd, which has no better way to say what is wrong by now."""
     try:
-        return mirror(options.settings)
+        return mirror(options.settings, options.environ)
     except ConfigurationError as error:
         raise SystemExit(f"dockmirror: {error}") from None
 
 
-def mirror(settings: Settings) -> MultiService:
+def mirror(settings: Settings, environ: Mapping[str, str]) -> MultiService:
     """Everything, ready to be started.
 
+    :param environ: in which proxies may be named.
     :raises ConfigurationError: when a setting that looked right cannot be put into practice.
     """
     from twisted.internet import reactor
@@ -60,7 +55,7 @@ def mirror(settings: Settings) -> MultiService:
         cache.service.setServiceParent(service)
 
     def agent_for(upstream: UpstreamSettings, reached: Callable[[str, str], None]) -> IAgent:
-        return _agent(upstream, resolver, reached, clock)
+        return agent(upstream, resolver, environ, reached, clock)
 
     site = site_of(settings, clock, agent_for, _write_line, cache)
     Draining(site, settings.grace).setServiceParent(service)
@@ -156,28 +151,6 @@ def _hosts(settings: Settings, clock: IReactorTime, agent_for: AgentFor, cache: 
         hosts[name] = root
     routes = Routes({settings.host(name): upstream.url for name, upstream in settings.upstreams.items()})
     return Hosts(hosts, root, hosts[settings.host(settings.default)] if settings.default else routes)
-
-
-def _agent(
-    upstream: UpstreamSettings,
-    resolver: IHostnameResolver,
-    reached: Callable[[str, str], None],
-    clock: Any,
-) -> IAgent:
-    """Connects with checks of its own, and keeps its connections: see ``Endpoints``."""
-    host = urlsplit(upstream.url).hostname or ""
-    addresses = AllowedAddresses([host], tuple(networks(upstream.allow_networks)))
-    try:
-        tls = tls_policy(str(upstream.ca_file) if upstream.ca_file else None)
-    except (ValueError, OSError) as error:
-        raise ConfigurationError(
-            f"ca_file: expected PEM certificates in {upstream.ca_file}: {error}"
-        ) from error
-    pool = HTTPConnectionPool(clock)
-    pool.maxPersistentPerHost = CONNECTIONS
-    endpoints = Endpoints(clock, resolver, tls, addresses, reached=reached)
-    agent: IAgent = Agent.usingEndpointFactory(clock, endpoints, pool)
-    return agent
 
 
 def _own_text(settings: Settings) -> str:

@@ -123,7 +123,7 @@ def _same(registry: IRegistry) -> IRegistry:
 
 
 def _upstream(name: str, upstream: UpstreamSettings, agent: IAgent, clock: IReactorTime) -> Upstream:
-    client = Client(http_client(agent), clock, name)
+    client = Client(http_client(agent), clock, name, upstream.timeout)
     handshake = Handshake(client, upstream.url, clock)
     relay = Relay(client, handshake, Realms(upstream.url, upstream.realms))
     return Upstream(client, Asking(upstream.url, client, handshake), handshake, relay)

@@ -177,7 +177,7 @@ def started(directory: Path, port: int, environment: Path, *arguments: str) -> P
         [str(environment / "twistd"), "-n", "--pidfile=", *arguments],
         log=directory / "mirror.log",
         ready=lambda: answer(port) is not None,
-        environment=CLEAN_ENVIRONMENT,
+        environment={**CLEAN_ENVIRONMENT, "CACHE_DIRECTORY": str(directory / "cache")},
     )
 
 

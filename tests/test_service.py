@@ -109,7 +109,7 @@ class TestMirror:
     def test_an_endpoint_that_is_none(self, endpoint: str) -> None:
         """Is refused at start, in one line that names the key."""
         with pytest.raises(ConfigurationError, match="listen: expected a server endpoint"):
-            mirror(load({"listen": [endpoint]}, os.environ))
+            mirror(load({"listen": [endpoint]}, os.environ), {})
         options = Options()
         options.parseOptions(["--listen", endpoint])
         with pytest.raises(SystemExit, match=r"^dockmirror: listen: ") as raised:
@@ -122,7 +122,7 @@ class TestMirror:
         file.write_text("no certificate")
         upstream = {"url": "https://lan", "ca_file": str(file)}
         with pytest.raises(ConfigurationError, match="ca_file: expected PEM certificates"):
-            mirror(load({"upstreams": {"lan": upstream}}, os.environ))
+            mirror(load({"upstreams": {"lan": upstream}}, os.environ), {})
 
     def test_each_upstream_has_connections_of_its_own(self) -> None:
         """What may be connected to for one may not be for another."""

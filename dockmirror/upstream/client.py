@@ -30,7 +30,7 @@ from ..headers import first
 from ..oci.descriptor import Descriptor
 from ..oci.errors import TimedOut, Unreachable
 from .body import ResponseBody
-from .connect import AddressRefused
+from .checked import AddressRefused
 
 Header = tuple[str, str]
 _DIED = (ResponseNeverReceived, RequestTransmissionFailed, RequestNotSent)

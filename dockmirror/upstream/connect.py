@@ -24,12 +24,10 @@ from zope.interface import implementer
 
 from .addresses import AllowedAddresses
 from .bounded import Bounded
-from .checked import AddressRefused as AddressRefused
 from .checked import Checked, Dial
 from .proxies import Proxies
 from .proxy import Proxy
 from .resolvers import canonical
-from .resolvers import threaded_resolver as threaded_resolver
 from .tunnel import Tunnel
 
 # What a proxy must not be asked to look up, since it would find the machine that it runs on, or its cloud's

@@ -15,8 +15,8 @@ from twisted.internet.task import Clock
 
 from dockmirror.headers import first
 from dockmirror.oci.errors import TimedOut, Unreachable
+from dockmirror.upstream.checked import AddressRefused
 from dockmirror.upstream.client import Client, length_of
-from dockmirror.upstream.connect import AddressRefused
 from tests.fakes import DEAD, SILENT, Reply, World
 from tests.stacks import Outcome, client, logged, now
 
