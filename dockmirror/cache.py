@@ -13,12 +13,12 @@ from twisted.python.threadpool import ThreadPool
 
 from .config import Settings
 from .interfaces import IContents, IDocuments, IGrowths, ITags
-from .store.budget import Budget
 from .store.counted import Counted
 from .store.directory import prepare
 from .store.documents import LocalDocuments
-from .store.eviction import Eviction
-from .store.growing import Growths
+from .store.eviction.budget import Budget
+from .store.eviction.evicting import Eviction
+from .store.growing.growths import Growths
 from .store.local import LocalContents
 from .store.remembered import Remembered
 from .store.tags import LocalTags

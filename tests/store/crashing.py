@@ -23,11 +23,11 @@ from dockmirror.interfaces import Kind
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.reference import Repository, Tag
 from dockmirror.store import files, layout
-from dockmirror.store.budget import Budget
 from dockmirror.store.directory import prepare
-from dockmirror.store.inventory import linked
-from dockmirror.store.leftovers import drop_leftovers
-from dockmirror.store.sweep import Sweep
+from dockmirror.store.eviction.budget import Budget
+from dockmirror.store.eviction.inventory import linked
+from dockmirror.store.eviction.leftovers import drop_leftovers
+from dockmirror.store.eviction.sweep import Sweep
 
 from ..registries import now
 from .contract import ELSEWHERE, HERE, LATEST, read

@@ -9,7 +9,7 @@ from twisted.internet.task import Clock
 
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.store import layout
-from dockmirror.store.growing import Growths
+from dockmirror.store.growing.growths import Growths
 
 from ..registries import now
 from .contract import HERE

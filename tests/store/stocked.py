@@ -14,9 +14,9 @@ from dockmirror.oci.digest import Digest
 from dockmirror.oci.media import DOCKER_LIST, DOCKER_MANIFEST
 from dockmirror.oci.reference import Repository, Tag
 from dockmirror.store import layout
-from dockmirror.store.budget import Budget
 from dockmirror.store.documents import LocalDocuments
-from dockmirror.store.eviction import PERIOD, Eviction
+from dockmirror.store.eviction.budget import Budget
+from dockmirror.store.eviction.evicting import PERIOD, Eviction
 from dockmirror.store.local import LocalContents
 from dockmirror.store.tags import LocalTags
 from dockmirror.store.threads import InThread

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from dockmirror.store.budget import Budget, Need
+from dockmirror.store.eviction.budget import Budget, Need
 
 GB = 10**9
 

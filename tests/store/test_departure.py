@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dockmirror.oci.digest import Digest
-from dockmirror.store.departure import ages
+from dockmirror.store.eviction.departure import ages
 
 DIGESTS = [Digest.of(bytes([number])) for number in range(12)]
 

@@ -148,7 +148,8 @@ def looks_at_start(root: Path) -> int:
     program = (
         "import sys; from pathlib import Path; from twisted.internet import reactor\n"
         "from dockmirror.store.directory import prepare; from dockmirror.store.local import LocalContents\n"
-        "from dockmirror.store.eviction import Eviction; from dockmirror.store.budget import Budget\n"
+        "from dockmirror.store.eviction.evicting import Eviction\n"
+        "from dockmirror.store.eviction.budget import Budget\n"
         "root = Path(sys.argv[1]); prepare(root); LocalContents(root, reactor, None)\n"
         "Eviction(root, reactor, None, Budget(1), print).start()"
     )

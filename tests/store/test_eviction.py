@@ -12,10 +12,10 @@ from dockmirror.interfaces import Kind
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.reference import Tag
 from dockmirror.store import layout
-from dockmirror.store.budget import Budget, Need
-from dockmirror.store.eviction import PERIOD
-from dockmirror.store.figures import only_one
-from dockmirror.store.walk import Walk
+from dockmirror.store.eviction.budget import Budget, Need
+from dockmirror.store.eviction.evicting import PERIOD
+from dockmirror.store.eviction.figures import only_one
+from dockmirror.store.eviction.walk import Walk
 
 from ..registries import now, watch
 from ..stacks import logged

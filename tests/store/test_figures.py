@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dockmirror.store import layout
-from dockmirror.store.figures import Figures, only_one
+from dockmirror.store.eviction.figures import Figures, only_one
 
 
 @given(st.builds(Figures, st.integers(), st.floats(0, 1e12)))

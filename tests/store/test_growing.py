@@ -17,7 +17,7 @@ from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import Denied, Unavailable
 from dockmirror.oci.ranges import ContentRange
 from dockmirror.oci.reference import Repository
-from dockmirror.store.arrival import Arrival
+from dockmirror.store.growing.arrival import Arrival
 
 from .upstream import BUSYBOX, Client, Mirror, Source, Upstream, all_closed
 

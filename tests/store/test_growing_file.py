@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dockmirror.oci.digest import Digest
-from dockmirror.store.partial import Partial, Place, Standing, is_locked, open_partial
-from dockmirror.store.told import Told, tell_size, tell_verified
+from dockmirror.store.growing.partial import Partial, Place, Standing, is_locked, open_partial
+from dockmirror.store.growing.told import Told, tell_size, tell_verified
 
 from .upstream import all_closed
 

@@ -19,7 +19,7 @@ from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import Denied, Unavailable
 from dockmirror.oci.ranges import ContentRange
 from dockmirror.oci.reference import Repository
-from dockmirror.store.behind import POLL
+from dockmirror.store.growing.behind import POLL
 
 from .upstream import BUSYBOX, Client, Mirror, Source, Upstream, all_closed, blob_path
 

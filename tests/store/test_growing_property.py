@@ -12,7 +12,7 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from dockmirror.oci.ranges import ContentRange
-from dockmirror.store.behind import POLL
+from dockmirror.store.growing.behind import POLL
 
 from .upstream import Body, Client, Joining, Mirror, Source, Upstream, all_closed
 

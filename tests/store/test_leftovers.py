@@ -10,7 +10,7 @@ import pytest
 
 from dockmirror.oci.digest import Digest
 from dockmirror.store import layout
-from dockmirror.store.leftovers import drop_leftovers
+from dockmirror.store.eviction.leftovers import drop_leftovers
 
 NOW = 1_700_000_000.0
 DAY = 24 * 3600.0

@@ -10,7 +10,7 @@ import pytest
 from dockmirror.interfaces import Kind
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.reference import Repository, Tag
-from dockmirror.store.budget import Budget
+from dockmirror.store.eviction.budget import Budget
 
 from ..integration.parts.images import Image, artifact, image, index
 from ..integration.parts.media import DOCKER, OCI

@@ -11,8 +11,8 @@ from dockmirror.interfaces import Kind
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.reference import Repository
 from dockmirror.store import files, layout
-from dockmirror.store.budget import Need
-from dockmirror.store.walk import Walk
+from dockmirror.store.eviction.budget import Need
+from dockmirror.store.eviction.walk import Walk
 
 from ..registries import now
 from .contract import LATEST, read

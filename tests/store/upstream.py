@@ -22,7 +22,7 @@ from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import RangeInvalid, RegistryError, Unreachable
 from dockmirror.oci.ranges import ContentRange
 from dockmirror.oci.reference import Repository
-from dockmirror.store.growing import Growths
+from dockmirror.store.growing.growths import Growths
 
 T = TypeVar("T")
 PIECE = 50_000

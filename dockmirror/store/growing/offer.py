@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from attrs import frozen
 
-from ..content.part import Part
-from ..interfaces import Answer, IContent
-from ..oci.errors import RangeInvalid, RegistryError, Unavailable
+from ...content.part import Part
+from ...interfaces import Answer, IContent
+from ...oci.errors import RangeInvalid, RegistryError, Unavailable
 
 
 class Useless(Exception):

@@ -11,10 +11,11 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..content.resumed import PAUSES
-from ..content.verified import Corrupt
-from ..oci.digest import Digest
-from ..oci.errors import RegistryError, Unavailable, Unreachable
+from ...content.resumed import PAUSES
+from ...content.verified import Corrupt
+from ...oci.digest import Digest
+from ...oci.errors import RegistryError, Unavailable, Unreachable
+from ..reading import FileReader
 from .arrival import Arrival
 from .behind import Behind
 from .filling import Filling
@@ -23,7 +24,6 @@ from .hashing import Hashing
 from .means import Means
 from .offer import Doubtful, Useless
 from .partial import Partial, Place, Standing, open_partial
-from .reading import FileReader
 from .remainder import Remainder
 from .stop import Forsaken, Stop
 

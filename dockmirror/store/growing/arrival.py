@@ -8,12 +8,12 @@ from typing import Protocol
 
 from twisted.internet.interfaces import IReactorTime
 
-from ..content.verified import HOLD
-from ..interfaces import ISource
-from ..oci.errors import Unavailable
-from ..oci.ranges import ContentRange
-from ..oci.reference import Repository
-from .reading import FileReader
+from ...content.verified import HOLD
+from ...interfaces import ISource
+from ...oci.errors import Unavailable
+from ...oci.ranges import ContentRange
+from ...oci.reference import Repository
+from ..reading import FileReader
 from .remainder import Remainder, passable
 
 

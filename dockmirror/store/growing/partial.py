@@ -16,8 +16,8 @@ from pathlib import Path
 
 from attrs import frozen
 
-from ..oci.digest import Digest
-from . import files, layout
+from ...oci.digest import Digest
+from .. import files, layout
 from .told import Told, tell_size, tell_verified
 
 

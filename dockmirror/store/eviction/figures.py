@@ -10,7 +10,7 @@ from pathlib import Path
 
 from attrs import frozen
 
-from . import files, layout
+from .. import files, layout
 
 
 @frozen

@@ -6,9 +6,9 @@ from contextlib import suppress
 
 from twisted.logger import Logger
 
-from ..interfaces import Kind
-from ..oci.digest import Digest
-from ..oci.reference import Repository
+from ...interfaces import Kind
+from ...oci.digest import Digest
+from ...oci.reference import Repository
 from .means import Means
 from .partial import Partial
 

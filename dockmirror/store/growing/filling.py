@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable
 
 from twisted.internet.defer import Deferred
 
-from ..content.verified import Corrupt
-from ..interfaces import IContent
-from ..oci.errors import RegistryError, Unavailable, Unreachable
+from ...content.verified import Corrupt
+from ...interfaces import IContent
+from ...oci.errors import RegistryError, Unavailable, Unreachable
 from .arrival import Arrival, Reader
 from .hashing import Hashing
 from .intake import Intake, TooMuch

@@ -9,8 +9,8 @@ from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from ..interfaces import IContents
-from .threads import InThread
+from ...interfaces import IContents
+from ..threads import InThread
 
 
 class Trouble:

@@ -11,10 +11,10 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from ..oci.digest import Digest
+from ...oci.digest import Digest
+from ..threads import InThread
 from .budget import Budget
 from .sweep import Stopped, Sweep, Swept
-from .threads import InThread
 
 PERIOD = 10.0
 """Seconds between two looks at whether the budget is kept."""

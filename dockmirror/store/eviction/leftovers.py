@@ -8,7 +8,8 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
-from . import files, inventory, layout
+from .. import files, layout
+from . import inventory
 
 _DAY = 24 * 3600.0
 _HOUR = 3600.0

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from attrs import frozen
 
-from ..oci.digest import Digest
-from . import files, inventory, layout
+from ...oci.digest import Digest
+from .. import files, layout
+from ..data import is_held
+from . import inventory
 from .budget import Need
-from .data import is_held
 from .departure import Age, ages
 from .inventory import Stored
 from .removal import Removal, links_to, remove_content
@@ -123,8 +124,7 @@ class Walk:
     def _remove(
         self, chosen: Sequence[_Candidate], links: Mapping[Digest, Sequence[Removal]], need: Need
     ) -> Evicted:
-        gone: list[Digest] = []
-        size = 0
+        gone: list[_Candidate] = []
         wanted: set[_Key] = set()
         for each in chosen:
             self._check()
@@ -133,14 +133,16 @@ class Walk:
             if each.key in wanted or inventory.look(self._path(each.key)) != each.stored:
                 wanted.update(each.parts)  # it was used meanwhile, and so were they
                 continue
-            if isinstance(each.key, Path):
-                inodes = int(files.remove(each.key))
-            else:
-                inodes = remove_content(self._root, each.key, links.get(each.key, ()))
-                gone.append(each.key)
-            need -= Need(each.stored.size, inodes)
-            size += each.stored.size
-        return Evicted(tuple(gone), size)
+            need -= Need(each.stored.size, self._remove_one(each.key, links))
+            gone.append(each)
+        contents = tuple(each.key for each in gone if isinstance(each.key, Digest))
+        return Evicted(contents, sum(each.stored.size for each in gone))
+
+    def _remove_one(self, key: _Key, links: Mapping[Digest, Sequence[Removal]]) -> int:
+        """How many files and directories went."""
+        if isinstance(key, Path):
+            return int(files.remove(key))
+        return remove_content(self._root, key, links.get(key, ()))
 
     def _path(self, key: _Key) -> Path:
         return key if isinstance(key, Path) else self._root / layout.data(key)

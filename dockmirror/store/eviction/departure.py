@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from graphlib import TopologicalSorter
 
-from ..oci.digest import Digest
+from ...oci.digest import Digest
 
 Age = tuple[float, int]
 """When something was used last, and how deep below what was used then."""

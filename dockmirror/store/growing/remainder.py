@@ -9,12 +9,12 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConsumer, IReactorTime
 from zope.interface import implementer
 
-from ..content.onward import Onward
-from ..content.part import Part
-from ..content.resumed import Resumed
-from ..content.verified import HOLD, Corrupt
-from ..interfaces import IContent, ISource
-from ..oci.descriptor import Descriptor
+from ...content.onward import Onward
+from ...content.part import Part
+from ...content.resumed import Resumed
+from ...content.verified import HOLD, Corrupt
+from ...interfaces import IContent, ISource
+from ...oci.descriptor import Descriptor
 from .hashing import Hashing
 from .offer import offered
 

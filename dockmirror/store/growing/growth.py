@@ -9,14 +9,14 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IConsumer, IReactorTime
 from zope.interface import implementer
 
-from ..interfaces import IContent, IGrowth, ISource
-from ..oci.descriptor import Descriptor
-from ..oci.errors import RegistryError, Unavailable
-from ..oci.ranges import ContentRange
-from ..oci.reference import Repository
+from ...interfaces import IContent, IGrowth, ISource
+from ...oci.descriptor import Descriptor
+from ...oci.errors import RegistryError, Unavailable
+from ...oci.ranges import ContentRange
+from ...oci.reference import Repository
+from ..reading import FileReader
 from .arrival import Arrival
 from .delivery import Delivery
-from .reading import FileReader
 
 
 @implementer(IGrowth)

@@ -9,15 +9,15 @@ from pathlib import Path
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
-from ..content.verified import Corrupt
-from ..interfaces import IContents, IGrowth, IGrowths, ISource
-from ..oci.digest import Digest
-from ..oci.reference import Repository
+from ...content.verified import Corrupt
+from ...interfaces import IContents, IGrowth, IGrowths, ISource
+from ...oci.digest import Digest
+from ...oci.reference import Repository
+from ..threads import InThread
 from .fetch import Fetch, Phase
 from .growth import Growth
 from .means import Means, Trouble
 from .partial import Place, is_locked
-from .threads import InThread
 
 FINISH = 64 * 1024 * 1024
 """Bytes; see ``Growths``."""

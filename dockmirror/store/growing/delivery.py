@@ -10,8 +10,8 @@ from twisted.internet.interfaces import IConsumer, IDelayedCall, IPushProducer, 
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ..oci.errors import Unavailable
-from .reading import PIECE, FileReader
+from ...oci.errors import Unavailable
+from ..reading import PIECE, FileReader
 
 
 class Reach(Protocol):

@@ -6,8 +6,8 @@ import hashlib
 import os
 from collections.abc import Callable
 
-from ..oci.digest import Digest
-from .threads import InThread
+from ...oci.digest import Digest
+from ..threads import InThread
 
 _STEP = 8 * 1024 * 1024
 _PIECE = 1024 * 1024

@@ -9,10 +9,10 @@ from stat import S_ISREG
 
 from attrs import frozen
 
-from ..oci.digest import Digest
-from ..oci.errors import DigestInvalid
-from ..oci.media import parse_parts
-from . import layout, small
+from ...oci.digest import Digest
+from ...oci.errors import DigestInvalid
+from ...oci.media import parse_parts
+from .. import layout, small
 
 
 @frozen

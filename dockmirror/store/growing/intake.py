@@ -7,7 +7,7 @@ from collections.abc import Callable
 from twisted.internet.interfaces import IConsumer, IProducer
 from zope.interface import implementer
 
-from ..interfaces import IContent
+from ...interfaces import IContent
 from .arrival import Arrival
 from .hashing import Hashing
 from .partial import Partial

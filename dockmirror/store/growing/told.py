@@ -6,7 +6,7 @@ from pathlib import Path
 
 from attrs import frozen
 
-from . import files
+from .. import files
 
 _UNKNOWN = "-"
 _VERIFIED = "verified "

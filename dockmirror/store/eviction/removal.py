@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
-from ..oci.digest import Digest
-from . import files, inventory, layout, links
+from ...oci.digest import Digest
+from .. import files, layout, links
+from . import inventory
 
 Removal = Callable[[], int]
 """Removes a link; how many files and directories went with it."""

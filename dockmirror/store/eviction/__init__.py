@@ -1,0 +1,1 @@
+"""What goes when the budget is spent."""

@@ -1,0 +1,1 @@
+"""Blobs on their way in: one writer, many readers."""
