@@ -22,6 +22,7 @@ from dockmirror.oci.errors import (
     RangeInvalid,
     RegistryError,
     TimedOut,
+    TooManyRequests,
     Unauthorized,
     Unavailable,
     Unreachable,
@@ -196,6 +197,22 @@ def test_refused_then(mirror: Mirror, upstream: Upstream) -> None:
     upstream.body.finish()
     mirror.turn(times=10)
     assert (second.received, second.outcome, upstream.opens) == (DATA, True, [0, HALF])
+
+
+@pytest.mark.parametrize("error", [TooManyRequests(), Unavailable(status=503)])
+def test_out_of_order_for_a_while(mirror: Mirror, upstream: Upstream, error: RegistryError) -> None:
+    """An upstream that gave the beginning and cannot go on just now is asked again after a pause."""
+    source = Source(upstream)
+    client = mirror.read(source)
+    upstream.body.send(HALF)
+    source.refusal = error
+    upstream.body.break_off()
+    mirror.turn()
+    source.refusal = None
+    mirror.turn(1.0, times=5)
+    upstream.body.finish()
+    mirror.turn(times=10)
+    assert (client.received, client.outcome) == (DATA, True)
 
 
 def test_all_refused(mirror: Mirror, upstream: Upstream) -> None:

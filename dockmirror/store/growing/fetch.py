@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from ...content.resumed import PAUSES
 from ...content.verified import Corrupt
 from ...oci.digest import Digest
-from ...oci.errors import RegistryError, Unavailable, Unreachable
+from ...oci.errors import RegistryError, Unavailable
 from ..reading import FileReader
 from .arrival import Arrival
 from .behind import Behind
@@ -144,7 +144,7 @@ class Fetch:
         if hashing.hashed < length or not await hashing.verified():
             raise Useless(Unavailable("the fetch that was read behind was given up"))
 
-    async def _again(self, error: Unreachable) -> None:
+    async def _again(self, error: RegistryError) -> None:
         if not self.arrival.readers:
             raise Forsaken
         pause = next(self._pauses, None)

@@ -36,7 +36,7 @@ class Filling:
         partial: Partial,
         hashing: Hashing,
         stop: Stop,
-        again: Callable[[Unreachable], Awaitable[None]],
+        again: Callable[[RegistryError], Awaitable[None]],
         doubted: bool,
         means: Means,
     ) -> None:
@@ -127,6 +127,9 @@ class Filling:
             await self._again(error)
             return None
         except RegistryError as error:
+            if offset and _passes(error):
+                await self._again(error)
+                return None
             if offset and refuses_the_rest(error):
                 raise Useless(error) from error
             reader.fail(error)
@@ -173,3 +176,8 @@ class Filling:
                 await self._again(error)
                 return
         self._complete = True
+
+
+def _passes(error: RegistryError) -> bool:
+    """Whether the upstream, which has given the beginning, is only out of order or at its limit just now."""
+    return (error.status >= 500 or error.status == 429) and not isinstance(error, Corrupt)
