@@ -32,13 +32,16 @@ def main() -> int:
     """Prints one line, and keeps the figures of a whole run."""
     parser = argparse.ArgumentParser(description="One large blob to many slow clients.")
     parser.add_argument("--seconds", type=int, help="a smaller blob, for a look that takes so long")
-    seconds = parser.parse_args().seconds
-    blob = LargeBlob(MEBIBYTES if seconds is None else max(1, seconds * RATE // 2**20))
-    with blob_registry(blob) as url, mirror(f"--upstream=docker={url}") as running:
+    parser.add_argument("--relay", action="store_true", help="without the cache")
+    given = parser.parse_args()
+    blob = LargeBlob(MEBIBYTES if given.seconds is None else max(1, given.seconds * RATE // 2**20))
+    options = ["--cache-size=0"] if given.relay else []
+    with blob_registry(blob) as url, mirror(url, *options) as running:
         line, peak = measure(running, blob)
     print(line)
-    if seconds is None:
-        record("Memory", f"{line}  The limit is {LIMIT / 1e6:.0f} MB.")
+    if given.seconds is None:
+        title = f"Memory, {'without' if given.relay else 'with'} the cache"
+        record(title, f"{line}  The limit is {LIMIT / 1e6:.0f} MB.")
     return 0 if peak < LIMIT else 1
 
 

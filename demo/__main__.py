@@ -20,13 +20,14 @@ SIZE = 4 * 1024 * 1024
 
 def main() -> None:
     """Plays it through; an assertion fails where anything is not as it should be."""
-    with upstream(image(SIZE)) as registry, mirror(f"--upstream=docker={registry.url}") as running:
+    with upstream(image(SIZE)) as registry, mirror(registry.url) as running:
         print(f"A registry that demands tokens listens at {registry.url}; it stands for Docker Hub.")
         print(f"The mirror in front of it listens at http://127.0.0.1:{running.port}.")
         shown = Shown(registry)
         pull_from_virtual_host(running, shown)
         pull_from_own_host(running, shown)
         pull_by_skopeo(running, shown)
+        pull_without_upstream(running, shown)
         print_log(running)
     print("\nEvery byte was what its digest says.")
 
@@ -42,7 +43,10 @@ class Shown:
         response = client.ask(path, token)
         print(f"  client -> mirror   GET {_short(path)}{' with a token' if token else ''}")
         self.print_asked()
-        print(f"  client <- mirror   {response.status}, {len(response.body)} bytes")
+        told = response.headers.get("Cache-Status")
+        print(
+            f"  client <- mirror   {response.status}, {len(response.body)} bytes{f', {told}' if told else ''}"
+        )
         return response
 
     def print_asked(self) -> None:
@@ -92,6 +96,14 @@ def pull_by_skopeo(running: Mirror, shown: Shown) -> None:
         subprocess.run([*command, name, f"dir:{directory}/image"], check=True)  # noqa: S603
     shown.print_asked()
     print("  skopeo copied it, and checked it.")
+
+
+def pull_without_upstream(running: Mirror, shown: Shown) -> None:
+    """The same once more, from what the mirror has kept."""
+    shown.upstream.gone.set()
+    client = Client(f"127.0.0.1:{running.port}", running.port)
+    _title("none of the upstream's servers answers any more")
+    _pull(client, shown, "docker.io/library/hello")
 
 
 def print_log(running: Mirror) -> None:

@@ -18,6 +18,17 @@ from attrs import frozen
 _STARTS_WITHIN = 30.0
 _STOPS_WITHIN = 10.0
 
+# What lies at a private address is not taken for everybody's without a word.
+_SETTINGS = """
+listen = ["tcp:{port}:interface=127.0.0.1"]
+grace = 1
+cache = "{directory}/cache"
+
+[upstreams.docker]
+url = "{url}"
+public = true
+"""
+
 
 @frozen
 class Mirror:
@@ -32,17 +43,24 @@ class Mirror:
 
 
 @contextmanager
-def mirror(*options: str) -> Iterator[Mirror]:
-    """A mirror with these options besides where it listens; stopped at the end.
+def mirror(url: str, *options: str) -> Iterator[Mirror]:
+    """A mirror with an empty cache, to which this registry is Docker Hub; stopped at the end.
 
     :raises RuntimeError: when it does not answer, with what it printed.
     """
     port = _free_port()
-    command = [str(Path(sys.executable).with_name("twistd")), "-n", "--pidfile=", "dockmirror"]
-    command += [f"--listen=tcp:{port}:interface=127.0.0.1", "--grace=1", *options]
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("DOCKMIRROR_")}
-    with tempfile.TemporaryDirectory() as directory:
-        log = Path(directory) / "mirror.log"
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        settings, log = directory / "dockmirror.toml", directory / "mirror.log"
+        settings.write_text(_SETTINGS.format(url=url, port=port, directory=directory))
+        command: list[str | Path] = [
+            Path(sys.executable).with_name("twistd"),
+            "-n",
+            "--pidfile=",
+            "dockmirror",
+        ]
+        command += [f"--config={settings}", *options]
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("DOCKMIRROR_")}
         with log.open("wb") as out:
             process = subprocess.Popen(command, stdout=out, stderr=out, env=environment)  # noqa: S603
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -43,12 +44,14 @@ class Upstream:
     """The three servers, and what they were asked since somebody last looked.
 
     :ivar url: the registry's address.
+    :ivar gone: set where none of them shall answer any more.
     """
 
     image: Image
     url: str = ""
     tokens_url: str = ""
     blobs_url: str = ""
+    gone: threading.Event = field(factory=threading.Event)
     _tokens: set[str] = field(factory=set)
     _asked: SimpleQueue[Asked] = field(factory=SimpleQueue)
 
@@ -115,7 +118,7 @@ def upstream(image: Image) -> Iterator[Upstream]:
         registry, tokens, blobs = (stack.enter_context(_Server()) for _ in range(3))
         it = Upstream(image, registry.url, tokens.url, blobs.url)
         for server, answer in ((registry, it.registry), (tokens, it.token), (blobs, it.blob)):
-            server.answer, server.record = answer, it.record
+            server.answer, server.record, server.gone = answer, it.record, it.gone
             threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
             stack.callback(server.shutdown)
         yield it
@@ -129,6 +132,9 @@ class _Exchange(BaseHTTPRequestHandler):
     server: _Server
 
     def do_GET(self) -> None:
+        if self.server.gone.is_set():
+            self.close_connection = True
+            return
         authorization = self.headers.get("Authorization")
         response = self.server.answer(self.path, authorization)
         request = f"{self.command} {self.path}"
@@ -150,10 +156,16 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     answer: Callable[[str, str | None], _Response]
     record: Callable[[Asked], None]
+    gone: threading.Event
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Exchange)
         self.url = f"http://127.0.0.1:{self.server_port}"
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A connection that the mirror drops is nothing to report."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
 
 
 def _error(code: str) -> bytes:

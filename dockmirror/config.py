@@ -171,7 +171,7 @@ class UpstreamSettings(_Frozen):
 
 
 class Settings(_Frozen):
-    """Everything that an operator decides; docs/configuration.md has a row for each."""
+    """Everything that an operator decides; docs/operating.md has a row for each."""
 
     domain: Host = "localhost"
     hosts: Annotated[str, AfterValidator(_pattern)] = "{name}.{domain}"

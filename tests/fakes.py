@@ -91,6 +91,7 @@ class Reply:
         return evolve(self.having(length), body=self.body[:at], end=end)
 
 
+ENDLESS = Reply(200, bytes(100_000)).cut(50, end="stalled")
 SILENT = Reply(0, end="stalled")
 DEAD = Reply(0, end="broken")
 Server = Callable[[Seen], Reply]

@@ -372,6 +372,12 @@ def test_the_cache_has_a_place_of_its_own() -> None:
 def test_an_amount_may_be_a_share() -> None:
     """Of the file system that the cache lies on."""
     assert Amount(1000).of(5) == 1000
+    assert [bool(amount) for amount in (Amount(), Amount(0), Amount(1), Amount(share=0.1))] == [
+        False,
+        False,
+        True,
+        True,
+    ]
     assert Amount(share=0.2).of(1000) == 200
 
 

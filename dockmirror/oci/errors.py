@@ -225,8 +225,8 @@ class Refusal:
         if entries and self.status not in (401, 429):  # of these the status says more than a code
             row = _BY_CODE.get(entries[0].code, RegistryError)
         return row(
-            None if entries else f"the upstream answered {self.status}",
-            detail=None if entries else _reason(self.body),
+            f"the upstream answered {self.status}",
+            detail=_reason(self.body),
             status=self.status,
             entries=entries,
             challenges=self.challenges,

@@ -55,7 +55,7 @@ class Asking:
         self._resting_from_tokens = Resting(clock)
         self._anonymous = anonymous
         self._clock = clock
-        self._keep_vanished = keep_vanished
+        self.keep_vanished = keep_vanished
         self._learning: Notes[Repository, bool] = Notes(clock, _MOST)
 
     async def fetch(self, request: Request) -> Answer:
@@ -106,57 +106,12 @@ class Asking:
 
         :raises RegistryError: when it would not, or does not say.
         """
-        asked = evolve(request, head=True, permission=True, range=None, if_none_match=None)
+        asked = evolve(request, head=True, permission=True)
         (await self.ask(asked, can_answer)).content.discard()
-
-    def stands_in(self, error: RegistryError) -> bool:
-        """Whether what is held may stand in for such an answer."""
-        return is_outage(error) or (self._keep_vanished and error.status == 404)
 
     def rests(self, request: Request) -> RegistryError | None:
         """Why the upstream is not asked that now, where something is held that can stand in."""
         return self._resting.error(request, can_answer=True)
-
-    async def entitled(self, request: Request) -> bool:
-        """Whether the upstream has said lately that this client may pull from this repository."""
-        repository = repository_of(request.target)
-        if repository is None:
-            return False
-        if request.credentials is not None and self.grants.granted(repository, request.credentials):
-            return True
-        unasked = self.rests(evolve(request, credentials=None)) is not None
-        return await self.public.known(repository, unasked)
-
-    async def covered(self, request: Request) -> bool:
-        """Whether, as far as is known, this client may be given what is held if the upstream fails to say."""
-        repository = repository_of(request.target)
-        if repository is None:
-            return False
-        return await self.entitled(request) or await self.public.known(repository, unasked=True)
-
-    async def may_be_given_stale(self, request: Request) -> bool:
-        """The same when the upstream has just failed to say.
-
-        What was public longer ago than a day counts only if the mirror cannot ask anonymously either.
-        """
-        if await self.entitled(request):
-            return True
-        if request.credentials is None or not await self.covered(request):
-            return await self.covered(request)
-        try:
-            await self.check(evolve(request, credentials=None), can_answer=True)
-        except RegistryError as error:
-            return is_outage(error)
-        return True
-
-    async def is_public(self, request: Request) -> bool:
-        """Whether everybody is known to be given what that repository has."""
-        repository = repository_of(request.target)
-        return repository is not None and await self.public.known(repository)
-
-    async def is_for_everybody(self, request: Request) -> bool:
-        """Whether what is answered to this request may be given to anybody else."""
-        return request.credentials is None and await self.is_public(request)
 
     def _patiently(self, asking: Coroutine[Any, Any, Answer], can_answer: bool) -> Deferred[Answer]:
         asked = Deferred.fromCoroutine(asking)

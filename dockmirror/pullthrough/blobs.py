@@ -9,7 +9,7 @@ from twisted.logger import Logger
 from ..content.held import absent
 from ..interfaces import Answer, IContents, IGrowth, IGrowths, IOpened, IRegistry, Kind
 from ..oci.descriptor import Descriptor
-from ..oci.errors import RangeInvalid, RegistryError
+from ..oci.errors import RangeInvalid
 from ..oci.etag import matches
 from ..oci.ranges import ContentRange, Range
 from ..oci.reference import Repository
@@ -17,6 +17,8 @@ from ..oci.request import Blob, Request
 from .asking import Asking
 from .checks import Checks, Source
 from .held import Told, held_answer
+from .lenient import LenientContents
+from .rights import Rights
 
 LONG = 5.0
 """Seconds that a range may have to wait for a growing blob; what would take longer is passed through."""
@@ -43,8 +45,9 @@ class Blobs:
     ) -> None:
         self._registry = registry
         self._asking = asking
+        self._rights = Rights(asking)
         self._relay = relay
-        self._contents = contents
+        self._contents: IContents = LenientContents(contents)
         self._growths = growths
         self._checks = Checks(asking, clock)
 
@@ -72,10 +75,12 @@ class Blobs:
         Where the repository is not linked to it, or the client's right is not known, the upstream says.
         """
         opened, told = None, await self._told(request)
-        if await self._asking.entitled(request):
+        if await self._rights.entitled(request):
             opened = await self._contents.open(place, target.digest, Kind.BLOB)
         if opened is None and await self._contents.holds(target.digest):
-            given = await self._checked_or_stale(request, target)
+            given = await self._rights.consents(
+                request, lambda can_answer: self._checks.check(request, target, can_answer)
+            )
             told = await self._told(request)
             opened = await self._opened(place, target, given)
         if opened is None:
@@ -83,7 +88,7 @@ class Blobs:
         return held_answer(request, opened, Descriptor(_TYPE, target.digest, opened.size), told)
 
     async def _told(self, request: Request) -> Told:
-        return Told(immutable=await self._asking.is_for_everybody(request))
+        return Told(immutable=await self._rights.for_everybody(request))
 
     async def _opened(self, place: Repository, target: Blob, given: bool) -> IOpened | None:
         """What is held, linked to the repository where the upstream gives it from there."""
@@ -91,17 +96,6 @@ class Blobs:
         if opened is None and given and await self._contents.link(place, target.digest, Kind.BLOB):
             opened = await self._contents.open(place, target.digest, Kind.BLOB)
         return opened
-
-    async def _checked_or_stale(self, request: Request, target: Blob) -> bool:
-        """False where the upstream cannot say, and what the repository is linked to may be served."""
-        covered = not await self._asking.entitled(request) and await self._asking.covered(request)
-        try:
-            await self._checks.check(request, target, can_answer=covered)
-        except RegistryError as error:
-            if not self._asking.stands_in(error) or not await self._asking.may_be_given_stale(request):
-                raise
-            return False
-        return True
 
     async def _unchanged(self, request: Request, target: Blob) -> Answer:
         """For one who has it already: nothing is fetched for that."""

@@ -14,6 +14,7 @@ from ..oci.request import Blob, Request
 from .asking import Asking
 from .notes import Notes
 from .permission import GRANTED
+from .rights import Rights
 
 _MOST = 10_000
 
@@ -23,6 +24,7 @@ class Checks:
 
     def __init__(self, asking: Asking, clock: IReactorTime) -> None:
         self._asking = asking
+        self._rights = Rights(asking)
         self._given: Notes[Blob, bool] = Notes(clock, _MOST)
         self._joined: Joined[Request, None] = Joined()
 
@@ -34,7 +36,7 @@ class Checks:
         :param can_answer: whether the store can answer if the upstream does not.
         :raises RegistryError: when the client may not have it, or the upstream does not say.
         """
-        if await self._asking.entitled(request) and self._given.get(target):
+        if await self._rights.entitled(request) and self._given.get(target):
             return
         if request.credentials is None or not await self._for_everybody(request, target, can_answer):
             await self._ask(request, target, can_answer)
@@ -45,7 +47,7 @@ class Checks:
 
     async def _for_everybody(self, request: Request, target: Blob, can_answer: bool) -> bool:
         """Whether the blob, too, of a public repository is given to everybody."""
-        if not await self._asking.is_public(request):
+        if not await self._rights.public(request):
             return False
         try:
             await self._ask(evolve(request, credentials=None), target, can_answer)

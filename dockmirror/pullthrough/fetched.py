@@ -16,6 +16,7 @@ from .asking import Asking
 from .held import Told
 from .kept import LIMIT, KeptManifests
 from .notes import Notes
+from .rights import Rights
 
 NAMED = 60.0
 """Seconds for which it counts as confirmed what a HEAD told that a tag names."""
@@ -29,6 +30,7 @@ class FetchedManifests:
         self, asking: Asking, contents: IContents, kept: KeptManifests, tags: ITags, clock: IReactorTime
     ) -> None:
         self._asking = asking
+        self._rights = Rights(asking)
         self._contents = contents
         self._kept = kept
         self._tags = tags
@@ -48,7 +50,7 @@ class FetchedManifests:
 
     async def _ask(self, asked: Request, place: Repository, tag: Tag | None, can_answer: bool) -> Answer:
         answer = await self._asking.ask(asked, can_answer)
-        told = Told("fwd=miss", immutable=tag is None and await self._asking.is_for_everybody(asked))
+        told = Told("fwd=miss", immutable=tag is None and await self._rights.for_everybody(asked))
         if asked.head:
             await self._name(place, tag, answer.content.descriptor.digest)
         else:

@@ -20,6 +20,7 @@ from ..oci.scope import Scope
 from ..oci.token import MARKER_ANSWER, Token, TokenRequest
 from .asking import Asking
 from .held import Told, bypassed
+from .lenient import LenientDocuments
 from .resting import is_outage
 
 ANEW = 300.0
@@ -67,7 +68,7 @@ class Handshake:
     def __init__(self, entry: str, asking: Asking, documents: IDocuments, clock: IReactorTime) -> None:
         self._name = f"handshake/{entry}"
         self._asking = asking
-        self._documents = documents
+        self._documents: IDocuments = LenientDocuments(documents)
         self._clock = clock
         self._known: _Known | None = None
         self._joined: Joined[None, _Known] = Joined()

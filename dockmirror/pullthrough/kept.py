@@ -9,6 +9,7 @@ from ..content.held import BytesContent, collect
 from ..interfaces import IContents, Kind
 from ..oci.descriptor import Descriptor
 from ..oci.digest import Digest
+from ..oci.errors import RegistryError
 from ..oci.media import Parts, parse_parts
 from ..oci.reference import Repository
 from .held import whole
@@ -35,12 +36,15 @@ class KeptManifests:
         self._contents = contents
 
     async def get(self, place: Repository, digest: Digest) -> Held | None:
-        """The manifest, where the repository is linked to it."""
+        """The manifest, where the repository is linked to it, it can be read, and it is one."""
         opened = await self._contents.open(place, digest, Kind.MANIFEST)
         if opened is None:
             return None
         content = opened.content(Descriptor(None, digest, opened.size), whole(opened.size))
-        data = await collect(content, LIMIT)
+        try:
+            data = await collect(content, LIMIT)
+        except RegistryError:
+            return None
         parts = parse_parts(data)
         return Held(data, digest, parts) if parts else None
 

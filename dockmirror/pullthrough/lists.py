@@ -18,7 +18,9 @@ from ..oci.errors import RegistryError
 from ..oci.request import Referrers, Request, Tags
 from .asking import Asking
 from .held import STALE, Told
+from .lenient import LenientDocuments
 from .resting import is_outage
+from .rights import Rights
 
 LIMIT = 4 * 1024 * 1024
 """Bytes; a longer list is passed on and not remembered."""
@@ -68,7 +70,8 @@ class Lists:
     ) -> None:
         self._entry = entry
         self._asking = asking
-        self._documents = documents
+        self._rights = Rights(asking)
+        self._documents: IDocuments = LenientDocuments(documents)
         self._clock = clock
         self._tag_ttl = tag_ttl
 
@@ -77,24 +80,22 @@ class Lists:
         name = self._name(request)
         listed = _Listed.read(await self._documents.read(name))
         age = self._clock.seconds() - listed.at if listed else 0.0
-        if listed and 0 <= age < self._tag_ttl and await self._asking.is_public(request):
+        if listed and 0 <= age < self._tag_ttl and await self._rights.public(request):
             return listed.answer(Told(age=age))
-        can_answer = listed is not None and age < STALE and await self._asking.covered(request)
+        can_answer = listed is not None and age < STALE and await self._rights.covered(request)
         try:
             answer = await self._asking.ask(request, can_answer)
         except RegistryError as error:
             if listed is None or age >= STALE or not is_outage(error):
                 raise
-            if not await self._asking.may_be_given_stale(request):
+            if not await self._rights.may_be_given_stale(request):
                 raise
             _log.warn("{target} is served stale: {error}", target=str(target), error=str(error))
             return listed.answer(Told("fwd=stale; detail=upstream", age=age, stale=str(error)))
-        return self._kept(name, request, answer)
+        return self._kept(name, answer)
 
-    def _kept(self, name: str, request: Request, answer: Answer) -> Answer:
-        content = answer.content
-        if not request.head and answer.status == 200:
-            content = Copied(content, LIMIT, lambda body: self._keep(name, answer, body))
+    def _kept(self, name: str, answer: Answer) -> Answer:
+        content = Copied(answer.content, LIMIT, lambda body: self._keep(name, answer, body))
         return evolve(answer, content=content, headers=(*answer.headers, *Told("fwd=miss").headers()))
 
     def _keep(self, name: str, answer: Answer, body: bytes) -> None:

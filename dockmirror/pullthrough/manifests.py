@@ -20,6 +20,8 @@ from .asking import Asking
 from .fetched import FetchedManifests
 from .held import STALE, Told
 from .kept import Held, KeptManifests, kind_of
+from .lenient import LenientContents, LenientTags
+from .rights import Rights
 
 _log = Logger()
 
@@ -52,13 +54,14 @@ class Manifests:
     ) -> None:
         self._registry = registry
         self._asking = asking
-        self._contents = contents
-        self._kept = KeptManifests(contents)
-        self._tags = tags
+        self._rights = Rights(asking)
+        self._contents: IContents = LenientContents(contents)
+        self._tags: ITags = LenientTags(tags)
+        self._kept = KeptManifests(self._contents)
         self._clock = clock
         self._tag_ttl = tag_ttl
         self._heads: Joined[Request, Answer] = Joined()
-        self._fetched = FetchedManifests(asking, contents, self._kept, tags, clock)
+        self._fetched = FetchedManifests(asking, self._contents, self._kept, self._tags, clock)
 
     async def fetch(self, request: Request, target: Manifest) -> Answer:
         """See ``IRegistry``."""
@@ -68,7 +71,7 @@ class Manifests:
         return await self._by_digest(request, place, target.reference)
 
     async def _by_digest(self, request: Request, place: Repository, digest: Digest) -> Answer:
-        held = await self._kept.get(place, digest) if await self._asking.entitled(request) else None
+        held = await self._kept.get(place, digest) if await self._rights.entitled(request) else None
         if held is None and await self._contents.holds(digest):
             held = await self._checked(request, place, digest)
         if held is None:
@@ -82,13 +85,7 @@ class Manifests:
 
     async def _checked(self, request: Request, place: Repository, digest: Digest) -> Held | None:
         """A manifest that is held somewhere, if the upstream gives it to this client from this repository."""
-        covered = not await self._asking.entitled(request) and await self._asking.covered(request)
-        try:
-            await self._asking.check(request, can_answer=covered)
-        except RegistryError as error:
-            if not self._asking.stands_in(error) or not await self._asking.may_be_given_stale(request):
-                raise
-        else:
+        if await self._rights.consents(request, lambda can_answer: self._asking.check(request, can_answer)):
             await self._contents.link(place, digest, Kind.MANIFEST)
         return await self._kept.get(place, digest)
 
@@ -98,7 +95,7 @@ class Manifests:
             return await self._new(request, place, tag)
         if not admits(request.accept, tagged.held.parts.media_type):
             return await self._passed(request)
-        if 0 <= tagged.age < self._tag_ttl and await self._asking.is_public(request):
+        if 0 <= tagged.age < self._tag_ttl and await self._rights.public(request):
             return await self._answer(request, tagged.held, Told(age=tagged.age))
         try:
             changed = await self._changed(request, tagged)
@@ -134,7 +131,7 @@ class Manifests:
         """Whether what is held may be given, and is of use, when the upstream does not say."""
         return (
             tagged.age < STALE
-            and await self._asking.covered(request)
+            and await self._rights.covered(request)
             and await self._kept.is_whole(tagged.place, tagged.held)
         )
 
@@ -144,11 +141,11 @@ class Manifests:
         A 404 forgets the tag only for those who may have it: strangers cannot purge.
         """
         vanished = error.status == 404
-        if not self._asking.stands_in(error):
-            if vanished and await self._asking.entitled(request):
+        if not self._rights.stands_in(error):
+            if vanished and await self._rights.entitled(request):
                 await self._tags.forget(tagged.place, tagged.tag)
             raise error
-        if not await self._asking.may_be_given_stale(request) or (tagged.age >= STALE and not vanished):
+        if not await self._rights.may_be_given_stale(request) or (tagged.age >= STALE and not vanished):
             raise error
         if not await self._kept.is_whole(tagged.place, tagged.held):
             raise error
@@ -175,7 +172,7 @@ class Manifests:
         return evolve(answer, headers=(*answer.headers, *Told("fwd=miss").headers()))
 
     async def _answer(self, request: Request, held: Held, told: Told) -> Answer:
-        for_everybody = told.immutable and await self._asking.is_for_everybody(request)
+        for_everybody = told.immutable and await self._rights.for_everybody(request)
         headers = evolve(told, immutable=for_everybody).headers()
         descriptor = Descriptor(held.parts.media_type, held.digest, len(held.data))
         if matches(request.if_none_match, held.digest):

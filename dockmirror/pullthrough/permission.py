@@ -13,6 +13,7 @@ from twisted.internet.interfaces import IReactorTime
 from ..interfaces import IDocuments
 from ..oci.credentials import Credentials
 from ..oci.reference import Repository
+from .lenient import LenientDocuments
 from .notes import Notes
 
 GRANTED = 300.0
@@ -67,7 +68,7 @@ class Public:
         self, entry: str, documents: IDocuments, clock: IReactorTime, learns: Callable[[], bool]
     ) -> None:
         self._entry = entry
-        self._documents = documents
+        self._documents: IDocuments = LenientDocuments(documents)
         self._clock = clock
         self.learns = learns
         self._since: Notes[Repository, float] = Notes(clock, _MOST)

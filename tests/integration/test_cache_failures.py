@@ -1,4 +1,4 @@
-"""An upstream that fails in one way or another: what is held whole is served, of the rest the truth is told."""
+"""An upstream that fails: what is held whole is served, and of the rest the truth is told."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def test_index_of_which_one_platform_is_held(sound: Chain, skopeo_machine: Machi
 
 
 def test_address_that_may_be_trusted(chains: MakeChain) -> None:
-    """What an upstream in a private network gives is nobody's but who is given it by the upstream each time."""
+    """What an upstream in a private network gives is held, but it says each time who may have it."""
     with chains(upstream={"public": None}) as chain:
         pushed = image("perhaps for us alone")
         chain.registry.push("library/internal", pushed, "latest")
@@ -150,7 +150,9 @@ def test_address_that_may_be_trusted(chains: MakeChain) -> None:
         _hold(chain, "library/internal", "latest", pushed)
         front, blobs = len(chain.front.requests), len(chain.blobs.requests)
         pull(client, "library/internal", "latest", pushed)
-        assert {each.method for each in chain.front.requests[front:]} == {"HEAD"}, chain.front.requests[front:]
+        assert {each.method for each in chain.front.requests[front:]} == {"HEAD"}, chain.front.requests[
+            front:
+        ]
         assert len(chain.blobs.requests) == blobs
         chain.stop_upstream()
         for content in pushed.everything():

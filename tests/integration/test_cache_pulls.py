@@ -1,8 +1,9 @@
-"""Real clients pull a public image while it is fetched, when it is held, and when nothing upstream answers."""
+"""Real clients pull a public image cold, warm, after a restart, and when nothing upstream answers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -10,6 +11,7 @@ from .conftest import MakeChain, MakeMachine
 from .parts.chain import Chain
 from .parts.clients import Containerd, Dockerd
 from .parts.images import Image, index
+from .parts.kept import holds
 from .parts.process import wait_until
 from .pullers import PULLERS, Clients
 
@@ -30,7 +32,7 @@ def clients(lasting: Chain, make_machine: MakeMachine, containerd: Containerd) -
     """The clients of that mirror."""
     machine = make_machine("dockerd", "docker")
     with Dockerd(machine, mirrors=(f"http://{lasting.mirror.host()}",)) as dockerd:
-        new_machine = lambda: make_machine("skopeo", "podman", "buildah")  # noqa: E731
+        new_machine = partial(make_machine, "skopeo", "podman", "buildah")
         yield Clients(lasting.mirror, new_machine, dockerd, containerd)
 
 
@@ -69,7 +71,9 @@ def test_cold_and_warm(lasting: Chain, clients: Clients, images: dict[str, Image
     native = images[puller].children[0]
     PULLERS[puller](clients, f"library/{puller}", images[puller])
     fetched = [each.path for each in lasting.blobs.requests]
-    assert [fetched.count(f"/sha256/{each.digest.removeprefix('sha256:')}") for each in native.blobs] == [1] * 3
+    assert [fetched.count(f"/sha256/{each.digest.removeprefix('sha256:')}") for each in native.blobs] == [
+        1
+    ] * 3
     _pulls_unasked(lasting, clients, images, puller)
 
 
@@ -95,7 +99,9 @@ def test_outage_is_told(alone: Chain, images: dict[str, Image]) -> None:
     assert by_tag.headers["Warning"].startswith('299 - "served stale: ')
     assert int(by_tag.headers["Age"]) >= 0
     for content in pushed.everything():
-        kind = "blob" if content in (blob for child in pushed.children for blob in child.blobs) else "manifest"
+        kind = (
+            "blob" if content in (blob for child in pushed.children for blob in child.blobs) else "manifest"
+        )
         held = getattr(client, kind)("library/skopeo", content.digest)
         assert held.body == content.data
         assert (held.headers["Cache-Status"], held.headers["Warning"]) == ("dockmirror; hit", None)
@@ -112,6 +118,7 @@ def _hold(chain: Chain, images: dict[str, Image]) -> None:
             assert client.manifest(name, child.digest).body == child.manifest.data
             for blob in child.blobs:
                 assert client.blob(name, blob.digest).body == blob.data
+            wait_until(partial(holds, chain.mirror.cache, f"docker.io/{name}", child), f"{name} is held")
 
 
 def _pulls_unasked(chain: Chain, clients: Clients, images: dict[str, Image], puller: str) -> None:
@@ -121,4 +128,8 @@ def _pulls_unasked(chain: Chain, clients: Clients, images: dict[str, Image], pul
     assert chain.asked() == asked
     for blob in images[puller].children[0].blobs:
         line = f"/blobs/{blob.digest} 200"
-        wait_until(lambda line=line: line in chain.mirror.read_log()[log:], f"the mirror's log has {line}")
+        wait_until(partial(_is_logged, chain, line, log), f"the mirror's log has {line}")
+
+
+def _is_logged(chain: Chain, line: str, since: int) -> bool:
+    return line in chain.mirror.read_log()[since:]

@@ -105,6 +105,19 @@ def test_an_error_says_more_where_more_is_known() -> None:
     assert read(error) == [{"code": "BLOB_UNKNOWN", "message": "not here", "detail": {"digest": "x"}}]
 
 
+def test_a_416_knows_how_much_there_is() -> None:
+    """Which clients are told, where the upstream has told us."""
+    assert RangeInvalid(content_size=0).content_size == 0
+    assert RangeInvalid().content_size is None
+
+
+def test_what_is_of_no_row_is_unknown() -> None:
+    """A mistake of our own, or an upstream's refusal that no row fits."""
+    error = RegistryError()
+    assert (error.status, error.challenges, error.retry_after, error.upstream_status) == (500, (), None, None)
+    assert read(error) == [{"code": "UNKNOWN", "message": "unknown error", "detail": None}]
+
+
 def test_a_cause_never_leaves_the_process() -> None:
     """It is for the log alone."""
     error = Unreachable("cannot be reached")

@@ -10,8 +10,11 @@ from zope.interface import implementer
 from dockmirror.interfaces import IContent, IContents, IDocuments, IOpened, ITags, Kind, Tagged
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
+from dockmirror.oci.errors import Unavailable
 from dockmirror.oci.ranges import ContentRange
 from dockmirror.oci.reference import Repository, Tag
+
+from ..registries import Pieces
 
 
 class Faults:
@@ -19,6 +22,7 @@ class Faults:
 
     :ivar reading: whether it gives nothing.
     :ivar writing: whether it takes nothing.
+    :ivar broken: whether what was opened breaks off.
     :ivar stalled: whether what is written does not come to an end.
     :ivar opened: how many contents are open that were not asked for their bytes and not closed.
     """
@@ -27,6 +31,7 @@ class Faults:
         self.reading = False
         self.writing = False
         self.stalled = False
+        self.broken = False
         self.opened = 0
 
     def read(self) -> None:
@@ -52,7 +57,8 @@ class _Opened:
 
     def content(self, descriptor: Descriptor, segments: Sequence[bytes | ContentRange]) -> IContent:
         self._faults.opened -= 1
-        return self._opened.content(descriptor, segments)
+        content = self._opened.content(descriptor, segments)
+        return Pieces([b"{"], descriptor, Unavailable()) if self._faults.broken else content
 
     def close(self) -> None:
         self._faults.opened -= 1

@@ -17,7 +17,6 @@ from dockmirror.oci.token import MARKER, TokenRequest
 from dockmirror.pullthrough.asking import Asking
 from dockmirror.pullthrough.blobs import Blobs
 from dockmirror.pullthrough.handshake import Handshake
-from dockmirror.pullthrough.lenient import LenientContents, LenientDocuments, LenientTags
 from dockmirror.pullthrough.lists import Lists
 from dockmirror.pullthrough.manifests import Manifests
 from dockmirror.pullthrough.permission import Grants, Public
@@ -69,9 +68,9 @@ class Mirror:
         self.store = store or Store(self.clock)
         self.learns = True
         faults = self.store.faults
-        contents = LenientContents(FaultyContents(self.store.contents, faults))
-        tags = LenientTags(FaultyTags(self.store.tags, faults))
-        documents = LenientDocuments(FaultyDocuments(self.store.documents, faults))
+        contents = FaultyContents(self.store.contents, faults)
+        tags = FaultyTags(self.store.tags, faults)
+        documents = FaultyDocuments(self.store.documents, faults)
         public = Public(entry, documents, self.clock, lambda: self.learns)
         resting, grants = Resting(self.clock), Grants(self.clock)
         asking = Asking(origin, origin.anonymous, grants, public, resting, self.clock, keep_vanished)

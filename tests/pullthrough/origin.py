@@ -71,7 +71,9 @@ class Asked:
     request: Request
 
     def __str__(self) -> str:
-        method = "CHECK" if self.request.permission else "HEAD" if self.request.head else "GET"
+        method = "HEAD" if self.request.head else "GET"
+        if self.request.permission:
+            method = {"HEAD": "CHECK"}[method]
         part = f" {self.request.range}" if self.request.range else ""
         return f"{self.who}: {method} {str(self.request.target).removeprefix('/v2/')}{part}"
 

@@ -19,7 +19,6 @@ from dockmirror.oci.errors import (
     Unsupported,
 )
 from dockmirror.oci.media import OCI_MANIFEST
-from dockmirror.pullthrough.asking import PATIENCE
 from dockmirror.pullthrough.resting import FIRST
 
 from ..registries import Feed, watch
@@ -33,6 +32,7 @@ TAG = f"{NAME}/manifests/latest"
 OTHER = "library/alpine/manifests/latest"
 NEW = "library/new/manifests/latest"
 TTL = 60.0
+PATIENCE = 3.0
 
 
 @pytest.fixture
@@ -97,8 +97,24 @@ def test_it_is_asked_again_after_the_rest(origin: Origin, expired: Mirror, manif
     origin.trouble = None
     answer = expired.ask(TAG)
     assert header(answer, "Warning") is None
-    assert expired.get(OTHER) == manifest
-    assert origin.take() == [f"nobody: HEAD {TAG}", f"nobody: HEAD {OTHER}"]
+    origin.trouble = Unreachable()
+    for _ in range(2):
+        origin.take()
+        expired.get(OTHER)
+        assert origin.take() == [f"nobody: HEAD {OTHER}"]
+        expired.clock.advance(FIRST)
+
+
+def test_any_answer_ends_the_rest(origin: Origin, expired: Mirror, manifest: bytes) -> None:
+    """One to what was asked before it began."""
+    origin.held_up = True
+    waiting = expired.later(NEW)
+    origin.held_up, origin.trouble = False, Unreachable()
+    assert header(expired.ask(TAG), "Warning")
+    origin.trouble = None
+    origin.go_on()
+    assert len(waiting) == 1
+    assert header(expired.ask(TAG), "Warning") is None
 
 
 def test_nothing_is_asked_of_an_upstream_that_is_not_there(origin: Origin, expired: Mirror) -> None:

@@ -8,8 +8,6 @@ from dockmirror.content.verified import Corrupt
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import BlobUnknown, RangeInvalid, RegistryError, TooManyRequests, Unauthorized
 from dockmirror.oci.ranges import ContentRange, Range
-from dockmirror.pullthrough.blobs import LONG
-from dockmirror.pullthrough.permission import GRANTED
 
 from ..registries import Recorder, watch
 from .images import publish
@@ -20,6 +18,8 @@ DATA = bytes(range(256)) * 4
 DIGEST = Digest.of(DATA)
 PUBLIC = f"library/busybox/blobs/{DIGEST}"
 PRIVATE = f"me/private/blobs/{DIGEST}"
+LONG = 5.0
+GRANTED = 300.0
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ from dockmirror.oci.challenge import Challenge
 from dockmirror.oci.credentials import Credentials
 from dockmirror.oci.errors import Denied, RegistryError, TimedOut, Unauthorized, Unreachable
 from dockmirror.oci.token import MARKER, TokenRequest
-from dockmirror.pullthrough.asking import PATIENCE
 from dockmirror.pullthrough.handshake import ANEW, BELIEVED
 
 from ..registries import now, watch
@@ -22,6 +21,7 @@ CONFIG, LAYER = b"configuration", b"layer" * 100
 NAME = "library/busybox"
 TAG = f"{NAME}/manifests/latest"
 SCOPE = f"repository:{NAME}:pull"
+PATIENCE = 3.0
 
 
 @pytest.fixture
@@ -90,6 +90,15 @@ def test_in_an_outage_it_is_what_it_was(origin: Origin, warm: Mirror, error: Reg
     if error.status != 403:
         warm.clock.advance(30 * DAY)
         assert challenged(warm) == (CHALLENGE,)
+
+
+def test_a_v2_that_fails_is_left_alone(origin: Origin, warm: Mirror) -> None:
+    """However many ping meanwhile."""
+    warm.clock.advance(ANEW)
+    origin.trouble = RegistryError(status=500)
+    for _ in range(5):
+        challenged(warm)
+    assert origin.take() == ["nobody: GET "]
 
 
 def test_what_is_very_old_is_asked_for_first(origin: Origin, warm: Mirror) -> None:

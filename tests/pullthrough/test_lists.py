@@ -19,10 +19,7 @@ from dockmirror.oci.errors import (
     Unauthorized,
     Unreachable,
 )
-from dockmirror.pullthrough.asking import PATIENCE
-from dockmirror.pullthrough.held import STALE
 from dockmirror.pullthrough.lists import LIMIT
-from dockmirror.pullthrough.permission import GRANTED
 
 from ..registries import Feed, Pieces, Recorder, watch
 from .images import publish
@@ -34,6 +31,9 @@ TAGS = f"{NAME}/tags/list"
 REFERRERS = f"{NAME}/referrers/{Digest.of(b'')}"
 TTL = 60.0
 lists = pytest.mark.parametrize("path", [TAGS, REFERRERS])
+STALE = 7 * DAY
+GRANTED = 300.0
+PATIENCE = 3.0
 
 
 @pytest.fixture(autouse=True)
@@ -100,7 +100,11 @@ def test_it_stands_in_for_the_upstream(
         assert header(answer, "Cache-Status") == "dockmirror; fwd=stale; detail=upstream"
         assert answer.next_page == (("last", "x"),)
         assert origin.take() == asked
-    mirror.clock.advance(STALE)
+    origin.trouble = None
+    mirror.clock.advance(STALE - 3 * DAY)
+    mirror.pull(NAME)
+    mirror.clock.advance(DAY)
+    origin.trouble = error
     with pytest.raises(type(error)):
         mirror.ask(path)
 
@@ -112,6 +116,10 @@ def test_a_slow_upstream_gets_three_seconds(origin: Origin, mirror: Mirror) -> N
     known, unknown = mirror.later(TAGS), mirror.later(TAGS, query=(("n", "1"),))
     mirror.clock.advance(PATIENCE)
     assert (len(known), unknown) == (1, [])
+    mirror.clock.advance(GRANTED)
+    private = mirror.later("me/private/tags/list", "alice")
+    mirror.clock.advance(PATIENCE)
+    assert private == []
 
 
 def test_what_is_private_stands_in_for_who_was_given_it(origin: Origin, mirror: Mirror) -> None:
@@ -202,6 +210,8 @@ def test_a_document_that_was_spoilt_is_none(origin: Origin, mirror: Mirror, docu
 def test_a_clock_that_was_ahead_remembers_nothing_for_ever(origin: Origin, mirror: Mirror) -> None:
     """A list from a time to come is asked for anew."""
     mirror.clock.rightNow -= 10
+    mirror.ask(f"{NAME}/manifests/latest")
+    origin.take()
     mirror.get(TAGS)
     assert origin.take() == [f"nobody: GET {TAGS}"]
 

@@ -10,10 +10,11 @@ from dockmirror.content.held import BytesContent
 from dockmirror.interfaces import Answer, Kind
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
-from dockmirror.oci.errors import BlobUnknown, ManifestUnknown
+from dockmirror.oci.errors import BlobUnknown, ManifestUnknown, Unavailable
 from dockmirror.oci.etag import etag
 from dockmirror.oci.media import DOCKER_LIST, DOCKER_MANIFEST, EVERYTHING, OCI_INDEX, OCI_MANIFEST
 from dockmirror.oci.reference import Tag
+from dockmirror.pullthrough.kept import LIMIT
 
 from ..registries import Pieces
 from .images import image, index, publish, put
@@ -181,6 +182,22 @@ def test_an_evicted_manifest_is_fetched_again(origin: Origin, mirror: Mirror, ma
     mirror.store.evict(Digest.of(manifest))
     assert mirror.get(f"{NAME}/manifests/{Digest.of(manifest)}") == manifest
     assert origin.take() == [f"nobody: GET {TAG}", f"nobody: GET {NAME}/manifests/{Digest.of(manifest)}"]
+
+
+def test_one_that_cannot_be_read_is_fetched_again(origin: Origin, mirror: Mirror, manifest: bytes) -> None:
+    """As if it were not there."""
+    mirror.pull(NAME)
+    mirror.store.faults.broken = True
+    assert mirror.get(TAG) == mirror.get(f"{NAME}/manifests/{Digest.of(manifest)}") == manifest
+
+
+def test_what_is_no_manifest_is_the_upstreams_to_explain(origin: Origin, mirror: Mirror) -> None:
+    """It says that a layer is one, and means it, or not."""
+    digest = put(origin.shelf(NAME), large := b" " * (LIMIT + 1))
+    mirror.store.contents.held[digest] = large
+    with pytest.raises(Unavailable):
+        mirror.ask(f"{NAME}/manifests/{digest}")
+    assert [line.split()[1] for line in origin.take()] == ["CHECK", "GET"]
 
 
 def test_a_content_of_any_kind_is_read_once(origin: Origin, mirror: Mirror) -> None:

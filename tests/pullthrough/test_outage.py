@@ -16,12 +16,9 @@ from dockmirror.oci.errors import (
     Unreachable,
 )
 from dockmirror.oci.media import OCI_INDEX
-from dockmirror.pullthrough.asking import PATIENCE
-from dockmirror.pullthrough.held import STALE
-from dockmirror.pullthrough.permission import GRANTED
 
 from .images import index, publish, put
-from .mirrors import DAY, Mirror, body, header
+from .mirrors import DAY, Mirror, header
 from .origin import Origin
 
 CONFIG, LAYER = b"configuration", b"layer" * 100
@@ -38,6 +35,8 @@ OUTAGES = [
     Unavailable("the upstream answered with a web page", upstream_status=200),
 ]
 outages = pytest.mark.parametrize("error", OUTAGES, ids=lambda e: f"{type(e).__name__}-{e.status}")
+STALE = 7 * DAY
+GRANTED = 300.0
 
 
 @pytest.fixture
@@ -67,6 +66,15 @@ def test_it_is_pulled_whole(
     for mirror in (warm, warm.restarted()):
         assert mirror.docker(NAME) == [manifest, CONFIG, LAYER]
         assert mirror.pull(NAME, "somebody") == [manifest, CONFIG, LAYER]
+
+
+def test_one_pull_is_enough(origin: Origin, mirror: Mirror, manifest: bytes) -> None:
+    """A token that was relayed to a client without credentials says nothing: the mirror asks for itself."""
+    mirror.docker(NAME)
+    assert all(line.startswith("token-1: ") for line in origin.take()[1:] if "CHECK" not in line)
+    origin.trouble = Unreachable()
+    mirror.clock.advance(GRANTED)
+    assert mirror.docker(NAME) == [manifest, CONFIG, LAYER]
 
 
 @outages
@@ -102,13 +110,30 @@ def test_what_is_private_is_given_to_who_was_given_it(
     origin.trouble = error
     assert warm.pull("me/private", "alice") == [manifest, CONFIG, LAYER]
     layer = f"me/private/blobs/{Digest.of(LAYER)}"
-    for path, who in [(PRIVATE, "bob"), (PRIVATE, None), (layer, "bob"), (layer, None)]:
-        with pytest.raises(type(error)):
-            warm.ask(path, who)
+    paths = [PRIVATE, layer, f"me/private/manifests/{Digest.of(manifest)}"]
+    for path in paths:
+        for who in ("bob", None):
+            with pytest.raises(type(error)):
+                warm.ask(path, who)
     warm.clock.advance(GRANTED)
-    for path in (PRIVATE, layer):
+    for path in paths:
         with pytest.raises(type(error)):
             warm.ask(path, "alice")
+
+
+@outages
+@pytest.mark.parametrize("who", ["mallory", None])
+def test_a_guess_is_refused_in_an_outage_too(
+    origin: Origin, warm: Mirror, error: RegistryError, who: str | None
+) -> None:
+    """What a public repository was never seen to have is not given from it, although it is held."""
+    manifest = publish(origin.shelf("me/private"), b"another configuration", b"secret")
+    warm.pull("me/private", "alice")
+    origin.trouble = error
+    for path in (f"blobs/{Digest.of(b'secret')}", f"manifests/{Digest.of(manifest)}"):
+        for _ in range(2):
+            with pytest.raises(type(error)):
+                warm.ask(f"{NAME}/{path}", who)
 
 
 @pytest.mark.parametrize("error", [Unauthorized(), Denied(), RegistryError(status=403), Corrupt()])
@@ -151,6 +176,7 @@ def test_of_an_index_one_platform_is_enough(origin: Origin, warm: Mirror, manife
     data = index(other, manifest)
     put(shelf, data, OCI_INDEX, "all")
     put(shelf, index(other), OCI_INDEX, "others")
+    warm.get(f"{NAME}/manifests/other")
     for tag in ("all", "others"):
         warm.get(f"{NAME}/manifests/{tag}")
     origin.trouble = Unreachable()
@@ -175,47 +201,29 @@ def test_a_limit_on_fetching_is_an_outage_too(origin: Origin, warm: Mirror, mani
         assert header(answer, "Warning")
 
 
-def test_a_slow_upstream_gets_three_seconds(origin: Origin, warm: Mirror, manifest: bytes) -> None:
-    """Where the store can answer; then what is held is served."""
-    warm.clock.advance(TTL)
-    origin.held_up = True
-    waiting = warm.later(TAG)
-    warm.clock.advance(PATIENCE - 0.1)
-    assert waiting == []
-    warm.clock.advance(0.1)
-    (answer,) = waiting
-    assert body(answer) == manifest
-    assert header(answer, "Warning") == '299 - "served stale: the upstream did not answer within 3 s"'
-
-
-@pytest.mark.parametrize(
-    ("path", "who"), [(PRIVATE, "bob"), (PRIVATE, None), ("library/new/manifests/latest", None)]
-)
-def test_where_it_cannot_answer_the_upstream_has_time(
-    origin: Origin, warm: Mirror, path: str, who: str | None
+@outages
+def test_a_tag_that_was_not_confirmed_for_a_week_is_not_served(
+    origin: Origin, warm: Mirror, error: RegistryError
 ) -> None:
-    """What is held may not be for this client, or nothing is held: then patience costs nothing."""
-    publish(origin.shelf("library/new"), CONFIG, LAYER)
-    origin.shelf("me/private").readers |= {"bob", "nobody"}
-    warm.clock.advance(GRANTED)
-    origin.held_up = True
-    waiting = warm.later(path, who)
-    warm.clock.advance(30)
-    assert waiting == []
-    origin.go_on()
-    assert [type(answer).__name__ for answer in waiting] == ["Answer"]
+    """Although the repository is known to be public."""
+    warm.clock.advance(STALE - DAY)
+    warm.get(f"{NAME}/tags/list")
+    warm.clock.advance(DAY)
+    origin.trouble = error
+    with pytest.raises(type(error)):
+        warm.ask(TAG)
+    assert warm.get(f"{NAME}/blobs/{Digest.of(LAYER)}") == LAYER
 
 
-def test_what_is_not_whole_has_time_too(origin: Origin, warm: Mirror, manifest: bytes) -> None:
-    """A layer must be fetched in any case."""
-    warm.store.evict(Digest.of(LAYER))
-    warm.clock.advance(TTL)
-    origin.held_up = True
-    waiting = warm.later(TAG)
-    warm.clock.advance(30)
-    origin.go_on()
-    (answer,) = waiting
-    assert (body(answer), header(answer, "Warning")) == (manifest, None)
+def test_what_was_confirmed_at_a_time_to_come_is_served(origin: Origin, warm: Mirror) -> None:
+    """A machine without a clock of its own, which starts in an outage; its age is not negative."""
+    warm.clock.rightNow -= 10
+    warm.pull("me/private", "alice")
+    warm.clock.rightNow -= 10
+    warm.get("me/private/tags/list", "alice")
+    origin.trouble = Unreachable()
+    answer = warm.ask(PRIVATE, "alice")
+    assert (bool(header(answer, "Warning")), header(answer, "Age")) == (True, "0")
 
 
 def test_nothing_held_is_told_as_it_is(origin: Origin, warm: Mirror) -> None:

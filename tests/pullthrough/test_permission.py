@@ -8,7 +8,6 @@ import pytest
 
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import BlobUnknown, Denied, ManifestUnknown, RegistryError, Unauthorized
-from dockmirror.pullthrough.permission import GRANTED
 
 from .images import publish
 from .mirrors import Mirror, header
@@ -17,6 +16,7 @@ from .origin import CHALLENGE, EVERYBODY, Origin
 CONFIG, LAYER = b"configuration", b"layer" * 100
 DIGEST = Digest.of(LAYER)
 BLOB = f"me/private/blobs/{DIGEST}"
+GRANTED = 300.0
 
 
 @pytest.fixture

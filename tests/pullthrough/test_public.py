@@ -6,8 +6,6 @@ import pytest
 
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import Denied, RegistryError, Unauthorized, Unreachable
-from dockmirror.pullthrough.asking import LEARNED
-from dockmirror.pullthrough.permission import PUBLIC, PUBLIC_UNASKED, READ_AGAIN
 
 from .images import publish
 from .mirrors import DAY, Mirror, header
@@ -18,6 +16,8 @@ BLOB = f"library/busybox/blobs/{Digest.of(LAYER)}"
 TAG = "library/busybox/manifests/latest"
 MARKER = "anonymous"
 SCOPE = "repository:library/busybox:pull"
+PUBLIC, PUBLIC_UNASKED, READ_AGAIN = DAY, 7 * DAY, 60.0
+LEARNED = 3600.0
 
 
 @pytest.fixture
@@ -246,3 +246,7 @@ def test_public_content_may_be_kept_by_others(warm: Mirror, manifest: bytes) -> 
         assert header(warm.ask(path), "Cache-Control") == "public, max-age=31536000, immutable"
         assert header(warm.ask(path, "alice"), "Cache-Control") is None
     assert header(warm.ask(TAG), "Cache-Control") is None
+    warm.store.evict(Digest.of(manifest))
+    assert header(warm.ask(TAG), "Cache-Control") is None
+    warm.clock.advance(PUBLIC)
+    assert header(warm.ask(BLOB), "Cache-Control") == "public, max-age=31536000, immutable"

@@ -64,13 +64,17 @@ def test_strangers_cannot_purge(origin: Origin, warm: Mirror, manifest: bytes) -
 def test_what_vanished_may_be_kept(origin: Origin, warm: Mirror, manifest: bytes) -> None:
     """Where the operator wants that: whole, with a warning, for those who may have it."""
     keeping = warm.restarted(keep_vanished=True)
-    for age in (TTL, 2 * DAY):
+    for age in (TTL, 2 * DAY, 6 * DAY):
+        origin.trouble = None
+        keeping.get(f"{NAME}/tags/list")
         keeping.clock.advance(age)
         origin.trouble = ManifestUnknown("no such manifest")
+        origin.take()
         answer = keeping.ask(TAG)
+        assert origin.take() == [f"nobody: HEAD {TAG}"]
         assert body(answer) == manifest
         assert header(answer, "Warning") == '299 - "served stale: no such manifest"'
-        assert keeping.pull(NAME) == [manifest, CONFIG, LAYER]
+        assert keeping.pull(NAME) == keeping.pull(NAME, "somebody") == [manifest, CONFIG, LAYER]
     origin.trouble = None
     origin.troubles["mallory"] = Denied(status=404)
     with pytest.raises(Denied):

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dockmirror.upstream.addresses import AllowedAddresses, Network
+from dockmirror.networks import Network
+from dockmirror.upstream.addresses import AllowedAddresses
 
 NOWHERE = AllowedAddresses(["registry.example"])
 

@@ -5,13 +5,14 @@
 from __future__ import annotations
 
 import pytest
+from attrs import evolve
 from twisted.internet.defer import CancelledError
 from twisted.internet.task import Clock
 
 from dockmirror.oci.challenge import Challenge
 from dockmirror.oci.errors import Unavailable
 from dockmirror.upstream.tokens import Handshake
-from tests.fakes import SILENT, Reply
+from tests.fakes import ENDLESS, SILENT, Reply
 from tests.internet import AUTH, HUB, Internet
 from tests.stacks import Outcome, client, now
 
@@ -85,11 +86,21 @@ def test_a_401_without_a_challenge_still_demands_something(internet: Internet, h
     assert now(handshake.token_service()) is None
 
 
+def test_a_401_may_be_a_web_page(internet: Internet, handshake: Handshake) -> None:
+    """Its header is what counts; its body is not waited for."""
+    demand = (("Content-Type", "text/html"), ("WWW-Authenticate", "Basic"))
+    internet.reply(HUB, "/v2/", evolve(ENDLESS, status=401).having(*demand))
+    assert now(handshake.challenges()) == (Challenge("Basic"),)
+    internet.agent.flush()
+    assert len(internet.abandoned) == 1
+
+
 def test_a_web_page_is_no_registry(internet: Internet, handshake: Handshake) -> None:
     """Whatever its status."""
     internet.reply(HUB, "/v2/", Reply(200, b"<html>", (("Content-Type", "text/html"),)))
-    with pytest.raises(Unavailable, match="web page"):
+    with pytest.raises(Unavailable, match="web page") as raised:
         now(handshake.challenges())
+    assert raised.value.upstream_status == 200
 
 
 def test_what_a_resource_demands_is_learnt(internet: Internet, handshake: Handshake) -> None:

@@ -13,7 +13,7 @@ from dockmirror.oci.errors import ManifestUnknown, Unavailable, Unreachable, Uns
 from dockmirror.upstream.manifests import LIMIT
 from tests.fake_registry import MANIFEST as TYPE
 from tests.fake_registry import digest, error
-from tests.fakes import Reply, World
+from tests.fakes import ENDLESS, Reply, World
 from tests.stacks import asked, bytes_of, now, upstream
 
 HOST = "registry.example"
@@ -96,6 +96,15 @@ def test_a_web_page(world: World, kind: str, head: bool) -> None:
     with pytest.raises(Unavailable, match="web page") as raised:
         fetch(world, TAG, head=head)
     assert (raised.value.status, raised.value.upstream_status) == (502, 200)
+
+
+def test_a_web_page_is_not_read(world: World) -> None:
+    """A long one is left."""
+    world.reply(HOST, TAG, ENDLESS.having(("Content-Type", "text/html")))
+    with pytest.raises(Unavailable):
+        fetch(world, TAG)
+    world.agent.flush()
+    assert len(world.abandoned) == 1
 
 
 def test_the_largest(world: World) -> None:

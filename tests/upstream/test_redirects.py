@@ -5,13 +5,14 @@
 from __future__ import annotations
 
 import pytest
+from attrs import evolve
 from twisted.internet.error import DNSLookupError
 from twisted.internet.task import Clock
 from twisted.web.client import HTTPConnectionPool
 
 from dockmirror.oci.errors import Unavailable, Unreachable
 from dockmirror.upstream.redirects import LIMIT, Followed, follow
-from tests.fakes import Reply, Wire, World
+from tests.fakes import ENDLESS, Reply, Wire, World
 from tests.stacks import Outcome, client, now
 
 A, B, C = "a.example", "b.example", "c.example"
@@ -110,7 +111,7 @@ def test_five_redirects_are_followed(world: World) -> None:
     [
         "", "ftp://b.example/", "file:///etc/passwd", "https://name:s3cret@b.example/", "https://[::1",
         "https://b.example:99999/", "https://b.example:x/", "https://b example/", "https://b.example/a b",
-        "https://b.example/\xe4", "javascript:1",
+        "https://b.example/\xe4", "https://b.example/\x7f", "javascript:1",
     ],
 )  # fmt: skip
 def test_what_is_no_address(world: World, location: str) -> None:
@@ -127,6 +128,14 @@ def test_a_redirect_without_location(world: World) -> None:
     world.reply(A, "/start", Reply(302))
     with pytest.raises(Unavailable, match="no address"):
         ask(world)
+
+
+def test_its_body_is_not_waited_for(world: World) -> None:
+    """A long one is left."""
+    world.reply(A, "/start", evolve(ENDLESS, status=302).having(("Location", f"https://{B}/end")))
+    assert ask(world).response.code == 200
+    world.agent.flush()
+    assert [seen.host for seen in world.abandoned] == [A]
 
 
 def test_a_server_on_the_way_that_is_not_there(world: World) -> None:

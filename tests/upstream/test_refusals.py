@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from attrs import evolve
 
 from dockmirror.oci.errors import (
     BlobUnknown,
@@ -20,7 +21,7 @@ from dockmirror.oci.errors import (
 )
 from dockmirror.upstream.refusals import is_page, refusal
 from tests.fake_registry import error
-from tests.fakes import DEAD, Reply, World
+from tests.fakes import DEAD, ENDLESS, Reply, World
 from tests.stacks import client, now
 
 URL = "https://registry.example/v2/x"
@@ -109,7 +110,17 @@ def test_an_unsatisfiable_range_tells_the_size() -> None:
     """So that a client may ask for another."""
     raised = refused(Reply(416, b"", (("Content-Range", "bytes */1000"),)))
     assert isinstance(raised, RangeInvalid)
-    assert raised.content_size == 1000
+    assert (raised.content_size, raised.upstream_status) == (1000, 416)
+
+
+def test_the_body_of_what_is_no_refusal_is_not_waited_for() -> None:
+    """A long one is left."""
+    world = World()
+    asking = client(world.agent)
+    world.reply("registry.example", "/v2/x", evolve(ENDLESS, status=300))
+    now(refusal(asking, now(asking.ask("GET", URL))))
+    world.agent.flush()
+    assert len(world.abandoned) == 1
 
 
 @pytest.mark.parametrize("status", [204, 300, 307])
@@ -118,7 +129,7 @@ def test_what_is_no_refusal_is_of_no_use(status: int) -> None:
     assert (refused(Reply(status)).status, refused(Reply(status)).upstream_status) == (502, status)
 
 
-@pytest.mark.parametrize(("status", "kept"), [(499, 499), (520, 520), (599, 599), (999, 502)])
+@pytest.mark.parametrize(("status", "kept"), [(499, 499), (520, 520), (599, 599), (600, 502), (999, 502)])
 def test_statuses_that_no_standard_has(status: int, kept: int) -> None:
     """Proxies in front of upstreams make up some; a status that HTTP cannot mean is the upstream's fault."""
     assert refused(Reply(status)).status == kept

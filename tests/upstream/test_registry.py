@@ -14,7 +14,7 @@ from dockmirror.interfaces import Answer, IRegistry
 from dockmirror.oci.credentials import Credentials
 from dockmirror.oci.errors import ManifestUnknown, NameUnknown, Unauthorized, Unavailable, Unsupported
 from tests.fake_registry import error
-from tests.fakes import Reply
+from tests.fakes import ENDLESS, Reply
 from tests.internet import AUTH, HUB, PASSWORD, USER, Internet
 from tests.stacks import asked, bytes_of, now, upstream
 
@@ -53,12 +53,14 @@ class TestPing:
             with pytest.raises(Unauthorized) as raised:
                 now(registry.fetch(asked("/v2/")))
             assert raised.value.challenges[0].get("realm") == f"https://{AUTH}/token"
+            assert raised.value.upstream_status == 401
         assert len(internet.seen) == 1
 
     def test_it_consents_where_nothing_is_demanded(self, internet: Internet) -> None:
         """With JSON, whatever the upstream's body."""
         answer = now(upstream(internet.agent, url="https://registry.k8s.io").fetch(asked("/v2/")))
         assert json.loads(bytes_of(answer.content)) == {}
+        assert answer.upstream_status == 200
 
     @pytest.mark.parametrize("head", [True, False])
     def test_credentials_are_checked_by_the_upstream(self, internet: Internet, head: bool) -> None:
@@ -87,6 +89,12 @@ class TestList:
         assert answer.content.descriptor.media_type == "application/json"
         assert answer.content.descriptor.digest is None
         assert bytes_of(answer.content).startswith(b"{")
+
+    @pytest.mark.parametrize("kind", ["application/vnd.oci.image.index.v1+json", None])
+    def test_its_type(self, internet: Internet, path: str, kind: str | None) -> None:
+        """Is the upstream's, and JSON where it says none."""
+        internet.reply(HUB, path, Reply(200, b"{}", (("Content-Type", kind),) if kind else ()))
+        assert fetch(internet, path).content.descriptor.media_type == (kind or "application/json")
 
     def test_its_parameters_arrive(self, internet: Internet, path: str) -> None:
         """In order and properly written, whatever is in them."""
@@ -133,6 +141,11 @@ class TestList:
         internet.reply(HUB, path, Reply(200, b"<html>", (("Content-Type", "text/html"),)))
         with pytest.raises(Unavailable, match="web page"):
             fetch(internet, path)
+        internet.reply(HUB, path, ENDLESS.having(("Content-Type", "text/html")))
+        with pytest.raises(Unavailable):
+            fetch(internet, path)
+        internet.agent.flush()
+        assert len(internet.abandoned) == 1
 
     def test_what_is_not_there(self, internet: Internet, path: str) -> None:
         """Is an unknown repository; a 404 stays one, so that clients go on to a tag for referrers."""
@@ -179,6 +192,10 @@ class TestPermission:
         internet.reply(HUB, MANIFEST, reply)
         with pytest.raises(row):
             fetch(internet, MANIFEST, head=True, permission=True)
+        count = len(internet.seen)
+        with pytest.raises(row):
+            fetch(internet, MANIFEST, permission=True)
+        assert len(internet.seen) == count + 1
 
 
 def test_credentials_reach_the_registry(internet: Internet) -> None:

@@ -8,6 +8,7 @@ import json
 from typing import Any
 
 import pytest
+from attrs import evolve
 
 from dockmirror.interfaces import Answer
 from dockmirror.oci.challenge import Challenge
@@ -16,7 +17,7 @@ from dockmirror.oci.errors import Denied, RegistryError, Unauthorized, Unavailab
 from dockmirror.oci.token import TokenRequest
 from dockmirror.upstream.tokens import realm_of
 from tests.fake_registry import basic, error
-from tests.fakes import Pairs, Reply
+from tests.fakes import ENDLESS, Pairs, Reply
 from tests.internet import AUTH, HUB, PASSWORD, USER, Internet
 from tests.stacks import bytes_of, now, upstream
 
@@ -150,6 +151,11 @@ class TestAnswer:
         with pytest.raises(Unsupported) as raised:
             take(internet, *PULL, form=True)
         assert (raised.value.status, raised.value.upstream_status) == (405, 501)
+        internet.reply(AUTH, "/token", evolve(ENDLESS, status=501), Reply(501))
+        with pytest.raises(Unsupported):
+            take(internet, *PULL, form=True)
+        internet.agent.flush()
+        assert len(internet.abandoned) == 1
         with pytest.raises(Unavailable) as by_get:
             take(internet, *PULL)
         assert by_get.value.status == 501
@@ -210,7 +216,9 @@ class TestTrust:
             "https://[::1",
             "https://a:99999/",
             "https://a b/",
-            "x\ty",
+            "https://a/\t",
+            "https://a/\x7f",
+            "https://a/\xe4",
         ],
     )
     def test_what_is_no_realm(self, realm: str) -> None:

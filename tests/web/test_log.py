@@ -32,6 +32,13 @@ def test_as_text(internet: Internet) -> None:
     ]
 
 
+def test_what_is_not_known_is_a_dash(internet: Internet) -> None:
+    """Here what an upstream said that was not asked."""
+    house = House(internet)
+    house.get(K8S, "/")
+    assert house.lines[0].endswith(" 0.0 -")
+
+
 def test_as_json(internet: Internet) -> None:
     """The same fields, by name."""
     house = House(internet, log_format="json")
@@ -124,7 +131,9 @@ def test_a_request_makes_one_line_of_nine_words(internet: Internet, request_line
     house = House(internet)
     house.connect().channel.dataReceived(request_line + b"\r\n\r\n")
     (line,) = house.lines
-    assert len(line.split(" ")) == 9
+    words = line.split(" ")
+    assert len(words) == 9
+    assert all(words)
     assert line.isprintable()
 
 

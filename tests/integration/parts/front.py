@@ -55,7 +55,7 @@ class _Pass(Exchange):
         blob = _BLOB.fullmatch(urlsplit(self.path).path)
         if blob and self.command in ("GET", "HEAD"):
             with self._asked("HEAD") as response:
-                allowed = response.status == 200
+                allowed = response.status in (200, 206)
             if allowed:
                 self._record(307)
                 self.answer(307, Location=self.front.store.location(blob["hex"]))

@@ -30,7 +30,10 @@ class Access:
 
 
 class Registry(Process):
-    """A docker-registry process with its storage, configuration and logs under one directory."""
+    """A docker-registry process with its storage, configuration and logs under one directory.
+
+    :param storage: what somebody else has stored, to be served and not changed.
+    """
 
     def __init__(
         self,
@@ -39,9 +42,11 @@ class Registry(Process):
         publisher: Account | None = None,
         tls: Certificate | None = None,
         authority: Authority | None = None,
+        storage: Path | None = None,
     ) -> None:
         self.host, self.port = "127.0.0.1", free_port()
-        self.storage = directory / "storage"
+        self.storage = storage or directory / "storage"
+        self._readonly = storage is not None
         self._access_log = directory / "access.log"
         self._tls = tls
         self.plain = PlainClient(self.url, publisher, authority=authority.certificate if authority else None)
@@ -88,7 +93,11 @@ class Registry(Process):
         return {
             "version": "0.1",
             "log": {"level": "info"},
-            "storage": {"filesystem": {"rootdirectory": str(self.storage)}, "delete": {"enabled": True}},
+            "storage": {
+                "filesystem": {"rootdirectory": str(self.storage)},
+                "delete": {"enabled": True},
+                "maintenance": {"readonly": {"enabled": self._readonly}},
+            },
             "http": http,
             **({"auth": auth} if auth else {}),
         }

@@ -13,7 +13,9 @@ _PIECE = 256 * 1024
 
 
 @contextmanager
-def begun(mirror: Mirror, path: str, headers: dict[str, str] | None = None) -> Iterator[http.client.HTTPResponse]:
+def begun(
+    mirror: Mirror, path: str, headers: dict[str, str] | None = None
+) -> Iterator[http.client.HTTPResponse]:
     """The response of the mirror's own host, its body not yet read; what is not read is not waited for."""
     with closing(http.client.HTTPConnection("127.0.0.1", mirror.port, timeout=60)) as connection:
         connection.request("GET", path, headers={"Host": mirror.host(), **(headers or {})})

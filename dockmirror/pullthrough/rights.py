@@ -1,0 +1,76 @@
+"""What a client may be given of what is held, by what the upstream has said, or could not say."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from attrs import evolve
+
+from ..oci.errors import RegistryError
+from ..oci.request import Request, repository_of
+from .asking import Asking
+from .resting import is_outage
+
+
+class Rights:
+    """Decides by what was learnt in asking; where that is not enough, and it must, it asks."""
+
+    def __init__(self, asking: Asking) -> None:
+        self._asking = asking
+
+    async def entitled(self, request: Request) -> bool:
+        """Whether the upstream has said lately that this client may pull from this repository."""
+        return self._granted(request) or await self.public(request)
+
+    def _granted(self, request: Request) -> bool:
+        repository, credentials = repository_of(request.target), request.credentials
+        if repository is None or credentials is None:
+            return False
+        return self._asking.grants.granted(repository, credentials)
+
+    async def public(self, request: Request) -> bool:
+        """Whether the upstream has said lately that everybody may."""
+        repository = repository_of(request.target)
+        return repository is not None and await self._asking.public.known(repository)
+
+    async def for_everybody(self, request: Request) -> bool:
+        """Whether what is answered to this request may be given to anybody else."""
+        return request.credentials is None and await self.public(request)
+
+    async def covered(self, request: Request) -> bool:
+        """Whether, as far as is known, this client may be given what is held if the upstream does not say."""
+        if await self.entitled(request):
+            return True
+        repository = repository_of(request.target)
+        return repository is not None and await self._asking.public.known(repository, unasked=True)
+
+    async def may_be_given_stale(self, request: Request) -> bool:
+        """The same when the upstream has just not said.
+
+        What was public longer ago than a day counts only if the mirror cannot ask anonymously either.
+        """
+        if request.credentials is None or await self.entitled(request) or not await self.covered(request):
+            return await self.covered(request)
+        try:
+            await self._asking.check(evolve(request, credentials=None), can_answer=True)
+        except RegistryError as error:
+            return self.stands_in(error)
+        return True
+
+    def stands_in(self, error: RegistryError) -> bool:
+        """Whether what is held may stand in for such an answer."""
+        return is_outage(error) or (self._asking.keep_vanished and error.status == 404)
+
+    async def consents(self, request: Request, check: Callable[[bool], Awaitable[None]]) -> bool:
+        """Whether the upstream gives this; False where it does not say, and what is held may stand in.
+
+        :param check: asks the upstream; it is told whether the store can answer instead.
+        :raises RegistryError: when it is refused, or nothing may stand in.
+        """
+        try:
+            await check(not await self.entitled(request) and await self.covered(request))
+        except RegistryError as error:
+            if not self.stands_in(error) or not await self.may_be_given_stale(request):
+                raise
+            return False
+        return True

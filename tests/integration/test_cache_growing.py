@@ -1,0 +1,167 @@
+"""One fetch for everybody, which goes on where it was when its process is killed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from .conftest import MakeChain, MakeDirectory, MakeMachine
+from .parts.chain import Chain
+from .parts.images import Image, artifact
+from .parts.kept import blob_file, growing_file, length
+from .parts.mirror import Mirror
+from .parts.process import wait_until
+from .parts.stream import begun, digest_of, fetched
+
+pytestmark = pytest.mark.integration
+
+MIB = 1024 * 1024
+#: MiB of the blob that many clients want; all of it takes most of a minute.
+LARGE = int(os.environ.get("LARGE_MIB", "1024"))
+
+
+@pytest.fixture(scope="module")
+def upstream(chains: MakeChain) -> Iterator[Chain]:
+    """A mirror for these tests; each has repositories of its own."""
+    with chains(grace=1) as chain:
+        yield chain
+
+
+@pytest.fixture
+def second(upstream: Chain, directory: MakeDirectory, make_machine: MakeMachine) -> Iterator[Mirror]:
+    """Another mirror process, on the directory of the first."""
+    upstreams = {"docker": {"url": upstream.front.url, "realms": [upstream.tokens.url]}}
+    with Mirror(
+        directory("second"), make_machine(), upstreams, cache=str(upstream.mirror.cache), grace=1
+    ) as mirror:
+        yield mirror
+    assert mirror.failures() == ""
+
+
+def test_twenty_clients(upstream: Chain) -> None:
+    """Twenty clients ask at once for a large blob: the CDN sends it once, and each gets every byte."""
+    digest = _push(upstream, "public/large", LARGE * MIB)
+    with ThreadPoolExecutor(20) as pool:
+        got = list(pool.map(fetched, [upstream.mirror] * 20, ["public/large"] * 20, [digest] * 20))
+    assert got == [digest] * 20
+    assert _ranges(upstream, digest) == [None]
+
+
+def test_first_client_leaves(upstream: Chain) -> None:
+    """A client that leaves, even the first, takes nobody with it."""
+    digest = _push(upstream, "public/left", 16 * MIB)
+    path = f"/v2/docker.io/public/left/blobs/{digest}"
+    with ThreadPoolExecutor(2) as pool, upstream.blobs.valve.shut(4 * MIB):
+        with begun(upstream.mirror, path) as first:
+            first.read(MIB)
+            staying = pool.submit(fetched, upstream.mirror, "public/left", digest)
+            _wait_for(upstream, digest, 4 * MIB)
+        upstream.blobs.valve.open()
+        assert staying.result() == digest
+    assert _ranges(upstream, digest) == [None]
+
+
+def test_two_processes(upstream: Chain, second: Mirror) -> None:
+    """Clients of two processes on one directory get the blob from one fetch, as it arrives."""
+    digest = _push(upstream, "public/shared", 16 * MIB)
+    with ThreadPoolExecutor(4) as pool, upstream.blobs.valve.shut(8 * MIB):
+        got = _begin(pool, upstream, second, "public/shared", digest)
+        upstream.blobs.valve.open()
+        assert [each.result() for each in got] == [digest] * 4
+    assert _ranges(upstream, digest) == [None]
+
+
+def test_one_of_two_processes_killed(upstream: Chain, second: Mirror) -> None:
+    """Killed in the middle, the one that fetches leaves the rest to the other: it goes on by a range."""
+    digest = _push(upstream, "public/survived", 16 * MIB)
+    with ThreadPoolExecutor(4) as pool, upstream.blobs.valve.shut(8 * MIB):
+        got = _begin(pool, upstream, second, "public/survived", digest)
+        upstream.mirror.kill()
+        wait_until(lambda: len(_ranges(upstream, digest)) == 2, "the other goes on")
+        upstream.blobs.valve.open()
+        assert [each.result() for each in got[2:]] == [digest] * 2
+    upstream.mirror.start()
+    assert _ranges(upstream, digest) == [None, f"bytes={8 * MIB}-"]
+    assert fetched(upstream.mirror, "public/survived", digest) == digest
+    assert len(_ranges(upstream, digest)) == 2
+
+
+def test_killed_in_ten_pulls(upstream: Chain) -> None:
+    """Killed in the middle of ten large blobs, and started again, it goes on with each by a range."""
+    digests = [_push(upstream, f"public/ten-{number}", 8 * MIB) for number in range(10)]
+    names = [f"public/ten-{number}" for number in range(10)]
+    with ThreadPoolExecutor(10) as pool, upstream.blobs.valve.shut(4 * MIB):
+        broken = [
+            pool.submit(_attempted, upstream.mirror, *each) for each in zip(names, digests, strict=True)
+        ]
+        for digest in digests:
+            _wait_for(upstream, digest, 4 * MIB)
+        upstream.mirror.kill()
+        assert [each.result() for each in broken] == [False] * 10
+        upstream.mirror.start()
+        again = [pool.submit(fetched, upstream.mirror, *each) for each in zip(names, digests, strict=True)]
+        wait_until(lambda: all(len(_ranges(upstream, each)) == 2 for each in digests), "all go on")
+        upstream.blobs.valve.open()
+        assert [each.result() for each in again] == digests
+    assert [_ranges(upstream, digest) for digest in digests] == [[None, f"bytes={4 * MIB}-"]] * 10
+    statuses = [each.status for each in upstream.blobs.requests if each.range]
+    assert set(statuses) == {206}
+
+
+def test_last_client_leaves(upstream: Chain) -> None:
+    """A blob of which little is missing is fetched to its end when nobody reads it any more."""
+    digest = _push(upstream, "public/alone", 16 * MIB)
+    path = f"/v2/docker.io/public/alone/blobs/{digest}"
+    with upstream.blobs.valve.shut(8 * MIB):
+        with begun(upstream.mirror, path) as response:
+            assert response.status == 200
+            _wait_for(upstream, digest, 8 * MIB)
+        wait_until(lambda: f"{digest} 200" in upstream.mirror.read_log(), "the client has left")
+    wait_until(blob_file(upstream.mirror.cache, digest).exists, "the blob is whole")
+    assert fetched(upstream.mirror, "public/alone", digest) == digest
+    assert _ranges(upstream, digest) == [None]
+
+
+def _push(chain: Chain, name: str, size: int) -> str:
+    """The digest of a new blob of that repository."""
+    pushed: Image = artifact(name, size=size)
+    chain.registry.push(name, pushed, "latest")
+    return pushed.layers[0].digest
+
+
+def _begin(
+    pool: ThreadPoolExecutor, chain: Chain, second: Mirror, name: str, digest: str
+) -> list[Future[str]]:
+    """Two clients of the first process, which fetches, and two of the second, until half has come to all."""
+    got = [pool.submit(fetched, chain.mirror, name, digest)]
+    _wait_for(chain, digest, 8 * MIB)
+    got.append(pool.submit(fetched, chain.mirror, name, digest))
+    got += [pool.submit(fetched, second, name, digest) for _ in range(2)]
+    path = f"/v2/docker.io/{name}/blobs/{digest}"
+    with begun(second, path) as response:  # it is read from the start, while the end has not come
+        assert response.headers["Cache-Status"] == "dockmirror; fwd=miss; collapsed"
+        assert len(response.read(4 * MIB)) == 4 * MIB
+    return got
+
+
+def _attempted(mirror: Mirror, name: str, digest: str) -> bool:
+    """Whether the blob came whole."""
+    with suppress(OSError), begun(mirror, f"/v2/docker.io/{name}/blobs/{digest}") as response:
+        return digest_of(response) == digest
+    return False
+
+
+def _wait_for(chain: Chain, digest: str, size: int) -> None:
+    file: Path = growing_file(chain.mirror.cache, digest)
+    wait_until(lambda: length(file) == size, f"{size} bytes of {digest} have come")
+
+
+def _ranges(chain: Chain, digest: str) -> list[str | None]:
+    """Which parts of the blob the CDN was asked for; None where that was all of it."""
+    path = f"/sha256/{digest.removeprefix('sha256:')}"
+    return [each.range for each in chain.blobs.requests if each.path == path]

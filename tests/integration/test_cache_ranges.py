@@ -1,0 +1,211 @@
+"""Parts of blobs and conditions, as curl and containerd ask for them."""
+
+from __future__ import annotations
+
+import email
+import email.policy
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from .conftest import MakeChain
+from .parts.cdn import CdnRequest
+from .parts.chain import Chain
+from .parts.clients import curl
+from .parts.images import artifact
+from .parts.kept import blob_file, growing_file, length
+from .parts.machine import Machine
+from .parts.media import Content
+from .parts.process import wait_until
+from .parts.stream import begun, fetched
+from .pulls import succeeded
+
+pytestmark = pytest.mark.integration
+
+MIB = 1024 * 1024
+NAME = "public/ranges"
+HELD = artifact("ranges of what is held", size=MIB).layers[0]
+END = MIB - 1
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What curl was answered."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+@pytest.fixture(scope="module")
+def cached(chains: MakeChain) -> Iterator[Chain]:
+    """A mirror that holds one blob whole."""
+    with chains() as chain:
+        chain.registry.push(NAME, artifact("ranges of what is held", size=MIB), "latest")
+        assert fetched(chain.mirror, NAME, HELD.digest) == HELD.digest
+        wait_until(blob_file(chain.mirror.cache, HELD.digest).exists, "the blob is held")
+        yield chain
+
+
+@pytest.mark.parametrize(
+    ("asked", "first", "last"),
+    [
+        ("0-0", 0, 0),
+        ("100-299", 100, 299),
+        ("1048000-", 1048000, END),
+        ("0-", 0, END),
+        ("-500", END - 499, END),
+        ("-99999999", 0, END),
+        ("1048570-99999999", 1048570, END),
+    ],
+)
+def test_one_part(cached: Chain, skopeo_machine: Machine, asked: str, first: int, last: int) -> None:
+    """One part of a held blob, however it is named, is exactly that part, and asks nobody upstream."""
+    before = cached.asked()
+    answer = _curl(cached, skopeo_machine, HELD, "--range", asked)
+    assert (answer.status, answer.body) == (206, HELD.data[first : last + 1])
+    assert answer.headers["content-range"] == f"bytes {first}-{last}/{MIB}"
+    assert answer.headers["content-length"] == str(last + 1 - first)
+    assert answer.headers["etag"] == f'"{HELD.digest}"'
+    assert answer.headers["cache-status"] == "dockmirror; hit"
+    assert cached.asked() == before
+
+
+def test_several_parts(cached: Chain, skopeo_machine: Machine) -> None:
+    """Several parts come as one multipart body."""
+    answer = _curl(cached, skopeo_machine, HELD, "--range", "0-9,500-599,-5")
+    assert answer.status == 206
+    head = f"Content-Type: {answer.headers['content-type']}\r\n\r\n".encode()
+    parts = list(email.message_from_bytes(head + answer.body, policy=email.policy.HTTP).iter_parts())
+    bodies = [part.get_payload(decode=True) for part in parts]
+    assert bodies == [HELD.data[:10], HELD.data[500:600], HELD.data[-5:]]
+    ranges = [part["Content-Range"] for part in parts]
+    assert ranges == [f"bytes 0-9/{MIB}", f"bytes 500-599/{MIB}", f"bytes {END - 4}-{END}/{MIB}"]
+    assert answer.headers["content-length"] == str(len(answer.body))
+
+
+def test_beyond_the_end(cached: Chain, skopeo_machine: Machine) -> None:
+    """A part that begins behind the end is refused with the size."""
+    answer = _curl(cached, skopeo_machine, HELD, "--range", f"{MIB}-")
+    assert (answer.status, answer.headers["content-range"]) == (416, f"bytes */{MIB}")
+
+
+@pytest.mark.parametrize("asked", ["5-2", "x-y", "0-1,2-1"])
+def test_no_range(cached: Chain, skopeo_machine: Machine, asked: str) -> None:
+    """What is no range is not looked at."""
+    answer = _curl(cached, skopeo_machine, HELD, "-H", f"Range: bytes={asked}")
+    assert (answer.status, answer.body) == (200, HELD.data)
+
+
+def test_head(cached: Chain, skopeo_machine: Machine) -> None:
+    """HEAD tells size and digest, of which it sends no byte."""
+    answer = _curl(cached, skopeo_machine, HELD, "--head")
+    assert (answer.status, answer.body) == (200, b"")
+    assert answer.headers["content-length"] == str(MIB)
+    assert answer.headers["docker-content-digest"] == HELD.digest
+    assert answer.headers["accept-ranges"] == "bytes"
+    assert answer.headers["cache-control"] == "public, max-age=31536000, immutable"
+
+
+@pytest.mark.parametrize(("tag", "status"), [(f'"{HELD.digest}"', 304), ("*", 304), ('"sha256:0"', 200)])
+def test_if_none_match(cached: Chain, skopeo_machine: Machine, tag: str, status: int) -> None:
+    """Whoever has the blob already is told so, and sent nothing."""
+    answer = _curl(cached, skopeo_machine, HELD, "-H", f"If-None-Match: {tag}")
+    assert (answer.status, answer.body) == (status, HELD.data if status == 200 else b"")
+
+
+def test_part_of_what_is_not_held(cached: Chain, skopeo_machine: Machine) -> None:
+    """A part of a blob that nobody has asked for whole is passed through, and nothing is kept of it."""
+    pushed = artifact("only a part", size=MIB)
+    cached.registry.push(NAME, pushed, "part")
+    layer = pushed.layers[0]
+    for asked, part in (("100-299", layer.data[100:300]), ("-7", layer.data[-7:])):
+        answer = _curl(cached, skopeo_machine, layer, "--range", asked)
+        assert (answer.status, answer.body) == (206, part)
+        assert answer.headers["cache-status"] == "dockmirror; fwd=miss"
+    assert not blob_file(cached.mirror.cache, layer.digest).exists()
+    assert not growing_file(cached.mirror.cache, layer.digest).exists()
+    assert _curl(cached, skopeo_machine, layer, "--range", f"{MIB}-").status == 416
+
+
+def test_part_of_what_grows(cached: Chain, skopeo_machine: Machine) -> None:
+    """A part of a blob that is on its way in comes from what is there, without another fetch."""
+    pushed = artifact("growing parts", size=8 * MIB)
+    cached.registry.push(NAME, pushed, "growing")
+    layer = pushed.layers[0]
+    with ThreadPoolExecutor(1) as pool, cached.blobs.valve.shut(4 * MIB):
+        whole = pool.submit(fetched, cached.mirror, NAME, layer.digest)
+        _wait_for(cached, layer, 4 * MIB)
+        for asked, part in (("0-99", layer.data[:100]), (f"{MIB}-{MIB + 9}", layer.data[MIB : MIB + 10])):
+            answer = _curl(cached, skopeo_machine, layer, "--range", asked)
+            assert (answer.status, answer.body) == (206, part)
+            assert answer.headers["cache-status"] == "dockmirror; fwd=miss; collapsed"
+        assert _curl(cached, skopeo_machine, layer, "--range", f"{8 * MIB}-").status == 416
+        cached.blobs.valve.open()
+        assert whole.result() == layer.digest
+    assert [each.range for each in _of_cdn(cached, layer)] == [None]
+
+
+@pytest.mark.parametrize("offset", [0, 100, 2 * MIB])
+def test_closed_early(cached: Chain, offset: int) -> None:
+    """containerd opens ``bytes=N-`` and closes it early: the fill goes on, and nobody complains."""
+    pushed = artifact(f"closed early at {offset}", size=8 * MIB)
+    cached.registry.push(NAME, pushed, f"early-{offset}")
+    layer, log = pushed.layers[0], len(cached.mirror.read_log())
+    with ThreadPoolExecutor(1) as pool, cached.blobs.valve.shut(4 * MIB):
+        whole = pool.submit(fetched, cached.mirror, NAME, layer.digest)
+        _wait_for(cached, layer, 4 * MIB)
+        with begun(cached.mirror, _path(layer), {"Range": f"bytes={offset}-"}) as response:
+            assert response.status == 206
+            assert response.read(1000) == layer.data[offset : offset + 1000]
+        wait_until(lambda: f"{layer.digest} 206" in cached.mirror.read_log(), "it is closed")
+        cached.blobs.valve.open()
+        assert whole.result() == layer.digest
+    assert [each.range for each in _of_cdn(cached, layer)] == [None]
+    assert "#error" not in cached.mirror.read_log()[log:]
+    assert "Unhandled" not in cached.mirror.read_log()[log:]
+
+
+def test_all_of_it_closed_early(cached: Chain) -> None:
+    """``bytes=0-``, closed early by the only one who asks, begins a fill that goes on to the end."""
+    pushed = artifact("from 0 and closed", size=8 * MIB)
+    cached.registry.push(NAME, pushed, "from-0")
+    layer = pushed.layers[0]
+    with cached.blobs.valve.shut(4 * MIB):
+        with begun(cached.mirror, _path(layer), {"Range": "bytes=0-"}) as response:
+            assert response.read(1000) == layer.data[:1000]
+        wait_until(lambda: f"{layer.digest} 206" in cached.mirror.read_log(), "it is closed")
+    wait_until(blob_file(cached.mirror.cache, layer.digest).exists, "the blob is whole")
+    assert fetched(cached.mirror, NAME, layer.digest) == layer.digest
+    assert [each.range for each in _of_cdn(cached, layer)] == [None]
+
+
+def _path(blob: Content) -> str:
+    return f"/v2/docker.io/{NAME}/blobs/{blob.digest}"
+
+
+def _curl(chain: Chain, machine: Machine, blob: Content, *options: str) -> Answer:
+    head, body = machine.home / "head", machine.home / "body"
+    body.unlink(missing_ok=True)
+    output = [] if "--head" in options else ["--output", str(body)]
+    url = f"http://{chain.mirror.host()}{_path(blob)}"
+    succeeded(curl(machine, "--dump-header", str(head), *output, *options, url))
+    return _parsed(head, body.read_bytes() if body.exists() else b"")
+
+
+def _parsed(head: Path, body: bytes) -> Answer:
+    status, *lines = head.read_text().strip().splitlines()
+    headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+    return Answer(int(status.split()[1]), headers, body)
+
+
+def _wait_for(chain: Chain, blob: Content, size: int) -> None:
+    file = growing_file(chain.mirror.cache, blob.digest)
+    wait_until(lambda: length(file) == size, f"{size} bytes have come")
+
+
+def _of_cdn(chain: Chain, blob: Content) -> list[CdnRequest]:
+    return [each for each in chain.blobs.requests if each.path.endswith(blob.digest.removeprefix("sha256:"))]

@@ -1,0 +1,114 @@
+"""What a tag names: believed for its time to live, confirmed by HEAD after it, forgotten when it is gone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from .conftest import MakeChain
+from .parts.accounts import ALICE, BOB
+from .parts.chain import Chain
+from .parts.images import Image, image
+from .parts.kept import holds
+from .parts.plain import Response
+from .parts.process import wait_until
+
+pytestmark = pytest.mark.integration
+
+NAME = "library/tagged"
+
+
+@pytest.fixture(scope="module")
+def tagging(chains: MakeChain) -> Iterator[Chain]:
+    """A mirror for these tests, which start it with settings of their own."""
+    with chains() as chain:
+        yield chain
+
+
+def test_moved(tagging: Chain) -> None:
+    """A tag that was moved upstream names the old image within its time to live, and the new one after it."""
+    old, new = image("the old"), image("the new")
+    _restart(tagging, tag_ttl=3600)
+    tagging.registry.push(NAME, old, "moved")
+    assert _pull(tagging, "moved").body == old.manifest.data
+    tagging.registry.push(NAME, new, "moved")
+    asked = tagging.asked()
+    answer = _pull(tagging, "moved")
+    assert (answer.body, answer.headers["Cache-Status"]) == (old.manifest.data, "dockmirror; hit")
+    assert tagging.asked() == asked
+    _restart(tagging, tag_ttl=1)
+    wait_until(lambda: _pull(tagging, "moved").body == new.manifest.data, "the tag has moved here, too")
+
+
+def test_confirmed(tagging: Chain) -> None:
+    """After its time to live a tag that has not moved costs one HEAD, however many clients ask."""
+    pushed = image("confirmed")
+    _restart(tagging, tag_ttl=0)
+    tagging.registry.push(NAME, pushed, "confirmed")
+    assert _pull(tagging, "confirmed").body == pushed.manifest.data
+    before = len(tagging.front.requests)
+    answer = _pull(tagging, "confirmed")
+    assert answer.body == pushed.manifest.data
+    assert answer.headers["Cache-Status"] == "dockmirror; fwd=stale; detail=confirmed"
+    assert answer.headers["Age"] == "0"
+    assert [(each.method, each.status) for each in tagging.front.requests[before:]] == [("HEAD", 304)]
+
+
+def test_deleted(tagging: Chain) -> None:
+    """What was deleted upstream is not there after the tag's time to live."""
+    _restart(tagging, tag_ttl=0)
+    _delete_held(tagging, "deleted")
+    assert _pull(tagging, "deleted").status == 404
+    tagging.front.stop()
+    assert _pull(tagging, "deleted").status == 502
+    tagging.front.start()
+
+
+def test_deleted_and_kept(tagging: Chain) -> None:
+    """With ``keep_vanished`` what was deleted upstream is served on, and the answer tells that."""
+    _restart(tagging, tag_ttl=0, keep_vanished=True)
+    pushed = _delete_held(tagging, "vanished")
+    answer = _pull(tagging, "vanished")
+    assert (answer.status, answer.body) == (200, pushed.manifest.data)
+    assert answer.headers["Cache-Status"] == "dockmirror; fwd=stale; detail=upstream"
+    assert answer.headers["Warning"].startswith('299 - "served stale: ')
+    for content in pushed.blobs:
+        assert tagging.mirror.client().blob(f"docker.io/{NAME}", content.digest).body == content.data
+
+
+def test_strangers_cannot_purge(tagging: Chain) -> None:
+    """Somebody who may not have an image makes the mirror forget nothing of it."""
+    pushed = image("alice's tag")
+    _restart(tagging, tag_ttl=3600)
+    tagging.registry.push("private/tagged", pushed, "latest")
+    assert tagging.mirror.client("docker", ALICE).manifest("private/tagged", "latest").status == 200
+    for stranger in (tagging.mirror.client("docker"), tagging.mirror.client("docker", BOB)):
+        assert stranger.manifest("private/tagged", "latest").status in (401, 403, 404)
+    before = len(tagging.front.requests)
+    again = tagging.mirror.client("docker", ALICE).manifest("private/tagged", "latest")
+    assert again.body == pushed.manifest.data
+    assert "GET" not in {each.method for each in tagging.front.requests[before:] if each.status == 200}
+
+
+def _restart(chain: Chain, tag_ttl: float, keep_vanished: bool = False) -> None:
+    chain.mirror.stop()
+    chain.mirror.configure(tag_ttl=tag_ttl, keep_vanished=keep_vanished)
+    chain.mirror.start()
+
+
+def _pull(chain: Chain, tag: str) -> Response:
+    return chain.mirror.client().manifest(f"docker.io/{NAME}", tag)
+
+
+def _delete_held(chain: Chain, tag: str) -> Image:
+    """An image that the mirror holds whole, and that is no longer upstream."""
+    pushed = image(tag)
+    chain.registry.push(NAME, pushed, tag)
+    assert _pull(chain, tag).status == 200
+    for content in pushed.blobs:
+        assert chain.mirror.client().blob(f"docker.io/{NAME}", content.digest).body == content.data
+    wait_until(lambda: holds(chain.mirror.cache, f"docker.io/{NAME}", pushed), "the image is held")
+    deleted = chain.registry.plain.request("DELETE", f"/v2/{NAME}/manifests/{pushed.digest}")
+    assert deleted.status == 202
+    return pushed

@@ -1,0 +1,132 @@
+"""How long the upstream is waited for: not for long where the store can answer."""
+
+from __future__ import annotations
+
+import pytest
+
+from dockmirror.oci.digest import Digest
+
+from .images import publish
+from .mirrors import DAY, Mirror, body, header
+from .origin import Origin
+
+CONFIG, LAYER = b"configuration", b"layer" * 100
+NAME = "library/busybox"
+TAG = f"{NAME}/manifests/latest"
+PRIVATE = "me/private/manifests/latest"
+LIST = f"{NAME}/tags/list"
+TTL = 60.0
+STALE = 7 * DAY
+GRANTED = 300.0
+PATIENCE = 3.0
+
+
+@pytest.fixture
+def manifest(origin: Origin) -> bytes:
+    """What the tag names, of a public repository, and of one that alice may pull from."""
+    publish(origin.shelf("me/private", {"alice"}), CONFIG, LAYER)
+    return publish(origin.shelf(NAME), CONFIG, LAYER)
+
+
+@pytest.fixture
+def warm(origin: Origin, mirror: Mirror, manifest: bytes) -> Mirror:
+    """A mirror through which both were pulled."""
+    mirror.docker(NAME)
+    mirror.pull("me/private", "alice")
+    origin.take()
+    return mirror
+
+
+def test_a_slow_upstream_gets_three_seconds(origin: Origin, warm: Mirror, manifest: bytes) -> None:
+    """Where the store can answer; then what is held is served."""
+    warm.clock.advance(TTL)
+    origin.held_up = True
+    waiting = warm.later(TAG)
+    warm.clock.advance(PATIENCE - 0.1)
+    assert waiting == []
+    warm.clock.advance(0.1)
+    (answer,) = waiting
+    assert body(answer) == manifest
+    assert header(answer, "Warning") == '299 - "served stale: the upstream did not answer within 3 s"'
+
+
+def test_a_slow_fetch_gets_three_seconds_too(origin: Origin, warm: Mirror, manifest: bytes) -> None:
+    """After a HEAD that told of something new."""
+    publish(origin.shelf(NAME), CONFIG, b"new")
+    warm.clock.advance(TTL)
+    origin.held_up = True
+    waiting = warm.later(TAG)
+    origin.go_on_once()
+    warm.clock.advance(PATIENCE)
+    (answer,) = waiting
+    assert (body(answer), bool(header(answer, "Warning"))) == (manifest, True)
+
+
+def test_a_slow_check_gets_three_seconds_too(origin: Origin, warm: Mirror, manifest: bytes) -> None:
+    """Of what was public some days ago, by digest; the same question for what may be private has time."""
+    warm.clock.advance(2 * DAY)
+    origin.held_up = True
+    paths = [f"blobs/{Digest.of(LAYER)}", f"manifests/{Digest.of(manifest)}"]
+    known = [warm.later(f"{NAME}/{path}") for path in paths]
+    unknown = [warm.later(f"me/private/{path}", "alice") for path in paths]
+    warm.clock.advance(PATIENCE)
+    assert [body(answer) for (answer,) in known] == [LAYER, manifest]
+    assert unknown == [[], []]
+
+
+def test_a_check_of_what_is_held_for_others_has_time(origin: Origin, warm: Mirror, manifest: bytes) -> None:
+    """The store cannot answer for a repository that is not known to have it."""
+    publish(origin.shelf("library/fork"), CONFIG, LAYER)
+    warm.get("library/fork/tags/list")
+    origin.held_up = True
+    paths = [f"blobs/{Digest.of(LAYER)}", f"manifests/{Digest.of(manifest)}"]
+    waiting = [warm.later(f"library/fork/{path}") for path in paths]
+    warm.clock.advance(30)
+    assert waiting == [[], []]
+    origin.go_on()
+    assert [body(answer) for (answer,) in waiting] == [LAYER, manifest]
+    assert all(line.startswith("nobody: CHECK") for line in origin.take()[1:])
+
+
+@pytest.mark.parametrize(
+    ("path", "who"), [(PRIVATE, "bob"), (PRIVATE, None), ("library/new/manifests/latest", None)]
+)
+def test_where_it_cannot_answer_the_upstream_has_time(
+    origin: Origin, warm: Mirror, path: str, who: str | None
+) -> None:
+    """What is held may not be for this client, or nothing is held: then patience costs nothing."""
+    publish(origin.shelf("library/new"), CONFIG, LAYER)
+    origin.shelf("me/private").readers |= {"bob", "nobody"}
+    warm.clock.advance(GRANTED)
+    origin.held_up = True
+    waiting = warm.later(path, who)
+    warm.clock.advance(30)
+    assert waiting == []
+    origin.go_on()
+    assert [type(answer).__name__ for answer in waiting] == ["Answer"]
+
+
+def test_what_is_too_old_has_time_too(origin: Origin, warm: Mirror, manifest: bytes) -> None:
+    """It would not be served."""
+    warm.get(LIST)
+    warm.clock.advance(STALE - DAY)
+    warm.get(f"{NAME}/blobs/{Digest.of(CONFIG)}")
+    warm.clock.advance(DAY)
+    origin.held_up = True
+    waiting = [warm.later(TAG), warm.later(LIST)]
+    warm.clock.advance(30)
+    assert waiting == [[], []]
+    origin.go_on()
+    assert body(waiting[0][0]) == manifest
+
+
+def test_what_is_not_whole_has_time_too(origin: Origin, warm: Mirror, manifest: bytes) -> None:
+    """A layer must be fetched in any case."""
+    warm.store.evict(Digest.of(LAYER))
+    warm.clock.advance(TTL)
+    origin.held_up = True
+    waiting = warm.later(TAG)
+    warm.clock.advance(30)
+    origin.go_on()
+    (answer,) = waiting
+    assert (body(answer), header(answer, "Warning")) == (manifest, None)
