@@ -1,0 +1,89 @@
+"""Registries whose answers are counted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from zope.interface import implementer
+
+from .interfaces import Answer, IRegistry
+from .metrics import OTHER, Metrics
+from .oci.errors import TimedOut, Unavailable, Unreachable
+from .oci.request import Request
+from .oci.token import TokenRequest
+
+_RESULTS = {
+    ("hit",): "hit",
+    ("fwd=miss",): "miss",
+    ("fwd=miss", "stored"): "miss",
+    ("fwd=miss", "collapsed"): "joined",
+    ("fwd=stale", "detail=confirmed"): "confirmed",
+    ("fwd=stale", "detail=upstream"): "stale",
+    ("fwd=bypass",): "bypass",
+}
+
+
+@implementer(IRegistry)
+class Metered:
+    """Counts what a cache did with each request, by what its answers say of themselves.
+
+    :param upstream: whose cache it is, by its name in the settings.
+    """
+
+    def __init__(self, registry: IRegistry, upstream: str, metrics: Metrics) -> None:
+        self._registry = registry
+        self._upstream = upstream
+        self._count = metrics.results
+
+    async def fetch(self, request: Request) -> Answer:
+        """See ``IRegistry``."""
+        endpoint = type(request.target).__name__.lower()
+        return self._counted(endpoint, await self._registry.fetch(request))
+
+    async def token(self, request: TokenRequest) -> Answer:
+        """See ``IRegistry``."""
+        return self._counted("token", await self._registry.token(request))
+
+    def _counted(self, endpoint: str, answer: Answer) -> Answer:
+        told = dict(answer.headers).get("Cache-Status")
+        if told is not None:
+            self._count.labels(self._upstream, endpoint, result(told)).inc()
+        return answer
+
+
+def result(told: str) -> str:
+    """The word for what a ``Cache-Status`` of ours says."""
+    return _RESULTS.get(tuple(part.strip() for part in told.split(";")[1:]), OTHER)
+
+
+@implementer(IRegistry)
+class CountedFailures:
+    """Counts how often an upstream gave no answer, or none of use."""
+
+    def __init__(self, registry: IRegistry, upstream: str, metrics: Metrics) -> None:
+        self._registry = registry
+        self._count: Callable[[str], Any] = lambda reason: metrics.upstream_failures.labels(upstream, reason)
+        for reason in ("timed_out", "unreachable", "useless"):
+            self._count(reason)
+
+    async def fetch(self, request: Request) -> Answer:
+        """See ``IRegistry``."""
+        return await self._counting(self._registry.fetch(request))
+
+    async def token(self, request: TokenRequest) -> Answer:
+        """See ``IRegistry``."""
+        return await self._counting(self._registry.token(request))
+
+    async def _counting(self, asked: Coroutine[Any, Any, Answer]) -> Answer:
+        try:
+            return await asked
+        except Unavailable as error:
+            self._count(_reason(error)).inc()
+            raise
+
+
+def _reason(error: Unavailable) -> str:
+    if isinstance(error, TimedOut):
+        return "timed_out"
+    return "unreachable" if isinstance(error, Unreachable) else "useless"

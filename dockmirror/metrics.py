@@ -1,0 +1,109 @@
+"""What is counted and measured, for whoever watches the mirror from outside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+OTHER = "other"
+"""The value of a label for whatever is not known by name."""
+_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+_LAG = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5)
+
+
+class Metrics:
+    """Every metric there is.
+
+    No value of a label is a client's: they are names from the settings, words of ours, and statuses.
+
+    :param registry: in which they are exposed, and nothing else.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        self.requests = Counter(
+            "dockmirror_requests", "Requests answered.", ["host", "endpoint", "status"], registry=registry
+        )
+        self.sent_bytes = Counter(
+            "dockmirror_sent_bytes", "Bytes of bodies sent to clients.", ["host"], registry=registry
+        )
+        self.results = Counter(
+            "dockmirror_cache_results",
+            "What the cache did with a request.",
+            ["upstream", "endpoint", "result"],
+            registry=registry,
+        )
+        self.upstream_seconds = Histogram(
+            "dockmirror_upstream_seconds",
+            "Seconds from a question to the head of its response.",
+            ["upstream"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.upstream_failures = Counter(
+            "dockmirror_upstream_failures",
+            "Questions that got no answer of use.",
+            ["upstream", "reason"],
+            registry=registry,
+        )
+        self.received_bytes = Counter(
+            "dockmirror_received_bytes",
+            "Bytes of bodies received from upstreams.",
+            ["upstream"],
+            registry=registry,
+        )
+        self.limit = Gauge(
+            "dockmirror_upstream_ratelimit_limit", "RateLimit-Limit as last told.", ["upstream"],
+            registry=registry,
+        )  # fmt: skip
+        self.remaining = Gauge(
+            "dockmirror_upstream_ratelimit_remaining", "RateLimit-Remaining as last told.", ["upstream"],
+            registry=registry,
+        )  # fmt: skip
+        self.lag = Histogram(
+            "dockmirror_event_loop_lag_seconds", "How late a timer of one second was.", buckets=_LAG,
+            registry=registry,
+        )  # fmt: skip
+
+    def watch_connections(self, connected: Callable[[], int], running: Callable[[], int]) -> None:
+        """Exposes how many connections are open, and how many requests run, at the time of asking."""
+        for name, text, count in (
+            ("dockmirror_connections", "Connections of clients that are open.", connected),
+            ("dockmirror_running_requests", "Requests that are not answered yet.", running),
+        ):
+            Gauge(name, text, registry=self.registry).set_function(count)
+
+    def watch_cache(self, held: Held) -> None:
+        """Exposes what the cache holds, and what has gone from it."""
+        self.registry.register(_Cache(held))
+
+    def tell_build(self, **versions: str) -> None:
+        """Exposes what is running."""
+        Info("dockmirror_build", "What is running.", registry=self.registry).info(versions)
+
+
+class Held(Protocol):
+    """What keeps to a budget; see ``Eviction``."""
+
+    held: int
+    evicted: int
+    evicted_bytes: int
+
+
+class _Cache(Collector):
+    """Reads its figures when they are asked for, where they are kept already."""
+
+    def __init__(self, held: Held) -> None:
+        self._held = held
+
+    def collect(self) -> Iterable[Metric]:
+        yield GaugeMetricFamily("dockmirror_cache_bytes", "Bytes held.", self._held.held)
+        yield CounterMetricFamily("dockmirror_cache_evicted", "Contents evicted.", self._held.evicted)
+        yield CounterMetricFamily(
+            "dockmirror_cache_evicted_bytes", "Bytes of the contents evicted.", self._held.evicted_bytes
+        )

@@ -1,0 +1,48 @@
+"""Metrics as whoever scrapes them reads them."""
+
+from __future__ import annotations
+
+from attrs import define
+from prometheus_client import REGISTRY, CollectorRegistry
+
+from dockmirror.metrics import Metrics
+from tests.scraped import scraped
+
+
+@define
+class Figures:
+    """What a cache knows of itself."""
+
+    held: int = 7
+    evicted: int = 2
+    evicted_bytes: int = 30
+
+
+def test_nothing_is_global() -> None:
+    """Two sets of metrics know nothing of each other, and the library's own registry nothing of them."""
+    one, other = Metrics(CollectorRegistry()), Metrics(CollectorRegistry())
+    one.sent_bytes.labels("a").inc(5)
+    assert scraped(one.registry)["dockmirror_sent_bytes_total", ("a",)] == 5
+    assert ("dockmirror_sent_bytes_total", ("a",)) not in scraped(other.registry)
+    assert not any(metric.name.startswith("dockmirror") for metric in REGISTRY.collect())
+
+
+def test_what_is_read_when_it_is_asked_for() -> None:
+    """Connections, requests that run, and what the cache holds are those of the moment."""
+    metrics, figures, connected = Metrics(CollectorRegistry()), Figures(), [1, 2]
+    metrics.watch_connections(lambda: len(connected), lambda: 1)
+    metrics.watch_cache(figures)
+    connected.append(3)
+    figures.held = 8
+    seen = scraped(metrics.registry)
+    assert (seen["dockmirror_connections", ()], seen["dockmirror_running_requests", ()]) == (3, 1)
+    assert seen["dockmirror_cache_bytes", ()] == 8
+    assert seen["dockmirror_cache_evicted_total", ()] == 2
+    assert seen["dockmirror_cache_evicted_bytes_total", ()] == 30
+
+
+def test_what_is_running() -> None:
+    """Stands in the labels of a metric that is 1."""
+    metrics = Metrics(CollectorRegistry())
+    metrics.tell_build(version="1.2", python="3")
+    assert scraped(metrics.registry)["dockmirror_build_info", ("3", "1.2")] == 1
