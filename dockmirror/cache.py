@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from twisted.python.threadpool import ThreadPool
 from .config import Settings
 from .interfaces import IContents, IDocuments, IGrowths, ITags
 from .store.counted import Counted
-from .store.directory import prepare
+from .store.directory import prepare, try_writing
 from .store.documents import LocalDocuments
 from .store.eviction.budget import Budget
 from .store.eviction.evicting import Eviction
@@ -32,13 +34,19 @@ REMEMBERED = 64 * 1024 * 1024
 
 @frozen
 class Cache:
-    """Everything that a pull-through registry keeps things in, and the service that it lives by."""
+    """Everything that a pull-through registry keeps things in, and the service that it lives by.
+
+    :ivar eviction: what keeps to the budget, and knows how much is held.
+    :ivar try_writing: whether anything can be kept: raises OSError where nothing can.
+    """
 
     contents: IContents
     tags: ITags
     documents: IDocuments
     growths: IGrowths
     service: Service
+    eviction: Eviction
+    try_writing: Callable[[], Coroutine[Any, Any, None]]
 
 
 def open_cache(root: Path, settings: Settings, reactor: Any) -> Cache:
@@ -52,12 +60,18 @@ def open_cache(root: Path, settings: Settings, reactor: Any) -> Cache:
     remembered = Remembered(LocalContents(root, reactor, in_thread), reactor, REMEMBERED)
     eviction = Eviction(root, reactor, in_thread, budget(root, settings), remembered.forget)
     contents = Counted(remembered, eviction.grown)
+
+    async def try_to_write() -> None:
+        await in_thread(partial(try_writing, root))
+
     return Cache(
         contents,
         LocalTags(root, reactor, in_thread),
         LocalDocuments(root, reactor, in_thread),
         Growths(root, contents, reactor, in_thread, eviction.grown),
         _Keeping(pool, eviction),
+        eviction,
+        try_to_write,
     )
 
 

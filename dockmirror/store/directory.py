@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import NamedTemporaryFile, TemporaryDirectory
 
 from . import layout
 
@@ -42,6 +42,16 @@ def prepare(root: Path, mounts: Path = _MOUNTS) -> None:
         with TemporaryDirectory(prefix="try-", dir=root / layout.WRITING) as trial:
             _refuse_folding(root, Path(trial))
             _refuse_lockless(root, Path(trial))
+
+
+def try_writing(root: Path) -> None:
+    """Writes a little in the store, and takes it away again.
+
+    :raises OSError: when nothing can be written.
+    """
+    with NamedTemporaryFile(prefix="try-", dir=root / layout.WRITING) as trial:
+        trial.write(bytes(4096))
+        trial.flush()
 
 
 def file_system(mounts: str, path: Path) -> str | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dockmirror.store import layout
-from dockmirror.store.directory import UnfitDirectory, file_system, prepare, tells_case
+from dockmirror.store.directory import UnfitDirectory, file_system, prepare, tells_case, try_writing
 
 from ..integration.parts.programs import require
 
@@ -163,3 +163,13 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def test_what_is_tried_leaves_nothing(tmp_path: Path) -> None:
+    """A store that can be written is as it was; one whose directories are gone cannot."""
+    prepare(tmp_path)
+    try_writing(tmp_path)
+    assert list((tmp_path / layout.WRITING).iterdir()) == []
+    (tmp_path / layout.WRITING).rmdir()
+    with pytest.raises(FileNotFoundError):
+        try_writing(tmp_path)

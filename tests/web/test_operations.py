@@ -1,0 +1,161 @@
+"""What is told to whoever runs the mirror."""
+
+# mypy: allow-untyped-calls
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from twisted.internet.defer import Deferred
+
+from dockmirror.web.operations import Operations
+from dockmirror.web.readiness import PATIENCE, Readiness
+from dockmirror.web.wire import Site
+from tests.house import Answer, Connection, House
+from tests.internet import Internet
+from tests.scraped import parsed
+
+
+class Desk:
+    """The operators' endpoint of a mirror."""
+
+    def __init__(self, try_writing: Any = None, listening: bool = True) -> None:
+        self.house = House(Internet())
+        self.house.site.numPorts = int(listening)
+        self.site = Site(
+            Operations(
+                self.house.metrics.registry, Readiness(self.house.site, self.house.clock, try_writing)
+            ),
+            self.house.clock,
+        )
+        self._door = House(Internet())
+        self._door.site = self.site
+
+    def connect(self) -> Connection:
+        """An operator's connection."""
+        return self._door.connect()
+
+    def get(self, path: str) -> Answer:
+        """The answer to a GET."""
+        return self.connect().ask("GET", "127.0.0.1:9464", path).answer
+
+
+def failing(error: Exception) -> Any:
+    """A store that cannot be written."""
+
+    async def fail() -> None:
+        raise error
+
+    return fail
+
+
+async def written() -> None:
+    """A store that can."""
+
+
+def test_metrics() -> None:
+    """Are in the text format of Prometheus, and those of the mirror that is watched."""
+    desk = Desk()
+    desk.house.get("k8s.mirror.example", "/v2/")
+    answer = desk.get("/metrics")
+    assert (answer.status, answer["Content-Type"]) == (200, CONTENT_TYPE_LATEST)
+    samples = parsed(answer.body.decode())
+    assert samples["dockmirror_requests_total", ("ping", "k8s.mirror.example", "200")] == 1
+
+
+def test_health() -> None:
+    """Is two letters; a HEAD is answered as well."""
+    desk = Desk(listening=False)
+    assert (desk.get("/healthz").status, desk.get("/healthz").body) == (200, b"ok")
+    assert desk.connect().ask("HEAD", "x", "/healthz").answer.status == 200
+    assert desk.connect().ask("POST", "x", "/healthz").answer.error == (405, "UNSUPPORTED")
+
+
+@pytest.mark.parametrize(
+    ("try_writing", "status", "store"),
+    [
+        (None, "ready", "none"),
+        (written, "ready", "writable"),
+        (failing(OSError(errno.ENOSPC, "No space left on device")), "degraded",
+         "cannot be written: No space left on device"),
+    ],
+)  # fmt: skip
+def test_ready(try_writing: Any, status: str, store: str) -> None:
+    """Is what listens; one whose store cannot be written still relays, and says so."""
+    answer = Desk(try_writing).get("/readyz")
+    assert (answer.status, answer.json) == (200, {"status": status, "store": store})
+
+
+def test_a_store_that_says_nothing() -> None:
+    """Is not waited for: it cannot be written."""
+    never: Deferred[None] = Deferred()
+
+    async def wait() -> None:
+        await never
+
+    desk = Desk(wait)
+    asked = desk.connect().ask("GET", "x", "/readyz")
+    assert asked.answers == []
+    desk.house.clock.advance(PATIENCE)
+    assert asked.answer.json["status"] == "degraded"
+    assert "within 2 s" in asked.answer.json["store"]
+
+
+def test_who_asked_may_leave() -> None:
+    """Nothing is looked at any further."""
+    cancelled: list[Deferred[None]] = []
+
+    def wait() -> Coroutine[Any, Any, None]:
+        async def waiting() -> None:
+            await Deferred(cancelled.append)
+
+        return waiting()
+
+    desk = Desk(wait)
+    desk.connect().ask("GET", "x", "/readyz").leave()
+    assert len(cancelled) == 1
+
+
+def test_not_ready() -> None:
+    """What does not listen, and what was told to stop, although it still answers here."""
+    answer = Desk(written, listening=False).get("/readyz")
+    assert (answer.status, answer.json["status"]) == (503, "not listening")
+    desk = Desk(written)
+    running = desk.house.connect()
+    desk.house.site.connections.drain(300)
+    answer = desk.get("/readyz")
+    assert (answer.status, answer.json["status"]) == (503, "stopping")
+    assert desk.get("/healthz").status == 200
+    running.leave()
+
+
+@pytest.mark.parametrize("path", ["/", "/v2/", "/metric", "/healthz2"])
+def test_there_is_nothing_else(path: str) -> None:
+    """No page, and no registry."""
+    assert Desk().get(path).error == (404, "UNSUPPORTED")
+
+
+class TestOnTheMainPort:
+    """Health is told beside the mirror itself."""
+
+    @pytest.mark.parametrize("host", ["10.1.2.3:8080", "docker.mirror.example", "unknown.example", ""])
+    def test_to_everybody(self, host: str) -> None:
+        """From whichever address, by whichever name, and through a proxy that nobody believes."""
+        asked = House(Internet()).connect(peer="203.0.113.9")
+        answer = asked.ask("GET", host, "/healthz?x=y", "X-Forwarded-For: 1.2.3.4").answer
+        assert (answer.status, answer.body) == (200, b"ok")
+
+    @pytest.mark.parametrize(
+        "path", ["/healthz/", "/healthz/v2/", "/x/healthz", "//healthz", "/metrics", "/readyz"]
+    )
+    def test_and_nothing_else(self, path: str) -> None:
+        """Every other path has the rules of access before it."""
+        assert House(Internet()).connect(peer="203.0.113.9").ask("GET", "m", path).answer.error == (
+            403,
+            "DENIED",
+        )
+        assert House(Internet()).get("mirror.example", path).status == 404
