@@ -21,6 +21,7 @@ _STOPS_WITHIN = 10.0
 # What lies at a private address is not taken for everybody's without a word.
 _SETTINGS = """
 listen = ["tcp:{port}:interface=127.0.0.1"]
+operations = ""
 grace = 1
 cache = "{directory}/cache"
 

@@ -119,6 +119,11 @@ def _endpoint(text: str) -> str:
     return text
 
 
+def _operations(text: str) -> str:
+    """On a command line an empty text means that nothing was said, so there is a word for it as well."""
+    return "" if text in ("", "none") else _endpoint(text)
+
+
 def _amount(value: object) -> Amount:
     match = _AMOUNT.fullmatch(str(value).strip())
     if isinstance(value, bool) or not match:
@@ -177,6 +182,7 @@ class Settings(_Frozen):
     hosts: Annotated[str, AfterValidator(_pattern)] = "{name}.{domain}"
     names: Names = ()
     listen: Endpoints = ()
+    operations: Annotated[str, AfterValidator(_operations)] = "tcp:9464:interface=127.0.0.1"
     networks: Networks = ("private",)
     trust_proxy: Proxies = ()
     grace: Seconds = 300.0

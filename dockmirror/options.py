@@ -18,6 +18,12 @@ class Options(usage.Options):
         ["config", "c", None, "A TOML file of settings."],
         ["domain", "d", None, "The mirror's own host; each upstream is a host below it. Default: localhost."],
         ["hosts", None, None, "The pattern of virtual hosts. Default: {name}.{domain}."],
+        [
+            "operations",
+            None,
+            None,
+            "Where metrics and health are told, or none. Default: port 9464, loopback.",
+        ],
         ["default", None, None, "The upstream that every unknown host is."],
         ["cache", None, None, "The directory in which what was fetched is kept."],
         ["cache-size", None, None, "How much of it, such as 50GB or 20%; 0 keeps nothing."],

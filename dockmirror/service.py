@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
-import socket
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from twisted.application import strports
+from prometheus_client import CollectorRegistry
 from twisted.application.service import IService, MultiService, Service
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IAgent
 
 from .cache import Cache, open_cache
 from .config import ConfigurationError, Settings, UpstreamSettings
 from .interfaces import IRegistry
+from .lag import Lag
+from .listeners import everywhere, listener
+from .metrics import Metrics
 from .names import Namespace
 from .networks import networks
+from .operations import counted, operations_of
 from .options import Options as Options
 from .outbound import agent
 from .stack import AgentFor, registry_names, stack
 from .store.directory import UnfitDirectory
 from .upstream.resolvers import threaded_resolver
 from .web.access import Access
+from .web.exchange import Request
 from .web.log import AccessLog, Write
+from .web.operations import BesideHealth
 from .web.own import OwnHost, Unchallenged
 from .web.site import Gate, Host, Hosts, Routes
 from .web.token import FORM_LIMIT, is_form
@@ -57,15 +63,29 @@ def mirror(settings: Settings, environ: Mapping[str, str]) -> MultiService:
     def agent_for(upstream: UpstreamSettings, reached: Callable[[str, str], None]) -> IAgent:
         return agent(upstream, resolver, environ, reached, clock)
 
-    site = site_of(settings, clock, agent_for, _write_line, cache)
+    metrics = Metrics(CollectorRegistry())
+    site = site_of(settings, clock, agent_for, _write_line, cache, metrics)
+    if settings.operations:
+        told = operations_of(metrics, site, clock, cache)
+        listener("operations", settings.operations, told, clock).setServiceParent(service)
+        Lag(clock, metrics.lag.observe).setServiceParent(service)
     Draining(site, settings.grace).setServiceParent(service)
-    for endpoint in settings.listen or (_everywhere(),):
-        _listener(endpoint, site, clock).setServiceParent(service)
+    for number, endpoint in enumerate(settings.listen or (everywhere(),)):
+        listener(f"listen.{number}", endpoint, site, clock).setServiceParent(service)
     return service
 
 
 class InOrder(MultiService):
     """Services of which each stops when all that came after it have."""
+
+    def privilegedStartService(self) -> None:
+        """:raises SystemExit: when one of them cannot listen, in a line that names the setting."""
+        Service.privilegedStartService(self)
+        for service in self:
+            try:
+                service.privilegedStartService()
+            except (CannotListenError, OSError) as error:
+                raise SystemExit(f"dockmirror: {service.name}: {error}") from None
 
     def stopService(self) -> Deferred[None]:
         """Fires when the first has stopped."""
@@ -86,26 +106,28 @@ def _cache(settings: Settings, reactor: Any) -> Cache | None:
         raise ConfigurationError(f"cache: {error}") from error
 
 
-def _listener(endpoint: str, site: Site, reactor: Any) -> IService:
-    try:
-        return IService(strports.service(endpoint, site, reactor=reactor))
-    except (ValueError, TypeError, OSError) as error:
-        raise ConfigurationError(f"listen: expected a server endpoint, not {endpoint!r}: {error}") from error
-
-
 def site_of(
-    settings: Settings, clock: IReactorTime, agent_for: AgentFor, write: Write, cache: Cache | None = None
+    settings: Settings,
+    clock: IReactorTime,
+    agent_for: AgentFor,
+    write: Write,
+    cache: Cache | None,
+    metrics: Metrics,
 ) -> Site:
     """What listens.
 
     :param write: takes a line of the access log.
     :param cache: where what is fetched is kept; without one the mirror is a relay.
     """
+    write_down, count = AccessLog(settings.log_format, clock, write), counted(settings, metrics)
+
+    def log(request: Request) -> None:
+        write_down(request)
+        count(request)
+
+    gate = Gate(_hosts(settings, clock, agent_for, cache, metrics), _access(settings))
     return Site(
-        Gate(_hosts(settings, clock, agent_for, cache), _access(settings)),
-        clock,
-        body_limit=lambda request: FORM_LIMIT if is_form(request) else 0,
-        log=AccessLog(settings.log_format, clock, write),
+        BesideHealth(gate), clock, body_limit=lambda request: FORM_LIMIT if is_form(request) else 0, log=log
     )
 
 
@@ -129,13 +151,15 @@ def _access(settings: Settings) -> Access:
     )
 
 
-def _hosts(settings: Settings, clock: IReactorTime, agent_for: AgentFor, cache: Cache | None) -> Hosts:
+def _hosts(
+    settings: Settings, clock: IReactorTime, agent_for: AgentFor, cache: Cache | None, metrics: Metrics
+) -> Hosts:
     """The virtual hosts, each a stack of one registry's, and the mirror's own in front of all of them."""
     hosts: dict[str, Host] = {}
     own: dict[str, IRegistry] = {}
     for name, upstream in settings.upstreams.items():
         names = registry_names(upstream)
-        served = stack(name, upstream, settings, agent_for, clock, cache)
+        served = stack(name, upstream, settings, agent_for, clock, cache, metrics)
         text = f"{upstream.url} is mirrored here: docker pull {settings.host(name)}/IMAGE\n"
         hosts[settings.host(name)] = Host(served.virtual, text)
         anonymous = Unchallenged(served.own, names[0], settings.host(name))
@@ -158,16 +182,6 @@ def _own_text(settings: Settings) -> str:
         f"{settings.host(name)}  {upstream.url}\n" for name, upstream in settings.upstreams.items()
     )
     return f"This is a mirror of container registries.\n\n{rows}"
-
-
-def _everywhere() -> str:
-    """One dual-stack socket where the machine has IPv6."""
-    try:
-        with socket.socket(socket.AF_INET6) as probe:
-            probe.bind(("::", 0))
-    except OSError:
-        return "tcp:8080"
-    return "tcp:8080:interface=\\:\\:"
 
 
 def _write_line(line: str) -> None:

@@ -12,6 +12,8 @@ from twisted.web.iweb import IAgent
 from .cache import Cache
 from .config import Settings, UpstreamSettings
 from .interfaces import IRegistry
+from .metered import CountedFailures, Metered
+from .metrics import Metrics
 from .names import Namespace, RedirectedNames, ShortNames
 from .networks import PRIVATE, unmapped, within
 from .pullthrough.asking import Asking as AskingFor
@@ -25,6 +27,7 @@ from .pullthrough.resting import Resting
 from .upstream.anonymous import Anonymous
 from .upstream.asking import Asking
 from .upstream.client import Client, http_client
+from .upstream.measured import Measured
 from .upstream.realms import Realms
 from .upstream.registry import Upstream
 from .upstream.tokens import Handshake, Relay
@@ -65,10 +68,12 @@ def stack(
     agent_for: AgentFor,
     clock: IReactorTime,
     cache: Cache | None,
+    metrics: Metrics,
 ) -> Stack:
     """The registries of this upstream, with a cache or without one."""
     reached = Reached(urlsplit(upstream.url).hostname or "")
-    registry = _upstream(name, upstream, agent_for(upstream, reached), clock)
+    agent = Measured(agent_for(upstream, reached), name, metrics, clock)
+    registry = CountedFailures(_upstream(name, upstream, agent, clock), name, metrics)
     anonymous = Anonymous(registry, clock)
     if cache is None:
         return _named(upstream, Whole(registry, clock), Whole(anonymous, clock))
@@ -86,7 +91,8 @@ def stack(
         settings.keep_vanished,
     )
     cached = _cached(name, registry_names(upstream)[0], asking, cache, clock, settings.tag_ttl)
-    return _named(upstream, cached, cached)
+    metered = Metered(cached, name, metrics)
+    return _named(upstream, metered, metered)
 
 
 def registry_names(upstream: UpstreamSettings) -> list[str]:

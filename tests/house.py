@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from attrs import field, frozen
+from prometheus_client import CollectorRegistry
 from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import ISSLTransport
@@ -20,6 +21,7 @@ from twisted.python.failure import Failure
 from zope.interface import alsoProvides
 
 from dockmirror.config import load
+from dockmirror.metrics import Metrics
 from dockmirror.oci.challenge import parse_challenges
 from dockmirror.service import site_of
 from dockmirror.web.channel import Channel
@@ -159,6 +161,7 @@ class House:
     """The mirror as its service builds it, but for what connects to the world.
 
     :ivar lines: of the access log.
+    :ivar metrics: what it counts.
     """
 
     def __init__(self, world: World, **settings: Any) -> None:
@@ -166,7 +169,10 @@ class House:
         self.clock = Clock()
         self.lines: list[str] = []
         given = {"domain": DOMAIN, **settings}
-        self.site = site_of(load(given, {}), self.clock, lambda *_: world.agent, self.lines.append)
+        self.metrics = Metrics(CollectorRegistry())
+        self.site = site_of(
+            load(given, {}), self.clock, lambda *_: world.agent, self.lines.append, None, self.metrics
+        )
 
     def connect(self, peer: str = "192.168.1.1", secure: bool = False) -> Connection:
         """A client's connection, by TLS where it is secure."""

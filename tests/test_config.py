@@ -44,6 +44,12 @@ KEYS: dict[str, tuple[str, str, Any, tuple[Any, Any, Any, Any]]] = {
             ("systemd:domain=INET:index=0",),
         ),
     ),
+    "operations": (
+        '""',
+        "none",
+        "tcp:1",
+        ("tcp:9464:interface=127.0.0.1", "", "", "tcp:1"),
+    ),
     "networks": (
         '["10.0.0.0/8", "fd00::/8"]',
         "private 192.0.2.1",

@@ -16,11 +16,11 @@ ROOT = Path(dockmirror.__file__).parent
 LAYERS = [
     ["oci"],
     ["interfaces"],
-    ["content", "headers", "joined", "known", "metrics", "networks"],
+    ["content", "headers", "joined", "known", "lag", "metrics", "networks"],
     ["config"],
-    ["grants", "names", "pullthrough", "rules", "store", "upstream", "web", "whole"],
-    ["cache", "options", "outbound"],
-    ["stack"],
+    ["grants", "metered", "names", "pullthrough", "rules", "store", "upstream", "web", "whole"],
+    ["cache", "listeners", "options", "outbound"],
+    ["operations", "stack"],
     ["service"],
     ["cli"],
 ]

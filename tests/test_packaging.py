@@ -150,7 +150,8 @@ def test_plugin(environment: Path) -> None:
 def test_installed(environment: Path, tmp_path: Path) -> None:
     """The command of the documents starts the installed mirror."""
     port = free_port()
-    with started(tmp_path, port, environment, "dockmirror", f"--listen=tcp:{port}:interface=127.0.0.1"):
+    listening = f"--listen=tcp:{port}:interface=127.0.0.1"
+    with started(tmp_path, port, environment, "dockmirror", listening, "--operations=none"):
         assert answer(port) == b"{}"
 
 
@@ -159,7 +160,9 @@ def test_tac(environment: Path, tmp_path: Path) -> None:
     """mirror.tac starts the same, with the settings of the file beside it."""
     port = free_port()
     shutil.copy(ROOT / "mirror.tac", tmp_path)
-    (tmp_path / "dockmirror.toml").write_text(f'listen = ["tcp:{port}:interface=127.0.0.1"]\n')
+    (tmp_path / "dockmirror.toml").write_text(
+        f'listen = ["tcp:{port}:interface=127.0.0.1"]\noperations = ""\n'
+    )
     with started(tmp_path, port, environment, "-y", str(tmp_path / "mirror.tac")):
         assert answer(port) == b"{}"
 

@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from prometheus_client import CollectorRegistry
 from twisted.application.internet import StreamServerEndpointService
-from twisted.application.service import IService, MultiService
+from twisted.application.service import IService, MultiService, Service
+from twisted.internet.error import CannotListenError
 from twisted.internet.task import Clock
 from twisted.python.usage import UsageError
 
 from dockmirror.config import ConfigurationError, Settings, UpstreamSettings, load
-from dockmirror.service import Draining, Options, makeService, mirror, site_of
+from dockmirror.metrics import Metrics
+from dockmirror.service import Draining, InOrder, Options, makeService, mirror, site_of
 from dockmirror.stack import registry_names
 from tests.fake_registry import digest
 from tests.fakes import Reply
@@ -116,6 +119,34 @@ class TestMirror:
             makeService(options)
         assert "\n" not in str(raised.value)
 
+    @pytest.mark.parametrize("key", ["listen.0", "operations"])
+    def test_a_port_that_is_taken(self, key: str) -> None:
+        """Ends it at start, in one line that names the setting and the port."""
+
+        class Taken(Service):
+            def privilegedStartService(self) -> None:
+                raise CannotListenError("127.0.0.1", 9464, OSError(98, "Address already in use"))
+
+        services, taken = InOrder(), Taken()
+        taken.setName(key)
+        taken.setServiceParent(services)
+        with pytest.raises(SystemExit, match=rf"^dockmirror: {key}: .*127\.0\.0\.1:9464.*in use") as raised:
+            services.privilegedStartService()
+        assert "\n" not in str(raised.value)
+
+    def test_the_operators_endpoint(self) -> None:
+        """Begins before the mirror listens and ends after it has drained; an empty text is none at all."""
+        for operations, names in (("none", []), ("tcp:0", ["operations"])):
+            service = mirror(load({"operations": operations, "listen": ["tcp:0"]}, os.environ), {})
+            parts = list(service)
+            draining = next(part for part in parts if isinstance(part, Draining))
+            assert [part.name for part in parts[: parts.index(draining)] if part.name] == names
+
+    def test_an_operators_endpoint_that_is_none(self) -> None:
+        """Is refused as any other, by its own key."""
+        with pytest.raises(ConfigurationError, match="operations: expected a server endpoint, not 'tcp:x'"):
+            mirror(load({"operations": "tcp:x"}, os.environ), {})
+
     def test_an_authority_that_is_none(self, tmp_path: Path) -> None:
         """As well."""
         file = tmp_path / "ca.pem"
@@ -133,7 +164,7 @@ class TestMirror:
             return object()
 
         settings = load({}, {})
-        site_of(settings, Clock(), agent_for, print)
+        site_of(settings, Clock(), agent_for, print, None, Metrics(CollectorRegistry()))
         assert seen == list(settings.upstreams.values())
 
 

@@ -35,6 +35,7 @@ class Mirror(Process):
         self._settings: dict[str, Any] = {
             "domain": DOMAIN,
             "listen": [f"tcp:{self.port}:interface=127.0.0.1"],
+            "operations": "",
             "networks": ["127.0.0.0/8"],
             "cache": str(directory / "cache"),
             "cache_size": "10GB",
