@@ -1,0 +1,88 @@
+"""What a mirror that runs tells of itself, scraped as a monitoring system does."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from urllib.error import HTTPError
+from urllib.request import ProxyHandler, build_opener
+
+import pytest
+
+from tests.scraped import Samples, parsed
+
+from .conftest import MakeChain
+from .parts.chain import Chain
+from .parts.images import image
+from .parts.process import free_port, wait_until
+from .parts.stream import begun, digest_of, fetched
+
+pytestmark = pytest.mark.integration
+
+LAYER = 32_000_000
+
+
+@pytest.fixture(scope="module")
+def port() -> int:
+    """Where it is told."""
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def chain(chains: MakeChain, port: int) -> Iterator[Chain]:
+    """A mirror that is watched."""
+    with chains(operations=f"tcp:{port}:interface=127.0.0.1") as chain:
+        yield chain
+
+
+def told(port: int, path: str) -> tuple[int, str]:
+    """Status and body."""
+    try:
+        with build_opener(ProxyHandler({})).open(f"http://127.0.0.1:{port}{path}", timeout=10) as response:
+            return response.status, response.read().decode()
+    except HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+def scraped(port: int) -> Samples:
+    """All metrics."""
+    return parsed(told(port, "/metrics")[1])
+
+
+def test_a_pull_and_another(chain: Chain, port: int) -> None:
+    """The first is a miss and comes from the upstream, the second is a hit and does not."""
+    pushed = image("watched")
+    chain.registry.push("library/watched", pushed, "latest")
+    blob = pushed.layers[0]
+    results, received = ("dockmirror_cache_results_total", ("blob", "miss", "docker")), []
+    for _ in range(2):
+        assert fetched(chain.mirror, "library/watched", blob.digest) == blob.digest
+        received.append(scraped(port)["dockmirror_received_bytes_total", ("docker",)])
+    seen = scraped(port)
+    assert seen[results] == 1
+    assert seen["dockmirror_cache_results_total", ("blob", "hit", "docker")] == 1
+    assert received[0] >= len(blob.data)
+    assert received[1] - received[0] < len(blob.data)
+    assert seen["dockmirror_requests_total", ("blob", "mirror.test", "200")] == 2
+    assert seen["dockmirror_sent_bytes_total", ("mirror.test",)] >= 2 * len(blob.data)
+    assert seen["dockmirror_upstream_seconds_count", ("docker",)] > 0
+    wait_until(lambda: scraped(port)["dockmirror_event_loop_lag_seconds_count", ()] > 0, "a beat")
+
+
+def test_while_it_stops(chain: Chain, port: int) -> None:
+    """It tells that it is not ready, for as long as somebody is still served."""
+    pushed = image("large", layers=(LAYER,))
+    chain.registry.push("library/large", pushed, "latest")
+    blob = pushed.layers[0]
+    assert told(port, "/readyz") == (200, json.dumps({"status": "ready", "store": "writable"}))
+    with begun(chain.mirror, f"/v2/docker.io/library/large/blobs/{blob.digest}") as response:
+        assert response.status == 200
+        os.killpg(chain.mirror.pid, signal.SIGTERM)
+        wait_until(lambda: told(port, "/readyz")[0] == 503, "it is not ready")
+        assert json.loads(told(port, "/readyz")[1])["status"] == "stopping"
+        assert told(port, "/healthz") == (200, "ok")
+        assert scraped(port)["dockmirror_running_requests", ()] == 1
+        assert digest_of(response) == blob.digest
