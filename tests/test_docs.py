@@ -10,19 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry
-from prometheus_client.metrics import MetricWrapperBase
-from twisted.internet.task import Clock
-from twisted.web.resource import Resource
 
 from dockmirror.config import PREFIX, Settings, UpstreamSettings, load
 from dockmirror.known import KNOWN
-from dockmirror.metrics import Metrics
-from dockmirror.operations import operations_of
 from dockmirror.service import Options
-from dockmirror.store.eviction.budget import Budget
-from dockmirror.store.eviction.evicting import Eviction
-from dockmirror.web.wire import Site
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "changelog.d/README.md"])
@@ -112,26 +103,6 @@ def is_default(model: type[Settings | UpstreamSettings], given: dict[str, Any], 
     value = tomllib.loads(f"value = {code(cell)}")["value"]
     plain, told = model.model_validate(given), model.model_validate({**given, key: value})
     return bool(getattr(plain, key) == getattr(told, key))
-
-
-def test_metrics() -> None:
-    """The table of metrics has each that there is, by the name that is scraped, with its kind and labels."""
-    metrics = Metrics(CollectorRegistry())
-    operations_of(metrics, Site(Resource(), Clock()), Clock(), None)
-    metrics.watch_cache(Eviction(ROOT, Clock(), _never, Budget(0, 0, 0), print))
-    ends = {"counter": "_total", "info": "_info"}
-    told = [(family.name + ends.get(family.type, ""), family.type) for family in metrics.registry.collect()]
-    rows = table("docs/operating.md", "metric")
-    assert sorted((code(name), kind) for name, kind, *_ in rows) == sorted(told)
-    kept = (value for value in vars(metrics).values() if isinstance(value, MetricWrapperBase))
-    labels = {code(name): re.findall(r"`(\w+)`", cell) for name, _, cell, _ in rows}
-    for metric in kept:
-        (family,) = metric.describe()
-        assert labels[family.name + ends.get(family.type, "")] == list(metric._labelnames)
-
-
-async def _never(_: object) -> Any:
-    raise AssertionError
 
 
 def test_example_settings() -> None:

@@ -1,0 +1,60 @@
+"""What the documents say of metrics is what is exposed."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.metrics import MetricWrapperBase
+from twisted.internet.task import Clock
+from twisted.web.resource import Resource
+
+from dockmirror.metrics import Metrics
+from dockmirror.operations import operations_of
+from dockmirror.store.eviction.budget import Budget
+from dockmirror.store.eviction.evicting import Eviction
+from dockmirror.web.wire import Site
+
+from .test_docs import ROOT, code, table, text
+
+
+def test_metrics() -> None:
+    """The table of metrics has each that there is, by the name that is scraped, with its kind and labels."""
+    metrics = Metrics(CollectorRegistry())
+    operations_of(metrics, Site(Resource(), Clock()), Clock(), None)
+    metrics.watch_cache(Eviction(ROOT, Clock(), _never, Budget(0, 0, 0), print))
+    ends = {"counter": "_total", "info": "_info"}
+    told = [(family.name + ends.get(family.type, ""), family.type) for family in metrics.registry.collect()]
+    rows = table("docs/operating.md", "metric")
+    assert sorted((code(name), kind) for name, kind, *_ in rows) == sorted(told)
+    kept = (value for value in vars(metrics).values() if isinstance(value, MetricWrapperBase))
+    labels = {code(name): re.findall(r"`(\w+)`", cell) for name, _, cell, _ in rows}
+    for metric in kept:
+        (family,) = metric.describe()
+        assert labels[family.name + ends.get(family.type, "")] == list(metric._labelnames)
+
+
+def test_dashboard() -> None:
+    """Every query of the dashboard asks for metrics that there are, and for labels that they have."""
+    labels = {
+        code(row[0]): set(re.findall(r"`(\w+)`", row[2])) for row in table("docs/operating.md", "metric")
+    }
+    kinds = {code(name): kind for name, kind, *_ in table("docs/operating.md", "metric")}
+    dashboard = json.loads(text("docs/examples/grafana.json"))
+    targets = [target for panel in dashboard["panels"] for target in panel["targets"]]
+    shown = set()
+    for target in targets:
+        (name,) = re.findall(r"dockmirror_\w+", target["expr"])
+        metric = name.removesuffix("_bucket")
+        assert (name != metric) == (kinds[metric] == "histogram")
+        used = re.findall(r"by \(([\w, ]+)\)", target["expr"]) + re.findall(r"[{,](\w+)=", target["expr"])
+        asked = {label for each in used for label in each.split(", ")} - ({"le"} if name != metric else set())
+        assert asked | set(re.findall(r"{{(\w+)}}", target["legendFormat"])) <= labels[metric]
+        shown.add(metric)
+    assert set(kinds) - shown == {"dockmirror_build_info", "dockmirror_cache_evicted_total"}
+
+
+async def _never(_: object) -> Any:
+    raise AssertionError
