@@ -29,6 +29,8 @@ from .known import KNOWN, Known, ShortNaming
 from .networks import networks
 
 PREFIX = "DOCKMIRROR_"
+PASSWORD_PREFIX = f"{PREFIX}PASSWORD_"
+"""Of variables that hold passwords; these are no settings, so that no setting holds a password."""
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?\.?")
 
@@ -103,6 +105,12 @@ def _address(text: str) -> str:
         raise ValueError("expected an address such as 192.0.2.1") from None
 
 
+def _username(text: str) -> str:
+    if not text or ":" in text or not text.isprintable():
+        raise ValueError("expected a name without a colon in it")
+    return text
+
+
 def _proxy(text: str) -> str:
     return text if text == "unix" else _network(text)
 
@@ -161,6 +169,8 @@ class UpstreamSettings(_Frozen):
     short_names: ShortNaming = "off"
     allow_networks: Networks = ()
     public: bool | None = None
+    username: Annotated[str, AfterValidator(_username)] | None = None
+    password_file: FilePath | None = None
     ca_file: FilePath | None = None
     proxy: str | None = Field(default=None, repr=False)
     addresses: dict[Host, Addresses] = Field(default_factory=dict)
@@ -209,7 +219,9 @@ def load(options: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
     :raises ConfigurationError: naming the key, where it stood, and what was expected.
     """
     variables = {
-        key.removeprefix(PREFIX).lower(): value for key, value in environ.items() if key.startswith(PREFIX)
+        key.removeprefix(PREFIX).lower(): value
+        for key, value in environ.items()
+        if key.startswith(PREFIX) and not key.startswith(PASSWORD_PREFIX)
     }
     path = options.get("config") or variables.pop("config", None)
     variables.pop("config", None)
@@ -225,9 +237,20 @@ def load(options: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
             upstreams[name] = {**upstreams.get(name, {}), **table}
         merged.update({key: value for key, value in values.items() if key != "upstreams"})
     try:
-        return Settings.model_validate({**merged, "upstreams": upstreams})
+        settings = Settings.model_validate({**merged, "upstreams": upstreams})
     except ValidationError as error:
         raise _explained(error, sources) from None
+    _check_who_may_come(settings)
+    return settings
+
+
+def _check_who_may_come(settings: Settings) -> None:
+    shared = [name for name, upstream in settings.upstreams.items() if upstream.username is not None]
+    if shared and "networks" not in settings.model_fields_set:
+        raise ConfigurationError(
+            f"networks: is not named, and has to be: whoever reaches the mirror pulls from {shared[0]} with"
+            f" the account of 'upstreams.{shared[0]}.username'"
+        )
 
 
 def _default_cache(environ: Mapping[str, str]) -> Path:

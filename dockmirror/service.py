@@ -18,14 +18,16 @@ from .config import ConfigurationError, Settings, UpstreamSettings
 from .interfaces import IRegistry
 from .names import Namespace
 from .networks import networks
+from .oci.credentials import Credentials
 from .options import Options as Options
 from .outbound import agent
+from .passwords import own_credentials
 from .stack import AgentFor, registry_names, stack
 from .store.directory import UnfitDirectory
 from .upstream.resolvers import threaded_resolver
 from .web.access import Access
 from .web.log import AccessLog, Write
-from .web.own import OwnHost, Unchallenged
+from .web.own import OwnHost
 from .web.site import Gate, Host, Hosts, Routes
 from .web.token import FORM_LIMIT, is_form
 from .web.wire import Site
@@ -42,12 +44,13 @@ def makeService(options: Options) -> IService:
 def mirror(settings: Settings, environ: Mapping[str, str]) -> MultiService:
     """Everything, ready to be started.
 
-    :param environ: in which proxies may be named.
+    :param environ: in which proxies may be named, and passwords given.
     :raises ConfigurationError: when a setting that looked right cannot be put into practice.
     """
     from twisted.internet import reactor
 
     clock: Any = reactor
+    credentials = own_credentials(settings, environ)
     resolver = threaded_resolver(clock)
     service = InOrder()
     cache = _cache(settings, clock)
@@ -57,7 +60,7 @@ def mirror(settings: Settings, environ: Mapping[str, str]) -> MultiService:
     def agent_for(upstream: UpstreamSettings, reached: Callable[[str, str], None]) -> IAgent:
         return agent(upstream, resolver, environ, reached, clock)
 
-    site = site_of(settings, clock, agent_for, _write_line, cache)
+    site = site_of(settings, clock, agent_for, _write_line, cache, credentials)
     Draining(site, settings.grace).setServiceParent(service)
     for endpoint in settings.listen or (_everywhere(),):
         _listener(endpoint, site, clock).setServiceParent(service)
@@ -94,15 +97,21 @@ def _listener(endpoint: str, site: Site, reactor: Any) -> IService:
 
 
 def site_of(
-    settings: Settings, clock: IReactorTime, agent_for: AgentFor, write: Write, cache: Cache | None = None
+    settings: Settings,
+    clock: IReactorTime,
+    agent_for: AgentFor,
+    write: Write,
+    cache: Cache | None = None,
+    credentials: Mapping[str, Credentials] | None = None,
 ) -> Site:
     """What listens.
 
     :param write: takes a line of the access log.
     :param cache: where what is fetched is kept; without one the mirror is a relay.
+    :param credentials: the mirror's own, by the name of the upstream.
     """
     return Site(
-        Gate(_hosts(settings, clock, agent_for, cache), _access(settings)),
+        Gate(_hosts(settings, clock, agent_for, cache, credentials or {}), _access(settings)),
         clock,
         body_limit=lambda request: FORM_LIMIT if is_form(request) else 0,
         log=AccessLog(settings.log_format, clock, write),
@@ -129,17 +138,21 @@ def _access(settings: Settings) -> Access:
     )
 
 
-def _hosts(settings: Settings, clock: IReactorTime, agent_for: AgentFor, cache: Cache | None) -> Hosts:
+def _hosts(
+    settings: Settings,
+    clock: IReactorTime,
+    agent_for: AgentFor,
+    cache: Cache | None,
+    credentials: Mapping[str, Credentials],
+) -> Hosts:
     """The virtual hosts, each a stack of one registry's, and the mirror's own in front of all of them."""
     hosts: dict[str, Host] = {}
     own: dict[str, IRegistry] = {}
     for name, upstream in settings.upstreams.items():
-        names = registry_names(upstream)
-        served = stack(name, upstream, settings, agent_for, clock, cache)
+        served = stack(name, upstream, settings, agent_for, clock, cache, credentials.get(name))
         text = f"{upstream.url} is mirrored here: docker pull {settings.host(name)}/IMAGE\n"
         hosts[settings.host(name)] = Host(served.virtual, text)
-        anonymous = Unchallenged(served.own, names[0], settings.host(name))
-        own = {**dict.fromkeys(names, anonymous), **own}
+        own = {**dict.fromkeys(registry_names(upstream), served.own), **own}
     root = Host(
         OwnHost(own, own["docker.io"]),
         _own_text(settings),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
@@ -14,6 +15,7 @@ from .config import Settings, UpstreamSettings
 from .interfaces import IRegistry
 from .names import Namespace, RedirectedNames, ShortNames
 from .networks import PRIVATE, unmapped, within
+from .oci.credentials import Credentials
 from .pullthrough.asking import Asking as AskingFor
 from .pullthrough.blobs import Blobs
 from .pullthrough.handshake import Handshake as KeptHandshake
@@ -22,12 +24,14 @@ from .pullthrough.manifests import Manifests
 from .pullthrough.permission import Grants, Public
 from .pullthrough.registry import PullThrough
 from .pullthrough.resting import Resting
-from .upstream.anonymous import Anonymous
 from .upstream.asking import Asking
+from .upstream.authorized import Authorized
 from .upstream.client import Client, http_client
 from .upstream.realms import Realms
 from .upstream.registry import Upstream
 from .upstream.tokens import Handshake, Relay
+from .web.own import Unchallenged
+from .web.shared import Shared
 from .whole import Whole
 
 AgentFor = Callable[[UpstreamSettings, Callable[[str, str], None]], IAgent]
@@ -65,28 +69,46 @@ def stack(
     agent_for: AgentFor,
     clock: IReactorTime,
     cache: Cache | None,
+    credentials: Credentials | None = None,
 ) -> Stack:
-    """The registries of this upstream, with a cache or without one."""
+    """The registries of this upstream, with a cache or without one.
+
+    :param credentials: the mirror's own, where it has some; then clients' are of no use.
+    """
     reached = Reached(urlsplit(upstream.url).hostname or "")
     registry = _upstream(name, upstream, agent_for(upstream, reached), clock)
-    anonymous = Anonymous(registry, clock)
+    authorized = Authorized(registry, clock, credentials)
     if cache is None:
-        return _named(upstream, Whole(registry, clock), Whole(anonymous, clock))
+        relayed = registry if credentials is None else authorized
+        served = Stack(Whole(relayed, clock), Whole(authorized, clock))
+    else:
+        entry = _entry(name, upstream)
+        asking = AskingFor(
+            registry,
+            authorized,
+            Grants(clock),
+            Public(entry, cache.documents, clock, _learns(upstream, reached)),
+            Resting(clock),
+            clock,
+            settings.keep_vanished,
+        )
+        cached = _cached(entry, registry_names(upstream)[0], asking, cache, clock, settings.tag_ttl)
+        served = Stack(cached, cached)
+    return _for_clients(upstream, settings.host(name), _named(upstream, served))
 
-    def learns() -> bool:
-        return not reached.privately if upstream.public is None else upstream.public
 
-    asking = AskingFor(
-        registry,
-        anonymous,
-        Grants(clock),
-        Public(name, cache.documents, clock, learns),
-        Resting(clock),
-        clock,
-        settings.keep_vanished,
-    )
-    cached = _cached(name, registry_names(upstream)[0], asking, cache, clock, settings.tag_ttl)
-    return _named(upstream, cached, cached)
+def _entry(name: str, upstream: UpstreamSettings) -> str:
+    """By what it is kept what an upstream gives: what one account is given says nothing of another."""
+    if upstream.username is None:
+        return name
+    return f"{name}+{hashlib.sha256(upstream.username.encode()).hexdigest()[:16]}"
+
+
+def _learns(upstream: UpstreamSettings, reached: Reached) -> Callable[[], bool]:
+    """Whether what the mirror is given is everybody's: where it has an account, all who come share it."""
+    if upstream.username is not None:
+        return lambda: True
+    return lambda: not reached.privately if upstream.public is None else upstream.public
 
 
 def registry_names(upstream: UpstreamSettings) -> list[str]:
@@ -108,14 +130,22 @@ def _cached(
     )
 
 
-def _named(upstream: UpstreamSettings, virtual: IRegistry, own: IRegistry) -> Stack:
+def _named(upstream: UpstreamSettings, served: Stack) -> Stack:
     """Short names are completed on the own host whatever the virtual host does."""
     names = {"complete": ShortNames, "redirect": RedirectedNames, "off": _same}
-    wrapped = names[upstream.short_names](virtual)
     return Stack(
-        Namespace(wrapped, registry_names(upstream)),
-        own if upstream.short_names == "off" else ShortNames(own),
+        names[upstream.short_names](served.virtual),
+        served.own if upstream.short_names == "off" else ShortNames(served.own),
     )
+
+
+def _for_clients(upstream: UpstreamSettings, host: str, served: Stack) -> Stack:
+    """What clients' credentials are good for: relayed on the virtual host, unless the mirror has its own."""
+    names = registry_names(upstream)
+    if upstream.username is not None:
+        shared = Shared(served.own, names[0])
+        return Stack(Namespace(Shared(served.virtual, names[0]), names), shared)
+    return Stack(Namespace(served.virtual, names), Unchallenged(served.own, names[0], host))
 
 
 def _same(registry: IRegistry) -> IRegistry:
