@@ -33,8 +33,7 @@ PASSWORD_PREFIX = f"{PREFIX}PASSWORD_"
 """Of variables that hold passwords; these are no settings, so that no setting holds a password."""
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?\.?")
-
-
+_RULE = re.compile(r"[a-z0-9._/*?-]+(:[A-Za-z0-9._*?-]+|@[a-z0-9+._:*?-]+)?")
 _AMOUNT = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,3})?)\s*(%|(?:[KMGT]i?)?B?)", re.IGNORECASE)
 _UNITS = {"": 1} | {
     letter + kind: base**power
@@ -111,6 +110,12 @@ def _username(text: str) -> str:
     return text
 
 
+def _rule(text: str) -> str:
+    if not _RULE.fullmatch(text):
+        raise ValueError('expected a pattern such as "library/*", "library/nginx:1.*" or "team/**@sha256:*"')
+    return text
+
+
 def _proxy(text: str) -> str:
     return text if text == "unix" else _network(text)
 
@@ -152,6 +157,7 @@ Endpoints = Annotated[tuple[Annotated[str, AfterValidator(_endpoint)], ...], Bef
 Size = Annotated[Amount, PlainValidator(_amount)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Addresses = Annotated[tuple[Annotated[str, AfterValidator(_address)], ...], BeforeValidator(_listed)]
+Rules = Annotated[tuple[Annotated[str, AfterValidator(_rule)], ...], BeforeValidator(_listed)]
 Names = Annotated[tuple[Host, ...], BeforeValidator(_listed)]
 
 
@@ -171,6 +177,8 @@ class UpstreamSettings(_Frozen):
     public: bool | None = None
     username: Annotated[str, AfterValidator(_username)] | None = None
     password_file: FilePath | None = None
+    allow: Rules = ()
+    deny: Rules = ()
     ca_file: FilePath | None = None
     proxy: str | None = Field(default=None, repr=False)
     addresses: dict[Host, Addresses] = Field(default_factory=dict)

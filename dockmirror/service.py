@@ -19,10 +19,11 @@ from .interfaces import IRegistry
 from .names import Namespace
 from .networks import networks
 from .oci.credentials import Credentials
+from .offered import registry_names
 from .options import Options as Options
 from .outbound import agent
 from .passwords import own_credentials
-from .stack import AgentFor, registry_names, stack
+from .stack import AgentFor, stack
 from .store.directory import UnfitDirectory
 from .upstream.resolvers import threaded_resolver
 from .web.access import Access

@@ -6,16 +6,14 @@ import hashlib
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
-from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IAgent
 
 from .cache import Cache
 from .config import Settings, UpstreamSettings
-from .interfaces import IRegistry
-from .names import Namespace, RedirectedNames, ShortNames
 from .networks import PRIVATE, unmapped, within
 from .oci.credentials import Credentials
+from .offered import Stack, offered, registry_names
 from .pullthrough.asking import Asking as AskingFor
 from .pullthrough.blobs import Blobs
 from .pullthrough.handshake import Handshake as KeptHandshake
@@ -30,20 +28,10 @@ from .upstream.client import Client, http_client
 from .upstream.realms import Realms
 from .upstream.registry import Upstream
 from .upstream.tokens import Handshake, Relay
-from .web.own import Unchallenged
-from .web.shared import Shared
 from .whole import Whole
 
 AgentFor = Callable[[UpstreamSettings, Callable[[str, str], None]], IAgent]
 """Makes what connects to the servers of one upstream, and tells of each host and address that it reaches."""
-
-
-@frozen
-class Stack:
-    """One upstream, as its virtual host and as the mirror's own host serve it."""
-
-    virtual: IRegistry
-    own: IRegistry
 
 
 class Reached:
@@ -94,7 +82,7 @@ def stack(
         )
         cached = _cached(entry, registry_names(upstream)[0], asking, cache, clock, settings.tag_ttl)
         served = Stack(cached, cached)
-    return _for_clients(upstream, settings.host(name), _named(upstream, served))
+    return offered(name, upstream, settings.host(name), served)
 
 
 def _entry(name: str, upstream: UpstreamSettings) -> str:
@@ -111,13 +99,6 @@ def _learns(upstream: UpstreamSettings, reached: Reached) -> Callable[[], bool]:
     return lambda: not reached.privately if upstream.public is None else upstream.public
 
 
-def registry_names(upstream: UpstreamSettings) -> list[str]:
-    """What a registry is called, its canonical name first: as a path's part a port is joined by ``_``."""
-    netloc = urlsplit(upstream.url).netloc
-    canonical = upstream.registry or netloc.replace(":", "_")
-    return list(dict.fromkeys([canonical, *upstream.aliases, *([] if upstream.registry else [netloc])]))
-
-
 def _cached(
     entry: str, registry: str, asking: AskingFor, cache: Cache, clock: IReactorTime, tag_ttl: float
 ) -> PullThrough:
@@ -128,28 +109,6 @@ def _cached(
         Blobs(registry, asking, Whole(asking, clock), cache.contents, cache.growths, clock),
         Lists(entry, asking, cache.documents, clock, tag_ttl),
     )
-
-
-def _named(upstream: UpstreamSettings, served: Stack) -> Stack:
-    """Short names are completed on the own host whatever the virtual host does."""
-    names = {"complete": ShortNames, "redirect": RedirectedNames, "off": _same}
-    return Stack(
-        names[upstream.short_names](served.virtual),
-        served.own if upstream.short_names == "off" else ShortNames(served.own),
-    )
-
-
-def _for_clients(upstream: UpstreamSettings, host: str, served: Stack) -> Stack:
-    """What clients' credentials are good for: relayed on the virtual host, unless the mirror has its own."""
-    names = registry_names(upstream)
-    if upstream.username is not None:
-        shared = Shared(served.own, names[0])
-        return Stack(Namespace(Shared(served.virtual, names[0]), names), shared)
-    return Stack(Namespace(served.virtual, names), Unchallenged(served.own, names[0], host))
-
-
-def _same(registry: IRegistry) -> IRegistry:
-    return registry
 
 
 def _upstream(name: str, upstream: UpstreamSettings, agent: IAgent, clock: IReactorTime) -> Upstream:

@@ -19,7 +19,7 @@ LAYERS = [
     ["content", "headers", "joined", "known", "metrics", "networks"],
     ["config"],
     ["grants", "names", "pullthrough", "rules", "store", "upstream", "web", "whole"],
-    ["cache", "options", "outbound", "passwords"],
+    ["cache", "offered", "options", "outbound", "passwords"],
     ["stack"],
     ["service"],
     ["cli"],
