@@ -27,6 +27,8 @@ from pydantic import (
 
 from .known import KNOWN, Known, ShortNaming
 from .networks import networks
+from .oci.errors import NameInvalid
+from .oci.reference import Repository
 
 PREFIX = "DOCKMIRROR_"
 PASSWORD_PREFIX = f"{PREFIX}PASSWORD_"
@@ -116,6 +118,15 @@ def _rule(text: str) -> str:
     return text
 
 
+def _repository(text: str) -> str:
+    try:
+        return str(Repository.parse(text))
+    except NameInvalid as error:
+        raise ValueError(
+            f"expected the beginning of a repository's name, in whole components: {error}"
+        ) from None
+
+
 def _proxy(text: str) -> str:
     return text if text == "unix" else _network(text)
 
@@ -158,6 +169,7 @@ Size = Annotated[Amount, PlainValidator(_amount)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Addresses = Annotated[tuple[Annotated[str, AfterValidator(_address)], ...], BeforeValidator(_listed)]
 Rules = Annotated[tuple[Annotated[str, AfterValidator(_rule)], ...], BeforeValidator(_listed)]
+Prefix = Annotated[str, AfterValidator(_repository)]
 Names = Annotated[tuple[Host, ...], BeforeValidator(_listed)]
 
 
@@ -179,6 +191,7 @@ class UpstreamSettings(_Frozen):
     password_file: FilePath | None = None
     allow: Rules = ()
     deny: Rules = ()
+    rewrite: dict[Prefix, Prefix] = Field(default_factory=dict)
     ca_file: FilePath | None = None
     proxy: str | None = Field(default=None, repr=False)
     addresses: dict[Host, Addresses] = Field(default_factory=dict)

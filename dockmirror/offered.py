@@ -8,7 +8,7 @@ from attrs import frozen
 
 from .config import UpstreamSettings
 from .interfaces import IRegistry
-from .names import Namespace, RedirectedNames, ShortNames
+from .names import Namespace, RedirectedNames, Rewritten, ShortNames
 from .rules import Allowed
 from .web.own import Unchallenged
 from .web.shared import Shared
@@ -42,7 +42,7 @@ def _chosen(name: str, upstream: UpstreamSettings, registry: IRegistry) -> IRegi
     """What may be pulled is said of the names by which the upstream is asked."""
     if upstream.allow or upstream.deny:
         registry = Allowed(registry, f"upstreams.{name}", upstream.allow, upstream.deny)
-    return registry
+    return Rewritten(registry, upstream.rewrite) if upstream.rewrite else registry
 
 
 def _named(upstream: UpstreamSettings, served: Stack) -> Stack:

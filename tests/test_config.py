@@ -283,6 +283,11 @@ def test_what_cannot_be_is_said_in_a_line(key: str, value: str) -> None:
         ('[upstreams.docker]\nallow = ["a b"]', "upstreams.docker.allow.0: expected a pattern"),
         ('[upstreams.docker]\nallow = ["library/"]\ndeny = [":1"]', "upstreams.docker.deny.0: expected"),
         ('[upstreams.docker]\ndeny = ["a:1@sha256:0"]', "upstreams.docker.deny.0: expected a pattern"),
+        (
+            '[upstreams.docker]\nrewrite = { "a/" = "b" }',
+            "upstreams.docker.rewrite.a/: expected the beginning",
+        ),
+        ('[upstreams.docker]\nrewrite = { a = "B" }', "upstreams.docker.rewrite.a: expected the beginning"),
         ('[upstreams.docker]\npassword = "x"', "upstreams.docker.password: there is no such setting"),
         ('[upstreams.docker]\npassword_file = "/nowhere"', "upstreams.docker.password_file: "),
         ("cache = 5", "cache: "),

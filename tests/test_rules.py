@@ -40,12 +40,11 @@ def refusal(text: str, allow: list[str], deny: list[str]) -> str | None:
     """What is said; None where it is let through, and asked of the registry as it was asked here."""
     registry = FakeRegistry(ANSWER)
     request = Request(of(text))
+    said: str | None = None
     try:
         assert now(Allowed(registry, KEY, allow, deny).fetch(request)) is ANSWER
     except Denied as refused:
         said = str(refused)
-    else:
-        said = None
     assert registry.requests == ([request] if said is None else [])
     return said
 
