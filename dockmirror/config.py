@@ -27,12 +27,15 @@ from pydantic import (
 
 from .known import KNOWN, Known, ShortNaming
 from .networks import networks
+from .oci.errors import NameInvalid
+from .oci.reference import Repository
 
 PREFIX = "DOCKMIRROR_"
+PASSWORD_PREFIX = f"{PREFIX}PASSWORD_"
+"""Of variables that hold passwords; these are no settings, so that no setting holds a password."""
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?\.?")
-
-
+_RULE = re.compile(r"[a-z0-9._/*?-]+(:[A-Za-z0-9._*?-]+|@[a-z0-9+._:*?-]+)?")
 _AMOUNT = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,3})?)\s*(%|(?:[KMGT]i?)?B?)", re.IGNORECASE)
 _UNITS = {"": 1} | {
     letter + kind: base**power
@@ -103,6 +106,27 @@ def _address(text: str) -> str:
         raise ValueError("expected an address such as 192.0.2.1") from None
 
 
+def _username(text: str) -> str:
+    if not text or ":" in text or not text.isprintable():
+        raise ValueError("expected a name without a colon in it")
+    return text
+
+
+def _rule(text: str) -> str:
+    if not _RULE.fullmatch(text):
+        raise ValueError('expected a pattern such as "library/*", "library/nginx:1.*" or "team/**@sha256:*"')
+    return text
+
+
+def _repository(text: str) -> str:
+    try:
+        return str(Repository.parse(text))
+    except NameInvalid as error:
+        raise ValueError(
+            f"expected the beginning of a repository's name, in whole components: {error}"
+        ) from None
+
+
 def _proxy(text: str) -> str:
     return text if text == "unix" else _network(text)
 
@@ -149,6 +173,8 @@ Endpoints = Annotated[tuple[Annotated[str, AfterValidator(_endpoint)], ...], Bef
 Size = Annotated[Amount, PlainValidator(_amount)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Addresses = Annotated[tuple[Annotated[str, AfterValidator(_address)], ...], BeforeValidator(_listed)]
+Rules = Annotated[tuple[Annotated[str, AfterValidator(_rule)], ...], BeforeValidator(_listed)]
+Prefix = Annotated[str, AfterValidator(_repository)]
 Names = Annotated[tuple[Host, ...], BeforeValidator(_listed)]
 
 
@@ -166,6 +192,11 @@ class UpstreamSettings(_Frozen):
     short_names: ShortNaming = "off"
     allow_networks: Networks = ()
     public: bool | None = None
+    username: Annotated[str, AfterValidator(_username)] | None = None
+    password_file: FilePath | None = None
+    allow: Rules = ()
+    deny: Rules = ()
+    rewrite: dict[Prefix, Prefix] = Field(default_factory=dict)
     ca_file: FilePath | None = None
     proxy: str | None = Field(default=None, repr=False)
     addresses: dict[Host, Addresses] = Field(default_factory=dict)
@@ -215,7 +246,9 @@ def load(options: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
     :raises ConfigurationError: naming the key, where it stood, and what was expected.
     """
     variables = {
-        key.removeprefix(PREFIX).lower(): value for key, value in environ.items() if key.startswith(PREFIX)
+        key.removeprefix(PREFIX).lower(): value
+        for key, value in environ.items()
+        if key.startswith(PREFIX) and not key.startswith(PASSWORD_PREFIX)
     }
     path = options.get("config") or variables.pop("config", None)
     variables.pop("config", None)
@@ -231,9 +264,20 @@ def load(options: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
             upstreams[name] = {**upstreams.get(name, {}), **table}
         merged.update({key: value for key, value in values.items() if key != "upstreams"})
     try:
-        return Settings.model_validate({**merged, "upstreams": upstreams})
+        settings = Settings.model_validate({**merged, "upstreams": upstreams})
     except ValidationError as error:
         raise _explained(error, sources) from None
+    _check_who_may_come(settings)
+    return settings
+
+
+def _check_who_may_come(settings: Settings) -> None:
+    shared = [name for name, upstream in settings.upstreams.items() if upstream.username is not None]
+    if shared and "networks" not in settings.model_fields_set:
+        raise ConfigurationError(
+            f"networks: is not named, and has to be: whoever reaches the mirror pulls from {shared[0]} with"
+            f" the account of 'upstreams.{shared[0]}.username'"
+        )
 
 
 def _default_cache(environ: Mapping[str, str]) -> Path:

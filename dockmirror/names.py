@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from attrs import evolve
 from zope.interface import implementer
@@ -65,6 +65,41 @@ class RedirectedNames:
     async def token(self, request: TokenRequest) -> Answer:
         """See ``IRegistry``; scopes are completed in place: no client follows a redirect of these."""
         return await self._registry.token(request.map_scopes(_completed_scope))
+
+
+@implementer(IRegistry)
+class Rewritten:
+    """Asks for repositories by other names, as the operator wants it, in what is asked and in scopes.
+
+    What clients see, challenges and pages of lists, keeps the names that they use.
+
+    :param prefixes: whole components by which names begin, and what stands in their place; the longest
+        that fits counts.
+    """
+
+    def __init__(self, registry: IRegistry, prefixes: Mapping[str, str]) -> None:
+        self._registry = registry
+        self._prefixes = sorted(prefixes.items(), key=lambda pair: -len(pair[0]))
+
+    async def fetch(self, request: Request) -> Answer:
+        """See ``IRegistry``."""
+        repository = repository_of(request.target)
+        if repository is None:
+            return await self._registry.fetch(request)
+        return await self._registry.fetch(request.for_repository(Repository(self._name(repository.name))))
+
+    async def token(self, request: TokenRequest) -> Answer:
+        """See ``IRegistry``."""
+        return await self._registry.token(request.map_scopes(self._scope))
+
+    def _scope(self, scope: Scope) -> Scope:
+        return scope.renamed(self._name(scope.name)) if scope.is_repository else scope
+
+    def _name(self, name: str) -> str:
+        for prefix, other in self._prefixes:
+            if f"{name}/".startswith(f"{prefix}/"):
+                return other + name.removeprefix(prefix)
+        return name
 
 
 @implementer(IRegistry)

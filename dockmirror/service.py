@@ -21,17 +21,20 @@ from .listeners import everywhere, listener
 from .metrics import Metrics
 from .names import Namespace
 from .networks import networks
+from .oci.credentials import Credentials
+from .offered import registry_names
 from .operations import counted, operations_of
 from .options import Options as Options
 from .outbound import agent
-from .stack import AgentFor, registry_names, stack
+from .passwords import own_credentials
+from .stack import AgentFor, stack
 from .store.directory import UnfitDirectory
 from .upstream.resolvers import threaded_resolver
 from .web.access import Access
 from .web.exchange import Request
 from .web.log import AccessLog, Write
 from .web.operations import BesideHealth
-from .web.own import OwnHost, Unchallenged
+from .web.own import OwnHost
 from .web.site import Gate, Host, Hosts, Routes
 from .web.token import FORM_LIMIT, is_form
 from .web.wire import Site
@@ -48,12 +51,13 @@ def makeService(options: Options) -> IService:
 def mirror(settings: Settings, environ: Mapping[str, str]) -> MultiService:
     """Everything, ready to be started.
 
-    :param environ: in which proxies may be named.
+    :param environ: in which proxies may be named, and passwords given.
     :raises ConfigurationError: when a setting that looked right cannot be put into practice.
     """
     from twisted.internet import reactor
 
     clock: Any = reactor
+    credentials = own_credentials(settings, environ)
     resolver = threaded_resolver(clock)
     service = InOrder()
     cache = _cache(settings, clock)
@@ -64,7 +68,7 @@ def mirror(settings: Settings, environ: Mapping[str, str]) -> MultiService:
         return agent(upstream, resolver, environ, reached, clock)
 
     metrics = Metrics(CollectorRegistry())
-    site = site_of(settings, clock, agent_for, _write_line, cache, metrics)
+    site = site_of(settings, clock, agent_for, _write_line, cache, metrics, credentials)
     if settings.operations:
         told = operations_of(metrics, site, clock, cache)
         listener("operations", settings.operations, told, clock).setServiceParent(service)
@@ -113,11 +117,13 @@ def site_of(
     write: Write,
     cache: Cache | None,
     metrics: Metrics,
+    credentials: Mapping[str, Credentials] | None = None,
 ) -> Site:
     """What listens.
 
     :param write: takes a line of the access log.
     :param cache: where what is fetched is kept; without one the mirror is a relay.
+    :param credentials: the mirror's own, by the name of the upstream.
     """
     write_down, count = AccessLog(settings.log_format, clock, write), counted(settings, metrics)
 
@@ -125,7 +131,7 @@ def site_of(
         write_down(request)
         count(request)
 
-    gate = Gate(_hosts(settings, clock, agent_for, cache, metrics), _access(settings))
+    gate = Gate(_hosts(settings, clock, agent_for, cache, metrics, credentials or {}), _access(settings))
     return Site(
         BesideHealth(gate), clock, body_limit=lambda request: FORM_LIMIT if is_form(request) else 0, log=log
     )
@@ -152,18 +158,21 @@ def _access(settings: Settings) -> Access:
 
 
 def _hosts(
-    settings: Settings, clock: IReactorTime, agent_for: AgentFor, cache: Cache | None, metrics: Metrics
+    settings: Settings,
+    clock: IReactorTime,
+    agent_for: AgentFor,
+    cache: Cache | None,
+    metrics: Metrics,
+    credentials: Mapping[str, Credentials],
 ) -> Hosts:
     """The virtual hosts, each a stack of one registry's, and the mirror's own in front of all of them."""
     hosts: dict[str, Host] = {}
     own: dict[str, IRegistry] = {}
     for name, upstream in settings.upstreams.items():
-        names = registry_names(upstream)
-        served = stack(name, upstream, settings, agent_for, clock, cache, metrics)
+        served = stack(name, upstream, settings, agent_for, clock, cache, metrics, credentials.get(name))
         text = f"{upstream.url} is mirrored here: docker pull {settings.host(name)}/IMAGE\n"
         hosts[settings.host(name)] = Host(served.virtual, text)
-        anonymous = Unchallenged(served.own, names[0], settings.host(name))
-        own = {**dict.fromkeys(names, anonymous), **own}
+        own = {**dict.fromkeys(registry_names(upstream), served.own), **own}
     root = Host(
         OwnHost(own, own["docker.io"]),
         _own_text(settings),

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
-from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IAgent
 
 from .cache import Cache
 from .config import Settings, UpstreamSettings
-from .interfaces import IRegistry
 from .metered import CountedFailures, Metered
 from .metrics import Metrics
-from .names import Namespace, RedirectedNames, ShortNames
 from .networks import PRIVATE, unmapped, within
+from .oci.credentials import Credentials
+from .offered import Stack, offered, registry_names
 from .pullthrough.asking import Asking as AskingFor
 from .pullthrough.blobs import Blobs
 from .pullthrough.handshake import Handshake as KeptHandshake
@@ -24,8 +24,8 @@ from .pullthrough.manifests import Manifests
 from .pullthrough.permission import Grants, Public
 from .pullthrough.registry import PullThrough
 from .pullthrough.resting import Resting
-from .upstream.anonymous import Anonymous
 from .upstream.asking import Asking
+from .upstream.authorized import Authorized
 from .upstream.client import Client, http_client
 from .upstream.measured import Measured
 from .upstream.realms import Realms
@@ -35,14 +35,6 @@ from .whole import Whole
 
 AgentFor = Callable[[UpstreamSettings, Callable[[str, str], None]], IAgent]
 """Makes what connects to the servers of one upstream, and tells of each host and address that it reaches."""
-
-
-@frozen
-class Stack:
-    """One upstream, as its virtual host and as the mirror's own host serve it."""
-
-    virtual: IRegistry
-    own: IRegistry
 
 
 class Reached:
@@ -69,37 +61,48 @@ def stack(
     clock: IReactorTime,
     cache: Cache | None,
     metrics: Metrics,
+    credentials: Credentials | None = None,
 ) -> Stack:
-    """The registries of this upstream, with a cache or without one."""
+    """The registries of this upstream, with a cache or without one.
+
+    :param credentials: the mirror's own, where it has some; then clients' are of no use.
+    """
     reached = Reached(urlsplit(upstream.url).hostname or "")
     agent = Measured(agent_for(upstream, reached), name, metrics, clock)
     registry = CountedFailures(_upstream(name, upstream, agent, clock), name, metrics)
-    anonymous = Anonymous(registry, clock)
+    authorized = Authorized(registry, clock, credentials)
     if cache is None:
-        return _named(upstream, Whole(registry, clock), Whole(anonymous, clock))
+        relayed = registry if credentials is None else authorized
+        served = Stack(Whole(relayed, clock), Whole(authorized, clock))
+    else:
+        entry = _entry(name, upstream)
+        asking = AskingFor(
+            registry,
+            authorized,
+            Grants(clock),
+            Public(entry, cache.documents, clock, _learns(upstream, reached)),
+            Resting(clock),
+            clock,
+            settings.keep_vanished,
+        )
+        cached = _cached(entry, registry_names(upstream)[0], asking, cache, clock, settings.tag_ttl)
+        metered = Metered(cached, name, metrics)
+        served = Stack(metered, metered)
+    return offered(name, upstream, settings.host(name), served)
 
-    def learns() -> bool:
-        return not reached.privately if upstream.public is None else upstream.public
 
-    asking = AskingFor(
-        registry,
-        anonymous,
-        Grants(clock),
-        Public(name, cache.documents, clock, learns),
-        Resting(clock),
-        clock,
-        settings.keep_vanished,
-    )
-    cached = _cached(name, registry_names(upstream)[0], asking, cache, clock, settings.tag_ttl)
-    metered = Metered(cached, name, metrics)
-    return _named(upstream, metered, metered)
+def _entry(name: str, upstream: UpstreamSettings) -> str:
+    """By what it is kept what an upstream gives: what one account is given says nothing of another."""
+    if upstream.username is None:
+        return name
+    return f"{name}+{hashlib.sha256(upstream.username.encode()).hexdigest()[:16]}"
 
 
-def registry_names(upstream: UpstreamSettings) -> list[str]:
-    """What a registry is called, its canonical name first: as a path's part a port is joined by ``_``."""
-    netloc = urlsplit(upstream.url).netloc
-    canonical = upstream.registry or netloc.replace(":", "_")
-    return list(dict.fromkeys([canonical, *upstream.aliases, *([] if upstream.registry else [netloc])]))
+def _learns(upstream: UpstreamSettings, reached: Reached) -> Callable[[], bool]:
+    """Whether what the mirror is given is everybody's: where it has an account, all who come share it."""
+    if upstream.username is not None:
+        return lambda: True
+    return lambda: not reached.privately if upstream.public is None else upstream.public
 
 
 def _cached(
@@ -112,20 +115,6 @@ def _cached(
         Blobs(registry, asking, Whole(asking, clock), cache.contents, cache.growths, clock),
         Lists(entry, asking, cache.documents, clock, tag_ttl),
     )
-
-
-def _named(upstream: UpstreamSettings, virtual: IRegistry, own: IRegistry) -> Stack:
-    """Short names are completed on the own host whatever the virtual host does."""
-    names = {"complete": ShortNames, "redirect": RedirectedNames, "off": _same}
-    wrapped = names[upstream.short_names](virtual)
-    return Stack(
-        Namespace(wrapped, registry_names(upstream)),
-        own if upstream.short_names == "off" else ShortNames(own),
-    )
-
-
-def _same(registry: IRegistry) -> IRegistry:
-    return registry
 
 
 def _upstream(name: str, upstream: UpstreamSettings, agent: IAgent, clock: IReactorTime) -> Upstream:

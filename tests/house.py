@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from http.client import HTTPResponse, IncompleteRead
 from io import BytesIO
 from typing import Any
@@ -23,6 +24,7 @@ from zope.interface import alsoProvides
 from dockmirror.config import load
 from dockmirror.metrics import Metrics
 from dockmirror.oci.challenge import parse_challenges
+from dockmirror.passwords import own_credentials
 from dockmirror.service import site_of
 from dockmirror.web.channel import Channel
 
@@ -160,18 +162,20 @@ def _read(response: HTTPResponse) -> Answer:
 class House:
     """The mirror as its service builds it, but for what connects to the world.
 
+    :param environ: the environment in which it is started.
     :ivar lines: of the access log.
     :ivar metrics: what it counts.
     """
 
-    def __init__(self, world: World, **settings: Any) -> None:
+    def __init__(self, world: World, environ: Mapping[str, str] | None = None, **settings: Any) -> None:
         self.world = world
         self.clock = Clock()
         self.lines: list[str] = []
-        given = {"domain": DOMAIN, **settings}
+        loaded = load({"domain": DOMAIN, **settings}, environ or {})
+        credentials = own_credentials(loaded, environ or {})
         self.metrics = Metrics(CollectorRegistry())
         self.site = site_of(
-            load(given, {}), self.clock, lambda *_: world.agent, self.lines.append, None, self.metrics
+            loaded, self.clock, lambda *_: world.agent, self.lines.append, None, self.metrics, credentials
         )
 
     def connect(self, peer: str = "192.168.1.1", secure: bool = False) -> Connection:

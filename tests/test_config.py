@@ -284,6 +284,18 @@ def test_what_cannot_be_is_said_in_a_line(key: str, value: str) -> None:
         ('[upstreams.docker]\nca_file = "/nowhere.pem"', "upstreams.docker.ca_file: "),
         ('[upstreams.docker]\nallow_networks = ["lan"]', "upstreams.docker.allow_networks.0: expected"),
         ('[upstreams.docker]\nrealms = ["auth.docker.io"]', "upstreams.docker.realms.0: expected an address"),
+        ('[upstreams.docker]\nusername = "a:b"', "upstreams.docker.username: expected a name"),
+        ('[upstreams.docker]\nusername = ""', "upstreams.docker.username: expected a name"),
+        ('[upstreams.docker]\nallow = ["a b"]', "upstreams.docker.allow.0: expected a pattern"),
+        ('[upstreams.docker]\nallow = ["library/"]\ndeny = [":1"]', "upstreams.docker.deny.0: expected"),
+        ('[upstreams.docker]\ndeny = ["a:1@sha256:0"]', "upstreams.docker.deny.0: expected a pattern"),
+        (
+            '[upstreams.docker]\nrewrite = { "a/" = "b" }',
+            "upstreams.docker.rewrite.a/: expected the beginning",
+        ),
+        ('[upstreams.docker]\nrewrite = { a = "B" }', "upstreams.docker.rewrite.a: expected the beginning"),
+        ('[upstreams.docker]\npassword = "x"', "upstreams.docker.password: there is no such setting"),
+        ('[upstreams.docker]\npassword_file = "/nowhere"', "upstreams.docker.password_file: "),
         ("cache = 5", "cache: "),
         ("cache_size = true", "cache_size: expected a number of bytes"),
         ("cache_size = -1", "cache_size: expected a number of bytes"),
@@ -410,3 +422,24 @@ def test_no_value_is_too_odd(options: dict[str, str]) -> None:
     for settings in (attempted(options, {}), attempted({}, environ)):
         if isinstance(settings, ConfigurationError):
             assert str(settings).startswith(("the command line: ", "the environment: "))
+
+
+def test_an_account_of_the_mirror_has_to_be_somebodys(tmp_path: Path) -> None:
+    """Who may come is named wherever settings may stand, even where it is what holds without a word."""
+    account = '[upstreams.docker]\nusername = "alice"\n'
+    path, naming = written(tmp_path, account), tmp_path / "naming.toml"
+    message = refused({"config": path})
+    assert message.startswith("networks: is not named, and has to be: whoever reaches the mirror")
+    assert "upstreams.docker.username" in message
+    naming.write_text('networks = ["private"]\n' + account)
+    for options, environ in (
+        ({"config": naming}, {}),
+        ({"config": path, "networks": ["private"]}, {}),
+        ({"config": path}, {"DOCKMIRROR_NETWORKS": "private"}),
+    ):
+        assert load(options, environ).networks == ("private",)
+
+
+def test_a_variable_with_a_password_is_no_setting() -> None:
+    """So that no setting holds it."""
+    assert load({}, {"DOCKMIRROR_PASSWORD_DOCKER": "s3cret"}) == load({}, {})

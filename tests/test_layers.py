@@ -19,7 +19,7 @@ LAYERS = [
     ["content", "headers", "joined", "known", "lag", "metrics", "networks"],
     ["config"],
     ["grants", "metered", "names", "pullthrough", "rules", "store", "upstream", "web", "whole"],
-    ["cache", "listeners", "options", "outbound"],
+    ["cache", "listeners", "offered", "options", "outbound", "passwords"],
     ["operations", "stack"],
     ["service"],
     ["cli"],

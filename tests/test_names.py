@@ -11,7 +11,7 @@ from zope.interface.verify import verifyObject
 
 from dockmirror.content.held import json_content
 from dockmirror.interfaces import Answer, IRegistry
-from dockmirror.names import Namespace, RedirectedNames, ShortNames, completed
+from dockmirror.names import Namespace, RedirectedNames, Rewritten, ShortNames, completed
 from dockmirror.oci.credentials import Credentials
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import ManifestUnknown, NameUnknown
@@ -29,6 +29,9 @@ from dockmirror.oci.request import (
 )
 from dockmirror.oci.token import TokenRequest
 
+from .fakes import Reply
+from .house import House
+from .internet import HUB, Internet
 from .registries import FakeRegistry, now
 from .values import repositories, targets
 
@@ -39,6 +42,7 @@ TOKEN = TokenRequest.parse([("scope", "repository:busybox:pull"), ("account", "m
 WRAPPERS: dict[str, Callable[[IRegistry], IRegistry]] = {
     "ShortNames": ShortNames,
     "RedirectedNames": RedirectedNames,
+    "Rewritten": lambda registry: Rewritten(registry, {"a": "b"}),
     "Namespace": lambda registry: Namespace(registry, ["docker.io"]),
 }
 OF_A_REPOSITORY: list[Callable[[Repository], Target]] = [
@@ -164,3 +168,80 @@ def test_another_registry_is_not_answered_for(namespace: str) -> None:
     assert (caught.value.status, registry.requests) == (404, [])
     assert "docker.io" in str(caught.value)
     assert "X: y" not in str(caught.value)
+
+
+PREFIXES = {
+    "bitnami": "bitnamilegacy",
+    "bitnami/redis": "redis/redis",
+    "bitnamilegacy": "elsewhere",
+    "a/b": "c",
+}
+REWRITTEN = [
+    ("bitnami/nginx", "bitnamilegacy/nginx"),
+    ("bitnami/redis", "redis/redis"),
+    ("bitnami/redis/x", "redis/redis/x"),
+    ("bitnami/redis2", "bitnamilegacy/redis2"),
+    ("bitnami", "bitnamilegacy"),
+    ("bitnami2/nginx", "bitnami2/nginx"),
+    ("me/bitnami/nginx", "me/bitnami/nginx"),
+    ("bitnamilegacy/nginx", "elsewhere/nginx"),
+    ("a/b", "c"),
+    ("a", "a"),
+    ("a/bc", "a/bc"),
+]
+rewritten = pytest.mark.parametrize(("name", "other"), REWRITTEN)
+
+
+@rewritten
+@of_a_repository
+def test_a_repository_may_have_moved(target: Callable[[Repository], Target], name: str, other: str) -> None:
+    """Whole components are rewritten, once, by the longest prefix; all else stays as it was asked."""
+    registry = FakeRegistry(ANSWER)
+    request = Request(target(Repository(name)), query=(("n", "2"),), credentials=Credentials.bearer("t"))
+    assert now(Rewritten(registry, PREFIXES).fetch(request)) is ANSWER
+    assert registry.requests == [evolve(request, target=target(Repository(other)))]
+
+
+@rewritten
+def test_scopes_are_rewritten_as_names_are(name: str, other: str) -> None:
+    """Only those of repositories."""
+    registry = FakeRegistry(ANSWER)
+    asked = f"repository:{name}:pull repository(plugin):{name}:pull registry:{name}:* {name}"
+    now(Rewritten(registry, PREFIXES).token(TokenRequest.parse([("scope", asked)])))
+    (request,) = registry.token_requests
+    assert [str(scope) for scope in request.scopes] == [
+        f"repository:{other}:pull",
+        f"repository(plugin):{other}:pull",
+        f"registry:{name}:*",
+        name,
+    ]
+
+
+@pytest.mark.parametrize("host", ["docker.mirror.example", "mirror.example"])
+def test_clients_see_the_names_that_they_use(host: str) -> None:
+    """In challenges and in the next pages of lists; short names are complete before they are rewritten."""
+    internet = Internet()
+    house = House(
+        internet, upstreams={"docker": {"rewrite": {"old": "library", "library/moved": "old/gone"}}}
+    )
+    path = "/v2/old/busybox/manifests/latest"
+    assert house.pull(host, path)["Docker-Content-Digest"] == internet.busybox
+    for challenge in house.get("docker.mirror.example", path).lines("WWW-Authenticate"):
+        assert 'scope="repository:old/busybox:pull"' in challenge
+    page = Reply(
+        200, b'{"tags":["1"]}', (("Link", '</v2/library/busybox/tags/list?n=1&last=1>; rel="next"'),)
+    )
+    internet.reply(HUB, "/v2/library/busybox/tags/list", page)
+    assert house.get(host, "/v2/old/busybox/tags/list?n=1")["Link"] == (
+        '</v2/old/busybox/tags/list?n=1&last=1>; rel="next"'
+    )
+    house.get(host, "/v2/moved/manifests/latest")
+    assert internet.seen[-1].path in ("/v2/old/gone/manifests/latest", "/token")
+
+
+@pytest.mark.parametrize(("name", "status"), [("old/busybox", 200), ("library/busybox", 200), ("old/x", 403)])
+def test_rules_are_of_what_is_asked_for(name: str, status: int) -> None:
+    """No name that is rewritten leads around them."""
+    docker = {"rewrite": {"old": "library"}, "allow": ["library/busybox"]}
+    house = House(Internet(), upstreams={"docker": docker})
+    assert house.get("mirror.example", f"/v2/{name}/manifests/latest").status == status

@@ -18,8 +18,8 @@ from twisted.python.usage import UsageError
 
 from dockmirror.config import ConfigurationError, Settings, UpstreamSettings, load
 from dockmirror.metrics import Metrics
+from dockmirror.offered import registry_names
 from dockmirror.service import Draining, InOrder, Options, makeService, mirror, site_of
-from dockmirror.stack import registry_names
 from tests.fake_registry import digest
 from tests.fakes import Reply
 from tests.house import House

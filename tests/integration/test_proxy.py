@@ -20,7 +20,7 @@ from twisted.web.server import Site
 from dockmirror.content.held import collect
 from dockmirror.networks import networks
 from dockmirror.upstream.addresses import AllowedAddresses
-from dockmirror.upstream.anonymous import Anonymous
+from dockmirror.upstream.authorized import Authorized
 from dockmirror.upstream.connect import Endpoints
 from dockmirror.upstream.limited import Limited
 from dockmirror.upstream.proxies import Proxies
@@ -115,7 +115,7 @@ async def test_all_servers(
     pushed = image(f"plain {proxying[1]}")
     token_registry.push("public/plain", pushed, "latest")
     before = len(tokens.requests), len(front.requests), len(blob_store.requests)
-    registry = Anonymous(upstream(agent, reactor, front.url, (tokens.url,)), reactor)
+    registry = Authorized(upstream(agent, reactor, front.url, (tokens.url,)), reactor)
     for blob in pushed.blobs:
         answer = await registry.fetch(asked(f"/v2/public/plain/blobs/{blob.digest}"))
         assert await collect(answer.content, 100_000) == blob.data

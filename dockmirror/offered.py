@@ -1,0 +1,67 @@
+"""What clients are offered of an upstream: by which names, how much of it, and what a login is good for."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from attrs import frozen
+
+from .config import UpstreamSettings
+from .interfaces import IRegistry
+from .names import Namespace, RedirectedNames, Rewritten, ShortNames
+from .rules import Allowed
+from .web.own import Unchallenged
+from .web.shared import Shared
+
+
+@frozen
+class Stack:
+    """One upstream, as its virtual host and as the mirror's own host serve it."""
+
+    virtual: IRegistry
+    own: IRegistry
+
+
+def registry_names(upstream: UpstreamSettings) -> list[str]:
+    """What a registry is called, its canonical name first: as a path's part a port is joined by ``_``."""
+    netloc = urlsplit(upstream.url).netloc
+    canonical = upstream.registry or netloc.replace(":", "_")
+    return list(dict.fromkeys([canonical, *upstream.aliases, *([] if upstream.registry else [netloc])]))
+
+
+def offered(name: str, upstream: UpstreamSettings, host: str, served: Stack) -> Stack:
+    """The registries of an upstream as its clients have them.
+
+    :param host: its virtual host.
+    """
+    virtual, own = _chosen(name, upstream, served.virtual), _chosen(name, upstream, served.own)
+    return _for_clients(upstream, host, _named(upstream, Stack(virtual, own)))
+
+
+def _chosen(name: str, upstream: UpstreamSettings, registry: IRegistry) -> IRegistry:
+    """What may be pulled is said of the names by which the upstream is asked."""
+    if upstream.allow or upstream.deny:
+        registry = Allowed(registry, f"upstreams.{name}", upstream.allow, upstream.deny)
+    return Rewritten(registry, upstream.rewrite) if upstream.rewrite else registry
+
+
+def _named(upstream: UpstreamSettings, served: Stack) -> Stack:
+    """Short names are completed on the own host whatever the virtual host does."""
+    names = {"complete": ShortNames, "redirect": RedirectedNames, "off": _same}
+    return Stack(
+        names[upstream.short_names](served.virtual),
+        served.own if upstream.short_names == "off" else ShortNames(served.own),
+    )
+
+
+def _same(registry: IRegistry) -> IRegistry:
+    return registry
+
+
+def _for_clients(upstream: UpstreamSettings, host: str, served: Stack) -> Stack:
+    """What clients' credentials are good for: relayed on the virtual host, unless the mirror has its own."""
+    names = registry_names(upstream)
+    if upstream.username is not None:
+        shared = Shared(served.own, names[0])
+        return Stack(Namespace(Shared(served.virtual, names[0]), names), shared)
+    return Stack(Namespace(served.virtual, names), Unchallenged(served.own, names[0], host))

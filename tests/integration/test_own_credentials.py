@@ -1,0 +1,115 @@
+"""With an account of its own the mirror gives what is private to whoever may reach it, and to nobody else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .conftest import MakeChain, MakeDirectory, MakeMachine
+from .parts.accounts import ALICE
+from .parts.chain import Chain
+from .parts.clients import skopeo
+from .parts.images import Image, image
+from .parts.kept import holds, leaks
+from .parts.machine import Machine
+from .parts.mirror import Mirror
+from .parts.process import wait_until
+from .parts.registry import Registry
+from .pulls import refused, skopeo_pulls
+
+pytestmark = pytest.mark.integration
+
+NAME = "private/shared"
+DOCKER = f"docker.io/{NAME}"
+
+
+@pytest.fixture(scope="module")
+def account(directory: MakeDirectory) -> dict[str, Any]:
+    """Alice's, as the mirror is told of it: the password lies in a file outside of the mirror's directory."""
+    password = directory("secrets") / "password"
+    password.write_text(f"{ALICE.password}\n")
+    return {"username": ALICE.name, "password_file": str(password)}
+
+
+@pytest.fixture
+def chain(chains: MakeChain, account: dict[str, Any]) -> Iterator[Chain]:
+    """A mirror with that account; at the end no secret lies in its log or in its cache."""
+    with chains(upstream=account) as parts:
+        yield parts
+
+
+@pytest.fixture
+def pushed(chain: Chain) -> Image:
+    """Alice's image, of which everybody else is refused."""
+    alices = image("with the mirror's account")
+    chain.registry.push(NAME, alices, "latest")
+    chain.tokens.requests.clear()
+    return alices
+
+
+def test_nobody_logs_in(chain: Chain, pushed: Image, skopeo_machine: Machine) -> None:
+    """By virtual host and by path, fetched and held; the password goes to the token service alone."""
+    for reference in (f"{chain.mirror.host('docker')}/{NAME}", f"{chain.mirror.host()}/{DOCKER}") * 2:
+        skopeo_pulls(skopeo_machine, f"{reference}:latest", pushed)
+    assert {each.account for each in chain.tokens.requests} == {ALICE.name}
+    wait_until(lambda: holds(chain.mirror.cache, DOCKER, pushed), "the image is held")
+
+
+def test_a_login_is_refused(chain: Chain, pushed: Image) -> None:
+    """Also Alice's: nobody's password is wanted there."""
+    host = chain.mirror.client("docker")
+    answer = host.bare("GET", "/v2/", None, {"Authorization": ALICE.basic})
+    assert answer.status == 403
+    assert b"takes no logins" in answer.body
+    assert chain.tokens.requests == []
+
+
+def test_what_was_shared_is_not_public(chain: Chain, pushed: Image, skopeo_machine: Machine) -> None:
+    """Once the account is gone, what is held is given to nobody who is not given it upstream."""
+    hosts = f"{chain.mirror.host('docker')}/{NAME}", f"{chain.mirror.host()}/{DOCKER}"
+    skopeo_pulls(skopeo_machine, f"{hosts[0]}:latest", pushed)
+    wait_until(lambda: holds(chain.mirror.cache, DOCKER, pushed), "the image is held")
+    chain.mirror.stop()
+    without = {"url": chain.front.url, "realms": [chain.tokens.url], "allow_networks": ["127.0.0.0/8"]}
+    chain.mirror.configure(upstreams={"docker": {**without, "public": True}})
+    chain.mirror.start()
+    for host in hosts:
+        for reference in (f"{host}:latest", f"{host}@{pushed.digest}"):
+            inspected = skopeo(skopeo_machine, "inspect", "--tls-verify=false", f"docker://{reference}")
+            refused(inspected, "unauthorized", "denied")
+
+
+def test_a_registry_with_passwords(
+    tmp_path: Path,
+    make_machine: MakeMachine,
+    basic_registry: Registry,
+    account: dict[str, Any],
+    skopeo_machine: Machine,
+) -> None:
+    """Is sent the mirror's."""
+    pushed = image("basic with the mirror's account")
+    basic_registry.push("public/shared", pushed, "latest")
+    upstreams = {"basic": {"url": basic_registry.url, "registry": "basic.test", **account}}
+    with Mirror(tmp_path, make_machine(), upstreams) as mirror:
+        for reference in (
+            f"{mirror.host('basic')}/public/shared",
+            f"{mirror.host()}/basic.test/public/shared",
+        ):
+            skopeo_pulls(skopeo_machine, f"{reference}:latest", pushed)
+    assert mirror.failures() == ""
+    assert leaks(tmp_path, {ALICE.password, ALICE.basic.removeprefix("Basic ")}) == []
+
+
+def test_who_may_come_has_to_be_said(
+    tmp_path: Path, make_machine: MakeMachine, basic_registry: Registry, account: dict[str, Any]
+) -> None:
+    """Without it the mirror does not start, and says why."""
+    upstreams = {"basic": {"url": basic_registry.url, **account}}
+    mirror = Mirror(tmp_path, make_machine(), upstreams, networks=None)
+    with pytest.raises(
+        RuntimeError, match="networks: is not named, and has to be: whoever reaches the mirror"
+    ):
+        mirror.start()
