@@ -7,13 +7,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from twisted.internet.interfaces import IHostnameResolver
-from twisted.web.client import Agent, HTTPConnectionPool
+from twisted.web.client import HTTPConnectionPool
 from twisted.web.iweb import IAgent, IPolicyForHTTPS
 
 from .config import ConfigurationError, UpstreamSettings
 from .networks import networks
 from .upstream.addresses import AllowedAddresses
 from .upstream.connect import Endpoints
+from .upstream.exact import ExactAgent
 from .upstream.limited import Limited
 from .upstream.proxies import Proxies
 from .upstream.proxy import Proxy
@@ -47,7 +48,7 @@ def agent(
     )
     pool = HTTPConnectionPool(reactor)
     pool.maxPersistentPerHost = upstream.connections
-    return Limited(Agent.usingEndpointFactory(reactor, endpoints, pool), upstream.connections, reactor)
+    return Limited(ExactAgent.usingEndpointFactory(reactor, endpoints, pool), upstream.connections, reactor)
 
 
 def _tls(upstream: UpstreamSettings) -> IPolicyForHTTPS:

@@ -65,7 +65,6 @@ class TestSent:
         [
             "/a/sha256:0?X-Amz-Credential=AK%2F2024%2Fs3&X-Amz-Signature=0f&b=c+d&e==&f&g=",
             "/%7Ea/~b/%2F/%2f/c%20d/!$&'()*+,;=:@?~=%7E&%7e&*'()!&a=b;c=d&/?:@",
-            "//two//slashes/",
             "/a%zz?%",
         ],
     )
