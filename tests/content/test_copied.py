@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,6 +12,13 @@ from dockmirror.oci.descriptor import Descriptor
 
 from ..registries import Feed, Recorder, watch
 from ..values import CHUNKS
+
+
+class Nobody(Recorder):
+    """Keeps nothing."""
+
+    def write(self, data: bytes) -> None:
+        """See ``IConsumer``."""
 
 
 @given(CHUNKS, st.integers(0, 60))
@@ -36,6 +45,16 @@ def test_what_was_not_complete_is_not_kept() -> None:
         feed.break_off() if end == "break" else delivery.cancel()
         assert isinstance(outcome[0], Exception)
     assert kept == []
+
+
+def test_what_is_too_long_does_not_fill_the_memory() -> None:
+    """From the first byte too many on, nothing is held, not even what had been."""
+    feed = Feed()
+    Copied(feed, 1500, lambda _: None).deliver(Nobody())
+    pieces = [b"".join([b"x", bytes(1000)]) for _ in range(3)]
+    before = [sys.getrefcount(piece) for piece in pieces]
+    feed.send(*pieces)
+    assert [sys.getrefcount(piece) for piece in pieces] == before
 
 
 def test_it_is_described_as_it_is() -> None:

@@ -73,9 +73,9 @@ def test_what_proves_too_large_is_left() -> None:
 
 @pytest.mark.parametrize("error", [Unreachable("broken off"), Unavailable("corrupt")])
 def test_a_failure_is_passed_on(error: RegistryError) -> None:
-    """As it is."""
+    """As it is, even if as much has come as there may be."""
     feed = Feed()
-    outcome = watch(collect(feed, 10))
+    outcome = watch(collect(feed, 1))
     feed.send(b"a")
     feed.break_off(error)
     assert outcome == [error]

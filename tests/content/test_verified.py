@@ -84,6 +84,14 @@ def test_another_length_is_wrong(pieces: list[bytes], size: int, told: bool) -> 
     assert len(recorder.data) <= max(0, (size if told else len(data)) - HOLD)
 
 
+def test_what_is_known_to_be_followed_by_more_flows_at_once() -> None:
+    """Where the size was told, the first byte need not wait for the next 64 KiB."""
+    feed, recorder = Feed(Descriptor(size=HOLD + 1)), Recorder()
+    Verified(feed, Digest.of(DATA[: HOLD + 1])).deliver(recorder)
+    feed.send(DATA[:1], DATA[1:2])
+    assert recorder.data == DATA[:1]
+
+
 def test_64_kib_are_held_back() -> None:
     """So much does a client miss of a blob that is wrong; a manifest that fits into it never shows."""
     assert HOLD == 65536

@@ -60,9 +60,8 @@ def test_deleted(tagging: Chain) -> None:
     _restart(tagging, tag_ttl=0)
     _delete_held(tagging, "deleted")
     assert _pull(tagging, "deleted").status == 404
-    tagging.front.stop()
-    assert _pull(tagging, "deleted").status == 502
-    tagging.front.start()
+    with tagging.front.stopped():
+        assert _pull(tagging, "deleted").status == 502
 
 
 def test_deleted_and_kept(tagging: Chain) -> None:

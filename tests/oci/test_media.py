@@ -46,6 +46,18 @@ JSON = st.recursive(
 )
 
 
+def test_the_kinds_are_those_of_the_specifications() -> None:
+    """OCI's two, and the two that Docker had before."""
+    assert EVERYTHING == (
+        "application/vnd.oci.image.index.v1+json",
+        "application/vnd.oci.image.manifest.v1+json",
+        "application/vnd.docker.distribution.manifest.list.v2+json",
+        "application/vnd.docker.distribution.manifest.v2+json",
+        "*/*",
+    )
+    assert EVERYTHING[:4] == (OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST)
+
+
 def described(*digests: Digest) -> list[dict[str, Any]]:
     """A descriptor of each."""
     return [{"mediaType": "a/b", "digest": str(digest), "size": 1} for digest in digests]
@@ -86,7 +98,12 @@ def test_foreign_layers_are_in_no_registry() -> None:
     "body",
     [
         *(b"", b"null", b"[]", b'"x"', b"{}", b"<html>", b"\xff", b"[" * 50_000),
-        *(b'{"schemaVersion":1,"fsLayers":[]}', manifest(), manifest(mediaType="x/y", layers=[])),
+        *(
+            b'{"schemaVersion":1,"fsLayers":[]}',
+            manifest(),
+            manifest(mediaType="x/y", config=described(A)[0]),
+        ),
+        *(manifest(schemaVersion=1, config=described(A)[0]), manifest(schemaVersion="2", manifests=[])),
         *(manifest(config={}), manifest(config={"digest": "sha256:0"}), manifest(manifests=[None])),
         *(manifest(manifests=None), manifest(manifests=["x"]), manifest(manifests=[{"digest": 5}])),
     ],

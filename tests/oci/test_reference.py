@@ -120,7 +120,8 @@ def test_a_name_has_a_first_part_and_a_rest(repository: Repository) -> None:
     assert "/".join(filter(None, (repository.first, repository.rest))) == repository.name
 
 
-@given(tags, tags)
-def test_tags_have_an_order(one: Tag, other: Tag) -> None:
+@given(tags, tags, repositories, repositories)
+def test_they_have_an_order(tag: Tag, other_tag: Tag, one: Repository, other: Repository) -> None:
     """That of their names, in which a registry lists them."""
+    assert (tag < other_tag) is (tag.name < other_tag.name)
     assert (one < other) is (one.name < other.name)

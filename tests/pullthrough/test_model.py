@@ -62,6 +62,8 @@ class Remembering(Origin):
         except RegistryError as error:
             if is_outage(error):
                 self.silent[who] = self.now
+                if error.status != 429:  # then it is left alone, for everybody
+                    self.silent[NOBODY] = self.now
             elif error.status == 401:
                 self.said[key] = Said(self.now, False)
             raise
@@ -106,6 +108,11 @@ class Model(RuleBasedStateMachine):
         """Somebody may pull, or may not any more."""
         readers = self.origin.shelf(name).readers
         readers.add(who) if may else readers.discard(who)
+
+    @rule(name=names)
+    def close(self, name: str) -> None:
+        """Nobody may pull any more."""
+        self.origin.shelf(name).readers.clear()
 
     @rule(error=st.none() | outages, who=st.none() | st.sampled_from([NOBODY, "alice"]))
     def trouble(self, error: RegistryError | None, who: str | None) -> None:

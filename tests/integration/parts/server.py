@@ -6,6 +6,8 @@ import contextlib
 import socket
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self
@@ -91,6 +93,15 @@ class Server:
             self._server.shutdown()
             self._server.server_close()
             self._server = None
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Nobody listens until the end of the block."""
+        self.stop()
+        try:
+            yield
+        finally:
+            self.start()
 
     def __enter__(self) -> Self:
         self.start()
