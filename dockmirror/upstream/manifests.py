@@ -12,7 +12,7 @@ from ..interfaces import Answer
 from ..oci.descriptor import Descriptor
 from ..oci.digest import Digest
 from ..oci.errors import DigestInvalid, Unavailable, Unsupported
-from ..oci.media import signed_payload
+from ..oci.media import SIGNED, signed_payload
 from ..oci.request import Manifest, Request
 from .answers import answer_of
 from .asking import Asking
@@ -57,7 +57,8 @@ async def _head_by_get(asking: Asking, client: Client, request: Request, target:
 
 def _right(body: bytes, told: Descriptor, target: Manifest) -> BytesContent:
     digest = told.digest or Digest.of(body)
-    if not digest.matches(body) and not digest.matches(signed_payload(body)):
+    signed = told.media_type is not None and told.media_type.startswith(SIGNED)
+    if not digest.matches(signed_payload(body) if signed else body):
         raise Corrupt(f"the upstream's manifest is not {digest}")
     if target.digest is None and not body.lstrip().startswith(b"{"):
         raise Unavailable("what the upstream sent is no manifest")

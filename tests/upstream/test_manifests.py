@@ -4,12 +4,15 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from typing import Any
 
 import pytest
 
 from dockmirror.interfaces import Answer
 from dockmirror.oci.errors import ManifestUnknown, Unavailable, Unreachable, Unsupported
+from dockmirror.oci.media import SIGNED
 from dockmirror.upstream.manifests import LIMIT
 from tests.fake_registry import MANIFEST as TYPE
 from tests.fake_registry import digest, error
@@ -61,6 +64,24 @@ def test_other_kinds_pass(world: World, kind: str) -> None:
     """What a client takes is its own business."""
     world.reply(HOST, TAG, Reply(200, BODY, (("Content-Type", kind),)))
     assert described(fetch(world, TAG))[0] == kind
+
+
+def encoded(data: bytes) -> str:
+    """In base64url, as a JWS has it."""
+    return base64.urlsafe_b64encode(data).decode()
+
+
+def test_a_signed_manifest(world: World) -> None:
+    """Has the digest of what was signed; nothing else may have the digest of only a part of it."""
+    payload = b'{"schemaVersion":1\n}'
+    protected = json.dumps({"formatLength": 18, "formatTail": encoded(b"\n}")}).encode()
+    signed = payload[:18] + b',"signatures":[{"protected":"' + encoded(protected).encode() + b'"}]\n}'
+    told = ("Docker-Content-Digest", digest(payload))
+    world.reply(HOST, TAG, Reply(200, signed, (("Content-Type", SIGNED), told)))
+    assert bytes_of(fetch(world, TAG).content) == signed
+    world.reply(HOST, TAG, Reply(200, signed, (KIND, told)))
+    with pytest.raises(Unavailable):
+        fetch(world, TAG)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,38 @@
+"""Connections: however many requests there were, few are left open."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from .conftest import MakeChain
+from .parts.images import artifact
+from .parts.mirror import Mirror
+
+pytestmark = pytest.mark.integration
+
+KEPT = 64
+"""How many connections to a host the mirror keeps for the next request."""
+
+
+def sockets(mirror: Mirror) -> int:
+    """How many sockets the mirror has open."""
+    files = Path(f"/proc/{mirror.pid}/fd")
+    return sum(os.readlink(each).startswith("socket:") for each in files.iterdir())
+
+
+def test_a_thousand_redirected_blobs(chains: MakeChain) -> None:
+    """Leave no more sockets than a pool keeps for the registry and for its CDN: redirects leave none."""
+    with chains(cache_size="0") as chain:
+        pushed = artifact("a thousand times", size=1024)
+        chain.registry.push("public/often", pushed, "latest")
+        client, layer = chain.mirror.client("docker"), pushed.layers[0]
+        before = sockets(chain.mirror)
+        with ThreadPoolExecutor(8) as pool:
+            bodies = pool.map(lambda _: client.blob("public/often", layer.digest).body, range(1000))
+            assert all(body == layer.data for body in bodies)
+        assert len(chain.blobs.requests) == 1000
+        assert sockets(chain.mirror) <= before + 2 * KEPT
