@@ -13,8 +13,8 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.python.threadpool import ThreadPool
 
-from .config import Settings
 from .interfaces import IContents, IDocuments, IGrowths, ITags
+from .settings import Settings
 from .store.counted import Counted
 from .store.directory import prepare, try_writing
 from .store.documents import LocalDocuments

@@ -9,7 +9,7 @@ from twisted.application import strports
 from twisted.application.service import IService, Service
 from twisted.internet.interfaces import IProtocolFactory
 
-from .config import ConfigurationError
+from .settings import ConfigurationError
 
 
 def listener(key: str, endpoint: str, site: IProtocolFactory, reactor: Any) -> Service:

@@ -6,10 +6,10 @@ from urllib.parse import urlsplit
 
 from attrs import frozen
 
-from .config import UpstreamSettings
 from .interfaces import IRegistry
 from .names import Namespace, RedirectedNames, Rewritten, ShortNames
 from .rules import Allowed
+from .settings import UpstreamSettings
 from .web.own import Unchallenged
 from .web.shared import Shared
 

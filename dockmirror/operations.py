@@ -8,8 +8,8 @@ from importlib.metadata import PackageNotFoundError, version
 from twisted.internet.interfaces import IReactorTime
 
 from .cache import Cache
-from .config import Settings
 from .metrics import Metrics
+from .settings import Settings
 from .web.counted import Counted
 from .web.operations import Operations
 from .web.readiness import Readiness

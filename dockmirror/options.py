@@ -6,7 +6,8 @@ import os
 
 from twisted.python import usage
 
-from .config import ConfigurationError, load
+from .config import load
+from .settings import ConfigurationError
 
 
 class Options(usage.Options):

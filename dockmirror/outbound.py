@@ -10,8 +10,8 @@ from twisted.internet.interfaces import IHostnameResolver
 from twisted.web.client import HTTPConnectionPool
 from twisted.web.iweb import IAgent, IPolicyForHTTPS
 
-from .config import ConfigurationError, UpstreamSettings
 from .networks import networks
+from .settings import ConfigurationError, UpstreamSettings
 from .upstream.addresses import AllowedAddresses
 from .upstream.connect import Endpoints
 from .upstream.exact import ExactAgent

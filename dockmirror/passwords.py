@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from .config import PASSWORD_PREFIX, ConfigurationError, Settings, UpstreamSettings
+from .config import PASSWORD_PREFIX
 from .oci.credentials import Credentials
+from .settings import ConfigurationError, Settings, UpstreamSettings
 
 
 def own_credentials(settings: Settings, environ: Mapping[str, str]) -> dict[str, Credentials]:

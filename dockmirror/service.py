@@ -14,7 +14,6 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IAgent
 
 from .cache import Cache, open_cache
-from .config import ConfigurationError, Settings, UpstreamSettings
 from .interfaces import IRegistry
 from .lag import Lag
 from .listeners import everywhere, listener
@@ -27,6 +26,7 @@ from .operations import counted, operations_of
 from .options import Options as Options
 from .outbound import agent
 from .passwords import own_credentials
+from .settings import ConfigurationError, Settings, UpstreamSettings
 from .stack import AgentFor, stack
 from .store.directory import UnfitDirectory
 from .upstream.resolvers import threaded_resolver

@@ -10,7 +10,6 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IAgent
 
 from .cache import Cache
-from .config import Settings, UpstreamSettings
 from .metered import CountedFailures, Metered
 from .metrics import Metrics
 from .networks import PRIVATE, unmapped, within
@@ -24,6 +23,7 @@ from .pullthrough.manifests import Manifests
 from .pullthrough.permission import Grants, Public
 from .pullthrough.registry import PullThrough
 from .pullthrough.resting import Resting
+from .settings import Settings, UpstreamSettings
 from .upstream.asking import Asking
 from .upstream.authorized import Authorized
 from .upstream.client import Client, http_client

@@ -11,8 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dockmirror.config import Amount, ConfigurationError, Settings, UpstreamSettings, load
+from dockmirror.config import load
 from dockmirror.known import KNOWN
+from dockmirror.settings import ConfigurationError, Settings, UpstreamSettings
+from dockmirror.values import Amount
 
 KEYS: dict[str, tuple[str, str, Any, tuple[Any, Any, Any, Any]]] = {
     "domain": (

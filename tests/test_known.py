@@ -7,8 +7,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from dockmirror.config import UpstreamSettings, load
+from dockmirror.config import load
 from dockmirror.known import KNOWN, Known
+from dockmirror.settings import UpstreamSettings
 
 SEED = {
     "docker": "https://registry-1.docker.io",

@@ -17,6 +17,8 @@ LAYERS = [
     ["oci"],
     ["interfaces"],
     ["content", "headers", "joined", "known", "lag", "metrics", "networks"],
+    ["values"],
+    ["settings"],
     ["config"],
     ["grants", "metered", "names", "pullthrough", "rules", "store", "upstream", "web", "whole"],
     ["cache", "listeners", "offered", "options", "outbound", "passwords"],

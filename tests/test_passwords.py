@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from dockmirror.config import ConfigurationError, load
+from dockmirror.config import load
 from dockmirror.oci.credentials import Credentials
 from dockmirror.passwords import own_credentials
 from dockmirror.service import mirror
+from dockmirror.settings import ConfigurationError
 
 VARIABLE = "DOCKMIRROR_PASSWORD_MY_LAN"
 

@@ -16,10 +16,11 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.task import Clock
 from twisted.python.usage import UsageError
 
-from dockmirror.config import ConfigurationError, Settings, UpstreamSettings, load
+from dockmirror.config import load
 from dockmirror.metrics import Metrics
 from dockmirror.offered import registry_names
 from dockmirror.service import Draining, InOrder, Options, makeService, mirror, site_of
+from dockmirror.settings import ConfigurationError, Settings, UpstreamSettings
 from tests.fake_registry import digest
 from tests.fakes import Reply
 from tests.house import House

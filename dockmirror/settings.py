@@ -1,0 +1,100 @@
+"""What an operator decides, as one frozen value."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FilePath,
+    ValidationInfo,
+    field_validator,
+)
+
+from .known import ShortNaming
+from .values import (
+    Addresses,
+    Amount,
+    Endpoints,
+    Host,
+    HostPattern,
+    Label,
+    Names,
+    Networks,
+    OperationsEndpoint,
+    Origin,
+    Prefix,
+    Proxies,
+    Rules,
+    Seconds,
+    Size,
+    Username,
+)
+
+
+class ConfigurationError(ValueError):
+    """A setting that cannot be: one line that names the key and says what was expected."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class UpstreamSettings(_Frozen):
+    """One upstream registry, ``[upstreams.NAME]``."""
+
+    url: Origin
+    registry: str = ""
+    realms: tuple[Origin, ...] = ()
+    aliases: tuple[str, ...] = ()
+    short_names: ShortNaming = "off"
+    allow_networks: Networks = ()
+    public: bool | None = None
+    username: Username | None = None
+    password_file: FilePath | None = None
+    allow: Rules = ()
+    deny: Rules = ()
+    rewrite: dict[Prefix, Prefix] = Field(default_factory=dict)
+    ca_file: FilePath | None = None
+    proxy: str | None = Field(default=None, repr=False)
+    addresses: dict[Host, Addresses] = Field(default_factory=dict)
+    ip: Literal["4", "6", "4 6", "6 4"] = "6 4"
+    connect_timeout: Annotated[float, Field(gt=0, le=60)] = 10.0
+    timeout: Annotated[float, Field(gt=0, le=3600)] = 60.0
+    connections: Annotated[int, Field(ge=1, le=10_000)] = 64
+
+
+class Settings(_Frozen):
+    """Everything that an operator decides; docs/operating.md has a row for each."""
+
+    domain: Host = "localhost"
+    hosts: HostPattern = "{name}.{domain}"
+    names: Names = ()
+    listen: Endpoints = ()
+    operations: OperationsEndpoint = "tcp:9464:interface=127.0.0.1"
+    networks: Networks = ("private",)
+    trust_proxy: Proxies = ()
+    grace: Seconds = 300.0
+    log_format: Literal["text", "json"] = "text"
+    cache: Path | None = None
+    cache_size: Size | None = None
+    min_free: Size = Amount(share=0.2)
+    tag_ttl: Seconds = 60.0
+    keep_vanished: bool = False
+    upstreams: dict[Label, UpstreamSettings] = Field(default_factory=dict)
+    default: Label | None = None
+
+    def host(self, name: str) -> str:
+        """The virtual host of an upstream."""
+        return self.hosts.format(name=name, domain=self.domain).lower()
+
+    @field_validator("default")
+    @classmethod
+    def _default_is_an_upstream(cls, default: str | None, info: ValidationInfo) -> str | None:
+        upstreams = info.data.get("upstreams")
+        if default is not None and upstreams is not None and default not in upstreams:
+            raise ValueError(f"expected the name of an upstream: {', '.join(upstreams)}")
+        return default

@@ -1,0 +1,163 @@
+"""How settings are written: each kind is checked, and put into one spelling."""
+
+from __future__ import annotations
+
+import re
+from ipaddress import ip_address
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from attrs import frozen
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainValidator,
+)
+
+from .networks import networks
+from .oci.errors import NameInvalid
+from .oci.reference import Repository
+
+_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
+_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?\.?")
+_RULE = re.compile(r"[a-z0-9._/*?-]+(:[A-Za-z0-9._*?-]+|@[a-z0-9+._:*?-]+)?")
+_AMOUNT = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,3})?)\s*(%|(?:[KMGT]i?)?B?)", re.IGNORECASE)
+_UNITS = {"": 1} | {
+    letter + kind: base**power
+    for power, letter in enumerate("KMGT", 1)
+    for kind, base in (("", 1000), ("I", 1024))
+}
+
+
+@frozen
+class Amount:
+    """A number of bytes, or a share of what a file system has."""
+
+    bytes: int = 0
+    share: float = 0.0
+
+    def __bool__(self) -> bool:
+        return self.bytes > 0 or self.share > 0
+
+    def of(self, total: int) -> int:
+        """In bytes, on a file system of so many."""
+        return self.bytes + int(self.share * total)
+
+
+def _host(text: str) -> str:
+    if not _HOST.fullmatch(text):
+        raise ValueError("expected a host name, without scheme, port and path")
+    return text.lower().rstrip(".")
+
+
+def _origin(text: str) -> str:
+    parts = urlsplit(text)
+    if (
+        parts.scheme not in ("http", "https")
+        or not parts.hostname
+        or parts.port == 0
+        or parts.path.strip("/")
+        or parts.query
+        or parts.fragment
+    ):
+        raise ValueError("expected an address such as https://registry.example.com, without a path")
+    if parts.username is not None:
+        raise ValueError("expected an address without a name and a password in it")
+    return f"{parts.scheme}://{parts.netloc.lower()}"
+
+
+def _pattern(text: str) -> str:
+    if "{name}" not in text or not _HOST.fullmatch(text.replace("{name}", "a").replace("{domain}", "b")):
+        raise ValueError('expected a host name with {name} in it, such as "{name}.{domain}"')
+    return text
+
+
+def _network(text: str) -> str:
+    try:
+        list(networks([text]))
+        return text
+    except ValueError:
+        raise ValueError('expected a network such as 192.168.0.0/16, or "private", or "public"') from None
+
+
+def _address(text: str) -> str:
+    try:
+        return str(ip_address(text))
+    except ValueError:
+        raise ValueError("expected an address such as 192.0.2.1") from None
+
+
+def _username(text: str) -> str:
+    if not text or ":" in text or not text.isprintable():
+        raise ValueError("expected a name without a colon in it")
+    return text
+
+
+def _rule(text: str) -> str:
+    if not _RULE.fullmatch(text):
+        raise ValueError('expected a pattern such as "library/*", "library/nginx:1.*" or "team/**@sha256:*"')
+    return text
+
+
+def _repository(text: str) -> str:
+    try:
+        return str(Repository.parse(text))
+    except NameInvalid as error:
+        raise ValueError(
+            f"expected the beginning of a repository's name, in whole components: {error}"
+        ) from None
+
+
+def _proxy(text: str) -> str:
+    return text if text == "unix" else _network(text)
+
+
+def _label(text: str) -> str:
+    if not _LABEL.fullmatch(text):
+        raise ValueError("expected a name that can be part of a host's: lower-case letters, digits and '-'")
+    return text
+
+
+def _endpoint(text: str) -> str:
+    if not re.match(r"[a-z][a-z0-9]*:", text):
+        raise ValueError('expected a server endpoint such as "tcp:8080" or "unix:/run/dockmirror.sock"')
+    return text
+
+
+def _operations(text: str) -> str:
+    """On a command line an empty text means that nothing was said, so there is a word for it as well."""
+    return "" if text in ("", "none") else _endpoint(text)
+
+
+def _amount(value: object) -> Amount:
+    match = _AMOUNT.fullmatch(str(value).strip())
+    if isinstance(value, bool) or not match:
+        raise ValueError('expected a number of bytes, such as 500MB or 100GiB, or a share, such as "20%"')
+    number, unit = float(match[1]), match[2].upper()
+    if unit == "%":
+        return Amount(share=number / 100)
+    return Amount(bytes=int(number * _UNITS[unit.removesuffix("B")]))
+
+
+def listed(value: Any) -> Any:
+    """One text, as the environment gives it, is a list of words."""
+    return value.split() if isinstance(value, str) else value
+
+
+Host = Annotated[str, AfterValidator(_host)]
+Label = Annotated[str, AfterValidator(_label)]
+Origin = Annotated[str, AfterValidator(_origin)]
+NetworkName = Annotated[str, AfterValidator(_network)]
+Networks = Annotated[tuple[NetworkName, ...], BeforeValidator(listed)]
+Proxies = Annotated[tuple[Annotated[str, AfterValidator(_proxy)], ...], BeforeValidator(listed)]
+Endpoints = Annotated[tuple[Annotated[str, AfterValidator(_endpoint)], ...], BeforeValidator(listed)]
+Size = Annotated[Amount, PlainValidator(_amount)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Addresses = Annotated[tuple[Annotated[str, AfterValidator(_address)], ...], BeforeValidator(listed)]
+Rules = Annotated[tuple[Annotated[str, AfterValidator(_rule)], ...], BeforeValidator(listed)]
+Prefix = Annotated[str, AfterValidator(_repository)]
+Names = Annotated[tuple[Host, ...], BeforeValidator(listed)]
+Username = Annotated[str, AfterValidator(_username)]
+HostPattern = Annotated[str, AfterValidator(_pattern)]
+OperationsEndpoint = Annotated[str, AfterValidator(_operations)]
