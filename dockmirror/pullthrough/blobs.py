@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from attrs import evolve
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 
 from ..content.held import absent
 from ..interfaces import Answer, IContents, IGrowth, IGrowths, IOpened, IRegistry, Kind
@@ -23,8 +22,6 @@ from .rights import Rights
 LONG = 5.0
 """Seconds that a range may have to wait for a growing blob; what would take longer is passed through."""
 _TYPE = "application/octet-stream"
-
-_log = Logger()
 
 
 class Blobs:
@@ -112,14 +109,15 @@ class Blobs:
         source = Source(request, target, self._asking, self._checks)
         try:
             growth = await self._growths.join(self._registry, place, target.digest, source)
-        except OSError as error:
-            _log.error("the store takes nothing: {error}", error=str(error))
+        except OSError:  # of which the store has told
             return await self._passed(request)
         descriptor = Descriptor(_TYPE, target.digest, growth.size)
         told = evolve(told, cache="fwd=miss; collapsed" if growth.joined else "fwd=miss; stored")
         if request.range is None:
-            return Answer(growth.content(descriptor, None), headers=told.headers())
-        return await self._grown_part(request, request.range, growth, descriptor, told)
+            content = growth.content(descriptor, None)
+            return Answer(content, headers=told.headers(), upstream_status=source.status)
+        answer = await self._grown_part(request, request.range, growth, descriptor, told)
+        return evolve(answer, upstream_status=answer.upstream_status or source.status)
 
     async def _grown_part(
         self, request: Request, wanted: Range, growth: IGrowth, descriptor: Descriptor, told: Told

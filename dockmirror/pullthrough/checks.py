@@ -70,11 +70,13 @@ class Source:
         self._target = target
         self._asking = asking
         self._checks = checks
+        self.status: int | None = None
 
     async def open(self, offset: int) -> Answer:
         """See ``ISource``."""
         wanted = Range.since(offset) if offset else None
         answer = await self._asking.ask(evolve(self._request, range=wanted))
+        self.status = answer.upstream_status
         self._checks.given(self._target)
         return answer
 

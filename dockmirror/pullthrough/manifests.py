@@ -78,10 +78,17 @@ class Manifests:
             return await self._new(request, place, None)
         if not admits(request.accept, held.parts.media_type):
             return await self._passed(request)
+        await self._check_whole(request, place, held)
+        return await self._answer(request, held, Told(immutable=True))
+
+    async def _check_whole(self, request: Request, place: Repository, held: Held) -> None:
+        """Lets clients move on who would bind to this mirror and fail.
+
+        :raises RegistryError: why the upstream rests, while what it takes besides is not held.
+        """
         rests = self._asking.rests(request)
         if rests is not None and not await self._kept.is_whole(place, held):
             raise rests
-        return await self._answer(request, held, Told(immutable=True))
 
     async def _checked(self, request: Request, place: Repository, digest: Digest) -> Held | None:
         """A manifest that is held somewhere, if the upstream gives it to this client from this repository."""
@@ -96,6 +103,7 @@ class Manifests:
         if not admits(request.accept, tagged.held.parts.media_type):
             return await self._passed(request)
         if 0 <= tagged.age < self._tag_ttl and await self._rights.public(request):
+            await self._check_whole(request, place, tagged.held)
             return await self._answer(request, tagged.held, Told(age=tagged.age))
         try:
             changed = await self._changed(request, tagged)

@@ -39,6 +39,7 @@ def test_many_read_one_fetch(origin: Origin, slow: Mirror) -> None:
     """Of a public blob nobody is asked for more than the fetch."""
     answers = [slow.ask(PUBLIC, who) for who in (None, None, "somebody", None)]
     assert origin.take() == [f"nobody: GET {PUBLIC}"]
+    assert [answer.upstream_status for answer in answers] == [200, None, None, None]
     statuses = [header(answer, "Cache-Status") for answer in answers]
     assert statuses == ["dockmirror; fwd=miss; stored", *["dockmirror; fwd=miss; collapsed"] * 3]
     assert {header(answer, "Cache-Control") for answer in answers} == {

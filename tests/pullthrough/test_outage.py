@@ -159,6 +159,18 @@ def test_what_is_not_whole_is_not_served(origin: Origin, warm: Mirror, manifest:
     assert warm.pull(NAME) == [manifest, CONFIG, LAYER]
 
 
+def test_what_is_not_whole_is_not_served_by_a_young_tag_either(
+    origin: Origin, warm: Mirror, manifest: bytes
+) -> None:
+    """Once it is known that nobody can be asked for the rest: clients move on."""
+    warm.store.evict(Digest.of(LAYER))
+    origin.trouble = Unreachable()
+    with pytest.raises(Unreachable):
+        warm.ask("library/other/manifests/latest")
+    with pytest.raises(Unreachable):
+        warm.ask(TAG)
+
+
 def test_what_is_whole_elsewhere_is_not_whole_here(origin: Origin, warm: Mirror) -> None:
     """A layer that lies in the store for another repository could not be given from this one."""
     publish(origin.shelf("library/fork"), CONFIG, LAYER)

@@ -16,7 +16,7 @@ def test_placed_while_others_tidy(tmp_path: Path) -> None:
     placed = threading.Event()
 
     def tidy() -> None:
-        while not placed.is_set():
+        while not placed.wait(0.0001):
             files.remove_empty(target.parent, tmp_path)
 
     tidying = threading.Thread(target=tidy)

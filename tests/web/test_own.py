@@ -119,11 +119,16 @@ class TestNames:
         assert house.get("lan.mirror.example", "/v2/a/b/manifests/1?ns=127.0.0.1:5000").status == 200
 
     def test_names_that_only_look_like_registries(self, house: House, internet: Internet) -> None:
-        """A component without a dot is somebody's on Docker Hub."""
-        internet.hub.push("v2/auth", "1")
-        internet.hub.push("localhost/x", "1")
-        for name in ("v2/auth", "localhost/x"):
+        """A component without a dot is somebody's on Docker Hub, and a name alone is no registry's."""
+        for name in ("v2/auth", "localhost/x", "library/ghcr.io"):
+            internet.hub.push(name, "1")
+        for name in ("v2/auth", "localhost/x", "ghcr.io"):
             assert house.get(OWN, f"/v2/{name}/manifests/1").status == 200
+
+    def test_a_name_with_a_dot_where_ns_says_the_registry(self, house: House, internet: Internet) -> None:
+        """Is a repository's of that registry."""
+        internet.registries["ghcr"].push("a.b/c", "1")
+        assert house.get(OWN, "/v2/a.b/c/manifests/1?ns=ghcr.io").status == 200
 
 
 class TestEverything:
