@@ -22,7 +22,7 @@ def test_a_token_is_a_bearer() -> None:
 def test_a_name_and_a_password_are_basic(username: str, password: str) -> None:
     """RFC 7617: in UTF-8; a password may hold colons."""
     scheme, _, encoded = Credentials.basic(username, password).header.partition(" ")
-    assert (scheme, base64.b64decode(encoded).decode()) == ("Basic", f"{username}:{password}")
+    assert (scheme, base64.b64decode(encoded, validate=True).decode()) == ("Basic", f"{username}:{password}")
 
 
 def test_a_token_is_known_again() -> None:
@@ -46,3 +46,4 @@ def test_a_fingerprint_stands_for_them(header: str, other: str) -> None:
     fingerprint = Credentials(header).fingerprint()
     assert (fingerprint == Credentials(other).fingerprint()) is (header == other)
     assert len(fingerprint) == 64
+    assert Credentials(f"{header}\udcff").fingerprint() != fingerprint
