@@ -35,5 +35,6 @@ class Joined(Generic[Key, Value]):
         return await waiter
 
     def _done(self, outcome: Value | Failure, key: Key) -> None:
-        for waiter in self._waiting.pop(key):
-            waiter.callback(outcome)
+        for waiter in tuple(self._waiting.pop(key)):
+            if not waiter.called:  # another's outcome may have made it leave
+                waiter.callback(outcome)

@@ -54,6 +54,10 @@ class Request(TwistedRequest):
         self._log_end: Callable[[Request], None] = channel.site.log
         self.started = self._clock.seconds()
 
+    def __repr__(self) -> str:
+        """Without the query, in which passwords come: whatever is logged of a request is this."""
+        return f"<{type(self).__name__} {self.method!r} {self.path!r}>"
+
     def identify(self, method: bytes, uri: bytes, version: bytes) -> None:
         """What is asked, known before the body."""
         self.method, self.uri, self.clientproto = method, uri, version

@@ -34,6 +34,7 @@ from .upstream import BUSYBOX, Client, Mirror, Source, Upstream, all_closed
 
 DATA = os.urandom(1000 * 1000)
 WRONG = os.urandom(1000 * 1000)
+SPOILT = DATA[:-1] + bytes([DATA[-1] ^ 1])
 SIZE = len(DATA)
 HALF = SIZE // 2
 DESCRIPTOR = Descriptor("application/octet-stream", Digest.of(DATA), SIZE)
@@ -322,7 +323,7 @@ def test_never_ends(mirror: Mirror, upstream: Upstream) -> None:
     assert len(upstream.opens) < 10
 
 
-@pytest.mark.parametrize("bytes_sent", [WRONG, DATA[:-1], DATA + b"x", DATA[:-1] + b"x", b""])
+@pytest.mark.parametrize("bytes_sent", [WRONG, DATA[:-1], DATA + b"x", SPOILT, b""])
 def test_wrong(mirror: Mirror, upstream: Upstream, log: list[str], bytes_sent: bytes) -> None:
     """Wrong bytes are never completed nor kept, and that registry's blob is left alone for a minute."""
     whole, early = mirror.read(Source(upstream)), mirror.read(Source(upstream), part(0, 9))

@@ -131,6 +131,8 @@ class TestWrong:
         answer = house.get(host, f"{SMALL_PATH}?ns={HOST}")
         assert answer.error == (502, "UNAVAILABLE")
         assert digest(SMALL) in answer.message
+        described = ("Docker-Content-Digest", "ETag", "Accept-Ranges", "Content-Range")
+        assert [answer[name] for name in described] == [None] * 4
 
     @pytest.mark.parametrize("told", [True, False])
     @pytest.mark.parametrize(

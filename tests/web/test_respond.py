@@ -14,6 +14,7 @@ from tests.fake_registry import MANIFEST, digest, error
 from tests.fakes import DEAD, SILENT, Reply
 from tests.house import House
 from tests.internet import Internet
+from tests.stacks import logged
 
 K8S, OWN, HOST = "k8s.mirror.example", "mirror.example", "registry.k8s.io"
 BODY = b'{"schemaVersion":2}'
@@ -166,6 +167,7 @@ class TestErrors:
         assert answer.error == (status, code or ("UNKNOWN" if status < 500 else "UNAVAILABLE"))
         assert answer.detail == (body.decode() or None)
         assert answer["Retry-After"] == "7"
+        assert [answer[name] for name in ("WWW-Authenticate", "Allow", "Content-Range")] == [None] * 3
         assert answer["Docker-Distribution-Api-Version"] == "registry/2.0"
 
     def test_a_registrys_own_words_are_kept(self, internet: Internet, house: House) -> None:
@@ -209,6 +211,22 @@ class TestErrors:
         house.pass_time(0.1)
         assert client.answer.error == (504, "UNAVAILABLE")
         assert internet.abandoned == internet.seen
+
+    def test_what_an_upstream_does_not_offer(self, internet: Internet, house: House) -> None:
+        """Is 405 with what is offered here."""
+        internet.reply(HOST, LIST, Reply(405, b"", (("Allow", "PATCH"),)))
+        answer = house.get(K8S, LIST)
+        assert answer.error == (405, "UNSUPPORTED")
+        assert answer["Allow"] == "GET, HEAD"
+
+    def test_what_nobody_expected(self, internet: Internet, house: House) -> None:
+        """Is told to the log, and to the client only that it is."""
+        internet.agent.failing[HOST] = ZeroDivisionError("a secret")
+        with logged() as log:
+            answer = house.get(K8S, TAG)
+        assert answer.error == (500, "UNKNOWN")
+        assert answer.message == "internal error"
+        assert "a secret" in "".join(log)
 
     def test_an_upstream_that_always_closes(self, internet: Internet, house: House) -> None:
         """Is not reached."""

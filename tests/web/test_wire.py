@@ -687,3 +687,11 @@ async def test_a_drain_waits_for_a_running_response() -> None:
     first, end, last = await _with_server(site, clients)
     assert (first[:12], end, last[:12]) == (b"HTTP/1.1 200", b"", b"HTTP/1.1 200")
     assert b"Connection: close" in last
+
+
+def test_a_request_is_shown_without_its_query() -> None:
+    """Wherever it is logged: passwords come in queries."""
+    shown: list[str] = []
+    site = Site(Pages(), Clock(), log=lambda request: shown.append(repr(request)))
+    Line(site).send(b"GET /v2/auth?password=s3cret HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert shown == ["<Request b'GET' b'/v2/auth'>"]
