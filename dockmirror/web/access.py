@@ -62,6 +62,8 @@ class Access:
                     "this request came through a proxy that is not believed: the operator may name its"
                     " address in 'trust_proxy'"
                 )
+            if not headers("X-Forwarded-For"):
+                raise Denied("the proxy in front does not tell who asks: it has to send 'X-Forwarded-For'")
             address = self._origin(address, headers("X-Forwarded-For"))
             scheme = _last(headers("X-Forwarded-Proto"), ("http", "https").__contains__) or scheme
             host = _last(headers("X-Forwarded-Host"), _is_host) or host

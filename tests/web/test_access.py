@@ -163,7 +163,8 @@ def test_a_proxy_at_a_unix_socket_is_believed_where_that_is_said() -> None:
     by = access(served=["private"], unix=True)
     assert admitted(by, None, X_Forwarded_For=INNER).address == IPv4Address(INNER)
     assert "'networks'" in denied(by, None, X_Forwarded_For=STRANGER)
-    assert admitted(by, None, X_Forwarded_Proto="https") == Client(None, "https", "mirror.example:8080")
+    told = admitted(by, None, X_Forwarded_For=INNER, X_Forwarded_Proto="https")
+    assert told == Client(IPv4Address(INNER), "https", "mirror.example:8080")
 
 
 def test_without_a_proxy_the_connection_tells() -> None:
@@ -189,8 +190,15 @@ def test_a_proxy_tells_what_the_client_used(
     fields: dict[str, str | list[str]], scheme: str, host: str
 ) -> None:
     """The nearest one's word is the last; what it does not tell is as it is here."""
-    client = access([PROXY]).admit(PROXY, False, headers(**fields))
+    client = access([PROXY]).admit(PROXY, False, headers(**{"X-Forwarded-For": "10.9.9.9", **fields}))
     assert (client.scheme, client.host) == (scheme, host)
+
+
+@pytest.mark.parametrize("name", ["X-Real-IP", "Forwarded", "X-Forwarded-Proto", "X-Forwarded-Host"])
+def test_a_proxy_that_hides_who_asks_is_refused(name: str) -> None:
+    """Its own address, which may be private, would stand for the whole world."""
+    with pytest.raises(Denied, match="X-Forwarded-For"):
+        access([PROXY]).admit(PROXY, False, headers(**{name: "https"}))
 
 
 @pytest.mark.parametrize(
@@ -205,4 +213,4 @@ def test_a_proxy_tells_what_the_client_used(
 )
 def test_what_a_proxy_tells_must_make_sense(header: str, value: str) -> None:
     """It would stand in the realm that clients send their passwords to."""
-    assert "makes no sense" in denied(access([PROXY]), **{header: value})
+    assert "makes no sense" in denied(access([PROXY]), **{"X-Forwarded-For": INNER, header: value})
