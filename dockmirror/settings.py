@@ -68,7 +68,7 @@ class UpstreamSettings(_Frozen):
 
 
 class Settings(_Frozen):
-    """Everything that an operator decides; docs/operating.md has a row for each."""
+    """Everything that an operator decides; docs/configuration.md has a row for each."""
 
     domain: Host = "localhost"
     hosts: HostPattern = "{name}.{domain}"

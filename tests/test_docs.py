@@ -77,7 +77,7 @@ def test_caddyfile() -> None:
 
 def test_settings() -> None:
     """The operators' table has every key, option and variable, and the right defaults."""
-    rows = table("docs/operating.md", "key")
+    rows = table("docs/configuration.md", "key")
     assert {code(key) for key, *_ in rows} == set(Settings.model_fields) | {"config"}
     options = {f"--{name.removesuffix('=')}" for name in Options().longOpt} - {"--help", "--version"}
     assert {code(option) for _, option, *_ in rows} - {""} == options
@@ -90,7 +90,7 @@ def test_settings() -> None:
 
 def test_upstream_settings() -> None:
     """The table of an upstream's keys has every key and the right default."""
-    rows = table("docs/operating.md", "key of an upstream")
+    rows = table("docs/configuration.md", "key of an upstream")
     assert {code(key) for key, *_ in rows} == set(UpstreamSettings.model_fields)
     for key, default, _ in rows:
         if code(key) != "url":
