@@ -15,8 +15,14 @@ from dockmirror.settings import ConfigurationError
 
 file = Path(__file__).with_name("dockmirror.toml") if "__file__" in globals() else Path("dockmirror.toml")
 application = Application("dockmirror")
+
+
+def read():
+    """The settings, now and at each SIGHUP."""
+    return load({"config": file if file.exists() else None}, os.environ)
+
+
 try:
-    settings = load({"config": file if file.exists() else None}, os.environ)
-    mirror(settings, os.environ).setServiceParent(application)
+    mirror(read, os.environ).setServiceParent(application)
 except ConfigurationError as error:
     raise SystemExit(f"mirror.tac: {error}") from None

@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import (
-    ValidationError,
-)
+from attrs import frozen
+from pydantic import ValidationError
 
 from .known import KNOWN, Known
 from .settings import ConfigurationError, Settings
@@ -19,6 +18,16 @@ from .values import listed
 PREFIX = "DOCKMIRROR_"
 PASSWORD_PREFIX = f"{PREFIX}PASSWORD_"
 """Of variables that hold passwords; these are no settings, so that no setting holds a password."""
+_TABLES: Mapping[str, Any] = {"access": {}, "upstreams": {"*": {}}}
+"""What is laid over what others said of it, key by key."""
+
+
+@frozen
+class Source:
+    """Where values stand, and those that do; tables within it as the file has them."""
+
+    name: str
+    values: Mapping[str, Any]
 
 
 def load(options: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
@@ -27,6 +36,14 @@ def load(options: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
     :param options: what the command line gave, by key; ``config`` names the file.
     :raises ConfigurationError: naming the key, where it stood, and what was expected.
     """
+    return settings_of(sources(options, environ))
+
+
+def sources(options: Mapping[str, Any], environ: Mapping[str, str]) -> Sequence[Source]:
+    """All that was said, what counts less first.
+
+    :raises ConfigurationError: see ``load``.
+    """
     variables = {
         key.removeprefix(PREFIX).lower(): value
         for key, value in environ.items()
@@ -34,42 +51,86 @@ def load(options: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
     }
     path = options.get("config") or variables.pop("config", None)
     variables.pop("config", None)
-    sources = [
-        (str(path), _read(Path(path)) if path else {}),
-        _with_upstreams("the environment", variables),
-        _with_upstreams("the command line", {k: v for k, v in options.items() if v and k != "config"}),
+    return [
+        Source("default", _defaults(environ)),
+        Source("known", {"upstreams": {known.name: _known(known) for known in KNOWN}}),
+        Source(str(path), _read(Path(path)) if path else {}),
+        _tabled("the environment", variables),
+        _tabled("the command line", {k: v for k, v in options.items() if v and k != "config"}),
     ]
-    merged: dict[str, Any] = {"cache": _default_cache(environ)}
-    upstreams: dict[str, Any] = {known.name: _known(known) for known in KNOWN}
-    for source, values in sources:
-        for name, table in _tables(source, values).items():
-            upstreams[name] = {**upstreams.get(name, {}), **table}
-        merged.update({key: value for key, value in values.items() if key != "upstreams"})
+
+
+def settings_of(said: Sequence[Source]) -> Settings:
+    """What is in force of all that was said.
+
+    :raises ConfigurationError: see ``load``.
+    """
+    merged: dict[str, Any] = {}
+    for source in said:
+        _check_tables(source)
+        merged = _laid_over(merged, source.values, _TABLES)
     try:
-        settings = Settings.model_validate({**merged, "upstreams": upstreams})
+        settings = Settings.model_validate(merged)
     except ValidationError as error:
-        raise _explained(error, sources) from None
+        raise _explained(error, said) from None
     _check_who_may_come(settings)
+    _check_keys(settings)
     return settings
+
+
+def origin(said: Sequence[Source], path: Sequence[str]) -> str:
+    """The name of the source that a value has come from."""
+    return next((source.name for source in reversed(said) if _holds(source.values, path)), said[0].name)
+
+
+def _laid_over(below: Mapping[str, Any], above: Mapping[str, Any], tables: Any) -> dict[str, Any]:
+    """Tables are laid over one another key by key; any other value is replaced."""
+    merged = dict(below)
+    for key, value in above.items():
+        inner = tables.get(key, tables.get("*"))
+        merged[key] = value if inner is None else _laid_over(below.get(key, {}), value, inner)
+    return merged
+
+
+def _check_tables(source: Source) -> None:
+    tables = source.values.get("upstreams", {})
+    if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
+        raise ConfigurationError(
+            f"{source.name}: upstreams: expected a table for each, such as [upstreams.docker]"
+        )
+    if not isinstance(source.values.get("access", {}), dict):
+        raise ConfigurationError(f"{source.name}: access: expected a table, [access]")
 
 
 def _check_who_may_come(settings: Settings) -> None:
     shared = [name for name, upstream in settings.upstreams.items() if upstream.username is not None]
-    if shared and "networks" not in settings.model_fields_set:
+    if shared and settings.access.htpasswd is None and "networks" not in settings.model_fields_set:
         raise ConfigurationError(
             f"networks: is not named, and has to be: whoever reaches the mirror pulls from {shared[0]} with"
-            f" the account of 'upstreams.{shared[0]}.username'"
+            f" the account of 'upstreams.{shared[0]}.username', unless 'access.htpasswd' names them"
         )
 
 
-def _default_cache(environ: Mapping[str, str]) -> Path:
-    """systemd's ``CacheDirectory=``, the system's place for root, or the user's own (XDG)."""
-    if given := environ.get("CACHE_DIRECTORY"):
-        return Path(given.partition(":")[0])
+def _check_keys(settings: Settings) -> None:
+    keys, cache = settings.access.keys, settings.cache
+    if keys is not None and cache is not None and keys.resolve().is_relative_to(cache.resolve()):
+        raise ConfigurationError("access.keys: expected a file that is not in the cache")
+
+
+def _defaults(environ: Mapping[str, str]) -> dict[str, Any]:
+    """The places that systemd gives (``CacheDirectory=``), the system's for root, or the user's own (XDG)."""
+    cache = _place(environ, "CACHE_DIRECTORY", "/var/cache", "XDG_CACHE_HOME", ".cache")
+    state = _place(environ, "STATE_DIRECTORY", "/var/lib", "XDG_STATE_HOME", ".local/state")
+    return {"cache": cache, "access": {"keys": state / "keys"}}
+
+
+def _place(environ: Mapping[str, str], given: str, system: str, users: str, home: str) -> Path:
+    if places := environ.get(given):
+        return Path(places.partition(":")[0])
     if os.getuid() == 0:
-        return Path("/var/cache/dockmirror")
-    home = environ.get("XDG_CACHE_HOME") or Path(environ.get("HOME", "~")).expanduser() / ".cache"
-    return Path(home) / "dockmirror"
+        return Path(system) / "dockmirror"
+    own = environ.get(users) or Path(environ.get("HOME", "~")).expanduser() / home
+    return Path(own) / "dockmirror"
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -81,20 +142,13 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigurationError(f"{path}: is not TOML: {error}") from None
 
 
-def _tables(source: str, values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    tables = values.get("upstreams", {})
-    if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
-        raise ConfigurationError(
-            f"{source}: upstreams: expected a table for each, such as [upstreams.docker]"
-        )
-    return tables
-
-
-def _with_upstreams(source: str, values: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """``upstream``, a list of NAME=URL, made a table as the file has it."""
-    rest = dict(values)
+def _tabled(source: str, values: Mapping[str, Any]) -> Source:
+    """``upstream``, a list of NAME=URL, and ``access_KEY`` made tables as the file has them."""
+    access = {key.removeprefix("access_"): values[key] for key in values if key.startswith("access_")}
+    rest = {key: value for key, value in values.items() if not key.startswith("access_")}
     pairs = [_pair(source, text) for text in listed(rest.pop("upstream", ""))]
-    return source, {"upstreams": {name: {"url": url} for name, url in pairs}, **rest}
+    tables = {"upstreams": {name: {"url": url} for name, url in pairs}, "access": access}
+    return Source(source, {**rest, **{key: table for key, table in tables.items() if table}})
 
 
 def _pair(source: str, text: str) -> tuple[str, str]:
@@ -114,14 +168,12 @@ def _known(known: Known) -> dict[str, Any]:
     }
 
 
-def _explained(
-    error: ValidationError, sources: Sequence[tuple[str, Mapping[str, Any]]]
-) -> ConfigurationError:
+def _explained(error: ValidationError, said: Sequence[Source]) -> ConfigurationError:
     """The first thing that is wrong, in a line."""
     first = error.errors()[0]
     path = [str(part) for part in first["loc"] if part != "[key]"]
     stood = path[:-1] if first["type"] == "missing" else path
-    where = next((f"{source}: " for source, values in reversed(sources) if _holds(values, stood)), "")
+    where = next((f"{source.name}: " for source in reversed(said) if _holds(source.values, stood)), "")
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         message = "there is no such setting"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
@@ -70,13 +70,9 @@ class Metrics:
             registry=registry,
         )  # fmt: skip
 
-    def watch_connections(self, connected: Callable[[], int], running: Callable[[], int]) -> None:
-        """Exposes how many connections are open, and how many requests run, at the time of asking."""
-        for name, text, count in (
-            ("dockmirror_connections", "Connections of clients that are open.", connected),
-            ("dockmirror_running_requests", "Requests that are not answered yet.", running),
-        ):
-            Gauge(name, text, registry=self.registry).set_function(count)
+    def watch_connections(self, connected: Connected) -> None:
+        """Exposes how many connections and requests there are, at the time of asking."""
+        self.registry.register(_Connections(connected))
 
     def watch_cache(self, held: Held) -> None:
         """Exposes what the cache holds, and what has gone from it."""
@@ -85,6 +81,35 @@ class Metrics:
     def tell_build(self, **versions: str) -> None:
         """Exposes what is running."""
         Info("dockmirror_build", "What is running.", registry=self.registry).info(versions)
+
+
+class Connected(Protocol):
+    """Clients' connections; see ``Connections``."""
+
+    turned_away: int
+
+    @property
+    def open(self) -> int:
+        """Connections."""
+
+    @property
+    def running(self) -> int:
+        """Requests."""
+
+
+class _Connections(Collector):
+    def __init__(self, connected: Connected) -> None:
+        self._connected = connected
+
+    def collect(self) -> Iterable[Metric]:
+        it = self._connected
+        yield GaugeMetricFamily("dockmirror_connections", "Connections of clients that are open.", it.open)
+        yield GaugeMetricFamily(
+            "dockmirror_running_requests", "Requests that are not answered yet.", it.running
+        )
+        yield CounterMetricFamily(
+            "dockmirror_turned_away", "Connections closed because there were too many.", it.turned_away
+        )
 
 
 class Held(Protocol):

@@ -9,7 +9,7 @@ from attrs import frozen
 from .interfaces import IRegistry
 from .names import Namespace, RedirectedNames, Rewritten, ShortNames
 from .rules import Allowed
-from .settings import UpstreamSettings
+from .settings import Settings, UpstreamSettings
 from .web.own import Unchallenged
 from .web.shared import Shared
 
@@ -29,13 +29,11 @@ def registry_names(upstream: UpstreamSettings) -> list[str]:
     return list(dict.fromkeys([canonical, *upstream.aliases, *([] if upstream.registry else [netloc])]))
 
 
-def offered(name: str, upstream: UpstreamSettings, host: str, served: Stack) -> Stack:
-    """The registries of an upstream as its clients have them.
-
-    :param host: its virtual host.
-    """
+def offered(name: str, upstream: UpstreamSettings, settings: Settings, served: Stack) -> Stack:
+    """The registries of an upstream as its clients have them."""
     virtual, own = _chosen(name, upstream, served.virtual), _chosen(name, upstream, served.own)
-    return _for_clients(upstream, host, _named(upstream, Stack(virtual, own)))
+    named = _named(upstream, Stack(virtual, own))
+    return _for_clients(upstream, settings.host(name), settings.shared(upstream), named)
 
 
 def _chosen(name: str, upstream: UpstreamSettings, registry: IRegistry) -> IRegistry:
@@ -58,10 +56,9 @@ def _same(registry: IRegistry) -> IRegistry:
     return registry
 
 
-def _for_clients(upstream: UpstreamSettings, host: str, served: Stack) -> Stack:
-    """What clients' credentials are good for: relayed on the virtual host, unless the mirror has its own."""
+def _for_clients(upstream: UpstreamSettings, host: str, shared: bool, served: Stack) -> Stack:
+    """What clients' credentials are good for: relayed on the virtual host, unless all share the mirror's."""
     names = registry_names(upstream)
-    if upstream.username is not None:
-        shared = Shared(served.own, names[0])
-        return Stack(Namespace(Shared(served.virtual, names[0]), names), shared)
+    if shared:
+        return Stack(Namespace(Shared(served.virtual, names[0]), names), Shared(served.own, names[0]))
     return Stack(Namespace(served.virtual, names), Unchallenged(served.own, names[0], host))

@@ -18,7 +18,7 @@ from .web.wire import Site
 
 def operations_of(metrics: Metrics, site: Site, clock: IReactorTime, cache: Cache | None) -> Site:
     """What listens there, and tells of the site and the cache."""
-    metrics.watch_connections(lambda: site.connections.open, lambda: site.connections.running)
+    metrics.watch_connections(site.connections)
     if cache is not None:
         metrics.watch_cache(cache.eviction)
     metrics.tell_build(

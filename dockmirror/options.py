@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 
 from twisted.python import usage
 
@@ -11,7 +12,10 @@ from .settings import ConfigurationError
 
 
 class Options(usage.Options):
-    """The command line of ``twistd dockmirror``: every option has a key of the same name in the file."""
+    """The command line of ``twistd dockmirror``: every option has a key of the same name in the file.
+
+    :ivar read: gives the settings; the file may have changed since.
+    """
 
     synopsis = "[options]"
     longdesc = "A mirror in front of every container registry."
@@ -55,8 +59,9 @@ class Options(usage.Options):
     def postOptions(self) -> None:
         """:raises UsageError: when a setting cannot be."""
         given = {key.replace("-", "_"): value for key, value in self.items()}
+        self.environ = dict(os.environ)
+        self.read = partial(load, given, self.environ)
         try:
-            self.environ = dict(os.environ)
-            self.settings = load(given, self.environ)
+            self.read()
         except ConfigurationError as error:
             raise usage.UsageError(str(error)) from None

@@ -4,79 +4,94 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from prometheus_client import CollectorRegistry
 from twisted.application.service import IService, MultiService, Service
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.threads import deferToThreadPool
+from twisted.python.threadpool import ThreadPool
 from twisted.web.iweb import IAgent
 
 from .cache import Cache, open_cache
-from .interfaces import IRegistry
+from .descriptors import connections
 from .lag import Lag
 from .listeners import everywhere, listener
 from .metrics import Metrics
-from .names import Namespace
-from .networks import networks
-from .oci.credentials import Credentials
-from .offered import registry_names
-from .operations import counted, operations_of
+from .operations import operations_of
 from .options import Options as Options
 from .outbound import agent
-from .passwords import own_credentials
+from .reloading import Reloading
+from .serving import Serving
 from .settings import ConfigurationError, Settings, UpstreamSettings
-from .stack import AgentFor, stack
 from .store.directory import UnfitDirectory
 from .upstream.resolvers import threaded_resolver
-from .web.access import Access
-from .web.exchange import Request
-from .web.log import AccessLog, Write
-from .web.operations import BesideHealth
-from .web.own import OwnHost
-from .web.site import Gate, Host, Hosts, Routes
-from .web.token import FORM_LIMIT, is_form
 from .web.wire import Site
 
 
 def makeService(options: Options) -> IService:
     """The service of these options; called by twistd, which has no better way to say what is wrong by now."""
     try:
-        return mirror(options.settings, options.environ)
+        return mirror(options.read, options.environ)
     except ConfigurationError as error:
         raise SystemExit(f"dockmirror: {error}") from None
 
 
-def mirror(settings: Settings, environ: Mapping[str, str]) -> MultiService:
+def mirror(read: Callable[[], Settings], environ: Mapping[str, str]) -> MultiService:
     """Everything, ready to be started.
 
+    :param read: gives the settings, now and again at each SIGHUP.
     :param environ: in which proxies may be named, and passwords given.
-    :raises ConfigurationError: when a setting that looked right cannot be put into practice.
+    :raises ConfigurationError: when the settings are wrong, or cannot be put into practice.
     """
     from twisted.internet import reactor
 
     clock: Any = reactor
-    credentials = own_credentials(settings, environ)
-    resolver = threaded_resolver(clock)
+    settings = read()
     service = InOrder()
+    passwords = ThreadPool(0, 2, "passwords")
+    Threads(passwords).setServiceParent(service)
     cache = _cache(settings, clock)
     if cache is not None:
         cache.service.setServiceParent(service)
+    resolver = threaded_resolver(clock)
 
     def agent_for(upstream: UpstreamSettings, reached: Callable[[str, str], None]) -> IAgent:
         return agent(upstream, resolver, environ, reached, clock)
 
     metrics = Metrics(CollectorRegistry())
-    site = site_of(settings, clock, agent_for, _write_line, cache, metrics, credentials)
+    in_thread = partial(deferToThreadPool, clock, passwords)
+    serving = Serving(clock, agent_for, _write_line, cache, metrics, environ, in_thread, connections())
+    serving.serve(settings)
+    site = serving.site
     if settings.operations:
         told = operations_of(metrics, site, clock, cache)
         listener("operations", settings.operations, told, clock).setServiceParent(service)
         Lag(clock, metrics.lag.observe).setServiceParent(service)
     Draining(site, settings.grace).setServiceParent(service)
+    Reloading(settings, read, serving.serve, clock).setServiceParent(service)
     for number, endpoint in enumerate(settings.listen or (everywhere(),)):
         listener(f"listen.{number}", endpoint, site, clock).setServiceParent(service)
     return service
+
+
+class Threads(Service):
+    """Threads that are there as long as the service runs."""
+
+    def __init__(self, pool: ThreadPool) -> None:
+        self._pool = pool
+
+    def startService(self) -> None:
+        """Called when the reactor is about to run."""
+        super().startService()
+        self._pool.start()
+
+    def stopService(self) -> None:
+        """Returns when none is at work any more."""
+        super().stopService()
+        self._pool.stop()
 
 
 class InOrder(MultiService):
@@ -110,33 +125,6 @@ def _cache(settings: Settings, reactor: Any) -> Cache | None:
         raise ConfigurationError(f"cache: {error}") from error
 
 
-def site_of(
-    settings: Settings,
-    clock: IReactorTime,
-    agent_for: AgentFor,
-    write: Write,
-    cache: Cache | None,
-    metrics: Metrics,
-    credentials: Mapping[str, Credentials] | None = None,
-) -> Site:
-    """What listens.
-
-    :param write: takes a line of the access log.
-    :param cache: where what is fetched is kept; without one the mirror is a relay.
-    :param credentials: the mirror's own, by the name of the upstream.
-    """
-    write_down, count = AccessLog(settings.log_format, clock, write), counted(settings, metrics)
-
-    def log(request: Request) -> None:
-        write_down(request)
-        count(request)
-
-    gate = Gate(_hosts(settings, clock, agent_for, cache, metrics, credentials or {}), _access(settings))
-    return Site(
-        BesideHealth(gate), clock, body_limit=lambda request: FORM_LIMIT if is_form(request) else 0, log=log
-    )
-
-
 class Draining(Service):
     """Lets running transfers finish, once nothing listens any more."""
 
@@ -148,49 +136,6 @@ class Draining(Service):
         """Fires when no connection is left, at the latest after the grace."""
         super().stopService()
         return self._site.connections.drain(self._grace)
-
-
-def _access(settings: Settings) -> Access:
-    proxies = [name for name in settings.trust_proxy if name != "unix"]
-    return Access(
-        tuple(networks(settings.networks)), tuple(networks(proxies)), unix="unix" in settings.trust_proxy
-    )
-
-
-def _hosts(
-    settings: Settings,
-    clock: IReactorTime,
-    agent_for: AgentFor,
-    cache: Cache | None,
-    metrics: Metrics,
-    credentials: Mapping[str, Credentials],
-) -> Hosts:
-    """The virtual hosts, each a stack of one registry's, and the mirror's own in front of all of them."""
-    hosts: dict[str, Host] = {}
-    own: dict[str, IRegistry] = {}
-    for name, upstream in settings.upstreams.items():
-        served = stack(name, upstream, settings, agent_for, clock, cache, metrics, credentials.get(name))
-        text = f"{upstream.url} is mirrored here: docker pull {settings.host(name)}/IMAGE\n"
-        hosts[settings.host(name)] = Host(served.virtual, text)
-        own = {**dict.fromkeys(registry_names(upstream), served.own), **own}
-    root = Host(
-        OwnHost(own, own["docker.io"]),
-        _own_text(settings),
-        below={
-            name: Namespace(it, [n for n, other in own.items() if other is it]) for name, it in own.items()
-        },
-    )
-    for name in (settings.domain, "localhost", *settings.names):
-        hosts[name] = root
-    routes = Routes({settings.host(name): upstream.url for name, upstream in settings.upstreams.items()})
-    return Hosts(hosts, root, hosts[settings.host(settings.default)] if settings.default else routes)
-
-
-def _own_text(settings: Settings) -> str:
-    rows = "".join(
-        f"{settings.host(name)}  {upstream.url}\n" for name, upstream in settings.upstreams.items()
-    )
-    return f"This is a mirror of container registries.\n\n{rows}"
 
 
 def _write_line(line: str) -> None:

@@ -18,6 +18,7 @@ from .known import ShortNaming
 from .values import (
     Addresses,
     Amount,
+    Bytes,
     Endpoints,
     Host,
     HostPattern,
@@ -67,6 +68,18 @@ class UpstreamSettings(_Frozen):
     connections: Annotated[int, Field(ge=1, le=10_000)] = 64
 
 
+class AccessSettings(_Frozen):
+    """Who may use the mirror by name, and how much, ``[access]``."""
+
+    htpasswd: FilePath | None = None
+    keys: Path | None = None
+    requests: Annotated[int, Field(ge=1)] | None = None
+    bytes: Bytes | None = None
+    window: Annotated[float, Field(gt=0, le=86_400)] = 60.0
+    connections: Annotated[int, Field(ge=1)] | None = None
+    audit: Path | None = None
+
+
 class Settings(_Frozen):
     """Everything that an operator decides; docs/configuration.md has a row for each."""
 
@@ -76,6 +89,7 @@ class Settings(_Frozen):
     listen: Endpoints = ()
     operations: OperationsEndpoint = "tcp:9464:interface=127.0.0.1"
     networks: Networks = ("private",)
+    access: AccessSettings = AccessSettings()
     trust_proxy: Proxies = ()
     grace: Seconds = 300.0
     log_format: Literal["text", "json"] = "text"
@@ -90,6 +104,10 @@ class Settings(_Frozen):
     def host(self, name: str) -> str:
         """The virtual host of an upstream."""
         return self.hosts.format(name=name, domain=self.domain).lower()
+
+    def shared(self, upstream: UpstreamSettings) -> bool:
+        """Whether clients pull from it as the mirror does, and their credentials are not relayed."""
+        return upstream.username is not None or self.access.htpasswd is not None
 
     @field_validator("default")
     @classmethod

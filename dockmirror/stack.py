@@ -72,7 +72,7 @@ def stack(
     registry = CountedFailures(_upstream(name, upstream, agent, clock), name, metrics)
     authorized = Authorized(registry, clock, credentials)
     if cache is None:
-        relayed = registry if credentials is None else authorized
+        relayed = authorized if settings.shared(upstream) else registry
         served = Stack(Whole(relayed, clock), Whole(authorized, clock))
     else:
         entry = _entry(name, upstream)
@@ -88,7 +88,7 @@ def stack(
         cached = _cached(entry, registry_names(upstream)[0], asking, cache, clock, settings.tag_ttl)
         metered = Metered(cached, name, metrics)
         served = Stack(metered, metered)
-    return offered(name, upstream, settings.host(name), served)
+    return offered(name, upstream, settings, served)
 
 
 def _entry(name: str, upstream: UpstreamSettings) -> str:

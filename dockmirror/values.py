@@ -140,6 +140,13 @@ def _amount(value: object) -> Amount:
     return Amount(bytes=int(number * _UNITS[unit.removesuffix("B")]))
 
 
+def _bytes(value: object) -> int:
+    amount = _amount(value)
+    if amount.share or not amount.bytes:
+        raise ValueError("expected a number of bytes, such as 500MB or 100GiB")
+    return amount.bytes
+
+
 def listed(value: Any) -> Any:
     """One text, as the environment gives it, is a list of words."""
     return value.split() if isinstance(value, str) else value
@@ -153,6 +160,7 @@ Networks = Annotated[tuple[NetworkName, ...], BeforeValidator(listed)]
 Proxies = Annotated[tuple[Annotated[str, AfterValidator(_proxy)], ...], BeforeValidator(listed)]
 Endpoints = Annotated[tuple[Annotated[str, AfterValidator(_endpoint)], ...], BeforeValidator(listed)]
 Size = Annotated[Amount, PlainValidator(_amount)]
+Bytes = Annotated[int, PlainValidator(_bytes)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Addresses = Annotated[tuple[Annotated[str, AfterValidator(_address)], ...], BeforeValidator(listed)]
 Rules = Annotated[tuple[Annotated[str, AfterValidator(_rule)], ...], BeforeValidator(listed)]

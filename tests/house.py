@@ -14,6 +14,7 @@ from urllib.parse import urlencode, urlsplit
 from attrs import field, frozen
 from prometheus_client import CollectorRegistry
 from twisted.internet.address import IPv4Address
+from twisted.internet.defer import maybeDeferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import ISSLTransport
 from twisted.internet.task import Clock
@@ -22,10 +23,10 @@ from twisted.python.failure import Failure
 from zope.interface import alsoProvides
 
 from dockmirror.config import load
+from dockmirror.entrance import InThread
 from dockmirror.metrics import Metrics
 from dockmirror.oci.challenge import parse_challenges
-from dockmirror.passwords import own_credentials
-from dockmirror.service import site_of
+from dockmirror.serving import Serving
 from dockmirror.web.channel import Channel
 
 from .fakes import World
@@ -163,20 +164,29 @@ class House:
     """The mirror as its service builds it, but for what connects to the world.
 
     :param environ: the environment in which it is started.
+    :param in_thread: where passwords are looked at.
     :ivar lines: of the access log.
     :ivar metrics: what it counts.
     """
 
-    def __init__(self, world: World, environ: Mapping[str, str] | None = None, **settings: Any) -> None:
+    def __init__(
+        self,
+        world: World,
+        environ: Mapping[str, str] | None = None,
+        in_thread: InThread = maybeDeferred,
+        **settings: Any,
+    ) -> None:
         self.world = world
         self.clock = Clock()
         self.lines: list[str] = []
         loaded = load({"domain": DOMAIN, **settings}, environ or {})
-        credentials = own_credentials(loaded, environ or {})
         self.metrics = Metrics(CollectorRegistry())
-        self.site = site_of(
-            loaded, self.clock, lambda *_: world.agent, self.lines.append, None, self.metrics, credentials
-        )
+        self.serving = Serving(
+            self.clock, lambda *_: world.agent, self.lines.append, None, self.metrics, environ or {},
+            in_thread, 1000,
+        )  # fmt: skip
+        self.serving.serve(loaded)
+        self.site = self.serving.site
 
     def connect(self, peer: str = "192.168.1.1", secure: bool = False) -> Connection:
         """A client's connection, by TLS where it is secure."""

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dockmirror.config import load
+from dockmirror.config import load, origin, sources
 from dockmirror.known import KNOWN
 from dockmirror.settings import ConfigurationError, Settings, UpstreamSettings
 from dockmirror.values import Amount
@@ -113,7 +113,7 @@ def attempted(options: Mapping[str, Any], environ: Mapping[str, str]) -> Setting
 
 def test_every_setting_is_here() -> None:
     """What is added to the settings is added to the table above."""
-    assert {*KEYS, "upstreams"} == set(Settings.model_fields)
+    assert {*KEYS, "access", "upstreams"} == set(Settings.model_fields)
 
 
 @pytest.mark.parametrize("key", KEYS)
@@ -445,3 +445,57 @@ def test_an_account_of_the_mirror_has_to_be_somebodys(tmp_path: Path) -> None:
 def test_a_variable_with_a_password_is_no_setting() -> None:
     """So that no setting holds it."""
     assert load({}, {"DOCKMIRROR_PASSWORD_DOCKER": "s3cret"}) == load({}, {})
+
+
+def test_names_and_passwords_say_who_may_come(tmp_path: Path) -> None:
+    """As well as networks do."""
+    file = tmp_path / "htpasswd"
+    file.touch()
+    table = {"docker": {"url": "https://a.example", "username": "alice"}}
+    assert load({"upstreams": table}, {"DOCKMIRROR_ACCESS_HTPASSWD": str(file)}).access.htpasswd == file
+
+
+def test_access_is_laid_over_key_by_key(tmp_path: Path) -> None:
+    """Each key from where it stands highest, and its default where nobody says."""
+    path = written(tmp_path, "[access]\nrequests = 5\nwindow = 9\n")
+    access = load({"config": path}, {"DOCKMIRROR_ACCESS_REQUESTS": "7", "STATE_DIRECTORY": "/state"}).access
+    assert (access.requests, access.window, access.keys) == (7, 9, Path("/state/keys"))
+    assert access.bytes is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("access = 1", "access: expected a table"),
+        ("[access]\nrequests = 0", "access.requests: "),
+        ('[access]\nbytes = "20%"', "access.bytes: expected a number of bytes"),
+        ("[access]\nbytes = 0", "access.bytes: expected a number of bytes"),
+        ("[access]\nwindow = 0", "access.window: "),
+        ("[access]\nusers = 1", "access.users: there is no such setting"),
+        ('[access]\nhtpasswd = "/nowhere"', "access.htpasswd: "),
+        (
+            'cache = "/c"\n[access]\nkeys = "/c/d/../keys"',
+            "access.keys: expected a file that is not in the cache",
+        ),
+    ],
+)
+def test_access_that_cannot_be(tmp_path: Path, text: str, message: str) -> None:
+    """Is refused by its key."""
+    assert message in refused({"config": written(tmp_path, text)})
+
+
+def test_where_a_value_has_come_from(tmp_path: Path) -> None:
+    """The highest place that says it, and the default where none does."""
+    path = written(tmp_path, 'domain = "a.example"\ngrace = 1\n[upstreams.docker]\ntimeout = 3\n')
+    said = sources({"config": path, "grace": "2", "upstream": ["lan=http://lan"]}, {"DOCKMIRROR_NAMES": "m"})
+    assert {
+        ".".join(where): origin(said, where)
+        for where in (
+            ["domain"], ["grace"], ["names"], ["hosts"], ["cache"], ["access", "keys"],
+            ["upstreams", "docker", "timeout"], ["upstreams", "docker", "url"], ["upstreams", "lan", "url"],
+        )
+    } == {
+        "domain": str(path), "grace": "the command line", "names": "the environment", "hosts": "default",
+        "cache": "default", "access.keys": "default", "upstreams.docker.timeout": str(path),
+        "upstreams.docker.url": "known", "upstreams.lan.url": "the command line",
+    }  # fmt: skip

@@ -14,11 +14,12 @@ import pytest
 from dockmirror.config import PREFIX, load
 from dockmirror.known import KNOWN
 from dockmirror.service import Options
-from dockmirror.settings import Settings, UpstreamSettings
+from dockmirror.settings import AccessSettings, Settings, UpstreamSettings
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "changelog.d/README.md"])
 DOMAIN = "mirror.example.com"
+Model = type[Settings | AccessSettings | UpstreamSettings]
 
 each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 
@@ -83,8 +84,8 @@ def test_settings() -> None:
     assert {code(option) for _, option, *_ in rows} - {""} == options
     for key, _, variable, default, _ in rows:
         name = "upstream" if code(key) == "upstreams" else code(key)
-        assert code(variable) == f"{PREFIX}{name.upper()}"
-        if code(key) not in ("config", "upstreams"):
+        assert code(variable) == ("" if name == "access" else f"{PREFIX}{name.upper()}")
+        if code(key) not in ("config", "access", "upstreams"):
             assert is_default(Settings, {}, code(key), default)
 
 
@@ -97,7 +98,18 @@ def test_upstream_settings() -> None:
             assert is_default(UpstreamSettings, {"url": "https://a.example"}, code(key), default)
 
 
-def is_default(model: type[Settings | UpstreamSettings], given: dict[str, Any], key: str, cell: str) -> bool:
+def test_access_settings() -> None:
+    """The table of who may use it has every key and variable, and the right default."""
+    rows = table("docs/configuration.md", "key of access")
+    assert {code(key) for key, *_ in rows} == set(AccessSettings.model_fields)
+    for key, variable, default, _ in rows:
+        assert code(variable) == f"{PREFIX}ACCESS_{code(key).upper()}"
+        assert is_default(AccessSettings, {}, code(key), default)
+
+
+def is_default(
+    model: type[Settings | AccessSettings | UpstreamSettings], given: dict[str, Any], key: str, cell: str
+) -> bool:
     """Whether a setting is the same with what the cell says as without."""
     if cell == "none":
         return model.model_fields[key].default is None

@@ -53,7 +53,11 @@ def test_dashboard() -> None:
         asked = {label for each in used for label in each.split(", ")} - ({"le"} if name != metric else set())
         assert asked | set(re.findall(r"{{(\w+)}}", target["legendFormat"])) <= labels[metric]
         shown.add(metric)
-    assert set(kinds) - shown == {"dockmirror_build_info", "dockmirror_cache_evicted_total"}
+    assert set(kinds) - shown == {
+        "dockmirror_build_info",
+        "dockmirror_cache_evicted_total",
+        "dockmirror_turned_away_total",
+    }
 
 
 async def _never(_: object) -> Any:

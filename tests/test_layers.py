@@ -16,13 +16,15 @@ ROOT = Path(dockmirror.__file__).parent
 LAYERS = [
     ["oci"],
     ["interfaces"],
-    ["content", "headers", "joined", "known", "lag", "metrics", "networks"],
+    ["appended", "content", "descriptors", "headers", "joined", "known", "lag", "metrics", "networks"],
     ["values"],
     ["settings"],
     ["config"],
-    ["grants", "metered", "names", "pullthrough", "rules", "store", "upstream", "web", "whole"],
-    ["cache", "listeners", "offered", "options", "outbound", "passwords"],
+    ["members", "metered", "names", "pullthrough", "rules", "store", "upstream", "web", "whole"],
+    ["cache", "entrance", "listeners", "offered", "options", "outbound", "passwords", "reloading"],
     ["operations", "stack"],
+    ["hosts"],
+    ["serving"],
     ["service"],
     ["cli"],
 ]

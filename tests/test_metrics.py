@@ -18,6 +18,15 @@ class Figures:
     evicted_bytes: int = 30
 
 
+@define
+class Connected:
+    """What a site knows of its clients."""
+
+    open: int = 2
+    running: int = 1
+    turned_away: int = 4
+
+
 def test_nothing_is_global() -> None:
     """Two sets of metrics know nothing of each other, and the library's own registry nothing of them."""
     one, other = Metrics(CollectorRegistry()), Metrics(CollectorRegistry())
@@ -29,13 +38,14 @@ def test_nothing_is_global() -> None:
 
 def test_what_is_read_when_it_is_asked_for() -> None:
     """Connections, requests that run, and what the cache holds are those of the moment."""
-    metrics, figures, connected = Metrics(CollectorRegistry()), Figures(), [1, 2]
-    metrics.watch_connections(lambda: len(connected), lambda: 1)
+    metrics, figures, connected = Metrics(CollectorRegistry()), Figures(), Connected()
+    metrics.watch_connections(connected)
     metrics.watch_cache(figures)
-    connected.append(3)
+    connected.open = 3
     figures.held = 8
     seen = scraped(metrics.registry)
     assert (seen["dockmirror_connections", ()], seen["dockmirror_running_requests", ()]) == (3, 1)
+    assert seen["dockmirror_turned_away_total", ()] == 4
     assert seen["dockmirror_cache_bytes", ()] == 8
     assert seen["dockmirror_cache_evicted_total", ()] == 2
     assert seen["dockmirror_cache_evicted_bytes_total", ()] == 30

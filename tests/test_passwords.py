@@ -85,4 +85,4 @@ def test_the_service_does_not_start_without_a_password() -> None:
     """It is read before anything listens."""
     settings = load({"networks": ["private"], "upstreams": {"docker": {"username": "alice"}}}, os.environ)
     with pytest.raises(ConfigurationError, match="username: expected a password"):
-        mirror(settings, {})
+        mirror(lambda: settings, {})

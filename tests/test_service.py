@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,9 +18,11 @@ from twisted.internet.task import Clock
 from twisted.python.usage import UsageError
 
 from dockmirror.config import load
+from dockmirror.hosts import hosts
 from dockmirror.metrics import Metrics
 from dockmirror.offered import registry_names
-from dockmirror.service import Draining, InOrder, Options, makeService, mirror, site_of
+from dockmirror.reloading import Reloading
+from dockmirror.service import Draining, InOrder, Options, makeService, mirror
 from dockmirror.settings import ConfigurationError, Settings, UpstreamSettings
 from tests.fake_registry import digest
 from tests.fakes import Reply
@@ -40,7 +43,7 @@ def settings_of(*arguments: str) -> Settings:
     """What a command line decides."""
     options = Options()
     options.parseOptions(arguments)
-    return options.settings
+    return options.read()
 
 
 class TestOptions:
@@ -105,7 +108,7 @@ class TestMirror:
             assert IService.providedBy(service)
             kinds = [type(part) for part in cast(MultiService, service)]
             stopped_before_draining = kinds[kinds.index(Draining) + 1 :]
-            assert stopped_before_draining == [StreamServerEndpointService] * listeners
+            assert stopped_before_draining == [Reloading, *[StreamServerEndpointService] * listeners]
 
     @pytest.mark.parametrize(
         "endpoint", ["nonsense:1", "tcp:x", "tcp:1:no=such", "ssl:1:privateKey=/nowhere"]
@@ -113,7 +116,7 @@ class TestMirror:
     def test_an_endpoint_that_is_none(self, endpoint: str) -> None:
         """Is refused at start, in one line that names the key."""
         with pytest.raises(ConfigurationError, match="listen: expected a server endpoint"):
-            mirror(load({"listen": [endpoint]}, os.environ), {})
+            mirror(partial(load, {"listen": [endpoint]}, os.environ), {})
         options = Options()
         options.parseOptions(["--listen", endpoint])
         with pytest.raises(SystemExit, match=r"^dockmirror: listen: ") as raised:
@@ -138,7 +141,7 @@ class TestMirror:
     def test_the_operators_endpoint(self) -> None:
         """Begins before the mirror listens and ends after it has drained; an empty text is none at all."""
         for operations, names in (("none", []), ("tcp:0", ["operations"])):
-            service = mirror(load({"operations": operations, "listen": ["tcp:0"]}, os.environ), {})
+            service = mirror(partial(load, {"operations": operations, "listen": ["tcp:0"]}, os.environ), {})
             parts = list(service)
             draining = next(part for part in parts if isinstance(part, Draining))
             assert [part.name for part in parts[: parts.index(draining)] if part.name] == names
@@ -146,7 +149,7 @@ class TestMirror:
     def test_an_operators_endpoint_that_is_none(self) -> None:
         """Is refused as any other, by its own key."""
         with pytest.raises(ConfigurationError, match="operations: expected a server endpoint, not 'tcp:x'"):
-            mirror(load({"operations": "tcp:x"}, os.environ), {})
+            mirror(partial(load, {"operations": "tcp:x"}, os.environ), {})
 
     def test_an_authority_that_is_none(self, tmp_path: Path) -> None:
         """As well."""
@@ -154,7 +157,7 @@ class TestMirror:
         file.write_text("no certificate")
         upstream = {"url": "https://lan", "ca_file": str(file)}
         with pytest.raises(ConfigurationError, match="ca_file: expected PEM certificates"):
-            mirror(load({"upstreams": {"lan": upstream}}, os.environ), {})
+            mirror(partial(load, {"upstreams": {"lan": upstream}}, os.environ), {})
 
     def test_each_upstream_has_connections_of_its_own(self) -> None:
         """What may be connected to for one may not be for another."""
@@ -165,7 +168,8 @@ class TestMirror:
             return object()
 
         settings = load({}, {})
-        site_of(settings, Clock(), agent_for, print, None, Metrics(CollectorRegistry()))
+        metrics = Metrics(CollectorRegistry())
+        hosts(settings, Clock(), agent_for, None, metrics, {})
         assert seen == list(settings.upstreams.values())
 
 

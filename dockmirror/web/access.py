@@ -29,11 +29,13 @@ class Client:
     :ivar address: None where it came by a UNIX socket.
     :ivar scheme: of the address that it used, as far as a proxy that is believed told us.
     :ivar host: the host, and the port where it named one, that it used.
+    :ivar user: by which name, where names are asked for.
     """
 
     address: Address | None
     scheme: str
     host: str
+    user: str | None = None
 
 
 @frozen

@@ -27,10 +27,12 @@ class Connections:
     """What is open; each connection adds and removes itself.
 
     :ivar draining: whether connections are to close as soon as they can; those that still come in, too.
+    :ivar turned_away: how many were closed at once, because there were too many.
     """
 
     def __init__(self, clock: IReactorTime) -> None:
         self.draining = False
+        self.turned_away = 0
         self._clock = clock
         self._open: set[Connection] = set()
         self._waiting: list[Deferred[int]] = []

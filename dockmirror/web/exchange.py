@@ -63,6 +63,11 @@ class Request(TwistedRequest):
         self.method, self.uri, self.clientproto = method, uri, version
         self.path = uri.partition(b"?")[0]
 
+    @property
+    def is_token(self) -> bool:
+        """Whether it is for the token service, on whichever host and below whichever registry's name."""
+        return self.path.endswith(b"/v2/auth")
+
     def gotLength(self, _: int | None) -> None:
         """The body is kept in memory; Twisted would take a file for one of unknown length."""
         self.content = BytesIO()

@@ -1,4 +1,4 @@
-"""The access log: a line for each request, in which no secret stands.
+"""The access log and the audit log: a line for each request, in which no secret stands.
 
 Queries are left out: token requests carry accounts in them, and some clients passwords.
 """
@@ -30,25 +30,42 @@ class AccessLog:
 
     def __call__(self, request: Request) -> None:
         """To be called once, when the request has ended."""
-        now = self._clock.seconds()
-        client = request.admitted
-        address = client.address if client else getattr(request.getClientAddress(), "host", None)
-        self._write(
-            self._format(
-                {
-                    "time": datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds"),
-                    "client": str(address or "unix"),
-                    "host": client.host if client else "-",
-                    "method": request.method.decode("ascii", "replace") if request.path else "-",
-                    "path": request.path.decode("ascii", "replace") if request.path else "-",
-                    "status": request.code,
-                    "bytes": request.sentLength,
-                    "seconds": round(now - request.started, 3),
-                    "upstream": request.upstream_status,
-                    "cut_off": request.cut_off,
-                }
-            )
-        )
+        self._write(self._format(_fields(request, self._clock.seconds())))
+
+
+class AuditLog:
+    """Who had what: writes a line of JSON for each request that has ended.
+
+    :param write: takes a line without its end.
+    """
+
+    def __init__(self, clock: IReactorTime, write: Write) -> None:
+        self._clock = clock
+        self._write = write
+
+    def __call__(self, request: Request) -> None:
+        """To be called once, when the request has ended."""
+        fields = _fields(request, self._clock.seconds())
+        named = {key: fields[key] for key in ("time", "client", "host", "method", "path", "status", "bytes")}
+        user = request.admitted.user if request.admitted else None
+        self._write(json.dumps({**named, "user": user, "whole": not request.cut_off}))
+
+
+def _fields(request: Request, now: float) -> dict[str, object]:
+    client = request.admitted
+    address = client.address if client else getattr(request.getClientAddress(), "host", None)
+    return {
+        "time": datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds"),
+        "client": str(address or "unix"),
+        "host": client.host if client else "-",
+        "method": request.method.decode("ascii", "replace") if request.path else "-",
+        "path": request.path.decode("ascii", "replace") if request.path else "-",
+        "status": request.code,
+        "bytes": request.sentLength,
+        "seconds": round(now - request.started, 3),
+        "upstream": request.upstream_status,
+        "cut_off": request.cut_off,
+    }
 
 
 def _as_json(fields: dict[str, object]) -> str:

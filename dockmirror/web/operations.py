@@ -9,12 +9,11 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET
-from zope.interface import implementer
 
 from ..oci.errors import Unsupported
+from .before import Before, Refusal
 from .exchange import Request
 from .readiness import Readiness, State
-from .site import Refusal
 
 
 class Operations(Resource):
@@ -31,34 +30,20 @@ class Operations(Resource):
         return Refusal(Unsupported("there is nothing here: try /metrics, /healthz or /readyz", status=404))
 
 
-@implementer(IResource)
-class BesideHealth:
+class BesideHealth(Before):
     """Answers ``/healthz`` on every host and to everybody, and leaves the rest to another resource.
 
     A load balancer asks from an address that is nobody's and names no host of ours.  It is told no more than
     that somebody is there, which a refusal would tell as well: so no rule of access comes before it.
     """
 
-    isLeaf = False
-
     def __init__(self, resource: IResource) -> None:
-        self._resource = resource
+        super().__init__(resource)
         self._health = Health()
 
-    def getChildWithDefault(self, name: bytes, request: Request) -> IResource:
+    def admit(self, request: Request) -> IResource | None:
         """Health, or what lies behind."""
-        if name == b"healthz" and not request.postpath:
-            return IResource(self._health)
-        return IResource(self._resource.getChildWithDefault(name, request))
-
-    def putChild(self, path: bytes, child: IResource) -> None:
-        """See ``IResource``."""
-        self._resource.putChild(path, child)
-
-    def render(self, request: Request) -> int | bytes:
-        """See ``IResource``."""
-        rendered: int | bytes = self._resource.render(request)
-        return rendered
+        return IResource(self._health) if request.path == b"/healthz" else None
 
 
 class Health(Resource):

@@ -82,7 +82,8 @@ def _write_head(request: Request, answer: Answer) -> None:
 
 def _common(request: Request) -> None:
     request.setHeader("Docker-Distribution-Api-Version", "registry/2.0")
-    if request.getHeader(b"Authorization") is not None or _is_token(request):
+    named = request.admitted is not None and request.admitted.user is not None
+    if named or request.is_token or request.getHeader(b"Authorization") is not None:
         request.setHeader("Cache-Control", "private, no-store")
 
 
@@ -101,11 +102,7 @@ def _failed(failure: Failure, request: Request) -> None:
 
 def _allowed(request: Request) -> str:
     """The token service takes forms, too, unless it is one that was refused: then the upstream's does not."""
-    return "GET, HEAD, POST" if _is_token(request) and request.method != b"POST" else "GET, HEAD"
-
-
-def _is_token(request: Request) -> bool:
-    return request.path.endswith(b"/v2/auth")
+    return "GET, HEAD, POST" if request.is_token and request.method != b"POST" else "GET, HEAD"
 
 
 def _clear(request: Request) -> None:

@@ -1,4 +1,4 @@
-"""A registry for which the mirror has credentials of its own: whoever reaches the mirror shares them."""
+"""A registry that the mirror asks as itself: whoever may use the mirror shares what it is given."""
 
 from __future__ import annotations
 
@@ -36,8 +36,7 @@ class Shared:
             answer = await self._registry.fetch(evolve(request, credentials=None))
         except Unauthorized as refused:
             raise Denied(
-                f"{self._name} does not give this to the account that this mirror has there, or has no such"
-                " image",
+                f"{self._name} does not give this to this mirror, or has no such image",
                 upstream_status=refused.upstream_status,
             ) from refused
         others = tuple(pair for pair in answer.headers if pair[0].lower() != "cache-control")
@@ -49,6 +48,5 @@ class Shared:
 
     def _no_logins(self) -> Denied:
         return Denied(
-            f"this host takes no logins: the mirror has an account of its own at {self._name}, and pulls"
-            " with it for everybody"
+            f"this host takes no logins: the mirror asks {self._name} as itself, for everybody who may use it"
         )

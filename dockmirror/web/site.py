@@ -8,59 +8,29 @@ from ipaddress import ip_address
 
 from twisted.web.resource import IResource, Resource
 from twisted.web.vhost import NameVirtualHost
-from zope.interface import implementer
 
 from ..headers import lines
 from ..interfaces import IRegistry
-from ..oci.errors import RegistryError, Unsupported
+from ..oci.errors import Unsupported
 from .access import Access
+from .before import Before, Refusal
 from .exchange import Request
 from .registry import V2
-from .respond import refuse
 
 
-@implementer(IResource)
-class Gate:
-    """In front of everything: only those who may use the mirror get any further."""
+class Gate(Before):
+    """In front of everything: only those whose network is served get any further."""
 
-    isLeaf = False
-
-    def __init__(self, resource: Resource, access: Access) -> None:
-        self._resource = resource
+    def __init__(self, resource: IResource, access: Access) -> None:
+        super().__init__(resource)
         self._access = access
 
-    def getChildWithDefault(self, name: bytes, request: Request) -> IResource:
-        """What lies behind, or the refusal."""
+    def admit(self, request: Request) -> None:
+        """See ``Before``; notes who is asking."""
         peer = getattr(request.getClientAddress(), "host", None)
-        try:
-            request.admitted = self._access.admit(
-                peer, request.isSecure(), lambda field: lines(request.requestHeaders, field)
-            )
-        except RegistryError as error:
-            return Refusal(error)
-        return IResource(self._resource.getChildWithDefault(name, request))
-
-    def putChild(self, path: bytes, child: IResource) -> None:
-        """:raises NotImplementedError: always."""
-        raise NotImplementedError("children belong to a host")
-
-    def render(self, request: Request) -> int:
-        """Never reached: every path has a segment."""
-        return refuse(request, Unsupported(status=404))
-
-
-class Refusal(Resource):
-    """Says no, whatever is asked."""
-
-    isLeaf = True
-
-    def __init__(self, error: RegistryError) -> None:
-        super().__init__()
-        self._error = error
-
-    def render(self, request: Request) -> int:
-        """Answers with the error."""
-        return refuse(request, self._error)
+        request.admitted = self._access.admit(
+            peer, request.isSecure(), lambda field: lines(request.requestHeaders, field)
+        )
 
 
 class Hosts(NameVirtualHost):

@@ -39,7 +39,7 @@ class TokenService(Resource):
 
 def is_form(request: Request) -> bool:
     """Whether the body of this request is wanted: only a token service's form is."""
-    return request.method == b"POST" and request.path.endswith(b"/v2/auth")
+    return request.method == b"POST" and request.is_token
 
 
 def _form(request: Request) -> Parameters:

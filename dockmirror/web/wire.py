@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from math import inf
+from typing import Any
 
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.web.resource import IResource
 from twisted.web.server import Site as TwistedSite
 
@@ -24,6 +26,7 @@ class Site(TwistedSite):
         head is complete (``method``, ``uri``, ``path``, ``requestHeaders`` are there).  With 0 the request is
         dispatched at once, with an empty ``content``.
     :param log: called once for each request, when its response is complete or cut off (``Request.cut_off``).
+    :param most: how many connections there may be; more are closed at once.
     :ivar connections: those that are open; ``connections.drain`` ends them.
     """
 
@@ -38,6 +41,7 @@ class Site(TwistedSite):
         body_limit: BodyLimit = lambda _: 0,
         limits: Limits = _LIMITS,
         log: Callable[[Request], None] = lambda _: None,
+        most: float = inf,
     ) -> None:
         # Twisted's idle timer is off: each byte would wind it up again.
         super().__init__(resource, Request, timeout=None, reactor=reactor, parsePOSTFormSubmission=False)
@@ -45,6 +49,18 @@ class Site(TwistedSite):
         build = partial(Channel, self.connections, limits, body_limit, reactor)
         self.protocol = build  # type: ignore[method-assign, assignment]  # Twisted's negotiates HTTP/2
         self._log_request = log
+        self._most = most
+
+    def serve(self, resource: IResource, log: Callable[[Request], None], most: float) -> None:
+        """Serves these from now on; a request that runs is told of to the new log."""
+        self.resource, self._log_request, self._most = resource, log, most
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        """A connection, unless there are too many."""
+        if self.connections.open >= self._most:
+            self.connections.turned_away += 1
+            return None
+        return super().buildProtocol(addr)
 
     def startFactory(self) -> None:
         """Twisted would start a clock for a log of its own."""

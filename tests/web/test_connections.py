@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+from twisted.web.resource import Resource
 
 from dockmirror.web.connections import Connections
+from dockmirror.web.wire import Site
 
 
 class Line:
@@ -93,3 +100,22 @@ def test_a_cancelled_wait_ends_no_drain() -> None:
     impatient.cancel()
     connections.remove(line)
     assert patient == [0]
+
+
+def test_too_many_connections() -> None:
+    """Are closed at once, and counted; when one is gone there is room again."""
+    clock = Clock()
+    site = Site(Resource(), clock, most=2)
+
+    def connected() -> Any:
+        channel = site.buildProtocol(None)
+        if channel is not None:
+            channel.makeConnection(StringTransport())
+        return channel
+
+    first, second, third = (connected() for _ in range(3))
+    assert third is None
+    assert second is not None
+    assert (site.connections.open, site.connections.turned_away) == (2, 1)
+    first.connectionLost(Failure(ConnectionDone()))
+    assert connected() is not None

@@ -5,14 +5,17 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
+import bcrypt
 import pytest
 
-from tests.fake_registry import digest
+from tests.fake_registry import basic, digest
 from tests.fakes import Reply
 from tests.house import House
-from tests.internet import LAYER, Internet
+from tests.internet import LAYER, PASSWORD, USER, Internet
 
+DOCKER = "docker.mirror.example"
 K8S, HOST = "k8s.mirror.example", "registry.k8s.io"
 TIME = "1970-01-01T00:00:00.000+00:00"
 
@@ -144,3 +147,31 @@ def test_one_line_for_each(internet: Internet) -> None:
     for path in ("/v2/", "/", "/v2/team/image/tags/list"):
         client.ask("GET", K8S, path)
     assert [line.split()[4] for line in house.lines] == ["/v2/", "/", "/v2/team/image/tags/list"]
+
+
+def test_the_audit_log(internet: Internet, tmp_path: Path) -> None:
+    """Says who had what and from where, behind a believed proxy too; no query and no secret is in it."""
+    file = tmp_path / "audit"
+    house = House(internet, access={"audit": str(file)}, trust_proxy=["192.168.1.1"])
+    forwarded = ("X-Forwarded-For: 10.0.0.7", f"Authorization: {basic(USER, PASSWORD)}")
+    house.get(DOCKER, "/v2/auth?account=alice&service=x", *forwarded)
+    house.get("unknown.example", "/v2/", "X-Forwarded-For: 203.0.113.1")
+    token, refused = map(json.loads, file.read_text().splitlines())
+    assert token == {
+        "time": "1970-01-01T00:00:00.000+00:00", "client": "10.0.0.7", "host": DOCKER, "method": "GET",
+        "path": "/v2/auth", "status": 200, "bytes": token["bytes"], "user": None, "whole": True,
+    }  # fmt: skip
+    assert (refused["client"], refused["status"], refused["host"]) == ("192.168.1.1", 403, "-")
+    assert PASSWORD not in file.read_text()
+
+
+def test_the_audit_log_of_a_mirror_with_names(internet: Internet, tmp_path: Path) -> None:
+    """Says which name, and of a response that was cut off that it was."""
+    file, names = tmp_path / "audit", tmp_path / "htpasswd"
+    names.write_text(f"bob:{bcrypt.hashpw(b'b', bcrypt.gensalt(4)).decode()}\n")
+    access = {"audit": str(file), "htpasswd": str(names), "keys": str(tmp_path / "keys")}
+    internet.reply("registry.k8s.io", "/v2/a/tags/list", Reply(200, b'{"name":"a"').cut(5, end="stalled"))
+    client = House(internet, access=access).connect()
+    client.ask("GET", "k8s.mirror.example", "/v2/a/tags/list", f"Authorization: {basic('bob', 'b')}").leave()
+    (line,) = map(json.loads, file.read_text().splitlines())
+    assert (line["user"], line["whole"]) == ("bob", False)

@@ -80,7 +80,7 @@ def test_an_account_that_is_refused(internet: Internet, host: str, path: str) ->
     """Is no reason for a client to log in: there is no challenge."""
     answer = with_password(internet, "wrong").get(host, path)
     assert answer.error == (403, "DENIED")
-    assert "account that this mirror has there" in answer.message
+    assert "does not give this to this mirror" in answer.message
     assert answer["WWW-Authenticate"] is None
 
 

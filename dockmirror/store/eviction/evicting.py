@@ -58,6 +58,10 @@ class Eviction:
         """So many bytes have been added."""
         self._grown += size
 
+    def keep_to(self, budget: Budget) -> None:
+        """From the next look on."""
+        self._sweep.budget = budget
+
     def start(self) -> None:
         """Begins to look, after a while: nothing is walked before anybody is served."""
         self._ended = self._looking.start(PERIOD, now=False)

@@ -39,7 +39,7 @@ class Sweep:
 
     def __init__(self, root: Path, budget: Budget) -> None:
         self._root = root
-        self._budget = budget
+        self.budget = budget
         self._stopping = False
 
     def stop(self) -> None:
@@ -75,7 +75,7 @@ class Sweep:
         return Swept(held - evicted.bytes, dropped, evicted)
 
     def _need(self, held: int) -> Need:
-        return self._budget.need(held, os.statvfs(self._root))
+        return self.budget.need(held, os.statvfs(self._root))
 
     def _check(self) -> None:
         if self._stopping:

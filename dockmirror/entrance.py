@@ -1,0 +1,56 @@
+"""Who is let in, and how far, of these settings."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.web.resource import IResource
+
+from .members.htpasswd import Htpasswd
+from .members.keys import read_keys
+from .members.tokens import MemberTokens
+from .networks import networks
+from .settings import ConfigurationError, Settings
+from .web.access import Access
+from .web.members import Members
+from .web.quotas import Quotas
+from .web.site import Gate
+
+InThread = Callable[[Callable[[], bool]], Awaitable[bool]]
+
+
+def entrance(settings: Settings, resource: IResource, clock: IReactorTime, in_thread: InThread) -> IResource:
+    """What stands in front of the resource: first the networks, then how much each may have, then names.
+
+    :param in_thread: where passwords are looked at, which takes long on purpose.
+    :raises ConfigurationError: when a file of names or keys is of no use.
+    """
+    access = settings.access
+    if access.htpasswd is not None:
+        resource = _members(settings, resource, clock, in_thread)
+    if access.requests is not None or access.bytes is not None:
+        resource = Quotas(resource, clock, access.requests, access.bytes, access.window)
+    return Gate(resource, _networks(settings))
+
+
+def _networks(settings: Settings) -> Access:
+    proxies = [name for name in settings.trust_proxy if name != "unix"]
+    return Access(
+        tuple(networks(settings.networks)), tuple(networks(proxies)), unix="unix" in settings.trust_proxy
+    )
+
+
+def _members(settings: Settings, resource: IResource, clock: IReactorTime, in_thread: InThread) -> IResource:
+    htpasswd, keys = settings.access.htpasswd, settings.access.keys
+    assert htpasswd is not None
+    assert keys is not None
+    try:
+        checker = Htpasswd(htpasswd, in_thread)
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"access.htpasswd: {error}") from None
+    try:
+        tokens = MemberTokens(read_keys(keys), clock)
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"access.keys: {error}") from None
+    return Members(resource, checker, tokens)

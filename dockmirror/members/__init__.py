@@ -1,0 +1,1 @@
+"""Who may use the mirror by name, and how they prove it."""

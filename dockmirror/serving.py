@@ -1,0 +1,99 @@
+"""What the mirror serves, of the settings that are in force; there may be others while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.web.resource import IResource, Resource
+
+from .appended import Appended
+from .cache import Cache, budget
+from .entrance import InThread, entrance
+from .hosts import hosts
+from .metrics import Metrics
+from .operations import counted
+from .passwords import own_credentials
+from .settings import ConfigurationError, Settings
+from .stack import AgentFor
+from .web.exchange import Request
+from .web.log import AccessLog, AuditLog, Write
+from .web.operations import BesideHealth
+from .web.token import FORM_LIMIT, is_form
+from .web.wire import Site
+
+Log = Callable[[Request], None]
+
+
+class Serving:
+    """The site, and what it serves; requests that run already go on by the settings they began with.
+
+    :param write: takes a line of the access log.
+    :param cache: where what is fetched is kept; without one the mirror is a relay.
+    :param environ: in which the mirror's own passwords may be given.
+    :param in_thread: where clients' passwords are looked at.
+    :param connections: how many there may be where the settings do not say.
+    """
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        agent_for: AgentFor,
+        write: Write,
+        cache: Cache | None,
+        metrics: Metrics,
+        environ: Mapping[str, str],
+        in_thread: InThread,
+        connections: int,
+    ) -> None:
+        self.site = Site(Resource(), clock, body_limit=lambda request: FORM_LIMIT if is_form(request) else 0)
+        self._clock = clock
+        self._agent_for = agent_for
+        self._write = write
+        self._cache = cache
+        self._metrics = metrics
+        self._environ = environ
+        self._in_thread = in_thread
+        self._connections = connections
+        self._audit: Appended | None = None
+
+    def serve(self, settings: Settings) -> None:
+        """Puts settings into force.
+
+        :raises ConfigurationError: when they cannot be put into practice; nothing has changed then.
+        """
+        resource = self._resource(settings)
+        audit = _audit(settings)
+        self.site.serve(
+            resource, self._log(settings, audit), settings.access.connections or self._connections
+        )
+        if self._cache is not None and settings.cache is not None:
+            self._cache.eviction.keep_to(budget(settings.cache, settings))
+        if self._audit is not None:
+            self._audit.close()
+        self._audit = audit
+
+    def _resource(self, settings: Settings) -> IResource:
+        credentials = own_credentials(settings, self._environ)
+        found = hosts(settings, self._clock, self._agent_for, self._cache, self._metrics, credentials)
+        return BesideHealth(entrance(settings, found, self._clock, self._in_thread))
+
+    def _log(self, settings: Settings, audit: Appended | None) -> Log:
+        logs: list[Log] = [
+            AccessLog(settings.log_format, self._clock, self._write), counted(settings, self._metrics),
+        ]  # fmt: skip
+        if audit is not None:
+            logs.append(AuditLog(self._clock, audit.write))
+
+        def log(request: Request) -> None:
+            for each in logs:
+                each(request)
+
+        return log
+
+
+def _audit(settings: Settings) -> Appended | None:
+    try:
+        return Appended(settings.access.audit) if settings.access.audit else None
+    except OSError as error:
+        raise ConfigurationError(f"access.audit: cannot be written: {error.strerror}") from None

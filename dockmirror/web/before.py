@@ -1,0 +1,57 @@
+"""What stands in front of a resource, and lets only some requests get there."""
+
+from __future__ import annotations
+
+from twisted.web.resource import IResource, Resource
+from zope.interface import implementer
+
+from ..oci.errors import RegistryError, Unsupported
+from .exchange import Request
+from .respond import refuse
+
+
+@implementer(IResource)
+class Before:
+    """In front of a resource: what ``admit`` raises is the answer."""
+
+    isLeaf = False
+
+    def __init__(self, resource: IResource) -> None:
+        self.resource = resource
+
+    def admit(self, request: Request) -> IResource | None:
+        """What answers in place of the resource, if anything does.
+
+        :raises RegistryError: when the request is to get no further.
+        """
+        raise NotImplementedError
+
+    def getChildWithDefault(self, name: bytes, request: Request) -> IResource:
+        """What lies behind, or the refusal."""
+        try:
+            instead = self.admit(request)
+        except RegistryError as error:
+            return Refusal(error)
+        return IResource(self.resource.getChildWithDefault(name, request)) if instead is None else instead
+
+    def putChild(self, path: bytes, child: IResource) -> None:
+        """:raises NotImplementedError: always."""
+        raise NotImplementedError("children belong to a host")
+
+    def render(self, request: Request) -> int:
+        """Never reached: every path has a segment."""
+        return refuse(request, Unsupported(status=404))
+
+
+class Refusal(Resource):
+    """Says no, whatever is asked."""
+
+    isLeaf = True
+
+    def __init__(self, error: RegistryError) -> None:
+        super().__init__()
+        self._error = error
+
+    def render(self, request: Request) -> int:
+        """Answers with the error."""
+        return refuse(request, self._error)

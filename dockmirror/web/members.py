@@ -1,0 +1,183 @@
+"""In front of everything, where only those who are named may use the mirror.
+
+A token of the mirror's own is asked for by name and password at ``/v2/auth``, as of any registry.  What a
+client brings is looked at here and goes no further.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Coroutine
+from typing import Any, Protocol
+
+from attrs import evolve
+from twisted.cred.checkers import ICredentialsChecker
+from twisted.cred.credentials import UsernamePassword
+from twisted.cred.error import LoginFailed, UnauthorizedLogin
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.web.resource import IResource, Resource, getChildForRequest
+from twisted.web.server import NOT_DONE_YET
+from zope.interface import implementer
+
+from ..content.held import json_content
+from ..headers import first
+from ..interfaces import Answer, IRegistry
+from ..oci.challenge import Challenge
+from ..oci.errors import RegistryError, TooManyRequests, Unauthorized, Unsupported
+from ..oci.request import Request as Asked
+from ..oci.token import TokenRequest
+from .before import Before, Refusal
+from .exchange import Request
+from .token import TokenService
+
+_BASIC = Challenge("Basic", {})
+_BEARER = Challenge("Bearer", {})
+_INVALID = Challenge("Bearer", {"error": "invalid_token"})
+
+
+class Tokens(Protocol):
+    """Gives tokens and knows them again; see ``MemberTokens``."""
+
+    life: int
+
+    def issue(self, name: str) -> str:
+        """A token for that name."""
+
+    def name(self, token: str) -> str | None:
+        """Whose token it is; None where it is none, or no more."""
+
+
+class Members(Before):
+    """Lets through whoever shows a token of ours, or a name and a password.
+
+    :param checker: of ``IUsernamePassword``.
+    """
+
+    def __init__(self, resource: IResource, checker: ICredentialsChecker, tokens: Tokens) -> None:
+        super().__init__(resource)
+        self._passwords = _Passwords(checker)
+        self._tokens = tokens
+        self._service = TokenService(_Issuing(self._passwords, tokens))
+
+    def admit(self, request: Request) -> IResource | None:
+        """See ``Before``.
+
+        :raises Unauthorized: with the challenge that suits a registry's client, or a browser.
+        """
+        if request.is_token:
+            return self._service
+        scheme, _, value = (first(request.requestHeaders, "Authorization") or "").partition(" ")
+        if scheme.lower() == "basic":
+            return _Checking(self, self._passwords.name(value))
+        if scheme.lower() == "bearer":
+            name = self._tokens.name(value.strip())
+            if name is None:
+                raise Unauthorized(challenges=(_INVALID,))
+            let_in(request, name)
+            return None
+        raise Unauthorized(challenges=(_BEARER if _is_registry(request) else _BASIC,))
+
+
+def let_in(request: Request, name: str) -> None:
+    """Notes who asks; what proves it is taken away, so that it can go nowhere."""
+    request.requestHeaders.removeHeader("Authorization")
+    if request.admitted is not None:
+        request.admitted = evolve(request.admitted, user=name)
+
+
+def _is_registry(request: Request) -> bool:
+    return b"v2" in request.path.split(b"/")[1:3]
+
+
+class _Checking(Resource):
+    """Goes on to what was asked for when the password proves to be right."""
+
+    isLeaf = True
+
+    def __init__(self, members: Members, checking: Coroutine[Any, Any, str]) -> None:
+        super().__init__()
+        self._members = members
+        self._checking = checking
+
+    def render(self, request: Request) -> int:
+        """Answers later."""
+        looking = Deferred.fromCoroutine(self._resource(request))
+        request.notifyFinish().addErrback(lambda _: looking.cancel())
+        looking.addCallback(request.render)
+        looking.addErrback(lambda failure: failure.trap(CancelledError))
+        looking.addErrback(request.processingFailed)
+        looking.addErrback(lambda _: None)
+        return NOT_DONE_YET
+
+    async def _resource(self, request: Request) -> IResource:
+        try:
+            let_in(request, await self._checking)
+        except RegistryError as error:
+            return Refusal(error)
+        segments = request.prepath or []  # of which the last has been used up to get here
+        below = self._members.resource.getChildWithDefault(segments[-1], request)
+        return IResource(getChildForRequest(below, request))
+
+
+class _Passwords:
+    """Names by their passwords, with errors that clients understand."""
+
+    def __init__(self, checker: ICredentialsChecker) -> None:
+        self._checker = checker
+
+    async def name(self, encoded: str) -> str:
+        """Who sent this as Basic (RFC 7617, 2).
+
+        :raises Unauthorized: for whoever did not know the password.
+        :raises TooManyRequests: when too many are being looked at.
+        """
+        try:
+            name, _, password = base64.b64decode(encoded.strip(), validate=True).partition(b":")
+        except ValueError:
+            raise Unauthorized(challenges=(_BASIC,)) from None
+        return await self.check(name, password)
+
+    async def check(self, name: bytes, password: bytes) -> str:
+        """See ``name``."""
+        try:
+            return bytes(await self._checker.requestAvatarId(UsernamePassword(name, password))).decode()
+        except UnauthorizedLogin:
+            raise Unauthorized("no such name, or not its password", challenges=(_BASIC,)) from None
+        except LoginFailed:
+            raise TooManyRequests(
+                "too many passwords are being looked at just now", retry_after="5"
+            ) from None
+
+
+@implementer(IRegistry)
+class _Issuing:
+    """The token service: what a token is good for is not said in it, but looked at in each request."""
+
+    def __init__(self, passwords: _Passwords, tokens: Tokens) -> None:
+        self._passwords = passwords
+        self._tokens = tokens
+
+    async def fetch(self, request: Asked) -> Answer:
+        """:raises Unsupported: always; there is nothing but tokens."""
+        raise Unsupported
+
+    async def token(self, request: TokenRequest) -> Answer:
+        """See ``IRegistry``: by Basic, or by a form's name and password (RFC 6749, 4.3)."""
+        token = self._tokens.issue(await self._name(request))
+        body = {"token": token, "access_token": token, "expires_in": self._tokens.life}
+        return Answer(json_content(json.dumps(body).encode()))
+
+    async def _name(self, request: TokenRequest) -> str:
+        if request.credentials is not None:
+            scheme, _, value = request.credentials.header.partition(" ")
+            if scheme.lower() == "basic":
+                return await self._passwords.name(value)
+        form = dict(request.parameters) if request.form else {}
+        if form.get("grant_type") == "password":
+            return await self._passwords.check(
+                form.get("username", "").encode(), form.get("password", "").encode()
+            )
+        if form.get("grant_type") == "refresh_token":
+            raise Unauthorized("refresh tokens are not given here: log in once more", challenges=(_BASIC,))
+        raise Unauthorized("this mirror is for those who have a name and a password", challenges=(_BASIC,))

@@ -1,0 +1,169 @@
+"""Names and passwords in a file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import bcrypt
+import pytest
+from twisted.cred.credentials import UsernamePassword
+from twisted.cred.error import UnauthorizedLogin
+from twisted.internet.defer import Deferred, maybeDeferred
+
+from dockmirror.members.htpasswd import Busy, Htpasswd, parse
+from tests.stacks import Outcome, logged
+
+
+def hashed(password: str) -> str:
+    """As ``htpasswd -B`` hashes it, at the least cost."""
+    return bcrypt.hashpw(password.encode(), bcrypt.gensalt(4)).decode().replace("$2b$", "$2y$", 1)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """With alice in it."""
+    path = tmp_path / "htpasswd"
+    path.write_text(f"# people\n\nalice:{hashed('s3cret')}\n")
+    return path
+
+
+def rewritten(file: Path, text: str) -> None:
+    """Written anew, at another time."""
+    file.write_text(text)
+    os.utime(file, ns=(1, file.stat().st_mtime_ns + 1_000_000_000))
+
+
+def asked(checker: Htpasswd, name: str, password: str) -> Outcome:
+    """What comes of a login."""
+    return Outcome(checker.requestAvatarId(UsernamePassword(name.encode(), password.encode())))
+
+
+def test_a_right_password(file: Path) -> None:
+    """Is the name's."""
+    assert asked(Htpasswd(file, maybeDeferred), "alice", "s3cret").get() == b"alice"
+
+
+@pytest.mark.parametrize(
+    ("name", "password"),
+    [
+        ("alice", "wrong"),
+        ("alice", ""),
+        ("bob", "s3cret"),
+        ("", "s3cret"),
+        ("# people", ""),
+        ("al\xffice", ""),
+    ],
+)
+def test_a_wrong_one(file: Path, name: str, password: str) -> None:
+    """Is refused, and so is a name that is not there, without a difference."""
+    assert isinstance(asked(Htpasswd(file, maybeDeferred), name, password).error, UnauthorizedLogin)
+
+
+def test_a_name_that_is_not_there_takes_as_long(file: Path) -> None:
+    """As one that is: a password is hashed for it, too."""
+    calls = 0
+
+    def counted(call: Callable[[], bool]) -> Awaitable[bool]:
+        nonlocal calls
+        calls += 1
+        return maybeDeferred(call)
+
+    asked(Htpasswd(file, counted), "bob", "x")
+    assert calls == 1
+
+
+def test_a_password_that_was_right_is_known(file: Path) -> None:
+    """Only the first request costs the time; another password, and another name's, is looked at."""
+    calls: list[None] = []
+
+    def counted(call: Callable[[], bool]) -> Awaitable[bool]:
+        calls.append(None)
+        return maybeDeferred(call)
+
+    checker = Htpasswd(file, counted)
+    for _ in range(3):
+        asked(checker, "alice", "s3cret").get()
+    assert len(calls) == 1
+    assert isinstance(asked(checker, "alice", "wrong").error, UnauthorizedLogin)
+    assert isinstance(asked(checker, "bob", "s3cret").error, UnauthorizedLogin)
+    assert len(calls) == 3
+
+
+def test_the_file_is_read_again(file: Path) -> None:
+    """When it has changed: who is gone is refused, and a new password replaces the old one."""
+    checker = Htpasswd(file, maybeDeferred)
+    asked(checker, "alice", "s3cret").get()
+    rewritten(file, f"alice:{hashed('newer')}\nbob:{hashed('b')}\n")
+    assert isinstance(asked(checker, "alice", "s3cret").error, UnauthorizedLogin)
+    assert asked(checker, "alice", "newer").get() == b"alice"
+    rewritten(file, f"bob:{hashed('b')}\n")
+    assert isinstance(asked(checker, "alice", "newer").error, UnauthorizedLogin)
+    assert asked(checker, "bob", "b").get() == b"bob"
+
+
+def test_a_file_that_has_become_wrong(file: Path) -> None:
+    """Changes nothing, and is told of once and without its contents; it is read when it is right again."""
+    checker = Htpasswd(file, maybeDeferred)
+    with logged() as texts:
+        rewritten(file, "bob:plain-text-password\n")
+        for _ in range(3):
+            assert asked(checker, "alice", "s3cret").get() == b"alice"
+        file.unlink()
+        assert asked(checker, "alice", "s3cret").get() == b"alice"
+    assert sum("the names are as before: line 1" in text for text in texts) == 1
+    assert not any("plain-text" in text for text in texts)
+    file.write_text("")
+    assert isinstance(asked(checker, "alice", "s3cret").error, UnauthorizedLogin)
+
+
+def test_too_many_at_once(file: Path) -> None:
+    """Are not queued without end, and a password that is known waits for nobody."""
+    waiting: list[Callable[[], None]] = []
+
+    def later(call: Callable[[], bool]) -> Awaitable[bool]:
+        deferred: Deferred[bool] = Deferred()
+        waiting.append(lambda: deferred.callback(call()))
+        return deferred
+
+    checker = Htpasswd(file, later)
+    first = asked(checker, "alice", "s3cret")
+    for go_on in waiting:
+        go_on()
+    assert first.get() == b"alice"
+    waiting.clear()
+    outcomes = [asked(checker, "alice", f"guess {number}") for number in range(70)]
+    refused = [outcome for outcome in outcomes if outcome and isinstance(outcome.error, Busy)]
+    assert 0 < len(refused) < 70
+    assert asked(checker, "alice", "s3cret").get() == b"alice"
+    for go_on in waiting:
+        go_on()
+    assert asked(checker, "alice", "another guess") == []
+    assert all(outcome for outcome in outcomes)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "alice",
+        "alice:",
+        ":$2y$",
+        "alice:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=",
+        "alice:$apr1$a$b",
+        "alice:$2y$05$short",
+    ],
+)
+def test_what_is_no_such_file(tmp_path: Path, line: str) -> None:
+    """Is refused by the number of the line, and without what stands in it."""
+    path = tmp_path / "htpasswd"
+    path.write_text(f"# names\n{line}\n")
+    with pytest.raises(ValueError, match=r"^line 2: expected NAME:HASH") as raised:
+        Htpasswd(path, maybeDeferred)
+    assert "alice" not in str(raised.value)
+
+
+def test_all_of_bcrypts_spellings() -> None:
+    """Are one and the same scheme."""
+    plain = hashed("x")[4:]
+    assert set(parse(f"a:$2y${plain}\nb:$2b${plain}\n  c:$2a${plain}  \n")) == {"a", "b", "c"}
