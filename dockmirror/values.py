@@ -40,6 +40,10 @@ class Amount:
     def __bool__(self) -> bool:
         return self.bytes > 0 or self.share > 0
 
+    def __str__(self) -> str:
+        """As it may be written."""
+        return f"{self.share * 100:g}%" if self.share else f"{self.bytes}B"
+
     def of(self, total: int) -> int:
         """In bytes, on a file system of so many."""
         return self.bytes + int(self.share * total)

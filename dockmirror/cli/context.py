@@ -1,0 +1,35 @@
+"""What every command is given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from attrs import frozen
+
+from ..config import Source, settings_of, sources
+from ..settings import Settings
+
+
+@frozen
+class Context:
+    """Where the settings stand that the mirror runs with."""
+
+    options: Mapping[str, Any]
+    environ: Mapping[str, str]
+
+    @property
+    def said(self) -> Sequence[Source]:
+        """All that is said, and where.
+
+        :raises ConfigurationError: when a file is none.
+        """
+        return sources(self.options, self.environ)
+
+    @property
+    def settings(self) -> Settings:
+        """What is in force.
+
+        :raises ConfigurationError: when it is wrong.
+        """
+        return settings_of(self.said)

@@ -1,0 +1,102 @@
+"""``dockmirror config``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from dockmirror.cli.main import main, run
+from dockmirror.config import load
+from dockmirror.settings import Settings, UpstreamSettings
+
+FILE = """
+domain = "a.example"
+min_free = "10%"
+cache_size = "5GB"
+
+[upstreams.docker]
+proxy = "socks5h://name:s3cret@proxy:1080"
+timeout = 5
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """Some settings."""
+    path = tmp_path / "dockmirror.toml"
+    path.write_text(FILE)
+    return path
+
+
+def printed(*arguments: str, **environ: str) -> Result:
+    """What the command prints."""
+    variables = {"DOCKMIRROR_CONFIG": None, "DOCKMIRROR_CACHE": None, **environ}
+    result = CliRunner().invoke(main, [*arguments], env=variables)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def rows(*arguments: str, **environ: str) -> dict[str, Any]:
+    """By key."""
+    listed = json.loads(printed(*arguments, "--json", **environ).output)
+    return {row["key"]: (row["value"], row["source"]) for row in listed}
+
+
+def test_where_each_value_has_come_from(file: Path) -> None:
+    """The file, the environment, the table of known registries, or nowhere."""
+    shown = rows("-c", str(file), "config", DOCKMIRROR_GRACE="7")
+    assert shown["domain"] == ("a.example", str(file))
+    assert shown["grace"] == (7, "the environment")
+    assert shown["hosts"] == ("{name}.{domain}", "default")
+    assert shown["upstreams.docker.timeout"] == (5, str(file))
+    assert rows("config", "upstreams.docker")["upstreams.docker.registry"] == ("docker.io", "known")
+    assert (shown["min_free"][0], shown["cache_size"][0]) == ("10%", "5000000000B")
+
+
+def test_what_is_shown_may_be_written_again(file: Path) -> None:
+    """Sizes are in words that are understood."""
+    shown = rows("-c", str(file), "config")
+    again = load({"min_free": shown["min_free"][0], "cache_size": shown["cache_size"][0]}, {})
+    before = load({"config": file}, {})
+    assert (again.min_free, again.cache_size) == (before.min_free, before.cache_size)
+
+
+def test_no_password(file: Path) -> None:
+    """Is shown, in whichever form."""
+    for form in ("--json", "--all"):
+        output = printed("-c", str(file), "config", form).output
+        assert "s3cret" not in output
+        assert "socks5h://name:" in output
+
+
+def test_everything(file: Path) -> None:
+    """Is there with ``--all``, and what begins so with a beginning."""
+    every = rows("config", "--all")
+    assert set(Settings.model_fields) - {"upstreams", "access"} <= set(every)
+    assert {f"upstreams.quay.{key}" for key in UpstreamSettings.model_fields} <= set(every)
+    assert not any(key.startswith("upstreams.quay") for key in rows("config"))
+    assert set(rows("config", "upstreams.quay.t")) == {"upstreams.quay.timeout"}
+
+
+def test_as_a_table(file: Path) -> None:
+    """A line for each where there is room, and nothing is left out where there is not."""
+    wide = printed("-c", str(file), "config", COLUMNS="200").output.splitlines()
+    assert wide[0].split() == ["key", "value", "from"]
+    assert [line.split() for line in wide if line.startswith("domain")] == [
+        ["domain", '"a.example"', str(file)]
+    ]
+    narrow = printed("-c", str(file), "config", COLUMNS="40").output
+    assert "\N{HORIZONTAL ELLIPSIS}" not in narrow.replace(":\N{HORIZONTAL ELLIPSIS}", "")
+
+
+def test_wrong_settings(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Are told of in one line, with status 2."""
+    monkeypatch.setattr("sys.argv", ["dockmirror", "-c", "/nowhere.toml", "config"])
+    with pytest.raises(SystemExit) as ended:
+        run()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "dockmirror: /nowhere.toml: cannot be read: No such file or directory\n"
