@@ -22,7 +22,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 .PHONY: run demo test check tree bench clean
 
 run: $(VENV)/.run
-	$(BIN)/twistd -n --pidfile= dockmirror
+	$(BIN)/twistd -n --pidfile= dockmirror --workers 1
 
 demo: $(VENV)/.run
 	$(BIN)/python -m demo

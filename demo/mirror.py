@@ -22,6 +22,7 @@ _STOPS_WITHIN = 10.0
 _SETTINGS = """
 listen = ["tcp:{port}:interface=127.0.0.1"]
 operations = ""
+workers = 1
 grace = 1
 cache = "{directory}/cache"
 

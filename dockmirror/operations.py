@@ -5,27 +5,42 @@ from __future__ import annotations
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
+from prometheus_client.exposition import generate_latest
 from twisted.internet.interfaces import IReactorTime
 
 from .cache import Cache
 from .metrics import Metrics
 from .settings import Settings
 from .web.counted import Counted
-from .web.operations import Operations
-from .web.readiness import Readiness
+from .web.readiness import Readiness, State
 from .web.wire import Site
 
 
-def operations_of(metrics: Metrics, site: Site, clock: IReactorTime, cache: Cache | None) -> Site:
-    """What listens there, and tells of the site and the cache."""
+class Told:
+    """What is told of one process."""
+
+    def __init__(self, metrics: Metrics, readiness: Readiness) -> None:
+        self._metrics = metrics
+        self._readiness = readiness
+
+    async def metrics(self) -> bytes:
+        """See ``Operated``."""
+        return generate_latest(self._metrics.registry)
+
+    async def state(self) -> State:
+        """See ``Operated``."""
+        return await self._readiness.state()
+
+
+def told_of(metrics: Metrics, site: Site, clock: IReactorTime, cache: Cache | None) -> Told:
+    """What is told of the site and the cache."""
     metrics.watch_connections(site.connections)
     if cache is not None:
         metrics.watch_cache(cache.eviction)
     metrics.tell_build(
         version=_version("dockmirror"), twisted=_version("twisted"), python=platform.python_version()
     )
-    readiness = Readiness(site, clock, cache.try_writing if cache else None)
-    return Site(Operations(metrics.registry, readiness), clock)
+    return Told(metrics, Readiness(site, clock, cache.try_writing if cache else None))
 
 
 def counted(settings: Settings, metrics: Metrics) -> Counted:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from twisted.application.service import Service
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from .settings import ConfigurationError, Settings
 
-AT_START = ("listen", "operations", "grace", "cache")
+AT_START = ("listen", "operations", "grace", "cache", "workers")
 """The settings that are in force as they were when the mirror started."""
 _log = Logger()
 
@@ -29,7 +31,7 @@ class Reloading(Service):
         self,
         settings: Settings,
         read: Callable[[], Settings],
-        serve: Callable[[Settings], None],
+        serve: Callable[[Settings], Coroutine[Any, Any, None]],
         reactor: IReactorFromThreads,
     ) -> None:
         self._settings = settings
@@ -41,19 +43,22 @@ class Reloading(Service):
     def startService(self) -> None:
         """Called in the main thread, when the reactor is about to run."""
         super().startService()
-        self._before = signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self.reload))
+        self._before = signal.signal(signal.SIGHUP, self._signalled)
 
     def stopService(self) -> None:
         """The signal does again what it did before."""
         super().stopService()
         signal.signal(signal.SIGHUP, self._before)
 
-    def reload(self) -> None:
+    def _signalled(self, *_: object) -> None:
+        self._reactor.callFromThread(lambda: Deferred.fromCoroutine(self.reload()).addErrback(_failed))
+
+    async def reload(self) -> None:
         """Puts new settings into force, or says why not."""
         try:
             read = self._read()
             settings = read.model_copy(update={key: getattr(self._settings, key) for key in AT_START})
-            self._serve(settings)
+            await self._serve(settings)
         except ConfigurationError as error:
             _log.error("the settings are as they were: {error}", error=str(error))
             return
@@ -63,3 +68,7 @@ class Reloading(Service):
             _log.warn("new settings are in force, at the next start also: {keys}", keys=", ".join(later))
         else:
             _log.info("new settings are in force")
+
+
+def _failed(failure: Failure) -> None:
+    _log.failure("the settings could not be put into force", failure=failure)

@@ -32,7 +32,8 @@ class Serving:
     :param cache: where what is fetched is kept; without one the mirror is a relay.
     :param environ: in which the mirror's own passwords may be given.
     :param in_thread: where clients' passwords are looked at.
-    :param connections: how many there may be where the settings do not say.
+    :param connections: how many there may be here where the settings do not say.
+    :param share: how many processes share those of which the settings say how many there may be.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Serving:
         environ: Mapping[str, str],
         in_thread: InThread,
         connections: int,
+        share: int = 1,
     ) -> None:
         self.site = Site(Resource(), clock, body_limit=lambda request: FORM_LIMIT if is_form(request) else 0)
         self._clock = clock
@@ -55,6 +57,7 @@ class Serving:
         self._environ = environ
         self._in_thread = in_thread
         self._connections = connections
+        self._share = share
         self._audit: Appended | None = None
 
     def serve(self, settings: Settings) -> None:
@@ -64,8 +67,11 @@ class Serving:
         """
         resource = self._resource(settings)
         audit = _audit(settings)
+        most = settings.access.connections
         self.site.serve(
-            resource, self._log(settings, audit), settings.access.connections or self._connections
+            resource,
+            self._log(settings, audit),
+            self._connections if most is None else max(1, most // self._share),
         )
         if self._cache is not None and settings.cache is not None:
             self._cache.eviction.keep_to(budget(settings.cache, settings))

@@ -91,6 +91,7 @@ class Settings(_Frozen):
     networks: Networks = ("private",)
     access: AccessSettings = AccessSettings()
     trust_proxy: Proxies = ()
+    workers: Annotated[int, Field(ge=1, le=64)] | None = None
     grace: Seconds = 300.0
     log_format: Literal["text", "json"] = "text"
     cache: Path | None = None

@@ -12,6 +12,7 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
+    PlainSerializer,
     PlainValidator,
 )
 
@@ -163,7 +164,7 @@ NetworkName = Annotated[str, AfterValidator(_network)]
 Networks = Annotated[tuple[NetworkName, ...], BeforeValidator(listed)]
 Proxies = Annotated[tuple[Annotated[str, AfterValidator(_proxy)], ...], BeforeValidator(listed)]
 Endpoints = Annotated[tuple[Annotated[str, AfterValidator(_endpoint)], ...], BeforeValidator(listed)]
-Size = Annotated[Amount, PlainValidator(_amount)]
+Size = Annotated[Amount, PlainValidator(_amount), PlainSerializer(str)]
 Bytes = Annotated[int, PlainValidator(_bytes)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Addresses = Annotated[tuple[Annotated[str, AfterValidator(_address)], ...], BeforeValidator(listed)]

@@ -79,6 +79,7 @@ KEYS: dict[str, tuple[str, str, Any, tuple[Any, Any, Any, Any]]] = {
     ),
     "tag_ttl": ("5", "2.5", "0", (60, 5, 2.5, 0)),
     "keep_vanished": ("true", "false", "true", (False, True, False, True)),
+    "workers": ("2", "3", "4", (None, 2, 3, 4)),
     "grace": ("5", "2.5", "0", (300, 5, 2.5, 0)),
     "log_format": ('"json"', "text", "json", ("text", "json", "text", "json")),
     "default": ('"docker"', "ghcr", "quay", (None, "docker", "ghcr", "quay")),
@@ -242,6 +243,7 @@ WRONG = {
     "min_free": ["%", "0x10", "10 percent", ""],
     "tag_ttl": ["-1", "1h", "inf", ""],
     "keep_vanished": ["maybe", ""],
+    "workers": ["0", "65", "many", "1.5"],
     "grace": ["-1", "soon", "nan", "inf", ""],
     "log_format": ["xml", "JSON", ""],
     "upstream": [
@@ -499,3 +501,21 @@ def test_where_a_value_has_come_from(tmp_path: Path) -> None:
         "cache": "default", "access.keys": "default", "upstreams.docker.timeout": str(path),
         "upstreams.docker.url": "known", "upstreams.lan.url": "the command line",
     }  # fmt: skip
+
+
+def test_settings_travel_to_other_processes(tmp_path: Path) -> None:
+    """As JSON, and are the same there: of every kind, by themselves and as the operator wrote them."""
+    table = f"""
+cache_size = "5GB"
+min_free = "12.5%"
+[access]
+bytes = "1GB"
+[upstreams.docker]
+ca_file = "{__file__}"
+addresses = {{ "a.example" = ["192.0.2.1"] }}
+rewrite = {{ "a" = "b" }}
+proxy = "http://name:s3cret@proxy:1"
+"""
+    for options in ({}, {"config": written(tmp_path, table), "networks": ["public"]}):
+        settings = load(options, {})
+        assert Settings.model_validate_json(settings.model_dump_json()) == settings

@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 from twisted.web.resource import Resource
 
 from dockmirror.metrics import Metrics
-from dockmirror.operations import operations_of
+from dockmirror.operations import told_of
 from dockmirror.store.eviction.budget import Budget
 from dockmirror.store.eviction.evicting import Eviction
 from dockmirror.web.wire import Site
@@ -23,12 +23,14 @@ from .test_docs import ROOT, code, table, text
 def test_metrics() -> None:
     """The table of metrics has each that there is, by the name that is scraped, with its kind and labels."""
     metrics = Metrics(CollectorRegistry())
-    operations_of(metrics, Site(Resource(), Clock()), Clock(), None)
+    told_of(metrics, Site(Resource(), Clock()), Clock(), None)
     metrics.watch_cache(Eviction(ROOT, Clock(), _never, Budget(0, 0, 0), print))
     ends = {"counter": "_total", "info": "_info"}
     told = [(family.name + ends.get(family.type, ""), family.type) for family in metrics.registry.collect()]
     rows = table("docs/operating.md", "metric")
-    assert sorted((code(name), kind) for name, kind, *_ in rows) == sorted(told)
+    assert sorted((code(name), kind) for name, kind, *_ in rows) == sorted(
+        [*told, ("dockmirror_workers", "gauge")]
+    )
     kept = (value for value in vars(metrics).values() if isinstance(value, MetricWrapperBase))
     labels = {code(name): re.findall(r"`(\w+)`", cell) for name, _, cell, _ in rows}
     for metric in kept:
@@ -57,6 +59,7 @@ def test_dashboard() -> None:
         "dockmirror_build_info",
         "dockmirror_cache_evicted_total",
         "dockmirror_turned_away_total",
+        "dockmirror_workers",
     }
 
 

@@ -20,12 +20,13 @@ LAYERS = [
     ["values"],
     ["settings"],
     ["config"],
-    ["members", "metered", "names", "pullthrough", "rules", "store", "upstream", "web", "whole"],
+    ["members", "metered", "names", "pullthrough", "rules", "store", "upstream", "web", "whole", "workers"],
     ["cache", "entrance", "listeners", "offered", "options", "outbound", "passwords", "reloading"],
-    ["operations", "stack"],
+    ["operations", "services", "stack", "together"],
     ["hosts"],
     ["serving"],
-    ["service"],
+    ["process"],
+    ["service", "worker"],
     ["cli"],
 ]
 """From the ground up; a module or package may import from layers below its own and from itself."""
@@ -105,12 +106,12 @@ def test_the_ground_does_no_io(module: str) -> None:
 
 
 @pytest.mark.parametrize("module", TREES)
-def test_one_module_knows_the_reactor(module: str) -> None:
-    """All others are given a clock, or what else they need of it."""
-    assert module == "service" or "twisted.internet.reactor" not in mentioned(module)
+def test_who_knows_the_reactor(module: str) -> None:
+    """All others are given a clock, or what else they need of it; a worker is a service of its own."""
+    assert module in ("service", "worker") or "twisted.internet.reactor" not in mentioned(module)
 
 
 @pytest.mark.parametrize("module", TREES)
 def test_settings_are_read_in_one_place(module: str) -> None:
-    """The file in ``config``, the environment with the command lines."""
-    assert module in ("config", "options", "cli.main") or not mentioned(module) & SETTINGS
+    """The file in ``config``, the environment with the command lines, of which a worker has one."""
+    assert module in ("config", "options", "cli.main", "worker") or not mentioned(module) & SETTINGS

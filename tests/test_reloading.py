@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from tests.fake_registry import digest
 from tests.fakes import Reply
 from tests.house import House
 from tests.internet import LAYER, Internet
-from tests.stacks import logged
+from tests.stacks import logged, now
 
 OWN = "mirror.example"
 PATH = f"/v2/a/blobs/{digest(LAYER)}"
@@ -49,7 +49,16 @@ class Reactor:
 def reloading(house: House, **settings: Any) -> Reloading:
     """What puts these settings into force."""
     began, reactor = load({"domain": OWN}, {}), Reactor()
-    return Reloading(began, lambda: load(settings, {}), house.serving.serve, reactor)
+    return Reloading(began, lambda: load(settings, {}), noted(house.serving.serve), reactor)
+
+
+def noted(put: Callable[[Settings], None]) -> Callable[[Settings], Coroutine[Any, Any, None]]:
+    """Puts settings into force at once."""
+
+    async def serve(settings: Settings) -> None:
+        put(settings)
+
+    return serve
 
 
 def test_new_settings() -> None:
@@ -60,7 +69,7 @@ def test_new_settings() -> None:
     running = house.connect().ask("GET", "k8s.mirror.example", PATH)
     keeping = house.connect().ask("GET", "k8s.mirror.example", "/v2/")
     with logged() as texts:
-        reloading(house, domain="other.example", log_format="json").reload()
+        now(reloading(house, domain="other.example", log_format="json").reload())
     assert "new settings are in force" in texts[0]
     assert running.answer.body == LAYER
     assert keeping.ask("GET", "k8s.mirror.example", "/v2/").answer.status == 404
@@ -82,7 +91,7 @@ def test_wrong_settings(settings: dict[str, Any], message: str) -> None:
     """Change nothing, and the log says what is wrong."""
     house = House(Internet())
     with logged() as texts:
-        reloading(house, domain="other.example", **settings).reload()
+        now(reloading(house, domain="other.example", **settings).reload())
     (text,) = texts
     assert "the settings are as they were" in text
     assert message in text
@@ -95,10 +104,10 @@ def test_what_is_so_from_the_start() -> None:
     served: list[Settings] = []
     began = load({"domain": OWN, "grace": 5}, {})
     new = {"domain": "other.example", "grace": 6, "listen": ["tcp:1"]}
-    reload = Reloading(began, lambda: load(new, {}), served.append, Reactor()).reload
+    reload = Reloading(began, lambda: load(new, {}), noted(served.append), Reactor()).reload
     for _ in range(2):
         with logged() as texts:
-            reload()
+            now(reload())
         assert "at the next start also: listen, grace" in texts[0]
     assert [(each.domain, each.grace, each.listen) for each in served] == [("other.example", 5, ())] * 2
 
@@ -106,7 +115,7 @@ def test_what_is_so_from_the_start() -> None:
 def test_the_signal() -> None:
     """Has it done in the reactor's own time, once the service runs and until it stops."""
     reactor, served, before = Reactor(), list[Settings](), signal.getsignal(signal.SIGHUP)
-    service = Reloading(load({}, {}), lambda: load({}, {}), served.append, reactor)
+    service = Reloading(load({}, {}), lambda: load({}, {}), noted(served.append), reactor)
     service.startService()
     os.kill(os.getpid(), signal.SIGHUP)
     assert served == []
@@ -124,7 +133,7 @@ def test_an_audit_log(tmp_path: Path) -> None:
     house.get(OWN, "/v2/")
     audit.rename(tmp_path / "old")
     house.get(OWN, "/v2/library/busybox/manifests/latest")
-    reloading(house, domain=OWN, access={"audit": str(audit)}).reload()
+    now(reloading(house, domain=OWN, access={"audit": str(audit)}).reload())
     house.get(OWN, "/")
     assert len((tmp_path / "old").read_text().splitlines()) == 2
     assert len(audit.read_text().splitlines()) == 1

@@ -22,8 +22,10 @@ from dockmirror.hosts import hosts
 from dockmirror.metrics import Metrics
 from dockmirror.offered import registry_names
 from dockmirror.reloading import Reloading
-from dockmirror.service import Draining, InOrder, Options, makeService, mirror
+from dockmirror.service import Options, makeService, mirror
+from dockmirror.services import Draining, InOrder
 from dockmirror.settings import ConfigurationError, Settings, UpstreamSettings
+from dockmirror.workers.group import Group
 from tests.fake_registry import digest
 from tests.fakes import Reply
 from tests.house import House
@@ -99,16 +101,25 @@ class TestOptions:
 class TestMirror:
     """The service assembled."""
 
-    def test_it_is_a_service(self) -> None:
+    @pytest.mark.parametrize("workers", ["1", "2"])
+    def test_it_is_a_service(self, workers: str) -> None:
         """That twistd can start, with one listener for each endpoint, and one where none is named."""
         for arguments, listeners in ((("--listen", "tcp:0", "--listen", "tcp:0"), 2), ((), 1)):
             options = Options()
-            options.parseOptions(arguments)
+            options.parseOptions(["--workers", workers, *arguments])
             service = makeService(options)
             assert IService.providedBy(service)
-            kinds = [type(part) for part in cast(MultiService, service)]
-            stopped_before_draining = kinds[kinds.index(Draining) + 1 :]
-            assert stopped_before_draining == [Reloading, *[StreamServerEndpointService] * listeners]
+            operations, serving, *kinds = [type(part) for part in cast(MultiService, service)]
+            assert operations is StreamServerEndpointService
+            assert serving is (InOrder if workers == "1" else Group)
+            assert kinds == [*[StreamServerEndpointService] * listeners, Reloading]
+
+    def test_workers(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Are one for each core, and not more than four."""
+        for cores, expected in ((1, InOrder), (2, 2), (64, 4)):
+            monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: set(range(cores)))
+            service = next(each for each in mirror(partial(load, {"operations": "none"}, os.environ), {}))
+            assert (service.count if isinstance(service, Group) else type(service)) == expected
 
     @pytest.mark.parametrize(
         "endpoint", ["nonsense:1", "tcp:x", "tcp:1:no=such", "ssl:1:privateKey=/nowhere"]
@@ -138,13 +149,13 @@ class TestMirror:
             services.privilegedStartService()
         assert "\n" not in str(raised.value)
 
-    def test_the_operators_endpoint(self) -> None:
-        """Begins before the mirror listens and ends after it has drained; an empty text is none at all."""
+    @pytest.mark.parametrize("workers", ["1", "2"])
+    def test_the_operators_endpoint(self, workers: str) -> None:
+        """Begins before the mirror listens and ends when all has ended; an empty text is none at all."""
         for operations, names in (("none", []), ("tcp:0", ["operations"])):
-            service = mirror(partial(load, {"operations": operations, "listen": ["tcp:0"]}, os.environ), {})
-            parts = list(service)
-            draining = next(part for part in parts if isinstance(part, Draining))
-            assert [part.name for part in parts[: parts.index(draining)] if part.name] == names
+            settings = {"operations": operations, "listen": ["tcp:0"], "workers": workers}
+            service = mirror(partial(load, settings, os.environ), {})
+            assert [part.name for part in service if part.name][:1] == (names or ["listen.0"])
 
     def test_an_operators_endpoint_that_is_none(self) -> None:
         """Is refused as any other, by its own key."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Coroutine
+from typing import Any, Generic, Protocol, TypeVar
 
-from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET
@@ -13,17 +14,29 @@ from twisted.web.server import NOT_DONE_YET
 from ..oci.errors import Unsupported
 from .before import Before, Refusal
 from .exchange import Request
-from .readiness import Readiness, State
+from .readiness import State
+
+T = TypeVar("T")
+
+
+class Operated(Protocol):
+    """What tells of the mirror, be it one process or several."""
+
+    async def metrics(self) -> bytes:
+        """All metrics, in the text format of Prometheus."""
+
+    async def state(self) -> State:
+        """How it is."""
 
 
 class Operations(Resource):
     """The root of the endpoint; whoever reaches it may read it."""
 
-    def __init__(self, registry: CollectorRegistry, readiness: Readiness) -> None:
+    def __init__(self, operated: Operated) -> None:
         super().__init__()
-        self.putChild(b"metrics", _Exposition(registry))
+        self.putChild(b"metrics", _Later(operated.metrics, _tell_metrics))
         self.putChild(b"healthz", Health())
-        self.putChild(b"readyz", _Ready(readiness))
+        self.putChild(b"readyz", _Later(operated.state, _tell_state))
 
     def getChild(self, path: bytes, request: Request) -> Resource:
         """There is nothing else."""
@@ -57,39 +70,38 @@ class Health(Resource):
         return b"ok"
 
 
-class _Exposition(Resource):
+class _Later(Resource, Generic[T]):
+    """Asks when it is asked, and tells what comes of it."""
+
     isLeaf = True
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, ask: Callable[[], Coroutine[Any, Any, T]], tell: Callable[[T, Request], None]) -> None:
         super().__init__()
-        self._registry = registry
-
-    def render_GET(self, request: Request) -> bytes:
-        request.setHeader("Content-Type", CONTENT_TYPE_LATEST)
-        return generate_latest(self._registry)
-
-
-class _Ready(Resource):
-    isLeaf = True
-
-    def __init__(self, readiness: Readiness) -> None:
-        super().__init__()
-        self._readiness = readiness
+        self._ask = ask
+        self._tell = tell
 
     def render_GET(self, request: Request) -> int:
-        looking = Deferred.fromCoroutine(self._readiness.state())
-        request.notifyFinish().addErrback(lambda _: looking.cancel())
-        looking.addCallback(_tell, request)
-        looking.addErrback(lambda failure: failure.trap(CancelledError))
-        looking.addErrback(request.processingFailed)
-        looking.addErrback(lambda _: None)
+        asking = Deferred.fromCoroutine(self._ask())
+        request.notifyFinish().addErrback(lambda _: asking.cancel())
+        asking.addCallback(self._tell, request)
+        asking.addErrback(lambda failure: failure.trap(CancelledError))
+        asking.addErrback(request.processingFailed)
+        asking.addErrback(lambda _: None)
         return NOT_DONE_YET
 
 
-def _tell(state: State, request: Request) -> None:
-    body = json.dumps({"status": state.status, "store": state.store}).encode()
+def _tell_metrics(exposition: bytes, request: Request) -> None:
+    request.setHeader("Content-Type", CONTENT_TYPE_LATEST)
+    _write(exposition, request)
+
+
+def _tell_state(state: State, request: Request) -> None:
     request.setResponseCode(200 if state.ready else 503)
     request.setHeader("Content-Type", "application/json")
+    _write(json.dumps({"status": state.status, "store": state.store}).encode(), request)
+
+
+def _write(body: bytes, request: Request) -> None:
     request.setHeader("Content-Length", str(len(body)))
     request.write(body)
     request.finish()

@@ -12,6 +12,7 @@ import pytest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from twisted.internet.defer import Deferred
 
+from dockmirror.operations import Told
 from dockmirror.web.operations import Operations
 from dockmirror.web.readiness import PATIENCE, Readiness
 from dockmirror.web.wire import Site
@@ -27,9 +28,7 @@ class Desk:
         self.house = House(Internet())
         self.house.site.numPorts = int(listening)
         self.site = Site(
-            Operations(
-                self.house.metrics.registry, Readiness(self.house.site, self.house.clock, try_writing)
-            ),
+            Operations(Told(self.house.metrics, Readiness(self.house.site, self.house.clock, try_writing))),
             self.house.clock,
         )
         self._door = House(Internet())

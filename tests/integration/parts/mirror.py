@@ -36,6 +36,7 @@ class Mirror(Process):
             "domain": DOMAIN,
             "listen": [f"tcp:{self.port}:interface=127.0.0.1"],
             "operations": "",
+            "workers": 1,
             "networks": ["127.0.0.0/8"],
             "cache": str(directory / "cache"),
             "cache_size": "10GB",

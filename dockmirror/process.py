@@ -1,0 +1,83 @@
+"""A process that serves, put together."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+from twisted.internet.threads import deferToThreadPool
+from twisted.python.threadpool import ThreadPool
+from twisted.web.iweb import IAgent
+
+from .cache import Cache, open_cache
+from .descriptors import connections
+from .lag import Lag
+from .metrics import Metrics
+from .operations import told_of
+from .outbound import agent
+from .services import Draining, InOrder, Threads
+from .serving import Serving
+from .settings import ConfigurationError, Settings, UpstreamSettings
+from .store.directory import UnfitDirectory
+from .upstream.resolvers import threaded_resolver
+from .web.wire import Site
+
+
+class Process:
+    """All that a process has that serves, but for what it listens on.
+
+    :param environ: in which proxies may be named, and passwords given.
+    :param share: how many processes share the connections that there may be.
+    :raises ConfigurationError: when a setting that looked right cannot be put into practice.
+    :ivar service: what is to be started before anything listens, and stopped after.
+    :ivar told: what is told of it.
+    """
+
+    def __init__(self, settings: Settings, environ: Mapping[str, str], reactor: Any, share: int = 1) -> None:
+        self.service = InOrder()
+        passwords = ThreadPool(0, 2, "passwords")
+        Threads(passwords).setServiceParent(self.service)
+        cache = _cache(settings, reactor)
+        if cache is not None:
+            cache.service.setServiceParent(self.service)
+        resolver = threaded_resolver(reactor)
+
+        def agent_for(upstream: UpstreamSettings, reached: Callable[[str, str], None]) -> IAgent:
+            return agent(upstream, resolver, environ, reached, reactor)
+
+        metrics = Metrics(CollectorRegistry())
+        self._serving = Serving(
+            reactor, agent_for, _write_line, cache, metrics, environ,
+            partial(deferToThreadPool, reactor, passwords), connections(), share,
+        )  # fmt: skip
+        self._serving.serve(settings)
+        self.told = told_of(metrics, self.site, reactor, cache)
+        Lag(reactor, metrics.lag.observe).setServiceParent(self.service)
+        Draining(self.site, settings.grace).setServiceParent(self.service)
+
+    @property
+    def site(self) -> Site:
+        """What is to listen."""
+        return self._serving.site
+
+    async def serve(self, settings: Settings) -> None:
+        """See ``Serving.serve``."""
+        self._serving.serve(settings)
+
+
+def _cache(settings: Settings, reactor: Any) -> Cache | None:
+    if settings.cache is None or (settings.cache_size is not None and not settings.cache_size):
+        return None
+    try:
+        return open_cache(settings.cache, settings, reactor)
+    except UnfitDirectory as error:
+        raise ConfigurationError(f"cache: {error}") from error
+
+
+def _write_line(line: str) -> None:
+    """To standard output itself: what Twisted puts in its place would prefix each line."""
+    if sys.__stdout__ is not None:
+        print(line, file=sys.__stdout__, flush=True)

@@ -1,0 +1,90 @@
+"""What one of several processes runs: ``python -m dockmirror.worker``, started by the process that binds."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from attrs import asdict
+from twisted.internet.protocol import Factory
+from twisted.logger import globalLogBeginner, textFileLogObserver
+
+from .listeners import everywhere, listener
+from .process import Process
+from .settings import Settings
+from .web.readiness import State
+from .workers.line import Line
+from .workers.sockets import Adopting, Listening, adoptable
+
+
+class Worker:
+    """One process, which begins when it is told by which settings.
+
+    :param sockets: those that listen, one for each endpoint.
+    """
+
+    def __init__(self, sockets: Sequence[Listening], reactor: Any) -> None:
+        self._sockets = sockets
+        self._reactor = reactor
+        self._process: Process | None = None
+        self._ending = False
+
+    def end(self) -> None:
+        """Lets what runs finish and ends; a second time changes nothing."""
+        if not self._ending:
+            self._ending = True
+            self._reactor.callWhenRunning(self._reactor.stop)
+
+    def asks(self) -> dict[str, Any]:
+        """What the process that binds may ask for."""
+        return {"begin": self._begin, "serve": self._serve, "metrics": self._metrics, "state": self._state}
+
+    async def _begin(self, told: dict[str, Any]) -> None:
+        settings = Settings.model_validate_json(told["settings"])
+        process = Process(settings, dict(os.environ), self._reactor, told["share"])
+        adopting = Adopting(self._reactor, self._sockets)
+        for number, endpoint in enumerate(settings.listen or (everywhere(),)):
+            listening = listener(f"listen.{number}", adoptable(endpoint), process.site, adopting)
+            listening.setServiceParent(process.service)
+        process.service.privilegedStartService()
+        process.service.startService()
+        self._reactor.addSystemEventTrigger("before", "shutdown", process.service.stopService)
+        self._process = process
+
+    async def _serve(self, settings: str) -> None:
+        if self._process is not None:
+            await self._process.serve(Settings.model_validate_json(settings))
+
+    async def _metrics(self, _: object) -> str:
+        return (await self._process.told.metrics()).decode() if self._process else ""
+
+    async def _state(self, _: object) -> dict[str, Any]:
+        if self._process is None:
+            return asdict(State(False, "not listening", "none"))
+        return asdict(await self._process.told.state())
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Runs until it is told to end, or the process that started it is gone."""
+    from twisted.internet import reactor
+
+    running: Any = reactor
+    for ours in (signal.SIGINT, signal.SIGHUP):  # which a terminal sends to all of us: one process decides
+        signal.signal(ours, signal.SIG_IGN)
+    globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stdout)], redirectStandardIO=False)
+    line, *sockets = arguments
+    listening = [Listening(*map(int, each.split(":"))) for each in sockets]
+    worker = Worker(listening, running)
+    end = Line(worker.asks(), lost=worker.end)
+    running.adoptStreamConnection(int(line), socket.AF_UNIX, Factory.forProtocol(lambda: end))
+    os.close(int(line))
+    running.callWhenRunning(signal.signal, signal.SIGTERM, lambda *_: running.callFromThread(worker.end))
+    running.run()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
