@@ -16,6 +16,7 @@ from twisted.python.threadpool import ThreadPool
 from twisted.web.iweb import IAgent
 
 from .cache import Cache, open_cache
+from .certificates.directories import Directories
 from .descriptors import connections
 from .lag import Lag
 from .listeners import everywhere, listener
@@ -66,14 +67,16 @@ def mirror(read: Callable[[], Settings], environ: Mapping[str, str]) -> MultiSer
     serving = Serving(clock, agent_for, _write_line, cache, metrics, environ, in_thread, connections())
     serving.serve(settings)
     site = serving.site
+    certificates = Directories(settings.certificates, settings.domain, clock)
     if settings.operations:
         told = operations_of(metrics, site, clock, cache)
-        listener("operations", settings.operations, told, clock).setServiceParent(service)
+        metrics.watch_certificates(certificates.ends)
+        listener("operations", settings.operations, told, clock, certificates).setServiceParent(service)
         Lag(clock, metrics.lag.observe).setServiceParent(service)
     Draining(site, settings.grace).setServiceParent(service)
     Reloading(settings, read, serving.serve, clock).setServiceParent(service)
     for number, endpoint in enumerate(settings.listen or (everywhere(),)):
-        listener(f"listen.{number}", endpoint, site, clock).setServiceParent(service)
+        listener(f"listen.{number}", endpoint, site, clock, certificates).setServiceParent(service)
     return service
 
 

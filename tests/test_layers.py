@@ -20,7 +20,7 @@ LAYERS = [
     ["values"],
     ["settings"],
     ["config"],
-    ["members", "metered", "names", "pullthrough", "rules", "store", "upstream", "web", "whole"],
+    ["certificates", "members", "metered", "names", "pullthrough", "rules", "store", "upstream", "web", "whole"],
     ["cache", "entrance", "listeners", "offered", "options", "outbound", "passwords", "reloading"],
     ["operations", "stack"],
     ["hosts"],
