@@ -28,7 +28,7 @@ class Directories:
         """
         path = path or self._default
         if path is None:
-            raise NoCertificate("no directory of certificates is named")
+            raise NoCertificate("https needs a directory of certificates, which the key 'certificates' names")
         if path not in self._opened:
             directory = Directory(path, self._domain, self._clock)
             directory.look()

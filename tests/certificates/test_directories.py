@@ -31,7 +31,7 @@ def test_open(path: Path) -> None:
 
 def test_none(tmp_path: Path) -> None:
     """Where no directory is named, or nothing is in it, that is told."""
-    with pytest.raises(NoCertificate, match="no directory of certificates is named"):
+    with pytest.raises(NoCertificate, match="the key 'certificates' names"):
         Directories(None, "m.example", Clock()).open(None)
     directories = Directories(None, "m.example", Clock())
     with pytest.raises(NoCertificate, match="there is no certificate"):
