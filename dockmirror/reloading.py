@@ -12,7 +12,7 @@ from twisted.logger import Logger
 
 from .settings import ConfigurationError, Settings
 
-AT_START = ("listen", "operations", "grace", "cache")
+AT_START = ("listen", "certificates", "operations", "grace", "cache")
 """The settings that are in force as they were when the mirror started."""
 _log = Logger()
 
