@@ -2,31 +2,76 @@
 
 from __future__ import annotations
 
+import re
 import socket
+from pathlib import Path
 from typing import Any
 
+from attrs import frozen
 from twisted.application import strports
 from twisted.application.service import IService, Service
 from twisted.internet.interfaces import IProtocolFactory
+from twisted.protocols.tls import TLSMemoryBIOFactory
 
+from .certificates.directories import Directories
+from .certificates.directory import NoCertificate
 from .settings import ConfigurationError
 
+_CERTIFICATES = re.compile(r":certificates=((?:\\.|[^\\:])*)")
 
-def listener(key: str, endpoint: str, site: IProtocolFactory, reactor: Any) -> Service:
+
+def listener(
+    key: str, endpoint: str, site: IProtocolFactory, reactor: Any, certificates: Directories
+) -> Service:
     """The service that listens there, named after the setting.
 
-    :raises ConfigurationError: when it is no endpoint.
+    :param certificates: what an ``https`` endpoint shows.
+    :raises ConfigurationError: when it is no endpoint, or has no certificate.
     """
+    setting = key.partition(".")[0]
     try:
+        secured = Https.parse(endpoint)
+        if secured:
+            endpoint = secured.below
+            site = TLSMemoryBIOFactory(certificates.open(secured.certificates), False, site, reactor)
         service: Any = IService(strports.service(endpoint, site, reactor=reactor))
-    except (ValueError, TypeError, OSError) as error:
-        setting = key.partition(".")[0]
+    except NoCertificate as error:
+        raise ConfigurationError(f"{setting}: {error}") from None
+    except (ValueError, TypeError, LookupError, OSError) as error:
         raise ConfigurationError(
             f"{setting}: expected a server endpoint, not {endpoint!r}: {error}"
         ) from error
     service.setName(key)
     listening: Service = service
     return listening
+
+
+@frozen
+class Https:
+    """``https:`` in front of an endpoint: TLS over it, with the certificates of a directory.
+
+    A port alone is one of TCP.  Twisted's own ``tls:`` listens on TCP only, and looks at its directory again
+    when it is asked for an unknown name only, so that it would never show a certificate that was renewed.
+
+    :ivar below: the endpoint that TLS is over.
+    :ivar certificates: the directory, where one is named.
+    """
+
+    below: str
+    certificates: Path | None = None
+
+    @classmethod
+    def parse(cls, endpoint: str) -> Https | None:
+        """None where it is another endpoint."""
+        scheme, _, below = endpoint.partition(":")
+        if scheme != "https":
+            return None
+        named = _CERTIFICATES.search(below)
+        below = _CERTIFICATES.sub("", below)
+        return cls(
+            f"tcp:{below}" if below[:1].isdigit() else below,
+            Path(re.sub(r"\\(.)", r"\1", named[1])) if named else None,
+        )
 
 
 def everywhere() -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
@@ -78,6 +78,10 @@ class Metrics:
         """Exposes what the cache holds, and what has gone from it."""
         self.registry.register(_Cache(held))
 
+    def watch_certificates(self, ends: Callable[[], Mapping[str, float]]) -> None:
+        """Exposes when certificates end, in seconds since 1970 and by the files that they stand in."""
+        self.registry.register(_Certificates(ends))
+
     def tell_build(self, **versions: str) -> None:
         """Exposes what is running."""
         Info("dockmirror_build", "What is running.", registry=self.registry).info(versions)
@@ -132,3 +136,18 @@ class _Cache(Collector):
         yield CounterMetricFamily(
             "dockmirror_cache_evicted_bytes", "Bytes of the contents evicted.", self._held.evicted_bytes
         )
+
+
+class _Certificates(Collector):
+    """Those that are shown at the time of asking."""
+
+    def __init__(self, ends: Callable[[], Mapping[str, float]]) -> None:
+        self._ends = ends
+
+    def collect(self) -> Iterable[Metric]:
+        family = GaugeMetricFamily(
+            "dockmirror_certificate_not_after_seconds", "When a certificate ends.", labels=["file"]
+        )
+        for file, ends in self._ends().items():
+            family.add_metric([file], ends)
+        yield family

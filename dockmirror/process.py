@@ -13,6 +13,7 @@ from twisted.python.threadpool import ThreadPool
 from twisted.web.iweb import IAgent
 
 from .cache import Cache, open_cache
+from .certificates.directories import Directories
 from .descriptors import connections
 from .lag import Lag
 from .metrics import Metrics
@@ -33,6 +34,7 @@ class Process:
     :param share: how many processes share the connections that there may be.
     :raises ConfigurationError: when a setting that looked right cannot be put into practice.
     :ivar service: what is to be started before anything listens, and stopped after.
+    :ivar certificates: what it shows to those who come by https.
     :ivar told: what is told of it.
     """
 
@@ -54,6 +56,8 @@ class Process:
             partial(deferToThreadPool, reactor, passwords), connections(), share,
         )  # fmt: skip
         self._serving.serve(settings)
+        self.certificates = Directories(settings.certificates, settings.domain, reactor)
+        metrics.watch_certificates(self.certificates.ends)
         self.told = told_of(metrics, self.site, reactor, cache)
         Lag(reactor, metrics.lag.observe).setServiceParent(self.service)
         Draining(self.site, settings.grace).setServiceParent(self.service)

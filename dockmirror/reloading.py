@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 
 from .settings import ConfigurationError, Settings
 
-AT_START = ("listen", "operations", "grace", "cache", "workers")
+AT_START = ("listen", "certificates", "operations", "workers", "grace", "cache")
 """The settings that are in force as they were when the mirror started."""
 _log = Logger()
 

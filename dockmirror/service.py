@@ -10,6 +10,7 @@ from twisted.application.service import IService, MultiService, Service
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.web.resource import Resource
 
+from .certificates.directories import Directories
 from .listeners import everywhere, listener
 from .options import Options as Options
 from .process import Process
@@ -58,8 +59,9 @@ def _alone(
     return _assembled(
         settings,
         process.told,
-        [process.service, *_listeners(settings, process.site, reactor)],
+        [process.service, *_listeners(settings, process.site, process.certificates, reactor)],
         Reloading(settings, read, process.serve, reactor),
+        process.certificates,
         reactor,
     )
 
@@ -72,7 +74,7 @@ def _together(
     reactor: Any,
 ) -> MultiService:
     """This process binds, and serves nobody itself."""
-    Process(settings, environ, reactor)  # so that what cannot be put into practice is told of now
+    tried = Process(settings, environ, reactor)  # so that what cannot be put into practice is told of now
     holding = Holding(reactor)
     in_force = settings
 
@@ -93,25 +95,35 @@ def _together(
     return _assembled(
         settings,
         Together(group),
-        [group, *_listeners(settings, Site(Resource(), reactor), holding)],
+        [group, *_listeners(settings, Site(Resource(), reactor), tried.certificates, holding)],
         Reloading(settings, read, serve, reactor),
+        tried.certificates,
         reactor,
     )
 
 
 def _assembled(
-    settings: Settings, operated: Operated, serving: list[Service], reloading: Service, reactor: Any
+    settings: Settings,
+    operated: Operated,
+    serving: list[Service],
+    reloading: Service,
+    certificates: Directories,
+    reactor: Any,
 ) -> MultiService:
     """The operators' endpoint tells until all has ended; what was added last stops first."""
     service = InOrder()
     if settings.operations:
         told = Site(Operations(operated), reactor)
-        listener("operations", settings.operations, told, reactor).setServiceParent(service)
+        listener("operations", settings.operations, told, reactor, certificates).setServiceParent(service)
     for each in (*serving, reloading):
         each.setServiceParent(service)
     return service
 
 
-def _listeners(settings: Settings, site: IProtocolFactory, reactor: Any) -> list[Service]:
-    endpoints = settings.listen or (everywhere(),)
-    return [listener(f"listen.{n}", endpoint, site, reactor) for n, endpoint in enumerate(endpoints)]
+def _listeners(
+    settings: Settings, site: IProtocolFactory, certificates: Directories, reactor: Any
+) -> list[Service]:
+    return [
+        listener(f"listen.{number}", endpoint, site, reactor, certificates)
+        for number, endpoint in enumerate(settings.listen or (everywhere(),))
+    ]

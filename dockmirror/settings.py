@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import (
     BaseModel,
     ConfigDict,
+    DirectoryPath,
     Field,
     FilePath,
     ValidationInfo,
@@ -87,6 +88,7 @@ class Settings(_Frozen):
     hosts: HostPattern = "{name}.{domain}"
     names: Names = ()
     listen: Endpoints = ()
+    certificates: DirectoryPath | None = None
     operations: OperationsEndpoint = "tcp:9464:interface=127.0.0.1"
     networks: Networks = ("private",)
     access: AccessSettings = AccessSettings()

@@ -48,7 +48,8 @@ class Worker:
         process = Process(settings, dict(os.environ), self._reactor, told["share"])
         adopting = Adopting(self._reactor, self._sockets)
         for number, endpoint in enumerate(settings.listen or (everywhere(),)):
-            listening = listener(f"listen.{number}", adoptable(endpoint), process.site, adopting)
+            adopted = adoptable(endpoint)
+            listening = listener(f"listen.{number}", adopted, process.site, adopting, process.certificates)
             listening.setServiceParent(process.service)
         process.service.privilegedStartService()
         process.service.startService()

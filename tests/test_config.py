@@ -71,6 +71,7 @@ KEYS: dict[str, tuple[str, str, Any, tuple[Any, Any, Any, Any]]] = {
         "20%",
         (None, Amount(2**30), Amount(500_000_000), Amount(share=0.2)),
     ),
+    "certificates": ('"/usr"', "/etc", "/", (None, Path("/usr"), Path("/etc"), Path("/"))),
     "min_free": (
         "1000",
         "1.5k",

@@ -25,6 +25,7 @@ def test_metrics() -> None:
     metrics = Metrics(CollectorRegistry())
     told_of(metrics, Site(Resource(), Clock()), Clock(), None)
     metrics.watch_cache(Eviction(ROOT, Clock(), _never, Budget(0, 0, 0), print))
+    metrics.watch_certificates(dict)
     ends = {"counter": "_total", "info": "_info"}
     told = [(family.name + ends.get(family.type, ""), family.type) for family in metrics.registry.collect()]
     rows = table("docs/operating.md", "metric")
@@ -58,6 +59,7 @@ def test_dashboard() -> None:
     assert set(kinds) - shown == {
         "dockmirror_build_info",
         "dockmirror_cache_evicted_total",
+        "dockmirror_certificate_not_after_seconds",
         "dockmirror_turned_away_total",
         "dockmirror_workers",
     }

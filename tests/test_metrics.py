@@ -51,6 +51,16 @@ def test_what_is_read_when_it_is_asked_for() -> None:
     assert seen["dockmirror_cache_evicted_bytes_total", ()] == 30
 
 
+def test_when_certificates_end() -> None:
+    """It is told of those that are there at the time, by their files."""
+    metrics, ends = Metrics(CollectorRegistry()), {"/c/a.pem": 5.0}
+    metrics.watch_certificates(lambda: ends)
+    ends["/c/b.pem"] = 7.0
+    seen = scraped(metrics.registry)
+    assert seen["dockmirror_certificate_not_after_seconds", ("/c/a.pem",)] == 5
+    assert seen["dockmirror_certificate_not_after_seconds", ("/c/b.pem",)] == 7
+
+
 def test_what_is_running() -> None:
     """Stands in the labels of a metric that is 1."""
     metrics = Metrics(CollectorRegistry())

@@ -22,6 +22,7 @@ from urllib.request import ProxyHandler, build_opener
 import pytest
 
 from .integration.parts.process import CLEAN_ENVIRONMENT, Process, free_port
+from .integration.parts.programs import require
 
 ROOT = Path(__file__).parents[1]
 LEFT_OUT = (
@@ -113,7 +114,8 @@ def test_source_distribution(built: Path) -> None:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert names > {
         "LICENSE", "README.md", "CHANGELOG.md", "SECURITY.md", "Makefile", "mirror.tac", "docs/operating.md",
-        "docs/examples/dockmirror.service", "tests/test_packaging.py", "tests/integration/conftest.py",
+        "docs/examples/dockmirror.service", "docs/examples/dockmirror.socket", "Containerfile",
+        ".containerignore", "compose.yaml", "tests/test_packaging.py", "tests/integration/conftest.py",
         "demo/__main__.py", "bench/memory.py",
     }  # fmt: skip
 
@@ -152,6 +154,19 @@ def test_installed(environment: Path, tmp_path: Path) -> None:
     port = free_port()
     listening = f"--listen=tcp:{port}:interface=127.0.0.1"
     with started(tmp_path, port, environment, "dockmirror", listening, "--operations=none"):
+        assert answer(port) == b"{}"
+
+
+@pytest.mark.integration
+def test_pipx(environment: Path, wheel: Path, tmp_path: Path) -> None:
+    """pipx makes an environment for the wheel, and twistd, which knows the plugin, is a command of it."""
+    require("pipx")
+    assert environment.exists(), "there is a package index"
+    commands, port = tmp_path / "bin", free_port()
+    places = [f"PIPX_HOME={tmp_path}/pipx", f"PIPX_BIN_DIR={commands}"]
+    run(["env", *places, "pipx", "install", "--include-deps", str(wheel)])
+    listening = f"--listen=tcp:{port}:interface=127.0.0.1"
+    with started(tmp_path, port, commands, "dockmirror", listening, "--operations=none"):
         assert answer(port) == b"{}"
 
 

@@ -1,0 +1,1 @@
+"""The mirror's own certificates, for those who reach it by https."""

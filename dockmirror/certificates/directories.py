@@ -1,0 +1,40 @@
+"""The directories of certificates that are in use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from twisted.internet.interfaces import IReactorTime
+
+from .directory import Directory, NoCertificate
+
+
+class Directories:
+    """Each directory once, however many listeners show its certificates.
+
+    :param default: the one where none is named.
+    """
+
+    def __init__(self, default: Path | None, domain: str, clock: IReactorTime) -> None:
+        self._default = default
+        self._domain = domain
+        self._clock = clock
+        self._opened: dict[Path, Directory] = {}
+
+    def open(self, path: Path | None) -> Directory:
+        """Called at start, once for each listener.
+
+        :raises NoCertificate: when there is nothing to be shown in it.
+        """
+        path = path or self._default
+        if path is None:
+            raise NoCertificate("https needs a directory of certificates, which the key 'certificates' names")
+        if path not in self._opened:
+            directory = Directory(path, self._domain, self._clock)
+            directory.look()
+            self._opened[path] = directory
+        return self._opened[path]
+
+    def ends(self) -> dict[str, float]:
+        """When the certificates that are shown end, in seconds since 1970, by their files."""
+        return {str(each.path): each.ends for one in self._opened.values() for each in one.served}
