@@ -32,6 +32,7 @@ from .values import (
     Rules,
     Seconds,
     Size,
+    TagTtl,
     Username,
 )
 
@@ -56,6 +57,7 @@ class UpstreamSettings(_Frozen):
     public: bool | None = None
     username: Username | None = None
     password_file: FilePath | None = None
+    tag_ttl: TagTtl = Field(default_factory=dict)
     allow: Rules = ()
     deny: Rules = ()
     rewrite: dict[Prefix, Prefix] = Field(default_factory=dict)

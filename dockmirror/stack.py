@@ -14,6 +14,7 @@ from .metered import CountedFailures, Metered
 from .metrics import Metrics
 from .networks import PRIVATE, unmapped, within
 from .oci.credentials import Credentials
+from .oci.request import InRepository
 from .offered import Stack, offered, registry_names
 from .pullthrough.asking import Asking as AskingFor
 from .pullthrough.blobs import Blobs
@@ -24,6 +25,7 @@ from .pullthrough.permission import Grants, Public
 from .pullthrough.registry import PullThrough
 from .pullthrough.resting import Resting
 from .settings import Settings, UpstreamSettings
+from .ttl import tag_ttl
 from .upstream.asking import Asking
 from .upstream.authorized import Authorized
 from .upstream.client import Client, http_client
@@ -85,7 +87,9 @@ def stack(
             clock,
             settings.keep_vanished,
         )
-        cached = _cached(entry, registry_names(upstream)[0], asking, cache, clock, settings.tag_ttl)
+        cached = _cached(
+            entry, registry_names(upstream)[0], asking, cache, clock, tag_ttl(upstream, settings)
+        )
         metered = Metered(cached, name, metrics)
         served = Stack(metered, metered)
     return offered(name, upstream, settings, served)
@@ -106,14 +110,19 @@ def _learns(upstream: UpstreamSettings, reached: Reached) -> Callable[[], bool]:
 
 
 def _cached(
-    entry: str, registry: str, asking: AskingFor, cache: Cache, clock: IReactorTime, tag_ttl: float
+    entry: str,
+    registry: str,
+    asking: AskingFor,
+    cache: Cache,
+    clock: IReactorTime,
+    ttl: Callable[[InRepository], float],
 ) -> PullThrough:
     return PullThrough(
         asking,
         KeptHandshake(entry, asking, cache.documents, clock),
-        Manifests(registry, asking, cache.contents, cache.tags, clock, tag_ttl),
+        Manifests(registry, asking, cache.contents, cache.tags, clock, ttl),
         Blobs(registry, asking, Whole(asking, clock), cache.contents, cache.growths, clock),
-        Lists(entry, asking, cache.documents, clock, tag_ttl),
+        Lists(entry, asking, cache.documents, clock, ttl),
     )
 
 

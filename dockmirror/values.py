@@ -104,6 +104,17 @@ def _rule(text: str) -> str:
     return text
 
 
+def _tags_rule(text: str) -> str:
+    if "@" in text or not _RULE.fullmatch(text):
+        raise ValueError('expected a pattern of tags such as "library/*:latest", "library/*" or "**"')
+    return text
+
+
+def _of_all(value: object) -> object:
+    """A number for itself is that of every tag."""
+    return value if isinstance(value, dict) else {"**": value}
+
+
 def _repository(text: str) -> str:
     try:
         return str(Repository.parse(text))
@@ -168,6 +179,10 @@ Bytes = Annotated[int, PlainValidator(_bytes)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Addresses = Annotated[tuple[Annotated[str, AfterValidator(_address)], ...], BeforeValidator(listed)]
 Rules = Annotated[tuple[Annotated[str, AfterValidator(_rule)], ...], BeforeValidator(listed)]
+TagTtl = Annotated[
+    dict[Annotated[str, AfterValidator(_tags_rule)], Seconds],
+    BeforeValidator(_of_all),
+]
 Prefix = Annotated[str, AfterValidator(_repository)]
 Names = Annotated[tuple[Host, ...], BeforeValidator(listed)]
 Username = Annotated[str, AfterValidator(_username)]

@@ -296,6 +296,16 @@ def test_what_cannot_be_is_said_in_a_line(key: str, value: str) -> None:
             "upstreams.docker.rewrite.a/: expected the beginning",
         ),
         ('[upstreams.docker]\nrewrite = { a = "B" }', "upstreams.docker.rewrite.a: expected the beginning"),
+        (
+            '[upstreams.docker]\ntag_ttl = { "a@sha256:*" = 5 }',
+            "upstreams.docker.tag_ttl.a@sha256:*: expected",
+        ),
+        (
+            '[upstreams.docker]\ntag_ttl = { "A" = 5 }',
+            "upstreams.docker.tag_ttl.A: expected a pattern of tags",
+        ),
+        ('[upstreams.docker]\ntag_ttl = { "a" = -1 }', "upstreams.docker.tag_ttl.a: "),
+        ('[upstreams.docker]\ntag_ttl = "1h"', "upstreams.docker.tag_ttl.**: "),
         ('[upstreams.docker]\npassword = "x"', "upstreams.docker.password: there is no such setting"),
         ('[upstreams.docker]\npassword_file = "/nowhere"', "upstreams.docker.password_file: "),
         ("cache = 5", "cache: "),

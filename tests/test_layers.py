@@ -21,7 +21,7 @@ LAYERS = [
     ["settings"],
     ["config"],
     ["members", "metered", "names", "pullthrough", "rules", "store", "upstream", "web", "whole"],
-    ["cache", "entrance", "listeners", "offered", "options", "outbound", "passwords", "reloading"],
+    ["cache", "entrance", "listeners", "offered", "options", "outbound", "passwords", "reloading", "ttl"],
     ["operations", "stack"],
     ["hosts"],
     ["serving"],

@@ -78,9 +78,9 @@ class Mirror:
         self.registry = PullThrough(
             asking,
             Handshake(entry, asking, documents, self.clock),
-            Manifests("docker.io", asking, contents, tags, self.clock, tag_ttl),
+            Manifests("docker.io", asking, contents, tags, self.clock, lambda _: tag_ttl),
             Blobs("docker.io", asking, relay, contents, self.store.growths, self.clock),
-            Lists(entry, asking, documents, self.clock, tag_ttl),
+            Lists(entry, asking, documents, self.clock, lambda _: tag_ttl),
         )
 
     def restarted(self, **changes: Any) -> Mirror:
