@@ -23,6 +23,7 @@ from .metrics import Metrics
 from .operations import operations_of
 from .options import Options as Options
 from .outbound import agent
+from .process import ask
 from .reloading import Reloading
 from .serving import Serving
 from .settings import ConfigurationError, Settings, UpstreamSettings
@@ -43,7 +44,7 @@ def mirror(read: Callable[[], Settings], environ: Mapping[str, str]) -> MultiSer
     """Everything, ready to be started.
 
     :param read: gives the settings, now and again at each SIGHUP.
-    :param environ: in which proxies may be named, and passwords given.
+    :param environ: in which proxies may be named and passwords given, and in which credential helpers run.
     :raises ConfigurationError: when the settings are wrong, or cannot be put into practice.
     """
     from twisted.internet import reactor
@@ -63,7 +64,9 @@ def mirror(read: Callable[[], Settings], environ: Mapping[str, str]) -> MultiSer
 
     metrics = Metrics(CollectorRegistry())
     in_thread = partial(deferToThreadPool, clock, passwords)
-    serving = Serving(clock, agent_for, _write_line, cache, metrics, environ, in_thread, connections())
+    serving = Serving(
+        clock, agent_for, _write_line, cache, metrics, environ, in_thread, partial(ask, clock), connections()
+    )
     serving.serve(settings)
     site = serving.site
     if settings.operations:

@@ -7,15 +7,15 @@ from collections.abc import Callable, Mapping
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import IResource, Resource
 
+from .accounts import Ask, accounts
 from .appended import Appended
 from .cache import Cache, budget
 from .entrance import InThread, entrance
 from .hosts import hosts
 from .metrics import Metrics
+from .mirrored import AgentFor
 from .operations import counted
-from .passwords import own_credentials
 from .settings import ConfigurationError, Settings
-from .stack import AgentFor
 from .web.exchange import Request
 from .web.log import AccessLog, AuditLog, Write
 from .web.operations import BesideHealth
@@ -30,8 +30,9 @@ class Serving:
 
     :param write: takes a line of the access log.
     :param cache: where what is fetched is kept; without one the mirror is a relay.
-    :param environ: in which the mirror's own passwords may be given.
+    :param environ: in which the mirror's own passwords may be given, and credential helpers run.
     :param in_thread: where clients' passwords are looked at.
+    :param ask: what runs credential helpers.
     :param connections: how many there may be where the settings do not say.
     """
 
@@ -44,6 +45,7 @@ class Serving:
         metrics: Metrics,
         environ: Mapping[str, str],
         in_thread: InThread,
+        ask: Ask,
         connections: int,
     ) -> None:
         self.site = Site(Resource(), clock, body_limit=lambda request: FORM_LIMIT if is_form(request) else 0)
@@ -54,6 +56,7 @@ class Serving:
         self._metrics = metrics
         self._environ = environ
         self._in_thread = in_thread
+        self._ask = ask
         self._connections = connections
         self._audit: Appended | None = None
 
@@ -74,8 +77,8 @@ class Serving:
         self._audit = audit
 
     def _resource(self, settings: Settings) -> IResource:
-        credentials = own_credentials(settings, self._environ)
-        found = hosts(settings, self._clock, self._agent_for, self._cache, self._metrics, credentials)
+        own = accounts(settings, self._environ, self._ask, self._clock)
+        found = hosts(settings, self._clock, self._agent_for, self._cache, self._metrics, own)
         return BesideHealth(entrance(settings, found, self._clock, self._in_thread))
 
     def _log(self, settings: Settings, audit: Appended | None) -> Log:

@@ -16,13 +16,23 @@ ROOT = Path(dockmirror.__file__).parent
 LAYERS = [
     ["oci"],
     ["interfaces"],
-    ["appended", "content", "descriptors", "headers", "joined", "known", "lag", "metrics", "networks"],
+    [
+        *("appended", "content", "descriptors", "headers", "joined", "known", "lag", "metrics", "networks"),
+        *("notes", "process"),
+    ],
+    ["resting"],
     ["values"],
     ["settings"],
     ["config"],
-    ["members", "metered", "names", "pullthrough", "rules", "store", "upstream", "web", "whole"],
-    ["cache", "entrance", "listeners", "offered", "options", "outbound", "passwords", "reloading", "ttl"],
-    ["operations", "stack"],
+    [
+        *("credential_helper", "failover", "members", "metered", "names", "pullthrough", "rules", "store"),
+        *("upstream", "web", "whole"),
+    ],
+    [
+        *("cache", "entrance", "listeners", "mirrored", "offered", "options", "outbound", "passwords"),
+        *("reloading", "ttl"),
+    ],
+    ["accounts", "operations", "stack"],
     ["hosts"],
     ["serving"],
     ["service"],

@@ -17,10 +17,10 @@ from ..interfaces import Answer, IDocuments
 from ..oci.descriptor import Descriptor
 from ..oci.errors import RegistryError
 from ..oci.request import InRepository, Referrers, Request, Tags
+from ..resting import is_outage
 from .asking import Asking
 from .held import STALE, Told
 from .lenient import LenientDocuments
-from .resting import is_outage
 from .rights import Rights
 
 LIMIT = 4 * 1024 * 1024
