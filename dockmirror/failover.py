@@ -23,11 +23,11 @@ SLOW = 3.0
 def anywhere(request: Request) -> Target | None:
     """The content that another registry may be asked for as well: one by its digest, without credentials.
 
-    None for all else; whether somebody may have a content is for the registry itself to say.
+    Also whether that would be given: what one registry gives to everybody is everybody's.  None for all else.
     """
     target = request.target
     by_digest = isinstance(target, Blob) or (isinstance(target, Manifest) and target.digest is not None)
-    return target if by_digest and request.credentials is None and not request.permission else None
+    return target if by_digest and request.credentials is None else None
 
 
 @implementer(IRegistry)

@@ -47,7 +47,7 @@ class Answer:
     :ivar content_range: for a 206 of one range, which part of the content this is.
     :ivar location: for a 301, where on the same host the client is sent.
     :ivar next_page: for a list, the query of its next page.
-    :ivar elsewhere: whether another registry gave it, which has no say in who may have what.
+    :ivar elsewhere: whether another registry gave it, which has no say in who may have what else.
     :ivar headers: the few of the upstream's headers that travel, as they came.
     :ivar upstream_status: what the upstream answered, for the access log; None where it was not asked.
     """

@@ -62,11 +62,10 @@ def asked(path: str, credentials: Credentials | None = None) -> Request:
 
 
 BLOB = asked(f"library/nginx/blobs/{DIGEST}")
-BY_DIGEST = [BLOB, asked(f"library/nginx/manifests/{DIGEST}")]
+BY_DIGEST = [BLOB, asked(f"library/nginx/manifests/{DIGEST}"), evolve(BLOB, head=True, permission=True)]
 ITS_OWN = [
     *(asked(path) for path in ("", "_catalog", "a/manifests/latest", "a/tags/list", f"a/referrers/{DIGEST}")),
     *(evolve(request, credentials=USER) for request in BY_DIGEST),
-    *(evolve(request, permission=True) for request in BY_DIGEST),
 ]
 each_own = pytest.mark.parametrize("request_", ITS_OWN, ids=str)
 
@@ -127,7 +126,7 @@ def test_its_refusal_counts(
 @each_own
 @each_outage
 def test_others_are_asked_for_contents_only(clock: Clock, request_: Request, outage: RegistryError) -> None:
-    """Not what a tag names, not who may have what, and nothing with credentials."""
+    """Not what a tag names, and nothing with credentials."""
     first, other = FakeRegistry(outage), FakeRegistry(giving(b"2"))
     assert anywhere(request_) is None
     with pytest.raises(type(outage)):
@@ -146,7 +145,7 @@ def test_replicas_are_asked_for_everything(clock: Clock, request_: Request, outa
 
 
 def test_what_another_gives_is_told(clock: Clock) -> None:
-    """It says nothing of who may have what."""
+    """It says nothing of who may have what else."""
     assert now(
         Elsewhere(FakeRegistry(Unreachable()), [FakeRegistry(giving(b"2"))], clock).fetch(BLOB)
     ).elsewhere

@@ -91,15 +91,20 @@ def test_it_teaches_nothing_of_who_may_have_what(origin: Origin, other: Origin, 
         mirror.ask(f"{SECRET}/manifests/{Digest.of(alices)}")
 
 
-def test_it_is_not_asked_who_may_have_what(origin: Origin, other: Origin, mirror: Mirror) -> None:
-    """Its word would give away what is held."""
-    mirror.docker(NAME)
+def test_what_it_gives_is_everybodys(origin: Origin, other: Origin, mirror: Mirror) -> None:
+    """That alone, and as long as the first does not say: held, it is asked only whether it would give it."""
+    theirs = publish(other.shelf(SECRET), CONFIG, MORE)
     origin.shelf(SECRET, ["alice"])
-    publish(other.shelf(SECRET), LAYER)
     origin.trouble = Unreachable()
-    with pytest.raises(Unreachable):
-        mirror.ask(f"{SECRET}/blobs/{Digest.of(LAYER)}")
-    assert other.take() == []
+    paths = [f"{SECRET}/manifests/{Digest.of(theirs)}", f"{SECRET}/blobs/{Digest.of(MORE)}"]
+    for method in ("GET", "CHECK"):
+        assert [mirror.get(path) for path in paths] == [theirs, MORE]
+        assert other.take() == [f"nobody: {method} {path}" for path in paths]
+    mirror.clock.advance(3600)
+    origin.trouble = None
+    for path in paths:
+        with pytest.raises(Unauthorized):
+            mirror.ask(path)
 
 
 def test_who_is_asked_with_credentials(origin: Origin, other: Origin, mirror: Mirror) -> None:
