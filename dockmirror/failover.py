@@ -134,6 +134,8 @@ class _Address:
         except RegistryError as error:
             if is_outage(error):
                 self._resting.failed(request, error)
+            else:
+                self._resting.succeeded(request)
             raise
         self._resting.succeeded(request)
         return answer

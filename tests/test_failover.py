@@ -206,6 +206,20 @@ def test_one_that_answers_again_is_the_first_again(make: Callable[..., IRegistry
 
 
 @each_make
+def test_a_refusal_ends_a_rest(make: Callable[..., IRegistry], clock: Clock) -> None:
+    """One that says no can be reached: when it fails again, its rest is a short one."""
+    first = FakeRegistry(Unreachable(), ManifestUnknown(), Unreachable(), giving(b"1"))
+    registry = make([first, FakeRegistry(giving(b"22"))], clock)
+    now(registry.fetch(BY_DIGEST[1]))
+    clock.advance(FIRST)
+    with pytest.raises(ManifestUnknown):
+        now(registry.fetch(BY_DIGEST[1]))
+    now(registry.fetch(BY_DIGEST[1]))
+    clock.advance(FIRST)
+    assert now(registry.fetch(BY_DIGEST[1])).content.descriptor.size == 1
+
+
+@each_make
 def test_while_all_rest_nobody_is_asked(make: Callable[..., IRegistry], clock: Clock) -> None:
     """Where none could be connected to."""
     registries = FakeRegistry(Unreachable("1")), FakeRegistry(Unreachable("2"))
