@@ -103,11 +103,13 @@ def _check_tables(source: Source) -> None:
 
 
 def _check_who_may_come(settings: Settings) -> None:
-    shared = [name for name, upstream in settings.upstreams.items() if upstream.username is not None]
+    shared = {name: upstream for name, upstream in settings.upstreams.items() if upstream.account is not None}
     if shared and settings.access.htpasswd is None and "networks" not in settings.model_fields_set:
+        name, upstream = next(iter(shared.items()))
+        key = "username" if upstream.username is not None else "credential_helper"
         raise ConfigurationError(
-            f"networks: is not named, and has to be: whoever reaches the mirror pulls from {shared[0]} with"
-            f" the account of 'upstreams.{shared[0]}.username', unless 'access.htpasswd' names them"
+            f"networks: is not named, and has to be: whoever reaches the mirror pulls from {name} with"
+            f" the account of 'upstreams.{name}.{key}', unless 'access.htpasswd' names them"
         )
 
 

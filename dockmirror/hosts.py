@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from twisted.internet.interfaces import IReactorTime
 
 from .cache import Cache
-from .interfaces import IRegistry
+from .interfaces import IAccount, IRegistry
 from .metrics import Metrics
+from .mirrored import AgentFor
 from .names import Namespace
-from .oci.credentials import Credentials
 from .offered import registry_names
 from .settings import Settings
-from .stack import AgentFor, stack
+from .stack import stack
 from .web.own import OwnHost
 from .web.site import Host, Hosts, Routes
 
@@ -24,17 +24,17 @@ def hosts(
     agent_for: AgentFor,
     cache: Cache | None,
     metrics: Metrics,
-    credentials: Mapping[str, Credentials],
+    accounts: Mapping[str, IAccount],
 ) -> Hosts:
     """The virtual hosts, each a stack of one registry's, and the mirror's own in front of all of them.
 
     :param cache: where what is fetched is kept; without one the mirror is a relay.
-    :param credentials: the mirror's own, by the name of the upstream.
+    :param accounts: the mirror's own, by the name of the upstream.
     """
     found: dict[str, Host] = {}
     own: dict[str, IRegistry] = {}
     for name, upstream in settings.upstreams.items():
-        served = stack(name, upstream, settings, agent_for, clock, cache, metrics, credentials.get(name))
+        served = stack(name, upstream, settings, agent_for, clock, cache, metrics, accounts.get(name))
         text = f"{upstream.url} is mirrored here: docker pull {settings.host(name)}/IMAGE\n"
         found[settings.host(name)] = Host(served.virtual, text)
         own = {**dict.fromkeys(registry_names(upstream), served.own), **own}

@@ -12,6 +12,7 @@ from zope.interface import Attribute, Interface
 
 from .oci.descriptor import Descriptor
 from .oci.digest import Digest
+from .oci.login import Login
 from .oci.ranges import ContentRange
 from .oci.reference import Repository, Tag
 from .oci.request import Request
@@ -46,6 +47,7 @@ class Answer:
     :ivar content_range: for a 206 of one range, which part of the content this is.
     :ivar location: for a 301, where on the same host the client is sent.
     :ivar next_page: for a list, the query of its next page.
+    :ivar elsewhere: whether another registry gave it, which has no say in who may have what else.
     :ivar headers: the few of the upstream's headers that travel, as they came.
     :ivar upstream_status: what the upstream answered, for the access log; None where it was not asked.
     """
@@ -57,6 +59,7 @@ class Answer:
     next_page: tuple[tuple[str, str], ...] | None = None
     headers: tuple[tuple[str, str], ...] = field(default=())
     upstream_status: int | None = None
+    elsewhere: bool = False
 
 
 class IRegistry(Interface):
@@ -75,6 +78,19 @@ class IRegistry(Interface):
         :raises RegistryError: as the token service refused, or because credentials may not go where
             the registry would have them go.
         """
+
+
+class IAccount(Interface):
+    """An account that the mirror has at an upstream."""
+
+    async def login() -> Login:
+        """What to log in with now.
+
+        :raises Unavailable: when that is not to be had.
+        """
+
+    def refused(login: Login) -> None:
+        """The upstream did not take this; where there may be another by now, that is given next."""
 
 
 class Kind(Enum):

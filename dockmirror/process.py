@@ -19,6 +19,7 @@ from .lag import Lag
 from .metrics import Metrics
 from .operations import told_of
 from .outbound import agent
+from .program import ask
 from .services import Draining, InOrder, Threads
 from .serving import Serving
 from .settings import ConfigurationError, Settings, UpstreamSettings
@@ -53,7 +54,7 @@ class Process:
         metrics = Metrics(CollectorRegistry())
         self._serving = Serving(
             reactor, agent_for, _write_line, cache, metrics, environ,
-            partial(deferToThreadPool, reactor, passwords), connections(), share,
+            partial(deferToThreadPool, reactor, passwords), partial(ask, reactor), connections(), share,
         )  # fmt: skip
         self._serving.serve(settings)
         self.certificates = Directories(settings.certificates, settings.domain, reactor)

@@ -40,7 +40,7 @@ def mirror(read: Callable[[], Settings], environ: Mapping[str, str]) -> MultiSer
     """Everything, ready to be started.
 
     :param read: gives the settings, now and again at each SIGHUP.
-    :param environ: in which proxies may be named, and passwords given.
+    :param environ: in which proxies may be named and passwords given, and in which credential helpers run.
     :raises ConfigurationError: when the settings are wrong, or cannot be put into practice.
     """
     from twisted.internet import reactor
@@ -79,12 +79,12 @@ def _together(
     in_force = settings
 
     def begin() -> tuple[str, Any]:
-        return "begin", {"settings": in_force.model_dump_json(), "share": workers}
+        return "begin", {"settings": in_force.as_json(), "share": workers}
 
     async def serve(new: Settings) -> None:
         nonlocal in_force
         try:
-            await group.ask("serve", new.model_dump_json())
+            await group.ask("serve", new.as_json())
         except Refused as error:
             raise ConfigurationError(str(error)) from None
         in_force = new

@@ -7,15 +7,15 @@ from collections.abc import Callable, Mapping
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import IResource, Resource
 
+from .accounts import Ask, accounts
 from .appended import Appended
 from .cache import Cache, budget
 from .entrance import InThread, entrance
 from .hosts import hosts
 from .metrics import Metrics
+from .mirrored import AgentFor
 from .operations import counted
-from .passwords import own_credentials
 from .settings import ConfigurationError, Settings
-from .stack import AgentFor
 from .web.exchange import Request
 from .web.log import AccessLog, AuditLog, Write
 from .web.operations import BesideHealth
@@ -30,8 +30,9 @@ class Serving:
 
     :param write: takes a line of the access log.
     :param cache: where what is fetched is kept; without one the mirror is a relay.
-    :param environ: in which the mirror's own passwords may be given.
+    :param environ: in which the mirror's own passwords may be given, and credential helpers run.
     :param in_thread: where clients' passwords are looked at.
+    :param ask: what runs credential helpers.
     :param connections: how many there may be here where the settings do not say.
     :param share: how many processes share those of which the settings say how many there may be.
     """
@@ -45,6 +46,7 @@ class Serving:
         metrics: Metrics,
         environ: Mapping[str, str],
         in_thread: InThread,
+        ask: Ask,
         connections: int,
         share: int = 1,
     ) -> None:
@@ -56,6 +58,7 @@ class Serving:
         self._metrics = metrics
         self._environ = environ
         self._in_thread = in_thread
+        self._ask = ask
         self._connections = connections
         self._share = share
         self._audit: Appended | None = None
@@ -80,8 +83,8 @@ class Serving:
         self._audit = audit
 
     def _resource(self, settings: Settings) -> IResource:
-        credentials = own_credentials(settings, self._environ)
-        found = hosts(settings, self._clock, self._agent_for, self._cache, self._metrics, credentials)
+        own = accounts(settings, self._environ, self._ask, self._clock)
+        found = hosts(settings, self._clock, self._agent_for, self._cache, self._metrics, own)
         return BesideHealth(entrance(settings, found, self._clock, self._in_thread))
 
     def _log(self, settings: Settings, audit: Appended | None) -> Log:

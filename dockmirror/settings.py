@@ -28,11 +28,14 @@ from .values import (
     Networks,
     OperationsEndpoint,
     Origin,
+    Origins,
     Prefix,
+    Program,
     Proxies,
     Rules,
     Seconds,
     Size,
+    TagTtl,
     Username,
 )
 
@@ -48,7 +51,8 @@ class _Frozen(BaseModel):
 class UpstreamSettings(_Frozen):
     """One upstream registry, ``[upstreams.NAME]``."""
 
-    url: Origin
+    urls: Origins = Field(alias="url")
+    replicas: bool = False
     registry: str = ""
     realms: tuple[Origin, ...] = ()
     aliases: tuple[str, ...] = ()
@@ -57,6 +61,8 @@ class UpstreamSettings(_Frozen):
     public: bool | None = None
     username: Username | None = None
     password_file: FilePath | None = None
+    credential_helper: Program | None = None
+    tag_ttl: TagTtl = Field(default_factory=dict)
     allow: Rules = ()
     deny: Rules = ()
     rewrite: dict[Prefix, Prefix] = Field(default_factory=dict)
@@ -67,6 +73,20 @@ class UpstreamSettings(_Frozen):
     connect_timeout: Annotated[float, Field(gt=0, le=60)] = 10.0
     timeout: Annotated[float, Field(gt=0, le=3600)] = 60.0
     connections: Annotated[int, Field(ge=1, le=10_000)] = 64
+
+    @property
+    def url(self) -> str:
+        """The address that is asked first, and that the registry is known by."""
+        return self.urls[0]
+
+    @property
+    def account(self) -> str | None:
+        """What tells the mirror's own account there from others; None where it has none."""
+        return self.username or (self.credential_helper and f"credential_helper:{self.credential_helper}")
+
+    def by_address(self) -> list[UpstreamSettings]:
+        """The same for each of its addresses alone."""
+        return [self.model_copy(update={"urls": (url,)}) for url in self.urls]
 
 
 class AccessSettings(_Frozen):
@@ -104,13 +124,17 @@ class Settings(_Frozen):
     upstreams: dict[Label, UpstreamSettings] = Field(default_factory=dict)
     default: Label | None = None
 
+    def as_json(self) -> str:
+        """All of it, for another process's ``model_validate_json``."""
+        return self.model_dump_json(by_alias=True)
+
     def host(self, name: str) -> str:
         """The virtual host of an upstream."""
         return self.hosts.format(name=name, domain=self.domain).lower()
 
     def shared(self, upstream: UpstreamSettings) -> bool:
         """Whether clients pull from it as the mirror does, and their credentials are not relayed."""
-        return upstream.username is not None or self.access.htpasswd is not None
+        return upstream.account is not None or self.access.htpasswd is not None
 
     @field_validator("default")
     @classmethod

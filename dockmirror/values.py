@@ -23,6 +23,7 @@ from .oci.reference import Repository
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?\.?")
 _RULE = re.compile(r"[a-z0-9._/*?-]+(:[A-Za-z0-9._*?-]+|@[a-z0-9+._:*?-]+)?")
+_PROGRAM = re.compile(r"[A-Za-z0-9._-]+|/[^\0]*[^\0/]")
 _AMOUNT = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,3})?)\s*(%|(?:[KMGT]i?)?B?)", re.IGNORECASE)
 _UNITS = {"": 1} | {
     letter + kind: base**power
@@ -72,6 +73,10 @@ def _origin(text: str) -> str:
     return f"{parts.scheme}://{parts.netloc.lower()}"
 
 
+def _several(value: object) -> object:
+    return (_origin(value),) if isinstance(value, str) else value
+
+
 def _pattern(text: str) -> str:
     if "{name}" not in text or not _HOST.fullmatch(text.replace("{name}", "a").replace("{domain}", "b")):
         raise ValueError('expected a host name with {name} in it, such as "{name}.{domain}"')
@@ -99,10 +104,27 @@ def _username(text: str) -> str:
     return text
 
 
+def _program(text: str) -> str:
+    if not _PROGRAM.fullmatch(text):
+        raise ValueError('expected a name such as "ecr-login", or the path of a program')
+    return text
+
+
 def _rule(text: str) -> str:
     if not _RULE.fullmatch(text):
         raise ValueError('expected a pattern such as "library/*", "library/nginx:1.*" or "team/**@sha256:*"')
     return text
+
+
+def _tags_rule(text: str) -> str:
+    if "@" in text or not _RULE.fullmatch(text):
+        raise ValueError('expected a pattern of tags such as "library/*:latest", "library/*" or "**"')
+    return text
+
+
+def _of_all(value: object) -> object:
+    """A number for itself is that of every tag."""
+    return value if isinstance(value, dict) else {"**": value}
 
 
 def _repository(text: str) -> str:
@@ -160,6 +182,7 @@ def listed(value: Any) -> Any:
 Host = Annotated[str, AfterValidator(_host)]
 Label = Annotated[str, AfterValidator(_label)]
 Origin = Annotated[str, AfterValidator(_origin)]
+Origins = Annotated[tuple[Origin, ...], Field(min_length=1), BeforeValidator(_several)]
 NetworkName = Annotated[str, AfterValidator(_network)]
 Networks = Annotated[tuple[NetworkName, ...], BeforeValidator(listed)]
 Proxies = Annotated[tuple[Annotated[str, AfterValidator(_proxy)], ...], BeforeValidator(listed)]
@@ -169,8 +192,13 @@ Bytes = Annotated[int, PlainValidator(_bytes)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Addresses = Annotated[tuple[Annotated[str, AfterValidator(_address)], ...], BeforeValidator(listed)]
 Rules = Annotated[tuple[Annotated[str, AfterValidator(_rule)], ...], BeforeValidator(listed)]
+TagTtl = Annotated[
+    dict[Annotated[str, AfterValidator(_tags_rule)], Seconds],
+    BeforeValidator(_of_all),
+]
 Prefix = Annotated[str, AfterValidator(_repository)]
 Names = Annotated[tuple[Host, ...], BeforeValidator(listed)]
 Username = Annotated[str, AfterValidator(_username)]
+Program = Annotated[str, AfterValidator(_program)]
 HostPattern = Annotated[str, AfterValidator(_pattern)]
 OperationsEndpoint = Annotated[str, AfterValidator(_operations)]

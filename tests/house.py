@@ -22,10 +22,12 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from zope.interface import alsoProvides
 
+from dockmirror.accounts import Ask
 from dockmirror.config import load
 from dockmirror.entrance import InThread
 from dockmirror.metrics import Metrics
 from dockmirror.oci.challenge import parse_challenges
+from dockmirror.program import Ended, Unanswered
 from dockmirror.serving import Serving
 from dockmirror.web.channel import Channel
 
@@ -160,11 +162,16 @@ def _read(response: HTTPResponse) -> Answer:
         return Answer(response.status, headers, error.partial, whole=False)
 
 
+async def _nobody(*_: Any) -> Ended:
+    raise Unanswered("is not to be asked")
+
+
 class House:
     """The mirror as its service builds it, but for what connects to the world.
 
     :param environ: the environment in which it is started.
     :param in_thread: where passwords are looked at.
+    :param ask: what runs credential helpers.
     :ivar lines: of the access log.
     :ivar metrics: what it counts.
     """
@@ -174,6 +181,7 @@ class House:
         world: World,
         environ: Mapping[str, str] | None = None,
         in_thread: InThread = maybeDeferred,
+        ask: Ask = _nobody,
         **settings: Any,
     ) -> None:
         self.world = world
@@ -183,7 +191,7 @@ class House:
         self.metrics = Metrics(CollectorRegistry())
         self.serving = Serving(
             self.clock, lambda *_: world.agent, self.lines.append, None, self.metrics, environ or {},
-            in_thread, 1000,
+            in_thread, ask, 1000,
         )  # fmt: skip
         self.serving.serve(loaded)
         self.site = self.serving.site

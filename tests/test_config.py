@@ -161,7 +161,7 @@ def test_the_well_known_registries_are_there() -> None:
         k.name: k.url for k in KNOWN
     }
     assert settings.upstreams["docker"] == UpstreamSettings(
-        url="https://registry-1.docker.io",
+        url=("https://registry-1.docker.io",),
         registry="docker.io",
         realms=("https://auth.docker.io",),
         aliases=("index.docker.io", "registry-1.docker.io"),
@@ -191,7 +191,7 @@ def test_an_upstream_is_added_by_its_name(tmp_path: Path) -> None:
         """,
     )
     assert load({"config": path}, {}).upstreams["inner"] == UpstreamSettings(
-        url="https://registry.inner.example:5000",
+        url=("https://registry.inner.example:5000",),
         realms=("https://tokens.inner.example",),
         ca_file=certificate,
     )
@@ -299,6 +299,28 @@ def test_what_cannot_be_is_said_in_a_line(key: str, value: str) -> None:
             "upstreams.docker.rewrite.a/: expected the beginning",
         ),
         ('[upstreams.docker]\nrewrite = { a = "B" }', "upstreams.docker.rewrite.a: expected the beginning"),
+        (
+            '[upstreams.docker]\ntag_ttl = { "a@sha256:*" = 5 }',
+            "upstreams.docker.tag_ttl.a@sha256:*: expected",
+        ),
+        (
+            '[upstreams.docker]\ntag_ttl = { "A" = 5 }',
+            "upstreams.docker.tag_ttl.A: expected a pattern of tags",
+        ),
+        ('[upstreams.docker]\ntag_ttl = { "a" = -1 }', "upstreams.docker.tag_ttl.a: "),
+        ('[upstreams.docker]\ntag_ttl = "1h"', "upstreams.docker.tag_ttl.**: "),
+        ("[upstreams.docker]\nurl = []", "upstreams.docker.url: "),
+        ('[upstreams.docker]\nurl = ["https://a", "b"]', "upstreams.docker.url.1: expected an address"),
+        ("[upstreams.docker]\nurl = [5]", "upstreams.docker.url.0: "),
+        (
+            '[upstreams.docker]\ncredential_helper = "a b"',
+            "upstreams.docker.credential_helper: expected",
+        ),
+        (
+            '[upstreams.docker]\ncredential_helper = "a/b"',
+            "upstreams.docker.credential_helper: expected",
+        ),
+        ('[upstreams.docker]\ncredential_helper = ""', "upstreams.docker.credential_helper: expected"),
         ('[upstreams.docker]\npassword = "x"', "upstreams.docker.password: there is no such setting"),
         ('[upstreams.docker]\npassword_file = "/nowhere"', "upstreams.docker.password_file: "),
         ("cache = 5", "cache: "),
@@ -445,6 +467,30 @@ def test_an_account_of_the_mirror_has_to_be_somebodys(tmp_path: Path) -> None:
         assert load(options, environ).networks == ("private",)
 
 
+def test_an_account_may_be_a_helpers(tmp_path: Path) -> None:
+    """Of that, too, it has to be said who may come; and it is another account than that of a name."""
+    path = written(tmp_path, '[upstreams.docker]\ncredential_helper = "ecr-login"\n')
+    assert "upstreams.docker.credential_helper" in refused({"config": path})
+    docker = load({"config": path, "networks": ["private"]}, {}).upstreams["docker"]
+    named = docker.model_copy(update={"credential_helper": None, "username": "ecr-login"})
+    assert None not in (docker.account, named.account)
+    assert docker.account != named.account
+
+
+def test_an_upstream_may_have_several_addresses(tmp_path: Path) -> None:
+    """The first is the one that it is known by; each alone is an upstream as it was."""
+    path = written(
+        tmp_path, '[upstreams.docker]\nurl = ["https://registry-1.docker.io", "https://Mirror.example/"]'
+    )
+    docker = load({"config": path}, {}).upstreams["docker"]
+    assert (docker.url, docker.replicas) == ("https://registry-1.docker.io", False)
+    assert [each.urls for each in docker.by_address()] == [
+        ("https://registry-1.docker.io",),
+        ("https://mirror.example",),
+    ]
+    assert docker.by_address()[0] == load({}, {}).upstreams["docker"]
+
+
 def test_a_variable_with_a_password_is_no_setting() -> None:
     """So that no setting holds it."""
     assert load({}, {"DOCKMIRROR_PASSWORD_DOCKER": "s3cret"}) == load({}, {})
@@ -516,7 +562,9 @@ ca_file = "{__file__}"
 addresses = {{ "a.example" = ["192.0.2.1"] }}
 rewrite = {{ "a" = "b" }}
 proxy = "http://name:s3cret@proxy:1"
+url = ["https://a.example", "https://b.example"]
+tag_ttl = {{ "library/*" = 5 }}
 """
     for options in ({}, {"config": written(tmp_path, table), "networks": ["public"]}):
         settings = load(options, {})
-        assert Settings.model_validate_json(settings.model_dump_json()) == settings
+        assert Settings.model_validate_json(settings.as_json()) == settings

@@ -88,7 +88,7 @@ def test_token_services_on_other_hosts(name: str, realm: str) -> None:
 def test_the_configuration_takes_it(known: Known) -> None:
     """As it stands."""
     assert load({}, {}).upstreams[known.name] == UpstreamSettings(
-        url=known.url,
+        url=(known.url,),
         registry=known.registry,
         realms=known.realms,
         aliases=known.aliases,

@@ -56,13 +56,14 @@ def config(context: Context, as_json: bool, everything: bool, prefix: str) -> No
 
 
 def _rows(model: BaseModel, said: Sequence[Source], path: tuple[str, ...] = ()) -> Iterator[Row]:
-    for key in type(model).model_fields:
-        value, where = getattr(model, key), (*path, key)
+    for name, field in type(model).model_fields.items():
+        key, value = field.alias or name, getattr(model, name)
+        where = (*path, key)
         if isinstance(value, BaseModel):
             yield from _rows(value, said, where)
         elif key in _TABLES and isinstance(value, Mapping):
-            for name, inner in value.items():
-                yield from _rows(inner, said, (*where, name))
+            for each, inner in value.items():
+                yield from _rows(inner, said, (*where, each))
         else:
             yield Row(".".join(where), _plain(value), origin(said, where))
 

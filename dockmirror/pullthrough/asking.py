@@ -13,13 +13,13 @@ from zope.interface import implementer
 
 from ..content.verified import Corrupt
 from ..interfaces import Answer, IRegistry
+from ..notes import Notes
 from ..oci.errors import Denied, RegistryError, TimedOut, Unauthorized
 from ..oci.reference import Repository
 from ..oci.request import Manifest, Ping, Request, repository_of
 from ..oci.token import TokenRequest
-from .notes import Notes
+from ..resting import Resting, is_outage
 from .permission import Grants, Public
-from .resting import Resting, is_outage
 
 PATIENCE = 3.0
 """Seconds that the upstream gets where the store can answer in its stead."""
@@ -77,6 +77,8 @@ class Asking:
         except RegistryError as error:
             await self._failed(request, error)
             raise
+        if answer.elsewhere:
+            return answer
         try:
             await self._consented(request)
         except BaseException:

@@ -8,11 +8,11 @@ from zope.interface import implementer
 
 from ..interfaces import Answer, ISource
 from ..joined import Joined
+from ..notes import Notes
 from ..oci.errors import RegistryError
 from ..oci.ranges import Range
 from ..oci.request import Blob, Request
 from .asking import Asking
-from .notes import Notes
 from .permission import GRANTED
 from .rights import Rights
 

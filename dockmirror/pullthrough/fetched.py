@@ -8,6 +8,7 @@ from twisted.internet.interfaces import IReactorTime
 from ..content.held import BytesContent, collect
 from ..interfaces import Answer, IContents, ITags, Kind
 from ..joined import Joined
+from ..notes import Notes
 from ..oci.digest import Digest
 from ..oci.media import EVERYTHING
 from ..oci.reference import Repository, Tag
@@ -15,7 +16,6 @@ from ..oci.request import Request
 from .asking import Asking
 from .held import Told
 from .kept import LIMIT, KeptManifests
-from .notes import Notes
 from .rights import Rights
 
 NAMED = 60.0

@@ -18,10 +18,10 @@ from ..oci.reference import Repository
 from ..oci.request import Ping, Request
 from ..oci.scope import Scope
 from ..oci.token import MARKER_ANSWER, Token, TokenRequest
+from ..resting import is_outage
 from .asking import Asking
 from .held import Told, bypassed
 from .lenient import LenientDocuments
-from .resting import is_outage
 
 ANEW = 300.0
 """Seconds after which what ``/v2/`` said is asked for again, behind the back of who asks."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 
 from attrs import evolve, frozen
 from twisted.internet.defer import Deferred
@@ -15,11 +16,11 @@ from ..content.held import BytesContent
 from ..interfaces import Answer, IDocuments
 from ..oci.descriptor import Descriptor
 from ..oci.errors import RegistryError
-from ..oci.request import Referrers, Request, Tags
+from ..oci.request import InRepository, Referrers, Request, Tags
+from ..resting import is_outage
 from .asking import Asking
 from .held import STALE, Told
 from .lenient import LenientDocuments
-from .resting import is_outage
 from .rights import Rights
 
 LIMIT = 4 * 1024 * 1024
@@ -62,11 +63,16 @@ class Lists:
     """The lists of one registry's repositories.
 
     :param entry: the upstream's name.
-    :param tag_ttl: seconds for which a list is believed without asking, where it is public.
+    :param tag_ttl: tells for how many seconds a list is believed without asking, where it is public.
     """
 
     def __init__(
-        self, entry: str, asking: Asking, documents: IDocuments, clock: IReactorTime, tag_ttl: float
+        self,
+        entry: str,
+        asking: Asking,
+        documents: IDocuments,
+        clock: IReactorTime,
+        tag_ttl: Callable[[InRepository], float],
     ) -> None:
         self._entry = entry
         self._asking = asking
@@ -80,7 +86,7 @@ class Lists:
         name = self._name(request)
         listed = _Listed.read(await self._documents.read(name))
         age = self._clock.seconds() - listed.at if listed else 0.0
-        if listed and 0 <= age < self._tag_ttl and await self._rights.public(request):
+        if listed and 0 <= age < self._tag_ttl(target) and await self._rights.public(request):
             return listed.answer(Told(age=age))
         can_answer = listed is not None and age < STALE and await self._rights.covered(request)
         try:

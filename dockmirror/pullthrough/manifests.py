@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from attrs import evolve, frozen
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -15,7 +17,7 @@ from ..oci.errors import RegistryError
 from ..oci.etag import etag, matches
 from ..oci.media import EVERYTHING, admits
 from ..oci.reference import Repository, Tag
-from ..oci.request import Manifest, Request
+from ..oci.request import InRepository, Manifest, Request
 from .asking import Asking
 from .fetched import FetchedManifests
 from .held import STALE, Told
@@ -40,7 +42,7 @@ class Manifests:
     """The manifests of one registry.
 
     :param registry: its name in the store.
-    :param tag_ttl: seconds for which what a tag names is believed without asking, where it is public.
+    :param tag_ttl: tells for how many seconds a tag is believed without asking, where it is public.
     """
 
     def __init__(
@@ -50,7 +52,7 @@ class Manifests:
         contents: IContents,
         tags: ITags,
         clock: IReactorTime,
-        tag_ttl: float,
+        tag_ttl: Callable[[InRepository], float],
     ) -> None:
         self._registry = registry
         self._asking = asking
@@ -67,7 +69,7 @@ class Manifests:
         """See ``IRegistry``."""
         place = Repository(f"{self._registry}/{target.repository}")
         if isinstance(target.reference, Tag):
-            return await self._by_tag(request, place, target.reference)
+            return await self._by_tag(request, place, target.reference, self._tag_ttl(target))
         return await self._by_digest(request, place, target.reference)
 
     async def _by_digest(self, request: Request, place: Repository, digest: Digest) -> Answer:
@@ -96,13 +98,13 @@ class Manifests:
             await self._contents.link(place, digest, Kind.MANIFEST)
         return await self._kept.get(place, digest)
 
-    async def _by_tag(self, request: Request, place: Repository, tag: Tag) -> Answer:
+    async def _by_tag(self, request: Request, place: Repository, tag: Tag, ttl: float) -> Answer:
         tagged = await self._tagged(place, tag)
         if tagged is None:
             return await self._new(request, place, tag)
         if not admits(request.accept, tagged.held.parts.media_type):
             return await self._passed(request)
-        if 0 <= tagged.age < self._tag_ttl and await self._rights.public(request):
+        if 0 <= tagged.age < ttl and await self._rights.public(request):
             await self._check_whole(request, place, tagged.held)
             return await self._answer(request, tagged.held, Told(age=tagged.age))
         try:

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from twisted.internet.interfaces import IReactorTime
 
 from ..interfaces import IDocuments
+from ..notes import Notes
 from ..oci.credentials import Credentials
 from ..oci.reference import Repository
 from .lenient import LenientDocuments
-from .notes import Notes
 
 GRANTED = 300.0
 """Seconds for which the upstream's consent to some credentials holds, at most."""

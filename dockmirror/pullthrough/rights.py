@@ -8,8 +8,8 @@ from attrs import evolve
 
 from ..oci.errors import RegistryError
 from ..oci.request import Request, repository_of
+from ..resting import is_outage
 from .asking import Asking
-from .resting import is_outage
 
 
 class Rights:

@@ -1,4 +1,4 @@
-"""A registry asked with tokens of the mirror's own: anybody's, or those of its own credentials."""
+"""A registry asked with tokens of the mirror's own: anybody's, or those of an account."""
 
 from __future__ import annotations
 
@@ -6,24 +6,23 @@ from math import inf
 
 from attrs import evolve
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 from zope.interface import implementer
 
 from ..content.held import collect
-from ..interfaces import Answer, IRegistry
+from ..interfaces import Answer, IAccount, IRegistry
 from ..joined import Joined
 from ..oci.challenge import find_challenge
 from ..oci.credentials import Credentials
 from ..oci.errors import Denied, Unauthorized
+from ..oci.login import Login
 from ..oci.request import Request
 from ..oci.scope import Scope
 from ..oci.token import Token, TokenRequest
+from .logins import Logins
 from .tokens import TOKEN_LIMIT
 
 _KEPT = 10_000
 _MARGIN = 0.9
-
-_log = Logger()
 
 
 @implementer(IRegistry)
@@ -32,17 +31,14 @@ class Authorized:
 
     A token is kept for nine tenths of its life; many who need the same one wait for one request.
 
-    :param credentials: a name and a password (Basic) by which tokens are asked for, and which are sent to
-        the registry itself where that is what it demands; without them, tokens are those that anybody is
-        given.
+    :param account: by whose login tokens are asked for; its password is sent to the registry itself where
+        that is what it demands.  Without an account, tokens are those that anybody is given.
     """
 
-    def __init__(
-        self, registry: IRegistry, clock: IReactorTime, credentials: Credentials | None = None
-    ) -> None:
+    def __init__(self, registry: IRegistry, clock: IReactorTime, account: IAccount | None = None) -> None:
         self._registry = registry
         self._clock = clock
-        self._credentials = credentials
+        self._logins = Logins(account, clock)
         self._kept: dict[Scope, tuple[float, Credentials]] = {}
         self._joined: Joined[Scope, Credentials] = Joined()
 
@@ -60,27 +56,19 @@ class Authorized:
             return await self._registry.fetch(evolve(request, credentials=sent))
         except Unauthorized as refused:
             challenged = refused
-        credentials = await self._response(challenged, scope, sent)
-        return await self._registry.fetch(evolve(request, credentials=credentials))
-
-    async def _response(
-        self, challenged: Unauthorized, scope: Scope, sent: Credentials | None
-    ) -> Credentials:
-        """What answers the challenge to what was sent.
-
-        :raises Unauthorized: the challenge, where nothing does.
-        """
+        if sent is not None and self._known(scope) == sent:
+            del self._kept[scope]
         if find_challenge(challenged.challenges, "Bearer") is not None:
-            if sent is not None and self._known(scope) == sent:
-                del self._kept[scope]
-            return self._known(scope) or await self._joined.get(
-                scope, lambda: self._obtain(challenged, scope)
-            )
-        if self._credentials is None or sent == self._credentials:
-            raise challenged
-        if find_challenge(challenged.challenges, "Basic") is None:
-            raise challenged
-        return self._keep(scope, inf, self._credentials)
+            token = await self._token(challenged, scope)
+            return await self._registry.fetch(evolve(request, credentials=token))
+        if find_challenge(challenged.challenges, "Basic") is not None:
+            return await self._by_password(request, challenged, scope, sent)
+        raise challenged
+
+    async def _token(self, challenged: Unauthorized, scope: Scope) -> Credentials:
+        """A token, which another request may have obtained meanwhile."""
+        known = self._known(scope)
+        return known or await self._joined.get(scope, lambda: self._obtain(challenged, scope))
 
     async def _obtain(self, challenged: Unauthorized, scope: Scope) -> Credentials:
         """A new token.
@@ -89,21 +77,42 @@ class Authorized:
             who asks for what is private): the answer is still "log in".
         :raises Denied: where the mirror's credentials may not be sent to the token service.
         """
-        try:
-            answer = await self._registry.token(TokenRequest(scopes=(scope,), credentials=self._credentials))
-        except (Unauthorized, Denied) as refused:
-            if refused.upstream_status is None:
-                raise
-            if self._credentials is not None:
-                _log.warn(
-                    "the mirror's credentials were refused for {scope}: {error}",
-                    scope=str(scope),
-                    error=str(refused),
-                )
-            raise challenged from None
-        token = Token.parse(await collect(answer.content, TOKEN_LIMIT))
-        until = self._clock.seconds() + token.expires_in * _MARGIN
-        return self._keep(scope, until, Credentials.bearer(token.value))
+        async for login in self._logins.each(scope):
+            try:
+                token = await self._ask(login, scope)
+            except (Unauthorized, Denied) as refused:
+                if refused.upstream_status is None:
+                    raise
+            else:
+                self._logins.accepted(scope)
+                until = self._clock.seconds() + token.expires_in * _MARGIN
+                return self._keep(scope, until, Credentials.bearer(token.value))
+        raise challenged from None
+
+    async def _ask(self, login: Login, scope: Scope) -> Token:
+        answer = await self._registry.token(login.token_request(scope))
+        return Token.parse(await collect(answer.content, TOKEN_LIMIT))
+
+    async def _by_password(
+        self, request: Request, challenged: Unauthorized, scope: Scope, sent: Credentials | None
+    ) -> Answer:
+        """The answer to the account's password.
+
+        :param sent: what was refused just now.
+        :raises Unauthorized: the challenge, where there is no password, or it is refused.
+        """
+        async for login in self._logins.each(scope):
+            if login.credentials is None or login.credentials == sent:
+                continue
+            try:
+                answer = await self._registry.fetch(evolve(request, credentials=login.credentials))
+            except Unauthorized as refused:
+                challenged = refused
+            else:
+                self._logins.accepted(scope)
+                self._keep(scope, inf, login.credentials)
+                return answer
+        raise challenged
 
     def _known(self, scope: Scope) -> Credentials | None:
         until, credentials = self._kept.get(scope, (0.0, None))

@@ -77,9 +77,12 @@ def test_everything(file: Path) -> None:
     """Is there with ``--all``, and what begins so with a beginning."""
     every = rows("config", "--all")
     assert set(Settings.model_fields) - {"upstreams", "access"} <= set(every)
-    assert {f"upstreams.quay.{key}" for key in UpstreamSettings.model_fields} <= set(every)
+    assert {
+        f"upstreams.quay.{field.alias or key}" for key, field in UpstreamSettings.model_fields.items()
+    } <= set(every)
     assert not any(key.startswith("upstreams.quay") for key in rows("config"))
-    assert set(rows("config", "upstreams.quay.t")) == {"upstreams.quay.timeout"}
+    assert set(rows("config", "upstreams.quay.ti")) == {"upstreams.quay.timeout"}
+    assert set(rows("config", "upstreams.quay.url")) == {"upstreams.quay.url"}
 
 
 def test_as_a_table(file: Path) -> None:

@@ -55,6 +55,18 @@ def test_confirmed(tagging: Chain) -> None:
     assert [(each.method, each.status) for each in tagging.front.requests[before:]] == [("HEAD", 304)]
 
 
+def test_by_pattern(chains: MakeChain) -> None:
+    """Of one repository a tag is believed, and another confirmed, as the upstream's settings say."""
+    patterns = {"library/tagged:pinned": 3600, "**": 0}
+    pushed = image("by pattern")
+    with chains(upstream={"tag_ttl": patterns}) as chain:
+        chain.registry.push(NAME, pushed, "pinned", "moving")
+        for tag in ("pinned", "moving"):
+            assert _pull(chain, tag).status == 200
+        told = [_pull(chain, tag).headers["Cache-Status"] for tag in ("pinned", "moving")]
+    assert told == ["dockmirror; hit", "dockmirror; fwd=stale; detail=confirmed"]
+
+
 def test_deleted(tagging: Chain) -> None:
     """What was deleted upstream is not there after the tag's time to live."""
     _restart(tagging, tag_ttl=0)

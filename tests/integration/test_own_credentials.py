@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from tests.programs import helper, program
+
 from .conftest import MakeChain, MakeDirectory, MakeMachine
 from .parts.accounts import ALICE
 from .parts.chain import Chain
@@ -80,6 +82,59 @@ def test_what_was_shared_is_not_public(chain: Chain, pushed: Image, skopeo_machi
         for reference in (f"{host}:latest", f"{host}@{pushed.digest}"):
             inspected = skopeo(skopeo_machine, "inspect", "--tls-verify=false", f"docker://{reference}")
             refused(inspected, "unauthorized", "denied")
+
+
+@pytest.mark.parametrize("identity", [False, True], ids=["password", "identity token"])
+def test_a_credential_helper(
+    chains: MakeChain, directory: MakeDirectory, skopeo_machine: Machine, identity: bool
+) -> None:
+    """Is asked for the account, once for many pulls; a private image is pulled without a login."""
+    path = directory("helper") / "docker-credential-tests"
+    with chains(upstream={"credential_helper": helper(path, "nobody", "none")}) as chain:
+        secret = chain.tokens.refresh_token(ALICE) if identity else ALICE.password
+        helper(path, "<token>" if identity else ALICE.name, secret)
+        pushed = image(f"with a helper {identity}")
+        chain.registry.push(NAME, pushed, "latest")
+        chain.tokens.requests.clear()
+        for reference in (f"{chain.mirror.host('docker')}/{NAME}", f"{chain.mirror.host()}/{DOCKER}"):
+            skopeo_pulls(skopeo_machine, f"{reference}:latest", pushed)
+        assert {each.account for each in chain.tokens.requests} == {ALICE.name}
+        assert {each.grant for each in chain.tokens.requests} == {"refresh_token" if identity else None}
+        assert asked(path) == ["get https://index.docker.io/v1/"]
+
+
+def test_a_credential_helper_whose_secret_has_changed(chains: MakeChain, directory: MakeDirectory) -> None:
+    """Is asked once more when the old one is refused; what it writes is in no log."""
+    path = directory("helper") / "docker-credential-tests"
+    with chains(upstream={"credential_helper": helper(path, ALICE.name, "expired")}, tag_ttl=0) as chain:
+        chain.registry.push(NAME, image("changed"), "latest")
+        host = chain.mirror.client("docker")
+        assert host.manifest(NAME, "latest").status == 403
+        assert len(asked(path)) == 2
+        assert host.manifest(NAME, "latest").status == 403
+        assert len(asked(path)) == 2
+        helper(path, ALICE.name, ALICE.password)
+        chain.registry.push("private/another", image("another"), "latest")
+        assert host.manifest("private/another", "latest").status == 200
+        assert chain.mirror.read_log().count("credentials were refused for") == 1
+        assert leaks(chain.mirror.directory, {"expired"}) == []
+
+
+def test_a_credential_helper_that_writes_rubbish(chains: MakeChain, directory: MakeDirectory) -> None:
+    """Is no login, and what it wrote is in no log."""
+    path = directory("helper") / "docker-credential-tests"
+    rubbish = f"echo {ALICE.password}; echo {ALICE.password} >&2"
+    with chains(upstream={"credential_helper": program(path, rubbish)}) as chain:
+        chain.registry.push(NAME, image("rubbish"), "latest")
+        answer = chain.mirror.client("docker").manifest(NAME, "latest")
+        assert answer.status == 502
+        assert ALICE.password.encode() not in answer.body
+        assert "something else than a name and a secret" in chain.mirror.read_log()
+
+
+def asked(helper: Path) -> list[str]:
+    """What a helper was asked."""
+    return Path(f"{helper}.asked").read_text().splitlines()
 
 
 def test_a_registry_with_passwords(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from attrs import evolve
 from twisted.internet.task import Clock
 
+from dockmirror.failover import Elsewhere, anywhere
 from dockmirror.interfaces import Answer
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import Unauthorized
@@ -21,7 +23,7 @@ from dockmirror.pullthrough.lists import Lists
 from dockmirror.pullthrough.manifests import Manifests
 from dockmirror.pullthrough.permission import Grants, Public
 from dockmirror.pullthrough.registry import PullThrough
-from dockmirror.pullthrough.resting import Resting
+from dockmirror.resting import Resting
 from dockmirror.whole import Whole
 
 from ..registries import Recorder, now, watch
@@ -51,6 +53,7 @@ class Store:
 class Mirror:
     """The pull-through cache of one upstream.
 
+    :param others: are asked for contents that it cannot give.
     :ivar learns: whether what it gets without credentials everybody gets.
     """
 
@@ -62,6 +65,7 @@ class Mirror:
         entry: str = "docker",
         tag_ttl: float = 60.0,
         keep_vanished: bool = False,
+        others: Sequence[Origin] = (),
     ) -> None:
         self.origin = origin
         self.clock = clock or _at_noon()
@@ -71,16 +75,19 @@ class Mirror:
         contents = FaultyContents(self.store.contents, faults)
         tags = FaultyTags(self.store.tags, faults)
         documents = FaultyDocuments(self.store.documents, faults)
-        public = Public(entry, documents, self.clock, lambda: self.learns)
-        resting, grants = Resting(self.clock), Grants(self.clock)
-        asking = Asking(origin, origin.anonymous, grants, public, resting, self.clock, keep_vanished)
+        public = self.public = Public(entry, documents, self.clock, lambda: self.learns)
+        resting, grants, anonymous = Resting(self.clock), Grants(self.clock), origin.anonymous
+        if others:
+            resting = Resting(self.clock, anywhere)
+            anonymous = Elsewhere(anonymous, [other.anonymous for other in others], self.clock)
+        asking = Asking(origin, anonymous, grants, public, resting, self.clock, keep_vanished)
         relay = Whole(asking, self.clock)
         self.registry = PullThrough(
             asking,
             Handshake(entry, asking, documents, self.clock),
-            Manifests("docker.io", asking, contents, tags, self.clock, tag_ttl),
+            Manifests("docker.io", asking, contents, tags, self.clock, lambda _: tag_ttl),
             Blobs("docker.io", asking, relay, contents, self.store.growths, self.clock),
-            Lists(entry, asking, documents, self.clock, tag_ttl),
+            Lists(entry, asking, documents, self.clock, lambda _: tag_ttl),
         )
 
     def restarted(self, **changes: Any) -> Mirror:

@@ -19,7 +19,7 @@ from dockmirror.oci.errors import (
     Unsupported,
 )
 from dockmirror.oci.media import OCI_MANIFEST
-from dockmirror.pullthrough.resting import FIRST
+from dockmirror.resting import FIRST
 
 from ..registries import Feed, watch
 from .images import publish

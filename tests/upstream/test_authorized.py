@@ -13,8 +13,11 @@ from zope.interface.verify import verifyObject
 from dockmirror.interfaces import IRegistry
 from dockmirror.oci.credentials import Credentials
 from dockmirror.oci.errors import Denied, Unauthorized, Unavailable
+from dockmirror.oci.login import Login
 from dockmirror.oci.token import TokenRequest
 from dockmirror.upstream.authorized import Authorized
+from dockmirror.upstream.logins import Fixed
+from tests.accounts import Changing
 from tests.fake_registry import Passwords, Registry, error
 from tests.fakes import SILENT, Reply
 from tests.internet import AUTH, BUSYBOX, HUB, PASSWORD, PRIVATE, USER, Internet
@@ -24,6 +27,7 @@ PATH = "/v2/library/busybox/manifests/latest"
 MANIFEST = asked(PATH)
 ALICES = asked(f"/v2/{PRIVATE}/manifests/latest")
 ACCOUNT = Credentials.basic(USER, PASSWORD)
+ALICE = Fixed(Login(ACCOUNT))
 TOKEN = b'{"token":"late","expires_in":300}'
 
 
@@ -181,7 +185,7 @@ def test_requests_for_tokens_pass(registry: Authorized) -> None:
 @pytest.fixture
 def alices(internet: Internet, clock: Clock) -> Authorized:
     """Docker Hub, asked with Alice's account."""
-    return Authorized(upstream(internet.agent, clock), clock, ACCOUNT)
+    return Authorized(upstream(internet.agent, clock), clock, ALICE)
 
 
 def test_an_account_gives_what_is_private(internet: Internet, alices: Authorized) -> None:
@@ -208,7 +212,7 @@ def test_many_wait_for_one_token_of_an_account(internet: Internet, alices: Autho
 
 def test_a_realm_that_is_not_trusted_is_sent_no_password(internet: Internet, clock: Clock) -> None:
     """The sentence that says so names the key."""
-    registry = Authorized(upstream(internet.agent, clock, realms=()), clock, ACCOUNT)
+    registry = Authorized(upstream(internet.agent, clock, realms=()), clock, ALICE)
     with pytest.raises(Denied, match="'realms'"):
         now(registry.fetch(ALICES))
     assert internet.asked(AUTH) == []
@@ -217,7 +221,7 @@ def test_a_realm_that_is_not_trusted_is_sent_no_password(internet: Internet, clo
 def test_an_account_that_is_refused(internet: Internet, clock: Clock) -> None:
     """Is told of in the log, without the password; nothing is asked anonymously in its stead."""
     wrong = Credentials.basic(USER, "not-this-one")
-    registry = Authorized(upstream(internet.agent, clock), clock, wrong)
+    registry = Authorized(upstream(internet.agent, clock), clock, Fixed(Login(wrong)))
     with logged() as lines, pytest.raises(Unauthorized):
         now(registry.fetch(MANIFEST))
     assert any("credentials were refused for repository:library/busybox:pull" in line for line in lines)
@@ -235,21 +239,24 @@ def basic(internet: Internet) -> Registry:
 
 def test_a_registry_with_passwords_is_sent_one(internet: Internet, basic: Registry, clock: Clock) -> None:
     """Once it has demanded it; from then on at once."""
-    registry = Authorized(upstream(internet.agent, clock, "https://basic.example"), clock, ACCOUNT)
+    registry = Authorized(upstream(internet.agent, clock, "https://basic.example"), clock, ALICE)
     for _ in range(2):
         assert bytes_of(now(registry.fetch(MANIFEST)).content) == BUSYBOX
     assert [seen.authorization for seen in internet.seen] == [None, ACCOUNT.header, ACCOUNT.header]
 
 
 def test_a_password_that_is_wrong_is_sent_once(internet: Internet, basic: Registry, clock: Clock) -> None:
-    """For each request; the refusal is passed on."""
+    """And again after a minute, then after two: the refusal is passed on meanwhile."""
     wrong = Credentials.basic(USER, "wrong")
-    registry = Authorized(upstream(internet.agent, clock, "https://basic.example"), clock, wrong)
-    for sent in ([None, wrong.header], [wrong.header]):
+    registry = Authorized(
+        upstream(internet.agent, clock, "https://basic.example"), clock, Fixed(Login(wrong))
+    )
+    for seconds, sent in ((0, True), (59, False), (1, True), (119, False), (1, True)):
+        clock.advance(seconds)
         internet.seen.clear()
         with pytest.raises(Unauthorized):
             now(registry.fetch(MANIFEST))
-        assert [seen.authorization for seen in internet.seen] == sent
+        assert [seen.authorization for seen in internet.seen] == [None, *[wrong.header] * sent]
 
 
 def test_another_host_is_sent_no_password(internet: Internet, basic: Registry, clock: Clock) -> None:
@@ -258,8 +265,75 @@ def test_another_host_is_sent_no_password(internet: Internet, basic: Registry, c
     moved = Reply(307, b"", (("Location", "https://elsewhere.example/layer"),))
     internet.servers["elsewhere.example"] = Registry(Passwords({USER: PASSWORD}))
     internet.reply("basic.example", path, Reply(401, b"", (("WWW-Authenticate", "Basic"),)), moved, moved)
-    registry = Authorized(upstream(internet.agent, clock, "https://basic.example"), clock, ACCOUNT)
+    registry = Authorized(upstream(internet.agent, clock, "https://basic.example"), clock, ALICE)
     with pytest.raises(Unavailable):
         now(registry.fetch(asked(path)))
     assert internet.asked("elsewhere.example")
     assert not any(seen.authorization for seen in internet.asked("elsewhere.example"))
+
+
+EXPIRED = Login(Credentials.basic(USER, "expired"))
+
+
+def test_a_login_that_is_refused_is_replaced(internet: Internet, clock: Clock) -> None:
+    """Where the account has another by then; the token service is asked once more."""
+    account = Changing(EXPIRED, Login(ACCOUNT))
+    registry = Authorized(upstream(internet.agent, clock), clock, account)
+    assert bytes_of(now(registry.fetch(ALICES)).content) == BUSYBOX
+    assert [bool(seen.authorization == ACCOUNT.header) for seen in internet.asked(AUTH)] == [False, True]
+
+
+def test_a_password_that_is_no_longer_taken_is_replaced(
+    internet: Internet, basic: Registry, clock: Clock
+) -> None:
+    """Whether it was kept for that repository, or is sent for the first time."""
+    account = Changing(
+        Login(ACCOUNT), Login(Credentials.basic(USER, "n3w")), Login(Credentials.basic("c", "d"))
+    )
+    registry = Authorized(upstream(internet.agent, clock, "https://basic.example"), clock, account)
+    now(registry.fetch(MANIFEST))
+    basic.door = Passwords({USER: "n3w"})
+    assert bytes_of(now(registry.fetch(MANIFEST)).content) == BUSYBOX
+    basic.push("library/other", "latest")
+    basic.door = Passwords({"c": "d"})
+    now(registry.fetch(asked("/v2/library/other/manifests/latest")))
+    assert account.asked == 5
+
+
+def test_an_account_that_was_refused_is_left_alone(internet: Internet, clock: Clock) -> None:
+    """For that repository, so that it is not locked: the token service is not asked for a minute."""
+    registry = Authorized(upstream(internet.agent, clock), clock, Fixed(EXPIRED))
+    for seconds, times in ((0, 1), (59, 1), (1, 2), (119, 2), (1, 3)):
+        clock.advance(seconds)
+        with pytest.raises(Unauthorized):
+            now(registry.fetch(ALICES))
+        assert len(internet.asked(AUTH)) == times
+
+
+def test_an_account_that_cannot_be_asked(internet: Internet, clock: Clock) -> None:
+    """Is no refusal, and nothing is asked anonymously in its stead."""
+
+    class Silent(Changing):
+        async def login(self) -> Login:
+            raise Unavailable("no login")
+
+    registry = Authorized(upstream(internet.agent, clock), clock, Silent())
+    for _ in range(2):
+        with pytest.raises(Unavailable, match="no login"):
+            now(registry.fetch(ALICES))
+    assert internet.asked(AUTH) == []
+
+
+def test_an_identity_token(internet: Internet, basic: Registry, clock: Clock) -> None:
+    """Goes to the token service, in a form, and to no registry."""
+    account = Fixed(Login(None, "r3fresh"))
+    internet.reply(AUTH, "/token", Reply(200, b'{"access_token":"t"}'))
+    with pytest.raises(Unauthorized):
+        now(Authorized(upstream(internet.agent, clock), clock, account).fetch(MANIFEST))
+    (seen,) = internet.asked(AUTH)
+    assert (seen.method, seen.authorization) == ("POST", None)
+    assert {("grant_type", "refresh_token"), ("refresh_token", "r3fresh")} <= set(seen.form)
+    registry = Authorized(upstream(internet.agent, clock, "https://basic.example"), clock, account)
+    with pytest.raises(Unauthorized):
+        now(registry.fetch(MANIFEST))
+    assert [seen.authorization for seen in internet.asked("basic.example")] == [None]

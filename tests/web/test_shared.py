@@ -4,8 +4,12 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
+
 import pytest
 
+from dockmirror.program import Ended
 from tests.fake_registry import basic
 from tests.house import House
 from tests.internet import AUTH, BUSYBOX, HUB, PASSWORD, PRIVATE, USER, Internet
@@ -106,3 +110,29 @@ def test_no_secret_is_logged(house: House) -> None:
         house.get(host, path, BOB)
     assert house.lines
     assert not any(word in line for line in house.lines for word in (PASSWORD, "b0bs", "t0ken"))
+
+
+async def ask_helper(command: Sequence[str], environ: Mapping[str, str], said: bytes) -> Ended:
+    """A credential helper that has Alice's password."""
+    assert said == b"https://index.docker.io/v1/"
+    return Ended(0, json.dumps({"Username": USER, "Secret": PASSWORD}).encode())
+
+
+@everywhere
+def test_a_credential_helper(internet: Internet, host: str, path: str) -> None:
+    """Is an account as any: nobody needs credentials, and nobody logs in."""
+    upstreams = {"docker": {"credential_helper": "/bin/true"}}
+    house = House(internet, ask=ask_helper, networks=["private"], upstreams=upstreams)
+    answer = house.get(host, path)
+    assert (answer.body, answer["Cache-Control"]) == (BUSYBOX, "private")
+    assert house.get(HOST, "/v2/", BOB).error == (403, "DENIED")
+    assert {seen.authorization for seen in internet.asked(AUTH)} == {basic(USER, PASSWORD)}
+
+
+def test_a_credential_helper_that_fails(internet: Internet) -> None:
+    """Is no refusal: the upstream cannot be asked."""
+    upstreams = {"docker": {"credential_helper": "/bin/true"}}
+    house = House(internet, networks=["private"], upstreams=upstreams)
+    answer = house.get(HOST, MANIFEST)
+    assert answer.error == (502, "UNAVAILABLE")
+    assert "credential helper for docker gives it no login" in answer.message

@@ -106,6 +106,6 @@ def _toml(settings: Mapping[str, Any], path: tuple[str, ...] = ()) -> str:
     """*settings* as TOML, without those that are None; JSON's strings, numbers and lists are TOML's too."""
     tables = {name: value for name, value in settings.items() if isinstance(value, Mapping)}
     plain = {name: value for name, value in settings.items() if name not in tables and value is not None}
-    lines = [f"{name} = {json.dumps(value)}" for name, value in plain.items()]
-    head = [f"[{'.'.join(path)}]"] if path else []
+    lines = [f"{json.dumps(name)} = {json.dumps(value)}" for name, value in plain.items()]
+    head = [f"[{'.'.join(map(json.dumps, path))}]"] if path else []
     return "\n".join([*head, *lines, "", *(_toml(table, (*path, name)) for name, table in tables.items())])

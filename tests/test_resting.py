@@ -18,9 +18,9 @@ from dockmirror.oci.errors import (
     Unreachable,
 )
 from dockmirror.oci.request import Request, parse_target
-from dockmirror.pullthrough.resting import FIRST, LIMITED, LIMITED_LONGEST, LONGEST, Resting, is_outage
+from dockmirror.resting import FIRST, LIMITED, LIMITED_LONGEST, LONGEST, Resting, is_outage
 
-from .origin import user
+from .pullthrough.origin import user
 
 BLOB = f"here/blobs/{Digest.of(b'')}"
 TAG = "here/manifests/latest"
@@ -218,3 +218,15 @@ def test_memory_is_bounded(resting: Resting) -> None:
         resting.failed(asked(f"r{number}/manifests/x"), RegistryError(status=500))
     assert resting.error(asked("r19999/manifests/x"), True) is not None
     assert resting.error(asked("r0/manifests/x"), True) is None
+
+
+def test_what_fails_apart_rests_apart(clock: Clock) -> None:
+    """Each by itself, and all else together."""
+    resting = Resting(clock, lambda request: request.target if request.target == asked(BLOB).target else None)
+    for failed, left in ((BLOB, [path for path in EVERYTHING if path != BLOB]), (TAG, [])):
+        resting.failed(asked(failed), TooManyRequests())
+        assert let_through(resting) == left
+    resting.succeeded(asked(TAG))
+    assert let_through(resting) == [path for path in EVERYTHING if path != BLOB]
+    resting.succeeded(asked(BLOB))
+    assert let_through(resting) == EVERYTHING

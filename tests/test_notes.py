@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from twisted.internet.task import Clock
 
-from dockmirror.pullthrough.notes import Notes
+from dockmirror.notes import Notes
 
 
 @pytest.fixture

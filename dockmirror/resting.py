@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import copy
 from email.utils import parsedate_to_datetime
 from enum import Enum
@@ -9,10 +10,10 @@ from enum import Enum
 from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 
-from ..content.verified import Corrupt
-from ..oci.errors import RegistryError, TimedOut, Unreachable
-from ..oci.request import Blob, Request, repository_of
+from .content.verified import Corrupt
 from .notes import Notes
+from .oci.errors import RegistryError, TimedOut, Unreachable
+from .oci.request import Blob, Request, repository_of
 
 FIRST, LONGEST = 5.0, 60.0
 """Seconds of rest after the first failure, doubled with each that follows it up to the longest."""
@@ -42,10 +43,15 @@ class _Rest:
 
 
 class Resting:
-    """An upstream that cannot be connected to, credentials at their limit, repositories that fail."""
+    """An upstream that cannot be connected to, credentials at their limit, repositories that fail.
 
-    def __init__(self, clock: IReactorTime) -> None:
+    :param apart: tells of which requests a failure says nothing of others: those of an equal value that is
+        not None rest together, and apart from the rest.
+    """
+
+    def __init__(self, clock: IReactorTime, apart: Callable[[Request], object] = lambda _: None) -> None:
         self._clock = clock
+        self._apart = apart
         self._rests: Notes[object, _Rest] = Notes(clock, _MOST)
 
     def error(self, request: Request, can_answer: bool) -> RegistryError | None:
@@ -59,14 +65,15 @@ class Resting:
         keys: list[object] = [_All.CONNECTION, _credentials_of(request)]
         if can_answer:
             keys += [_place_of(request), _All.PACE]
-        rests = (self._rests.get(key) for key in keys)
+        apart = self._apart(request)
+        rests = (self._rests.get((apart, key)) for key in keys)
         now = self._clock.seconds()
         # A copy: each time an exception is raised its traceback grows, and with it what is kept alive.
         return next((copy(rest.error) for rest in rests if rest and now < rest.until), None)
 
     def failed(self, request: Request, error: RegistryError) -> None:
         """The upstream failed so; of failures while it rests already each was asked before the first."""
-        key, now = _key(request, error), self._clock.seconds()
+        key, now = (self._apart(request), _key(request, error)), self._clock.seconds()
         before, length = self._rests.get(key), FIRST
         if error.status == 429:
             length = _asked_for(error.retry_after, now)
@@ -77,7 +84,7 @@ class Resting:
     def succeeded(self, request: Request) -> None:
         """The upstream answered."""
         for key in (_All.CONNECTION, _All.PACE, _place_of(request), _credentials_of(request)):
-            self._rests.drop(key)
+            self._rests.drop((self._apart(request), key))
 
 
 def _key(request: Request, error: RegistryError) -> object:

@@ -1,0 +1,101 @@
+"""The registry that is mirrored, at all of its addresses, as it is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from urllib.parse import urlsplit
+
+from attrs import frozen
+from twisted.internet.interfaces import IReactorTime
+from twisted.web.iweb import IAgent
+
+from .failover import Elsewhere, Replicas, anywhere
+from .interfaces import IAccount, IRegistry
+from .metered import CountedFailures
+from .metrics import Metrics
+from .networks import PRIVATE, unmapped, within
+from .oci.request import Request
+from .settings import UpstreamSettings
+from .upstream.asking import Asking
+from .upstream.authorized import Authorized
+from .upstream.client import Client, http_client
+from .upstream.measured import Measured
+from .upstream.realms import Realms
+from .upstream.registry import Upstream
+from .upstream.tokens import Handshake, Relay
+
+AgentFor = Callable[[UpstreamSettings, Callable[[str, str], None]], IAgent]
+"""Makes what connects to the servers of one upstream, and tells of each host and address that it reaches."""
+
+
+class Reached:
+    """Remembers whether an upstream's own host was reached at a private address.
+
+    What it gives, it may give because of where the mirror stands, and not to everybody.
+    """
+
+    def __init__(self, host: str) -> None:
+        self.privately = False
+        self._host = host
+
+    def __call__(self, host: str, address: str) -> None:
+        """See ``Endpoints.reached``."""
+        if host.lower() == self._host and within(unmapped(address), PRIVATE):
+            self.privately = True
+
+
+@frozen
+class Mirrored:
+    """One upstream.
+
+    :ivar relayed: asked with clients' own credentials.
+    :ivar authorized: asked with tokens of the mirror's own.
+    :ivar reached: how the addresses were reached at which it is the registry itself that answers.
+    :ivar apart: see ``Resting``.
+    """
+
+    relayed: IRegistry
+    authorized: IRegistry
+    reached: Sequence[Reached]
+    apart: Callable[[Request], object] = lambda _: None
+
+    def privately(self) -> bool:
+        """Whether any of its own addresses has proved to be a private one."""
+        return any(each.privately for each in self.reached)
+
+
+def mirrored(
+    name: str,
+    upstream: UpstreamSettings,
+    agent_for: AgentFor,
+    clock: IReactorTime,
+    metrics: Metrics,
+    account: IAccount | None,
+) -> Mirrored:
+    """The upstream at its addresses, of which each has connections, a handshake and tokens of its own.
+
+    The account, and clients' credentials, are for those that are the same registry.
+    """
+    reached, registries = [], []
+    for one in upstream.by_address():
+        reached.append(Reached(urlsplit(one.url).hostname or ""))
+        agent = Measured(agent_for(one, reached[-1]), name, metrics, clock)
+        registries.append(CountedFailures(_upstream(name, one, agent, clock), name, metrics))
+    first, *others = registries
+    if not others:
+        return Mirrored(first, Authorized(first, clock, account), reached)
+    if upstream.replicas:
+        own = [Authorized(each, clock, account) for each in registries]
+        return Mirrored(Replicas(registries, clock), Replicas(own, clock), reached)
+    anonymous = [Authorized(other, clock) for other in others]
+    authorized = Authorized(first, clock, account)
+    return Mirrored(
+        Elsewhere(first, anonymous, clock), Elsewhere(authorized, anonymous, clock), reached[:1], anywhere
+    )
+
+
+def _upstream(name: str, upstream: UpstreamSettings, agent: IAgent, clock: IReactorTime) -> Upstream:
+    client = Client(http_client(agent), clock, name, upstream.timeout)
+    handshake = Handshake(client, upstream.url, clock)
+    relay = Relay(client, handshake, Realms(upstream.url, upstream.realms))
+    return Upstream(client, Asking(upstream.url, client, handshake), handshake, relay)

@@ -1,0 +1,115 @@
+"""What another registry gives: kept as anything is, and teaching nothing of who may have what."""
+
+from __future__ import annotations
+
+import pytest
+
+from dockmirror.oci.digest import Digest
+from dockmirror.oci.errors import TooManyRequests, Unauthorized, Unreachable
+
+from ..registries import now
+from .images import publish
+from .mirrors import Mirror, body, header
+from .origin import Origin, repository
+
+CONFIG, LAYER, MORE = b"configuration", b"layer" * 100, b"more" * 100
+NAME, SECRET = "library/busybox", "team/secret"
+BLOB = f"{NAME}/blobs/{Digest.of(LAYER)}"
+OUTAGES = [Unreachable("down"), TooManyRequests("enough", retry_after="3600")]
+each_outage = pytest.mark.parametrize("outage", OUTAGES, ids=lambda error: type(error).__name__)
+
+
+@pytest.fixture
+def other() -> Origin:
+    """Another registry, which has an image of the same name, and one more layer."""
+    other = Origin()
+    publish(other.shelf(NAME), CONFIG, LAYER, MORE)
+    return other
+
+
+@pytest.fixture
+def mirror(origin: Origin, other: Origin) -> Mirror:
+    """Of both."""
+    publish(origin.shelf(NAME), CONFIG, LAYER)
+    return Mirror(origin, others=[other])
+
+
+@each_outage
+def test_it_is_kept(origin: Origin, other: Origin, mirror: Mirror, outage: Unreachable) -> None:
+    """And served from the store next time."""
+    mirror.get(f"{NAME}/manifests/latest")
+    origin.trouble = outage
+    answers = [mirror.ask(BLOB) for _ in range(2)]
+    assert [body(answer) for answer in answers] == [LAYER] * 2
+    assert [header(answer, "Cache-Status") for answer in answers] == [
+        "dockmirror; fwd=miss; stored",
+        "dockmirror; hit",
+    ]
+    assert other.take() == [f"nobody: GET {BLOB}"]
+
+
+@each_outage
+def test_an_outage_of_the_first_is_none_of_the_others(
+    origin: Origin, mirror: Mirror, outage: Unreachable
+) -> None:
+    """Neither that of a tag, nor that of a content which none of the others has."""
+    origin.trouble = outage
+    missing = f"{NAME}/blobs/{Digest.of(b'missing')}"
+    for path in (f"{NAME}/manifests/latest", missing):
+        with pytest.raises(type(outage)):
+            mirror.ask(path)
+    assert mirror.get(BLOB) == LAYER
+    assert mirror.get(f"{NAME}/blobs/{Digest.of(MORE)}") == MORE
+
+
+def test_while_all_are_down_nobody_waits(origin: Origin, other: Origin, mirror: Mirror) -> None:
+    """Each is asked once; and it is an outage, which what is held stands in for."""
+    mirror.docker(NAME)
+    origin.trouble, other.trouble = Unreachable("down"), Unreachable("down, too")
+    manifests = [f"{NAME}/manifests/{Digest.of(each)}" for each in (b"1", b"2")]
+    for path in manifests * 2:
+        with pytest.raises(Unreachable, match=r"down$"):
+            mirror.ask(path)
+    assert other.take() == [f"nobody: GET {manifests[0]}"]
+    assert mirror.docker(NAME)[1:] == [CONFIG, LAYER]
+
+
+def test_it_teaches_nothing_of_who_may_have_what(origin: Origin, other: Origin, mirror: Mirror) -> None:
+    """What is private stays so, though another registry gives something of the same name to everybody."""
+    alices = publish(origin.shelf(SECRET, ["alice"]), b"hers", LAYER)
+    theirs = publish(other.shelf(SECRET), CONFIG, MORE)
+    mirror.pull(SECRET, "alice")
+    origin.trouble = Unreachable()
+    assert mirror.get(f"{SECRET}/manifests/{Digest.of(theirs)}") == theirs
+    assert not now(mirror.public.known(repository(SECRET)))
+    for path in (f"manifests/{Digest.of(alices)}", "manifests/latest", f"blobs/{Digest.of(b'hers')}"):
+        with pytest.raises(Unreachable):
+            mirror.ask(f"{SECRET}/{path}")
+    mirror.clock.advance(3600)
+    origin.trouble = None
+    with pytest.raises(Unauthorized):
+        mirror.ask(f"{SECRET}/manifests/{Digest.of(alices)}")
+
+
+def test_what_it_gives_is_everybodys(origin: Origin, other: Origin, mirror: Mirror) -> None:
+    """That alone, and as long as the first does not say: held, it is asked only whether it would give it."""
+    theirs = publish(other.shelf(SECRET), CONFIG, MORE)
+    origin.shelf(SECRET, ["alice"])
+    origin.trouble = Unreachable()
+    paths = [f"{SECRET}/manifests/{Digest.of(theirs)}", f"{SECRET}/blobs/{Digest.of(MORE)}"]
+    for method in ("GET", "CHECK"):
+        assert [mirror.get(path) for path in paths] == [theirs, MORE]
+        assert other.take() == [f"nobody: {method} {path}" for path in paths]
+    mirror.clock.advance(3600)
+    origin.trouble = None
+    for path in paths:
+        with pytest.raises(Unauthorized):
+            mirror.ask(path)
+
+
+def test_who_is_asked_with_credentials(origin: Origin, other: Origin, mirror: Mirror) -> None:
+    """The registry itself, and no other."""
+    origin.trouble = Unreachable()
+    with pytest.raises(Unreachable):
+        mirror.ask(BLOB, "alice")
+    assert other.take() == []
