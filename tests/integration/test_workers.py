@@ -1,0 +1,169 @@
+"""Several processes serve as one."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .conftest import MakeMachine
+from .parts.images import image
+from .parts.machine import Machine
+from .parts.mirror import Mirror
+from .parts.plain import PlainClient
+from .parts.process import free_port, listens, wait_until
+from .parts.registry import Registry
+from .pulls import skopeo_pulls
+
+pytestmark = pytest.mark.integration
+
+
+class Several(Mirror):
+    """A mirror of two processes, and its operators' endpoint."""
+
+    def __init__(self, directory: Path, machine: Machine, upstreams: Any, **settings: Any) -> None:
+        self.operations = free_port()
+        endpoint = f"tcp:{self.operations}:interface=127.0.0.1"
+        super().__init__(directory, machine, upstreams, workers=2, operations=endpoint, **settings)
+
+    def told(self, path: str) -> str:
+        """What the operators' endpoint says."""
+        client = PlainClient(f"http://127.0.0.1:{self.operations}")
+        return client.bare("GET", path, None, {}).body.decode()
+
+    def workers(self) -> list[int]:
+        """The processes that serve."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        return [int(each) for each in children]
+
+    def counted(self, name: str) -> float:
+        """The sum of all samples of a metric."""
+        lines = [line for line in self.told("/metrics").splitlines() if line.startswith(name)]
+        return sum(float(line.rpartition(" ")[2]) for line in lines)
+
+    def has_logged(self, text: str, times: int) -> bool:
+        """Whether that stands so often in the log."""
+        return self.read_log().count(text) == times
+
+    def is_whole(self) -> bool:
+        """Whether both serve."""
+        return self.counted("dockmirror_workers") == 2
+
+
+@pytest.fixture
+def several(tmp_path: Path, make_machine: MakeMachine, open_registry: Registry) -> Iterator[Several]:
+    """In front of an open registry."""
+    with Several(tmp_path, make_machine(), {"open": {"url": open_registry.url}}, grace=20) as mirror:
+        wait_until(mirror.is_whole, "both serve")
+        yield mirror
+    assert mirror.failures() == ""
+
+
+def test_a_pull(several: Several, open_registry: Registry, skopeo_machine: Machine) -> None:
+    """Is the same, whichever process answers which request, and all are counted together."""
+    pushed = image("by several")
+    open_registry.push("workers/pull", pushed, "latest")
+    for _ in range(3):
+        skopeo_pulls(skopeo_machine, f"{several.host('open')}/workers/pull:latest", pushed)
+    lines = [line for line in several.read_log().splitlines() if f" {several.host('open')} " in line]
+    assert several.counted('dockmirror_requests_total{endpoint="manifest"') == len(
+        [line for line in lines if "/manifests/" in line]
+    )
+    assert several.counted('dockmirror_requests_total{endpoint="blob"') >= 2 * 3
+    assert '"ready"' in several.told("/readyz")
+
+
+def test_one_that_dies(several: Several) -> None:
+    """Is replaced; meanwhile the other one serves, and what was counted is not forgotten."""
+    client = several.client()
+    for _ in range(10):
+        assert client.bare("GET", "/v2/", None, {}).status == 200
+    before = several.counted("dockmirror_requests_total{")
+    first, second = several.workers()
+    os.kill(first, signal.SIGKILL)
+    wait_until(lambda: len(several.workers()) == 2 and first not in several.workers(), "another one is there")
+    wait_until(several.is_whole, "it serves")
+    assert second in several.workers()
+    assert "a worker ended, killed by signal 9" in several.read_log()
+    assert several.counted("dockmirror_requests_total{") == before
+    assert client.bare("GET", "/v2/", None, {}).status == 200
+
+
+def test_new_settings(several: Several) -> None:
+    """Are in force in both; wrong ones in none."""
+    client = several.client()
+
+    def statuses() -> set[int]:
+        return {client.bare("GET", "/v2/", None, {}).status for _ in range(30)}
+
+    several.configure(networks=["10.0.0.0/99"])
+    os.kill(several.pid, signal.SIGHUP)
+    wait_until(lambda: "the settings are as they were" in several.read_log(), "the log says so")
+    assert statuses() == {200}
+    several.configure(networks=["10.0.0.0/8"])
+    os.kill(several.pid, signal.SIGHUP)
+    wait_until(lambda: "new settings are in force" in several.read_log(), "the log says so")
+    assert statuses() == {403}
+
+
+def test_new_settings_under_load(several: Several) -> None:
+    """Cost nobody a request."""
+    statuses: list[int] = []
+    going = threading.Event()
+
+    def ask() -> None:
+        client = several.client()
+        while not going.is_set():
+            statuses.append(client.bare("GET", "/v2/", None, {}).status)
+
+    clients = [threading.Thread(target=ask) for _ in range(4)]
+    for each in clients:
+        each.start()
+    in_force = "settings are in force\n"
+    for count in range(1, 4):
+        os.kill(several.pid, signal.SIGHUP)
+        wait_until(partial(several.has_logged, in_force, count), "they are in force")
+    going.set()
+    for each in clients:
+        each.join()
+    assert set(statuses) == {200}
+    assert len(statuses) > 50
+
+
+def test_the_end(several: Several, open_registry: Registry) -> None:
+    """A transfer that runs is finished first, nothing new is begun, and then nobody is left."""
+    pushed = image("at the end", layers=(30_000_000,))
+    open_registry.push("workers/end", pushed, "latest")
+    layer = pushed.layers[0]
+    workers = several.workers()
+    with closing(http.client.HTTPConnection("127.0.0.1", several.port, timeout=30)) as connection:
+        path, host = f"/v2/workers/end/blobs/{layer.digest}", several.host("open")
+        connection.request("GET", path, headers={"Host": host})
+        response = connection.getresponse()
+        first = response.read(100_000)
+        os.kill(several.pid, signal.SIGTERM)
+        wait_until(lambda: not listens("127.0.0.1", several.port), "nobody listens")
+        assert first + response.read() == layer.data
+    wait_until(lambda: not any(_runs(each) for each in workers), "all have ended")
+
+
+def test_workers_do_not_outlive_the_first(several: Several) -> None:
+    """When it is killed, they end: what comes next finds the port free."""
+    workers = several.workers()
+    os.kill(several.pid, signal.SIGKILL)
+    wait_until(lambda: not any(_runs(each) for each in workers), "they have ended")
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
