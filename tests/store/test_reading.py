@@ -16,7 +16,8 @@ from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.errors import Unavailable
 from dockmirror.oci.ranges import ContentRange
 from dockmirror.store.pace import BURST
-from dockmirror.store.reading import PIECE, FileContent, FileReader
+from dockmirror.store.reader import PIECE, FileReader
+from dockmirror.store.reading import FileContent
 from dockmirror.store.threads import InThread
 
 from ..registries import Recorder, watch

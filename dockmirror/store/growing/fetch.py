@@ -15,7 +15,7 @@ from ...content.resumed import PAUSES
 from ...content.verified import Corrupt
 from ...oci.digest import Digest
 from ...oci.errors import RegistryError, Unavailable
-from ..reading import FileReader
+from ..reader import FileReader
 from .arrival import Arrival
 from .behind import Behind
 from .filling import Filling
