@@ -236,8 +236,10 @@ def test_disk_loses_bytes(mirror: Mirror, upstream: Upstream) -> None:
     """When the disk could not take what was written nothing more is read of it."""
     quick, slow = mirror.read(Source(upstream)), mirror.read(Source(upstream))
     slow.pause()
-    syncing = mirror.hold_threads()
+    hashing = mirror.hold_threads()
     upstream.body.finish()
+    syncing = mirror.hold_threads()
+    hashing.callback(None)
     mirror.turn(times=10)
     syncing.errback(OSError("input/output error"))
     assert (quick.received, type(slow.outcome)) == (DATA, Unavailable)
