@@ -50,6 +50,8 @@ class Sending:
         """See ``Moving``; the bytes come into the page cache."""
         with _readable():
             come = await file.in_thread(partial(_read, offset=offset, length=min(_SENT, length)))
+        if not come:
+            raise _shorter()
         return partial(self._send, file, offset, come)
 
     def _send(self, file: FileReader, offset: int, length: int) -> int:
