@@ -93,17 +93,21 @@ class Intake:
 
     def _grew(self) -> None:
         length = self._writer.length
+        if not self._hashes and self._step_behind:
+            Deferred.fromCoroutine(self._hash())
         self._grown(length - self._arrival.length)
         self._arrival.grew(length)
-        if not self._hashes:
-            Deferred.fromCoroutine(self._hash())
         self._pace()
+
+    @property
+    def _step_behind(self) -> bool:
+        return self._writer.length - self._hashing.hashed >= STEP
 
     async def _hash(self) -> None:
         """Keeps close behind; the last bytes are hashed when they are all there."""
         self._hashes = True
         try:
-            while self._writer.length - self._hashing.hashed >= STEP:
+            while self._step_behind:
                 await self._hashing.catch_up(self._hashing.hashed + STEP)
                 self._pace()
         except OSError as error:
