@@ -38,6 +38,23 @@ class IContent(Interface):
         """Gives back what the content holds (a connection, an open file); nothing will be delivered."""
 
 
+class IFileConsumer(IConsumer):
+    """A consumer to which the kernel moves bytes of a file, so that nobody reads them.
+
+    Whoever must see the bytes that pass does not provide it.
+    """
+
+    def send_file(file: int, offset: int, length: int) -> int | None:
+        """Takes bytes of an open file, between others that are written, and tells how many.
+
+        0 where the file ends; None where nothing goes just now.  Unless all went, the push producer,
+        which must be registered, has been paused, and is resumed when more goes.  The call waits for
+        the disk where the bytes are not in the page cache.
+
+        :raises OSError: when the file does not give them.
+        """
+
+
 @frozen
 class Answer:
     """What a registry has to say to a request that it grants.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Coroutine, Iterable
 from typing import Any, Literal, TypeVar
 
@@ -11,7 +12,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from dockmirror.content.held import json_content
-from dockmirror.interfaces import Answer, IContent, IRegistry
+from dockmirror.interfaces import Answer, IContent, IFileConsumer, IRegistry
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.errors import RegistryError, Unreachable
 from dockmirror.oci.request import Request
@@ -85,6 +86,39 @@ class Recorder:
         """Takes nothing any more."""
         assert self.producer is not None
         self.producer.stopProducing()
+
+
+@implementer(IFileConsumer)
+class FileRecorder(Recorder):
+    """Takes bytes of files, too, and is as strict about that as a socket.
+
+    :ivar sent: how many bytes of files it took, each time that it took some.
+    :param room: how many bytes go until it is resumed.
+    """
+
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        self.sent: list[int] = []
+        self._room = self._left = room
+
+    def send_file(self, file: int, offset: int, length: int) -> int | None:
+        """See ``IFileConsumer``."""
+        assert self.producer is not None
+        assert length > 0
+        left, wanted = self._left, min(length, self._left)
+        data = os.pread(file, wanted, offset)
+        self._left -= len(data)
+        if len(data) < length:
+            self.pause()
+        if data:
+            self.sent.append(len(data))
+            self.pieces.append(data)
+        return len(data) if left else None
+
+    def resume(self) -> None:
+        """See ``Recorder``."""
+        self._left = self._room
+        super().resume()
 
 
 @implementer(IContent)

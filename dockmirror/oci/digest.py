@@ -58,7 +58,13 @@ class Verifier:
         self._digest = digest
         self._hash = hashlib.new(digest.algorithm)
 
-    def update(self, data: bytes) -> None:
+    def copy(self) -> Verifier:
+        """Another that goes on from here."""
+        copied = Verifier(self._digest)
+        copied._hash = self._hash.copy()
+        return copied
+
+    def update(self, data: bytes | memoryview) -> None:
         """Takes the next bytes."""
         self._hash.update(data)
 

@@ -17,7 +17,7 @@ from ..oci.reference import Repository
 from . import files, layout, links, small
 from .data import is_held, open_file, read_verified
 from .opened import OpenedBytes, OpenedFile
-from .reading import FileReader
+from .reader import FileReader
 from .threads import InThread, detached
 
 _READ_WHOLE = {Kind.BLOB: 64 * 1024, Kind.MANIFEST: 4 * 1024 * 1024}

@@ -11,7 +11,8 @@ from ..content.held import BytesContent
 from ..interfaces import IContent, IOpened
 from ..oci.descriptor import Descriptor
 from ..oci.ranges import ContentRange
-from .reading import FileContent, FileReader
+from .reader import FileReader
+from .reading import FileContent
 
 
 @implementer(IOpened)

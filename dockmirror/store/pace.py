@@ -10,6 +10,7 @@ from twisted.internet.interfaces import IConsumer, IDelayedCall, IPushProducer, 
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from ..interfaces import IFileConsumer
 from ..oci.errors import Unavailable
 
 BURST = 1024 * 1024
@@ -65,6 +66,13 @@ class Pace:
         self._check()
         self._burst += len(piece)
         self._consumer.write(piece)
+
+    def send_file(self, file: int, offset: int, length: int) -> int | None:
+        """See ``IFileConsumer``, which the consumer must provide; ``ready`` was awaited for it."""
+        self._check()
+        sent = IFileConsumer(self._consumer).send_file(file, offset, length)
+        self._burst += sent or 0
+        return sent
 
     def pauseProducing(self) -> None:
         """See ``IPushProducer``."""

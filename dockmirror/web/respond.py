@@ -10,13 +10,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.server import NOT_DONE_YET
 
-from ..content.onward import Onward
 from ..interfaces import Answer
 from ..oci.challenge import Challenge, find_challenge
 from ..oci.errors import RegistryError
 from ..oci.etag import etag
 from ..oci.link import write_next
 from ..oci.ranges import unsatisfied
+from .client import client_of
 from .exchange import Request
 
 _log = Logger()
@@ -57,7 +57,7 @@ async def _respond(request: Request, coming: Coroutine[Any, Any, Answer]) -> Non
     if request.method == b"HEAD" or answer.status in (301, 304):
         answer.content.discard()
     else:
-        await answer.content.deliver(_ToClient(request))
+        await answer.content.deliver(client_of(request))
     if not request.cut_off:
         request.finish()
 
@@ -123,14 +123,3 @@ def _challenge(request: Request, error: RegistryError) -> Challenge:
         "error": "" if bearer is None else bearer.get("error"),
     }
     return Challenge("Bearer", parameters)
-
-
-class _ToClient(Onward):
-    """A client's response as a consumer that stays quiet when the client has left."""
-
-    consumer: Request
-
-    def unregisterProducer(self) -> None:
-        """See ``IConsumer``."""
-        if not self.consumer.cut_off:
-            self.consumer.unregisterProducer()

@@ -81,3 +81,15 @@ def test_a_beginning_is_not_verified() -> None:
     assert verifier.verified()
     verifier.update(b" ")
     assert not verifier.verified()
+
+
+def test_a_copy_goes_on_by_itself() -> None:
+    """From what the verifier had seen."""
+    verifier = Digest.of(b"content").verifier()
+    verifier.update(b"con")
+    copy = verifier.copy()
+    copy.update(b"tent")
+    assert copy.verified()
+    assert not verifier.verified()
+    verifier.update(memoryview(b"tent"))
+    assert verifier.verified()

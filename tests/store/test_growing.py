@@ -19,7 +19,7 @@ from dockmirror.oci.ranges import ContentRange
 from dockmirror.oci.reference import Repository
 from dockmirror.store.growing.arrival import Arrival
 
-from .upstream import BUSYBOX, Client, Mirror, Source, Upstream, all_closed
+from .upstream import BUSYBOX, Client, FileClient, Mirror, Source, Upstream, all_closed
 
 DATA = os.urandom(1000 * 1000)
 SIZE = len(DATA)
@@ -255,6 +255,35 @@ def test_picky_reader(mirror: Mirror, upstream: Upstream) -> None:
     assert client.received == DATA
     assert max(client.pieces) <= 256 * 1024
     assert client.written_while_paused == 0
+
+
+def test_sent(mirror: Mirror, upstream: Upstream) -> None:
+    """One that takes bytes of files is sent all of them behind the filler, the last when all is right."""
+    client = FileClient()
+    mirror.read(Source(upstream), client=client)
+    upstream.body.send(1000)
+    assert client.received == DATA[:1000]
+    upstream.body.send()
+    for _ in range(10):
+        assert mirror.clock.getDelayedCalls() == []
+        client.resume()
+    assert client.received == DATA[: SIZE - HOLD]
+    upstream.body.end()
+    assert (client.received, client.sent, client.outcome) == (DATA, SIZE, True)
+    assert client.written_while_paused == 0
+
+
+def test_sent_a_part(mirror: Mirror, upstream: Upstream) -> None:
+    """One that takes bytes of files is sent a part of the blob, too."""
+    client = FileClient(room=SIZE)
+    whole = mirror.read(Source(upstream))
+    mirror.read(Source(upstream), part(HALF, HALF + 1000), client)
+    upstream.body.send(HALF + 500)
+    assert client.received == DATA[HALF : HALF + 500]
+    upstream.body.finish()
+    mirror.turn(times=10)
+    assert (client.received, client.outcome) == (DATA[HALF : HALF + 1001], True)
+    assert (whole.received, client.sent) == (DATA, 1001)
 
 
 def test_resumes_within_write(mirror: Mirror, upstream: Upstream) -> None:

@@ -17,8 +17,10 @@ from dockmirror.content.verified import HOLD, Corrupt
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.errors import Denied, Unavailable
 from dockmirror.oci.ranges import ContentRange
+from dockmirror.store.growing.hashing import STEP
+from dockmirror.store.growing.intake import BEHIND
 
-from .upstream import PIECE, Client, Mirror, Source, Upstream, all_closed, open_files
+from .upstream import PIECE, Client, FileClient, Mirror, Source, Upstream, all_closed, open_files
 
 DATA = os.urandom(1000 * 1000)
 SIZE = len(DATA)
@@ -232,12 +234,25 @@ def test_cannot_be_named(mirror: Mirror, upstream: Upstream, log: list[str]) -> 
     assert mirror.contents.links == []
 
 
+def test_full_and_sent(mirror: Mirror, upstream: Upstream) -> None:
+    """One that takes bytes of files is sent what the disk took, and written the rest."""
+    client = FileClient(SIZE)
+    mirror.read(Source(upstream), client=client)
+    with full(HALF):
+        upstream.body.send()
+    finish(upstream, mirror)
+    assert (client.received, client.outcome) == (DATA, True)
+    assert client.sent == HALF // PIECE * PIECE
+
+
 def test_disk_loses_bytes(mirror: Mirror, upstream: Upstream) -> None:
     """When the disk could not take what was written nothing more is read of it."""
     quick, slow = mirror.read(Source(upstream)), mirror.read(Source(upstream))
     slow.pause()
-    syncing = mirror.hold_threads()
+    hashing = mirror.hold_threads()
     upstream.body.finish()
+    syncing = mirror.hold_threads()
+    hashing.callback(None)
     mirror.turn(times=10)
     syncing.errback(OSError("input/output error"))
     assert (quick.received, type(slow.outcome)) == (DATA, Unavailable)
@@ -358,11 +373,46 @@ def test_comes_back_while_a_thread_hashes(mirror: Mirror, upstream: Upstream) ->
     assert (upstream.opens, upstream.sent) == ([HALF], HALF)
 
 
-def test_cut_short(mirror: Mirror, upstream: Upstream) -> None:
+@pytest.mark.parametrize("client", [Client(picky=True), FileClient(1000)])
+def test_cut_short(mirror: Mirror, upstream: Upstream, client: Client) -> None:
     """A file that was cut short by somebody is no end of the blob."""
-    client = mirror.read(Source(upstream), client=Client(picky=True))
+    mirror.read(Source(upstream), client=client)
     upstream.body.send(HALF)
     os.truncate(mirror.part, 10)
     client.resume()
     assert isinstance(client.outcome, Unavailable)
     upstream.body.break_off()
+
+
+def test_slow_hash(tmp_path: Path) -> None:
+    """An upstream that is far ahead of the hash waits, and goes on when that has caught up."""
+    data = bytes(BEHIND + 1024 * 1024)
+    upstream = Upstream(data)
+    with all_closed(tmp_path):
+        mirror = Mirror(tmp_path, data)
+        client = mirror.read(Source(upstream), client=FileClient(len(data)))
+        hashing = mirror.hold_threads()
+        upstream.body.send(BEHIND - PIECE)
+        assert not upstream.body.paused
+        upstream.body.send(2 * PIECE)
+        assert upstream.body.paused
+        hashing.callback(None)
+        assert not upstream.body.paused
+        upstream.body.finish()
+        mirror.turn(times=100)
+        assert (client.outcome, client.received == data) == (True, True)
+
+
+def test_hash_fails_meanwhile(tmp_path: Path) -> None:
+    """A disk that gives nothing to hash ends the fetch at once: nobody would resume the upstream."""
+    data = bytes(STEP + PIECE)
+    upstream = Upstream(data)
+    with all_closed(tmp_path):
+        mirror = Mirror(tmp_path, data)
+        client = mirror.read(Source(upstream))
+        hashing = mirror.hold_threads()
+        upstream.body.send()
+        hashing.errback(OSError("input/output error"))
+        assert upstream.body.cancelled
+        assert isinstance(client.outcome, Unavailable)
+        assert not mirror.part.exists()

@@ -83,8 +83,10 @@ def test_finishes_before_the_disk_does(mirrors: tuple[Mirror, Mirror], upstream:
     syncing.callback(None)
     assert first.growth is not None
     second = there.read(Source(upstream))
-    syncing = here.hold_threads()
+    hashing = here.hold_threads()
     upstream.body.finish()
+    syncing = here.hold_threads()
+    hashing.callback(None)
     there.turn(POLL, 10)
     assert (second.received, second.outcome, here.blob.exists()) == (DATA, True, False)
     syncing.callback(None)
@@ -173,8 +175,10 @@ def test_dies_after_it_was_right(mirrors: tuple[Mirror, Mirror], upstream: Upstr
     here, there = mirrors
     first = here.enter(Source(upstream))
     client = there.read(Source(upstream))
-    syncing = here.hold_threads()
+    hashing = here.hold_threads()
     upstream.body.finish()
+    syncing = here.hold_threads()
+    hashing.callback(None)
     here.kill()
     there.turn(POLL, 10)
     assert (client.received, client.outcome, upstream.opens) == (DATA, True, [0])

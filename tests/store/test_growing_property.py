@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from dockmirror.oci.ranges import ContentRange
 from dockmirror.store.growing.behind import POLL
 
-from .upstream import Body, Client, Joining, Mirror, Source, Upstream, all_closed
+from .upstream import Body, Client, FileClient, Joining, Mirror, Source, Upstream, all_closed
 
 DATA = os.urandom(700_000)
 SIZE = len(DATA)
@@ -64,10 +65,10 @@ class World:
         self.upstreams.insert(process, upstream)
         self.mirrors.insert(process, Mirror(self._root, DATA, opened=self._opened))
 
-    def join(self, process: int, first: int, length: int, picky: bool) -> None:
+    def join(self, process: int, first: int, length: int, kind: Callable[[], Client]) -> None:
         """A reader of the whole, or of a part, comes."""
         part = ContentRange(first, min(SIZE, first + length) - 1, SIZE) if first else None
-        mirror, client = self.mirrors[process], Client(picky)
+        mirror, client = self.mirrors[process], kind()
         joining = mirror.join(Source(self.upstreams[process]))
         self.readers.append(Reader(mirror, joining, client, part))
         joining.once(lambda growth: client.read(growth, mirror.descriptor, part))
@@ -147,9 +148,10 @@ class World:
 processes = st.integers(0, 1)
 readers = st.integers(0, 5)
 counts = st.one_of(st.integers(1, 100), st.integers(1, SIZE), st.just(65536))
+kinds = st.sampled_from([Client, partial(Client, picky=True), FileClient])
 steps = st.one_of(
-    st.tuples(st.just(World.join), processes, st.integers(0, SIZE - 1), counts, st.booleans()),
-    st.tuples(st.just(World.join), processes, st.just(0), counts, st.booleans()),
+    st.tuples(st.just(World.join), processes, st.integers(0, SIZE - 1), counts, kinds),
+    st.tuples(st.just(World.join), processes, st.just(0), counts, kinds),
     st.tuples(st.sampled_from([World.leave, World.pause, World.resume]), readers),
     st.tuples(st.just(World.send), counts),
     st.tuples(st.sampled_from([World.finish, World.break_off])),

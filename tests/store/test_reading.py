@@ -16,10 +16,11 @@ from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.errors import Unavailable
 from dockmirror.oci.ranges import ContentRange
 from dockmirror.store.pace import BURST
-from dockmirror.store.reading import PIECE, FileContent, FileReader
+from dockmirror.store.reader import PIECE, FileReader
+from dockmirror.store.reading import FileContent
 from dockmirror.store.threads import InThread
 
-from ..registries import Recorder, watch
+from ..registries import FileRecorder, Recorder, watch
 from .threads import HeldThreads, inline
 
 SIZE = 5 * PIECE + 1000
@@ -32,6 +33,10 @@ class Cold(FileReader):
     def at_hand(self, offset: int, length: int) -> bytes | None:
         """Nothing."""
         return None
+
+    def sendable(self, offset: int, length: int) -> int:
+        """Nothing."""
+        return 0
 
 
 class Slow(Recorder):
@@ -234,6 +239,114 @@ def test_a_lost_connection(path: Path, reader: Callable[[int, InThread], FileRea
 
 
 @pytest.mark.parametrize("reader", [FileReader, Cold])
+@pytest.mark.parametrize("room", [1000, PIECE, SIZE, 2 * SIZE])
+def test_sent(path: Path, reader: Callable[[int, InThread], FileReader], room: int) -> None:
+    """A consumer that takes files is sent the parts of one, at its pace, and written what lies between."""
+    clock, recorder = Clock(), FileRecorder(room)
+    parts = ContentRange(10, PIECE - 1, SIZE), ContentRange(5, SIZE - 7, SIZE)
+    segments: list[bytes | ContentRange] = [b"<", parts[0], b"|", parts[1], b">"]
+    outcome = watch(content_of(path, reader=reader, clock=clock, segments=segments).deliver(recorder))
+    while recorder.producer is not None:
+        recorder.resume()
+        clock.advance(0)
+    assert outcome == [None]
+    assert recorder.data == b"<" + DATA[10:PIECE] + b"|" + DATA[5 : SIZE - 6] + b">"
+    assert sum(recorder.sent) == len(recorder.data) - 3
+    assert max(recorder.sent) == min(room, 1024 * 1024)
+
+
+def test_small_is_written(path: Path) -> None:
+    """It goes with what was written before it."""
+    recorder = FileRecorder(0)
+    assert watch(content_of(path, segments=[ContentRange(0, PIECE - 1, SIZE)]).deliver(recorder)) == [None]
+    assert (recorder.data, recorder.sent) == (DATA[:PIECE], [])
+
+
+def test_sent_in_turns(path: Path) -> None:
+    """However much goes at once, the reactor has its turn after a mebibyte."""
+    clock, recorder = Clock(), FileRecorder(2 * SIZE)
+    outcome = watch(content_of(path, clock=clock).deliver(recorder))
+    assert (recorder.sent, outcome) == ([BURST], [])
+    clock.advance(0)
+    assert (recorder.sent, outcome) == ([BURST, SIZE - BURST], [None])
+
+
+def test_threads_fetch_what_is_sent(path: Path) -> None:
+    """Nothing is sent that is not in the page cache; and nothing is fetched that is not wanted."""
+    threads, recorder = HeldThreads(), FileRecorder(1000)
+    outcome = watch(delivery := content_of(path, threads, Cold).deliver(recorder))
+    assert (recorder.sent, threads.held) == ([], 1)
+    threads.run()
+    assert (recorder.sent, threads.held) == ([1000], 0)
+    recorder.resume()
+    recorder.pause()
+    threads.run()
+    assert (recorder.sent, threads.held) == ([1000], 0)
+    recorder.resume()
+    assert recorder.sent == [1000, 1000]
+    delivery.cancel()
+    assert isinstance(outcome[0], CancelledError)
+
+
+@ends
+@pytest.mark.parametrize("threads", [inline, HeldThreads()])
+def test_ended_while_it_is_sent(
+    path: Path, end: Callable[[Deferred[None], Recorder], type[Exception]], threads: InThread
+) -> None:
+    """It ends at once, and the file is given back as soon as no thread uses it."""
+    recorder = FileRecorder(1000)
+    reader = Cold if isinstance(threads, HeldThreads) else FileReader
+    outcome = watch(delivery := content_of(path, threads, reader).deliver(recorder))
+    error = end(delivery, recorder)
+    assert [type(one) for one in outcome] == [error]
+    assert recorder.producer is None
+    if isinstance(threads, HeldThreads):
+        threads.run()
+        assert recorder.sent == []
+
+
+@pytest.mark.parametrize("length", [0, 1, PIECE, 3 * PIECE + 5])
+@pytest.mark.parametrize("reader", [FileReader, Cold])
+def test_cut_short_when_sent(path: Path, reader: Callable[[int, InThread], FileReader], length: int) -> None:
+    """A file that has lost its end fails the delivery after what is left of it."""
+    recorder = FileRecorder(2 * SIZE)
+    content = content_of(path, reader=reader)
+    os.truncate(path, length)
+    outcome = watch(content.deliver(recorder))
+    if not outcome:
+        recorder.resume()
+    assert isinstance(outcome[0], Unavailable)
+    assert (recorder.data, recorder.producer) == (DATA[:length], None)
+
+
+def test_unreadable_when_sent(path: Path) -> None:
+    """A disk that does not give the bytes fails the delivery, whoever asked it."""
+
+    class Broken(FileRecorder):
+        def send_file(self, file: int, offset: int, length: int) -> int | None:
+            raise OSError(5, "Input/output error")
+
+    recorder = Broken(SIZE)
+    (error,) = watch(content_of(path).deliver(recorder))
+    assert isinstance(error, Unavailable)
+    assert isinstance(error.__cause__, OSError)
+    assert (recorder.data, recorder.producer) == (b"", None)
+
+
+def test_what_can_be_sent(path: Path) -> None:
+    """What lies in the page cache, and behind the file's end nothing has to be waited for."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    reader = FileReader(os.open(path, os.O_RDONLY), inline)
+    cold = reader.sendable(0, SIZE)
+    assert watch(reader.read(0, SIZE)) == [DATA]
+    assert (reader.sendable(0, SIZE), reader.sendable(SIZE - 10, 100)) == (SIZE, 100)
+    reader.close()
+    assert (cold, reader.sendable(0, SIZE)) == (0, 0)
+
+
+@pytest.mark.parametrize("reader", [FileReader, Cold])
 @pytest.mark.parametrize("length", [0, 1, PIECE, 3 * PIECE + 5])
 def test_cut_short(path: Path, reader: Callable[[int, InThread], FileReader], length: int) -> None:
     """A file that has lost its end fails the delivery after what is left of it."""
@@ -276,6 +389,11 @@ def test_evicted_files_are_closed_in_a_thread(path: Path) -> None:
     threads.run()
 
 
+async def sent(reader: FileReader) -> int | None:
+    """Of a file that takes nothing."""
+    return reader.send(lambda *_: 10, 0, 10)
+
+
 def test_given_back_once(path: Path) -> None:
     """A reader that was closed reads nothing, and is not closed again."""
     reader = FileReader(os.open(path, os.O_RDONLY), inline)
@@ -283,6 +401,6 @@ def test_given_back_once(path: Path) -> None:
     again = os.open(path, os.O_RDONLY)
     reader.close()
     assert reader.at_hand(0, 10) is None
-    (error,) = watch(reader.read(0, 10))
-    assert isinstance(error, OSError)
+    for error in (*watch(reader.read(0, 10)), *watch(sent(reader))):
+        assert isinstance(error, OSError)
     os.close(again)

@@ -16,7 +16,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from dockmirror.interfaces import Answer, IContent, IContents, IGrowth, IOpened, ISource, Kind
+from dockmirror.interfaces import Answer, IContent, IContents, IFileConsumer, IGrowth, IOpened, ISource, Kind
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import RangeInvalid, RegistryError, Unreachable
@@ -265,6 +265,37 @@ class Client:
     def _end(self, outcome: object) -> None:
         assert self.producer is None
         self.outcome = outcome
+
+
+@implementer(IFileConsumer)
+class FileClient(Client):
+    """Takes bytes of files as a socket does: so many, and then none until it is resumed.
+
+    :ivar sent: how many it took.
+    """
+
+    def __init__(self, room: int = 150_000) -> None:
+        super().__init__()
+        self.sent = 0
+        self._room = self._left = room
+
+    def send_file(self, file: int, offset: int, length: int) -> int | None:
+        """See ``IFileConsumer``."""
+        assert self.outcome is None
+        self.written_while_paused += self.paused
+        left, data = self._left, os.pread(file, min(length, self._left), offset)
+        self._left -= len(data)
+        self.sent += len(data)
+        self._received += data
+        self.pieces.append(len(data))
+        if len(data) < length:
+            self.pause()
+        return len(data) if left else None
+
+    def resume(self) -> None:
+        """See ``Client``."""
+        self._left = self._room
+        super().resume()
 
 
 @implementer(IContents)

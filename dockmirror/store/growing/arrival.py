@@ -13,7 +13,7 @@ from ...interfaces import ISource
 from ...oci.errors import Unavailable
 from ...oci.ranges import ContentRange
 from ...oci.reference import Repository
-from ..reading import FileReader
+from ..reader import FileReader
 from .remainder import Remainder, passable
 
 

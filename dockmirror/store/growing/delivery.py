@@ -7,11 +7,12 @@ from typing import Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConsumer, IDelayedCall, IPushProducer, IReactorTime
-from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from ...interfaces import IFileConsumer
 from ...oci.errors import Unavailable
-from ..reading import PIECE, FileReader
+from ..moving import Moving, Sending, Writing
+from ..reader import FileReader
 
 
 class Reach(Protocol):
@@ -47,15 +48,16 @@ class Reach(Protocol):
 
 @implementer(IPushProducer)
 class Delivery:
-    """Moves what may be read from the page cache to a consumer, a piece in each turn of the reactor.
+    """Moves what may be read to a consumer, a piece in each turn of the reactor.
 
     It rests while it is paused, while there is nothing to be read, and while it is busy: a thread reads
-    for it, or the consumer is being written to.
+    for it, or the consumer is being given something.
     """
 
     def __init__(self, reach: Reach, consumer: IConsumer, clock: IReactorTime) -> None:
         self._reach = reach
         self._consumer = consumer
+        self._moving = _moving_to(consumer)
         self._clock = clock
         self._position = reach.first
         self._done: Deferred[int] = Deferred(lambda _: self._end(None))
@@ -98,52 +100,50 @@ class Delivery:
         elif self._paused or self._busy or self._turn:
             return
         elif self._position < self._reach.reach:
-            self._read()
+            self._move()
         else:
             self._reach.wait()
 
-    def _read(self) -> None:
+    def _move(self) -> None:
         file = self._reach.file
         if file is None:
             return
-        length = min(PIECE, self._reach.reach - self._position)
-        piece = file.at_hand(self._position, length)
-        if piece is None:
+        length = self._reach.reach - self._position
+        if not self._moved(lambda: self._moving.at_once(file, self._position, length)):
             self._busy = True
-            reading = Deferred.fromCoroutine(file.read(self._position, length))
-            reading.addCallbacks(self._arrived, self._unreadable, callbackArgs=(file,))
-        else:
-            self._write(piece)
+            Deferred.fromCoroutine(self._fetch(file, length))
 
-    def _arrived(self, piece: bytes, file: FileReader) -> None:
-        """A thread has read it; what is not wanted now is read again from the page cache, when it is."""
+    async def _fetch(self, file: FileReader, length: int) -> None:
+        """What is not wanted any more when it comes is read again from the page cache, when it is."""
+        try:
+            move = await self._moving.fetched(file, self._position, length)
+        except Unavailable as error:
+            self._end(error)
+            return
         self._busy = False
         if file is self._reach.file and not (self._ended or self._paused or self._reach.failure):
-            self._write(piece)
+            self._moved(move)
         else:
             self._go_on()
 
-    def _unreadable(self, failure: Failure) -> None:
-        failure.trap(OSError)
-        error = Unavailable("the growing file cannot be read")
-        error.__cause__ = failure.value
-        self._end(error)
-
-    def _write(self, piece: bytes) -> None:
-        if not piece:
-            self._end(Unavailable("the growing file is shorter than it was"))
-            return
-        self._position += len(piece)
-        self._reach.given = self._busy = True
+    def _moved(self, move: Callable[[], int | None]) -> bool:
+        """False where the disk must be waited for."""
+        self._busy = True
         try:
-            self._consumer.write(piece)
+            moved = move()
         except Exception as error:  # of this consumer alone: whoever fills the file must not see it
             self._end(error)
+            moved = 0
         self._busy = False
+        if moved is None:
+            return False
+        self._position += moved
+        self._reach.given = self._reach.given or moved > 0
         if self._position < self._reach.reach and not (self._paused or self._ended):
             self._turn = self._clock.callLater(0, self._next)
         else:
             self._go_on()
+        return True
 
     def _next(self) -> None:
         self._turn = None
@@ -160,6 +160,12 @@ class Delivery:
         self._consumer.unregisterProducer()
         if outcome is not None:
             self._done.callback(outcome) if isinstance(outcome, int) else self._done.errback(outcome)
+
+
+def _moving_to(consumer: IConsumer) -> Moving:
+    if IFileConsumer.providedBy(consumer):
+        return Sending(IFileConsumer(consumer).send_file)
+    return Writing(consumer.write)
 
 
 def _nothing() -> None:

@@ -15,7 +15,7 @@ from ...content.resumed import PAUSES
 from ...content.verified import Corrupt
 from ...oci.digest import Digest
 from ...oci.errors import RegistryError, Unavailable
-from ..reading import FileReader
+from ..reader import FileReader
 from .arrival import Arrival
 from .behind import Behind
 from .filling import Filling
@@ -101,7 +101,7 @@ class Fetch:
                 if not self._may_begin_anew(useless):
                     return self._end(useless.error)
             except OSError as error:
-                return self._relay(error)
+                return await self._relay(error)
             except RegistryError as error:
                 return self._end(error)
         return self._end(None)
@@ -110,16 +110,17 @@ class Fetch:
         self.phase, self._stop = Phase.OPENING, Stop()
         partial, standing = await self._means.in_thread(lambda: open_partial(self._place))
         self._partial = partial
-        self.arrival.opened(FileReader(partial.file, self._means.in_thread), partial.length())
+        file = FileReader(partial.file, self._means.in_thread)
+        self.arrival.opened(file, partial.length())
         if standing is Standing.THEIRS:
             self.phase = Phase.FOLLOWING
             standing = await Behind(self.arrival, partial, self._stop, self._means.clock).follow()
         self._ours = standing is Standing.OURS
         if self._ours:
             self.phase = Phase.FILLING
-            await self._fill(partial)
+            await self._fill(partial, file)
         elif standing is Standing.GONE:
-            await self._check_abandoned(partial)
+            await self._check_abandoned(file)
         self.phase = Phase.FINISHING
         if not self.arrival.verified:
             self.arrival.verify()
@@ -129,19 +130,19 @@ class Fetch:
         await self.link()
         self._end(None)
 
-    async def _fill(self, partial: Partial) -> None:
-        hashing = Hashing(self._digest, self._means.in_thread)
+    async def _fill(self, partial: Partial, file: FileReader) -> None:
+        hashing = Hashing(self._digest, file)
         self._filling = Filling(
-            self.arrival, partial, hashing, self._stop, self._again, self._doubted, self._means
+            self.arrival, partial, file, hashing, self._stop, self._again, self._doubted, self._means
         )
         await self._filling.fill()
 
-    async def _check_abandoned(self, partial: Partial) -> None:
+    async def _check_abandoned(self, file: FileReader) -> None:
         """A file that was all there when it lost its name may be right: then another took its place."""
-        length, hashing = self.arrival.length, Hashing(self._digest, self._means.in_thread)
+        length, hashing = self.arrival.length, Hashing(self._digest, file)
         if length == self.arrival.size:
-            await hashing.catch_up(partial.file, length, lambda: bool(self.arrival.readers))
-        if hashing.hashed < length or not await hashing.verified():
+            await hashing.catch_up(length, lambda: bool(self.arrival.readers))
+        if hashing.hashed < length or not await hashing.verified(length):
             raise Useless(Unavailable("the fetch that was read behind was given up"))
 
     async def _again(self, error: RegistryError) -> None:
@@ -160,13 +161,13 @@ class Fetch:
         self.arrival.begin_anew(useless.error)
         return not filled_here or next(self._pauses, None) is not None
 
-    def _relay(self, error: OSError) -> None:
+    async def _relay(self, error: OSError) -> None:
         """The disk gives or takes nothing: each reader goes on by itself, or is told so."""
         self._means.trouble.note(error)
         remainder = None
         if self._filling is not None and not self.arrival.verified:
             with suppress(OSError):
-                remainder = self._filling.remainder()
+                remainder = await self._filling.remainder()
         self._end(error, remainder)
 
     def _end(self, error: Exception | None, remainder: Remainder | None = None) -> None:

@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 from ...content.verified import Corrupt
 from ...interfaces import IContent
 from ...oci.errors import RegistryError, Unavailable, Unreachable
+from ..reader import FileReader
 from .arrival import Arrival, Reader
 from .hashing import Hashing
 from .intake import Intake, TooMuch
@@ -34,6 +35,7 @@ class Filling:
         self,
         arrival: Arrival,
         partial: Partial,
+        file: FileReader,
         hashing: Hashing,
         stop: Stop,
         again: Callable[[RegistryError], Awaitable[None]],
@@ -47,7 +49,7 @@ class Filling:
         self._again = again
         self._doubted = doubted
         self._means = means
-        self._intake = Intake(arrival, partial, hashing, stop, means.grown)
+        self._intake = Intake(arrival, partial, file, hashing, stop, means)
         self._told: Told | None = None
         self._reached = False  # whether the upstream has answered
         self._mixed = False  # whether the bytes are not all of one answer
@@ -77,14 +79,18 @@ class Filling:
             return False
         return 2 * length >= size or size - length < self._means.finish
 
-    def remainder(self) -> Remainder | None:
-        """How readers can go on by themselves from here; None where it is not known what they have."""
+    async def remainder(self) -> Remainder | None:
+        """How readers can go on by themselves from here; None where it is not known what they have.
+
+        :raises OSError: when the disk does not give what it has taken.
+        """
         length, size = self._arrival.length, self._arrival.size
-        if not self._arrival.answered or self._hashing.hashed != length:
+        if not self._arrival.answered:
             return None
+        await self._hashing.catch_up(length)
         reach = passable(length, size)
         held = os.pread(self._partial.file, length - reach, reach)
-        return Remainder(self._hashing, held, size, self._means.clock)
+        return Remainder(self._hashing.verifier(), length, held, size, self._means.clock)
 
     async def _take_over(self) -> None:
         """Hashes what an earlier fetch has left; readers are served with it meanwhile."""
@@ -97,16 +103,17 @@ class Filling:
             self._arrival.answer(self._told.size)
         if self._arrival.size is not None and length > self._arrival.size:
             raise Useless(Unavailable("more was fetched than the blob has"))
-        await self._hashing.catch_up(self._partial.file, length, lambda: bool(self._arrival.readers))
+        await self._hashing.catch_up(length, lambda: bool(self._arrival.readers))
         if self._hashing.hashed < length:
             raise Forsaken
         self._arrival.set_out()
-        self._complete = length == self._arrival.size or await self._hashing.verified()
+        self._complete = length == self._arrival.size or await self._hashing.verified(length)
 
     async def _is_whole(self) -> bool:
         if not self._complete:
             return False
-        if self._arrival.size not in (None, self._arrival.length) or not await self._hashing.verified():
+        length, size = self._arrival.length, self._arrival.size
+        if size not in (None, length) or not await self._hashing.verified(length):
             raise self._wrong()
         return True
 

@@ -14,7 +14,7 @@ from ...oci.descriptor import Descriptor
 from ...oci.errors import RegistryError, Unavailable
 from ...oci.ranges import ContentRange
 from ...oci.reference import Repository
-from ..reading import FileReader
+from ..reader import FileReader
 from .arrival import Arrival
 from .delivery import Delivery
 

@@ -2,58 +2,68 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable
+from functools import partial
 
-from ...oci.digest import Digest
-from ..threads import InThread
+from twisted.internet.defer import DeferredLock
 
-_STEP = 8 * 1024 * 1024
+from ...oci.digest import Digest, Verifier
+from ..reader import FileReader
+
+STEP = 4 * 1024 * 1024
+"""How many bytes a thread is given to hash at a time."""
 _PIECE = 1024 * 1024
 
 
 class Hashing:
-    """Hashes a growing file's bytes in their order.
-
-    What is received is hashed as it passes; a thread that follows the file could do it as well: what
-    asks here says how far the file goes, and waits for nothing but the verdict.
+    """Hashes a growing file's bytes in their order, in threads that follow whoever fills it.
 
     :ivar hashed: how many bytes were.
     """
 
-    def __init__(self, digest: Digest, in_thread: InThread) -> None:
+    def __init__(self, digest: Digest, file: FileReader) -> None:
         self.hashed = 0
-        self._digest = digest
-        self._hash = hashlib.new(digest.algorithm)
-        self._in_thread = in_thread
+        self._verifier = digest.verifier()
+        self._file = file
+        self._one_at_a_time = DeferredLock()
+        self._error: OSError | None = None
 
-    async def catch_up(self, file: int, until: int, wanted: Callable[[], bool]) -> None:
-        """Hashes what lies in the file already, in a thread; ends early where that is not wanted any more.
+    async def catch_up(self, until: int, wanted: Callable[[], bool] = lambda: True) -> None:
+        """Hashes what lies in the file up to there; ends early where that is not wanted any more.
 
-        It cannot be cancelled: the file stays open until it ends.
+        :raises OSError: when the disk does not give it, or has not before: it is not asked again.
         """
-        while self.hashed < until and wanted():
-            await self._in_thread(lambda: self._step(file, min(until, self.hashed + _STEP)))
+        async with self._one_at_a_time:
+            while self.hashed < until and wanted():
+                await self._hash_to(min(until, self.hashed + STEP))
 
-    def update(self, data: bytes) -> None:
-        """The file has grown by these bytes."""
-        self._hash.update(data)
-        self.hashed += len(data)
+    async def verified(self, length: int) -> bool:
+        """Whether so many bytes, which lie in the file and are all that was hashed, are the blob.
 
-    async def verified(self) -> bool:
-        """Whether all bytes up to now are those of the digest."""
-        return self._hash.hexdigest() == self._digest.hex
+        :raises OSError: when the disk does not give them.
+        """
+        await self.catch_up(length)
+        return self._verifier.verified()
 
-    def copy(self) -> Hashing:
-        """Another that goes on from here."""
-        copied = Hashing(self._digest, self._in_thread)
-        copied.hashed, copied._hash = self.hashed, self._hash.copy()
-        return copied
+    def verifier(self) -> Verifier:
+        """A check that goes on from here by itself; nothing is being hashed just now."""
+        return self._verifier.copy()
+
+    async def _hash_to(self, until: int) -> None:
+        if self._error is not None:
+            raise self._error
+        try:
+            await self._file.in_thread(partial(self._step, until=until))
+        except OSError as error:
+            self._error = error
+            raise
 
     def _step(self, file: int, until: int) -> None:
+        buffer = memoryview(bytearray(min(_PIECE, until - self.hashed)))
         while self.hashed < until:
-            data = os.pread(file, min(_PIECE, until - self.hashed), self.hashed)
-            if not data:
+            count = os.preadv(file, [buffer[: until - self.hashed]], self.hashed)
+            if not count:
                 raise OSError(f"a growing file is shorter than {until} bytes, which it was")
-            self.update(data)
+            self._verifier.update(buffer[:count])
+            self.hashed += count

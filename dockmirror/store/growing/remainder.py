@@ -15,7 +15,7 @@ from ...content.resumed import Resumed
 from ...content.verified import HOLD, Corrupt
 from ...interfaces import IContent, ISource
 from ...oci.descriptor import Descriptor
-from .hashing import Hashing
+from ...oci.digest import Verifier
 from .offer import offered
 
 
@@ -28,12 +28,16 @@ class Remainder:
     """What was there of a blob when the disk was full.
 
     :ivar reach: up to where readers read the file; then they go on from here.
-    :param held: the bytes from there to where the hashing stands.
+    :param verifier: the check of as many bytes as there were.
+    :param held: the last of them, from the reach on.
     """
 
-    def __init__(self, hashing: Hashing, held: bytes, size: int | None, clock: IReactorTime) -> None:
-        self.reach = hashing.hashed - len(held)
-        self._hashing = hashing
+    def __init__(
+        self, verifier: Verifier, length: int, held: bytes, size: int | None, clock: IReactorTime
+    ) -> None:
+        self.reach = length - len(held)
+        self._verifier = verifier
+        self._length = length
         self._held = held
         self._size = size
         self._clock = clock
@@ -44,10 +48,10 @@ class Remainder:
         A part that begins behind what was there cannot be verified, as no part can that is passed through.
         """
         length = None if end is None else end - first
-        if first > self._hashing.hashed:
+        if first > self._length:
             return Part(_Fetched(source, first, self._clock), 0, length)
-        fetched = _Fetched(source, self._hashing.hashed, self._clock)
-        rest = _Rest(fetched, self._held, self._hashing.copy(), self._size)
+        fetched = _Fetched(source, self._length, self._clock)
+        rest = _Rest(fetched, self._verifier.copy(), self._length, self._held, self._size)
         return Part(rest, first - self.reach, length)
 
 
@@ -81,41 +85,43 @@ class _Rest:
     """The end of a blob, of which the beginning was hashed; the last of it waits until all is right."""
 
     content: IContent
+    verifier: Verifier
+    length: int
     held: bytes
-    hashing: Hashing
     size: int | None
     descriptor = Descriptor()
 
     def deliver(self, consumer: IConsumer) -> Deferred[None]:
-        return Deferred.fromCoroutine(self._deliver(_Holding(consumer, self.held, self.hashing, self.size)))
+        holding = _Holding(consumer, self.verifier, self.length, self.held, self.size)
+        return self.content.deliver(holding).addCallback(lambda _: holding.complete())
 
     def discard(self) -> None:
         self.content.discard()
 
-    async def _deliver(self, holding: _Holding) -> None:
-        await self.content.deliver(holding)
-        await holding.complete()
-
 
 class _Holding(Onward):
-    def __init__(self, consumer: IConsumer, held: bytes, hashing: Hashing, size: int | None) -> None:
+    def __init__(
+        self, consumer: IConsumer, verifier: Verifier, length: int, held: bytes, size: int | None
+    ) -> None:
         super().__init__(consumer)
-        self._hashing = hashing
-        self._passed = hashing.hashed - len(held)
+        self._verifier = verifier
+        self._length = length
+        self._passed = length - len(held)
         self._held = deque([held])
         self._size = size
 
     def write(self, data: bytes) -> None:
-        self._hashing.update(data)
-        if self._size is None or self._hashing.hashed <= self._size:  # else it is wrong already
+        self._verifier.update(data)
+        self._length += len(data)
+        if self._size is None or self._length <= self._size:  # else it is wrong already
             self._held.append(data)
-        self._pass_on(passable(self._hashing.hashed, self._size))
+        self._pass_on(passable(self._length, self._size))
 
-    async def complete(self) -> None:
+    def complete(self) -> None:
         """Lets the end go."""
-        if self._size not in (None, self._hashing.hashed) or not await self._hashing.verified():
+        if self._size not in (None, self._length) or not self._verifier.verified():
             raise Corrupt("the upstream's content is not the blob")
-        self._pass_on(self._hashing.hashed)
+        self._pass_on(self._length)
 
     def _pass_on(self, until: int) -> None:
         while self._held and self._passed + len(self._held[0]) <= until:

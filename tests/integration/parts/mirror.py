@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -83,6 +84,10 @@ class Mirror(Process):
         """The memory, in bytes, that the mirror and its workers have resident."""
         return sum(_resident(pid) for pid in _family(self.pid))
 
+    def has_open(self, file: Path) -> bool:
+        """Whether it reads or writes that file now."""
+        return any(os.path.samefile(opened, file) for pid in _family(self.pid) for opened in _opened(pid))
+
     def _answers(self) -> bool:
         try:
             return self.client().bare("GET", "/v2/", None, {}).status > 0
@@ -93,6 +98,12 @@ class Mirror(Process):
 def _family(pid: int) -> list[int]:
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return [pid, *(each for child in children for each in _family(int(child)))]
+
+
+def _opened(pid: int) -> list[str]:
+    directory = f"/proc/{pid}/fd"
+    opened = [f"{directory}/{name}" for name in os.listdir(directory)]
+    return [file for file in opened if os.path.exists(file)]
 
 
 def _resident(pid: int) -> int:
