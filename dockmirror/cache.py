@@ -21,6 +21,7 @@ from .store.documents import LocalDocuments
 from .store.eviction.budget import Budget
 from .store.eviction.evicting import Eviction
 from .store.growing.growths import Growths
+from .store.growing.means import Tally
 from .store.local import LocalContents
 from .store.remembered import Remembered
 from .store.tags import LocalTags
@@ -37,6 +38,7 @@ class Cache:
     """Everything that a pull-through registry keeps things in, and the service that it lives by.
 
     :ivar eviction: what keeps to the budget, and knows how much is held.
+    :ivar fetched: what has come of the blobs that were fetched.
     :ivar try_writing: whether anything can be kept: raises OSError where nothing can.
     """
 
@@ -46,6 +48,7 @@ class Cache:
     growths: IGrowths
     service: Service
     eviction: Eviction
+    fetched: Tally
     try_writing: Callable[[], Coroutine[Any, Any, None]]
 
 
@@ -64,13 +67,15 @@ def open_cache(root: Path, settings: Settings, reactor: Any) -> Cache:
     async def try_to_write() -> None:
         await in_thread(partial(try_writing, root))
 
+    growths = Growths(root, contents, reactor, in_thread, eviction.grown)
     return Cache(
         contents,
         LocalTags(root, reactor, in_thread),
         LocalDocuments(root, reactor, in_thread),
-        Growths(root, contents, reactor, in_thread, eviction.grown),
+        growths,
         _Keeping(pool, eviction),
         eviction,
+        growths.tally,
         try_to_write,
     )
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from attrs import evolve
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IConsumer
 from zope.interface import implementer
 
-from .interfaces import Answer, IRegistry
+from .interfaces import Answer, IContent, IRegistry
 from .metrics import OTHER, Metrics
 from .oci.errors import TimedOut, Unavailable, Unreachable
 from .oci.request import Request
@@ -22,6 +25,28 @@ _RESULTS = {
     ("fwd=stale", "detail=upstream"): "stale",
     ("fwd=bypass",): "bypass",
 }
+_HELD = {"hit", "confirmed", "stale"}
+
+
+@implementer(IContent)
+class _CountedBytes:
+    """Counts the bytes of a content that was delivered whole."""
+
+    def __init__(self, content: IContent, count: Callable[[int], None]) -> None:
+        self.descriptor = content.descriptor
+        self._content = content
+        self._count = count
+
+    def deliver(self, consumer: IConsumer) -> Deferred[None]:
+        """See ``IContent``."""
+        return self._content.deliver(consumer).addCallback(self._delivered)
+
+    def discard(self) -> None:
+        """See ``IContent``."""
+        self._content.discard()
+
+    def _delivered(self, _: None) -> None:
+        self._count(self.descriptor.size or 0)
 
 
 @implementer(IRegistry)
@@ -35,6 +60,7 @@ class Metered:
         self._registry = registry
         self._upstream = upstream
         self._count = metrics.results
+        self._held = metrics.held_bytes.labels(upstream)
 
     async def fetch(self, request: Request) -> Answer:
         """See ``IRegistry``."""
@@ -47,9 +73,13 @@ class Metered:
 
     def _counted(self, endpoint: str, answer: Answer) -> Answer:
         told = dict(answer.headers).get("Cache-Status")
-        if told is not None:
-            self._count.labels(self._upstream, endpoint, result(told)).inc()
-        return answer
+        if told is None:
+            return answer
+        came = result(told)
+        self._count.labels(self._upstream, endpoint, came).inc()
+        if came not in _HELD:
+            return answer
+        return evolve(answer, content=_CountedBytes(answer.content, self._held.inc))
 
 
 def result(told: str) -> str:

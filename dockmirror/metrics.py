@@ -38,6 +38,9 @@ class Metrics:
             ["upstream", "endpoint", "result"],
             registry=registry,
         )
+        self.held_bytes = Counter(
+            "dockmirror_cache_sent_bytes", "Bytes of bodies that were held.", ["upstream"], registry=registry
+        )
         self.upstream_seconds = Histogram(
             "dockmirror_upstream_seconds",
             "Seconds from a question to the head of its response.",
@@ -77,6 +80,10 @@ class Metrics:
     def watch_cache(self, held: Held) -> None:
         """Exposes what the cache holds, and what has gone from it."""
         self.registry.register(_Cache(held))
+
+    def watch_fetches(self, fetched: Fetched) -> None:
+        """Exposes what has come of the blobs that were fetched."""
+        self.registry.register(_Fetches(fetched))
 
     def watch_certificates(self, ends: Callable[[], Mapping[str, float]]) -> None:
         """Exposes when certificates end, in seconds since 1970 and by the files that they stand in."""
@@ -135,6 +142,32 @@ class _Cache(Collector):
         yield CounterMetricFamily("dockmirror_cache_evicted", "Contents evicted.", self._held.evicted)
         yield CounterMetricFamily(
             "dockmirror_cache_evicted_bytes", "Bytes of the contents evicted.", self._held.evicted_bytes
+        )
+
+
+class Fetched(Protocol):
+    """What has come of fetches; see ``Tally``."""
+
+    kept: int
+    wrong: int
+    failed: int
+    resumed: int
+
+
+class _Fetches(Collector):
+    def __init__(self, fetched: Fetched) -> None:
+        self._fetched = fetched
+
+    def collect(self) -> Iterable[Metric]:
+        it = self._fetched
+        fetches = CounterMetricFamily(
+            "dockmirror_fetches", "Blobs fetched to be kept, by what came of them.", labels=["outcome"]
+        )
+        for outcome, count in (("kept", it.kept), ("wrong", it.wrong), ("failed", it.failed)):
+            fetches.add_metric([outcome], count)
+        yield fetches
+        yield CounterMetricFamily(
+            "dockmirror_resumptions", "Times that a fetch that had broken off went on.", it.resumed
         )
 
 

@@ -37,6 +37,7 @@ def told_of(metrics: Metrics, site: Site, clock: IReactorTime, cache: Cache | No
     metrics.watch_connections(site.connections)
     if cache is not None:
         metrics.watch_cache(cache.eviction)
+        metrics.watch_fetches(cache.fetched)
     metrics.tell_build(
         version=_version("dockmirror"), twisted=_version("twisted"), python=platform.python_version()
     )

@@ -15,6 +15,7 @@ from dockmirror.metrics import Metrics
 from dockmirror.operations import told_of
 from dockmirror.store.eviction.budget import Budget
 from dockmirror.store.eviction.evicting import Eviction
+from dockmirror.store.growing.means import Tally
 from dockmirror.web.wire import Site
 
 from .test_docs import ROOT, code, table, text
@@ -24,6 +25,7 @@ def test_metrics() -> None:
     """The table of metrics has each that there is, by the name that is scraped, with its kind and labels."""
     metrics = Metrics(CollectorRegistry())
     told_of(metrics, Site(Resource(), Clock()), Clock(), None)
+    metrics.watch_fetches(Tally())
     metrics.watch_cache(Eviction(ROOT, Clock(), _never, Budget(0, 0, 0), print))
     metrics.watch_certificates(dict)
     ends = {"counter": "_total", "info": "_info"}

@@ -20,6 +20,7 @@ from dockmirror.oci.request import Request, parse_target
 from dockmirror.oci.token import TokenRequest
 from tests.registries import now
 from tests.scraped import scraped
+from tests.stacks import bytes_of
 
 MANIFEST = Request(parse_target(b"/v2/a/manifests/1"))
 
@@ -57,6 +58,20 @@ def test_results() -> None:
         ("manifest", "joined", "docker"): 1,
         ("token", "bypass", "docker"): 1,
     }
+
+
+@pytest.mark.parametrize(
+    ("said", "counted"),
+    [("hit", 2), ("fwd=stale; detail=upstream", 2), ("fwd=stale; detail=confirmed", 2), ("fwd=miss", 0)],
+)
+def test_bytes_that_were_held(said: str, counted: int) -> None:
+    """Count when they were delivered; what is discarded does not."""
+    metrics = Metrics(CollectorRegistry())
+    registry = Metered(Saying(f"dockmirror; {said}"), "docker", metrics)
+    now(registry.fetch(MANIFEST)).content.discard()
+    assert scraped(metrics.registry)["dockmirror_cache_sent_bytes_total", ("docker",)] == 0
+    assert bytes_of(now(registry.fetch(MANIFEST)).content) == b"{}"
+    assert scraped(metrics.registry)["dockmirror_cache_sent_bytes_total", ("docker",)] == counted
 
 
 def test_every_word_of_the_cache_is_known() -> None:

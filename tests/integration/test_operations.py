@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import ProxyHandler, build_opener
 
@@ -13,14 +14,17 @@ import pytest
 
 from tests.scraped import Samples, parsed
 
-from .conftest import MakeChain
+from .conftest import MakeChain, MakeMachine
 from .parts.chain import Chain
 from .parts.images import image
 from .parts.process import free_port, wait_until
+from .parts.programs import require
+from .parts.prometheus import Prometheus
 from .parts.stream import begun, digest_of, fetched
 
 pytestmark = pytest.mark.integration
 
+_ROOT = Path(__file__).parents[2]
 LAYER = 32_000_000
 
 
@@ -69,7 +73,27 @@ def test_a_pull_and_another(chain: Chain, port: int) -> None:
     assert seen["dockmirror_requests_total", ("blob", "mirror.test", "200")] == 2
     assert seen["dockmirror_sent_bytes_total", ("mirror.test",)] >= 2 * len(blob.data)
     assert seen["dockmirror_upstream_seconds_count", ("docker",)] > 0
+    assert seen["dockmirror_fetches_total", ("kept",)] == 1
+    assert seen["dockmirror_cache_sent_bytes_total", ("docker",)] >= len(blob.data)
     wait_until(lambda: scraped(port)["dockmirror_event_loop_lag_seconds_count", ()] > 0, "a beat")
+
+
+def test_the_dashboard(chain: Chain, port: int, tmp_path: Path, make_machine: MakeMachine) -> None:
+    """Every query of it has an answer from a real Prometheus that scrapes a real mirror."""
+    require("prometheus")
+    pushed = image("on the dashboard")
+    chain.registry.push("library/dashboard", pushed, "latest")
+    dashboard = json.loads((_ROOT / "docs/examples/grafana.json").read_text())
+    queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    with Prometheus(tmp_path, make_machine(), port) as prometheus:
+        for each in pushed.blobs:
+            fetched(chain.mirror, "library/dashboard", each.digest)
+        wait_until(lambda: prometheus.asked("rate(dockmirror_requests_total[5m])") != [], "a rate is known")
+        for query in queries:
+            answer = prometheus.asked(query)
+            # What the registry of the test does not tell, and what went wrong where nothing did.
+            if "ratelimit" not in query and "failures" not in query:
+                assert answer, query
 
 
 def test_while_it_stops(chain: Chain, port: int) -> None:

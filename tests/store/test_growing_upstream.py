@@ -29,6 +29,7 @@ from dockmirror.oci.errors import (
 )
 from dockmirror.oci.ranges import ContentRange
 from dockmirror.oci.reference import Repository
+from dockmirror.store.growing.means import Tally
 
 from .upstream import BUSYBOX, Client, Mirror, Source, Upstream, all_closed
 
@@ -125,6 +126,7 @@ def test_broken_off(mirror: Mirror, upstream: Upstream) -> None:
     assert [client.received for client in clients] == [DATA, DATA]
     assert [client.outcome for client in clients] == [True, True]
     assert (upstream.opens, upstream.sent) == ([0, 1, 1001, 1001 + HALF], SIZE)
+    assert mirror.growths.tally == Tally(kept=1, resumed=3)
 
 
 def test_pauses_grow(mirror: Mirror, upstream: Upstream) -> None:
@@ -267,6 +269,7 @@ def test_down(mirror: Mirror, upstream: Upstream) -> None:
     joining = mirror.join(Source(upstream))
     assert isinstance(joining.error, Unreachable)
     assert (upstream.opens, os.listdir(mirror.part.parent)) == ([0], [])
+    assert mirror.growths.tally == Tally(failed=1)
 
 
 def test_timed_out(mirror: Mirror, upstream: Upstream) -> None:
@@ -340,6 +343,7 @@ def test_wrong(mirror: Mirror, upstream: Upstream, log: list[str], bytes_sent: b
     assert any("docker.io" in line and str(mirror.digest) in line for line in log)
     assert isinstance(mirror.join(Source(upstream)).error, Corrupt)
     assert upstream.opens == [0]
+    assert mirror.growths.tally == Tally(wrong=1)
     mirror.turn(60)
     client = mirror.read(Source(upstream))
     upstream.body.finish()

@@ -126,6 +126,7 @@ class Fetch:
             self.arrival.verify()
         if self._ours:
             kept = await self._finishing.keep(partial)
+            self._means.tally.kept += kept
             self._let_go(remove=not kept)
         await self.link()
         self._end(None)
@@ -151,6 +152,7 @@ class Fetch:
         pause = next(self._pauses, None)
         if pause is None:
             raise error
+        self._means.tally.resumed += 1
         await self._stop.wait(lambda: deferLater(self._means.clock, pause))
 
     def _may_begin_anew(self, useless: Useless) -> bool:
@@ -175,6 +177,9 @@ class Fetch:
         if isinstance(error, Corrupt):
             where = f"{self._registry}: {self._digest}"
             self._log.error("{where}: {error}", where=where, error=str(error))
+            self._means.tally.wrong += 1
+        elif error is not None:
+            self._means.tally.failed += 1
         self._let_go(remove=isinstance(error, Corrupt | OSError))
         self._ended(error)
         self.arrival.end(None if remainder else error, remainder)

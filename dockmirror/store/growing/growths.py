@@ -16,7 +16,7 @@ from ...oci.reference import Repository
 from ..threads import InThread
 from .fetch import Fetch, Phase
 from .growth import Growth
-from .means import Means, Trouble
+from .means import Means, Tally, Trouble
 from .partial import Place, is_locked
 
 FINISH = 64 * 1024 * 1024
@@ -41,6 +41,7 @@ class Growths:
     :param grown: is told how many bytes were written.
     :param finish: a blob of which less than so many bytes are missing, or less than half, is fetched
         although nobody reads it any more.
+    :ivar tally: what has come of them.
     """
 
     def __init__(
@@ -52,7 +53,8 @@ class Growths:
         grown: Callable[[int], None] = _uncounted,
         finish: int = FINISH,
     ) -> None:
-        self._means = Means(root, contents, clock, in_thread, Trouble(), grown, finish)
+        self.tally = Tally()
+        self._means = Means(root, contents, clock, in_thread, Trouble(), grown, finish, self.tally)
         self._clock = clock
         self._fetches: dict[_Key, Fetch] = {}
         self._wrong: dict[_Key, float] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from attrs import frozen
+from attrs import define, frozen
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
@@ -32,6 +32,22 @@ class Trouble:
         self._noted = False
 
 
+@define
+class Tally:
+    """What has come of the fetches of this process.
+
+    :ivar kept: blobs that are held now.
+    :ivar wrong: those whose bytes were not what their digest says.
+    :ivar failed: those that were given up for another reason, with readers waiting.
+    :ivar resumed: how often an upstream that had broken off was asked for the rest.
+    """
+
+    kept: int = 0
+    wrong: int = 0
+    failed: int = 0
+    resumed: int = 0
+
+
 @frozen
 class Means:
     """Collaborators and limits.
@@ -39,6 +55,7 @@ class Means:
     :ivar root: under which everything lies.
     :ivar grown: is told how many bytes were written.
     :ivar finish: see ``Growths``.
+    :ivar tally: counts what comes of them.
     """
 
     root: Path
@@ -48,3 +65,4 @@ class Means:
     trouble: Trouble
     grown: Callable[[int], None]
     finish: int
+    tally: Tally

@@ -1,0 +1,56 @@
+"""Debian's Prometheus, which scrapes one target."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+from .machine import Machine
+from .plain import PlainClient
+from .process import Process, free_port
+
+_CONFIGURATION = """
+global: {{ scrape_interval: 500ms, scrape_timeout: 500ms }}
+scrape_configs:
+  - job_name: mirror
+    static_configs: [{{ targets: ["127.0.0.1:{port}"] }}]
+"""
+
+
+class Prometheus(Process):
+    """Scrapes that port twice a second."""
+
+    def __init__(self, directory: Path, machine: Machine, port: int) -> None:
+        configuration, own = directory / "prometheus.yml", free_port()
+        configuration.write_text(_CONFIGURATION.format(port=port))
+        self._client = PlainClient(f"http://127.0.0.1:{own}")
+        super().__init__(
+            machine.command(
+                "prometheus",
+                f"--config.file={configuration}",
+                f"--storage.tsdb.path={directory / 'data'}",
+                f"--web.listen-address=127.0.0.1:{own}",
+            ),
+            log=directory / "prometheus.log",
+            ready=self._answers,
+            environment=machine.environment,
+        )
+
+    def asked(self, query: str) -> list[Any]:
+        """What comes of a query; nothing where there is nothing.
+
+        :raises AssertionError: where it is none.
+        """
+        path = f"/api/v1/query?{urlencode({'query': query})}"
+        answer = json.loads(self._client.bare("GET", path, None, {}).body)
+        assert answer["status"] == "success", answer
+        result: list[Any] = answer["data"]["result"]
+        return result
+
+    def _answers(self) -> bool:
+        try:
+            return self._client.bare("GET", "/-/ready", None, {}).status == 200
+        except OSError:
+            return False
