@@ -24,7 +24,7 @@ Headers = Callable[[str], Sequence[str]]
 
 @frozen
 class Client:
-    """A client as it was let in.
+    """Who is asking.
 
     :ivar address: None where it came by a UNIX socket.
     :ivar scheme: of the address that it used, as far as a proxy that is believed told us.
@@ -49,12 +49,12 @@ class Access:
     trust_proxy: tuple[Network, ...] = ()
     unix: bool = False
 
-    def admit(self, peer: str | None, secure: bool, headers: Headers) -> Client:
+    def client(self, peer: str | None, secure: bool, headers: Headers) -> Client:
         """The client behind a connection.
 
         :param peer: the address at the other end; None for a UNIX socket.
         :param headers: the values of the request's headers of a name.
-        :raises Denied: when it is not to be served, naming the setting that decides it.
+        :raises Denied: when that cannot be told, naming the setting that decides it.
         """
         address = None if peer is None else unmapped(peer)
         scheme, host = "https" if secure else "http", _first(headers("Host"))
@@ -69,9 +69,12 @@ class Access:
             address = self._origin(address, headers("X-Forwarded-For"))
             scheme = _last(headers("X-Forwarded-Proto"), ("http", "https").__contains__) or scheme
             host = _last(headers("X-Forwarded-Host"), _is_host) or host
-        if address is not None and not within(address, self.networks):
-            raise Denied("this mirror does not serve your network: the operator may name it in 'networks'")
         return Client(address, scheme, host)
+
+    def check(self, client: Client) -> None:
+        """:raises Denied: when it is not to be served, naming the setting that decides it."""
+        if client.address is not None and not within(client.address, self.networks):
+            raise Denied("this mirror does not serve your network: the operator may name it in 'networks'")
 
     def _believed(self, address: Address | None) -> bool:
         return self.unix if address is None else within(address, self.trust_proxy)

@@ -26,11 +26,12 @@ class Gate(Before):
         self._access = access
 
     def admit(self, request: Request) -> None:
-        """See ``Before``; notes who is asking."""
+        """See ``Before``; notes who is asking, let in or not."""
         peer = getattr(request.getClientAddress(), "host", None)
-        request.admitted = self._access.admit(
+        request.admitted = self._access.client(
             peer, request.isSecure(), lambda field: lines(request.requestHeaders, field)
         )
+        self._access.check(request.admitted)
 
 
 class Hosts(NameVirtualHost):

@@ -40,13 +40,15 @@ def headers(**fields: str | list[str]) -> Callable[[str], list[str]]:
 
 def admitted(by: Access, peer: str | None = PROXY, secure: bool = False, **fields: str | list[str]) -> Client:
     """The client that is let in."""
-    return by.admit(peer, secure, headers(**fields))
+    client = by.client(peer, secure, headers(**fields))
+    by.check(client)
+    return client
 
 
 def denied(by: Access, peer: str | None = PROXY, **fields: str | list[str]) -> str:
     """Why it is not let in."""
     with pytest.raises(Denied) as caught:
-        by.admit(peer, False, headers(**fields))
+        by.check(by.client(peer, False, headers(**fields)))
     assert caught.value.status == 403
     return str(caught.value)
 
@@ -54,7 +56,7 @@ def denied(by: Access, peer: str | None = PROXY, **fields: str | list[str]) -> s
 @pytest.mark.parametrize("peer", ["127.0.0.1", "10.1.2.3", "192.168.1.2", "::1", "fe80::1%eth0", "fd00::1"])
 def test_by_default_a_private_network_is_served(peer: str) -> None:
     """Nothing has to be decided to use it at home."""
-    assert Access().admit(peer, False, headers()) == Client(unmapped(peer), "http", "mirror.example:8080")
+    assert admitted(Access(), peer) == Client(unmapped(peer), "http", "mirror.example:8080")
 
 
 @pytest.mark.parametrize("peer", [STRANGER, "8.8.8.8", "2001:db8::1", "::ffff:8.8.8.8"])
@@ -190,7 +192,7 @@ def test_a_proxy_tells_what_the_client_used(
     fields: dict[str, str | list[str]], scheme: str, host: str
 ) -> None:
     """The nearest one's word is the last; what it does not tell is as it is here."""
-    client = access([PROXY]).admit(PROXY, False, headers(**{"X-Forwarded-For": "10.9.9.9", **fields}))
+    client = access([PROXY]).client(PROXY, False, headers(**{"X-Forwarded-For": "10.9.9.9", **fields}))
     assert (client.scheme, client.host) == (scheme, host)
 
 
@@ -198,7 +200,7 @@ def test_a_proxy_tells_what_the_client_used(
 def test_a_proxy_that_hides_who_asks_is_refused(name: str) -> None:
     """Its own address, which may be private, would stand for the whole world."""
     with pytest.raises(Denied, match="X-Forwarded-For"):
-        access([PROXY]).admit(PROXY, False, headers(**{name: "https"}))
+        access([PROXY]).client(PROXY, False, headers(**{name: "https"}))
 
 
 @pytest.mark.parametrize(

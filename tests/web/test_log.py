@@ -110,11 +110,18 @@ def test_one_that_was_cut_off_says_so(internet: Internet) -> None:
 
 @pytest.mark.parametrize("peer", ["8.8.8.8", "::ffff:8.8.8.8"])
 def test_who_is_not_let_in_has_a_line(internet: Internet, peer: str) -> None:
-    """With the address at the other end."""
+    """With the address at the other end, and the host that it asked for."""
     house = House(internet)
     house.connect(peer).ask("GET", K8S, "/v2/")
     (line,) = house.lines
-    assert line.split()[1:6] == [peer, "-", "GET", "/v2/", "403"]
+    assert line.split()[1:6] == ["8.8.8.8", K8S, "GET", "/v2/", "403"]
+
+
+def test_who_is_not_let_in_behind_a_proxy(internet: Internet) -> None:
+    """Is told of by its own address, and not by the proxy's."""
+    house = House(internet, trust_proxy=["127.0.0.1"])
+    house.connect("127.0.0.1").ask("GET", K8S, "/v2/", "X-Forwarded-For: 203.0.113.9")
+    assert house.lines[0].split()[1:6] == ["203.0.113.9", K8S, "GET", "/v2/", "403"]
 
 
 def test_the_client_behind_a_believed_proxy(internet: Internet) -> None:
@@ -161,7 +168,8 @@ def test_the_audit_log(internet: Internet, tmp_path: Path) -> None:
         "time": "1970-01-01T00:00:00.000+00:00", "client": "10.0.0.7", "host": DOCKER, "method": "GET",
         "path": "/v2/auth", "status": 200, "bytes": token["bytes"], "user": None, "whole": True,
     }  # fmt: skip
-    assert (refused["client"], refused["status"], refused["host"]) == ("192.168.1.1", 403, "-")
+    assert (refused["client"], refused["status"]) == ("203.0.113.1", 403)
+    assert refused["host"] == "unknown.example"
     assert PASSWORD not in file.read_text()
 
 
