@@ -13,6 +13,7 @@ from .members.tokens import MemberTokens
 from .networks import networks
 from .settings import ConfigurationError, Settings
 from .web.access import Access
+from .web.ledger import Ledger
 from .web.members import Members
 from .web.quotas import Quotas
 from .web.site import Gate
@@ -20,17 +21,20 @@ from .web.site import Gate
 InThread = Callable[[Callable[[], bool]], Awaitable[bool]]
 
 
-def entrance(settings: Settings, resource: IResource, clock: IReactorTime, in_thread: InThread) -> IResource:
+def entrance(
+    settings: Settings, resource: IResource, clock: IReactorTime, in_thread: InThread, ledger: Ledger
+) -> IResource:
     """What stands in front of the resource: first the networks, then how much each may have, then names.
 
     :param in_thread: where passwords are looked at, which takes long on purpose.
+    :param ledger: of what each network has had.
     :raises ConfigurationError: when a file of names or keys is of no use.
     """
     access = settings.access
     if access.htpasswd is not None:
         resource = _members(settings, resource, clock, in_thread)
     if access.requests is not None or access.bytes is not None:
-        resource = Quotas(resource, clock, access.requests, access.bytes, access.window)
+        resource = Quotas(resource, clock, ledger, access.requests, access.bytes, access.window)
     return Gate(resource, _networks(settings))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from mmap import mmap
 from typing import Any
 
 from twisted.application.service import IService, MultiService, Service
@@ -18,6 +19,7 @@ from .reloading import Reloading
 from .services import InOrder
 from .settings import ConfigurationError, Settings
 from .together import Together
+from .web.ledger import SIZE
 from .web.operations import Operated, Operations
 from .web.wire import Site
 from .workers.group import Group
@@ -55,7 +57,7 @@ def mirror(read: Callable[[], Settings], environ: Mapping[str, str]) -> MultiSer
 def _alone(
     settings: Settings, read: Callable[[], Settings], environ: Mapping[str, str], reactor: Any
 ) -> MultiService:
-    process = Process(settings, environ, reactor)
+    process = Process(settings, environ, reactor, mmap(-1, SIZE))
     return _assembled(
         settings,
         process.told,
@@ -74,7 +76,10 @@ def _together(
     reactor: Any,
 ) -> MultiService:
     """This process binds, and serves nobody itself."""
-    tried = Process(settings, environ, reactor)  # so that what cannot be put into practice is told of now
+    # So that what cannot be put into practice is told of now:
+    tried = Process(settings, environ, reactor, mmap(-1, SIZE))
+    memory = os.memfd_create("dockmirror")
+    os.ftruncate(memory, SIZE)
     holding = Holding(reactor)
     in_force = settings
 
@@ -90,7 +95,14 @@ def _together(
         in_force = new
 
     group = Group(
-        workers, "dockmirror.worker", lambda: holding.sockets, begin, settings.grace + 5, environ, reactor
+        workers,
+        "dockmirror.worker",
+        memory,
+        lambda: holding.sockets,
+        begin,
+        settings.grace + 5,
+        environ,
+        reactor,
     )
     return _assembled(
         settings,

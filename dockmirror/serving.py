@@ -17,6 +17,7 @@ from .mirrored import AgentFor
 from .operations import counted
 from .settings import ConfigurationError, Settings
 from .web.exchange import Request
+from .web.ledger import Ledger
 from .web.log import AccessLog, AuditLog, Write
 from .web.operations import BesideHealth
 from .web.token import FORM_LIMIT, is_form
@@ -33,6 +34,7 @@ class Serving:
     :param environ: in which the mirror's own passwords may be given, and credential helpers run.
     :param in_thread: where clients' passwords are looked at.
     :param ask: what runs credential helpers.
+    :param ledger: of what each client's network has had.
     :param connections: how many there may be here where the settings do not say.
     :param share: how many processes share those of which the settings say how many there may be.
     """
@@ -47,6 +49,7 @@ class Serving:
         environ: Mapping[str, str],
         in_thread: InThread,
         ask: Ask,
+        ledger: Ledger,
         connections: int,
         share: int = 1,
     ) -> None:
@@ -59,6 +62,7 @@ class Serving:
         self._environ = environ
         self._in_thread = in_thread
         self._ask = ask
+        self._ledger = ledger
         self._connections = connections
         self._share = share
         self._audit: Appended | None = None
@@ -85,7 +89,7 @@ class Serving:
     def _resource(self, settings: Settings) -> IResource:
         own = accounts(settings, self._environ, self._ask, self._clock)
         found = hosts(settings, self._clock, self._agent_for, self._cache, self._metrics, own)
-        return BesideHealth(entrance(settings, found, self._clock, self._in_thread))
+        return BesideHealth(entrance(settings, found, self._clock, self._in_thread, self._ledger))
 
     def _log(self, settings: Settings, audit: Appended | None) -> Log:
         logs: list[Log] = [

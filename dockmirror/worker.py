@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
+from mmap import mmap
 from typing import Any
 
 from attrs import asdict
@@ -24,10 +25,12 @@ from .workers.sockets import Adopting, Listening, adoptable
 class Worker:
     """One process, which begins when it is told by which settings.
 
+    :param memory: which all of them share.
     :param sockets: those that listen, one for each endpoint.
     """
 
-    def __init__(self, sockets: Sequence[Listening], reactor: Any) -> None:
+    def __init__(self, memory: mmap, sockets: Sequence[Listening], reactor: Any) -> None:
+        self._memory = memory
         self._sockets = sockets
         self._reactor = reactor
         self._process: Process | None = None
@@ -45,7 +48,7 @@ class Worker:
 
     async def _begin(self, told: dict[str, Any]) -> None:
         settings = Settings.model_validate_json(told["settings"])
-        process = Process(settings, dict(os.environ), self._reactor, told["share"])
+        process = Process(settings, dict(os.environ), self._reactor, self._memory, told["share"])
         adopting = Adopting(self._reactor, self._sockets)
         for number, endpoint in enumerate(settings.listen or (everywhere(),)):
             adopted = adoptable(endpoint)
@@ -77,9 +80,9 @@ def main(arguments: Sequence[str]) -> None:
     for ours in (signal.SIGINT, signal.SIGHUP):  # which a terminal sends to all of us: one process decides
         signal.signal(ours, signal.SIG_IGN)
     globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stdout)], redirectStandardIO=False)
-    line, *sockets = arguments
+    line, shared, *sockets = arguments
     listening = [Listening(*map(int, each.split(":"))) for each in sockets]
-    worker = Worker(listening, running)
+    worker = Worker(mmap(int(shared), 0), listening, running)
     end = Line(worker.asks(), lost=worker.end)
     running.adoptStreamConnection(int(line), socket.AF_UNIX, Factory.forProtocol(lambda: end))
     os.close(int(line))

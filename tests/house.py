@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping
 from http.client import HTTPResponse, IncompleteRead
 from io import BytesIO
+from mmap import mmap
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
@@ -30,6 +31,7 @@ from dockmirror.oci.challenge import parse_challenges
 from dockmirror.program import Ended, Unanswered
 from dockmirror.serving import Serving
 from dockmirror.web.channel import Channel
+from dockmirror.web.ledger import SIZE, Ledger
 
 from .fakes import World
 
@@ -191,7 +193,7 @@ class House:
         self.metrics = Metrics(CollectorRegistry())
         self.serving = Serving(
             self.clock, lambda *_: world.agent, self.lines.append, None, self.metrics, environ or {},
-            in_thread, ask, 1000,
+            in_thread, ask, Ledger(mmap(-1, SIZE)), 1000,
         )  # fmt: skip
         self.serving.serve(loaded)
         self.site = self.serving.site

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from ipaddress import ip_network
 
-from attrs import define, field
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import IResource
 
@@ -12,20 +11,10 @@ from ..networks import Network
 from ..oci.errors import TooManyRequests
 from .before import Before
 from .exchange import Request
+from .ledger import Ledger
 
-_KEPT = 10_000
 _HOST_BITS = {4: 32, 6: 64}
 """A household or a virtual machine has a whole /64 of IPv6 addresses to itself."""
-
-
-@define
-class _Spent:
-    """What a network has had since its window began."""
-
-    began: float
-    requests: int = 0
-    bytes: int = 0
-    running: set[Request] = field(factory=set)
 
 
 class Quotas(Before):
@@ -33,6 +22,7 @@ class Quotas(Before):
 
     A response that has begun goes on: what it sends counts for the requests that follow.
 
+    :param ledger: what each network has had.
     :param requests: how many a network may make in a window; None for any number.
     :param bytes: how many bytes of bodies it may be sent in a window; None for any number.
     :param window: seconds, from a network's first request on.
@@ -42,16 +32,18 @@ class Quotas(Before):
         self,
         resource: IResource,
         clock: IReactorTime,
+        ledger: Ledger,
         requests: int | None,
         bytes: int | None,
         window: float,
     ) -> None:
         super().__init__(resource)
         self._clock = clock
+        self._ledger = ledger
         self._requests = requests
         self._bytes = bytes
         self._window = window
-        self._spent: dict[Network, _Spent] = {}
+        self._running: dict[Network, dict[Request, int]] = {}
 
     def admit(self, request: Request) -> None:
         """See ``Before``.
@@ -62,37 +54,32 @@ class Quotas(Before):
         if address is None:
             return
         network = ip_network((address, _HOST_BITS[address.version]), strict=False)
-        spent = self._of(network)
-        sent = spent.bytes + sum(each.sentLength for each in spent.running)
-        if _reached(spent.requests, self._requests) or _reached(sent, self._bytes):
-            left = spent.began + self._window - self._clock.seconds()
+        for each in self._running.get(network, ()):
+            self._note(network, each)
+        now = self._clock.seconds()
+        spent = self._ledger.spent(network, now, self._window)
+        if _reached(spent.requests, self._requests) or _reached(spent.bytes, self._bytes):
+            left = spent.began + self._window - now
             raise TooManyRequests(
                 "your network has had as much of this mirror as it may have for now",
                 retry_after=str(max(1, -int(-left // 1))),
             )
-        spent.requests += 1
-        spent.running.add(request)
+        self._ledger.add(network, now, self._window, requests=1)
+        self._running.setdefault(network, {})[request] = 0
         request.notifyFinish().addBoth(lambda _: self._ended(network, request))
 
-    def _ended(self, network: Network, request: Request) -> None:
-        spent = self._spent.get(network)
-        if spent is not None and request in spent.running:
-            spent.running.remove(request)
-            spent.bytes += request.sentLength
+    def _note(self, network: Network, request: Request) -> None:
+        """What it has sent since it was last noted was sent before now."""
+        running = self._running[network]
+        sent, running[request] = request.sentLength - running[request], request.sentLength
+        if sent:
+            self._ledger.add(network, self._clock.seconds(), self._window, bytes=sent)
 
-    def _of(self, network: Network) -> _Spent:
-        now = self._clock.seconds()
-        spent = self._spent.get(network)
-        if spent is None or now >= spent.began + self._window:
-            fresh = _Spent(now)
-            if spent is not None:  # what still runs goes on to count, from here
-                del self._spent[network]
-                fresh.running = spent.running
-                fresh.bytes = -sum(each.sentLength for each in spent.running)
-            if len(self._spent) >= _KEPT:
-                del self._spent[next(iter(self._spent))]  # whose window began first
-            self._spent[network] = spent = fresh
-        return spent
+    def _ended(self, network: Network, request: Request) -> None:
+        self._note(network, request)
+        del self._running[network][request]
+        if not self._running[network]:
+            del self._running[network]
 
 
 def _reached(had: int, most: int | None) -> bool:

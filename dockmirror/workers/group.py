@@ -34,7 +34,8 @@ class Group(Service):
     """So many workers.
 
     :param module: what a worker runs, by ``python -m``; its arguments are the descriptor of its end of the
-        line to this process, and ``DESCRIPTOR:FAMILY`` for each socket.
+        line to this process, that of the memory, and ``DESCRIPTOR:FAMILY`` for each socket.
+    :param memory: the descriptor of memory that all of them share.
     :param sockets: gives the sockets that listen, once they do.
     :param begin: what a worker is first asked, by which it begins: a name and a value, as they are then.
     :param grace: seconds after SIGTERM until a worker is killed.
@@ -48,6 +49,7 @@ class Group(Service):
         self,
         count: int,
         module: str,
+        memory: int,
         sockets: Callable[[], Sequence[Listening]],
         begin: Callable[[], tuple[str, Any]],
         grace: float,
@@ -58,6 +60,7 @@ class Group(Service):
         self.ending = False
         self.count = count
         self._module = module
+        self._memory = memory
         self._sockets = sockets
         self._begin = begin
         self._grace = grace
@@ -107,7 +110,7 @@ class Group(Service):
         number = self._number
         worker = Worker(self._environ, self._reactor, lambda: self._ended(number))
         self.workers[number] = worker
-        worker.start(self._module, self._sockets())
+        worker.start(self._module, self._memory, self._sockets())
         beginning = Deferred.fromCoroutine(worker.line.ask(*self._begin()))
         beginning.addErrback(self._did_not_begin)
 
@@ -145,15 +148,16 @@ class Worker(ProcessProtocol):
         self._over: list[Deferred[None]] = []
         self._kill: IDelayedCall | None = None
 
-    def start(self, module: str, sockets: Sequence[Listening]) -> None:
-        """Runs the module, with these sockets and a line."""
+    def start(self, module: str, memory: int, sockets: Sequence[Listening]) -> None:
+        """Runs the module, with a line, the memory and these sockets."""
         ours, theirs = socket.socketpair()
-        inherited = dict(enumerate([theirs.fileno(), *(each.descriptor for each in sockets)], _FIRST))
-        listening = [f"{_FIRST + 1 + place}:{int(each.family)}" for place, each in enumerate(sockets)]
+        descriptors = [theirs.fileno(), memory, *(each.descriptor for each in sockets)]
+        inherited = dict(enumerate(descriptors, _FIRST))
+        listening = [f"{_FIRST + 2 + place}:{int(each.family)}" for place, each in enumerate(sockets)]
         self._reactor.spawnProcess(
             self,
             sys.executable,
-            [sys.executable, "-m", module, str(_FIRST), *listening],
+            [sys.executable, "-m", module, str(_FIRST), str(_FIRST + 1), *listening],
             env={**self._environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             childFDs={0: 0, 1: 1, 2: 2, **inherited},
         )

@@ -114,6 +114,20 @@ def test_new_settings(several: Several) -> None:
     assert statuses() == {403}
 
 
+def test_how_much_a_client_may_have(
+    tmp_path: Path, make_machine: MakeMachine, open_registry: Registry
+) -> None:
+    """Is counted by all of them together."""
+    access = {"requests": 20, "window": 3600}
+    upstreams = {"open": {"url": open_registry.url}}
+    with Several(tmp_path, make_machine(), upstreams, access=access) as mirror:
+        wait_until(mirror.is_whole, "both serve")
+        client = mirror.client()
+        statuses = [client.bare("GET", "/v2/", None, {}).status for _ in range(40)]
+    assert 15 <= statuses.count(200) < 20  # the mirror was asked before whether it answers
+    assert statuses[-1] == 429
+
+
 def test_new_settings_under_load(several: Several) -> None:
     """Cost nobody a request."""
     statuses: list[int] = []

@@ -1,0 +1,51 @@
+"""What clients have had."""
+
+from __future__ import annotations
+
+import os
+from ipaddress import ip_network
+from mmap import mmap
+
+import pytest
+
+from dockmirror.web.ledger import SIZE, Ledger, Spent
+
+ONE, OTHER = ip_network("192.0.2.1"), ip_network("2001:db8::/64")
+
+
+@pytest.fixture
+def ledger() -> Ledger:
+    """Empty."""
+    return Ledger(mmap(-1, SIZE))
+
+
+def test_a_window(ledger: Ledger) -> None:
+    """Begins with what is added first, and is over after its seconds; another network has its own."""
+    ledger.add(ONE, 100.0, 60, requests=1)
+    ledger.add(ONE, 130.0, 60, requests=1, bytes=5)
+    assert ledger.spent(ONE, 159.0, 60) == Spent(100.0, 2, 5)
+    assert ledger.spent(OTHER, 159.0, 60) == Spent(159.0, 0, 0)
+    assert ledger.spent(ONE, 160.0, 60) == Spent(160.0, 0, 0)
+    ledger.add(ONE, 161.0, 60, bytes=2**40)
+    assert ledger.spent(ONE, 170.0, 60) == Spent(161.0, 0, 2**40)
+
+
+def test_processes_share_it() -> None:
+    """What one of them adds, the other knows."""
+    descriptor = os.memfd_create("ledger")
+    os.ftruncate(descriptor, SIZE)
+    ours, theirs = (Ledger(mmap(descriptor, SIZE)) for _ in range(2))
+    ours.add(ONE, 1.0, 60, requests=1)
+    theirs.add(ONE, 2.0, 60, requests=1)
+    assert ours.spent(ONE, 3.0, 60) == theirs.spent(ONE, 3.0, 60) == Spent(1.0, 2, 0)
+    os.close(descriptor)
+
+
+def test_there_is_no_end_of_networks() -> None:
+    """Of those that pick the same slots, the one goes whose window began first."""
+    few = Ledger(mmap(-1, 8 * 32))
+    networks = [ip_network(f"10.0.0.{number}") for number in range(10)]
+    for number, network in enumerate(networks):
+        few.add(network, float(number), 600, requests=1)
+    had = [few.spent(network, 20.0, 600).requests for network in networks]
+    assert had == [0, 0, *[1] * 8]
