@@ -19,6 +19,7 @@ from .settings import ConfigurationError, Settings
 from .web.exchange import Request
 from .web.log import AccessLog, AuditLog, Write
 from .web.operations import BesideHealth
+from .web.recent import Recent
 from .web.token import FORM_LIMIT, is_form
 from .web.wire import Site
 
@@ -61,6 +62,7 @@ class Serving:
         self._ask = ask
         self._connections = connections
         self._share = share
+        self._recent = Recent(clock)
         self._audit: Appended | None = None
 
     def serve(self, settings: Settings) -> None:
@@ -84,12 +86,15 @@ class Serving:
 
     def _resource(self, settings: Settings) -> IResource:
         own = accounts(settings, self._environ, self._ask, self._clock)
-        found = hosts(settings, self._clock, self._agent_for, self._cache, self._metrics, own)
+        found = hosts(
+            settings, self._clock, self._agent_for, self._cache, self._metrics, own, self._recent
+        )
         return BesideHealth(entrance(settings, found, self._clock, self._in_thread))
 
     def _log(self, settings: Settings, audit: Appended | None) -> Log:
         logs: list[Log] = [
             AccessLog(settings.log_format, self._clock, self._write), counted(settings, self._metrics),
+            self._recent,
         ]  # fmt: skip
         if audit is not None:
             logs.append(AuditLog(self._clock, audit.write))
