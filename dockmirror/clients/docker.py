@@ -46,7 +46,7 @@ def _snippets(mirror: Mirror) -> list[Snippet]:
 
 
 def _by_name(mirror: Mirror) -> Snippet:
-    registry = mirror.registries[-1]
+    registry = mirror.other
     places = [mirror.by_path(registry), *([registry.host] if registry.host else [])]
     return Snippet("".join(f"docker pull {place}/{registry.placeholder}\n" for place in places), name="names")
 

@@ -62,6 +62,11 @@ class Mirror:
         """Whether only the mirror's own machine reaches it so."""
         return bool(_LOOPBACK.fullmatch(self.name.lower()))
 
+    @property
+    def other(self) -> Registry:
+        """A registry for examples, not Docker Hub if there is one."""
+        return next((each for each in self.registries if each.name == "ghcr.io"), self.registries[-1])
+
     def by_path(self, registry: Registry) -> str:
         """A registry's place on it."""
         return f"{self.host}/{registry.path}"

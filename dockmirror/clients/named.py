@@ -11,9 +11,8 @@ def _place(mirror: Mirror, registry: Registry) -> str:
 
 
 def _helm(mirror: Mirror) -> list[Snippet]:
-    registry = next((each for each in mirror.registries if each.name == "ghcr.io"), mirror.registries[0])
     plain = "--plain-http " if mirror.plain else ""
-    place = _place(mirror, registry)
+    place = _place(mirror, mirror.other)
     return [
         Snippet(f"helm pull {plain}oci://{place}/OWNER/CHART\noras pull {plain}{place}/OWNER/ARTIFACT:TAG\n")
     ]

@@ -1,4 +1,4 @@
-"""What the mirror's page and the ``dockmirror client`` command tell each client makes it pull through the mirror."""
+"""What the mirror's page and ``dockmirror client`` tell each client makes it pull through the mirror."""
 
 from __future__ import annotations
 
@@ -105,8 +105,6 @@ def test_what_came_through(mirror: Mirror, token_registry: Registry, machine: Ma
     pushed = image("seen")
     token_registry.push("library/seen", pushed, "latest")
     succeeded(curl(machine, f"http://{mirror.host()}/v2/docker.io/library/seen/manifests/latest?secret=1"))
-    text = succeeded(curl(machine, f"http://{mirror.host()}/"))
-    assert "GET /v2/docker.io/library/seen/manifests/latest  200" in " ".join(text.split(" ")).replace(
-        "   ", "  "
-    )
-    assert "secret" not in text
+    rows = succeeded(curl(machine, f"http://{mirror.host()}/")).splitlines()
+    [row] = [row.split() for row in rows if "/library/seen/" in row]
+    assert row[2:5] == ["GET", "/v2/docker.io/library/seen/manifests/latest", "200"]

@@ -131,7 +131,7 @@ def _row(seen: Seen, shown: Shown, say: Language) -> Tag:
 def _registries(shown: Shown, say: Language) -> Tag:
     """With a host for each where there are such hosts: of the paths an example says enough then."""
     mirror = shown.mirror
-    example = f"{mirror.by_path(mirror.registries[-1])}/{mirror.registries[-1].placeholder}"
+    example = f"{mirror.by_path(mirror.other)}/{mirror.other.placeholder}"
     section = _section("registries", say("registries"))
     section(tags.p(_prose(say("registries.what", example=example))))
     by_name = any(each.host for each in mirror.registries)
