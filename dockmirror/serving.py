@@ -62,7 +62,7 @@ class Serving:
         self._ask = ask
         self._connections = connections
         self._share = share
-        self._recent = Recent(clock)
+        self._recent = Recent(clock, share)
         self._audit: Appended | None = None
 
     def serve(self, settings: Settings) -> None:
@@ -86,9 +86,7 @@ class Serving:
 
     def _resource(self, settings: Settings) -> IResource:
         own = accounts(settings, self._environ, self._ask, self._clock)
-        found = hosts(
-            settings, self._clock, self._agent_for, self._cache, self._metrics, own, self._recent
-        )
+        found = hosts(settings, self._clock, self._agent_for, self._cache, self._metrics, own, self._recent)
         return BesideHealth(entrance(settings, found, self._clock, self._in_thread))
 
     def _log(self, settings: Settings, audit: Appended | None) -> Log:

@@ -42,9 +42,11 @@ class Recent:
 
     :param each: how many requests of a client are remembered.
     :param clients: of how many.
+    :ivar processes: of how many this is one: each has seen what it has served itself.
     """
 
-    def __init__(self, clock: IReactorTime, each: int = 20, clients: int = 500) -> None:
+    def __init__(self, clock: IReactorTime, processes: int = 1, each: int = 20, clients: int = 500) -> None:
+        self.processes = processes
         self._clock = clock
         self._each = each
         self._clients = clients

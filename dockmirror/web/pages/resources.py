@@ -91,7 +91,9 @@ class _Page(Resource):
         mirror = self._pages.mirror(client)
         registry = next((each for each in mirror.registries if each.path == self._registry), None)
         seen = self._pages.recent.of(client)
-        return Shown(mirror, registry, client, seen, self._pages.clock.seconds())
+        return Shown(
+            mirror, registry, client, seen, self._pages.clock.seconds(), self._pages.recent.processes
+        )
 
 
 class _Clients(Resource):
