@@ -44,8 +44,12 @@ def test_what_is_printed_may_stand_in_the_file() -> None:
 def test_by_the_mirrors_own_settings(tmp_path: Path) -> None:
     """The address is the domain, with the port that the mirror listens on."""
     file = tmp_path / "dockmirror.toml"
-    for listen, address in (("tcp:8081", "http://m.example:8081"), ("tcp:80", "http://m.example")):
-        file.write_text(f'domain = "m.example"\nlisten = ["{listen}"]\n')
+    for listen, address in (
+        ('"tcp:8081"', "http://m.example:8081"), ('"tcp:80"', "http://m.example"), ("", "http://m.example:8080"),
+        ('"tcp:80", "https:443:interface=127.0.0.1"', "https://m.example"),
+        ('"ssl:8443:privateKey=a"', "https://m.example:8443"),
+    ):  # fmt: skip
+        file.write_text(f'domain = "m.example"\nlisten = [{listen}]\n')
         result = CliRunner().invoke(main, ["-c", str(file), "client", "docker"])
         assert json.loads(result.stdout)["registry-mirrors"] == [address]
 
