@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 from twisted.internet.interfaces import IReactorTime
 
@@ -12,9 +13,12 @@ from .metrics import Metrics
 from .mirrored import AgentFor
 from .names import Namespace
 from .offered import registry_names
+from .reached import own_names, reached
 from .settings import Settings
 from .stack import stack
 from .web.own import OwnHost
+from .web.pages.resources import Pages
+from .web.recent import Recent
 from .web.site import Host, Hosts, Routes
 
 
@@ -25,34 +29,29 @@ def hosts(
     cache: Cache | None,
     metrics: Metrics,
     accounts: Mapping[str, IAccount],
+    recent: Recent,
 ) -> Hosts:
     """The virtual hosts, each a stack of one registry's, and the mirror's own in front of all of them.
 
     :param cache: where what is fetched is kept; without one the mirror is a relay.
     :param accounts: the mirror's own, by the name of the upstream.
+    :param recent: what clients have asked for, for the pages.
     """
+    pages = Pages(partial(reached, settings), recent, clock)
     found: dict[str, Host] = {}
     own: dict[str, IRegistry] = {}
     for name, upstream in settings.upstreams.items():
         served = stack(name, upstream, settings, agent_for, clock, cache, metrics, accounts.get(name))
-        text = f"{upstream.url} is mirrored here: docker pull {settings.host(name)}/IMAGE\n"
-        found[settings.host(name)] = Host(served.virtual, text)
+        found[settings.host(name)] = Host(served.virtual, pages.beside(registry_names(upstream)[0]))
         own = {**dict.fromkeys(registry_names(upstream), served.own), **own}
     root = Host(
         OwnHost(own, own["docker.io"]),
-        _own_text(settings),
+        pages.beside(),
         below={
             name: Namespace(it, [n for n, other in own.items() if other is it]) for name, it in own.items()
         },
     )
-    for name in (settings.domain, "localhost", *settings.names):
+    for name in own_names(settings):
         found[name] = root
     routes = Routes({settings.host(name): upstream.url for name, upstream in settings.upstreams.items()})
     return Hosts(found, root, found[settings.host(settings.default)] if settings.default else routes)
-
-
-def _own_text(settings: Settings) -> str:
-    rows = "".join(
-        f"{settings.host(name)}  {upstream.url}\n" for name, upstream in settings.upstreams.items()
-    )
-    return f"This is a mirror of container registries.\n\n{rows}"

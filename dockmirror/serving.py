@@ -20,6 +20,7 @@ from .web.exchange import Request
 from .web.ledger import Ledger
 from .web.log import AccessLog, AuditLog, Write
 from .web.operations import BesideHealth
+from .web.recent import Recent
 from .web.token import FORM_LIMIT, is_form
 from .web.wire import Site
 
@@ -65,6 +66,7 @@ class Serving:
         self._ledger = ledger
         self._connections = connections
         self._share = share
+        self._recent = Recent(clock, share)
         self._audit: Appended | None = None
 
     def serve(self, settings: Settings) -> None:
@@ -88,12 +90,13 @@ class Serving:
 
     def _resource(self, settings: Settings) -> IResource:
         own = accounts(settings, self._environ, self._ask, self._clock)
-        found = hosts(settings, self._clock, self._agent_for, self._cache, self._metrics, own)
+        found = hosts(settings, self._clock, self._agent_for, self._cache, self._metrics, own, self._recent)
         return BesideHealth(entrance(settings, found, self._clock, self._in_thread, self._ledger))
 
     def _log(self, settings: Settings, audit: Appended | None) -> Log:
         logs: list[Log] = [
             AccessLog(settings.log_format, self._clock, self._write), counted(settings, self._metrics),
+            self._recent,
         ]  # fmt: skip
         if audit is not None:
             logs.append(AuditLog(self._clock, audit.write))

@@ -174,6 +174,7 @@ class House:
     :param environ: the environment in which it is started.
     :param in_thread: where passwords are looked at.
     :param ask: what runs credential helpers.
+    :param share: how many such processes there are.
     :ivar lines: of the access log.
     :ivar metrics: what it counts.
     """
@@ -184,6 +185,7 @@ class House:
         environ: Mapping[str, str] | None = None,
         in_thread: InThread = maybeDeferred,
         ask: Ask = _nobody,
+        share: int = 1,
         **settings: Any,
     ) -> None:
         self.world = world
@@ -193,7 +195,7 @@ class House:
         self.metrics = Metrics(CollectorRegistry())
         self.serving = Serving(
             self.clock, lambda *_: world.agent, self.lines.append, None, self.metrics, environ or {},
-            in_thread, ask, Ledger(mmap(-1, SIZE)), 1000,
+            in_thread, ask, Ledger(mmap(-1, SIZE)), 1000, share,
         )  # fmt: skip
         self.serving.serve(loaded)
         self.site = self.serving.site

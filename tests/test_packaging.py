@@ -102,9 +102,14 @@ def test_packages(project: dict[str, Any]) -> None:
 
 
 def test_wheel(names: set[str]) -> None:
-    """The wheel has all modules, the plugin and the mark of types, and no part of Twisted."""
+    """The wheel has all modules, the pages' files, the plugin and the mark of types; no part of Twisted."""
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "dockmirror").rglob("*.py")}
-    assert names == modules | {"dockmirror/py.typed", "twisted/plugins/dockmirror_plugin.py"}
+    pages = {
+        str(path.relative_to(ROOT))
+        for kind in ("json", "css", "js") for path in (ROOT / "dockmirror/web/pages").rglob(f"*.{kind}")
+    }  # fmt: skip
+    assert len(pages) >= 4
+    assert names == modules | pages | {"dockmirror/py.typed", "twisted/plugins/dockmirror_plugin.py"}
 
 
 def test_source_distribution(built: Path) -> None:
@@ -116,7 +121,7 @@ def test_source_distribution(built: Path) -> None:
         "LICENSE", "README.md", "CHANGELOG.md", "SECURITY.md", "Makefile", "mirror.tac", "docs/operating.md",
         "docs/examples/dockmirror.service", "docs/examples/dockmirror.socket", "Containerfile",
         ".containerignore", "compose.yaml", "tests/test_packaging.py", "tests/integration/conftest.py",
-        "demo/__main__.py", "bench/memory.py",
+        "demo/__main__.py", "bench/memory.py", "docs/page.png", "README.zh-CN.md",
     }  # fmt: skip
 
 

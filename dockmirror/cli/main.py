@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from ..settings import ConfigurationError
+from .client import client
 from .context import Context
 from .settings import config
 
@@ -30,6 +31,7 @@ def main(context: click.Context, file: Path | None) -> None:
     context.obj = Context({"config": file}, dict(os.environ))
 
 
+main.add_command(client)
 main.add_command(config)
 
 

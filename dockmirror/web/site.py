@@ -54,7 +54,7 @@ class Hosts(NameVirtualHost):
 
     def _host(self, request: Request) -> IResource:
         name = host_name(request.admitted.host if request.admitted else "")
-        if _is_address(name):
+        if is_address(name):
             return self._own
         return IResource(self.hosts.get(name, self._default))
 
@@ -67,7 +67,8 @@ def host_name(host: str) -> str:
     return name.removeprefix("[").removesuffix("]").rstrip(".")
 
 
-def _is_address(name: str) -> bool:
+def is_address(name: str) -> bool:
+    """Whether a host is called by its address."""
     try:
         ip_address(name)
     except ValueError:
@@ -103,31 +104,25 @@ class _Level(Resource):
         return Refusal(Unsupported("there is nothing here: a registry's paths begin with /v2/", status=404))
 
 
-class Page(_Level):
-    """``/``: what this host is."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self._body = text.encode()
-
-    def render_GET(self, request: Request) -> bytes:
-        """The text."""
-        request.setHeader("Content-Type", "text/plain; charset=utf-8")
-        return self._body
-
-
 class Host(_Level):
     """A virtual host: one registry.
 
+    :param beside: what else lies there, by the first part of its path: the pages for people.
     :param below: further registries by path, ``/<name>/v2/``: on the mirror's own host.
     """
 
-    def __init__(self, registry: IRegistry, text: str, below: Mapping[str, IRegistry] | None = None) -> None:
+    def __init__(
+        self,
+        registry: IRegistry,
+        beside: Mapping[str, Resource],
+        below: Mapping[str, IRegistry] | None = None,
+    ) -> None:
         super().__init__()
-        self.putChild(b"", Page(text))
-        self.putChild(b"v2", V2(registry))
         for name, other in (below or {}).items():
             self.putChild(name.encode(), _Below(other))
+        for name, resource in beside.items():
+            self.putChild(name.encode(), resource)
+        self.putChild(b"v2", V2(registry))
 
 
 class _Below(_Level):

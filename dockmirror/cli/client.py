@@ -1,0 +1,120 @@
+"""``dockmirror client``: what a client has to be told, printed or written where it reads it."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import click
+from attrs import evolve
+
+from ..clients.client import Client, Snippet
+from ..clients.docker import DOCKER, merged
+from ..clients.mirror import Mirror
+from ..clients.table import CLIENTS
+from ..reached import reached
+from ..settings import Settings
+from .context import Context
+from .written import backed_up, replaced
+
+_ADDRESS = re.compile(r"(https?)://([A-Za-z0-9.-]+(?::\d+)?|\[[0-9A-Fa-f:.]+\](?::\d+)?)/?")
+_LISTENING = re.compile(r"(https|tcp|ssl|tls):(?:tcp:)?(?:port=)?(\d+)")
+_MARK = "# Written by 'dockmirror client'; it writes over this file as long as this line stands here.\n"
+
+
+@click.command("client")
+@click.option("--mirror", "address", metavar="URL", help="How the client reaches the mirror's own host.")
+@click.option("--write", is_flag=True, help="Write it where the client reads it, keeping what is there.")
+@click.option(
+    "--root", type=click.Path(path_type=Path), default=Path("/"), show_default=True,
+    help="Write below this directory instead, such as that of an image or a chroot.",
+)  # fmt: skip
+@click.argument("client", type=click.Choice(list(CLIENTS)))
+@click.pass_obj
+def client(context: Context, address: str | None, write: bool, root: Path, client: str) -> None:
+    """What CLIENT has to be told so that it pulls through this mirror.
+
+    Without --mirror the address is made of the mirror's own settings, which know of no proxy in front of it.
+    """
+    chosen, mirror = CLIENTS[client], _mirror(context.settings, address)
+    files = chosen.files(mirror)
+    if not write:
+        _print(chosen, files or list(chosen.snippets(mirror))[:1])
+    elif files:
+        _write(chosen, files, mirror, root)
+    else:
+        raise click.UsageError(f"{chosen.title} reads no file that could be written: copy what is printed.")
+
+
+def _mirror(settings: Settings, address: str | None) -> Mirror:
+    if address is None:
+        return reached(settings, *_own(settings))
+    found = _ADDRESS.fullmatch(address)
+    if not found:
+        raise click.BadParameter("expected an address such as http://192.168.1.5:8080", param_hint="--mirror")
+    return evolve(reached(settings, found[1], found[2]), host=found[2])
+
+
+def _own(settings: Settings) -> tuple[str, str]:
+    """Scheme and host of the first port that the mirror listens on, one with TLS if there is one."""
+    found = [match.groups() for match in map(_LISTENING.match, settings.listen) if match]
+    ports = [("http" if kind == "tcp" else "https", port) for kind, port in found] or [("http", "8080")]
+    scheme, port = next((each for each in ports if each[0] == "https"), ports[0])
+    return scheme, settings.domain + ("" if (scheme, port) in _USUAL else f":{port}")
+
+
+_USUAL = {("http", "80"), ("https", "443")}
+
+
+def _print(chosen: Client, snippets: list[Snippet]) -> None:
+    """On standard output nothing but what may stand in the file."""
+    click.echo("\n".join(each.commented(chosen.after) for each in snippets), nl=False)
+    for each in snippets:
+        if each.path and not each.comment:
+            click.echo(f"{each.path}, then: {chosen.after}", err=True)
+
+
+def _write(chosen: Client, files: list[Snippet], mirror: Mirror, root: Path) -> None:
+    """All of them, or none where one may not be written over."""
+    texts = {root / each.path.lstrip("/"): each.text for each in files}
+    try:
+        if chosen is DOCKER:
+            changed = [path for path in texts if _merge(path, mirror)]
+        else:
+            changed = [path for path in _ours(texts) if replaced(path, _MARK + texts[path])]
+    except OSError as error:
+        raise click.ClickException(f"{error.filename}: {error.strerror}") from None
+    for path in texts:
+        click.echo(f"{path}: {'written' if path in changed else 'is so already'}")
+    if changed and chosen.after:
+        click.echo(f"Now: {chosen.after}")
+
+
+def _merge(path: Path, mirror: Mirror) -> bool:
+    try:
+        there = json.loads(path.read_text("utf-8")) if path.exists() else {}
+        if not isinstance(there, dict):
+            raise ValueError("expected an object")
+        result = merged(there, mirror)
+    except ValueError as error:
+        raise click.ClickException(f"{path}: is left as it is: {error}") from None
+    if result == there:
+        return False
+    backed_up(path)
+    return replaced(path, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+
+
+def _ours(texts: dict[Path, str]) -> list[Path]:
+    """Those to be written: what is there already is ours, or says the same."""
+    others = [path for path, text in texts.items() if path.exists() and not _is_ours(path, text)]
+    if others:
+        raise click.ClickException(
+            f"{', '.join(map(str, others))}: there already, and not by this command: nothing was written"
+        )
+    return [path for path, text in texts.items() if not (path.exists() and path.read_text("utf-8") == text)]
+
+
+def _is_ours(path: Path, text: str) -> bool:
+    there = path.read_text("utf-8", errors="replace")
+    return there.startswith(_MARK) or there == text

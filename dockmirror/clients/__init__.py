@@ -1,0 +1,1 @@
+"""How each client is told of a mirror, in its own configuration: values and text, no I/O."""

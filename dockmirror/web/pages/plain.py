@@ -1,0 +1,80 @@
+"""The page as text and as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+
+from ...clients.table import CLIENTS
+from .languages import Language
+from .shown import Shown, age, size, source
+
+
+def text(shown: Shown, say: Language) -> str:
+    """An overview for a terminal."""
+    mirror = shown.mirror
+    parts = [
+        [_title(shown, say)],
+        [f"    {shown.example}"],
+        _table([[each.name, f"{mirror.by_path(each)}/…", each.host] for each in mirror.registries]),
+        [say("text.clients")],
+        _table(
+            [[f"curl {mirror.url}/client/{c.name}", c.snippets(mirror)[0].path] for c in CLIENTS.values()]
+        ),
+        [say("requests.of", address=shown.client.address)] if shown.client.address else [],
+        [say("requests.processes", count=shown.processes)] if shown.processes > 1 else [],
+        [*_seen(shown, say)] or [f"    {say('requests.none')}"],
+    ]
+    return "\n\n".join("\n".join(lines) for lines in parts if lines) + "\n"
+
+
+def _title(shown: Shown, say: Language) -> str:
+    return say("title.own") if shown.registry is None else say("title.one", registry=shown.registry.name)
+
+
+def _seen(shown: Shown, say: Language) -> Iterator[str]:
+    rows = [
+        [
+            age(shown.now - each.time),
+            f"{each.method} {each.path}",
+            str(each.status),
+            size(each.size),
+            say(source(each)),
+        ]
+        for each in shown.seen
+    ]
+    return iter(_table(rows))
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [f"    {_row(row, widths)}" for row in rows]
+
+
+def _row(row: Iterable[str], widths: Iterable[int]) -> str:
+    return "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def as_json(shown: Shown) -> str:
+    """The same for programs."""
+    mirror = shown.mirror
+    return json.dumps(
+        {
+            "mirror": mirror.url,
+            "registries": [
+                {"name": each.name, "path": mirror.by_path(each), "host": each.host or None}
+                for each in mirror.registries
+            ],
+            "clients": {name: f"{mirror.url}/client/{name}" for name in CLIENTS},
+            "requests": [
+                {
+                    "time": datetime.fromtimestamp(each.time, UTC).isoformat(timespec="milliseconds"),
+                    "host": each.host, "method": each.method, "path": each.path, "status": each.status,
+                    "bytes": each.size, "upstream": each.upstream, "cut_off": each.cut_off,
+                }
+                for each in shown.seen
+            ],
+        },
+        indent=2,
+    )  # fmt: skip

@@ -1,0 +1,76 @@
+"""The page in a real browser."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from selenium.webdriver import Chrome
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.wait import WebDriverWait
+
+from .parts.browser import browser
+from .parts.mirror import Mirror
+from .parts.programs import require
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Chrome]:
+    """A browser of somebody who reads English."""
+    require("chromium", "chromedriver")
+    with browser("en") as driver:
+        yield driver
+
+
+@pytest.mark.parametrize("width", [360, 768, 1280])
+@pytest.mark.parametrize("name", ["", "docker"])
+def test_loads(mirror: Mirror, chromium: Chrome, name: str, width: int) -> None:
+    """Without a word on the console, and no wider than the window."""
+    size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
+    chromium.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    chromium.get(f"http://{mirror.host(name)}/")
+    assert chromium.find_element(By.TAG_NAME, "h1").text == mirror.host(name)
+    assert chromium.get_log("browser") == []
+    assert chromium.execute_script("return document.documentElement.scrollWidth") <= width
+    colour = chromium.execute_script("return getComputedStyle(document.body).backgroundColor")
+    assert colour != "rgba(0, 0, 0, 0)", "the style was refused"
+
+
+@pytest.mark.parametrize("host", ["with a clipboard", "without one"])
+def test_copies(mirror: Mirror, chromium: Chrome, host: str) -> None:
+    """A button copies its lines, also where the browser gives a page without TLS no clipboard."""
+    own = f"127.0.0.1:{mirror.port}" if host == "with a clipboard" else mirror.host()
+    chromium.get(f"http://{own}/")
+    assert chromium.execute_script("return !!navigator.clipboard") is (host == "with a clipboard")
+    if host == "with a clipboard":
+        chromium.execute_cdp_cmd(
+            "Browser.grantPermissions",
+            {"permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"], "origin": f"http://{own}"},
+        )
+    figure = chromium.find_element(By.CSS_SELECTOR, "#docker figure")
+    button = figure.find_element(By.TAG_NAME, "button")
+    button.click()
+    WebDriverWait(chromium, 10).until(lambda _: button.text == "Copied")
+    lines = figure.find_element(By.TAG_NAME, "pre").text
+    assert f'"http://{own}"' in lines
+    assert pasted(chromium).strip() == lines.strip()
+
+
+def pasted(chromium: Chrome) -> str:
+    """What Ctrl+V gives."""
+    chromium.execute_script("document.body.prepend(document.createElement('textarea'))")
+    area = chromium.find_element(By.TAG_NAME, "textarea")
+    area.send_keys("\ue009", "v")
+    return str(area.get_property("value"))
+
+
+def test_without_script(mirror: Mirror) -> None:
+    """All can be read, in Chinese where that is what one reads; there is no button that does nothing."""
+    require("chromium", "chromedriver")
+    with browser("zh-CN", script=False) as driver:
+        driver.get(f"http://{mirror.host()}/")
+        assert driver.find_element(By.TAG_NAME, "html").get_attribute("lang") == "zh"
+        assert not any(button.is_displayed() for button in driver.find_elements(By.TAG_NAME, "button"))
+        assert all(code.is_displayed() for code in driver.find_elements(By.TAG_NAME, "pre"))
