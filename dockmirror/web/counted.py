@@ -26,7 +26,7 @@ class Counted:
 
     def __call__(self, request: Request) -> None:
         """To be called once, when the request has ended."""
-        host = self._host(host_name(request.admitted.host if request.admitted else ""))
+        host = self._host(host_name(request.asking.host if request.asking else ""))
         status = str(request.code) if 100 <= request.code < 600 else OTHER
         self._metrics.requests.labels(host, endpoint(request.path or b""), status).inc()
         self._metrics.sent_bytes.labels(host).inc(request.sentLength)

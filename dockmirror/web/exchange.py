@@ -30,7 +30,8 @@ class Request(TwistedRequest):
     ``content`` holds the body as far as it is wanted; nothing parses it, ``args`` come from the query alone.
     ``sentLength`` counts what goes through ``write``: whoever sends by another way adds to it.
 
-    :ivar admitted: who is asking, as soon as that is known; whoever is not let in is refused at once.
+    :ivar asking: who is asking, as soon as that is known.
+    :ivar admitted: who is asking, once it was let in.
     :ivar scope: what a client that is refused for want of credentials should ask a token for.
     :ivar upstream_status: what the upstream answered, where it was asked.
     :ivar started: when its head was complete, in the clock's seconds.
@@ -41,6 +42,7 @@ class Request(TwistedRequest):
     transport: ITCPTransport
     defaultContentType = None
     clientproto = b"HTTP/1.1"  # the version of an answer to what could not be parsed
+    asking: Client | None = None
     admitted: Client | None = None
     scope: Scope | None = None
     upstream_status: int | None = None

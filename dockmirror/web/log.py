@@ -52,7 +52,7 @@ class AuditLog:
 
 
 def _fields(request: Request, now: float) -> dict[str, object]:
-    client = request.admitted
+    client = request.asking
     address = client.address if client else getattr(request.getClientAddress(), "host", None)
     return {
         "time": datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds"),

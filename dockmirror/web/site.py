@@ -26,12 +26,13 @@ class Gate(Before):
         self._access = access
 
     def admit(self, request: Request) -> None:
-        """See ``Before``; notes who is asking, let in or not."""
+        """See ``Before``; notes who is asking, and who was let in."""
         peer = getattr(request.getClientAddress(), "host", None)
-        request.admitted = self._access.client(
+        request.asking = self._access.client(
             peer, request.isSecure(), lambda field: lines(request.requestHeaders, field)
         )
-        self._access.check(request.admitted)
+        self._access.check(request.asking)
+        request.admitted = request.asking
 
 
 class Hosts(NameVirtualHost):
