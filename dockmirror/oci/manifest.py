@@ -61,7 +61,7 @@ class Manifest:
                 tuple(_child(each) for each in fields.get("manifests", ()) if not each.get("urls")),
                 any(each.get("urls") for each in layers),
             )
-        except (KeyError, TypeError, ValueError, AttributeError, DigestInvalid):
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError, DigestInvalid):
             return None
 
     @property
