@@ -11,6 +11,7 @@ import click
 from attrs import frozen
 
 from ..archive.opened import Archive, Named, Refused
+from ..cache import budget
 from ..interfaces import Kind
 from ..oci.reference import Repository, Tag
 from ..offered import registry_names
@@ -18,6 +19,7 @@ from ..pullthrough.permission import imported_document
 from ..settings import Settings
 from ..stack import entry_of
 from ..store import adding, layout, small
+from ..store.eviction.sweep import Sweep
 from .context import Context
 from .names import Name, parse_name
 from .opening import store_of
@@ -41,8 +43,8 @@ def import_(context: Context, named: str | None, files: tuple[BinaryIO, ...]) ->
     """Takes the images in FILES into the store, so that they can be pulled here without their registry.
 
     They may come from dockmirror export, docker save (of docker 25 or later) and skopeo's oci-archive:, and
-    may not be compressed.  All that is read is verified.  What you import is everybody's who may use the mirror,
-    while its registry cannot be asked; while it can, that says who may have it and what its tags name.
+    may not be compressed.  All that is read is verified.  What you import is everybody's who may use the
+    mirror, while its registry cannot be asked; while it can, that says who may have it.
 
     Exit status: 0; 1 where an archive is refused, of which no image can be pulled then.
     """
@@ -52,8 +54,9 @@ def import_(context: Context, named: str | None, files: tuple[BinaryIO, ...]) ->
         if named and len(taken) != 1:
             raise Refused(f"--as names one image, and there are {len(taken)}")
         for each in taken:
-            _take(root, each, settings)
+            added = _take(root, each, settings)
             click.echo(f"imported {each.name}")
+            Sweep(root, budget(root, settings)).look(added, time.time())
     except (Refused, OSError) as error:
         raise click.ClickException(str(error)) from None
 
@@ -75,15 +78,16 @@ def _name(image: Named, named: str | None, settings: Settings) -> Name:
         raise Refused(str(error)) from None
 
 
-def _take(root: Path, taken: _Taken, settings: Settings) -> None:
-    """The tag comes last: what is refused before that cannot be pulled by it."""
+def _take(root: Path, taken: _Taken, settings: Settings) -> int:
+    """How many bytes that has added.  Nothing is linked before all is there, and the tag comes last."""
+    added = 0
     parts = list(taken.archive.parts(taken.image.descriptor))
     with progress(f"importing {taken.name}") as bar:
         task = bar.add_task("", total=sum(taken.archive.size(part) for part, _ in parts))
         for part, data in parts:
             if part.digest is not None:
                 pieces = taken.archive.pieces(part) if data is None else iter([data])
-                adding.add(root, part.digest, _told(pieces, lambda count: bar.advance(task, count)))
+                added += adding.add(root, part.digest, _told(pieces, lambda count: bar.advance(task, count)))
     place, now = taken.name.repository, time.time()
     for part, data in parts:
         if part.digest is not None:
@@ -91,6 +95,7 @@ def _take(root: Path, taken: _Taken, settings: Settings) -> None:
     _say_everybodys(root, place, settings, now)
     if isinstance(taken.name.reference, Tag) and taken.image.descriptor.digest is not None:
         adding.tag(root, place, taken.name.reference, taken.image.descriptor.digest, now)
+    return added
 
 
 def _say_everybodys(root: Path, place: Repository, settings: Settings, now: float) -> None:

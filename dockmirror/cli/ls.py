@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from typing import Any
@@ -14,8 +15,8 @@ from ..oci.reference import Repository, Tag
 from ..store.holdings import Holdings, Image
 from .context import Context
 from .opening import store_of
+from .printed import ago, short, show_json, show_table, size, timestamp
 from .printed import as_json as json_option
-from .printed import short, show_json, show_table, size, timestamp, when
 
 
 @frozen
@@ -45,7 +46,13 @@ class Listed:
         """For people."""
         total = sum(self.image.sizes().values())
         reference = str(self.tag) if self.tag else short(self.image.digest)
-        return str(self.repository), reference, size(total), self._complete(), when(self.image.last_used())
+        return (
+            str(self.repository),
+            reference,
+            size(total),
+            self._complete(),
+            ago(time.time() - self.image.last_used()),
+        )
 
     def fields(self) -> dict[str, Any]:
         """For programs."""

@@ -6,7 +6,7 @@ from attrs import frozen
 
 from ..oci.digest import Digest
 from ..oci.errors import RegistryError
-from ..oci.reference import Reference, Repository, Tag, parse_reference
+from ..oci.reference import Reference, Repository, parse_reference
 from ..offered import registry_names
 from ..settings import Settings
 
@@ -35,9 +35,9 @@ def parse_name(text: str, settings: Settings) -> Name:
     named, _, digest = text.partition("@")
     path, colon, tag = named.rpartition(":")
     if not colon or "/" in tag:
-        path, tag = named, ""
+        path, tag = named, _LATEST
     try:
-        return Name(_repository(path, settings), parse_reference(digest or tag or _LATEST))
+        return Name(_repository(path, settings), parse_reference(digest or tag))
     except RegistryError as error:
         raise ValueError(f"{text}: {error}") from None
 
@@ -49,11 +49,6 @@ def canonical(registry: str, settings: Settings) -> str:
         if registry.lower() in names:
             return names[0]
     return registry.replace(":", "_")
-
-
-def in_store(repository: Repository, reference: Tag | Digest) -> str:
-    """A name in full."""
-    return str(Name(repository, reference))
 
 
 def _repository(path: str, settings: Settings) -> Repository:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import click
 
+from ..cache import budget
 from ..oci.digest import Digest
 from ..oci.errors import DigestInvalid
 from ..oci.reference import Tag
 from ..store.eviction.forgetting import Forgetting, forget, of_manifest, of_tag
+from ..store.eviction.sweep import Sweep
 from ..store.holdings import Holdings
 from .context import Context
-from .names import in_store, parse_name
+from .names import parse_name
 from .opening import store_of
 from .printed import size
 
@@ -32,32 +35,34 @@ def rm(context: Context, yes: bool, images: tuple[str, ...]) -> None:
     Exit status: 0; 1 where one of them is not held, of which nothing goes then, or when you say no.
     """
     root = store_of(context)
-    going = [each for image in images for each in _found(context, root, image)]
-    for each in going:
-        click.echo(f"{each.repository}: {_told(each)}")
+    for image in images:
+        found = _found(context, root, image)
+        if not found:
+            raise click.ClickException(f"{image} is not held")
+        for each in found:
+            click.echo(f"{each.repository}: {_told(each)}")
     if not yes:
         click.confirm("forget this?", abort=True)
-    click.echo(f"{size(sum(forget(root, each) for each in going))} freed")
+    freed = sum(forget(root, each) for image in images for each in _found(context, root, image))
+    Sweep(root, budget(root, context.settings)).look(-freed, time.time())
+    click.echo(f"{size(freed)} freed")
 
 
 def _found(context: Context, root: Path, image: str) -> list[Forgetting]:
+    """As things are now: one of several may have gone with another."""
     digest = _bare(image)
     if digest is not None:
         places = Holdings(root).repositories()
-        found = [each for place in places if (each := of_manifest(root, place, digest))]
-    else:
-        try:
-            name = parse_name(image, context.settings)
-        except ValueError as error:
-            raise click.UsageError(str(error)) from None
-        image = in_store(name.repository, name.reference)
-        if isinstance(name.reference, Tag):
-            found = [each for each in [of_tag(root, name.repository, name.reference)] if each]
-        else:
-            found = [each for each in [of_manifest(root, name.repository, name.reference)] if each]
-    if not found:
-        raise click.ClickException(f"{image} is not held")
-    return found
+        return [each for place in places if (each := of_manifest(root, place, digest))]
+    try:
+        name = parse_name(image, context.settings)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    place, reference = name.repository, name.reference
+    found = (
+        of_tag(root, place, reference) if isinstance(reference, Tag) else of_manifest(root, place, reference)
+    )
+    return [found] if found else []
 
 
 def _bare(image: str) -> Digest | None:

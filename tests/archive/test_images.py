@@ -74,7 +74,9 @@ def test_names() -> None:
 def test_length_beforehand() -> None:
     """Is known without a file being opened, also of what does not fit into an ordinary header."""
     huge = 20 * 1024**3
-    plan = tar_of({"blobs/sha256/" + "a" * 64: Segment(Digest.of(b""), huge), "blobs/sha512/" + "b" * 128: b"x"})
+    plan = tar_of(
+        {"blobs/sha256/" + "a" * 64: Segment(Digest.of(b""), huge), "blobs/sha512/" + "b" * 128: b"x"}
+    )
     assert plan.size > huge
     assert plan.size % 512 == 0
     header = next(piece for piece in plan.pieces if isinstance(piece, bytes) and b"a" * 64 in piece)

@@ -30,8 +30,7 @@ def test_any_part(pieces: list[tuple[bool, bytes]], start: int, stop: int) -> No
 def test_wrong_content(there: bytes) -> None:
     """Is noticed before anything follows it."""
     plan = Plan((b"before", Segment(Digest.of(b"right"), 5), b"after"))
-    passed = []
+    passed: list[bytes] = []
     with pytest.raises(WrongContent, match=str(Digest.of(b"right"))):
-        for piece in read(plan, lambda _: io.BytesIO(there)):
-            passed.append(piece)
+        passed.extend(read(plan, lambda _: io.BytesIO(there)))
     assert b"after" not in passed

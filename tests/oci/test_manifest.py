@@ -52,10 +52,16 @@ def test_an_index() -> None:
     assert [child.platform for child in manifest.children] == [Platform("linux", "arm", "v7"), None]
 
 
-@given(st.recursive(st.none() | st.integers() | st.text(), lambda s: st.lists(s) | st.dictionaries(st.text(), s)))
+@given(
+    st.recursive(st.none() | st.integers() | st.text(), lambda s: st.lists(s) | st.dictionaries(st.text(), s))
+)
 def test_anything(document: Any) -> None:
     """Is a manifest or none."""
-    for fields in (document, {"schemaVersion": 2, "manifests": document}, {"schemaVersion": 2, "layers": document}):
+    for fields in (
+        document,
+        {"schemaVersion": 2, "manifests": document},
+        {"schemaVersion": 2, "layers": document},
+    ):
         Manifest.parse(json.dumps(fields).encode())
 
 

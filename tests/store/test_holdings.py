@@ -36,7 +36,11 @@ def test_an_image(store: Stocked) -> None:
 
 def test_what_is_missing(store: Stocked) -> None:
     """Is named: what is not linked is not had, though its bytes be there."""
-    config, elsewhere, never = store.blob(b"config"), store.blob(b"layer", repository=ELSEWHERE), Digest.of(b"?")
+    config, elsewhere, never = (
+        store.blob(b"config"),
+        store.blob(b"layer", repository=ELSEWHERE),
+        Digest.of(b"?"),
+    )
     whole, torn = store.image(config), store.image(config, elsewhere, never)
     index = store.index(whole, torn, Digest.of(b"no manifest"))
     holdings = Holdings(store.root)
