@@ -51,7 +51,8 @@ def export(context: Context, output: str, platform: Platform | None, images: tup
 
     Exit status: 0; 1 where something is not held, or not right, and there is no archive then.
     """
-    root, settings = find_store(context), context.settings
+    settings = context.settings
+    root = find_store(settings)
     try:
         names = list(dict.fromkeys(parse_name(image, settings) for image in images))
     except ValueError as error:

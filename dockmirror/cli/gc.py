@@ -27,8 +27,9 @@ def gc(context: Context, as_json: bool, dry_run: bool) -> None:
 
     Exit status: 0, or 1 where another process is at it.
     """
-    root = store_of(context)
-    sweep = Sweep(root, budget(root, context.settings))
+    settings = context.settings
+    root = store_of(settings)
+    sweep = Sweep(root, budget(root, settings))
     swept = sweep.foresee(time.time()) if dry_run else sweep.clear(time.time())
     if swept is None:
         raise click.ClickException("a mirror is at it already")

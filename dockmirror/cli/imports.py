@@ -48,7 +48,8 @@ def import_(context: Context, named: str | None, files: tuple[BinaryIO, ...]) ->
 
     Exit status: 0; 1 where an archive is refused, of which no image can be pulled then.
     """
-    settings, root = context.settings, store_of(context)
+    settings = context.settings
+    root = store_of(settings)
     try:
         taken = [each for file in files for each in _read(file, named, settings)]
         if named and len(taken) != 1:

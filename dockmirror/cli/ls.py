@@ -88,7 +88,7 @@ def ls(context: Context, as_json: bool, pattern: str) -> None:
 
     Exit status: 0, also where nothing is held; 1 where there is no cache.
     """
-    holdings = Holdings(store_of(context))
+    holdings = Holdings(store_of(context.settings))
     wanted = pattern if "/" in pattern or "*" in pattern else f"*{pattern}*"
     found = [
         listed

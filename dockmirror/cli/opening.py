@@ -7,35 +7,34 @@ from pathlib import Path
 
 import click
 
+from ..settings import Settings
 from ..store import layout
-from .context import Context
 
 
-def store_of(context: Context) -> Path:
+def store_of(settings: Settings) -> Path:
     """The store's directory, as its owner: root leaves no files there that the mirror could not change.
+
+    What else root has to read is read before.
 
     :raises click.ClickException: when there is none.
     """
-    root = find_store(context)
-    become_owner(root)
-    return root
+    root = find_store(settings)
+    status = root.stat()
+    if os.geteuid() != 0 or status.st_uid == 0:
+        return root
+    os.chdir(root)  # for its owner may not even get there: systemd keeps it below a directory of root's
+    os.setgroups([])
+    os.setgid(status.st_gid)
+    os.setuid(status.st_uid)
+    return Path()
 
 
-def find_store(context: Context) -> Path:
+def find_store(settings: Settings) -> Path:
     """The store's directory, for whoever only reads there.
 
     :raises click.ClickException: when there is none.
     """
-    root = context.settings.cache
+    root = settings.cache
     if root is None or not (root / layout.BLOBS).is_dir():
         raise click.ClickException(f"there is no cache in {root}: a mirror makes it when it starts")
     return root
-
-
-def become_owner(root: Path) -> None:
-    """Takes the directory's user and group, where this is root and the directory another's."""
-    status = root.stat()
-    if os.geteuid() == 0 and status.st_uid != 0:
-        os.setgroups([])
-        os.setgid(status.st_gid)
-        os.setuid(status.st_uid)

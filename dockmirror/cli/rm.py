@@ -11,6 +11,7 @@ from ..cache import budget
 from ..oci.digest import Digest
 from ..oci.errors import DigestInvalid
 from ..oci.reference import Tag
+from ..settings import Settings
 from ..store.eviction.forgetting import Forgetting, forget, of_manifest, of_tag
 from ..store.eviction.sweep import Sweep
 from ..store.holdings import Holdings
@@ -34,28 +35,29 @@ def rm(context: Context, yes: bool, images: tuple[str, ...]) -> None:
 
     Exit status: 0; 1 where one of them is not held, of which nothing goes then, or when you say no.
     """
-    root = store_of(context)
+    settings = context.settings
+    root = store_of(settings)
     for image in images:
-        found = _found(context, root, image)
+        found = _found(settings, root, image)
         if not found:
             raise click.ClickException(f"{image} is not held")
         for each in found:
             click.echo(f"{each.repository}: {_told(each)}")
     if not yes:
         click.confirm("forget this?", abort=True)
-    freed = sum(forget(root, each) for image in images for each in _found(context, root, image))
-    Sweep(root, budget(root, context.settings)).look(-freed, time.time())
+    freed = sum(forget(root, each) for image in images for each in _found(settings, root, image))
+    Sweep(root, budget(root, settings)).look(-freed, time.time())
     click.echo(f"{size(freed)} freed")
 
 
-def _found(context: Context, root: Path, image: str) -> list[Forgetting]:
+def _found(settings: Settings, root: Path, image: str) -> list[Forgetting]:
     """As things are now: one of several may have gone with another."""
     digest = _bare(image)
     if digest is not None:
         places = Holdings(root).repositories()
         return [each for place in places if (each := of_manifest(root, place, digest))]
     try:
-        name = parse_name(image, context.settings)
+        name = parse_name(image, settings)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     place, reference = name.repository, name.reference

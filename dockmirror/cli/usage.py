@@ -30,7 +30,8 @@ def usage(context: Context, as_json: bool) -> None:
 
     Exit status: 0, or 1 where there is no cache.
     """
-    root = store_of(context)
+    settings = context.settings
+    root = store_of(settings)
     sizes = {digest: stored.size for digest, stored in inventory.contents(root)}
     holdings = Holdings(root)
     having = {
@@ -41,7 +42,7 @@ def usage(context: Context, as_json: bool) -> None:
     for name, contents in having.items():
         by_registry.setdefault(name.partition("/")[0], set()).update(contents)
     registries, repositories = _counted(by_registry, sizes), _counted(having, sizes)
-    status, limit = os.statvfs(root), budget(root, context.settings)
+    status, limit = os.statvfs(root), budget(root, settings)
     totals = {
         "contents": sum(sizes.values()),
         "of no repository": sum(sizes[each] for each in sizes.keys() - set().union(*having.values())),

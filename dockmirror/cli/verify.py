@@ -25,7 +25,7 @@ def verify(context: Context, as_json: bool, mend: bool) -> None:
 
     Exit status: 0 when all is right, or was dropped; 1 when something is wrong and there still.
     """
-    root = store_of(context)
+    root = store_of(context.settings)
     sizes = {digest: stored.size for digest, stored in inventory.contents(root)}
     with progress("verifying") as bar:
         task = bar.add_task("", total=sum(sizes.values()))

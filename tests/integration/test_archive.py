@@ -178,10 +178,10 @@ def test_as_the_owner(offline: Mirror, archives: dict[str, Path]) -> None:
     offline.stop()
     for path in (offline.cache, *offline.cache.rglob("*")):
         shutil.chown(path, 65534, 65534)
-    for parent in offline.cache.parents[:3]:
-        parent.chmod(0o755)
+    offline.directory.chmod(0o700)
     succeeded(dockmirror(offline, "import", str(archives["image"])))
-    succeeded(dockmirror(offline, "gc"))
+    for command in (["ls"], ["usage"], ["verify"], ["gc"], ["rm", "--yes", "packed:image"]):
+        succeeded(dockmirror(offline, *command))
     assert {path.stat().st_uid for path in offline.cache.rglob("*")} == {65534}
 
 
