@@ -46,7 +46,7 @@ def stack(
         relayed = asked.authorized if settings.shared(upstream) else asked.relayed
         served = Stack(Whole(relayed, clock), Whole(asked.authorized, clock))
     else:
-        entry = _entry(name, upstream)
+        entry = entry_of(name, upstream)
         asking = Asking(
             asked.relayed,
             asked.authorized,
@@ -64,7 +64,7 @@ def stack(
     return offered(name, upstream, settings, served)
 
 
-def _entry(name: str, upstream: UpstreamSettings) -> str:
+def entry_of(name: str, upstream: UpstreamSettings) -> str:
     """By what it is kept what an upstream gives: what one account is given says nothing of another."""
     if upstream.account is None:
         return name

@@ -10,7 +10,14 @@ import click
 from ..settings import ConfigurationError
 from .client import client
 from .context import Context
+from .export import export
+from .gc import gc
+from .imports import import_
+from .ls import ls
+from .rm import rm
 from .settings import config
+from .usage import usage
+from .verify import verify
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -31,8 +38,8 @@ def main(context: click.Context, file: Path | None) -> None:
     context.obj = Context({"config": file}, dict(os.environ))
 
 
-main.add_command(client)
-main.add_command(config)
+for command in (config, client, ls, usage, rm, verify, gc, export, import_):
+    main.add_command(command)
 
 
 def run() -> None:

@@ -140,7 +140,7 @@ class Manifests:
     async def _can_answer(self, request: Request, tagged: _Tagged) -> bool:
         """Whether what is held may be given, and is of use, when the upstream does not say."""
         return (
-            tagged.age < STALE
+            not await self._too_old(tagged)
             and await self._rights.covered(request)
             and await self._kept.is_whole(tagged.place, tagged.held)
         )
@@ -155,13 +155,19 @@ class Manifests:
             if vanished and await self._rights.entitled(request):
                 await self._tags.forget(tagged.place, tagged.tag)
             raise error
-        if not await self._rights.may_be_given_stale(request) or (tagged.age >= STALE and not vanished):
+        if not await self._rights.may_be_given_stale(request):
+            raise error
+        if not vanished and await self._too_old(tagged):
             raise error
         if not await self._kept.is_whole(tagged.place, tagged.held):
             raise error
         _log.warn("{target} is served stale: {error}", target=str(request.target), error=str(error))
         told = Told("fwd=stale; detail=upstream", age=tagged.age, stale=str(error))
         return await self._answer(request, tagged.held, told)
+
+    async def _too_old(self, tagged: _Tagged) -> bool:
+        """Nothing that an operator has imported is: it may never have had an upstream."""
+        return tagged.age >= STALE and not await self._asking.public.imported(Repository(tagged.place.rest))
 
     async def _new(self, request: Request, place: Repository, tag: Tag | None) -> Answer:
         """The upstream's, asked for so that it serves others, too."""

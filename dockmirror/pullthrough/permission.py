@@ -72,12 +72,23 @@ class Public:
         self._clock = clock
         self.learns = learns
         self._since: Notes[Repository, float] = Notes(clock, _MOST)
+        self._imported: Notes[Repository, bool] = Notes(clock, _MOST)
+
+    async def imported(self, repository: Repository) -> bool:
+        """Whether the operator has put it here, for everybody: it may be had for as long as it is held."""
+        known = self._imported.get(repository)
+        if known is None:
+            known = await self._documents.read(imported_document(self._entry, repository)) is not None
+            self._imported.put(repository, known, READ_AGAIN)
+        return known
 
     async def known(self, repository: Repository, unasked: bool = False) -> bool:
         """Whether it is known to be public.
 
         :param unasked: whether the upstream cannot be asked now.
         """
+        if unasked and await self.imported(repository):
+            return True
         if not self.learns():
             return False
         age = self._clock.seconds() - await self._confirmed(repository)
@@ -110,6 +121,11 @@ class Public:
 
     def _name(self, repository: Repository) -> str:
         return f"public/{self._entry}/{repository}"
+
+
+def imported_document(entry: str, repository: Repository) -> str:
+    """The name of the document that says so: whatever is in it, it is there."""
+    return f"imported/{entry}/{repository}"
 
 
 def _seconds(document: bytes | None) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,6 +14,12 @@ from . import inventory
 
 _DAY = 24 * 3600.0
 _HOUR = 3600.0
+
+
+def count_leftovers(root: Path, now: float) -> int:
+    """How many parts would be dropped."""
+    parts = (path for path, _ in inventory.growing(root) if path.suffix != layout.SIZE)
+    return sum(_if_left(path, now - _DAY, lambda: True) for path in parts)
 
 
 def drop_leftovers(root: Path, now: float) -> int:
@@ -37,7 +44,17 @@ def _drop_part(path: Path, before: float) -> bool:
 
 
 def _drop(path: Path, before: float) -> bool:
-    """Whether a file was to be dropped: last modified before then, and locked by nobody."""
+    """Whether a file was dropped."""
+
+    def remove() -> bool:
+        files.remove(path.with_name(path.name + layout.SIZE))
+        return files.remove(path)
+
+    return _if_left(path, before, remove)
+
+
+def _if_left(path: Path, before: float, then: Callable[[], bool]) -> bool:
+    """What is done with a file that was last modified before then, and is locked by nobody."""
     stored = inventory.look(path)
     if stored is None or stored.used >= before:
         return False
@@ -47,10 +64,7 @@ def _drop(path: Path, before: float) -> bool:
         return False
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if inventory.look(path) != stored:
-            return False
-        files.remove(path.with_name(path.name + layout.SIZE))
-        return files.remove(path)
+        return inventory.look(path) == stored and then()
     except BlockingIOError:
         return False
     finally:

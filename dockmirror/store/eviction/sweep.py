@@ -9,7 +9,7 @@ from attrs import frozen
 
 from .budget import Budget, Need
 from .figures import Figures, only_one
-from .leftovers import drop_leftovers
+from .leftovers import count_leftovers, drop_leftovers
 from .walk import Evicted, Walk
 
 _PAUSE = 30.0
@@ -23,11 +23,13 @@ class Swept:
 
     :ivar dropped: how many parts of blobs nobody wanted any more.
     :ivar evicted: None where no walk was made.
+    :ivar adrift: what no repository had, where that was looked for.
     """
 
     held: int
     dropped: int
     evicted: Evicted | None = None
+    adrift: Evicted | None = None
 
 
 class Stopped(Exception):
@@ -64,6 +66,29 @@ class Sweep:
                 return walked
             figures.write(Figures(known.held + grown, known.walked))
             return Swept(known.held + grown, dropped)
+
+    def clear(self, now: float) -> Swept | None:
+        """Walks at once, and deletes what no repository has, too; None while another process looks."""
+        with only_one(self._root) as figures:
+            if figures is None:
+                return None
+            dropped = drop_leftovers(self._root, now)
+            walk = Walk(self._root, now, self._check)
+            held = walk.count()
+            adrift = walk.drop_adrift()
+            held -= adrift.bytes
+            evicted = walk.evict(self._need(held))
+            figures.write(Figures(held - evicted.bytes, now))
+            return Swept(held - evicted.bytes, dropped, evicted, adrift)
+
+    def foresee(self, now: float) -> Swept:
+        """What ``clear`` would do."""
+        walk = Walk(self._root, now, self._check)
+        held, adrift = walk.count(), walk.foresee_adrift()
+        need = self._need(held - adrift.bytes)
+        evicted = walk.foresee(need)
+        left = held - adrift.bytes - evicted.bytes
+        return Swept(left, count_leftovers(self._root, now), evicted, adrift)
 
     def _is_due(self, held: int, age: float) -> bool:
         return not 0 <= age < _DAY or (age >= _PAUSE and bool(self._need(held)))

@@ -81,6 +81,32 @@ class Walk:
                 remove_content(self._root, digest, links[digest])
         return evicted
 
+    def foresee(self, need: Need) -> Evicted:
+        """What would go."""
+        return _evicted(list(self._chosen(need)) if need else [])
+
+    def drop_adrift(self) -> Evicted:
+        """Deletes the contents that no repository has."""
+        adrift = [each for each in self._adrift() if inventory.look(self._path(each.key)) == each.stored]
+        for each in adrift:
+            self._remove_one(each.key, {})
+        gone = {each.key for each in adrift}
+        self._contents = {digest: stored for digest, stored in self._contents.items() if digest not in gone}
+        return _evicted(adrift)
+
+    def foresee_adrift(self) -> Evicted:
+        """Those that would be deleted."""
+        return _evicted(self._adrift())
+
+    def _adrift(self) -> list[_Candidate]:
+        """What no repository has, and was not used in the last minute: it may be about to be linked."""
+        linked = {digest for digest, _ in links_to(self._root, lambda digest: digest in self._contents)}
+        return [
+            _Candidate(digest, stored, (stored.used, 0))
+            for digest, stored in self._contents.items()
+            if digest not in linked and not 0 <= self._now - stored.used < _IN_USE
+        ]
+
     def _chosen(self, need: Need) -> Iterator[_Candidate]:
         """What is to go, the first first; nothing that was used in the last minute."""
         for each in sorted((*self._of_contents(), *self._of_documents()), key=attrgetter("age")):
@@ -135,8 +161,7 @@ class Walk:
                 continue
             need -= Need(each.stored.size, self._remove_one(each.key, links))
             gone.append(each)
-        contents = tuple(each.key for each in gone if isinstance(each.key, Digest))
-        return Evicted(contents, sum(each.stored.size for each in gone))
+        return _evicted(gone)
 
     def _remove_one(self, key: _Key, links: Mapping[Digest, Sequence[Removal]]) -> int:
         """How many files and directories went."""
@@ -146,3 +171,8 @@ class Walk:
 
     def _path(self, key: _Key) -> Path:
         return key if isinstance(key, Path) else self._root / layout.data(key)
+
+
+def _evicted(gone: Sequence[_Candidate]) -> Evicted:
+    contents = tuple(each.key for each in gone if isinstance(each.key, Digest))
+    return Evicted(contents, sum(each.stored.size for each in gone))

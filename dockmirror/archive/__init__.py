@@ -1,0 +1,1 @@
+"""Archives of images: an OCI image layout in a tar file that docker, podman and skopeo load."""

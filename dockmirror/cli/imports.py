@@ -1,0 +1,112 @@
+"""``dockmirror import``: archives taken into the store."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import click
+from attrs import frozen
+
+from ..archive.opened import Archive, Named, Refused
+from ..cache import budget
+from ..interfaces import Kind
+from ..oci.reference import Repository, Tag
+from ..offered import registry_names
+from ..pullthrough.permission import imported_document
+from ..settings import Settings
+from ..stack import entry_of
+from ..store import adding, layout, small
+from ..store.eviction.sweep import Sweep
+from .context import Context
+from .names import Name, parse_name
+from .opening import store_of
+from .printed import progress
+
+
+@frozen
+class _Taken:
+    """What is to be taken, and as what."""
+
+    archive: Archive
+    image: Named
+    name: Name
+
+
+@click.command("import")
+@click.option("--as", "named", metavar="NAME", help="The name, where the archive has one image.")
+@click.argument("files", nargs=-1, required=True, type=click.File("rb"))
+@click.pass_obj
+def import_(context: Context, named: str | None, files: tuple[BinaryIO, ...]) -> None:
+    """Takes the images in FILES into the store, so that they can be pulled here without their registry.
+
+    They may come from dockmirror export, docker save (of docker 25 or later) and skopeo's oci-archive:, and
+    may not be compressed.  All that is read is verified.  What you import is everybody's who may use the
+    mirror, while its registry cannot be asked; while it can, that says who may have it.
+
+    Exit status: 0; 1 where an archive is refused, of which no image can be pulled then.
+    """
+    settings = context.settings
+    root = store_of(settings)
+    try:
+        taken = [each for file in files for each in _read(file, named, settings)]
+        if named and len(taken) != 1:
+            raise Refused(f"--as names one image, and there are {len(taken)}")
+        for each in taken:
+            added = _take(root, each, settings)
+            click.echo(f"imported {each.name}")
+            Sweep(root, budget(root, settings)).look(added, time.time())
+    except (Refused, OSError) as error:
+        raise click.ClickException(str(error)) from None
+
+
+def _read(file: BinaryIO, named: str | None, settings: Settings) -> list[_Taken]:
+    archive = Archive.open(file)
+    return [_Taken(archive, image, _name(image, named, settings)) for image in archive.images()]
+
+
+def _name(image: Named, named: str | None, settings: Settings) -> Name:
+    text = named or image.name
+    if text is None:
+        raise Refused(f"{image.descriptor.digest} has no name in the archive: say --as NAME")
+    try:
+        return parse_name(text, settings)
+    except ValueError as error:
+        if named:
+            raise click.UsageError(str(error)) from None
+        raise Refused(str(error)) from None
+
+
+def _take(root: Path, taken: _Taken, settings: Settings) -> int:
+    """How many bytes that has added.  Nothing is linked before all is there, and the tag comes last."""
+    added = 0
+    parts = list(taken.archive.parts(taken.image.descriptor))
+    with progress(f"importing {taken.name}") as bar:
+        task = bar.add_task("", total=sum(taken.archive.size(part) for part, _ in parts))
+        for part, data in parts:
+            if part.digest is not None:
+                pieces = taken.archive.pieces(part) if data is None else iter([data])
+                added += adding.add(root, part.digest, _told(pieces, lambda count: bar.advance(task, count)))
+    place, now = taken.name.repository, time.time()
+    for part, data in parts:
+        if part.digest is not None:
+            adding.link(root, place, part.digest, Kind.BLOB if data is None else Kind.MANIFEST, now)
+    _say_everybodys(root, place, settings, now)
+    if isinstance(taken.name.reference, Tag) and taken.image.descriptor.digest is not None:
+        adding.tag(root, place, taken.name.reference, taken.image.descriptor.digest, now)
+    return added
+
+
+def _say_everybodys(root: Path, place: Repository, settings: Settings, now: float) -> None:
+    for label, upstream in settings.upstreams.items():
+        if registry_names(upstream)[0] == place.first:
+            path = layout.document(imported_document(entry_of(label, upstream), Repository(place.rest)))
+            small.replace(root / path, str(now).encode(), root / layout.WRITING, now)
+
+
+def _told(pieces: Iterable[bytes], told: Callable[[int], None]) -> Iterator[bytes]:
+    for piece in pieces:
+        yield piece
+        told(len(piece))

@@ -1,0 +1,79 @@
+"""``dockmirror rm``: images forgotten."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from ..cache import budget
+from ..oci.digest import Digest
+from ..oci.errors import DigestInvalid
+from ..oci.reference import Tag
+from ..settings import Settings
+from ..store.eviction.forgetting import Forgetting, forget, of_manifest, of_tag
+from ..store.eviction.sweep import Sweep
+from ..store.holdings import Holdings
+from .context import Context
+from .names import parse_name
+from .opening import store_of
+from .printed import size
+
+
+@click.command("rm")
+@click.option("-y", "--yes", is_flag=True, help="Without asking.")
+@click.argument("images", nargs=-1, required=True)
+@click.pass_obj
+def rm(context: Context, yes: bool, images: tuple[str, ...]) -> None:
+    """Forgets IMAGES, so that the next pull fetches them anew.
+
+    A tag goes, and where nothing else names its manifest that goes, too, with all that only it needs.
+    "NAME@DIGEST" goes with its tags, a DIGEST alone from every repository.  Who reads a blob meanwhile
+    reads it to its end.  A mirror that runs may serve manifests and small blobs by their digests from its
+    memory for a minute.
+
+    Exit status: 0; 1 where one of them is not held, of which nothing goes then, or when you say no.
+    """
+    settings = context.settings
+    root = store_of(settings)
+    for image in images:
+        found = _found(settings, root, image)
+        if not found:
+            raise click.ClickException(f"{image} is not held")
+        for each in found:
+            click.echo(f"{each.repository}: {_told(each)}")
+    if not yes:
+        click.confirm("forget this?", abort=True)
+    freed = sum(forget(root, each) for image in images for each in _found(settings, root, image))
+    Sweep(root, budget(root, settings)).look(-freed, time.time())
+    click.echo(f"{size(freed)} freed")
+
+
+def _found(settings: Settings, root: Path, image: str) -> list[Forgetting]:
+    """As things are now: one of several may have gone with another."""
+    digest = _bare(image)
+    if digest is not None:
+        places = Holdings(root).repositories()
+        return [each for place in places if (each := of_manifest(root, place, digest))]
+    try:
+        name = parse_name(image, settings)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    place, reference = name.repository, name.reference
+    found = (
+        of_tag(root, place, reference) if isinstance(reference, Tag) else of_manifest(root, place, reference)
+    )
+    return [found] if found else []
+
+
+def _bare(image: str) -> Digest | None:
+    try:
+        return Digest.parse(image)
+    except DigestInvalid:
+        return None
+
+
+def _told(going: Forgetting) -> str:
+    tags = [f"the tag {tag}" for tag in going.tags]
+    return ", ".join([*tags, *([f"{len(going.contents)} manifests and blobs"] if going.contents else [])])

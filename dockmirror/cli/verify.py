@@ -1,0 +1,45 @@
+"""``dockmirror verify``: whether what is held is right."""
+
+from __future__ import annotations
+
+import click
+
+from ..store.eviction import inventory
+from ..store.verifying import find_wrong, repair
+from .context import Context
+from .opening import store_of
+from .printed import as_json as json_option
+from .printed import progress, show_json, show_table, size
+
+
+@click.command("verify")
+@json_option
+@click.option(
+    "--repair", "mend", is_flag=True, help="Drop what is wrong, so that the next pull fetches it anew."
+)
+@click.pass_obj
+def verify(context: Context, as_json: bool, mend: bool) -> None:
+    """Reads all that is held, and tells what is not the content of its digest, and who has it.
+
+    A mirror may run meanwhile: what it evicts is nothing wrong.
+
+    Exit status: 0 when all is right, or was dropped; 1 when something is wrong and there still.
+    """
+    root = store_of(context.settings)
+    sizes = {digest: stored.size for digest, stored in inventory.contents(root)}
+    with progress("verifying") as bar:
+        task = bar.add_task("", total=sum(sizes.values()))
+        wrong = find_wrong(root, list(sizes), lambda count: bar.advance(task, count))
+    dropped = repair(root, wrong) if mend else 0
+    if as_json:
+        found = [{"digest": str(w.digest), "why": w.why, "repositories": w.repositories} for w in wrong]
+        show_json({"contents": len(sizes), "bytes": sum(sizes.values()), "wrong": found, "dropped": dropped})
+    else:
+        if wrong:
+            rows = ((str(each.digest), each.why, "\n".join(each.repositories)) for each in wrong)
+            show_table(("wrong", "why", "in"), rows)
+        click.echo(
+            f"{len(sizes)} contents of {size(sum(sizes.values()))}: {len(wrong)} wrong, {dropped} dropped"
+        )
+    if wrong and not mend:
+        click.get_current_context().exit(1)

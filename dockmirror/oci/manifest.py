@@ -1,0 +1,85 @@
+"""A manifest or an index, read for all that it says of what it refers to.
+
+Source: OCI image specification, manifest.md and image-index.md.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import frozen
+
+from .descriptor import Descriptor
+from .digest import Digest
+from .errors import DigestInvalid
+from .media import parse_parts
+from .platform import Platform
+
+IMAGE_CONFIGS = (
+    "application/vnd.oci.image.config.v1+json",
+    "application/vnd.docker.container.image.v1+json",
+)
+"""Media types of the configuration of what can be run; others are of artifacts."""
+
+
+@frozen
+class Child:
+    """A manifest that an index refers to."""
+
+    descriptor: Descriptor
+    platform: Platform | None = None
+
+
+@frozen
+class Manifest:
+    """What a manifest refers to, in its order.
+
+    :ivar foreign: whether it has layers that lie in no registry; these are not in ``layers``.
+    """
+
+    media_type: str
+    config: Descriptor | None = None
+    layers: tuple[Descriptor, ...] = ()
+    children: tuple[Child, ...] = ()
+    foreign: bool = False
+
+    @classmethod
+    def parse(cls, data: bytes) -> Manifest | None:
+        """None where it is of no kind that is known here."""
+        parts = parse_parts(data)
+        if parts is None:
+            return None
+        fields = json.loads(data)
+        try:
+            config, layers = fields.get("config"), fields.get("layers", ())
+            return cls(
+                parts.media_type,
+                _descriptor(config) if config and parts.blobs else None,
+                tuple(_descriptor(each) for each in layers if not each.get("urls")),
+                tuple(_child(each) for each in fields.get("manifests", ()) if not each.get("urls")),
+                any(each.get("urls") for each in layers),
+            )
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError, DigestInvalid):
+            return None
+
+    @property
+    def blobs(self) -> tuple[Descriptor, ...]:
+        """Its configuration and its layers, each once."""
+        everything = (*((self.config,) if self.config else ()), *self.layers)
+        return tuple({each.digest: each for each in reversed(everything)}.values())[::-1]
+
+
+def _child(fields: Mapping[str, Any]) -> Child:
+    platform = fields.get("platform")
+    return Child(_descriptor(fields), Platform.of(platform) if platform else None)
+
+
+def _descriptor(fields: Mapping[str, Any]) -> Descriptor:
+    size = fields.get("size")
+    return Descriptor(
+        str(fields.get("mediaType") or ""),
+        Digest.parse(fields["digest"]),
+        None if size is None else int(size),
+    )

@@ -1,0 +1,48 @@
+"""Platforms that images are made for.
+
+Source: OCI image specification, image-index.md, "platform".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from attrs import frozen
+
+_PART = re.compile(r"[A-Za-z0-9_.-]+")
+
+
+@frozen(order=True)
+class Platform:
+    """An operating system, an architecture, and where that has some its variant."""
+
+    os: str
+    architecture: str
+    variant: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Platform:
+        """:raises ValueError: when the text is no ``os/arch`` or ``os/arch/variant``."""
+        parts = text.split("/")
+        if len(parts) not in (2, 3) or not all(map(_PART.fullmatch, parts)):
+            raise ValueError("expected a platform such as linux/amd64 or linux/arm/v7")
+        return cls(*parts)
+
+    @classmethod
+    def of(cls, fields: Mapping[str, object]) -> Platform:
+        """As an index states it."""
+        return cls(*(str(fields.get(name) or "") for name in ("os", "architecture", "variant")))
+
+    def __str__(self) -> str:
+        return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
+
+    @property
+    def is_real(self) -> bool:
+        """Attestations stand in an index beside the images, for the platform ``unknown/unknown``."""
+        return "unknown" not in (self.os, self.architecture)
+
+    def admits(self, other: Platform) -> bool:
+        """Whether the other is what is asked for: without a variant, any."""
+        same = (self.os, self.architecture) == (other.os, other.architecture)
+        return same and self.variant in ("", other.variant)

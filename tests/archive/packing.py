@@ -1,0 +1,65 @@
+"""Images in memory, to be packed."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from typing import Any, BinaryIO
+
+from dockmirror.archive.images import Packed, archive_of
+from dockmirror.archive.reading import read
+from dockmirror.oci.digest import Digest
+from dockmirror.oci.manifest import IMAGE_CONFIGS
+from dockmirror.oci.media import OCI_INDEX, OCI_MANIFEST
+
+LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
+
+
+def described(data: bytes, media_type: str, **more: Any) -> dict[str, Any]:
+    """A descriptor."""
+    return {"mediaType": media_type, "digest": str(Digest.of(data)), "size": len(data), **more}
+
+
+def manifest(config: bytes, *layers: bytes, kind: str = IMAGE_CONFIGS[0]) -> bytes:
+    """An OCI manifest."""
+    fields = {
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "config": described(config, kind),
+        "layers": [described(layer, LAYER) for layer in layers],
+    }
+    return json.dumps(fields).encode()
+
+
+def index(**children: bytes) -> bytes:
+    """An OCI index, of an image for each architecture."""
+    listed = [
+        described(data, OCI_MANIFEST, platform={"os": "linux", "architecture": name})
+        for name, data in children.items()
+    ]
+    return json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": listed}).encode()
+
+
+def packed(name: str, root: bytes, *manifests: bytes, blobs: tuple[bytes, ...] = ()) -> Packed:
+    """An image with these blobs."""
+    tag = "" if "@" in name else name.rpartition(":")[2]
+    held = {Digest.of(each): each for each in (root, *manifests)}
+    return Packed(name, tag, Digest.of(root), held, {Digest.of(each): len(each) for each in blobs})
+
+
+def archive(*images: Packed, blobs: tuple[bytes, ...] = ()) -> bytes:
+    """The whole archive."""
+    held = {Digest.of(each): each for each in blobs}
+
+    def opened(digest: Digest) -> BinaryIO:
+        return io.BytesIO(held[digest])
+
+    return b"".join(read(archive_of(images), opened))
+
+
+def files(data: bytes) -> dict[str, bytes]:
+    """What is in an archive, as Python's own tarfile sees it."""
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        members = [member for member in tar if member.isfile()]
+        return {member.name: (tar.extractfile(member) or io.BytesIO()).read() for member in members}

@@ -1,0 +1,173 @@
+"""Archives that somebody brings."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Callable
+
+import pytest
+
+from dockmirror.archive.images import path_of
+from dockmirror.archive.opened import Archive, Refused
+from dockmirror.oci.digest import Digest
+
+from .packing import archive, described, files, index, manifest, packed
+
+CONFIG, LAYER = b'{"os":"linux"}', b"layer" * 200
+IMAGE = manifest(CONFIG, LAYER)
+NAME = "docker.io/library/nginx:1.27"
+GOOD = archive(packed(NAME, IMAGE, blobs=(CONFIG, LAYER)), blobs=(CONFIG, LAYER))
+Change = Callable[[dict[str, bytes]], None]
+
+
+def tar(contents: dict[str, bytes], *members: tarfile.TarInfo) -> bytes:
+    """An archive as others write it, and in it these besides."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archived:
+        for name, data in contents.items():
+            info = tarfile.TarInfo(name)
+            info.size, info.mtime = len(data), 1.5  # which makes a header of its own
+            archived.addfile(info, io.BytesIO(data))
+        for member in members:
+            archived.addfile(member)
+    return out.getvalue()
+
+
+def taken(data: bytes) -> list[bytes]:
+    """All that is read of all images."""
+    opened = Archive.open(io.BytesIO(data))
+    found = []
+    for image in opened.images():
+        for part, document in opened.parts(image.descriptor):
+            found.append(document if document is not None else b"".join(opened.pieces(part)))
+    return found
+
+
+def test_parts_before_wholes() -> None:
+    """Whoever wrote it."""
+    assert taken(GOOD) == taken(tar(files(GOOD))) == [CONFIG, LAYER, IMAGE]
+    assert [image.name for image in Archive.open(io.BytesIO(GOOD)).images()] == [NAME]
+
+
+def test_names() -> None:
+    """A tag alone is no name, a reference in full is one."""
+    for reference, name in (("1.27", None), (NAME, NAME)):
+        contents = files(GOOD)
+        annotations = {"org.opencontainers.image.ref.name": reference}
+        one = {**json.loads(contents["index.json"])["manifests"][0], "annotations": annotations}
+        contents["index.json"] = json.dumps({"schemaVersion": 2, "manifests": [one]}).encode()
+        assert [image.name for image in Archive.open(io.BytesIO(tar(contents))).images()] == [name]
+
+
+def test_an_index_of_which_not_all_is_there() -> None:
+    """Is what docker saves of several platforms; without any it is refused."""
+    both = index(amd64=IMAGE, arm64=manifest(b"elsewhere"))
+    blobs = (CONFIG, LAYER)
+    assert taken(archive(packed(NAME, both, IMAGE, blobs=blobs), blobs=blobs)) == [CONFIG, LAYER, IMAGE, both]
+    with pytest.raises(Refused, match="none of its images"):
+        taken(archive(packed(NAME, both, blobs=blobs), blobs=blobs))
+
+
+def test_other_files() -> None:
+    """Such as docker's own are passed over."""
+    assert taken(tar({**files(GOOD), "repositories": b"{}"})) == [CONFIG, LAYER, IMAGE]
+
+
+def _missing(contents: dict[str, bytes]) -> None:
+    del contents[path_of(Digest.of(LAYER))]
+
+
+def _flipped(contents: dict[str, bytes]) -> None:
+    contents[path_of(Digest.of(LAYER))] = LAYER[:-1] + b"!"
+
+
+def _longer(contents: dict[str, bytes]) -> None:
+    contents[path_of(Digest.of(LAYER))] = LAYER + b"!"
+
+
+def _wrong_manifest(contents: dict[str, bytes]) -> None:
+    contents[path_of(Digest.of(IMAGE))] = IMAGE[:-1] + b" "
+
+
+def _no_index(contents: dict[str, bytes]) -> None:
+    contents["index.json"] = b"[]"
+
+
+def _huge_index(contents: dict[str, bytes]) -> None:
+    contents["index.json"] = contents["index.json"].ljust(5_000_000)
+
+
+def _huge_manifest(contents: dict[str, bytes]) -> None:
+    huge = IMAGE.ljust(5_000_000)
+    contents[path_of(Digest.of(huge))] = huge
+    contents["index.json"] = json.dumps({"schemaVersion": 2, "manifests": [described(huge, "a/b")]}).encode()
+
+
+def _no_layout(contents: dict[str, bytes]) -> None:
+    del contents["oci-layout"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [_missing, _flipped, _longer, _wrong_manifest, _no_index, _huge_index, _huge_manifest, _no_layout],
+)
+def test_what_is_wrong(change: Change) -> None:
+    """Is refused."""
+    contents = files(GOOD)
+    change(contents)
+    with pytest.raises(Refused):
+        taken(tar(contents))
+
+
+def _member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, link
+    return info
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        _member("../../etc/passwd"),
+        _member("/etc/passwd"),
+        _member("blobs/../../x"),
+        _member("blobs/x", tarfile.SYMTYPE, "/etc/shadow"),
+        _member("blobs/x", tarfile.LNKTYPE, "index.json"),
+        _member("blobs/x", tarfile.FIFOTYPE),
+        _member("blobs/x", tarfile.CHRTYPE),
+        _member("index.json"),
+    ],
+    ids=lambda member: f"{member.name}-{member.type!r}",
+)
+def test_hostile_entries(member: tarfile.TarInfo) -> None:
+    """Refuse the whole archive."""
+    with pytest.raises(Refused):
+        Archive.open(io.BytesIO(tar(files(GOOD), member)))
+
+
+@pytest.mark.parametrize("size", [10**12, 2**62])
+def test_sizes_that_lie(size: int) -> None:
+    """Make nobody read beyond the end, of a file or of a header."""
+    for kind in (tarfile.REGTYPE, tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME):
+        info = _member("blobs/x", kind)
+        info.size = size
+        with pytest.raises(Refused):
+            Archive.open(io.BytesIO(info.tobuf(tarfile.GNU_FORMAT) + GOOD))
+
+
+def test_a_negative_size() -> None:
+    """Leads nobody in a circle."""
+    for kind in (tarfile.REGTYPE, tarfile.XHDTYPE):
+        info = _member("blobs/x", kind)
+        info.size = -1024
+        with pytest.raises(Refused):
+            Archive.open(io.BytesIO(GOOD[:512] + info.tobuf(tarfile.GNU_FORMAT) + bytes(1024)))
+
+
+@pytest.mark.parametrize("data", [b"", b"no archive" * 100, GOOD[:1000], GOOD[:-2000]])
+def test_no_archive(data: bytes) -> None:
+    """Is told as such."""
+    with pytest.raises(Refused):
+        taken(data)

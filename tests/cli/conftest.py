@@ -1,0 +1,15 @@
+"""Fixtures of the tests of commands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from .shop import Shop, stocked
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Shop:
+    """A store with images in it."""
+    return stocked(tmp_path / "cache")

@@ -1,0 +1,83 @@
+"""A store with images in it, and the command beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from click.testing import CliRunner, Result
+
+from dockmirror.cli.main import main
+from dockmirror.interfaces import Kind
+from dockmirror.oci.digest import Digest
+from dockmirror.oci.reference import Repository, Tag
+from dockmirror.store import adding, layout
+from dockmirror.store.directory import prepare
+
+from ..archive.packing import index, manifest
+
+USED = 1_790_000_000.0
+NGINX = Repository("docker.io/library/nginx")
+OTHER = Repository("ghcr.io/o/r")
+BASE, CONFIG, LAYER = b"base" * 300, b'{"os":"linux"}', b"layer" * 1000
+AMD, ARM = manifest(CONFIG, BASE, LAYER), manifest(b'{"os":"arm"}', BASE)
+INDEX = index(amd64=AMD, arm64=ARM)
+
+
+class Shop:
+    """A store in a directory of its own."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        prepare(root)
+
+    def blob(self, repository: Repository, data: bytes, kind: Kind = Kind.BLOB) -> Digest:
+        """Puts a content there."""
+        digest = Digest.of(data)
+        adding.add(self.root, digest, [data])
+        os.utime(self.path(digest), (USED, USED))
+        adding.link(self.root, repository, digest, kind, USED)
+        return digest
+
+    def image(
+        self, repository: Repository, tag: str, root: bytes, *parts: bytes, manifests: Sequence[bytes] = ()
+    ) -> None:
+        """Puts an image there."""
+        for part in parts:
+            self.blob(repository, part)
+        for each in (*manifests, root):
+            self.blob(repository, each, Kind.MANIFEST)
+        if tag:
+            adding.tag(self.root, repository, Tag(tag), Digest.of(root), USED)
+
+    def path(self, digest: Digest) -> Path:
+        """Where its bytes lie."""
+        return self.root / layout.data(digest)
+
+    def run(self, *arguments: str, code: int = 0, **more: Any) -> Result:
+        """What the command prints, which ends with that status."""
+        environ = {
+            "DOCKMIRROR_CACHE": str(self.root),
+            "DOCKMIRROR_CONFIG": None,
+            "COLUMNS": "80",
+            "TZ": "UTC",
+        }
+        result = CliRunner().invoke(main, [*arguments], env=environ, **more)
+        assert result.exit_code == code, (result.output, result.exception)
+        return result
+
+    def json(self, *arguments: str, code: int = 0) -> Any:
+        """The same, as programs read it."""
+        return json.loads(self.run(*arguments, "--json", code=code).stdout)
+
+
+def stocked(root: Path) -> Shop:
+    """An index of which one platform is whole, an image of it by its own tag, and one without a tag."""
+    shop = Shop(root)
+    shop.image(NGINX, "latest", INDEX, BASE, CONFIG, LAYER, manifests=[AMD])
+    shop.image(NGINX, "1.27", AMD)
+    shop.image(OTHER, "", manifest(CONFIG, BASE), CONFIG, BASE)
+    return shop

@@ -1,0 +1,62 @@
+"""``dockmirror ls`` and ``dockmirror usage``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dockmirror.oci.digest import Digest
+
+from ..archive.packing import manifest
+from .shop import AMD, BASE, CONFIG, INDEX, LAYER, NGINX, OTHER, Shop
+
+
+def test_images(shop: Shop) -> None:
+    """Tags, and what no tag names; which platforms are whole; each layer counts once."""
+    listed = {(each["repository"], each["tag"]): each for each in shop.json("ls")}
+    assert set(listed) == {(str(NGINX), "latest"), (str(NGINX), "1.27"), (str(OTHER), None)}
+    latest, one = listed[str(NGINX), "latest"], listed[str(NGINX), "1.27"]
+    assert (latest["complete"], latest["platforms"]) == (False, {"linux/amd64": True, "linux/arm64": False})
+    assert (one["complete"], one["platforms"], one["digest"]) == (True, {}, str(Digest.of(AMD)))
+    assert one["size"] == len(AMD + BASE + CONFIG + LAYER)
+    assert latest["size"] == one["size"] + len(INDEX)
+    assert latest["used"] == "2026-09-21T14:13:20Z"
+
+
+def test_patterns(shop: Shop) -> None:
+    """Show only what matches."""
+    assert {each["repository"] for each in shop.json("ls", "ghcr.io/*")} == {str(OTHER)}
+    assert {each["repository"] for each in shop.json("ls", "nginx")} == {str(NGINX)}
+    assert shop.json("ls", "nothing") == []
+
+
+def test_a_table(shop: Shop) -> None:
+    """Fits into 80 columns."""
+    lines = shop.run("ls").stdout.splitlines()
+    assert lines[0].split() == ["repository", "tag", "size", "complete", "last", "used"]
+    assert lines[1].split()[:2] == [str(NGINX), "1.27"]
+    assert any("amd64 of 2" in line for line in lines)
+    assert max(map(len, lines)) <= 80
+
+
+def test_usage(shop: Shop) -> None:
+    """What several have counts in each, once in all, and is told as shared."""
+    usage = shop.json("usage")
+    shared = len(CONFIG + BASE)
+    hub, other = usage["registries"]["docker.io"], usage["repositories"][str(OTHER)]
+    assert hub["size"] == len(INDEX + AMD + BASE + CONFIG + LAYER)
+    assert (hub["shared"], other["shared"]) == (shared, shared)
+    assert other["size"] == shared + len(manifest(CONFIG, BASE))
+    assert usage["totals"]["contents"] == hub["size"] + other["size"] - shared
+    assert usage["totals"]["of no repository"] == 0
+    lines = shop.run("usage").stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert any(line.startswith("budget (cache_size)") for line in lines)
+
+
+def test_without_a_cache(tmp_path: Path) -> None:
+    """Every command says so, and makes none."""
+    shop = Shop(tmp_path / "made")
+    shop.root = tmp_path / "missing"
+    for command in (["ls"], ["usage"], ["rm", "-y", "a"], ["verify"], ["gc"], ["export", "a", "-o", "-"]):
+        assert "there is no cache in" in shop.run(*command, code=1).output
+    assert not shop.root.exists()

@@ -1,0 +1,38 @@
+"""Images as users name them."""
+
+from __future__ import annotations
+
+import pytest
+
+from dockmirror.cli.names import parse_name
+from dockmirror.config import load
+from dockmirror.oci.digest import Digest
+
+DIGEST = str(Digest.of(b""))
+SETTINGS = load({}, {})
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("nginx", "docker.io/library/nginx:latest"),
+        ("nginx:1.27", "docker.io/library/nginx:1.27"),
+        ("grafana/grafana", "docker.io/grafana/grafana:latest"),
+        ("docker.io/nginx", "docker.io/library/nginx:latest"),
+        ("index.docker.io/library/nginx:1", "docker.io/library/nginx:1"),
+        (f"ghcr.io/o/r@{DIGEST}", f"ghcr.io/o/r@{DIGEST}"),
+        (f"ghcr.io/o/r:1@{DIGEST}", f"ghcr.io/o/r@{DIGEST}"),
+        ("registry.example.com:5000/a/b:c", "registry.example.com_5000/a/b:c"),
+        ("localhost/a", "localhost/a:latest"),
+    ],
+)
+def test_names(text: str, name: str) -> None:
+    """Short ones are completed as docker does, registries have the store's names."""
+    assert str(parse_name(text, SETTINGS)) == name
+
+
+@pytest.mark.parametrize("text", ["", "Nginx", "nginx:", "a b", "ghcr.io/", "nginx@sha256:1", "../../x"])
+def test_none(text: str) -> None:
+    """Is told so; what ends with a colon is none."""
+    with pytest.raises(ValueError, match="invalid"):
+        parse_name(text, SETTINGS)

@@ -1,0 +1,202 @@
+"""Images taken out of a mirror's cache as archives and put into another's, by the programs people use."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .conftest import MakeChain, MakeDirectory, MakeMachine
+from .parts.chain import Chain
+from .parts.clients import Dockerd, podman, skopeo
+from .parts.images import Image, image, index
+from .parts.kept import blob_file, holds, wrong_blobs
+from .parts.machine import Machine
+from .parts.media import DOCKER, OCI
+from .parts.mirror import Mirror
+from .parts.process import CLEAN_ENVIRONMENT, wait_until
+from .pulls import refused, skopeo_pulls, skopeo_reads, succeeded
+
+pytestmark = pytest.mark.integration
+
+PLACE = "docker.io/library/packed"
+IMAGES = {"image": image("packed", DOCKER), "oci": image("packed", OCI), "index": index("packed")}
+SINGLE = ("image", "oci")
+
+
+def dockmirror(mirror: Mirror, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command, with the mirror's own settings."""
+    command = str(Path(sys.executable).with_name("dockmirror"))
+    return subprocess.run(  # noqa: S603
+        [command, "-c", str(mirror.configuration), *arguments],
+        env={**CLEAN_ENVIRONMENT, "COLUMNS": "80"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def pulled(chains: MakeChain, make_machine: MakeMachine) -> Iterator[Chain]:
+    """A mirror through which all the images were pulled, and that still runs."""
+    machine = make_machine("skopeo")
+    with chains() as chain:
+        for tag, pushed in IMAGES.items():
+            chain.registry.push("library/packed", pushed, tag)
+            skopeo_pulls(machine, f"{chain.mirror.host('docker')}/packed:{tag}", pushed)
+            for each in pushed.children or (pushed,):
+                wait_until(lambda each=each: holds(chain.mirror.cache, PLACE, each), "all of it is held")  # type: ignore[misc]
+        yield chain
+
+
+@pytest.fixture(scope="module")
+def archives(pulled: Chain, directory: MakeDirectory) -> dict[str, Path]:
+    """An archive of each."""
+    files = {tag: directory("archives") / "packed.tar" for tag in IMAGES}
+    for tag, file in files.items():
+        succeeded(dockmirror(pulled.mirror, "export", f"packed:{tag}", "-o", str(file)))
+    return files
+
+
+@pytest.fixture
+def offline(directory: MakeDirectory, make_machine: MakeMachine) -> Iterator[Mirror]:
+    """A mirror with an empty store and an upstream that does not exist."""
+    upstreams = {"docker": {"url": "http://127.0.0.1:9"}}
+    with Mirror(directory("offline"), make_machine(), upstreams) as mirror:
+        yield mirror
+    assert mirror.failures() == ""
+    assert wrong_blobs(mirror.cache) == []
+
+
+def test_listed(pulled: Chain) -> None:
+    """With all that is known of it."""
+    listed = json.loads(succeeded(dockmirror(pulled.mirror, "ls", "packed", "--json")))
+    assert {(each["tag"], each["digest"]) for each in listed} == {(t, i.digest) for t, i in IMAGES.items()}
+    assert all(each["complete"] and each["repository"] == PLACE for each in listed)
+
+
+def test_the_same_bytes(pulled: Chain, archives: dict[str, Path], directory: MakeDirectory) -> None:
+    """Each time, also on standard output."""
+    again = directory("again") / "again.tar"
+    succeeded(dockmirror(pulled.mirror, "export", "docker.io/library/packed:index", "-o", str(again)))
+    assert again.read_bytes() == archives["index"].read_bytes()
+
+
+@pytest.mark.parametrize("tag", IMAGES)
+def test_skopeo_copies(archives: dict[str, Path], skopeo_machine: Machine, tag: str) -> None:
+    """From the archive what was pushed, byte for byte."""
+    target = skopeo_machine.home / "copied"
+    named = "" if tag == "image" else f":{tag}"  # skopeo finds no name of another type than OCI's
+    succeeded(skopeo(skopeo_machine, "copy", "--all", f"oci-archive:{archives[tag]}{named}", f"dir:{target}"))
+    assert (target / "manifest.json").read_bytes() == IMAGES[tag].manifest.data
+    for each in (IMAGES[tag], *IMAGES[tag].children):
+        for blob in each.blobs:
+            assert (target / blob.digest.removeprefix("sha256:")).read_bytes() == blob.data
+
+
+@pytest.mark.parametrize("tag", IMAGES)
+def test_docker_loads(archives: dict[str, Path], dockerd: Dockerd, tag: str) -> None:
+    """The image under its name."""
+    succeeded(dockerd.docker("load", "--input", str(archives[tag])))
+    [inspected] = json.loads(succeeded(dockerd.docker("image", "inspect", f"packed:{tag}")))
+    assert inspected["Id"] == _config(IMAGES[tag])
+    assert inspected["RootFS"]["Layers"] == _diff_ids(IMAGES[tag])
+    succeeded(dockerd.docker("image", "rm", f"packed:{tag}"))
+
+
+@pytest.mark.parametrize("tag", IMAGES)
+def test_podman_loads(archives: dict[str, Path], podman_machine: Machine, tag: str) -> None:
+    """The image under its name."""
+    succeeded(podman(podman_machine, "load", "--input", str(archives[tag])))
+    [inspected] = json.loads(succeeded(podman(podman_machine, "image", "inspect", f"{PLACE}:{tag}")))
+    assert f"sha256:{inspected['Id']}" == _config(IMAGES[tag])
+    assert inspected["RootFS"]["Layers"] == _diff_ids(IMAGES[tag])
+
+
+@pytest.mark.parametrize("tag", IMAGES)
+def test_imported(archives: dict[str, Path], offline: Mirror, make_machine: MakeMachine, tag: str) -> None:
+    """It can be pulled, on both kinds of host, while there is no upstream at all."""
+    succeeded(dockmirror(offline, "import", str(archives[tag])))
+    machine = make_machine("skopeo")
+    for name in (f"{offline.host('docker')}/packed", f"{offline.host()}/{PLACE}"):
+        for reference in (f":{tag}", f"@{IMAGES[tag].digest}"):
+            skopeo_reads(machine, f"{name}{reference}", IMAGES[tag])
+            skopeo_pulls(machine, f"{name}{reference}", IMAGES[tag])
+
+
+def test_what_others_write(
+    archives: dict[str, Path], offline: Mirror, podman_machine: Machine, skopeo_machine: Machine
+) -> None:
+    """Archives of skopeo and of podman are imported, too; one without a name is given one."""
+    copied, saved = skopeo_machine.home / "copied.tar", podman_machine.home / "saved.tar"
+    source = f"oci-archive:{archives['oci']}"
+    succeeded(skopeo(skopeo_machine, "copy", source, f"oci-archive:{copied}"))
+    refused(dockmirror(offline, "import", str(copied)), "has no name in the archive")
+    succeeded(dockmirror(offline, "import", str(copied), "--as", "copied:1"))
+    skopeo_pulls(skopeo_machine, f"{offline.host()}/copied:1", IMAGES["oci"])
+    succeeded(podman(podman_machine, "load", "--input", str(archives["oci"])))
+    save = ("save", "--format", "oci-archive", "--output", str(saved), f"{PLACE}:oci")
+    succeeded(podman(podman_machine, *save))
+    succeeded(dockmirror(offline, "import", str(saved)))
+    reference = f"docker://{offline.host()}/packed:oci"
+    inspected = succeeded(skopeo(skopeo_machine, "inspect", "--config", "--tls-verify=false", reference))
+    assert json.loads(inspected)["rootfs"]["diff_ids"] == _diff_ids(IMAGES["oci"])
+
+
+def test_verified(chain: Chain, skopeo_machine: Machine) -> None:
+    """A flipped byte is found while the mirror runs, and mended by the next pull after it was dropped."""
+    pushed = image("flipped", layers=(200_000,))
+    chain.registry.push("library/flipped", pushed, "latest")
+    name = f"{chain.mirror.host('docker')}/flipped:latest"
+    skopeo_pulls(skopeo_machine, name, pushed)
+    place = "docker.io/library/flipped"
+    wait_until(lambda: holds(chain.mirror.cache, place, pushed), "all of it is held")
+    assert dockmirror(chain.mirror, "verify").returncode == 0
+    file = blob_file(chain.mirror.cache, pushed.layers[0].digest)
+    data = bytearray(file.read_bytes())
+    data[100_000] ^= 1
+    file.write_bytes(data)
+    found = dockmirror(chain.mirror, "verify", "--json")
+    assert found.returncode == 1
+    [wrong] = json.loads(found.stdout)["wrong"]
+    assert (wrong["digest"], wrong["repositories"]) == (pushed.layers[0].digest, [place])
+    succeeded(dockmirror(chain.mirror, "verify", "--repair"))
+    skopeo_pulls(skopeo_machine, name, pushed)
+    wait_until(lambda: holds(chain.mirror.cache, place, pushed), "it was fetched anew")
+    assert dockmirror(chain.mirror, "verify").returncode == 0
+
+
+def test_as_the_owner(offline: Mirror, archives: dict[str, Path]) -> None:
+    """Root leaves nothing of its own in a store that is another user's."""
+    offline.stop()
+    for path in (offline.cache, *offline.cache.rglob("*")):
+        shutil.chown(path, 65534, 65534)
+    offline.directory.chmod(0o700)
+    succeeded(dockmirror(offline, "import", str(archives["image"])))
+    for command in (["ls"], ["usage"], ["verify"], ["gc"], ["rm", "--yes", "packed:image"]):
+        succeeded(dockmirror(offline, *command))
+    assert {path.stat().st_uid for path in offline.cache.rglob("*")} == {65534}
+
+
+def _native(packed: Image) -> Image:
+    return packed.children[0] if packed.children else packed
+
+
+def _config(packed: Image) -> str:
+    config = _native(packed).config
+    assert config is not None
+    return config.digest
+
+
+def _diff_ids(packed: Image) -> list[str]:
+    config = _native(packed).config
+    assert config is not None
+    ids: list[str] = json.loads(config.data)["rootfs"]["diff_ids"]
+    return ids

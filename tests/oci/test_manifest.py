@@ -1,0 +1,71 @@
+"""What a manifest says of what it refers to."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dockmirror.oci.digest import Digest
+from dockmirror.oci.manifest import Manifest
+from dockmirror.oci.media import OCI_INDEX, OCI_MANIFEST
+from dockmirror.oci.platform import Platform
+
+ONE, TWO = Digest.of(b"1"), Digest.of(b"2")
+
+
+def described(digest: Digest, **more: Any) -> dict[str, Any]:
+    """A descriptor."""
+    return {"mediaType": "a/b", "digest": str(digest), "size": 1, **more}
+
+
+def parsed(**fields: Any) -> Manifest | None:
+    """Of a document with these fields."""
+    return Manifest.parse(json.dumps({"schemaVersion": 2, **fields}).encode())
+
+
+def test_an_image() -> None:
+    """Has a configuration, and layers in their order, of which one may be there twice."""
+    manifest = parsed(config=described(ONE), layers=[described(TWO), described(TWO)])
+    assert manifest is not None
+    assert manifest.media_type == OCI_MANIFEST
+    assert [layer.digest for layer in manifest.layers] == [TWO, TWO]
+    assert [blob.digest for blob in manifest.blobs] == [ONE, TWO]
+    assert not manifest.foreign
+
+
+def test_foreign_layers() -> None:
+    """Lie in no registry."""
+    manifest = parsed(config=described(ONE), layers=[described(TWO, urls=["https://a.example"])])
+    assert manifest is not None
+    assert (manifest.layers, manifest.foreign) == ((), True)
+
+
+def test_an_index() -> None:
+    """Says for which platform each image is."""
+    platform = {"os": "linux", "architecture": "arm", "variant": "v7"}
+    manifest = parsed(manifests=[described(ONE, platform=platform), described(TWO)])
+    assert manifest is not None
+    assert manifest.media_type == OCI_INDEX
+    assert [child.platform for child in manifest.children] == [Platform("linux", "arm", "v7"), None]
+
+
+@given(
+    st.recursive(st.none() | st.integers() | st.text(), lambda s: st.lists(s) | st.dictionaries(st.text(), s))
+)
+def test_anything(document: Any) -> None:
+    """Is a manifest or none."""
+    for fields in (
+        document,
+        {"schemaVersion": 2, "manifests": document},
+        {"schemaVersion": 2, "layers": document},
+    ):
+        Manifest.parse(json.dumps(fields).encode())
+
+
+def test_sizes_that_are_none() -> None:
+    """Make it none."""
+    assert parsed(config={**described(ONE), "size": "many"}) is None
+    assert parsed(config=described(ONE), layers=[{**described(TWO), "size": float("inf")}]) is None

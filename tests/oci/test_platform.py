@@ -1,0 +1,28 @@
+"""Platforms."""
+
+from __future__ import annotations
+
+import pytest
+
+from dockmirror.oci.platform import Platform
+
+
+@pytest.mark.parametrize("text", ["linux/amd64", "linux/arm/v7", "windows/amd64"])
+def test_round_trip(text: str) -> None:
+    """What is parsed is written."""
+    assert str(Platform.parse(text)) == text
+
+
+@pytest.mark.parametrize("text", ["", "linux", "linux/", "a/b/c/d", "linux/arm v7"])
+def test_none(text: str) -> None:
+    """Is refused."""
+    with pytest.raises(ValueError, match="expected a platform"):
+        Platform.parse(text)
+
+
+def test_admits() -> None:
+    """Without a variant any, with one that one."""
+    arm, v7, v8 = (Platform.parse(f"linux/arm{variant}") for variant in ("", "/v7", "/v8"))
+    assert (arm.admits(v7), v7.admits(v7), v7.admits(v8), v7.admits(arm)) == (True, True, False, False)
+    assert not arm.admits(Platform("windows", "arm"))
+    assert not Platform("unknown", "unknown").is_real
