@@ -6,16 +6,21 @@ from collections.abc import Mapping
 from functools import partial
 
 from twisted.internet.interfaces import IReactorTime
+from twisted.web.resource import Resource
 
 from .cache import Cache
+from .exported import Exports
+from .image_names import parse_name
 from .interfaces import IAccount, IRegistry
 from .metrics import Metrics
 from .mirrored import AgentFor
 from .names import Namespace
+from .oci.reference import Reference, Repository
 from .offered import registry_names
 from .reached import own_names, reached
 from .settings import Settings
 from .stack import stack
+from .web.export import Export
 from .web.own import OwnHost
 from .web.pages.resources import Pages
 from .web.recent import Recent
@@ -44,9 +49,10 @@ def hosts(
         served = stack(name, upstream, settings, agent_for, clock, cache, metrics, accounts.get(name))
         found[settings.host(name)] = Host(served.virtual, pages.beside(registry_names(upstream)[0]))
         own = {**dict.fromkeys(registry_names(upstream), served.own), **own}
+    every = OwnHost(own, own["docker.io"])
     root = Host(
-        OwnHost(own, own["docker.io"]),
-        pages.beside(),
+        every,
+        {**pages.beside(), **_archives(settings, every)},
         below={
             name: Namespace(it, [n for n, other in own.items() if other is it]) for name, it in own.items()
         },
@@ -55,3 +61,14 @@ def hosts(
         found[name] = root
     routes = Routes({settings.host(name): upstream.url for name, upstream in settings.upstreams.items()})
     return Hosts(found, root, found[settings.host(settings.default)] if settings.default else routes)
+
+
+def _archives(settings: Settings, registry: IRegistry) -> dict[str, Resource]:
+    if not settings.export:
+        return {}
+
+    def parse(image: str) -> tuple[Repository, Reference]:
+        name = parse_name(image, settings)
+        return name.repository, name.reference
+
+    return {"export": Export(Exports(registry), parse)}

@@ -121,6 +121,7 @@ class Settings(_Frozen):
     min_free: Size = Amount(share=0.2)
     tag_ttl: Seconds = 60.0
     keep_vanished: bool = False
+    export: bool = False
     upstreams: dict[Label, UpstreamSettings] = Field(default_factory=dict)
     default: Label | None = None
 

@@ -14,13 +14,13 @@ import click
 from ..archive.images import Packed, archive_of
 from ..archive.plan import Plan
 from ..archive.reading import WrongContent, read
+from ..image_names import Name, parse_name
 from ..oci.digest import Digest
 from ..oci.platform import Platform
 from ..oci.reference import Tag
 from ..store import layout
 from ..store.holdings import Holdings, Image
 from .context import Context
-from .names import Name, parse_name
 from .opening import find_store
 from .printed import progress
 

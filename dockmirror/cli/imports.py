@@ -12,6 +12,7 @@ from attrs import frozen
 
 from ..archive.opened import Archive, Named, Refused
 from ..cache import budget
+from ..image_names import Name, parse_name
 from ..interfaces import Kind
 from ..oci.reference import Repository, Tag
 from ..offered import registry_names
@@ -21,7 +22,6 @@ from ..stack import entry_of
 from ..store import adding, layout, small
 from ..store.eviction.sweep import Sweep
 from .context import Context
-from .names import Name, parse_name
 from .opening import store_of
 from .printed import progress
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from ..cache import budget
+from ..image_names import parse_name
 from ..oci.digest import Digest
 from ..oci.errors import DigestInvalid
 from ..oci.reference import Tag
@@ -16,7 +17,6 @@ from ..store.eviction.forgetting import Forgetting, forget, of_manifest, of_tag
 from ..store.eviction.sweep import Sweep
 from ..store.holdings import Holdings
 from .context import Context
-from .names import parse_name
 from .opening import store_of
 from .printed import size
 

@@ -13,7 +13,7 @@ import pytest
 
 from .conftest import MakeChain, MakeDirectory, MakeMachine
 from .parts.chain import Chain
-from .parts.clients import Dockerd, podman, skopeo
+from .parts.clients import Dockerd, curl, podman, skopeo
 from .parts.images import Image, image, index
 from .parts.kept import blob_file, holds, wrong_blobs
 from .parts.machine import Machine
@@ -47,7 +47,7 @@ def dockmirror(mirror: Mirror, *arguments: str) -> subprocess.CompletedProcess[s
 def pulled(chains: MakeChain, make_machine: MakeMachine) -> Iterator[Chain]:
     """A mirror through which all the images were pulled, and that still runs."""
     machine = make_machine("skopeo")
-    with chains() as chain:
+    with chains(export=True) as chain:
         for tag, pushed in IMAGES.items():
             chain.registry.push("library/packed", pushed, tag)
             skopeo_pulls(machine, f"{chain.mirror.host('docker')}/packed:{tag}", pushed)
@@ -87,6 +87,22 @@ def test_the_same_bytes(pulled: Chain, archives: dict[str, Path], directory: Mak
     again = directory("again") / "again.tar"
     succeeded(dockmirror(pulled.mirror, "export", "docker.io/library/packed:index", "-o", str(again)))
     assert again.read_bytes() == archives["index"].read_bytes()
+
+
+@pytest.mark.parametrize("tag", IMAGES)
+def test_over_http(pulled: Chain, archives: dict[str, Path], make_machine: MakeMachine, tag: str) -> None:
+    """The same bytes, by curl, which goes on where it had stopped."""
+    machine = make_machine("curl")
+    target = machine.home / "archive.tar"
+    whole = archives[tag].read_bytes()
+    target.write_bytes(whole[: len(whole) // 3])
+    url = f"{pulled.mirror.url}/export?image=packed:{tag}"
+    succeeded(
+        curl(
+            machine, "--fail", "--silent", "--show-error", "--continue-at", "-", "--output", str(target), url
+        )
+    )
+    assert target.read_bytes() == whole
 
 
 @pytest.mark.parametrize("tag", IMAGES)

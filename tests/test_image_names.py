@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from dockmirror.cli.names import parse_name
 from dockmirror.config import load
+from dockmirror.image_names import parse_name
 from dockmirror.oci.digest import Digest
 
 DIGEST = str(Digest.of(b""))

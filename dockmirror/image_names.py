@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from attrs import frozen
 
-from ..oci.digest import Digest
-from ..oci.errors import RegistryError
-from ..oci.reference import Reference, Repository, parse_reference
-from ..offered import registry_names
-from ..settings import Settings
+from .oci.digest import Digest
+from .oci.errors import RegistryError
+from .oci.reference import Reference, Repository, parse_reference
+from .offered import registry_names
+from .settings import Settings
 
 _HUB = "docker.io"
 _LATEST = "latest"

@@ -1,0 +1,90 @@
+"""``/export``: an image as an archive, for rooms without a network.
+
+``GET /export?image=docker.io/library/nginx:latest&platform=linux/amd64``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Protocol
+
+from twisted.web.resource import Resource
+
+from ..archive.plan import Plan, Segment
+from ..headers import first
+from ..interfaces import Answer, IContent
+from ..oci.errors import RegistryError, Unsupported
+from ..oci.platform import Platform
+from ..oci.ranges import Range
+from ..oci.reference import Reference, Repository
+from .exchange import Request
+from .query import parameters
+from .respond import respond
+
+ParseImage = Callable[[str], tuple[Repository, Reference]]
+"""What an image's name means, or ValueError."""
+
+
+class Archives(Protocol):
+    """Makes archives of images; see ``Exports``."""
+
+    async def plan(self, repository: Repository, reference: Reference, platform: Platform | None) -> Plan:
+        """What an archive consists of."""
+
+    def content(self, repository: Repository, plan: Plan, start: int, stop: int) -> IContent:
+        """A part of it."""
+
+
+class Export(Resource):
+    """Sends archives; a part of one where a range is asked for, so that a download can go on."""
+
+    isLeaf = True
+
+    def __init__(self, archives: Archives, parse_image: ParseImage) -> None:
+        super().__init__()
+        self._archives = archives
+        self._parse_image = parse_image
+
+    def render(self, request: Request) -> int:
+        """Answers when the manifests are known."""
+        return respond(request, self._export(request))
+
+    async def _export(self, request: Request) -> Answer:
+        if request.method not in (b"GET", b"HEAD"):
+            raise Unsupported("an archive is asked for by GET")
+        asked = dict(parameters(request))
+        try:
+            repository, reference = self._parse_image(asked.get("image", ""))
+            platform = Platform.parse(asked["platform"]) if "platform" in asked else None
+        except ValueError as error:
+            raise RegistryError(
+                f"{error}; try /export?image=docker.io/library/nginx:latest", status=400
+            ) from None
+        plan = await self._archives.plan(repository, reference, platform)
+        etag = _etag(plan)
+        name = f"{repository.name.rpartition('/')[2]}.tar"
+        disposition = f'attachment; filename="{name}"'
+        headers = (("Accept-Ranges", "bytes"), ("ETag", etag), ("Content-Disposition", disposition))
+        span = _span(request, etag)
+        part = span.resolve(plan.size)[0] if span else None
+        if part is None:
+            return Answer(self._archives.content(repository, plan, 0, plan.size), headers=headers)
+        content = self._archives.content(repository, plan, part.first, part.last + 1)
+        return Answer(content, 206, part, headers=headers)
+
+
+def _span(request: Request, etag: str) -> Range | None:
+    """The one range that is asked for, unless of another archive (RFC 9110, 13.1.5)."""
+    asked = Range.parse(first(request.requestHeaders, "Range") or "")
+    if asked is None or asked.only is None or first(request.requestHeaders, "If-Range") not in (None, etag):
+        return None
+    return asked
+
+
+def _etag(plan: Plan) -> str:
+    """The same archive has the same, since the same pieces make it."""
+    hashed = hashlib.sha256()
+    for piece in plan.pieces:
+        hashed.update(str(piece.digest).encode() if isinstance(piece, Segment) else piece)
+    return f'"{hashed.hexdigest()}"'
