@@ -58,6 +58,9 @@ class Holding:
 
     def _held(self, port: Any) -> IListeningPort:
         port.stopReading()
+        # Others have the socket too, and accept from it until they are told to end: it is closed here, as
+        # Twisted does with sockets that it was given, and not shut down for all of them.
+        port._shouldShutdown = False
         self._ports.append(port)
         held: IListeningPort = port
         return held

@@ -77,6 +77,22 @@ async def test_one_binds_and_the_other_accepts(tmp_path: Path, endpoint: str) ->
 
 
 @ensureDeferred  # type: ignore[untyped-decorator, unused-ignore]
+async def test_the_one_that_binds_stops_first(tmp_path: Path) -> None:
+    """Whoever has adopted the socket goes on to accept from it until it stops as well."""
+    holding = Holding(reactor)
+    held: Any = await serverFromString(holding, "tcp:0:interface=127.0.0.1").listen(
+        Factory.forProtocol(Protocol)
+    )
+    (there,) = holding.sockets
+    address = held.socket.getsockname()
+    adopting = Adopting(reactor, [Listening(os.dup(there.descriptor), there.family)])
+    adopted: Any = await serverFromString(adopting, "tcp:0").listen(Factory.forProtocol(Hello))
+    await held.stopListening()
+    assert await deferToThread(heard, socket.AF_INET, address) == b"hello"
+    await adopted.stopListening()
+
+
+@ensureDeferred  # type: ignore[untyped-decorator, unused-ignore]
 async def test_what_was_given(unix: socket.socket) -> None:
     """Is held as well, and several are in the order in which they were asked for."""
     holding = Holding(reactor)

@@ -86,13 +86,20 @@ class Mirror(Process):
 
     def has_open(self, file: Path) -> bool:
         """Whether it reads or writes that file now."""
-        return any(os.path.samefile(opened, file) for pid in _family(self.pid) for opened in _opened(pid))
+        return any(_same(opened, file) for pid in _family(self.pid) for opened in _opened(pid))
 
     def _answers(self) -> bool:
         try:
             return self.client().bare("GET", "/v2/", None, {}).status > 0
         except OSError:
             return False
+
+
+def _same(opened: str, file: Path) -> bool:
+    try:
+        return os.path.samefile(opened, file)
+    except FileNotFoundError:  # closed meanwhile
+        return False
 
 
 def _family(pid: int) -> list[int]:
