@@ -46,6 +46,7 @@ bench: $(VENV)/.run
 	$(BIN)/python -m bench.memory --relay
 	$(BIN)/python -m bench.memory
 	$(BIN)/python -m bench.cache
+	$(BIN)/python -m bench.segments
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info twisted/plugins/dropin.cache .hypothesis .mypy_cache .pytest_cache .ruff_cache

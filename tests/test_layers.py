@@ -34,6 +34,7 @@ LAYERS = [
             "names",
             "pullthrough",
             "rules",
+            "segments",
             "store",
         ),
         *("upstream", "web", "whole", "workers"),
