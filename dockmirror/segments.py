@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine
+from typing import Any
+
 from attrs import evolve
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
@@ -10,19 +13,19 @@ from .content.part import Part
 from .content.segmented import PIECE, Segmented
 from .interfaces import Answer, IContent, IRegistry
 from .notes import Notes
-from .oci.errors import Unavailable
+from .oci.errors import RegistryError, Unavailable
 from .oci.ranges import ContentRange, Range
 from .oci.request import Blob, Request
 from .oci.token import TokenRequest
+from .resting import is_outage
 
-LEAST = 2 * PIECE
-"""Bytes; less is fetched by one connection."""
 AGAIN = 600.0
 """Seconds within which a blob that is asked for from its start again comes by one connection.
 
 What was fetched well is kept; this one may have come wrong because of its parts.
 """
 _MOST = 10_000
+_AskedThere = Callable[[Range], Coroutine[Any, Any, Answer]] | None
 
 
 @implementer(IRegistry)
@@ -30,12 +33,16 @@ class InSegments:
     """A registry of which blobs, and the rests of blobs, come by up to ``segments`` connections each.
 
     For whoever takes a blob as fast as it comes: parts of it wait in memory until it is their turn.
+    What is shorter than two parts comes by one connection.
+
+    :param piece: bytes of a part.
     """
 
-    def __init__(self, registry: IRegistry, segments: int, clock: IReactorTime) -> None:
+    def __init__(self, registry: IRegistry, segments: int, clock: IReactorTime, piece: int = PIECE) -> None:
         self._registry = registry
         self._segments = segments
         self._clock = clock
+        self._piece = piece
         self._begun: Notes[Blob, bool] = Notes(clock, _MOST)
 
     async def token(self, request: TokenRequest) -> Answer:
@@ -46,14 +53,11 @@ class InSegments:
         """See ``IRegistry``."""
         answer = await self._registry.fetch(request)
         part = _to_the_end(request, answer)
-        if part is None or part.length < LEAST or not self._may_be_cut(request.target, part):
+        if part is None or part.length < 2 * self._piece or not self._may_be_cut(request.target, part):
             return answer
 
-        async def open_range(first: int, last: int) -> IContent:
-            asked = evolve(request, range=Range.since(first, last), if_none_match=None)
-            return _just(await self._registry.fetch(asked), ContentRange(first, last, part.size))
-
-        content = Segmented(answer.content, part, open_range, self._segments, self._clock)
+        parts = _Parts(self._registry, evolve(request, if_none_match=None), part.size, answer.parts)
+        content = Segmented(answer.content, part, parts.open, self._segments, self._clock, self._piece)
         return evolve(answer, content=content)
 
     def _may_be_cut(self, target: object, part: ContentRange) -> bool:
@@ -63,6 +67,35 @@ class InSegments:
             return False
         self._begun.put(target, True, AGAIN)
         return True
+
+
+class _Parts:
+    """Parts of one blob: asked for where it was given, and of the registry when that address has ended.
+
+    :param there: see ``Answer.parts``.
+    """
+
+    def __init__(self, registry: IRegistry, request: Request, size: int | None, there: _AskedThere) -> None:
+        self._registry = registry
+        self._request = request
+        self._size = size
+        self._there = there
+
+    async def open(self, first: int, last: int) -> IContent:
+        """See ``OpenRange``."""
+        wanted, part = Range.since(first, last), ContentRange(first, last, self._size)
+        there = self._there
+        if there is not None:
+            try:
+                return _just(await there(wanted), part)
+            except RegistryError as error:
+                if is_outage(error):
+                    raise
+                if self._there is there:
+                    self._there = None
+        answer = await self._registry.fetch(evolve(self._request, range=wanted))
+        self._there = answer.parts
+        return _just(answer, part)
 
 
 def _to_the_end(request: Request, answer: Answer) -> ContentRange | None:
