@@ -51,6 +51,19 @@ def test_an_upstream_without_ranges(upstream: Chain) -> None:
     assert [each.range for each in _asked(upstream, digest)].count(None) == 1
 
 
+@pytest.mark.parametrize("connections", [1, 2])
+def test_few_requests_at_a_time(chains: MakeChain, connections: int) -> None:
+    """Fewer than there may be segments are enough for two blobs at once: none waits for the other's parts."""
+    with (
+        chains(upstream={"segments": SEGMENTS, "connections": connections}, grace=1) as chain,
+        chain.blobs.valve.narrow(RATE),
+        ThreadPoolExecutor(2) as pool,
+    ):
+        names = ["public/one", "public/other"]
+        digests = [_push(chain, name, SIZE // 2 + number) for number, name in enumerate(names)]
+        assert list(pool.map(fetched, [chain.mirror] * 2, names, digests)) == digests
+
+
 def test_a_small_blob(upstream: Chain) -> None:
     """Is asked for once."""
     digest = _push(upstream, "public/small", 4 * MIB)
