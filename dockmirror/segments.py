@@ -15,7 +15,7 @@ from .interfaces import Answer, IContent, IRegistry
 from .notes import Notes
 from .oci.errors import RegistryError, Unavailable
 from .oci.ranges import ContentRange, Range
-from .oci.request import Blob, Request
+from .oci.request import Blob, Request, Target
 from .oci.token import TokenRequest
 from .resting import is_outage
 
@@ -60,7 +60,7 @@ class InSegments:
         content = Segmented(answer.content, part, parts.open, self._segments, self._clock, self._piece)
         return evolve(answer, content=content)
 
-    def _may_be_cut(self, target: object, part: ContentRange) -> bool:
+    def _may_be_cut(self, target: Target, part: ContentRange) -> bool:
         if part.first or not isinstance(target, Blob):
             return True
         if self._begun.get(target):

@@ -69,7 +69,10 @@ class Segmented:
 
 
 class _Delivery:
-    """:param ahead: makes a part, which is not asked for yet."""
+    """What is asked for of one content, and in which order it is passed on.
+
+    :param ahead: makes a part, which is not asked for yet.
+    """
 
     def __init__(
         self, part: ContentRange, ahead: Callable[[int, int], Ahead], segments: int, piece: int

@@ -303,6 +303,19 @@ def test_what_is_ahead_does_not_wait_for_the_consumer() -> None:
     assert fetch.consumer.data == DATA[:50]
 
 
+def test_what_is_given_to_a_paused_consumer_waits() -> None:
+    """Where it had paused before the part at the front was given."""
+    fetch = Fetch()
+    fetch.parts[0].give()
+    fetch.lead.send(10)
+    fetch.parts[0].send()
+    fetch.consumer.pause()
+    fetch.parts[1].give()
+    assert fetch.parts[1].feed.paused
+    fetch.consumer.resume()
+    assert not fetch.parts[1].feed.paused
+
+
 def test_what_is_kept_goes_at_the_consumers_pace() -> None:
     """Piece by piece, where it takes no more than one at a time."""
     fetch = Fetch()
