@@ -5,7 +5,7 @@
 #   make test     the whole suite; ARGS='-k name' for a part of it
 #   make check    ruff, mypy, the law of imports, the packages, the documents, the news
 #   make tree     writes the tree of the house into docs/architecture.md
-#   make bench    the processor time and the memory of the mirror, without and with its cache: ten minutes
+#   make bench    the processor time and the memory of the mirror, and what cold blobs take: ten minutes
 #   make clean    removes all that these have made
 #
 # PYTHON is the interpreter (3.11 or newer), VENV the environment that is made with it.
@@ -46,6 +46,7 @@ bench: $(VENV)/.run
 	$(BIN)/python -m bench.memory --relay
 	$(BIN)/python -m bench.memory
 	$(BIN)/python -m bench.cache
+	$(BIN)/python -m bench.segments
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info twisted/plugins/dropin.cache .hypothesis .mypy_cache .pytest_cache .ruff_cache

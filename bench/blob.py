@@ -42,7 +42,7 @@ def blob_registry(blob: LargeBlob) -> Iterator[str]:
     class Exchange(_Exchange):
         sent = blob
 
-    server = _Server(("127.0.0.1", 0), Exchange)
+    server = Server(("127.0.0.1", 0), Exchange)
     threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.server_port}"
@@ -51,7 +51,9 @@ def blob_registry(blob: LargeBlob) -> Iterator[str]:
         server.server_close()
 
 
-class _Server(ThreadingHTTPServer):
+class Server(ThreadingHTTPServer):
+    """A thread for each connection."""
+
     daemon_threads = True
     block_on_close = False
     request_queue_size = 128

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 from attrs import define, field, frozen
 
-from .blob import LargeBlob
+from .blob import LargeBlob, Server
 
 _PIECE = 64 * 1024
 
@@ -40,19 +41,21 @@ class Capped:
 
 
 @contextmanager
-def capped_registry(blobs: Iterable[LargeBlob], rate: float) -> Iterator[Capped]:
+def capped_registry(blobs: Iterable[LargeBlob], rate: float, away: float = 0.0) -> Iterator[Capped]:
     """A registry without tokens that has these blobs in every repository.
 
     :param rate: bytes a second that one connection sends.
+    :param away: seconds until it answers.
     """
     registry_sent = Sent()
 
     class Exchange(_Exchange):
         blobs_by_digest = {blob.digest(): blob for blob in blobs}
         bytes_per_second = rate
+        seconds_away = away
         sent = registry_sent
 
-    server = _Server(("127.0.0.1", 0), Exchange)
+    server = Server(("127.0.0.1", 0), Exchange)
     threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
     try:
         yield Capped(f"http://127.0.0.1:{server.server_port}", registry_sent)
@@ -61,39 +64,48 @@ def capped_registry(blobs: Iterable[LargeBlob], rate: float) -> Iterator[Capped]
         server.server_close()
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-    request_queue_size = 128
-
-
 class _Exchange(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     blobs_by_digest: Mapping[str, LargeBlob]
     bytes_per_second: float
+    seconds_away: float
     sent: Sent
 
     def do_GET(self) -> None:
+        time.sleep(self.seconds_away)
         digest = self.path.rpartition("/")[2]
         blob = self.blobs_by_digest.get(digest)
-        self.send_response(200)
-        self.send_header("Content-Length", str(blob.size if blob else 0))
+        size = blob.size if blob else 0
+        part = _part(self.headers.get("Range"), size)
+        self.send_response(206 if part else 200)
+        if part:
+            self.send_header("Content-Range", f"bytes {part.start}-{part.stop - 1}/{size}")
+        part = part or range(size)
+        self.send_header("Content-Length", str(len(part)))
         self.end_headers()
         if blob and self.command == "GET":
-            self._send(blob, digest)
+            self._send(blob, digest, part)
 
     do_HEAD = do_GET
 
-    def _send(self, blob: LargeBlob, digest: str) -> None:
+    def _send(self, blob: LargeBlob, digest: str, part: range) -> None:
         """In small pieces, none of them sooner than the rate allows."""
-        view, started = memoryview(blob.piece), time.monotonic()
-        for offset in range(0, blob.size, _PIECE):
+        view, started, offset = memoryview(blob.piece), time.monotonic(), part.start
+        while offset < part.stop:
             begin = offset % len(view)
-            piece = view[begin : begin + _PIECE]
+            piece = view[begin : begin + min(_PIECE, part.stop - offset)]
             self.wfile.write(piece)
             self.sent.add(digest, len(piece))
-            time.sleep(max(0.0, started + (offset + len(piece)) / self.bytes_per_second - time.monotonic()))
+            offset += len(piece)
+            due = started + (offset - part.start) / self.bytes_per_second
+            time.sleep(max(0.0, due - time.monotonic()))
 
     def log_message(self, format: str, *args: object) -> None:
         """Prints nothing."""
+
+
+def _part(asked: str | None, size: int) -> range | None:
+    """One range that begins with an offset; None for the whole."""
+    match = re.fullmatch(r"bytes=(\d+)-(\d*)", asked or "")
+    return range(int(match[1]), min(int(match[2]) + 1 if match[2] else size, size)) if match else None

@@ -29,7 +29,7 @@ cache = "{directory}/cache"
 [upstreams.docker]
 url = "{url}"
 public = true
-"""
+{upstream}"""
 
 
 @frozen
@@ -45,16 +45,18 @@ class Mirror:
 
 
 @contextmanager
-def mirror(url: str, *options: str) -> Iterator[Mirror]:
+def mirror(url: str, *options: str, **upstream: int) -> Iterator[Mirror]:
     """A mirror with an empty cache, to which this registry is Docker Hub; stopped at the end.
 
+    :param upstream: further settings of that upstream.
     :raises RuntimeError: when it does not answer, with what it printed.
     """
     port = _free_port()
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         settings, log = directory / "dockmirror.toml", directory / "mirror.log"
-        settings.write_text(_SETTINGS.format(url=url, port=port, directory=directory))
+        lines = "".join(f"{key} = {value}\n" for key, value in upstream.items())
+        settings.write_text(_SETTINGS.format(url=url, port=port, directory=directory, upstream=lines))
         command: list[str | Path] = [
             Path(sys.executable).with_name("twistd"),
             "-n",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from enum import Enum
+from typing import Any
 
 from attrs import field, frozen
 from twisted.internet.defer import Deferred
@@ -13,7 +14,7 @@ from zope.interface import Attribute, Interface
 from .oci.descriptor import Descriptor
 from .oci.digest import Digest
 from .oci.login import Login
-from .oci.ranges import ContentRange
+from .oci.ranges import ContentRange, Range
 from .oci.reference import Repository, Tag
 from .oci.request import Request
 from .oci.token import TokenRequest
@@ -67,6 +68,9 @@ class Answer:
     :ivar elsewhere: whether another registry gave it, which has no say in who may have what else.
     :ivar headers: the few of the upstream's headers that travel, as they came.
     :ivar upstream_status: what the upstream answered, for the access log; None where it was not asked.
+    :ivar parts: where the registry has sent on to another host for a blob, asks there for a part of it:
+        without credentials, and without the registry; fails with a ``RegistryError``, soon for ever, since
+        such addresses end.
     """
 
     content: IContent
@@ -77,6 +81,7 @@ class Answer:
     headers: tuple[tuple[str, str], ...] = field(default=())
     upstream_status: int | None = None
     elsewhere: bool = False
+    parts: Callable[[Range], Coroutine[Any, Any, Answer]] | None = field(default=None, eq=False, repr=False)
 
 
 class IRegistry(Interface):

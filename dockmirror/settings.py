@@ -73,6 +73,7 @@ class UpstreamSettings(_Frozen):
     connect_timeout: Annotated[float, Field(gt=0, le=60)] = 10.0
     timeout: Annotated[float, Field(gt=0, le=3600)] = 60.0
     connections: Annotated[int, Field(ge=1, le=10_000)] = 64
+    segments: Annotated[int, Field(ge=1, le=16)] = 1
 
     @property
     def url(self) -> str:

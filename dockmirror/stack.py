@@ -8,7 +8,7 @@ from collections.abc import Callable
 from twisted.internet.interfaces import IReactorTime
 
 from .cache import Cache
-from .interfaces import IAccount
+from .interfaces import IAccount, IRegistry
 from .metered import Metered
 from .metrics import Metrics
 from .mirrored import AgentFor, Mirrored, mirrored
@@ -22,6 +22,7 @@ from .pullthrough.manifests import Manifests
 from .pullthrough.permission import Grants, Public
 from .pullthrough.registry import PullThrough
 from .resting import Resting
+from .segments import InSegments
 from .settings import Settings, UpstreamSettings
 from .ttl import tag_ttl
 from .whole import Whole
@@ -56,8 +57,9 @@ def stack(
             clock,
             settings.keep_vanished,
         )
+        filling = InSegments(asking, upstream.segments, clock) if upstream.segments > 1 else asking
         cached = _cached(
-            entry, registry_names(upstream)[0], asking, cache, clock, tag_ttl(upstream, settings)
+            entry, registry_names(upstream)[0], asking, filling, cache, clock, tag_ttl(upstream, settings)
         )
         metered = Metered(cached, name, metrics)
         served = Stack(metered, metered)
@@ -82,6 +84,7 @@ def _cached(
     entry: str,
     registry: str,
     asking: Asking,
+    filling: IRegistry,
     cache: Cache,
     clock: IReactorTime,
     ttl: Callable[[InRepository], float],
@@ -90,6 +93,6 @@ def _cached(
         asking,
         Handshake(entry, asking, cache.documents, clock),
         Manifests(registry, asking, cache.contents, cache.tags, clock, ttl),
-        Blobs(registry, asking, Whole(asking, clock), cache.contents, cache.growths, clock),
+        Blobs(registry, asking, Whole(asking, clock), filling, cache.contents, cache.growths, clock),
         Lists(entry, asking, cache.documents, clock, ttl),
     )

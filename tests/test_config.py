@@ -323,6 +323,8 @@ def test_what_cannot_be_is_said_in_a_line(key: str, value: str) -> None:
             "upstreams.docker.credential_helper: expected",
         ),
         ('[upstreams.docker]\ncredential_helper = ""', "upstreams.docker.credential_helper: expected"),
+        ("[upstreams.docker]\nsegments = 0", "upstreams.docker.segments: "),
+        ("[upstreams.docker]\nsegments = 17", "upstreams.docker.segments: "),
         ('[upstreams.docker]\npassword = "x"', "upstreams.docker.password: there is no such setting"),
         ('[upstreams.docker]\npassword_file = "/nowhere"', "upstreams.docker.password_file: "),
         ("cache = 5", "cache: "),

@@ -26,7 +26,7 @@ LAYERS = [
     ["config"],
     [
         *("certificates", "credential_helper", "exported", "failover", "members", "metered", "names"),
-        *("pullthrough", "rules", "store", "upstream", "web", "whole", "workers"),
+        *("pullthrough", "rules", "segments", "store", "upstream", "web", "whole", "workers"),
     ],
     [
         *("cache", "entrance", "listeners", "mirrored", "offered", "options", "outbound", "passwords"),

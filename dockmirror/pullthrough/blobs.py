@@ -29,6 +29,7 @@ class Blobs:
 
     :param registry: its name in the store.
     :param relay: what passes a blob through without keeping it.
+    :param filling: of which growing blobs are fetched.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class Blobs:
         registry: str,
         asking: Asking,
         relay: IRegistry,
+        filling: IRegistry,
         contents: IContents,
         growths: IGrowths,
         clock: IReactorTime,
@@ -44,6 +46,7 @@ class Blobs:
         self._asking = asking
         self._rights = Rights(asking)
         self._relay = relay
+        self._filling = filling
         self._contents: IContents = LenientContents(contents)
         self._growths = growths
         self._checks = Checks(asking, clock)
@@ -106,7 +109,7 @@ class Blobs:
     async def _grown(self, request: Request, target: Blob, place: Repository) -> Answer:
         """The blob as it arrives."""
         told = await self._told(request)
-        source = Source(request, target, self._asking, self._checks)
+        source = Source(request, target, self._filling, self._checks)
         try:
             growth = await self._growths.join(self._registry, place, target.digest, source)
         except OSError:  # of which the store has told

@@ -6,7 +6,7 @@ from attrs import evolve
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
-from ..interfaces import Answer, ISource
+from ..interfaces import Answer, IRegistry, ISource
 from ..joined import Joined
 from ..notes import Notes
 from ..oci.errors import RegistryError
@@ -65,17 +65,17 @@ class Checks:
 class Source:
     """How one client's request would fetch the blob: with its path and its credentials."""
 
-    def __init__(self, request: Request, target: Blob, asking: Asking, checks: Checks) -> None:
+    def __init__(self, request: Request, target: Blob, registry: IRegistry, checks: Checks) -> None:
         self._request = evolve(request, range=None, if_none_match=None, head=False)
         self._target = target
-        self._asking = asking
+        self._registry = registry
         self._checks = checks
         self.status: int | None = None
 
     async def open(self, offset: int) -> Answer:
         """See ``ISource``."""
         wanted = Range.since(offset) if offset else None
-        answer = await self._asking.ask(evolve(self._request, range=wanted))
+        answer = await self._registry.fetch(evolve(self._request, range=wanted))
         self.status = answer.upstream_status
         self._checks.given(self._target)
         return answer

@@ -14,6 +14,7 @@ from ..oci.errors import Unavailable
 from ..oci.media import EVERYTHING, admits_everything
 from ..oci.request import Blob, Manifest, Request
 from .client import Client, Header
+from .realms import origin
 from .redirects import AUTHORIZATION, REDIRECTS, Followed, follow
 from .refusals import refusal
 from .tokens import Handshake, anonymous_token
@@ -53,6 +54,22 @@ class Asking:
             )
         self._handshake.learn(error.challenges)
         raise error
+
+    def sent_on(self, response: IResponse) -> str | None:
+        """The address that gave the response, where that is another origin than the upstream's own."""
+        url = response.request.absoluteURI.decode()
+        return None if origin(url) == origin(self._url) else url
+
+    async def ask_there(self, url: str, request: Request) -> IResponse:
+        """The consent of an address that the upstream has sent on to; no credentials are for it.
+
+        :raises RegistryError: its refusal, which says nothing of the upstream.
+        """
+        bare = evolve(request, credentials=None)
+        response = (await follow(self._client, "GET", url, tuple(_headers(bare)))).response
+        if response.code not in _CONSENTS:
+            raise await refusal(self._client, response, request.target.unknown)
+        return response
 
     async def permits(self, request: Request) -> int:
         """The status of a consent, where only that is asked for; a redirect is one, and is not followed.

@@ -11,6 +11,7 @@ from ..interfaces import Answer, IRegistry
 from ..oci.descriptor import Descriptor
 from ..oci.errors import Unauthorized, Unavailable, Unsupported
 from ..oci.link import parse_next
+from ..oci.ranges import Range
 from ..oci.request import Blob, Catalog, Manifest, Ping, Referrers, Request, Tags
 from ..oci.token import TokenRequest
 from .answers import answer_of
@@ -46,7 +47,7 @@ class Upstream:
             case Manifest() as target:
                 return await manifest_answer(self._asking, self._client, request, target)
             case Blob() as target:
-                return blob_answer(self._client, request, target, await self._asking.ask(request))
+                return await self._blob(request, target)
             case Tags() | Referrers() | Catalog():
                 return await self._list(request)
 
@@ -67,6 +68,19 @@ class Upstream:
         elif challenges := await self._handshake.challenges():
             raise Unauthorized(challenges=challenges, upstream_status=401)
         return Answer(json_content(b"{}"), upstream_status=200)
+
+    async def _blob(self, request: Request, target: Blob) -> Answer:
+        response = await self._asking.ask(request)
+        url = self._asking.sent_on(response)
+        answer = blob_answer(self._client, request, target, response)
+        if url is None:
+            return answer
+
+        async def part(wanted: Range) -> Answer:
+            asked = Request(target, range=wanted)
+            return blob_answer(self._client, asked, target, await self._asking.ask_there(url, asked))
+
+        return evolve(answer, parts=part)
 
     async def _list(self, request: Request) -> Answer:
         """A list of any length, streamed."""

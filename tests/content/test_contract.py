@@ -14,19 +14,22 @@ from dockmirror.content.copied import Copied
 from dockmirror.content.held import BytesContent
 from dockmirror.content.part import Part
 from dockmirror.content.resumed import Resumed
+from dockmirror.content.segmented import Segmented
 from dockmirror.content.verified import Verified
 from dockmirror.interfaces import IContent
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import RegistryError, Unavailable
+from dockmirror.oci.ranges import ContentRange
 
 from ..registries import Feed, Pieces, Recorder, now, watch
 
 DATA = b"the content"
 DESCRIPTOR = Descriptor("a/b", Digest.of(DATA), len(DATA))
+ALL = ContentRange(0, len(DATA) - 1, len(DATA))
 
 
-async def _no_more(offset: int) -> NoReturn:
+async def _no_more(*offsets: int) -> NoReturn:
     raise Unavailable("it cannot be had")
 
 
@@ -38,6 +41,7 @@ WRAPPED: dict[str, Callable[[Feed], IContent]] = {
     "a part": lambda feed: Part(feed, 0, len(DATA)),
     "a part to the end": lambda feed: Part(feed, 0),
     "resumed and verified": lambda feed: Verified(Resumed(feed, _no_more, Clock()), Digest.of(DATA)),
+    "in segments": lambda feed: Segmented(feed, ALL, _no_more, 4, Clock(), 3),
     "resumed parts": lambda feed: Resumed(Part(feed, 0, len(DATA)), _no_more, Clock()),
 }
 HELD: dict[str, IContent] = {

@@ -86,7 +86,7 @@ class Mirror:
             asking,
             Handshake(entry, asking, documents, self.clock),
             Manifests("docker.io", asking, contents, tags, self.clock, lambda _: tag_ttl),
-            Blobs("docker.io", asking, relay, contents, self.store.growths, self.clock),
+            Blobs("docker.io", asking, relay, asking, contents, self.store.growths, self.clock),
             Lists(entry, asking, documents, self.clock, lambda _: tag_ttl),
         )
 

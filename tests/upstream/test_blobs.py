@@ -11,7 +11,8 @@ import pytest
 from twisted.internet.testing import StringTransport
 
 from dockmirror.interfaces import Answer
-from dockmirror.oci.errors import BlobUnknown, RangeInvalid, Unavailable, Unreachable
+from dockmirror.oci.credentials import Credentials
+from dockmirror.oci.errors import BlobUnknown, RangeInvalid, RegistryError, Unavailable, Unreachable
 from dockmirror.oci.ranges import Range
 from tests.fake_registry import digest
 from tests.fakes import Reply, World
@@ -225,3 +226,50 @@ def test_what_is_not_there() -> None:
     """Is unknown."""
     with pytest.raises(BlobUnknown):
         fetch(world(Reply(404)))
+
+
+class TestElsewhere:
+    """Where a registry has sent on to for a blob."""
+
+    @pytest.fixture
+    def registry(self) -> World:
+        """One that sends on to another host."""
+        registry = world(Reply(307, b"", (("Location", "https://cdn.example/blob?signature=x"),)))
+        registry.reply("cdn.example", "/blob", Reply(200, BLOB), part(10, 19))
+        return registry
+
+    def test_parts_are_asked_for_there(self, registry: World) -> None:
+        """Without the registry, and without the credentials that it was asked with."""
+        answer = fetch(registry, credentials=Credentials.bearer("t0ken"))
+        assert answer.parts is not None
+        another = now(answer.parts(Range.since(10, 19)))
+        assert (another.status, str(another.content_range)) == (206, "bytes 10-19/100")
+        assert bytes_of(another.content) == BLOB[10:20]
+        assert [(seen.host, seen.authorization, seen.header("Range")) for seen in registry.seen] == [
+            (HOST, "Bearer t0ken", None),
+            ("cdn.example", None, None),
+            ("cdn.example", None, "bytes=10-19"),
+        ]
+        assert registry.seen[-1].url == "https://cdn.example/blob?signature=x"
+
+    def test_a_refusal_there(self, registry: World) -> None:
+        """Is raised: nobody else is asked."""
+        registry.reply("cdn.example", "/blob", Reply(200, BLOB), Reply(403, b"<Error>"))
+        answer = fetch(registry)
+        assert answer.parts is not None
+        with pytest.raises(RegistryError) as raised:
+            now(answer.parts(Range.since(10, 19)))
+        assert (raised.value.status, len(registry.seen)) == (403, 3)
+
+    def test_its_address_shows_nowhere(self, registry: World) -> None:
+        """It is signed."""
+        assert "signature" not in repr(fetch(registry))
+
+
+@pytest.mark.parametrize("location", [f"/v2/a/{digest(BLOB)}", f"https://{HOST}/elsewhere"])
+def test_what_the_registry_has_itself_is_asked_of_it(location: str) -> None:
+    """It may want to see credentials."""
+    registry = world(Reply(307, b"", (("Location", location),)))
+    registry.reply(HOST, location.removeprefix(f"https://{HOST}"), Reply(200, BLOB))
+    assert fetch(registry).parts is None
+    assert fetch(world(Reply(200, BLOB))).parts is None

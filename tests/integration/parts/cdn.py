@@ -19,17 +19,24 @@ _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
 @dataclass(frozen=True)
 class CdnRequest:
-    """One request that the front or the store behind it got, and how it was answered."""
+    """One request that the front or the store behind it got, and how it was answered.
+
+    *connection* is the port at the other end.
+    """
 
     method: str
     path: str
     range: str | None
     authorized: bool
     status: int
+    connection: int
 
 
 class BlobStore(Server):
-    """Hands out a registry's blobs to whoever knows the signed URL, and takes no other credentials."""
+    """Hands out a registry's blobs to whoever knows the signed URL, and takes no other credentials.
+
+    Without *ranges* it sends the whole, whatever part is asked for.
+    """
 
     def __init__(self, registry: Registry) -> None:
         class Fetch(_Fetch):
@@ -39,6 +46,7 @@ class BlobStore(Server):
         self.registry = registry
         self.requests: list[CdnRequest] = []
         self.valve = Valve()
+        self.ranges = True
 
     def location(self, hexadecimal: str) -> str:
         """The signed URL of a blob."""
@@ -63,7 +71,7 @@ class _Fetch(Exchange):
 
     def _send(self, file: Path) -> None:
         size = file.stat().st_size
-        part = _resolve(self.headers.get("Range", ""), size)
+        part = _resolve(self.headers.get("Range", ""), size) if self.store.ranges else None
         if part is not None and part.start >= part.stop:
             self._refuse(416, "InvalidRange", Content_Range=f"bytes */{size}")
             return
@@ -96,6 +104,7 @@ def recorded(exchange: Exchange, status: int) -> CdnRequest:
         range=exchange.headers.get("Range"),
         authorized="Authorization" in exchange.headers,
         status=status,
+        connection=exchange.client_address[1],
     )
 
 
