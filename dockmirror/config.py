@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,8 @@ from .values import listed
 PREFIX = "DOCKMIRROR_"
 PASSWORD_PREFIX = f"{PREFIX}PASSWORD_"
 """Of variables that hold passwords; these are no settings, so that no setting holds a password."""
+_LINK = re.compile(rf"{PREFIX}(SERVICE_(HOST|PORT)(_\w+)?|PORT(_\d+_[A-Z]+(_(PROTO|PORT|ADDR))?)?)")
+"""What Kubernetes sets in every pod for a Service of the name ``dockmirror``."""
 _TABLES: Mapping[str, Any] = {"access": {}, "upstreams": {"*": {}}}
 """What is laid over what others said of it, key by key."""
 
@@ -47,7 +50,7 @@ def sources(options: Mapping[str, Any], environ: Mapping[str, str]) -> Sequence[
     variables = {
         key.removeprefix(PREFIX).lower(): value
         for key, value in environ.items()
-        if key.startswith(PREFIX) and not key.startswith(PASSWORD_PREFIX)
+        if key.startswith(PREFIX) and not key.startswith(PASSWORD_PREFIX) and not _LINK.fullmatch(key)
     }
     path = options.get("config") or variables.pop("config", None)
     variables.pop("config", None)

@@ -20,6 +20,7 @@ from .values import (
     Addresses,
     Amount,
     Bytes,
+    Directory,
     Endpoints,
     Host,
     HostPattern,
@@ -117,7 +118,7 @@ class Settings(_Frozen):
     workers: Annotated[int, Field(ge=1, le=64)] | None = None
     grace: Seconds = 300.0
     log_format: Literal["text", "json"] = "text"
-    cache: Path | None = None
+    cache: Directory | None = None
     cache_size: Size | None = None
     min_free: Size = Amount(share=0.2)
     tag_ttl: Seconds = 60.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -163,6 +164,8 @@ def _amount(value: object) -> Amount:
         raise ValueError('expected a number of bytes, such as 500MB or 100GiB, or a share, such as "20%"')
     number, unit = float(match[1]), match[2].upper()
     if unit == "%":
+        if number > 100:
+            raise ValueError("expected a share of at most 100%")
         return Amount(share=number / 100)
     return Amount(bytes=int(number * _UNITS[unit.removesuffix("B")]))
 
@@ -172,6 +175,12 @@ def _bytes(value: object) -> int:
     if amount.share or not amount.bytes:
         raise ValueError("expected a number of bytes, such as 500MB or 100GiB")
     return amount.bytes
+
+
+def _directory(value: object) -> object:
+    if value == "":
+        raise ValueError("expected a directory")
+    return value
 
 
 def listed(value: Any) -> Any:
@@ -190,6 +199,7 @@ Endpoints = Annotated[tuple[Annotated[str, AfterValidator(_endpoint)], ...], Bef
 Size = Annotated[Amount, PlainValidator(_amount), PlainSerializer(str)]
 Bytes = Annotated[int, PlainValidator(_bytes)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Directory = Annotated[Path, BeforeValidator(_directory)]
 Addresses = Annotated[tuple[Annotated[str, AfterValidator(_address)], ...], BeforeValidator(listed)]
 Rules = Annotated[tuple[Annotated[str, AfterValidator(_rule)], ...], BeforeValidator(listed)]
 TagTtl = Annotated[

@@ -242,9 +242,10 @@ WRONG = {
     "trust_proxy": ["nginx", "10.0.0.1/8", "/run/nginx.sock"],
     "default": ["nowhere", "Docker", "docker.io", ""],
     "cache_size": ["all", "-1", "1,5GB", "1PB", "1EiB", "GB", ""],
-    "min_free": ["%", "0x10", "10 percent", ""],
+    "min_free": ["101%", "%", "0x10", "10 percent", ""],
     "tag_ttl": ["-1", "1h", "inf", ""],
     "keep_vanished": ["maybe", ""],
+    "cache": [""],
     "export": ["maybe", ""],
     "workers": ["0", "65", "many", "1.5"],
     "grace": ["-1", "soon", "nan", "inf", ""],
@@ -572,3 +573,15 @@ tag_ttl = {{ "library/*" = 5 }}
     for options in ({}, {"config": written(tmp_path, table), "networks": ["public"]}):
         settings = load(options, {})
         assert Settings.model_validate_json(settings.as_json()) == settings
+
+
+def test_what_kubernetes_puts_into_every_pod() -> None:
+    """Is no setting of ours, although a Service of our name makes it look so."""
+    links = {
+        "DOCKMIRROR_SERVICE_HOST": "10.0.0.1", "DOCKMIRROR_SERVICE_PORT": "80",
+        "DOCKMIRROR_SERVICE_PORT_HTTP": "80", "DOCKMIRROR_PORT": "tcp://10.0.0.1:80",
+        "DOCKMIRROR_PORT_80_TCP": "tcp://10.0.0.1:80", "DOCKMIRROR_PORT_80_TCP_PROTO": "tcp",
+        "DOCKMIRROR_PORT_80_TCP_PORT": "80", "DOCKMIRROR_PORT_80_TCP_ADDR": "10.0.0.1",
+    }  # fmt: skip
+    assert load({}, links) == load({}, {})
+    assert refused({}, {"DOCKMIRROR_PORTS": "80"}).startswith("the environment: ports: ")
