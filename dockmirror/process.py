@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
-from mmap import mmap
 from typing import Any
 
 from prometheus_client import CollectorRegistry
@@ -26,7 +25,7 @@ from .serving import Serving
 from .settings import ConfigurationError, Settings, UpstreamSettings
 from .store.directory import UnfitDirectory
 from .upstream.resolvers import threaded_resolver
-from .web.ledger import Ledger
+from .web.memory import Memory
 from .web.wire import Site
 
 
@@ -34,7 +33,7 @@ class Process:
     """All that a process has that serves, but for what it listens on.
 
     :param environ: in which proxies may be named, and passwords given.
-    :param memory: for the ledger of what clients have had; processes that serve as one share it.
+    :param memory: of what clients have had and asked for; processes that serve as one share it.
     :param share: how many processes share the connections that there may be.
     :raises ConfigurationError: when a setting that looked right cannot be put into practice.
     :ivar service: what is to be started before anything listens, and stopped after.
@@ -47,7 +46,7 @@ class Process:
         settings: Settings,
         environ: Mapping[str, str],
         reactor: Any,
-        memory: mmap,
+        memory: Memory,
         share: int = 1,
     ) -> None:
         self.service = InOrder()
@@ -64,7 +63,7 @@ class Process:
         metrics = Metrics(CollectorRegistry())
         self._serving = Serving(
             reactor, agent_for, _write_line, cache, metrics, environ,
-            partial(deferToThreadPool, reactor, passwords), partial(ask, reactor), Ledger(memory),
+            partial(deferToThreadPool, reactor, passwords), partial(ask, reactor), memory,
             connections(), share,
         )  # fmt: skip
         self._serving.serve(settings)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from mmap import mmap
 from typing import Any
 
 from twisted.application.service import IService, MultiService, Service
@@ -19,7 +18,7 @@ from .reloading import Reloading
 from .services import InOrder
 from .settings import ConfigurationError, Settings
 from .together import Together
-from .web.ledger import SIZE
+from .web.memory import Memory, shared
 from .web.operations import Operated, Operations
 from .web.wire import Site
 from .workers.group import Group
@@ -57,7 +56,7 @@ def mirror(read: Callable[[], Settings], environ: Mapping[str, str]) -> MultiSer
 def _alone(
     settings: Settings, read: Callable[[], Settings], environ: Mapping[str, str], reactor: Any
 ) -> MultiService:
-    process = Process(settings, environ, reactor, mmap(-1, SIZE))
+    process = Process(settings, environ, reactor, Memory.alone())
     return _assembled(
         settings,
         process.told,
@@ -77,9 +76,7 @@ def _together(
 ) -> MultiService:
     """This process binds, and serves nobody itself."""
     # So that what cannot be put into practice is told of now:
-    tried = Process(settings, environ, reactor, mmap(-1, SIZE))
-    memory = os.memfd_create("dockmirror")
-    os.ftruncate(memory, SIZE)
+    tried = Process(settings, environ, reactor, Memory.alone())
     holding = Holding(reactor)
     in_force = settings
 
@@ -97,7 +94,7 @@ def _together(
     group = Group(
         workers,
         "dockmirror.worker",
-        memory,
+        shared(),
         lambda: holding.sockets,
         begin,
         settings.grace + 5,

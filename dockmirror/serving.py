@@ -19,6 +19,7 @@ from .settings import ConfigurationError, Settings
 from .web.exchange import Request
 from .web.ledger import Ledger
 from .web.log import AccessLog, AuditLog, Write
+from .web.memory import Memory
 from .web.operations import BesideHealth
 from .web.recent import Recent
 from .web.token import FORM_LIMIT, is_form
@@ -35,7 +36,7 @@ class Serving:
     :param environ: in which the mirror's own passwords may be given, and credential helpers run.
     :param in_thread: where clients' passwords are looked at.
     :param ask: what runs credential helpers.
-    :param ledger: of what each client's network has had.
+    :param memory: of what clients have had and asked for.
     :param connections: how many there may be here where the settings do not say.
     :param share: how many processes share those of which the settings say how many there may be.
     """
@@ -50,7 +51,7 @@ class Serving:
         environ: Mapping[str, str],
         in_thread: InThread,
         ask: Ask,
-        ledger: Ledger,
+        memory: Memory,
         connections: int,
         share: int = 1,
     ) -> None:
@@ -63,10 +64,10 @@ class Serving:
         self._environ = environ
         self._in_thread = in_thread
         self._ask = ask
-        self._ledger = ledger
+        self._ledger = Ledger(memory.ledger)
         self._connections = connections
         self._share = share
-        self._recent = Recent(clock, share)
+        self._recent = Recent(clock, memory.recent)
         self._audit: Appended | None = None
 
     def serve(self, settings: Settings) -> None:

@@ -7,7 +7,6 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
-from mmap import mmap
 from typing import Any
 
 from attrs import asdict
@@ -17,6 +16,7 @@ from twisted.logger import globalLogBeginner, textFileLogObserver
 from .listeners import everywhere, listener
 from .process import Process
 from .settings import Settings
+from .web.memory import Memory
 from .web.readiness import State
 from .workers.line import Line
 from .workers.sockets import Adopting, Listening, adoptable
@@ -29,7 +29,7 @@ class Worker:
     :param sockets: those that listen, one for each endpoint.
     """
 
-    def __init__(self, memory: mmap, sockets: Sequence[Listening], reactor: Any) -> None:
+    def __init__(self, memory: Memory, sockets: Sequence[Listening], reactor: Any) -> None:
         self._memory = memory
         self._sockets = sockets
         self._reactor = reactor
@@ -82,7 +82,7 @@ def main(arguments: Sequence[str]) -> None:
     globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stdout)], redirectStandardIO=False)
     line, shared, *sockets = arguments
     listening = [Listening(*map(int, each.split(":"))) for each in sockets]
-    worker = Worker(mmap(int(shared), 0), listening, running)
+    worker = Worker(Memory.of(int(shared)), listening, running)
     end = Line(worker.asks(), lost=worker.end)
     running.adoptStreamConnection(int(line), socket.AF_UNIX, Factory.forProtocol(lambda: end))
     os.close(int(line))

@@ -8,7 +8,6 @@ import json
 from collections.abc import Mapping
 from http.client import HTTPResponse, IncompleteRead
 from io import BytesIO
-from mmap import mmap
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
@@ -31,7 +30,7 @@ from dockmirror.oci.challenge import parse_challenges
 from dockmirror.program import Ended, Unanswered
 from dockmirror.serving import Serving
 from dockmirror.web.channel import Channel
-from dockmirror.web.ledger import SIZE, Ledger
+from dockmirror.web.memory import Memory
 
 from .fakes import World
 
@@ -174,7 +173,6 @@ class House:
     :param environ: the environment in which it is started.
     :param in_thread: where passwords are looked at.
     :param ask: what runs credential helpers.
-    :param share: how many such processes there are.
     :ivar lines: of the access log.
     :ivar metrics: what it counts.
     """
@@ -185,7 +183,6 @@ class House:
         environ: Mapping[str, str] | None = None,
         in_thread: InThread = maybeDeferred,
         ask: Ask = _nobody,
-        share: int = 1,
         **settings: Any,
     ) -> None:
         self.world = world
@@ -195,7 +192,7 @@ class House:
         self.metrics = Metrics(CollectorRegistry())
         self.serving = Serving(
             self.clock, lambda *_: world.agent, self.lines.append, None, self.metrics, environ or {},
-            in_thread, ask, Ledger(mmap(-1, SIZE)), 1000, share,
+            in_thread, ask, Memory.alone(), 1000,
         )  # fmt: skip
         self.serving.serve(loaded)
         self.site = self.serving.site

@@ -25,6 +25,7 @@ from dockmirror.reloading import Reloading
 from dockmirror.service import Options, makeService, mirror
 from dockmirror.services import Draining, InOrder
 from dockmirror.settings import ConfigurationError, Settings, UpstreamSettings
+from dockmirror.web.memory import Memory
 from dockmirror.web.recent import Recent
 from dockmirror.workers.group import Group
 from tests.fake_registry import digest
@@ -181,7 +182,7 @@ class TestMirror:
 
         settings = load({}, {})
         metrics = Metrics(CollectorRegistry())
-        hosts(settings, Clock(), agent_for, None, metrics, {}, Recent(Clock()))
+        hosts(settings, Clock(), agent_for, None, metrics, {}, Recent(Clock(), Memory.alone().recent))
         assert seen == list(settings.upstreams.values())
 
 

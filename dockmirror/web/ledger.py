@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from mmap import mmap
 from struct import Struct
 
 from attrs import frozen
@@ -34,7 +33,7 @@ class Ledger:
     :param memory: of ``SIZE`` bytes or fewer, zero at first.
     """
 
-    def __init__(self, memory: mmap) -> None:
+    def __init__(self, memory: memoryview) -> None:
         self._memory = memory
         self._slots = len(memory) // _SLOT.size
 

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+import hashlib
+import json
 from collections.abc import Sequence
+from math import inf
+from struct import Struct
 
-from attrs import frozen
+from attrs import astuple, evolve, frozen
 from twisted.internet.interfaces import IReactorTime
 
-from ..networks import Address
 from .access import Client
 from .exchange import Request
 
-_LONGEST = 300
-_Who = tuple[Address, str | None]
+EACH = 20
+"""How many requests of a client are remembered."""
+_LONGEST, _SHORTER = 300, 100
+_METHOD = 20
+_LENGTH = Struct("<H")
+_RECORD = 1024
+_HEAD = Struct("<QdQ")
+"""Whose it is, when it was here last, and how many requests it has made."""
+_SLOT = _HEAD.size + EACH * _RECORD
+_TRIED = 8
+SIZE = 512 * _SLOT
+"""Bytes of memory for so many clients; it is used only as far as there are any."""
 
 
 @frozen
@@ -38,47 +50,86 @@ class Seen:
 class Recent:
     """The last requests for anything below ``/v2/``, by the address of the client and the name it has here.
 
-    Each sees its own only.  All is in memory, and bounded: who has not been here for longest is forgotten.
+    Each sees its own only.  All is in memory, and bounded: of the few clients that share a slot, who has not
+    been here for longest is forgotten.
 
-    :param each: how many requests of a client are remembered.
-    :param clients: of how many.
-    :ivar processes: of how many this is one: each has seen what it has served itself.
+    :param memory: of ``SIZE`` bytes or fewer, zero at first; processes that share it know the same.
     """
 
-    def __init__(self, clock: IReactorTime, processes: int = 1, each: int = 20, clients: int = 500) -> None:
-        self.processes = processes
+    def __init__(self, clock: IReactorTime, memory: memoryview) -> None:
         self._clock = clock
-        self._each = each
-        self._clients = clients
-        self._seen: OrderedDict[_Who, deque[Seen]] = OrderedDict()
+        self._memory = memory
+        self._slots = len(memory) // _SLOT
 
     def __call__(self, request: Request) -> None:
         """To be called once, when a request has ended; one that was not let in is nobody's."""
         who = _who(request.admitted)
         if who is None or b"v2" not in request.path.split(b"/")[1:3]:
             return
-        kept = self._seen.setdefault(who, deque(maxlen=self._each))
-        kept.appendleft(_seen(request, self._clock.seconds()))
-        self._seen.move_to_end(who)
-        if len(self._seen) > self._clients:
-            self._seen.popitem(last=False)
+        place, count = self._find(who)
+        now = self._clock.seconds()
+        written = _written(_seen(request, now))
+        record = place + _HEAD.size + count % EACH * _RECORD
+        self._memory[record + _LENGTH.size : record + _LENGTH.size + len(written)] = written
+        _LENGTH.pack_into(self._memory, record, len(written))
+        _HEAD.pack_into(self._memory, place, who, now, count + 1)
 
     def of(self, client: Client) -> Sequence[Seen]:
         """What that client has asked for, the newest first; nothing where its address is not known."""
         who = _who(client)
-        return () if who is None else tuple(self._seen.get(who, ()))
+        if who is None:
+            return ()
+        place, count = self._find(who)
+        numbers = range(count - 1, max(-1, count - 1 - EACH), -1)
+        read = (self._read(place + _HEAD.size + number % EACH * _RECORD) for number in numbers)
+        return tuple(sorted((each for each in read if each), key=lambda each: -each.time))
+
+    def _find(self, who: int) -> tuple[int, int]:
+        """Its slot and how much it has asked for, or else the slot that is missed least, and none."""
+        oldest, its_time = 0, inf
+        for step in range(_TRIED):
+            place = (who + step) % self._slots * _SLOT
+            whose, last, count = _HEAD.unpack_from(self._memory, place)
+            if whose == who:
+                return place, count
+            last = last if whose else -1.0
+            if last < its_time:
+                oldest, its_time = place, last
+        return oldest, 0
+
+    def _read(self, record: int) -> Seen | None:
+        """None where another process writes just now."""
+        (length,) = _LENGTH.unpack_from(self._memory, record)
+        written = bytes(self._memory[record + _LENGTH.size : record + _LENGTH.size + length])
+        try:
+            return Seen(*json.loads(written))
+        except (ValueError, TypeError):
+            return None
 
 
-def _who(client: Client | None) -> _Who | None:
-    return None if client is None or client.address is None else (client.address, client.user)
+def _written(seen: Seen) -> bytes:
+    """As it fits into a record: of odd characters, which take more bytes, there are fewer."""
+    for longest in (_LONGEST, _SHORTER):
+        cut = evolve(seen, host=seen.host[:_SHORTER], path=seen.path[:longest])
+        written = json.dumps(astuple(cut), ensure_ascii=False).encode()
+        if len(written) <= _RECORD - _LENGTH.size:
+            return written
+    return b""
+
+
+def _who(client: Client | None) -> int | None:
+    if client is None or client.address is None:
+        return None
+    named = client.address.packed + (client.user or "").encode()
+    return int.from_bytes(hashlib.blake2b(named, digest_size=8).digest(), "little") or 1
 
 
 def _seen(request: Request, now: float) -> Seen:
     return Seen(
         now,
-        request.method.decode("ascii", "replace"),
+        request.method.decode("ascii", "replace")[:_METHOD],
         request.admitted.host if request.admitted else "",
-        request.path.decode("ascii", "replace")[:_LONGEST],
+        request.path.decode("ascii", "replace"),
         request.code,
         request.sentLength,
         request.upstream_status,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import signal
 import threading
@@ -79,6 +80,17 @@ def test_a_pull(several: Several, open_registry: Registry, skopeo_machine: Machi
     )
     assert several.counted('dockmirror_requests_total{endpoint="blob"') >= 2 * 3
     assert '"ready"' in several.told("/readyz")
+
+
+def test_the_page(several: Several) -> None:
+    """Shows what all of them have served."""
+    client = several.client()
+    for number in range(12):
+        client.bare("GET", f"/v2/number{number}/tags/list", None, {})
+    for _ in range(6):
+        page = json.loads(client.bare("GET", "/", None, {"Accept": "application/json"}).body)
+        paths = [each["path"] for each in page["requests"]]
+        assert set(paths) >= {f"/v2/number{number}/tags/list" for number in range(12)}
 
 
 def test_one_that_dies(several: Several) -> None:

@@ -16,7 +16,7 @@ ONE, OTHER = ip_network("192.0.2.1"), ip_network("2001:db8::/64")
 @pytest.fixture
 def ledger() -> Ledger:
     """Empty."""
-    return Ledger(mmap(-1, SIZE))
+    return Ledger(memoryview(mmap(-1, SIZE)))
 
 
 def test_a_window(ledger: Ledger) -> None:
@@ -34,7 +34,7 @@ def test_processes_share_it() -> None:
     """What one of them adds, the other knows."""
     descriptor = os.memfd_create("ledger")
     os.ftruncate(descriptor, SIZE)
-    ours, theirs = (Ledger(mmap(descriptor, SIZE)) for _ in range(2))
+    ours, theirs = (Ledger(memoryview(mmap(descriptor, SIZE))) for _ in range(2))
     ours.add(ONE, 1.0, 60, requests=1)
     theirs.add(ONE, 2.0, 60, requests=1)
     assert ours.spent(ONE, 3.0, 60) == theirs.spent(ONE, 3.0, 60) == Spent(1.0, 2, 0)
@@ -43,7 +43,7 @@ def test_processes_share_it() -> None:
 
 def test_there_is_no_end_of_networks() -> None:
     """Of those that pick the same slots, the one goes whose window began first."""
-    few = Ledger(mmap(-1, 8 * 32))
+    few = Ledger(memoryview(mmap(-1, 8 * 32)))
     networks = [ip_network(f"10.0.0.{number}") for number in range(10)]
     for number, network in enumerate(networks):
         few.add(network, float(number), 600, requests=1)

@@ -4,10 +4,16 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
+from mmap import mmap
+from types import SimpleNamespace
 from typing import Any
+
+from twisted.internet.task import Clock
 
 from dockmirror.config import load
 from dockmirror.web.access import Client
+from dockmirror.web.recent import SIZE, Recent
 from tests.house import House
 from tests.internet import Internet
 
@@ -63,11 +69,11 @@ def test_who_was_not_let_in() -> None:
     """Leaves nothing behind."""
     house = House(Internet())
     house.connect("8.8.8.8").ask("GET", HOST, "/v2/")
-    assert not house.serving._recent._seen
+    assert house.serving._recent.of(Client(ip_address("8.8.8.8"), "http", HOST)) == ()
 
 
 def test_bounds() -> None:
-    """20 requests of a client, 500 clients, and 300 characters of a path."""
+    """20 requests of a client, and 300 characters of a path."""
     house = House(Internet())
     for number in range(25):
         house.connect("10.0.0.1").ask("GET", HOST, f"/v2/{number}{'x' * 400}")
@@ -75,10 +81,35 @@ def test_bounds() -> None:
     assert len(listed) == 20
     assert listed[0]["path"].startswith("/v2/24x")
     assert {len(each["path"]) for each in listed} == {300}
-    for number in range(500):
-        house.connect(f"10.1.{number // 250}.{number % 250}").ask("GET", HOST, "/v2/")
-    assert seen(house, "10.0.0.1") == []
-    assert len(seen(house, "10.1.0.0")) == 1
+
+
+def test_there_is_no_end_of_clients() -> None:
+    """Of those that share the same slots, the one is forgotten that was here longest ago."""
+    clock = Clock()
+    recent = Recent(clock, memoryview(mmap(-1, SIZE // 512 * 8)))
+    clients = [Client(ip_address(f"10.0.0.{number}"), "http", HOST) for number in range(10)]
+    for client in clients:
+        clock.advance(1)
+        recent(ended(client))
+    assert [len(recent.of(client)) for client in clients] == [0, 0, *[1] * 8]
+
+
+def test_processes_share_it() -> None:
+    """What one has served, the other shows; the longest that there can be fits."""
+    memory = mmap(-1, SIZE)
+    ours, theirs = (Recent(Clock(), memoryview(memory)) for _ in range(2))
+    client = Client(ip_address("2001:db8::1"), "http", "\N{SNOWMAN}" * 300, "bob")
+    ours(ended(client, path=b"/v2/" + b"\xff" * 1000, method=b"M" * 5000))
+    (seen,) = theirs.of(client)
+    assert (seen.path, seen.method) == ("/v2/" + "\N{REPLACEMENT CHARACTER}" * 96, "M" * 20)
+    assert theirs.of(Client(client.address, "http", HOST, "alice")) == ()
+
+
+def ended(client: Client, path: bytes = b"/v2/", method: bytes = b"GET") -> Any:
+    """A request of that client that has ended."""
+    return SimpleNamespace(
+        admitted=client, path=path, method=method, code=200, sentLength=2, upstream_status=None, cut_off=False
+    )
 
 
 def test_without_an_address() -> None:

@@ -108,8 +108,6 @@ def _requests(shown: Shown, say: Language) -> Tag:
     if address is None:
         return section(tags.p(say("requests.nobody")))
     section(tags.p(_prose(say("requests.what", address=address))))
-    if shown.processes > 1:
-        section(tags.p(say("requests.processes", count=shown.processes)))
     if not shown.seen:
         return section(tags.p(say("requests.none"), class_="none"))
     rows = (_row(each, shown, say) for each in shown.seen)

@@ -23,7 +23,6 @@ def text(shown: Shown, say: Language) -> str:
             [[f"curl {mirror.url}/client/{c.name}", c.snippets(mirror)[0].path] for c in CLIENTS.values()]
         ),
         [say("requests.of", address=shown.client.address)] if shown.client.address else [],
-        [say("requests.processes", count=shown.processes)] if shown.processes > 1 else [],
         [*_seen(shown, say)] or [f"    {say('requests.none')}"],
     ]
     return "\n\n".join("\n".join(lines) for lines in parts if lines) + "\n"

@@ -91,9 +91,7 @@ class _Page(Resource):
         mirror = self._pages.mirror(client)
         registry = next((each for each in mirror.registries if each.path == self._registry), None)
         seen = self._pages.recent.of(client)
-        return Shown(
-            mirror, registry, client, seen, self._pages.clock.seconds(), self._pages.recent.processes
-        )
+        return Shown(mirror, registry, client, seen, self._pages.clock.seconds())
 
 
 class _Clients(Resource):

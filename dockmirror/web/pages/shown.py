@@ -18,7 +18,6 @@ class Shown:
     :ivar registry: the one whose virtual host was asked; None on the mirror's own host.
     :ivar seen: what that client has asked for, the newest first.
     :ivar now: in seconds since the epoch.
-    :ivar processes: how many serve; each has seen what it has served.
     """
 
     mirror: Mirror
@@ -26,7 +25,6 @@ class Shown:
     client: Client
     seen: Sequence[Seen]
     now: float
-    processes: int = 1
 
     @property
     def host(self) -> str:

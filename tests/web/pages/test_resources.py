@@ -192,14 +192,6 @@ def test_languages(house: House, path: str, headers: tuple[str, ...], code: str)
     assert f'<html lang="{code}">' in page(house.get(OWN, path, HTML, *headers))
 
 
-def test_several_processes() -> None:
-    """Have each seen a part, which must not be taken for all."""
-    house = House(Internet(), share=3)
-    assert "3 processes" in page(house.get(OWN, "/", HTML))
-    assert b"3 processes" in house.get(OWN, "/").body
-    assert b"processes" not in House(Internet()).get(OWN, "/").body
-
-
 def test_too_much_of_a_query(house: House) -> None:
     """Is refused."""
     assert house.get(OWN, "/?" + "a&" * 100).status == 400
