@@ -1,25 +1,49 @@
-"""What the kernel tells of a process, by proc(5)."""
+"""What the kernel tells of a process and its children, by proc(5)."""
 
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Iterator
 from pathlib import Path
+
+_IDLE = 0.4
 
 
 def peak_memory(pid: int) -> int:
-    """The most bytes that the process has had in memory at once (``VmHWM``)."""
-    return _status(pid, "VmHWM")
+    """The most bytes that they have had in memory since ``forget_peak`` (``VmHWM``)."""
+    return sum(_status(each, "VmHWM") for each in _family(pid))
 
 
-def memory(pid: int) -> int:
-    """The bytes that the process has in memory now (``VmRSS``)."""
-    return _status(pid, "VmRSS")
+def forget_peak(pid: int) -> None:
+    """What they have in memory now is the most from now on."""
+    for each in _family(pid):
+        Path(f"/proc/{each}/clear_refs").write_text("5")
 
 
 def processor_time(pid: int) -> float:
-    """The seconds of processor time that the process has used, in user mode and in the kernel."""
+    """The seconds of processor time that they have used, in user mode and in the kernel."""
+    return sum(_ticks(each) for each in _family(pid)) / os.sysconf("SC_CLK_TCK")
+
+
+def wait_until_idle(pid: int) -> None:
+    """Until they have used no processor time for a while: what they do behind an answer is done then."""
+    before = -1.0
+    while (used := processor_time(pid)) != before:
+        before = used
+        time.sleep(_IDLE)
+
+
+def _family(pid: int) -> Iterator[int]:
+    yield pid
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        for child in (thread / "children").read_text().split():
+            yield from _family(int(child))
+
+
+def _ticks(pid: int) -> int:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return int(fields[11]) + int(fields[12])
 
 
 def _status(pid: int, key: str) -> int:

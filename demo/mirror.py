@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import socket
 import subprocess
@@ -45,7 +46,7 @@ class Mirror:
 
 
 @contextmanager
-def mirror(url: str, *options: str, **upstream: int) -> Iterator[Mirror]:
+def mirror(url: str, *options: str, **upstream: str | int) -> Iterator[Mirror]:
     """A mirror with an empty cache, to which this registry is Docker Hub; stopped at the end.
 
     :param upstream: further settings of that upstream.
@@ -55,7 +56,7 @@ def mirror(url: str, *options: str, **upstream: int) -> Iterator[Mirror]:
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         settings, log = directory / "dockmirror.toml", directory / "mirror.log"
-        lines = "".join(f"{key} = {value}\n" for key, value in upstream.items())
+        lines = "".join(f"{key} = {json.dumps(value)}\n" for key, value in upstream.items())
         settings.write_text(_SETTINGS.format(url=url, port=port, directory=directory, upstream=lines))
         command: list[str | Path] = [
             Path(sys.executable).with_name("twistd"),

@@ -121,7 +121,7 @@ def test_source_distribution(built: Path) -> None:
         "LICENSE", "README.md", "CHANGELOG.md", "SECURITY.md", "Makefile", "mirror.tac", "docs/operating.md",
         "docs/examples/dockmirror.service", "docs/examples/dockmirror.socket", "Containerfile",
         ".containerignore", "compose.yaml", "tests/test_packaging.py", "tests/integration/conftest.py",
-        "demo/__main__.py", "bench/memory.py", "docs/page.png", "README.zh-CN.md",
+        "demo/__main__.py", "bench/warm.py", "docs/page.png", "README.zh-CN.md",
     }  # fmt: skip
 
 

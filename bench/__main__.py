@@ -1,0 +1,43 @@
+"""``python -m bench``: every case, in one table, which is kept in ``bench/RESULTS.md``."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+from . import cold, image, manifests, requests, slow, store, together, warm, workers
+from .command import rounds
+from .machine import machine
+from .table import Row, table
+
+CASES = (warm, workers, cold, together, manifests, requests, image, slow, store)
+_RESULTS = Path(__file__).with_name("RESULTS.md")
+_TEXT = """# Results
+
+Written by `make bench`. [docs/performance.md](../docs/performance.md) says
+how it measures and what the columns mean.
+
+{table}
+
+Medians of {rounds} rounds.
+
+{machine}
+"""
+
+
+def main() -> None:
+    """Prints the table, and keeps it."""
+    count = rounds("Every case; the table goes to bench/RESULTS.md.")
+    rows: list[Row] = []
+    for case in CASES:
+        started = time.monotonic()
+        rows += case.rows(count)
+        print(f"{case.__name__}: {time.monotonic() - started:.0f} s", file=sys.stderr)
+    text = _TEXT.format(table=table(rows), rounds=count, machine=machine())
+    print(text)
+    _RESULTS.write_text(text, "utf-8")
+
+
+if __name__ == "__main__":
+    main()

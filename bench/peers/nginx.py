@@ -1,0 +1,98 @@
+"""nginx: serving files, and as a caching proxy, set as docker-registry-proxy sets it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .peer import Peer, repository
+from .program import free_port, running
+
+STATIC = "nginx static"
+CACHE = "nginx proxy_cache"
+
+_SETTINGS = """
+daemon off;
+worker_processes {workers};
+pid {directory}/{port}.pid;
+error_log stderr;
+events {{ worker_connections 4096; }}
+http {{
+  access_log off;
+  sendfile on;
+  tcp_nopush on;
+  keepalive_requests 100000000;
+  client_body_temp_path {directory}/{port}-body;
+  proxy_temp_path {directory}/{port}-proxy;
+  fastcgi_temp_path {directory}/{port}-fastcgi;
+  uwsgi_temp_path {directory}/{port}-uwsgi;
+  scgi_temp_path {directory}/{port}-scgi;
+  {http}
+  server {{ {server} }}
+}}
+"""
+
+_FILES = """
+  location = /v2/ {{ default_type application/json; return 200 "{{}}"; }}
+  location ~ "/blobs/(sha256:[0-9a-f]+)$" {{ default_type application/octet-stream; alias {files}/$1; }}
+"""
+
+_CACHING = """
+  proxy_set_header Host $proxy_host;
+  proxy_ssl_name localhost;
+  proxy_ssl_server_name on;
+  {trust}
+  location / {{ proxy_pass {upstream}; }}
+  location ~ "/(blobs|manifests)/sha256:[0-9a-f]+$" {{
+    proxy_pass {upstream};
+    proxy_cache kept;
+    proxy_cache_valid 200 60d;
+    proxy_cache_key $uri;
+    proxy_cache_lock on;
+    proxy_cache_lock_timeout 880s;
+    proxy_cache_lock_age 880s;
+  }}
+"""
+
+
+@contextmanager
+def static(directory: Path, files: Path, workers: int = 1) -> Iterator[Peer]:
+    """The blobs that lie in a directory, by their digests."""
+    with serving(directory, server=_FILES.format(files=files), workers=workers) as (port, pid):
+        yield Peer(STATIC, f"http://127.0.0.1:{port}/v2/{repository(STATIC)}", pid)
+
+
+@contextmanager
+def proxy_cache(directory: Path, upstream: str, trusted: Path | None = None) -> Iterator[Peer]:
+    """In front of this registry; what is named by a tag is not kept.
+
+    :param trusted: the certificate that the upstream shows.
+    """
+    kept = f"proxy_cache_path {directory}/kept levels=1:2 keys_zone=kept:10m max_size=100g use_temp_path=off;"
+    trust = f"proxy_ssl_verify on; proxy_ssl_trusted_certificate {trusted};" if trusted else ""
+    server = _CACHING.format(upstream=upstream, trust=trust)
+    with serving(directory, http=kept, server=server) as (port, pid):
+        yield Peer(CACHE, f"http://127.0.0.1:{port}/v2/{repository(CACHE)}", pid)
+
+
+@contextmanager
+def serving(directory: Path, server: str, http: str = "", workers: int = 1) -> Iterator[tuple[int, int]]:
+    """The port and the process of an nginx with these directives."""
+    port = free_port()
+    settings = directory / f"nginx-{port}.conf"
+    listen = f"listen 127.0.0.1:{port} reuseport {'ssl' if 'ssl_certificate ' in server else ''};"
+    text = _SETTINGS.format(
+        directory=directory, port=port, workers=workers, http=http, server=f"{listen}\n{server}"
+    )
+    settings.write_text(text)
+    # The workers are nobody, and have to read what root has made.
+    directory.chmod(0o755)
+    command = ["nginx", "-c", str(settings), "-p", str(directory), "-e", "stderr"]
+    with running(command, port, settings.with_suffix(".log")) as pid:
+        yield port, pid
+
+
+def files(directory: Path) -> str:
+    """The directives that serve blobs from a directory, as a registry without tokens does."""
+    return _FILES.format(files=directory)

@@ -1,0 +1,74 @@
+"""The upstream of the blobs: nginx with a file for each, which says what it has sent to whom."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from attrs import frozen
+
+from . import nginx
+from .peer import Peer, repository
+
+NAME = "the upstream itself"
+
+
+@frozen
+class Origin:
+    """A registry without tokens, in every repository of which are the blobs that lie in ``blobs``.
+
+    :ivar trusted: the certificate that it shows; None where it speaks plainly.
+    """
+
+    url: str
+    pid: int
+    blobs: Path
+    log: Path
+    trusted: Path | None
+
+    @property
+    def peer(self) -> Peer:
+        """Itself, asked directly."""
+        return Peer(NAME, f"{self.url}/v2/{repository(NAME)}", self.pid)
+
+    def sent(self, name: str, digest: str) -> int:
+        """How many bytes of a blob were sent to the peer of that name, in transfers that have ended."""
+        path = f"/v2/{repository(name)}/blobs/{digest}"
+        lines = (line.split() for line in self.log.read_text().splitlines())
+        return sum(int(count) for count, uri in lines if uri == path)
+
+
+@contextmanager
+def origin(directory: Path, tls: bool = False, rate: int = 0) -> Iterator[Origin]:
+    """An origin without blobs.
+
+    :param rate: bytes a second that one connection sends; 0 for as many as can be.
+    """
+    blobs, log = directory / "blobs", directory / "origin.log"
+    blobs.mkdir(exist_ok=True)
+    trusted = _certificate(directory) if tls else None
+    server = [nginx.files(blobs), f"access_log {log} sent;", f"limit_rate {rate};"]
+    if trusted:
+        server += [f"ssl_certificate {trusted};", f"ssl_certificate_key {trusted.with_suffix('.key')};"]
+    http = "log_format sent '$body_bytes_sent $uri';"
+    with nginx.serving(directory, server="\n".join(server), http=http) as (port, pid):
+        yield Origin(f"{'https' if tls else 'http'}://127.0.0.1:{port}", pid, blobs, log, trusted)
+
+
+def _certificate(directory: Path) -> Path:
+    """A certificate that signs itself; its key lies beside it."""
+    path = directory / "origin.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    command += [
+        "-days",
+        "2",
+        "-subj",
+        "/CN=localhost",
+        "-addext",
+        "subjectAltName=DNS:localhost,IP:127.0.0.1",
+    ]
+    command += ["-out", str(path), "-keyout", str(path.with_suffix(".key"))]
+    subprocess.run(command, check=True, capture_output=True)  # noqa: S603
+    return path

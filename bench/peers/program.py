@@ -1,0 +1,55 @@
+"""A program that listens on a port of the loopback interface."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+_STARTS_WITHIN = 30.0
+_STOPS_WITHIN = 10.0
+
+
+@contextmanager
+def running(command: Sequence[str], port: int, log: Path, **environment: str) -> Iterator[int]:
+    """The program's process, from when its port is open; it is ended at the end.
+
+    :raises RuntimeError: when it does not listen, with what it printed.
+    """
+    with log.open("wb") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=out, env={**os.environ, **environment})  # noqa: S603
+    try:
+        deadline = time.monotonic() + _STARTS_WITHIN
+        while not _listens(port):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"{command[0]} does not listen:\n{log.read_text(errors='replace')}")
+            time.sleep(0.05)
+        yield process.pid
+    finally:
+        _end(process)
+
+
+def free_port() -> int:
+    """A port that nobody listens on just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(_STOPS_WITHIN)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

@@ -1,0 +1,26 @@
+"""Those that are measured, in turn."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def in_turn(rounds: int, measures: Mapping[str, Callable[[int], T]]) -> dict[str, list[T]]:
+    """What each measures in each round, by name; every second round goes the other way round.
+
+    :param measures: are given the number of the round, from 0 on.  What that one brings is thrown away: it
+        warms up processes, page cache and memory.
+    """
+    got: dict[str, list[T]] = {name: [] for name in measures}
+    for number in range(rounds + 1):
+        names = list(measures)
+        for name in reversed(names) if number % 2 else names:
+            os.sync()  # what one has written must not weigh on the next
+            measured = measures[name](number)
+            if number:
+                got[name].append(measured)
+    return got

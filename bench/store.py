@@ -1,0 +1,95 @@
+"""``python -m bench.store``: a store of 10, 10,000 and 1,000,000 blobs; fewer rounds leave the last out."""
+
+from __future__ import annotations
+
+import http.client
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from dockmirror.oci.digest import Digest
+from dockmirror.store import layout
+from dockmirror.store.eviction.budget import Budget
+from dockmirror.store.eviction.sweep import Sweep
+
+from .blobs import make_blob
+from .command import ROUNDS, run
+from .peers.mirror import mirrored
+from .peers.origin import origin
+from .peers.peer import Peer
+from .rounds import in_turn
+from .table import Row, at_most
+
+FEW = 10
+MANY = (10_000, 1_000_000)
+REQUESTS = 500
+_DAY = 24 * 3600.0
+
+
+def rows(rounds: int) -> Iterator[Row]:
+    """How long the start takes, a hit, and the eviction of a tenth, beside a store of ten."""
+    for count in MANY if rounds >= ROUNDS else MANY[:1]:
+        with tempfile.TemporaryDirectory() as name:
+            few, many = Path(name, "few"), Path(name, "many")
+            fill(few, FEW)
+            fill(many, count)
+            yield from _beside(count, few, many, Path(name), rounds)
+
+
+def fill(root: Path, count: int) -> None:
+    """So many blobs of one byte each, of which the mirror need not know that they are wrong."""
+    for number in range(count):
+        digest = Digest.parse(f"sha256:{sha256(str(number).encode()).hexdigest()}")
+        path = root / layout.data(digest)
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"0")
+
+
+def _beside(count: int, few: Path, many: Path, directory: Path, rounds: int) -> Iterator[Row]:
+    case, beside = f"store of {count:,} blobs", f"store of {FEW}"
+    _swept(few, FEW, 2)
+    walk = _swept(many, count, 2)
+    with ExitStack() as stack:
+        upstream = stack.enter_context(origin(directory))
+        digest = make_blob(upstream.blobs, 1)
+        peers, starts = {}, {}
+        for name, root in ((beside, few), (case, many)):
+            started = time.monotonic()
+            peers[name] = stack.enter_context(mirrored(upstream.url, f"--cache={root}"))
+            starts[name] = [time.monotonic() - started]
+        got = in_turn(rounds, {name: partial(_hit, peer, digest) for name, peer in peers.items()})
+    yield Row(case, "start, s", starts[case], beside, starts[beside])
+    yield Row(case, "hit, ms", got[case], beside, got[beside], at_most(1.2))
+    yield Row(case, "walk, s", [walk])
+    yield Row(case, "walk and eviction of a tenth, s", [_swept(many, count, 4)])
+
+
+def _hit(peer: Peer, digest: str, number: int) -> float:
+    """The median of many requests on one connection, of a byte each."""
+    parts = urlsplit(peer.blob(digest))
+    connection = http.client.HTTPConnection(parts.netloc)
+    took = []
+    for _ in range(REQUESTS):
+        started = time.perf_counter()
+        connection.request("GET", parts.path, headers={"Range": "bytes=0-0"})
+        connection.getresponse().read()
+        took.append(time.perf_counter() - started)
+    connection.close()
+    return statistics.median(took) * 1e3
+
+
+def _swept(root: Path, budget: int, days: int) -> float:
+    """Seconds of a look so many days ahead: it walks, and everything was used long ago."""
+    started = time.monotonic()
+    Sweep(root, Budget(budget)).look(0, time.time() + days * _DAY)
+    return time.monotonic() - started
+
+
+if __name__ == "__main__":
+    run(rows)
