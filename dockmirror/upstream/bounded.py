@@ -59,7 +59,8 @@ class Bounded:
         return Deferred.fromCoroutine(self._connect(protocolFactory))
 
     async def _connect(self, factory: IProtocolFactory) -> IProtocol:
-        connection = cast(_BoundedConnection, await self.endpoint.connect(_Bounding(factory, self.host)))
+        bounding = _Bounding(factory, self.host, self.clock)
+        connection = cast(_BoundedConnection, await self.endpoint.connect(bounding))
         await in_time(connection.ready, self.timeout, self.clock, f"the TLS handshake with {self.host}")
         return connection.wrappedProtocol
 
@@ -70,6 +71,8 @@ class _BoundedConnection(ProtocolWrapper):
 
     Where in a response it is only the client knows, and its flow control tells: it pauses its transport when
     headers have ended and a body begins, and resumes it, being quiescent, when the response has ended.
+
+    TLS gives a record of 16 KiB at a time; those of a body that were read at once are passed on as one piece.
 
     :ivar ready: fires when bytes can be exchanged; fails with ``SSLError``.
     """
@@ -83,11 +86,14 @@ class _BoundedConnection(ProtocolWrapper):
         self._in_body = False
         self._room = HEADERS_LIMIT
         self._too_long: Failure | None = None
+        self._records: list[bytes] | None = None
 
     def makeConnection(self, transport: Any) -> None:
         _lowest(transport).bufferSize = READ_SIZE
         super().makeConnection(transport)
-        if not ISSLTransport.providedBy(transport):
+        if ISSLTransport.providedBy(transport):
+            self._records = []
+        else:
             self.ready.callback(None)
 
     def handshakeCompleted(self) -> None:
@@ -96,10 +102,21 @@ class _BoundedConnection(ProtocolWrapper):
             self.ready.callback(None)
 
     def dataReceived(self, data: bytes) -> None:
-        if self._in_body:
+        if not self._in_body:
+            self._receive_headers(data)
+        elif self._records is None:
             self.wrappedProtocol.dataReceived(data)
         else:
-            self._receive_headers(data)
+            self._records.append(data)
+            if len(self._records) == 1:
+                self.factory.clock.callLater(0, self._pass_on)
+
+    def _pass_on(self) -> None:
+        """Nothing more goes to a client that has dropped the connection."""
+        if self._records and not self.disconnecting:
+            body = b"".join(self._records)
+            self._records.clear()
+            self.wrappedProtocol.dataReceived(body)
 
     def _receive_headers(self, data: bytes) -> None:
         headers, rest = data[: self._room], data[self._room :]
@@ -135,6 +152,7 @@ class _BoundedConnection(ProtocolWrapper):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.connected = 0
+        self._pass_on()
         if not self.ready.called:
             self.ready.errback(handshake_error(self.factory.host, reason.value))
         super().connectionLost(self._too_long or reason)
@@ -146,10 +164,11 @@ class _Bounding(WrappingFactory[_BoundedConnection]):
     protocol = _BoundedConnection
     noisy = False
 
-    def __init__(self, wrappedFactory: IProtocolFactory, host: str) -> None:
+    def __init__(self, wrappedFactory: IProtocolFactory, host: str, clock: IReactorTime) -> None:
         super().__init__(wrappedFactory)
         wrappedFactory.noisy = False  # type: ignore[attr-defined]  # it would tell of each connection, with all that belongs to it
         self.host = host
+        self.clock = clock
 
 
 def _lowest(transport: Any) -> Any:

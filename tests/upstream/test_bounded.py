@@ -10,16 +10,28 @@ from typing import Any
 import pytest
 import pytest_twisted  # type: ignore[import-untyped, unused-ignore]
 from treq import content
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.error import ConnectionAborted, SSLError
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.error import ConnectionAborted, ConnectionDone, SSLError
 from twisted.internet.error import TimeoutError as ConnectTimedOut
-from twisted.internet.protocol import Protocol
+from twisted.internet.interfaces import (
+    IHandshakeListener,
+    IProtocol,
+    IProtocolFactory,
+    IPushProducer,
+    ISSLTransport,
+    IStreamClientEndpoint,
+    ITCPTransport,
+)
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseFailed, ResponseNeverReceived
 from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer, IResponse
-from zope.interface import implementer
+from zope.interface import directlyProvides, implementer
 
-from dockmirror.upstream.bounded import HEADERS_LIMIT, READ_SIZE, HeadersTooLong
+from dockmirror.upstream.bounded import HEADERS_LIMIT, READ_SIZE, Bounded, HeadersTooLong
 from tests.connections import PUBLIC, Connections, Wire, connections, failure_of, result_of
 from tests.listening import AUTHORITY, HEAD, Endless, Listening, Silent, Vanished, real_agent, soon
 
@@ -244,6 +256,73 @@ def test_closing_aborts() -> None:
     wire.protocol.dataReceived(b"OK")
     assert result_of(reading) == b"OK"
     assert wire.aborted
+
+
+class _Receiving(Protocol):
+    """Keeps what it is given, piece by piece."""
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
+        self.lost = False
+
+    def dataReceived(self, data: bytes) -> None:
+        self.pieces.append(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.lost = True
+
+
+def _by_tls() -> tuple[Clock, IProtocol, _Receiving]:
+    """A clock, a bounded connection whose transport is one of TLS, and its client, which reads a body."""
+    clock, client, opened = Clock(), _Receiving(), list[IProtocol]()
+
+    @implementer(IStreamClientEndpoint)
+    class Connecting:
+        def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+            protocol = protocolFactory.buildProtocol(IPv4Address("TCP", PUBLIC, 443))
+            assert protocol is not None
+            transport = StringTransport()
+            directlyProvides(transport, ISSLTransport)
+            protocol.makeConnection(transport)
+            IHandshakeListener(protocol).handshakeCompleted()
+            opened.append(protocol)
+            return succeed(protocol)
+
+    factory = Factory.forProtocol(lambda: client)
+    assert result_of(Bounded(Connecting(), "r.example", 10.0, clock).connect(factory)) is client
+    IPushProducer(opened[0]).pauseProducing()
+    return clock, opened[0], client
+
+
+def test_records_together() -> None:
+    """What TLS gives of a body record by record, and was read at once, is passed on as one piece."""
+    clock, connection, client = _by_tls()
+    for record in (b"1", b"2", b"3"):
+        connection.dataReceived(record)
+    assert client.pieces == []
+    clock.advance(0)
+    connection.dataReceived(b"4")
+    clock.advance(0)
+    assert client.pieces == [b"123", b"4"]
+
+
+def test_records_before_the_end() -> None:
+    """What has come of a body before the connection was lost is passed on before that is told."""
+    clock, connection, client = _by_tls()
+    connection.dataReceived(b"1")
+    connection.connectionLost(Failure(ConnectionDone()))
+    assert (client.pieces, client.lost) == ([b"1"], True)
+    clock.advance(0)
+    assert client.pieces == [b"1"]
+
+
+def test_records_of_the_dropped() -> None:
+    """A client that has dropped its connection is given nothing more."""
+    clock, connection, client = _by_tls()
+    connection.dataReceived(b"1")
+    ITCPTransport(client.transport).abortConnection()
+    clock.advance(0)
+    assert client.pieces == []
 
 
 class _Fickle(Protocol):
