@@ -13,6 +13,7 @@ from ..oci.errors import RegistryError
 from ..oci.media import Parts, parse_parts
 from ..oci.reference import Repository
 from .held import whole
+from .known_parts import KnownParts
 
 LIMIT = 4 * 1024 * 1024
 """Bytes; clients take no larger manifest either."""
@@ -34,6 +35,7 @@ class KeptManifests:
 
     def __init__(self, contents: IContents) -> None:
         self._contents = contents
+        self._parts = KnownParts()
 
     async def get(self, place: Repository, digest: Digest) -> Held | None:
         """The manifest, where the repository is linked to it, it can be read, and it is one."""
@@ -45,7 +47,7 @@ class KeptManifests:
             data = await collect(content, LIMIT)
         except RegistryError:
             return None
-        parts = parse_parts(data)
+        parts = self._parts.of(digest, data)
         return Held(data, digest, parts) if parts else None
 
     async def keep(self, place: Repository, content: BytesContent) -> Digest | None:
