@@ -32,9 +32,7 @@ def rows(rounds: int) -> Iterator[Row]:
         upstream = stack.enter_context(origin(directory))
         mirror = stack.enter_context(mirrored(upstream.url))
         others = [
-            stack.enter_context(
-                mirrored(upstream.url, "--cache-size=0", name=RELAY, connections=512)
-            ),
+            stack.enter_context(mirrored(upstream.url, "--cache-size=0", name=RELAY, connections=512)),
             stack.enter_context(distribution.pull_through(directory, upstream.url)),
             stack.enter_context(nginx.proxy_cache(directory, upstream.url)),
         ]
