@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-_IDLE = 0.4
+_IDLE = 0.25
 
 
 def peak_memory(pid: int) -> int:

@@ -1,98 +1,58 @@
-"""``python -m bench.segments``: a blob from a distant upstream, by one connection and by several.
+"""``python -m bench.segments``: a blob from a distant upstream, by one connection and by four.
 
 Each of the upstream's connections is slow, and each of its answers comes late, as over a long link.
 """
 
 from __future__ import annotations
 
-import argparse
 import random
-import statistics
-import sys
-
-from attrs import frozen
-
-from demo.mirror import mirror
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from functools import partial
 
 from .blob import LargeBlob
-from .cache import pull
-from .capped import Capped, capped_registry
-from .results import record
+from .blobs import verify
+from .capped import capped_registry
+from .clients.drain import drain
+from .command import run
+from .peers.mirror import mirrored
+from .peers.peer import Peer
+from .rounds import in_turn
+from .table import Row, at_most
 
 SEGMENTS = 4
 RATE = 10_000_000
 """Bytes a second that one connection of the upstream sends."""
 AWAY = 0.1
 """Seconds until the upstream answers."""
-MEBIBYTES = 128
-RUNS = 3
-LIMIT = 2.5
-"""How many times as long one connection must take."""
-_MEBIBYTE = 1024 * 1024
+MEBIBYTES = 64
+ROUNDS = 3
+"""At most: the upstream sets the pace, so that rounds hardly differ."""
+_ONE, _SEVERAL = "one connection", f"{SEGMENTS} connections"
 
 
-@frozen
-class Pulled:
-    """One blob, cold.
-
-    :ivar seconds: until the client had every byte.
-    :ivar fetched: bytes that the upstream sent for it, in blobs.
-    """
-
-    seconds: float
-    fetched: float
-
-
-def main() -> int:
-    """Prints a table, and keeps the figures of a whole run."""
-    parser = argparse.ArgumentParser(description="A cold blob by one connection and by several.")
-    parser.add_argument("--mebibytes", type=int, default=MEBIBYTES, help="of each blob")
-    parser.add_argument("--runs", type=int, default=RUNS)
-    parser.add_argument("--segments", type=int, default=SEGMENTS)
-    given = parser.parse_args()
-    blobs = [
-        LargeBlob(given.mebibytes, random.Random(number).randbytes(_MEBIBYTE)) for number in range(given.runs)
-    ]
-    with capped_registry(blobs, RATE, AWAY) as registry:
-        single = measure(registry, blobs, 1)
-        several = measure(registry, blobs, given.segments)
-    ratio = statistics.median(one.seconds / other.seconds for one, other in zip(single, several, strict=True))
-    text = _text(single, several, ratio, given.mebibytes, given.segments)
-    print(text)
-    if vars(given) == {"mebibytes": MEBIBYTES, "runs": RUNS, "segments": SEGMENTS}:
-        record("A cold blob in segments", text)
-    return 0 if ratio > LIMIT else 1
+def rows(rounds: int) -> Iterator[Row]:
+    """Seconds by several connections beside those by one."""
+    count = min(rounds, ROUNDS)
+    blobs = [LargeBlob(MEBIBYTES, random.Random(number).randbytes(2**20)) for number in range(count + 1)]
+    with ExitStack() as stack:
+        registry = stack.enter_context(capped_registry(blobs, RATE, AWAY))
+        peers = {
+            name: stack.enter_context(mirrored(registry.url, segments=segments))
+            for name, segments in ((_ONE, 1), (_SEVERAL, SEGMENTS))
+        }
+        got = in_turn(count, {name: partial(_pull, peer, blobs) for name, peer in peers.items()})
+    case = f"cold blob, {RATE // 10**6} MB/s a connection, {AWAY * 1000:g} ms away, {_SEVERAL}"
+    yield Row(case, "s", got[_SEVERAL], _ONE, got[_ONE], at_most(0.4))
 
 
-def measure(registry: Capped, blobs: list[LargeBlob], segments: int) -> list[Pulled]:
-    """Each blob to one client of a new mirror that may open so many connections for it."""
-    pulled = []
-    with mirror(registry.url, segments=segments) as running:
-        for blob in blobs:
-            before = registry.sent[blob.digest()]
-            seconds = pull(running, blob, 1)
-            pulled.append(Pulled(seconds, (registry.sent[blob.digest()] - before) / blob.size))
-    return pulled
-
-
-def _text(single: list[Pulled], several: list[Pulled], ratio: float, mebibytes: int, segments: int) -> str:
-    rows = [
-        f"| run {number} | {one.seconds:.2f} | {other.seconds:.2f} | {one.seconds / other.seconds:.2f}"
-        f" | {other.fetched:.2f} |"
-        for number, (one, other) in enumerate(zip(single, several, strict=True), 1)
-    ]
-    return "\n".join(
-        [
-            f"| | one connection, s | {segments} connections, s | ratio | bytes from upstream, in blobs |",
-            "| --- | --- | --- | --- | --- |",
-            *rows,
-            "",
-            f"The median of the ratios is {ratio:.2f}. A blob of {mebibytes} MiB that is not held, from an"
-            f" upstream that sends {RATE / 1e6:.0f} MB a second on a connection, {AWAY * 1000:.0f} ms after"
-            f" it was asked. The client's bytes were verified. The ratio must be above {LIMIT}.",
-        ]
-    )
+def _pull(peer: Peer, blobs: Sequence[LargeBlob], number: int) -> float:
+    digest = blobs[number].digest()
+    seconds = drain(peer.blob(digest)).seconds
+    if not number:
+        verify(peer.blob(digest), digest)
+    return seconds
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(rows)

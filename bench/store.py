@@ -30,10 +30,12 @@ FEW = 10
 MANY = (10_000, 1_000_000)
 REQUESTS = 500
 _DAY = 24 * 3600.0
+_LARGE, _LARGE_BYTES = 1000, 2**20
+_UNLIMITED = 2**62
 
 
 def rows(rounds: int) -> Iterator[Row]:
-    """How long the start takes, a hit, and the eviction of a tenth, beside a store of ten."""
+    """How long a start takes, a hit, a walk, and the eviction of a tenth of the bytes: of 100 blobs."""
     for count in MANY if rounds >= ROUNDS else MANY[:1]:
         with tempfile.TemporaryDirectory() as name:
             few, many = Path(name, "few"), Path(name, "many")
@@ -43,18 +45,19 @@ def rows(rounds: int) -> Iterator[Row]:
 
 
 def fill(root: Path, count: int) -> None:
-    """So many blobs of one byte each, of which the mirror need not know that they are wrong."""
+    """So many blobs, of which nobody asks whether they are right; the oldest have nearly all of the bytes."""
     for number in range(count):
         digest = Digest.parse(f"sha256:{sha256(str(number).encode()).hexdigest()}")
         path = root / layout.data(digest)
         path.parent.mkdir(parents=True)
-        path.write_bytes(b"0")
+        with path.open("wb") as file:
+            file.truncate(_LARGE_BYTES if number < _LARGE else 1)
 
 
 def _beside(count: int, few: Path, many: Path, directory: Path, rounds: int) -> Iterator[Row]:
     case, beside = f"store of {count:,} blobs", f"store of {FEW}"
-    _swept(few, FEW, 2)
-    walk = _swept(many, count, 2)
+    _sweep(few, _UNLIMITED, 2)
+    walk, held = _sweep(many, _UNLIMITED, 2)
     with ExitStack() as stack:
         upstream = stack.enter_context(origin(directory))
         digest = make_blob(upstream.blobs, 1)
@@ -67,7 +70,7 @@ def _beside(count: int, few: Path, many: Path, directory: Path, rounds: int) -> 
     yield Row(case, "start, s", starts[case], beside, starts[beside])
     yield Row(case, "hit, ms", got[case], beside, got[beside], at_most(1.2))
     yield Row(case, "walk, s", [walk])
-    yield Row(case, "walk and eviction of a tenth, s", [_swept(many, count, 4)])
+    yield Row(case, "walk and eviction of 100, s", [_sweep(many, held - 1, 4)[0]])
 
 
 def _hit(peer: Peer, digest: str, number: int) -> float:
@@ -84,11 +87,12 @@ def _hit(peer: Peer, digest: str, number: int) -> float:
     return statistics.median(took) * 1e3
 
 
-def _swept(root: Path, budget: int, days: int) -> float:
-    """Seconds of a look so many days ahead: it walks, and everything was used long ago."""
+def _sweep(root: Path, budget: int, days: int) -> tuple[float, int]:
+    """Seconds of a look so many days ahead, and what is held then: it walks, and all was used long ago."""
     started = time.monotonic()
-    Sweep(root, Budget(budget)).look(0, time.time() + days * _DAY)
-    return time.monotonic() - started
+    swept = Sweep(root, Budget(budget)).look(0, time.time() + days * _DAY)
+    assert swept
+    return time.monotonic() - started, swept.held
 
 
 if __name__ == "__main__":

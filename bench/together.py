@@ -14,8 +14,8 @@ from .peers.mirror import NAME
 from .table import Row, at_least, at_most, compared
 
 CLIENTS = 16
-MEBIBYTES = 128
-CAPPED_MEBIBYTES = 64
+MEBIBYTES = 64
+CAPPED_MEBIBYTES = 48
 RATE = 50_000_000
 _RATES = {distribution.NAME: at_least(4.0)}
 _FIRST = {nginx.CACHE: at_most(0.05)}

@@ -23,7 +23,7 @@ from .table import Row, at_least, compared
 
 MEBIBYTES = 512
 CONNECTIONS = (1, 8, 64)
-SECONDS = 1.5
+SECONDS = 1.0
 _AIMS = {nginx.STATIC: at_least(1.0), distribution.NAME: at_least(1.2)}
 
 

@@ -22,7 +22,7 @@ from .table import Row, at_least
 
 CONNECTIONS = 64
 MEBIBYTES = 512
-SECONDS = 2
+SECONDS = 1
 _ONE, _TWO = "one worker", "two workers"
 
 
