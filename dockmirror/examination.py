@@ -23,8 +23,9 @@ from .oci.scope import pull
 from .oci.token import TokenRequest
 from .offered import registry_names
 from .settings import UpstreamSettings
+from .upstream.bounded import HandshakeTimedOut
 from .upstream.checked import AddressRefused
-from .upstream.client import root_cause
+from .upstream.client import NoAnswer, root_cause
 from .upstream.measured import quota
 from .upstream.proxies import Proxies
 from .upstream.proxy import Proxy
@@ -120,7 +121,7 @@ class _Way:
 
     def taken(self) -> list[Step]:
         """The steps when it was reached."""
-        name = Step("name", True, ", ".join(self.found.get(_host(self.upstream), ())) or "left to the proxy")
+        name = Step("name", True, ", ".join(self._addresses) or "left to the proxy")
         way = f"through the proxy {self._proxy}" if self._proxy else "directly"
         told = "the certificate is for the name, and trusted" if self._secure else "none: the address is http"
         return [name, Step("connection", True, way), Step("TLS", True, told)]
@@ -132,15 +133,22 @@ class _Way:
         match cause:
             case DNSLookupError():
                 return [Step("name", False, f"{_host(self.upstream)} cannot be resolved: {_words(cause)}")]
-            case AddressRefused():
-                told = ", ".join(self.found.get(_host(self.upstream), ())) or "resolved"
-                return [Step("name", True, told), Step("connection", False, _words(cause))]
-            case SSLError():
+            case NoAnswer():
+                return [name, connection, tls, Step("/v2/", False, _words(cause))]
+            case SSLError() | HandshakeTimedOut():
                 return [name, connection, Step("TLS", False, _words(cause))]
-            case ConnectError():
+            case AddressRefused():
+                return [Step("name", True, "resolved"), Step("connection", False, _words(cause))]
+            case ConnectError() if self._proxy or self._addresses:
                 return [name, Step("connection", False, _words(cause))]
+            case ConnectError():
+                return [Step("name", False, _words(cause))]
             case _:
                 return [name, connection, tls, Step("/v2/", False, _words(error))]
+
+    @property
+    def _addresses(self) -> Sequence[str]:
+        return self.found.get(_host(self.upstream), ())
 
     @property
     def _secure(self) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from twisted.internet.error import ConnectionRefusedError, DNSLookupError, SSLError
+from twisted.internet.error import ConnectionRefusedError, DNSLookupError, SSLError, TimeoutError
 from twisted.internet.task import Clock
 from twisted.web.iweb import IAgent
 
@@ -18,12 +18,13 @@ from dockmirror.interfaces import IAccount
 from dockmirror.oci.credentials import Credentials
 from dockmirror.oci.login import Login
 from dockmirror.settings import UpstreamSettings
+from dockmirror.upstream.bounded import HandshakeTimedOut
 from dockmirror.upstream.checked import AddressRefused
 from dockmirror.upstream.logins import Fixed
 from dockmirror.upstream.proxies import Proxies
 from dockmirror.upstream.proxy import Proxy, ProxyError
 from tests.fake_registry import Passwords, Registry, error
-from tests.fakes import Reply
+from tests.fakes import DEAD, SILENT, Reply
 from tests.internet import AUTH, HUB, PASSWORD, USER, Internet
 
 from .stacks import Outcome
@@ -44,17 +45,21 @@ def examined(
     name: str = "docker",
     account: IAccount | None = None,
     proxies: Proxies = Proxies(),  # noqa: B008
+    resolved: bool = True,
     **settings: Any,
 ) -> Examined:
     """What comes of one upstream."""
     upstream = load({"upstreams": {name: settings}} if settings else {}, {}).upstreams[name]
 
     def agent_for(one: UpstreamSettings, reached: Callable[[str, str], None]) -> IAgent:
-        reached(one.url.partition("://")[2], ADDRESS)
+        if resolved:
+            reached(one.url.partition("://")[2], ADDRESS)
         return internet.agent
 
-    work = Outcome(examine(name, upstream, agent_for, proxies, Clock(), account))
+    clock = Clock()
+    work = Outcome(examine(name, upstream, agent_for, proxies, clock, account))
     internet.agent.flush()
+    clock.advance(upstream.timeout)
     found: Examined = work.get()
     return found
 
@@ -108,7 +113,9 @@ def test_others(internet: Internet, name: str) -> None:
         (AddressRefused("it is loopback"), [("name", True), ("connection", False)]),
         (ConnectionRefusedError(), [("name", True), ("connection", False)]),
         (ProxyError(PROXY, "says 403", 403), [("name", True), ("connection", False)]),
+        (TimeoutError(string="late"), [("name", True), ("connection", False)]),
         (SSLError(string="not trusted"), [("name", True), ("connection", True), ("TLS", False)]),
+        (HandshakeTimedOut(string="late"), [("name", True), ("connection", True), ("TLS", False)]),
     ],
 )
 def test_not_reached(internet: Internet, failure: Exception, failed: list[tuple[str, bool]]) -> None:
@@ -120,12 +127,22 @@ def test_not_reached(internet: Internet, failure: Exception, failed: list[tuple[
     assert str(failure) in found.steps[-1].told or isinstance(failure, ConnectionRefusedError)
 
 
+def test_never_resolved(internet: Internet) -> None:
+    """What takes too long before an address is known is the name, unless a proxy is told it."""
+    internet.agent.failing[HUB] = TimeoutError(string="connecting took more than 10 s")
+    assert steps(examined(internet, resolved=False)) == [("name", False)]
+    through = examined(internet, proxies=Proxies(PROXY, PROXY), resolved=False)
+    assert steps(through) == [("name", True), ("connection", False)]
+    assert through.steps[0].told == "left to the proxy"
+
+
 def test_something_else_answers(internet: Internet) -> None:
     """Where a registry should be."""
     internet.reply(HUB, "/v2/", Reply(200, b"<html>", (("Content-Type", "text/html"),)))
     assert steps(examined(internet))[-1] == ("/v2/", False)
-    internet.reply(HUB, "/v2/", Reply(503))
-    assert steps(examined(internet))[-1] == ("/v2/", False)
+    for reply in (Reply(503), DEAD, SILENT):
+        internet.reply(HUB, "/v2/", reply)
+        assert steps(examined(internet))[-1] == ("/v2/", False)
 
 
 def test_account(internet: Internet) -> None:

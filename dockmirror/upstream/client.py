@@ -48,6 +48,10 @@ def length_of(response: IResponse) -> int | None:
     return response.length if isinstance(response.length, int) else None
 
 
+class NoAnswer(ConnectTimedOut):
+    """A server that was connected to did not answer in time."""
+
+
 @implementer(IAgent)
 class Undecoded:
     """Asks for bytes as they are stored, and gives them on as they come.
@@ -171,7 +175,7 @@ class Client:
         return asked.addTimeout(self._timeout, self._clock, self._late)
 
     def _late(self, _: object, seconds: float) -> NoReturn:
-        raise ConnectTimedOut(string=f"it did not answer within {seconds:g} s")
+        raise NoAnswer(string=f"it did not answer within {seconds:g} s")
 
     def _unreachable(self, url: str, failure: BaseException) -> Unreachable:
         cause = root_cause(failure)
