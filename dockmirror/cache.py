@@ -25,7 +25,7 @@ from .store.growing.means import Tally
 from .store.local import LocalContents
 from .store.remembered import Remembered
 from .store.tags import LocalTags
-from .store.threads import pooled
+from .store.threads import InThread, pooled
 
 THREADS = 8
 """Threads for files, which nothing else keeps busy and which keep nothing else busy."""
@@ -39,6 +39,7 @@ class Cache:
 
     :ivar eviction: what keeps to the budget, and knows how much is held.
     :ivar fetched: what has come of the blobs that were fetched.
+    :ivar in_thread: runs what blocks on its files.
     :ivar try_writing: whether anything can be kept: raises OSError where nothing can.
     """
 
@@ -49,6 +50,7 @@ class Cache:
     service: Service
     eviction: Eviction
     fetched: Tally
+    in_thread: InThread
     try_writing: Callable[[], Coroutine[Any, Any, None]]
 
 
@@ -76,6 +78,7 @@ def open_cache(root: Path, settings: Settings, reactor: Any) -> Cache:
         _Keeping(pool, eviction),
         eviction,
         growths.tally,
+        in_thread,
         try_to_write,
     )
 

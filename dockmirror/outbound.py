@@ -43,7 +43,7 @@ def agent(
         AllowedAddresses([host, *upstream.addresses], tuple(networks(upstream.allow_networks))),
         upstream.connect_timeout,
         reached,
-        _proxies(upstream, environ),
+        proxies(upstream, environ),
         frozenset(upstream.addresses),
     )
     pool = HTTPConnectionPool(reactor)
@@ -60,7 +60,11 @@ def _tls(upstream: UpstreamSettings) -> IPolicyForHTTPS:
         ) from error
 
 
-def _proxies(upstream: UpstreamSettings, environ: Mapping[str, str]) -> Proxies:
+def proxies(upstream: UpstreamSettings, environ: Mapping[str, str]) -> Proxies:
+    """The proxies that lead to an upstream.
+
+    :raises ConfigurationError: when one is named that is none.
+    """
     try:
         if upstream.proxy is None:
             return Proxies.parse(environ)

@@ -20,6 +20,7 @@ from .metrics import Metrics
 from .operations import told_of
 from .outbound import agent
 from .program import ask
+from .refreshing import Refreshing
 from .services import Draining, InOrder, Threads
 from .serving import Serving
 from .settings import ConfigurationError, Settings, UpstreamSettings
@@ -72,6 +73,9 @@ class Process:
         self.told = told_of(metrics, self.site, reactor, cache)
         Lag(reactor, metrics.lag.observe).setServiceParent(self.service)
         Draining(self.site, settings.grace).setServiceParent(self.service)
+        if cache is not None and settings.cache is not None:
+            refreshing = Refreshing(settings.cache, reactor, cache.in_thread, lambda: self._serving.registry)
+            refreshing.setServiceParent(self.service)
 
     @property
     def site(self) -> Site:

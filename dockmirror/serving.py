@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from twisted.internet.interfaces import IReactorTime
-from twisted.web.resource import IResource, Resource
+from twisted.web.resource import Resource
 
 from .accounts import Ask, accounts
 from .appended import Appended
 from .cache import Cache, budget
 from .entrance import InThread, entrance
 from .hosts import hosts
+from .interfaces import IRegistry
 from .metrics import Metrics
 from .mirrored import AgentFor
 from .operations import counted
@@ -22,6 +23,7 @@ from .web.log import AccessLog, AuditLog, Write
 from .web.memory import Memory
 from .web.operations import BesideHealth
 from .web.recent import Recent
+from .web.site import Hosts
 from .web.token import FORM_LIMIT, is_form
 from .web.wire import Site
 
@@ -31,6 +33,7 @@ Log = Callable[[Request], None]
 class Serving:
     """The site, and what it serves; requests that run already go on by the settings they began with.
 
+    :ivar registry: what lies on the mirror's own host, once anything is served.
     :param write: takes a line of the access log.
     :param cache: where what is fetched is kept; without one the mirror is a relay.
     :param environ: in which the mirror's own passwords may be given, and credential helpers run.
@@ -69,13 +72,15 @@ class Serving:
         self._share = share
         self._recent = Recent(clock, memory.recent)
         self._audit: Appended | None = None
+        self.registry: IRegistry
 
     def serve(self, settings: Settings) -> None:
         """Puts settings into force.
 
         :raises ConfigurationError: when they cannot be put into practice; nothing has changed then.
         """
-        resource = self._resource(settings)
+        found = self._hosts(settings)
+        resource = BesideHealth(entrance(settings, found, self._clock, self._in_thread, self._ledger))
         audit = _audit(settings)
         most = settings.access.connections
         self.site.serve(
@@ -88,11 +93,11 @@ class Serving:
         if self._audit is not None:
             self._audit.close()
         self._audit = audit
+        self.registry = found.registry
 
-    def _resource(self, settings: Settings) -> IResource:
+    def _hosts(self, settings: Settings) -> Hosts:
         own = accounts(settings, self._environ, self._ask, self._clock)
-        found = hosts(settings, self._clock, self._agent_for, self._cache, self._metrics, own, self._recent)
-        return BesideHealth(entrance(settings, found, self._clock, self._in_thread, self._ledger))
+        return hosts(settings, self._clock, self._agent_for, self._cache, self._metrics, own, self._recent)
 
     def _log(self, settings: Settings, audit: Appended | None) -> Log:
         logs: list[Log] = [

@@ -25,14 +25,17 @@ LAYERS = [
     ["settings"],
     ["config"],
     [
-        *("certificates", "credential_helper", "exported", "failover", "members", "metered", "names"),
+        *("certificates", "credential_helper", "exported", "failover", "members", "metered", "names", "pull"),
         *("pullthrough", "rules", "segments", "store", "upstream", "web", "whole", "workers"),
     ],
     [
         *("cache", "entrance", "listeners", "mirrored", "offered", "options", "outbound", "passwords"),
-        *("reloading", "ttl"),
+        *("refreshing", "reloading", "ttl"),
     ],
-    ["accounts", "image_names", "operations", "reached", "services", "stack", "together"],
+    [
+        *("accounts", "examination", "image_names", "operations", "reached", "running", "services", "stack"),
+        *("together",),
+    ],
     ["hosts"],
     ["serving"],
     ["process"],
@@ -117,8 +120,9 @@ def test_the_ground_does_no_io(module: str) -> None:
 
 @pytest.mark.parametrize("module", TREES)
 def test_who_knows_the_reactor(module: str) -> None:
-    """All others are given a clock, or what else they need of it; a worker is a service of its own."""
-    assert module in ("service", "worker") or "twisted.internet.reactor" not in mentioned(module)
+    """All others are given a clock, or what else they need of it; workers and commands run their own."""
+    known = {"twisted.internet.reactor", "twisted.internet.task.react"}
+    assert module in ("service", "worker", "cli.reactor") or not mentioned(module) & known
 
 
 @pytest.mark.parametrize("module", TREES)

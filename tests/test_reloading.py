@@ -15,13 +15,17 @@ from twisted.internet.interfaces import IReactorFromThreads
 from zope.interface import implementer
 
 from dockmirror.config import load
+from dockmirror.oci.digest import Digest
+from dockmirror.oci.errors import NameUnknown
+from dockmirror.oci.reference import Repository
+from dockmirror.oci.request import Blob, Request
 from dockmirror.reloading import Reloading
 from dockmirror.settings import Settings
 from tests.fake_registry import digest
 from tests.fakes import Reply
 from tests.house import House
 from tests.internet import LAYER, Internet
-from tests.stacks import logged, now
+from tests.stacks import Outcome, logged, now
 
 OWN = "mirror.example"
 PATH = f"/v2/a/blobs/{digest(LAYER)}"
@@ -137,3 +141,24 @@ def test_an_audit_log(tmp_path: Path) -> None:
     house.get(OWN, "/")
     assert len((tmp_path / "old").read_text().splitlines()) == 2
     assert len(audit.read_text().splitlines()) == 1
+
+
+def test_what_the_mirror_asks_itself() -> None:
+    """Is a registry of the settings in force; wrong ones leave it as it is."""
+    internet = Internet()
+    internet.reply("lan.example", PATH, Reply(200, LAYER))
+    house = House(internet)
+    asked = Request(Blob(Repository("lan.example/a"), Digest.parse(digest(LAYER))))
+
+    def fetched() -> Any:
+        work = Outcome(house.serving.registry.fetch(asked))
+        internet.agent.flush()
+        return work.get()
+
+    with pytest.raises(NameUnknown):
+        fetched()
+    now(reloading(house, upstreams={"lan": {"url": "https://lan.example"}}).reload())
+    fetched().content.discard()
+    with logged():
+        now(reloading(house, access={"audit": "/nowhere/log"}).reload())
+    fetched().content.discard()

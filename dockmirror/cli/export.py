@@ -22,17 +22,8 @@ from ..store import layout
 from ..store.holdings import Holdings, Image
 from .context import Context
 from .opening import find_store
+from .platforms import PlatformType
 from .printed import progress
-
-
-class _PlatformType(click.ParamType):  # type: ignore[type-arg, unused-ignore]
-    name = "os/arch[/variant]"
-
-    def convert(self, value: str, param: click.Parameter | None, context: click.Context | None) -> Platform:
-        try:
-            return Platform.parse(value)
-        except ValueError as error:
-            self.fail(str(error), param, context)
 
 
 @click.command("export")
@@ -40,7 +31,7 @@ class _PlatformType(click.ParamType):  # type: ignore[type-arg, unused-ignore]
     "-o", "--output", required=True, type=click.Path(dir_okay=False, allow_dash=True),
     help="The archive; '-' writes to standard output.",
 )  # fmt: skip
-@click.option("--platform", type=_PlatformType(), help="Of an image for several platforms only this one.")
+@click.option("--platform", type=PlatformType(), help="Of an image for several platforms only this one.")
 @click.argument("images", nargs=-1, required=True)
 @click.pass_obj
 def export(context: Context, output: str, platform: Platform | None, images: tuple[str, ...]) -> None:

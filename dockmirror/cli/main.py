@@ -8,16 +8,19 @@ from pathlib import Path
 import click
 
 from ..settings import ConfigurationError
+from .check import check
 from .client import client
 from .context import Context
 from .export import export
 from .gc import gc
 from .imports import import_
 from .ls import ls
+from .pins import pin, pins, unpin
 from .rm import rm
 from .settings import config
 from .usage import usage
 from .verify import verify
+from .warm import warm
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -38,7 +41,11 @@ def main(context: click.Context, file: Path | None) -> None:
     context.obj = Context({"config": file}, dict(os.environ))
 
 
-for command in (config, client, ls, usage, rm, verify, gc, export, import_):
+_COMMANDS = (
+    *(config, client, ls, usage, rm, verify, gc, export, import_),
+    *(check, warm, pin, unpin, pins),
+)
+for command in _COMMANDS:
     main.add_command(command)
 
 

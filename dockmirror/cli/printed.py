@@ -71,10 +71,10 @@ def show_json(value: Any) -> None:
 
 
 def progress(what: str) -> Progress:
-    """A bar on standard error, where that is a terminal: bytes, rate, time left."""
+    """Bars on standard error, where that is a terminal: what all say or each says; bytes, rate, time left."""
     console = Console(stderr=True)
     return Progress(
-        TextColumn(what),
+        TextColumn(what or "{task.description}"),
         BarColumn(),
         DownloadColumn(),
         TransferSpeedColumn(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -52,6 +53,18 @@ def make_directory(path: Path) -> list[Path]:
         with suppress(FileExistsError):
             os.mkdir(path)
     return [*made, path]
+
+
+def lock(path: Path) -> int | None:
+    """A file, made where it is not there, open and locked until it is closed; None while another has it."""
+    make_directory(path.parent)
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(file)
+        return None
+    return file
 
 
 def note_use(file: int | Path, modified: float, now: float) -> None:

@@ -15,6 +15,8 @@
       documents/<name>                            what lists said, what is public: small, replaced whole
       writing/<anything>                          on its way to a name; locked by who writes it
       held                                        how much there is; locked by who walks and evicts
+      pins/<name>                                 an image that stays, refreshed when this was modified
+      refreshing                                  locked by who refreshes those
 
 A link holds ``sha256:<hex>`` and nothing else: a line's end after it makes an ordinary registry fail.
 No part of a repository's name begins with ``_``, so a repository lies safely in the directory of another.
@@ -41,6 +43,8 @@ GROWING = _OURS / "growing"
 DOCUMENTS = _OURS / "documents"
 WRITING = _OURS / "writing"
 HELD = _OURS / "held"
+PINS = _OURS / "pins"
+REFRESHING = _OURS / "refreshing"
 
 LAYERS = PurePosixPath("_layers")
 REVISIONS = PurePosixPath("_manifests/revisions")
@@ -90,13 +94,23 @@ def growing_size(registry: str, digest: Digest) -> PurePosixPath:
 
 
 def document(name: str) -> PurePosixPath:
-    """A document of any name, escaped or, where that grows too long, hashed: no two are the same file."""
+    """A document of any name."""
+    return DOCUMENTS / _escaped(name)
+
+
+def pin(name: str) -> PurePosixPath:
+    """What says that an image of that name stays."""
+    return PINS / _escaped(name)
+
+
+def _escaped(name: str) -> str:
+    """Escaped or, where that grows too long, hashed: no two are the same file."""
     escaped = quote(name, safe="@+,=")
     if escaped.startswith("."):
         escaped = "%2E" + escaped[1:]
     if not 0 < len(escaped) <= _LONGEST:
         escaped = f"{escaped[: _LONGEST // 2]}!{sha256(name.encode()).hexdigest()}"
-    return DOCUMENTS / escaped
+    return escaped
 
 
 def entry(digest: Digest) -> PurePosixPath:

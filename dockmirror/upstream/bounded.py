@@ -35,11 +35,21 @@ class HeadersTooLong(Exception):
     """
 
 
-def in_time(waiting: Deferred[_Result], timeout: float, clock: IReactorTime, what: str) -> Deferred[_Result]:
+class HandshakeTimedOut(ConnectTimedOut):
+    """TLS did not come about in time."""
+
+
+def in_time(
+    waiting: Deferred[_Result],
+    timeout: float,
+    clock: IReactorTime,
+    what: str,
+    late_as: type[ConnectTimedOut] = ConnectTimedOut,
+) -> Deferred[_Result]:
     """Gives up after so many seconds, and says on what."""
 
     def late(_: object, seconds: float) -> NoReturn:
-        raise ConnectTimedOut(string=f"{what} took more than {seconds:g} s")
+        raise late_as(string=f"{what} took more than {seconds:g} s")
 
     return waiting.addTimeout(timeout, clock, late)
 
@@ -61,7 +71,8 @@ class Bounded:
     async def _connect(self, factory: IProtocolFactory) -> IProtocol:
         bounding = _Bounding(factory, self.host, self.clock)
         connection = cast(_BoundedConnection, await self.endpoint.connect(bounding))
-        await in_time(connection.ready, self.timeout, self.clock, f"the TLS handshake with {self.host}")
+        what = f"the TLS handshake with {self.host}"
+        await in_time(connection.ready, self.timeout, self.clock, what, HandshakeTimedOut)
         return connection.wrappedProtocol
 
 

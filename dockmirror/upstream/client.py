@@ -48,6 +48,10 @@ def length_of(response: IResponse) -> int | None:
     return response.length if isinstance(response.length, int) else None
 
 
+class NoAnswer(ConnectTimedOut):
+    """A server that was connected to did not answer in time."""
+
+
 @implementer(IAgent)
 class Undecoded:
     """Asks for bytes as they are stored, and gives them on as they come.
@@ -128,7 +132,7 @@ class Client:
             try:
                 return await self._once(method, url, headers, form)
             except _FAILURES as failure:
-                if isinstance(_root(failure), CancelledError):
+                if isinstance(root_cause(failure), CancelledError):
                     raise CancelledError from failure
                 if retried or not isinstance(failure, _DIED):
                     raise self._unreachable(url, failure) from failure
@@ -171,10 +175,10 @@ class Client:
         return asked.addTimeout(self._timeout, self._clock, self._late)
 
     def _late(self, _: object, seconds: float) -> NoReturn:
-        raise ConnectTimedOut(string=f"it did not answer within {seconds:g} s")
+        raise NoAnswer(string=f"it did not answer within {seconds:g} s")
 
     def _unreachable(self, url: str, failure: BaseException) -> Unreachable:
-        cause = _root(failure)
+        cause = root_cause(failure)
         row = TimedOut if isinstance(cause, ConnectTimedOut) else Unreachable
         server = urlsplit(url).netloc.rpartition("@")[2]
         self._log.warn("{upstream}: {server}: {cause}", upstream=self._name, server=server, cause=str(cause))
@@ -184,11 +188,11 @@ class Client:
 _FAILURES = (*_DIED, ResponseFailed, AddressRefused, ConnectError, ConnectionLost, DNSLookupError, ValueError)
 
 
-def _root(failure: BaseException) -> BaseException:
-    """The innermost reason that Twisted wrapped."""
+def root_cause(failure: BaseException) -> BaseException:
+    """The innermost of the reasons that Twisted wrapped: see ``Endpoints`` for those of connecting."""
     reasons: list[Failure] = getattr(failure, "reasons", [])
     innermost = reasons[0].value if reasons else None
-    return failure if innermost is None else _root(innermost)
+    return failure if innermost is None else root_cause(innermost)
 
 
 def _why(cause: BaseException) -> str:

@@ -42,12 +42,17 @@ class Hosts(NameVirtualHost):
     :param default: what lies on a host that is not known.
     """
 
-    def __init__(self, hosts: Mapping[str, Resource], own: Resource, default: Resource) -> None:
+    def __init__(self, hosts: Mapping[str, Resource], own: Host, default: Resource) -> None:
         super().__init__()
         for name, resource in hosts.items():
             self.addHost(name, resource)
         self._own = own
         self._default = default
+
+    @property
+    def registry(self) -> IRegistry:
+        """What lies on the mirror's own host."""
+        return self._own.registry
 
     def getChild(self, path: bytes, request: Request) -> IResource:
         """The child of the host that is meant."""
@@ -119,6 +124,7 @@ class Host(_Level):
         below: Mapping[str, IRegistry] | None = None,
     ) -> None:
         super().__init__()
+        self.registry = registry
         for name, other in (below or {}).items():
             self.putChild(name.encode(), _Below(other))
         for name, resource in beside.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,15 +57,18 @@ class Shop:
         """Where its bytes lie."""
         return self.root / layout.data(digest)
 
-    def run(self, *arguments: str, code: int = 0, **more: Any) -> Result:
+    def run(
+        self, *arguments: str, code: int = 0, environ: Mapping[str, str] | None = None, **more: Any
+    ) -> Result:
         """What the command prints, which ends with that status."""
-        environ = {
+        variables = {
             "DOCKMIRROR_CACHE": str(self.root),
             "DOCKMIRROR_CONFIG": None,
             "COLUMNS": "80",
             "TZ": "UTC",
+            **(environ or {}),
         }
-        result = CliRunner().invoke(main, [*arguments], env=environ, **more)
+        result = CliRunner().invoke(main, [*arguments], env=variables, **more)
         assert result.exit_code == code, (result.output, result.exception)
         return result
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,12 +12,13 @@ import pytest
 from .conftest import MakeChain, MakeDirectory, MakeMachine
 from .parts.chain import Chain
 from .parts.clients import Dockerd, curl, podman, skopeo
+from .parts.command import dockmirror
 from .parts.images import Image, image, index
 from .parts.kept import blob_file, holds, wrong_blobs
 from .parts.machine import Machine
 from .parts.media import DOCKER, OCI
 from .parts.mirror import Mirror
-from .parts.process import CLEAN_ENVIRONMENT, wait_until
+from .parts.process import wait_until
 from .pulls import refused, skopeo_pulls, skopeo_reads, succeeded
 
 pytestmark = pytest.mark.integration
@@ -27,20 +26,6 @@ pytestmark = pytest.mark.integration
 PLACE = "docker.io/library/packed"
 IMAGES = {"image": image("packed", DOCKER), "oci": image("packed", OCI), "index": index("packed")}
 SINGLE = ("image", "oci")
-
-
-def dockmirror(mirror: Mirror, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """The command, with the mirror's own settings."""
-    command = str(Path(sys.executable).with_name("dockmirror"))
-    return subprocess.run(  # noqa: S603
-        [command, "-c", str(mirror.configuration), *arguments],
-        env={**CLEAN_ENVIRONMENT, "COLUMNS": "80"},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
 
 
 @pytest.fixture(scope="module")

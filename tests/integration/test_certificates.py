@@ -14,6 +14,7 @@ from .parts.accounts import ALICE
 from .parts.authority import Authority
 from .parts.chain import Chain
 from .parts.clients import Dockerd, curl
+from .parts.command import dockmirror
 from .parts.images import image
 from .parts.machine import Machine
 from .parts.mirror import DOMAIN
@@ -116,3 +117,13 @@ def test_dockerd(secured: Secured, dockerd: Dockerd) -> None:
     secured.chain.registry.push("private/secured", pushed, "latest")
     reference = f"{secured.host('docker', dockerd.machine)}/private/secured:latest"
     docker_pulls(dockerd, reference, pushed, ALICE)
+
+
+def test_warmed(secured: Secured, authority: Authority) -> None:
+    """``dockmirror warm`` verifies the mirror's certificate, by its own name."""
+    chain = secured.chain
+    chain.registry.push("library/warmed", image("warmed by https"), "latest")
+    chain.mirror.configure(listen=[f"https:{secured.port}:interface=127.0.0.1"])  # for the command alone
+    stranger = dockmirror(chain.mirror, "warm", "warmed")
+    assert (stranger.returncode, "TLS handshake" in stranger.stdout) == (1, True), stranger.stdout
+    succeeded(dockmirror(chain.mirror, "warm", "warmed", "--ca-file", str(authority.certificate)))

@@ -15,8 +15,9 @@ from .conftest import MakeChain, MakeDirectory
 from .parts.accounts import ALICE, Account
 from .parts.chain import Chain
 from .parts.clients import podman, skopeo
+from .parts.command import dockmirror
 from .parts.images import Image, image
-from .parts.kept import leaks
+from .parts.kept import holds, leaks
 from .parts.machine import Machine
 from .parts.process import wait_until
 from .pulls import podman_pulls, refused, skopeo_pulls, succeeded
@@ -90,6 +91,17 @@ def test_by_every_route(chain: Chain, pushed: Image, skopeo_machine: Machine) ->
     for path in ("/", "/v2/", f"/v2/{NAME}/tags/list", f"/docker.io/v2/{NAME}/tags/list", "/nothing"):
         for name in ("docker", "", "unknown"):
             assert mirror.client(name).bare("GET", path, None, {}).status == 401
+
+
+def test_warmed(chain: Chain, pushed: Image, secrets: Path) -> None:
+    """``dockmirror warm`` is let in by name and password, and by nothing else."""
+    image = f"docker.io/{NAME}"
+    (secrets / "carol").write_text(f"{CAROL.password}\n")
+    assert dockmirror(chain.mirror, "warm", image).returncode == 1
+    login = ["--user", CAROL.name, "--password-file", str(secrets / "carol")]
+    warmed = dockmirror(chain.mirror, "warm", image, *login)
+    assert CAROL.password not in succeeded(warmed) + warmed.stderr
+    wait_until(lambda: holds(chain.mirror.cache, image, pushed), "it is held")
 
 
 def test_podman(chain: Chain, pushed: Image, podman_machine: Machine) -> None:

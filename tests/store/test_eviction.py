@@ -11,11 +11,12 @@ from twisted.internet.defer import Deferred
 from dockmirror.interfaces import Kind
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.reference import Tag
-from dockmirror.store import layout
+from dockmirror.store import layout, pins
 from dockmirror.store.eviction.budget import Budget, Need
 from dockmirror.store.eviction.evicting import PERIOD
 from dockmirror.store.eviction.figures import only_one
 from dockmirror.store.eviction.walk import Walk
+from dockmirror.store.pins import Pin
 
 from ..registries import now, watch
 from ..stacks import logged
@@ -359,3 +360,31 @@ def test_not_understood(store: Stocked) -> None:
     now(store.tags.put(HERE, Tag("x"), manifest))
     store.evict(NOTHING)
     assert store.tree() == before
+
+
+def test_pinned(store: Stocked) -> None:
+    """What a pinned image needs stays, however old it is, until it is pinned no more; all else goes."""
+    layers = [store.blob(kilobyte(name), age=9 * HOUR) for name in "abc"]
+    child, other = store.image(*layers[:2], age=9 * HOUR), store.image(layers[2], age=9 * HOUR)
+    index = store.index(child, age=9 * HOUR, tag="pinned")
+    pin = Pin(HERE, Tag("pinned"))
+    pins.put(store.root, pin)
+    pinned = [index, child, *layers[:2]]
+    eviction = store.evict(NOTHING)
+    assert store.held(*pinned, other, layers[2]) == [*[True] * 4, False, False]
+    assert eviction.held == store.size()
+    store.evict(NOTHING)
+    assert all(store.held(*pinned))
+    pins.remove(store.root, pin)
+    store.evict(NOTHING)
+    assert not any(store.held(*pinned))
+
+
+def test_pinned_tag_that_moved(store: Stocked) -> None:
+    """Pins what it names now."""
+    layer = store.blob(kilobyte("shared"), age=9 * HOUR)
+    old = store.image(layer, store.blob(kilobyte("old"), age=9 * HOUR), age=9 * HOUR, tag="pinned")
+    new = store.image(layer, age=9 * HOUR, tag="pinned")
+    pins.put(store.root, Pin(HERE, Tag("pinned")))
+    store.evict(NOTHING)
+    assert store.held(old, new, layer) == [False, True, True]

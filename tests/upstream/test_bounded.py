@@ -31,7 +31,13 @@ from twisted.web.client import ResponseFailed, ResponseNeverReceived
 from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer, IResponse
 from zope.interface import directlyProvides, implementer
 
-from dockmirror.upstream.bounded import HEADERS_LIMIT, READ_SIZE, Bounded, HeadersTooLong
+from dockmirror.upstream.bounded import (
+    HEADERS_LIMIT,
+    READ_SIZE,
+    Bounded,
+    HandshakeTimedOut,
+    HeadersTooLong,
+)
 from tests.connections import PUBLIC, Connections, Wire, connections, failure_of, result_of
 from tests.listening import AUTHORITY, HEAD, Endless, Listening, Silent, Vanished, real_agent, soon
 
@@ -45,7 +51,7 @@ def test_silent_tls() -> None:
     assert not wire.aborted
     here.reactor.advance(1)
     late = failure_of(connecting)
-    assert isinstance(late, ConnectTimedOut)
+    assert isinstance(late, HandshakeTimedOut)
     assert "the TLS handshake with r.example took more than 10 s" in str(late)
     assert wire.aborted
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from graphlib import TopologicalSorter
 
 from ...oci.digest import Digest
@@ -24,6 +24,18 @@ def ages(used: Mapping[Digest, float], references: Mapping[Digest, Sequence[Dige
         for part in references[manifest]:
             if part in found:
                 found[part] = max(found[part], (when, depth + 1))
+    return found
+
+
+def below(manifests: Iterable[Digest], references: Mapping[Digest, Sequence[Digest]]) -> set[Digest]:
+    """These, and all that they refer to, and so on."""
+    found: set[Digest] = set()
+    unseen = list(manifests)
+    while unseen:
+        digest = unseen.pop()
+        if digest not in found:
+            found.add(digest)
+            unseen += references.get(digest, ())
     return found
 
 

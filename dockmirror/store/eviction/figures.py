@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,14 +51,9 @@ class FiguresFile:
 @contextmanager
 def only_one(root: Path) -> Iterator[FiguresFile | None]:
     """The figures, for one at a time; None while another has them."""
-    path = root / layout.HELD
-    files.make_directory(path.parent)
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    file = files.lock(root / layout.HELD)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        yield None
-    else:
-        yield FiguresFile(file)
+        yield None if file is None else FiguresFile(file)
     finally:
-        os.close(file)
+        if file is not None:
+            os.close(file)

@@ -10,11 +10,11 @@ from pathlib import Path
 from attrs import frozen
 
 from ...oci.digest import Digest
-from .. import files, layout
+from .. import files, layout, pins
 from ..data import is_held
 from . import inventory
 from .budget import Need
-from .departure import Age, ages
+from .departure import Age, ages, below
 from .inventory import Stored
 from .removal import Removal, links_to, remove_content
 
@@ -108,7 +108,7 @@ class Walk:
         ]
 
     def _chosen(self, need: Need) -> Iterator[_Candidate]:
-        """What is to go, the first first; nothing that was used in the last minute."""
+        """What is to go, the first first; nothing that was used in the last minute, or that a pin needs."""
         for each in sorted((*self._of_contents(), *self._of_documents()), key=attrgetter("age")):
             if not need:
                 return
@@ -119,8 +119,10 @@ class Walk:
     def _of_contents(self) -> Iterator[_Candidate]:
         references = self._references()
         used = {digest: stored.used for digest, stored in self._contents.items()}
+        pinned = below(pins.manifests(self._root), references)
         for digest, age in ages(used, references).items():
-            yield _Candidate(digest, self._contents[digest], age, references.get(digest, ()))
+            if digest not in pinned:
+                yield _Candidate(digest, self._contents[digest], age, references.get(digest, ()))
 
     def _of_documents(self) -> Iterator[_Candidate]:
         for path, stored in self._documents.items():

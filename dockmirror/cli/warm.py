@@ -1,0 +1,163 @@
+"""``dockmirror warm``: images pulled into the cache of a mirror that runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+from attrs import asdict, frozen
+from rich.progress import Progress
+
+from ..image_names import Name, parse_name
+from ..oci.credentials import Credentials
+from ..oci.descriptor import Descriptor
+from ..oci.errors import RegistryError
+from ..oci.platform import Platform
+from ..outbound import agent
+from ..pull import Pull, Pulled, Wanted
+from ..running import address, address_at, running
+from ..settings import ConfigurationError, Settings, UpstreamSettings
+from ..upstream.resolvers import threaded_resolver
+from .context import Context
+from .platforms import platforms_option
+from .printed import as_json as json_option
+from .printed import progress, short, show_json, show_table, size
+from .reactor import run
+
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@frozen
+class Warmed:
+    """What came of an image; ``error`` tells why not all of it is held."""
+
+    image: str
+    pulled: Pulled
+    error: str | None = None
+
+    def row(self) -> Sequence[str]:
+        """For people."""
+        counts = (self.pulled.manifests, self.pulled.held, self.pulled.fetched)
+        return (self.image, *map(str, counts), size(self.pulled.bytes), self.error or "")
+
+
+@click.command("warm")
+@json_option
+@click.option(
+    "-f", "--file", type=click.File(), help="Images, one a line; '#' begins a comment, '-' is standard input."
+)
+@platforms_option
+@click.option("--referrers", is_flag=True, help="With what refers to them: signatures, attestations.")
+@click.option(
+    "--jobs", type=click.IntRange(1, 64), default=4, show_default=True, help="Blobs that are read at a time."
+)
+@click.option("--mirror", metavar="URL", help="The mirror.  Default: that of the settings, on this machine.")
+@click.option("--ca-file", type=_FILE, help="Whom to trust with the mirror's certificate besides.")
+@click.option("--user", help="Whoever may use the mirror, where that asks for a name.")
+@click.option("--password-file", type=_FILE, help="The password of that name.")
+@click.argument("images", nargs=-1)
+@click.pass_obj
+def warm(
+    context: Context,
+    as_json: bool,
+    file: Any,
+    platforms: tuple[Platform, ...],
+    referrers: bool,
+    jobs: int,
+    mirror: str | None,
+    ca_file: Path | None,
+    user: str | None,
+    password_file: Path | None,
+    images: tuple[str, ...],
+) -> None:
+    """Pulls IMAGES through a mirror that runs, so that it holds them; nothing is kept here.
+
+    What it holds already is not read again, so that a second run goes on where the first has ended.
+
+    Exit status: 0 when all of them are held, 1 otherwise.
+    """
+    names = _names([*images, *(_listed(file) if file else ())], context.settings)
+    if not names:
+        raise click.UsageError("expected images, or a file of them")
+    wanted = [Wanted(name.repository, name.reference, platforms, referrers) for name in names]
+    warmed = run(
+        partial(
+            _warmed,
+            names,
+            wanted,
+            _address(context.settings, mirror, ca_file),
+            jobs,
+            _login(user, password_file),
+        )
+    )
+    if as_json:
+        show_json([{"image": each.image, **asdict(each.pulled), "error": each.error} for each in warmed])
+    else:
+        columns = ("image", "manifests", "held", "fetched", "bytes", "")
+        show_table(columns, [each.row() for each in warmed], right=columns[1:5])
+    raise SystemExit(1 if any(each.error for each in warmed) else 0)
+
+
+async def _warmed(
+    names: Sequence[Name],
+    wanted: Sequence[Wanted],
+    at: UpstreamSettings,
+    jobs: int,
+    credentials: Credentials | None,
+    reactor: Any,
+) -> list[Warmed]:
+    connects = agent(at, threaded_resolver(reactor), {}, lambda *_: None, reactor)
+    with progress("") as bars:
+        pull = Pull(running(at, connects, reactor, credentials), jobs, partial(_bar, bars))
+        return [await _image(pull, str(name), each) for name, each in zip(names, wanted, strict=True)]
+
+
+async def _image(pull: Pull, name: str, wanted: Wanted) -> Warmed:
+    pulled = Pulled()
+    try:
+        await pull.image(wanted, pulled)
+    except RegistryError as error:
+        return Warmed(name, pulled, str(error))
+    return Warmed(name, pulled)
+
+
+@contextmanager
+def _bar(bars: Progress, blob: Descriptor) -> Iterator[Callable[[int], None]]:
+    """A bar for a layer, as long as it comes."""
+    bar = bars.add_task(short(blob.digest) if blob.digest else "", total=blob.size)
+    try:
+        yield lambda count: bars.advance(bar, count)
+    finally:
+        bars.remove_task(bar)
+
+
+def _listed(file: Any) -> Iterator[str]:
+    return filter(None, (line.partition("#")[0].strip() for line in file))
+
+
+def _names(images: Sequence[str], settings: Settings) -> list[Name]:
+    try:
+        return list(dict.fromkeys(parse_name(image, settings) for image in images))
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+
+
+def _address(settings: Settings, url: str | None, ca_file: Path | None) -> UpstreamSettings:
+    try:
+        return address_at(url, ca_file) if url else address(settings, ca_file)
+    except ConfigurationError as error:
+        raise click.UsageError(f"{error}: say where it is by --mirror") from None
+    except ValueError as error:
+        raise click.UsageError(f"--mirror: {error}") from None
+
+
+def _login(user: str | None, password_file: Path | None) -> Credentials | None:
+    if (user is None) != (password_file is None):
+        raise click.UsageError("--user and --password-file go together")
+    if user is None or password_file is None:
+        return None
+    return Credentials.basic(user, password_file.read_text().rstrip("\n"))

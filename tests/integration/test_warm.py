@@ -1,0 +1,105 @@
+"""Images pulled into a running mirror's cache, and kept there."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from .conftest import MakeChain
+from .parts.chain import Chain
+from .parts.command import dockmirror
+from .parts.images import Image, artifact, image, index
+from .parts.kept import blob_file, blobs, holds
+from .parts.machine import Machine
+from .parts.process import wait_until
+from .parts.stream import fetched
+from .pulls import skopeo_pulls, succeeded
+
+pytestmark = pytest.mark.integration
+
+MIB = 1024 * 1024
+PLACE = "docker.io/library/warmed"
+NAME = "library/warmed"
+
+
+def is_held(chain: Chain, pushed: Image) -> bool:
+    """Whether the mirror holds all of it."""
+    return all(holds(chain.mirror.cache, PLACE, each) for each in (pushed, *pushed.children))
+
+
+def test_an_image(chain: Chain, skopeo_machine: Machine, tmp_path: Path) -> None:
+    """Is held afterwards with all its platforms; a second time nothing is fetched, and nobody is asked."""
+    pushed, other = index("warmed"), image("warmed, too")
+    chain.registry.push(NAME, pushed, "latest")
+    chain.registry.push(NAME, other, "two")
+    listed = tmp_path / "images"
+    listed.write_text("# what we need\nwarmed\n\nwarmed:two  # and this\n")
+    for blobs_fetched in (len({blob.digest for each in pushed.children for blob in each.blobs}), 0):
+        warmed = json.loads(succeeded(dockmirror(chain.mirror, "warm", "--json", "-f", str(listed))))
+        assert [each["image"] for each in warmed] == [f"{PLACE}:latest", f"{PLACE}:two"]
+        assert warmed[0]["fetched"] == blobs_fetched
+        assert warmed[0]["manifests"] == 1 + len(pushed.children)
+        wait_until(lambda: is_held(chain, pushed) and is_held(chain, other), "all of it is held")
+    chain.stop_upstream()
+    skopeo_pulls(skopeo_machine, f"{chain.mirror.host()}/{PLACE}:latest", pushed)
+
+
+def test_some_platforms(chain: Chain) -> None:
+    """Only what is named is fetched."""
+    pushed = index("for some")
+    chain.registry.push(NAME, pushed, "latest")
+    done = dockmirror(chain.mirror, "warm", "warmed", "--platform", "linux/amd64", "--jobs", "1")
+    succeeded(done)
+    amd, *others = pushed.children
+    wait_until(lambda: holds(chain.mirror.cache, PLACE, amd), "it is held")
+    assert not any(blob_file(chain.mirror.cache, each.digest).exists() for each in others)
+    none = dockmirror(chain.mirror, "warm", "warmed", "--platform", "plan9/mips")
+    assert none.returncode == 1
+    assert "plan9/mips" in none.stdout
+
+
+def test_what_is_not_there(chain: Chain) -> None:
+    """Is told of, and the rest is pulled."""
+    pushed = image("there")
+    chain.registry.push(NAME, pushed, "there")
+    done = dockmirror(chain.mirror, "warm", "--json", "warmed:gone", "warmed:there")
+    assert done.returncode == 1
+    gone, there = json.loads(done.stdout)
+    assert (gone["fetched"], there["error"], there["fetched"]) == (0, None, len(pushed.blobs))
+    assert gone["error"]
+    chain.mirror.stop()
+    down = dockmirror(chain.mirror, "warm", "warmed:there")
+    assert down.returncode == 1
+    assert "cannot be reached" in " ".join(down.stdout.split())
+    chain.mirror.start()
+
+
+def test_pinned(chains: MakeChain, skopeo_machine: Machine) -> None:
+    """A pinned image is fetched, outlives a spent budget, and can be pulled when the upstream is gone."""
+    with chains(cache_size=str(24 * MIB)) as chain:
+        pushed = artifact("pinned", size=6 * MIB)
+        chain.registry.push(NAME, pushed, "pinned")
+        succeeded(dockmirror(chain.mirror, "pin", "warmed:pinned"))
+        wait_until(lambda: is_held(chain, pushed), "it is held")
+        others = [artifact(f"filling {number}", size=6 * MIB) for number in range(4)]
+        for number, other in enumerate(others):
+            chain.registry.push(NAME, other, f"f{number}")
+            assert fetched(chain.mirror, NAME, other.layers[0].digest) == other.layers[0].digest
+        then = time.time() - 9000
+        for file in blobs(chain.mirror.cache):
+            os.utime(file, (then, then))
+        for content in pushed.everything():
+            os.utime(blob_file(chain.mirror.cache, content.digest), (then - 9000, then - 9000))
+        wait_until(lambda: "evicted " in chain.mirror.read_log(), "the budget is kept", 60)
+        assert is_held(chain, pushed)
+        assert not all(blob_file(chain.mirror.cache, each.layers[0].digest).exists() for each in others)
+        chain.stop_upstream()
+        skopeo_pulls(skopeo_machine, f"{chain.mirror.host()}/{PLACE}:pinned", pushed)
+        [pin] = json.loads(succeeded(dockmirror(chain.mirror, "pins", "--json")))
+        assert (pin["image"], bool(pin["refreshed"])) == (f"{PLACE}:pinned", True)
+        succeeded(dockmirror(chain.mirror, "unpin", "warmed:pinned"))
+        assert dockmirror(chain.mirror, "unpin", "warmed:pinned").returncode == 1

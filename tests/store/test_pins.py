@@ -1,0 +1,90 @@
+"""Images that are never evicted."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dockmirror.oci.digest import Digest
+from dockmirror.oci.platform import Platform
+from dockmirror.oci.reference import Repository, Tag
+from dockmirror.store import layout, pins
+from dockmirror.store.pins import Pin
+
+from ..values import digests, repositories, tags
+from .stocked import Stocked
+
+NGINX = Pin(Repository("docker.io/library/nginx"), Tag("1.27"))
+PLATFORMS = st.builds(
+    Platform, st.just("linux"), st.sampled_from(["amd64", "arm"]), st.sampled_from(["", "v7"])
+)
+
+
+@given(st.builds(Pin, repositories, st.one_of(tags, digests), st.lists(PLATFORMS).map(tuple)))
+def test_round_trip(pin: Pin) -> None:
+    """What is written is read."""
+    assert Pin.parse(bytes(pin)) == pin
+
+
+@given(
+    st.binary() | st.sampled_from([b"{}", b"[]", b'{"repository": "A", "reference": "", "platforms": []}'])
+)
+def test_anything_else(data: bytes) -> None:
+    """Is no pin, and nothing that fails."""
+    assert Pin.parse(data) is None
+
+
+def test_pinned_and_not(tmp_path: Path) -> None:
+    """Each image is pinned once, by its name, until it is not."""
+    amd = Pin(NGINX.repository, NGINX.reference, (Platform("linux", "amd64"),))
+    by_digest = Pin(NGINX.repository, Digest.of(b""))
+    for pin in (NGINX, by_digest, amd):
+        pins.put(tmp_path, pin)
+    assert sorted(pins.pins(tmp_path), key=str) == sorted([(amd, 0.0), (by_digest, 0.0)], key=str)
+    assert pins.remove(tmp_path, NGINX)
+    assert not pins.remove(tmp_path, NGINX)
+    assert list(pins.pins(tmp_path)) == [(by_digest, 0.0)]
+
+
+def test_nothing(tmp_path: Path) -> None:
+    """Is pinned where nobody has pinned anything, and by files of others."""
+    assert list(pins.pins(tmp_path)) == []
+    (tmp_path / layout.PINS).mkdir(parents=True)
+    (tmp_path / layout.PINS / "something").write_text("else")
+    assert list(pins.pins(tmp_path)) == []
+
+
+def test_refreshed(tmp_path: Path) -> None:
+    """Is noted, and a pin that went meanwhile does not come back by that."""
+    pins.put(tmp_path, NGINX)
+    pins.refreshed(tmp_path, NGINX, 1000.0)
+    assert list(pins.pins(tmp_path)) == [(NGINX, 1000.0)]
+    pins.put(tmp_path, NGINX)
+    assert list(pins.pins(tmp_path)) == [(NGINX, 0.0)]
+    pins.remove(tmp_path, NGINX)
+    pins.refreshed(tmp_path, NGINX, 1000.0)
+    assert list(pins.pins(tmp_path)) == []
+
+
+def test_one_at_a_time(tmp_path: Path) -> None:
+    """Has the turn to refresh."""
+    first = pins.turn(tmp_path)
+    assert first is not None
+    assert pins.turn(tmp_path) is None
+    os.close(first)
+    second = pins.turn(tmp_path)
+    assert second is not None
+    os.close(second)
+
+
+def test_manifests(tmp_path: Path) -> None:
+    """A tag's is what it names now, a digest's is itself; what is not held has none."""
+    store = Stocked(tmp_path)
+    named = store.image(store.blob(b"layer"), tag="1.27", repository=NGINX.repository)
+    other = Digest.of(b"not held")
+    for pin in (NGINX, Pin(NGINX.repository, Tag("gone")), Pin(NGINX.repository, other)):
+        pins.put(tmp_path, pin)
+    assert set(pins.manifests(tmp_path)) == {named, other}

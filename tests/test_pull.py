@@ -1,0 +1,140 @@
+"""Images pulled as a client pulls them, and thrown away."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+from twisted.internet.defer import Deferred
+
+from dockmirror.interfaces import Answer
+from dockmirror.oci.descriptor import Descriptor
+from dockmirror.oci.digest import Digest
+from dockmirror.oci.errors import BlobUnknown, ManifestInvalid, ManifestUnknown, NameUnknown, RegistryError
+from dockmirror.oci.platform import Platform
+from dockmirror.oci.reference import Tag
+from dockmirror.oci.request import Blob, Referrers, Request
+from dockmirror.oci.request import Manifest as Asked
+from dockmirror.pull import Pull, Pulled, Wanted
+
+from .registries import Feed, now, watch
+from .shelf import AMD, FOR_AMD, FOR_ARM, LATEST, PLACE, Shelf
+
+
+@pytest.fixture
+def shelf() -> Shelf:
+    """With an image for two platforms, and an attestation."""
+    return Shelf()
+
+
+def pulled(shelf: Shelf, *platforms: Platform, referrers: bool = False) -> Pulled:
+    """What came of the image."""
+    counted = Pulled()
+    now(Pull(shelf).image(Wanted(PLACE, LATEST, platforms, referrers), counted))
+    return counted
+
+
+def test_everything(shelf: Shelf) -> None:
+    """Of all platforms is read once, and what is held is not read again."""
+    first = pulled(shelf)
+    assert first == Pulled(4, 0, 6, len(b"amdarm{}baseaattested"))
+    assert shelf.fetched() == sorted(["amd", "arm", "{}", "base", "a", "attested"])
+    shelf.asked.clear()
+    assert pulled(shelf) == Pulled(4, 6, 0, 0)
+    assert shelf.fetched() == []
+
+
+def test_some_platforms(shelf: Shelf) -> None:
+    """Only theirs, without attestations; a variant that nobody names is any."""
+    assert pulled(shelf, AMD).manifests == 2
+    assert shelf.fetched() == sorted(["amd", "base", "a"])
+    assert pulled(shelf, Platform("linux", "arm")).fetched == 1
+    with pytest.raises(ManifestUnknown, match="plan9/mips"):
+        pulled(shelf, Platform("plan9", "mips"))
+    shelf.put(FOR_ARM)
+    assert pulled(shelf, AMD).manifests == 1
+
+
+@pytest.mark.parametrize("api", [True, False])
+def test_referrers(shelf: Shelf, api: bool) -> None:
+    """Are found by the API, or by the tag where the registry has none; where there are none all is well."""
+    shelf.put(FOR_AMD)
+    assert pulled(shelf, referrers=True).manifests == 1
+    digest = Digest.of(FOR_AMD)
+    shelf.lists(FOR_AMD, str(Referrers(PLACE, digest) if api else Asked(PLACE, Tag(f"sha256-{digest.hex}"))))
+    assert pulled(shelf, referrers=True).manifests == 2
+    assert "signature" in shelf.fetched()
+    assert pulled(shelf).manifests == 1
+
+
+def test_failures(shelf: Shelf) -> None:
+    """A blob that is not to be had fails the image, and the others are read nevertheless."""
+    missing = str(Blob(PLACE, Digest.of(b"base")))
+    del shelf.contents[missing]
+    counted = Pulled()
+    with pytest.raises(BlobUnknown):
+        now(Pull(shelf, jobs=1).image(Wanted(PLACE, LATEST), counted))
+    assert counted.fetched == 5
+    shelf.put(b"{}")
+    with pytest.raises(ManifestInvalid):
+        pulled(shelf)
+
+
+def test_list_that_fails() -> None:
+    """Of referrers is no list of none, unless there is no such thing."""
+
+    class Broken(Shelf):
+        async def fetch(self, request: Request) -> Answer:
+            if isinstance(request.target, Referrers):
+                raise RegistryError
+            return await super().fetch(request)
+
+    broken = Broken()
+    broken.put(FOR_AMD)
+    with pytest.raises(RegistryError):
+        pulled(broken, referrers=True)
+
+
+def test_so_many_at_a_time(shelf: Shelf) -> None:
+    """Blobs are read, each watched until it is whole; who leaves leaves them all."""
+    shelf.put(FOR_AMD)
+    paths = {str(Blob(PLACE, Digest.of(data))): data for data in (b"amd", b"base", b"a")}
+    feeds = {path: Feed() for path in paths}
+    shelf.feeds.update(feeds)
+    shown: dict[str, int] = {}
+
+    @contextmanager
+    def bar(blob: Descriptor) -> Iterator[Callable[[int], None]]:
+        path = f"/v2/{PLACE}/blobs/{blob.digest}"
+        shown[path] = 0
+
+        def took(count: int) -> None:
+            shown[path] += count
+
+        yield took
+        del shown[path]
+
+    work = Deferred.fromCoroutine(Pull(shelf, 2, bar).image(Wanted(PLACE, LATEST), counted := Pulled()))
+    outcome = watch(work)
+    first, second = shown
+    feeds[first].send(paths[first])
+    assert (shown, outcome) == ({first: len(paths[first]), second: 0}, [])
+    feeds[first].end()
+    third = next(path for path in shown if path != second)
+    assert counted.fetched == 1
+    work.cancel()
+    assert [feeds[second].state, feeds[third].state] == ["cancelled"] * 2
+    assert len(outcome) == 1
+
+
+def test_head_refused() -> None:
+    """Means that it is asked for."""
+
+    class Headless(Shelf):
+        async def fetch(self, request: Request) -> Answer:
+            if request.head:
+                raise NameUnknown
+            return await super().fetch(request)
+
+    assert pulled(Headless(), AMD).fetched == 3
