@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IProtocolFactory
 from twisted.web.resource import Resource
 
 from .certificates.directories import Directories
+from .ending import Ending
 from .listeners import everywhere, listener
 from .options import Options as Options
 from .process import Process
@@ -124,7 +125,7 @@ def _assembled(
     if settings.operations:
         told = Site(Operations(operated), reactor)
         listener("operations", settings.operations, told, reactor, certificates).setServiceParent(service)
-    for each in (*serving, reloading):
+    for each in (*serving, reloading, Ending(reactor)):
         each.setServiceParent(service)
     return service
 

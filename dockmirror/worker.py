@@ -13,6 +13,7 @@ from attrs import asdict
 from twisted.internet.protocol import Factory
 from twisted.logger import globalLogBeginner, textFileLogObserver
 
+from .ending import Ending
 from .listeners import everywhere, listener
 from .process import Process
 from .settings import Settings
@@ -34,13 +35,6 @@ class Worker:
         self._sockets = sockets
         self._reactor = reactor
         self._process: Process | None = None
-        self._ending = False
-
-    def end(self) -> None:
-        """Lets what runs finish and ends; a second time changes nothing."""
-        if not self._ending:
-            self._ending = True
-            self._reactor.callWhenRunning(self._reactor.stop)
 
     def asks(self) -> dict[str, Any]:
         """What the process that binds may ask for."""
@@ -83,10 +77,11 @@ def main(arguments: Sequence[str]) -> None:
     line, shared, *sockets = arguments
     listening = [Listening(*map(int, each.split(":"))) for each in sockets]
     worker = Worker(Memory.of(int(shared)), listening, running)
-    end = Line(worker.asks(), lost=worker.end)
-    running.adoptStreamConnection(int(line), socket.AF_UNIX, Factory.forProtocol(lambda: end))
+    ending = Ending(running, [signal.SIGTERM])
+    ending.startService()
+    told = Line(worker.asks(), lost=ending.end)
+    running.adoptStreamConnection(int(line), socket.AF_UNIX, Factory.forProtocol(lambda: told))
     os.close(int(line))
-    running.callWhenRunning(signal.signal, signal.SIGTERM, lambda *_: running.callFromThread(worker.end))
     running.run()
 
 

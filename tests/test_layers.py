@@ -17,8 +17,8 @@ LAYERS = [
     ["oci"],
     ["interfaces"],
     [
-        *("appended", "archive", "clients", "content", "descriptors", "headers", "joined", "known", "lag"),
-        *("metrics", "networks", "notes", "program"),
+        *("appended", "archive", "clients", "content", "descriptors", "ending", "headers", "joined", "known"),
+        *("lag", "metrics", "networks", "notes", "program"),
     ],
     ["resting"],
     ["values"],

@@ -18,6 +18,7 @@ from twisted.internet.task import Clock
 from twisted.python.usage import UsageError
 
 from dockmirror.config import load
+from dockmirror.ending import Ending
 from dockmirror.hosts import hosts
 from dockmirror.metrics import Metrics
 from dockmirror.offered import registry_names
@@ -114,7 +115,7 @@ class TestMirror:
             operations, serving, *kinds = [type(part) for part in cast(MultiService, service)]
             assert operations is StreamServerEndpointService
             assert serving is (InOrder if workers == "1" else Group)
-            assert kinds == [*[StreamServerEndpointService] * listeners, Reloading]
+            assert kinds == [*[StreamServerEndpointService] * listeners, Reloading, Ending]
 
     def test_workers(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Are one for each core, and not more than four."""
