@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from .content.verified import Corrupt
 from .notes import Notes
-from .oci.errors import RegistryError, TimedOut, Unreachable
+from .oci.errors import BrokenOff, RegistryError, TimedOut, Unreachable
 from .oci.request import Blob, Request, repository_of
 
 FIRST, LONGEST = 5.0, 60.0
@@ -90,7 +90,7 @@ class Resting:
 def _key(request: Request, error: RegistryError) -> object:
     if error.status == 429:
         return _credentials_of(request)
-    if not isinstance(error, Unreachable) or _leads_elsewhere(request):
+    if not isinstance(error, Unreachable) or isinstance(error, BrokenOff) or _leads_elsewhere(request):
         return _place_of(request)
     return _All.PACE if isinstance(error, TimedOut) else _All.CONNECTION
 

@@ -8,6 +8,7 @@ from twisted.internet.task import Clock
 from dockmirror.content.verified import Corrupt
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import (
+    BrokenOff,
     Denied,
     ManifestUnknown,
     RegistryError,
@@ -118,6 +119,13 @@ def test_a_failing_repository_rests_where_something_is_held(resting: Resting, er
     rest = [path for path in EVERYTHING if path != TAG]
     assert let_through(resting, True) == let_through(resting, True, "bob") == rest
     assert let_through(resting) == EVERYTHING
+
+
+def test_a_response_that_broke_off_says_nothing_of_others(resting: Resting) -> None:
+    """The upstream could be connected to: only its repository rests."""
+    resting.failed(asked(TAG), BrokenOff())
+    assert let_through(resting) == EVERYTHING
+    assert let_through(resting, can_answer=True) == [each for each in EVERYTHING if each != TAG]
 
 
 @pytest.mark.parametrize("path", ["", "_catalog"])

@@ -186,6 +186,10 @@ class Unreachable(Unavailable):
     """The upstream gave no answer: not resolved, not connected, refused, or cut off."""
 
 
+class BrokenOff(Unreachable):
+    """The upstream had begun its answer, and did not end it."""
+
+
 class TimedOut(Unreachable):
     """The upstream gave no answer in time."""
 

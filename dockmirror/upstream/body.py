@@ -13,7 +13,7 @@ from zope.interface import implementer
 
 from ..interfaces import IContent
 from ..oci.descriptor import Descriptor
-from ..oci.errors import TimedOut, Unreachable
+from ..oci.errors import BrokenOff, TimedOut, Unreachable
 
 IDLE = 60.0
 """Seconds in which an upstream that is being read must send something."""
@@ -29,7 +29,7 @@ class ResponseBody:
         self._clock = clock
 
     def deliver(self, consumer: IConsumer) -> Deferred[None]:
-        """See ``IContent``; an upstream that stops in the middle is ``Unreachable``."""
+        """See ``IContent``; an upstream that stops in the middle has ``BrokenOff``, or is ``TimedOut``."""
         passing = _Passing(consumer, self._clock)
         self._response.deliverBody(passing)
         return passing.done
@@ -80,7 +80,7 @@ class _Passing(Protocol):
 
     def connectionLost(self, reason: Failure | None = None) -> None:
         complete = reason is not None and reason.check(ResponseDone, PotentialDataLoss)
-        self._end(None if complete else Unreachable("the upstream broke off"))
+        self._end(None if complete else BrokenOff("the upstream broke off"))
 
     @property
     def _transport(self) -> IPushProducer:

@@ -11,7 +11,7 @@ from ..headers import first
 from ..interfaces import Answer
 from ..oci.descriptor import Descriptor
 from ..oci.digest import Digest
-from ..oci.errors import DigestInvalid, Unavailable, Unsupported
+from ..oci.errors import BrokenOff, DigestInvalid, Unavailable, Unsupported
 from ..oci.media import SIGNED, signed_payload
 from ..oci.request import Manifest, Request
 from .answers import answer_of
@@ -29,9 +29,17 @@ async def manifest_answer(asking: Asking, client: Client, request: Request, targ
     A HEAD whose answer lacks what clients insist on, or that the upstream does not offer, is
     answered from a GET: crane fails without any of type, length and digest, containerd asks twice.
     That nothing has changed says enough; docker-registry says it without a digest.
+    One that breaks off is asked for once more: half a manifest is of no use to anybody.
 
     :raises Corrupt: when it is not the one of that digest.
     """
+    try:
+        return await _answer(asking, client, request, target)
+    except BrokenOff:
+        return await _answer(asking, client, request, target)
+
+
+async def _answer(asking: Asking, client: Client, request: Request, target: Manifest) -> Answer:
     try:
         response = await asking.ask(request)
     except Unsupported:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from dockmirror.interfaces import Answer
-from dockmirror.oci.errors import ManifestUnknown, Unavailable, Unreachable, Unsupported
+from dockmirror.oci.errors import BrokenOff, ManifestUnknown, Unavailable, Unsupported
 from dockmirror.oci.media import SIGNED
 from dockmirror.upstream.manifests import LIMIT
 from tests.fake_registry import MANIFEST as TYPE
@@ -142,9 +142,11 @@ def test_the_largest(world: World) -> None:
 
 
 def test_one_that_breaks_off(world: World) -> None:
-    """Is not half a manifest but an upstream that could not be reached."""
-    world.reply(HOST, TAG, GIVEN.cut(5))
-    with pytest.raises(Unreachable):
+    """Is asked for once more, and then it is not half a manifest but an upstream that broke off."""
+    world.reply(HOST, TAG, GIVEN.cut(5), GIVEN)
+    assert bytes_of(fetch(world, TAG).content) == BODY
+    world.reply(HOST, TAG, GIVEN.cut(5), GIVEN.cut(5), GIVEN)
+    with pytest.raises(BrokenOff):
         fetch(world, TAG)
 
 

@@ -6,7 +6,7 @@ import contextlib
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -20,6 +20,12 @@ class Exchange(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
+
+    server: _Server
+
+    def parse_request(self) -> bool:
+        """Whether there is a request to be answered as always: what meddles has answered otherwise."""
+        return super().parse_request() and not self.server.owner.meddled(self)
 
     def answer(self, status: int, body: bytes = b"", **headers: str) -> None:
         """Send a whole response; an underscore in a header's name stands for a hyphen."""
@@ -43,8 +49,9 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, address: tuple[str, int], exchange: type[Exchange]) -> None:
+    def __init__(self, address: tuple[str, int], exchange: type[Exchange], owner: Server) -> None:
         super().__init__(address, exchange)
+        self.owner = owner
         self._connections: set[socket.socket] = set()
 
     def process_request(self, request: Any, client_address: Any) -> None:
@@ -68,6 +75,10 @@ class _Server(ThreadingHTTPServer):
                 connection.shutdown(socket.SHUT_RDWR)
 
 
+Meddling = Callable[[Exchange], bool]
+"""Answers a request in place of who should, and says whether it has."""
+
+
 class Server:
     """Serves one kind of :class:`Exchange` on a free port of *host*, from start to stop."""
 
@@ -76,6 +87,7 @@ class Server:
         self.port = free_port(host)
         self._exchange = exchange
         self._server: _Server | None = None
+        self._meddling: Meddling | None = None
 
     @property
     def url(self) -> str:
@@ -84,7 +96,7 @@ class Server:
 
     def start(self) -> None:
         """Listen; from here on connections are accepted."""
-        self._server = _Server((self.host, self.port), self._exchange)
+        self._server = _Server((self.host, self.port), self._exchange, self)
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 
     def stop(self) -> None:
@@ -102,6 +114,19 @@ class Server:
             yield
         finally:
             self.start()
+
+    @contextmanager
+    def meddled_with(self, meddling: Meddling) -> Iterator[None]:
+        """Each request is shown to *meddling* first, until the end of the block."""
+        self._meddling = meddling
+        try:
+            yield
+        finally:
+            self._meddling = None
+
+    def meddled(self, exchange: Exchange) -> bool:
+        """Whether that request has been answered by what meddles."""
+        return self._meddling is not None and self._meddling(exchange)
 
     def __enter__(self) -> Self:
         self.start()

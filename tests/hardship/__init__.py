@@ -1,0 +1,1 @@
+"""The mirror in all that may befall it: upstreams that lie, and machines that fail."""

@@ -1,0 +1,84 @@
+"""Answers of upstreams as bytes, right and wrong."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import time
+from collections.abc import Callable
+
+from tests.integration.parts.server import Exchange
+
+Answer = Callable[[Exchange, bytes], None]
+"""Answers in the place of a server, given the bytes that would be right."""
+
+RESET = struct.pack("ii", 1, 0)
+
+
+def head(status: str, *fields: str, version: str = "HTTP/1.1") -> bytes:
+    """A response up to its body."""
+    return "\r\n".join([f"{version} {status}", *fields, "", ""]).encode()
+
+
+def whole(data: bytes) -> bytes:
+    """A right response."""
+    return head("200 OK", f"Content-Length: {len(data)}") + data
+
+
+def sends(make: Callable[[bytes], bytes]) -> Answer:
+    """Sends what is made of the right bytes, and closes the connection."""
+
+    def answer(exchange: Exchange, data: bytes) -> None:
+        exchange.wfile.write(make(data))
+        exchange.close_connection = True
+
+    return answer
+
+
+def resets_at(count: int) -> Answer:
+    """Resets the connection after so many bytes of the body; where that is negative, in the headers."""
+
+    def answer(exchange: Exchange, data: bytes) -> None:
+        beginning = head("200 OK", f"Content-Length: {len(data)}")
+        exchange.wfile.write(beginning + data[:count] if count >= 0 else beginning[:count])
+        time.sleep(0.1)  # a reset overtakes what was not read yet
+        exchange.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        exchange.connection.close()
+        exchange.close_connection = True
+
+    return answer
+
+
+def refuses(status: int, body: bytes = b'{"errors": []}', **headers: str) -> Answer:
+    """Answers with that status; an underscore in a header's name stands for a hyphen."""
+    return lambda exchange, _: exchange.answer(status, body, **headers)
+
+
+def endless(beginning: bytes, piece: bytes) -> Answer:
+    """Sends that piece again and again until nobody takes it any more."""
+
+    def answer(exchange: Exchange, _: bytes) -> None:
+        exchange.wfile.write(beginning)
+        while True:
+            exchange.wfile.write(piece)
+
+    return answer
+
+
+def drips(count: int) -> Answer:
+    """Sends the right bytes, the first so many of them one in a second."""
+
+    def answer(exchange: Exchange, data: bytes) -> None:
+        exchange.wfile.write(head("200 OK", f"Content-Length: {len(data)}"))
+        for index in range(count):
+            exchange.wfile.write(data[index : index + 1])
+            time.sleep(1)
+        exchange.wfile.write(data[count:])
+
+    return answer
+
+
+def is_silent(exchange: Exchange, data: bytes) -> None:
+    """Says nothing until the other end leaves."""
+    exchange.rfile.read(1)
+    exchange.close_connection = True
