@@ -112,11 +112,13 @@ class Group(Service):
         self.workers[number] = worker
         worker.start(self._module, self._memory, self._sockets())
         beginning = Deferred.fromCoroutine(worker.line.ask(*self._begin()))
-        beginning.addErrback(self._did_not_begin)
+        beginning.addErrback(self._did_not_begin, worker)
 
-    def _did_not_begin(self, failure: Failure) -> None:
+    def _did_not_begin(self, failure: Failure, worker: Worker) -> None:
+        """It serves nobody: another one takes its place."""
         if not failure.check(Gone):
             _log.error("a worker could not begin: {error}", error=failure.getErrorMessage())
+            worker.end(self._grace)
 
     def _ended(self, number: int) -> None:
         worker = self.workers.pop(number)
