@@ -8,7 +8,7 @@ import resource
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -72,7 +72,7 @@ def test_descriptors(mirror: Mirror, images: list[Image], record_property: Recor
     mirror.command[:0] = ["sh", "-c", 'ulimit -n 64 && exec "$@"', "sh"]
     with mirror:
         with load(mirror, REPOSITORY, images, clients=48) as clients:
-            with _idle(mirror, 60):
+            with _idle(mirror, 60, waiting=False):
                 wait_until(lambda: clients.again > 20, "clients are left out")
             wait_until(lambda: clients.right > 100, "clients are served again")
         fetch(mirror, REPOSITORY, images[0], last := Load(), tries=1)
@@ -125,14 +125,21 @@ def _workers(mirror: Mirror) -> list[int]:
 
 
 @contextmanager
-def _idle(mirror: Mirror, count: int) -> Iterator[None]:
-    """So many connections on which nothing is said."""
+def _idle(mirror: Mirror, count: int, *, waiting: bool = True) -> Iterator[None]:
+    """So many connections on which nothing is said.
+
+    :param waiting: whether each must be made before the next; the kernel leaves out those of a process that
+        takes none at present, and goes on trying.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 2 * count + 1000)), hard))
     try:
         with ExitStack() as stack:
             for _ in range(count):
-                stack.enter_context(socket.create_connection(("127.0.0.1", mirror.port), timeout=10))
+                connection = stack.enter_context(socket.socket())
+                connection.settimeout(10 if waiting else 0)
+                with suppress(BlockingIOError):
+                    connection.connect(("127.0.0.1", mirror.port))
             yield
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
