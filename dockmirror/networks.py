@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 Address = IPv4Address | IPv6Address
@@ -37,7 +38,13 @@ def unmapped(text: str) -> Address:
 
     :raises ValueError: when it is none.
     """
-    address = ip_address(text.partition("%")[0])
+    return _unmapped(text.partition("%")[0])
+
+
+@lru_cache(maxsize=4096)
+def _unmapped(text: str) -> Address:
+    """Remembered, as it is asked for with each request of a client; what is no address is not."""
+    address = ip_address(text)
     return (address.ipv4_mapped if isinstance(address, IPv6Address) else None) or address
 
 

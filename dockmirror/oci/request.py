@@ -8,6 +8,7 @@ the grammar of names refuses them.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import ClassVar
 from urllib.parse import unquote_to_bytes, urlencode
 
@@ -136,6 +137,8 @@ class Request:
         """The same of another repository; unchanged where no repository is meant."""
         if isinstance(self.target, Ping | Catalog):
             return self
+        if repository == self.target.repository:
+            return self
         return evolve(self, target=evolve(self.target, repository=repository))
 
 
@@ -144,8 +147,12 @@ def repository_of(target: Target) -> Repository | None:
     return None if isinstance(target, Ping | Catalog) else target.repository
 
 
+@lru_cache(maxsize=4096)
 def parse_target(path: bytes) -> Target:
     """What a raw path, as it stood in the request line and without its query, asks for.
+
+    The same few are asked for again and again: the last ones are remembered.  What is refused is not, so that
+    these are as short as the grammar has them.
 
     :raises RegistryError: of the row that says which part is wrong; 404 where the path means nothing.
     """

@@ -188,8 +188,9 @@ class Manifests:
         return evolve(answer, headers=(*answer.headers, *Told("fwd=miss").headers()))
 
     async def _answer(self, request: Request, held: Held, told: Told) -> Answer:
-        for_everybody = told.immutable and await self._rights.for_everybody(request)
-        headers = evolve(told, immutable=for_everybody).headers()
+        if told.immutable and not await self._rights.for_everybody(request):
+            told = evolve(told, immutable=False)
+        headers = told.headers()
         descriptor = Descriptor(held.parts.media_type, held.digest, len(held.data))
         if matches(request.if_none_match, held.digest):
             return Answer(absent(descriptor), 304, headers=headers)

@@ -6,21 +6,43 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from attrs import frozen
+
 from ..interfaces import Tagged
 from ..oci.digest import Digest
 from ..oci.errors import DigestInvalid
 from . import files, layout, small
 
 
+@frozen
+class Link:
+    """A link that was read: what it names, and since when."""
+
+    path: Path
+    tagged: Tagged
+    version: small.Version
+
+    def is_current(self) -> bool:
+        """Whether it is still what it was."""
+        return small.version(self.path) == self.version
+
+
 def read(link: Path) -> Tagged | None:
     """What a link names, and since when; None where there is no link, or a malformed one."""
-    found = small.read(link)
+    found = find(link)
+    return found.tagged if found else None
+
+
+def find(path: Path) -> Link | None:
+    """The link that is there, in the same way."""
+    found = small.read(path)
     if found is None:
         return None
     try:
-        return Tagged(Digest.parse(found.data.decode("ascii")), found.modified)
+        digest = Digest.parse(found.data.decode("ascii"))
     except (UnicodeDecodeError, DigestInvalid):
         return None
+    return Link(path, Tagged(digest, found.modified), found.version)
 
 
 def names(link: Path, digest: Digest) -> bool:

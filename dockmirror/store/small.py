@@ -23,12 +23,17 @@ _ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 _log = Logger()
 
 
+Version = tuple[int, int, int]
+"""Of a file: each time that its content or its time of modification changes, so does this."""
+
+
 @frozen
 class Found:
     """What a small file held, and when it was modified, in seconds since the epoch."""
 
     data: bytes
     modified: float
+    version: Version
 
 
 def read(path: Path) -> Found | None:
@@ -36,13 +41,26 @@ def read(path: Path) -> Found | None:
     try:
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
-            return Found(read_all(file), os.fstat(file).st_mtime)
+            status = os.fstat(file)
+            return Found(read_all(file), status.st_mtime, _version(status))
         finally:
             os.close(file)
     except OSError as error:
         if not isinstance(error, _ABSENT):
             _log.error("{path} cannot be read: {error}", path=path, error=error)
         return None
+
+
+def version(path: Path) -> Version | None:
+    """Of a small file as it is now; None where there is none, or the disk does not say."""
+    try:
+        return _version(os.stat(path))
+    except OSError:
+        return None
+
+
+def _version(status: os.stat_result) -> Version:
+    return status.st_ino, status.st_ctime_ns, status.st_mtime_ns
 
 
 def read_all(file: int) -> bytes:

@@ -10,26 +10,44 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from ..interfaces import ITags, Tagged
+from ..notes import Notes
 from ..oci.digest import Digest
 from ..oci.reference import Repository, Tag
 from . import layout, links
 from .threads import InThread
+
+READ_AGAIN = 10.0
+"""Seconds after which the disk is asked again, whatever is known."""
+_MOST = 10_000
 
 _log = Logger()
 
 
 @implementer(ITags)
 class LocalTags:
-    """Tags as links, each confirmed when it was last modified."""
+    """Tags as links, each confirmed when it was last modified.
+
+    A tag that everybody asks for is not read by a thread each time: whether a file has changed that was
+    read seconds ago is known without the disk, and seen whoever has changed it.
+    """
 
     def __init__(self, root: Path, clock: IReactorTime, in_thread: InThread) -> None:
         self._root = root
         self._clock = clock
         self._in_thread = in_thread
+        self._read: Notes[tuple[Repository, Tag], links.Link] = Notes(clock, _MOST)
 
     async def get(self, repository: Repository, tag: Tag) -> Tagged | None:
         """See ``ITags``."""
-        return await self._in_thread(partial(links.read, self._root / layout.current(repository, tag)))
+        known = self._read.get((repository, tag))
+        if known is not None and known.is_current():
+            return known.tagged
+        link = await self._in_thread(partial(links.find, self._root / layout.current(repository, tag)))
+        if link is None:
+            self._read.drop((repository, tag))
+            return None
+        self._read.put((repository, tag), link, READ_AGAIN)
+        return link.tagged
 
     async def put(self, repository: Repository, tag: Tag, digest: Digest) -> None:
         """See ``ITags``; where the disk takes no link the tag names what it named before."""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from ipaddress import ip_address
 
 from ..metrics import OTHER, Metrics
 from ..oci.errors import RegistryError
 from ..oci.request import parse_target
 from .exchange import Request
-from .site import host_name
+from .site import host_name, is_address
 
 
 class Counted:
@@ -32,11 +31,7 @@ class Counted:
         self._metrics.sent_bytes.labels(host).inc(request.sentLength)
 
     def _host(self, name: str) -> str:
-        try:
-            ip_address(name)
-        except ValueError:
-            return self._hosts.get(name, OTHER)
-        return self._own
+        return self._hosts.get(name) or (self._own if is_address(name) else OTHER)
 
 
 def endpoint(path: bytes) -> str:

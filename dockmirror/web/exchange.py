@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from http.client import responses
 from io import BytesIO
 from typing import Any
@@ -113,7 +114,7 @@ class Request(TwistedRequest):
         """Sends a piece of the response's body; the first one after its headers."""
         if not self.startedWriting and not self.cut_off:
             self.setHeader(b"Server", b"dockmirror")
-            self.setHeader(b"Date", datetimeToString(self._clock.seconds()))
+            self.setHeader(b"Date", _date(int(self._clock.seconds())))
             if not self.channel.persistent:
                 self.setHeader(b"Connection", b"close")
         super().write(data)
@@ -140,3 +141,10 @@ class Request(TwistedRequest):
         self.cut_off = True
         super().connectionLost(reason)
         self._log_end(self)
+
+
+@lru_cache(maxsize=1)
+def _date(seconds: int) -> bytes:
+    """Written once a second."""
+    written: bytes = datetimeToString(seconds)
+    return written

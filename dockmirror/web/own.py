@@ -42,7 +42,7 @@ class Unchallenged:
                 raise Denied(f"this host takes no logins: log in to {self._host}")
             return Answer(json_content(b"{}"))
         try:
-            return await self._registry.fetch(evolve(request, credentials=None))
+            return await self._registry.fetch(_anonymous(request))
         except Unauthorized as refused:
             raise Denied(
                 f"{self._name} does not give this to everybody, or has no such image: what is private is to"
@@ -53,6 +53,10 @@ class Unchallenged:
     async def token(self, request: TokenRequest) -> Answer:
         """:raises Unsupported: always; nobody was sent here."""
         raise Unsupported("this host serves anonymously and has no tokens", status=404)
+
+
+def _anonymous(request: Request) -> Request:
+    return request if request.credentials is None else evolve(request, credentials=None)
 
 
 @implementer(IRegistry)
@@ -83,8 +87,10 @@ class OwnHost:
                 raise NameUnknown(f"the registry {repository.first} is not mirrored here")
             if by_path is not None:
                 registry, request = by_path, request.for_repository(Repository(repository.rest))
+        if request.namespace is None:
+            return await registry.fetch(request)
         answer = await registry.fetch(evolve(request, namespace=None))
-        return answer if request.namespace is None else _of_namespace(answer, request.namespace)
+        return _of_namespace(answer, request.namespace)
 
     async def token(self, request: TokenRequest) -> Answer:
         """See ``Unchallenged``."""

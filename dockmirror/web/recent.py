@@ -7,8 +7,8 @@ import json
 from collections.abc import Sequence
 from math import inf
 from struct import Struct
+from typing import NamedTuple
 
-from attrs import astuple, evolve, frozen
 from twisted.internet.interfaces import IReactorTime
 
 from .access import Client
@@ -28,8 +28,7 @@ SIZE = 512 * _SLOT
 """Bytes of memory for so many clients; it is used only as far as there are any."""
 
 
-@frozen
-class Seen:
+class Seen(NamedTuple):
     """A request that has ended; without its query and its headers.
 
     :ivar time: when it ended, in seconds since the epoch.
@@ -110,8 +109,8 @@ class Recent:
 def _written(seen: Seen) -> bytes:
     """As it fits into a record: of odd characters, which take more bytes, there are fewer."""
     for longest in (_LONGEST, _SHORTER):
-        cut = evolve(seen, host=seen.host[:_SHORTER], path=seen.path[:longest])
-        written = json.dumps(astuple(cut), ensure_ascii=False).encode()
+        cut = seen._replace(host=seen.host[:_SHORTER], path=seen.path[:longest])
+        written = json.dumps(cut, ensure_ascii=False).encode()
         if len(written) <= _RECORD - _LENGTH.size:
             return written
     return b""

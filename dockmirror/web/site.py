@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from ipaddress import ip_address
 
 from twisted.web.resource import IResource, Resource
 from twisted.web.vhost import NameVirtualHost
 
 from ..headers import lines
 from ..interfaces import IRegistry
+from ..networks import unmapped
 from ..oci.errors import Unsupported
 from .access import Access
 from .before import Before, Refusal
@@ -60,9 +60,10 @@ class Hosts(NameVirtualHost):
 
     def _host(self, request: Request) -> IResource:
         name = host_name(request.admitted.host if request.admitted else "")
-        if is_address(name):
-            return self._own
-        return IResource(self.hosts.get(name, self._default))
+        host = self.hosts.get(name)
+        if host is None:
+            host = self._own if is_address(name) else self._default
+        return IResource(host)
 
 
 def host_name(host: str) -> str:
@@ -76,7 +77,7 @@ def host_name(host: str) -> str:
 def is_address(name: str) -> bool:
     """Whether a host is called by its address."""
     try:
-        ip_address(name)
+        unmapped(name)
     except ValueError:
         return False
     return True

@@ -16,7 +16,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.python.threadpool import ThreadPool
 
-from dockmirror.interfaces import IContents, IDocuments, ITags, Kind
+from dockmirror.interfaces import IContents, IDocuments, ITags, Kind, Tagged
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import Unavailable
@@ -24,7 +24,7 @@ from dockmirror.oci.ranges import ContentRange
 from dockmirror.store import layout
 from dockmirror.store.documents import LocalDocuments
 from dockmirror.store.local import LocalContents
-from dockmirror.store.tags import LocalTags
+from dockmirror.store.tags import READ_AGAIN, LocalTags
 from dockmirror.store.threads import InThread, pooled
 
 from ..registries import Recorder, now, watch
@@ -379,6 +379,39 @@ def test_two_stores(tmp_path: Path, clock: Clock, contents: LocalContents) -> No
     assert found.digest == LARGE_DIGEST
     now(other_tags.forget(HERE, LATEST))
     assert now(tags.get(HERE, LATEST)) is None
+
+
+def test_tag_asked_for_again(tmp_path: Path, clock: Clock) -> None:
+    """A tag that was read a moment ago is not read again, unless somebody has confirmed, moved or lost it."""
+    threads = HeldThreads()
+    tags, other = LocalTags(tmp_path, clock, threads), LocalTags(tmp_path, clock, inline)
+    now(other.put(HERE, LATEST, DIGEST))
+    asked = Deferred.fromCoroutine(tags.get(HERE, LATEST))
+    threads.run()
+    assert now(asked) == now(tags.get(HERE, LATEST)) == Tagged(DIGEST, clock.seconds())
+    assert not threads.held
+    clock.advance(1)
+    for change, expected in (
+        (other.put(HERE, LATEST, DIGEST), Tagged(DIGEST, clock.seconds())),
+        (other.put(HERE, LATEST, LARGE_DIGEST), Tagged(LARGE_DIGEST, clock.seconds())),
+        (other.forget(HERE, LATEST), None),
+    ):
+        now(change)
+        asked = Deferred.fromCoroutine(tags.get(HERE, LATEST))
+        threads.run()
+        assert now(asked) == expected
+
+
+def test_tag_read_again(tmp_path: Path, clock: Clock) -> None:
+    """After ten seconds it is the disk that says what a tag names."""
+    threads = HeldThreads()
+    tags = LocalTags(tmp_path, clock, threads)
+    now(LocalTags(tmp_path, clock, inline).put(HERE, LATEST, DIGEST))
+    for _ in range(2):
+        asked = Deferred.fromCoroutine(tags.get(HERE, LATEST))
+        threads.run()
+        assert now(asked) is not None
+        clock.advance(READ_AGAIN)
 
 
 def test_emptied_cache(tmp_path: Path, contents: LocalContents) -> None:
