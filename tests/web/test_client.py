@@ -360,3 +360,24 @@ async def test_no_plain_socket(path: Path, wrap: Callable[[Site], Any]) -> None:
     assert await served.run(client) == DATA[:SIZE]
     assert not IFileConsumer.providedBy(served.files.consumers[0])
     await served.stop()
+
+
+@ensureDeferred
+async def test_unix_socket(path: Path, tmp_path: Path) -> None:
+    """Who comes by a UNIX socket, a proxy in front, is sent the file by the kernel, too."""
+    served = Served(path)
+    listening = reactor.listenUNIX(str(tmp_path / "socket"), served.site)
+
+    def client(_: int) -> list[bytes]:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(30)
+            connection.connect(str(tmp_path / "socket"))
+            asked = [b"GET %s HTTP/1.1\r\n" % name + HEAD for name in (b"/whole", b"/small", b"/whole")]
+            connection.sendall(b"".join(asked))
+            with connection.makefile("rb") as stream:
+                return [read(stream) for _ in asked]
+
+    assert await served.run(client) == [DATA[:SIZE], b"6", DATA[:SIZE]]
+    assert all(map(IFileConsumer.providedBy, served.files.consumers))
+    await listening.stopListening()
+    await served.stop()
