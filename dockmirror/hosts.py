@@ -23,8 +23,9 @@ from .stack import stack
 from .web.export import Export
 from .web.own import OwnHost
 from .web.pages.resources import Pages
+from .web.pages.unknown import Unknown
 from .web.recent import Recent
-from .web.site import Host, Hosts, Routes
+from .web.site import Host, Hosts
 
 
 def hosts(
@@ -59,8 +60,9 @@ def hosts(
     )
     for name in own_names(settings):
         found[name] = root
-    routes = Routes({settings.host(name): upstream.url for name, upstream in settings.upstreams.items()})
-    return Hosts(found, root, found[settings.host(settings.default)] if settings.default else routes)
+    routes = {settings.host(name): upstream.url for name, upstream in settings.upstreams.items()}
+    unknown = Unknown(pages.reached, routes)
+    return Hosts(found, root, found[settings.host(settings.default)] if settings.default else unknown)
 
 
 def _archives(settings: Settings, registry: IRegistry) -> dict[str, Resource]:

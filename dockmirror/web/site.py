@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 
 from twisted.web.resource import IResource, Resource
@@ -81,26 +80,6 @@ def is_address(name: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-class Routes(Resource):
-    """What an unknown host gets: the table of those that there are."""
-
-    isLeaf = True
-
-    def __init__(self, routes: Mapping[str, str]) -> None:
-        super().__init__()
-        self._body = json.dumps({"routes": dict(routes)}, indent=4).encode()
-
-    def getChild(self, path: bytes, request: Request) -> Resource:
-        """The same at every path."""
-        return self
-
-    def render(self, request: Request) -> bytes:
-        """404, and the table."""
-        request.setResponseCode(404)
-        request.setHeader("Content-Type", "application/json")
-        return self._body
 
 
 class _Level(Resource):

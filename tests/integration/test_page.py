@@ -38,6 +38,18 @@ def test_loads(mirror: Mirror, chromium: Chrome, name: str, width: int) -> None:
     assert colour != "rgba(0, 0, 0, 0)", "the style was refused"
 
 
+@pytest.mark.parametrize("width", [360, 1280])
+def test_an_unknown_host(mirror: Mirror, chromium: Chrome, width: int) -> None:
+    """Leads on, by links, to those that there are."""
+    size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
+    chromium.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    chromium.get(f"http://{mirror.host('typo')}/")
+    assert chromium.execute_script("return document.documentElement.scrollWidth") <= width
+    assert mirror.host("typo").partition(":")[0] in chromium.find_element(By.CLASS_NAME, "note").text
+    chromium.find_element(By.LINK_TEXT, mirror.host("docker")).click()
+    assert chromium.find_element(By.TAG_NAME, "h1").text == mirror.host("docker")
+
+
 @pytest.mark.parametrize("host", ["with a clipboard", "without one"])
 def test_copies(mirror: Mirror, chromium: Chrome, host: str) -> None:
     """A button copies its lines, also where the browser gives a page without TLS no clipboard."""

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from attrs import frozen
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import Resource
-from twisted.web.server import NOT_DONE_YET
-from twisted.web.template import flattenString
 
 from ...clients.mirror import Mirror
 from ...clients.table import CLIENTS
@@ -19,16 +15,13 @@ from ...oci.errors import RegistryError, Unsupported
 from ..access import Client
 from ..before import Refusal
 from ..exchange import Request
-from ..query import parameters
 from ..recent import Recent
 from ..respond import refuse
-from .document import POLICY, document
-from .languages import ENGLISH, LANGUAGES, Language
-from .offers import language, media_type
+from .document import document
+from .offers import media_type
 from .plain import as_json, text
+from .sent import HTML, JSON, TEXT, client_of, language_for, send, send_document
 from .shown import Shown
-
-_HTML, _JSON, _TEXT = "text/html", "application/json", "text/plain"
 
 
 @frozen
@@ -69,25 +62,20 @@ class _Page(Resource):
     def render_GET(self, request: Request) -> int:
         """The page, as a browser, a program or a terminal has it."""
         try:
-            say = _language(request)
+            say = language_for(request)
         except RegistryError as error:
             return refuse(request, error)
         shown = self._shown(request)
         request.setHeader("Vary", "Accept, Accept-Language")
-        kind = media_type(lines(request.requestHeaders, "Accept"), _TEXT, _HTML, _JSON)
-        if kind == _JSON:
-            return _send(as_json(shown).encode(), request, _JSON)
-        if kind == _TEXT:
-            return _send(text(shown, say).encode(), request)
-        request.setHeader("Content-Security-Policy", POLICY)
-        flattening: Deferred[Any] = flattenString(request, document(shown, say))
-        flattening.addCallback(lambda body: _send(b"<!DOCTYPE html>\n" + body, request, _HTML))
-        flattening.addErrback(request.processingFailed)
-        flattening.addErrback(lambda _: None)
-        return NOT_DONE_YET
+        kind = media_type(lines(request.requestHeaders, "Accept"), TEXT, HTML, JSON)
+        if kind == JSON:
+            return send(as_json(shown).encode(), request, JSON)
+        if kind == TEXT:
+            return send(text(shown, say).encode(), request)
+        return send_document(document(shown, say), request)
 
     def _shown(self, request: Request) -> Shown:
-        client = _client(request)
+        client = client_of(request)
         mirror = self._pages.mirror(client)
         registry = next((each for each in mirror.registries if each.path == self._registry), None)
         seen = self._pages.recent.of(client)
@@ -112,34 +100,11 @@ class _Clients(Resource):
         """The configuration, below a comment that says where it goes."""
         name, snippet_name = (*self._path, "", "")[:2]
         client = CLIENTS.get(name)
-        snippet = client.snippet(self._pages.mirror(_client(request)), snippet_name) if client else None
+        snippet = client.snippet(self._pages.mirror(client_of(request)), snippet_name) if client else None
         if client is None or snippet is None:
             return refuse(request, _missing())
-        return _send(snippet.commented(client.after).encode(), request)
-
-
-def _client(request: Request) -> Client:
-    assert request.admitted is not None, "the gate lies before every host"
-    return request.admitted
+        return send(snippet.commented(client.after).encode(), request)
 
 
 def _missing() -> Unsupported:
     return Unsupported(f"expected the name of a client: {', '.join(CLIENTS)}", status=404)
-
-
-def _language(request: Request) -> Language:
-    """As it is asked for in the query, or else as the browser would have it."""
-    asked = dict(parameters(request)).get("lang", "")
-    preferred = language(lines(request.requestHeaders, "Accept-Language"), *LANGUAGES)
-    return LANGUAGES.get(asked) or LANGUAGES.get(preferred) or LANGUAGES[ENGLISH]
-
-
-def _send(body: bytes, request: Request, kind: str = _TEXT) -> int:
-    request.setHeader("Content-Type", kind if kind == _JSON else f"{kind}; charset=utf-8")
-    request.setHeader("Content-Length", str(len(body)))
-    request.setHeader("Cache-Control", "no-store")
-    request.setHeader("X-Content-Type-Options", "nosniff")
-    request.setHeader("Referrer-Policy", "no-referrer")
-    request.write(body)
-    request.finish()
-    return NOT_DONE_YET
