@@ -6,6 +6,7 @@ import http.client
 import json
 import re
 import ssl
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlencode, urlsplit
@@ -16,6 +17,8 @@ from .media import DOCKER, OCI, Content
 
 _PARAMETER = re.compile(r'(\w+)="([^"]*)"')
 ACCEPT = ", ".join([OCI.index, OCI.manifest, DOCKER.index, DOCKER.manifest, "*/*"])
+Body = bytes | Iterable[bytes] | None
+"""What has no length is sent in chunks."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class PlainClient:
     authority: Path | None = None
 
     def request(
-        self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
+        self, method: str, path: str, body: Body = None, headers: dict[str, str] | None = None
     ) -> Response:
         """One request, and another with what the challenge asks for when it is answered with 401.
 
@@ -57,7 +60,7 @@ class PlainClient:
             return answered
         return self.bare(method, path, body, {**asked, **answered})
 
-    def bare(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> Response:
+    def bare(self, method: str, path: str, body: Body, headers: dict[str, str]) -> Response:
         """One request as it stands."""
         connection = self._connection()
         try:

@@ -1,0 +1,1 @@
+"""The cases of the distribution specification, put to registries directly and through the mirror."""
