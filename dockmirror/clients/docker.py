@@ -1,7 +1,9 @@
 """dockerd, and Docker Desktop, whose dockerd runs in a virtual machine.
 
 ``registry-mirrors`` is for Docker Hub only; dockerd speaks plain HTTP to 127.0.0.0/8 by itself, and to a
-mirror whose entry begins with ``http://``.  https://docs.docker.com/reference/cli/dockerd/
+mirror whose entry begins with ``http://``.  The BuildKit within it does so only where ``insecure-registries``
+has ``http://`` before the host, which dockerd itself passes over with a warning in its log.
+https://docs.docker.com/reference/cli/dockerd/
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ def daemon(mirror: Mirror) -> dict[str, list[str]]:
     told = {"registry-mirrors": [mirror.url]}
     if mirror.plain and not mirror.loopback:
         hosts = [mirror.host, *(each.host for each in mirror.registries if each.host)]
-        told["insecure-registries"] = list(dict.fromkeys(hosts))
+        told["insecure-registries"] = [f"http://{host}" for host in dict.fromkeys(hosts)]
     return told
 
 

@@ -72,7 +72,7 @@ def test_daemon_json(tmp_path: Path) -> None:
     assert json.loads(file.read_text()) == {
         "debug": True,
         "registry-mirrors": ["http://192.168.1.5:8080", "https://other.example"],
-        "insecure-registries": ["192.168.1.5:8080"],
+        "insecure-registries": ["http://192.168.1.5:8080"],
     }
     assert file.stat().st_mode & 0o777 == 0o600
     assert (file.parent / "daemon.json.bak").read_text() == before

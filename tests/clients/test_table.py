@@ -53,7 +53,11 @@ def test_dockerd() -> None:
     assert json.loads(told("docker", LOCAL)) == {"registry-mirrors": ["http://127.0.0.1:8080"]}
     assert json.loads(told("docker", PLAIN)) == {
         "registry-mirrors": ["http://192.168.1.5:8080"],
-        "insecure-registries": ["192.168.1.5:8080", "docker.m.example", "lan.m.example"],
+        "insecure-registries": [
+            "http://192.168.1.5:8080",
+            "http://docker.m.example",
+            "http://lan.m.example",
+        ],
     }
 
 
@@ -62,7 +66,7 @@ def test_docker_desktop() -> None:
     assert json.loads(told("desktop", TLS)) == json.loads(told("docker", TLS))
     assert json.loads(told("desktop", LOCAL)) == {
         "registry-mirrors": ["http://host.docker.internal:8080"],
-        "insecure-registries": ["host.docker.internal:8080"],
+        "insecure-registries": ["http://host.docker.internal:8080"],
     }
 
 
@@ -134,7 +138,7 @@ def test_kaniko() -> None:
 
 def test_gitlab() -> None:
     """Gives the same options to a job's dockerd and to a runner's."""
-    command = ["--registry-mirror=http://192.168.1.5:8080", "--insecure-registry=192.168.1.5:8080"]
+    command = ["--registry-mirror=http://192.168.1.5:8080", "--insecure-registry=http://192.168.1.5:8080"]
     [runner] = toml("gitlab", PLAIN, "runner")["runners"]
     assert runner["docker"]["services"][0]["command"] == command
     assert f"command: {json.dumps(command)}\n" in told("gitlab", PLAIN)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +12,8 @@ import pytest
 
 from .conftest import MakeMachine
 from .parts.clients import Containerd, Dockerd, curl
-from .parts.images import image, index
+from .parts.cri import Kubelet
+from .parts.images import Image, image, index
 from .parts.machine import Machine
 from .parts.mirror import Mirror
 from .parts.registry import Registry
@@ -98,6 +101,120 @@ def test_podman_and_buildah(
         command(podman_machine, mirror, "podman")
     for pull in (podman_pulls, buildah_pulls):
         pull(podman_machine, f"docker.io/library/told-podman@{pushed.digest}", pushed)
+
+
+def served(mirror: Mirror, *paths: str) -> None:
+    """The mirror has answered all of this."""
+    log = mirror.read_log()
+    assert [path for path in paths if path not in log] == []
+
+
+def test_builds(mirror: Mirror, token_registry: Registry, dockerd: Dockerd) -> None:
+    """The BuildKit within dockerd goes by dockerd's mirrors, and takes a path in a Dockerfile."""
+    pushed = image("built upon")
+    token_registry.push("library/base", pushed, "latest")
+    directory = dockerd.machine.home
+    for base in ("base", f"{mirror.host()}/docker.io/library/base"):
+        (directory / "Dockerfile").write_text(f"FROM {base}:latest\nCOPY Dockerfile /\n")
+        succeeded(dockerd.build(directory, "built"))
+        [inspected] = json.loads(succeeded(dockerd.docker("image", "inspect", "built")))
+        assert pushed.config is not None
+        layers = json.loads(pushed.config.data)["rootfs"]["diff_ids"]
+        assert inspected["RootFS"]["Layers"][:-1] == layers
+    served(mirror, "/v2/library/base/manifests/", "/v2/docker.io/library/base/manifests/")
+
+
+def test_on_its_own_machine(mirror: Mirror, token_registry: Registry, make_machine: MakeMachine) -> None:
+    """dockerd is told of no more than an address there, and pulls and builds through it all the same."""
+    pushed = image("on one machine")
+    token_registry.push("library/near", pushed, "latest")
+    machine = make_machine("dockerd", "docker", "curl")
+    told = succeeded(curl(machine, "--fail", f"{mirror.url}/client/docker"))
+    assert json.loads(told) == {"registry-mirrors": [mirror.url]}
+    put(machine, "/etc/docker/daemon.json", told)
+    (machine.home / "Dockerfile").write_text("FROM near\n")
+    with Dockerd(machine) as daemon:
+        succeeded(daemon.build(machine.home, "built"))
+        docker_pulls(daemon, "near:latest", pushed)
+        docker_pulls(daemon, f"127.0.0.1:{mirror.port}/docker.io/library/near:latest", pushed)
+
+
+@pytest.mark.parametrize("name", ["", "/runner"])
+def test_gitlab(mirror: Mirror, token_registry: Registry, make_machine: MakeMachine, name: str) -> None:
+    """dockerd takes the options that a job's or a runner's file gives its service."""
+    pushed = image(f"built in a job{name}")
+    token_registry.push("library/job", pushed, name[1:] or "job")
+    machine = make_machine("dockerd", "docker", "curl")
+    [options] = re.findall(r"command(?:: | = )(\[.*\])", fetched(machine, mirror, f"gitlab{name}"))
+    with Dockerd(machine, options=json.loads(options)) as daemon:
+        for place in ("job", f"{mirror.host()}/docker.io/library/job"):
+            docker_pulls(daemon, f"{place}:{name[1:] or 'job'}", pushed)
+
+
+@pytest.fixture
+def node(make_machine: MakeMachine) -> Machine:
+    """A machine for a kubelet."""
+    machine = make_machine("containerd", "ctr", "curl")
+    (machine.etc / "containerd").mkdir()
+    return machine
+
+
+def kubelet_pulls(kubelet: Kubelet, reference: str, pushed: Image) -> None:
+    """Pull as a pod's image is, and compare what containerd holds."""
+    native = pushed.children[0] if pushed.children else pushed
+    assert native.config is not None
+    assert kubelet.pull(reference) == native.config.digest
+    for content in (pushed.manifest, native.manifest, *native.blobs):
+        assert kubelet.containerd.content(content.digest) == content.data
+
+
+def test_kubernetes(mirror: Mirror, token_registry: Registry, open_registry: Registry, node: Machine) -> None:
+    """The kubelet's containerd goes by the files that the loop has written, where its own file says so."""
+    pushed = index("told a kubelet")
+    token_registry.push("library/told-kubelet", pushed, "1")
+    open_registry.push("own/told-kubelet", pushed, "1")
+    succeeded(node.run("sh", "-euc", fetched(node, mirror, "containerd/all")))
+    kubelet = Kubelet(node, fetched(node, mirror, "containerd/config"))
+    with kubelet.containerd:
+        kubelet_pulls(kubelet, "docker.io/library/told-kubelet:1", pushed)
+        kubelet_pulls(kubelet, f"127.0.0.1:{open_registry.port}/own/told-kubelet:1", pushed)
+    served(mirror, "/v2/own/told-kubelet/manifests/")
+
+
+@pytest.mark.parametrize("way", ["page", "command"])
+def test_k3s(mirror: Mirror, token_registry: Registry, node: Machine, way: str) -> None:
+    """containerd goes by what k3s makes of the file: an address for each registry, with ``/v2`` behind it."""
+    pushed = index(f"told k3s {way}")
+    token_registry.push("library/told-k3s", pushed, way)
+    path = "/etc/rancher/k3s/registries.yaml"
+    if way == "page":
+        put(node, path, fetched(node, mirror, "k3s"))
+    else:
+        command(node, mirror, "k3s")
+    for registry, endpoint in endpoints((node.directory / path.lstrip("/")).read_text()):
+        host = f'[host."{endpoint}/v2"]\n  capabilities = ["pull", "resolve"]\n'
+        hosts = f'server = "https://{registry}/v2"\n\n{host}'
+        put(node, f"/etc/containerd/certs.d/{registry}/hosts.toml", hosts)
+    table = '[plugins."io.containerd.grpc.v1.cri".registry]\n'
+    kubelet = Kubelet(node, f'{table}config_path = "/etc/containerd/certs.d"\n')
+    with kubelet.containerd:
+        kubelet_pulls(kubelet, f"docker.io/library/told-k3s:{way}", pushed)
+
+
+def endpoints(registries: str) -> list[tuple[str, str]]:
+    """What a ``registries.yaml`` says of each registry."""
+    return re.findall(r'^  "(.*)":\n    endpoint:\n      - "(.*)"$', registries, re.MULTILINE)
+
+
+def test_by_name(mirror: Mirror, token_registry: Registry, skopeo_machine: Machine) -> None:
+    """skopeo and curl take the commands as they are, for an image that there is."""
+    pushed = image("told by name")
+    token_registry.push("library/told-name", pushed, "latest")
+    lines = fetched(skopeo_machine, mirror, "skopeo").replace("IMAGE", "told-name").replace("TAG", "latest")
+    commands = {line.split()[0]: line.split() for line in lines.splitlines()}
+    inspected = json.loads(succeeded(skopeo_machine.run(*commands["skopeo"])))
+    assert inspected["Digest"] == pushed.digest
+    assert succeeded(skopeo_machine.run(*commands["curl"])).encode() == pushed.manifest.data
 
 
 def test_what_came_through(mirror: Mirror, token_registry: Registry, machine: Machine) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from .accounts import Account
@@ -35,7 +36,7 @@ def curl(machine: Machine, *arguments: str) -> Completed:
 class Dockerd(Process):
     """A Docker daemon with its data, socket and settings on a machine of its own."""
 
-    def __init__(self, machine: Machine, mirrors: tuple[str, ...] = ()) -> None:
+    def __init__(self, machine: Machine, mirrors: tuple[str, ...] = (), options: Sequence[str] = ()) -> None:
         self.machine = machine
         self._socket = machine.run_directory / "docker.sock"
         super().__init__(
@@ -45,6 +46,7 @@ class Dockerd(Process):
                 "--iptables=false",
                 "--bridge=none",
                 *(f"--registry-mirror={url}" for url in mirrors),
+                *options,
             ),
             log=machine.directory / "dockerd.log",
             ready=lambda: self._socket.exists() and self.docker("version").returncode == 0,
@@ -55,20 +57,29 @@ class Dockerd(Process):
         """Run the docker client against this daemon."""
         return self.machine.run("docker", *arguments)
 
+    def build(self, directory: Path, name: str) -> Completed:
+        """Have the BuildKit within dockerd build the Dockerfile of a directory."""
+        build = ("docker", "build", "--progress=plain", "--no-cache", "--tag", name, str(directory))
+        return self.machine.run("env", "DOCKER_BUILDKIT=1", *build)
+
     def login(self, registry: str, account: Account) -> Completed:
         """Log in to *registry*; the daemon asks whether the password is right."""
         return self.docker("login", "-u", account.name, "-p", account.password, registry)
 
 
-class Containerd(Process):
-    """A containerd with its content, socket and state on a machine of its own."""
+WITHOUT_CRI = 'disabled_plugins = ["io.containerd.grpc.v1.cri"]\n'
 
-    def __init__(self, machine: Machine) -> None:
+
+class Containerd(Process):
+    """A containerd with its content, socket and state on a machine of its own.
+
+    :param configuration: what its file has besides.
+    """
+
+    def __init__(self, machine: Machine, configuration: str = WITHOUT_CRI) -> None:
         self.machine = machine
-        (machine.etc / "containerd.toml").write_text(
-            'version = 2\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n'
-            f'root = "{machine.directory}/containerd"\nstate = "/run/containerd"\n'
-        )
+        places = f'root = "{machine.directory}/containerd"\nstate = "/run/containerd"\n'
+        (machine.etc / "containerd.toml").write_text(f"version = 2\n{places}{configuration}")
         super().__init__(
             machine.daemon("containerd", "--config=/etc/containerd.toml"),
             log=machine.directory / "containerd.log",

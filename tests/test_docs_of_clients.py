@@ -1,0 +1,130 @@
+"""What the documents tell each client is what the mirror's page and the command tell it."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from typing import Any
+
+import pytest
+
+from dockmirror.clients.mirror import Mirror, Registry
+from dockmirror.clients.table import CLIENTS
+
+from .test_docs import text
+
+HUB = Registry("docker.io", "docker.io", "https://registry-1.docker.io", "docker.mirror.example.com")
+GHCR = Registry("ghcr.io", "ghcr.io", "https://ghcr.io", "ghcr.mirror.example.com")
+TLS = Mirror("https", "mirror.example.com", (HUB, GHCR))
+PLAIN = Mirror("http", "192.168.1.5:8080", (HUB, GHCR))
+
+
+def section(document: str, heading: str) -> str:
+    """What stands below a heading, up to the next one."""
+    return text(document).split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
+
+
+def blocks(heading: str, language: str) -> list[str]:
+    """The blocks of code of a section of the users' document."""
+    return re.findall(rf"```{language}\n(.*?)```", section("docs/users.md", heading), re.DOTALL)
+
+
+def told(client: str, mirror: Mirror = TLS, name: str = "") -> str:
+    """What the page prints."""
+    snippet = CLIENTS[client].snippet(mirror, name)
+    assert snippet is not None
+    return snippet.text
+
+
+def toml(string: str) -> Any:
+    """What it says, however it is laid out."""
+    return tomllib.loads(string)
+
+
+def test_dockerd() -> None:
+    """As JSON."""
+    assert [json.loads(each) for each in blocks("dockerd", "json")] == [json.loads(told("docker"))]
+    insecure = json.loads(told("docker", PLAIN))["insecure-registries"]
+    assert json.dumps(insecure[:1]) in section("docs/users.md", "dockerd")
+
+
+def test_containerd() -> None:
+    """A file of one registry, and the table of containerd's own file."""
+    hosts, config = map(toml, blocks("containerd, Kubernetes", "toml"))
+    assert hosts == toml(told("containerd"))
+    assert config["plugins"].items() <= toml(told("containerd", TLS, "config"))["plugins"].items()
+
+
+@pytest.mark.parametrize(
+    ("client", "heading"), [("podman", "podman, buildah, CRI-O"), ("buildkit", "buildkit")]
+)
+def test_toml(client: str, heading: str) -> None:
+    """The whole file, for two registries."""
+    assert [toml(each) for each in blocks(heading, "toml")] == [toml(told(client))]
+
+
+@pytest.mark.parametrize(("client", "heading"), [("k3s", "k3s"), ("gitlab", "GitLab CI, docker-in-docker")])
+def test_yaml(client: str, heading: str) -> None:
+    """The very lines."""
+    assert blocks(heading, "yaml") == [told(client)]
+
+
+def test_kaniko() -> None:
+    """The options, for another registry besides."""
+    quay = Registry("quay.io", "quay.io", "https://quay.io")
+    options = told("kaniko", Mirror("https", "mirror.example.com", (HUB, quay, GHCR)))
+    assert [each.split() for each in blocks("kaniko", "")] == [options.replace("\\\n", "").split()]
+
+
+@pytest.mark.parametrize(
+    ("client", "heading", "words"),
+    [
+        ("podman", "podman, buildah, CRI-O", ["insecure = true"]),
+        ("buildkit", "buildkit", ['[registry."192.168.1.5:8080"]', "http = true"]),
+        ("kaniko", "kaniko", ["--insecure-registry=192.168.1.5:8080"]),
+        ("gitlab", "GitLab CI, docker-in-docker", ['"--insecure-registry=http://192.168.1.5:8080"']),
+        ("skopeo", "skopeo, crane, curl", ["--tls-verify=false", "--insecure"]),
+        ("helm", "helm, oras", ["--plain-http"]),
+    ],
+)
+def test_without_tls(client: str, heading: str, words: list[str]) -> None:
+    """What the document says is needed then is what the lines have more."""
+    for word in words:
+        assert f"`{word}`" in section("docs/users.md", heading)
+        assert word in told(client, PLAIN)
+        assert word not in told(client, TLS)
+
+
+def test_paths() -> None:
+    """Each file is named by its path."""
+    for client, heading in (
+        ("docker", "dockerd"), ("containerd", "containerd, Kubernetes"), ("podman", "podman, buildah, CRI-O"),
+        ("k3s", "k3s"), ("buildkit", "buildkit"),
+    ):  # fmt: skip
+        assert f"`{CLIENTS[client].snippets(TLS)[0].path}`" in section("docs/users.md", heading)
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/users.md", "docs/first-five-minutes.md"])
+def test_addresses(document: str) -> None:
+    """Every address of a client's lines that is named is one."""
+    asked = re.findall(r"/client/([a-z0-9]+)(?:/([a-z0-9.]+))?", text(document))
+    assert asked
+    for client, name in asked:
+        assert told(client, TLS, name)
+
+
+def test_readme() -> None:
+    """The table of clients says it in short."""
+    table = section("README.md", "Pointing clients at it")
+    assert f"`{json.dumps(json.loads(told('docker')))[1:-1]}`" in table
+    for client in ("containerd", "k3s", "buildkit"):
+        assert f"`{CLIENTS[client].snippets(TLS)[0].path}`" in table
+    for client, words in {
+        "containerd": ['server = "https://registry-1.docker.io"', '[host."https://mirror.example.com"]'],
+        "podman": ["[[registry.mirror]]", 'location = "mirror.example.com/docker.io"'],
+        "buildkit": ['[registry."docker.io"]', 'mirrors = ["mirror.example.com"]'],
+    }.items():
+        for word in words:
+            assert f"`{word}`" in table
+            assert word in told(client)
