@@ -11,7 +11,8 @@ from typing import Protocol
 from ..oci.errors import Unavailable
 from .reader import PIECE, FileReader, SendFile
 
-_SENT = 1024 * 1024  # at a time: the reactor waits while so much is moved
+_SENT = 4 * 1024 * 1024  # at a time, or what a socket's buffer takes: the reactor waits meanwhile
+_BROUGHT = 1024 * 1024  # from the disk at a time
 
 
 class Moving(Protocol):
@@ -49,7 +50,7 @@ class Sending:
     async def fetched(self, file: FileReader, offset: int, length: int) -> Callable[[], int]:
         """See ``Moving``; the bytes come into the page cache."""
         with _readable():
-            come = await file.in_thread(partial(_read, offset=offset, length=min(_SENT, length)))
+            come = await file.in_thread(partial(_read, offset=offset, length=min(_BROUGHT, length)))
         if not come:
             raise _shorter()
         return partial(self._send, file, offset, come)

@@ -14,7 +14,7 @@ from ..interfaces import IFileConsumer
 from ..oci.errors import Unavailable
 
 BURST = 1024 * 1024
-"""How many bytes are written in one turn of the reactor, however much the consumer takes."""
+"""After how many bytes the reactor has its turn, however much the consumer takes."""
 
 
 class _Ended(Exception):

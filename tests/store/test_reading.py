@@ -24,6 +24,7 @@ from ..registries import FileRecorder, Recorder, watch
 from .threads import HeldThreads, inline
 
 SIZE = 5 * PIECE + 1000
+MEBIBYTE = 1024 * 1024
 DATA = os.urandom(SIZE)
 
 
@@ -252,7 +253,7 @@ def test_sent(path: Path, reader: Callable[[int, InThread], FileReader], room: i
     assert outcome == [None]
     assert recorder.data == b"<" + DATA[10:PIECE] + b"|" + DATA[5 : SIZE - 6] + b">"
     assert sum(recorder.sent) == len(recorder.data) - 3
-    assert max(recorder.sent) == min(room, 1024 * 1024)
+    assert min(room, MEBIBYTE) <= max(recorder.sent) <= (MEBIBYTE if reader is Cold else room)
 
 
 def test_small_is_written(path: Path) -> None:
@@ -263,12 +264,13 @@ def test_small_is_written(path: Path) -> None:
 
 
 def test_sent_in_turns(path: Path) -> None:
-    """However much goes at once, the reactor has its turn after a mebibyte."""
-    clock, recorder = Clock(), FileRecorder(2 * SIZE)
-    outcome = watch(content_of(path, clock=clock).deliver(recorder))
-    assert (recorder.sent, outcome) == ([BURST], [])
+    """However much would go, the reactor has its turn after a mebibyte."""
+    clock, recorder = Clock(), FileRecorder(4 * SIZE)
+    segments = [ContentRange(0, last, SIZE) for last in (BURST - 2, BURST - 1, SIZE - 1)]
+    outcome = watch(content_of(path, clock=clock, segments=segments).deliver(recorder))
+    assert (recorder.sent, outcome) == ([BURST - 1, BURST], [])
     clock.advance(0)
-    assert (recorder.sent, outcome) == ([BURST, SIZE - BURST], [None])
+    assert (recorder.sent, outcome) == ([BURST - 1, BURST, SIZE], [None])
 
 
 def test_threads_fetch_what_is_sent(path: Path) -> None:
@@ -344,6 +346,27 @@ def test_what_can_be_sent(path: Path) -> None:
     assert (reader.sendable(0, SIZE), reader.sendable(SIZE - 10, 100)) == (SIZE, 100)
     reader.close()
     assert (cold, reader.sendable(0, SIZE)) == (0, 0)
+
+
+def test_what_is_there_is_looked_at_ever_more_rarely(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And closely again from where something is not."""
+    looks: list[int] = []
+    missing = 40 * MEBIBYTE
+
+    def preadv(_file: int, _buffers: object, offset: int, _flags: int) -> int:
+        looks.append(offset + 1)
+        if offset >= missing:
+            raise BlockingIOError
+        return 1
+
+    monkeypatch.setattr(os, "preadv", preadv)
+    reader = FileReader(os.open(path, os.O_RDONLY), inline)
+    assert reader.sendable(0, 32 * MEBIBYTE) == 32 * MEBIBYTE
+    assert [one * 8 // MEBIBYTE for one in looks] == [1, 3, 7, 15, 31, 63, 95, 127, 159, 191, 223, 255, 256]
+    looks.clear()
+    assert reader.sendable(39 * MEBIBYTE, 4 * MEBIBYTE) == MEBIBYTE
+    assert looks[:2] == [43 * MEBIBYTE, 39 * MEBIBYTE + 128 * 1024]
+    reader.close()
 
 
 @pytest.mark.parametrize("reader", [FileReader, Cold])
