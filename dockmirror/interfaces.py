@@ -137,6 +137,23 @@ class IOpened(Interface):
         """Gives it back unread."""
 
 
+class IDistant(IOpened):
+    """A stored content that lies on another machine, from where it is worth being fetched only once.
+
+    Whoever is given one may also open it as a source does, from an offset on, and again where that breaks
+    off; it is closed all the same.
+    """
+
+    async def open(offset: int) -> Answer:
+        """The content from that offset on: 206 from there, or 200 with the whole.
+
+        :raises RegistryError: ``Unreachable`` where it is not given; what is delivered fails so, too.
+        """
+
+    async def location() -> str | None:
+        """An address at which anybody gets it for a short while; None where clients are not sent there."""
+
+
 class IContents(Interface):
     """Verified contents, and which repository has which.
 

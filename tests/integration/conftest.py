@@ -19,6 +19,7 @@ from .parts.machine import Machine
 from .parts.mirror import Mirror
 from .parts.programs import require
 from .parts.registry import Registry
+from .parts.seaweed import WEED, SeaweedFS
 from .parts.tokens import Tokens
 
 MakeDirectory = Callable[[str], Path]
@@ -102,6 +103,14 @@ def tls_registry(directory: MakeDirectory, authority: Authority) -> Iterator[Reg
     require("docker-registry")
     with registry.tls_registry(directory("tls-registry"), authority, "tls.test") as process:
         yield process
+
+
+@pytest.fixture(scope="session")
+def seaweedfs(directory: MakeDirectory) -> Iterator[SeaweedFS]:
+    """An S3 server."""
+    require(WEED)
+    with SeaweedFS(directory("seaweedfs")) as server:
+        yield server
 
 
 @pytest.fixture

@@ -33,6 +33,7 @@ class Registry(Process):
     """A docker-registry process with its storage, configuration and logs under one directory.
 
     :param storage: what somebody else has stored, to be served and not changed.
+    :param bucket: the settings of distribution's s3 driver, where that is what was stored in.
     """
 
     def __init__(
@@ -43,10 +44,12 @@ class Registry(Process):
         tls: Certificate | None = None,
         authority: Authority | None = None,
         storage: Path | None = None,
+        bucket: dict[str, Any] | None = None,
     ) -> None:
         self.host, self.port = "127.0.0.1", free_port()
         self.storage = storage or directory / "storage"
-        self._readonly = storage is not None
+        self._bucket = bucket
+        self._readonly = storage is not None or bucket is not None
         self._access_log = directory / "access.log"
         self._tls = tls
         self.plain = PlainClient(self.url, publisher, authority=authority.certificate if authority else None)
@@ -94,13 +97,22 @@ class Registry(Process):
             "version": "0.1",
             "log": {"level": "info"},
             "storage": {
-                "filesystem": {"rootdirectory": str(self.storage)},
+                **(
+                    {"s3": self._bucket}
+                    if self._bucket
+                    else {"filesystem": {"rootdirectory": str(self.storage)}}
+                ),
                 "delete": {"enabled": True},
                 "maintenance": {"readonly": {"enabled": self._readonly}},
             },
             "http": http,
             **({"auth": auth} if auth else {}),
         }
+
+    def _driver(self) -> dict[str, Any]:
+        if self._bucket is not None:
+            return {"s3": self._bucket}
+        return {"filesystem": {"rootdirectory": str(self.storage)}}
 
 
 def token_registry(directory: Path, authority: Authority, tokens: Tokens) -> Registry:

@@ -1,0 +1,59 @@
+"""How a bucket is: whether it answers, and until when it is left alone where it does not."""
+
+from __future__ import annotations
+
+from errno import EIO
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+FIRST, LONGEST = 5.0, 60.0
+"""Seconds for which it is left alone after a failure, doubled with each that follows up to the longest."""
+
+
+class BucketFails(OSError):
+    """The bucket gives or takes nothing just now; it says so like a disk that does not."""
+
+    def __init__(self, words: str) -> None:
+        super().__init__(EIO, words)
+
+
+class Health:
+    """Says once that the bucket fails, and once that it does no longer.
+
+    :ivar failure: what failed last, where nothing has succeeded since.
+    """
+
+    _log = Logger()
+
+    def __init__(self, name: str, clock: IReactorTime) -> None:
+        self.failure: str | None = None
+        self._name = name
+        self._clock = clock
+        self._until = 0.0
+        self._length = 0.0
+
+    def check(self) -> None:
+        """:raises BucketFails: while it is left alone."""
+        if self.failure is not None and self._clock.seconds() < self._until:
+            raise BucketFails(self.failure)
+
+    def failed(self, words: str) -> BucketFails:
+        """It did; of failures while it is left alone already each was asked before the first."""
+        if self.failure is None:
+            self._log.error(
+                "{name} fails; what is not held here is fetched from upstream, uploads wait: {words}",
+                name=self._name, words=words,
+            )  # fmt: skip
+        self.failure = words
+        now = self._clock.seconds()
+        if now >= self._until:
+            self._length = min(LONGEST, self._length * 2) if self._length else FIRST
+            self._until = now + self._length
+        return BucketFails(words)
+
+    def succeeded(self) -> None:
+        """It answered."""
+        if self.failure is not None:
+            self._log.info("{name} answers again", name=self._name)
+        self.failure, self._until, self._length = None, 0.0, 0.0

@@ -1,0 +1,170 @@
+"""Stored contents that were opened in a bucket."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IConsumer, IReactorTime
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from ...content.verified import Corrupt, Verified
+from ...interfaces import Answer, IContent, IDistant
+from ...oci.descriptor import Descriptor
+from ...oci.digest import Digest
+from ...oci.errors import BrokenOff, Unreachable
+from ...oci.ranges import ContentRange
+from ..pace import Pace
+from .body import Body
+
+
+class Origin(Protocol):
+    """Where the objects of contents lie."""
+
+    async def part(self, digest: Digest, first: int, end: int) -> Body:
+        """Opens a part, its end exclusive.
+
+        :raises OSError: where it cannot be.
+        """
+
+    async def spoilt(self, digest: Digest) -> None:
+        """The object was not the content of its name."""
+
+    async def location(self, digest: Digest) -> str | None:
+        """See ``IDistant``."""
+
+
+@implementer(IDistant)
+class OpenedObject:
+    """A content that lies in a bucket.
+
+    :param body: the whole of it, opened already; None where what is wanted is to be opened first.
+    """
+
+    def __init__(
+        self, digest: Digest, size: int, body: Body | None, origin: Origin, clock: IReactorTime
+    ) -> None:
+        self.size = size
+        self._digest = digest
+        self._body = body
+        self._origin = origin
+        self._clock = clock
+
+    def content(self, descriptor: Descriptor, segments: Sequence[bytes | ContentRange]) -> IContent:
+        """See ``IOpened``."""
+        return ObjectContent(descriptor, segments, self._opened, self.close, self._clock)
+
+    def close(self) -> None:
+        """See ``IOpened``."""
+        if self._body is not None:
+            self._body.close()
+            self._body = None
+
+    async def open(self, offset: int) -> Answer:
+        """See ``IDistant``; one that proves to be wrong is deleted, and breaks off."""
+        part = ContentRange(offset, self.size - 1, self.size)
+        try:
+            body = await self._opened(part)
+        except OSError as error:
+            raise Unreachable("the object store does not give it") from error
+        descriptor = Descriptor(None, None, part.length)
+
+        async def opened(_: ContentRange) -> Body:
+            return body
+
+        content = ObjectContent(descriptor, (part,), opened, body.close, self._clock)
+        if offset:
+            return Answer(content, 206, content_range=part)
+        return Answer(_Whole(content, self._digest, self._origin))
+
+    async def location(self) -> str | None:
+        """See ``IDistant``."""
+        return await self._origin.location(self._digest)
+
+    async def _opened(self, part: ContentRange) -> Body:
+        """What is opened already, where that is what is wanted."""
+        whole, self._body = self._body, None
+        if whole is not None:
+            if part.length == self.size:
+                return whole
+            whole.close()
+        return await self._origin.part(self._digest, part.first, part.last + 1)
+
+
+@implementer(IContent)
+class _Whole:
+    def __init__(self, content: IContent, digest: Digest, origin: Origin) -> None:
+        self.descriptor = content.descriptor
+        self._verified = Verified(content, digest)
+        self._digest = digest
+        self._origin = origin
+
+    def deliver(self, consumer: IConsumer) -> Deferred[None]:
+        return self._verified.deliver(consumer).addErrback(self._failed)
+
+    def discard(self) -> None:
+        self._verified.discard()
+
+    async def _spoilt(self) -> None:
+        await self._origin.spoilt(self._digest)
+        raise BrokenOff("the object is not the content of its name")
+
+    def _failed(self, failure: Failure) -> Deferred[None]:
+        failure.trap(Corrupt)
+        return Deferred.fromCoroutine(self._spoilt())
+
+
+@implementer(IContent)
+class ObjectContent:
+    """Parts of an object, and bytes between them, read while they are written; one that stalls breaks off."""
+
+    def __init__(
+        self,
+        descriptor: Descriptor,
+        segments: Sequence[bytes | ContentRange],
+        opened: Callable[[ContentRange], Awaitable[Body]],
+        release: Callable[[], None],
+        clock: IReactorTime,
+    ) -> None:
+        self.descriptor = descriptor
+        self._segments = segments
+        self._opened = opened
+        self._release = release
+        self._clock = clock
+
+    def deliver(self, consumer: IConsumer) -> Deferred[None]:
+        """See ``IContent``."""
+        pace = Pace(consumer, self._clock, self._release)
+        return pace.follow(self._deliver(pace))
+
+    def discard(self) -> None:
+        """See ``IContent``."""
+        self._release()
+
+    async def _deliver(self, pace: Pace) -> None:
+        pace.register()
+        try:
+            for segment in self._segments:
+                if isinstance(segment, bytes):
+                    await pace.ready()
+                    pace.write(segment)
+                else:
+                    await self._deliver_part(pace, segment)
+        except OSError as error:
+            raise BrokenOff("the object store gives no more of it") from error
+
+    async def _deliver_part(self, pace: Pace, part: ContentRange) -> None:
+        body = await self._opened(part)
+        try:
+            left = part.length
+            while left:
+                piece = await body.piece()
+                if not piece or len(piece) > left:
+                    raise BrokenOff("the object is not as long as it was")
+                await pace.ready()
+                pace.write(piece)
+                left -= len(piece)
+        finally:
+            body.close()

@@ -1,0 +1,58 @@
+"""Tags in a bucket."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from twisted.internet.interfaces import IReactorTime
+from zope.interface import implementer
+
+from ...interfaces import ITags, Tagged
+from ...oci.digest import Digest
+from ...oci.errors import DigestInvalid
+from ...oci.reference import Repository, Tag
+from .. import layout
+from .bucket import Bucket, Found
+
+_CONFIRMED = "confirmed"
+
+
+@implementer(ITags)
+class ObjectTags:
+    """Tags as links; when one was confirmed stands in its object's metadata."""
+
+    def __init__(self, bucket: Bucket, clock: IReactorTime) -> None:
+        self._bucket = bucket
+        self._clock = clock
+
+    async def get(self, repository: Repository, tag: Tag) -> Tagged | None:
+        """See ``ITags``."""
+        read = await self._bucket.read(layout.current(repository, tag))
+        if read is None:
+            return None
+        try:
+            return Tagged(Digest.parse(read[0].decode("ascii")), _confirmed(read[1]))
+        except (UnicodeDecodeError, DigestInvalid):
+            return None
+
+    async def put(self, repository: Repository, tag: Tag, digest: Digest) -> None:
+        """See ``ITags``."""
+        await self.note(repository, tag, Tagged(digest, self._clock.seconds()))
+
+    async def note(self, repository: Repository, tag: Tag, tagged: Tagged) -> None:
+        """Notes what the tag was confirmed to name."""
+        link, metadata = str(tagged.digest).encode(), {_CONFIRMED: repr(tagged.confirmed)}
+        await self._bucket.put(layout.indexed(repository, tag, tagged.digest), link)
+        await self._bucket.put(layout.current(repository, tag), link, metadata)
+
+    async def forget(self, repository: Repository, tag: Tag) -> None:
+        """See ``ITags``."""
+        listed = await self._bucket.list(layout.tag(repository, tag))
+        await self._bucket.delete([str(layout.current(repository, tag)), *(each.key for each in listed)])
+
+
+def _confirmed(found: Found) -> float:
+    """Where another than a mirror wrote the link, when it was modified."""
+    with suppress(ValueError):
+        return float(found.metadata.get(_CONFIRMED, ""))
+    return found.modified

@@ -1,0 +1,230 @@
+"""A bucket that fails or is slow is rested from, and everything that it holds is verified."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import obstore
+import pytest
+from obstore.exceptions import GenericError
+from obstore.store import MemoryStore
+from twisted.internet.task import Clock
+
+from dockmirror.interfaces import IDistant, Kind
+from dockmirror.oci.descriptor import Descriptor
+from dockmirror.oci.digest import Digest
+from dockmirror.oci.errors import BrokenOff, Unreachable
+from dockmirror.oci.ranges import ContentRange
+from dockmirror.store import layout
+from dockmirror.store.objects.bucket import PATIENCE, Bucket
+from dockmirror.store.objects.contents import ObjectContents
+from dockmirror.store.objects.health import FIRST, LONGEST, BucketFails
+
+from ...registries import Recorder, now, watch
+from ..contract import ELSEWHERE, HERE, LARGE, LARGE_DIGEST, read
+from ..threads import HeldThreads, inline
+from .buckets import bucket
+
+T = TypeVar("T")
+KEY = layout.data(LARGE_DIGEST)
+DATA = str(KEY)
+
+
+class Threads:
+    """Run at once, unless the bucket is to be down."""
+
+    def __init__(self) -> None:
+        self.down = False
+        self.calls = 0
+
+    def __call__(self, call: Callable[[], T], /) -> Awaitable[T]:
+        """The call, or the failure that obstore has."""
+        self.calls += 1
+
+        async def run() -> T:
+            if self.down:
+                raise GenericError("HTTP error: no route to http://h/x?X-Amz-Signature=s3cret\n\nDebug")
+            return call()
+
+        return run()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """At nought."""
+    return Clock()
+
+
+@pytest.fixture
+def threads() -> Threads:
+    """Of a bucket that is up."""
+    return Threads()
+
+
+@pytest.fixture
+def asked(clock: Clock, threads: Threads) -> Bucket:
+    """With one object."""
+    store = MemoryStore()
+    obstore.put(store, DATA, LARGE)
+    return bucket(clock, store, threads)
+
+
+def test_failure(asked: Bucket, clock: Clock, threads: Threads) -> None:
+    """After a failure nothing is asked for a while, then longer; what signs an address is told nobody."""
+    threads.down = True
+    with pytest.raises(BucketFails, match=r"no route to http://h/x$"):
+        now(asked.get(KEY))
+    calls = threads.calls
+    with pytest.raises(BucketFails):
+        now(asked.get(KEY))
+    assert threads.calls == calls
+    pause = FIRST
+    while pause < LONGEST:
+        clock.advance(pause)
+        with pytest.raises(BucketFails):
+            now(asked.get(KEY))
+        calls += 1
+        assert threads.calls == calls
+        pause *= 2
+    threads.down = False
+    clock.advance(LONGEST)
+    assert now(asked.get(KEY)) is not None
+    assert asked.health.failure is None
+
+
+def test_slow(clock: Clock) -> None:
+    """One that has not answered in time has failed; what it answers later is thrown away."""
+    held = HeldThreads()
+    store = MemoryStore()
+    obstore.put(store, DATA, LARGE)
+    asked = bucket(clock, store, held)
+    outcome = watch(asked.get(KEY))
+    clock.advance(PATIENCE)
+    assert isinstance(outcome[0], BucketFails)
+    held.run()
+    assert asked.health.failure is not None
+
+
+def test_absence_is_an_answer(asked: Bucket) -> None:
+    """That there is nothing is no failure."""
+    assert now(asked.get(layout.document("none"))) is None
+    assert now(asked.read(layout.document("none"))) is None
+    assert asked.health.failure is None
+
+
+def test_conditions(asked: Bucket) -> None:
+    """Of two who would write first one does; who would replace what is not there any more does not."""
+    key = layout.document("turn")
+    assert now(asked.put_new(key, b"1"))
+    assert not now(asked.put_new(key, b"2"))
+    found = now(asked.read(key))
+    assert found is not None
+    assert now(asked.replace(key, b"3", found[1].tag))
+    assert not now(asked.replace(key, b"4", found[1].tag))
+    assert (now(asked.read(key)) or (b"",))[0] == b"3"
+
+
+def test_deleted(asked: Bucket) -> None:
+    """What is not there is deleted as well; what is listed has a size."""
+    now(asked.put(layout.document("x"), b"12"))
+    listed = now(asked.list(layout.DOCUMENTS))
+    assert [(each.key, each.size) for each in listed] == [(str(layout.document("x")), 2)]
+    now(asked.delete([listed[0].key, "not/there"]))
+    assert not now(asked.list(layout.DOCUMENTS))
+
+
+def opened(contents: ObjectContents, digest: Digest = LARGE_DIGEST) -> IDistant:
+    """What lies in the bucket."""
+    found = now(contents.open(HERE, digest, Kind.BLOB))
+    assert IDistant.providedBy(found)
+    return found
+
+
+def counted(clock: Clock, lifetime: float | None = None) -> tuple[ObjectContents, Bucket]:
+    """With a large content."""
+    asked = bucket(clock)
+    contents = ObjectContents(asked, clock, lifetime)
+    now(contents.add(HERE, LARGE_DIGEST, Kind.BLOB, LARGE))
+    asked.requests.clear()
+    return ObjectContents(asked, clock, lifetime), asked
+
+
+def test_one_request(clock: Clock) -> None:
+    """Opening and reading what was put for a repository takes one; of another one more, the first time."""
+    contents, asked = counted(clock)
+    assert now(read(now(contents.open(HERE, LARGE_DIGEST, Kind.BLOB)))) == LARGE
+    assert asked.requests == {"get": 1}
+    now(contents.link(ELSEWHERE, LARGE_DIGEST, Kind.BLOB))
+    other = ObjectContents(asked, clock)
+    asked.requests.clear()
+    for _ in range(3):
+        assert now(read(now(other.open(ELSEWHERE, LARGE_DIGEST, Kind.BLOB)))) == LARGE
+    assert asked.requests == {"get": 4}
+
+
+def test_from_an_offset(clock: Clock) -> None:
+    """As a source it gives the whole, or the rest."""
+    contents, _ = counted(clock)
+    whole = now(opened(contents).open(0))
+    taken = Recorder()
+    now(whole.content.deliver(taken))
+    assert (whole.status, taken.data) == (200, LARGE)
+    rest = now(opened(contents).open(1000))
+    taken = Recorder()
+    now(rest.content.deliver(taken))
+    assert rest.content_range == ContentRange(1000, len(LARGE) - 1, len(LARGE))
+    assert (rest.status, taken.data) == (206, LARGE[1000:])
+
+
+def test_gone(clock: Clock) -> None:
+    """What another mirror has deleted since cannot be opened, and is then not known any more."""
+    contents, asked = counted(clock)
+    opened(contents).close()
+    distant = opened(contents)
+    now(asked.delete([DATA]))
+    with pytest.raises(Unreachable):
+        now(distant.open(0))
+    with pytest.raises(BrokenOff):
+        now(distant.content(Descriptor(), [ContentRange(0, 1, len(LARGE))]).deliver(Recorder()))
+    assert now(contents.open(HERE, LARGE_DIGEST, Kind.BLOB)) is None
+
+
+def test_spoilt(clock: Clock) -> None:
+    """Wrong bytes are not given to their end, and are deleted; small ones are not given at all."""
+    contents, asked = counted(clock)
+    now(asked.put(KEY, LARGE[:-1] + b"?", {"blob": HERE.name}))
+    taken = Recorder()
+    with pytest.raises(BrokenOff):
+        now(now(opened(contents).open(0)).content.deliver(taken))
+    assert len(taken.data) < len(LARGE)
+    assert not now(contents.holds(LARGE_DIGEST))
+    small = Digest.of(b"small")
+    now(asked.put(layout.data(small), b"other", {"blob": HERE.name}))
+    assert now(contents.open(HERE, small, Kind.BLOB)) is None
+    assert not now(contents.holds(small))
+
+
+def test_sent_there(clock: Clock) -> None:
+    """Where clients are sent to the bucket opening reads nothing along, and takes one request, then none."""
+    contents, asked = counted(clock, lifetime=60.0)
+    for _ in range(2):
+        opened(contents).close()
+    assert asked.requests == {"get": 1}
+    plain, _ = counted(clock)
+    assert now(opened(plain).location()) is None
+
+
+def test_connects_late(clock: Clock) -> None:
+    """Nothing is connected to before something is asked: its threads would not outlive a fork."""
+    connected: list[MemoryStore] = []
+
+    def connect() -> MemoryStore:
+        connected.append(MemoryStore())
+        return connected[-1]
+
+    asked = Bucket("the bucket", connect, clock, inline)
+    assert not connected
+    now(asked.get(KEY))
+    now(asked.get(KEY))
+    assert len(connected) == 1
