@@ -126,7 +126,7 @@ def _defaults(environ: Mapping[str, str]) -> dict[str, Any]:
     """The places that systemd gives (``CacheDirectory=``), the system's for root, or the user's own (XDG)."""
     cache = _place(environ, "CACHE_DIRECTORY", "/var/cache", "XDG_CACHE_HOME", ".cache")
     state = _place(environ, "STATE_DIRECTORY", "/var/lib", "XDG_STATE_HOME", ".local/state")
-    return {"cache": cache, "access": {"keys": state / "keys"}}
+    return {"cache": cache, "certificates": state / "certificates", "access": {"keys": state / "keys"}}
 
 
 def _place(environ: Mapping[str, str], given: str, system: str, users: str, home: str) -> Path:

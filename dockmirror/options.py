@@ -29,6 +29,7 @@ class Options(usage.Options):
             None,
             "Where metrics and health are told, or none. Default: port 9464, loopback.",
         ],
+        ["acme", None, None, "Your e-mail address: a public authority certifies the mirror's names."],
         ["default", None, None, "The upstream that every unknown host is."],
         ["cache", None, None, "The directory in which what was fetched is kept."],
         ["cache-size", None, None, "How much of it, such as 50GB or 20%; 0 keeps nothing."],

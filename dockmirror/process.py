@@ -68,7 +68,9 @@ class Process:
             connections(), share,
         )  # fmt: skip
         self._serving.serve(settings)
-        self.certificates = Directories(settings.certificates, settings.domain, reactor)
+        self.certificates = Directories(
+            settings.certificates, settings.domain, reactor, filled=settings.acme is not None
+        )
         metrics.watch_certificates(self.certificates.ends)
         self.told = told_of(metrics, self.site, reactor, cache)
         Lag(reactor, metrics.lag.observe).setServiceParent(self.service)

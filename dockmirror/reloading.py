@@ -14,7 +14,10 @@ from twisted.python.failure import Failure
 
 from .settings import ConfigurationError, Settings
 
-AT_START = ("listen", "certificates", "operations", "workers", "grace", "cache")
+AT_START = (
+    *("listen", "certificates", "acme", "acme_directory", "acme_ca_file"),
+    *("operations", "workers", "grace", "cache"),
+)
 """The settings that are in force as they were when the mirror started."""
 _log = Logger()
 
@@ -22,6 +25,7 @@ _log = Logger()
 class Reloading(Service):
     """Reads the settings again at SIGHUP; those that are wrong change nothing.
 
+    :ivar settings: those that are in force.
     :param read: gives the settings, or raises ConfigurationError.
     :param serve: puts settings into force for the requests that come, or raises ConfigurationError and has
         changed nothing.
@@ -34,7 +38,7 @@ class Reloading(Service):
         serve: Callable[[Settings], Coroutine[Any, Any, None]],
         reactor: IReactorFromThreads,
     ) -> None:
-        self._settings = settings
+        self.settings = settings
         self._read = read
         self._serve = serve
         self._reactor = reactor
@@ -57,13 +61,13 @@ class Reloading(Service):
         """Puts new settings into force, or says why not."""
         try:
             read = self._read()
-            settings = read.model_copy(update={key: getattr(self._settings, key) for key in AT_START})
+            settings = read.model_copy(update={key: getattr(self.settings, key) for key in AT_START})
             await self._serve(settings)
         except ConfigurationError as error:
             _log.error("the settings are as they were: {error}", error=str(error))
             return
         later = [key for key in AT_START if getattr(read, key) != getattr(settings, key)]
-        self._settings = settings
+        self.settings = settings
         if later:
             _log.warn("new settings are in force, at the next start also: {keys}", keys=", ".join(later))
         else:

@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IProtocolFactory
 from twisted.web.resource import Resource
 
 from .certificates.directories import Directories
+from .certified import issuing
 from .ending import Ending
 from .listeners import everywhere, listener
 from .options import Options as Options
@@ -116,7 +117,7 @@ def _assembled(
     settings: Settings,
     operated: Operated,
     serving: list[Service],
-    reloading: Service,
+    reloading: Reloading,
     certificates: Directories,
     reactor: Any,
 ) -> MultiService:
@@ -125,7 +126,8 @@ def _assembled(
     if settings.operations:
         told = Site(Operations(operated), reactor)
         listener("operations", settings.operations, told, reactor, certificates).setServiceParent(service)
-    for each in (*serving, reloading, Ending(reactor)):
+    filling = [issuing(settings, lambda: reloading.settings, reactor)] if settings.acme else []
+    for each in (*serving, *filling, reloading, Ending(reactor)):
         each.setServiceParent(service)
     return service
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from twisted.internet.interfaces import IReactorTime
-from twisted.web.resource import Resource
+from twisted.web.resource import IResource, Resource
 
 from .accounts import Ask, accounts
 from .appended import Appended
 from .cache import Cache, budget
+from .certificates.kept import Kept
 from .entrance import InThread, entrance
 from .hosts import hosts
 from .interfaces import IRegistry
@@ -17,6 +18,7 @@ from .metrics import Metrics
 from .mirrored import AgentFor
 from .operations import counted
 from .settings import ConfigurationError, Settings
+from .web.challenges import BesideChallenges
 from .web.exchange import Request
 from .web.ledger import Ledger
 from .web.log import AccessLog, AuditLog, Write
@@ -80,7 +82,7 @@ class Serving:
         :raises ConfigurationError: when they cannot be put into practice; nothing has changed then.
         """
         found = self._hosts(settings)
-        resource = BesideHealth(entrance(settings, found, self._clock, self._in_thread, self._ledger))
+        resource = self._resource(settings, found)
         audit = _audit(settings)
         most = settings.access.connections
         self.site.serve(
@@ -94,6 +96,13 @@ class Serving:
             self._audit.close()
         self._audit = audit
         self.registry = found.registry
+
+    def _resource(self, settings: Settings, found: Hosts) -> IResource:
+        entered = entrance(settings, found, self._clock, self._in_thread, self._ledger)
+        resource = BesideHealth(entered)
+        if settings.acme is None or settings.certificates is None:
+            return resource
+        return BesideChallenges(resource, Kept(settings.certificates).proof)
 
     def _hosts(self, settings: Settings) -> Hosts:
         own = accounts(settings, self._environ, self._ask, self._clock)

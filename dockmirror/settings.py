@@ -8,7 +8,6 @@ from typing import Annotated, Literal
 from pydantic import (
     BaseModel,
     ConfigDict,
-    DirectoryPath,
     Field,
     FilePath,
     ValidationInfo,
@@ -21,9 +20,11 @@ from .values import (
     Amount,
     Bytes,
     Directory,
+    Email,
     Endpoints,
     Host,
     HostPattern,
+    HttpsUrl,
     Label,
     Names,
     Networks,
@@ -110,7 +111,10 @@ class Settings(_Frozen):
     hosts: HostPattern = "{name}.{domain}"
     names: Names = ()
     listen: Endpoints = ()
-    certificates: DirectoryPath | None = None
+    certificates: Directory | None = None
+    acme: Email | None = None
+    acme_directory: HttpsUrl = "https://acme-v02.api.letsencrypt.org/directory"
+    acme_ca_file: FilePath | None = None
     operations: OperationsEndpoint = "tcp:9464:interface=127.0.0.1"
     networks: Networks = ("private",)
     access: AccessSettings = AccessSettings()

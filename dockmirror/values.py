@@ -23,6 +23,7 @@ from .oci.reference import Repository
 
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?\.?")
+_EMAIL = re.compile(r"[^@\s,:;?]+@[^@\s,:;?]+")
 _RULE = re.compile(r"[a-z0-9._/*?-]+(:[A-Za-z0-9._*?-]+|@[a-z0-9+._:*?-]+)?")
 _PROGRAM = re.compile(r"[A-Za-z0-9._-]+|/[^\0]*[^\0/]")
 _AMOUNT = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,3})?)\s*(%|(?:[KMGT]i?)?B?)", re.IGNORECASE)
@@ -72,6 +73,19 @@ def _origin(text: str) -> str:
     if parts.username is not None:
         raise ValueError("expected an address without a name and a password in it")
     return f"{parts.scheme}://{parts.netloc.lower()}"
+
+
+def _https_url(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme != "https" or not parts.hostname or parts.username is not None:
+        raise ValueError("expected an address such as https://acme-v02.api.letsencrypt.org/directory")
+    return text
+
+
+def _email(text: str) -> str:
+    if not _EMAIL.fullmatch(text):
+        raise ValueError("expected an e-mail address such as you@example.com")
+    return text
 
 
 def _several(value: object) -> object:
@@ -189,6 +203,8 @@ def listed(value: Any) -> Any:
 
 
 Host = Annotated[str, AfterValidator(_host)]
+Email = Annotated[str, AfterValidator(_email)]
+HttpsUrl = Annotated[str, AfterValidator(_https_url)]
 Label = Annotated[str, AfterValidator(_label)]
 Origin = Annotated[str, AfterValidator(_origin)]
 Origins = Annotated[tuple[Origin, ...], Field(min_length=1), BeforeValidator(_several)]

@@ -16,6 +16,7 @@ from dockmirror.known import KNOWN
 from dockmirror.settings import ConfigurationError, Settings, UpstreamSettings
 from dockmirror.values import Amount
 
+HERE = Path(__file__)
 KEYS: dict[str, tuple[str, str, Any, tuple[Any, Any, Any, Any]]] = {
     "domain": (
         '"a.example"',
@@ -71,7 +72,23 @@ KEYS: dict[str, tuple[str, str, Any, tuple[Any, Any, Any, Any]]] = {
         "20%",
         (None, Amount(2**30), Amount(500_000_000), Amount(share=0.2)),
     ),
-    "certificates": ('"/usr"', "/etc", "/", (None, Path("/usr"), Path("/etc"), Path("/"))),
+    "certificates": ('"/a"', "/b", "c", (Path("/state/certificates"), Path("/a"), Path("/b"), Path("c"))),
+    "acme": (
+        '"a@m.example"',
+        "b@m.example",
+        "c@m.example",
+        (None, "a@m.example", "b@m.example", "c@m.example"),
+    ),
+    "acme_directory": (
+        '"https://a.example/d"',
+        "https://b.example/d",
+        "https://c.example/d",
+        (
+            "https://acme-v02.api.letsencrypt.org/directory",
+            *("https://a.example/d", "https://b.example/d", "https://c.example/d"),
+        ),
+    ),
+    "acme_ca_file": (f'"{__file__}"', __file__, __file__, (None, HERE, HERE, HERE)),
     "min_free": (
         "1000",
         "1.5k",
@@ -123,7 +140,8 @@ def test_every_setting_is_here() -> None:
 def test_the_command_line_stands_above_the_environment_above_the_file(tmp_path: Path, key: str) -> None:
     """And the file above what holds where nothing is said."""
     in_file, in_environment, on_the_line, expected = KEYS[key]
-    path, below = written(tmp_path, f"{key} = {in_file}"), {"CACHE_DIRECTORY": "/cache"}
+    below = {"CACHE_DIRECTORY": "/cache", "STATE_DIRECTORY": "/state"}
+    path = written(tmp_path, f"{key} = {in_file}")
     environ = {**below, f"DOCKMIRROR_{key.upper()}": in_environment}
     settings = [
         load({}, below),
@@ -246,6 +264,9 @@ WRONG = {
     "tag_ttl": ["-1", "1h", "inf", ""],
     "keep_vanished": ["maybe", ""],
     "cache": [""],
+    "certificates": [""],
+    "acme": ["me", "me@", "@a.example", "mailto:a@a.example", "a@b@c", ""],
+    "acme_directory": ["http://a.example", "a.example", "https://", "https://me:pw@a.example", ""],
     "export": ["maybe", ""],
     "workers": ["0", "65", "many", "1.5"],
     "grace": ["-1", "soon", "nan", "inf", ""],

@@ -18,7 +18,7 @@ LAYERS = [
     ["interfaces"],
     [
         *("appended", "archive", "clients", "content", "descriptors", "ending", "headers", "joined", "known"),
-        *("lag", "metrics", "networks", "notes", "program"),
+        *("lag", "metrics", "networks", "notes", "program", "unwaited"),
     ],
     ["resting"],
     ["values"],
@@ -29,8 +29,8 @@ LAYERS = [
         *("pullthrough", "rules", "segments", "store", "upstream", "web", "whole", "workers"),
     ],
     [
-        *("cache", "entrance", "listeners", "mirrored", "offered", "options", "outbound", "passwords"),
-        *("refreshing", "reloading", "ttl"),
+        *("cache", "certified", "entrance", "listeners", "mirrored", "offered", "options", "outbound"),
+        *("passwords", "refreshing", "reloading", "ttl"),
     ],
     [
         *("accounts", "examination", "image_names", "operations", "reached", "running", "services", "stack"),

@@ -13,10 +13,12 @@ class Directories:
     """Each directory once, however many listeners show its certificates.
 
     :param default: the one where none is named.
+    :param filled: whether somebody puts certificates into the default one, which may have none to begin with.
     """
 
-    def __init__(self, default: Path | None, domain: str, clock: IReactorTime) -> None:
+    def __init__(self, default: Path | None, domain: str, clock: IReactorTime, filled: bool = False) -> None:
         self._default = default
+        self._filled = default if filled else None
         self._domain = domain
         self._clock = clock
         self._opened: dict[Path, Directory] = {}
@@ -31,7 +33,11 @@ class Directories:
             raise NoCertificate("https needs a directory of certificates, which the key 'certificates' names")
         if path not in self._opened:
             directory = Directory(path, self._domain, self._clock)
-            directory.look()
+            try:
+                directory.look()
+            except NoCertificate:
+                if path != self._filled:
+                    raise
             self._opened[path] = directory
         return self._opened[path]
 

@@ -7,7 +7,7 @@ from itertools import groupby
 from pathlib import Path
 from time import gmtime, strftime
 
-from OpenSSL.SSL import Connection
+from OpenSSL.SSL import TLS_METHOD, Connection, Context
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -60,9 +60,13 @@ class Directory:
     def serverConnectionForTLS(self, tlsProtocol: object) -> Connection:
         """See ``IOpenSSLServerConnectionCreator``; called for each connection.
 
-        :raises NoCertificate: when there is none, and never has been.
+        Where there is no certificate yet, the handshake fails with the alert that says that it could not be
+        agreed upon: a stand-in would teach people to pass over warnings.
         """
-        return Connection(self.look().context)
+        try:
+            return Connection(self.look().context)
+        except NoCertificate:
+            return Connection(Context(TLS_METHOD))
 
     def look(self) -> Choice:
         """What is to be shown now; calls that block, for small files.

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from OpenSSL.SSL import Error
 from twisted.internet.task import Clock
 
 from dockmirror.certificates.directories import Directories
 from dockmirror.certificates.directory import NoCertificate
-from tests.issued import NOW, issue
+from tests.issued import NOW, issue, shown
 
 ISSUED = issue("m.example", days=1)
 
@@ -37,3 +38,18 @@ def test_none(tmp_path: Path) -> None:
     with pytest.raises(NoCertificate, match="there is no certificate"):
         directories.open(tmp_path)
     assert directories.ends() == {}
+
+
+def test_filled(path: Path, tmp_path: Path) -> None:
+    """Where somebody fills it, the default directory may be empty, or not there; no other may."""
+    empty = tmp_path / "empty"
+    directories = Directories(empty, "m.example", Clock(), filled=True)
+    directory = directories.open(None)
+    assert directories.ends() == {}
+    with pytest.raises(NoCertificate):
+        directories.open(tmp_path / "other")
+    with pytest.raises(Error, match="no shared cipher"):
+        shown(directory, "m.example")
+    empty.mkdir()
+    (path / "m.pem").rename(empty / "m.pem")
+    assert shown(directory, "m.example") == [ISSUED.serial]

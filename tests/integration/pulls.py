@@ -56,9 +56,12 @@ def skopeo_reads(machine: Machine, reference: str, image: Image, account: Accoun
     assert raw.encode() == image.manifest.data
 
 
-def podman_pulls(machine: Machine, reference: str, image: Image, account: Account | None = None) -> None:
+def podman_pulls(
+    machine: Machine, reference: str, image: Image, account: Account | None = None, verified: bool = False
+) -> None:
     """Pull with podman, and compare identity, digest and the files in the mounted image."""
-    succeeded(podman(machine, "pull", *credentials(account), "--tls-verify=false", reference))
+    verify = f"--tls-verify={'true' if verified else 'false'}"
+    succeeded(podman(machine, "pull", *credentials(account), verify, reference))
     [inspected] = json.loads(succeeded(podman(machine, "image", "inspect", reference)))
     native = _native(image)
     assert native.config is not None

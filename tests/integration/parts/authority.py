@@ -41,20 +41,23 @@ class Authority:
         )
         self.certificate.write_bytes(_pem(certificate))
 
-    def issue(self, *names: str) -> Certificate:
+    def issue(self, *names: str, ends: datetime.datetime = _END) -> Certificate:
         """A certificate for host *names* and addresses, valid for servers."""
-        return self._issue(ec.generate_private_key(ec.SECP256R1()), names)
+        return self._issue(ec.generate_private_key(ec.SECP256R1()), names, ends)
 
     def issue_rsa(self, *names: str) -> Certificate:
         """As :meth:`issue`, with an RSA key, as it is used to sign tokens."""
         return self._issue(rsa.generate_private_key(65537, 2048), names)
 
     def _issue(
-        self, key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey, names: tuple[str, ...]
+        self,
+        key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey,
+        names: tuple[str, ...],
+        ends: datetime.datetime = _END,
     ) -> Certificate:
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
         certificate = (
-            _unsigned(subject, self._name, key.public_key())
+            _unsigned(subject, self._name, key.public_key(), ends)
             .add_extension(x509.SubjectAlternativeName([_general(name) for name in names]), critical=False)
             .add_extension(
                 x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False
@@ -73,10 +76,13 @@ class Authority:
 
 
 def _unsigned(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey,
+    ends: datetime.datetime = _END,
 ) -> x509.CertificateBuilder:
     return x509.CertificateBuilder(
-        issuer, subject, key, x509.random_serial_number(), not_valid_before=_BEGIN, not_valid_after=_END
+        issuer, subject, key, x509.random_serial_number(), not_valid_before=_BEGIN, not_valid_after=ends
     )
 
 

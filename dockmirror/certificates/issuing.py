@@ -1,0 +1,125 @@
+"""A certificate for each name, before the one that there is ends."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+
+from attrs import frozen
+from twisted.application.service import Service
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+LOOK = 10.0
+"""Seconds between two looks at which certificates are due."""
+PAUSES = (30.0, 300.0, 1800.0, 7200.0, 21_600.0)
+"""Seconds until it is asked again for what has failed, longer each time.
+
+Let's Encrypt takes five failures of a name in an hour (https://letsencrypt.org/docs/rate-limits/).
+"""
+_ALL = ""
+
+_log = Logger()
+
+
+class Refused(Exception):
+    """There is no certificate for that one name, and why."""
+
+
+class Unavailable(Exception):
+    """There is no certificate for any name now, and why."""
+
+
+@frozen
+class _Rest:
+    until: float
+    failures: int
+
+
+class Issuing(Service):
+    """Asks for one certificate after the other, and leaves each name that fails alone for a while.
+
+    :param names: those that are to have one, just now.
+    :param due: when a name's certificate is to be replaced, in the clock's seconds; None where there is none.
+    :param issue: replaces it; fails with Refused or Unavailable.
+    """
+
+    def __init__(
+        self,
+        names: Callable[[], Iterable[str]],
+        due: Callable[[str], float | None],
+        issue: Callable[[str], Awaitable[None]],
+        clock: IReactorTime,
+    ) -> None:
+        self._names = names
+        self._due = due
+        self._issue = issue
+        self._clock = clock
+        self._rests: dict[str, _Rest] = {}
+        self._looking = LoopingCall(self._look)
+        self._looking.clock = clock
+        self._running: Deferred[None] | None = None
+
+    def startService(self) -> None:
+        """Looks at once; called when the mirror listens, since an authority asks it for proof."""
+        super().startService()
+        missing = [name for name in self._names() if self._due(name) is None]
+        if missing:
+            _log.warn(
+                "no certificate is there yet for {names}: until it has come, https to them fails",
+                names=", ".join(missing),
+            )
+        self._looking.start(LOOK).addErrback(lambda _: None)
+
+    def stopService(self) -> None:
+        """Waits for nothing."""
+        super().stopService()
+        if self._looking.running:
+            self._looking.stop()
+        if self._running is not None:
+            self._running.cancel()
+
+    def _look(self) -> Deferred[None]:
+        self._running = Deferred.fromCoroutine(self.look())
+        self._running.addErrback(lambda failure: failure.trap(CancelledError))
+        self._running.addErrback(lambda failure: _log.failure("no certificates can be had", failure=failure))
+        return self._running
+
+    async def look(self) -> None:
+        """Replaces what is due, of what is not left alone."""
+        for name in self._names():
+            due = self._due(name)
+            if (due is None or due <= self._clock.seconds()) and not self._rests_now(name):
+                await self._replace(name)
+
+    def _rests_now(self, name: str) -> bool:
+        rests = [self._rests[key] for key in (_ALL, name) if key in self._rests]
+        return any(self._clock.seconds() < rest.until for rest in rests)
+
+    async def _replace(self, name: str) -> None:
+        try:
+            await self._issue(name)
+        except Refused as error:
+            self._rests.pop(_ALL, None)
+            pause = self._rest(name)
+            _log.error(
+                "there is no certificate for {name}, which is asked for again in {pause:g} s: {error}",
+                name=name, pause=pause, error=str(error),
+            )  # fmt: skip
+        except Unavailable as error:
+            pause = self._rest(_ALL)
+            _log.error(
+                "there are no certificates now, which are asked for again in {pause:g} s: {error}",
+                pause=pause, error=str(error),
+            )  # fmt: skip
+        else:
+            self._rests.pop(_ALL, None)
+            self._rests.pop(name, None)
+            _log.info("there is a new certificate for {name}", name=name)
+
+    def _rest(self, key: str) -> float:
+        failures = self._rests[key].failures if key in self._rests else 0
+        pause = PAUSES[min(failures, len(PAUSES) - 1)]
+        self._rests[key] = _Rest(self._clock.seconds() + pause, failures + 1)
+        return pause

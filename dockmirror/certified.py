@@ -1,0 +1,44 @@
+"""Certificates for all names of the mirror, of these settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from twisted.application.service import Service
+
+from .certificates.issuing import Issuing
+from .certificates.kept import Kept
+from .settings import ConfigurationError, Settings
+from .unwaited import unwaited
+
+
+def names(settings: Settings) -> tuple[str, ...]:
+    """Every host name that others than this machine may know the mirror by."""
+    virtual = [settings.host(name) for name in settings.upstreams]
+    return tuple(dict.fromkeys([settings.domain, *settings.names, *virtual]))
+
+
+def issuing(settings: Settings, in_force: Callable[[], Settings], reactor: Any) -> Service:
+    """What has an authority give them, one process for all.
+
+    :param in_force: gives the settings by whose names it goes, now and later.
+    :raises ConfigurationError: where what it needs is not installed, or there is no name to certify.
+    """
+    try:
+        from .certificates.authority import Authority
+    except ImportError:
+        raise ConfigurationError("acme: needs the extra 'acme': pip install 'dockmirror[acme]'") from None
+    if settings.domain == "localhost":
+        raise ConfigurationError("acme: needs a 'domain' of yours: nobody certifies localhost")
+    assert settings.acme is not None
+    assert settings.certificates is not None
+    kept = Kept(settings.certificates)
+    authority = Authority(settings.acme_directory, settings.acme, settings.acme_ca_file, kept)
+    return Issuing(
+        lambda: names(in_force()),
+        kept.due,
+        lambda name: unwaited(reactor, partial(authority.issue, name)),
+        reactor,
+    )

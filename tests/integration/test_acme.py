@@ -1,0 +1,209 @@
+"""Certificates that the mirror gets by itself, from pebble, while real clients pull."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import ssl
+import stat
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from dockmirror.known import KNOWN
+
+from .conftest import MakeChain, MakeDirectory
+from .parts.authority import Authority
+from .parts.chain import Chain
+from .parts.clients import Containerd, Dockerd
+from .parts.images import image
+from .parts.machine import Machine
+from .parts.mirror import DOMAIN
+from .parts.pebble import Names, Pebble
+from .parts.process import free_port, wait_until
+from .parts.programs import require
+from .pulls import ctr_pulls, docker_pulls, podman_pulls, skopeo_pulls
+
+pytestmark = pytest.mark.integration
+
+DOCKER, GHCR = f"docker.{DOMAIN}", f"ghcr.{DOMAIN}"
+NOBODY = "127.0.0.9"
+LARGE = 4 * 1024 * 1024
+
+
+class Certified:
+    """A chain whose mirror is to listen by https with what an authority gives it; neither runs at first."""
+
+    def __init__(self, chain: Chain, directory: Path, authority: Authority, names: Names) -> None:
+        self.chain = chain
+        self.mirror = chain.mirror
+        self.port = free_port()
+        self.names = names
+        self.pebble = Pebble(directory, authority, names, self.mirror.port)
+        self.folder = directory / "certificates/acme"
+        self._directory = directory
+        self.mirror.stop()
+        self.mirror.configure(
+            listen=[
+                f"{kind}:interface=127.0.0.1" for kind in (f"tcp:{self.mirror.port}", f"https:{self.port}")
+            ],
+            certificates=str(self.folder.parent),
+            acme="operator@mirror.example",
+            acme_directory=self.pebble.url,
+            acme_ca_file=str(self.pebble.ca_file),
+        )
+
+    def shown(self, name: str) -> str | None:
+        """The certificate that who asks for that name is shown; None where no connection comes about."""
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        try:
+            with (
+                socket.create_connection(("127.0.0.1", self.port), 5) as plain,
+                context.wrap_socket(plain, server_hostname=name) as secured,
+            ):
+                return ssl.DER_cert_to_PEM_cert(secured.getpeercert(binary_form=True) or b"")
+        except ssl.SSLError as error:
+            if error.reason != "SSLV3_ALERT_HANDSHAKE_FAILURE":
+                raise
+            return None
+
+    def has(self, name: str) -> bool:
+        """Whether the mirror has got one for the name."""
+        return (self.folder / f"{name}.pem").exists()
+
+    def host(self, machine: Machine, *roots: Path) -> str:
+        """The virtual host that is pulled from; the machine trusts these."""
+        trusted = self._directory / "trusted.pem"
+        trusted.write_bytes(b"".join(root.read_bytes() for root in roots or [self.pebble.root()]))
+        host = f"{DOCKER}:{self.port}"
+        machine.trust(trusted, host)
+        return host
+
+
+@contextmanager
+def certified(
+    chains: MakeChain, directory: MakeDirectory, authority: Authority, workers: int
+) -> Iterator[Certified]:
+    """With so many processes."""
+    require("pebble", "pebble-challtestsrv")
+    path = directory("acme")
+    with chains(workers=workers) as chain, Names(path) as names:
+        yield Certified(chain, path, authority, names)
+
+
+@pytest.fixture
+def alone(chains: MakeChain, directory: MakeDirectory, authority: Authority) -> Iterator[Certified]:
+    """One process."""
+    with certified(chains, directory, authority, 1) as parts:
+        yield parts
+
+
+@pytest.fixture(scope="module")
+def together(chains: MakeChain, directory: MakeDirectory, authority: Authority) -> Iterator[Certified]:
+    """Two processes, and what they run with."""
+    with certified(chains, directory, authority, 2) as parts, parts.pebble:
+        parts.mirror.start()
+        wait_until(lambda: parts.has(DOCKER), "the first certificates are there")
+        yield parts
+
+
+def test_an_authority_that_is_down(alone: Certified, skopeo_machine: Machine) -> None:
+    """Nobody is shown any certificate, and pulls go on without; once it is up, https begins by itself."""
+    pushed = image("meanwhile")
+    alone.chain.registry.push("library/meanwhile", pushed, "latest")
+    alone.mirror.start()
+    assert alone.shown(DOCKER) is None
+    skopeo_pulls(skopeo_machine, f"{alone.mirror.host('docker')}/meanwhile:latest", pushed)
+    wait_until(lambda: "there are no certificates now" in alone.mirror.read_log(), "that is told")
+    assert f"no certificate is there yet for {DOMAIN}, {DOCKER}, " in alone.mirror.read_log()
+    with alone.pebble:
+        wait_until(lambda: alone.has(DOCKER), "it is asked again", 120)
+        wait_until(lambda: alone.shown(DOCKER) is not None, "the certificate is shown")
+        host = alone.host(skopeo_machine)
+        skopeo_pulls(skopeo_machine, f"{host}/meanwhile:latest", pushed, verified=True)
+
+
+def test_refused_then_renewed_while_skopeo_pulls(
+    alone: Certified, authority: Authority, skopeo_machine: Machine
+) -> None:
+    """A name that is refused keeps what it has, and the others get theirs.
+
+    Once it is not, its certificate is replaced; a pull that runs goes on over its old connection.
+    """
+    pushed = image("renewed by acme", layers=(LARGE, 1000))
+    chain, mirror = alone.chain, alone.mirror
+    chain.registry.push("library/renewed", pushed, "latest")
+    old = authority.issue(DOCKER, ends=datetime.now(UTC) + timedelta(days=30))
+    alone.folder.mkdir(parents=True)
+    (alone.folder / f"{DOCKER}.pem").write_bytes(old.key.read_bytes() + old.certificate.read_bytes())
+    alone.names.lead(DOCKER, NOBODY)
+    with alone.pebble:
+        mirror.start()
+        wait_until(lambda: alone.has(GHCR), "others have one")
+        assert (
+            f"there is no certificate for {DOCKER}, which is asked for again in 30 s: " in mirror.read_log()
+        )
+        assert alone.shown(DOCKER) == old.certificate.read_text()
+        host = alone.host(skopeo_machine, authority.certificate, alone.pebble.root())
+        with chain.blobs.valve.shut(LARGE // 2), ThreadPoolExecutor() as pool:
+            pull = pool.submit(skopeo_pulls, skopeo_machine, f"{host}/renewed:latest", pushed, verified=True)
+            wait_until(lambda: len(chain.blobs.requests) > 0, "a blob is on its way")
+            alone.names.lead(DOCKER, "127.0.0.1")
+            wait_until(lambda: alone.shown(DOCKER) != old.certificate.read_text(), "it is renewed", 120)
+            assert not pull.done()
+            chain.blobs.valve.open()
+            pull.result()
+
+
+def test_each_name_once(together: Certified) -> None:
+    """One process asks for all, each name has one certificate, and a second start asks for nothing new."""
+    names = [DOMAIN, *(f"{known.name}.{DOMAIN}" for known in KNOWN)]
+    wait_until(lambda: all(map(together.has, names)), "every name has one", 120)
+    assert together.pebble.issued() == len(names)
+    shown = {name: together.shown(name) for name in names}
+    assert len(set(shown.values()) - {None}) == len(names)
+    account = (together.folder / "account").read_bytes()
+    together.mirror.stop()
+    together.mirror.start()
+    assert {name: together.shown(name) for name in names} == shown
+    together.mirror.configure(names=["new.test"])
+    os.kill(together.mirror.pid, signal.SIGHUP)
+    wait_until(lambda: together.has("new.test"), "a new name has one as well", 60)
+    assert together.pebble.issued() == len(names) + 1
+    assert together.pebble.accounts() == 1
+    assert (together.folder / "account").read_bytes() == account
+    assert {stat.S_IMODE(path.stat().st_mode) for path in together.folder.glob("[!p]*")} == {0o600}
+    assert list((together.folder / "proofs").iterdir()) == []
+
+
+def test_dockerd(together: Certified, dockerd: Dockerd) -> None:
+    """Pulls by https."""
+    pushed = image("dockerd by acme")
+    together.chain.registry.push("library/certified", pushed, "dockerd")
+    docker_pulls(dockerd, f"{together.host(dockerd.machine)}/certified:dockerd", pushed)
+
+
+def test_podman(together: Certified, podman_machine: Machine) -> None:
+    """Verifies the certificate by the authority's root."""
+    pushed = image("podman by acme")
+    together.chain.registry.push("library/certified", pushed, "podman")
+    reference = f"{together.host(podman_machine)}/certified:podman"
+    podman_pulls(podman_machine, reference, pushed, verified=True)
+
+
+def test_containerd(together: Certified, containerd: Containerd) -> None:
+    """Likewise."""
+    pushed = image("containerd by acme")
+    together.chain.registry.push("library/certified", pushed, "containerd")
+    shutil.copy(together.pebble.root(), containerd.machine.etc / "root.pem")
+    host = f"{DOCKER}:{together.port}"
+    toml = f'server = "https://{host}"\n[host."https://{host}"]\nca = "/etc/root.pem"\n'
+    hosts = containerd.hosts(host, toml)
+    ctr_pulls(containerd, f"{host}/certified:containerd", pushed, f"--hosts-dir={hosts}")

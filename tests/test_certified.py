@@ -1,0 +1,44 @@
+"""Which names are certified, and by whose leave."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+from twisted.internet.task import Clock
+
+from dockmirror.certificates.issuing import Issuing
+from dockmirror.certified import issuing, names
+from dockmirror.config import load
+from dockmirror.known import KNOWN
+from dockmirror.settings import ConfigurationError
+
+
+def test_names() -> None:
+    """All by which others than this machine know the mirror, each once."""
+    settings = load({"domain": "m.example", "names": ["mirror.lan", "m.example"]}, {})
+    assert names(settings) == (
+        *("m.example", "mirror.lan"),
+        *[f"{known.name}.m.example" for known in KNOWN],
+    )
+
+
+def test_a_service() -> None:
+    """Of these settings."""
+    settings = load({"domain": "m.example", "acme": "a@m.example"}, {})
+    assert isinstance(issuing(settings, lambda: settings, Clock()), Issuing)
+
+
+def test_localhost() -> None:
+    """Is certified by nobody, which is told at start."""
+    settings = load({"acme": "a@m.example"}, {})
+    with pytest.raises(ConfigurationError, match="acme: needs a 'domain' of yours"):
+        issuing(settings, lambda: settings, Clock())
+
+
+def test_what_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is named."""
+    monkeypatch.setitem(sys.modules, "dockmirror.certificates.authority", None)
+    settings = load({"domain": "m.example", "acme": "a@m.example"}, {})
+    with pytest.raises(ConfigurationError, match=r"pip install 'dockmirror\[acme\]'"):
+        issuing(settings, lambda: settings, Clock())
