@@ -1,11 +1,10 @@
-"""An archive that somebody brings, read as one that may be meant to do harm; calls that block."""
+"""The images of an archive that somebody brings, each verified as it is read; calls that block."""
 
 from __future__ import annotations
 
 import json
-import tarfile
 from collections.abc import Iterator
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 from attrs import frozen
 
@@ -13,17 +12,11 @@ from ..oci.descriptor import Descriptor
 from ..oci.digest import Digest
 from ..oci.errors import DigestInvalid
 from ..oci.manifest import Manifest
-from .images import IMAGE_NAME, INDEX, LAYOUT, REF_NAME, path_of
+from .images import IMAGE_NAME, INDEX, LAYOUT, REF_NAME, SAVED, path_of
+from .members import DOCUMENT, Member, Refused, document, read_members
+from .saved import layout_of
 
-_MANIFEST = 4 * 1024 * 1024
-_HEADER = 1024 * 1024
-_ENTRIES = 100_000
 _DEPTH = 4
-_PIECE = 1024 * 1024
-
-
-class Refused(Exception):
-    """An archive of which nothing is taken: one sentence that says why."""
 
 
 @frozen
@@ -34,41 +27,37 @@ class Named:
     descriptor: Descriptor
 
 
-@frozen
-class _Entry:
-    offset: int
-    size: int
-
-
 class Archive:
     """The contents of an archive, each verified when it is read.
 
-    :param entries: where in the file each path lies.
+    :param members: an OCI layout, by its paths.
     """
 
-    def __init__(self, file: BinaryIO, entries: dict[str, _Entry]) -> None:
-        self._file = file
-        self._entries = entries
+    def __init__(self, members: dict[str, Member]) -> None:
+        self._members = members
 
     @classmethod
     def open(cls, file: BinaryIO) -> Archive:
         """Of a tar file that is not compressed, and can be read at any place.
 
-        :raises Refused: when it is no OCI layout, or one that no honest program has written.
+        :raises Refused: when it has no images in it, or is one that no honest program has written.
         """
-        entries = _entries(file)
-        if LAYOUT not in entries or INDEX not in entries:
-            raise Refused(
-                "this is no OCI layout: 'docker save' writes one from version 25 on, skopeo to oci-archive:"
-            )
-        return cls(file, entries)
+        members = read_members(file)
+        if LAYOUT in members and INDEX in members:
+            return cls(members)
+        if SAVED in members:
+            return cls(layout_of(members))
+        raise Refused(
+            "this is no archive of images: 'docker save', 'podman save', and skopeo to oci-archive: and"
+            " docker-archive: write such"
+        )
 
     def images(self) -> list[Named]:
         """What is in it, in its order.
 
         :raises Refused: when its index is none.
         """
-        data = self._read(INDEX)
+        data = document(self._members, INDEX)
         index = Manifest.parse(data)
         if index is None or not index.children:
             raise Refused(f"{INDEX} names no images")
@@ -94,108 +83,50 @@ class Archive:
 
         :raises Refused: at its end, when they were not those of its digest.
         """
-        digest, entry = _digest(descriptor), self._entry(descriptor)
-        verifier, offset = digest.verifier(), entry.offset
-        while offset < entry.offset + entry.size:
-            self._file.seek(offset)
-            data = self._file.read(min(_PIECE, entry.offset + entry.size - offset))
-            if not data:
-                raise Refused(f"{path_of(digest)} ends too soon")
+        digest, member = _digest(descriptor), self._member(descriptor)
+        verifier, size = digest.verifier(), 0
+        for data in member.pieces():
             verifier.update(data)
-            offset += len(data)
+            size += len(data)
             yield data
+        if size != member.size:
+            raise Refused(f"{path_of(digest)} ends too soon")
         if not verifier.verified():
             raise Refused(f"{path_of(digest)} is not the content of its name")
 
     def size(self, descriptor: Descriptor) -> int:
         """:raises Refused: when it is not there, or of another size than is said."""
-        return self._entry(descriptor).size
+        return self._member(descriptor).size
 
     def _parts(self, descriptor: Descriptor, depth: int) -> Iterator[tuple[Descriptor, bytes | None]]:
         if not depth:
             raise Refused("its indexes refer to one another without end")
-        if self.size(descriptor) > _MANIFEST:
+        if self.size(descriptor) > DOCUMENT:
             raise Refused(f"{descriptor.digest} is too large for a manifest")
         data = b"".join(self.pieces(descriptor))
         manifest = Manifest.parse(data)
         if manifest is None:
             raise Refused(f"{descriptor.digest} is no manifest of an image")
         present = [
-            child for child in manifest.children if path_of(_digest(child.descriptor)) in self._entries
+            child for child in manifest.children if path_of(_digest(child.descriptor)) in self._members
         ]
         if manifest.children and not present:
             raise Refused(f"{descriptor.digest}: none of its images is in the archive")
         for child in present:
             yield from self._parts(child.descriptor, depth - 1)
         for blob in manifest.blobs:
-            self._entry(blob)
+            self._member(blob)
             yield blob, None
         yield descriptor, data
 
-    def _entry(self, descriptor: Descriptor) -> _Entry:
+    def _member(self, descriptor: Descriptor) -> Member:
         path = path_of(_digest(descriptor))
-        entry = self._entries.get(path)
-        if entry is None:
+        member = self._members.get(path)
+        if member is None:
             raise Refused(f"{path} is missing")
-        if descriptor.size is not None and descriptor.size != entry.size:
-            raise Refused(f"{path} has {entry.size} bytes, and not {descriptor.size} as is said of it")
-        return entry
-
-    def _read(self, path: str) -> bytes:
-        entry = self._entries[path]
-        if entry.size > _MANIFEST:
-            raise Refused(f"{path} is too large")
-        self._file.seek(entry.offset)
-        return self._file.read(entry.size)
-
-
-class _Headers:
-    """The file as tarfile sees it, which takes a header's word for how much there is to be read of it."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-
-    def read(self, size: int = -1) -> bytes:
-        if not 0 <= size <= _HEADER:
-            raise Refused("a header of the archive is too long")
-        return self._file.read(size)
-
-    def seek(self, offset: int) -> int:
-        return self._file.seek(offset)
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-
-def _entries(file: BinaryIO) -> dict[str, _Entry]:
-    end = file.seek(0, 2)
-    file.seek(0)
-    found: dict[str, _Entry] = {}
-    try:
-        with tarfile.open(fileobj=cast(BinaryIO, _Headers(file)), mode="r:") as tar:
-            last = -1
-            while (member := tar.next()) is not None:
-                _check(member, last, end)
-                last = member.offset_data
-                path = member.name.removeprefix("./")
-                if member.isdir():
-                    continue
-                if path in found or len(found) == _ENTRIES:
-                    raise Refused(f"{path} is in it twice" if path in found else "it has too many files")
-                found[path] = _Entry(member.offset_data, member.size)
-    except (tarfile.TarError, ValueError, OverflowError, RecursionError, EOFError) as error:
-        raise Refused(f"this is no tar file that can be read: {error}") from None
-    return found
-
-
-def _check(member: tarfile.TarInfo, last: int, end: int) -> None:
-    path = member.name
-    if path.startswith("/") or ".." in path.split("/"):
-        raise Refused(f"{path!r} leads out of the archive")
-    if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE) or member.sparse is not None:
-        raise Refused(f"{path!r} is neither a file nor a directory")
-    if member.size < 0 or member.offset_data <= last or member.offset_data + member.size > end:
-        raise Refused(f"{path!r} is said to be larger than the archive")
+        if descriptor.size is not None and descriptor.size != member.size:
+            raise Refused(f"{path} has {member.size} bytes, and not {descriptor.size} as is said of it")
+        return member
 
 
 def _name(annotations: object) -> str | None:

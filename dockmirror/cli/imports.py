@@ -10,7 +10,8 @@ from typing import BinaryIO
 import click
 from attrs import frozen
 
-from ..archive.opened import Archive, Named, Refused
+from ..archive.members import Refused
+from ..archive.opened import Archive, Named
 from ..cache import budget
 from ..image_names import Name, parse_name
 from ..interfaces import Kind
@@ -42,9 +43,9 @@ class _Taken:
 def import_(context: Context, named: str | None, files: tuple[BinaryIO, ...]) -> None:
     """Takes the images in FILES into the store, so that they can be pulled here without their registry.
 
-    They may come from dockmirror export, docker save (of docker 25 or later) and skopeo's oci-archive:, and
-    may not be compressed.  All that is read is verified.  What you import is everybody's who may use the
-    mirror, while its registry cannot be asked; while it can, that says who may have it.
+    They may come from dockmirror export, docker save, podman save and skopeo's oci-archive:, and may not be
+    compressed.  All that is read is verified.  What you import is everybody's who may use the mirror, while
+    its registry cannot be asked; while it can, that says who may have it.
 
     Exit status: 0; 1 where an archive is refused, of which no image can be pulled then.
     """
@@ -72,11 +73,18 @@ def _name(image: Named, named: str | None, settings: Settings) -> Name:
     if text is None:
         raise Refused(f"{image.descriptor.digest} has no name in the archive: say --as NAME")
     try:
-        return parse_name(text, settings)
+        name = parse_name(text, settings)
     except ValueError as error:
         if named:
             raise click.UsageError(str(error)) from None
         raise Refused(str(error)) from None
+    registries = [registry_names(upstream)[0] for upstream in settings.upstreams.values()]
+    if name.repository.first not in registries:
+        raise Refused(
+            f"{name}: {name.repository.first} is not mirrored here, so nobody could pull it: say --as NAME,"
+            " with one of a registry that is"
+        )
+    return name
 
 
 def _take(root: Path, taken: _Taken, settings: Settings) -> int:

@@ -10,7 +10,8 @@ from collections.abc import Callable
 import pytest
 
 from dockmirror.archive.images import path_of
-from dockmirror.archive.opened import Archive, Refused
+from dockmirror.archive.members import Refused
+from dockmirror.archive.opened import Archive
 from dockmirror.oci.digest import Digest
 
 from .packing import archive, described, files, index, manifest, packed

@@ -82,6 +82,16 @@ def test_under_another_name(shop: Shop, tmp_path: Path) -> None:
     empty.run("import", str(one), "--as", "No Name", code=2)
 
 
+def test_of_a_registry_that_is_not_mirrored(shop: Shop, tmp_path: Path) -> None:
+    """Is refused: nobody could pull it."""
+    file = tmp_path / "a.tar"
+    shop.run("export", "nginx:1.27", "-o", str(file))
+    empty = Shop(tmp_path / "empty")
+    refused = empty.run("import", str(file), "--as", "localhost/app:1", code=1)
+    assert "localhost is not mirrored here" in refused.output
+    assert empty.json("ls") == []
+
+
 def test_refused(shop: Shop, tmp_path: Path) -> None:
     """Nothing of what is wrong can be pulled, nor is anything left of it on its way."""
     file = tmp_path / "a.tar"

@@ -11,12 +11,12 @@ import pytest
 
 from .conftest import MakeChain, MakeDirectory, MakeMachine
 from .parts.chain import Chain
-from .parts.clients import Dockerd, curl, podman, skopeo
+from .parts.clients import Containerd, Dockerd, curl, podman, skopeo
 from .parts.command import dockmirror
 from .parts.images import Image, image, index
 from .parts.kept import blob_file, holds, wrong_blobs
 from .parts.machine import Machine
-from .parts.media import DOCKER, OCI
+from .parts.media import DOCKER, OCI, sha256
 from .parts.mirror import Mirror
 from .parts.process import wait_until
 from .pulls import refused, skopeo_pulls, skopeo_reads, succeeded
@@ -149,6 +149,48 @@ def test_what_others_write(
     reference = f"docker://{offline.host()}/packed:oci"
     inspected = succeeded(skopeo(skopeo_machine, "inspect", "--config", "--tls-verify=false", reference))
     assert json.loads(inspected)["rootfs"]["diff_ids"] == _diff_ids(IMAGES["oci"])
+
+
+@pytest.mark.parametrize("program", ["docker", "podman"])
+def test_what_others_save(
+    archives: dict[str, Path],
+    offline: Mirror,
+    dockerd: Dockerd,
+    podman_machine: Machine,
+    skopeo_machine: Machine,
+    program: str,
+) -> None:
+    """Archives without manifests are imported under the names in them, layer by layer."""
+    saved, again = podman_machine.home / "saved.tar", "docker.io/library/again:1"
+    if program == "docker":
+        succeeded(dockerd.docker("load", "--input", str(archives["index"])))
+        succeeded(dockerd.docker("tag", "packed:index", "again:1"))
+        succeeded(dockerd.docker("save", "--output", str(saved), "packed:index", "again:1"))
+    else:
+        succeeded(podman(podman_machine, "load", "--input", str(archives["index"])))
+        succeeded(podman(podman_machine, "tag", f"{PLACE}:index", again))
+        succeeded(podman(podman_machine, "save", "--output", str(saved), f"{PLACE}:index", again))
+    printed = succeeded(dockmirror(offline, "import", str(saved)))
+    assert set(printed.splitlines()) == {f"imported {PLACE}:index", f"imported {again}"}
+    for name in ("packed:index", "again:1"):
+        target = skopeo_machine.home / name
+        options = ("--src-tls-verify=false", f"docker://{offline.host()}/{name}", f"dir:{target}")
+        succeeded(skopeo(skopeo_machine, "copy", *options))
+        config = _config(IMAGES["index"]).removeprefix("sha256:")
+        assert sha256((target / config).read_bytes()) == _config(IMAGES["index"])
+        for digest in _diff_ids(IMAGES["index"]):
+            assert (target / digest.removeprefix("sha256:")).exists()
+
+
+def test_containerd_imports(archives: dict[str, Path], containerd: Containerd) -> None:
+    """All of it under its name, byte for byte."""
+    for tag, packed in IMAGES.items():
+        options = ("--all-platforms",) if packed.children else ()
+        succeeded(containerd.ctr("images", "import", *options, str(archives[tag])))
+        assert f"{PLACE}:{tag} " in succeeded(containerd.ctr("images", "ls"))
+        for each in (packed, *packed.children):
+            for content in (each.manifest, *each.blobs):
+                assert containerd.content(content.digest) == content.data
 
 
 def test_verified(chain: Chain, skopeo_machine: Machine) -> None:

@@ -1,0 +1,143 @@
+"""The files of an archive that somebody brings, who may mean to do harm; calls that block."""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Iterator
+from posixpath import dirname, join, normpath
+from typing import BinaryIO, Protocol, cast
+
+from attrs import field, frozen
+
+DOCUMENT = 4 * 1024 * 1024
+"""How large a document may be that is read whole."""
+_HEADER = 1024 * 1024
+_ENTRIES = 100_000
+_PIECE = 1024 * 1024
+
+
+class Refused(Exception):
+    """An archive of which nothing is taken: one sentence that says why."""
+
+
+class Member(Protocol):
+    """A file in an archive."""
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+
+    def pieces(self) -> Iterator[bytes]:
+        """Its bytes; fewer than its size where the archive ends too soon."""
+
+
+@frozen
+class Lying:
+    """One that lies in the archive."""
+
+    file: BinaryIO = field(repr=False)
+    offset: int
+    size: int
+
+    def pieces(self) -> Iterator[bytes]:
+        """See ``Member``."""
+        offset, end = self.offset, self.offset + self.size
+        while offset < end:
+            self.file.seek(offset)
+            data = self.file.read(min(_PIECE, end - offset))
+            if not data:
+                return
+            offset += len(data)
+            yield data
+
+
+@frozen
+class Written:
+    """One that was written to go with what lies there."""
+
+    data: bytes = field(repr=False)
+
+    @property
+    def size(self) -> int:
+        """See ``Member``."""
+        return len(self.data)
+
+    def pieces(self) -> Iterator[bytes]:
+        """See ``Member``."""
+        yield self.data
+
+
+def document(members: dict[str, Member], path: str) -> bytes:
+    """The bytes of one that is read whole.
+
+    :raises Refused: when it is not there, or too large for that.
+    """
+    member = members.get(path)
+    if member is None:
+        raise Refused(f"{path} is missing")
+    if member.size > DOCUMENT:
+        raise Refused(f"{path} is too large")
+    return b"".join(member.pieces())
+
+
+def read_members(file: BinaryIO) -> dict[str, Member]:
+    """The files of a tar file that is not compressed, and can be read at any place, by their paths.
+
+    Symbolic links within the archive are passed over: docker's have such, and nothing here follows one.
+
+    :raises Refused: when it is none, or one that no honest program has written.
+    """
+    end = file.seek(0, 2)
+    file.seek(0)
+    found: dict[str, Member] = {}
+    try:
+        with tarfile.open(fileobj=cast(BinaryIO, _Headers(file)), mode="r:") as tar:
+            last = -1
+            while (member := tar.next()) is not None:
+                _check(member, last, end)
+                last = member.offset_data
+                path = member.name.removeprefix("./")
+                if member.isdir() or member.issym():
+                    continue
+                if path in found or len(found) == _ENTRIES:
+                    raise Refused(f"{path} is in it twice" if path in found else "it has too many files")
+                found[path] = Lying(file, member.offset_data, member.size)
+    except (tarfile.TarError, ValueError, OverflowError, RecursionError, EOFError) as error:
+        raise Refused(f"this is no tar file that can be read: {error}") from None
+    return found
+
+
+class _Headers:
+    """The file as tarfile sees it, which takes a header's word for how much there is to be read of it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= _HEADER:
+            raise Refused("a header of the archive is too long")
+        return self._file.read(size)
+
+    def seek(self, offset: int) -> int:
+        return self._file.seek(offset)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+
+_KINDS = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE)
+
+
+def _check(member: tarfile.TarInfo, last: int, end: int) -> None:
+    path = member.name
+    if path.startswith("/") or ".." in path.split("/") or (member.issym() and _leads_out(member)):
+        raise Refused(f"{path!r} leads out of the archive")
+    if member.type not in _KINDS or member.sparse is not None:
+        raise Refused(f"{path!r} is neither a file nor a directory")
+    if member.size < 0 or member.offset_data <= last or member.offset_data + member.size > end:
+        raise Refused(f"{path!r} is said to be larger than the archive")
+
+
+def _leads_out(link: tarfile.TarInfo) -> bool:
+    target = normpath(join(dirname(link.name), link.linkname))
+    return target.startswith("/") or target.split("/")[0] == ".."

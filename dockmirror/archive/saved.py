@@ -1,0 +1,94 @@
+"""What docker saves before version 25, and podman as docker-archive, as the layout that it could have been.
+
+Such an archive has no manifests: only configurations, and layers that are not compressed.  So the manifest is
+written anew, with another digest than the registry's.
+
+Source: moby, image/spec/spec.md, "Combined Image JSON + Filesystem Changeset Format".
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from attrs import frozen
+
+from ..oci.digest import Digest
+from ..oci.errors import DigestInvalid
+from ..oci.manifest import IMAGE_CONFIGS
+from ..oci.media import OCI_INDEX, OCI_MANIFEST
+from .images import IMAGE_NAME, INDEX, LAYOUT, SAVED, path_of
+from .members import Member, Refused, Written, document
+
+_LAYER = "application/vnd.oci.image.layer.v1.tar"
+
+
+def layout_of(members: dict[str, Member]) -> dict[str, Member]:
+    """An OCI layout of its images.
+
+    :raises Refused: when it is not as docker saves it.
+    """
+    layout: dict[str, Member] = {LAYOUT: Written(b"{}")}
+    try:
+        images = [_Saved.read(image, members) for image in json.loads(document(members, SAVED))]
+        layers = {
+            digest: members[path] for image in images for digest, path in image.layers if path in members
+        }
+        described = [each for image in images for each in _describe(image, layers, layout)]
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError, DigestInvalid):
+        raise Refused(f"{SAVED} is not what docker saves") from None
+    layout |= {path_of(digest): member for digest, member in layers.items()}
+    index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": described}
+    return {**layout, INDEX: Written(json.dumps(index).encode())}
+
+
+@frozen
+class _Saved:
+    """An image there: its configuration, the digest and the path of each layer, its names.
+
+    A layer that another image has as well may be a link, and is not among the members then.
+    """
+
+    config: bytes
+    layers: tuple[tuple[Digest, str], ...]
+    names: tuple[str, ...]
+
+    @classmethod
+    def read(cls, image: dict[str, Any], members: dict[str, Member]) -> _Saved:
+        config = document(members, _path(image["Config"]))
+        digests = map(Digest.parse, json.loads(config)["rootfs"]["diff_ids"])
+        layers = tuple(zip(digests, map(_path, image["Layers"]), strict=True))
+        return cls(config, layers, tuple(image.get("RepoTags") or ()))
+
+
+def _describe(
+    image: _Saved, layers: dict[Digest, Member], layout: dict[str, Member]
+) -> Iterator[dict[str, Any]]:
+    """The image's descriptor, once for each of its names; its documents are added to the layout."""
+    missing = next((path for digest, path in image.layers if digest not in layers), None)
+    if missing is not None:
+        raise Refused(f"{missing} is missing")
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "config": _written(IMAGE_CONFIGS[0], image.config, layout),
+        "layers": [_described(_LAYER, digest, layers[digest].size) for digest, _ in image.layers],
+    }
+    described = _written(OCI_MANIFEST, json.dumps(manifest).encode(), layout)
+    named = [{**described, "annotations": {IMAGE_NAME: name}} for name in image.names]
+    yield from named or [described]
+
+
+def _written(media_type: str, data: bytes, layout: dict[str, Member]) -> dict[str, Any]:
+    digest = Digest.of(data)
+    layout[path_of(digest)] = Written(data)
+    return _described(media_type, digest, len(data))
+
+
+def _described(media_type: str, digest: Digest, size: int) -> dict[str, Any]:
+    return {"mediaType": media_type, "digest": str(digest), "size": size}
+
+
+def _path(text: str) -> str:
+    return text.removeprefix("./")

@@ -1,0 +1,126 @@
+"""Archives without manifests, as docker saved them before version 25."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from dockmirror.archive.members import Refused
+from dockmirror.archive.opened import Archive
+from dockmirror.oci.digest import Digest
+from dockmirror.oci.manifest import Manifest
+
+BASE, TOP = b"base" * 1000, b"top" * 500
+Change = Callable[[dict[str, Any]], None]
+
+
+def config(*layers: bytes) -> bytes:
+    """A configuration of an image with these layers."""
+    rootfs = {"type": "layers", "diff_ids": [str(Digest.of(each)) for each in layers]}
+    return json.dumps({"os": "linux", "rootfs": rootfs}).encode()
+
+
+ONE, TWO = config(BASE, TOP), config(BASE)
+
+
+def contents() -> dict[str, Any]:
+    """Two images, of which the second one has a layer that is a link to one of the first."""
+    return {
+        "one.json": ONE, "two.json": TWO, "a/layer.tar": BASE, "b/layer.tar": TOP, "repositories": b"{}",
+        "manifest.json": [
+            {"Config": "two.json", "RepoTags": None, "Layers": ["c/layer.tar"]},
+            {"Config": "one.json", "RepoTags": ["a:1", "b:2"], "Layers": ["a/layer.tar", "b/layer.tar"]},
+        ],
+    }  # fmt: skip
+
+
+def opened(files: dict[str, Any]) -> Archive:
+    """The archive, with the link in it."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for name, content in files.items():
+            data = content if isinstance(content, bytes) else json.dumps(content).encode()
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+        link = tarfile.TarInfo("c/layer.tar")
+        link.type, link.linkname = tarfile.SYMTYPE, "../a/layer.tar"
+        tar.addfile(link)
+    return Archive.open(out)
+
+
+def taken(files: dict[str, Any]) -> list[bytes]:
+    """All that is read of all images."""
+    archive = opened(files)
+    parts = (part for image in archive.images() for part, _ in archive.parts(image.descriptor))
+    return [b"".join(archive.pieces(part)) for part in parts]
+
+
+def test_images() -> None:
+    """Each with its names and a manifest of its own, which says what its layers are."""
+    archive = opened(contents())
+    images = archive.images()
+    assert [image.name for image in images] == [None, "a:1", "b:2"]
+    assert images[1].descriptor == images[2].descriptor
+    for image, expected in ((images[0], [TWO, BASE]), (images[1], [ONE, BASE, TOP])):
+        *blobs, (described, data) = archive.parts(image.descriptor)
+        assert described == image.descriptor
+        assert [b"".join(archive.pieces(part)) for part, _ in blobs] == expected
+        assert data is not None
+        manifest = Manifest.parse(data)
+        assert manifest is not None
+        assert {each.media_type for each in manifest.layers} == {"application/vnd.oci.image.layer.v1.tar"}
+
+
+def test_always_the_same() -> None:
+    """What is imported twice is there once."""
+    assert opened(contents()).images() == opened(contents()).images()
+
+
+def _flipped(files: dict[str, Any]) -> None:
+    files["a/layer.tar"] = BASE[:-1] + b"!"
+
+
+def _missing(files: dict[str, Any]) -> None:
+    del files["b/layer.tar"]
+
+
+def _no_config(files: dict[str, Any]) -> None:
+    del files["one.json"]
+
+
+def _another_config(files: dict[str, Any]) -> None:
+    files["one.json"] = b"[]"
+
+
+def _fewer_layers(files: dict[str, Any]) -> None:
+    del files["manifest.json"][1]["Layers"][0]
+
+
+def _no_list(files: dict[str, Any]) -> None:
+    files["manifest.json"] = {"Config": 1}
+
+
+def _none(files: dict[str, Any]) -> None:
+    files["manifest.json"] = []
+
+
+def _names_that_are_none(files: dict[str, Any]) -> None:
+    files["manifest.json"][1]["RepoTags"] = 7
+
+
+@pytest.mark.parametrize(
+    "change",
+    [_flipped, _missing, _no_config, _another_config, _fewer_layers, _no_list, _none, _names_that_are_none],
+)
+def test_what_is_wrong(change: Change) -> None:
+    """Is refused."""
+    files = contents()
+    change(files)
+    with pytest.raises(Refused):
+        taken(files)
