@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from twisted.python.threadpool import ThreadPool
 
 from .interfaces import IContents, IDocuments, IGrowths, ITags
 from .settings import Settings
+from .status.values import Fetch
 from .store.counted import Counted
 from .store.directory import prepare, try_writing
 from .store.documents import LocalDocuments
@@ -39,6 +40,7 @@ class Cache:
 
     :ivar eviction: what keeps to the budget, and knows how much is held.
     :ivar fetched: what has come of the blobs that were fetched.
+    :ivar under_way: those that are being fetched.
     :ivar in_thread: runs what blocks on its files.
     :ivar try_writing: whether anything can be kept: raises OSError where nothing can.
     """
@@ -50,6 +52,7 @@ class Cache:
     service: Service
     eviction: Eviction
     fetched: Tally
+    under_way: Callable[[], Sequence[Fetch]]
     in_thread: InThread
     try_writing: Callable[[], Coroutine[Any, Any, None]]
 
@@ -78,6 +81,7 @@ def open_cache(root: Path, settings: Settings, reactor: Any) -> Cache:
         _Keeping(pool, eviction),
         eviction,
         growths.tally,
+        growths.under_way,
         in_thread,
         try_to_write,
     )

@@ -23,6 +23,7 @@ from .oci.scope import pull
 from .oci.token import TokenRequest
 from .offered import registry_names
 from .settings import UpstreamSettings
+from .status.outcomes import Outcomes
 from .upstream.bounded import HandshakeTimedOut
 from .upstream.checked import AddressRefused
 from .upstream.client import NoAnswer, root_cause
@@ -89,7 +90,7 @@ async def examine(
 
         return agent_for(one, note)
 
-    asked = mirrored(name, upstream, noting, clock, Metrics(CollectorRegistry()), account)
+    asked = mirrored(name, upstream, noting, clock, Metrics(CollectorRegistry()), Outcomes(clock), account)
     steps = await _steps(_Way(upstream, proxies, found), asked, account)
     return Examined(name, upstream.url, found.get(_host(upstream), ()), steps)
 

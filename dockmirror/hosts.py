@@ -12,7 +12,6 @@ from .cache import Cache
 from .exported import Exports
 from .image_names import parse_name
 from .interfaces import IAccount, IRegistry
-from .metrics import Metrics
 from .mirrored import AgentFor
 from .names import Namespace
 from .oci.reference import Reference, Repository
@@ -20,6 +19,7 @@ from .offered import registry_names
 from .reached import own_names, reached
 from .settings import Settings
 from .stack import stack
+from .watched import Watched
 from .web.export import Export
 from .web.own import OwnHost
 from .web.pages.resources import Pages
@@ -33,7 +33,7 @@ def hosts(
     clock: IReactorTime,
     agent_for: AgentFor,
     cache: Cache | None,
-    metrics: Metrics,
+    watched: Watched,
     accounts: Mapping[str, IAccount],
     recent: Recent,
 ) -> Hosts:
@@ -47,7 +47,7 @@ def hosts(
     found: dict[str, Host] = {}
     own: dict[str, IRegistry] = {}
     for name, upstream in settings.upstreams.items():
-        served = stack(name, upstream, settings, agent_for, clock, cache, metrics, accounts.get(name))
+        served = stack(name, upstream, settings, agent_for, clock, cache, watched, accounts.get(name))
         found[settings.host(name)] = Host(served.virtual, pages.beside(registry_names(upstream)[0]))
         own = {**dict.fromkeys(registry_names(upstream), served.own), **own}
     every = OwnHost(own, own["docker.io"])

@@ -26,6 +26,9 @@ _RESULTS = {
     ("fwd=bypass",): "bypass",
 }
 _HELD = {"hit", "confirmed", "stale"}
+_HITS = _HELD | {"joined"}
+"""What is sent without an upstream having to send it for this request."""
+_CONTENTS = {"blob", "manifest"}
 
 
 @implementer(IContent)
@@ -54,13 +57,21 @@ class Metered:
     """Counts what a cache did with each request, by what its answers say of themselves.
 
     :param upstream: whose cache it is, by its name in the settings.
+    :param asked: is told of each request for a blob or a manifest whether it was a hit.
     """
 
-    def __init__(self, registry: IRegistry, upstream: str, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        registry: IRegistry,
+        upstream: str,
+        metrics: Metrics,
+        asked: Callable[[bool], None] = lambda _: None,
+    ) -> None:
         self._registry = registry
         self._upstream = upstream
         self._count = metrics.results
         self._held = metrics.held_bytes.labels(upstream)
+        self._asked = asked
 
     async def fetch(self, request: Request) -> Answer:
         """See ``IRegistry``."""
@@ -77,6 +88,8 @@ class Metered:
             return answer
         came = result(told)
         self._count.labels(self._upstream, endpoint, came).inc()
+        if endpoint in _CONTENTS:
+            self._asked(came in _HITS)
         if came not in _HELD:
             return answer
         return evolve(answer, content=_CountedBytes(answer.content, self._held.inc))

@@ -14,8 +14,10 @@ from .interfaces import IAccount, IRegistry
 from .metered import CountedFailures
 from .metrics import Metrics
 from .networks import PRIVATE, unmapped, within
+from .noted import Noted
 from .oci.request import Request
 from .settings import UpstreamSettings
+from .status.outcomes import Outcomes
 from .upstream.asking import Asking
 from .upstream.authorized import Authorized
 from .upstream.client import Client, http_client
@@ -70,6 +72,7 @@ def mirrored(
     agent_for: AgentFor,
     clock: IReactorTime,
     metrics: Metrics,
+    outcomes: Outcomes,
     account: IAccount | None,
 ) -> Mirrored:
     """The upstream at its addresses, of which each has connections, a handshake and tokens of its own.
@@ -79,8 +82,9 @@ def mirrored(
     reached, registries = [], []
     for one in upstream.by_address():
         reached.append(Reached(urlsplit(one.url).hostname or ""))
-        agent = Measured(agent_for(one, reached[-1]), name, metrics, clock)
-        registries.append(CountedFailures(_upstream(name, one, agent, clock), name, metrics))
+        agent = Measured(agent_for(one, reached[-1]), name, metrics, clock, outcomes.allow)
+        noted = Noted(_upstream(name, one, agent, clock), outcomes.of(one.url))
+        registries.append(CountedFailures(noted, name, metrics))
     first, *others = registries
     if not others:
         return Mirrored(first, Authorized(first, clock, account), reached)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from prometheus_client import CollectorRegistry
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
 from twisted.web.iweb import IAgent
@@ -16,8 +15,7 @@ from .cache import Cache, open_cache
 from .certificates.directories import Directories
 from .descriptors import connections
 from .lag import Lag
-from .metrics import Metrics
-from .operations import told_of
+from .operations import noted, told_of
 from .outbound import agent
 from .program import ask
 from .refreshing import Refreshing
@@ -26,6 +24,7 @@ from .serving import Serving
 from .settings import ConfigurationError, Settings, UpstreamSettings
 from .store.directory import UnfitDirectory
 from .upstream.resolvers import threaded_resolver
+from .watched import Watched
 from .web.memory import Memory
 from .web.wire import Site
 
@@ -61,9 +60,10 @@ class Process:
         def agent_for(upstream: UpstreamSettings, reached: Callable[[str, str], None]) -> IAgent:
             return agent(upstream, resolver, environ, reached, reactor)
 
-        metrics = Metrics(CollectorRegistry())
+        watched = Watched.of(memory, reactor)
+        metrics = watched.metrics
         self._serving = Serving(
-            reactor, agent_for, _write_line, cache, metrics, environ,
+            reactor, agent_for, _write_line, cache, watched, environ,
             partial(deferToThreadPool, reactor, passwords), partial(ask, reactor), memory,
             connections(), share,
         )  # fmt: skip
@@ -72,7 +72,13 @@ class Process:
             settings.certificates, settings.domain, reactor, filled=settings.acme is not None
         )
         metrics.watch_certificates(self.certificates.ends)
-        self.told = told_of(metrics, self.site, reactor, cache)
+        self.told = told_of(
+            metrics,
+            self.site,
+            reactor,
+            cache,
+            lambda: noted(self._serving.settings, watched.upstreams, cache),
+        )
         Lag(reactor, metrics.lag.observe).setServiceParent(self.service)
         Draining(self.site, settings.grace).setServiceParent(self.service)
         if cache is not None and settings.cache is not None:

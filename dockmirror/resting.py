@@ -21,6 +21,7 @@ LIMITED = 60.0
 """Seconds of rest after a 429 that names no time."""
 LIMITED_LONGEST = 3600.0
 _MOST = 10_000
+_ANONYMOUS = "anonymous"
 
 
 def is_outage(error: RegistryError) -> bool:
@@ -47,11 +48,18 @@ class Resting:
 
     :param apart: tells of which requests a failure says nothing of others: those of an equal value that is
         not None rest together, and apart from the rest.
+    :param rests: is told until when nothing is asked for whoever brings no credentials, None where it is.
     """
 
-    def __init__(self, clock: IReactorTime, apart: Callable[[Request], object] = lambda _: None) -> None:
+    def __init__(
+        self,
+        clock: IReactorTime,
+        apart: Callable[[Request], object] = lambda _: None,
+        rests: Callable[[float | None], None] = lambda _: None,
+    ) -> None:
         self._clock = clock
         self._apart = apart
+        self._tell = rests
         self._rests: Notes[object, _Rest] = Notes(clock, _MOST)
 
     def error(self, request: Request, can_answer: bool) -> RegistryError | None:
@@ -80,11 +88,17 @@ class Resting:
         elif before is not None:
             length = before.length if now < before.until else min(LONGEST, before.length * 2)
         self._rests.put(key, _Rest(now + length, length, copy(error)), length + LONGEST)
+        self._tell(self._until())
 
     def succeeded(self, request: Request) -> None:
         """The upstream answered."""
         for key in (_All.CONNECTION, _All.PACE, _place_of(request), _credentials_of(request)):
             self._rests.drop((self._apart(request), key))
+        self._tell(self._until())
+
+    def _until(self) -> float | None:
+        rests = (self._rests.get((None, key)) for key in (_All.CONNECTION, _ANONYMOUS))
+        return max((rest.until for rest in rests if rest), default=None)
 
 
 def _key(request: Request, error: RegistryError) -> object:
@@ -106,7 +120,7 @@ def _place_of(request: Request) -> object:
 
 
 def _credentials_of(request: Request) -> object:
-    return request.credentials.fingerprint() if request.credentials else "anonymous"
+    return request.credentials.fingerprint() if request.credentials else _ANONYMOUS
 
 
 def _asked_for(retry_after: str | None, now: float) -> float:

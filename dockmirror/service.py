@@ -16,12 +16,14 @@ from .ending import Ending
 from .listeners import everywhere, listener
 from .options import Options as Options
 from .process import Process
+from .reached import own_names
 from .reloading import Reloading
 from .services import InOrder
 from .settings import ConfigurationError, Settings
 from .together import Together
 from .web.memory import Memory, shared
 from .web.operations import Operated, Operations
+from .web.status.overview import Overview
 from .web.wire import Site
 from .workers.group import Group
 from .workers.line import Refused
@@ -58,10 +60,12 @@ def mirror(read: Callable[[], Settings], environ: Mapping[str, str]) -> MultiSer
 def _alone(
     settings: Settings, read: Callable[[], Settings], environ: Mapping[str, str], reactor: Any
 ) -> MultiService:
-    process = Process(settings, environ, reactor, Memory.alone())
+    memory = Memory.alone()
+    process = Process(settings, environ, reactor, memory)
     return _assembled(
         settings,
         process.told,
+        memory,
         [process.service, *_listeners(settings, process.site, process.certificates, reactor)],
         Reloading(settings, read, process.serve, reactor),
         process.certificates,
@@ -80,6 +84,7 @@ def _together(
     # So that what cannot be put into practice is told of now:
     tried = Process(settings, environ, reactor, Memory.alone())
     holding = Holding(reactor)
+    memory = shared()
     in_force = settings
 
     def begin() -> tuple[str, Any]:
@@ -96,7 +101,7 @@ def _together(
     group = Group(
         workers,
         "dockmirror.worker",
-        shared(),
+        memory,
         lambda: holding.sockets,
         begin,
         settings.grace + 5,
@@ -106,6 +111,7 @@ def _together(
     return _assembled(
         settings,
         Together(group),
+        Memory.of(memory),
         [group, *_listeners(settings, Site(Resource(), reactor), tried.certificates, holding)],
         Reloading(settings, read, serve, reactor),
         tried.certificates,
@@ -116,6 +122,7 @@ def _together(
 def _assembled(
     settings: Settings,
     operated: Operated,
+    memory: Memory,
     serving: list[Service],
     reloading: Reloading,
     certificates: Directories,
@@ -124,7 +131,7 @@ def _assembled(
     """The operators' endpoint tells until all has ended; what was added last stops first."""
     service = InOrder()
     if settings.operations:
-        told = Site(Operations(operated), reactor)
+        told = Site(Operations(operated, Overview(operated, memory, reactor), own_names(settings)), reactor)
         listener("operations", settings.operations, told, reactor, certificates).setServiceParent(service)
     filling = [issuing(settings, lambda: reloading.settings, reactor)] if settings.acme else []
     for each in (*serving, *filling, reloading, Ending(reactor)):

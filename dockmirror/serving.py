@@ -14,10 +14,10 @@ from .certificates.kept import Kept
 from .entrance import InThread, entrance
 from .hosts import hosts
 from .interfaces import IRegistry
-from .metrics import Metrics
 from .mirrored import AgentFor
 from .operations import counted
 from .settings import ConfigurationError, Settings
+from .watched import Watched
 from .web.challenges import BesideChallenges
 from .web.exchange import Request
 from .web.ledger import Ledger
@@ -35,7 +35,8 @@ Log = Callable[[Request], None]
 class Serving:
     """The site, and what it serves; requests that run already go on by the settings they began with.
 
-    :ivar registry: what lies on the mirror's own host, once anything is served.
+    :ivar settings: those in force, once anything is served.
+    :ivar registry: what lies on the mirror's own host then.
     :param write: takes a line of the access log.
     :param cache: where what is fetched is kept; without one the mirror is a relay.
     :param environ: in which the mirror's own passwords may be given, and credential helpers run.
@@ -52,7 +53,7 @@ class Serving:
         agent_for: AgentFor,
         write: Write,
         cache: Cache | None,
-        metrics: Metrics,
+        watched: Watched,
         environ: Mapping[str, str],
         in_thread: InThread,
         ask: Ask,
@@ -65,7 +66,7 @@ class Serving:
         self._agent_for = agent_for
         self._write = write
         self._cache = cache
-        self._metrics = metrics
+        self._watched = watched
         self._environ = environ
         self._in_thread = in_thread
         self._ask = ask
@@ -74,6 +75,7 @@ class Serving:
         self._share = share
         self._recent = Recent(clock, memory.recent)
         self._audit: Appended | None = None
+        self.settings: Settings
         self.registry: IRegistry
 
     def serve(self, settings: Settings) -> None:
@@ -95,6 +97,7 @@ class Serving:
         if self._audit is not None:
             self._audit.close()
         self._audit = audit
+        self.settings = settings
         self.registry = found.registry
 
     def _resource(self, settings: Settings, found: Hosts) -> IResource:
@@ -106,13 +109,14 @@ class Serving:
 
     def _hosts(self, settings: Settings) -> Hosts:
         own = accounts(settings, self._environ, self._ask, self._clock)
-        return hosts(settings, self._clock, self._agent_for, self._cache, self._metrics, own, self._recent)
+        return hosts(settings, self._clock, self._agent_for, self._cache, self._watched, own, self._recent)
 
     def _log(self, settings: Settings, audit: Appended | None) -> Log:
         logs: list[Log] = [
-            AccessLog(settings.log_format, self._clock, self._write), counted(settings, self._metrics),
+            AccessLog(settings.log_format, self._clock, self._write),
+            counted(settings, self._watched.metrics),
             self._recent,
-        ]  # fmt: skip
+        ]
         if audit is not None:
             logs.append(AuditLog(self._clock, audit.write))
 

@@ -10,8 +10,8 @@ from twisted.internet.interfaces import IReactorTime
 from .cache import Cache
 from .interfaces import IAccount, IRegistry
 from .metered import Metered
-from .metrics import Metrics
 from .mirrored import AgentFor, Mirrored, mirrored
+from .noted import Popularity
 from .oci.request import InRepository
 from .offered import Stack, offered, registry_names
 from .pullthrough.asking import Asking
@@ -24,7 +24,9 @@ from .pullthrough.registry import PullThrough
 from .resting import Resting
 from .segments import InSegments
 from .settings import Settings, UpstreamSettings
+from .status.series import Series
 from .ttl import tag_ttl
+from .watched import Watched
 from .whole import Whole
 
 
@@ -35,14 +37,16 @@ def stack(
     agent_for: AgentFor,
     clock: IReactorTime,
     cache: Cache | None,
-    metrics: Metrics,
+    watched: Watched,
     account: IAccount | None = None,
 ) -> Stack:
     """The registries of this upstream, with a cache or without one.
 
     :param account: the mirror's own, where it has one; then clients' credentials are of no use.
     """
-    asked = mirrored(name, upstream, agent_for, clock, metrics, account)
+    outcomes = watched.upstreams.of(name)
+    asked = mirrored(name, upstream, agent_for, clock, watched.metrics, outcomes, account)
+    registry = registry_names(upstream)[0]
     if cache is None:
         relayed = asked.authorized if settings.shared(upstream) else asked.relayed
         served = Stack(Whole(relayed, clock), Whole(asked.authorized, clock))
@@ -53,17 +57,16 @@ def stack(
             asked.authorized,
             Grants(clock),
             Public(entry, cache.documents, clock, _learns(upstream, asked)),
-            Resting(clock, asked.apart),
+            Resting(clock, asked.apart, outcomes.rest),
             clock,
             settings.keep_vanished,
         )
         filling = InSegments(asking, upstream.segments, clock) if upstream.segments > 1 else asking
-        cached = _cached(
-            entry, registry_names(upstream)[0], asking, filling, cache, clock, tag_ttl(upstream, settings)
-        )
-        metered = Metered(cached, name, metrics)
+        cached = _cached(entry, registry, asking, filling, cache, clock, tag_ttl(upstream, settings))
+        metered = Metered(cached, name, watched.metrics, _noting(watched.series, cache))
         served = Stack(metered, metered)
-    return offered(name, upstream, settings, served)
+    popular = Stack(*(Popularity(each, registry, watched.popular) for each in (served.virtual, served.own)))
+    return offered(name, upstream, settings, popular)
 
 
 def entry_of(name: str, upstream: UpstreamSettings) -> str:
@@ -71,6 +74,11 @@ def entry_of(name: str, upstream: UpstreamSettings) -> str:
     if upstream.account is None:
         return name
     return f"{name}+{hashlib.sha256(upstream.account.encode()).hexdigest()[:16]}"
+
+
+def _noting(series: Series, cache: Cache) -> Callable[[bool], None]:
+    """Notes what the cache was asked for, and how much it holds."""
+    return lambda hit: series.asked(hit, cache.eviction.held)
 
 
 def _learns(upstream: UpstreamSettings, asked: Mirrored) -> Callable[[], bool]:

@@ -7,6 +7,8 @@ from typing import Any, Protocol
 
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 
+from .status.together import together
+from .status.values import Noted
 from .web.readiness import State
 from .workers.line import Refused
 from .workers.merged import counted, exposed, merged
@@ -52,6 +54,10 @@ class Together:
             return State(False, "not listening", _store(states))
         degraded = any(each.status == "degraded" for each in ready)
         return State(True, "degraded" if degraded else "ready", _store(ready))
+
+    async def noted(self) -> Noted:
+        """What they have noted."""
+        return together([Noted.from_json(each) for each in (await self._ask("noted")).values()])
 
     def _departed(self, number: int) -> None:
         """What a process had counted when it was last asked is kept when it is gone."""

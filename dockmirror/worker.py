@@ -17,6 +17,7 @@ from .ending import Ending
 from .listeners import everywhere, listener
 from .process import Process
 from .settings import Settings
+from .status.values import Noted
 from .web.memory import Memory
 from .web.readiness import State
 from .workers.line import Line
@@ -38,7 +39,10 @@ class Worker:
 
     def asks(self) -> dict[str, Any]:
         """What the process that binds may ask for."""
-        return {"begin": self._begin, "serve": self._serve, "metrics": self._metrics, "state": self._state}
+        return {
+            "begin": self._begin, "serve": self._serve, "metrics": self._metrics,
+            "state": self._state, "noted": self._noted,
+        }  # fmt: skip
 
     async def _begin(self, told: dict[str, Any]) -> None:
         settings = Settings.model_validate_json(told["settings"])
@@ -59,6 +63,11 @@ class Worker:
 
     async def _metrics(self, _: object) -> str:
         return (await self._process.told.metrics()).decode() if self._process else ""
+
+    async def _noted(self, _: object) -> dict[str, Any]:
+        if self._process is None:
+            return Noted(processes=0).as_json()
+        return (await self._process.told.noted()).as_json()
 
     async def _state(self, _: object) -> dict[str, Any]:
         if self._process is None:

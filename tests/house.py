@@ -12,7 +12,6 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from attrs import field, frozen
-from prometheus_client import CollectorRegistry
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import maybeDeferred
 from twisted.internet.error import ConnectionDone
@@ -25,10 +24,10 @@ from zope.interface import alsoProvides
 from dockmirror.accounts import Ask
 from dockmirror.config import load
 from dockmirror.entrance import InThread
-from dockmirror.metrics import Metrics
 from dockmirror.oci.challenge import parse_challenges
 from dockmirror.program import Ended, Unanswered
 from dockmirror.serving import Serving
+from dockmirror.watched import Watched
 from dockmirror.web.channel import Channel
 from dockmirror.web.memory import Memory
 
@@ -175,6 +174,7 @@ class House:
     :param ask: what runs credential helpers.
     :ivar lines: of the access log.
     :ivar metrics: what it counts.
+    :ivar watched: all that it notes.
     """
 
     def __init__(
@@ -189,10 +189,12 @@ class House:
         self.clock = Clock()
         self.lines: list[str] = []
         loaded = load({"domain": DOMAIN, **settings}, environ or {})
-        self.metrics = Metrics(CollectorRegistry())
+        self.memory = Memory.alone()
+        self.watched = Watched.of(self.memory, self.clock)
+        self.metrics = self.watched.metrics
         self.serving = Serving(
-            self.clock, lambda *_: world.agent, self.lines.append, None, self.metrics, environ or {},
-            in_thread, ask, Memory.alone(), 1000,
+            self.clock, lambda *_: world.agent, self.lines.append, None, self.watched, environ or {},
+            in_thread, ask, self.memory, 1000,
         )  # fmt: skip
         self.serving.serve(loaded)
         self.site = self.serving.site

@@ -13,6 +13,7 @@ from twisted.web.resource import Resource
 
 from dockmirror.metrics import Metrics
 from dockmirror.operations import told_of
+from dockmirror.status.values import Noted
 from dockmirror.store.eviction.budget import Budget
 from dockmirror.store.eviction.evicting import Eviction
 from dockmirror.store.growing.means import Tally
@@ -24,7 +25,7 @@ from .test_docs import ROOT, code, table, text
 def test_metrics() -> None:
     """The table of metrics has each that there is, by the name that is scraped, with its kind and labels."""
     metrics = Metrics(CollectorRegistry())
-    told_of(metrics, Site(Resource(), Clock()), Clock(), None)
+    told_of(metrics, Site(Resource(), Clock()), Clock(), None, Noted)
     metrics.watch_fetches(Tally())
     metrics.watch_cache(Eviction(ROOT, Clock(), _never, Budget(0, 0, 0), print))
     metrics.watch_certificates(dict)

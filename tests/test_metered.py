@@ -47,17 +47,21 @@ class Saying:
 def test_results() -> None:
     """What an answer says of the cache is counted by upstream and endpoint; one that says nothing is not."""
     metrics = Metrics(CollectorRegistry())
+    hits: list[bool] = []
     for said in ("dockmirror; hit", "dockmirror; hit", "dockmirror; fwd=miss; collapsed", ""):
-        registry = Metered(Saying(said), "docker", metrics)
+        registry = Metered(Saying(said), "docker", metrics, hits.append)
         verifyObject(IRegistry, registry)
         now(registry.fetch(MANIFEST))
-    now(Metered(Saying("dockmirror; fwd=bypass"), "docker", metrics).token(TokenRequest()))
+    now(Metered(Saying("dockmirror; fwd=miss"), "docker", metrics, hits.append).fetch(MANIFEST))
+    now(Metered(Saying("dockmirror; fwd=bypass"), "docker", metrics, hits.append).token(TokenRequest()))
     counted = {key[1]: n for key, n in scraped(metrics.registry).items() if key[0].endswith("results_total")}
     assert counted == {
         ("manifest", "hit", "docker"): 2,
         ("manifest", "joined", "docker"): 1,
+        ("manifest", "miss", "docker"): 1,
         ("token", "bypass", "docker"): 1,
     }
+    assert hits == [True, True, True, False]
 
 
 @pytest.mark.parametrize(

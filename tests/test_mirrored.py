@@ -14,6 +14,7 @@ from twisted.internet.task import Clock
 from dockmirror.config import load
 from dockmirror.metrics import Metrics
 from dockmirror.mirrored import Mirrored, Reached, mirrored
+from dockmirror.status.outcomes import Outcomes
 from tests.fake_registry import Open, Registry, Tokens, basic, error
 from tests.fakes import Reply
 from tests.house import House
@@ -192,7 +193,9 @@ def test_a_private_address(replicas: bool, private: bool) -> None:
 
     settings = load({"upstreams": {"two": {"url": ["https://a", "https://b"], "replicas": replicas}}}, {})
     metrics = Metrics(CollectorRegistry())
-    two: Mirrored = mirrored("two", settings.upstreams["two"], agent_for, Clock(), metrics, None)
+    two: Mirrored = mirrored(
+        "two", settings.upstreams["two"], agent_for, Clock(), metrics, Outcomes(Clock()), None
+    )
     assert [isinstance(each, Reached) for each in tells] == [True, True]
     assert not two.privately()
     tells[1]("b", "10.0.0.1")

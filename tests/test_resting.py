@@ -238,3 +238,20 @@ def test_what_fails_apart_rests_apart(clock: Clock) -> None:
     assert let_through(resting) == [path for path in EVERYTHING if path != BLOB]
     resting.succeeded(asked(BLOB))
     assert let_through(resting) == EVERYTHING
+
+
+def test_it_tells_of_its_rest(clock: Clock) -> None:
+    """Until when it lasts for those without credentials: not what is one client's, or one repository's."""
+    told: list[float | None] = []
+    resting = Resting(clock, lambda request: request.target if request.target == asked(BLOB).target else None,
+                      told.append)  # fmt: skip
+    now = clock.seconds()
+    resting.failed(asked(TAG), RegistryError(status=500))
+    resting.failed(asked(TAG, "alice"), TooManyRequests())
+    resting.failed(asked(BLOB), TooManyRequests())
+    assert told == [None, None, None]
+    resting.failed(asked(TAG), TooManyRequests(retry_after="90"))
+    resting.failed(asked(TAG), Unreachable())
+    resting.succeeded(asked(TAG, "alice"))
+    resting.succeeded(asked(TAG))
+    assert told[3:] == [now + 90, now + 90, now + 90, None]

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from prometheus_client import CollectorRegistry
 from twisted.application.internet import StreamServerEndpointService
 from twisted.application.service import IService, MultiService, Service
 from twisted.internet.error import CannotListenError
@@ -20,12 +19,12 @@ from twisted.python.usage import UsageError
 from dockmirror.config import load
 from dockmirror.ending import Ending
 from dockmirror.hosts import hosts
-from dockmirror.metrics import Metrics
 from dockmirror.offered import registry_names
 from dockmirror.reloading import Reloading
 from dockmirror.service import Options, makeService, mirror
 from dockmirror.services import Draining, InOrder
 from dockmirror.settings import ConfigurationError, Settings, UpstreamSettings
+from dockmirror.watched import Watched
 from dockmirror.web.memory import Memory
 from dockmirror.web.recent import Recent
 from dockmirror.workers.group import Group
@@ -182,8 +181,9 @@ class TestMirror:
             return object()
 
         settings = load({}, {})
-        metrics = Metrics(CollectorRegistry())
-        hosts(settings, Clock(), agent_for, None, metrics, {}, Recent(Clock(), Memory.alone().recent))
+        memory = Memory.alone()
+        watched = Watched.of(memory, Clock())
+        hosts(settings, Clock(), agent_for, None, watched, {}, Recent(Clock(), memory.recent))
         assert seen == list(settings.upstreams.values())
 
 

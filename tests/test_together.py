@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from dockmirror.status.values import Held, Noted
 from dockmirror.together import Together
 from dockmirror.web.readiness import State
 from dockmirror.workers.line import Refused
@@ -85,3 +86,10 @@ def test_metrics() -> None:
         del group.answers[number]
         group.departed(number)
     assert told() == (6, 0, 0)
+
+
+def test_what_they_have_noted() -> None:
+    """Is told as of one; nobody has noted anything where one of them refuses."""
+    told = [Noted(cache=Held(size, 100)).as_json() for size in (5, 7)]
+    assert now(Together(Group(*told)).noted()) == Noted(cache=Held(7, 100), processes=2)
+    assert now(Together(Group(ValueError())).noted()) == Noted(processes=0)

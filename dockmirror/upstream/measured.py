@@ -26,15 +26,24 @@ class Measured:
     """Measures every response of the servers that one upstream is asked through.
 
     :param upstream: its name in the settings.
+    :param allowed: is told what a response says of the quota: the limit, and what remains.
     """
 
-    def __init__(self, agent: IAgent, upstream: str, metrics: Metrics, clock: IReactorTime) -> None:
+    def __init__(
+        self,
+        agent: IAgent,
+        upstream: str,
+        metrics: Metrics,
+        clock: IReactorTime,
+        allowed: Callable[[int | None, int | None], None],
+    ) -> None:
         self._agent = agent
         self._clock = clock
         self._upstream = upstream
         self._seconds = metrics.upstream_seconds.labels(upstream)
         self._received = metrics.received_bytes.labels(upstream)
         self._quotas = {"RateLimit-Limit": metrics.limit, "RateLimit-Remaining": metrics.remaining}
+        self._allowed = allowed
 
     def request(
         self,
@@ -49,9 +58,11 @@ class Measured:
 
     def _answered(self, response: IResponse, asked: float) -> IResponse:
         self._seconds.observe(self._clock.seconds() - asked)
-        for field, gauge in self._quotas.items():
-            if (number := quota(first(response.headers, field) or "")) is not None:
-                gauge.labels(self._upstream).set(number)
+        told = {field: quota(first(response.headers, field) or "") for field in self._quotas}
+        for field, number in told.items():
+            if number is not None:
+                self._quotas[field].labels(self._upstream).set(number)
+        self._allowed(*told.values())
         if response.length == 0:
             return response
         counted: IResponse = _Counted(response, self._received.inc)

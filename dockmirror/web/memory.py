@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import mmap
 import os
+from itertools import accumulate
 
+from ..status import popular, series
 from . import ledger, recent
 
-SIZE = ledger.SIZE + recent.SIZE
+_PARTS = (ledger.SIZE, recent.SIZE, series.SIZE, popular.SIZE)
+SIZE = sum(_PARTS)
 
 
 class Memory:
@@ -15,11 +18,16 @@ class Memory:
 
     :ivar ledger: see ``Ledger``.
     :ivar recent: see ``Recent``.
+    :ivar series: see ``Series``.
+    :ivar popular: see ``Popular``.
     """
 
     def __init__(self, mapped: mmap.mmap) -> None:
         whole = memoryview(mapped)
-        self.ledger, self.recent = whole[: ledger.SIZE], whole[ledger.SIZE :]
+        ends = accumulate(_PARTS)
+        self.ledger, self.recent, self.series, self.popular = (
+            whole[end - size : end] for size, end in zip(_PARTS, ends, strict=True)
+        )
 
     @classmethod
     def alone(cls) -> Memory:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from typing import Any, Generic, Protocol, TypeVar
 
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -15,32 +15,38 @@ from ..oci.errors import Unsupported
 from .before import Before, Refusal
 from .exchange import Request
 from .readiness import State
+from .status.named import Named
+from .status.overview import Overview, Status, Telling
+from .status.plain import as_json
 
 T = TypeVar("T")
 
 
-class Operated(Protocol):
+class Operated(Telling, Protocol):
     """What tells of the mirror, be it one process or several."""
 
     async def metrics(self) -> bytes:
         """All metrics, in the text format of Prometheus."""
 
-    async def state(self) -> State:
-        """How it is."""
-
 
 class Operations(Resource):
-    """The root of the endpoint; whoever reaches it may read it."""
+    """The root of the endpoint; whoever reaches it may read it.
 
-    def __init__(self, operated: Operated) -> None:
+    :param names: of the mirror's own host.
+    """
+
+    def __init__(self, operated: Operated, overview: Overview, names: Collection[str]) -> None:
         super().__init__()
         self.putChild(b"metrics", _Later(operated.metrics, _tell_metrics))
         self.putChild(b"healthz", Health())
         self.putChild(b"readyz", _Later(operated.state, _tell_state))
+        self.putChild(b"status.json", Named(_Later(overview.status, _tell_status), names))
 
     def getChild(self, path: bytes, request: Request) -> Resource:
         """There is nothing else."""
-        return Refusal(Unsupported("there is nothing here: try /metrics, /healthz or /readyz", status=404))
+        return Refusal(
+            Unsupported("there is nothing here: try /status.json, /metrics, /healthz or /readyz", status=404)
+        )
 
 
 class BesideHealth(Before):
@@ -99,6 +105,12 @@ def _tell_state(state: State, request: Request) -> None:
     request.setResponseCode(200 if state.ready else 503)
     request.setHeader("Content-Type", "application/json")
     _write(json.dumps({"status": state.status, "store": state.store}).encode(), request)
+
+
+def _tell_status(status: Status, request: Request) -> None:
+    request.setHeader("Content-Type", "application/json")
+    request.setHeader("Cache-Control", "no-store")
+    _write(as_json(status).encode(), request)
 
 
 def _write(body: bytes, request: Request) -> None:

@@ -93,6 +93,28 @@ def test_the_page(several: Several) -> None:
         assert set(paths) >= {f"/v2/number{number}/tags/list" for number in range(12)}
 
 
+def test_the_status(several: Several, open_registry: Registry, skopeo_machine: Machine) -> None:
+    """Is that of both: whichever has asked the registry, and whatever each has sent."""
+    pushed = image("seen by several")
+    open_registry.push("workers/status", pushed, "latest")
+    for _ in range(4):
+        skopeo_pulls(skopeo_machine, f"{several.host('open')}/workers/status:latest", pushed)
+    told = json.loads(several.told("/status.json"))
+    assert told["processes"] == 2
+    states = {each["name"]: each["state"] for each in told["registries"]}
+    assert states.pop("open") == "reachable"
+    assert set(states.values()) == {"unasked"}
+    registry = next(each for each in told["registries"] if each["name"] == "open")
+    assert registry["addresses"][0]["url"] == open_registry.url
+    (popular,) = told["popular"]
+    assert popular["repository"].endswith("/workers/status")
+    assert popular["manifests"] >= 4
+    asked = sum(slot["asked"] for slot in told["hours"]["slots"])
+    hits = sum(slot["hits"] for slot in told["hours"]["slots"])
+    assert 0 < hits < asked
+    assert told["cache"]["limit"] > 0
+
+
 def test_one_that_dies(several: Several) -> None:
     """Is replaced; meanwhile the other one serves, and what was counted is not forgotten."""
     client = several.client()

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 from twisted.internet.defer import CancelledError, Deferred
 from zope.interface.verify import verifyObject
 
@@ -17,6 +18,7 @@ from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import Denied, Unavailable
 from dockmirror.oci.ranges import ContentRange
 from dockmirror.oci.reference import Repository
+from dockmirror.status.values import Fetch
 from dockmirror.store.growing.arrival import Arrival
 
 from .upstream import BUSYBOX, Client, FileClient, Mirror, Source, Upstream, all_closed
@@ -482,6 +484,22 @@ def test_seconds_until(mirror: Mirror, upstream: Upstream) -> None:
     upstream.body.end()
     assert growth.seconds_until(part(0, SIZE - 1)) == 0
     growth.leave()
+
+
+def test_what_is_under_way(mirror: Mirror, upstream: Upstream) -> None:
+    """Is told with its pace, and of whom it was given to, until it is there."""
+    assert mirror.growths.under_way() == []
+    mirror.read(Source(upstream))
+    told = Fetch("docker.io", str(mirror.digest), ("docker.io/library/busybox",), 0, SIZE, None)
+    assert mirror.growths.under_way() == [told]
+    mirror.turn(2)
+    upstream.body.send(100000)
+    mirror.enter(Source(upstream), ALPINE).leave()
+    names = ("docker.io/library/alpine", "docker.io/library/busybox")
+    assert mirror.growths.under_way() == [evolve(told, repositories=names, held=100000, pace=50000.0)]
+    upstream.body.finish()
+    mirror.turn(times=10)
+    assert mirror.growths.under_way() == []
 
 
 def test_finished_meanwhile(mirror: Mirror, upstream: Upstream) -> None:

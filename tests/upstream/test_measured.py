@@ -23,7 +23,8 @@ HEAD = (
 def test_a_response() -> None:
     """Its seconds, the bytes of its body, and what it tells of the quota are the upstream's."""
     clock, wire, metrics = Clock(), Wire(), Metrics(CollectorRegistry())
-    agent = Measured(wire.agent, "docker", metrics, clock)
+    allowed: list[tuple[int | None, int | None]] = []
+    agent = Measured(wire.agent, "docker", metrics, clock, lambda *told: allowed.append(told))
     verifyObject(IAgent, agent)
     response = Outcome(agent.request(b"GET", b"http://r.example/"))
     clock.advance(3)
@@ -37,12 +38,15 @@ def test_a_response() -> None:
     assert seen["dockmirror_upstream_seconds_sum", ("docker",)] == 3
     assert seen["dockmirror_upstream_ratelimit_limit", ("docker",)] == 100
     assert seen["dockmirror_upstream_ratelimit_remaining", ("docker",)] == 7
+    assert allowed == [(100, 7)]
 
 
 def test_a_failure() -> None:
     """Has no seconds: nothing answered."""
     wire, metrics = Wire(), Metrics(CollectorRegistry())
-    outcome = Outcome(Measured(wire.agent, "a", metrics, Clock()).request(b"GET", b"http://r.example/"))
+    outcome = Outcome(
+        Measured(wire.agent, "a", metrics, Clock(), print).request(b"GET", b"http://r.example/")
+    )
     wire.lose(ConnectionError())
     assert outcome.error
     assert scraped(metrics.registry)["dockmirror_upstream_seconds_count", ("a",)] == 0

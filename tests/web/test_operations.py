@@ -12,9 +12,10 @@ import pytest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from twisted.internet.defer import Deferred
 
-from dockmirror.operations import Told
+from dockmirror.operations import Told, noted
 from dockmirror.web.operations import Operations
 from dockmirror.web.readiness import PATIENCE, Readiness
+from dockmirror.web.status.overview import Overview
 from dockmirror.web.wire import Site
 from tests.house import Answer, Connection, House
 from tests.internet import Internet
@@ -27,8 +28,14 @@ class Desk:
     def __init__(self, try_writing: Any = None, listening: bool = True) -> None:
         self.house = House(Internet())
         self.house.site.numPorts = int(listening)
+        settings, upstreams = self.house.serving.settings, self.house.watched.upstreams
+        told = Told(
+            self.house.metrics,
+            Readiness(self.house.site, self.house.clock, try_writing),
+            lambda: noted(settings, upstreams, None),
+        )
         self.site = Site(
-            Operations(Told(self.house.metrics, Readiness(self.house.site, self.house.clock, try_writing))),
+            Operations(told, Overview(told, self.house.memory, self.house.clock), ["mirror.example"]),
             self.house.clock,
         )
         self._door = House(Internet())
@@ -38,9 +45,9 @@ class Desk:
         """An operator's connection."""
         return self._door.connect()
 
-    def get(self, path: str) -> Answer:
+    def get(self, path: str, host: str = "127.0.0.1:9464") -> Answer:
         """The answer to a GET."""
-        return self.connect().ask("GET", "127.0.0.1:9464", path).answer
+        return self.connect().ask("GET", host, path).answer
 
 
 def failing(error: Exception) -> Any:
@@ -130,6 +137,44 @@ def test_not_ready() -> None:
     assert (answer.status, answer.json["status"]) == (503, "stopping")
     assert desk.get("/healthz").status == 200
     running.leave()
+
+
+def test_the_status() -> None:
+    """Tells of every registry, and of what has come of asking it."""
+    desk = Desk()
+    desk.house.clock.advance(100)
+    told = desk.get("/status.json").json
+    assert [each["name"] for each in told["registries"]] == list(desk.house.serving.settings.upstreams)
+    assert {each["state"] for each in told["registries"]} == {"unasked"}
+    desk.house.get("docker.mirror.example", "/v2/library/nginx/manifests/latest")
+    docker = desk.get("/status.json").json["registries"][0]
+    assert (docker["name"], docker["registry"], docker["state"]) == ("docker", "docker.io", "reachable")
+    assert docker["addresses"][0]["answered"] == 100
+    assert told["cache"] is None
+    assert told["fetches"] == told["popular"] == []
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:9464", "[::1]:9464", "mirror.example", "MIRROR.example.:1"])
+def test_the_status_by_a_name_of_the_mirror(host: str) -> None:
+    """Or by any address it can be had."""
+    answer = Desk().get("/status.json", host)
+    assert (answer.status, answer["Content-Type"], answer["Cache-Control"]) == (
+        200, "application/json", "no-store"
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("host", ["rebound.example:9464", "mirror.example.evil", "", "127.0.0.1.evil"])
+def test_the_status_by_another_name(host: str) -> None:
+    """Is refused: that name is one that a page from elsewhere may have."""
+    answer = Desk().get("/status.json", host)
+    assert answer.error == (403, "DENIED")
+    assert b"docker" not in answer.body
+
+
+def test_the_status_is_not_on_the_main_port() -> None:
+    """It is whoever runs the mirror that may know."""
+    house = House(Internet())
+    assert house.get("mirror.example", "/status.json").status == 404
 
 
 @pytest.mark.parametrize("path", ["/", "/v2/", "/metric", "/healthz2"])

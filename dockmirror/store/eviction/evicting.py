@@ -58,6 +58,11 @@ class Eviction:
         """So many bytes have been added."""
         self._grown += size
 
+    @property
+    def limit(self) -> int:
+        """How many bytes there may be."""
+        return self._sweep.budget.size
+
     def keep_to(self, budget: Budget) -> None:
         """From the next look on."""
         self._sweep.budget = budget

@@ -86,17 +86,22 @@ class Arrival:
             return self.remainder.reach
         return passable(self.length, self.size)
 
+    @property
+    def pace(self) -> float | None:
+        """Bytes a second since the file was opened, or went on to be filled; None while there are none."""
+        seconds, length = self._since
+        grown = self.length - length
+        elapsed = self._clock.seconds() - seconds
+        return grown / elapsed if grown > 0 and elapsed > 0 else None
+
     def seconds_until(self, part: ContentRange) -> float:
-        """See ``IGrowth``; the pace is that since the file was opened, or went on to be filled."""
+        """See ``IGrowth``."""
         if self.verified or part.last < self.reach:
             return 0.0
         if self.size is None:
             return math.inf
         ends = part.last + 1 if part.last < self.size - HOLD else self.size
-        seconds, length = self._since
-        grown = self.length - length
-        elapsed = self._clock.seconds() - seconds
-        return (ends - self.length) * elapsed / grown if grown > 0 and elapsed > 0 else math.inf
+        return (ends - self.length) / self.pace if self.pace else math.inf
 
     def add(self, reader: Reader) -> None:
         """A reader comes."""

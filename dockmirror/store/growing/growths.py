@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +13,9 @@ from ...content.verified import Corrupt
 from ...interfaces import IContents, IGrowth, IGrowths, ISource
 from ...oci.digest import Digest
 from ...oci.reference import Repository
+from ...status.values import Fetch as Told
 from ..threads import InThread
+from .arrival import Arrival
 from .fetch import Fetch, Phase
 from .growth import Growth
 from .means import Means, Tally, Trouble
@@ -63,6 +65,14 @@ class Growths:
         """See ``IGrowths``."""
         return (registry, digest) in self._fetches or is_locked(Place.of(self._means.root, registry, digest))
 
+    def under_way(self) -> Sequence[Told]:
+        """Those of this process of which the upstream has told the size, or that it does not."""
+        return [
+            _told(registry, digest, fetch.arrival)
+            for (registry, digest), fetch in self._fetches.items()
+            if fetch.arrival.answered
+        ]
+
     async def join(self, registry: str, repository: Repository, digest: Digest, source: ISource) -> IGrowth:
         """See ``IGrowths``.
 
@@ -111,3 +121,8 @@ class Growths:
         self._wrong = {key: until for key, until in self._wrong.items() if now < until}
         if isinstance(error, Corrupt):
             self._wrong[key] = now + LEFT_ALONE
+
+
+def _told(registry: str, digest: Digest, arrival: Arrival) -> Told:
+    names = sorted(str(each) for each in arrival.repositories)
+    return Told(registry, str(digest), tuple(names), arrival.length, arrival.size, arrival.pace)

@@ -1,0 +1,59 @@
+"""What several processes have noted, as one would have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+
+from attrs import evolve
+
+from .values import Address, Fetch, Held, Noted, Upstream
+
+
+def together(noted: Sequence[Noted]) -> Noted:
+    """Of what each has seen for itself the latest counts, of what all see the one who has seen most."""
+    upstreams: dict[str, Upstream] = {}
+    for each in (upstream for one in noted for upstream in one.upstreams):
+        known = upstreams.get(each.name)
+        upstreams[each.name] = _both(known, each) if known else each
+    fetches = sorted((fetch for one in noted for fetch in one.fetches), key=_which)
+    return Noted(
+        tuple(upstreams.values()),
+        tuple(_furthest(same) for _, same in groupby(fetches, _which)),
+        _largest(one.cache for one in noted if one.cache),
+        sum(one.processes for one in noted),
+    )
+
+
+def _both(one: Upstream, other: Upstream) -> Upstream:
+    told = [quota for quota in (one.quota, other.quota) if quota]
+    known = {each.url: each for each in other.addresses}
+    return evolve(
+        one,
+        addresses=tuple(_of_both(each, known[each.url]) if each.url in known else each
+                        for each in one.addresses),
+        rests=max((each for each in (one.rests, other.rests) if each is not None), default=None),
+        quota=max(told, key=lambda quota: quota.told, default=None),
+    )  # fmt: skip
+
+
+def _of_both(one: Address, other: Address) -> Address:
+    later = max(one, other, key=lambda each: each.failed or 0.0)
+    answered = max((each for each in (one.answered, other.answered) if each is not None), default=None)
+    return evolve(later, answered=answered)
+
+
+def _which(fetch: Fetch) -> tuple[str, str]:
+    return fetch.registry, fetch.digest
+
+
+def _furthest(same: Iterable[Fetch]) -> Fetch:
+    """One process fills the file and others read behind it, each for repositories of its own."""
+    all_of_it = list(same)
+    names = sorted({name for each in all_of_it for name in each.repositories})
+    furthest = max(all_of_it, key=lambda each: (each.held, each.pace or 0.0))
+    return evolve(furthest, repositories=tuple(names))
+
+
+def _largest(held: Iterable[Held]) -> Held | None:
+    return max(held, key=lambda each: each.bytes, default=None)
