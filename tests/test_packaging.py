@@ -206,7 +206,7 @@ def started(directory: Path, port: int, environment: Path, *arguments: str) -> P
 def answer(port: int) -> bytes | None:
     """What ``/v2/`` is answered with; None where nobody answers."""
     try:
-        with build_opener(ProxyHandler({})).open(f"http://127.0.0.1:{port}/v2/", timeout=5) as response:
+        with build_opener(ProxyHandler({})).open(f"http://127.0.0.1:{port}/v2/", timeout=60) as response:
             return bytes(response.read())
     except OSError:  # of which URLError is one, and TimeoutError: what listens may be busy starting
         return None
