@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from twisted.application.service import Service
@@ -18,6 +19,14 @@ def names(settings: Settings) -> tuple[str, ...]:
     """Every host name that others than this machine may know the mirror by."""
     virtual = [settings.host(name) for name in settings.upstreams]
     return tuple(dict.fromkeys([settings.domain, *settings.names, *virtual]))
+
+
+def lacking(settings: Settings) -> Sequence[Path]:
+    """Where the certificates are to be that an authority has not given yet, or not to us."""
+    if settings.acme is None or settings.certificates is None:
+        return ()
+    kept = Kept(settings.certificates)
+    return [kept.path(name) for name in names(settings) if not kept.path(name).exists()]
 
 
 def issuing(settings: Settings, in_force: Callable[[], Settings], reactor: Any) -> Service:

@@ -13,6 +13,7 @@ from twisted.web.iweb import IAgent
 
 from .cache import Cache, open_cache
 from .certificates.directories import Directories
+from .certified import lacking
 from .descriptors import connections
 from .lag import Lag
 from .operations import noted, told_of
@@ -71,7 +72,7 @@ class Process:
         self.certificates = Directories(
             settings.certificates, settings.domain, reactor, filled=settings.acme is not None
         )
-        metrics.watch_certificates(self.certificates.ends)
+        metrics.watch_certificates(self._ends)
         self.told = told_of(
             metrics,
             self.site,
@@ -93,6 +94,10 @@ class Process:
     async def serve(self, settings: Settings) -> None:
         """See ``Serving.serve``."""
         self._serving.serve(settings)
+
+    def _ends(self) -> Mapping[str, float]:
+        """One that is lacking has ended long ago: so that who watches for ends is told of it, too."""
+        return {**{str(path): 0.0 for path in lacking(self._serving.settings)}, **self.certificates.ends()}
 
 
 def _cache(settings: Settings, reactor: Any) -> Cache | None:

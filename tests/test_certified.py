@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
 from twisted.internet.task import Clock
 
 from dockmirror.certificates.issuing import Issuing
-from dockmirror.certified import issuing, names
+from dockmirror.certificates.kept import Kept
+from dockmirror.certified import issuing, lacking, names
 from dockmirror.config import load
 from dockmirror.known import KNOWN
 from dockmirror.settings import ConfigurationError
@@ -21,6 +23,16 @@ def test_names() -> None:
         *("m.example", "mirror.lan"),
         *[f"{known.name}.m.example" for known in KNOWN],
     )
+
+
+def test_what_is_lacking(tmp_path: Path) -> None:
+    """Are the files of the names that have no certificate, where there are to be any."""
+    said = {"domain": "m.example", "certificates": str(tmp_path)}
+    assert lacking(load(said, {})) == ()
+    settings = load({**said, "acme": "a@m.example"}, {})
+    assert lacking(settings) == [tmp_path / f"acme/{name}.pem" for name in names(settings)]
+    Kept(tmp_path).put("m.example", b"certificate")
+    assert lacking(settings) == [tmp_path / f"acme/{name}.pem" for name in names(settings)[1:]]
 
 
 def test_a_service() -> None:

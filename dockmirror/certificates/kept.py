@@ -27,14 +27,18 @@ class Kept:
         self.folder = directory / "acme"
         self._proofs = self.folder / "proofs"
 
+    def path(self, name: str) -> Path:
+        """Where the name's certificate is, or is to be."""
+        return self.folder / f"{name}.pem"
+
     def put(self, name: str, pem: bytes) -> None:
         """A certificate with its key, in the place of the one before."""
-        _write(self.folder / f"{name}.pem", pem)
+        _write(self.path(name), pem)
 
     def due(self, name: str) -> float | None:
         """When the certificate has had two thirds of its life, in seconds since 1970; None without one."""
         try:
-            certificate = Pem.parse((self.folder / f"{name}.pem").read_bytes()).certificates[0]
+            certificate = Pem.parse(self.path(name).read_bytes()).certificates[0]
         except (OSError, ValueError, IndexError):
             return None
         begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc

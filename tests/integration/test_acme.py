@@ -8,6 +8,7 @@ import signal
 import socket
 import ssl
 import stat
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from dockmirror.known import KNOWN
+from tests.scraped import parsed
 
 from .conftest import MakeChain, MakeDirectory
 from .parts.authority import Authority
@@ -26,6 +28,7 @@ from .parts.images import image
 from .parts.machine import Machine
 from .parts.mirror import DOMAIN
 from .parts.pebble import Names, Pebble
+from .parts.plain import PlainClient
 from .parts.process import free_port, wait_until
 from .parts.programs import require
 from .pulls import ctr_pulls, docker_pulls, podman_pulls, skopeo_pulls
@@ -43,7 +46,7 @@ class Certified:
     def __init__(self, chain: Chain, directory: Path, authority: Authority, names: Names) -> None:
         self.chain = chain
         self.mirror = chain.mirror
-        self.port = free_port()
+        self.port, self._operations = free_port(), free_port()
         self.names = names
         self.pebble = Pebble(directory, authority, names, self.mirror.port)
         self.folder = directory / "certificates/acme"
@@ -53,6 +56,7 @@ class Certified:
             listen=[
                 f"{kind}:interface=127.0.0.1" for kind in (f"tcp:{self.mirror.port}", f"https:{self.port}")
             ],
+            operations=f"tcp:{self._operations}:interface=127.0.0.1",
             certificates=str(self.folder.parent),
             acme="operator@mirror.example",
             acme_directory=self.pebble.url,
@@ -77,6 +81,12 @@ class Certified:
     def has(self, name: str) -> bool:
         """Whether the mirror has got one for the name."""
         return (self.folder / f"{name}.pem").exists()
+
+    def told_end(self, name: str) -> float:
+        """When the metric says that its certificate ends."""
+        metrics = PlainClient(f"http://127.0.0.1:{self._operations}").bare("GET", "/metrics", None, {}).body
+        samples = parsed(metrics.decode())
+        return samples["dockmirror_certificate_not_after_seconds", (str(self.folder / f"{name}.pem"),)]
 
     def host(self, machine: Machine, *roots: Path) -> str:
         """The virtual host that is pulled from; the machine trusts these."""
@@ -120,6 +130,7 @@ def test_an_authority_that_is_down(alone: Certified, skopeo_machine: Machine) ->
     alone.chain.registry.push("library/meanwhile", pushed, "latest")
     alone.mirror.start()
     assert alone.shown(DOCKER) is None
+    assert alone.told_end(DOCKER) == 0
     skopeo_pulls(skopeo_machine, f"{alone.mirror.host('docker')}/meanwhile:latest", pushed)
     wait_until(lambda: "there are no certificates now" in alone.mirror.read_log(), "that is told")
     assert f"no certificate is there yet for {DOMAIN}, {DOCKER}, " in alone.mirror.read_log()
@@ -128,6 +139,7 @@ def test_an_authority_that_is_down(alone: Certified, skopeo_machine: Machine) ->
         wait_until(lambda: alone.shown(DOCKER) is not None, "the certificate is shown")
         host = alone.host(skopeo_machine)
         skopeo_pulls(skopeo_machine, f"{host}/meanwhile:latest", pushed, verified=True)
+        assert alone.told_end(DOCKER) > 80 * 86_400 + time.time()
 
 
 def test_refused_then_renewed_while_skopeo_pulls(
