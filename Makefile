@@ -3,6 +3,7 @@
 #   make run      the mirror, on port 8080
 #   make demo     a pull through the mirror, shown step by step, without a network
 #   make test     the whole suite; ARGS='-k name' for a part of it
+#   make hardship upstreams and machines that fail, and what came of it into docs/reliability.md
 #   make check    ruff, mypy, the law of imports, the packages, the documents, the news
 #   make tree     writes the tree of the house into docs/architecture.md
 #   make bench    the mirror beside docker-registry and nginx: twelve minutes; ROUNDS=1 for a shorter look
@@ -22,7 +23,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # An editable installation of the new kind would hide the plugin from twistd; one of this mode does not.
 INSTALL := $(PIP) --config-settings editable_mode=compat
 
-.PHONY: run demo test check tree bench clean
+.PHONY: run demo test hardship check tree bench clean
 
 run: $(VENV)/.run
 	$(BIN)/twistd -n --pidfile= dockmirror --workers 1
@@ -32,6 +33,9 @@ demo: $(VENV)/.run
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest $(ARGS)
+
+hardship: $(VENV)/.test
+	REQUIRE_INTEGRATION=1 HARDSHIP_TABLE=1 $(BIN)/python -m pytest $(ARGS) tests/hardship
 
 check: $(VENV)/.check
 	$(BIN)/ruff check .

@@ -24,6 +24,7 @@ from .upstream.client import Client, http_client
 from .upstream.measured import Measured
 from .upstream.realms import Realms
 from .upstream.registry import Upstream
+from .upstream.sizes import Sizes
 from .upstream.tokens import Handshake, Relay
 
 AgentFor = Callable[[UpstreamSettings, Callable[[str, str], None]], IAgent]
@@ -99,7 +100,7 @@ def mirrored(
 
 
 def _upstream(name: str, upstream: UpstreamSettings, agent: IAgent, clock: IReactorTime) -> Upstream:
-    client = Client(http_client(agent), clock, name, upstream.timeout)
+    client = Client(http_client(agent), clock, name, upstream.url, upstream.timeout)
     handshake = Handshake(client, upstream.url, clock)
     relay = Relay(client, handshake, Realms(upstream.url, upstream.realms))
-    return Upstream(client, Asking(upstream.url, client, handshake), handshake, relay)
+    return Upstream(client, Asking(upstream.url, client, handshake), handshake, relay, Sizes(clock))

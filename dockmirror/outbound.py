@@ -19,6 +19,7 @@ from .upstream.limited import Limited
 from .upstream.proxies import Proxies
 from .upstream.proxy import Proxy
 from .upstream.resolvers import FAMILIES, Families, FixedAddresses
+from .upstream.rested import Rested
 from .upstream.tls import tls_policy
 
 
@@ -48,7 +49,8 @@ def agent(
     )
     pool = HTTPConnectionPool(reactor)
     pool.maxPersistentPerHost = upstream.connections
-    return Limited(ExactAgent.usingEndpointFactory(reactor, endpoints, pool), upstream.connections, reactor)
+    asking = Rested(ExactAgent.usingEndpointFactory(reactor, endpoints, pool), reactor)
+    return Limited(asking, upstream.connections, reactor)
 
 
 def _tls(upstream: UpstreamSettings) -> IPolicyForHTTPS:

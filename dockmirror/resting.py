@@ -6,14 +6,15 @@ from collections.abc import Callable
 from copy import copy
 from email.utils import parsedate_to_datetime
 from enum import Enum
+from math import ceil
 
 from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 
 from .content.verified import Corrupt
 from .notes import Notes
-from .oci.errors import BrokenOff, RegistryError, TimedOut, Unreachable
-from .oci.request import Blob, Request, repository_of
+from .oci.errors import RegistryError, TimedOut, Unreachable, Unreadable
+from .oci.request import Request, repository_of
 
 FIRST, LONGEST = 5.0, 60.0
 """Seconds of rest after the first failure, doubled with each that follows it up to the longest."""
@@ -44,7 +45,9 @@ class _Rest:
 
 
 class Resting:
-    """An upstream that cannot be connected to, credentials at their limit, repositories that fail.
+    """A registry that cannot be connected to, credentials at their limit, repositories that fail.
+
+    What another server than the registry itself has failed with says nothing of the rest.
 
     :param apart: tells of which requests a failure says nothing of others: those of an equal value that is
         not None rest together, and apart from the rest.
@@ -70,21 +73,24 @@ class Resting:
 
         :param can_answer: whether something is held that can stand in.
         """
-        keys: list[object] = [_All.CONNECTION, _credentials_of(request)]
+        keys: list[object] = [_All.CONNECTION, _credentials_of(request), _limited_elsewhere(request)]
         if can_answer:
             keys += [_place_of(request), _All.PACE]
         apart = self._apart(request)
         rests = (self._rests.get((apart, key)) for key in keys)
         now = self._clock.seconds()
-        # A copy: each time an exception is raised its traceback grows, and with it what is kept alive.
-        return next((copy(rest.error) for rest in rests if rest and now < rest.until), None)
+        return next((_told(rest, now) for rest in rests if rest and now < rest.until), None)
 
     def failed(self, request: Request, error: RegistryError) -> None:
-        """The upstream failed so; of failures while it rests already each was asked before the first."""
+        """The upstream failed so; of failures while it rests already each was asked before the first.
+
+        A 429 names our own time from here on: so long nobody asks for the client, either.
+        """
         key, now = (self._apart(request), _key(request, error)), self._clock.seconds()
         before, length = self._rests.get(key), FIRST
         if error.status == 429:
             length = _asked_for(error.retry_after, now)
+            error.retry_after = str(ceil(length))
         elif before is not None:
             length = before.length if now < before.until else min(LONGEST, before.length * 2)
         self._rests.put(key, _Rest(now + length, length, copy(error)), length + LONGEST)
@@ -92,7 +98,9 @@ class Resting:
 
     def succeeded(self, request: Request) -> None:
         """The upstream answered."""
-        for key in (_All.CONNECTION, _All.PACE, _place_of(request), _credentials_of(request)):
+        everything = (_All.CONNECTION, _All.PACE)
+        own = (_place_of(request), _credentials_of(request), _limited_elsewhere(request))
+        for key in (*everything, *own):
             self._rests.drop((self._apart(request), key))
         self._tell(self._until())
 
@@ -101,17 +109,25 @@ class Resting:
         return max((rest.until for rest in rests if rest), default=None)
 
 
+def _told(rest: _Rest, now: float) -> RegistryError:
+    """A copy: each time an exception is raised its traceback grows, and with it what is kept alive."""
+    error = copy(rest.error)
+    if error.status == 429:
+        error.retry_after = str(ceil(rest.until - now))
+    return error
+
+
 def _key(request: Request, error: RegistryError) -> object:
     if error.status == 429:
-        return _credentials_of(request)
-    if not isinstance(error, Unreachable) or isinstance(error, BrokenOff) or _leads_elsewhere(request):
+        return _limited_elsewhere(request) if error.elsewhere else _credentials_of(request)
+    if not isinstance(error, Unreachable) or isinstance(error, Unreadable) or error.elsewhere:
         return _place_of(request)
     return _All.PACE if isinstance(error, TimedOut) else _All.CONNECTION
 
 
-def _leads_elsewhere(request: Request) -> bool:
-    """Whether it may be another server that failed: blobs lie where the upstream redirects to."""
-    return isinstance(request.target, Blob) and not request.permission
+def _limited_elsewhere(request: Request) -> object:
+    """Who is at a limit of another server than the registry itself: a token is for one repository."""
+    return _credentials_of(request), _place_of(request)
 
 
 def _place_of(request: Request) -> object:

@@ -25,6 +25,7 @@ from .upstream.asking import Asking
 from .upstream.client import Client, http_client
 from .upstream.realms import Realms
 from .upstream.registry import Upstream
+from .upstream.sizes import Sizes
 from .upstream.tokens import Handshake, Relay
 from .whole import Whole
 
@@ -78,10 +79,10 @@ def running(
 
     :param credentials: for a mirror that lets in only those who are named.
     """
-    client = Client(http_client(agent), clock, _NAME, at.timeout)
+    client = Client(http_client(agent), clock, _NAME, at.url, at.timeout)
     handshake = Handshake(client, at.url, clock)
     asking = Asking(at.url, client, handshake)
-    upstream = Upstream(client, asking, handshake, Relay(client, handshake, Realms(at.url)))
+    upstream = Upstream(client, asking, handshake, Relay(client, handshake, Realms(at.url)), Sizes(clock))
     return _Identified(_Telling(Whole(upstream, clock), asking, client), credentials)
 
 

@@ -19,6 +19,7 @@ from dockmirror.upstream.asking import Asking
 from dockmirror.upstream.client import Client, http_client
 from dockmirror.upstream.realms import Realms
 from dockmirror.upstream.registry import Upstream
+from dockmirror.upstream.sizes import Sizes
 from dockmirror.upstream.tokens import Handshake, Relay
 
 from .internet import AUTH, HUB
@@ -84,9 +85,9 @@ def asked(path: str, **details: Any) -> Request:
     return Request(parse_target(path.encode()), **details)
 
 
-def client(agent: IAgent, clock: Clock | None = None) -> Client:
+def client(agent: IAgent, clock: Clock | None = None, url: str = f"https://{HUB}") -> Client:
     """What asks the servers of an upstream named ``hub``."""
-    return Client(http_client(agent), clock or Clock(), "hub")
+    return Client(http_client(agent), clock or Clock(), "hub", url)
 
 
 def upstream(
@@ -97,7 +98,7 @@ def upstream(
 ) -> Upstream:
     """Docker Hub, or another registry."""
     clock = clock or Clock()
-    servers = client(agent, clock)
+    servers = client(agent, clock, url)
     handshake = Handshake(servers, url, clock)
     relay = Relay(servers, handshake, Realms(url, realms))
-    return Upstream(servers, Asking(url, servers, handshake), handshake, relay)
+    return Upstream(servers, Asking(url, servers, handshake), handshake, relay, Sizes(clock))

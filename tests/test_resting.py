@@ -17,6 +17,7 @@ from dockmirror.oci.errors import (
     Unauthorized,
     Unavailable,
     Unreachable,
+    Unreadable,
 )
 from dockmirror.oci.request import Request, parse_target
 from dockmirror.resting import FIRST, LIMITED, LIMITED_LONGEST, LONGEST, Resting, is_outage
@@ -101,13 +102,14 @@ def test_a_limit_is_that_of_the_credentials(resting: Resting, clock: Clock) -> N
 def test_retry_after_is_honoured(
     resting: Resting, clock: Clock, retry_after: str | None, seconds: float
 ) -> None:
-    """Seconds or a date; up to an hour."""
+    """Seconds or a date; up to an hour.  Who comes meanwhile is told how much of it is left."""
     resting.failed(asked(TAG), TooManyRequests(retry_after=retry_after))
     if seconds:
-        clock.advance(seconds - 0.5)
-        told = resting.error(asked(TAG), False)
-        assert told is not None
-        assert (told.status, told.retry_after) == (429, retry_after)
+        for passed, left in ((0.0, f"{seconds:.0f}"), (seconds - 0.5, "1")):
+            clock.advance(passed)
+            told = resting.error(asked(TAG), False)
+            assert told is not None
+            assert (told.status, told.retry_after) == (429, left)
         clock.advance(0.5)
     assert resting.error(asked(TAG), True) is None
 
@@ -121,9 +123,10 @@ def test_a_failing_repository_rests_where_something_is_held(resting: Resting, er
     assert let_through(resting) == EVERYTHING
 
 
-def test_a_response_that_broke_off_says_nothing_of_others(resting: Resting) -> None:
+@pytest.mark.parametrize("error", [BrokenOff(), Unreadable()])
+def test_a_response_that_is_of_no_use_says_nothing_of_others(resting: Resting, error: RegistryError) -> None:
     """The upstream could be connected to: only its repository rests."""
-    resting.failed(asked(TAG), BrokenOff())
+    resting.failed(asked(TAG), error)
     assert let_through(resting) == EVERYTHING
     assert let_through(resting, can_answer=True) == [each for each in EVERYTHING if each != TAG]
 
@@ -142,13 +145,30 @@ def test_a_slow_upstream_rests_where_something_is_held(resting: Resting) -> None
     assert let_through(resting) == EVERYTHING
 
 
-@pytest.mark.parametrize("error", [Unreachable(), TimedOut()])
-def test_where_blobs_lie_is_not_the_upstream(resting: Resting, error: RegistryError) -> None:
-    """A network of theirs that is down, or barred, takes no manifest along; a check goes to the upstream."""
-    resting.failed(asked(BLOB), error)
-    assert let_through(resting, True) == [path for path in EVERYTHING if path != BLOB]
-    resting.failed(asked(BLOB, permission=True), error)
-    assert let_through(resting, True) == []
+@pytest.mark.parametrize("path", [BLOB, TAG])
+@pytest.mark.parametrize("row", [Unreachable, TimedOut, Unreadable])
+def test_another_server_is_not_the_registry(resting: Resting, path: str, row: type[RegistryError]) -> None:
+    """A host of blobs or a token service that is down takes nothing along but what it was asked for."""
+    resting.failed(asked(path), row(elsewhere=True))
+    assert let_through(resting) == EVERYTHING
+    assert let_through(resting, True) == [each for each in EVERYTHING if each != path]
+
+
+def test_a_limit_of_another_server(resting: Resting, clock: Clock) -> None:
+    """Is that of the credentials for what they were used for: a token is for one repository."""
+    resting.failed(asked(TAG, "alice"), TooManyRequests(elsewhere=True, retry_after="7"))
+    for can_answer in (False, True):
+        assert let_through(resting, can_answer, "alice") == [each for each in EVERYTHING if each != TAG]
+        assert let_through(resting, can_answer, "bob") == EVERYTHING
+    clock.advance(7)
+    assert let_through(resting, True, "alice") == EVERYTHING
+
+
+def test_a_limit_without_a_time_is_given_ours() -> None:
+    """Also to the client that met with it."""
+    error = TooManyRequests()
+    Resting(Clock()).failed(asked(TAG), error)
+    assert error.retry_after == f"{LIMITED:.0f}"
 
 
 def test_each_failure_doubles_the_rest(resting: Resting, clock: Clock) -> None:

@@ -36,6 +36,8 @@ class RegistryError(Exception):
     :ivar retry_after: the upstream's ``Retry-After``, as it was written.
     :ivar upstream_status: what the upstream answered, for the access log.
     :ivar content_size: for a 416, how many bytes there are.
+    :ivar elsewhere: whether it was another server that failed than the registry itself: its token service, or
+        where it redirects to.
     """
 
     code: ClassVar[str] = "UNKNOWN"
@@ -53,6 +55,7 @@ class RegistryError(Exception):
         retry_after: str | None = None,
         upstream_status: int | None = None,
         content_size: int | None = None,
+        elsewhere: bool = False,
     ) -> None:
         self.entries = entries or (Entry(self.code, message or self.default_message, detail),)
         self.status = status or self.default_status
@@ -60,6 +63,7 @@ class RegistryError(Exception):
         self.retry_after = retry_after
         self.upstream_status = upstream_status
         self.content_size = content_size
+        self.elsewhere = elsewhere
         super().__init__(self.entries[0].message)
 
     def body(self) -> bytes:
@@ -186,7 +190,11 @@ class Unreachable(Unavailable):
     """The upstream gave no answer: not resolved, not connected, refused, or cut off."""
 
 
-class BrokenOff(Unreachable):
+class Unreadable(Unreachable):
+    """The upstream was connected to, and what it said was no answer."""
+
+
+class BrokenOff(Unreadable):
     """The upstream had begun its answer, and did not end it."""
 
 
@@ -221,6 +229,7 @@ class Refusal:
     retry_after: str | None = None
     unknown: type[RegistryError] = field(default=NameUnknown)
     """The row for a 404 without a code: what was asked for is what is not there."""
+    elsewhere: bool = False
 
     def error(self) -> RegistryError:
         """The error to raise: the upstream's own entries, or its reason wrapped; its status always kept."""
@@ -236,6 +245,7 @@ class Refusal:
             challenges=self.challenges,
             retry_after=self.retry_after,
             upstream_status=self.status,
+            elsewhere=self.elsewhere,
         )
 
     def _row(self) -> type[RegistryError]:

@@ -50,7 +50,9 @@ class Asking:
         error = await refusal(self._client, followed.response, request.target.unknown)
         if followed.moved and error.status in _REFUSALS_BY_TARGET:
             raise Unavailable(
-                f"where the upstream redirects to, it was refused: {error}", upstream_status=error.status
+                f"where the upstream redirects to, it was refused: {error}",
+                upstream_status=error.status,
+                elsewhere=True,
             )
         self._handshake.learn(error.challenges)
         raise error

@@ -5,32 +5,36 @@ from __future__ import annotations
 from attrs import evolve
 from twisted.web.iweb import IResponse
 
+from ..content.capped import Capped
+from ..content.doubted import Doubted
 from ..content.part import Part
 from ..headers import first
-from ..interfaces import Answer
+from ..interfaces import Answer, IContent
 from ..oci.descriptor import Descriptor
 from ..oci.errors import RangeInvalid, Unavailable
 from ..oci.ranges import ContentRange
 from ..oci.request import Blob, Request
 from .answers import answer_of
 from .client import Client, length_of
+from .refusals import is_page
 
 _TYPE = "application/octet-stream"
 
 
-def blob_answer(client: Client, request: Request, target: Blob, response: IResponse) -> Answer:
+def blob_answer(client: Client, request: Request, target: Blob, response: IResponse, most: int) -> Answer:
     """The answer in a consent to a blob.
 
     One range is answered by 206 even where the upstream sends the whole: podman takes a 200 for a
     failure, and dockerd aborts.
 
+    :param most: how many bytes are taken of it, where the upstream does not tell its length.
     :raises Unavailable: when it is another range than was asked for.
     :raises RangeInvalid: when no byte of the whole, which the upstream sends, lies in that range.
     """
     if response.code == 206 and not request.head:
         return _part_answer(client, request, response)
     descriptor = Descriptor(_TYPE, target.digest, length_of(response))
-    answer = answer_of(request, response, client.body(response, descriptor))
+    answer = answer_of(request, response, _content(client, target, response, descriptor, most))
     span = request.range.only if request.range else None
     if answer.status != 200 or span is None or descriptor.size is None or request.head:
         return answer
@@ -41,6 +45,18 @@ def blob_answer(client: Client, request: Request, target: Blob, response: IRespo
     return evolve(
         answer, status=206, content_range=part, content=Part(answer.content, part.first, part.length)
     )
+
+
+def _content(
+    client: Client, target: Blob, response: IResponse, descriptor: Descriptor, most: int
+) -> IContent:
+    """A file server may call a layer HTML; a page for people never has the digest."""
+    content: IContent = client.body(response, descriptor)
+    if descriptor.size is None:
+        content = Capped(content, most)
+    if is_page(response) and response.code != 304:
+        content = Doubted(content, target.digest, "the upstream answered with a web page")
+    return content
 
 
 def _part_answer(client: Client, request: Request, response: IResponse) -> Answer:

@@ -10,7 +10,13 @@ from urllib.parse import urlencode, urlsplit
 from treq.client import HTTPClient
 from treq.cookies import IndexableCookieJar
 from twisted.internet.defer import CancelledError, Deferred, succeed
-from twisted.internet.error import ConnectError, ConnectionLost, DNSLookupError
+from twisted.internet.error import (
+    ConnectBindError,
+    ConnectError,
+    ConnectionClosed,
+    ConnectionLost,
+    DNSLookupError,
+)
 from twisted.internet.error import TimeoutError as ConnectTimedOut
 from twisted.internet.interfaces import IConsumer, IReactorTime
 from twisted.logger import Logger
@@ -28,12 +34,14 @@ from zope.interface import implementer
 from ..content.held import collect
 from ..headers import first
 from ..oci.descriptor import Descriptor
-from ..oci.errors import TimedOut, Unreachable
+from ..oci.errors import RegistryError, TimedOut, Unavailable, Unreachable, Unreadable
 from .body import ResponseBody
 from .checked import AddressRefused
+from .realms import origin
 
 Header = tuple[str, str]
 _DIED = (ResponseNeverReceived, RequestTransmissionFailed, RequestNotSent)
+_NOT_CONNECTED = (AddressRefused, ConnectError, DNSLookupError)
 
 
 _SIZE = re.compile(r"[0-9]{1,18}")
@@ -109,23 +117,30 @@ class Client:
     """Asks the servers of one upstream.
 
     :param name: the upstream's name, for messages.
-    :param timeout: seconds until the response's headers are there.
+    :param url: the upstream's own address.
+    :param timeout: seconds until the response's headers are there, and as many again until all is there of
+        what is read whole.
     """
 
-    def __init__(self, http: HTTPClient, clock: IReactorTime, name: str, timeout: float = 60.0) -> None:
+    def __init__(
+        self, http: HTTPClient, clock: IReactorTime, name: str, url: str, timeout: float = 60.0
+    ) -> None:
         self._http = http
         self._clock = clock
         self._name = name
+        self._own = origin(url)
         self._timeout = timeout
         self._log = Logger()
 
     async def ask(
         self, method: str, url: str, headers: tuple[Header, ...] = (), form: tuple[Header, ...] | None = None
     ) -> IResponse:
-        """The response, its body not yet read; a connection that died before it is tried once more.
+        """The response, its body not yet read; where a connection died before, or within its headers, it is
+        asked for once more.
 
         :param form: the fields of a POST.
         :raises Unreachable: saying which server, and why.
+        :raises Unavailable: when there is no descriptor left for a connection.
         """
         retried = method not in ("GET", "HEAD")
         while True:
@@ -134,7 +149,7 @@ class Client:
             except _FAILURES as failure:
                 if isinstance(root_cause(failure), CancelledError):
                     raise CancelledError from failure
-                if retried or not isinstance(failure, _DIED):
+                if retried or not _died(failure):
                     raise self._unreachable(url, failure) from failure
                 retried = True
 
@@ -146,8 +161,15 @@ class Client:
         """The response's whole body, of ``limit`` bytes at most.
 
         :raises Unavailable: when it is longer.
+        :raises TimedOut: when it takes too long, although some of it comes all the time.
         """
-        return await collect(self.body(response, Descriptor(size=length_of(response))), limit)
+        body = self.body(response, Descriptor(size=length_of(response)))
+        reading = Deferred.fromCoroutine(collect(body, limit))
+        return await reading.addTimeout(self._timeout, self._clock, _too_slow)
+
+    def is_elsewhere(self, url: str) -> bool:
+        """Whether another server has that address than the registry itself."""
+        return origin(url) != self._own
 
     def release(self, response: IResponse) -> None:
         """Has no use for the body; a short one is read to its end, so that the connection stays of use."""
@@ -177,12 +199,14 @@ class Client:
     def _late(self, _: object, seconds: float) -> NoReturn:
         raise NoAnswer(string=f"it did not answer within {seconds:g} s")
 
-    def _unreachable(self, url: str, failure: BaseException) -> Unreachable:
+    def _unreachable(self, url: str, failure: BaseException) -> RegistryError:
         cause = root_cause(failure)
-        row = TimedOut if isinstance(cause, ConnectTimedOut) else Unreachable
         server = urlsplit(url).netloc.rpartition("@")[2]
         self._log.warn("{upstream}: {server}: {cause}", upstream=self._name, server=server, cause=str(cause))
-        return row(f"the upstream {self._name} cannot be reached: {server}: {_why(cause)}")
+        return _row(cause)(
+            f"the upstream {self._name} cannot be reached: {server}: {_why(cause)}",
+            elsewhere=self.is_elsewhere(url),
+        )
 
 
 _FAILURES = (*_DIED, ResponseFailed, AddressRefused, ConnectError, ConnectionLost, DNSLookupError, ValueError)
@@ -193,6 +217,23 @@ def root_cause(failure: BaseException) -> BaseException:
     reasons: list[Failure] = getattr(failure, "reasons", [])
     innermost = reasons[0].value if reasons else None
     return failure if innermost is None else root_cause(innermost)
+
+
+def _died(failure: BaseException) -> bool:
+    """Whether the connection was lost, which the next one need not be."""
+    return isinstance(failure, _DIED) or isinstance(root_cause(failure), ConnectionClosed)
+
+
+def _too_slow(_: object, seconds: float) -> NoReturn:
+    raise TimedOut(f"the upstream's answer was not there, whole, within {seconds:g} s")
+
+
+def _row(cause: BaseException) -> type[RegistryError]:
+    if isinstance(cause, ConnectTimedOut):
+        return TimedOut
+    if isinstance(cause, ConnectBindError):  # a failure of our own: no descriptor, no port
+        return Unavailable
+    return Unreachable if isinstance(cause, _NOT_CONNECTED) else Unreadable
 
 
 def _why(cause: BaseException) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from attrs import evolve
 from twisted.web.iweb import IResponse
 
@@ -68,9 +70,17 @@ def _right(body: bytes, told: Descriptor, target: Manifest) -> BytesContent:
     signed = told.media_type is not None and told.media_type.startswith(SIGNED)
     if not digest.matches(signed_payload(body) if signed else body):
         raise Corrupt(f"the upstream's manifest is not {digest}")
-    if target.digest is None and not body.lstrip().startswith(b"{"):
-        raise Unavailable("what the upstream sent is no manifest")
+    if told.digest is None and not _is_document(body):
+        raise Unavailable("what the upstream sent is no manifest, or not all of it")
     return BytesContent(body, Descriptor(told.media_type, digest, len(body)))
+
+
+def _is_document(body: bytes) -> bool:
+    """Whether this is a whole one, where there is no digest to tell."""
+    try:
+        return isinstance(json.loads(body), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _descriptor(response: IResponse, target: Manifest) -> Descriptor:

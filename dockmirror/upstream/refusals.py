@@ -23,7 +23,11 @@ async def refusal(
     headers = response.headers
     if not 400 <= response.code < 600:
         client.release(response)
-        return Unavailable(f"the upstream answered {response.code}", upstream_status=response.code)
+        return Unavailable(
+            f"the upstream answered {response.code}",
+            upstream_status=response.code,
+            elsewhere=_is_elsewhere(client, response),
+        )
     try:
         body = await client.read(response, _LIMIT)
     except RegistryError:
@@ -37,7 +41,12 @@ async def refusal(
         challenges=parse_challenges(lines(headers, "WWW-Authenticate")),
         retry_after=first(headers, "Retry-After"),
         unknown=unknown,
+        elsewhere=_is_elsewhere(client, response),
     ).error()
+
+
+def _is_elsewhere(client: Client, response: IResponse) -> bool:
+    return client.is_elsewhere(response.request.absoluteURI.decode())
 
 
 def is_page(response: IResponse) -> bool:

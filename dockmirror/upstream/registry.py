@@ -5,7 +5,7 @@ from __future__ import annotations
 from attrs import evolve
 from zope.interface import implementer
 
-from ..content.held import absent, json_content
+from ..content.held import BytesContent, absent, json_content
 from ..headers import first, lines
 from ..interfaces import Answer, IRegistry
 from ..oci.descriptor import Descriptor
@@ -20,6 +20,7 @@ from .blobs import blob_answer
 from .client import Client, length_of
 from .manifests import manifest_answer
 from .refusals import is_page
+from .sizes import Sizes
 from .tokens import Handshake, Relay
 
 
@@ -27,11 +28,14 @@ from .tokens import Handshake, Relay
 class Upstream:
     """One upstream registry."""
 
-    def __init__(self, client: Client, asking: Asking, handshake: Handshake, relay: Relay) -> None:
+    def __init__(
+        self, client: Client, asking: Asking, handshake: Handshake, relay: Relay, sizes: Sizes
+    ) -> None:
         self._client = client
         self._asking = asking
         self._handshake = handshake
         self._relay = relay
+        self._sizes = sizes
 
     async def token(self, request: TokenRequest) -> Answer:
         """See ``IRegistry``."""
@@ -45,7 +49,7 @@ class Upstream:
             case Ping():
                 return await self._ping(request)
             case Manifest() as target:
-                return await manifest_answer(self._asking, self._client, request, target)
+                return await self._manifest(request, target)
             case Blob() as target:
                 return await self._blob(request, target)
             case Tags() | Referrers() | Catalog():
@@ -69,16 +73,23 @@ class Upstream:
             raise Unauthorized(challenges=challenges, upstream_status=401)
         return Answer(json_content(b"{}"), upstream_status=200)
 
+    async def _manifest(self, request: Request, target: Manifest) -> Answer:
+        answer = await manifest_answer(self._asking, self._client, request, target)
+        if isinstance(answer.content, BytesContent):
+            self._sizes.learn(target.repository, answer.content.data)
+        return answer
+
     async def _blob(self, request: Request, target: Blob) -> Answer:
         response = await self._asking.ask(request)
         url = self._asking.sent_on(response)
-        answer = blob_answer(self._client, request, target, response)
+        most = self._sizes.most(target.repository, target.digest)
+        answer = blob_answer(self._client, request, target, response, most)
         if url is None:
             return answer
 
         async def part(wanted: Range) -> Answer:
             asked = Request(target, range=wanted)
-            return blob_answer(self._client, asked, target, await self._asking.ask_there(url, asked))
+            return blob_answer(self._client, asked, target, await self._asking.ask_there(url, asked), most)
 
         return evolve(answer, parts=part)
 

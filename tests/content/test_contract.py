@@ -10,7 +10,9 @@ from twisted.internet.defer import CancelledError
 from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
+from dockmirror.content.capped import Capped
 from dockmirror.content.copied import Copied
+from dockmirror.content.doubted import Doubted
 from dockmirror.content.held import BytesContent
 from dockmirror.content.part import Part
 from dockmirror.content.resumed import Resumed
@@ -35,6 +37,8 @@ async def _no_more(*offsets: int) -> NoReturn:
 
 WRAPPED: dict[str, Callable[[Feed], IContent]] = {
     "as it comes": lambda feed: feed,
+    "capped": lambda feed: Capped(feed, len(DATA)),
+    "doubted": lambda feed: Doubted(feed, Digest.of(DATA), "something else"),
     "copied": lambda feed: Copied(feed, len(DATA), lambda _: None),
     "verified": lambda feed: Verified(feed, Digest.of(DATA)),
     "resumed": lambda feed: Resumed(feed, _no_more, Clock()),

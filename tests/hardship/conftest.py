@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -18,7 +19,7 @@ from tests.integration.parts.authority import Authority
 from tests.integration.parts.chain import Chain, new_chain
 from tests.integration.parts.programs import require
 
-Record = Callable[[str, object], None]
+from .rows import Record, name_of, write_table
 
 __all__ = ["authority", "directory", "make_machine", "open_registry"]
 
@@ -32,13 +33,23 @@ def chain(directory: MakeDirectory, make_machine: MakeMachine, authority: Author
         yield parts
 
 
+@pytest.fixture
+def came(request: pytest.FixtureRequest, record_property: Callable[[str, object], None]) -> Record:
+    """Says what came of the test's row."""
+    record_property("hardship", name_of(request.node))
+    return lambda gets: record_property("gets", str(gets))
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Prints a row for each hardship, which its test has recorded."""
+    """Prints a row for each hardship, and keeps it where ``HARDSHIP_TABLE`` is set."""
     reports = [each for kind in ("passed", "failed") for each in terminalreporter.getreports(kind)]
     rows = [dict(each.user_properties) for each in reports if each.when == "call"]
-    table = [(str(each["hardship"]), str(each["gets"])) for each in rows if "gets" in each]
-    if table:
-        width = max(len(name) for name, _ in table)
-        terminalreporter.section("hardships")
-        for name, gets in table:
-            terminalreporter.write_line(f"{name:<{width}}  {gets}")
+    table = {str(each["hardship"]): str(each["gets"]) for each in rows if "gets" in each}
+    if not table:
+        return
+    width = max(map(len, table))
+    terminalreporter.section("hardships")
+    for name, gets in table.items():
+        terminalreporter.write_line(f"{name:<{width}}  {gets}")
+    if os.environ.get("HARDSHIP_TABLE"):
+        write_table(table)

@@ -21,8 +21,8 @@ from tests.integration.parts.mirror import Mirror
 from tests.integration.parts.process import listens, wait_until
 from tests.integration.parts.registry import Registry
 
-from .conftest import Record
 from .load import Load, fetch, load
+from .rows import Record, hardship
 
 pytestmark = pytest.mark.integration
 
@@ -51,7 +51,8 @@ def mirror(tmp_path: Path, make_machine: MakeMachine, open_registry: Registry) -
     return Mirror(tmp_path, make_machine(), upstreams, workers=2, grace=20, cache_size="40MB")
 
 
-def test_workers_killed(mirror: Mirror, images: list[Image], record_property: Record) -> None:
+@hardship(f"machine: {KILLS} workers of two killed, one after the other")
+def test_workers_killed(mirror: Mirror, images: list[Image], came: Record) -> None:
     """One process after another is killed under load: what a client tries again succeeds."""
     with mirror, load(mirror, REPOSITORY, images) as clients:
         for count in range(1, KILLS + 1):
@@ -60,10 +61,11 @@ def test_workers_killed(mirror: Mirror, images: list[Image], record_property: Re
             os.kill(before[count % 2], signal.SIGKILL)
             wait_until(lambda: len(set(_workers(mirror)) - set(before)) == 1, "another takes its place")  # noqa: B023
     _survived(mirror, clients)
-    _recorded(record_property, f"{KILLS} workers killed under load", clients)
+    came(clients)
 
 
-def test_descriptors(mirror: Mirror, images: list[Image], record_property: Record) -> None:
+@hardship("machine: 64 file descriptors for 108 clients")
+def test_descriptors(mirror: Mirror, images: list[Image], came: Record) -> None:
     """A process that can open nothing more goes on when it can again.
 
     Twisted tells of a spare descriptor that it cannot open with a traceback of its own.
@@ -81,10 +83,11 @@ def test_descriptors(mirror: Mirror, images: list[Image], record_property: Recor
     assert clients.wrong == []
     assert [each for each in TRACEBACK.findall(mirror.read_log()) if PACKAGE in each] == []
     assert wrong_blobs(mirror.cache) == []
-    _recorded(record_property, "64 file descriptors, 108 clients", clients)
+    came(clients)
 
 
-def test_idle_connections(mirror: Mirror, images: list[Image], record_property: Record) -> None:
+@hardship(f"machine: {IDLE:,} idle connections, and a pull beside them")
+def test_idle_connections(mirror: Mirror, images: list[Image], came: Record) -> None:
     """Are in nobody's way."""
     with mirror, _idle(mirror, IDLE):
         clients = Load()
@@ -92,10 +95,11 @@ def test_idle_connections(mirror: Mirror, images: list[Image], record_property: 
             fetch(mirror, REPOSITORY, each, clients, tries=1)
     _survived(mirror, clients)
     assert clients.right == len(images)
-    _recorded(record_property, f"{IDLE:,} idle connections, and a pull beside them", clients)
+    came(clients)
 
 
-def test_restarts(mirror: Mirror, images: list[Image], record_property: Record) -> None:
+@hardship(f"machine: {RESTARTS} restarts with a grace period, under load")
+def test_restarts(mirror: Mirror, images: list[Image], came: Record) -> None:
     """Under load: what runs is finished first, and what comes too early is tried again."""
     with mirror, load(mirror, REPOSITORY, images) as clients:
         for count in range(1, RESTARTS + 1):
@@ -105,18 +109,13 @@ def test_restarts(mirror: Mirror, images: list[Image], record_property: Record) 
             mirror.start()
     _survived(mirror, clients)
     assert clients.cut == 0
-    _recorded(record_property, f"{RESTARTS} restarts under load", clients)
+    came(clients)
 
 
 def _survived(mirror: Mirror, clients: Load) -> None:
     assert clients.wrong == clients.lost == []
     assert mirror.failures() == ""
     assert wrong_blobs(mirror.cache) == []
-
-
-def _recorded(record_property: Record, hardship: str, clients: Load) -> None:
-    record_property("hardship", hardship)
-    record_property("gets", clients)
 
 
 def _workers(mirror: Mirror) -> list[int]:

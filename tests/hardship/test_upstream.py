@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import gzip
+import random
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 
+import jwt
 import pytest
 
 from tests.integration.parts.accounts import ALICE, Account
@@ -19,9 +23,9 @@ from tests.integration.parts.process import wait_until
 from tests.integration.parts.server import Exchange
 from tests.integration.parts.tokens import SERVICE
 
-from .conftest import Record
+from .rows import Record, hardship
 from .trial import CUT_OFF, RIGHT, Fault, Trial, always, black_hole, meddling, stopped
-from .wire import Answer, drips, endless, head, is_silent, refuses, resets_at, sends, whole
+from .wire import Answer, breaks_anywhere, drips, endless, head, is_silent, refuses, resets_at, sends, whole
 
 pytestmark = pytest.mark.integration
 
@@ -29,21 +33,29 @@ SIZE = 300_000
 HALF = SIZE // 2
 GATEWAY, LATE, LIMIT = "502 UNAVAILABLE", "504 UNAVAILABLE", "429 TOOMANYREQUESTS"
 BEGUN, EARLY = b"HTTP/1.1 200 OK\r\n", head("103 Early Hints")
+TOMORROW = format_datetime(datetime.now(UTC) + timedelta(days=1), usegmt=True)
+NOBODY = "http://nobody.test/"
+METADATA = "http://169.254.169.254/"
+ENDLESS_HEADERS = meddling("front", endless(BEGUN, b"X-Header: y\r\n"))
 NOBODYS = f"sha256:{'0' * 64}"
+
+
+AT_ONCE, RESTARTED, LATER = "at once", "restarted", "later"
 
 
 @dataclass(frozen=True)
 class Row:
     """What befalls, what a client asks for meanwhile, and what it gets.
 
-    :ivar restarted: whether the mirror is, before the next pull: what has failed so it leaves alone a while.
+    :ivar afterwards: when the next pull must succeed: at once, after the mirror was started anew, or "later":
+        what has failed so is left alone for a while, which is tried of all such rows at once.
     """
 
     name: str
     asks: str
     fault: Fault
     gets: str
-    restarted: bool = False
+    afterwards: str = AT_ONCE
     account: Account | None = None
 
 
@@ -93,6 +105,56 @@ def _dropped(trial: Trial) -> Iterator[None]:
     yield
 
 
+def _token_refused(name: str) -> Fault:
+    """The first token of that account that comes is not taken; an account without a name is anybody's."""
+
+    @contextmanager
+    def fault(trial: Trial) -> Iterator[None]:
+        challenge = f'Bearer realm="{trial.chain.tokens.realm}",service="{SERVICE}",error="invalid_token"'
+        refused: list[str] = []
+
+        def refuse(exchange: Exchange) -> bool:
+            token = exchange.headers.get("Authorization", "").removeprefix("Bearer ")
+            if refused or not token or jwt.decode(token, options={"verify_signature": False})["sub"] != name:
+                return False
+            refused.append(token)
+            exchange.answer(401, b'{"errors": []}', WWW_Authenticate=challenge)
+            return True
+
+        with trial.chain.front.meddled_with(refuse):
+            yield
+        assert refused
+
+    return fault
+
+
+def _known(fault: Fault) -> Fault:
+    """Its manifest was pulled just before: a token for the repository is held, and the sizes are known."""
+
+    @contextmanager
+    def with_its_manifest(trial: Trial) -> Iterator[None]:
+        wait_until(lambda: replace(trial, asks="manifest").pull() == RIGHT, "its manifest is pulled")
+        with fault(trial):
+            yield
+
+    return with_its_manifest
+
+
+def _beside(fault: Fault, asks: str) -> Fault:
+    """Another image has met with it just before."""
+
+    @contextmanager
+    def after_another(trial: Trial) -> Iterator[None]:
+        repository = f"{trial.repository}-beside"
+        other = artifact(repository, size=SIZE)
+        trial.chain.registry.push(repository, other, "latest")
+        with fault(trial):
+            assert replace(trial, image=other, repository=repository, asks=asks).pull() != RIGHT
+            yield
+
+    return after_another
+
+
 def _tokens_end(at: int) -> Fault:
     """A connection that is reset at that byte of the blob, which ends all tokens that were used till then."""
 
@@ -128,108 +190,179 @@ def _tokens_end(at: int) -> Fault:
 Group = tuple[tuple[str, Fault, str], ...]
 """Of each fault its name, itself, and what the client gets."""
 
+
+def _anywhere(part: str) -> Group:
+    """What befalls manifests and blobs alike."""
+    return (
+        ("its host refuses connections", stopped(part), GATEWAY),
+        ("its host is a black hole", black_hole(part), LATE),
+        ("its host does not answer", always(part, is_silent), LATE),
+        ("headers without an end", always(part, endless(BEGUN, b"X-Header: y\r\n")), GATEWAY),
+        ("a header line without an end", always(part, endless(BEGUN + b"X-Header: ", b"y" * 1000)), GATEWAY),
+        ("informational responses without an end", always(part, endless(b"", EARLY)), GATEWAY),
+        ("reset before the headers", meddling(part, resets_at(-1000)), RIGHT),
+        ("reset within the headers", meddling(part, resets_at(-20)), RIGHT),
+        ("reset within the headers, each time", always(part, resets_at(-20)), GATEWAY),
+        ("closed within the status", meddling(part, sends(lambda _: b"HTTP/1.1 2")), RIGHT),
+        ("reset at byte 0", meddling(part, resets_at(0)), RIGHT),
+        ("reset at byte 1", meddling(part, resets_at(1)), RIGHT),
+        ("it ends too soon", meddling(part, sends(lambda data: whole(data)[:-100])), RIGHT),
+        ("more bytes than announced", always(part, sends(lambda data: whole(data) + b"more")), RIGHT),
+        ("labelled gzip", always(part, sends(_labelled)), RIGHT),
+        ("a length that is no number", always(part, _announced("many")), GATEWAY),
+        ("a length below nothing", always(part, _announced("-5")), GATEWAY),
+        ("two lengths", always(part, _announced(f"5\r\nContent-Length: {SIZE}")), GATEWAY),
+        ("HTTP/1.0 without a length", always(part, _old(0)), RIGHT),
+        ("a redirect to itself", always("front", _redirects("")), GATEWAY),
+        (
+            "a redirect to a name that nobody knows",
+            always("front", _redirects(NOBODY)),
+            GATEWAY,
+        ),
+        ("a redirect to a private address", always("front", _redirects("http://10.0.0.1/")), GATEWAY),
+        ("a redirect to the cloud's metadata", always("front", _redirects(METADATA)), GATEWAY),
+        ("a redirect to a file", always("front", _redirects("file:///etc/passwd")), GATEWAY),
+        ("connections closed while they were kept", _dropped, RIGHT),
+        ("a web page in its place", always(part, _page), GATEWAY),
+        *((f"{code}", always(part, refuses(code)), f"{code} UNAVAILABLE") for code in (500, 502, 503, 504)),
+    )
+
+
+def _limits(part: str) -> Group:
+    """Those of a server that is asked too much; how long it is left alone is told."""
+    return (
+        ("429", always(part, refuses(429)), f"{LIMIT}, Retry-After: 60"),
+        ("429 with Retry-After: 9", always(part, refuses(429, Retry_After="9")), f"{LIMIT}, Retry-After: 9"),
+        ("429, until soon", always(part, refuses(429, Retry_After="soon")), f"{LIMIT}, Retry-After: 60"),
+        (
+            "429, until tomorrow",
+            always(part, refuses(429, Retry_After=TOMORROW)),
+            f"{LIMIT}, Retry-After: 3600",
+        ),
+    )
+
+
+BURST = [refuses(status) for status in (503, 502, 504)]
+LIMITED_TOKENS = always("tokens", refuses(429))
 BLOB: Group = (
-    ("its host refuses connections", stopped("blobs"), GATEWAY),
-    ("its host has a name that nobody knows", always("front", _redirects("http://nobody.test/")), GATEWAY),
-    ("its host is a black hole", black_hole("blobs"), LATE),
-    ("its host does not answer", always("blobs", is_silent), LATE),
-    ("reset within the headers", meddling("blobs", resets_at(-20)), GATEWAY),
-    ("reset at byte 0", meddling("blobs", resets_at(0)), RIGHT),
-    ("reset at byte 1", meddling("blobs", resets_at(1)), RIGHT),
-    ("reset at byte 65,535", meddling("blobs", resets_at(65_535)), RIGHT),
-    ("reset at byte 65,536", meddling("blobs", resets_at(65_536)), RIGHT),
-    ("reset in the middle", meddling("blobs", resets_at(HALF)), RIGHT),
+    *_anywhere("blobs"),
+    *((f"reset at byte {at:,}", meddling("blobs", resets_at(at)), RIGHT) for at in (65_535, 65_536, HALF)),
     ("reset before the last byte", meddling("blobs", resets_at(SIZE - 1)), RIGHT),
+    ("reset after each 60,000 bytes", always("blobs", breaks_anywhere(60_000)), RIGHT),
     ("reset in the middle, each time", always("blobs", resets_at(HALF)), CUT_OFF),
-    ("it ends too soon", meddling("blobs", sends(lambda data: whole(data)[:-1000])), RIGHT),
-    ("more bytes than announced", always("blobs", sends(lambda data: whole(data) + b"more")), RIGHT),
-    ("labelled gzip", always("blobs", sends(_labelled)), RIGHT),
+    ("reset, then 503, 502 and 504", meddling("blobs", resets_at(HALF), *BURST), RIGHT),
+    ("reset, then 429", meddling("blobs", resets_at(HALF), refuses(429, Retry_After="1")), RIGHT),
     ("a byte a second", meddling("blobs", drips(3)), RIGHT),
-    ("a redirect to itself", always("front", _redirects("")), GATEWAY),
-    ("a redirect to a private address", always("front", _redirects("http://10.0.0.1/")), GATEWAY),
-    ("a redirect to the cloud's metadata", always("front", _redirects("http://169.254.169.254/")), GATEWAY),
-    ("a redirect to a file", always("front", _redirects("file:///etc/passwd")), GATEWAY),
     ("its address has expired", meddling("blobs", refuses(403)), RIGHT),
     ("its address has expired, each time", always("blobs", refuses(403)), GATEWAY),
     ("the mirror's token ends in the middle", _tokens_end(HALF), RIGHT),
-    ("500 of its host", always("blobs", refuses(500)), "500 UNAVAILABLE"),
-    ("503 of its host", always("blobs", refuses(503)), "503 UNAVAILABLE"),
-    ("HTTP/1.0 without a length", always("blobs", _old(0)), RIGHT),
-    ("connections closed while they were kept", _dropped, RIGHT),
-    ("a connection closed when it is asked again", meddling("blobs", resets_at(-1000)), RIGHT),
+    ("no length and no end", _known(always("blobs", endless(head("200 OK"), b"y" * 9999))), CUT_OFF),
+    ("the token service is down, a token is held", _known(_beside(stopped("tokens"), "manifest")), RIGHT),
+    (
+        "the token service is at its limit, a token is held",
+        _known(_beside(LIMITED_TOKENS, "manifest")),
+        RIGHT,
+    ),
 )
 WRONG_BLOB: Group = (
     ("of another digest", always("blobs", sends(lambda data: whole(_flipped(data)))), CUT_OFF),
-    ("a web page in its place", always("blobs", _page), GATEWAY),
     ("compressed on its way", always("blobs", sends(lambda data: whole(gzip.compress(data)))), CUT_OFF),
     ("a length that is too small", always("blobs", _announced("299000")), CUT_OFF),
-    ("a length that is no number", always("blobs", _announced("many")), GATEWAY),
-    ("a length below nothing", always("blobs", _announced("-5")), GATEWAY),
-    ("two lengths", always("blobs", _announced(f"5\r\nContent-Length: {SIZE}")), GATEWAY),
     ("HTTP/1.0 without a length, cut", always("blobs", _old(1)), CUT_OFF),
+    *_limits("blobs"),
 )
-PRIVATE: Group = (("the client's token ends in the middle", _tokens_end(HALF), CUT_OFF),)
+PRIVATE: Group = (
+    ("the client's token ends in the middle", _tokens_end(HALF), CUT_OFF),
+    ("the client's token is refused", _token_refused(ALICE.name), "401 UNAUTHORIZED"),
+)
 RANGE: Group = (
     ("200 in place of 206", _no_ranges, RIGHT),
     ("206 with another range", always("blobs", _part(f"bytes 0-198999/{SIZE}")), GATEWAY),
     ("206 with no range", always("blobs", _part("bytes")), GATEWAY),
     ("reset in the middle", meddling("blobs", resets_at(HALF)), RIGHT),
+    ("reset within the headers", meddling("blobs", resets_at(-20)), RIGHT),
+    ("its address has expired", meddling("blobs", refuses(403)), RIGHT),
 )
 MANIFEST: Group = (
-    ("the registry refuses connections", stopped("front"), GATEWAY),
-    ("the registry is a black hole", black_hole("front"), LATE),
-    ("the registry does not answer", always("front", is_silent), LATE),
+    *_anywhere("front"),
     ("reset in the middle", meddling("front", resets_at(100)), RIGHT),
     ("reset in the middle, each time", always("front", resets_at(100)), GATEWAY),
+    ("a length that is too small", always("front", _announced("100")), GATEWAY),
+    ("HTTP/1.0 without a length, cut", always("front", _old(1)), GATEWAY),
+    ("compressed on its way", always("front", sends(lambda data: whole(gzip.compress(data)))), GATEWAY),
     ("of another digest", always("front", refuses(200, b"{}", Docker_Content_Digest=NOBODYS)), GATEWAY),
     ("without an end", always("front", endless(head("200 OK"), b"{" * 10_000)), GATEWAY),
-    ("500", always("front", refuses(500)), "500 UNAVAILABLE"),
-    ("502", always("front", refuses(502)), "502 UNAVAILABLE"),
-    ("503", always("front", refuses(503)), "503 UNAVAILABLE"),
-    ("504", always("front", refuses(504)), "504 UNAVAILABLE"),
-    ("a web page in its place", always("front", _page), GATEWAY),
+    ("a byte a second", meddling("front", drips(10)), LATE),
+    ("its token is refused, once", _known(_token_refused("")), RIGHT),
+    ("the token service is down", stopped("tokens"), GATEWAY),
+    ("the token service is a black hole", black_hole("tokens"), LATE),
+    ("the token service does not answer", always("tokens", is_silent), LATE),
     ("the token service fails", always("tokens", refuses(503)), "503 UNAVAILABLE"),
+    ("the token service is a web page", always("tokens", _page), GATEWAY),
+    ("the host of the blobs is down", _beside(stopped("blobs"), "blob"), RIGHT),
+    ("the host of the blobs is at its limit", _beside(always("blobs", refuses(429)), "blob"), RIGHT),
+    ("another one has headers without an end", _beside(ENDLESS_HEADERS, "manifest"), RIGHT),
 )
-RESTED: Group = (
-    ("headers without an end", always("front", endless(BEGUN, b"X-Header: y\r\n")), GATEWAY),
-    ("a header line without an end", always("front", endless(BEGUN + b"X-Header: ", b"y" * 1000)), GATEWAY),
-    ("informational responses without an end", always("front", endless(b"", EARLY)), GATEWAY),
-    ("429", always("front", refuses(429)), LIMIT),
-    ("429 with Retry-After", always("front", refuses(429, Retry_After="9")), f"{LIMIT}, Retry-After: 9"),
-    ("the token service refuses connections", stopped("tokens"), GATEWAY),
+LIMITED: Group = (
+    *_limits("front"),
+    ("429 of the token service", LIMITED_TOKENS, f"{LIMIT}, Retry-After: 60"),
 )
 ROWS = [
     *(Row(f"blob: {name}", "blob", fault, gets) for name, fault, gets in BLOB),
-    *(Row(f"blob: {name}", "blob", fault, gets, restarted=True) for name, fault, gets in WRONG_BLOB),
+    *(Row(f"blob: {name}", "blob", fault, gets, LATER) for name, fault, gets in WRONG_BLOB),
     *(Row(f"private blob: {name}", "blob", fault, gets, account=ALICE) for name, fault, gets in PRIVATE),
     *(Row(f"range: {name}", "range", fault, gets) for name, fault, gets in RANGE),
     *(Row(f"manifest: {name}", "manifest", fault, gets) for name, fault, gets in MANIFEST),
-    *(Row(f"manifest: {name}", "manifest", fault, gets, restarted=True) for name, fault, gets in RESTED),
+    *(Row(f"manifest: {name}", "manifest", fault, gets, RESTARTED) for name, fault, gets in LIMITED),
 ]
+LEFT_ALONE: list[Trial] = []
+"""The trials of which the mirror asks for nothing for a while."""
+CASES = [pytest.param(row, id=row.name.replace(" ", "-"), marks=hardship(row.name)) for row in ROWS]
 
 
-def test_documented() -> None:
-    """docs/reliability.md has a row for each of these, in this order, and says the same of it."""
-    lines = (Path(__file__).parents[2] / "docs/reliability.md").read_text("utf-8").splitlines()
-    start = lines.index("| fault | what the client gets |") + 2
-    assert lines[start : start + len(ROWS)] == [f"| {row.name} | {row.gets} |" for row in ROWS]
-
-
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name.replace(" ", "-"))
-def test_fault(chain: Chain, row: Row, record_property: Record) -> None:
+@pytest.mark.parametrize("row", CASES)
+def test_fault(chain: Chain, row: Row, came: Record) -> None:
     """The client is told the truth, nothing wrong is kept, and the next pull after the fault succeeds."""
-    record_property("hardship", row.name)
     pushed = artifact(row.name, size=SIZE)
     repository = f"{'private' if row.account else 'library'}/fault-{zlib.crc32(row.name.encode())}"
     chain.registry.push(repository, pushed, "latest")
     trial = Trial(chain, pushed, repository, row.asks, row.account)
     with row.fault(trial):
         gets = trial.pull()
-    record_property("gets", gets)
+    came(gets)
     assert chain.mirror.failures() == ""
-    if row.restarted:
-        chain.mirror.stop()
-        chain.mirror.start()
-    wait_until(lambda: trial.pull() == RIGHT, "the next pull succeeds", seconds=10)
-    assert wrong_blobs(chain.mirror.cache) == []
     assert gets == row.gets
+    if row.afterwards == LATER:
+        LEFT_ALONE.append(trial)
+        return
+    if row.afterwards == RESTARTED:
+        _restart(chain)
+    wait_until(lambda: trial.pull() == RIGHT, "the next pull succeeds", seconds=10)
+
+
+@hardship("blob: reset at 40 places, of 40 blobs")
+def test_reset_anywhere(chain: Chain, came: Record) -> None:
+    """Where it breaks makes no difference."""
+    places = {*range(200), *range(65_500, 65_600), *range(SIZE - 200, SIZE), *range(0, SIZE, 5000)}
+    seen = Counter[str]()
+    for at in random.Random(1).sample(sorted(places), 40):
+        pushed, repository = artifact(f"reset at {at}", size=SIZE), f"library/reset-{at}"
+        chain.registry.push(repository, pushed, "latest")
+        trial = Trial(chain, pushed, repository, "blob")
+        with meddling("blobs", resets_at(at))(trial):
+            seen[trial.pull()] += 1
+    came(", ".join(f"{count} times {gets}" for gets, count in seen.items()))
+    assert seen == {RIGHT: 40}
+
+
+def test_nothing_wrong_was_kept(chain: Chain) -> None:
+    """Of all that the mirror was given; what it left alone it fetches when it has forgotten that."""
+    assert wrong_blobs(chain.mirror.cache) == []
+    _restart(chain)
+    assert [trial.pull() for trial in LEFT_ALONE] == [RIGHT for _ in LEFT_ALONE]
+    assert wrong_blobs(chain.mirror.cache) == []
+
+
+def _restart(chain: Chain) -> None:
+    chain.mirror.stop()
+    chain.mirror.start()

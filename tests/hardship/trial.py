@@ -57,10 +57,7 @@ class Trial:
             assert response.status == (206 if self.asks == "range" else 200)
             assert response.body == (self.data[SPAN.start : SPAN.stop] if self.asks == "range" else self.data)
             return RIGHT
-        assert response.headers["Content-Type"].startswith("application/json"), response
-        code = json.loads(response.body)["errors"][0]["code"]
-        pause = response.headers["Retry-After"]
-        return f"{response.status} {code}" + (f", Retry-After: {pause}" if pause else "")
+        return refusal(response)
 
     def _ask(self) -> Response:
         client = self.chain.mirror.client("docker", self.account)
@@ -68,6 +65,17 @@ class Trial:
             return client.manifest(self.repository, "latest")
         span = {"Range": f"bytes={SPAN.start}-{SPAN.stop - 1}"} if self.asks == "range" else {}
         return client.blob(self.repository, self.image.layers[0].digest, span)
+
+
+def refusal(response: Response) -> str:
+    """What an error in the registry's format says.
+
+    :raises AssertionError: it is none.
+    """
+    assert response.headers["Content-Type"].startswith("application/json"), response
+    code = json.loads(response.body)["errors"][0]["code"]
+    pause = response.headers["Retry-After"]
+    return f"{response.status} {code}" + (f", Retry-After: {pause}" if pause else "")
 
 
 Fault = Callable[[Trial], AbstractContextManager[None]]

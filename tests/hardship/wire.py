@@ -40,13 +40,31 @@ def resets_at(count: int) -> Answer:
 
     def answer(exchange: Exchange, data: bytes) -> None:
         beginning = head("200 OK", f"Content-Length: {len(data)}")
-        exchange.wfile.write(beginning + data[:count] if count >= 0 else beginning[:count])
-        time.sleep(0.1)  # a reset overtakes what was not read yet
-        exchange.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-        exchange.connection.close()
-        exchange.close_connection = True
+        _reset(exchange, beginning + data[:count] if count >= 0 else beginning[:count])
 
     return answer
+
+
+def breaks_anywhere(step: int) -> Answer:
+    """Resets after so many bytes of what it was asked for, whether that is the whole or the rest."""
+
+    def answer(exchange: Exchange, data: bytes) -> None:
+        asked = exchange.headers.get("Range", "bytes=0-")
+        first = int(asked.removeprefix("bytes=").partition("-")[0])
+        part = f"Content-Range: bytes {first}-{len(data) - 1}/{len(data)}"
+        fields = [f"Content-Length: {len(data) - first}", *([part] if first else [])]
+        beginning = head("206 Partial Content" if first else "200 OK", *fields)
+        _reset(exchange, beginning + data[first : first + step])
+
+    return answer
+
+
+def _reset(exchange: Exchange, data: bytes) -> None:
+    exchange.wfile.write(data)
+    time.sleep(0.1)  # a reset overtakes what was not read yet
+    exchange.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+    exchange.connection.close()
+    exchange.close_connection = True
 
 
 def refuses(status: int, body: bytes = b'{"errors": []}', **headers: str) -> Answer:

@@ -5,15 +5,18 @@
 from __future__ import annotations
 
 import gzip
+import json
 from typing import Any
 
 import pytest
 from twisted.internet.testing import StringTransport
 
+from dockmirror.content.verified import Corrupt
 from dockmirror.interfaces import Answer
 from dockmirror.oci.credentials import Credentials
 from dockmirror.oci.errors import BlobUnknown, RangeInvalid, RegistryError, Unavailable, Unreachable
 from dockmirror.oci.ranges import Range
+from tests.fake_registry import MANIFEST as TYPE
 from tests.fake_registry import digest
 from tests.fakes import Reply, World
 from tests.stacks import Outcome, asked, bytes_of, now, upstream
@@ -60,6 +63,27 @@ def test_a_blob_of_unknown_length() -> None:
     answer = fetch(world(Reply(200, BLOB, told=False)))
     assert answer.content.descriptor.size is None
     assert bytes_of(answer.content) == BLOB
+
+
+def test_a_blob_without_an_end() -> None:
+    """Is left when more comes than its manifest says, or than is taken of any."""
+    registry = world(Reply(200, BLOB, told=False))
+    asking = upstream(registry.agent, url=f"https://{HOST}")
+    layer = {"mediaType": "a/b", "digest": digest(BLOB), "size": 99}
+    manifest = json.dumps({"schemaVersion": 2, "config": layer, "layers": []}).encode()
+    registry.reply(HOST, "/v2/a/manifests/x", Reply(200, manifest, (("Content-Type", TYPE),)))
+    now(asking.fetch(asked("/v2/a/manifests/x")))
+    answer = now(asking.fetch(asked(PATH)))
+    with pytest.raises(Unavailable, match="more than 99 bytes"):
+        bytes_of(answer.content)
+
+
+def test_a_page_in_the_place_of_a_blob() -> None:
+    """Is not the blob spoilt."""
+    answer = fetch(world(Reply(200, b"<html>log in</html>", (("Content-Type", "text/html"),))))
+    with pytest.raises(Unavailable, match="a web page") as raised:
+        bytes_of(answer.content)
+    assert not isinstance(raised.value, Corrupt)
 
 
 def test_a_compressed_layer_stays_compressed() -> None:

@@ -8,16 +8,17 @@ import gzip
 
 import pytest
 from twisted.internet.defer import CancelledError
-from twisted.internet.error import ConnectError, DNSLookupError, SSLError
+from twisted.internet.error import ConnectBindError, ConnectError, DNSLookupError, SSLError
 from twisted.internet.error import ConnectionRefusedError as Refused
 from twisted.internet.error import TimeoutError as ConnectTimedOut
 from twisted.internet.task import Clock
 
 from dockmirror.headers import first
-from dockmirror.oci.errors import TimedOut, Unreachable
+from dockmirror.oci.errors import RegistryError, TimedOut, Unavailable, Unreachable
 from dockmirror.upstream.checked import AddressRefused
 from dockmirror.upstream.client import Client, length_of
 from tests.fakes import DEAD, SILENT, Reply, World
+from tests.internet import HUB
 from tests.stacks import Outcome, client, logged, now
 
 HOST = "registry.example"
@@ -121,6 +122,21 @@ class TestNoAnswer:
         assert str(raised.value).startswith(f"the upstream hub cannot be reached: {HOST}: ")
         assert why in str(raised.value)
         assert "s1gned" not in str(raised.value)
+
+    @pytest.mark.parametrize(
+        ("error", "row"),
+        [(Refused(), Unreachable), (ConnectBindError(24, "too many files"), Unavailable)],
+    )
+    @pytest.mark.parametrize("host", [HUB, HOST])
+    def test_whose_failure_it_is(
+        self, world: World, asking: Client, host: str, error: Exception, row: type[Exception]
+    ) -> None:
+        """The registry's, or another server's; or that there was no descriptor left, which is ours."""
+        world.agent.failing[host] = error
+        with pytest.raises(RegistryError) as raised:
+            now(asking.ask("GET", f"https://{host}/v2/"))
+        assert type(raised.value) is row
+        assert raised.value.elsewhere is (host == HOST)
 
     def test_an_address_that_is_refused_stands_in_the_log(self, world: World, asking: Client) -> None:
         """Where the operator reads it; a client need not learn what a name resolves to in here."""

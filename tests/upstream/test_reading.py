@@ -9,7 +9,7 @@ from twisted.internet.error import ConnectionLost
 from twisted.internet.task import Clock
 from twisted.web.client import HTTPConnectionPool
 
-from dockmirror.oci.errors import Unavailable, Unreachable
+from dockmirror.oci.errors import TimedOut, Unavailable, Unreachable, Unreadable
 from dockmirror.upstream.client import Client, length_of
 from tests.fakes import Reply, Wire, World
 from tests.stacks import Outcome, client, now
@@ -83,13 +83,39 @@ class TestBodies:
         assert wire.transports[0].disconnecting
 
     def test_headers_that_break_off(self) -> None:
-        """The server had begun to answer, and is not asked again."""
+        """Are no answer yet: the server is asked once more, as where a connection died before."""
         wire = Wire()
         outcome = Outcome(client(wire.agent).ask("GET", URL))
         wire.send(b"HTTP/1.1 200 OK\r\nContent-")
         wire.lose(ConnectionLost())
-        assert isinstance(outcome.error, Unreachable)
+        assert not outcome
+        wire.send(b"HTTP/1.1 200 OK\r\nContent-")
+        wire.lose(ConnectionLost())
+        assert isinstance(outcome.error, Unreadable)
+        assert len(wire.transports) == 2
+
+    def test_what_is_no_http(self) -> None:
+        """Is not asked for again: it would be none the next time."""
+        wire = Wire()
+        outcome = Outcome(client(wire.agent).ask("GET", URL))
+        wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n")
+        assert isinstance(outcome.error, Unreadable)
         assert len(wire.transports) == 1
+
+    def test_what_comes_too_slowly(self) -> None:
+        """A byte now and then is no answer either, when it has to be read whole."""
+        wire, clock = Wire(), Clock()
+        asking = client(wire.agent, clock)
+        response = Outcome(asking.ask("GET", URL))
+        wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+        read = Outcome(asking.read(response.get(), 1000))
+        for _ in range(59):
+            clock.advance(1)
+            wire.send(b"x")
+        assert not read
+        clock.advance(1)
+        assert isinstance(read.error, TimedOut)
+        assert wire.transports[0].disconnecting
 
 
 class TestLength:

@@ -1,0 +1,57 @@
+"""What is tried, as the rows of one table: each has a name, and what came of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+import pytest
+
+TABLE = Path(__file__).parents[2] / "docs/reliability.md"
+HEAD = "| what happens | what came of it |\n| --- | --- |\n"
+KINDS = ("manifest", "blob", "private blob", "range", "machine", "load")
+"""What a row's name begins with, in the order of the table."""
+NAMES: list[str] = []
+"""Of all rows, as their tests were read."""
+Record = Callable[[object], None]
+"""Says what came of the row that is being tried."""
+
+
+def hardship(name: str) -> pytest.MarkDecorator:
+    """The row that a test, or one of its cases, tries."""
+    assert name not in NAMES, name
+    assert _kind(name) < len(KINDS), name
+    NAMES.append(name)
+    return pytest.mark.hardship(name)
+
+
+def name_of(test: pytest.Item) -> str | None:
+    """The row that it tries, where it tries one."""
+    mark = test.get_closest_marker("hardship")
+    return mark.args[0] if mark else None
+
+
+def read_table() -> dict[str, str]:
+    """What docs/reliability.md says came of each."""
+    after = TABLE.read_text("utf-8").partition(HEAD)[2]
+    rows = re.match(r"(?:\|.*\|\n)*", after)
+    assert rows
+    cells = (line.strip("|").split(" | ") for line in rows[0].splitlines())
+    return {name.strip(): gets.strip() for name, gets in cells}
+
+
+def write_table(came: Mapping[str, str]) -> None:
+    """Writes it anew; what was not tried just now keeps what was said of it."""
+    before, _, after = TABLE.read_text("utf-8").partition(HEAD)
+    known = {**read_table(), **came}
+    rest = re.sub(r"\A(?:\|.*\|\n)*", "", after)
+    TABLE.write_text(before + HEAD + "".join(_lines(known)) + rest, "utf-8")
+
+
+def _lines(rows: Mapping[str, str]) -> Iterable[str]:
+    return (f"| {name} | {rows[name]} |\n" for name in sorted(NAMES, key=_kind) if name in rows)
+
+
+def _kind(name: str) -> int:
+    return KINDS.index(name.partition(": ")[0])
