@@ -17,7 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
 
 from ..oci.digest import Digest
 
@@ -71,14 +71,18 @@ def show_json(value: Any) -> None:
 
 
 def progress(what: str) -> Progress:
-    """Bars on standard error, where that is a terminal: what all say or each says; bytes, rate, time left."""
+    """Bars on standard error, where that is a terminal: what all say or each says; bytes, rate, time left.
+
+    They leave room at the end of a line of 80 for the "^C" that a terminal writes there: it would fold the
+    line, of which a part would stay.
+    """
     console = Console(stderr=True)
     return Progress(
         TextColumn(what or "{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
+        BarColumn(20),
+        DownloadColumn(table_column=Column(no_wrap=True, justify="right")),
+        TransferSpeedColumn(table_column=Column(no_wrap=True, justify="right")),
+        TimeRemainingColumn(table_column=Column(no_wrap=True)),
         console=console,
         disable=not console.is_terminal,
         transient=True,

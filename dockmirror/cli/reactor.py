@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 import click
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import react
 from twisted.python.failure import Failure
 
@@ -16,12 +16,14 @@ T = TypeVar("T")
 def run(work: Callable[[Any], Coroutine[Any, Any, T]]) -> T:
     """What comes of the work, which is given the reactor.
 
-    :raises Abort: when it is interrupted.
+    :raises Abort: when it is interrupted, and was cancelled.
     """
     outcome: list[T | Failure] = []
 
     def begin(reactor: Any) -> Deferred[None]:
-        return Deferred.fromCoroutine(work(reactor)).addBoth(outcome.append)
+        working = Deferred.fromCoroutine(work(reactor))
+        reactor.addSystemEventTrigger("before", "shutdown", working.cancel)
+        return working.addBoth(outcome.append)
 
     try:
         react(begin)
@@ -29,5 +31,7 @@ def run(work: Callable[[Any], Coroutine[Any, Any, T]]) -> T:
         if not outcome:
             raise click.Abort from None
     if isinstance(outcome[0], Failure):
+        if outcome[0].check(CancelledError):
+            raise click.Abort
         outcome[0].raiseException()
     return outcome[0]

@@ -25,7 +25,7 @@ from ..upstream.resolvers import threaded_resolver
 from .context import Context
 from .platforms import platforms_option
 from .printed import as_json as json_option
-from .printed import progress, short, show_json, show_table, size
+from .printed import progress, show_json, show_table, size
 from .reactor import run
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -84,16 +84,13 @@ def warm(
     if not names:
         raise click.UsageError("expected images, or a file of them")
     wanted = [Wanted(name.repository, name.reference, platforms, referrers) for name in names]
-    warmed = run(
-        partial(
-            _warmed,
-            names,
-            wanted,
-            _address(context.settings, mirror, ca_file),
-            jobs,
-            _login(user, password_file),
-        )
-    )
+    at, login = _address(context.settings, mirror, ca_file), _login(user, password_file)
+    try:
+        warmed = run(partial(_warmed, names, wanted, at, jobs, login))
+    except click.Abort:
+        raise click.ClickException(
+            "interrupted: what has come is held, and a second run pulls the rest"
+        ) from None
     if as_json:
         show_json([{"image": each.image, **asdict(each.pulled), "error": each.error} for each in warmed])
     else:
@@ -113,11 +110,14 @@ async def _warmed(
     connects = agent(at, threaded_resolver(reactor), {}, lambda *_: None, reactor)
     with progress("") as bars:
         pull = Pull(running(at, connects, reactor, credentials), jobs, partial(_bar, bars))
-        return [await _image(pull, str(name), each) for name, each in zip(names, wanted, strict=True)]
+        return [await _image(pull, bars, str(name), each) for name, each in zip(names, wanted, strict=True)]
 
 
-async def _image(pull: Pull, name: str, wanted: Wanted) -> Warmed:
+async def _image(pull: Pull, bars: Progress, name: str, wanted: Wanted) -> Warmed:
+    """One of them, whose name stands above its bars."""
     pulled = Pulled()
+    if not bars.disable:
+        bars.console.print(name, markup=False, highlight=False)
     try:
         await pull.image(wanted, pulled)
     except RegistryError as error:
@@ -128,7 +128,7 @@ async def _image(pull: Pull, name: str, wanted: Wanted) -> Warmed:
 @contextmanager
 def _bar(bars: Progress, blob: Descriptor) -> Iterator[Callable[[int], None]]:
     """A bar for a layer, as long as it comes."""
-    bar = bars.add_task(short(blob.digest) if blob.digest else "", total=blob.size)
+    bar = bars.add_task(blob.digest.hex[:12] if blob.digest else "", total=blob.size)
     try:
         yield lambda count: bars.advance(bar, count)
     finally:

@@ -223,7 +223,8 @@ def test_as_the_owner(offline: Mirror, archives: dict[str, Path]) -> None:
         shutil.chown(path, 65534, 65534)
     offline.directory.chmod(0o700)
     succeeded(dockmirror(offline, "import", str(archives["image"])))
-    for command in (["ls"], ["usage"], ["verify"], ["gc"], ["rm", "--yes", "packed:image"]):
+    pins = (["pin", "packed:image"], ["pins"], ["unpin", "packed:image"])
+    for command in (["ls"], ["usage"], ["verify"], ["gc"], *pins, ["rm", "--yes", "packed:image"]):
         succeeded(dockmirror(offline, *command))
     assert {path.stat().st_uid for path in offline.cache.rglob("*")} == {65534}
 

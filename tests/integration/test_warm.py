@@ -11,7 +11,7 @@ import pytest
 
 from .conftest import MakeChain
 from .parts.chain import Chain
-from .parts.command import dockmirror
+from .parts.command import AtTerminal, dockmirror
 from .parts.images import Image, artifact, image, index
 from .parts.kept import blob_file, blobs, holds
 from .parts.machine import Machine
@@ -60,6 +60,21 @@ def test_some_platforms(chain: Chain) -> None:
     none = dockmirror(chain.mirror, "warm", "warmed", "--platform", "plan9/mips")
     assert none.returncode == 1
     assert "plan9/mips" in none.stdout
+
+
+def test_interrupted(chain: Chain) -> None:
+    """Ends at once with a sentence, and the next run goes on."""
+    pushed = image("interrupted", layers=(2 * MIB, MIB))
+    chain.registry.push(NAME, pushed, "latest")
+    with chain.blobs.valve.shut(MIB // 2):
+        warming = AtTerminal(chain.mirror, "warm", "warmed")
+        warming.read_until(pushed.layers[0].digest.removeprefix("sha256:")[:12])
+        assert warming.interrupt() == 1
+    assert f"{PLACE}:latest" in warming.printed
+    assert "a second run pulls the rest" in warming.printed
+    assert "Traceback" not in warming.printed
+    succeeded(dockmirror(chain.mirror, "warm", "warmed"))
+    wait_until(lambda: is_held(chain, pushed), "it is held")
 
 
 def test_what_is_not_there(chain: Chain) -> None:
