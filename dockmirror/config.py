@@ -78,6 +78,7 @@ def settings_of(said: Sequence[Source]) -> Settings:
         raise _explained(error, said) from None
     _check_who_may_come(settings)
     _check_keys(settings)
+    _check_writes(settings)
     return settings
 
 
@@ -120,6 +121,23 @@ def _check_keys(settings: Settings) -> None:
     keys, cache = settings.access.keys, settings.cache
     if keys is not None and cache is not None and keys.resolve().is_relative_to(cache.resolve()):
         raise ConfigurationError("access.keys: expected a file that is not in the cache")
+
+
+def _check_writes(settings: Settings) -> None:
+    """What is written is written in the client's name."""
+    for name, upstream in settings.upstreams.items():
+        if not upstream.writes:
+            continue
+        if settings.access.htpasswd is not None:
+            raise ConfigurationError(
+                f"upstreams.{name}.writes: clients' credentials do not reach a registry where"
+                " 'access.htpasswd' asks for others"
+            )
+        if upstream.account is not None:
+            raise ConfigurationError(
+                f"upstreams.{name}.writes: nothing is written with the mirror's own account, which"
+                f" 'upstreams.{name}' names"
+            )
 
 
 def _defaults(environ: Mapping[str, str]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import IResource
@@ -46,15 +46,22 @@ def _networks(settings: Settings) -> Access:
 
 
 def _members(settings: Settings, resource: IResource, clock: IReactorTime, in_thread: InThread) -> IResource:
-    htpasswd, keys = settings.access.htpasswd, settings.access.keys
+    htpasswd = settings.access.htpasswd
     assert htpasswd is not None
-    assert keys is not None
     try:
         checker = Htpasswd(htpasswd, in_thread)
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"access.htpasswd: {error}") from None
+    return Members(resource, checker, MemberTokens(keys_of(settings), clock))
+
+
+def keys_of(settings: Settings) -> Sequence[bytes]:
+    """The keys by which the mirror knows again what it has given to clients.
+
+    :raises ConfigurationError: when the file of keys is of no use.
+    """
+    assert settings.access.keys is not None
     try:
-        tokens = MemberTokens(read_keys(keys), clock)
+        return read_keys(settings.access.keys)
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"access.keys: {error}") from None
-    return Members(resource, checker, tokens)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from twisted.internet.interfaces import IReactorTime
@@ -36,19 +36,23 @@ def hosts(
     watched: Watched,
     accounts: Mapping[str, IAccount],
     recent: Recent,
+    keys: Sequence[bytes] = (),
 ) -> Hosts:
     """The virtual hosts, each a stack of one registry's, and the mirror's own in front of all of them.
 
     :param cache: where what is fetched is kept; without one the mirror is a relay.
     :param accounts: the mirror's own, by the name of the upstream.
     :param recent: what clients have asked for, for the pages.
+    :param keys: see ``Seals``.
     """
     pages = Pages(partial(reached, settings), recent, clock)
     found: dict[str, Host] = {}
     own: dict[str, IRegistry] = {}
     for name, upstream in settings.upstreams.items():
-        served = stack(name, upstream, settings, agent_for, clock, cache, watched, accounts.get(name))
-        found[settings.host(name)] = Host(served.virtual, pages.beside(registry_names(upstream)[0]))
+        served = stack(name, upstream, settings, agent_for, clock, cache, watched, accounts.get(name), keys)
+        found[settings.host(name)] = Host(
+            served.virtual, pages.beside(registry_names(upstream)[0]), writes=served.writes
+        )
         own = {**dict.fromkeys(registry_names(upstream), served.own), **own}
     every = OwnHost(own, own["docker.io"])
     root = Host(

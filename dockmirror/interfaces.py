@@ -18,6 +18,7 @@ from .oci.ranges import ContentRange, Range
 from .oci.reference import Repository, Tag
 from .oci.request import Request
 from .oci.token import TokenRequest
+from .oci.write import Write, Written
 
 
 class IContent(Interface):
@@ -60,10 +61,11 @@ class IFileConsumer(IConsumer):
 class Answer:
     """What a registry has to say to a request that it grants.
 
-    :ivar status: 200, 206, 304, or 301 with a ``location``; nothing else is an answer, all else is raised.
+    :ivar status: 200, 206, 304, or 301 with a ``location``; nothing else is an answer to a question, all else
+        is raised.  To a write also those of ``Written``.
     :ivar content: the body; for HEAD and 304 its descriptor tells what the body would be.
     :ivar content_range: for a 206 of one range, which part of the content this is.
-    :ivar location: for a 301, where on the same host the client is sent.
+    :ivar location: for a 301, where on the same host the client is sent; after a write, where it goes on.
     :ivar next_page: for a list, the query of its next page.
     :ivar elsewhere: whether another registry gave it, which has no say in who may have what else.
     :ivar headers: the few of the upstream's headers that travel, as they came.
@@ -99,6 +101,17 @@ class IRegistry(Interface):
 
         :raises RegistryError: as the token service refused, or because credentials may not go where
             the registry would have them go.
+        """
+
+
+class IWrites(Interface):
+    """A registry that can be changed, or something in front of one."""
+
+    async def write(write: Write, body: IContent) -> Written:
+        """What has come of it; the body may have been discarded, or be cancelled in the middle.
+
+        :raises RegistryError: the row that says why not, as ``IRegistry.fetch`` does; what ends the body too
+            early, where the client's side did.
         """
 
 

@@ -60,6 +60,9 @@ class Metrics:
             ["upstream"],
             registry=registry,
         )
+        self.pushed_bytes = Counter(
+            "dockmirror_pushed_bytes", "Bytes of bodies sent to upstreams.", ["upstream"], registry=registry
+        )
         self.limit = Gauge(
             "dockmirror_upstream_ratelimit_limit", "RateLimit-Limit as last told.", ["upstream"],
             registry=registry,

@@ -10,12 +10,13 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IAgent
 
 from .failover import Elsewhere, Replicas, anywhere
-from .interfaces import IAccount, IRegistry
+from .interfaces import IAccount, IRegistry, IWrites
 from .metered import CountedFailures
 from .metrics import Metrics
 from .networks import PRIVATE, unmapped, within
 from .noted import Noted
 from .oci.request import Request
+from .sealed import Seals
 from .settings import UpstreamSettings
 from .status.outcomes import Outcomes
 from .upstream.asking import Asking
@@ -26,6 +27,7 @@ from .upstream.realms import Realms
 from .upstream.registry import Upstream
 from .upstream.sizes import Sizes
 from .upstream.tokens import Handshake, Relay
+from .upstream.writing import Writing
 
 AgentFor = Callable[[UpstreamSettings, Callable[[str, str], None]], IAgent]
 """Makes what connects to the servers of one upstream, and tells of each host and address that it reaches."""
@@ -55,12 +57,14 @@ class Mirrored:
     :ivar authorized: asked with tokens of the mirror's own.
     :ivar reached: how the addresses were reached at which it is the registry itself that answers.
     :ivar apart: see ``Resting``.
+    :ivar writes: written to, with clients' own credentials, where it may be: at the first address.
     """
 
     relayed: IRegistry
     authorized: IRegistry
     reached: Sequence[Reached]
     apart: Callable[[Request], object] = lambda _: None
+    writes: IWrites | None = None
 
     def privately(self) -> bool:
         """Whether any of its own addresses has proved to be a private one."""
@@ -75,32 +79,44 @@ def mirrored(
     metrics: Metrics,
     outcomes: Outcomes,
     account: IAccount | None,
+    keys: Sequence[bytes] = (),
 ) -> Mirrored:
     """The upstream at its addresses, of which each has connections, a handshake and tokens of its own.
 
     The account, and clients' credentials, are for those that are the same registry.
+
+    :param keys: see ``Seals``; of use where it is written to.
     """
     reached, registries = [], []
+    writes: IWrites | None = None
     for one in upstream.by_address():
         reached.append(Reached(urlsplit(one.url).hostname or ""))
         agent = Measured(agent_for(one, reached[-1]), name, metrics, clock, outcomes.allow)
-        noted = Noted(_upstream(name, one, agent, clock), outcomes.of(one.url))
+        client = Client(http_client(agent), clock, name, one.url, one.timeout)
+        handshake = Handshake(client, one.url, clock)
+        noted = Noted(_upstream(one, client, handshake, clock), outcomes.of(one.url))
         registries.append(CountedFailures(noted, name, metrics))
+        if upstream.writes and writes is None:
+            writes = Writing(
+                one.url, agent, client, handshake, Seals(keys, name), clock, one.timeout,
+                metrics.pushed_bytes.labels(name).inc,
+            )  # fmt: skip
     first, *others = registries
     if not others:
-        return Mirrored(first, Authorized(first, clock, account), reached)
+        return Mirrored(first, Authorized(first, clock, account), reached, writes=writes)
     if upstream.replicas:
         own = [Authorized(each, clock, account) for each in registries]
-        return Mirrored(Replicas(registries, clock), Replicas(own, clock), reached)
+        return Mirrored(Replicas(registries, clock), Replicas(own, clock), reached, writes=writes)
     anonymous = [Authorized(other, clock) for other in others]
     authorized = Authorized(first, clock, account)
     return Mirrored(
-        Elsewhere(first, anonymous, clock), Elsewhere(authorized, anonymous, clock), reached[:1], anywhere
-    )
+        Elsewhere(first, anonymous, clock), Elsewhere(authorized, anonymous, clock), reached[:1], anywhere,
+        writes,
+    )  # fmt: skip
 
 
-def _upstream(name: str, upstream: UpstreamSettings, agent: IAgent, clock: IReactorTime) -> Upstream:
-    client = Client(http_client(agent), clock, name, upstream.url, upstream.timeout)
-    handshake = Handshake(client, upstream.url, clock)
+def _upstream(
+    upstream: UpstreamSettings, client: Client, handshake: Handshake, clock: IReactorTime
+) -> Upstream:
     relay = Relay(client, handshake, Realms(upstream.url, upstream.realms))
     return Upstream(client, Asking(upstream.url, client, handshake), handshake, relay, Sizes(clock))

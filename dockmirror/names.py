@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from attrs import evolve
 from zope.interface import implementer
 
 from .content.held import BytesContent
-from .interfaces import Answer, IRegistry
+from .interfaces import Answer, IContent, IRegistry, IWrites
 from .oci.descriptor import Descriptor
 from .oci.errors import NameUnknown
 from .oci.reference import Repository
 from .oci.request import Request, repository_of
 from .oci.scope import Scope
 from .oci.token import TokenRequest
+from .oci.write import Write, Written
 
 
 def completed(repository: Repository) -> Repository:
     """Docker Hub's name of a repository: one of a single component is an official image."""
     return repository if "/" in repository.name else Repository(f"library/{repository}")
+
+
+def rewritten(repository: Repository, prefixes: Mapping[str, str]) -> Repository:
+    """The name by which the operator has a repository asked for; see ``Rewritten``."""
+    for prefix, other in sorted(prefixes.items(), key=lambda pair: -len(pair[0])):
+        if f"{repository}/".startswith(f"{prefix}/"):
+            return Repository(other + repository.name.removeprefix(prefix))
+    return repository
 
 
 def _completed_scope(scope: Scope) -> Scope:
@@ -79,27 +88,23 @@ class Rewritten:
 
     def __init__(self, registry: IRegistry, prefixes: Mapping[str, str]) -> None:
         self._registry = registry
-        self._prefixes = sorted(prefixes.items(), key=lambda pair: -len(pair[0]))
+        self._prefixes = prefixes
 
     async def fetch(self, request: Request) -> Answer:
         """See ``IRegistry``."""
         repository = repository_of(request.target)
         if repository is None:
             return await self._registry.fetch(request)
-        return await self._registry.fetch(request.for_repository(Repository(self._name(repository.name))))
+        return await self._registry.fetch(request.for_repository(rewritten(repository, self._prefixes)))
 
     async def token(self, request: TokenRequest) -> Answer:
         """See ``IRegistry``."""
         return await self._registry.token(request.map_scopes(self._scope))
 
     def _scope(self, scope: Scope) -> Scope:
-        return scope.renamed(self._name(scope.name)) if scope.is_repository else scope
-
-    def _name(self, name: str) -> str:
-        for prefix, other in self._prefixes:
-            if f"{name}/".startswith(f"{prefix}/"):
-                return other + name.removeprefix(prefix)
-        return name
+        if not scope.is_repository:
+            return scope
+        return scope.renamed(rewritten(Repository(scope.name), self._prefixes).name)
 
 
 @implementer(IRegistry)
@@ -131,3 +136,39 @@ class Namespace:
     async def token(self, request: TokenRequest) -> Answer:
         """See ``IRegistry``."""
         return await self._registry.token(request)
+
+
+@implementer(IWrites)
+class WrittenNames:
+    """Writes to repositories by other names, those of what is mounted included.
+
+    :param name: the name by which the registry is asked.
+    """
+
+    def __init__(self, writes: IWrites, name: Callable[[Repository], Repository]) -> None:
+        self._writes = writes
+        self._name = name
+
+    async def write(self, write: Write, body: IContent) -> Written:
+        """See ``IWrites``."""
+        return await self._writes.write(write.renamed(self._name), body)
+
+
+@implementer(IWrites)
+class WrittenNamespace:
+    """Writes to one registry only, where a client says which one it means by ``ns``."""
+
+    def __init__(self, writes: IWrites, names: Collection[str]) -> None:
+        self._writes = writes
+        self._names = frozenset(name.lower() for name in names)
+
+    async def write(self, write: Write, body: IContent) -> Written:
+        """See ``IWrites``.
+
+        :raises NameUnknown: when another registry is meant.
+        """
+        if write.namespace is not None and write.namespace.lower() not in self._names:
+            raise NameUnknown(
+                f"this host writes to {', '.join(sorted(self._names))}, and 'ns' names another registry"
+            )
+        return await self._writes.write(evolve(write, namespace=None), body)

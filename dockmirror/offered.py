@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
-from attrs import frozen
+from attrs import evolve, frozen
 
-from .interfaces import IRegistry
-from .names import Namespace, RedirectedNames, Rewritten, ShortNames
-from .rules import Allowed
+from .interfaces import IRegistry, IWrites
+from .names import (
+    Namespace,
+    RedirectedNames,
+    Rewritten,
+    ShortNames,
+    WrittenNames,
+    WrittenNamespace,
+    completed,
+    rewritten,
+)
+from .oci.reference import Repository
+from .rules import Allowed, AllowedWrites, Rules
 from .settings import Settings, UpstreamSettings
 from .web.own import Unchallenged
 from .web.shared import Shared
@@ -16,10 +26,14 @@ from .web.shared import Shared
 
 @frozen
 class Stack:
-    """One upstream, as its virtual host and as the mirror's own host serve it."""
+    """One upstream, as its virtual host and as the mirror's own host serve it.
+
+    :ivar writes: as the virtual host is written to, where it may be.
+    """
 
     virtual: IRegistry
     own: IRegistry
+    writes: IWrites | None = None
 
 
 def registry_names(upstream: UpstreamSettings) -> list[str]:
@@ -33,14 +47,31 @@ def offered(name: str, upstream: UpstreamSettings, settings: Settings, served: S
     """The registries of an upstream as its clients have them."""
     virtual, own = _chosen(name, upstream, served.virtual), _chosen(name, upstream, served.own)
     named = _named(upstream, Stack(virtual, own))
-    return _for_clients(upstream, settings.host(name), settings.shared(upstream), named)
+    stack = _for_clients(upstream, settings.host(name), settings.shared(upstream), named)
+    return stack if served.writes is None else evolve(stack, writes=_writes(name, upstream, served.writes))
 
 
 def _chosen(name: str, upstream: UpstreamSettings, registry: IRegistry) -> IRegistry:
     """What may be pulled is said of the names by which the upstream is asked."""
     if upstream.allow or upstream.deny:
-        registry = Allowed(registry, f"upstreams.{name}", upstream.allow, upstream.deny)
+        registry = Allowed(registry, _rules(name, upstream, "pulled"))
     return Rewritten(registry, upstream.rewrite) if upstream.rewrite else registry
+
+
+def _rules(name: str, upstream: UpstreamSettings, done: str) -> Rules:
+    return Rules(f"upstreams.{name}", upstream.allow, upstream.deny, done)
+
+
+def _writes(name: str, upstream: UpstreamSettings, writes: IWrites) -> IWrites:
+    """What is written goes by the same names, and by the same rules."""
+    if upstream.allow or upstream.deny:
+        writes = AllowedWrites(writes, _rules(name, upstream, "pushed"))
+
+    def asked(repository: Repository) -> Repository:
+        whole = repository if upstream.short_names == "off" else completed(repository)
+        return rewritten(whole, upstream.rewrite)
+
+    return WrittenNamespace(WrittenNames(writes, asked), registry_names(upstream))
 
 
 def _named(upstream: UpstreamSettings, served: Stack) -> Stack:

@@ -14,6 +14,7 @@ from .networks import networks
 from .settings import ConfigurationError, UpstreamSettings
 from .upstream.addresses import AllowedAddresses
 from .upstream.connect import Endpoints
+from .upstream.early import Apart, NewConnections
 from .upstream.exact import ExactAgent
 from .upstream.limited import Limited
 from .upstream.proxies import Proxies
@@ -49,8 +50,9 @@ def agent(
     )
     pool = HTTPConnectionPool(reactor)
     pool.maxPersistentPerHost = upstream.connections
-    asking = Rested(ExactAgent.usingEndpointFactory(reactor, endpoints, pool), reactor)
-    return Limited(asking, upstream.connections, reactor)
+    kept = ExactAgent.usingEndpointFactory(reactor, endpoints, pool)
+    sending = ExactAgent.usingEndpointFactory(reactor, endpoints, NewConnections(reactor))
+    return Limited(Rested(Apart(kept, sending), reactor), upstream.connections, reactor)
 
 
 def _tls(upstream: UpstreamSettings) -> IPolicyForHTTPS:

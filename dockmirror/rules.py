@@ -1,4 +1,4 @@
-"""What the operator lets be pulled."""
+"""What the operator lets be pulled, and pushed."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from collections.abc import Iterable
 from attrs import evolve, frozen
 from zope.interface import implementer
 
-from .interfaces import Answer, IRegistry
+from .interfaces import Answer, IContent, IRegistry, IWrites
 from .oci.errors import Denied
 from .oci.reference import Reference, Tag
 from .oci.request import Blob, Catalog, InRepository, Manifest, Ping, Referrers, Request, Tags
 from .oci.token import TokenRequest
+from .oci.write import Upload, Uploads, Write, Written
 
 _WORDS = re.compile(r"\*\*|\*|\?|[^*?]+")
 _GLOBS = {"**": ".*", "*": "[^/]*", "?": "[^/]"}
@@ -80,20 +81,43 @@ def _named(target: InRepository) -> Reference | None:
             return None
 
 
-@implementer(IRegistry)
-class Allowed:
-    """A registry of which only some may be pulled; names are those by which the registry is asked.
+class Rules:
+    """What an operator lets clients have of a registry; names are those by which the registry is asked.
 
     :param key: where the rules stand in the settings, for messages.
     :param allow: patterns of what may be; everything where there are none.
     :param deny: patterns of what may not be, which stand above the others.
+    :param done: what is done there, for messages.
     """
 
-    def __init__(self, registry: IRegistry, key: str, allow: Iterable[str], deny: Iterable[str]) -> None:
-        self._registry = registry
-        self._key = key
+    def __init__(self, key: str, allow: Iterable[str], deny: Iterable[str], done: str = "pulled") -> None:
+        self.key = key
+        self._done = done
         self._allow = tuple(map(Rule.parse, allow))
         self._deny = tuple(map(Rule.parse, deny))
+
+    def check(self, target: InRepository) -> None:
+        """:raises Denied: for what may not be had."""
+        self.check_denied(target)
+        if self._allow and not any(rule.leads_to(target) for rule in self._allow):
+            raise self._denied(target, "'{key}.allow' does not have it")
+
+    def check_denied(self, target: InRepository) -> None:
+        """:raises Denied: for what may not be had, although something else of that repository may."""
+        if any(rule.names(target) for rule in self._deny):
+            raise self._denied(target, "'{key}.deny' has it")
+
+    def _denied(self, target: InRepository, why: str) -> Denied:
+        return Denied(f"{_shown(target)} may not be {self._done} here: {why.format(key=self.key)}")
+
+
+@implementer(IRegistry)
+class Allowed:
+    """A registry of which only some may be pulled."""
+
+    def __init__(self, registry: IRegistry, rules: Rules) -> None:
+        self._registry = registry
+        self._rules = rules
 
     async def fetch(self, request: Request) -> Answer:
         """See ``IRegistry``.
@@ -106,17 +130,16 @@ class Allowed:
                 return await self._registry.fetch(request)
             case Catalog():
                 raise Denied(
-                    f"what this registry has is not listed here: '{self._key}.allow' and '{self._key}.deny'"
-                    " let only some of it be pulled"
+                    f"what this registry has is not listed here: '{self._rules.key}.allow' and"
+                    f" '{self._rules.key}.deny' let only some of it be pulled"
                 )
             case target:
-                self._check_denied(target)
-                self._check_allowed(target)
+                self._rules.check(target)
         answer = await self._registry.fetch(request)
         digest = answer.content.descriptor.digest
         if isinstance(target, Manifest) and digest is not None:
             try:
-                self._check_denied(evolve(target, reference=digest))
+                self._rules.check_denied(evolve(target, reference=digest))
             except Denied:
                 answer.content.discard()
                 raise
@@ -126,13 +149,25 @@ class Allowed:
         """See ``IRegistry``; a token for what may not be pulled is of no use here."""
         return await self._registry.token(request)
 
-    def _check_denied(self, target: InRepository) -> None:
-        if any(rule.names(target) for rule in self._deny):
-            raise Denied(f"{_shown(target)} may not be pulled here: '{self._key}.deny' has it")
 
-    def _check_allowed(self, target: InRepository) -> None:
-        if self._allow and not any(rule.leads_to(target) for rule in self._allow):
-            raise Denied(f"{_shown(target)} may not be pulled here: '{self._key}.allow' does not have it")
+@implementer(IWrites)
+class AllowedWrites:
+    """A registry of which only some may be written to: what may be pulled."""
+
+    def __init__(self, writes: IWrites, rules: Rules) -> None:
+        self._writes = writes
+        self._rules = rules
+
+    async def write(self, write: Write, body: IContent) -> Written:
+        """See ``IWrites``.
+
+        :raises Denied: for what may not be written, or mounted from; the registry is not asked.
+        """
+        target = write.target
+        self._rules.check(Tags(target.repository) if isinstance(target, Uploads | Upload) else target)
+        if write.source is not None:
+            self._rules.check(Tags(write.source))
+        return await self._writes.write(write, body)
 
 
 def _shown(target: InRepository) -> str:

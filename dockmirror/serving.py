@@ -11,7 +11,7 @@ from .accounts import Ask, accounts
 from .appended import Appended
 from .cache import Cache, budget
 from .certificates.kept import Kept
-from .entrance import InThread, entrance
+from .entrance import InThread, entrance, keys_of
 from .hosts import hosts
 from .interfaces import IRegistry
 from .mirrored import AgentFor
@@ -28,6 +28,7 @@ from .web.recent import Recent
 from .web.site import Hosts
 from .web.token import FORM_LIMIT, is_form
 from .web.wire import Site
+from .web.writes import may_stream
 
 Log = Callable[[Request], None]
 
@@ -61,7 +62,7 @@ class Serving:
         connections: int,
         share: int = 1,
     ) -> None:
-        self.site = Site(Resource(), clock, body_limit=lambda request: FORM_LIMIT if is_form(request) else 0)
+        self.site = Site(Resource(), clock, body_limit=_body_limit)
         self._clock = clock
         self._agent_for = agent_for
         self._write = write
@@ -109,7 +110,11 @@ class Serving:
 
     def _hosts(self, settings: Settings) -> Hosts:
         own = accounts(settings, self._environ, self._ask, self._clock)
-        return hosts(settings, self._clock, self._agent_for, self._cache, self._watched, own, self._recent)
+        writes = any(upstream.writes for upstream in settings.upstreams.values())
+        return hosts(
+            settings, self._clock, self._agent_for, self._cache, self._watched, own, self._recent,
+            keys_of(settings) if writes else (),
+        )  # fmt: skip
 
     def _log(self, settings: Settings, audit: Appended | None) -> Log:
         logs: list[Log] = [
@@ -125,6 +130,12 @@ class Serving:
                 each(request)
 
         return log
+
+
+def _body_limit(request: Request) -> int | None:
+    if is_form(request):
+        return FORM_LIMIT
+    return None if may_stream(request) else 0
 
 
 def _audit(settings: Settings) -> Appended | None:

@@ -68,6 +68,7 @@ class UpstreamSettings(_Frozen):
     allow: Rules = ()
     deny: Rules = ()
     rewrite: dict[Prefix, Prefix] = Field(default_factory=dict)
+    writes: bool = False
     ca_file: FilePath | None = None
     proxy: str | None = Field(default=None, repr=False)
     addresses: dict[Host, Addresses] = Field(default_factory=dict)

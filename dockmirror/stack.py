@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from twisted.internet.interfaces import IReactorTime
 
@@ -39,13 +39,15 @@ def stack(
     cache: Cache | None,
     watched: Watched,
     account: IAccount | None = None,
+    keys: Sequence[bytes] = (),
 ) -> Stack:
     """The registries of this upstream, with a cache or without one.
 
     :param account: the mirror's own, where it has one; then clients' credentials are of no use.
+    :param keys: see ``Seals``.
     """
     outcomes = watched.upstreams.of(name)
-    asked = mirrored(name, upstream, agent_for, clock, watched.metrics, outcomes, account)
+    asked = mirrored(name, upstream, agent_for, clock, watched.metrics, outcomes, account, keys)
     registry = registry_names(upstream)[0]
     if cache is None:
         relayed = asked.authorized if settings.shared(upstream) else asked.relayed
@@ -65,8 +67,8 @@ def stack(
         cached = _cached(entry, registry, asking, filling, cache, clock, tag_ttl(upstream, settings))
         metered = Metered(cached, name, watched.metrics, _noting(watched.series, cache))
         served = Stack(metered, metered)
-    popular = Stack(*(Popularity(each, registry, watched.popular) for each in (served.virtual, served.own)))
-    return offered(name, upstream, settings, popular)
+    virtual, own = (Popularity(each, registry, watched.popular) for each in (served.virtual, served.own))
+    return offered(name, upstream, settings, Stack(virtual, own, asked.writes))
 
 
 def entry_of(name: str, upstream: UpstreamSettings) -> str:

@@ -18,7 +18,7 @@ LAYERS = [
     ["interfaces"],
     [
         *("appended", "archive", "clients", "content", "descriptors", "ending", "headers", "joined", "known"),
-        *("lag", "metrics", "networks", "notes", "program", "status", "unwaited"),
+        *("lag", "metrics", "networks", "notes", "program", "sealed", "status", "unwaited"),
     ],
     ["resting"],
     ["values"],

@@ -15,7 +15,7 @@ from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import Denied
 from dockmirror.oci.request import Request, Target, parse_target
 from dockmirror.oci.token import TokenRequest
-from dockmirror.rules import Allowed
+from dockmirror.rules import Allowed, Rules
 
 from .house import House
 from .internet import BUSYBOX, HUB, Internet
@@ -42,7 +42,7 @@ def refusal(text: str, allow: list[str], deny: list[str]) -> str | None:
     request = Request(of(text))
     said: str | None = None
     try:
-        assert now(Allowed(registry, KEY, allow, deny).fetch(request)) is ANSWER
+        assert now(Allowed(registry, Rules(KEY, allow, deny)).fetch(request)) is ANSWER
     except Denied as refused:
         said = str(refused)
     assert registry.requests == ([request] if said is None else [])
@@ -52,7 +52,7 @@ def refusal(text: str, allow: list[str], deny: list[str]) -> str | None:
 def test_it_is_a_registry() -> None:
     """In front of another one, which is asked for tokens as before."""
     registry = FakeRegistry(ANSWER)
-    allowed = Allowed(registry, KEY, ["a"], [])
+    allowed = Allowed(registry, Rules(KEY, ["a"], []))
     assert verifyObject(IRegistry, allowed)
     request = TokenRequest.parse([("scope", "repository:b:pull")])
     now(allowed.token(request))
@@ -165,14 +165,14 @@ def test_a_tag_that_names_what_is_denied(head: bool) -> None:
     registry = FakeRegistry(Answer(content), Answer(content))
     request = Request(of(f"{NGINX} manifests latest"), head=head)
     with pytest.raises(Denied, match="deny"):
-        now(Allowed(registry, KEY, [], [f"**@{D1}"]).fetch(request))
-    assert now(Allowed(registry, KEY, [], [f"**@{D2}"]).fetch(request)).content is content
+        now(Allowed(registry, Rules(KEY, [], [f"**@{D1}"])).fetch(request))
+    assert now(Allowed(registry, Rules(KEY, [], [f"**@{D2}"])).fetch(request)).content is content
 
 
 def test_where_there_are_rules_nothing_is_listed() -> None:
     """But the handshake is as it was."""
     registry = FakeRegistry(ANSWER)
-    allowed = Allowed(registry, KEY, [], ["a"])
+    allowed = Allowed(registry, Rules(KEY, [], ["a"]))
     assert now(allowed.fetch(Request(parse_target(b"/v2/")))) is ANSWER
     with pytest.raises(Denied, match="not listed"):
         now(allowed.fetch(Request(parse_target(b"/v2/_catalog"))))
@@ -184,7 +184,7 @@ def test_deny_everything(target: Target) -> None:
     """Then only the handshake is left."""
     registry = FakeRegistry(ANSWER)
     try:
-        now(Allowed(registry, KEY, ["**"], ["**"]).fetch(Request(target)))
+        now(Allowed(registry, Rules(KEY, ["**"], ["**"])).fetch(Request(target)))
         assert str(target) == "/v2/"
     except Denied:
         assert registry.requests == []

@@ -38,6 +38,8 @@ class RegistryError(Exception):
     :ivar content_size: for a 416, how many bytes there are.
     :ivar elsewhere: whether it was another server that failed than the registry itself: its token service, or
         where it redirects to.
+    :ivar range: for a 416 of an upload, which bytes of it have arrived.
+    :ivar location: for a 416 of an upload, where it goes on, below the repository.
     """
 
     code: ClassVar[str] = "UNKNOWN"
@@ -64,6 +66,8 @@ class RegistryError(Exception):
         self.upstream_status = upstream_status
         self.content_size = content_size
         self.elsewhere = elsewhere
+        self.range: str | None = None
+        self.location: str | None = None
         super().__init__(self.entries[0].message)
 
     def body(self) -> bytes:

@@ -156,7 +156,7 @@ def parse_target(path: bytes) -> Target:
 
     :raises RegistryError: of the row that says which part is wrong; 404 where the path means nothing.
     """
-    segments = [_decoded(segment) for segment in path.split(b"/")]
+    segments = decoded(path)
     if segments in (["", "v2"], ["", "v2", ""]):
         return Ping()
     if segments == ["", "v2", "_catalog"]:
@@ -180,6 +180,11 @@ _BY_ENDPOINT: dict[str, Callable[[Repository, str], InRepository]] = {
     "blobs": lambda repository, last: Blob(repository, Digest.parse(last)),
     "referrers": lambda repository, last: Referrers(repository, Digest.parse(last)),
 }
+
+
+def decoded(path: bytes) -> list[str]:
+    """The segments of a raw path, each decoded by itself."""
+    return [_decoded(segment) for segment in path.split(b"/")]
 
 
 def _decoded(segment: bytes) -> str:

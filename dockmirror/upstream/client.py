@@ -22,6 +22,7 @@ from twisted.internet.interfaces import IConsumer, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web._newclient import (
+    RequestGenerationFailed,
     RequestNotSent,
     RequestTransmissionFailed,
     ResponseFailed,
@@ -146,11 +147,11 @@ class Client:
         while True:
             try:
                 return await self._once(method, url, headers, form)
-            except _FAILURES as failure:
+            except FAILURES as failure:
                 if isinstance(root_cause(failure), CancelledError):
                     raise CancelledError from failure
-                if retried or not _died(failure):
-                    raise self._unreachable(url, failure) from failure
+                if retried or not died(failure):
+                    raise self.unreachable(url, failure) from failure
                 retried = True
 
     def body(self, response: IResponse, descriptor: Descriptor) -> ResponseBody:
@@ -199,7 +200,8 @@ class Client:
     def _late(self, _: object, seconds: float) -> NoReturn:
         raise NoAnswer(string=f"it did not answer within {seconds:g} s")
 
-    def _unreachable(self, url: str, failure: BaseException) -> RegistryError:
+    def unreachable(self, url: str, failure: BaseException) -> RegistryError:
+        """The error to raise where a server gave no answer."""
         cause = root_cause(failure)
         server = urlsplit(url).netloc.rpartition("@")[2]
         self._log.warn("{upstream}: {server}: {cause}", upstream=self._name, server=server, cause=str(cause))
@@ -209,7 +211,11 @@ class Client:
         )
 
 
-_FAILURES = (*_DIED, ResponseFailed, AddressRefused, ConnectError, ConnectionLost, DNSLookupError, ValueError)
+FAILURES = (
+    *_DIED, RequestGenerationFailed, ResponseFailed, AddressRefused, CancelledError, ConnectError,
+    ConnectionLost, DNSLookupError, ValueError,
+)  # fmt: skip
+"""What comes of a question that got no answer."""
 
 
 def root_cause(failure: BaseException) -> BaseException:
@@ -219,7 +225,7 @@ def root_cause(failure: BaseException) -> BaseException:
     return failure if innermost is None else root_cause(innermost)
 
 
-def _died(failure: BaseException) -> bool:
+def died(failure: BaseException) -> bool:
     """Whether the connection was lost, which the next one need not be."""
     return isinstance(failure, _DIED) or isinstance(root_cause(failure), ConnectionClosed)
 

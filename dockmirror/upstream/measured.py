@@ -17,6 +17,7 @@ from zope.interface import implementer
 
 from ..headers import first
 from ..metrics import Metrics
+from .sending import Sending
 
 _QUOTA = re.compile(r"\s*([0-9]{1,12})(?![0-9])")
 
@@ -54,10 +55,12 @@ class Measured:
     ) -> Deferred[IResponse]:
         """See ``IAgent``."""
         asked = self._clock.seconds()
-        return self._agent.request(method, uri, headers, bodyProducer).addCallback(self._answered, asked)
+        answering = self._agent.request(method, uri, headers, bodyProducer)
+        return answering.addCallback(self._answered, None if isinstance(bodyProducer, Sending) else asked)
 
-    def _answered(self, response: IResponse, asked: float) -> IResponse:
-        self._seconds.observe(self._clock.seconds() - asked)
+    def _answered(self, response: IResponse, asked: float | None) -> IResponse:
+        if asked is not None:  # how long a body takes says nothing of the upstream
+            self._seconds.observe(self._clock.seconds() - asked)
         told = {field: quota(first(response.headers, field) or "") for field in self._quotas}
         for field, number in told.items():
             if number is not None:

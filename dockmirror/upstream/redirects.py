@@ -44,21 +44,25 @@ async def follow(client: Client, method: str, url: str, headers: tuple[Header, .
         if response.code not in REDIRECTS:
             return Followed(response, url, origin(url) != origin(start))
         client.release(response)
-        target = _target(url, response)
+        target = target_of(url, response)
         if origin(target) != origin(url):
             headers = tuple(header for header in headers if header[0] != AUTHORIZATION)
         url = target
     raise Unavailable(f"the upstream redirects more than {LIMIT} times")
 
 
-def _target(url: str, response: IResponse) -> str:
-    target = _joined(url, (first(response.headers, "Location") or "").strip())
+def target_of(url: str, response: IResponse) -> str:
+    """The address that a redirect leads to.
+
+    :raises Unavailable: when it leads nowhere.
+    """
+    target = joined(url, (first(response.headers, "Location") or "").strip())
     if target is None:
         raise Unavailable("the upstream redirects to what is no address", upstream_status=response.code)
     return target
 
 
-def _joined(url: str, location: str) -> str | None:
+def joined(url: str, location: str) -> str | None:
     """The address that a ``Location`` means; None where it means none."""
     try:
         target = urljoin(url, location).partition("#")[0]

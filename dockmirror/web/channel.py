@@ -10,11 +10,13 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
 
+from ..headers import first
 from ..oci.errors import RegistryError, SizeInvalid
 from .connections import Connections
 from .exchange import BodyLimit, Request
 from .head import end_of_head, malformed, origin_form
 from .limits import Limits
+from .streamed import Pace, StreamedBody
 
 
 class Channel(HTTPChannel):
@@ -38,6 +40,7 @@ class Channel(HTTPChannel):
         self._receiving = False
         self._silent = True
         self._unread: float | None = None  # what still comes and is thrown away; None while input is read
+        self._body: StreamedBody | None = None  # whose resource has not taken all of it yet
         self._linger_left: int | None = None
         self._closing = False
 
@@ -55,6 +58,10 @@ class Channel(HTTPChannel):
         """Bytes from the client, or pipelined ones that Twisted kept while a response ran."""
         self._silent = False
         self._received += data
+        self._use()
+
+    def _use(self) -> None:
+        """Uses up what was received, as far as somebody wants it."""
         if self._receiving:
             return
         self._receiving = True
@@ -69,6 +76,8 @@ class Channel(HTTPChannel):
         try:
             if self._unread is not None:
                 self._discard(self._unread)
+            elif self._body is not None:
+                return self._feed(self._body)
             elif self.line_mode:
                 return self._take_head()
             else:
@@ -107,9 +116,12 @@ class Channel(HTTPChannel):
         super().allHeadersReceived()
 
     def _admit_body(self, request: Request) -> None:
-        """Leaves the body unread, refuses it or collects it; streaming one would be a fourth way."""
+        """Leaves the body to the request's resource, leaves it unread, refuses it or collects it."""
         announced, limit = self.length, self._body_limit(request)
-        if limit == 0:
+        if limit is None:
+            self._body = request.body = self._streamed(request, announced)
+            self.length = 0  # for Twisted the request is complete, and is dispatched
+        elif limit == 0:
             self._unread = math.inf if announced is None else announced
             self.length = 0  # for Twisted the request is complete, and is dispatched
         elif announced is not None and announced > limit:
@@ -117,6 +129,47 @@ class Channel(HTTPChannel):
         else:
             request.body_limit = limit
             self._expire_in(self._limits.body_seconds, self._too_slow)
+
+    def _streamed(self, request: Request, length: int | None) -> StreamedBody:
+        pace = Pace(self._limits.body_pace, self._limits.body_seconds)
+        kind = first(request.requestHeaders, "Content-Type")
+        expected = (first(request.requestHeaders, "Expect") or "").lower() == "100-continue"
+        going_on = expected and self._version == b"HTTP/1.1"
+
+        def begin() -> None:
+            nonlocal going_on
+            if going_on and not self._received:
+                super(Channel, self)._send100Continue()
+            going_on = False
+            self._networkProducer.resumeProducing()
+            self._use()
+
+        return StreamedBody(length, kind, pace, self._clock, begin, self._networkProducer.pauseProducing)
+
+    def _feed(self, body: StreamedBody) -> bool:
+        """Gives the body's resource what has come of it, and has the client wait where nobody takes it."""
+        if not body.wanted:
+            self._networkProducer.pauseProducing()
+            return False
+        received = bytes(self._received)
+        self._received.clear()
+        body.receive(received)
+        self._note_end()
+        return True
+
+    def _note_end(self) -> None:
+        """Where all of the body was taken, what follows it is the next request."""
+        if self._body is not None and self._body.ended:
+            self._received[:0] = self._body.rest
+            self._body = None
+
+    def begin_response(self) -> None:
+        """What has not been taken of the request's body by now is not wanted: no other request can follow."""
+        self._note_end()
+        if self._body is not None:
+            self._unread, self._body, self.persistent = self._body.left, None, False
+            self._networkProducer.resumeProducing()
+            self._use()
 
     def checkPersistence(self, request: Request, version: bytes) -> bool:
         """Whether another request may follow.  Twisted's version overlooks ``Connection: close, TE``."""

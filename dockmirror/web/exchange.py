@@ -21,8 +21,9 @@ from twisted.web.server import Request as TwistedRequest
 from ..oci.errors import RegistryError, SizeInvalid, Unsupported
 from ..oci.scope import Scope
 from .access import Client
+from .streamed import StreamedBody
 
-BodyLimit = Callable[["Request"], int]
+BodyLimit = Callable[["Request"], int | None]
 
 
 class Request(TwistedRequest):
@@ -33,10 +34,12 @@ class Request(TwistedRequest):
 
     :ivar asking: who is asking, as soon as that is known.
     :ivar admitted: who is asking, once it was let in.
-    :ivar scope: what a client that is refused for want of credentials should ask a token for.
+    :ivar scopes: what a client that is refused for want of credentials should ask a token for.
+    :ivar writable: whether it is for a registry that takes writes.
     :ivar upstream_status: what the upstream answered, where it was asked.
     :ivar started: when its head was complete, in the clock's seconds.
     :ivar body_limit: how many bytes of body may still come.
+    :ivar body: the body, where its resource may take it while it comes, until a response begins.
     :ivar cut_off: whether the response ended before it was complete: the client left, or it was aborted.
     """
 
@@ -45,9 +48,11 @@ class Request(TwistedRequest):
     clientproto = b"HTTP/1.1"  # the version of an answer to what could not be parsed
     asking: Client | None = None
     admitted: Client | None = None
-    scope: Scope | None = None
+    scopes: tuple[Scope, ...] = ()
+    writable = False
     upstream_status: int | None = None
     body_limit = 0
+    body: StreamedBody | None = None
     cut_off = False
     _log = Logger()
 
@@ -55,6 +60,7 @@ class Request(TwistedRequest):
         super().__init__(channel, queued)
         self._clock: IReactorTime = channel.site.reactor
         self._log_end: Callable[[Request], None] = channel.site.log
+        self._begin: Callable[[], None] = channel.begin_response
         self.started = self._clock.seconds()
 
     def __repr__(self) -> str:
@@ -113,6 +119,7 @@ class Request(TwistedRequest):
     def write(self, data: bytes) -> None:
         """Sends a piece of the response's body; the first one after its headers."""
         if not self.startedWriting and not self.cut_off:
+            self._begin()
             self.setHeader(b"Server", b"dockmirror")
             self.setHeader(b"Date", _date(int(self._clock.seconds())))
             if not self.channel.persistent:

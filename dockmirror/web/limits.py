@@ -9,11 +9,13 @@ from attrs import frozen
 class Limits:
     """How much a client may send, and how long it may take.
 
-    Every time is absolute: a byte now and then extends none.
+    Every time is absolute: a byte now and then extends none.  Only a body that is passed on while it comes
+    may take as long as it takes, if it keeps a pace.
 
     :ivar head_bytes: for request line, headers and the empty line.
     :ivar head_seconds: from a head's first byte to its last, and for a new connection to send one.
-    :ivar body_seconds: for a body that is read.
+    :ivar body_seconds: for a body that is read; and in which so much of one that is passed on has to come:
+    :ivar body_pace: bytes, while the mirror is ready to take them.
     :ivar idle_seconds: between a response and the next request, and for a closing connection to be gone.
     :ivar linger_seconds: from a response whose request was not read to its end until the close; some round
         trips, for a client that reads while it sends.
@@ -26,6 +28,7 @@ class Limits:
     head_bytes: int = 64 * 1024
     head_seconds: float = 15
     body_seconds: float = 30
+    body_pace: int = 8 * 1024
     idle_seconds: float = 90
     linger_seconds: float = 5
     linger_bytes: int = 16 * 1024 * 1024

@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.web.resource import Resource
 
 from ..headers import first, lines
-from ..interfaces import Answer, IRegistry
+from ..interfaces import Answer, IRegistry, IWrites
 from ..oci.errors import Unsupported
 from ..oci.ranges import Range
 from ..oci.request import Blob, Manifest, parse_target
@@ -14,22 +14,27 @@ from .exchange import Request
 from .query import credentials, parameters
 from .respond import respond
 from .token import TokenService
+from .writes import Writes
 
 
 class V2(Resource):
-    """Everything under ``/v2/``: the handshake, the token service, and the passthrough of the rest.
+    """Everything under ``/v2/``: the handshake, the token service, writes, and the passthrough of the rest.
 
     :param depth: how many segments of the path come before ``/v2/``.
+    :param writes: what is written to, where anything is.
     """
 
-    def __init__(self, registry: IRegistry, depth: int = 0) -> None:
+    def __init__(self, registry: IRegistry, depth: int = 0, writes: IWrites | None = None) -> None:
         super().__init__()
+        self._writes = None if writes is None else Writes(writes)
         self._passthrough = Passthrough(registry, depth)
         self._token = TokenService(registry)
 
     def getChild(self, path: bytes, request: Request) -> Resource:
         """``auth`` is the token service, unless more follows: then it is a repository's name."""
-        return self._token if path == b"auth" and not request.postpath else self._passthrough
+        if path == b"auth" and not request.postpath:
+            return self._token
+        return self._passthrough if self._writes is None or not Writes.takes(request) else self._writes
 
     def render(self, request: Request) -> int:
         """``/v2`` is asked for as ``/v2/`` is."""
@@ -55,7 +60,7 @@ class Passthrough(Resource):
             raise Unsupported("this mirror is read-only")
         segments = request.path.split(b"/")
         target = parse_target(b"/".join([b"", *segments[1 + self._depth :]]))
-        request.scope = target.scope
+        request.scopes = () if target.scope is None else (target.scope,)
         query = parameters(request)
         asked = Asked(
             target,

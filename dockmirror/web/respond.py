@@ -16,6 +16,7 @@ from ..oci.errors import RegistryError
 from ..oci.etag import etag
 from ..oci.link import write_next
 from ..oci.ranges import unsatisfied
+from ..oci.write import allowed
 from .client import client_of
 from .exchange import Request
 
@@ -46,6 +47,9 @@ def refuse(request: Request, error: RegistryError) -> int:
         request.setHeader("Retry-After", error.retry_after)
     if error.status == 416 and error.content_size is not None:
         request.setHeader("Content-Range", unsatisfied(error.content_size))
+    for name, value in (("Range", error.range), ("Location", error.location)):
+        if value is not None:
+            request.setHeader(name, value)
     request.refuse(error)
     return NOT_DONE_YET
 
@@ -102,6 +106,8 @@ def _failed(failure: Failure, request: Request) -> None:
 
 def _allowed(request: Request) -> str:
     """The token service takes forms, too, unless it is one that was refused: then the upstream's does not."""
+    if request.writable:
+        return ", ".join(allowed(request.path))
     return "GET, HEAD, POST" if request.is_token and request.method != b"POST" else "GET, HEAD"
 
 
@@ -119,7 +125,7 @@ def _challenge(request: Request, error: RegistryError) -> Challenge:
     parameters = {
         "realm": f"{scheme}://{host}/v2/auth",
         "service": host,
-        "scope": "" if request.scope is None else str(request.scope),
+        "scope": " ".join(map(str, request.scopes)),
         "error": "" if bearer is None else bearer.get("error"),
     }
     return Challenge("Bearer", parameters)

@@ -8,7 +8,7 @@ from twisted.web.resource import IResource, Resource
 from twisted.web.vhost import NameVirtualHost
 
 from ..headers import lines
-from ..interfaces import IRegistry
+from ..interfaces import IRegistry, IWrites
 from ..networks import unmapped
 from ..oci.errors import Unsupported
 from .access import Access
@@ -95,6 +95,7 @@ class Host(_Level):
 
     :param beside: what else lies there, by the first part of its path: the pages for people.
     :param below: further registries by path, ``/<name>/v2/``: on the mirror's own host.
+    :param writes: the registry as it is written to, where it may be.
     """
 
     def __init__(
@@ -102,6 +103,7 @@ class Host(_Level):
         registry: IRegistry,
         beside: Mapping[str, Resource],
         below: Mapping[str, IRegistry] | None = None,
+        writes: IWrites | None = None,
     ) -> None:
         super().__init__()
         self.registry = registry
@@ -109,7 +111,7 @@ class Host(_Level):
             self.putChild(name.encode(), _Below(other))
         for name, resource in beside.items():
             self.putChild(name.encode(), resource)
-        self.putChild(b"v2", V2(registry))
+        self.putChild(b"v2", V2(registry, writes=writes))
 
 
 class _Below(_Level):

@@ -24,7 +24,7 @@ class Site(TwistedSite):
 
     :param body_limit: how many bytes of a request's body may be read; asked when a body is announced and the
         head is complete (``method``, ``uri``, ``path``, ``requestHeaders`` are there).  With 0 the request is
-        dispatched at once, with an empty ``content``.
+        dispatched at once, with an empty ``content``; with None, too, and its resource may take the ``body``.
     :param log: called once for each request, when its response is complete or cut off (``Request.cut_off``).
     :param most: how many connections there may be; more are closed at once.
     :ivar connections: those that are open; ``connections.drain`` ends them.

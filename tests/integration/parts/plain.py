@@ -80,10 +80,15 @@ class PlainClient:
 
     def push(self, repository: str, image: Image, *tags: str) -> None:
         """Upload all that *image* consists of, blobs and children first."""
-        refused = self.bare("POST", f"/v2/{repository}/blobs/uploads/", b"", {})
+        self._push(repository, image, tags, self.admitted(repository))
+
+    def admitted(self, repository: str) -> dict[str, str]:
+        """The headers with which it is let push to a repository."""
+        named = {"Host": self.host} if self.host else {}
+        refused = self.bare("POST", f"/v2/{repository}/blobs/uploads/", b"", named)
         answered = self._answer(refused) if refused.status == 401 else {}
         assert not isinstance(answered, Response), answered
-        self._push(repository, image, tags, answered)
+        return {**named, **answered}
 
     def _push(
         self, repository: str, image: Image, tags: tuple[str, ...], authorization: dict[str, str]

@@ -1,0 +1,111 @@
+"""What may be changed, parsed from paths and written again."""
+
+from __future__ import annotations
+
+import pytest
+
+from dockmirror.oci.errors import DigestInvalid, NameInvalid, RegistryError, Unsupported
+from dockmirror.oci.reference import Repository
+from dockmirror.oci.write import Upload, Uploads, Write, allowed, is_of_upload, parse_write
+
+DIGEST = f"sha256:{'a' * 64}"
+UPLOADS = b"/v2/a/b/blobs/uploads/"
+UPLOAD = b"/v2/a/b/blobs/uploads/x.y-_"
+BLOB = f"/v2/a/b/blobs/{DIGEST}".encode()
+
+
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [
+        (UPLOADS, "POST"),
+        (UPLOADS[:-1], "POST"),
+        (b"/v2/x/blobs/blobs/uploads/", "POST"),
+        (UPLOAD, "GET HEAD PATCH PUT DELETE"),
+        (b"/v2/a/b/manifests/1", "GET HEAD PUT DELETE"),
+        (b"/v2/a/b/manifests/" + DIGEST.encode(), "GET HEAD PUT DELETE"),
+        (BLOB, "GET HEAD DELETE"),
+        (b"/v2/a/b/tags/list", "GET HEAD"),
+        (b"/v2/", "GET HEAD"),
+        (b"/v2/A/blobs/uploads/", "GET HEAD"),
+        (b"/elsewhere", "GET HEAD"),
+    ],
+)
+def test_methods(path: bytes, methods: str) -> None:
+    """Each path has its own; a GET of an upload asks how far it is, all others are no writes."""
+    assert allowed(path) == tuple(methods.split())
+    for method in ("GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "TRACE"):
+        writes = method in methods.split() and (method not in ("GET", "HEAD") or is_of_upload(path))
+        try:
+            assert parse_write(method, path, ()).method == method
+            assert writes
+        except RegistryError:
+            assert not writes
+
+
+@pytest.mark.parametrize("path", [UPLOADS, UPLOAD, BLOB, b"/v2/a/b/manifests/latest"])
+def test_a_path_is_written_as_it_was_read(path: bytes) -> None:
+    """Or as it should have been."""
+    method = allowed(path)[-1]
+    assert parse_write(method, path, ()).path_and_query() == path.decode()
+    assert parse_write(method, path.replace(b"a/b", b"%61/b"), ()).path_and_query() == path.decode()
+
+
+def test_uploads_without_a_slash() -> None:
+    """Are meant, too: some clients leave it out."""
+    assert parse_write("POST", UPLOADS[:-1], ()).target == Uploads(Repository("a/b"))
+
+
+def test_only_known_parameters() -> None:
+    """Go any further."""
+    query = (("mount", DIGEST), ("from", "c"), ("ns", "docker.io"), ("x", "y"))
+    write = parse_write("POST", UPLOADS, query)
+    assert write.query == query[:2]
+    assert write.namespace == "docker.io"
+    assert write.path_and_query() == f"/v2/a/b/blobs/uploads/?mount={DIGEST.replace(':', '%3A')}&from=c"
+    assert str(write.digest) == DIGEST
+
+
+@pytest.mark.parametrize(
+    ("query", "error"),
+    [
+        (("digest", "x"), DigestInvalid),
+        (("mount", "sha256:0"), DigestInvalid),
+        (("from", "../x"), NameInvalid),
+        (("from", "A"), NameInvalid),
+    ],
+)
+def test_wrong_parameters(query: tuple[str, str], error: type[RegistryError]) -> None:
+    """Are refused here."""
+    with pytest.raises(error):
+        parse_write("POST", UPLOADS, (query,))
+
+
+def test_an_encoded_slash() -> None:
+    """Is not one."""
+    with pytest.raises(Unsupported):
+        parse_write("POST", b"/v2/a/blobs%2Fuploads/", ())
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "query", "scopes"),
+    [
+        ("PUT", b"/v2/a/b/manifests/1", (), "repository:a/b:pull,push"),
+        ("POST", UPLOADS, (), "repository:a/b:pull,push"),
+        ("POST", UPLOADS, (("mount", DIGEST), ("from", "c")), "repository:a/b:pull,push repository:c:pull"),
+        ("DELETE", UPLOAD, (), "repository:a/b:pull,push"),
+        ("DELETE", BLOB, (), "repository:a/b:delete"),
+    ],
+)
+def test_scopes(method: str, path: bytes, query: tuple[tuple[str, str], ...], scopes: str) -> None:
+    """What a token must allow, as the distribution registry asks it."""
+    assert " ".join(map(str, parse_write(method, path, query).scopes)) == scopes
+
+
+def test_other_names() -> None:
+    """Are those of what is mounted, too."""
+    write = Write("POST", Uploads(Repository("a")), (("mount", DIGEST), ("from", "b")))
+    renamed = write.renamed(lambda name: Repository(f"library/{name}"))
+    assert renamed.target == Uploads(Repository("library/a"))
+    assert renamed.query == (("mount", DIGEST), ("from", "library/b"))
+    upload = Write("PUT", Upload(Repository("a"), "x"))
+    assert upload.renamed(lambda _: Repository("c")).target == Upload(Repository("c"), "x")
