@@ -1,4 +1,4 @@
-"""What is told to whoever runs the mirror, on an endpoint of its own: /metrics, /healthz, /readyz."""
+"""What is told to whoever runs the mirror, on an endpoint of its own: a page, /metrics, /healthz, /readyz."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from .before import Before, Refusal
 from .exchange import Request
 from .readiness import State
 from .status.named import Named
-from .status.overview import Overview, Status, Telling
-from .status.plain import as_json
+from .status.overview import Overview, Telling
+from .status.page import tell_json, tell_page
 
 T = TypeVar("T")
 
@@ -40,12 +40,13 @@ class Operations(Resource):
         self.putChild(b"metrics", _Later(operated.metrics, _tell_metrics))
         self.putChild(b"healthz", Health())
         self.putChild(b"readyz", _Later(operated.state, _tell_state))
-        self.putChild(b"status.json", Named(_Later(overview.status, _tell_status), names))
+        for path, tell in ((b"", tell_page), (b"status", tell_page), (b"status.json", tell_json)):
+            self.putChild(path, Named(_Later(overview.status, tell), names))
 
     def getChild(self, path: bytes, request: Request) -> Resource:
         """There is nothing else."""
         return Refusal(
-            Unsupported("there is nothing here: try /status.json, /metrics, /healthz or /readyz", status=404)
+            Unsupported("there is nothing here: try /status, /metrics, /healthz or /readyz", status=404)
         )
 
 
@@ -105,12 +106,6 @@ def _tell_state(state: State, request: Request) -> None:
     request.setResponseCode(200 if state.ready else 503)
     request.setHeader("Content-Type", "application/json")
     _write(json.dumps({"status": state.status, "store": state.store}).encode(), request)
-
-
-def _tell_status(status: Status, request: Request) -> None:
-    request.setHeader("Content-Type", "application/json")
-    request.setHeader("Cache-Control", "no-store")
-    _write(as_json(status).encode(), request)
 
 
 def _write(body: bytes, request: Request) -> None:

@@ -163,23 +163,49 @@ def test_the_status_by_a_name_of_the_mirror(host: str) -> None:
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("path", ["/", "/status", "/status.json"])
 @pytest.mark.parametrize("host", ["rebound.example:9464", "mirror.example.evil", "", "127.0.0.1.evil"])
-def test_the_status_by_another_name(host: str) -> None:
+def test_the_status_by_another_name(host: str, path: str) -> None:
     """Is refused: that name is one that a page from elsewhere may have."""
-    answer = Desk().get("/status.json", host)
+    answer = Desk().get(path, host)
     assert answer.error == (403, "DENIED")
     assert b"docker" not in answer.body
 
 
-def test_the_status_is_not_on_the_main_port() -> None:
+@pytest.mark.parametrize("path", ["/", "/status", "/status?lang=xx"])
+def test_the_page(path: str) -> None:
+    """Is what a browser gets, in its language; it may ask no other host than this, and nobody keeps it."""
+    desk = Desk()
+    answer = desk.connect().ask("GET", "127.0.0.1:9464", path, "Accept: text/html,*/*;q=0.8",
+                                "Accept-Language: zh-CN,en;q=0.5").answer  # fmt: skip
+    assert (answer.status, answer["Content-Type"]) == (200, "text/html; charset=utf-8")
+    assert '<html lang="zh">' in answer.body.decode()
+    policy = str(answer["Content-Security-Policy"])
+    assert policy.startswith("default-src 'none';")
+    assert "connect-src 'self';" in policy
+    assert answer["Cache-Control"] == "no-store"
+    assert '<html lang="en">' in desk.get(path).body.decode()
+    assert (
+        desk.connect().ask("GET", "127.0.0.1", path, "Accept: application/json").answer.json["store"]
+        == "none"
+    )
+
+
+def test_a_query_that_is_too_much() -> None:
+    """Is refused."""
+    assert Desk().get("/status?" + "a=b&" * 60).status == 400
+
+
+@pytest.mark.parametrize("path", ["/status.json", "/status"])
+def test_the_status_is_not_on_the_main_port(path: str) -> None:
     """It is whoever runs the mirror that may know."""
     house = House(Internet())
-    assert house.get("mirror.example", "/status.json").status == 404
+    assert house.get("mirror.example", path).status == 404
 
 
-@pytest.mark.parametrize("path", ["/", "/v2/", "/metric", "/healthz2"])
+@pytest.mark.parametrize("path", ["/v2/", "/metric", "/healthz2", "/statuses"])
 def test_there_is_nothing_else(path: str) -> None:
-    """No page, and no registry."""
+    """No registry."""
     assert Desk().get(path).error == (404, "UNSUPPORTED")
 
 

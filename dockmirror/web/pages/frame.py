@@ -8,18 +8,19 @@ from collections.abc import Iterable
 from hashlib import sha256
 from importlib.resources import files
 
+from attrs import field, frozen
 from twisted.web.template import Tag, tags
 
 from ...clients.client import Snippet
 from .languages import LANGUAGES, Language
 
 
-def _inline(name: str) -> str:
-    """A file of the page's, as it stands in the document.
+def inline(package: str, name: str) -> str:
+    """A file of a package's, as it stands in a document.
 
     :raises ValueError: when it has what is escaped there, and would no longer have its hash.
     """
-    content = files(__package__).joinpath(name).read_text("utf-8")
+    content = files(package).joinpath(name).read_text("utf-8")
     if re.search("[<>&]", content):
         raise ValueError(f"{name} cannot stand in a document as it is")
     return content
@@ -29,19 +30,38 @@ def _hash(content: str) -> str:
     return f"'sha256-{b64encode(sha256(content.encode()).digest()).decode()}'"
 
 
-_STYLE, _SCRIPT = _inline("page.css"), _inline("page.js")
 _ICON = (
     "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16' fill='%230b6b72'%3E"
     "%3Cpath d='M2 2h5v12H2z'/%3E%3Cpath fill-opacity='.45' d='M9 2h5v12H9z'/%3E%3C/svg%3E"
 )
-POLICY = (
-    f"default-src 'none'; style-src {_hash(_STYLE)}; script-src {_hash(_SCRIPT)}; img-src data:;"
-    " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
-"""What a browser may do with it (``Content-Security-Policy``): what came with it, and nothing else."""
 
 
-def framed(title: str, say: Language, *content: Tag) -> Tag:
+@frozen
+class Look:
+    """The style and the script of a page, which stand in it.
+
+    :ivar asks: whether the script asks the host for more that the page has come from.
+    """
+
+    style: str = field(repr=False)
+    script: str = field(repr=False)
+    asks: bool = False
+
+    @property
+    def policy(self) -> str:
+        """What a browser may do with it (``Content-Security-Policy``): what came with it, and no more."""
+        asks = "'self'" if self.asks else "'none'"
+        return (
+            f"default-src 'none'; style-src {_hash(self.style)}; script-src {_hash(self.script)};"
+            f" img-src data:; connect-src {asks};"
+            " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        )
+
+
+PAGE = Look(inline(__package__, "page.css"), inline(__package__, "page.js"))
+
+
+def framed(title: str, say: Language, *content: Tag, look: Look = PAGE) -> Tag:
     """A whole document with this content."""
     head = tags.head(
         tags.meta(charset="utf-8"),
@@ -49,9 +69,9 @@ def framed(title: str, say: Language, *content: Tag) -> Tag:
         tags.meta(name="color-scheme", content="light dark"),
         tags.title(title),
         tags.link(rel="icon", href=_ICON),
-        tags.style(_STYLE),
+        tags.style(look.style),
     )
-    return tags.html(head, tags.body(*content, _footer(say), tags.script(_SCRIPT)), lang=say.code)
+    return tags.html(head, tags.body(*content, _footer(say), tags.script(look.script)), lang=say.code)
 
 
 def _footer(say: Language) -> Tag:

@@ -12,7 +12,7 @@ from ...headers import lines
 from ..access import Client
 from ..exchange import Request
 from ..query import parameters
-from .frame import POLICY
+from .frame import PAGE
 from .languages import ENGLISH, LANGUAGES, Language
 from .offers import language
 
@@ -47,9 +47,9 @@ def send(body: bytes, request: Request, kind: str = TEXT) -> int:
     return NOT_DONE_YET
 
 
-def send_document(document: Tag, request: Request) -> int:
+def send_document(document: Tag, request: Request, policy: str = PAGE.policy) -> int:
     """Sends it to a browser, which may do no more with it than is in it."""
-    request.setHeader("Content-Security-Policy", POLICY)
+    request.setHeader("Content-Security-Policy", policy)
     flattening: Deferred[Any] = flattenString(request, document)
     flattening.addCallback(lambda body: send(b"<!DOCTYPE html>\n" + body, request, HTML))
     flattening.addErrback(request.processingFailed)

@@ -1,0 +1,76 @@
+"""How the status is put into words."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from ...status.values import Address, Fetch, Quota, Upstream
+from ..pages.languages import Language
+from ..pages.shown import age, size
+
+_ORDER = ("failing", "resting", "reachable", "unasked")
+
+
+def by_state(upstreams: tuple[Upstream, ...], now: float) -> list[Upstream]:
+    """What needs to be looked at first."""
+    return sorted(upstreams, key=lambda each: _ORDER.index(each.state(now)))
+
+
+def called(upstreams: Iterable[Upstream]) -> dict[str, str]:
+    """What each is called, by its name in the settings: by its registry, where that is not several."""
+    all_of_them = list(upstreams)
+    times = Counter(each.registry for each in all_of_them)
+    return {
+        each.name: each.registry if times[each.registry] == 1 else f"{each.registry} ({each.name})"
+        for each in all_of_them
+    }
+
+
+def asked(upstream: Upstream, now: float, say: Language) -> str:
+    """When it was last asked, and until when it is left alone."""
+    times = [each.asked for each in upstream.addresses if each.asked is not None]
+    parts = [say("status.asked", age=_ago(max(times), now))] if times else []
+    if upstream.rests is not None and now < upstream.rests:
+        parts.append(say("status.rests", age=age(upstream.rests - now)))
+    return say("status.comma").join(parts)
+
+
+def failure(address: Address, now: float, say: Language) -> str:
+    """Its last one, in a sentence; nothing where there was none."""
+    if address.failed is None:
+        return ""
+    return say("status.failed", age=_ago(address.failed, now), why=address.failure)
+
+
+def quota(told: Quota | None, now: float, say: Language) -> str:
+    """How many pulls are left; nothing where the upstream has not said."""
+    if told is None or told.remaining is None:
+        return ""
+    phrase = "status.left" if told.limit is None else "status.left_of"
+    return say(phrase, remaining=told.remaining, limit=told.limit, age=_ago(told.told, now))
+
+
+def progress(fetch: Fetch, say: Language) -> str:
+    """How far a fetch is, and how fast."""
+    return " · ".join(_progress(fetch, say))
+
+
+def _progress(fetch: Fetch, say: Language) -> Iterator[str]:
+    if fetch.size is None:
+        yield size(fetch.held)
+    else:
+        yield say("status.of", held=size(fetch.held), size=size(fetch.size))
+    if fetch.pace:
+        yield say("status.pace", size=size(int(fetch.pace)))
+        if fetch.size is not None:
+            yield say("status.to_go", age=age((fetch.size - fetch.held) / fetch.pace))
+
+
+def percent(part: int, whole: int) -> str:
+    """A share; a dash of nothing."""
+    return f"{100 * part / whole:.0f} %" if whole else "—"
+
+
+def _ago(time: float, now: float) -> str:
+    return age(max(0.0, now - time))

@@ -1,0 +1,142 @@
+"""The status of a mirror that runs, in a real browser."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import ProxyHandler, Request, build_opener
+
+import pytest
+from selenium.webdriver import Chrome
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.wait import WebDriverWait
+
+from .conftest import MakeChain
+from .parts.browser import browser
+from .parts.chain import Chain
+from .parts.images import image
+from .parts.process import free_port, wait_until
+from .parts.programs import require
+from .parts.stream import fetched
+
+pytestmark = pytest.mark.integration
+
+LARGE = 24_000_000
+REPOSITORY = "library/slow"
+
+
+@pytest.fixture(scope="module")
+def port() -> int:
+    """Where it is told."""
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def chain(chains: MakeChain, port: int) -> Iterator[Chain]:
+    """A mirror of two processes that is looked at."""
+    with chains(operations=f"tcp:{port}:interface=127.0.0.1", workers=2) as chain:
+        yield chain
+
+
+@pytest.fixture(scope="module", params=["en", "zh-CN"])
+def chromium(request: pytest.FixtureRequest) -> Iterator[Chrome]:
+    """A browser of somebody who reads that language."""
+    require("chromium", "chromedriver")
+    with browser(request.param) as driver:
+        yield driver
+
+
+def window(chromium: Chrome, width: int, scheme: str) -> None:
+    """Has a window of that width, in the light or in the dark."""
+    size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
+    chromium.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    chromium.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+
+
+def lightness(chromium: Chrome) -> int:
+    """Of the page's background."""
+    colour = run(chromium, "return getComputedStyle(document.body).backgroundColor")
+    return sum(int(each) for each in str(colour).removeprefix("rgb(").removesuffix(")").split(","))
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_loads(chain: Chain, port: int, chromium: Chrome, width: int, scheme: str) -> None:
+    """Without a word on the console, no wider than the window, in its language and its light."""
+    pushed = image("seen")
+    chain.registry.push("library/seen", pushed, "latest")
+    fetched(chain.mirror, "library/seen", pushed.layers[0].digest)
+    window(chromium, width, scheme)
+    chromium.get(f"http://127.0.0.1:{port}/")
+    spoken = str(run(chromium, "return navigator.language")).partition("-")[0]
+    assert chromium.find_element(By.TAG_NAME, "html").get_attribute("lang") == spoken
+    assert chromium.find_element(By.TAG_NAME, "h1").text == f"127.0.0.1:{port}"
+    assert "docker.io" in chromium.find_element(By.ID, "upstream-docker").text
+    assert chromium.get_log("browser") == []
+    assert run(chromium, "return document.documentElement.scrollWidth") <= width
+    assert (lightness(chromium) > 600) if scheme == "light" else (lightness(chromium) < 150)
+
+
+def test_it_moves(chain: Chain, port: int, chromium: Chrome) -> None:
+    """The bar of a blob that is on its way grows while one looks, and the blob is gone when it is there."""
+    spoken = run(chromium, "return navigator.language")
+    pushed = image(f"slow {spoken}", layers=(LARGE,))
+    chain.registry.push(REPOSITORY, pushed, "latest")
+    blob = pushed.layers[0]
+    with ThreadPoolExecutor(1) as pool, chain.blobs.valve.narrow(2_000_000):
+        pull = pool.submit(fetched, chain.mirror, REPOSITORY, blob.digest)
+        wait_until(lambda: json.loads(told(port, "/status.json"))["fetches"] != [], "it is on its way")
+        chromium.get(f"http://127.0.0.1:{port}/status")
+        assert REPOSITORY in chromium.find_element(By.ID, "fetches").text
+        assert of_the_bar(chromium, "max") == len(blob.data)
+        first = of_the_bar(chromium, "value")
+        WebDriverWait(chromium, 30).until(lambda _: of_the_bar(chromium, "value") > first)
+        chain.blobs.valve.open()
+    assert pull.result() == blob.digest
+    bars = "return document.querySelectorAll('#fetches progress').length"
+    WebDriverWait(chromium, 30).until(lambda _: run(chromium, bars) == 0)
+    assert chromium.get_log("browser") == []
+
+
+def of_the_bar(chromium: Chrome, name: str) -> float:
+    """What the bar on the page has as that."""
+    return float(run(chromium, f"return document.querySelector('#fetches progress').{name}"))
+
+
+def run(chromium: Chrome, script: str) -> Any:
+    """What the script returns, run in the page."""
+    return chromium.execute_script(script)
+
+
+def told(port: int, path: str, host: str = "") -> str:
+    """What that path has, asked by that name."""
+    asked = Request(f"http://127.0.0.1:{port}{path}", headers={"Host": host} if host else {})
+    with build_opener(ProxyHandler({})).open(asked, timeout=30) as response:
+        return str(response.read().decode())
+
+
+def test_where_it_is_told(chain: Chain, port: int) -> None:
+    """Not on the mirror's own port, and not to a name that is not the mirror's."""
+    assert "docker.io" in told(port, "/status.json", "mirror.test")
+    for number, path, host in (
+        (chain.mirror.port, "/status", "mirror.test"), (chain.mirror.port, "/status.json", "127.0.0.1"),
+        (port, "/", "rebound.example"), (port, "/status.json", "rebound.example:9464"),
+    ):  # fmt: skip
+        with pytest.raises(HTTPError) as refused:
+            told(number, path, host)
+        with refused.value as error:
+            assert error.code in (403, 404)
+            assert "docker.io" not in error.read().decode()
+
+
+def test_without_script(chain: Chain, port: int) -> None:
+    """All can be read."""
+    require("chromium", "chromedriver")
+    with browser("en", script=False) as driver:
+        driver.get(f"http://127.0.0.1:{port}/")
+        assert driver.find_element(By.ID, "cache").is_displayed()
+        assert not driver.find_element(By.ID, "stale").is_displayed()

@@ -1,0 +1,51 @@
+"""The last hours drawn."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from twisted.web.template import Tag
+
+from dockmirror.status.series import Slot
+from dockmirror.web.status.chart import Bar, bars, hours, ratios, sizes, volumes
+
+
+def shapes(svg: Tag) -> list[tuple[Any, ...]]:
+    """Of each shape what it is, its place, where it begins from above, and its height."""
+    rects = (each for each in svg.children if isinstance(each, Tag))
+    return [
+        (each.attributes["class"], int(float(str(each.attributes["x"]))),
+         float(str(each.attributes["y"])), float(str(each.attributes["height"])))
+        for each in rects
+    ]  # fmt: skip
+
+
+def test_bars() -> None:
+    """Are three slots each, the last one up to now; what was held goes on until something else is seen."""
+    slots = [Slot(0, 1, 1), Slot(300, 4, 2, 50), Slot(600, 1, 0), Slot(900), Slot(1200), Slot(1500),
+             Slot(1800, 5, 5, 70)]  # fmt: skip
+    assert bars(slots) == [Bar(0, 1, 1, None), Bar(300, 5, 2, 50), Bar(1200, 5, 5, 70)]
+    assert bars(slots[:3]) == [Bar(0, 6, 3, 50)]
+    assert bars([]) == []
+    assert hours([Slot(0)] * 144) == 12
+
+
+def test_ratios() -> None:
+    """Of what was asked, the hits from below, and the rest above them; nothing where nothing was asked."""
+    drawn = shapes(ratios([Bar(0, 4, 3, None), Bar(1, 0, 0, None), Bar(2, 2, 2, None)], "told"))
+    assert drawn == [("hit", 0, 25.0, 75.0), ("miss", 0, 0.0, 25.0), ("hit", 2, 0.0, 100.0)]
+
+
+def test_volumes() -> None:
+    """Beside the most."""
+    drawn = shapes(volumes([Bar(0, 1, 0, None), Bar(1, 0, 0, None), Bar(2, 4, 0, None)], "told"))
+    assert drawn == [("asked", 0, 75.0, 25.0), ("asked", 2, 0.0, 100.0)]
+    assert shapes(volumes([], "told")) == []
+
+
+@pytest.mark.parametrize(("limit", "height"), [(100, 25.0), (0, 100.0), (10, 100.0)])
+def test_sizes(limit: int, height: float) -> None:
+    """Beside the limit, unless there is more than that."""
+    drawn = shapes(sizes([Bar(0, 0, 0, None), Bar(1, 0, 0, 25)], limit, "told"))
+    assert drawn == [("held", 1, 100.0 - height, height)]

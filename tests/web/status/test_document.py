@@ -1,0 +1,92 @@
+"""The status as a page."""
+
+# mypy: allow-untyped-calls
+
+from __future__ import annotations
+
+from xml.etree import ElementTree
+
+import pytest
+from twisted.web.template import flattenString
+
+from dockmirror.status.popular import Pulled
+from dockmirror.status.series import Slot
+from dockmirror.status.values import Address, Fetch, Held, Noted, Quota, Upstream
+from dockmirror.web.pages.languages import LANGUAGES
+from dockmirror.web.readiness import State
+from dockmirror.web.status.document import document
+from dockmirror.web.status.overview import Status
+from tests.stacks import Outcome
+
+DIGEST = f"sha256:{'ab' * 32}"
+TWO = Upstream("two", "two.io", "two.m", (Address("https://a", 9.0), Address("https://b", 1.0, 9.0, "<no>")))
+DOCKER = Upstream("docker", "docker.io", "docker.m", (Address("https://d", 8.0),), quota=Quota(5.0, 100, 7))
+FETCHES = (
+    Fetch("docker.io", DIGEST, ("docker.io/a/b", "docker.io/c/d"), 50, 200, 5.0),
+    Fetch("two.io", DIGEST, (), 7),
+)
+
+
+def status(
+    noted: Noted, state: str = "ready", slots: tuple[Slot, ...] = (), popular: tuple[Pulled, ...] = ()
+) -> Status:
+    """As of ten seconds after the beginning of time."""
+    return Status(10.0, State(True, state, "cannot be written: full"), noted, slots, popular)
+
+
+def page(told: Status, code: str = "en") -> ElementTree.Element:
+    """The page, which is well-formed."""
+    body = Outcome(flattenString(None, document(told, "m:9464", LANGUAGES[code]))).get()
+    return ElementTree.fromstring(body.decode())  # noqa: S314
+
+
+def text(root: ElementTree.Element, section: str = "") -> str:
+    """What can be read of it, or of a part of it."""
+    of = root if not section else next(each for each in root.iter() if each.get("id") == section)
+    return " ".join("".join(of.itertext()).split())
+
+
+def test_what_is_on_its_way() -> None:
+    """Has a bar for each, as far as the size is known, and says for whom it is."""
+    root = page(status(Noted(fetches=FETCHES)))
+    first, second = root.iter("progress")
+    assert (first.get("value"), first.get("max")) == ("50", "200")
+    assert second.get("value") is None
+    assert text(root, "fetches").split(" · ")[0] == "On its waydocker.io/a/b +1 sha256:abababab50 B of 200 B"
+    assert len({each.get("id") for each in root.iter("li") if each.get("id")}) == 2
+
+
+def test_registries() -> None:
+    """Have their states, limits and failures, each of the addresses its own; the others are named."""
+    unasked = Upstream("new", "new.io", "new.m", (Address("https://n"),))
+    told = text(page(status(Noted((unasked, TWO, DOCKER)))), "registries")
+    assert "two.ioreachableasked 1 s agohttps://b Failed 1 s ago: <no>" in told
+    assert "docker.ioreachableasked 2 s ago7 of 100 pulls left, 5 s ago" in told
+    assert told.endswith("Nobody has pulled from these so far: new.io.")
+
+
+def test_a_cache() -> None:
+    """Is shown with how full it is, and how much of what was asked it had."""
+    slots = tuple(Slot(300 * n, 4, 3, 50) for n in range(144))
+    root = page(status(Noted(cache=Held(50, 100)), slots=slots))
+    told = text(root, "cache")
+    assert "held50 B of 100 B" in told
+    assert "75 % in the last hour" in told
+    assert "75 % in 12 hours" in told
+    assert [len(list(svg)) for svg in root.iter("svg")] == [96, 48, 48]
+
+
+def test_what_is_pulled() -> None:
+    """Is listed with what was sent of it."""
+    told = text(page(status(Noted(), popular=(Pulled("docker.io/a", 3, 5_000_000),))), "popular")
+    assert told.endswith("docker.io/a35.0 MB")
+
+
+@pytest.mark.parametrize("code", LANGUAGES)
+def test_nothing_yet(code: str) -> None:
+    """Is said in words, in every language, of every state."""
+    for state in ("ready", "degraded", "stopping", "not listening"):
+        root = page(status(Noted(), state), code)
+        assert root.get("lang") == code
+        assert ("cannot be written: full" in text(root)) == (state == "degraded")
+        assert not list(root.iter("svg"))

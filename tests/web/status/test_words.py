@@ -1,0 +1,77 @@
+"""How the status is put into words."""
+
+from __future__ import annotations
+
+import pytest
+
+from dockmirror.status.values import Address, Fetch, Quota, Upstream
+from dockmirror.web.pages.languages import LANGUAGES
+from dockmirror.web.status import words
+
+ENGLISH = LANGUAGES["en"]
+NOW = 1000.0
+
+
+def upstream(name: str, *addresses: Address, registry: str = "", rests: float | None = None) -> Upstream:
+    """One of that name."""
+    return Upstream(name, registry or f"{name}.io", f"{name}.m", addresses, rests)
+
+
+def test_what_needs_to_be_looked_at() -> None:
+    """Comes first."""
+    well, bad = upstream("well", Address("w", 9.0)), upstream("bad", Address("b", 1.0, 9.0, "no"))
+    new, resting = upstream("new", Address("n")), upstream("rests", Address("r", 9.0), rests=NOW + 5)
+    assert words.by_state((new, well, resting, bad), NOW) == [bad, resting, well, new]
+
+
+def test_how_they_are_called() -> None:
+    """By the registry; where that is several, with their names."""
+    three = [upstream("a"), upstream("b", registry="x.io"), upstream("c", registry="x.io")]
+    assert words.called(three) == {"a": "a.io", "b": "x.io (b)", "c": "x.io (c)"}
+
+
+@pytest.mark.parametrize(
+    ("of", "told"),
+    [
+        (upstream("a", Address("a")), ""),
+        (upstream("a", Address("a", 990.0), Address("b", 1.0, 995.0)), "asked 5 s ago"),
+        (upstream("a", Address("a", 1001.0), rests=1020.0), "asked 0 s ago, left alone for 20 s"),
+        (upstream("a", Address("a", 990.0), rests=999.0), "asked 10 s ago"),
+    ],
+)
+def test_when_it_was_asked(of: Upstream, told: str) -> None:
+    """The last time at any address; and for how long it is not asked now."""
+    assert words.asked(of, NOW, ENGLISH) == told
+
+
+def test_a_failure() -> None:
+    """Is told with its time, also when it is over."""
+    assert words.failure(Address("a", 1.0), NOW, ENGLISH) == ""
+    assert words.failure(Address("a", 990.0, 400.0, "it was slow"), NOW, ENGLISH) == (
+        "Failed 10 min ago: it was slow"
+    )
+
+
+def test_a_quota() -> None:
+    """Is told as far as the upstream has."""
+    assert words.quota(None, NOW, ENGLISH) == words.quota(Quota(1.0, 100), NOW, ENGLISH) == ""
+    assert words.quota(Quota(940.0, 100, 7), NOW, ENGLISH) == "7 of 100 pulls left, 60 s ago"
+    assert words.quota(Quota(940.0, None, 0), NOW, ENGLISH) == "0 pulls left, 60 s ago"
+
+
+@pytest.mark.parametrize(
+    ("held", "size", "pace", "told"),
+    [
+        (50_000_000, 100_000_000, 1_000_000.0, "50 MB of 100 MB · 1.0 MB/s · 50 s to go"),
+        (0, 100_000_000, None, "0 B of 100 MB"),
+        (50_000_000, None, 1_000_000.0, "50 MB · 1.0 MB/s"),
+    ],
+)
+def test_progress(held: int, size: int | None, pace: float | None, told: str) -> None:
+    """As far as it is known."""
+    assert words.progress(Fetch("r.io", "sha256:a", (), held, size, pace), ENGLISH) == told
+
+
+def test_a_share() -> None:
+    """Of nothing there is none."""
+    assert (words.percent(1, 3), words.percent(0, 3), words.percent(0, 0)) == ("33 %", "0 %", "—")
