@@ -105,9 +105,9 @@ def test_wheel(names: set[str]) -> None:
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "dockmirror").rglob("*.py")}
     pages = {
         str(path.relative_to(ROOT))
-        for kind in ("json", "css", "js") for path in (ROOT / "dockmirror/web/pages").rglob(f"*.{kind}")
+        for kind in ("json", "css", "js") for path in (ROOT / "dockmirror/web").rglob(f"*.{kind}")
     }  # fmt: skip
-    assert len(pages) >= 4
+    assert len(pages) >= 6
     assert names == modules | pages | {"dockmirror/py.typed", "twisted/plugins/dockmirror_plugin.py"}
 
 
