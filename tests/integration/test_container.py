@@ -26,6 +26,7 @@ pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parents[2]
 BASE = "FROM scratch\nADD root /\nENV PATH=/usr/bin\n"
+EXTRA = "import dockmirror.certificates.authority"
 MOUNTED = ("--volume=/usr:/usr:ro", "--volume=/etc/ssl:/etc/ssl:ro", "--isolation=chroot")
 
 
@@ -57,6 +58,7 @@ class Builder:
         """All that is installed in the image, as files."""
         project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
         needed = [*project["project"]["dependencies"], *project["build-system"]["requires"]]
+        needed += project["project"]["optional-dependencies"]["acme"]
         wheels = self.directory / "wheels"
         pip = [sys.executable, "-m", "pip", "--python", "/usr/bin/python3", "--quiet"]
         try:
@@ -101,9 +103,9 @@ def configuration(builder: Builder) -> Any:
 
 
 def test_configuration(configuration: Any) -> None:
-    """It runs as nobody in particular, keeps its cache in a volume, and says where it listens."""
+    """It runs as nobody in particular, keeps what it has in volumes, and says where it listens."""
     assert configuration["User"] == "10001:10001"
-    assert list(configuration["Volumes"]) == ["/var/cache/dockmirror"]
+    assert sorted(configuration["Volumes"]) == ["/var/cache/dockmirror", "/var/lib/dockmirror"]
     assert list(configuration["ExposedPorts"]) == ["8080/tcp"]
 
 
@@ -116,7 +118,7 @@ def container(builder: Builder) -> Iterator[str]:
 
 
 def test_run(builder: Builder, configuration: Any, container: str) -> None:
-    """It answers, may write where the volume is, and is well by its own check, until it is stopped."""
+    """It answers, may write where the volumes are, and is well by its own check, until it is stopped."""
     port = free_port()
     client = PlainClient(f"http://127.0.0.1:{port}")
     listening = [f"--listen=tcp:{port}:interface=127.0.0.1", "--operations=none"]
@@ -133,8 +135,9 @@ def test_run(builder: Builder, configuration: Any, container: str) -> None:
     with process:
         ran([*inside, *check], builder.environment)
         assert ran([*inside, "/usr/bin/id", "-u"], builder.environment) == "10001\n"
-        cache = [*inside, "/usr/bin/stat", "-c", "%u %a", "/var/cache/dockmirror"]
-        assert ran(cache, builder.environment) == "10001 750\n"
+        volumes = [*inside, "/usr/bin/stat", "-c", "%u %a", *configuration["Volumes"]]
+        assert ran(volumes, builder.environment) == "10001 750\n" * 2
+        ran([*inside, "/opt/dockmirror/bin/python", "-c", EXTRA], builder.environment)
     with pytest.raises(AssertionError, match="refused"):
         ran([*inside, *check], builder.environment)
 
