@@ -7,6 +7,8 @@ from pathlib import Path
 
 from twisted.logger import Logger
 
+from .owner import give
+
 _log = Logger()
 
 
@@ -19,9 +21,11 @@ class Appended:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._path, made = path, not path.exists()
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self._failing = False
+        if made:
+            give(path)
 
     def write(self, line: str) -> None:
         """Adds a line, given without its end."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from pwd import getpwuid
 from typing import Any
 
 from twisted.application.service import IService, MultiService, Service
@@ -15,6 +16,7 @@ from .certified import issuing
 from .ending import Ending
 from .listeners import everywhere, listener
 from .options import Options as Options
+from .owner import make_for
 from .process import Process
 from .reached import own_names
 from .reloading import Reloading
@@ -36,9 +38,30 @@ MOST_WORKERS = 4
 def makeService(options: Options) -> IService:
     """The service of these options; called by twistd, which has no better way to say what is wrong by now."""
     try:
+        _make_places(options)
         return mirror(options.read, options.environ)
     except ConfigurationError as error:
         raise SystemExit(f"dockmirror: {error}") from None
+
+
+def _make_places(options: Options) -> None:
+    """Where twistd is told to give up the rights of root, by then all must be another user's."""
+    told: Mapping[str, Any] = options.parent or {}
+    uid, settings = told.get("uid"), options.read()
+    if uid is None:
+        return
+    gid = told.get("gid")
+    places = {"cache": settings.cache}
+    if settings.access.htpasswd is not None and settings.access.keys is not None:
+        places["access.keys"] = settings.access.keys.parent
+    if settings.acme is not None:
+        places["certificates"] = settings.certificates
+    for key, place in places.items():
+        try:
+            if place is not None:
+                make_for(place, uid, getpwuid(uid).pw_gid if gid is None else gid)
+        except OSError as error:
+            raise ConfigurationError(f"{key}: {place} cannot be made: {error.strerror}") from None
 
 
 def mirror(read: Callable[[], Settings], environ: Mapping[str, str]) -> MultiService:

@@ -15,7 +15,7 @@ import dockmirror
 ROOT = Path(dockmirror.__file__).parent
 LAYERS = [
     ["oci"],
-    ["interfaces"],
+    ["interfaces", "owner"],
     [
         *("appended", "archive", "clients", "content", "descriptors", "ending", "headers", "joined", "known"),
         *("lag", "metrics", "networks", "notes", "program", "sealed", "status", "unwaited"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 from functools import partial
 from pathlib import Path
+from pwd import getpwuid
 from typing import Any, cast
 
 import pytest
@@ -15,6 +16,7 @@ from twisted.application.service import IService, MultiService, Service
 from twisted.internet.error import CannotListenError
 from twisted.internet.task import Clock
 from twisted.python.usage import UsageError
+from twisted.scripts._twistd_unix import ServerOptions
 
 from dockmirror.config import load
 from dockmirror.ending import Ending
@@ -185,6 +187,48 @@ class TestMirror:
         watched = Watched.of(memory, Clock())
         hosts(settings, Clock(), agent_for, None, watched, {}, Recent(Clock(), memory.recent))
         assert seen == list(settings.upstreams.values())
+
+
+class TestAnotherUser:
+    """A mirror that root starts with twistd's ``--uid``."""
+
+    def started(self, path: Path, *arguments: str) -> None:
+        """Up to where the rights are given up."""
+        (path / "htpasswd").touch()
+        (path / "settings").write_text(
+            f'[access]\nhtpasswd = "{path}/htpasswd"\n'
+            f'keys = "{path}/state/keys"\naudit = "{path}/state/audit"\n'
+        )
+        twistd = ServerOptions()
+        own = ("--workers=2", "--listen=tcp:0", f"--cache={path}/cache", "--operations=none")
+        twistd.parseOptions([*arguments, "dockmirror", f"--config={path}/settings", *own])
+        makeService(twistd.subOptions)
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+    @pytest.mark.parametrize("arguments", [("--uid=65534", "--gid=65533"), ("--uid=65534",)])
+    def test_what_it_makes(self, tmp_path: Path, arguments: tuple[str, ...]) -> None:
+        """Is that user's, so that it can be used when the rights are given up."""
+        group = 65533 if len(arguments) > 1 else getpwuid(65534).pw_gid
+        self.started(tmp_path, *arguments)
+        made = [
+            path for each in ("cache", "state") for path in (tmp_path / each, *(tmp_path / each).rglob("*"))
+        ]
+        assert {path.name for path in made} >= {"cache", "state", "keys", "audit", "blobs"}
+        assert {(path.stat().st_uid, path.stat().st_gid) for path in made} == {(65534, group)}
+
+    def test_without(self, tmp_path: Path) -> None:
+        """It is the user's who starts it."""
+        (tmp_path / "state").mkdir()
+        self.started(tmp_path)
+        assert {path.stat().st_uid for path in (tmp_path / "cache").rglob("*")} == {os.geteuid()}
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+    def test_a_place_that_cannot_be(self, tmp_path: Path) -> None:
+        """Ends it in a line that names the key."""
+        (tmp_path / "state").touch()
+        with pytest.raises(SystemExit, match=r"^dockmirror: access.keys: .*state") as raised:
+            self.started(tmp_path, "--uid=65534")
+        assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,8 @@ import os
 import secrets
 from pathlib import Path
 
+from ..owner import give
+
 _BYTES = 32
 
 
@@ -42,6 +44,7 @@ def _make(path: Path) -> None:
             file.write(f"{secrets.token_hex(_BYTES)}\n")
             file.flush()
             os.fsync(descriptor)
+        give(beside)
         os.link(beside, path)
     except FileExistsError:
         pass

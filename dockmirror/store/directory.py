@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import NamedTemporaryFile, TemporaryDirectory
 
+from ..owner import give
 from . import layout
 
 _MOUNTS = Path("/proc/self/mountinfo")
@@ -37,11 +38,18 @@ def prepare(root: Path, mounts: Path = _MOUNTS) -> None:
     _refuse_network(root, mounts)
     with _written(root):
         for each in _DIRECTORIES:
-            (root / each).mkdir(parents=True, exist_ok=True)
+            _make(root, Path(each))
         _refuse_divided(root)
         with TemporaryDirectory(prefix="try-", dir=root / layout.WRITING) as trial:
             _refuse_folding(root, Path(trial))
             _refuse_lockless(root, Path(trial))
+
+
+def _make(root: Path, directory: Path) -> None:
+    for each in reversed([directory, *directory.parents[:-1]]):
+        if not (root / each).is_dir():
+            (root / each).mkdir(exist_ok=True)  # several processes start at once
+            give(root / each)
 
 
 def try_writing(root: Path) -> None:

@@ -29,6 +29,9 @@ MOUNTS = r"""
 """.lstrip()
 
 
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+
+
 @pytest.mark.parametrize(
     ("path", "kind"),
     [
@@ -72,6 +75,15 @@ def test_made_before(tmp_path: Path) -> None:
     prepare(tmp_path)
     assert (tmp_path / layout.DOCUMENTS / "name").exists()
     assert tmp_path.stat().st_mode & 0o777 == 0o750
+
+
+@as_root
+def test_made_in_anothers(tmp_path: Path) -> None:
+    """What root makes in a directory of another user's is that one's."""
+    os.chown(tmp_path, 65534, 65533)
+    prepare(tmp_path)
+    owners = {(path.stat().st_uid, path.stat().st_gid) for path in tmp_path.rglob("*")}
+    assert owners == {(65534, 65533)}
 
 
 @pytest.mark.parametrize("kind", ["nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "fuse.sshfs", "afs"])
