@@ -14,6 +14,7 @@ from .networks import networks
 from .settings import ConfigurationError, Settings
 from .web.access import Access
 from .web.ledger import Ledger
+from .web.limits import Limits
 from .web.members import Members
 from .web.quotas import Quotas
 from .web.site import Gate
@@ -36,6 +37,17 @@ def entrance(
     if access.requests is not None or access.bytes is not None:
         resource = Quotas(resource, clock, ledger, access.requests, access.bytes, access.window)
     return Gate(resource, _networks(settings))
+
+
+def limits(settings: Settings) -> Limits:
+    """How long a client may take."""
+    access = settings.access
+    return Limits(
+        head_seconds=access.head_timeout,
+        body_seconds=access.body_timeout,
+        idle_seconds=access.idle_timeout,
+        stall_seconds=access.stall_timeout,
+    )
 
 
 def _networks(settings: Settings) -> Access:

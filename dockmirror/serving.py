@@ -11,7 +11,7 @@ from .accounts import Ask, accounts
 from .appended import Appended
 from .cache import Cache, budget
 from .certificates.kept import Kept
-from .entrance import InThread, entrance, keys_of
+from .entrance import InThread, entrance, keys_of, limits
 from .hosts import hosts
 from .interfaces import IRegistry
 from .mirrored import AgentFor
@@ -92,6 +92,7 @@ class Serving:
             resource,
             self._log(settings, audit),
             self._connections if most is None else max(1, most // self._share),
+            limits(settings),
         )
         if self._cache is not None and settings.cache is not None:
             self._cache.eviction.keep_to(budget(settings.cache, settings))

@@ -38,6 +38,7 @@ from .values import (
     Seconds,
     Size,
     TagTtl,
+    Timeout,
     Username,
 )
 
@@ -74,7 +75,7 @@ class UpstreamSettings(_Frozen):
     addresses: dict[Host, Addresses] = Field(default_factory=dict)
     ip: Literal["4", "6", "4 6", "6 4"] = "6 4"
     connect_timeout: Annotated[float, Field(gt=0, le=60)] = 10.0
-    timeout: Annotated[float, Field(gt=0, le=3600)] = 60.0
+    timeout: Timeout = 60.0
     connections: Annotated[int, Field(ge=1, le=10_000)] = 64
     segments: Annotated[int, Field(ge=1, le=16)] = 1
 
@@ -103,6 +104,10 @@ class AccessSettings(_Frozen):
     window: Annotated[float, Field(gt=0, le=86_400)] = 60.0
     connections: Annotated[int, Field(ge=1)] | None = None
     audit: Path | None = None
+    head_timeout: Timeout = 15.0
+    body_timeout: Timeout = 30.0
+    idle_timeout: Timeout = 90.0
+    stall_timeout: Timeout = 300.0
 
 
 class Settings(_Frozen):

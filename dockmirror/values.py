@@ -215,6 +215,7 @@ Endpoints = Annotated[tuple[Annotated[str, AfterValidator(_endpoint)], ...], Bef
 Size = Annotated[Amount, PlainValidator(_amount), PlainSerializer(str)]
 Bytes = Annotated[int, PlainValidator(_bytes)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Timeout = Annotated[float, Field(gt=0, le=3600)]
 Directory = Annotated[Path, BeforeValidator(_directory)]
 Addresses = Annotated[tuple[Annotated[str, AfterValidator(_address)], ...], BeforeValidator(listed)]
 Rules = Annotated[tuple[Annotated[str, AfterValidator(_rule)], ...], BeforeValidator(listed)]

@@ -546,6 +546,8 @@ def test_access_is_laid_over_key_by_key(tmp_path: Path) -> None:
         ('[access]\nbytes = "20%"', "access.bytes: expected a number of bytes"),
         ("[access]\nbytes = 0", "access.bytes: expected a number of bytes"),
         ("[access]\nwindow = 0", "access.window: "),
+        ("[access]\nhead_timeout = 0", "access.head_timeout: "),
+        ("[access]\nstall_timeout = 4000", "access.stall_timeout: "),
         ("[access]\nusers = 1", "access.users: there is no such setting"),
         ('[access]\nhtpasswd = "/nowhere"', "access.htpasswd: "),
         (

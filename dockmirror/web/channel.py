@@ -34,6 +34,8 @@ class Channel(HTTPChannel):
         self._body_limit = body_limit
         self._clock = clock
         self._deadline: IDelayedCall | None = None
+        self._stall: IDelayedCall | None = None
+        self._stalled: float | None = None  # since when the client takes nothing
         self._opened = 0.0
         self._received = bytearray()
         self._scanned = 0  # of a head that is not complete
@@ -239,6 +241,32 @@ class Channel(HTTPChannel):
         else:
             self.loseConnection()
 
+    def pauseProducing(self) -> None:
+        """What was to be sent does not go: the client has until it must have taken some of it.
+
+        One call for each time that this happens would cost those that are fast: one that is pending stands
+        for all of them.
+        """
+        super().pauseProducing()
+        self._stalled = self._clock.seconds()
+        if self._stall is None:
+            self._stall = self._clock.callLater(self._limits.stall_seconds, self._look_for_stall)
+
+    def resumeProducing(self) -> None:
+        """The client has taken something."""
+        self._stalled = None
+        super().resumeProducing()
+
+    def _look_for_stall(self) -> None:
+        self._stall = None
+        if self._stalled is None:
+            return
+        left = self._stalled + self._limits.stall_seconds - self._clock.seconds()
+        if left <= 0:
+            self.abort()
+        else:
+            self._stall = self._clock.callLater(left, self._look_for_stall)
+
     def abort(self) -> None:
         """Closes without sending what is left."""
         self.transport.abortConnection()
@@ -246,6 +274,9 @@ class Channel(HTTPChannel):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The client left, or the connection was closed here."""
         self._disarm()
+        if self._stall is not None:
+            self._stall.cancel()
+            self._stall = None
         super().connectionLost(reason)
         self._connections.remove(self)
 

@@ -21,6 +21,7 @@ class Limits:
         trips, for a client that reads while it sends.
     :ivar linger_bytes: what is thrown away at most in that time; more than the two kernels hold (4 and 6 MiB
         on Linux), since a close with bytes unread is a reset and takes the response with it.
+    :ivar stall_seconds: for a client that takes nothing of a response, all buffers in between being full.
     :ivar young_seconds: the age at which a drain closes a connection that has sent nothing; its request may
         be on its way.
     """
@@ -32,4 +33,5 @@ class Limits:
     idle_seconds: float = 90
     linger_seconds: float = 5
     linger_bytes: int = 16 * 1024 * 1024
+    stall_seconds: float = 300
     young_seconds: float = 2

@@ -46,14 +46,24 @@ class Site(TwistedSite):
         # Twisted's idle timer is off: each byte would wind it up again.
         super().__init__(resource, Request, timeout=None, reactor=reactor, parsePOSTFormSubmission=False)
         self.connections = Connections(reactor)
-        build = partial(Channel, self.connections, limits, body_limit, reactor)
-        self.protocol = build  # type: ignore[method-assign, assignment]  # Twisted's negotiates HTTP/2
+        self._clock, self._body_limit = reactor, body_limit
+        self._keep_to(limits)
         self._log_request = log
         self._most = most
 
-    def serve(self, resource: IResource, log: Callable[[Request], None], most: float) -> None:
-        """Serves these from now on; a request that runs is told of to the new log."""
+    def serve(
+        self, resource: IResource, log: Callable[[Request], None], most: float, limits: Limits = _LIMITS
+    ) -> None:
+        """Serves these from now on; a request that runs is told of to the new log.
+
+        :param limits: of the connections that come from now on.
+        """
         self.resource, self._log_request, self._most = resource, log, most
+        self._keep_to(limits)
+
+    def _keep_to(self, limits: Limits) -> None:
+        build = partial(Channel, self.connections, limits, self._body_limit, self._clock)
+        self.protocol = build  # type: ignore[method-assign, assignment]  # Twisted's negotiates HTTP/2
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """A connection, unless there are too many."""

@@ -364,6 +364,30 @@ class TestTime:
         house.pages.seen[0].finish()
         assert line.answer.status == 200
 
+    def test_a_client_that_takes_nothing_is_left(self, house: House) -> None:
+        """Five minutes after it has taken something for the last time, and no sooner."""
+        line = house.connect().send(LATER)
+        line.channel.pauseProducing()
+        house.pass_time(200)
+        line.channel.resumeProducing()
+        line.channel.pauseProducing()
+        house.pass_time(100, 199.9)
+        assert not line.transport.disconnected
+        house.pass_time(0.1)
+        assert line.transport.disconnected
+
+    def test_a_client_that_is_slow_is_not(self, house: House) -> None:
+        """However long all of it takes."""
+        line = house.connect().send(LATER)
+        for _ in range(20):
+            line.channel.pauseProducing()
+            house.pass_time(299)
+            line.channel.resumeProducing()
+        house.pass_time(1000)
+        assert not line.transport.disconnected
+        line.leave()
+        assert house.clock.getDelayedCalls() == []
+
     def test_a_body_that_is_wanted_has_30_seconds(self, house: House) -> None:
         """However it trickles in."""
         line = house.connect().send(LARGE.replace(b"17", b"16"))
