@@ -58,4 +58,4 @@ def _repository(path: str, settings: Settings) -> Repository:
     registry = canonical(registry, settings)
     if registry == _HUB and "/" not in rest:
         rest = f"library/{rest}"
-    return Repository(f"{registry}/{Repository.parse(rest)}")
+    return Repository.parse(f"{registry}/{rest}")

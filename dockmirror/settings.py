@@ -107,7 +107,7 @@ class AccessSettings(_Frozen):
     head_timeout: Timeout = 15.0
     body_timeout: Timeout = 30.0
     idle_timeout: Timeout = 90.0
-    stall_timeout: Timeout = 300.0
+    stall_timeout: Timeout = 600.0
 
 
 class Settings(_Frozen):

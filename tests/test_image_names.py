@@ -31,7 +31,10 @@ def test_names(text: str, name: str) -> None:
     assert str(parse_name(text, SETTINGS)) == name
 
 
-@pytest.mark.parametrize("text", ["", "Nginx", "nginx:", "a b", "ghcr.io/", "nginx@sha256:1", "../../x"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "Nginx", "nginx:", "a b", "ghcr.io/", "nginx@sha256:1", "../../x", "a:/etc/x", "A.b/c", "a..b/c"],
+)
 def test_none(text: str) -> None:
     """Is told so; what ends with a colon is none."""
     with pytest.raises(ValueError, match="invalid"):

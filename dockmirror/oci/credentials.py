@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 
 from attrs import field, frozen
+
+from .errors import Unsupported
+
+_HEADER = re.compile(r"(?i:bearer) +[!-~]+ *|(?i:basic) +[A-Za-z0-9+/]+={0,2} *")
 
 
 @frozen
@@ -13,6 +18,16 @@ class Credentials:
     """The value of one ``Authorization`` header."""
 
     header: str = field(repr=False)
+
+    @classmethod
+    def parse(cls, header: str) -> Credentials:
+        """Those that a registry's client may bring: a token, or a name and a password.
+
+        :raises Unsupported: when the header is neither; it is not repeated.
+        """
+        if not _HEADER.fullmatch(header):
+            raise Unsupported("malformed request: expected Authorization by Bearer or by Basic", status=400)
+        return cls(header)
 
     @classmethod
     def bearer(cls, token: str) -> Credentials:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Iterable, Mapping
 
 from attrs import frozen
@@ -22,6 +23,11 @@ DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 SIGNED = "application/vnd.docker.distribution.manifest.v1+prettyjws"
 EVERYTHING = (OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST, "*/*")
 """What an upstream is asked for whose answer is to serve everybody: a narrow list gets another document."""
+
+_WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_QUOTED = r'"(?:[\t !#-\[\]-~]|\\[\t -~])*"'
+_RANGE = rf"{_WORD}/{_WORD}(?:[ \t]*;[ \t]*(?:{_WORD}=(?:{_WORD}|{_QUOTED}))?)*"
+_RANGES = re.compile(rf"{_RANGE}(?:[ \t]*,[ \t]*{_RANGE})*")
 
 
 @frozen
@@ -48,6 +54,11 @@ def parse_parts(manifest: bytes) -> Parts | None:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, RegistryError):
         pass
     return None
+
+
+def parse_accept(lines: Iterable[str]) -> tuple[str, ...]:
+    """The ``Accept`` lines that may be passed on; a line that is no list of media ranges is ignored."""
+    return tuple(line for line in lines if _RANGES.fullmatch(line))
 
 
 def admits(accept: Iterable[str], media_type: str | None) -> bool:

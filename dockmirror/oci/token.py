@@ -8,6 +8,7 @@ depending on who they are, so both are always given.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 
 from attrs import evolve, field, frozen
@@ -19,6 +20,7 @@ from .scope import Scope, parse_scopes
 _HARMLESS = {"account", "client_id", "offline_token", "access_type", "grant_type", "username"}
 _OURS = {"scope", "service", "ns"}
 _LONGEST = 10**9
+_VALUE = re.compile(r"[!-~]+")  # what may follow ``Bearer`` in a header
 
 MARKER = "anonymous"
 """A token that stands for none: given where none is needed, and no credentials when it comes back."""
@@ -80,7 +82,7 @@ class Token:
         """:raises Unavailable: when there is no token in the answer."""
         fields = _token_fields(body)
         value = fields.get("token") or fields.get("access_token")
-        if not isinstance(value, str) or not value or not value.isprintable():
+        if not isinstance(value, str) or not _VALUE.fullmatch(value):
             raise Unavailable("the token service's answer holds no token")
         life = fields.get("expires_in")
         return cls(value, float(min(life, _LONGEST)) if isinstance(life, int | float) and life > 0 else 60.0)

@@ -39,6 +39,7 @@ class Channel(HTTPChannel):
         self._opened = 0.0
         self._received = bytearray()
         self._scanned = 0  # of a head that is not complete
+        self._head_begun = False
         self._receiving = False
         self._silent = True
         self._unread: float | None = None  # what still comes and is thrown away; None while input is read
@@ -98,13 +99,14 @@ class Channel(HTTPChannel):
             return False
         end = end_of_head(self._received, self._scanned, self._limits.head_bytes)
         if end is None:
-            if not self._scanned:
+            if not self._head_begun:
+                self._head_begun = True  # empty lines before it do not begin it anew
                 self._expire_in(self._limits.head_seconds, self._too_slow)
             self._scanned = len(self._received)
             return False
         head = origin_form(bytes(self._received[:end]))
         del self._received[:end]
-        self._scanned = 0
+        self._scanned, self._head_begun = 0, False
         super().dataReceived(head)
         return True
 

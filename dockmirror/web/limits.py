@@ -33,5 +33,5 @@ class Limits:
     idle_seconds: float = 90
     linger_seconds: float = 5
     linger_bytes: int = 16 * 1024 * 1024
-    stall_seconds: float = 300
+    stall_seconds: float = 600
     young_seconds: float = 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import parse_qsl
 
-from ..headers import first
+from ..headers import lines
 from ..oci.credentials import Credentials
 from ..oci.errors import RegistryError
 from ..oci.token import MARKER
@@ -35,7 +35,12 @@ def parse_parameters(encoded: bytes) -> Parameters:
 
 
 def credentials(request: Request) -> Credentials | None:
-    """What the client brings; the token that stands for none is none."""
-    header = first(request.requestHeaders, "Authorization")
-    brought = Credentials(header) if header else None
+    """What the client brings; the token that stands for none is none.
+
+    :raises RegistryError: when it is malformed, or there are two: who is asked next could take the other.
+    """
+    headers = [header for header in lines(request.requestHeaders, "Authorization") if header]
+    if len(headers) > 1:
+        raise RegistryError("more than one 'Authorization'", status=400)
+    brought = Credentials.parse(headers[0]) if headers else None
     return None if brought is None or brought.is_bearer(MARKER) else brought

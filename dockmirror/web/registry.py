@@ -7,6 +7,8 @@ from twisted.web.resource import Resource
 from ..headers import first, lines
 from ..interfaces import Answer, IRegistry, IWrites
 from ..oci.errors import Unsupported
+from ..oci.etag import parse_tags
+from ..oci.media import parse_accept
 from ..oci.ranges import Range
 from ..oci.request import Blob, Manifest, parse_target
 from ..oci.request import Request as Asked
@@ -68,9 +70,9 @@ class Passthrough(Resource):
             query=()
             if isinstance(target, Blob | Manifest)
             else tuple(pair for pair in query if pair[0] != "ns"),
-            accept=tuple(line for line in lines(request.requestHeaders, "Accept") if line.isascii()),
+            accept=parse_accept(lines(request.requestHeaders, "Accept")),
             range=_range(request) if isinstance(target, Blob) else None,
-            if_none_match=first(request.requestHeaders, "If-None-Match"),
+            if_none_match=parse_tags(first(request.requestHeaders, "If-None-Match")),
             credentials=credentials(request),
             namespace=dict(query).get("ns"),
         )

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dockmirror.oci.credentials import Credentials
+from dockmirror.oci.errors import Unsupported
 from dockmirror.oci.request import Ping, Request
 
 TEXT = st.text(st.characters(codec="utf-8"))
@@ -47,3 +49,40 @@ def test_a_fingerprint_stands_for_them(header: str, other: str) -> None:
     assert (fingerprint == Credentials(other).fingerprint()) is (header == other)
     assert len(fingerprint) == 64
     assert Credentials(f"{header}\udcff").fingerprint() != fingerprint
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["Bearer t0ken", "bearer a.b-c_d~e+f/g=", "Bearer  a", "Basic YTpi", "BASIC YTpiYw==", "Bearer a:b|c"],
+)
+def test_a_client_brings_a_token_or_a_password(header: str) -> None:
+    """As it wrote them."""
+    assert Credentials.parse(header).header == header
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "Bearer", "Bearer ", "Bearer a b", "Bearer a\tb", "Bearer \ufffd", "Basic a:b", "Basic YTpi,",
+        "Basic",
+        "Digest username=s3cret", "s3cret", "Bearer a\r\nb", " Bearer a", "",
+    ],
+)  # fmt: skip
+def test_nothing_else_is_passed_on(header: str) -> None:
+    """The refusal does not repeat it."""
+    with pytest.raises(Unsupported) as raised:
+        Credentials.parse(header)
+    assert raised.value.status == 400
+    assert "s3cret" not in str(raised.value)
+
+
+@given(st.text())
+def test_what_is_passed_on_may_stand_in_a_header(header: str) -> None:
+    """Whatever a client sent."""
+    for sent in (header, f"Bearer {header}", f"Basic {header}"):
+        try:
+            brought = Credentials.parse(sent).header
+        except Unsupported:
+            continue
+        assert brought.isascii()
+        assert brought.isprintable()

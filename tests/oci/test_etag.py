@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dockmirror.oci.digest import Digest
-from dockmirror.oci.etag import etag, matches
+from dockmirror.oci.etag import etag, matches, parse_tags
 
 from ..values import digests
 
@@ -49,3 +49,25 @@ def test_no_header_is_too_odd(header: str, digest: Digest) -> None:
     assert matches(header, digest) is any(
         tag.strip().removeprefix("W/").strip('"') in ("*", str(digest)) for tag in header.split(",")
     )
+
+
+@pytest.mark.parametrize(
+    ("sent", "parsed"),
+    [
+        (None, None), ("*", "*"), ('"a"', '"a"'), ('W/"a" , "b,c"', 'W/"a" , "b,c"'),
+        (str(DIGEST), f'"{DIGEST}"'),
+        ("", None), ('"a', None), ('"a"b', None), ('"a",', None), ("a b", None), ('"\ufffd"', None),
+        ('"a\r\n"', None),
+    ],
+)  # fmt: skip
+def test_only_tags_are_passed_on(sent: str | None, parsed: str | None) -> None:
+    """RFC 9110, 8.8.3; a digest without its quotes is one all the same."""
+    assert parse_tags(sent) == parsed
+
+
+@given(st.text())
+def test_what_is_passed_on_may_stand_in_a_header(sent: str) -> None:
+    """Whatever a client sent; and it is the same when it comes again."""
+    parsed = parse_tags(sent)
+    assert parsed is None or (parsed.isascii() and parsed.replace("\t", " ").isprintable())
+    assert parse_tags(parsed) == parsed

@@ -20,6 +20,7 @@ from dockmirror.oci.media import (
     Parts,
     admits,
     admits_everything,
+    parse_accept,
     parse_parts,
     signed_payload,
 )
@@ -173,3 +174,32 @@ def test_the_signature_of_an_old_manifest_is_cut_out(spaces: bytes) -> None:
 def test_what_has_no_signature_is_left(body: bytes) -> None:
     """Byte for byte."""
     assert signed_payload(body) == body
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "a/b", "*/*", "application/vnd.oci.image.index.v1+json, */*;q=0.1", 'a/b; c="d e, \\"f"',
+        "a/b;,c/d", "a/b;q=0",
+        ", ".join(EVERYTHING),
+    ],
+)  # fmt: skip
+def test_media_ranges_are_passed_on(line: str) -> None:
+    """RFC 9110, 12.5.1."""
+    assert parse_accept([line]) == (line,)
+
+
+@pytest.mark.parametrize(
+    "line", ["", ",", "nonsense", "a/b,", "a/\ufffd", 'a/b;c="', "a/b\0", "a/b c/d", "/", "a/b\n"]
+)
+def test_other_lines_are_ignored(line: str) -> None:
+    """The right ones beside them count."""
+    assert parse_accept(["a/b", line, "c/d"]) == ("a/b", "c/d")
+
+
+@given(st.lists(st.text()))
+def test_what_is_passed_on_may_stand_in_a_header(sent: list[str]) -> None:
+    """Whatever a client sent."""
+    for line in parse_accept(sent):
+        assert line.isascii()
+        assert line.replace("\t", " ").isprintable()

@@ -338,6 +338,16 @@ class TestTime:
         house.pass_time(1)
         assert_refused(line, 408, "UNKNOWN")
 
+    def test_nor_do_empty_lines(self, house: House) -> None:
+        """Which are ignored before a head, and begin none anew."""
+        line = house.connect()
+        for _ in range(15):
+            line.send(b"\r")
+            house.pass_time(0.5)
+            line.send(b"\n")
+            house.pass_time(0.5)
+        assert_refused(line, 408, "UNKNOWN")
+
     def test_a_later_head_has_as_long(self, house: House) -> None:
         """Also when its first byte comes with the request before it."""
         line = house.connect().send(GET + b"G")
@@ -365,13 +375,13 @@ class TestTime:
         assert line.answer.status == 200
 
     def test_a_client_that_takes_nothing_is_left(self, house: House) -> None:
-        """Five minutes after it has taken something for the last time, and no sooner."""
+        """Ten minutes after it has taken something for the last time, and no sooner."""
         line = house.connect().send(LATER)
         line.channel.pauseProducing()
-        house.pass_time(200)
+        house.pass_time(400)
         line.channel.resumeProducing()
         line.channel.pauseProducing()
-        house.pass_time(100, 199.9)
+        house.pass_time(200, 399.9)
         assert not line.transport.disconnected
         house.pass_time(0.1)
         assert line.transport.disconnected
@@ -381,7 +391,7 @@ class TestTime:
         line = house.connect().send(LATER)
         for _ in range(20):
             line.channel.pauseProducing()
-            house.pass_time(299)
+            house.pass_time(599)
             line.channel.resumeProducing()
         house.pass_time(1000)
         assert not line.transport.disconnected

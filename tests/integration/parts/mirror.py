@@ -80,6 +80,10 @@ class Mirror(Process):
         """The log from the first failure that nothing in the mirror expected; empty where there is none."""
         return self.read_log().partition("Traceback (most recent call last)")[2]
 
+    def pids(self) -> list[int]:
+        """Its process and those that it has started."""
+        return _family(self.pid)
+
     def rss(self) -> int:
         """The memory, in bytes, that the mirror and its workers have resident."""
         return sum(_resident(pid) for pid in _family(self.pid))

@@ -1,0 +1,83 @@
+"""What a well-formed client of a registry may send, and a server answer: the grammars, strictly."""
+
+from __future__ import annotations
+
+import re
+
+_COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_NAME = rf"{_COMPONENT}(?:/{_COMPONENT})*"
+_DIGEST = r"(?:sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128})"
+_TAG = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}"
+_ENCODED = r"(?:[A-Za-z0-9._~*+-]|%[0-9A-F]{2})*"
+_QUERY = rf"(?:\?{_ENCODED}={_ENCODED}(?:&{_ENCODED}={_ENCODED})*)?"
+_IN = rf"{_NAME}/(?:manifests/(?:{_TAG}|{_DIGEST})|blobs/{_DIGEST}|tags/list|referrers/{_DIGEST})"
+_LINE = re.compile(
+    rf"(?:GET|HEAD) /v2/(?:_catalog|{_IN})?{_QUERY} HTTP/1\.1|(?:GET|POST) /token{_QUERY} HTTP/1\.1"
+)
+_WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_QUOTED = r'"(?:[\t !#-\[\]-~]|\\[\t -~])*"'
+_PARAMETERS = rf"(?:[ \t]*;[ \t]*(?:{_WORD}=(?:{_WORD}|{_QUOTED}))?)*"
+_KIND = rf"{_WORD}/{_WORD}{_PARAMETERS}"
+_SPAN = r"(?:[0-9]+-[0-9]*|-[0-9]+)"
+_ETAG = r'(?:W/)?"[!#-~]*"'
+_FIELDS = {
+    "accept": rf"{_KIND}(?:[ \t]*,[ \t]*{_KIND})*",
+    "accept-encoding": "identity",
+    "authorization": r"(?i:Bearer) +[!-~]+ *|(?i:Basic) +[A-Za-z0-9+/]+={0,2} *",
+    "connection": "close|keep-alive",
+    "content-length": "[0-9]+",
+    "content-type": "application/x-www-form-urlencoded",
+    "if-none-match": rf"\*|{_ETAG}(?:[ \t]*,[ \t]*{_ETAG})*",
+    "range": rf"bytes={_SPAN}(?:,{_SPAN})*",
+    "user-agent": r"[\w./ -]+",
+}
+_ANSWERED = re.compile(rb"HTTP/1\.1 [1-5][0-9]{2} [ -~]*")
+_FIELD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+: [\t -~]*")
+
+
+def fault_of_request(head: bytes, host: str) -> str | None:
+    """What is wrong with a request that reached an upstream which is called *host*; None where nothing is."""
+    try:
+        line, *fields = head.removesuffix(b"\r\n\r\n").decode("ascii").split("\r\n")
+    except UnicodeDecodeError:
+        return "no ASCII"
+    if not _LINE.fullmatch(line):
+        return f"the request line {line!r}"
+    seen = []
+    for field in fields:
+        name, colon, value = field.partition(": ")
+        seen.append(name.lower())
+        pattern = re.escape(host) if seen[-1] == "host" else _FIELDS.get(seen[-1])
+        if not colon or pattern is None or not re.fullmatch(pattern, value):
+            return f"the field {field!r}"
+    repeated = {name for name in seen if seen.count(name) > 1} - {"accept"}
+    return None if not repeated and "host" in seen else f"no host, or fields twice: {repeated}"
+
+
+def statuses(received: bytes) -> list[int]:
+    """Of all the responses on a connection.
+
+    :raises ValueError: these are no responses, or not whole, or there is more than they announce.
+    """
+    found = []
+    while received:
+        head, end, received = received.partition(b"\r\n\r\n")
+        line, *fields = head.split(b"\r\n")
+        wrong = [field for field in fields if not _FIELD.fullmatch(field)]
+        if not end or not _ANSWERED.fullmatch(line) or wrong:
+            raise ValueError(f"no head of a response: {line!r} {wrong!r}")
+        found.append(int(line[9:12]))
+        length = _length(fields)
+        if received and not received.startswith(b"HTTP/1.1 "):  # to HEAD, and with 304, there is no body
+            if len(received) < length:
+                raise ValueError(f"{len(received)} bytes of a body of {length}")
+            received = received[length:]
+    return found
+
+
+def _length(fields: list[bytes]) -> int:
+    told = [field.partition(b": ")[2] for field in fields if field.lower().startswith(b"content-length: ")]
+    coded = [field for field in fields if field.lower().startswith(b"transfer-encoding")]
+    if len(told) > 1 or coded:
+        raise ValueError(f"a body whose end can be understood in two ways: {told} {coded}")
+    return int(told[0]) if told else 0

@@ -1,0 +1,166 @@
+"""Clients that are slow on purpose: none holds a connection longer than the settings say."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.integration.conftest import MakeDirectory, MakeMachine
+from tests.integration.parts.images import Image, artifact
+from tests.integration.parts.mirror import Mirror
+from tests.integration.parts.process import wait_until
+from tests.integration.parts.registry import Registry
+
+from .grammar import statuses
+from .raw import sent
+from .rows import Record, hardship
+
+pytestmark = pytest.mark.integration
+
+TIMEOUTS = {"head_timeout": 2, "body_timeout": 2, "idle_timeout": 2, "stall_timeout": 3}
+SLACK = 8
+"""Seconds by which a busy machine may be late; the closing of a connection has 2, and 5 for unread bodies."""
+CLIENTS = 200
+SIZE = 64 * 1024 * 1024
+
+
+@pytest.fixture(scope="module")
+def image(open_registry: Registry) -> Image:
+    """Whose layer no two buffers of a kernel hold."""
+    pushed = artifact("slow readers", size=SIZE)
+    open_registry.push("hardship/slow", pushed, "latest")
+    return pushed
+
+
+@pytest.fixture(scope="module")
+def mirror(directory: MakeDirectory, make_machine: MakeMachine, open_registry: Registry) -> Iterator[Mirror]:
+    """A mirror that is not patient."""
+    upstreams = {"open": {"url": open_registry.url}}
+    with Mirror(directory("mirror"), make_machine(), upstreams, access=TIMEOUTS) as process:
+        yield process
+    assert process.failures() == ""
+
+
+def _dripped(data: bytes) -> Iterable[bytes]:
+    return (bytes([byte]) for byte in data)
+
+
+GET = "GET /v2/ HTTP/1.1\r\nHost: {host}\r\n"
+FORM = (
+    "POST /v2/auth HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/x-www-form-urlencoded\r\n"
+    "Content-Length: 10000\r\n\r\n"
+)
+UNREAD = "PUT /v2/a/manifests/b HTTP/1.1\r\nHost: {host}\r\nContent-Length: 100000\r\n\r\n"
+CHUNKED = FORM.replace("Content-Length: 10000", "Transfer-Encoding: chunked")
+
+
+SLOW: tuple[tuple[str, str, str, int, list[int]], ...] = (
+    ("nothing at all", "", "", 2, []),
+    ("half a head, and no more", GET, "", 2, [408]),
+    ("a head of a byte in 0.2 s", "", GET, 2, [408]),
+    ("a field without an end", GET + "A: ", "b" * 1000, 2, [408]),
+    ("a second head that does not end", GET + "\r\nGET", " " * 1000, 2, [200, 408]),
+    ("a form that does not come", FORM, "", 2, [408]),
+    ("a form of a byte in 0.2 s", FORM, "a" * 1000, 2, [408]),
+    ("pieces that do not end", CHUNKED + "5\r\n", "", 2, [408]),
+    ("a body that nobody reads", UNREAD, "a" * 1000, 7, [405]),
+    ("nothing after a response", GET + "\r\n", "", 2, [200]),
+    ("empty lines", "", "\r\n" * 500, 2, [408]),
+)
+
+
+@pytest.mark.parametrize(
+    ("head", "dripped", "within", "gets"),
+    [pytest.param(*row, id=name, marks=hardship(f"hostile: {name}")) for name, *row in SLOW],
+)
+def test_slow_senders(
+    mirror: Mirror, came: Record, head: str, dripped: str, within: int, gets: list[int]
+) -> None:
+    """Each is answered, or not, and closed, when its time is over: a byte now and then extends none."""
+    host = mirror.host("open")
+    pieces = [head.format(host=host).encode(), *_dripped(dripped.format(host=host).encode())]
+    received, seconds = sent(mirror.port, filter(None, pieces), within + SLACK, pause=0.2)
+    came(f"{', '.join(map(str, gets)) or 'nothing'}; closed after {seconds:.1f} s")
+    assert statuses(received) == gets
+    assert seconds >= min(within, 2) - 0.1
+
+
+@hardship(f"hostile: {CLIENTS} slow clients, and a pull beside them")
+def test_many_slow_senders(mirror: Mirror, image: Image, came: Record) -> None:
+    """Hundreds of them hold up nobody: an image is pulled meanwhile, and all of them are gone in time."""
+    begun = GET.format(host=mirror.host("open")).encode()
+
+    def slow(_: int) -> float:
+        return sent(mirror.port, [begun, *_dripped(b"A: " + b"b" * 100)], 2 + SLACK, pause=0.3)[1]
+
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        waiting = [pool.submit(slow, number) for number in range(CLIENTS)]
+        assert mirror.client("open").manifest("hardship/slow", "latest").body == image.manifest.data
+        last = max(each.result() for each in waiting)
+    came(f"the right bytes; the last is closed after {last:.1f} s")
+
+
+@hardship("hostile: nothing is taken of a blob")
+def test_slow_reader(mirror: Mirror, image: Image, came: Record) -> None:
+    """A client that takes nothing of a blob is left; one that is slow gets all of it."""
+    layer = image.layers[0]
+    asked = f"GET /v2/hardship/slow/blobs/{layer.digest} HTTP/1.1\r\nHost: {mirror.host('open')}\r\n\r\n"
+    assert mirror.client("open").blob("hardship/slow", layer.digest).body == layer.data
+    with _asking(mirror, asked) as idle, _asking(mirror, asked) as slow:
+        began = time.monotonic()
+        received = 0
+        while time.monotonic() < began + 2 * TIMEOUTS["stall_timeout"]:
+            received += len(slow.recv(16 * 1024))
+            time.sleep(0.02)
+        assert 0 < received < SIZE
+        while received < SIZE and (piece := slow.recv(1024 * 1024)):
+            received += len(piece)
+        assert received >= SIZE
+        wait_until(lambda: _connections(mirror) <= 1, "the idle one is closed", 3 + SLACK)
+        came("cut off after `stall_timeout`; one that is slow gets all of it")
+        assert _received(idle) < SIZE
+
+
+def _asking(mirror: Mirror, asked: str) -> socket.socket:
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
+    connection.settimeout(30)
+    connection.connect(("127.0.0.1", mirror.port))
+    connection.sendall(asked.encode())
+    return connection
+
+
+def _received(connection: socket.socket) -> int:
+    count = 0
+    with suppress(ConnectionError):
+        while piece := connection.recv(1024 * 1024):
+            count += len(piece)
+    return count
+
+
+def _connections(mirror: Mirror) -> int:
+    """How many of its clients' connections the mirror has open."""
+    inodes = {
+        os.readlink(file).removeprefix("socket:[").removesuffix("]")
+        for pid in mirror.pids()
+        for file in _opened(pid)
+    }
+    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    port = f":{mirror.port:04X}"
+    rows = [line.split() for line in lines]
+    return sum(1 for row in rows if row[1].endswith(port) and row[3] == "01" and row[9] in inodes)
+
+
+def _opened(pid: int) -> list[str]:
+    return [
+        f"/proc/{pid}/fd/{name}"
+        for name in os.listdir(f"/proc/{pid}/fd")
+        if os.path.lexists(f"/proc/{pid}/fd/{name}")
+    ]

@@ -1,0 +1,107 @@
+"""Clients that send what no client sends: each is refused, and nothing of it reaches anybody else."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from random import Random
+
+import pytest
+
+from tests.integration.conftest import MakeDirectory, MakeMachine
+from tests.integration.parts.images import Image, artifact
+from tests.integration.parts.mirror import Mirror
+
+from .grammar import statuses
+from .hostile import CANARY, DIGEST, Hostile, forms, framing, mutations, sizes, traversals
+from .raw import sent
+from .rows import Record, hardship
+from .touched import touched_by
+from .witness import Witness
+
+pytestmark = pytest.mark.integration
+
+SEED = int(os.environ.get("HOSTILE_SEED", "7"))
+COUNT = int(os.environ.get("HOSTILE_COUNT", "1000"))
+TIMEOUTS = {"head_timeout": 1, "body_timeout": 1, "idle_timeout": 1, "stall_timeout": 2}
+LATEST = 15
+"""Seconds after which no connection is left: the time-outs, 5 seconds for a body that nobody reads, and a
+machine that is busy."""
+AT_ONCE = 64
+INJECTED = re.compile(rb"\r\nX-Injected", re.IGNORECASE)
+
+
+@pytest.fixture(scope="module")
+def image() -> Image:
+    """What the upstream serves."""
+    return artifact("hostile")
+
+
+@pytest.fixture(scope="module")
+def witness(image: Image) -> Iterator[Witness]:
+    """An upstream that looks at what it is asked."""
+    with Witness(image) as upstream:
+        yield upstream
+
+
+@pytest.fixture(scope="module")
+def mirror(directory: MakeDirectory, make_machine: MakeMachine, witness: Witness) -> Iterator[Mirror]:
+    """A mirror that is not patient."""
+    upstreams = {"docker": {"url": witness.url, "timeout": 5}}
+    settings = {"access": TIMEOUTS, "export": True, "tag_ttl": 0}
+    with Mirror(directory("mirror"), make_machine(), upstreams, **settings) as process:
+        yield process
+
+
+@hardship("hostile: requests that no client sends")
+def test_hostile(mirror: Mirror, witness: Witness, image: Image, came: Record) -> None:
+    """Each gets a right response or none, and nothing fails; no upstream sees it, and no other file."""
+    hosts = mirror.host("docker"), mirror.host()
+    known = tuple(part + path for part in ("/v2", "/docker.io/v2") for path in _paths(image))
+    hostile = [
+        *framing(hosts[0]), *forms(hosts[0]), *sizes(hosts[0]), *traversals(hosts),
+        *mutations((*hosts, "127.0.0.1", "evil.test"), known, Random(SEED), COUNT),
+    ]  # fmt: skip
+    with touched_by(mirror.pids()) as touched:
+        slowest = _all_answered(mirror, hostile)
+    outside = touched.outside(mirror.cache)
+    smuggled = [line for line in witness.asked if CANARY in line]
+    wrong = [*smuggled, *witness.faults, *outside]
+    assert not wrong, "\n".join(wrong)
+    assert touched.count > 0
+    assert mirror.failures() == ""
+    assert "Unhandled" not in mirror.read_log()
+    came(
+        f"{len(hostile)} answered or closed, the last after {slowest:.1f} s; {len(witness.asked)} requests"
+        f" upstream, {touched.count} names of files",
+    )
+
+
+def _paths(image: Image) -> Iterable[str]:
+    layer = image.layers[0].digest
+    return (
+        "/", "/_catalog", "/auth?scope=repository:library/a:pull&service=a", "/library/a/manifests/latest",
+        f"/library/a/manifests/{image.digest}", f"/library/a/blobs/{layer}", f"/library/a/blobs/{DIGEST}",
+        "/library/a/tags/list?n=5&last=a", f"/library/a/referrers/{image.digest}?artifactType=a/b",
+    )  # fmt: skip
+
+
+def _all_answered(mirror: Mirror, hostile: Iterable[Hostile]) -> float:
+    def answered(each: Hostile) -> tuple[str | None, float]:
+        cut = len(each.data) // 3
+        try:
+            received, seconds = sent(mirror.port, (each.data[:cut], each.data[cut:]), LATEST)
+            got = tuple(statuses(received))
+        except (TimeoutError, ValueError) as error:
+            return f"{each.name}: {error} of {each.data[:200]!r}", 0
+        if each.gets not in (None, got) or INJECTED.search(received) or 500 in got:
+            return f"{each.name}: {got} and not {each.gets}: {each.data[:200]!r}", 0
+        return None, seconds
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        outcomes = list(pool.map(answered, hostile))
+    wrong = [outcome for outcome, _ in outcomes if outcome]
+    assert not wrong, "\n".join(wrong)
+    return max(seconds for _, seconds in outcomes)
