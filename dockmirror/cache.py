@@ -15,7 +15,7 @@ from twisted.python.threadpool import ThreadPool
 
 from .interfaces import IContents, IDocuments, IGrowths, ITags
 from .settings import Settings
-from .status.values import Fetch
+from .status.values import Fetch, Usage
 from .store.counted import Counted
 from .store.directory import prepare, try_writing
 from .store.documents import LocalDocuments
@@ -27,6 +27,7 @@ from .store.local import LocalContents
 from .store.remembered import Remembered
 from .store.tags import LocalTags
 from .store.threads import InThread, pooled
+from .store.usage import Usages
 
 THREADS = 8
 """Threads for files, which nothing else keeps busy and which keep nothing else busy."""
@@ -41,6 +42,7 @@ class Cache:
     :ivar eviction: what keeps to the budget, and knows how much is held.
     :ivar fetched: what has come of the blobs that were fetched.
     :ivar under_way: those that are being fetched.
+    :ivar usage: what each registry takes up, as far as is known.
     :ivar in_thread: runs what blocks on its files.
     :ivar try_writing: whether anything can be kept: raises OSError where nothing can.
     """
@@ -53,6 +55,7 @@ class Cache:
     eviction: Eviction
     fetched: Tally
     under_way: Callable[[], Sequence[Fetch]]
+    usage: Callable[[], Usage | None]
     in_thread: InThread
     try_writing: Callable[[], Coroutine[Any, Any, None]]
 
@@ -73,15 +76,17 @@ def open_cache(root: Path, settings: Settings, reactor: Any) -> Cache:
         await in_thread(partial(try_writing, root))
 
     growths = Growths(root, contents, reactor, in_thread, eviction.grown)
+    usages = Usages(root, reactor, in_thread)
     return Cache(
         contents,
         LocalTags(root, reactor, in_thread),
         LocalDocuments(root, reactor, in_thread),
         growths,
-        _Keeping(pool, eviction),
+        _Keeping(pool, eviction, usages),
         eviction,
         growths.tally,
         growths.under_way,
+        usages.latest,
         in_thread,
         try_to_write,
     )
@@ -98,11 +103,12 @@ def budget(root: Path, settings: Settings) -> Budget:
 
 
 class _Keeping(Service):
-    """The threads of the store, and the eviction that runs in them."""
+    """The threads of the store, and what runs in them by itself."""
 
-    def __init__(self, pool: ThreadPool, eviction: Eviction) -> None:
+    def __init__(self, pool: ThreadPool, eviction: Eviction, usages: Usages) -> None:
         self._pool = pool
         self._eviction = eviction
+        self._usages = usages
 
     def startService(self) -> None:
         """Called when the reactor is about to run."""
@@ -116,5 +122,6 @@ class _Keeping(Service):
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
+        await self._usages.stop()
         await self._eviction.stop()
         self._pool.stop()

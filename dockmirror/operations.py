@@ -61,6 +61,7 @@ def noted(settings: Settings, upstreams: Upstreams, cache: Cache | None) -> Note
         tuple(_upstream(name, settings, upstreams) for name in settings.upstreams),
         tuple(cache.under_way()) if cache else (),
         Held(cache.eviction.held, cache.eviction.limit) if cache else None,
+        usage=cache.usage() if cache else None,
     )
 
 

@@ -22,6 +22,7 @@ def together(noted: Sequence[Noted]) -> Noted:
         tuple(_furthest(same) for _, same in groupby(fetches, _which)),
         _largest(one.cache for one in noted if one.cache),
         sum(one.processes for one in noted),
+        max((one.usage for one in noted if one.usage), key=lambda usage: usage.measured, default=None),
     )
 
 

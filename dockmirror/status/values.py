@@ -98,6 +98,38 @@ class Held:
 
 
 @frozen
+class Used:
+    """What a registry takes up in the cache.
+
+    :ivar shared: how many of the bytes others have, too.
+    :ivar contents: how many blobs and manifests these are.
+    """
+
+    registry: str
+    bytes: int
+    shared: int
+    contents: int
+
+
+@frozen
+class Usage:
+    """What every registry took up when that was last measured, the largest first.
+
+    :ivar took: how many seconds it took to find out.
+    """
+
+    measured: float
+    took: float
+    registries: tuple[Used, ...]
+
+    @classmethod
+    def from_json(cls, told: Mapping[str, Any]) -> Usage:
+        """As ``asdict`` has it."""
+        used = tuple(Used(**each) for each in told["registries"])
+        return cls(float(told["measured"]), float(told["took"]), used)
+
+
+@frozen
 class Noted:
     """What one process has noted, or several together.
 
@@ -108,6 +140,7 @@ class Noted:
     fetches: tuple[Fetch, ...] = ()
     cache: Held | None = None
     processes: int = 1
+    usage: Usage | None = None
 
     def as_json(self) -> dict[str, Any]:
         """What ``from_json`` reads."""
@@ -121,6 +154,7 @@ class Noted:
             tuple(Fetch(**{**each, "repositories": tuple(each["repositories"])}) for each in told["fetches"]),
             Held(**told["cache"]) if told["cache"] else None,
             told["processes"],
+            Usage.from_json(told["usage"]) if told["usage"] else None,
         )
 
 

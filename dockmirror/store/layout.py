@@ -17,6 +17,7 @@
       held                                        how much there is; locked by who walks and evicts
       pins/<name>                                 an image that stays, refreshed when this was modified
       refreshing                                  locked by who refreshes those
+      usage                                       what each registry takes up; locked by who measures that
 
 A link holds ``sha256:<hex>`` and nothing else: a line's end after it makes an ordinary registry fail.
 No part of a repository's name begins with ``_``, so a repository lies safely in the directory of another.
@@ -45,6 +46,7 @@ WRITING = _OURS / "writing"
 HELD = _OURS / "held"
 PINS = _OURS / "pins"
 REFRESHING = _OURS / "refreshing"
+USAGE = _OURS / "usage"
 
 LAYERS = PurePosixPath("_layers")
 REVISIONS = PurePosixPath("_manifests/revisions")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from dockmirror.oci.digest import Digest
+from dockmirror.status.values import Used
+from dockmirror.store.usage import measured
 
 from ..archive.packing import manifest
 from .shop import AMD, BASE, CONFIG, INDEX, LAYER, NGINX, OTHER, Shop
@@ -48,6 +50,11 @@ def test_usage(shop: Shop) -> None:
     assert other["size"] == shared + len(manifest(CONFIG, BASE))
     assert usage["totals"]["contents"] == hub["size"] + other["size"] - shared
     assert usage["totals"]["of no repository"] == 0
+    told = [
+        Used(name, each["size"], each["shared"], each["contents"])
+        for name, each in usage["registries"].items()
+    ]
+    assert set(told) == set(measured(shop.root, 0.0).registries), "the status page tells another"
     lines = shop.run("usage").stdout.splitlines()
     assert max(map(len, lines)) <= 80
     assert any(line.startswith("budget (cache_size)") for line in lines)

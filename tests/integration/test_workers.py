@@ -113,6 +113,9 @@ def test_the_status(several: Several, open_registry: Registry, skopeo_machine: M
     hits = sum(slot["hits"] for slot in told["hours"]["slots"])
     assert 0 < hits < asked
     assert told["cache"]["limit"] > 0
+    wait_until(lambda: json.loads(several.told("/status.json"))["usage"] is not None, "it is measured")
+    (used,) = json.loads(several.told("/status.json"))["usage"]["registries"]
+    assert used["contents"] == len(pushed.blobs) + 1
 
 
 def test_one_that_dies(several: Several) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dockmirror.status.together import together
-from dockmirror.status.values import Address, Fetch, Held, Noted, Quota, Upstream
+from dockmirror.status.values import Address, Fetch, Held, Noted, Quota, Upstream, Usage, Used
 
 
 def upstream(*addresses: Address, rests: float | None = None, quota: Quota | None = None) -> Noted:
@@ -43,3 +43,9 @@ def test_the_cache() -> None:
     noted = together([Noted(cache=Held(0, 100)), Noted(cache=Held(7, 100)), Noted()])
     assert noted.cache == Held(7, 100)
     assert noted.processes == 3
+
+
+def test_the_usage() -> None:
+    """Is that which was measured last."""
+    old, new = Usage(1.0, 0.5, ()), Usage(2.0, 0.5, (Used("docker.io", 7, 2, 3),))
+    assert together([Noted(usage=new), Noted(), Noted(usage=old)]).usage == new

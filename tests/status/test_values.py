@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from dockmirror.status.values import Address, Fetch, Held, Noted, Quota, Upstream
+from dockmirror.status.values import Address, Fetch, Held, Noted, Quota, Upstream, Usage, Used
 
 UP, DOWN, UNASKED = (
     Address("https://u", 9.0, 5.0, "was down"),
@@ -22,6 +22,8 @@ def test_across_processes() -> None:
          Upstream("ghcr", "ghcr.io", "ghcr.m", (UNASKED,))),
         (Fetch("docker.io", "sha256:ab", ("docker.io/library/x",), 5, 10, 2.5),),
         Held(5, 10),
+        3,
+        Usage(4.0, 1.5, (Used("docker.io", 7, 2, 3),)),
     )  # fmt: skip
     for each in (noted, Noted()):
         assert Noted.from_json(json.loads(json.dumps(each.as_json()))) == each

@@ -10,13 +10,13 @@ from twisted.web.template import Tag, tags
 from ...status.values import Fetch, Upstream
 from ..pages.frame import PAGE, Look, framed, inline, prose, section, table
 from ..pages.languages import Language
-from ..pages.shown import size
+from ..pages.shown import age, size
 from . import words
 from .cached import cached
 from .overview import Status
 
 LOOK = Look(PAGE.style + inline(__package__, "status.css"), inline(__package__, "status.js"), asks=True)
-_PARTS = ("fetches", "registries", "cache", "popular")
+_PARTS = ("fetches", "registries", "cache", "usage", "popular")
 
 
 def document(status: Status, host: str, say: Language) -> Tag:
@@ -25,7 +25,11 @@ def document(status: Status, host: str, say: Language) -> Tag:
     :param host: by which the mirror was asked.
     """
     main = Tag("main")(
-        _fetches(status, say), _registries(status, say), cached(status, say), _popular(status, say)
+        _fetches(status, say),
+        _registries(status, say),
+        cached(status, say),
+        _usage(status, say),
+        _popular(status, say),
     )
     stale = tags.p(say("status.stale"), id="stale", role="status", hidden="")
     return framed(
@@ -113,6 +117,22 @@ def _popular(status: Status, say: Language) -> Tag:
     columns = [say(f"status.column.{name}") for name in names]
     rows = (
         _row(each.repository, (str(each.manifests), size(each.bytes)), columns) for each in status.popular
+    )
+    return part(table(columns, rows, "numbers"))
+
+
+def _usage(status: Status, say: Language) -> Tag:
+    part = section("usage", say("status.usage"))
+    usage = status.noted.usage
+    if usage is None:
+        return part(
+            tags.p(say("status.no_usage" if status.noted.cache else "status.no_cache"), class_="none")
+        )
+    part(tags.p(say("status.usage.what", age=age(max(0.0, status.now - usage.measured)))))
+    columns = [say(f"status.column.{name}") for name in ("registry", "size", "shared", "contents")]
+    rows = (
+        _row(each.registry, (size(each.bytes), size(each.shared), str(each.contents)), columns)
+        for each in usage.registries
     )
     return part(table(columns, rows, "numbers"))
 

@@ -24,6 +24,7 @@ def as_json(status: Status) -> str:
             "registries": [_registry(each, status.now) for each in noted.upstreams],
             "fetches": [asdict(each) for each in noted.fetches],
             "cache": asdict(noted.cache) if noted.cache else None,
+            "usage": asdict(noted.usage) if noted.usage else None,
             "hours": {"seconds": PERIOD, "slots": [asdict(each) for each in status.slots]},
             "popular": [asdict(each) for each in status.popular],
         },

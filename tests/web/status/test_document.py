@@ -11,7 +11,7 @@ from twisted.web.template import flattenString
 
 from dockmirror.status.popular import Pulled
 from dockmirror.status.series import Slot
-from dockmirror.status.values import Address, Fetch, Held, Noted, Quota, Upstream
+from dockmirror.status.values import Address, Fetch, Held, Noted, Quota, Upstream, Usage, Used
 from dockmirror.web.pages.languages import LANGUAGES
 from dockmirror.web.readiness import State
 from dockmirror.web.status.document import document
@@ -74,6 +74,15 @@ def test_a_cache() -> None:
     assert "75 % in the last hour" in told
     assert "75 % in 12 hours" in told
     assert [len(list(svg)) for svg in root.iter("svg")] == [96, 48, 48]
+
+
+def test_what_is_taken_up() -> None:
+    """Is listed by registry, with when that was; or said to be on its way."""
+    usage = Usage(4.0, 0.1, (Used("docker.io", 5_000_000, 1_000, 7),))
+    told = text(page(status(Noted(cache=Held(50, 100), usage=usage))), "usage")
+    assert "as measured 6 s ago." in told
+    assert told.endswith("docker.io5.0 MB1.0 kB7")
+    assert text(page(status(Noted(cache=Held(50, 100)))), "usage") == "UsageIt is being measured."
 
 
 def test_what_is_pulled() -> None:
