@@ -33,6 +33,8 @@ from .workers.sockets import Holding
 
 MOST_WORKERS = 4
 """By default; a mirror of that many saturates most lines."""
+RELOAD = 120.0
+"""Seconds that a worker has to put new settings into force, or to refuse them: it may be busy."""
 
 
 def makeService(options: Options) -> IService:
@@ -115,11 +117,12 @@ def _together(
 
     async def serve(new: Settings) -> None:
         nonlocal in_force
+        before, in_force = in_force, new  # by which one begins that is started meanwhile
         try:
-            await group.ask("serve", new.as_json())
+            await group.ask("serve", new.as_json(), RELOAD)
         except Refused as error:
+            in_force = before
             raise ConfigurationError(str(error)) from None
-        in_force = new
 
     group = Group(
         workers,

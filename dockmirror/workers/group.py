@@ -21,7 +21,7 @@ from .line import Gone, Line, Refused
 from .sockets import Listening
 
 PATIENCE = 5.0
-"""Seconds that a worker has to answer what it is asked."""
+"""Seconds that a worker has to answer what it is asked, by default."""
 _SHORT = 10.0
 _PAUSES = (0.0, 1.0, 5.0, 15.0, 30.0)
 """Seconds before a worker is replaced, longer each time that one did not live for ``_SHORT`` seconds."""
@@ -85,13 +85,14 @@ class Group(Service):
                 pause.cancel()
         return DeferredList([worker.end(self._grace) for worker in list(self.workers.values())])
 
-    async def ask(self, name: str, value: object = None) -> dict[int, Any]:
+    async def ask(self, name: str, value: object = None, patience: float = PATIENCE) -> dict[int, Any]:
         """What the workers answer, by their numbers; who gives none in time is left out.
 
+        :param patience: seconds for which an answer is waited for.
         :raises Refused: when one of them could not do it.
         """
         numbers = list(self.workers)
-        asked = [self.workers[number].ask(name, value) for number in numbers]
+        asked = [self.workers[number].ask(name, value, patience) for number in numbers]
         outcomes = await DeferredList(asked, consumeErrors=True)
         answers = {}
         for number, (succeeded, outcome) in zip(numbers, outcomes, strict=True):
@@ -167,9 +168,9 @@ class Worker(ProcessProtocol):
         ours.close()
         theirs.close()
 
-    def ask(self, name: str, value: object) -> Deferred[Any]:
+    def ask(self, name: str, value: object, patience: float) -> Deferred[Any]:
         """Fires with its answer; fails where there is none in time."""
-        return Deferred.fromCoroutine(self.line.ask(name, value)).addTimeout(PATIENCE, self._reactor)
+        return Deferred.fromCoroutine(self.line.ask(name, value)).addTimeout(patience, self._reactor)
 
     def end(self, grace: float) -> Deferred[None]:
         """Has it end; fires when it has."""

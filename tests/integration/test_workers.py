@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
@@ -149,6 +150,20 @@ def test_new_settings(several: Several) -> None:
     os.kill(several.pid, signal.SIGHUP)
     wait_until(lambda: "new settings are in force" in several.read_log(), "the log says so")
     assert statuses() == {403}
+
+
+def test_new_settings_that_take_long(several: Several) -> None:
+    """Are in force when the last one has them; one that is stopped stands for one that is busy."""
+    busy, _ = several.workers()
+    os.kill(busy, signal.SIGSTOP)
+    several.configure(networks=["10.0.0.0/8"])
+    os.kill(several.pid, signal.SIGHUP)
+    time.sleep(7)
+    assert "settings are in force" not in several.read_log()
+    os.kill(busy, signal.SIGCONT)
+    wait_until(lambda: "new settings are in force" in several.read_log(), "the log says so")
+    client = several.client()
+    assert {client.bare("GET", "/v2/", None, {}).status for _ in range(30)} == {403}
 
 
 def test_how_much_a_client_may_have(

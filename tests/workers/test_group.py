@@ -143,6 +143,12 @@ def test_what_they_answer(group: Group, reactor: Reactor) -> None:
     reactor.started[0].says(answer=7)
     reactor.advance(5)
     assert asked.get() == {1: 7}
+    patient = Outcome(group.ask("serve", patience=60))
+    reactor.started[0].says(answer=7)
+    reactor.advance(59)
+    assert not patient
+    reactor.started[1].says(answer=8)
+    assert patient.get() == {1: 7, 2: 8}
     refused = Outcome(group.ask("serve"))
     reactor.started[0].says(answer=None)
     reactor.started[1].says(error="wrong")
