@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 
+from attrs import evolve
 from twisted.internet.interfaces import IReactorTime
 
 from .cache import Cache
@@ -16,11 +17,13 @@ from .oci.request import InRepository
 from .offered import Stack, offered, registry_names
 from .pullthrough.asking import Asking
 from .pullthrough.blobs import Blobs
+from .pullthrough.changes import Changes, Present, Unchanged
 from .pullthrough.handshake import Handshake
 from .pullthrough.lists import Lists
 from .pullthrough.manifests import Manifests
 from .pullthrough.permission import Grants, Public
 from .pullthrough.registry import PullThrough
+from .pullthrough.writethrough import WriteThrough
 from .resting import Resting
 from .segments import InSegments
 from .settings import Settings, UpstreamSettings
@@ -48,7 +51,7 @@ def stack(
     """
     outcomes = watched.upstreams.of(name)
     asked = mirrored(name, upstream, agent_for, clock, watched.metrics, outcomes, account, keys)
-    registry = registry_names(upstream)[0]
+    registry, writes = registry_names(upstream)[0], asked.writes
     if cache is None:
         relayed = asked.authorized if settings.shared(upstream) else asked.relayed
         served = Stack(Whole(relayed, clock), Whole(asked.authorized, clock))
@@ -64,11 +67,16 @@ def stack(
             settings.keep_vanished,
         )
         filling = InSegments(asking, upstream.segments, clock) if upstream.segments > 1 else asking
-        cached = _cached(entry, registry, asking, filling, cache, clock, tag_ttl(upstream, settings))
+        changes = Unchanged(registry)
+        if writes is not None:
+            changes = written = Changes(registry, cache.documents)
+            cache = evolve(cache, contents=Present(cache.contents, written))
+            writes = WriteThrough(writes, written, cache.contents, cache.tags)
+        cached = _cached(entry, registry, asking, filling, cache, clock, tag_ttl(upstream, settings), changes)
         metered = Metered(cached, name, watched.metrics, _noting(watched.series, cache))
         served = Stack(metered, metered)
     virtual, own = (Popularity(each, registry, watched.popular) for each in (served.virtual, served.own))
-    return offered(name, upstream, settings, Stack(virtual, own, asked.writes))
+    return offered(name, upstream, settings, Stack(virtual, own, writes))
 
 
 def entry_of(name: str, upstream: UpstreamSettings) -> str:
@@ -98,11 +106,12 @@ def _cached(
     cache: Cache,
     clock: IReactorTime,
     ttl: Callable[[InRepository], float],
+    changes: Unchanged,
 ) -> PullThrough:
     return PullThrough(
         asking,
         Handshake(entry, asking, cache.documents, clock),
-        Manifests(registry, asking, cache.contents, cache.tags, clock, ttl),
-        Blobs(registry, asking, Whole(asking, clock), filling, cache.contents, cache.growths, clock),
-        Lists(entry, asking, cache.documents, clock, ttl),
+        Manifests(changes, asking, cache.contents, cache.tags, clock, ttl),
+        Blobs(registry, asking, Whole(asking, clock), filling, cache.contents, cache.growths, clock, changes),
+        Lists(entry, asking, cache.documents, clock, ttl, changes),
     )

@@ -14,6 +14,7 @@ from ..oci.ranges import ContentRange, Range
 from ..oci.reference import Repository
 from ..oci.request import Blob, Request
 from .asking import Asking
+from .changes import Unchanged
 from .checks import Checks, Source
 from .held import Told, held_answer
 from .lenient import LenientContents
@@ -28,6 +29,7 @@ class Blobs:
     """The blobs of one registry.
 
     :param registry: its name in the store.
+    :param changes: of this registry, through the mirror.
     :param relay: what passes a blob through without keeping it.
     :param filling: of which growing blobs are fetched.
     """
@@ -41,19 +43,21 @@ class Blobs:
         contents: IContents,
         growths: IGrowths,
         clock: IReactorTime,
+        changes: Unchanged,
     ) -> None:
         self._registry = registry
+        self._changes = changes
         self._asking = asking
         self._rights = Rights(asking)
         self._relay = relay
         self._filling = filling
         self._contents: IContents = LenientContents(contents)
         self._growths = growths
-        self._checks = Checks(asking, clock)
+        self._checks = Checks(asking, clock, changes)
 
     async def fetch(self, request: Request, target: Blob) -> Answer:
         """See ``IRegistry``."""
-        place = Repository(f"{self._registry}/{target.repository}")
+        place = self._changes.place(target.repository)
         hit = await self._hit(request, target, place)
         if hit is not None:
             return hit

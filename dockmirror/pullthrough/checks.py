@@ -13,6 +13,7 @@ from ..oci.errors import RegistryError
 from ..oci.ranges import Range
 from ..oci.request import Blob, Request
 from .asking import Asking
+from .changes import Unchanged
 from .permission import GRANTED
 from .rights import Rights
 
@@ -20,13 +21,17 @@ _MOST = 10_000
 
 
 class Checks:
-    """Asks the upstream, unless it has said so already; the same question is asked once at a time."""
+    """Asks the upstream, unless it has said so already; the same question is asked once at a time.
 
-    def __init__(self, asking: Asking, clock: IReactorTime) -> None:
+    What it said before a change of the repository does not count.
+    """
+
+    def __init__(self, asking: Asking, clock: IReactorTime, changes: Unchanged) -> None:
         self._asking = asking
         self._rights = Rights(asking)
-        self._given: Notes[Blob, bool] = Notes(clock, _MOST)
-        self._joined: Joined[Request, None] = Joined()
+        self._changes = changes
+        self._given: Notes[tuple[Blob, bytes], bool] = Notes(clock, _MOST)
+        self._joined: Joined[tuple[Request, bytes], None] = Joined()
 
     async def check(self, request: Request, target: Blob, can_answer: bool = False) -> None:
         """Where the client may pull from the repository, it is enough that anybody was given the blob there.
@@ -36,29 +41,34 @@ class Checks:
         :param can_answer: whether the store can answer if the upstream does not.
         :raises RegistryError: when the client may not have it, or the upstream does not say.
         """
-        if await self._rights.entitled(request) and self._given.get(target):
+        mark = await self.mark(target)
+        if await self._rights.entitled(request) and self._given.get((target, mark)):
             return
-        if request.credentials is None or not await self._for_everybody(request, target, can_answer):
-            await self._ask(request, target, can_answer)
+        if request.credentials is None or not await self._for_everybody(request, target, mark, can_answer):
+            await self._ask(request, target, mark, can_answer)
 
-    def given(self, target: Blob) -> None:
-        """The upstream gives it from this repository."""
-        self._given.put(target, True, GRANTED)
+    async def mark(self, target: Blob) -> bytes:
+        """The mark of its repository; see ``Changes``."""
+        return await self._changes.mark(self._changes.place(target.repository))
 
-    async def _for_everybody(self, request: Request, target: Blob, can_answer: bool) -> bool:
+    def given(self, target: Blob, mark: bytes) -> None:
+        """The upstream gives it from this repository, which had that mark when it was asked."""
+        self._given.put((target, mark), True, GRANTED)
+
+    async def _for_everybody(self, request: Request, target: Blob, mark: bytes, can_answer: bool) -> bool:
         """Whether the blob, too, of a public repository is given to everybody."""
         if not await self._rights.public(request):
             return False
         try:
-            await self._ask(evolve(request, credentials=None), target, can_answer)
+            await self._ask(evolve(request, credentials=None), target, mark, can_answer)
         except RegistryError:
             return False
         return True
 
-    async def _ask(self, request: Request, target: Blob, can_answer: bool) -> None:
+    async def _ask(self, request: Request, target: Blob, mark: bytes, can_answer: bool) -> None:
         asked = Request(target, credentials=request.credentials)
-        await self._joined.get(asked, lambda: self._asking.check(asked, can_answer))
-        self.given(target)
+        await self._joined.get((asked, mark), lambda: self._asking.check(asked, can_answer))
+        self.given(target, mark)
 
 
 @implementer(ISource)
@@ -75,9 +85,10 @@ class Source:
     async def open(self, offset: int) -> Answer:
         """See ``ISource``."""
         wanted = Range.since(offset) if offset else None
+        mark = await self._checks.mark(self._target)
         answer = await self._registry.fetch(evolve(self._request, range=wanted))
         self.status = answer.upstream_status
-        self._checks.given(self._target)
+        self._checks.given(self._target, mark)
         return answer
 
     async def check(self) -> None:

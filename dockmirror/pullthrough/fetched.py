@@ -14,6 +14,7 @@ from ..oci.media import EVERYTHING
 from ..oci.reference import Repository, Tag
 from ..oci.request import Request
 from .asking import Asking
+from .changes import Unchanged
 from .held import Told
 from .kept import LIMIT, KeptManifests
 from .rights import Rights
@@ -27,15 +28,22 @@ class FetchedManifests:
     """Asks with the full list of media types, so that what comes serves everybody."""
 
     def __init__(
-        self, asking: Asking, contents: IContents, kept: KeptManifests, tags: ITags, clock: IReactorTime
+        self,
+        asking: Asking,
+        contents: IContents,
+        kept: KeptManifests,
+        tags: ITags,
+        clock: IReactorTime,
+        changes: Unchanged,
     ) -> None:
         self._asking = asking
         self._rights = Rights(asking)
         self._contents = contents
         self._kept = kept
         self._tags = tags
-        self._named: Notes[tuple[Repository, Digest], tuple[Tag, ...]] = Notes(clock, _MOST)
-        self._joined: Joined[Request, Answer] = Joined()
+        self._changes = changes
+        self._named: Notes[tuple[Repository, Digest, bytes], tuple[Tag, ...]] = Notes(clock, _MOST)
+        self._joined: Joined[tuple[Request, bytes], Answer] = Joined()
 
     async def get(
         self, request: Request, place: Repository, tag: Tag | None, can_answer: bool = False
@@ -46,22 +54,35 @@ class FetchedManifests:
         :param can_answer: whether the store can answer instead.
         """
         asked = evolve(request, accept=EVERYTHING, if_none_match=None)
-        return await self._joined.get(asked, lambda: self._ask(asked, place, tag, can_answer))
+        mark = await self._changes.mark(place)
+        return await self._joined.get((asked, mark), lambda: self._ask(asked, place, mark, tag, can_answer))
 
-    async def _ask(self, asked: Request, place: Repository, tag: Tag | None, can_answer: bool) -> Answer:
+    async def confirm(self, place: Repository, mark: bytes, tag: Tag, digest: Digest) -> None:
+        """The upstream has said that the tag names this, which is held.
+
+        :param mark: the repository's, from before that was asked.
+        """
+        if await self._changes.mark(place) == mark:
+            await self._tags.put(place, tag, digest)
+            if await self._changes.mark(place) != mark:
+                await self._tags.forget(place, tag)
+
+    async def _ask(
+        self, asked: Request, place: Repository, mark: bytes, tag: Tag | None, can_answer: bool
+    ) -> Answer:
         answer = await self._asking.ask(asked, can_answer)
         told = Told("fwd=miss", immutable=tag is None and await self._rights.for_everybody(asked))
         if asked.head:
-            await self._name(place, tag, answer.content.descriptor.digest)
+            await self._name(place, mark, tag, answer.content.descriptor.digest)
         else:
             data = await collect(answer.content, LIMIT)
             content = BytesContent(data, evolve(answer.content.descriptor, size=len(data)))
             answer = evolve(answer, content=content)
-            if await self._keep(place, tag, content):
+            if await self._keep(place, mark, tag, content):
                 told = evolve(told, cache="fwd=miss; stored")
         return evolve(answer, headers=(*answer.headers, *told.headers()))
 
-    async def _name(self, place: Repository, tag: Tag | None, digest: Digest | None) -> None:
+    async def _name(self, place: Repository, mark: bytes, tag: Tag | None, digest: Digest | None) -> None:
         """A HEAD told what the tag names: clients ask for that by its digest next.
 
         The tag is noted when that manifest is held.
@@ -69,17 +90,20 @@ class FetchedManifests:
         if tag is None or digest is None:
             return
         if await self._contents.link(place, digest, Kind.MANIFEST):
-            await self._tags.put(place, tag, digest)
+            await self.confirm(place, mark, tag, digest)
         else:
-            named = self._named.get((place, digest)) or ()
-            self._named.put((place, digest), (*named, tag), NAMED)
+            named = self._named.get((place, digest, mark)) or ()
+            self._named.put((place, digest, mark), (*named, tag), NAMED)
 
-    async def _keep(self, place: Repository, tag: Tag | None, content: BytesContent) -> bool:
+    async def _keep(self, place: Repository, mark: bytes, tag: Tag | None, content: BytesContent) -> bool:
+        """Whether it was kept; not so where the repository was changed since it was asked for."""
+        if await self._changes.mark(place) != mark:
+            return False
         digest = await self._kept.keep(place, content)
         if digest is None:
             return False
-        named = self._named.get((place, digest)) or ()
-        self._named.drop((place, digest))
+        named = self._named.get((place, digest, mark)) or ()
+        self._named.drop((place, digest, mark))
         for each in {*named, *(() if tag is None else (tag,))}:
-            await self._tags.put(place, each, digest)
+            await self.confirm(place, mark, each, digest)
         return True

@@ -19,6 +19,7 @@ from ..oci.errors import RegistryError
 from ..oci.request import InRepository, Referrers, Request, Tags
 from ..resting import is_outage
 from .asking import Asking
+from .changes import Unchanged
 from .held import STALE, Told
 from .lenient import LenientDocuments
 from .rights import Rights
@@ -34,24 +35,27 @@ class _Listed:
     """A list as it was given.
 
     :ivar at: seconds since the epoch.
+    :ivar mark: of the repository, before it was asked for; see ``Changes``.
     """
 
     at: float
     media_type: str | None
     next_page: tuple[tuple[str, str], ...] | None
     body: str
+    mark: str = ""
 
     @classmethod
     def read(cls, document: bytes | None) -> _Listed | None:
         try:
-            at, media_type, next_page, body = json.loads(document or b"null")
+            at, media_type, next_page, body, *mark = json.loads(document or b"null")
             pages = None if next_page is None else tuple((key, value) for key, value in next_page)
-            return cls(float(at), media_type, pages, body)
+            return cls(float(at), media_type, pages, body, *mark)
         except (ValueError, TypeError):
             return None
 
     def write(self) -> bytes:
-        return json.dumps([self.at, self.media_type, self.next_page, self.body]).encode()
+        marked = [self.mark] if self.mark else []
+        return json.dumps([self.at, self.media_type, self.next_page, self.body, *marked]).encode()
 
     def answer(self, told: Told) -> Answer:
         data = self.body.encode()
@@ -64,6 +68,7 @@ class Lists:
 
     :param entry: the upstream's name.
     :param tag_ttl: tells for how many seconds a list is believed without asking, where it is public.
+    :param changes: of this registry, through the mirror; a list from before one is as if it was not there.
     """
 
     def __init__(
@@ -73,7 +78,9 @@ class Lists:
         documents: IDocuments,
         clock: IReactorTime,
         tag_ttl: Callable[[InRepository], float],
+        changes: Unchanged,
     ) -> None:
+        self._changes = changes
         self._entry = entry
         self._asking = asking
         self._rights = Rights(asking)
@@ -84,7 +91,10 @@ class Lists:
     async def fetch(self, request: Request, target: Tags | Referrers) -> Answer:
         """See ``IRegistry``."""
         name = self._name(request)
+        mark = (await self._changes.mark(self._changes.place(target.repository))).decode()
         listed = _Listed.read(await self._documents.read(name))
+        if listed is not None and listed.mark != mark:
+            listed = None
         age = self._clock.seconds() - listed.at if listed else 0.0
         if listed and 0 <= age < self._tag_ttl(target) and await self._rights.public(request):
             return listed.answer(Told(age=age))
@@ -98,13 +108,13 @@ class Lists:
                 raise
             _log.warn("{target} is served stale: {error}", target=str(target), error=str(error))
             return listed.answer(Told("fwd=stale; detail=upstream", age=age, stale=str(error)))
-        return self._kept(name, answer)
+        return self._kept(name, mark, answer)
 
-    def _kept(self, name: str, answer: Answer) -> Answer:
-        content = Copied(answer.content, LIMIT, lambda body: self._keep(name, answer, body))
+    def _kept(self, name: str, mark: str, answer: Answer) -> Answer:
+        content = Copied(answer.content, LIMIT, lambda body: self._keep(name, mark, answer, body))
         return evolve(answer, content=content, headers=(*answer.headers, *Told("fwd=miss").headers()))
 
-    def _keep(self, name: str, answer: Answer, body: bytes) -> None:
+    def _keep(self, name: str, mark: str, answer: Answer, body: bytes) -> None:
         """Only what is whole is of use: where no length was told, a document that was cut off ends early."""
         try:
             json.loads(body)
@@ -112,7 +122,7 @@ class Lists:
         except (ValueError, RecursionError):
             return
         media_type = answer.content.descriptor.media_type
-        listed = _Listed(self._clock.seconds(), media_type, answer.next_page, text)
+        listed = _Listed(self._clock.seconds(), media_type, answer.next_page, text, mark)
         Deferred.fromCoroutine(self._documents.write(name, listed.write()))
 
     def _name(self, request: Request) -> str:

@@ -19,6 +19,7 @@ from ..oci.media import EVERYTHING, admits
 from ..oci.reference import Repository, Tag
 from ..oci.request import InRepository, Manifest, Request
 from .asking import Asking
+from .changes import Unchanged
 from .fetched import FetchedManifests
 from .held import STALE, Told
 from .kept import Held, KeptManifests, kind_of
@@ -41,20 +42,20 @@ class _Tagged:
 class Manifests:
     """The manifests of one registry.
 
-    :param registry: its name in the store.
+    :param changes: of this registry, through the mirror.
     :param tag_ttl: tells for how many seconds a tag is believed without asking, where it is public.
     """
 
     def __init__(
         self,
-        registry: str,
+        changes: Unchanged,
         asking: Asking,
         contents: IContents,
         tags: ITags,
         clock: IReactorTime,
         tag_ttl: Callable[[InRepository], float],
     ) -> None:
-        self._registry = registry
+        self._changes = changes
         self._asking = asking
         self._rights = Rights(asking)
         self._contents: IContents = LenientContents(contents)
@@ -62,12 +63,12 @@ class Manifests:
         self._kept = KeptManifests(self._contents)
         self._clock = clock
         self._tag_ttl = tag_ttl
-        self._heads: Joined[Request, Answer] = Joined()
-        self._fetched = FetchedManifests(asking, self._contents, self._kept, self._tags, clock)
+        self._heads: Joined[tuple[Request, bytes], Answer] = Joined()
+        self._fetched = FetchedManifests(asking, self._contents, self._kept, self._tags, clock, changes)
 
     async def fetch(self, request: Request, target: Manifest) -> Answer:
         """See ``IRegistry``."""
-        place = Repository(f"{self._registry}/{target.repository}")
+        place = self._changes.place(target.repository)
         if isinstance(target.reference, Tag):
             return await self._by_tag(request, place, target.reference, self._tag_ttl(target))
         return await self._by_digest(request, place, target.reference)
@@ -131,10 +132,11 @@ class Manifests:
         """
         asked = evolve(request, head=True, accept=EVERYTHING, if_none_match=etag(tagged.held.digest))
         can_answer = await self._can_answer(request, tagged)
-        told = await self._heads.get(asked, lambda: self._asking.ask(asked, can_answer))
+        mark = await self._changes.mark(tagged.place)
+        told = await self._heads.get((asked, mark), lambda: self._asking.ask(asked, can_answer))
         if told.status != 304 and told.content.descriptor.digest != tagged.held.digest:
             return await self._fetched.get(evolve(request, head=False), tagged.place, tagged.tag, can_answer)
-        await self._tags.put(tagged.place, tagged.tag, tagged.held.digest)
+        await self._fetched.confirm(tagged.place, mark, tagged.tag, tagged.held.digest)
         return None
 
     async def _can_answer(self, request: Request, tagged: _Tagged) -> bool:

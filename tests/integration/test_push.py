@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import http.client
+import json
+import random
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +15,20 @@ import pytest
 
 from .parts.accounts import PUBLISHER, Account
 from .parts.authority import Authority
+from .parts.clients import skopeo
 from .parts.images import Image, artifact, image, index
 from .parts.machine import Machine
 from .parts.media import DOCKER, OCI
 from .parts.mirror import Mirror
-from .parts.plain import PlainClient
+from .parts.plain import PlainClient, Response
 from .parts.registry import Registry
 from .parts.tokens import Tokens
+from .pulls import succeeded
 
 pytestmark = pytest.mark.integration
 
 MakeMachine = Callable[..., Machine]
+MIB = 1024 * 1024
 
 
 @pytest.fixture(scope="module")
@@ -87,3 +95,115 @@ def test_every_kind_of_image(
     client.push(f"pushed/{kind}", pushed, "latest")
     same(pushed, registry(named, request), f"pushed/{kind}", "latest")
     same(pushed, client, f"pushed/{kind}", "latest")
+
+
+def test_every_process_sees_it_at_once(pushed_through: Mirror, named: str) -> None:
+    """Which one was asked, and which one has served the tag before, makes no difference."""
+    client, path = pushed_through.client(named, account(named)), "/v2/pushed/again/manifests/latest"
+    headers = client.admitted("pushed/again")
+    for number in range(10):
+        pushed = image(f"push again {named} {number}", OCI, layers=(10,))
+        client.push("pushed/again", pushed, "latest", f"n{number}")
+        for _ in range(8):  # connections, which the kernel gives to either process
+            assert client.bare("GET", path, None, {**headers, "Accept": "*/*"}).body == pushed.manifest.data
+        listed = client.bare("GET", "/v2/pushed/again/tags/list", None, headers)
+        assert f"n{number}" in json.loads(listed.body)["tags"]
+
+
+@pytest.mark.parametrize("kind", ["v2s2", "oci"])
+def test_skopeo(
+    pushed_through: Mirror,
+    named: str,
+    kind: str,
+    make_machine: MakeMachine,
+    request: pytest.FixtureRequest,
+) -> None:
+    """Copies from one repository to another through the mirror, with a login where one is wanted."""
+    machine, who, host = make_machine("skopeo", "curl"), account(named), pushed_through.host(named)
+    source = image(f"push skopeo {named} {kind}", DOCKER if kind == "v2s2" else OCI)
+    registry(named, request).push("pushed/source", source, kind)
+    login = f"{who.name}:{who.password}" if who else None
+    creds = [f"--src-creds={login}", f"--dest-creds={login}"] if login else []
+    names = [f"docker://{host}/pushed/source:{kind}", f"docker://{host}/pushed/skopeo:{kind}"]
+    succeeded(skopeo(machine, "copy", "--src-tls-verify=false", "--dest-tls-verify=false", *creds, *names))
+    same(source, registry(named, request), "pushed/skopeo", kind)
+    same(source, pushed_through.client(named, who), "pushed/skopeo", kind)
+
+
+class TestLarge:
+    """A blob that is larger than what there may be in memory."""
+
+    SIZE = 300 * 1024 * 1024
+
+    @pytest.mark.parametrize("chunked", [False, True])
+    def test_memory(self, pushed_through: Mirror, open_registry: Registry, chunked: bool) -> None:
+        """Stays what it was, with a length and without one."""
+        client = pushed_through.client("open")
+        location, digest = begin(client), hashlib.sha256()
+        before = most = pushed_through.rss()
+        with closing(http.client.HTTPConnection("127.0.0.1", pushed_through.port, timeout=60)) as connection:
+            connection.putrequest("PATCH", location, skip_host=True)
+            connection.putheader("Host", str(client.host))
+            framed = ("Transfer-Encoding", "chunked") if chunked else ("Content-Length", str(self.SIZE))
+            connection.putheader(*framed)
+            connection.endheaders()
+            for number in range(self.SIZE // MIB):
+                piece = number.to_bytes(4, "big") * (MIB // 4)
+                digest.update(piece)
+                connection.send(b"%x\r\n%b\r\n" % (MIB, piece) if chunked else piece)
+                if number % 10 == 0:
+                    most = max(most, pushed_through.rss())
+            if chunked:
+                connection.send(b"0\r\n\r\n")
+            response = connection.getresponse()
+            assert response.status == 202
+            location = str(response.headers["Location"])
+        assert most - before < 20 * MIB, (before, most)
+        finished = f"{location}?digest=sha256:{digest.hexdigest()}"
+        assert client.bare("PUT", finished, b"", {"Host": str(client.host)}).status == 201
+        stored = open_registry.plain.request("HEAD", f"/v2/pushed/large/blobs/sha256:{digest.hexdigest()}")
+        assert stored.headers["Content-Length"] == str(self.SIZE)
+
+
+def begin(client: PlainClient) -> str:
+    """Where an upload goes on."""
+    begun = client.bare("POST", "/v2/pushed/large/blobs/uploads/", b"", {"Host": str(client.host)})
+    assert begun.status == 202
+    location: str = begun.headers["Location"]
+    assert location.startswith("/v2/pushed/large/blobs/uploads/")
+    return location
+
+
+def test_an_upload_that_broke_off_goes_on(pushed_through: Mirror, open_registry: Registry) -> None:
+    """Where the registry says that it is, which is after the last chunk that came whole."""
+    client, data = pushed_through.client("open"), random.Random("resumed").randbytes(3 * MIB)
+    named = {"Host": str(client.host)}
+
+    def send(location: str, first: int, last: int) -> Response:
+        headers = {**named, "Content-Range": f"{first}-{last - 1}"}
+        return client.bare("PATCH", location, data[first:last], headers)
+
+    sent = send(begin(client), 0, MIB)
+    assert (sent.status, sent.headers["Range"]) == (202, f"0-{MIB - 1}")
+    location = sent.headers["Location"]
+    with closing(http.client.HTTPConnection("127.0.0.1", pushed_through.port, timeout=60)) as connection:
+        connection.putrequest("PATCH", location, skip_host=True)
+        for field in (*named.items(), ("Content-Length", "1000"), ("Content-Range", f"{MIB}-{MIB + 999}")):
+            connection.putheader(*field)
+        connection.endheaders()
+    status = client.bare("GET", location, None, named)
+    assert (status.status, status.headers["Range"]) == (204, f"0-{MIB - 1}")
+    sent = send(status.headers["Location"], MIB, 3 * MIB)
+    assert sent.status == 202
+    digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+    assert client.bare("PUT", f"{sent.headers['Location']}?digest={digest}", b"", named).status == 201
+    assert open_registry.plain.blob("pushed/large", digest).body == data
+
+
+@pytest.mark.parametrize("host", ["closed", ""])
+def test_what_is_not_written_to(pushed_through: Mirror, host: str) -> None:
+    """Is 405, and says so in the registry's words."""
+    client = pushed_through.client(host)
+    answer = client.bare("POST", "/v2/pushed/x/blobs/uploads/", b"", {"Host": str(client.host)})
+    assert (answer.status, answer.headers["Allow"]) == (405, "GET, HEAD")
+    assert json.loads(answer.body)["errors"][0]["code"] == "UNSUPPORTED"

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Any
+from urllib.parse import parse_qsl
 
 from attrs import evolve
 from twisted.internet.task import Clock
 
+from dockmirror.content.held import BytesContent
 from dockmirror.failover import Elsewhere, anywhere
-from dockmirror.interfaces import Answer
+from dockmirror.interfaces import Answer, IContents
+from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import Unauthorized
-from dockmirror.oci.media import EVERYTHING
+from dockmirror.oci.media import EVERYTHING, OCI_MANIFEST
 from dockmirror.oci.request import Request, parse_target
 from dockmirror.oci.token import MARKER, TokenRequest
+from dockmirror.oci.write import Written, parse_write
 from dockmirror.pullthrough.asking import Asking
 from dockmirror.pullthrough.blobs import Blobs
+from dockmirror.pullthrough.changes import Changes, Present, Unchanged
 from dockmirror.pullthrough.handshake import Handshake
 from dockmirror.pullthrough.lists import Lists
 from dockmirror.pullthrough.manifests import Manifests
 from dockmirror.pullthrough.permission import Grants, Public
 from dockmirror.pullthrough.registry import PullThrough
+from dockmirror.pullthrough.writethrough import WriteThrough
 from dockmirror.resting import Resting
 from dockmirror.whole import Whole
 
@@ -54,6 +60,7 @@ class Mirror:
     """The pull-through cache of one upstream.
 
     :param others: are asked for contents that it cannot give.
+    :param writable: whether clients may write through it.
     :ivar learns: whether what it gets without credentials everybody gets.
     """
 
@@ -66,15 +73,21 @@ class Mirror:
         tag_ttl: float = 60.0,
         keep_vanished: bool = False,
         others: Sequence[Origin] = (),
+        writable: bool = False,
     ) -> None:
         self.origin = origin
         self.clock = clock or _at_noon()
         self.store = store or Store(self.clock)
         self.learns = True
         faults = self.store.faults
-        contents = FaultyContents(self.store.contents, faults)
+        contents: IContents = FaultyContents(self.store.contents, faults)
         tags = FaultyTags(self.store.tags, faults)
         documents = FaultyDocuments(self.store.documents, faults)
+        changes = Unchanged("docker.io")
+        if writable:
+            changes = written = Changes("docker.io", documents)
+            contents = Present(contents, written)
+            self.writes = WriteThrough(origin, written, contents, tags)
         public = self.public = Public(entry, documents, self.clock, lambda: self.learns)
         resting, grants, anonymous = Resting(self.clock), Grants(self.clock), origin.anonymous
         if others:
@@ -85,9 +98,9 @@ class Mirror:
         self.registry = PullThrough(
             asking,
             Handshake(entry, asking, documents, self.clock),
-            Manifests("docker.io", asking, contents, tags, self.clock, lambda _: tag_ttl),
-            Blobs("docker.io", asking, relay, asking, contents, self.store.growths, self.clock),
-            Lists(entry, asking, documents, self.clock, lambda _: tag_ttl),
+            Manifests(changes, asking, contents, tags, self.clock, lambda _: tag_ttl),
+            Blobs("docker.io", asking, relay, asking, contents, self.store.growths, self.clock, changes),
+            Lists(entry, asking, documents, self.clock, lambda _: tag_ttl, changes),
         )
 
     def restarted(self, **changes: Any) -> Mirror:
@@ -111,6 +124,21 @@ class Mirror:
     def later(self, path: str, who: str | None = None, **details: Any) -> list[Any]:
         """Where the answer will stand, or why there is none."""
         return watch(self.registry.fetch(self.request(path, who, **details)))
+
+    def write(
+        self, method: str, path: str, data: bytes = b"", who: str = "alice", kind: str = OCI_MANIFEST
+    ) -> Written:
+        """What has come of a write, by the path below ``/v2/``."""
+        return now(self.write_later(method, path, data, who, kind))
+
+    def write_later(
+        self, method: str, path: str, data: bytes = b"", who: str = "alice", kind: str = OCI_MANIFEST
+    ) -> Coroutine[Any, Any, Written]:
+        """The same while it runs."""
+        path, _, query = path.partition("?")
+        write = parse_write(method, f"/v2/{path}".encode(), tuple(parse_qsl(query)))
+        content = BytesContent(data, Descriptor(kind, None, len(data)))
+        return self.writes.write(evolve(write, credentials=user(who)), content)
 
     def token(self, *scopes: str, **fields: str) -> str:
         """The token that a client is given for these scopes."""

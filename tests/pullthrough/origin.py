@@ -9,8 +9,8 @@ from attrs import define, evolve, field
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from dockmirror.content.held import BytesContent, absent, json_content
-from dockmirror.interfaces import Answer, IContent, IRegistry
+from dockmirror.content.held import BytesContent, absent, collect, json_content
+from dockmirror.interfaces import Answer, IContent, IRegistry, IWrites
 from dockmirror.oci.challenge import Challenge
 from dockmirror.oci.credentials import Credentials
 from dockmirror.oci.descriptor import Descriptor
@@ -31,6 +31,7 @@ from dockmirror.oci.request import (
     repository_of,
 )
 from dockmirror.oci.token import TokenRequest
+from dockmirror.oci.write import Write, Written
 
 CHALLENGE = Challenge("Bearer", {"realm": "https://auth.example/token", "service": "s"})
 EVERYBODY = "everybody"
@@ -78,7 +79,7 @@ class Asked:
         return f"{self.who}: {method} {str(self.request.target).removeprefix('/v2/')}{part}"
 
 
-@implementer(IRegistry)
+@implementer(IRegistry, IWrites)
 class Origin:
     """A registry with credentials; without any it may be asked only through ``anonymous``.
 
@@ -88,6 +89,7 @@ class Origin:
     :ivar open: whether ``/v2/`` demands nothing.
     :ivar says: what it answers to everything, where that is told.
     :ivar held_up: whether its answers wait until ``go_on``.
+    :ivar writing: what it says to a write, once that is done, or without doing it.
     """
 
     def __init__(self) -> None:
@@ -100,6 +102,7 @@ class Origin:
         self.open = False
         self.says: Answer | None = None
         self.held_up = False
+        self.writing: tuple[bool, RegistryError] | None = None
         self._waiting: list[Deferred[None]] = []
 
     @property
@@ -142,6 +145,36 @@ class Origin:
         value = f"token-{len(self.token_requests)}"
         fields = {"token": value, "access_token": value, "expires_in": self.token_life}
         return Answer(json_content(json.dumps(fields).encode()), upstream_status=200)
+
+    async def write(self, write: Write, body: IContent) -> Written:
+        """See ``IWrites``."""
+        data = await collect(body, 1_000_000)
+        done = self.writing is None or self.writing[0]
+        written = self._written(write, data, body.descriptor.media_type or "") if done else None
+        await self._wait()
+        if self.writing is not None:
+            raise self.writing[1]
+        assert written is not None
+        return written
+
+    def _written(self, write: Write, data: bytes, media_type: str) -> Written:
+        shelf = self.shelf(str(write.target.repository))
+        target = write.target
+        match target:
+            case Manifest() if write.method == "PUT":
+                digest = Digest.of(data)
+                shelf.manifests[digest] = media_type, data
+                named = [str(target.reference), *(value for key, value in write.query if key == "tag")]
+                shelf.tags.update({name: digest for name in named if ":" not in name})
+                return Written(201, headers=(("Docker-Content-Digest", str(digest)),), upstream_status=201)
+            case Manifest():
+                if target.digest is None:
+                    del shelf.tags[str(target.reference)]
+                else:
+                    del shelf.manifests[target.digest]
+            case Blob():
+                del shelf.blobs[target.digest]
+        return Written(202, upstream_status=202)
 
     async def answer(self, request: Request, who: str) -> Answer:
         """What it says to somebody."""
