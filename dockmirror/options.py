@@ -59,11 +59,11 @@ class Options(usage.Options):
         self["networks"].append(network)
 
     def postOptions(self) -> None:
-        """:raises UsageError: when a setting cannot be."""
+        """:raises SystemExit: when a setting cannot be; twistd would print all options before it says so."""
         given = {key.replace("-", "_"): value for key, value in self.items()}
         self.environ = dict(os.environ)
         self.read = partial(load, given, self.environ)
         try:
             self.read()
         except ConfigurationError as error:
-            raise usage.UsageError(str(error)) from None
+            raise SystemExit(f"dockmirror: {error}") from None

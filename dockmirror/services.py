@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import CannotListenError
@@ -19,8 +21,8 @@ class InOrder(MultiService):
         for service in self:
             try:
                 service.privilegedStartService()
-            except (CannotListenError, OSError) as error:
-                raise SystemExit(f"dockmirror: {service.name}: {error}") from None
+            except (CannotListenError, OSError, OverflowError) as error:
+                raise SystemExit(f"dockmirror: {service.name}: {_reason(error)}") from None
 
     def stopService(self) -> Deferred[None]:
         """Fires when the first has stopped."""
@@ -30,6 +32,14 @@ class InOrder(MultiService):
     async def _stop(self) -> None:
         for service in reversed(list(self)):
             await maybeDeferred(service.stopService)
+
+
+def _reason(error: Exception) -> str:
+    """In the words of the system, with the file that it is about: of a UNIX socket that is its lock."""
+    if not isinstance(error, OSError) or error.filename is None:
+        return str(error)
+    file = error.filename if error.filename2 is None else error.filename2
+    return f"{os.fsdecode(file)}: {error.strerror}"
 
 
 class Draining(Service):

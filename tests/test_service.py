@@ -15,7 +15,6 @@ from twisted.application.internet import StreamServerEndpointService
 from twisted.application.service import IService, MultiService, Service
 from twisted.internet.error import CannotListenError
 from twisted.internet.task import Clock
-from twisted.python.usage import UsageError
 from twisted.scripts._twistd_unix import ServerOptions
 
 from dockmirror.config import load
@@ -96,7 +95,7 @@ class TestOptions:
     )
     def test_what_cannot_be(self, arguments: list[str], key: str) -> None:
         """Is refused in one line that names the key."""
-        with pytest.raises(UsageError) as raised:
+        with pytest.raises(SystemExit) as raised:
             settings_of(*arguments)
         assert key in str(raised.value)
         assert "\n" not in str(raised.value)
@@ -138,18 +137,30 @@ class TestMirror:
             makeService(options)
         assert "\n" not in str(raised.value)
 
+    @pytest.mark.parametrize(
+        ("error", "reason"),
+        [
+            (
+                CannotListenError("127.0.0.1", 9464, OSError(98, "Address in use")),
+                r".*127\.0\.0\.1:9464.*in use",
+            ),
+            (OverflowError("bind(): port must be 0-65535."), "bind.*: port must be 0-65535"),
+            (FileNotFoundError(2, "No such file", "27533", None, b"/no/x.lock"), "/no/x.lock: No such file$"),
+            (PermissionError(13, "Permission denied", "/run/x"), "/run/x: Permission denied$"),
+        ],
+    )
     @pytest.mark.parametrize("key", ["listen.0", "operations"])
-    def test_a_port_that_is_taken(self, key: str) -> None:
-        """Ends it at start, in one line that names the setting and the port."""
+    def test_where_it_cannot_listen(self, key: str, error: Exception, reason: str) -> None:
+        """Ends it at start, in one line that names the setting and the port or the file."""
 
         class Taken(Service):
             def privilegedStartService(self) -> None:
-                raise CannotListenError("127.0.0.1", 9464, OSError(98, "Address already in use"))
+                raise error
 
         services, taken = InOrder(), Taken()
         taken.setName(key)
         taken.setServiceParent(services)
-        with pytest.raises(SystemExit, match=rf"^dockmirror: {key}: .*127\.0\.0\.1:9464.*in use") as raised:
+        with pytest.raises(SystemExit, match=f"^dockmirror: {key}: {reason}") as raised:
             services.privilegedStartService()
         assert "\n" not in str(raised.value)
 

@@ -23,7 +23,7 @@ from .printed import show_json, show_table
 from .reactor import run
 
 
-@click.command("check")
+@click.command("check", short_help="Whether the mirror can pull from its upstreams, and why not.")
 @json_option
 @click.argument("upstreams", nargs=-1)
 @click.pass_obj

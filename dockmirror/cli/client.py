@@ -23,7 +23,7 @@ _LISTENING = re.compile(r"(https|tcp|ssl|tls):(?:tcp:)?(?:port=)?(\d+)")
 _MARK = "# Written by 'dockmirror client'; it writes over this file as long as this line stands here.\n"
 
 
-@click.command("client")
+@click.command("client", short_help="What a client has to be told, printed or written.")
 @click.option("--mirror", "address", metavar="URL", help="How the client reaches the mirror's own host.")
 @click.option("--write", is_flag=True, help="Write it where the client reads it, keeping what is there.")
 @click.option(
@@ -36,6 +36,9 @@ def client(context: Context, address: str | None, write: bool, root: Path, clien
     """What CLIENT has to be told so that it pulls through this mirror.
 
     Without --mirror the address is made of the mirror's own settings, which know of no proxy in front of it.
+
+    Exit status: 0; 1 where a file cannot be written, or is there already and somebody else's; 2 where there
+    is none to be written.
     """
     chosen, mirror = CLIENTS[client], _mirror(context.settings, address)
     files = chosen.files(mirror)

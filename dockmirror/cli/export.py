@@ -26,7 +26,7 @@ from .platforms import PlatformType
 from .printed import progress
 
 
-@click.command("export")
+@click.command("export", short_help="Images as an archive that docker, podman and skopeo load.")
 @click.option(
     "-o", "--output", required=True, type=click.Path(dir_okay=False, allow_dash=True),
     help="The archive; '-' writes to standard output.",

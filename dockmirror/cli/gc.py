@@ -14,7 +14,7 @@ from .printed import as_json as json_option
 from .printed import show_json, show_table, size
 
 
-@click.command("gc")
+@click.command("gc", short_help="What nobody needs, or is too much, deleted now.")
 @json_option
 @click.option("-n", "--dry-run", is_flag=True, help="Tell only what would go.")
 @click.pass_obj

@@ -36,7 +36,7 @@ class _Taken:
     name: Name
 
 
-@click.command("import")
+@click.command("import", short_help="Archives of images taken into the cache.")
 @click.option("--as", "named", metavar="NAME", help="The name, where the archive has one image.")
 @click.argument("files", nargs=-1, required=True, type=click.File("rb"))
 @click.pass_obj

@@ -73,7 +73,7 @@ class Listed:
         return f"{', '.join(whole)} of {len(self.platforms)}" if whole else "no"
 
 
-@click.command("ls")
+@click.command("ls", short_help="The images that are held.")
 @json_option
 @click.argument("pattern", default="*")
 @click.pass_obj

@@ -18,7 +18,7 @@ from .printed import ago, show_json, show_table, timestamp
 from .printed import as_json as json_option
 
 
-@click.command("pin")
+@click.command("pin", short_help="Images that stay, whatever the budget.")
 @platforms_option
 @click.argument("images", nargs=-1, required=True)
 @click.pass_obj
@@ -37,7 +37,7 @@ def pin(context: Context, platforms: tuple[Platform, ...], images: tuple[str, ..
         click.echo(f"{each} is pinned")
 
 
-@click.command("unpin")
+@click.command("unpin", short_help="Images that may go again.")
 @click.argument("images", nargs=-1, required=True)
 @click.pass_obj
 def unpin(context: Context, images: tuple[str, ...]) -> None:
@@ -53,7 +53,7 @@ def unpin(context: Context, images: tuple[str, ...]) -> None:
         raise click.ClickException(f"{', '.join(missing)}: not pinned")
 
 
-@click.command("pins")
+@click.command("pins", short_help="What is pinned.")
 @json_option
 @click.pass_obj
 def pins(context: Context, as_json: bool) -> None:

@@ -21,7 +21,7 @@ from .opening import store_of
 from .printed import size
 
 
-@click.command("rm")
+@click.command("rm", short_help="Images forgotten: the next pull fetches them anew.")
 @click.option("-y", "--yes", is_flag=True, help="Without asking.")
 @click.argument("images", nargs=-1, required=True)
 @click.pass_obj

@@ -29,7 +29,7 @@ class Row:
     source: str
 
 
-@click.command("config")
+@click.command("config", short_help="What is in force, and where each value has come from.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON, a list of objects.")
 @click.option("--all", "everything", is_flag=True, help="With what nobody has said anything about.")
 @click.argument("prefix", default="")
@@ -38,6 +38,8 @@ def config(context: Context, as_json: bool, everything: bool, prefix: str) -> No
     """What is in force, and where it has come from: a file, the environment, or what holds by itself.
 
     PREFIX shows only the keys that begin so, such as "upstreams.docker".  Passwords are masked.
+
+    Exit status: 0; 2 where the settings are wrong.
     """
     said = context.said
     rows = [row for row in _rows(context.settings, said) if row.key.startswith(prefix)]

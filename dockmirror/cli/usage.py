@@ -19,7 +19,7 @@ from .printed import as_json as json_option
 from .printed import show_json, show_table, size
 
 
-@click.command("usage")
+@click.command("usage", short_help="How much each registry and repository takes up.")
 @json_option
 @click.pass_obj
 def usage(context: Context, as_json: bool) -> None:

@@ -12,7 +12,7 @@ from .printed import as_json as json_option
 from .printed import progress, show_json, show_table, size
 
 
-@click.command("verify")
+@click.command("verify", short_help="Whether all that is held is right.")
 @json_option
 @click.option(
     "--repair", "mend", is_flag=True, help="Drop what is wrong, so that the next pull fetches it anew."

@@ -42,10 +42,10 @@ class Warmed:
     def row(self) -> Sequence[str]:
         """For people."""
         counts = (self.pulled.manifests, self.pulled.held, self.pulled.fetched)
-        return (self.image, *map(str, counts), size(self.pulled.bytes), self.error or "")
+        return (self.image, *map(str, counts), size(self.pulled.bytes))
 
 
-@click.command("warm")
+@click.command("warm", short_help="Images pulled into the cache of a mirror that runs.")
 @json_option
 @click.option(
     "-f", "--file", type=click.File(), help="Images, one a line; '#' begins a comment, '-' is standard input."
@@ -94,8 +94,11 @@ def warm(
     if as_json:
         show_json([{"image": each.image, **asdict(each.pulled), "error": each.error} for each in warmed])
     else:
-        columns = ("image", "manifests", "held", "fetched", "bytes", "")
-        show_table(columns, [each.row() for each in warmed], right=columns[1:5])
+        columns = ("image", "manifests", "held", "fetched", "bytes")
+        show_table(columns, [each.row() for each in warmed], right=columns[1:])
+        for each in warmed:
+            if each.error:
+                click.echo(f"{each.image}: {each.error}")
     raise SystemExit(1 if any(each.error for each in warmed) else 0)
 
 
