@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from attrs import frozen
-from twisted.application.service import Service
+from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred
 from twisted.python.threadpool import ThreadPool
 
 from .interfaces import IContents, IDocuments, IGrowths, ITags
-from .settings import Settings
+from .settings import ConfigurationError, Settings
 from .status.values import Fetch, Usage
 from .store.counted import Counted
 from .store.directory import prepare, try_writing
@@ -24,10 +24,12 @@ from .store.eviction.evicting import Eviction
 from .store.growing.growths import Growths
 from .store.growing.means import Tally
 from .store.local import LocalContents
+from .store.objects.address import Address, is_available
 from .store.remembered import Remembered
 from .store.tags import LocalTags
 from .store.threads import InThread, pooled
 from .store.usage import Usages
+from .tiers import Tiers, tiers
 
 THREADS = 8
 """Threads for files, which nothing else keeps busy and which keep nothing else busy."""
@@ -64,25 +66,33 @@ def open_cache(root: Path, settings: Settings, reactor: Any) -> Cache:
     """The cache in this directory, which is made where it is not there.
 
     :raises UnfitDirectory: when it cannot hold one.
+    :raises ConfigurationError: when it is to stand before a bucket that cannot be reached at all.
     """
     prepare(root)
     pool = ThreadPool(0, THREADS, "store")
     in_thread = pooled(reactor, pool)
-    remembered = Remembered(LocalContents(root, reactor, in_thread), reactor, REMEMBERED)
+    tiered = _tiered(root, settings, reactor, in_thread)
+    kept = LocalContents(root, reactor, in_thread) if tiered is None else tiered.contents
+    remembered = Remembered(kept, reactor, REMEMBERED)
     eviction = Eviction(root, reactor, in_thread, budget(root, settings), remembered.forget)
     contents = Counted(remembered, eviction.grown)
 
     async def try_to_write() -> None:
         await in_thread(partial(try_writing, root))
+        if tiered is not None:
+            await tiered.try_it()
 
     growths = Growths(root, contents, reactor, in_thread, eviction.grown)
     usages = Usages(root, reactor, in_thread)
+    keeping = _Keeping(pool, eviction, usages)
+    if tiered is not None:
+        tiered.service.setServiceParent(keeping)
     return Cache(
         contents,
-        LocalTags(root, reactor, in_thread),
-        LocalDocuments(root, reactor, in_thread),
+        LocalTags(root, reactor, in_thread) if tiered is None else tiered.tags,
+        LocalDocuments(root, reactor, in_thread) if tiered is None else tiered.documents,
         growths,
-        _Keeping(pool, eviction, usages),
+        keeping,
         eviction,
         growths.tally,
         growths.under_way,
@@ -90,6 +100,18 @@ def open_cache(root: Path, settings: Settings, reactor: Any) -> Cache:
         in_thread,
         try_to_write,
     )
+
+
+def _tiered(root: Path, settings: Settings, reactor: Any, in_thread: InThread) -> Tiers | None:
+    if settings.store is None:
+        if settings.store_endpoint or settings.redirect:
+            key = "store_endpoint" if settings.store_endpoint else "redirect"
+            raise ConfigurationError(f"{key}: expected a store, which it is about")
+        return None
+    if not is_available():
+        raise ConfigurationError("store: expected dockmirror[objects], which speaks to buckets, to be there")
+    address = Address(settings.store, settings.store_endpoint)
+    return tiers(root, address, settings.redirect, reactor, in_thread)
 
 
 def budget(root: Path, settings: Settings) -> Budget:
@@ -102,26 +124,27 @@ def budget(root: Path, settings: Settings) -> Budget:
     return Budget(size, settings.min_free.of(total), int(status.f_files * share))
 
 
-class _Keeping(Service):
+class _Keeping(MultiService):
     """The threads of the store, and what runs in them by itself."""
 
     def __init__(self, pool: ThreadPool, eviction: Eviction, usages: Usages) -> None:
+        super().__init__()
         self._pool = pool
         self._eviction = eviction
         self._usages = usages
 
     def startService(self) -> None:
         """Called when the reactor is about to run."""
-        super().startService()
         self._pool.start()
         self._eviction.start()
+        super().startService()
 
     def stopService(self) -> Deferred[None]:
         """Fires when no thread is at work any more."""
-        super().stopService()
-        return Deferred.fromCoroutine(self._stop())
+        return Deferred.fromCoroutine(self._stop(super().stopService()))
 
-    async def _stop(self) -> None:
+    async def _stop(self, others: Deferred[Any]) -> None:
+        await others
         await self._usages.stop()
         await self._eviction.stop()
         self._pool.stop()

@@ -18,6 +18,7 @@ from .oci.token import TokenRequest
 
 _RESULTS = {
     ("hit",): "hit",
+    ("hit", "detail=redirect"): "redirected",
     ("fwd=miss",): "miss",
     ("fwd=miss", "stored"): "miss",
     ("fwd=miss", "collapsed"): "joined",

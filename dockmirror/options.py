@@ -34,6 +34,7 @@ class Options(usage.Options):
         ["cache", None, None, "The directory in which what was fetched is kept."],
         ["cache-size", None, None, "How much of it, such as 50GB or 20%; 0 keeps nothing."],
         ["min-free", None, None, "How much of the file system stays free. Default: 20%."],
+        ["store", None, None, "A bucket behind it that mirrors share, such as s3://bucket/prefix."],
         ["tag-ttl", None, None, "Seconds for which a public tag is believed without asking. Default: 60."],
         ["workers", None, None, "How many processes serve. Default: one for each core, at most 4."],
         ["grace", None, None, "Seconds for running transfers to finish at SIGTERM. Default: 300."],

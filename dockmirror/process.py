@@ -102,6 +102,8 @@ class Process:
 
 def _cache(settings: Settings, reactor: Any) -> Cache | None:
     if settings.cache is None or (settings.cache_size is not None and not settings.cache_size):
+        if settings.store is not None:
+            raise ConfigurationError("store: expected a cache_size: what is uploaded comes to the disk first")
         return None
     try:
         return open_cache(settings.cache, settings, reactor)

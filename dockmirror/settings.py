@@ -18,6 +18,7 @@ from .known import ShortNaming
 from .values import (
     Addresses,
     Amount,
+    BucketAddress,
     Bytes,
     Directory,
     Email,
@@ -131,6 +132,9 @@ class Settings(_Frozen):
     cache: Directory | None = None
     cache_size: Size | None = None
     min_free: Size = Amount(share=0.2)
+    store: BucketAddress | None = None
+    store_endpoint: Origin | None = None
+    redirect: bool = False
     tag_ttl: Seconds = 60.0
     keep_vanished: bool = False
     export: bool = False

@@ -25,6 +25,7 @@ _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?\.?")
 _EMAIL = re.compile(r"[^@\s,:;?]+@[^@\s,:;?]+")
 _RULE = re.compile(r"[a-z0-9._/*?-]+(:[A-Za-z0-9._*?-]+|@[a-z0-9+._:*?-]+)?")
+_BUCKET = re.compile(r"(s3|gs|az)://[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9._=+-]+)*/?")
 _PROGRAM = re.compile(r"[A-Za-z0-9._-]+|/[^\0]*[^\0/]")
 _AMOUNT = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,3})?)\s*(%|(?:[KMGT]i?)?B?)", re.IGNORECASE)
 _UNITS = {"": 1} | {
@@ -86,6 +87,12 @@ def _email(text: str) -> str:
     if not _EMAIL.fullmatch(text):
         raise ValueError("expected an e-mail address such as you@example.com")
     return text
+
+
+def _bucket(text: str) -> str:
+    if not _BUCKET.fullmatch(text):
+        raise ValueError("expected the address of a bucket, and perhaps a prefix in it: s3://bucket/prefix")
+    return text.rstrip("/")
 
 
 def _several(value: object) -> object:
@@ -206,6 +213,7 @@ Host = Annotated[str, AfterValidator(_host)]
 Email = Annotated[str, AfterValidator(_email)]
 HttpsUrl = Annotated[str, AfterValidator(_https_url)]
 Label = Annotated[str, AfterValidator(_label)]
+BucketAddress = Annotated[str, AfterValidator(_bucket)]
 Origin = Annotated[str, AfterValidator(_origin)]
 Origins = Annotated[tuple[Origin, ...], Field(min_length=1), BeforeValidator(_several)]
 NetworkName = Annotated[str, AfterValidator(_network)]

@@ -39,6 +39,7 @@ LAYERS = [
             "workers",
         ),
     ],
+    ["tiers"],
     [
         *("cache", "certified", "entrance", "listeners", "mirrored", "offered", "options", "outbound"),
         *("passwords", "refreshing", "reloading", "ttl", "watched"),

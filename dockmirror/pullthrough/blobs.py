@@ -6,7 +6,7 @@ from attrs import evolve
 from twisted.internet.interfaces import IReactorTime
 
 from ..content.held import absent
-from ..interfaces import Answer, IContents, IGrowth, IGrowths, IOpened, IRegistry, Kind
+from ..interfaces import Answer, IContents, IDistant, IGrowth, IGrowths, IOpened, IRegistry, Kind
 from ..oci.descriptor import Descriptor
 from ..oci.errors import RangeInvalid
 from ..oci.etag import matches
@@ -16,6 +16,7 @@ from ..oci.request import Blob, Request
 from .asking import Asking
 from .changes import Unchanged
 from .checks import Checks, Source
+from .distant import Nearest, sent_there
 from .held import Told, held_answer
 from .lenient import LenientContents
 from .rights import Rights
@@ -89,7 +90,30 @@ class Blobs:
             opened = await self._opened(place, target, given)
         if opened is None:
             return None
+        if IDistant.providedBy(opened):
+            return await self._distant(request, target, place, opened, told)
         return held_answer(request, opened, Descriptor(_TYPE, target.digest, opened.size), told)
+
+    async def _distant(
+        self, request: Request, target: Blob, place: Repository, opened: IDistant, told: Told
+    ) -> Answer:
+        """What is held elsewhere: the client is sent there, or it grows here for everybody who asks."""
+        descriptor = Descriptor(_TYPE, target.digest, opened.size)
+        unread = request.head or matches(request.if_none_match, target.digest)
+        if not unread and told.immutable and (location := await opened.location()) is not None:
+            opened.close()
+            return Answer(absent(Descriptor()), 307, location=location, headers=sent_there())
+        if unread or not self._may_join(request, target):
+            return held_answer(request, opened, descriptor, told)
+        source = Nearest(opened, Source(request, target, self._filling, self._checks))
+        try:
+            growth = await self._growths.join(self._registry, place, target.digest, source)
+        except OSError:  # of which the store has told
+            return held_answer(request, opened, descriptor, told)
+        except BaseException:
+            opened.close()
+            raise
+        return await self._growing(request, growth, descriptor, told, source)
 
     async def _told(self, request: Request) -> Told:
         return Told(immutable=await self._rights.for_everybody(request))
@@ -120,6 +144,11 @@ class Blobs:
             return await self._passed(request)
         descriptor = Descriptor(_TYPE, target.digest, growth.size)
         told = evolve(told, cache="fwd=miss; collapsed" if growth.joined else "fwd=miss; stored")
+        return await self._growing(request, growth, descriptor, told, source)
+
+    async def _growing(
+        self, request: Request, growth: IGrowth, descriptor: Descriptor, told: Told, source: Source | Nearest
+    ) -> Answer:
         if request.range is None:
             content = growth.content(descriptor, None)
             return Answer(content, headers=told.headers(), upstream_status=source.status)

@@ -18,6 +18,8 @@
       pins/<name>                                 an image that stays, refreshed when this was modified
       refreshing                                  locked by who refreshes those
       usage                                       what each registry takes up; locked by who measures that
+      owed/<anything>                             what a bucket is still to be given; not there without one
+      giving                                      locked by who gives it
 
 A link holds ``sha256:<hex>`` and nothing else: a line's end after it makes an ordinary registry fail.
 No part of a repository's name begins with ``_``, so a repository lies safely in the directory of another.
@@ -47,6 +49,8 @@ HELD = _OURS / "held"
 PINS = _OURS / "pins"
 REFRESHING = _OURS / "refreshing"
 USAGE = _OURS / "usage"
+OWED = _OURS / "owed"
+GIVING = _OURS / "giving"
 
 LAYERS = PurePosixPath("_layers")
 REVISIONS = PurePosixPath("_manifests/revisions")

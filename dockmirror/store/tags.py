@@ -51,7 +51,11 @@ class LocalTags:
 
     async def put(self, repository: Repository, tag: Tag, digest: Digest) -> None:
         """See ``ITags``; where the disk takes no link the tag names what it named before."""
-        putting = self._in_thread(partial(self._put, repository, tag, digest, self._clock.seconds()))
+        await self.note(repository, tag, Tagged(digest, self._clock.seconds()))
+
+    async def note(self, repository: Repository, tag: Tag, tagged: Tagged) -> None:
+        """Notes what the tag was confirmed to name, and when; in the same way."""
+        putting = self._in_thread(partial(self._put, repository, tag, tagged.digest, tagged.confirmed))
         try:
             await putting
         except OSError as error:

@@ -58,7 +58,7 @@ async def _respond(request: Request, coming: Coroutine[Any, Any, Answer]) -> Non
     answer = await coming
     request.upstream_status = answer.upstream_status
     _write_head(request, answer)
-    if request.method == b"HEAD" or answer.status in (301, 304):
+    if request.method == b"HEAD" or answer.status in (301, 304, 307):
         answer.content.discard()
     else:
         await answer.content.deliver(client_of(request))

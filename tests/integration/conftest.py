@@ -20,6 +20,7 @@ from .parts.mirror import Mirror
 from .parts.programs import require
 from .parts.registry import Registry
 from .parts.seaweed import WEED, SeaweedFS
+from .parts.sharing import Sharing, new_sharing
 from .parts.tokens import Tokens
 
 MakeDirectory = Callable[[str], Path]
@@ -111,6 +112,14 @@ def seaweedfs(directory: MakeDirectory) -> Iterator[SeaweedFS]:
     require(WEED)
     with SeaweedFS(directory("seaweedfs")) as server:
         yield server
+
+
+@pytest.fixture
+def sharing(directory: MakeDirectory, authority: Authority, seaweedfs: SeaweedFS) -> Iterator[Sharing]:
+    """A new upstream, and nothing in the bucket; mirrors are to be added."""
+    require("docker-registry", "unshare")
+    with new_sharing(directory("sharing"), authority, seaweedfs) as parts:
+        yield parts
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from dockmirror.interfaces import IContent, IContents, IDocuments, IOpened, ITags, Kind, Tagged
+from dockmirror.interfaces import IContent, IContents, IDistant, IDocuments, IOpened, ITags, Kind, Tagged
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import Unavailable
@@ -77,7 +77,9 @@ class FaultyContents:
         """See ``IContents``."""
         self._faults.read()
         opened = await self._contents.open(repository, digest, kind)
-        return None if opened is None else _Opened(opened, self._faults)
+        if opened is None or IDistant.providedBy(opened):
+            return opened
+        return _Opened(opened, self._faults)
 
     async def holds(self, digest: Digest) -> bool:
         """See ``IContents``."""

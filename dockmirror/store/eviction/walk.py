@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from operator import attrgetter
 from pathlib import Path
 
 from attrs import frozen
 
 from ...oci.digest import Digest
-from .. import files, layout, pins
+from .. import files, layout, owed, pins
 from ..data import is_held
 from . import inventory
 from .budget import Need
@@ -108,8 +107,13 @@ class Walk:
         ]
 
     def _chosen(self, need: Need) -> Iterator[_Candidate]:
-        """What is to go, the first first; nothing that was used in the last minute, or that a pin needs."""
-        for each in sorted((*self._of_contents(), *self._of_documents()), key=attrgetter("age")):
+        """What is to go, the first first; nothing that was used in the last minute, or that a pin needs.
+
+        What a bucket is still to be given goes last: it may be nowhere else.
+        """
+        waiting = set(owed.contents(self._root))
+        candidates = (*self._of_contents(), *self._of_documents())
+        for each in sorted(candidates, key=lambda each: (each.key in waiting, each.age)):
             if not need:
                 return
             if not 0 <= self._now - each.age[0] < _IN_USE:

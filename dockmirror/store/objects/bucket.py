@@ -10,9 +10,11 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from attrs import frozen
+from twisted.internet.defer import CancelledError
 from twisted.internet.defer import TimeoutError as TookTooLong
 from twisted.internet.interfaces import IReactorTime
 
+from .. import layout
 from ..threads import InThread, detached
 from .body import Body
 from .health import Health
@@ -20,7 +22,7 @@ from .health import Health
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
-PATIENCE = 5.0
+PATIENCE = 3.0
 """Seconds in which the bucket must begin to answer; then it is slow, and the upstream is asked."""
 UPLOAD = 3600.0
 LISTING = 600.0
@@ -129,6 +131,14 @@ class Bucket:
         """An address at which anybody gets an object for so long; the bucket is asked nothing for it."""
         return await self._in_thread(partial(self._sign, str(key), seconds))
 
+    async def try_it(self) -> None:
+        """Asks for something small, unless the bucket has answered just now.
+
+        :raises BucketFails: when it does not give it.
+        """
+        if not self.health.is_proven:
+            await self.get(layout.HELD, bare=True)
+
     async def step(self, call: Callable[[], T], patience: float) -> T:
         """Goes on with what was opened, in a thread.
 
@@ -137,6 +147,8 @@ class Bucket:
         waiting = detached(self._in_thread(call), late=lambda _: None)
         try:
             return await waiting.addTimeout(patience, self._clock)
+        except CancelledError:  # whoever waited has left
+            raise
         except TookTooLong:
             raise self.health.failed(f"nothing came within {patience:g} s") from None
         except Exception as error:
@@ -166,6 +178,8 @@ class Bucket:
         waiting = detached(self._in_thread(call), late=late)
         try:
             result = await waiting.addTimeout(patience, self._clock)
+        except CancelledError:  # whoever waited has left
+            raise
         except TookTooLong:
             raise self.health.failed(f"no answer within {patience:g} s") from None
         except Exception as error:
@@ -174,10 +188,10 @@ class Bucket:
         return result
 
     def _failed(self, error: Exception) -> Exception:
-        """What that is to whoever asked: of the bucket, or of the file that was to be uploaded."""
+        """What obstore raises is of the bucket: also that a file is missing, which is the bucket itself."""
         from obstore.exceptions import BaseError
 
-        return self.health.failed(_words(error)) if isinstance(error, BaseError) else error
+        return self.health.failed(_words(error)) if isinstance(error, BaseError | OSError) else error
 
     @property
     def _connected(self) -> ObjectStore:

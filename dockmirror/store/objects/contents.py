@@ -59,6 +59,10 @@ class ObjectContents:
         found.body.close()
         return None
 
+    def knows(self, repository: Repository, digest: Digest, kind: Kind) -> bool:
+        """See ``Far``."""
+        return bool(self._linked.get((repository, digest, kind)))
+
     async def holds(self, digest: Digest) -> bool:
         """See ``IContents``."""
         return await self._bucket.get(layout.data(digest), bare=True) is not None

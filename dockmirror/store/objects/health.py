@@ -11,6 +11,10 @@ FIRST, LONGEST = 5.0, 60.0
 """Seconds for which it is left alone after a failure, doubled with each that follows up to the longest."""
 
 
+PROVEN = 15.0
+"""Seconds for which an answer proves that it is well."""
+
+
 class BucketFails(OSError):
     """The bucket gives or takes nothing just now; it says so like a disk that does not."""
 
@@ -32,6 +36,12 @@ class Health:
         self._clock = clock
         self._until = 0.0
         self._length = 0.0
+        self._answered = -PROVEN
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether it has answered just now."""
+        return self.failure is None and 0 <= self._clock.seconds() - self._answered < PROVEN
 
     def check(self) -> None:
         """:raises BucketFails: while it is left alone."""
@@ -45,15 +55,16 @@ class Health:
                 "{name} fails; what is not held here is fetched from upstream, uploads wait: {words}",
                 name=self._name, words=words,
             )  # fmt: skip
-        self.failure = words
+        self.failure = f"{self._name}: {words}"
         now = self._clock.seconds()
         if now >= self._until:
             self._length = min(LONGEST, self._length * 2) if self._length else FIRST
             self._until = now + self._length
-        return BucketFails(words)
+        return BucketFails(self.failure)
 
     def succeeded(self) -> None:
         """It answered."""
         if self.failure is not None:
             self._log.info("{name} answers again", name=self._name)
         self.failure, self._until, self._length = None, 0.0, 0.0
+        self._answered = self._clock.seconds()

@@ -59,6 +59,10 @@ class Mirror(Process):
         """The directory in which it keeps what it fetched."""
         return Path(self._settings["cache"])
 
+    def setting(self, key: str) -> Any:
+        """What is in its file."""
+        return self._settings[key]
+
     def configure(self, **settings: Any) -> None:
         """Write these settings over those before; they are in force at the next start."""
         self._settings.update(settings)

@@ -1,0 +1,148 @@
+"""What the bucket is still to be given: a file for each, so that a restart forgets none; calls that block."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from hashlib import sha256
+from pathlib import Path
+from secrets import token_hex
+
+from attrs import frozen
+
+from ..interfaces import Kind, Tagged
+from ..oci.digest import Digest
+from ..oci.errors import RegistryError
+from ..oci.reference import Repository, Tag
+from . import files, layout, small
+
+_TAKEN = ".taken-"
+
+
+@frozen
+class OwedContent:
+    """A content, and that a repository has it."""
+
+    repository: Repository
+    digest: Digest
+    kind: Kind
+
+    def fields(self) -> dict[str, object]:
+        """As it is written."""
+        return {"is": self.kind.value, "repository": self.repository.name, "digest": str(self.digest)}
+
+
+@frozen
+class OwedTag:
+    """What a tag was confirmed to name."""
+
+    repository: Repository
+    tag: Tag
+    tagged: Tagged
+
+    def fields(self) -> dict[str, object]:
+        """As it is written."""
+        named = {"digest": str(self.tagged.digest), "confirmed": self.tagged.confirmed}
+        return {"is": "tag", "repository": self.repository.name, "tag": self.tag.name, **named}
+
+
+@frozen
+class OwedDocument:
+    """A document, as it is when its turn comes."""
+
+    name: str
+
+    def fields(self) -> dict[str, object]:
+        """As it is written."""
+        return {"is": "document", "name": self.name}
+
+
+Owed = OwedContent | OwedTag | OwedDocument
+_ORDER = ("blob", "manifest", "tag", "document")
+"""What is given first: nothing is told of before it is there."""
+
+
+def put(root: Path, owed: Owed, now: float) -> None:
+    """Notes it.
+
+    :raises OSError: when that cannot be written.
+    """
+    small.replace(_path(root, owed), json.dumps(owed.fields()).encode(), root / layout.WRITING, now)
+
+
+def is_put(root: Path, owed: Owed) -> bool:
+    """Whether that is noted, and nobody has taken it yet."""
+    return _path(root, owed).exists()
+
+
+def waiting(root: Path) -> list[Path]:
+    """What is noted, in the order in which it is to be given."""
+    try:
+        names = os.listdir(root / layout.OWED)
+    except FileNotFoundError:
+        return []
+    return [root / layout.OWED / name for name in sorted(names, key=_rank)]
+
+
+def take(path: Path) -> tuple[Owed | None, Path]:
+    """What it is, and where it is noted from now on: what is noted anew meanwhile is not lost.
+
+    :raises OSError: when it is not there any more.
+    """
+    taken = path
+    if _TAKEN not in path.name:
+        taken = path.with_name(f"{path.name}{_TAKEN}{token_hex(4)}")
+        os.rename(path, taken)
+    return _parse(taken.read_bytes()), taken
+
+
+def give_back(path: Path, owed: Owed, root: Path) -> None:
+    """It could not be given now."""
+    if _path(root, owed).exists():
+        files.remove(path)
+    else:
+        os.rename(path, _path(root, owed))
+
+
+def done(path: Path) -> None:
+    """It was given, or there is nothing to give any more."""
+    files.remove(path)
+
+
+def contents(root: Path) -> Iterator[Digest]:
+    """The contents that are not to be lost yet."""
+    for path in waiting(root):
+        with suppress(OSError):
+            owed = _parse(path.read_bytes())
+            if isinstance(owed, OwedContent):
+                yield owed.digest
+
+
+def turn(root: Path) -> int | None:
+    """An open file that, until it is closed, keeps others from giving; None where another has it."""
+    return files.lock(root / layout.GIVING)
+
+
+def _path(root: Path, owed: Owed) -> Path:
+    fields = owed.fields()
+    return root / layout.OWED / f"{fields['is']}-{sha256(json.dumps(fields).encode()).hexdigest()}"
+
+
+def _rank(name: str) -> tuple[int, str]:
+    kind = name.partition("-")[0]
+    return (_ORDER.index(kind) if kind in _ORDER else len(_ORDER)), name
+
+
+def _parse(data: bytes) -> Owed | None:
+    try:
+        fields = json.loads(data)
+        if fields["is"] == "document":
+            return OwedDocument(str(fields["name"]))
+        repository, digest = Repository(fields["repository"]), Digest.parse(fields["digest"])
+        if fields["is"] == "tag":
+            return OwedTag(repository, Tag(fields["tag"]), Tagged(digest, float(fields["confirmed"])))
+        return OwedContent(repository, digest, Kind(fields["is"]))
+    except (ValueError, KeyError, TypeError, RegistryError):
+        return None

@@ -1,0 +1,101 @@
+"""The bucket behind the disk, put together."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Coroutine
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+from twisted.application.service import MultiService, Service
+from twisted.python.threadpool import ThreadPool
+
+from .interfaces import IContents, IDocuments, ITags
+from .oci.digest import Digest
+from .store import owed
+from .store.documents import LocalDocuments
+from .store.local import LocalContents
+from .store.objects.address import Address
+from .store.objects.bucket import Bucket
+from .store.objects.contents import ObjectContents
+from .store.objects.documents import ObjectDocuments
+from .store.objects.tags import ObjectTags
+from .store.tags import LocalTags
+from .store.threads import InThread, pooled
+from .store.tiered.contents import TieredContents
+from .store.tiered.documents import TieredDocuments
+from .store.tiered.tags import TieredTags
+from .store.tiered.uploads import Uploads
+
+THREADS = 16
+"""Threads that wait for the bucket."""
+LIFETIME = 300.0
+"""Seconds for which an address holds that a client is sent to."""
+
+
+@frozen
+class Tiers:
+    """Everything that a mirror keeps, near and far.
+
+    :ivar try_it: whether the bucket gives anything: raises OSError where it does not.
+    :ivar waiting: how much is still to be uploaded.
+    """
+
+    contents: IContents
+    tags: ITags
+    documents: IDocuments
+    service: MultiService
+    try_it: Callable[[], Coroutine[Any, Any, None]]
+    bucket: Bucket
+    uploads: Uploads
+
+
+def tiers(root: Path, address: Address, redirect: bool, reactor: Any, in_thread: InThread) -> Tiers:
+    """The store in that directory, in front of the one in the bucket.
+
+    :param redirect: whether clients are sent to the bucket for what is not near and public.
+    :param in_thread: runs what blocks on the directory's files.
+    """
+    threads = _Threads()
+    bucket = Bucket(str(address), address.connect, reactor, pooled(reactor, threads.pool))
+    far = ObjectContents(bucket, reactor, LIFETIME if redirect else None)
+    near, near_tags = LocalContents(root, reactor, in_thread), LocalTags(root, reactor, in_thread)
+    near_documents = LocalDocuments(root, reactor, in_thread)
+    uploads = Uploads(root, bucket, far, near_documents, reactor, in_thread)
+    service = MultiService()
+    threads.setServiceParent(service)
+    uploads.setServiceParent(service)
+
+    async def owe(each: owed.Owed) -> None:
+        await in_thread(partial(owed.put, root, each, reactor.seconds()))
+
+    async def is_owed(each: owed.OwedDocument) -> bool:
+        return await in_thread(partial(owed.is_put, root, each))
+
+    return Tiers(
+        TieredContents(near, far, far, owe, _nobody),
+        TieredTags(near_tags, near_tags, ObjectTags(bucket, reactor), owe, reactor),
+        TieredDocuments(near_documents, ObjectDocuments(bucket), owe, is_owed, reactor),
+        service,
+        bucket.try_it,
+        bucket,
+        uploads,
+    )
+
+
+class _Threads(Service):
+    """Threads that are left behind at the end: one may hang in a bucket that does not answer."""
+
+    def __init__(self) -> None:
+        self.pool = ThreadPool(0, THREADS, "bucket")
+        self.pool.threadFactory = partial(threading.Thread, daemon=True)  # type: ignore[assignment]
+
+    def startService(self) -> None:
+        super().startService()
+        self.pool.start()
+
+
+def _nobody(_: Digest) -> None:
+    """Nobody wants to know what is used."""

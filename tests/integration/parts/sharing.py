@@ -1,0 +1,132 @@
+"""Mirrors of one upstream that share a bucket, each with a disk of its own."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from .accounts import ACCOUNTS
+from .authority import Authority
+from .bucket_front import BucketFront
+from .cdn import BlobStore
+from .front import Front
+from .images import Image
+from .kept import leaks, wrong_blobs
+from .machine import Machine
+from .mirror import Mirror
+from .plain import PlainClient, Response
+from .process import free_port, wait_until
+from .registry import Registry, token_registry
+from .seaweed import CREDENTIALS, SECRET, SeaweedFS
+from .tokens import Tokens
+
+
+class Keyed(Machine):
+    """A machine in whose environment the keys of the bucket are, and the authorities that it trusts."""
+
+    def __init__(self, directory: Path, authority: Authority) -> None:
+        super().__init__(directory)
+        self._trusted = str(authority.certificate)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """See ``Machine``."""
+        return {**super().environment, **CREDENTIALS, "SSL_CERT_FILE": self._trusted}
+
+
+class Sharing:
+    """An upstream, a bucket, and mirrors.
+
+    :ivar front: what the mirrors take for the object store.
+    """
+
+    def __init__(self, directory: Path, authority: Authority, seaweedfs: SeaweedFS, stack: ExitStack) -> None:
+        self.seaweedfs = seaweedfs
+        self.prefix = uuid.uuid4().hex
+        self.mirrors: list[Mirror] = []
+        self._directory = directory
+        self._authority = authority
+        self._stack = stack
+        (directory / "registry").mkdir()
+        self.tokens = stack.enter_context(Tokens(authority))
+        self.registry: Registry = stack.enter_context(
+            token_registry(directory / "registry", authority, self.tokens)
+        )
+        self.blobs = stack.enter_context(BlobStore(self.registry))
+        self.upstream = stack.enter_context(Front(self.registry, self.blobs))
+        self.front = stack.enter_context(BucketFront(seaweedfs))
+
+    def add(self, **settings: Any) -> Mirror:
+        """One more mirror, with nothing on its disk."""
+        directory = self._directory / f"mirror-{len(self.mirrors)}"
+        machine = Keyed(directory / "machine", self._authority)
+        machine.prepare()
+        upstreams = {"docker": {"url": self.upstream.url, "realms": [self.tokens.url]}}
+        operations = free_port()
+        shared = {
+            "store": self.seaweedfs.url(self.prefix),
+            "store_endpoint": self.front.url,
+            "operations": f"tcp:{operations}:interface=127.0.0.1",
+        }
+        mirror = Mirror(directory, machine, upstreams, **{**shared, **settings})
+        self._stack.enter_context(mirror)
+        self.mirrors.append(mirror)
+        return mirror
+
+    def stop_upstream(self) -> None:
+        """Nobody answers any more but mirrors and the bucket."""
+        for part in (self.upstream, self.blobs, self.registry, self.tokens):
+            part.stop()
+
+    def uploaded(self, mirror: Mirror) -> None:
+        """Waits until the bucket has all that this mirror owes it."""
+        owed = mirror.cache / "dockmirror/owed"
+        wait_until(lambda: not owed.is_dir() or not any(owed.iterdir()), "all is uploaded")
+
+    def keys(self) -> list[str]:
+        """What lies in the bucket."""
+        return [each["path"] for chunk in self.seaweedfs.store(self.prefix).list() for each in chunk]
+
+    def check(self) -> None:
+        """Nothing failed that nothing expected, nothing wrong is kept, and no secret lies anywhere."""
+        secrets = {each.password for each in ACCOUNTS} | set(self.tokens.issued) | {SECRET}
+        for mirror in self.mirrors:
+            assert mirror.failures() == ""
+            assert wrong_blobs(mirror.cache) == []
+            assert leaks(mirror.directory, secrets) == []
+        store = self.seaweedfs.store(self.prefix)
+        for key in self.keys():
+            data = bytes(store.get(key).bytes())
+            assert not any(secret.encode() in data for secret in secrets), key
+
+
+@contextmanager
+def new_sharing(directory: Path, authority: Authority, seaweedfs: SeaweedFS) -> Iterator[Sharing]:
+    """A new upstream and a new prefix in the bucket; what the mirrors have done is checked at the end."""
+    with ExitStack() as stack:
+        sharing = Sharing(directory, authority, seaweedfs, stack)
+        yield sharing
+        sharing.check()
+
+
+def pulled(client: PlainClient, repository: str, image: Image) -> list[Response]:
+    """All answers of a pull, which bring what they should."""
+    answers = [client.manifest(repository, "latest")]
+    assert answers[0].body == image.manifest.data, answers[0]
+    for blob in image.blobs:
+        answers.append(client.blob(repository, blob.digest))
+        assert answers[-1].body == blob.data, answers[-1].status
+    return answers
+
+
+def state(mirror: Mirror) -> dict[str, Any]:
+    """What ``/readyz`` of a mirror says."""
+    port = int(str(mirror.setting("operations")).split(":")[1])
+    found: dict[str, Any] = json.loads(
+        PlainClient(f"http://127.0.0.1:{port}").bare("GET", "/readyz", None, {}).body
+    )
+    return found

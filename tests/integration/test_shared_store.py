@@ -1,0 +1,160 @@
+"""Mirrors that share a bucket: what one has fetched all have, and no client notices when the bucket fails."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from urllib.request import urlopen
+
+import pytest
+
+from .conftest import MakeDirectory
+from .parts.accounts import ALICE
+from .parts.faults import Fault, Stall
+from .parts.images import artifact, image
+from .parts.kept import blob_file, growing_file, holds, length
+from .parts.process import wait_until
+from .parts.registry import Registry
+from .parts.sharing import Sharing, pulled, state
+
+pytestmark = pytest.mark.integration
+
+MIB = 1024 * 1024
+NAME = "library/shared"
+
+
+def test_outage(sharing: Sharing, directory: MakeDirectory) -> None:
+    """A mirror with an empty disk serves in an outage all that another has fetched; so does distribution."""
+    pushed = image("shared", layers=(9 * MIB, 3_000))
+    sharing.registry.push(NAME, pushed, "latest")
+    one = sharing.add()
+    pulled(one.client("docker"), NAME, pushed)
+    pulled(one.client(), f"docker.io/{NAME}", pushed)
+    sharing.uploaded(one)
+    sharing.stop_upstream()
+    two = sharing.add()
+    pulled(two.client("docker"), NAME, pushed)
+    pulled(two.client(), f"docker.io/{NAME}", pushed)
+    with Registry(
+        directory("distribution"), bucket=sharing.seaweedfs.distribution(sharing.prefix)
+    ) as registry:
+        answer = registry.plain.manifest(f"docker.io/{NAME}", "latest")
+        assert answer.body == pushed.manifest.data
+        for blob in pushed.blobs:
+            sent = registry.plain.blob(f"docker.io/{NAME}", blob.digest)
+            with urlopen(sent.headers["Location"], timeout=10) as body:  # noqa: S310
+                assert body.read() == blob.data
+
+
+def test_few_requests(sharing: Sharing) -> None:
+    """What is near costs the bucket nothing; what is not costs one request a hit, at the most."""
+    pushed, another = artifact("counted", size=8 * MIB), artifact("at once", size=32 * MIB)
+    sharing.registry.push(NAME, pushed, "latest")
+    sharing.registry.push("library/another", another, "latest")
+    one, two = sharing.add(), sharing.add()
+    pulled(one.client("docker"), NAME, pushed)
+    pulled(one.client("docker"), "library/another", another)
+    sharing.uploaded(one)
+    sharing.front.requests.clear()
+    pulled(one.client("docker"), NAME, pushed)
+    assert sharing.front.requests == []
+
+    client, before = two.client("docker"), list(sharing.blobs.requests)
+    client.manifest(NAME, "latest")
+    sharing.front.requests.clear()
+    digest, data = pushed.layers[0].digest, pushed.layers[0].data
+    for _ in range(3):
+        assert client.blob(NAME, digest).body == data
+        assert len(sharing.front.requests) == 1
+    assert blob_file(two.cache, digest).exists()
+
+    client.manifest("library/another", "latest")
+    sharing.front.requests.clear()
+    blob = another.layers[0]
+    with ThreadPoolExecutor(8) as pool:
+        bodies = [pool.submit(client.blob, "library/another", blob.digest) for _ in range(8)]
+    assert all(each.result().body == blob.data for each in bodies)
+    assert 1 <= len(sharing.front.requests) <= 8
+    assert sharing.blobs.requests == before
+
+
+def test_redirect(sharing: Sharing) -> None:
+    """Clients are sent to the bucket for public blobs that are not near; HEAD is answered here."""
+    pushed = artifact("redirected", size=MIB)
+    sharing.registry.push(NAME, pushed, "latest")
+    sharing.registry.push("private/redirected", pushed, "latest")
+    one, two = sharing.add(redirect=True), sharing.add(redirect=True)
+    for repository, account in ((NAME, None), ("private/redirected", ALICE)):
+        pulled(one.client("docker", account), repository, pushed)
+    sharing.uploaded(one)
+    blob = pushed.layers[0]
+    client = two.client("docker")
+    client.manifest(NAME, "latest")
+    head = client.request("HEAD", f"/v2/{NAME}/blobs/{blob.digest}")
+    assert (head.status, head.headers["Content-Length"]) == (200, str(MIB))
+    sent = client.blob(NAME, blob.digest)
+    assert (sent.status, sent.body) == (307, b"")
+    assert sent.headers["Cache-Control"] == "no-store"
+    with urlopen(sent.headers["Location"], timeout=10) as body:  # noqa: S310
+        assert body.read() == blob.data
+    alice = two.client("docker", ALICE)
+    assert alice.manifest("private/redirected", "latest").status == 200
+    private = alice.blob("private/redirected", blob.digest)
+    assert (private.status, private.body) == (200, blob.data)
+    wait_until(blob_file(two.cache, blob.digest).exists, "it is near")
+    near = client.blob(NAME, blob.digest)
+    assert (near.status, near.body) == (200, blob.data)
+    assert one.client("docker").blob(NAME, blob.digest).status == 200
+
+
+@pytest.mark.parametrize("fault", [Fault(503), Stall()], ids=["down", "slow"])
+def test_bucket_fails(sharing: Sharing, fault: Fault | Stall) -> None:
+    """Reads go upstream, uploads are kept over a restart and made later; log and readiness say so."""
+    before, after = image("before", layers=(300_000,)), image("after", layers=(300_000,))
+    sharing.registry.push("library/before", before, "latest")
+    sharing.registry.push("library/after", after, "latest")
+    one = sharing.add()
+    pulled(one.client("docker"), "library/before", before)
+    sharing.uploaded(one)
+    two = sharing.add()
+    sharing.front.fault = fault
+    pulled(two.client("docker"), "library/before", before)
+    pulled(two.client("docker"), "library/after", after)
+    assert [each for each in sharing.blobs.requests if each.status == 200]
+    told = state(two)
+    assert told["status"] == "degraded"
+    assert "s3://" in told["store"]
+    assert "fails; what is not held here is fetched from upstream" in two.read_log()
+    wait_until(lambda: holds(two.cache, "docker.io/library/after", after), "all is kept")
+    two.kill()
+    sharing.front.fault = None
+    if isinstance(fault, Stall):
+        fault.over.set()
+    two.start()
+    sharing.uploaded(two)
+    sharing.stop_upstream()
+    pulled(sharing.add().client("docker"), "library/after", after)
+
+
+def test_killed(sharing: Sharing) -> None:
+    """SeaweedFS is killed while a blob is read from it, and started again: the clients get all of it."""
+    pushed = artifact("killed in the middle", size=32 * MIB)
+    sharing.registry.push(NAME, pushed, "latest")
+    one, two = sharing.add(), sharing.add()
+    pulled(one.client("docker"), NAME, pushed)
+    sharing.uploaded(one)
+    blob, client = pushed.layers[0], two.client("docker")
+    client.manifest(NAME, "latest")
+    part = growing_file(two.cache, blob.digest)
+    with ThreadPoolExecutor(4) as pool, sharing.front.valve.shut(12 * MIB):
+        bodies = [pool.submit(client.blob, NAME, blob.digest) for _ in range(4)]
+        wait_until(lambda: length(part) >= MIB, "it has begun")
+        sharing.seaweedfs.kill()
+        sharing.front.valve.open()
+        assert all(each.result().body == blob.data for each in bodies)
+    assert [each.range for each in sharing.blobs.requests[-1:]] != [None]
+    sharing.seaweedfs.start()
+    wait_until(lambda: state(two)["status"] == "ready", "the bucket answers again", 90)
+    blob_file(two.cache, blob.digest).unlink()
+    before = list(sharing.blobs.requests)
+    assert client.blob(NAME, blob.digest).body == blob.data
+    assert sharing.blobs.requests == before

@@ -1,0 +1,128 @@
+"""Blobs that are held in a bucket: read from there once, or sent there for; the upstream while it fails."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from twisted.internet.task import Clock
+
+from dockmirror.interfaces import IContents, Kind
+from dockmirror.oci.digest import Digest
+from dockmirror.oci.errors import Unreachable
+from dockmirror.oci.ranges import Range
+from dockmirror.store import layout
+from dockmirror.store.objects.bucket import Bucket
+from dockmirror.store.objects.contents import ObjectContents
+
+from ..registries import now
+from ..store.memory import MemoryContents, MemoryDocuments, MemoryTags
+from ..store.objects.buckets import bucket
+from .faulty import Faults
+from .growths import MemoryGrowths
+from .images import publish
+from .mirrors import Mirror, Store, body, header
+from .origin import Origin, repository
+
+DATA = bytes(range(256)) * 1024
+DIGEST = Digest.of(DATA)
+NAME = "library/busybox"
+PATH = f"{NAME}/blobs/{DIGEST}"
+
+
+class Sending(ObjectContents):
+    """Sends clients to a bucket that is in memory, and cannot sign."""
+
+    async def location(self, digest: Digest) -> str | None:
+        """See ``IDistant``."""
+        return f"https://bucket.example/{digest}?signed"
+
+
+class Far(Store):
+    """Contents are in a bucket, and growing blobs are given to everybody who asks."""
+
+    def __init__(self, clock: Clock, kept: Bucket, contents: ObjectContents) -> None:
+        self.kept = kept
+        self.contents = contents  # type: ignore[assignment]
+        self.tags, self.documents = MemoryTags(clock), MemoryDocuments()
+        self.growths = MemoryGrowths(MemoryContents())
+        self.faults = Faults()
+
+
+def mirror(kind: type[ObjectContents] = ObjectContents) -> tuple[Mirror, Origin, Far]:
+    """One whose bucket has the blob, for everybody."""
+    origin, clock = Origin(), Clock()
+    clock.advance(1_700_000_000.0)
+    publish(origin.shelf(NAME), b"configuration", DATA)
+    kept = bucket(clock)
+    far = Far(clock, kept, kind(kept, clock, None if kind is ObjectContents else 60.0))
+    now(far.contents.add(repository(NAME), DIGEST, Kind.BLOB, DATA))
+    made = Mirror(origin, clock, far)
+    made.get(f"{NAME}/manifests/latest")
+    origin.take()
+    return made, origin, far
+
+
+def test_a_hit() -> None:
+    """Whole, in part, or just told of; the upstream is asked nothing."""
+    made, origin, _ = mirror()
+    answer = made.ask(PATH)
+    assert (answer.status, header(answer, "Cache-Status")) == (200, "dockmirror; hit")
+    assert body(answer) == DATA
+    part = Range.parse("bytes=5-9")
+    answer = made.ask(PATH, range=part)
+    assert (answer.status, body(answer)) == (206, DATA[5:10])
+    head = made.ask(PATH, head=True)
+    assert (head.status, head.content.descriptor.size) == (200, len(DATA))
+    assert made.ask(PATH, if_none_match="*").status == 304
+    assert origin.take() == []
+
+
+@pytest.mark.parametrize("asked", [{}, {"range": Range.parse("bytes=5-9")}])
+def test_sent_there(asked: dict[str, Any]) -> None:
+    """Whoever has no credentials, for what is public; and nobody for anything else."""
+    made, origin, _ = mirror(Sending)
+    answer = made.ask(PATH, **asked)
+    assert (answer.status, body(answer)) == (307, b"")
+    assert answer.location == f"https://bucket.example/{DIGEST}?signed"
+    assert header(answer, "Cache-Control") == "no-store"
+    assert header(answer, "Cache-Status") == "dockmirror; hit; detail=redirect"
+    assert made.ask(PATH, head=True, **asked).status == 200
+    assert origin.take() == []
+    assert made.ask(PATH, "alice", **asked).status in (200, 206)
+
+
+def test_private() -> None:
+    """What is given to some is sent for by nobody, and by the upstream's leave only."""
+    made, origin, far = mirror(Sending)
+    publish(origin.shelf("team/app", ["alice"]), b"configuration", DATA)
+    now(far.contents.link(repository("team/app"), DIGEST, Kind.BLOB))
+    answer = made.ask(f"team/app/blobs/{DIGEST}", "alice")
+    assert (answer.status, body(answer)) == (200, DATA)
+    with pytest.raises(Exception, match=r"(?i)denied|unauthorized|authentication"):
+        made.ask(f"team/app/blobs/{DIGEST}", "bob")
+
+
+def test_gone_meanwhile() -> None:
+    """What is not there any more when it is read comes from upstream."""
+    made, origin, far = mirror()
+    assert body(made.ask(PATH, range=Range.parse("bytes=0-0"))) == DATA[:1]
+    now(far.kept.delete([str(layout.data(DIGEST))]))
+    answer = made.ask(PATH)
+    assert body(answer) == DATA
+    assert origin.take() == [f"nobody: GET {PATH}"]
+
+
+def test_nothing_anywhere() -> None:
+    """What neither has is the upstream's to refuse."""
+    made, origin, far = mirror()
+    now(far.kept.delete([str(layout.data(DIGEST))]))
+    origin.trouble = Unreachable()
+    with pytest.raises(Unreachable):
+        made.ask(PATH)
+
+
+def test_interface() -> None:
+    """The contents of these tests are contents."""
+    _, _, far = mirror()
+    assert IContents.providedBy(far.contents)

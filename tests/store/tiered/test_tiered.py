@@ -1,0 +1,242 @@
+"""A disk in front of a bucket: it keeps the contract, and other machines have what one has fetched."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from obstore.store import MemoryStore
+from twisted.internet.task import Clock
+
+from dockmirror.interfaces import IContents, IDistant, IDocuments, ITags, Kind, Tagged
+from dockmirror.store import layout, owed
+from dockmirror.store.objects.health import LONGEST
+from dockmirror.store.tiered.documents import REFRESHED
+from dockmirror.store.tiered.tags import ASKED_AGAIN, GIVEN_AGAIN
+from dockmirror.store.tiered.uploads import ON_ITS_WAY
+
+from ...registries import now
+from ..contract import (
+    DATA,
+    DIGEST,
+    HERE,
+    LARGE,
+    LARGE_DIGEST,
+    LATEST,
+    ContentsContract,
+    DocumentsContract,
+    TagsContract,
+    read,
+)
+from .parts import EPOCH, Machine
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """Stands in November 2023."""
+    clock = Clock()
+    clock.advance(EPOCH)
+    return clock
+
+
+@pytest.fixture
+def machines(tmp_path: Path, clock: Clock) -> tuple[Machine, Machine]:
+    """Two, with nothing."""
+    store = MemoryStore()
+    roots = tmp_path / "one", tmp_path / "two"
+    for root in roots:
+        root.mkdir()
+    return Machine(roots[0], store, clock), Machine(roots[1], store, clock)
+
+
+Machines = tuple[Machine, Machine]
+
+
+class TestContents(ContentsContract):
+    """Nothing is given to the bucket meanwhile."""
+
+    @pytest.fixture
+    def contents(self, machines: Machines) -> IContents:
+        """Empty."""
+        return machines[0].contents
+
+
+class TestTags(TagsContract):
+    """Nothing is given to the bucket meanwhile."""
+
+    @pytest.fixture
+    def tags(self, tmp_path: Path, clock: Clock) -> ITags:
+        """Empty."""
+        return Machine(tmp_path, MemoryStore(), clock).tags
+
+
+class TestDocuments(DocumentsContract):
+    """Nothing is given to the bucket meanwhile."""
+
+    @pytest.fixture
+    def documents(self, machines: Machines) -> IDocuments:
+        """Empty."""
+        return machines[0].documents
+
+
+def test_shared(machines: Machines, clock: Clock) -> None:
+    """What one machine has uploaded the other has: contents, tags and documents."""
+    one, two = machines
+    now(one.contents.add(HERE, LARGE_DIGEST, Kind.BLOB, LARGE))
+    now(one.contents.add(HERE, DIGEST, Kind.MANIFEST, DATA))
+    now(one.tags.put(HERE, LATEST, DIGEST))
+    now(one.documents.write("name", DATA))
+    confirmed = clock.seconds()
+    assert now(two.contents.open(HERE, DIGEST, Kind.MANIFEST)) is None
+    assert one.give() == 0
+    clock.advance(ASKED_AGAIN)
+    assert now(read(now(two.contents.open(HERE, LARGE_DIGEST, Kind.BLOB)))) == LARGE
+    assert now(read(now(two.contents.open(HERE, DIGEST, Kind.MANIFEST)))) == DATA
+    assert now(two.contents.open(HERE, DIGEST, Kind.BLOB)) is None
+    assert now(two.tags.get(HERE, LATEST)) == Tagged(DIGEST, confirmed)
+    assert now(two.documents.read("name")) == DATA
+
+
+def test_hot(machines: Machines) -> None:
+    """What is near costs the bucket no request; of what is far what is small costs one, and is near then."""
+    one, two = machines
+    now(one.contents.add(HERE, LARGE_DIGEST, Kind.BLOB, LARGE))
+    now(one.contents.add(HERE, DIGEST, Kind.MANIFEST, DATA))
+    one.give()
+    one.bucket.requests.clear()
+    for digest, kind in ((LARGE_DIGEST, Kind.BLOB), (DIGEST, Kind.MANIFEST)):
+        assert now(read(now(one.contents.open(HERE, digest, kind)))) is not None
+        assert now(one.contents.link(HERE, digest, kind))
+    assert (one.give(), one.bucket.requests) == (0, {})
+    for _ in range(3):
+        assert now(read(now(two.contents.open(HERE, DIGEST, Kind.MANIFEST)))) == DATA
+    assert two.bucket.requests == {"get": 1}
+    assert now(two.near.holds(DIGEST))
+    assert IDistant.providedBy(now(two.contents.open(HERE, LARGE_DIGEST, Kind.BLOB)))
+    assert two.used == [DIGEST] * 3 + [LARGE_DIGEST]
+
+
+def test_lost_disk(machines: Machines) -> None:
+    """A machine that loses its disk has lost nothing that was uploaded."""
+    one, _ = machines
+    now(one.contents.add(HERE, LARGE_DIGEST, Kind.BLOB, LARGE))
+    one.give()
+    shutil.rmtree(one.root)
+    one.root.mkdir()
+    assert now(read(now(one.contents.open(HERE, LARGE_DIGEST, Kind.BLOB)))) == LARGE
+
+
+def test_bytes_entitle_nobody(machines: Machines) -> None:
+    """A link to what is only far is written there."""
+    one, two = machines
+    now(one.contents.add(HERE, LARGE_DIGEST, Kind.BLOB, LARGE))
+    one.give()
+    assert now(two.contents.open(HERE, LARGE_DIGEST, Kind.MANIFEST)) is None
+    assert now(two.contents.holds(LARGE_DIGEST))
+    assert now(two.contents.link(HERE, LARGE_DIGEST, Kind.MANIFEST))
+    assert now(read(now(two.contents.open(HERE, LARGE_DIGEST, Kind.MANIFEST)))) == LARGE
+
+
+def test_down(machines: Machines, tmp_path: Path, clock: Clock) -> None:
+    """While the bucket is down what is near is served, uploads are kept, and given by who comes next."""
+    one, two = machines
+    one.threads.down = True
+    now(one.contents.add(HERE, LARGE_DIGEST, Kind.BLOB, LARGE))
+    now(one.tags.put(HERE, LATEST, LARGE_DIGEST))
+    now(one.documents.write("name", DATA))
+    assert now(read(now(one.contents.open(HERE, LARGE_DIGEST, Kind.BLOB)))) == LARGE
+    clock.advance(ASKED_AGAIN)
+    assert now(one.tags.get(HERE, LATEST)) is not None
+    assert now(one.documents.read("other")) is None
+    for _ in range(3):
+        clock.advance(LONGEST)
+        assert one.give() == 3
+    with pytest.raises(OSError, match="no route"):
+        now(one.bucket.try_it())
+    after = Machine(one.root, MemoryStore(), clock)
+    after.bucket = two.bucket
+    restarted = Machine(one.root, two.bucket._connect(), clock)  # type: ignore[arg-type]
+    assert restarted.give() == 0
+    assert now(read(now(two.contents.open(HERE, LARGE_DIGEST, Kind.BLOB)))) == LARGE
+    now(restarted.bucket.try_it())
+
+
+def test_evicted_before(machines: Machines, clock: Clock) -> None:
+    """What is gone from the disk is not uploaded, and nothing links to it."""
+    one, two = machines
+    now(one.contents.add(HERE, DIGEST, Kind.BLOB, DATA))
+    (one.root / layout.data(DIGEST)).unlink()
+    assert one.give() == 1  # it may be about to be there
+    clock.advance(ON_ITS_WAY)
+    assert one.give() == 0
+    assert now(two.contents.open(HERE, DIGEST, Kind.BLOB)) is None
+
+
+def test_large_file(machines: Machines) -> None:
+    """A file of many parts is uploaded, once however many repositories have it."""
+    one, two = machines
+    data = LARGE * 20
+    digest = type(LARGE_DIGEST).of(data)
+    now(one.contents.add(HERE, digest, Kind.BLOB, data))
+    now(one.contents.link(HERE, digest, Kind.MANIFEST))
+    assert one.give() == 0
+    assert one.bucket.requests["upload"] == 1
+    for kind in Kind:
+        opened = now(two.contents.open(HERE, digest, kind))
+        assert opened is not None
+        assert opened.size == len(data)
+
+
+def test_later_tag(machines: Machines, clock: Clock) -> None:
+    """The tag that was confirmed last counts; what is confirmed again and again is given once an hour."""
+    one, two = machines
+    now(one.tags.put(HERE, LATEST, DIGEST))
+    clock.advance(ASKED_AGAIN)
+    now(two.tags.put(HERE, LATEST, LARGE_DIGEST))
+    assert (one.give(), two.give()) == (0, 0)
+    clock.advance(ASKED_AGAIN)
+    for machine in machines:
+        tagged = now(machine.tags.get(HERE, LATEST))
+        assert tagged is not None
+        assert tagged.digest == LARGE_DIGEST
+    now(two.tags.put(HERE, LATEST, LARGE_DIGEST))
+    assert not owed.waiting(two.root)
+    clock.advance(GIVEN_AGAIN)
+    now(two.tags.put(HERE, LATEST, LARGE_DIGEST))
+    assert len(owed.waiting(two.root)) == 1
+    now(two.tags.forget(HERE, LATEST))
+    two.give()
+    assert now(two.tags.get(HERE, LATEST)) is not None
+
+
+def test_forgotten_tag(machines: Machines, clock: Clock) -> None:
+    """A tag that one machine has forgotten is not found in the bucket again."""
+    one, two = machines
+    now(one.tags.put(HERE, LATEST, DIGEST))
+    one.give()
+    now(one.tags.forget(HERE, LATEST))
+    assert now(one.tags.get(HERE, LATEST)) is None
+    assert now(two.tags.get(HERE, LATEST)) is None
+
+
+def test_documents(machines: Machines, clock: Clock) -> None:
+    """What another machine has written is seen after a while; what is owed is not overwritten by it."""
+    one, two = machines
+    now(one.documents.write("name", b"1"))
+    one.give()
+    assert now(two.documents.read("name")) == b"1"
+    now(one.documents.write("name", b"2"))
+    one.give()
+    assert now(two.documents.read("name")) == b"1"
+    clock.advance(REFRESHED)
+    now(two.documents.read("name"))
+    assert now(two.documents.read("name")) == b"2"
+    now(two.documents.write("name", b"3"))
+    clock.advance(REFRESHED)
+    now(two.documents.read("name"))
+    assert now(two.documents.read("name")) == b"3"
+    two.give()
+    clock.advance(REFRESHED)
+    now(one.documents.read("name"))
+    assert now(one.documents.read("name")) == b"3"
