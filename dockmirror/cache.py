@@ -104,14 +104,14 @@ def open_cache(root: Path, settings: Settings, reactor: Any) -> Cache:
 
 def _tiered(root: Path, settings: Settings, reactor: Any, in_thread: InThread) -> Tiers | None:
     if settings.store is None:
-        if settings.store_endpoint or settings.redirect:
-            key = "store_endpoint" if settings.store_endpoint else "redirect"
-            raise ConfigurationError(f"{key}: expected a store, which it is about")
+        for key in ("store_endpoint", "store_days", "redirect"):
+            if getattr(settings, key):
+                raise ConfigurationError(f"{key}: expected a store, which it is about")
         return None
     if not is_available():
         raise ConfigurationError("store: expected dockmirror[objects], which speaks to buckets, to be there")
     address = Address(settings.store, settings.store_endpoint)
-    return tiers(root, address, settings.redirect, reactor, in_thread)
+    return tiers(root, address, settings.redirect, settings.store_days, reactor, in_thread)
 
 
 def budget(root: Path, settings: Settings) -> Budget:

@@ -65,7 +65,8 @@ class Answer:
         all else is raised.  To a write also those of ``Written``.
     :ivar content: the body; for HEAD and 304 its descriptor tells what the body would be.
     :ivar content_range: for a 206 of one range, which part of the content this is.
-    :ivar location: for a 301, where on the same host the client is sent; for a 307, where it gets the content; after a write, where it goes on.
+    :ivar location: for a 301, where on the same host the client is sent; for a 307, where it gets the
+        content; after a write, where it goes on.
     :ivar next_page: for a list, the query of its next page.
     :ivar elsewhere: whether another registry gave it, which has no say in who may have what else.
     :ivar headers: the few of the upstream's headers that travel, as they came.

@@ -16,7 +16,7 @@ from .settings import ConfigurationError, Settings
 
 AT_START = (
     *("listen", "certificates", "acme", "acme_directory", "acme_ca_file"),
-    *("operations", "workers", "grace", "cache", "store", "store_endpoint", "redirect"),
+    *("operations", "workers", "grace", "cache", "store", "store_endpoint", "store_days", "redirect"),
 )
 """The settings that are in force as they were when the mirror started."""
 _log = Logger()

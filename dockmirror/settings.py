@@ -134,6 +134,7 @@ class Settings(_Frozen):
     min_free: Size = Amount(share=0.2)
     store: BucketAddress | None = None
     store_endpoint: Origin | None = None
+    store_days: Annotated[int, Field(ge=1, le=10_000)] | None = None
     redirect: bool = False
     tag_ttl: Seconds = 60.0
     keep_vanished: bool = False

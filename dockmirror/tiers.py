@@ -18,12 +18,15 @@ from .store import owed
 from .store.documents import LocalDocuments
 from .store.local import LocalContents
 from .store.objects.address import Address
+from .store.objects.aging import DAY, Aging
 from .store.objects.bucket import Bucket
 from .store.objects.contents import ObjectContents
 from .store.objects.documents import ObjectDocuments
 from .store.objects.tags import ObjectTags
+from .store.objects.uses import Uses
 from .store.tags import LocalTags
 from .store.threads import InThread, pooled
+from .store.tiered.cleaning import Cleaning
 from .store.tiered.contents import TieredContents
 from .store.tiered.documents import TieredDocuments
 from .store.tiered.tags import TieredTags
@@ -52,10 +55,13 @@ class Tiers:
     uploads: Uploads
 
 
-def tiers(root: Path, address: Address, redirect: bool, reactor: Any, in_thread: InThread) -> Tiers:
+def tiers(
+    root: Path, address: Address, redirect: bool, days: int | None, reactor: Any, in_thread: InThread
+) -> Tiers:
     """The store in that directory, in front of the one in the bucket.
 
     :param redirect: whether clients are sent to the bucket for what is not near and public.
+    :param days: after how many what nobody uses is deleted there; never where it is None.
     :param in_thread: runs what blocks on the directory's files.
     """
     threads = _Threads()
@@ -67,6 +73,11 @@ def tiers(root: Path, address: Address, redirect: bool, reactor: Any, in_thread:
     service = MultiService()
     threads.setServiceParent(service)
     uploads.setServiceParent(service)
+    used: Callable[[Digest], None] = _nobody
+    if days is not None:
+        uses = Uses(bucket, reactor)
+        Cleaning(uses, Aging(bucket, uses, reactor, days * DAY), reactor).setServiceParent(service)
+        used = uses.note
 
     async def owe(each: owed.Owed) -> None:
         await in_thread(partial(owed.put, root, each, reactor.seconds()))
@@ -75,7 +86,7 @@ def tiers(root: Path, address: Address, redirect: bool, reactor: Any, in_thread:
         return await in_thread(partial(owed.is_put, root, each))
 
     return Tiers(
-        TieredContents(near, far, far, owe, _nobody),
+        TieredContents(near, far, far, owe, used),
         TieredTags(near_tags, near_tags, ObjectTags(bucket, reactor), owe, reactor),
         TieredDocuments(near_documents, ObjectDocuments(bucket), owe, is_owed, reactor),
         service,

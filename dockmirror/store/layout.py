@@ -20,6 +20,8 @@
       usage                                       what each registry takes up; locked by who measures that
       owed/<anything>                             what a bucket is still to be given; not there without one
       giving                                      locked by who gives it
+      uses/<anything>                             in a bucket: what was used, and when
+      cleanings/<day>                             in a bucket: made by who cleans it on that day
 
 A link holds ``sha256:<hex>`` and nothing else: a line's end after it makes an ordinary registry fail.
 No part of a repository's name begins with ``_``, so a repository lies safely in the directory of another.
@@ -51,6 +53,8 @@ REFRESHING = _OURS / "refreshing"
 USAGE = _OURS / "usage"
 OWED = _OURS / "owed"
 GIVING = _OURS / "giving"
+USES = _OURS / "uses"
+CLEANINGS = _OURS / "cleanings"
 
 LAYERS = PurePosixPath("_layers")
 REVISIONS = PurePosixPath("_manifests/revisions")
