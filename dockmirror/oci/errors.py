@@ -218,6 +218,7 @@ _BY_STATUS: Mapping[int, type[RegistryError]] = {
     401: Unauthorized,
     403: Denied,
     405: Unsupported,
+    413: SizeInvalid,
     416: RangeInvalid,
     429: TooManyRequests,
 }

@@ -184,13 +184,23 @@ class Writing:
         return error
 
     def _location(self, write: Write, asked: _Asked) -> str | None:
-        """Where it goes on, or what there is now; what the upstream says of that is not taken as it is."""
+        """Where it goes on, or what there is now; what the upstream says of that is not taken as it is.
+
+        :raises Unavailable: when what it says is no address.
+        """
         if isinstance(write.target, Uploads | Upload):
             if asked.response.code == 201:
                 return None if write.digest is None else f"blobs/{write.digest}"
             told = (first(asked.response.headers, "Location") or "").strip()
             address = joined(asked.url, told)
-            return None if address is None else self._upload(write, self._own(address))
+            if address is not None:
+                return self._upload(write, self._own(address))
+            if told or isinstance(write.target, Uploads):
+                raise Unavailable(
+                    "the upstream has an upload go on at what is no address",
+                    upstream_status=asked.response.code,
+                )
+            return None
         if asked.response.code == 201:
             reference = str(write.target).rpartition("/")[2]
             return f"manifests/{first(asked.response.headers, 'Docker-Content-Digest') or reference}"

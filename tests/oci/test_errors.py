@@ -21,6 +21,7 @@ from dockmirror.oci.errors import (
     RangeInvalid,
     Refusal,
     RegistryError,
+    SizeInvalid,
     TimedOut,
     TooManyRequests,
     Unauthorized,
@@ -169,7 +170,13 @@ def test_a_429_is_a_limit_whatever_its_code(body: bytes) -> None:
     ("status", "row"),
     [
         *((400, RegistryError), (401, Unauthorized), (403, Denied), (404, BlobUnknown), (405, Unsupported)),
-        *((406, RegistryError), (410, RegistryError), (416, RangeInvalid), (418, RegistryError)),
+        *(
+            (406, RegistryError),
+            (410, RegistryError),
+            (413, SizeInvalid),
+            (416, RangeInvalid),
+            (418, RegistryError),
+        ),
         *(
             (429, TooManyRequests),
             (500, Unavailable),

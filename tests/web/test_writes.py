@@ -101,6 +101,13 @@ class TestUploads:
         )
         assert (seen.body, seen.header("Content-Type")) == (BLOB, "application/octet-stream")
 
+    @pytest.mark.parametrize("location", ["file:///etc/passwd", "http://[", "mailto:a@b", ""])
+    def test_a_location_that_is_no_address(self, internet: Internet, house: House, location: str) -> None:
+        """Leads nowhere, and the client is told so when the upload begins."""
+        answer = begin(internet, house, location)
+        assert answer.status == 502
+        assert answer["Location"] is None
+
     def test_in_chunks(self, internet: Internet, house: House) -> None:
         """Each goes where the last answer said; how far it is, a GET tells; it may be given up."""
         answer = begin(internet, house, f"{UPLOADS}u-1")
@@ -383,7 +390,7 @@ class TestFailing:
     @pytest.mark.parametrize(
         ("reply", "expected"),
         [
-            (Reply(413, b"nginx"), (413, "UNKNOWN")),
+            (Reply(413, b"nginx"), (413, "SIZE_INVALID")),
             (Reply(429).having(("Retry-After", "7")), (429, "TOOMANYREQUESTS")),
             (Reply(500), (500, "UNAVAILABLE")),
             (Reply(403, json.dumps({"errors": [{"code": "DENIED"}]}).encode()), (403, "DENIED")),
