@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import urljoin, urlsplit
@@ -16,6 +17,9 @@ TOLD = (
     "OCI-Filters-Applied", "Link", "Content-Range",
 )  # fmt: skip
 """The header fields by which the specification tells clients something."""
+OTHERWISE_TOLD = ("Location", "Range", "Content-Range")
+"""Of these, what a part and a refusal have to tell."""
+_KIND = re.compile("/(blobs/uploads|blobs|manifests|tags|referrers)/")
 OCTETS = {"Content-Type": "application/octet-stream"}
 
 
@@ -67,9 +71,11 @@ class Asked:
         """
         target = path if path.startswith("/") else f"/v2/{self.repository}/{path}"
         response = self._client.request(method, target, body, headers)
-        told = frozenset(name for name in TOLD if name in response.headers)
-        what = "/".join(each for each in urlsplit(path).path.split("/")[:2] if each)
-        self.answers.append(Answered(f"{method} {what}", response.status, code(response), told))
+        names = TOLD if response.status < 206 else OTHERWISE_TOLD
+        told = frozenset(name for name in names if name in response.headers)
+        kind = _KIND.search(target)
+        what = f"{method} {kind[1] if kind else target}"
+        self.answers.append(Answered(what, response.status, code(response), told))
         return response
 
     def location(self, response: Response) -> str:

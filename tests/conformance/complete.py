@@ -169,7 +169,7 @@ class _Asked(Exchange):
                 or int(match[1]) != len(upload)
                 or int(match[2]) + 1 - int(match[1]) != len(body)
             ):
-                raise Refusal(416, "BLOB_UPLOAD_INVALID", **self._progress(what))
+                raise Refusal(416, "RANGE_INVALID", **self._progress(what))
         upload += body
 
     def _commit(self, data: bytes, digest: str = "") -> None:

@@ -1,23 +1,26 @@
-"""The registries to which the cases are put."""
+"""The registries to which the cases are put, and the mirrors in front of them."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import ExitStack
 from http.client import HTTPException
 
 import pytest
 
-from tests.integration.conftest import MakeDirectory, directory, open_registry
+from tests.integration.conftest import MakeDirectory, MakeMachine, directory, make_machine, open_registry
+from tests.integration.parts.mirror import Mirror
 from tests.integration.parts.plain import PlainClient
 from tests.integration.parts.registry import Registry
 
-from .asked import Asked
+from .asked import Answered, Asked
 from .complete import Complete
 
-__all__ = ["MakeDirectory", "directory", "open_registry"]
+__all__ = ["directory", "make_machine", "open_registry"]
 
 FAILS = (AssertionError, HTTPException)
+Transcripts = dict[str, list[Answered]]
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -32,14 +35,67 @@ def complete() -> Iterator[Complete]:
         yield server
 
 
-@pytest.fixture(params=["distribution", "complete"])
-def registry(request: pytest.FixtureRequest, open_registry: Registry, complete: Complete) -> Asked:
-    """Debian's docker-registry, and the one that lacks nothing.
+Mirrors = dict[str, Mirror]
 
-    A case that a registry fails by itself is marked with what it lacks, and has to fail then.
+
+@pytest.fixture(scope="session")
+def mirrors(
+    directory: MakeDirectory, make_machine: MakeMachine, open_registry: Registry, complete: Complete
+) -> Iterator[Mirrors]:
+    """Mirrors of both through which one may push, by what is kept."""
+    upstreams = {
+        "distribution": {"url": open_registry.url, "writes": True},
+        "complete": {"url": complete.url, "writes": True},
+    }
+    with ExitStack() as stack:
+        mirrors = {
+            name: stack.enter_context(Mirror(directory("mirror"), make_machine(), upstreams, cache_size=size))
+            for name, size in (("through a relay", "0"),)
+        }
+        yield mirrors
+    assert [each.failures() for each in mirrors.values()] == [""] * len(mirrors)
+
+
+@pytest.fixture(scope="session")
+def transcripts() -> Transcripts:
+    """What the registries have said directly, by case."""
+    return {}
+
+
+@pytest.fixture(params=["distribution", "complete"])
+def upstream(request: pytest.FixtureRequest) -> str:
+    """The registry behind: Debian's docker-registry, or the one that lacks nothing."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture(params=["directly", "through a relay"])
+def registry(
+    request: pytest.FixtureRequest,
+    upstream: str,
+    open_registry: Registry,
+    complete: Complete,
+    mirrors: Mirrors,
+    transcripts: Transcripts,
+) -> Iterator[Asked]:
+    """It, directly, and through mirrors, where each answer has to be the same.
+
+    A case that it fails by itself is marked with what it lacks.  The mirror may do better, and not worse.
     """
+    case, direct = request.node.name.replace(request.param, ""), request.param == "directly"
+    name = re.sub("[^a-z]+", "-", case.removeprefix("test_")).strip("-")
     for lack in request.node.iter_markers("lacks"):
-        if lack.args[0] == request.param:
-            request.applymarker(pytest.mark.xfail(reason=lack.args[1], raises=FAILS, strict=True))
-    url = open_registry.url if request.param == "distribution" else complete.url
-    return Asked(PlainClient(url), re.sub("[^a-z]+", "-", request.node.name.removeprefix("test_")).strip("-"))
+        if lack.args[0] == upstream:
+            request.applymarker(pytest.mark.xfail(reason=lack.args[1], raises=FAILS, strict=direct))
+    if direct:
+        url = open_registry.url if upstream == "distribution" else complete.url
+        asked = Asked(PlainClient(url), f"direct/{name}")
+        yield asked
+        transcripts[f"{request.node.module.__name__} {case}"] = asked.answers
+    else:
+        asked = Asked(mirrors[request.param].client(upstream), f"{request.param.split()[-1]}/{name}")
+        yield asked
+        answers = transcripts.get(f"{request.node.module.__name__} {case}", [])
+        assert len(answers) <= len(asked.answers)
+        for directly, mirrored in zip(answers, asked.answers, strict=False):
+            assert directly.is_kept_by(mirrored)

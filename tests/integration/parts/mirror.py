@@ -45,7 +45,12 @@ class Mirror(Process):
             "upstreams": {name: {**_LOOPBACK, **upstreams[name]} for name in upstreams},
         }
         self.configure(**settings)
-        environment = {**machine.environment, "PYTHONPATH": str(_CHECKOUT), "PYTHONDONTWRITEBYTECODE": "1"}
+        environment = {
+            **machine.environment,
+            "STATE_DIRECTORY": str(directory / "state"),
+            "PYTHONPATH": str(_CHECKOUT),
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
         twistd = str(Path(sys.executable).with_name("twistd"))
         super().__init__(
             machine.command(twistd, "-n", "--pidfile=", "dockmirror", "--config", str(self.configuration)),
