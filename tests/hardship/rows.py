@@ -10,7 +10,7 @@ import pytest
 
 TABLE = Path(__file__).parents[2] / "docs/reliability.md"
 HEAD = "| what happens | what came of it |\n| --- | --- |\n"
-KINDS = ("manifest", "blob", "private blob", "range", "machine", "load", "hostile")
+KINDS = ("manifest", "blob", "private blob", "range", "push", "machine", "load", "hostile")
 """What a row's name begins with, in the order of the table."""
 NAMES: list[str] = []
 """Of all rows, as their tests were read."""

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import chain as chained
 from itertools import repeat
+from typing import Protocol
 
 from tests.integration.parts.accounts import Account
 from tests.integration.parts.chain import Chain
@@ -78,6 +79,14 @@ def refusal(response: Response) -> str:
     return f"{response.status} {code}" + (f", Retry-After: {pause}" if pause else "")
 
 
+class Tried(Protocol):
+    """Whatever is tried through a chain."""
+
+    @property
+    def chain(self) -> Chain:
+        """What is meddled with."""
+
+
 Fault = Callable[[Trial], AbstractContextManager[None]]
 
 
@@ -116,16 +125,16 @@ def always(part: str, answer: Answer) -> Fault:
     return meddling(part, answer, for_ever=True)
 
 
-def stopped(part: str) -> Fault:
+def stopped(part: str) -> Callable[[Tried], AbstractContextManager[None]]:
     """Nobody listens where that part was."""
     return lambda trial: getattr(trial.chain, part).stopped()
 
 
-def black_hole(part: str) -> Fault:
+def black_hole(part: str) -> Callable[[Tried], AbstractContextManager[None]]:
     """What connects to that part is neither accepted nor refused."""
 
     @contextmanager
-    def fault(trial: Trial) -> Iterator[None]:
+    def fault(trial: Tried) -> Iterator[None]:
         server = getattr(trial.chain, part)
         with server.stopped(), socket.create_server((server.host, server.port), backlog=0):
             waiting = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import struct
 import time
@@ -100,3 +101,43 @@ def is_silent(exchange: Exchange, data: bytes) -> None:
     """Says nothing until the other end leaves."""
     exchange.rfile.read(1)
     exchange.close_connection = True
+
+
+def resets_after(count: int) -> Callable[[Exchange], None]:
+    """Resets the connection when so many bytes of the request's body have come."""
+
+    def answer(exchange: Exchange) -> None:
+        exchange.rfile.read(count)
+        exchange.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        exchange.connection.close()
+        exchange.close_connection = True
+
+    return answer
+
+
+def answers(
+    status: int, *, early: bool = False, body: bytes = b"", **headers: str
+) -> Callable[[Exchange], None]:
+    """Answers with that status; *early* without having read the request's body."""
+
+    def answer(exchange: Exchange) -> None:
+        if early:
+            exchange.close_connection = True
+        else:
+            exchange.body()
+        exchange.answer(status, body, **headers)
+
+    return answer
+
+
+def stops_taking(count: int) -> Callable[[Exchange], None]:
+    """Takes so many bytes of the request's body, and no more, until the other end leaves."""
+
+    def answer(exchange: Exchange) -> None:
+        exchange.rfile.read(count)
+        poll = select.poll()
+        poll.register(exchange.connection, select.POLLRDHUP | select.POLLHUP | select.POLLERR)
+        poll.poll(60_000)
+        exchange.close_connection = True
+
+    return answer

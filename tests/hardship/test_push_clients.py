@@ -1,0 +1,386 @@
+"""Clients that fail and lie while they push: what they are told, and what their upstream gets to see."""
+
+from __future__ import annotations
+
+import re
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from tests.integration.conftest import MakeDirectory, MakeMachine
+from tests.integration.parts.media import sha256
+from tests.integration.parts.mirror import Mirror
+from tests.integration.parts.process import wait_until
+from tests.integration.parts.server import Exchange, Server
+
+pytestmark = pytest.mark.integration
+
+UNWANTED = "smuggled"
+CHUNKS = b"5\r\nhello\r\n0\r\n\r\n"
+STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) ")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A request as the upstream got it.
+
+    :ivar body: as far as it came; None where it came to no end.
+    """
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes | None
+
+
+class _Exchange(Exchange):
+    upstream: Upstream
+
+    def do_POST(self) -> None:
+        body = self._whole()
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        self.upstream.seen.append(Seen(self.command, self.path, headers, body))
+        if body is None:
+            self.close_connection = True
+        elif self.command == "PUT":
+            self.answer(201, Location="/v2/a/b/blobs/x")
+        else:
+            status = 202 if self.command in ("POST", "PATCH") else 404
+            self.answer(status, b"", Location="/v2/a/b/blobs/uploads/1?state=2", Range="0-4")
+
+    do_GET = do_HEAD = do_PATCH = do_PUT = do_DELETE = do_POST
+
+    def _whole(self) -> bytes | None:
+        try:
+            return self._read()
+        except ConnectionError:
+            return None
+
+    def _read(self) -> bytes | None:
+        if self.headers.get("Transfer-Encoding") == "chunked":
+            pieces = []
+            while line := self.rfile.readline():
+                size = int(line, 16)
+                pieces.append(self.rfile.read(size))
+                if self.rfile.readline() != b"\r\n":
+                    return None
+                if not size:
+                    return b"".join(pieces)
+            return None
+        size = int(self.headers.get("Content-Length", 0))
+        body = self.rfile.read(size)
+        return body if len(body) == size else None
+
+
+class Upstream(Server):
+    """Takes all that it is given, and remembers it."""
+
+    def __init__(self) -> None:
+        class Asked(_Exchange):
+            upstream = self
+
+        super().__init__("127.0.0.1", Asked)
+        self.seen: list[Seen] = []
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[Upstream]:
+    """It."""
+    with Upstream() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def mirror(directory: MakeDirectory, make_machine: MakeMachine, upstream: Upstream) -> Iterator[Mirror]:
+    """A mirror of it through which one may push, beside one through which one may not."""
+    upstreams: dict[str, dict[str, Any]] = {
+        "open": {"url": upstream.url, "writes": True, "timeout": 5},
+        "direct": {"url": upstream.url, "writes": True},
+        "basic": {"url": upstream.url},
+    }
+    with Mirror(directory("mirror"), make_machine(), upstreams) as process:
+        yield process
+    assert process.failures() == ""
+
+
+class Wire:
+    """A connection to the mirror, on which anything can be said."""
+
+    def __init__(self, mirror: Mirror, host: str = "open") -> None:
+        self.host = mirror.host(host)
+        self._socket = socket.create_connection(("127.0.0.1", mirror.port), timeout=60)
+
+    def __enter__(self) -> Wire:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._socket.close()
+
+    def request(self, method: str, path: str, *fields: str, version: str = "HTTP/1.1") -> None:
+        """A head, of which nothing is added but ``Host``."""
+        lines = [f"{method} {path} {version}", f"Host: {self.host}", *fields]
+        self.send(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"))
+
+    def send(self, data: bytes) -> None:
+        """Anything."""
+        self._socket.sendall(data)
+
+    def answers(self) -> list[int]:
+        """The statuses of all that is answered until the mirror closes the connection.
+
+        A mirror that has refused a body reads on for a while, if the client does not end.
+        """
+        received = b""
+        try:
+            while data := self._socket.recv(65_536):
+                received += data
+                if received.startswith(b"HTTP/1.1 4"):
+                    self._socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+        return [int(status) for status in STATUS.findall(received)]
+
+    def answer(self) -> bytes:
+        """What comes next."""
+        return self._socket.recv(65_536)
+
+
+@pytest.fixture
+def location(mirror: Mirror, upstream: Upstream) -> str:
+    """Where an upload goes on that has just begun; the upstream has forgotten that."""
+    begun = mirror.client("open").request("POST", "/v2/a/b/blobs/uploads/", b"")
+    assert begun.status == 202
+    upstream.seen.clear()
+    location: str = begun.headers["Location"].removeprefix(f"http://{mirror.host('open')}")
+    return location
+
+
+HEADS: dict[str, list[str]] = {
+    "two lengths": ["Content-Length: 5", "Content-Length: 6"],
+    "the same length twice": ["Content-Length: 5", "Content-Length: 5"],
+    "a list of lengths": ["Content-Length: 5, 5"],
+    "a length with a sign": ["Content-Length: +5"],
+    "a length below nothing": ["Content-Length: -5"],
+    "a hexadecimal length": ["Content-Length: 0x5"],
+    "a length of words": ["Content-Length: five"],
+    "an empty length": ["Content-Length: "],
+    "a length without an end": [f"Content-Length: {'9' * 100}"],
+    "a length and chunks": ["Content-Length: 5", "Transfer-Encoding: chunked"],
+    "chunks and a length": ["Transfer-Encoding: chunked", "Content-Length: 5"],
+    "chunks twice": ["Transfer-Encoding: chunked, chunked"],
+    "chunks on two lines": ["Transfer-Encoding: chunked", "Transfer-Encoding: chunked"],
+    "chunks in another coding": ["Transfer-Encoding: gzip, chunked"],
+    "another coding in chunks": ["Transfer-Encoding: chunked, gzip"],
+    "no coding, and chunks": ["Transfer-Encoding: identity", "Transfer-Encoding: chunked"],
+    "an unknown coding": ["Transfer-Encoding: xchunked"],
+    "a quoted coding": ['Transfer-Encoding: "chunked"'],
+    "a space before the colon": ["Transfer-Encoding : chunked"],
+    "a tab before the colon": ["Content-Length\t: 5"],
+    "a folded coding": ["Transfer-Encoding:\r\n chunked"],
+    "a folded length": ["Content-Length: 5\r\n 0"],
+    "a folded line in front": [" Content-Length: 5"],
+    "a vertical tab": ["Transfer-Encoding: \vchunked"],
+    "a line that ends with LF": ["X: y\nContent-Length: 5", "Transfer-Encoding: chunked"],
+    "a line that ends with CR": ["X: y\rTransfer-Encoding: chunked"],
+    "no colon": ["Content-Length 5"],
+    "NUL": ["X: \0", "Content-Length: 5"],
+    "two hosts": ["Host: other.mirror.test", "Content-Length: 5"],
+}
+CHUNKED: dict[str, bytes] = {
+    "a size with a sign": b"+5\r\nhello\r\n0\r\n\r\n",
+    "a size below nothing": b"-5\r\nhello\r\n0\r\n\r\n",
+    "a size with a prefix": b"0x5\r\nhello\r\n0\r\n\r\n",
+    "a size with an underscore": b"0_5\r\nhello\r\n0\r\n\r\n",
+    "no size": b"\r\nhello\r\n0\r\n\r\n",
+    "a size of words": b"five\r\nhello\r\n0\r\n\r\n",
+    "a size without an end": b"F" * 20_000,
+    "a size in front of a space": b"5 \r\nhello\r\n0\r\n\r\n",
+    "a size behind a space": b" 5\r\nhello\r\n0\r\n\r\n",
+    "a size that ends with LF": b"5\nhello\r\n0\r\n\r\n",
+    "bytes behind a chunk": b"5\r\nhelloo\r\n0\r\n\r\n",
+    "a chunk that ends with LF": b"5\r\nhello\n0\r\n\r\n",
+    "a chunk that is too short": b"7\r\nhello\r\n0\r\n\r\n",
+    "an extension without an end": b"5;" + b"a" * 70_000,
+    "a control character in an extension": b"5;a=\x00b\r\nhello\r\n0\r\n\r\n",
+    "LF in an extension": b"5;a=\nb\r\nhello\r\n0\r\n\r\n",
+    "trailers without an end": b"5\r\nhello\r\n0\r\n" + b"X: y\r\n" * 20_000,
+}
+
+
+def _smuggled(host: str) -> bytes:
+    return f"DELETE /v2/{UNWANTED}/x/manifests/latest HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
+
+
+@pytest.mark.parametrize("fields", HEADS.values(), ids=[name.replace(" ", "-") for name in HEADS])
+def test_lengths(mirror: Mirror, upstream: Upstream, location: str, fields: list[str]) -> None:
+    """A head whose body could be understood in two ways is refused, and nothing of it goes anywhere."""
+    with Wire(mirror) as wire:
+        wire.request("PATCH", location, "Content-Type: application/octet-stream", *fields)
+        wire.send(CHUNKS + _smuggled(wire.host))
+        assert wire.answers() == [400]
+    assert upstream.seen == []
+
+
+def test_chunks_of_http_1_0(mirror: Mirror, upstream: Upstream, location: str) -> None:
+    """There were none."""
+    with Wire(mirror) as wire:
+        wire.request("PATCH", location, "Transfer-Encoding: chunked", version="HTTP/1.0")
+        wire.send(CHUNKS + _smuggled(wire.host))
+        assert wire.answers() == [400]
+    assert upstream.seen == []
+
+
+@pytest.mark.parametrize("body", CHUNKED.values(), ids=[name.replace(" ", "-") for name in CHUNKED])
+def test_chunks(mirror: Mirror, upstream: Upstream, location: str, body: bytes) -> None:
+    """Chunks that are none end the request: upstream it comes to no end, and nothing comes behind it."""
+    with Wire(mirror) as wire:
+        wire.request("PATCH", location, "Transfer-Encoding: chunked")
+        wire.send(body + _smuggled(wire.host))
+        assert wire.answers() == [400]
+    wait_until(lambda: all(each.body is None for each in upstream.seen), "it comes to no end")
+    assert [each.path for each in upstream.seen if UNWANTED in each.path] == []
+
+
+def test_right_chunks(mirror: Mirror, upstream: Upstream, location: str) -> None:
+    """Extensions and trailers are not for the upstream, which gets the bytes, and little of the head."""
+    with Wire(mirror) as wire:
+        wire.request(
+            "PATCH", location, "Transfer-Encoding: chunked", "Trailer: X-Trailer", "X-Header: y", "Cookie: z",
+            "Connection: close, X-Header", "Content-Type: application/octet-stream",
+        )  # fmt: skip
+        wire.send(b'2;name="value"\r\nhe\r\n03\r\nllo\r\n0\r\nX-Trailer: y\r\n\r\n')
+        assert wire.answers() == [202]
+    [seen] = upstream.seen
+    assert (seen.method, seen.path, seen.body) == ("PATCH", "/v2/a/b/blobs/uploads/1?state=2", b"hello")
+    assert {"x-header", "x-trailer", "trailer", "cookie"} & set(seen.headers) == set()
+    assert seen.headers["content-type"] == "application/octet-stream"
+
+
+def test_pipelined(mirror: Mirror, upstream: Upstream, location: str) -> None:
+    """What comes behind a body is a request of its own, and is understood as one."""
+    with Wire(mirror) as wire:
+        wire.request("PATCH", location, "Content-Length: 5")
+        wire.send(b"hello")
+        wire.request("PATCH", location, "Transfer-Encoding: chunked")
+        wire.send(CHUNKS)
+        wire.request("DELETE", "/v2/a/b/../../_catalog", "Connection: close")
+        first, second, third = wire.answers()
+        assert (first, second) == (202, 202)
+        assert third in (400, 404)
+    assert [each.body for each in upstream.seen] == [b"hello", b"hello"]
+
+
+@pytest.mark.parametrize("coding", ["Content-Length: 1000000", "Transfer-Encoding: chunked"])
+def test_client_goes_away(mirror: Mirror, upstream: Upstream, location: str, coding: str) -> None:
+    """In the middle of a body: the upstream never takes what has come for the whole."""
+    with Wire(mirror) as wire:
+        wire.request("PATCH", location, coding)
+        wire.send((b"186A0\r\n" if "chunked" in coding else b"") + bytes(100_000))
+        wire.send(b"\r\n186A0\r\n" if "chunked" in coding else bytes(100))
+    wait_until(lambda: len(upstream.seen) == 1, "the upstream's connection is closed")
+    assert upstream.seen[0].body is None
+
+
+def test_client_stops_sending(mirror: Mirror, upstream: Upstream, location: str) -> None:
+    """It is told so after a while, and neither it nor what it has sent stays with the upstream."""
+    stalls = (
+        ("Content-Length: 1000000", b""),
+        ("Content-Length: 1000000", bytes(5_000)),
+        ("Transfer-Encoding: chunked", b"5\r\nhello\r\n"),
+        ("Transfer-Encoding: chunked", b"FFFF\r\nhe"),
+        ("Transfer-Encoding: chunked", b"5\r\nhello\r\n0\r\n"),
+    )
+    told: list[list[int]] = []
+
+    def stall(coding: str, body: bytes) -> None:
+        with Wire(mirror) as wire:
+            wire.request("PATCH", location, coding)
+            wire.send(body)
+            told.append(wire.answers())
+
+    threads = [threading.Thread(target=stall, args=each) for each in stalls]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert told == [[408]] * len(stalls)
+    wait_until(lambda: len(upstream.seen) == len(stalls), "the upstream's connections are closed")
+    assert {each.body for each in upstream.seen} == {None}
+
+
+@pytest.mark.parametrize("coding", ["Content-Length: 100000000", "Transfer-Encoding: chunked"])
+def test_early_answer(mirror: Mirror, upstream: Upstream, location: str, coding: str) -> None:
+    """The upstream's refusal reaches a client that has sent a part of its body only."""
+
+    def refuses(exchange: Exchange) -> bool:
+        exchange.answer(413)
+        exchange.close_connection = True
+        return True
+
+    with upstream.meddled_with(refuses), Wire(mirror) as wire:
+        wire.request("PATCH", location, coding)
+        wire.send(b"5\r\nhello\r\n" if "chunked" in coding else b"hello")
+        assert wire.answer().startswith(b"HTTP/1.1 413 ")
+
+
+def test_continue(mirror: Mirror, upstream: Upstream, location: str) -> None:
+    """A client that asks whether to send its body is told so when the upstream is there to take it."""
+    with Wire(mirror) as wire:
+        wire.request("PATCH", location, "Content-Length: 5", "Expect: 100-continue", "Connection: close")
+        assert wire.answer() == b"HTTP/1.1 100 Continue\r\n\r\n"
+        wire.send(b"hello")
+        assert wire.answers() == [202]
+    assert [each.body for each in upstream.seen] == [b"hello"]
+
+
+@pytest.mark.parametrize(
+    ("host", "path", "status"),
+    [
+        ("basic", "/v2/a/b/blobs/uploads/x", 405),
+        ("open", "/v2/a/b/blobs/uploads/x", 404),
+        ("open", "/v2/A/b/blobs/uploads/x", 400),
+        ("open", "/v2/_catalog", 405),
+        ("", "/v2/docker.io/a/b/blobs/uploads/x", 405),
+    ],
+)
+def test_no_continue(mirror: Mirror, upstream: Upstream, host: str, path: str, status: int) -> None:
+    """Where it will not be taken whatever it is, the body is not asked for, and the upstream not either."""
+    upstream.seen.clear()
+    with Wire(mirror, host) as wire:
+        wire.request("PATCH", path, "Content-Length: 5", "Expect: 100-continue")
+        assert wire.answers() == [status]
+    assert upstream.seen == []
+
+
+def test_forged_locations(mirror: Mirror, upstream: Upstream, location: str) -> None:
+    """A location that was not given for this repository, on this host, leads nowhere."""
+    path, _, name = location.rpartition("/")
+    forged = [
+        ("open", f"{path}/{name[:-2]}{'AA' if name[-2:] != 'AA' else 'BB'}"),
+        ("open", f"{path}/{'A' if name[0] != 'A' else 'B'}{name[1:]}"),
+        ("open", f"{path}/{name.partition('.')[0]}."),
+        ("open", location.replace("/a/b/", "/a/c/")),
+        ("direct", location),
+    ]
+    for host, target in forged:
+        for method in ("GET", "PATCH", "PUT", "DELETE"):
+            digest = f"?digest={sha256(b'')}" if method == "PUT" else ""
+            told = mirror.client(host).request(method, target + digest, b"" if method[0] == "P" else None)
+            assert told.status == 404
+            assert b"BLOB_UPLOAD_UNKNOWN" in told.body
+    assert upstream.seen == []
+
+
+@pytest.mark.parametrize("digest", ["sha256:x%0d%0aX: y", "sha256:" + "0" * 63, "../../x", "%00"])
+def test_digests_that_are_none(mirror: Mirror, upstream: Upstream, location: str, digest: str) -> None:
+    """Are not asked for."""
+    with Wire(mirror) as wire:
+        wire.request(
+            "PUT", f"{location}?digest={digest.replace(' ', '%20')}", "Content-Length: 0", "Connection: close"
+        )
+        assert wire.answers() == [400]
+    assert upstream.seen == []
