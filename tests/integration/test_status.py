@@ -102,6 +102,25 @@ def test_it_moves(chain: Chain, port: int, chromium: Chrome) -> None:
     assert chromium.get_log("browser") == []
 
 
+def test_a_mirror_that_does_not_answer(chain: Chain, port: int, chromium: Chrome) -> None:
+    """Is told of, until it does again."""
+    chromium.get(f"http://127.0.0.1:{port}/")
+    stale = chromium.find_element(By.ID, "stale")
+    assert not stale.is_displayed()
+    chromium.execute_cdp_cmd("Network.enable", {})
+    network: dict[str, Any] = {
+        "offline": True,
+        "latency": 0,
+        "downloadThroughput": -1,
+        "uploadThroughput": -1,
+    }
+    chromium.execute_cdp_cmd("Network.emulateNetworkConditions", network)
+    WebDriverWait(chromium, 30).until(lambda _: stale.is_displayed())
+    chromium.execute_cdp_cmd("Network.emulateNetworkConditions", {**network, "offline": False})
+    WebDriverWait(chromium, 30).until(lambda _: not stale.is_displayed())
+    chromium.get_log("browser")  # in which it says so, too
+
+
 def of_the_bar(chromium: Chrome, name: str) -> float:
     """What the bar on the page has as that."""
     return float(run(chromium, f"return document.querySelector('#fetches progress').{name}"))

@@ -119,12 +119,17 @@ def test_the_status(several: Several, open_registry: Registry, skopeo_machine: M
     assert used["contents"] == len(pushed.blobs) + 1
 
 
-def test_one_that_dies(several: Several) -> None:
-    """Is replaced; meanwhile the other one serves, and what was counted is not forgotten."""
+def test_one_that_dies(several: Several, open_registry: Registry, skopeo_machine: Machine) -> None:
+    """Is replaced; meanwhile the other one serves, and what was counted and noted is not forgotten."""
+    pushed = image("before one dies")
+    open_registry.push("workers/dies", pushed, "latest")
+    for _ in range(3):
+        skopeo_pulls(skopeo_machine, f"{several.host('open')}/workers/dies:latest", pushed)
     client = several.client()
     for _ in range(10):
         assert client.bare("GET", "/v2/", None, {}).status == 200
     before = several.counted("dockmirror_requests_total{")
+    noted = json.loads(several.told("/status.json"))
     first, second = several.workers()
     os.kill(first, signal.SIGKILL)
     wait_until(lambda: len(several.workers()) == 2 and first not in several.workers(), "another one is there")
@@ -132,6 +137,11 @@ def test_one_that_dies(several: Several) -> None:
     assert second in several.workers()
     assert "a worker ended, killed by signal 9" in several.read_log()
     assert several.counted("dockmirror_requests_total{") == before
+    later = json.loads(several.told("/status.json"))
+    assert later["popular"] == noted["popular"] != []
+    assert sum(each["asked"] for each in later["hours"]["slots"]) == sum(
+        each["asked"] for each in noted["hours"]["slots"]
+    )
     assert client.bare("GET", "/v2/", None, {}).status == 200
 
 
