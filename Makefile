@@ -35,7 +35,7 @@ test: $(VENV)/.test
 	$(BIN)/python -m pytest $(ARGS)
 
 hardship: $(VENV)/.test
-	REQUIRE_INTEGRATION=1 HARDSHIP_TABLE=1 $(BIN)/python -m pytest $(ARGS) tests/hardship
+	REQUIRE_INTEGRATION=1 HARDSHIP_TABLE=1 HARDSHIP_LONG=1 $(BIN)/python -m pytest $(ARGS) tests/hardship
 
 check: $(VENV)/.check
 	$(BIN)/ruff check .

@@ -17,6 +17,11 @@ from .certificates.directories import Directories
 from .certificates.directory import NoCertificate
 from .settings import ConfigurationError
 
+BACKLOG = 4096
+"""How many connections the system keeps until they are accepted; it may keep fewer by a limit of its own.
+
+Twisted's own is 50: who comes in a burst would find no room, and try again after a second at the earliest.
+"""
 _CERTIFICATES = re.compile(r":certificates=((?:\\.|[^\\:])*)")
 
 
@@ -34,7 +39,7 @@ def listener(
         if secured:
             endpoint = secured.below
             site = TLSMemoryBIOFactory(certificates.open(secured.certificates), False, site, reactor)
-        service: Any = IService(strports.service(endpoint, site, reactor=reactor))
+        service: Any = IService(strports.service(_roomy(endpoint), site, reactor=reactor))
     except NoCertificate as error:
         raise ConfigurationError(f"{setting}: {error}") from None
     except (ValueError, TypeError, LookupError, OSError) as error:
@@ -72,6 +77,12 @@ class Https:
             f"tcp:{below}" if below[:1].isdigit() else below,
             Path(re.sub(r"\\(.)", r"\1", named[1])) if named else None,
         )
+
+
+def _roomy(endpoint: str) -> str:
+    """The endpoint with our backlog, where it has none of its own and can have one."""
+    can = endpoint.partition(":")[0] in ("tcp", "tcp6", "unix", "ssl")
+    return f"{endpoint}:backlog={BACKLOG}" if can and ":backlog=" not in endpoint else endpoint
 
 
 def everywhere() -> str:

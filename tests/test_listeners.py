@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 import pytest_twisted  # type: ignore[import-untyped, unused-ignore]
 from twisted.internet import reactor as _reactor
+from twisted.internet.testing import MemoryReactorClock
 from twisted.internet.threads import deferToThread
 from twisted.web.resource import Resource
 
 from dockmirror.certificates.directories import Directories
-from dockmirror.listeners import Https, listener
+from dockmirror.listeners import BACKLOG, Https, listener
 from dockmirror.settings import ConfigurationError
 from dockmirror.web.wire import Site
 from tests.issued import Issued, issue
@@ -42,6 +43,20 @@ FIRST, SECOND = issue("m.example", days=3000), issue("m.example", days=3000)
 def test_https(endpoint: str, below: str, directory: str | None) -> None:
     """TLS lies over any endpoint, a port alone is TCP's, and the directory is named anywhere behind it."""
     assert Https.parse(endpoint) == Https(below, Path(directory) if directory else None)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "backlog"),
+    [("tcp:0:interface=127.0.0.1", BACKLOG), ("tcp:0:interface=127.0.0.1:backlog=7", 7)],
+)
+def test_backlog(endpoint: str, backlog: int) -> None:
+    """A burst of clients finds room; the operator may say how much."""
+    listening = MemoryReactorClock()
+    service = listener(
+        "listen.0", endpoint, Site(Resource(), reactor), listening, Directories(None, "", reactor)
+    )
+    service.privilegedStartService()
+    assert [server[2] for server in listening.tcpServers] == [backlog]
 
 
 @pytest.mark.parametrize("endpoint", ["tcp:443", "ssl:443:privateKey=https", "httpsx:443"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -17,9 +18,15 @@ from tests.integration.conftest import (
 )
 from tests.integration.parts.authority import Authority
 from tests.integration.parts.chain import Chain, new_chain
+from tests.integration.parts.images import Image, artifact
+from tests.integration.parts.mirror import Mirror
 from tests.integration.parts.programs import require
+from tests.integration.parts.registry import Registry
 
+from .load import REPOSITORY
 from .rows import Record, name_of, write_table
+
+MIB = 1024 * 1024
 
 __all__ = ["authority", "directory", "make_machine", "open_registry"]
 
@@ -31,6 +38,22 @@ def chain(directory: MakeDirectory, make_machine: MakeMachine, authority: Author
     upstream = {"timeout": 2, "connect_timeout": 2, "writes": True}
     with new_chain(directory("chain"), make_machine(), authority, upstream, tag_ttl=0) as parts:
         yield parts
+
+
+@pytest.fixture(scope="session")
+def images(open_registry: Registry) -> list[Image]:
+    """Small and larger ones, 84 MiB in all, which lie in :data:`REPOSITORY`."""
+    pushed = [artifact(f"machine {number}", size=(number % 4 * 4 + 1) * MIB) for number in range(12)]
+    for number, each in enumerate(pushed):
+        open_registry.push(REPOSITORY, each, f"t{number}")
+    return pushed
+
+
+@pytest.fixture
+def mirror(tmp_path: Path, make_machine: MakeMachine, open_registry: Registry) -> Mirror:
+    """A mirror of two processes, which is not started yet; its cache is too small for what is pulled."""
+    upstreams = {"open": {"url": open_registry.url}}
+    return Mirror(tmp_path, make_machine(), upstreams, workers=2, grace=20, cache_size="40MB")
 
 
 @pytest.fixture

@@ -10,11 +10,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from tests.integration.parts.images import Image
+from tests.integration.parts.kept import wrong_blobs
 from tests.integration.parts.mirror import Mirror
 
 TRIES = 20
 PAUSE = 0.5
 """Seconds between two tries."""
+
+
+REPOSITORY = "hardship/machine"
+"""Where the images lie that are pulled."""
 
 
 @dataclass
@@ -39,7 +44,9 @@ class Load:
 
 
 @contextmanager
-def load(mirror: Mirror, repository: str, images: Sequence[Image], clients: int = 8) -> Iterator[Load]:
+def load(
+    mirror: Mirror, repository: str, images: Sequence[Image], clients: int = 8, tries: int = TRIES
+) -> Iterator[Load]:
     """So many clients pull the images' layers again and again, until the end of the block."""
     load, over = Load(), threading.Event()
 
@@ -47,7 +54,7 @@ def load(mirror: Mirror, repository: str, images: Sequence[Image], clients: int 
         for turn in range(number, 1_000_000):
             if over.is_set():
                 return
-            fetch(mirror, repository, images[turn % len(images)], load)
+            fetch(mirror, repository, images[turn % len(images)], load, tries)
 
     threads = [threading.Thread(target=pull, args=(number,)) for number in range(clients)]
     for each in threads:
@@ -78,3 +85,10 @@ def fetch(mirror: Mirror, repository: str, image: Image, load: Load, tries: int 
         load.again += 1
         time.sleep(PAUSE)
     load.lost.append(layer.digest)
+
+
+def survived(mirror: Mirror, clients: Load) -> None:
+    """No client saw a wrong byte, each has had in the end what it asked for, and nothing wrong is kept."""
+    assert clients.wrong == clients.lost == []
+    assert mirror.failures() == ""
+    assert wrong_blobs(mirror.cache) == []

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import pytest
 
+LONG = bool(os.environ.get("HARDSHIP_LONG"))
+"""Whether there is time: then what is counted goes on for longer."""
 TABLE = Path(__file__).parents[2] / "docs/reliability.md"
 HEAD = "| what happens | what came of it |\n| --- | --- |\n"
 KINDS = ("manifest", "blob", "private blob", "range", "push", "machine", "load", "hostile")

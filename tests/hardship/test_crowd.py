@@ -1,0 +1,95 @@
+"""Clients without number, and few descriptors for them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import dockmirror
+from tests.integration.parts.images import Image
+from tests.integration.parts.kept import wrong_blobs
+from tests.integration.parts.mirror import Mirror
+from tests.integration.parts.process import wait_until
+
+from .crowd import idle, read_slowly, read_to_the_end, readers, still_open
+from .load import REPOSITORY, Load, fetch, load, survived
+from .rows import LONG, Record, hardship
+
+pytestmark = pytest.mark.integration
+
+IDLE, SLOW, RATE = 10_000, 512, 10_000
+SECONDS = 120 if LONG else 15
+PACKAGE = str(Path(dockmirror.__file__).parent)
+TRACEBACK = re.compile(r"Traceback \(most recent call last\):\n(?:\t.*\n)+")
+FULL = "Too many open files"
+
+
+@hardship(f"machine: {IDLE:,} idle connections, and a pull beside them")
+def test_idle_connections(mirror: Mirror, images: list[Image], came: Record) -> None:
+    """Are in nobody's way."""
+    with mirror, idle(mirror, IDLE) as connections:
+        clients = Load()
+        for each in images:
+            fetch(mirror, REPOSITORY, each, clients, tries=1)
+        kept = still_open(connections)
+    survived(mirror, clients)
+    assert clients.right == len(images)
+    came(f"{kept:,} of them open; {clients}")
+
+
+@hardship(f"machine: {SLOW} clients that read {RATE // 1000} KB a second")
+def test_slow(mirror: Mirror, images: list[Image], came: Record) -> None:
+    """They get every byte, cost little, and keep nobody waiting."""
+    layer, clients = images[3].layers[0], Load()
+    mirror.configure(workers=1)
+    with mirror:
+        fetch(mirror, REPOSITORY, images[3], clients, tries=1)
+        before = mirror.rss()
+        path = f"/v2/{REPOSITORY}/blobs/{layer.digest}"
+        with readers(mirror, "open", path, SLOW) as everyone:
+            read_slowly(everyone, RATE, SECONDS / 2)
+            for each in images:
+                fetch(mirror, REPOSITORY, each, clients, tries=1)
+            read_slowly(everyone, RATE, SECONDS / 2)
+            grown = (mirror.rss() - before) // 1_000_000
+            pace = sum(each.count for each in everyone) // SLOW // 1000
+            read_to_the_end(everyone)
+        right = sum(each.digest.hexdigest() == layer.digest.removeprefix("sha256:") for each in everyone)
+    survived(mirror, clients)
+    assert (right, clients.again) == (SLOW, 0)
+    assert grown < 100
+    came(f"{right} right after {pace} KB in {SECONDS} s, {grown} MB of memory; beside them {clients}")
+
+
+@hardship("machine: 128 file descriptors for 108 clients")
+def test_few_descriptors(mirror: Mirror, images: list[Image], came: Record) -> None:
+    """Those for whom there is no room are closed at once, and those that are served never meet with it."""
+    mirror.configure(workers=1)
+    mirror.command[:0] = ["sh", "-c", 'ulimit -n 128 && exec "$@"', "sh"]
+    with mirror:
+        with load(mirror, REPOSITORY, images, clients=48, tries=1000) as clients, idle(mirror, 60):
+            wait_until(lambda: clients.right > 100, "clients are served", seconds=300)
+        assert FULL not in mirror.read_log()
+    survived(mirror, clients)
+    came(clients)
+
+
+@hardship("machine: 64 file descriptors for 108 clients, and it counts on more")
+def test_no_descriptors(mirror: Mirror, images: list[Image], came: Record) -> None:
+    """A process that can open nothing more goes on when it can again."""
+    mirror.configure(workers=1, access={"connections": 500})
+    mirror.command[:0] = ["sh", "-c", 'ulimit -n 64 && exec "$@"', "sh"]
+    with mirror:
+        with load(mirror, REPOSITORY, images, clients=48, tries=1000) as clients:
+            with idle(mirror, 60, waiting=False):
+                wait_until(lambda: clients.again > 20, "clients are left out")
+            wait_until(lambda: clients.right > 100, "clients are served again", seconds=300)
+        fetch(mirror, REPOSITORY, images[0], last := Load(), tries=1)
+        assert last.right == 1
+    assert FULL in mirror.read_log()
+    assert clients.wrong == clients.lost == []
+    assert [each for each in TRACEBACK.findall(mirror.read_log()) if PACKAGE in each] == []
+    assert wrong_blobs(mirror.cache) == []
+    came(clients)
