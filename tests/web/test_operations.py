@@ -191,6 +191,14 @@ def test_the_page(path: str) -> None:
     )
 
 
+@pytest.mark.parametrize("path", ["/", "/status", "/status.json"])
+def test_how_the_page_is_asked_for(path: str) -> None:
+    """By GET and HEAD, and by nothing else."""
+    head = Desk().connect().ask("HEAD", "127.0.0.1:9464", path).answer
+    assert (head.status, head.body) == (200, b"")
+    assert Desk().connect().ask("POST", "127.0.0.1:9464", path).answer.error == (405, "UNSUPPORTED")
+
+
 def test_a_query_that_is_too_much() -> None:
     """Is refused."""
     assert Desk().get("/status?" + "a=b&" * 60).status == 400

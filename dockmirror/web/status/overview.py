@@ -15,6 +15,8 @@ from ..memory import Memory
 from ..readiness import State
 
 _MOST = 20
+_LASTING = 10.0
+"""Seconds for which a look at whether the store can be written will do: the page is drawn each second."""
 
 
 @frozen
@@ -54,8 +56,15 @@ class Overview:
         self._series = Series(clock, memory.series)
         self._popular = Popular(memory.popular)
         self._clock = clock
+        self._state: tuple[float, State] | None = None
 
     async def status(self) -> Status:
         """As of now."""
-        state, noted = await self._telling.state(), await self._telling.noted()
+        state, noted = await self._how(), await self._telling.noted()
         return Status(self._clock.seconds(), state, noted, self._series.slots(), self._popular.most(_MOST))
+
+    async def _how(self) -> State:
+        now = self._clock.seconds()
+        if self._state is None or not 0 <= now - self._state[0] < _LASTING:
+            self._state = now, await self._telling.state()
+        return self._state[1]
