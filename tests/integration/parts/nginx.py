@@ -10,7 +10,7 @@ from .mirror import DOMAIN
 from .process import Process, free_port, listens
 
 EXAMPLE = Path(__file__).parents[3] / "docs/examples/nginx.conf"
-_MAIN = """
+MAIN = """
 daemon off;
 error_log stderr info;
 pid {directory}/nginx.pid;
@@ -33,7 +33,7 @@ class Nginx(Process):
     def __init__(self, machine: Machine, mirror: int, certificate: Certificate) -> None:
         self.port = free_port()
         self.configuration = machine.directory / "nginx.conf"
-        self.configuration.write_text(_MAIN.format(directory=machine.directory))
+        self.configuration.write_text(MAIN.format(directory=machine.directory))
         (machine.directory / "mirror.conf").write_text(
             placed(EXAMPLE.read_text("utf-8"), self.port, mirror, certificate)
         )

@@ -1,0 +1,72 @@
+"""What stands in front of several mirrors, with the very files that the documents give to operators."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+
+from .authority import Certificate
+from .mirror import DOMAIN, Mirror
+from .nginx import MAIN
+from .process import Process, free_port, listens
+
+_EXAMPLES = Path(__file__).parents[3] / "docs/examples"
+_SERVERS = re.compile(r"^ *server \S*\s*10\.0\.0\.\d+:8080.*\n", re.MULTILINE)
+
+
+class Balancer(Process):
+    """Listens on a free port of the loopback interface; names, ports and the certificate are the tests'."""
+
+    def __init__(
+        self, directory: Path, program: str, certificate: Certificate, mirrors: Sequence[Mirror]
+    ) -> None:
+        self.port = free_port()
+        self.netloc = f"{DOMAIN}:{self.port}"
+        self._directory = directory
+        self._certificate = certificate
+        (directory / "both.pem").write_bytes(
+            certificate.certificate.read_bytes() + certificate.key.read_bytes()
+        )
+        (directory / "nginx.conf").write_text(MAIN.format(directory=directory))
+        self._nginx = program == "nginx"
+        self.configure(mirrors)
+        super().__init__(
+            ["nginx", "-c", str(directory / "nginx.conf")]
+            if self._nginx
+            else ["haproxy", "-db", "-f", str(directory / "mirror.conf")],
+            log=directory / f"{program}.log",
+            ready=lambda: listens("127.0.0.1", self.port),
+        )
+
+    def configure(self, mirrors: Sequence[Mirror]) -> None:
+        """Writes the example with these servers."""
+        example = (_EXAMPLES / ("nginx-several.conf" if self._nginx else "haproxy.cfg")).read_text("utf-8")
+        found = _SERVERS.findall(example)
+        assert len(found) == 3
+        pattern = found[0]
+        lines = [
+            re.sub(r"10\.0\.0\.\d+:8080", f"127.0.0.1:{each.port}", pattern).replace(
+                "mirror-1", f"mirror-{n}"
+            )
+            for n, each in enumerate(mirrors)
+        ]
+        example = example.replace("".join(found), "".join(lines))
+        here = {
+            "listen 443 ssl;": f"listen 127.0.0.1:{self.port} ssl;",
+            "    listen [::]:443 ssl;\n": "",
+            "bind :443 ssl": f"bind 127.0.0.1:{self.port} ssl",
+            "server_name mirror.example.com *.mirror.example.com;": f"server_name {DOMAIN} *.{DOMAIN};",
+            "/etc/ssl/mirror.example.com/fullchain.pem": str(self._certificate.certificate),
+            "/etc/ssl/mirror.example.com/privkey.pem": str(self._certificate.key),
+            "/etc/ssl/mirror.example.com/haproxy.pem": str(self._directory / "both.pem"),
+        }
+        for there, replaced in here.items():
+            example = example.replace(there, replaced)
+        (self._directory / "mirror.conf").write_text(example)
+
+    def reload(self) -> None:
+        """Lets nginx read the servers anew."""
+        os.kill(self.pid, signal.SIGHUP)

@@ -1,0 +1,136 @@
+"""Several mirrors on one bucket, behind what sends every request for a blob to the same one."""
+
+from __future__ import annotations
+
+import http.client
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from .conftest import MakeDirectory
+from .parts.authority import Authority
+from .parts.balancers import Balancer
+from .parts.images import Image, image
+from .parts.kept import length
+from .parts.plain import PlainClient
+from .parts.process import wait_until
+from .parts.programs import require
+from .parts.sharing import Sharing
+
+pytestmark = pytest.mark.integration
+
+MIB = 1024 * 1024
+CLIENTS = 30
+ATTEMPTS = 5
+
+
+class Puller:
+    """A client that does what they all do: what breaks off is asked for again, five times at most.
+
+    :ivar again: how often it had to.
+    """
+
+    def __init__(self, balancer: Balancer, authority: Authority) -> None:
+        host = f"docker.{balancer.netloc}"
+        self.plain = PlainClient(
+            f"https://127.0.0.1:{balancer.port}", host=host, authority=authority.certificate
+        )
+        self.again = 0
+
+    def pull(self, repository: str, pulled: Image) -> None:
+        """All of an image; no byte of it is wrong."""
+        assert self._get(f"/v2/{repository}/manifests/latest") == pulled.manifest.data
+        for blob in pulled.blobs:
+            assert self._get(f"/v2/{repository}/blobs/{blob.digest}") == blob.data
+
+    def _get(self, path: str) -> bytes:
+        for _ in range(ATTEMPTS):
+            try:
+                answer = self.plain.request("GET", path)
+            except (http.client.HTTPException, OSError):
+                self.again += 1
+                continue
+            if answer.status == 200:
+                return answer.body
+            assert answer.status >= 500, answer
+            self.again += 1
+        raise AssertionError(f"{path}: not in {ATTEMPTS} attempts")
+
+
+@pytest.fixture(params=["nginx", "haproxy"])
+def balanced(
+    request: pytest.FixtureRequest, sharing: Sharing, directory: MakeDirectory, authority: Authority
+) -> Iterator[Balancer]:
+    """Three mirrors, and what stands in front."""
+    require(request.param)
+    for _ in range(3):
+        sharing.add(trust_proxy=["127.0.0.1"])
+    certificate = authority.issue("127.0.0.1", "mirror.test", "*.mirror.test")
+    with Balancer(directory("balancer"), request.param, certificate, sharing.mirrors) as balancer:
+        yield balancer
+
+
+def pulls(balancer: Balancer, authority: Authority, repository: str, pulled: Image) -> int:
+    """What all clients do at once; how often one had to ask again."""
+    pullers = [Puller(balancer, authority) for _ in range(CLIENTS)]
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        for each in [pool.submit(puller.pull, repository, pulled) for puller in pullers]:
+            each.result()
+    return sum(puller.again for puller in pullers)
+
+
+def has_begun(growing: Path) -> bool:
+    """Whether a large blob is on its way in."""
+    return any(length(file) > MIB // 2 for file in growing.glob("sha256-*"))
+
+
+def fetched(sharing: Sharing) -> Counter[str]:
+    """How often the upstream's blobs were asked for."""
+    return Counter(each.path for each in sharing.blobs.requests)
+
+
+def test_several(sharing: Sharing, balanced: Balancer, authority: Authority) -> None:
+    """30 clients, one fetch a blob; one mirror is killed in the middle, one is added: nobody fails."""
+    first = image("several", layers=(4 * MIB, 2 * MIB, MIB, 500_000))
+    sharing.registry.push("library/first", first, "latest")
+    assert pulls(balanced, authority, "library/first", first) == 0
+    assert set(fetched(sharing).values()) == {1}
+    assert len(fetched(sharing)) == len(first.blobs)
+    for mirror in sharing.mirrors:
+        sharing.uploaded(mirror)
+
+    second = image("killed", layers=(8 * MIB, 6 * MIB, 4 * MIB, 2 * MIB))
+    sharing.registry.push("library/second", second, "latest")
+    busy = [mirror.cache / "dockmirror/growing/docker.io" for mirror in sharing.mirrors]
+    with sharing.blobs.valve.shut(MIB):
+        pulling = threading.Thread(
+            target=lambda: again.append(pulls(balanced, authority, "library/second", second))
+        )
+        again: list[int] = []
+        pulling.start()
+        wait_until(lambda: any(map(has_begun, busy)), "clients have the beginning of a blob")
+        victim = next(n for n, each in enumerate(busy) if has_begun(each))
+        sharing.mirrors[victim].kill()
+        sharing.blobs.valve.open()
+        pulling.join()
+    assert len(again) == 1
+    assert again[0] > 0
+
+    for n, mirror in enumerate(sharing.mirrors):
+        if n != victim:
+            sharing.uploaded(mirror)
+    before = fetched(sharing)
+    if balanced.command[-2] == "-c":  # nginx reads its servers anew
+        added = sharing.add(trust_proxy=["127.0.0.1"])
+        balanced.configure([each for n, each in enumerate(sharing.mirrors) if n != victim])
+        balanced.reload()
+        assert added.port
+    else:
+        sharing.mirrors[victim].start()
+    assert pulls(balanced, authority, "library/first", first) == 0
+    assert pulls(balanced, authority, "library/second", second) == 0
+    assert fetched(sharing) == before
