@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from itertools import product
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,6 +16,7 @@ from ..archive.opened import Archive, Named
 from ..cache import budget
 from ..image_names import Name, parse_name
 from ..interfaces import Kind
+from ..oci.digest import Digest
 from ..oci.reference import Repository, Tag
 from ..offered import registry_names
 from ..pullthrough.permission import imported_document
@@ -101,17 +103,24 @@ def _take(root: Path, taken: _Taken, settings: Settings) -> int:
     for part, data in parts:
         if part.digest is not None:
             adding.link(root, place, part.digest, Kind.BLOB if data is None else Kind.MANIFEST, now)
-    _say_everybodys(root, place, settings, now)
+    _say_everybodys(root, place, [part.digest for part, _ in parts], settings, now)
     if isinstance(taken.name.reference, Tag) and taken.image.descriptor.digest is not None:
         adding.tag(root, place, taken.name.reference, taken.image.descriptor.digest, now)
     return added
 
 
-def _say_everybodys(root: Path, place: Repository, settings: Settings, now: float) -> None:
-    for label, upstream in settings.upstreams.items():
-        if registry_names(upstream)[0] == place.first:
-            path = layout.document(imported_document(entry_of(label, upstream), Repository(place.rest)))
-            small.replace(root / path, str(now).encode(), root / layout.WRITING, now)
+def _say_everybodys(
+    root: Path, place: Repository, digests: Iterable[Digest | None], settings: Settings, now: float
+) -> None:
+    """Each content, and that there are any: what else the repository has stays whose it is."""
+    entries = [
+        entry_of(label, upstream)
+        for label, upstream in settings.upstreams.items()
+        if registry_names(upstream)[0] == place.first
+    ]
+    for entry, digest in product(entries, dict.fromkeys([*digests, None])):
+        path = layout.document(imported_document(entry, Repository(place.rest), digest))
+        small.replace(root / path, str(now).encode(), root / layout.WRITING, now)
 
 
 def _told(pieces: Iterable[bytes], told: Callable[[int], None]) -> Iterator[bytes]:

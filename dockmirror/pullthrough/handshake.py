@@ -134,7 +134,9 @@ class Handshake:
                 repository = Repository.parse(scope.name)
             except NameInvalid:
                 return False
-            if not await self._asking.public.known(repository, unasked):
+            if await self._asking.public.known(repository, unasked):
+                continue
+            if not unasked or not await self._asking.public.imported(repository):
                 return False
         return bool(scopes)
 

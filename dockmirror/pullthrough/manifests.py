@@ -143,7 +143,7 @@ class Manifests:
         """Whether what is held may be given, and is of use, when the upstream does not say."""
         return (
             not await self._too_old(tagged)
-            and await self._rights.covered(request)
+            and await self._rights.covered(request, tagged.held.digest)
             and await self._kept.is_whole(tagged.place, tagged.held)
         )
 
@@ -157,7 +157,7 @@ class Manifests:
             if vanished and await self._rights.entitled(request):
                 await self._tags.forget(tagged.place, tagged.tag)
             raise error
-        if not await self._rights.may_be_given_stale(request):
+        if not await self._rights.may_be_given_stale(request, tagged.held.digest):
             raise error
         if not vanished and await self._too_old(tagged):
             raise error
@@ -169,7 +169,9 @@ class Manifests:
 
     async def _too_old(self, tagged: _Tagged) -> bool:
         """Nothing that an operator has imported is: it may never have had an upstream."""
-        return tagged.age >= STALE and not await self._asking.public.imported(Repository(tagged.place.rest))
+        if tagged.age < STALE:
+            return False
+        return not await self._asking.public.imported(Repository(tagged.place.rest), tagged.held.digest)
 
     async def _new(self, request: Request, place: Repository, tag: Tag | None) -> Answer:
         """The upstream's, asked for so that it serves others, too."""

@@ -13,6 +13,7 @@ from twisted.internet.interfaces import IReactorTime
 from ..interfaces import IDocuments
 from ..notes import Notes
 from ..oci.credentials import Credentials
+from ..oci.digest import Digest
 from ..oci.reference import Repository
 from .lenient import LenientDocuments
 
@@ -72,14 +73,20 @@ class Public:
         self._clock = clock
         self.learns = learns
         self._since: Notes[Repository, float] = Notes(clock, _MOST)
-        self._imported: Notes[Repository, bool] = Notes(clock, _MOST)
+        self._imported: Notes[str, bool] = Notes(clock, _MOST)
 
-    async def imported(self, repository: Repository) -> bool:
-        """Whether the operator has put it here, for everybody: it may be had for as long as it is held."""
-        known = self._imported.get(repository)
+    async def imported(self, repository: Repository, digest: Digest | None = None) -> bool:
+        """Whether the operator has put that content here, for everybody, for as long as it is held.
+
+        What else is held of the repository is not meant: it may have come here for somebody alone.
+
+        :param digest: None for any content of it.
+        """
+        name = imported_document(self._entry, repository, digest)
+        known = self._imported.get(name)
         if known is None:
-            known = await self._documents.read(imported_document(self._entry, repository)) is not None
-            self._imported.put(repository, known, READ_AGAIN)
+            known = await self._documents.read(name) is not None
+            self._imported.put(name, known, READ_AGAIN)
         return known
 
     async def known(self, repository: Repository, unasked: bool = False) -> bool:
@@ -87,8 +94,6 @@ class Public:
 
         :param unasked: whether the upstream cannot be asked now.
         """
-        if unasked and await self.imported(repository):
-            return True
         if not self.learns():
             return False
         age = self._clock.seconds() - await self._confirmed(repository)
@@ -123,9 +128,9 @@ class Public:
         return f"public/{self._entry}/{repository}"
 
 
-def imported_document(entry: str, repository: Repository) -> str:
-    """The name of the document that says so: whatever is in it, it is there."""
-    return f"imported/{entry}/{repository}"
+def imported_document(entry: str, repository: Repository, digest: Digest | None = None) -> str:
+    """The name of the document that says so of a content, or of any: whatever is in it, it is there."""
+    return f"imported/{entry}/{repository}{'' if digest is None else f'@{digest}'}"
 
 
 def _seconds(document: bytes | None) -> float:

@@ -6,8 +6,9 @@ from collections.abc import Awaitable, Callable
 
 from attrs import evolve
 
+from ..oci.digest import Digest
 from ..oci.errors import RegistryError
-from ..oci.request import Request, repository_of
+from ..oci.request import Blob, Manifest, Request, repository_of
 from ..resting import is_outage
 from .asking import Asking
 
@@ -37,20 +38,28 @@ class Rights:
         """Whether what is answered to this request may be given to anybody else."""
         return request.credentials is None and await self.public(request)
 
-    async def covered(self, request: Request) -> bool:
-        """Whether, as far as is known, this client may be given what is held if the upstream does not say."""
+    async def covered(self, request: Request, digest: Digest | None = None) -> bool:
+        """Whether, as far as is known, this client may be given what is held if the upstream does not say.
+
+        :param digest: of what is held, where the request does not name it.
+        """
         if await self.entitled(request):
             return True
-        repository = repository_of(request.target)
-        return repository is not None and await self._asking.public.known(repository, unasked=True)
+        repository, digest = repository_of(request.target), digest or _digest_of(request)
+        if repository is None:
+            return False
+        if await self._asking.public.known(repository, unasked=True):
+            return True
+        return digest is not None and await self._asking.public.imported(repository, digest)
 
-    async def may_be_given_stale(self, request: Request) -> bool:
+    async def may_be_given_stale(self, request: Request, digest: Digest | None = None) -> bool:
         """The same when the upstream has just not said.
 
         What was public longer ago than a day counts only if the mirror cannot ask anonymously either.
         """
-        if request.credentials is None or await self.entitled(request) or not await self.covered(request):
-            return await self.covered(request)
+        covered = await self.covered(request, digest)
+        if request.credentials is None or not covered or await self.entitled(request):
+            return covered
         try:
             await self._asking.check(evolve(request, credentials=None), can_answer=True)
         except RegistryError as error:
@@ -74,3 +83,11 @@ class Rights:
                 raise
             return False
         return True
+
+
+def _digest_of(request: Request) -> Digest | None:
+    if isinstance(request.target, Blob):
+        return request.target.digest
+    if isinstance(request.target, Manifest) and isinstance(request.target.reference, Digest):
+        return request.target.reference
+    return None

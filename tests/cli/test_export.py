@@ -64,7 +64,9 @@ def test_there_and_back(shop: Shop, tmp_path: Path) -> None:
     listed = [(each["repository"], each["tag"], each["complete"]) for each in empty.json("ls")]
     assert listed == [(str(NGINX), "1.27", True), (str(OTHER), None, True)]
     documents = [
-        imported_document(entry, Repository("library/nginx")) for entry in ("docker", "docker-staging")
+        imported_document(entry, Repository("library/nginx"), each)
+        for entry in ("docker", "docker-staging")
+        for each in (None, Digest.of(CONFIG), Digest.of(BASE))
     ]
     assert all((empty.root / layout.document(each)).exists() for each in documents)
     assert empty.run("export", "nginx:1.27", f"{OTHER}@{digest}", "-o", "-").stdout_bytes == file.read_bytes()

@@ -29,9 +29,10 @@ def stock(mirror: Mirror, name: str = NAME) -> None:
     now(store.tags.put(place, Tag("latest"), Digest.of(MANIFEST)))
 
 
-def say_imported(mirror: Mirror, name: str = NAME) -> None:
-    """Says that an operator has put it there."""
-    now(mirror.store.documents.write(imported_document("docker", Repository(name)), b"1"))
+def say_imported(mirror: Mirror, name: str = NAME, *data: bytes) -> None:
+    """Says that an operator has put these contents there, by default all."""
+    for digest in (None, *map(Digest.of, data or (MANIFEST, CONFIG, LAYER))):
+        now(mirror.store.documents.write(imported_document("docker", Repository(name), digest), b"1"))
 
 
 @pytest.mark.parametrize("learns", [True, False])
@@ -54,6 +55,32 @@ def test_what_was_not_imported(origin: Origin, mirror: Mirror) -> None:
     origin.trouble = Unreachable()
     with pytest.raises(RegistryError):
         mirror.docker(NAME)
+
+
+def test_what_else_is_held_of_the_repository(origin: Origin, mirror: Mirror) -> None:
+    """Is nobody's either, by tag and by digest: it may have been fetched for somebody alone."""
+    stock(mirror)
+    private = b"private layer"
+    say_imported(mirror, NAME, image(CONFIG, private), CONFIG, private)
+    origin.trouble = Unreachable()
+    held = ("manifests/latest", f"manifests/{Digest.of(MANIFEST)}", f"blobs/{Digest.of(LAYER)}")
+    for path in held:
+        with pytest.raises(RegistryError):
+            mirror.get(f"{NAME}/{path}")
+    assert mirror.get(f"{NAME}/blobs/{Digest.of(CONFIG)}") == CONFIG
+
+
+def test_a_tag_that_has_moved(origin: Origin, mirror: Mirror) -> None:
+    """Leads to what was imported only for as long as it names that."""
+    stock(mirror)
+    say_imported(mirror)
+    place, other = Repository(f"docker.io/{NAME}"), image(CONFIG, b"private layer")
+    now(mirror.store.contents.add(place, Digest.of(other), Kind.MANIFEST, other))
+    now(mirror.store.tags.put(place, Tag("latest"), Digest.of(other)))
+    origin.trouble = Unreachable()
+    with pytest.raises(RegistryError):
+        mirror.docker(NAME)
+    assert mirror.get(f"{NAME}/manifests/{Digest.of(MANIFEST)}") == MANIFEST
 
 
 def test_while_the_upstream_answers(origin: Origin, mirror: Mirror) -> None:
