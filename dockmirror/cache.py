@@ -13,7 +13,7 @@ from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred
 from twisted.python.threadpool import ThreadPool
 
-from .interfaces import IContents, IDocuments, IGrowths, ITags
+from .interfaces import IContents, IDocuments, IGrowths, IPushed, ITags
 from .settings import ConfigurationError, Settings
 from .status.values import Fetch, Usage
 from .store.counted import Counted
@@ -25,6 +25,7 @@ from .store.growing.growths import Growths
 from .store.growing.means import Tally
 from .store.local import LocalContents
 from .store.objects.address import Address, is_available
+from .store.pushed import LocalPushed
 from .store.remembered import Remembered
 from .store.tags import LocalTags
 from .store.threads import InThread, pooled
@@ -53,6 +54,7 @@ class Cache:
     tags: ITags
     documents: IDocuments
     growths: IGrowths
+    pushed: IPushed
     service: Service
     eviction: Eviction
     fetched: Tally
@@ -92,6 +94,7 @@ def open_cache(root: Path, settings: Settings, reactor: Any) -> Cache:
         LocalTags(root, reactor, in_thread) if tiered is None else tiered.tags,
         LocalDocuments(root, reactor, in_thread) if tiered is None else tiered.documents,
         growths,
+        LocalPushed(root, in_thread, reactor, eviction.grown, lambda: eviction.limit // 2),
         keeping,
         eviction,
         growths.tally,

@@ -225,6 +225,29 @@ class IDocuments(Interface):
         """Replaces it, whole or not at all."""
 
 
+class ICopy(Interface):
+    """A blob that is written while it passes.  Whoever is given one ends it."""
+
+    def write(data: bytes) -> None:
+        """Takes some more of it; never fails, and nobody waits for it."""
+
+    async def end() -> int | None:
+        """Nothing more comes; how many bytes there are, and None where they could not be kept."""
+
+
+class IPushed(Interface):
+    """Copies of blobs that are on their way to an upstream, by names that nobody else knows."""
+
+    async def copy(name: str, offset: int) -> ICopy | None:
+        """The copy from that offset on, whatever came after it; None where that cannot be had."""
+
+    async def keep(name: str, digest: Digest) -> bool:
+        """Whether the copy is that content, which is held then; it is a copy no more."""
+
+    async def drop(name: str) -> None:
+        """It is not wanted."""
+
+
 class ISource(Interface):
     """How one reader of a blob would fetch it: with its own path and its own credentials."""
 

@@ -22,6 +22,7 @@ from .pullthrough.handshake import Handshake
 from .pullthrough.lists import Lists
 from .pullthrough.manifests import Manifests
 from .pullthrough.permission import Grants, Public
+from .pullthrough.pushed import PushedBlobs
 from .pullthrough.registry import PullThrough
 from .pullthrough.writethrough import WriteThrough
 from .resting import Resting
@@ -71,7 +72,8 @@ def stack(
         if writes is not None:
             changes = written = Changes(registry, cache.documents)
             cache = evolve(cache, contents=Present(cache.contents, written))
-            writes = WriteThrough(writes, written, cache.contents, cache.tags)
+            pushed = PushedBlobs(writes, written, cache.contents, cache.pushed)
+            writes = WriteThrough(pushed, written, cache.contents, cache.tags)
         cached = _cached(entry, registry, asking, filling, cache, clock, tag_ttl(upstream, settings), changes)
         metered = Metered(cached, name, watched.metrics, _noting(watched.series, cache))
         served = Stack(metered, metered)

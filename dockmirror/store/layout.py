@@ -14,6 +14,7 @@
       growing/docker.io/sha256-<hex>.size         … and how long it will be
       documents/<name>                            what lists said, what is public: small, replaced whole
       writing/<anything>                          on its way to a name; locked by who writes it
+      writing/push-<name>                         a blob that is pushed, copied while it passes
       held                                        how much there is; locked by who walks and evicts
       pins/<name>                                 an image that stays, refreshed when this was modified
       refreshing                                  locked by who refreshes those

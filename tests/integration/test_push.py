@@ -17,10 +17,12 @@ from .parts.accounts import PUBLISHER, Account
 from .parts.authority import Authority
 from .parts.clients import skopeo
 from .parts.images import Image, artifact, image, index
+from .parts.kept import wrong_blobs
 from .parts.machine import Machine
 from .parts.media import DOCKER, OCI
 from .parts.mirror import Mirror
 from .parts.plain import PlainClient, Response
+from .parts.process import wait_until
 from .parts.registry import Registry
 from .parts.tokens import Tokens
 from .pulls import succeeded
@@ -128,6 +130,22 @@ def test_skopeo(
     succeeded(skopeo(machine, "copy", "--src-tls-verify=false", "--dest-tls-verify=false", *creds, *names))
     same(source, registry(named, request), "pushed/skopeo", kind)
     same(source, pushed_through.client(named, who), "pushed/skopeo", kind)
+
+
+def test_what_was_pushed_is_held(pushed_through: Mirror, open_registry: Registry) -> None:
+    """Blobs and manifests: pulling them back does not leave the building."""
+    pushed, client = image("push held", OCI, layers=(3 * MIB, 100)), pushed_through.client("open")
+    client.push("pushed/held", pushed, "latest")
+    for blob in pushed.blobs:
+        algorithm, _, name = blob.digest.partition(":")
+        file = pushed_through.cache / "docker/registry/v2/blobs" / algorithm / name[:2] / name / "data"
+        wait_until(file.exists, f"{blob.digest} is held")
+    same(pushed, client, "pushed/held", "latest")
+    assert [
+        each for each in open_registry.accesses("GET", "/pushed/held/") if "/blobs/sha" in each.path
+    ] == []
+    assert wrong_blobs(pushed_through.cache) == []
+    assert not list((pushed_through.cache / "dockmirror/writing").glob("push-*"))
 
 
 class TestLarge:

@@ -1,0 +1,152 @@
+"""Copies of blobs that clients push, on a disk: written while they pass, kept when they prove to be right.
+
+A copy lies among the files that are on their way to a name, in which the parts of one upload follow each
+other, whichever process they reach.  One that nobody goes on with for an hour is dropped with dead writers'.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from ..interfaces import ICopy, IPushed
+from ..oci.digest import Digest
+from . import files, layout
+from .growing.hashing import Hashing
+from .growing.partial import Partial, Place
+from .growing.writer import Writer
+from .reader import FileReader
+from .threads import InThread, detached
+
+BEHIND = 8 * 1024 * 1024
+"""Bytes that may wait for the disk: no push waits for it, and what it does not take in time is not kept."""
+
+_log = Logger()
+
+
+@implementer(IPushed)
+class LocalPushed:
+    """Copies in a store's directory.
+
+    :param grown: is told how many bytes are held more.
+    :param most: tells how long a copy may be.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        in_thread: InThread,
+        clock: IReactorTime,
+        grown: Callable[[int], None],
+        most: Callable[[], int],
+    ) -> None:
+        self._root = root
+        self._in_thread = in_thread
+        self._clock = clock
+        self._grown = grown
+        self._most = most
+
+    async def copy(self, name: str, offset: int) -> ICopy | None:
+        """See ``IPushed``."""
+        path = self._path(name)
+        try:
+            opening = detached(self._in_thread(partial(_open, path, offset)), late=os.close)
+            file = await opening
+        except OSError as error:
+            _log.warn("a push is not kept: {error}", error=str(error))
+            return None
+        return _Copy(path, FileReader(file, self._in_thread), file, offset, self._clock, self._most())
+
+    async def keep(self, name: str, digest: Digest) -> bool:
+        """See ``IPushed``."""
+        path = self._path(name)
+        place = Place(path, path.with_suffix(layout.SIZE), self._root / layout.data(digest))
+        try:
+            file = await self._in_thread(partial(os.open, path, os.O_RDWR | os.O_CLOEXEC))
+        except OSError:
+            return False
+        reader, copy = FileReader(file, self._in_thread), Partial(place, file)
+        try:
+            length = copy.length()
+            if not await Hashing(digest, reader).verified(length):
+                _log.warn("a push was not kept: what came was not {digest}", digest=str(digest))
+                return False
+            await self._in_thread(copy.sync)
+            await self._in_thread(copy.keep)
+        except OSError as error:
+            _log.error("a push could not be kept: {error}", error=str(error))
+            return False
+        else:
+            self._grown(length)
+            return True
+        finally:
+            reader.close()
+            await self.drop(name)
+
+    async def drop(self, name: str) -> None:
+        """See ``IPushed``."""
+        await self._in_thread(partial(files.remove, self._path(name)))
+
+    def _path(self, name: str) -> Path:
+        return self._root / layout.WRITING / f"push-{name}"
+
+
+def _open(path: Path, offset: int) -> int:
+    """The copy with so many bytes of it; made where it is to have none.
+
+    :raises OSError: when there are fewer, or another process is writing to it.
+    """
+    files.make_directory(path.parent)
+    file = os.open(path, os.O_RDWR | os.O_CLOEXEC | (0 if offset else os.O_CREAT), 0o666)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(file).st_size < offset:
+            raise OSError(f"of a push there are less than {offset} bytes")
+        os.ftruncate(file, offset)
+    except BaseException:
+        os.close(file)
+        raise
+    return file
+
+
+@implementer(ICopy)
+class _Copy:
+    def __init__(
+        self, path: Path, reader: FileReader, file: int, offset: int, clock: IReactorTime, most: int
+    ) -> None:
+        place = Place(path, path, path)
+        self._reader = reader
+        self._writer = Writer(Partial(place, file), reader, offset, clock, lambda: None, self._give_up)
+        self._most = most
+        self._given_up = False
+
+    def write(self, data: bytes) -> None:
+        """See ``ICopy``."""
+        if self._given_up:
+            return
+        try:
+            self._writer.write(data)
+        except OSError as error:
+            self._give_up(error)
+        if self._writer.waiting > BEHIND:
+            self._give_up(OSError("the disk does not follow"))
+        if self._writer.length + self._writer.waiting > self._most:
+            self._give_up(OSError("it is too large for the cache"))
+
+    async def end(self) -> int | None:
+        """See ``ICopy``."""
+        await self._writer.flushed()
+        self._reader.close()
+        return None if self._given_up else self._writer.length
+
+    def _give_up(self, error: OSError) -> None:
+        if not self._given_up:
+            self._given_up = True
+            _log.warn("a push is not kept: {error}", error=str(error))

@@ -1,0 +1,246 @@
+"""Blobs that are pushed are held, when the upstream has accepted them and they are right."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import pytest
+from attrs import evolve
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from dockmirror.content.held import BytesContent, collect
+from dockmirror.interfaces import IContent, ICopy, IPushed, IWrites, Kind
+from dockmirror.oci.descriptor import Descriptor
+from dockmirror.oci.digest import Digest
+from dockmirror.oci.errors import Denied, RangeInvalid, RegistryError
+from dockmirror.oci.reference import Repository
+from dockmirror.oci.write import Write, Written, parse_write
+from dockmirror.pullthrough.changes import Changes, Present
+from dockmirror.pullthrough.pushed import PushedBlobs
+
+from ..registries import now
+from ..store.memory import MemoryContents, MemoryDocuments
+
+PLACE = Repository("docker.io/a")
+DATA = b"0123456789"
+DIGEST = Digest.of(DATA)
+
+
+@implementer(ICopy)
+class MemoryCopy:
+    """A copy in memory."""
+
+    def __init__(self, data: bytearray) -> None:
+        self.data = data
+        self.full = False
+
+    def write(self, data: bytes) -> None:
+        """See ``ICopy``."""
+        self.data += data
+
+    async def end(self) -> int | None:
+        """See ``ICopy``."""
+        return None if self.full else len(self.data)
+
+
+@implementer(IPushed)
+class MemoryPushed:
+    """Copies in a dictionary, which are then held.
+
+    :ivar full: whether nothing is kept.
+    """
+
+    def __init__(self, contents: MemoryContents) -> None:
+        self.copies: dict[str, bytearray] = {}
+        self.full = False
+        self._contents = contents
+
+    async def copy(self, name: str, offset: int) -> ICopy | None:
+        """See ``IPushed``."""
+        data = self.copies.setdefault(name, bytearray())
+        del data[offset:]
+        copy = MemoryCopy(data)
+        copy.full = self.full
+        return copy
+
+    async def keep(self, name: str, digest: Digest) -> bool:
+        """See ``IPushed``."""
+        data = bytes(self.copies.pop(name))
+        if not digest.matches(data):
+            return False
+        self._contents.held[digest] = data
+        return True
+
+    async def drop(self, name: str) -> None:
+        """See ``IPushed``."""
+        self.copies.pop(name, None)
+
+
+@implementer(IWrites)
+class Upstream:
+    """Answers with these in turn, and remembers what it was sent."""
+
+    def __init__(self, *answers: Written | RegistryError) -> None:
+        self.seen: list[tuple[str, bytes]] = []
+        self._answers = list(answers)
+
+    async def write(self, write: Write, body: IContent) -> Written:
+        """See ``IWrites``."""
+        self.seen.append((str(write.target), await collect(body, 100)))
+        answer = self._answers.pop(0)
+        if isinstance(answer, RegistryError):
+            raise answer
+        return answer
+
+
+class House:
+    """A cache in front of an upstream."""
+
+    def __init__(self, *answers: Written | RegistryError) -> None:
+        self.contents = MemoryContents()
+        self.pushed = MemoryPushed(self.contents)
+        self.upstream = Upstream(*answers)
+        changes = Changes("docker.io", MemoryDocuments())
+        self.writes = PushedBlobs(self.upstream, changes, Present(self.contents, changes), self.pushed)
+
+    def write(self, method: str, where: str, data: bytes = b"", digest: Digest | None = None) -> Written:
+        """What comes of a write below ``/v2/a/``."""
+        query = (("digest", str(digest)),) if digest else ()
+        write = parse_write(method, f"/v2/a/{where}".encode(), query)
+        return now(self.writes.write(write, BytesContent(data, Descriptor(size=len(data)))))
+
+    @property
+    def held(self) -> bool:
+        """Whether the blob is held for the repository."""
+        return (PLACE, DIGEST, Kind.BLOB) in self.contents.links and DIGEST in self.contents.held
+
+
+def goes_on(sealed: str = "s.1") -> Written:
+    """An upload that goes on."""
+    return Written(202, f"blobs/uploads/{sealed}")
+
+
+DONE = Written(201, f"blobs/{DIGEST}")
+
+
+def test_contracts() -> None:
+    """Are kept."""
+    house = House()
+    assert verifyObject(IWrites, house.writes)
+    assert verifyObject(IPushed, house.pushed)
+    assert verifyObject(ICopy, MemoryCopy(bytearray()))
+
+
+def at(written: Written) -> str:
+    """Where it goes on."""
+    assert written.location is not None
+    return written.location
+
+
+def test_in_one_piece() -> None:
+    """With the request that begins it, or with the one that ends it."""
+    house = House(DONE)
+    house.write("POST", "blobs/uploads/", DATA, DIGEST)
+    assert house.held
+    house = House(goes_on(), DONE)
+    location = at(house.write("POST", "blobs/uploads/"))
+    assert location.endswith(".s.1")
+    assert house.write("PUT", location, DATA, DIGEST) == DONE
+    assert house.held
+    assert house.pushed.copies == {}
+    assert house.upstream.seen == [("/v2/a/blobs/uploads/", b""), ("/v2/a/blobs/uploads/s.1", DATA)]
+
+
+def test_in_chunks() -> None:
+    """One after the other; the last request may have none."""
+    house = House(goes_on("s.1"), goes_on("s.2"), goes_on("s.3"), DONE)
+    location = at(house.write("POST", "blobs/uploads/"))
+    location = at(house.write("PATCH", location, DATA[:4]))
+    location = at(house.write("PATCH", location, DATA[4:]))
+    assert house.write("PUT", location, digest=DIGEST) == DONE
+    assert house.held
+    assert [path.rpartition("/")[2] for path, _ in house.upstream.seen] == ["", "s.1", "s.2", "s.3"]
+
+
+def test_after_a_refusal() -> None:
+    """It goes on with what the upstream has, and what came of the wrong chunk is overwritten."""
+    refused = RangeInvalid()
+    refused.range, refused.location = "0-3", "blobs/uploads/s.2"
+    house = House(goes_on(), goes_on(), refused, goes_on(), DONE)
+    location = at(house.write("POST", "blobs/uploads/"))
+    location = at(house.write("PATCH", location, DATA[:4]))
+    with pytest.raises(RangeInvalid):
+        house.write("PATCH", location, b"wrong")
+    assert refused.location is not None
+    location = at(house.write("PATCH", refused.location, DATA[4:]))
+    house.write("PUT", location, digest=DIGEST)
+    assert house.held
+
+
+def test_after_it_was_asked_how_far_it_is() -> None:
+    """What the upstream tells counts."""
+    told = evolve(goes_on("s.2"), status=204, headers=(("Range", "0-3"),))
+    house = House(goes_on(), goes_on(), told, goes_on(), DONE)
+    location = at(house.write("POST", "blobs/uploads/"))
+    house.write("PATCH", location, DATA[:6])
+    location = at(house.write("GET", location))
+    location = at(house.write("PATCH", location, DATA[4:]))
+    house.write("PUT", location, digest=DIGEST)
+    assert house.held
+
+
+def test_sent_once_more() -> None:
+    """To where the upstream redirects."""
+    house = House(goes_on(), Written(307, "blobs/uploads/s.2"), DONE)
+    location = at(house.write("POST", "blobs/uploads/"))
+    location = at(house.write("PUT", location, DATA, DIGEST))
+    house.write("PUT", location, DATA, DIGEST)
+    assert house.held
+
+
+@pytest.mark.parametrize("accepted", [Denied(), Written(202)])
+def test_what_is_not_accepted(accepted: Written | RegistryError) -> None:
+    """Is not held."""
+    house = House(accepted)
+    with suppress(Denied):
+        house.write("POST", "blobs/uploads/", DATA, DIGEST)
+    assert not house.held
+
+
+def test_what_is_something_else() -> None:
+    """Is not held, whatever the upstream says to it."""
+    house = House(DONE)
+    house.write("POST", "blobs/uploads/", b"something else", DIGEST)
+    assert DIGEST not in house.contents.held
+
+
+def test_what_cannot_be_copied() -> None:
+    """Is pushed nevertheless, and no copy goes on."""
+    house = House(goes_on("s.1"), goes_on("s.2"), DONE)
+    house.pushed.full = True
+    location = at(house.write("POST", "blobs/uploads/"))
+    location = at(house.write("PATCH", location, DATA))
+    assert location == "blobs/uploads/s.2"
+    assert house.write("PUT", location, digest=DIGEST) == DONE
+    assert not house.held
+
+
+def test_what_is_held_already() -> None:
+    """Is linked, also where it was mounted."""
+    house = House(DONE)
+    house.contents.held[DIGEST] = DATA
+    query = (("mount", str(DIGEST)), ("from", "b"))
+    write = parse_write("POST", b"/v2/a/blobs/uploads/", query)
+    now(house.writes.write(write, BytesContent(b"", Descriptor(size=0))))
+    assert house.held
+
+
+def test_what_is_given_up() -> None:
+    """Leaves nothing."""
+    house = House(goes_on(), goes_on(), Written(204))
+    location = at(house.write("POST", "blobs/uploads/"))
+    location = at(house.write("PATCH", location, DATA))
+    assert house.pushed.copies
+    house.write("DELETE", location)
+    assert house.pushed.copies == {}

@@ -1,0 +1,153 @@
+"""Copies of what is pushed, on a disk."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from twisted.internet.task import Clock
+from zope.interface.verify import verifyObject
+
+from dockmirror.interfaces import ICopy, IPushed
+from dockmirror.oci.digest import Digest
+from dockmirror.store import layout
+from dockmirror.store.eviction.leftovers import drop_leftovers
+from dockmirror.store.pushed import BEHIND, LocalPushed
+
+from ..registries import now, watch
+from .threads import HeldThreads, inline
+
+NAME, OTHER = "a" * 32, "b" * 32
+DATA = bytes(range(256)) * 100
+DIGEST = Digest.of(DATA)
+
+
+class Disk:
+    """A store's directory, and the copies in it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.grown: list[int] = []
+        self.pushed = LocalPushed(root, inline, Clock(), self.grown.append, lambda: 100_000)
+
+    def copy(self, offset: int = 0) -> ICopy:
+        """A copy from there on."""
+        copy = now(self.pushed.copy(NAME, offset))
+        assert copy is not None
+        return copy
+
+    def written(self, data: bytes, offset: int = 0) -> int | None:
+        """How much there is when this was written from there on."""
+        copy = self.copy(offset)
+        copy.write(data)
+        return now(copy.end())
+
+    @property
+    def left(self) -> list[str]:
+        """What is on its way to a name."""
+        return sorted(os.listdir(self.root / layout.WRITING))
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Disk:
+    """An empty one."""
+    return Disk(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_stays_open(tmp_path: Path) -> Iterator[None]:
+    yield
+    opened = [each.readlink() for each in Path("/proc/self/fd").iterdir() if each.exists()]
+    assert not [each for each in opened if each.is_relative_to(tmp_path)]
+
+
+def test_contracts(disk: Disk) -> None:
+    """Are kept."""
+    assert verifyObject(IPushed, disk.pushed)
+    copy = disk.copy()
+    assert verifyObject(ICopy, copy)
+    assert now(copy.end()) == 0
+
+
+def test_it_is_kept(disk: Disk) -> None:
+    """Whatever the parts that it came in, and counted."""
+    assert disk.written(DATA[:1000]) == 1000
+    assert disk.written(DATA[1000:], 1000) == len(DATA)
+    assert now(disk.pushed.keep(NAME, DIGEST))
+    assert (disk.root / layout.data(DIGEST)).read_bytes() == DATA
+    assert disk.grown == [len(DATA)]
+    assert disk.left == []
+
+
+def test_it_goes_on_where_it_is_right(disk: Disk) -> None:
+    """What came after that is written anew."""
+    disk.written(DATA[:1000] + b"wrong")
+    assert disk.written(DATA[1000:], 1000) == len(DATA)
+    assert now(disk.pushed.keep(NAME, DIGEST))
+
+
+def test_what_is_wrong(disk: Disk) -> None:
+    """Is never held, and nothing of it stays."""
+    disk.written(DATA + b"!")
+    assert not now(disk.pushed.keep(NAME, DIGEST))
+    assert not (disk.root / layout.data(DIGEST)).exists()
+    assert (disk.left, disk.grown) == ([], [])
+
+
+def test_what_is_not_there(disk: Disk) -> None:
+    """Can be neither gone on with nor kept."""
+    assert now(disk.pushed.copy(NAME, 1)) is None
+    assert not now(disk.pushed.keep(OTHER, DIGEST))
+    now(disk.pushed.drop(OTHER))
+    assert disk.left == []
+
+
+def test_one_at_a_time(disk: Disk) -> None:
+    """Who comes second keeps nothing."""
+    copy = disk.copy()
+    assert now(disk.pushed.copy(NAME, 0)) is None
+    now(copy.end())
+    now(disk.copy().end())
+
+
+def test_what_is_too_large(disk: Disk) -> None:
+    """Is given up: nothing fails by it."""
+    assert disk.written(bytes(100_001)) is None
+
+
+def test_a_disk_that_takes_nothing(tmp_path: Path) -> None:
+    """Costs the copy alone."""
+    (tmp_path / "file").write_bytes(b"")
+    disk = Disk(tmp_path / "file")
+    assert now(disk.pushed.copy(NAME, 0)) is None
+
+
+def test_a_disk_that_does_not_follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has the copy given up, before much of it waits in memory."""
+    threads, clock = HeldThreads(), Clock()
+    pushed = LocalPushed(tmp_path, threads, clock, lambda _: None, lambda: 10**9)
+    opening = watch(pushed.copy(NAME, 0))
+    threads.run()
+    (copy,) = opening
+    assert not isinstance(copy, BaseException)
+    assert copy is not None
+    monkeypatch.setattr(clock, "seconds", iter(range(100)).__next__)  # each write takes a second
+    copy.write(b"slow")
+    for _ in range(9):
+        copy.write(bytes(BEHIND // 8))
+    ended = watch(copy.end())
+    while threads.held:
+        threads.run()
+    assert ended == [None]
+
+
+def test_who_does_not_go_on(disk: Disk) -> None:
+    """Has the copy dropped after an hour, like a dead writer's."""
+    disk.written(b"a")
+    modified = (disk.root / layout.WRITING / disk.left[0]).stat().st_mtime
+    drop_leftovers(disk.root, modified + 3599)
+    assert len(disk.left) == 1
+    drop_leftovers(disk.root, modified + 3601)
+    assert disk.left == []
