@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import urllib.request
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -26,6 +26,7 @@ from ...integration.parts.seaweed import WEED, SeaweedFS
 from ...registries import now
 from ..contract import ContentsContract, DocumentsContract, TagsContract
 from ..threads import inline
+from .crashing import CrashContract
 
 pytestmark = pytest.mark.integration
 
@@ -68,6 +69,15 @@ class TestDocuments(DocumentsContract):
     def documents(self, seaweedfs: SeaweedFS) -> IDocuments:
         """Empty."""
         return ObjectDocuments(bucket(seaweedfs.store()))
+
+
+class TestCrashes(CrashContract):
+    """In SeaweedFS."""
+
+    @pytest.fixture
+    def new_store(self, seaweedfs: SeaweedFS) -> Callable[[], ObjectStore]:
+        """Makes an empty prefix."""
+        return seaweedfs.store
 
 
 def test_distribution(seaweedfs: SeaweedFS, tmp_path: Path) -> None:
