@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import re
 from collections.abc import Iterable
@@ -77,6 +78,17 @@ class Asked:
         what = f"{method} {kind[1] if kind else target}"
         self.answers.append(Answered(what, response.status, code(response), told))
         return response
+
+    def is_cut_off(self, location: str, data: bytes, announced: int) -> None:
+        """Begins to send a chunk, and goes away in the middle."""
+        url = urlsplit(self._client.url)
+        connection = http.client.HTTPConnection(url.hostname or "", url.port)
+        connection.putrequest("PATCH", location, skip_host=True)
+        fields = {"Host": self.netloc, "Content-Length": str(announced), **OCTETS}
+        for name, value in fields.items():
+            connection.putheader(name, value)
+        connection.endheaders(data)
+        connection.close()
 
     def location(self, response: Response) -> str:
         """Where an answer leads, which is on the same host."""

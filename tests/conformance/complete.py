@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Callable
@@ -99,13 +100,21 @@ class _Asked(Exchange):
 
     def _body(self) -> bytes:
         if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
-            return self.body()
+            return self._as_far_as_it_came(int(self.headers.get("Content-Length", 0)))
         pieces = []
         while size := int(self.rfile.readline(), 16):
             pieces.append(self.rfile.read(size))
             self.rfile.readline()
         self.rfile.readline()
         return b"".join(pieces)
+
+    def _as_far_as_it_came(self, size: int) -> bytes:
+        """A client may be cut off, and go on later."""
+        received = b""
+        with contextlib.suppress(ConnectionError):
+            while len(received) < size and (piece := self.rfile.read1(size - len(received))):
+                received += piece
+        return received
 
     def _blob(self, digest: str, _: bytes) -> None:
         if digest not in self.repository.blobs:
@@ -133,7 +142,7 @@ class _Asked(Exchange):
         upload = self.repository.uploads.get(what)
         if upload is None:
             raise Refusal(404, "BLOB_UPLOAD_UNKNOWN")
-        if self.query.get("state") != str(len(upload)):
+        if self.query.get("state") != f"of {what}":
             raise Refusal(400, "BLOB_UPLOAD_INVALID")
         if self.command == "DELETE":
             del self.repository.uploads[what]
@@ -182,7 +191,7 @@ class _Asked(Exchange):
     def _progress(self, what: str) -> dict[str, str]:
         size = len(self.repository.uploads[what])
         return {
-            "Location": f"/v2/{self.name}/blobs/uploads/{what}?{urlencode({'state': size})}",
+            "Location": f"/v2/{self.name}/blobs/uploads/{what}?{urlencode({'state': f'of {what}'})}",
             "Range": f"0-{max(size - 1, 0)}",
             "Docker_Upload_UUID": what,
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -109,6 +110,29 @@ def test_status(registry: Asked) -> None:
     patched = _chunk(registry, registry.location(status), data, CHUNK)
     target = with_digest(registry.location(patched), sha256(data))
     _is_created(registry, data, registry.ask("PUT", target, b""))
+
+
+@pytest.mark.lacks("distribution", "2.8 gives up an upload whose client was cut off")
+def test_cut_off(registry: Asked) -> None:
+    """A client that was cut off in the middle of a chunk asks how far it has come, and goes on from there.
+
+    How far that is depends on how the connection ended.
+    """
+    data, again = registry.bytes("cut off", 3 * CHUNK), registry.beside("cut-off")
+    location = again.location(_chunk(again, again.begin(), data, 0))
+    again.is_cut_off(location, data[CHUNK : CHUNK + 1000], CHUNK)
+    for _ in range(50):
+        status = again.ask("GET", location)
+        assert status.status == 204
+        begin = int(status.headers["Range"].partition("-")[2]) + 1
+        assert CHUNK <= begin <= CHUNK + 1000
+        rest = {**OCTETS, "Content-Range": f"{begin}-{len(data) - 1}"}
+        patched = again.ask("PATCH", again.location(status), data[begin:], rest)
+        if patched.status == 202:
+            break
+        time.sleep(0.1)  # the registry has not noticed yet that the client went away
+    target = with_digest(again.location(patched), sha256(data))
+    _is_created(again, data, again.ask("PUT", target, b""))
 
 
 @pytest.mark.lacks("distribution", "2.8 takes each chunk for the next one")
