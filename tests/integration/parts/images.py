@@ -12,7 +12,7 @@ from typing import Any
 
 from .media import DOCKER, OCI, Content, Family, sha256
 
-_EMPTY = "application/vnd.oci.empty.v1+json"
+EMPTY = "application/vnd.oci.empty.v1+json"
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def index(seed: str, family: Family = OCI) -> Image:
 
 def artifact(seed: str, subject: Image | None = None, size: int = 5_000) -> Image:
     """An OCI artifact that is not an image; as a *referrer* it names its subject."""
-    config = Content(_EMPTY, b"{}")
+    config = Content(EMPTY, b"{}")
     layer = Content("application/vnd.example.notes", _random(seed, size))
     more: dict[str, Any] = {"artifactType": "application/vnd.example.notes"}
     if subject is not None:
