@@ -129,6 +129,8 @@ def _usage(status: Status, say: Language) -> Tag:
             tags.p(say("status.no_usage" if status.noted.cache else "status.no_cache"), class_="none")
         )
     part(tags.p(say("status.usage.what", age=age(max(0.0, status.now - usage.measured)))))
+    if not usage.registries:
+        return part(tags.p(say("status.nothing"), class_="none"))
     columns = [say(f"status.column.{name}") for name in ("registry", "size", "shared", "contents")]
     rows = (
         _row(each.registry, (size(each.bytes), size(each.shared), str(each.contents)), columns)

@@ -82,6 +82,8 @@ def test_what_is_taken_up() -> None:
     told = text(page(status(Noted(cache=Held(50, 100), usage=usage))), "usage")
     assert "as measured 6 s ago." in told
     assert told.endswith("docker.io5.0 MB1.0 kB7")
+    nothing = page(status(Noted(cache=Held(0, 100), usage=Usage(4.0, 0.1, ()))))
+    assert text(nothing, "usage").endswith("Nothing is held so far.")
     assert text(page(status(Noted(cache=Held(50, 100)))), "usage") == "UsageIt is being measured."
 
 
