@@ -53,21 +53,26 @@ class Kept:
 
     @contextmanager
     def proofs(self) -> Iterator[Callable[[str, str], None]]:
-        """Gives what puts down the proof that belongs to a token; it is gone afterwards."""
-        tokens = []
+        """Gives what puts down the proof that belongs to a token; afterwards there is none.
+
+        Nor is there any from before: a mirror that ended in the middle has left its own.
+        """
 
         def prove(token: str, proof: str) -> None:
             if not _TOKEN.fullmatch(token):
                 raise OSError("the authority's token is none")
-            tokens.append(token)
             _write(self._proofs / token, proof.encode())
 
+        self._forget_proofs()
         try:
             yield prove
         finally:
-            for token in tokens:
-                with suppress(OSError):
-                    (self._proofs / token).unlink()
+            self._forget_proofs()
+
+    def _forget_proofs(self) -> None:
+        with suppress(OSError):
+            for path in self._proofs.iterdir():
+                path.unlink()
 
     def proof(self, token: str) -> bytes | None:
         """What an authority is to find; None for any token that none asks for just now."""

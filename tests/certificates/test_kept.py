@@ -83,6 +83,16 @@ def test_no_token(kept: Kept, token: str) -> None:
         prove(token, "x")
 
 
+def test_proofs_of_one_that_was_killed(kept: Kept) -> None:
+    """Are gone when the next ones are asked for."""
+    (kept.folder / "proofs").mkdir(parents=True)
+    for name in ("old", ".half"):
+        (kept.folder / "proofs" / name).touch()
+    with kept.proofs() as prove:
+        prove("token", "x")
+        assert [path.name for path in (kept.folder / "proofs").iterdir()] == ["token"]
+
+
 def test_proofs_end_with_what_asked_for_them(kept: Kept) -> None:
     """However it ends."""
     with suppress(KeyError), kept.proofs() as prove:
