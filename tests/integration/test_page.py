@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.wait import WebDriverWait
+
+from dockmirror.clients.table import CLIENTS
 
 from .parts.browser import browser
 from .parts.mirror import Mirror
@@ -46,6 +50,7 @@ def test_an_unknown_host(mirror: Mirror, chromium: Chrome, width: int) -> None:
     chromium.get(f"http://{mirror.host('typo')}/")
     assert chromium.execute_script("return document.documentElement.scrollWidth") <= width
     assert mirror.host("typo").partition(":")[0] in chromium.find_element(By.CLASS_NAME, "note").text
+    assert all("404" in each["message"] for each in chromium.get_log("browser"))
     chromium.find_element(By.LINK_TEXT, mirror.host("docker")).click()
     assert chromium.find_element(By.TAG_NAME, "h1").text == mirror.host("docker")
 
@@ -68,6 +73,28 @@ def test_copies(mirror: Mirror, chromium: Chrome, host: str) -> None:
     lines = figure.find_element(By.TAG_NAME, "pre").text
     assert f'"http://{own}"' in lines
     assert pasted(chromium).strip() == lines.strip()
+
+
+def test_copies_each(mirror: Mirror, chromium: Chrome) -> None:
+    """Every block of lines has a button that copies all of it, and nothing else."""
+    chromium.get(f"{mirror.url}/")
+    permissions = ["clipboardReadWrite", "clipboardSanitizedWrite"]
+    chromium.execute_cdp_cmd("Browser.grantPermissions", {"permissions": permissions, "origin": mirror.url})
+    figures = chromium.find_elements(By.TAG_NAME, "figure")
+    assert len(figures) > len(CLIENTS)
+    for figure in figures:
+        button = figure.find_element(By.TAG_NAME, "button")
+        chromium.execute_script("arguments[0].scrollIntoView({block: 'center'})", button)
+        button.click()
+        WebDriverWait(chromium, 10).until(partial(_says, button, "Copied"))
+        copied = chromium.execute_async_script("navigator.clipboard.readText().then(arguments[0])")
+        code = figure.find_element(By.TAG_NAME, "code")
+        assert copied == f"{code.get_property('textContent')}\n"
+    assert chromium.get_log("browser") == []
+
+
+def _says(element: WebElement, words: str, _: Chrome) -> bool:
+    return element.text == words
 
 
 def pasted(chromium: Chrome) -> str:
