@@ -5,19 +5,16 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import socket
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from attrs import frozen
 
-_STARTS_WITHIN = 30.0
-_STOPS_WITHIN = 10.0
+from .program import free_port, running
 
 # What lies at a private address is not taken for everybody's without a word.
 _SETTINGS = """
@@ -52,42 +49,17 @@ def mirror(url: str, *options: str, **upstream: str | int) -> Iterator[Mirror]:
     :param upstream: further settings of that upstream.
     :raises RuntimeError: when it does not answer, with what it printed.
     """
-    port = _free_port()
+    port = free_port()
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         settings, log = directory / "dockmirror.toml", directory / "mirror.log"
         lines = "".join(f"{key} = {json.dumps(value)}\n" for key, value in upstream.items())
         settings.write_text(_SETTINGS.format(url=url, port=port, directory=directory, upstream=lines))
-        command: list[str | Path] = [
-            Path(sys.executable).with_name("twistd"),
-            "-n",
-            "--pidfile=",
-            "dockmirror",
-        ]
-        command += [f"--config={settings}", *options]
+        twistd = str(Path(sys.executable).with_name("twistd"))
+        command = [twistd, "-n", "--pidfile=", "dockmirror", f"--config={settings}", *options]
         environment = {key: value for key, value in os.environ.items() if not key.startswith("DOCKMIRROR_")}
-        with log.open("wb") as out:
-            process = subprocess.Popen(command, stdout=out, stderr=out, env=environment)  # noqa: S603
-        try:
-            _wait(process, port, log)
-            yield Mirror(port, process.pid, log)
-        finally:
-            _stop(process)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def _wait(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    deadline = time.monotonic() + _STARTS_WITHIN
-    while not _answers(port):
-        if process.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError(f"the mirror does not answer:\n{log.read_text(errors='replace')}")
-        time.sleep(0.05)
+        with running(command, partial(_answers, port), log, environment) as pid:
+            yield Mirror(port, pid, log)
 
 
 def _answers(port: int) -> bool:
@@ -99,12 +71,3 @@ def _answers(port: int) -> bool:
         return False
     finally:
         connection.close()
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(_STOPS_WITHIN)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()

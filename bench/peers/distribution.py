@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
+from demo.program import free_port, listens, running
+
 from .peer import Peer, repository
-from .program import free_port, running
 
 NAME = "distribution"
 
@@ -45,6 +48,6 @@ def _serving(directory: Path, name: str, more: str, trusted: Path | None = None)
     settings.write_text(_SETTINGS.format(directory=directory, port=port) + more)
     command = ["docker-registry", "serve", str(settings)]
     # An empty bundle of AWS's keeps its storage drivers from reading one that is not there.
-    environment = {"AWS_CA_BUNDLE": ""} | ({"SSL_CERT_FILE": str(trusted)} if trusted else {})
-    with running(command, port, settings.with_suffix(".log"), **environment) as pid:
+    environment = {**os.environ, "AWS_CA_BUNDLE": "", **({"SSL_CERT_FILE": str(trusted)} if trusted else {})}
+    with running(command, partial(listens, port), settings.with_suffix(".log"), environment) as pid:
         yield Peer(name, f"http://127.0.0.1:{port}/v2/{repository(name)}", pid)

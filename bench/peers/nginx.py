@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
+from demo.program import free_port, listens, running
+
 from .peer import Peer, repository
-from .program import free_port, running
 
 STATIC = "nginx static"
 CACHE = "nginx proxy_cache"
@@ -89,7 +92,7 @@ def serving(directory: Path, server: str, http: str = "", workers: int = 1) -> I
     # The workers are nobody, and have to read what root has made.
     directory.chmod(0o755)
     command = ["nginx", "-c", str(settings), "-p", str(directory), "-e", "stderr"]
-    with running(command, port, settings.with_suffix(".log")) as pid:
+    with running(command, partial(listens, port), settings.with_suffix(".log"), os.environ) as pid:
         yield port, pid
 
 

@@ -14,6 +14,7 @@ from ..interfaces import IContent
 from ..oci.descriptor import Descriptor
 from ..oci.errors import RegistryError, Unreachable
 from .held import BytesContent
+from .pace import Pace
 from .resumed import Resumed
 
 OpenRange = Callable[[int, int], Awaitable[IContent]]
@@ -42,10 +43,8 @@ class Ahead:
         self._kept: deque[bytes] = deque()
         self._fetching: Deferred[None] = succeed(None)
         self._told: Callable[[Ahead], None] = _nobody
-        self._producer: IPushProducer | None = None
+        self._pace = Pace()
         self._consumer: IConsumer | None = None
-        self._paused = False
-        self._stopped = False
         self._passed: Deferred[None] | None = None
 
     def begin(self, told: Callable[[Ahead], None]) -> None:
@@ -66,14 +65,14 @@ class Ahead:
         try:
             self._go_on()
             await self._fetching
-            if self.error is not None and not self._stopped:
+            if self.error is not None and not self._pace.stopped:
                 self.error = None
                 await self._fetch()
             await self._all_passed()
         finally:
             self._consumer = None
             consumer.unregisterProducer()
-        if self._stopped:
+        if self._pace.stopped:
             raise Unreachable("nobody takes the content any more")
 
     def leave(self) -> None:
@@ -84,15 +83,11 @@ class Ahead:
 
     def registerProducer(self, producer: IProducer, streaming: bool) -> None:
         """See ``IConsumer``."""
-        self._producer = IPushProducer(producer)
-        if self._stopped:
-            self._producer.stopProducing()
-        elif self._paused:
-            self._producer.pauseProducing()
+        self._pace.begin(producer)
 
     def unregisterProducer(self) -> None:
         """See ``IConsumer``."""
-        self._producer = None
+        self._pace.end()
 
     def write(self, data: bytes) -> None:
         """See ``IConsumer``."""
@@ -102,23 +97,19 @@ class Ahead:
 
     def pauseProducing(self) -> None:
         """See ``IPushProducer``."""
-        self._paused = True
-        if self._producer is not None:
-            self._producer.pauseProducing()
+        self._pace.pauseProducing()
 
     def resumeProducing(self) -> None:
         """See ``IPushProducer``; what is kept goes first."""
-        self._paused = False
+        self._pace.paused = False
         self._go_on()
-        if self._producer is not None and not self._paused:
-            self._producer.resumeProducing()
+        if not self._pace.paused:
+            self._pace.resumeProducing()
 
     def stopProducing(self) -> None:
         """See ``IPushProducer``."""
-        self._stopped = True
         self._kept.clear()
-        if self._producer is not None:
-            self._producer.stopProducing()
+        self._pace.stopProducing()
         self._go_on()
 
     async def _fetch(self) -> None:
@@ -141,7 +132,7 @@ class Ahead:
         self._told(self)
 
     def _go_on(self) -> None:
-        while self._kept and self._consumer is not None and not self._paused:
+        while self._kept and self._consumer is not None and not self._pace.paused:
             self._consumer.write(self._kept.popleft())
         if not self._kept and self._passed is not None:
             passed, self._passed = self._passed, None

@@ -39,22 +39,6 @@ STALE = 7 * DAY
 GRANTED = 300.0
 
 
-@pytest.fixture
-def manifest(origin: Origin) -> bytes:
-    """What the tag names, of a public repository, and of one that alice may pull from."""
-    publish(origin.shelf("me/private", {"alice"}), CONFIG, LAYER)
-    return publish(origin.shelf(NAME), CONFIG, LAYER)
-
-
-@pytest.fixture
-def warm(origin: Origin, mirror: Mirror, manifest: bytes) -> Mirror:
-    """A mirror through which both were pulled."""
-    mirror.docker(NAME)
-    mirror.pull("me/private", "alice")
-    origin.take()
-    return mirror
-
-
 @outages
 @pytest.mark.parametrize("age", [TTL, 2 * DAY, STALE - 1])
 def test_it_is_pulled_whole(

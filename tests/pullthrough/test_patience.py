@@ -21,22 +21,6 @@ GRANTED = 300.0
 PATIENCE = 3.0
 
 
-@pytest.fixture
-def manifest(origin: Origin) -> bytes:
-    """What the tag names, of a public repository, and of one that alice may pull from."""
-    publish(origin.shelf("me/private", {"alice"}), CONFIG, LAYER)
-    return publish(origin.shelf(NAME), CONFIG, LAYER)
-
-
-@pytest.fixture
-def warm(origin: Origin, mirror: Mirror, manifest: bytes) -> Mirror:
-    """A mirror through which both were pulled."""
-    mirror.docker(NAME)
-    mirror.pull("me/private", "alice")
-    origin.take()
-    return mirror
-
-
 def test_a_slow_upstream_gets_three_seconds(origin: Origin, warm: Mirror, manifest: bytes) -> None:
     """Where the store can answer; then what is held is served."""
     warm.clock.advance(TTL)

@@ -25,22 +25,6 @@ PRIVATE = "me/private/manifests/latest"
 TTL = 60.0
 
 
-@pytest.fixture
-def manifest(origin: Origin) -> bytes:
-    """What the tag names, of a public repository, and of one that alice and bob may pull from."""
-    publish(origin.shelf("me/private", {"alice", "bob"}), CONFIG, LAYER)
-    return publish(origin.shelf(NAME), CONFIG, LAYER)
-
-
-@pytest.fixture
-def warm(origin: Origin, mirror: Mirror, manifest: bytes) -> Mirror:
-    """A mirror through which both were pulled."""
-    mirror.pull(NAME)
-    mirror.pull("me/private", "alice")
-    origin.take()
-    return mirror
-
-
 def moved(origin: Origin) -> bytes:
     """What the tag names from now on."""
     return publish(origin.shelf(NAME), CONFIG, b"a new layer")

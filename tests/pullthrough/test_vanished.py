@@ -6,7 +6,6 @@ import pytest
 
 from dockmirror.oci.errors import Denied, ManifestUnknown, NameUnknown, RegistryError, Unreachable
 
-from .images import publish
 from .mirrors import DAY, Mirror, body, header
 from .origin import Origin
 
@@ -15,22 +14,6 @@ NAME = "library/busybox"
 TAG = f"{NAME}/manifests/latest"
 PRIVATE = "me/private/manifests/latest"
 TTL = 60.0
-
-
-@pytest.fixture
-def manifest(origin: Origin) -> bytes:
-    """What the tag names, of a public repository, and of one that alice and bob may pull from."""
-    publish(origin.shelf("me/private", {"alice", "bob"}), CONFIG, LAYER)
-    return publish(origin.shelf(NAME), CONFIG, LAYER)
-
-
-@pytest.fixture
-def warm(origin: Origin, mirror: Mirror, manifest: bytes) -> Mirror:
-    """A mirror through which both were pulled."""
-    mirror.pull(NAME)
-    mirror.pull("me/private", "alice")
-    origin.take()
-    return mirror
 
 
 @pytest.mark.parametrize("error", [ManifestUnknown(), NameUnknown()])

@@ -1,12 +1,11 @@
-"""A program that listens on a port of the loopback interface."""
+"""A program that answers on a port of the loopback interface."""
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,18 +14,20 @@ _STOPS_WITHIN = 10.0
 
 
 @contextmanager
-def running(command: Sequence[str], port: int, log: Path, **environment: str) -> Iterator[int]:
-    """The program's process, from when its port is open; it is ended at the end.
+def running(
+    command: Sequence[str], answers: Callable[[], bool], log: Path, environment: Mapping[str, str]
+) -> Iterator[int]:
+    """The program's process, from when it answers; it is ended at the end.
 
-    :raises RuntimeError: when it does not listen, with what it printed.
+    :raises RuntimeError: when it does not, with what it printed.
     """
     with log.open("wb") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=out, env={**os.environ, **environment})  # noqa: S603
+        process = subprocess.Popen(command, stdout=out, stderr=out, env=environment)  # noqa: S603
     try:
         deadline = time.monotonic() + _STARTS_WITHIN
-        while not _listens(port):
+        while not answers():
             if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"{command[0]} does not listen:\n{log.read_text(errors='replace')}")
+                raise RuntimeError(f"{command[0]} does not answer:\n{log.read_text(errors='replace')}")
             time.sleep(0.05)
         yield process.pid
     finally:
@@ -41,7 +42,8 @@ def free_port() -> int:
         return port
 
 
-def _listens(port: int) -> bool:
+def listens(port: int) -> bool:
+    """Whether a connection to it is accepted."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
