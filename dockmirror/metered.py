@@ -10,11 +10,12 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConsumer
 from zope.interface import implementer
 
-from .interfaces import Answer, IContent, IRegistry
+from .interfaces import Answer, IContent, IRegistry, IWrites
 from .metrics import OTHER, Metrics
-from .oci.errors import TimedOut, Unavailable, Unreachable
+from .oci.errors import RegistryError, TimedOut, Unavailable, Unreachable
 from .oci.request import Request
 from .oci.token import TokenRequest
+from .oci.write import Write, Written
 
 _RESULTS = {
     ("hit",): "hit",
@@ -125,6 +126,31 @@ class CountedFailures:
         except Unavailable as error:
             self._count(_reason(error)).inc()
             raise
+
+
+@implementer(IWrites)
+class MeteredWrites:
+    """Counts what an upstream says to writes, and how often it says nothing of use."""
+
+    def __init__(self, writes: IWrites, upstream: str, metrics: Metrics) -> None:
+        self._writes = writes
+        self._upstream = upstream
+        self._metrics = metrics
+
+    async def write(self, write: Write, body: IContent) -> Written:
+        """See ``IWrites``."""
+        try:
+            written = await self._writes.write(write, body)
+        except RegistryError as error:
+            self._count(write, error.status)
+            if isinstance(error, Unavailable):
+                self._metrics.upstream_failures.labels(self._upstream, _reason(error)).inc()
+            raise
+        self._count(write, written.status)
+        return written
+
+    def _count(self, write: Write, status: int) -> None:
+        self._metrics.writes.labels(self._upstream, write.method, str(status)).inc()
 
 
 def _reason(error: Unavailable) -> str:

@@ -60,6 +60,12 @@ class Metrics:
             ["upstream"],
             registry=registry,
         )
+        self.writes = Counter(
+            "dockmirror_writes",
+            "What was pushed or deleted, or was to be.",
+            ["upstream", "method", "status"],
+            registry=registry,
+        )
         self.pushed_bytes = Counter(
             "dockmirror_pushed_bytes", "Bytes of bodies sent to upstreams.", ["upstream"], registry=registry
         )

@@ -11,7 +11,7 @@ from twisted.web.iweb import IAgent
 
 from .failover import Elsewhere, Replicas, anywhere
 from .interfaces import IAccount, IRegistry, IWrites
-from .metered import CountedFailures
+from .metered import CountedFailures, MeteredWrites
 from .metrics import Metrics
 from .networks import PRIVATE, unmapped, within
 from .noted import Noted
@@ -97,10 +97,11 @@ def mirrored(
         noted = Noted(_upstream(one, client, handshake, clock), outcomes.of(one.url))
         registries.append(CountedFailures(noted, name, metrics))
         if upstream.writes and writes is None:
-            writes = Writing(
+            writing = Writing(
                 one.url, agent, client, handshake, Seals(keys, name), clock, one.timeout,
                 metrics.pushed_bytes.labels(name).inc,
             )  # fmt: skip
+            writes = MeteredWrites(writing, name, metrics)
     first, *others = registries
     if not others:
         return Mirrored(first, Authorized(first, clock, account), reached, writes=writes)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from ..metrics import OTHER, Metrics
 from ..oci.errors import RegistryError
 from ..oci.request import parse_target
+from ..oci.write import is_of_upload
 from .exchange import Request
 from .site import host_name, is_address
 
@@ -40,6 +41,8 @@ def endpoint(path: bytes) -> str:
     segments = below if below[1:2] == [b"v2"] else [b"", *below[2:]]
     if segments == [b"", b"v2", b"auth"]:
         return "token"
+    if is_of_upload(b"/".join(segments)):
+        return "upload"
     try:
         return type(parse_target(b"/".join(segments))).__name__.lower()
     except RegistryError:

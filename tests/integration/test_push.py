@@ -6,6 +6,9 @@ import hashlib
 import http.client
 import json
 import random
+import shutil
+import socket
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -16,13 +19,14 @@ import pytest
 from .parts.accounts import PUBLISHER, Account
 from .parts.authority import Authority
 from .parts.clients import skopeo
+from .parts.deaf import Deaf, Pushing
 from .parts.images import Image, artifact, image, index
 from .parts.kept import wrong_blobs
 from .parts.machine import Machine
 from .parts.media import DOCKER, OCI
-from .parts.mirror import Mirror
+from .parts.mirror import DOMAIN, Mirror
 from .parts.plain import PlainClient, Response
-from .parts.process import wait_until
+from .parts.process import free_port, listens, wait_until
 from .parts.registry import Registry
 from .parts.tokens import Tokens
 from .pulls import succeeded
@@ -225,3 +229,55 @@ def test_what_is_not_written_to(pushed_through: Mirror, host: str) -> None:
     answer = client.bare("POST", "/v2/pushed/x/blobs/uploads/", b"", {"Host": str(client.host)})
     assert (answer.status, answer.headers["Allow"]) == (405, "GET, HEAD")
     assert json.loads(answer.body)["errors"][0]["code"] == "UNSUPPORTED"
+
+
+@pytest.fixture
+def deaf() -> Iterator[Deaf]:
+    """An upstream that does not listen yet."""
+    with closing(Deaf()) as upstream:
+        yield upstream
+
+
+@pytest.mark.parametrize("scheme", ["tcp", "https"])
+def test_an_upstream_that_takes_nothing(
+    directory: Callable[[str], Path],
+    make_machine: MakeMachine,
+    authority: Authority,
+    deaf: Deaf,
+    scheme: str,
+) -> None:
+    """Has the client wait, and not the mirror keep what it sends; nothing is lost."""
+    size, certificates, secure = 200 * MIB, directory("certificates"), free_port()
+    issued = authority.issue(f"deaf.{DOMAIN}")
+    shutil.copy(issued.certificate, certificates / "fullchain.pem")
+    shutil.copy(issued.key, certificates / "privkey.pem")
+    settings: dict[str, Any] = {
+        "access": {"keys": str(directory("state") / "keys")},
+        "certificates": str(certificates),
+    }
+    upstreams: dict[str, dict[str, Any]] = {"deaf": {"url": deaf.url, "writes": True}}
+    with Mirror(directory("mirror"), make_machine(), upstreams) as mirror:
+        mirror.stop()
+        mirror.configure(
+            listen=[f"tcp:{mirror.port}:interface=127.0.0.1", f"https:{secure}:interface=127.0.0.1"],
+            **settings,
+        )
+        mirror.start()
+        wait_until(lambda: listens("127.0.0.1", secure), "the mirror listens by https")
+        location, before = begin(mirror.client("deaf")), mirror.rss()
+        port = secure if scheme == "https" else mirror.port
+        connection: socket.socket = socket.create_connection(("127.0.0.1", port), timeout=120)
+        if scheme == "https":
+            context = ssl.create_default_context(cafile=authority.certificate)
+            connection = context.wrap_socket(connection, server_hostname=f"deaf.{DOMAIN}")
+        with connection:
+            pushing = Pushing(connection, mirror.host("deaf"), location, size)
+            pushing.start()
+            wait_until(pushing.waits, "nothing more is taken")
+            assert pushing.sent < 64 * MIB, "that is what kernels hold"
+            assert mirror.rss() - before < 20 * MIB
+            deaf.listens.set()
+            pushing.join(60)
+            assert connection.recv(100).startswith(b"HTTP/1.1 202 ")
+            assert (pushing.sent, deaf.taken) == (size, size)
+        assert mirror.failures() == ""

@@ -29,7 +29,8 @@ def requests(house: House) -> Mapping[tuple[str, ...], float]:
         ("/v2/a/tags/list", "tags"), (f"/v2/a/referrers/{digest(b'')}", "referrers"),
         ("/v2/_catalog", "catalog"), ("/docker.io/v2/a/manifests/1", "manifest"), ("/", "other"),
         ("/healthz", "other"), ("/v2/A/manifests/1", "other"), ("/v2/auth/x", "other"), ("", "other"),
-        ("/v2/x/y", "other"), ("*", "other"),
+        ("/v2/x/y", "other"), ("*", "other"), ("/v2/a/blobs/uploads/", "upload"),
+        ("/v2/a/blobs/uploads/x.y", "upload"),
     ],
 )  # fmt: skip
 def test_endpoints(path: str, word: str) -> None:

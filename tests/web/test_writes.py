@@ -459,3 +459,16 @@ def test_what_is_counted(internet: Internet, house: House) -> None:
     assert house.metrics.registry.get_sample_value(
         "dockmirror_pushed_bytes_total", {"upstream": "k8s"}
     ) == len(BLOB)
+
+
+def test_writes_are_counted(internet: Internet, house: House) -> None:
+    """By what came of them, and what was of no use."""
+    internet.reply(K8S_HOST, UPLOADS, begun("u"), Reply(403), DEAD)
+    for _ in range(3):
+        send(house, "POST", UPLOADS)
+    value = house.metrics.registry.get_sample_value
+    for status in ("202", "403", "502"):
+        told = {"upstream": "k8s", "method": "POST", "status": status}
+        assert value("dockmirror_writes_total", told) == 1
+    failed = {"upstream": "k8s", "reason": "unreachable"}
+    assert value("dockmirror_upstream_failures_total", failed) == 1
