@@ -7,11 +7,22 @@ from collections.abc import Callable
 import pytest
 from attrs import evolve
 from hypothesis import given
+from prometheus_client import CollectorRegistry
 from zope.interface.verify import verifyObject
 
 from dockmirror.content.held import json_content
-from dockmirror.interfaces import Answer, IRegistry
-from dockmirror.names import Namespace, RedirectedNames, Rewritten, ShortNames, completed
+from dockmirror.interfaces import Answer, IRegistry, IWrites
+from dockmirror.metered import MeteredWrites
+from dockmirror.metrics import Metrics
+from dockmirror.names import (
+    Namespace,
+    RedirectedNames,
+    Rewritten,
+    ShortNames,
+    WrittenNames,
+    WrittenNamespace,
+    completed,
+)
 from dockmirror.oci.credentials import Credentials
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import ManifestUnknown, NameUnknown
@@ -28,10 +39,13 @@ from dockmirror.oci.request import (
     repository_of,
 )
 from dockmirror.oci.token import TokenRequest
+from dockmirror.oci.write import Write
+from dockmirror.rules import AllowedWrites, Rules
 
 from .fakes import Reply
 from .house import House
 from .internet import HUB, Internet
+from .pullthrough.origin import Origin
 from .registries import FakeRegistry, now
 from .values import repositories, targets
 
@@ -245,3 +259,25 @@ def test_rules_are_of_what_is_asked_for(name: str, status: int) -> None:
     docker = {"rewrite": {"old": "library"}, "allow": ["library/busybox"]}
     house = House(Internet(), upstreams={"docker": docker})
     assert house.get("mirror.example", f"/v2/{name}/manifests/latest").status == status
+
+
+class TestWrites:
+    """By which names is written to what."""
+
+    @pytest.mark.parametrize(
+        "wrap",
+        [
+            lambda writes: WrittenNames(writes, completed),
+            lambda writes: WrittenNamespace(writes, ["docker.io"]),
+            lambda writes: AllowedWrites(writes, Rules("u", [], [])),
+            lambda writes: MeteredWrites(writes, "u", Metrics(CollectorRegistry())),
+        ],
+    )
+    def test_they_are_written_to(self, wrap: Callable[[IWrites], IWrites]) -> None:
+        """In front of another one, whose answer is passed on."""
+        origin = Origin()
+        writes = wrap(origin)
+        assert verifyObject(IWrites, writes)
+        write = Write("PUT", Manifest(OFFICIAL, Tag("1")), credentials=Credentials.bearer("t"))
+        assert now(writes.write(write, json_content(b"{}"))).status == 201
+        assert Tag("1").name in origin.shelf(str(OFFICIAL)).tags

@@ -18,6 +18,7 @@ from ..oci.errors import RegistryError
 from ..oci.reference import Repository
 from ..oci.write import Upload, Uploads, Write, Written
 from .changes import Changes
+from .lenient import LenientContents
 
 _UPLOADS = "blobs/uploads/"
 _NAMED = re.compile(r"([0-9a-f]{32})-([0-9]{1,15})\.(.+)")
@@ -55,7 +56,7 @@ class PushedBlobs:
     def __init__(self, writes: IWrites, changes: Changes, contents: IContents, pushed: IPushed) -> None:
         self._writes = writes
         self._changes = changes
-        self._contents = contents
+        self._contents: IContents = LenientContents(contents)
         self._pushed = pushed
 
     async def write(self, write: Write, body: IContent) -> Written:

@@ -92,7 +92,10 @@ class LocalPushed:
 
     async def drop(self, name: str) -> None:
         """See ``IPushed``."""
-        await self._in_thread(partial(files.remove, self._path(name)))
+        try:
+            await self._in_thread(partial(files.remove, self._path(name)))
+        except OSError as error:
+            _log.warn("what was copied of a push stays for an hour: {error}", error=str(error))
 
     def _path(self, name: str) -> Path:
         return self._root / layout.WRITING / f"push-{name}"

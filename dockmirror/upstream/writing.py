@@ -200,7 +200,8 @@ class Writing:
                     "the upstream has an upload go on at what is no address",
                     upstream_status=asked.response.code,
                 )
-            return None
+            # What does not say is where it was.
+            return None if write.method == "DELETE" else f"blobs/uploads/{write.target.name}"
         if asked.response.code == 201:
             reference = str(write.target).rpartition("/")[2]
             return f"manifests/{first(asked.response.headers, 'Docker-Content-Digest') or reference}"
