@@ -14,12 +14,14 @@ from .image_names import parse_name
 from .interfaces import IAccount, IRegistry
 from .mirrored import AgentFor
 from .names import Namespace
+from .oci.errors import Unsupported
 from .oci.reference import Reference, Repository
 from .offered import registry_names
 from .reached import own_names, reached
 from .settings import Settings
 from .stack import stack
 from .watched import Watched
+from .web.before import Refusal
 from .web.export import Export
 from .web.own import OwnHost
 from .web.pages.resources import Pages
@@ -71,7 +73,7 @@ def hosts(
 
 def _archives(settings: Settings, registry: IRegistry) -> dict[str, Resource]:
     if not settings.export:
-        return {}
+        return {"export": Refusal(Unsupported("no archives are given here: 'export' is not set", status=404))}
 
     def parse(image: str) -> tuple[Repository, Reference]:
         name = parse_name(image, settings)

@@ -159,7 +159,9 @@ def test_a_blob_that_is_not_there(house: House, shop: Shop) -> None:
 
 def test_only_where_it_is_wanted(shop: Shop, house: House) -> None:
     """On the own host alone, to those who may come, and if the operator says so."""
-    assert House(shop).get(OWN, "/export?image=registry.k8s.io/team/app:1").status == 404
+    elsewhere = House(shop).get(OWN, "/export?image=registry.k8s.io/team/app:1")
+    assert elsewhere.error == (404, "UNSUPPORTED")
+    assert "'export' is not set" in elsewhere.message
     assert house.get("k8s.mirror.example", "/export?image=registry.k8s.io/team/app:1").status == 404
     assert house.connect("8.8.8.8").ask("GET", OWN, "/export?image=nginx").answer.status == 403
     assert export(house, "image=nginx", method="POST").error == (405, "UNSUPPORTED")
