@@ -112,7 +112,9 @@ def test_status(registry: Asked) -> None:
     _is_created(registry, data, registry.ask("PUT", target, b""))
 
 
-@pytest.mark.lacks("distribution", "2.8 gives up an upload whose client was cut off")
+@pytest.mark.lacks(
+    "distribution", "2.8 gives up an upload that was cut off, once it has noticed", sometimes=True
+)
 def test_cut_off(registry: Asked) -> None:
     """A client that was cut off in the middle of a chunk asks how far it has come, and goes on from there.
 
