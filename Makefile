@@ -6,7 +6,7 @@
 #   make hardship upstreams and machines that fail, and what came of it into docs/reliability.md
 #   make check    ruff, mypy, the law of imports, the packages, the documents, the news
 #   make tree     writes the tree of the house into docs/architecture.md
-#   make bench    the mirror beside docker-registry and nginx: twelve minutes; ROUNDS=1 for a shorter look
+#   make bench    the mirror beside docker-registry and nginx: a quarter of an hour; ROUNDS=1 for a shorter look
 #   make clean    removes all that these have made
 #
 # PYTHON is the interpreter (3.11 or newer), VENV the environment that is made with it.

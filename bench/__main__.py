@@ -6,12 +6,12 @@ import sys
 import time
 from pathlib import Path
 
-from . import cold, first, image, manifests, requests, segments, slow, store, together, warm, workers
+from . import cold, first, image, manifests, push, requests, segments, slow, store, together, warm, workers
 from .command import rounds
 from .machine import machine
 from .table import Row, table
 
-CASES = (warm, workers, cold, first, together, manifests, requests, image, segments, slow, store)
+CASES = (warm, workers, cold, first, together, manifests, requests, image, segments, slow, push, store)
 _RESULTS = Path(__file__).with_name("RESULTS.md")
 _TEXT = """# Results
 

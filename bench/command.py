@@ -17,6 +17,11 @@ def run(case: Callable[[int], Iterable[Row]]) -> None:
 
 def rounds(description: str) -> int:
     """How many the command line asks for."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"the default is {ROUNDS}")
-    return int(parser.parse_args().rounds)
+    return int(parser(description).parse_args().rounds)
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """What reads the command line of a case that has options of its own."""
+    arguments = argparse.ArgumentParser(description=description)
+    arguments.add_argument("--rounds", type=int, default=ROUNDS, help=f"the default is {ROUNDS}")
+    return arguments
