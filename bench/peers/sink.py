@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from socketserver import StreamRequestHandler, ThreadingTCPServer
 from urllib.parse import parse_qs, urlsplit
 
+from demo.program import free_port, listens, running
+
 from .peer import Peer, repository
-from .program import free_port, running
 
 NAME = "the registry itself"
 _PIECE = 1024 * 1024
@@ -25,7 +28,7 @@ def sink(directory: Path) -> Iterator[Peer]:
     """One in a process of its own."""
     port = free_port()
     command = [sys.executable, "-m", "bench.peers.sink", str(port)]
-    with running(command, port, directory / "sink.log") as pid:
+    with running(command, partial(listens, port), directory / "sink.log", os.environ) as pid:
         yield Peer(NAME, f"http://127.0.0.1:{port}/v2/{repository(NAME)}", pid)
 
 
