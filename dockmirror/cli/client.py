@@ -8,11 +8,13 @@ from pathlib import Path
 
 import click
 from attrs import evolve
+from click.shell_completion import CompletionItem
 
 from ..clients.client import Client, Snippet
 from ..clients.docker import DOCKER, merged
 from ..clients.mirror import Mirror
 from ..clients.table import CLIENTS
+from ..config import load
 from ..reached import reached
 from ..settings import Settings
 from .context import Context
@@ -31,9 +33,14 @@ _MARK = "# Written by 'dockmirror client'; it writes over this file as long as t
     help="Write below this directory instead, such as that of an image or a chroot.",
 )  # fmt: skip
 @click.argument("client", type=click.Choice(list(CLIENTS)))
+@click.argument(
+    "part", default="", shell_complete=lambda context, _, word: _parts(context.params["client"], word)
+)
 @click.pass_obj
-def client(context: Context, address: str | None, write: bool, root: Path, client: str) -> None:
+def client(context: Context, address: str | None, write: bool, root: Path, client: str, part: str) -> None:
     """What CLIENT has to be told so that it pulls through this mirror.
+
+    PART prints a part of it that is no file by itself, such as "runner" of gitlab, or the file of a registry.
 
     Without --mirror the address is made of the mirror's own settings, which know of no proxy in front of it.
 
@@ -42,12 +49,44 @@ def client(context: Context, address: str | None, write: bool, root: Path, clien
     """
     chosen, mirror = CLIENTS[client], _mirror(context.settings, address)
     files = chosen.files(mirror)
-    if not write:
+    if part:
+        if write:
+            raise click.UsageError("what is written is all of it: PART is for printing")
+        _print(chosen, [_part(chosen, mirror, part)])
+    elif not write:
         _print(chosen, files or list(chosen.snippets(mirror))[:1])
     elif files:
         _write(chosen, files, mirror, root)
+        _tell_more(chosen, mirror)
     else:
         raise click.UsageError(f"{chosen.title} reads no file that could be written: copy what is printed.")
+
+
+def _names(chosen: Client, mirror: Mirror) -> list[str]:
+    """Of the parts, those of which there is one for each registry last."""
+    named = (each.name for each in (*chosen.snippets(mirror), *chosen.more(mirror)))
+    return list(dict.fromkeys(filter(None, named)))
+
+
+def _parts(client: str, begun: str) -> list[CompletionItem]:
+    """As a shell completes them, which has read no settings: those of the well-known registries."""
+    names = _names(CLIENTS[client], reached(load({}, {}), "http", "localhost"))
+    return [CompletionItem(name) for name in names if name.startswith(begun)]
+
+
+def _part(chosen: Client, mirror: Mirror, name: str) -> Snippet:
+    snippet = chosen.snippet(mirror, name)
+    if snippet is None:
+        names = ", ".join(_names(chosen, mirror)) or "none"
+        raise click.UsageError(f"{chosen.title} has no part {name}: expected one of {names}")
+    return snippet
+
+
+def _tell_more(chosen: Client, mirror: Mirror) -> None:
+    """Of what cannot be written for the user: the tables of a file that has others, too."""
+    for each in chosen.snippets(mirror):
+        if each.path and not each.whole:
+            click.echo(f"{each.path} has to say so as well: dockmirror client {chosen.name} {each.name}")
 
 
 def _mirror(settings: Settings, address: str | None) -> Mirror:

@@ -41,6 +41,33 @@ def test_what_is_printed_may_stand_in_the_file() -> None:
     assert tomllib.loads(ran(MIRROR, "podman").stdout)["registry"]
 
 
+@pytest.mark.parametrize(
+    ("client", "part", "words"),
+    [
+        ("containerd", "config", "config_path"),
+        ("containerd", "ghcr.io", "https://ghcr.io"),
+        ("gitlab", "runner", "[[runners]]"),
+        ("docker", "names", "docker pull 192.168.1.5:8080/ghcr.io/"),
+    ],
+)
+def test_a_part(client: str, part: str, words: str) -> None:
+    """Is printed by its name, as the page gives it."""
+    assert words in ran(MIRROR, client, part).stdout
+    unknown = ran(MIRROR, client, "nope")
+    assert unknown.exit_code == 2
+    assert part in unknown.stderr
+    assert ran(MIRROR, "--write", client, part).exit_code == 2
+
+
+def test_what_cannot_be_written_is_told_of(tmp_path: Path) -> None:
+    """containerd's own file has other tables, too."""
+    assert (
+        "/etc/containerd/config.toml has to say so as well: dockmirror client containerd config"
+        in written(tmp_path, "containerd").stdout
+    )
+    assert "as well" not in written(tmp_path, "podman").stdout
+
+
 def test_by_the_mirrors_own_settings(tmp_path: Path) -> None:
     """The address is the domain, with the port that the mirror listens on."""
     file = tmp_path / "dockmirror.toml"

@@ -41,6 +41,8 @@ def test_exit_status(name: str) -> None:
         (("ver",), {"verify"}),
         (("",), set(main.commands)),
         (("client", ""), set(CLIENTS)),
+        (("client", "gitlab", ""), {"runner"}),
+        (("client", "containerd", "gh"), {"ghcr.io"}),
         (("warm", "--ref"), {"--referrers"}),
         (("-c", "x.toml", "un"), {"unpin"}),
     ],

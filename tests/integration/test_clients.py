@@ -222,7 +222,6 @@ def test_what_came_through(mirror: Mirror, token_registry: Registry, machine: Ma
     pushed = image("seen")
     token_registry.push("library/seen", pushed, "latest")
     manifest = f"http://{mirror.host()}/v2/docker.io/library/seen/manifests/latest?secret=1"
-    # One connection: each process of a mirror has seen what it has served itself.
     rows = succeeded(curl(machine, manifest, f"http://{mirror.host()}/")).splitlines()
     [row] = [row.split() for row in rows if "/library/seen/" in row]
     assert row[2:5] == ["GET", "/v2/docker.io/library/seen/manifests/latest", "200"]
