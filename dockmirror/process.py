@@ -23,6 +23,7 @@ from .refreshing import Refreshing
 from .services import Draining, InOrder, Threads
 from .serving import Serving
 from .settings import ConfigurationError, Settings, UpstreamSettings
+from .steady import Steady
 from .store.directory import UnfitDirectory
 from .upstream.resolvers import threaded_resolver
 from .watched import Watched
@@ -81,6 +82,7 @@ class Process:
             lambda: noted(self._serving.settings, watched.upstreams, cache),
         )
         Lag(reactor, metrics.lag.observe).setServiceParent(self.service)
+        Steady(reactor).setServiceParent(self.service)
         Draining(self.site, settings.grace).setServiceParent(self.service)
         if cache is not None and settings.cache is not None:
             refreshing = Refreshing(settings.cache, reactor, cache.in_thread, lambda: self._serving.registry)

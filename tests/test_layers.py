@@ -18,7 +18,7 @@ LAYERS = [
     ["interfaces", "owner"],
     [
         *("appended", "archive", "clients", "content", "descriptors", "ending", "headers", "joined", "known"),
-        *("lag", "metrics", "networks", "notes", "program", "sealed", "status", "unwaited"),
+        *("lag", "metrics", "networks", "notes", "program", "sealed", "status", "steady", "unwaited"),
     ],
     ["resting"],
     ["values"],

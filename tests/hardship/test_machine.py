@@ -3,27 +3,43 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
+import threading
+import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-import dockmirror
-from tests.integration.parts.images import Image
+from tests.integration.conftest import MakeDirectory, MakeMachine
+from tests.integration.parts.authority import Authority
+from tests.integration.parts.chain import new_chain
+from tests.integration.parts.images import Image, artifact
 from tests.integration.parts.mirror import Mirror
 from tests.integration.parts.process import listens, wait_until
+from tests.integration.parts.programs import require
+from tests.integration.parts.server import Exchange
 
 from .load import REPOSITORY, load, survived
 from .rows import Record, hardship
+from .trial import RIGHT, Trial, meddling
+from .wire import resets_at
 
 pytestmark = pytest.mark.integration
 
 KILLS = 2
 RESTARTS = 2
-IDLE = 2000
-PACKAGE = str(Path(dockmirror.__file__).parent)
-TRACEBACK = re.compile(r"Traceback \(most recent call last\):\n(?:\t.*\n)+")
+HOUR = 3600
+MIB = 1024 * 1024
+CLOCK = """
+import os, time
+real, file = time.time, os.environ["CLOCK"]
+time.time = lambda: real() - float(open(file).read() or 0)
+"""
+"""As Python's ``sitecustomize``: the time of day, set back by the seconds that stand in a file.
+
+A machine's own clock is everybody's, and a namespace has none: ``unshare --time`` moves the others only.
+"""
 
 
 @hardship(f"machine: {KILLS} workers of two killed, one after the other")
@@ -51,6 +67,36 @@ def test_restarts(mirror: Mirror, images: list[Image], came: Record) -> None:
     survived(mirror, clients)
     assert clients.cut == 0
     came(clients)
+
+
+@hardship("machine: the clock is set back, an hour each time, while blobs break off")
+def test_clock(
+    directory: MakeDirectory, make_machine: MakeMachine, authority: Authority, tmp_path: Path, came: Record
+) -> None:
+    """Nobody waits longer for it: pauses and deadlines keep to their seconds."""
+    require("docker-registry")
+    (tmp_path / "sitecustomize.py").write_text(CLOCK)
+    clock, slowest = tmp_path / "clock", 0.0
+    clock.write_text("0")
+    machine = make_machine()
+    machine.variables = {"CLOCK": str(clock), "PYTHONPATH": str(tmp_path)}
+    with new_chain(directory("clock"), machine, authority) as chain:
+        for turn in range(1, 5):
+            pushed, repository = artifact(f"clock {turn}", size=MIB), f"library/clock-{turn}"
+            chain.registry.push(repository, pushed, "latest")
+            trial = Trial(chain, pushed, repository, "blob")
+
+            def breaks(exchange: Exchange, data: bytes, turn: int = turn) -> None:
+                resets_at(100_000)(exchange, data)
+                set_back = partial(clock.write_text, str(HOUR * turn))
+                threading.Timer(0.3, set_back).start()  # in the pause before the next attempt
+
+            start = time.monotonic()
+            with meddling("blobs", *[resets_at(100_000)] * 2, breaks)(trial):
+                assert trial.pull() == RIGHT
+            slowest = max(slowest, time.monotonic() - start)
+    assert slowest < 20
+    came(f"4 times the right bytes, after {slowest:.0f} s at most")
 
 
 def _workers(mirror: Mirror) -> list[int]:

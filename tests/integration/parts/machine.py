@@ -33,13 +33,17 @@ runroot = "/run/containers/storage"
 
 
 class Machine:
-    """Runs commands that see an ``/etc`` and a ``/run`` of their own; needs root."""
+    """Runs commands that see an ``/etc`` and a ``/run`` of their own; needs root.
+
+    :ivar variables: what they find in their environment beside what is there always.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.etc = directory / "etc"
         self.run_directory = directory / "run"
         self.home = directory / "home"
+        self.variables: dict[str, str] = {}
 
     def prepare(self, names: Mapping[str, str] = NAMES) -> None:
         """Write what a machine needs under its directory."""
@@ -57,7 +61,7 @@ class Machine:
     @property
     def environment(self) -> dict[str, str]:
         """What commands on this machine find in their environment."""
-        return {**CLEAN_ENVIRONMENT, "HOME": str(self.home)}
+        return {**CLEAN_ENVIRONMENT, "HOME": str(self.home), **self.variables}
 
     def command(self, *command: str) -> list[str]:
         """The command that enters the machine and becomes *command*."""

@@ -45,10 +45,11 @@ class Mirror(Process):
             "upstreams": {name: {**_LOOPBACK, **upstreams[name]} for name in upstreams},
         }
         self.configure(**settings)
+        paths = filter(None, (str(_CHECKOUT), machine.environment.get("PYTHONPATH")))
         environment = {
             **machine.environment,
             "STATE_DIRECTORY": str(directory / "state"),
-            "PYTHONPATH": str(_CHECKOUT),
+            "PYTHONPATH": ":".join(paths),
             "PYTHONDONTWRITEBYTECODE": "1",
         }
         twistd = str(Path(sys.executable).with_name("twistd"))
@@ -91,6 +92,10 @@ class Mirror(Process):
 
     def pids(self) -> list[int]:
         """Its process and those that it has started."""
+        return _family(self.pid)
+
+    def processes(self) -> list[int]:
+        """Its process ids, and those of its workers."""
         return _family(self.pid)
 
     def rss(self) -> int:
