@@ -18,6 +18,7 @@ from .offered import Stack, offered, registry_names
 from .pullthrough.asking import Asking
 from .pullthrough.blobs import Blobs
 from .pullthrough.changes import Changes, Present, Unchanged
+from .pullthrough.existing import Existing
 from .pullthrough.handshake import Handshake
 from .pullthrough.lists import Lists
 from .pullthrough.manifests import Manifests
@@ -75,8 +76,11 @@ def stack(
             pushed = PushedBlobs(writes, written, cache.contents, cache.pushed)
             writes = WriteThrough(pushed, written, cache.contents, cache.tags)
         cached = _cached(entry, registry, asking, filling, cache, clock, tag_ttl(upstream, settings), changes)
-        metered = Metered(cached, name, watched.metrics, _noting(watched.series, cache))
-        served = Stack(metered, metered)
+        noting = _noting(watched.series, cache)
+        existing = cached if writes is None else Existing(cached, asking)
+        served = Stack(
+            Metered(existing, name, watched.metrics, noting), Metered(cached, name, watched.metrics, noting)
+        )
     virtual, own = (Popularity(each, registry, watched.popular) for each in (served.virtual, served.own))
     return offered(name, upstream, settings, Stack(virtual, own, writes))
 

@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 
 from dockmirror.content.held import BytesContent
 from dockmirror.failover import Elsewhere, anywhere
-from dockmirror.interfaces import Answer, IContents
+from dockmirror.interfaces import Answer, IContents, IRegistry
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import Unauthorized
@@ -23,6 +23,7 @@ from dockmirror.oci.write import Written, parse_write
 from dockmirror.pullthrough.asking import Asking
 from dockmirror.pullthrough.blobs import Blobs
 from dockmirror.pullthrough.changes import Changes, Present, Unchanged
+from dockmirror.pullthrough.existing import Existing
 from dockmirror.pullthrough.handshake import Handshake
 from dockmirror.pullthrough.lists import Lists
 from dockmirror.pullthrough.manifests import Manifests
@@ -95,13 +96,16 @@ class Mirror:
             anonymous = Elsewhere(anonymous, [other.anonymous for other in others], self.clock)
         asking = Asking(origin, anonymous, grants, public, resting, self.clock, keep_vanished)
         relay = Whole(asking, self.clock)
-        self.registry = PullThrough(
+        self.registry: IRegistry = PullThrough(
             asking,
             Handshake(entry, asking, documents, self.clock),
             Manifests(changes, asking, contents, tags, self.clock, lambda _: tag_ttl),
             Blobs("docker.io", asking, relay, asking, contents, self.store.growths, self.clock, changes),
             Lists(entry, asking, documents, self.clock, lambda _: tag_ttl, changes),
         )
+
+        if writable:
+            self.registry = Existing(self.registry, asking)
 
     def restarted(self, **changes: Any) -> Mirror:
         """Another on the same store, of the same upstream."""
