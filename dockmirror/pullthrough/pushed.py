@@ -75,18 +75,21 @@ class PushedBlobs:
         empty = body.descriptor.size == 0
         copy = None if empty else await self._pushed.copy(copied.name, copied.length)
         length = copied.length if empty else None
+        over = isinstance(write.target, Uploads)
         try:
             written = await self._writes.write(write, body if copy is None else _Copying(body, copy))
+            over = write.method == "DELETE"
         except RegistryError as error:
             error.location = _come(copied, error.range).named(error.location)
+            over = over or error.status == 404
             raise
         finally:
             if copy is not None:
                 length = await copy.end()
+            if over:
+                await self._pushed.drop(copied.name)
         if written.status == 201:
             await self._accepted(write, copied, length)
-        elif write.method == "DELETE":
-            await self._pushed.drop(copied.name)
         return evolve(written, location=self._goes_on(write, written, copied, length))
 
     def _goes_on(self, write: Write, written: Written, copied: _Copied, length: int | None) -> str | None:

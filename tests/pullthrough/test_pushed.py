@@ -13,7 +13,7 @@ from dockmirror.content.held import BytesContent, collect
 from dockmirror.interfaces import IContent, ICopy, IPushed, IWrites, Kind
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
-from dockmirror.oci.errors import Denied, RangeInvalid, RegistryError
+from dockmirror.oci.errors import BlobUploadUnknown, Denied, RangeInvalid, RegistryError, Unreachable
 from dockmirror.oci.reference import Repository
 from dockmirror.oci.write import Write, Written, parse_write
 from dockmirror.pullthrough.changes import Changes, Present
@@ -206,6 +206,18 @@ def test_what_is_not_accepted(accepted: Written | RegistryError) -> None:
     with suppress(Denied):
         house.write("POST", "blobs/uploads/", DATA, DIGEST)
     assert not house.held
+    assert len(house.pushed.copies) == isinstance(accepted, Written)
+
+
+def test_what_may_go_on() -> None:
+    """After an error is kept until then; what the upstream does not know any more is not."""
+    house = House(goes_on(), goes_on(), Unreachable(), BlobUploadUnknown())
+    location = at(house.write("POST", "blobs/uploads/"))
+    location = at(house.write("PATCH", location, DATA[:4]))
+    for error, left in ((Unreachable, 1), (BlobUploadUnknown, 0)):
+        with pytest.raises(error):
+            house.write("PATCH", location, DATA[4:])
+        assert len(house.pushed.copies) == left
 
 
 def test_what_is_something_else() -> None:
