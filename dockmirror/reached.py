@@ -34,7 +34,7 @@ def reached(settings: Settings, scheme: str, host: str) -> Mirror:
     for key, upstream in settings.upstreams.items():
         registry = _registry(upstream, f"{settings.host(key)}{port}" if named else "")
         registries.setdefault(registry.name, registry)
-    return Mirror(scheme, own, tuple(registries.values()))
+    return Mirror(scheme, own, tuple(registries.values()), settings.export)
 
 
 def _registry(upstream: UpstreamSettings, host: str) -> Registry:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from dockmirror.clients.archive import archive
 from dockmirror.clients.mirror import Mirror, Registry
 from dockmirror.clients.table import CLIENTS
 
@@ -94,6 +95,12 @@ def test_without_tls(client: str, heading: str, words: list[str]) -> None:
         assert f"`{word}`" in section("docs/users.md", heading)
         assert word in told(client, PLAIN)
         assert word not in told(client, TLS)
+
+
+def test_archives() -> None:
+    """For another image."""
+    lines = archive(TLS).text.replace("busybox:latest", "nginx:1.27").replace("busybox", "nginx").splitlines()
+    assert "".join(f"$ {line}\n" for line in lines) in section("docs/users.md", "Without a network")
 
 
 def test_paths() -> None:

@@ -36,11 +36,13 @@ class Mirror:
     """The mirror by its own host, which serves all registries and takes no logins.
 
     :ivar host: with the port where it is not the scheme's.
+    :ivar archives: whether it gives images as archives.
     """
 
     scheme: str
     host: str
     registries: tuple[Registry, ...]
+    archives: bool = False
 
     @property
     def url(self) -> str:
@@ -75,4 +77,4 @@ class Mirror:
         """The same mirror under another name of its host, by which nothing else leads there."""
         port = self.host.removeprefix(self.name)
         registries = (Registry(each.name, each.path, each.server) for each in self.registries)
-        return Mirror(self.scheme, f"{name}{port}", tuple(registries))
+        return Mirror(self.scheme, f"{name}{port}", tuple(registries), self.archives)

@@ -90,6 +90,22 @@ def test_over_http(pulled: Chain, archives: dict[str, Path], make_machine: MakeM
     assert target.read_bytes() == whole
 
 
+def test_as_the_page_says(pulled: Chain, make_machine: MakeMachine, directory: MakeDirectory) -> None:
+    """The command of the page, given again after it broke off."""
+    machine = make_machine("curl")
+    lines = succeeded(curl(machine, f"{pulled.mirror.url}/")).splitlines()
+    [command] = [line.strip() for line in lines if "/export?" in line]
+    command = command.replace("busybox:latest", "packed:index")
+    target, again = machine.home / "busybox.tar", directory("again") / "again.tar"
+    succeeded(
+        dockmirror(pulled.mirror, "export", "packed:index", "--platform", "linux/amd64", "-o", str(again))
+    )
+    for size in (0, 5000):
+        target.write_bytes(again.read_bytes()[:size])
+        succeeded(machine.run("sh", "-euc", command))
+        assert target.read_bytes() == again.read_bytes()
+
+
 @pytest.mark.parametrize("tag", IMAGES)
 def test_skopeo_copies(archives: dict[str, Path], skopeo_machine: Machine, tag: str) -> None:
     """From the archive what was pushed, byte for byte."""

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from twisted.web.template import Tag, tags
 
+from ...clients.archive import archive
 from ...clients.client import Client, Snippet
 from ...clients.table import CLIENTS
 from ..recent import Seen
@@ -20,7 +21,9 @@ _DIGEST = re.compile(r"(sha256:[0-9a-f]{8})[0-9a-f]{56}")
 def document(shown: Shown, say: Language) -> Tag:
     """The whole of it, in a language."""
     main = Tag("main")(_requests(shown, say), _registries(shown, say), _clients(shown, say))
-    return framed(f"{shown.host}: {_what(shown, say)}", say, _header(shown, say), _contents(say), main)
+    if shown.mirror.archives:
+        main(_archives(shown, say))
+    return framed(f"{shown.host}: {_what(shown, say)}", say, _header(shown, say), _contents(shown, say), main)
 
 
 def _what(shown: Shown, say: Language) -> str:
@@ -47,13 +50,14 @@ def _header(shown: Shown, say: Language) -> Tag:
     )
 
 
-def _contents(say: Language) -> Tag:
+def _contents(shown: Shown, say: Language) -> Tag:
     inner = tags.ul(_item(f"#{client.name}", client.title) for client in CLIENTS.values())
     return tags.nav(
         tags.ul(
             _item("#requests", say("requests")),
             _item("#registries", say("registries")),
             _item("#clients", say("clients"))(inner),
+            _item("#archives", say("archives")) if shown.mirror.archives else "",
         ),
         **{"aria-label": say("contents")},
     )
@@ -124,3 +128,8 @@ def _client(client: Client, shown: Shown, say: Language) -> Tag:
     for snippet in others:
         part(tags.p(prose(say(f"{client.name}.{snippet.name}"))), figure(snippet, say))
     return part
+
+
+def _archives(shown: Shown, say: Language) -> Tag:
+    part = section("archives", say("archives"))
+    return part(tags.p(prose(say("archives.what"))), figure(archive(shown.mirror), say))

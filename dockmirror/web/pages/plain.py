@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 
+from ...clients.archive import archive
 from ...clients.table import CLIENTS
 from .languages import Language
 from .shown import Shown, age, size, source
@@ -22,6 +23,8 @@ def text(shown: Shown, say: Language) -> str:
         _table(
             [[f"curl {mirror.url}/client/{c.name}", c.snippets(mirror)[0].path] for c in CLIENTS.values()]
         ),
+        [say("text.archives")] if mirror.archives else [],
+        [f"    {line}" for line in archive(mirror).text.splitlines()] if mirror.archives else [],
         [say("requests.of", address=shown.client.address)] if shown.client.address else [],
         [*_seen(shown, say)] or [f"    {say('requests.none')}"],
     ]
@@ -66,6 +69,7 @@ def as_json(shown: Shown) -> str:
                 for each in mirror.registries
             ],
             "clients": {name: f"{mirror.url}/client/{name}" for name in CLIENTS},
+            "export": f"{mirror.url}/export" if mirror.archives else None,
             "requests": [
                 {
                     "time": datetime.fromtimestamp(each.time, UTC).isoformat(timespec="milliseconds"),

@@ -160,6 +160,20 @@ def test_no_such_client(house: House, path: str) -> None:
 
 
 @pytest.mark.parametrize("host", [OWN, DOCKER])
+def test_archives(house: House, host: str) -> None:
+    """Are told of where the mirror gives them, at its own host."""
+    line = f'curl -C - -o busybox.tar "http://{OWN}/export?image=docker.io/library/busybox:latest'
+    giving = House(Internet(), export=True)
+    assert line in giving.get(host, "/").body.decode()
+    assert giving.get(host, "/", "Accept: application/json").json["export"] == f"http://{OWN}/export"
+    root = ElementTree.fromstring(page(giving.get(host, "/", HTML)).removeprefix("<!DOCTYPE html>"))  # noqa: S314
+    assert any(line in "".join(element.itertext()) for element in root.iter("pre"))
+    assert "archives" in {element.get("id") for element in root.iter("section")}
+    assert b"/export" not in house.get(host, "/").body + house.get(host, "/", HTML).body
+    assert house.get(host, "/", "Accept: application/json").json["export"] is None
+
+
+@pytest.mark.parametrize("host", [OWN, DOCKER])
 @pytest.mark.parametrize("path", ["/v2/", "/v2", "/v2/x/manifests/1", "/v2/auth", "/docker.io/v2/"])
 def test_never_in_the_place_of_a_registry(house: House, host: str, path: str) -> None:
     """A client takes for content whatever it is given there."""
