@@ -6,12 +6,40 @@ import sys
 import time
 from pathlib import Path
 
-from . import cold, first, image, manifests, push, requests, segments, slow, store, together, warm, workers
+from . import (
+    cold,
+    first,
+    image,
+    manifests,
+    objects,
+    push,
+    requests,
+    segments,
+    slow,
+    store,
+    together,
+    warm,
+    workers,
+)
 from .command import rounds
 from .machine import machine
 from .table import Row, table
 
-CASES = (warm, workers, cold, first, together, manifests, requests, image, segments, slow, push, store)
+CASES = (
+    warm,
+    workers,
+    cold,
+    first,
+    together,
+    manifests,
+    requests,
+    image,
+    segments,
+    slow,
+    push,
+    store,
+    objects,
+)
 _RESULTS = Path(__file__).with_name("RESULTS.md")
 _TEXT = """# Results
 

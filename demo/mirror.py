@@ -23,7 +23,7 @@ operations = ""
 workers = 1
 grace = 1
 cache = "{directory}/cache"
-
+{own}
 [upstreams.docker]
 url = "{url}"
 public = true
@@ -43,9 +43,10 @@ class Mirror:
 
 
 @contextmanager
-def mirror(url: str, *options: str, **upstream: str | int) -> Iterator[Mirror]:
+def mirror(url: str, *options: str, own: str = "", **upstream: str | int) -> Iterator[Mirror]:
     """A mirror with an empty cache, to which this registry is Docker Hub; stopped at the end.
 
+    :param own: lines of further settings of its own.
     :param upstream: further settings of that upstream.
     :raises RuntimeError: when it does not answer, with what it printed.
     """
@@ -54,7 +55,8 @@ def mirror(url: str, *options: str, **upstream: str | int) -> Iterator[Mirror]:
         directory = Path(name)
         settings, log = directory / "dockmirror.toml", directory / "mirror.log"
         lines = "".join(f"{key} = {json.dumps(value)}\n" for key, value in upstream.items())
-        settings.write_text(_SETTINGS.format(url=url, port=port, directory=directory, upstream=lines))
+        text = _SETTINGS.format(url=url, port=port, directory=directory, own=own, upstream=lines)
+        settings.write_text(text)
         twistd = str(Path(sys.executable).with_name("twistd"))
         command = [twistd, "-n", "--pidfile=", "dockmirror", f"--config={settings}", *options]
         environment = {key: value for key, value in os.environ.items() if not key.startswith("DOCKMIRROR_")}

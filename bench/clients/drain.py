@@ -71,7 +71,8 @@ class _Connection:
         self.socket = socket.create_connection((parts.hostname, parts.port))
         self.count = 0
         self.first: float | None = None
-        self._request = f"GET {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\n\r\n".encode()
+        path = f"{parts.path}?{parts.query}" if parts.query else parts.path
+        self._request = f"GET {path} HTTP/1.1\r\nHost: {parts.netloc}\r\n\r\n".encode()
         self._head = b""
         self._left: int | None = None
         self._buffer, self._flags = bytearray(_READ), int(socket.MSG_TRUNC)

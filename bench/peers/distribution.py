@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from demo.program import free_port, listens, running
 
@@ -17,9 +18,7 @@ NAME = "distribution"
 _SETTINGS = """
 version: 0.1
 log: {{level: error, accesslog: {{disabled: true}}}}
-storage:
-  filesystem: {{rootdirectory: {directory}/{port}}}
-  maintenance: {{uploadpurging: {{enabled: false}}}}
+storage: {storage}
 http: {{addr: "127.0.0.1:{port}"}}
 """
 
@@ -42,10 +41,27 @@ def pull_through(directory: Path, upstream: str, trusted: Path | None = None) ->
 
 
 @contextmanager
-def _serving(directory: Path, name: str, more: str, trusted: Path | None = None) -> Iterator[Peer]:
+def bucket(directory: Path, driver: str, mirror: str) -> Iterator[Peer]:
+    """A registry of what mirrors have put into a bucket.
+
+    :param driver: the settings of its storage.
+    :param mirror: the address of the repository at a mirror.
+    """
+    with _serving(directory, "distribution, s3", "", storage=driver) as peer:
+        yield Peer(peer.name, peer.url.partition("/v2/")[0] + urlsplit(mirror).path, peer.pid)
+
+
+@contextmanager
+def _serving(
+    directory: Path, name: str, more: str, trusted: Path | None = None, storage: str = ""
+) -> Iterator[Peer]:
     port = free_port()
+    storage = storage or (
+        f"{{filesystem: {{rootdirectory: {directory}/{port}}},"
+        " maintenance: {uploadpurging: {enabled: false}}}"
+    )
     settings = directory / f"distribution-{port}.yml"
-    settings.write_text(_SETTINGS.format(directory=directory, port=port) + more)
+    settings.write_text(_SETTINGS.format(storage=storage, port=port) + more)
     command = ["docker-registry", "serve", str(settings)]
     # An empty bundle of AWS's keeps its storage drivers from reading one that is not there.
     environment = {**os.environ, "AWS_CA_BUNDLE": "", **({"SSL_CERT_FILE": str(trusted)} if trusted else {})}

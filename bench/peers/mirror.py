@@ -13,11 +13,14 @@ NAME = "the mirror"
 
 
 @contextmanager
-def mirrored(upstream: str, *options: str, name: str = NAME, **settings: str | int) -> Iterator[Peer]:
+def mirrored(
+    upstream: str, *options: str, name: str = NAME, own: str = "", **settings: str | int
+) -> Iterator[Peer]:
     """In front of this registry.
 
+    :param own: lines of settings of the mirror's own.
     :param settings: of that upstream.
     """
-    with mirror(upstream, "--min-free=1MB", *options, **settings) as running:
+    with mirror(upstream, "--min-free=1MB", *options, own=own, **settings) as running:
         url = f"http://127.0.0.1:{running.port}/v2/docker.io/{repository(name)}"
         yield Peer(name, url, running.pid)

@@ -59,6 +59,7 @@ class Builder:
         project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
         needed = [*project["project"]["dependencies"], *project["build-system"]["requires"]]
         needed += project["project"]["optional-dependencies"]["acme"]
+        needed += project["project"]["optional-dependencies"]["objects"]
         wheels = self.directory / "wheels"
         pip = [sys.executable, "-m", "pip", "--python", "/usr/bin/python3", "--quiet"]
         try:

@@ -9,12 +9,15 @@ import pytest
 
 from .conftest import MakeDirectory
 from .parts.accounts import ALICE
+from .parts.clients import Containerd
 from .parts.faults import Fault, Stall
 from .parts.images import artifact, image
 from .parts.kept import blob_file, growing_file, holds, length
+from .parts.machine import Machine
 from .parts.process import wait_until
 from .parts.registry import Registry
 from .parts.sharing import Sharing, pulled, state
+from .pulls import ctr_pulls, skopeo_pulls
 
 pytestmark = pytest.mark.integration
 
@@ -104,6 +107,21 @@ def test_redirect(sharing: Sharing) -> None:
     near = client.blob(NAME, blob.digest)
     assert (near.status, near.body) == (200, blob.data)
     assert one.client("docker").blob(NAME, blob.digest).status == 200
+
+
+def test_clients_are_sent(sharing: Sharing, skopeo_machine: Machine, containerd: Containerd) -> None:
+    """skopeo and containerd follow to the bucket, and have what they should; nothing comes to the disk."""
+    pushed = image("followed", layers=(300_000, 200_000))
+    sharing.registry.push("library/followed", pushed, "latest")
+    one = sharing.add()
+    pulled(one.client(), "docker.io/library/followed", pushed)
+    sharing.uploaded(one)
+    two = sharing.add(redirect=True)
+    reference = f"{two.host()}/docker.io/library/followed:latest"
+    skopeo_pulls(skopeo_machine, reference, pushed)
+    ctr_pulls(containerd, reference, pushed, "--plain-http")
+    assert " 307 " in two.read_log()
+    assert not any(blob_file(two.cache, layer.digest).exists() for layer in pushed.layers)
 
 
 @pytest.mark.parametrize("fault", [Fault(503), Stall()], ids=["down", "slow"])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import PurePosixPath
 
 from attrs import frozen
@@ -57,22 +58,19 @@ class Aging:
         return await self._clean()
 
     async def _clean(self) -> Aged:
-        held = dict(inventory.contents(await self._bucket.list(layout.BLOBS)))
-        links = list(inventory.links(await self._bucket.list(layout.REPOSITORIES)))
-        old = await self._old(held)
-        old -= await self._needed({link.digest for link in links if link.manifest} - old)
-        old &= await self._old(held)  # what was used meanwhile is told by now
-        await self._forget_tags([link for link in links if link.tag is not None and link.digest in old])
-        await self._delete([link.key for link in links if link.tag is None and link.digest in old])
-        await self._delete([held[digest].key for digest in old])
-        return Aged(len(old), sum(held[digest].size for digest in old))
-
-    async def _old(self, held: Mapping[Digest, Listed]) -> set[Digest]:
         before = self._clock.seconds() - self._age
         used = await self._uses.known(before)
-        return {digest for digest, each in held.items() if max(each.modified, used.get(digest, 0.0)) < before}
+        old = await self._bucket.sift(layout.BLOBS, partial(_old, before, used))
+        found = await self._bucket.sift(layout.REPOSITORIES, partial(_found, old))
+        stay = {*await self._needed(found.manifests), *await self._uses.known(before)}
+        gone = {digest: each for digest, each in old.items() if digest not in stay}
+        links = [link for link in found.links if link.digest in gone]
+        await self._forget_tags([link for link in links if link.tag is not None])
+        await self._delete([link.key for link in links if link.tag is None])
+        await self._delete([each.key for each in gone.values()])
+        return Aged(len(gone), sum(each.size for each in gone.values()))
 
-    async def _needed(self, manifests: set[Digest]) -> set[Digest]:
+    async def _needed(self, manifests: frozenset[Digest]) -> set[Digest]:
         """What these refer to, and what that does."""
         needed: set[Digest] = set()
         unread = set(manifests)
@@ -99,3 +97,27 @@ class Aging:
     async def _delete(self, keys: Sequence[str]) -> None:
         for first in range(0, len(keys), _AT_ONCE):
             await self._bucket.delete(keys[first : first + _AT_ONCE])
+
+
+@frozen
+class _Found:
+    """The manifests that are not old, and the links to what is."""
+
+    manifests: frozenset[Digest]
+    links: Sequence[Linked]
+
+
+def _old(before: float, used: Mapping[Digest, float], listed: Iterator[Listed]) -> Mapping[Digest, Listed]:
+    """What was neither put nor used since."""
+    contents = inventory.contents(each for each in listed if each.modified < before)
+    return {digest: each for digest, each in contents if digest not in used}
+
+
+def _found(old: Mapping[Digest, Listed], listed: Iterator[Listed]) -> _Found:
+    manifests, links = set(), []
+    for link in inventory.links(listed):
+        if link.digest in old:
+            links.append(link)
+        elif link.manifest:
+            manifests.add(link.digest)
+    return _Found(frozenset(manifests), links)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from ...oci.digest import Digest, Verifier
+
 if TYPE_CHECKING:
     from obstore import GetResult
 
@@ -30,6 +32,15 @@ class Body:
         self._result: GetResult | None = result
         self._step = step
         self._pieces: Iterator[object] | None = None
+        self._verifier: Verifier | None = None
+
+    def verify(self, digest: Digest) -> None:
+        """Pieces are hashed as they come, in the thread that they come in."""
+        self._verifier = digest.verifier()
+
+    def verified(self) -> bool:
+        """Whether those that have come are the content of that digest."""
+        return self._verifier is not None and self._verifier.verified()
 
     def all(self) -> bytes:
         """Everything; this call blocks."""
@@ -60,4 +71,9 @@ class Body:
                 return b""
             self._pieces = iter(self._result.stream(PIECE))
         piece = next(self._pieces, None)
-        return b"" if piece is None else bytes(memoryview(piece))  # type: ignore[arg-type]
+        if piece is None:
+            return b""
+        data = bytes(memoryview(piece))  # type: ignore[arg-type]
+        if self._verifier is not None:
+            self._verifier.update(data)
+        return data

@@ -125,7 +125,11 @@ class Bucket:
 
     async def list(self, prefix: PurePosixPath) -> Sequence[Listed]:
         """Everything below a path."""
-        return await self._ask("list", lambda: list(self._list(str(prefix))), LISTING)
+        return await self.sift(prefix, list)
+
+    async def sift(self, prefix: PurePosixPath, take: Callable[[Iterator[Listed]], T]) -> T:
+        """What is taken of everything below a path, which may be millions: in the thread."""
+        return await self._ask("list", lambda: take(self._list(str(prefix))), LISTING)
 
     async def link(self, key: PurePosixPath, seconds: float) -> str:
         """An address at which anybody gets an object for so long; the bucket is asked nothing for it."""

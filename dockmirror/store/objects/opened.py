@@ -7,10 +7,8 @@ from typing import Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConsumer, IReactorTime
-from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ...content.verified import Corrupt, Verified
 from ...interfaces import Answer, IContent, IDistant
 from ...oci.descriptor import Descriptor
 from ...oci.digest import Digest
@@ -74,14 +72,18 @@ class OpenedObject:
         async def opened(_: ContentRange) -> Body:
             return body
 
-        content = ObjectContent(descriptor, (part,), opened, body.close, self._clock)
         if offset:
+            content = ObjectContent(descriptor, (part,), opened, body.close, self._clock)
             return Answer(content, 206, content_range=part)
-        return Answer(_Whole(content, self._digest, self._origin))
+        body.verify(self._digest)
+        return Answer(_Whole(descriptor, (part,), opened, body.close, self._clock, self._spoilt))
 
     async def location(self) -> str | None:
         """See ``IDistant``."""
         return await self._origin.location(self._digest)
+
+    async def _spoilt(self) -> None:
+        await self._origin.spoilt(self._digest)
 
     async def _opened(self, part: ContentRange) -> Body:
         """What is opened already, where that is what is wanted."""
@@ -91,29 +93,6 @@ class OpenedObject:
                 return whole
             whole.close()
         return await self._origin.part(self._digest, part.first, part.last + 1)
-
-
-@implementer(IContent)
-class _Whole:
-    def __init__(self, content: IContent, digest: Digest, origin: Origin) -> None:
-        self.descriptor = content.descriptor
-        self._verified = Verified(content, digest)
-        self._digest = digest
-        self._origin = origin
-
-    def deliver(self, consumer: IConsumer) -> Deferred[None]:
-        return self._verified.deliver(consumer).addErrback(self._failed)
-
-    def discard(self) -> None:
-        self._verified.discard()
-
-    async def _spoilt(self) -> None:
-        await self._origin.spoilt(self._digest)
-        raise BrokenOff("the object is not the content of its name")
-
-    def _failed(self, failure: Failure) -> Deferred[None]:
-        failure.trap(Corrupt)
-        return Deferred.fromCoroutine(self._spoilt())
 
 
 @implementer(IContent)
@@ -156,15 +135,47 @@ class ObjectContent:
             raise BrokenOff("the object store gives no more of it") from error
 
     async def _deliver_part(self, pace: Pace, part: ContentRange) -> None:
+        """Each piece comes while the one before it is written."""
         body = await self._opened(part)
+        coming = Deferred.fromCoroutine(body.piece())
         try:
             left = part.length
             while left:
-                piece = await body.piece()
+                piece = await coming
                 if not piece or len(piece) > left:
                     raise BrokenOff("the object is not as long as it was")
+                left -= len(piece)
+                if left:
+                    coming = Deferred.fromCoroutine(body.piece())
+                else:
+                    await self._check(body)
                 await pace.ready()
                 pace.write(piece)
-                left -= len(piece)
         finally:
             body.close()
+            coming.addErrback(lambda _: None)  # nobody waits for it any more
+            coming.cancel()
+
+    async def _check(self, body: Body) -> None:
+        """The last piece is about to be written."""
+
+
+class _Whole(ObjectContent):
+    """A whole object, verified; one that is wrong does not get its last piece."""
+
+    def __init__(
+        self,
+        descriptor: Descriptor,
+        segments: Sequence[bytes | ContentRange],
+        opened: Callable[[ContentRange], Awaitable[Body]],
+        release: Callable[[], None],
+        clock: IReactorTime,
+        spoilt: Callable[[], Awaitable[None]],
+    ) -> None:
+        super().__init__(descriptor, segments, opened, release, clock)
+        self._spoilt = spoilt
+
+    async def _check(self, body: Body) -> None:
+        if not body.verified():
+            await self._spoilt()
+            raise BrokenOff("the object is not the content of its name")
