@@ -15,7 +15,7 @@ import pytest
 
 from .conftest import MakeDirectory, MakeMachine
 from .parts.accounts import ALICE, PUBLISHER, Account
-from .parts.clients import Containerd, Dockerd, podman
+from .parts.clients import Containerd, Dockerd, buildah, podman
 from .parts.images import artifact, image, index
 from .parts.machine import Machine
 from .parts.media import DOCKER, FAMILIES, OCI, Family, sha256
@@ -26,7 +26,7 @@ from .parts.process import wait_until
 from .parts.registry import Registry
 from .parts.stream import digest_of
 from .parts.tokens import Tokens
-from .pulls import ctr_pulls, skopeo_pulls, succeeded
+from .pulls import credentials, ctr_pulls, skopeo_pulls, succeeded
 from .pushes import (
     buildah_pushes,
     ctr_pushes,
@@ -171,8 +171,8 @@ def test_podman(place: Place, podman_machine: Machine, kind: str) -> None:
     pushed = image(f"podman {kind} {place.upstream}", OCI if kind == "oci" else DOCKER)
     podman_pushes(podman_machine, place.reference, pushed, place.account, kind)
     place.same()
-    options = [f"--creds={place.account.name}:{place.account.password}"] if place.account else []
-    succeeded(podman(podman_machine, "pull", *options, "--tls-verify=false", place.reference))
+    options = [*credentials(place.account), "--tls-verify=false"]
+    succeeded(podman(podman_machine, "pull", *options, place.reference))
     [inspected] = json.loads(succeeded(podman(podman_machine, "image", "inspect", place.reference)))
     assert pushed.config is not None
     assert inspected["RootFS"]["Layers"] == json.loads(pushed.config.data)["rootfs"]["diff_ids"]
@@ -186,19 +186,32 @@ def test_podman_index(place: Place, podman_machine: Machine) -> None:
 
 @pytest.mark.parametrize("kind", ["oci", "v2s2"])
 def test_buildah(place: Place, podman_machine: Machine, kind: str) -> None:
-    """An image that it has built."""
+    """An image that it has built; what is pulled back has the same file."""
     files = podman_machine.home / "files"
     files.mkdir()
-    (files / "0").write_bytes(f"{place.upstream} {kind}".encode() * 1000)
+    (files / "0").write_text(f"{place.upstream} {kind}" * 1000)
     buildah_pushes(podman_machine, place.reference, files, place.account, kind)
     place.same()
+    options = [*credentials(place.account), "--tls-verify=false"]
+    name = succeeded(buildah(podman_machine, "from", *options, place.reference)).strip()
+    read = succeeded(podman_machine.run("sh", "-ec", 'cat "$(buildah mount "$1")/data/0"', "sh", name))
+    assert read == f"{place.upstream} {kind}" * 1000
 
 
 def test_docker(place: Place, dockerd: Dockerd) -> None:
-    """An image that it has loaded, as schema 2."""
+    """An image that it has loaded, as schema 2; what is pulled back is the same image."""
     pushed = image(f"docker {place.upstream}")
     docker_pushes(dockerd, place.reference, pushed, place.account)
     place.same()
+    host = place.mirror.host(place.upstream)
+    if place.account:
+        succeeded(dockerd.login(host, place.account))
+    succeeded(dockerd.docker("pull", place.reference))
+    succeeded(dockerd.docker("logout", host))
+    [inspected] = json.loads(succeeded(dockerd.docker("image", "inspect", place.reference)))
+    assert pushed.config is not None
+    assert inspected["Id"] == pushed.config.digest
+    assert inspected["RootFS"]["Layers"] == json.loads(pushed.config.data)["rootfs"]["diff_ids"]
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
