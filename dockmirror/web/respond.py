@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Coroutine
 from typing import Any
 
@@ -21,6 +22,7 @@ from .client import client_of
 from .exchange import Request
 
 _log = Logger()
+_UNFIT = re.compile(r"[^\t -~]")
 
 
 def respond(request: Request, answer: Coroutine[Any, Any, Answer]) -> int:
@@ -40,16 +42,16 @@ def refuse(request: Request, error: RegistryError) -> int:
     _clear(request)
     _common(request)
     if error.status == 401:
-        request.setHeader("WWW-Authenticate", str(_challenge(request, error)))
+        _set(request, "WWW-Authenticate", str(_challenge(request, error)))
     if error.status == 405:
-        request.setHeader("Allow", _allowed(request))
+        _set(request, "Allow", _allowed(request))
     if error.retry_after is not None:
-        request.setHeader("Retry-After", error.retry_after)
+        _set(request, "Retry-After", error.retry_after)
     if error.status == 416 and error.content_size is not None:
-        request.setHeader("Content-Range", unsatisfied(error.content_size))
+        _set(request, "Content-Range", unsatisfied(error.content_size))
     for name, value in (("Range", error.range), ("Location", error.location)):
         if value is not None:
-            request.setHeader(name, value)
+            _set(request, name, value)
     request.refuse(error)
     return NOT_DONE_YET
 
@@ -81,14 +83,19 @@ def _write_head(request: Request, answer: Answer) -> None:
         named += [("Link", write_next(request.path.decode("ascii"), answer.next_page))]
     for name, value in named:
         if value is not None:
-            request.setHeader(name, str(value))
+            _set(request, name, str(value))
+
+
+def _set(request: Request, name: str, value: str) -> None:
+    """A field, of what may stand in one: an upstream's words are in some of them."""
+    request.setHeader(name, _UNFIT.sub("?", value))
 
 
 def _common(request: Request) -> None:
-    request.setHeader("Docker-Distribution-Api-Version", "registry/2.0")
+    _set(request, "Docker-Distribution-Api-Version", "registry/2.0")
     named = request.admitted is not None and request.admitted.user is not None
     if named or request.is_token or request.getHeader(b"Authorization") is not None:
-        request.setHeader("Cache-Control", "private, no-store")
+        _set(request, "Cache-Control", "private, no-store")
 
 
 def _failed(failure: Failure, request: Request) -> None:

@@ -11,9 +11,11 @@ _TAG = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}"
 _ENCODED = r"(?:[A-Za-z0-9._~*+-]|%[0-9A-F]{2})*"
 _QUERY = rf"(?:\?{_ENCODED}={_ENCODED}(?:&{_ENCODED}={_ENCODED})*)?"
 _IN = rf"{_NAME}/(?:manifests/(?:{_TAG}|{_DIGEST})|blobs/{_DIGEST}|tags/list|referrers/{_DIGEST})"
-_LINE = re.compile(
+ASKED = re.compile(
     rf"(?:GET|HEAD) /v2/(?:_catalog|{_IN})?{_QUERY} HTTP/1\.1|(?:GET|POST) /token{_QUERY} HTTP/1\.1"
 )
+SENT_ON = re.compile(r"(?:GET|HEAD) /(?:[A-Za-z0-9._~!$&'()*+,;=:@/?-]|%[0-9A-Fa-f]{2})* HTTP/1\.1")
+"""The same where the upstream has redirected: any target that RFC 3986 knows."""
 _WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _QUOTED = r'"(?:[\t !#-\[\]-~]|\\[\t -~])*"'
 _PARAMETERS = rf"(?:[ \t]*;[ \t]*(?:{_WORD}=(?:{_WORD}|{_QUOTED}))?)*"
@@ -35,13 +37,16 @@ _ANSWERED = re.compile(rb"HTTP/1\.1 [1-5][0-9]{2} [ -~]*")
 _FIELD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+: [\t -~]*")
 
 
-def fault_of_request(head: bytes, host: str) -> str | None:
-    """What is wrong with a request that reached an upstream which is called *host*; None where nothing is."""
+def fault_of_request(head: bytes, host: str, lines: re.Pattern[str] = ASKED) -> str | None:
+    """What is wrong with a request that reached an upstream which is called *host*; None where nothing is.
+
+    :param lines: what its first line may be.
+    """
     try:
         line, *fields = head.removesuffix(b"\r\n\r\n").decode("ascii").split("\r\n")
     except UnicodeDecodeError:
         return "no ASCII"
-    if not _LINE.fullmatch(line):
+    if not lines.fullmatch(line):
         return f"the request line {line!r}"
     seen = []
     for field in fields:

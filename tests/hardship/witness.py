@@ -12,7 +12,7 @@ from typing import Self
 
 from tests.integration.parts.images import Image
 
-from .grammar import fault_of_request
+from .grammar import ASKED, fault_of_request
 
 _END = b"\r\n\r\n"
 _LENGTH = re.compile(rb"\r\nContent-Length: ([0-9]+)\r\n", re.IGNORECASE)
@@ -54,6 +54,8 @@ class Witness:
     :ivar faults: what a well-formed client would not have sent.
     """
 
+    lines = ASKED
+
     def __init__(self, image: Image) -> None:
         self.asked: list[str] = []
         self.faults: list[str] = []
@@ -67,7 +69,7 @@ class Witness:
         """The response to a request."""
         line = head.partition(b"\r\n")[0].decode("latin-1")
         self.asked.append(line)
-        fault = fault_of_request(head, self.host)
+        fault = fault_of_request(head, self.host, self.lines)
         if fault is not None:
             self.faults.append(f"{fault} in {head!r}")
         method, _, rest = line.partition(" ")

@@ -48,6 +48,16 @@ def challenge(answer: Answer) -> tuple[str, dict[str, str]]:
     return parsed.scheme, dict(parsed.parameters)
 
 
+def test_what_no_header_may_hold_is_not_passed_on(house: House, internet: Internet) -> None:
+    """Of the realm that an upstream demands a password for."""
+    demand = ("WWW-Authenticate", 'Basic realm="a\x1bb\x00\u00e9"')
+    internet.reply("basic.example", "/v2/", error(401, "UNAUTHORIZED").having(demand))
+    (line,) = house.get(BASIC, "/v2/").lines("WWW-Authenticate")
+    assert line.startswith('Basic realm="a?b?')
+    assert line.isprintable()
+    assert line.isascii()
+
+
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 @pytest.mark.parametrize(("path", "scope"), PATHS.items())
 def test_every_path_has_one(house: House, path: str, scope: str | None, method: str) -> None:
