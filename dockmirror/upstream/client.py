@@ -7,6 +7,7 @@ from http.cookiejar import DefaultCookiePolicy
 from typing import NoReturn
 from urllib.parse import urlencode, urlsplit
 
+from hyperlink import URL
 from treq.client import HTTPClient
 from treq.cookies import IndexableCookieJar
 from twisted.internet.defer import CancelledError, Deferred, succeed
@@ -114,6 +115,21 @@ def http_client(agent: IAgent) -> HTTPClient:
     return HTTPClient(Undecoded(agent), jar, _Form)
 
 
+class _AtAddress(URL):
+    """At an IPv6 address, which hyperlink would encode as if it were a name, and fails."""
+
+    def to_uri(self) -> URL:
+        """Only what follows the host may have to be encoded."""
+        named = URL.from_text(self.replace(host="name").to_text())
+        return named.to_uri().replace(host=self.host)
+
+
+def _addressed(url: str) -> URL:
+    """:raises ValueError: when it is no URL."""
+    parsed = URL.from_text(url)
+    return _AtAddress.from_text(url) if ":" in parsed.host else parsed
+
+
 class Client:
     """Asks the servers of one upstream.
 
@@ -188,7 +204,7 @@ class Client:
             raw.setRawHeaders("Content-Type", ["application/x-www-form-urlencoded"])
         asked = self._http.request(
             method,
-            url,
+            _addressed(url),
             headers=raw,
             data=data,
             allow_redirects=False,

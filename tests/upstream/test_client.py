@@ -75,6 +75,14 @@ class TestSent:
         now(asking.ask("GET", f"https://{HOST}{target}"))
         assert world.seen[0].url == f"https://{HOST}{target}"
 
+    @pytest.mark.parametrize("host", ["[2001:db8::1]", "[2001:db8::1]:5000", "[::ffff:192.0.2.1]"])
+    def test_an_address_may_be_of_ipv6(self, world: World, asking: Client, host: str) -> None:
+        """As host of any server, with and without a port; what follows it arrives as it is written."""
+        world.servers[host] = lambda _: Reply(200)
+        url = f"http://{host}/a%20b?c=%2F"
+        now(asking.ask("GET", url))
+        assert world.seen[0].url == url
+
     def test_a_form_is_posted(self, world: World, asking: Client) -> None:
         """Encoded as forms are."""
         now(asking.ask("POST", URL, form=(("username", "a&b"), ("scope", "x y"))))
