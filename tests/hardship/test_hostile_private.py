@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from threading import Thread
 from typing import Any
@@ -257,6 +258,14 @@ def _shows(response: Response, secret: Image, path: str) -> bool:
     )
 
 
+def _told(port: int, path: str, headers: dict[str, str]) -> bytes:
+    """To somebody at another address than Alice, who sees on the page what she has asked for."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30, source_address=("127.0.0.7", 0))
+    with closing(connection):
+        connection.request("GET", path, None, headers)
+        return connection.getresponse().read().replace(path.encode(), b"")
+
+
 @hardship("hostile: a private image, on pages and in figures")
 def test_told(world: World, came: Record) -> None:
     """Neither pages, in whichever form, nor figures name it; nor does the table of an unknown host."""
@@ -273,11 +282,10 @@ def test_told(world: World, came: Record) -> None:
                 "/v2/_catalog",
                 f"/?image=docker.io/{REPOSITORY}",
             ):
-                response = mirror.client().bare("GET", path, None, {"Host": host, "Accept": accept})
-                told.append((f"{host}{path}", response.body.replace(path.encode(), b"")))
+                told.append((f"{host}{path}", _told(mirror.port, path, {"Host": host, "Accept": accept})))
     operations = PlainClient(f"http://127.0.0.1:{world.operations}")
-    for path in ("/metrics", "/healthz", "/readyz", "/status"):
+    for path in ("/metrics", "/healthz", "/readyz"):
         told.append((path, operations.bare("GET", path, None, {}).body))
     secrets = [each.encode() for each in (REPOSITORY, *world.chain.secrets(), world.image.digest)]
-    assert [where for where, body in told if any(secret in body for secret in secrets)] == []
+    assert [(secret[:30], where) for where, body in told for secret in secrets if secret in body] == []
     came(f"not named, in {len(told)} answers")

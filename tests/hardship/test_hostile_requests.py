@@ -17,14 +17,14 @@ from tests.integration.parts.mirror import Mirror
 from .grammar import statuses
 from .hostile import CANARY, DIGEST, Hostile, forms, framing, mutations, sizes, traversals
 from .raw import sent
-from .rows import Record, hardship
+from .rows import LONG, Record, hardship
 from .touched import touched_by
 from .witness import Witness
 
 pytestmark = pytest.mark.integration
 
 SEED = int(os.environ.get("HOSTILE_SEED", "7"))
-COUNT = int(os.environ.get("HOSTILE_COUNT", "1000"))
+COUNT = int(os.environ.get("HOSTILE_COUNT", "20000" if LONG else "1000"))
 TIMEOUTS = {"head_timeout": 1, "body_timeout": 1, "idle_timeout": 1, "stall_timeout": 2}
 LATEST = 15
 """Seconds after which no connection is left: the time-outs, 5 seconds for a body that nobody reads, and a
