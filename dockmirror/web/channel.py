@@ -166,6 +166,7 @@ class Channel(HTTPChannel):
         if self._body is not None and self._body.ended:
             self._received[:0] = self._body.rest
             self._body = None
+            self._networkProducer.resumeProducing()  # so that it is seen when the client leaves
 
     def begin_response(self) -> None:
         """What has not been taken of the request's body by now is not wanted: no other request can follow."""

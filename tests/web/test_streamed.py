@@ -144,6 +144,28 @@ def test_back_pressure(house: House) -> None:
     assert not house.paused
 
 
+class Reluctant(Recorder):
+    """Wants no more after each piece."""
+
+    def write(self, data: bytes) -> None:
+        """See ``IConsumer``."""
+        super().write(data)
+        self.pause()
+
+
+def test_after_the_last_byte(house: House) -> None:
+    """The connection is read again, whoever wanted no more of the body: the client may leave."""
+    house.takes.taken = Reluctant()
+    house.line.send(HEAD + b"\r\n01")
+    house.takes.say = lambda: None  # type: ignore[method-assign]
+    house.takes.take()
+    assert house.paused
+    house.takes.taken.resume()
+    house.line.send(b"23456789")
+    assert house.takes.taken.data == b"0123456789"
+    assert not house.paused
+
+
 class TestContinue:
     """``Expect: 100-continue``."""
 
