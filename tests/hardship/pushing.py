@@ -14,12 +14,23 @@ from tests.integration.parts.accounts import PUBLISHER
 from tests.integration.parts.chain import Chain
 from tests.integration.parts.images import Image
 from tests.integration.parts.media import Content
-from tests.integration.parts.plain import PlainClient, Response
+from tests.integration.parts.plain import Body, PlainClient, Response
 from tests.integration.parts.server import Exchange
 
 TAKEN, CUT_OFF = "taken", "cut off"
 _OCTETS = {"Content-Type": "application/octet-stream"}
 _SENDS_AGAIN = 307
+_PIECE = 100_000
+
+
+class _Pieces:
+    """Data that can be sent again, and has no length for whoever sends it."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def __iter__(self) -> Iterator[bytes]:
+        return (self._data[begin : begin + _PIECE] for begin in range(0, len(self._data), _PIECE))
 
 
 class Refused(Exception):
@@ -28,11 +39,15 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Push:
-    """An image that the upstream does not have."""
+    """An image that the upstream does not have.
+
+    :ivar chunked: whether the client does not say how long its bodies are.
+    """
 
     chain: Chain
     image: Image
     repository: str
+    chunked: bool = False
 
     @property
     def client(self) -> PlainClient:
@@ -64,7 +79,8 @@ class Push:
 
     def _upload(self, blob: Content, headers: dict[str, str]) -> None:
         begun = self._ask("POST", f"/v2/{self.repository}/blobs/uploads/", b"", headers)
-        patched = self._ask("PATCH", self._location(begun), blob.data, {**headers, **_OCTETS})
+        body = _Pieces(blob.data) if self.chunked else blob.data
+        patched = self._ask("PATCH", self._location(begun), body, {**headers, **_OCTETS})
         location = self._location(patched)
         digest = f"{'&' if '?' in location else '?'}digest={blob.digest}"
         self._ask("PUT", location + digest, b"", headers)
@@ -75,7 +91,7 @@ class Push:
         assert url.netloc == host, "the client is to stay at the mirror"
         return f"{url.path}?{url.query}" if url.query else url.path
 
-    def _ask(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> Response:
+    def _ask(self, method: str, path: str, body: Body, headers: dict[str, str]) -> Response:
         """The answer, which is given to a body that is sent once more where that is asked for.
 
         :raises Refused: it is no consent.

@@ -36,6 +36,7 @@ class Row:
     name: str
     fault: Fault
     gets: str
+    chunked: bool = False
 
 
 class _Elsewhere(Exchange):
@@ -153,7 +154,16 @@ FAULTS: tuple[tuple[str, Fault, str], ...] = (
     ("an upload at no address", at("POST", _leads("http://[", 202)), GATEWAY),
     ("an upload at a file", at("POST", _leads("file:///etc/passwd", 202)), GATEWAY),
 )
-ROWS = [Row(f"push: {name}", fault, gets) for name, fault, gets in FAULTS]
+CHUNKED: tuple[tuple[str, Fault, str], ...] = (
+    ("reset in the middle", at("PATCH", resets_after(HALF)), GATEWAY),
+    ("it takes nothing", at("PATCH", stops_taking(0)), LATE),
+    ("413 before the body", at("PATCH", answers(413, early=True)), "413 SIZE_INVALID"),
+    ("429 before the body", at("PATCH", answers(429, early=True)), "429 TOOMANYREQUESTS"),
+)
+ROWS = [
+    *(Row(f"push: {name}", fault, gets) for name, fault, gets in FAULTS),
+    *(Row(f"push: in chunks, {name}", fault, gets, chunked=True) for name, fault, gets in CHUNKED),
+]
 
 
 CASES = [pytest.param(row, id=row.name.replace(" ", "-"), marks=hardship(row.name)) for row in ROWS]
@@ -163,7 +173,7 @@ CASES = [pytest.param(row, id=row.name.replace(" ", "-"), marks=hardship(row.nam
 def test_fault(chain: Chain, row: Row, came: Record) -> None:
     """The client is told the truth, nothing wrong is kept, and the next push after the fault succeeds."""
     repository = f"library/push-{zlib.crc32(row.name.encode())}"
-    push = Push(chain, artifact(row.name, size=SIZE), repository)
+    push = Push(chain, artifact(row.name, size=SIZE), repository, row.chunked)
     with row.fault(push):
         gets = push.push()
     came(gets)
