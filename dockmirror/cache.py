@@ -47,6 +47,7 @@ class Cache:
     :ivar under_way: those that are being fetched.
     :ivar usage: what each registry takes up, as far as is known.
     :ivar in_thread: runs what blocks on its files.
+    :ivar shared: the bucket behind it; None where there is none.
     :ivar try_writing: whether anything can be kept: raises OSError where nothing can.
     """
 
@@ -62,6 +63,7 @@ class Cache:
     usage: Callable[[], Usage | None]
     in_thread: InThread
     try_writing: Callable[[], Coroutine[Any, Any, None]]
+    shared: Tiers | None
 
 
 def open_cache(root: Path, settings: Settings, reactor: Any) -> Cache:
@@ -82,7 +84,7 @@ def open_cache(root: Path, settings: Settings, reactor: Any) -> Cache:
     async def try_to_write() -> None:
         await in_thread(partial(try_writing, root))
         if tiered is not None:
-            await tiered.try_it()
+            await tiered.bucket.try_it()
 
     growths = Growths(root, contents, reactor, in_thread, eviction.grown)
     usages = Usages(root, reactor, in_thread)
@@ -102,6 +104,7 @@ def open_cache(root: Path, settings: Settings, reactor: Any) -> Cache:
         usages.latest,
         in_thread,
         try_to_write,
+        tiered,
     )
 
 

@@ -94,6 +94,10 @@ class Metrics:
         """Exposes what has come of the blobs that were fetched."""
         self.registry.register(_Fetches(fetched))
 
+    def watch_bucket(self, shared: Shared) -> None:
+        """Exposes what the bucket was asked, and what it is owed."""
+        self.registry.register(_Bucket(shared))
+
     def watch_certificates(self, ends: Callable[[], Mapping[str, float]]) -> None:
         """Exposes when certificates end, in seconds since 1970 and by the files that they stand in."""
         self.registry.register(_Certificates(ends))
@@ -178,6 +182,38 @@ class _Fetches(Collector):
         yield CounterMetricFamily(
             "dockmirror_resumptions", "Times that a fetch that had broken off went on.", it.resumed
         )
+
+
+class Shared(Protocol):
+    """The bucket behind the cache; see ``Tiers``."""
+
+    @property
+    def requests(self) -> Mapping[str, int]:
+        """How many it was asked, by what."""
+
+    @property
+    def failing(self) -> bool:
+        """Whether the last one failed."""
+
+    @property
+    def waiting(self) -> int:
+        """How much is still to be uploaded."""
+
+
+class _Bucket(Collector):
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+
+    def collect(self) -> Iterable[Metric]:
+        it = self._shared
+        requests = CounterMetricFamily(
+            "dockmirror_bucket_requests", "Requests to the bucket.", labels=["operation"]
+        )
+        for operation, count in sorted(it.requests.items()):
+            requests.add_metric([operation], count)
+        yield requests
+        yield GaugeMetricFamily("dockmirror_bucket_failing", "Whether the bucket fails.", int(it.failing))
+        yield GaugeMetricFamily("dockmirror_uploads_waiting", "What is still to be uploaded.", it.waiting)
 
 
 class _Certificates(Collector):

@@ -49,6 +49,8 @@ def told_of(
     if cache is not None:
         metrics.watch_cache(cache.eviction)
         metrics.watch_fetches(cache.fetched)
+        if cache.shared is not None:
+            metrics.watch_bucket(cache.shared)
     metrics.tell_build(
         version=_version("dockmirror"), twisted=_version("twisted"), python=platform.python_version()
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,19 +40,29 @@ LIFETIME = 300.0
 
 @frozen
 class Tiers:
-    """Everything that a mirror keeps, near and far.
-
-    :ivar try_it: whether the bucket gives anything: raises OSError where it does not.
-    :ivar waiting: how much is still to be uploaded.
-    """
+    """Everything that a mirror keeps, near and far."""
 
     contents: IContents
     tags: ITags
     documents: IDocuments
     service: MultiService
-    try_it: Callable[[], Coroutine[Any, Any, None]]
     bucket: Bucket
     uploads: Uploads
+
+    @property
+    def requests(self) -> Mapping[str, int]:
+        """How many the bucket was asked by this process, by what; a file of several parts counts as one."""
+        return self.bucket.requests
+
+    @property
+    def failing(self) -> bool:
+        """Whether the bucket gave and took nothing when it was last asked."""
+        return self.bucket.health.failure is not None
+
+    @property
+    def waiting(self) -> int:
+        """How much was still to be uploaded a moment ago."""
+        return self.uploads.waiting
 
 
 def tiers(
@@ -90,7 +100,6 @@ def tiers(
         TieredTags(near_tags, near_tags, ObjectTags(bucket, reactor), owe, reactor),
         TieredDocuments(near_documents, ObjectDocuments(bucket), owe, is_owed, reactor),
         service,
-        bucket.try_it,
         bucket,
         uploads,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from prometheus_client import CollectorRegistry
@@ -29,6 +30,7 @@ def test_metrics() -> None:
     metrics.watch_fetches(Tally())
     metrics.watch_cache(Eviction(ROOT, Clock(), _never, Budget(0, 0, 0), print))
     metrics.watch_certificates(dict)
+    metrics.watch_bucket(Shared())
     ends = {"counter": "_total", "info": "_info"}
     told = [(family.name + ends.get(family.type, ""), family.type) for family in metrics.registry.collect()]
     rows = table("docs/operating.md", "metric")
@@ -60,12 +62,23 @@ def test_dashboard() -> None:
         assert asked | set(re.findall(r"{{(\w+)}}", target["legendFormat"])) <= labels[metric]
         shown.add(metric)
     assert set(kinds) - shown == {
+        "dockmirror_bucket_failing",
+        "dockmirror_bucket_requests_total",
         "dockmirror_build_info",
         "dockmirror_cache_evicted_total",
         "dockmirror_certificate_not_after_seconds",
         "dockmirror_turned_away_total",
+        "dockmirror_uploads_waiting",
         "dockmirror_workers",
     }
+
+
+class Shared:
+    """A bucket that was asked for nothing yet."""
+
+    requests: Mapping[str, int] = {}
+    failing = False
+    waiting = 0
 
 
 async def _never(_: object) -> Any:

@@ -27,6 +27,14 @@ class Connected:
     turned_away: int = 4
 
 
+class Shared:
+    """A bucket."""
+
+    def __init__(self) -> None:
+        self.requests = {"get": 3, "put": 1}
+        self.failing, self.waiting = False, 0
+
+
 def test_nothing_is_global() -> None:
     """Two sets of metrics know nothing of each other, and the library's own registry nothing of them."""
     one, other = Metrics(CollectorRegistry()), Metrics(CollectorRegistry())
@@ -49,6 +57,17 @@ def test_what_is_read_when_it_is_asked_for() -> None:
     assert seen["dockmirror_cache_bytes", ()] == 8
     assert seen["dockmirror_cache_evicted_total", ()] == 2
     assert seen["dockmirror_cache_evicted_bytes_total", ()] == 30
+
+
+def test_a_bucket() -> None:
+    """What it was asked, by what, whether it fails, and what it is owed, at the time of asking."""
+    metrics, shared = Metrics(CollectorRegistry()), Shared()
+    metrics.watch_bucket(shared)
+    shared.failing, shared.waiting = True, 5
+    seen = scraped(metrics.registry)
+    assert seen["dockmirror_bucket_requests_total", ("get",)] == 3
+    assert seen["dockmirror_bucket_requests_total", ("put",)] == 1
+    assert (seen["dockmirror_bucket_failing", ()], seen["dockmirror_uploads_waiting", ()]) == (1, 5)
 
 
 def test_when_certificates_end() -> None:

@@ -16,7 +16,7 @@ from .parts.kept import blob_file, growing_file, holds, length
 from .parts.machine import Machine
 from .parts.process import wait_until
 from .parts.registry import Registry
-from .parts.sharing import Sharing, pulled, state
+from .parts.sharing import Sharing, metric, pulled, state
 from .pulls import ctr_pulls, skopeo_pulls
 
 pytestmark = pytest.mark.integration
@@ -141,6 +141,8 @@ def test_bucket_fails(sharing: Sharing, fault: Fault | Stall) -> None:
     told = state(two)
     assert told["status"] == "degraded"
     assert "s3://" in told["store"]
+    assert metric(two, "dockmirror_bucket_failing") == 1
+    wait_until(lambda: metric(two, "dockmirror_uploads_waiting") > 0, "uploads wait")
     assert "fails; what is not held here is fetched from upstream" in two.read_log()
     wait_until(lambda: holds(two.cache, "docker.io/library/after", after), "all is kept")
     two.kill()

@@ -125,8 +125,16 @@ def pulled(client: PlainClient, repository: str, image: Image) -> list[Response]
 
 def state(mirror: Mirror) -> dict[str, Any]:
     """What ``/readyz`` of a mirror says."""
-    port = int(str(mirror.setting("operations")).split(":")[1])
-    found: dict[str, Any] = json.loads(
-        PlainClient(f"http://127.0.0.1:{port}").bare("GET", "/readyz", None, {}).body
-    )
+    found: dict[str, Any] = json.loads(_operations(mirror, "/readyz"))
     return found
+
+
+def metric(mirror: Mirror, name: str) -> float:
+    """The value of a metric without labels."""
+    lines = _operations(mirror, "/metrics").decode().splitlines()
+    return next(float(line.removeprefix(f"{name} ")) for line in lines if line.startswith(f"{name} "))
+
+
+def _operations(mirror: Mirror, path: str) -> bytes:
+    port = int(str(mirror.setting("operations")).split(":")[1])
+    return PlainClient(f"http://127.0.0.1:{port}").bare("GET", path, None, {}).body
