@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from dockmirror.interfaces import Kind
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.reference import Tag
-from dockmirror.store import layout, pins
+from dockmirror.store import layout, owed, pins
 from dockmirror.store.eviction.budget import Budget, Need
 from dockmirror.store.eviction.evicting import PERIOD
 from dockmirror.store.eviction.figures import only_one
@@ -57,6 +57,17 @@ def test_least_recently_used(store: Stocked) -> None:
     assert set(gone) == {"a", "k"}
     assert set(store.forgotten) == {digests["a"], digests["k"]}
     assert (eviction.held, eviction.evicted, eviction.evicted_bytes) == (9000, 2, 2000)
+
+
+def test_owed_to_a_bucket(store: Stocked) -> None:
+    """What was not uploaded yet goes after all else, however long ago it was used."""
+    first, *others = (store.blob(kilobyte(name), age) for name, age in (("a", DAY), ("b", HOUR), ("c", HOUR)))
+    owed.put(store.root, owed.OwedContent(HERE, first, Kind.BLOB), store.clock.seconds())
+    store.evict(Budget(2000))
+    assert store.held(first, *others).count(True) == 1
+    assert store.held(first) == [True]
+    store.evict(NOTHING)
+    assert store.held(first) == [False]
 
 
 def test_counted_cheaply(store: Stocked) -> None:
