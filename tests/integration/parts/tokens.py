@@ -7,6 +7,7 @@ import json
 import secrets
 import time
 from dataclasses import dataclass
+from typing import ClassVar
 from urllib.parse import parse_qs, urlsplit
 
 import jwt
@@ -37,7 +38,12 @@ class TokenRequest:
 
 
 class Tokens(Server):
-    """The token service; it listens on a host of its own, so that its realm is not the registry's."""
+    """The token service; it listens on a host of its own, so that its realm is not the registry's.
+
+    :cvar given: the tokens of all services of the run.
+    """
+
+    given: ClassVar[list[str]] = []
 
     def __init__(self, authority: Authority, host: str = "127.0.0.2", oauth: bool = True) -> None:
         class Ask(_Exchange):
@@ -78,15 +84,19 @@ class Tokens(Server):
             "access": access,
         }
         token = jwt.encode(claims, self._key, algorithm="RS256", headers={"x5c": self._chain})
-        self.issued.append(token)
+        self._issue(token)
         return token
 
     def refresh_token(self, account: Account) -> str:
         """A secret that stands for *account* from now on."""
         secret = secrets.token_urlsafe()
         self._refresh[secret] = account
-        self.issued.append(secret)
+        self._issue(secret)
         return secret
+
+    def _issue(self, secret: str) -> None:
+        self.issued.append(secret)
+        self.given.append(secret)
 
     def refreshed(self, secret: str) -> Account | None:
         """The account that a refresh token was given to."""

@@ -1,0 +1,68 @@
+"""What the image and the checks install: versions and hashes, which satisfy what pyproject.toml asks for."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[1]
+PYTHONS = ("3.11", "3.12", "3.13", "3.14")
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+EXTRAS: dict[str, list[str]] = PROJECT["project"]["optional-dependencies"]
+DEPENDENCIES: list[str] = PROJECT["project"]["dependencies"]
+NEEDED = {
+    "image": [*DEPENDENCIES, *EXTRAS["acme"], *EXTRAS["objects"]],
+    "checks": [*DEPENDENCIES, *(each for extra in EXTRAS.values() for each in extra)],
+    "build": PROJECT["build-system"]["requires"],
+}
+
+
+def locked(name: str, python: str) -> dict[str, str]:
+    """The version of each package under that Python."""
+    text = (ROOT / f"locks/{name}.txt").read_text("utf-8").replace("\\\n", " ")
+    found: dict[str, str] = {}
+    for line in filter(None, text.splitlines()):
+        requirement = Requirement(line.partition(" --hash")[0])
+        environment = {"python_version": python, "python_full_version": f"{python}.0"}
+        assert line.count(" --hash=sha256:") > 0, line
+        if requirement.marker is None or requirement.marker.evaluate(environment):
+            assert canonicalize_name(requirement.name) not in found, line
+            (pinned,) = requirement.specifier
+            assert pinned.operator == "=="
+            found[canonicalize_name(requirement.name)] = pinned.version
+    return found
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+@pytest.mark.parametrize("name", NEEDED)
+def test_satisfies(name: str, python: str) -> None:
+    """Each requirement, under each Python: one version, which it admits, with its hashes."""
+    versions = locked(name, python)
+    for each in map(Requirement, NEEDED[name]):
+        if each.name != "dockmirror":  # its own extras
+            assert each.specifier.contains(versions[canonicalize_name(each.name)], prereleases=True), each
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_the_image_has_what_is_tested(python: str) -> None:
+    """The same versions."""
+    checks = locked("checks", python)
+    for name in ("image", "build"):
+        assert locked(name, python).items() <= checks.items()
+
+
+INSTALLS = {"Containerfile": ("build", "image"), "Makefile": ("checks",)}
+
+
+@pytest.mark.parametrize(("file", "locks"), INSTALLS.items())
+def test_installed_by_hash(file: str, locks: tuple[str, ...]) -> None:
+    """What is installed there is what stands here."""
+    text = (ROOT / file).read_text("utf-8")
+    for name in locks:
+        assert f"locks/{name}.txt" in text
+    assert "--require-hashes" in text
