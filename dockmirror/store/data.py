@@ -10,6 +10,8 @@ from stat import S_ISREG
 from ..oci.digest import Digest
 from . import small
 
+_PIECE = 1024 * 1024
+
 
 def is_held(data: Path, digest: Digest) -> bool:
     """Whether this is the file of a content: an empty one is that of nothing else."""
@@ -37,7 +39,25 @@ def read_verified(data: Path, file: int, digest: Digest) -> bytes | None:
     content = small.read_all(file)
     if digest.matches(content):
         return content
+    _remove(data, file)
+    return None
+
+
+def is_verified(data: Path, file: int, digest: Digest) -> bool:
+    """Whether an open file, read to its end, is the content; it is removed where it is not."""
+    verifier = digest.verifier()
+    offset = 0
+    while piece := os.pread(file, _PIECE, offset):
+        verifier.update(piece)
+        offset += len(piece)
+    if not verifier.verified():
+        _remove(data, file)
+        return False
+    return True
+
+
+def _remove(data: Path, file: int) -> None:
+    """Unless another file has its name by now."""
     with suppress(FileNotFoundError):
         if os.path.samestat(os.stat(data), os.fstat(file)):
             os.unlink(data)
-    return None

@@ -7,6 +7,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from .seal import touch
+
 NOTED = 60.0
 """Seconds for which a use that was noted stands for those that follow."""
 
@@ -71,7 +73,7 @@ def note_use(file: int | Path, modified: float, now: float) -> None:
     """Notes in the time of modification that a file was used, at most once a minute."""
     if not 0 <= now - modified < NOTED:
         with suppress(OSError):  # of a file that is another's, or on a disk that takes nothing any more
-            os.utime(file, (now, now))
+            touch(file, now)
 
 
 def remove(path: Path) -> bool:

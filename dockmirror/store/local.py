@@ -15,9 +15,10 @@ from ..interfaces import IContents, IOpened, Kind
 from ..oci.digest import Digest
 from ..oci.reference import Repository
 from . import files, layout, links, small
-from .data import is_held, open_file, read_verified
+from .data import is_held, is_verified, open_file, read_verified
 from .opened import OpenedBytes, OpenedFile
 from .reader import FileReader
+from .seal import is_sealed, seal, touch
 from .threads import InThread, detached
 
 _READ_WHOLE = {Kind.BLOB: 64 * 1024, Kind.MANIFEST: 4 * 1024 * 1024}
@@ -31,13 +32,15 @@ class LocalContents:
     """Contents in a directory, which several processes may use at once.
 
     Of a file only so much can be told without reading it: that it is there and, unless its digest is that
-    of nothing, not empty.  What is small is verified when it is opened, and removed where it is wrong.
+    of nothing, not empty.  What is small is verified when it is opened, and what is larger when nobody has
+    done so since it was written to; it is removed where it is wrong.
     """
 
     def __init__(self, root: Path, clock: IReactorTime, in_thread: InThread) -> None:
         self._root = root
         self._clock = clock
         self._in_thread = in_thread
+        self._seals = True
 
     async def open(self, repository: Repository, digest: Digest, kind: Kind) -> IOpened | None:
         """See ``IContents``; what the disk does not give is not held."""
@@ -86,16 +89,35 @@ class LocalContents:
                     return None
                 files.note_use(file, status.st_mtime, now)
                 return OpenedBytes(content)
+            if not is_sealed(status) and not self._is_right(path, file, digest, now):
+                return None
             files.note_use(file, status.st_mtime, now)
             closing.pop_all()
             return OpenedFile(FileReader(file, self._in_thread), status.st_size, self._clock)
+
+    def _is_right(self, path: Path, file: int, digest: Digest, now: float) -> bool:
+        """Reads what was not filled here, or has been written to since, once.
+
+        Where that cannot be marked, by a file system or on a disk that takes nothing, it would have to be
+        read each time, and is not.
+        """
+        if not self._seals:
+            return True
+        if not is_verified(path, file, digest):
+            _log.error("{path} was not the content of its name, and is removed", path=path)
+            return False
+        try:
+            self._seals = seal(file, now)
+        except OSError:
+            self._seals = False
+        return True
 
     def _link(self, repository: Repository, digest: Digest, kind: Kind, now: float) -> bool:
         data, link = self._root / layout.data(digest), self._root / layout.link(repository, digest, kind)
         if not is_held(data, digest):
             return False
         with suppress(OSError):  # an eviction that has chosen it sees that it is wanted
-            os.utime(data, (now, now))
+            touch(data, now)
         links.write(link, digest, self._root, now)
         if not is_held(data, digest):
             links.remove(link, self._root)

@@ -68,7 +68,7 @@ def test_read_only(mirror: Mirror, images: list[Image], came: Record) -> None:
     came(clients)
 
 
-@hardship("machine: files deleted and moved under a running mirror")
+@hardship("machine: files deleted, moved, cut short and written to, under a running mirror")
 def test_meddled_with(mirror: Mirror, images: list[Image], came: Record) -> None:
     """Of contents, of links, of what is on its way in, and whole directories."""
     with mirror:
@@ -150,15 +150,18 @@ def _gremlin(cache: Path) -> Iterator[list[str]]:
 
 
 def _harm(chance: random.Random, file: Path) -> None:
-    growing = "growing" in file.parts
-    match chance.randrange(4):
+    match chance.randrange(5):
         case 0:
             file.unlink()
         case 1:
             file.rename(file.with_name(f"{file.name}-moved"))
-        case 2 if growing:
+        case 2:
             os.truncate(file, file.stat().st_size // 2)
-        case 3 if file.name == "data":
+        case 3:
+            with file.open("r+b") as opened:
+                opened.seek(file.stat().st_size // 2)
+                opened.write(b"something else")
+        case 4 if file.name == "data":
             shutil.rmtree(file.parent)
         case _:
             file.unlink()

@@ -260,19 +260,34 @@ def test_use_is_noted(tmp_path: Path, clock: Clock, contents: LocalContents, dat
     path = tmp_path / layout.data(digest)
     now(contents.add(HERE, digest, Kind.BLOB, data))
 
-    def used() -> float:
+    def used() -> int:
         opened = now(contents.open(HERE, digest, Kind.BLOB))
         assert opened is not None
         opened.close()
-        return path.stat().st_mtime
+        return int(path.stat().st_mtime)  # the rest is the seal
 
     assert used() == EPOCH
     clock.advance(59)
     assert used() == EPOCH
-    clock.advance(1)
-    assert used() == EPOCH + 60
+    clock.advance(2)
+    assert used() == EPOCH + 61
     os.utime(path, (EPOCH + 1000, EPOCH + 1000))
-    assert used() == EPOCH + 60
+    assert used() == EPOCH + 61
+
+
+@pytest.mark.parametrize("spoil", ["cut short", "written to"])
+def test_what_was_changed_is_not_served(tmp_path: Path, contents: LocalContents, spoil: str) -> None:
+    """However large it is; the next pull fetches it anew."""
+    digest = Digest.of(LARGE)
+    path = tmp_path / layout.data(digest)
+    now(contents.add(HERE, digest, Kind.BLOB, LARGE))
+    opened = now(contents.open(HERE, digest, Kind.BLOB))
+    assert opened is not None
+    opened.close()
+    with path.open("r+b") as file:
+        file.truncate(len(LARGE) - 1) if spoil == "cut short" else file.write(b"something else")
+    assert now(contents.open(HERE, digest, Kind.BLOB)) is None
+    assert not path.exists()
 
 
 def test_links_are_a_use(tmp_path: Path, clock: Clock, contents: LocalContents) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from enum import Enum
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from attrs import frozen
 
 from ...oci.digest import Digest
 from .. import files, layout
+from ..seal import seal
 from .told import Told, tell_size, tell_verified
 
 
@@ -104,6 +105,8 @@ class Partial:
         if not self._is(self.place.part):
             raise FileNotFoundError(f"{self.place.part} is another file than was filled")
         files.remove(self.place.told)
+        with suppress(OSError):  # then it is read once more when it is opened
+            seal(self.file, os.fstat(self.file).st_mtime)
         files.place(self.place.part, self.place.blob)
 
     def remove(self) -> None:
