@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 from twisted.web.resource import IResource, Resource
 
 from .accounts import Ask, accounts
@@ -31,6 +32,7 @@ from .web.wire import Site
 from .web.writes import may_stream
 
 Log = Callable[[Request], None]
+_log = Logger()
 
 
 class Serving:
@@ -44,7 +46,7 @@ class Serving:
     :param in_thread: where clients' passwords are looked at.
     :param ask: what runs credential helpers.
     :param memory: of what clients have had and asked for.
-    :param connections: how many there may be here where the settings do not say.
+    :param connections: how many there is room for here; the settings may allow fewer.
     :param share: how many processes share those of which the settings say how many there may be.
     """
 
@@ -87,11 +89,10 @@ class Serving:
         found = self._hosts(settings)
         resource = self._resource(settings, found)
         audit = _audit(settings)
-        most = settings.access.connections
         self.site.serve(
             resource,
             self._log(settings, audit),
-            self._connections if most is None else max(1, most // self._share),
+            self._room(settings.access.connections),
             limits(settings),
         )
         if self._cache is not None and settings.cache is not None:
@@ -101,6 +102,23 @@ class Serving:
         self._audit = audit
         self.settings = settings
         self.registry = found.registry
+
+    def _room(self, most: int | None) -> int:
+        """How many connections of clients there may be here.
+
+        More than there is room for would find no descriptors, and neither would whatever else needs one: a
+        process that has none left can only drop those who come, and says so for each.
+        """
+        if most is None:
+            return self._connections
+        share = max(1, most // self._share)
+        if share > self._connections:
+            _log.warn(
+                "access.connections: of {share} there is room for {room}: the limit of open files is too low",
+                share=share,
+                room=self._connections,
+            )
+        return min(share, self._connections)
 
     def _resource(self, settings: Settings, found: Hosts) -> IResource:
         entered = entrance(settings, found, self._clock, self._in_thread, self._ledger)
