@@ -3,7 +3,7 @@
 #   make run      the mirror, on port 8080
 #   make demo     a pull through the mirror, shown step by step, without a network
 #   make test     the whole suite; ARGS='-k name' for a part of it
-#   make hardship upstreams and machines that fail, and what came of it into docs/reliability.md
+#   make hardship upstreams and machines that fail, and an hour of load, into docs/reliability.md: two hours
 #   make check    ruff, mypy, the law of imports, the packages, the documents, the news
 #   make tree     writes the tree of the house into docs/architecture.md
 #   make bench    the mirror beside docker-registry and nginx: a quarter of an hour; ROUNDS=1 for a shorter look
