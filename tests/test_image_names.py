@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dockmirror.config import load
 from dockmirror.image_names import parse_name
 from dockmirror.oci.digest import Digest
+from dockmirror.oci.reference import Repository, parse_reference
 
 DIGEST = str(Digest.of(b""))
 SETTINGS = load({}, {})
@@ -39,3 +42,14 @@ def test_none(text: str) -> None:
     """Is told so; what ends with a colon is none."""
     with pytest.raises(ValueError, match="invalid"):
         parse_name(text, SETTINGS)
+
+
+@given(st.text() | st.text("aA./:@-_%0\\", max_size=20))
+def test_no_name_is_too_odd(text: str) -> None:
+    """It is none, or what it means is one by the grammar of names."""
+    try:
+        name = parse_name(text, SETTINGS)
+    except ValueError:
+        return
+    assert Repository.parse(str(name.repository)) == name.repository
+    assert parse_reference(str(name.reference)) == name.reference

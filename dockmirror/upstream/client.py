@@ -124,7 +124,7 @@ class _AtAddress(URL):
         return named.to_uri().replace(host=self.host)
 
 
-def _addressed(url: str) -> URL:
+def addressed(url: str) -> URL:
     """:raises ValueError: when it is no URL."""
     parsed = URL.from_text(url)
     return _AtAddress.from_text(url) if ":" in parsed.host else parsed
@@ -204,7 +204,7 @@ class Client:
             raw.setRawHeaders("Content-Type", ["application/x-www-form-urlencoded"])
         asked = self._http.request(
             method,
-            _addressed(url),
+            addressed(url),
             headers=raw,
             data=data,
             allow_redirects=False,

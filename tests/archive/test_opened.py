@@ -8,6 +8,8 @@ import tarfile
 from collections.abc import Callable
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dockmirror.archive.images import path_of
 from dockmirror.archive.members import Refused
@@ -172,3 +174,48 @@ def test_no_archive(data: bytes) -> None:
     """Is told as such."""
     with pytest.raises(Refused):
         taken(data)
+
+
+NAMES = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=40)
+KNOWN_PATHS = ["oci-layout", "index.json", "manifest.json", "../x", "/etc/passwd", "blobs/sha256/../x"]
+KEYS = ["manifests", "digest", "size", "mediaType", "annotations", "Config", "Layers", "RepoTags"]
+LEAVES = st.none() | st.integers() | st.floats() | st.text(max_size=9) | st.just(f"sha256:{'0' * 64}")
+TREES = st.recursive(
+    LEAVES,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner),
+    max_leaves=9,
+)
+DATA = st.binary(max_size=40) | TREES.map(lambda tree: json.dumps(tree).encode())
+NESTED = [b"[" * 100_000, b'{"manifests":' * 50_000, b"1" * 10_000]
+
+
+@given(st.dictionaries(NAMES | st.sampled_from(KNOWN_PATHS), DATA, max_size=5))
+def test_no_archive_is_too_odd(held: dict[str, bytes]) -> None:
+    """Whatever its files are called and hold: it is read, or refused."""
+    packing = io.BytesIO()
+    with tarfile.open(fileobj=packing, mode="w") as tar:
+        for name, data in held.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            tar.addfile(entry, io.BytesIO(data))
+    try:
+        Archive.open(packing).images()
+    except Refused:
+        return
+
+
+@pytest.mark.parametrize(
+    "data", [b"[" * 100_000, b'{"manifests":' * 50_000, b"1" * 10_000, b"\xff", b"", b"null", b"[]"]
+)
+@pytest.mark.parametrize("name", ["index.json", "manifest.json", "oci-layout"])
+def test_documents_that_are_none(name: str, data: bytes) -> None:
+    """Nested without end, numbers without end: refused like others."""
+    held = {"oci-layout": b'{"imageLayoutVersion": "1.0.0"}', "index.json": b'{"manifests": []}', name: data}
+    packing = io.BytesIO()
+    with tarfile.open(fileobj=packing, mode="w") as tar:
+        for path, content in held.items():
+            entry = tarfile.TarInfo(path)
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+    with pytest.raises(Refused):
+        Archive.open(packing).images()

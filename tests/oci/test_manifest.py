@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.manifest import Manifest
-from dockmirror.oci.media import OCI_INDEX, OCI_MANIFEST
+from dockmirror.oci.media import OCI_INDEX, OCI_MANIFEST, parse_parts
 from dockmirror.oci.platform import Platform
 
 ONE, TWO = Digest.of(b"1"), Digest.of(b"2")
@@ -69,3 +70,32 @@ def test_sizes_that_are_none() -> None:
     """Make it none."""
     assert parsed(config={**described(ONE), "size": "many"}) is None
     assert parsed(config=described(ONE), layers=[{**described(TWO), "size": float("inf")}]) is None
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"[" * 100_000,
+        b'{"config":' * 50_000,
+        b'{"schemaVersion":2,"config":{"size":' + b"9" * 10_000 + b"}}",
+        b'{"schemaVersion":2,"config":{"digest":"sha256:%b","size":1e999}}' % (b"0" * 64),
+        b'{"schemaVersion":2,"manifests":[{"digest":"sha256:%b","platform":[]}]}' % (b"0" * 64),
+        b'{"schemaVersion":2,"layers":[{"urls":[]},1]}',
+        b"\xff\xfe{\x00",
+        b'{"schemaVersion":2,"mediaType":["a"],"config":{}}',
+    ],
+)
+def test_documents_that_are_none(data: bytes) -> None:
+    """Nested without end, numbers without end, of other shapes: they refer to nothing."""
+    parsed = Manifest.parse(data)
+    assert parsed is None or parsed.blobs == ()
+
+
+def test_a_key_that_is_there_twice_counts_once() -> None:
+    """The last one does, for what is kept and for what is served alike."""
+    first, last = (f'"config":{{"digest":"sha256:{digit * 64}","size":1}}' for digit in "ab")
+    parsed = Manifest.parse(f'{{"schemaVersion":2,{first},{last},"layers":[]}}'.encode())
+    parts = parse_parts(f'{{"schemaVersion":2,{first},{last},"layers":[]}}'.encode())
+    assert parsed is not None
+    assert parts is not None
+    assert tuple(each.digest for each in parsed.blobs) == parts.blobs == (Digest("sha256", "b" * 64),)

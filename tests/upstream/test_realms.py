@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
+from twisted.web.client import URI
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgent, IResponse
+from zope.interface import implementer
 
 from dockmirror.known import KNOWN, Known
-from dockmirror.oci.errors import Denied
+from dockmirror.oci.challenge import Challenge
+from dockmirror.oci.errors import Denied, RegistryError
+from dockmirror.upstream.client import addressed, http_client
 from dockmirror.upstream.realms import Realms, origin
+from dockmirror.upstream.tokens import realm_of
 
 HUB = Realms("https://registry-1.docker.io", ("https://auth.docker.io",))
 
@@ -88,3 +100,45 @@ def test_the_table(known: Known) -> None:
 def test_origins(url: str, expected: tuple[str, str, int]) -> None:
     """Scheme, host and port, in one spelling."""
     assert origin(url) == expected
+
+
+PIECES = st.sampled_from(
+    [
+        "http:", "https:", "//", "/", "\\", "@", ":", "#", "?", "%2f", "%40", "[", "]", "::1", "443",
+        "80", ".", "registry.example", "evil.example", "user", " ", "\t", "\x00", "\u3002", "\uff0f",
+        "e\u0301", "HTTPS:",
+    ]
+)  # fmt: skip
+
+
+@given(
+    st.lists(PIECES, max_size=8).map("".join)
+    | st.lists(PIECES, max_size=6).map("".join).map("https://".__add__)
+)
+@example("https://registry.example/token")
+@example("https://registry.example\\@evil.example/")
+@example("https://evil.example\\.registry.example/")
+@example("https://registry.example:80@evil.example/")
+def test_who_is_judged_is_who_is_asked(text: str) -> None:
+    """However a realm is written: the host that credentials may go to is the one that is connected to."""
+    asked: list[bytes] = []
+    try:
+        realm = realm_of(Challenge("Bearer", {"realm": text}))
+        Realms("https://registry.example").check(realm)
+        http_client(_Noting(asked)).request("GET", addressed(realm))
+    except (RegistryError, ValueError):
+        return
+    assert [URI.fromBytes(uri).host for uri in asked] == [b"registry.example"]
+
+
+@implementer(IAgent)
+class _Noting:
+    def __init__(self, asked: list[bytes]) -> None:
+        self._asked = asked
+
+    def request(
+        self, method: bytes, uri: bytes, headers: Headers | None = None, bodyProducer: Any = None
+    ) -> Deferred[IResponse]:
+        """Notes whom it is asked to ask, and never answers."""
+        self._asked.append(uri)
+        return Deferred()

@@ -216,3 +216,20 @@ def test_a_proxy_that_hides_who_asks_is_refused(name: str) -> None:
 def test_what_a_proxy_tells_must_make_sense(header: str, value: str) -> None:
     """It would stand in the realm that clients send their passwords to."""
     assert "makes no sense" in denied(access([PROXY]), **{"X-Forwarded-For": INNER, header: value})
+
+
+FORWARDED = ["Host", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "Forwarded", "X-Real-IP"]
+ODD = ["[::1]:5", "1.2.3.4:x", "::ffff:1.2.3.4%lo", ",", "[", "https"]
+FIELDS = st.dictionaries(st.sampled_from(FORWARDED), st.lists(st.text(max_size=30) | st.sampled_from(ODD)))
+
+
+@given(FIELDS, st.booleans(), st.booleans())
+def test_no_header_is_too_odd(fields: dict[str, list[str]], believed: bool, secure: bool) -> None:
+    """Whoever sends whatever is somebody, or is refused; and who is not believed has the address it has."""
+    access = Access(trust_proxy=tuple(networks(["10.0.0.0/8"])) if believed else ())
+    try:
+        client = access.client("10.0.0.1", secure, lambda name: fields.get(name, []))
+    except Denied:
+        return
+    assert client.scheme in ("http", "https")
+    assert believed or client.address == ip_address("10.0.0.1")
