@@ -140,16 +140,22 @@ def _known(fault: Fault) -> Fault:
     return with_its_manifest
 
 
+def _another(trial: Trial, asks: str, name: str) -> Trial:
+    repository = f"{trial.repository}-{name}"
+    other = artifact(repository, size=SIZE)
+    trial.chain.registry.push(repository, other, "latest")
+    return replace(trial, image=other, repository=repository, asks=asks)
+
+
 def _beside(fault: Fault, asks: str) -> Fault:
     """Another image has met with it just before."""
 
     @contextmanager
     def after_another(trial: Trial) -> Iterator[None]:
-        repository = f"{trial.repository}-beside"
-        other = artifact(repository, size=SIZE)
-        trial.chain.registry.push(repository, other, "latest")
+        before, beside = (_another(trial, asks, when) for when in ("before", "beside"))
+        wait_until(lambda: before.pull() == RIGHT, "nothing is left alone any more")
         with fault(trial):
-            assert replace(trial, image=other, repository=repository, asks=asks).pull() != RIGHT
+            assert beside.pull() != RIGHT
             yield
 
     return after_another
