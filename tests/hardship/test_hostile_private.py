@@ -207,6 +207,39 @@ def _stale(world: World) -> Iterator[Image]:
 STATES = {"held": _held, "growing": _growing, "stale": _stale}
 
 
+def _told(port: int, path: str, headers: dict[str, str]) -> bytes:
+    """To somebody at another address than Alice, who sees on the page what she has asked for."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30, source_address=("127.0.0.7", 0))
+    with closing(connection):
+        connection.request("GET", path, None, headers)
+        return connection.getresponse().read().replace(path.encode(), b"")
+
+
+@hardship("hostile: a private image, on pages and in figures")
+def test_told(world: World, came: Record) -> None:
+    """Neither pages, in whichever form, nor figures name it; nor does the table of an unknown host."""
+    mirror = world.chain.mirror
+    assert mirror.client("docker", ALICE).manifest(REPOSITORY, "latest").status == 200
+    told = []
+    for accept in ("text/html", "application/json", "text/plain", "*/*"):
+        for host in (mirror.host(), mirror.host("docker"), f"evil.test:{mirror.port}"):
+            for path in (
+                "/",
+                "/status",
+                "/healthz",
+                "/recent",
+                "/v2/_catalog",
+                f"/?image=docker.io/{REPOSITORY}",
+            ):
+                told.append((f"{host}{path}", _told(mirror.port, path, {"Host": host, "Accept": accept})))
+    operations = PlainClient(f"http://127.0.0.1:{world.operations}")
+    for path in ("/metrics", "/healthz", "/readyz"):
+        told.append((path, operations.bare("GET", path, None, {}).body))
+    secrets = [each.encode() for each in (REPOSITORY, *world.chain.secrets(), world.image.digest)]
+    assert [(secret[:30], where) for where, body in told for secret in secrets if secret in body] == []
+    came(f"not named, in {len(told)} answers")
+
+
 STATE_ROWS = [pytest.param(name, marks=hardship(f"hostile: a private image, {name}")) for name in STATES]
 
 
@@ -256,36 +289,3 @@ def _shows(response: Response, secret: Image, path: str) -> bool:
         or "docker-content-digest" in told
         or "hit" in response.headers.get("Cache-Status", "")
     )
-
-
-def _told(port: int, path: str, headers: dict[str, str]) -> bytes:
-    """To somebody at another address than Alice, who sees on the page what she has asked for."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30, source_address=("127.0.0.7", 0))
-    with closing(connection):
-        connection.request("GET", path, None, headers)
-        return connection.getresponse().read().replace(path.encode(), b"")
-
-
-@hardship("hostile: a private image, on pages and in figures")
-def test_told(world: World, came: Record) -> None:
-    """Neither pages, in whichever form, nor figures name it; nor does the table of an unknown host."""
-    mirror = world.chain.mirror
-    assert mirror.client("docker", ALICE).manifest(REPOSITORY, "latest").status == 200
-    told = []
-    for accept in ("text/html", "application/json", "text/plain", "*/*"):
-        for host in (mirror.host(), mirror.host("docker"), f"evil.test:{mirror.port}"):
-            for path in (
-                "/",
-                "/status",
-                "/healthz",
-                "/recent",
-                "/v2/_catalog",
-                f"/?image=docker.io/{REPOSITORY}",
-            ):
-                told.append((f"{host}{path}", _told(mirror.port, path, {"Host": host, "Accept": accept})))
-    operations = PlainClient(f"http://127.0.0.1:{world.operations}")
-    for path in ("/metrics", "/healthz", "/readyz"):
-        told.append((path, operations.bare("GET", path, None, {}).body))
-    secrets = [each.encode() for each in (REPOSITORY, *world.chain.secrets(), world.image.digest)]
-    assert [(secret[:30], where) for where, body in told for secret in secrets if secret in body] == []
-    came(f"not named, in {len(told)} answers")
