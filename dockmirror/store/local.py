@@ -24,6 +24,9 @@ from .threads import InThread, detached
 _READ_WHOLE = {Kind.BLOB: 64 * 1024, Kind.MANIFEST: 4 * 1024 * 1024}
 """Up to how many bytes a content is read and verified whenever it is opened."""
 
+_READ_AGAIN = 3
+"""How often it is read, where it is written to or touched meanwhile."""
+
 _log = Logger()
 
 
@@ -89,28 +92,40 @@ class LocalContents:
                     return None
                 files.note_use(file, status.st_mtime, now)
                 return OpenedBytes(content)
-            if not is_sealed(status) and not self._is_right(path, file, digest, now):
+            if is_sealed(status):
+                files.note_use(file, status.st_mtime, now)
+            elif not self._is_right(path, file, digest, now):
                 return None
-            files.note_use(file, status.st_mtime, now)
             closing.pop_all()
             return OpenedFile(FileReader(file, self._in_thread), status.st_size, self._clock)
 
     def _is_right(self, path: Path, file: int, digest: Digest, now: float) -> bool:
-        """Reads what was not filled here, or has been written to since, once.
+        """Reads what was not filled here, or has been written to since, once; nothing while it is written to.
 
         Where that cannot be marked, by a file system or on a disk that takes nothing, it would have to be
         read each time, and is not.
         """
         if not self._seals:
+            files.note_use(file, os.fstat(file).st_mtime, now)
             return True
-        if not is_verified(path, file, digest):
-            _log.error("{path} was not the content of its name, and is removed", path=path)
+        if not self._is_verified(path, file, digest):
             return False
         try:
             self._seals = seal(file, now)
         except OSError:
             self._seals = False
         return True
+
+    def _is_verified(self, path: Path, file: int, digest: Digest) -> bool:
+        for _ in range(_READ_AGAIN):
+            before = os.fstat(file).st_mtime_ns
+            if not is_verified(path, file, digest):
+                _log.error("{path} was not the content of its name, and is removed", path=path)
+                return False
+            after = os.fstat(file)
+            if after.st_mtime_ns == before or is_sealed(after):  # by another that opens it
+                return True
+        return False
 
     def _link(self, repository: Repository, digest: Digest, kind: Kind, now: float) -> bool:
         data, link = self._root / layout.data(digest), self._root / layout.link(repository, digest, kind)

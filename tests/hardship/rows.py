@@ -64,7 +64,9 @@ def write_table(came: Mapping[str, str]) -> None:
 
 
 def _lines(rows: Mapping[str, str]) -> Iterable[str]:
-    return (f"| {name} | {rows[name]} |\n" for name in sorted(NAMES, key=_kind) if name in rows)
+    """In the order in which they stood; new ones come last of their kind."""
+    names = [name for name in dict.fromkeys([*rows, *NAMES]) if name in NAMES and name in rows]
+    return (f"| {name} | {rows[name]} |\n" for name in sorted(names, key=_kind))
 
 
 def _kind(name: str) -> int:

@@ -68,9 +68,9 @@ def test_read_only(mirror: Mirror, images: list[Image], came: Record) -> None:
     came(clients)
 
 
-@hardship("machine: files deleted, moved, cut short and written to, under a running mirror")
+@hardship("machine: files deleted, moved, replaced and cut short, under a running mirror")
 def test_meddled_with(mirror: Mirror, images: list[Image], came: Record) -> None:
-    """Of contents, of links, of what is on its way in, and whole directories."""
+    """Contents, links, notes, what is on its way in, and whole directories; only contents are cut short."""
     with mirror:
         with load(mirror, REPOSITORY, images) as clients, _gremlin(mirror.cache) as harm:
             wait_until(lambda: clients.right >= 2 * BODIES and len(harm) >= 50, "it is borne", seconds=300)
@@ -79,6 +79,24 @@ def test_meddled_with(mirror: Mirror, images: list[Image], came: Record) -> None
     assert clients.wrong == clients.lost == []
     assert mirror.failures() == ""
     came(f"{len(harm)} times; {clients}")
+
+
+@hardship("machine: contents written to in place, under a running mirror")
+def test_written_to(mirror: Mirror, images: list[Image], came: Record) -> None:
+    """Each that is held, while nobody is being sent it: nobody gets it after that."""
+    clients, written = Load(), 0
+    with mirror:
+        while written < len(images):
+            for each in images:
+                fetch(mirror, REPOSITORY, each, clients)
+            for file in blobs(mirror.cache):
+                _write_to(file)
+                written += 1
+        for each in images:
+            fetch(mirror, REPOSITORY, each, clients)
+    survived(mirror, clients)
+    assert clients.again == 0
+    came(f"{written} times; {clients}")
 
 
 @hardship("machine: two mirrors on one directory, one of them killed again and again")
@@ -152,16 +170,20 @@ def _gremlin(cache: Path) -> Iterator[list[str]]:
 def _harm(chance: random.Random, file: Path) -> None:
     match chance.randrange(5):
         case 0:
-            file.unlink()
-        case 1:
             file.rename(file.with_name(f"{file.name}-moved"))
-        case 2:
+        case 1:
+            other = file.with_name(f"{file.name}-other")
+            other.write_bytes(b"something else")
+            other.replace(file)
+        case 2 if file.name == "data":
             os.truncate(file, file.stat().st_size // 2)
-        case 3:
-            with file.open("r+b") as opened:
-                opened.seek(file.stat().st_size // 2)
-                opened.write(b"something else")
-        case 4 if file.name == "data":
+        case 3 if file.name == "data":
             shutil.rmtree(file.parent)
         case _:
             file.unlink()
+
+
+def _write_to(file: Path) -> None:
+    with file.open("r+b") as opened:
+        opened.seek(file.stat().st_size // 2)
+        opened.write(b"something else")

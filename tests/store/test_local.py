@@ -21,7 +21,8 @@ from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import Unavailable
 from dockmirror.oci.ranges import ContentRange
-from dockmirror.store import layout
+from dockmirror.store import layout, local
+from dockmirror.store.data import is_verified
 from dockmirror.store.documents import LocalDocuments
 from dockmirror.store.local import LocalContents
 from dockmirror.store.tags import READ_AGAIN, LocalTags
@@ -286,6 +287,25 @@ def test_what_was_changed_is_not_served(tmp_path: Path, contents: LocalContents,
     opened.close()
     with path.open("r+b") as file:
         file.truncate(len(LARGE) - 1) if spoil == "cut short" else file.write(b"something else")
+    assert now(contents.open(HERE, digest, Kind.BLOB)) is None
+    assert not path.exists()
+
+
+def test_what_is_changed_while_it_is_read(
+    tmp_path: Path, contents: LocalContents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Is not taken for what was read."""
+    digest = Digest.of(LARGE)
+    path = tmp_path / layout.data(digest)
+    now(contents.add(HERE, digest, Kind.BLOB, LARGE))
+
+    def read(data: Path, file: int, expected: Digest) -> bool:
+        right = is_verified(data, file, expected)
+        if right:
+            path.write_bytes(b"something else" + LARGE)
+        return right
+
+    monkeypatch.setattr(local, "is_verified", read)
     assert now(contents.open(HERE, digest, Kind.BLOB)) is None
     assert not path.exists()
 
