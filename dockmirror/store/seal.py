@@ -29,11 +29,12 @@ def seal(file: int | Path, at: float) -> bool:
 
 
 def touch(file: int | Path, at: float) -> None:
-    """Has it modified at that time, and as well sealed as it was.
+    """Has it modified at that time, and as well sealed as it was; one that is cut short meanwhile is not.
 
     :raises OSError: see ``seal``.
     """
-    if is_sealed(os.stat(file)):
+    before = os.stat(file)
+    if is_sealed(before):
         seal(file, at)
-    else:
+    if not is_sealed(before) or os.stat(file).st_size != before.st_size:
         os.utime(file, (at, at))

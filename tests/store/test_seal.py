@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,3 +46,18 @@ def test_a_use_leaves_it(file: Path, sealed: bool) -> None:
     touch(file, NOW + 100)
     assert is_sealed(file.stat()) is sealed
     assert int(file.stat().st_mtime) == int(NOW + 100)
+
+
+def test_what_is_cut_short_while_it_is_used(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is not sealed anew."""
+    seal(file, NOW)
+    set_time = os.utime
+
+    def cut_short(path: Path, *args: Any, **times: Any) -> None:
+        if path.stat().st_size > 3:
+            os.truncate(path, 3)
+        set_time(path, *args, **times)
+
+    monkeypatch.setattr(os, "utime", cut_short)
+    touch(file, NOW + 100)
+    assert not is_sealed(file.stat())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from .images import Image
 _BLOBS = "docker/registry/v2/blobs"
 _TELLING = 40
 """So many of a secret's last letters are looked for: tokens begin alike."""
+_RUN = re.compile(rb"[\w.~+/=-]{%d,}" % _TELLING)
 
 
 def blob_file(cache: Path, digest: str) -> Path:
@@ -49,16 +51,21 @@ def wrong_blobs(cache: Path) -> list[Path]:
 def leaks(directory: Path, secrets: Iterable[str]) -> list[str]:
     """The files in which one of the secrets stands; the upstream's own contents are not looked into."""
     tails = {secret[-_TELLING:].encode() for secret in secrets}
+    short = {tail for tail in tails if len(tail) < _TELLING}
     return [
         str(file)
         for file in directory.rglob("*")
-        if file.is_file() and _BLOBS not in str(file) and _holds(file, tails)
+        if file.is_file() and _BLOBS not in str(file) and _holds(file, short, tails - short)
     ]
 
 
-def _holds(file: Path, tails: set[bytes]) -> bool:
-    data = file.read_bytes()
-    return any(tail in data or tail in str(file).encode() for tail in tails)
+def _holds(file: Path, short: set[bytes], long: set[bytes]) -> bool:
+    """Tokens are many: rather than for each of them, it is looked for whatever could be one."""
+    text = str(file).encode() + b"\n" + file.read_bytes()
+    if any(tail in text for tail in short):
+        return True
+    runs = (run[0] for run in _RUN.finditer(text))
+    return any(run[at : at + _TELLING] in long for run in runs for at in range(len(run) - _TELLING + 1))
 
 
 def _sha256(file: Path) -> str:
