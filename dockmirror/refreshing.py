@@ -7,17 +7,14 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from .interfaces import IRegistry
 from .notes import Notes
 from .oci.errors import RegistryError
 from .pull import Pull, Pulled, Wanted
+from .repeated import Repeated
 from .store import pins
 from .store.pins import Pin
 from .store.threads import InThread
@@ -33,8 +30,10 @@ _MOST = 10_000
 _log = Logger()
 
 
-class Refreshing(Service):
+class Refreshing(Repeated):
     """Pulls what is pinned through the mirror's own registries, of which each is asked as it always is.
+
+    It begins after a while: nothing is fetched before anybody is served.
 
     :param registry: what lies on the mirror's own host just now.
     """
@@ -42,33 +41,18 @@ class Refreshing(Service):
     def __init__(
         self, root: Path, clock: IReactorTime, in_thread: InThread, registry: Callable[[], IRegistry]
     ) -> None:
+        super().__init__(self._look, LOOK, clock, "pins cannot be refreshed")
         self._root = root
         self._clock = clock
         self._in_thread = in_thread
         self._registry = registry
-        self._looking = LoopingCall(self._look)
-        self._looking.clock = clock
         self._failed: Notes[Pin, bool] = Notes(clock, _MOST)
-        self._running: Deferred[None] | None = None
 
-    def startService(self) -> None:
-        """Looks for the first time after a while: nothing is fetched before anybody is served."""
-        super().startService()
-        self._looking.start(LOOK, now=False).addErrback(lambda _: None)
-
-    def stopService(self) -> None:
-        """Leaves what is being fetched."""
-        super().stopService()
-        if self._looking.running:
-            self._looking.stop()
-        if self._running is not None:
-            self._running.cancel()
-
-    def _look(self) -> Deferred[None]:
-        self._running = Deferred.fromCoroutine(self.look())
-        self._running.addErrback(_left)
-        self._running.addErrback(lambda failure: _log.failure("pins cannot be refreshed", failure=failure))
-        return self._running
+    async def _look(self) -> None:
+        try:
+            await self.look()
+        except OSError as error:
+            _log.warn("pins cannot be refreshed: {error}", error=error)
 
     async def look(self) -> None:
         """Refreshes what is due, unless another process does."""
@@ -101,11 +85,3 @@ class Refreshing(Service):
             "the pinned {image} is refreshed: {fetched} blobs of {size} bytes fetched",
             image=str(pin), fetched=pulled.fetched, size=pulled.bytes,
         )  # fmt: skip
-
-
-def _left(failure: Failure) -> None:
-    """The process ends, or the disk does not give or take what is pinned."""
-    if failure.check(OSError):
-        _log.warn("pins cannot be refreshed: {error}", error=failure.value)
-    else:
-        failure.trap(CancelledError)

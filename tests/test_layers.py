@@ -18,7 +18,8 @@ LAYERS = [
     ["interfaces", "owner"],
     [
         *("appended", "archive", "clients", "content", "descriptors", "ending", "headers", "joined", "known"),
-        *("lag", "metrics", "networks", "notes", "program", "sealed", "status", "steady", "unwaited"),
+        *("lag", "metrics", "networks", "notes", "program", "repeated", "sealed", "status", "steady"),
+        "unwaited",
     ],
     ["resting"],
     ["values"],
@@ -26,18 +27,8 @@ LAYERS = [
     ["config"],
     [
         *("certificates", "credential_helper", "exported", "failover", "members", "metered", "names"),
-        *(
-            "noted",
-            "pull",
-            "pullthrough",
-            "rules",
-            "segments",
-            "store",
-            "upstream",
-            "web",
-            "whole",
-            "workers",
-        ),
+        *("noted", "pull", "pullthrough", "rules", "segments", "store", "upstream", "web", "whole"),
+        "workers",
     ],
     ["tiers"],
     [

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable
 
 from attrs import frozen
-from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
+
+from ..repeated import Repeated
 
 LOOK = 10.0
 """Seconds between two looks at which certificates are due."""
@@ -37,7 +36,7 @@ class _Rest:
     failures: int
 
 
-class Issuing(Service):
+class Issuing(Repeated):
     """Asks for one certificate after the other, and leaves each name that fails alone for a while.
 
     :param names: those that are to have one, just now.
@@ -52,39 +51,22 @@ class Issuing(Service):
         issue: Callable[[str], Awaitable[None]],
         clock: IReactorTime,
     ) -> None:
+        super().__init__(self.look, LOOK, clock, "no certificates can be had", at_once=True)
         self._names = names
         self._due = due
         self._issue = issue
         self._clock = clock
         self._rests: dict[str, _Rest] = {}
-        self._looking = LoopingCall(self._look)
-        self._looking.clock = clock
-        self._running: Deferred[None] | None = None
 
     def startService(self) -> None:
         """Looks at once; called when the mirror listens, since an authority asks it for proof."""
-        super().startService()
         missing = [name for name in self._names() if self._due(name) is None]
         if missing:
             _log.warn(
                 "no certificate is there yet for {names}: until it has come, https to them fails",
                 names=", ".join(missing),
             )
-        self._looking.start(LOOK).addErrback(lambda _: None)
-
-    def stopService(self) -> None:
-        """Waits for nothing."""
-        super().stopService()
-        if self._looking.running:
-            self._looking.stop()
-        if self._running is not None:
-            self._running.cancel()
-
-    def _look(self) -> Deferred[None]:
-        self._running = Deferred.fromCoroutine(self.look())
-        self._running.addErrback(lambda failure: failure.trap(CancelledError))
-        self._running.addErrback(lambda failure: _log.failure("no certificates can be had", failure=failure))
-        return self._running
+        super().startService()
 
     async def look(self) -> None:
         """Replaces what is due, of what is not left alone."""

@@ -8,14 +8,13 @@ from functools import partial
 from itertools import groupby
 from pathlib import Path
 
-from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred, FirstError, gatherResults
+from twisted.internet.defer import Deferred, FirstError, gatherResults
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ...interfaces import IDocuments
+from ...repeated import Repeated
 from .. import layout, owed
 from ..objects.bucket import PART, Bucket
 from ..objects.contents import ObjectContents, named
@@ -33,10 +32,11 @@ _AT_ONCE = 4
 _log = Logger()
 
 
-class Uploads(Service):
+class Uploads(Repeated):
     """Gives by and by what is owed, by one process of those that share the directory at a time.
 
-    What could not be given is kept, over a restart too, and tried again when the bucket is asked again.
+    What could not be given is kept, over a restart too, and tried again when the bucket is asked again; what
+    is being given when the process ends, the next one gives.
 
     :ivar waiting: how much was owed at the last look.
     """
@@ -50,6 +50,7 @@ class Uploads(Service):
         clock: IReactorTime,
         in_thread: InThread,
     ) -> None:
+        super().__init__(self.look, LOOK, clock, "what is owed is not given")
         self.waiting = 0
         self._root = root
         self._bucket = bucket
@@ -59,28 +60,6 @@ class Uploads(Service):
         self._tags = ObjectTags(bucket, clock)
         self._documents = ObjectDocuments(bucket)
         self._in_thread = in_thread
-        self._looking = LoopingCall(self._look)
-        self._looking.clock = clock
-        self._running: Deferred[None] | None = None
-
-    def startService(self) -> None:
-        """Called when the reactor is about to run."""
-        super().startService()
-        self._looking.start(LOOK, now=False).addErrback(lambda _: None)
-
-    def stopService(self) -> None:
-        """Leaves what is being given: the next process gives it."""
-        super().stopService()
-        if self._looking.running:
-            self._looking.stop()
-        if self._running is not None:
-            self._running.cancel()
-
-    def _look(self) -> Deferred[None]:
-        self._running = Deferred.fromCoroutine(self.look())
-        self._running.addErrback(_left)
-        self._running.addErrback(lambda failure: _log.failure("what is owed is not given", failure=failure))
-        return self._running
 
     async def look(self) -> None:
         """Gives what is owed, unless another process does."""
@@ -154,10 +133,6 @@ class Uploads(Service):
             await self._bucket.upload(key, file, metadata)
         await self._contents.write_link(each.repository, each.digest, each.kind)
         return True
-
-
-def _left(failure: Failure) -> None:
-    failure.trap(CancelledError)
 
 
 def _unwrapped(failure: Failure) -> None:
