@@ -34,6 +34,10 @@ class Origin(Protocol):
         """See ``IDistant``."""
 
 
+async def _unchecked(_: Body) -> None:
+    """Nothing can be told of a part."""
+
+
 @implementer(IDistant)
 class OpenedObject:
     """A content that lies in a bucket.
@@ -76,14 +80,16 @@ class OpenedObject:
             content = ObjectContent(descriptor, (part,), opened, body.close, self._clock)
             return Answer(content, 206, content_range=part)
         body.verify(self._digest)
-        return Answer(_Whole(descriptor, (part,), opened, body.close, self._clock, self._spoilt))
+        return Answer(ObjectContent(descriptor, (part,), opened, body.close, self._clock, self._check))
 
     async def location(self) -> str | None:
         """See ``IDistant``."""
         return await self._origin.location(self._digest)
 
-    async def _spoilt(self) -> None:
-        await self._origin.spoilt(self._digest)
+    async def _check(self, body: Body) -> None:
+        if not body.verified():
+            await self._origin.spoilt(self._digest)
+            raise BrokenOff("the object is not the content of its name")
 
     async def _opened(self, part: ContentRange) -> Body:
         """What is opened already, where that is what is wanted."""
@@ -97,7 +103,10 @@ class OpenedObject:
 
 @implementer(IContent)
 class ObjectContent:
-    """Parts of an object, and bytes between them, read while they are written; one that stalls breaks off."""
+    """Parts of an object, and bytes between them, read while they are written; one that stalls breaks off.
+
+    :param check: is given what was read, before its last piece is written; it keeps that back by raising.
+    """
 
     def __init__(
         self,
@@ -106,8 +115,10 @@ class ObjectContent:
         opened: Callable[[ContentRange], Awaitable[Body]],
         release: Callable[[], None],
         clock: IReactorTime,
+        check: Callable[[Body], Awaitable[None]] = _unchecked,
     ) -> None:
         self.descriptor = descriptor
+        self._check = check
         self._segments = segments
         self._opened = opened
         self._release = release
@@ -155,27 +166,3 @@ class ObjectContent:
             body.close()
             coming.addErrback(lambda _: None)  # nobody waits for it any more
             coming.cancel()
-
-    async def _check(self, body: Body) -> None:
-        """The last piece is about to be written."""
-
-
-class _Whole(ObjectContent):
-    """A whole object, verified; one that is wrong does not get its last piece."""
-
-    def __init__(
-        self,
-        descriptor: Descriptor,
-        segments: Sequence[bytes | ContentRange],
-        opened: Callable[[ContentRange], Awaitable[Body]],
-        release: Callable[[], None],
-        clock: IReactorTime,
-        spoilt: Callable[[], Awaitable[None]],
-    ) -> None:
-        super().__init__(descriptor, segments, opened, release, clock)
-        self._spoilt = spoilt
-
-    async def _check(self, body: Body) -> None:
-        if not body.verified():
-            await self._spoilt()
-            raise BrokenOff("the object is not the content of its name")
