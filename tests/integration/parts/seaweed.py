@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import random
+import socket
 import sys
 import urllib.error
 import urllib.request
 import uuid
 from datetime import timedelta
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from obstore.store import S3Store
 
-from .process import Process, free_port
+from .process import Process
 
 WEED = str(Path(sys.executable).parent / "weed")
 """The program, which ``tests/seaweedfs.txt`` installs."""
@@ -23,6 +26,8 @@ CREDENTIALS = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_R
 _ACTIONS = ["Admin", "Read", "Write", "List", "Tagging"]
 _ABOVE = 10_000
 """Beside each HTTP port one for gRPC, so much above it."""
+_LOWEST = 12_000
+"""All of them lie below those from which systems give some to whoever asks for any."""
 
 
 class SeaweedFS(Process):
@@ -99,10 +104,16 @@ class SeaweedFS(Process):
 
 
 def _pairs(number: int) -> list[int]:
-    """Free ports of which the ones that lie so much above are ports as well."""
-    ports: list[int] = []
-    while len(ports) < number:
-        port = free_port()
-        if port + _ABOVE < 65_536 and port not in ports:
-            ports.append(port)
-    return ports
+    """Free ports of which the ones that lie so much above are free as well; the system gives out none of both."""
+    candidates = random.sample(range(_LOWEST, _LOWEST + _ABOVE), 1000)
+    return list(islice((port for port in candidates if _is_free(port) and _is_free(port + _ABOVE)), number))
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
