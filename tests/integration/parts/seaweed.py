@@ -104,7 +104,7 @@ class SeaweedFS(Process):
 
 
 def _pairs(number: int) -> list[int]:
-    """Free ports of which the ones that lie so much above are free as well; the system gives out none of both."""
+    """Free ports of which the ones that lie so much above are free as well."""
     candidates = random.sample(range(_LOWEST, _LOWEST + _ABOVE), 1000)
     return list(islice((port for port in candidates if _is_free(port) and _is_free(port + _ABOVE)), number))
 
