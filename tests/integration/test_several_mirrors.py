@@ -114,6 +114,7 @@ def test_several(sharing: Sharing, balanced: Balancer, authority: Authority) -> 
         pulling.start()
         wait_until(lambda: any(map(has_begun, busy)), "clients have the beginning of a blob")
         victim = next(n for n, each in enumerate(busy) if has_begun(each))
+        sharing.uploaded(sharing.mirrors[victim])  # else what it alone has whole would be lost with it
         sharing.mirrors[victim].kill()
         sharing.blobs.valve.open()
         pulling.join()
