@@ -43,14 +43,17 @@ class _Exchange(Exchange):
     def do_POST(self) -> None:
         body = self._whole()
         headers = {name.lower(): value for name, value in self.headers.items()}
-        self.upstream.seen.append(Seen(self.command, self.path, headers, body))
+        if self.path.endswith("/uploads/"):
+            self.upstream.begin()
+        else:
+            self.upstream.take(Seen(self.command, self.path, headers, body))
         if body is None:
             self.close_connection = True
         elif self.command == "PUT":
             self.answer(201, Location="/v2/a/b/blobs/x")
         else:
             status = 202 if self.command in ("POST", "PATCH") else 404
-            self.answer(status, b"", Location="/v2/a/b/blobs/uploads/1?state=2", Range="0-4")
+            self.answer(status, b"", Location=self.upstream.upload, Range="0-4")
 
     do_GET = do_HEAD = do_PATCH = do_PUT = do_DELETE = do_POST
 
@@ -77,14 +80,39 @@ class _Exchange(Exchange):
 
 
 class Upstream(Server):
-    """Takes all that it is given, and remembers it."""
+    """Takes all that it is given, and remembers what came since the last upload began.
+
+    What was broken off before may be noticed late: it is known by the upload that it was for.
+
+    :ivar upload: where the last upload goes on.
+    """
 
     def __init__(self) -> None:
         class Asked(_Exchange):
             upstream = self
 
         super().__init__("127.0.0.1", Asked)
-        self.seen: list[Seen] = []
+        self.upload = ""
+        self._seen: list[Seen] = []
+        self._uploads = 0
+        self.begin()
+
+    def begin(self) -> None:
+        """Another upload; what came before is forgotten."""
+        self._uploads += 1
+        self.upload = f"/v2/a/b/blobs/uploads/{self._uploads}?state=2"
+        self._seen.clear()
+
+    def take(self, seen: Seen) -> None:
+        """A request has come, or as much of it as will."""
+        self._seen.append(seen)
+
+    @property
+    def seen(self) -> list[Seen]:
+        """What came, in order."""
+        return [
+            each for each in self._seen if each.path.startswith(self.upload) or "/uploads/" not in each.path
+        ]
 
 
 @pytest.fixture(scope="module")
@@ -151,10 +179,9 @@ class Wire:
 
 @pytest.fixture
 def location(mirror: Mirror, upstream: Upstream) -> str:
-    """Where an upload goes on that has just begun; the upstream has forgotten that."""
+    """Where an upload goes on that has just begun."""
     begun = mirror.client("open").request("POST", "/v2/a/b/blobs/uploads/", b"")
     assert begun.status == 202
-    upstream.seen.clear()
     location: str = begun.headers["Location"].removeprefix(f"http://{mirror.host('open')}")
     return location
 
@@ -255,7 +282,7 @@ def test_right_chunks(mirror: Mirror, upstream: Upstream, location: str) -> None
         wire.send(b'2;name="value"\r\nhe\r\n03\r\nllo\r\n0\r\nX-Trailer: y\r\n\r\n')
         assert wire.answers() == [202]
     [seen] = upstream.seen
-    assert (seen.method, seen.path, seen.body) == ("PATCH", "/v2/a/b/blobs/uploads/1?state=2", b"hello")
+    assert (seen.method, seen.path, seen.body) == ("PATCH", upstream.upload, b"hello")
     assert {"x-header", "x-trailer", "trailer", "cookie"} & set(seen.headers) == set()
     assert seen.headers["content-type"] == "application/octet-stream"
 
@@ -349,7 +376,7 @@ def test_continue(mirror: Mirror, upstream: Upstream, location: str) -> None:
 )
 def test_no_continue(mirror: Mirror, upstream: Upstream, host: str, path: str, status: int) -> None:
     """Where it will not be taken whatever it is, the body is not asked for, and the upstream not either."""
-    upstream.seen.clear()
+    upstream.begin()
     with Wire(mirror, host) as wire:
         wire.request("PATCH", path, "Content-Length: 5", "Expect: 100-continue")
         assert wire.answers() == [status]
