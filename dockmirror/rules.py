@@ -165,6 +165,8 @@ class AllowedWrites:
         """
         target = write.target
         self._rules.check(Tags(target.repository) if isinstance(target, Uploads | Upload) else target)
+        for tag in write.tags:
+            self._rules.check(Manifest(target.repository, tag))
         if write.source is not None:
             self._rules.check(Tags(write.source))
         return await self._writes.write(write, body)

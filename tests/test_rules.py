@@ -15,10 +15,12 @@ from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import Denied
 from dockmirror.oci.request import Request, Target, parse_target
 from dockmirror.oci.token import TokenRequest
-from dockmirror.rules import Allowed, Rules
+from dockmirror.oci.write import parse_write
+from dockmirror.rules import Allowed, AllowedWrites, Rules
 
 from .house import House
 from .internet import BUSYBOX, HUB, Internet
+from .pullthrough.origin import Origin
 from .registries import FakeRegistry, now
 from .values import targets
 
@@ -209,3 +211,27 @@ def test_names_are_complete(host: str, path: str) -> None:
     assert "'upstreams.docker.allow'" in refused.message
     assert internet.asked(HUB) == []
     assert house.pull(host, path.format("busybox")).body == BUSYBOX
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "refused"),
+    [
+        (f"manifests/{D1}", (), False),
+        (f"manifests/{D1}", (("tag", "1"),), False),
+        (f"manifests/{D1}", (("tag", "1"), ("tag", "prod")), True),
+        ("manifests/prod", (), True),
+        ("manifests/1", (("tag", "prod"),), True),
+    ],
+)
+def test_all_tags_of_a_push(path: str, query: tuple[tuple[str, str], ...], refused: bool) -> None:
+    """Are looked at, by path and by parameter; what is refused is not asked."""
+    origin = Origin()
+    writes = AllowedWrites(origin, Rules(KEY, [], ["team/a:prod"]))
+    write = parse_write("PUT", f"/v2/team/a/{path}".encode(), query)
+    said: Denied | None = None
+    try:
+        assert now(writes.write(write, json_content(b"{}"))).status == 201
+    except Denied as denied:
+        said = denied
+    assert (said is not None) is refused
+    assert (origin.shelf("team/a").manifests == {}) is refused

@@ -14,6 +14,7 @@ from attrs import frozen
 from .errors import DigestInvalid
 
 _HEX_LENGTHS = {"sha256": 64, "sha384": 96, "sha512": 128}
+ALGORITHMS = tuple(_HEX_LENGTHS)
 _HEX = re.compile(r"[0-9a-f]+")
 
 

@@ -26,8 +26,8 @@ EVERYTHING = (OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST, "*/*")
 
 _WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _QUOTED = r'"(?:[\t !#-\[\]-~]|\\[\t -~])*"'
-_RANGE = rf"{_WORD}/{_WORD}(?:[ \t]*;[ \t]*(?:{_WORD}=(?:{_WORD}|{_QUOTED}))?)*"
-_RANGES = re.compile(rf"{_RANGE}(?:[ \t]*,[ \t]*{_RANGE})*")
+_TYPE = rf"{_WORD}/{_WORD}(?:[ \t]*;[ \t]*(?:{_WORD}=(?:{_WORD}|{_QUOTED}))?)*"
+_RANGES = re.compile(rf"{_TYPE}(?:[ \t]*,[ \t]*{_TYPE})*")
 
 
 @frozen
@@ -54,6 +54,11 @@ def parse_parts(manifest: bytes) -> Parts | None:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, RegistryError):
         pass
     return None
+
+
+def parse_media_type(text: str | None) -> str | None:
+    """A ``Content-Type`` that may be passed on; what is none is ignored, and the document says what it is."""
+    return text if text is not None and re.fullmatch(_TYPE, text) else None
 
 
 def parse_accept(lines: Iterable[str]) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ methods there are.  Paths are parsed as those of ``request.py`` are, and written
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import ClassVar
 from urllib.parse import urlencode
@@ -13,9 +14,16 @@ from urllib.parse import urlencode
 from attrs import evolve, frozen
 
 from .credentials import Credentials
-from .digest import Digest
-from .errors import BlobUploadUnknown, NameUnknown, RegistryError, Unsupported
-from .reference import Repository
+from .digest import ALGORITHMS, Digest
+from .errors import (
+    BlobUploadInvalid,
+    BlobUploadUnknown,
+    DigestInvalid,
+    NameUnknown,
+    RegistryError,
+    Unsupported,
+)
+from .reference import Repository, Tag
 from .request import Blob, Manifest, decoded, parse_target
 from .scope import Scope, pull
 
@@ -57,7 +65,10 @@ _PARAMETERS: dict[type, tuple[str, ...]] = {
     Manifest: ("tag",),
     Blob: (),
 }
+_SEVERAL = "tag"
 _READ = ("GET", "HEAD")
+_CONTENT_RANGE = re.compile(r"(?:bytes[ =])?[0-9]{1,19}-[0-9]{1,19}(?:/(?:[0-9]{1,19}|\*))?")
+"""As the specification has it, ``0-9``, or as RFC 9110, 14.4, does: some clients send that."""
 
 
 @frozen
@@ -90,8 +101,9 @@ class Write:
 
         :raises DigestInvalid: when it is none.
         """
-        told = self.parameter("digest") or self.parameter("mount")
-        return Digest.parse(told) if told else None
+        told = self.parameter("digest")
+        told = self.parameter("mount") if told is None else told
+        return None if told is None else Digest.parse(told)
 
     @property
     def source(self) -> Repository | None:
@@ -100,7 +112,17 @@ class Write:
         :raises NameInvalid: when it is none.
         """
         told = self.parameter("from")
-        return Repository.parse(told) if told else None
+        return None if told is None else Repository.parse(told)
+
+    @property
+    def tags(self) -> tuple[Tag, ...]:
+        """What a manifest is to be called: by its path, and by the parameters beside it.
+
+        :raises TagInvalid: when one is none.
+        """
+        reference = self.target.reference if isinstance(self.target, Manifest) else None
+        named = (reference,) if isinstance(reference, Tag) else ()
+        return (*named, *(Tag.parse(value) for name, value in self.query if name == _SEVERAL))
 
     @property
     def scopes(self) -> tuple[Scope, ...]:
@@ -137,24 +159,41 @@ class Written:
     upstream_status: int | None = None
 
 
-def parse_write(method: str, path: bytes, query: tuple[tuple[str, str], ...]) -> Write:
+def parse_write(
+    method: str, path: bytes, query: tuple[tuple[str, str], ...], content_range: str | None = None
+) -> Write:
     """What is to be changed, by a raw path as it stood in the request line, and the parameters beside it.
 
+    :param content_range: which part of a blob the body is; of what is no upload, it says nothing.
     :raises RegistryError: of the row that says which part is wrong; 404 where the path means nothing, 405
         where it means something that is not changed so.
     """
     target = _target(path)
     if target is None or method not in _METHODS[type(target)]:
         raise Unsupported(f"{method} is not for this")
-    known = _PARAMETERS[type(target)]
-    write = Write(
-        method,
-        target,
-        tuple(pair for pair in query if pair[0] in known),
-        namespace=dict(query).get("ns"),
-    )
-    _ = write.digest, write.source  # both are what they should be, or this is refused
-    return write
+    known = tuple(pair for pair in query if pair[0] in _PARAMETERS[type(target)])
+    write = Write(method, target, known, namespace=dict(query).get("ns"))
+    _ = write.digest, write.source, write.tags  # all are what they should be, or this is refused
+    _check_for_one_meaning([name for name, _ in known])
+    if write.parameter("digest-algorithm") not in (None, *ALGORITHMS):
+        raise DigestInvalid("'digest-algorithm' is none that is known here")
+    if not isinstance(target, Upload) or content_range is None:
+        return write
+    if not _CONTENT_RANGE.fullmatch(content_range):
+        raise BlobUploadInvalid("'Content-Range' is no range of bytes, such as 0-1023")
+    return evolve(write, content_range=content_range)
+
+
+def _check_for_one_meaning(names: list[str]) -> None:
+    """Of two values, another server may take the other one.
+
+    :raises RegistryError: when these parameters could be understood in two ways.
+    """
+    single = [name for name in names if name != _SEVERAL]
+    if len(set(single)) < len(single):
+        raise RegistryError("a parameter that is there more than once", status=400)
+    if {"digest", "mount"} <= set(single):
+        raise RegistryError("a blob is sent, 'digest', or mounted, 'mount'", status=400)
 
 
 def is_of_upload(path: bytes) -> bool:

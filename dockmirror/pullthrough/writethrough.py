@@ -9,7 +9,7 @@ from ..content.held import BytesContent, collect
 from ..interfaces import IContent, IContents, ITags, IWrites, Kind
 from ..oci.descriptor import Descriptor
 from ..oci.digest import Digest
-from ..oci.errors import RegistryError, TagInvalid
+from ..oci.errors import RegistryError
 from ..oci.reference import Repository, Tag
 from ..oci.request import Blob, Manifest
 from ..oci.write import Write, Written
@@ -44,7 +44,7 @@ class WriteThrough:
     async def _put(self, write: Write, target: Manifest, body: IContent) -> Written:
         data = await collect(body, LIMIT)
         sent = BytesContent(data, evolve(body.descriptor, size=len(data)))
-        place, tags = self._changes.place(target.repository), _tags(write, target)
+        place, tags = self._changes.place(target.repository), set(write.tags)
         try:
             written = await self._writes.write(write, sent)
         except BaseException as error:
@@ -96,18 +96,6 @@ class WriteThrough:
         await self._changes.note(place)
         for tag in tags:
             await self._tags.forget(place, tag)
-
-
-def _tags(write: Write, target: Manifest) -> set[Tag]:
-    """All that the manifest is to be called: by its path, and by the parameters beside it."""
-    named = {target.reference} if isinstance(target.reference, Tag) else set()
-    for key, value in write.query:
-        if key == "tag":
-            try:
-                named.add(Tag.parse(value))
-            except TagInvalid:
-                continue
-    return named
 
 
 def _may_be_done(error: BaseException) -> bool:

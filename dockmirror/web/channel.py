@@ -12,6 +12,7 @@ from twisted.web.http import HTTPChannel
 
 from ..headers import first
 from ..oci.errors import RegistryError, SizeInvalid
+from ..oci.media import parse_media_type
 from .connections import Connections
 from .exchange import BodyLimit, Request
 from .head import end_of_head, malformed, origin_form
@@ -136,7 +137,7 @@ class Channel(HTTPChannel):
 
     def _streamed(self, request: Request, length: int | None) -> StreamedBody:
         pace = Pace(self._limits.body_pace, self._limits.body_seconds)
-        kind = first(request.requestHeaders, "Content-Type")
+        kind = parse_media_type(first(request.requestHeaders, "Content-Type"))
         expected = (first(request.requestHeaders, "Expect") or "").lower() == "100-continue"
         going_on = expected and self._version == b"HTTP/1.1"
 

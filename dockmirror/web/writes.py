@@ -6,7 +6,7 @@ from attrs import evolve
 from twisted.web.resource import Resource
 
 from ..content.held import BytesContent, absent, collect
-from ..headers import first
+from ..headers import lines
 from ..interfaces import Answer, IContent, IWrites
 from ..oci.challenge import find_challenge
 from ..oci.descriptor import Descriptor
@@ -48,12 +48,10 @@ class Writes(Resource):
         return respond(request, self._write(request))
 
     async def _write(self, request: Request) -> Answer:
-        write = parse_write(request.method.decode("ascii", "replace"), request.path, parameters(request))
-        write = evolve(
-            write,
-            content_range=first(request.requestHeaders, "Content-Range"),
-            credentials=credentials(request),
-        )
+        parts = ", ".join(lines(request.requestHeaders, "Content-Range")) or None
+        method = request.method.decode("ascii", "replace")
+        write = parse_write(method, request.path, parameters(request), parts)
+        write = evolve(write, credentials=credentials(request))
         request.scopes = write.scopes
         below = f"/v2/{write.target.repository}/"
         try:

@@ -3,26 +3,52 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+
+class Grammar(NamedTuple):
+    """What may reach a server.
+
+    :ivar line: the first line of a request.
+    :ivar fields: its headers in small letters, and what each may say.
+    """
+
+    line: re.Pattern[str]
+    fields: Mapping[str, str]
+
 
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _NAME = rf"{_COMPONENT}(?:/{_COMPONENT})*"
-_DIGEST = r"(?:sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128})"
+_DIGEST, _QUOTED = (
+    rf"(?:sha256{colon}[0-9a-f]{{64}}|sha384{colon}[0-9a-f]{{96}}|sha512{colon}[0-9a-f]{{128}})"
+    for colon in (":", "%3A")
+)
 _TAG = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}"
 _ENCODED = r"(?:[A-Za-z0-9._~*+-]|%[0-9A-F]{2})*"
 _QUERY = rf"(?:\?{_ENCODED}={_ENCODED}(?:&{_ENCODED}={_ENCODED})*)?"
 _IN = rf"{_NAME}/(?:manifests/(?:{_TAG}|{_DIGEST})|blobs/{_DIGEST}|tags/list|referrers/{_DIGEST})"
-ASKED = re.compile(
-    rf"(?:GET|HEAD) /v2/(?:_catalog|{_IN})?{_QUERY} HTTP/1\.1|(?:GET|POST) /token{_QUERY} HTTP/1\.1"
+_READ = rf"(?:GET|HEAD) /v2/(?:_catalog|{_IN})?{_QUERY} HTTP/1\.1|(?:GET|POST) /token{_QUERY} HTTP/1\.1"
+_ANYTHING = r"(?:GET|HEAD) /(?:[A-Za-z0-9._~!$&'()*+,;=:@/?-]|%[0-9A-Fa-f]{2})* HTTP/1\.1"
+_UPLOAD = rf"/v2/{_NAME}/blobs/uploads/1\?state=2"
+_FROM = _NAME.replace("/", "%2F")
+_OF_UPLOADS = rf"(?:digest={_QUOTED}|mount={_QUOTED}|from={_FROM})"
+_CHANGED = "|".join(
+    (
+        rf"POST /v2/{_NAME}/blobs/uploads/(?:\?{_OF_UPLOADS}(?:&{_OF_UPLOADS})?)?",
+        rf"(?:GET|HEAD|PATCH|DELETE) {_UPLOAD}",
+        rf"PUT {_UPLOAD}(?:&digest={_QUOTED})?",
+        rf"PUT /v2/{_NAME}/manifests/(?:{_TAG}|{_DIGEST}(?:\?tag={_TAG}(?:&tag={_TAG})*)?)",
+        rf"DELETE /v2/{_NAME}/(?:manifests/(?:{_TAG}|{_DIGEST})|blobs/{_DIGEST})",
+    )
 )
-SENT_ON = re.compile(r"(?:GET|HEAD) /(?:[A-Za-z0-9._~!$&'()*+,;=:@/?-]|%[0-9A-Fa-f]{2})* HTTP/1\.1")
-"""The same where the upstream has redirected: any target that RFC 3986 knows."""
 _WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _QUOTED = r'"(?:[\t !#-\[\]-~]|\\[\t -~])*"'
 _PARAMETERS = rf"(?:[ \t]*;[ \t]*(?:{_WORD}=(?:{_WORD}|{_QUOTED}))?)*"
 _KIND = rf"{_WORD}/{_WORD}{_PARAMETERS}"
 _SPAN = r"(?:[0-9]+-[0-9]*|-[0-9]+)"
 _ETAG = r'(?:W/)?"[!#-~]*"'
-_FIELDS = {
+_FIELDS_OF_READS = {
     "accept": rf"{_KIND}(?:[ \t]*,[ \t]*{_KIND})*",
     "accept-encoding": "identity",
     "authorization": r"(?i:Bearer) +[!-~]+ *|(?i:Basic) +[A-Za-z0-9+/]+={0,2} *",
@@ -33,26 +59,34 @@ _FIELDS = {
     "range": rf"bytes={_SPAN}(?:,{_SPAN})*",
     "user-agent": r"[\w./ -]+",
 }
+_FIELDS_OF_WRITES = {
+    **_FIELDS_OF_READS,
+    "content-range": r"(?:bytes )?[0-9]+-[0-9]+(?:/(?:[0-9]+|\*))?",
+    "content-type": _KIND,
+    "transfer-encoding": "chunked",
+}
+READ = Grammar(re.compile(_READ), _FIELDS_OF_READS)
+SENT_ON = Grammar(re.compile(_ANYTHING), _FIELDS_OF_READS)
+"""The same where the upstream has redirected: any target that RFC 3986 knows."""
+WRITTEN = Grammar(re.compile(rf"{_READ}|(?:{_CHANGED}) HTTP/1\.1"), _FIELDS_OF_WRITES)
+"""What a registry is asked that takes writes, too; it calls each upload 1, with 2 for its state."""
 _ANSWERED = re.compile(rb"HTTP/1\.1 [1-5][0-9]{2} [ -~]*")
 _FIELD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+: [\t -~]*")
 
 
-def fault_of_request(head: bytes, host: str, lines: re.Pattern[str] = ASKED) -> str | None:
-    """What is wrong with a request that reached an upstream which is called *host*; None where nothing is.
-
-    :param lines: what its first line may be.
-    """
+def fault_of_request(head: bytes, host: str, grammar: Grammar) -> str | None:
+    """What is wrong with a request that reached an upstream which is called *host*; None where nothing is."""
     try:
         line, *fields = head.removesuffix(b"\r\n\r\n").decode("ascii").split("\r\n")
     except UnicodeDecodeError:
         return "no ASCII"
-    if not lines.fullmatch(line):
+    if not grammar.line.fullmatch(line):
         return f"the request line {line!r}"
     seen = []
     for field in fields:
         name, colon, value = field.partition(": ")
         seen.append(name.lower())
-        pattern = re.escape(host) if seen[-1] == "host" else _FIELDS.get(seen[-1])
+        pattern = re.escape(host) if seen[-1] == "host" else grammar.fields.get(seen[-1])
         if not colon or pattern is None or not re.fullmatch(pattern, value):
             return f"the field {field!r}"
     repeated = {name for name in seen if seen.count(name) > 1} - {"accept"}

@@ -59,7 +59,6 @@ class Spoiler(Witness):
     """Answers with one field of the test's."""
 
     field, status = b"", b"200 OK"
-    lines = SENT_ON
 
     def answer(self, head: bytes) -> bytes:
         """See ``Witness``."""
@@ -81,7 +80,7 @@ def image() -> Image:
 @pytest.fixture(scope="module")
 def spoiler(image: Image) -> Iterator[Spoiler]:
     """The upstream."""
-    with Spoiler(image) as upstream:
+    with Spoiler(image, SENT_ON) as upstream:
         yield upstream
 
 

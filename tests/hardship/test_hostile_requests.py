@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from random import Random
 
@@ -14,10 +14,11 @@ from tests.integration.conftest import MakeDirectory, MakeMachine
 from tests.integration.parts.images import Image, artifact
 from tests.integration.parts.mirror import Mirror
 
-from .grammar import statuses
-from .hostile import CANARY, DIGEST, Hostile, forms, framing, mutations, sizes, traversals
+from .grammar import WRITTEN, statuses
+from .hostile import CANARY, DIGEST, Hostile, forms, framing, sizes, traversals
 from .raw import sent
 from .rows import LONG, Record, hardship
+from .spoilt import changes, mutations, questions
 from .touched import touched_by
 from .witness import Witness
 
@@ -47,9 +48,21 @@ def witness(image: Image) -> Iterator[Witness]:
 
 
 @pytest.fixture(scope="module")
-def mirror(directory: MakeDirectory, make_machine: MakeMachine, witness: Witness) -> Iterator[Mirror]:
+def taking(image: Image) -> Iterator[Witness]:
+    """One that is written to, too."""
+    with Witness(image, WRITTEN) as upstream:
+        yield upstream
+
+
+@pytest.fixture(scope="module")
+def mirror(
+    directory: MakeDirectory, make_machine: MakeMachine, witness: Witness, taking: Witness
+) -> Iterator[Mirror]:
     """A mirror that is not patient."""
-    upstreams = {"docker": {"url": witness.url, "timeout": 5}}
+    upstreams = {
+        "docker": {"url": witness.url, "timeout": 5},
+        "pushed": {"url": taking.url, "timeout": 5, "writes": True},
+    }
     settings = {"access": TIMEOUTS, "export": True, "tag_ttl": 0}
     with Mirror(directory("mirror"), make_machine(), upstreams, **settings) as process:
         yield process
@@ -62,8 +75,24 @@ def test_hostile(mirror: Mirror, witness: Witness, image: Image, came: Record) -
     known = tuple(part + path for part in ("/v2", "/docker.io/v2") for path in _paths(image))
     hostile = [
         *framing(hosts[0]), *forms(hosts[0]), *sizes(hosts[0]), *traversals(hosts),
-        *mutations((*hosts, "127.0.0.1", "evil.test"), known, Random(SEED), COUNT),
+        *mutations(questions((*hosts, "127.0.0.1", "evil.test"), known), Random(SEED), COUNT),
     ]  # fmt: skip
+    came(_nothing_came_of(mirror, witness, hostile))
+
+
+@hardship("hostile: pushes that no client makes")
+def test_hostile_writes(mirror: Mirror, taking: Witness, came: Record) -> None:
+    """The same where the upstream takes writes: it sees none that a client could not have made."""
+    begun = mirror.client("pushed").request("POST", "/v2/team/a/blobs/uploads/")
+    assert begun.status == 202
+    right = changes(mirror.host("pushed"), begun.headers["Location"], "team/a")
+    hostile = list(mutations(right, Random(SEED), COUNT // 2))
+    told = _nothing_came_of(mirror, taking, hostile)
+    assert len([line for line in taking.asked if not line.startswith(("GET", "HEAD"))]) > len(hostile) // 10
+    came(told)
+
+
+def _nothing_came_of(mirror: Mirror, witness: Witness, hostile: Sequence[Hostile]) -> str:
     with touched_by(mirror.pids()) as touched:
         slowest = _all_answered(mirror, hostile)
     outside = touched.outside(mirror.cache)
@@ -73,9 +102,9 @@ def test_hostile(mirror: Mirror, witness: Witness, image: Image, came: Record) -
     assert touched.count > 0
     assert mirror.failures() == ""
     assert "Unhandled" not in mirror.read_log()
-    came(
+    return (
         f"{len(hostile)} answered or closed, the last after {slowest:.1f} s; {len(witness.asked)} requests"
-        f" upstream, {touched.count} names of files",
+        f" upstream, {touched.count} names of files"
     )
 
 

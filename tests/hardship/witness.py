@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 import socketserver
 import threading
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
 from tests.integration.parts.images import Image
 
-from .grammar import ASKED, fault_of_request
+from .grammar import READ, Grammar, fault_of_request
 
-_END = b"\r\n\r\n"
 _LENGTH = re.compile(rb"\r\nContent-Length: ([0-9]+)\r\n", re.IGNORECASE)
+_CHUNKED = re.compile(rb"\r\nTransfer-Encoding: chunked\r\n", re.IGNORECASE)
+_CONTENT_RANGE = re.compile(rb"\r\nContent-Range: [1-9]", re.IGNORECASE)
+_CHANGES = ("POST", "PATCH", "PUT", "DELETE")
+_SIZE = re.compile(rb"([0-9a-f]+)\r\n")
 
 
 class _Server(socketserver.ThreadingTCPServer):
@@ -25,40 +28,73 @@ class _Server(socketserver.ThreadingTCPServer):
     witness: Witness
 
 
-class _Connection(socketserver.BaseRequestHandler):
+class _Connection(socketserver.StreamRequestHandler):
     server: _Server
-    request: socket.socket
 
     def handle(self) -> None:
-        received = b""
-        while True:
-            while _END not in received:
-                piece = self.request.recv(65536)
-                if not piece:
-                    if received:
-                        self.server.witness.faults.append(f"half a head: {received!r}")
-                    return
-                received += piece
-            head, _, received = received.partition(_END)
-            length = _LENGTH.search(head + b"\r\n")
-            while length and len(received) < int(length[1]):
-                received += self.request.recv(65536)
-            received = received[int(length[1]) :] if length else received
-            self.request.sendall(self.server.witness.answer(head + _END))
+        with suppress(ConnectionError, _BrokenOff):
+            while True:
+                head = self._head()
+                self._skip_body(head)
+                self.wfile.write(self.server.witness.answer(head))
+
+    def _head(self) -> bytes:
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            line = self.rfile.readline()
+            if not line:
+                if head:
+                    self.server.witness.faults.append(f"half a head: {head!r}")
+                raise _BrokenOff
+            head += line
+        return head
+
+    def _skip_body(self, head: bytes) -> None:
+        length = _LENGTH.search(head)
+        if length:
+            self._skip(int(length[1]))
+        elif _CHUNKED.search(head):
+            while self._skip_piece():
+                pass
+
+    def _skip_piece(self) -> bool:
+        """One of a body in pieces; whether there are more."""
+        line = self.rfile.readline()
+        size = _SIZE.fullmatch(line)
+        if not size:
+            if line:
+                self.server.witness.faults.append(f"no size of a piece: {line!r}")
+            raise _BrokenOff
+        count = int(size[1], 16)
+        if self._skip(count + 2)[-2:] != b"\r\n":
+            self.server.witness.faults.append(f"a piece of {count} without its end")
+        return count > 0
+
+    def _skip(self, count: int) -> bytes:
+        data = self.rfile.read(count)
+        if len(data) < count:
+            raise _BrokenOff
+        return data
+
+
+class _BrokenOff(Exception):
+    """A client may end a connection whenever it likes."""
 
 
 class Witness:
     """Serves *image* in every repository, and keeps what was wrong with what it was asked.
 
+    It takes whatever it is to take, and forgets it; a chunk that does not begin at 0 is not the next one.
+
+    :param grammar: what it may be asked.
     :ivar asked: the first lines of all requests.
     :ivar faults: what a well-formed client would not have sent.
     """
 
-    lines = ASKED
-
-    def __init__(self, image: Image) -> None:
+    def __init__(self, image: Image, grammar: Grammar = READ) -> None:
         self.asked: list[str] = []
         self.faults: list[str] = []
+        self._grammar = grammar
         self._image = image
         self._server = _Server(("127.0.0.1", 0), _Connection)
         self._server.witness = self
@@ -69,11 +105,15 @@ class Witness:
         """The response to a request."""
         line = head.partition(b"\r\n")[0].decode("latin-1")
         self.asked.append(line)
-        fault = fault_of_request(head, self.host, self.lines)
+        fault = fault_of_request(head, self.host, self._grammar)
         if fault is not None:
             self.faults.append(f"{fault} in {head!r}")
         method, _, rest = line.partition(" ")
-        response, body = self._answer(rest.rpartition(" ")[0].partition("?")[0], b"Authorization" in head)
+        path = rest.rpartition(" ")[0].partition("?")[0]
+        if (method in _CHANGES and path != "/token") or "/uploads/" in path:
+            response, body = _taken(method, path, _CONTENT_RANGE.search(head)), b""
+        else:
+            response, body = self._answer(path, b"Authorization" in head)
         lines = (response, f"Content-Length: {len(body)}", "", "")
         return "\r\n".join(lines).encode() + (b"" if method == "HEAD" else body)
 
@@ -103,3 +143,12 @@ class Witness:
     ) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+
+def _taken(method: str, path: str, later: object) -> str:
+    """What a registry says that takes everything."""
+    begun, uploads, _ = path.partition("/uploads/")
+    where = f"Location: {begun}/uploads/1?state=2\r\nRange: 0-4" if uploads else "Location: /v2/a"
+    statuses = {"GET": "204 No Content", "HEAD": "204 No Content", "PUT": "201 Created"}
+    status = "416 Range Not Satisfiable" if later else statuses.get(method, "202 Accepted")
+    return f"HTTP/1.1 {status}\r\n{where}"

@@ -21,6 +21,7 @@ from dockmirror.oci.media import (
     admits,
     admits_everything,
     parse_accept,
+    parse_media_type,
     parse_parts,
     signed_payload,
 )
@@ -195,6 +196,23 @@ def test_media_ranges_are_passed_on(line: str) -> None:
 def test_other_lines_are_ignored(line: str) -> None:
     """The right ones beside them count."""
     assert parse_accept(["a/b", line, "c/d"]) == ("a/b", "c/d")
+
+
+@pytest.mark.parametrize(
+    ("text", "passed"),
+    [
+        ("application/octet-stream", True),
+        ('a/b; c="d e"', True),
+        ("a/b, c/d", False),
+        ("a/\ufffd", False),
+        ("", False),
+        ("nonsense", False),
+        (None, False),
+    ],
+)
+def test_content_type(text: str | None, passed: bool) -> None:
+    """One media type with its parameters (RFC 9110, 8.3), or nothing."""
+    assert parse_media_type(text) == (text if passed else None)
 
 
 @given(st.lists(st.text()))

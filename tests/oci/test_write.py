@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from dockmirror.oci.errors import DigestInvalid, NameInvalid, RegistryError, Unsupported
-from dockmirror.oci.reference import Repository
+from dockmirror.oci.errors import (
+    BlobUploadInvalid,
+    DigestInvalid,
+    NameInvalid,
+    RegistryError,
+    TagInvalid,
+    Unsupported,
+)
+from dockmirror.oci.reference import Repository, Tag
 from dockmirror.oci.write import Upload, Uploads, Write, allowed, is_of_upload, parse_write
 
 DIGEST = f"sha256:{'a' * 64}"
+OTHER = f"sha256:{'b' * 64}"
 UPLOADS = b"/v2/a/b/blobs/uploads/"
 UPLOAD = b"/v2/a/b/blobs/uploads/x.y-_"
 BLOB = f"/v2/a/b/blobs/{DIGEST}".encode()
@@ -70,14 +78,61 @@ def test_only_known_parameters() -> None:
     [
         (("digest", "x"), DigestInvalid),
         (("mount", "sha256:0"), DigestInvalid),
+        (("digest", ""), DigestInvalid),
+        (("digest-algorithm", "md5"), DigestInvalid),
         (("from", "../x"), NameInvalid),
         (("from", "A"), NameInvalid),
+        (("from", ""), NameInvalid),
     ],
 )
 def test_wrong_parameters(query: tuple[str, str], error: type[RegistryError]) -> None:
     """Are refused here."""
     with pytest.raises(error):
         parse_write("POST", UPLOADS, (query,))
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        (("digest", DIGEST), ("digest", OTHER)),
+        (("mount", DIGEST), ("from", "a"), ("from", "b")),
+        (("mount", DIGEST), ("digest", OTHER)),
+        (("digest-algorithm", "sha256"), ("digest-algorithm", "sha512")),
+    ],
+)
+def test_parameters_of_two_meanings(query: tuple[tuple[str, str], ...]) -> None:
+    """Are refused: what is looked at here need not be what the upstream takes."""
+    with pytest.raises(RegistryError) as refused:
+        parse_write("POST", UPLOADS, query)
+    assert refused.value.status == 400
+
+
+def test_tags() -> None:
+    """Are those of the path and of the parameters, of which there may be many; each is one, or is refused."""
+    by_digest = b"/v2/a/b/manifests/" + DIGEST.encode()
+    assert parse_write("PUT", by_digest, ()).tags == ()
+    assert parse_write("PUT", by_digest, (("tag", "1"), ("tag", "2"))).tags == (Tag("1"), Tag("2"))
+    assert parse_write("PUT", b"/v2/a/b/manifests/1", (("tag", "2"),)).tags == (Tag("1"), Tag("2"))
+    assert parse_write("POST", UPLOADS, (("tag", "!"),)).query == ()
+    with pytest.raises(TagInvalid):
+        parse_write("PUT", by_digest, (("tag", "../x"),))
+
+
+@pytest.mark.parametrize("text", ["0-9", "5-304", "bytes 0-9/10", "bytes 0-9/*", "bytes=0-9", "0-9/10"])
+def test_a_part(text: str) -> None:
+    """Of an upload, as the specification writes it or as RFC 9110 does, goes on as it came."""
+    assert parse_write("PATCH", UPLOAD, (), text).content_range == text
+
+
+@pytest.mark.parametrize(
+    "text", ["", "0", "-9", "0-", "0-9, 10-19", "items 0-9/10", "0-9\ufffd", "0-9 ", "\u0663-9"]
+)
+def test_what_is_no_part(text: str) -> None:
+    """Is refused; of what is no upload it says nothing, and is not passed on."""
+    with pytest.raises(BlobUploadInvalid):
+        parse_write("PATCH", UPLOAD, (), text)
+    assert parse_write("PUT", b"/v2/a/b/manifests/1", (), text).content_range is None
+    assert parse_write("POST", UPLOADS, (), text).content_range is None
 
 
 def test_an_encoded_slash() -> None:
