@@ -36,28 +36,36 @@ HEAD = b"HTTP/1.1 200 OK\r\n"
 class Authority:
     """A certificate authority of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "authority") -> None:
+        self.name = _name(name)
         self.key = ec.generate_private_key(ec.SECP256R1())
-        self.certificate = self._sign("authority", self.key, x509.BasicConstraints(ca=True, path_length=None))
+        self.certificate = self._sign(name, self.key, x509.BasicConstraints(ca=True, path_length=None))
 
-    def issue(self, *names: str) -> SSL.Context:
-        """What a server needs to be trusted by those names and addresses, or by none."""
+    def issue(self, *names: str, days: tuple[int, int] = (-1, 1)) -> SSL.Context:
+        """What a server needs to be trusted by those names and addresses, or by none.
+
+        :param days: from when to when, counted from now.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
         kinds = [x509.IPAddress(ip_address(n)) if n[0].isdigit() else x509.DNSName(n) for n in names]
         context = SSL.Context(SSL.TLS_SERVER_METHOD)
         extensions = [x509.SubjectAlternativeName(kinds)] if kinds else []
-        context.use_certificate(self._sign("server", key, *extensions))
+        context.use_certificate(self._sign("server", key, *extensions, days=days))
         context.use_privatekey(key)
         context.set_alpn_select_callback(lambda _, offered: offered[0])
         return context
 
     def _sign(
-        self, subject: str, key: ec.EllipticCurvePrivateKey, *extensions: x509.ExtensionType
+        self,
+        subject: str,
+        key: ec.EllipticCurvePrivateKey,
+        *extensions: x509.ExtensionType,
+        days: tuple[int, int] = (-1, 1),
     ) -> x509.Certificate:
-        builder = x509.CertificateBuilder(_name("authority"), _name(subject), key.public_key())
+        builder = x509.CertificateBuilder(self.name, _name(subject), key.public_key())
         builder = builder.serial_number(x509.random_serial_number())
-        now = datetime.now(UTC)
-        builder = builder.not_valid_before(now - timedelta(1)).not_valid_after(now + timedelta(1))
+        begins, ends = (datetime.now(UTC) + timedelta(each) for each in days)
+        builder = builder.not_valid_before(begins).not_valid_after(ends)
         for extension in extensions:
             builder = builder.add_extension(extension, critical=False)
         return builder.sign(self.key, hashes.SHA256())

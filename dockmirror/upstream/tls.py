@@ -24,6 +24,20 @@ from twisted.web.client import HostnameCachingHTTPSPolicy
 from twisted.web.iweb import IPolicyForHTTPS
 from zope.interface import implementer
 
+_UNTRUSTED = {
+    9: "is not valid yet",
+    10: "has expired",
+    18: "is signed by nobody but itself",
+    19: "is of an authority that is not trusted here",
+    20: "is of an authority that is not trusted here",
+    21: "is of an authority that is not trusted here",
+}
+"""In words, the results of OpenSSL's verification (``X509_V_ERR_…`` in x509_vfy.h) that operators meet."""
+
+
+class UntrustedError(Exception):
+    """The certificate of a server is not to be trusted; the message says why."""
+
 
 def tls_policy(ca_file: str | None = None) -> IPolicyForHTTPS:
     """HTTP/1.1 over TLS 1.2 or later, with peers whose certificate the system trusts and which it names.
@@ -69,11 +83,18 @@ class _Verified:
         connection.set_verify(VERIFY_PEER | VERIFY_FAIL_IF_NO_PEER_CERT, self._verify)
         return connection
 
-    def _verify(self, connection: Connection, certificate: X509, _: int, depth: int, trusted: int) -> bool:
-        if depth == 0 and trusted:
-            try:
+    def _verify(
+        self, connection: Connection, certificate: X509, error: int, depth: int, trusted: int
+    ) -> bool:
+        try:
+            if not trusted:
+                whose = "its certificate" if depth == 0 else "a certificate above its own"
+                raise UntrustedError(
+                    f"{whose} {_UNTRUSTED.get(error, f'fails verification (OpenSSL: {error})')}"
+                )
+            if depth == 0:
                 verify_service_identity(extract_patterns(certificate), [self.identity], [])
-            except (VerificationError, CertificateError, ValueError):
-                connection.get_app_data().failVerification(Failure())
-                return False
-        return bool(trusted)
+        except (UntrustedError, VerificationError, CertificateError, ValueError):
+            connection.get_app_data().failVerification(Failure())
+            return False
+        return True

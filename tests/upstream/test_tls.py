@@ -70,12 +70,23 @@ async def test_misnamed(
     assert server.clients() == []
 
 
+@pytest.mark.parametrize(
+    ("authority", "days", "told"),
+    [
+        (Authority("stranger"), (-1, 1), "is of an authority that is not trusted here"),
+        (AUTHORITY, (-2, -1), "has expired"),
+        (AUTHORITY, (1, 2), "is not valid yet"),
+    ],
+    ids=["stranger", "expired", "early"],
+)
 @pytest_twisted.ensureDeferred
-async def test_untrusted(serve: Callable[..., Listening]) -> None:
-    """A certificate of an authority that nobody trusts is refused."""
-    server = serve(Server, AUTHORITY.issue("r.example"))
-    with pytest.raises(SSLError, match=r"TLS handshake with r.example: certificate verify failed"):
-        await real_agent(None).request(b"GET", server.url())
+async def test_untrusted(
+    serve: Callable[..., Listening], ca_file: str, authority: Authority, days: tuple[int, int], told: str
+) -> None:
+    """A certificate that is not to be trusted is refused, and it is said why."""
+    server = serve(Server, authority.issue("r.example", days=days))
+    with pytest.raises(SSLError, match=f"TLS handshake with r.example: its certificate {told}"):
+        await real_agent(ca_file).request(b"GET", server.url())
     assert await soon(lambda: server.clients() == [])
 
 
