@@ -93,6 +93,7 @@ def _set(request: Request, name: str, value: str) -> None:
 
 def _common(request: Request) -> None:
     _set(request, "Docker-Distribution-Api-Version", "registry/2.0")
+    _set(request, "X-Content-Type-Options", "nosniff")  # a browser takes no blob for a page
     named = request.admitted is not None and request.admitted.user is not None
     if named or request.is_token or request.getHeader(b"Authorization") is not None:
         _set(request, "Cache-Control", "private, no-store")

@@ -30,6 +30,8 @@ class TokenService(Resource):
         return respond(request, self._token(request))
 
     async def _token(self, request: Request) -> Answer:
+        if not request.is_token:  # by another spelling, which whoever looks at paths would not know
+            raise Unsupported("the token service is at /v2/auth", status=404)
         if request.method not in (b"GET", b"POST", b"HEAD"):
             raise Unsupported("a token is asked for by GET or by POST")
         form = request.method == b"POST"

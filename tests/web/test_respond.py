@@ -76,6 +76,7 @@ class TestHeaders:
             "server": "dockmirror",
             "date": answer["Date"],
             "docker-distribution-api-version": "registry/2.0",
+            "x-content-type-options": "nosniff",
         }
         if query:
             ours["oci-namespace"] = HOST
@@ -95,6 +96,11 @@ class TestHeaders:
         assert house.get(K8S, path, CREDENTIALS)["Cache-Control"] == "private, no-store"
         assert house.get(K8S, path)["Cache-Control"] is None
         assert house.get(K8S, "/v2/a/manifests/nope", CREDENTIALS)["Cache-Control"] == "private, no-store"
+
+    @pytest.mark.parametrize("path", [TAG, BLOB, LIST, "/v2/", "/v2/a/manifests/nope"])
+    def test_a_browser_takes_nothing_for_a_page(self, house: House, path: str) -> None:
+        """Whatever lies in a registry, and whatever its host is called."""
+        assert house.get(K8S, path)["X-Content-Type-Options"] == "nosniff"
 
     @pytest.mark.parametrize(
         "link",

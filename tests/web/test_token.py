@@ -104,6 +104,13 @@ class TestAnswer:
             assert "no-store" in str(answer["Cache-Control"])
             assert answer["Set-Cookie"] is None
 
+    @pytest.mark.parametrize("path", ["/v2/%61uth", "/v2%2Fauth", "/v2/auth/"])
+    def test_by_another_spelling(self, internet: Internet, house: House, path: str) -> None:
+        """It is not there, and no upstream is asked: whoever looks at paths knows one."""
+        before = len(internet.seen)
+        assert house.get(DOCKER, path).status in (400, 404)
+        assert len(internet.seen) == before
+
     @pytest.mark.parametrize(
         ("reply", "status", "code"),
         [
