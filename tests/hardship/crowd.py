@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 
 from tests.integration.parts.mirror import Mirror
 
+from .wire import RESET
+
 _TICK = 0.1
 _PIECE = 256 * 1024
 _WINDOW = 16 * 1024
@@ -32,7 +34,9 @@ def descriptors(count: int) -> Iterator[None]:
 
 @contextmanager
 def idle(mirror: Mirror, count: int, *, waiting: bool = True) -> Iterator[list[socket.socket]]:
-    """So many connections on which nothing is said.
+    """So many connections on which nothing is said; they are reset in the end.
+
+    Closed ones would keep their ports for a minute, and with a few thousands of others there are no more.
 
     :param waiting: whether each must be made before the next.
     """
@@ -41,6 +45,7 @@ def idle(mirror: Mirror, count: int, *, waiting: bool = True) -> Iterator[list[s
         for _ in range(count):
             connections.append(stack.enter_context(socket.socket()))
             connections[-1].settimeout(10 if waiting else 0)
+            connections[-1].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
             with suppress(BlockingIOError):
                 connections[-1].connect(("127.0.0.1", mirror.port))
         yield connections
