@@ -9,9 +9,9 @@ from pathlib import Path
 
 from twisted.application.service import Application
 
-from dockmirror.config import load
+from dockmirror.config.load import load
 from dockmirror.service import mirror
-from dockmirror.settings import ConfigurationError
+from dockmirror.config.settings import ConfigurationError
 
 file = Path(__file__).with_name("dockmirror.toml") if "__file__" in globals() else Path("dockmirror.toml")
 application = Application("dockmirror")

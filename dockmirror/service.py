@@ -11,18 +11,18 @@ from twisted.application.service import IService, MultiService, Service
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.web.resource import Resource
 
+from .assembly.certified import issuing
+from .assembly.listeners import everywhere, listener
+from .assembly.process import Process
+from .assembly.reached import own_names
+from .assembly.reloading import Reloading
+from .assembly.services import InOrder
+from .assembly.together import Together
 from .certificates.directories import Directories
-from .certified import issuing
-from .ending import Ending
-from .listeners import everywhere, listener
-from .options import Options as Options
-from .owner import make_for
-from .process import Process
-from .reached import own_names
-from .reloading import Reloading
-from .services import InOrder
-from .settings import ConfigurationError, Settings
-from .together import Together
+from .config.options import Options as Options
+from .config.settings import ConfigurationError, Settings
+from .system.ending import Ending
+from .system.owner import make_for
 from .web.memory import Memory, shared
 from .web.operations import Operated, Operations
 from .web.status.overview import Overview

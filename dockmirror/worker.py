@@ -13,11 +13,11 @@ from attrs import asdict
 from twisted.internet.protocol import Factory
 from twisted.logger import globalLogBeginner, textFileLogObserver
 
-from .ending import Ending
-from .listeners import everywhere, listener
-from .process import Process
-from .settings import Settings
+from .assembly.listeners import everywhere, listener
+from .assembly.process import Process
+from .config.settings import Settings
 from .status.values import Noted
+from .system.ending import Ending
 from .web.memory import Memory
 from .web.readiness import State
 from .workers.line import Line

@@ -21,13 +21,13 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from zope.interface import alsoProvides
 
-from dockmirror.accounts import Ask
-from dockmirror.config import load
-from dockmirror.entrance import InThread
+from dockmirror.assembly.accounts import Ask
+from dockmirror.assembly.entrance import InThread
+from dockmirror.assembly.serving import Serving
+from dockmirror.assembly.watched import Watched
+from dockmirror.config.load import load
 from dockmirror.oci.challenge import parse_challenges
-from dockmirror.program import Ended, Unanswered
-from dockmirror.serving import Serving
-from dockmirror.watched import Watched
+from dockmirror.system.program import Ended, Unanswered
 from dockmirror.web.channel import Channel
 from dockmirror.web.memory import Memory
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from dockmirror.config import PREFIX, load
-from dockmirror.known import KNOWN
+from dockmirror.config.known import KNOWN
+from dockmirror.config.load import PREFIX, load
+from dockmirror.config.settings import AccessSettings, Settings, UpstreamSettings
 from dockmirror.service import Options
-from dockmirror.settings import AccessSettings, Settings, UpstreamSettings
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "changelog.d/README.md"])

@@ -12,8 +12,8 @@ from prometheus_client.metrics import MetricWrapperBase
 from twisted.internet.task import Clock
 from twisted.web.resource import Resource
 
+from dockmirror.assembly.operations import told_of
 from dockmirror.metrics import Metrics
-from dockmirror.operations import told_of
 from dockmirror.status.values import Noted
 from dockmirror.store.eviction.budget import Budget
 from dockmirror.store.eviction.evicting import Eviction

@@ -18,7 +18,7 @@ from dockmirror.oci.request import Blob, Referrers, Request
 from dockmirror.oci.request import Manifest as Asked
 from dockmirror.pull import Pull, Pulled, Wanted
 
-from .registries import Feed, now, watch
+from .answering import Feed, now, watch
 from .shelf import AMD, FOR_AMD, FOR_ARM, LATEST, PLACE, Shelf
 
 

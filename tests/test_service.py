@@ -17,15 +17,15 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.task import Clock
 from twisted.scripts._twistd_unix import ServerOptions
 
-from dockmirror.config import load
-from dockmirror.ending import Ending
-from dockmirror.hosts import hosts
-from dockmirror.offered import registry_names
-from dockmirror.reloading import Reloading
+from dockmirror.assembly.hosts import hosts
+from dockmirror.assembly.offered import registry_names
+from dockmirror.assembly.reloading import Reloading
+from dockmirror.assembly.services import Draining, InOrder
+from dockmirror.assembly.watched import Watched
+from dockmirror.config.load import load
+from dockmirror.config.settings import ConfigurationError, Settings, UpstreamSettings
 from dockmirror.service import Options, makeService, mirror
-from dockmirror.services import Draining, InOrder
-from dockmirror.settings import ConfigurationError, Settings, UpstreamSettings
-from dockmirror.watched import Watched
+from dockmirror.system.ending import Ending
 from dockmirror.web.memory import Memory
 from dockmirror.web.recent import Recent
 from dockmirror.workers.group import Group

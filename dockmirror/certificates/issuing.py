@@ -8,7 +8,7 @@ from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from ..repeated import Repeated
+from ..work.repeated import Repeated
 
 LOOK = 10.0
 """Seconds between two looks at which certificates are due."""

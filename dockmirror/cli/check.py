@@ -11,13 +11,13 @@ from attrs import asdict
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.web.iweb import IAgent
 
-from ..accounts import accounts
-from ..examination import Examined, examine
-from ..outbound import agent, proxies
-from ..program import ask
-from ..settings import Settings, UpstreamSettings
+from ..assembly.accounts import accounts
+from ..assembly.outbound import agent, proxies
+from ..config.settings import Settings, UpstreamSettings
+from ..system.program import ask
 from ..upstream.resolvers import threaded_resolver
 from .context import Context
+from .examination import Examined, examine
 from .printed import as_json as json_option
 from .printed import show_json, show_table
 from .reactor import run

@@ -10,13 +10,13 @@ import click
 from attrs import evolve
 from click.shell_completion import CompletionItem
 
+from ..assembly.reached import reached
 from ..clients.client import Client, Snippet
 from ..clients.docker import DOCKER, merged
 from ..clients.mirror import Mirror
 from ..clients.table import CLIENTS
-from ..config import load
-from ..reached import reached
-from ..settings import Settings
+from ..config.load import load
+from ..config.settings import Settings
 from .context import Context
 from .written import backed_up, replaced
 

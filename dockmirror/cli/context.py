@@ -7,8 +7,8 @@ from typing import Any
 
 from attrs import frozen
 
-from ..config import Source, settings_of, sources
-from ..settings import Settings
+from ..config.load import Source, settings_of, sources
+from ..config.settings import Settings
 
 
 @frozen

@@ -14,7 +14,7 @@ import click
 from ..archive.images import Packed, archive_of
 from ..archive.plan import Plan
 from ..archive.reading import WrongContent, read
-from ..image_names import Name, parse_name
+from ..assembly.image_names import Name, parse_name
 from ..oci.digest import Digest
 from ..oci.platform import Platform
 from ..oci.reference import Tag

@@ -6,7 +6,7 @@ import time
 
 import click
 
-from ..cache import budget
+from ..assembly.cache import budget
 from ..store.eviction.sweep import Sweep, Swept
 from .context import Context
 from .opening import store_of

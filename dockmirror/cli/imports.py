@@ -13,15 +13,15 @@ from attrs import frozen
 
 from ..archive.members import Refused
 from ..archive.opened import Archive, Named
-from ..cache import budget
-from ..image_names import Name, parse_name
+from ..assembly.cache import budget
+from ..assembly.image_names import Name, parse_name
+from ..assembly.offered import registry_names
+from ..assembly.stack import entry_of
+from ..config.settings import Settings
 from ..interfaces import Kind
 from ..oci.digest import Digest
 from ..oci.reference import Repository, Tag
-from ..offered import registry_names
 from ..pullthrough.permission import imported_document
-from ..settings import Settings
-from ..stack import entry_of
 from ..store import adding, layout, small
 from ..store.eviction.sweep import Sweep
 from .context import Context

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from ..settings import ConfigurationError
+from ..config.settings import ConfigurationError
 from .check import check
 from .client import client
 from .context import Context

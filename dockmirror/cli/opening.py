@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from ..settings import Settings
+from ..config.settings import Settings
 from ..store import layout
 
 

@@ -6,9 +6,9 @@ import time
 
 import click
 
-from ..image_names import parse_name
+from ..assembly.image_names import parse_name
+from ..config.settings import Settings
 from ..oci.platform import Platform
-from ..settings import Settings
 from ..store import pins as store
 from ..store.pins import Pin
 from .context import Context

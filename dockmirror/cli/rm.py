@@ -7,12 +7,12 @@ from pathlib import Path
 
 import click
 
-from ..cache import budget
-from ..image_names import parse_name
+from ..assembly.cache import budget
+from ..assembly.image_names import parse_name
+from ..config.settings import Settings
 from ..oci.digest import Digest
 from ..oci.errors import DigestInvalid
 from ..oci.reference import Tag
-from ..settings import Settings
 from ..store.eviction.forgetting import Forgetting, forget, of_manifest, of_tag
 from ..store.eviction.sweep import Sweep
 from ..store.holdings import Holdings

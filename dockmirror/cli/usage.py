@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import click
 
-from ..cache import budget
+from ..assembly.cache import budget
 from ..oci.digest import Digest
 from ..store import layout
 from ..store.eviction import inventory

@@ -12,21 +12,21 @@ import click
 from attrs import asdict, frozen
 from rich.progress import Progress
 
-from ..image_names import Name, parse_name
+from ..assembly.image_names import Name, parse_name
+from ..assembly.outbound import agent
+from ..config.settings import ConfigurationError, Settings, UpstreamSettings
 from ..oci.credentials import Credentials
 from ..oci.descriptor import Descriptor
 from ..oci.errors import RegistryError
 from ..oci.platform import Platform
-from ..outbound import agent
 from ..pull import Pull, Pulled, Wanted
-from ..running import address, address_at, running
-from ..settings import ConfigurationError, Settings, UpstreamSettings
 from ..upstream.resolvers import threaded_resolver
 from .context import Context
 from .platforms import platforms_option
 from .printed import as_json as json_option
 from .printed import progress, show_json, show_table, size
 from .reactor import run
+from .running import address, address_at, running
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 

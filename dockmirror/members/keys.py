@@ -6,7 +6,7 @@ import os
 import secrets
 from pathlib import Path
 
-from ..owner import give
+from ..system.owner import give
 
 _BYTES = 32
 

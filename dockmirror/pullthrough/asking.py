@@ -13,12 +13,12 @@ from zope.interface import implementer
 
 from ..content.verified import Corrupt
 from ..interfaces import Answer, IRegistry
-from ..notes import Notes
 from ..oci.errors import Denied, RegistryError, TimedOut, Unauthorized
 from ..oci.reference import Repository
 from ..oci.request import Manifest, Ping, Request, repository_of
 from ..oci.token import TokenRequest
-from ..resting import Resting, is_outage
+from ..work.notes import Notes
+from ..work.resting import Resting, is_outage
 from .permission import Grants, Public
 
 PATIENCE = 3.0

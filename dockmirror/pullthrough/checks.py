@@ -7,11 +7,11 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from ..interfaces import Answer, IRegistry, ISource
-from ..joined import Joined
-from ..notes import Notes
 from ..oci.errors import RegistryError
 from ..oci.ranges import Range
 from ..oci.request import Blob, Request
+from ..work.joined import Joined
+from ..work.notes import Notes
 from .asking import Asking
 from .changes import Unchanged
 from .permission import GRANTED

@@ -12,7 +12,7 @@ from ..interfaces import Answer, IRegistry
 from ..oci.errors import RegistryError, Unsupported
 from ..oci.request import Blob, Manifest, Request
 from ..oci.token import TokenRequest
-from ..resting import is_outage
+from ..work.resting import is_outage
 from .asking import Asking
 from .held import bypassed
 

@@ -7,12 +7,12 @@ from twisted.internet.interfaces import IReactorTime
 
 from ..content.held import BytesContent, collect
 from ..interfaces import Answer, IContents, ITags, Kind
-from ..joined import Joined
-from ..notes import Notes
 from ..oci.digest import Digest
 from ..oci.media import EVERYTHING
 from ..oci.reference import Repository, Tag
 from ..oci.request import Request
+from ..work.joined import Joined
+from ..work.notes import Notes
 from .asking import Asking
 from .changes import Unchanged
 from .held import Told

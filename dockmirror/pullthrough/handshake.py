@@ -10,7 +10,6 @@ from twisted.internet.interfaces import IReactorTime
 
 from ..content.held import collect, json_content
 from ..interfaces import Answer, IDocuments
-from ..joined import Joined
 from ..oci.challenge import Challenge
 from ..oci.credentials import Credentials
 from ..oci.errors import NameInvalid, RegistryError, Unauthorized
@@ -18,7 +17,8 @@ from ..oci.reference import Repository
 from ..oci.request import Ping, Request
 from ..oci.scope import Scope
 from ..oci.token import MARKER_ANSWER, Token, TokenRequest
-from ..resting import is_outage
+from ..work.joined import Joined
+from ..work.resting import is_outage
 from .asking import Asking
 from .held import Told, bypassed
 from .lenient import LenientDocuments

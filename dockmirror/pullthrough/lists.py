@@ -17,7 +17,7 @@ from ..interfaces import Answer, IDocuments
 from ..oci.descriptor import Descriptor
 from ..oci.errors import RegistryError
 from ..oci.request import InRepository, Referrers, Request, Tags
-from ..resting import is_outage
+from ..work.resting import is_outage
 from .asking import Asking
 from .changes import Unchanged
 from .held import STALE, Told

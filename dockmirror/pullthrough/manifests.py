@@ -10,7 +10,6 @@ from twisted.logger import Logger
 
 from ..content.held import BytesContent, absent
 from ..interfaces import Answer, IContents, ITags, Kind
-from ..joined import Joined
 from ..oci.descriptor import Descriptor
 from ..oci.digest import Digest
 from ..oci.errors import RegistryError
@@ -18,6 +17,7 @@ from ..oci.etag import etag, matches
 from ..oci.media import EVERYTHING, admits
 from ..oci.reference import Repository, Tag
 from ..oci.request import InRepository, Manifest, Request
+from ..work.joined import Joined
 from .asking import Asking
 from .changes import Unchanged
 from .fetched import FetchedManifests

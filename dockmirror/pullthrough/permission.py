@@ -11,10 +11,10 @@ from collections.abc import Callable
 from twisted.internet.interfaces import IReactorTime
 
 from ..interfaces import IDocuments
-from ..notes import Notes
 from ..oci.credentials import Credentials
 from ..oci.digest import Digest
 from ..oci.reference import Repository
+from ..work.notes import Notes
 from .lenient import LenientDocuments
 
 GRANTED = 300.0

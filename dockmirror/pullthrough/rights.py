@@ -9,7 +9,7 @@ from attrs import evolve
 from ..oci.digest import Digest
 from ..oci.errors import RegistryError
 from ..oci.request import Blob, Manifest, Request, repository_of
-from ..resting import is_outage
+from ..work.resting import is_outage
 from .asking import Asking
 
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import NamedTemporaryFile, TemporaryDirectory
 
-from ..owner import give
+from ..system.owner import give
 from . import layout
 
 _MOUNTS = Path("/proc/self/mountinfo")

@@ -10,9 +10,9 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from ..interfaces import ITags, Tagged
-from ..notes import Notes
 from ..oci.digest import Digest
 from ..oci.reference import Repository, Tag
+from ..work.notes import Notes
 from . import layout, links
 from .threads import InThread
 

@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 from attrs import field, frozen
 
-from ..networks import Address, Network
+from ..system.networks import Address, Network
 
 
 def _canonical(host: str) -> str:

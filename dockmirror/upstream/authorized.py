@@ -10,7 +10,6 @@ from zope.interface import implementer
 
 from ..content.held import collect
 from ..interfaces import Answer, IAccount, IRegistry
-from ..joined import Joined
 from ..oci.challenge import find_challenge
 from ..oci.credentials import Credentials
 from ..oci.errors import Denied, Unauthorized
@@ -18,6 +17,7 @@ from ..oci.login import Login
 from ..oci.request import Request
 from ..oci.scope import Scope
 from ..oci.token import Token, TokenRequest
+from ..work.joined import Joined
 from .logins import Logins
 from .tokens import TOKEN_LIMIT
 

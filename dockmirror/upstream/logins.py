@@ -10,9 +10,9 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from ..interfaces import IAccount
-from ..notes import Notes
 from ..oci.login import Login
 from ..oci.scope import Scope
+from ..work.notes import Notes
 
 FIRST, LONGEST = 60.0, 600.0
 """Seconds for which an account that was refused is not tried, doubled with each refusal up to the longest."""

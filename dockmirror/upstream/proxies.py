@@ -8,7 +8,7 @@ from ipaddress import ip_network
 
 from attrs import frozen
 
-from ..networks import Address, Network, unmapped
+from ..system.networks import Address, Network, unmapped
 from .proxy import Proxy
 
 _PORT = re.compile(r"(.+):([0-9]{1,5})")

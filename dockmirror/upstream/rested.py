@@ -14,7 +14,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
-from ..notes import Notes
+from ..work.notes import Notes
 
 FIRST, LONGEST = 1.0, 30.0
 """Seconds of rest after the first failure, doubled with each that follows it up to the longest.

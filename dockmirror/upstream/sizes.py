@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from twisted.internet.interfaces import IReactorTime
 
-from ..notes import Notes
 from ..oci.digest import Digest
 from ..oci.manifest import Manifest
 from ..oci.reference import Repository
+from ..work.notes import Notes
 
 UNTOLD = 16 * 1024 * 1024 * 1024
 """Bytes of a blob whose length neither its manifest nor the upstream has told."""

@@ -14,10 +14,10 @@ from twisted.web.iweb import IResponse
 from ..content.held import json_content
 from ..headers import lines
 from ..interfaces import Answer
-from ..joined import Joined
 from ..oci.challenge import Challenge, find_challenge, parse_challenges
 from ..oci.errors import Unavailable, Unsupported
 from ..oci.token import MARKER_ANSWER, Token, TokenRequest, completed_token
+from ..work.joined import Joined
 from .client import Client, Header
 from .realms import Realms
 from .redirects import follow

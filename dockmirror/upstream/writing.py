@@ -17,11 +17,11 @@ from ..headers import first
 from ..interfaces import IContent, IWrites
 from ..oci.errors import RangeInvalid, RegistryError, TimedOut, Unavailable
 from ..oci.write import Upload, Uploads, Write, Written
-from ..sealed import Seals
 from .client import FAILURES, Client, Header, Undecoded, died, root_cause
 from .realms import origin
 from .redirects import AUTHORIZATION, LIMIT, REDIRECTS, joined, target_of
 from .refusals import refusal
+from .sealed import Seals
 from .sending import Sending
 from .tokens import Handshake
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 
 from attrs import frozen
 
-from ..networks import PRIVATE, Address, Network, unmapped, within
 from ..oci.errors import Denied
+from ..system.networks import PRIVATE, Address, Network, unmapped, within
 
 _FORWARDED = (
     "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "Forwarded", "X-Real-IP", "CF-Connecting-IP",

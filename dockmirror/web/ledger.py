@@ -7,7 +7,7 @@ from struct import Struct
 
 from attrs import frozen
 
-from ..networks import Network
+from ..system.networks import Network
 
 _SLOT = Struct("<QdQQ")
 """Whose it is, when its window began, requests, bytes."""

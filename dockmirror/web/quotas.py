@@ -7,8 +7,8 @@ from ipaddress import ip_network
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import IResource
 
-from ..networks import Network
 from ..oci.errors import TooManyRequests
+from ..system.networks import Network
 from .before import Before
 from .exchange import Request
 from .ledger import Ledger

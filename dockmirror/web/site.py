@@ -9,8 +9,8 @@ from twisted.web.vhost import NameVirtualHost
 
 from ..headers import lines
 from ..interfaces import IRegistry, IWrites
-from ..networks import unmapped
 from ..oci.errors import Unsupported
+from ..system.networks import unmapped
 from .access import Access
 from .before import Before, Refusal
 from .exchange import Request

@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from dockmirror.cli.main import main, run
-from dockmirror.config import load
-from dockmirror.settings import Settings, UpstreamSettings
+from dockmirror.config.load import load
+from dockmirror.config.settings import Settings, UpstreamSettings
 
 FILE = """
 domain = "a.example"

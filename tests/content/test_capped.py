@@ -7,7 +7,7 @@ import pytest
 from dockmirror.content.capped import Capped
 from dockmirror.oci.errors import Unavailable
 
-from ..registries import Feed, Pieces, Recorder, now, watch
+from ..answering import Feed, Pieces, Recorder, now, watch
 
 DATA = b"0123456789"
 

@@ -24,7 +24,7 @@ from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import RegistryError, Unavailable
 from dockmirror.oci.ranges import ContentRange
 
-from ..registries import Feed, Pieces, Recorder, now, watch
+from ..answering import Feed, Pieces, Recorder, now, watch
 
 DATA = b"the content"
 DESCRIPTOR = Descriptor("a/b", Digest.of(DATA), len(DATA))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from dockmirror.content.copied import Copied
 from dockmirror.oci.descriptor import Descriptor
 
-from ..registries import Feed, Recorder, watch
+from ..answering import Feed, Recorder, watch
 from ..values import CHUNKS
 
 

@@ -9,7 +9,7 @@ from dockmirror.content.verified import Corrupt
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import Unavailable
 
-from ..registries import Pieces, Recorder, now
+from ..answering import Pieces, Recorder, now
 
 DATA = b"<html>a layer</html>"
 

@@ -11,7 +11,7 @@ from dockmirror.content.held import BytesContent, absent, collect, json_content
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.errors import RegistryError, Unavailable, Unreachable
 
-from ..registries import Feed, Pieces, Recorder, now, watch
+from ..answering import Feed, Pieces, Recorder, now, watch
 from ..values import CHUNKS
 
 

@@ -7,7 +7,7 @@ from zope.interface.verify import verifyObject
 
 from dockmirror.content.onward import Onward
 
-from ..registries import Feed, Recorder, watch
+from ..answering import Feed, Recorder, watch
 
 
 def test_everything_is_passed_on() -> None:

@@ -13,7 +13,7 @@ from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import Unavailable, Unreachable
 
-from ..registries import Feed, Pieces, Recorder, now, watch
+from ..answering import Feed, Pieces, Recorder, now, watch
 from ..values import cuts
 
 DATA = bytes(range(40))

@@ -15,7 +15,7 @@ from dockmirror.interfaces import IContent
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.errors import Denied, RegistryError, TimedOut, Unavailable, Unreachable
 
-from ..registries import Feed, Pieces, Recorder, now, watch
+from ..answering import Feed, Pieces, Recorder, now, watch
 
 DATA = bytes(range(50))
 BREAKS = st.lists(st.integers(0, 20), max_size=len(PAUSES))

@@ -18,7 +18,7 @@ from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.errors import Denied, RegistryError, TooManyRequests, Unavailable, Unreachable
 from dockmirror.oci.ranges import ContentRange
 
-from ..registries import Feed, Pieces, Recorder, watch
+from ..answering import Feed, Pieces, Recorder, watch
 
 SIZE = 100
 PIECE = 10

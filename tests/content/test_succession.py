@@ -7,7 +7,7 @@ from zope.interface.verify import verifyObject
 
 from dockmirror.content.succession import Succession
 
-from ..registries import Feed, Recorder
+from ..answering import Feed, Recorder
 
 
 def test_the_consumer_sees_one_producer() -> None:

@@ -15,7 +15,7 @@ from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import Unavailable, Unreachable
 
-from ..registries import Feed, Recorder, watch
+from ..answering import Feed, Recorder, watch
 from ..values import cuts
 
 DATA = random.Random(1).randbytes(3 * HOLD)

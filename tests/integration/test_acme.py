@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from dockmirror.known import KNOWN
+from dockmirror.config.known import KNOWN
 from tests.scraped import parsed
 
 from .conftest import MakeChain, MakeDirectory

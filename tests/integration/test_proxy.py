@@ -18,7 +18,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import Site
 
 from dockmirror.content.held import collect
-from dockmirror.networks import networks
+from dockmirror.system.networks import networks
 from dockmirror.upstream.addresses import AllowedAddresses
 from dockmirror.upstream.authorized import Authorized
 from dockmirror.upstream.connect import Endpoints

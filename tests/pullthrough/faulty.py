@@ -14,7 +14,7 @@ from dockmirror.oci.errors import Unavailable
 from dockmirror.oci.ranges import ContentRange
 from dockmirror.oci.reference import Repository, Tag
 
-from ..registries import Pieces
+from ..answering import Pieces
 
 
 class Faults:

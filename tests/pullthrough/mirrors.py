@@ -11,7 +11,6 @@ from attrs import evolve
 from twisted.internet.task import Clock
 
 from dockmirror.content.held import BytesContent
-from dockmirror.failover import Elsewhere, anywhere
 from dockmirror.interfaces import Answer, IContents, IRegistry
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
@@ -30,10 +29,11 @@ from dockmirror.pullthrough.manifests import Manifests
 from dockmirror.pullthrough.permission import Grants, Public
 from dockmirror.pullthrough.registry import PullThrough
 from dockmirror.pullthrough.writethrough import WriteThrough
-from dockmirror.resting import Resting
-from dockmirror.whole import Whole
+from dockmirror.registries.failover import Elsewhere, anywhere
+from dockmirror.registries.whole import Whole
+from dockmirror.work.resting import Resting
 
-from ..registries import Recorder, now, watch
+from ..answering import Recorder, now, watch
 from ..store.memory import MemoryContents, MemoryDocuments, MemoryTags
 from .faulty import Faults, FaultyContents, FaultyDocuments, FaultyTags
 from .growths import MemoryGrowths

@@ -19,9 +19,9 @@ from dockmirror.oci.errors import (
     Unsupported,
 )
 from dockmirror.oci.media import OCI_MANIFEST
-from dockmirror.resting import FIRST
+from dockmirror.work.resting import FIRST
 
-from ..registries import Feed, watch
+from ..answering import Feed, watch
 from .images import publish
 from .mirrors import Mirror, body, header
 from .origin import Origin

@@ -15,7 +15,7 @@ from dockmirror.store import layout
 from dockmirror.store.objects.bucket import Bucket
 from dockmirror.store.objects.contents import ObjectContents
 
-from ..registries import now
+from ..answering import now
 from ..store.memory import MemoryContents, MemoryDocuments, MemoryTags
 from ..store.objects.buckets import bucket
 from .faulty import Faults

@@ -7,7 +7,7 @@ import pytest
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import TooManyRequests, Unauthorized, Unreachable
 
-from ..registries import now
+from ..answering import now
 from .images import publish
 from .mirrors import Mirror, body, header
 from .origin import Origin, repository

@@ -9,7 +9,7 @@ from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import BlobUnknown, RangeInvalid, RegistryError, TooManyRequests, Unauthorized
 from dockmirror.oci.ranges import ContentRange, Range
 
-from ..registries import Recorder, watch
+from ..answering import Recorder, watch
 from .images import publish
 from .mirrors import Mirror, body, header
 from .origin import Origin

@@ -12,7 +12,7 @@ from dockmirror.oci.errors import Denied, RegistryError, TimedOut, Unauthorized,
 from dockmirror.oci.token import MARKER, TokenRequest
 from dockmirror.pullthrough.handshake import ANEW, BELIEVED
 
-from ..registries import now, watch
+from ..answering import now, watch
 from .images import publish
 from .mirrors import DAY, Mirror, body, header
 from .origin import CHALLENGE, Origin

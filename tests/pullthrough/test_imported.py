@@ -10,7 +10,7 @@ from dockmirror.oci.errors import RegistryError, Unreachable
 from dockmirror.oci.reference import Repository, Tag
 from dockmirror.pullthrough.permission import imported_document
 
-from ..registries import now
+from ..answering import now
 from .images import image
 from .mirrors import DAY, Mirror
 from .origin import Origin

@@ -12,7 +12,7 @@ from dockmirror.oci.errors import Unauthorized
 from dockmirror.oci.reference import Repository, Tag
 from dockmirror.pullthrough.lenient import LenientContents, LenientDocuments, LenientTags
 
-from ..registries import now
+from ..answering import now
 from ..store.memory import MemoryContents, MemoryDocuments, MemoryTags
 from .faulty import Faults, FaultyContents, FaultyDocuments, FaultyTags
 from .images import publish

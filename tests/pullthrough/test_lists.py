@@ -21,7 +21,7 @@ from dockmirror.oci.errors import (
 )
 from dockmirror.pullthrough.lists import LIMIT
 
-from ..registries import Feed, Pieces, Recorder, watch
+from ..answering import Feed, Pieces, Recorder, watch
 from .images import publish
 from .mirrors import DAY, Mirror, body, header
 from .origin import Origin

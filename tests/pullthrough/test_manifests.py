@@ -16,7 +16,7 @@ from dockmirror.oci.media import DOCKER_LIST, DOCKER_MANIFEST, EVERYTHING, OCI_I
 from dockmirror.oci.reference import Tag
 from dockmirror.pullthrough.kept import LIMIT
 
-from ..registries import Pieces
+from ..answering import Pieces
 from .images import image, index, publish, put
 from .mirrors import Mirror, body, header
 from .origin import Origin, repository

@@ -12,7 +12,7 @@ from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import RegistryError, TooManyRequests, Unreachable
 from dockmirror.oci.ranges import Range
 from dockmirror.oci.request import Request, repository_of
-from dockmirror.resting import is_outage
+from dockmirror.work.resting import is_outage
 
 from .images import image, publish
 from .mirrors import DAY, Mirror, body, header

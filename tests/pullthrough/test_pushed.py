@@ -19,7 +19,7 @@ from dockmirror.oci.write import Write, Written, parse_write
 from dockmirror.pullthrough.changes import Changes, Present
 from dockmirror.pullthrough.pushed import PushedBlobs
 
-from ..registries import now
+from ..answering import now
 from ..store.memory import MemoryContents, MemoryDocuments
 
 PLACE = Repository("docker.io/a")

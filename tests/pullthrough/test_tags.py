@@ -13,7 +13,7 @@ from dockmirror.oci.media import EVERYTHING
 from dockmirror.oci.reference import Tag
 from dockmirror.oci.request import Request
 
-from ..registries import watch
+from ..answering import watch
 from .images import publish
 from .mirrors import DAY, Mirror, body, header
 from .origin import Origin, repository

@@ -14,7 +14,7 @@ from dockmirror.oci.errors import Denied, ManifestInvalid, RegistryError, Unauth
 from dockmirror.oci.reference import Tag
 from dockmirror.pullthrough.changes import Changes, Present
 
-from ..registries import watch
+from ..answering import watch
 from ..store.memory import MemoryContents, MemoryDocuments
 from .images import image, publish
 from .mirrors import Mirror

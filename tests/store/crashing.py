@@ -29,7 +29,7 @@ from dockmirror.store.eviction.inventory import linked
 from dockmirror.store.eviction.leftovers import drop_leftovers
 from dockmirror.store.eviction.sweep import Sweep
 
-from ..registries import now
+from ..answering import now
 from .contract import ELSEWHERE, HERE, LATEST, read
 from .stocked import Stocked, manifest_of
 

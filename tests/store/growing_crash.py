@@ -11,7 +11,7 @@ from dockmirror.oci.descriptor import Descriptor
 from dockmirror.store import layout
 from dockmirror.store.growing.growths import Growths
 
-from ..registries import now
+from ..answering import now
 from .contract import HERE
 from .crashing import NEW, NEW_DATA, NEW_DIGEST, PART, WORKS, Work, main, serves
 from .stocked import Stocked

@@ -21,7 +21,7 @@ from dockmirror.store.local import LocalContents
 from dockmirror.store.tags import LocalTags
 from dockmirror.store.threads import InThread
 
-from ..registries import now
+from ..answering import now
 from .contract import HERE
 from .threads import inline
 

@@ -12,7 +12,7 @@ from dockmirror.oci.digest import Digest
 from dockmirror.store import adding, layout
 from dockmirror.store.directory import prepare
 
-from ..registries import now
+from ..answering import now
 from .contract import DATA, DIGEST, HERE, LATEST
 from .stocked import EPOCH, Stocked
 

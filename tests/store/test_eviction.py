@@ -18,7 +18,7 @@ from dockmirror.store.eviction.figures import only_one
 from dockmirror.store.eviction.walk import Walk
 from dockmirror.store.pins import Pin
 
-from ..registries import now, watch
+from ..answering import now, watch
 from ..stacks import logged
 from .contract import ELSEWHERE, HERE, LATEST, read
 from .stocked import HOUR, Stocked

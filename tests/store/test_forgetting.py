@@ -10,7 +10,7 @@ from dockmirror.oci.digest import Digest
 from dockmirror.oci.reference import Tag
 from dockmirror.store.eviction.forgetting import forget, of_manifest, of_tag
 
-from ..registries import now
+from ..answering import now
 from .contract import ELSEWHERE, HERE
 from .stocked import Stocked
 

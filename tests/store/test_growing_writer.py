@@ -14,7 +14,7 @@ from dockmirror.store.growing.partial import Partial, Place
 from dockmirror.store.growing.writer import SLOW, Writer
 from dockmirror.store.reader import FileReader
 
-from ..registries import watch
+from ..answering import watch
 from .threads import HeldThreads
 
 

@@ -28,7 +28,7 @@ from dockmirror.store.local import LocalContents
 from dockmirror.store.tags import READ_AGAIN, LocalTags
 from dockmirror.store.threads import InThread, pooled
 
-from ..registries import Recorder, now, watch
+from ..answering import Recorder, now, watch
 from .contract import (
     DATA,
     DIGEST,

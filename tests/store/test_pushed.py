@@ -16,7 +16,7 @@ from dockmirror.store import layout
 from dockmirror.store.eviction.leftovers import drop_leftovers
 from dockmirror.store.pushed import BEHIND, LocalPushed
 
-from ..registries import now, watch
+from ..answering import now, watch
 from .threads import HeldThreads, inline
 
 NAME, OTHER = "a" * 32, "b" * 32

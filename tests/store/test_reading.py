@@ -20,7 +20,7 @@ from dockmirror.store.reader import PIECE, FileReader
 from dockmirror.store.reading import FileContent
 from dockmirror.store.threads import InThread
 
-from ..registries import FileRecorder, Recorder, watch
+from ..answering import FileRecorder, Recorder, watch
 from .threads import HeldThreads, inline
 
 SIZE = 5 * PIECE + 1000

@@ -12,11 +12,11 @@ from dockmirror.oci.digest import Digest
 from dockmirror.oci.reference import Repository, Tag
 from dockmirror.store.eviction.budget import Budget
 
+from ..answering import now
 from ..integration.parts.images import Image, artifact, image, index
 from ..integration.parts.media import DOCKER, OCI
 from ..integration.parts.programs import require
 from ..integration.parts.registry import Registry
-from ..registries import now
 from .stocked import HOUR, Stocked
 
 pytestmark = pytest.mark.integration

@@ -16,7 +16,7 @@ from dockmirror.store.counted import Counted
 from dockmirror.store.local import LocalContents
 from dockmirror.store.remembered import ASKED_AGAIN, Remembered
 
-from ..registries import now
+from ..answering import now
 from .contract import DATA, DIGEST, ELSEWHERE, HERE, LARGE, LARGE_DIGEST, ContentsContract, read
 from .memory import MemoryContents
 from .threads import inline

@@ -14,7 +14,7 @@ from dockmirror.store import files, layout
 from dockmirror.store.eviction.budget import Need
 from dockmirror.store.eviction.walk import Walk
 
-from ..registries import now
+from ..answering import now
 from .contract import LATEST, read
 from .stocked import HOUR, Stocked
 

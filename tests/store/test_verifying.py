@@ -10,7 +10,7 @@ from dockmirror.interfaces import Kind
 from dockmirror.oci.digest import Digest
 from dockmirror.store import layout, verifying
 
-from ..registries import now
+from ..answering import now
 from .contract import ELSEWHERE, HERE
 from .stocked import Stocked
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dockmirror.networks import Network
+from dockmirror.system.networks import Network
 from dockmirror.upstream.addresses import AllowedAddresses
 
 NOWHERE = AllowedAddresses(["registry.example"])

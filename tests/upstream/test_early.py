@@ -17,8 +17,8 @@ from dockmirror.oci.errors import RegistryError
 from dockmirror.upstream.client import root_cause
 from dockmirror.upstream.early import Apart, NewConnections
 from dockmirror.upstream.sending import Sending
+from tests.answering import Feed
 from tests.fakes import Wire
-from tests.registries import Feed
 from tests.stacks import Outcome
 
 TAKING, ANSWERING = 60.0, 300.0

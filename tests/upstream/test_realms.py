@@ -13,7 +13,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IResponse
 from zope.interface import implementer
 
-from dockmirror.known import KNOWN, Known
+from dockmirror.config.known import KNOWN, Known
 from dockmirror.oci.challenge import Challenge
 from dockmirror.oci.errors import Denied, RegistryError
 from dockmirror.upstream.client import addressed, http_client

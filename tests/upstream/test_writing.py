@@ -18,8 +18,8 @@ from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.errors import RangeInvalid, RegistryError, Unavailable
 from dockmirror.oci.reference import Repository
 from dockmirror.oci.write import Upload, Uploads, Write, Written
-from dockmirror.sealed import Seals
 from dockmirror.upstream.client import Client, http_client
+from dockmirror.upstream.sealed import Seals
 from dockmirror.upstream.tokens import Handshake
 from dockmirror.upstream.writing import Writing
 from tests.fakes import Reply, World

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dockmirror.networks import networks, unmapped, within
 from dockmirror.oci.errors import Denied
+from dockmirror.system.networks import networks, unmapped, within
 from dockmirror.web.access import Access, Client
 
 PROXY, INNER, STRANGER = "127.0.0.1", "10.0.0.5", "203.0.113.9"

@@ -12,7 +12,7 @@ import pytest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from twisted.internet.defer import Deferred
 
-from dockmirror.operations import Told, noted
+from dockmirror.assembly.operations import Told, noted
 from dockmirror.web.operations import Operations
 from dockmirror.web.readiness import PATIENCE, Readiness
 from dockmirror.web.status.overview import Overview

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pytest
 
-from dockmirror.known import KNOWN
+from dockmirror.config.known import KNOWN
 from tests.fake_registry import MANIFEST, Passwords, Registry, basic, digest, error
 from tests.fakes import Reply
 from tests.house import House

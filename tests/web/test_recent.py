@@ -11,7 +11,7 @@ from typing import Any
 
 from twisted.internet.task import Clock
 
-from dockmirror.config import load
+from dockmirror.config.load import load
 from dockmirror.web.access import Client
 from dockmirror.web.recent import SIZE, Recent
 from tests.house import House

@@ -18,7 +18,7 @@ from dockmirror.oci.errors import RegistryError
 from dockmirror.web.exchange import Request
 from dockmirror.web.limits import Limits
 from dockmirror.web.wire import Site
-from tests.registries import Recorder
+from tests.answering import Recorder
 from tests.web.test_wire import GET, Line
 
 LIMITS = Limits(linger_bytes=1000, body_seconds=30, body_pace=10)

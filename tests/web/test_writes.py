@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from dockmirror.config import load
-from dockmirror.settings import ConfigurationError
+from dockmirror.config.load import load
+from dockmirror.config.settings import ConfigurationError
 from tests.fake_registry import Tokens, basic, digest
 from tests.fakes import DEAD, SILENT, Reply
 from tests.house import Answer, House

@@ -7,9 +7,9 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from ...interfaces import IContents, IOpened, Kind
-from ...notes import Notes
 from ...oci.digest import Digest
 from ...oci.reference import Repository
+from ...work.notes import Notes
 from .. import layout
 from ..opened import OpenedBytes
 from .body import Body

@@ -8,9 +8,9 @@ from secrets import token_hex
 
 from twisted.internet.interfaces import IReactorTime
 
-from ...notes import Notes
 from ...oci.digest import Digest
 from ...oci.errors import DigestInvalid
+from ...work.notes import Notes
 from .. import layout
 from .bucket import Bucket
 

@@ -8,7 +8,7 @@ from twisted.application.service import MultiService
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from ...repeated import Repeated
+from ...work.repeated import Repeated
 from ..objects.aging import Aging
 from ..objects.uses import Uses
 

@@ -9,7 +9,7 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from ...interfaces import IDocuments
-from ...notes import Notes
+from ...work.notes import Notes
 from ..owed import OwedDocument
 from .contents import Owe
 

@@ -9,9 +9,9 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from ...interfaces import ITags, Tagged
-from ...notes import Notes
 from ...oci.digest import Digest
 from ...oci.reference import Repository, Tag
+from ...work.notes import Notes
 from ..owed import OwedTag
 from .contents import Owe
 

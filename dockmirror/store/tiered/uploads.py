@@ -14,7 +14,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ...interfaces import IDocuments
-from ...repeated import Repeated
+from ...work.repeated import Repeated
 from .. import layout, owed
 from ..objects.bucket import PART, Bucket
 from ..objects.contents import ObjectContents, named

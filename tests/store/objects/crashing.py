@@ -29,7 +29,7 @@ from dockmirror.store.objects.tags import ObjectTags
 from dockmirror.store.objects.uses import Uses
 from dockmirror.store.tiered.uploads import Uploads
 
-from ...registries import now
+from ...answering import now
 from ..contract import HERE, LATEST
 from ..stocked import Stocked, manifest_of
 from ..threads import inline

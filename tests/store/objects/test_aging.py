@@ -17,7 +17,7 @@ from dockmirror.store.objects.contents import ObjectContents
 from dockmirror.store.objects.tags import ObjectTags
 from dockmirror.store.objects.uses import TOLD, Uses
 
-from ...registries import now
+from ...answering import now
 from ..contract import ELSEWHERE, HERE, LATEST
 from ..stocked import manifest_of
 from .buckets import bucket

@@ -21,7 +21,7 @@ from dockmirror.store.objects.bucket import PATIENCE, Bucket
 from dockmirror.store.objects.contents import ObjectContents
 from dockmirror.store.objects.health import FIRST, LONGEST, BucketFails
 
-from ...registries import Recorder, now, watch
+from ...answering import Recorder, now, watch
 from ..contract import ELSEWHERE, HERE, LARGE, LARGE_DIGEST, read
 from ..threads import HeldThreads, inline
 from .buckets import bucket

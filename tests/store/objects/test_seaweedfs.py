@@ -19,11 +19,11 @@ from dockmirror.store.objects.contents import ObjectContents
 from dockmirror.store.objects.documents import ObjectDocuments
 from dockmirror.store.objects.tags import ObjectTags
 
+from ...answering import now
 from ...integration.parts.images import image
 from ...integration.parts.programs import require
 from ...integration.parts.registry import Registry
 from ...integration.parts.seaweed import WEED, SeaweedFS
-from ...registries import now
 from ..contract import ContentsContract, DocumentsContract, TagsContract
 from ..threads import inline
 from .crashing import CrashContract

@@ -20,7 +20,7 @@ from dockmirror.store.tiered.documents import TieredDocuments
 from dockmirror.store.tiered.tags import TieredTags
 from dockmirror.store.tiered.uploads import Uploads
 
-from ...registries import now
+from ...answering import now
 from ..objects.buckets import bucket
 from ..objects.test_bucket import Threads
 from ..threads import inline

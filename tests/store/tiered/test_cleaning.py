@@ -13,7 +13,7 @@ from dockmirror.store.objects.aging import DAY, Aging
 from dockmirror.store.objects.uses import Uses
 from dockmirror.store.tiered.cleaning import LOOK, TELL, Cleaning
 
-from ...registries import now
+from ...answering import now
 from ..objects.buckets import bucket
 
 

@@ -16,7 +16,7 @@ from dockmirror.store.tiered.documents import REFRESHED
 from dockmirror.store.tiered.tags import ASKED_AGAIN, GIVEN_AGAIN
 from dockmirror.store.tiered.uploads import ON_ITS_WAY
 
-from ...registries import now
+from ...answering import now
 from ..contract import (
     DATA,
     DIGEST,

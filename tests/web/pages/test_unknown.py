@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from dockmirror.known import KNOWN
+from dockmirror.config.known import KNOWN
 from tests.house import House
 from tests.internet import Internet
 

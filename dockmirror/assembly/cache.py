@@ -1,0 +1,156 @@
+"""The store assembled: what is kept on this machine's disk, and what of it goes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+from twisted.application.service import MultiService, Service
+from twisted.internet.defer import Deferred
+from twisted.python.threadpool import ThreadPool
+
+from ..config.settings import ConfigurationError, Settings
+from ..interfaces import IContents, IDocuments, IGrowths, IPushed, ITags
+from ..status.values import Fetch, Usage
+from ..store.counted import Counted
+from ..store.directory import prepare, try_writing
+from ..store.documents import LocalDocuments
+from ..store.eviction.budget import Budget
+from ..store.eviction.evicting import Eviction
+from ..store.growing.growths import Growths
+from ..store.growing.means import Tally
+from ..store.local import LocalContents
+from ..store.objects.address import Address, is_available
+from ..store.pushed import LocalPushed
+from ..store.remembered import Remembered
+from ..store.tags import LocalTags
+from ..store.threads import InThread, pooled
+from ..store.tiered.tiers import Tiers, tiers
+from ..store.usage import Usages
+
+THREADS = 8
+"""Threads for files, which nothing else keeps busy and which keep nothing else busy."""
+REMEMBERED = 64 * 1024 * 1024
+"""Bytes of small contents that are held in memory."""
+
+
+@frozen
+class Cache:
+    """Everything that a pull-through registry keeps things in, and the service that it lives by.
+
+    :ivar eviction: what keeps to the budget, and knows how much is held.
+    :ivar fetched: what has come of the blobs that were fetched.
+    :ivar under_way: those that are being fetched.
+    :ivar usage: what each registry takes up, as far as is known.
+    :ivar in_thread: runs what blocks on its files.
+    :ivar shared: the bucket behind it; None where there is none.
+    :ivar try_writing: whether anything can be kept: raises OSError where nothing can.
+    """
+
+    contents: IContents
+    tags: ITags
+    documents: IDocuments
+    growths: IGrowths
+    pushed: IPushed
+    service: Service
+    eviction: Eviction
+    fetched: Tally
+    under_way: Callable[[], Sequence[Fetch]]
+    usage: Callable[[], Usage | None]
+    in_thread: InThread
+    try_writing: Callable[[], Coroutine[Any, Any, None]]
+    shared: Tiers | None
+
+
+def open_cache(root: Path, settings: Settings, reactor: Any) -> Cache:
+    """The cache in this directory, which is made where it is not there.
+
+    :raises UnfitDirectory: when it cannot hold one.
+    :raises ConfigurationError: when it is to stand before a bucket that cannot be reached at all.
+    """
+    prepare(root)
+    pool = ThreadPool(0, THREADS, "store")
+    in_thread = pooled(reactor, pool)
+    tiered = _tiered(root, settings, reactor, in_thread)
+    kept = LocalContents(root, reactor, in_thread) if tiered is None else tiered.contents
+    remembered = Remembered(kept, reactor, REMEMBERED)
+    eviction = Eviction(root, reactor, in_thread, budget(root, settings), remembered.forget)
+    contents = Counted(remembered, eviction.grown)
+
+    async def try_to_write() -> None:
+        await in_thread(partial(try_writing, root))
+        if tiered is not None:
+            await tiered.bucket.try_it()
+
+    growths = Growths(root, contents, reactor, in_thread, eviction.grown)
+    usages = Usages(root, reactor, in_thread)
+    keeping = _Keeping(pool, eviction, usages)
+    if tiered is not None:
+        tiered.service.setServiceParent(keeping)
+    return Cache(
+        contents,
+        LocalTags(root, reactor, in_thread) if tiered is None else tiered.tags,
+        LocalDocuments(root, reactor, in_thread) if tiered is None else tiered.documents,
+        growths,
+        LocalPushed(root, in_thread, reactor, eviction.grown, lambda: eviction.limit // 2),
+        keeping,
+        eviction,
+        growths.tally,
+        growths.under_way,
+        usages.latest,
+        in_thread,
+        try_to_write,
+        tiered,
+    )
+
+
+def _tiered(root: Path, settings: Settings, reactor: Any, in_thread: InThread) -> Tiers | None:
+    if settings.store is None:
+        for key in ("store_endpoint", "store_days", "redirect"):
+            if getattr(settings, key):
+                raise ConfigurationError(f"{key}: expected a store, which it is about")
+        return None
+    if not is_available():
+        raise ConfigurationError("store: expected dockmirror[objects], which speaks to buckets, to be there")
+    address = Address(settings.store, settings.store_endpoint)
+    return tiers(root, address, settings.redirect, settings.store_days, reactor, in_thread)
+
+
+def budget(root: Path, settings: Settings) -> Budget:
+    """How much may be held there."""
+    status = os.statvfs(root)
+    default = Budget.default(status)
+    total = status.f_blocks * status.f_frsize
+    size = settings.cache_size.of(total) if settings.cache_size is not None else default.size
+    share = settings.min_free.of(total) / total if total else 0.0
+    return Budget(size, settings.min_free.of(total), int(status.f_files * share))
+
+
+class _Keeping(MultiService):
+    """The threads of the store, and what runs in them by itself."""
+
+    def __init__(self, pool: ThreadPool, eviction: Eviction, usages: Usages) -> None:
+        super().__init__()
+        self._pool = pool
+        self._eviction = eviction
+        self._usages = usages
+
+    def startService(self) -> None:
+        """Called when the reactor is about to run."""
+        self._pool.start()
+        self._eviction.start()
+        super().startService()
+
+    def stopService(self) -> Deferred[None]:
+        """Fires when no thread is at work any more."""
+        return Deferred.fromCoroutine(self._stop(super().stopService()))
+
+    async def _stop(self, others: Deferred[Any]) -> None:
+        await others
+        await self._usages.stop()
+        await self._eviction.stop()
+        self._pool.stop()

@@ -1,0 +1,79 @@
+"""Who is let in, and how far, of these settings."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.web.resource import IResource
+
+from ..config.settings import ConfigurationError, Settings
+from ..members.htpasswd import Htpasswd
+from ..members.keys import read_keys
+from ..members.tokens import MemberTokens
+from ..system.networks import networks
+from ..web.access import Access
+from ..web.ledger import Ledger
+from ..web.limits import Limits
+from ..web.members import Members
+from ..web.quotas import Quotas
+from ..web.site import Gate
+
+InThread = Callable[[Callable[[], bool]], Awaitable[bool]]
+
+
+def entrance(
+    settings: Settings, resource: IResource, clock: IReactorTime, in_thread: InThread, ledger: Ledger
+) -> IResource:
+    """What stands in front of the resource: first the networks, then how much each may have, then names.
+
+    :param in_thread: where passwords are looked at, which takes long on purpose.
+    :param ledger: of what each network has had.
+    :raises ConfigurationError: when a file of names or keys is of no use.
+    """
+    access = settings.access
+    if access.htpasswd is not None:
+        resource = _members(settings, resource, clock, in_thread)
+    if access.requests is not None or access.bytes is not None:
+        resource = Quotas(resource, clock, ledger, access.requests, access.bytes, access.window)
+    return Gate(resource, _networks(settings))
+
+
+def limits(settings: Settings) -> Limits:
+    """How long a client may take."""
+    access = settings.access
+    return Limits(
+        head_seconds=access.head_timeout,
+        body_seconds=access.body_timeout,
+        idle_seconds=access.idle_timeout,
+        stall_seconds=access.stall_timeout,
+    )
+
+
+def _networks(settings: Settings) -> Access:
+    proxies = [name for name in settings.trust_proxy if name != "unix"]
+    return Access(
+        tuple(networks(settings.networks)), tuple(networks(proxies)), unix="unix" in settings.trust_proxy
+    )
+
+
+def _members(settings: Settings, resource: IResource, clock: IReactorTime, in_thread: InThread) -> IResource:
+    htpasswd = settings.access.htpasswd
+    assert htpasswd is not None
+    try:
+        checker = Htpasswd(htpasswd, in_thread)
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"access.htpasswd: {error}") from None
+    return Members(resource, checker, MemberTokens(keys_of(settings), clock))
+
+
+def keys_of(settings: Settings) -> Sequence[bytes]:
+    """The keys by which the mirror knows again what it has given to clients.
+
+    :raises ConfigurationError: when the file of keys is of no use.
+    """
+    assert settings.access.keys is not None
+    try:
+        return read_keys(settings.access.keys)
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"access.keys: {error}") from None

@@ -1,0 +1,95 @@
+"""What clients are offered of an upstream: by which names, how much of it, and what a login is good for."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from attrs import evolve, frozen
+
+from ..config.settings import Settings, UpstreamSettings
+from ..interfaces import IRegistry, IWrites
+from ..oci.reference import Repository
+from ..registries.names import (
+    Namespace,
+    RedirectedNames,
+    Rewritten,
+    ShortNames,
+    WrittenNames,
+    WrittenNamespace,
+    completed,
+    rewritten,
+)
+from ..registries.rules import Allowed, AllowedWrites, Rules
+from ..web.own import Unchallenged
+from ..web.shared import Shared
+
+
+@frozen
+class Stack:
+    """One upstream, as its virtual host and as the mirror's own host serve it.
+
+    :ivar writes: as the virtual host is written to, where it may be.
+    """
+
+    virtual: IRegistry
+    own: IRegistry
+    writes: IWrites | None = None
+
+
+def registry_names(upstream: UpstreamSettings) -> list[str]:
+    """What a registry is called, its canonical name first: as a path's part a port is joined by ``_``."""
+    netloc = urlsplit(upstream.url).netloc
+    canonical = upstream.registry or netloc.replace(":", "_")
+    return list(dict.fromkeys([canonical, *upstream.aliases, *([] if upstream.registry else [netloc])]))
+
+
+def offered(name: str, upstream: UpstreamSettings, settings: Settings, served: Stack) -> Stack:
+    """The registries of an upstream as its clients have them."""
+    virtual, own = _chosen(name, upstream, served.virtual), _chosen(name, upstream, served.own)
+    named = _named(upstream, Stack(virtual, own))
+    stack = _for_clients(upstream, settings.host(name), settings.shared(upstream), named)
+    return stack if served.writes is None else evolve(stack, writes=_writes(name, upstream, served.writes))
+
+
+def _chosen(name: str, upstream: UpstreamSettings, registry: IRegistry) -> IRegistry:
+    """What may be pulled is said of the names by which the upstream is asked."""
+    if upstream.allow or upstream.deny:
+        registry = Allowed(registry, _rules(name, upstream, "pulled"))
+    return Rewritten(registry, upstream.rewrite) if upstream.rewrite else registry
+
+
+def _rules(name: str, upstream: UpstreamSettings, done: str) -> Rules:
+    return Rules(f"upstreams.{name}", upstream.allow, upstream.deny, done)
+
+
+def _writes(name: str, upstream: UpstreamSettings, writes: IWrites) -> IWrites:
+    """What is written goes by the same names, and by the same rules."""
+    if upstream.allow or upstream.deny:
+        writes = AllowedWrites(writes, _rules(name, upstream, "pushed"))
+
+    def asked(repository: Repository) -> Repository:
+        whole = repository if upstream.short_names == "off" else completed(repository)
+        return rewritten(whole, upstream.rewrite)
+
+    return WrittenNamespace(WrittenNames(writes, asked), registry_names(upstream))
+
+
+def _named(upstream: UpstreamSettings, served: Stack) -> Stack:
+    """Short names are completed on the own host whatever the virtual host does."""
+    names = {"complete": ShortNames, "redirect": RedirectedNames, "off": _same}
+    return Stack(
+        names[upstream.short_names](served.virtual),
+        served.own if upstream.short_names == "off" else ShortNames(served.own),
+    )
+
+
+def _same(registry: IRegistry) -> IRegistry:
+    return registry
+
+
+def _for_clients(upstream: UpstreamSettings, host: str, shared: bool, served: Stack) -> Stack:
+    """What clients' credentials are good for: relayed on the virtual host, unless all share the mirror's."""
+    names = registry_names(upstream)
+    if shared:
+        return Stack(Namespace(Shared(served.virtual, names[0]), names), Shared(served.own, names[0]))
+    return Stack(Namespace(served.virtual, names), Unchallenged(served.own, names[0], host))

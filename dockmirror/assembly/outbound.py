@@ -1,0 +1,78 @@
+"""What connects to the servers of an upstream, as its operator would have it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from twisted.internet.interfaces import IHostnameResolver
+from twisted.web.client import HTTPConnectionPool
+from twisted.web.iweb import IAgent, IPolicyForHTTPS
+
+from ..config.settings import ConfigurationError, UpstreamSettings
+from ..system.networks import networks
+from ..upstream.addresses import AllowedAddresses
+from ..upstream.connect import Endpoints
+from ..upstream.early import Apart, NewConnections
+from ..upstream.exact import ExactAgent
+from ..upstream.limited import Limited
+from ..upstream.proxies import Proxies
+from ..upstream.proxy import Proxy
+from ..upstream.resolvers import FAMILIES, Families, FixedAddresses
+from ..upstream.rested import Rested
+from ..upstream.tls import tls_policy
+
+
+def agent(
+    upstream: UpstreamSettings,
+    resolver: IHostnameResolver,
+    environ: Mapping[str, str],
+    reached: Callable[[str, str], None],
+    reactor: Any,
+) -> IAgent:
+    """Connects with checks of its own and keeps its connections, as ``Endpoints`` asks for.
+
+    :param environ: names the proxies of an upstream that names none itself.
+    :param reached: see ``Endpoints``.
+    :raises ConfigurationError: when a setting that looked right cannot be put into practice.
+    """
+    host = urlsplit(upstream.url).hostname or ""
+    endpoints = Endpoints(
+        reactor,
+        FixedAddresses(Families(resolver, FAMILIES[upstream.ip]), upstream.addresses),
+        _tls(upstream),
+        AllowedAddresses([host, *upstream.addresses], tuple(networks(upstream.allow_networks))),
+        upstream.connect_timeout,
+        reached,
+        proxies(upstream, environ),
+        frozenset(upstream.addresses),
+    )
+    pool = HTTPConnectionPool(reactor)
+    pool.maxPersistentPerHost = upstream.connections
+    kept = ExactAgent.usingEndpointFactory(reactor, endpoints, pool)
+    sending = ExactAgent.usingEndpointFactory(reactor, endpoints, NewConnections(reactor))
+    return Limited(Rested(Apart(kept, sending), reactor), upstream.connections, reactor)
+
+
+def _tls(upstream: UpstreamSettings) -> IPolicyForHTTPS:
+    try:
+        return tls_policy(str(upstream.ca_file) if upstream.ca_file else None)
+    except (ValueError, OSError) as error:
+        raise ConfigurationError(
+            f"ca_file: expected PEM certificates in {upstream.ca_file}: {error}"
+        ) from error
+
+
+def proxies(upstream: UpstreamSettings, environ: Mapping[str, str]) -> Proxies:
+    """The proxies that lead to an upstream.
+
+    :raises ConfigurationError: when one is named that is none.
+    """
+    try:
+        if upstream.proxy is None:
+            return Proxies.parse(environ)
+        proxy = Proxy.parse(upstream.proxy) if upstream.proxy else None
+        return Proxies(proxy, proxy)
+    except ValueError as error:
+        raise ConfigurationError(f"proxy: {error}") from error

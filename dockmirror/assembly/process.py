@@ -1,0 +1,119 @@
+"""A process that serves, put together."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from twisted.internet.threads import deferToThreadPool
+from twisted.python.threadpool import ThreadPool
+from twisted.web.iweb import IAgent
+
+from ..certificates.directories import Directories
+from ..config.settings import ConfigurationError, Settings, UpstreamSettings
+from ..store.directory import UnfitDirectory
+from ..system.descriptors import connections
+from ..system.lag import Lag
+from ..system.program import ask
+from ..system.steady import Steady
+from ..upstream.resolvers import threaded_resolver
+from ..web.memory import Memory
+from ..web.wire import Site
+from .cache import Cache, open_cache
+from .certified import lacking
+from .operations import noted, told_of
+from .outbound import agent
+from .refreshing import Refreshing
+from .services import Draining, InOrder, Threads
+from .serving import Serving
+from .watched import Watched
+
+
+class Process:
+    """All that a process has that serves, but for what it listens on.
+
+    :param environ: in which proxies may be named, and passwords given.
+    :param memory: of what clients have had and asked for; processes that serve as one share it.
+    :param share: how many processes share the connections that there may be.
+    :raises ConfigurationError: when a setting that looked right cannot be put into practice.
+    :ivar service: what is to be started before anything listens, and stopped after.
+    :ivar certificates: what it shows to those who come by https.
+    :ivar told: what is told of it.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        environ: Mapping[str, str],
+        reactor: Any,
+        memory: Memory,
+        share: int = 1,
+    ) -> None:
+        self.service = InOrder()
+        passwords = ThreadPool(0, 2, "passwords")
+        Threads(passwords).setServiceParent(self.service)
+        cache = _cache(settings, reactor)
+        if cache is not None:
+            cache.service.setServiceParent(self.service)
+        resolver = threaded_resolver(reactor)
+
+        def agent_for(upstream: UpstreamSettings, reached: Callable[[str, str], None]) -> IAgent:
+            return agent(upstream, resolver, environ, reached, reactor)
+
+        watched = Watched.of(memory, reactor)
+        metrics = watched.metrics
+        self._serving = Serving(
+            reactor, agent_for, _write_line, cache, watched, environ,
+            partial(deferToThreadPool, reactor, passwords), partial(ask, reactor), memory,
+            connections(), share,
+        )  # fmt: skip
+        self._serving.serve(settings)
+        self.certificates = Directories(
+            settings.certificates, settings.domain, reactor, filled=settings.acme is not None
+        )
+        metrics.watch_certificates(self._ends)
+        self.told = told_of(
+            metrics,
+            self.site,
+            reactor,
+            cache,
+            lambda: noted(self._serving.settings, watched.upstreams, cache),
+        )
+        Lag(reactor, metrics.lag.observe).setServiceParent(self.service)
+        Steady(reactor).setServiceParent(self.service)
+        Draining(self.site, settings.grace).setServiceParent(self.service)
+        if cache is not None and settings.cache is not None:
+            refreshing = Refreshing(settings.cache, reactor, cache.in_thread, lambda: self._serving.registry)
+            refreshing.setServiceParent(self.service)
+
+    @property
+    def site(self) -> Site:
+        """What is to listen."""
+        return self._serving.site
+
+    async def serve(self, settings: Settings) -> None:
+        """See ``Serving.serve``."""
+        self._serving.serve(settings)
+
+    def _ends(self) -> Mapping[str, float]:
+        """One that is lacking has ended long ago: so that who watches for ends is told of it, too."""
+        return {**{str(path): 0.0 for path in lacking(self._serving.settings)}, **self.certificates.ends()}
+
+
+def _cache(settings: Settings, reactor: Any) -> Cache | None:
+    if settings.cache is None or (settings.cache_size is not None and not settings.cache_size):
+        if settings.store is not None:
+            raise ConfigurationError("store: expected a cache_size: what is uploaded comes to the disk first")
+        return None
+    try:
+        return open_cache(settings.cache, settings, reactor)
+    except UnfitDirectory as error:
+        raise ConfigurationError(f"cache: {error}") from error
+
+
+def _write_line(line: str) -> None:
+    """To standard output itself: what Twisted puts in its place would prefix each line."""
+    if sys.__stdout__ is not None:
+        print(line, file=sys.__stdout__, flush=True)

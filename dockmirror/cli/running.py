@@ -1,0 +1,126 @@
+"""A mirror that runs, asked over HTTP as its clients ask it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from attrs import evolve
+from pydantic import ValidationError
+from twisted.internet.interfaces import IReactorTime
+from twisted.web.iweb import IAgent
+from zope.interface import implementer
+
+from ..assembly.listeners import Https, everywhere
+from ..config.settings import ConfigurationError, Settings, UpstreamSettings
+from ..content.held import absent
+from ..headers import first
+from ..interfaces import Answer, IRegistry
+from ..oci.credentials import Credentials
+from ..oci.descriptor import Descriptor
+from ..oci.request import Blob, Request
+from ..oci.token import TokenRequest
+from ..registries.whole import Whole
+from ..upstream.asking import Asking
+from ..upstream.client import Client, http_client
+from ..upstream.realms import Realms
+from ..upstream.registry import Upstream
+from ..upstream.sizes import Sizes
+from ..upstream.tokens import Handshake, Relay
+
+_NAME = "mirror"
+_TCP = re.compile(r"tcp[46]?:(?:port=)?([0-9]+)((?::.*)?)")
+_INTERFACE = re.compile(r":interface=((?:\\.|[^\\:])*)")
+_LOOPBACK = ("127.0.0.1", "::1")
+_EVERYWHERE = ("", "0.0.0.0", "::")  # noqa: S104
+
+
+def address(settings: Settings, ca_file: Path | None = None) -> UpstreamSettings:
+    """Where the mirror of these settings is reached on this machine.
+
+    :raises ConfigurationError: when it listens on no port that they tell.
+    """
+    for endpoint in settings.listen or (everywhere(),):
+        secured = Https.parse(endpoint)
+        tcp = _TCP.fullmatch(secured.below if secured else endpoint)
+        if tcp is not None:
+            url = f"{'https' if secured else 'http'}://{settings.domain}:{tcp[1]}"
+            return _at(url, ca_file, {settings.domain: _interface(tcp[2])})
+    raise ConfigurationError("listen: names no port on which the mirror could be asked")
+
+
+def address_at(url: str, ca_file: Path | None = None) -> UpstreamSettings:
+    """A mirror anywhere.
+
+    :raises ValueError: when that is no address of one.
+    """
+    try:
+        return _at(url, ca_file, {})
+    except ValidationError as error:
+        raise ValueError(error.errors()[0]["msg"]) from None
+
+
+def _at(url: str, ca_file: Path | None, addresses: dict[str, Sequence[str]]) -> UpstreamSettings:
+    fields = {"url": url, "proxy": "", "addresses": addresses, "ca_file": ca_file, "ip": "4 6"}
+    return UpstreamSettings.model_validate(fields)
+
+
+def _interface(options: str) -> Sequence[str]:
+    match = _INTERFACE.search(options)
+    named = re.sub(r"\\(.)", r"\1", match[1]) if match else ""
+    return _LOOPBACK if named in _EVERYWHERE else (named,)
+
+
+def running(
+    at: UpstreamSettings, agent: IAgent, clock: IReactorTime, credentials: Credentials | None = None
+) -> IRegistry:
+    """The mirror's own host; a blob that breaks off is gone on with, and all is verified.
+
+    :param credentials: for a mirror that lets in only those who are named.
+    """
+    client = Client(http_client(agent), clock, _NAME, at.url, at.timeout)
+    handshake = Handshake(client, at.url, clock)
+    asking = Asking(at.url, client, handshake)
+    upstream = Upstream(client, asking, handshake, Relay(client, handshake, Realms(at.url)), Sizes(clock))
+    return _Identified(_Telling(Whole(upstream, clock), asking, client), credentials)
+
+
+@implementer(IRegistry)
+class _Telling:
+    """Tells of a blob what the mirror's ``Cache-Status`` says of it, which no other registry's is to be."""
+
+    def __init__(self, registry: IRegistry, asking: Asking, client: Client) -> None:
+        self._registry = registry
+        self._asking = asking
+        self._client = client
+
+    async def fetch(self, request: Request) -> Answer:
+        """See ``IRegistry``."""
+        if not (request.head and isinstance(request.target, Blob)):
+            return await self._registry.fetch(request)
+        response = await self._asking.ask(request)
+        self._client.release(response)
+        told = first(response.headers, "Cache-Status")
+        return Answer(absent(Descriptor()), headers=(("Cache-Status", told),) if told else ())
+
+    async def token(self, request: TokenRequest) -> Answer:
+        """See ``IRegistry``."""
+        return await self._registry.token(request)
+
+
+@implementer(IRegistry)
+class _Identified:
+    """Shows with each request who asks."""
+
+    def __init__(self, registry: IRegistry, credentials: Credentials | None) -> None:
+        self._registry = registry
+        self._credentials = credentials
+
+    async def fetch(self, request: Request) -> Answer:
+        """See ``IRegistry``."""
+        return await self._registry.fetch(evolve(request, credentials=self._credentials))
+
+    async def token(self, request: TokenRequest) -> Answer:
+        """See ``IRegistry``."""
+        return await self._registry.token(request)

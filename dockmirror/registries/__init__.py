@@ -1,0 +1,1 @@
+"""Registries in front of another one: each wraps it, and adds one thing."""

@@ -1,0 +1,76 @@
+"""Blobs that arrive whole and right, or are cut off."""
+
+from __future__ import annotations
+
+from attrs import evolve
+from twisted.internet.interfaces import IReactorTime
+from zope.interface import implementer
+
+from ..content.held import BytesContent
+from ..content.part import Part
+from ..content.resumed import Resumed
+from ..content.verified import Verified
+from ..interfaces import Answer, IContent, IRegistry
+from ..oci.descriptor import Descriptor
+from ..oci.errors import RangeInvalid, Unavailable
+from ..oci.ranges import Range
+from ..oci.request import Blob, Request
+from ..oci.token import TokenRequest
+
+
+@implementer(IRegistry)
+class Whole:
+    """Goes on by ``Range`` with a blob that breaks off, and verifies those that are fetched whole.
+
+    The rest is asked for as the beginning was, with the same path and credentials.
+    """
+
+    def __init__(self, registry: IRegistry, clock: IReactorTime) -> None:
+        self._registry = registry
+        self._clock = clock
+
+    async def token(self, request: TokenRequest) -> Answer:
+        """See ``IRegistry``."""
+        return await self._registry.token(request)
+
+    async def fetch(self, request: Request) -> Answer:
+        """See ``IRegistry``."""
+        answer = await self._registry.fetch(request)
+        if request.head or not isinstance(request.target, Blob):
+            return answer
+        part = answer.content_range
+        if answer.status == 200:
+            resumed = self._resumed(request, answer.content, 0, None)
+            return evolve(answer, content=Verified(resumed, request.target.digest))
+        if part is None:
+            return answer
+        content = Part(answer.content, 0, part.length)
+        return evolve(answer, content=self._resumed(request, content, part.first, part.last))
+
+    def _resumed(self, request: Request, content: IContent, first: int, last: int | None) -> Resumed:
+        async def reopen(count: int) -> IContent:
+            offset = first + count
+            wanted = None if (offset, last) == (0, None) else Range.since(offset, last)
+            try:
+                answer = await self._registry.fetch(evolve(request, range=wanted, if_none_match=None))
+            except RangeInvalid as error:
+                if error.content_size != offset:
+                    raise
+                return BytesContent(b"", Descriptor())  # it broke off after the last byte
+            return _rest(answer, offset, last)
+
+        return Resumed(content, reopen, self._clock)
+
+
+def _rest(answer: Answer, offset: int, last: int | None) -> IContent:
+    """The content from the offset on, from whichever answer holds it.
+
+    :raises Unavailable: when this one does not.
+    """
+    length = None if last is None else last - offset + 1
+    if answer.status == 200:
+        return Part(answer.content, offset, length)
+    if answer.content_range is None or answer.content_range.first != offset:
+        answer.content.discard()
+        raise Unavailable("the upstream does not go on where it broke off")
+    return Part(answer.content, 0, length)

@@ -1,0 +1,164 @@
+"""New settings while the mirror runs."""
+
+# mypy: allow-untyped-calls
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.internet.interfaces import IReactorFromThreads
+from zope.interface import implementer
+
+from dockmirror.assembly.reloading import Reloading
+from dockmirror.config.load import load
+from dockmirror.config.settings import Settings
+from dockmirror.oci.digest import Digest
+from dockmirror.oci.errors import NameUnknown
+from dockmirror.oci.reference import Repository
+from dockmirror.oci.request import Blob, Request
+from tests.fake_registry import digest
+from tests.fakes import Reply
+from tests.house import House
+from tests.internet import LAYER, Internet
+from tests.stacks import Outcome, logged, now
+
+OWN = "mirror.example"
+PATH = f"/v2/a/blobs/{digest(LAYER)}"
+
+
+@implementer(IReactorFromThreads)
+class Reactor:
+    """Keeps what is to be called from a thread."""
+
+    def __init__(self) -> None:
+        self.calls: list[Callable[[], None]] = []
+
+    def callFromThread(self, callable: Callable[..., Any], *args: object, **kwargs: object) -> None:
+        """See ``IReactorFromThreads``."""
+        self.calls.append(callable)
+
+    def callInThread(self, callable: Callable[..., Any], *args: object, **kwargs: object) -> None:
+        """See ``IReactorInThreads``."""
+        raise NotImplementedError
+
+    def suggestThreadPoolSize(self, size: int) -> None:
+        """See ``IReactorThreads``."""
+
+
+def reloading(house: House, **settings: Any) -> Reloading:
+    """What puts these settings into force."""
+    began, reactor = load({"domain": OWN}, {}), Reactor()
+    return Reloading(began, lambda: load(settings, {}), noted(house.serving.serve), reactor)
+
+
+def noted(put: Callable[[Settings], None]) -> Callable[[Settings], Coroutine[Any, Any, None]]:
+    """Puts settings into force at once."""
+
+    async def serve(settings: Settings) -> None:
+        put(settings)
+
+    return serve
+
+
+def test_new_settings() -> None:
+    """Are in force for what comes, and what runs goes on."""
+    internet = Internet()
+    internet.reply("registry.k8s.io", PATH, Reply(200, LAYER))
+    house = House(internet)
+    running = house.connect().ask("GET", "k8s.mirror.example", PATH)
+    keeping = house.connect().ask("GET", "k8s.mirror.example", "/v2/")
+    with logged() as texts:
+        now(reloading(house, domain="other.example", log_format="json").reload())
+    assert "new settings are in force" in texts[0]
+    assert running.answer.body == LAYER
+    assert keeping.ask("GET", "k8s.mirror.example", "/v2/").answer.status == 404
+    assert house.get("k8s.other.example", "/v2/").status == 200
+    assert house.lines[-1].startswith("{")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"networks": ["lan"]}, "networks.0: expected a network"),
+        ({"config": "/nowhere.toml"}, "/nowhere.toml: cannot be read"),
+        ({"access": {"audit": "/nowhere/audit"}}, "access.audit: cannot be written"),
+        ({"access": {"htpasswd": "/etc/hosts"}}, "access.htpasswd: line 1"),
+        ({"upstreams": {"docker": {"username": "alice"}}, "networks": ["private"]}, "expected a password"),
+    ],
+)
+def test_wrong_settings(settings: dict[str, Any], message: str) -> None:
+    """Change nothing, and the log says what is wrong."""
+    house = House(Internet())
+    with logged() as texts:
+        now(reloading(house, domain="other.example", **settings).reload())
+    (text,) = texts
+    assert "the settings are as they were" in text
+    assert message in text
+    assert house.get("k8s.mirror.example", "/v2/").status == 200
+    assert house.get("k8s.other.example", "/v2/").status == 404
+
+
+def test_what_is_so_from_the_start() -> None:
+    """Stays, and the log says so, as often as it is tried."""
+    served: list[Settings] = []
+    began = load({"domain": OWN, "grace": 5}, {})
+    new = {"domain": "other.example", "grace": 6, "listen": ["tcp:1"]}
+    reload = Reloading(began, lambda: load(new, {}), noted(served.append), Reactor()).reload
+    for _ in range(2):
+        with logged() as texts:
+            now(reload())
+        assert "at the next start also: listen, grace" in texts[0]
+    assert [(each.domain, each.grace, each.listen) for each in served] == [("other.example", 5, ())] * 2
+
+
+def test_the_signal() -> None:
+    """Has it done in the reactor's own time, once the service runs and until it stops."""
+    reactor, served, before = Reactor(), list[Settings](), signal.getsignal(signal.SIGHUP)
+    service = Reloading(load({}, {}), lambda: load({}, {}), noted(served.append), reactor)
+    service.startService()
+    os.kill(os.getpid(), signal.SIGHUP)
+    assert served == []
+    for call in reactor.calls:
+        call()
+    assert len(served) == 1
+    service.stopService()
+    assert signal.getsignal(signal.SIGHUP) == before
+
+
+def test_an_audit_log(tmp_path: Path) -> None:
+    """Goes on in a new file after the old one was moved away."""
+    audit = tmp_path / "audit"
+    house = House(Internet(), access={"audit": str(audit)})
+    house.get(OWN, "/v2/")
+    audit.rename(tmp_path / "old")
+    house.get(OWN, "/v2/library/busybox/manifests/latest")
+    now(reloading(house, domain=OWN, access={"audit": str(audit)}).reload())
+    house.get(OWN, "/")
+    assert len((tmp_path / "old").read_text().splitlines()) == 2
+    assert len(audit.read_text().splitlines()) == 1
+
+
+def test_what_the_mirror_asks_itself() -> None:
+    """Is a registry of the settings in force; wrong ones leave it as it is."""
+    internet = Internet()
+    internet.reply("lan.example", PATH, Reply(200, LAYER))
+    house = House(internet)
+    asked = Request(Blob(Repository("lan.example/a"), Digest.parse(digest(LAYER))))
+
+    def fetched() -> Any:
+        work = Outcome(house.serving.registry.fetch(asked))
+        internet.agent.flush()
+        return work.get()
+
+    with pytest.raises(NameUnknown):
+        fetched()
+    now(reloading(house, upstreams={"lan": {"url": "https://lan.example"}}).reload())
+    fetched().content.discard()
+    with logged():
+        now(reloading(house, access={"audit": "/nowhere/log"}).reload())
+    fetched().content.discard()

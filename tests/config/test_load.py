@@ -1,0 +1,623 @@
+"""The operator's choices: where they may stand, which one counts, what is said of those that cannot be."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dockmirror.config.known import KNOWN
+from dockmirror.config.load import load, origin, sources
+from dockmirror.config.settings import ConfigurationError, Settings, UpstreamSettings
+from dockmirror.config.values import Amount
+
+HERE = Path(__file__)
+KEYS: dict[str, tuple[str, str, Any, tuple[Any, Any, Any, Any]]] = {
+    "domain": (
+        '"a.example"',
+        "b.example",
+        "C.example.",
+        ("localhost", "a.example", "b.example", "c.example"),
+    ),
+    "hosts": (
+        '"{name}-a.{domain}"',
+        "{name}-b.{domain}",
+        "{name}.example",
+        ("{name}.{domain}", "{name}-a.{domain}", "{name}-b.{domain}", "{name}.example"),
+    ),
+    "names": (
+        '["a", "b.example"]',
+        "c D.example",
+        ["e"],
+        ((), ("a", "b.example"), ("c", "d.example"), ("e",)),
+    ),
+    "listen": (
+        '["tcp:1", "unix:/run/a"]',
+        "tcp:2 tcp:3:interface=127.0.0.1",
+        ["systemd:domain=INET:index=0"],
+        (
+            (),
+            ("tcp:1", "unix:/run/a"),
+            ("tcp:2", "tcp:3:interface=127.0.0.1"),
+            ("systemd:domain=INET:index=0",),
+        ),
+    ),
+    "operations": (
+        '""',
+        "none",
+        "tcp:1",
+        ("tcp:9464:interface=127.0.0.1", "", "", "tcp:1"),
+    ),
+    "networks": (
+        '["10.0.0.0/8", "fd00::/8"]',
+        "private 192.0.2.1",
+        ["public"],
+        (("private",), ("10.0.0.0/8", "fd00::/8"), ("private", "192.0.2.1"), ("public",)),
+    ),
+    "trust_proxy": (
+        '["unix"]',
+        "127.0.0.1 ::1",
+        ["10.0.0.0/8"],
+        ((), ("unix",), ("127.0.0.1", "::1"), ("10.0.0.0/8",)),
+    ),
+    "cache": ('"/a"', "/b", "c", (Path("/cache"), Path("/a"), Path("/b"), Path("c"))),
+    "cache_size": (
+        '"1GiB"',
+        "500 mb",
+        "20%",
+        (None, Amount(2**30), Amount(500_000_000), Amount(share=0.2)),
+    ),
+    "certificates": ('"/a"', "/b", "c", (Path("/state/certificates"), Path("/a"), Path("/b"), Path("c"))),
+    "acme": (
+        '"a@m.example"',
+        "b@m.example",
+        "c@m.example",
+        (None, "a@m.example", "b@m.example", "c@m.example"),
+    ),
+    "acme_directory": (
+        '"https://a.example/d"',
+        "https://b.example/d",
+        "https://c.example/d",
+        (
+            "https://acme-v02.api.letsencrypt.org/directory",
+            *("https://a.example/d", "https://b.example/d", "https://c.example/d"),
+        ),
+    ),
+    "acme_ca_file": (f'"{__file__}"', __file__, __file__, (None, HERE, HERE, HERE)),
+    "min_free": (
+        "1000",
+        "1.5k",
+        "12.5%",
+        (Amount(share=0.2), Amount(1000), Amount(1500), Amount(share=0.125)),
+    ),
+    "tag_ttl": ("5", "2.5", "0", (60, 5, 2.5, 0)),
+    "keep_vanished": ("true", "false", "true", (False, True, False, True)),
+    "store": ('"s3://a/b/c"', "gs://a", "az://a/b/", (None, "s3://a/b/c", "gs://a", "az://a/b")),
+    "store_endpoint": (
+        '"http://a:9000"',
+        "https://b",
+        "https://C",
+        (None, "http://a:9000", "https://b", "https://c"),
+    ),
+    "store_days": ("1", "30", "90", (None, 1, 30, 90)),
+    "redirect": ("true", "false", "true", (False, True, False, True)),
+    "export": ("true", "false", "true", (False, True, False, True)),
+    "workers": ("2", "3", "4", (None, 2, 3, 4)),
+    "grace": ("5", "2.5", "0", (300, 5, 2.5, 0)),
+    "log_format": ('"json"', "text", "json", ("text", "json", "text", "json")),
+    "default": ('"docker"', "ghcr", "quay", (None, "docker", "ghcr", "quay")),
+}
+"""What may stand in the file, the environment, the command line; and what is in force with none to all."""
+
+
+def written(directory: Path, text: str) -> Path:
+    """A file of settings."""
+    path = directory / "dockmirror.toml"
+    path.write_text(text, "utf-8")
+    return path
+
+
+def refused(options: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> str:
+    """What is said of settings that cannot be: one line."""
+    with pytest.raises(ConfigurationError) as caught:
+        load(options, environ or {})
+    message = str(caught.value)
+    assert message
+    assert len(message.splitlines()) == 1
+    return message
+
+
+def attempted(options: Mapping[str, Any], environ: Mapping[str, str]) -> Settings | ConfigurationError:
+    """The settings, or what is said of them; anything else that is raised is a mistake."""
+    try:
+        return load(options, environ)
+    except ConfigurationError as error:
+        return error
+
+
+def test_every_setting_is_here() -> None:
+    """What is added to the settings is added to the table above."""
+    assert {*KEYS, "access", "upstreams"} == set(Settings.model_fields)
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_the_command_line_stands_above_the_environment_above_the_file(tmp_path: Path, key: str) -> None:
+    """And the file above what holds where nothing is said."""
+    in_file, in_environment, on_the_line, expected = KEYS[key]
+    below = {"CACHE_DIRECTORY": "/cache", "STATE_DIRECTORY": "/state"}
+    path = written(tmp_path, f"{key} = {in_file}")
+    environ = {**below, f"DOCKMIRROR_{key.upper()}": in_environment}
+    settings = [
+        load({}, below),
+        load({"config": path}, below),
+        load({"config": path}, environ),
+        load({"config": path, key: on_the_line}, environ),
+    ]
+    assert tuple(getattr(s, key) for s in settings) == expected
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_what_an_option_leaves_empty_was_not_given(key: str) -> None:
+    """Options have all keys, and most are None or without elements."""
+    nothing: list[object] = [None, [], ""]
+    for empty in nothing:
+        assert load({key: empty, "config": None, "upstream": []}, {}) == load({}, {})
+
+
+def test_the_file_may_be_named_in_the_environment(tmp_path: Path) -> None:
+    """The command line's counts for more; a name that is empty is none."""
+    path = written(tmp_path, 'domain = "a.example"')
+    assert load({}, {"DOCKMIRROR_CONFIG": str(path)}).domain == "a.example"
+    assert load({"config": path}, {"DOCKMIRROR_CONFIG": "/nowhere"}).domain == "a.example"
+    assert load({}, {"DOCKMIRROR_CONFIG": ""}) == load({}, {})
+
+
+def test_other_variables_mean_nothing() -> None:
+    """Only those that begin with the mirror's own name."""
+    assert load({}, {"DOMAIN": "a.example", "NOT_DOCKMIRROR_DOMAIN": "x", "PATH": "/"}) == load({}, {})
+
+
+def test_the_well_known_registries_are_there() -> None:
+    """Without a word, each at its address."""
+    settings = load({}, {})
+    assert {name: upstream.url for name, upstream in settings.upstreams.items()} == {
+        k.name: k.url for k in KNOWN
+    }
+    assert settings.upstreams["docker"] == UpstreamSettings(
+        url=("https://registry-1.docker.io",),
+        registry="docker.io",
+        realms=("https://auth.docker.io",),
+        aliases=("index.docker.io", "registry-1.docker.io"),
+        short_names="complete",
+    )
+
+
+def test_an_upstream_is_changed_by_what_is_said_of_it(tmp_path: Path) -> None:
+    """And keeps what is known of it beside; the other upstreams stay."""
+    path = written(tmp_path, '[upstreams.docker]\nshort_names = "redirect"\nallow_networks = "10.0.0.0/8"')
+    before, after = load({}, {}), load({"config": path}, {})
+    changed = {"short_names": "redirect", "allow_networks": ("10.0.0.0/8",)}
+    assert after.upstreams["docker"] == before.upstreams["docker"].model_copy(update=changed)
+    assert {**after.upstreams, "docker": None} == {**before.upstreams, "docker": None}
+
+
+def test_an_upstream_is_added_by_its_name(tmp_path: Path) -> None:
+    """With its address; all else has a default."""
+    certificate = tmp_path / "ca.pem"
+    certificate.touch()
+    path = written(
+        tmp_path,
+        f"""[upstreams.inner]
+        url = "https://Registry.Inner.example:5000/"
+        realms = ["https://tokens.inner.example"]
+        ca_file = "{certificate}"
+        """,
+    )
+    assert load({"config": path}, {}).upstreams["inner"] == UpstreamSettings(
+        url=("https://registry.inner.example:5000",),
+        realms=("https://tokens.inner.example",),
+        ca_file=certificate,
+    )
+
+
+def test_upstreams_may_be_named_in_short(tmp_path: Path) -> None:
+    """As NAME=URL, separated by spaces or repeated; the same order holds, for each upstream on its own."""
+    path = written(tmp_path, '[upstreams.one]\nurl = "http://file"\nregistry = "one.example"\n')
+    environ = {"DOCKMIRROR_UPSTREAM": "one=http://environment  two=https://two:5000"}
+    settings = load({"config": path, "upstream": ["two=http://line", "three=http://line"]}, environ)
+    addresses = {name: settings.upstreams[name].url for name in ("one", "two", "three", "ghcr")}
+    assert addresses == {
+        "one": "http://environment",
+        "two": "http://line",
+        "three": "http://line",
+        "ghcr": "https://ghcr.io",
+    }
+    assert settings.upstreams["one"].registry == "one.example"
+
+
+def test_an_upstream_in_short_has_a_name() -> None:
+    """An address alone is not enough."""
+    assert refused({"upstream": ["inner"]}).startswith("the command line: upstream: expected NAME=URL")
+    assert refused({}, {"DOCKMIRROR_UPSTREAM": "a=http://a inner"}).startswith("the environment: upstream: ")
+
+
+def test_an_upstream_is_what_its_address_says() -> None:
+    """Unless more is said of it: no other host is sent secrets, no name completed, no network allowed."""
+    upstream = load({"upstream": ["inner=http://inner"]}, {}).upstreams["inner"]
+    assert (upstream.registry, upstream.realms, upstream.aliases, upstream.short_names) == ("", (), (), "off")
+    assert (upstream.allow_networks, upstream.ca_file) == ((), None)
+
+
+def test_the_default_may_be_any_upstream(tmp_path: Path) -> None:
+    """Also one that is added elsewhere."""
+    path = written(tmp_path, 'default = "inner"')
+    assert load({"config": path, "upstream": ["inner=http://inner"]}, {}).default == "inner"
+
+
+LISTS = {"names", "listen", "networks", "trust_proxy", "upstream"}
+WRONG = {
+    "domain": ["https://a.example", "a.example:80", "a/b", "a b", "-a", "", "é.example"],
+    "hosts": ["a.{domain}", "{name}.{other}", "{name}/x", "{name}.{domain}:80", "{name", "{{name}}", ""],
+    "names": ["a/b", "a:80", "https://a"],
+    "listen": ["8080", "TCP:8080", ":8080", "/run/a.sock"],
+    "networks": ["lan", "10.0.0.1/8", "10.0.0.0/33", "localhost", "unix", "127.0.0.1:80"],
+    "trust_proxy": ["nginx", "10.0.0.1/8", "/run/nginx.sock"],
+    "default": ["nowhere", "Docker", "docker.io", ""],
+    "cache_size": ["all", "-1", "1,5GB", "1PB", "1EiB", "GB", ""],
+    "min_free": ["101%", "%", "0x10", "10 percent", ""],
+    "tag_ttl": ["-1", "1h", "inf", ""],
+    "keep_vanished": ["maybe", ""],
+    "cache": [""],
+    "certificates": [""],
+    "acme": ["me", "me@", "@a.example", "mailto:a@a.example", "a@b@c", ""],
+    "acme_directory": ["http://a.example", "a.example", "https://", "https://me:pw@a.example", ""],
+    "store": ["bucket", "s3:/a", "s3://", "s3://key:secret@a", "file:///a", "s3://a/b?c=d", ""],
+    "store_endpoint": ["localhost", "https://key:secret@a", "https://a/b"],
+    "store_days": ["0", "0.5", "never"],
+    "redirect": ["maybe"],
+    "export": ["maybe", ""],
+    "workers": ["0", "65", "many", "1.5"],
+    "grace": ["-1", "soon", "nan", "inf", ""],
+    "log_format": ["xml", "JSON", ""],
+    "upstream": [
+        "inner",
+        "https://inner.example",
+        "=",
+        "Inner=http://inner",
+        "a.b=http://inner",
+        "a=inner",
+        "a=",
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [(key, value) for key, values in WRONG.items() for value in values]
+)
+def test_what_cannot_be_is_said_in_a_line(key: str, value: str) -> None:
+    """That names the key and the place where it stood; on the command line an empty value is none."""
+    assert refused({}, {f"DOCKMIRROR_{key.upper()}": value}).startswith(f"the environment: {key}")
+    if value:
+        on_the_line = [value] if key in LISTS else value
+        assert refused({key: on_the_line}).startswith(f"the command line: {key}")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("domain = 5", "domain: "),
+        ("grace = true\nlisten = 5", "listen: "),
+        ("networks = [5]", "networks.0: "),
+        ('networks = ["private", "lan"]', "networks.1: expected a network such as"),
+        ('domian = "a.example"', "domian: there is no such setting"),
+        ('upstream = ["a=https://a"]', "upstream: there is no such setting"),
+        ('config = "x"', "config: there is no such setting"),
+        ("upstreams = 5", "upstreams: expected a table for each"),
+        ("[upstreams]\ndocker = 5", "upstreams: expected a table for each"),
+        ('[upstreams.inner]\nregistry = "x"', "upstreams.inner.url: is missing"),
+        ('[upstreams.Inner]\nurl = "http://x"', "upstreams.Inner: expected a name"),
+        ('[upstreams.docker]\nurls = "x"', "upstreams.docker.urls: there is no such setting"),
+        ('[upstreams.docker]\nshort_names = "x"', "upstreams.docker.short_names: "),
+        ('[upstreams.docker]\nca_file = "/nowhere.pem"', "upstreams.docker.ca_file: "),
+        ('[upstreams.docker]\nallow_networks = ["lan"]', "upstreams.docker.allow_networks.0: expected"),
+        ('[upstreams.docker]\nrealms = ["auth.docker.io"]', "upstreams.docker.realms.0: expected an address"),
+        ('[upstreams.docker]\nusername = "a:b"', "upstreams.docker.username: expected a name"),
+        ('[upstreams.docker]\nusername = ""', "upstreams.docker.username: expected a name"),
+        ('[upstreams.docker]\nallow = ["a b"]', "upstreams.docker.allow.0: expected a pattern"),
+        ('[upstreams.docker]\nallow = ["library/"]\ndeny = [":1"]', "upstreams.docker.deny.0: expected"),
+        ('[upstreams.docker]\ndeny = ["a:1@sha256:0"]', "upstreams.docker.deny.0: expected a pattern"),
+        (
+            '[upstreams.docker]\nrewrite = { "a/" = "b" }',
+            "upstreams.docker.rewrite.a/: expected the beginning",
+        ),
+        ('[upstreams.docker]\nrewrite = { a = "B" }', "upstreams.docker.rewrite.a: expected the beginning"),
+        (
+            '[upstreams.docker]\ntag_ttl = { "a@sha256:*" = 5 }',
+            "upstreams.docker.tag_ttl.a@sha256:*: expected",
+        ),
+        (
+            '[upstreams.docker]\ntag_ttl = { "A" = 5 }',
+            "upstreams.docker.tag_ttl.A: expected a pattern of tags",
+        ),
+        ('[upstreams.docker]\ntag_ttl = { "a" = -1 }', "upstreams.docker.tag_ttl.a: "),
+        ('[upstreams.docker]\ntag_ttl = "1h"', "upstreams.docker.tag_ttl.**: "),
+        ("[upstreams.docker]\nurl = []", "upstreams.docker.url: "),
+        ('[upstreams.docker]\nurl = ["https://a", "b"]', "upstreams.docker.url.1: expected an address"),
+        ("[upstreams.docker]\nurl = [5]", "upstreams.docker.url.0: "),
+        (
+            '[upstreams.docker]\ncredential_helper = "a b"',
+            "upstreams.docker.credential_helper: expected",
+        ),
+        (
+            '[upstreams.docker]\ncredential_helper = "a/b"',
+            "upstreams.docker.credential_helper: expected",
+        ),
+        ('[upstreams.docker]\ncredential_helper = ""', "upstreams.docker.credential_helper: expected"),
+        ("[upstreams.docker]\nsegments = 0", "upstreams.docker.segments: "),
+        ("[upstreams.docker]\nsegments = 17", "upstreams.docker.segments: "),
+        ('[upstreams.docker]\npassword = "x"', "upstreams.docker.password: there is no such setting"),
+        ('[upstreams.docker]\npassword_file = "/nowhere"', "upstreams.docker.password_file: "),
+        ("cache = 5", "cache: "),
+        ("cache_size = true", "cache_size: expected a number of bytes"),
+        ("cache_size = -1", "cache_size: expected a number of bytes"),
+        ("domain = ", "is not TOML: "),
+        ("domain = 'a'\ndomain = 'b'", "is not TOML: "),
+        ("\x00", "is not TOML: "),
+    ],
+)
+def test_what_cannot_stand_in_the_file_is_said_with_its_name(tmp_path: Path, text: str, message: str) -> None:
+    """The file's, and the key's whole path."""
+    path = written(tmp_path, text)
+    assert refused({"config": path}).startswith(f"{path}: {message}")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("", "registry", "registry:5000", "//registry", "ftp://registry", "https://", "https://registry/v2"),
+        *("https://registry?a", "https://registry#a", "https://me:pw@registry", "https://me@registry"),
+        *(
+            "https://registry:port",
+            "https://registry:99999",
+            "https://registry:0",
+            "https://[::1",
+            "https:registry",
+        ),
+    ],
+)
+def test_an_address_is_an_origin(tmp_path: Path, url: str) -> None:
+    """Scheme, host, port: what else it might hold would be lost, or sent where it does not belong."""
+    path = written(tmp_path, f'[upstreams.inner]\nurl = "{url}"')
+    message = refused({"config": path})
+    assert message.startswith(f"{path}: upstreams.inner.url: ")
+    assert "pw" not in message
+
+
+@pytest.mark.parametrize(
+    ("url", "origin"),
+    [
+        ("HTTPS://Registry.Example/", "https://registry.example"),
+        ("http://127.0.0.1:5000", "http://127.0.0.1:5000"),
+        ("https://[2001:DB8::1]:5000/", "https://[2001:db8::1]:5000"),
+    ],
+)
+def test_an_address_is_written_in_one_way(url: str, origin: str) -> None:
+    """In lower case, and without a slash at its end."""
+    assert load({"upstream": [f"inner={url}"]}, {}).upstreams["inner"].url == origin
+
+
+def test_the_place_is_the_one_that_counts(tmp_path: Path) -> None:
+    """Where a key stands in several, the highest is the one that is wrong."""
+    path = written(tmp_path, 'domain = "a b"\n[upstreams.inner]\nurl = "x"')
+    environ = {"DOCKMIRROR_DOMAIN": "c d", "DOCKMIRROR_UPSTREAM": "inner=http://inner"}
+    assert refused({"config": path}, environ).startswith("the environment: domain: ")
+    assert refused({"config": path, "domain": "e f"}, environ).startswith("the command line: domain: ")
+    assert refused({"config": path, "domain": "e", "upstream": ["inner=y"]}, environ).startswith(
+        "the command line: upstreams.inner.url: "
+    )
+
+
+@pytest.mark.parametrize("key", ["foo", "upstreams", "domains", ""])
+def test_a_variable_that_means_nothing_is_said(key: str) -> None:
+    """A setting that was misspelt is not quietly without effect."""
+    assert refused({}, {f"DOCKMIRROR_{key.upper()}": "x"}).startswith(f"the environment: {key}: ")
+
+
+def test_a_file_that_cannot_be_read_is_said(tmp_path: Path) -> None:
+    """Absent, a directory, or no text."""
+    assert refused({"config": tmp_path / "none"}).startswith(f"{tmp_path / 'none'}: cannot be read: ")
+    assert refused({"config": str(tmp_path)}).startswith(f"{tmp_path}: cannot be read: ")
+    path = tmp_path / "binary"
+    path.write_bytes(b"\xff\xfe")
+    assert refused({"config": path}).startswith(f"{path}: is not TOML: ")
+
+
+def test_settings_do_not_change() -> None:
+    """What is in force is decided once."""
+    settings = load({}, {})
+    with pytest.raises(ValueError, match="frozen"):
+        settings.domain = "b.example"
+
+
+def test_the_cache_has_a_place_of_its_own() -> None:
+    """Where systemd says; without it the system's for root, and the user's for everybody else."""
+    at_home = {"HOME": "/home/me"}
+    assert load({}, {**at_home, "CACHE_DIRECTORY": "/a:/b"}).cache == Path("/a")
+    root = Path("/var/cache/dockmirror") if os.getuid() == 0 else None
+    assert load({}, at_home).cache == (root or Path("/home/me/.cache/dockmirror"))
+    assert load({}, {**at_home, "XDG_CACHE_HOME": "/x"}).cache == (root or Path("/x/dockmirror"))
+
+
+def test_an_amount_may_be_a_share() -> None:
+    """Of the file system that the cache lies on."""
+    assert Amount(1000).of(5) == 1000
+    assert [bool(amount) for amount in (Amount(), Amount(0), Amount(1), Amount(share=0.1))] == [
+        False,
+        False,
+        True,
+        True,
+    ]
+    assert Amount(share=0.2).of(1000) == 200
+
+
+@pytest.mark.parametrize(
+    ("options", "host"),
+    [
+        ({}, "docker.localhost"),
+        ({"domain": "Mirror.Example"}, "docker.mirror.example"),
+        ({"hosts": "R-{name}.{domain}", "domain": "a.example"}, "r-docker.a.example"),
+        ({"hosts": "{name}"}, "docker"),
+    ],
+)
+def test_an_upstream_has_a_host(options: Mapping[str, str], host: str) -> None:
+    """Of the pattern that the operator chose."""
+    assert load(options, {}).host("docker") == host
+
+
+@given(
+    st.dictionaries(st.sampled_from([*KEYS, "upstream"]), st.text(st.characters(codec="utf-8"), min_size=1))
+)
+def test_no_value_is_too_odd(options: dict[str, str]) -> None:
+    """It is a setting, or said to be none."""
+    environ = {f"DOCKMIRROR_{key.upper()}": value for key, value in options.items()}
+    for settings in (attempted(options, {}), attempted({}, environ)):
+        if isinstance(settings, ConfigurationError):
+            assert str(settings).startswith(("the command line: ", "the environment: "))
+
+
+def test_an_account_of_the_mirror_has_to_be_somebodys(tmp_path: Path) -> None:
+    """Who may come is named wherever settings may stand, even where it is what holds without a word."""
+    account = '[upstreams.docker]\nusername = "alice"\n'
+    path, naming = written(tmp_path, account), tmp_path / "naming.toml"
+    message = refused({"config": path})
+    assert message.startswith("networks: is not named, and has to be: whoever reaches the mirror")
+    assert "upstreams.docker.username" in message
+    naming.write_text('networks = ["private"]\n' + account)
+    for options, environ in (
+        ({"config": naming}, {}),
+        ({"config": path, "networks": ["private"]}, {}),
+        ({"config": path}, {"DOCKMIRROR_NETWORKS": "private"}),
+    ):
+        assert load(options, environ).networks == ("private",)
+
+
+def test_an_account_may_be_a_helpers(tmp_path: Path) -> None:
+    """Of that, too, it has to be said who may come; and it is another account than that of a name."""
+    path = written(tmp_path, '[upstreams.docker]\ncredential_helper = "ecr-login"\n')
+    assert "upstreams.docker.credential_helper" in refused({"config": path})
+    docker = load({"config": path, "networks": ["private"]}, {}).upstreams["docker"]
+    named = docker.model_copy(update={"credential_helper": None, "username": "ecr-login"})
+    assert None not in (docker.account, named.account)
+    assert docker.account != named.account
+
+
+def test_an_upstream_may_have_several_addresses(tmp_path: Path) -> None:
+    """The first is the one that it is known by; each alone is an upstream as it was."""
+    path = written(
+        tmp_path, '[upstreams.docker]\nurl = ["https://registry-1.docker.io", "https://Mirror.example/"]'
+    )
+    docker = load({"config": path}, {}).upstreams["docker"]
+    assert (docker.url, docker.replicas) == ("https://registry-1.docker.io", False)
+    assert [each.urls for each in docker.by_address()] == [
+        ("https://registry-1.docker.io",),
+        ("https://mirror.example",),
+    ]
+    assert docker.by_address()[0] == load({}, {}).upstreams["docker"]
+
+
+def test_a_variable_with_a_password_is_no_setting() -> None:
+    """So that no setting holds it."""
+    assert load({}, {"DOCKMIRROR_PASSWORD_DOCKER": "s3cret"}) == load({}, {})
+
+
+def test_names_and_passwords_say_who_may_come(tmp_path: Path) -> None:
+    """As well as networks do."""
+    file = tmp_path / "htpasswd"
+    file.touch()
+    table = {"docker": {"url": "https://a.example", "username": "alice"}}
+    assert load({"upstreams": table}, {"DOCKMIRROR_ACCESS_HTPASSWD": str(file)}).access.htpasswd == file
+
+
+def test_access_is_laid_over_key_by_key(tmp_path: Path) -> None:
+    """Each key from where it stands highest, and its default where nobody says."""
+    path = written(tmp_path, "[access]\nrequests = 5\nwindow = 9\n")
+    access = load({"config": path}, {"DOCKMIRROR_ACCESS_REQUESTS": "7", "STATE_DIRECTORY": "/state"}).access
+    assert (access.requests, access.window, access.keys) == (7, 9, Path("/state/keys"))
+    assert access.bytes is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("access = 1", "access: expected a table"),
+        ("[access]\nrequests = 0", "access.requests: "),
+        ('[access]\nbytes = "20%"', "access.bytes: expected a number of bytes"),
+        ("[access]\nbytes = 0", "access.bytes: expected a number of bytes"),
+        ("[access]\nwindow = 0", "access.window: "),
+        ("[access]\nhead_timeout = 0", "access.head_timeout: "),
+        ("[access]\nstall_timeout = 4000", "access.stall_timeout: "),
+        ("[access]\nusers = 1", "access.users: there is no such setting"),
+        ('[access]\nhtpasswd = "/nowhere"', "access.htpasswd: "),
+        (
+            'cache = "/c"\n[access]\nkeys = "/c/d/../keys"',
+            "access.keys: expected a file that is not in the cache",
+        ),
+    ],
+)
+def test_access_that_cannot_be(tmp_path: Path, text: str, message: str) -> None:
+    """Is refused by its key."""
+    assert message in refused({"config": written(tmp_path, text)})
+
+
+def test_where_a_value_has_come_from(tmp_path: Path) -> None:
+    """The highest place that says it, and the default where none does."""
+    path = written(tmp_path, 'domain = "a.example"\ngrace = 1\n[upstreams.docker]\ntimeout = 3\n')
+    said = sources({"config": path, "grace": "2", "upstream": ["lan=http://lan"]}, {"DOCKMIRROR_NAMES": "m"})
+    assert {
+        ".".join(where): origin(said, where)
+        for where in (
+            ["domain"], ["grace"], ["names"], ["hosts"], ["cache"], ["access", "keys"],
+            ["upstreams", "docker", "timeout"], ["upstreams", "docker", "url"], ["upstreams", "lan", "url"],
+        )
+    } == {
+        "domain": str(path), "grace": "the command line", "names": "the environment", "hosts": "default",
+        "cache": "default", "access.keys": "default", "upstreams.docker.timeout": str(path),
+        "upstreams.docker.url": "known", "upstreams.lan.url": "the command line",
+    }  # fmt: skip
+
+
+def test_settings_travel_to_other_processes(tmp_path: Path) -> None:
+    """As JSON, and are the same there: of every kind, by themselves and as the operator wrote them."""
+    table = f"""
+cache_size = "5GB"
+min_free = "12.5%"
+[access]
+bytes = "1GB"
+[upstreams.docker]
+ca_file = "{__file__}"
+addresses = {{ "a.example" = ["192.0.2.1"] }}
+rewrite = {{ "a" = "b" }}
+proxy = "http://name:s3cret@proxy:1"
+url = ["https://a.example", "https://b.example"]
+tag_ttl = {{ "library/*" = 5 }}
+"""
+    for options in ({}, {"config": written(tmp_path, table), "networks": ["public"]}):
+        settings = load(options, {})
+        assert Settings.model_validate_json(settings.as_json()) == settings
+
+
+def test_what_kubernetes_puts_into_every_pod() -> None:
+    """Is no setting of ours, although a Service of our name makes it look so."""
+    links = {
+        "DOCKMIRROR_SERVICE_HOST": "10.0.0.1", "DOCKMIRROR_SERVICE_PORT": "80",
+        "DOCKMIRROR_SERVICE_PORT_HTTP": "80", "DOCKMIRROR_PORT": "tcp://10.0.0.1:80",
+        "DOCKMIRROR_PORT_80_TCP": "tcp://10.0.0.1:80", "DOCKMIRROR_PORT_80_TCP_PROTO": "tcp",
+        "DOCKMIRROR_PORT_80_TCP_PORT": "80", "DOCKMIRROR_PORT_80_TCP_ADDR": "10.0.0.1",
+    }  # fmt: skip
+    assert load({}, links) == load({}, {})
+    assert refused({}, {"DOCKMIRROR_PORTS": "80"}).startswith("the environment: ports: ")
