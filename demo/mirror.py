@@ -23,6 +23,7 @@ operations = ""
 workers = 1
 grace = 1
 cache = "{directory}/cache"
+min_free = "0B"
 {own}
 [upstreams.docker]
 url = "{url}"

@@ -64,6 +64,7 @@ class Shop:
         variables = {
             "DOCKMIRROR_CACHE": str(self.root),
             "DOCKMIRROR_CONFIG": None,
+            "DOCKMIRROR_MIN_FREE": "0B",
             "COLUMNS": "80",
             "TZ": "UTC",
             **(environ or {}),

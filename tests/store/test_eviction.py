@@ -208,6 +208,22 @@ def test_disk_short(store: Stocked, budget: Budget) -> None:
     assert store.held(old, used) == [False, True]
 
 
+def test_disk_short_is_told(store: Stocked) -> None:
+    """Once, and once more when it is over: a cache that keeps nothing looks like a slow mirror."""
+    eviction = store.eviction(Budget(10**15, free_bytes=10**15))
+    with logged() as texts:
+        for _ in range(5):
+            store.clock.advance(60)
+    assert len([text for text in texts if "keeps only what is in use" in text]) == 1
+    assert eviction.walks > 1
+    eviction.keep_to(PLENTY)
+    with logged() as texts:
+        store.clock.advance(DAY)
+        store.clock.advance(60)
+    assert len([text for text in texts if "has enough free again" in text]) == 1
+    now(eviction.stop())
+
+
 def test_documents(store: Stocked) -> None:
     """Go like contents, when they have not been used for long."""
     for name in ("old", "used"):

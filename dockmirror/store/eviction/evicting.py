@@ -49,6 +49,7 @@ class Eviction:
         self._forget = forget
         self._sweep = Sweep(root, budget)
         self._grown = 0
+        self._lacking = False
         self._looking = LoopingCall(self._look)
         self._looking.clock = clock
         self._ended: Deferred[LoopingCall] | None = None
@@ -100,6 +101,7 @@ class Eviction:
         if swept.evicted is None:
             return
         self.walks += 1
+        self._tell(swept)
         self.evicted += len(swept.evicted.contents)
         self.evicted_bytes += swept.evicted.bytes
         if swept.evicted.contents:
@@ -110,3 +112,17 @@ class Eviction:
                 size=swept.evicted.bytes,
                 held=swept.held,
             )
+
+    def _tell(self, swept: Swept) -> None:
+        """Once, when too little is free although all has gone that may, and when that ends."""
+        lacking, before = swept.lacking, self._lacking
+        self._lacking = lacking is not None
+        if lacking is not None and not before:
+            self._log.warn(
+                "the cache keeps only what is in use: its file system has too little free,"
+                " {bytes} bytes and {inodes} inodes less than 'min_free' asks for",
+                bytes=max(0, lacking.bytes),
+                inodes=max(0, lacking.inodes),
+            )
+        elif before and lacking is None:
+            self._log.info("the cache's file system has enough free again")

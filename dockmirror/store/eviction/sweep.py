@@ -24,12 +24,14 @@ class Swept:
     :ivar dropped: how many parts of blobs nobody wanted any more.
     :ivar evicted: None where no walk was made.
     :ivar adrift: what no repository had, where that was looked for.
+    :ivar lacking: what the file system has too little of, whatever has gone; None where it has enough.
     """
 
     held: int
     dropped: int
     evicted: Evicted | None = None
     adrift: Evicted | None = None
+    lacking: Need | None = None
 
 
 class Stopped(Exception):
@@ -97,7 +99,8 @@ class Sweep:
         walk = Walk(self._root, now, self._check)
         held = walk.count()
         evicted = walk.evict(self._need(held))
-        return Swept(held - evicted.bytes, dropped, evicted)
+        left = held - evicted.bytes
+        return Swept(left, dropped, evicted, lacking=self._need(0) or None)
 
     def _need(self, held: int) -> Need:
         return self.budget.need(held, os.statvfs(self._root))
