@@ -15,6 +15,7 @@ from tests.integration.parts.mirror import Mirror
 
 from .wire import RESET
 
+_ELSEWHERE = "127.0.0.2"
 _TICK = 0.1
 _PIECE = 256 * 1024
 _WINDOW = 16 * 1024
@@ -34,9 +35,9 @@ def descriptors(count: int) -> Iterator[None]:
 
 @contextmanager
 def idle(mirror: Mirror, count: int, *, waiting: bool = True) -> Iterator[list[socket.socket]]:
-    """So many connections on which nothing is said; they are reset in the end.
+    """So many connections on which nothing is said, from an address of their own; they are reset in the end.
 
-    Closed ones would keep their ports for a minute, and with a few thousands of others there are no more.
+    Nobody else lacks the ports that they take, and that closed ones would keep for a minute.
 
     :param waiting: whether each must be made before the next.
     """
@@ -46,6 +47,7 @@ def idle(mirror: Mirror, count: int, *, waiting: bool = True) -> Iterator[list[s
             connections.append(stack.enter_context(socket.socket()))
             connections[-1].settimeout(10 if waiting else 0)
             connections[-1].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            connections[-1].bind((_ELSEWHERE, 0))
             with suppress(BlockingIOError):
                 connections[-1].connect(("127.0.0.1", mirror.port))
         yield connections
