@@ -69,8 +69,9 @@ class LocalPushed:
         path = self._path(name)
         place = Place(path, path.with_suffix(layout.SIZE), self._root / layout.data(digest))
         try:
-            file = await self._in_thread(partial(os.open, path, os.O_RDWR | os.O_CLOEXEC))
+            file = await self._in_thread(partial(_locked, path))
         except OSError:
+            await self.drop(name)
             return False
         reader, copy = FileReader(file, self._in_thread), Partial(place, file)
         try:
@@ -107,12 +108,27 @@ def _open(path: Path, offset: int) -> int:
     :raises OSError: when there are fewer, or another process is writing to it.
     """
     files.make_directory(path.parent)
-    file = os.open(path, os.O_RDWR | os.O_CLOEXEC | (0 if offset else os.O_CREAT), 0o666)
+    file = _locked(path, 0 if offset else os.O_CREAT)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if os.fstat(file).st_size < offset:
             raise OSError(f"of a push there are less than {offset} bytes")
         os.ftruncate(file, offset)
+    except BaseException:
+        os.close(file)
+        raise
+    return file
+
+
+def _locked(path: Path, flags: int = 0) -> int:
+    """The copy, which nobody else writes to or keeps until it is closed.
+
+    :raises OSError: when there is none, or another has it; also when that one has just kept it.
+    """
+    file = os.open(path, os.O_RDWR | os.O_CLOEXEC | flags, 0o666)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not os.path.samestat(os.fstat(file), os.stat(path)):
+            raise OSError("another has taken it")
     except BaseException:
         os.close(file)
         raise

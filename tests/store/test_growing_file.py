@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 
 import pytest
 from hypothesis import given
@@ -18,6 +15,7 @@ from dockmirror.oci.digest import Digest
 from dockmirror.store.growing.partial import Partial, Place, Standing, is_locked, open_partial
 from dockmirror.store.growing.told import Told, tell_size, tell_verified
 
+from .meanwhile import before
 from .upstream import all_closed
 
 DATA = b"data"
@@ -28,20 +26,6 @@ def place(tmp_path: Path) -> Iterator[Place]:
     """Where the blob will be."""
     with all_closed(tmp_path):
         yield Place.of(tmp_path, "docker.io", Digest.of(DATA))
-
-
-@contextmanager
-def before(call: object, meanwhile: Callable[[], None]) -> Iterator[None]:
-    """Something is done by another process right before the first such call to the operating system."""
-
-    def profile(frame: FrameType, event: str, called: object) -> None:
-        if event == "c_call" and called is call:
-            sys.setprofile(None)
-            meanwhile()
-
-    sys.setprofile(profile)
-    yield
-    sys.setprofile(None)
 
 
 def filled(place: Place) -> Partial:
@@ -131,6 +115,24 @@ def test_given_up_while_it_is_opened(place: Place) -> None:
     assert (standing, late.length()) == (Standing.OURS, 0)
     first.close()
     late.close()
+
+
+def test_empty_in_place_of_the_blob(place: Place) -> None:
+    """It is filled anew: no blob that is empty is not that of nothing."""
+    place.blob.parent.mkdir(parents=True)
+    place.blob.touch()
+    partial = filled(place)
+    finish(partial)
+    assert place.blob.read_bytes() == DATA
+
+
+def test_a_directory_in_place_of_the_blob(place: Place) -> None:
+    """It is no blob, and nothing can be kept there."""
+    place.blob.mkdir(parents=True)
+    partial = filled(place)
+    with pytest.raises(IsADirectoryError):
+        partial.keep()
+    partial.close()
 
 
 def test_what_was_told_of_another(place: Place) -> None:

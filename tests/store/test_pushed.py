@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from dockmirror.store.eviction.leftovers import drop_leftovers
 from dockmirror.store.pushed import BEHIND, LocalPushed
 
 from ..answering import now, watch
+from .meanwhile import before
 from .threads import HeldThreads, inline
 
 NAME, OTHER = "a" * 32, "b" * 32
@@ -110,6 +112,25 @@ def test_one_at_a_time(disk: Disk) -> None:
     assert now(disk.pushed.copy(NAME, 0)) is None
     now(copy.end())
     now(disk.copy().end())
+
+
+def test_what_is_still_written_to(disk: Disk) -> None:
+    """Is not kept: what comes after the look would be held as if it had been looked at."""
+    copy = disk.copy()
+    copy.write(DATA)
+    assert not now(disk.pushed.keep(NAME, DIGEST))
+    copy.write(b"!")
+    now(copy.end())
+    assert not (disk.root / layout.data(DIGEST)).exists()
+    assert (disk.left, disk.grown) == ([], [])
+
+
+def test_what_is_kept_while_it_is_opened(disk: Disk) -> None:
+    """Is written to no more."""
+    disk.written(DATA)
+    with before(fcntl.flock, lambda: now(disk.pushed.keep(NAME, DIGEST))):
+        assert now(disk.pushed.copy(NAME, 1000)) is None
+    assert (disk.root / layout.data(DIGEST)).read_bytes() == DATA
 
 
 def test_what_is_too_large(disk: Disk) -> None:

@@ -18,6 +18,7 @@ from attrs import frozen
 
 from ...oci.digest import Digest
 from .. import files, layout
+from ..data import open_file
 from ..seal import seal
 from .told import Told, tell_size, tell_verified
 
@@ -139,7 +140,7 @@ def open_partial(place: Place) -> tuple[Partial, Standing]:
     :raises OSError: when it cannot be opened or made.
     """
     while True:
-        finished = _open(place.blob, os.O_RDONLY)
+        finished = _open_finished(place.blob)
         if finished is not None:
             return Partial(place, finished), Standing.WHOLE
         os.makedirs(place.part.parent, exist_ok=True)
@@ -171,6 +172,25 @@ def _open(path: Path, flags: int) -> int | None:
         return None
 
 
+def _open_finished(blob: Path) -> int | None:
+    """None also where that is empty: but for the blob of nothing, which is soon filled anew, it is none."""
+    try:
+        file = open_file(blob)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return None
+    if os.fstat(file).st_size:
+        return file
+    os.close(file)
+    return None
+
+
+def _is_finished(blob: Path) -> bool:
+    file = _open_finished(blob)
+    if file is not None:
+        os.close(file)
+    return file is not None
+
+
 def _settle(partial: Partial) -> Standing | None:
     """How it may be used; None, and it is closed, where it was finished or given up meanwhile."""
     with ExitStack() as closing:
@@ -179,7 +199,7 @@ def _settle(partial: Partial) -> Standing | None:
         if standing in (Standing.WHOLE, Standing.GONE):
             return None
         if standing is Standing.OURS:
-            if partial.place.blob.exists():  # now that it is locked nobody else finishes it
+            if _is_finished(partial.place.blob):  # now that it is locked nobody else finishes it
                 partial.remove()
                 return None
             if not partial.length():
