@@ -9,7 +9,7 @@ from types import FrameType
 
 
 @contextmanager
-def before(call: object, meanwhile: Callable[[], None]) -> Iterator[None]:
+def before(call: object, meanwhile: Callable[[], object]) -> Iterator[None]:
     """Something is done by another process right before the first such call to the operating system."""
 
     def profile(frame: FrameType, event: str, called: object) -> None:
