@@ -16,6 +16,7 @@ from ..config.settings import ConfigurationError, Settings, UpstreamSettings
 from ..store.directory import UnfitDirectory
 from ..system.descriptors import connections
 from ..system.lag import Lag
+from ..system.lines import Lines
 from ..system.program import ask
 from ..system.steady import Steady
 from ..upstream.resolvers import threaded_resolver
@@ -65,7 +66,7 @@ class Process:
         watched = Watched.of(memory, reactor)
         metrics = watched.metrics
         self._serving = Serving(
-            reactor, agent_for, _write_line, cache, watched, environ,
+            reactor, agent_for, Lines("standard output", _print).write, cache, watched, environ,
             partial(deferToThreadPool, reactor, passwords), partial(ask, reactor), memory,
             connections(), share,
         )  # fmt: skip
@@ -113,7 +114,7 @@ def _cache(settings: Settings, reactor: Any) -> Cache | None:
         raise ConfigurationError(f"cache: {error}") from error
 
 
-def _write_line(line: str) -> None:
+def _print(line: str) -> None:
     """To standard output itself: what Twisted puts in its place would prefix each line."""
     if sys.__stdout__ is not None:
         print(line, file=sys.__stdout__, flush=True)

@@ -281,8 +281,10 @@ class Channel(HTTPChannel):
         if self._stall is not None:
             self._stall.cancel()
             self._stall = None
-        super().connectionLost(reason)
-        self._connections.remove(self)
+        try:
+            super().connectionLost(reason)
+        finally:
+            self._connections.remove(self)
 
     def _expire_in(self, seconds: float, then: Callable[[], None]) -> None:
         self._disarm()

@@ -723,6 +723,19 @@ async def test_a_drain_waits_for_a_running_response() -> None:
     assert b"Connection: close" in last
 
 
+def test_a_log_that_fails_keeps_no_connection(house: House) -> None:
+    """One that was lost is not counted for ever."""
+
+    def fail(_: Request) -> None:
+        raise ZeroDivisionError
+
+    house.site.serve(house.pages, fail, 2)
+    line = house.connect().send(LATER)
+    with pytest.raises(ZeroDivisionError):
+        line.leave()
+    assert house.site.connections.open == 0
+
+
 def test_a_request_is_shown_without_its_query() -> None:
     """Wherever it is logged: passwords come in queries."""
     shown: list[str] = []
