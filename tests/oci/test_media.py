@@ -181,7 +181,7 @@ def test_what_has_no_signature_is_left(body: bytes) -> None:
     "line",
     [
         "a/b", "*/*", "application/vnd.oci.image.index.v1+json, */*;q=0.1", 'a/b; c="d e, \\"f"',
-        "a/b;,c/d", "a/b;q=0",
+        "a/b;,c/d", "a/b;q=0", "a/b ; c=d ;; e=f , c/d; ; q=1",
         ", ".join(EVERYTHING),
     ],
 )  # fmt: skip
@@ -196,6 +196,13 @@ def test_media_ranges_are_passed_on(line: str) -> None:
 def test_other_lines_are_ignored(line: str) -> None:
     """The right ones beside them count."""
     assert parse_accept(["a/b", line, "c/d"]) == ("a/b", "c/d")
+
+
+@pytest.mark.parametrize("gap", ["; ", " ;", " ; ", "\t;\t", ", ", "  "])
+def test_a_long_line_that_is_no_list(gap: str) -> None:
+    """Costs what one does that is: read in every way that it could be, it would never end."""
+    assert parse_accept([f"a/b{gap * 200}\0"]) == ()
+    assert parse_media_type(f"a/b{gap * 200}\0") is None
 
 
 @pytest.mark.parametrize(
