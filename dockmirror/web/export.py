@@ -12,14 +12,12 @@ from typing import Protocol
 from twisted.web.resource import Resource
 
 from ..archive.plan import Plan, Segment
-from ..headers import first
 from ..interfaces import Answer, IContent
 from ..oci.errors import RegistryError, Unsupported
 from ..oci.platform import Platform
-from ..oci.ranges import Range
 from ..oci.reference import Reference, Repository
 from .exchange import Request
-from .query import parameters
+from .query import asked_range, parameters
 from .respond import respond
 
 ParseImage = Callable[[str], tuple[Repository, Reference]]
@@ -53,10 +51,10 @@ class Export(Resource):
     async def _export(self, request: Request) -> Answer:
         if request.method not in (b"GET", b"HEAD"):
             raise Unsupported("an archive is asked for by GET")
-        asked = dict(parameters(request))
+        query = dict(parameters(request))
         try:
-            repository, reference = self._parse_image(asked.get("image", ""))
-            platform = Platform.parse(asked["platform"]) if "platform" in asked else None
+            repository, reference = self._parse_image(query.get("image", ""))
+            platform = Platform.parse(query["platform"]) if "platform" in query else None
         except ValueError as error:
             raise RegistryError(
                 f"{error}; try /export?image=docker.io/library/nginx:latest", status=400
@@ -66,20 +64,12 @@ class Export(Resource):
         name = f"{repository.name.rpartition('/')[2]}.tar"
         disposition = f'attachment; filename="{name}"'
         headers = (("Accept-Ranges", "bytes"), ("ETag", etag), ("Content-Disposition", disposition))
-        span = _span(request, etag)
-        part = span.resolve(plan.size)[0] if span else None
+        asked = asked_range(request, etag)
+        part = asked.resolve(plan.size)[0] if asked and asked.only else None
         if part is None:
             return Answer(self._archives.content(repository, plan, 0, plan.size), headers=headers)
         content = self._archives.content(repository, plan, part.first, part.last + 1)
         return Answer(content, 206, part, headers=headers)
-
-
-def _span(request: Request, etag: str) -> Range | None:
-    """The one range that is asked for, unless of another archive (RFC 9110, 13.1.5)."""
-    asked = Range.parse(first(request.requestHeaders, "Range") or "")
-    if asked is None or asked.only is None or first(request.requestHeaders, "If-Range") not in (None, etag):
-        return None
-    return asked
 
 
 def _etag(plan: Plan) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from urllib.parse import parse_qsl
 
-from ..headers import lines
+from ..headers import first, lines
 from ..oci.credentials import Credentials
 from ..oci.errors import RegistryError
+from ..oci.ranges import Range
 from ..oci.token import MARKER
 from .exchange import Request
 
@@ -44,3 +45,15 @@ def credentials(request: Request) -> Credentials | None:
         raise RegistryError("more than one 'Authorization'", status=400)
     brought = Credentials.parse(headers[0]) if headers else None
     return None if brought is None or brought.is_bearer(MARKER) else brought
+
+
+def asked_range(request: Request, etag: str) -> Range | None:
+    """What is asked for of a content; None where it is all of it.
+
+    A part is for GET only (RFC 9110, 14.2), and not for who has begun with another content (13.1.5).
+
+    :param etag: the content's, a strong one.
+    """
+    if request.method != b"GET" or first(request.requestHeaders, "If-Range") not in (None, etag):
+        return None
+    return Range.parse(first(request.requestHeaders, "Range") or "")

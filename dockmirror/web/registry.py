@@ -7,13 +7,12 @@ from twisted.web.resource import Resource
 from ..headers import first, lines
 from ..interfaces import Answer, IRegistry, IWrites
 from ..oci.errors import Unsupported
-from ..oci.etag import parse_tags
+from ..oci.etag import etag, parse_tags
 from ..oci.media import parse_accept
-from ..oci.ranges import Range
 from ..oci.request import Blob, Manifest, parse_target
 from ..oci.request import Request as Asked
 from .exchange import Request
-from .query import credentials, parameters
+from .query import asked_range, credentials, parameters
 from .respond import respond
 from .token import TokenService
 from .writes import Writes
@@ -71,14 +70,9 @@ class Passthrough(Resource):
             if isinstance(target, Blob | Manifest)
             else tuple(pair for pair in query if pair[0] != "ns"),
             accept=parse_accept(lines(request.requestHeaders, "Accept")),
-            range=_range(request) if isinstance(target, Blob) else None,
+            range=asked_range(request, etag(target.digest)) if isinstance(target, Blob) else None,
             if_none_match=parse_tags(first(request.requestHeaders, "If-None-Match")),
             credentials=credentials(request),
             namespace=dict(query).get("ns"),
         )
         return await self._registry.fetch(asked)
-
-
-def _range(request: Request) -> Range | None:
-    header = first(request.requestHeaders, "Range")
-    return Range.parse(header) if header else None

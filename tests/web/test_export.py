@@ -104,10 +104,12 @@ def test_all_platforms(house: House, shop: Shop) -> None:
 
 
 def test_a_head(house: House, shop: Shop) -> None:
-    """Tells the length, and fetches no blob."""
+    """Tells the length of the whole, also where a part is asked for, and fetches no blob."""
     answer = export(house, "image=registry.k8s.io/team/app:1", method="HEAD")
     assert answer.status == 200
     assert int(str(answer["Content-Length"])) > 2 * len(LAYER)
+    part = export(house, "image=registry.k8s.io/team/app:1", "Range: bytes=5-", method="HEAD")
+    assert (part.status, part["Content-Length"]) == (200, answer["Content-Length"])
     assert not any("/blobs/" in seen.path for seen in shop.seen)
 
 

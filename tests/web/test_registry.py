@@ -215,7 +215,7 @@ class TestHeaders:
         "User-Agent: x", "Cookie: a=b", "Proxy-Authorization: Basic x", "TE: trailers", "Upgrade: h2c",
         "Connection: keep-alive, X-Hop", "X-Hop: 1", "Keep-Alive: 1", "X-Meta-Secret: 1", "Referer: http://x/",
         "Origin: http://x", "Accept-Encoding: zstd, gzip", "Accept-Language: de", "If-Modified-Since: 0",
-        "If-Match: x", "If-Range: x", "Via: 1.1 x", "Expect: 100-continue", "Content-Type: text/plain",
+        "If-Match: x", "Via: 1.1 x", "Expect: 100-continue", "Content-Type: text/plain",
         "Docker-Upload-UUID: x",
     )  # fmt: skip
 
@@ -236,12 +236,19 @@ class TestHeaders:
         assert internet.seen[0].header("Accept") == ", ".join(EVERYTHING)
 
     def test_of_a_blob(self, internet: Internet, house: House) -> None:
-        """A range besides."""
-        house.get(K8S, BLOB, "Range: bytes=0-1, 5-", "Authorization: Basic x", *self.HIDDEN)
+        """A range besides, without its condition: the blob of a digest is never another."""
+        condition = f'If-Range: "{DIGEST}"'
+        house.get(K8S, BLOB, "Range: bytes=0-1, 5-", condition, "Authorization: Basic x", *self.HIDDEN)
         assert internet.seen[0].headers == {
             "range": ["bytes=0-1,5-"], "authorization": ["Basic x"], "accept-encoding": ["identity"],
             "connection": ["close"], "host": [K8S_HOST],
         }  # fmt: skip
+
+    @pytest.mark.parametrize("tag", ['"x"', f'W/"{DIGEST}"', "Thu, 01 Jan 1970 00:00:00 GMT"])
+    def test_a_range_of_another_content_is_ignored(self, internet: Internet, house: House, tag: str) -> None:
+        """Who has the beginning of something else gets the whole (RFC 9110, 13.1.5)."""
+        house.get(K8S, BLOB, "Range: bytes=5-", f"If-Range: {tag}")
+        assert internet.seen[0].header("Range") is None
 
     @pytest.mark.parametrize(
         "header", ["Range: items=0-1", "Range: bytes=x", "Range: bytes=5-1", "Range: bytes="]
