@@ -12,7 +12,7 @@ from secrets import token_hex
 
 from attrs import frozen
 
-from ..interfaces import Kind, Tagged
+from ..interfaces import Kind
 from ..oci.digest import Digest
 from ..oci.errors import RegistryError
 from ..oci.reference import Repository, Tag
@@ -36,16 +36,14 @@ class OwedContent:
 
 @frozen
 class OwedTag:
-    """What a tag was confirmed to name."""
+    """What a tag names, as it is when its turn comes."""
 
     repository: Repository
     tag: Tag
-    tagged: Tagged
 
     def fields(self) -> dict[str, object]:
         """As it is written."""
-        named = {"digest": str(self.tagged.digest), "confirmed": self.tagged.confirmed}
-        return {"is": "tag", "repository": self.repository.name, "tag": self.tag.name, **named}
+        return {"is": "tag", "repository": self.repository.name, "tag": self.tag.name}
 
 
 @frozen
@@ -140,9 +138,9 @@ def _parse(data: bytes) -> Owed | None:
         fields = json.loads(data)
         if fields["is"] == "document":
             return OwedDocument(str(fields["name"]))
-        repository, digest = Repository(fields["repository"]), Digest.parse(fields["digest"])
+        repository = Repository(fields["repository"])
         if fields["is"] == "tag":
-            return OwedTag(repository, Tag(fields["tag"]), Tagged(digest, float(fields["confirmed"])))
-        return OwedContent(repository, digest, Kind(fields["is"]))
+            return OwedTag(repository, Tag(fields["tag"]))
+        return OwedContent(repository, Digest.parse(fields["digest"]), Kind(fields["is"]))
     except (ValueError, KeyError, TypeError, RegistryError):
         return None

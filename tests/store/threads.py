@@ -41,3 +41,8 @@ class HeldThreads:
             done.errback(error)
         else:
             done.callback(result)
+
+    def fail(self, error: Exception) -> None:
+        """Has the call fail that has waited longest."""
+        _, done = self._held.pop(0)
+        done.errback(error)

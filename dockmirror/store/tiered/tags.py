@@ -63,7 +63,7 @@ class TieredTags:
         """See ``ITags``."""
         await self._near.put(repository, tag, digest)
         if self._given.get((repository, tag)) != digest:
-            await self._owe(OwedTag(repository, tag, Tagged(digest, self._clock.seconds())))
+            await self._owe(OwedTag(repository, tag))
             self._given.put((repository, tag), digest, GIVEN_AGAIN)
 
     async def forget(self, repository: Repository, tag: Tag) -> None:

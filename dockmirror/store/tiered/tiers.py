@@ -79,7 +79,7 @@ def tiers(
     far = ObjectContents(bucket, reactor, LIFETIME if redirect else None)
     near, near_tags = LocalContents(root, reactor, in_thread), LocalTags(root, reactor, in_thread)
     near_documents = LocalDocuments(root, reactor, in_thread)
-    uploads = Uploads(root, bucket, far, near_documents, reactor, in_thread)
+    uploads = Uploads(root, bucket, far, near_tags, near_documents, reactor, in_thread)
     service = MultiService()
     threads.setServiceParent(service)
     uploads.setServiceParent(service)

@@ -8,12 +8,12 @@ from functools import partial
 from itertools import groupby
 from pathlib import Path
 
-from twisted.internet.defer import Deferred, FirstError, gatherResults
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ...interfaces import IDocuments
+from ...interfaces import IDocuments, ITags
 from ...work.repeated import Repeated
 from .. import layout, owed
 from ..objects.bucket import PART, Bucket
@@ -46,7 +46,8 @@ class Uploads(Repeated):
         root: Path,
         bucket: Bucket,
         contents: ObjectContents,
-        near: IDocuments,
+        near_tags: ITags,
+        near_documents: IDocuments,
         clock: IReactorTime,
         in_thread: InThread,
     ) -> None:
@@ -54,7 +55,8 @@ class Uploads(Repeated):
         self.waiting = 0
         self._root = root
         self._bucket = bucket
-        self._near = near
+        self._near_tags = near_tags
+        self._near_documents = near_documents
         self._clock = clock
         self._contents = contents
         self._tags = ObjectTags(bucket, clock)
@@ -83,7 +85,10 @@ class Uploads(Repeated):
             left = list(alike)
             while left:
                 giving = [Deferred.fromCoroutine(self._give(path)) for path in left[:_AT_ONCE]]
-                await gatherResults(giving, consumeErrors=True).addErrback(_unwrapped)
+                given = await DeferredList(giving, consumeErrors=True)
+                for _, failure in given:  # once nothing is under way: it would be given a second time beside
+                    if isinstance(failure, Failure):
+                        failure.raiseException()
                 self.waiting -= len(giving)
                 del left[:_AT_ONCE]
 
@@ -107,9 +112,11 @@ class Uploads(Repeated):
         if isinstance(each, OwedContent):
             return await self._give_content(each, noted)
         if isinstance(each, OwedTag):
-            await self._tags.note(each.repository, each.tag, each.tagged)
+            tagged = await self._near_tags.get(each.repository, each.tag)
+            if tagged is not None:
+                await self._tags.note(each.repository, each.tag, tagged)
         else:
-            data = await self._near.read(each.name)
+            data = await self._near_documents.read(each.name)
             if data is not None:
                 await self._documents.write(each.name, data)
         return True
@@ -133,9 +140,3 @@ class Uploads(Repeated):
             await self._bucket.upload(key, file, metadata)
         await self._contents.write_link(each.repository, each.digest, each.kind)
         return True
-
-
-def _unwrapped(failure: Failure) -> None:
-    error = failure.value
-    assert isinstance(error, FirstError)
-    error.subFailure.raiseException()

@@ -27,6 +27,7 @@ from dockmirror.store.objects.bucket import Bucket
 from dockmirror.store.objects.contents import ObjectContents
 from dockmirror.store.objects.tags import ObjectTags
 from dockmirror.store.objects.uses import Uses
+from dockmirror.store.tags import LocalTags
 from dockmirror.store.tiered.uploads import Uploads
 
 from ...answering import now
@@ -86,8 +87,11 @@ class Mirror:
         """What is owed: a blob of several parts."""
         for kind in (Kind.BLOB, Kind.MANIFEST):
             owed.put(self.root, owed.OwedContent(HERE, self.near.put(LARGE, 0, HERE, kind), kind), 0.0)
-        documents = LocalDocuments(self.root, self.clock, inline)
-        now(Uploads(self.root, self.bucket, self.contents, documents, self.clock, inline).look())
+        tags, documents = (
+            LocalTags(self.root, self.clock, inline),
+            LocalDocuments(self.root, self.clock, inline),
+        )
+        now(Uploads(self.root, self.bucket, self.contents, tags, documents, self.clock, inline).look())
 
     def age(self) -> None:
         """A month later, when the one that is kept was used."""

@@ -47,7 +47,7 @@ class Machine:
         self.documents = TieredDocuments(
             documents, ObjectDocuments(self.bucket), self._owe, self._is_owed, clock
         )
-        self.uploads = Uploads(root, self.bucket, far, documents, clock, inline)
+        self.uploads = Uploads(root, self.bucket, far, tags, documents, clock, inline)
 
     async def _owe(self, each: owed.Owed) -> None:
         owed.put(self.root, each, self.clock.seconds())

@@ -6,17 +6,22 @@ import shutil
 from pathlib import Path
 
 import pytest
+from obstore.exceptions import GenericError
 from obstore.store import MemoryStore
 from twisted.internet.task import Clock
 
 from dockmirror.interfaces import IContents, IDistant, IDocuments, ITags, Kind, Tagged
+from dockmirror.oci.digest import Digest
 from dockmirror.store import layout, owed
+from dockmirror.store.documents import LocalDocuments
+from dockmirror.store.objects.contents import ObjectContents
 from dockmirror.store.objects.health import LONGEST
+from dockmirror.store.tags import LocalTags
 from dockmirror.store.tiered.documents import REFRESHED
 from dockmirror.store.tiered.tags import ASKED_AGAIN, GIVEN_AGAIN
-from dockmirror.store.tiered.uploads import ON_ITS_WAY
+from dockmirror.store.tiered.uploads import ON_ITS_WAY, Uploads
 
-from ...answering import now
+from ...answering import now, watch
 from ..contract import (
     DATA,
     DIGEST,
@@ -29,6 +34,8 @@ from ..contract import (
     TagsContract,
     read,
 )
+from ..objects.buckets import bucket
+from ..threads import HeldThreads, inline
 from .parts import EPOCH, Machine
 
 
@@ -205,9 +212,6 @@ def test_later_tag(machines: Machines, clock: Clock) -> None:
     clock.advance(GIVEN_AGAIN)
     now(two.tags.put(HERE, LATEST, LARGE_DIGEST))
     assert len(owed.waiting(two.root)) == 1
-    now(two.tags.forget(HERE, LATEST))
-    two.give()
-    assert now(two.tags.get(HERE, LATEST)) is not None
 
 
 def test_forgotten_tag(machines: Machines, clock: Clock) -> None:
@@ -218,6 +222,47 @@ def test_forgotten_tag(machines: Machines, clock: Clock) -> None:
     now(one.tags.forget(HERE, LATEST))
     assert now(one.tags.get(HERE, LATEST)) is None
     assert now(two.tags.get(HERE, LATEST)) is None
+
+
+def test_forgotten_before_it_was_given(machines: Machines, clock: Clock) -> None:
+    """A tag that is forgotten is not given any more: others would find again what was deleted."""
+    one, two = machines
+    now(one.tags.put(HERE, LATEST, DIGEST))
+    now(one.tags.forget(HERE, LATEST))
+    assert one.give() == 0
+    assert now(two.tags.get(HERE, LATEST)) is None
+
+
+@pytest.mark.parametrize("digests", [(DIGEST, LARGE_DIGEST), (LARGE_DIGEST, DIGEST)])
+def test_moved_before_it_was_given(machines: Machines, clock: Clock, digests: tuple[Digest, Digest]) -> None:
+    """Of a tag that has moved since the bucket was down, it is given what it names now."""
+    one, two = machines
+    one.threads.down = True
+    for digest in digests:
+        now(one.tags.put(HERE, LATEST, digest))
+        one.give()
+        clock.advance(LONGEST)
+    one.threads.down = False
+    assert one.give() == 0
+    tagged = now(two.tags.get(HERE, LATEST))
+    assert tagged is not None
+    assert tagged.digest == digests[1]
+
+
+def test_what_is_on_its_way(machines: Machines, clock: Clock) -> None:
+    """Is waited for where something else fails: else it would be given a second time beside that."""
+    one, _ = machines
+    for name in ("first", "second"):
+        now(one.documents.write(name, b"1"))
+    asked = bucket(clock, MemoryStore(), held := HeldThreads())
+    tags, documents = LocalTags(one.root, clock, inline), LocalDocuments(one.root, clock, inline)
+    uploads = Uploads(one.root, asked, ObjectContents(asked, clock), tags, documents, clock, inline)
+    looking = watch(uploads.look())
+    held.fail(GenericError("HTTP error"))
+    assert looking == []
+    held.run()
+    assert looking == [None]
+    assert len(owed.waiting(one.root)) == 1
 
 
 def test_documents(machines: Machines, clock: Clock) -> None:
