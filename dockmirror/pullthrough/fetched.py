@@ -12,16 +12,12 @@ from ..oci.media import EVERYTHING
 from ..oci.reference import Repository, Tag
 from ..oci.request import Request
 from ..work.joined import Joined
-from ..work.notes import Notes
 from .asking import Asking
 from .changes import Unchanged
 from .held import Told
 from .kept import LIMIT, KeptManifests
+from .named import Named
 from .rights import Rights
-
-NAMED = 60.0
-"""Seconds for which it counts as confirmed what a HEAD told that a tag names."""
-_MOST = 10_000
 
 
 class FetchedManifests:
@@ -42,7 +38,7 @@ class FetchedManifests:
         self._kept = kept
         self._tags = tags
         self._changes = changes
-        self._named: Notes[tuple[Repository, Digest, bytes], tuple[Tag, ...]] = Notes(clock, _MOST)
+        self._named = Named(clock)
         self._joined: Joined[tuple[Request, bytes], Answer] = Joined()
 
     async def get(
@@ -62,6 +58,7 @@ class FetchedManifests:
 
         :param mark: the repository's, from before that was asked.
         """
+        self._named.forget(place, tag)
         if await self._changes.mark(place) == mark:
             await self._tags.put(place, tag, digest)
             if await self._changes.mark(place) != mark:
@@ -92,8 +89,7 @@ class FetchedManifests:
         if await self._contents.link(place, digest, Kind.MANIFEST):
             await self.confirm(place, mark, tag, digest)
         else:
-            named = self._named.get((place, digest, mark)) or ()
-            self._named.put((place, digest, mark), (*named, tag), NAMED)
+            self._named.note(place, tag, digest, mark)
 
     async def _keep(self, place: Repository, mark: bytes, tag: Tag | None, content: BytesContent) -> bool:
         """Whether it was kept; not so where the repository was changed since it was asked for."""
@@ -102,8 +98,7 @@ class FetchedManifests:
         digest = await self._kept.keep(place, content)
         if digest is None:
             return False
-        named = self._named.get((place, digest, mark)) or ()
-        self._named.drop((place, digest, mark))
-        for each in {*named, *(() if tag is None else (tag,))}:
+        named = self._named.tags(place, digest, mark)
+        for each in named if tag is None else named | {tag}:
             await self.confirm(place, mark, each, digest)
         return True

@@ -12,6 +12,7 @@ from dockmirror.oci.etag import etag
 from dockmirror.oci.media import EVERYTHING
 from dockmirror.oci.reference import Tag
 from dockmirror.oci.request import Request
+from dockmirror.pullthrough.named import NAMED
 
 from ..answering import watch
 from .images import publish
@@ -196,6 +197,28 @@ def test_what_a_head_told_long_ago_does_not_count(origin: Origin, mirror: Mirror
     mirror.clock.advance(3600)
     mirror.get(f"{NAME}/manifests/{Digest.of(manifest)}")
     assert mirror.store.tags.tags == {}
+
+
+def test_what_a_later_head_told_counts(origin: Origin, mirror: Mirror, manifest: bytes) -> None:
+    """Also where a client that saw the tag before comes for what it named then, and last."""
+    mirror.ask(TAG, head=True)
+    new = moved(origin)
+    mirror.ask(TAG, head=True)
+    for data in (new, manifest):
+        assert mirror.get(f"{NAME}/manifests/{Digest.of(data)}") == data
+    assert mirror.get(TAG) == new
+
+
+def test_a_head_of_another_tag_makes_none_last(origin: Origin, mirror: Mirror, manifest: bytes) -> None:
+    """What was told of one tag holds as long as if nothing had been told of others."""
+    origin.shelf(NAME).tags["stable"] = origin.shelf(NAME).tags["latest"]
+    mirror.ask(TAG, head=True)
+    new = moved(origin)
+    for _ in range(3):
+        mirror.clock.advance(NAMED - 1)
+        mirror.ask(f"{NAME}/manifests/stable", head=True)
+    assert mirror.get(f"{NAME}/manifests/{Digest.of(manifest)}") == manifest
+    assert mirror.get(TAG) == new
 
 
 def test_a_head_of_what_is_held_names_it(origin: Origin, warm: Mirror, manifest: bytes) -> None:
