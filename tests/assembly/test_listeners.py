@@ -7,7 +7,6 @@ from __future__ import annotations
 import socket
 import ssl
 import time
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from dockmirror.assembly.listeners import BACKLOG, Https, listener
 from dockmirror.certificates.directories import Directories
 from dockmirror.config.settings import ConfigurationError
 from dockmirror.web.wire import Site
+from tests.integration.parts.process import free_port
 from tests.issued import Issued, issue
 
 reactor: Any = _reactor
@@ -95,9 +95,7 @@ class Listening:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.put(FIRST)
-        with closing(socket.socket()) as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        self.port = free_port()
         directories = Directories(path, "m.example", reactor)
         endpoint = f"https:{self.port}:interface=127.0.0.1"
         self.service = listener("listen.0", endpoint, Site(_Hello(), reactor), reactor, directories)

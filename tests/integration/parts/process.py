@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import cycle
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -16,14 +19,28 @@ from typing import Self
 #: Nothing of the caller's environment reaches a program: proxies and CA bundles set there would change it.
 CLEAN_ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "HOME": "/nonexistent"}
 _DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL")
+_PORTS = range(24_000, 32_000)
+"""They lie below those from which systems give some to whoever asks for any; SeaweedFS has others."""
+_ports = cycle(random.sample(_PORTS, len(_PORTS)))
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A TCP port on which nobody listens now."""
+    """A TCP port on which nobody listens now, and which nobody else here is given for long.
+
+    No port that the system gives to whoever connects: then it would not be sure to be free at a restart.
+    """
+    return next(port for port in _ports if is_free(host, port))
+
+
+def is_free(host: str, port: int) -> bool:
+    """Whether nobody listens there."""
     with socket.socket() as probe:
-        probe.bind((host, 0))
-        port: int = probe.getsockname()[1]
-        return port
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
 
 
 def listens(host: str, port: int) -> bool:
@@ -99,7 +116,17 @@ class Process:
         self._signal(signal.SIGKILL)
         if self._popen is not None:
             self._popen.wait()
-            self._popen = None
+            group, self._popen = self._popen.pid, None
+            wait_until(lambda: not _has_members(group), f"all of {self.command[0]} has ended")
+
+    @contextmanager
+    def killed(self) -> Iterator[None]:
+        """It does not run until the end of the block."""
+        self.kill()
+        try:
+            yield
+        finally:
+            self.start()
 
     def __enter__(self) -> Self:
         self.start()
@@ -122,3 +149,21 @@ class Process:
                 + self._errors.read_text(errors="replace")[-4000:]
             )
         return self._ready()
+
+
+def _has_members(group: int) -> bool:
+    """Whether any process of that group runs."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return any(_group_of(stat) == group for stat in Path("/proc").glob("[0-9]*/stat"))
+
+
+def _group_of(stat: Path) -> int | None:
+    """None of a process that has ended."""
+    try:
+        state, _, group = stat.read_text(errors="replace").rpartition(")")[2].split()[:3]
+    except OSError:
+        return None
+    return None if state in "ZX" else int(group)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import socket
 import sys
 import urllib.error
 import urllib.request
@@ -16,7 +15,7 @@ from typing import Any
 
 from obstore.store import S3Store
 
-from .process import Process
+from .process import Process, is_free
 
 WEED = str(Path(sys.executable).parent / "weed")
 """The program, which ``tests/seaweedfs.txt`` installs."""
@@ -26,7 +25,7 @@ CREDENTIALS = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_R
 _ACTIONS = ["Admin", "Read", "Write", "List", "Tagging"]
 _ABOVE = 10_000
 """Beside each HTTP port one for gRPC, so much above it."""
-_LOWEST = 12_000
+_PORTS = range(12_000, 14_000)
 """All of them lie below those from which systems give some to whoever asks for any."""
 
 
@@ -105,15 +104,6 @@ class SeaweedFS(Process):
 
 def _pairs(number: int) -> list[int]:
     """Free ports of which the ones that lie so much above are free as well."""
-    candidates = random.sample(range(_LOWEST, _LOWEST + _ABOVE), 1000)
-    return list(islice((port for port in candidates if _is_free(port) and _is_free(port + _ABOVE)), number))
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
+    pairs = ((port, port + _ABOVE) for port in random.sample(_PORTS, len(_PORTS)))
+    free = (pair[0] for pair in pairs if all(is_free("127.0.0.1", port) for port in pair))
+    return list(islice(free, number))
