@@ -17,6 +17,7 @@ from tests.scraped import Samples, parsed
 from .conftest import MakeChain, MakeMachine
 from .parts.chain import Chain
 from .parts.images import image
+from .parts.kept import blob_file
 from .parts.process import free_port, wait_until
 from .parts.programs import require
 from .parts.prometheus import Prometheus
@@ -65,6 +66,7 @@ def test_a_pull_and_another(chain: Chain, port: int) -> None:
     for _ in range(2):
         assert fetched(chain.mirror, "library/watched", blob.digest) == blob.digest
         received.append(scraped(port)["dockmirror_received_bytes_total", ("docker",)])
+        wait_until(blob_file(chain.mirror.cache, blob.digest).exists, "it is held")
     seen = scraped(port)
     assert seen[results] == 1
     assert seen["dockmirror_cache_results_total", ("blob", "hit", "docker")] == 1

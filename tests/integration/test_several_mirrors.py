@@ -101,7 +101,7 @@ def test_several(sharing: Sharing, balanced: Balancer, authority: Authority) -> 
     assert set(fetched(sharing).values()) == {1}
     assert len(fetched(sharing)) == len(first.blobs)
     for mirror in sharing.mirrors:
-        sharing.uploaded(mirror)
+        sharing.uploaded(mirror, {"library/first": first})
 
     second = image("killed", layers=(8 * MIB, 6 * MIB, 4 * MIB, 2 * MIB))
     sharing.registry.push("library/second", second, "latest")
@@ -114,7 +114,7 @@ def test_several(sharing: Sharing, balanced: Balancer, authority: Authority) -> 
         pulling.start()
         wait_until(lambda: any(map(has_begun, busy)), "clients have the beginning of a blob")
         victim = next(n for n, each in enumerate(busy) if has_begun(each))
-        sharing.uploaded(sharing.mirrors[victim])  # else what it alone has whole would be lost with it
+        sharing.uploaded(sharing.mirrors[victim], {})  # else what it alone has whole would be lost with it
         sharing.mirrors[victim].kill()
         sharing.blobs.valve.open()
         pulling.join()
@@ -123,7 +123,7 @@ def test_several(sharing: Sharing, balanced: Balancer, authority: Authority) -> 
 
     for n, mirror in enumerate(sharing.mirrors):
         if n != victim:
-            sharing.uploaded(mirror)
+            sharing.uploaded(mirror, {"library/second": second})
     before = fetched(sharing)
     if balanced.command[-2] == "-c":  # nginx reads its servers anew
         added = sharing.add(trust_proxy=["127.0.0.1"])

@@ -32,7 +32,7 @@ def test_outage(sharing: Sharing, directory: MakeDirectory) -> None:
     one = sharing.add()
     pulled(one.client("docker"), NAME, pushed)
     pulled(one.client(), f"docker.io/{NAME}", pushed)
-    sharing.uploaded(one)
+    sharing.uploaded(one, {NAME: pushed})
     sharing.stop_upstream()
     two = sharing.add()
     pulled(two.client("docker"), NAME, pushed)
@@ -56,7 +56,7 @@ def test_few_requests(sharing: Sharing) -> None:
     one, two = sharing.add(), sharing.add()
     pulled(one.client("docker"), NAME, pushed)
     pulled(one.client("docker"), "library/another", another)
-    sharing.uploaded(one)
+    sharing.uploaded(one, {NAME: pushed, "library/another": another})
     sharing.front.requests.clear()
     pulled(one.client("docker"), NAME, pushed)
     assert sharing.front.requests == []
@@ -88,7 +88,7 @@ def test_redirect(sharing: Sharing) -> None:
     one, two = sharing.add(redirect=True), sharing.add(redirect=True)
     for repository, account in ((NAME, None), ("private/redirected", ALICE)):
         pulled(one.client("docker", account), repository, pushed)
-    sharing.uploaded(one)
+    sharing.uploaded(one, {NAME: pushed, "private/redirected": pushed})
     blob = pushed.layers[0]
     client = two.client("docker")
     client.manifest(NAME, "latest")
@@ -115,7 +115,7 @@ def test_clients_are_sent(sharing: Sharing, skopeo_machine: Machine, containerd:
     sharing.registry.push("library/followed", pushed, "latest")
     one = sharing.add()
     pulled(one.client(), "docker.io/library/followed", pushed)
-    sharing.uploaded(one)
+    sharing.uploaded(one, {"library/followed": pushed})
     two = sharing.add(redirect=True)
     reference = f"{two.host()}/docker.io/library/followed:latest"
     skopeo_pulls(skopeo_machine, reference, pushed)
@@ -132,7 +132,7 @@ def test_bucket_fails(sharing: Sharing, fault: Fault | Stall) -> None:
     sharing.registry.push("library/after", after, "latest")
     one = sharing.add()
     pulled(one.client("docker"), "library/before", before)
-    sharing.uploaded(one)
+    sharing.uploaded(one, {"library/before": before})
     two = sharing.add()
     sharing.front.fault = fault
     pulled(two.client("docker"), "library/before", before)
@@ -150,7 +150,7 @@ def test_bucket_fails(sharing: Sharing, fault: Fault | Stall) -> None:
     if isinstance(fault, Stall):
         fault.over.set()
     two.start()
-    sharing.uploaded(two)
+    sharing.uploaded(two, {"library/after": after})
     sharing.stop_upstream()
     pulled(sharing.add().client("docker"), "library/after", after)
 
@@ -161,18 +161,17 @@ def test_killed(sharing: Sharing) -> None:
     sharing.registry.push(NAME, pushed, "latest")
     one, two = sharing.add(), sharing.add()
     pulled(one.client("docker"), NAME, pushed)
-    sharing.uploaded(one)
+    sharing.uploaded(one, {NAME: pushed})
     blob, client = pushed.layers[0], two.client("docker")
     client.manifest(NAME, "latest")
     part = growing_file(two.cache, blob.digest)
     with ThreadPoolExecutor(4) as pool, sharing.front.valve.shut(12 * MIB):
         bodies = [pool.submit(client.blob, NAME, blob.digest) for _ in range(4)]
         wait_until(lambda: length(part) >= MIB, "it has begun")
-        sharing.seaweedfs.kill()
-        sharing.front.valve.open()
-        assert all(each.result().body == blob.data for each in bodies)
+        with sharing.seaweedfs.killed():
+            sharing.front.valve.open()
+            assert all(each.result().body == blob.data for each in bodies)
     assert [each.range for each in sharing.blobs.requests[-1:]] != [None]
-    sharing.seaweedfs.start()
     wait_until(lambda: state(two)["status"] == "ready", "the bucket answers again", 90)
     blob_file(two.cache, blob.digest).unlink()
     before = list(sharing.blobs.requests)

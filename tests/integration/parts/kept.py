@@ -10,6 +10,7 @@ from pathlib import Path
 from .images import Image
 
 _BLOBS = "docker/registry/v2/blobs"
+_REPOSITORIES = "docker/registry/v2/repositories"
 _TELLING = 40
 """So many of a secret's last letters are looked for: tokens begin alike."""
 _RUN = re.compile(rb"[\w.~+/=-]{%d,}" % _TELLING)
@@ -23,9 +24,18 @@ def blob_file(cache: Path, digest: str) -> Path:
 
 def holds(cache: Path, repository: str, image: Image) -> bool:
     """Whether all of an image of one platform can be served to whoever may pull from that repository."""
-    links = cache / "docker/registry/v2/repositories" / repository
+    return all((cache / link).exists() for link in links(repository, image))
+
+
+def links(repository: str, image: Image) -> list[str]:
+    """Those that say that a repository has an image of one platform, below the root of a store."""
     entries = [f"_manifests/revisions/{image.digest}", *(f"_layers/{blob.digest}" for blob in image.blobs)]
-    return all((links / entry.replace(":", "/") / "link").exists() for entry in entries)
+    return [f"{_REPOSITORIES}/{repository}/{entry.replace(':', '/')}/link" for entry in entries]
+
+
+def tag_link(repository: str, tag: str) -> str:
+    """The one that says what the tag names."""
+    return f"{_REPOSITORIES}/{repository}/_manifests/tags/{tag}/current/link"
 
 
 def growing_file(cache: Path, digest: str, registry: str = "docker.io") -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from .bucket_front import BucketFront
 from .cdn import BlobStore
 from .front import Front
 from .images import Image
-from .kept import leaks, wrong_blobs
+from .kept import leaks, links, tag_link, wrong_blobs
 from .machine import Machine
 from .mirror import Mirror
 from .plain import PlainClient, Response
@@ -82,14 +82,26 @@ class Sharing:
         for part in (self.upstream, self.blobs, self.registry, self.tokens):
             part.stop()
 
-    def uploaded(self, mirror: Mirror) -> None:
-        """Waits until the bucket has all that this mirror owes it."""
+    def uploaded(self, mirror: Mirror, images: Mapping[str, Image]) -> None:
+        """Waits until the bucket has these images of repositories, and nothing is owed by this mirror.
+
+        Only then: whoever has just got the last byte of a blob is ahead of who keeps it, and owes it.
+        """
+        keys = [key for name, image in images.items() for key in _keys(f"docker.io/{name}", image)]
+        wait_until(lambda: all(map(self._has, keys)), "the bucket has the images")
         owed = mirror.cache / "dockmirror/owed"
         wait_until(lambda: not owed.is_dir() or not any(owed.iterdir()), "all is uploaded")
 
     def keys(self) -> list[str]:
         """What lies in the bucket."""
         return [each["path"] for chunk in self.seaweedfs.store(self.prefix).list() for each in chunk]
+
+    def _has(self, key: str) -> bool:
+        try:
+            self.seaweedfs.store(self.prefix).head(key)
+        except FileNotFoundError:
+            return False
+        return True
 
     def check(self) -> None:
         """Nothing failed that nothing expected, nothing wrong is kept, and no secret lies anywhere."""
@@ -111,6 +123,10 @@ def new_sharing(directory: Path, authority: Authority, seaweedfs: SeaweedFS) -> 
         sharing = Sharing(directory, authority, seaweedfs, stack)
         yield sharing
         sharing.check()
+
+
+def _keys(repository: str, image: Image) -> list[str]:
+    return [*links(repository, image), tag_link(repository, "latest")]
 
 
 def pulled(client: PlainClient, repository: str, image: Image) -> list[Response]:
