@@ -181,8 +181,8 @@ def real_agent(ca_file: str | None, timeout: float = 5.0) -> Agent:
 
 
 async def soon(condition: Callable[[], bool]) -> bool:
-    """Whether something comes about within a second."""
-    for _ in range(100):
+    """Whether something comes about, although the machine may be busy."""
+    for _ in range(3000):
         if condition():
             return True
         await deferLater(reactor, 0.01)

@@ -87,7 +87,7 @@ def test_everything(file: Path) -> None:
 
 def test_as_a_table(file: Path) -> None:
     """A line for each where there is room, and nothing is left out where there is not."""
-    wide = printed("-c", str(file), "config", COLUMNS="200").output.splitlines()
+    wide = printed("-c", str(file), "config", COLUMNS=str(200 + len(str(file)))).output.splitlines()
     assert wide[0].split() == ["key", "value", "from"]
     assert [line.split() for line in wide if line.startswith("domain")] == [
         ["domain", '"a.example"', str(file)]
