@@ -70,7 +70,7 @@ SENT_ON = Grammar(re.compile(_ANYTHING), _FIELDS_OF_READS)
 """The same where the upstream has redirected: any target that RFC 3986 knows."""
 WRITTEN = Grammar(re.compile(rf"{_READ}|(?:{_CHANGED}) HTTP/1\.1"), _FIELDS_OF_WRITES)
 """What a registry is asked that takes writes, too; it calls each upload 1, with 2 for its state."""
-_ANSWERED = re.compile(rb"HTTP/1\.1 [1-5][0-9]{2} [ -~]*")
+_ANSWERED = re.compile(rb"HTTP/1\.[01] [1-5][0-9]{2} [ -~]*")
 _FIELD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+: [\t -~]*")
 
 
@@ -107,7 +107,7 @@ def statuses(received: bytes) -> list[int]:
             raise ValueError(f"no head of a response: {line!r} {wrong!r}")
         found.append(int(line[9:12]))
         length = _length(fields)
-        if received and not received.startswith(b"HTTP/1.1 "):  # to HEAD, and with 304, there is no body
+        if received and not received.startswith((b"HTTP/1.1 ", b"HTTP/1.0 ")):  # to HEAD, and with 304, there is no body
             if len(received) < length:
                 raise ValueError(f"{len(received)} bytes of a body of {length}")
             received = received[length:]
