@@ -107,7 +107,8 @@ def statuses(received: bytes) -> list[int]:
             raise ValueError(f"no head of a response: {line!r} {wrong!r}")
         found.append(int(line[9:12]))
         length = _length(fields)
-        if received and not received.startswith((b"HTTP/1.1 ", b"HTTP/1.0 ")):  # to HEAD, and with 304, there is no body
+        # to HEAD, and with 304, there is no body
+        if received and not received.startswith((b"HTTP/1.1 ", b"HTTP/1.0 ")):
             if len(received) < length:
                 raise ValueError(f"{len(received)} bytes of a body of {length}")
             received = received[length:]
