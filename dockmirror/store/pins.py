@@ -78,9 +78,11 @@ def pins(root: Path) -> Iterator[tuple[Pin, float]]:
 
 
 def refreshed(root: Path, pin: Pin, now: float) -> None:
-    """Notes that it was; unless it is pinned no more."""
-    with suppress(FileNotFoundError):
-        os.utime(_path(root, pin), (now, now))
+    """Notes that it was; unless it is pinned no more, or for other platforms by now."""
+    found = small.read(_path(root, pin))
+    if found is not None and Pin.parse(found.data) == pin:
+        with suppress(FileNotFoundError):
+            os.utime(_path(root, pin), (now, now))
 
 
 def manifests(root: Path) -> Iterator[Digest]:

@@ -17,6 +17,7 @@ from twisted.logger import Logger
 
 from ..oci.digest import Digest
 from ..status.values import Usage, Used
+from ..work.notes import Notes
 from . import files, layout
 from .eviction import inventory
 from .threads import InThread
@@ -44,16 +45,16 @@ class Usages:
         self._clock = clock
         self._in_thread = in_thread
         self._known: Usage | None = None
-        self._next = 0.0
+        self._left_alone: Notes[None, bool] = Notes(clock, 1)
         self._running: Deferred[None] | None = None
         self._looks = self._stopping = False
 
     def latest(self) -> Usage | None:
         """What is known; where that is old, it is measured anew for whoever asks next."""
-        now = self._clock.seconds()
-        if not self._looks and not self._stopping and now >= self._next:
-            self._looks, self._next = True, now + _AGAIN
-            self._running = Deferred.fromCoroutine(self._look(now))
+        if not self._looks and not self._stopping and not self._left_alone.get(None):
+            self._looks = True
+            self._left_alone.put(None, True, _AGAIN)
+            self._running = Deferred.fromCoroutine(self._look(self._clock.seconds()))
         return self._known
 
     async def stop(self) -> None:
@@ -68,7 +69,7 @@ class Usages:
         except Stopped:
             pass
         except Exception:
-            self._next = now + PERIOD
+            self._left_alone.put(None, True, PERIOD)
             self._log.failure("what each registry takes up cannot be measured")
         self._looks = False
 

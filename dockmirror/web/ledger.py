@@ -54,7 +54,8 @@ class Ledger:
             place = (key + step) % self._slots * _SLOT.size
             whose, began, requests, sent = _SLOT.unpack_from(self._memory, place)
             if whose == key:
-                return place, Spent(began, requests, sent) if now < began + window else Spent(now, 0, 0)
+                lasts = began <= now < began + window
+                return place, Spent(began, requests, sent) if lasts else Spent(now, 0, 0)
             if not whose:
                 began = -1.0
             if began < its_time:

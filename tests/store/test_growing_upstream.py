@@ -351,6 +351,19 @@ def test_wrong(mirror: Mirror, upstream: Upstream, log: list[str], bytes_sent: b
     assert client.received == DATA
 
 
+def test_a_clock_that_was_ahead(mirror: Mirror, upstream: Upstream) -> None:
+    """Has a blob that came wrong left alone for no longer."""
+    mirror.turn(3600)
+    mirror.read(Source(upstream))
+    upstream.body.send_these(WRONG).end()
+    mirror.turn(times=10)
+    mirror.clock.rightNow = 0.0
+    client = mirror.read(Source(upstream))
+    upstream.body.finish()
+    mirror.turn(times=10)
+    assert client.received == DATA
+
+
 def test_wrong_of_unknown_size(mirror: Mirror, upstream: Upstream) -> None:
     """What is wrong is as wrong where the size was not told."""
     upstream.size = None

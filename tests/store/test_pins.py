@@ -69,6 +69,15 @@ def test_refreshed(tmp_path: Path) -> None:
     assert list(pins.pins(tmp_path)) == []
 
 
+def test_pinned_anew_meanwhile(tmp_path: Path) -> None:
+    """For other platforms than were just refreshed, it is due still."""
+    arm = Pin(NGINX.repository, NGINX.reference, (Platform("linux", "arm"),))
+    pins.put(tmp_path, NGINX)
+    pins.put(tmp_path, arm)
+    pins.refreshed(tmp_path, NGINX, 1000.0)
+    assert list(pins.pins(tmp_path)) == [(arm, 0.0)]
+
+
 def test_one_at_a_time(tmp_path: Path) -> None:
     """Has the turn to refresh."""
     first = pins.turn(tmp_path)

@@ -54,6 +54,17 @@ def test_it_is_not_measured_for_each_who_asks(tmp_path: Path) -> None:
     assert of(other.latest()) == (Used("docker.io", 110, 0, 2),)
 
 
+def test_a_clock_that_was_ahead(tmp_path: Path) -> None:
+    """Has nothing measured later than without it."""
+    stocked = Stocked(tmp_path)
+    usages = Usages(tmp_path, stocked.clock, inline)
+    usages.latest()
+    stocked.blob(b"x" * 100)
+    stocked.clock.rightNow = EPOCH - 24 * 3600
+    usages.latest()
+    assert of(usages.latest()) == (Used("docker.io", 100, 0, 1),)
+
+
 def test_while_another_measures(tmp_path: Path) -> None:
     """What is known is told; a while later it is looked at what has come of it."""
     stocked = Stocked(tmp_path)

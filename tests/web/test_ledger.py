@@ -30,6 +30,12 @@ def test_a_window(ledger: Ledger) -> None:
     assert ledger.spent(ONE, 170.0, 60) == Spent(161.0, 0, 2**40)
 
 
+def test_a_clock_that_was_ahead(ledger: Ledger) -> None:
+    """Makes no window last."""
+    ledger.add(ONE, 10_000.0, 60, requests=1)
+    assert ledger.spent(ONE, 100.0, 60) == Spent(100.0, 0, 0)
+
+
 def test_processes_share_it() -> None:
     """What one of them adds, the other knows."""
     descriptor = os.memfd_create("ledger")

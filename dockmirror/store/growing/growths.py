@@ -14,6 +14,7 @@ from ...interfaces import IContents, IGrowth, IGrowths, ISource
 from ...oci.digest import Digest
 from ...oci.reference import Repository
 from ...status.values import Fetch as Told
+from ...work.notes import Notes
 from ..threads import InThread
 from .arrival import Arrival
 from .fetch import Fetch, Phase
@@ -27,6 +28,7 @@ ALONE = 4
 """How many blobs are finished at once although nobody reads them."""
 LEFT_ALONE = 60.0
 """Seconds for which a blob that a registry sent wrong is not asked for again."""
+_MOST = 10_000
 
 _Key = tuple[str, Digest]
 
@@ -59,7 +61,7 @@ class Growths:
         self._means = Means(root, contents, clock, in_thread, Trouble(), grown, finish, self.tally)
         self._clock = clock
         self._fetches: dict[_Key, Fetch] = {}
-        self._wrong: dict[_Key, float] = {}
+        self._wrong: Notes[_Key, bool] = Notes(clock, _MOST)
 
     def growing(self, registry: str, digest: Digest) -> bool:
         """See ``IGrowths``."""
@@ -80,7 +82,7 @@ class Growths:
         source began the fetch was given the blob by the upstream; every other's is asked to check.
         """
         key = registry, digest
-        if self._clock.seconds() < self._wrong.get(key, 0.0):
+        if self._wrong.get(key):
             raise Corrupt(f"{registry} has sent wrong bytes for {digest} a moment ago")
         joined = key in self._fetches
         fetch = self._fetches[key] if joined else self._new(key)
@@ -117,10 +119,8 @@ class Growths:
 
     def _ended(self, key: _Key, error: Exception | None) -> None:
         del self._fetches[key]
-        now = self._clock.seconds()
-        self._wrong = {key: until for key, until in self._wrong.items() if now < until}
         if isinstance(error, Corrupt):
-            self._wrong[key] = now + LEFT_ALONE
+            self._wrong.put(key, True, LEFT_ALONE)
 
 
 def _told(registry: str, digest: Digest, arrival: Arrival) -> Told:

@@ -45,7 +45,7 @@ class Health:
 
     def check(self) -> None:
         """:raises BucketFails: while it is left alone."""
-        if self.failure is not None and self._clock.seconds() < self._until:
+        if self.failure is not None and self._rests(self._clock.seconds()):
             raise BucketFails(self.failure)
 
     def failed(self, words: str) -> BucketFails:
@@ -57,7 +57,7 @@ class Health:
             )  # fmt: skip
         self.failure = f"{self._name}: {words}"
         now = self._clock.seconds()
-        if now >= self._until:
+        if not self._rests(now):
             self._length = min(LONGEST, self._length * 2) if self._length else FIRST
             self._until = now + self._length
         return BucketFails(self.failure)
@@ -68,3 +68,7 @@ class Health:
             self._log.info("{name} answers again", name=self._name)
         self.failure, self._until, self._length = None, 0.0, 0.0
         self._answered = self._clock.seconds()
+
+    def _rests(self, now: float) -> bool:
+        """Not where the clock was set back to before it began to."""
+        return self._until - self._length <= now < self._until

@@ -93,6 +93,17 @@ def test_failure(asked: Bucket, clock: Clock, threads: Threads) -> None:
     assert asked.health.failure is None
 
 
+def test_clock_set_back(asked: Bucket, clock: Clock, threads: Threads) -> None:
+    """It is not left alone for longer by that."""
+    threads.down = True
+    clock.advance(3600)
+    with pytest.raises(BucketFails):
+        now(asked.get(KEY))
+    threads.down = False
+    clock.rightNow = 0.0
+    assert now(asked.get(KEY)) is not None
+
+
 def test_slow(clock: Clock) -> None:
     """One that has not answered in time has failed; what it answers later is thrown away."""
     held = HeldThreads()
