@@ -111,7 +111,12 @@ class Group(Service):
         number = self._number
         worker = Worker(self._environ, self._reactor, lambda: self._ended(number))
         self.workers[number] = worker
-        worker.start(self._module, self._memory, self._sockets())
+        try:
+            worker.start(self._module, self._memory, self._sockets())
+        except OSError as error:  # for want of memory or of descriptors, which there may be in a while
+            worker.how = f"before it began: {error.strerror}"
+            self._ended(number)
+            return
         beginning = Deferred.fromCoroutine(worker.line.ask(*self._begin()))
         beginning.addErrback(self._did_not_begin, worker)
 
@@ -152,21 +157,23 @@ class Worker(ProcessProtocol):
         self._kill: IDelayedCall | None = None
 
     def start(self, module: str, memory: int, sockets: Sequence[Listening]) -> None:
-        """Runs the module, with a line, the memory and these sockets."""
+        """Runs the module, with a line, the memory and these sockets.
+
+        :raises OSError: when it cannot be started; then nothing of it is left.
+        """
         ours, theirs = socket.socketpair()
-        descriptors = [theirs.fileno(), memory, *(each.descriptor for each in sockets)]
-        inherited = dict(enumerate(descriptors, _FIRST))
-        listening = [f"{_FIRST + 2 + place}:{int(each.family)}" for place, each in enumerate(sockets)]
-        self._reactor.spawnProcess(
-            self,
-            sys.executable,
-            [sys.executable, "-m", module, str(_FIRST), str(_FIRST + 1), *listening],
-            env={**self._environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-            childFDs={0: 0, 1: 1, 2: 2, **inherited},
-        )
-        self._reactor.adoptStreamConnection(ours.fileno(), socket.AF_UNIX, _Of(self.line))
-        ours.close()
-        theirs.close()
+        with ours, theirs:
+            self._reactor.adoptStreamConnection(ours.fileno(), socket.AF_UNIX, _Of(self.line))
+            descriptors = [theirs.fileno(), memory, *(each.descriptor for each in sockets)]
+            inherited = dict(enumerate(descriptors, _FIRST))
+            listening = [f"{_FIRST + 2 + place}:{int(each.family)}" for place, each in enumerate(sockets)]
+            self._reactor.spawnProcess(
+                self,
+                sys.executable,
+                [sys.executable, "-m", module, str(_FIRST), str(_FIRST + 1), *listening],
+                env={**self._environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                childFDs={0: 0, 1: 1, 2: 2, **inherited},
+            )
 
     def ask(self, name: str, value: object, patience: float) -> Deferred[Any]:
         """Fires with its answer; fails where there is none in time."""

@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from typing import Any
 
 import pytest
@@ -54,6 +56,8 @@ class Reactor(Clock):
     def __init__(self) -> None:
         super().__init__()
         self.started: list[Started] = []
+        self.failing: OSError | None = None
+        self.line: Any = None
 
     def callWhenRunning(self, call: Any) -> None:
         """It runs."""
@@ -61,13 +65,15 @@ class Reactor(Clock):
 
     def spawnProcess(self, protocol: Any, _: str, arguments: list[str], env: Any, childFDs: Any) -> None:
         """See ``IReactorProcess``."""
+        if self.failing is not None:
+            raise self.failing
         self.started.append(Started(protocol, arguments, env))
+        self.started[-1].line = self.line
 
     def adoptStreamConnection(self, _: int, __: Any, factory: Any) -> None:
-        """The line to the newest one."""
-        line = factory.buildProtocol(None)
-        line.makeConnection(StringTransport())
-        self.started[-1].line = line
+        """The line to the next one."""
+        self.line = factory.buildProtocol(None)
+        self.line.makeConnection(StringTransport())
 
 
 @pytest.fixture
@@ -118,6 +124,30 @@ def test_pauses_grow(group: Group, reactor: Reactor) -> None:
     reactor.started[-1].ends()
     reactor.advance(0)
     assert len(reactor.started) == count + 1
+
+
+def test_one_that_cannot_be_started(group: Group, reactor: Reactor) -> None:
+    """For want of memory or of descriptors, which there may be in a while: it is tried again."""
+    reactor.failing = OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    reactor.started[0].ends()
+    with logged() as texts:
+        reactor.advance(1)
+    assert "a worker ended, before it began: Resource temporarily unavailable: another one in 5 s" in texts[0]
+    assert len(group.workers) == 1
+    reactor.failing = None
+    reactor.advance(5)
+    assert len(reactor.started) == len(group.workers) + 1 == 3
+
+
+def test_none_can_be_started(reactor: Reactor) -> None:
+    """All are tried again, and the end waits for none of them."""
+    reactor.failing = OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+    group = Group(2, "a.module", 0, list, lambda: ("begin", "so"), 30, {}, reactor)
+    group.startService()
+    assert Outcome(group.stopService())
+    reactor.failing = None
+    reactor.advance(100)
+    assert reactor.started == []
 
 
 def test_the_end(group: Group, reactor: Reactor) -> None:
