@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from zope.interface import implementer
 
-_SCHEMES = ("$2y$", "$2b$", "$2a$")
+_HASH = re.compile(r"\$2[aby]\$(0[4-9]|[12][0-9]|3[01])\$[./A-Za-z0-9]{21}[.Oeu][./A-Za-z0-9]{31}")
 _NOBODY = bcrypt.hashpw(os.urandom(16), bcrypt.gensalt(10))
 """What the password of a name that is not there is compared with: a refusal takes as long either way."""
 _WAITING = 64
@@ -40,7 +41,7 @@ def parse(text: str) -> dict[str, bytes]:
         if not line.strip() or line.startswith("#"):
             continue
         name, colon, hashed = line.strip().partition(":")
-        if not (name and colon and hashed.startswith(_SCHEMES) and hashed.isascii() and len(hashed) == 60):
+        if not (name and colon and _HASH.fullmatch(hashed)):
             raise ValueError(f"line {number}: expected NAME:HASH, hashed with bcrypt as 'htpasswd -B' does")
         found[name] = hashed.encode()
     return found
@@ -117,9 +118,10 @@ def _is_right(password: bytes, hashed: bytes) -> bool:
     return bcrypt.checkpw(password[:72], hashed)
 
 
-def _stamp(path: Path) -> tuple[int, int, int]:
+def _stamp(path: Path) -> tuple[int, ...]:
+    """By what it is seen that the file is another one, or that it may be read by now."""
     status = path.stat()
-    return status.st_mtime_ns, status.st_ino, status.st_size
+    return status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_size
 
 
 def _told(error: Exception) -> str:

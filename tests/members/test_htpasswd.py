@@ -103,6 +103,21 @@ def test_the_file_is_read_again(file: Path) -> None:
     assert asked(checker, "bob", "b").get() == b"bob"
 
 
+def test_a_file_that_could_not_be_read(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is read when it may be, which changes neither its time nor its size."""
+    checker = Htpasswd(file, maybeDeferred)
+    rewritten(file, f"bob:{hashed('b')}\n")
+    with monkeypatch.context() as locked:
+        locked.setattr(Path, "read_text", _refused)
+        assert asked(checker, "alice", "s3cret").get() == b"alice"
+    file.chmod(0o640)
+    assert asked(checker, "bob", "b").get() == b"bob"
+
+
+def _refused(*_: object) -> str:
+    raise PermissionError(13, "Permission denied")
+
+
 def test_a_file_that_has_become_wrong(file: Path) -> None:
     """Changes nothing, and is told of once and without its contents; it is read when it is right again."""
     checker = Htpasswd(file, maybeDeferred)
@@ -152,6 +167,10 @@ def test_too_many_at_once(file: Path) -> None:
         "alice:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=",
         "alice:$apr1$a$b",
         "alice:$2y$05$short",
+        f"alice:$2y$99${'.' * 53}",
+        f"alice:$2y$05${'!' * 53}",
+        f"alice:$2y$05${'a' * 53}",
+        f"alice:$2x$05${'.' * 53}",
     ],
 )
 def test_what_is_no_such_file(tmp_path: Path, line: str) -> None:
