@@ -10,17 +10,17 @@ from twisted.web.iweb import IResponse
 from ..headers import lines
 from ..oci.challenge import find_challenge, parse_challenges
 from ..oci.credentials import Credentials
-from ..oci.errors import Unavailable
+from ..oci.errors import RegistryError
 from ..oci.media import EVERYTHING, admits_everything
 from ..oci.request import Blob, Manifest, Request
+from ..work.resting import is_outage
 from .client import Client, Header
 from .realms import origin
 from .redirects import AUTHORIZATION, REDIRECTS, Followed, follow
-from .refusals import refusal
+from .refusals import REFUSALS_BY_TARGET, refusal, refused_elsewhere
 from .tokens import Handshake, anonymous_token
 
 _CONSENTS = {200, 203, 206, 304}
-_REFUSALS_BY_TARGET = {401, 403}
 
 
 class Asking:
@@ -43,19 +43,11 @@ class Asking:
         url = self._url + request.path_and_query()
         headers = tuple(_headers(request))
         followed = await follow(self._client, method, url, headers)
-        if followed.moved and followed.response.code in _REFUSALS_BY_TARGET:
+        if followed.moved and followed.response.code in REFUSALS_BY_TARGET:
             followed = await self._once_more(followed, method, url, headers)
         if followed.response.code in _CONSENTS:
             return followed.response
-        error = await refusal(self._client, followed.response, request.target.unknown)
-        if followed.moved and error.status in _REFUSALS_BY_TARGET:
-            raise Unavailable(
-                f"where the upstream redirects to, it was refused: {error}",
-                upstream_status=error.status,
-                elsewhere=True,
-            )
-        self._handshake.learn(error.challenges)
-        raise error
+        raise await self._refusal(request, followed.response, followed.moved)
 
     def sent_on(self, response: IResponse) -> str | None:
         """The address that gave the response, where that is another origin than the upstream's own."""
@@ -76,14 +68,22 @@ class Asking:
     async def permits(self, request: Request) -> int:
         """The status of a consent, where only that is asked for; a redirect is one, and is not followed.
 
-        :raises RegistryError: the refusal.
+        :raises RegistryError: the refusal, as of ``ask``.
         """
         url = self._url + request.path_and_query()
         response = await self._client.ask("HEAD" if request.head else "GET", url, tuple(_headers(request)))
         if response.code not in _CONSENTS | REDIRECTS:
-            raise await refusal(self._client, response, request.target.unknown)
+            raise await self._refusal(request, response)
         self._client.release(response)
         return int(response.code)
+
+    async def _refusal(self, request: Request, response: IResponse, moved: bool = False) -> RegistryError:
+        """The error to raise; what a 401 of the upstream itself demands is remembered."""
+        error = await refusal(self._client, response, request.target.unknown)
+        if moved and error.status in REFUSALS_BY_TARGET:
+            return refused_elsewhere(error)
+        self._handshake.learn(error.challenges)
+        return error
 
     async def _once_more(
         self, refused: Followed, method: str, url: str, headers: tuple[Header, ...]
@@ -98,7 +98,10 @@ class Asking:
         challenge = find_challenge(challenges, "Bearer")
         if challenge is None:
             return await follow(self._client, method, url, headers)
-        token = await anonymous_token(self._client, challenge)
+        try:
+            token = await anonymous_token(self._client, challenge)
+        except RegistryError as error:
+            raise error if is_outage(error) else refused_elsewhere(error) from error
         anonymous = (
             *(h for h in headers if h[0] != AUTHORIZATION),
             _authorization(Credentials.bearer(token.value)),

@@ -10,6 +10,8 @@ from ..oci.errors import NameUnknown, RangeInvalid, Refusal, RegistryError, Unav
 from ..oci.ranges import parse_unsatisfied
 from .client import Client
 
+REFUSALS_BY_TARGET = {401, 403}
+"""Of another server than the registry: they say nothing of what the registry would."""
 _LIMIT = 64 * 1024
 
 
@@ -43,6 +45,15 @@ async def refusal(
         unknown=unknown,
         elsewhere=_is_elsewhere(client, response),
     ).error()
+
+
+def refused_elsewhere(error: RegistryError) -> Unavailable:
+    """What is told of a refusal by another server: whoever logged in for it would do so for nothing."""
+    return Unavailable(
+        f"where the upstream redirects to, it was refused: {error}",
+        upstream_status=error.upstream_status,
+        elsewhere=True,
+    )
 
 
 def _is_elsewhere(client: Client, response: IResponse) -> bool:

@@ -20,7 +20,7 @@ from ..oci.write import Upload, Uploads, Write, Written
 from .client import FAILURES, Client, Header, Undecoded, died, root_cause
 from .realms import origin
 from .redirects import AUTHORIZATION, LIMIT, REDIRECTS, joined, target_of
-from .refusals import refusal
+from .refusals import REFUSALS_BY_TARGET, refusal, refused_elsewhere
 from .sealed import Seals
 from .sending import Sending
 from .tokens import Handshake
@@ -29,7 +29,6 @@ COMMIT = 300.0
 """Seconds, at least, that an upstream has to answer to a whole body: it may look at all of it."""
 _CONSENTS = {200, 201, 202, 204}
 _KEEP_THE_BODY = REDIRECTS - {303}
-_REFUSALS_BY_TARGET = {401, 403}
 _TRAVELLING = (
     "Docker-Content-Digest", "Docker-Upload-UUID", "OCI-Chunk-Max-Length", "OCI-Chunk-Min-Length",
     "OCI-Subject", "OCI-Tag", "Range", "RateLimit-Limit", "RateLimit-Remaining", "Warning",
@@ -79,7 +78,6 @@ class Writing:
         """See ``IWrites``."""
         asked = await self._ask(write, body)
         if asked.elsewhere is not None:
-            self._client.release(asked.response)
             return Written(307, self._upload(write, asked.elsewhere), upstream_status=asked.response.code)
         if asked.response.code not in _CONSENTS:
             raise await self._refusal(write, asked)
@@ -101,10 +99,10 @@ class Writing:
             response, taken = await self._send(write.method, url, headers, body)
             if response.code not in _KEEP_THE_BODY:
                 return _Asked(response, url, origin(url) != start)
+            self._client.release(response)
             target = target_of(url, response)
             if taken and not isinstance(body, BytesContent):
                 return _Asked(response, url, origin(url) != start, elsewhere=target)
-            self._client.release(response)
             url = target
         raise Unavailable(f"the upstream redirects more than {LIMIT} times")
 
@@ -171,12 +169,8 @@ class Writing:
 
     async def _refusal(self, write: Write, asked: _Asked) -> RegistryError:
         error = await refusal(self._client, asked.response, write.target.unknown)
-        if asked.moved and error.status in _REFUSALS_BY_TARGET:
-            return Unavailable(
-                f"where the upstream leads to, it was refused: {error}",
-                upstream_status=error.status,
-                elsewhere=True,
-            )
+        if asked.moved and error.status in REFUSALS_BY_TARGET:
+            return refused_elsewhere(error)
         self._handshake.learn(error.challenges)
         if isinstance(error, RangeInvalid):
             error.range = first(asked.response.headers, "Range")

@@ -179,6 +179,31 @@ class TestElsewhere:
             now(asking.ask(asked(MANIFEST)))
         assert len(world.asked("pkg.dev")) == 2
 
+    @pytest.mark.parametrize("reply", [error(401, "UNAUTHORIZED"), error(403, "DENIED"), Reply(404)])
+    def test_another_registry_that_gives_nobody_a_token(
+        self, world: World, asking: Asking, handshake: Handshake, reply: Reply
+    ) -> None:
+        """Is as one that refuses: to log in, or to ask for another name, would be for nothing."""
+        demand = ("WWW-Authenticate", 'Bearer realm="https://auth.pkg.dev/token"')
+        world.reply("auth.pkg.dev", "/token", reply.having(("WWW-Authenticate", 'Basic realm="x"')))
+        world.reply("pkg.dev", MANIFEST, error(401, "UNAUTHORIZED").having(demand))
+        world.reply(HOST, MANIFEST, Reply(307, b"", (("Location", f"https://pkg.dev{MANIFEST}"),)))
+        with pytest.raises(Unavailable, match="where the upstream redirects to, it was refused") as raised:
+            now(asking.ask(asked(MANIFEST)))
+        told = raised.value
+        assert (told.status, told.upstream_status, told.challenges) == (502, reply.status, ())
+        assert told.elsewhere
+
+    def test_another_registrys_token_service_that_is_down(self, world: World, asking: Asking) -> None:
+        """Is told of as what it is."""
+        demand = ("WWW-Authenticate", 'Bearer realm="https://auth.pkg.dev/token"')
+        world.reply("auth.pkg.dev", "/token", Reply(503, b"", (("Retry-After", "7"),)))
+        world.reply("pkg.dev", MANIFEST, error(401, "UNAUTHORIZED").having(demand))
+        world.reply(HOST, MANIFEST, Reply(307, b"", (("Location", f"https://pkg.dev{MANIFEST}"),)))
+        with pytest.raises(Unavailable) as raised:
+            now(asking.ask(asked(MANIFEST)))
+        assert (raised.value.status, raised.value.retry_after, raised.value.elsewhere) == (503, "7", True)
+
 
 class TestPermits:
     """Only the permission is asked for."""
@@ -204,3 +229,12 @@ class TestPermits:
         world.reply(HOST, BLOB, Reply(status))
         with pytest.raises((Unauthorized, BlobUnknown, Unavailable)):
             now(asking.permits(asked(BLOB, head=True)))
+
+    def test_what_a_401_demands_is_learnt(self, world: World, asking: Asking, handshake: Handshake) -> None:
+        """A mirror that has just started may be asked first for what it holds, and its client for a token."""
+        demand = ("WWW-Authenticate", 'Bearer realm="https://registry.example/token"')
+        world.reply(HOST, "/v2/", Reply(200, b"{}"))
+        world.reply(HOST, BLOB, error(401, "UNAUTHORIZED").having(demand))
+        with pytest.raises(Unauthorized) as raised:
+            now(asking.permits(asked(BLOB, head=True)))
+        assert [now(handshake.token_service())] == list(raised.value.challenges)

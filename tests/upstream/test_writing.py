@@ -140,3 +140,15 @@ def test_redirects_end() -> None:
     with pytest.raises(RegistryError, match="more than 5"):
         asked.write(Write("POST", Uploads(A)))
     assert len(asked.world.seen) == 6
+
+
+@pytest.mark.parametrize("status", [301, 307])
+def test_a_redirect_to_nowhere(status: int) -> None:
+    """Is told of, and its connection is let go: each that was not would take a place from all others."""
+    asked = Asked()
+    reply = Reply(status, bytes(100_000), (("Location", "ftp://r.example/"),)).cut(50, end="stalled")
+    asked.world.reply(HOST, "/v2/a/blobs/uploads/", reply)
+    with pytest.raises(Unavailable, match="no address"):
+        asked.write(Write("POST", Uploads(A)))
+    asked.world.agent.flush()
+    assert len(asked.world.abandoned) == 1
