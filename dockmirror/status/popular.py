@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from struct import Struct
 
 from attrs import frozen
 
+from ..system.slots import Slots, key_of
+
 _LONGEST = 300
 _RECORD = Struct(f"<QQQH{_LONGEST}s")
 """Whose it is, how many manifests and how many bytes were sent, and its name."""
-_TRIED = 8
 SIZE = 4096 * _RECORD.size
-"""Bytes of memory for so many repositories at a time; of more, those are forgotten that are pulled least."""
+"""Bytes of memory for so many repositories at a time."""
 
 
 @frozen
@@ -29,44 +29,26 @@ class Pulled:
 
 
 class Popular:
-    """A table of repositories, each in one of a few slots that its name picks.
-
-    Processes that write at the same moment may lose one of two additions, and nothing else.
+    """A table of repositories; where there are too many those are forgotten that are pulled least.
 
     :param memory: of ``SIZE`` bytes or fewer, zero at first.
     """
 
     def __init__(self, memory: memoryview) -> None:
-        self._memory = memory
-        self._slots = len(memory) // _RECORD.size
+        self._slots = Slots(memory, _RECORD, lambda record: record[1:3])
 
     def sent(self, repository: str, manifests: int = 0, bytes: int = 0) -> None:
         """A client was sent so much of it."""
         name = repository.encode()[:_LONGEST]
-        key = int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little") or 1
-        place, before, sent = self._find(key)
-        _RECORD.pack_into(
-            self._memory, place, key, before + manifests, sent + bytes, len(name), name
-        )  # fmt: skip
+        key = key_of(name)
+        place, record = self._slots.find(key)
+        before, sent = record[1:3] if record else (0, 0)
+        self._slots.put(place, key, before + manifests, sent + bytes, len(name), name)
 
     def most(self, count: int) -> Sequence[Pulled]:
         """So many of them, the most pulled first."""
-        records = _RECORD.iter_unpack(self._memory[: self._slots * _RECORD.size])
         pulled = (
             Pulled(name[:length].decode("utf-8", "replace"), manifests, sent)
-            for key, manifests, sent, length, name in records if key
-        )  # fmt: skip
+            for _, manifests, sent, length, name in self._slots.all()
+        )
         return sorted(pulled, key=lambda each: (-each.manifests, -each.bytes, each.repository))[:count]
-
-    def _find(self, key: int) -> tuple[int, int, int]:
-        """Its own slot, or else the one of these that is missed least, with nothing in it."""
-        least, its_count = 0, (float("inf"), 0)
-        for step in range(_TRIED):
-            place = (key + step) % self._slots * _RECORD.size
-            whose, manifests, sent, _, _ = _RECORD.unpack_from(self._memory, place)
-            if whose == key:
-                return place, manifests, sent
-            count = (manifests, sent) if whose else (-1, 0)
-            if count < its_count:
-                least, its_count = place, count
-        return least, 0, 0
