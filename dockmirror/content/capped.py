@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IConsumer
 from twisted.python.failure import Failure
@@ -11,7 +9,7 @@ from zope.interface import implementer
 
 from ..interfaces import IContent
 from ..oci.errors import Unavailable
-from .onward import Onward
+from .leaving import Leaving
 
 
 @implementer(IContent)
@@ -29,36 +27,32 @@ class Capped:
         :raises Unavailable: when there are more bytes.
         """
         counting = _Counting(consumer, self._most)
-        delivery = self._content.deliver(counting)
-        counting.leave = delivery.cancel
-        if counting.left < 0:
-            delivery.cancel()
-        return delivery.addCallbacks(counting.ended, counting.broken)
+        return counting.take(self._content).addCallbacks(counting.ended, counting.broken)
 
     def discard(self) -> None:
         """See ``IContent``."""
         self._content.discard()
 
 
-class _Counting(Onward):
+def too_large(most: int) -> Unavailable:
+    """What is said of a content that has more bytes."""
+    return Unavailable(f"the upstream's answer is larger than {most} bytes")
+
+
+class _Counting(Leaving):
     def __init__(self, consumer: IConsumer, most: int) -> None:
         super().__init__(consumer)
-        self.leave: Callable[[], None] | None = None
-        self.left = most
-        self._most = most
+        self._most = self._left = most
 
-    def write(self, data: bytes) -> None:
-        if self.left < 0:
-            return
-        self.left -= len(data)
-        if self.left >= 0:
+    def take_piece(self, data: bytes) -> None:
+        self._left -= len(data)
+        self.has_enough = self._left < 0
+        if not self.has_enough:
             self.consumer.write(data)
-        elif self.leave is not None:
-            self.leave()
 
     def ended(self, _: None) -> None:
-        if self.left < 0:
-            raise Unavailable(f"the upstream sent more than {self._most} bytes without telling how many")
+        if self.has_enough:
+            raise too_large(self._most)
 
     def broken(self, failure: Failure) -> Failure:
         if failure.check(CancelledError):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from attrs import field, frozen
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IConsumer, IProducer
@@ -11,7 +9,7 @@ from zope.interface import implementer
 
 from ..interfaces import IContent
 from ..oci.descriptor import Descriptor
-from ..oci.errors import Unavailable
+from .capped import Capped, too_large
 
 
 @implementer(IContent)
@@ -48,33 +46,18 @@ async def collect(content: IContent, limit: int) -> bytes:
     """
     if content.descriptor.size is not None and content.descriptor.size > limit:
         content.discard()
-        raise _too_large(limit)
-    collected = _Collected(limit)
-    delivery = content.deliver(collected)
-    collected.overflow = delivery.cancel
-    try:
-        await delivery
-    except Exception:
-        if collected.size <= limit:
-            raise
-    if collected.size > limit:
-        raise _too_large(limit)
-    return b"".join(collected.pieces)
-
-
-def _too_large(limit: int) -> Unavailable:
-    return Unavailable(f"the upstream's answer is larger than {limit} bytes")
+        raise too_large(limit)
+    kept = _Kept()
+    await Capped(content, limit).deliver(kept)
+    return b"".join(kept.pieces)
 
 
 @implementer(IConsumer)
-class _Collected:
-    """Keeps what is written, up to a limit."""
+class _Kept:
+    """Keeps what is written."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self) -> None:
         self.pieces: list[bytes] = []
-        self.size = 0
-        self.overflow: Callable[[], None] | None = None
-        self._limit = limit
 
     def registerProducer(self, producer: IProducer, streaming: bool) -> None:
         """The pace is set by nobody: what comes is kept."""
@@ -83,9 +66,4 @@ class _Collected:
         """See ``registerProducer``."""
 
     def write(self, data: bytes) -> None:
-        self.size += len(data)
-        if self.size <= self._limit:
-            self.pieces.append(data)
-        elif self.overflow is not None:
-            overflow, self.overflow = self.overflow, None
-            overflow()
+        self.pieces.append(data)

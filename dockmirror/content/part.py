@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from attrs import evolve
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IConsumer
@@ -12,7 +10,7 @@ from zope.interface import implementer
 
 from ..interfaces import IContent
 from ..oci.errors import Unreachable
-from .onward import Onward
+from .leaving import Leaving
 
 
 @implementer(IContent)
@@ -32,18 +30,14 @@ class Part:
         """
         ends = self._length is not None and self._content.descriptor.size == self._first + self._length
         cutting = _Cutting(consumer, self._first, self._length, ends)
-        delivery = self._content.deliver(cutting)
-        cutting.leave = delivery.cancel
-        if cutting.has_enough:
-            delivery.cancel()
-        return delivery.addCallbacks(cutting.ended, cutting.broken)
+        return cutting.take(self._content).addCallbacks(cutting.ended, cutting.broken)
 
     def discard(self) -> None:
         """See ``IContent``."""
         self._content.discard()
 
 
-class _Cutting(Onward):
+class _Cutting(Leaving):
     """Passes the part on.
 
     :param ends: whether the whole is expected to end with it, so that nothing has to be left.
@@ -51,13 +45,11 @@ class _Cutting(Onward):
 
     def __init__(self, consumer: IConsumer, skip: int, length: int | None, ends: bool) -> None:
         super().__init__(consumer)
-        self.leave: Callable[[], None] | None = None
-        self.has_enough = False
         self._skip = skip
         self._left = length
         self._ends = ends
 
-    def write(self, data: bytes) -> None:
+    def take_piece(self, data: bytes) -> None:
         piece = data[self._skip :]
         self._skip -= min(self._skip, len(data))
         wanted = piece[: self._left]
@@ -66,9 +58,6 @@ class _Cutting(Onward):
             self.has_enough = self._left == 0 and not (self._ends and piece == wanted)
         if wanted:
             self.consumer.write(wanted)
-        if self.has_enough and self.leave is not None:
-            leave, self.leave = self.leave, None
-            leave()
 
     def ended(self, _: None) -> None:
         """The end of the whole, which must not come before the part's."""

@@ -13,7 +13,7 @@ from ..interfaces import IContent
 from ..oci.errors import RegistryError, Unreachable
 from ..oci.ranges import ContentRange
 from .ahead import Ahead, OpenRange
-from .onward import Onward
+from .leaving import Leaving
 from .succession import Succession
 
 PIECE = 4 * 1024 * 1024
@@ -110,17 +110,13 @@ class _Delivery:
     async def _lead(self, content: IContent, to: Succession) -> None:
         """Takes the content up to the first part that comes by itself, or to its end."""
         leading = _Leading(to, self._first, self._stop)
-        delivery = content.deliver(leading)
-        leading.leave = delivery.cancel
-        if leading.stopped:
-            delivery.cancel()
         try:
-            await delivery
+            await leading.take(content)
         except (CancelledError, Unreachable):
-            if not leading.stopped:
+            if not leading.has_enough:
                 raise
         self._leading = False
-        if leading.stopped:
+        if leading.has_enough:
             self._ask_ahead()
         else:
             self._drop_all()
@@ -161,7 +157,7 @@ class _Delivery:
             self._ask_ahead()
 
 
-class _Leading(Onward):
+class _Leading(Leaving):
     """Passes a content on, until it is to be left.
 
     :param stop: is asked at each piece, with the offset of its end.
@@ -169,17 +165,11 @@ class _Leading(Onward):
 
     def __init__(self, consumer: IConsumer, position: int, stop: Callable[[int], int | None]) -> None:
         super().__init__(consumer)
-        self.leave: Callable[[], None] | None = None
-        self.stopped = False
         self._position = position
         self._stop = stop
 
-    def write(self, data: bytes) -> None:
-        if self.stopped:
-            return
+    def take_piece(self, data: bytes) -> None:
         stop = self._stop(self._position + len(data))
-        self.stopped = stop is not None
+        self.has_enough = stop is not None
         self.consumer.write(data if stop is None else data[: stop - self._position])
         self._position += len(data)
-        if self.stopped and self.leave is not None:
-            self.leave()

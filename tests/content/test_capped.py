@@ -35,6 +35,6 @@ def test_what_is_longer_is_left(most: int) -> None:
 def test_what_came_at_once_fails_as_well() -> None:
     """Although there was nothing to leave."""
     recorder = Recorder()
-    with pytest.raises(Unavailable, match="more than 9 bytes without telling how many"):
+    with pytest.raises(Unavailable, match="larger than 9 bytes"):
         now(Capped(Pieces([DATA]), 9).deliver(recorder))
     assert recorder.data == b""

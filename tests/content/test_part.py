@@ -7,8 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConsumer
+from twisted.internet.task import Clock
 
 from dockmirror.content.part import Part
+from dockmirror.content.resumed import Resumed
+from dockmirror.interfaces import IContent
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import Unavailable, Unreachable
@@ -81,6 +84,22 @@ def test_what_came_at_once_is_left_at_once() -> None:
     begun, recorder = Begun(), Recorder()
     assert now(Part(begun, 1, 2).deliver(recorder)) is None
     assert (begun.state, recorder.data) == ("cancelled", b"bc")
+
+
+def test_what_comes_while_its_coroutine_runs_is_left_at_the_next_piece() -> None:
+    """A cancellation from within is none yet: the rest of the whole would come, and nobody take it."""
+    opening: Deferred[Begun] = Deferred()
+
+    async def reopen(_: int) -> IContent:
+        return await opening
+
+    first, begun, recorder, clock = Feed(), Begun(), Recorder(), Clock()
+    outcome = watch(Part(Resumed(first, reopen, clock), 1, 2).deliver(recorder))
+    first.break_off()
+    clock.advance(0)
+    opening.callback(begun)
+    begun.send(b"efgh")
+    assert (outcome, begun.state, recorder.data) == ([None], "cancelled", b"bc")
 
 
 def test_a_whole_that_ends_with_the_part_is_not_left() -> None:

@@ -74,7 +74,7 @@ def test_a_blob_without_an_end() -> None:
     registry.reply(HOST, "/v2/a/manifests/x", Reply(200, manifest, (("Content-Type", TYPE),)))
     now(asking.fetch(asked("/v2/a/manifests/x")))
     answer = now(asking.fetch(asked(PATH)))
-    with pytest.raises(Unavailable, match="more than 99 bytes"):
+    with pytest.raises(Unavailable, match="larger than 99 bytes"):
         bytes_of(answer.content)
 
 
