@@ -16,11 +16,12 @@ from twisted.web.iweb import IAgent
 from dockmirror.interfaces import IContent
 from dockmirror.oci.request import Request, parse_target
 from dockmirror.upstream.asking import Asking
-from dockmirror.upstream.client import Client, http_client
+from dockmirror.upstream.client import Client
 from dockmirror.upstream.realms import Realms
 from dockmirror.upstream.registry import Upstream
 from dockmirror.upstream.sizes import Sizes
 from dockmirror.upstream.tokens import Handshake, Relay
+from dockmirror.upstream.undecoded import http_client
 
 from .internet import AUTH, HUB
 

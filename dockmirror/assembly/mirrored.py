@@ -20,13 +20,15 @@ from ..status.outcomes import Outcomes
 from ..system.networks import PRIVATE, unmapped, within
 from ..upstream.asking import Asking
 from ..upstream.authorized import Authorized
-from ..upstream.client import Client, http_client
+from ..upstream.client import Client
 from ..upstream.measured import Measured
 from ..upstream.realms import Realms
 from ..upstream.registry import Upstream
 from ..upstream.sealed import Seals
 from ..upstream.sizes import Sizes
+from ..upstream.submitting import Submitting
 from ..upstream.tokens import Handshake, Relay
+from ..upstream.undecoded import http_client
 from ..upstream.writing import Writing
 
 AgentFor = Callable[[UpstreamSettings, Callable[[str, str], None]], IAgent]
@@ -97,10 +99,9 @@ def mirrored(
         noted = Noted(_upstream(one, client, handshake, clock), outcomes.of(one.url))
         registries.append(CountedFailures(noted, name, metrics))
         if upstream.writes and writes is None:
-            writing = Writing(
-                one.url, agent, client, handshake, Seals(keys, name), clock, one.timeout,
-                metrics.pushed_bytes.labels(name).inc,
-            )  # fmt: skip
+            sent = metrics.pushed_bytes.labels(name).inc
+            submitting = Submitting(agent, client, clock, one.timeout, sent)
+            writing = Writing(one.url, client, submitting, handshake, Seals(keys, name))
             writes = MeteredWrites(writing, name, metrics)
     first, *others = registries
     if not others:

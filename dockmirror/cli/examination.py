@@ -26,7 +26,7 @@ from ..oci.token import TokenRequest
 from ..status.outcomes import Outcomes
 from ..upstream.bounded import HandshakeTimedOut
 from ..upstream.checked import AddressRefused
-from ..upstream.client import NoAnswer, root_cause
+from ..upstream.failures import NoAnswer, root_cause
 from ..upstream.measured import quota
 from ..upstream.proxies import Proxies
 from ..upstream.proxy import Proxy

@@ -23,11 +23,12 @@ from ..oci.request import Blob, Request
 from ..oci.token import TokenRequest
 from ..registries.whole import Whole
 from ..upstream.asking import Asking
-from ..upstream.client import Client, http_client
+from ..upstream.client import Client
 from ..upstream.realms import Realms
 from ..upstream.registry import Upstream
 from ..upstream.sizes import Sizes
 from ..upstream.tokens import Handshake, Relay
+from ..upstream.undecoded import http_client
 
 _NAME = "mirror"
 _TCP = re.compile(r"tcp[46]?:(?:port=)?([0-9]+)((?::.*)?)")

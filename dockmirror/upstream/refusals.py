@@ -6,8 +6,9 @@ from twisted.web.iweb import IResponse
 
 from ..headers import first, lines
 from ..oci.challenge import parse_challenges
-from ..oci.errors import NameUnknown, RangeInvalid, Refusal, RegistryError, Unavailable
+from ..oci.errors import NameUnknown, RangeInvalid, RegistryError, Unavailable
 from ..oci.ranges import parse_unsatisfied
+from ..oci.refusal import Refusal
 from .client import Client
 
 REFUSALS_BY_TARGET = {401, 403}

@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from urllib.parse import urlencode, urlsplit
 
 from attrs import frozen
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IReactorTime
-from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgent, IResponse
+from twisted.web.iweb import IResponse
 from zope.interface import implementer
 
 from ..content.held import BytesContent
 from ..headers import first
 from ..interfaces import IContent, IWrites
-from ..oci.errors import RangeInvalid, RegistryError, TimedOut, Unavailable
+from ..oci.errors import RangeInvalid, RegistryError, Unavailable
 from ..oci.write import Upload, Uploads, Write, Written
-from .client import FAILURES, Client, Header, Undecoded, died, root_cause
+from .client import Client, Header
 from .realms import origin
 from .redirects import AUTHORIZATION, LIMIT, REDIRECTS, joined, target_of
 from .refusals import REFUSALS_BY_TARGET, refusal, refused_elsewhere
 from .sealed import Seals
-from .sending import Sending
+from .submitting import Submitting
 from .tokens import Handshake
 
-COMMIT = 300.0
-"""Seconds, at least, that an upstream has to answer to a whole body: it may look at all of it."""
 _CONSENTS = {200, 201, 202, 204}
 _KEEP_THE_BODY = REDIRECTS - {303}
 _TRAVELLING = (
@@ -50,29 +45,16 @@ class Writing:
     """Asks one upstream, with the credentials that a client brings.
 
     :param url: the upstream's address, without a slash at the end.
-    :param timeout: seconds that it may take nothing, or give no answer.
-    :param sent: is told how many bytes of bodies have gone to it, each time.
     """
 
     def __init__(
-        self,
-        url: str,
-        agent: IAgent,
-        client: Client,
-        handshake: Handshake,
-        seals: Seals,
-        clock: IReactorTime,
-        timeout: float,
-        sent: Callable[[int], None],
+        self, url: str, client: Client, submitting: Submitting, handshake: Handshake, seals: Seals
     ) -> None:
         self._url = url
-        self._agent = Undecoded(agent)
         self._client = client
+        self._submitting = submitting
         self._handshake = handshake
         self._seals = seals
-        self._clock = clock
-        self._timeout = timeout
-        self._sent = sent
 
     async def write(self, write: Write, body: IContent) -> Written:
         """See ``IWrites``."""
@@ -96,7 +78,7 @@ class Writing:
         for _ in range(LIMIT + 1):
             if origin(url) != start:
                 headers = tuple(header for header in headers if header[0] != AUTHORIZATION)
-            response, taken = await self._send(write.method, url, headers, body)
+            response, taken = await self._submitting.submit(write.method, url, headers, body)
             if response.code not in _KEEP_THE_BODY:
                 return _Asked(response, url, origin(url) != start)
             self._client.release(response)
@@ -126,46 +108,6 @@ class Writing:
             yield "Content-Range", write.content_range
         if write.credentials is not None:
             yield AUTHORIZATION, write.credentials.header
-
-    async def _send(
-        self, method: str, url: str, headers: tuple[Header, ...], body: IContent
-    ) -> tuple[IResponse, bool]:
-        """The response, and whether any of the body was taken.
-
-        Where there is no body, a connection that has died is tried once more.
-        """
-        raw = Headers()
-        for key, value in headers:
-            raw.addRawHeader(key, value)
-        retried = body.descriptor.size != 0
-        while True:
-            late = _Late(self._timeout)
-            sending = None
-            if body.descriptor.size != 0:
-                patience = self._timeout, max(self._timeout, COMMIT)
-                sending = Sending(body, self._clock, patience, late.is_late, self._sent)
-            try:
-                response = await late.watched(
-                    self._agent.request(method.encode(), url.encode(), raw, sending), self._clock, not sending
-                )
-            except FAILURES as failure:
-                cause = root_cause(failure)
-                if late.seconds is not None:
-                    raise TimedOut(
-                        f"the upstream did not take the request, or answer to it, within {late.seconds:g} s"
-                    ) from failure
-                if isinstance(cause, CancelledError):
-                    raise CancelledError from failure
-                if isinstance(cause, RegistryError):
-                    raise cause from failure
-                if retried or not died(failure):
-                    raise self._client.unreachable(url, failure) from failure
-                retried = True
-            else:
-                return response, sending is not None and sending.begun
-            finally:
-                if sending is not None:
-                    sending.end()
 
     async def _refusal(self, write: Write, asked: _Asked) -> RegistryError:
         error = await refusal(self._client, asked.response, write.target.unknown)
@@ -210,38 +152,3 @@ class Writing:
         if (parts.scheme, own.scheme) == ("http", "https") and parts.netloc == own.netloc:
             return parts._replace(scheme="https").geturl()
         return address
-
-
-class _Late:
-    """A question that takes too long.
-
-    :ivar seconds: how long it has taken then.
-    """
-
-    def __init__(self, timeout: float) -> None:
-        self.seconds: float | None = None
-        self._timeout = timeout
-        self._asked: Deferred[IResponse] | None = None
-
-    def watched(self, asked: Deferred[IResponse], clock: IReactorTime, whole: bool) -> Deferred[IResponse]:
-        """The question.
-
-        :param whole: whether it has been put when this begins: one with a body looks to its own time.
-        """
-        self._asked = asked
-        if whole:
-            deadline = clock.callLater(self._timeout, self.is_late, self._timeout)
-
-            def answered(result: object) -> object:
-                if deadline.active():
-                    deadline.cancel()
-                return result
-
-            asked.addBoth(answered)
-        return asked
-
-    def is_late(self, seconds: float) -> None:
-        """Gives up."""
-        self.seconds = seconds
-        assert self._asked is not None
-        self._asked.cancel()

@@ -1,4 +1,4 @@
-"""Errors: the specification's table, and what is made of an upstream's refusal."""
+"""Errors: the specification's table."""
 
 from __future__ import annotations
 
@@ -6,28 +6,16 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from dockmirror.oci import errors
-from dockmirror.oci.challenge import Challenge
 from dockmirror.oci.errors import (
     ROWS,
     BlobUnknown,
-    Denied,
-    Entry,
-    ManifestUnknown,
-    NameUnknown,
     RangeInvalid,
-    Refusal,
     RegistryError,
-    SizeInvalid,
     TimedOut,
-    TooManyRequests,
-    Unauthorized,
     Unavailable,
     Unreachable,
-    Unsupported,
 )
 
 SPECIFIED = [
@@ -49,23 +37,6 @@ STATUSES = {
     "RANGE_INVALID": 416, "UNAVAILABLE": 502,
 }  # fmt: skip
 """Of all others it is 400."""
-DENIED = b'{"errors":[{"code":"DENIED","message":"no","detail":{"a":1}}]}'
-BEARER = Challenge("Bearer", {"realm": "https://auth.example/token"})
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
-    max_leaves=8,
-)
-ENTRIES = st.fixed_dictionaries(
-    {}, optional={"code": st.sampled_from(SPECIFIED) | JSON, "message": JSON, "detail": JSON}
-)
-BODIES = st.one_of(
-    st.binary(),
-    JSON.map(json.dumps).map(str.encode),
-    st.builds(
-        lambda value: json.dumps({"errors": value}).encode(), st.lists(ENTRIES | JSON, max_size=3) | JSON
-    ),
-)
 
 
 def read(error: RegistryError) -> list[dict[str, Any]]:
@@ -132,104 +103,3 @@ def test_no_answer_is_another_error_than_no_image() -> None:
     assert issubclass(TimedOut, Unreachable)
     assert issubclass(Unreachable, Unavailable)
     assert Unreachable().code == TimedOut().code == "UNAVAILABLE"
-
-
-def test_an_upstreams_own_words_are_kept() -> None:
-    """All entries, with their details; the first says which row it is."""
-    body = b'{"errors":[{"code":"NAME_UNKNOWN","message":"n","detail":{"a":[1]}},{"code":"X_OWN"}]}'
-    error = Refusal(404, body, unknown=ManifestUnknown).error()
-    assert type(error) is NameUnknown
-    assert error.entries == (Entry("NAME_UNKNOWN", "n", {"a": [1]}), Entry("X_OWN", "", None))
-    assert [entry["code"] for entry in read(error)] == ["NAME_UNKNOWN", "X_OWN"]
-
-
-def test_a_code_of_its_own_is_kept_too() -> None:
-    """It is some error of the upstream's status."""
-    error = Refusal(418, b'{"errors":[{"code":"TEAPOT","message":"short and stout"}]}').error()
-    assert (type(error), error.status) == (RegistryError, 418)
-    assert read(error) == [{"code": "TEAPOT", "message": "short and stout", "detail": None}]
-
-
-@pytest.mark.parametrize("body", [DENIED, b"", b"Not Authorized\n", b"<html>", b'{"details":"denied"}'])
-def test_a_401_demands_credentials_whatever_its_code(body: bytes) -> None:
-    """Docker Hub says ``DENIED`` to who may just have to log in; the challenge goes with it."""
-    error = Refusal(401, body, challenges=(BEARER,)).error()
-    assert type(error) is Unauthorized
-    assert (error.status, error.challenges) == (401, (BEARER,))
-
-
-@pytest.mark.parametrize("body", [b'{"errors":[{"code":"DENIED"}]}', b"slow down"])
-def test_a_429_is_a_limit_whatever_its_code(body: bytes) -> None:
-    """With the upstream's own word on how long."""
-    error = Refusal(429, body, retry_after="120").error()
-    assert type(error) is TooManyRequests
-    assert (error.status, error.retry_after) == (429, "120")
-
-
-@pytest.mark.parametrize(
-    ("status", "row"),
-    [
-        *((400, RegistryError), (401, Unauthorized), (403, Denied), (404, BlobUnknown), (405, Unsupported)),
-        *(
-            (406, RegistryError),
-            (410, RegistryError),
-            (413, SizeInvalid),
-            (416, RangeInvalid),
-            (418, RegistryError),
-        ),
-        *(
-            (429, TooManyRequests),
-            (500, Unavailable),
-            (502, Unavailable),
-            (503, Unavailable),
-            (504, Unavailable),
-        ),
-        (599, Unavailable),
-    ],
-)
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"",
-        b"Not Authorized\n",
-        b"<html><title>404 Not Found</title></html>",
-        b'<?xml version="1.0"?>\n<Error><Code>InvalidArgument</Code></Error>',
-        b'{"details":"no"}',
-        b'{"errors":[]}',
-        b'{"errors":{"code":"DENIED"}}',
-        b'{"errors":"DENIED"}',
-        b'{"errors":[["DENIED"]]}',
-        b'{"errors":[{"message":"no"}]}',
-        b'{"errors":[{"code":null}]}',
-        b'{"errors":[{"code":403,"message":"no"}]}',
-        b'{"errors":[{"code":"DENIED"},{}]}',
-        b'{"errors":' + b"[" * 30_000,
-        b'["errors"]',
-        b"\xff\x00",
-    ],
-)
-def test_what_is_not_the_specifications_is_wrapped(
-    status: int, row: type[RegistryError], body: bytes
-) -> None:
-    """The class by its status, which is kept; the body a detail for a human, cut and in one line."""
-    error = Refusal(status, body, unknown=BlobUnknown).error()
-    assert (type(error), error.status, error.upstream_status) == (row, status, status)
-    (entry,) = read(error)
-    assert (entry["code"], entry["message"]) == (row.code, f"the upstream answered {status}")
-    assert entry["detail"] == (" ".join(body[:512].decode("utf-8", "replace").split()) or None)
-
-
-def test_a_404_without_a_code_is_of_what_was_asked_for() -> None:
-    """Of a blob where a blob was, of a repository where nothing else is known."""
-    assert type(Refusal(404, b"", unknown=BlobUnknown).error()) is BlobUnknown
-    assert type(Refusal(404, b"").error()) is NameUnknown
-
-
-@given(st.integers(400, 599), BODIES)
-def test_no_refusal_is_too_odd(status: int, body: bytes) -> None:
-    """Whatever an upstream sends, clients can read it, and its status is kept."""
-    error = Refusal(status, body, (BEARER,), "5").error()
-    assert (error.status, error.upstream_status) == (status, status)
-    assert (error.challenges, error.retry_after) == ((BEARER,), "5")
-    assert all(isinstance(e["code"], str) and isinstance(e["message"], str) for e in read(error))
-    assert isinstance(error, Unauthorized) is (status == 401) or error.code == "UNAUTHORIZED"

@@ -14,8 +14,8 @@ from zope.interface.verify import verifyObject
 
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.errors import RegistryError
-from dockmirror.upstream.client import root_cause
 from dockmirror.upstream.early import Apart, NewConnections
+from dockmirror.upstream.failures import root_cause
 from dockmirror.upstream.sending import Sending
 from tests.answering import Feed
 from tests.fakes import Wire

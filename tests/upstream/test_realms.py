@@ -16,9 +16,9 @@ from zope.interface import implementer
 from dockmirror.config.known import KNOWN, Known
 from dockmirror.oci.challenge import Challenge
 from dockmirror.oci.errors import Denied, RegistryError
-from dockmirror.upstream.client import addressed, http_client
 from dockmirror.upstream.realms import Realms, origin
 from dockmirror.upstream.tokens import realm_of
+from dockmirror.upstream.undecoded import addressed, http_client
 
 HUB = Realms("https://registry-1.docker.io", ("https://auth.docker.io",))
 

@@ -18,9 +18,11 @@ from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.errors import RangeInvalid, RegistryError, Unavailable
 from dockmirror.oci.reference import Repository
 from dockmirror.oci.write import Upload, Uploads, Write, Written
-from dockmirror.upstream.client import Client, http_client
+from dockmirror.upstream.client import Client
 from dockmirror.upstream.sealed import Seals
+from dockmirror.upstream.submitting import Submitting
 from dockmirror.upstream.tokens import Handshake
+from dockmirror.upstream.undecoded import http_client
 from dockmirror.upstream.writing import Writing
 from tests.fakes import Reply, World
 from tests.stacks import now
@@ -38,9 +40,8 @@ class Asked:
         self.seals = Seals([b"k" * 32], "r")
         client = Client(http_client(self.world.agent), clock, "r", url)
         handshake = Handshake(client, url, clock)
-        self.writing = Writing(
-            url, self.world.agent, client, handshake, self.seals, clock, 60.0, lambda _: None
-        )
+        submitting = Submitting(self.world.agent, client, clock, 60.0, lambda _: None)
+        self.writing = Writing(url, client, submitting, handshake, self.seals)
 
     def write(self, write: Write, data: bytes = b"") -> Written:
         """What comes of it."""

@@ -1,0 +1,82 @@
+"""HTTP as it stands on the wire: treq without what it does to addresses, bytes and cookies by itself."""
+
+from __future__ import annotations
+
+from http.cookiejar import DefaultCookiePolicy
+
+from hyperlink import URL
+from treq.client import HTTPClient
+from treq.cookies import IndexableCookieJar
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IConsumer
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgent, IBodyProducer, IResponse
+from zope.interface import implementer
+
+
+@implementer(IAgent)
+class Undecoded:
+    """Asks for bytes as they are stored, and gives them on as they come.
+
+    treq asks for gzip beside whatever is asked, and decodes what is labelled so; a blob whose CDN
+    labels it ``gzip`` would arrive as other bytes than its digest names.
+    """
+
+    def __init__(self, agent: IAgent) -> None:
+        self._agent = agent
+
+    def request(
+        self,
+        method: bytes,
+        uri: bytes,
+        headers: Headers | None = None,
+        bodyProducer: IBodyProducer | None = None,
+    ) -> Deferred[IResponse]:
+        """See ``IAgent``."""
+        plain = headers.copy() if headers else Headers()
+        plain.setRawHeaders(b"Accept-Encoding", [b"identity"])
+        return self._agent.request(method, uri, plain, bodyProducer).addCallback(_unlabelled)
+
+
+def _unlabelled(response: IResponse) -> IResponse:
+    response.headers.removeHeader(b"Content-Encoding")
+    return response
+
+
+@implementer(IBodyProducer)
+class _Form:
+    """A form, written at once: it is short."""
+
+    def __init__(self, data: bytes) -> None:
+        self.length = len(data)
+        self._data = data
+
+    def startProducing(self, consumer: IConsumer) -> Deferred[None]:
+        consumer.write(self._data)
+        return succeed(None)
+
+    def pauseProducing(self) -> None:
+        """There is nothing left to write."""
+
+    resumeProducing = stopProducing = pauseProducing
+
+
+def http_client(agent: IAgent) -> HTTPClient:
+    """treq without its decoding, and without cookies: one user's must not travel with another's request."""
+    jar = IndexableCookieJar(policy=DefaultCookiePolicy(allowed_domains=[]))
+    return HTTPClient(Undecoded(agent), jar, _Form)
+
+
+class _AtAddress(URL):
+    """At an IPv6 address, which hyperlink would encode as if it were a name, and fails."""
+
+    def to_uri(self) -> URL:
+        """Only what follows the host may have to be encoded."""
+        named = URL.from_text(self.replace(host="name").to_text())
+        return named.to_uri().replace(host=self.host)
+
+
+def addressed(url: str) -> URL:
+    """:raises ValueError: when it is no URL."""
+    parsed = URL.from_text(url)
+    return _AtAddress.from_text(url) if ":" in parsed.host else parsed
