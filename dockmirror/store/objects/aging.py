@@ -13,7 +13,8 @@ from ...oci.digest import Digest
 from ...oci.media import parse_parts
 from .. import layout
 from . import inventory
-from .bucket import Bucket, Listed
+from .bucket import Bucket
+from .calls import Listed
 from .inventory import Linked
 from .uses import Uses
 

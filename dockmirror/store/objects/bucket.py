@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import timedelta
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from attrs import frozen
 from twisted.internet.defer import CancelledError
 from twisted.internet.defer import TimeoutError as TookTooLong
 from twisted.internet.interfaces import IReactorTime
 
 from .. import layout
 from ..threads import InThread, detached
-from .body import Body
+from .calls import Calls, Found, Listed, Metadata
 from .health import Health
 
 if TYPE_CHECKING:
@@ -27,37 +25,9 @@ PATIENCE = 3.0
 UPLOAD = 3600.0
 LISTING = 600.0
 """Seconds; of what nobody waits for."""
-PART = 8 * 1024 * 1024
-"""Bytes of each part in which a file is uploaded, so many at a time."""
-_PARTS = 4
 
-Metadata = Mapping[str, str]
 T = TypeVar("T")
 _QUERY = re.compile(r"\?[^\s)]*")
-
-
-@frozen
-class Found:
-    """An object that is there, and its bytes as far as they were asked for.
-
-    :ivar size: of the whole.
-    :ivar modified: in seconds since the epoch.
-    """
-
-    size: int
-    modified: float
-    tag: str | None
-    metadata: Metadata
-    body: Body
-
-
-@frozen
-class Listed:
-    """An object in a list."""
-
-    key: str
-    size: int
-    modified: float
 
 
 class Bucket:
@@ -73,10 +43,9 @@ class Bucket:
     ) -> None:
         self.health = Health(name, clock)
         self.requests: dict[str, int] = {}
-        self._connect = connect
+        self._calls = Calls(connect, self.step)
         self._clock = clock
         self._in_thread = in_thread
-        self._store: ObjectStore | None = None
 
     async def get(
         self, key: PurePosixPath, part: tuple[int, int] | None = None, bare: bool = False
@@ -88,40 +57,36 @@ class Bucket:
         :raises BucketFails: when that cannot be told.
         """
         options: Any = {"head": True} if bare else {"range": part} if part else {}
-        return await self._ask("get", partial(self._get, str(key), options), late=_close)
+        return await self._ask("get", partial(self._calls.get, str(key), options), late=_close)
 
     async def read(self, key: PurePosixPath) -> tuple[bytes, Found] | None:
         """A small object, whole."""
 
         def call() -> tuple[bytes, Found] | None:
-            found = self._get(str(key), {})
+            found = self._calls.get(str(key), {})
             return (found.body.all(), found) if found else None
 
         return await self._ask("get", call)
 
     async def put(self, key: PurePosixPath, data: bytes, metadata: Metadata | None = None) -> None:
         """Replaces a small object."""
-        await self._ask("put", partial(self._put, str(key), data, metadata or {}))
+        await self._ask("put", partial(self._calls.put, str(key), data, metadata or {}))
 
     async def put_new(self, key: PurePosixPath, data: bytes, metadata: Metadata | None = None) -> bool:
         """The same unless there is one already: then False."""
-        return await self._put_if(key, data, metadata or {}, "create")
-
-    async def replace(self, key: PurePosixPath, data: bytes, tag: str | None) -> bool:
-        """The same if the object is still the one of that tag; False where it is not."""
-        return await self._put_if(key, data, {}, {"e_tag": tag})
+        return await self._ask("put", partial(self._calls.put, str(key), data, metadata or {}, new=True))
 
     async def upload(self, key: PurePosixPath, file: Path, metadata: Metadata) -> None:
         """Replaces an object by what is in a file, in parts: it has its name when all are there.
 
         :raises OSError: when the file is not to be read.
         """
-        await self._ask("upload", partial(self._put, str(key), file, metadata), UPLOAD)
+        await self._ask("upload", partial(self._calls.upload, str(key), file, metadata), UPLOAD)
 
     async def delete(self, keys: Sequence[str]) -> None:
         """Deletes objects, there or not."""
         if keys:
-            await self._ask("delete", partial(self._delete, keys), LISTING)
+            await self._ask("delete", partial(self._calls.delete, keys), LISTING)
 
     async def list(self, prefix: PurePosixPath) -> Sequence[Listed]:
         """Everything below a path."""
@@ -129,11 +94,11 @@ class Bucket:
 
     async def sift(self, prefix: PurePosixPath, take: Callable[[Iterator[Listed]], T]) -> T:
         """What is taken of everything below a path, which may be millions: in the thread."""
-        return await self._ask("list", lambda: take(self._list(str(prefix))), LISTING)
+        return await self._ask("list", lambda: take(self._calls.list(str(prefix))), LISTING)
 
     async def link(self, key: PurePosixPath, seconds: float) -> str:
         """An address at which anybody gets an object for so long; the bucket is asked nothing for it."""
-        return await self._in_thread(partial(self._sign, str(key), seconds))
+        return await self._in_thread(partial(self._calls.sign, str(key), seconds))
 
     async def try_it(self) -> None:
         """Asks for something small, unless the bucket has answered just now.
@@ -148,27 +113,7 @@ class Bucket:
 
         :raises BucketFails: when it does not, or not in time.
         """
-        waiting = detached(self._in_thread(call), late=lambda _: None)
-        try:
-            return await waiting.addTimeout(patience, self._clock)
-        except CancelledError:  # whoever waited has left
-            raise
-        except TookTooLong:
-            raise self.health.failed(f"nothing came within {patience:g} s") from None
-        except Exception as error:
-            raise self._failed(error) from error
-
-    async def _put_if(self, key: PurePosixPath, data: bytes, metadata: Metadata, mode: Any) -> bool:
-        from obstore.exceptions import AlreadyExistsError, PreconditionError
-
-        def call() -> bool:
-            try:
-                self._put(str(key), data, metadata, mode)
-            except (AlreadyExistsError, PreconditionError):
-                return False
-            return True
-
-        return await self._ask("put", call)
+        return await self._patiently(call, patience, "nothing came", lambda _: None)
 
     async def _ask(
         self,
@@ -179,75 +124,28 @@ class Bucket:
     ) -> T:
         self.health.check()
         self.requests[name] = self.requests.get(name, 0) + 1
+        result = await self._patiently(call, patience, "no answer", late)
+        self.health.succeeded()
+        return result
+
+    async def _patiently(
+        self, call: Callable[[], T], patience: float, lacking: str, late: Callable[[T], None]
+    ) -> T:
         waiting = detached(self._in_thread(call), late=late)
         try:
-            result = await waiting.addTimeout(patience, self._clock)
+            return await waiting.addTimeout(patience, self._clock)
         except CancelledError:  # whoever waited has left
             raise
         except TookTooLong:
-            raise self.health.failed(f"no answer within {patience:g} s") from None
+            raise self.health.failed(f"{lacking} within {patience:g} s") from None
         except Exception as error:
             raise self._failed(error) from error
-        self.health.succeeded()
-        return result
 
     def _failed(self, error: Exception) -> Exception:
         """What obstore raises is of the bucket: also that a file is missing, which is the bucket itself."""
         from obstore.exceptions import BaseError
 
         return self.health.failed(_words(error)) if isinstance(error, BaseError | OSError) else error
-
-    @property
-    def _connected(self) -> ObjectStore:
-        if self._store is None:
-            self._store = self._connect()
-        return self._store
-
-    def _get(self, key: str, options: Any) -> Found | None:
-        import obstore
-
-        try:
-            result = obstore.get(self._connected, key, options=options)
-        except FileNotFoundError:
-            return None
-        meta = result.meta
-        metadata = {str(name): str(value) for name, value in result.attributes.items()}
-        return Found(
-            meta["size"], meta["last_modified"].timestamp(), meta["e_tag"], metadata, Body(result, self.step)
-        )
-
-    def _put(self, key: str, data: bytes | Path, metadata: Metadata, mode: Any = "overwrite") -> None:
-        import obstore
-
-        attributes: Any = {"Content-Type": "application/octet-stream", **metadata}
-        if isinstance(data, bytes):
-            obstore.put(self._connected, key, data, attributes=attributes, mode=mode, use_multipart=False)
-        else:
-            obstore.put(
-                self._connected, key, data, attributes=attributes, chunk_size=PART, max_concurrency=_PARTS
-            )
-
-    def _delete(self, keys: Sequence[str]) -> None:
-        import obstore
-
-        try:
-            obstore.delete(self._connected, list(keys))
-        except FileNotFoundError:  # some stores say so
-            for key in keys if len(keys) > 1 else ():
-                self._delete([key])
-
-    def _list(self, prefix: str) -> Iterator[Listed]:
-        import obstore
-
-        for chunk in obstore.list(self._connected, prefix):
-            for each in chunk:
-                yield Listed(each["path"], each["size"], each["last_modified"].timestamp())
-
-    def _sign(self, key: str, seconds: float) -> str:
-        import obstore
-
-        signable: Any = self._connected
-        return str(obstore.sign(signable, "GET", key, timedelta(seconds=seconds)))
 
 
 def _words(error: Exception) -> str:

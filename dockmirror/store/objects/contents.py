@@ -13,7 +13,8 @@ from ...work.notes import Notes
 from .. import layout
 from ..opened import OpenedBytes
 from .body import Body
-from .bucket import Bucket, Found
+from .bucket import Bucket
+from .calls import Found
 from .opened import OpenedObject
 
 _READ_WHOLE = {Kind.BLOB: 64 * 1024, Kind.MANIFEST: 4 * 1024 * 1024}

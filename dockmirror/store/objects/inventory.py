@@ -10,7 +10,7 @@ from attrs import frozen
 from ...oci.digest import Digest
 from ...oci.errors import DigestInvalid
 from .. import layout
-from .bucket import Listed
+from .calls import Listed
 
 _DATA = len(layout.BLOBS.parts)
 

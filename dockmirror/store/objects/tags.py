@@ -12,7 +12,8 @@ from ...oci.digest import Digest
 from ...oci.errors import DigestInvalid
 from ...oci.reference import Repository, Tag
 from .. import layout
-from .bucket import Bucket, Found
+from .bucket import Bucket
+from .calls import Found
 
 _CONFIRMED = "confirmed"
 

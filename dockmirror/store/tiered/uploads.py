@@ -16,7 +16,8 @@ from twisted.python.failure import Failure
 from ...interfaces import IDocuments, ITags
 from ...work.repeated import Repeated
 from .. import layout, owed
-from ..objects.bucket import PART, Bucket
+from ..objects.bucket import Bucket
+from ..objects.calls import PART
 from ..objects.contents import ObjectContents, named
 from ..objects.documents import ObjectDocuments
 from ..objects.health import BucketFails

@@ -124,16 +124,12 @@ def test_absence_is_an_answer(asked: Bucket) -> None:
     assert asked.health.failure is None
 
 
-def test_conditions(asked: Bucket) -> None:
-    """Of two who would write first one does; who would replace what is not there any more does not."""
+def test_new(asked: Bucket) -> None:
+    """Of two who would write first one does."""
     key = layout.document("turn")
     assert now(asked.put_new(key, b"1"))
     assert not now(asked.put_new(key, b"2"))
-    found = now(asked.read(key))
-    assert found is not None
-    assert now(asked.replace(key, b"3", found[1].tag))
-    assert not now(asked.replace(key, b"4", found[1].tag))
-    assert (now(asked.read(key)) or (b"",))[0] == b"3"
+    assert (now(asked.read(key)) or (b"",))[0] == b"1"
 
 
 def test_deleted(asked: Bucket) -> None:

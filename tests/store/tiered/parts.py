@@ -35,7 +35,7 @@ class Machine:
     """
 
     def __init__(self, root: Path, store: MemoryStore, clock: Clock) -> None:
-        self.root, self.clock = root, clock
+        self.root, self.store, self.clock = root, store, clock
         self.threads = Threads()
         self.bucket = bucket(clock, store, self.threads)
         self.used: list[Digest] = []

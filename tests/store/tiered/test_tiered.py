@@ -161,9 +161,7 @@ def test_down(machines: Machines, tmp_path: Path, clock: Clock) -> None:
         assert one.give() == 3
     with pytest.raises(OSError, match="no route"):
         now(one.bucket.try_it())
-    after = Machine(one.root, MemoryStore(), clock)
-    after.bucket = two.bucket
-    restarted = Machine(one.root, two.bucket._connect(), clock)  # type: ignore[arg-type]
+    restarted = Machine(one.root, two.store, clock)
     assert restarted.give() == 0
     assert now(read(now(two.contents.open(HERE, LARGE_DIGEST, Kind.BLOB)))) == LARGE
     now(restarted.bucket.try_it())
