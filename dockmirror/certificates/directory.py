@@ -112,7 +112,10 @@ class Directory:
         if ending and now - self._reminded >= _DAY:
             self._reminded = now
             for each in ending:
-                _log.warn("{path}: the certificate for {names} ends at {ends}", **_described(each))
+                verb = "ends" if each.ends > now else "ended"
+                _log.warn(
+                    "{path}: the certificate for {names} {verb} at {ends}", verb=verb, **_described(each)
+                )
 
 
 def _described(served: Served) -> dict[str, str]:

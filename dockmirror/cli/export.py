@@ -55,8 +55,11 @@ def export(context: Context, output: str, platform: Platform | None, images: tup
             _write(plan, root, sys.stdout.buffer)
         else:
             _write_file(plan, root, Path(output))
-    except (WrongContent, OSError) as error:
+    except WrongContent as error:
         raise click.ClickException(f"{output}: {error}") from None
+    except OSError as error:
+        where = error.filename if Path(error.filename or "").is_relative_to(root) else output
+        raise click.ClickException(f"{where}: {error.strerror}") from None
 
 
 def pack(holdings: Holdings, name: Name, platform: Platform | None) -> Packed:

@@ -66,8 +66,11 @@ def import_(context: Context, named: str | None, files: tuple[BinaryIO, ...]) ->
 
 
 def _read(file: BinaryIO, named: str | None, settings: Settings) -> list[_Taken]:
-    archive = Archive.open(file)
-    return [_Taken(archive, image, _name(image, named, settings)) for image in archive.images()]
+    try:
+        archive = Archive.open(file)
+        return [_Taken(archive, image, _name(image, named, settings)) for image in archive.images()]
+    except Refused as error:
+        raise Refused(f"{file.name}: {error}") from None
 
 
 def _name(image: Named, named: str | None, settings: Settings) -> Name:

@@ -59,7 +59,7 @@ def address_at(url: str, ca_file: Path | None = None) -> UpstreamSettings:
     try:
         return _at(url, ca_file, {})
     except ValidationError as error:
-        raise ValueError(error.errors()[0]["msg"]) from None
+        raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
 
 
 def _at(url: str, ca_file: Path | None, addresses: dict[str, Sequence[str]]) -> UpstreamSettings:

@@ -43,6 +43,8 @@ def config(context: Context, as_json: bool, everything: bool, prefix: str) -> No
     """
     said = context.said
     rows = [row for row in _rows(context.settings, said) if row.key.startswith(prefix)]
+    if not rows:
+        raise click.UsageError(f"there is no setting that begins with {prefix!r}")
     if not everything and not prefix:
         unsaid = {source.name for source in said[:2]}
         rows = [row for row in rows if not row.key.startswith("upstreams.") or row.source not in unsaid]

@@ -6,14 +6,15 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from attrs import frozen
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from .known import KNOWN, Known
-from .settings import ConfigurationError, Settings
+from .settings import AccessSettings, ConfigurationError, Settings, UpstreamSettings
 from .values import listed
 
 PREFIX = "DOCKMIRROR_"
@@ -23,6 +24,24 @@ _LINK = re.compile(rf"{PREFIX}(SERVICE_(HOST|PORT)(_\w+)?|PORT(_\d+_[A-Z]+(_(PRO
 """What Kubernetes sets in every pod for a Service of the name ``dockmirror``."""
 _TABLES: Mapping[str, Any] = {"access": {}, "upstreams": {"*": {}}}
 """What is laid over what others said of it, key by key."""
+
+
+@frozen
+class _Place:
+    name: str
+    keys: Sequence[str]
+
+    @classmethod
+    def of(cls, name: str, model: type[BaseModel]) -> _Place:
+        return cls(name, [field.alias or key for key, field in model.model_fields.items()])
+
+
+_PLACES = {
+    "": _Place.of("above the first table", Settings),
+    "access": _Place.of("in [access]", AccessSettings),
+    "upstreams": _Place.of("in an upstream's table", UpstreamSettings),
+}
+"""What may stand where, by the name of the table."""
 
 
 @frozen
@@ -199,10 +218,20 @@ def _explained(error: ValidationError, said: Sequence[Source]) -> ConfigurationE
     where = next((f"{source.name}: " for source in reversed(said) if _holds(source.values, stood)), "")
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
-        message = "there is no such setting"
+        message = f"there is no such setting{_hint(path)}"
     elif first["type"] == "missing":
         message = "is missing"
     return ConfigurationError(f"{where}{'.'.join(path) + ': ' if path else ''}{message}")
+
+
+def _hint(path: Sequence[str]) -> str:
+    """Where a key belongs that stands in a wrong place, as below a table; else which is most like it."""
+    key, table = path[-1], "" if len(path) == 1 else path[0]
+    for table_name, place in _PLACES.items():
+        if table_name != table and key in place.keys:
+            return f" here: it belongs {place.name}"
+    like = get_close_matches(key, _PLACES[table].keys, 1) if table in _PLACES else []
+    return f"; is {like[0]!r} meant?" if like else ""
 
 
 def _holds(values: Any, path: Sequence[str]) -> bool:

@@ -9,7 +9,6 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    FilePath,
     ValidationInfo,
     field_validator,
 )
@@ -23,6 +22,7 @@ from .values import (
     Directory,
     Email,
     Endpoints,
+    File,
     Host,
     HostPattern,
     HttpsUrl,
@@ -64,14 +64,14 @@ class UpstreamSettings(_Frozen):
     allow_networks: Networks = ()
     public: bool | None = None
     username: Username | None = None
-    password_file: FilePath | None = None
+    password_file: File | None = None
     credential_helper: Program | None = None
     tag_ttl: TagTtl = Field(default_factory=dict)
     allow: Rules = ()
     deny: Rules = ()
     rewrite: dict[Prefix, Prefix] = Field(default_factory=dict)
     writes: bool = False
-    ca_file: FilePath | None = None
+    ca_file: File | None = None
     proxy: str | None = Field(default=None, repr=False)
     addresses: dict[Host, Addresses] = Field(default_factory=dict)
     ip: Literal["4", "6", "4 6", "6 4"] = "6 4"
@@ -98,7 +98,7 @@ class UpstreamSettings(_Frozen):
 class AccessSettings(_Frozen):
     """Who may use the mirror by name, and how much, ``[access]``."""
 
-    htpasswd: FilePath | None = None
+    htpasswd: File | None = None
     keys: Path | None = None
     requests: Annotated[int, Field(ge=1)] | None = None
     bytes: Bytes | None = None
@@ -121,7 +121,7 @@ class Settings(_Frozen):
     certificates: Directory | None = None
     acme: Email | None = None
     acme_directory: HttpsUrl = "https://acme-v02.api.letsencrypt.org/directory"
-    acme_ca_file: FilePath | None = None
+    acme_ca_file: File | None = None
     operations: OperationsEndpoint = "tcp:9464:interface=127.0.0.1"
     networks: Networks = ("private",)
     access: AccessSettings = AccessSettings()

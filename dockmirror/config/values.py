@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
+from stat import S_ISREG
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -110,7 +111,29 @@ def _network(text: str) -> str:
         list(networks([text]))
         return text
     except ValueError:
-        raise ValueError('expected a network such as 192.168.0.0/16, or "private", or "public"') from None
+        meant = _without_host(text)
+        hint = f"; {text} lies in {meant}" if meant else ""
+        raise ValueError(
+            f'expected a network such as 192.168.0.0/16, or "private", or "public"{hint}'
+        ) from None
+
+
+def _without_host(text: str) -> str | None:
+    """The network of an address that was written with its mask."""
+    try:
+        return str(ip_network(text, strict=False))
+    except ValueError:
+        return None
+
+
+def _file(path: Path) -> Path:
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+    if not S_ISREG(status.st_mode):
+        raise ValueError(f"{path} is no file")
+    return path
 
 
 def _address(text: str) -> str:
@@ -210,6 +233,7 @@ def listed(value: Any) -> Any:
 
 
 Host = Annotated[str, AfterValidator(_host)]
+File = Annotated[Path, AfterValidator(_file)]
 Email = Annotated[str, AfterValidator(_email)]
 HttpsUrl = Annotated[str, AfterValidator(_https_url)]
 Label = Annotated[str, AfterValidator(_label)]

@@ -180,3 +180,6 @@ def test_its_end(tmp_path: Path) -> None:
             kept.shown(after=0 if hours == 0 else 3600)
     told = [text for text in texts if "the certificate for m.example ends at 2026-12-02T00:00Z" in text]
     assert len(told) == 2
+    with logged() as texts:
+        kept.shown(after=7 * 24 * 3600)
+    assert any("the certificate for m.example ended at 2026-12-02T00:00Z" in text for text in texts)

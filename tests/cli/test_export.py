@@ -104,4 +104,11 @@ def test_refused(shop: Shop, tmp_path: Path) -> None:
     assert "is not the content of its name" in empty.run("import", str(file), code=1).output
     assert empty.json("ls") == []
     assert list((empty.root / layout.WRITING).iterdir()) == []
-    assert "no tar file" in empty.run("import", __file__, code=1).output
+    assert f"{__file__}: this is no tar file" in empty.run("import", str(file), __file__, code=1).output
+
+
+def test_an_output_that_cannot_be_written(shop: Shop, tmp_path: Path) -> None:
+    """It is named as it was given, and why."""
+    nowhere = tmp_path / "nowhere" / "a.tar"
+    result = shop.run("export", "nginx:1.27", "-o", str(nowhere), code=1)
+    assert result.output == f"Error: {nowhere}: No such file or directory\n"

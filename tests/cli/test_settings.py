@@ -85,6 +85,12 @@ def test_everything(file: Path) -> None:
     assert set(rows("config", "upstreams.quay.url")) == {"upstreams.quay.url"}
 
 
+def test_a_beginning_that_none_has() -> None:
+    """Is a mistake, with status 2."""
+    result = CliRunner().invoke(main, ["config", "chache"], env={"DOCKMIRROR_CONFIG": None})
+    assert (result.exit_code, "no setting that begins with 'chache'" in result.output) == (2, True)
+
+
 def test_as_a_table(file: Path) -> None:
     """A line for each where there is room, and nothing is left out where there is not."""
     wide = printed("-c", str(file), "config", COLUMNS=str(200 + len(str(file)))).output.splitlines()

@@ -17,6 +17,7 @@ from dockmirror.config.settings import ConfigurationError, Settings, UpstreamSet
 from dockmirror.config.values import Amount
 
 HERE = Path(__file__)
+LONG = "x" * 300
 KEYS: dict[str, tuple[str, str, Any, tuple[Any, Any, Any, Any]]] = {
     "domain": (
         '"a.example"',
@@ -314,16 +315,32 @@ def test_what_cannot_be_is_said_in_a_line(key: str, value: str) -> None:
         ("grace = true\nlisten = 5", "listen: "),
         ("networks = [5]", "networks.0: "),
         ('networks = ["private", "lan"]', "networks.1: expected a network such as"),
-        ('domian = "a.example"', "domian: there is no such setting"),
+        ('networks = ["10.1.2.3/8"]', "networks.0: expected a network such as 192."),
+        ('domian = "a.example"', "domian: there is no such setting; is 'domain' meant?"),
+        ("zzz = 1", "zzz: there is no such setting"),
+        ('htpasswd = "x"', "htpasswd: there is no such setting here: it belongs in [access]"),
+        ("segments = 2", "segments: there is no such setting here: it belongs in an upstream's table"),
         ('upstream = ["a=https://a"]', "upstream: there is no such setting"),
         ('config = "x"', "config: there is no such setting"),
         ("upstreams = 5", "upstreams: expected a table for each"),
         ("[upstreams]\ndocker = 5", "upstreams: expected a table for each"),
         ('[upstreams.inner]\nregistry = "x"', "upstreams.inner.url: is missing"),
         ('[upstreams.Inner]\nurl = "http://x"', "upstreams.Inner: expected a name"),
-        ('[upstreams.docker]\nurls = "x"', "upstreams.docker.urls: there is no such setting"),
+        (
+            '[upstreams.docker]\nurls = "x"',
+            "upstreams.docker.urls: there is no such setting; is 'url' meant?",
+        ),
+        (
+            '[upstreams.docker]\ncache = "x"',
+            "upstreams.docker.cache: there is no such setting here: it belongs above the first table",
+        ),
+        ('[upstreams.docker]\nca_file = "/"', "upstreams.docker.ca_file: / is no file"),
+        (f'[access]\nhtpasswd = "/{LONG}"', f"access.htpasswd: /{LONG} cannot be read: File name too long"),
         ('[upstreams.docker]\nshort_names = "x"', "upstreams.docker.short_names: "),
-        ('[upstreams.docker]\nca_file = "/nowhere.pem"', "upstreams.docker.ca_file: "),
+        (
+            '[upstreams.docker]\nca_file = "/nowhere.pem"',
+            "upstreams.docker.ca_file: /nowhere.pem cannot be read: No such file",
+        ),
         ('[upstreams.docker]\nallow_networks = ["lan"]', "upstreams.docker.allow_networks.0: expected"),
         ('[upstreams.docker]\nrealms = ["auth.docker.io"]', "upstreams.docker.realms.0: expected an address"),
         ('[upstreams.docker]\nusername = "a:b"', "upstreams.docker.username: expected a name"),
@@ -621,3 +638,8 @@ def test_what_kubernetes_puts_into_every_pod() -> None:
     }  # fmt: skip
     assert load({}, links) == load({}, {})
     assert refused({}, {"DOCKMIRROR_PORTS": "80"}).startswith("the environment: ports: ")
+
+
+def test_an_address_with_its_mask() -> None:
+    """Is no network, and the one that it lies in is named."""
+    assert refused({"networks": "10.1.2.3/8"}).endswith("; 10.1.2.3/8 lies in 10.0.0.0/8")

@@ -13,7 +13,7 @@ from twisted.logger import Logger
 
 from ...oci.digest import Digest
 from ..threads import InThread
-from .budget import Budget
+from .budget import Budget, Need
 from .sweep import Stopped, Sweep, Swept
 
 PERIOD = 10.0
@@ -120,9 +120,13 @@ class Eviction:
         if lacking is not None and not before:
             self._log.warn(
                 "the cache keeps only what is in use: its file system has too little free,"
-                " {bytes} bytes and {inodes} inodes less than 'min_free' asks for",
-                bytes=max(0, lacking.bytes),
-                inodes=max(0, lacking.inodes),
+                " {lacking} less than 'min_free' asks for",
+                lacking=_counted(lacking),
             )
         elif before and lacking is None:
             self._log.info("the cache's file system has enough free again")
+
+
+def _counted(lacking: Need) -> str:
+    counts = [f"{lacking.bytes / 1e9:.3g} GB"] if lacking.bytes > 0 else []
+    return " and ".join([*counts, f"{lacking.inodes} inodes"] if lacking.inodes > 0 else counts)
