@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
-from twisted.internet.interfaces import IDelayedCall, IReactorTime, ITCPTransport
+from twisted.internet.interfaces import IReactorTime, ITCPTransport
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
@@ -14,9 +13,12 @@ from ..headers import first
 from ..oci.errors import RegistryError, SizeInvalid
 from ..oci.media import parse_media_type
 from .connections import Connections
+from .deadline import Deadline
 from .exchange import BodyLimit, Request
-from .head import end_of_head, malformed, origin_form
+from .head import malformed
 from .limits import Limits
+from .received import Received
+from .stall import Stall
 from .streamed import Pace, StreamedBody
 
 
@@ -34,13 +36,10 @@ class Channel(HTTPChannel):
         self._limits = limits
         self._body_limit = body_limit
         self._clock = clock
-        self._deadline: IDelayedCall | None = None
-        self._stall: IDelayedCall | None = None
-        self._stalled: float | None = None  # since when the client takes nothing
+        self._deadline = Deadline(clock)
+        self._stall = Stall(limits.stall_seconds, self.abort, clock)
         self._opened = 0.0
-        self._received = bytearray()
-        self._scanned = 0  # of a head that is not complete
-        self._head_begun = False
+        self._received = Received(limits.head_bytes)
         self._receiving = False
         self._silent = True
         self._unread: float | None = None  # what still comes and is thrown away; None while input is read
@@ -56,12 +55,12 @@ class Channel(HTTPChannel):
         self._opened = self._clock.seconds()
         self._connections.add(self)
         limits, draining = self._limits, self._connections.draining
-        self._expire_in(limits.young_seconds if draining else limits.head_seconds, self.loseConnection)
+        self._deadline.set(limits.young_seconds if draining else limits.head_seconds, self.loseConnection)
 
     def dataReceived(self, data: bytes) -> None:
         """Bytes from the client, or pipelined ones that Twisted kept while a response ran."""
         self._silent = False
-        self._received += data
+        self._received.add(data)
         self._use()
 
     def _use(self) -> None:
@@ -85,31 +84,19 @@ class Channel(HTTPChannel):
             elif self.line_mode:
                 return self._take_head()
             else:
-                received = bytes(self._received)
-                self._received.clear()
-                super().dataReceived(received)
+                super().dataReceived(self._received.take())
         except RegistryError as error:
             self._refuse(error)
         return True
 
     def _take_head(self) -> bool:
-        while self._received.startswith(b"\r\n"):  # to be ignored, RFC 9112 section 2.2
-            del self._received[:2]
-            self._scanned = 0
-        if not self._received:
-            return False
-        end = end_of_head(self._received, self._scanned, self._limits.head_bytes)
-        if end is None:
-            if not self._head_begun:
-                self._head_begun = True  # empty lines before it do not begin it anew
-                self._expire_in(self._limits.head_seconds, self._too_slow)
-            self._scanned = len(self._received)
-            return False
-        head = origin_form(bytes(self._received[:end]))
-        del self._received[:end]
-        self._scanned, self._head_begun = 0, False
-        super().dataReceived(head)
-        return True
+        begun = self._received.head_begun
+        head = self._received.take_head()
+        if head is not None:
+            super().dataReceived(head)
+        elif self._received.head_begun and not begun:  # empty lines before it do not begin it anew
+            self._deadline.set(self._limits.head_seconds, self._too_slow)
+        return head is not None
 
     def allHeadersReceived(self) -> None:
         """Decides about the body, before Twisted answers an Expect."""
@@ -133,7 +120,7 @@ class Channel(HTTPChannel):
             raise SizeInvalid(f"the request's body is larger than {limit} bytes", status=413)
         else:
             request.body_limit = limit
-            self._expire_in(self._limits.body_seconds, self._too_slow)
+            self._deadline.set(self._limits.body_seconds, self._too_slow)
 
     def _streamed(self, request: Request, length: int | None) -> StreamedBody:
         pace = Pace(self._limits.body_pace, self._limits.body_seconds)
@@ -156,16 +143,14 @@ class Channel(HTTPChannel):
         if not body.wanted:
             self._networkProducer.pauseProducing()
             return False
-        received = bytes(self._received)
-        self._received.clear()
-        body.receive(received)
+        body.receive(self._received.take())
         self._note_end()
         return True
 
     def _note_end(self) -> None:
         """Where all of the body was taken, what follows it is the next request."""
         if self._body is not None and self._body.ended:
-            self._received[:0] = self._body.rest
+            self._received.put_back(self._body.rest)
             self._body = None
             self._networkProducer.resumeProducing()  # so that it is seen when the client leaves
 
@@ -195,13 +180,13 @@ class Channel(HTTPChannel):
 
     def allContentReceived(self) -> None:
         """The request is complete: its response may take as long as it needs."""
-        self._disarm()
+        self._deadline.clear()
         super().allContentReceived()
 
     def requestDone(self, request: Request) -> None:
         """The response is complete; the next request may be here already."""
         if self.persistent:
-            self._expire_in(self._limits.idle_seconds, self.loseConnection)
+            self._deadline.set(self._limits.idle_seconds, self.loseConnection)
         super().requestDone(request)
 
     def _too_slow(self) -> None:
@@ -218,19 +203,19 @@ class Channel(HTTPChannel):
         """Closes when all is sent, and not before a client that still sends had time to read the response."""
         if self._unread and self._linger_left is None:
             self._linger_left = self._limits.linger_bytes
-            self._expire_in(self._limits.linger_seconds, self.loseConnection)
+            self._deadline.set(self._limits.linger_seconds, self.loseConnection)
         elif not self._closing:
             self._closing, self._unread = True, 0
-            self._expire_in(self._limits.idle_seconds, self.abort)
+            self._deadline.set(self._limits.idle_seconds, self.abort)
             super().loseConnection()
 
     def _discard(self, unread: float) -> None:
-        self._unread = max(0, unread - len(self._received))
+        count = len(self._received.take())
+        self._unread = max(0, unread - count)
         if self._linger_left is not None:
-            self._linger_left -= len(self._received)
+            self._linger_left -= count
             if not self._unread or self._linger_left <= 0:
                 self.loseConnection()
-        self._received.clear()
 
     def drain(self) -> None:
         """Closes when no request is under way any more."""
@@ -241,35 +226,19 @@ class Channel(HTTPChannel):
             return
         left = self._opened + self._limits.young_seconds - self._clock.seconds()
         if self._silent and left > 0:
-            self._expire_in(left, self.loseConnection)
+            self._deadline.set(left, self.loseConnection)
         else:
             self.loseConnection()
 
     def pauseProducing(self) -> None:
-        """What was to be sent does not go: the client has until it must have taken some of it.
-
-        One call for each time that this happens would cost those that are fast: one that is pending stands
-        for all of them.
-        """
+        """What was to be sent does not go: the client has until it must have taken some of it."""
         super().pauseProducing()
-        self._stalled = self._clock.seconds()
-        if self._stall is None:
-            self._stall = self._clock.callLater(self._limits.stall_seconds, self._look_for_stall)
+        self._stall.begin()
 
     def resumeProducing(self) -> None:
         """The client has taken something."""
-        self._stalled = None
+        self._stall.over()
         super().resumeProducing()
-
-    def _look_for_stall(self) -> None:
-        self._stall = None
-        if self._stalled is None:
-            return
-        left = self._stalled + self._limits.stall_seconds - self._clock.seconds()
-        if left <= 0:
-            self.abort()
-        else:
-            self._stall = self._clock.callLater(left, self._look_for_stall)
 
     def abort(self) -> None:
         """Closes without sending what is left."""
@@ -277,19 +246,9 @@ class Channel(HTTPChannel):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The client left, or the connection was closed here."""
-        self._disarm()
-        if self._stall is not None:
-            self._stall.cancel()
-            self._stall = None
+        self._deadline.clear()
+        self._stall.forget()
         try:
             super().connectionLost(reason)
         finally:
             self._connections.remove(self)
-
-    def _expire_in(self, seconds: float, then: Callable[[], None]) -> None:
-        self._disarm()
-        self._deadline = self._clock.callLater(seconds, then)
-
-    def _disarm(self) -> None:
-        if self._deadline is not None and self._deadline.active():
-            self._deadline.cancel()

@@ -11,13 +11,14 @@ from collections.abc import Callable
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IConsumer, IDelayedCall, IPushProducer, IReactorTime
+from twisted.internet.interfaces import IConsumer, IPushProducer, IReactorTime
 from twisted.web.http import _ChunkedTransferDecoder, _IdentityTransferDecoder, _MalformedChunkedDataError
 from zope.interface import implementer
 
 from ..interfaces import IContent
 from ..oci.descriptor import Descriptor
 from ..oci.errors import RegistryError
+from .deadline import Deadline
 from .head import malformed
 
 
@@ -54,14 +55,13 @@ class StreamedBody:
         self.ended = False
         self.rest = b""
         self._pace = pace
-        self._clock = clock
         self._begin = begin
         self._stop = stop
         self._consumer: IConsumer | None = None
         self._done: Deferred[None] = Deferred()
         self._paused = False
         self._in_window = 0
-        self._window: IDelayedCall | None = None
+        self._window = Deadline(clock)
         self._left: float = math.inf if length is None else length
         self._decoder = (
             _ChunkedTransferDecoder(self._piece, self._end)
@@ -103,7 +103,7 @@ class StreamedBody:
     def pauseProducing(self) -> None:
         """See ``IPushProducer``."""
         self._paused = True
-        self._unwatch()
+        self._window.clear()
         self._stop()
 
     def resumeProducing(self) -> None:
@@ -136,21 +136,15 @@ class StreamedBody:
 
     def _release(self) -> bool:
         """Whether somebody was taking it, who has it no more."""
-        self._unwatch()
+        self._window.clear()
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
             consumer.unregisterProducer()
         return consumer is not None
 
     def _watch(self) -> None:
-        self._unwatch()
         self._in_window = 0
-        self._window = self._clock.callLater(self._pace.seconds, self._look)
-
-    def _unwatch(self) -> None:
-        if self._window is not None and self._window.active():
-            self._window.cancel()
-        self._window = None
+        self._window.set(self._pace.seconds, self._look)
 
     def _look(self) -> None:
         if self._in_window < self._pace.bytes:
