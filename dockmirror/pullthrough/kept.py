@@ -74,13 +74,20 @@ class KeptManifests:
 
         Of an index that is one of its manifests at least: nobody pulls all platforms.
         """
+        return await self._is_whole(place, held, set())
+
+    async def _is_whole(self, place: Repository, held: Held, lacking: set[Digest]) -> bool:
+        """:param lacking: manifests that were found to be not; many ways may lead to one."""
         for digest in held.parts.blobs:
             if not await self._has(place, digest):
                 return False
         for digest in held.parts.manifests:
+            if digest in lacking:
+                continue
             child = await self.get(place, digest)
-            if child is not None and await self.is_whole(place, child):
+            if child is not None and await self._is_whole(place, child, lacking):
                 return True
+            lacking.add(digest)
         return not held.parts.manifests
 
     async def _has(self, place: Repository, digest: Digest) -> bool:

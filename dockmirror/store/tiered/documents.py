@@ -50,8 +50,13 @@ class TieredDocuments:
         return near
 
     async def write(self, name: str, data: bytes) -> None:
-        """See ``IDocuments``."""
+        """See ``IDocuments``.
+
+        It is owed before, so that nobody brings the bucket's in its place, and after, for it may have been
+        given as it was.
+        """
         self._asked.put(name, True, REFRESHED)
+        await self._owe(OwedDocument(name))
         await self._near.write(name, data)
         await self._owe(OwedDocument(name))
 

@@ -42,17 +42,18 @@ class Machine:
         far = ObjectContents(self.bucket, clock)
         self.near = LocalContents(root, clock, inline)
         tags, documents = LocalTags(root, clock, inline), LocalDocuments(root, clock, inline)
-        self.contents = TieredContents(self.near, far, far, self._owe, self.used.append)
-        self.tags = TieredTags(tags, tags, ObjectTags(self.bucket, clock), self._owe, clock)
-        self.documents = TieredDocuments(
-            documents, ObjectDocuments(self.bucket), self._owe, self._is_owed, clock
-        )
+        self.contents = TieredContents(self.near, far, far, self.owe, self.used.append)
+        self.tags = TieredTags(tags, tags, ObjectTags(self.bucket, clock), self.owe, clock)
+        self.far_documents = ObjectDocuments(self.bucket)
+        self.documents = TieredDocuments(documents, self.far_documents, self.owe, self.is_owed, clock)
         self.uploads = Uploads(root, self.bucket, far, tags, documents, clock, inline)
 
-    async def _owe(self, each: owed.Owed) -> None:
+    async def owe(self, each: owed.Owed) -> None:
+        """Notes that the bucket is to be given it."""
         owed.put(self.root, each, self.clock.seconds())
 
-    async def _is_owed(self, each: owed.OwedDocument) -> bool:
+    async def is_owed(self, each: owed.OwedDocument) -> bool:
+        """Whether that is noted."""
         return owed.is_put(self.root, each)
 
     def give(self) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from obstore.exceptions import GenericError
 from obstore.store import MemoryStore
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from dockmirror.interfaces import IContents, IDistant, IDocuments, ITags, Kind, Tagged
@@ -17,7 +18,7 @@ from dockmirror.store.documents import LocalDocuments
 from dockmirror.store.objects.contents import ObjectContents
 from dockmirror.store.objects.health import LONGEST
 from dockmirror.store.tags import LocalTags
-from dockmirror.store.tiered.documents import REFRESHED
+from dockmirror.store.tiered.documents import REFRESHED, TieredDocuments
 from dockmirror.store.tiered.tags import ASKED_AGAIN, GIVEN_AGAIN
 from dockmirror.store.tiered.uploads import ON_ITS_WAY, Uploads
 
@@ -283,3 +284,38 @@ def test_documents(machines: Machines, clock: Clock) -> None:
     clock.advance(REFRESHED)
     now(one.documents.read("name"))
     assert now(one.documents.read("name")) == b"3"
+
+
+def test_written_while_it_is_refreshed(machines: Machines, clock: Clock) -> None:
+    """What this machine has written counts, also where the bucket's is just being brought."""
+    one, two = machines
+    now(one.documents.write("name", b"1"))
+    one.give()
+    clock.advance(REFRESHED)
+    noted: Deferred[None] = Deferred()
+
+    async def owe(each: owed.Owed) -> None:
+        await noted
+        await one.owe(each)
+
+    near = LocalDocuments(one.root, clock, inline)
+    writing = watch(TieredDocuments(near, one.far_documents, owe, one.is_owed, clock).write("name", b"2"))
+    now(one.documents.read("name"))
+    noted.callback(None)
+    assert writing == [None]
+    assert now(one.documents.read("name")) == b"2"
+    one.give()
+    assert now(two.documents.read("name")) == b"2"
+
+
+def test_given_before_it_is_written(machines: Machines, clock: Clock) -> None:
+    """What is given while it is being written is given again."""
+    one, two = machines
+    near = LocalDocuments(one.root, clock, held := HeldThreads())
+    writing = watch(TieredDocuments(near, one.far_documents, one.owe, one.is_owed, clock).write("name", b"1"))
+    one.give()
+    while held.held:
+        held.run()
+    assert writing == [None]
+    assert one.give() == 0
+    assert now(two.documents.read("name")) == b"1"
