@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable
 
 from attrs import frozen
+from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
@@ -18,6 +19,7 @@ PAUSES = (30.0, 300.0, 1800.0, 7200.0, 21_600.0)
 Let's Encrypt takes five failures of a name in an hour (https://letsencrypt.org/docs/rate-limits/).
 """
 _ALL = ""
+_NONE = "there is no certificate for {name}, which is asked for again in {pause:g} s: {error}"
 
 _log = Logger()
 
@@ -84,17 +86,17 @@ class Issuing(Repeated):
             await self._issue(name)
         except Refused as error:
             self._rests.pop(_ALL, None)
-            pause = self._rest(name)
-            _log.error(
-                "there is no certificate for {name}, which is asked for again in {pause:g} s: {error}",
-                name=name, pause=pause, error=str(error),
-            )  # fmt: skip
+            _log.error(_NONE, name=name, pause=self._rest(name), error=str(error))
         except Unavailable as error:
             pause = self._rest(_ALL)
             _log.error(
                 "there are no certificates now, which are asked for again in {pause:g} s: {error}",
                 pause=pause, error=str(error),
             )  # fmt: skip
+        except CancelledError:
+            raise
+        except Exception as error:  # of an authority whose answers are none, or of ours
+            _log.failure(_NONE, name=name, pause=self._rest(name), error=type(error).__name__)
         else:
             self._rests.pop(_ALL, None)
             self._rests.pop(name, None)

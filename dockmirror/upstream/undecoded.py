@@ -67,16 +67,19 @@ def http_client(agent: IAgent) -> HTTPClient:
     return HTTPClient(Undecoded(agent), jar, _Form)
 
 
-class _AtAddress(URL):
-    """At an IPv6 address, which hyperlink would encode as if it were a name, and fails."""
+class _AsWritten(URL):
+    """At a host that is ASCII, which hyperlink would encode as if it were a name in another script.
+
+    It refuses names with underscores, as containers have them, and fails at IPv6 addresses.
+    """
 
     def to_uri(self) -> URL:
         """Only what follows the host may have to be encoded."""
         named = URL.from_text(self.replace(host="name").to_text())
-        return named.to_uri().replace(host=self.host)
+        return named.to_uri().replace(host=self.host.lower())
 
 
 def addressed(url: str) -> URL:
     """:raises ValueError: when it is no URL."""
     parsed = URL.from_text(url)
-    return _AtAddress.from_text(url) if ":" in parsed.host else parsed
+    return _AsWritten.from_text(url) if parsed.host.isascii() else parsed

@@ -131,9 +131,14 @@ def test_one_at_a_time(asked: Asked) -> None:
 
 
 def test_what_nobody_expected(asked: Asked) -> None:
-    """Is logged, and looked at again."""
-    asked.failing["m.example"] = KeyError("bug")
+    """As of an authority whose answers are none: is logged and left alone like a refusal, for that name."""
+    asked.failing["m.example"] = KeyError("newNonce")
     with logged() as texts:
         asked.issuing.startService()
-    assert any("no certificates can be had" in text for text in texts)
-    assert asked.within(LOOK) == ["m.example"]
+    assert any(
+        "no certificate for m.example" in text and "30 s" in text and "KeyError" in text for text in texts
+    )
+    assert asked.asked == ["m.example", "docker.m.example"]
+    for pause in PAUSES[:2]:
+        assert asked.within(pause - LOOK) == []
+        assert asked.within(LOOK) == ["m.example"]

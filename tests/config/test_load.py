@@ -366,6 +366,20 @@ def test_what_cannot_be_is_said_in_a_line(key: str, value: str) -> None:
         ("[upstreams.docker]\nurl = []", "upstreams.docker.url: "),
         ('[upstreams.docker]\nurl = ["https://a", "b"]', "upstreams.docker.url.1: expected an address"),
         ("[upstreams.docker]\nurl = [5]", "upstreams.docker.url.0: "),
+        *(
+            (f'[upstreams.docker]\nurl = "{url}"', "upstreams.docker.url: expected an address such as")
+            for url in (
+                "https://",
+                "https://h:",
+                "https://h:0",
+                "https://h:99999",
+                "https://h:x",
+                "https://a b",
+                "https://[fe80::1%25eth0]",
+                "https://bücher.example",
+                "https://h/v2",
+            )
+        ),
         (
             '[upstreams.docker]\ncredential_helper = "a b"',
             "upstreams.docker.credential_helper: expected",
@@ -421,6 +435,8 @@ def test_an_address_is_an_origin(tmp_path: Path, url: str) -> None:
         ("HTTPS://Registry.Example/", "https://registry.example"),
         ("http://127.0.0.1:5000", "http://127.0.0.1:5000"),
         ("https://[2001:DB8::1]:5000/", "https://[2001:db8::1]:5000"),
+        ("http://Docker_Registry:5000", "http://docker_registry:5000"),
+        ("https://registry.example.:443", "https://registry.example.:443"),
     ],
 )
 def test_an_address_is_written_in_one_way(url: str, origin: str) -> None:

@@ -83,6 +83,15 @@ class TestSent:
         now(asking.ask("GET", url))
         assert world.seen[0].url == url
 
+    @pytest.mark.parametrize(
+        "host", ["my_registry:5000", "r_1.example", "-r.example", "xn--bcher-kva.example"]
+    )
+    def test_a_host_arrives_as_it_is_written(self, world: World, asking: Client, host: str) -> None:
+        """Whatever is known by it: names of containers have underscores, which hosts of the web have not."""
+        world.servers[host] = lambda _: Reply(200)
+        now(asking.ask("GET", f"http://{host}/v2/"))
+        assert world.seen[0].url == f"http://{host}/v2/"
+
     def test_a_form_is_posted(self, world: World, asking: Client) -> None:
         """Encoded as forms are."""
         now(asking.ask("POST", URL, form=(("username", "a&b"), ("scope", "x y"))))
