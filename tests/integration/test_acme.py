@@ -9,9 +9,9 @@ import socket
 import ssl
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -20,9 +20,9 @@ import pytest
 from dockmirror.config.known import KNOWN
 from tests.scraped import parsed
 
-from .conftest import MakeChain, MakeDirectory
+from .conftest import MakeDirectory, MakeMachine
 from .parts.authority import Authority
-from .parts.chain import Chain
+from .parts.chain import Chain, new_chain
 from .parts.clients import Containerd, Dockerd
 from .parts.images import image
 from .parts.machine import Machine
@@ -38,6 +38,12 @@ pytestmark = pytest.mark.integration
 DOCKER, GHCR = f"docker.{DOMAIN}", f"ghcr.{DOMAIN}"
 NOBODY = "127.0.0.9"
 LARGE = 4 * 1024 * 1024
+PAUSE = 4
+HURRIED = f"""
+from dockmirror.certificates import issuing
+issuing.LOOK, issuing.PAUSES = 1.0, ({PAUSE}.0,)
+"""
+"""As Python's ``sitecustomize``: what no operator needs to set is waited for ten times less here."""
 
 
 class Certified:
@@ -97,28 +103,39 @@ class Certified:
         return host
 
 
-@contextmanager
-def certified(
-    chains: MakeChain, directory: MakeDirectory, authority: Authority, workers: int
-) -> Iterator[Certified]:
+Certify = Callable[[int], AbstractContextManager[Certified]]
+
+
+@pytest.fixture(scope="module")
+def certified(directory: MakeDirectory, make_machine: MakeMachine, authority: Authority) -> Certify:
     """With so many processes."""
-    require("pebble", "pebble-challtestsrv")
-    path = directory("acme")
-    with chains(workers=workers) as chain, Names(path) as names:
-        yield Certified(chain, path, authority, names)
+    require("docker-registry", "pebble", "pebble-challtestsrv")
+
+    @contextmanager
+    def certify(workers: int) -> Iterator[Certified]:
+        path, machine = directory("acme"), make_machine()
+        (path / "sitecustomize.py").write_text(HURRIED)
+        machine.variables = {"PYTHONPATH": str(path)}
+        with (
+            new_chain(directory("chain"), machine, authority, workers=workers) as chain,
+            Names(path) as names,
+        ):
+            yield Certified(chain, path, authority, names)
+
+    return certify
 
 
 @pytest.fixture
-def alone(chains: MakeChain, directory: MakeDirectory, authority: Authority) -> Iterator[Certified]:
+def alone(certified: Certify) -> Iterator[Certified]:
     """One process."""
-    with certified(chains, directory, authority, 1) as parts:
+    with certified(1) as parts:
         yield parts
 
 
 @pytest.fixture(scope="module")
-def together(chains: MakeChain, directory: MakeDirectory, authority: Authority) -> Iterator[Certified]:
+def together(certified: Certify) -> Iterator[Certified]:
     """Two processes, and what they run with."""
-    with certified(chains, directory, authority, 2) as parts, parts.pebble:
+    with certified(2) as parts, parts.pebble:
         parts.mirror.start()
         wait_until(lambda: parts.has(DOCKER), "the first certificates are there")
         yield parts
@@ -160,7 +177,8 @@ def test_refused_then_renewed_while_skopeo_pulls(
         mirror.start()
         wait_until(lambda: alone.has(GHCR), "others have one")
         assert (
-            f"there is no certificate for {DOCKER}, which is asked for again in 30 s: " in mirror.read_log()
+            f"there is no certificate for {DOCKER}, which is asked for again in {PAUSE} s: "
+            in mirror.read_log()
         )
         assert alone.shown(DOCKER) == old.certificate.read_text()
         host = alone.host(skopeo_machine, authority.certificate, alone.pebble.root())

@@ -16,7 +16,7 @@ from .parts.authority import Authority
 from .parts.chain import Chain, new_chain
 from .parts.disk import SmallDisk
 from .parts.images import Image, artifact, image
-from .parts.kept import blob_file, blobs, holds, wrong_blobs
+from .parts.kept import blob_file, blobs, forget_figures, holds, wrong_blobs
 from .parts.machine import Machine
 from .parts.media import sha256
 from .parts.process import wait_until
@@ -98,6 +98,7 @@ def test_budget(chains: MakeChain) -> None:
             response.read(1000)
             for hours, pushed in enumerate(reversed(images)):
                 _age(cache, pushed, hours)
+            forget_figures(cache)
             wait_until(lambda: _total(cache) <= BUDGET, "the budget is kept", 60)
             assert not blob_file(cache, read).exists()
             assert digest_of(response) == sha256(images[0].layers[0].data[1000:])

@@ -13,7 +13,7 @@ from .conftest import MakeChain
 from .parts.chain import Chain
 from .parts.command import AtTerminal, dockmirror
 from .parts.images import Image, artifact, image, index
-from .parts.kept import blob_file, blobs, holds
+from .parts.kept import blob_file, blobs, forget_figures, holds
 from .parts.machine import Machine
 from .parts.process import wait_until
 from .parts.stream import fetched
@@ -109,6 +109,7 @@ def test_pinned(chains: MakeChain, skopeo_machine: Machine) -> None:
             os.utime(file, (then, then))
         for content in pushed.everything():
             os.utime(blob_file(chain.mirror.cache, content.digest), (then - 9000, then - 9000))
+        forget_figures(chain.mirror.cache)
         wait_until(lambda: "evicted " in chain.mirror.read_log(), "the budget is kept", 60)
         assert is_held(chain, pushed)
         assert not all(blob_file(chain.mirror.cache, each.layers[0].digest).exists() for each in others)

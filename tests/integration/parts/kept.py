@@ -53,6 +53,11 @@ def blobs(cache: Path) -> list[Path]:
     return list((cache / _BLOBS).glob("*/*/*/data"))
 
 
+def forget_figures(cache: Path) -> None:
+    """As after a crash: how much there is has to be found out at the mirror's next look."""
+    (cache / "dockmirror/held").write_bytes(b"")
+
+
 def wrong_blobs(cache: Path) -> list[Path]:
     """Those that are not what they are named by."""
     return [file for file in blobs(cache) if _sha256(file) != file.parent.name]

@@ -84,8 +84,12 @@ class PlainClient:
 
     def admitted(self, repository: str) -> dict[str, str]:
         """The headers with which it is let push to a repository."""
+        return self.let("POST", f"/v2/{repository}/blobs/uploads/")
+
+    def let(self, method: str, path: str) -> dict[str, str]:
+        """The headers with which it is let do that, as often as it likes."""
         named = {"Host": self.host} if self.host else {}
-        refused = self.bare("POST", f"/v2/{repository}/blobs/uploads/", b"", named)
+        refused = self.bare(method, path, b"", named)
         answered = self._answer(refused) if refused.status == 401 else {}
         assert not isinstance(answered, Response), answered
         return {**named, **answered}
