@@ -16,7 +16,7 @@ import pytest
 from tests.integration.conftest import MakeDirectory, MakeMachine
 from tests.integration.parts.disk import SmallDisk
 from tests.integration.parts.images import Image
-from tests.integration.parts.kept import blobs, wrong_blobs
+from tests.integration.parts.kept import blobs, files, wrong_blobs
 from tests.integration.parts.mirror import Mirror
 from tests.integration.parts.process import wait_until
 from tests.integration.parts.programs import require
@@ -150,10 +150,10 @@ def _gremlin(cache: Path) -> Iterator[list[str]]:
 
     def meddle() -> None:
         while not over.wait(0.1):
-            files = [path for path in cache.rglob("*") if path.is_file() and path.suffix != ".lock"]
-            if not files:
+            there = [path for path in files(cache) if path.suffix != ".lock"]
+            if not there:
                 continue
-            file = chance.choice(files)
+            file = chance.choice(there)
             with suppress(OSError):
                 _harm(chance, file)
                 harm.append(str(file))

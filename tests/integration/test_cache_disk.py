@@ -16,7 +16,7 @@ from .parts.authority import Authority
 from .parts.chain import Chain, new_chain
 from .parts.disk import SmallDisk
 from .parts.images import Image, artifact, image
-from .parts.kept import blob_file, blobs, forget_figures, holds, wrong_blobs
+from .parts.kept import blob_file, blobs, forget_figures, holds, length, wrong_blobs
 from .parts.machine import Machine
 from .parts.media import sha256
 from .parts.process import wait_until
@@ -138,7 +138,7 @@ def _age(cache: Path, pushed: Image, hours: int) -> None:
 
 
 def _total(cache: Path) -> int:
-    return sum(file.stat().st_size for file in blobs(cache) if file.exists())
+    return sum(map(length, blobs(cache)))
 
 
 def _is_hit(chain: Chain, pushed: Image) -> bool:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from .images import Image
@@ -45,12 +47,20 @@ def growing_file(cache: Path, digest: str, registry: str = "docker.io") -> Path:
 
 def length(file: Path) -> int:
     """How many bytes are in it; none where it is not there."""
-    return file.stat().st_size if file.exists() else 0
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def files(directory: Path) -> list[Path]:
+    """All that are there, whoever removes some meanwhile: ``glob`` fails when a directory goes."""
+    return [Path(folder, name) for folder, _, names in os.walk(directory) for name in names]
 
 
 def blobs(cache: Path) -> list[Path]:
     """The files of all whole blobs and manifests."""
-    return list((cache / _BLOBS).glob("*/*/*/data"))
+    return [file for file in files(cache / _BLOBS) if file.name == "data"]
 
 
 def forget_figures(cache: Path) -> None:
@@ -60,7 +70,7 @@ def forget_figures(cache: Path) -> None:
 
 def wrong_blobs(cache: Path) -> list[Path]:
     """Those that are not what they are named by."""
-    return [file for file in blobs(cache) if _sha256(file) != file.parent.name]
+    return [file for file in blobs(cache) if _sha256(file) not in (file.parent.name, None)]
 
 
 def leaks(directory: Path, secrets: Iterable[str]) -> list[str]:
@@ -69,20 +79,24 @@ def leaks(directory: Path, secrets: Iterable[str]) -> list[str]:
     short = {tail for tail in tails if len(tail) < _TELLING}
     return [
         str(file)
-        for file in directory.rglob("*")
-        if file.is_file() and _BLOBS not in str(file) and _holds(file, short, tails - short)
+        for file in files(directory)
+        if _BLOBS not in str(file) and _holds(file, short, tails - short)
     ]
 
 
 def _holds(file: Path, short: set[bytes], long: set[bytes]) -> bool:
     """Tokens are many: rather than for each of them, it is looked for whatever could be one."""
-    text = str(file).encode() + b"\n" + file.read_bytes()
+    text = str(file).encode() + b"\n"
+    with suppress(FileNotFoundError):  # it has gone meanwhile
+        text += file.read_bytes() if file.is_file() else b""
     if any(tail in text for tail in short):
         return True
     runs = (run[0] for run in _RUN.finditer(text))
     return any(run[at : at + _TELLING] in long for run in runs for at in range(len(run) - _TELLING + 1))
 
 
-def _sha256(file: Path) -> str:
-    with file.open("rb") as opened:
+def _sha256(file: Path) -> str | None:
+    """None where it has gone meanwhile."""
+    with suppress(FileNotFoundError), file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
+    return None
