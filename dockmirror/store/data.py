@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from errno import EIO
 from pathlib import Path
 from stat import S_ISREG
 
@@ -35,8 +37,12 @@ def open_file(data: Path) -> int:
 
 
 def read_verified(data: Path, file: int, digest: Digest) -> bytes | None:
-    """Everything in an open file, or None where it is not the content: that file is removed then."""
-    content = small.read_all(file)
+    """Everything in an open file, or None where it is not the content: that file is removed then.
+
+    :raises OSError: when the disk does not give it: it is removed then, too.
+    """
+    with _readable(data, file):
+        content = small.read_all(file)
     if digest.matches(content):
         return content
     _remove(data, file)
@@ -44,16 +50,32 @@ def read_verified(data: Path, file: int, digest: Digest) -> bytes | None:
 
 
 def is_verified(data: Path, file: int, digest: Digest) -> bool:
-    """Whether an open file, read to its end, is the content; it is removed where it is not."""
+    """Whether an open file, read to its end, is the content; it is removed where it is not.
+
+    :raises OSError: see ``read_verified``.
+    """
     verifier = digest.verifier()
     offset = 0
-    while piece := os.pread(file, _PIECE, offset):
-        verifier.update(piece)
-        offset += len(piece)
+    with _readable(data, file):
+        while piece := os.pread(file, _PIECE, offset):
+            verifier.update(piece)
+            offset += len(piece)
     if not verifier.verified():
         _remove(data, file)
         return False
     return True
+
+
+@contextmanager
+def _readable(data: Path, file: int) -> Iterator[None]:
+    """What a disk has lost would else be in the way of what is fetched in its place."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == EIO:
+            with suppress(OSError):
+                _remove(data, file)
+        raise
 
 
 def _remove(data: Path, file: int) -> None:

@@ -6,8 +6,9 @@ import os
 import resource
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from errno import EIO
 from pathlib import Path
 
 import pytest
@@ -308,6 +309,28 @@ def test_what_is_changed_while_it_is_read(
     monkeypatch.setattr(local, "is_verified", read)
     assert now(contents.open(HERE, digest, Kind.BLOB)) is None
     assert not path.exists()
+
+
+@pytest.mark.parametrize("data", [DATA, LARGE])
+def test_what_the_disk_does_not_give(
+    tmp_path: Path, contents: LocalContents, monkeypatch: pytest.MonkeyPatch, data: bytes
+) -> None:
+    """Is held no more: whoever asks would be given it, as far as it can be read, for ever."""
+    digest = Digest.of(data)
+    now(contents.add(HERE, digest, Kind.BLOB, data))
+
+    def failing(call: Callable[..., bytes]) -> Callable[..., bytes]:
+        def read(file: int, *wanted: int) -> bytes:
+            if os.readlink(f"/proc/self/fd/{file}") == str(tmp_path / layout.data(digest)):
+                raise OSError(EIO, os.strerror(EIO))
+            return call(file, *wanted)
+
+        return read
+
+    for name in ("read", "pread"):
+        monkeypatch.setattr(os, name, failing(getattr(os, name)))
+    assert now(contents.open(HERE, digest, Kind.BLOB)) is None
+    assert not now(contents.holds(digest))
 
 
 def test_links_are_a_use(tmp_path: Path, clock: Clock, contents: LocalContents) -> None:
