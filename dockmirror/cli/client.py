@@ -18,10 +18,10 @@ from ..clients.table import CLIENTS
 from ..config.load import load
 from ..config.settings import Settings
 from .context import Context
+from .ports import ports
 from .written import backed_up, replaced
 
 _ADDRESS = re.compile(r"(https?)://([A-Za-z0-9.-]+(?::\d+)?|\[[0-9A-Fa-f:.]+\](?::\d+)?)/?")
-_LISTENING = re.compile(r"(https|tcp|ssl|tls):(?:tcp:)?(?:port=)?(\d+)")
 _MARK = "# Written by 'dockmirror client'; it writes over this file as long as this line stands here.\n"
 
 
@@ -100,9 +100,8 @@ def _mirror(settings: Settings, address: str | None) -> Mirror:
 
 def _own(settings: Settings) -> tuple[str, str]:
     """Scheme and host of the first port that the mirror listens on, one with TLS if there is one."""
-    found = [match.groups() for match in map(_LISTENING.match, settings.listen) if match]
-    ports = [("http" if kind == "tcp" else "https", port) for kind, port in found] or [("http", "8080")]
-    scheme, port = next((each for each in ports if each[0] == "https"), ports[0])
+    found = [(each.scheme, each.number) for each in ports(settings)] or [("http", "8080")]
+    scheme, port = next((each for each in found if each[0] == "https"), found[0])
     return scheme, settings.domain + ("" if (scheme, port) in _USUAL else f":{port}")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IAgent
 from zope.interface import implementer
 
-from ..assembly.listeners import Https, everywhere
 from ..config.settings import ConfigurationError, Settings, UpstreamSettings
 from ..content.held import absent
 from ..headers import first
@@ -29,10 +27,9 @@ from ..upstream.registry import Upstream
 from ..upstream.sizes import Sizes
 from ..upstream.tokens import Handshake, Relay
 from ..upstream.undecoded import http_client
+from .ports import ports
 
 _NAME = "mirror"
-_TCP = re.compile(r"tcp[46]?:(?:port=)?([0-9]+)((?::.*)?)")
-_INTERFACE = re.compile(r":interface=((?:\\.|[^\\:])*)")
 _LOOPBACK = ("127.0.0.1", "::1")
 _EVERYWHERE = ("", "0.0.0.0", "::")  # noqa: S104
 
@@ -42,13 +39,11 @@ def address(settings: Settings, ca_file: Path | None = None) -> UpstreamSettings
 
     :raises ConfigurationError: when it listens on no port that they tell.
     """
-    for endpoint in settings.listen or (everywhere(),):
-        secured = Https.parse(endpoint)
-        tcp = _TCP.fullmatch(secured.below if secured else endpoint)
-        if tcp is not None:
-            url = f"{'https' if secured else 'http'}://{settings.domain}:{tcp[1]}"
-            return _at(url, ca_file, {settings.domain: _interface(tcp[2])})
-    raise ConfigurationError("listen: names no port on which the mirror could be asked")
+    port = next(ports(settings), None)
+    if port is None:
+        raise ConfigurationError("listen: names no port on which the mirror could be asked")
+    addresses = _LOOPBACK if port.interface in _EVERYWHERE else (port.interface,)
+    return _at(f"{port.scheme}://{settings.domain}:{port.number}", ca_file, {settings.domain: addresses})
 
 
 def address_at(url: str, ca_file: Path | None = None) -> UpstreamSettings:
@@ -65,12 +60,6 @@ def address_at(url: str, ca_file: Path | None = None) -> UpstreamSettings:
 def _at(url: str, ca_file: Path | None, addresses: dict[str, Sequence[str]]) -> UpstreamSettings:
     fields = {"url": url, "proxy": "", "addresses": addresses, "ca_file": ca_file, "ip": "4 6"}
     return UpstreamSettings.model_validate(fields)
-
-
-def _interface(options: str) -> Sequence[str]:
-    match = _INTERFACE.search(options)
-    named = re.sub(r"\\(.)", r"\1", match[1]) if match else ""
-    return _LOOPBACK if named in _EVERYWHERE else (named,)
 
 
 def running(

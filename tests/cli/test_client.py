@@ -74,7 +74,9 @@ def test_by_the_mirrors_own_settings(tmp_path: Path) -> None:
     for listen, address in (
         ('"tcp:8081"', "http://m.example:8081"), ('"tcp:80"', "http://m.example"), ("", "http://m.example:8080"),
         ('"tcp:80", "https:443:interface=127.0.0.1"', "https://m.example"),
-        ('"ssl:8443:privateKey=a"', "https://m.example:8443"),
+        ('"ssl:8443:privateKey=a"', "https://m.example:8443"), ('"tcp6:8081"', "http://m.example:8081"),
+        ('"https:tcp6:8443"', "https://m.example:8443"), ('"tls:/etc/pem:8443"', "https://m.example:8443"),
+        ('"tcp:interface=127.0.0.1:port=8081"', "http://m.example:8081"),
     ):  # fmt: skip
         file.write_text(f'domain = "m.example"\nlisten = [{listen}]\n')
         result = CliRunner().invoke(main, ["-c", str(file), "client", "docker"])

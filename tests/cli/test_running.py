@@ -40,6 +40,8 @@ BLOB = Blob(Repository("docker.io/library/nginx"), Digest.of(DATA))
         ),
         (("tcp:5000:interface=0.0.0.0",), "http://mirror.example:5000", ("127.0.0.1", "::1")),
         (("https:8443",), "https://mirror.example:8443", ("127.0.0.1", "::1")),
+        (("tcp:interface=10.0.0.1:port=5000",), "http://mirror.example:5000", ("10.0.0.1",)),
+        (("ssl:8443:privateKey=a",), "https://mirror.example:8443", ("127.0.0.1", "::1")),
     ],
 )
 def test_on_this_machine(listen: tuple[str, ...], url: str, addresses: tuple[str, ...]) -> None:
