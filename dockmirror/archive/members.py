@@ -96,11 +96,13 @@ def read_members(file: BinaryIO) -> dict[str, Member]:
             while (member := tar.next()) is not None:
                 _check(member, last, end)
                 last = member.offset_data
+                if len(tar.members) > _ENTRIES:
+                    raise Refused("it has too many entries")
                 path = member.name.removeprefix("./")
                 if member.isdir() or member.issym():
                     continue
-                if path in found or len(found) == _ENTRIES:
-                    raise Refused(f"{path} is in it twice" if path in found else "it has too many files")
+                if path in found:
+                    raise Refused(f"{path} is in it twice")
                 found[path] = Lying(file, member.offset_data, member.size)
     except (tarfile.TarError, ValueError, OverflowError, RecursionError, EOFError) as error:
         raise Refused(f"this is no tar file that can be read: {error}") from None

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dockmirror.archive import members
 from dockmirror.archive.images import path_of
 from dockmirror.archive.members import Refused
 from dockmirror.archive.opened import Archive
@@ -148,6 +149,15 @@ def test_hostile_entries(member: tarfile.TarInfo) -> None:
     """Refuse the whole archive."""
     with pytest.raises(Refused):
         Archive.open(io.BytesIO(tar(files(GOOD), member)))
+
+
+@pytest.mark.parametrize("kind", [tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.REGTYPE])
+def test_too_many_entries(monkeypatch: pytest.MonkeyPatch, kind: bytes) -> None:
+    """Are refused whatever they are: each takes memory, also one that is passed over."""
+    monkeypatch.setattr(members, "_ENTRIES", 100)
+    blocks = (_member(f"d{number}", kind, "x").tobuf(tarfile.GNU_FORMAT) for number in range(101))
+    with pytest.raises(Refused, match="too many"):
+        Archive.open(io.BytesIO(b"".join(blocks) + GOOD))
 
 
 @pytest.mark.parametrize("size", [10**12, 2**62])
