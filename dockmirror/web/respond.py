@@ -1,4 +1,4 @@
-"""Answers and errors as responses; the only place that writes any."""
+"""What a registry has to say, as a response: answers and errors."""
 
 from __future__ import annotations
 
