@@ -205,7 +205,7 @@ def test_each_name_once(together: Certified) -> None:
     assert {name: together.shown(name) for name in names} == shown
     together.mirror.configure(names=["new.test"])
     os.kill(together.mirror.pid, signal.SIGHUP)
-    wait_until(lambda: together.has("new.test"), "a new name has one as well", 60)
+    wait_until(lambda: together.has("new.test"), "a new name has one as well")
     assert together.pebble.issued() == len(names) + 1
     assert together.pebble.accounts() == 1
     assert (together.folder / "account").read_bytes() == account

@@ -83,7 +83,8 @@ def test_killed_in_the_middle(upstream: Chain) -> None:
     kept, before = length(file), len(_asked(upstream, digest))
     upstream.mirror.start()
     assert fetched(upstream.mirror, "public/killed", digest) == digest
-    assert _asked(upstream, digest)[before].range == f"bytes={kept}-"
+    # What the one that was killed had asked for last may have been heard of late.
+    assert f"bytes={kept}-" in [each.range for each in _asked(upstream, digest)[before:]]
 
 
 def _push(chain: Chain, name: str, size: int) -> str:

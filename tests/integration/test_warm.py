@@ -110,7 +110,7 @@ def test_pinned(chains: MakeChain, skopeo_machine: Machine) -> None:
         for content in pushed.everything():
             os.utime(blob_file(chain.mirror.cache, content.digest), (then - 9000, then - 9000))
         forget_figures(chain.mirror.cache)
-        wait_until(lambda: "evicted " in chain.mirror.read_log(), "the budget is kept", 60)
+        wait_until(lambda: "evicted " in chain.mirror.read_log(), "the budget is kept")
         assert is_held(chain, pushed)
         assert not all(blob_file(chain.mirror.cache, each.layers[0].digest).exists() for each in others)
         chain.stop_upstream()

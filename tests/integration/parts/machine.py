@@ -72,7 +72,7 @@ class Machine:
         enter = self._enter("etc opt run", *command)
         return [enter[0], "--pid", "--fork", "--kill-child", "--mount-proc", *enter[1:]]
 
-    def run(self, *command: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    def run(self, *command: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
         """Run *command* to its end, successful or not."""
         return subprocess.run(  # noqa: S603
             self.command(*command),

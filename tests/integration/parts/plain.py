@@ -15,6 +15,7 @@ from .accounts import Account
 from .images import Image
 from .media import DOCKER, OCI, Content
 
+_PATIENCE = 120
 _PARAMETER = re.compile(r'(\w+)="([^"]*)"')
 ACCEPT = ", ".join([OCI.index, OCI.manifest, DOCKER.index, DOCKER.manifest, "*/*"])
 Body = bytes | Iterable[bytes] | None
@@ -143,6 +144,6 @@ class PlainClient:
         url = urlsplit(self.url)
         assert url.hostname
         if url.scheme == "http":
-            return http.client.HTTPConnection(url.hostname, url.port, timeout=30)
+            return http.client.HTTPConnection(url.hostname, url.port, timeout=_PATIENCE)
         context = ssl.create_default_context(cafile=self.authority)
-        return http.client.HTTPSConnection(url.hostname, url.port, timeout=30, context=context)
+        return http.client.HTTPSConnection(url.hostname, url.port, timeout=_PATIENCE, context=context)

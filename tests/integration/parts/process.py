@@ -50,8 +50,8 @@ def listens(host: str, port: int) -> bool:
         return probe.connect_ex((host, port)) == 0
 
 
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = 30) -> None:
-    """Look again and again until *condition* holds.
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = 120) -> None:
+    """Look again and again until *condition* holds; a machine that is busy may need long.
 
     :raises TimeoutError: *what* did not come about in time.
     """
