@@ -114,6 +114,16 @@ def test_an_authority_that_is_down(asked: Asked) -> None:
     assert asked.within(LOOK) == ["m.example", "docker.m.example"]
 
 
+def test_an_authority_that_refuses(asked: Asked) -> None:
+    """Is up: where it is down again after that, the pauses begin anew."""
+    asked.failing = dict.fromkeys(asked.names, Unavailable("connection refused"))
+    asked.issuing.startService()
+    asked.failing["m.example"] = Refused("no")
+    with logged() as texts:
+        assert asked.within(PAUSES[0]) == ["m.example", "docker.m.example"]
+    assert any("no certificates now, which are asked for again in 30 s: connection" in text for text in texts)
+
+
 def test_names_may_change(asked: Asked) -> None:
     """With the settings, while it runs."""
     asked.issuing.startService()
