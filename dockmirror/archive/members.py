@@ -92,11 +92,11 @@ def read_members(file: BinaryIO) -> dict[str, Member]:
     found: dict[str, Member] = {}
     try:
         with tarfile.open(fileobj=cast(BinaryIO, _Headers(file)), mode="r:") as tar:
-            last = -1
+            last, count = -1, 0
             while (member := tar.next()) is not None:
                 _check(member, last, end)
-                last = member.offset_data
-                if len(tar.members) > _ENTRIES:
+                last, count = member.offset_data, count + 1
+                if count > _ENTRIES:
                     raise Refused("it has too many entries")
                 path = member.name.removeprefix("./")
                 if member.isdir() or member.issym():
