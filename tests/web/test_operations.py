@@ -174,7 +174,10 @@ def test_the_status_by_another_name(host: str, path: str) -> None:
 
 @pytest.mark.parametrize("path", ["/", "/status", "/status?lang=xx"])
 def test_the_page(path: str) -> None:
-    """Is what a browser gets, in its language; it may ask no other host than this, and nobody keeps it."""
+    """Is what a browser gets, in its language; it may ask no other host than this, and nobody keeps it.
+
+    A terminal gets text, a program JSON.
+    """
     desk = Desk()
     answer = desk.connect().ask("GET", "127.0.0.1:9464", path, "Accept: text/html,*/*;q=0.8",
                                 "Accept-Language: zh-CN,en;q=0.5").answer  # fmt: skip
@@ -184,7 +187,9 @@ def test_the_page(path: str) -> None:
     assert policy.startswith("default-src 'none';")
     assert "connect-src 'self';" in policy
     assert answer["Cache-Control"] == "no-store"
-    assert '<html lang="en">' in desk.get(path).body.decode()
+    told = desk.get(path)
+    assert told["Content-Type"] == "text/plain; charset=utf-8"
+    assert told.body.decode().startswith("127.0.0.1")
     assert (
         desk.connect().ask("GET", "127.0.0.1", path, "Accept: application/json").answer.json["store"]
         == "none"

@@ -18,11 +18,9 @@ def text(shown: Shown, say: Language) -> str:
     parts = [
         [_title(shown, say)],
         [f"    {shown.example}"],
-        _table([[each.name, f"{mirror.by_path(each)}/…", each.host] for each in mirror.registries]),
+        table([[each.name, f"{mirror.by_path(each)}/…", each.host] for each in mirror.registries]),
         [say("text.clients")],
-        _table(
-            [[f"curl {mirror.url}/client/{c.name}", c.snippets(mirror)[0].path] for c in CLIENTS.values()]
-        ),
+        table([[f"curl {mirror.url}/client/{c.name}", c.snippets(mirror)[0].path] for c in CLIENTS.values()]),
         [say("text.archives")] if mirror.archives else [],
         [f"    {line}" for line in archive(mirror).text.splitlines()] if mirror.archives else [],
         [say("requests.of", address=shown.client.address)] if shown.client.address else [],
@@ -46,10 +44,13 @@ def _seen(shown: Shown, say: Language) -> Iterator[str]:
         ]
         for each in shown.seen
     ]
-    return iter(_table(rows))
+    return iter(table(rows))
 
 
-def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+def table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of columns; none of no rows."""
+    if not rows:
+        return []
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [f"    {_row(row, widths)}" for row in rows]
 
