@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from itertools import chain, count
 from pathlib import Path
 
 
@@ -33,12 +34,13 @@ def replaced(path: Path, text: str) -> bool:
 
 
 def backed_up(path: Path) -> None:
-    """Keeps a copy of a file beside it, as ``.bak``, if there is such a file.
+    """Keeps a copy of a file beside it, as ``.bak``, if there is such a file; earlier copies stay.
 
     :raises OSError: when it cannot be.
     """
     if path.exists():
-        shutil.copy2(path, path.with_name(f"{path.name}.bak"))
+        names = chain([f"{path.name}.bak"], (f"{path.name}.bak{number}" for number in count(2)))
+        shutil.copy2(path, next(each for each in map(path.with_name, names) if not each.exists()))
 
 
 def _like(there: Path, beside: Path) -> None:

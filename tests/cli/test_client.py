@@ -111,6 +111,10 @@ def test_daemon_json(tmp_path: Path) -> None:
     assert again.stdout == f"{file}: is so already\n"
     assert (file.parent / "daemon.json.bak").read_text() == before
     assert sorted(each.name for each in file.parent.iterdir()) == ["daemon.json", "daemon.json.bak"]
+    file.write_text("{}")
+    assert written(tmp_path, "docker").exit_code == 0
+    assert (file.parent / "daemon.json.bak").read_text() == before
+    assert (file.parent / "daemon.json.bak2").read_text() == "{}"
 
 
 def test_a_daemon_json_that_is_not_there(tmp_path: Path) -> None:

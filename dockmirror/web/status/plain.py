@@ -70,9 +70,10 @@ def _cache(status: Status, say: Language) -> Iterator[str]:
     if held is None:
         yield f"    {say('status.no_cache')}"
         return
-    share = words.percent(sum(each.hits for each in status.slots), sum(each.asked for each in status.slots))
     yield f"    {say('status.of', held=size(held.bytes), size=size(held.limit))}"
-    yield f"    {say('status.ratio.told', share=share)}"
+    if asked := sum(each.asked for each in status.slots):
+        share = words.percent(sum(each.hits for each in status.slots), asked)
+        yield f"    {say('status.ratio.told', share=share)}"
 
 
 def _usage(status: Status, say: Language) -> list[str]:

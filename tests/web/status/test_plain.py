@@ -57,4 +57,5 @@ def test_nothing_yet() -> None:
         assert told.count("\n\n") == 5
         assert language("status.no_fetches") in told
         assert language("status.no_popular") in told
+        assert "—" not in told
     assert text(status(Noted(), "degraded"), "m", LANGUAGES["en"]).count("There is no cache") == 2
