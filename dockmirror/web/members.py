@@ -15,9 +15,7 @@ from attrs import evolve
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import UsernamePassword
 from twisted.cred.error import LoginFailed, UnauthorizedLogin
-from twisted.internet.defer import CancelledError, Deferred
 from twisted.web.resource import IResource, Resource, getChildForRequest
-from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
 from ..content.held import json_content
@@ -29,6 +27,7 @@ from ..oci.request import Request as Asked
 from ..oci.token import TokenRequest
 from .before import Before, Refusal
 from .exchange import Request
+from .later import answered_by
 from .token import TokenService
 
 _BASIC = Challenge("Basic", {})
@@ -102,13 +101,10 @@ class _Checking(Resource):
 
     def render(self, request: Request) -> int:
         """Answers later."""
-        looking = Deferred.fromCoroutine(self._resource(request))
-        request.notifyFinish().addErrback(lambda _: looking.cancel())
-        looking.addCallback(request.render)
-        looking.addErrback(lambda failure: failure.trap(CancelledError))
-        looking.addErrback(request.processingFailed)
-        looking.addErrback(lambda _: None)
-        return NOT_DONE_YET
+        return answered_by(request, self._go_on(request))
+
+    async def _go_on(self, request: Request) -> None:
+        request.render(await self._resource(request))
 
     async def _resource(self, request: Request) -> IResource:
         try:

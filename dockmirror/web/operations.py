@@ -7,13 +7,12 @@ from collections.abc import Callable, Collection, Coroutine
 from typing import Any, Generic, Protocol, TypeVar
 
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
-from twisted.internet.defer import CancelledError, Deferred
 from twisted.web.resource import IResource, Resource
-from twisted.web.server import NOT_DONE_YET
 
 from ..oci.errors import Unsupported
 from .before import Before, Refusal
 from .exchange import Request
+from .later import answered_by
 from .readiness import State
 from .status.named import Named
 from .status.overview import Overview, Telling
@@ -88,13 +87,10 @@ class _Later(Resource, Generic[T]):
         self._tell = tell
 
     def render_GET(self, request: Request) -> int:
-        asking = Deferred.fromCoroutine(self._ask())
-        request.notifyFinish().addErrback(lambda _: asking.cancel())
-        asking.addCallback(self._tell, request)
-        asking.addErrback(lambda failure: failure.trap(CancelledError))
-        asking.addErrback(request.processingFailed)
-        asking.addErrback(lambda _: None)
-        return NOT_DONE_YET
+        return answered_by(request, self._answer(request))
+
+    async def _answer(self, request: Request) -> None:
+        self._tell(await self._ask(), request)
 
 
 def _tell_metrics(exposition: bytes, request: Request) -> None:

@@ -6,9 +6,7 @@ import re
 from collections.abc import Coroutine
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 from twisted.web.server import NOT_DONE_YET
 
 from ..interfaces import Answer
@@ -20,6 +18,7 @@ from ..oci.ranges import unsatisfied
 from ..oci.write import allowed
 from .client import client_of
 from .exchange import Request
+from .later import answered_by
 
 _log = Logger()
 _UNFIT = re.compile(r"[^\t -~]")
@@ -27,13 +26,7 @@ _UNFIT = re.compile(r"[^\t -~]")
 
 def respond(request: Request, answer: Coroutine[Any, Any, Answer]) -> int:
     """Writes what comes of it; cancels it when the client leaves."""
-    response: Deferred[None]
-    request.notifyFinish().addErrback(lambda _: response.cancel())
-    response = Deferred.fromCoroutine(_respond(request, answer))
-    response.addErrback(_failed, request)
-    response.addErrback(request.processingFailed)
-    response.addErrback(lambda _: None)
-    return NOT_DONE_YET
+    return answered_by(request, _respond(request, answer))
 
 
 def refuse(request: Request, error: RegistryError) -> int:
@@ -57,7 +50,22 @@ def refuse(request: Request, error: RegistryError) -> int:
 
 
 async def _respond(request: Request, coming: Coroutine[Any, Any, Answer]) -> None:
-    answer = await coming
+    """Tells a client why not, unless it has left, or a body has begun: that is cut off, never completed."""
+    try:
+        await _deliver(request, await coming)
+    except Exception as error:
+        if request.cut_off:
+            return
+        if not isinstance(error, RegistryError):
+            raise
+        if request.startedWriting:
+            _log.warn("{path}: cut off: {error}", path=request.path.decode("ascii"), error=str(error))
+            request.abort()
+        else:
+            refuse(request, error)
+
+
+async def _deliver(request: Request, answer: Answer) -> None:
     request.upstream_status = answer.upstream_status
     _write_head(request, answer)
     if request.method == b"HEAD" or answer.status in (301, 304, 307):
@@ -97,19 +105,6 @@ def _common(request: Request) -> None:
     named = request.admitted is not None and request.admitted.user is not None
     if named or request.is_token or request.getHeader(b"Authorization") is not None:
         _set(request, "Cache-Control", "private, no-store")
-
-
-def _failed(failure: Failure, request: Request) -> None:
-    """Tells a client why not, unless it has left, or a body has begun: that is cut off, never completed."""
-    if failure.check(CancelledError) or request.cut_off:
-        return
-    if not isinstance(failure.value, RegistryError):
-        failure.raiseException()
-    elif request.startedWriting:
-        _log.warn("{path}: cut off: {error}", path=request.path.decode("ascii"), error=str(failure.value))
-        request.abort()
-    else:
-        refuse(request, failure.value)
 
 
 def _allowed(request: Request) -> str:
