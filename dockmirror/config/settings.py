@@ -35,6 +35,8 @@ from .values import (
     Prefix,
     Program,
     Proxies,
+    RegistryName,
+    RegistryNames,
     Rules,
     Seconds,
     Size,
@@ -57,9 +59,9 @@ class UpstreamSettings(_Frozen):
 
     urls: Origins = Field(alias="url")
     replicas: bool = False
-    registry: str = ""
+    registry: RegistryName = ""
     realms: tuple[Origin, ...] = ()
-    aliases: tuple[str, ...] = ()
+    aliases: RegistryNames = ()
     short_names: ShortNaming = "off"
     allow_networks: Networks = ()
     public: bool | None = None

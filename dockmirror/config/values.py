@@ -25,6 +25,7 @@ from ..system.networks import networks
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?\.?")
 _PORT = r"[1-9][0-9]{0,3}|[1-5][0-9]{4}|6(?:[0-4][0-9]{3}|5(?:[0-4][0-9]{2}|5(?:[0-2][0-9]|3[0-5])))"
+_REGISTRY = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._-]*(?::[0-9]{1,5})?)?")
 _NETLOC = re.compile(rf"(?:{_HOST.pattern}|\[[0-9A-Fa-f:.]+\])(?::(?:{_PORT}))?")
 _EMAIL = re.compile(r"[^@\s,:;?]+@[^@\s,:;?]+")
 _RULE = re.compile(r"[a-z0-9._/*?-]+(:[A-Za-z0-9._*?-]+|@[a-z0-9+._:*?-]+)?")
@@ -61,6 +62,12 @@ def _host(text: str) -> str:
     if not _HOST.fullmatch(text):
         raise ValueError("expected a host name, without scheme, port and path")
     return text.lower().rstrip(".")
+
+
+def _registry(text: str) -> str:
+    if not _REGISTRY.fullmatch(text):
+        raise ValueError("expected what image names begin with, such as ghcr.io or registry.example.com:5000")
+    return text
 
 
 def _origin(text: str) -> str:
@@ -229,6 +236,8 @@ def listed(value: Any) -> Any:
 
 
 Host = Annotated[str, AfterValidator(_host)]
+RegistryName = Annotated[str, AfterValidator(_registry)]
+RegistryNames = Annotated[tuple[RegistryName, ...], BeforeValidator(listed)]
 File = Annotated[Path, AfterValidator(_file)]
 Email = Annotated[str, AfterValidator(_email)]
 HttpsUrl = Annotated[str, AfterValidator(_https_url)]

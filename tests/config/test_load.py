@@ -397,6 +397,14 @@ def test_what_cannot_be_is_said_in_a_line(key: str, value: str) -> None:
         ("cache_size = true", "cache_size: expected a number of bytes"),
         ("cache_size = -1", "cache_size: expected a number of bytes"),
         ("domain = ", "is not TOML: "),
+        *(
+            (f"[upstreams.quay]\n{key}", f"upstreams.quay.{where}: expected what image names begin with")
+            for key, where in (
+                ("registry = 'http://quay.io'", "registry"),
+                ("registry = '../quay.io'", "registry"),
+                ("aliases = ['quay.io', 'A B']", "aliases.1"),
+            )
+        ),
         ("domain = 'a'\ndomain = 'b'", "is not TOML: "),
         ("\x00", "is not TOML: "),
     ],
