@@ -16,6 +16,7 @@ from ..oci.reference import Tag
 from ..store.eviction.forgetting import Forgetting, forget, of_manifest, of_tag
 from ..store.eviction.sweep import Sweep
 from ..store.holdings import Holdings
+from ..store.pins import Pin, pins
 from .context import Context
 from .opening import store_of
 from .printed import size
@@ -31,7 +32,7 @@ def rm(context: Context, yes: bool, images: tuple[str, ...]) -> None:
     A tag goes, and where nothing else names its manifest that goes, too, with all that only it needs.
     "NAME@DIGEST" goes with its tags, a DIGEST alone from every repository.  Who reads a blob meanwhile
     reads it to its end.  A mirror that runs may serve manifests and small blobs by their digests from its
-    memory for a minute.
+    memory for a minute.  What is pinned is fetched again; "unpin" it first.
 
     Exit status: 0; 1 where one of them is not held, of which nothing goes then, or when you say no.
     """
@@ -43,6 +44,8 @@ def rm(context: Context, yes: bool, images: tuple[str, ...]) -> None:
             raise click.ClickException(f"{image} is not held")
         for each in found:
             click.echo(f"{each.repository}: {_told(each)}")
+        for pin in _pinned(root, found):
+            click.echo(f"{pin} is pinned, and will be fetched again")
     if not yes:
         click.confirm("forget this?", abort=True)
     freed = sum(forget(root, each) for image in images for each in _found(settings, root, image))
@@ -65,6 +68,11 @@ def _found(settings: Settings, root: Path, image: str) -> list[Forgetting]:
         of_tag(root, place, reference) if isinstance(reference, Tag) else of_manifest(root, place, reference)
     )
     return [found] if found else []
+
+
+def _pinned(root: Path, going: list[Forgetting]) -> list[Pin]:
+    named = {(each.repository, reference) for each in going for reference in (*each.tags, *each.contents)}
+    return [pin for pin, _ in pins(root) if (pin.repository, pin.reference) in named]
 
 
 def _bare(image: str) -> Digest | None:

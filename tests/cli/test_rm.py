@@ -33,6 +33,14 @@ def test_a_tag(shop: Shop) -> None:
     ]
 
 
+def test_what_is_pinned(shop: Shop) -> None:
+    """Comes back, which is said before it goes."""
+    shop.run("pin", "nginx:1.27", "nginx")
+    told = shop.run("rm", "--yes", "nginx:1.27").output
+    assert f"{NGINX}:1.27 is pinned, and will be fetched again" in told
+    assert "latest is pinned" not in told
+
+
 def test_a_digest(shop: Shop) -> None:
     """Goes from every repository, or from the one that is named."""
     digest = str(Digest.of(manifest(CONFIG, BASE)))
