@@ -61,7 +61,7 @@ class _Cutting(Leaving):
 
     def ended(self, _: None) -> None:
         """The end of the whole, which must not come before the part's."""
-        if self._left or self._skip:
+        if not self.has_enough and (self._left or self._skip):
             raise Unreachable("the upstream sent less than it had told")
 
     def broken(self, failure: Failure) -> None:

@@ -52,6 +52,11 @@ def test_a_part_that_does_not_come_whole_fails(pieces: list[bytes], first: int, 
     ]
 
 
+def test_nothing_of_a_whole() -> None:
+    """Is had with the first piece, be it empty, wherever the part lies."""
+    assert now(Part(Pieces([b"", b"abc"]), 1, 0).deliver(Recorder())) is None
+
+
 def test_an_end_that_does_not_come_fails() -> None:
     """A whole that ends before the offset has no rest; one that ends there has an empty one."""
     with pytest.raises(Unreachable):
