@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Generic, TypeVar
 
 from twisted.internet.interfaces import IReactorTime
@@ -13,6 +14,7 @@ Value = TypeVar("Value")
 class Notes(Generic[Key, Value]):
     """Notes, each of which holds for some seconds; where there are very many, the oldest is forgotten.
 
+    What holds no longer goes as others come, the oldest first, so that as many are kept as hold.
     One that is from a time to come, because the clock was set back, does not hold.
     """
 
@@ -34,9 +36,10 @@ class Notes(Generic[Key, Value]):
     def put(self, key: Key, value: Value, seconds: float) -> None:
         """Notes it from now on, in place of what was noted."""
         self.drop(key)
-        if len(self._notes) >= self._most:
-            self.drop(next(iter(self._notes)))
         now = self._clock.seconds()
+        for oldest in tuple(islice(self._notes, 2)):
+            if len(self._notes) >= self._most or self._notes[oldest][1] <= now:
+                self.drop(oldest)
         self._notes[key] = now, now + seconds, value
 
     def drop(self, key: Key) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 from twisted.internet.task import Clock
 
@@ -53,6 +55,26 @@ def test_what_is_dropped_does_not_hold(notes: Notes[str, int]) -> None:
     notes.drop("a")
     notes.drop("b")
     assert notes.get("a") is None
+
+
+def test_what_has_ended_is_not_kept(clock: Clock) -> None:
+    """Although there were room: what is noted of each token would fill the memory for hours."""
+
+    class Value:
+        pass
+
+    notes: Notes[int, Value] = Notes(clock, most=1000)
+    kept = []
+    for key in range(10):
+        value = Value()
+        kept.append(weakref.ref(value))
+        notes.put(key, value, 10)
+        del value
+    clock.advance(10)
+    for key in range(10, 15):
+        notes.put(key, Value(), 10)
+    assert [each() for each in kept] == [None] * 10
+    assert all(notes.get(key) for key in range(10, 15))
 
 
 def test_the_oldest_is_forgotten(notes: Notes[str, int]) -> None:
