@@ -67,8 +67,8 @@ _PARAMETERS: dict[type, tuple[str, ...]] = {
 }
 _SEVERAL = "tag"
 _READ = ("GET", "HEAD")
-_CONTENT_RANGE = re.compile(r"(?:bytes[ =])?[0-9]{1,19}-[0-9]{1,19}(?:/(?:[0-9]{1,19}|\*))?")
-"""As the specification has it, ``0-9``, or as RFC 9110, 14.4, does: some clients send that."""
+_CONTENT_RANGE = re.compile(r"[!-+.-~-]+(?: [!-+.-~-]+)*")
+"""One value of a header.  Whether it is the next part, only the registry knows, and says so with 416."""
 
 
 @frozen
@@ -180,7 +180,7 @@ def parse_write(
     if not isinstance(target, Upload) or content_range is None:
         return write
     if not _CONTENT_RANGE.fullmatch(content_range):
-        raise BlobUploadInvalid("'Content-Range' is no range of bytes, such as 0-1023")
+        raise BlobUploadInvalid("'Content-Range' is not one range of bytes, such as 0-1023")
     return evolve(write, content_range=content_range)
 
 

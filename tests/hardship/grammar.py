@@ -61,7 +61,7 @@ _FIELDS_OF_READS = {
 }
 _FIELDS_OF_WRITES = {
     **_FIELDS_OF_READS,
-    "content-range": r"(?:bytes )?[0-9]+-[0-9]+(?:/(?:[0-9]+|\*))?",
+    "content-range": "[!-+.-~-]+(?: [!-+.-~-]+)*",
     "content-type": _KIND,
     "transfer-encoding": "chunked",
 }

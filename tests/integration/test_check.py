@@ -67,7 +67,9 @@ def settings(
         "proxied": {"url": open_registry.url, "proxy": f"http://127.0.0.1:{free_port()}"},
         "nowhere": {"url": "http://nowhere.invalid"},
     }
-    return Mirror(tmp_path, make_machine(), upstreams)
+    directory = tmp_path / "mirror"  # in which no password lies
+    directory.mkdir()
+    return Mirror(directory, make_machine(), upstreams)
 
 
 def test_every_kind(settings: Mirror) -> None:

@@ -118,17 +118,15 @@ def test_tags() -> None:
         parse_write("PUT", by_digest, (("tag", "../x"),))
 
 
-@pytest.mark.parametrize("text", ["0-9", "5-304", "bytes 0-9/10", "bytes 0-9/*", "bytes=0-9", "0-9/10"])
+@pytest.mark.parametrize("text", ["0-9", "5-304", "bytes 0-9/10", "bytes 0-9/*", "bytes=0-9", "0-", "bytes"])
 def test_a_part(text: str) -> None:
-    """Of an upload, as the specification writes it or as RFC 9110 does, goes on as it came."""
+    """Of an upload goes on as it came: the registry says whether it is the next one."""
     assert parse_write("PATCH", UPLOAD, (), text).content_range == text
 
 
-@pytest.mark.parametrize(
-    "text", ["", "0", "-9", "0-", "0-9, 10-19", "items 0-9/10", "0-9\ufffd", "0-9 ", "\u0663-9"]
-)
+@pytest.mark.parametrize("text", ["", "0-9, 10-19", "0-9\ufffd", "0-9 ", "0-9\n", "\u0663-9"])
 def test_what_is_no_part(text: str) -> None:
-    """Is refused; of what is no upload it says nothing, and is not passed on."""
+    """Nor one value of a header is refused; of what is no upload it says nothing, and is not passed on."""
     with pytest.raises(BlobUploadInvalid):
         parse_write("PATCH", UPLOAD, (), text)
     assert parse_write("PUT", b"/v2/a/b/manifests/1", (), text).content_range is None
