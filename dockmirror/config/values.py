@@ -31,6 +31,7 @@ _EMAIL = re.compile(r"[^@\s,:;?]+@[^@\s,:;?]+")
 _RULE = re.compile(r"[a-z0-9._/*?-]+(:[A-Za-z0-9._*?-]+|@[a-z0-9+._:*?-]+)?")
 _BUCKET = re.compile(r"(s3|gs|az)://[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9._=+-]+)*/?")
 _PROGRAM = re.compile(r"[A-Za-z0-9._-]+|/[^\0]*[^\0/]")
+_MOST = 10**17
 _AMOUNT = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,3})?)\s*(%|(?:[KMGT]i?)?B?)", re.IGNORECASE)
 _UNITS = {"": 1} | {
     letter + kind: base**power
@@ -214,7 +215,10 @@ def _amount(value: object) -> Amount:
         if number > 100:
             raise ValueError("expected a share of at most 100%")
         return Amount(share=number / 100)
-    return Amount(bytes=int(number * _UNITS[unit.removesuffix("B")]))
+    amount = Amount(bytes=int(number * _UNITS[unit.removesuffix("B")]))
+    if amount.bytes >= _MOST:
+        raise ValueError("expected less than 100,000 TB")
+    return amount
 
 
 def _bytes(value: object) -> int:

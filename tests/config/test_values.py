@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
@@ -43,6 +44,13 @@ def test_nothing_is_too_odd(kind: Any, written: object) -> None:
     except ValidationError:
         return
     assert adapter.validate_json(adapter.dump_json(value)) == value
+
+
+@pytest.mark.parametrize("written", ["999999999999999TB", "999999TiB", "99999999999999999B", "100000TB"])
+def test_a_size_beyond_all_disks(written: str) -> None:
+    """Could not be written down again as it was."""
+    with pytest.raises(ValidationError):
+        TypeAdapter(Size).validate_python(written)
 
 
 @given(WRITTEN)
