@@ -9,7 +9,6 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from typing import Any
 
 import pytest
@@ -95,12 +94,6 @@ def descriptors(mirror: Mirror) -> int:
 
 
 def slope(looks: Sequence[Look], of: str) -> float:
-    """By how much it grows in a minute: the median of what every two looks say (Theil and Sen).
-
-    One step, such as a further arena of the allocator's, moves it less than it would a regression.
-    """
-    values = [(each.minute, float(getattr(each, of))) for each in looks]
-    slopes = [
-        (after - before) / (later - sooner) for (sooner, before), (later, after) in combinations(values, 2)
-    ]
-    return statistics.median(slopes)
+    """By how much it grows in a minute."""
+    minutes, values = [each.minute for each in looks], [float(getattr(each, of)) for each in looks]
+    return statistics.linear_regression(minutes, values).slope
