@@ -12,8 +12,8 @@ from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
 
+from ..config.amounts import Amount
 from ..config.load import Source, origin
-from ..config.values import Amount
 from .context import Context
 
 _PASSWORD = re.compile(r"(?<=://)([^/@:]*):[^/@]*(?=@)")

@@ -13,12 +13,11 @@ from pydantic import (
     field_validator,
 )
 
+from .amounts import Amount, Bytes, Size
 from .known import ShortNaming
 from .values import (
     Addresses,
-    Amount,
     BucketAddress,
-    Bytes,
     Directory,
     Email,
     Endpoints,
@@ -39,7 +38,6 @@ from .values import (
     RegistryNames,
     Rules,
     Seconds,
-    Size,
     TagTtl,
     Timeout,
     Username,

@@ -9,13 +9,10 @@ from stat import S_ISREG
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from attrs import frozen
 from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
-    PlainSerializer,
-    PlainValidator,
 )
 
 from ..oci.errors import NameInvalid
@@ -25,38 +22,12 @@ from ..system.networks import networks
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?\.?")
 _PORT = r"[1-9][0-9]{0,3}|[1-5][0-9]{4}|6(?:[0-4][0-9]{3}|5(?:[0-4][0-9]{2}|5(?:[0-2][0-9]|3[0-5])))"
-_REGISTRY = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._-]*(?::[0-9]{1,5})?)?")
+_REGISTRY = re.compile(rf"(?:[A-Za-z0-9][A-Za-z0-9._-]*(?::(?:{_PORT}))?)?")
 _NETLOC = re.compile(rf"(?:{_HOST.pattern}|\[[0-9A-Fa-f:.]+\])(?::(?:{_PORT}))?")
 _EMAIL = re.compile(r"[^@\s,:;?]+@[^@\s,:;?]+")
 _RULE = re.compile(r"[a-z0-9._/*?-]+(:[A-Za-z0-9._*?-]+|@[a-z0-9+._:*?-]+)?")
 _BUCKET = re.compile(r"(s3|gs|az)://[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9._=+-]+)*/?")
 _PROGRAM = re.compile(r"[A-Za-z0-9._-]+|/[^\0]*[^\0/]")
-_MOST = 10**17
-_AMOUNT = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,3})?)\s*(%|(?:[KMGT]i?)?B?)", re.IGNORECASE)
-_UNITS = {"": 1} | {
-    letter + kind: base**power
-    for power, letter in enumerate("KMGT", 1)
-    for kind, base in (("", 1000), ("I", 1024))
-}
-
-
-@frozen
-class Amount:
-    """A number of bytes, or a share of what a file system has."""
-
-    bytes: int = 0
-    share: float = 0.0
-
-    def __bool__(self) -> bool:
-        return self.bytes > 0 or self.share > 0
-
-    def __str__(self) -> str:
-        """As it may be written."""
-        return f"{self.share * 100:g}%" if self.share else f"{self.bytes}B"
-
-    def of(self, total: int) -> int:
-        """In bytes, on a file system of so many."""
-        return self.bytes + int(self.share * total)
 
 
 def _host(text: str) -> str:
@@ -206,28 +177,6 @@ def _operations(text: str) -> str:
     return "" if text in ("", "none") else _endpoint(text)
 
 
-def _amount(value: object) -> Amount:
-    match = _AMOUNT.fullmatch(str(value).strip())
-    if isinstance(value, bool) or not match:
-        raise ValueError('expected a number of bytes, such as 500MB or 100GiB, or a share, such as "20%"')
-    number, unit = float(match[1]), match[2].upper()
-    if unit == "%":
-        if number > 100:
-            raise ValueError("expected a share of at most 100%")
-        return Amount(share=number / 100)
-    amount = Amount(bytes=int(number * _UNITS[unit.removesuffix("B")]))
-    if amount.bytes >= _MOST:
-        raise ValueError("expected less than 100,000 TB")
-    return amount
-
-
-def _bytes(value: object) -> int:
-    amount = _amount(value)
-    if amount.share or not amount.bytes:
-        raise ValueError("expected a number of bytes, such as 500MB or 100GiB")
-    return amount.bytes
-
-
 def _directory(value: object) -> object:
     if value == "":
         raise ValueError("expected a directory")
@@ -253,8 +202,6 @@ NetworkName = Annotated[str, AfterValidator(_network)]
 Networks = Annotated[tuple[NetworkName, ...], BeforeValidator(listed)]
 Proxies = Annotated[tuple[Annotated[str, AfterValidator(_proxy)], ...], BeforeValidator(listed)]
 Endpoints = Annotated[tuple[Annotated[str, AfterValidator(_endpoint)], ...], BeforeValidator(listed)]
-Size = Annotated[Amount, PlainValidator(_amount), PlainSerializer(str)]
-Bytes = Annotated[int, PlainValidator(_bytes)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Timeout = Annotated[float, Field(gt=0, le=3600)]
 Directory = Annotated[Path, BeforeValidator(_directory)]

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
+from dockmirror.config.amounts import Bytes, Size
 from dockmirror.config.values import (
-    Amount,
-    Bytes,
     Host,
     Label,
     NetworkName,
@@ -20,7 +17,6 @@ from dockmirror.config.values import (
     Prefix,
     Program,
     Seconds,
-    Size,
     TagTtl,
     Timeout,
     Username,
@@ -44,23 +40,3 @@ def test_nothing_is_too_odd(kind: Any, written: object) -> None:
     except ValidationError:
         return
     assert adapter.validate_json(adapter.dump_json(value)) == value
-
-
-@pytest.mark.parametrize("written", ["999999999999999TB", "999999TiB", "99999999999999999B", "100000TB"])
-def test_a_size_beyond_all_disks(written: str) -> None:
-    """Could not be written down again as it was."""
-    with pytest.raises(ValidationError):
-        TypeAdapter(Size).validate_python(written)
-
-
-@given(WRITTEN)
-def test_no_size_is_below_nothing(written: object) -> None:
-    """Nor without an end."""
-    adapter: TypeAdapter[Amount] = TypeAdapter(Size)
-    try:
-        amount = adapter.validate_python(written)
-    except ValidationError:
-        return
-    assert amount.bytes >= 0
-    assert 0 <= amount.share <= 1
-    assert math.isfinite(amount.of(10**15))
