@@ -28,7 +28,7 @@ def test_metrics() -> None:
     metrics = Metrics(CollectorRegistry())
     told_of(metrics, Site(Resource(), Clock()), Clock(), None, Noted)
     metrics.watch_fetches(Tally())
-    metrics.watch_cache(Eviction(ROOT, Clock(), _never, Budget(0, 0, 0), print))
+    metrics.watch_cache(Eviction(ROOT, Clock(), _never, Budget(0, 0, 0)))
     metrics.watch_certificates(dict)
     metrics.watch_bucket(Shared())
     ends = {"counter": "_total", "info": "_info"}

@@ -77,9 +77,8 @@ def open_cache(root: Path, settings: Settings, reactor: Any) -> Cache:
     in_thread = pooled(reactor, pool)
     tiered = _tiered(root, settings, reactor, in_thread)
     kept = LocalContents(root, reactor, in_thread) if tiered is None else tiered.contents
-    remembered = Remembered(kept, reactor, REMEMBERED)
-    eviction = Eviction(root, reactor, in_thread, budget(root, settings), remembered.forget)
-    contents = Counted(remembered, eviction.grown)
+    eviction = Eviction(root, reactor, in_thread, budget(root, settings))
+    contents = Counted(Remembered(kept, root, reactor, REMEMBERED), eviction.grown)
 
     async def try_to_write() -> None:
         await in_thread(partial(try_writing, root))

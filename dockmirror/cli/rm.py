@@ -31,8 +31,8 @@ def rm(context: Context, yes: bool, images: tuple[str, ...]) -> None:
 
     A tag goes, and where nothing else names its manifest that goes, too, with all that only it needs.
     "NAME@DIGEST" goes with its tags, a DIGEST alone from every repository.  Who reads a blob meanwhile
-    reads it to its end.  A mirror that runs may serve manifests and small blobs by their digests from its
-    memory for a minute.  What is pinned is fetched again; "unpin" it first.
+    reads it to its end.  A mirror that runs sees at once that the image is gone.  What is pinned is fetched
+    again; "unpin" it first.
 
     Exit status: 0; 1 where one of them is not held, of which nothing goes then, or when you say no.
     """

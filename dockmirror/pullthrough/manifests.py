@@ -134,10 +134,15 @@ class Manifests:
         can_answer = await self._can_answer(request, tagged)
         mark = await self._changes.mark(tagged.place)
         told = await self._heads.get((asked, mark), lambda: self._asking.ask(asked, can_answer))
-        if told.status != 304 and told.content.descriptor.digest != tagged.held.digest:
+        is_same = told.status == 304 or told.content.descriptor.digest == tagged.held.digest
+        if not is_same or not await self._is_held(tagged):
             return await self._fetched.get(evolve(request, head=False), tagged.place, tagged.tag, can_answer)
         await self._fetched.confirm(tagged.place, mark, tagged.tag, tagged.held.digest)
         return None
+
+    async def _is_held(self, tagged: _Tagged) -> bool:
+        """Return whether nobody has removed the manifest while the upstream was asked."""
+        return await self._kept.get(tagged.place, tagged.held.digest) is not None
 
     async def _can_answer(self, request: Request, tagged: _Tagged) -> bool:
         """Whether what is held may be given, and is of use, when the upstream does not say."""

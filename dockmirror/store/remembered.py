@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Mapping
+from pathlib import Path
 
 from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
@@ -16,36 +17,46 @@ from ..oci.digest import Digest
 from ..oci.errors import RegistryError
 from ..oci.ranges import ContentRange
 from ..oci.reference import Repository
+from . import layout, small
 from .opened import OpenedBytes
 
 ASKED_AGAIN = 60.0
-"""Seconds after which what is remembered is asked for again."""
+"""Seconds after which what is remembered is opened again."""
 
 _LARGEST = 128 * 1024
-_OVERHEAD = 1024
+_OVERHEAD = 1536
 
 _Key = tuple[Repository, Digest, Kind]
 
 
 @frozen
 class _Entry:
+    """A content, since when it is remembered, and the files that it came from, as they were then."""
+
     data: bytes
     since: float
+    files: Mapping[str, small.Version]
+
+    def is_current(self) -> bool:
+        """Whether none of the files has changed or gone."""
+        return all(small.version(path) == version for path, version in self.files.items())
 
 
 @implementer(IContents)
 class Remembered:
-    """Remembers what of small contents was opened of late: the bytes, and that the repository has them.
+    """Remembers the bytes of small contents that were opened of late.
 
-    Bytes that have a digest are right for ever, so nobody is given wrong ones although the file is gone
-    meanwhile.  What may be out of date is that the repository has them: what this process evicts is
-    forgotten (``forget``), what another one does is noticed within a minute, when the contents are asked
-    again; that also notes their use, so that what is served from here is not the least recently used
-    there.  That something is not there is never remembered: what is linked is seen at once.
+    Each hit looks at the link and at the file, without reading them: what any process has removed or
+    replaced is opened anew, and what is not on the disk is not remembered at all.  That something is not
+    there is never remembered.  After a minute a content is opened again in any case, which notes its use,
+    so that what is served from here is not the least recently used there.
+
+    :param contents: which keeps small contents under ``root``.
     """
 
-    def __init__(self, contents: IContents, clock: IReactorTime, limit: int) -> None:
+    def __init__(self, contents: IContents, root: Path, clock: IReactorTime, limit: int) -> None:
         self._contents = contents
+        self._root = root
         self._clock = clock
         self._limit = limit
         self._size = 0
@@ -55,7 +66,7 @@ class Remembered:
         """See ``IContents``."""
         key = repository, digest, kind
         entry = self._entries.get(key)
-        if entry is not None and 0 <= self._clock.seconds() - entry.since < ASKED_AGAIN:
+        if entry is not None and self._is_recent(entry) and entry.is_current():
             self._entries.move_to_end(key)
             return OpenedBytes(entry.data)
         self._drop(key)
@@ -74,27 +85,37 @@ class Remembered:
 
     async def link(self, repository: Repository, digest: Digest, kind: Kind) -> bool:
         """See ``IContents``."""
-        linked = await self._contents.link(repository, digest, kind)
-        if not linked:
-            self._drop((repository, digest, kind))
-        return linked
+        return await self._contents.link(repository, digest, kind)
 
     async def add(self, repository: Repository, digest: Digest, kind: Kind, data: bytes) -> None:
         """See ``IContents``."""
         await self._contents.add(repository, digest, kind, data)
 
-    def forget(self, digests: Iterable[Digest]) -> None:
-        """These contents are held no more."""
-        gone = set(digests)
-        for key in [key for key in self._entries if key[1] in gone]:
-            self._drop(key)
+    def _is_recent(self, entry: _Entry) -> bool:
+        return 0 <= self._clock.seconds() - entry.since < ASKED_AGAIN
 
     def _remember(self, key: _Key, data: bytes) -> None:
         self._drop(key)
-        self._entries[key] = _Entry(data, self._clock.seconds())
+        files = self._files(*key)
+        if files is None:
+            return
+        self._entries[key] = _Entry(data, self._clock.seconds(), files)
         self._size += _cost(data)
         while self._size > self._limit:
             self._drop(next(iter(self._entries)))
+
+    def _files(
+        self, repository: Repository, digest: Digest, kind: Kind
+    ) -> Mapping[str, small.Version] | None:
+        """The link and the file as they are now; None where one of them is not there."""
+        found: dict[str, small.Version] = {}
+        for name in (layout.link(repository, digest, kind), layout.data(digest)):
+            path = str(self._root / name)
+            version = small.version(path)
+            if version is None:
+                return None
+            found[path] = version
+        return found
 
     def _drop(self, key: _Key) -> None:
         entry = self._entries.pop(key, None)

@@ -51,7 +51,7 @@ def read(path: Path) -> Found | None:
         return None
 
 
-def version(path: Path) -> Version | None:
+def version(path: Path | str) -> Version | None:
     """Of a small file as it is now; None where there is none, or the disk does not say."""
     try:
         return _version(os.stat(path))

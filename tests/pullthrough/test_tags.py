@@ -70,6 +70,20 @@ def test_an_upstream_may_know_no_conditions(origin: Origin, warm: Mirror, manife
     assert origin.take() == [f"nobody: HEAD {TAG}", f"nobody: GET {TAG}"]
 
 
+def test_removed_while_it_is_confirmed(origin: Origin, warm: Mirror, manifest: bytes) -> None:
+    """A manifest that is removed meanwhile is fetched and kept anew, not answered and forgotten."""
+    warm.clock.advance(TTL)
+    origin.held_up = True
+    outcome = warm.later(TAG)
+    warm.store.contents.links.clear()
+    warm.store.contents.held.clear()
+    origin.go_on()
+    (answer,) = outcome
+    assert (body(answer), header(answer, "Cache-Status")) == (manifest, "dockmirror; fwd=miss; stored")
+    assert origin.take() == [f"nobody: HEAD {TAG}", f"nobody: GET {TAG}"]
+    assert warm.store.contents.held == {Digest.of(manifest): manifest}
+
+
 def test_what_is_new_is_fetched(origin: Origin, warm: Mirror) -> None:
     """Once; it is what the tag names from then on."""
     new = moved(origin)

@@ -47,7 +47,6 @@ class Stocked:
         self.contents = LocalContents(root, self.clock, inline)
         self.tags = LocalTags(root, self.clock, inline)
         self.documents = LocalDocuments(root, self.clock, inline)
-        self.forgotten: list[Digest] = []
 
     def blob(self, data: bytes, age: float = HOUR, repository: Repository = HERE) -> Digest:
         """Bytes that were used last so long ago."""
@@ -81,7 +80,7 @@ class Stocked:
 
     def eviction(self, budget: Budget, in_thread: InThread = inline) -> Eviction:
         """Started, and not yet at its first look."""
-        eviction = Eviction(self.root, self.clock, in_thread, budget, self.forgotten.extend)
+        eviction = Eviction(self.root, self.clock, in_thread, budget)
         eviction.start()
         return eviction
 

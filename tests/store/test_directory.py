@@ -163,7 +163,7 @@ def looks_at_start(root: Path) -> int:
         "from dockmirror.store.eviction.evicting import Eviction\n"
         "from dockmirror.store.eviction.budget import Budget\n"
         "root = Path(sys.argv[1]); prepare(root); LocalContents(root, reactor, None)\n"
-        "Eviction(root, reactor, None, Budget(1), print).start()"
+        "Eviction(root, reactor, None, Budget(1)).start()"
     )
     traced = root.parent / "traced"
     command = ["strace", "-f", "-y", "-s", "1000", "-o", str(traced), "-e", "trace=%file,%desc"]

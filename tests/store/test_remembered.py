@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from twisted.internet.task import Clock
@@ -17,11 +19,12 @@ from dockmirror.store.local import LocalContents
 from dockmirror.store.remembered import ASKED_AGAIN, Remembered
 
 from ..answering import now
-from .contract import DATA, DIGEST, ELSEWHERE, HERE, LARGE, LARGE_DIGEST, ContentsContract, read
+from .contract import DATA, DIGEST, ELSEWHERE, HERE, LARGE, ContentsContract, read
 from .memory import MemoryContents
 from .threads import inline
 
 MIB = 1024 * 1024
+T = TypeVar("T")
 
 
 class TestContents(ContentsContract):
@@ -30,7 +33,7 @@ class TestContents(ContentsContract):
     @pytest.fixture
     def contents(self, tmp_path: Path) -> IContents:
         """Empty."""
-        return Remembered(LocalContents(tmp_path, Clock(), inline), Clock(), MIB)
+        return Remembered(LocalContents(tmp_path, Clock(), inline), tmp_path, Clock(), MIB)
 
 
 class TestNothingRemembered(ContentsContract):
@@ -39,7 +42,7 @@ class TestNothingRemembered(ContentsContract):
     @pytest.fixture
     def contents(self, tmp_path: Path) -> IContents:
         """Empty."""
-        return Remembered(LocalContents(tmp_path, Clock(), inline), Clock(), 0)
+        return Remembered(LocalContents(tmp_path, Clock(), inline), tmp_path, Clock(), 0)
 
 
 class TestCounted(ContentsContract):
@@ -52,12 +55,10 @@ class TestCounted(ContentsContract):
 
 
 @implementer(IContents)
-class Asked(MemoryContents):
+class Asked(LocalContents):
     """Counts how often it is opened."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.opened = 0
+    opened = 0
 
     async def open(self, repository: Repository, digest: Digest, kind: Kind) -> IOpened | None:
         """See ``IContents``."""
@@ -66,12 +67,13 @@ class Asked(MemoryContents):
 
 
 class Memory:
-    """A memory in front of contents that count, at a time that the test sets."""
+    """A memory in front of a directory that counts, at a time that the test sets."""
 
-    def __init__(self, limit: int = MIB) -> None:
+    def __init__(self, root: Path, limit: int = MIB) -> None:
+        self.root = root
         self.clock = Clock()
-        self.asked = Asked()
-        self.contents = Remembered(self.asked, self.clock, limit)
+        self.asked = Asked(root, self.clock, inline)
+        self.contents = Remembered(self.asked, root, self.clock, limit)
 
     def read(self, data: bytes, repository: Repository = HERE) -> bytes | None:
         """What is opened now."""
@@ -82,10 +84,23 @@ class Memory:
         for data in datas:
             now(self.asked.add(HERE, Digest.of(data), Kind.MANIFEST, data))
 
+    def file(self, data: bytes) -> Path:
+        """Where it lies."""
+        return self.root / layout.data(Digest.of(data))
 
-def test_asked_once() -> None:
-    """What is small is asked for once in a while."""
-    memory = Memory()
+    def link(self, data: bytes, repository: Repository = HERE) -> Path:
+        """What says that the repository has it."""
+        return self.root / layout.link(repository, Digest.of(data), Kind.MANIFEST)
+
+
+@pytest.fixture
+def memory(tmp_path: Path) -> Memory:
+    """With nothing in it."""
+    return Memory(tmp_path)
+
+
+def test_asked_once(memory: Memory) -> None:
+    """What is small is opened once in a while."""
     memory.add(DATA)
     assert [memory.read(DATA) for _ in range(3)] == [DATA] * 3
     assert memory.asked.opened == 1
@@ -94,70 +109,104 @@ def test_asked_once() -> None:
     assert memory.asked.opened == 2
 
 
-def test_use_reaches_the_store(tmp_path: Path) -> None:
+def test_use_reaches_the_store(memory: Memory) -> None:
     """What is served from memory for long is not the least recently used on the disk."""
-    clock = Clock()
-    contents = Remembered(LocalContents(tmp_path, clock, inline), clock, MIB)
-    now(contents.add(HERE, DIGEST, Kind.MANIFEST, DATA))
+    memory.add(DATA)
     for _ in range(10):
-        clock.advance(20)
-        now(contents.open(HERE, DIGEST, Kind.MANIFEST))
-    assert clock.seconds() - (tmp_path / layout.data(DIGEST)).stat().st_mtime < 2 * ASKED_AGAIN
+        memory.clock.advance(20)
+        memory.read(DATA)
+    assert memory.clock.seconds() - memory.file(DATA).stat().st_mtime < 2 * ASKED_AGAIN
 
 
-def test_large_is_not_remembered() -> None:
+def test_large_is_not_remembered(memory: Memory) -> None:
     """What is large is always asked for."""
-    memory = Memory()
     memory.add(LARGE)
     assert [memory.read(LARGE) for _ in range(3)] == [LARGE] * 3
     assert memory.asked.opened == 3
 
 
-def test_evicted_by_another() -> None:
-    """What another process evicted is served for a minute at most."""
-    memory = Memory()
-    memory.add(DATA)
-    memory.read(DATA)
-    del memory.asked.held[DIGEST]
-    memory.clock.advance(ASKED_AGAIN - 1)
-    assert memory.read(DATA) == DATA
-    memory.clock.advance(1)
-    assert memory.read(DATA) is None
-
-
-def test_evicted_here() -> None:
-    """What this process evicted is forgotten, for every repository; the rest is not."""
-    memory = Memory()
+def test_removed(memory: Memory) -> None:
+    """What anybody removes from the disk is not served any more, for whichever repository."""
     memory.add(DATA, b"other")
+    now(memory.contents.link(ELSEWHERE, DIGEST, Kind.MANIFEST))
+    for data, repository in ((DATA, HERE), (DATA, ELSEWHERE), (b"other", HERE)):
+        memory.read(data, repository)
+    memory.file(DATA).unlink()
+    assert [memory.read(DATA, repository) for repository in (HERE, ELSEWHERE)] == [None, None]
+    assert memory.read(b"other") == b"other"
+    assert not memory.file(DATA).exists()
+
+
+def test_a_link_removed(memory: Memory) -> None:
+    """What is removed from one repository is not served from there, and still from another."""
+    memory.add(DATA)
     now(memory.contents.link(ELSEWHERE, DIGEST, Kind.MANIFEST))
     for repository in (HERE, ELSEWHERE):
         memory.read(DATA, repository)
-    memory.read(b"other")
-    del memory.asked.held[DIGEST]
-    memory.contents.forget([DIGEST, LARGE_DIGEST])
-    assert [memory.read(DATA, repository) for repository in (HERE, ELSEWHERE)] == [None, None]
+    memory.link(DATA).unlink()
+    assert [memory.read(DATA, repository) for repository in (HERE, ELSEWHERE)] == [None, DATA]
+    assert not memory.link(DATA).exists()
+
+
+def test_damaged(memory: Memory) -> None:
+    """What is damaged on the disk is not hidden by the memory: the damage is found, and the file removed."""
+    memory.add(DATA)
+    memory.read(DATA)
+    memory.file(DATA).write_bytes(DATA.upper())
+    assert memory.read(DATA) is None
+    assert not memory.file(DATA).exists()
+
+
+def test_added_again(memory: Memory) -> None:
+    """What was removed and came back is served, and remembered."""
+    memory.add(DATA)
+    memory.read(DATA)
+    memory.file(DATA).unlink()
+    assert memory.read(DATA) is None
+    memory.add(DATA)
     opened = memory.asked.opened
-    assert memory.read(b"other") == b"other"
-    assert memory.asked.opened == opened
+    assert [memory.read(DATA) for _ in range(3)] == [DATA] * 3
+    assert memory.asked.opened == opened + 1
 
 
-def test_links_are_seen_at_once() -> None:
-    """That something is not there is never remembered, and a refused link is."""
-    memory = Memory()
+def test_removed_while_it_is_opened(tmp_path: Path) -> None:
+    """What is removed after it was read, and before it is remembered, is not remembered."""
+    memory = Memory(tmp_path)
+    memory.add(DATA)
+
+    async def removing(call: Callable[[], T], /) -> T:
+        result = call()
+        memory.file(DATA).unlink(missing_ok=True)
+        return result
+
+    contents = Remembered(LocalContents(tmp_path, memory.clock, removing), tmp_path, memory.clock, MIB)
+    assert now(read(now(contents.open(HERE, DIGEST, Kind.MANIFEST)))) == DATA
+    assert now(contents.open(HERE, DIGEST, Kind.MANIFEST)) is None
+
+
+def test_what_is_not_on_the_disk(tmp_path: Path) -> None:
+    """Is asked for each time: nobody could remove it."""
+    contents = MemoryContents()
+    now(contents.add(HERE, DIGEST, Kind.BLOB, DATA))
+    remembered = Remembered(contents, tmp_path, Clock(), MIB)
+    assert now(read(now(remembered.open(HERE, DIGEST, Kind.BLOB)))) == DATA
+    contents.links.clear()
+    assert now(remembered.open(HERE, DIGEST, Kind.BLOB)) is None
+
+
+def test_links_are_seen_at_once(memory: Memory) -> None:
+    """That something is not there is never remembered."""
     assert memory.read(DATA) is None
     memory.add(DATA)
     assert memory.read(DATA, ELSEWHERE) is None
     now(memory.contents.link(ELSEWHERE, DIGEST, Kind.MANIFEST))
     assert memory.read(DATA, ELSEWHERE) == DATA
-    del memory.asked.held[DIGEST]
-    assert not now(memory.contents.link(ELSEWHERE, DIGEST, Kind.MANIFEST))
-    assert memory.read(DATA, ELSEWHERE) is None
 
 
-def test_limit() -> None:
+def test_limit(tmp_path: Path) -> None:
     """What was used least recently makes room for what is new."""
     datas = [bytes([number]) * 10_000 for number in range(6)]
-    memory = Memory(limit=4 * 12_000)
+    memory = Memory(tmp_path, limit=4 * 12_000)
     memory.add(*datas)
     for data in (*datas[:4], datas[0], datas[4], datas[5]):
         memory.read(data)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +10,6 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from ...oci.digest import Digest
 from ..threads import InThread
 from .budget import Budget, Need
 from .sweep import Stopped, Sweep, Swept
@@ -28,25 +26,16 @@ class Eviction:
     and by one process at a time; and what was used least recently goes, until a tenth of the budget is
     spare.  Nothing is kept that a walk would not find out again.
 
-    :param forget: called with the contents that went.
     :ivar held: how many bytes there are, as far as is known.
     :ivar walks: how many walks this process has made.
     :ivar evicted: how many contents it has evicted; ``evicted_bytes``, how many bytes these were.
     :ivar dropped: how many parts of blobs it has dropped that nobody wanted any more.
     """
 
-    def __init__(
-        self,
-        root: Path,
-        clock: IReactorTime,
-        in_thread: InThread,
-        budget: Budget,
-        forget: Callable[[Collection[Digest]], None],
-    ) -> None:
+    def __init__(self, root: Path, clock: IReactorTime, in_thread: InThread, budget: Budget) -> None:
         self.held = self.walks = self.evicted = self.evicted_bytes = self.dropped = 0
         self._clock = clock
         self._in_thread = in_thread
-        self._forget = forget
         self._sweep = Sweep(root, budget)
         self._grown = 0
         self._lacking = False
@@ -105,7 +94,6 @@ class Eviction:
         self.evicted += len(swept.evicted.contents)
         self.evicted_bytes += swept.evicted.bytes
         if swept.evicted.contents:
-            self._forget(swept.evicted.contents)
             self._log.info(
                 "evicted {count} contents of {size} bytes; {held} bytes are held",
                 count=len(swept.evicted.contents),
