@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
 from attrs import define, evolve, field, frozen
 from twisted.internet.defer import Deferred, DeferredList, DeferredSemaphore
-from twisted.internet.interfaces import IConsumer, IProducer
+from twisted.internet.interfaces import IConsumer, IProducer, IReactorTime
+from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -24,6 +25,8 @@ from .oci.request import Blob, Referrers, Request
 from .oci.request import Manifest as Asked
 
 MANIFEST_LIMIT = 4 * 1024 * 1024
+HELD_PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+"""Seconds between two questions for what a mirror does not hold yet."""
 Watch = Callable[[Descriptor], AbstractContextManager[Callable[[int], None]]]
 """Watches a blob that comes: what it gives is told the size of each piece."""
 
@@ -82,8 +85,8 @@ class Pull:
         self._places = DeferredSemaphore(jobs)
         self._watch = watch
 
-    async def image(self, wanted: Wanted, pulled: Pulled) -> None:
-        """Pulls an image, and counts what comes.
+    async def image(self, wanted: Wanted, pulled: Pulled) -> Sequence[Request]:
+        """Pull an image, and count what comes; return what would ask for each part of it by digest.
 
         :raises RegistryError: when something of it is not to be had; its other blobs were pulled then.
         """
@@ -95,6 +98,11 @@ class Pull:
         for _, outcome in await DeferredList(pulling, consumeErrors=True):
             if isinstance(outcome, Failure):
                 outcome.raiseException()
+        targets: list[Asked | Blob] = [
+            *(Asked(wanted.repository, digest) for digest in seen),
+            *(Blob(wanted.repository, digest) for digest in blobs if digest),
+        ]
+        return [Request(target, accept=EVERYTHING) for target in targets]
 
     def _start(self, repository: Repository, blob: Descriptor, pulled: Pulled) -> Deferred[None]:
         return Deferred.fromCoroutine(self._blob(repository, blob, pulled))
@@ -141,7 +149,7 @@ class Pull:
     async def _blob(self, repository: Repository, blob: Descriptor, pulled: Pulled) -> None:
         assert blob.digest is not None
         asked = Request(Blob(repository, blob.digest))
-        if await self._is_held(asked):
+        if await is_held(self._registry, asked):
             pulled.held += 1
             return
         answer = await self._registry.fetch(asked)
@@ -151,11 +159,42 @@ class Pull:
         pulled.fetched += 1
         pulled.bytes += sink.size
 
-    async def _is_held(self, asked: Request) -> bool:
-        try:
-            return is_hit(await self._registry.fetch(evolve(asked, head=True)))
-        except RegistryError:  # of which a GET will tell, if it is of any importance
-            return False
+
+class HeldCheck:
+    """Asks a mirror whether it holds what was pulled through it.
+
+    A mirror puts a blob on its disk a moment after it has sent the last byte, so what is missing is asked
+    for again for a while.
+
+    :param jobs: how many questions are asked at a time.
+    """
+
+    def __init__(self, registry: IRegistry, clock: IReactorTime, jobs: int = 1) -> None:
+        self._registry = registry
+        self._clock = clock
+        self._places = DeferredSemaphore(jobs)
+
+    async def missing(self, asked: Collection[Request]) -> list[Request]:
+        """Return those that the mirror does not answer from its cache."""
+        for pause in (*HELD_PAUSES, None):
+            asking = [self._places.run(self._start, each) for each in asked]
+            hits = [hit for _, hit in await DeferredList(asking)]
+            asked = [each for each, hit in zip(asked, hits, strict=True) if hit is not True]
+            if not asked or pause is None:
+                break
+            await deferLater(self._clock, pause)
+        return list(asked)
+
+    def _start(self, asked: Request) -> Deferred[bool]:
+        return Deferred.fromCoroutine(is_held(self._registry, asked))
+
+
+async def is_held(registry: IRegistry, asked: Request) -> bool:
+    """Return whether a mirror says that it would answer from its cache."""
+    try:
+        return is_hit(await registry.fetch(evolve(asked, head=True)))
+    except RegistryError:  # of which a GET will tell, if it is of any importance
+        return False
 
 
 def is_hit(answer: Answer) -> bool:

@@ -97,7 +97,7 @@ class Shelf:
         if request.head:
             hit = "hit" if path in self.held else "fwd=miss"
             return Answer(absent(descriptor), headers=(("Cache-Status", f"dockmirror; {hit}"),))
-        self.held.add(path)
+        self.held |= {path, str(Asked(PLACE, Digest.of(data)))}  # a tag's manifest by its digest, too
         return Answer(self.feeds.get(path) or BytesContent(data, descriptor))
 
     async def token(self, request: TokenRequest) -> Answer:

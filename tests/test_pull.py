@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 
 from dockmirror.interfaces import Answer
 from dockmirror.oci.descriptor import Descriptor
@@ -16,10 +17,11 @@ from dockmirror.oci.platform import Platform
 from dockmirror.oci.reference import Tag
 from dockmirror.oci.request import Blob, Referrers, Request
 from dockmirror.oci.request import Manifest as Asked
-from dockmirror.pull import Pull, Pulled, Wanted
+from dockmirror.pull import HELD_PAUSES, HeldCheck, Pull, Pulled, Wanted
 
 from .answering import Feed, now, watch
 from .shelf import AMD, FOR_AMD, FOR_ARM, LATEST, PLACE, Shelf
+from .stacks import Outcome
 
 
 @pytest.fixture
@@ -43,6 +45,35 @@ def test_everything(shelf: Shelf) -> None:
     shelf.asked.clear()
     assert pulled(shelf) == Pulled(4, 6, 0, 0)
     assert shelf.fetched() == []
+
+
+def test_what_is_held(shelf: Shelf) -> None:
+    """Is what the mirror answers from its cache; what comes there a moment later is waited for."""
+    clock = Clock()
+    asked = now(Pull(shelf).image(Wanted(PLACE, LATEST), Pulled()))
+    assert len(asked) == 10
+    check = HeldCheck(shelf, clock, jobs=3)
+    late = str(Blob(PLACE, Digest.of(b"base")))
+    shelf.held.remove(late)
+    outcome = watch(check.missing(asked))
+    clock.advance(HELD_PAUSES[0])
+    assert outcome == []
+    shelf.held.add(late)
+    clock.advance(HELD_PAUSES[1])
+    assert outcome == [[]]
+
+
+def test_what_is_not_held(shelf: Shelf) -> None:
+    """Is told of after a while: what is not kept, and what is not there any more."""
+    clock = Clock()
+    asked = now(Pull(shelf).image(Wanted(PLACE, LATEST), Pulled()))
+    kept = str(Blob(PLACE, Digest.of(b"base")))
+    gone = str(Asked(PLACE, Digest.of(FOR_ARM)))
+    shelf.held.remove(kept)
+    del shelf.contents[gone]
+    outcome = Outcome(HeldCheck(shelf, clock).missing(asked))
+    clock.pump(HELD_PAUSES)
+    assert sorted(str(each.target) for each in outcome.get()) == sorted([kept, gone])
 
 
 def test_some_platforms(shelf: Shelf) -> None:

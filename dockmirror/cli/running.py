@@ -17,7 +17,7 @@ from ..headers import first
 from ..interfaces import Answer, IRegistry
 from ..oci.credentials import Credentials
 from ..oci.descriptor import Descriptor
-from ..oci.request import Blob, Request
+from ..oci.request import Blob, Manifest, Request
 from ..oci.token import TokenRequest
 from ..registries.whole import Whole
 from ..upstream.asking import Asking
@@ -78,7 +78,7 @@ def running(
 
 @implementer(IRegistry)
 class _Telling:
-    """Tells of a blob what the mirror's ``Cache-Status`` says of it, which no other registry's is to be."""
+    """Answers a HEAD with the mirror's ``Cache-Status``, which is passed on from no other registry."""
 
     def __init__(self, registry: IRegistry, asking: Asking, client: Client) -> None:
         self._registry = registry
@@ -87,7 +87,7 @@ class _Telling:
 
     async def fetch(self, request: Request) -> Answer:
         """See ``IRegistry``."""
-        if not (request.head and isinstance(request.target, Blob)):
+        if not (request.head and isinstance(request.target, Blob | Manifest)):
             return await self._registry.fetch(request)
         response = await self._asking.ask(request)
         self._client.release(response)

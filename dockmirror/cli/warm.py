@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
-from attrs import asdict, frozen
+from attrs import asdict, evolve, frozen
 from rich.progress import Progress
 
 from ..assembly.image_names import Name, parse_name
@@ -19,7 +19,8 @@ from ..oci.credentials import Credentials
 from ..oci.descriptor import Descriptor
 from ..oci.errors import RegistryError
 from ..oci.platform import Platform
-from ..pull import Pull, Pulled, Wanted
+from ..oci.request import Request
+from ..pull import HeldCheck, Pull, Pulled, Wanted
 from ..upstream.resolvers import threaded_resolver
 from .context import Context
 from .platforms import platforms_option
@@ -33,11 +34,19 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 @frozen
 class Warmed:
-    """What came of an image; ``error`` tells why not all of it is held."""
+    """What came of an image; ``error`` tells why not all of it is held.
+
+    :ivar parts: what asks for each part of it.
+    """
 
     image: str
     pulled: Pulled
     error: str | None = None
+    parts: Sequence[Request] = ()
+
+    def fields(self) -> dict[str, Any]:
+        """For programs."""
+        return {"image": self.image, **asdict(self.pulled), "error": self.error}
 
     def row(self) -> Sequence[str]:
         """For people."""
@@ -76,7 +85,8 @@ def warm(
 ) -> None:
     """Pulls IMAGES through a mirror that runs, so that it holds them; nothing is kept here.
 
-    What it holds already is not read again, so that a second run goes on where the first has ended.
+    What it holds already is not read again, so that a second run goes on where the first has ended.  At the
+    end the mirror is asked for every manifest and blob whether its cache has it.
 
     Exit status: 0 when all of them are held, 1 otherwise.
     """
@@ -92,7 +102,7 @@ def warm(
             "interrupted: what has come is held, and a second run pulls the rest"
         ) from None
     if as_json:
-        show_json([{"image": each.image, **asdict(each.pulled), "error": each.error} for each in warmed])
+        show_json([each.fields() for each in warmed])
     else:
         columns = ("image", "manifests", "held", "fetched", "bytes")
         show_table(columns, [each.row() for each in warmed], right=columns[1:])
@@ -111,9 +121,11 @@ async def _warmed(
     reactor: Any,
 ) -> list[Warmed]:
     connects = agent(at, threaded_resolver(reactor), {}, lambda *_: None, reactor)
+    registry = running(at, connects, reactor, credentials)
     with progress("") as bars:
-        pull = Pull(running(at, connects, reactor, credentials), jobs, partial(_bar, bars))
-        return [await _image(pull, bars, str(name), each) for name, each in zip(names, wanted, strict=True)]
+        pull = Pull(registry, jobs, partial(_bar, bars))
+        warmed = [await _image(pull, bars, str(name), each) for name, each in zip(names, wanted, strict=True)]
+    return await _verified(warmed, HeldCheck(registry, reactor, jobs))
 
 
 async def _image(pull: Pull, bars: Progress, name: str, wanted: Wanted) -> Warmed:
@@ -122,10 +134,24 @@ async def _image(pull: Pull, bars: Progress, name: str, wanted: Wanted) -> Warme
     if not bars.disable:
         bars.console.print(name, markup=False, highlight=False)
     try:
-        await pull.image(wanted, pulled)
+        return Warmed(name, pulled, parts=await pull.image(wanted, pulled))
     except RegistryError as error:
         return Warmed(name, pulled, str(error))
-    return Warmed(name, pulled)
+
+
+async def _verified(warmed: Sequence[Warmed], check: HeldCheck) -> list[Warmed]:
+    """Return the same, with an error for each image of which the mirror does not hold all."""
+    parts = dict.fromkeys(part for each in warmed for part in each.parts)
+    missing = set(await check.missing(parts))
+    return [evolve(each, error=each.error or _lacking(missing.intersection(each.parts))) for each in warmed]
+
+
+def _lacking(missing: Collection[Request]) -> str | None:
+    """Return a sentence, or None where nothing is missing."""
+    if not missing:
+        return None
+    first = min(str(part.target) for part in missing)
+    return f"pulled, but the mirror does not hold {len(missing)} of its parts, such as {first}: see its log"
 
 
 @contextmanager

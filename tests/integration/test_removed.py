@@ -89,6 +89,24 @@ def test_pulled_again(
         skopeo_pulls(skopeo_machine, f"{chain.mirror.host('docker')}/library/{REMOVED}", pushed)
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_warmed_again(chains: MakeChain, skopeo_machine: Machine, workers: int) -> None:
+    """What ``warm`` reports as held is on the disk when it ends, also when it was removed a moment before."""
+    pushed = image(f"warmed {workers}")
+    with chains(workers=workers) as chain:
+        chain.registry.push("library/removed", pushed, "latest")
+        for _ in range(WARM_UP):
+            pull(chain, pushed)
+        for fetched in (len(pushed.blobs), 0):
+            if fetched:
+                remove(chain, pushed)
+            [warmed] = json.loads(succeeded(dockmirror(chain.mirror, "warm", "--json", REMOVED)))
+            assert (warmed["fetched"], warmed["error"]) == (fetched, None)
+            assert is_complete(chain)
+        chain.stop_upstream()
+        skopeo_pulls(skopeo_machine, f"{chain.mirror.host('docker')}/library/{REMOVED}", pushed)
+
+
 def pull(chain: Chain, pushed: Image) -> None:
     """Pulls it as a client does that has nothing of it, each time by new connections."""
     client = chain.mirror.client("docker")
