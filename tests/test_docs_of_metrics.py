@@ -26,7 +26,7 @@ from .test_docs import ROOT, code, table, text
 def test_metrics() -> None:
     """The table of metrics has each that there is, by the name that is scraped, with its kind and labels."""
     metrics = Metrics(CollectorRegistry())
-    told_of(metrics, Site(Resource(), Clock()), Clock(), None, Noted)
+    told_of(metrics, Site(Resource(), Clock()), Clock(), None, _noted)
     metrics.watch_fetches(Tally())
     metrics.watch_cache(Eviction(ROOT, Clock(), _never, Budget(0, 0, 0)))
     metrics.watch_certificates(dict)
@@ -79,6 +79,10 @@ class Shared:
     requests: Mapping[str, int] = {}
     failing = False
     waiting = 0
+
+
+async def _noted() -> Noted:
+    return Noted()
 
 
 async def _never(_: object) -> Any:

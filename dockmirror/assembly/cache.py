@@ -60,7 +60,7 @@ class Cache:
     eviction: Eviction
     fetched: Tally
     under_way: Callable[[], Sequence[Fetch]]
-    usage: Callable[[], Usage | None]
+    usage: Callable[[], Coroutine[Any, Any, Usage | None]]
     in_thread: InThread
     try_writing: Callable[[], Coroutine[Any, Any, None]]
     shared: Tiers | None

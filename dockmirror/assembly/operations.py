@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 from prometheus_client.exposition import generate_latest
 from twisted.internet.interfaces import IReactorTime
@@ -23,7 +24,9 @@ from .offered import registry_names
 class Told:
     """What is told of one process."""
 
-    def __init__(self, metrics: Metrics, readiness: Readiness, noted: Callable[[], Noted]) -> None:
+    def __init__(
+        self, metrics: Metrics, readiness: Readiness, noted: Callable[[], Coroutine[Any, Any, Noted]]
+    ) -> None:
         self._metrics = metrics
         self._readiness = readiness
         self._noted = noted
@@ -38,11 +41,15 @@ class Told:
 
     async def noted(self) -> Noted:
         """See ``Operated``."""
-        return self._noted()
+        return await self._noted()
 
 
 def told_of(
-    metrics: Metrics, site: Site, clock: IReactorTime, cache: Cache | None, noted: Callable[[], Noted]
+    metrics: Metrics,
+    site: Site,
+    clock: IReactorTime,
+    cache: Cache | None,
+    noted: Callable[[], Coroutine[Any, Any, Noted]],
 ) -> Told:
     """What is told of the site, of the cache, and of what has been noted."""
     metrics.watch_connections(site.connections)
@@ -57,14 +64,17 @@ def told_of(
     return Told(metrics, Readiness(site, clock, cache.try_writing if cache else None), noted)
 
 
-def noted(settings: Settings, upstreams: Upstreams, cache: Cache | None) -> Noted:
-    """What is known of the upstreams of these settings, and of the cache."""
-    return Noted(
-        tuple(_upstream(name, settings, upstreams) for name in settings.upstreams),
-        tuple(cache.under_way()) if cache else (),
-        Held(cache.eviction.held, cache.eviction.limit) if cache else None,
-        usage=cache.usage() if cache else None,
-    )
+async def noted(settings: Settings, upstreams: Upstreams, cache: Cache | None) -> Noted:
+    """Return what is known of the upstreams of these settings, and of the cache.
+
+    How much the cache holds is what was measured with the usage of each registry, so that both agree.
+    """
+    known = tuple(_upstream(name, settings, upstreams) for name in settings.upstreams)
+    if cache is None:
+        return Noted(known)
+    usage = await cache.usage()
+    held = cache.eviction.held if usage is None else usage.held
+    return Noted(known, tuple(cache.under_way()), Held(held, cache.eviction.limit), usage=usage)
 
 
 def _upstream(name: str, settings: Settings, upstreams: Upstreams) -> Upstream:

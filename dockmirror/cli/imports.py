@@ -23,6 +23,7 @@ from ..oci.digest import Digest
 from ..oci.reference import Repository, Tag
 from ..pullthrough.permission import imported_document
 from ..store import adding, layout, small
+from ..store.eviction.figures import in_turn
 from ..store.eviction.sweep import Sweep
 from .context import Context
 from .opening import store_of
@@ -60,7 +61,9 @@ def import_(context: Context, named: str | None, files: tuple[BinaryIO, ...]) ->
         for each in taken:
             added = _take(root, each, settings)
             click.echo(f"imported {each.name}")
-            Sweep(root, budget(root, settings)).look(added, time.time())
+            with in_turn(root) as figures:
+                figures.add(added)
+            Sweep(root, budget(root, settings)).look(0, time.time())
     except (Refused, OSError) as error:
         raise click.ClickException(str(error)) from None
 

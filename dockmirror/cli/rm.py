@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import click
 
-from ..assembly.cache import budget
 from ..assembly.image_names import parse_name
 from ..config.settings import Settings
 from ..oci.digest import Digest
 from ..oci.errors import DigestInvalid
 from ..oci.reference import Tag
+from ..store.eviction.figures import in_turn
 from ..store.eviction.forgetting import Forgetting, forget, of_manifest, of_tag
-from ..store.eviction.sweep import Sweep
 from ..store.holdings import Holdings
 from ..store.pins import Pin, pins
 from .context import Context
@@ -48,8 +46,9 @@ def rm(context: Context, yes: bool, images: tuple[str, ...]) -> None:
             click.echo(f"{pin} is pinned, and will be fetched again")
     if not yes:
         click.confirm("forget this?", abort=True)
-    freed = sum(forget(root, each) for image in images for each in _found(settings, root, image))
-    Sweep(root, budget(root, settings)).look(-freed, time.time())
+    with in_turn(root) as figures:
+        freed = sum(forget(root, each) for image in images for each in _found(settings, root, image))
+        figures.add(-freed)
     click.echo(f"{size(freed)} freed")
 
 

@@ -7,22 +7,23 @@ from itertools import groupby
 
 from attrs import evolve
 
-from .values import Address, Fetch, Held, Noted, Upstream
+from .values import Address, Fetch, Noted, Upstream
 
 
 def together(noted: Sequence[Noted]) -> Noted:
-    """Of what each has seen for itself the latest counts, of what all see the one who has seen most."""
+    """Merge the latest of what each has seen for itself, and the latest measurement of what all share."""
     upstreams: dict[str, Upstream] = {}
     for each in (upstream for one in noted for upstream in one.upstreams):
         known = upstreams.get(each.name)
         upstreams[each.name] = _both(known, each) if known else each
+    latest = max(noted, key=_measured, default=None)
     fetches = sorted((fetch for one in noted for fetch in one.fetches), key=_which)
     return Noted(
         tuple(upstreams.values()),
         tuple(_furthest(same) for _, same in groupby(fetches, _which)),
-        _largest(one.cache for one in noted if one.cache),
+        latest.cache if latest else None,
         sum(one.processes for one in noted),
-        max((one.usage for one in noted if one.usage), key=lambda usage: usage.measured, default=None),
+        latest.usage if latest else None,
     )
 
 
@@ -56,5 +57,6 @@ def _furthest(same: Iterable[Fetch]) -> Fetch:
     return evolve(furthest, repositories=tuple(names))
 
 
-def _largest(held: Iterable[Held]) -> Held | None:
-    return max(held, key=lambda each: each.bytes, default=None)
+def _measured(one: Noted) -> tuple[float, int]:
+    """Order by when a process has measured what is held; where none has, by how much each knows of."""
+    return one.usage.measured if one.usage else -1.0, one.cache.bytes if one.cache else -1

@@ -113,20 +113,22 @@ class Used:
 
 @frozen
 class Usage:
-    """What every registry took up when that was last measured, the largest first.
+    """The space that every registry took up when that was last measured, the largest first.
 
     :ivar took: how many seconds it took to find out.
+    :ivar held: bytes in all: also what is on its way in, lists and notes, and what no repository has.
     """
 
     measured: float
     took: float
     registries: tuple[Used, ...]
+    held: int
 
     @classmethod
     def from_json(cls, told: Mapping[str, Any]) -> Usage:
         """As ``asdict`` has it."""
         used = tuple(Used(**each) for each in told["registries"])
-        return cls(float(told["measured"]), float(told["took"]), used)
+        return cls(float(told["measured"]), float(told["took"]), used, int(told["held"]))
 
 
 @frozen

@@ -59,14 +59,29 @@ def make_directory(path: Path) -> list[Path]:
 
 def lock(path: Path) -> int | None:
     """A file, made where it is not there, open and locked until it is closed; None while another has it."""
-    make_directory(path.parent)
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    file = _open_lock(path)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(file)
         return None
     return file
+
+
+def wait_for_lock(path: Path) -> int:
+    """Return the same, as soon as nobody else has it."""
+    file = _open_lock(path)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+    except BaseException:
+        os.close(file)
+        raise
+    return file
+
+
+def _open_lock(path: Path) -> int:
+    make_directory(path.parent)
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
 
 
 def note_use(file: int | Path, modified: float, now: float) -> None:

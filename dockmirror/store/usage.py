@@ -1,4 +1,4 @@
-"""What each registry takes up: measured by one process at a time, and only when somebody wants to know."""
+"""The space that each registry takes up, measured by one process at a time when somebody wants to know."""
 
 from __future__ import annotations
 
@@ -7,27 +7,31 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 from attrs import asdict
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from ..oci.digest import Digest
 from ..status.values import Usage, Used
+from ..work.joined import Joined
 from ..work.notes import Notes
 from . import files, layout
 from .eviction import inventory
 from .threads import InThread
 
-PERIOD = 600.0
+PERIOD = 1.0
 """Seconds for which what was measured will do."""
 SHARE = 50
 """So many times as long as the measuring has taken it will do at least."""
-_AGAIN = 10.0
-"""Seconds between two looks at whether another process has measured."""
+PATIENCE = 2.0
+"""Seconds for which whoever asks waits; then what was measured before is told, with its age."""
+_LEFT_ALONE = 600.0
+"""Seconds for which nothing is measured after that has failed."""
 _MOST = 1024 * 1024
 
 
@@ -36,7 +40,7 @@ class Stopped(Exception):
 
 
 class Usages:
-    """What was measured last, by whichever of the processes that share the directory."""
+    """Measures when somebody asks; what another process has measured a moment ago will do."""
 
     _log = Logger()
 
@@ -46,32 +50,36 @@ class Usages:
         self._in_thread = in_thread
         self._known: Usage | None = None
         self._left_alone: Notes[None, bool] = Notes(clock, 1)
-        self._running: Deferred[None] | None = None
-        self._looks = self._stopping = False
+        self._looks: Joined[None, None] = Joined()
+        self._looking = self._stopping = False
 
-    def latest(self) -> Usage | None:
-        """What is known; where that is old, it is measured anew for whoever asks next."""
-        if not self._looks and not self._stopping and not self._left_alone.get(None):
-            self._looks = True
-            self._left_alone.put(None, True, _AGAIN)
-            self._running = Deferred.fromCoroutine(self._look(self._clock.seconds()))
+    async def latest(self) -> Usage | None:
+        """Return what is held now, or what was known before where finding that out takes long."""
+        if not self._stopping and not self._left_alone.get(None):
+            looked = Deferred.fromCoroutine(self._looks.get(None, self._look))
+            with suppress(TimeoutError):
+                await looked.addTimeout(PATIENCE, self._clock)
         return self._known
 
     async def stop(self) -> None:
         """Measures no more; fires when nothing is under way any more."""
         self._stopping = True
-        if self._running is not None:
-            await self._running
+        if self._looking:
+            await self._looks.get(None, self._look)
 
-    async def _look(self, now: float) -> None:
+    async def _look(self) -> None:
+        self._looking = True
+        measuring = partial(_fresh, self._root, self._clock.seconds(), self._check)
+        pause = PERIOD
         try:
-            self._known = await self._in_thread(partial(_fresh, self._root, now, self._check)) or self._known
+            self._known = await self._in_thread(measuring) or self._known
         except Stopped:
             pass
         except Exception:
-            self._left_alone.put(None, True, PERIOD)
+            pause = _LEFT_ALONE
             self._log.failure("what each registry takes up cannot be measured")
-        self._looks = False
+        self._left_alone.put(None, True, pause)
+        self._looking = False
 
     def _check(self) -> None:
         if self._stopping:
@@ -99,6 +107,7 @@ def measured(root: Path, now: float, check: Callable[[], None] = lambda: None) -
     """Walks through everything; calls ``check`` all the time."""
     began = time.monotonic()
     sizes: dict[Digest, int] = {}
+    others = sum(stored.size for _, stored in (*inventory.documents(root), *inventory.growing(root)))
     for digest, stored in inventory.contents(root):
         check()
         sizes[digest] = stored.size
@@ -110,9 +119,10 @@ def measured(root: Path, now: float, check: Callable[[], None] = lambda: None) -
         for links in (layout.LAYERS, layout.REVISIONS):
             contents.update(inventory.linked(repository / links))
     times = Counter(digest for contents in having.values() for digest in contents & sizes.keys())
-    used = (_used(name, contents & sizes.keys(), sizes, times) for name, contents in having.items())
+    held = {name: contents & sizes.keys() for name, contents in having.items()}
+    used = (_used(name, contents, sizes, times) for name, contents in held.items() if contents)
     ordered = sorted(used, key=lambda each: (-each.bytes, each.registry))
-    return Usage(now, time.monotonic() - began, tuple(ordered))
+    return Usage(now, time.monotonic() - began, tuple(ordered), sum(sizes.values()) + others)
 
 
 def _used(name: str, contents: set[Digest], sizes: dict[Digest, int], times: Counter[Digest]) -> Used:

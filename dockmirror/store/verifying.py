@@ -12,6 +12,8 @@ from ..oci.digest import Digest
 from . import layout
 from .data import open_file
 from .eviction import inventory
+from .eviction.figures import in_turn
+from .eviction.inventory import Stored
 from .eviction.removal import links_to, remove_content
 
 _PIECE = 1024 * 1024
@@ -47,10 +49,12 @@ def repair(root: Path, wrong: list[Wrong]) -> int:
 
     What was fetched anew meanwhile stays.
     """
-    gone = {each.digest for each in wrong if _is_there(root, each)}
-    links = list(links_to(root, gone.__contains__))
-    for digest in gone:
-        remove_content(root, digest, [removal for linked, removal in links if linked == digest])
+    with in_turn(root) as figures:
+        gone = {each.digest: stored.size for each in wrong if (stored := _stored(root, each)) is not None}
+        links = list(links_to(root, gone.__contains__))
+        for digest in gone:
+            remove_content(root, digest, [removal for linked, removal in links if linked == digest])
+        figures.add(-sum(gone.values()))
     return len(gone)
 
 
@@ -73,9 +77,9 @@ def _look(root: Path, digest: Digest, read: Callable[[int], None]) -> Wrong | No
             os.close(file)
 
 
-def _is_there(root: Path, wrong: Wrong) -> bool:
+def _stored(root: Path, wrong: Wrong) -> Stored | None:
     stored = inventory.look(root / layout.data(wrong.digest))
-    return stored is not None and stored.inode == wrong.inode
+    return stored if stored is not None and stored.inode == wrong.inode else None
 
 
 def _having(root: Path, wrong: set[Digest]) -> dict[Digest, set[str]]:

@@ -6,7 +6,9 @@ import json
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +18,8 @@ from .parts.command import dockmirror
 from .parts.images import Image, image
 from .parts.kept import blob_file, blobs, forget_figures, holds
 from .parts.machine import Machine
-from .parts.process import wait_until
+from .parts.plain import PlainClient
+from .parts.process import free_port, wait_until
 from .pulls import skopeo_pulls, succeeded
 
 pytestmark = pytest.mark.integration
@@ -105,6 +108,31 @@ def test_warmed_again(chains: MakeChain, skopeo_machine: Machine, workers: int) 
             assert is_complete(chain)
         chain.stop_upstream()
         skopeo_pulls(skopeo_machine, f"{chain.mirror.host('docker')}/library/{REMOVED}", pushed)
+
+
+def test_shown(chains: MakeChain) -> None:
+    """The status page tells what is on the disk, whichever of two workers has noticed that something went."""
+    pushed, port = image("shown", layers=(2_000_000,)), free_port()
+    told = partial(status, port)
+    with chains(workers=2, operations=f"tcp:{port}:interface=127.0.0.1") as chain:
+        chain.registry.push("library/removed", pushed, "latest")
+        for _ in range(WARM_UP):
+            pull(chain, pushed)
+        wait_until(lambda: "docker.io" in told()["registries"], "it is told of")
+        assert told()["held"] > 2_000_000
+        remove(chain, pushed)
+        wait_until(lambda: told()["registries"] == [], "it is told of no more")
+        assert told()["held"] < 2_000_000
+        pull(chain, pushed)
+        wait_until(lambda: told()["registries"] == ["docker.io"], "it is told of again")
+
+
+def status(port: int) -> dict[str, Any]:
+    """What the status page tells of the cache, whose figures are all of the same moment."""
+    client = PlainClient(f"http://127.0.0.1:{port}")
+    told = json.loads(client.bare("GET", "/status.json", None, {}).body)
+    assert told["cache"]["bytes"] == told["usage"]["held"]
+    return {**told["usage"], "registries": [each["registry"] for each in told["usage"]["registries"]]}
 
 
 def pull(chain: Chain, pushed: Image) -> None:

@@ -47,5 +47,14 @@ def test_the_cache() -> None:
 
 def test_the_usage() -> None:
     """Is that which was measured last."""
-    old, new = Usage(1.0, 0.5, ()), Usage(2.0, 0.5, (Used("docker.io", 7, 2, 3),))
+    old, new = Usage(1.0, 0.5, (), 900), Usage(2.0, 0.5, (Used("docker.io", 7, 2, 3),), 9)
     assert together([Noted(usage=new), Noted(), Noted(usage=old)]).usage == new
+
+
+def test_the_cache_and_the_usage() -> None:
+    """Are told of by the same process: one that has not noticed a removal knows of more, and is older."""
+    before = Noted(cache=Held(900, 1000), usage=Usage(1.0, 0.5, (Used("docker.io", 900, 0, 3),), 900))
+    after = Noted(cache=Held(9, 1000), usage=Usage(2.0, 0.5, (Used("docker.io", 7, 2, 3),), 9))
+    for noted in ([before, after], [after, before]):
+        merged = together(noted)
+        assert (merged.cache, merged.usage) == (after.cache, after.usage)

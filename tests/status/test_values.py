@@ -23,7 +23,7 @@ def test_across_processes() -> None:
         (Fetch("docker.io", "sha256:ab", ("docker.io/library/x",), 5, 10, 2.5),),
         Held(5, 10),
         3,
-        Usage(4.0, 1.5, (Used("docker.io", 7, 2, 3),)),
+        Usage(4.0, 1.5, (Used("docker.io", 7, 2, 3),), 9),
     )  # fmt: skip
     for each in (noted, Noted()):
         assert Noted.from_json(json.loads(json.dumps(each.as_json()))) == each

@@ -14,7 +14,7 @@ from dockmirror.oci.reference import Tag
 from dockmirror.store import layout, owed, pins
 from dockmirror.store.eviction.budget import Budget, Need
 from dockmirror.store.eviction.evicting import PERIOD
-from dockmirror.store.eviction.figures import only_one
+from dockmirror.store.eviction.figures import in_turn, only_one
 from dockmirror.store.eviction.walk import Walk
 from dockmirror.store.pins import Pin
 
@@ -249,6 +249,22 @@ def test_parts(store: Stocked) -> None:
     assert (eviction.held, eviction.dropped, store.held(digest)) == (1000, 1, [False])
 
 
+def test_parts_that_are_dropped(store: Stocked) -> None:
+    """Are not counted any more."""
+    eviction = store.eviction(PLENTY)
+    store.clock.advance(PERIOD)
+    part = store.root / layout.growing("docker.io", Digest.of(b"old"))
+    part.parent.mkdir(parents=True, exist_ok=True)
+    part.write_bytes(kilobyte("part"))
+    when = store.clock.seconds() - DAY + 3 * PERIOD
+    os.utime(part, (when, when))
+    eviction.grown(1000)
+    store.clock.advance(PERIOD)
+    assert eviction.held == 1000
+    store.clock.advance(3 * PERIOD)
+    assert (eviction.held, eviction.dropped) == (0, 1)
+
+
 def test_links_to_nothing(store: Stocked) -> None:
     """Are removed when a walk is made, with their tags."""
     kept = store.image(store.blob(kilobyte("kept")), tag="kept")
@@ -319,6 +335,20 @@ def test_one_at_a_time(store: Stocked) -> None:
         assert eviction.held == 0
     store.clock.advance(PERIOD)
     assert eviction.held == 570
+
+
+def test_counted_by_another(store: Stocked) -> None:
+    """What another process has counted is known here, also while that looks."""
+    eviction = store.eviction(PLENTY)
+    eviction.grown(500)
+    store.clock.advance(PERIOD)
+    eviction.grown(500)
+    store.clock.advance(PERIOD)
+    assert eviction.held == 500
+    with in_turn(store.root) as figures:
+        figures.add(-200)
+        store.clock.advance(PERIOD)
+        assert eviction.held == 300
 
 
 def test_trouble(store: Stocked) -> None:

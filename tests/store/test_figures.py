@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dockmirror.store import layout
-from dockmirror.store.eviction.figures import Figures, only_one
+from dockmirror.store.eviction.figures import Figures, in_turn, only_one, read_figures
 
 
 @given(st.builds(Figures, st.integers(), st.floats(0, 1e12)))
@@ -42,3 +43,34 @@ def test_one_at_a_time(tmp_path: Path) -> None:
     with only_one(tmp_path) as figures:
         assert figures is not None
         assert figures.read() is None
+
+
+def test_counted_from_beside(tmp_path: Path) -> None:
+    """What came or went is added to what is known, never below nothing; what is not known stays so."""
+    assert read_figures(tmp_path) is None
+    with in_turn(tmp_path) as figures:
+        figures.add(50)
+        assert figures.read() is None
+        figures.write(Figures(100, 7.0))
+        figures.add(-30)
+        assert read_figures(tmp_path) == Figures(70, 7.0)
+        figures.add(-71)
+    assert read_figures(tmp_path) == Figures(0, 7.0)
+
+
+def test_in_turn(tmp_path: Path) -> None:
+    """Who wants to count waits for who counts, and nothing is lost."""
+
+    def add(count: int) -> None:
+        with in_turn(tmp_path) as figures:
+            figures.add(count)
+
+    with ThreadPoolExecutor(2) as pool:
+        with only_one(tmp_path) as figures:
+            assert figures is not None
+            adding = [pool.submit(add, count) for count in (-30, 5)]
+            figures.write(Figures(100, 7.0))
+            assert not any(each.done() for each in adding)
+        for each in adding:
+            each.result()
+    assert read_figures(tmp_path) == Figures(75, 7.0)

@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
+from attrs import asdict
 from twisted.internet.defer import Deferred
 
+from dockmirror.interfaces import Kind
 from dockmirror.oci.reference import Repository
 from dockmirror.status.values import Usage, Used
 from dockmirror.store import files, layout
-from dockmirror.store.usage import PERIOD, Stopped, Usages, measured
+from dockmirror.store.usage import PATIENCE, PERIOD, SHARE, Stopped, Usages, measured
+from tests.answering import now, watch
 from tests.stacks import Outcome, logged
 
+from .contract import HERE
 from .stocked import EPOCH, Stocked
-from .threads import inline
+from .threads import HeldThreads, inline
 
 T = TypeVar("T")
 ELSEWHERE = Repository("ghcr.io/a/b")
 
 
-def of(usage: Usage | None) -> tuple[Used, ...]:
-    """What was measured."""
+def of(usages: Usages) -> tuple[Used, ...]:
+    """What each registry has now."""
+    return of_usage(now(usages.latest()))
+
+
+def of_usage(usage: Usage | None) -> tuple[Used, ...]:
+    """What each registry had."""
     assert usage is not None
     return usage.registries
 
@@ -35,8 +45,40 @@ def test_each_registry(tmp_path: Path) -> None:
     stocked.blob(b"x" * 100, repository=Repository("docker.io/library/another"))
     stocked.blob(b"y" * 10)
     stocked.blob(b"y" * 10, repository=ELSEWHERE)
-    assert of(measured(tmp_path, 0.0)) == (Used("docker.io", 110, 10, 2), Used("ghcr.io", 10, 10, 1))
-    assert of(measured(tmp_path / "nothing", 0.0)) == ()
+    assert of_usage(measured(tmp_path, 0.0)) == (Used("docker.io", 110, 10, 2), Used("ghcr.io", 10, 10, 1))
+    assert of_usage(measured(tmp_path / "nothing", 0.0)) == ()
+
+
+def test_in_all(tmp_path: Path) -> None:
+    """Everything counts once: also what is on its way in, documents, and what no repository has."""
+    stocked = Stocked(tmp_path)
+    shared = stocked.blob(b"x" * 100)
+    stocked.blob(b"x" * 100, repository=ELSEWHERE)
+    alone = stocked.blob(b"y" * 10)
+    (tmp_path / layout.link(HERE, alone, Kind.BLOB)).unlink()
+    now(stocked.documents.write("a list", b"z" * 3))
+    part = tmp_path / layout.growing("docker.io", shared)
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"x" * 7)
+    assert measured(tmp_path, 0.0).held == 120
+    assert measured(tmp_path / "nothing", 0.0).held == 0
+
+
+def test_as_things_come_and_go(tmp_path: Path) -> None:
+    """What is told is what is there: a registry that has nothing any more is not listed."""
+    stocked = Stocked(tmp_path)
+    usages = Usages(tmp_path, stocked.clock, inline)
+    here, elsewhere = stocked.blob(b"x" * 100), stocked.blob(b"y" * 10, repository=ELSEWHERE)
+    assert of(usages) == (Used("docker.io", 100, 0, 1), Used("ghcr.io", 10, 0, 1))
+    (tmp_path / layout.data(here)).unlink()
+    stocked.clock.advance(PERIOD)
+    assert of(usages) == (Used("ghcr.io", 10, 0, 1),)
+    (tmp_path / layout.data(elsewhere)).unlink()
+    stocked.clock.advance(PERIOD)
+    assert of(usages) == ()
+    stocked.blob(b"x" * 100)
+    stocked.clock.advance(PERIOD)
+    assert of(usages) == (Used("docker.io", 100, 0, 1),)
 
 
 def test_it_is_not_measured_for_each_who_asks(tmp_path: Path) -> None:
@@ -44,25 +86,44 @@ def test_it_is_not_measured_for_each_who_asks(tmp_path: Path) -> None:
     stocked = Stocked(tmp_path)
     one, other = (Usages(tmp_path, stocked.clock, inline) for _ in range(2))
     stocked.blob(b"x" * 100)
-    assert of(one.latest()) == (Used("docker.io", 100, 0, 1),)
+    assert of(one) == (Used("docker.io", 100, 0, 1),)
     stocked.blob(b"y" * 10)
-    assert other.latest() == one.latest()
-    stocked.clock.advance(PERIOD - 1)
-    assert of(one.latest()) == (Used("docker.io", 100, 0, 1),)
-    stocked.clock.advance(10)
-    other.latest()
-    assert of(other.latest()) == (Used("docker.io", 110, 0, 2),)
+    assert of(other) == of(one) == (Used("docker.io", 100, 0, 1),)
+    stocked.clock.advance(PERIOD)
+    assert of(other) == (Used("docker.io", 110, 0, 2),)
+
+
+def test_what_takes_long(tmp_path: Path) -> None:
+    """Is measured the less often: a walk of ten seconds will do for long, and whoever asks waits a little."""
+    stocked = Stocked(tmp_path)
+    stocked.blob(b"x" * 100)
+    took = {**asdict(measured(tmp_path, EPOCH)), "took": 10.0}
+    (tmp_path / layout.USAGE).write_text(json.dumps(took))
+    stocked.blob(b"y" * 10)
+    stocked.clock.advance(SHARE * 10 - 1)
+    threads = HeldThreads()
+    usages = Usages(tmp_path, stocked.clock, threads)
+    first = Outcome(usages.latest())
+    threads.run()
+    before = first.get()
+    assert of_usage(before) == (Used("docker.io", 100, 0, 1),)
+    stocked.clock.advance(PERIOD)
+    second, third = watch(usages.latest()), watch(usages.latest())
+    assert threads.held == 1
+    stocked.clock.advance(PATIENCE)
+    assert second == third == [before]
+    threads.run()
+    assert of_usage(now(usages.latest())) == (Used("docker.io", 110, 0, 2),)
 
 
 def test_a_clock_that_was_ahead(tmp_path: Path) -> None:
     """Has nothing measured later than without it."""
     stocked = Stocked(tmp_path)
     usages = Usages(tmp_path, stocked.clock, inline)
-    usages.latest()
+    now(usages.latest())
     stocked.blob(b"x" * 100)
     stocked.clock.rightNow = EPOCH - 24 * 3600
-    usages.latest()
-    assert of(usages.latest()) == (Used("docker.io", 100, 0, 1),)
+    assert of(usages) == (Used("docker.io", 100, 0, 1),)
 
 
 def test_while_another_measures(tmp_path: Path) -> None:
@@ -72,24 +133,24 @@ def test_while_another_measures(tmp_path: Path) -> None:
     file = files.lock(tmp_path / layout.USAGE)
     assert file is not None
     usages = Usages(tmp_path, stocked.clock, inline)
-    assert usages.latest() is None
+    assert now(usages.latest()) is None
     os.write(file, b"not written to its e")
     os.close(file)
-    assert usages.latest() is None
-    stocked.clock.advance(10)
-    assert of(usages.latest()) == (Used("docker.io", 1, 0, 1),)
+    assert now(usages.latest()) is None
+    stocked.clock.advance(PERIOD)
+    assert of(usages) == (Used("docker.io", 1, 0, 1),)
 
 
 def test_after_a_restart(tmp_path: Path) -> None:
     """What was measured is known still; what is from a time to come is not believed."""
     stocked = Stocked(tmp_path)
     stocked.blob(b"x")
-    before = Usages(tmp_path, stocked.clock, inline).latest()
+    before = now(Usages(tmp_path, stocked.clock, inline).latest())
     stocked.blob(b"y")
-    assert Usages(tmp_path, stocked.clock, inline).latest() == before
+    assert now(Usages(tmp_path, stocked.clock, inline).latest()) == before
     earlier = Stocked(tmp_path)
     earlier.clock.rightNow = EPOCH - 5
-    assert of(Usages(tmp_path, earlier.clock, inline).latest()) == (Used("docker.io", 2, 0, 2),)
+    assert of(Usages(tmp_path, earlier.clock, inline)) == (Used("docker.io", 2, 0, 2),)
 
 
 def test_a_disk_that_gives_nothing(tmp_path: Path) -> None:
@@ -98,9 +159,9 @@ def test_a_disk_that_gives_nothing(tmp_path: Path) -> None:
     clock = Stocked(tmp_path).clock
     usages = Usages(tmp_path, clock, inline)
     with logged() as texts:
-        assert usages.latest() is None
+        assert now(usages.latest()) is None
         clock.advance(20)
-        assert usages.latest() is None
+        assert now(usages.latest()) is None
     assert len([text for text in texts if "cannot be measured" in text]) == 1
 
 
@@ -123,13 +184,13 @@ def test_the_end(tmp_path: Path) -> None:
         return done
 
     usages = Usages(tmp_path, stocked.clock, later)
-    assert usages.latest() is None
-    assert usages.latest() is None
+    asked = watch(usages.latest()), watch(usages.latest())
     ended = Outcome(usages.stop())
     assert ended == []
     (run,) = waiting
     run()
     ended.get()
+    assert asked == ([None], [None])
     stocked.clock.advance(PERIOD)
-    assert usages.latest() is None
+    assert now(usages.latest()) is None
     assert len(waiting) == 1

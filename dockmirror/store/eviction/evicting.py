@@ -12,6 +12,7 @@ from twisted.logger import Logger
 
 from ..threads import InThread
 from .budget import Budget, Need
+from .figures import read_figures
 from .sweep import Stopped, Sweep, Swept
 
 PERIOD = 10.0
@@ -34,6 +35,7 @@ class Eviction:
 
     def __init__(self, root: Path, clock: IReactorTime, in_thread: InThread, budget: Budget) -> None:
         self.held = self.walks = self.evicted = self.evicted_bytes = self.dropped = 0
+        self._root = root
         self._clock = clock
         self._in_thread = in_thread
         self._sweep = Sweep(root, budget)
@@ -74,15 +76,22 @@ class Eviction:
         try:
             swept = await self._in_thread(partial(self._sweep.look, grown, self._clock.seconds()))
         except Stopped:
-            pass
+            return
         except OSError as error:
             self._log.error("the cache's budget cannot be kept: {error}", error=error)
         except Exception:
             self._log.failure("the cache's budget cannot be kept")
         if swept is None:
             self._grown += grown
+            await self._learn()
         else:
             self._note(swept)
+
+    async def _learn(self) -> None:
+        """Take over what the process has counted that looks just now."""
+        known = await self._in_thread(partial(read_figures, self._root))
+        if known is not None:
+            self.held = known.held
 
     def _note(self, swept: Swept) -> None:
         self.held = swept.held

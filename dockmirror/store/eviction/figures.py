@@ -9,7 +9,7 @@ from pathlib import Path
 
 from attrs import frozen
 
-from .. import files, layout
+from .. import files, layout, small
 
 
 @frozen
@@ -47,6 +47,12 @@ class FiguresFile:
         os.ftruncate(self._file, 0)
         os.pwrite(self._file, str(figures).encode(), 0)
 
+    def add(self, count: int) -> None:
+        """Count bytes that came, or that went where it is negative; what is not known stays so."""
+        known = self.read()
+        if known is not None:
+            self.write(Figures(max(0, known.held + count), known.walked))
+
 
 @contextmanager
 def only_one(root: Path) -> Iterator[FiguresFile | None]:
@@ -57,3 +63,19 @@ def only_one(root: Path) -> Iterator[FiguresFile | None]:
     finally:
         if file is not None:
             os.close(file)
+
+
+@contextmanager
+def in_turn(root: Path) -> Iterator[FiguresFile]:
+    """Give the figures as soon as nobody else has them; it may take as long as a walk."""
+    file = files.wait_for_lock(root / layout.HELD)
+    try:
+        yield FiguresFile(file)
+    finally:
+        os.close(file)
+
+
+def read_figures(root: Path) -> Figures | None:
+    """Read what is known now, while another may be counting."""
+    found = small.read(root / layout.HELD)
+    return Figures.parse(found.data.decode("ascii", "replace")) if found else None

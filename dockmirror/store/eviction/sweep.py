@@ -62,7 +62,7 @@ class Sweep:
                 return None
             dropped = drop_leftovers(self._root, now)
             known = figures.read()
-            if known is None or self._is_due(known.held + grown, now - known.walked):
+            if known is None or dropped or self._is_due(known.held + grown, now - known.walked):
                 walked = self._walk(dropped, now)
                 figures.write(Figures(walked.held, now))
                 return walked

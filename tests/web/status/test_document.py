@@ -78,11 +78,11 @@ def test_a_cache() -> None:
 
 def test_what_is_taken_up() -> None:
     """Is listed by registry, with when that was; or said to be on its way."""
-    usage = Usage(4.0, 0.1, (Used("docker.io", 5_000_000, 1_000, 7),))
+    usage = Usage(4.0, 0.1, (Used("docker.io", 5_000_000, 1_000, 7),), 50)
     told = text(page(status(Noted(cache=Held(50, 100), usage=usage))), "usage")
     assert "as measured 6 s ago." in told
     assert told.endswith("docker.io5.0 MB1.0 kB7")
-    nothing = page(status(Noted(cache=Held(0, 100), usage=Usage(4.0, 0.1, ()))))
+    nothing = page(status(Noted(cache=Held(0, 100), usage=Usage(4.0, 0.1, (), 0))))
     assert text(nothing, "usage").endswith("Nothing is held so far.")
     assert text(page(status(Noted(cache=Held(50, 100)))), "usage") == "UsageIt is being measured."
 

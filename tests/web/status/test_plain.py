@@ -13,7 +13,7 @@ from .test_document import DIGEST, DOCKER, FETCHES, TWO, status
 
 def test_all_of_it() -> None:
     """In columns, and below a registry what went wrong there."""
-    usage = Usage(4.0, 1.0, (Used("docker.io", 3000, 0, 4),))
+    usage = Usage(4.0, 1.0, (Used("docker.io", 3000, 0, 4),), 3000)
     noted = Noted((DOCKER, TWO), FETCHES, Held(1500, 3000), usage=usage)
     slots = (Slot(0, 4, 3, 1500),)
     popular = (Pulled("docker.io/a/b", 12, 2_000_000),)
