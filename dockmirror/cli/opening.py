@@ -32,9 +32,13 @@ def store_of(settings: Settings) -> Path:
 def find_store(settings: Settings) -> Path:
     """The store's directory, for whoever only reads there.
 
-    :raises click.ClickException: when there is none.
+    :raises click.ClickException: when there is none, or it is somebody else's.
     """
     root = settings.cache
-    if root is None or not (root / layout.BLOBS).is_dir():
+    try:
+        is_there = root is not None and (root / layout.BLOBS).is_dir()
+    except PermissionError:
+        raise click.ClickException(f"the cache in {root} may be read by its owner alone") from None
+    if root is None or not is_there:
         raise click.ClickException(f"there is no cache in {root}: a mirror makes it when it starts")
     return root

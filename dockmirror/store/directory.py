@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import NamedTemporaryFile, TemporaryDirectory
 
+from twisted.logger import Logger
+
 from ..system.owner import give
 from . import layout
 
@@ -20,7 +22,10 @@ _NETWORK = (
     "fuse.gcsfuse", "fuse.glusterfs", "fuse.goofys", "fuse.juicefs", "fuse.rclone", "fuse.s3fs",
     "fuse.seaweedfs", "fuse.sshfs",
 )  # fmt: skip
+_OTHERS, _ALL_BUT_OWNER = 0o007, 0o077
 _ESCAPED = re.compile(r"\\([0-7]{3})")
+
+_log = Logger()
 
 
 class UnfitDirectory(Exception):
@@ -29,6 +34,8 @@ class UnfitDirectory(Exception):
 
 def prepare(root: Path, mounts: Path = _MOUNTS) -> None:
     """Makes the directory where it is not there, for its owner alone, and looks whether it will do.
+
+    One that was there keeps its mode; where that lets everybody in, what lies in it is closed to all others.
 
     :param mounts: the kernel's table of what is mounted where.
     :raises UnfitDirectory: when it will not.
@@ -39,6 +46,7 @@ def prepare(root: Path, mounts: Path = _MOUNTS) -> None:
     with _written(root):
         for each in _DIRECTORIES:
             _make(root, Path(each))
+        _close(root)
         _refuse_divided(root)
         with TemporaryDirectory(prefix="try-", dir=root / layout.WRITING) as trial:
             _refuse_folding(root, Path(trial))
@@ -50,6 +58,20 @@ def _make(root: Path, directory: Path) -> None:
         if not (root / each).is_dir():
             (root / each).mkdir(exist_ok=True)  # several processes start at once
             give(root / each)
+
+
+def _close(root: Path) -> None:
+    """Lets nobody but the owner into a store whose directory everybody may enter."""
+    if not root.stat().st_mode & _OTHERS:
+        return
+    for name in dict.fromkeys(each.parts[0] for each in _DIRECTORIES):
+        directory = root / name
+        if not directory.stat().st_mode & _ALL_BUT_OWNER:
+            continue
+        try:
+            directory.chmod(0o700)
+        except PermissionError:
+            _log.warn("others may read {path}, which is another user's: expected mode 0700", path=directory)
 
 
 def try_writing(root: Path) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+import pytest
 
 from dockmirror.oci.digest import Digest
 from dockmirror.status.values import Used
@@ -67,3 +70,15 @@ def test_without_a_cache(tmp_path: Path) -> None:
     for command in (["ls"], ["usage"], ["rm", "-y", "a"], ["verify"], ["gc"], ["export", "a", "-o", "-"]):
         assert "there is no cache in" in shop.run(*command, code=1).output
     assert not shop.root.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
+def test_of_another_user(tmp_path: Path) -> None:
+    """Somebody else's cache cannot be read, which is said in a line."""
+    shop = Shop(tmp_path / "cache")
+    os.seteuid(65534)
+    try:
+        told = shop.run("ls", code=1).output
+    finally:
+        os.seteuid(0)
+    assert "may be read by its owner alone" in told

@@ -14,6 +14,7 @@ from dockmirror.store import layout
 from dockmirror.store.directory import UnfitDirectory, file_system, prepare, tells_case, try_writing
 
 from ..integration.parts.programs import require
+from ..stacks import logged
 
 MOUNTS = r"""
 22 1 254:0 / / rw,relatime - ext4 /dev/vda rw
@@ -28,6 +29,7 @@ MOUNTS = r"""
 37 36 0:47 / /again rw - 9p share rw
 """.lstrip()
 
+NOBODY = 65534
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
 
@@ -75,6 +77,35 @@ def test_made_before(tmp_path: Path) -> None:
     prepare(tmp_path)
     assert (tmp_path / layout.DOCUMENTS / "name").exists()
     assert tmp_path.stat().st_mode & 0o777 == 0o750
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o777, 0o701])
+def test_open_to_everybody(tmp_path: Path, mode: int) -> None:
+    """In a directory that everybody may enter the store is its owner's alone, also one that is there."""
+    tmp_path.chmod(mode)
+    (tmp_path / "docker").mkdir(0o755)
+    prepare(tmp_path)
+    assert [entry.name for entry in tmp_path.iterdir() if entry.stat().st_mode & 0o077] == []
+    assert tmp_path.stat().st_mode & 0o777 == mode
+
+
+@as_root
+def test_open_and_of_another_user() -> None:
+    """What cannot be closed is told of in one line."""
+    with tempfile.TemporaryDirectory() as directory, logged() as texts:
+        root = Path(directory)
+        root.chmod(0o777)
+        prepare(root)
+        (root / "docker").chmod(0o777)
+        for made in (root / "dockmirror", *(root / "dockmirror").iterdir()):
+            os.chown(made, NOBODY, NOBODY)
+        os.seteuid(NOBODY)
+        try:
+            prepare(root)
+        finally:
+            os.seteuid(0)
+    assert len(texts) == 1
+    assert f"others may read {root / 'docker'}, which is another user's: expected mode 0700" in texts[0]
 
 
 @as_root
