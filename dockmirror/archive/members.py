@@ -11,6 +11,8 @@ from attrs import field, frozen
 
 DOCUMENT = 4 * 1024 * 1024
 """How large a document may be that is read whole."""
+DOCUMENTS = 32 * 1024 * 1024
+"""How large all documents of an archive may be together."""
 _HEADER = 1024 * 1024
 _ENTRIES = 100_000
 _PIECE = 1024 * 1024
@@ -65,6 +67,19 @@ class Written:
     def pieces(self) -> Iterator[bytes]:
         """See ``Member``."""
         yield self.data
+
+
+class Allowance:
+    """The bytes of an archive's documents that may still be read into memory."""
+
+    def __init__(self) -> None:
+        self._left = DOCUMENTS
+
+    def take(self, size: int) -> None:
+        """:raises Refused: when there are too many of them."""
+        self._left -= size
+        if self._left < 0:
+            raise Refused("its manifests and configurations are too large together")
 
 
 def document(members: dict[str, Member], path: str) -> bytes:

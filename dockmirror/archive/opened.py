@@ -8,12 +8,13 @@ from typing import BinaryIO
 
 from attrs import frozen
 
+from ..interfaces import Kind
 from ..oci.descriptor import Descriptor
 from ..oci.digest import Digest
 from ..oci.errors import DigestInvalid
 from ..oci.manifest import Manifest
 from .images import IMAGE_NAME, INDEX, LAYOUT, REF_NAME, SAVED, path_of
-from .members import DOCUMENT, Member, Refused, document, read_members
+from .members import DOCUMENT, Allowance, Member, Refused, document, read_members
 from .saved import layout_of
 
 _DEPTH = 4
@@ -28,13 +29,15 @@ class Named:
 
 
 class Archive:
-    """The contents of an archive, each verified when it is read.
+    """The contents of an archive, each verified when it is read; of a manifest that is once.
 
     :param members: an OCI layout, by its paths.
     """
 
     def __init__(self, members: dict[str, Member]) -> None:
         self._members = members
+        self._manifests: dict[Digest, tuple[bytes, Manifest]] = {}
+        self._allowance = Allowance()
 
     @classmethod
     def open(cls, file: BinaryIO) -> Archive:
@@ -72,11 +75,12 @@ class Archive:
     def parts(self, descriptor: Descriptor) -> Iterator[tuple[Descriptor, bytes | None]]:
         """All of an image, what is referred to before what refers to it; with the bytes of manifests.
 
-        Of an index one image has to be there, and others may be missing, as in what docker saves.
+        Each comes once, however often it is referred to.  Of an index one image has to be there, and others
+        may be missing, as in what docker saves.
 
         :raises Refused: when something is missing, or not what it should be.
         """
-        yield from self._parts(descriptor, _DEPTH)
+        yield from self._parts(descriptor, set(), _DEPTH)
 
     def pieces(self, descriptor: Descriptor) -> Iterator[bytes]:
         """The bytes of a content.
@@ -98,26 +102,49 @@ class Archive:
         """:raises Refused: when it is not there, or of another size than is said."""
         return self._member(descriptor).size
 
-    def _parts(self, descriptor: Descriptor, depth: int) -> Iterator[tuple[Descriptor, bytes | None]]:
+    def _parts(
+        self, descriptor: Descriptor, seen: set[tuple[Digest, Kind]], depth: int
+    ) -> Iterator[tuple[Descriptor, bytes | None]]:
         if not depth:
             raise Refused("its indexes refer to one another without end")
-        if self.size(descriptor) > DOCUMENT:
-            raise Refused(f"{descriptor.digest} is too large for a manifest")
-        data = b"".join(self.pieces(descriptor))
-        manifest = Manifest.parse(data)
-        if manifest is None:
-            raise Refused(f"{descriptor.digest} is no manifest of an image")
+        if self._is_seen(descriptor, Kind.MANIFEST, seen):
+            return
+        data, manifest = self._manifest(descriptor)
         present = [
             child for child in manifest.children if path_of(_digest(child.descriptor)) in self._members
         ]
         if manifest.children and not present:
             raise Refused(f"{descriptor.digest}: none of its images is in the archive")
         for child in present:
-            yield from self._parts(child.descriptor, depth - 1)
+            yield from self._parts(child.descriptor, seen, depth - 1)
         for blob in manifest.blobs:
-            self._member(blob)
-            yield blob, None
+            if not self._is_seen(blob, Kind.BLOB, seen):
+                yield blob, None
         yield descriptor, data
+
+    def _is_seen(self, descriptor: Descriptor, kind: Kind, seen: set[tuple[Digest, Kind]]) -> bool:
+        """:raises Refused: see ``size``."""
+        self._member(descriptor)
+        key = _digest(descriptor), kind
+        if key in seen:
+            return True
+        seen.add(key)
+        return False
+
+    def _manifest(self, descriptor: Descriptor) -> tuple[bytes, Manifest]:
+        digest = _digest(descriptor)
+        if digest in self._manifests:
+            return self._manifests[digest]
+        size = self.size(descriptor)
+        if size > DOCUMENT:
+            raise Refused(f"{digest} is too large for a manifest")
+        self._allowance.take(size)
+        data = b"".join(self.pieces(descriptor))
+        manifest = Manifest.parse(data)
+        if manifest is None:
+            raise Refused(f"{digest} is no manifest of an image")
+        self._manifests[digest] = data, manifest
+        return data, manifest
 
     def _member(self, descriptor: Descriptor) -> Member:
         path = path_of(_digest(descriptor))

@@ -19,8 +19,10 @@ from ..oci.errors import DigestInvalid
 from ..oci.manifest import IMAGE_CONFIGS
 from ..oci.media import OCI_INDEX, OCI_MANIFEST
 from .images import IMAGE_NAME, INDEX, LAYOUT, SAVED, path_of
-from .members import Member, Refused, Written, document
+from .members import Allowance, Member, Refused, Written, document
 
+_LAYERS = 100_000
+"""How many layers all images may have together."""
 _LAYER = "application/vnd.oci.image.layer.v1.tar"
 
 
@@ -31,7 +33,7 @@ def layout_of(members: dict[str, Member]) -> dict[str, Member]:
     """
     layout: dict[str, Member] = {LAYOUT: Written(b"{}")}
     try:
-        images = [_Saved.read(image, members) for image in json.loads(document(members, SAVED))]
+        images = _images(members)
         layers = {
             digest: members[path] for image in images for digest, path in image.layers if path in members
         }
@@ -41,6 +43,23 @@ def layout_of(members: dict[str, Member]) -> dict[str, Member]:
     layout |= {path_of(digest): member for digest, member in layers.items()}
     index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": described}
     return {**layout, INDEX: Written(json.dumps(index).encode())}
+
+
+def _images(members: dict[str, Member]) -> list[_Saved]:
+    """Read each configuration once, and of everything only so much as can be meant honestly."""
+    configs: dict[str, bytes] = {}
+    allowance = Allowance()
+    count, images = 0, []
+    for image in json.loads(document(members, SAVED)):
+        path = _path(image["Config"])
+        count += len(image["Layers"])
+        if count > _LAYERS:
+            raise Refused("its images have too many layers")
+        if path not in configs:
+            configs[path] = document(members, path)
+            allowance.take(len(configs[path]))
+        images.append(_Saved.read(image, configs[path]))
+    return images
 
 
 @frozen
@@ -55,8 +74,7 @@ class _Saved:
     names: tuple[str, ...]
 
     @classmethod
-    def read(cls, image: dict[str, Any], members: dict[str, Member]) -> _Saved:
-        config = document(members, _path(image["Config"]))
+    def read(cls, image: dict[str, Any], config: bytes) -> _Saved:
         digests = map(Digest.parse, json.loads(config)["rootfs"]["diff_ids"])
         layers = tuple(zip(digests, map(_path, image["Layers"]), strict=True))
         return cls(config, layers, tuple(image.get("RepoTags") or ()))

@@ -23,6 +23,7 @@ from ..oci.digest import Digest
 from ..oci.reference import Repository, Tag
 from ..pullthrough.permission import imported_document
 from ..store import adding, layout, small
+from ..store.data import is_held
 from ..store.eviction.figures import in_turn
 from ..store.eviction.sweep import Sweep
 from .context import Context
@@ -58,8 +59,9 @@ def import_(context: Context, named: str | None, files: tuple[BinaryIO, ...]) ->
         taken = [each for file in files for each in _read(file, named, settings)]
         if named and len(taken) != 1:
             raise Refused(f"--as names one image, and there are {len(taken)}")
+        done: set[Digest] = set()
         for each in taken:
-            added = _take(root, each, settings)
+            added = _take(root, each, settings, done)
             click.echo(f"imported {each.name}")
             with in_turn(root) as figures:
                 figures.add(added)
@@ -95,16 +97,24 @@ def _name(image: Named, named: str | None, settings: Settings) -> Name:
     return name
 
 
-def _take(root: Path, taken: _Taken, settings: Settings) -> int:
-    """How many bytes that has added.  Nothing is linked before all is there, and the tag comes last."""
+def _take(root: Path, taken: _Taken, settings: Settings, done: set[Digest]) -> int:
+    """Return how many bytes that has added.  Nothing is linked before all is there; the tag comes last.
+
+    :param done: what was taken before, for another name, and is not read again while it is held.
+    """
     added = 0
     parts = list(taken.archive.parts(taken.image.descriptor))
     with progress(f"importing {taken.name}") as bar:
         task = bar.add_task("", total=sum(taken.archive.size(part) for part, _ in parts))
         for part, data in parts:
-            if part.digest is not None:
-                pieces = taken.archive.pieces(part) if data is None else iter([data])
-                added += adding.add(root, part.digest, _told(pieces, lambda count: bar.advance(task, count)))
+            if part.digest is None:
+                continue
+            if part.digest in done and is_held(root / layout.data(part.digest), part.digest):
+                bar.advance(task, taken.archive.size(part))
+                continue
+            pieces = taken.archive.pieces(part) if data is None else iter([data])
+            added += adding.add(root, part.digest, _told(pieces, lambda count: bar.advance(task, count)))
+            done.add(part.digest)
     place, now = taken.name.repository, time.time()
     for part, data in parts:
         if part.digest is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from collections.abc import Mapping
 from typing import Any, BinaryIO
 
 from dockmirror.archive.images import Packed, archive_of
@@ -63,3 +64,26 @@ def files(data: bytes) -> dict[str, bytes]:
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
         members = [member for member in tar if member.isfile()]
         return {member.name: (tar.extractfile(member) or io.BytesIO()).read() for member in members}
+
+
+def tar_of(contents: Mapping[str, bytes]) -> bytes:
+    """An archive of these files."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for name, data in contents.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return out.getvalue()
+
+
+class Counting(io.BytesIO):
+    """A file that counts how many bytes of it are read."""
+
+    count = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """The next bytes."""
+        data = super().read(size)
+        self.count += len(data)
+        return data

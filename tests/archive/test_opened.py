@@ -16,8 +16,10 @@ from dockmirror.archive.images import path_of
 from dockmirror.archive.members import Refused
 from dockmirror.archive.opened import Archive
 from dockmirror.oci.digest import Digest
+from dockmirror.oci.media import OCI_MANIFEST
 
-from .packing import archive, described, files, index, manifest, packed
+from .packing import LAYER as LAYER_TYPE
+from .packing import Counting, archive, described, files, index, manifest, packed
 
 CONFIG, LAYER = b'{"os":"linux"}', b"layer" * 200
 IMAGE = manifest(CONFIG, LAYER)
@@ -72,6 +74,34 @@ def test_an_index_of_which_not_all_is_there() -> None:
     assert taken(archive(packed(NAME, both, IMAGE, blobs=blobs), blobs=blobs)) == [CONFIG, LAYER, IMAGE, both]
     with pytest.raises(Refused, match="none of its images"):
         taken(archive(packed(NAME, both, blobs=blobs), blobs=blobs))
+
+
+def test_named_many_times() -> None:
+    """Each content comes once, and each manifest is read once, however often an archive names it."""
+    image = json.dumps({**json.loads(IMAGE), "layers": [described(LAYER, LAYER_TYPE)] * 1000}).encode()
+    top = json.dumps({**json.loads(index()), "manifests": [described(image, OCI_MANIFEST)] * 1000}).encode()
+    contents = files(archive(packed(NAME, top, image, blobs=(CONFIG, LAYER)), blobs=(CONFIG, LAYER)))
+    named = json.loads(contents["index.json"])["manifests"] * 50
+    contents["index.json"] = json.dumps({"schemaVersion": 2, "manifests": named}).encode()
+    file = Counting(tar(contents))
+    opened = Archive.open(file)
+    for each in opened.images():
+        parts = [document for _, document in opened.parts(each.descriptor)]
+        assert parts == [None, None, image, top]
+    assert file.count < 2 * len(file.getbuffer())
+
+
+def test_manifests_that_are_too_large_together() -> None:
+    """Are refused before they fill the memory."""
+    padding = "x" * (members.DOCUMENT - 1000)
+    images = [
+        json.dumps({**json.loads(manifest(CONFIG)), "annotations": {"": f"{number}{padding}"}}).encode()
+        for number in range(members.DOCUMENTS // members.DOCUMENT + 1)
+    ]
+    listed = [described(each, OCI_MANIFEST) for each in images]
+    top = json.dumps({**json.loads(index()), "manifests": listed}).encode()
+    with pytest.raises(Refused, match="too large together"):
+        taken(archive(packed(NAME, top, *images, blobs=(CONFIG,)), blobs=(CONFIG,)))
 
 
 def test_other_files() -> None:

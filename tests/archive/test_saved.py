@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
-from dockmirror.archive.members import Refused
+from dockmirror.archive.members import DOCUMENT, DOCUMENTS, Refused
 from dockmirror.archive.opened import Archive
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.manifest import Manifest
+
+from .packing import Counting
 
 BASE, TOP = b"base" * 1000, b"top" * 500
 Change = Callable[[dict[str, Any]], None]
@@ -41,7 +43,12 @@ def contents() -> dict[str, Any]:
 
 def opened(files: dict[str, Any]) -> Archive:
     """The archive, with the link in it."""
-    out = io.BytesIO()
+    return Archive.open(archived(files))
+
+
+def archived(files: dict[str, Any]) -> Counting:
+    """The same as a file."""
+    out = Counting()
     with tarfile.open(fileobj=out, mode="w") as tar:
         for name, content in files.items():
             data = content if isinstance(content, bytes) else json.dumps(content).encode()
@@ -51,7 +58,7 @@ def opened(files: dict[str, Any]) -> Archive:
         link = tarfile.TarInfo("c/layer.tar")
         link.type, link.linkname = tarfile.SYMTYPE, "../a/layer.tar"
         tar.addfile(link)
-    return Archive.open(out)
+    return out
 
 
 def taken(files: dict[str, Any]) -> list[bytes]:
@@ -80,6 +87,31 @@ def test_images() -> None:
 def test_always_the_same() -> None:
     """What is imported twice is there once."""
     assert opened(contents()).images() == opened(contents()).images()
+
+
+def test_named_many_times() -> None:
+    """A configuration is read once, however many images have it."""
+    files = {**contents(), "one.json": config(*[BASE] * 1000)}
+    files["manifest.json"] = [{"Config": "one.json", "Layers": ["a/layer.tar"] * 1000}] * 50
+    file = archived(files)
+    assert len({image.descriptor for image in Archive.open(file).images()}) == 1
+    assert file.count < 2 * len(file.getbuffer())
+
+
+def test_too_many_layers() -> None:
+    """Are refused before they fill the memory."""
+    files = {**contents(), "one.json": config(*[BASE] * 1000)}
+    files["manifest.json"] = [{"Config": "one.json", "Layers": ["a/layer.tar"] * 1000}] * 101
+    with pytest.raises(Refused, match="too many layers"):
+        opened(files)
+
+
+def test_configurations_that_are_too_large_together() -> None:
+    """Are refused likewise."""
+    configs = {f"{number}.json": ONE.ljust(DOCUMENT - number) for number in range(DOCUMENTS // DOCUMENT + 1)}
+    images = [{"Config": name, "Layers": ["a/layer.tar", "b/layer.tar"]} for name in configs]
+    with pytest.raises(Refused, match="too large together"):
+        opened({**contents(), **configs, "manifest.json": images})
 
 
 def _flipped(files: dict[str, Any]) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from dockmirror.archive.images import path_of
+from dockmirror.archive.images import IMAGE_NAME, path_of
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.reference import Repository
 from dockmirror.pullthrough.permission import imported_document
 from dockmirror.store import layout
 
-from ..archive.packing import files, manifest
+from ..archive.packing import Counting, files, manifest, tar_of
 from .shop import AMD, ARM, BASE, CONFIG, NGINX, OTHER, Shop
 
 
@@ -70,6 +70,23 @@ def test_there_and_back(shop: Shop, tmp_path: Path) -> None:
     ]
     assert all((empty.root / layout.document(each)).exists() for each in documents)
     assert empty.run("export", "nginx:1.27", f"{OTHER}@{digest}", "-o", "-").stdout_bytes == file.read_bytes()
+
+
+def test_one_image_by_many_names(shop: Shop, tmp_path: Path) -> None:
+    """Its layers are read once."""
+    file = tmp_path / "a.tar"
+    shop.run("export", "nginx:1.27", "-o", str(file))
+    contents = files(file.read_bytes())
+    [named] = json.loads(contents["index.json"])["manifests"]
+    names = [f"{NGINX}:{number}" for number in range(20)]
+    listed = [{**named, "annotations": {IMAGE_NAME: name}} for name in names]
+    contents["index.json"] = json.dumps({"schemaVersion": 2, "manifests": listed}).encode()
+    archive = Counting(tar_of(contents))
+    empty = Shop(tmp_path / "empty")
+    told = empty.run("import", "-", input=archive).output
+    assert told.splitlines() == [f"imported {name}" for name in names]
+    assert [each["complete"] for each in empty.json("ls")] == [True] * len(names)
+    assert archive.count < 2 * len(archive.getbuffer())
 
 
 def test_under_another_name(shop: Shop, tmp_path: Path) -> None:
