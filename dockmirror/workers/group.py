@@ -33,7 +33,7 @@ _log = Logger()
 class Group(Service):
     """So many workers.
 
-    :param module: what a worker runs, by ``python -m``; its arguments are the descriptor of its end of the
+    :param module: what a worker runs, by ``python -P -m``; its arguments are the descriptor of its end of the
         line to this process, that of the memory, and ``DESCRIPTOR:FAMILY`` for each socket.
     :param memory: the descriptor of memory that all of them share.
     :param sockets: gives the sockets that listen, once they do.
@@ -170,7 +170,7 @@ class Worker(ProcessProtocol):
             self._reactor.spawnProcess(
                 self,
                 sys.executable,
-                [sys.executable, "-m", module, str(_FIRST), str(_FIRST + 1), *listening],
+                [sys.executable, "-P", "-m", module, str(_FIRST), str(_FIRST + 1), *listening],
                 env={**self._environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
                 childFDs={0: 0, 1: 1, 2: 2, **inherited},
             )

@@ -7,6 +7,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -92,9 +94,22 @@ def group(reactor: Reactor) -> Group:
 
 def test_they_begin(group: Group, reactor: Reactor) -> None:
     """With what they are told over the line; nothing of it stands in the arguments."""
-    assert [each.arguments[1:3] for each in reactor.started] == [["-m", "a.module"]] * 2
+    assert [each.arguments[1:4] for each in reactor.started] == [["-P", "-m", "a.module"]] * 2
     assert [(q["ask"], q["value"]) for each in reactor.started for q in each.asked] == [("begin", "so")] * 2
     assert all(each.environ["A"] == "b" and "so" not in str(each.arguments) for each in reactor.started)
+
+
+def test_the_current_directory(reactor: Reactor, tmp_path: Path) -> None:
+    """Is not on the import path of a worker: a module there does not run in place of an installed one."""
+    (tmp_path / "bcrypt.py").write_text("open('has_run', 'w').close()")
+    environ = dict(os.environ)
+    Group(1, "dockmirror.worker", 0, list, lambda: ("begin", ""), 30, environ, reactor).startService()
+    (worker,) = reactor.started
+    ended = subprocess.run(  # noqa: S603
+        worker.arguments, env=worker.environ, cwd=tmp_path, capture_output=True, text=True
+    )
+    assert "Bad file descriptor" in ended.stderr  # all is imported by then
+    assert not (tmp_path / "has_run").exists()
 
 
 def test_one_that_could_not_begin(group: Group, reactor: Reactor) -> None:
