@@ -16,7 +16,7 @@ from ..config.settings import ConfigurationError, Settings, UpstreamSettings
 from ..store.directory import UnfitDirectory
 from ..system.descriptors import connections
 from ..system.lag import Lag
-from ..system.lines import Lines
+from ..system.lines import Lines, write_line
 from ..system.program import ask
 from ..system.steady import Steady
 from ..upstream.resolvers import threaded_resolver
@@ -117,4 +117,4 @@ def _cache(settings: Settings, reactor: Any) -> Cache | None:
 def _print(line: str) -> None:
     """To standard output itself: what Twisted puts in its place would prefix each line."""
     if sys.__stdout__ is not None:
-        print(line, file=sys.__stdout__, flush=True)
+        write_line(sys.__stdout__, line)

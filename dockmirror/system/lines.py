@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TextIO
 
 from twisted.logger import Logger
 
@@ -32,3 +33,12 @@ class Lines:
             if not self._failing:
                 self._failing = True
                 _log.error("{name} takes no lines: {error}", name=self._name, error=error.strerror)
+
+
+def write_line(stream: TextIO, line: str) -> None:
+    """Write a line and its end in one call: where nothing is buffered, each call is a write of its own.
+
+    Another process could write to the same pipe between two.
+    """
+    stream.write(f"{line}\n")
+    stream.flush()

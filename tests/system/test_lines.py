@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 
-from dockmirror.system.lines import Lines
+import pytest
+
+from dockmirror.system.lines import Lines, write_line
 from tests.stacks import logged
 
 
@@ -26,3 +29,30 @@ def test_what_takes_them() -> None:
     taken: list[str] = []
     Lines("a list", taken.append).write("a")
     assert taken == ["a"]
+
+
+class Writes(io.RawIOBase):
+    """A pipe that shows each write to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[bytes] = []
+
+    def writable(self) -> bool:
+        """See ``io.RawIOBase``."""
+        return True
+
+    def write(self, data: object) -> int:
+        """See ``io.RawIOBase``."""
+        self.seen.append(bytes(data))  # type: ignore[call-overload]
+        return len(self.seen[-1])
+
+
+@pytest.mark.parametrize("length", [10, 20_000])
+@pytest.mark.parametrize("buffered", [True, False])
+def test_one_write(buffered: bool, length: int) -> None:
+    """A line and its end are one write, so that no other process's line comes in between."""
+    pipe = Writes()
+    raw = io.BufferedWriter(pipe) if buffered else pipe
+    write_line(io.TextIOWrapper(raw, write_through=not buffered), "a" * length)  # type: ignore[type-var]
+    assert pipe.seen == [b"a" * length + b"\n"]
