@@ -74,6 +74,8 @@ class Answer:
     :ivar parts: where the registry has sent on to another host for a blob, asks there for a part of it:
         without credentials, and without the registry; fails with a ``RegistryError``, soon for ever, since
         such addresses end.
+    :ivar reject: to be called with the digest of a blob whose bytes from here were wrong, so that the address
+        which gave them is not asked for it for a while; equal for answers of the same address.
     """
 
     content: IContent
@@ -85,6 +87,7 @@ class Answer:
     upstream_status: int | None = None
     elsewhere: bool = False
     parts: Callable[[Range], Coroutine[Any, Any, Answer]] | None = field(default=None, eq=False, repr=False)
+    reject: Callable[[Digest], None] | None = field(default=None, eq=False, repr=False)
 
 
 class IRegistry(Interface):

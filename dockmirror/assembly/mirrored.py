@@ -16,6 +16,7 @@ from ..oci.request import Request
 from ..registries.failover import Elsewhere, Replicas, anywhere
 from ..registries.metered import CountedFailures, MeteredWrites
 from ..registries.noted import Noted
+from ..registries.quarantine import Quarantine
 from ..status.outcomes import Outcomes
 from ..system.networks import PRIVATE, unmapped, within
 from ..upstream.asking import Asking
@@ -89,7 +90,8 @@ def mirrored(
 
     :param keys: see ``Seals``; of use where it is written to.
     """
-    reached, registries = [], []
+    reached: list[Reached] = []
+    registries: list[IRegistry] = []
     writes: IWrites | None = None
     for one in upstream.by_address():
         reached.append(Reached(urlsplit(one.url).hostname or ""))
@@ -97,7 +99,7 @@ def mirrored(
         client = Client(http_client(agent), clock, name, one.url, one.timeout)
         handshake = Handshake(client, one.url, clock)
         noted = Noted(_upstream(one, client, handshake, clock), outcomes.of(one.url))
-        registries.append(CountedFailures(noted, name, metrics))
+        registries.append(Quarantine(CountedFailures(noted, name, metrics), clock))
         if upstream.writes and writes is None:
             sent = metrics.pushed_bytes.labels(name).inc
             submitting = Submitting(agent, client, clock, one.timeout, sent)

@@ -15,6 +15,7 @@ from ..oci.errors import RegistryError, TimedOut
 from ..oci.request import Blob, Manifest, Ping, Request, Target
 from ..oci.token import TokenRequest
 from ..work.resting import Resting, is_outage
+from .quarantine import Quarantined
 
 SLOW = 3.0
 """Seconds without an answer after which it is the upstream that was too slow if whoever asked has left."""
@@ -54,7 +55,7 @@ class Replicas:
             try:
                 return await ask(address)
             except RegistryError as error:
-                if not is_outage(error):
+                if not _may_ask_the_next(error):
                     raise
                 failures.append(error)
         raise failures[0]
@@ -84,7 +85,7 @@ class Elsewhere:
                 answer = await address.fetch(request)
             except RegistryError as error:
                 if address is self._own:
-                    if not is_outage(error):
+                    if not _may_ask_the_next(error):
                         raise
                     failure = error
             else:
@@ -131,6 +132,8 @@ class _Address:
             if self._clock.seconds() - began >= SLOW:
                 self._resting.failed(request, TimedOut("the upstream did not answer"))
             raise
+        except Quarantined:
+            raise
         except RegistryError as error:
             if is_outage(error):
                 self._resting.failed(request, error)
@@ -144,3 +147,7 @@ class _Address:
 def _willing(addresses: Sequence[_Address], request: Request) -> Sequence[_Address]:
     """Those that do not rest; where all do, all."""
     return [address for address in addresses if address.rests(request) is None] or addresses
+
+
+def _may_ask_the_next(error: RegistryError) -> bool:
+    return is_outage(error) or isinstance(error, Quarantined)

@@ -56,7 +56,7 @@ class InSegments:
         if part is None or part.length < 2 * self._piece or not self._may_be_cut(request.target, part):
             return answer
 
-        parts = _Parts(self._registry, evolve(request, if_none_match=None), part.size, answer.parts)
+        parts = _Parts(self._registry, evolve(request, if_none_match=None), part.size, answer)
         content = Segmented(answer.content, part, parts.open, self._segments, self._clock, self._piece)
         return evolve(answer, content=content)
 
@@ -72,14 +72,18 @@ class InSegments:
 class _Parts:
     """Parts of one blob: asked for where it was given, and of the registry when that address has ended.
 
-    :param there: see ``Answer.parts``.
+    A part that comes from another address of the upstream is not taken: if the blob proves wrong, it must be
+    known which address gave it.
+
+    :param answer: the beginning.
     """
 
-    def __init__(self, registry: IRegistry, request: Request, size: int | None, there: _AskedThere) -> None:
+    def __init__(self, registry: IRegistry, request: Request, size: int | None, answer: Answer) -> None:
         self._registry = registry
         self._request = request
         self._size = size
-        self._there = there
+        self._there: _AskedThere = answer.parts
+        self._reject = answer.reject
 
     async def open(self, first: int, last: int) -> IContent:
         """See ``OpenRange``."""
@@ -94,6 +98,9 @@ class _Parts:
                 if self._there is there:
                     self._there = None
         answer = await self._registry.fetch(evolve(self._request, range=wanted))
+        if answer.reject != self._reject:
+            answer.content.discard()
+            raise Unavailable("another address of the upstream gives the part")
         self._there = answer.parts
         return _just(answer, part)
 

@@ -192,6 +192,14 @@ def test_where_no_part_is_given_it_comes_whole(
     assert (data, other.state, upstream.ranges) == (DATA, "discarded", ["None", "bytes=10-19"])
 
 
+def test_a_part_from_another_address() -> None:
+    """Is not taken: if the blob proves wrong, it is known which address gave it."""
+    upstream = Upstream()
+    upstream.says = evolve(given(Range.since(10, 19)), reject=lambda _: None)
+    _, data = delivered(in_segments(upstream))
+    assert (data, upstream.ranges) == (DATA, ["None", "bytes=10-19"])
+
+
 def test_a_size_that_is_not_told_with_a_part() -> None:
     """``*`` says nothing against it, and more than was asked for is cut off."""
     upstream = Upstream()

@@ -134,8 +134,9 @@ class Fetch:
     async def _fill(self, partial: Partial, file: FileReader) -> None:
         hashing = Hashing(self._digest, file)
         self._filling = Filling(
-            self.arrival, partial, file, hashing, self._stop, self._again, self._doubted, self._means
-        )
+            self._digest, self.arrival, partial, file, hashing, self._stop, self._again, self._doubted,
+            self._means,
+        )  # fmt: skip
         await self._filling.fill()
 
     async def _check_abandoned(self, file: FileReader) -> None:

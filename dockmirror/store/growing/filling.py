@@ -9,13 +9,14 @@ from twisted.internet.defer import Deferred
 
 from ...content.verified import Corrupt
 from ...interfaces import IContent
+from ...oci.digest import Digest
 from ...oci.errors import RegistryError, Unavailable, Unreachable
 from ..reader import FileReader
 from .arrival import Arrival, Reader
 from .hashing import Hashing
 from .intake import Intake, TooMuch
 from .means import Means
-from .offer import Doubtful, Offer, Useless, offered, refuses_the_rest
+from .offer import Doubtful, Offer, Rejected, Useless, offered, refuses_the_rest
 from .partial import Partial
 from .remainder import Remainder, passable
 from .stop import Forsaken, Stop
@@ -27,12 +28,14 @@ class Filling:
 
     Each time the upstream is asked, it is with the source of a reader who is there.
 
+    :param digest: of the blob.
     :param again: waits before another attempt, or fails with the error where there were enough.
     :param doubted: whether the blob was wrong before, when it had been fetched in parts.
     """
 
     def __init__(
         self,
+        digest: Digest,
         arrival: Arrival,
         partial: Partial,
         file: FileReader,
@@ -42,6 +45,7 @@ class Filling:
         doubted: bool,
         means: Means,
     ) -> None:
+        self._digest = digest
         self._arrival = arrival
         self._partial = partial
         self._hashing = hashing
@@ -51,6 +55,7 @@ class Filling:
         self._means = means
         self._intake = Intake(arrival, partial, file, hashing, stop, means)
         self._told: Told | None = None
+        self._reject: Callable[[Digest], None] | None = None  # of the address that has sent the last bytes
         self._reached = False  # whether the upstream has answered
         self._mixed = False  # whether the bytes are not all of one answer
         self._complete = False  # whether, as the upstream has it, all bytes are there
@@ -58,7 +63,8 @@ class Filling:
     async def fill(self) -> None:
         """Fires when the file is whole and verified.
 
-        :raises Corrupt: when the upstream's bytes are not the blob.
+        :raises Corrupt: when the upstream's bytes are not the blob; ``Rejected`` where the address that sent
+            them remembers that.
         :raises Useless: when the blob is to be fetched from its start, into a new file.
         :raises Unreachable: when the upstream breaks off too often, or gives no answer from the first.
         :raises Forsaken: when no reader is left.
@@ -120,7 +126,11 @@ class Filling:
     def _wrong(self) -> Exception:
         if self._mixed and not self._doubted:
             return Doubtful(Unavailable("what was fetched in parts is not the blob"))
-        return Corrupt("the upstream's content is not the blob of that digest")
+        message = "the upstream's content is not the blob of that digest"
+        if self._reject is None:
+            return Corrupt(message)
+        self._reject(self._digest)
+        return Rejected(message)
 
     async def _ask(self) -> Offer | None:
         """What the upstream offers; None when that reader was refused, or another attempt is due."""
@@ -156,7 +166,7 @@ class Filling:
         try:
             if offset and not self._goes_with(offer, offset):
                 raise Useless(Unavailable("the upstream tells another size than before"))
-            self._mixed = offset > 0
+            self._mixed, self._reject = offset > 0, offer.reject
             size = self._arrival.size if offer.size is None else offer.size
             if self._told is None or self._told.size != size:
                 self._tell(size)

@@ -20,6 +20,7 @@ from .arrival import Arrival
 from .fetch import Fetch, Phase
 from .growth import Growth
 from .means import Means, Tally, Trouble
+from .offer import Rejected
 from .partial import Place, is_locked
 
 FINISH = 64 * 1024 * 1024
@@ -27,7 +28,7 @@ FINISH = 64 * 1024 * 1024
 ALONE = 4
 """How many blobs are finished at once although nobody reads them."""
 LEFT_ALONE = 60.0
-"""Seconds for which a blob that a registry sent wrong is not asked for again."""
+"""Seconds for which a blob is not asked for again that came wrong from where nobody remembers that."""
 _MOST = 10_000
 
 _Key = tuple[str, Digest]
@@ -119,7 +120,7 @@ class Growths:
 
     def _ended(self, key: _Key, error: Exception | None) -> None:
         del self._fetches[key]
-        if isinstance(error, Corrupt):
+        if isinstance(error, Corrupt) and not isinstance(error, Rejected):
             self._wrong.put(key, True, LEFT_ALONE)
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from attrs import frozen
 
 from ...content.part import Part
+from ...content.verified import Corrupt
 from ...interfaces import Answer, IContent
+from ...oci.digest import Digest
 from ...oci.errors import RangeInvalid, RegistryError, Unavailable
 
 
@@ -24,12 +28,20 @@ class Doubtful(Useless):
     """All was fetched, in parts, and is wrong; nobody is to blame before it was fetched in one piece."""
 
 
+class Rejected(Corrupt):
+    """The bytes are not the blob, and the address that gave them was told so."""
+
+
 @frozen
 class Offer:
-    """The bytes from the offset on, and the size of the whole; None where it is not told."""
+    """The bytes from the offset on, and the size of the whole; None where it is not told.
+
+    :ivar reject: see ``Answer``.
+    """
 
     content: IContent
     size: int | None
+    reject: Callable[[Digest], None] | None = None
 
 
 def offered(answer: Answer, offset: int) -> Offer:
@@ -41,9 +53,9 @@ def offered(answer: Answer, offset: int) -> Offer:
     part = answer.content_range
     if answer.status == 200:
         size = answer.content.descriptor.size
-        return Offer(Part(answer.content, offset) if offset else answer.content, size)
+        return Offer(Part(answer.content, offset) if offset else answer.content, size, answer.reject)
     if part is not None and part.first == offset and part.size in (None, part.last + 1):
-        return Offer(answer.content, part.size)
+        return Offer(answer.content, part.size, answer.reject)
     answer.content.discard()
     if part is None:
         raise Unavailable("the upstream's answer is no blob", upstream_status=answer.upstream_status)
