@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from attrs import frozen
+from typing import Any
+
+from attrs import define, frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConsumer
 from zope.interface import implementer
 
 from ..content.held import collect
+from ..content.paced import PacedBytes
 from ..interfaces import IContent, IRegistry
 from ..oci.descriptor import Descriptor
 from ..oci.digest import Digest
-from ..oci.errors import ManifestInvalid, ManifestUnknown, Unavailable
+from ..oci.errors import ManifestInvalid, ManifestUnknown, SizeInvalid, TooManyRequests, Unavailable
 from ..oci.manifest import Child, Manifest
 from ..oci.media import EVERYTHING
 from ..oci.platform import Platform
@@ -23,50 +26,155 @@ from .images import Packed, archive_of
 from .plan import Piece, Plan, Segment
 
 MEDIA_TYPE = "application/x-tar"
+LARGEST = 32 * 1024 * 1024
+"""Bytes of memory that one archive may take: its manifests, and ``_FILE`` for each blob."""
+TOGETHER = 4 * LARGEST
+"""Bytes of memory that all archives may take together, but for the small ones."""
+SMALL = 256 * 1024
+"""Bytes of memory up to which an archive is not counted: large ones take the room of no ordinary image."""
+_FILE = 1024
 _LIMIT = 4 * 1024 * 1024
 _MOST = 1000
 """Manifests of an image; what has more is no image that anybody would load."""
+_LATER = "60"
 
 
 class Exports:
     """Archives of what a registry gives to everybody.
 
+    An archive keeps its manifests in memory from the first one that is read until all of it was sent.
+
     :param registry: asked without credentials, by names that begin with a registry's.
+    :param largest: see ``LARGEST``.
+    :param together: see ``TOGETHER``.
     """
 
-    def __init__(self, registry: IRegistry) -> None:
+    def __init__(self, registry: IRegistry, largest: int = LARGEST, together: int = TOGETHER) -> None:
         self._registry = registry
+        self._largest = largest
+        self._room = _Room(together)
 
-    async def plan(self, repository: Repository, reference: Reference, platform: Platform | None) -> Plan:
-        """All of an image: what its archive consists of, and how long it is.
+    async def archive(
+        self, repository: Repository, reference: Reference, platform: Platform | None
+    ) -> Archive:
+        """All of an image; the archive is to be closed, or a part of it delivered or discarded.
 
         :param platform: of an image for several platforms, only this one.
+        :raises SizeInvalid: when the image's manifests are too large.
+        :raises TooManyRequests: when other archives take the memory that this one needs.
         :raises RegistryError: as the registry refuses; when the image is none, or not for that platform.
         """
-        root, data = await self._manifest(repository, reference)
+        memory = _Memory(self._largest, self._room)
+        try:
+            plan = await _Planning(self._registry, repository, memory).plan(reference, platform)
+        except BaseException:
+            memory.release()
+            raise
+        return Archive(self._registry, repository, plan, memory)
+
+
+class Archive:
+    """All of an image in a file, of which everything is known but the blobs.
+
+    :ivar plan: what it consists of, and how long it is.
+    """
+
+    def __init__(self, registry: IRegistry, repository: Repository, plan: Plan, memory: _Memory) -> None:
+        self.plan = plan
+        self._registry = registry
+        self._repository = repository
+        self._memory = memory
+
+    def content(self, start: int, stop: int) -> IContent:
+        """The archive from ``start`` up to before ``stop``; blobs are fetched while it is delivered.
+
+        Delivered or discarded, it closes the archive.
+        """
+        whole = frozenset(piece for piece in self.plan.pieces if isinstance(piece, Segment))
+        pieces = tuple(self.plan.part(start, stop))
+        return _Part(self._registry, self._repository, pieces, whole, stop - start, self._memory)
+
+    def close(self) -> None:
+        """Gives its memory to others; a second time changes nothing."""
+        self._memory.release()
+
+
+@define
+class _Room:
+    """Memory for all archives together."""
+
+    left: int
+
+
+class _Memory:
+    """Memory that one archive takes."""
+
+    def __init__(self, largest: int, room: _Room) -> None:
+        self._largest = largest
+        self._room = room
+        self._taken = 0
+
+    def take(self, size: int) -> None:
+        """Takes more.
+
+        :raises SizeInvalid: when that would be too much for one archive.
+        :raises TooManyRequests: when there is not so much left.
+        """
+        taken = self._taken + size
+        if taken > self._largest:
+            raise SizeInvalid(
+                f"this image is too large to be exported: its manifests have more than {self._largest} bytes,"
+                f" each blob that they name counted as {_FILE}; a single platform of it may do",
+                status=413,
+            )
+        counted = _counted(taken) - _counted(self._taken)
+        if counted > self._room.left:
+            raise TooManyRequests(
+                "other exports take all the memory that there is for them; try again in a minute",
+                retry_after=_LATER,
+            )
+        self._room.left -= counted
+        self._taken = taken
+
+    def release(self) -> None:
+        """Gives all back; a second time changes nothing."""
+        self._room.left += _counted(self._taken)
+        self._taken = 0
+
+
+def _counted(taken: int) -> int:
+    return taken if taken > SMALL else 0
+
+
+class _Planning:
+    """Reads the manifests of an image, and finds out what its archive consists of."""
+
+    def __init__(self, registry: IRegistry, repository: Repository, memory: _Memory) -> None:
+        self._registry = registry
+        self._repository = repository
+        self._memory = memory
+        self._manifests: dict[Digest, bytes] = {}
+        self._blobs: dict[Digest, int] = {}
+
+    async def plan(self, reference: Reference, platform: Platform | None) -> Plan:
+        """See ``Exports.archive``."""
+        root, data = await self._manifest(reference)
         if platform is not None:
-            root, data = await self._chosen(repository, root, data, platform)
-        manifests = {root: data}
-        blobs: dict[Digest, int] = {}
-        await self._gather(repository, data, manifests, blobs)
+            root, data = await self._chosen(root, data, platform)
+        self._manifests[root] = data
+        await self._gather(data)
         tag = reference.name if isinstance(reference, Tag) else ""
-        name = f"{repository}{':' if tag else '@'}{reference}"
-        return archive_of([Packed(name, tag, root, manifests, blobs)])
+        name = f"{self._repository}{':' if tag else '@'}{reference}"
+        return archive_of([Packed(name, tag, root, self._manifests, self._blobs)])
 
-    def content(self, repository: Repository, plan: Plan, start: int, stop: int) -> IContent:
-        """The archive from ``start`` up to before ``stop``; blobs are fetched while it is delivered."""
-        whole = frozenset(piece for piece in plan.pieces if isinstance(piece, Segment))
-        return _Archive(self._registry, repository, tuple(plan.part(start, stop)), whole, stop - start)
+    async def _manifest(self, reference: Reference) -> tuple[Digest, bytes]:
+        request = Request(ManifestOf(self._repository, reference), accept=EVERYTHING)
+        content = (await self._registry.fetch(request)).content
+        data = await collect(content, _LIMIT)
+        self._memory.take(len(data))
+        return content.descriptor.digest or Digest.of(data), data
 
-    async def _manifest(self, repository: Repository, reference: Reference) -> tuple[Digest, bytes]:
-        answer = await self._registry.fetch(Request(ManifestOf(repository, reference), accept=EVERYTHING))
-        digest = answer.content.descriptor.digest
-        data = await collect(answer.content, _LIMIT)
-        return digest or Digest.of(data), data
-
-    async def _chosen(
-        self, repository: Repository, root: Digest, data: bytes, platform: Platform
-    ) -> tuple[Digest, bytes]:
+    async def _chosen(self, root: Digest, data: bytes, platform: Platform) -> tuple[Digest, bytes]:
         manifest = _parsed(data)
         if not manifest.children:
             return root, data
@@ -75,24 +183,30 @@ class Exports:
             there = ", ".join(str(c.platform) for c in manifest.children if c.platform and c.platform.is_real)
             raise ManifestUnknown(f"this image is not made for {platform}, but for {there}")
         child = min(fitting, key=lambda each: each.platform != platform)
-        return await self._manifest(repository, _digest(child))
+        return await self._manifest(_digest(child))
 
-    async def _gather(
-        self, repository: Repository, data: bytes, manifests: dict[Digest, bytes], blobs: dict[Digest, int]
-    ) -> None:
+    async def _gather(self, data: bytes) -> None:
+        """Reads all manifests below this one, and finds all blobs."""
+        unread = self._found(data)
+        while unread:
+            digest = unread.pop()
+            if digest in self._manifests:
+                continue
+            if len(self._manifests) >= _MOST:
+                raise ManifestInvalid("the image has too many manifests", status=502)
+            self._manifests[digest] = (await self._manifest(digest))[1]
+            unread += self._found(self._manifests[digest])
+
+    def _found(self, data: bytes) -> list[Digest]:
+        """The manifests that this one refers to, the first of them last; its blobs are noted."""
         manifest = _parsed(data)
         for blob in manifest.blobs:
             if blob.digest is None or blob.size is None:
                 raise ManifestInvalid("the manifest does not tell the size of what it refers to", status=502)
-            blobs[blob.digest] = blob.size
-        for child in manifest.children:
-            digest = _digest(child)
-            if digest in manifests:
-                continue
-            if len(manifests) >= _MOST:
-                raise ManifestInvalid("the image has too many manifests", status=502)
-            manifests[digest] = (await self._manifest(repository, digest))[1]
-            await self._gather(repository, manifests[digest], manifests, blobs)
+            if blob.digest not in self._blobs:
+                self._memory.take(_FILE)
+            self._blobs[blob.digest] = blob.size
+        return [_digest(child) for child in reversed(manifest.children)]
 
 
 def _parsed(data: bytes) -> Manifest:
@@ -111,8 +225,8 @@ def _digest(child: Child) -> Digest:
 
 @implementer(IContent)
 @frozen
-class _Archive:
-    """Pieces one after another; where a content fails the archive is cut off.
+class _Part:
+    """Pieces of an archive one after another; where a content fails the archive is cut off.
 
     :ivar whole: the pieces that are all of a content.
     """
@@ -122,6 +236,7 @@ class _Archive:
     pieces: tuple[Piece, ...]
     whole: frozenset[Segment]
     size: int
+    memory: _Memory
 
     @property
     def descriptor(self) -> Descriptor:
@@ -130,17 +245,20 @@ class _Archive:
 
     def deliver(self, consumer: IConsumer) -> Deferred[None]:
         """See ``IContent``."""
-        return Deferred.fromCoroutine(self._deliver(consumer))
+        return Deferred.fromCoroutine(self._deliver(consumer)).addBoth(self._released)
 
     def discard(self) -> None:
         """See ``IContent``; nothing has been opened."""
+        self.memory.release()
+
+    def _released(self, outcome: object) -> Any:
+        self.memory.release()
+        return outcome
 
     async def _deliver(self, consumer: IConsumer) -> None:
         for piece in self.pieces:
-            if isinstance(piece, bytes):
-                consumer.write(piece)
-            else:
-                await (await self._opened(piece)).deliver(consumer)
+            content = PacedBytes(piece) if isinstance(piece, bytes) else await self._opened(piece)
+            await content.deliver(consumer)
 
     async def _opened(self, segment: Segment) -> IContent:
         last = segment.offset + segment.size - 1

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from attrs import frozen
@@ -81,7 +82,7 @@ def _saved(images: Iterable[Packed]) -> Iterator[dict[str, Any]]:
     """What docker loads: of several platforms linux/amd64, or else the first."""
     found: dict[Digest, tuple[Manifest, list[str]]] = {}
     for image in images:
-        for digest, manifest in list(_runnable(image, image.root))[:1]:
+        for digest, manifest in islice(_runnable(image), 1):
             names = found.setdefault(digest, (manifest, []))[1]
             if image.tag and image.name not in names:
                 names.append(image.name)
@@ -92,16 +93,19 @@ def _saved(images: Iterable[Packed]) -> Iterator[dict[str, Any]]:
         yield {"Config": config, "RepoTags": names or None, "Layers": layers}
 
 
-def _runnable(image: Packed, digest: Digest) -> Iterator[tuple[Digest, Manifest]]:
-    manifest = Manifest.parse(image.manifests.get(digest, b""))
-    if manifest is None:
-        return
-    if manifest.config and manifest.config.media_type in IMAGE_CONFIGS and not manifest.foreign:
-        yield digest, manifest
-    usual_first = sorted(manifest.children, key=lambda child: child.platform != _USUAL)
-    for child in usual_first:
-        if child.descriptor.digest:
-            yield from _runnable(image, child.descriptor.digest)
+def _runnable(image: Packed) -> Iterator[tuple[Digest, Manifest]]:
+    """The manifests of an image that can be run; each is looked at once, however many indexes refer to it."""
+    unseen, seen = [image.root], set()
+    while unseen:
+        digest = unseen.pop()
+        manifest = None if digest in seen else Manifest.parse(image.manifests.get(digest, b""))
+        seen.add(digest)
+        if manifest is None:
+            continue
+        if manifest.config and manifest.config.media_type in IMAGE_CONFIGS and not manifest.foreign:
+            yield digest, manifest
+        usual_first = sorted(manifest.children, key=lambda child: child.platform != _USUAL)
+        unseen += [each.descriptor.digest for each in reversed(usual_first) if each.descriptor.digest]
 
 
 def _json(document: object) -> bytes:

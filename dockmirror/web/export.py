@@ -24,14 +24,25 @@ ParseImage = Callable[[str], tuple[Repository, Reference]]
 """What an image's name means, or ValueError."""
 
 
+class Archive(Protocol):
+    """An image to be sent; see ``exported.Archive``."""
+
+    plan: Plan
+
+    def content(self, start: int, stop: int) -> IContent:
+        """A part of it."""
+
+    def close(self) -> None:
+        """Nothing of it is sent."""
+
+
 class Archives(Protocol):
     """Makes archives of images; see ``Exports``."""
 
-    async def plan(self, repository: Repository, reference: Reference, platform: Platform | None) -> Plan:
-        """What an archive consists of."""
-
-    def content(self, repository: Repository, plan: Plan, start: int, stop: int) -> IContent:
-        """A part of it."""
+    async def archive(
+        self, repository: Repository, reference: Reference, platform: Platform | None
+    ) -> Archive:
+        """The archive of an image."""
 
 
 class Export(Resource):
@@ -59,17 +70,25 @@ class Export(Resource):
             raise RegistryError(
                 f"{error}; try /export?image=docker.io/library/nginx:latest", status=400
             ) from None
-        plan = await self._archives.plan(repository, reference, platform)
-        etag = _etag(plan)
-        name = f"{repository.name.rpartition('/')[2]}.tar"
-        disposition = f'attachment; filename="{name}"'
-        headers = (("Accept-Ranges", "bytes"), ("ETag", etag), ("Content-Disposition", disposition))
-        asked = asked_range(request, etag)
-        part = asked.resolve(plan.size)[0] if asked and asked.only else None
-        if part is None:
-            return Answer(self._archives.content(repository, plan, 0, plan.size), headers=headers)
-        content = self._archives.content(repository, plan, part.first, part.last + 1)
-        return Answer(content, 206, part, headers=headers)
+        archive = await self._archives.archive(repository, reference, platform)
+        try:
+            return _answer(request, repository, archive)
+        except BaseException:
+            archive.close()
+            raise
+
+
+def _answer(request: Request, repository: Repository, archive: Archive) -> Answer:
+    plan = archive.plan
+    etag = _etag(plan)
+    name = f"{repository.name.rpartition('/')[2]}.tar"
+    disposition = f'attachment; filename="{name}"'
+    headers = (("Accept-Ranges", "bytes"), ("ETag", etag), ("Content-Disposition", disposition))
+    asked = asked_range(request, etag)
+    part = asked.resolve(plan.size)[0] if asked and asked.only else None
+    if part is None:
+        return Answer(archive.content(0, plan.size), headers=headers)
+    return Answer(archive.content(part.first, part.last + 1), 206, part, headers=headers)
 
 
 def _etag(plan: Plan) -> str:

@@ -159,6 +159,26 @@ def test_a_blob_that_is_not_there(house: House, shop: Shop) -> None:
     assert not answer.whole
 
 
+def test_manifests_that_are_too_large(house: House, shop: Shop) -> None:
+    """Are refused with the reason, before all of them are read."""
+    filling = "x" * 4_000_000
+    manifests = [
+        json.dumps(
+            {"mediaType": f"{OCI}.index.v1+json", "manifests": [], "filling": f"{n}{filling}"}
+        ).encode()
+        for n in range(12)
+    ]
+    for number, manifest in enumerate(manifests):
+        shop.k8s.push("team/large", f"child{number}", manifest)
+    children = [described(f"{OCI}.index.v1+json", each) for each in manifests]
+    index = {"schemaVersion": 2, "mediaType": f"{OCI}.index.v1+json", "manifests": children}
+    shop.k8s.push("team/large", "1", json.dumps(index).encode())
+    answer = export(house, "image=registry.k8s.io/team/large:1")
+    assert answer.error == (413, "SIZE_INVALID")
+    assert "too large to be exported" in answer.message
+    assert len([seen for seen in shop.seen if "/team/large/" in seen.path]) == 10
+
+
 def test_only_where_it_is_wanted(shop: Shop, house: House) -> None:
     """On the own host alone, to those who may come, and if the operator says so."""
     elsewhere = House(shop).get(OWN, "/export?image=registry.k8s.io/team/app:1")
