@@ -11,11 +11,14 @@ from ..config.settings import ConfigurationError, Settings
 from ..members.htpasswd import Htpasswd
 from ..members.keys import read_keys
 from ..members.tokens import MemberTokens
+from ..system.digests import Digests
 from ..system.networks import networks
 from ..web.access import Access
+from ..web.guesses import Guesses
 from ..web.ledger import Ledger
 from ..web.limits import Limits
 from ..web.members import Members
+from ..web.memory import Memory
 from ..web.quotas import Quotas
 from ..web.site import Gate
 
@@ -23,18 +26,19 @@ InThread = Callable[[Callable[[], bool]], Awaitable[bool]]
 
 
 def entrance(
-    settings: Settings, resource: IResource, clock: IReactorTime, in_thread: InThread, ledger: Ledger
+    settings: Settings, resource: IResource, clock: IReactorTime, in_thread: InThread, memory: Memory
 ) -> IResource:
     """What stands in front of the resource: first the networks, then how much each may have, then names.
 
     :param in_thread: where passwords are looked at, which takes long on purpose.
-    :param ledger: of what each network has had.
+    :param memory: of what each network has had, and how often it has failed to log in.
     :raises ConfigurationError: when a file of names or keys is of no use.
     """
     access = settings.access
     if access.htpasswd is not None:
-        resource = _members(settings, resource, clock, in_thread)
+        resource = _members(settings, resource, clock, in_thread, memory)
     if access.requests is not None or access.bytes is not None:
+        ledger = Ledger(memory.ledger)
         resource = Quotas(resource, clock, ledger, access.requests, access.bytes, access.window)
     return Gate(resource, _networks(settings))
 
@@ -57,14 +61,17 @@ def _networks(settings: Settings) -> Access:
     )
 
 
-def _members(settings: Settings, resource: IResource, clock: IReactorTime, in_thread: InThread) -> IResource:
+def _members(
+    settings: Settings, resource: IResource, clock: IReactorTime, in_thread: InThread, memory: Memory
+) -> IResource:
     htpasswd = settings.access.htpasswd
     assert htpasswd is not None
     try:
-        checker = Htpasswd(htpasswd, in_thread)
+        checker = Htpasswd(htpasswd, in_thread, Digests(memory.verified, clock.seconds))
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"access.htpasswd: {error}") from None
-    return Members(resource, checker, MemberTokens(keys_of(settings), clock))
+    tokens = MemberTokens(keys_of(settings), clock)
+    return Members(resource, checker, tokens, Guesses(memory.guesses, clock))
 
 
 def keys_of(settings: Settings) -> Sequence[bytes]:

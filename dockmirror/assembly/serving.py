@@ -14,7 +14,6 @@ from ..interfaces import IRegistry
 from ..system.appended import Appended
 from ..web.challenges import BesideChallenges
 from ..web.exchange import Request
-from ..web.ledger import Ledger
 from ..web.log import AccessLog, AuditLog, Write
 from ..web.memory import Memory
 from ..web.operations import BesideHealth
@@ -73,7 +72,7 @@ class Serving:
         self._environ = environ
         self._in_thread = in_thread
         self._ask = ask
-        self._ledger = Ledger(memory.ledger)
+        self._memory = memory
         self._connections = connections
         self._share = share
         self._recent = Recent(clock, memory.recent)
@@ -121,7 +120,7 @@ class Serving:
         return min(share, self._connections)
 
     def _resource(self, settings: Settings, found: Hosts) -> IResource:
-        entered = entrance(settings, found, self._clock, self._in_thread, self._ledger)
+        entered = entrance(settings, found, self._clock, self._in_thread, self._memory)
         resource = BesideHealth(entered)
         if settings.acme is None or settings.certificates is None:
             return resource

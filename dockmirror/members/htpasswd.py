@@ -1,34 +1,36 @@
-"""Names and passwords in a file, as ``htpasswd -B`` writes it."""
+"""Names and passwords in a file, as ``htpasswd -B -C 12`` writes it."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import bcrypt
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import IUsernamePassword
-from twisted.cred.error import LoginFailed, UnauthorizedLogin
+from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from zope.interface import implementer
 
 _HASH = re.compile(r"\$2[aby]\$(0[4-9]|[12][0-9]|3[01])\$[./A-Za-z0-9]{21}[.Oeu][./A-Za-z0-9]{31}")
-_NOBODY = bcrypt.hashpw(os.urandom(16), bcrypt.gensalt(10))
-"""What the password of a name that is not there is compared with: a refusal takes as long either way."""
-_WAITING = 64
-_KNOWN = 10_000
+_LOWEST = 4  # for a file without names
 
 InThread = Callable[[Callable[[], bool]], Awaitable[bool]]
 _log = Logger()
 
 
-class Busy(LoginFailed):
-    """Too many passwords are being looked at already."""
+class Verified(Protocol):
+    """A set of digests, each of a name, its password and its hash."""
+
+    def __contains__(self, digest: bytes) -> bool: ...
+
+    def add(self, digest: bytes) -> None:
+        """Adds one."""
 
 
 def parse(text: str) -> dict[str, bytes]:
@@ -42,7 +44,9 @@ def parse(text: str) -> dict[str, bytes]:
             continue
         name, colon, hashed = line.strip().partition(":")
         if not (name and colon and _HASH.fullmatch(hashed)):
-            raise ValueError(f"line {number}: expected NAME:HASH, hashed with bcrypt as 'htpasswd -B' does")
+            raise ValueError(
+                f"line {number}: expected NAME:HASH, hashed with bcrypt as 'htpasswd -B -C 12' does"
+            )
         found[name] = hashed.encode()
     return found
 
@@ -53,50 +57,46 @@ class Htpasswd:
 
     A password that was right is known to be for as long as the file has the same hash for the name: of a
     client that sends it with each request only the first one costs the time that bcrypt takes on purpose.
+    A wrong one takes the time of the file's highest cost, whether the name is in the file or not.
 
     :param in_thread: where passwords are hashed.
+    :param verified: what was right; processes that serve as one share it.
     :raises OSError: when the file cannot be read.
     :raises ValueError: when it is no such file.
     """
 
     credentialInterfaces = (IUsernamePassword,)
 
-    def __init__(self, path: Path, in_thread: InThread) -> None:
+    def __init__(self, path: Path, in_thread: InThread, verified: Verified) -> None:
         self._path = path
         self._in_thread = in_thread
+        self._verified = verified
         self._seen = _stamp(path)
         self._hashes: Mapping[str, bytes] = parse(path.read_text("utf-8"))
-        self._known: dict[bytes, bytes] = {}
-        self._salt = os.urandom(16)
-        self._waiting = 0
         self._wrong = False
 
-    def requestAvatarId(self, credentials: IUsernamePassword) -> Deferred[bytes | tuple[()]]:
-        """Fires with the name.
-
-        It fails with ``UnauthorizedLogin`` when the password is not the name's, and with ``Busy``.
-        """
-        return Deferred.fromCoroutine(self._check(credentials.username, credentials.password))
-
-    async def _check(self, name: bytes, password: bytes) -> bytes | tuple[()]:
+    def is_verified(self, credentials: IUsernamePassword) -> bool:
+        """Whether this password of this name was right before; nothing is hashed by bcrypt for that."""
         self._read_again()
-        hashed = self._hashes.get(name.decode("utf-8", "replace"))
-        fingerprint = hashlib.sha256(b"\0".join((self._salt, name, password))).digest()
-        if hashed is not None and self._known.get(fingerprint) == hashed:
-            return name
-        if self._waiting >= _WAITING:
-            raise Busy
-        self._waiting += 1
-        try:
-            right = await self._in_thread(partial(_is_right, password, hashed or _NOBODY))
-        finally:
-            self._waiting -= 1
+        hashed = self._hash(credentials)
+        return hashed is not None and _digest(credentials, hashed) in self._verified
+
+    def requestAvatarId(self, credentials: IUsernamePassword) -> Deferred[bytes | tuple[()]]:
+        """Fires with the name, or fails with ``UnauthorizedLogin`` when the password is not the name's."""
+        return Deferred.fromCoroutine(self._check(credentials))
+
+    async def _check(self, credentials: IUsernamePassword) -> bytes | tuple[()]:
+        if self.is_verified(credentials):
+            return credentials.username
+        hashed, highest = self._hash(credentials), max(map(cost_of, self._hashes.values()), default=_LOWEST)
+        right = await self._in_thread(partial(_is_right, credentials.password, hashed, highest))
         if hashed is None or not right:
             raise UnauthorizedLogin
-        if len(self._known) >= _KNOWN:
-            self._known.clear()
-        self._known[fingerprint] = hashed
-        return name
+        self._verified.add(_digest(credentials, hashed))
+        return credentials.username
+
+    def _hash(self, credentials: IUsernamePassword) -> bytes | None:
+        return self._hashes.get(credentials.username.decode("utf-8", "replace"))
 
     def _read_again(self) -> None:
         """A small file, in memory already; one that has become wrong changes nothing."""
@@ -113,9 +113,43 @@ class Htpasswd:
                 _log.error("htpasswd: the names are as before: {error}", error=_told(error))
 
 
-def _is_right(password: bytes, hashed: bytes) -> bool:
+def comparisons(hashed: bytes | None, highest: int) -> list[bytes]:
+    """Return the hashes that a wrong password is compared with, the name's own first.
+
+    Each cost takes twice the time of the one below: a hash of a lower cost than the highest, and stand-ins
+    from that cost on, take as long in all as one of the highest.
+
+    :param hashed: None for a name that is not there.
+    """
+    if hashed is None:
+        return [_stand_in(highest)]
+    return [hashed, *map(_stand_in, range(cost_of(hashed), highest))]
+
+
+def _is_right(password: bytes, hashed: bytes | None, highest: int) -> bool:
     """bcrypt sees no more than 72 bytes, and no more were hashed."""
-    return bcrypt.checkpw(password[:72], hashed)
+    own, *others = comparisons(hashed, highest)
+    right = bcrypt.checkpw(password[:72], own)
+    if not right:
+        for other in others:
+            bcrypt.checkpw(password[:72], other)
+    return right
+
+
+def _stand_in(cost: int) -> bytes:
+    """A hash of that cost that no password is known to have."""
+    return bcrypt.gensalt(cost) + b"." * 31
+
+
+def cost_of(hashed: bytes) -> int:
+    """The logarithm of how often bcrypt goes over a password for this hash."""
+    return int(hashed[4:6])
+
+
+def _digest(credentials: IUsernamePassword, hashed: bytes) -> bytes:
+    """Salted, as the hash has a salt in it."""
+    name = hashlib.sha256(credentials.username).digest()
+    return hashlib.sha256(hashed + name + credentials.password).digest()
 
 
 def _stamp(path: Path) -> tuple[int, ...]:

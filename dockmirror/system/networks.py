@@ -48,6 +48,11 @@ def _unmapped(text: str) -> Address:
     return (address.ipv4_mapped if isinstance(address, IPv6Address) else None) or address
 
 
+def client_network(address: Address) -> Network:
+    """The network that a client has to itself: a household or a virtual machine has a whole /64 of IPv6."""
+    return ip_network((address, 32 if address.version == 4 else 64), strict=False)
+
+
 def within(address: Address, listed: Iterable[Network]) -> bool:
     """Whether the address lies in one of the networks."""
     return any(address in network for network in listed)

@@ -12,9 +12,9 @@ from collections.abc import Coroutine
 from typing import Any, Protocol
 
 from attrs import evolve
-from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import UsernamePassword
-from twisted.cred.error import LoginFailed, UnauthorizedLogin
+from twisted.cred.error import UnauthorizedLogin
+from twisted.internet.defer import Deferred
 from twisted.web.resource import IResource, Resource, getChildForRequest
 from zope.interface import implementer
 
@@ -22,11 +22,14 @@ from ..content.held import json_content
 from ..headers import first
 from ..interfaces import Answer, IRegistry
 from ..oci.challenge import Challenge
-from ..oci.errors import RegistryError, TooManyRequests, Unauthorized, Unsupported
+from ..oci.errors import RegistryError, Unauthorized, Unsupported
 from ..oci.request import Request as Asked
 from ..oci.token import TokenRequest
+from ..system.networks import Network, client_network
+from ..work.joined import Joined
 from .before import Before, Refusal
 from .exchange import Request
+from .guesses import Guesses
 from .later import answered_by
 from .token import TokenService
 
@@ -47,28 +50,40 @@ class Tokens(Protocol):
         """Whose token it is; None where it is none, or no more."""
 
 
+class Checker(Protocol):
+    """Compares passwords; see ``Htpasswd``."""
+
+    def is_verified(self, credentials: UsernamePassword) -> bool:
+        """Whether this password of this name was right before, which takes no time."""
+
+    def requestAvatarId(self, credentials: UsernamePassword) -> Deferred[bytes | tuple[()]]:
+        """Fires with the name, or fails with ``UnauthorizedLogin``."""
+
+
 class Members(Before):
     """Lets through whoever shows a token of ours, or a name and a password.
 
-    :param checker: of ``IUsernamePassword``.
+    :param guesses: limits how often a client may be wrong.
     """
 
-    def __init__(self, resource: IResource, checker: ICredentialsChecker, tokens: Tokens) -> None:
+    def __init__(self, resource: IResource, checker: Checker, tokens: Tokens, guesses: Guesses) -> None:
         super().__init__(resource)
-        self._passwords = _Passwords(checker)
+        self._checker = checker
         self._tokens = tokens
-        self._service = TokenService(_Issuing(self._passwords, tokens))
+        self._guesses = guesses
+        self._running: Joined[tuple[Network | None, bytes, bytes], str] = Joined()
 
     def admit(self, request: Request) -> IResource | None:
         """See ``Before``.
 
         :raises Unauthorized: with the challenge that suits a registry's client, or a browser.
         """
+        passwords = _Passwords(self._checker, self._guesses, self._running, _network(request))
         if request.is_token:
-            return self._service
+            return TokenService(_Issuing(passwords, self._tokens))
         scheme, _, value = (first(request.requestHeaders, "Authorization") or "").partition(" ")
         if scheme.lower() == "basic":
-            return _Checking(self, self._passwords.name(value))
+            return _Checking(self, passwords.name(value))
         if scheme.lower() == "bearer":
             name = self._tokens.name(value.strip())
             if name is None:
@@ -83,6 +98,11 @@ def let_in(request: Request, name: str) -> None:
     request.requestHeaders.removeHeader("Authorization")
     if request.admitted is not None:
         request.admitted = evolve(request.admitted, user=name)
+
+
+def _network(request: Request) -> Network | None:
+    address = request.admitted.address if request.admitted else None
+    return None if address is None else client_network(address)
 
 
 def _is_registry(request: Request) -> bool:
@@ -117,16 +137,28 @@ class _Checking(Resource):
 
 
 class _Passwords:
-    """Names by their passwords, with errors that clients understand."""
+    """Names by their passwords, as one client network sends them, with errors that clients understand.
 
-    def __init__(self, checker: ICredentialsChecker) -> None:
+    :param running: what is being compared; the same password, sent again meanwhile, waits for the outcome.
+    """
+
+    def __init__(
+        self,
+        checker: Checker,
+        guesses: Guesses,
+        running: Joined[tuple[Network | None, bytes, bytes], str],
+        network: Network | None,
+    ) -> None:
         self._checker = checker
+        self._guesses = guesses
+        self._running = running
+        self._network = network
 
     async def name(self, encoded: str) -> str:
         """Who sent this as Basic (RFC 7617, 2).
 
         :raises Unauthorized: for whoever did not know the password.
-        :raises TooManyRequests: when too many are being looked at.
+        :raises TooManyRequests: for a network that has sent too many wrong passwords.
         """
         try:
             name, _, password = base64.b64decode(encoded.strip(), validate=True).partition(b":")
@@ -135,15 +167,20 @@ class _Passwords:
         return await self.check(name, password)
 
     async def check(self, name: bytes, password: bytes) -> str:
-        """See ``name``."""
+        """See ``name``; a password that was verified already is not limited."""
+        credentials = UsernamePassword(name, password)
+        if self._checker.is_verified(credentials):
+            return await self._compared(credentials)
+        return await self._running.get(
+            (self._network, name, password),
+            lambda: self._guesses.attempt(self._network, name, lambda: self._compared(credentials)),
+        )
+
+    async def _compared(self, credentials: UsernamePassword) -> str:
         try:
-            return bytes(await self._checker.requestAvatarId(UsernamePassword(name, password))).decode()
+            return bytes(await self._checker.requestAvatarId(credentials)).decode()
         except UnauthorizedLogin:
             raise Unauthorized("no such name, or not its password", challenges=(_BASIC,)) from None
-        except LoginFailed:
-            raise TooManyRequests(
-                "too many passwords are being looked at just now", retry_after="5"
-            ) from None
 
 
 @implementer(IRegistry)

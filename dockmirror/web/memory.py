@@ -7,9 +7,10 @@ import os
 from itertools import accumulate
 
 from ..status import popular, series
-from . import ledger, recent
+from ..system import digests
+from . import guesses, ledger, recent
 
-_PARTS = (ledger.SIZE, recent.SIZE, series.SIZE, popular.SIZE)
+_PARTS = (ledger.SIZE, recent.SIZE, series.SIZE, popular.SIZE, guesses.SIZE, digests.SIZE)
 SIZE = sum(_PARTS)
 
 
@@ -20,12 +21,14 @@ class Memory:
     :ivar recent: see ``Recent``.
     :ivar series: see ``Series``.
     :ivar popular: see ``Popular``.
+    :ivar guesses: see ``Guesses``.
+    :ivar verified: see ``Htpasswd``.
     """
 
     def __init__(self, mapped: mmap.mmap) -> None:
         whole = memoryview(mapped)
         ends = accumulate(_PARTS)
-        self.ledger, self.recent, self.series, self.popular = (
+        self.ledger, self.recent, self.series, self.popular, self.guesses, self.verified = (
             whole[end - size : end] for size, end in zip(_PARTS, ends, strict=True)
         )
 

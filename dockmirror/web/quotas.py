@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_network
-
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import IResource
 
 from ..oci.errors import TooManyRequests
-from ..system.networks import Network
+from ..system.networks import Network, client_network
 from .before import Before
 from .exchange import Request
 from .ledger import Ledger
-
-_HOST_BITS = {4: 32, 6: 64}
-"""A household or a virtual machine has a whole /64 of IPv6 addresses to itself."""
 
 
 class Quotas(Before):
@@ -53,7 +48,7 @@ class Quotas(Before):
         address = request.admitted.address if request.admitted else None
         if address is None:
             return
-        network = ip_network((address, _HOST_BITS[address.version]), strict=False)
+        network = client_network(address)
         for each in self._running.get(network, ()):
             self._note(network, each)
         now = self._clock.seconds()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -10,9 +11,9 @@ import bcrypt
 import pytest
 from twisted.cred.credentials import UsernamePassword
 from twisted.cred.error import UnauthorizedLogin
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import maybeDeferred
 
-from dockmirror.members.htpasswd import Busy, Htpasswd, parse
+from dockmirror.members.htpasswd import Htpasswd, comparisons, cost_of, parse
 from tests.stacks import Outcome, logged
 
 
@@ -42,7 +43,7 @@ def asked(checker: Htpasswd, name: str, password: str) -> Outcome:
 
 def test_a_right_password(file: Path) -> None:
     """Is the name's."""
-    assert asked(Htpasswd(file, maybeDeferred), "alice", "s3cret").get() == b"alice"
+    assert asked(Htpasswd(file, maybeDeferred, set()), "alice", "s3cret").get() == b"alice"
 
 
 @pytest.mark.parametrize(
@@ -58,20 +59,37 @@ def test_a_right_password(file: Path) -> None:
 )
 def test_a_wrong_one(file: Path, name: str, password: str) -> None:
     """Is refused, and so is a name that is not there, without a difference."""
-    assert isinstance(asked(Htpasswd(file, maybeDeferred), name, password).error, UnauthorizedLogin)
+    assert isinstance(asked(Htpasswd(file, maybeDeferred, set()), name, password).error, UnauthorizedLogin)
 
 
-def test_a_name_that_is_not_there_takes_as_long(file: Path) -> None:
-    """As one that is: a password is hashed for it, too."""
-    calls = 0
+def spent(hashes: list[bytes]) -> int:
+    """How much work it is to compare a password with all of these."""
+    return sum(1 << cost_of(each) for each in hashes)
 
-    def counted(call: Callable[[], bool]) -> Awaitable[bool]:
-        nonlocal calls
-        calls += 1
-        return maybeDeferred(call)
 
-    asked(Htpasswd(file, counted), "bob", "x")
-    assert calls == 1
+@pytest.mark.parametrize("highest", [4, 5, 9, 12])
+def test_a_name_that_is_not_there_takes_as_long(highest: int) -> None:
+    """As any name of the file, whatever the cost of its hash."""
+    for cost in range(4, highest + 1):
+        own = bcrypt.gensalt(cost) + b"." * 31
+        compared = comparisons(own, highest)
+        assert compared[0] == own
+        assert spent(compared) == spent(comparisons(None, highest)) == 1 << highest
+    assert not any(bcrypt.checkpw(b"", each) for each in comparisons(None, 4))
+
+
+def test_the_highest_cost_of_the_file_counts(tmp_path: Path) -> None:
+    """A name that is not there takes more work than one of a low cost alone, by the file's other names."""
+    cheap, dear = tmp_path / "cheap", tmp_path / "dear"
+    cheap.write_text(f"alice:{hashed('s3cret')}\n")
+    dear.write_text(f"alice:{hashed('s3cret')}\nbob:{bcrypt.hashpw(b'b', bcrypt.gensalt(10)).decode()}\n")
+    for name in ("alice", "nobody"):
+        works = []
+        for file in (cheap, dear):
+            checker, began = Htpasswd(file, maybeDeferred, set()), time.thread_time()
+            assert isinstance(asked(checker, name, "x").error, UnauthorizedLogin)
+            works.append(time.thread_time() - began)
+        assert works[1] > 8 * works[0]  # it is 64 times the work
 
 
 def test_a_password_that_was_right_is_known(file: Path) -> None:
@@ -82,7 +100,7 @@ def test_a_password_that_was_right_is_known(file: Path) -> None:
         calls.append(None)
         return maybeDeferred(call)
 
-    checker = Htpasswd(file, counted)
+    checker = Htpasswd(file, counted, set())
     for _ in range(3):
         asked(checker, "alice", "s3cret").get()
     assert len(calls) == 1
@@ -93,7 +111,7 @@ def test_a_password_that_was_right_is_known(file: Path) -> None:
 
 def test_the_file_is_read_again(file: Path) -> None:
     """When it has changed: who is gone is refused, and a new password replaces the old one."""
-    checker = Htpasswd(file, maybeDeferred)
+    checker = Htpasswd(file, maybeDeferred, set())
     asked(checker, "alice", "s3cret").get()
     rewritten(file, f"alice:{hashed('newer')}\nbob:{hashed('b')}\n")
     assert isinstance(asked(checker, "alice", "s3cret").error, UnauthorizedLogin)
@@ -105,7 +123,7 @@ def test_the_file_is_read_again(file: Path) -> None:
 
 def test_a_file_that_could_not_be_read(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Is read when it may be, which changes neither its time nor its size."""
-    checker = Htpasswd(file, maybeDeferred)
+    checker = Htpasswd(file, maybeDeferred, set())
     rewritten(file, f"bob:{hashed('b')}\n")
     with monkeypatch.context() as locked:
         locked.setattr(Path, "read_text", _refused)
@@ -120,7 +138,7 @@ def _refused(*_: object) -> str:
 
 def test_a_file_that_has_become_wrong(file: Path) -> None:
     """Changes nothing, and is told of once and without its contents; it is read when it is right again."""
-    checker = Htpasswd(file, maybeDeferred)
+    checker = Htpasswd(file, maybeDeferred, set())
     with logged() as texts:
         rewritten(file, "bob:plain-text-password\n")
         for _ in range(3):
@@ -133,29 +151,17 @@ def test_a_file_that_has_become_wrong(file: Path) -> None:
     assert isinstance(asked(checker, "alice", "s3cret").error, UnauthorizedLogin)
 
 
-def test_too_many_at_once(file: Path) -> None:
-    """Are not queued without end, and a password that is known waits for nobody."""
-    waiting: list[Callable[[], None]] = []
-
-    def later(call: Callable[[], bool]) -> Awaitable[bool]:
-        deferred: Deferred[bool] = Deferred()
-        waiting.append(lambda: deferred.callback(call()))
-        return deferred
-
-    checker = Htpasswd(file, later)
-    first = asked(checker, "alice", "s3cret")
-    for go_on in waiting:
-        go_on()
-    assert first.get() == b"alice"
-    waiting.clear()
-    outcomes = [asked(checker, "alice", f"guess {number}") for number in range(70)]
-    refused = [outcome for outcome in outcomes if outcome and isinstance(outcome.error, Busy)]
-    assert 0 < len(refused) < 70
-    assert asked(checker, "alice", "s3cret").get() == b"alice"
-    for go_on in waiting:
-        go_on()
-    assert asked(checker, "alice", "another guess") == []
-    assert all(outcome for outcome in outcomes)
+def test_what_was_right_is_known_to_others(file: Path) -> None:
+    """To whoever shares the set, until the file has another hash for the name."""
+    shared: set[bytes] = set()
+    alice = UsernamePassword(b"alice", b"s3cret")
+    checkers = [Htpasswd(file, maybeDeferred, shared) for _ in range(2)]
+    assert not any(checker.is_verified(alice) for checker in checkers)
+    asked(checkers[0], "alice", "s3cret").get()
+    assert all(checker.is_verified(alice) for checker in checkers)
+    assert not checkers[0].is_verified(UsernamePassword(b"alice", b"wrong"))
+    rewritten(file, f"alice:{hashed('s3cret')}\n")
+    assert not any(checker.is_verified(alice) for checker in checkers)
 
 
 @pytest.mark.parametrize(
@@ -178,7 +184,7 @@ def test_what_is_no_such_file(tmp_path: Path, line: str) -> None:
     path = tmp_path / "htpasswd"
     path.write_text(f"# names\n{line}\n")
     with pytest.raises(ValueError, match=r"^line 2: expected NAME:HASH") as raised:
-        Htpasswd(path, maybeDeferred)
+        Htpasswd(path, maybeDeferred, set())
     assert "alice" not in str(raised.value)
 
 

@@ -203,19 +203,62 @@ def test_a_client_that_leaves(internet: Internet, tmp_path: Path) -> None:
     login = f"Authorization: {basic(BOB, SECRET)}"
     leaving, staying = (house.connect().ask("GET", DOCKER, MANIFEST, login) for _ in range(2))
     leaving.leave()
-    assert not waiting[0].called or waiting[0].result is None
-    waiting[1].callback(True)
+    (comparison,) = waiting  # which both wait for
+    comparison.callback(True)
     house.pass_time(0)
     assert staying.answer.body == BUSYBOX
     assert len(internet.asked(HUB)) == len(house.lines) + 1
     assert ["cut off" in line for line in house.lines] == [True, False]
 
 
-def test_too_many_at_once(internet: Internet, tmp_path: Path) -> None:
-    """Are told to come back."""
-    house = guarded(internet, tmp_path, in_thread=lambda _: Deferred())
+def login(house: House, password: str, peer: str = "192.168.1.1", name: str = BOB) -> Any:
+    """What a client at that address is answered."""
+    fields = f"Authorization: {basic(name, password)}"
+    return house.connect(peer).ask("GET", DOCKER, "/v2/", fields).answer
+
+
+def test_guesses(house: House) -> None:
+    """Are limited for each network and name; who was let in before, and other networks, still are."""
+    assert login(house, SECRET, "192.168.1.2").status == 200
+    for peer in ("192.168.1.1", "192.168.1.2"):
+        assert {login(house, f"guess {number}", peer).status for number in range(10)} == {401}
+        refused = login(house, "guess 10", peer)
+        assert (refused.error, refused["Retry-After"]) == ((429, "TOOMANYREQUESTS"), "60")
+        assert "too many failed logins from your network; try again in 60 s" in refused.message
+        form = house.connect(peer).ask("GET", DOCKER, "/v2/auth", f"Authorization: {basic(BOB, 'x')}").answer
+        assert form.status == 429
+    assert login(house, SECRET, "192.168.1.1").status == 200  # it was verified for another network
+    assert login(house, SECRET, "192.168.1.3").status == 200
+    assert login(house, "x", "192.168.1.3").status == 401
+
+
+def test_a_network_that_floods(internet: Internet, tmp_path: Path) -> None:
+    """Is told to come back, and keeps nobody else from logging in."""
+    waiting: list[Deferred[bool]] = []
+
+    def later(_: Callable[[], bool]) -> Deferred[bool]:
+        waiting.append(Deferred())
+        return waiting[-1]
+
+    house = guarded(internet, tmp_path, in_thread=later)
     clients = [
-        house.connect().ask("GET", DOCKER, "/v2/", f"Authorization: {basic(BOB, 'x')}") for _ in range(65)
+        house.connect("192.168.1.1").ask("GET", DOCKER, "/v2/", f"Authorization: {basic(f'n{number}', 'x')}")
+        for number in range(200)
     ]
     assert clients[-1].answer.error == (429, "TOOMANYREQUESTS")
-    assert clients[-1].answer["Retry-After"] == "5"
+    assert clients[-1].answer["Retry-After"] == "1"
+    assert len(waiting) < 20
+    other = house.connect("192.168.1.2").ask("GET", DOCKER, "/v2/", f"Authorization: {basic(BOB, SECRET)}")
+    waiting[-1].callback(True)
+    house.pass_time(0)
+    assert other.answer.status == 200
+
+
+def test_a_reload(house: House) -> None:
+    """Forgets neither who was let in, nor how often a network was wrong."""
+    assert login(house, SECRET).status == 200
+    for number in range(10):
+        login(house, f"guess {number}")
+    house.serving.serve(house.serving.settings)
+    assert login(house, "guess 10").status == 429
+    assert login(house, SECRET).status == 200
