@@ -39,8 +39,9 @@ class Stack:
 def registry_names(upstream: UpstreamSettings) -> list[str]:
     """What a registry is called, its canonical name first: as a path's part a port is joined by ``_``."""
     netloc = urlsplit(upstream.url).netloc
-    canonical = upstream.registry or netloc.replace(":", "_")
-    return list(dict.fromkeys([canonical, *upstream.aliases, *([] if upstream.registry else [netloc])]))
+    return list(
+        dict.fromkeys([upstream.canonical, *upstream.aliases, *([] if upstream.registry else [netloc])])
+    )
 
 
 def offered(name: str, upstream: UpstreamSettings, settings: Settings, served: Stack) -> Stack:

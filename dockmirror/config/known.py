@@ -20,6 +20,8 @@ class Known:
     :ivar registry: its canonical name: what image names begin with, and where the store keeps it.
     :ivar realms: origins of its token services on other hosts.
     :ivar aliases: further names that clients give it.
+    :ivar follows: the name of the registry that this is once more: it is at the url that is said of that one,
+        unless it has one of its own.
     """
 
     name: str
@@ -28,6 +30,7 @@ class Known:
     realms: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
     short_names: ShortNaming = field(default="off")
+    follows: str | None = None
 
 
 _HUB = Known(
@@ -48,7 +51,7 @@ KNOWN: tuple[Known, ...] = (
     Known("ghcr", "ghcr.io", "https://ghcr.io"),
     Known("cloudsmith", "docker.cloudsmith.io", "https://docker.cloudsmith.io"),
     Known("ecr", "public.ecr.aws", "https://public.ecr.aws"),
-    evolve(_HUB, name="docker-staging"),
+    evolve(_HUB, name="docker-staging", follows=_HUB.name),
     Known("mcr", "mcr.microsoft.com", "https://mcr.microsoft.com"),
     Known("gitlab", "registry.gitlab.com", "https://registry.gitlab.com", realms=("https://gitlab.com",)),
     Known("nvcr", "nvcr.io", "https://nvcr.io", realms=("https://authn.nvidia.com",)),

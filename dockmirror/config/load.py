@@ -73,12 +73,18 @@ def sources(options: Mapping[str, Any], environ: Mapping[str, str]) -> Sequence[
     }
     path = options.get("config") or variables.pop("config", None)
     variables.pop("config", None)
-    return [
-        Source("default", _defaults(environ)),
-        Source("known", {"upstreams": {known.name: _known(known) for known in KNOWN}}),
+    operators = [
         Source(str(path), _read(Path(path)) if path else {}),
         _tabled("the environment", variables),
         _tabled("the command line", {k: v for k, v in options.items() if v and k != "config"}),
+    ]
+    for known in KNOWN:
+        if not any(_holds(source.values, _url_of(known.name)) for source in operators):
+            operators = [_following(source, known) for source in operators]
+    return [
+        Source("default", _defaults(environ)),
+        Source("known", {"upstreams": {known.name: _known(known) for known in KNOWN}}),
+        *operators,
     ]
 
 
@@ -95,6 +101,7 @@ def settings_of(said: Sequence[Source]) -> Settings:
         settings = Settings.model_validate(merged)
     except ValidationError as error:
         raise _explained(error, said) from None
+    _check_registries(settings.upstreams)
     _check_who_may_come(settings)
     _check_keys(settings)
     _check_writes(settings)
@@ -123,6 +130,65 @@ def _check_tables(source: Source) -> None:
         )
     if not isinstance(source.values.get("access", {}), dict):
         raise ConfigurationError(f"{source.name}: access: expected a table, [access]")
+
+
+def _url_of(name: str) -> Sequence[str]:
+    return "upstreams", name, "url"
+
+
+def _following(source: Source, known: Known) -> Source:
+    """The source, with the url that it gives to the registry which this one follows for both."""
+    tables = source.values.get("upstreams")
+    followed = tables.get(known.follows) if isinstance(tables, dict) else None
+    if not isinstance(tables, dict) or not isinstance(followed, dict) or "url" not in followed:
+        return source
+    own = tables.get(known.name, {})
+    if not isinstance(own, dict):
+        return source
+    return Source(
+        source.name,
+        {**source.values, "upstreams": {**tables, known.name: {**own, "url": followed["url"]}}},
+    )
+
+
+def _check_registries(upstreams: Mapping[str, UpstreamSettings]) -> None:
+    """What lies under the name of one registry in the store is served to the clients of all that have it."""
+    for name, upstream in upstreams.items():
+        other = upstreams.get(upstream.same_registry_as or name)
+        if other is None or other.canonical != upstream.canonical:
+            raise ConfigurationError(
+                f"upstreams.{name}.same_registry_as: expected the name of an upstream that has the registry"
+                f" {upstream.canonical}, too"
+            )
+    for name, upstream in upstreams.items():
+        same = _same_registry(name, upstreams)
+        for another, its in upstreams.items():
+            if its.canonical == upstream.canonical and another not in same:
+                raise ConfigurationError(
+                    f"upstreams.{another}.url: is not that of 'upstreams.{name}', which has the registry"
+                    f" {upstream.canonical}, too: what one gives would be served for the other. Expected"
+                    " another 'registry', or, where both lead to the same one,"
+                    f" 'same_registry_as = \"{name}\"'"
+                )
+
+
+def _same_registry(name: str, upstreams: Mapping[str, UpstreamSettings]) -> set[str]:
+    """All upstreams that are the same registry as this one, since they say so or have the same urls."""
+    same, found = set(), {name}
+    while found:
+        same |= found
+        found = {
+            each
+            for each, its in upstreams.items()
+            if each not in same and any(_are_same(each, its, other, upstreams[other]) for other in same)
+        }
+    return same
+
+
+def _are_same(name: str, one: UpstreamSettings, other_name: str, other: UpstreamSettings) -> bool:
+    if one.canonical != other.canonical:
+        return False
+    return one.urls == other.urls or one.same_registry_as == other_name or other.same_registry_as == name
 
 
 def _check_who_may_come(settings: Settings) -> None:

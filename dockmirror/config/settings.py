@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import (
     BaseModel,
@@ -58,6 +59,7 @@ class UpstreamSettings(_Frozen):
     urls: Origins = Field(alias="url")
     replicas: bool = False
     registry: RegistryName = ""
+    same_registry_as: Label | None = None
     realms: tuple[Origin, ...] = ()
     aliases: RegistryNames = ()
     short_names: ShortNaming = "off"
@@ -84,6 +86,11 @@ class UpstreamSettings(_Frozen):
     def url(self) -> str:
         """The address that is asked first, and that the registry is known by."""
         return self.urls[0]
+
+    @property
+    def canonical(self) -> str:
+        """The registry's name in images and in the store, where a port is joined to the host by ``_``."""
+        return self.registry or urlsplit(self.url).netloc.replace(":", "_")
 
     @property
     def account(self) -> str | None:

@@ -667,3 +667,89 @@ def test_what_kubernetes_puts_into_every_pod() -> None:
 def test_an_address_with_its_mask() -> None:
     """Is no network, and the one that it lies in is named."""
     assert refused({"networks": "10.1.2.3/8"}).endswith("; 10.1.2.3/8 lies in 10.0.0.0/8")
+
+
+PRIVATE = "https://registry.example.com"
+
+
+def upstreams(tmp_path: Path, text: str, environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The urls of Docker Hub's upstreams, and of those whose names begin with ``a``."""
+    found = load({"config": written(tmp_path, text)}, environ or {}).upstreams
+    return {name: its.url for name, its in found.items() if name.startswith(("docker", "a"))}
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        (f'[upstreams.a]\nurl = "{PRIVATE}"\nregistry = "docker.io"', ("a", "docker")),
+        (f'[upstreams.docker-staging]\nurl = "{PRIVATE}"', ("docker-staging", "docker")),
+        (f'[upstreams.docker-staging]\nurl = ["https://registry-1.docker.io", "{PRIVATE}"]', ("docker-", "")),
+        (
+            f'[upstreams.a]\nurl = "http://x:1"\n[upstreams.b]\nurl = "{PRIVATE}"\nregistry = "x_1"',
+            ("b", "a"),
+        ),
+    ],
+)
+def test_two_at_different_addresses(tmp_path: Path, text: str, names: tuple[str, str]) -> None:
+    """Of one registry are refused: what one gives would be served for the other."""
+    with pytest.raises(ConfigurationError) as raised:
+        upstreams(tmp_path, text)
+    assert all(f"upstreams.{name}" in str(raised.value) for name in names)
+    assert "same_registry_as = " in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f'[upstreams.a]\nurl = "{PRIVATE}"\nregistry = "docker.io"\nsame_registry_as = "docker"',
+        f'[upstreams.a]\nurl = "{PRIVATE}"\nregistry = "docker.io"\nsame_registry_as = "docker-staging"',
+        f'[upstreams.docker]\nurl = "{PRIVATE}"\nsame_registry_as = "docker-staging"'
+        '\n[upstreams.docker-staging]\nurl = "https://registry-1.docker.io"',
+        f'[upstreams.a]\nurl = "{PRIVATE}"\n[upstreams.a2]\nurl = "{PRIVATE}"',
+        f'[upstreams.a]\nurl = "{PRIVATE}"\n'
+        '[upstreams.b]\nurl = "http://b:1"\nregistry = "registry.example.com"\nsame_registry_as = "a"\n'
+        '[upstreams.c]\nurl = "http://c:1"\nregistry = "registry.example.com"\nsame_registry_as = "b"',
+    ],
+)
+def test_two_that_are_the_same(tmp_path: Path, text: str) -> None:
+    """Because the operator says so, or because they are at the same address, may share a registry's name."""
+    assert PRIVATE in upstreams(tmp_path, text).values()
+
+
+@pytest.mark.parametrize("other", ["nobody", "quay"])
+def test_the_same_as_one_that_has_it_not(tmp_path: Path, other: str) -> None:
+    """Is refused, by the key."""
+    with pytest.raises(ConfigurationError, match=r"^upstreams.a.same_registry_as: expected .* docker.io"):
+        upstreams(
+            tmp_path,
+            f'[upstreams.a]\nurl = "{PRIVATE}"\nregistry = "docker.io"\nsame_registry_as = "{other}"',
+        )
+
+
+def test_docker_hub_at_another_address(tmp_path: Path) -> None:
+    """Is there under both of its names, wherever that is said, unless the other has an address of its own."""
+    text = f'[upstreams.docker]\nurl = "{PRIVATE}"\n'
+    assert upstreams(tmp_path, text) == {"docker": PRIVATE, "docker-staging": PRIVATE}
+    other = "https://other.example"
+    environ = {"DOCKMIRROR_UPSTREAM": f"docker={other}"}
+    assert upstreams(tmp_path, text, environ) == {"docker": other, "docker-staging": other}
+    own = f'[upstreams.docker-staging]\nurl = "{other}"\nsame_registry_as = "docker"'
+    assert upstreams(tmp_path, text + own) == {"docker": PRIVATE, "docker-staging": other}
+    said = sources({"config": written(tmp_path, text)}, {})
+    path = str(tmp_path / "dockmirror.toml")
+    assert [origin(said, ["upstreams", name, "url"]) for name in ("docker", "docker-staging")] == [path] * 2
+    assert origin(said, ["upstreams", "docker-staging", "registry"]) == "known"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "upstreams = 5",
+        "[upstreams]\ndocker = 5",
+        "[upstreams]\ndocker-staging = 5\n[upstreams.docker]\nurl=5",
+    ],
+)
+def test_what_is_no_table(tmp_path: Path, text: str) -> None:
+    """Is told of, also where an address is looked for in it."""
+    with pytest.raises(ConfigurationError, match="upstreams"):
+        upstreams(tmp_path, text)
