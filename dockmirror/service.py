@@ -14,7 +14,7 @@ from twisted.web.resource import Resource
 from .assembly.certified import issuing
 from .assembly.listeners import everywhere, listener
 from .assembly.process import Process
-from .assembly.reached import own_names
+from .assembly.reached import operations_names
 from .assembly.reloading import Reloading
 from .assembly.services import InOrder
 from .assembly.together import Together
@@ -157,7 +157,11 @@ def _assembled(
     """The operators' endpoint tells until all has ended; what was added last stops first."""
     service = InOrder()
     if settings.operations:
-        told = Site(Operations(operated, Overview(operated, memory, reactor), own_names(settings)), reactor)
+        overview = Overview(operated, memory, reactor)
+        told = Site(
+            Operations(operated, overview, lambda: operations_names(reloading.settings)),
+            reactor,
+        )
         listener("operations", settings.operations, told, reactor, certificates).setServiceParent(service)
     filling = [issuing(settings, lambda: reloading.settings, reactor)] if settings.acme else []
     for each in (*serving, *filling, reloading, Ending(reactor)):

@@ -18,6 +18,11 @@ def own_names(settings: Settings) -> tuple[str, ...]:
     return (settings.domain, *OF_THIS_MACHINE, *settings.names)
 
 
+def operations_names(settings: Settings) -> tuple[str, ...]:
+    """The names by which the operators' endpoint may be asked."""
+    return (*own_names(settings), *settings.operations_names)
+
+
 def reached(settings: Settings, scheme: str, host: str) -> Mirror:
     """The mirror behind that address.
 

@@ -130,6 +130,7 @@ class Settings(_Frozen):
     acme_directory: HttpsUrl = "https://acme-v02.api.letsencrypt.org/directory"
     acme_ca_file: File | None = None
     operations: OperationsEndpoint = "tcp:9464:interface=127.0.0.1"
+    operations_names: Names = ()
     networks: Networks = ("private",)
     access: AccessSettings = AccessSettings()
     trust_proxy: Proxies = ()

@@ -29,14 +29,16 @@ class Operated(Telling, Protocol):
 
 
 class Operations(Resource):
-    """The root of the endpoint; whoever reaches it may read it.
+    """The root of the endpoint; every client that reaches it may read it.
 
-    :param names: of the mirror's own host.
+    Health says nothing that a refusal would not say as well, and is given by any name.
+
+    :param names: by which metrics and status may be asked for, besides addresses.
     """
 
-    def __init__(self, operated: Operated, overview: Overview, names: Collection[str]) -> None:
+    def __init__(self, operated: Operated, overview: Overview, names: Callable[[], Collection[str]]) -> None:
         super().__init__()
-        self.putChild(b"metrics", _Later(operated.metrics, _tell_metrics))
+        self.putChild(b"metrics", Named(_Later(operated.metrics, _tell_metrics), names))
         self.putChild(b"healthz", Health())
         self.putChild(b"readyz", _Later(operated.state, _tell_state))
         for path, tell in ((b"", tell_page), (b"status", tell_page), (b"status.json", tell_json)):

@@ -54,6 +54,12 @@ KEYS: dict[str, tuple[str, str, Any, tuple[Any, Any, Any, Any]]] = {
         "tcp:1",
         ("tcp:9464:interface=127.0.0.1", "", "", "tcp:1"),
     ),
+    "operations_names": (
+        '["a", "b.example"]',
+        "c D.example",
+        ["e"],
+        ((), ("a", "b.example"), ("c", "d.example"), ("e",)),
+    ),
     "networks": (
         '["10.0.0.0/8", "fd00::/8"]',
         "private 192.0.2.1",

@@ -28,6 +28,7 @@ class Desk:
     def __init__(self, try_writing: Any = None, listening: bool = True) -> None:
         self.house = House(Internet())
         self.house.site.numPorts = int(listening)
+        self.names = ["mirror.example"]
         settings, upstreams = self.house.serving.settings, self.house.watched.upstreams
         told = Told(
             self.house.metrics,
@@ -35,7 +36,7 @@ class Desk:
             lambda: noted(settings, upstreams, None),
         )
         self.site = Site(
-            Operations(told, Overview(told, self.house.memory, self.house.clock), ["mirror.example"]),
+            Operations(told, Overview(told, self.house.memory, self.house.clock), lambda: self.names),
             self.house.clock,
         )
         self._door = House(Internet())
@@ -163,13 +164,29 @@ def test_the_status_by_a_name_of_the_mirror(host: str) -> None:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("path", ["/", "/status", "/status.json"])
+@pytest.mark.parametrize("path", ["/", "/status", "/status.json", "/metrics"])
 @pytest.mark.parametrize("host", ["rebound.example:9464", "mirror.example.evil", "", "127.0.0.1.evil"])
 def test_the_status_by_another_name(host: str, path: str) -> None:
-    """Is refused: that name is one that a page from elsewhere may have."""
+    """Status and metrics are refused by a name that a web page from elsewhere may have."""
     answer = Desk().get(path, host)
     assert answer.error == (403, "DENIED")
-    assert b"docker" not in answer.body
+    assert b"operations_names" in answer.body
+    assert b"dockmirror_" not in answer.body
+    assert b"docker.io" not in answer.body
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+def test_health_by_another_name(path: str) -> None:
+    """Health and readiness are given by any name: probes use whatever name they have."""
+    assert Desk().get(path, "rebound.example:9464").status == 200
+
+
+def test_names_that_change() -> None:
+    """A name that the operator adds is served from the next request on."""
+    desk = Desk()
+    assert desk.get("/metrics", "dockmirror-metrics:9464").status == 403
+    desk.names = ["mirror.example", "dockmirror-metrics"]
+    assert desk.get("/metrics", "dockmirror-metrics:9464").status == 200
 
 
 @pytest.mark.parametrize("path", ["/", "/status", "/status?lang=xx"])

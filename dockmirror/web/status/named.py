@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from twisted.web.resource import IResource, Resource
 
@@ -19,24 +19,25 @@ class Named(Resource):
     A page from anywhere may have its own name lead to the address at which operators reach the mirror; what
     their browsers then ask for comes with that name.
 
-    :param names: by which it may be asked, besides by any address.
+    :param names: gives the names by which it may be asked for at the moment, besides by any address.
     """
 
     isLeaf = True
 
-    def __init__(self, resource: IResource, names: Collection[str]) -> None:
+    def __init__(self, resource: IResource, names: Callable[[], Collection[str]]) -> None:
         super().__init__()
         self._resource = resource
-        self._names = frozenset(names)
+        self._names = names
 
     def render(self, request: Request) -> object:
         """What the resource has, or 403."""
         name = host_name(first(request.requestHeaders, "Host") or "")
-        if is_address(name) or name in self._names:
+        if is_address(name) or name in self._names():
             return self._resource.render(request)
         return refuse(
             request,
             Denied(
-                "this is told to who asks by an address, or by one of the mirror's own names (domain, names)"
+                "this host name is not one of the mirror's own: ask by an address, or have the operator add"
+                " the name to 'operations_names'"
             ),
         )
