@@ -131,9 +131,7 @@ class _Connections(Collector):
         yield GaugeMetricFamily(
             "dockmirror_running_requests", "Requests that are not answered yet.", it.running
         )
-        yield CounterMetricFamily(
-            "dockmirror_turned_away", "Connections closed because there were too many.", it.turned_away
-        )
+        yield CounterMetricFamily("dockmirror_turned_away", "Connections beyond a limit.", it.turned_away)
 
 
 class Held(Protocol):

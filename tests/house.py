@@ -30,6 +30,7 @@ from dockmirror.oci.challenge import parse_challenges
 from dockmirror.system.program import Ended, Unanswered
 from dockmirror.web.channel import Channel
 from dockmirror.web.memory import Memory
+from dockmirror.web.wire import Site
 
 from .fakes import World
 
@@ -108,7 +109,7 @@ class Connection:
             alsoProvides(self.transport, ISSLTransport)
         self._world = house.world
         self._methods: list[str] = []
-        built: Any = house.site.buildProtocol(None)
+        built: Any = house.site.buildProtocol(self.transport.getPeer())
         self.channel: Channel = built
         self.channel.makeConnection(self.transport)
 
@@ -197,7 +198,7 @@ class House:
             in_thread, ask, self.memory, 1000,
         )  # fmt: skip
         self.serving.serve(loaded)
-        self.site = self.serving.site
+        self.site: Site = self.serving.site
 
     def connect(self, peer: str = "192.168.1.1", secure: bool = False) -> Connection:
         """A client's connection, by TLS where it is secure."""

@@ -12,7 +12,7 @@ from ..members.htpasswd import Htpasswd
 from ..members.keys import read_keys
 from ..members.tokens import MemberTokens
 from ..system.digests import Digests
-from ..system.networks import networks
+from ..system.networks import Network, networks
 from ..web.access import Access
 from ..web.guesses import Guesses
 from ..web.ledger import Ledger
@@ -55,10 +55,12 @@ def limits(settings: Settings) -> Limits:
 
 
 def _networks(settings: Settings) -> Access:
-    proxies = [name for name in settings.trust_proxy if name != "unix"]
-    return Access(
-        tuple(networks(settings.networks)), tuple(networks(proxies)), unix="unix" in settings.trust_proxy
-    )
+    return Access(tuple(networks(settings.networks)), proxies(settings), unix="unix" in settings.trust_proxy)
+
+
+def proxies(settings: Settings) -> tuple[Network, ...]:
+    """Return the networks of the proxies that are trusted."""
+    return tuple(networks(name for name in settings.trust_proxy if name != "unix"))
 
 
 def _members(

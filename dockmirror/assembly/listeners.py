@@ -10,7 +10,7 @@ from typing import Any
 from attrs import frozen
 from twisted.application import strports
 from twisted.application.service import IService, Service
-from twisted.internet.interfaces import IProtocolFactory
+from twisted.internet.interfaces import IAddress, IProtocolFactory
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from ..certificates.directories import Directories
@@ -38,7 +38,7 @@ def listener(
         secured = Https.parse(endpoint)
         if secured:
             endpoint = secured.below
-            site = TLSMemoryBIOFactory(certificates.open(secured.certificates), False, site, reactor)
+            site = _Tls(certificates.open(secured.certificates), False, site, reactor)
         service: Any = IService(strports.service(_roomy(endpoint), site, reactor=reactor))
     except NoCertificate as error:
         raise ConfigurationError(f"{setting}: {error}") from None
@@ -49,6 +49,15 @@ def listener(
     service.setName(key)
     listening: Service = service
     return listening
+
+
+class _Tls(TLSMemoryBIOFactory):
+    """TLS over a factory that may turn connections away, for which Twisted's own fails in a traceback."""
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        """Return None, as the factory below does, for a connection that is to be closed at once."""
+        wrapped = self.wrappedFactory.buildProtocol(addr)
+        return None if wrapped is None else self.protocol(self, wrapped)
 
 
 @frozen

@@ -13,6 +13,7 @@ from ..config.settings import ConfigurationError, Settings
 from ..interfaces import IRegistry
 from ..system.appended import Appended
 from ..web.challenges import BesideChallenges
+from ..web.connection_limit import ConnectionLimit, LimitedSite
 from ..web.exchange import Request
 from ..web.log import AccessLog, AuditLog, Write
 from ..web.memory import Memory
@@ -20,11 +21,10 @@ from ..web.operations import BesideHealth
 from ..web.recent import Recent
 from ..web.site import Hosts
 from ..web.token import FORM_LIMIT, is_form
-from ..web.wire import Site
 from ..web.writes import may_stream
 from .accounts import Ask, accounts
 from .cache import Cache, budget
-from .entrance import InThread, entrance, keys_of, limits
+from .entrance import InThread, entrance, keys_of, limits, proxies
 from .hosts import hosts
 from .mirrored import AgentFor
 from .operations import counted
@@ -63,7 +63,7 @@ class Serving:
         connections: int,
         share: int = 1,
     ) -> None:
-        self.site = Site(Resource(), clock, body_limit=_body_limit)
+        self.site = LimitedSite(Resource(), clock, body_limit=_body_limit)
         self._clock = clock
         self._agent_for = agent_for
         self._write = write
@@ -88,11 +88,10 @@ class Serving:
         found = self._hosts(settings)
         resource = self._resource(settings, found)
         audit = _audit(settings)
-        self.site.serve(
-            resource,
-            self._log(settings, audit),
-            self._room(settings.access.connections),
-            limits(settings),
+        self.site.serve(resource, self._log(settings, audit), limits(settings))
+        access = settings.access
+        self.site.limit = ConnectionLimit(
+            self._room(access.connections), access.connections_per_network, proxies(settings)
         )
         if self._cache is not None and settings.cache is not None:
             self._cache.eviction.keep_to(budget(settings.cache, settings))

@@ -1,4 +1,4 @@
-"""How much: numbers of bytes, and shares of a file system, as they are written in settings."""
+"""How much: numbers of bytes, and shares, as they are written in settings."""
 
 from __future__ import annotations
 
@@ -59,5 +59,20 @@ def _bytes(value: object) -> int:
     return amount.bytes
 
 
+def _share(value: object) -> float:
+    try:
+        share = _amount(value).share
+    except ValueError:
+        share = 0
+    if not share:
+        raise ValueError('expected a share above 0%, such as "50%"')
+    return share
+
+
+def _percent(share: float) -> str:
+    return str(Amount(share=share))
+
+
 Size = Annotated[Amount, PlainValidator(_amount), PlainSerializer(str)]
 Bytes = Annotated[int, PlainValidator(_bytes)]
+Share = Annotated[float, PlainValidator(_share), PlainSerializer(_percent)]

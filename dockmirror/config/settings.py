@@ -14,7 +14,7 @@ from pydantic import (
     field_validator,
 )
 
-from .amounts import Amount, Bytes, Size
+from .amounts import Amount, Bytes, Share, Size
 from .known import ShortNaming
 from .values import (
     Addresses,
@@ -111,6 +111,7 @@ class AccessSettings(_Frozen):
     bytes: Bytes | None = None
     window: Annotated[float, Field(gt=0, le=86_400)] = 60.0
     connections: Annotated[int, Field(ge=1)] | None = None
+    connections_per_network: Share = 0.5
     audit: Path | None = None
     head_timeout: Timeout = 15.0
     body_timeout: Timeout = 30.0

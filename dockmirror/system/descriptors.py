@@ -7,6 +7,7 @@ import resource
 _MOST = 1_000_000
 """More than Linux lets a process have, unless it was asked to."""
 _OWN = 64
+"""What the process itself has open, and the connections on which health is answered beyond the limit."""
 _EACH = 3
 """A client's connection, the upstream's that it waits for, and a file of the store."""
 

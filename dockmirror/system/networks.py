@@ -21,6 +21,8 @@ PRIVATE: tuple[Network, ...] = tuple(
 """Loopback, RFC 1918, 100.64/10 (RFC 6598), link-local, unique local (RFC 4193)."""
 PUBLIC: tuple[Network, ...] = tuple(map(ip_network, ("0.0.0.0/0", "::/0")))
 
+_CLIENT_BITS = {4: 32, 6: 64}
+"""A household or a virtual machine has a whole /64 of IPv6 addresses to itself."""
 _WORDS = {"private": PRIVATE, "public": PUBLIC}
 
 
@@ -48,11 +50,12 @@ def _unmapped(text: str) -> Address:
     return (address.ipv4_mapped if isinstance(address, IPv6Address) else None) or address
 
 
-def client_network(address: Address) -> Network:
-    """The network that a client has to itself: a household or a virtual machine has a whole /64 of IPv6."""
-    return ip_network((address, 32 if address.version == 4 else 64), strict=False)
-
-
 def within(address: Address, listed: Iterable[Network]) -> bool:
     """Whether the address lies in one of the networks."""
     return any(address in network for network in listed)
+
+
+@lru_cache(maxsize=4096)
+def client_network(address: Address) -> Network:
+    """Return the network that counts as one client: an IPv4 address, or an IPv6 /64."""
+    return ip_network((address, _CLIENT_BITS[address.version]), strict=False)

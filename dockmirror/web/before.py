@@ -32,7 +32,9 @@ class Before:
             instead = self.admit(request)
         except RegistryError as error:
             return Refusal(error)
-        return IResource(self.resource.getChildWithDefault(name, request)) if instead is None else instead
+        if instead is not None or self.resource.isLeaf:
+            return instead or self.resource
+        return IResource(self.resource.getChildWithDefault(name, request))
 
     def putChild(self, path: bytes, child: IResource) -> None:
         """:raises NotImplementedError: always."""

@@ -12,7 +12,7 @@ from twisted.web.http import HTTPChannel
 from ..headers import first
 from ..oci.errors import RegistryError, SizeInvalid
 from ..oci.media import parse_media_type
-from .connections import Connections
+from .connections import Connections, network_of
 from .deadline import Deadline
 from .exchange import BodyLimit, Request
 from .head import malformed
@@ -53,7 +53,7 @@ class Channel(HTTPChannel):
         # Heads are measured before Twisted sees them: its own limits must not be the smaller ones.
         self.totalHeadersSize = self.MAX_LENGTH = self._limits.head_bytes
         self._opened = self._clock.seconds()
-        self._connections.add(self)
+        self._connections.add(self, network_of(self.transport.getPeer()))
         limits, draining = self._limits, self._connections.draining
         self._deadline.set(limits.young_seconds if draining else limits.head_seconds, self.loseConnection)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sized
 from typing import Protocol
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
+
+from ..system.networks import Network, client_network, unmapped
 
 
 class Connection(Protocol):
@@ -23,18 +26,25 @@ class Connection(Protocol):
         """Closes without sending what is left; the connection is lost soon after."""
 
 
+def network_of(peer: IAddress | None) -> Network | None:
+    """Return the client network that a connection comes from; None for a UNIX socket."""
+    host = getattr(peer, "host", None)
+    return None if host is None else client_network(unmapped(host))
+
+
 class Connections:
-    """What is open; each connection adds and removes itself.
+    """The open connections; each adds and removes itself.
 
     :ivar draining: whether connections are to close as soon as they can; those that still come in, too.
-    :ivar turned_away: how many were closed at once, because there were too many.
+    :ivar turned_away: how many were not served, because there were too many.
     """
 
     def __init__(self, clock: IReactorTime) -> None:
         self.draining = False
         self.turned_away = 0
         self._clock = clock
-        self._open: set[Connection] = set()
+        self._open: dict[Connection, Network | None] = {}
+        self._by_network: Counter[Network | None] = Counter()
         self._waiting: list[Deferred[int]] = []
         self._aborted = 0
         self._over = False
@@ -50,13 +60,22 @@ class Connections:
         """How many requests were received and are not answered yet."""
         return sum(len(connection.requests) for connection in self._open)
 
-    def add(self, connection: Connection) -> None:
+    def open_from(self, network: Network) -> int:
+        """Return how many connections come from a client network."""
+        return self._by_network[network]
+
+    def add(self, connection: Connection, network: Network | None = None) -> None:
         """Called by a connection that was made."""
-        self._open.add(connection)
+        self._open[connection] = network
+        self._by_network[network] += 1
 
     def remove(self, connection: Connection) -> None:
         """Called by a connection that was lost, after its requests were told."""
-        self._open.discard(connection)
+        if connection in self._open:
+            network = self._open.pop(connection)
+            self._by_network[network] -= 1
+            if not self._by_network[network]:
+                del self._by_network[network]
         self._settle()
 
     def drain(self, grace: float) -> Deferred[int]:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from math import inf
-from typing import Any
 
-from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import IResource
 from twisted.web.server import Site as TwistedSite
 
@@ -26,7 +24,6 @@ class Site(TwistedSite):
         head is complete (``method``, ``uri``, ``path``, ``requestHeaders`` are there).  With 0 the request is
         dispatched at once, with an empty ``content``; with None, too, and its resource may take the ``body``.
     :param log: called once for each request, when its response is complete or cut off (``Request.cut_off``).
-    :param most: how many connections there may be; more are closed at once.
     :ivar connections: those that are open; ``connections.drain`` ends them.
     """
 
@@ -41,7 +38,6 @@ class Site(TwistedSite):
         body_limit: BodyLimit = lambda _: 0,
         limits: Limits = _LIMITS,
         log: Callable[[Request], None] = lambda _: None,
-        most: float = inf,
     ) -> None:
         # Twisted's idle timer is off: each byte would wind it up again.
         super().__init__(resource, Request, timeout=None, reactor=reactor, parsePOSTFormSubmission=False)
@@ -49,28 +45,18 @@ class Site(TwistedSite):
         self._clock, self._body_limit = reactor, body_limit
         self._keep_to(limits)
         self._log_request = log
-        self._most = most
 
-    def serve(
-        self, resource: IResource, log: Callable[[Request], None], most: float, limits: Limits = _LIMITS
-    ) -> None:
+    def serve(self, resource: IResource, log: Callable[[Request], None], limits: Limits = _LIMITS) -> None:
         """Serves these from now on; a request that runs is told of to the new log.
 
         :param limits: of the connections that come from now on.
         """
-        self.resource, self._log_request, self._most = resource, log, most
+        self.resource, self._log_request = resource, log
         self._keep_to(limits)
 
     def _keep_to(self, limits: Limits) -> None:
         build = partial(Channel, self.connections, limits, self._body_limit, self._clock)
         self.protocol = build  # type: ignore[method-assign, assignment]  # Twisted's negotiates HTTP/2
-
-    def buildProtocol(self, addr: IAddress | None) -> Any:
-        """A connection, unless there are too many."""
-        if self.connections.open >= self._most:
-            self.connections.turned_away += 1
-            return None
-        return super().buildProtocol(addr)
 
     def startFactory(self) -> None:
         """Twisted would start a clock for a log of its own."""

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import pytest_twisted  # type: ignore[import-untyped, unused-ignore]
 from twisted.internet import reactor as _reactor
+from twisted.internet.address import IPv4Address
+from twisted.internet.protocol import Factory
 from twisted.internet.testing import MemoryReactorClock
 from twisted.internet.threads import deferToThread
 from twisted.web.resource import Resource
@@ -80,6 +82,22 @@ def test_refused(tmp_path: Path, endpoint: str, told: str) -> None:
     with pytest.raises(ConfigurationError, match=told) as raised:
         listener("listen.0", endpoint, Site(Resource(), reactor), reactor, directories)
     assert "\n" not in str(raised.value)
+
+
+class _Full(Factory):
+    noisy = False
+
+    def buildProtocol(self, _: object) -> None:
+        """There is no room."""
+
+
+def test_a_connection_that_is_turned_away(tmp_path: Path) -> None:
+    """A connection that the site turns away is closed at once below TLS too."""
+    (tmp_path / "m.pem").write_bytes(FIRST.key + FIRST.certificate)
+    listening, directories = MemoryReactorClock(), Directories(tmp_path, "m.example", reactor)
+    listener("listen.0", "https:443", _Full(), listening, directories).startService()
+    (_, factory, *_), *_ = listening.tcpServers
+    assert factory.buildProtocol(IPv4Address("TCP", "10.0.0.1", 1)) is None
 
 
 class _Hello(Resource):

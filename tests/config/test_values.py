@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from dockmirror.config.amounts import Bytes, Size
+from dockmirror.config.amounts import Bytes, Share, Size
 from dockmirror.config.values import (
     Host,
     Label,
@@ -22,7 +22,21 @@ from dockmirror.config.values import (
     Username,
 )
 
-KINDS = [Bytes, Host, Label, NetworkName, Origin, Prefix, Program, Seconds, Size, TagTtl, Timeout, Username]
+KINDS = [
+    Bytes,
+    Host,
+    Label,
+    NetworkName,
+    Origin,
+    Prefix,
+    Program,
+    Seconds,
+    Share,
+    Size,
+    TagTtl,
+    Timeout,
+    Username,
+]
 WRITTEN = (
     st.text() | st.text("0123456789.%KMGTiB e+-_:/[]@", max_size=20) | st.integers() | st.floats()
     | st.booleans() | st.none() | st.lists(st.text(), max_size=2)

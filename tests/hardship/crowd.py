@@ -15,7 +15,8 @@ from tests.integration.parts.mirror import Mirror
 
 from .wire import RESET
 
-_ELSEWHERE = "127.0.0.2"
+ELSEWHERE = "127.0.0.2"
+"""A client network of its own."""
 _TICK = 0.1
 _PIECE = 256 * 1024
 _WINDOW = 16 * 1024
@@ -47,7 +48,7 @@ def idle(mirror: Mirror, count: int, *, waiting: bool = True) -> Iterator[list[s
             connections.append(stack.enter_context(socket.socket()))
             connections[-1].settimeout(10 if waiting else 0)
             connections[-1].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-            connections[-1].bind((_ELSEWHERE, 0))
+            connections[-1].bind((ELSEWHERE, 0))
             with suppress(BlockingIOError):
                 connections[-1].connect(("127.0.0.1", mirror.port))
         yield connections

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+from http.client import HTTPConnection
+
 import pytest
 
 from tests.integration.parts.images import Image
 from tests.integration.parts.mirror import Mirror
 from tests.integration.parts.process import wait_until
 
-from .crowd import idle, read_slowly, read_to_the_end, readers, still_open
+from .crowd import ELSEWHERE, idle, read_slowly, read_to_the_end, readers, still_open
 from .load import REPOSITORY, Load, fetch, load, survived
 from .rows import LONG, Record, hardship
 
@@ -83,3 +86,31 @@ def test_no_descriptors(mirror: Mirror, images: list[Image], came: Record) -> No
         assert mirror.read_log().count("there is room for 12: the limit of open files is too low") == 1
     survived(mirror, clients)
     came(clients)
+
+
+@hardship("machine: 220 hanging requests of one network, and 160 file descriptors")
+def test_one_network(mirror: Mirror, images: list[Image], came: Record) -> None:
+    """They take their share of the connections; others are served, and health is answered to them as well."""
+    mirror.configure(workers=1)
+    mirror.command[:0] = ["sh", "-c", 'ulimit -n 160 && exec "$@"', "sh"]
+    clients = Load()
+    with mirror:
+        with idle(mirror, 220) as connections:
+            for each in images:
+                fetch(mirror, REPOSITORY, each, clients, tries=1)
+            healthy = [status(mirror, source, "/healthz") for source in ("127.0.0.1", ELSEWHERE)]
+            refused = status(mirror, ELSEWHERE, "/v2/")
+            kept = still_open(connections)
+        assert FULL not in mirror.read_log()
+    survived(mirror, clients)
+    assert (healthy, refused) == ([200, 200], 429)
+    assert (clients.right, clients.again) == (len(images), 0)
+    came(f"{kept} of them open; health 200 and 200; {clients}")
+
+
+def status(mirror: Mirror, source: str, path: str) -> int:
+    """Return the status of a request from an address of this machine."""
+    connection = HTTPConnection("127.0.0.1", mirror.port, timeout=10, source_address=(source, 0))
+    with closing(connection):
+        connection.request("GET", path)
+        return connection.getresponse().status

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
-from twisted.internet.testing import StringTransport
-from twisted.python.failure import Failure
-from twisted.web.resource import Resource
 
-from dockmirror.web.connections import Connections
-from dockmirror.web.wire import Site
+from dockmirror.web.connections import Connections, network_of
 
 
 class Line:
@@ -102,20 +96,24 @@ def test_a_cancelled_wait_ends_no_drain() -> None:
     assert patient == [0]
 
 
-def test_too_many_connections() -> None:
-    """Are closed at once, and counted; when one is gone there is room again."""
-    clock = Clock()
-    site = Site(Resource(), clock, most=2)
-
-    def connected() -> Any:
-        channel = site.buildProtocol(None)
-        if channel is not None:
-            channel.makeConnection(StringTransport())
-        return channel
-
-    first, second, third = (connected() for _ in range(3))
-    assert third is None
-    assert second is not None
-    assert (site.connections.open, site.connections.turned_away) == (2, 1)
-    first.connectionLost(Failure(ConnectionDone()))
-    assert connected() is not None
+def test_networks_are_counted() -> None:
+    """The connections of each client network are counted: an IPv4 address, or an IPv6 /64."""
+    connections = Connections(Clock())
+    lines = [Line(connections) for _ in range(4)]
+    peers = [
+        IPv4Address("TCP", "192.0.2.1", 1), IPv6Address("TCP", "::ffff:192.0.2.1", 1),
+        IPv6Address("TCP", "2001:db8::1", 1), IPv6Address("TCP", "2001:db8::2%eth0", 1),
+    ]  # fmt: skip
+    networks = [network_of(peer) for peer in peers]
+    four, _, six, _ = networks
+    assert four is not None
+    assert six is not None
+    for line, network in zip(lines, networks, strict=True):
+        connections.remove(line)
+        connections.add(line, network)
+    assert (connections.open_from(four), connections.open_from(six)) == (2, 2)
+    for line in lines[:3]:
+        connections.remove(line)
+        connections.remove(line)
+    assert (connections.open_from(four), connections.open_from(six)) == (0, 1)
+    assert network_of(UNIXAddress("/run/a")) is None

@@ -729,7 +729,7 @@ def test_a_log_that_fails_keeps_no_connection(house: House) -> None:
     def fail(_: Request) -> None:
         raise ZeroDivisionError
 
-    house.site.serve(house.pages, fail, 2)
+    house.site.serve(house.pages, fail)
     line = house.connect().send(LATER)
     with pytest.raises(ZeroDivisionError):
         line.leave()

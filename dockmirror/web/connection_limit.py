@@ -1,0 +1,104 @@
+"""The limit on connections, in all and per client network, and the reserve that answers health beyond it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from math import inf
+from typing import Any
+
+from attrs import frozen
+from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.web.resource import IResource
+
+from ..oci.errors import RegistryError, TooManyRequests, Unavailable
+from ..system.networks import Network
+from .before import Refusal
+from .connections import Connections, network_of
+from .exchange import BodyLimit, Request
+from .operations import BesideHealth
+from .wire import Site
+
+RESERVED = 8
+"""Connections of each reserve; twice as many while the aborted ones are still being closed."""
+
+
+@frozen
+class ConnectionLimit:
+    """How many connections there may be.
+
+    :ivar total: in all.
+    :ivar share: of these, how many one client network may have.
+    :ivar proxies: networks of trusted proxies, which stand for many clients and have no share.
+    """
+
+    total: float = inf
+    share: float = 1.0
+    proxies: tuple[Network, ...] = ()
+
+    def is_reached(self, connections: Connections) -> bool:
+        """There is no room for another connection."""
+        return connections.open >= self.total
+
+    def is_reached_by(self, network: Network | None, connections: Connections) -> bool:
+        """The client network has its share already."""
+        if network is None or self.share >= 1 or self._is_proxy(network):
+            return False
+        return connections.open_from(network) >= max(1, int(self.share * self.total))
+
+    def _is_proxy(self, network: Network) -> bool:
+        return any(network.network_address in proxy for proxy in self.proxies)
+
+
+class LimitedSite(Site):
+    """A site that serves up to a limit of connections; on a few more it answers health and refuses the rest.
+
+    :ivar limit: for the connections that come from now on.
+    """
+
+    def __init__(self, resource: IResource, reactor: IReactorTime, *, body_limit: BodyLimit) -> None:
+        super().__init__(resource, reactor, body_limit=body_limit)
+        self.limit = ConnectionLimit()
+        self._full = _Reserve(
+            Unavailable("the mirror has no connection left: try again later", status=503), reactor, self.log
+        )
+        self._over_share = _Reserve(
+            TooManyRequests(
+                "your network has as many connections open as it may have: close some, or try again later"
+            ),
+            reactor,
+            self.log,
+        )
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        """Return a connection that is served, or one of the reserve."""
+        if self.limit.is_reached(self.connections):
+            site: Site = self._full
+        elif self.limit.is_reached_by(network_of(addr), self.connections):
+            site = self._over_share
+        else:
+            return super().buildProtocol(addr)
+        self.connections.turned_away += 1
+        return site.buildProtocol(addr)
+
+
+class _Reserve(Site):
+    """A few connections beyond the limit, each for one request and about two seconds.
+
+    A new one takes the place of the oldest, so that silent clients cannot keep health checks out.
+    """
+
+    def __init__(self, error: RegistryError, reactor: IReactorTime, log: Callable[[Request], None]) -> None:
+        super().__init__(BesideHealth(Refusal(error)), reactor, log=log)
+        self.connections.draining = True  # so that none outlives its answer, or stays silent for long
+        self._newest: deque[Any] = deque()
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        """Return a connection, or None where too many are still being closed."""
+        if self.connections.open >= 2 * RESERVED:
+            return None
+        if len(self._newest) == RESERVED:
+            self._newest.popleft().abort()
+        channel = super().buildProtocol(addr)
+        self._newest.append(channel)
+        return channel
