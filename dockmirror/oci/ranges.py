@@ -1,11 +1,13 @@
 """``Range`` as asked and ``ContentRange`` as resolved.
 
-Source: RFC 9110, 14.1.2 (ranges), 14.2 (a malformed ``Range`` is ignored), 14.4 (``Content-Range``).
+Source: RFC 9110, 14.1.2 (ranges), 14.2 (a malformed ``Range`` is ignored), 14.4 (``Content-Range``), 15.3.7
+(several parts).
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from attrs import frozen
 
@@ -97,14 +99,29 @@ class Range:
         return self.spans[0] if len(self.spans) == 1 else None
 
     def resolve(self, size: int) -> tuple[ContentRange, ...]:
-        """The parts of a content of that size, in the order asked.
+        """Return the parts of a content of that size, in the order asked, and no byte of it twice.
+
+        Parts that overlap or touch are one (RFC 9110, 15.3.7.2): otherwise a short request could have the
+        content sent many times over.
 
         :raises RangeInvalid: when no byte of the content lies in any of them.
         """
-        parts = tuple(part for part in (span.resolve(size) for span in self.spans) if part)
+        parts = [part for part in (span.resolve(size) for span in self.spans) if part]
         if not parts:
             raise RangeInvalid(f"range not satisfiable: the content has {size} bytes", content_size=size)
-        return parts
+        return _coalesced(parts)
+
+
+def _coalesced(parts: Sequence[ContentRange]) -> tuple[ContentRange, ...]:
+    """Join the parts that overlap or touch; each stands where the first of those that it is made of stood."""
+    joined: list[tuple[int, ContentRange]] = []
+    for place, part in sorted(enumerate(parts), key=lambda each: each[1].first):
+        if joined and part.first <= joined[-1][1].last + 1:
+            earlier, before = joined.pop()
+            place, last = min(earlier, place), max(before.last, part.last)
+            part = ContentRange(before.first, last, part.size)
+        joined.append((place, part))
+    return tuple(part for _, part in sorted(joined, key=lambda each: each[0]))
 
 
 def unsatisfied(size: int) -> str:

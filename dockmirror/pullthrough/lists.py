@@ -1,4 +1,8 @@
-"""Tags and referrers: remembered for a while with their query, and for when the upstream is down."""
+"""Tags and referrers: remembered for a while with their query, and for when the upstream is down.
+
+A query with parameters that the specification does not have is passed on, as a registry's own pages may need
+it, and not remembered: it would let a client fill the cache with copies of one list.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +24,15 @@ from ..oci.request import InRepository, Referrers, Request, Tags
 from ..work.resting import is_outage
 from .asking import Asking
 from .changes import Unchanged
-from .held import STALE, Told
+from .held import STALE, Told, bypassed
 from .lenient import LenientDocuments
 from .rights import Rights
 
 LIMIT = 4 * 1024 * 1024
 """Bytes; a longer list is passed on and not remembered."""
+
+PARAMETERS = {Tags: ("last", "n"), Referrers: ("artifactType",)}
+"""By which the lists that are remembered differ, each given at most once."""
 
 _log = Logger()
 
@@ -90,6 +97,8 @@ class Lists:
 
     async def fetch(self, request: Request, target: Tags | Referrers) -> Answer:
         """See ``IRegistry``."""
+        if not _is_rememberable(request, target):
+            return bypassed(await self._asking.ask(request))
         name = self._name(request)
         mark = (await self._changes.mark(self._changes.place(target.repository))).decode()
         listed = _Listed.read(await self._documents.read(name))
@@ -126,4 +135,10 @@ class Lists:
         Deferred.fromCoroutine(self._documents.write(name, listed.write()))
 
     def _name(self, request: Request) -> str:
-        return f"lists/{self._entry}/{hashlib.sha256(request.path_and_query().encode()).hexdigest()}"
+        asked = evolve(request, query=tuple(sorted(request.query))).path_and_query()
+        return f"lists/{self._entry}/{hashlib.sha256(asked.encode()).hexdigest()}"
+
+
+def _is_rememberable(request: Request, target: Tags | Referrers) -> bool:
+    names = [name for name, _ in request.query]
+    return len(names) == len(set(names)) and set(names) <= set(PARAMETERS[type(target)])

@@ -75,7 +75,9 @@ def _part_answer(client: Client, request: Request, response: IResponse) -> Answe
 
 
 def _asked_for(request: Request, part: ContentRange) -> bool:
+    """Tell whether a part is one that was asked for, or several that the upstream has joined into one."""
     spans = request.range.spans if request.range else ()
-    if part.size is not None:
-        return any(span.resolve(part.size) == part for span in spans)
+    if request.range and part.size is not None:
+        resolved = (span.resolve(part.size) for span in spans)
+        return part in resolved or part in request.range.resolve(part.size)
     return any(span.first == part.first and span.last in (None, part.last) for span in spans)

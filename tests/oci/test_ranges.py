@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -100,6 +102,30 @@ def test_parts_lie_within_the_content(asked: Range, size: int) -> None:
         assert 0 <= part.first <= part.last < size
         assert part.size == size
         assert part.length == len(range(size)[part.first : part.last + 1]) > 0
+
+
+@given(RANGES, SIZES)
+def test_no_byte_is_sent_twice(asked: Range, size: int) -> None:
+    """The parts are the bytes that were asked for, each once, and no two parts overlap or touch."""
+    parts = attempt(asked.resolve, size)
+    if isinstance(parts, RegistryError):
+        return
+    wanted = {n for part in (span.resolve(size) for span in asked.spans) if part for n in numbers(part)}
+    assert sorted(n for part in parts for n in numbers(part)) == sorted(wanted)
+    ordered = sorted(parts, key=lambda part: part.first)
+    assert all(one.last + 1 < next.first for one, next in pairwise(ordered))
+
+
+def numbers(part: ContentRange) -> range:
+    """Return the places of the bytes of a part."""
+    return range(part.first, part.last + 1)
+
+
+def test_a_joined_part_stands_where_its_first_one_stood() -> None:
+    """Parts come in the order in which they were asked for."""
+    asked = Range.parse("bytes=8-9,0-2,4-5,1-4")
+    assert asked is not None
+    assert asked.resolve(10) == (ContentRange(8, 9, 10), ContentRange(0, 5, 10))
 
 
 @given(SPANS, SIZES)

@@ -72,10 +72,29 @@ def test_it_is_remembered_for_a_while(origin: Origin, mirror: Mirror, path: str)
 
 def test_each_query_is_another_list(origin: Origin, mirror: Mirror) -> None:
     """A page is no other page, and filtered referrers are not all of them."""
-    for query in ((), (("n", "1"),), (("n", "1"), ("last", "a")), (("artifactType", "a/b"),)):
-        for _ in range(2):
-            assert listed(mirror, REFERRERS, query=query)["query"] == dict(query)
+    queries = [(TAGS, ()), (TAGS, (("n", "1"),)), (TAGS, (("n", "1"), ("last", "a"))),
+               (REFERRERS, ()), (REFERRERS, (("artifactType", "a/b"),))]  # fmt: skip
+    for path, query in queries:
+        for asked in (query, tuple(reversed(query))):
+            answer = listed(mirror, path, query=asked)
+            assert path == TAGS or answer["query"] == dict(query)
     assert len(origin.take()) == 3
+
+
+@lists
+def test_a_query_of_other_parameters_is_not_remembered(origin: Origin, mirror: Mirror, path: str) -> None:
+    """A client cannot fill the cache with copies of one list: unknown parameters are only passed on."""
+    before = set(mirror.store.documents.documents)
+    queries = [(("x", str(n)),) for n in range(3)] + [
+        (("n", "1"), ("n", "2")),
+        (("last", "a"), ("page", "b")),
+    ]
+    for query in queries:
+        answer = mirror.ask(path, query=query)
+        assert header(answer, "Cache-Status") == "dockmirror; fwd=bypass"
+        body(answer)
+    assert len(origin.take()) == len(queries)
+    assert set(mirror.store.documents.documents) == before
 
 
 def test_what_is_private_is_asked_for_each_time(origin: Origin, mirror: Mirror) -> None:

@@ -230,6 +230,11 @@ class TestSeveral:
         """An upstream need not send all."""
         assert bytes_of(fetch(world(part(5, 6)), "0-1,5-6").content) == BLOB[5:7]
 
+    def test_may_be_joined_by_the_upstream(self) -> None:
+        """Ranges that overlap are one range to an upstream that joins them (RFC 9110, 15.3.7.2)."""
+        answer = fetch(world(part(0, 6)), "4-6,0-5")
+        assert (str(answer.content_range), bytes_of(answer.content)) == ("bytes 0-6/100", BLOB[:7])
+
     def test_may_be_answered_by_the_whole(self) -> None:
         """As it is: clients of several ranges know how to take it."""
         answer = fetch(world(Reply(200, BLOB)), "0-1,5-6")
