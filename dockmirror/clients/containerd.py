@@ -9,10 +9,15 @@ from .client import Client, Snippet
 from .mirror import Mirror, Registry
 
 DIRECTORY = "/etc/containerd/certs.d"
+_REFERRERS = """\
+  # containerd 2.2 and newer: add "referrers", or they ask the server above for signatures and SBOMs,
+  # past the mirror. Older ones know no such capability, and do not read this file then.
+"""
 
 
 def _hosts(mirror: Mirror, registry: Registry) -> Snippet:
-    text = f'server = "{registry.server}"\n\n[host."{mirror.url}"]\n  capabilities = ["pull", "resolve"]\n'
+    host = f'[host."{mirror.url}"]\n{_REFERRERS}  capabilities = ["pull", "resolve"]\n'
+    text = f'server = "{registry.server}"\n\n{host}'
     path = f"{DIRECTORY}/{registry.name}/hosts.toml"
     return Snippet(text, path, registry.name, whole=True)
 

@@ -97,6 +97,14 @@ def test_containerd(mirror: Mirror) -> None:
 
 
 @each_mirror
+def test_containerd_is_told_about_referrers(mirror: Mirror) -> None:
+    """The file says which versions need ``referrers`` and which reject it; all versions read it as it is."""
+    assert "containerd 2.2 and newer" in told("containerd", mirror)
+    (host,) = toml("containerd", mirror)["host"].values()
+    assert host["capabilities"] == ["pull", "resolve"]
+
+
+@each_mirror
 def test_podman(mirror: Mirror) -> None:
     """Finds each registry by path, and is told where there is no TLS."""
     assert [
