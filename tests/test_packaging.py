@@ -117,7 +117,8 @@ def test_source_distribution(built: Path) -> None:
     with tarfile.open(found) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert names > {
-        "LICENSE", "README.md", "CHANGELOG.md", "SECURITY.md", "Makefile", "mirror.tac", "docs/operating.md",
+        "LICENSE", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", ".ci/run",
+        ".github/workflows/versions.yml", "Makefile", "mirror.tac", "docs/operating.md",
         "docs/examples/dockmirror.service", "docs/examples/dockmirror.socket", "Containerfile",
         ".containerignore", "compose.yaml", "tests/test_packaging.py", "tests/integration/conftest.py",
         "demo/__main__.py", "bench/warm.py", "docs/page.png", "README.zh-CN.md",
