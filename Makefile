@@ -60,7 +60,7 @@ check: $(VENV)/.check
 	$(BIN)/codespell
 	$(BIN)/zizmor --quiet --offline .github/workflows
 	$(BIN)/python -m pytest -q -m "not integration" tests/test_layers.py tests/test_packaging.py tests/test_docs.py \
-	    tests/test_private_names.py
+	    tests/test_private_names.py tests/test_prose.py tests/test_measures.py
 	$(BIN)/towncrier build --draft --version next > /dev/null
 
 workflows: $(VENV)/.check

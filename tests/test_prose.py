@@ -1,0 +1,37 @@
+"""Prose that can be checked by a machine.  The numbers may fall and not rise; see ``test_measures``."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from .measures import riddles
+from .test_measures import only_falls
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [
+    ROOT / "README.md", ROOT / "SECURITY.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))
+]  # fmt: skip
+RIDDLES = {"dockmirror": 536, "tests": 819, "bench": 21, "demo": 6}
+"""Docstrings that begin with What, Whether, How, Who, Whoever, Where, Those, Of or That."""
+UNWANTED = {
+    "whoever": 47, "one who": 0, "those who": 9, "who has": 1, "what is": 163, "nobody needs": 1,
+    "to be had": 3, "behind the back": 1, "leave the building": 3,
+}  # fmt: skip
+"""Words of documents that have plainer ones, such as "the client", "the operator", "the mirror"."""
+
+
+@pytest.mark.parametrize(("directory", "allowed"), RIDDLES.items())
+def test_docstrings(directory: str, allowed: int) -> None:
+    """A docstring's first sentence says what the thing is or does."""
+    only_falls(f"docstrings in {directory}/ with an unwanted opening", riddles(directory), allowed)
+
+
+@pytest.mark.parametrize(("words", "allowed"), UNWANTED.items())
+def test_documents(words: str, allowed: int) -> None:
+    """Documents say who does something."""
+    pattern = re.compile(r"\b" + words.replace(" ", r"\s+") + r"\b", re.IGNORECASE)
+    found = sum(len(pattern.findall(path.read_text("utf-8"))) for path in DOCUMENTS)
+    only_falls(f'"{words}" in README.md, SECURITY.md, CONTRIBUTING.md and docs/', found, allowed)
