@@ -8,7 +8,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.error import HTTPError
-from urllib.request import ProxyHandler, build_opener
+from urllib.request import ProxyHandler, Request, build_opener
 
 import pytest
 
@@ -38,14 +38,16 @@ def port() -> int:
 @pytest.fixture(scope="module")
 def chain(chains: MakeChain, port: int) -> Iterator[Chain]:
     """A mirror that is watched."""
-    with chains(operations=f"tcp:{port}:interface=127.0.0.1") as chain:
+    listening = f"tcp:{port}:interface=127.0.0.1"
+    with chains(operations=listening, operations_names=["dockmirror-metrics"]) as chain:
         yield chain
 
 
-def told(port: int, path: str) -> tuple[int, str]:
+def told(port: int, path: str, host: str = "127.0.0.1") -> tuple[int, str]:
     """Status and body."""
+    request = Request(f"http://127.0.0.1:{port}{path}", headers={"Host": f"{host}:{port}"})
     try:
-        with build_opener(ProxyHandler({})).open(f"http://127.0.0.1:{port}{path}", timeout=10) as response:
+        with build_opener(ProxyHandler({})).open(request, timeout=10) as response:
             return response.status, response.read().decode()
     except HTTPError as error:
         with error:
@@ -78,6 +80,16 @@ def test_a_pull_and_another(chain: Chain, port: int) -> None:
     assert seen["dockmirror_fetches_total", ("kept",)] == 1
     assert seen["dockmirror_cache_sent_bytes_total", ("docker",)] >= len(blob.data)
     wait_until(lambda: scraped(port)["dockmirror_event_loop_lag_seconds_count", ()] > 0, "a beat")
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [("mirror.test", 200), ("localhost", 200), ("dockmirror-metrics", 200), ("rebound.example", 403)],
+)
+def test_host_names(chain: Chain, port: int, host: str, status: int) -> None:
+    """Metrics and status are given by the mirror's names and those of ``operations_names`` alone."""
+    assert {told(port, path, host)[0] for path in ("/metrics", "/status.json")} == {status}
+    assert {told(port, path, host)[0] for path in ("/healthz", "/readyz")} == {200}
 
 
 def test_the_dashboard(chain: Chain, port: int, tmp_path: Path, make_machine: MakeMachine) -> None:
