@@ -9,6 +9,7 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from ...interfaces import IDocuments
+from ...work.joined import Joined
 from ...work.notes import Notes
 from ..owed import OwedDocument
 from .contents import Owe
@@ -37,16 +38,18 @@ class TieredDocuments:
         self._owe = owe
         self._is_owed = is_owed
         self._asked: Notes[str, bool] = Notes(clock, _MOST)
+        self._look_ups: Joined[str, bytes | None] = Joined()
 
     async def read(self, name: str) -> bytes | None:
         """See ``IDocuments``."""
+        asked = self._asked.get(name)  # before the disk is read, which has what came of it then
         near = await self._near.read(name)
-        if self._asked.get(name):
+        if asked:
             return near
-        self._asked.put(name, True, ABSENT if near is None else REFRESHED)
+        looking = Deferred.fromCoroutine(self._look_ups.get(name, lambda: self._latest(name)))
         if near is None:
-            return await self._brought(name)
-        Deferred.fromCoroutine(self._brought(name)).addErrback(lambda _: None)
+            return await looking
+        looking.addErrback(lambda _: None)
         return near
 
     async def write(self, name: str, data: bytes) -> None:
@@ -60,11 +63,16 @@ class TieredDocuments:
         await self._near.write(name, data)
         await self._owe(OwedDocument(name))
 
-    async def _brought(self, name: str) -> bytes | None:
+    async def _latest(self, name: str) -> bytes | None:
+        """Return what is far, after writing it here, unless what is here is owed to the bucket."""
+        if self._asked.get(name):
+            return await self._near.read(name)
         try:
             far = await self._far.read(name)
         except OSError:  # of which the bucket tells
-            return None
+            return await self._near.read(name)
         if far is not None and not await self._is_owed(OwedDocument(name)):
             await self._near.write(name, far)
-        return far
+        near = await self._near.read(name)
+        self._asked.put(name, True, ABSENT if near is None else REFRESHED)
+        return far if near is None else near

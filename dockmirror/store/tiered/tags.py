@@ -11,6 +11,7 @@ from zope.interface import implementer
 from ...interfaces import ITags, Tagged
 from ...oci.digest import Digest
 from ...oci.reference import Repository, Tag
+from ...work.joined import Joined
 from ...work.notes import Notes
 from ..owed import OwedTag
 from .contents import Owe
@@ -40,24 +41,17 @@ class TieredTags:
         self._owe = owe
         self._clock = clock
         self._asked: Notes[tuple[Repository, Tag], bool] = Notes(clock, _MOST)
+        self._look_ups: Joined[tuple[Repository, Tag], Tagged | None] = Joined()
         self._given: Notes[tuple[Repository, Tag], Digest] = Notes(clock, _MOST)
 
     async def get(self, repository: Repository, tag: Tag) -> Tagged | None:
         """See ``ITags``."""
-        near, key = await self._near.get(repository, tag), (repository, tag)
-        if near is not None and 0 <= self._clock.seconds() - near.confirmed < ASKED_AGAIN:
+        key = repository, tag
+        asked = self._asked.get(key)  # before the disk is read, which has what came of it then
+        near = await self._near.get(repository, tag)
+        if asked or (near is not None and 0 <= self._clock.seconds() - near.confirmed < ASKED_AGAIN):
             return near
-        if self._asked.get(key):
-            return near
-        self._asked.put(key, True, ASKED_AGAIN)
-        try:
-            far = await self._far.get(repository, tag)
-        except OSError:  # of which the bucket tells
-            return near
-        if far is None or (near is not None and far.confirmed <= near.confirmed):
-            return near
-        await self._noted.note(repository, tag, far)
-        return far
+        return await self._look_ups.get(key, lambda: self._latest(repository, tag))
 
     async def put(self, repository: Repository, tag: Tag, digest: Digest) -> None:
         """See ``ITags``."""
@@ -72,3 +66,18 @@ class TieredTags:
         await self._near.forget(repository, tag)
         with suppress(OSError):
             await self._far.forget(repository, tag)
+
+    async def _latest(self, repository: Repository, tag: Tag) -> Tagged | None:
+        """Return what was confirmed last, here or far, after noting it here."""
+        if self._asked.get((repository, tag)):
+            return await self._near.get(repository, tag)
+        try:
+            far = await self._far.get(repository, tag)
+        except OSError:  # of which the bucket tells
+            return await self._near.get(repository, tag)
+        near = await self._near.get(repository, tag)
+        if far is not None and (near is None or near.confirmed < far.confirmed):
+            await self._noted.note(repository, tag, far)
+            near = far
+        self._asked.put((repository, tag), True, ASKED_AGAIN)
+        return near

@@ -15,6 +15,7 @@ from dockmirror.store.objects.contents import ObjectContents
 from dockmirror.store.objects.documents import ObjectDocuments
 from dockmirror.store.objects.tags import ObjectTags
 from dockmirror.store.tags import LocalTags
+from dockmirror.store.threads import InThread
 from dockmirror.store.tiered.contents import TieredContents
 from dockmirror.store.tiered.documents import TieredDocuments
 from dockmirror.store.tiered.tags import TieredTags
@@ -31,13 +32,16 @@ EPOCH = 1_700_000_000.0
 class Machine:
     """A mirror's store; what it owes is given when the test says so.
 
+    :param bucket_threads: ask the bucket instead of ``threads``.
     :ivar threads: those that ask the bucket, which may be down.
     """
 
-    def __init__(self, root: Path, store: MemoryStore, clock: Clock) -> None:
+    def __init__(
+        self, root: Path, store: MemoryStore, clock: Clock, bucket_threads: InThread | None = None
+    ) -> None:
         self.root, self.store, self.clock = root, store, clock
         self.threads = Threads()
-        self.bucket = bucket(clock, store, self.threads)
+        self.bucket = bucket(clock, store, bucket_threads or self.threads)
         self.used: list[Digest] = []
         far = ObjectContents(self.bucket, clock)
         self.near = LocalContents(root, clock, inline)

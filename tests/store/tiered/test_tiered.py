@@ -16,7 +16,7 @@ from dockmirror.oci.digest import Digest
 from dockmirror.store import layout, owed
 from dockmirror.store.documents import LocalDocuments
 from dockmirror.store.objects.contents import ObjectContents
-from dockmirror.store.objects.health import LONGEST
+from dockmirror.store.objects.health import FIRST, LONGEST
 from dockmirror.store.tags import LocalTags
 from dockmirror.store.tiered.documents import REFRESHED, TieredDocuments
 from dockmirror.store.tiered.tags import ASKED_AGAIN, GIVEN_AGAIN
@@ -211,6 +211,38 @@ def test_later_tag(machines: Machines, clock: Clock) -> None:
     clock.advance(GIVEN_AGAIN)
     now(two.tags.put(HERE, LATEST, LARGE_DIGEST))
     assert len(owed.waiting(two.root)) == 1
+
+
+def test_asked_at_once(machines: Machines, tmp_path: Path, clock: Clock) -> None:
+    """Of a tag or a document the bucket is asked once, and whoever asks meanwhile has its answer, too."""
+    one, two = machines
+    now(one.tags.put(HERE, LATEST, DIGEST))
+    now(one.documents.write("name", DATA))
+    assert one.give() == 0
+    clock.advance(ASKED_AGAIN)
+    added = Machine(two.root, one.store, clock, held := HeldThreads())
+    tags = [watch(added.tags.get(HERE, LATEST)) for _ in range(3)]
+    documents = [watch(added.documents.read("name")) for _ in range(3)]
+    while held.held:
+        held.run()
+    assert tags == [[Tagged(DIGEST, EPOCH)]] * 3
+    assert documents == [[DATA]] * 3
+    assert added.bucket.requests == {"get": 2}
+
+
+def test_asked_when_it_answers_again(machines: Machines, clock: Clock) -> None:
+    """A bucket that failed is asked for tags and documents as soon as it is asked for anything."""
+    one, two = machines
+    now(one.tags.put(HERE, LATEST, DIGEST))
+    now(one.documents.write("name", DATA))
+    assert one.give() == 0
+    two.threads.down = True
+    assert now(two.tags.get(HERE, LATEST)) is None
+    assert now(two.documents.read("name")) is None
+    two.threads.down = False
+    clock.advance(FIRST)
+    assert now(two.tags.get(HERE, LATEST)) == Tagged(DIGEST, EPOCH)
+    assert now(two.documents.read("name")) == DATA
 
 
 def test_forgotten_tag(machines: Machines, clock: Clock) -> None:
