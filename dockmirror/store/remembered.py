@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from ..content.held import collect
-from ..interfaces import IContents, IOpened, Kind
+from ..interfaces import IContents, IDistant, IOpened, Kind
 from ..oci.descriptor import Descriptor
 from ..oci.digest import Digest
 from ..oci.errors import RegistryError
@@ -71,7 +71,7 @@ class Remembered:
             return OpenedBytes(entry.data)
         self._drop(key)
         opened = await self._contents.open(repository, digest, kind)
-        if opened is None or opened.size > _LARGEST:
+        if opened is None or opened.size > _LARGEST or IDistant.providedBy(opened):
             return opened
         data = await _all(opened)
         if data is None:

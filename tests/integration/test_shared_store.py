@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from urllib.request import urlopen
 
 import pytest
 
+from ..bucket_table import row
 from .conftest import MakeDirectory
 from .parts.accounts import ALICE
 from .parts.clients import Containerd
@@ -23,6 +25,11 @@ pytestmark = pytest.mark.integration
 
 MIB = 1024 * 1024
 NAME = "library/shared"
+
+
+def methods(sharing: Sharing) -> Counter[str]:
+    """How often the bucket was asked, by method."""
+    return Counter(each.method for each in sharing.front.requests)
 
 
 def test_outage(sharing: Sharing, directory: MakeDirectory) -> None:
@@ -49,7 +56,7 @@ def test_outage(sharing: Sharing, directory: MakeDirectory) -> None:
 
 
 def test_few_requests(sharing: Sharing) -> None:
-    """What is near costs the bucket nothing; what is not costs one request a hit, at the most."""
+    """What is near costs the bucket nothing; what is not one HEAD and one GET, however many ask at once."""
     pushed, another = artifact("counted", size=8 * MIB), artifact("at once", size=32 * MIB)
     sharing.registry.push(NAME, pushed, "latest")
     sharing.registry.push("library/another", another, "latest")
@@ -67,17 +74,70 @@ def test_few_requests(sharing: Sharing) -> None:
     digest, data = pushed.layers[0].digest, pushed.layers[0].data
     for _ in range(3):
         assert client.blob(NAME, digest).body == data
-        assert len(sharing.front.requests) == 1
+        assert methods(sharing) == {"HEAD": 1, "GET": 1}
     assert blob_file(two.cache, digest).exists()
 
     client.manifest("library/another", "latest")
     sharing.front.requests.clear()
     blob = another.layers[0]
-    with ThreadPoolExecutor(8) as pool:
-        bodies = [pool.submit(client.blob, "library/another", blob.digest) for _ in range(8)]
+    with ThreadPoolExecutor(20) as pool:
+        bodies = [pool.submit(client.blob, "library/another", blob.digest) for _ in range(20)]
     assert all(each.result().body == blob.data for each in bodies)
-    assert 1 <= len(sharing.front.requests) <= 8
+    assert methods(sharing) == {"HEAD": 1, "GET": 1}
     assert sharing.blobs.requests == before
+
+    sharing.front.requests.clear()
+    with ThreadPoolExecutor(20) as pool:
+        answers = [pool.submit(client.blob, NAME, image("never pushed").layers[0].digest) for _ in range(20)]
+    assert {each.result().status for each in answers} == {404}
+    assert methods(sharing) == {"HEAD": 1}
+
+
+def test_looked_up(sharing: Sharing) -> None:
+    """What is told of a blob, or of a tag, reads nothing of what lies in the bucket."""
+    pushed = image("looked up", layers=(300_000, 200_000))
+    sharing.registry.push(NAME, pushed, "latest")
+    one, two = sharing.add(), sharing.add(tag_ttl=0)
+    pulled(one.client("docker"), NAME, pushed)
+    sharing.uploaded(one, {NAME: pushed})
+    sharing.front.requests.clear()
+    client = two.client("docker")
+    assert client.request("HEAD", f"/v2/{NAME}/manifests/latest").status == 200
+    for blob in pushed.blobs:
+        assert client.request("HEAD", f"/v2/{NAME}/blobs/{blob.digest}").status == 200
+    keys = [blob.digest.partition(":")[2] for blob in pushed.blobs]
+    blobs = [each for each in sharing.front.requests if any(key in each.path for key in keys)]
+    assert {each.method for each in blobs} - {"PUT"} == {"HEAD"}  # the other one may still link what it has
+    sharing.front.requests.clear()
+    part = client.blob(NAME, pushed.layers[0].digest, {"Range": "bytes=5-9"})
+    assert part.body == pushed.layers[0].data[5:10]
+    assert [each.range for each in sharing.front.requests if each.method == "GET"] == ["bytes=5-9"]
+
+
+@row(
+    "a blob that was fetched",
+    "one PUT up to 8 MiB, else one HEAD and one PUT for each 8 MiB and two POST; one PUT for the link",
+)
+@row("a tag", "two PUT")
+def test_uploads(sharing: Sharing) -> None:
+    """A small blob is put at once, a large one in parts, and each has a link."""
+    pushed = image("uploaded", layers=(20 * MIB, 3_000))
+    sharing.registry.push(NAME, pushed, "latest")
+    one = sharing.add()
+    pulled(one.client("docker"), NAME, pushed)
+    sharing.uploaded(one, {NAME: pushed})
+    large, small = (
+        Counter(
+            (each.method, "link" in each.path)
+            for each in sharing.front.requests
+            if layer.digest.partition(":")[2] in each.path and each.method != "GET"
+        )
+        for layer in pushed.layers
+    )
+    assert large == {("HEAD", False): 2, ("PUT", False): 3, ("POST", False): 2, ("PUT", True): 1}
+    assert small == {("HEAD", False): 1, ("PUT", False): 1, ("PUT", True): 1}
+    tags = [each.method for each in sharing.front.requests if "/tags/latest/" in each.path]
+    assert Counter(tags)["PUT"] == 2
 
 
 def test_redirect(sharing: Sharing) -> None:

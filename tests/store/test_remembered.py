@@ -10,17 +10,19 @@ import pytest
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
-from dockmirror.interfaces import IContents, IOpened, Kind
+from dockmirror.interfaces import IContents, IDistant, IOpened, Kind
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.reference import Repository
 from dockmirror.store import layout
 from dockmirror.store.counted import Counted
 from dockmirror.store.local import LocalContents
+from dockmirror.store.objects.contents import ObjectContents
 from dockmirror.store.remembered import ASKED_AGAIN, Remembered
 
 from ..answering import now
 from .contract import DATA, DIGEST, ELSEWHERE, HERE, LARGE, ContentsContract, read
 from .memory import MemoryContents
+from .objects.buckets import bucket
 from .threads import inline
 
 MIB = 1024 * 1024
@@ -123,6 +125,17 @@ def test_large_is_not_remembered(memory: Memory) -> None:
     memory.add(LARGE)
     assert [memory.read(LARGE) for _ in range(3)] == [LARGE] * 3
     assert memory.asked.opened == 3
+
+
+def test_distant_is_not_read(tmp_path: Path) -> None:
+    """What lies elsewhere is read only by whoever wants its bytes."""
+    clock = Clock()
+    asked = bucket(clock)
+    far = ObjectContents(asked, clock)
+    now(far.add(HERE, DIGEST, Kind.BLOB, DATA))
+    asked.requests.clear()
+    assert IDistant.providedBy(now(Remembered(far, tmp_path, clock, MIB).open(HERE, DIGEST, Kind.BLOB)))
+    assert asked.requests == {"head": 1}
 
 
 def test_removed(memory: Memory) -> None:

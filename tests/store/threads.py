@@ -42,6 +42,11 @@ class HeldThreads:
         else:
             done.callback(result)
 
+    def run_last(self) -> None:
+        """Runs the call that came last."""
+        self._held.insert(0, self._held.pop())
+        self.run()
+
     def fail(self, error: Exception) -> None:
         """Has the call fail that has waited longest."""
         _, done = self._held.pop(0)

@@ -57,7 +57,8 @@ class Bucket:
         :raises BucketFails: when that cannot be told.
         """
         options: Any = {"head": True} if bare else {"range": part} if part else {}
-        return await self._ask("get", partial(self._calls.get, str(key), options), late=_close)
+        name = "head" if bare else "get"
+        return await self._ask(name, partial(self._calls.get, str(key), options), late=_close)
 
     async def read(self, key: PurePosixPath) -> tuple[bytes, Found] | None:
         """A small object, whole."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -9,6 +12,7 @@ from zope.interface import implementer
 from ...interfaces import IContents, IOpened, Kind
 from ...oci.digest import Digest
 from ...oci.reference import Repository
+from ...work.joined import Joined
 from ...work.notes import Notes
 from .. import layout
 from ..opened import OpenedBytes
@@ -17,68 +21,90 @@ from .bucket import Bucket
 from .calls import Found
 from .opened import OpenedObject
 
-_READ_WHOLE = {Kind.BLOB: 64 * 1024, Kind.MANIFEST: 4 * 1024 * 1024}
-"""Up to how many bytes a content is read and verified whenever it is opened."""
+_LARGEST_MANIFEST = 4 * 1024 * 1024
+"""Up to how many bytes a manifest is read and verified whenever it is opened."""
 _LINKED = 24 * 3600.0
 """Seconds for which it is remembered that a repository has a content."""
-_SIZE = 600.0
-"""Seconds for which it is remembered how large a content is that was there."""
+_THERE = 600.0
+"""Seconds for which it is remembered that a content is there, and how large it is."""
+ABSENT = 10.0
+"""Seconds for which it is remembered that a content, or a link to it, is not there."""
 _MOST = 100_000
 
 _log = Logger()
+
+_Link = tuple[Repository, Digest, Kind]
+
+
+@frozen
+class _Object:
+    """A content that is there: its size, and for which repository it was put as what."""
+
+    size: int
+    put_for: Mapping[str, str]
 
 
 @implementer(IContents)
 class ObjectContents:
     """Contents as distribution's s3 driver keeps them, in a bucket that any number of mirrors share.
 
-    A content is opened by one request: for which repository it was put its object says itself, in its
-    metadata; only what others have of it, links say.
+    A blob is looked up by HEAD and read only when its bytes are wanted; a manifest is looked up by reading
+    it.  For which repository a content was put its object says itself, in its metadata; only what others
+    have of it, links say.  Whoever looks up the same at once is given one answer, which holds for a while.
 
-    :param lifetime: of the addresses at which clients get contents by themselves; they are sent to none
-        where it is None, and what is opened is read along.
+    :param lifetime: of the addresses at which clients get blobs by themselves; they are sent to none where
+        it is None.
     """
 
     def __init__(self, bucket: Bucket, clock: IReactorTime, lifetime: float | None = None) -> None:
         self._bucket = bucket
         self._clock = clock
         self._lifetime = lifetime
-        self._linked: Notes[tuple[Repository, Digest, Kind], bool] = Notes(clock, _MOST)
-        self._sizes: Notes[Digest, int] = Notes(clock, _MOST)
+        self._there: Notes[Digest, _Object] = Notes(clock, _MOST)
+        self._absent: Notes[Digest, bool] = Notes(clock, _MOST)
+        self._linked: Notes[_Link, bool] = Notes(clock, _MOST)
+        self._look_ups: Joined[Digest, _Object | None] = Joined()
+        self._link_look_ups: Joined[_Link, bool] = Joined()
+        self._links: Joined[_Link, None] = Joined()
 
     async def open(self, repository: Repository, digest: Digest, kind: Kind) -> IOpened | None:
-        """See ``IContents``."""
-        size = self._sizes.get(digest)
-        if size is not None and self._linked.get((repository, digest, kind)):
-            return OpenedObject(digest, size, None, self, self._clock)
-        sent_there = self._lifetime is not None and kind is Kind.BLOB
-        found = await self._bucket.get(layout.data(digest), bare=sent_there)
-        if found is None:
+        """See ``IContents``; what is opened holds nothing, and may be used any number of times."""
+        if kind is Kind.MANIFEST:
+            return await self._open_manifest(repository, digest)
+        there = await self._look_up(digest)
+        if there is None or not await self._has(repository, digest, kind, there):
             return None
-        if await self._has(repository, digest, kind, found):
-            return await self._opened(digest, kind, found, None if sent_there else found.body)
-        found.body.close()
-        return None
+        if not there.size:
+            return OpenedBytes(b"") if digest.matches(b"") else None
+        return OpenedObject(digest, there.size, self, self._clock)
 
     def knows(self, repository: Repository, digest: Digest, kind: Kind) -> bool:
         """See ``Far``."""
         return bool(self._linked.get((repository, digest, kind)))
 
     async def holds(self, digest: Digest) -> bool:
-        """See ``IContents``."""
-        return await self._bucket.get(layout.data(digest), bare=True) is not None
+        """See ``IContents``; it may have gone some minutes ago."""
+        return await self._look_up(digest) is not None
+
+    async def is_there(self, digest: Digest) -> bool:
+        """Whether it is there now."""
+        return self._note(digest, await self._bucket.get(layout.data(digest), bare=True)) is not None
 
     async def link(self, repository: Repository, digest: Digest, kind: Kind) -> bool:
         """See ``IContents``."""
-        if not await self.holds(digest):
+        there = await self._look_up(digest)
+        if there is None:
             return False
-        await self.write_link(repository, digest, kind)
+        key = repository, digest, kind
+        if not self._linked.get(key) and there.put_for.get(kind.value) != repository.name:
+            await self._links.get(key, lambda: self.write_link(*key))
         return True
 
     async def write_link(self, repository: Repository, digest: Digest, kind: Kind) -> None:
         """Says that the repository has a content that is known to be there."""
         await self._bucket.put(layout.link(repository, digest, kind), str(digest).encode())
         self._linked.put((repository, digest, kind), True, _LINKED)
+        self._absent.drop(digest)
 
     async def add(self, repository: Repository, digest: Digest, kind: Kind, data: bytes) -> None:
         """See ``IContents``."""
@@ -89,14 +115,14 @@ class ObjectContents:
         """See ``Origin``."""
         found = await self._bucket.get(layout.data(digest), (first, end))
         if found is None:
-            self._sizes.drop(digest)
+            self._note(digest, found)
             raise FileNotFoundError(f"{digest} is not in the bucket any more")
         return found.body
 
     async def spoilt(self, digest: Digest) -> None:
         """See ``Origin``; it is deleted."""
         _log.error("{digest} in the bucket was not the content of its name, and is deleted", digest=digest)
-        self._sizes.drop(digest)
+        self._there.drop(digest)
         try:
             await self._bucket.delete([str(layout.data(digest))])
         except OSError as error:
@@ -108,27 +134,59 @@ class ObjectContents:
             return None
         return await self._bucket.link(layout.data(digest), self._lifetime)
 
-    async def _has(self, repository: Repository, digest: Digest, kind: Kind, found: Found) -> bool:
-        key = repository, digest, kind
-        known = self._linked.get(key) or found.metadata.get(kind.value) == repository.name
-        if not known:
-            link = await self._bucket.read(layout.link(repository, digest, kind))
-            known = link is not None and link[0] == str(digest).encode()
-        if known:
-            self._linked.put(key, True, _LINKED)
-        return known
-
-    async def _opened(self, digest: Digest, kind: Kind, found: Found, body: Body | None) -> IOpened | None:
-        if found.size > _READ_WHOLE[kind]:
-            self._sizes.put(digest, found.size, _SIZE)
-            return OpenedObject(digest, found.size, body, self, self._clock)
-        if body is None:
-            body = await self.part(digest, 0, found.size) if found.size else found.body
-        data = await body.whole() if found.size else b""
+    async def _open_manifest(self, repository: Repository, digest: Digest) -> IOpened | None:
+        if self._absent.get(digest) or self._linked.get((repository, digest, Kind.MANIFEST)) is False:
+            return None
+        found = await self._bucket.get(layout.data(digest))
+        there = self._note(digest, found)
+        if found is None or there is None:
+            return None
+        try:
+            if not await self._has(repository, digest, Kind.MANIFEST, there):
+                return None
+            if there.size > _LARGEST_MANIFEST:
+                return OpenedObject(digest, there.size, self, self._clock)
+            data = await found.body.whole() if there.size else b""
+        finally:
+            found.body.close()
         if digest.matches(data):
             return OpenedBytes(data)
         await self.spoilt(digest)
         return None
+
+    async def _look_up(self, digest: Digest) -> _Object | None:
+        if self._absent.get(digest):
+            return None
+        return self._there.get(digest) or await self._look_ups.get(digest, lambda: self._ask(digest))
+
+    async def _ask(self, digest: Digest) -> _Object | None:
+        return self._note(digest, await self._bucket.get(layout.data(digest), bare=True))
+
+    def _note(self, digest: Digest, found: Found | None) -> _Object | None:
+        """Remembers what a look-up has found."""
+        if found is None:
+            self._there.drop(digest)
+            self._absent.put(digest, True, ABSENT)
+            return None
+        there = _Object(found.size, found.metadata)
+        self._absent.drop(digest)
+        self._there.put(digest, there, _THERE)
+        return there
+
+    async def _has(self, repository: Repository, digest: Digest, kind: Kind, there: _Object) -> bool:
+        key = repository, digest, kind
+        known = self._linked.get(key)
+        if known is None and there.put_for.get(kind.value) == repository.name:
+            known = True
+            self._linked.put(key, True, _LINKED)
+        return await self._link_look_ups.get(key, lambda: self._ask_for_link(key)) if known is None else known
+
+    async def _ask_for_link(self, key: _Link) -> bool:
+        link = await self._bucket.read(layout.link(*key))
+        known = link is not None and link[0] == str(key[1]).encode()
+        known = known or bool(self._linked.get(key))  # it may have been written meanwhile
+        self._linked.put(key, known, _LINKED if known else ABSENT)
+        return known
 
 
 def named(repository: Repository, kind: Kind) -> dict[str, str]:

@@ -40,35 +40,31 @@ async def _unchecked(_: Body) -> None:
 
 @implementer(IDistant)
 class OpenedObject:
-    """A content that lies in a bucket.
+    """A content that lies in a bucket, of which nothing is read before it is wanted.
 
-    :param body: the whole of it, opened already; None where what is wanted is to be opened first.
+    It holds nothing: whoever is given one may use it more than once, and share it.
     """
 
-    def __init__(
-        self, digest: Digest, size: int, body: Body | None, origin: Origin, clock: IReactorTime
-    ) -> None:
+    def __init__(self, digest: Digest, size: int, origin: Origin, clock: IReactorTime) -> None:
         self.size = size
         self._digest = digest
-        self._body = body
         self._origin = origin
         self._clock = clock
 
     def content(self, descriptor: Descriptor, segments: Sequence[bytes | ContentRange]) -> IContent:
-        """See ``IOpened``."""
-        return ObjectContent(descriptor, segments, self._opened, self.close, self._clock)
+        """See ``IOpened``; the whole, asked for alone, is verified."""
+        if list(segments) != [self._part(0)]:
+            return ObjectContent(descriptor, segments, self._opened, self.close, self._clock)
+        return ObjectContent(descriptor, segments, self._opened_whole, self.close, self._clock, self._check)
 
     def close(self) -> None:
         """See ``IOpened``."""
-        if self._body is not None:
-            self._body.close()
-            self._body = None
 
     async def open(self, offset: int) -> Answer:
         """See ``IDistant``; one that proves to be wrong is deleted, and breaks off."""
-        part = ContentRange(offset, self.size - 1, self.size)
+        part = self._part(offset)
         try:
-            body = await self._opened(part)
+            body = await (self._opened(part) if offset else self._opened_whole(part))
         except OSError as error:
             raise Unreachable("the object store does not give it") from error
         descriptor = Descriptor(None, None, part.length)
@@ -79,7 +75,6 @@ class OpenedObject:
         if offset:
             content = ObjectContent(descriptor, (part,), opened, body.close, self._clock)
             return Answer(content, 206, content_range=part)
-        body.verify(self._digest)
         return Answer(ObjectContent(descriptor, (part,), opened, body.close, self._clock, self._check))
 
     async def location(self) -> str | None:
@@ -91,14 +86,16 @@ class OpenedObject:
             await self._origin.spoilt(self._digest)
             raise BrokenOff("the object is not the content of its name")
 
+    def _part(self, offset: int) -> ContentRange:
+        return ContentRange(offset, self.size - 1, self.size)
+
     async def _opened(self, part: ContentRange) -> Body:
-        """What is opened already, where that is what is wanted."""
-        whole, self._body = self._body, None
-        if whole is not None:
-            if part.length == self.size:
-                return whole
-            whole.close()
         return await self._origin.part(self._digest, part.first, part.last + 1)
+
+    async def _opened_whole(self, part: ContentRange) -> Body:
+        body = await self._opened(part)
+        body.verify(self._digest)
+        return body
 
 
 @implementer(IContent)

@@ -14,7 +14,7 @@ from ...oci.descriptor import Descriptor
 from ...oci.digest import Digest
 from ...oci.ranges import ContentRange
 from ...oci.reference import Repository
-from ..opened import OpenedBytes
+from ...work.joined import Joined
 from ..owed import Owed, OwedContent
 
 T = TypeVar("T")
@@ -39,12 +39,12 @@ async def _or(otherwise: T, asked: Awaitable[T]) -> T:
 
 @implementer(IContents)
 class TieredContents:
-    """What is near is served from there, and the bucket is asked nothing; what is small is brought near.
+    """What is near is served from there, and the bucket is asked nothing; a far manifest is brought near.
 
-    What is large and far is an ``IDistant``, for whoever knows how to fetch it only once.  That the bucket
+    A far blob is an ``IDistant``, for whoever knows how to fetch it only once.  That the bucket
     is to be given something is noted before that has its name here: who is killed then has forgotten nothing.
 
-    :param far: an ``IContents``, too.
+    :param far: an ``IContents``, too; what it opens holds nothing, and is given to all who open it at once.
     :param used: is told of each use.
     """
 
@@ -56,14 +56,15 @@ class TieredContents:
         self._known = known
         self._owe = owe
         self._used = used
+        self._look_ups: Joined[tuple[Repository, Digest, Kind], IOpened | None] = Joined()
 
     async def open(self, repository: Repository, digest: Digest, kind: Kind) -> IOpened | None:
         """See ``IContents``."""
-        opened = await self._near.open(repository, digest, kind)
+        key = repository, digest, kind
+        opened = await self._near.open(*key)
         if opened is None:
-            opened = await _or(None, self._far.open(repository, digest, kind))
-            if opened is not None:
-                opened = await self._brought(repository, digest, kind, opened)
+            far = await self._look_ups.get(key, lambda: self._open_far(*key))
+            opened = await self._near.open(*key) or far
         if opened is not None:
             self._used(digest)
         return opened
@@ -87,18 +88,22 @@ class TieredContents:
         await self._near.add(repository, digest, kind, data)
         self._used(digest)
 
-    async def _brought(self, repository: Repository, digest: Digest, kind: Kind, opened: IOpened) -> IOpened:
-        """What is small is kept near, unless the disk takes nothing; what another repository has is near."""
-        if IDistant.providedBy(opened):
-            near = None
-            if await self._near.link(repository, digest, kind):
-                near = await self._near.open(repository, digest, kind)
-            if near is None:
-                return opened
-            opened.close()
-            return near
-        whole = [ContentRange(0, opened.size - 1, opened.size)] if opened.size else []
-        data = await collect(opened.content(Descriptor(size=opened.size), whole), opened.size)
-        with suppress(OSError):
-            await self._near.add(repository, digest, kind, data)
-        return OpenedBytes(data)
+    async def _open_far(self, repository: Repository, digest: Digest, kind: Kind) -> IOpened | None:
+        """Open what is far, unless it has just come near; None for that.
+
+        What comes in one piece is kept near, unless the disk takes nothing.  Of what another repository has
+        near only the link is missing.
+        """
+        near = await self._near.open(repository, digest, kind)
+        if near is not None:
+            near.close()
+            return None
+        far = await _or(None, self._far.open(repository, digest, kind))
+        if IDistant.providedBy(far):
+            await self._near.link(repository, digest, kind)
+        elif far is not None:
+            whole = [ContentRange(0, far.size - 1, far.size)] if far.size else []
+            data = await collect(far.content(Descriptor(size=far.size), whole), far.size)
+            with suppress(OSError):
+                await self._near.add(repository, digest, kind, data)
+        return far

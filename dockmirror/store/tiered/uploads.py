@@ -137,7 +137,7 @@ class Uploads(Repeated):
             return True
         if small is not None:
             await self._bucket.put_new(key, small, metadata)
-        elif not await self._contents.holds(each.digest):
+        elif not await self._contents.is_there(each.digest):
             await self._bucket.upload(key, file, metadata)
         await self._contents.write_link(each.repository, each.digest, each.kind)
         return True

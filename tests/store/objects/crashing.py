@@ -103,7 +103,7 @@ class Mirror:
 
     def holds(self, data: bytes) -> bool:
         """Whether it is there."""
-        return now(self.contents.holds(Digest.of(data)))
+        return now(self.contents.is_there(Digest.of(data)))
 
     def names(self, tag: str, manifest: bytes) -> bool:
         """Whether the tag is that manifest's."""

@@ -18,7 +18,7 @@ from dockmirror.oci.errors import BrokenOff, Unreachable
 from dockmirror.oci.ranges import ContentRange
 from dockmirror.store import layout
 from dockmirror.store.objects.bucket import PATIENCE, Bucket
-from dockmirror.store.objects.contents import ObjectContents
+from dockmirror.store.objects.contents import ABSENT, ObjectContents
 from dockmirror.store.objects.health import FIRST, LONGEST, BucketFails
 
 from ...answering import Recorder, now, watch
@@ -29,6 +29,8 @@ from .buckets import bucket
 T = TypeVar("T")
 KEY = layout.data(LARGE_DIGEST)
 DATA = str(KEY)
+SMALL = b"small"
+DIGEST = Digest.of(SMALL)
 
 
 class Threads:
@@ -158,16 +160,16 @@ def counted(clock: Clock, lifetime: float | None = None) -> tuple[ObjectContents
 
 
 def test_one_request(clock: Clock) -> None:
-    """Opening and reading what was put for a repository takes one; of another one more, the first time."""
+    """To open a blob takes a HEAD, to read it a GET; of another repository one GET more, the first time."""
     contents, asked = counted(clock)
     assert now(read(now(contents.open(HERE, LARGE_DIGEST, Kind.BLOB)))) == LARGE
-    assert asked.requests == {"get": 1}
+    assert asked.requests == {"head": 1, "get": 1}
     now(contents.link(ELSEWHERE, LARGE_DIGEST, Kind.BLOB))
     other = ObjectContents(asked, clock)
     asked.requests.clear()
     for _ in range(3):
         assert now(read(now(other.open(ELSEWHERE, LARGE_DIGEST, Kind.BLOB)))) == LARGE
-    assert asked.requests == {"get": 4}
+    assert asked.requests == {"head": 1, "get": 4}
 
 
 def test_from_an_offset(clock: Clock) -> None:
@@ -198,28 +200,73 @@ def test_gone(clock: Clock) -> None:
 
 
 def test_spoilt(clock: Clock) -> None:
-    """Wrong bytes are not given to their end, and are deleted; small ones are not given at all."""
+    """Wrong bytes are not given to their end, and are deleted; a wrong manifest is not given at all."""
     contents, asked = counted(clock)
-    now(asked.put(KEY, LARGE[:-1] + b"?", {"blob": HERE.name}))
-    taken = Recorder()
-    with pytest.raises(BrokenOff):
-        now(now(opened(contents).open(0)).content.deliver(taken))
-    assert len(taken.data) < len(LARGE)
-    assert not now(contents.holds(LARGE_DIGEST))
-    small = Digest.of(b"small")
-    now(asked.put(layout.data(small), b"other", {"blob": HERE.name}))
-    assert now(contents.open(HERE, small, Kind.BLOB)) is None
-    assert not now(contents.holds(small))
+    whole = [ContentRange(0, len(LARGE) - 1, len(LARGE))]
+    for give in (
+        lambda distant: now(distant.open(0)).content,
+        lambda distant: distant.content(Descriptor(), whole),
+    ):
+        now(asked.put(KEY, LARGE[:-1] + b"?", {"blob": HERE.name}))
+        clock.advance(ABSENT)
+        taken = Recorder()
+        with pytest.raises(BrokenOff):
+            now(give(opened(contents)).deliver(taken))
+        assert len(taken.data) < len(LARGE)
+        assert not now(contents.holds(LARGE_DIGEST))
+    now(asked.put(layout.data(DIGEST), b"other", {"manifest": HERE.name}))
+    assert now(contents.open(HERE, DIGEST, Kind.MANIFEST)) is None
+    assert not now(contents.holds(DIGEST))
 
 
 def test_sent_there(clock: Clock) -> None:
-    """Where clients are sent to the bucket opening reads nothing along, and takes one request, then none."""
+    """Where clients are sent to the bucket opening takes one HEAD, then none."""
     contents, asked = counted(clock, lifetime=60.0)
     for _ in range(2):
         opened(contents).close()
-    assert asked.requests == {"get": 1}
+    assert asked.requests == {"head": 1}
     plain, _ = counted(clock)
     assert now(opened(plain).location()) is None
+
+
+def test_absence_is_remembered(clock: Clock) -> None:
+    """For some seconds, unless it is put here meanwhile."""
+    contents, asked = counted(clock)
+    for kind in Kind:
+        assert now(contents.open(HERE, DIGEST, kind)) is None
+        assert not now(contents.holds(DIGEST))
+    assert asked.requests == {"head": 1}
+    now(contents.add(HERE, DIGEST, Kind.BLOB, SMALL))
+    assert now(contents.holds(DIGEST))
+    assert now(contents.open(ELSEWHERE, DIGEST, Kind.BLOB)) is None
+    now(contents.write_link(ELSEWHERE, DIGEST, Kind.BLOB))
+    assert now(contents.open(ELSEWHERE, DIGEST, Kind.BLOB)) is not None
+
+
+def test_linked_while_it_is_asked_for(clock: Clock) -> None:
+    """A link that is written while the bucket says that there is none counts."""
+    store = MemoryStore()
+    now(ObjectContents(bucket(clock, store), clock).add(HERE, LARGE_DIGEST, Kind.BLOB, LARGE))
+    contents = ObjectContents(bucket(clock, store, held := HeldThreads()), clock)
+    opening = watch(contents.open(ELSEWHERE, LARGE_DIGEST, Kind.BLOB))
+    held.run()
+    linking = watch(contents.link(ELSEWHERE, LARGE_DIGEST, Kind.BLOB))
+    held.run_last()
+    assert linking == [True]
+    held.run()
+    (found,) = opening
+    assert found is not None
+    assert contents.knows(ELSEWHERE, LARGE_DIGEST, Kind.BLOB)
+
+
+def test_is_there(clock: Clock) -> None:
+    """Whether something is there now is asked each time."""
+    contents, asked = counted(clock)
+    assert now(contents.is_there(LARGE_DIGEST))
+    now(asked.delete([DATA]))
+    assert now(contents.holds(LARGE_DIGEST))
+    assert not now(contents.is_there(LARGE_DIGEST))
+    assert not now(contents.holds(LARGE_DIGEST))
 
 
 def test_connects_late(clock: Clock) -> None:

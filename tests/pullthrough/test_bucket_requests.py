@@ -1,0 +1,249 @@
+"""The bucket is asked no more than the table in docs/object-store.md says, however many ask at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from obstore.store import MemoryStore
+from twisted.internet.task import Clock
+
+from dockmirror.interfaces import Answer, Kind
+from dockmirror.oci.digest import Digest
+from dockmirror.oci.errors import RegistryError
+from dockmirror.oci.ranges import Range
+from dockmirror.oci.reference import Repository, Tag
+from dockmirror.store.growing.growths import Growths
+from dockmirror.store.objects.contents import ABSENT
+from dockmirror.store.tiered.documents import ABSENT as DOCUMENT_ABSENT
+from dockmirror.store.tiered.documents import REFRESHED
+from dockmirror.store.tiered.tags import ASKED_AGAIN
+
+from ..answering import Recorder, now, watch
+from ..bucket_table import row
+from ..store.threads import HeldThreads, inline
+from ..store.tiered.parts import EPOCH, Machine
+from .faulty import Faults
+from .images import publish
+from .mirrors import Mirror, Store
+from .origin import Origin, repository
+
+CLIENTS = 20
+TTL = 60.0
+NAME, OTHER = "library/busybox", "library/other"
+LAYERS = b"configuration", bytes(range(256)) * 1024, b"layer" * 100_000
+LARGE = LAYERS[1]
+BLOB = {"path": f"{NAME}/blobs/{Digest.of(LARGE)}"}
+PART: dict[str, Any] = {**BLOB, "range": Range.parse("bytes=5-9")}
+HEAD, CONDITIONAL = {**BLOB, "head": True}, {**BLOB, "if_none_match": "*"}
+TAG = {"path": f"{NAME}/manifests/latest"}
+
+
+class MachineStore(Store):
+    """The disk of a machine, in front of the bucket; blobs on their way in lie there, too."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.contents = machine.contents  # type: ignore[assignment]
+        self.tags, self.documents = machine.tags, machine.documents  # type: ignore[assignment]
+        self.growths = Growths(machine.root, machine.contents, machine.clock, inline)  # type: ignore[assignment]
+        self.faults = Faults()
+
+
+class Added:
+    """A mirror that was added to one that has pulled and uploaded an image, with nothing on its disk.
+
+    :ivar bucket: answers when nothing else can be done.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.origin, self.clock, self.bucket = Origin(), Clock(), HeldThreads()
+        self.clock.advance(EPOCH)
+        self.manifest = publish(self.origin.shelf(NAME), *LAYERS)
+        publish(self.origin.shelf(OTHER), *LAYERS)
+        store, roots = MemoryStore(), (directory / "first", directory / "added")
+        for root in roots:
+            root.mkdir()
+        first = Machine(roots[0], store, self.clock)
+        place, digest = repository(NAME), Digest.of(self.manifest)
+        for layer in LAYERS:
+            now(first.contents.add(place, Digest.of(layer), Kind.BLOB, layer))
+        now(first.contents.add(place, digest, Kind.MANIFEST, self.manifest))
+        now(first.tags.put(place, Tag("latest"), digest))
+        now(first.documents.write(f"public/docker/{NAME}", str(EPOCH).encode()))
+        assert first.give() == 0
+        self.clock.advance(ASKED_AGAIN)
+        self.machine = Machine(roots[1], store, self.clock, self.bucket)
+        self.mirror = Mirror(self.origin, self.clock, MachineStore(self.machine), tag_ttl=TTL)
+
+    def count(self, *asked: Mapping[str, Any]) -> Mapping[str, int]:
+        """Return how often the bucket is asked for what all clients ask, one thing after the other.
+
+        It is known that everybody may pull.
+        """
+        assert set(self.outcomes(lambda: self.mirror.public.known(Repository(NAME)))) == {True}
+        self.machine.bucket.requests.clear()
+        for each in asked:
+            self.ask(**each)
+        return dict(self.machine.bucket.requests)
+
+    def ask(self, path: str, **details: Any) -> bytes:
+        """Return what all clients are given who ask at once, which is the same."""
+        recorders = []
+        for answer in self.outcomes(lambda: self.mirror.registry.fetch(self.mirror.request(path, **details))):
+            assert isinstance(answer, Answer)
+            recorders.append((recorder := Recorder(), watch(answer.content.deliver(recorder))))
+        self._settle()
+        assert all(ended == [None] for _, ended in recorders)
+        (data,) = {recorder.data for recorder, _ in recorders}
+        return data
+
+    def outcomes(self, ask: Callable[[], Coroutine[Any, Any, object]]) -> list[object]:
+        """Return what comes of asking for all clients at once.
+
+        :raises RegistryError: the first.
+        """
+        found = [watch(ask()) for _ in range(CLIENTS)]
+        self._settle()
+        for (each,) in found:
+            if isinstance(each, BaseException):
+                raise each
+        return [each for (each,) in found]
+
+    def _settle(self) -> None:
+        """Until nothing happens any more."""
+        self.clock.advance(0)
+        while self.bucket.held:
+            self.bucket.run()
+            self.clock.advance(0)
+
+
+@pytest.fixture
+def added(tmp_path: Path) -> Added:
+    """Asked nothing yet."""
+    return Added(tmp_path)
+
+
+@row(
+    "what is on the disk, within a tag's `tag_ttl`",
+    "none",
+)
+def test_on_the_disk(added: Added) -> None:
+    """Nothing is asked for what was brought there: in whole, in part, or just told of."""
+    manifest = {"path": f"{NAME}/manifests/{Digest.of(added.manifest)}"}
+    added.count(TAG, BLOB)
+    assert added.count(manifest, BLOB, PART, HEAD, CONDITIONAL) == {}
+
+
+@row(
+    "a manifest that is not, and was put for this repository",
+    "one GET",
+)
+def test_manifest(added: Added) -> None:
+    """One GET."""
+    manifest = {"path": f"{NAME}/manifests/{Digest.of(added.manifest)}"}
+    assert added.count(manifest, manifest) == {"get": 1}
+    assert added.ask(**manifest) == added.manifest
+
+
+@row(
+    "a blob that is not, and was put for this repository",
+    "one HEAD and one GET",
+)
+def test_blob(added: Added) -> None:
+    """One HEAD and one GET, whatever its size."""
+    assert added.count(BLOB, BLOB) == {"head": 1, "get": 1}
+    assert added.ask(**BLOB) == LARGE
+    small = {"path": f"{NAME}/blobs/{Digest.of(LAYERS[0])}"}
+    assert added.count(small, small) == {"head": 1, "get": 1}
+    assert added.origin.take() == []
+
+
+@row(
+    "… a HEAD of it, or where clients are sent to the bucket",
+    "one HEAD, none for the next ten minutes",
+)
+def test_told_of(added: Added) -> None:
+    """One HEAD: nothing is read."""
+    assert added.count(HEAD, CONDITIONAL, HEAD) == {"head": 1}
+
+
+@row(
+    "… a range of it, while nobody fetches the whole",
+    "one HEAD, and one GET for each range asked for",
+)
+def test_part(added: Added) -> None:
+    """One GET for each who asks: of the part, and nothing else is read."""
+    assert added.count(PART) == {"head": 1, "get": CLIENTS}
+    assert added.ask(**PART) == LARGE[5:10]
+
+
+@row(
+    "… that was put for another repository",
+    "one GET more, the first time in a day; one PUT once the upstream has said that this one has it, too",
+)
+def test_of_another_repository(added: Added) -> None:
+    """One GET more, of the link, and a PUT where there is none; then it is known."""
+    added.ask(f"{OTHER}/manifests/latest")
+    other = {"path": BLOB["path"].replace(NAME, OTHER)}
+    assert added.count(other, other) == {"head": 1, "get": 2, "put": 1}
+    assert added.ask(**other) == LARGE
+
+
+@row(
+    "what the bucket does not have",
+    "one HEAD of a blob or one GET of a manifest, none for the next ten seconds",
+)
+@pytest.mark.parametrize("kind", ["blobs", "manifests"])
+def test_absent(added: Added, kind: str) -> None:
+    """One HEAD or GET, however many ask, and none for some seconds."""
+    path = f"{NAME}/{kind}/{Digest.of(b'nobody has this')}"
+
+    def count() -> Mapping[str, int]:
+        with pytest.raises(RegistryError):
+            added.count({"path": path})
+        return dict(added.machine.bucket.requests)
+
+    once = {"head": 1} if kind == "blobs" else {"get": 1}
+    assert [count(), count()] == [once, {}]
+    added.clock.advance(ABSENT)
+    assert count() == once
+
+
+@row(
+    "a tag that was confirmed more than a minute ago, or is not known",
+    "one GET, at most once a minute",
+)
+@row(
+    "… when the upstream is asked about it",
+    "one HEAD for each blob of its image that is not on the disk, none for the next ten minutes",
+)
+def test_tag(added: Added) -> None:
+    """One GET a minute; one HEAD for each blob that must be there if the upstream does not answer."""
+    manifest = {"path": f"{NAME}/manifests/{Digest.of(added.manifest)}"}
+    added.count(manifest)
+    assert added.count({**TAG, "head": True}, TAG) == {"get": 1, "head": len(LAYERS)}
+    assert set(added.origin.take()) == {f"nobody: HEAD {NAME}/manifests/latest"}
+    added.clock.advance(ASKED_AGAIN)
+    assert added.count(TAG) == {"get": 1}
+
+
+@row(
+    "a list, what is public",
+    "one GET, at most once in ten minutes; where there is none, once a minute",
+)
+def test_document(added: Added) -> None:
+    """One GET, and none for ten minutes; where there is none, none for one."""
+    documents, requests = added.machine.documents, added.machine.bucket.requests
+    for name, data, pause in (
+        (f"public/docker/{NAME}", str(EPOCH).encode(), REFRESHED),
+        ("none", None, DOCUMENT_ABSENT),
+    ):
+        for _ in range(2):
+            requests.clear()
+            for _ in range(2):
+                assert set(added.outcomes(partial(documents.read, name))) == {data}
+            assert requests == {"get": 1}
+            added.clock.advance(pause)
