@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 from .. import layout
 from ..threads import InThread, detached
 from .calls import Calls, Found, Listed, Metadata
-from .health import Health
+from .health import BucketFails, Health
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -27,6 +27,8 @@ LISTING = 600.0
 """Seconds; of what nobody waits for."""
 
 T = TypeVar("T")
+Failed = Callable[[str], BucketFails]
+"""Takes note of a failure, by its words."""
 _QUERY = re.compile(r"\?[^\s)]*")
 
 
@@ -34,6 +36,9 @@ class Bucket:
     """What lies in a bucket under a prefix, by keys below that.
 
     Whoever waits may leave; the thread that asks goes on.  What fails is rested from: see ``Health``.
+
+    A server that was started again may tell of its objects before it can read them.  So a failure to read
+    one ends when one has been read; every other failure ends with the next answer.
 
     :ivar requests: how many the bucket was asked, by what; a file of several parts counts as one.
     """
@@ -43,9 +48,10 @@ class Bucket:
     ) -> None:
         self.health = Health(name, clock)
         self.requests: dict[str, int] = {}
-        self._calls = Calls(connect, self.step)
+        self._calls = Calls(connect, lambda key: partial(self._read_on, key))
         self._clock = clock
         self._in_thread = in_thread
+        self._unread: str | None = None  # the object that could not be read, while none has been since
 
     async def get(
         self, key: PurePosixPath, part: tuple[int, int] | None = None, bare: bool = False
@@ -57,8 +63,12 @@ class Bucket:
         :raises BucketFails: when that cannot be told.
         """
         options: Any = {"head": True} if bare else {"range": part} if part else {}
-        name = "head" if bare else "get"
-        return await self._ask(name, partial(self._calls.get, str(key), options), late=_close)
+        call = partial(self._calls.get, str(key), options)
+        if bare:
+            return await self._ask("head", call, late=_close)
+        found = await self._ask("get", call, late=_close, failed=partial(self._read_failed, str(key)))
+        self._has_read(str(key), found)
+        return found
 
     async def read(self, key: PurePosixPath) -> tuple[bytes, Found] | None:
         """A small object, whole."""
@@ -67,7 +77,9 @@ class Bucket:
             found = self._calls.get(str(key), {})
             return (found.body.all(), found) if found else None
 
-        return await self._ask("get", call)
+        read = await self._ask("get", call, failed=partial(self._read_failed, str(key)))
+        self._has_read(str(key), read)
+        return read
 
     async def put(self, key: PurePosixPath, data: bytes, metadata: Metadata | None = None) -> None:
         """Replaces a small object."""
@@ -104,17 +116,28 @@ class Bucket:
     async def try_it(self) -> None:
         """Asks for something small, unless the bucket has answered just now.
 
+        Where an object could not be read it is the first byte of that.  If that fails again the bucket is not
+        rested from for it: the others may well be read.
+
         :raises BucketFails: when it does not give it.
         """
-        if not self.health.is_proven:
+        if self.health.is_proven:
+            return
+        if self._unread is None:
             await self.get(layout.HELD, bare=True)
+            return
+        call = partial(self._calls.read_first_byte, self._unread)
+        await self._ask("get", call, failed=self.health.failed_again)
+        self._unread = None
+        self.health.succeeded()
 
-    async def step(self, call: Callable[[], T], patience: float) -> T:
-        """Goes on with what was opened, in a thread.
+    async def _read_on(self, key: str, call: Callable[[], T], patience: float) -> T:
+        """Goes on with an object that was opened, in a thread.
 
         :raises BucketFails: when it does not, or not in time.
         """
-        return await self._patiently(call, patience, "nothing came", lambda _: None)
+        failed = partial(self._read_failed, key)
+        return await self._patiently(call, patience, "nothing came", lambda _: None, failed)
 
     async def _ask(
         self,
@@ -122,15 +145,17 @@ class Bucket:
         call: Callable[[], T],
         patience: float = PATIENCE,
         late: Callable[[T], None] = lambda _: None,
+        failed: Failed | None = None,
     ) -> T:
         self.health.check()
         self.requests[name] = self.requests.get(name, 0) + 1
-        result = await self._patiently(call, patience, "no answer", late)
-        self.health.succeeded()
+        result = await self._patiently(call, patience, "no answer", late, failed or self.health.failed)
+        if self._unread is None:
+            self.health.succeeded()
         return result
 
     async def _patiently(
-        self, call: Callable[[], T], patience: float, lacking: str, late: Callable[[T], None]
+        self, call: Callable[[], T], patience: float, lacking: str, late: Callable[[T], None], failed: Failed
     ) -> T:
         waiting = detached(self._in_thread(call), late=late)
         try:
@@ -138,15 +163,26 @@ class Bucket:
         except CancelledError:  # whoever waited has left
             raise
         except TookTooLong:
-            raise self.health.failed(f"{lacking} within {patience:g} s") from None
+            raise failed(f"{lacking} within {patience:g} s") from None
         except Exception as error:
-            raise self._failed(error) from error
+            raise _of_bucket(error, failed) from error
 
-    def _failed(self, error: Exception) -> Exception:
-        """What obstore raises is of the bucket: also that a file is missing, which is the bucket itself."""
-        from obstore.exceptions import BaseError
+    def _read_failed(self, key: str, words: str) -> BucketFails:
+        self._unread = self._unread or key
+        return self.health.failed(words)
 
-        return self.health.failed(_words(error)) if isinstance(error, BaseError | OSError) else error
+    def _has_read(self, key: str, found: object) -> None:
+        """Bytes came, unless there is no such object; that is as good for the one that could not be read."""
+        if found is not None or key == self._unread:
+            self._unread = None
+            self.health.succeeded()
+
+
+def _of_bucket(error: Exception, failed: Failed) -> Exception:
+    """What obstore raises is of the bucket: also that a file is missing, which is the bucket itself."""
+    from obstore.exceptions import BaseError
+
+    return failed(_words(error)) if isinstance(error, BaseError | OSError) else error
 
 
 def _words(error: Exception) -> str:

@@ -48,12 +48,12 @@ class Calls:
     """One of obstore each, which raise what that raises.
 
     :param connect: called when it is asked first.
-    :param step: by which what was opened is read.
+    :param reading: makes what reads on in an object that was opened, by its key.
     """
 
-    def __init__(self, connect: Callable[[], ObjectStore], step: Step) -> None:
+    def __init__(self, connect: Callable[[], ObjectStore], reading: Callable[[str], Step]) -> None:
         self._connect = connect
-        self._step = step
+        self._reading = reading
         self._store: ObjectStore | None = None
 
     def get(self, key: str, options: Any) -> Found | None:
@@ -66,7 +66,15 @@ class Calls:
             return None
         meta = result.meta
         metadata = {str(name): str(value) for name, value in result.attributes.items()}
-        return Found(meta["size"], meta["last_modified"].timestamp(), metadata, Body(result, self._step))
+        body = Body(result, self._reading(key))
+        return Found(meta["size"], meta["last_modified"].timestamp(), metadata, body)
+
+    def read_first_byte(self, key: str) -> None:
+        """An object, where it is there and has one."""
+        found = self.get(key, {"head": True})
+        part = self.get(key, {"range": (0, 1)}) if found and found.size else None
+        if part is not None:
+            part.body.all()
 
     def put(self, key: str, data: bytes, metadata: Metadata, new: bool = False) -> bool:
         """Whether it is put: not so where it is to be new, and there is one already."""

@@ -62,6 +62,11 @@ class Health:
             self._until = now + self._length
         return BucketFails(self.failure)
 
+    def failed_again(self, words: str) -> BucketFails:
+        """The object that could not be read still cannot; it is not left alone for that."""
+        self.failure = f"{self._name}: {words}"
+        return BucketFails(self.failure)
+
     def succeeded(self) -> None:
         """It answered."""
         if self.failure is not None:
