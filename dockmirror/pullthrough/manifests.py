@@ -109,12 +109,14 @@ class Manifests:
             await self._check_whole(request, place, tagged.held)
             return await self._answer(request, tagged.held, Told(age=tagged.age))
         try:
-            changed = await self._changed(request, tagged)
+            current = await self._current(request, tagged)
         except RegistryError as error:
             return await self._stale(request, tagged, error)
-        if changed is not None:
-            return await self._given(request, changed)
-        return await self._answer(request, tagged.held, Told("fwd=stale; detail=confirmed", age=0.0))
+        if isinstance(current, Answer):
+            return await self._given(request, current)
+        if not admits(request.accept, current.parts.media_type):
+            return await self._passed(request)
+        return await self._answer(request, current, Told("fwd=stale; detail=confirmed", age=0.0))
 
     async def _tagged(self, place: Repository, tag: Tag) -> _Tagged | None:
         known = await self._tags.get(place, tag)
@@ -123,26 +125,23 @@ class Manifests:
             return None
         return _Tagged(place, tag, held, self._clock.seconds() - known.confirmed)
 
-    async def _changed(self, request: Request, tagged: _Tagged) -> Answer | None:
-        """What the tag names now, where that is not what is held.
+    async def _current(self, request: Request, tagged: _Tagged) -> Held | Answer:
+        """Return the manifest that the tag names now, held here or fetched.
 
-        A HEAD tells, which Docker Hub does not count as a pull; the same one is asked once at a time.  What
-        is new is fetched for a client's HEAD, too: it would ask for it by its digest next, and be refused by
-        an upstream that has reached its limit, while what is held could have been served.
+        A HEAD tells, which Docker Hub does not count as a pull; the same one is asked once at a time.  One
+        that is not held is fetched for a client's HEAD, too: it would ask for it by its digest next, and be
+        refused by an upstream that has reached its limit, while what is held could have been served.
         """
         asked = evolve(request, head=True, accept=EVERYTHING, if_none_match=etag(tagged.held.digest))
         can_answer = await self._can_answer(request, tagged)
         mark = await self._changes.mark(tagged.place)
         told = await self._heads.get((asked, mark), lambda: self._asking.ask(asked, can_answer))
-        is_same = told.status == 304 or told.content.descriptor.digest == tagged.held.digest
-        if not is_same or not await self._is_held(tagged):
+        digest = tagged.held.digest if told.status == 304 else told.content.descriptor.digest
+        held = await self._kept.get(tagged.place, digest) if digest else None
+        if held is None:
             return await self._fetched.get(evolve(request, head=False), tagged.place, tagged.tag, can_answer)
-        await self._fetched.confirm(tagged.place, mark, tagged.tag, tagged.held.digest)
-        return None
-
-    async def _is_held(self, tagged: _Tagged) -> bool:
-        """Return whether nobody has removed the manifest while the upstream was asked."""
-        return await self._kept.get(tagged.place, tagged.held.digest) is not None
+        await self._fetched.confirm(tagged.place, mark, tagged.tag, held.digest)
+        return held
 
     async def _can_answer(self, request: Request, tagged: _Tagged) -> bool:
         """Whether what is held may be given, and is of use, when the upstream does not say."""

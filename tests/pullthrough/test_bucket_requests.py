@@ -66,7 +66,7 @@ class Added:
         store, roots = MemoryStore(), (directory / "first", directory / "added")
         for root in roots:
             root.mkdir()
-        first = Machine(roots[0], store, self.clock)
+        self.first = first = Machine(roots[0], store, self.clock)
         place, digest = repository(NAME), Digest.of(self.manifest)
         for layer in LAYERS:
             now(first.contents.add(place, Digest.of(layer), Kind.BLOB, layer))
@@ -228,6 +228,19 @@ def test_tag(added: Added) -> None:
     assert set(added.origin.take()) == {f"nobody: HEAD {NAME}/manifests/latest"}
     added.clock.advance(ASKED_AGAIN)
     assert added.count(TAG) == {"get": 1}
+
+
+def test_moved_tag(added: Added) -> None:
+    """What the bucket has of a tag that has moved is not fetched again, although its tag is not known yet."""
+    added.count(TAG)
+    shelf = added.origin.shelf(NAME)
+    moved = publish(shelf, b"another configuration", *LAYERS[1:])
+    now(added.first.contents.add(repository(NAME), Digest.of(moved), Kind.MANIFEST, moved))
+    assert added.first.give() == 0
+    added.origin.take()
+    added.clock.advance(TTL)
+    assert added.ask(**TAG) == moved
+    assert set(added.origin.take()) == {f"nobody: HEAD {NAME}/manifests/latest"}
 
 
 @row(

@@ -95,6 +95,20 @@ def test_what_is_new_is_fetched(origin: Origin, warm: Mirror) -> None:
     assert origin.take() == []
 
 
+def test_what_it_named_before_is_not_fetched(origin: Origin, warm: Mirror, manifest: bytes) -> None:
+    """A tag that is set back costs a HEAD: the manifest is held."""
+    moved(origin)
+    warm.clock.advance(TTL)
+    warm.get(TAG)
+    origin.shelf(NAME).tags["latest"] = Digest.of(manifest)
+    warm.clock.advance(TTL)
+    origin.take()
+    answer = warm.ask(TAG)
+    assert (body(answer), header(answer, "Age")) == (manifest, "0")
+    assert warm.get(TAG) == manifest
+    assert origin.take() == [f"nobody: HEAD {TAG}"]
+
+
 def test_a_head_of_what_is_new_fetches_it_too(origin: Origin, warm: Mirror) -> None:
     """The client asks for it next."""
     new = moved(origin)
