@@ -173,7 +173,7 @@ class Listening(Factory):
 def real_agent(ca_file: str | None, timeout: float = 5.0) -> Agent:
     """What asks the servers here, over connections that are not kept."""
     names = {name: ["127.0.0.1"] for name in ("r.example", "r.example.", "127.0.0.1")}
-    addresses = AllowedAddresses(names)
+    addresses = AllowedAddresses([], hosts=names)
     endpoints = Endpoints(reactor, FakeResolver(names), tls_policy(ca_file), addresses, timeout)
     pool = HTTPConnectionPool(reactor, persistent=False)
     agent: Agent = Agent.usingEndpointFactory(reactor, endpoints, pool)

@@ -37,12 +37,16 @@ def agent(
     :param reached: see ``Endpoints``.
     :raises ConfigurationError: when a setting that looked right cannot be put into practice.
     """
-    host = urlsplit(upstream.url).hostname or ""
+    own = (urlsplit(upstream.url).hostname or "").removesuffix(".")
     endpoints = Endpoints(
         reactor,
         FixedAddresses(Families(resolver, FAMILIES[upstream.ip]), upstream.addresses),
         _tls(upstream),
-        AllowedAddresses([host, *upstream.addresses], tuple(networks(upstream.allow_networks))),
+        AllowedAddresses(
+            [upstream.url, *upstream.realms],
+            tuple(networks(upstream.allow_networks)),
+            [host for host in upstream.addresses if host != own],
+        ),
         upstream.connect_timeout,
         reached,
         proxies(upstream, environ),

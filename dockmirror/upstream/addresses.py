@@ -8,6 +8,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from attrs import field, frozen
 
 from ..system.networks import Address, Network
+from .realms import origin
 
 
 def _canonical(host: str) -> str:
@@ -22,19 +23,26 @@ def _canonical_all(hosts: Iterable[str]) -> frozenset[str]:
     return frozenset(map(_canonical, hosts))
 
 
+def _places(urls: Iterable[str]) -> frozenset[tuple[str, int | None]]:
+    return frozenset((_canonical(host), port) for _, host, port in map(origin, urls))
+
+
 @frozen
 class AllowedAddresses:
-    """Where one upstream may be reached: at public addresses, and where its operator configured it.
+    """The addresses at which one upstream may be reached: public ones, and what its operator configured.
 
-    :ivar hosts: the names and literal addresses that the operator configured; these may be anywhere.
-    :ivar networks: where every other host may be, too: the upstream's ``allow_networks``.
+    :ivar urls: the operator's own; their hosts may be anywhere, at the ports that these name: another port
+        of the same host, to which the upstream may redirect, is as any other server.
+    :ivar networks: the upstream's ``allow_networks``, in which every host may be, at every port.
+    :ivar hosts: names and literal addresses that may be anywhere, at every port.
     """
 
-    hosts: frozenset[str] = field(converter=_canonical_all)
+    urls: frozenset[tuple[str, int | None]] = field(converter=_places)
     networks: tuple[Network, ...] = field(default=(), converter=tuple[Network, ...])
+    hosts: frozenset[str] = field(default=(), converter=_canonical_all)
 
-    def refusal(self, host: str, address: str) -> str | None:
-        """Why the address that a host resolved to must not be connected to, as a sentence; None if it may be.
+    def refusal(self, host: str, port: int, address: str) -> str | None:
+        """Return a sentence why the address of a host must not be connected to; None if it may be.
 
         :param host: the name as it was looked up; a literal address is a host that resolved to itself.
         :raises ValueError: when ``address`` is not an IP address, and so must not be connected to either.
@@ -43,15 +51,18 @@ class AllowedAddresses:
         reached = _reached(literal)
         if not _METADATA.isdisjoint((literal, *reached)):
             return f"{_resolved(host, literal)} a cloud's metadata service: no configuration allows that"
-        if _canonical(host) in self.hosts or self._allow(literal):
+        if self._is_configured(_canonical(host), port) or self._allow(literal):
             return None
         for destination in reached:
             kind = _kind(destination)
             if kind is not None and not self._allow(destination):
                 wrapped = f"a form of {destination}, which is " if destination != literal else ""
                 told = f"{_resolved(host, literal)} {wrapped}{kind}"
-                return f"{told}: only allow_networks of the upstream could allow it"
+                return f"{told}: at port {port} only allow_networks of the upstream could allow it"
         return None
+
+    def _is_configured(self, host: str, port: int) -> bool:
+        return (host, port) in self.urls or host in self.hosts
 
     def _allow(self, address: Address) -> bool:
         return any(address in network for network in self.networks)

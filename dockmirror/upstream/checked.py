@@ -82,7 +82,7 @@ class Checked:
         return await answers.complete
 
     def _allowed(self, addresses: Sequence[_Address]) -> Sequence[_Address]:
-        refusals = [self.addresses.refusal(self.host, address.host) for address in addresses]
+        refusals = [self.addresses.refusal(self.host, self.port, address.host) for address in addresses]
         allowed = [address for address, refusal in zip(addresses, refusals, strict=True) if refusal is None]
         if not refusals:
             raise DNSLookupError(f"{self.host} has no address")

@@ -97,7 +97,7 @@ class Endpoints:
         return evolve(self._checked(host, port, tunnel), timeout=2 * self.connect_timeout)
 
     def _tunnel(self, proxy: Proxy, host: str, port: int) -> IStreamClientEndpoint:
-        there = AllowedAddresses([proxy.host])
+        there = AllowedAddresses([], hosts=[proxy.host])
         endpoint: IStreamClientEndpoint = evolve(
             self._checked(proxy.host, proxy.port, self._tcp), addresses=there
         )

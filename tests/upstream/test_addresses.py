@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from dockmirror.system.networks import Network
 from dockmirror.upstream.addresses import AllowedAddresses
 
-NOWHERE = AllowedAddresses(["registry.example"])
+NOWHERE = AllowedAddresses(["https://registry.example"])
 
 METADATA = (
     "169.254.169.254 169.254.170.2 169.254.170.23 100.100.100.200 192.0.0.192 168.63.129.16 "
@@ -67,13 +67,13 @@ networks = st.lists(
 @given(private)
 def test_private_refused(address: IPv4Address) -> None:
     """What is not public is refused where nobody configured it."""
-    assert NOWHERE.refusal("cdn.example", str(address))
+    assert NOWHERE.refusal("cdn.example", 443, str(address))
 
 
 @given(private, wrappings)
 def test_wrapped_refused(address: IPv4Address, wrapping: str) -> None:
     """A form of IPv6 that wraps an IPv4 address that is not public is refused like it."""
-    assert NOWHERE.refusal("cdn.example", str(WRAPPINGS[wrapping](address)))
+    assert NOWHERE.refusal("cdn.example", 443, str(WRAPPINGS[wrapping](address)))
 
 
 @given(
@@ -86,8 +86,8 @@ def test_metadata_never(
     address = metadata + scope if ":" in metadata else metadata
     if wrapping is not None and ":" not in metadata:
         address = str(WRAPPINGS[wrapping](IPv4Address(metadata)))
-    everywhere = AllowedAddresses([host, "cdn.example", address], allowed)
-    told = everywhere.refusal(host, address)
+    everywhere = AllowedAddresses([], allowed, [host, "cdn.example", address])
+    told = everywhere.refusal(host, 443, address)
     assert told is not None
     assert "metadata service" in told
 
@@ -95,23 +95,35 @@ def test_metadata_never(
 @given(private, st.sampled_from(["Registry.Internal", "registry.internal.", "REGISTRY.INTERNAL"]))
 def test_configured_host(address: IPv4Address, spelling: str) -> None:
     """A host that the operator configured may be anywhere, however its name is spelt."""
-    told = AllowedAddresses(["registry.Internal."]).refusal(spelling, str(address))
+    told = AllowedAddresses(["https://registry.Internal."]).refusal(spelling, 443, str(address))
     assert told is None or "metadata" in told
 
 
 @given(private, st.sampled_from(["evil.registry.internal", "registry.internal.example", "internal", ""]))
 def test_only_that_host(address: IPv4Address, other: str) -> None:
     """A host is configured by its whole name."""
-    assert AllowedAddresses(["registry.internal"]).refusal(other, str(address))
+    assert AllowedAddresses(["https://registry.internal"]).refusal(other, 443, str(address))
 
 
-@pytest.mark.parametrize("configured", ["10.1.2.3", "::1", "[0:0::1]", "FD00::1"])
+@pytest.mark.parametrize("configured", ["10.1.2.3", "[::1]", "[0:0::1]", "[FD00::1]"])
 def test_configured_literal(configured: str) -> None:
     """An operator may configure an address, in any of its spellings."""
     address = configured.strip("[]")
-    allowed = AllowedAddresses([configured])
-    assert allowed.refusal(address, address) is None
-    assert allowed.refusal("cdn.example", address) is not None
+    allowed = AllowedAddresses([f"https://{configured}"])
+    assert allowed.refusal(address, 443, address) is None
+    assert allowed.refusal("cdn.example", 443, address) is not None
+
+
+@given(private, st.integers(1, 65535))
+def test_only_that_port(address: IPv4Address, port: int) -> None:
+    """A server of the operator's is its host and its port: others there are as any other servers."""
+    allowed = AllowedAddresses(["http://registry.internal", "http://registry.internal:5000"])
+    anywhere = AllowedAddresses([], hosts=["registry.internal"])
+    configured = port in (80, 5000)
+    for each, expected in ((allowed, configured), (anywhere, True)):
+        refusal = each.refusal("registry.internal", port, str(address))
+        assert refusal is None or "metadata" in refusal or not expected
+        assert refusal is not None or expected
 
 
 @given(st.ip_addresses(network="10.1.0.0/16"), st.none() | unambiguous)
@@ -119,14 +131,14 @@ def test_allowed_network(address: IPv4Address, wrapping: str | None) -> None:
     """A network that is allowed is allowed for every host, and in every form but the ambiguous ones."""
     allowed = AllowedAddresses([], [ip_network("10.1.0.0/16")])
     told = str(address if wrapping is None else WRAPPINGS[wrapping](address))
-    assert allowed.refusal("cdn.example", told) is None
+    assert allowed.refusal("cdn.example", 443, told) is None
 
 
 def test_allowed_literal_network() -> None:
     """The wrapping form itself may be allowed, too."""
     allowed = AllowedAddresses([], [ip_network("64:ff9b::/96")])
-    assert allowed.refusal("cdn.example", "64:ff9b::a01:203") is None
-    assert allowed.refusal("cdn.example", "10.1.2.3") is not None
+    assert allowed.refusal("cdn.example", 443, "64:ff9b::a01:203") is None
+    assert allowed.refusal("cdn.example", 443, "10.1.2.3") is not None
 
 
 @pytest.mark.parametrize(
@@ -134,19 +146,19 @@ def test_allowed_literal_network() -> None:
 )
 def test_public(address: str) -> None:
     """Public addresses need no configuration, wrapped ones neither."""
-    assert NOWHERE.refusal("cdn.example", address) is None
+    assert NOWHERE.refusal("cdn.example", 443, address) is None
 
 
 @pytest.mark.parametrize("address", SPECIAL.split())
 def test_special(address: str) -> None:
     """Nor is connected to what is of no use to a registry, or not given out to anybody yet."""
-    assert NOWHERE.refusal("cdn.example", address)
+    assert NOWHERE.refusal("cdn.example", 443, address)
 
 
 def test_no_address() -> None:
     """What is not an address is an error, not a consent."""
     with pytest.raises(ValueError, match=r"127\.1"):
-        NOWHERE.refusal("cdn.example", "127.1")
+        NOWHERE.refusal("cdn.example", 443, "127.1")
 
 
 @pytest.mark.parametrize(
@@ -164,4 +176,6 @@ def test_no_address() -> None:
 )
 def test_told(host: str, address: str, told: str) -> None:
     """A refusal names the host, the address and its kind, and what could allow it."""
-    assert NOWHERE.refusal(host, address) == f"{told}: only allow_networks of the upstream could allow it"
+    assert NOWHERE.refusal(host, 443, address) == (
+        f"{told}: at port 443 only allow_networks of the upstream could allow it"
+    )

@@ -53,7 +53,8 @@ def test_literal_refused(literal: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "addresses", [AllowedAddresses(["r.example"]), AllowedAddresses([], [ip_network("10.0.0.0/8")])]
+    "addresses",
+    [AllowedAddresses(["http://r.example:5000"]), AllowedAddresses([], [ip_network("10.0.0.0/8")])],
 )
 def test_configured(addresses: AllowedAddresses) -> None:
     """What the operator configured is dialled."""
@@ -61,6 +62,14 @@ def test_configured(addresses: AllowedAddresses) -> None:
     here.connect(b"http://r.example:5000/")
     assert here.dialled() == ["10.1.2.3"]
     assert here.reactor.tcpClients[0][1] == 5000
+
+
+def test_another_port_of_the_own_host() -> None:
+    """What the operator configured is one server: a redirect to its host leads to no other one there."""
+    here = connections("10.1.2.3", addresses=AllowedAddresses(["http://r.example:5000"]))
+    refused = failure_of(here.connect(b"http://r.example:6379/"))
+    assert isinstance(refused, AddressRefused)
+    assert here.dialled() == []
 
 
 def test_families_alternate() -> None:

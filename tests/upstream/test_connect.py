@@ -158,7 +158,7 @@ def test_silent_proxy_with_addresses() -> None:
     )
 
 
-FIXED: dict[str, Any] = {"fixed": ["R.Example."], "addresses": AllowedAddresses(["r.example"])}
+FIXED: dict[str, Any] = {"fixed": ["R.Example."], "addresses": AllowedAddresses(["https://r.example"])}
 
 
 def test_fixed() -> None:

@@ -34,7 +34,7 @@ async def test_threaded_resolver(serve: Callable[..., Listening]) -> None:
     """The system's resolver knows literal addresses, and that some names have none."""
     server = serve(Server)
     resolver = threaded_resolver(reactor, 1)
-    endpoints = Endpoints(reactor, resolver, tls_policy(), AllowedAddresses(["127.0.0.1"]))
+    endpoints = Endpoints(reactor, resolver, tls_policy(), AllowedAddresses([], hosts=["127.0.0.1"]))
     agent = Agent.usingEndpointFactory(reactor, endpoints)
     response = await agent.request(b"GET", server.url("127.0.0.1", "http"))
     assert await content(response) == b"hello"
@@ -162,7 +162,7 @@ def test_preferred_is_dialled_first() -> None:
 
 def test_fixed_is_connected_to() -> None:
     """A fixed address may be private: the operator wrote it down for a name that they configured."""
-    allowed = AllowedAddresses(FIXED.addresses)
+    allowed = AllowedAddresses([], hosts=FIXED.addresses)
     here = Connections({}, resolver=FIXED, addresses=allowed)
     here.connect(b"https://fixed.example/")
     assert here.dialled() == ["10.1.2.3"]
