@@ -16,7 +16,8 @@ from ..config.amounts import Amount
 from ..config.load import Source, origin
 from .context import Context
 
-_PASSWORD = re.compile(r"(?<=://)([^/@:]*):[^/@]*(?=@)")
+_PASSWORD = re.compile(r"^((?:[^:/?#@]+://)?[^:]*):.*@", re.DOTALL)
+"""The name and the password of an address, which may have any characters, also where it is none."""
 _TABLES = {"upstreams", "access"}
 
 
@@ -69,11 +70,12 @@ def _rows(model: BaseModel, said: Sequence[Source], path: tuple[str, ...] = ()) 
             for each, inner in value.items():
                 yield from _rows(inner, said, (*where, each))
         else:
-            yield Row(".".join(where), _plain(value), origin(said, where))
+            shown = _PASSWORD.sub(r"\1:…@", value) if key == "proxy" and value else _plain(value)
+            yield Row(".".join(where), shown, origin(said, where))
 
 
 def _plain(value: object) -> object:
-    """As JSON and TOML have it; a password in an address is none of their business."""
+    """Return a value as JSON and TOML have it."""
     match value:
         case Amount():
             return str(value)
@@ -84,4 +86,4 @@ def _plain(value: object) -> object:
         case Mapping():
             return {key: _plain(each) for key, each in value.items()}
         case _:
-            return _PASSWORD.sub(r"\1:…", str(value))
+            return str(value)

@@ -73,6 +73,25 @@ def test_no_password(file: Path) -> None:
         assert "socks5h://name:" in output
 
 
+@pytest.mark.parametrize(
+    ("proxy", "shown"),
+    [
+        ("http://name:s3@cr3t@proxy:3128", "http://name:…@proxy:3128"),
+        ("http://name:@s3cr3t@@proxy", "http://name:…@proxy"),
+        ("na@me:s3@cr3t@proxy:3128", "na@me:…@proxy:3128"),
+        ("socks5h://name:s3:cr@3t@[fd00::1]:1080", "socks5h://name:…@[fd00::1]:1080"),
+        ("http://name:s3/c@r3t@proxy", "http://name:…@proxy"),
+        ("http://proxy:3128", "http://proxy:3128"),
+        ("", ""),
+    ],
+)
+def test_a_proxy_password_is_masked_to_its_last_character(proxy: str, shown: str, tmp_path: Path) -> None:
+    """Whatever characters it has, and also where the address is none that the mirror would take."""
+    path = tmp_path / "dockmirror.toml"
+    path.write_text(f"[upstreams.docker]\nproxy = {json.dumps(proxy)}\n")
+    assert rows("-c", str(path), "config")["upstreams.docker.proxy"][0] == shown
+
+
 def test_everything(file: Path) -> None:
     """Is there with ``--all``, and what begins so with a beginning."""
     every = rows("config", "--all")
