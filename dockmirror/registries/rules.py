@@ -164,12 +164,21 @@ class AllowedWrites:
         :raises Denied: for what may not be written, or mounted from; the registry is not asked.
         """
         target = write.target
-        self._rules.check(Tags(target.repository) if isinstance(target, Uploads | Upload) else target)
+        if isinstance(target, Uploads | Upload):
+            for repository in filter(None, (target.repository, write.source)):
+                self._rules.check(Blob(repository, write.digest) if write.digest else Tags(repository))
+        else:
+            self._rules.check(target)
         for tag in write.tags:
             self._rules.check(Manifest(target.repository, tag))
-        if write.source is not None:
-            self._rules.check(Tags(write.source))
-        return await self._writes.write(write, body)
+        return await self._writes.write(_from_named_sources(write), body)
+
+
+def _from_named_sources(write: Write) -> Write:
+    """Begin an upload in place of a mount whose source the registry would choose among all repositories."""
+    if write.source is not None:
+        return write
+    return evolve(write, query=tuple(pair for pair in write.query if pair[0] != "mount"))
 
 
 def _shown(target: InRepository) -> str:

@@ -4,18 +4,21 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 import pytest
 from hypothesis import given
+from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from dockmirror.content.held import BytesContent, json_content
-from dockmirror.interfaces import Answer, IRegistry
+from dockmirror.interfaces import Answer, IContent, IRegistry, IWrites
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import Denied
 from dockmirror.oci.request import Request, Target, parse_target
 from dockmirror.oci.token import TokenRequest
-from dockmirror.oci.write import parse_write
+from dockmirror.oci.write import Write, Written, parse_write
 from dockmirror.registries.rules import Allowed, AllowedWrites, Rules
 
 from ..answering import FakeRegistry, now
@@ -211,6 +214,45 @@ def test_names_are_complete(host: str, path: str) -> None:
     assert "'upstreams.docker.allow'" in refused.message
     assert internet.asked(HUB) == []
     assert house.pull(host, path.format("busybox")).body == BUSYBOX
+
+
+@implementer(IWrites)
+class Writes:
+    """A registry that notes what it is asked to change."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    async def write(self, write: Write, body: IContent) -> Written:
+        """See ``IWrites``."""
+        self.seen.append(write.path_and_query().partition("uploads/")[2])
+        return Written(202)
+
+
+@pytest.mark.parametrize(
+    ("query", "asked"),
+    [
+        ((("mount", str(D1)), ("from", "team/b")), f"?mount={quote(str(D1))}&from=team%2Fb"),
+        ((("mount", str(D1)), ("from", "team/secret")), None),
+        ((("mount", str(D2)), ("from", "team/b")), None),
+        ((("mount", str(D2)),), None),
+        ((("digest", str(D2)),), None),
+        ((("digest", str(D1)),), f"?digest={quote(str(D1))}"),
+        ((("mount", str(D1)),), ""),
+        ((("mount", str(D1)), ("digest-algorithm", "sha256")), "?digest-algorithm=sha256"),
+    ],
+)
+def test_what_is_mounted(query: tuple[tuple[str, str], ...], asked: str | None) -> None:
+    """Comes from where it may be pulled: a registry that may choose where from is not asked to mount."""
+    writes = Writes()
+    allowed = AllowedWrites(writes, Rules(KEY, [], ["team/secret", f"**@{D2}"]))
+    write = parse_write("POST", b"/v2/team/a/blobs/uploads/", query)
+    if asked is None:
+        with pytest.raises(Denied):
+            now(allowed.write(write, json_content(b"")))
+    else:
+        now(allowed.write(write, json_content(b"")))
+    assert writes.seen == ([] if asked is None else [asked])
 
 
 @pytest.mark.parametrize(
