@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from attrs import evolve
 from twisted.internet.interfaces import IHostnameResolver
 from twisted.web.client import HTTPConnectionPool
 from twisted.web.iweb import IAgent, IPolicyForHTTPS
@@ -21,6 +22,7 @@ from ..upstream.proxies import Proxies
 from ..upstream.proxy import Proxy
 from ..upstream.resolvers import FAMILIES, Families, FixedAddresses
 from ..upstream.rested import Rested
+from ..upstream.tcp import DrainingTCP
 from ..upstream.tls import tls_policy
 
 
@@ -55,7 +57,8 @@ def agent(
     pool = HTTPConnectionPool(reactor)
     pool.maxPersistentPerHost = upstream.connections
     kept = ExactAgent.usingEndpointFactory(reactor, endpoints, pool)
-    sending = ExactAgent.usingEndpointFactory(reactor, endpoints, NewConnections(reactor))
+    draining = evolve(endpoints, tcp=DrainingTCP(reactor))
+    sending = ExactAgent.usingEndpointFactory(reactor, draining, NewConnections(reactor))
     return Limited(Rested(Apart(kept, sending), reactor), upstream.connections, reactor)
 
 

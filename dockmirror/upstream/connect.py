@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
-from attrs import evolve, field, frozen
+from attrs import Factory, evolve, field, frozen
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, wrapClientTLS
 from twisted.internet.error import SSLError
@@ -67,6 +67,7 @@ class Endpoints:
     :ivar reached: told of each host and each of its addresses that is about to be connected to; of a host
         whose name a proxy looks up it is not told.
     :ivar fixed: the names that are looked up here whatever the proxy.
+    :ivar tcp: opens connections, as the reactor does where it is not told.
     """
 
     reactor: Any
@@ -77,6 +78,7 @@ class Endpoints:
     reached: Callable[[str, str], None] = lambda host, address: None
     proxies: Proxies = field(factory=Proxies)
     fixed: frozenset[str] = field(default=frozenset(), converter=_canonical_all)
+    tcp: Any = field(default=Factory(lambda self: self.reactor, takes_self=True))
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
         """See ``IAgentEndpointFactory``."""
@@ -116,7 +118,7 @@ class Endpoints:
 
     def _tcp(self, address: str, port: int) -> IStreamClientEndpoint:
         family = TCP6ClientEndpoint if ":" in address else TCP4ClientEndpoint
-        tcp: IStreamClientEndpoint = family(self.reactor, address, port, self.connect_timeout)
+        tcp: IStreamClientEndpoint = family(self.tcp, address, port, self.connect_timeout)
         return tcp
 
 
