@@ -2,13 +2,14 @@
 
 A copy lies among the files that are on their way to a name, in which the parts of one upload follow each
 other, whichever process they reach.  One that nobody goes on with for an hour is dropped with dead writers'.
+All of them together take a limited number of bytes and files: what would be more is not copied.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
@@ -28,6 +29,11 @@ from .threads import InThread, detached
 BEHIND = 8 * 1024 * 1024
 """Bytes that may wait for the disk: no push waits for it, and what it does not take in time is not kept."""
 
+COPIES = 1000
+"""Files of copies that there may be."""
+_LOOKED_AGAIN = 4 * 1024 * 1024
+"""Bytes of one copy after which it is seen how large all of them are."""
+_PREFIX = "push-"
 _log = Logger()
 
 
@@ -36,7 +42,7 @@ class LocalPushed:
     """Copies in a store's directory.
 
     :param grown: is told how many bytes are held more.
-    :param most: tells how long a copy may be.
+    :param most: tells how many bytes all copies together may have.
     """
 
     def __init__(
@@ -55,14 +61,14 @@ class LocalPushed:
 
     async def copy(self, name: str, offset: int) -> ICopy | None:
         """See ``IPushed``."""
-        path = self._path(name)
+        path, most = self._path(name), self._most()
         try:
-            opening = detached(self._in_thread(partial(_open, path, offset)), late=os.close)
+            opening = detached(self._in_thread(partial(_open, path, offset, most)), late=os.close)
             file = await opening
         except OSError as error:
             _log.warn("a push is not kept: {error}", error=str(error))
             return None
-        return _Copy(path, FileReader(file, self._in_thread), file, offset, self._clock, self._most())
+        return _Copy(path, FileReader(file, self._in_thread), file, offset, self._clock, most, self.drop)
 
     async def keep(self, name: str, digest: Digest) -> bool:
         """See ``IPushed``."""
@@ -99,15 +105,31 @@ class LocalPushed:
             _log.warn("what was copied of a push stays for an hour: {error}", error=str(error))
 
     def _path(self, name: str) -> Path:
-        return self._root / layout.WRITING / f"push-{name}"
+        return self._root / layout.WRITING / f"{_PREFIX}{name}"
 
 
-def _open(path: Path, offset: int) -> int:
+def _check_room(directory: Path, most: int) -> None:
+    """:raises OSError: when there are as many copies, or bytes of them, as there may be."""
+    with os.scandir(directory) as entries:
+        copies = [entry for entry in entries if entry.name.startswith(_PREFIX)]
+    if len(copies) > COPIES or sum(map(_size, copies)) >= most:
+        raise OSError("the pushes under way are too many for the cache")
+
+
+def _size(entry: os.DirEntry[str]) -> int:
+    try:
+        return entry.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _open(path: Path, offset: int, most: int) -> int:
     """The copy with so many bytes of it; made where it is to have none.
 
-    :raises OSError: when there are fewer, or another process is writing to it.
+    :raises OSError: when there are fewer, another process is writing to it, or there is no room.
     """
     files.make_directory(path.parent)
+    _check_room(path.parent, most)
     file = _locked(path, 0 if offset else os.O_CREAT)
     try:
         if os.fstat(file).st_size < offset:
@@ -138,12 +160,22 @@ def _locked(path: Path, flags: int = 0) -> int:
 @implementer(ICopy)
 class _Copy:
     def __init__(
-        self, path: Path, reader: FileReader, file: int, offset: int, clock: IReactorTime, most: int
+        self,
+        path: Path,
+        reader: FileReader,
+        file: int,
+        offset: int,
+        clock: IReactorTime,
+        most: int,
+        drop: Callable[[str], Awaitable[None]],
     ) -> None:
         place = Place(path, path, path)
+        self._path = path
         self._reader = reader
         self._writer = Writer(Partial(place, file), reader, offset, clock, lambda: None, self._give_up)
         self._most = most
+        self._drop = drop
+        self._unseen = 0
         self._given_up = False
 
     def write(self, data: bytes) -> None:
@@ -152,18 +184,28 @@ class _Copy:
             return
         try:
             self._writer.write(data)
+            self._look(len(data))
         except OSError as error:
             self._give_up(error)
         if self._writer.waiting > BEHIND:
             self._give_up(OSError("the disk does not follow"))
-        if self._writer.length + self._writer.waiting > self._most:
-            self._give_up(OSError("it is too large for the cache"))
 
     async def end(self) -> int | None:
         """See ``ICopy``."""
         await self._writer.flushed()
+        if self._given_up:
+            await self._drop(self._path.name.removeprefix(_PREFIX))
         self._reader.close()
         return None if self._given_up else self._writer.length
+
+    def _look(self, length: int) -> None:
+        """:raises OSError: when this copy, or all together, are too large."""
+        if self._writer.length + self._writer.waiting > self._most:
+            raise OSError("it is too large for the cache")
+        self._unseen += length
+        if self._unseen >= _LOOKED_AGAIN:
+            self._unseen = 0
+            _check_room(self._path.parent, self._most)
 
     def _give_up(self, error: OSError) -> None:
         if not self._given_up:

@@ -15,7 +15,7 @@ from dockmirror.interfaces import ICopy, IPushed
 from dockmirror.oci.digest import Digest
 from dockmirror.store import layout
 from dockmirror.store.eviction.leftovers import drop_leftovers
-from dockmirror.store.pushed import BEHIND, LocalPushed
+from dockmirror.store.pushed import BEHIND, COPIES, LocalPushed
 
 from ..answering import now, watch
 from .meanwhile import before
@@ -136,6 +136,43 @@ def test_what_is_kept_while_it_is_opened(disk: Disk) -> None:
 def test_what_is_too_large(disk: Disk) -> None:
     """Is given up: nothing fails by it."""
     assert disk.written(bytes(100_001)) is None
+
+
+def test_all_of_them_are_bounded(tmp_path: Path) -> None:
+    """What is not copied leaves nothing, and takes nothing from what was."""
+    clock, most = Clock(), 10 * 1024 * 1024
+    pushed = LocalPushed(tmp_path, inline, clock, lambda _: None, lambda: most)
+    piece, kept = bytes(1024 * 1024), []
+    copies = [now(pushed.copy(f"{number:032x}", 0)) for number in range(4)]
+    for copy in copies:
+        assert copy is not None
+        for _ in range(6):
+            copy.write(piece)
+        kept.append(now(copy.end()))
+    assert kept == [6 * len(piece), None, None, None]
+    written = list((tmp_path / layout.WRITING).iterdir())
+    assert sum(path.stat().st_size for path in written) == 6 * len(piece)
+    for number in range(10, 14):
+        copy = now(pushed.copy(f"{number:032x}", 0))
+        if copy is not None:
+            copy.write(piece * 3)
+            now(copy.end())
+    assert sum(path.stat().st_size for path in (tmp_path / layout.WRITING).iterdir()) < most + 3 * len(piece)
+
+
+def test_very_many(disk: Disk) -> None:
+    """Small ones are not copied from some number on."""
+    for number in range(COPIES + 10):
+        copy = now(disk.pushed.copy(f"{number:032x}", 0))
+        if copy is not None:
+            now(copy.end())
+    assert len(disk.left) == COPIES + 1
+
+
+def test_what_is_given_up_leaves_nothing(disk: Disk) -> None:
+    """The client goes on without a copy."""
+    assert disk.written(bytes(100_001)) is None
+    assert disk.left == []
 
 
 def test_a_disk_that_takes_nothing(tmp_path: Path) -> None:
