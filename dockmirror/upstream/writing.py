@@ -10,7 +10,7 @@ from twisted.web.iweb import IResponse
 from zope.interface import implementer
 
 from ..content.held import BytesContent
-from ..headers import first
+from ..headers import first, lines
 from ..interfaces import IContent, IWrites
 from ..oci.errors import RangeInvalid, RegistryError, Unavailable
 from ..oci.write import Upload, Uploads, Write, Written
@@ -26,7 +26,7 @@ _CONSENTS = {200, 201, 202, 204}
 _KEEP_THE_BODY = REDIRECTS - {303}
 _TRAVELLING = (
     "Docker-Content-Digest", "Docker-Upload-UUID", "OCI-Chunk-Max-Length", "OCI-Chunk-Min-Length",
-    "OCI-Subject", "OCI-Tag", "Range", "RateLimit-Limit", "RateLimit-Remaining", "Warning",
+    "OCI-Subject", "Range", "RateLimit-Limit", "RateLimit-Remaining", "Warning",
 )  # fmt: skip
 
 
@@ -65,6 +65,7 @@ class Writing:
             raise await self._refusal(write, asked)
         self._client.release(asked.response)
         headers = tuple((n, value) for n in _TRAVELLING if (value := first(asked.response.headers, n)))
+        headers += tuple(("OCI-Tag", value) for value in lines(asked.response.headers, "OCI-Tag"))
         code = asked.response.code
         return Written(code, self._location(write, asked), headers, upstream_status=code)
 

@@ -89,14 +89,20 @@ def _write_head(request: Request, answer: Answer) -> None:
         named += [("Accept-Ranges", "bytes")]
     if answer.next_page is not None:
         named += [("Link", write_next(request.path.decode("ascii"), answer.next_page))]
+    written: set[str] = set()
     for name, value in named:
         if value is not None:
-            _set(request, name, str(value))
+            _set(request, name, str(value), again=name in written)
+            written.add(name)
 
 
-def _set(request: Request, name: str, value: str) -> None:
-    """A field, of what may stand in one: an upstream's words are in some of them."""
-    request.setHeader(name, _UNFIT.sub("?", value))
+def _set(request: Request, name: str, value: str, *, again: bool = False) -> None:
+    """A field, of what may stand in one: an upstream's words are in some of them.
+
+    :param again: whether it is a further line of the same field.
+    """
+    put = request.responseHeaders.addRawHeader if again else request.setHeader
+    put(name, _UNFIT.sub("?", value))
 
 
 def _common(request: Request) -> None:

@@ -221,6 +221,13 @@ class TestManifests:
         assert (seen.method, seen.body, seen.header("Content-Type")) == ("PUT", MANIFEST, "a/b")
         assert seen.authorization == "Bearer t"
 
+    def test_tags_that_were_set(self, internet: Internet, house: House) -> None:
+        """Are told, all of them."""
+        path = f"/v2/team/image/manifests/{digest(MANIFEST)}"
+        internet.reply(K8S_HOST, path, Reply(201, b"", (("OCI-Tag", "a"), ("OCI-Tag", "b"))))
+        answer = send(house, "PUT", f"{path}?tag=a&tag=b", "Content-Type: a/b", body=MANIFEST)
+        assert answer.lines("OCI-Tag") == ["a", "b"]
+
     def test_too_large(self, internet: Internet, house: House) -> None:
         """Is not even read, where that is announced."""
         size = 4 * 1024 * 1024 + 1
