@@ -196,6 +196,9 @@ class IContents(Interface):
         :raises OSError: when it cannot be kept; nothing has changed then.
         """
 
+    async def unlink(repository: Repository, digest: Digest, kind: Kind) -> None:
+        """Says that the repository does not have this content any more; the bytes stay for others."""
+
 
 @frozen
 class Tagged:
@@ -216,6 +219,9 @@ class ITags(Interface):
 
     async def forget(repository: Repository, tag: Tag) -> None:
         """The tag names nothing any more."""
+
+    async def forget_named(repository: Repository, digest: Digest) -> None:
+        """Forget all tags of the repository that name this."""
 
 
 class IDocuments(Interface):

@@ -15,6 +15,7 @@ from twisted.python.threadpool import ThreadPool
 
 from ..config.settings import ConfigurationError, Settings
 from ..interfaces import IContents, IDocuments, IGrowths, IPushed, ITags
+from ..pullthrough.changes import Deletions, Present
 from ..status.values import Fetch, Usage
 from ..store.counted import Counted
 from ..store.directory import prepare, try_writing
@@ -43,6 +44,7 @@ class Cache:
     """Everything that a pull-through registry keeps things in, and the service that it lives by.
 
     :ivar eviction: what keeps to the budget, and knows how much is held.
+    :ivar deletions: what was deleted through the mirror.
     :ivar fetched: what has come of the blobs that were fetched.
     :ivar under_way: those that are being fetched.
     :ivar usage: what each registry takes up, as far as is known.
@@ -54,6 +56,7 @@ class Cache:
     contents: IContents
     tags: ITags
     documents: IDocuments
+    deletions: Deletions
     growths: IGrowths
     pushed: IPushed
     service: Service
@@ -78,7 +81,10 @@ def open_cache(root: Path, settings: Settings, reactor: Any) -> Cache:
     tiered = _tiered(root, settings, reactor, in_thread)
     kept = LocalContents(root, reactor, in_thread) if tiered is None else tiered.contents
     eviction = Eviction(root, reactor, in_thread, budget(root, settings))
-    contents = Counted(Remembered(kept, root, reactor, REMEMBERED), eviction.grown)
+    remembered = Remembered(kept, root, reactor, REMEMBERED)
+    documents = LocalDocuments(root, reactor, in_thread) if tiered is None else tiered.documents
+    deletions = Deletions(documents, reactor)
+    contents = Present(Counted(remembered, eviction.grown), deletions, reactor)
 
     async def try_to_write() -> None:
         await in_thread(partial(try_writing, root))
@@ -93,7 +99,8 @@ def open_cache(root: Path, settings: Settings, reactor: Any) -> Cache:
     return Cache(
         contents,
         LocalTags(root, reactor, in_thread) if tiered is None else tiered.tags,
-        LocalDocuments(root, reactor, in_thread) if tiered is None else tiered.documents,
+        documents,
+        deletions,
         growths,
         LocalPushed(root, in_thread, reactor, eviction.grown, lambda: eviction.limit // 2),
         keeping,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 
-from attrs import evolve
 from twisted.internet.interfaces import IReactorTime
 
 from ..config.settings import Settings, UpstreamSettings
@@ -13,7 +12,7 @@ from ..interfaces import IAccount, IRegistry
 from ..oci.request import InRepository
 from ..pullthrough.asking import Asking
 from ..pullthrough.blobs import Blobs
-from ..pullthrough.changes import Changes, Present, Unchanged
+from ..pullthrough.changes import Changes
 from ..pullthrough.existing import Existing
 from ..pullthrough.handshake import Handshake
 from ..pullthrough.lists import Lists
@@ -27,6 +26,7 @@ from ..registries.noted import Popularity
 from ..registries.segments import InSegments
 from ..registries.whole import Whole
 from ..status.series import Series
+from ..upstream.sealed import Seals
 from ..work.resting import Resting
 from .cache import Cache
 from .mirrored import AgentFor, Mirrored, mirrored
@@ -59,22 +59,22 @@ def stack(
         served = Stack(Whole(relayed, clock), Whole(asked.authorized, clock))
     else:
         entry = entry_of(name, upstream)
+        grants = Grants(clock)
         asking = Asking(
             asked.relayed,
             asked.authorized,
-            Grants(clock),
+            grants,
             Public(entry, cache.documents, clock, _learns(upstream, asked)),
             Resting(clock, asked.apart, outcomes.rest),
             clock,
             settings.keep_vanished,
         )
         filling = InSegments(asking, upstream.segments, clock) if upstream.segments > 1 else asking
-        changes = Unchanged(registry)
+        changes = Changes(registry, cache.documents, cache.deletions, clock)
         if writes is not None:
-            changes = written = Changes(registry, cache.documents)
-            cache = evolve(cache, contents=Present(cache.contents, written))
-            pushed = PushedBlobs(writes, written, cache.contents, cache.pushed)
-            writes = WriteThrough(pushed, written, cache.contents, cache.tags)
+            cache.deletions.expect(registry)
+            pushed = PushedBlobs(writes, changes, cache.contents, cache.pushed, Seals(keys, f"{name} copies"))
+            writes = WriteThrough(pushed, changes, cache.contents, cache.tags, grants)
         cached = _cached(entry, registry, asking, filling, cache, clock, tag_ttl(upstream, settings), changes)
         noting = _noting(watched.series, cache)
         existing = cached if writes is None else Existing(cached, asking)
@@ -112,7 +112,7 @@ def _cached(
     cache: Cache,
     clock: IReactorTime,
     ttl: Callable[[InRepository], float],
-    changes: Unchanged,
+    changes: Changes,
 ) -> PullThrough:
     return PullThrough(
         asking,

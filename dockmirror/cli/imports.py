@@ -21,8 +21,9 @@ from ..config.settings import Settings
 from ..interfaces import Kind
 from ..oci.digest import Digest
 from ..oci.reference import Repository, Tag
+from ..pullthrough.changes import deletion_document
 from ..pullthrough.permission import imported_document
-from ..store import adding, layout, small
+from ..store import adding, files, layout, small
 from ..store.data import is_held
 from ..store.eviction.figures import in_turn
 from ..store.eviction.sweep import Sweep
@@ -118,7 +119,9 @@ def _take(root: Path, taken: _Taken, settings: Settings, done: set[Digest]) -> i
     place, now = taken.name.repository, time.time()
     for part, data in parts:
         if part.digest is not None:
-            adding.link(root, place, part.digest, Kind.BLOB if data is None else Kind.MANIFEST, now)
+            kind = Kind.BLOB if data is None else Kind.MANIFEST
+            files.remove(root / layout.document(deletion_document(place, part.digest, kind)))
+            adding.link(root, place, part.digest, kind, now)
     _say_everybodys(root, place, [part.digest for part, _ in parts], settings, now)
     if isinstance(taken.name.reference, Tag) and taken.image.descriptor.digest is not None:
         adding.tag(root, place, taken.name.reference, taken.image.descriptor.digest, now)

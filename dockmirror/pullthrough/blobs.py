@@ -8,7 +8,7 @@ from twisted.internet.interfaces import IReactorTime
 from ..content.held import absent
 from ..interfaces import Answer, IContents, IDistant, IGrowth, IGrowths, IOpened, IRegistry, Kind
 from ..oci.descriptor import Descriptor
-from ..oci.errors import RangeInvalid
+from ..oci.errors import RangeInvalid, RegistryError
 from ..oci.etag import matches
 from ..oci.ranges import ContentRange, Range
 from ..oci.reference import Repository
@@ -80,12 +80,11 @@ class Blobs:
         Where the repository is not linked to it, or the client's right is not known, the upstream says.
         """
         opened, told = None, await self._told(request)
-        if await self._rights.entitled(request):
+        in_doubt = await self._changes.deletion(place, target.digest, Kind.BLOB) is not None
+        if not in_doubt and await self._rights.entitled(request):
             opened = await self._contents.open(place, target.digest, Kind.BLOB)
         if opened is None and await self._contents.holds(target.digest):
-            given = await self._rights.consents(
-                request, lambda can_answer: self._checks.check(request, target, can_answer)
-            )
+            given = await self._given(request, target, place, in_doubt)
             told = await self._told(request)
             opened = await self._opened(place, target, given)
         if opened is None:
@@ -93,6 +92,19 @@ class Blobs:
         if IDistant.providedBy(opened):
             return await self._distant(request, target, place, opened, told)
         return held_answer(request, opened, Descriptor(_TYPE, target.digest, opened.size), told)
+
+    async def _given(self, request: Request, target: Blob, place: Repository, in_doubt: bool) -> bool:
+        """Whether the upstream gives it; see ``Rights.consents``."""
+        mark = await self._changes.mark(place)
+        try:
+            given = await self._rights.consents(
+                request, lambda can_answer: self._checks.check(request, target, can_answer)
+            )
+        except RegistryError as error:
+            if in_doubt and error.status == 404 and await self._rights.entitled(request):
+                await self._contents.unlink(place, target.digest, Kind.BLOB)
+            raise
+        return given and await self._changes.given(place, mark, target.digest, Kind.BLOB)
 
     async def _distant(
         self, request: Request, target: Blob, place: Repository, opened: IDistant, told: Told

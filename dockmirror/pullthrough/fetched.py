@@ -84,7 +84,7 @@ class FetchedManifests:
 
         The tag is noted when that manifest is held.
         """
-        if tag is None or digest is None:
+        if tag is None or digest is None or not await self._changes.given(place, mark, digest, Kind.MANIFEST):
             return
         if await self._contents.link(place, digest, Kind.MANIFEST):
             await self.confirm(place, mark, tag, digest)
@@ -93,10 +93,10 @@ class FetchedManifests:
 
     async def _keep(self, place: Repository, mark: bytes, tag: Tag | None, content: BytesContent) -> bool:
         """Whether it was kept; not so where the repository was changed since it was asked for."""
-        if await self._changes.mark(place) != mark:
+        digest = content.descriptor.digest
+        if digest is None or not await self._changes.given(place, mark, digest, Kind.MANIFEST):
             return False
-        digest = await self._kept.keep(place, content)
-        if digest is None:
+        if await self._kept.keep(place, content) is None:
             return False
         named = self._named.tags(place, digest, mark)
         for each in named if tag is None else named | {tag}:

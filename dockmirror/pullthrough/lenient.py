@@ -51,6 +51,10 @@ class LenientContents:
         """See ``IContents``; who asks must know whether it is kept."""
         await self._contents.add(repository, digest, kind, data)
 
+    async def unlink(self, repository: Repository, digest: Digest, kind: Kind) -> None:
+        """See ``IContents``."""
+        await _or(None, self._contents.unlink(repository, digest, kind))
+
 
 @implementer(ITags)
 class LenientTags:
@@ -70,6 +74,10 @@ class LenientTags:
     async def forget(self, repository: Repository, tag: Tag) -> None:
         """See ``ITags``."""
         await _or(None, self._tags.forget(repository, tag))
+
+    async def forget_named(self, repository: Repository, digest: Digest) -> None:
+        """See ``ITags``."""
+        await _or(None, self._tags.forget_named(repository, digest))
 
 
 @implementer(IDocuments)

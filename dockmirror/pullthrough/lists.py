@@ -23,7 +23,7 @@ from ..oci.errors import RegistryError
 from ..oci.request import InRepository, Referrers, Request, Tags
 from ..work.resting import is_outage
 from .asking import Asking
-from .changes import Unchanged
+from .changes import Unchanged, without_doubts
 from .held import STALE, Told, bypassed
 from .lenient import LenientDocuments
 from .rights import Rights
@@ -102,10 +102,11 @@ class Lists:
         name = self._name(request)
         mark = (await self._changes.mark(self._changes.place(target.repository))).decode()
         listed = _Listed.read(await self._documents.read(name))
-        if listed is not None and listed.mark != mark:
+        if listed is not None and without_doubts(listed.mark) != without_doubts(mark):
             listed = None
         age = self._clock.seconds() - listed.at if listed else 0.0
-        if listed and 0 <= age < self._tag_ttl(target) and await self._rights.public(request):
+        is_fresh = listed is not None and listed.mark == mark and 0 <= age < self._tag_ttl(target)
+        if listed and is_fresh and await self._rights.public(request):
             return listed.answer(Told(age=age))
         can_answer = listed is not None and age < STALE and await self._rights.covered(request)
         try:

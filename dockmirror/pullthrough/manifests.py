@@ -31,12 +31,16 @@ _log = Logger()
 
 @frozen
 class _Tagged:
-    """A manifest that is held under a tag; the age is negative where the clock was set back."""
+    """A manifest that is held under a tag; the age is negative where the clock was set back.
+
+    :ivar in_doubt: whether a write of which nobody knows what has come was put since it was confirmed.
+    """
 
     place: Repository
     tag: Tag
     held: Held
     age: float
+    in_doubt: bool
 
 
 class Manifests:
@@ -74,9 +78,11 @@ class Manifests:
         return await self._by_digest(request, place, target.reference)
 
     async def _by_digest(self, request: Request, place: Repository, digest: Digest) -> Answer:
-        held = await self._kept.get(place, digest) if await self._rights.entitled(request) else None
+        held, in_doubt = None, await self._changes.deletion(place, digest, Kind.MANIFEST) is not None
+        if not in_doubt and await self._rights.entitled(request):
+            held = await self._kept.get(place, digest)
         if held is None and await self._contents.holds(digest):
-            held = await self._checked(request, place, digest)
+            held = await self._checked(request, place, digest, in_doubt)
         if held is None:
             return await self._new(request, place, None)
         if not admits(request.accept, held.parts.media_type):
@@ -93,9 +99,20 @@ class Manifests:
         if rests is not None and not await self._kept.is_whole(place, held):
             raise rests
 
-    async def _checked(self, request: Request, place: Repository, digest: Digest) -> Held | None:
+    async def _checked(
+        self, request: Request, place: Repository, digest: Digest, in_doubt: bool
+    ) -> Held | None:
         """A manifest that is held somewhere, if the upstream gives it to this client from this repository."""
-        if await self._rights.consents(request, lambda can_answer: self._asking.check(request, can_answer)):
+        mark = await self._changes.mark(place)
+        try:
+            given = await self._rights.consents(
+                request, lambda can_answer: self._asking.check(request, can_answer)
+            )
+        except RegistryError as error:
+            if in_doubt and error.status == 404 and await self._rights.entitled(request):
+                await self._contents.unlink(place, digest, Kind.MANIFEST)
+            raise
+        if given and await self._changes.given(place, mark, digest, Kind.MANIFEST):
             await self._contents.link(place, digest, Kind.MANIFEST)
         return await self._kept.get(place, digest)
 
@@ -105,7 +122,7 @@ class Manifests:
             return await self._new(request, place, tag)
         if not admits(request.accept, tagged.held.parts.media_type):
             return await self._passed(request)
-        if 0 <= tagged.age < ttl and await self._rights.public(request):
+        if 0 <= tagged.age < ttl and not tagged.in_doubt and await self._rights.public(request):
             await self._check_whole(request, place, tagged.held)
             return await self._answer(request, tagged.held, Told(age=tagged.age))
         try:
@@ -123,7 +140,8 @@ class Manifests:
         held = await self._kept.get(place, known.digest) if known else None
         if known is None or held is None:
             return None
-        return _Tagged(place, tag, held, self._clock.seconds() - known.confirmed)
+        in_doubt = known.confirmed <= await self._changes.doubted(place)
+        return _Tagged(place, tag, held, self._clock.seconds() - known.confirmed, in_doubt)
 
     async def _current(self, request: Request, tagged: _Tagged) -> Held | Answer:
         """Return the manifest that the tag names now, held here or fetched.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from typing import Protocol
 
 from attrs import evolve, frozen
 from twisted.internet.defer import Deferred
@@ -17,23 +18,31 @@ from ..oci.digest import Digest
 from ..oci.errors import RegistryError
 from ..oci.reference import Repository
 from ..oci.write import Upload, Uploads, Write, Written
-from .changes import Changes
+from .changes import Changes, Deletion
 from .lenient import LenientContents
 
 _UPLOADS = "blobs/uploads/"
-_NAMED = re.compile(r"([0-9a-f]{32})-([0-9]{1,15})\.(.+)")
 _COME = re.compile(r"0-([0-9]{1,15})")
 
 _log = Logger()
 
 
+class Seal(Protocol):
+    """Makes texts that clients carry and cannot change."""
+
+    def seal(self, repository: Repository, *values: str) -> str:
+        """Return a text with one dot in it that stands for the values, for that repository alone."""
+
+    def open(self, repository: Repository, sealed: str) -> tuple[str, ...]:
+        """Return what was sealed.
+
+        :raises RegistryError: when it was not, or for something else.
+        """
+
+
 @frozen
 class _Copied:
-    """The copy of an upload, by the name that clients carry, and how much of it is right so far.
-
-    Whoever makes up another name harms nobody: of others' names nobody knows, and only what has the digest
-    that the upstream has accepted is kept.
-    """
+    """The copy of an upload, by the name that clients carry, and how much of it is right so far."""
 
     name: str
     length: int
@@ -42,22 +51,22 @@ class _Copied:
     def new(cls) -> _Copied:
         return cls(secrets.token_hex(16), 0)
 
-    def named(self, location: str | None) -> str | None:
-        """The same location, with this in it."""
-        if location is None or not location.startswith(_UPLOADS):
-            return location
-        return f"{_UPLOADS}{self.name}-{self.length}.{location.removeprefix(_UPLOADS)}"
-
 
 @implementer(IWrites)
 class PushedBlobs:
-    """Copies each blob while it goes to the upstream; it is held when the upstream has accepted it."""
+    """Copies each blob while it goes to the upstream; it is held when the upstream has accepted it.
 
-    def __init__(self, writes: IWrites, changes: Changes, contents: IContents, pushed: IPushed) -> None:
+    :param seal: of the names of copies: nobody can make up another, and so have more copies than uploads.
+    """
+
+    def __init__(
+        self, writes: IWrites, changes: Changes, contents: IContents, pushed: IPushed, seal: Seal
+    ) -> None:
         self._writes = writes
         self._changes = changes
         self._contents: IContents = LenientContents(contents)
         self._pushed = pushed
+        self._seal = seal
 
     async def write(self, write: Write, body: IContent) -> Written:
         """See ``IWrites``."""
@@ -65,14 +74,14 @@ class PushedBlobs:
             case Uploads():
                 return await self._written(write, body, _Copied.new())
             case Upload() as target:
-                named = _NAMED.fullmatch(target.name)
-                if named is not None:
-                    asked = evolve(write, target=evolve(target, name=named[3]))
-                    return await self._written(asked, body, _Copied(named[1], int(named[2])))
+                copied, name = self._unsealed(target)
+                if copied is not None:
+                    return await self._written(evolve(write, target=evolve(target, name=name)), body, copied)
         return await self._writes.write(write, body)
 
     async def _written(self, write: Write, body: IContent, copied: _Copied) -> Written:
         empty = body.descriptor.size == 0
+        deletion = await self._deletion(write)
         copy = None if empty else await self._pushed.copy(copied.name, copied.length)
         length = copied.length if empty else None
         over = isinstance(write.target, Uploads)
@@ -80,7 +89,7 @@ class PushedBlobs:
             written = await self._writes.write(write, body if copy is None else _Copying(body, copy))
             over = write.method == "DELETE"
         except RegistryError as error:
-            error.location = _come(copied, error.range).named(error.location)
+            error.location = self._sealed(write, error.location, _come(copied, error.range))
             over = over or error.status == 404
             raise
         finally:
@@ -89,25 +98,53 @@ class PushedBlobs:
             if over:
                 await self._pushed.drop(copied.name)
         if written.status == 201:
-            await self._accepted(write, copied, length)
+            await self._accepted(write, copied, length, deletion)
         return evolve(written, location=self._goes_on(write, written, copied, length))
 
     def _goes_on(self, write: Write, written: Written, copied: _Copied, length: int | None) -> str | None:
         """Where the client goes on, with what has been copied by then; without, where that is of no use."""
         if write.method in ("GET", "HEAD"):
-            return _come(copied, dict(written.headers).get("Range")).named(written.location)
-        if written.status == 307:  # the same once more
-            return copied.named(written.location)
-        return written.location if length is None else evolve(copied, length=length).named(written.location)
+            copied = _come(copied, dict(written.headers).get("Range"))
+        elif written.status != 307:  # which has the same sent once more
+            if length is None:
+                return written.location
+            copied = evolve(copied, length=length)
+        return self._sealed(write, written.location, copied)
 
-    async def _accepted(self, write: Write, copied: _Copied, length: int | None) -> None:
+    def _sealed(self, write: Write, location: str | None, copied: _Copied) -> str | None:
+        """Return the location of an upload with its copy in it."""
+        if location is None or not location.startswith(_UPLOADS):
+            return location
+        sealed = self._seal.seal(write.target.repository, copied.name, str(copied.length))
+        return f"{_UPLOADS}{sealed}.{location.removeprefix(_UPLOADS)}"
+
+    def _unsealed(self, target: Upload) -> tuple[_Copied | None, str]:
+        """Return the copy that goes with an upload, and the upload's own name."""
+        *sealed, name = target.name.split(".", 2)
+        try:
+            copy, length = self._seal.open(target.repository, ".".join(sealed))
+        except RegistryError:
+            return None, target.name
+        return _Copied(copy, int(length)), name
+
+    async def _deletion(self, write: Write) -> Deletion | None:
+        """Return the deletion that stands of the blob that this completes."""
+        if write.digest is None:
+            return None
+        place = self._changes.place(write.target.repository)
+        return await self._changes.deletion(place, write.digest, Kind.BLOB)
+
+    async def _accepted(
+        self, write: Write, copied: _Copied, length: int | None, deletion: Deletion | None
+    ) -> None:
         """The upstream has the blob: what is held already is linked, what was copied is looked at first.
 
-        Nobody waits for that.
+        Nobody waits for that.  Where the blob was deleted after this had begun the deletion stands.
         """
         digest, place = write.digest, self._changes.place(write.target.repository)
         if digest is None:
             return
+        await self._changes.deletions.lift(place, digest, Kind.BLOB, deletion)
         if await self._contents.link(place, digest, Kind.BLOB):
             await self._pushed.drop(copied.name)
         elif length:

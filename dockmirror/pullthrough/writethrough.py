@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from attrs import evolve
+from collections.abc import Iterable
+
 from zope.interface import implementer
 
 from ..content.held import BytesContent, collect
@@ -16,20 +17,26 @@ from ..oci.write import Write, Written
 from .changes import Changes
 from .kept import LIMIT, KeptManifests
 from .lenient import LenientContents, LenientTags
+from .permission import Grants
 
 
 @implementer(IWrites)
 class WriteThrough:
-    """Keeps the manifests that the upstream has taken, and forgets what is not so any more.
+    """Keeps the manifests that the upstream has taken, and forgets what it has said to be deleted.
 
-    Who may have what is kept is decided as ever: that somebody could push entitles nobody to pull.
+    What nobody knows is asked about, and nothing is taken away for it.  Who may have what is kept is decided
+    as ever: that somebody could push entitles nobody to pull.
     """
 
-    def __init__(self, writes: IWrites, changes: Changes, contents: IContents, tags: ITags) -> None:
+    def __init__(
+        self, writes: IWrites, changes: Changes, contents: IContents, tags: ITags, grants: Grants
+    ) -> None:
         self._writes = writes
         self._changes = changes
-        self._kept = KeptManifests(LenientContents(contents))
+        self._contents: IContents = LenientContents(contents)
+        self._kept = KeptManifests(self._contents)
         self._tags: ITags = LenientTags(tags)
+        self._grants = grants
 
     async def write(self, write: Write, body: IContent) -> Written:
         """See ``IWrites``."""
@@ -42,30 +49,40 @@ class WriteThrough:
                 return await self._writes.write(write, body)
 
     async def _put(self, write: Write, target: Manifest, body: IContent) -> Written:
+        """Keep the manifest that the upstream has taken, and note the tags that it says to have set.
+
+        Of further tags that the client wanted nothing is known.  Where another write has ended meanwhile,
+        nobody knows which of both the upstream has done last.
+        """
         data = await collect(body, LIMIT)
-        sent = BytesContent(data, evolve(body.descriptor, size=len(data)))
-        place, tags = self._changes.place(target.repository), set(write.tags)
+        digest = target.digest or Digest.of(data)
+        sent = BytesContent(data, Descriptor(body.descriptor.media_type, digest, len(data)))
+        place = self._changes.place(target.repository)
+        before = await self._changes.mark(place)
+        deletion = await self._changes.deletion(place, digest, Kind.MANIFEST)
         try:
             written = await self._writes.write(write, sent)
         except BaseException as error:
-            if _may_be_done(error):
-                await self._forget(place, tags)
+            if _is_unknown(error):
+                await self._changes.doubt(place)
             raise
         if written.status == 201:
-            await self._keep(place, tags, target, sent, written)
+            overlapped = await self._changes.mark(place) != before
+            mark = await self._changes.note(place)
+            if dict(written.headers).get("Docker-Content-Digest", str(digest)) == str(digest):
+                await self._changes.deletions.lift(place, digest, Kind.MANIFEST, deletion)
+                kept = await self._kept.keep(place, sent)
+            else:
+                kept = None
+            named = _named(write, written)
+            await self._tag(place, named, kept)
+            overlapped = overlapped or await self._changes.mark(place) != mark
+            if (named and overlapped) or named != set(write.tags):
+                await self._changes.doubt(place)
         return written
 
-    async def _keep(
-        self, place: Repository, tags: set[Tag], target: Manifest, sent: BytesContent, written: Written
-    ) -> None:
-        """The manifest, where its digest is what the upstream and the client say that it is."""
-        await self._changes.note(place)
-        digest = target.digest or Digest.of(sent.data)
-        told = dict(written.headers).get("Docker-Content-Digest", str(digest))
-        kept = None
-        if told == str(digest):
-            descriptor = Descriptor(sent.descriptor.media_type, digest, len(sent.data))
-            kept = await self._kept.keep(place, BytesContent(sent.data, descriptor))
+    async def _tag(self, place: Repository, tags: Iterable[Tag], kept: Digest | None) -> None:
+        """Note what the upstream has tagged; without the manifest the tags are asked for."""
         for tag in tags:
             if kept is None:
                 await self._tags.forget(place, tag)
@@ -76,29 +93,65 @@ class WriteThrough:
         try:
             written = await self._writes.write(write, body)
         except BaseException as error:
-            if _may_be_done(error):
+            if self._says_that_it_is_gone(write, error):
                 await self._deleted(target)
+            elif _is_unknown(error):
+                await self._doubted(target)
             raise
         await self._deleted(target)
         return written
 
+    def _says_that_it_is_gone(self, write: Write, error: BaseException) -> bool:
+        """To those who may have it: to others an upstream may hide what it has."""
+        if not isinstance(error, RegistryError) or error.upstream_status != 404 or write.credentials is None:
+            return False
+        return self._grants.granted(write.target.repository, write.credentials)
+
     async def _deleted(self, target: Manifest | Blob) -> None:
         """By its tag only the tag is gone, by its digest all tags of it."""
         place = self._changes.place(target.repository)
-        if isinstance(target, Blob):
-            await self._changes.deleted(place, target.digest, Kind.BLOB)
-        elif isinstance(target.reference, Digest):
-            await self._changes.deleted(place, target.reference, Kind.MANIFEST)
-        else:
-            await self._forget(place, {target.reference})
-
-    async def _forget(self, place: Repository, tags: set[Tag]) -> None:
         await self._changes.note(place)
-        for tag in tags:
-            await self._tags.forget(place, tag)
+        if isinstance(target, Manifest) and isinstance(target.reference, Tag):
+            await self._tags.forget(place, target.reference)
+            return
+        digest, kind = _content(target)
+        await self._changes.deletions.record(place, digest, kind)
+        await self._contents.unlink(place, digest, kind)
+        if kind is Kind.MANIFEST:
+            await self._tags.forget_named(place, digest)
+
+    async def _doubted(self, target: Manifest | Blob) -> None:
+        """Nobody knows whether it is gone: of what is held, whoever asks for it next finds out."""
+        place = self._changes.place(target.repository)
+        await self._changes.doubt(place)
+        if isinstance(target, Manifest) and isinstance(target.reference, Tag):
+            return
+        digest, kind = _content(target)
+        opened = await self._contents.open(place, digest, kind)
+        if opened is not None:
+            opened.close()
+            await self._changes.deletions.record(place, digest, kind, certain=False)
 
 
-def _may_be_done(error: BaseException) -> bool:
+def _content(target: Manifest | Blob) -> tuple[Digest, Kind]:
+    assert target.digest is not None
+    return target.digest, Kind.BLOB if isinstance(target, Blob) else Kind.MANIFEST
+
+
+def _named(write: Write, written: Written) -> frozenset[Tag]:
+    """Return the tags that a manifest has now: its path's own, and those that the upstream says it has set.
+
+    Source: OCI distribution specification 1.2, ``OCI-Tag``; registries that do not know the parameter
+    ``tag`` ignore it.
+    """
+    told = [value for name, values in written.headers if name == "OCI-Tag" for value in values.split(",")]
+    wanted = {str(tag): tag for tag in write.tags}
+    own = write.target.reference if isinstance(write.target, Manifest) else None
+    listed = (wanted.get(value.strip()) for value in told)
+    return frozenset(tag for tag in (own, *listed) if isinstance(tag, Tag))
+
+
+def _is_unknown(error: BaseException) -> bool:
     """Whether the upstream may have done it nevertheless: it has not refused, or nobody knows."""
     status = error.upstream_status if isinstance(error, RegistryError) else None
     return status is None or status == 404 or status >= 500

@@ -35,3 +35,7 @@ class Counted:
         """See ``IContents``."""
         await self._contents.add(repository, digest, kind, data)
         self._grown(len(data))
+
+    async def unlink(self, repository: Repository, digest: Digest, kind: Kind) -> None:
+        """See ``IContents``."""
+        await self._contents.unlink(repository, digest, kind)

@@ -78,9 +78,14 @@ def link(repository: Repository, digest: Digest, kind: Kind) -> PurePosixPath:
     return REPOSITORIES / repository.name / _LINKS[kind] / entry(digest)
 
 
+def tags(repository: Repository) -> PurePosixPath:
+    """Return the directory of a repository's tags."""
+    return REPOSITORIES / repository.name / TAGS
+
+
 def tag(repository: Repository, tag: Tag) -> PurePosixPath:
     """The directory of a tag."""
-    return REPOSITORIES / repository.name / TAGS / tag.name
+    return tags(repository) / tag.name
 
 
 def current(repository: Repository, name: Tag) -> PurePosixPath:

@@ -71,6 +71,16 @@ def forget_tag(tag: Path, root: Path) -> int:
     return count + files.remove_empty(tag, root / layout.REPOSITORIES)
 
 
+def forget_named(tags: Path, digest: Digest, root: Path) -> None:
+    """Remove the tags in a directory that name a digest, and the notes of others that they once did."""
+    for indexed in tags.glob(f"*/{layout.INDEX}/{layout.entry(digest)}"):
+        tag = indexed.parents[3]
+        if names(tag / layout.CURRENT, digest):
+            forget_tag(tag, root)
+        else:
+            remove(indexed, root)
+
+
 def remove(link: Path, root: Path) -> int:
     """Removes a link and the directories that held nothing else; how many went."""
     removed = files.remove(link)

@@ -68,6 +68,11 @@ class LocalContents:
         now = self._clock.seconds()
         await self._in_thread(partial(self._add, repository, digest, kind, data, now))
 
+    async def unlink(self, repository: Repository, digest: Digest, kind: Kind) -> None:
+        """See ``IContents``."""
+        link = self._root / layout.link(repository, digest, kind)
+        await self._in_thread(partial(links.remove, link, self._root))
+
     def _open(self, repository: Repository, digest: Digest, kind: Kind, now: float) -> IOpened | None:
         try:
             if not links.names(self._root / layout.link(repository, digest, kind), digest):

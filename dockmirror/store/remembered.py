@@ -91,6 +91,11 @@ class Remembered:
         """See ``IContents``."""
         await self._contents.add(repository, digest, kind, data)
 
+    async def unlink(self, repository: Repository, digest: Digest, kind: Kind) -> None:
+        """See ``IContents``."""
+        await self._contents.unlink(repository, digest, kind)
+        self._drop((repository, digest, kind))
+
     def _is_recent(self, entry: _Entry) -> bool:
         return 0 <= self._clock.seconds() - entry.since < ASKED_AGAIN
 

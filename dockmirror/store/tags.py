@@ -68,6 +68,12 @@ class LocalTags:
         directory = self._root / layout.tag(repository, tag)
         await self._in_thread(partial(links.forget_tag, directory, self._root))
 
+    async def forget_named(self, repository: Repository, digest: Digest) -> None:
+        """See ``ITags``."""
+        await self._in_thread(
+            partial(links.forget_named, self._root / layout.tags(repository), digest, self._root)
+        )
+
     def _put(self, repository: Repository, tag: Tag, digest: Digest, now: float) -> None:
         links.write(self._root / layout.indexed(repository, tag, digest), digest, self._root, now)
         links.write(self._root / layout.current(repository, tag), digest, self._root, now)

@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 
 from dockmirror.archive.images import IMAGE_NAME, path_of
+from dockmirror.interfaces import Kind
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.reference import Repository
+from dockmirror.pullthrough.changes import deletion_document
 from dockmirror.pullthrough.permission import imported_document
 from dockmirror.store import layout
 
@@ -87,6 +89,19 @@ def test_one_image_by_many_names(shop: Shop, tmp_path: Path) -> None:
     assert told.splitlines() == [f"imported {name}" for name in names]
     assert [each["complete"] for each in empty.json("ls")] == [True] * len(names)
     assert archive.count < 2 * len(archive.getbuffer())
+
+
+def test_what_was_deleted(shop: Shop, tmp_path: Path) -> None:
+    """Through the mirror before is there again: an operator's word counts."""
+    file = tmp_path / "images.tar"
+    shop.run("export", "nginx:1.27", "-o", str(file))
+    deleted = [(Digest.of(BASE), Kind.BLOB), (Digest.of(AMD), Kind.MANIFEST)]
+    documents = [shop.root / layout.document(deletion_document(NGINX, *each)) for each in deleted]
+    for document in documents:
+        document.parent.mkdir(exist_ok=True)
+        document.write_bytes(b"gone 1")
+    shop.run("import", str(file))
+    assert [document.exists() for document in documents] == [False, False]
 
 
 def test_under_another_name(shop: Shop, tmp_path: Path) -> None:

@@ -96,6 +96,11 @@ class FaultyContents:
         await self._faults.write()
         await self._contents.add(repository, digest, kind, data)
 
+    async def unlink(self, repository: Repository, digest: Digest, kind: Kind) -> None:
+        """See ``IContents``."""
+        await self._faults.write()
+        await self._contents.unlink(repository, digest, kind)
+
 
 @implementer(ITags)
 class FaultyTags:
@@ -119,6 +124,11 @@ class FaultyTags:
         """See ``ITags``."""
         await self._faults.write()
         await self._tags.forget(repository, tag)
+
+    async def forget_named(self, repository: Repository, digest: Digest) -> None:
+        """See ``ITags``."""
+        await self._faults.write()
+        await self._tags.forget_named(repository, digest)
 
 
 @implementer(IDocuments)

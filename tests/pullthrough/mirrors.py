@@ -21,7 +21,7 @@ from dockmirror.oci.token import MARKER, TokenRequest
 from dockmirror.oci.write import Written, parse_write
 from dockmirror.pullthrough.asking import Asking
 from dockmirror.pullthrough.blobs import Blobs
-from dockmirror.pullthrough.changes import Changes, Present, Unchanged
+from dockmirror.pullthrough.changes import Changes, Deletions, Present
 from dockmirror.pullthrough.existing import Existing
 from dockmirror.pullthrough.handshake import Handshake
 from dockmirror.pullthrough.lists import Lists
@@ -62,6 +62,7 @@ class Mirror:
 
     :param others: are asked for contents that it cannot give.
     :param writable: whether clients may write through it.
+    :ivar contents: what it holds.
     :ivar learns: whether what it gets without credentials everybody gets.
     """
 
@@ -84,16 +85,17 @@ class Mirror:
         contents: IContents = FaultyContents(self.store.contents, faults)
         tags = FaultyTags(self.store.tags, faults)
         documents = FaultyDocuments(self.store.documents, faults)
-        changes = Unchanged("docker.io")
-        if writable:
-            changes = written = Changes("docker.io", documents)
-            contents = Present(contents, written)
-            self.writes = WriteThrough(origin, written, contents, tags)
+        deletions = Deletions(documents, self.clock)
+        changes = Changes("docker.io", documents, deletions, self.clock)
+        contents = self.contents = Present(contents, deletions, self.clock)
         public = self.public = Public(entry, documents, self.clock, lambda: self.learns)
         resting, grants, anonymous = Resting(self.clock), Grants(self.clock), origin.anonymous
         if others:
             resting = Resting(self.clock, anywhere)
             anonymous = Elsewhere(anonymous, [other.anonymous for other in others], self.clock)
+        if writable:
+            deletions.expect("docker.io")
+            self.writes = WriteThrough(origin, changes, contents, tags, grants)
         asking = Asking(origin, anonymous, grants, public, resting, self.clock, keep_vanished)
         relay = Whole(asking, self.clock)
         self.registry: IRegistry = PullThrough(

@@ -90,6 +90,7 @@ class Origin:
     :ivar says: what it answers to everything, where that is told.
     :ivar held_up: whether its answers wait until ``go_on``.
     :ivar writing: what it says to a write, once that is done, or without doing it.
+    :ivar several: whether it knows the parameter ``tag`` of a manifest's PUT.
     """
 
     def __init__(self) -> None:
@@ -103,6 +104,7 @@ class Origin:
         self.says: Answer | None = None
         self.held_up = False
         self.writing: tuple[bool, RegistryError] | None = None
+        self.several = True
         self._waiting: list[Deferred[None]] = []
 
     @property
@@ -124,6 +126,10 @@ class Origin:
         """What waits is answered, and nothing waits any more."""
         self.held_up = False
         self.go_on_once()
+
+    def go_on_with_the_last(self) -> None:
+        """What was asked last is answered; the others wait."""
+        self._waiting.pop().callback(None)
 
     def go_on_once(self) -> None:
         """What waits is answered; what comes of that waits."""
@@ -164,9 +170,11 @@ class Origin:
             case Manifest() if write.method == "PUT":
                 digest = Digest.of(data)
                 shelf.manifests[digest] = media_type, data
-                named = [str(target.reference), *(value for key, value in write.query if key == "tag")]
+                further = [value for key, value in write.query if key == "tag" and self.several]
+                named = [str(target.reference), *further]
                 shelf.tags.update({name: digest for name in named if ":" not in name})
-                return Written(201, headers=(("Docker-Content-Digest", str(digest)),), upstream_status=201)
+                told = (("Docker-Content-Digest", str(digest)), *(("OCI-Tag", name) for name in further))
+                return Written(201, headers=told, upstream_status=201)
             case Manifest():
                 if target.digest is None:
                     del shelf.tags[str(target.reference)]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
 from attrs import evolve
+from twisted.internet.task import Clock
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
@@ -16,8 +18,9 @@ from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import BlobUploadUnknown, Denied, RangeInvalid, RegistryError, Unreachable
 from dockmirror.oci.reference import Repository
 from dockmirror.oci.write import Write, Written, parse_write
-from dockmirror.pullthrough.changes import Changes, Present
+from dockmirror.pullthrough.changes import Changes, Deletions, Present
 from dockmirror.pullthrough.pushed import PushedBlobs
+from dockmirror.upstream.sealed import Seals
 
 from ..answering import now
 from ..store.memory import MemoryContents, MemoryDocuments
@@ -49,10 +52,12 @@ class MemoryPushed:
     """Copies in a dictionary, which are then held.
 
     :ivar full: whether nothing is kept.
+    :ivar meanwhile: called while a copy is kept.
     """
 
     def __init__(self, contents: MemoryContents) -> None:
         self.copies: dict[str, bytearray] = {}
+        self.meanwhile: Callable[[], None] = lambda: None
         self.full = False
         self._contents = contents
 
@@ -67,6 +72,7 @@ class MemoryPushed:
     async def keep(self, name: str, digest: Digest) -> bool:
         """See ``IPushed``."""
         data = bytes(self.copies.pop(name))
+        self.meanwhile()
         if not digest.matches(data):
             return False
         self._contents.held[digest] = data
@@ -79,15 +85,20 @@ class MemoryPushed:
 
 @implementer(IWrites)
 class Upstream:
-    """Answers with these in turn, and remembers what it was sent."""
+    """Answers with these in turn, and remembers what it was sent.
+
+    :ivar meanwhile: called before it answers.
+    """
 
     def __init__(self, *answers: Written | RegistryError) -> None:
         self.seen: list[tuple[str, bytes]] = []
+        self.meanwhile: Callable[[], None] = lambda: None
         self._answers = list(answers)
 
     async def write(self, write: Write, body: IContent) -> Written:
         """See ``IWrites``."""
         self.seen.append((str(write.target), await collect(body, 100)))
+        self.meanwhile()
         answer = self._answers.pop(0)
         if isinstance(answer, RegistryError):
             raise answer
@@ -101,8 +112,12 @@ class House:
         self.contents = MemoryContents()
         self.pushed = MemoryPushed(self.contents)
         self.upstream = Upstream(*answers)
-        changes = Changes("docker.io", MemoryDocuments())
-        self.writes = PushedBlobs(self.upstream, changes, Present(self.contents, changes), self.pushed)
+        clock, documents = Clock(), MemoryDocuments()
+        self.deletions = Deletions(documents, clock)
+        self.deletions.expect("docker.io")
+        changes = Changes("docker.io", documents, self.deletions, clock)
+        contents = Present(self.contents, self.deletions, clock)
+        self.writes = PushedBlobs(self.upstream, changes, contents, self.pushed, Seals([b"k" * 32], "copies"))
 
     def write(self, method: str, where: str, data: bytes = b"", digest: Digest | None = None) -> Written:
         """What comes of a write below ``/v2/a/``."""
@@ -256,3 +271,61 @@ def test_what_is_given_up() -> None:
     assert house.pushed.copies
     house.write("DELETE", location)
     assert house.pushed.copies == {}
+
+
+@pytest.mark.parametrize("name", ["f" * 32 + "-0.s.1", "x.y.s.1", "..s.1", "s.1.s.1"])
+def test_names_that_clients_make_up(name: str) -> None:
+    """Begin no copy: there are never more than uploads that the upstream has begun."""
+    house = House(goes_on(), goes_on())
+    location = at(house.write("POST", "blobs/uploads/"))
+    house.write("PATCH", f"blobs/uploads/{name}", DATA)
+    assert house.pushed.copies == {}
+    assert house.upstream.seen[-1] == (f"/v2/a/blobs/uploads/{name}", DATA)
+    assert location.count(".") == 3
+
+
+def test_a_copy_of_another_repository() -> None:
+    """Is not gone on with: what is sealed is sealed for one."""
+    house = House(goes_on(), goes_on())
+    location = at(house.write("POST", "blobs/uploads/"))
+    write = parse_write("PATCH", f"/v2/b/{location}".encode(), ())
+    now(house.writes.write(write, BytesContent(DATA, Descriptor(size=len(DATA)))))
+    assert house.pushed.copies == {}
+
+
+class TestDeletedMeanwhile:
+    """A blob that is deleted while it is pushed, or was before."""
+
+    def deletes(self, house: House) -> None:
+        """The deletion of the blob, as it is known then."""
+        now(house.deletions.record(PLACE, DIGEST, Kind.BLOB))
+
+    def test_before(self) -> None:
+        """The push brings it back."""
+        house = House(DONE)
+        self.deletes(house)
+        house.write("POST", "blobs/uploads/", DATA, DIGEST)
+        assert house.held
+
+    @pytest.mark.parametrize("held", [True, False])
+    @pytest.mark.parametrize("before", [True, False])
+    def test_while_it_is_taken(self, before: bool, held: bool) -> None:
+        """The deletion stands, also where there was an earlier one."""
+        house = House(DONE)
+        if held:
+            house.contents.held[DIGEST] = DATA
+        if before:
+            self.deletes(house)
+        house.upstream.meanwhile = lambda: self.deletes(house)
+        house.write("POST", "blobs/uploads/", DATA, DIGEST)
+        assert not house.held
+        assert now(house.deletions.find(PLACE, DIGEST, Kind.BLOB)) is not None
+
+    def test_while_it_is_kept(self) -> None:
+        """Which takes as long as reading it: the deletion stands."""
+        house = House(DONE)
+        self.deletes(house)
+        house.pushed.meanwhile = lambda: self.deletes(house)
+        house.write("POST", "blobs/uploads/", DATA, DIGEST)
+        assert not house.held
+        assert now(house.deletions.find(PLACE, DIGEST, Kind.BLOB)) is not None

@@ -6,19 +6,27 @@ import json
 
 import pytest
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
-from dockmirror.interfaces import IContents, IWrites
+from dockmirror.interfaces import IContents, IWrites, Kind
 from dockmirror.oci.digest import Digest
-from dockmirror.oci.errors import Denied, ManifestInvalid, RegistryError, Unauthorized, Unreachable
+from dockmirror.oci.errors import (
+    Denied,
+    ManifestInvalid,
+    ManifestUnknown,
+    RegistryError,
+    Unauthorized,
+    Unreachable,
+)
 from dockmirror.oci.reference import Tag
-from dockmirror.pullthrough.changes import Changes, Present
+from dockmirror.pullthrough.changes import DOUBTS, Deletions, Present
 
-from ..answering import watch
+from ..answering import now, watch
 from ..store.memory import MemoryContents, MemoryDocuments
 from .images import image, publish
 from .mirrors import Mirror
-from .origin import Origin, repository
+from .origin import CHALLENGE, Origin, repository
 
 NAME = "library/busybox"
 TAG = f"{NAME}/manifests/latest"
@@ -59,7 +67,9 @@ def new(origin: Origin) -> bytes:
 def test_it_is_written_to() -> None:
     """As a registry is."""
     assert verifyObject(IWrites, Mirror(Origin(), writable=True).writes)
-    assert verifyObject(IContents, Present(MemoryContents(), Changes("a", MemoryDocuments())))
+    clock = Clock()
+    deletions = Deletions(MemoryDocuments(), clock)
+    assert verifyObject(IContents, Present(MemoryContents(), deletions, clock))
 
 
 def test_a_manifest_is_kept(origin: Origin, mirror: Mirror, other: Mirror, old: bytes, new: bytes) -> None:
@@ -101,11 +111,50 @@ def test_lists_are_asked_for_anew(
 
 
 def test_several_tags_at_once(origin: Origin, mirror: Mirror, old: bytes, new: bytes) -> None:
-    """Are all of it."""
+    """Are all known where the registry says that it has set them."""
     mirror.write("PUT", f"{NAME}/manifests/{Digest.of(new)}?tag=a&tag=b", new)
     origin.take()
     assert mirror.get(f"{NAME}/manifests/a") == mirror.get(f"{NAME}/manifests/b") == new
     assert origin.take() == []
+
+
+@pytest.mark.parametrize("path", ["latest", "new", "digest"])
+def test_tags_that_the_registry_does_not_set(
+    origin: Origin, mirror: Mirror, other: Mirror, old: bytes, new: bytes, path: str
+) -> None:
+    """A parameter that it ignores moves no tag, whoever asks, and what was held is asked about."""
+    origin.several = False
+    origin.shelf(NAME).tags["stable"] = Digest.of(old)
+    assert other.get(f"{NAME}/manifests/stable") == old
+    path = str(Digest.of(new)) if path == "digest" else path
+    mirror.write("PUT", f"{NAME}/manifests/{path}?tag=stable&tag=never", new)
+    for each in (mirror, other):
+        assert each.get(f"{NAME}/manifests/stable") == old
+        (error,) = each.later(f"{NAME}/manifests/never")
+        assert error.status == 404
+    if ":" not in path:
+        assert other.get(f"{NAME}/manifests/{path}") == new
+    origin.trouble = Unreachable()
+    assert other.get(f"{NAME}/manifests/stable") == old
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_two_pushes_of_one_tag(
+    origin: Origin, mirror: Mirror, other: Mirror, old: bytes, new: bytes, first: bool
+) -> None:
+    """In whichever order they are answered, the tag is what the registry has made of them."""
+    newer = image(b"c", NEW_LAYER, OLD_LAYER)
+    origin.held_up = True
+    pushing = [watch(mirror.write_later("PUT", TAG, data)) for data in (new, newer)]
+    if first:
+        origin.go_on_once()
+    else:
+        origin.go_on_with_the_last()
+        origin.go_on_once()
+    origin.go_on()
+    assert [len(each) for each in pushing] == [1, 1]
+    for each in (mirror, other):
+        assert each.get(TAG) == newer
 
 
 @pytest.mark.parametrize(
@@ -236,6 +285,137 @@ class TestDeleted:
             assert each.get(f"library/other/{path}") == OLD_LAYER
         origin.shelf(NAME).blobs[Digest.of(OLD_LAYER)] = OLD_LAYER
         assert other.get(f"{NAME}/{path}") == OLD_LAYER
+        origin.take()
+        assert other.get(f"{NAME}/{path}") == OLD_LAYER
+        assert origin.take() == []
+
+    @pytest.mark.parametrize("evicted", [True, False])
+    def test_for_mirrors_that_only_read(
+        self, origin: Origin, mirror: Mirror, old: bytes, evicted: bool
+    ) -> None:
+        """Of the same registry, under another name too, and also when the documents are gone."""
+        manifest, layer = f"manifests/{Digest.of(old)}", f"blobs/{Digest.of(OLD_LAYER)}"
+        for path in (manifest, layer):
+            mirror.write("DELETE", f"{NAME}/{path}")
+        if evicted:
+            mirror.store.documents.documents = {
+                name: data
+                for name, data in mirror.store.documents.documents.items()
+                if name.startswith("public")
+            }
+        for entry in ("docker", "another"):
+            reading = mirror.restarted(entry=entry)
+            for path in ("manifests/latest", manifest, layer):
+                (error,) = reading.later(f"{NAME}/{path}")
+                assert error.status == 404
+
+    def test_while_it_is_fetched(self, mirror: Mirror, old: bytes) -> None:
+        """What comes in after the deletion is linked by no mirror of that registry."""
+        digest, place = Digest.of(OLD_LAYER), repository(NAME)
+        mirror.write("DELETE", f"{NAME}/blobs/{digest}")
+        reading = mirror.restarted()
+        assert not now(reading.contents.link(place, digest, Kind.BLOB))
+        with pytest.raises(OSError, match="was deleted"):
+            now(reading.contents.add(place, digest, Kind.BLOB, OLD_LAYER))
+        assert now(reading.contents.open(place, digest, Kind.BLOB)) is None
+
+    def test_by_another_mirror(self, mirror: Mirror, old: bytes) -> None:
+        """Whose deletion is all that is known of it here: the link goes when it is asked for."""
+        key = repository(NAME), Digest.of(OLD_LAYER), Kind.BLOB
+        mirror.write("DELETE", f"{NAME}/blobs/{Digest.of(OLD_LAYER)}")
+        mirror.store.contents.links.add(key)
+        assert now(mirror.restarted().contents.open(*key)) is None
+        assert key not in mirror.store.contents.links
+
+
+NO_TOKEN = Unauthorized(challenges=(CHALLENGE,), upstream_status=401)
+GONE = ManifestUnknown(upstream_status=404)
+
+
+class TestStrangers:
+    """Clients whose writes the upstream has not taken."""
+
+    @pytest.fixture
+    def paths(self, old: bytes) -> dict[str, bytes]:
+        """What is held, by what it is asked for."""
+        return {
+            TAG: old,
+            f"{NAME}/manifests/{Digest.of(old)}": old,
+            f"{NAME}/blobs/{Digest.of(OLD_LAYER)}": OLD_LAYER,
+        }
+
+    @pytest.mark.parametrize("said", [NO_TOKEN, GONE, Unreachable("reset"), Unreachable(upstream_status=502)])
+    @pytest.mark.parametrize("method", ["DELETE", "PUT"])
+    def test_take_nothing_away(
+        self, origin: Origin, mirror: Mirror, other: Mirror, paths: dict[str, bytes], said: RegistryError,
+        method: str, new: bytes,
+    ) -> None:  # fmt: skip
+        """Also while the upstream is down nothing of what is held is lost, lists included."""
+        listed = other.get(LIST)
+        origin.writing = False, said
+        for path in paths:
+            if method == "DELETE" or "blobs" not in path:
+                with pytest.raises(RegistryError):
+                    mirror.write(method, path, new if method == "PUT" else b"", who="stranger")
+        origin.trouble = Unreachable("it is down")
+        for each in (mirror, other):
+            for path, data in paths.items():
+                assert each.get(path) == data
+            assert each.get(LIST) == listed
+
+    def test_leave_few_files(self, origin: Origin, mirror: Mirror, paths: dict[str, bytes]) -> None:
+        """However many writes fail, and whatever they name."""
+        origin.writing = False, Unreachable("it is down")
+        before = len(mirror.store.documents.documents)
+        for number in range(1000):
+            for path in (f"a{number}/manifests/1", f"{NAME}/blobs/{Digest.of(b'%d' % number)}"):
+                with pytest.raises(Unreachable):
+                    mirror.write("DELETE", path, who="stranger")
+        for path in paths:
+            with pytest.raises(Unreachable):
+                mirror.write("DELETE", path, who="stranger")
+        assert len(mirror.store.documents.documents) <= before + DOUBTS + 2
+
+    @pytest.mark.parametrize("kind", ["manifests", "blobs"])
+    @pytest.mark.parametrize("done", [True, False])
+    def test_what_is_unknown_is_asked_about(
+        self, origin: Origin, mirror: Mirror, other: Mirror, paths: dict[str, bytes], done: bool, kind: str
+    ) -> None:
+        """Once, by whoever wants it next: the upstream says whether it was deleted."""
+        path = next(path for path in paths if f"/{kind}/sha256:" in path)
+        origin.writing = done, Unreachable("it broke off")
+        with pytest.raises(Unreachable):
+            mirror.write("DELETE", path)
+        origin.take()
+        if not done:
+            assert other.get(path) == paths[path]
+            assert origin.take() != []
+            assert mirror.get(path) == other.get(path) == paths[path]
+            assert origin.take() == []
+            return
+        for _ in range(2):
+            (error,) = other.later(path)
+            assert error.status == 404
+        origin.trouble = Unreachable("it is down")
+        assert isinstance(other.later(path)[0], RegistryError)
+
+    @pytest.mark.parametrize("granted", [True, False])
+    def test_what_is_not_there(
+        self, origin: Origin, mirror: Mirror, other: Mirror, paths: dict[str, bytes], granted: bool
+    ) -> None:
+        """Is gone where those are told so who may have it; to others an upstream may hide what it has."""
+        if granted:
+            mirror.get(TAG, "alice", head=True)
+        origin.writing = False, GONE
+        for path in paths:
+            with pytest.raises(ManifestUnknown):
+                mirror.write("DELETE", path)
+        origin.trouble = Unreachable("it is down")
+        for path, data in paths.items():
+            if granted:
+                assert isinstance(other.later(path)[0], RegistryError)
+            else:
+                assert other.get(path) == data
 
 
 def test_what_is_written_elsewhere(origin: Origin, mirror: Mirror, new: bytes) -> None:

@@ -140,6 +140,20 @@ class ContentsContract:
         assert await read(await contents.open(ELSEWHERE, DIGEST, Kind.BLOB)) == DATA
         assert await contents.link(ELSEWHERE, DIGEST, Kind.BLOB) is True
 
+    @pytest.mark.parametrize("kind", Kind)
+    @pytest_twisted.ensureDeferred
+    async def test_unlinked(self, contents: IContents, kind: Kind) -> None:
+        """What a repository does not have any more others have, and it may have it again."""
+        await contents.add(ELSEWHERE, DIGEST, kind, DATA)
+        await contents.unlink(HERE, DIGEST, kind)
+        assert await contents.link(HERE, DIGEST, kind)
+        assert await read(await contents.open(HERE, DIGEST, kind)) == DATA
+        await contents.unlink(HERE, DIGEST, kind)
+        assert await contents.open(HERE, DIGEST, kind) is None
+        assert await read(await contents.open(ELSEWHERE, DIGEST, kind)) == DATA
+        assert await contents.link(HERE, DIGEST, kind)
+        assert await read(await contents.open(HERE, DIGEST, kind)) == DATA
+
     @pytest.mark.parametrize(("kind", "other"), [(Kind.BLOB, Kind.MANIFEST), (Kind.MANIFEST, Kind.BLOB)])
     @pytest_twisted.ensureDeferred
     async def test_kinds(self, contents: IContents, kind: Kind, other: Kind) -> None:
@@ -277,6 +291,20 @@ class TagsContract:
         found = await tags.get(HERE, LATEST)
         assert found is not None
         assert found.digest == LARGE_DIGEST
+
+    @pytest_twisted.ensureDeferred
+    async def test_forget_named(self, tags: ITags) -> None:
+        """All tags that name a digest are forgotten, and no other tag."""
+        await tags.forget_named(HERE, DIGEST)
+        for place, name, digest in (
+            (HERE, "a", DIGEST), (HERE, "b", LARGE_DIGEST), (HERE, "b", DIGEST), (HERE, "c", DIGEST),
+            (HERE, "c", LARGE_DIGEST), (ELSEWHERE, "a", DIGEST),
+        ):  # fmt: skip
+            await tags.put(place, Tag(name), digest)
+        await tags.forget_named(HERE, DIGEST)
+        named = [await tags.get(HERE, Tag(name)) for name in "abc"]
+        assert [tagged and tagged.digest for tagged in named] == [None, None, LARGE_DIGEST]
+        assert await tags.get(ELSEWHERE, Tag("a")) is not None
 
 
 class DocumentsContract:

@@ -45,6 +45,10 @@ class MemoryContents:
         self.held[digest] = data
         self.links.add((repository, digest, kind))
 
+    async def unlink(self, repository: Repository, digest: Digest, kind: Kind) -> None:
+        """See ``IContents``."""
+        self.links.discard((repository, digest, kind))
+
 
 @implementer(ITags)
 class MemoryTags:
@@ -65,6 +69,12 @@ class MemoryTags:
     async def forget(self, repository: Repository, tag: Tag) -> None:
         """See ``ITags``."""
         self.tags.pop((repository, tag), None)
+
+    async def forget_named(self, repository: Repository, digest: Digest) -> None:
+        """See ``ITags``."""
+        named = [key for key, tagged in self.tags.items() if (key[0], tagged.digest) == (repository, digest)]
+        for key in named:
+            del self.tags[key]
 
 
 @implementer(IDocuments)

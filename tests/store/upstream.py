@@ -330,6 +330,10 @@ class Contents:
         """See ``IContents``."""
         raise NotImplementedError
 
+    async def unlink(self, repository: Repository, digest: Digest, kind: Kind) -> None:
+        """See ``IContents``."""
+        raise NotImplementedError
+
 
 class Joining:
     """One reader's join, and what came of it."""

@@ -111,6 +111,15 @@ class ObjectContents:
         await self._bucket.put_new(layout.data(digest), data, named(repository, kind))
         await self.write_link(repository, digest, kind)
 
+    async def unlink(self, repository: Repository, digest: Digest, kind: Kind) -> None:
+        """See ``IContents``.
+
+        The object's own metadata stays what it was: what was put for this repository can still be opened.
+        Its deletion is noted in documents, which are never deleted from a bucket.
+        """
+        self._linked.drop((repository, digest, kind))
+        await self._bucket.delete([str(layout.link(repository, digest, kind))])
+
     async def part(self, digest: Digest, first: int, end: int) -> Body:
         """See ``Origin``."""
         found = await self._bucket.get(layout.data(digest), (first, end))

@@ -51,6 +51,16 @@ class ObjectTags:
         listed = await self._bucket.list(layout.tag(repository, tag))
         await self._bucket.delete([str(layout.current(repository, tag)), *(each.key for each in listed)])
 
+    async def forget_named(self, repository: Repository, digest: Digest) -> None:
+        """See ``ITags``."""
+        directory, entry = layout.tags(repository), str(layout.INDEX / layout.entry(digest))
+        for each in await self._bucket.list(directory):
+            name, _, rest = each.key.removeprefix(f"{directory}/").partition("/")
+            if rest == entry:
+                named = await self.get(repository, Tag(name))
+                if named is not None and named.digest == digest:
+                    await self.forget(repository, Tag(name))
+
 
 def _confirmed(found: Found) -> float:
     """Where another than a mirror wrote the link, when it was modified."""

@@ -88,6 +88,11 @@ class TieredContents:
         await self._near.add(repository, digest, kind, data)
         self._used(digest)
 
+    async def unlink(self, repository: Repository, digest: Digest, kind: Kind) -> None:
+        """See ``IContents``; where the bucket fails its link stays."""
+        await self._near.unlink(repository, digest, kind)
+        await _or(None, self._far.unlink(repository, digest, kind))
+
     async def _open_far(self, repository: Repository, digest: Digest, kind: Kind) -> IOpened | None:
         """Open what is far, unless it has just come near; None for that.
 

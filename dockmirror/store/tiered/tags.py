@@ -67,6 +67,12 @@ class TieredTags:
         with suppress(OSError):
             await self._far.forget(repository, tag)
 
+    async def forget_named(self, repository: Repository, digest: Digest) -> None:
+        """See ``ITags`` and ``forget``."""
+        await self._near.forget_named(repository, digest)
+        with suppress(OSError):
+            await self._far.forget_named(repository, digest)
+
     async def _latest(self, repository: Repository, tag: Tag) -> Tagged | None:
         """Return what was confirmed last, here or far, after noting it here."""
         if self._asked.get((repository, tag)):
