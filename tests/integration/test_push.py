@@ -152,6 +152,47 @@ def test_what_was_pushed_is_held(pushed_through: Mirror, open_registry: Registry
     assert not list((pushed_through.cache / "dockmirror/writing").glob("push-*"))
 
 
+def test_what_was_deleted(pushed_through: Mirror) -> None:
+    """It is gone for both processes, also by an upstream of the same registry that is not written to."""
+    pushed, repository = image("push deleted", OCI), "pushed/deleted"
+    client, readers = (
+        pushed_through.client("open"),
+        [pushed_through.client(each) for each in ("open", "closed")],
+    )
+    client.push(repository, pushed, "latest")
+    for reader in readers:
+        for _ in range(4):
+            same(pushed, reader, repository, "latest")
+    named = {"Host": str(client.host)}
+    blob = pushed.blobs[0].digest
+    for path in (f"manifests/{pushed.digest}", f"blobs/{blob}"):
+        assert client.bare("DELETE", f"/v2/{repository}/{path}", b"", named).status == 202
+    for reader in readers:
+        for _ in range(8):
+            assert reader.manifest(repository, "latest").status == 404
+            assert reader.manifest(repository, pushed.digest).status == 404
+            assert reader.blob(repository, blob).status == 404
+    client.push(repository, pushed, "latest")
+    for reader in readers:
+        same(pushed, reader, repository, "latest")
+
+
+def test_tags_that_the_registry_does_not_set(pushed_through: Mirror, open_registry: Registry) -> None:
+    """distribution ignores ``?tag=``: what the mirror serves by these tags is what the registry has."""
+    old, new, repository = image("push stable", OCI), image("push moved", OCI), "pushed/tags"
+    client = pushed_through.client("open")
+    client.push(repository, old, "stable")
+    assert client.manifest(repository, "stable").body == old.manifest.data
+    client.push(repository, new)
+    path = f"/v2/{repository}/manifests/{new.digest}?tag=stable&tag=never"
+    headers = {"Host": str(client.host), "Content-Type": new.manifest.media_type}
+    assert client.bare("PUT", path, new.manifest.data, headers).status == 201
+    assert open_registry.plain.manifest(repository, "stable").body == old.manifest.data
+    for _ in range(8):
+        assert client.manifest(repository, "stable").body == old.manifest.data
+        assert client.manifest(repository, "never").status == 404
+
+
 class TestLarge:
     """A blob that is larger than what there may be in memory."""
 
