@@ -1,0 +1,114 @@
+"""Deletions that mirrors of several machines share by a bucket."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from obstore.store import MemoryStore
+from twisted.internet.task import Clock
+
+from dockmirror.interfaces import Kind
+from dockmirror.oci.reference import Repository
+from dockmirror.pullthrough.changes import LOOKED_UP, Changes, Deletions, Present
+from dockmirror.store.tiered.documents import REFRESHED
+
+from ..answering import now
+from ..store.contract import DATA, DIGEST, HERE, LARGE, LARGE_DIGEST
+from ..store.tiered.parts import EPOCH, Machine
+
+
+class Mirror:
+    """One machine's part of it."""
+
+    def __init__(self, machine: Machine, clock: Clock) -> None:
+        self.machine = machine
+        self.deletions = Deletions(machine.documents, clock)
+        self.contents = Present(machine.contents, self.deletions, clock)
+        self.changes = Changes("docker.io", machine.documents, self.deletions, clock)
+
+    def has(self, repository: Repository = HERE) -> bool:
+        """Whether all of the contents are held for that repository."""
+        opened = [now(self.contents.open(repository, digest, Kind.BLOB)) for digest in (DIGEST, LARGE_DIGEST)]
+        for each in opened:
+            if each is not None:
+                each.close()
+        return None not in opened
+
+    def add(self) -> None:
+        """Keep the contents."""
+        for digest, data in ((DIGEST, DATA), (LARGE_DIGEST, LARGE)):
+            now(self.contents.add(HERE, digest, Kind.BLOB, data))
+        self.machine.give()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """Stands in November 2023."""
+    clock = Clock()
+    clock.advance(EPOCH)
+    return clock
+
+
+@pytest.fixture
+def mirrors(tmp_path: Path, clock: Clock) -> tuple[Mirror, Mirror]:
+    """One that deletes, and one that only reads."""
+    store = MemoryStore()
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    one, two = (Mirror(Machine(tmp_path / name, store, clock), clock) for name in ("one", "two"))
+    one.deletions.expect("docker.io")
+    return one, two
+
+
+def _delete(mirror: Mirror) -> None:
+    now(mirror.changes.note(HERE))
+    for digest in (DIGEST, LARGE_DIGEST):
+        now(mirror.deletions.record(HERE, digest, Kind.BLOB))
+        now(mirror.contents.unlink(HERE, digest, Kind.BLOB))
+    mirror.machine.give()
+
+
+@pytest.mark.parametrize("near", [True, False])
+def test_another_machine(mirrors: tuple[Mirror, Mirror], clock: Clock, near: bool) -> None:
+    """It sees the deletion within ten minutes, also where it has the contents on its own disk."""
+    one, two = mirrors
+    (two if near else one).add()
+    assert one.has()
+    assert two.has()
+    _delete(one)
+    assert not one.has()
+    clock.advance(max(REFRESHED, LOOKED_UP))
+    two.has()  # has the documents looked up behind the answer
+    clock.advance(REFRESHED)
+    assert not two.has()
+    elsewhere = Repository("docker.io/library/other")
+    for digest in (DIGEST, LARGE_DIGEST):
+        assert now(two.contents.link(elsewhere, digest, Kind.BLOB))
+    assert two.has(elsewhere)
+
+
+def test_it_comes_back(mirrors: tuple[Mirror, Mirror], clock: Clock) -> None:
+    """When a mirror has been given it again, and says so after the deletion."""
+    one, two = mirrors
+    one.add()
+    _delete(one)
+    for digest in (DIGEST, LARGE_DIGEST):
+        deletion = now(one.deletions.find(HERE, digest, Kind.BLOB))
+        now(one.deletions.lift(HERE, digest, Kind.BLOB, deletion))
+        assert now(one.contents.link(HERE, digest, Kind.BLOB))
+    one.machine.give()
+    clock.advance(2 * REFRESHED)
+    assert one.has()
+    assert two.has()
+
+
+def test_a_mirror_that_nobody_writes_through(mirrors: tuple[Mirror, Mirror], clock: Clock) -> None:
+    """It asks the bucket for one document a registry, and for none of each content."""
+    _, two = mirrors
+    two.add()
+    clock.advance(LOOKED_UP)
+    two.machine.bucket.requests.clear()
+    for _ in range(5):
+        assert two.has()
+    assert two.machine.bucket.requests == {"get": 1}
