@@ -8,7 +8,7 @@ from twisted.internet.interfaces import IReactorTime
 from ..content.held import absent
 from ..interfaces import Answer, IContents, IDistant, IGrowth, IGrowths, IOpened, IRegistry, Kind
 from ..oci.descriptor import Descriptor
-from ..oci.errors import RangeInvalid, RegistryError
+from ..oci.errors import RangeInvalid, RegistryError, Unsupported
 from ..oci.etag import matches
 from ..oci.ranges import ContentRange, Range
 from ..oci.reference import Repository
@@ -101,7 +101,11 @@ class Blobs:
                 request, lambda can_answer: self._checks.check(request, target, can_answer)
             )
         except RegistryError as error:
-            if in_doubt and error.status == 404 and await self._rights.entitled(request):
+            if not in_doubt or not await self._rights.entitled(request):
+                raise
+            if isinstance(error, Unsupported):
+                return False
+            if error.status == 404:
                 await self._contents.unlink(place, target.digest, Kind.BLOB)
             raise
         return given and await self._changes.given(place, mark, target.digest, Kind.BLOB)

@@ -12,7 +12,7 @@ from ..content.held import BytesContent, absent
 from ..interfaces import Answer, IContents, ITags, Kind
 from ..oci.descriptor import Descriptor
 from ..oci.digest import Digest
-from ..oci.errors import RegistryError
+from ..oci.errors import RegistryError, Unsupported
 from ..oci.etag import etag, matches
 from ..oci.media import EVERYTHING, admits
 from ..oci.reference import Repository, Tag
@@ -109,9 +109,13 @@ class Manifests:
                 request, lambda can_answer: self._asking.check(request, can_answer)
             )
         except RegistryError as error:
-            if in_doubt and error.status == 404 and await self._rights.entitled(request):
+            if not in_doubt or not await self._rights.entitled(request):
+                raise
+            if error.status == 404:
                 await self._contents.unlink(place, digest, Kind.MANIFEST)
-            raise
+            if not isinstance(error, Unsupported):
+                raise
+            given = False
         if given and await self._changes.given(place, mark, digest, Kind.MANIFEST):
             await self._contents.link(place, digest, Kind.MANIFEST)
         return await self._kept.get(place, digest)
