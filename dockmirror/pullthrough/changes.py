@@ -27,6 +27,7 @@ from zope.interface import implementer
 from ..interfaces import IContents, IDocuments, IOpened, Kind
 from ..oci.digest import Digest
 from ..oci.reference import Repository
+from ..work.joined import Joined
 from ..work.notes import Notes
 from .lenient import LenientDocuments
 
@@ -64,6 +65,7 @@ class Deletions:
         self._expected: set[str] = set()
         self._begun: set[str] = set()
         self._looked_up: Notes[str, bool] = Notes(clock, _MOST)
+        self._look_ups: Joined[str, None] = Joined()
 
     def expect(self, registry: str) -> None:
         """Look deletions of this registry up from now on, as others may delete there at any time."""
@@ -72,10 +74,13 @@ class Deletions:
     async def may_be_of(self, registry: str) -> bool:
         """Return whether anything of this registry may have been deleted through the mirror, ever."""
         if registry not in self._expected and self._looked_up.get(registry) is None:
-            self._looked_up.put(registry, True, LOOKED_UP)
-            if await self._documents.read(f"written/{registry}") is not None:
-                self._expected.add(registry)
+            await self._look_ups.get(registry, lambda: self._look_up(registry))
         return registry in self._expected
+
+    async def _look_up(self, registry: str) -> None:
+        if await self._documents.read(f"written/{registry}") is not None:
+            self._expected.add(registry)
+        self._looked_up.put(registry, True, LOOKED_UP)
 
     async def begin(self, registry: str) -> None:
         """Note that this registry is written to, for mirrors that only read from it."""

@@ -85,7 +85,7 @@ class Mirror:
         contents: IContents = FaultyContents(self.store.contents, faults)
         tags = FaultyTags(self.store.tags, faults)
         documents = FaultyDocuments(self.store.documents, faults)
-        deletions = Deletions(documents, self.clock)
+        deletions = self.deletions = Deletions(documents, self.clock)
         changes = Changes("docker.io", documents, deletions, self.clock)
         contents = self.contents = Present(contents, deletions, self.clock)
         public = self.public = Public(entry, documents, self.clock, lambda: self.learns)

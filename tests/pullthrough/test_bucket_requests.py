@@ -16,6 +16,7 @@ from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import RegistryError
 from dockmirror.oci.ranges import Range
 from dockmirror.oci.reference import Repository, Tag
+from dockmirror.pullthrough.changes import LOOKED_UP
 from dockmirror.store.growing.growths import Growths
 from dockmirror.store.objects.contents import ABSENT
 from dockmirror.store.tiered.documents import ABSENT as DOCUMENT_ABSENT
@@ -81,9 +82,10 @@ class Added:
     def count(self, *asked: Mapping[str, Any]) -> Mapping[str, int]:
         """Return how often the bucket is asked for what all clients ask, one thing after the other.
 
-        It is known that everybody may pull.
+        It is known that everybody may pull, and that nobody writes to the registry.
         """
         assert set(self.outcomes(lambda: self.mirror.public.known(Repository(NAME)))) == {True}
+        assert set(self.outcomes(lambda: self.mirror.deletions.may_be_of("docker.io"))) == {False}
         self.machine.bucket.requests.clear()
         for each in asked:
             self.ask(**each)
@@ -124,6 +126,23 @@ class Added:
 def added(tmp_path: Path) -> Added:
     """Asked nothing yet."""
     return Added(tmp_path)
+
+
+@row(
+    "whether a registry is written to through another mirror",
+    "one GET for each registry, once in ten minutes",
+)
+def test_written_to_elsewhere(added: Added) -> None:
+    """One GET for all who ask at once, and none for ten minutes."""
+
+    def count() -> Mapping[str, int]:
+        added.machine.bucket.requests.clear()
+        assert set(added.outcomes(lambda: added.mirror.deletions.may_be_of("docker.io"))) == {False}
+        return dict(added.machine.bucket.requests)
+
+    assert [count(), count()] == [{"get": 1}, {}]
+    added.clock.advance(LOOKED_UP)
+    assert count() == {"get": 1}
 
 
 @row(
