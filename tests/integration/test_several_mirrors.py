@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from .parts.authority import Authority
 from .parts.balancers import Balancer
 from .parts.images import Image, image
 from .parts.kept import length
+from .parts.mirror import Mirror
 from .parts.plain import PlainClient
 from .parts.process import wait_until
 from .parts.programs import require
@@ -70,8 +71,13 @@ def balanced(
     for _ in range(3):
         sharing.add(trust_proxy=["127.0.0.1"])
     certificate = authority.issue("127.0.0.1", "mirror.test", "*.mirror.test")
-    with Balancer(directory("balancer"), request.param, certificate, sharing.mirrors) as balancer:
+    with Balancer(directory("balancer"), request.param, certificate, numbered(sharing.mirrors)) as balancer:
         yield balancer
+
+
+def numbered(mirrors: Sequence[Mirror]) -> dict[int, int]:
+    """The port of each mirror by its number, from 1 on."""
+    return {n: mirror.port for n, mirror in enumerate(mirrors, 1)}
 
 
 def pulls(balancer: Balancer, authority: Authority, repository: str, pulled: Image) -> int:
@@ -126,10 +132,9 @@ def test_several(sharing: Sharing, balanced: Balancer, authority: Authority) -> 
             sharing.uploaded(mirror, {"library/second": second})
     before = fetched(sharing)
     if balanced.command[-2] == "-c":  # nginx reads its servers anew
-        added = sharing.add(trust_proxy=["127.0.0.1"])
-        balanced.configure([each for n, each in enumerate(sharing.mirrors) if n != victim])
+        sharing.add(trust_proxy=["127.0.0.1"])
+        balanced.configure({n: port for n, port in numbered(sharing.mirrors).items() if n != victim + 1})
         balanced.reload()
-        assert added.port
     else:
         sharing.mirrors[victim].start()
     assert pulls(balanced, authority, "library/first", first) == 0

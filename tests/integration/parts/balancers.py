@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import re
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from .authority import Certificate
-from .mirror import DOMAIN, Mirror
+from .mirror import DOMAIN
 from .nginx import MAIN
 from .process import Process, free_port, listens
 
@@ -18,21 +18,34 @@ _SERVERS = re.compile(r"^ *server \S*\s*10\.0\.0\.\d+:8080.*\n", re.MULTILINE)
 
 
 class Balancer(Process):
-    """Listens on a free port of the loopback interface; names, ports and the certificate are the tests'."""
+    """Listens on a free port of the loopback interface; names, ports and the certificate are the tests'.
+
+    :param servers: the number of each mirror, which it keeps for ever, and its port.
+    :param changed: further words of the example and what stands in their place.
+    :param beside: further configuration, after the example's.
+    """
 
     def __init__(
-        self, directory: Path, program: str, certificate: Certificate, mirrors: Sequence[Mirror]
+        self,
+        directory: Path,
+        program: str,
+        certificate: Certificate,
+        servers: Mapping[int, int],
+        changed: Mapping[str, str] | None = None,
+        beside: str = "",
     ) -> None:
         self.port = free_port()
         self.netloc = f"{DOMAIN}:{self.port}"
         self._directory = directory
         self._certificate = certificate
+        self._changed = changed or {}
+        self._beside = beside
         (directory / "both.pem").write_bytes(
             certificate.certificate.read_bytes() + certificate.key.read_bytes()
         )
         (directory / "nginx.conf").write_text(MAIN.format(directory=directory))
         self._nginx = program == "nginx"
-        self.configure(mirrors)
+        self.configure(servers)
         super().__init__(
             ["nginx", "-c", str(directory / "nginx.conf")]
             if self._nginx
@@ -41,19 +54,12 @@ class Balancer(Process):
             ready=lambda: listens("127.0.0.1", self.port),
         )
 
-    def configure(self, mirrors: Sequence[Mirror]) -> None:
-        """Writes the example with these servers."""
+    def configure(self, servers: Mapping[int, int]) -> None:
+        """Write the example with these servers."""
         example = (_EXAMPLES / ("nginx-several.conf" if self._nginx else "haproxy.cfg")).read_text("utf-8")
         found = _SERVERS.findall(example)
         assert len(found) == 3
-        pattern = found[0]
-        lines = [
-            re.sub(r"10\.0\.0\.\d+:8080", f"127.0.0.1:{each.port}", pattern).replace(
-                "mirror-1", f"mirror-{n}"
-            )
-            for n, each in enumerate(mirrors)
-        ]
-        example = example.replace("".join(found), "".join(lines))
+        example = example.replace("".join(found), "".join(_line(found[0], *each) for each in servers.items()))
         here = {
             "listen 443 ssl;": f"listen 127.0.0.1:{self.port} ssl;",
             "    listen [::]:443 ssl;\n": "",
@@ -63,10 +69,17 @@ class Balancer(Process):
             "/etc/ssl/mirror.example.com/privkey.pem": str(self._certificate.key),
             "/etc/ssl/mirror.example.com/haproxy.pem": str(self._directory / "both.pem"),
         }
-        for there, replaced in here.items():
+        assert all(there in example for there in self._changed)
+        for there, replaced in {**here, **self._changed}.items():
             example = example.replace(there, replaced)
-        (self._directory / "mirror.conf").write_text(example)
+        (self._directory / "mirror.conf").write_text(example + self._beside)
 
     def reload(self) -> None:
         """Lets nginx read the servers anew."""
         os.kill(self.pid, signal.SIGHUP)
+
+
+def _line(pattern: str, number: int, port: int) -> str:
+    """Return the example's line of the first mirror, written for another one."""
+    line = re.sub(r"10\.0\.0\.\d+:8080", f"127.0.0.1:{port}", pattern)
+    return line.replace("mirror-1", f"mirror-{number}").replace(" id 1", f" id {number}")
