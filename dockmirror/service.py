@@ -123,6 +123,7 @@ def _together(
         except Refused as error:
             in_force = before
             raise ConfigurationError(str(error)) from None
+        tried.certificates.prefer(new.domain)
 
     group = Group(
         workers,

@@ -126,6 +126,11 @@ def _tiered(root: Path, settings: Settings, reactor: Any, in_thread: InThread) -
     return tiers(root, address, settings.redirect, settings.store_days, reactor, in_thread)
 
 
+def has_cache(settings: Settings) -> bool:
+    """Whether anything is kept: without a cache the mirror is a relay."""
+    return settings.cache is not None and (settings.cache_size is None or bool(settings.cache_size))
+
+
 def budget(root: Path, settings: Settings) -> Budget:
     """How much may be held there."""
     status = os.statvfs(root)

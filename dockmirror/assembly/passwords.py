@@ -1,4 +1,4 @@
-"""The mirror's own credentials for its upstreams, read once at start."""
+"""The mirror's own credentials for its upstreams, read at start and at SIGHUP."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from ..system.steady import Steady
 from ..upstream.resolvers import threaded_resolver
 from ..web.memory import Memory
 from ..web.wire import Site
-from .cache import Cache, open_cache
+from .cache import Cache, has_cache, open_cache
 from .certified import lacking
 from .operations import noted, told_of
 from .outbound import agent
@@ -97,6 +97,7 @@ class Process:
     async def serve(self, settings: Settings) -> None:
         """See ``Serving.serve``."""
         self._serving.serve(settings)
+        self.certificates.prefer(settings.domain)
 
     def _ends(self) -> Mapping[str, float]:
         """One that is lacking has ended long ago: so that who watches for ends is told of it, too."""
@@ -104,7 +105,7 @@ class Process:
 
 
 def _cache(settings: Settings, reactor: Any) -> Cache | None:
-    if settings.cache is None or (settings.cache_size is not None and not settings.cache_size):
+    if settings.cache is None or not has_cache(settings):
         if settings.store is not None:
             raise ConfigurationError("store: expected a cache_size: what is uploaded comes to the disk first")
         return None

@@ -13,12 +13,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ..config.settings import ConfigurationError, Settings
+from .cache import has_cache
 
 AT_START = (
     *("listen", "certificates", "acme", "acme_directory", "acme_ca_file"),
     *("operations", "workers", "grace", "cache", "store", "store_endpoint", "store_days", "redirect"),
 )
-"""The settings that are in force as they were when the mirror started."""
+"""The settings that only a start reads."""
 _log = Logger()
 
 
@@ -61,17 +62,23 @@ class Reloading(Service):
         """Puts new settings into force, or says why not."""
         try:
             read = self._read()
-            settings = read.model_copy(update={key: getattr(self.settings, key) for key in AT_START})
+            settings = read.model_copy(update=_of_the_start(self.settings, read))
             await self._serve(settings)
         except ConfigurationError as error:
             _log.error("the settings are as they were: {error}", error=str(error))
             return
-        later = [key for key in AT_START if getattr(read, key) != getattr(settings, key)]
+        later = [key for key in (*AT_START, "cache_size") if getattr(read, key) != getattr(settings, key)]
         self.settings = settings
         if later:
             _log.warn("new settings are in force, at the next start also: {keys}", keys=", ".join(later))
         else:
             _log.info("new settings are in force")
+
+
+def _of_the_start(began: Settings, read: Settings) -> dict[str, Any]:
+    """The settings that stay as they are: whether there is a cache at all is one of them."""
+    keys = AT_START if has_cache(read) == has_cache(began) else (*AT_START, "cache_size")
+    return {key: getattr(began, key) for key in keys}
 
 
 def _failed(failure: Failure) -> None:

@@ -41,6 +41,12 @@ class Directories:
             self._opened[path] = directory
         return self._opened[path]
 
+    def prefer(self, domain: str) -> None:
+        """Show the certificate for this host from now on to clients that ask for no other."""
+        self._domain = domain
+        for each in self._opened.values():
+            each.prefer(domain)
+
     def ends(self) -> dict[str, float]:
         """When the certificates that are shown end, in seconds since 1970, by their files."""
         return {str(each.path): each.ends for one in self._opened.values() for each in one.served}

@@ -52,6 +52,12 @@ class Directory:
         self._told: tuple[str, ...] = ()
         self._choice: Choice | None = None
 
+    def prefer(self, domain: str) -> None:
+        """Show the certificate for this host from now on to clients that ask for no other."""
+        self._domain = domain
+        if self._choice is not None:
+            self._choice = Choice(self._choice.served, domain)
+
     @property
     def served(self) -> tuple[Served, ...]:
         """The certificates that are shown."""

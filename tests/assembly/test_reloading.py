@@ -5,27 +5,34 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from twisted.internet import reactor
 from twisted.internet.interfaces import IReactorFromThreads
 from zope.interface import implementer
 
-from dockmirror.assembly.reloading import Reloading
+from dockmirror.assembly.process import Process
+from dockmirror.assembly.reloading import AT_START, Reloading
+from dockmirror.config.amounts import Amount
 from dockmirror.config.load import load
 from dockmirror.config.settings import Settings
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import NameUnknown
 from dockmirror.oci.reference import Repository
 from dockmirror.oci.request import Blob, Request
+from dockmirror.web.memory import Memory
 from tests.fake_registry import digest
 from tests.fakes import Reply
 from tests.house import House
 from tests.internet import LAYER, Internet
 from tests.stacks import Outcome, logged, now
+from tests.test_docs import text
 
 OWN = "mirror.example"
 PATH = f"/v2/a/blobs/{digest(LAYER)}"
@@ -48,6 +55,20 @@ class Reactor:
 
     def suggestThreadPoolSize(self, size: int) -> None:
         """See ``IReactorThreads``."""
+
+
+def recorded(settings: Settings) -> tuple[Settings, set[str]]:
+    """The same settings, and the names of those that have been read."""
+    read: set[str] = set()
+
+    class Recorded(Settings):
+        def __getattribute__(self, name: str) -> Any:
+            read.add(name)
+            return super().__getattribute__(name)
+
+    same = Recorded.model_validate_json(settings.as_json())
+    read.clear()
+    return same, read
 
 
 def reloading(house: House, **settings: Any) -> Reloading:
@@ -114,6 +135,31 @@ def test_what_is_so_from_the_start() -> None:
             now(reload())
         assert "at the next start also: listen, grace" in texts[0]
     assert [(each.domain, each.grace, each.listen) for each in served] == [("other.example", 5, ())] * 2
+
+
+def test_a_cache_that_comes_or_goes() -> None:
+    """Whether there is a cache is decided at start; its size is not, and the log says which."""
+    served: list[Settings] = []
+    for began, new, size in (("0", "1GB", 0), ("1GB", "0", 10**9), ("1GB", "2GB", 2 * 10**9)):
+        loaded = [load({"cache_size": each, "cache": "/cache"}, {}) for each in (began, new)]
+        with logged() as texts:
+            now(
+                Reloading(loaded[0], partial(loaded.__getitem__, 1), noted(served.append), Reactor()).reload()
+            )
+        assert served[-1].cache_size == Amount(size)
+        assert ("at the next start also: cache_size" in texts[0]) == (size != 2 * 10**9)
+
+
+def test_the_list_of_what_only_a_start_reads(tmp_path: Path) -> None:
+    """Has every setting that is not read when settings are put into force; operating.md has the same list."""
+    began = load({"acme": "a@b.example", "certificates": str(tmp_path), "cache": str(tmp_path)}, {})
+    process = Process(began, {}, reactor, Memory.alone())
+    new, read = recorded(began)
+    now(process.serve(new))
+    read.add("tag_ttl")  # from the settings in force, with each request for a tag
+    assert set(Settings.model_fields) - read <= set(AT_START)
+    (listed,) = re.findall(r"read at start only: (.*?); and `cache_size`", text("docs/operating.md"))
+    assert re.findall(r"`(\w+)`", listed) == list(AT_START)
 
 
 def test_the_signal() -> None:

@@ -30,6 +30,18 @@ def test_open(path: Path) -> None:
     assert directories.ends() == {str(path / "m.pem"): NOW.timestamp() + 86_400}
 
 
+def test_preferred(path: Path) -> None:
+    """Another domain's certificate is shown from now on to clients that ask for no name, open or not yet."""
+    other = issue("other.example")
+    (path / "other.pem").write_bytes(other.key + other.certificate)
+    directories = Directories(path, "m.example", Clock())
+    directory = directories.open(None)
+    assert shown(directory, None)[0] == ISSUED.serial
+    directories.prefer("other.example")
+    assert shown(directory, None)[0] == other.serial
+    assert shown(directory, "m.example")[0] == ISSUED.serial
+
+
 def test_none(tmp_path: Path) -> None:
     """Where no directory is named, or nothing is in it, that is told."""
     with pytest.raises(NoCertificate, match="the key 'certificates' names"):
