@@ -32,6 +32,7 @@ from ..store.tags import LocalTags
 from ..store.threads import InThread, pooled
 from ..store.tiered.tiers import Tiers, tiers
 from ..store.usage import Usages
+from ..web.readiness import StoreCheck
 
 THREADS = 8
 """Threads for files, which nothing else keeps busy and which keep nothing else busy."""
@@ -50,7 +51,7 @@ class Cache:
     :ivar usage: what each registry takes up, as far as is known.
     :ivar in_thread: runs what blocks on its files.
     :ivar shared: the bucket behind it; None where there is none.
-    :ivar try_writing: whether anything can be kept: raises OSError where nothing can.
+    :ivar checks: whether anything can be kept.
     """
 
     contents: IContents
@@ -65,7 +66,7 @@ class Cache:
     under_way: Callable[[], Sequence[Fetch]]
     usage: Callable[[], Coroutine[Any, Any, Usage | None]]
     in_thread: InThread
-    try_writing: Callable[[], Coroutine[Any, Any, None]]
+    checks: Sequence[StoreCheck]
     shared: Tiers | None
 
 
@@ -86,11 +87,12 @@ def open_cache(root: Path, settings: Settings, reactor: Any) -> Cache:
     deletions = Deletions(documents, reactor)
     contents = Present(Counted(remembered, eviction.grown), deletions, reactor)
 
-    async def try_to_write() -> None:
+    async def try_disk() -> None:
         await in_thread(partial(try_writing, root))
-        if tiered is not None:
-            await tiered.bucket.try_it()
 
+    checks = [StoreCheck("the disk cannot be written", try_disk)]
+    if tiered is not None:
+        checks.append(StoreCheck("the bucket fails", tiered.bucket.try_it))
     growths = Growths(root, contents, reactor, in_thread, eviction.grown)
     usages = Usages(root, reactor, in_thread)
     keeping = _Keeping(pool, eviction, usages)
@@ -109,7 +111,7 @@ def open_cache(root: Path, settings: Settings, reactor: Any) -> Cache:
         growths.under_way,
         usages.latest,
         in_thread,
-        try_to_write,
+        checks,
         tiered,
     )
 

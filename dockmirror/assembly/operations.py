@@ -61,7 +61,7 @@ def told_of(
     metrics.tell_build(
         version=_version("dockmirror"), twisted=_version("twisted"), python=platform.python_version()
     )
-    return Told(metrics, Readiness(site, clock, cache.try_writing if cache else None), noted)
+    return Told(metrics, Readiness(site, clock, cache.checks if cache else ()), noted)
 
 
 async def noted(settings: Settings, upstreams: Upstreams, cache: Cache | None) -> Noted:

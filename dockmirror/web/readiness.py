@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from attrs import frozen
@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IReactorTime
 from .wire import Site
 
 PATIENCE = 2.0
-"""Seconds that a store has to prove that it can be written."""
+"""Seconds that a check of the store may take."""
 
 
 @frozen
@@ -22,7 +22,7 @@ class State:
 
     :ivar ready: whether clients should be sent here.
     :ivar status: ``ready``, ``degraded``, ``stopping``, or ``not listening``.
-    :ivar store: ``writable``, ``none``, or why it cannot be written.
+    :ivar store: ``writable``, ``none``, or what of it fails and why.
     """
 
     ready: bool
@@ -31,18 +31,30 @@ class State:
 
 
 @frozen
+class StoreCheck:
+    """A part of the store, and a way to find out whether it works.
+
+    :ivar failing: says that it does not, such as "the disk cannot be written".
+    :ivar run: raises OSError when it does not.
+    """
+
+    failing: str
+    run: Callable[[], Coroutine[Any, Any, None]]
+
+
+@frozen
 class Readiness:
     """Looks whenever it is asked.
 
-    :ivar try_writing: writes something to the store, or raises OSError; None where there is no store.
+    :ivar checks: of the store; none where there is no store.
     """
 
     site: Site
     clock: IReactorTime
-    try_writing: Callable[[], Coroutine[Any, Any, None]] | None = None
+    checks: Sequence[StoreCheck] = ()
 
     async def state(self) -> State:
-        """The mirror without a store that can be written still relays: it is degraded, and ready."""
+        """A mirror whose store fails still relays: it is degraded, and ready."""
         store = await self._store()
         if self.site.connections.draining:
             return State(False, "stopping", store)
@@ -51,12 +63,11 @@ class Readiness:
         return State(True, "ready" if store in ("writable", "none") else "degraded", store)
 
     async def _store(self) -> str:
-        if self.try_writing is None:
-            return "none"
-        try:
-            await Deferred.fromCoroutine(self.try_writing()).addTimeout(PATIENCE, self.clock)
-        except TookTooLong:
-            return f"cannot be written: nothing came of it within {PATIENCE:g} s"
-        except OSError as error:
-            return f"cannot be written: {error.strerror or error}"
-        return "writable"
+        for check in self.checks:
+            try:
+                await Deferred.fromCoroutine(check.run()).addTimeout(PATIENCE, self.clock)
+            except TookTooLong:
+                return f"{check.failing}: no answer within {PATIENCE:g} s"
+            except OSError as error:
+                return f"{check.failing}: {error.strerror or error}"
+        return "writable" if self.checks else "none"

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 import pytest
@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 
 from dockmirror.assembly.operations import Told, noted
 from dockmirror.web.operations import Operations
-from dockmirror.web.readiness import PATIENCE, Readiness
+from dockmirror.web.readiness import PATIENCE, Readiness, StoreCheck
 from dockmirror.web.status.overview import Overview
 from dockmirror.web.wire import Site
 from tests.house import Answer, Connection, House
@@ -25,14 +25,14 @@ from tests.scraped import parsed
 class Desk:
     """The operators' endpoint of a mirror."""
 
-    def __init__(self, try_writing: Any = None, listening: bool = True) -> None:
+    def __init__(self, checks: Sequence[StoreCheck] = (), listening: bool = True) -> None:
         self.house = House(Internet())
         self.house.site.numPorts = int(listening)
         self.names = ["mirror.example"]
         settings, upstreams = self.house.serving.settings, self.house.watched.upstreams
         told = Told(
             self.house.metrics,
-            Readiness(self.house.site, self.house.clock, try_writing),
+            Readiness(self.house.site, self.house.clock, checks),
             lambda: noted(settings, upstreams, None),
         )
         self.site = Site(
@@ -51,17 +51,22 @@ class Desk:
         return self.connect().ask("GET", host, path).answer
 
 
-def failing(error: Exception) -> Any:
-    """A store that cannot be written."""
+def failing(words: str, error: Exception) -> StoreCheck:
+    """A part of the store that does not work."""
 
     async def fail() -> None:
         raise error
 
-    return fail
+    return StoreCheck(words, fail)
 
 
-async def written() -> None:
-    """A store that can."""
+async def _work() -> None:
+    """Raise nothing."""
+
+
+WORKING = StoreCheck("the disk cannot be written", _work)
+FULL = failing("the disk cannot be written", OSError(errno.ENOSPC, "No space left on device"))
+SILENT = failing("the bucket fails", OSError(errno.EIO, "s3://b: no answer within 3 s"))
 
 
 def test_metrics() -> None:
@@ -83,32 +88,33 @@ def test_health() -> None:
 
 
 @pytest.mark.parametrize(
-    ("try_writing", "status", "store"),
+    ("checks", "status", "store"),
     [
-        (None, "ready", "none"),
-        (written, "ready", "writable"),
-        (failing(OSError(errno.ENOSPC, "No space left on device")), "degraded",
-         "cannot be written: No space left on device"),
+        ([], "ready", "none"),
+        ([WORKING], "ready", "writable"),
+        ([FULL, SILENT], "degraded", "the disk cannot be written: No space left on device"),
+        ([WORKING, SILENT], "degraded", "the bucket fails: s3://b: no answer within 3 s"),
     ],
-)  # fmt: skip
-def test_ready(try_writing: Any, status: str, store: str) -> None:
-    """Is what listens; one whose store cannot be written still relays, and says so."""
-    answer = Desk(try_writing).get("/readyz")
+)
+def test_ready(checks: Sequence[StoreCheck], status: str, store: str) -> None:
+    """Is what listens; a mirror whose store fails still relays, and says what of it fails."""
+    answer = Desk(checks).get("/readyz")
     assert (answer.status, answer.json) == (200, {"status": status, "store": store})
 
 
 def test_a_store_that_says_nothing() -> None:
-    """Is not waited for: it cannot be written."""
+    """Is not waited for, and the mirror says what gave no answer."""
     never: Deferred[None] = Deferred()
 
     async def wait() -> None:
         await never
 
-    desk = Desk(wait)
+    desk = Desk([WORKING, StoreCheck("the bucket fails", wait)])
     asked = desk.connect().ask("GET", "x", "/readyz")
     assert asked.answers == []
     desk.house.clock.advance(PATIENCE)
-    assert asked.answer.json["status"] == "degraded"
+    words = f"the bucket fails: no answer within {PATIENCE:g} s"
+    assert asked.answer.json == {"status": "degraded", "store": words}
     assert "within 2 s" in asked.answer.json["store"]
 
 
@@ -122,16 +128,16 @@ def test_who_asked_may_leave() -> None:
 
         return waiting()
 
-    desk = Desk(wait)
+    desk = Desk([WORKING, StoreCheck("the bucket fails", wait)])
     desk.connect().ask("GET", "x", "/readyz").leave()
     assert len(cancelled) == 1
 
 
 def test_not_ready() -> None:
     """What does not listen, and what was told to stop, although it still answers here."""
-    answer = Desk(written, listening=False).get("/readyz")
+    answer = Desk([WORKING], listening=False).get("/readyz")
     assert (answer.status, answer.json["status"]) == (503, "not listening")
-    desk = Desk(written)
+    desk = Desk([WORKING])
     running = desk.house.connect()
     desk.house.site.connections.drain(300)
     answer = desk.get("/readyz")

@@ -31,7 +31,7 @@ def status(
     noted: Noted, state: str = "ready", slots: tuple[Slot, ...] = (), popular: tuple[Pulled, ...] = ()
 ) -> Status:
     """As of ten seconds after the beginning of time."""
-    return Status(10.0, State(True, state, "cannot be written: full"), noted, slots, popular)
+    return Status(10.0, State(True, state, "the disk cannot be written: full"), noted, slots, popular)
 
 
 def page(told: Status, code: str = "en") -> ElementTree.Element:
@@ -99,5 +99,5 @@ def test_nothing_yet(code: str) -> None:
     for state in ("ready", "degraded", "stopping", "not listening"):
         root = page(status(Noted(), state), code)
         assert root.get("lang") == code
-        assert ("cannot be written: full" in text(root)) == (state == "degraded")
+        assert ("the disk cannot be written: full" in text(root)) == (state == "degraded")
         assert not list(root.iter("svg"))
