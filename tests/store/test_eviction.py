@@ -20,6 +20,7 @@ from dockmirror.store.pins import Pin
 
 from ..answering import now, watch
 from ..stacks import logged
+from ..test_docs import text
 from .contract import ELSEWHERE, HERE, LATEST, read
 from .stocked import HOUR, Stocked
 from .threads import HeldThreads
@@ -111,6 +112,21 @@ def test_not_all_the_time(store: Stocked) -> None:
     assert (eviction.walks, store.held(digest)) == (2, [True])
     store.clock.pump([PERIOD] * 12)
     assert (eviction.walks, store.held(digest)) == (5, [False])
+
+
+def test_room_for_traffic(store: Stocked) -> None:
+    """Content that keeps coming takes the room of 160 seconds of it, as the documents say, and not more."""
+    eviction = store.eviction(NOTHING)
+    most = 0
+    for number in range(40):
+        store.clock.advance(1)
+        store.blob(str(number).encode().ljust(10_000), age=0)
+        eviction.grown(10_000)
+        most = max(most, store.size())
+        store.clock.advance(PERIOD - 1)
+    assert 140_000 < most <= 160_000
+    for document in ("docs/caching.md", "docs/object-store.md"):
+        assert "160 seconds" in text(document)
 
 
 def test_manifest_before_its_layers(store: Stocked) -> None:
