@@ -32,6 +32,8 @@ IMPORTED = {
     "twisted.web.http:_MalformedChunkedDataError",
 }
 SHARED = {
+    "twisted.internet.base:BaseConnector._makeTransport",
+    "twisted.internet.tcp:Connector._makeTransport",
     "twisted.internet.tcp:Port._preexistingSocket",
     "twisted.internet.unix:Port._preexistingSocket",
     "twisted.web._newclient:HTTP11ClientProtocol._responseDeferred",
