@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConsumer
 from zope.interface import Attribute, Interface
 
+from .oci.consent import Held
 from .oci.descriptor import Descriptor
 from .oci.digest import Digest
 from .oci.login import Login
@@ -68,6 +69,7 @@ class Answer:
     :ivar location: for a 301, where on the same host the client is sent; for a 307, where it gets the
         content; after a write, where it goes on.
     :ivar next_page: for a list, the query of its next page.
+    :ivar consents: whether this proves that the upstream gives it to whoever asked; see ``oci/consent.py``.
     :ivar elsewhere: whether another registry gave it, which has no say in who may have what else.
     :ivar headers: the few of the upstream's headers that travel, as they came.
     :ivar upstream_status: what the upstream answered, for the access log; None where it was not asked.
@@ -85,6 +87,7 @@ class Answer:
     next_page: tuple[tuple[str, str], ...] | None = None
     headers: tuple[tuple[str, str], ...] = field(default=())
     upstream_status: int | None = None
+    consents: bool = False
     elsewhere: bool = False
     parts: Callable[[Range], Coroutine[Any, Any, Answer]] | None = field(default=None, eq=False, repr=False)
     reject: Callable[[Digest], None] | None = field(default=None, eq=False, repr=False)
@@ -187,6 +190,9 @@ class IContents(Interface):
     async def holds(digest: Digest) -> bool:
         """Whether the bytes are held at all, for whichever repository."""
 
+    async def peek(digest: Digest) -> IOpened | None:
+        """The bytes, whichever repository has them: to compare with others, and to serve to nobody."""
+
     async def link(repository: Repository, digest: Digest, kind: Kind) -> bool:
         """Says that the repository has this content; False where the bytes are not held."""
 
@@ -266,9 +272,10 @@ class ISource(Interface):
         :raises RegistryError: as refused; ``Unreachable`` where another attempt may do better.
         """
 
-    async def check() -> None:
+    async def check(held: Held) -> None:
         """Asks the upstream only whether this reader may have the blob.
 
+        :param held: the blob, of which a part may have to be compared.
         :raises RegistryError: when not.
         """
 

@@ -102,4 +102,4 @@ def upstream(
     servers = client(agent, clock, url)
     handshake = Handshake(servers, url, clock)
     relay = Relay(servers, handshake, Realms(url, realms))
-    return Upstream(servers, Asking(url, servers, handshake), handshake, relay, Sizes(clock))
+    return Upstream(servers, Asking(url, servers, handshake, clock), handshake, relay, Sizes(clock))

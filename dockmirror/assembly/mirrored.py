@@ -123,4 +123,4 @@ def _upstream(
     upstream: UpstreamSettings, client: Client, handshake: Handshake, clock: IReactorTime
 ) -> Upstream:
     relay = Relay(client, handshake, Realms(upstream.url, upstream.realms))
-    return Upstream(client, Asking(upstream.url, client, handshake), handshake, relay, Sizes(clock))
+    return Upstream(client, Asking(upstream.url, client, handshake, clock), handshake, relay, Sizes(clock))

@@ -71,7 +71,7 @@ def running(
     """
     client = Client(http_client(agent), clock, _NAME, at.url, at.timeout)
     handshake = Handshake(client, at.url, clock)
-    asking = Asking(at.url, client, handshake)
+    asking = Asking(at.url, client, handshake, clock)
     upstream = Upstream(client, asking, handshake, Relay(client, handshake, Realms(at.url)), Sizes(clock))
     return _Identified(_Telling(Whole(upstream, clock), asking, client), credentials)
 

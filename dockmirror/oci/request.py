@@ -14,6 +14,7 @@ from urllib.parse import unquote_to_bytes, urlencode
 
 from attrs import evolve, frozen
 
+from .consent import Held
 from .credentials import Credentials
 from .digest import Digest
 from .errors import BlobUnknown, ManifestUnknown, NameUnknown, RegistryError, Unsupported
@@ -113,8 +114,8 @@ class Request:
     :ivar head: whether only the headers are wanted.
     :ivar query: a list's own parameters (``n``, ``last``, ``artifactType``…), in order; without ``ns``.
     :ivar accept: the media types a client admits, as it wrote them.
-    :ivar permission: whether it is only asked if this would be given: a registry's redirect is a yes, and
-        is not followed (a signed address refuses HEAD).
+    :ivar held: with a HEAD of a blob, the one to compare where the registry does not answer HEADs with the
+        digest and the size; nothing else is asked then but consent.  See ``oci/consent.py``.
     :ivar namespace: ``ns``, the registry that a client means when it asks a mirror
         (specification, "Registry Proxying").
     """
@@ -126,7 +127,7 @@ class Request:
     range: Range | None = None
     if_none_match: str | None = None
     credentials: Credentials | None = None
-    permission: bool = False
+    held: Held | None = None
     namespace: str | None = None
 
     def path_and_query(self) -> str:

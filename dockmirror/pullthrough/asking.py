@@ -19,7 +19,7 @@ from ..oci.request import Manifest, Ping, Request, repository_of
 from ..oci.token import TokenRequest
 from ..work.notes import Notes
 from ..work.resting import Resting, is_outage
-from .permission import Grants, Public
+from .permission import Extent, Grants, Public
 
 PATIENCE = 3.0
 """Seconds that the upstream gets where the store can answer in its stead."""
@@ -33,7 +33,7 @@ _TOKENS = Request(Ping())
 class Asking:
     """Asks with a client's credentials, or anonymously with the mirror's own token where it has none.
 
-    Every consent is remembered as permission, every refusal ends it, every outage is given a rest.
+    Consent is remembered, a refusal ends what was remembered, an outage is given a rest.
 
     :param keep_vanished: whether what the upstream has no more is served on.
     """
@@ -79,11 +79,13 @@ class Asking:
             raise
         if answer.elsewhere:
             return answer
-        try:
-            await self._consented(request)
-        except BaseException:
-            answer.content.discard()
-            raise
+        self._resting.succeeded(request)
+        if answer.consents:
+            try:
+                await self.consented(request)
+            except BaseException:
+                answer.content.discard()
+                raise
         return answer
 
     async def token(self, request: TokenRequest, can_answer: bool = False) -> Answer:
@@ -103,13 +105,15 @@ class Asking:
         self._resting_from_tokens.succeeded(_TOKENS)
         return answer
 
-    async def check(self, request: Request, can_answer: bool = False) -> None:
-        """Asks the upstream only whether it would give this.
+    async def check(self, request: Request, can_answer: bool = False) -> bool:
+        """Ask the upstream only whether it gives this; return whether it has proven that.
 
-        :raises RegistryError: when it would not, or does not say.
+        :raises RegistryError: when it does not, or does not say.
         """
-        asked = evolve(request, head=True, permission=True)
-        (await self.ask(asked, can_answer)).content.discard()
+        asked = evolve(request, head=True, range=None, if_none_match=None)
+        answer = await self.ask(asked, can_answer)
+        answer.content.discard()
+        return answer.consents
 
     def rests(self, request: Request) -> RegistryError | None:
         """Why the upstream is not asked that now, where something is held that can stand in."""
@@ -119,15 +123,15 @@ class Asking:
         asked = Deferred.fromCoroutine(asking)
         return asked.addTimeout(PATIENCE, self._clock, _late) if can_answer else asked
 
-    async def _consented(self, request: Request) -> None:
-        self._resting.succeeded(request)
-        repository = repository_of(request.target)
+    async def consented(self, request: Request) -> None:
+        """Remember that the upstream has consented to this; see ``oci/consent.py``."""
+        repository, extent = repository_of(request.target), Extent.of(request.target)
         if repository is None:
             return
         if request.credentials is None:
-            await self.public.confirm(repository)
+            await self.public.confirm(repository, extent)
             return
-        self.grants.grant(repository, request.credentials)
+        self.grants.grant(repository, request.credentials, extent)
         if isinstance(request.target, Manifest) and not await self.public.known(repository):
             self._learn(request, repository)
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from attrs import evolve
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 
+from ..content.completion import CompletionObserver
 from ..content.held import absent
 from ..interfaces import Answer, IContents, IDistant, IGrowth, IGrowths, IOpened, IRegistry, Kind
 from ..oci.descriptor import Descriptor
-from ..oci.errors import RangeInvalid, RegistryError, Unsupported
+from ..oci.errors import RangeInvalid, RegistryError
 from ..oci.etag import matches
 from ..oci.ranges import ContentRange, Range
 from ..oci.reference import Repository
@@ -19,11 +23,13 @@ from .checks import Checks, Source
 from .distant import Nearest, sent_there
 from .held import Told, held_answer
 from .lenient import LenientContents
-from .rights import Rights
+from .rights import Rights, Unproven
 
 LONG = 5.0
 """Seconds that a range may have to wait for a growing blob; what would take longer is passed through."""
 _TYPE = "application/octet-stream"
+
+_log = Logger()
 
 
 class Blobs:
@@ -54,19 +60,22 @@ class Blobs:
         self._filling = filling
         self._contents: IContents = LenientContents(contents)
         self._growths = growths
-        self._checks = Checks(asking, clock, changes)
+        self._checks = Checks(asking, clock, changes, self._contents)
 
     async def fetch(self, request: Request, target: Blob) -> Answer:
         """See ``IRegistry``."""
         place = self._changes.place(target.repository)
-        hit = await self._hit(request, target, place)
-        if hit is not None:
-            return hit
-        if matches(request.if_none_match, target.digest):
-            return await self._unchanged(request, target)
-        if request.head or not self._may_join(request, target):
-            return await self._passed(request)
-        return await self._grown(request, target, place)
+        try:
+            hit = await self._hit(request, target, place)
+            if hit is not None:
+                return hit
+            if matches(request.if_none_match, target.digest):
+                return await self._unchanged(request, target)
+            if not request.head and self._may_join(request, target):
+                return await self._grown(request, target, place)
+        except Unproven:
+            _log.debug("{target} is fetched for one client: nothing else proves its right", target=target)
+        return await self._passed(request, target)
 
     def _may_join(self, request: Request, target: Blob) -> bool:
         """Whether this is for a growing blob: all of it begins one, one range only joins it."""
@@ -77,13 +86,16 @@ class Blobs:
     async def _hit(self, request: Request, target: Blob, place: Repository) -> Answer | None:
         """What is held, if this client may have it.
 
-        Where the repository is not linked to it, or the client's right is not known, the upstream says.
+        Where the repository is not linked to it, or the client's right is not known, the upstream says.  An
+        empty blob tells nothing, and needs no right.
         """
         opened, told = None, await self._told(request)
         in_doubt = await self._changes.deletion(place, target.digest, Kind.BLOB) is not None
         if not in_doubt and await self._rights.entitled(request):
             opened = await self._contents.open(place, target.digest, Kind.BLOB)
-        if opened is None and await self._contents.holds(target.digest):
+        if opened is None and target.digest.matches(b""):
+            opened = await self._contents.peek(target.digest)
+        elif opened is None and await self._contents.holds(target.digest):
             given = await self._given(request, target, place, in_doubt)
             told = await self._told(request)
             opened = await self._opened(place, target, given)
@@ -98,14 +110,10 @@ class Blobs:
         mark = await self._changes.mark(place)
         try:
             given = await self._rights.consents(
-                request, lambda can_answer: self._checks.check(request, target, can_answer)
+                request, lambda asked, can_answer: self._checks.check(asked, target, can_answer)
             )
         except RegistryError as error:
-            if not in_doubt or not await self._rights.entitled(request):
-                raise
-            if isinstance(error, Unsupported):
-                return False
-            if error.status == 404:
+            if in_doubt and error.status == 404 and await self._rights.entitled(request):
                 await self._contents.unlink(place, target.digest, Kind.BLOB)
             raise
         return given and await self._changes.given(place, mark, target.digest, Kind.BLOB)
@@ -143,11 +151,16 @@ class Blobs:
 
     async def _unchanged(self, request: Request, target: Blob) -> Answer:
         """For one who has it already: nothing is fetched for that."""
-        await self._checks.check(request, target)
+        if not await self._checks.check(request, target):
+            raise Unproven
         return Answer(absent(Descriptor(_TYPE, target.digest)), 304, headers=Told("fwd=miss").headers())
 
-    async def _passed(self, request: Request) -> Answer:
+    async def _passed(self, request: Request, target: Blob) -> Answer:
+        mark = await self._checks.mark(target)
         answer = await self._relay.fetch(request)
+        if answer.status == 200 and not request.head:
+            given = partial(self._checks.given, request, target, mark, not answer.elsewhere)
+            answer = evolve(answer, content=CompletionObserver(answer.content, given))
         return evolve(answer, headers=(*answer.headers, *Told("fwd=miss").headers()))
 
     async def _grown(self, request: Request, target: Blob, place: Repository) -> Answer:
@@ -157,7 +170,7 @@ class Blobs:
         try:
             growth = await self._growths.join(self._registry, place, target.digest, source)
         except OSError:  # of which the store has told
-            return await self._passed(request)
+            return await self._passed(request, target)
         descriptor = Descriptor(_TYPE, target.digest, growth.size)
         told = evolve(told, cache="fwd=miss; collapsed" if growth.joined else "fwd=miss; stored")
         return await self._growing(request, growth, descriptor, told, source)
@@ -166,13 +179,19 @@ class Blobs:
         self, request: Request, growth: IGrowth, descriptor: Descriptor, told: Told, source: Source | Nearest
     ) -> Answer:
         if request.range is None:
-            content = growth.content(descriptor, None)
+            content = CompletionObserver(growth.content(descriptor, None), source.completed)
             return Answer(content, headers=told.headers(), upstream_status=source.status)
-        answer = await self._grown_part(request, request.range, growth, descriptor, told)
+        answer = await self._grown_part(request, request.range, growth, descriptor, told, source)
         return evolve(answer, upstream_status=answer.upstream_status or source.status)
 
     async def _grown_part(
-        self, request: Request, wanted: Range, growth: IGrowth, descriptor: Descriptor, told: Told
+        self,
+        request: Request,
+        wanted: Range,
+        growth: IGrowth,
+        descriptor: Descriptor,
+        told: Told,
+        source: Source | Nearest,
     ) -> Answer:
         try:
             part = _part(wanted, growth)
@@ -181,8 +200,10 @@ class Blobs:
             raise
         if part is None:
             growth.leave()
-            return await self._passed(request)
+            return await self._passed(request, source.target)
         content = growth.content(evolve(descriptor, size=part.length), part)
+        if part.length == part.size:
+            content = CompletionObserver(content, source.completed)
         return Answer(content, 206, content_range=part, headers=told.headers())
 
 

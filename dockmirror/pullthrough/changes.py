@@ -240,6 +240,10 @@ class Present:
         """See ``IContents``."""
         return await self._contents.holds(digest)
 
+    async def peek(self, digest: Digest) -> IOpened | None:
+        """See ``IContents``."""
+        return await self._contents.peek(digest)
+
     async def link(self, repository: Repository, digest: Digest, kind: Kind) -> bool:
         """See ``IContents``; False also where it was deleted."""
         if await self._is_gone(repository, digest, kind):

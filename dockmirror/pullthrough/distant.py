@@ -5,6 +5,7 @@ from __future__ import annotations
 from zope.interface import implementer
 
 from ..interfaces import Answer, IDistant, ISource
+from ..oci.consent import Held
 from ..oci.errors import Unreachable
 from .checks import Source
 from .held import Headers, Told
@@ -18,6 +19,7 @@ class Nearest:
     """
 
     def __init__(self, opened: IDistant, upstream: Source) -> None:
+        self.target = upstream.target
         self._opened = opened
         self._upstream = upstream
 
@@ -33,7 +35,11 @@ class Nearest:
         except Unreachable:
             return await self._upstream.open(offset)
 
-    async def check(self) -> None:
+    async def completed(self) -> None:
+        """The blob was delivered, whole and right."""
+        await self._upstream.completed()
+
+    async def check(self, held: Held) -> None:
         """See ``ISource``; nobody is asked."""
 
 

@@ -69,9 +69,9 @@ class FetchedManifests:
     ) -> Answer:
         answer = await self._asking.ask(asked, can_answer)
         told = Told("fwd=miss", immutable=tag is None and await self._rights.for_everybody(asked))
-        if asked.head:
+        if asked.head and answer.consents:
             await self._name(place, mark, tag, answer.content.descriptor.digest)
-        else:
+        elif not asked.head:
             data = await collect(answer.content, LIMIT)
             content = BytesContent(data, evolve(answer.content.descriptor, size=len(data)))
             answer = evolve(answer, content=content)

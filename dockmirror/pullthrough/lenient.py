@@ -43,6 +43,10 @@ class LenientContents:
         """See ``IContents``."""
         return await _or(False, self._contents.holds(digest))
 
+    async def peek(self, digest: Digest) -> IOpened | None:
+        """See ``IContents``."""
+        return await _or(None, self._contents.peek(digest))
+
     async def link(self, repository: Repository, digest: Digest, kind: Kind) -> bool:
         """See ``IContents``."""
         return await _or(False, self._contents.link(repository, digest, kind))

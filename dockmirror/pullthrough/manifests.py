@@ -12,7 +12,7 @@ from ..content.held import BytesContent, absent
 from ..interfaces import Answer, IContents, ITags, Kind
 from ..oci.descriptor import Descriptor
 from ..oci.digest import Digest
-from ..oci.errors import RegistryError, Unsupported
+from ..oci.errors import RegistryError
 from ..oci.etag import etag, matches
 from ..oci.media import EVERYTHING, admits
 from ..oci.reference import Repository, Tag
@@ -24,7 +24,7 @@ from .fetched import FetchedManifests
 from .held import STALE, Told
 from .kept import Held, KeptManifests, kind_of
 from .lenient import LenientContents, LenientTags
-from .rights import Rights
+from .rights import Rights, Unproven
 
 _log = Logger()
 
@@ -105,17 +105,13 @@ class Manifests:
         """A manifest that is held somewhere, if the upstream gives it to this client from this repository."""
         mark = await self._changes.mark(place)
         try:
-            given = await self._rights.consents(
-                request, lambda can_answer: self._asking.check(request, can_answer)
-            )
+            given = await self._rights.consents(request, self._asking.check)
+        except Unproven:
+            return None
         except RegistryError as error:
-            if not in_doubt or not await self._rights.entitled(request):
-                raise
-            if error.status == 404:
+            if in_doubt and error.status == 404 and await self._rights.entitled(request):
                 await self._contents.unlink(place, digest, Kind.MANIFEST)
-            if not isinstance(error, Unsupported):
-                raise
-            given = False
+            raise
         if given and await self._changes.given(place, mark, digest, Kind.MANIFEST):
             await self._contents.link(place, digest, Kind.MANIFEST)
         return await self._kept.get(place, digest)
@@ -159,7 +155,7 @@ class Manifests:
         mark = await self._changes.mark(tagged.place)
         told = await self._heads.get((asked, mark), lambda: self._asking.ask(asked, can_answer))
         digest = tagged.held.digest if told.status == 304 else told.content.descriptor.digest
-        held = await self._kept.get(tagged.place, digest) if digest else None
+        held = await self._kept.get(tagged.place, digest) if digest and told.consents else None
         if held is None:
             return await self._fetched.get(evolve(request, head=False), tagged.place, tagged.tag, can_answer)
         await self._fetched.confirm(tagged.place, mark, tagged.tag, held.digest)

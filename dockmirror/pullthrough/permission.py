@@ -7,6 +7,7 @@ upstream gave to them; everybody may have what it gave to the mirror's own anony
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import Enum
 
 from twisted.internet.interfaces import IReactorTime
 
@@ -14,6 +15,7 @@ from ..interfaces import IDocuments
 from ..oci.credentials import Credentials
 from ..oci.digest import Digest
 from ..oci.reference import Repository
+from ..oci.request import Blob, Manifest, Target
 from ..work.notes import Notes
 from .lenient import LenientDocuments
 
@@ -29,28 +31,51 @@ _NOTED_ANEW = 3600.0
 _MOST = 100_000
 
 
+class Extent(Enum):
+    """The part of a repository that consent was given to; consent to contents covers the lists, too."""
+
+    CONTENTS = "contents"
+    LISTS = "lists"
+
+    @classmethod
+    def of(cls, target: Target) -> Extent:
+        """The part that a request is for."""
+        return cls.CONTENTS if isinstance(target, Manifest | Blob) else cls.LISTS
+
+    @property
+    def covering(self) -> tuple[Extent, ...]:
+        """The extents of which consent is consent to this."""
+        return (Extent.CONTENTS,) if self is Extent.CONTENTS else (Extent.CONTENTS, Extent.LISTS)
+
+
 class Grants:
     """Which credentials were accepted for which repository; the keys hold hashes, never the credentials."""
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
-        self._granted: Notes[tuple[Repository, str], bool] = Notes(clock, _MOST)
+        self._granted: Notes[tuple[Repository, Extent, str], bool] = Notes(clock, _MOST)
         self._ends: Notes[str, float] = Notes(clock, _MOST)
 
-    def granted(self, repository: Repository, credentials: Credentials) -> bool:
+    def granted(
+        self, repository: Repository, credentials: Credentials, extent: Extent = Extent.CONTENTS
+    ) -> bool:
         """Whether the upstream has accepted them for that repository a short while ago."""
-        return self._granted.get((repository, credentials.fingerprint())) is not None
+        keys = ((repository, each, credentials.fingerprint()) for each in extent.covering)
+        return any(self._granted.get(key) for key in keys)
 
-    def grant(self, repository: Repository, credentials: Credentials) -> None:
-        """The upstream has accepted them just now; that holds no longer than the token itself."""
+    def grant(
+        self, repository: Repository, credentials: Credentials, extent: Extent = Extent.CONTENTS
+    ) -> None:
+        """The upstream has consented to them just now; that holds no longer than the token itself."""
         fingerprint, now = credentials.fingerprint(), self._clock.seconds()
         ends = self._ends.get(fingerprint)
         holds = GRANTED if ends is None else min(GRANTED, ends - now)
-        self._granted.put((repository, fingerprint), True, holds)
+        self._granted.put((repository, extent, fingerprint), True, holds)
 
     def revoke(self, repository: Repository, credentials: Credentials) -> None:
         """The upstream has refused them."""
-        self._granted.drop((repository, credentials.fingerprint()))
+        for extent in Extent:
+            self._granted.drop((repository, extent, credentials.fingerprint()))
 
     def ends(self, credentials: Credentials, seconds: float) -> None:
         """A token was given that lives so long."""
@@ -72,7 +97,7 @@ class Public:
         self._documents: IDocuments = LenientDocuments(documents)
         self._clock = clock
         self.learns = learns
-        self._since: Notes[Repository, float] = Notes(clock, _MOST)
+        self._since: Notes[tuple[Repository, Extent], float] = Notes(clock, _MOST)
         self._imported: Notes[str, bool] = Notes(clock, _MOST)
 
     async def imported(self, repository: Repository, digest: Digest | None = None) -> bool:
@@ -89,43 +114,48 @@ class Public:
             self._imported.put(name, known, READ_AGAIN)
         return known
 
-    async def known(self, repository: Repository, unasked: bool = False) -> bool:
+    async def known(
+        self, repository: Repository, unasked: bool = False, extent: Extent = Extent.CONTENTS
+    ) -> bool:
         """Whether it is known to be public.
 
         :param unasked: whether the upstream cannot be asked now.
         """
         if not self.learns():
             return False
-        age = self._clock.seconds() - await self._confirmed(repository)
-        return 0 <= age < (PUBLIC_UNASKED if unasked else PUBLIC)
+        since = max([await self._confirmed(repository, each) for each in extent.covering])
+        return 0 <= self._clock.seconds() - since < (PUBLIC_UNASKED if unasked else PUBLIC)
 
-    async def confirm(self, repository: Repository) -> None:
-        """The mirror's own anonymous request was granted."""
+    async def confirm(self, repository: Repository, extent: Extent = Extent.CONTENTS) -> None:
+        """The upstream has consented to the mirror's own anonymous request."""
         now = self._clock.seconds()
-        if not self.learns() or 0 <= now - await self._confirmed(repository) < _NOTED_ANEW:
+        if not self.learns() or 0 <= now - await self._confirmed(repository, extent) < _NOTED_ANEW:
             return
-        self._since.put(repository, now, READ_AGAIN)
-        await self._documents.write(self._name(repository), str(now).encode())
+        self._since.put((repository, extent), now, READ_AGAIN)
+        await self._documents.write(self._name(repository, extent), str(now).encode())
 
     async def refuse(self, repository: Repository) -> None:
         """The mirror's own anonymous request was refused."""
-        if await self._confirmed(repository):
-            self._since.put(repository, 0.0, PUBLIC)
-            await self._documents.write(self._name(repository), b"0")
+        for extent in Extent:
+            if await self._confirmed(repository, extent):
+                self._since.put((repository, extent), 0.0, PUBLIC)
+                await self._documents.write(self._name(repository, extent), b"0")
 
-    async def _confirmed(self, repository: Repository) -> float:
+    async def _confirmed(self, repository: Repository, extent: Extent) -> float:
         """When it was last confirmed; 0 where it was not, or was refused since."""
-        since = self._since.get(repository)
+        key = repository, extent
+        since = self._since.get(key)
         if since is None:
-            read = _seconds(await self._documents.read(self._name(repository)))
-            since = self._since.get(repository)  # it may have been refused meanwhile
+            read = _seconds(await self._documents.read(self._name(repository, extent)))
+            since = self._since.get(key)  # it may have been refused meanwhile
         if since is None:
-            self._since.put(repository, read, READ_AGAIN)
+            self._since.put(key, read, READ_AGAIN)
             since = read
         return since
 
-    def _name(self, repository: Repository) -> str:
-        return f"public/{self._entry}/{repository}"
+    def _name(self, repository: Repository, extent: Extent) -> str:
+        folder = "public" if extent is Extent.CONTENTS else "public-lists"
+        return f"{folder}/{self._entry}/{repository}"
 
 
 def imported_document(entry: str, repository: Repository, digest: Digest | None = None) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from zope.interface import implementer
 
 from ..interfaces import Answer, IRegistry
-from ..oci.request import Blob, Catalog, Manifest, Ping, Referrers, Request, Tags
+from ..oci.errors import Denied, RegistryError, Unauthorized
+from ..oci.request import Blob, Catalog, Manifest, Ping, Referrers, Request, Tags, Target
 from ..oci.token import TokenRequest
 from .asking import Asking
 from .blobs import Blobs
@@ -30,6 +31,12 @@ class PullThrough:
 
     async def fetch(self, request: Request) -> Answer:
         """See ``IRegistry``."""
+        try:
+            return await self._fetch(request)
+        except RegistryError as error:
+            raise _without_details(request.target, error) from error
+
+    async def _fetch(self, request: Request) -> Answer:
         match request.target:
             case Ping():
                 return await self._handshake.ping(request)
@@ -45,3 +52,19 @@ class PullThrough:
     async def token(self, request: TokenRequest) -> Answer:
         """See ``IRegistry``."""
         return await self._handshake.token(request)
+
+
+def _without_details(target: Target, error: RegistryError) -> RegistryError:
+    """The same refusal of a content by its digest, in words that do not tell whether the content is held.
+
+    For what is held the upstream is asked in another way, which it refuses in other words or in none.
+    """
+    by_digest = isinstance(target, Blob) or (isinstance(target, Manifest) and target.digest is not None)
+    if not by_digest or error.upstream_status != error.status:
+        return error
+    rows: dict[int, type[RegistryError]] = {401: Unauthorized, 403: Denied, 404: target.unknown}
+    if error.status not in rows:
+        return error
+    return rows[error.status](
+        challenges=error.challenges, upstream_status=error.upstream_status, elsewhere=error.elsewhere
+    )

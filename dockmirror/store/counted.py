@@ -27,6 +27,10 @@ class Counted:
         """See ``IContents``."""
         return await self._contents.holds(digest)
 
+    async def peek(self, digest: Digest) -> IOpened | None:
+        """See ``IContents``."""
+        return await self._contents.peek(digest)
+
     async def link(self, repository: Repository, digest: Digest, kind: Kind) -> bool:
         """See ``IContents``."""
         return await self._contents.link(repository, digest, kind)

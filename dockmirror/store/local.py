@@ -54,6 +54,10 @@ class LocalContents:
         """See ``IContents``."""
         return await self._in_thread(partial(is_held, self._root / layout.data(digest), digest))
 
+    async def peek(self, digest: Digest) -> IOpened | None:
+        """See ``IContents``; as the file stands, neither verified nor noted as used."""
+        return await detached(self._in_thread(partial(self._peek, digest)), late=_close)
+
     async def link(self, repository: Repository, digest: Digest, kind: Kind) -> bool:
         """See ``IContents``; False also where the disk takes no link."""
         linking = self._in_thread(partial(self._link, repository, digest, kind, self._clock.seconds()))
@@ -103,6 +107,16 @@ class LocalContents:
                 return None
             closing.pop_all()
             return OpenedFile(FileReader(file, self._in_thread), status.st_size, self._clock)
+
+    def _peek(self, digest: Digest) -> IOpened | None:
+        data = self._root / layout.data(digest)
+        try:
+            file = open_file(data) if is_held(data, digest) else None
+        except OSError:
+            return None
+        if file is None:
+            return None
+        return OpenedFile(FileReader(file, self._in_thread), os.fstat(file).st_size, self._clock)
 
     def _is_right(self, path: Path, file: int, digest: Digest, now: float) -> bool:
         """Reads what was not filled here, or has been written to since, once; nothing while it is written to.

@@ -7,6 +7,9 @@ from twisted.web.iweb import IResponse
 from ..content.held import absent
 from ..headers import first
 from ..interfaces import Answer, IContent
+from ..oci.descriptor import Descriptor
+from ..oci.digest import Digest
+from ..oci.errors import DigestInvalid
 from ..oci.etag import matches
 from ..oci.request import Request
 
@@ -29,3 +32,18 @@ def answer_of(request: Request, response: IResponse, content: IContent) -> Answe
     status = 304 if told or response.code == 304 else 206 if response.code == 206 else 200
     headers = tuple((name, value) for name in _TRAVELLING if (value := first(response.headers, name)))
     return Answer(content, status, headers=headers, upstream_status=response.code)
+
+
+def told_digest(response: IResponse) -> Digest | None:
+    """The digest that the response names; None where it names none."""
+    try:
+        return Digest.parse(first(response.headers, "Docker-Content-Digest") or "")
+    except DigestInvalid:
+        return None
+
+
+def unchanged(request: Request, told: Descriptor) -> bool:
+    """Whether a 304 is of the content that the request names; it need not name the digest itself."""
+    return request.if_none_match is not None and (
+        told.digest is None or matches(request.if_none_match, told.digest)
+    )

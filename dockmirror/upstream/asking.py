@@ -1,10 +1,11 @@
-"""One question to an upstream, until it consents or refuses."""
+"""Sends one request to an upstream, and follows it until it is answered or refused."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from attrs import evolve
+from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IResponse
 
 from ..headers import lines
@@ -12,15 +13,18 @@ from ..oci.challenge import find_challenge, parse_challenges
 from ..oci.credentials import Credentials
 from ..oci.errors import RegistryError
 from ..oci.media import EVERYTHING, admits_everything
-from ..oci.request import Blob, Manifest, Request
+from ..oci.request import Blob, Manifest, Request, Target
+from ..work.notes import Notes
 from ..work.resting import is_outage
 from .client import Client, Header
-from .realms import origin
 from .redirects import AUTHORIZATION, REDIRECTS, Followed, follow
 from .refusals import REFUSALS_BY_TARGET, refusal, refused_elsewhere
 from .tokens import Handshake, anonymous_token
 
-_CONSENTS = {200, 203, 206, 304}
+_ANSWERS = {200, 206, 304}
+_KINDS = 10
+HEADS_AVOIDED = 3600.0
+"""Seconds for which it is remembered that an upstream redirects HEADs, or does not offer them."""
 
 
 class Asking:
@@ -29,13 +33,18 @@ class Asking:
     :param url: the upstream's address, without a slash at the end.
     """
 
-    def __init__(self, url: str, client: Client, handshake: Handshake) -> None:
+    def __init__(self, url: str, client: Client, handshake: Handshake, clock: IReactorTime) -> None:
         self._url = url
         self._client = client
         self._handshake = handshake
+        self._heads_avoided: Notes[type[Target], bool] = Notes(clock, _KINDS)
 
     async def ask(self, request: Request) -> IResponse:
-        """The upstream's consent, 200, 206 or 304, after all redirects, its body not yet read.
+        """The response of ``follow``."""
+        return (await self.follow(request)).response
+
+    async def follow(self, request: Request) -> Followed:
+        """The upstream's answer, 200, 206 or 304, after all redirects, its body not yet read.
 
         :raises RegistryError: its refusal; a 401's challenges are remembered for the token dance.
         """
@@ -45,37 +54,40 @@ class Asking:
         followed = await follow(self._client, method, url, headers)
         if followed.moved and followed.response.code in REFUSALS_BY_TARGET:
             followed = await self._once_more(followed, method, url, headers)
-        if followed.response.code in _CONSENTS:
-            return followed.response
+        if followed.response.code in _ANSWERS:
+            return followed
         raise await self._refusal(request, followed.response, followed.moved)
 
-    def sent_on(self, response: IResponse) -> str | None:
-        """The address that gave the response, where that is another origin than the upstream's own."""
-        url = response.request.absoluteURI.decode()
-        return None if origin(url) == origin(self._url) else url
-
     async def ask_there(self, url: str, request: Request) -> IResponse:
-        """The consent of an address that the upstream has sent on to; no credentials are for it.
+        """The answer of an address that the upstream has sent on to; no credentials are for it.
 
         :raises RegistryError: its refusal, which says nothing of the upstream.
         """
         bare = evolve(request, credentials=None)
         response = (await follow(self._client, "GET", url, tuple(_headers(bare)))).response
-        if response.code not in _CONSENTS:
+        if response.code not in _ANSWERS:
             raise await refusal(self._client, response, request.target.unknown)
         return response
 
-    async def permits(self, request: Request) -> int:
-        """The status of a consent, where only that is asked for; a redirect is one, and is not followed.
+    async def head(self, request: Request) -> IResponse | None:
+        """The registry's own answer to a HEAD; None where it redirects HEADs, or does not offer them.
+
+        That is remembered, for each kind of content, and no HEAD is sent meanwhile.
 
         :raises RegistryError: the refusal, as of ``ask``.
         """
+        kind = type(request.target)
+        if self._heads_avoided.get(kind):
+            return None
         url = self._url + request.path_and_query()
-        response = await self._client.ask("HEAD" if request.head else "GET", url, tuple(_headers(request)))
-        if response.code not in _CONSENTS | REDIRECTS:
-            raise await self._refusal(request, response)
-        self._client.release(response)
-        return int(response.code)
+        response = await self._client.ask("HEAD", url, tuple(_headers(request)))
+        if response.code in _ANSWERS:
+            return response
+        if response.code in REDIRECTS | {405}:
+            self._client.release(response)
+            self._heads_avoided.put(kind, True, HEADS_AVOIDED)
+            return None
+        raise await self._refusal(request, response)
 
     async def _refusal(self, request: Request, response: IResponse, moved: bool = False) -> RegistryError:
         """The error to raise; what a 401 of the upstream itself demands is remembered."""
@@ -106,7 +118,7 @@ class Asking:
             *(h for h in headers if h[0] != AUTHORIZATION),
             _authorization(Credentials.bearer(token.value)),
         )
-        return evolve(await follow(self._client, method, refused.url, anonymous), moved=True)
+        return evolve(await follow(self._client, method, refused.url, anonymous), moved=True, redirected=True)
 
 
 def _headers(request: Request) -> Iterator[Header]:

@@ -7,14 +7,17 @@ from twisted.web.iweb import IResponse
 
 from ..content.capped import Capped
 from ..content.doubted import Doubted
+from ..content.held import absent, collect
 from ..content.part import Part
 from ..headers import first
 from ..interfaces import Answer, IContent
+from ..oci.consent import SAMPLE, Held, head_consents
 from ..oci.descriptor import Descriptor
 from ..oci.errors import RangeInvalid, Unavailable
-from ..oci.ranges import ContentRange
+from ..oci.ranges import ContentRange, Range
 from ..oci.request import Blob, Request
-from .answers import answer_of
+from .answers import answer_of, told_digest, unchanged
+from .asking import Asking
 from .client import Client, length_of
 from .refusals import is_page
 
@@ -45,6 +48,65 @@ def blob_answer(client: Client, request: Request, target: Blob, response: IRespo
     return evolve(
         answer, status=206, content_range=part, content=Part(answer.content, part.first, part.length)
     )
+
+
+async def blob_head(asking: Asking, client: Client, request: Request, target: Blob, most: int) -> Answer:
+    """Return what a blob is, without its bytes: as the registry answers a HEAD, or else by a GET of a part.
+
+    :param most: see ``blob_answer``.
+    """
+    response, held = await asking.head(request), request.held
+    if response is not None:
+        client.release(response)
+        told = Descriptor(_TYPE, told_digest(response), length_of(response))
+        proven = _head_proves(response, told, request, target)
+        if proven or held is None:
+            answer = answer_of(request, response, absent(evolve(told, digest=target.digest)))
+            return evolve(answer, consents=proven)
+    if held is None:
+        return await _sized(asking, client, request, target, most)
+    return Answer(absent(Descriptor()), consents=await _sampled(asking, client, request, target, held))
+
+
+def _head_proves(response: IResponse, told: Descriptor, request: Request, target: Blob) -> bool:
+    if response.code == 304:
+        return unchanged(request, told)
+    size = request.held.size if request.held else None
+    return response.code == 200 and not is_page(response) and head_consents(told, target.digest, size)
+
+
+async def _sized(asking: Asking, client: Client, request: Request, target: Blob, most: int) -> Answer:
+    """The answer to a HEAD, from a GET of the first byte, which tells the size."""
+    asked = evolve(request, head=False, if_none_match=None, range=Range.since(0, 0))
+    try:
+        answer = blob_answer(client, asked, target, await asking.ask(asked), most)
+    except RangeInvalid as error:
+        if error.content_size != 0:
+            raise
+        return Answer(absent(Descriptor(_TYPE, target.digest, 0)), upstream_status=error.upstream_status)
+    answer.content.discard()
+    part = answer.content_range
+    size = part.size if part else answer.content.descriptor.size
+    return evolve(
+        answer, status=200, content_range=None, content=absent(Descriptor(_TYPE, target.digest, size))
+    )
+
+
+async def _sampled(asking: Asking, client: Client, request: Request, target: Blob, held: Held) -> bool:
+    """Whether the upstream gives the same part of the blob."""
+    sample = await held.sample()
+    if sample is None:
+        return False
+    wanted = Range.since(sample.part.first, sample.part.last)
+    asked = evolve(request, head=False, held=None, if_none_match=None, range=wanted)
+    try:
+        answer = blob_answer(client, asked, target, await asking.ask(asked), sample.part.last + 1)
+    except RangeInvalid:
+        return False
+    if answer.content_range != sample.part:
+        answer.content.discard()
+        return False
+    return sample.matches(answer.content_range, await collect(answer.content, SAMPLE))
 
 
 def _content(

@@ -11,12 +11,14 @@ from ..content.held import BytesContent, absent
 from ..content.verified import Corrupt
 from ..headers import first
 from ..interfaces import Answer
+from ..oci.consent import head_consents
 from ..oci.descriptor import Descriptor
 from ..oci.digest import Digest
-from ..oci.errors import BrokenOff, DigestInvalid, Unavailable, Unsupported
-from ..oci.media import SIGNED, signed_payload
+from ..oci.errors import BrokenOff, Unavailable
+from ..oci.etag import matches
+from ..oci.media import SIGNED, parse_parts, signed_payload
 from ..oci.request import Manifest, Request
-from .answers import answer_of
+from .answers import answer_of, told_digest, unchanged
 from .asking import Asking
 from .client import Client, length_of
 from .refusals import is_page
@@ -28,7 +30,7 @@ LIMIT = 4 * 1024 * 1024
 async def manifest_answer(asking: Asking, client: Client, request: Request, target: Manifest) -> Answer:
     """The manifest, byte for byte.
 
-    A HEAD whose answer lacks what clients insist on, or that the upstream does not offer, is
+    A HEAD that the upstream redirects or does not offer, or whose answer lacks what clients insist on, is
     answered from a GET: crane fails without any of type, length and digest, containerd asks twice.
     That nothing has changed says enough; docker-registry says it without a digest.
     One that breaks off is asked for once more: half a manifest is of no use to anybody.
@@ -42,27 +44,46 @@ async def manifest_answer(asking: Asking, client: Client, request: Request, targ
 
 
 async def _answer(asking: Asking, client: Client, request: Request, target: Manifest) -> Answer:
-    try:
-        response = await asking.ask(request)
-    except Unsupported:
-        if not request.head:
-            raise
+    if request.head:
+        return await _head_answer(asking, client, request, target)
+    followed = await asking.follow(request)
+    response, descriptor = followed.response, _descriptor(followed.response, target)
+    _check_page(client, response)
+    if response.code == 304:
+        answer = answer_of(request, response, absent(descriptor))
+        return evolve(answer, consents=not followed.redirected)
+    content = _right(await client.read(response, LIMIT), descriptor, target)
+    proven = target.digest is not None or parse_parts(content.data) is not None
+    return evolve(answer_of(request, response, content), consents=proven)
+
+
+async def _head_answer(asking: Asking, client: Client, request: Request, target: Manifest) -> Answer:
+    response = await asking.head(request)
+    if response is None:
         return await _head_by_get(asking, client, request, target)
-    descriptor = _descriptor(response, target)
-    if is_page(response):
-        client.release(response)
-        raise Unavailable("the upstream answered with a web page", upstream_status=response.code)
-    told = response.code == 304 or None not in (descriptor.media_type, descriptor.digest, descriptor.size)
-    if request.head and not told:
-        return await _head_by_get(asking, client, request, target)
-    if request.head or response.code == 304:
-        return answer_of(request, response, absent(descriptor))
-    return answer_of(request, response, _right(await client.read(response, LIMIT), descriptor, target))
+    _check_page(client, response)
+    client.release(response)
+    told = Descriptor(first(response.headers, "Content-Type"), told_digest(response), length_of(response))
+    if response.code == 304 and unchanged(request, told):
+        return evolve(answer_of(request, response, absent(_descriptor(response, target))), consents=True)
+    if response.code == 200 and told.media_type is not None and head_consents(told, target.digest):
+        return evolve(answer_of(request, response, absent(told)), consents=True)
+    return await _head_by_get(asking, client, request, target)
 
 
 async def _head_by_get(asking: Asking, client: Client, request: Request, target: Manifest) -> Answer:
-    answer = await manifest_answer(asking, client, evolve(request, head=False), target)
-    return evolve(answer, content=absent(answer.content.descriptor))
+    asked = evolve(request, head=False, if_none_match=None)
+    answer = await manifest_answer(asking, client, asked, target)
+    descriptor = answer.content.descriptor
+    status = 304 if matches(request.if_none_match, descriptor.digest) else 200
+    return evolve(answer, status=status, content=absent(descriptor))
+
+
+def _check_page(client: Client, response: IResponse) -> None:
+    """:raises Unavailable: when it is a web page."""
+    if is_page(response):
+        client.release(response)
+        raise Unavailable("the upstream answered with a web page", upstream_status=response.code)
 
 
 def _right(body: bytes, told: Descriptor, target: Manifest) -> BytesContent:
@@ -86,12 +107,5 @@ def _is_document(body: bytes) -> bool:
 def _descriptor(response: IResponse, target: Manifest) -> Descriptor:
     """What the response tells; a digest that was asked for outweighs one that is told."""
     return Descriptor(
-        first(response.headers, "Content-Type"), target.digest or _told_digest(response), length_of(response)
+        first(response.headers, "Content-Type"), target.digest or told_digest(response), length_of(response)
     )
-
-
-def _told_digest(response: IResponse) -> Digest | None:
-    try:
-        return Digest.parse(first(response.headers, "Docker-Content-Digest") or "")
-    except DigestInvalid:
-        return None

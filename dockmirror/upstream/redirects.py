@@ -23,11 +23,16 @@ AUTHORIZATION = "Authorization"
 
 @frozen
 class Followed:
-    """A response and the address that gave it; ``moved`` where that is another origin than was asked."""
+    """A response and the address that gave it.
+
+    :ivar moved: whether that is another origin than was asked.
+    :ivar redirected: whether it is another address at all.
+    """
 
     response: IResponse
     url: str
     moved: bool
+    redirected: bool
 
 
 async def follow(client: Client, method: str, url: str, headers: tuple[Header, ...]) -> Followed:
@@ -39,10 +44,10 @@ async def follow(client: Client, method: str, url: str, headers: tuple[Header, .
     :raises Unreachable: when a server on the way gives no answer.
     """
     start = url
-    for _ in range(LIMIT + 1):
+    for hops in range(LIMIT + 1):
         response = await client.ask(method, url, headers)
         if response.code not in REDIRECTS:
-            return Followed(response, url, origin(url) != origin(start))
+            return Followed(response, url, origin(url) != origin(start), hops > 0)
         client.release(response)
         target = target_of(url, response)
         if origin(target) != origin(url):

@@ -5,18 +5,18 @@ from __future__ import annotations
 from attrs import evolve
 from zope.interface import implementer
 
-from ..content.held import BytesContent, absent, json_content
+from ..content.held import BytesContent, json_content
 from ..headers import first, lines
 from ..interfaces import Answer, IRegistry
 from ..oci.descriptor import Descriptor
-from ..oci.errors import Unauthorized, Unavailable, Unsupported
+from ..oci.errors import Unauthorized, Unavailable
 from ..oci.link import parse_next
 from ..oci.ranges import Range
 from ..oci.request import Blob, Catalog, Manifest, Ping, Referrers, Request, Tags
 from ..oci.token import TokenRequest
 from .answers import answer_of
 from .asking import Asking
-from .blobs import blob_answer
+from .blobs import blob_answer, blob_head
 from .client import Client, length_of
 from .manifests import manifest_answer
 from .refusals import is_page
@@ -43,8 +43,6 @@ class Upstream:
 
     async def fetch(self, request: Request) -> Answer:
         """See ``IRegistry``."""
-        if request.permission:
-            return await self._permission(request)
         match request.target:
             case Ping():
                 return await self._ping(request)
@@ -54,16 +52,6 @@ class Upstream:
                 return await self._blob(request, target)
             case Tags() | Referrers() | Catalog():
                 return await self._list(request)
-
-    async def _permission(self, request: Request) -> Answer:
-        """A registry that does not offer HEAD is asked by GET, whose body is not wanted."""
-        try:
-            status = await self._asking.permits(request)
-        except Unsupported:
-            if not request.head:
-                raise
-            status = await self._asking.permits(evolve(request, head=False))
-        return Answer(absent(Descriptor()), upstream_status=status)
 
     async def _ping(self, request: Request) -> Answer:
         """With credentials it is their check, and forwarded; without, it is answered from what is known."""
@@ -80,12 +68,14 @@ class Upstream:
         return answer
 
     async def _blob(self, request: Request, target: Blob) -> Answer:
-        response = await self._asking.ask(request)
-        url = self._asking.sent_on(response)
         most = self._sizes.most(target.repository, target.digest)
-        answer = blob_answer(self._client, request, target, response, most)
-        if url is None:
+        if request.head:
+            return await blob_head(self._asking, self._client, request, target, most)
+        followed = await self._asking.follow(request)
+        answer = blob_answer(self._client, request, target, followed.response, most)
+        if not followed.moved:
             return answer
+        url = followed.url
 
         async def part(wanted: Range) -> Answer:
             asked = Request(target, range=wanted)
@@ -95,11 +85,13 @@ class Upstream:
 
     async def _list(self, request: Request) -> Answer:
         """A list of any length, streamed."""
-        response = await self._asking.ask(request)
+        followed = await self._asking.follow(request)
+        response = followed.response
         if is_page(response):
             self._client.release(response)
             raise Unavailable("the upstream answered with a web page", upstream_status=response.code)
         kind = first(response.headers, "Content-Type") or "application/json"
         content = self._client.body(response, Descriptor(kind, None, length_of(response)))
         next_page = parse_next(lines(response.headers, "Link"))
-        return evolve(answer_of(request, response, content), next_page=next_page)
+        answer = answer_of(request, response, content)
+        return evolve(answer, next_page=next_page, consents=not followed.redirected)

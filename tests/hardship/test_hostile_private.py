@@ -57,7 +57,11 @@ def world(directory: MakeDirectory, make_machine: MakeMachine, authority: Author
         artifact("large, of Alice", size=4_000_000),
         free_port(),
     )
-    own = {"operations": f"tcp:{operations}:interface=127.0.0.1", "export": True, "tag_ttl": 0}
+    own: dict[str, Any] = {
+        "operations": f"tcp:{operations}:interface=127.0.0.1",
+        "export": True,
+        "tag_ttl": 0,
+    }
     with ExitStack() as stack:
         tokens = stack.enter_context(Tokens(authority, "127.0.0.5"))
         registry = stack.enter_context(token_registry(directory("twin"), authority, tokens))

@@ -244,7 +244,7 @@ def test_an_upstream_is_asked_for_what_was_parsed(target: Target, query: list[tu
 
 def test_a_request_is_for_all_of_it() -> None:
     """Unless it says otherwise: the body, whole, whatever the client has, of anybody."""
-    assert Request(Ping()) == Request(Ping(), False, (), (), None, None, None, False, None)
+    assert Request(Ping()) == Request(Ping(), False, (), (), None, None, None, None, None)
 
 
 @given(targets, repositories)

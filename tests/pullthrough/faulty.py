@@ -86,6 +86,12 @@ class FaultyContents:
         self._faults.read()
         return await self._contents.holds(digest)
 
+    async def peek(self, digest: Digest) -> IOpened | None:
+        """See ``IContents``."""
+        self._faults.read()
+        opened = await self._contents.peek(digest)
+        return opened if opened is None or IDistant.providedBy(opened) else _Opened(opened, self._faults)
+
     async def link(self, repository: Repository, digest: Digest, kind: Kind) -> bool:
         """See ``IContents``."""
         await self._faults.write()

@@ -11,6 +11,7 @@ from zope.interface import implementer
 from dockmirror.content.held import collect
 from dockmirror.content.verified import Corrupt
 from dockmirror.interfaces import IContent, IGrowth, IGrowths, ISource, Kind
+from dockmirror.oci.consent import Held, Sample, sampled_part
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.ranges import ContentRange
@@ -30,6 +31,11 @@ class _Fetch:
         self.readers = 0
         self.whole = False
         self.arrived: list[Callable[[], None]] = []
+
+    async def sample(self) -> Sample:
+        """A part of what will come."""
+        part = sampled_part(len(self.data))
+        return Sample(part, self.data[part.first : part.last + 1])
 
 
 @implementer(IContent)
@@ -115,8 +121,8 @@ class MemoryGrowths:
         key = registry, digest
         joined = key in self._fetches
         if joined:
-            await source.check()
             fetch, repositories = self._fetches[key]
+            await source.check(Held(fetch.size, fetch.sample))
             repositories.add(repository)
         else:
             data = await collect((await source.open(0)).content, _LIMIT)

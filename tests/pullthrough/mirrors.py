@@ -68,7 +68,7 @@ class Mirror:
 
     def __init__(
         self,
-        origin: Origin,
+        origin: Any,
         clock: Clock | None = None,
         store: Store | None = None,
         entry: str = "docker",
@@ -76,6 +76,7 @@ class Mirror:
         keep_vanished: bool = False,
         others: Sequence[Origin] = (),
         writable: bool = False,
+        registry: str = "docker.io",
     ) -> None:
         self.origin = origin
         self.clock = clock or _at_noon()
@@ -86,7 +87,7 @@ class Mirror:
         tags = FaultyTags(self.store.tags, faults)
         documents = FaultyDocuments(self.store.documents, faults)
         deletions = self.deletions = Deletions(documents, self.clock)
-        changes = Changes("docker.io", documents, deletions, self.clock)
+        changes = Changes(registry, documents, deletions, self.clock)
         contents = self.contents = Present(contents, deletions, self.clock)
         public = self.public = Public(entry, documents, self.clock, lambda: self.learns)
         resting, grants, anonymous = Resting(self.clock), Grants(self.clock), origin.anonymous
@@ -94,7 +95,7 @@ class Mirror:
             resting = Resting(self.clock, anywhere)
             anonymous = Elsewhere(anonymous, [other.anonymous for other in others], self.clock)
         if writable:
-            deletions.expect("docker.io")
+            deletions.expect(registry)
             self.writes = WriteThrough(origin, changes, contents, tags, grants)
         asking = Asking(origin, anonymous, grants, public, resting, self.clock, keep_vanished)
         relay = Whole(asking, self.clock)
@@ -102,7 +103,7 @@ class Mirror:
             asking,
             Handshake(entry, asking, documents, self.clock),
             Manifests(changes, asking, contents, tags, self.clock, lambda _: tag_ttl),
-            Blobs("docker.io", asking, relay, asking, contents, self.store.growths, self.clock, changes),
+            Blobs(registry, asking, relay, asking, contents, self.store.growths, self.clock, changes),
             Lists(entry, asking, documents, self.clock, lambda _: tag_ttl, changes),
         )
 

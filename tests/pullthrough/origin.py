@@ -73,7 +73,7 @@ class Asked:
 
     def __str__(self) -> str:
         method = "HEAD" if self.request.head else "GET"
-        if self.request.permission:
+        if self.request.held:
             method = {"HEAD": "CHECK"}[method]
         part = f" {self.request.range}" if self.request.range else ""
         return f"{self.who}: {method} {str(self.request.target).removeprefix('/v2/')}{part}"
@@ -199,8 +199,6 @@ class Origin:
             return Answer(json_content(b'{"repositories":[]}'), upstream_status=200)
         shelf = self._admitted(request.target, who)
         answer = self._given(shelf, request)
-        if request.permission:
-            return Answer(absent(Descriptor()), upstream_status=307)
         return evolve(answer, upstream_status=answer.status)
 
     async def _wait(self) -> None:
@@ -260,10 +258,11 @@ def _manifest(shelf: Shelf, request: Request, target: Manifest) -> Answer:
         raise ManifestUnknown(upstream_status=404)
     descriptor = Descriptor(media_type, Digest.of(data), len(data))
     if shelf.conditional and matches(request.if_none_match, descriptor.digest):
-        return Answer(absent(descriptor), 304)
+        return Answer(absent(descriptor), 304, consents=True)
     if request.head:
-        return Answer(absent(descriptor if shelf.tells else evolve(descriptor, digest=None)))
-    return Answer(BytesContent(data, descriptor))
+        told = descriptor if shelf.tells else evolve(descriptor, digest=None)
+        return Answer(absent(told), consents=shelf.tells)
+    return Answer(BytesContent(data, descriptor), consents=True)
 
 
 def _blob(shelf: Shelf, request: Request, target: Blob) -> Answer:
@@ -272,7 +271,7 @@ def _blob(shelf: Shelf, request: Request, target: Blob) -> Answer:
     data = shelf.blobs[target.digest]
     descriptor = Descriptor("application/octet-stream", target.digest, len(data))
     if request.head:
-        return Answer(absent(descriptor))
+        return Answer(absent(descriptor), consents=True)
     if request.range is None:
         return Answer(BytesContent(data, descriptor))
     (part,) = request.range.resolve(len(data))
@@ -285,7 +284,8 @@ def _blob(shelf: Shelf, request: Request, target: Blob) -> Answer:
 def _listed(request: Request, fields: dict[str, object]) -> Answer:
     body = json.dumps({**fields, "query": dict(request.query)}).encode()
     content: IContent = absent(Descriptor("application/json", None, len(body)))
-    return Answer(content if request.head else json_content(body), next_page=(("last", "x"),))
+    listed = content if request.head else json_content(body)
+    return Answer(listed, next_page=(("last", "x"),), consents=True)
 
 
 def repository(name: str) -> Repository:

@@ -206,7 +206,7 @@ def test_a_client_that_leaves_is_asked_for_no_more(origin: Origin, mirror: Mirro
 def test_an_answer_that_nobody_takes_is_given_back(origin: Origin, mirror: Mirror) -> None:
     """When a client leaves between the upstream's consent and the note of it."""
     feed = Feed(Descriptor(OCI_MANIFEST))
-    origin.says = Answer(feed)
+    origin.says = Answer(feed, consents=True)
     mirror.store.faults.stalled = True
     asking = Deferred.fromCoroutine(mirror.registry.fetch(mirror.request(f"{NAME}/tags/list")))
     outcome = watch(asking)

@@ -97,9 +97,10 @@ def test_what_it_gives_is_everybodys(origin: Origin, other: Origin, mirror: Mirr
     origin.shelf(SECRET, ["alice"])
     origin.trouble = Unreachable()
     paths = [f"{SECRET}/manifests/{Digest.of(theirs)}", f"{SECRET}/blobs/{Digest.of(MORE)}"]
-    for method in ("GET", "CHECK"):
+    for methods in (("GET", "GET"), ("HEAD", "CHECK")):
         assert [mirror.get(path) for path in paths] == [theirs, MORE]
-        assert other.take() == [f"nobody: {method} {path}" for path in paths]
+        asked = zip(methods, paths, strict=True)
+        assert other.take() == [f"nobody: {method} {path}" for method, path in asked]
     mirror.clock.advance(3600)
     origin.trouble = None
     for path in paths:

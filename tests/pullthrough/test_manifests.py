@@ -197,7 +197,7 @@ def test_what_is_no_manifest_is_the_upstreams_to_explain(origin: Origin, mirror:
     mirror.store.contents.held[digest] = large
     with pytest.raises(Unavailable):
         mirror.ask(f"{NAME}/manifests/{digest}")
-    assert [line.split()[1] for line in origin.take()] == ["CHECK", "GET"]
+    assert [line.split()[1] for line in origin.take()] == ["HEAD", "GET"]
 
 
 def test_a_content_of_any_kind_is_read_once(origin: Origin, mirror: Mirror) -> None:

@@ -182,7 +182,7 @@ def test_a_manifest_of_another_repository_is_asked_for(origin: Origin, warm: Mir
     origin.shelf("me/fork", {"alice"}).manifests[digest] = origin.shelf("me/private").manifests[digest]
     assert warm.get(f"me/fork/manifests/{digest}", "alice") == manifest
     path = f"me/fork/manifests/{digest}"
-    assert origin.take() == [f"alice: CHECK {path}", f"nobody: CHECK {path}"]
+    assert origin.take() == [f"alice: HEAD {path}", f"nobody: HEAD {path}"]
 
 
 def test_grants_are_of_one_upstream(origin: Origin, warm: Mirror) -> None:

@@ -183,7 +183,7 @@ def test_there_an_outage_is_no_excuse(origin: Origin, warm: Mirror) -> None:
 def test_a_pull_with_credentials_leads_to_a_question(origin: Origin, mirror: Mirror, manifest: bytes) -> None:
     """A client's token is opaque: the mirror asks for itself whether everybody is given it, once an hour."""
     mirror.get(TAG, "alice")
-    assert origin.take() == [f"alice: GET {TAG}", f"nobody: CHECK {TAG}"]
+    assert origin.take() == [f"alice: GET {TAG}", f"nobody: HEAD {TAG}"]
     assert mirror.token(SCOPE) == MARKER
     origin.shelf("me/private", {"alice"})
     publish(origin.shelf("me/private"), CONFIG, LAYER)
@@ -208,7 +208,7 @@ def test_that_question_is_asked_again_after_an_outage(
     mirror.clock.advance(10)
     origin.take()
     mirror.get(TAG, "alice")
-    assert f"nobody: CHECK {TAG}" in origin.take()
+    assert f"nobody: HEAD {TAG}" in origin.take()
 
 
 def test_that_question_keeps_nobody_waiting(origin: Origin, mirror: Mirror, manifest: bytes) -> None:

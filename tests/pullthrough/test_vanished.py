@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import Denied, ManifestUnknown, NameUnknown, RegistryError, Unreachable
 
 from .mirrors import DAY, Mirror, body, header
@@ -49,7 +50,7 @@ def test_what_vanished_may_be_kept(origin: Origin, warm: Mirror, manifest: bytes
     keeping = warm.restarted(keep_vanished=True)
     for age in (TTL, 2 * DAY, 6 * DAY):
         origin.trouble = None
-        keeping.get(f"{NAME}/tags/list")
+        keeping.get(f"{NAME}/blobs/{Digest.of(LAYER)}")
         keeping.clock.advance(age)
         origin.trouble = ManifestUnknown("no such manifest")
         origin.take()

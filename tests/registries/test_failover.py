@@ -62,7 +62,7 @@ def asked(path: str, credentials: Credentials | None = None) -> Request:
 
 
 BLOB = asked(f"library/nginx/blobs/{DIGEST}")
-BY_DIGEST = [BLOB, asked(f"library/nginx/manifests/{DIGEST}"), evolve(BLOB, head=True, permission=True)]
+BY_DIGEST = [BLOB, asked(f"library/nginx/manifests/{DIGEST}"), evolve(BLOB, head=True)]
 ITS_OWN = [
     *(asked(path) for path in ("", "_catalog", "a/manifests/latest", "a/tags/list", f"a/referrers/{DIGEST}")),
     *(evolve(request, credentials=USER) for request in BY_DIGEST),

@@ -15,6 +15,7 @@ from zope.interface.verify import verifyObject
 from dockmirror.content.held import json_content
 from dockmirror.content.verified import Corrupt
 from dockmirror.interfaces import Answer, IRegistry, ISource
+from dockmirror.oci.consent import Held
 from dockmirror.oci.credentials import Credentials
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
@@ -76,7 +77,7 @@ class Source:
         """See ``ISource``."""
         return await self._registry.fetch(evolve(BLOB, range=Range.since(offset) if offset else None))
 
-    async def check(self) -> None:
+    async def check(self, held: Held) -> None:
         """See ``ISource``."""
 
 
@@ -178,7 +179,6 @@ def test_one_address(tmp_path: Path) -> None:
         (evolve(BLOB, range=Range.since(7)), True),
         (evolve(BLOB, range=Range.since(7, 9)), False),
         (evolve(BLOB, head=True), False),
-        (evolve(BLOB, permission=True), False),
         (MANIFEST, False),
         (Request(parse_target(f"/v2/library/nginx/blobs/{Digest.of(WRONG)}".encode())), False),
     ],

@@ -90,6 +90,7 @@ class ContentsContract:
     async def test_nothing(self, contents: IContents) -> None:
         """What was never added is not held, cannot be opened, and cannot be linked."""
         assert not await contents.holds(DIGEST)
+        assert await contents.peek(DIGEST) is None
         assert await contents.open(HERE, DIGEST, Kind.BLOB) is None
         assert await contents.link(HERE, DIGEST, Kind.BLOB) is False
 
@@ -113,6 +114,19 @@ class ContentsContract:
         assert verifyObject(IOpened, opened)
         assert opened.size == len(data)
         assert await read(opened) == data
+
+    @pytest.mark.parametrize("data", [DATA, LARGE, b""], ids=["small", "large", "empty"])
+    @pytest_twisted.ensureDeferred
+    async def test_peek_ignores_links(self, contents: IContents, data: bytes) -> None:
+        """Contents can be compared with others without any repository; that links them to none."""
+        digest = Digest.of(data)
+        await contents.add(ELSEWHERE, digest, Kind.BLOB, data)
+        peeked = await contents.peek(digest)
+        assert peeked is not None
+        assert verifyObject(IOpened, peeked)
+        assert peeked.size == len(data)
+        assert await read(peeked) == data
+        assert await contents.open(HERE, digest, Kind.BLOB) is None
 
     @pytest.mark.parametrize("algorithm", ["sha256", "sha384", "sha512"])
     @pytest_twisted.ensureDeferred

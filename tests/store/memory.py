@@ -33,6 +33,10 @@ class MemoryContents:
         """See ``IContents``."""
         return digest in self.held
 
+    async def peek(self, digest: Digest) -> IOpened | None:
+        """See ``IContents``."""
+        return OpenedBytes(self.held[digest]) if digest in self.held else None
+
     async def link(self, repository: Repository, digest: Digest, kind: Kind) -> bool:
         """See ``IContents``."""
         if digest not in self.held:

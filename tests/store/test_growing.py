@@ -13,6 +13,7 @@ from zope.interface.verify import verifyObject
 
 from dockmirror.content.verified import HOLD, Corrupt
 from dockmirror.interfaces import IContents, IGrowth, IGrowths, ISource, Kind
+from dockmirror.oci.consent import Held
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import Denied, Unavailable
@@ -120,10 +121,10 @@ class SlowCheck(Source):
         super().__init__(upstream)
         self.answer: Deferred[None] = Deferred()
 
-    async def check(self) -> None:
+    async def check(self, held: Held) -> None:
         """See ``ISource``."""
         await self.answer
-        await super().check()
+        await super().check(held)
 
 
 def test_interfaces(mirror: Mirror, upstream: Upstream) -> None:

@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from dockmirror.interfaces import Answer, IContent, IContents, IFileConsumer, IGrowth, IOpened, ISource, Kind
+from dockmirror.oci.consent import Held
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import RangeInvalid, RegistryError, Unreachable
@@ -186,7 +187,7 @@ class Source:
         self._refuse()
         return await self._upstream.open(offset)
 
-    async def check(self) -> None:
+    async def check(self, held: Held) -> None:
         """See ``ISource``."""
         self.checks += 1
         self._upstream.checks += 1
@@ -316,6 +317,10 @@ class Contents:
         return (
             self._root / "docker/registry/v2/blobs/sha256" / digest.hex[:2] / digest.hex / "data"
         ).exists()
+
+    async def peek(self, digest: Digest) -> IOpened | None:
+        """See ``IContents``."""
+        raise NotImplementedError
 
     async def link(self, repository: Repository, digest: Digest, kind: Kind) -> bool:
         """See ``IContents``."""

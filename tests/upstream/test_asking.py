@@ -13,7 +13,7 @@ from dockmirror.oci.credentials import Credentials
 from dockmirror.oci.errors import BlobUnknown, Denied, ManifestUnknown, Unauthorized, Unavailable
 from dockmirror.oci.media import EVERYTHING
 from dockmirror.oci.ranges import Range
-from dockmirror.upstream.asking import Asking
+from dockmirror.upstream.asking import HEADS_AVOIDED, Asking
 from dockmirror.upstream.tokens import Handshake
 from tests.fake_registry import Registry, Tokens, error
 from tests.fakes import Reply, World
@@ -42,9 +42,15 @@ def handshake(world: World) -> Handshake:
 
 
 @pytest.fixture
-def asking(world: World, handshake: Handshake) -> Asking:
+def clock() -> Clock:
+    """By which it is remembered that HEADs are of no use."""
+    return Clock()
+
+
+@pytest.fixture
+def asking(world: World, handshake: Handshake, clock: Clock) -> Asking:
     """What asks the registry."""
-    return Asking(f"https://{HOST}", client(world.agent), handshake)
+    return Asking(f"https://{HOST}", client(world.agent), handshake, clock)
 
 
 @pytest.mark.parametrize(
@@ -84,8 +90,8 @@ def test_who_takes_any_manifest_is_given_the_newest_kind(
     assert world.seen[0].headers["accept"] == [", ".join(EVERYTHING), *accept]
 
 
-@pytest.mark.parametrize("status", [200, 203, 206, 304])
-def test_consents(world: World, asking: Asking, status: int) -> None:
+@pytest.mark.parametrize("status", [200, 206, 304])
+def test_answers(world: World, asking: Asking, status: int) -> None:
     """After a redirect, too."""
     world.reply(CDN, "/blob", Reply(status))
     assert now(asking.ask(asked(BLOB, credentials=BEARER))).code == status
@@ -99,6 +105,7 @@ def test_consents(world: World, asking: Asking, status: int) -> None:
         (MANIFEST, Reply(404, b"<html>"), ManifestUnknown),
         (MANIFEST, error(403, "DENIED"), Denied),
         (BLOB, Reply(503), Unavailable),
+        (BLOB, Reply(203), Unavailable),
         (BLOB, Reply(204), Unavailable),
     ],
 )
@@ -205,30 +212,39 @@ class TestElsewhere:
         assert (raised.value.status, raised.value.retry_after, raised.value.elsewhere) == (503, "7", True)
 
 
-class TestPermits:
-    """Only the permission is asked for."""
+class TestHead:
+    """A HEAD, which only the registry itself may answer."""
 
-    @pytest.mark.parametrize("head", [True, False])
-    @pytest.mark.parametrize("status", [200, 206, 304, 301, 302, 307])
-    def test_a_consent(self, world: World, asking: Asking, status: int, head: bool) -> None:
-        """A redirect is one, and is not followed: a signed address refuses HEAD."""
+    @pytest.mark.parametrize("status", [200, 304])
+    def test_the_registrys_own_answer(self, world: World, asking: Asking, status: int) -> None:
+        """It is given as it came."""
+        world.reply(HOST, BLOB, Reply(status))
+        response = now(asking.head(asked(BLOB, head=True)))
+        assert response is not None
+        assert response.code == status
+        assert [(seen.host, seen.method) for seen in world.seen] == [(HOST, "HEAD")]
+
+    @pytest.mark.parametrize("status", [301, 302, 303, 307, 308, 405])
+    def test_a_redirect_is_no_answer(self, world: World, asking: Asking, clock: Clock, status: int) -> None:
+        """It is not followed, and no HEAD for that kind of content is sent for an hour."""
         world.reply(HOST, BLOB, Reply(status, b"", (("Location", f"https://{CDN}/blob"),)))
-        assert now(asking.permits(asked(BLOB, head=head))) == status
-        assert [(seen.host, seen.method) for seen in world.seen] == [(HOST, "HEAD" if head else "GET")]
-
-    def test_a_body_is_not_waited_for(self, world: World, asking: Asking) -> None:
-        """It is not wanted."""
-        world.reply(HOST, BLOB, Reply(200, bytes(100_000)).cut(50, end="stalled"))
-        assert now(asking.permits(asked(BLOB))) == 200
-        world.agent.flush()
-        assert len(world.abandoned) == 1
+        world.reply(HOST, MANIFEST, Reply(200))
+        for _ in range(3):
+            assert now(asking.head(asked(BLOB, head=True))) is None
+        assert [(seen.host, seen.path) for seen in world.seen] == [(HOST, BLOB)]
+        assert now(asking.head(asked(MANIFEST, head=True))) is not None
+        clock.advance(HEADS_AVOIDED - 1)
+        assert now(asking.head(asked(BLOB, head=True))) is None
+        clock.advance(1)
+        world.reply(HOST, BLOB, Reply(200))
+        assert now(asking.head(asked(BLOB, head=True))) is not None
 
     @pytest.mark.parametrize("status", [401, 404, 500])
     def test_a_refusal(self, world: World, asking: Asking, status: int) -> None:
-        """Is raised."""
+        """It is raised."""
         world.reply(HOST, BLOB, Reply(status))
         with pytest.raises((Unauthorized, BlobUnknown, Unavailable)):
-            now(asking.permits(asked(BLOB, head=True)))
+            now(asking.head(asked(BLOB, head=True)))
 
     def test_what_a_401_demands_is_learnt(self, world: World, asking: Asking, handshake: Handshake) -> None:
         """A mirror that has just started may be asked first for what it holds, and its client for a token."""
@@ -236,5 +252,5 @@ class TestPermits:
         world.reply(HOST, "/v2/", Reply(200, b"{}"))
         world.reply(HOST, BLOB, error(401, "UNAUTHORIZED").having(demand))
         with pytest.raises(Unauthorized) as raised:
-            now(asking.permits(asked(BLOB, head=True)))
+            now(asking.head(asked(BLOB, head=True)))
         assert [now(handshake.token_service())] == list(raised.value.challenges)

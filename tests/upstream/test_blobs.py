@@ -13,9 +13,10 @@ from twisted.internet.testing import StringTransport
 
 from dockmirror.content.verified import Corrupt
 from dockmirror.interfaces import Answer
+from dockmirror.oci.consent import Held, Sample
 from dockmirror.oci.credentials import Credentials
 from dockmirror.oci.errors import BlobUnknown, RangeInvalid, RegistryError, Unavailable, Unreachable
-from dockmirror.oci.ranges import Range
+from dockmirror.oci.ranges import ContentRange, Range
 from tests.fake_registry import MANIFEST as TYPE
 from tests.fake_registry import digest
 from tests.fakes import Reply, World
@@ -302,3 +303,71 @@ def test_what_the_registry_has_itself_is_asked_of_it(location: str) -> None:
     registry.reply(HOST, location.removeprefix(f"https://{HOST}"), Reply(200, BLOB))
     assert fetch(registry).parts is None
     assert fetch(world(Reply(200, BLOB))).parts is None
+
+
+SAMPLED = ContentRange(36, 99, 100)
+TOLD = ("Docker-Content-Digest", digest(BLOB))
+SEE = Reply(307, b"", (("Location", f"https://{HOST}/elsewhere"),))
+
+
+def proven(world: World, *elsewhere: Reply) -> tuple[bool, list[str]]:
+    """Whether the registry has proven that it gives the held blob, and the methods of all requests."""
+    world.reply(HOST, "/elsewhere", *elsewhere or (Reply(404),))
+
+    async def sample() -> Sample:
+        return Sample(SAMPLED, BLOB[36:])
+
+    answer = fetch(world, head=True, held=Held(100, sample))
+    assert bytes_of(answer.content) == b""
+    return answer.consents, [seen.method for seen in world.seen]
+
+
+def test_a_head_with_digest_and_length_is_consent() -> None:
+    """Nothing else is asked."""
+    assert proven(world(Reply(200, BLOB, (TOLD,)))) == (True, ["HEAD"])
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        SEE,
+        Reply(405),
+        Reply(200, BLOB),
+        Reply(200, BLOB[1:], (TOLD,)),
+        Reply(200, BLOB, (("Docker-Content-Digest", digest(b"other")),)),
+        Reply(200, BLOB, (TOLD, ("Content-Type", "text/html"))),
+        Reply(206, BLOB, (TOLD,)),
+        Reply(304, b"", (TOLD,)),
+    ],
+)
+def test_any_other_head_is_followed_by_a_get(reply: Reply) -> None:
+    """A redirect of it is not followed; the part that is asked for proves the blob, or not."""
+    assert proven(world(reply, part(36, 99))) == (True, ["HEAD", "GET"])
+    assert proven(world(reply, Reply(200, BLOB))) == (True, ["HEAD", "GET"])
+    for other in (
+        part(0, 63), part(36, 99, 101), part(36, 99, "*"), part(36, 50), Reply(200, bytes(100)),
+        Reply(200, b""), Reply(200, BLOB, told=False), Reply(416, b"", (("Content-Range", "bytes */30"),)),
+    ):  # fmt: skip
+        try:
+            consents, methods = proven(world(reply, other))
+        except Unavailable:
+            continue  # it is another part than was asked for
+        assert (consents, methods) == (False, ["HEAD", "GET"])
+
+
+def test_the_get_is_followed_to_its_end() -> None:
+    """It asks the registry itself first: the address of the HEAD was signed for that."""
+    assert proven(world(SEE, SEE), part(36, 99)) == (True, ["HEAD", "GET", "GET"])
+    registry = world(SEE, SEE)
+    with pytest.raises(BlobUnknown):
+        proven(registry, Reply(404))
+    assert registry.seen[-1].header("Range") == "bytes=36-99"
+
+
+def test_a_head_that_is_redirected_is_answered_by_one_byte() -> None:
+    """It tells the size, and proves nothing."""
+    registry = world(SEE, part(0, 0))
+    answer = fetch(registry, head=True)
+    assert (answer.status, answer.content.descriptor.size, answer.consents) == (200, 100, False)
+    empty = world(SEE, Reply(416, b"", (("Content-Range", "bytes */0"),)))
+    assert fetch(empty, head=True).content.descriptor.size == 0

@@ -25,6 +25,9 @@ TAG = "/v2/a/manifests/latest"
 BY_DIGEST = f"/v2/a/manifests/{digest(BODY)}"
 KIND = ("Content-Type", TYPE)
 DIGEST = ("Docker-Content-Digest", digest(BODY))
+MANIFEST_BODY = json.dumps(
+    {"schemaVersion": 2, "mediaType": TYPE, "config": {"digest": digest(b"c")}, "layers": []}
+).encode()
 GIVEN = Reply(200, BODY, (KIND, DIGEST))
 
 
@@ -243,3 +246,46 @@ def test_headers_that_travel(world: World) -> None:
     )  # fmt: skip
     world.reply(HOST, TAG, GIVEN.having(*travelling, *hidden))
     assert fetch(world, TAG).headers == travelling
+
+
+@pytest.mark.parametrize("path", [TAG, BY_DIGEST])
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(307, b"", (("Location", f"https://{HOST}/elsewhere"),)),
+        Reply(405),
+        Reply(200, BODY, (KIND,)),
+        Reply(200, BODY, (DIGEST,)),
+    ],
+)
+def test_a_head_that_does_not_answer_becomes_a_get(world: World, path: str, reply: Reply) -> None:
+    """It goes to the registry itself, and the bytes are consent; where the HEAD leads to nobody asks."""
+    world.reply(HOST, path, reply, Reply(200, MANIFEST_BODY, (KIND,)) if path == TAG else GIVEN)
+    answer = fetch(world, path, head=True)
+    assert answer.consents
+    assert bytes_of(answer.content) == b""
+    assert [(seen.method, seen.path) for seen in world.seen] == [("HEAD", path), ("GET", path)]
+
+
+def test_a_304_is_the_registrys_own(world: World) -> None:
+    """To the digest that was asked about; where it comes from elsewhere the manifest is fetched."""
+    same = {"head": True, "if_none_match": f'"{digest(BODY)}"'}
+    for told in ((), (DIGEST,)):
+        world.reply(HOST, TAG, Reply(304, b"", told))
+        answer = fetch(world, TAG, **same)
+        assert (answer.status, answer.consents) == (304, True)
+    world.reply(HOST, TAG, Reply(304, b"", (("Docker-Content-Digest", digest(b"other")),)), GIVEN)
+    assert fetch(world, TAG, **same).upstream_status == 200
+    world.reply(HOST, TAG, Reply(307, b"", (("Location", f"https://{HOST}/elsewhere"),)))
+    world.reply(HOST, "/elsewhere", Reply(304), GIVEN)
+    answer = fetch(world, TAG, if_none_match=same["if_none_match"])
+    assert (answer.status, answer.consents) == (304, False)
+    answer = fetch(world, TAG, **same)
+    assert (answer.status, answer.upstream_status) == (304, 200)
+
+
+def test_a_document_is_no_consent(world: World) -> None:
+    """What comes by a tag, and is no manifest, lets nobody have what is held."""
+    for body, consents in ((b'{"login":"required"}', False), (MANIFEST_BODY, True)):
+        world.reply(HOST, TAG, Reply(200, body, (KIND,)))
+        assert fetch(world, TAG).consents is consents

@@ -1,4 +1,4 @@
-"""An upstream registry: its handshake, its lists, its permission."""
+"""An upstream registry: its handshake, its lists."""
 
 # mypy: allow-untyped-calls
 
@@ -12,8 +12,7 @@ from zope.interface.verify import verifyObject
 
 from dockmirror.interfaces import Answer, IRegistry
 from dockmirror.oci.credentials import Credentials
-from dockmirror.oci.errors import ManifestUnknown, NameUnknown, Unauthorized, Unavailable, Unsupported
-from tests.fake_registry import error
+from dockmirror.oci.errors import NameUnknown, Unauthorized, Unavailable
 from tests.fakes import ENDLESS, Reply
 from tests.internet import AUTH, HUB, PASSWORD, USER, Internet
 from tests.stacks import asked, bytes_of, now, upstream
@@ -160,42 +159,6 @@ def test_what_filtered_the_referrers_travels(internet: Internet) -> None:
     told = ("OCI-Filters-Applied", "artifactType")
     internet.reply(HUB, REFERRERS, Reply(200, b"{}", (*JSON, told)))
     assert fetch(internet, REFERRERS).headers == (told,)
-
-
-class TestPermission:
-    """Whether something would be given."""
-
-    @pytest.mark.parametrize("status", [200, 307])
-    def test_it_is_given(self, internet: Internet, status: int) -> None:
-        """Without a body, and nobody follows the redirect."""
-        internet.reply(HUB, MANIFEST, Reply(status, b"x", (("Location", "https://cdn.example/"),)))
-        answer = fetch(internet, MANIFEST, head=True, permission=True)
-        assert (answer.status, answer.upstream_status, bytes_of(answer.content)) == (200, status, b"")
-        assert [(seen.host, seen.method) for seen in internet.seen] == [(HUB, "HEAD")]
-
-    def test_where_head_is_not_offered(self, internet: Internet) -> None:
-        """It is asked for by GET."""
-        internet.reply(HUB, MANIFEST, Reply(405), Reply(200, b"x"))
-        assert fetch(internet, MANIFEST, head=True, permission=True).status == 200
-        assert [seen.method for seen in internet.seen] == ["HEAD", "GET"]
-
-    @pytest.mark.parametrize(
-        ("reply", "row"),
-        [
-            (error(401, "UNAUTHORIZED"), Unauthorized),
-            (Reply(404), ManifestUnknown),
-            (Reply(405), Unsupported),
-        ],
-    )
-    def test_it_is_refused(self, internet: Internet, reply: Reply, row: type[Exception]) -> None:
-        """As the upstream refuses it."""
-        internet.reply(HUB, MANIFEST, reply)
-        with pytest.raises(row):
-            fetch(internet, MANIFEST, head=True, permission=True)
-        count = len(internet.seen)
-        with pytest.raises(row):
-            fetch(internet, MANIFEST, permission=True)
-        assert len(internet.seen) == count + 1
 
 
 def test_credentials_reach_the_registry(internet: Internet) -> None:

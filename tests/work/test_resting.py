@@ -29,10 +29,10 @@ TAG = "here/manifests/latest"
 EVERYTHING = ["", "_catalog", TAG, BLOB, "here/tags/list", "there/manifests/latest"]
 
 
-def asked(path: str, who: str | None = None, permission: bool = False) -> Request:
+def asked(path: str, who: str | None = None, head: bool = False) -> Request:
     """A request."""
     credentials = None if who is None else user(who)
-    return Request(parse_target(f"/v2/{path}".encode()), credentials=credentials, permission=permission)
+    return Request(parse_target(f"/v2/{path}".encode()), credentials=credentials, head=head)
 
 
 @pytest.fixture

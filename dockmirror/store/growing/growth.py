@@ -10,6 +10,7 @@ from twisted.internet.interfaces import IConsumer, IReactorTime
 from zope.interface import implementer
 
 from ...interfaces import IContent, IGrowth, ISource
+from ...oci.consent import SAMPLED, Sample, sampled_part
 from ...oci.descriptor import Descriptor
 from ...oci.errors import RegistryError, Unavailable
 from ...oci.ranges import ContentRange
@@ -59,6 +60,31 @@ class Growth:
                 self.on_change = _nothing
         self.check()
 
+    async def sample(self) -> Sample | None:
+        """See ``Held``; waits until there is enough to choose from, or the reader leaves.
+
+        :raises Exception: why there will not be enough.
+        """
+        size = self._arrival.size
+        while size and (self.file is None or self._arrival.length < min(size, SAMPLED)):
+            self.check()
+            if self not in self._arrival.readers:
+                return None
+            change: Deferred[None] = Deferred()
+            self.on_change = partial(_fire, change)
+            self._arrival.wait(self)
+            try:
+                await change
+            finally:
+                self.on_change = _nothing
+        if not size or self.file is None:
+            return None
+        part = sampled_part(size)
+        try:
+            return Sample(part, await self.file.read(part.first, part.length))
+        except OSError:
+            return None
+
     def check(self) -> None:
         """:raises Exception: why nothing more will come, where that is so."""
         if self.failure is not None:
@@ -85,6 +111,8 @@ class Growth:
     def leave(self) -> None:
         """See ``IGrowth``; a second time changes nothing."""
         self._arrival.remove(self)
+        if not self.entered:
+            self.changed()
 
     def changed(self) -> None:
         """See ``Reader``."""

@@ -11,6 +11,7 @@ from zope.interface import implementer
 
 from ...content.verified import Corrupt
 from ...interfaces import IContents, IGrowth, IGrowths, ISource
+from ...oci.consent import Held
 from ...oci.digest import Digest
 from ...oci.reference import Repository
 from ...status.values import Fetch as Told
@@ -102,7 +103,7 @@ class Growths:
         await growth.answered()
         if not growth.granted:
             growth.joined = growth.joined or fetch.phase is not Phase.FILLING
-            await growth.source.check()
+            await growth.source.check(Held(fetch.arrival.size, growth.sample))
             growth.check()
             growth.grant()
         growth.enter()

@@ -74,9 +74,7 @@ class ObjectContents:
         there = await self._look_up(digest)
         if there is None or not await self._has(repository, digest, kind, there):
             return None
-        if not there.size:
-            return OpenedBytes(b"") if digest.matches(b"") else None
-        return OpenedObject(digest, there.size, self, self._clock)
+        return self._opened(digest, there)
 
     def knows(self, repository: Repository, digest: Digest, kind: Kind) -> bool:
         """See ``Far``."""
@@ -89,6 +87,11 @@ class ObjectContents:
     async def is_there(self, digest: Digest) -> bool:
         """Whether it is there now."""
         return self._note(digest, await self._bucket.get(layout.data(digest), bare=True)) is not None
+
+    async def peek(self, digest: Digest) -> IOpened | None:
+        """See ``IContents``."""
+        there = await self._look_up(digest)
+        return None if there is None else self._opened(digest, there)
 
     async def link(self, repository: Repository, digest: Digest, kind: Kind) -> bool:
         """See ``IContents``."""
@@ -142,6 +145,11 @@ class ObjectContents:
         if self._lifetime is None:
             return None
         return await self._bucket.link(layout.data(digest), self._lifetime)
+
+    def _opened(self, digest: Digest, there: _Object) -> IOpened | None:
+        if not there.size:
+            return OpenedBytes(b"") if digest.matches(b"") else None
+        return OpenedObject(digest, there.size, self, self._clock)
 
     async def _open_manifest(self, repository: Repository, digest: Digest) -> IOpened | None:
         if self._absent.get(digest) or self._linked.get((repository, digest, Kind.MANIFEST)) is False:

@@ -73,6 +73,10 @@ class TieredContents:
         """See ``IContents``."""
         return await self._near.holds(digest) or await _or(False, self._far.holds(digest))
 
+    async def peek(self, digest: Digest) -> IOpened | None:
+        """See ``IContents``."""
+        return await self._near.peek(digest) or await _or(None, self._far.peek(digest))
+
     async def link(self, repository: Repository, digest: Digest, kind: Kind) -> bool:
         """See ``IContents``."""
         if await self._near.holds(digest):

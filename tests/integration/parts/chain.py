@@ -56,9 +56,10 @@ def new_chain(
     machine: Machine,
     authority: Authority,
     upstream: Mapping[str, Any] | None = None,
+    others: Mapping[str, Mapping[str, Any]] | None = None,
     **settings: Any,
 ) -> Iterator[Chain]:
-    """A new mirror, on *machine*, of a new registry behind a CDN that stands for Docker Hub.
+    """A new mirror, on *machine*, of a new registry behind a CDN that stands for Docker Hub, and of *others*.
 
     What the mirror has done is checked at the end.
     """
@@ -69,7 +70,10 @@ def new_chain(
         registry = stack.enter_context(token_registry(directory / "registry", authority, tokens))
         blobs = stack.enter_context(BlobStore(registry))
         front = stack.enter_context(Front(registry, blobs))
-        upstreams = {"docker": {"url": front.url, "realms": [tokens.url], **(upstream or {})}}
+        upstreams = {
+            "docker": {"url": front.url, "realms": [tokens.url], **(upstream or {})},
+            **(others or {}),
+        }
         mirror = stack.enter_context(Mirror(directory / "mirror", machine, upstreams, **settings))
         chain = Chain(mirror, front, blobs, registry, tokens)
         yield chain

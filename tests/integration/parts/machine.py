@@ -14,7 +14,7 @@ from .process import CLEAN_ENVIRONMENT
 NAMES = {
     "127.0.0.1": (
         "localhost mirror.test docker.mirror.test direct.mirror.test basic.mirror.test open.mirror.test "
-        "tls.mirror.test wrong.mirror.test tls.test wrong.test "
+        "k8s.mirror.test tls.mirror.test wrong.mirror.test tls.test wrong.test "
         "docker.io registry-1.docker.io index.docker.io auth.docker.io quay.io ghcr.io"
     ),
     CDN_ADDRESS: CDN_HOST,

@@ -1,0 +1,74 @@
+"""Consent: the proof that an upstream gives a content to whoever asks for it.
+
+Consent is bytes.  An upstream consents to (repository, digest) only when it, or the server that it redirects
+to, gives that content, asked as the client would ask:
+
+1. A HEAD is consent only where the registry itself answers 200 with that digest and that length, or 304 to
+   the digest that is held.  A redirect, a 203 and a web page are not.
+2. Where HEAD does not answer so, a new GET is sent to the registry, and followed to its end; the HEAD's own
+   ``Location`` is never used, since addresses are signed for one method.  A manifest proves itself by bytes
+   that have the digest.  A blob proves itself by ``SAMPLE`` bytes at a random offset in its first MiB, which
+   equal the held ones, and by the held size as the total: one byte and a total can be forged.
+3. A blob that is fetched is consent when all of its bytes have proven right.
+
+A redirect alone is never consent: some registries redirect every request, without looking.  Consent to
+credentials is remembered for a repository as a grant, consent to a request without any as public; nothing
+else makes either.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Awaitable, Callable
+
+from attrs import field, frozen
+
+from .descriptor import Descriptor
+from .digest import Digest
+from .ranges import ContentRange
+
+SAMPLE = 64
+"""Bytes of a blob that are compared."""
+SAMPLED = 1024 * 1024
+"""Bytes at a blob's beginning of which the sample is a part."""
+
+
+@frozen
+class Sample:
+    """A part of a held blob, with the size of the whole, to compare with what an upstream gives."""
+
+    part: ContentRange
+    data: bytes = field(repr=False)
+
+    def matches(self, part: ContentRange | None, data: bytes) -> bool:
+        """Return whether an upstream gave the same bytes of a blob of the same size."""
+        return part == self.part and data == self.data
+
+
+@frozen
+class Held:
+    """A blob that is held, or on its way in, and may be given to somebody if the upstream consents.
+
+    :ivar size: bytes; None where that is not known.
+    :ivar sample: takes a sample, which only is done where it is needed; None where that cannot be done.
+    """
+
+    size: int | None
+    sample: Callable[[], Awaitable[Sample | None]] = field(eq=False, repr=False)
+
+
+def sampled_part(size: int) -> ContentRange:
+    """Return the part of a blob to compare, at random; the blob is not empty."""
+    length = min(SAMPLE, size)
+    first = secrets.randbelow(min(size, SAMPLED) - length + 1)
+    return ContentRange(first, first + length - 1, size)
+
+
+def head_consents(told: Descriptor, digest: Digest | None, size: int | None = None) -> bool:
+    """Return whether the headers of a registry's own 200 to a HEAD are consent.
+
+    :param digest: the content that was asked for; None for a tag, which names any.
+    :param size: the length of the content, where it is known.
+    """
+    complete = told.digest is not None and told.size is not None
+    return complete and digest in (None, told.digest) and size in (None, told.size)

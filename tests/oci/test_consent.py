@@ -1,0 +1,65 @@
+"""Consent to a content: what a HEAD proves, and what a part of the bytes does."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dockmirror.oci.consent import SAMPLE, SAMPLED, Sample, head_consents, sampled_part
+from dockmirror.oci.descriptor import Descriptor
+from dockmirror.oci.digest import Digest
+from dockmirror.oci.ranges import ContentRange
+
+HELD, OTHER = Digest.of(b"held"), Digest.of(b"other")
+
+
+@given(st.integers(1, 10 * SAMPLED))
+def test_a_sample_lies_in_the_first_mebibyte(size: int) -> None:
+    """It has 64 bytes, or all of a smaller blob, and names the size of the whole."""
+    part = sampled_part(size)
+    assert part.size == size
+    assert part.length == min(SAMPLE, size)
+    assert 0 <= part.first <= part.last < min(size, SAMPLED)
+
+
+def test_a_sample_is_taken_at_random() -> None:
+    """Nobody can prepare for it."""
+    assert len({sampled_part(SAMPLED).first for _ in range(50)}) > 40
+
+
+@given(st.binary(min_size=1), st.data())
+def test_a_sample_proves_the_bytes_and_the_size(data: bytes, draw: st.DataObject) -> None:
+    """Another byte, another part and another total prove nothing, and neither does an unknown total."""
+    part = sampled_part(len(data))
+    sample = Sample(part, data[part.first : part.last + 1])
+    assert sample.matches(part, sample.data)
+    wrong = bytearray(sample.data)
+    wrong[draw.draw(st.integers(0, len(wrong) - 1))] ^= 1
+    assert not sample.matches(part, bytes(wrong))
+    assert not sample.matches(part, sample.data[:-1])
+    for other in (None, ContentRange(part.first, part.last, None), sampled_part(len(data) + 1)):
+        assert not sample.matches(other, sample.data)
+
+
+@pytest.mark.parametrize(
+    ("told", "size", "consents"),
+    [
+        (Descriptor("a/b", HELD, 4), 4, True),
+        (Descriptor("a/b", HELD, 4), None, True),
+        (Descriptor("a/b", HELD, 5), 4, False),
+        (Descriptor("a/b", HELD, 0), 4, False),
+        (Descriptor("a/b", HELD, None), 4, False),
+        (Descriptor("a/b", None, 4), 4, False),
+        (Descriptor("a/b", OTHER, 4), 4, False),
+    ],
+)
+def test_a_head_proves_by_digest_and_length(told: Descriptor, size: int | None, consents: bool) -> None:
+    """Both have to be there, and to be right."""
+    assert head_consents(told, HELD, size) is consents
+
+
+def test_a_head_of_a_tag_may_name_any_digest() -> None:
+    """It has to name one."""
+    assert head_consents(Descriptor("a/b", OTHER, 4), None)
+    assert not head_consents(Descriptor("a/b", None, 4), None)
