@@ -10,16 +10,15 @@ from twisted.internet.interfaces import IReactorTime
 from ..config.settings import Settings, UpstreamSettings
 from ..interfaces import IAccount, IRegistry
 from ..oci.request import InRepository
-from ..pullthrough.asking import Asking
 from ..pullthrough.blobs import Blobs
 from ..pullthrough.changes import Changes
-from ..pullthrough.existing import Existing
-from ..pullthrough.handshake import Handshake
+from ..pullthrough.grants import GrantCache, PublicRepositories
 from ..pullthrough.lists import Lists
+from ..pullthrough.login_cache import LoginCache
 from ..pullthrough.manifests import Manifests
-from ..pullthrough.permission import Grants, Public
 from ..pullthrough.pushed import PushedBlobs
 from ..pullthrough.registry import PullThrough
+from ..pullthrough.upstream_gateway import PushProbeBypass, UpstreamGateway
 from ..pullthrough.writethrough import WriteThrough
 from ..registries.metered import Metered
 from ..registries.noted import Popularity
@@ -59,25 +58,27 @@ def stack(
         served = Stack(Whole(relayed, clock), Whole(asked.authorized, clock))
     else:
         entry = entry_of(name, upstream)
-        grants = Grants(clock)
-        asking = Asking(
+        grants = GrantCache(clock)
+        gateway = UpstreamGateway(
             asked.relayed,
             asked.authorized,
             grants,
-            Public(entry, cache.documents, clock, _learns(upstream, asked)),
+            PublicRepositories(entry, cache.documents, clock, _learns(upstream, asked)),
             Resting(clock, asked.apart, outcomes.rest),
             clock,
             settings.keep_vanished,
         )
-        filling = InSegments(asking, upstream.segments, clock) if upstream.segments > 1 else asking
+        filling = InSegments(gateway, upstream.segments, clock) if upstream.segments > 1 else gateway
         changes = Changes(registry, cache.documents, cache.deletions, clock)
         if writes is not None:
             cache.deletions.expect(registry)
             pushed = PushedBlobs(writes, changes, cache.contents, cache.pushed, Seals(keys, f"{name} copies"))
             writes = WriteThrough(pushed, changes, cache.contents, cache.tags, grants)
-        cached = _cached(entry, registry, asking, filling, cache, clock, tag_ttl(upstream, settings), changes)
+        cached = _cached(
+            entry, registry, gateway, filling, cache, clock, tag_ttl(upstream, settings), changes
+        )
         noting = _noting(watched.series, cache)
-        existing = cached if writes is None else Existing(cached, asking)
+        existing = cached if writes is None else PushProbeBypass(cached, gateway)
         served = Stack(
             Metered(existing, name, watched.metrics, noting), Metered(cached, name, watched.metrics, noting)
         )
@@ -107,7 +108,7 @@ def _learns(upstream: UpstreamSettings, asked: Mirrored) -> Callable[[], bool]:
 def _cached(
     entry: str,
     registry: str,
-    asking: Asking,
+    gateway: UpstreamGateway,
     filling: IRegistry,
     cache: Cache,
     clock: IReactorTime,
@@ -115,9 +116,9 @@ def _cached(
     changes: Changes,
 ) -> PullThrough:
     return PullThrough(
-        asking,
-        Handshake(entry, asking, cache.documents, clock),
-        Manifests(changes, asking, cache.contents, cache.tags, clock, ttl),
-        Blobs(registry, asking, Whole(asking, clock), filling, cache.contents, cache.growths, clock, changes),
-        Lists(entry, asking, cache.documents, clock, ttl, changes),
+        gateway,
+        LoginCache(entry, gateway, cache.documents, clock),
+        Manifests(changes, gateway, cache.contents, cache.tags, clock, ttl),
+        Blobs(registry, gateway, Whole(gateway, clock), filling, cache.contents, cache.growths, changes),
+        Lists(entry, gateway, cache.documents, clock, ttl, changes),
     )

@@ -22,7 +22,7 @@ from ..interfaces import Kind
 from ..oci.digest import Digest
 from ..oci.reference import Repository, Tag
 from ..pullthrough.changes import deletion_document
-from ..pullthrough.permission import imported_document
+from ..pullthrough.grants import imported_document
 from ..store import adding, files, layout, small
 from ..store.data import is_held
 from ..store.eviction.figures import in_turn

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 
 from attrs import evolve
-from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from ..content.completion import CompletionObserver
@@ -17,17 +16,19 @@ from ..oci.etag import matches
 from ..oci.ranges import ContentRange, Range
 from ..oci.reference import Repository
 from ..oci.request import Blob, Request
-from .asking import Asking
+from .authorization import Decision, Facts, authorize
+from .blob_access import BlobAccess, BucketThenUpstream, Unproven, UpstreamSource
 from .changes import Unchanged
-from .checks import Checks, Source
-from .distant import Nearest, sent_there
 from .held import Told, held_answer
 from .lenient import LenientContents
-from .rights import Rights, Unproven
+from .upstream_gateway import UpstreamGateway
 
 LONG = 5.0
 """Seconds that a range may have to wait for a growing blob; what would take longer is passed through."""
 _TYPE = "application/octet-stream"
+
+_SENT_THERE = (*Told("hit; detail=redirect").headers(), ("Cache-Control", "no-store"))
+"""The headers of an answer that sends its client to the bucket, at an address that ends soon."""
 
 _log = Logger()
 
@@ -44,23 +45,21 @@ class Blobs:
     def __init__(
         self,
         registry: str,
-        asking: Asking,
+        gateway: UpstreamGateway,
         relay: IRegistry,
         filling: IRegistry,
         contents: IContents,
         growths: IGrowths,
-        clock: IReactorTime,
         changes: Unchanged,
     ) -> None:
         self._registry = registry
         self._changes = changes
-        self._asking = asking
-        self._rights = Rights(asking)
+        self._gateway = gateway
         self._relay = relay
         self._filling = filling
         self._contents: IContents = LenientContents(contents)
         self._growths = growths
-        self._checks = Checks(asking, clock, changes, self._contents)
+        self._access = BlobAccess(gateway, changes, self._contents)
 
     async def fetch(self, request: Request, target: Blob) -> Answer:
         """See ``IRegistry``."""
@@ -89,34 +88,41 @@ class Blobs:
         Where the repository is not linked to it, or the client's right is not known, the upstream says.  An
         empty blob tells nothing, and needs no right.
         """
-        opened, told = None, await self._told(request)
         in_doubt = await self._changes.deletion(place, target.digest, Kind.BLOB) is not None
-        if not in_doubt and await self._rights.entitled(request):
+        facts, opened = evolve(await self._gateway.facts(request), in_doubt=in_doubt), None
+        allowed = authorize(facts) is Decision.ALLOW
+        if allowed:
             opened = await self._contents.open(place, target.digest, Kind.BLOB)
         if opened is None and target.digest.matches(b""):
             opened = await self._contents.peek(target.digest)
         elif opened is None and await self._contents.holds(target.digest):
-            given = await self._given(request, target, place, in_doubt)
-            told = await self._told(request)
+            given = await self._given(request, evolve(facts, held=not allowed), target, place)
             opened = await self._opened(place, target, given)
         if opened is None:
             return None
+        told = await self._told(request)
         if IDistant.providedBy(opened):
             return await self._distant(request, target, place, opened, told)
         return held_answer(request, opened, Descriptor(_TYPE, target.digest, opened.size), told)
 
-    async def _given(self, request: Request, target: Blob, place: Repository, in_doubt: bool) -> bool:
-        """Whether the upstream gives it; see ``Rights.consents``."""
+    async def _given(self, request: Request, facts: Facts, target: Blob, place: Repository) -> bool:
+        """Return whether the upstream gives it from this repository; False where it is served stale.
+
+        :raises RegistryError: when it is refused.
+        :raises Unproven: when the upstream's answer proves nothing.
+        """
         mark = await self._changes.mark(place)
         try:
-            given = await self._rights.consents(
-                request, lambda asked, can_answer: self._checks.check(asked, target, can_answer)
-            )
+            decision = await self._gateway.consult(request, facts, partial(self._access.check, target))
         except RegistryError as error:
-            if in_doubt and error.status == 404 and await self._rights.entitled(request):
+            if facts.in_doubt and await self._gateway.is_known_gone(request, error):
                 await self._contents.unlink(place, target.digest, Kind.BLOB)
             raise
-        return given and await self._changes.given(place, mark, target.digest, Kind.BLOB)
+        if decision is Decision.DENY:
+            raise Unproven
+        if decision is Decision.STALE:
+            return False
+        return await self._changes.given(place, mark, target.digest, Kind.BLOB)
 
     async def _distant(
         self, request: Request, target: Blob, place: Repository, opened: IDistant, told: Told
@@ -126,10 +132,10 @@ class Blobs:
         unread = request.head or matches(request.if_none_match, target.digest)
         if not unread and told.immutable and (location := await opened.location()) is not None:
             opened.close()
-            return Answer(absent(Descriptor()), 307, location=location, headers=sent_there())
+            return Answer(absent(Descriptor()), 307, location=location, headers=_SENT_THERE)
         if unread or not self._may_join(request, target):
             return held_answer(request, opened, descriptor, told)
-        source = Nearest(opened, Source(request, target, self._filling, self._checks))
+        source = BucketThenUpstream(opened, UpstreamSource(request, target, self._filling, self._access))
         try:
             growth = await self._growths.join(self._registry, place, target.digest, source)
         except OSError:  # of which the store has told
@@ -140,7 +146,7 @@ class Blobs:
         return await self._growing(request, growth, descriptor, told, source)
 
     async def _told(self, request: Request) -> Told:
-        return Told(immutable=await self._rights.for_everybody(request))
+        return Told(immutable=(await self._gateway.facts(request)).is_for_everybody)
 
     async def _opened(self, place: Repository, target: Blob, given: bool) -> IOpened | None:
         """What is held, linked to the repository where the upstream gives it from there."""
@@ -151,22 +157,22 @@ class Blobs:
 
     async def _unchanged(self, request: Request, target: Blob) -> Answer:
         """For one who has it already: nothing is fetched for that."""
-        if not await self._checks.check(request, target):
+        if not await self._access.check(target, request):
             raise Unproven
         return Answer(absent(Descriptor(_TYPE, target.digest)), 304, headers=Told("fwd=miss").headers())
 
     async def _passed(self, request: Request, target: Blob) -> Answer:
-        mark = await self._checks.mark(target)
+        mark = await self._access.mark(target)
         answer = await self._relay.fetch(request)
         if answer.status == 200 and not request.head:
-            given = partial(self._checks.given, request, target, mark, not answer.elsewhere)
+            given = partial(self._access.complete, request, target, mark, not answer.elsewhere)
             answer = evolve(answer, content=CompletionObserver(answer.content, given))
         return evolve(answer, headers=(*answer.headers, *Told("fwd=miss").headers()))
 
     async def _grown(self, request: Request, target: Blob, place: Repository) -> Answer:
         """The blob as it arrives."""
         told = await self._told(request)
-        source = Source(request, target, self._filling, self._checks)
+        source = UpstreamSource(request, target, self._filling, self._access)
         try:
             growth = await self._growths.join(self._registry, place, target.digest, source)
         except OSError:  # of which the store has told
@@ -176,7 +182,12 @@ class Blobs:
         return await self._growing(request, growth, descriptor, told, source)
 
     async def _growing(
-        self, request: Request, growth: IGrowth, descriptor: Descriptor, told: Told, source: Source | Nearest
+        self,
+        request: Request,
+        growth: IGrowth,
+        descriptor: Descriptor,
+        told: Told,
+        source: UpstreamSource | BucketThenUpstream,
     ) -> Answer:
         if request.range is None:
             content = CompletionObserver(growth.content(descriptor, None), source.completed)
@@ -191,7 +202,7 @@ class Blobs:
         growth: IGrowth,
         descriptor: Descriptor,
         told: Told,
-        source: Source | Nearest,
+        source: UpstreamSource | BucketThenUpstream,
     ) -> Answer:
         try:
             part = _part(wanted, growth)

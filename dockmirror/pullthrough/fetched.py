@@ -12,12 +12,11 @@ from ..oci.media import EVERYTHING
 from ..oci.reference import Repository, Tag
 from ..oci.request import Request
 from ..work.joined import Joined
-from .asking import Asking
 from .changes import Unchanged
 from .held import Told
 from .kept import LIMIT, KeptManifests
 from .named import Named
-from .rights import Rights
+from .upstream_gateway import UpstreamGateway
 
 
 class FetchedManifests:
@@ -25,15 +24,14 @@ class FetchedManifests:
 
     def __init__(
         self,
-        asking: Asking,
+        gateway: UpstreamGateway,
         contents: IContents,
         kept: KeptManifests,
         tags: ITags,
         clock: IReactorTime,
         changes: Unchanged,
     ) -> None:
-        self._asking = asking
-        self._rights = Rights(asking)
+        self._gateway = gateway
         self._contents = contents
         self._kept = kept
         self._tags = tags
@@ -42,16 +40,16 @@ class FetchedManifests:
         self._joined: Joined[tuple[Request, bytes], Answer] = Joined()
 
     async def get(
-        self, request: Request, place: Repository, tag: Tag | None, can_answer: bool = False
+        self, request: Request, place: Repository, tag: Tag | None, have_stale: bool = False
     ) -> Answer:
         """The upstream's answer, unconditional; of its content, bytes in memory, many may be given a copy.
 
         :param tag: by which it is asked for.
-        :param can_answer: whether the store can answer instead.
+        :param have_stale: whether the store can answer instead.
         """
         asked = evolve(request, accept=EVERYTHING, if_none_match=None)
         mark = await self._changes.mark(place)
-        return await self._joined.get((asked, mark), lambda: self._ask(asked, place, mark, tag, can_answer))
+        return await self._joined.get((asked, mark), lambda: self._ask(asked, place, mark, tag, have_stale))
 
     async def confirm(self, place: Repository, mark: bytes, tag: Tag, digest: Digest) -> None:
         """The upstream has said that the tag names this, which is held.
@@ -65,10 +63,10 @@ class FetchedManifests:
                 await self._tags.forget(place, tag)
 
     async def _ask(
-        self, asked: Request, place: Repository, mark: bytes, tag: Tag | None, can_answer: bool
+        self, asked: Request, place: Repository, mark: bytes, tag: Tag | None, have_stale: bool
     ) -> Answer:
-        answer = await self._asking.ask(asked, can_answer)
-        told = Told("fwd=miss", immutable=tag is None and await self._rights.for_everybody(asked))
+        answer = await self._gateway.ask(asked, have_stale)
+        told = Told("fwd=miss", immutable=tag is None and (await self._gateway.facts(asked)).is_for_everybody)
         if asked.head and answer.consents:
             await self._name(place, mark, tag, answer.content.descriptor.digest)
         elif not asked.head:

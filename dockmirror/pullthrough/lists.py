@@ -21,12 +21,11 @@ from ..interfaces import Answer, IDocuments
 from ..oci.descriptor import Descriptor
 from ..oci.errors import RegistryError
 from ..oci.request import InRepository, Referrers, Request, Tags
-from ..work.resting import is_outage
-from .asking import Asking
+from .authorization import Decision, Facts, authorize
 from .changes import Unchanged, without_doubts
 from .held import STALE, Told, bypassed
 from .lenient import LenientDocuments
-from .rights import Rights
+from .upstream_gateway import UpstreamGateway
 
 LIMIT = 4 * 1024 * 1024
 """Bytes; a longer list is passed on and not remembered."""
@@ -81,7 +80,7 @@ class Lists:
     def __init__(
         self,
         entry: str,
-        asking: Asking,
+        gateway: UpstreamGateway,
         documents: IDocuments,
         clock: IReactorTime,
         tag_ttl: Callable[[InRepository], float],
@@ -89,8 +88,7 @@ class Lists:
     ) -> None:
         self._changes = changes
         self._entry = entry
-        self._asking = asking
-        self._rights = Rights(asking)
+        self._gateway = gateway
         self._documents: IDocuments = LenientDocuments(documents)
         self._clock = clock
         self._tag_ttl = tag_ttl
@@ -98,27 +96,43 @@ class Lists:
     async def fetch(self, request: Request, target: Tags | Referrers) -> Answer:
         """See ``IRegistry``."""
         if not _is_rememberable(request, target):
-            return bypassed(await self._asking.ask(request))
+            return bypassed(await self._gateway.ask(request))
         name = self._name(request)
         mark = (await self._changes.mark(self._changes.place(target.repository))).decode()
         listed = _Listed.read(await self._documents.read(name))
         if listed is not None and without_doubts(listed.mark) != without_doubts(mark):
             listed = None
         age = self._clock.seconds() - listed.at if listed else 0.0
-        is_fresh = listed is not None and listed.mark == mark and 0 <= age < self._tag_ttl(target)
-        if listed and is_fresh and await self._rights.public(request):
+        facts = await self._facts(request, target, listed, mark)
+        if listed and authorize(facts) is Decision.ALLOW:
             return listed.answer(Told(age=age))
-        can_answer = listed is not None and age < STALE and await self._rights.covered(request)
         try:
-            answer = await self._asking.ask(request, can_answer)
+            answer = await self._gateway.ask(request, facts.have_stale)
         except RegistryError as error:
-            if listed is None or age >= STALE or not is_outage(error):
-                raise
-            if not await self._rights.may_be_given_stale(request):
+            facts = await self._facts(request, target, listed, mark)
+            if listed is None or not await self._gateway.is_stale_allowed(request, facts, error):
                 raise
             _log.warn("{target} is served stale: {error}", target=str(target), error=str(error))
             return listed.answer(Told("fwd=stale; detail=upstream", age=age, stale=str(error)))
         return self._kept(name, mark, answer)
+
+    async def _facts(
+        self, request: Request, target: Tags | Referrers, listed: _Listed | None, mark: str
+    ) -> Facts:
+        """Return the facts that are known of a request.
+
+        :param mark: of the repository now.
+        """
+        facts = await self._gateway.facts(request)
+        if listed is None:
+            return evolve(facts, held=False)
+        age = self._clock.seconds() - listed.at
+        return evolve(
+            facts,
+            in_doubt=listed.mark != mark,
+            fresh=0 <= age < self._tag_ttl(target),
+            expired=age >= STALE,
+        )
 
     def _kept(self, name: str, mark: str, answer: Answer) -> Answer:
         content = Copied(answer.content, LIMIT, lambda body: self._keep(name, mark, answer, body))

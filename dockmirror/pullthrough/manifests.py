@@ -18,13 +18,13 @@ from ..oci.media import EVERYTHING, admits
 from ..oci.reference import Repository, Tag
 from ..oci.request import InRepository, Manifest, Request
 from ..work.joined import Joined
-from .asking import Asking
+from .authorization import Decision, Facts, authorize
 from .changes import Unchanged
 from .fetched import FetchedManifests
 from .held import STALE, Told
 from .kept import Held, KeptManifests, kind_of
 from .lenient import LenientContents, LenientTags
-from .rights import Rights, Unproven
+from .upstream_gateway import UpstreamGateway
 
 _log = Logger()
 
@@ -53,22 +53,21 @@ class Manifests:
     def __init__(
         self,
         changes: Unchanged,
-        asking: Asking,
+        gateway: UpstreamGateway,
         contents: IContents,
         tags: ITags,
         clock: IReactorTime,
         tag_ttl: Callable[[InRepository], float],
     ) -> None:
         self._changes = changes
-        self._asking = asking
-        self._rights = Rights(asking)
+        self._gateway = gateway
         self._contents: IContents = LenientContents(contents)
         self._tags: ITags = LenientTags(tags)
         self._kept = KeptManifests(self._contents)
         self._clock = clock
         self._tag_ttl = tag_ttl
         self._heads: Joined[tuple[Request, bytes], Answer] = Joined()
-        self._fetched = FetchedManifests(asking, self._contents, self._kept, self._tags, clock, changes)
+        self._fetched = FetchedManifests(gateway, self._contents, self._kept, self._tags, clock, changes)
 
     async def fetch(self, request: Request, target: Manifest) -> Answer:
         """See ``IRegistry``."""
@@ -78,11 +77,13 @@ class Manifests:
         return await self._by_digest(request, place, target.reference)
 
     async def _by_digest(self, request: Request, place: Repository, digest: Digest) -> Answer:
-        held, in_doubt = None, await self._changes.deletion(place, digest, Kind.MANIFEST) is not None
-        if not in_doubt and await self._rights.entitled(request):
+        in_doubt = await self._changes.deletion(place, digest, Kind.MANIFEST) is not None
+        facts, held = evolve(await self._gateway.facts(request), in_doubt=in_doubt), None
+        allowed = authorize(facts) is Decision.ALLOW
+        if allowed:
             held = await self._kept.get(place, digest)
         if held is None and await self._contents.holds(digest):
-            held = await self._checked(request, place, digest, in_doubt)
+            held = await self._consulted(request, evolve(facts, held=not allowed), place, digest)
         if held is None:
             return await self._new(request, place, None)
         if not admits(request.accept, held.parts.media_type):
@@ -95,24 +96,24 @@ class Manifests:
 
         :raises RegistryError: why the upstream rests, while what it takes besides is not held.
         """
-        rests = self._asking.rests(request)
+        rests = self._gateway.rests(request)
         if rests is not None and not await self._kept.is_whole(place, held):
             raise rests
 
-    async def _checked(
-        self, request: Request, place: Repository, digest: Digest, in_doubt: bool
+    async def _consulted(
+        self, request: Request, facts: Facts, place: Repository, digest: Digest
     ) -> Held | None:
         """A manifest that is held somewhere, if the upstream gives it to this client from this repository."""
         mark = await self._changes.mark(place)
         try:
-            given = await self._rights.consents(request, self._asking.check)
-        except Unproven:
-            return None
+            decision = await self._gateway.consult(request, facts)
         except RegistryError as error:
-            if in_doubt and error.status == 404 and await self._rights.entitled(request):
+            if facts.in_doubt and await self._gateway.is_known_gone(request, error):
                 await self._contents.unlink(place, digest, Kind.MANIFEST)
             raise
-        if given and await self._changes.given(place, mark, digest, Kind.MANIFEST):
+        if decision is Decision.DENY:
+            return None
+        if decision is Decision.ALLOW and await self._changes.given(place, mark, digest, Kind.MANIFEST):
             await self._contents.link(place, digest, Kind.MANIFEST)
         return await self._kept.get(place, digest)
 
@@ -122,11 +123,13 @@ class Manifests:
             return await self._new(request, place, tag)
         if not admits(request.accept, tagged.held.parts.media_type):
             return await self._passed(request)
-        if 0 <= tagged.age < ttl and not tagged.in_doubt and await self._rights.public(request):
+        facts = await self._gateway.facts(request, tagged.held.digest)
+        facts = evolve(facts, in_doubt=tagged.in_doubt, fresh=0 <= tagged.age < ttl)
+        if authorize(facts) is Decision.ALLOW:
             await self._check_whole(request, place, tagged.held)
             return await self._answer(request, tagged.held, Told(age=tagged.age))
         try:
-            current = await self._current(request, tagged)
+            current = await self._current(request, tagged, facts)
         except RegistryError as error:
             return await self._stale(request, tagged, error)
         if isinstance(current, Answer):
@@ -143,7 +146,7 @@ class Manifests:
         in_doubt = known.confirmed <= await self._changes.doubted(place)
         return _Tagged(place, tag, held, self._clock.seconds() - known.confirmed, in_doubt)
 
-    async def _current(self, request: Request, tagged: _Tagged) -> Held | Answer:
+    async def _current(self, request: Request, tagged: _Tagged, facts: Facts) -> Held | Answer:
         """Return the manifest that the tag names now, held here or fetched.
 
         A HEAD tells, which Docker Hub does not count as a pull; the same one is asked once at a time.  One
@@ -151,37 +154,31 @@ class Manifests:
         refused by an upstream that has reached its limit, while what is held could have been served.
         """
         asked = evolve(request, head=True, accept=EVERYTHING, if_none_match=etag(tagged.held.digest))
-        can_answer = await self._can_answer(request, tagged)
+        have_stale = await self._have_stale(tagged, facts)
         mark = await self._changes.mark(tagged.place)
-        told = await self._heads.get((asked, mark), lambda: self._asking.ask(asked, can_answer))
+        told = await self._heads.get((asked, mark), lambda: self._gateway.ask(asked, have_stale))
         digest = tagged.held.digest if told.status == 304 else told.content.descriptor.digest
         held = await self._kept.get(tagged.place, digest) if digest and told.consents else None
         if held is None:
-            return await self._fetched.get(evolve(request, head=False), tagged.place, tagged.tag, can_answer)
+            return await self._fetched.get(evolve(request, head=False), tagged.place, tagged.tag, have_stale)
         await self._fetched.confirm(tagged.place, mark, tagged.tag, held.digest)
         return held
 
-    async def _can_answer(self, request: Request, tagged: _Tagged) -> bool:
-        """Whether what is held may be given, and is of use, when the upstream does not say."""
-        return (
-            not await self._too_old(tagged)
-            and await self._rights.covered(request, tagged.held.digest)
-            and await self._kept.is_whole(tagged.place, tagged.held)
-        )
+    async def _have_stale(self, tagged: _Tagged, facts: Facts) -> bool:
+        """Return whether what is held may be given, and is of use, when the upstream does not say."""
+        is_of_use = facts.have_stale and not await self._too_old(tagged)
+        return is_of_use and await self._kept.is_whole(tagged.place, tagged.held)
 
     async def _stale(self, request: Request, tagged: _Tagged, error: RegistryError) -> Answer:
         """What is held, where the upstream could not say; otherwise its refusal.
 
         A 404 forgets the tag only for those who may have it: strangers cannot purge.
         """
-        vanished = error.status == 404
-        if not self._rights.stands_in(error):
-            if vanished and await self._rights.entitled(request):
+        facts = await self._gateway.facts(request, tagged.held.digest)
+        facts = evolve(facts, expired=await self._too_old(tagged))
+        if not await self._gateway.is_stale_allowed(request, facts, error):
+            if error.status == 404 and facts.is_authorized:
                 await self._tags.forget(tagged.place, tagged.tag)
-            raise error
-        if not await self._rights.may_be_given_stale(request, tagged.held.digest):
-            raise error
-        if not vanished and await self._too_old(tagged):
             raise error
         if not await self._kept.is_whole(tagged.place, tagged.held):
             raise error
@@ -193,7 +190,7 @@ class Manifests:
         """Nothing that an operator has imported is: it may never have had an upstream."""
         if tagged.age < STALE:
             return False
-        return not await self._asking.public.imported(Repository(tagged.place.rest), tagged.held.digest)
+        return not await self._gateway.public.imported(Repository(tagged.place.rest), tagged.held.digest)
 
     async def _new(self, request: Request, place: Repository, tag: Tag | None) -> Answer:
         """The upstream's, asked for so that it serves others, too."""
@@ -210,11 +207,11 @@ class Manifests:
 
     async def _passed(self, request: Request) -> Answer:
         """What the upstream gives to a client that does not admit what it gives to others."""
-        answer = await self._asking.ask(request)
+        answer = await self._gateway.ask(request)
         return evolve(answer, headers=(*answer.headers, *Told("fwd=miss").headers()))
 
     async def _answer(self, request: Request, held: Held, told: Told) -> Answer:
-        if told.immutable and not await self._rights.for_everybody(request):
+        if told.immutable and not (await self._gateway.facts(request)).is_for_everybody:
             told = evolve(told, immutable=False)
         headers = told.headers()
         descriptor = Descriptor(held.parts.media_type, held.digest, len(held.data))

@@ -8,12 +8,12 @@ from ..interfaces import Answer, IRegistry
 from ..oci.errors import Denied, RegistryError, Unauthorized
 from ..oci.request import Blob, Catalog, Manifest, Ping, Referrers, Request, Tags, Target
 from ..oci.token import TokenRequest
-from .asking import Asking
 from .blobs import Blobs
-from .handshake import Handshake
 from .held import bypassed
 from .lists import Lists
+from .login_cache import LoginCache
 from .manifests import Manifests
+from .upstream_gateway import UpstreamGateway
 
 
 @implementer(IRegistry)
@@ -21,10 +21,10 @@ class PullThrough:
     """Serves what is held to those who may have it, and fetches what is not."""
 
     def __init__(
-        self, asking: Asking, handshake: Handshake, manifests: Manifests, blobs: Blobs, lists: Lists
+        self, gateway: UpstreamGateway, logins: LoginCache, manifests: Manifests, blobs: Blobs, lists: Lists
     ) -> None:
-        self._asking = asking
-        self._handshake = handshake
+        self._gateway = gateway
+        self._logins = logins
         self._manifests = manifests
         self._blobs = blobs
         self._lists = lists
@@ -39,7 +39,7 @@ class PullThrough:
     async def _fetch(self, request: Request) -> Answer:
         match request.target:
             case Ping():
-                return await self._handshake.ping(request)
+                return await self._logins.ping(request)
             case Manifest() as target:
                 return await self._manifests.fetch(request, target)
             case Blob() as target:
@@ -47,11 +47,11 @@ class PullThrough:
             case Tags() | Referrers() as target:
                 return await self._lists.fetch(request, target)
             case Catalog():
-                return bypassed(await self._asking.ask(request))
+                return bypassed(await self._gateway.ask(request))
 
     async def token(self, request: TokenRequest) -> Answer:
         """See ``IRegistry``."""
-        return await self._handshake.token(request)
+        return await self._logins.token(request)
 
 
 def _without_details(target: Target, error: RegistryError) -> RegistryError:

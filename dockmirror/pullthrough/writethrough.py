@@ -15,9 +15,9 @@ from ..oci.reference import Repository, Tag
 from ..oci.request import Blob, Manifest
 from ..oci.write import Write, Written
 from .changes import Changes
+from .grants import Extent, GrantCache
 from .kept import LIMIT, KeptManifests
 from .lenient import LenientContents, LenientTags
-from .permission import Grants
 
 
 @implementer(IWrites)
@@ -29,7 +29,7 @@ class WriteThrough:
     """
 
     def __init__(
-        self, writes: IWrites, changes: Changes, contents: IContents, tags: ITags, grants: Grants
+        self, writes: IWrites, changes: Changes, contents: IContents, tags: ITags, grants: GrantCache
     ) -> None:
         self._writes = writes
         self._changes = changes
@@ -105,7 +105,7 @@ class WriteThrough:
         """To those who may have it: to others an upstream may hide what it has."""
         if not isinstance(error, RegistryError) or error.upstream_status != 404 or write.credentials is None:
             return False
-        return self._grants.granted(write.target.repository, write.credentials)
+        return self._grants.granted(write.target.repository, write.credentials, Extent.CONTENTS)
 
     async def _deleted(self, target: Manifest | Blob) -> None:
         """By its tag only the tag is gone, by its digest all tags of it."""

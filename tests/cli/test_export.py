@@ -10,7 +10,7 @@ from dockmirror.interfaces import Kind
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.reference import Repository
 from dockmirror.pullthrough.changes import deletion_document
-from dockmirror.pullthrough.permission import imported_document
+from dockmirror.pullthrough.grants import imported_document
 from dockmirror.store import layout
 
 from ..archive.packing import Counting, files, manifest, tar_of

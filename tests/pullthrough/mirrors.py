@@ -19,15 +19,14 @@ from dockmirror.oci.media import EVERYTHING, OCI_MANIFEST
 from dockmirror.oci.request import Request, parse_target
 from dockmirror.oci.token import MARKER, TokenRequest
 from dockmirror.oci.write import Written, parse_write
-from dockmirror.pullthrough.asking import Asking
 from dockmirror.pullthrough.blobs import Blobs
 from dockmirror.pullthrough.changes import Changes, Deletions, Present
-from dockmirror.pullthrough.existing import Existing
-from dockmirror.pullthrough.handshake import Handshake
+from dockmirror.pullthrough.grants import GrantCache, PublicRepositories
 from dockmirror.pullthrough.lists import Lists
+from dockmirror.pullthrough.login_cache import LoginCache
 from dockmirror.pullthrough.manifests import Manifests
-from dockmirror.pullthrough.permission import Grants, Public
 from dockmirror.pullthrough.registry import PullThrough
+from dockmirror.pullthrough.upstream_gateway import PushProbeBypass, UpstreamGateway
 from dockmirror.pullthrough.writethrough import WriteThrough
 from dockmirror.registries.failover import Elsewhere, anywhere
 from dockmirror.registries.whole import Whole
@@ -89,26 +88,26 @@ class Mirror:
         deletions = self.deletions = Deletions(documents, self.clock)
         changes = Changes(registry, documents, deletions, self.clock)
         contents = self.contents = Present(contents, deletions, self.clock)
-        public = self.public = Public(entry, documents, self.clock, lambda: self.learns)
-        resting, grants, anonymous = Resting(self.clock), Grants(self.clock), origin.anonymous
+        public = self.public = PublicRepositories(entry, documents, self.clock, lambda: self.learns)
+        resting, grants, anonymous = Resting(self.clock), GrantCache(self.clock), origin.anonymous
         if others:
             resting = Resting(self.clock, anywhere)
             anonymous = Elsewhere(anonymous, [other.anonymous for other in others], self.clock)
         if writable:
             deletions.expect(registry)
             self.writes = WriteThrough(origin, changes, contents, tags, grants)
-        asking = Asking(origin, anonymous, grants, public, resting, self.clock, keep_vanished)
-        relay = Whole(asking, self.clock)
+        gateway = UpstreamGateway(origin, anonymous, grants, public, resting, self.clock, keep_vanished)
+        relay = Whole(gateway, self.clock)
         self.registry: IRegistry = PullThrough(
-            asking,
-            Handshake(entry, asking, documents, self.clock),
-            Manifests(changes, asking, contents, tags, self.clock, lambda _: tag_ttl),
-            Blobs(registry, asking, relay, asking, contents, self.store.growths, self.clock, changes),
-            Lists(entry, asking, documents, self.clock, lambda _: tag_ttl, changes),
+            gateway,
+            LoginCache(entry, gateway, documents, self.clock),
+            Manifests(changes, gateway, contents, tags, self.clock, lambda _: tag_ttl),
+            Blobs(registry, gateway, relay, gateway, contents, self.store.growths, changes),
+            Lists(entry, gateway, documents, self.clock, lambda _: tag_ttl, changes),
         )
 
         if writable:
-            self.registry = Existing(self.registry, asking)
+            self.registry = PushProbeBypass(self.registry, gateway)
 
     def restarted(self, **changes: Any) -> Mirror:
         """Another on the same store, of the same upstream."""

@@ -17,6 +17,7 @@ from dockmirror.oci.errors import RegistryError
 from dockmirror.oci.ranges import Range
 from dockmirror.oci.reference import Repository, Tag
 from dockmirror.pullthrough.changes import LOOKED_UP
+from dockmirror.pullthrough.grants import PUBLIC
 from dockmirror.store.growing.growths import Growths
 from dockmirror.store.objects.contents import ABSENT
 from dockmirror.store.tiered.documents import ABSENT as DOCUMENT_ABSENT
@@ -84,7 +85,9 @@ class Added:
 
         It is known that everybody may pull, and that nobody writes to the registry.
         """
-        assert set(self.outcomes(lambda: self.mirror.public.known(Repository(NAME)))) == {True}
+        (age,) = set(self.outcomes(lambda: self.mirror.public.age(Repository(NAME))))
+        assert isinstance(age, float)
+        assert age < PUBLIC
         assert set(self.outcomes(lambda: self.mirror.deletions.may_be_of("docker.io"))) == {False}
         self.machine.bucket.requests.clear()
         for each in asked:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from math import inf
+
 import pytest
 
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import TooManyRequests, Unauthorized, Unreachable
+from dockmirror.oci.reference import Repository
 
 from ..answering import now
 from .images import publish
 from .mirrors import Mirror, body, header
-from .origin import Origin, repository
+from .origin import Origin
 
 CONFIG, LAYER, MORE = b"configuration", b"layer" * 100, b"more" * 100
 NAME, SECRET = "library/busybox", "team/secret"
@@ -81,7 +84,7 @@ def test_it_teaches_nothing_of_who_may_have_what(origin: Origin, other: Origin, 
     mirror.pull(SECRET, "alice")
     origin.trouble = Unreachable()
     assert mirror.get(f"{SECRET}/manifests/{Digest.of(theirs)}") == theirs
-    assert not now(mirror.public.known(repository(SECRET)))
+    assert now(mirror.public.age(Repository(SECRET))) == inf
     for path in (f"manifests/{Digest.of(alices)}", "manifests/latest", f"blobs/{Digest.of(b'hers')}"):
         with pytest.raises(Unreachable):
             mirror.ask(f"{SECRET}/{path}")

@@ -204,3 +204,35 @@ def test_a_readers_source_goes_on_from_where_it_stopped(origin: Origin, slow: Mi
     request = origin.asked[-1].request
     assert str(origin.asked[-1]) == f"alice: GET {PRIVATE} bytes=1000-"
     assert request.if_none_match is None
+
+
+def test_the_same_credentials_join_without_a_question(origin: Origin, mirror: Mirror) -> None:
+    """The upstream is giving them the blob already; a refusal meanwhile ends that."""
+    publish(origin.shelf("me/private", {"alice"}), b"c", DATA)
+    mirror.store.growths.slow = True
+    for who in ("alice", "alice"):
+        mirror.ask(PRIVATE, who)
+    assert origin.take() == [f"alice: GET {PRIVATE}"]
+    origin.shelf("me/private").readers.clear()
+    with pytest.raises(Unauthorized):
+        mirror.ask("me/private/manifests/latest", "alice")
+    origin.take()
+    with pytest.raises(Unauthorized):
+        mirror.ask(PRIVATE, "alice")
+    assert origin.take() == [f"alice: CHECK {PRIVATE}"]
+
+
+def test_a_blob_that_was_only_begun_is_no_grant(origin: Origin, mirror: Mirror) -> None:
+    """Consent is bytes: until it is whole and right, nothing else of the repository is served."""
+    publish(origin.shelf("me/private", {"alice"}), b"c", DATA)
+    mirror.pull("me/private", "alice")
+    config = f"me/private/blobs/{Digest.of(b'c')}"
+    mirror.store.evict(Digest.of(DATA))
+    mirror.store.growths.slow = True
+    restarted = mirror.restarted()
+    first = restarted.ask(PRIVATE, "alice")
+    origin.take()
+    restarted.get(config, "alice")
+    assert origin.take() == [f"alice: CHECK {config}"]
+    mirror.store.growths.finish()
+    assert body(first) == DATA

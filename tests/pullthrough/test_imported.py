@@ -8,7 +8,7 @@ from dockmirror.interfaces import Kind
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import RegistryError, Unreachable
 from dockmirror.oci.reference import Repository, Tag
-from dockmirror.pullthrough.permission import imported_document
+from dockmirror.pullthrough.grants import imported_document
 
 from ..answering import now
 from .images import image

@@ -10,7 +10,7 @@ from dockmirror.oci.challenge import Challenge
 from dockmirror.oci.credentials import Credentials
 from dockmirror.oci.errors import Denied, RegistryError, TimedOut, Unauthorized, Unreachable
 from dockmirror.oci.token import MARKER, TokenRequest
-from dockmirror.pullthrough.handshake import ANEW, BELIEVED
+from dockmirror.pullthrough.login_cache import ANEW, BELIEVED
 
 from ..answering import now, watch
 from .images import publish
@@ -138,7 +138,7 @@ def test_credentials_are_checked_by_the_upstream(origin: Origin, warm: Mirror) -
 )
 def test_a_document_that_was_spoilt_is_none(origin: Origin, warm: Mirror, document: bytes) -> None:
     """It is asked for anew."""
-    warm.store.documents.documents["handshake/docker"] = document
+    warm.store.documents.documents["login/docker"] = document
     assert challenged(warm.restarted()) == (CHALLENGE,)
     assert origin.take() == ["nobody: GET "]
 

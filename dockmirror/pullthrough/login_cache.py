@@ -1,4 +1,4 @@
-"""``/v2/`` and the token dance, answered from what is known where that is enough."""
+"""The login: ``/v2/`` and the token dance, answered from the cache where that is enough."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from ..oci.scope import Scope
 from ..oci.token import MARKER_ANSWER, Token, TokenRequest
 from ..work.joined import Joined
 from ..work.resting import is_outage
-from .asking import Asking
+from .grants import PUBLIC, PUBLIC_IN_OUTAGE
 from .held import Told, bypassed
 from .lenient import LenientDocuments
+from .upstream_gateway import UpstreamGateway
 
 ANEW = 300.0
 """Seconds after which what ``/v2/`` said is asked for again, behind the back of who asks."""
@@ -59,15 +60,17 @@ _NOTHING = _Known(0.0, (Challenge("Bearer"),))
 """What a client is told of an upstream that never answered: then the token dance says what it says."""
 
 
-class Handshake:
-    """The handshake with one upstream, kept over a restart.
+class LoginCache:
+    """The login at one upstream, kept over a restart.
 
     :param entry: the upstream's name.
     """
 
-    def __init__(self, entry: str, asking: Asking, documents: IDocuments, clock: IReactorTime) -> None:
-        self._name = f"handshake/{entry}"
-        self._asking = asking
+    def __init__(
+        self, entry: str, gateway: UpstreamGateway, documents: IDocuments, clock: IReactorTime
+    ) -> None:
+        self._name = f"login/{entry}"
+        self._gateway = gateway
         self._documents: IDocuments = LenientDocuments(documents)
         self._clock = clock
         self._known: _Known | None = None
@@ -79,7 +82,7 @@ class Handshake:
         Nobody waits for an upstream that has ever answered: dockerd gives up after 15 s, without a word.
         """
         if request.credentials is not None:
-            return bypassed(await self._asking.ask(request))
+            return bypassed(await self._gateway.ask(request))
         known = self._known = self._known or _Known.read(await self._documents.read(self._name))
         age = self._clock.seconds() - known.at if known else 0.0
         if known is None or not 0 <= age < BELIEVED:
@@ -100,7 +103,7 @@ class Handshake:
     async def _learnt(self) -> _Known:
         challenges: tuple[Challenge, ...] = ()
         try:
-            answer = await self._asking.ask(Request(Ping()), can_answer=self._known is not None)
+            answer = await self._gateway.ask(Request(Ping()), have_stale=self._known is not None)
             answer.content.discard()
         except Unauthorized as refused:
             challenges = refused.challenges
@@ -115,18 +118,23 @@ class Handshake:
         for no credentials, and no token service is asked: so warm pulls stay in the building, and go on
         during an outage.
         """
-        if request.is_anonymous and await self._is_public(request.scopes):
+        if request.is_anonymous and await self._are_public(request.scopes, PUBLIC):
             return _marker("hit")
-        covered = request.is_anonymous and await self._is_public(request.scopes, unasked=True)
+        covered = request.is_anonymous and await self._are_public(request.scopes, PUBLIC_IN_OUTAGE, True)
         try:
-            answer = await self._asking.token(request, can_answer=covered)
+            answer = await self._gateway.token(request, have_stale=covered)
         except RegistryError as error:
             if covered and is_outage(error):
                 return _marker("fwd=stale; detail=upstream")
             raise
         return await self._noted(answer)
 
-    async def _is_public(self, scopes: tuple[Scope, ...], unasked: bool = False) -> bool:
+    async def _are_public(self, scopes: tuple[Scope, ...], age: float, imports: bool = False) -> bool:
+        """Return whether all scopes are for pulls from repositories that were public so short a time ago.
+
+        :param imports: whether a repository of which something was imported counts, too.
+        """
+        public = self._gateway.public
         for scope in scopes:
             if not scope.is_repository or scope.actions != ("pull",):
                 return False
@@ -134,9 +142,8 @@ class Handshake:
                 repository = Repository.parse(scope.name)
             except NameInvalid:
                 return False
-            if await self._asking.public.known(repository, unasked):
-                continue
-            if not unasked or not await self._asking.public.imported(repository):
+            is_public = await public.age(repository) < age
+            if not is_public and not (imports and await public.imported(repository)):
                 return False
         return bool(scopes)
 
@@ -144,7 +151,7 @@ class Handshake:
         """The answer, once it is noted how long the token in it lives."""
         body = await collect(answer.content, _TOKEN_LIMIT)
         token = Token.parse(body)
-        self._asking.grants.ends(Credentials.bearer(token.value), token.expires_in)
+        self._gateway.grants.expire(Credentials.bearer(token.value), token.expires_in)
         return bypassed(evolve(answer, content=json_content(body)))
 
 

@@ -1,13 +1,14 @@
-"""Who may have what: answers that the upstream gave, remembered for a while.
+"""The upstream's consent, remembered for a while.
 
-That something lies in the store entitles nobody.  Credentials may have of a repository what the
-upstream gave to them; everybody may have what it gave to the mirror's own anonymous request.
+That something lies in the store entitles nobody.  Credentials may have of a repository what the upstream
+gave to them; everybody may have what it gave to the mirror's own anonymous request.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
+from math import inf
 
 from twisted.internet.interfaces import IReactorTime
 
@@ -22,13 +23,14 @@ from .lenient import LenientDocuments
 GRANTED = 300.0
 """Seconds for which the upstream's consent to some credentials holds, at most."""
 PUBLIC = 24 * 3600.0
-"""Seconds for which what was given to everybody counts as public."""
-PUBLIC_UNASKED = 7 * 24 * 3600.0
+"""Seconds for which a repository counts as public."""
+PUBLIC_IN_OUTAGE = 7 * 24 * 3600.0
 """The same while the upstream cannot be asked."""
 READ_AGAIN = 60.0
-"""Seconds after which it is seen what another process has learnt of who is public."""
+"""Seconds after which a process sees what another one has learnt of public repositories."""
 _NOTED_ANEW = 3600.0
 _MOST = 100_000
+_MOST_BLOBS = 10_000
 
 
 class Extent(Enum):
@@ -48,46 +50,72 @@ class Extent(Enum):
         return (Extent.CONTENTS,) if self is Extent.CONTENTS else (Extent.CONTENTS, Extent.LISTS)
 
 
-class Grants:
-    """Which credentials were accepted for which repository; the keys hold hashes, never the credentials."""
+class GrantCache:
+    """The credentials that the upstream has consented to; the keys hold hashes, never the credentials.
+
+    A blob is noted with the mark of its repository at the time, so that a change of that voids the note.
+    """
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
         self._granted: Notes[tuple[Repository, Extent, str], bool] = Notes(clock, _MOST)
         self._ends: Notes[str, float] = Notes(clock, _MOST)
+        self._given: Notes[tuple[Blob, bytes], bool] = Notes(clock, _MOST_BLOBS)
+        self._begun: Notes[tuple[Blob, bytes, str | None], bool] = Notes(clock, _MOST_BLOBS)
+        self._refused: Notes[tuple[Repository, str], bool] = Notes(clock, _MOST)
 
-    def granted(
-        self, repository: Repository, credentials: Credentials, extent: Extent = Extent.CONTENTS
-    ) -> bool:
-        """Whether the upstream has accepted them for that repository a short while ago."""
+    def granted(self, repository: Repository, credentials: Credentials, extent: Extent) -> bool:
+        """Return whether the upstream has consented to them for that repository a short while ago."""
         keys = ((repository, each, credentials.fingerprint()) for each in extent.covering)
         return any(self._granted.get(key) for key in keys)
 
-    def grant(
-        self, repository: Repository, credentials: Credentials, extent: Extent = Extent.CONTENTS
-    ) -> None:
-        """The upstream has consented to them just now; that holds no longer than the token itself."""
+    def grant(self, repository: Repository, credentials: Credentials, extent: Extent) -> None:
+        """Note that it has done so just now; that holds no longer than the token itself."""
         fingerprint, now = credentials.fingerprint(), self._clock.seconds()
         ends = self._ends.get(fingerprint)
         holds = GRANTED if ends is None else min(GRANTED, ends - now)
         self._granted.put((repository, extent, fingerprint), True, holds)
 
-    def revoke(self, repository: Repository, credentials: Credentials) -> None:
-        """The upstream has refused them."""
+    def revoke(self, repository: Repository, credentials: Credentials | None) -> None:
+        """Note that the upstream has refused them, or a request without any."""
         for extent in Extent:
-            self._granted.drop((repository, extent, credentials.fingerprint()))
+            self._granted.drop((repository, extent, _key_of(credentials)))
+        self._refused.put((repository, _key_of(credentials)), True, GRANTED)
 
-    def ends(self, credentials: Credentials, seconds: float) -> None:
-        """A token was given that lives so long."""
+    def expire(self, credentials: Credentials, seconds: float) -> None:
+        """Note that a token was given that lives so long."""
         self._ends.put(credentials.fingerprint(), self._clock.seconds() + seconds, seconds + PUBLIC)
 
+    def gave(self, blob: Blob, mark: bytes, or_began: bool = False) -> bool:
+        """Return whether the upstream has consented to the blob, to anybody.
 
-class Public:
-    """Which repositories the upstream gives to everybody, kept over a restart.
+        :param or_began: whether it is enough that it has begun to give it.
+        """
+        key = blob, mark
+        return bool(self._given.get(key) or (or_began and self._begun.get((*key, None))))
+
+    def began(self, blob: Blob, mark: bytes, credentials: Credentials | None) -> bool:
+        """Return whether it has begun to give it to these credentials, and not refused them since."""
+        key = _key_of(credentials)
+        return bool(self._begun.get((blob, mark, key))) and not self._refused.get((blob.repository, key))
+
+    def give(self, blob: Blob, mark: bytes) -> None:
+        """Note that it has consented to the blob."""
+        self._given.put((blob, mark), True, GRANTED)
+
+    def begin(self, blob: Blob, mark: bytes, credentials: Credentials | None) -> None:
+        """Note that it has begun to give the blob to these credentials."""
+        self._refused.drop((blob.repository, _key_of(credentials)))
+        for key in (_key_of(credentials), None):
+            self._begun.put((blob, mark, key), True, GRANTED)
+
+
+class PublicRepositories:
+    """The repositories that the upstream gives to everybody, kept over a restart.
 
     :param entry: the upstream's name: what one gives says nothing of another of the same registry.
-    :param learns: whether what the upstream gives it gives to everybody; not so where it may be the
-        mirror's own address that it trusts.
+    :param learns: returns whether what the upstream gives the mirror it gives to everybody; not so where it
+        may be the mirror's own address that it trusts.
     """
 
     def __init__(
@@ -101,9 +129,9 @@ class Public:
         self._imported: Notes[str, bool] = Notes(clock, _MOST)
 
     async def imported(self, repository: Repository, digest: Digest | None = None) -> bool:
-        """Whether the operator has put that content here, for everybody, for as long as it is held.
+        """Return whether the operator has imported that content, for everybody, for as long as it is held.
 
-        What else is held of the repository is not meant: it may have come here for somebody alone.
+        Other content of the repository is not meant: it may have come here for somebody alone.
 
         :param digest: None for any content of it.
         """
@@ -114,20 +142,14 @@ class Public:
             self._imported.put(name, known, READ_AGAIN)
         return known
 
-    async def known(
-        self, repository: Repository, unasked: bool = False, extent: Extent = Extent.CONTENTS
-    ) -> bool:
-        """Whether it is known to be public.
-
-        :param unasked: whether the upstream cannot be asked now.
-        """
-        if not self.learns():
-            return False
+    async def age(self, repository: Repository, extent: Extent = Extent.CONTENTS) -> float:
+        """Return how many seconds ago it was confirmed to be public; infinite where it is not."""
         since = max([await self._confirmed(repository, each) for each in extent.covering])
-        return 0 <= self._clock.seconds() - since < (PUBLIC_UNASKED if unasked else PUBLIC)
+        age = self._clock.seconds() - since
+        return age if self.learns() and since and age >= 0 else inf
 
-    async def confirm(self, repository: Repository, extent: Extent = Extent.CONTENTS) -> None:
-        """The upstream has consented to the mirror's own anonymous request."""
+    async def confirm(self, repository: Repository, extent: Extent) -> None:
+        """Note that the upstream has consented to the mirror's own anonymous request."""
         now = self._clock.seconds()
         if not self.learns() or 0 <= now - await self._confirmed(repository, extent) < _NOTED_ANEW:
             return
@@ -135,7 +157,7 @@ class Public:
         await self._documents.write(self._name(repository, extent), str(now).encode())
 
     async def refuse(self, repository: Repository) -> None:
-        """The mirror's own anonymous request was refused."""
+        """Note that the upstream has refused the mirror's own anonymous request."""
         for extent in Extent:
             if await self._confirmed(repository, extent):
                 self._since.put((repository, extent), 0.0, PUBLIC)
@@ -161,6 +183,10 @@ class Public:
 def imported_document(entry: str, repository: Repository, digest: Digest | None = None) -> str:
     """The name of the document that says so of a content, or of any: whatever is in it, it is there."""
     return f"imported/{entry}/{repository}{'' if digest is None else f'@{digest}'}"
+
+
+def _key_of(credentials: Credentials | None) -> str:
+    return credentials.fingerprint() if credentials else "anonymous"
 
 
 def _seconds(document: bytes | None) -> float:

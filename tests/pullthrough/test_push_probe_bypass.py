@@ -8,7 +8,7 @@ from zope.interface.verify import verifyObject
 from dockmirror.interfaces import IRegistry
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import Unauthorized, Unreachable, Unsupported
-from dockmirror.pullthrough.existing import Existing
+from dockmirror.pullthrough.upstream_gateway import PushProbeBypass
 
 from .images import publish
 from .mirrors import Mirror, header
@@ -38,7 +38,7 @@ def by_digest(origin: Origin) -> str:
 def test_it_is_a_registry(mirror: Mirror) -> None:
     """That is asked for tokens as before."""
     assert verifyObject(IRegistry, mirror.registry)
-    assert isinstance(mirror.registry, Existing)
+    assert isinstance(mirror.registry, PushProbeBypass)
     assert mirror.token("repository:a:pull,push")
 
 
