@@ -280,30 +280,30 @@ class ISource(Interface):
         """
 
 
-class IGrowth(Interface):
-    """A blob on its way in, or just arrived, as one reader has it.  Read once, or left."""
+class IDownloadReader(Interface):
+    """One reader's place in a download that is going on, or has just ended.  Read once, or left."""
 
     size: int | None = Attribute("Bytes of the whole blob; None where the upstream does not tell.")
-    joined: bool = Attribute("Whether somebody else's fetch is read.")
+    joined: bool = Attribute("The download of another reader is read.")
 
     def content(descriptor: Descriptor, part: ContentRange | None) -> IContent:
-        """The blob, or a part of it, as it arrives; the last 64 KiB of the blob wait for its digest."""
+        """Return the blob, or a part of it, as it arrives; its last 64 KiB wait for the digest."""
 
     def seconds_until(part: ContentRange) -> float:
-        """How long the part will take to come at the pace so far; infinite where there is none yet."""
+        """Estimate from the pace so far how long the part will take; infinite where there is none yet."""
 
     def leave() -> None:
-        """This reader does not want it any more."""
+        """Leave the download."""
 
 
-class IGrowths(Interface):
-    """Blobs on their way in: one writer each, many readers."""
+class IDownloads(Interface):
+    """Blobs that are being downloaded: one writer each, many readers."""
 
-    def growing(registry: str, digest: Digest) -> bool:
-        """Whether the blob is being fetched from that registry, by this process or by another."""
+    def is_downloading(registry: str, digest: Digest) -> bool:
+        """Return True while this process or another downloads the blob from that registry."""
 
-    async def join(registry: str, repository: Repository, digest: Digest, source: ISource) -> IGrowth:
-        """A reader's place at a growing blob, which this begins to fetch where nobody does.
+    async def join(registry: str, repository: Repository, digest: Digest, source: ISource) -> IDownloadReader:
+        """Join the download of a blob, which begins now if there is none.
 
         Fires as soon as the upstream has told the size, or not.  Where somebody else's fetch is joined,
         ``source.check`` decides first, unless that repository has given this reader's credentials the

@@ -157,7 +157,7 @@ class _Cache(Collector):
 
 
 class Fetched(Protocol):
-    """What has come of fetches; see ``Tally``."""
+    """What has come of fetches; see ``DownloadStats``."""
 
     kept: int
     wrong: int

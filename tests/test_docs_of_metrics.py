@@ -15,9 +15,9 @@ from twisted.web.resource import Resource
 from dockmirror.assembly.operations import told_of
 from dockmirror.metrics import Metrics
 from dockmirror.status.values import Noted
+from dockmirror.store.downloads.context import DownloadStats
 from dockmirror.store.eviction.budget import Budget
 from dockmirror.store.eviction.evicting import Eviction
-from dockmirror.store.growing.means import Tally
 from dockmirror.web.wire import Site
 
 from .test_docs import ROOT, code, table, text
@@ -27,7 +27,7 @@ def test_metrics() -> None:
     """The table of metrics has each that there is, by the name that is scraped, with its kind and labels."""
     metrics = Metrics(CollectorRegistry())
     told_of(metrics, Site(Resource(), Clock()), Clock(), None, _noted)
-    metrics.watch_fetches(Tally())
+    metrics.watch_fetches(DownloadStats())
     metrics.watch_cache(Eviction(ROOT, Clock(), _never, Budget(0, 0, 0)))
     metrics.watch_certificates(dict)
     metrics.watch_bucket(Shared())

@@ -14,16 +14,16 @@ from twisted.internet.defer import Deferred
 from twisted.python.threadpool import ThreadPool
 
 from ..config.settings import ConfigurationError, Settings
-from ..interfaces import IContents, IDocuments, IGrowths, IPushed, ITags
+from ..interfaces import IContents, IDocuments, IDownloads, IPushed, ITags
 from ..pullthrough.changes import Deletions, Present
 from ..status.values import Fetch, Usage
 from ..store.counted import Counted
 from ..store.directory import prepare, try_writing
 from ..store.documents import LocalDocuments
+from ..store.downloads.context import DownloadContext, DownloadStats
+from ..store.downloads.downloads import Downloads
 from ..store.eviction.budget import Budget
 from ..store.eviction.evicting import Eviction
-from ..store.growing.growths import Growths
-from ..store.growing.means import Tally
 from ..store.local import LocalContents
 from ..store.objects.address import Address, is_available
 from ..store.pushed import LocalPushed
@@ -58,11 +58,11 @@ class Cache:
     tags: ITags
     documents: IDocuments
     deletions: Deletions
-    growths: IGrowths
+    downloads: IDownloads
     pushed: IPushed
     service: Service
     eviction: Eviction
-    fetched: Tally
+    fetched: DownloadStats
     under_way: Callable[[], Sequence[Fetch]]
     usage: Callable[[], Coroutine[Any, Any, Usage | None]]
     in_thread: InThread
@@ -93,7 +93,8 @@ def open_cache(root: Path, settings: Settings, reactor: Any) -> Cache:
     checks = [StoreCheck("the disk cannot be written", try_disk)]
     if tiered is not None:
         checks.append(StoreCheck("the bucket fails", tiered.bucket.try_it))
-    growths = Growths(root, contents, reactor, in_thread, eviction.grown)
+    context = DownloadContext(root, contents, reactor, in_thread, eviction.grown)
+    downloads = Downloads(context)
     usages = Usages(root, reactor, in_thread)
     keeping = _Keeping(pool, eviction, usages)
     if tiered is not None:
@@ -103,12 +104,12 @@ def open_cache(root: Path, settings: Settings, reactor: Any) -> Cache:
         LocalTags(root, reactor, in_thread) if tiered is None else tiered.tags,
         documents,
         deletions,
-        growths,
+        downloads,
         LocalPushed(root, in_thread, reactor, eviction.grown, lambda: eviction.limit // 2),
         keeping,
         eviction,
-        growths.tally,
-        growths.under_way,
+        context.stats,
+        downloads.active,
         usages.latest,
         in_thread,
         checks,

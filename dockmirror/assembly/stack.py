@@ -119,6 +119,6 @@ def _cached(
         gateway,
         LoginCache(entry, gateway, cache.documents, clock),
         Manifests(changes, gateway, cache.contents, cache.tags, clock, ttl),
-        Blobs(registry, gateway, Whole(gateway, clock), filling, cache.contents, cache.growths, changes),
+        Blobs(registry, gateway, Whole(gateway, clock), filling, cache.contents, cache.downloads, changes),
         Lists(entry, gateway, cache.documents, clock, ttl, changes),
     )

@@ -10,7 +10,7 @@ from zope.interface import implementer
 
 from ..interfaces import IContent
 from ..oci.descriptor import Descriptor
-from ..oci.digest import Digest
+from ..oci.digest import Digest, Verifier
 from ..oci.errors import Unavailable
 from .onward import Onward
 
@@ -20,6 +20,11 @@ HOLD = 64 * 1024
 
 class Corrupt(Unavailable):
     """The upstream's bytes are not the content that was asked for."""
+
+
+def releasable_length(length: int, size: int | None) -> int:
+    """Return how many of the bytes that have come may be given away before all are verified."""
+    return max(0, length - HOLD if size is None else min(length, size - HOLD))
 
 
 @implementer(IContent)
@@ -40,35 +45,47 @@ class Verified:
 
         :raises Corrupt: when the bytes are not those of the digest.
         """
-        holding = _Holding(consumer, self._digest, self.descriptor.size)
-        return self._content.deliver(holding).addCallback(lambda _: holding.complete())
+        holdback = TailHoldback(consumer, self._digest.verifier(), self.descriptor.size)
+        return self._content.deliver(holdback).addCallback(lambda _: holdback.complete())
 
     def discard(self) -> None:
         """See ``IContent``."""
         self._content.discard()
 
 
-class _Holding(Onward):
-    def __init__(self, consumer: IConsumer, digest: Digest, size: int | None) -> None:
+class TailHoldback(Onward):
+    """Passes a content on, except for its end, which waits until all of it is known to be right.
+
+    :param verifier: was given the bytes that came before.
+    :param received: how many those are.
+    :param held: the last of them, which were not passed on.
+    """
+
+    def __init__(
+        self, consumer: IConsumer, verifier: Verifier, size: int | None, received: int = 0, held: bytes = b""
+    ) -> None:
         super().__init__(consumer)
-        self._digest = digest
-        self._verifier = digest.verifier()
+        self._verifier = verifier
         self._size = size
-        self._received = 0
-        self._passed = 0
-        self._held: deque[bytes] = deque()
+        self._received = received
+        self._passed = received - len(held)
+        self._held = deque([held] if held else [])
 
     def write(self, data: bytes) -> None:
+        """See ``IConsumer``."""
         self._verifier.update(data)
         self._received += len(data)
         if self._size is None or self._received <= self._size:  # else it is wrong already
             self._held.append(data)
-        self._pass_on(self._received - HOLD if self._size is None else min(self._received, self._size - HOLD))
+        self._pass_on(releasable_length(self._received, self._size))
 
     def complete(self) -> None:
-        """Lets the end go."""
+        """Pass the end on.
+
+        :raises Corrupt: when the content is wrong.
+        """
         if self._size not in (None, self._received) or not self._verifier.verified():
-            raise Corrupt(f"the upstream's content is not {self._digest}")
+            raise Corrupt(f"the upstream's content is not {self._verifier.digest}")
         self._pass_on(self._received)
 
     def _pass_on(self, until: int) -> None:

@@ -56,12 +56,12 @@ class Verifier:
     """Hashes what passes; ``verified()`` says whether it was the content, whole."""
 
     def __init__(self, digest: Digest) -> None:
-        self._digest = digest
+        self.digest = digest
         self._hash = hashlib.new(digest.algorithm)
 
     def copy(self) -> Verifier:
         """Another that goes on from here."""
-        copied = Verifier(self._digest)
+        copied = Verifier(self.digest)
         copied._hash = self._hash.copy()
         return copied
 
@@ -71,4 +71,4 @@ class Verifier:
 
     def verified(self) -> bool:
         """Whether the bytes so far hash to the digest."""
-        return self._hash.hexdigest() == self._digest.hex
+        return self._hash.hexdigest() == self.digest.hex

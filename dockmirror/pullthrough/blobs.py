@@ -9,7 +9,7 @@ from twisted.logger import Logger
 
 from ..content.completion import CompletionObserver
 from ..content.held import absent
-from ..interfaces import Answer, IContents, IDistant, IGrowth, IGrowths, IOpened, IRegistry, Kind
+from ..interfaces import Answer, IContents, IDistant, IDownloadReader, IDownloads, IOpened, IRegistry, Kind
 from ..oci.descriptor import Descriptor
 from ..oci.errors import RangeInvalid, RegistryError
 from ..oci.etag import matches
@@ -49,7 +49,7 @@ class Blobs:
         relay: IRegistry,
         filling: IRegistry,
         contents: IContents,
-        growths: IGrowths,
+        downloads: IDownloads,
         changes: Unchanged,
     ) -> None:
         self._registry = registry
@@ -58,7 +58,7 @@ class Blobs:
         self._relay = relay
         self._filling = filling
         self._contents: IContents = LenientContents(contents)
-        self._growths = growths
+        self._downloads = downloads
         self._access = BlobAccess(gateway, changes, self._contents)
 
     async def fetch(self, request: Request, target: Blob) -> Answer:
@@ -80,7 +80,9 @@ class Blobs:
         """Whether this is for a growing blob: all of it begins one, one range only joins it."""
         if request.range is None or request.range == Range.since(0):
             return True
-        return request.range.only is not None and self._growths.growing(self._registry, target.digest)
+        return request.range.only is not None and self._downloads.is_downloading(
+            self._registry, target.digest
+        )
 
     async def _hit(self, request: Request, target: Blob, place: Repository) -> Answer | None:
         """What is held, if this client may have it.
@@ -137,13 +139,13 @@ class Blobs:
             return held_answer(request, opened, descriptor, told)
         source = BucketThenUpstream(opened, UpstreamSource(request, target, self._filling, self._access))
         try:
-            growth = await self._growths.join(self._registry, place, target.digest, source)
+            reader = await self._downloads.join(self._registry, place, target.digest, source)
         except OSError:  # of which the store has told
             return held_answer(request, opened, descriptor, told)
         except BaseException:
             opened.close()
             raise
-        return await self._growing(request, growth, descriptor, told, source)
+        return await self._growing(request, reader, descriptor, told, source)
 
     async def _told(self, request: Request) -> Told:
         return Told(immutable=(await self._gateway.facts(request)).is_for_everybody)
@@ -174,57 +176,57 @@ class Blobs:
         told = await self._told(request)
         source = UpstreamSource(request, target, self._filling, self._access)
         try:
-            growth = await self._growths.join(self._registry, place, target.digest, source)
+            reader = await self._downloads.join(self._registry, place, target.digest, source)
         except OSError:  # of which the store has told
             return await self._passed(request, target)
-        descriptor = Descriptor(_TYPE, target.digest, growth.size)
-        told = evolve(told, cache="fwd=miss; collapsed" if growth.joined else "fwd=miss; stored")
-        return await self._growing(request, growth, descriptor, told, source)
+        descriptor = Descriptor(_TYPE, target.digest, reader.size)
+        told = evolve(told, cache="fwd=miss; collapsed" if reader.joined else "fwd=miss; stored")
+        return await self._growing(request, reader, descriptor, told, source)
 
     async def _growing(
         self,
         request: Request,
-        growth: IGrowth,
+        reader: IDownloadReader,
         descriptor: Descriptor,
         told: Told,
         source: UpstreamSource | BucketThenUpstream,
     ) -> Answer:
         if request.range is None:
-            content = CompletionObserver(growth.content(descriptor, None), source.completed)
+            content = CompletionObserver(reader.content(descriptor, None), source.completed)
             return Answer(content, headers=told.headers(), upstream_status=source.status)
-        answer = await self._grown_part(request, request.range, growth, descriptor, told, source)
+        answer = await self._grown_part(request, request.range, reader, descriptor, told, source)
         return evolve(answer, upstream_status=answer.upstream_status or source.status)
 
     async def _grown_part(
         self,
         request: Request,
         wanted: Range,
-        growth: IGrowth,
+        reader: IDownloadReader,
         descriptor: Descriptor,
         told: Told,
         source: UpstreamSource | BucketThenUpstream,
     ) -> Answer:
         try:
-            part = _part(wanted, growth)
+            part = _part(wanted, reader)
         except RangeInvalid:
-            growth.leave()
+            reader.leave()
             raise
         if part is None:
-            growth.leave()
+            reader.leave()
             return await self._passed(request, source.target)
-        content = growth.content(evolve(descriptor, size=part.length), part)
+        content = reader.content(evolve(descriptor, size=part.length), part)
         if part.length == part.size:
             content = CompletionObserver(content, source.completed)
         return Answer(content, 206, content_range=part, headers=told.headers())
 
 
-def _part(wanted: Range, growth: IGrowth) -> ContentRange | None:
+def _part(wanted: Range, reader: IDownloadReader) -> ContentRange | None:
     """The part of a growing blob; None where its size is not known, or its beginning is far.
 
     :raises RangeInvalid: when there is no such part.
     """
-    if growth.size is None:
+    if reader.size is None:
         return None
-    (part,) = wanted.resolve(growth.size)
+    (part,) = wanted.resolve(reader.size)
     beginning = ContentRange(part.first, part.first, part.size)
-    return part if part.first == 0 or growth.seconds_until(beginning) <= LONG else None
+    return part if part.first == 0 or reader.seconds_until(beginning) <= LONG else None

@@ -25,15 +25,17 @@ class _Ended(Exception):
 class Pace:
     """What a consumer knows as its producer, while a coroutine writes to it at its pace.
 
+    :ivar paused: whether the consumer takes nothing just now.
     :param release: gives back what the coroutine reads from; called once, at the end.
     """
 
     def __init__(self, consumer: IConsumer, clock: IReactorTime, release: Callable[[], None]) -> None:
+        self.paused = False
         self._consumer = consumer
         self._clock = clock
         self._release = release
         self._done: Deferred[None] = Deferred(lambda _: self._end())
-        self._registered = self._paused = self._ended = False
+        self._registered = self._ended = False
         self._burst = 0
         self._turn: IDelayedCall | None = None
         self._waiting: Deferred[None] | None = None
@@ -54,10 +56,10 @@ class Pace:
 
     async def ready(self) -> None:
         """Waits until the consumer takes the next piece."""
-        if self._burst >= BURST and not self._paused:
+        if self._burst >= BURST and not self.paused:
             self._turn = self._clock.callLater(0, self._go_on)
             await self._wait()
-        while self._paused and not self._ended:
+        while self.paused and not self._ended:
             await self._wait()
         self._check()
 
@@ -66,26 +68,32 @@ class Pace:
         self._check()
         self._burst += len(piece)
         self._consumer.write(piece)
+        self._check()
 
     def send_file(self, file: int, offset: int, length: int) -> int | None:
         """See ``IFileConsumer``, which the consumer must provide; ``ready`` was awaited for it."""
         self._check()
         sent = IFileConsumer(self._consumer).send_file(file, offset, length)
         self._burst += sent or 0
+        self._check()
         return sent
 
     def pauseProducing(self) -> None:
         """See ``IPushProducer``."""
-        self._paused = True
+        self.paused = True
 
     def resumeProducing(self) -> None:
         """See ``IPushProducer``."""
-        self._paused = False
+        self.paused = False
         self._go_on()
 
     def stopProducing(self) -> None:
         """See ``IPushProducer``."""
-        self._finish(Failure(Unavailable("nobody takes the content any more")))
+        self.fail(Unavailable("nobody takes the content any more"))
+
+    def fail(self, error: Exception) -> None:
+        """Ends it at once, paused or not."""
+        self._finish(Failure(error))
 
     def _wait(self) -> Deferred[None]:
         self._burst = 0
@@ -95,7 +103,7 @@ class Pace:
     def _go_on(self) -> None:
         """What waits goes on, unless the consumer has paused it meanwhile."""
         waiting = self._waiting
-        if waiting is not None and (self._ended or not self._paused):
+        if waiting is not None and (self._ended or not self.paused):
             self._waiting = None
             waiting.callback(None)
 

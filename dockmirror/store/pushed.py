@@ -20,11 +20,10 @@ from zope.interface import implementer
 from ..interfaces import ICopy, IPushed
 from ..oci.digest import Digest
 from . import files, layout
-from .growing.hashing import Hashing
-from .growing.partial import Partial, Place
-from .growing.writer import Writer
+from .downloads.partial_file import PartialFile, PartialPaths
 from .reader import FileReader
 from .threads import InThread, detached
+from .writer import AsyncFileWriter, BackgroundHasher
 
 BEHIND = 8 * 1024 * 1024
 """Bytes that may wait for the disk: no push waits for it, and what it does not take in time is not kept."""
@@ -73,20 +72,20 @@ class LocalPushed:
     async def keep(self, name: str, digest: Digest) -> bool:
         """See ``IPushed``."""
         path = self._path(name)
-        place = Place(path, path.with_suffix(layout.SIZE), self._root / layout.data(digest))
+        place = PartialPaths(path, path.with_suffix(layout.SIZE), self._root / layout.data(digest))
         try:
             file = await self._in_thread(partial(_locked, path))
         except OSError:
             await self.drop(name)
             return False
-        reader, copy = FileReader(file, self._in_thread), Partial(place, file)
+        reader, copy = FileReader(file, self._in_thread), PartialFile(place, file)
         try:
             length = copy.length()
-            if not await Hashing(digest, reader).verified(length):
+            if not await BackgroundHasher(digest, reader).matches(length):
                 _log.warn("a push was not kept: what came was not {digest}", digest=str(digest))
                 return False
             await self._in_thread(copy.sync)
-            await self._in_thread(copy.keep)
+            await self._in_thread(copy.commit)
         except OSError as error:
             _log.error("a push could not be kept: {error}", error=str(error))
             return False
@@ -169,10 +168,10 @@ class _Copy:
         most: int,
         drop: Callable[[str], Awaitable[None]],
     ) -> None:
-        place = Place(path, path, path)
+        copy = PartialFile(PartialPaths(path, path, path), file)
         self._path = path
         self._reader = reader
-        self._writer = Writer(Partial(place, file), reader, offset, clock, lambda: None, self._give_up)
+        self._writer = AsyncFileWriter(copy.write, reader, offset, clock, lambda: None, self._give_up)
         self._most = most
         self._drop = drop
         self._unseen = 0
@@ -187,7 +186,7 @@ class _Copy:
             self._look(len(data))
         except OSError as error:
             self._give_up(error)
-        if self._writer.waiting > BEHIND:
+        if self._writer.pending > BEHIND:
             self._give_up(OSError("the disk does not follow"))
 
     async def end(self) -> int | None:
@@ -200,7 +199,7 @@ class _Copy:
 
     def _look(self, length: int) -> None:
         """:raises OSError: when this copy, or all together, are too large."""
-        if self._writer.length + self._writer.waiting > self._most:
+        if self._writer.length + self._writer.pending > self._most:
             raise OSError("it is too large for the cache")
         self._unseen += length
         if self._unseen >= _LOOKED_AGAIN:

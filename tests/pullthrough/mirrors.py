@@ -34,8 +34,8 @@ from dockmirror.work.resting import Resting
 
 from ..answering import Recorder, now, watch
 from ..store.memory import MemoryContents, MemoryDocuments, MemoryTags
+from .downloads import MemoryDownloads
 from .faulty import Faults, FaultyContents, FaultyDocuments, FaultyTags
-from .growths import MemoryGrowths
 from .origin import Origin, user
 
 DAY = 24 * 3600.0
@@ -48,7 +48,7 @@ class Store:
         self.contents = MemoryContents()
         self.tags = MemoryTags(clock)
         self.documents = MemoryDocuments()
-        self.growths = MemoryGrowths(self.contents)
+        self.downloads = MemoryDownloads(self.contents)
         self.faults = Faults()
 
     def evict(self, digest: Digest) -> None:
@@ -102,7 +102,7 @@ class Mirror:
             gateway,
             LoginCache(entry, gateway, documents, self.clock),
             Manifests(changes, gateway, contents, tags, self.clock, lambda _: tag_ttl),
-            Blobs(registry, gateway, relay, gateway, contents, self.store.growths, changes),
+            Blobs(registry, gateway, relay, gateway, contents, self.store.downloads, changes),
             Lists(entry, gateway, documents, self.clock, lambda _: tag_ttl, changes),
         )
 

@@ -18,8 +18,8 @@ from dockmirror.store.objects.contents import ObjectContents
 from ..answering import now
 from ..store.memory import MemoryContents, MemoryDocuments, MemoryTags
 from ..store.objects.buckets import bucket
+from .downloads import MemoryDownloads
 from .faulty import Faults
-from .growths import MemoryGrowths
 from .images import publish
 from .mirrors import Mirror, Store, body, header
 from .origin import Origin, repository
@@ -45,7 +45,7 @@ class Far(Store):
         self.kept = kept
         self.contents = contents  # type: ignore[assignment]
         self.tags, self.documents = MemoryTags(clock), MemoryDocuments()
-        self.growths = MemoryGrowths(MemoryContents())
+        self.downloads = MemoryDownloads(MemoryContents())
         self.faults = Faults()
 
 

@@ -18,7 +18,8 @@ from dockmirror.oci.ranges import Range
 from dockmirror.oci.reference import Repository, Tag
 from dockmirror.pullthrough.changes import LOOKED_UP
 from dockmirror.pullthrough.grants import PUBLIC
-from dockmirror.store.growing.growths import Growths
+from dockmirror.store.downloads.context import DownloadContext
+from dockmirror.store.downloads.downloads import Downloads
 from dockmirror.store.objects.contents import ABSENT
 from dockmirror.store.tiered.documents import ABSENT as DOCUMENT_ABSENT
 from dockmirror.store.tiered.documents import REFRESHED
@@ -50,7 +51,8 @@ class MachineStore(Store):
     def __init__(self, machine: Machine) -> None:
         self.contents = machine.contents  # type: ignore[assignment]
         self.tags, self.documents = machine.tags, machine.documents  # type: ignore[assignment]
-        self.growths = Growths(machine.root, machine.contents, machine.clock, inline)  # type: ignore[assignment]
+        context = DownloadContext(machine.root, machine.contents, machine.clock, inline)
+        self.downloads = Downloads(context)  # type: ignore[assignment]
         self.faults = Faults()
 
 

@@ -169,9 +169,9 @@ def test_a_guess_through_a_public_repository_is_refused(
     guess = f"library/busybox/blobs/{DIGEST}"
     assert refused(warm, guess, who) is BlobUnknown
     warm.store.evict(DIGEST)
-    warm.store.growths.slow = True
+    warm.store.downloads.slow = True
     warm.ask(BLOB, "alice")
-    assert warm.store.growths.growing("docker.io", DIGEST)
+    assert warm.store.downloads.is_downloading("docker.io", DIGEST)
     assert refused(warm, guess, who) is BlobUnknown
     assert refused(warm, BLOB, who) is Unauthorized
 

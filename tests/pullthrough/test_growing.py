@@ -30,7 +30,7 @@ def slow(origin: Origin, mirror: Mirror) -> Mirror:
     mirror.ask("library/busybox/manifests/latest")
     for who in ("alice", "bob"):
         mirror.ask("me/private/manifests/latest", who)
-    mirror.store.growths.slow = True
+    mirror.store.downloads.slow = True
     origin.take()
     return mirror
 
@@ -46,7 +46,7 @@ def test_many_read_one_fetch(origin: Origin, slow: Mirror) -> None:
         "public, max-age=31536000, immutable",
         None,
     }
-    slow.store.growths.finish()
+    slow.store.downloads.finish()
     assert [body(answer) for answer in answers] == [DATA] * 4
     assert slow.get(PUBLIC) == DATA
     assert origin.take() == []
@@ -98,7 +98,7 @@ def test_strangers_do_not_join(
     for path, error in ((PRIVATE, Unauthorized), (PUBLIC, BlobUnknown)):
         with pytest.raises(error):
             slow.ask(path, who, **details)
-    assert slow.store.growths.readers == 1
+    assert slow.store.downloads.readers == 1
 
 
 def test_where_everybody_is_refused_the_clients_own_credentials_decide(origin: Origin, slow: Mirror) -> None:
@@ -118,13 +118,13 @@ def test_where_everybody_is_refused_the_clients_own_credentials_decide(origin: O
 def test_a_part_joins_too(origin: Origin, slow: Mirror, asked: str, first: int, last: int) -> None:
     """And waits, where that is not for long."""
     slow.ask(PUBLIC)
-    slow.store.growths.seconds = LONG
+    slow.store.downloads.seconds = LONG
     answer = slow.ask(PUBLIC, range=Range.parse(f"bytes={asked}"))
     assert (answer.status, answer.content_range) == (206, ContentRange(first, last, 1024))
     assert answer.content.descriptor.size == last - first + 1
     outcome = watch(answer.content.deliver(sink := Recorder()))
     assert outcome == []
-    slow.store.growths.finish()
+    slow.store.downloads.finish()
     assert (outcome, sink.data) == ([None], DATA[first : last + 1])
     assert origin.take() == [f"nobody: GET {PUBLIC}"]
 
@@ -132,25 +132,25 @@ def test_a_part_joins_too(origin: Origin, slow: Mirror, asked: str, first: int, 
 def test_what_would_take_long_is_passed_through(origin: Origin, slow: Mirror) -> None:
     """Not what begins with the first byte: that comes as soon as anything does."""
     slow.ask(PUBLIC)
-    slow.store.growths.seconds = LONG + 0.1
+    slow.store.downloads.seconds = LONG + 0.1
     origin.take()
     answer = slow.ask(PUBLIC, range=Range.since(5, 9))
     assert (answer.status, body(answer)) == (206, DATA[5:10])
     assert header(answer, "Cache-Status") == "dockmirror; fwd=miss"
     assert slow.ask(PUBLIC, range=Range.since(0)).status == 206
     assert origin.take() == [f"nobody: GET {PUBLIC} bytes=5-9"]
-    assert slow.store.growths.readers == 2
+    assert slow.store.downloads.readers == 2
 
 
 @pytest.mark.parametrize("asked", ["0-", "0-9", "5-"])
 def test_of_a_blob_of_unknown_size_parts_pass(origin: Origin, slow: Mirror, asked: str) -> None:
     """A part must tell which it is."""
-    slow.store.growths.told = False
+    slow.store.downloads.told = False
     whole = slow.ask(PUBLIC)
     assert whole.content.descriptor.size is None
     answer = slow.ask(PUBLIC, range=Range.parse(f"bytes={asked}"))
     assert (answer.status, answer.content_range is None) == (206, False)
-    assert slow.store.growths.readers == 1
+    assert slow.store.downloads.readers == 1
 
 
 def test_several_parts_pass(origin: Origin, slow: Mirror) -> None:
@@ -167,12 +167,12 @@ def test_a_part_that_is_not_there(origin: Origin, slow: Mirror) -> None:
     with pytest.raises(RangeInvalid) as caught:
         slow.ask(PUBLIC, range=Range.since(1024))
     assert caught.value.content_size == 1024
-    assert slow.store.growths.readers == 1
+    assert slow.store.downloads.readers == 1
 
 
 def test_a_full_disk_costs_the_cache_and_not_the_pull(origin: Origin, slow: Mirror) -> None:
     """What cannot be kept is passed through, with the bytes verified."""
-    slow.store.growths.full = True
+    slow.store.downloads.full = True
     answer = slow.ask(PUBLIC)
     assert (body(answer), header(answer, "Cache-Status")) == (DATA, "dockmirror; fwd=miss")
     assert origin.take() == [f"nobody: GET {PUBLIC}"]
@@ -198,7 +198,7 @@ def test_a_refusal_is_told(origin: Origin, slow: Mirror, error: RegistryError) -
 def test_a_readers_source_goes_on_from_where_it_stopped(origin: Origin, slow: Mirror) -> None:
     """With its own path and credentials, whatever the client itself had asked for."""
     slow.ask(PRIVATE, "alice", range=Range.since(0), if_none_match='"x"')
-    source = slow.store.growths.source
+    source = slow.store.downloads.source
     assert source is not None
     watch(source.open(1000))
     request = origin.asked[-1].request
@@ -209,7 +209,7 @@ def test_a_readers_source_goes_on_from_where_it_stopped(origin: Origin, slow: Mi
 def test_the_same_credentials_join_without_a_question(origin: Origin, mirror: Mirror) -> None:
     """The upstream is giving them the blob already; a refusal meanwhile ends that."""
     publish(origin.shelf("me/private", {"alice"}), b"c", DATA)
-    mirror.store.growths.slow = True
+    mirror.store.downloads.slow = True
     for who in ("alice", "alice"):
         mirror.ask(PRIVATE, who)
     assert origin.take() == [f"alice: GET {PRIVATE}"]
@@ -228,11 +228,11 @@ def test_a_blob_that_was_only_begun_is_no_grant(origin: Origin, mirror: Mirror) 
     mirror.pull("me/private", "alice")
     config = f"me/private/blobs/{Digest.of(b'c')}"
     mirror.store.evict(Digest.of(DATA))
-    mirror.store.growths.slow = True
+    mirror.store.downloads.slow = True
     restarted = mirror.restarted()
     first = restarted.ask(PRIVATE, "alice")
     origin.take()
     restarted.get(config, "alice")
     assert origin.take() == [f"alice: CHECK {config}"]
-    mirror.store.growths.finish()
+    mirror.store.downloads.finish()
     assert body(first) == DATA

@@ -41,7 +41,7 @@ def test_pulls_go_on(
         mirror.docker(NAME)
     faults = mirror.store.faults
     faults.reading, faults.writing = reading, writing
-    mirror.store.growths.full = writing
+    mirror.store.downloads.full = writing
     for _ in range(2):
         mirror.clock.advance(400)
         assert mirror.docker(NAME) == [manifest, CONFIG, LAYER]
@@ -53,7 +53,7 @@ def test_pulls_go_on(
 
 def test_each_is_asked_for_once(origin: Origin, mirror: Mirror, manifest: bytes) -> None:
     """What cannot be kept is not fetched twice for that."""
-    mirror.store.faults.writing = mirror.store.growths.full = True
+    mirror.store.faults.writing = mirror.store.downloads.full = True
     answer = mirror.ask(f"{NAME}/manifests/latest")
     assert (body(answer), header(answer, "Cache-Status")) == (manifest, "dockmirror; fwd=miss")
     assert mirror.get(f"{NAME}/blobs/{Digest.of(LAYER)}") == LAYER

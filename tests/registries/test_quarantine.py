@@ -28,7 +28,7 @@ from dockmirror.registries.quarantine import DURATION, Quarantine, Quarantined
 from dockmirror.work.resting import FIRST
 
 from ..answering import FakeRegistry, Pieces, now
-from ..store.upstream import Client, Mirror
+from ..store.downloads.upstream import Client, Mirror
 
 DATA, WRONG = random.Random(1).randbytes(200_000), random.Random(2).randbytes(200_000)
 DIGEST = Digest.of(DATA)
@@ -92,11 +92,11 @@ class Pulling:
     def pull(self) -> object:
         """What a client has of the blob: all, or the error."""
         joining = self.mirror.join(Source(self.registry))
-        if joining.growth is None:
+        if joining.reader is None:
             return joining.error
-        reader = Client().read(joining.growth, self.mirror.descriptor)
+        client = Client().read(joining.reader, self.mirror.descriptor)
         self.mirror.turn(times=5)
-        return reader.received if reader.outcome is True else reader.outcome
+        return client.received if client.outcome is True else client.outcome
 
 
 MAKES: list[Callable[..., IRegistry]] = [

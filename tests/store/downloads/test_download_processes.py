@@ -1,4 +1,4 @@
-"""Blobs on their way in, read and filled by several processes on one directory."""
+"""Downloads that several processes on one directory read and fetch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,48 +13,54 @@ from twisted.internet.defer import Deferred
 
 from dockmirror.content.verified import HOLD, Corrupt
 from dockmirror.interfaces import Kind
-from dockmirror.oci.descriptor import Descriptor
-from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import Denied, Unavailable
 from dockmirror.oci.ranges import ContentRange
-from dockmirror.oci.reference import Repository
-from dockmirror.store.growing.behind import POLL
+from dockmirror.store.downloads.download import POLL
 
-from .upstream import BUSYBOX, Client, Mirror, Source, Upstream, all_closed, blob_path
+from .upstream import (
+    ALPINE,
+    BUSYBOX,
+    DATA,
+    DESCRIPTOR,
+    HALF,
+    SIZE,
+    WRONG,
+    Client,
+    Mirror,
+    Source,
+    Upstream,
+    all_closed,
+    blob_path,
+    leave_part,
+    part,
+)
 
-DATA = os.urandom(1000 * 1000)
-WRONG = os.urandom(1000 * 1000)
-SIZE = len(DATA)
-HALF = SIZE // 2
-DESCRIPTOR = Descriptor("application/octet-stream", Digest.of(DATA), SIZE)
-REPOSITORY = Path(__file__).parents[2]
-ALPINE = Repository("docker.io/library/alpine")
-LAST = ContentRange(SIZE - 9, SIZE - 1, SIZE)
+ROOT = Path(__file__).parents[3]
+LAST = part(SIZE - 9, SIZE - 1)
+CHILD = """
+import sys, time
+from pathlib import Path
+from tests.store.downloads.upstream import Mirror, Source, Upstream
+root = Path(sys.argv[1])
+upstream = Upstream((root / "blob").read_bytes())
+mirror = Mirror(root, upstream.data)
+client = mirror.read(Source(upstream))
+upstream.body.send(int(sys.argv[2]))
+print("half", flush=True)
+sys.stdin.read()
+time.sleep(60)
+"""
 
 
-@pytest.fixture
-def upstream() -> Upstream:
-    """Has the blob."""
-    return Upstream(DATA)
-
-
-@pytest.fixture
-def mirrors(tmp_path: Path) -> Iterator[tuple[Mirror, Mirror]]:
-    """Two processes, as far as files can tell."""
-    with all_closed(tmp_path):
-        opened: dict[int, Mirror] = {}
-        yield Mirror(tmp_path, DATA, opened=opened), Mirror(tmp_path, DATA, opened=opened)
-
-
-def test_one_fetch(mirrors: tuple[Mirror, Mirror], upstream: Upstream) -> None:
-    """A reader in another process reads behind whenever it looks, and finishes when the digest is right."""
+def test_two_processes_fetch_a_blob_once(mirrors: tuple[Mirror, Mirror], upstream: Upstream) -> None:
+    """A reader in another process reads behind the owner, and finishes when the digest is right."""
     here, there = mirrors
     first = here.read(Source(upstream))
-    assert there.growing
+    assert there.is_downloading
     upstream.body.send(1000)
-    growth = there.enter(Source(upstream), ALPINE)
-    assert (growth.joined, growth.size) == (True, SIZE)
-    second = Client().read(growth, DESCRIPTOR)
+    reader = there.enter(Source(upstream), ALPINE)
+    assert (reader.joined, reader.size) == (True, SIZE)
+    second = Client().read(reader, DESCRIPTOR)
     assert second.received == DATA[:1000]
     upstream.body.send(1000)
     assert second.received == DATA[:1000]
@@ -71,17 +76,19 @@ def test_one_fetch(mirrors: tuple[Mirror, Mirror], upstream: Upstream) -> None:
     assert (second.outcome, upstream.opens, upstream.checks) == (True, [0], 1)
     assert here.contents.links == [(BUSYBOX, here.digest, Kind.BLOB)]
     assert there.contents.links == [(ALPINE, here.digest, Kind.BLOB)]
-    assert not there.growing
+    assert not there.is_downloading
     assert there.clock.getDelayedCalls() == []
 
 
-def test_finishes_before_the_disk_does(mirrors: tuple[Mirror, Mirror], upstream: Upstream) -> None:
-    """A reader elsewhere waits for the digest only, not for the disk; its repository is linked after that."""
+def test_a_reader_elsewhere_waits_for_the_digest_and_not_for_the_disk(
+    mirrors: tuple[Mirror, Mirror], upstream: Upstream
+) -> None:
+    """A reader elsewhere has all when the digest is right; its repository is linked when the disk is done."""
     here, there = mirrors
     syncing: Deferred[None] = here.hold_threads()
     first = here.join(Source(upstream))
     syncing.callback(None)
-    assert first.growth is not None
+    assert first.reader is not None
     second = there.read(Source(upstream))
     hashing = here.hold_threads()
     upstream.body.finish()
@@ -93,34 +100,36 @@ def test_finishes_before_the_disk_does(mirrors: tuple[Mirror, Mirror], upstream:
     assert here.blob.exists()
     there.turn(POLL)
     assert len(there.contents.links) == 1
-    first.growth.leave()
+    first.reader.leave()
 
 
-def test_waits_for_the_size(mirrors: tuple[Mirror, Mirror], upstream: Upstream) -> None:
-    """Until the upstream has answered whoever asked it first."""
+def test_a_reader_elsewhere_is_admitted_when_the_owner_knows_the_size(
+    mirrors: tuple[Mirror, Mirror], upstream: Upstream
+) -> None:
+    """A reader elsewhere is admitted when the upstream has answered the owner."""
     here, there = mirrors
     upstream.opening = Deferred()
     first, second = here.join(Source(upstream)), there.join(Source(upstream))
     there.turn(POLL)
-    assert second.growth is None
+    assert second.reader is None
     upstream.opening.callback(None)
     there.turn(POLL)
-    assert second.growth is not None
-    assert second.growth.size == SIZE
-    second.growth.leave()
-    assert first.growth is not None
-    first.growth.leave()
+    assert second.reader is not None
+    assert second.reader.size == SIZE
+    second.reader.leave()
+    assert first.reader is not None
+    first.reader.leave()
     assert there.clock.getDelayedCalls() == []
 
 
-def test_unknown_size(mirrors: tuple[Mirror, Mirror], upstream: Upstream) -> None:
-    """That the upstream does not tell it is told."""
+def test_an_unknown_size_is_shared(mirrors: tuple[Mirror, Mirror], upstream: Upstream) -> None:
+    """A reader elsewhere is streamed to although the upstream gives no size."""
     here, there = mirrors
     upstream.size = None
     first = here.read(Source(upstream))
-    growth = there.enter(Source(upstream))
-    assert growth.size is None
-    second = Client().read(growth, DESCRIPTOR)
+    reader = there.enter(Source(upstream))
+    assert reader.size is None
+    second = Client().read(reader, DESCRIPTOR)
     upstream.body.finish()
     there.turn(POLL, 10)
     here.turn(times=10)
@@ -128,8 +137,10 @@ def test_unknown_size(mirrors: tuple[Mirror, Mirror], upstream: Upstream) -> Non
     assert second.outcome is True
 
 
-def test_refused(mirrors: tuple[Mirror, Mirror], upstream: Upstream) -> None:
-    """What another process fetches is given to nobody whom the upstream refuses."""
+def test_a_client_elsewhere_that_the_upstream_refuses_cannot_join(
+    mirrors: tuple[Mirror, Mirror], upstream: Upstream
+) -> None:
+    """A client that the upstream refuses is given nothing of what another process fetches."""
     here, there = mirrors
     first = here.read(Source(upstream))
     upstream.body.send(HALF)
@@ -140,20 +151,22 @@ def test_refused(mirrors: tuple[Mirror, Mirror], upstream: Upstream) -> None:
     assert first.outcome is True
 
 
-def test_seconds_until(mirrors: tuple[Mirror, Mirror], upstream: Upstream) -> None:
-    """The pace is judged by what was seen."""
+def test_the_pace_of_another_process_is_estimated(mirrors: tuple[Mirror, Mirror], upstream: Upstream) -> None:
+    """The pace of another process is estimated from how its file has grown."""
     here, there = mirrors
     first = here.enter(Source(upstream))
-    growth = there.enter(Source(upstream))
+    reader = there.enter(Source(upstream))
     upstream.body.send(100000)
     there.turn(POLL)
-    assert growth.seconds_until(ContentRange(0, 199999, SIZE)) == pytest.approx(POLL)
-    growth.leave()
+    assert reader.seconds_until(ContentRange(0, 199999, SIZE)) == pytest.approx(POLL)
+    reader.leave()
     first.leave()
 
 
-def test_dies(mirrors: tuple[Mirror, Mirror], upstream: Upstream) -> None:
-    """When the one that fills is gone the other goes on from the part's length, with its own source."""
+def test_another_process_continues_when_the_owner_dies(
+    mirrors: tuple[Mirror, Mirror], upstream: Upstream
+) -> None:
+    """When the owner dies, another process continues from the file's length with its own reader's source."""
     here, there = mirrors
     lost = here.enter(Source(upstream))
     source = Source(upstream)
@@ -170,8 +183,10 @@ def test_dies(mirrors: tuple[Mirror, Mirror], upstream: Upstream) -> None:
     upstream.bodies[0].break_off()
 
 
-def test_dies_after_it_was_right(mirrors: tuple[Mirror, Mirror], upstream: Upstream) -> None:
-    """A blob that was verified and not yet named is named by the next one that looks."""
+def test_another_process_commits_what_a_dead_owner_has_verified(
+    mirrors: tuple[Mirror, Mirror], upstream: Upstream
+) -> None:
+    """A blob that a dead owner has verified is committed by the next process without another request."""
     here, there = mirrors
     first = here.enter(Source(upstream))
     client = there.read(Source(upstream))
@@ -188,8 +203,30 @@ def test_dies_after_it_was_right(mirrors: tuple[Mirror, Mirror], upstream: Upstr
     first.leave()
 
 
-def test_stops(mirrors: tuple[Mirror, Mirror], upstream: Upstream) -> None:
-    """When nobody reads in the one that fills the other goes on."""
+def test_the_note_of_a_dead_owner_is_not_relied_on(
+    mirrors: tuple[Mirror, Mirror], upstream: Upstream
+) -> None:
+    """Readers of a file that a dead owner has called right get its tail when the next owner has hashed it."""
+    here, there = mirrors
+    leave_part(here, WRONG, f"{SIZE}\nverified {SIZE}\n")
+    opening = here.hold_threads()
+    joining = here.join(Source(upstream))
+    hashing = here.hold_threads()
+    opening.callback(None)
+    client = there.read(Source(upstream))
+    there.turn(POLL, 10)
+    assert (client.received, client.outcome) == (WRONG[: SIZE - HOLD], None)
+    hashing.callback(None)
+    there.turn(POLL, 2)
+    assert isinstance(client.outcome, Unavailable)
+    assert joining.reader is not None
+    joining.reader.leave()
+
+
+def test_another_process_continues_when_the_owner_has_no_readers(
+    mirrors: tuple[Mirror, Mirror], upstream: Upstream
+) -> None:
+    """When the owner has no readers left, another process requests the rest."""
     here, there = mirrors
     first, second = here.read(Source(upstream)), there.read(Source(upstream))
     upstream.body.send(1000)
@@ -200,19 +237,21 @@ def test_stops(mirrors: tuple[Mirror, Mirror], upstream: Upstream) -> None:
     assert (second.received, second.outcome, upstream.opens) == (DATA, True, [0, 1000])
 
 
-def test_nobody_looks(mirrors: tuple[Mirror, Mirror], upstream: Upstream) -> None:
-    """Without a reader here nothing is looked at."""
+def test_a_process_without_readers_does_not_poll(mirrors: tuple[Mirror, Mirror], upstream: Upstream) -> None:
+    """A process without readers does not look at the file: no timer is left."""
     here, there = mirrors
     first, second = here.read(Source(upstream)), there.read(Source(upstream))
     second.leave()
     assert there.clock.getDelayedCalls() == []
-    assert there.growing
+    assert there.is_downloading
     first.leave()
-    assert not there.growing
+    assert not there.is_downloading
 
 
-def test_wrong(mirrors: tuple[Mirror, Mirror], upstream: Upstream) -> None:
-    """Readers elsewhere are cut off, too; those who were given nothing fetch for themselves."""
+def test_readers_elsewhere_of_a_wrong_blob_are_cut_off(
+    mirrors: tuple[Mirror, Mirror], upstream: Upstream
+) -> None:
+    """Readers elsewhere of a wrong blob are cut off; those who have nothing of it fetch it for themselves."""
     here, there = mirrors
     here.enter(Source(upstream))
     second, late = there.read(Source(upstream)), there.read(Source(upstream), LAST)
@@ -229,8 +268,8 @@ def test_wrong(mirrors: tuple[Mirror, Mirror], upstream: Upstream) -> None:
     assert isinstance(here.join(Source(upstream)).error, Corrupt)
 
 
-def test_refused_there(mirrors: tuple[Mirror, Mirror], upstream: Upstream) -> None:
-    """When the upstream refuses whoever asked first, the other process asks for its own reader."""
+def test_another_process_asks_for_its_own_reader(mirrors: tuple[Mirror, Mirror], upstream: Upstream) -> None:
+    """When the upstream refuses the client that asked first, another process asks for its own reader."""
     here, there = mirrors
     upstream.opening = Deferred()
     refused = here.join(Source(upstream))
@@ -239,13 +278,15 @@ def test_refused_there(mirrors: tuple[Mirror, Mirror], upstream: Upstream) -> No
     upstream.opening.errback(Denied())
     assert isinstance(refused.error, Denied)
     there.turn(POLL, 2)
-    assert joining.growth is not None
+    assert joining.reader is not None
     assert (other.opens, other.checks) == ([0], 0)
-    joining.growth.leave()
+    joining.reader.leave()
 
 
-def test_another_took_its_place(mirrors: tuple[Mirror, Mirror], upstream: Upstream, tmp_path: Path) -> None:
-    """A blob that was replaced by the same from another registry before anybody looked is completed."""
+def test_a_blob_that_was_replaced_by_an_equal_one_is_completed(
+    mirrors: tuple[Mirror, Mirror], upstream: Upstream, tmp_path: Path
+) -> None:
+    """A blob that an equal one has replaced, before a reader elsewhere looked, is completed."""
     here, there = mirrors
     first, second = here.read(Source(upstream)), there.read(Source(upstream))
     upstream.body.finish()
@@ -258,8 +299,10 @@ def test_another_took_its_place(mirrors: tuple[Mirror, Mirror], upstream: Upstre
     assert first.outcome is True
 
 
-def test_removed(mirrors: tuple[Mirror, Mirror], upstream: Upstream) -> None:
-    """A growing file that was taken away cuts off who has read of it, and nobody else."""
+def test_a_partial_file_that_was_removed_cuts_off_its_readers(
+    mirrors: tuple[Mirror, Mirror], upstream: Upstream
+) -> None:
+    """A partial file that was removed cuts off its readers elsewhere; others are given a new download."""
     here, there = mirrors
     first = here.read(Source(upstream))
     second, late = there.read(Source(upstream)), there.read(Source(upstream), LAST)
@@ -277,16 +320,16 @@ def test_removed(mirrors: tuple[Mirror, Mirror], upstream: Upstream) -> None:
     assert first.received == DATA
 
 
-def test_really_killed(tmp_path: Path, upstream: Upstream) -> None:
-    """Two real processes: one is killed in the middle, the other goes on with a range."""
+def test_a_killed_process_is_continued(tmp_path: Path, upstream: Upstream) -> None:
+    """Two real processes: one is killed in the middle, the other requests the rest."""
     (tmp_path / "blob").write_bytes(DATA)
     command = [sys.executable, "-c", CHILD, str(tmp_path), str(HALF)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=REPOSITORY) as child:  # noqa: S603
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) as child:  # noqa: S603
         assert child.stdout is not None
         assert child.stdout.readline() == b"half\n"
         with all_closed(tmp_path):
             mirror = Mirror(tmp_path, DATA)
-            assert mirror.growing
+            assert mirror.is_downloading
             client = mirror.read(Source(upstream))
             mirror.turn(POLL, 10)
             assert (client.received, upstream.opens) == (DATA[:HALF], [])
@@ -298,18 +341,3 @@ def test_really_killed(tmp_path: Path, upstream: Upstream) -> None:
             mirror.turn(times=10)
             assert (client.received, client.outcome) == (DATA, True)
             assert blob_path(tmp_path, mirror.digest).read_bytes() == DATA
-
-
-CHILD = """
-import sys, time
-from pathlib import Path
-from tests.store.upstream import Mirror, Source, Upstream
-root = Path(sys.argv[1])
-upstream = Upstream((root / "blob").read_bytes())
-mirror = Mirror(root, upstream.data)
-client = mirror.read(Source(upstream))
-upstream.body.send(int(sys.argv[2]))
-print("half", flush=True)
-sys.stdin.read()
-time.sleep(60)
-"""

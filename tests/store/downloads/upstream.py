@@ -1,9 +1,10 @@
-"""An upstream that does what the test says, a source for each reader of it, and clients that read."""
+"""An upstream that does what the test says, sources and clients of it, and processes that download."""
 
 from __future__ import annotations
 
 import fcntl
 import os
+import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,23 +17,40 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from dockmirror.interfaces import Answer, IContent, IContents, IFileConsumer, IGrowth, IOpened, ISource, Kind
+from dockmirror.interfaces import (
+    Answer,
+    IContent,
+    IContents,
+    IDownloadReader,
+    IFileConsumer,
+    IOpened,
+    ISource,
+    Kind,
+)
 from dockmirror.oci.consent import Held
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import RangeInvalid, RegistryError, Unreachable
 from dockmirror.oci.ranges import ContentRange
 from dockmirror.oci.reference import Repository
-from dockmirror.store.growing.growths import Growths
+from dockmirror.store.downloads.context import DownloadContext
+from dockmirror.store.downloads.downloads import Downloads
 
 T = TypeVar("T")
 PIECE = 50_000
 REGISTRY = "docker.io"
 BUSYBOX = Repository("docker.io/library/busybox")
+ALPINE = Repository("docker.io/library/alpine")
+DATA = os.urandom(1000 * 1000)
+WRONG = os.urandom(1000 * 1000)
+SPOILT = DATA[:-1] + bytes([DATA[-1] ^ 1])
+SIZE = len(DATA)
+HALF = SIZE // 2
+DESCRIPTOR = Descriptor("application/octet-stream", Digest.of(DATA), SIZE)
 
 
 class Upstream:
-    """Has one blob, and sends of it what it is told to.
+    """An upstream with one blob, which sends of it what the test says.
 
     :ivar opens: the offsets that were asked for.
     :ivar checks: how often it was asked whether it would.
@@ -62,16 +80,16 @@ class Upstream:
 
     @property
     def body(self) -> Body:
-        """The one that was begun last."""
+        """The body that was begun last."""
         return self.bodies[-1]
 
     @property
     def running(self) -> Body | None:
-        """The one that can go on."""
+        """The body that can go on, if there is one."""
         return self.bodies[-1] if self.bodies and not self.bodies[-1].over else None
 
     async def open(self, offset: int) -> Answer:
-        """What a source is answered."""
+        """Answer a source."""
         self.opens.append(offset)
         if self.opening is not None:
             await self.opening
@@ -106,27 +124,25 @@ class Body:
 
     @property
     def over(self) -> bool:
-        """Whether it can not go on."""
+        """True when it cannot go on."""
         return self.discarded or self.cancelled or self._done.called or self._consumer is None
 
     def deliver(self, consumer: IConsumer) -> Deferred[None]:
-        """See ``IContent``."""
         self._consumer = consumer
         consumer.registerProducer(self, True)
         return self._done
 
     def discard(self) -> None:
-        """See ``IContent``."""
         self.discarded = True
 
     def send(self, count: int | None = None) -> Body:
-        """Sends so many bytes more, or all."""
+        """Send so many bytes more, or all."""
         data = self._upstream.data
         end = len(data) if count is None else min(len(data), self.offset + count)
         return self.send_these(data[self.offset : end])
 
     def send_these(self, data: bytes) -> Body:
-        """Sends any bytes."""
+        """Send any bytes."""
         assert self._consumer is not None
         for start in range(0, len(data), PIECE):
             piece = data[start : start + PIECE]
@@ -137,17 +153,17 @@ class Body:
         return self
 
     def end(self) -> None:
-        """There is no more."""
+        """End the body."""
         if not self.over:
             self._unregister()
             self._done.callback(None)
 
     def finish(self) -> None:
-        """Sends the rest and ends."""
+        """Send the rest and end."""
         self.send().end()
 
     def break_off(self) -> None:
-        """The connection is lost."""
+        """Lose the connection."""
         self._unregister()
         self._done.errback(Unreachable("the upstream broke off"))
 
@@ -160,20 +176,18 @@ class Body:
         self._consumer.unregisterProducer()
 
     def pauseProducing(self) -> None:
-        """See ``IPushProducer``."""
         self.paused = True
 
     def resumeProducing(self) -> None:
-        """See ``IPushProducer``."""
         self.paused = False
 
     def stopProducing(self) -> None:
-        """See ``IPushProducer``."""
+        """Send on: the delivery is cancelled by its consumer."""
 
 
 @implementer(ISource)
 class Source:
-    """One reader's way to an upstream; refused with the error, where there is one."""
+    """One reader's source; the upstream refuses it with the error, if there is one."""
 
     def __init__(self, upstream: Upstream, refusal: RegistryError | None = None) -> None:
         self.refusal = refusal
@@ -182,13 +196,11 @@ class Source:
         self._upstream = upstream
 
     async def open(self, offset: int) -> Answer:
-        """See ``ISource``."""
         self.opens += 1
         self._refuse()
         return await self._upstream.open(offset)
 
     async def check(self, held: Held) -> None:
-        """See ``ISource``."""
         self.checks += 1
         self._upstream.checks += 1
         self._refuse()
@@ -198,9 +210,27 @@ class Source:
             raise self.refusal
 
 
+class HeldCheck(Source):
+    """A source whose check is answered when the test says so.
+
+    :ivar held: the blob that is checked.
+    """
+
+    held: Held
+
+    def __init__(self, upstream: Upstream) -> None:
+        super().__init__(upstream)
+        self.answer: Deferred[None] = Deferred()
+
+    async def check(self, held: Held) -> None:
+        self.held = held
+        await self.answer
+        await super().check(held)
+
+
 @implementer(IConsumer)
 class Client:
-    """Takes what it is sent, and pauses when the test says so, or after each piece.
+    """A client that pauses when the test says so, or after each piece.
 
     :ivar outcome: None while it reads; then True, or the error.
     """
@@ -217,45 +247,44 @@ class Client:
 
     @property
     def received(self) -> bytes:
-        """All that was written."""
+        """All bytes that were written."""
         return bytes(self._received)
 
-    def read(self, growth: IGrowth, descriptor: Descriptor, part: ContentRange | None = None) -> Client:
-        """Begins to read."""
-        self._delivery = growth.content(descriptor, part).deliver(self)
+    def read(
+        self, reader: IDownloadReader, descriptor: Descriptor, part: ContentRange | None = None
+    ) -> Client:
+        """Begin to read."""
+        self._delivery = reader.content(descriptor, part).deliver(self)
         self._delivery.addCallbacks(lambda _: self._end(True), lambda failure: self._end(failure.value))
         return self
 
     def leave(self) -> None:
-        """Goes away."""
+        """Leave."""
         assert self._delivery is not None
         self._delivery.cancel()
 
     def pause(self) -> None:
-        """Takes nothing for a while."""
+        """Take nothing for a while."""
         self.paused = True
         if self.producer is not None:
             self.producer.pauseProducing()
 
     def resume(self) -> None:
-        """Takes more."""
+        """Take more."""
         self.paused = False
         if self.producer is not None:
             self.producer.resumeProducing()
 
     def registerProducer(self, producer: IProducer, streaming: bool) -> None:
-        """See ``IConsumer``."""
         assert streaming
         assert self.producer is None
         self.producer = IPushProducer(producer)
 
     def unregisterProducer(self) -> None:
-        """See ``IConsumer``."""
         assert self.producer is not None
         self.producer = None
 
     def write(self, data: bytes) -> None:
-        """See ``IConsumer``."""
         assert self.outcome is None
         self.written_while_paused += self.paused
         self._received += data
@@ -270,7 +299,7 @@ class Client:
 
 @implementer(IFileConsumer)
 class FileClient(Client):
-    """Takes bytes of files as a socket does: so many, and then none until it is resumed.
+    """A client that takes bytes of files as a socket does: so many, and then none until it is resumed.
 
     :ivar sent: how many it took.
     """
@@ -281,7 +310,6 @@ class FileClient(Client):
         self._room = self._left = room
 
     def send_file(self, file: int, offset: int, length: int) -> int | None:
-        """See ``IFileConsumer``."""
         assert self.outcome is None
         self.written_while_paused += self.paused
         left, data = self._left, os.pread(file, min(length, self._left), offset)
@@ -294,14 +322,13 @@ class FileClient(Client):
         return len(data) if left else None
 
     def resume(self) -> None:
-        """See ``Client``."""
         self._left = self._room
         super().resume()
 
 
 @implementer(IContents)
 class Contents:
-    """Notes what is linked; blobs are held where the layout says."""
+    """A store that notes its links; blobs are stored where the layout says."""
 
     def __init__(self, root: Path) -> None:
         self.links: list[tuple[Repository, Digest, Kind]] = []
@@ -309,21 +336,17 @@ class Contents:
         self._root = root
 
     async def open(self, repository: Repository, digest: Digest, kind: Kind) -> IOpened | None:
-        """See ``IContents``."""
         raise NotImplementedError
 
     async def holds(self, digest: Digest) -> bool:
-        """See ``IContents``."""
         return (
             self._root / "docker/registry/v2/blobs/sha256" / digest.hex[:2] / digest.hex / "data"
         ).exists()
 
     async def peek(self, digest: Digest) -> IOpened | None:
-        """See ``IContents``."""
         raise NotImplementedError
 
     async def link(self, repository: Repository, digest: Digest, kind: Kind) -> bool:
-        """See ``IContents``."""
         if self.full:
             raise OSError("no space left")
         held = await self.holds(digest)
@@ -332,45 +355,43 @@ class Contents:
         return held
 
     async def add(self, repository: Repository, digest: Digest, kind: Kind, data: bytes) -> None:
-        """See ``IContents``."""
         raise NotImplementedError
 
     async def unlink(self, repository: Repository, digest: Digest, kind: Kind) -> None:
-        """See ``IContents``."""
         raise NotImplementedError
 
 
 class Joining:
-    """One reader's join, and what came of it."""
+    """One reader's join, and its outcome."""
 
-    def __init__(self, joining: Deferred[IGrowth]) -> None:
-        self._then: Callable[[IGrowth], object] | None = None
-        self.growth: IGrowth | None = None
+    def __init__(self, joining: Deferred[IDownloadReader]) -> None:
+        self._then: Callable[[IDownloadReader], object] | None = None
+        self.reader: IDownloadReader | None = None
         self.error: BaseException | None = None
         self._joining = joining
         joining.addCallbacks(self._joined, self._failed)
 
-    def once(self, then: Callable[[IGrowth], object]) -> None:
-        """Does this as soon as the reader was let in."""
+    def once(self, then: Callable[[IDownloadReader], object]) -> None:
+        """Call this as soon as the reader is admitted."""
         self._then = then
-        if self.growth is not None:
-            then(self.growth)
+        if self.reader is not None:
+            then(self.reader)
 
     def cancel(self) -> None:
-        """The client leaves before it was let in."""
+        """Leave before the reader is admitted."""
         self._joining.cancel()
 
-    def _joined(self, growth: IGrowth) -> None:
-        self.growth = growth
+    def _joined(self, reader: IDownloadReader) -> None:
+        self.reader = reader
         if self._then is not None:
-            self._then(growth)
+            self._then(reader)
 
     def _failed(self, failure: Failure) -> None:
         self.error = failure.value
 
 
 class Mirror:
-    """One process's growths on a directory.
+    """One process's downloads on a directory.
 
     :param opened: which descriptor was opened by which of several.
     """
@@ -383,13 +404,14 @@ class Mirror:
         self.digest = Digest.of(data)
         self.root = root
         self.contents = Contents(root)
-        self.growths = Growths(root, self.contents, self.clock, self._in_thread, self._grown, finish)
+        self.context = DownloadContext(root, self.contents, self.clock, self._in_thread, self._grown, finish)
+        self.downloads = Downloads(self.context)
         self.grown = 0
         self._held: Deferred[None] | None = None
         self.descriptor = Descriptor("application/octet-stream", self.digest, len(data))
 
     def hold_threads(self) -> Deferred[None]:
-        """What threads are asked from now on waits for this."""
+        """Hold the next call to a thread until this fires."""
         self._held = Deferred()
         return self._held
 
@@ -407,64 +429,106 @@ class Mirror:
 
     @property
     def part(self) -> Path:
-        """The growing file."""
+        """The path of the partial file."""
         return self.root / "dockmirror/growing" / REGISTRY / f"sha256-{self.digest.hex}"
 
     @property
     def blob(self) -> Path:
-        """The finished one."""
+        """The path of the finished blob."""
         return blob_path(self.root, self.digest)
 
     @property
-    def growing(self) -> bool:
-        """Whether anybody fetches the blob."""
-        return self.growths.growing(REGISTRY, self.digest)
+    def is_downloading(self) -> bool:
+        """True while a process downloads the blob."""
+        return self.downloads.is_downloading(REGISTRY, self.digest)
 
     def join(self, source: ISource, repository: Repository = BUSYBOX, registry: str = REGISTRY) -> Joining:
-        """Begins to join."""
-        joining = self.growths.join(registry, repository, self.digest, source)
+        """Begin to join."""
+        joining = self.downloads.join(registry, repository, self.digest, source)
         return Joining(Deferred.fromCoroutine(joining))
 
-    def enter(self, source: ISource, repository: Repository = BUSYBOX) -> IGrowth:
-        """A reader's place, which must be had at once."""
+    def enter(self, source: ISource, repository: Repository = BUSYBOX) -> IDownloadReader:
+        """Join, which must succeed at once."""
         joining = self.join(source, repository)
-        assert joining.growth is not None, joining.error
-        return joining.growth
+        assert joining.reader is not None, joining.error
+        return joining.reader
 
     def read(self, source: ISource, part: ContentRange | None = None, client: Client | None = None) -> Client:
-        """A client that reads."""
+        """Join, and have a client read."""
         descriptor = evolve(self.descriptor, size=part.length) if part else self.descriptor
         return (client or Client()).read(self.enter(source), descriptor, part)
 
     def kill(self) -> None:
-        """What the kernel does then: its locks are dropped.  It must not be given a turn after that."""
+        """Drop its locks, as the kernel does then.  It must not be given a turn after that."""
         for file, _ in open_files(self.root):
             if self._opened[file] is self:
                 fcntl.flock(file, fcntl.LOCK_UN)
 
     def turn(self, seconds: float = 0.0, times: int = 1) -> None:
-        """Lets time pass."""
+        """Let time pass."""
         for _ in range(times):
             self.clock.advance(seconds)
 
 
 def blob_path(root: Path, digest: Digest) -> Path:
-    """Where distribution has a blob."""
+    """Return the path of a finished blob."""
     return root / "docker/registry/v2/blobs/sha256" / digest.hex[:2] / digest.hex / "data"
 
 
 @contextmanager
 def all_closed(root: Path) -> Iterator[None]:
-    """Checks that no file below the root is left open."""
+    """Check that no file below the root is left open."""
     assert open_files(root) == []
     yield
     assert open_files(root) == []
 
 
 def open_files(root: Path) -> list[tuple[int, str]]:
-    """What this process has open there, deleted or not."""
+    """Return the files below the root that this process has open, deleted or not."""
     found = []
     for name in os.listdir("/proc/self/fd"):
         with suppress(FileNotFoundError):
             found.append((int(name), os.readlink(f"/proc/self/fd/{name}")))
     return [(file, path) for file, path in found if path.startswith(str(root))]
+
+
+def part(first: int, last: int) -> ContentRange:
+    """A part of the blob."""
+    return ContentRange(first, last, SIZE)
+
+
+def finish(upstream: Upstream, mirror: Mirror) -> None:
+    """Send the rest of all that was requested."""
+    for _ in range(3):
+        for body in upstream.bodies:
+            if not body.over:
+                body.finish()
+        mirror.turn(times=10)
+
+
+def leave_part(mirror: Mirror, data: bytes, told: str | None = None) -> None:
+    """Leave what a killed process leaves: a partial file, and perhaps its metadata."""
+    mirror.part.parent.mkdir(parents=True, exist_ok=True)
+    mirror.part.write_bytes(data)
+    if told is not None:
+        mirror.part.with_name(mirror.part.name + ".size").write_text(told)
+
+
+def leave_cold_part(mirror: Mirror) -> None:
+    """Leave half of the blob on the disk, and not in memory."""
+    mirror.part.parent.mkdir(parents=True)
+    mirror.part.with_name(mirror.part.name + ".size").write_text(f"{SIZE}\n")
+    with open(mirror.part, "wb") as file:
+        file.write(DATA[:HALF])
+        file.flush()
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+@contextmanager
+def full(size: int) -> Iterator[None]:
+    """Let no file grow beyond that size."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

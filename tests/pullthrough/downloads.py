@@ -10,7 +10,7 @@ from zope.interface import implementer
 
 from dockmirror.content.held import collect
 from dockmirror.content.verified import Corrupt
-from dockmirror.interfaces import IContent, IGrowth, IGrowths, ISource, Kind
+from dockmirror.interfaces import IContent, IDownloadReader, IDownloads, ISource, Kind
 from dockmirror.oci.consent import Held, Sample, sampled_part
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
@@ -65,8 +65,8 @@ class _Coming:
         self._fetch.readers -= 1
 
 
-@implementer(IGrowth)
-class _Growth:
+@implementer(IDownloadReader)
+class _Reader:
     def __init__(self, fetch: _Fetch, joined: bool, seconds: float) -> None:
         self.size: int | None = fetch.size
         self.joined = joined
@@ -84,8 +84,8 @@ class _Growth:
         self._fetch.readers -= 1
 
 
-@implementer(IGrowths)
-class MemoryGrowths:
+@implementer(IDownloads)
+class MemoryDownloads:
     """Blobs that come at once, or, where they are slow, when the test says so.
 
     :ivar slow: whether what is begun grows on until ``finish``.
@@ -109,12 +109,14 @@ class MemoryGrowths:
         """How many have a place at a growing blob."""
         return sum(fetch.readers for fetch, _ in self._fetches.values())
 
-    def growing(self, registry: str, digest: Digest) -> bool:
-        """See ``IGrowths``."""
+    def is_downloading(self, registry: str, digest: Digest) -> bool:
+        """See ``IDownloads``."""
         return (registry, digest) in self._fetches
 
-    async def join(self, registry: str, repository: Repository, digest: Digest, source: ISource) -> IGrowth:
-        """See ``IGrowths``."""
+    async def join(
+        self, registry: str, repository: Repository, digest: Digest, source: ISource
+    ) -> IDownloadReader:
+        """See ``IDownloads``."""
         if self.full:
             raise OSError("the disk is full")
         self.source = source
@@ -130,10 +132,10 @@ class MemoryGrowths:
                 raise Corrupt(f"it is not {digest}")
             fetch = _Fetch(len(data) if self.told else None, data)
             self._fetches[key] = fetch, {repository}
-        growth = _Growth(fetch, joined, self.seconds)
+        reader = _Reader(fetch, joined, self.seconds)
         if not self.slow:
             self.finish()
-        return growth
+        return reader
 
     def finish(self) -> None:
         """All that grows has come."""

@@ -1,22 +1,17 @@
-"""Blobs on their way in from an upstream that breaks off, refuses, or lies."""
+"""The fetch of a download, from an upstream that breaks off, refuses, or lies."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from twisted.internet.defer import Deferred
-from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
-from zope.interface import provider
 
 from dockmirror.content.held import absent
 from dockmirror.content.resumed import PAUSES
 from dockmirror.content.verified import HOLD, Corrupt
 from dockmirror.interfaces import Answer, Kind
 from dockmirror.oci.descriptor import Descriptor
-from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import (
     Denied,
     RangeInvalid,
@@ -27,96 +22,52 @@ from dockmirror.oci.errors import (
     Unavailable,
     Unreachable,
 )
-from dockmirror.oci.ranges import ContentRange
-from dockmirror.oci.reference import Repository
-from dockmirror.store.growing.means import Tally
+from dockmirror.store.downloads.context import DownloadStats
 
-from .upstream import BUSYBOX, Client, Mirror, Source, Upstream, all_closed
-
-DATA = os.urandom(1000 * 1000)
-WRONG = os.urandom(1000 * 1000)
-SPOILT = DATA[:-1] + bytes([DATA[-1] ^ 1])
-SIZE = len(DATA)
-HALF = SIZE // 2
-DESCRIPTOR = Descriptor("application/octet-stream", Digest.of(DATA), SIZE)
-ALPINE = Repository("docker.io/library/alpine")
-
-
-@pytest.fixture
-def upstream() -> Upstream:
-    """Has the blob."""
-    return Upstream(DATA)
-
-
-@pytest.fixture
-def mirror(tmp_path: Path) -> Iterator[Mirror]:
-    """Holds nothing yet."""
-    with all_closed(tmp_path):
-        yield Mirror(tmp_path, DATA)
+from .upstream import (
+    ALPINE,
+    BUSYBOX,
+    DATA,
+    DESCRIPTOR,
+    HALF,
+    SIZE,
+    WRONG,
+    Client,
+    Mirror,
+    Source,
+    Upstream,
+    full,
+    leave_cold_part,
+    leave_part,
+    part,
+)
 
 
-@pytest.fixture
-def log() -> Iterator[list[str]]:
-    """What is logged."""
-    lines: list[str] = []
-
-    @provider(ILogObserver)
-    def observe(event: LogEvent) -> None:
-        lines.append(formatEvent(event))
-
-    globalLogPublisher.addObserver(observe)
-    yield lines
-    globalLogPublisher.removeObserver(observe)
-
-
-def leave_part(mirror: Mirror, data: bytes, told: str | None = None) -> None:
-    """What a process that was killed has left."""
-    mirror.part.parent.mkdir(parents=True, exist_ok=True)
-    mirror.part.write_bytes(data)
-    if told is not None:
-        mirror.part.with_name(mirror.part.name + ".size").write_text(told)
-
-
-def part(first: int, last: int) -> ContentRange:
-    """A part of the blob."""
-    return ContentRange(first, last, SIZE)
-
-
-class Slow(Source):
-    """Is answered when the test says so."""
+class HeldSource(Source):
+    """A source that is answered when the test says so."""
 
     def __init__(self, upstream: Upstream, refusal: RegistryError) -> None:
         super().__init__(upstream, refusal)
         self.answer: Deferred[None] = Deferred()
 
     async def open(self, offset: int) -> Answer:
-        """See ``ISource``."""
         await self.answer
         return await super().open(offset)
 
 
-class Answered(Source):
-    """Is given this."""
+class AnsweredSource(Source):
+    """A source that is given this answer."""
 
     def __init__(self, upstream: Upstream, answer: Answer) -> None:
         super().__init__(upstream)
         self._answer = answer
 
     async def open(self, offset: int) -> Answer:
-        """See ``ISource``."""
         return self._answer
 
 
-class Broken(Source):
-    """Has a mistake in it."""
-
-    async def open(self, offset: int) -> Answer:
-        """See ``ISource``."""
-        raise ZeroDivisionError
-
-
-def test_broken_off(mirror: Mirror, upstream: Upstream) -> None:
-    """The fetch goes on from where it stopped, and no byte is asked for twice."""
+def test_a_download_is_resumed_where_it_broke_off(mirror: Mirror, upstream: Upstream) -> None:
+    """A download is resumed where it broke off, however often: no byte is requested twice."""
     clients = [mirror.read(Source(upstream)) for _ in range(2)]
     for count in (1, 1000, HALF):
         upstream.body.send(count).break_off()
@@ -126,11 +77,11 @@ def test_broken_off(mirror: Mirror, upstream: Upstream) -> None:
     assert [client.received for client in clients] == [DATA, DATA]
     assert [client.outcome for client in clients] == [True, True]
     assert (upstream.opens, upstream.sent) == ([0, 1, 1001, 1001 + HALF], SIZE)
-    assert mirror.growths.tally == Tally(kept=1, resumed=3)
+    assert mirror.context.stats == DownloadStats(kept=1, resumed=3)
 
 
-def test_pauses_grow(mirror: Mirror, upstream: Upstream) -> None:
-    """After five attempts more everybody is told; the part is kept."""
+def test_pauses_between_attempts_grow_until_the_download_fails(mirror: Mirror, upstream: Upstream) -> None:
+    """After five more attempts all readers fail; the partial file is kept."""
     clients = [mirror.read(Source(upstream)) for _ in range(2)]
     upstream.body.send(1000)
     upstream.down = True
@@ -143,39 +94,39 @@ def test_pauses_grow(mirror: Mirror, upstream: Upstream) -> None:
     assert upstream.opens == [0] + [1000] * 5
     assert [type(client.outcome) for client in clients] == [Unreachable] * 2
     assert mirror.part.read_bytes() == DATA[:1000]
-    assert not mirror.growing
+    assert not mirror.is_downloading
 
 
-def test_breaks_off_for_nobody(mirror: Mirror, upstream: Upstream) -> None:
-    """Without a reader there is nobody's credentials to go on with."""
+def test_a_download_without_readers_is_not_resumed(mirror: Mirror, upstream: Upstream) -> None:
+    """A download without readers has no credentials to be resumed with."""
     client = mirror.read(Source(upstream))
     upstream.body.send(HALF)
     client.leave()
     upstream.body.break_off()
     mirror.turn(times=10)
-    assert not mirror.growing
+    assert not mirror.is_downloading
     assert (upstream.opens, len(mirror.part.read_bytes())) == ([0], HALF)
 
 
-def test_leaves_during_the_pause(mirror: Mirror, upstream: Upstream) -> None:
-    """Nothing is scheduled for nobody."""
+def test_a_pause_ends_when_the_last_reader_leaves(mirror: Mirror, upstream: Upstream) -> None:
+    """A pause before the next attempt ends when the last reader leaves: no timer is left."""
     client = mirror.read(Source(upstream))
     upstream.body.send(HALF).break_off()
     client.leave()
     assert mirror.clock.getDelayedCalls() == []
-    assert not mirror.growing
+    assert not mirror.is_downloading
 
 
-def test_broken_off_at_the_end(mirror: Mirror, upstream: Upstream) -> None:
-    """When all bytes are there it does not matter how the body ended."""
+def test_a_body_that_breaks_off_after_its_last_byte_is_complete(mirror: Mirror, upstream: Upstream) -> None:
+    """A body that breaks off after its last byte is complete: nothing is requested again."""
     client = mirror.read(Source(upstream))
     upstream.body.send().break_off()
     mirror.turn(times=10)
     assert (client.received, client.outcome, upstream.opens) == (DATA, True, [0])
 
 
-def test_another_source(mirror: Mirror, upstream: Upstream) -> None:
-    """When the first reader has gone the rest is asked for with the next one's path and credentials."""
+def test_each_request_is_made_with_the_source_of_a_present_reader(mirror: Mirror, upstream: Upstream) -> None:
+    """When the first reader has left, the rest is requested with the path and credentials of the next one."""
     sources = [Source(upstream), Source(upstream)]
     first, second = [mirror.read(source) for source in sources]
     upstream.body.send(HALF)
@@ -188,8 +139,8 @@ def test_another_source(mirror: Mirror, upstream: Upstream) -> None:
     assert [source.opens for source in sources] == [1, 1]
 
 
-def test_refused_then(mirror: Mirror, upstream: Upstream) -> None:
-    """A reader whose credentials have ended fails alone; the next one's source is used."""
+def test_a_reader_that_is_refused_the_rest_fails_alone(mirror: Mirror, upstream: Upstream) -> None:
+    """A reader whose credentials have expired fails alone: the rest is requested with the next reader's."""
     sources = [Source(upstream), Source(upstream)]
     first, second = [mirror.read(source) for source in sources]
     upstream.body.send(HALF)
@@ -203,8 +154,10 @@ def test_refused_then(mirror: Mirror, upstream: Upstream) -> None:
 
 
 @pytest.mark.parametrize("error", [TooManyRequests(), Unavailable(status=503)])
-def test_out_of_order_for_a_while(mirror: Mirror, upstream: Upstream, error: RegistryError) -> None:
-    """An upstream that gave the beginning and cannot go on just now is asked again after a pause."""
+def test_429_and_5xx_are_retried_after_a_pause(
+    mirror: Mirror, upstream: Upstream, error: RegistryError
+) -> None:
+    """An upstream that gave the beginning, and is limited or out of order just now, is asked again."""
     source = Source(upstream)
     client = mirror.read(source)
     upstream.body.send(HALF)
@@ -218,8 +171,8 @@ def test_out_of_order_for_a_while(mirror: Mirror, upstream: Upstream, error: Reg
     assert (client.received, client.outcome) == (DATA, True)
 
 
-def test_all_refused(mirror: Mirror, upstream: Upstream) -> None:
-    """When none is left the part is kept for others."""
+def test_the_partial_file_is_kept_when_all_readers_are_refused(mirror: Mirror, upstream: Upstream) -> None:
+    """When all readers are refused the rest, the partial file is kept: another one may be granted it."""
     source = Source(upstream)
     client = mirror.read(source)
     upstream.body.send(HALF)
@@ -228,52 +181,44 @@ def test_all_refused(mirror: Mirror, upstream: Upstream) -> None:
     mirror.turn()
     assert isinstance(client.outcome, Denied)
     assert mirror.part.read_bytes() == DATA[:HALF]
-    assert not mirror.growing
+    assert not mirror.is_downloading
 
 
-def test_refused_first(mirror: Mirror, upstream: Upstream) -> None:
-    """Whoever is refused at once is told so; the next one's source begins, which needs no other check."""
-    refused = Slow(upstream, Denied())
+def test_the_next_reader_begins_when_the_first_is_refused(mirror: Mirror, upstream: Upstream) -> None:
+    """When the first reader is refused, the next one's source begins: that reader needs no other check."""
+    refused = HeldSource(upstream, Denied())
     first = mirror.join(refused)
     second = mirror.join(Source(upstream), ALPINE)
     refused.answer.callback(None)
     assert isinstance(first.error, Denied)
-    assert second.growth is not None
-    client = Client().read(second.growth, DESCRIPTOR)
+    assert second.reader is not None
+    client = Client().read(second.reader, DESCRIPTOR)
     upstream.body.finish()
     mirror.turn(times=10)
     assert (client.received, upstream.checks) == (DATA, 0)
     assert [repository for repository, _, _ in mirror.contents.links] == [ALPINE]
 
 
-def test_no_blob(mirror: Mirror, upstream: Upstream) -> None:
-    """An answer without a blob is that reader's failure."""
+def test_an_answer_without_a_blob_fails_that_reader(mirror: Mirror, upstream: Upstream) -> None:
+    """An answer without a blob, such as a 304, fails that reader; the next one's source is asked."""
     answer = Answer(absent(Descriptor()), 304, upstream_status=304)
-    first, second = mirror.join(Answered(upstream, answer)), mirror.join(Source(upstream))
+    first, second = mirror.join(AnsweredSource(upstream, answer)), mirror.join(Source(upstream))
     assert isinstance(first.error, Unavailable)
-    assert second.growth is not None
-    second.growth.leave()
+    assert second.reader is not None
+    second.reader.leave()
 
 
-def test_source_that_breaks(mirror: Mirror, upstream: Upstream, log: list[str]) -> None:
-    """A mistake of ours is logged, and everybody is told that there is nothing."""
-    joining = mirror.join(Broken(upstream))
-    assert isinstance(joining.error, Unavailable)
-    assert "broke" in log[0]
-    assert not mirror.growing
-
-
-def test_down(mirror: Mirror, upstream: Upstream) -> None:
-    """An upstream that gives no answer from the first is not waited for."""
+def test_an_upstream_that_does_not_answer_is_not_asked_again(mirror: Mirror, upstream: Upstream) -> None:
+    """An upstream that does not answer the first request is not asked again: the client is told at once."""
     upstream.down = True
     joining = mirror.join(Source(upstream))
     assert isinstance(joining.error, Unreachable)
     assert (upstream.opens, os.listdir(mirror.part.parent)) == ([0], [])
-    assert mirror.growths.tally == Tally(failed=1)
+    assert mirror.context.stats == DownloadStats(failed=1)
 
 
-def test_timed_out(mirror: Mirror, upstream: Upstream) -> None:
-    """Being slow is like breaking off."""
+def test_a_timeout_is_retried(mirror: Mirror, upstream: Upstream) -> None:
+    """A timeout is retried, like a connection that breaks off."""
     source = Source(upstream)
     client = mirror.read(source)
     upstream.body.send(HALF).break_off()
@@ -286,8 +231,8 @@ def test_timed_out(mirror: Mirror, upstream: Upstream) -> None:
     assert client.received == DATA
 
 
-def test_whole_for_a_range(mirror: Mirror, upstream: Upstream) -> None:
-    """An upstream that knows no ranges sends the whole again, of which the beginning is passed over."""
+def test_a_200_for_a_range_is_read_from_the_offset_on(mirror: Mirror, upstream: Upstream) -> None:
+    """An upstream without ranges sends the whole blob again, of which the beginning is dropped."""
     upstream.ranges = False
     client = mirror.read(Source(upstream))
     upstream.body.send(HALF).break_off()
@@ -299,8 +244,10 @@ def test_whole_for_a_range(mirror: Mirror, upstream: Upstream) -> None:
 
 
 @pytest.mark.parametrize(("lie", "value"), [("shift", 7), ("unsatisfied", True), ("rest_size", SIZE + 7)])
-def test_cannot_go_on(mirror: Mirror, upstream: Upstream, lie: str, value: object) -> None:
-    """Where the rest cannot be had it is fetched anew; only who was given nothing yet may read that."""
+def test_a_download_that_cannot_be_resumed_is_restarted(
+    mirror: Mirror, upstream: Upstream, lie: str, value: object
+) -> None:
+    """Readers who were given bytes of the first file fail; the others are given the second."""
     client, late = mirror.read(Source(upstream)), mirror.read(Source(upstream), part(HALF + 1, HALF + 9))
     upstream.body.send(HALF)
     setattr(upstream, lie, value)
@@ -308,14 +255,15 @@ def test_cannot_go_on(mirror: Mirror, upstream: Upstream, lie: str, value: objec
     mirror.turn()
     assert isinstance(client.outcome, Unavailable | RangeInvalid)
     assert (upstream.opens, late.outcome) == ([0, HALF, 0], None)
+    assert all(body.discarded for body in upstream.bodies[1:-1])
     upstream.body.finish()
     mirror.turn(times=10)
     assert (late.received, late.outcome) == (DATA[HALF + 1 : HALF + 10], True)
     assert mirror.blob.read_bytes() == DATA
 
 
-def test_never_ends(mirror: Mirror, upstream: Upstream) -> None:
-    """An upstream that always breaks off and never goes on is given up."""
+def test_restarts_are_limited(mirror: Mirror, upstream: Upstream) -> None:
+    """An upstream that always breaks off, and never resumes, is given up."""
     upstream.unsatisfied = True
     late = mirror.read(Source(upstream), part(SIZE - 9, SIZE - 1))
     for _ in range(20):
@@ -326,46 +274,8 @@ def test_never_ends(mirror: Mirror, upstream: Upstream) -> None:
     assert len(upstream.opens) < 10
 
 
-@pytest.mark.parametrize("bytes_sent", [WRONG, DATA[:-1], DATA + b"x", SPOILT, b""])
-def test_wrong(mirror: Mirror, upstream: Upstream, log: list[str], bytes_sent: bytes) -> None:
-    """Wrong bytes are never completed nor kept, and that registry's blob is left alone for a minute."""
-    whole, early = mirror.read(Source(upstream)), mirror.read(Source(upstream), part(0, 9))
-    late = mirror.read(Source(upstream), part(SIZE - 9, SIZE - 1))
-    upstream.body.send_these(bytes_sent).end()
-    mirror.turn(times=10)
-    assert isinstance(whole.outcome, Corrupt)
-    assert whole.received == bytes_sent[: SIZE - HOLD][: len(whole.received)]
-    assert (len(late.received), type(late.outcome)) == (0, Corrupt)
-    assert early.outcome is True or isinstance(early.outcome, Corrupt)
-    assert not mirror.blob.exists()
-    assert os.listdir(mirror.part.parent) == []
-    assert mirror.contents.links == []
-    assert any("docker.io" in line and str(mirror.digest) in line for line in log)
-    assert isinstance(mirror.join(Source(upstream)).error, Corrupt)
-    assert upstream.opens == [0]
-    assert mirror.growths.tally == Tally(wrong=1)
-    mirror.turn(60)
-    client = mirror.read(Source(upstream))
-    upstream.body.finish()
-    mirror.turn(times=10)
-    assert client.received == DATA
-
-
-def test_a_clock_that_was_ahead(mirror: Mirror, upstream: Upstream) -> None:
-    """Has a blob that came wrong left alone for no longer."""
-    mirror.turn(3600)
-    mirror.read(Source(upstream))
-    upstream.body.send_these(WRONG).end()
-    mirror.turn(times=10)
-    mirror.clock.rightNow = 0.0
-    client = mirror.read(Source(upstream))
-    upstream.body.finish()
-    mirror.turn(times=10)
-    assert client.received == DATA
-
-
-def test_wrong_of_unknown_size(mirror: Mirror, upstream: Upstream) -> None:
-    """What is wrong is as wrong where the size was not told."""
+def test_a_wrong_blob_of_unknown_size_is_not_completed(mirror: Mirror, upstream: Upstream) -> None:
+    """A wrong blob of unknown size lacks the last 64 KiB that came."""
     upstream.size = None
     client = mirror.read(Source(upstream))
     upstream.body.send_these(DATA[:-1]).end()
@@ -374,16 +284,10 @@ def test_wrong_of_unknown_size(mirror: Mirror, upstream: Upstream) -> None:
     assert len(client.received) <= SIZE - 1 - HOLD
 
 
-def test_too_long_is_cut_short(mirror: Mirror, upstream: Upstream) -> None:
-    """No more is taken than was told."""
-    client = mirror.read(Source(upstream))
-    upstream.body.send_these(DATA + b"x")
-    assert isinstance(client.outcome, Corrupt)
-    assert upstream.body.cancelled
-
-
-def test_wrong_after_a_resumption(mirror: Mirror, upstream: Upstream, log: list[str]) -> None:
-    """What was fetched in parts and is wrong is fetched once more from the start before anybody is blamed."""
+def test_a_blob_that_was_fetched_in_parts_and_is_wrong_is_fetched_again(
+    mirror: Mirror, upstream: Upstream, log: list[str]
+) -> None:
+    """A blob that came in parts and is wrong is fetched once from its start before the registry is blamed."""
     client, late = mirror.read(Source(upstream)), mirror.read(Source(upstream), part(SIZE - 9, SIZE - 1))
     upstream.body.send_these(WRONG[:HALF]).break_off()
     mirror.turn()
@@ -396,8 +300,8 @@ def test_wrong_after_a_resumption(mirror: Mirror, upstream: Upstream, log: list[
     assert mirror.blob.read_bytes() == DATA
 
 
-def test_wrong_again(mirror: Mirror, upstream: Upstream, log: list[str]) -> None:
-    """The second time the registry is to blame, however it was fetched."""
+def test_a_blob_that_is_wrong_twice_is_corrupt(mirror: Mirror, upstream: Upstream, log: list[str]) -> None:
+    """A blob that is wrong twice is corrupt, in however many parts it came."""
     late = mirror.read(Source(upstream), part(SIZE - 9, SIZE - 1))
     for _ in range(2):
         upstream.body.send_these(WRONG[:HALF]).break_off()
@@ -409,8 +313,8 @@ def test_wrong_again(mirror: Mirror, upstream: Upstream, log: list[str]) -> None
     assert isinstance(mirror.join(Source(upstream)).error, Corrupt)
 
 
-def test_another_size_from_the_start(mirror: Mirror, upstream: Upstream) -> None:
-    """A reader who was told another size cannot be served from the new file."""
+def test_a_reader_that_was_told_another_size_fails(mirror: Mirror, upstream: Upstream) -> None:
+    """When the upstream gives another size after a restart, readers who were told the first one fail."""
     late = mirror.read(Source(upstream), part(SIZE - 9, SIZE - 1))
     upstream.body.send_these(WRONG[:HALF]).break_off()
     mirror.turn()
@@ -418,12 +322,14 @@ def test_another_size_from_the_start(mirror: Mirror, upstream: Upstream) -> None
     upstream.body.finish()
     assert isinstance(late.outcome, Unavailable)
     assert upstream.body.discarded
-    assert not mirror.growing
+    assert not mirror.is_downloading
 
 
 @pytest.mark.parametrize("told", [None, f"{SIZE}\n", f"{SIZE}", "-\n", f"{SIZE}\nverified {SIZE}\n", "x\n"])
-def test_after_a_kill(mirror: Mirror, upstream: Upstream, told: str | None) -> None:
-    """The next one that is asked goes on from the part's length."""
+def test_the_file_of_a_killed_process_is_continued(
+    mirror: Mirror, upstream: Upstream, told: str | None
+) -> None:
+    """The partial file of a killed process is continued from its length, whatever became of its metadata."""
     leave_part(mirror, DATA[:HALF], told)
     client = mirror.read(Source(upstream))
     upstream.body.finish()
@@ -434,8 +340,10 @@ def test_after_a_kill(mirror: Mirror, upstream: Upstream, told: str | None) -> N
     assert os.listdir(mirror.part.parent) == []
 
 
-def test_served_before_the_upstream(mirror: Mirror, upstream: Upstream) -> None:
-    """What is there is given to whom the upstream grants it, before the upstream sends a byte."""
+def test_bytes_that_are_there_are_delivered_before_the_upstream_answers(
+    mirror: Mirror, upstream: Upstream
+) -> None:
+    """Bytes that are there are delivered at once, to clients to whom the upstream grants the blob."""
     leave_part(mirror, DATA[:HALF], f"{SIZE}\n")
     upstream.opening = Deferred()
     refused = mirror.join(Source(upstream, Denied()))
@@ -448,12 +356,12 @@ def test_served_before_the_upstream(mirror: Mirror, upstream: Upstream) -> None:
     assert len(mirror.part.read_bytes()) == HALF
 
 
-def test_all_was_there(mirror: Mirror, upstream: Upstream) -> None:
-    """A part that proves to be the whole needs no upstream."""
+def test_a_partial_file_that_is_complete_needs_no_request(mirror: Mirror, upstream: Upstream) -> None:
+    """A partial file that is complete needs no request: the client is checked, and the blob is stored."""
     leave_part(mirror, DATA)
-    growth = mirror.enter(Source(upstream))
-    assert growth.size == SIZE
-    client = Client().read(growth, DESCRIPTOR)
+    reader = mirror.enter(Source(upstream))
+    assert reader.size == SIZE
+    client = Client().read(reader, DESCRIPTOR)
     mirror.turn(times=10)
     assert (client.received, client.outcome) == (DATA, True)
     assert (upstream.opens, upstream.checks) == ([], 1)
@@ -462,13 +370,13 @@ def test_all_was_there(mirror: Mirror, upstream: Upstream) -> None:
 
 @pytest.mark.parametrize("told", [None, f"{SIZE}\n"])
 @pytest.mark.parametrize("length", [HALF, SIZE, SIZE + 1])
-def test_wrong_part(
+def test_a_wrong_partial_file_is_replaced(
     mirror: Mirror, upstream: Upstream, log: list[str], length: int, told: str | None
 ) -> None:
-    """A part that turns out wrong, or too long, is fetched from the start; nobody is blamed."""
+    """A partial file that is wrong or too long is replaced by a new download, and nobody is blamed."""
     leave_part(mirror, (WRONG + b"x")[:length], told)
     joining = mirror.join(Source(upstream))
-    late = joining.growth and Client().read(joining.growth, DESCRIPTOR, part(SIZE - 9, SIZE - 1))
+    late = joining.reader and Client().read(joining.reader, DESCRIPTOR, part(SIZE - 9, SIZE - 1))
     for _ in range(3):
         if upstream.running:
             upstream.running.finish()
@@ -479,12 +387,64 @@ def test_wrong_part(
     assert (upstream.opens[-1], log) == (0, [])
 
 
-def test_given_of_a_wrong_part(mirror: Mirror, upstream: Upstream) -> None:
-    """Who was given some of it is cut off, and not completed from the right one."""
+def test_readers_of_a_wrong_partial_file_are_cut_off(mirror: Mirror, upstream: Upstream) -> None:
+    """Readers who have bytes of a wrong partial file are cut off, and not completed from the right one."""
     leave_part(mirror, WRONG[:HALF], f"{SIZE}\n")
     client = mirror.read(Source(upstream))
     mirror.turn(times=10)
     upstream.body.finish()
     assert client.received.startswith(WRONG[:HALF])
     assert isinstance(client.outcome, Unavailable)
-    assert not mirror.growing
+    assert not mirror.is_downloading
+
+
+def test_a_response_is_discarded_if_the_reader_leaves_at_once(mirror: Mirror, upstream: Upstream) -> None:
+    """A response is discarded if its reader leaves as soon as it is admitted."""
+    upstream.opening = Deferred()
+    joining = mirror.join(Source(upstream))
+    joining.once(lambda reader: reader.leave())
+    upstream.opening.callback(None)
+    assert upstream.body.discarded
+    assert not mirror.is_downloading
+
+
+def test_a_join_fails_when_the_size_cannot_be_written(mirror: Mirror, upstream: Upstream) -> None:
+    """A join fails when the size cannot be written: the response is discarded, and the file removed."""
+    with full(0):
+        joining = mirror.join(Source(upstream))
+    assert isinstance(joining.error, OSError)
+    assert upstream.body.discarded
+    assert os.listdir(mirror.part.parent) == []
+
+
+def test_a_partial_file_that_cannot_be_read_is_removed(mirror: Mirror, upstream: Upstream) -> None:
+    """A partial file that cannot be read is removed, and its readers are cut off."""
+    leave_cold_part(mirror)
+    opening = mirror.hold_threads()
+    joining = mirror.join(Source(upstream))
+    hashing = mirror.hold_threads()
+    opening.callback(None)
+    assert joining.reader is not None
+    client = Client().read(joining.reader, Descriptor(size=SIZE))
+    hashing.errback(OSError("input/output error"))
+    assert isinstance(client.outcome, Unavailable)
+    assert not mirror.part.exists()
+
+
+def test_a_download_that_is_about_to_stop_goes_on_for_a_new_reader(
+    mirror: Mirror, upstream: Upstream
+) -> None:
+    """A download goes on for a reader who joins while a thread still hashes for one who has left."""
+    leave_cold_part(mirror)
+    opening = mirror.hold_threads()
+    joining = mirror.join(Source(upstream))
+    hashing = mirror.hold_threads()
+    opening.callback(None)
+    assert joining.reader is not None
+    joining.reader.leave()
+    client = mirror.read(Source(upstream))
+    hashing.callback(None)
+    upstream.body.finish()
+    mirror.turn(times=10)
+    assert (client.received, client.outcome) == (DATA, True)
+    assert (upstream.opens, upstream.sent) == ([HALF], HALF)

@@ -1,4 +1,4 @@
-"""Any readers, in any process, whatever the upstream and the processes do meanwhile."""
+"""Any readers of a download, in any process, whatever the upstream and the processes do meanwhile."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from dockmirror.oci.ranges import ContentRange
-from dockmirror.store.growing.behind import POLL
+from dockmirror.store.downloads.download import POLL
 
 from .upstream import Body, Client, FileClient, Joining, Mirror, Source, Upstream, all_closed
 
 DATA = os.urandom(700_000)
 SIZE = len(DATA)
 BREAKS = 4
-"""As often the upstream may break off before a fetch gives up."""
+"""Times that the upstream may break off before a download fails."""
 
 
 @frozen
 class Reader:
-    """One who came, and what it wants."""
+    """A reader who came, and the part that it wants."""
 
     mirror: Mirror
     joining: Joining
@@ -34,12 +34,12 @@ class Reader:
 
     @property
     def wanted(self) -> bytes:
-        """What it must be given."""
+        """The bytes that it must be given."""
         return DATA[self.part.first : self.part.last + 1] if self.part else DATA
 
     def leave(self) -> None:
-        """It does not want it any more."""
-        self.client.leave() if self.joining.growth else self.joining.cancel()
+        """Leave, or cancel the join."""
+        self.client.leave() if self.joining.reader else self.joining.cancel()
 
 
 class World:
@@ -71,7 +71,7 @@ class World:
         mirror, client = self.mirrors[process], kind()
         joining = mirror.join(Source(self.upstreams[process]))
         self.readers.append(Reader(mirror, joining, client, part))
-        joining.once(lambda growth: client.read(growth, mirror.descriptor, part))
+        joining.once(lambda reader: client.read(reader, mirror.descriptor, part))
 
     def leave(self, which: int) -> None:
         """A reader goes."""
@@ -107,7 +107,7 @@ class World:
                 body.break_off()
 
     def turn(self, process: int) -> None:
-        """Time passes for a process."""
+        """Let time pass for a process."""
         self.mirrors[process].turn(POLL)
 
     def kill(self, process: int) -> None:
@@ -121,11 +121,11 @@ class World:
 
     @property
     def sent(self) -> int:
-        """How many bytes left the upstream."""
+        """The number of bytes that left the upstream."""
         return sum(upstream.sent for upstream in self.upstreams + self._cut)
 
     def settle(self) -> None:
-        """Everything is sent, and everybody takes it."""
+        """Send everything, and have all readers take it."""
         for _ in range(30):
             self.finish()
             for process in range(2):
@@ -134,7 +134,7 @@ class World:
                 reader.client.resume()
 
     def bury(self) -> None:
-        """What is left of killed processes in this one is given back."""
+        """Give back everything that killed processes have left in this one."""
         for reader in self.gone:
             reader.leave()
         for upstream in self._cut:
@@ -162,8 +162,10 @@ steps = st.one_of(
 
 @settings(deadline=None, max_examples=200)
 @given(st.booleans(), st.lists(steps, max_size=40))
-def test_right_bytes_once(told: bool, taken: list[tuple[Callable[..., None], *tuple[object, ...]]]) -> None:
-    """Whoever stays gets the right bytes, and each byte leaves the upstream once."""
+def test_any_readers_get_the_right_bytes_which_are_fetched_once(
+    told: bool, taken: list[tuple[Callable[..., None], *tuple[object, ...]]]
+) -> None:
+    """Every reader who stays gets the right bytes, and each byte leaves the upstream once."""
     with TemporaryDirectory() as directory, all_closed(Path(directory)):
         world = World(Path(directory), told)
         for step, *arguments in taken:

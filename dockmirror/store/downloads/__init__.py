@@ -1,0 +1,1 @@
+"""Blobs that are being downloaded: one writer, many readers, in any number of processes."""

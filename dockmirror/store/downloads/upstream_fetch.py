@@ -1,0 +1,189 @@
+"""The fetch that completes a partial file with bytes from the upstream."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+
+from ...content.verified import Corrupt, releasable_length
+from ...interfaces import IContent
+from ...oci.digest import Digest
+from ...oci.errors import RangeInvalid, RegistryError, Unavailable, Unreachable
+from ...work.interrupt import Interrupt
+from ..writer import BackgroundHasher
+from .context import Attempts, DownloadContext, NoReaders
+from .continuation import (
+    DiskFullFallback,
+    PossiblyCorrupt,
+    RangeResponse,
+    Rejected,
+    RestartRequired,
+    parse_range_response,
+)
+from .ingest import IngestConsumer, TooLong
+from .partial_file import PartialFile, PartialMetadata
+from .progress import DownloadProgress, DownloadReader
+
+
+@define(eq=False)
+class UpstreamFetch:
+    """Fetches what a partial file lacks, while its lock is held, until it is complete and verified.
+
+    Each request is made with the source of a reader who is there.
+    """
+
+    _progress: DownloadProgress
+    _partial_file: PartialFile
+    _hasher: BackgroundHasher
+    _interrupt: Interrupt
+    _attempts: Attempts
+    _context: DownloadContext
+    _ingest: IngestConsumer = field(init=False)
+    _was_answered: bool = field(default=False, init=False)
+    _reject: Callable[[Digest], None] | None = field(default=None, init=False)  # to the last sender
+    _is_mixed: bool = field(default=False, init=False)  # the bytes are not all of one response
+    _is_complete: bool = field(default=False, init=False)  # as far as the upstream says
+
+    def __attrs_post_init__(self) -> None:
+        self._ingest = IngestConsumer(
+            self._progress, self._partial_file, self._hasher, self._interrupt, self._context
+        )
+
+    async def run(self) -> None:
+        """Fetch until the file is complete and verified.
+
+        :raises Corrupt: when the upstream's bytes are not the blob; ``Rejected`` if their sender was told.
+        :raises RestartRequired: when the blob is to be fetched from its start, into a new file.
+        :raises Unreachable: when the upstream breaks off too often, or does not answer the first request.
+        :raises NoReaders: when no reader is left.
+        :raises OSError: when the disk fails.
+        """
+        if self._progress.length:
+            await self._take_over()
+        while not await self._is_verified():
+            response = await self._request()
+            if response is not None:
+                await self._receive(response.content)
+
+    @property
+    def may_continue_without_readers(self) -> bool:
+        """Half of the blob is there, or little is missing."""
+        length, size = self._progress.length, self._progress.size
+        if size is None or not self._ingest.is_receiving:
+            return False
+        return 2 * length >= size or size - length < self._context.finish_threshold
+
+    async def fallback(self) -> DiskFullFallback | None:
+        """Return how readers can go on by themselves, or None if it is not known what they have.
+
+        :raises OSError: when the disk does not give what it has taken.
+        """
+        length, size = self._progress.length, self._progress.size
+        if not self._progress.has_answer:
+            return None
+        await self._hasher.catch_up(length)
+        start = releasable_length(length, size)
+        tail = os.pread(self._partial_file.descriptor, length - start, start)
+        return DiskFullFallback(self._hasher.verifier(), length, tail, size, self._context.clock)
+
+    async def _take_over(self) -> None:
+        """Hash what an earlier fetch has left; readers are given it meanwhile."""
+        self._is_mixed = True
+        progress, length = self._progress, self._progress.length
+        metadata = self._partial_file.metadata()
+        if metadata is not None:
+            if metadata.is_verified:  # which is not known here
+                self._partial_file.write_size(metadata.size)
+            progress.answered(metadata.size)
+        if progress.size is not None and length > progress.size:
+            raise RestartRequired(Unavailable("more was fetched than the blob has"))
+        await self._hasher.catch_up(length, lambda: bool(progress.readers))
+        if self._hasher.hashed < length:
+            raise NoReaders
+        progress.restart_pace()
+        self._is_complete = length == progress.size or await self._hasher.matches(length)
+
+    async def _is_verified(self) -> bool:
+        if not self._is_complete:
+            return False
+        length, size = self._progress.length, self._progress.size
+        if size not in (None, length) or not await self._hasher.matches(length):
+            raise self._wrong()
+        return True
+
+    def _wrong(self) -> Exception:
+        if self._is_mixed and not self._attempts.were_wrong:
+            return PossiblyCorrupt(Unavailable("what was fetched in parts is not the blob"))
+        message = "the upstream's content is not the blob of that digest"
+        if self._reject is None:
+            return Corrupt(message)
+        self._reject(self._hasher.verifier().digest)
+        return Rejected(message)
+
+    async def _request(self) -> RangeResponse | None:
+        """Request the rest; None if that reader was refused, or the next attempt is due."""
+        reader, offset = self._first_reader(), self._progress.length
+        try:
+            opening = self._interrupt.wait(lambda: Deferred.fromCoroutine(reader.source.open(offset)))
+            response = parse_range_response(await opening, offset)
+        except RegistryError as error:
+            await self._refused(reader, offset, error)
+            return None
+        self._was_answered = True
+        reader.grant()
+        self._accept(response, offset)
+        return response
+
+    async def _refused(self, reader: DownloadReader, offset: int, error: RegistryError) -> None:
+        is_busy = (error.status >= 500 or error.status == 429) and not isinstance(error, Corrupt)
+        if isinstance(error, Unreachable) and not offset and not self._was_answered:
+            raise error
+        if isinstance(error, Unreachable) or (offset and is_busy):
+            await self._retry(error)
+        elif offset and (isinstance(error, RangeInvalid) or error.upstream_status == 206):
+            raise RestartRequired(error) from error
+        else:
+            reader.fail(error)
+
+    async def _retry(self, error: RegistryError) -> None:
+        """Wait before the next attempt, or fail if there were enough."""
+        self._first_reader()
+        pause = next(self._attempts.pauses, None)
+        if pause is None:
+            raise error
+        self._context.stats.resumed += 1
+        await self._interrupt.wait(lambda: deferLater(self._context.clock, pause))
+
+    def _first_reader(self) -> DownloadReader:
+        if not self._progress.readers:
+            raise NoReaders
+        return self._progress.readers[0]
+
+    def _accept(self, response: RangeResponse, offset: int) -> None:
+        size = self._progress.size if response.size is None else response.size
+        try:
+            if offset and size is not None and (size < offset or self._progress.size not in (None, size)):
+                raise RestartRequired(Unavailable("the upstream tells another size than before"))
+            self._is_mixed, self._reject = offset > 0, response.reject
+            if self._partial_file.metadata() != PartialMetadata(size):
+                self._partial_file.write_size(size)
+            self._progress.answered(size)
+            self._interrupt.check()  # a reader who was told may have left at once
+        except BaseException:
+            response.content.discard()
+            raise
+
+    async def _receive(self, content: IContent) -> None:
+        try:
+            await self._ingest.receive(content)
+        except TooLong:
+            raise self._wrong() from None
+        except Unreachable as error:
+            if self._progress.length != self._progress.size:
+                await self._retry(error)
+                return
+        self._is_complete = True

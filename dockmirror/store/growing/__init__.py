@@ -1,1 +1,0 @@
-"""Blobs on their way in: one writer, many readers."""

@@ -1,0 +1,133 @@
+"""A file that grows: written and hashed without being in the reactor's way."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import partial
+
+from attrs import define, field
+from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.interfaces import IReactorTime
+
+from ..oci.digest import Digest, Verifier
+from .reader import FileReader
+
+SLOW_WRITE = 0.05
+"""Seconds; a write that takes longer leaves those after it to threads, until one there does not."""
+HASH_STEP = 4 * 1024 * 1024
+"""Bytes that a thread hashes at a time."""
+_HASH_PIECE = 1024 * 1024
+
+
+class BackgroundHasher:
+    """Hashes the bytes of a growing file in order, in threads that follow the writer.
+
+    :ivar hashed: how many bytes were hashed.
+    """
+
+    def __init__(self, digest: Digest, file: FileReader) -> None:
+        self.file = file
+        self.hashed = 0
+        self._verifier = digest.verifier()
+        self._one_at_a_time = DeferredLock()
+        self._error: OSError | None = None
+
+    async def catch_up(self, until: int, wanted: Callable[[], bool] = lambda: True) -> None:
+        """Hash what lies in the file up to there, or as long as that is wanted.
+
+        :raises OSError: when the disk does not give it, or has not before: it is not asked again.
+        """
+        async with self._one_at_a_time:
+            while self.hashed < until and wanted():
+                if self._error is not None:
+                    raise self._error
+                try:
+                    await self.file.in_thread(partial(self._hash, min(until, self.hashed + HASH_STEP)))
+                except OSError as error:
+                    self._error = error
+                    raise
+
+    async def matches(self, length: int) -> bool:
+        """Compare the digest with so many bytes, which are all that there are.
+
+        :raises OSError: when the disk does not give them.
+        """
+        await self.catch_up(length)
+        return self._verifier.verified()
+
+    def verifier(self) -> Verifier:
+        """Return a verifier that was given what is hashed; nothing may be being hashed."""
+        return self._verifier.copy()
+
+    def _hash(self, until: int, descriptor: int) -> None:
+        buffer = memoryview(bytearray(min(_HASH_PIECE, until - self.hashed)))
+        while self.hashed < until:
+            count = os.preadv(descriptor, [buffer[: until - self.hashed]], self.hashed)
+            if not count:
+                raise OSError(f"a partial file is shorter than {until} bytes, which it was")
+            self._verifier.update(buffer[:count])
+            self.hashed += count
+
+
+@define(eq=False)
+class AsyncFileWriter:
+    """Writes at once, and in threads for as long as the disk makes writers wait.
+
+    :ivar length: how many bytes lie in the file.
+    :ivar pending: how many bytes were taken and are not written yet.
+    :param write_at: writes all of the data at an offset, which may block.
+    :param grew: is called when the file has grown.
+    :param failed: is called when pending bytes cannot be written.
+    """
+
+    _write_at: Callable[[bytes, int], None]
+    _file: FileReader
+    length: int
+    _clock: IReactorTime
+    _grew: Callable[[], None]
+    _failed: Callable[[OSError], None]
+    pending: int = field(default=0, init=False)
+    _is_slow: bool = field(default=False, init=False)
+    _pieces: list[bytes] = field(factory=list, init=False)
+    _writing: DeferredLock = field(factory=DeferredLock, init=False)
+
+    def write(self, data: bytes) -> None:
+        """Take the next bytes.
+
+        :raises OSError: when the disk does not take them; a part may have been written.
+        """
+        if self._is_slow or self.pending:
+            self._pieces.append(data)
+            self.pending += len(data)
+            if not self._writing.locked:
+                Deferred.fromCoroutine(self._write_pending())
+        else:
+            self._write(data)
+            self.length += len(data)
+            self._grew()
+
+    async def flushed(self) -> None:
+        """Wait until nothing is being written any more."""
+        async with self._writing:
+            pass
+
+    async def _write_pending(self) -> None:
+        async with self._writing:
+            while self._pieces:
+                data = b"".join(self._pieces)
+                self._pieces.clear()
+                try:
+                    await self._file.in_thread(partial(self._write, data))
+                except OSError as error:
+                    self._pieces.clear()
+                    self._failed(error)
+                    return
+                self.pending -= len(data)
+                self.length += len(data)
+                self._grew()
+
+    def _write(self, data: bytes, _: int = -1) -> None:
+        started = self._clock.seconds()
+        self._write_at(data, self.length)
+        self._is_slow = self._clock.seconds() - started > SLOW_WRITE

@@ -1,0 +1,47 @@
+"""Fixtures of the tests of downloads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
+from zope.interface import provider
+
+from .upstream import DATA, Mirror, Upstream, all_closed
+
+
+@pytest.fixture
+def upstream() -> Upstream:
+    """An upstream that has the blob."""
+    return Upstream(DATA)
+
+
+@pytest.fixture
+def mirror(tmp_path: Path) -> Iterator[Mirror]:
+    """A process with an empty store; in the end it has no file open."""
+    with all_closed(tmp_path):
+        yield Mirror(tmp_path, DATA)
+
+
+@pytest.fixture
+def mirrors(tmp_path: Path) -> Iterator[tuple[Mirror, Mirror]]:
+    """Two processes on one directory, as far as files can tell."""
+    with all_closed(tmp_path):
+        opened: dict[int, Mirror] = {}
+        yield Mirror(tmp_path, DATA, opened=opened), Mirror(tmp_path, DATA, opened=opened)
+
+
+@pytest.fixture
+def log() -> Iterator[list[str]]:
+    """The lines that are logged."""
+    lines: list[str] = []
+
+    @provider(ILogObserver)
+    def observe(event: LogEvent) -> None:
+        lines.append(formatEvent(event))
+
+    globalLogPublisher.addObserver(observe)
+    yield lines
+    globalLogPublisher.removeObserver(observe)

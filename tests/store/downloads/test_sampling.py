@@ -1,0 +1,111 @@
+"""Samples of a blob that is being downloaded, which are compared with what the upstream gives."""
+
+from __future__ import annotations
+
+import pytest
+from twisted.internet.defer import CancelledError, Deferred
+
+from dockmirror.content.verified import Corrupt
+from dockmirror.oci.consent import SAMPLE, Sample
+
+from ...answering import now, watch
+from .upstream import DATA, HALF, SIZE, HeldCheck, Joining, Mirror, Source, Upstream, finish, full
+
+
+async def sample_of(source: HeldCheck) -> Sample | None:
+    """Take a sample of the blob that is checked."""
+    return await source.held.sample()
+
+
+@pytest.fixture
+def source(upstream: Upstream) -> HeldCheck:
+    """The source of a client that joins."""
+    return HeldCheck(upstream)
+
+
+@pytest.fixture
+def joining(mirror: Mirror, upstream: Upstream, source: HeldCheck) -> Joining:
+    """A client that joins a download of which half has come."""
+    mirror.read(Source(upstream))
+    upstream.body.send(HALF)
+    return mirror.join(source)
+
+
+def test_a_sample_is_taken_when_enough_has_come(
+    mirror: Mirror, upstream: Upstream, source: HeldCheck, joining: Joining
+) -> None:
+    """A sample of a blob below 1 MiB waits for all of it; of a finished one it is taken at once."""
+    sampled = watch(sample_of(source))
+    assert (sampled, source.held.size) == ([], SIZE)
+    upstream.body.finish()
+    mirror.turn(times=10)
+    for sample in (*sampled, now(sample_of(source))):
+        assert isinstance(sample, Sample)
+        first, last = sample.part.first, sample.part.last
+        assert (sample.part.length, sample.part.size) == (SAMPLE, SIZE)
+        assert sample.data == DATA[first : last + 1]
+    source.answer.callback(None)
+    assert joining.reader is not None
+    joining.reader.leave()
+
+
+def test_nothing_is_sampled_for_a_client_that_has_left(
+    upstream: Upstream, source: HeldCheck, joining: Joining
+) -> None:
+    """A client that leaves wakes those who wait for its sample: there will be none."""
+    sampled = watch(sample_of(source))
+    joining.cancel()
+    assert sampled == [None]
+    assert now(sample_of(source)) is None
+    upstream.body.finish()
+
+
+def test_the_wait_for_a_sample_can_be_cancelled(
+    upstream: Upstream, source: HeldCheck, joining: Joining
+) -> None:
+    """It ends at once, and the client is still there."""
+    sampling = Deferred.fromCoroutine(sample_of(source))
+    sampled = watch(sampling)
+    sampling.cancel()
+    assert isinstance(sampled[0], CancelledError)
+    assert joining.error is None
+    joining.cancel()
+    upstream.body.finish()
+
+
+def test_a_sample_fails_with_the_download(
+    mirror: Mirror, upstream: Upstream, source: HeldCheck, joining: Joining
+) -> None:
+    """Who waits for a sample is told why the download failed."""
+    sampled = watch(sample_of(source))
+    upstream.body.send_these(DATA[HALF:-1]).end()
+    mirror.turn(times=10)
+    assert isinstance(sampled[0], Corrupt)
+    source.answer.callback(None)
+    assert isinstance(joining.error, Corrupt)
+
+
+def test_of_a_blob_of_unknown_size_there_is_no_sample(mirror: Mirror, upstream: Upstream) -> None:
+    """The size is a part of the proof."""
+    upstream.size = None
+    mirror.read(Source(upstream))
+    source = HeldCheck(upstream)
+    joining = mirror.join(source)
+    assert source.held.size is None
+    assert now(sample_of(source)) is None
+    joining.cancel()
+    upstream.body.finish()
+    mirror.turn(times=10)
+
+
+def test_there_is_no_sample_when_the_disk_is_full(
+    mirror: Mirror, upstream: Upstream, source: HeldCheck, joining: Joining
+) -> None:
+    """What the disk has not taken will not be there: nobody waits for it."""
+    sampled = watch(sample_of(source))
+    with full(HALF):
+        upstream.body.send()
+    mirror.turn(times=10)
+    assert sampled == [None]
+    joining.cancel()
+    finish(upstream, mirror)

@@ -1,0 +1,180 @@
+"""A file that grows, on a disk that is quick, slow or full."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from twisted.internet.task import Clock
+
+from dockmirror.oci.digest import Digest
+from dockmirror.store.downloads.partial_file import PartialFile, PartialPaths
+from dockmirror.store.reader import FileReader
+from dockmirror.store.threads import InThread
+from dockmirror.store.writer import HASH_STEP, SLOW_WRITE, AsyncFileWriter, BackgroundHasher
+
+from ..answering import watch
+from .threads import HeldThreads, inline
+
+
+class Disk(PartialFile):
+    """A partial file that takes a while for what it is given, or fails.
+
+    :ivar seconds: how long.
+    :ivar written: the sizes of what it was given.
+    """
+
+    def __init__(self, path: Path, clock: Clock) -> None:
+        super().__init__(
+            PartialPaths.of(path.parent, "r", Digest.of(b"")), os.open(path, os.O_RDWR | os.O_CREAT)
+        )
+        self.path = path
+        self.seconds = 0.0
+        self.error: OSError | None = None
+        self.written: list[int] = []
+        self._clock = clock
+
+    def write(self, data: bytes, offset: int) -> None:
+        self._clock.advance(self.seconds)
+        if self.error is not None:
+            raise self.error
+        self.written.append(len(data))
+        super().write(data, offset)
+
+
+class Writing:
+    """A writer, its disk, and what it reports."""
+
+    def __init__(self, path: Path) -> None:
+        clock = Clock()
+        self.disk = Disk(path, clock)
+        self.threads = HeldThreads()
+        self.lengths: list[int] = []
+        self.errors: list[OSError] = []
+        self.file = FileReader(self.disk.descriptor, self.threads)
+        self.writer = AsyncFileWriter(self.disk.write, self.file, 0, clock, self._grew, self.errors.append)
+
+    def _grew(self) -> None:
+        self.lengths.append(self.writer.length)
+
+
+@pytest.fixture
+def writing(tmp_path: Path) -> Iterator[Writing]:
+    """An empty file."""
+    writing = Writing(tmp_path / "file")
+    yield writing
+    writing.file.close()
+
+
+def test_a_quick_disk_is_written_to_at_once(writing: Writing) -> None:
+    """A quick disk is written to at once, without a thread."""
+    for piece in (b"a", b"bc"):
+        writing.writer.write(piece)
+    assert (writing.lengths, writing.threads.held, writing.disk.path.read_bytes()) == ([1, 3], 0, b"abc")
+
+
+def test_a_slow_disk_is_written_to_in_threads(writing: Writing) -> None:
+    """After a write that took long, pending pieces are written together, and the reactor waits no more."""
+    writing.disk.seconds = 2 * SLOW_WRITE
+    for piece in (b"a", b"b", b"c", b"d"):
+        writing.writer.write(piece)
+    assert (writing.lengths, writing.writer.pending, writing.threads.held) == ([1], 3, 1)
+    writing.threads.run()
+    assert (writing.lengths, writing.writer.pending, writing.threads.held) == ([1, 2], 2, 1)
+    writing.threads.run()
+    assert (writing.lengths, writing.writer.pending, writing.threads.held) == ([1, 2, 4], 0, 0)
+    writing.writer.write(b"e")
+    assert writing.threads.held == 1
+    writing.threads.run()
+    assert (writing.disk.written, writing.disk.path.read_bytes()) == ([1, 1, 2, 1], b"abcde")
+
+
+def test_a_disk_that_is_quick_again_is_written_to_at_once(writing: Writing) -> None:
+    """A disk that is quick again, with nothing pending, is written to at once."""
+    writing.disk.seconds = 2 * SLOW_WRITE
+    writing.writer.write(b"a")
+    writing.writer.write(b"b")
+    writing.disk.seconds = 0
+    writing.writer.write(b"c")
+    writing.threads.run()
+    writing.writer.write(b"d")
+    assert (writing.lengths, writing.threads.held) == ([1, 2], 1)
+    writing.threads.run()
+    writing.threads.run()
+    writing.writer.write(b"e")
+    assert (writing.lengths, writing.threads.held) == ([1, 2, 3, 4, 5], 0)
+    assert writing.disk.path.read_bytes() == b"abcde"
+
+
+def test_pending_bytes_are_dropped_when_the_disk_fails(writing: Writing) -> None:
+    """Pending bytes are dropped when the disk fails, and the writer reports why."""
+    writing.disk.seconds = 2 * SLOW_WRITE
+    for piece in (b"a", b"b", b"c"):
+        writing.writer.write(piece)
+    writing.disk.error = OSError("no space left")
+    writing.threads.run()
+    assert (writing.errors, writing.lengths, writing.threads.held) == ([writing.disk.error], [1], 0)
+    writing.disk.error = None
+    assert watch(writing.writer.flushed()) == [None]
+
+
+def test_a_writer_is_flushed_when_all_is_written(writing: Writing) -> None:
+    """A writer is flushed when all is written, at once if nothing is pending."""
+    assert watch(writing.writer.flushed()) == [None]
+    writing.disk.seconds = 2 * SLOW_WRITE
+    for piece in (b"a", b"b", b"c"):
+        writing.writer.write(piece)
+    flushed = watch(writing.writer.flushed())
+    writing.threads.run()
+    assert flushed == []
+    writing.threads.run()
+    assert (flushed, writing.lengths) == ([None], [1, 2, 3])
+
+
+def hasher(path: Path, data: bytes, in_thread: InThread = inline) -> BackgroundHasher:
+    """Return a hasher of a file with these bytes."""
+    path.write_bytes(data)
+    return BackgroundHasher(Digest.of(data), FileReader(os.open(path, os.O_RDONLY), in_thread))
+
+
+def test_bytes_are_hashed_in_steps(tmp_path: Path) -> None:
+    """A thread is given one step at a time, as long as the hash is wanted."""
+    threads, wanted = HeldThreads(), [True]
+    hashing = hasher(tmp_path / "file", bytes(2 * HASH_STEP), threads)
+    outcome = watch(hashing.catch_up(2 * HASH_STEP, lambda: wanted[0]))
+    wanted[0] = False
+    threads.run()
+    assert (outcome, hashing.hashed, threads.held) == ([None], HASH_STEP, 0)
+    matches = watch(hashing.matches(2 * HASH_STEP))
+    threads.run()
+    assert matches == [True]
+    hashing.file.close()
+
+
+def test_a_disk_that_gives_nothing_to_hash_is_not_asked_again(tmp_path: Path) -> None:
+    """A hasher fails again with the first error."""
+    threads, error = HeldThreads(), OSError("input/output error")
+    hashing = hasher(tmp_path / "file", b"data", threads)
+    outcome = watch(hashing.matches(4))
+    threads.fail(error)
+    assert [*outcome, *watch(hashing.matches(4))] == [error, error]
+    assert threads.held == 0
+    hashing.file.close()
+
+
+def test_a_file_that_was_cut_short_cannot_be_hashed(tmp_path: Path) -> None:
+    """A file that is shorter than it was is an error of the disk."""
+    hashing = hasher(tmp_path / "file", b"data")
+    assert isinstance(watch(hashing.matches(5))[0], OSError)
+    hashing.file.close()
+
+
+def test_no_more_is_hashed_than_was_asked_for(tmp_path: Path) -> None:
+    """Bytes that lie behind are left for the next time, however large the pieces are that are read."""
+    hashing = hasher(tmp_path / "file", bytes(HASH_STEP))
+    assert watch(hashing.catch_up(HASH_STEP - 100)) == [None]
+    assert hashing.hashed == HASH_STEP - 100
+    assert watch(hashing.matches(HASH_STEP)) == [True]
+    hashing.file.close()
