@@ -10,7 +10,7 @@ from pathlib import Path
 from twisted.application.service import Application
 
 from dockmirror.config.load import load
-from dockmirror.service import mirror
+from dockmirror.app.service import mirror
 from dockmirror.config.settings import ConfigurationError
 
 file = Path(__file__).with_name("dockmirror.toml") if "__file__" in globals() else Path("dockmirror.toml")

@@ -91,7 +91,7 @@ def _hit(peer: Peer, digest: str, number: int) -> float:
 def _sweep(root: Path, budget: int, days: int) -> tuple[float, int]:
     """Seconds of a look so many days ahead, and what is held then: it walks, and all was used long ago."""
     started = time.monotonic()
-    swept = Sweep(root, Budget(budget)).look(0, time.time() + days * _DAY)
+    swept = Sweep(root, Budget(budget)).run(0, time.time() + days * _DAY)
     assert swept
     return time.monotonic() - started, swept.held
 

@@ -11,18 +11,18 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConsumer
 from zope.interface import Attribute, Interface
 
-from .oci.consent import Held
+from .oci.consent import HeldBlob
 from .oci.descriptor import Descriptor
 from .oci.digest import Digest
 from .oci.login import Login
 from .oci.ranges import ContentRange, Range
 from .oci.reference import Repository, Tag
-from .oci.request import Request
+from .oci.request import RegistryRequest
 from .oci.token import TokenRequest
-from .oci.write import Write, Written
+from .oci.write import Write, WriteResult
 
 
-class IContent(Interface):
+class IBody(Interface):
     """Bytes to be delivered once.  Whoever is given one delivers it or discards it, and does so once."""
 
     descriptor: Descriptor = Attribute("Media type, digest and size of the bytes that will be delivered.")
@@ -80,7 +80,7 @@ class Answer:
         which gave them is not asked for it for a while; equal for answers of the same address.
     """
 
-    content: IContent
+    body: IBody
     status: int = 200
     content_range: ContentRange | None = None
     location: str | None = None
@@ -88,15 +88,17 @@ class Answer:
     headers: tuple[tuple[str, str], ...] = field(default=())
     upstream_status: int | None = None
     consents: bool = False
-    elsewhere: bool = False
-    parts: Callable[[Range], Coroutine[Any, Any, Answer]] | None = field(default=None, eq=False, repr=False)
+    from_other_host: bool = False
+    open_range: Callable[[Range], Coroutine[Any, Any, Answer]] | None = field(
+        default=None, eq=False, repr=False
+    )
     reject: Callable[[Digest], None] | None = field(default=None, eq=False, repr=False)
 
 
 class IRegistry(Interface):
     """A registry, or something in front of one.  Behaviour is added by wrapping this interface."""
 
-    async def fetch(request: Request) -> Answer:
+    async def fetch(request: RegistryRequest) -> Answer:
         """What the registry has for that request.
 
         :raises RegistryError: the row that says why not; ``Unauthorized`` with the registry's challenges
@@ -111,10 +113,10 @@ class IRegistry(Interface):
         """
 
 
-class IWrites(Interface):
+class IWritableRegistry(Interface):
     """A registry that can be changed, or something in front of one."""
 
-    async def write(write: Write, body: IContent) -> Written:
+    async def write(write: Write, body: IBody) -> WriteResult:
         """What has come of it; the body may have been discarded, or be cancelled in the middle.
 
         :raises RegistryError: the row that says why not, as ``IRegistry.fetch`` does; what ends the body too
@@ -135,14 +137,14 @@ class IAccount(Interface):
         """The upstream did not take this; where there may be another by now, that is given next."""
 
 
-class Kind(Enum):
+class ContentKind(Enum):
     """As what a repository has a content: the same bytes may be a blob here and a manifest there."""
 
     BLOB = "blob"
     MANIFEST = "manifest"
 
 
-class IOpened(Interface):
+class IStoredContent(Interface):
     """A stored content that was opened; eviction takes it away from nobody who holds one.
 
     Whoever is given one asks it for one ``content`` or closes it.
@@ -150,14 +152,14 @@ class IOpened(Interface):
 
     size: int = Attribute("Bytes.")
 
-    def content(descriptor: Descriptor, segments: Sequence[bytes | ContentRange]) -> IContent:
+    def body(descriptor: Descriptor, segments: Sequence[bytes | ContentRange]) -> IBody:
         """Parts of the stored bytes, and bytes between them, in that order; closes the file at its end."""
 
     def close() -> None:
         """Gives it back unread."""
 
 
-class IDistant(IOpened):
+class IBucketBlob(IStoredContent):
     """A stored content that lies on another machine, from where it is worth being fetched only once.
 
     Whoever is given one may also open it as a source does, from an offset on, and again where that breaks
@@ -170,18 +172,18 @@ class IDistant(IOpened):
         :raises RegistryError: ``Unreachable`` where it is not given; what is delivered fails so, too.
         """
 
-    async def location() -> str | None:
+    async def presigned_url() -> str | None:
         """An address at which anybody gets it for a short while; None where clients are not sent there."""
 
 
-class IContents(Interface):
+class IContentStore(Interface):
     """Verified contents, and which repository has which.
 
     A repository's name begins here with its registry's: ``docker.io/library/busybox``.  Bytes that are
     held entitle nobody: only a link says that a repository has them, and as what.
     """
 
-    async def open(repository: Repository, digest: Digest, kind: Kind) -> IOpened | None:
+    async def open(repository: Repository, digest: Digest, kind: ContentKind) -> IStoredContent | None:
         """The content, where the repository is linked to it as that kind and it is held whole.
 
         That it was used is noted, at most once a minute.
@@ -190,34 +192,34 @@ class IContents(Interface):
     async def holds(digest: Digest) -> bool:
         """Whether the bytes are held at all, for whichever repository."""
 
-    async def peek(digest: Digest) -> IOpened | None:
+    async def peek(digest: Digest) -> IStoredContent | None:
         """The bytes, whichever repository has them: to compare with others, and to serve to nobody."""
 
-    async def link(repository: Repository, digest: Digest, kind: Kind) -> bool:
+    async def link(repository: Repository, digest: Digest, kind: ContentKind) -> bool:
         """Says that the repository has this content; False where the bytes are not held."""
 
-    async def add(repository: Repository, digest: Digest, kind: Kind, data: bytes) -> None:
+    async def add(repository: Repository, digest: Digest, kind: ContentKind, data: bytes) -> None:
         """Keeps a small content, already verified, and links it.
 
         :raises OSError: when it cannot be kept; nothing has changed then.
         """
 
-    async def unlink(repository: Repository, digest: Digest, kind: Kind) -> None:
+    async def unlink(repository: Repository, digest: Digest, kind: ContentKind) -> None:
         """Says that the repository does not have this content any more; the bytes stay for others."""
 
 
 @frozen
-class Tagged:
+class TagEntry:
     """What a tag named when it was last confirmed, in seconds since the epoch."""
 
     digest: Digest
     confirmed: float
 
 
-class ITags(Interface):
+class ITagStore(Interface):
     """What tags named."""
 
-    async def get(repository: Repository, tag: Tag) -> Tagged | None:
+    async def get(repository: Repository, tag: Tag) -> TagEntry | None:
         """None where it is not known."""
 
     async def put(repository: Repository, tag: Tag, digest: Digest) -> None:
@@ -230,7 +232,7 @@ class ITags(Interface):
         """Forget all tags of the repository that name this."""
 
 
-class IDocuments(Interface):
+class IDocumentStore(Interface):
     """Small documents by name, that a restart does not lose: lists, challenges, what is public."""
 
     async def read(name: str) -> bytes | None:
@@ -240,23 +242,23 @@ class IDocuments(Interface):
         """Replaces it, whole or not at all."""
 
 
-class ICopy(Interface):
+class IStagedUpload(Interface):
     """A blob that is written while it passes.  Whoever is given one ends it."""
 
     def write(data: bytes) -> None:
         """Takes some more of it; never fails, and nobody waits for it."""
 
-    async def end() -> int | None:
+    async def finish() -> int | None:
         """Nothing more comes; how many bytes there are, and None where they could not be kept."""
 
 
-class IPushed(Interface):
+class IUploadStaging(Interface):
     """Copies of blobs that are on their way to an upstream, by names that nobody else knows."""
 
-    async def copy(name: str, offset: int) -> ICopy | None:
+    async def open(name: str, offset: int) -> IStagedUpload | None:
         """The copy from that offset on, whatever came after it; None where that cannot be had."""
 
-    async def keep(name: str, digest: Digest) -> bool:
+    async def commit(name: str, digest: Digest) -> bool:
         """Whether the copy is that content, which is held then; it is a copy no more."""
 
     async def drop(name: str) -> None:
@@ -272,7 +274,7 @@ class ISource(Interface):
         :raises RegistryError: as refused; ``Unreachable`` where another attempt may do better.
         """
 
-    async def check(held: Held) -> None:
+    async def check(held: HeldBlob) -> None:
         """Asks the upstream only whether this reader may have the blob.
 
         :param held: the blob, of which a part may have to be compared.
@@ -286,7 +288,7 @@ class IDownloadReader(Interface):
     size: int | None = Attribute("Bytes of the whole blob; None where the upstream does not tell.")
     joined: bool = Attribute("The download of another reader is read.")
 
-    def content(descriptor: Descriptor, part: ContentRange | None) -> IContent:
+    def content(descriptor: Descriptor, part: ContentRange | None) -> IBody:
         """Return the blob, or a part of it, as it arrives; its last 64 KiB wait for the digest."""
 
     def seconds_until(part: ContentRange) -> float:

@@ -108,7 +108,7 @@ class Metrics:
 
 
 class Connected(Protocol):
-    """Clients' connections; see ``Connections``."""
+    """Clients' connections; see ``OpenConnections``."""
 
     turned_away: int
 
@@ -183,7 +183,7 @@ class _Fetches(Collector):
 
 
 class Shared(Protocol):
-    """The bucket behind the cache; see ``Tiers``."""
+    """The bucket behind the cache; see ``TieredStore``."""
 
     @property
     def requests(self) -> Mapping[str, int]:

@@ -12,16 +12,16 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from .content.held import collect
+from .body.in_memory import collect
 from .interfaces import Answer, IRegistry
 from .oci.descriptor import Descriptor
 from .oci.digest import Digest
 from .oci.errors import ManifestInvalid, ManifestUnknown, RegistryError
-from .oci.manifest import Child, Manifest
+from .oci.manifest import IndexEntry, ManifestDocument
 from .oci.media import EVERYTHING
 from .oci.platform import Platform
 from .oci.reference import Reference, Repository, Tag
-from .oci.request import Blob, Referrers, Request
+from .oci.request import Blob, Referrers, RegistryRequest
 from .oci.request import Manifest as Asked
 
 MANIFEST_LIMIT = 4 * 1024 * 1024
@@ -38,7 +38,7 @@ def unwatched(_: Descriptor) -> Iterator[Callable[[int], None]]:
 
 
 @define
-class Pulled:
+class PulledImage:
     """What came of an image.
 
     :ivar held: how many of its blobs were held already.
@@ -65,17 +65,17 @@ class Wanted:
     platforms: Collection[Platform] = ()
     referrers: bool = False
 
-    def wants(self, child: Child) -> bool:
+    def wants(self, child: IndexEntry) -> bool:
         """Whether this is for a platform that is wanted."""
         return not self.platforms or (
-            child.platform is not None and any(each.admits(child.platform) for each in self.platforms)
+            child.platform is not None and any(each.matches(child.platform) for each in self.platforms)
         )
 
 
 class Pull:
     """Pulls images through a registry that verifies what it gives.
 
-    Blobs that the registry's ``Cache-Status`` says are held are not read again.
+    Blobs that the registry's ``CacheParts-Status`` says are held are not read again.
 
     :param jobs: how many blobs are read at a time.
     """
@@ -85,12 +85,12 @@ class Pull:
         self._places = DeferredSemaphore(jobs)
         self._watch = watch
 
-    async def image(self, wanted: Wanted, pulled: Pulled) -> Sequence[Request]:
+    async def image(self, wanted: Wanted, pulled: PulledImage) -> Sequence[RegistryRequest]:
         """Pull an image, and count what comes; return what would ask for each part of it by digest.
 
         :raises RegistryError: when something of it is not to be had; its other blobs were pulled then.
         """
-        seen: dict[Digest, Manifest] = {}
+        seen: dict[Digest, ManifestDocument] = {}
         await self._manifest(wanted, wanted.reference, seen)
         pulled.manifests += len(seen)
         blobs = {blob.digest: blob for manifest in seen.values() for blob in manifest.blobs}
@@ -102,19 +102,21 @@ class Pull:
             *(Asked(wanted.repository, digest) for digest in seen),
             *(Blob(wanted.repository, digest) for digest in blobs if digest),
         ]
-        return [Request(target, accept=EVERYTHING) for target in targets]
+        return [RegistryRequest(target, accept=EVERYTHING) for target in targets]
 
-    def _start(self, repository: Repository, blob: Descriptor, pulled: Pulled) -> Deferred[None]:
+    def _start(self, repository: Repository, blob: Descriptor, pulled: PulledImage) -> Deferred[None]:
         return Deferred.fromCoroutine(self._blob(repository, blob, pulled))
 
-    async def _manifest(self, wanted: Wanted, reference: Reference, seen: dict[Digest, Manifest]) -> None:
+    async def _manifest(
+        self, wanted: Wanted, reference: Reference, seen: dict[Digest, ManifestDocument]
+    ) -> None:
         """A manifest, and those below it."""
         if reference in seen:
             return
-        asked = Request(Asked(wanted.repository, reference), accept=EVERYTHING)
-        data = await collect((await self._registry.fetch(asked)).content, MANIFEST_LIMIT)
+        asked = RegistryRequest(Asked(wanted.repository, reference), accept=EVERYTHING)
+        data = await collect((await self._registry.fetch(asked)).body, MANIFEST_LIMIT)
         digest = reference if isinstance(reference, Digest) else Digest.of(data)
-        manifest = Manifest.parse(data)
+        manifest = ManifestDocument.parse(data)
         if manifest is None:
             raise ManifestInvalid(f"{digest} is no manifest of an image, or of a kind that is not known here")
         seen[digest] = manifest
@@ -127,7 +129,7 @@ class Pull:
         if wanted.referrers:
             await self._referrers(evolve(wanted, platforms=()), digest, seen)
 
-    async def _referrers(self, wanted: Wanted, subject: Digest, seen: dict[Digest, Manifest]) -> None:
+    async def _referrers(self, wanted: Wanted, subject: Digest, seen: dict[Digest, ManifestDocument]) -> None:
         """What refers to a manifest, by the API or, where the registry has none, by the tag schema.
 
         Source: OCI distribution specification, "Listing Referrers" and "Referrers Tag Schema".
@@ -135,27 +137,27 @@ class Pull:
         tag = Tag(f"{subject.algorithm}-{subject.hex}")
         for target in (Referrers(wanted.repository, subject), Asked(wanted.repository, tag)):
             try:
-                answer = await self._registry.fetch(Request(target, accept=EVERYTHING))
+                answer = await self._registry.fetch(RegistryRequest(target, accept=EVERYTHING))
             except RegistryError as error:
                 if error.status != 404:
                     raise
                 continue
-            listed = Manifest.parse(await collect(answer.content, MANIFEST_LIMIT))
+            listed = ManifestDocument.parse(await collect(answer.body, MANIFEST_LIMIT))
             for child in listed.children if listed else ():
                 if child.descriptor.digest is not None:
                     await self._manifest(wanted, child.descriptor.digest, seen)
             return
 
-    async def _blob(self, repository: Repository, blob: Descriptor, pulled: Pulled) -> None:
+    async def _blob(self, repository: Repository, blob: Descriptor, pulled: PulledImage) -> None:
         assert blob.digest is not None
-        asked = Request(Blob(repository, blob.digest))
+        asked = RegistryRequest(Blob(repository, blob.digest))
         if await is_held(self._registry, asked):
             pulled.held += 1
             return
         answer = await self._registry.fetch(asked)
         with self._watch(blob) as took:
             sink = _Sink(took)
-            await answer.content.deliver(sink)
+            await answer.body.deliver(sink)
         pulled.fetched += 1
         pulled.bytes += sink.size
 
@@ -174,7 +176,7 @@ class HeldCheck:
         self._clock = clock
         self._places = DeferredSemaphore(jobs)
 
-    async def missing(self, asked: Collection[Request]) -> list[Request]:
+    async def missing(self, asked: Collection[RegistryRequest]) -> list[RegistryRequest]:
         """Return those that the mirror does not answer from its cache."""
         for pause in (*HELD_PAUSES, None):
             asking = [self._places.run(self._start, each) for each in asked]
@@ -185,11 +187,11 @@ class HeldCheck:
             await deferLater(self._clock, pause)
         return list(asked)
 
-    def _start(self, asked: Request) -> Deferred[bool]:
+    def _start(self, asked: RegistryRequest) -> Deferred[bool]:
         return Deferred.fromCoroutine(is_held(self._registry, asked))
 
 
-async def is_held(registry: IRegistry, asked: Request) -> bool:
+async def is_held(registry: IRegistry, asked: RegistryRequest) -> bool:
     """Return whether a mirror says that it would answer from its cache."""
     try:
         return is_hit(await registry.fetch(evolve(asked, head=True)))

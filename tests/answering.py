@@ -11,11 +11,11 @@ from twisted.internet.interfaces import IConsumer, IProducer, IPushProducer
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from dockmirror.content.held import json_content
-from dockmirror.interfaces import Answer, IContent, IFileConsumer, IRegistry
+from dockmirror.body.in_memory import json_body
+from dockmirror.interfaces import Answer, IBody, IFileConsumer, IRegistry
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.errors import RegistryError, Unreachable
-from dockmirror.oci.request import Request
+from dockmirror.oci.request import RegistryRequest
 from dockmirror.oci.token import TokenRequest
 
 Result = TypeVar("Result")
@@ -121,7 +121,7 @@ class FileRecorder(Recorder):
         super().resume()
 
 
-@implementer(IContent)
+@implementer(IBody)
 class Pieces:
     """A content that comes at once, cut like this; whole, unless there is an error."""
 
@@ -137,17 +137,17 @@ class Pieces:
         self._error = error
 
     def deliver(self, consumer: IConsumer) -> Deferred[None]:
-        """See ``IContent``."""
+        """See ``IBody``."""
         for piece in self._pieces:
             consumer.write(piece)
         return succeed(None) if self._error is None else fail(self._error)
 
     def discard(self) -> None:
-        """See ``IContent``."""
+        """See ``IBody``."""
         self.discarded = True
 
 
-@implementer(IContent, IPushProducer)
+@implementer(IBody, IPushProducer)
 class Feed:
     """A content whose bytes come when the test sends them.
 
@@ -163,7 +163,7 @@ class Feed:
         self._consumer: IConsumer = Recorder()
 
     def deliver(self, consumer: IConsumer) -> Deferred[None]:
-        """See ``IContent``."""
+        """See ``IBody``."""
         assert self.state == "kept"
         self.state = "open"
         self._consumer = consumer
@@ -171,7 +171,7 @@ class Feed:
         return self._done
 
     def discard(self) -> None:
-        """See ``IContent``."""
+        """See ``IBody``."""
         assert self.state == "kept"
         self.state = "discarded"
 
@@ -219,11 +219,11 @@ class FakeRegistry:
     """
 
     def __init__(self, *answers: Scripted) -> None:
-        self.requests: list[Request] = []
+        self.requests: list[RegistryRequest] = []
         self.token_requests: list[TokenRequest] = []
         self._answers = list(answers)
 
-    async def fetch(self, request: Request) -> Answer:
+    async def fetch(self, request: RegistryRequest) -> Answer:
         """See ``IRegistry``."""
         self.requests.append(request)
         answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
@@ -234,4 +234,4 @@ class FakeRegistry:
     async def token(self, request: TokenRequest) -> Answer:
         """See ``IRegistry``."""
         self.token_requests.append(request)
-        return Answer(json_content(b'{"token":"t","access_token":"t"}'))
+        return Answer(json_body(b'{"token":"t","access_token":"t"}'))

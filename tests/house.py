@@ -21,16 +21,16 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from zope.interface import alsoProvides
 
-from dockmirror.assembly.accounts import Ask
-from dockmirror.assembly.entrance import InThread
-from dockmirror.assembly.serving import Serving
-from dockmirror.assembly.watched import Watched
+from dockmirror.app.access_rules import InThread
+from dockmirror.app.accounts import Ask
+from dockmirror.app.site_builder import SiteBuilder
+from dockmirror.app.telemetry import Telemetry
 from dockmirror.config.load import load
+from dockmirror.http.channel import LimitedHTTPChannel
+from dockmirror.http.server import HttpSite
 from dockmirror.oci.challenge import parse_challenges
-from dockmirror.system.program import Ended, Unanswered
-from dockmirror.web.channel import Channel
-from dockmirror.web.memory import Memory
-from dockmirror.web.wire import Site
+from dockmirror.system.external_program import ProcessFailed, ProcessResult
+from dockmirror.web.shared_tables import SharedTables
 
 from .fakes import World
 
@@ -110,7 +110,7 @@ class Connection:
         self._world = house.world
         self._methods: list[str] = []
         built: Any = house.site.buildProtocol(self.transport.getPeer())
-        self.channel: Channel = built
+        self.channel: LimitedHTTPChannel = built
         self.channel.makeConnection(self.transport)
 
     def ask(self, method: str, host: str, path: str, *headers: str, body: bytes = b"") -> Connection:
@@ -163,8 +163,8 @@ def _read(response: HTTPResponse) -> Answer:
         return Answer(response.status, headers, error.partial, whole=False)
 
 
-async def _nobody(*_: Any) -> Ended:
-    raise Unanswered("is not to be asked")
+async def _nobody(*_: Any) -> ProcessResult:
+    raise ProcessFailed("is not to be asked")
 
 
 class House:
@@ -190,15 +190,15 @@ class House:
         self.clock = Clock()
         self.lines: list[str] = []
         loaded = load({"domain": DOMAIN, **settings}, environ or {})
-        self.memory = Memory.alone()
-        self.watched = Watched.of(self.memory, self.clock)
+        self.memory = SharedTables.alone()
+        self.watched = Telemetry.of(self.memory, self.clock)
         self.metrics = self.watched.metrics
-        self.serving = Serving(
+        self.serving = SiteBuilder(
             self.clock, lambda *_: world.agent, self.lines.append, None, self.watched, environ or {},
             in_thread, ask, self.memory, 1000,
         )  # fmt: skip
         self.serving.serve(loaded)
-        self.site: Site = self.serving.site
+        self.site: HttpSite = self.serving.site
 
     def connect(self, peer: str = "192.168.1.1", secure: bool = False) -> Connection:
         """A client's connection, by TLS where it is secure."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
-from dockmirror.config.known import KNOWN
+from dockmirror.config.known_registries import KNOWN
 
 from .fake_registry import Cdn, Open, Registry, Tokens
 from .fakes import Reply, Seen, Server, World

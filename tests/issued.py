@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import NameOID
 from OpenSSL.SSL import TLS_CLIENT_METHOD, Connection, Context, WantReadError
 
-from dockmirror.certificates.directory import Directory
+from dockmirror.tls.certificate_directory import CertificateDirectory
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 
@@ -77,7 +77,7 @@ def _name(common: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
 
 
-def shown(server: Directory | Context, name: str | None) -> list[int]:
+def shown(server: CertificateDirectory | Context, name: str | None) -> list[int]:
     """The serial numbers of the chain that a client is shown who asks for that name, in memory."""
     here = Connection(Context(TLS_CLIENT_METHOD))
     there = Connection(server) if isinstance(server, Context) else server.serverConnectionForTLS(object())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dockmirror.upstream.proxy import Opening
+from dockmirror.upstream.proxy import ProxyHandshake
 
 
 class Talk:
@@ -12,7 +12,7 @@ class Talk:
     :ivar rest: what came after the proxy's last word, once the conversation is over.
     """
 
-    def __init__(self, opening: Opening) -> None:
+    def __init__(self, opening: ProxyHandshake) -> None:
         self._opening = opening
         self.rest: bytes | None = None
         self.said = next(opening)

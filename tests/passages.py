@@ -18,12 +18,12 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 import dockmirror
-from dockmirror.assembly.cache import open_cache
-from dockmirror.assembly.serving import Serving
-from dockmirror.assembly.watched import Watched
+from dockmirror.app.cache import open_cache
+from dockmirror.app.site_builder import SiteBuilder
+from dockmirror.app.telemetry import Telemetry
 from dockmirror.config.load import load
-from dockmirror.system.program import Ended, Unanswered
-from dockmirror.web.memory import Memory
+from dockmirror.system.external_program import ProcessFailed, ProcessResult
+from dockmirror.web.shared_tables import SharedTables
 
 from .house import DOMAIN, House
 from .internet import PASSWORD, USER, Internet
@@ -52,17 +52,17 @@ class CachedHouse(House):
         super().__init__(self.internet)
         settings = load({"domain": DOMAIN, "cache": directory, "cache_size": "1GB"}, {})
         self.cache = open_cache(Path(directory), settings, reactor)
-        watched = Watched.of(self.memory, reactor)
-        self.serving = Serving(
+        watched = Telemetry.of(self.memory, reactor)
+        self.serving = SiteBuilder(
             reactor, lambda *_: self.world.agent, self.lines.append, self.cache, watched, {}, maybeDeferred,
-            _no_program, Memory.alone(), 1000,
+            _no_program, SharedTables.alone(), 1000,
         )  # fmt: skip
         self.serving.serve(settings)
         self.site = self.serving.site
 
 
-async def _no_program(*_: Any) -> Ended:
-    raise Unanswered("is not to be asked")
+async def _no_program(*_: Any) -> ProcessResult:
+    raise ProcessFailed("is not to be asked")
 
 
 def passages() -> tuple[Passage, Passage, Passage]:

@@ -7,15 +7,15 @@ from typing import Any
 
 from zope.interface import implementer
 
-from dockmirror.content.held import BytesContent, absent
-from dockmirror.interfaces import Answer, IContent, IRegistry
+from dockmirror.body.in_memory import BytesBody, NoBody
+from dockmirror.interfaces import Answer, IBody, IRegistry
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import BlobUnknown, ManifestUnknown
 from dockmirror.oci.media import OCI_INDEX, OCI_MANIFEST
 from dockmirror.oci.platform import Platform
 from dockmirror.oci.reference import Reference, Repository, Tag
-from dockmirror.oci.request import Blob, Request
+from dockmirror.oci.request import Blob, RegistryRequest
 from dockmirror.oci.request import Manifest as Asked
 from dockmirror.oci.token import TokenRequest
 
@@ -67,7 +67,7 @@ class Shelf:
     def __init__(self) -> None:
         self.asked: list[str] = []
         self.contents: dict[str, bytes] = {}
-        self.feeds: dict[str, IContent] = {}
+        self.feeds: dict[str, IBody] = {}
         self.held: set[str] = set()
         everything = index(amd64=FOR_AMD, arm=FOR_ARM, unknown=ATTESTED)
         for data in (FOR_AMD, FOR_ARM, ATTESTED, SIGNATURE, everything):
@@ -86,7 +86,7 @@ class Shelf:
             {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [described(SIGNATURE, OCI_MANIFEST)]}
         ).encode()
 
-    async def fetch(self, request: Request) -> Answer:
+    async def fetch(self, request: RegistryRequest) -> Answer:
         """See ``IRegistry``."""
         path = str(request.target)
         self.asked.append(f"{'HEAD' if request.head else 'GET'} {path}")
@@ -96,9 +96,9 @@ class Shelf:
         descriptor = Descriptor(None, Digest.of(data), len(data))
         if request.head:
             hit = "hit" if path in self.held else "fwd=miss"
-            return Answer(absent(descriptor), headers=(("Cache-Status", f"dockmirror; {hit}"),))
+            return Answer(NoBody(descriptor), headers=(("Cache-Status", f"dockmirror; {hit}"),))
         self.held |= {path, str(Asked(PLACE, Digest.of(data)))}  # a tag's manifest by its digest, too
-        return Answer(self.feeds.get(path) or BytesContent(data, descriptor))
+        return Answer(self.feeds.get(path) or BytesBody(data, descriptor))
 
     async def token(self, request: TokenRequest) -> Answer:
         """Not asked for."""

@@ -13,15 +13,15 @@ from twisted.logger import ILogObserver, LogEvent, eventAsJSON, eventAsText, glo
 from twisted.python.failure import Failure
 from twisted.web.iweb import IAgent
 
-from dockmirror.interfaces import IContent
-from dockmirror.oci.request import Request, parse_target
-from dockmirror.upstream.asking import Asking
-from dockmirror.upstream.client import Client
-from dockmirror.upstream.realms import Realms
-from dockmirror.upstream.registry import Upstream
-from dockmirror.upstream.sizes import Sizes
-from dockmirror.upstream.tokens import Handshake, Relay
-from dockmirror.upstream.undecoded import http_client
+from dockmirror.interfaces import IBody
+from dockmirror.oci.request import RegistryRequest, parse_target
+from dockmirror.upstream.blob_sizes import BlobSizes
+from dockmirror.upstream.identity_encoding import http_client
+from dockmirror.upstream.registry_client import RegistryClient
+from dockmirror.upstream.token_relay import ChallengeCache, TokenRelay
+from dockmirror.upstream.trusted_realms import TrustedRealms
+from dockmirror.upstream.upstream_client import UpstreamClient
+from dockmirror.upstream.upstream_registry import UpstreamRegistry
 
 from .internet import AUTH, HUB
 
@@ -58,7 +58,7 @@ def now(work: Coroutine[Any, Any, T]) -> T:
     return value
 
 
-def bytes_of(content: IContent) -> bytes:
+def bytes_of(content: IBody) -> bytes:
     """All of a content."""
     consumer = StringTransport()
     Outcome(content.deliver(consumer)).get()
@@ -81,14 +81,14 @@ def logged() -> Iterator[list[str]]:
         globalLogPublisher.removeObserver(observer)
 
 
-def asked(path: str, **details: Any) -> Request:
+def asked(path: str, **details: Any) -> RegistryRequest:
     """A request for a path under ``/v2/``."""
-    return Request(parse_target(path.encode()), **details)
+    return RegistryRequest(parse_target(path.encode()), **details)
 
 
-def client(agent: IAgent, clock: Clock | None = None, url: str = f"https://{HUB}") -> Client:
+def client(agent: IAgent, clock: Clock | None = None, url: str = f"https://{HUB}") -> UpstreamClient:
     """What asks the servers of an upstream named ``hub``."""
-    return Client(http_client(agent), clock or Clock(), "hub", url)
+    return UpstreamClient(http_client(agent), clock or Clock(), "hub", url)
 
 
 def upstream(
@@ -96,10 +96,12 @@ def upstream(
     clock: Clock | None = None,
     url: str = f"https://{HUB}",
     realms: tuple[str, ...] = (f"https://{AUTH}",),
-) -> Upstream:
+) -> UpstreamRegistry:
     """Docker Hub, or another registry."""
     clock = clock or Clock()
     servers = client(agent, clock, url)
-    handshake = Handshake(servers, url, clock)
-    relay = Relay(servers, handshake, Realms(url, realms))
-    return Upstream(servers, Asking(url, servers, handshake, clock), handshake, relay, Sizes(clock))
+    handshake = ChallengeCache(servers, url, clock)
+    relay = TokenRelay(servers, handshake, TrustedRealms(url, realms))
+    return UpstreamRegistry(
+        servers, RegistryClient(url, servers, handshake, clock), handshake, relay, BlobSizes(clock)
+    )

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from dockmirror.config.known import KNOWN
+from dockmirror.app.service import Options
+from dockmirror.config.known_registries import KNOWN
 from dockmirror.config.load import PREFIX, load
 from dockmirror.config.settings import AccessSettings, Settings, UpstreamSettings
-from dockmirror.service import Options
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "changelog.d/README.md"])

@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 
-from dockmirror.clients.archive import archive
-from dockmirror.clients.mirror import Mirror, Registry
-from dockmirror.clients.table import CLIENTS
+from dockmirror.client_config.archive_command import archive
+from dockmirror.client_config.clients import CLIENTS
+from dockmirror.client_config.mirror_address import MirrorAddress, MirroredRegistry
 
 from .test_docs import text
 
-HUB = Registry("docker.io", "docker.io", "https://registry-1.docker.io", "docker.mirror.example.com")
-GHCR = Registry("ghcr.io", "ghcr.io", "https://ghcr.io", "ghcr.mirror.example.com")
-TLS = Mirror("https", "mirror.example.com", (HUB, GHCR))
-PLAIN = Mirror("http", "192.168.1.5:8080", (HUB, GHCR))
+HUB = MirroredRegistry("docker.io", "docker.io", "https://registry-1.docker.io", "docker.mirror.example.com")
+GHCR = MirroredRegistry("ghcr.io", "ghcr.io", "https://ghcr.io", "ghcr.mirror.example.com")
+TLS = MirrorAddress("https", "mirror.example.com", (HUB, GHCR))
+PLAIN = MirrorAddress("http", "192.168.1.5:8080", (HUB, GHCR))
 
 
 def section(document: str, heading: str) -> str:
@@ -31,7 +31,7 @@ def blocks(heading: str, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", section("docs/users.md", heading), re.DOTALL)
 
 
-def told(client: str, mirror: Mirror = TLS, name: str = "") -> str:
+def told(client: str, mirror: MirrorAddress = TLS, name: str = "") -> str:
     """What the page prints."""
     snippet = CLIENTS[client].snippet(mirror, name)
     assert snippet is not None
@@ -73,8 +73,8 @@ def test_yaml(client: str, heading: str) -> None:
 
 def test_kaniko() -> None:
     """The options, for another registry besides."""
-    quay = Registry("quay.io", "quay.io", "https://quay.io")
-    options = told("kaniko", Mirror("https", "mirror.example.com", (HUB, quay, GHCR)))
+    quay = MirroredRegistry("quay.io", "quay.io", "https://quay.io")
+    options = told("kaniko", MirrorAddress("https", "mirror.example.com", (HUB, quay, GHCR)))
     assert [each.split() for each in blocks("kaniko", "")] == [options.replace("\\\n", "").split()]
 
 

@@ -12,13 +12,13 @@ from prometheus_client.metrics import MetricWrapperBase
 from twisted.internet.task import Clock
 from twisted.web.resource import Resource
 
-from dockmirror.assembly.operations import told_of
+from dockmirror.app.process_telemetry import told_of
+from dockmirror.http.server import HttpSite
 from dockmirror.metrics import Metrics
-from dockmirror.status.values import Noted
+from dockmirror.status.status_values import WorkerState
 from dockmirror.store.downloads.context import DownloadStats
 from dockmirror.store.eviction.budget import Budget
-from dockmirror.store.eviction.evicting import Eviction
-from dockmirror.web.wire import Site
+from dockmirror.store.eviction.eviction import Eviction
 
 from .test_docs import ROOT, code, table, text
 
@@ -26,7 +26,7 @@ from .test_docs import ROOT, code, table, text
 def test_metrics() -> None:
     """The table of metrics has each that there is, by the name that is scraped, with its kind and labels."""
     metrics = Metrics(CollectorRegistry())
-    told_of(metrics, Site(Resource(), Clock()), Clock(), None, _noted)
+    told_of(metrics, HttpSite(Resource(), Clock()), Clock(), None, _noted)
     metrics.watch_fetches(DownloadStats())
     metrics.watch_cache(Eviction(ROOT, Clock(), _never, Budget(0, 0, 0)))
     metrics.watch_certificates(dict)
@@ -81,8 +81,8 @@ class Shared:
     waiting = 0
 
 
-async def _noted() -> Noted:
-    return Noted()
+async def _noted() -> WorkerState:
+    return WorkerState()
 
 
 async def _never(_: object) -> Any:

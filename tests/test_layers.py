@@ -16,11 +16,12 @@ ROOT = Path(dockmirror.__file__).parent
 LAYERS = [
     ["oci"],
     ["interfaces", "system"],
-    ["clients", "content", "headers", "metrics", "status"],
-    ["archive", "config", "work"],
-    ["certificates", "members", "pull", "pullthrough", "registries", "store", "upstream", "web", "workers"],
-    ["assembly"],
-    ["cli", "service", "worker"],
+    ["body", "client_config", "headers", "metrics", "status"],
+    ["archive", "concurrency", "config", "http"],
+    ["pull", "pullthrough", "store", "tls", "upstream", "users", "workers"],
+    ["middleware", "web"],
+    ["app"],
+    ["cli"],
 ]
 """From the ground up; a module or package may import from layers below its own and from itself."""
 OF_THE_GROUND = set(sys.stdlib_module_names) | {"attrs"}
@@ -102,12 +103,13 @@ def test_the_ground_does_no_io(module: str) -> None:
 def test_who_knows_the_reactor(module: str) -> None:
     """All others are given a clock, or what else they need of it; workers and commands run their own."""
     known = {"twisted.internet.reactor", "twisted.internet.task.react"}
-    assert module in ("service", "worker", "cli.reactor") or not mentioned(module) & known
+    assert module in ("app.service", "app.worker", "cli.reactor") or not mentioned(module) & known
 
 
 @pytest.mark.parametrize("module", TREES)
 def test_settings_are_read_in_one_place(module: str) -> None:
     """The file in ``config``, the environment with the command lines, of which a worker has one."""
     assert (
-        module in ("config.load", "config.options", "cli.main", "worker") or not mentioned(module) & SETTINGS
+        module in ("config.load", "config.options", "cli.main", "app.worker")
+        or not mentioned(module) & SETTINGS
     )

@@ -15,9 +15,9 @@ from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import BlobUnknown, ManifestInvalid, ManifestUnknown, NameUnknown, RegistryError
 from dockmirror.oci.platform import Platform
 from dockmirror.oci.reference import Tag
-from dockmirror.oci.request import Blob, Referrers, Request
+from dockmirror.oci.request import Blob, Referrers, RegistryRequest
 from dockmirror.oci.request import Manifest as Asked
-from dockmirror.pull import HELD_PAUSES, HeldCheck, Pull, Pulled, Wanted
+from dockmirror.pull import HELD_PAUSES, HeldCheck, Pull, PulledImage, Wanted
 
 from .answering import Feed, now, watch
 from .shelf import AMD, FOR_AMD, FOR_ARM, LATEST, PLACE, Shelf
@@ -30,9 +30,9 @@ def shelf() -> Shelf:
     return Shelf()
 
 
-def pulled(shelf: Shelf, *platforms: Platform, referrers: bool = False) -> Pulled:
+def pulled(shelf: Shelf, *platforms: Platform, referrers: bool = False) -> PulledImage:
     """What came of the image."""
-    counted = Pulled()
+    counted = PulledImage()
     now(Pull(shelf).image(Wanted(PLACE, LATEST, platforms, referrers), counted))
     return counted
 
@@ -40,17 +40,17 @@ def pulled(shelf: Shelf, *platforms: Platform, referrers: bool = False) -> Pulle
 def test_everything(shelf: Shelf) -> None:
     """Of all platforms is read once, and what is held is not read again."""
     first = pulled(shelf)
-    assert first == Pulled(4, 0, 6, len(b"amdarm{}baseaattested"))
+    assert first == PulledImage(4, 0, 6, len(b"amdarm{}baseaattested"))
     assert shelf.fetched() == sorted(["amd", "arm", "{}", "base", "a", "attested"])
     shelf.asked.clear()
-    assert pulled(shelf) == Pulled(4, 6, 0, 0)
+    assert pulled(shelf) == PulledImage(4, 6, 0, 0)
     assert shelf.fetched() == []
 
 
 def test_what_is_held(shelf: Shelf) -> None:
     """Is what the mirror answers from its cache; what comes there a moment later is waited for."""
     clock = Clock()
-    asked = now(Pull(shelf).image(Wanted(PLACE, LATEST), Pulled()))
+    asked = now(Pull(shelf).image(Wanted(PLACE, LATEST), PulledImage()))
     assert len(asked) == 10
     check = HeldCheck(shelf, clock, jobs=3)
     late = str(Blob(PLACE, Digest.of(b"base")))
@@ -66,7 +66,7 @@ def test_what_is_held(shelf: Shelf) -> None:
 def test_what_is_not_held(shelf: Shelf) -> None:
     """Is told of after a while: what is not kept, and what is not there any more."""
     clock = Clock()
-    asked = now(Pull(shelf).image(Wanted(PLACE, LATEST), Pulled()))
+    asked = now(Pull(shelf).image(Wanted(PLACE, LATEST), PulledImage()))
     kept = str(Blob(PLACE, Digest.of(b"base")))
     gone = str(Asked(PLACE, Digest.of(FOR_ARM)))
     shelf.held.remove(kept)
@@ -103,7 +103,7 @@ def test_failures(shelf: Shelf) -> None:
     """A blob that is not to be had fails the image, and the others are read nevertheless."""
     missing = str(Blob(PLACE, Digest.of(b"base")))
     del shelf.contents[missing]
-    counted = Pulled()
+    counted = PulledImage()
     with pytest.raises(BlobUnknown):
         now(Pull(shelf, jobs=1).image(Wanted(PLACE, LATEST), counted))
     assert counted.fetched == 5
@@ -116,7 +116,7 @@ def test_list_that_fails() -> None:
     """Of referrers is no list of none, unless there is no such thing."""
 
     class Broken(Shelf):
-        async def fetch(self, request: Request) -> Answer:
+        async def fetch(self, request: RegistryRequest) -> Answer:
             if isinstance(request.target, Referrers):
                 raise RegistryError
             return await super().fetch(request)
@@ -146,7 +146,7 @@ def test_so_many_at_a_time(shelf: Shelf) -> None:
         yield took
         del shown[path]
 
-    work = Deferred.fromCoroutine(Pull(shelf, 2, bar).image(Wanted(PLACE, LATEST), counted := Pulled()))
+    work = Deferred.fromCoroutine(Pull(shelf, 2, bar).image(Wanted(PLACE, LATEST), counted := PulledImage()))
     outcome = watch(work)
     first, second = shown
     feeds[first].send(paths[first])
@@ -163,7 +163,7 @@ def test_head_refused() -> None:
     """Means that it is asked for."""
 
     class Headless(Shelf):
-        async def fetch(self, request: Request) -> Answer:
+        async def fetch(self, request: RegistryRequest) -> Answer:
             if request.head:
                 raise NameUnknown
             return await super().fetch(request)

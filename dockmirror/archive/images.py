@@ -17,10 +17,10 @@ from typing import Any
 from attrs import frozen
 
 from ..oci.digest import Digest
-from ..oci.manifest import IMAGE_CONFIGS, Manifest
+from ..oci.manifest import IMAGE_CONFIGS, ManifestDocument
 from ..oci.media import OCI_INDEX
 from ..oci.platform import Platform
-from .plan import Piece, Plan, Segment
+from .archive_plan import ArchivePlan, ContentSlice, Piece
 from .tar import tar_of
 
 LAYOUT, INDEX, SAVED = "oci-layout", "index.json", "manifest.json"
@@ -30,7 +30,7 @@ _USUAL = Platform("linux", "amd64")
 
 
 @frozen
-class Packed:
+class PackedImage:
     """An image to be packed, whole.
 
     :ivar name: in full, such as ``docker.io/library/nginx:1.27``.
@@ -47,11 +47,11 @@ class Packed:
     blobs: Mapping[Digest, int]
 
 
-def archive_of(images: Sequence[Packed]) -> Plan:
+def archive_of(images: Sequence[PackedImage]) -> ArchivePlan:
     """One archive of all of them; the same images are always the same bytes."""
     files: dict[str, Piece] = {}
     for image in images:
-        files |= {path_of(digest): Segment(digest, size) for digest, size in image.blobs.items()}
+        files |= {path_of(digest): ContentSlice(digest, size) for digest, size in image.blobs.items()}
     for image in images:
         files |= {path_of(digest): data for digest, data in image.manifests.items()}
     files[LAYOUT] = _json({"imageLayoutVersion": "1.0.0"})
@@ -66,9 +66,9 @@ def path_of(digest: Digest) -> str:
     return f"blobs/{digest.algorithm}/{digest.hex}"
 
 
-def _described(image: Packed) -> dict[str, Any]:
+def _described(image: PackedImage) -> dict[str, Any]:
     data = image.manifests[image.root]
-    manifest = Manifest.parse(data)
+    manifest = ManifestDocument.parse(data)
     annotations = {IMAGE_NAME: image.name, **({REF_NAME: image.tag} if image.tag else {})}
     return {
         "mediaType": manifest.media_type if manifest else "",
@@ -78,9 +78,9 @@ def _described(image: Packed) -> dict[str, Any]:
     }
 
 
-def _saved(images: Iterable[Packed]) -> Iterator[dict[str, Any]]:
+def _saved(images: Iterable[PackedImage]) -> Iterator[dict[str, Any]]:
     """What docker loads: of several platforms linux/amd64, or else the first."""
-    found: dict[Digest, tuple[Manifest, list[str]]] = {}
+    found: dict[Digest, tuple[ManifestDocument, list[str]]] = {}
     for image in images:
         for digest, manifest in islice(_runnable(image), 1):
             names = found.setdefault(digest, (manifest, []))[1]
@@ -93,12 +93,12 @@ def _saved(images: Iterable[Packed]) -> Iterator[dict[str, Any]]:
         yield {"Config": config, "RepoTags": names or None, "Layers": layers}
 
 
-def _runnable(image: Packed) -> Iterator[tuple[Digest, Manifest]]:
+def _runnable(image: PackedImage) -> Iterator[tuple[Digest, ManifestDocument]]:
     """The manifests of an image that can be run; each is looked at once, however many indexes refer to it."""
     unseen, seen = [image.root], set()
     while unseen:
         digest = unseen.pop()
-        manifest = None if digest in seen else Manifest.parse(image.manifests.get(digest, b""))
+        manifest = None if digest in seen else ManifestDocument.parse(image.manifests.get(digest, b""))
         seen.add(digest)
         if manifest is None:
             continue

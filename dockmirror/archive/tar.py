@@ -9,19 +9,19 @@ import tarfile
 from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 
-from .plan import Piece, Plan, length
+from .archive_plan import ArchivePlan, Piece, length
 
 _BLOCK = 512
 _END = bytes(2 * _BLOCK)
 
 
-def tar_of(files: Mapping[str, Piece]) -> Plan:
+def tar_of(files: Mapping[str, Piece]) -> ArchivePlan:
     """The files by their paths, sorted, with the directories that they lie in; of no time and of nobody."""
     entries: dict[str, Piece | None] = dict(files)
     for path in files:
         entries.update((f"{parent}/", None) for parent in PurePosixPath(path).parents if parent.name)
     pieces = (piece for path in sorted(entries) for piece in _entry(path, entries[path]))
-    return Plan((*pieces, _END))
+    return ArchivePlan((*pieces, _END))
 
 
 def _entry(path: str, content: Piece | None) -> Iterator[Piece]:

@@ -11,15 +11,15 @@ from attrs import asdict
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.web.iweb import IAgent
 
-from ..assembly.accounts import accounts
-from ..assembly.outbound import agent, proxies
+from ..app.accounts import accounts
+from ..app.outbound import agent, proxies
 from ..config.settings import Settings, UpstreamSettings
-from ..system.program import ask
+from ..system.external_program import run_process
 from ..upstream.resolvers import threaded_resolver
 from .context import Context
-from .examination import Examined, examine
-from .printed import as_json as json_option
-from .printed import show_json, show_table
+from .diagnostics import Diagnosis, diagnose
+from .output import as_json as json_option
+from .output import show_json, show_table
 from .reactor import run
 
 
@@ -50,9 +50,9 @@ def check(context: Context, as_json: bool, upstreams: tuple[str, ...]) -> None:
 
 async def _examined(
     settings: Settings, environ: Mapping[str, str], names: Sequence[str], reactor: Any
-) -> list[Examined]:
+) -> list[Diagnosis]:
     resolver = threaded_resolver(reactor)
-    own = accounts(settings, environ, partial(ask, reactor), reactor)
+    own = accounts(settings, environ, partial(run_process, reactor), reactor)
 
     def agent_for(upstream: UpstreamSettings, reached: Callable[[str, str], None]) -> IAgent:
         return agent(upstream, resolver, environ, reached, reactor)
@@ -63,11 +63,11 @@ async def _examined(
         for number, one in enumerate(upstream.by_address()):
             account = own.get(name) if number == 0 or upstream.replicas else None
             through = proxies(one, environ)
-            asking.append(Deferred.fromCoroutine(examine(name, one, agent_for, through, reactor, account)))
+            asking.append(Deferred.fromCoroutine(diagnose(name, one, agent_for, through, reactor, account)))
     return list(await gatherResults(asking, consumeErrors=True))
 
 
-def _rows(examined: Sequence[Examined]) -> Iterator[Sequence[str]]:
+def _rows(examined: Sequence[Diagnosis]) -> Iterator[Sequence[str]]:
     for each in examined:
         for number, step in enumerate(each.steps):
             yield (

@@ -7,7 +7,7 @@ from typing import Any
 
 from attrs import frozen
 
-from ..config.load import Source, settings_of, sources
+from ..config.load import SettingsSource, settings_of, sources
 from ..config.settings import Settings
 
 
@@ -19,7 +19,7 @@ class Context:
     environ: Mapping[str, str]
 
     @property
-    def said(self) -> Sequence[Source]:
+    def said(self) -> Sequence[SettingsSource]:
         """All that is said, and where.
 
         :raises ConfigurationError: when a file is none.

@@ -6,12 +6,12 @@ import time
 
 import click
 
-from ..assembly.cache import budget
-from ..store.eviction.sweep import Sweep, Swept
+from ..app.cache import budget
+from ..store.eviction.sweep import Sweep, SweepResult
 from .context import Context
-from .opening import store_of
-from .printed import as_json as json_option
-from .printed import show_json, show_table, size
+from .output import as_json as json_option
+from .output import show_json, show_table, size
+from .store_access import store_of
 
 
 @click.command("gc", short_help="What nobody needs, or is too much, deleted now.")
@@ -30,7 +30,7 @@ def gc(context: Context, as_json: bool, dry_run: bool) -> None:
     settings = context.settings
     root = store_of(settings)
     sweep = Sweep(root, budget(root, settings))
-    swept = sweep.foresee(time.time()) if dry_run else sweep.clear(time.time())
+    swept = sweep.dry_run(time.time()) if dry_run else sweep.collect(time.time())
     if swept is None:
         raise click.ClickException("a mirror is at it already")
     if as_json:
@@ -43,8 +43,8 @@ def gc(context: Context, as_json: bool, dry_run: bool) -> None:
     click.echo(f"{size(swept.held)} {'would be' if dry_run else 'are'} held")
 
 
-def _fields(swept: Swept) -> dict[str, dict[str, int]]:
-    found = {"of no repository": swept.adrift, "over the budget": swept.evicted}
+def _fields(swept: SweepResult) -> dict[str, dict[str, int]]:
+    found = {"of no repository": swept.unreferenced, "over the budget": swept.evicted}
     return {
         name: {"contents": len(each.contents), "bytes": each.bytes} for name, each in found.items() if each
     }

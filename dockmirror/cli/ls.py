@@ -12,20 +12,20 @@ from attrs import frozen
 
 from ..oci.digest import Digest
 from ..oci.reference import Repository, Tag
-from ..store.holdings import Holdings, Image
+from ..store.held_images import HeldImages, StoredImage
 from .context import Context
-from .opening import store_of
-from .printed import ago, short, show_json, show_table, size, timestamp
-from .printed import as_json as json_option
+from .output import ago, short, show_json, show_table, size, timestamp
+from .output import as_json as json_option
+from .store_access import store_of
 
 
 @frozen
-class Listed:
+class ListedImage:
     """An image by one of its tags, or by its digest where it has none."""
 
     repository: Repository
     tag: Tag | None
-    image: Image
+    image: StoredImage
 
     @property
     def is_whole(self) -> bool:
@@ -88,7 +88,7 @@ def ls(context: Context, as_json: bool, pattern: str) -> None:
 
     Exit status: 0, also where nothing is held; 1 where there is no cache.
     """
-    holdings = Holdings(store_of(context.settings))
+    holdings = HeldImages(store_of(context.settings))
     wanted = pattern if "/" in pattern or "*" in pattern else f"*{pattern}*"
     found = [
         listed
@@ -103,7 +103,7 @@ def ls(context: Context, as_json: bool, pattern: str) -> None:
         show_table(columns, (listed.row() for listed in found), right=("size", "last used"))
 
 
-def list_images(holdings: Holdings, repository: Repository) -> Iterator[Listed]:
+def list_images(holdings: HeldImages, repository: Repository) -> Iterator[ListedImage]:
     """Each tag, and each manifest that no tag and no index names."""
     named: set[Digest] = set()
     for tag, tagged in holdings.tags(repository).items():
@@ -111,11 +111,11 @@ def list_images(holdings: Holdings, repository: Repository) -> Iterator[Listed]:
         if image.data is None:
             continue
         named.update(each.digest for each in image.all())
-        yield Listed(repository, tag, image)
+        yield ListedImage(repository, tag, image)
     others = [
         holdings.image(repository, each) for each in holdings.manifests(repository) if each not in named
     ]
     below = {child.digest for image in others for each in image.children for child in each.all()}
     for image in others:
         if image.data is not None and image.digest not in below:
-            yield Listed(repository, None, image)
+            yield ListedImage(repository, None, image)

@@ -9,16 +9,16 @@ import click
 
 from ..config.settings import ConfigurationError
 from .check import check
-from .client import client
+from .client_command import client
+from .config_command import config
 from .context import Context
-from .export import export
+from .export_command import export
 from .gc import gc
-from .imports import import_
+from .import_command import import_
 from .ls import ls
-from .pins import pin, pins, unpin
+from .pins_command import pin, pins, unpin
 from .rm import rm
-from .settings import config
-from .usage import usage
+from .usage_command import usage
 from .verify import verify
 from .warm import warm
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from attrs import frozen
 
-from ..assembly.listeners import Https, everywhere
+from ..app.listeners import HttpsEndpointParser, everywhere
 from ..config.settings import Settings
 
 _SECURED = ("ssl", "tls")
@@ -28,7 +28,7 @@ class Port:
 def ports(settings: Settings) -> Iterator[Port]:
     """Those that are told, in the order of the settings: of a socket of systemd's nothing is."""
     for endpoint in settings.listen or (everywhere(),):
-        secured = Https.parse(endpoint)
+        secured = HttpsEndpointParser.parse(endpoint)
         kind, *parts = re.split(r"(?<!\\):", secured.below if secured else endpoint)
         named = dict(part.split("=", 1) for part in parts if "=" in part)
         number = named.get("port") or next(filter(str.isdigit, parts), "")

@@ -6,18 +6,23 @@ from pathlib import Path
 
 import click
 
-from ..assembly.image_names import parse_name
+from ..app.image_names import parse_image_name
 from ..config.settings import Settings
 from ..oci.digest import Digest
 from ..oci.errors import DigestInvalid
 from ..oci.reference import Tag
-from ..store.eviction.figures import in_turn
-from ..store.eviction.forgetting import Forgetting, forget, of_manifest, of_tag
-from ..store.holdings import Holdings
+from ..store.eviction.delete_image import (
+    DeletionPlan,
+    delete_image,
+    plan_manifest_deletion,
+    plan_tag_deletion,
+)
+from ..store.eviction.usage_counter import in_turn
+from ..store.held_images import HeldImages
 from ..store.pins import Pin, pins
 from .context import Context
-from .opening import store_of
-from .printed import size
+from .output import size
+from .store_access import store_of
 
 
 @click.command("rm", short_help="Images forgotten: the next pull fetches them anew.")
@@ -47,29 +52,31 @@ def rm(context: Context, yes: bool, images: tuple[str, ...]) -> None:
     if not yes:
         click.confirm("forget this?", abort=True)
     with in_turn(root) as figures:
-        freed = sum(forget(root, each) for image in images for each in _found(settings, root, image))
+        freed = sum(delete_image(root, each) for image in images for each in _found(settings, root, image))
         figures.add(-freed)
     click.echo(f"{size(freed)} freed")
 
 
-def _found(settings: Settings, root: Path, image: str) -> list[Forgetting]:
+def _found(settings: Settings, root: Path, image: str) -> list[DeletionPlan]:
     """As things are now: one of several may have gone with another."""
     digest = _bare(image)
     if digest is not None:
-        places = Holdings(root).repositories()
-        return [each for place in places if (each := of_manifest(root, place, digest))]
+        places = HeldImages(root).repositories()
+        return [each for place in places if (each := plan_manifest_deletion(root, place, digest))]
     try:
-        name = parse_name(image, settings)
+        name = parse_image_name(image, settings)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     place, reference = name.repository, name.reference
     found = (
-        of_tag(root, place, reference) if isinstance(reference, Tag) else of_manifest(root, place, reference)
+        plan_tag_deletion(root, place, reference)
+        if isinstance(reference, Tag)
+        else plan_manifest_deletion(root, place, reference)
     )
     return [found] if found else []
 
 
-def _pinned(root: Path, going: list[Forgetting]) -> list[Pin]:
+def _pinned(root: Path, going: list[DeletionPlan]) -> list[Pin]:
     named = {(each.repository, reference) for each in going for reference in (*each.tags, *each.contents)}
     return [pin for pin, _ in pins(root) if (pin.repository, pin.reference) in named]
 
@@ -81,6 +88,6 @@ def _bare(image: str) -> Digest | None:
         return None
 
 
-def _told(going: Forgetting) -> str:
+def _told(going: DeletionPlan) -> str:
     tags = [f"the tag {tag}" for tag in going.tags]
     return ", ".join([*tags, *([f"{len(going.contents)} manifests and blobs"] if going.contents else [])])

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import click
 
-from ..store.eviction import inventory
-from ..store.verifying import find_wrong, repair
+from ..store.eviction import store_files
+from ..store.integrity import find_corrupt, remove_corrupt
 from .context import Context
-from .opening import store_of
-from .printed import as_json as json_option
-from .printed import progress, show_json, show_table, size
+from .output import as_json as json_option
+from .output import progress, show_json, show_table, size
+from .store_access import store_of
 
 
 @click.command("verify", short_help="Whether all that is held is right.")
@@ -26,11 +26,11 @@ def verify(context: Context, as_json: bool, mend: bool) -> None:
     Exit status: 0 when all is right, or was dropped; 1 when something is wrong and there still.
     """
     root = store_of(context.settings)
-    sizes = {digest: stored.size for digest, stored in inventory.contents(root)}
+    sizes = {digest: stored.size for digest, stored in store_files.iter_contents(root)}
     with progress("verifying") as bar:
         task = bar.add_task("", total=sum(sizes.values()))
-        wrong = find_wrong(root, list(sizes), lambda count: bar.advance(task, count))
-    dropped = repair(root, wrong) if mend else 0
+        wrong = find_corrupt(root, list(sizes), lambda count: bar.advance(task, count))
+    dropped = remove_corrupt(root, wrong) if mend else 0
     if as_json:
         found = [{"digest": str(w.digest), "why": w.why, "repositories": w.repositories} for w in wrong]
         show_json({"contents": len(sizes), "bytes": sum(sizes.values()), "wrong": found, "dropped": dropped})

@@ -12,37 +12,37 @@ import click
 from attrs import asdict, evolve, frozen
 from rich.progress import Progress
 
-from ..assembly.image_names import Name, parse_name
-from ..assembly.outbound import agent
+from ..app.image_names import ImageName, parse_image_name
+from ..app.outbound import agent
 from ..config.settings import ConfigurationError, Settings, UpstreamSettings
 from ..oci.credentials import Credentials
 from ..oci.descriptor import Descriptor
 from ..oci.errors import RegistryError
 from ..oci.platform import Platform
-from ..oci.request import Request
-from ..pull import HeldCheck, Pull, Pulled, Wanted
+from ..oci.request import RegistryRequest
+from ..pull import HeldCheck, Pull, PulledImage, Wanted
 from ..upstream.resolvers import threaded_resolver
 from .context import Context
+from .output import as_json as json_option
+from .output import progress, show_json, show_table, size
 from .platforms import platforms_option
-from .printed import as_json as json_option
-from .printed import progress, show_json, show_table, size
 from .reactor import run
-from .running import address, address_at, running
+from .running_mirror import address, address_at, connect_to_mirror
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @frozen
-class Warmed:
+class WarmResult:
     """What came of an image; ``error`` tells why not all of it is held.
 
     :ivar parts: what asks for each part of it.
     """
 
     image: str
-    pulled: Pulled
+    pulled: PulledImage
     error: str | None = None
-    parts: Sequence[Request] = ()
+    parts: Sequence[RegistryRequest] = ()
 
     def fields(self) -> dict[str, Any]:
         """For programs."""
@@ -113,40 +113,40 @@ def warm(
 
 
 async def _warmed(
-    names: Sequence[Name],
+    names: Sequence[ImageName],
     wanted: Sequence[Wanted],
     at: UpstreamSettings,
     jobs: int,
     credentials: Credentials | None,
     reactor: Any,
-) -> list[Warmed]:
+) -> list[WarmResult]:
     connects = agent(at, threaded_resolver(reactor), {}, lambda *_: None, reactor)
-    registry = running(at, connects, reactor, credentials)
+    registry = connect_to_mirror(at, connects, reactor, credentials)
     with progress("") as bars:
         pull = Pull(registry, jobs, partial(_bar, bars))
         warmed = [await _image(pull, bars, str(name), each) for name, each in zip(names, wanted, strict=True)]
     return await _verified(warmed, HeldCheck(registry, reactor, jobs))
 
 
-async def _image(pull: Pull, bars: Progress, name: str, wanted: Wanted) -> Warmed:
+async def _image(pull: Pull, bars: Progress, name: str, wanted: Wanted) -> WarmResult:
     """One of them, whose name stands above its bars."""
-    pulled = Pulled()
+    pulled = PulledImage()
     if not bars.disable:
         bars.console.print(name, markup=False, highlight=False)
     try:
-        return Warmed(name, pulled, parts=await pull.image(wanted, pulled))
+        return WarmResult(name, pulled, parts=await pull.image(wanted, pulled))
     except RegistryError as error:
-        return Warmed(name, pulled, str(error))
+        return WarmResult(name, pulled, str(error))
 
 
-async def _verified(warmed: Sequence[Warmed], check: HeldCheck) -> list[Warmed]:
+async def _verified(warmed: Sequence[WarmResult], check: HeldCheck) -> list[WarmResult]:
     """Return the same, with an error for each image of which the mirror does not hold all."""
     parts = dict.fromkeys(part for each in warmed for part in each.parts)
     missing = set(await check.missing(parts))
     return [evolve(each, error=each.error or _lacking(missing.intersection(each.parts))) for each in warmed]
 
 
-def _lacking(missing: Collection[Request]) -> str | None:
+def _lacking(missing: Collection[RegistryRequest]) -> str | None:
     """Return a sentence, or None where nothing is missing."""
     if not missing:
         return None
@@ -168,9 +168,9 @@ def _listed(file: Any) -> Iterator[str]:
     return filter(None, (line.partition("#")[0].strip() for line in file))
 
 
-def _names(images: Sequence[str], settings: Settings) -> list[Name]:
+def _names(images: Sequence[str], settings: Settings) -> list[ImageName]:
     try:
-        return list(dict.fromkeys(parse_name(image, settings) for image in images))
+        return list(dict.fromkeys(parse_image_name(image, settings) for image in images))
     except ValueError as error:
         raise click.UsageError(str(error)) from None
 

@@ -13,9 +13,9 @@ from typing import Any
 from attrs import frozen
 from pydantic import BaseModel, ValidationError
 
-from .known import KNOWN, Known
+from .field_types import listed
+from .known_registries import KNOWN, KnownRegistry
 from .settings import AccessSettings, ConfigurationError, Settings, UpstreamSettings
-from .values import listed
 
 PREFIX = "DOCKMIRROR_"
 PASSWORD_PREFIX = f"{PREFIX}PASSWORD_"
@@ -27,25 +27,25 @@ _TABLES: Mapping[str, Any] = {"access": {}, "upstreams": {"*": {}}}
 
 
 @frozen
-class _Place:
+class _Table:
     name: str
     keys: Sequence[str]
 
     @classmethod
-    def of(cls, name: str, model: type[BaseModel]) -> _Place:
+    def of(cls, name: str, model: type[BaseModel]) -> _Table:
         return cls(name, [field.alias or key for key, field in model.model_fields.items()])
 
 
 _PLACES = {
-    "": _Place.of("above the first table", Settings),
-    "access": _Place.of("in [access]", AccessSettings),
-    "upstreams": _Place.of("in an upstream's table", UpstreamSettings),
+    "": _Table.of("above the first table", Settings),
+    "access": _Table.of("in [access]", AccessSettings),
+    "upstreams": _Table.of("in an upstream's table", UpstreamSettings),
 }
 """What may stand where, by the name of the table."""
 
 
 @frozen
-class Source:
+class SettingsSource:
     """Where values stand, and those that do; tables within it as the file has them."""
 
     name: str
@@ -61,7 +61,7 @@ def load(options: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
     return settings_of(sources(options, environ))
 
 
-def sources(options: Mapping[str, Any], environ: Mapping[str, str]) -> Sequence[Source]:
+def sources(options: Mapping[str, Any], environ: Mapping[str, str]) -> Sequence[SettingsSource]:
     """All that was said, what counts less first.
 
     :raises ConfigurationError: see ``load``.
@@ -74,7 +74,7 @@ def sources(options: Mapping[str, Any], environ: Mapping[str, str]) -> Sequence[
     path = options.get("config") or variables.pop("config", None)
     variables.pop("config", None)
     operators = [
-        Source(str(path), _read(Path(path)) if path else {}),
+        SettingsSource(str(path), _read(Path(path)) if path else {}),
         _tabled("the environment", variables),
         _tabled("the command line", {k: v for k, v in options.items() if v and k != "config"}),
     ]
@@ -82,13 +82,13 @@ def sources(options: Mapping[str, Any], environ: Mapping[str, str]) -> Sequence[
         if not any(_holds(source.values, _url_of(known.name)) for source in operators):
             operators = [_following(source, known) for source in operators]
     return [
-        Source("default", _defaults(environ)),
-        Source("known", {"upstreams": {known.name: _known(known) for known in KNOWN}}),
+        SettingsSource("default", _defaults(environ)),
+        SettingsSource("known", {"upstreams": {known.name: _known(known) for known in KNOWN}}),
         *operators,
     ]
 
 
-def settings_of(said: Sequence[Source]) -> Settings:
+def settings_of(said: Sequence[SettingsSource]) -> Settings:
     """What is in force of all that was said.
 
     :raises ConfigurationError: see ``load``.
@@ -108,7 +108,7 @@ def settings_of(said: Sequence[Source]) -> Settings:
     return settings
 
 
-def origin(said: Sequence[Source], path: Sequence[str]) -> str:
+def origin(said: Sequence[SettingsSource], path: Sequence[str]) -> str:
     """The name of the source that a value has come from."""
     return next((source.name for source in reversed(said) if _holds(source.values, path)), said[0].name)
 
@@ -122,7 +122,7 @@ def _laid_over(below: Mapping[str, Any], above: Mapping[str, Any], tables: Any) 
     return merged
 
 
-def _check_tables(source: Source) -> None:
+def _check_tables(source: SettingsSource) -> None:
     tables = source.values.get("upstreams", {})
     if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
         raise ConfigurationError(
@@ -136,7 +136,7 @@ def _url_of(name: str) -> Sequence[str]:
     return "upstreams", name, "url"
 
 
-def _following(source: Source, known: Known) -> Source:
+def _following(source: SettingsSource, known: KnownRegistry) -> SettingsSource:
     """The source, with the url that it gives to the registry which this one follows for both."""
     tables = source.values.get("upstreams")
     followed = tables.get(known.follows) if isinstance(tables, dict) else None
@@ -145,7 +145,7 @@ def _following(source: Source, known: Known) -> Source:
     own = tables.get(known.name, {})
     if not isinstance(own, dict):
         return source
-    return Source(
+    return SettingsSource(
         source.name,
         {**source.values, "upstreams": {**tables, known.name: {**own, "url": followed["url"]}}},
     )
@@ -250,13 +250,13 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigurationError(f"{path}: is not TOML: {error}") from None
 
 
-def _tabled(source: str, values: Mapping[str, Any]) -> Source:
+def _tabled(source: str, values: Mapping[str, Any]) -> SettingsSource:
     """``upstream``, a list of NAME=URL, and ``access_KEY`` made tables as the file has them."""
     access = {key.removeprefix("access_"): values[key] for key in values if key.startswith("access_")}
     rest = {key: value for key, value in values.items() if not key.startswith("access_")}
     pairs = [_pair(source, text) for text in listed(rest.pop("upstream", ""))]
     tables = {"upstreams": {name: {"url": url} for name, url in pairs}, "access": access}
-    return Source(source, {**rest, **{key: table for key, table in tables.items() if table}})
+    return SettingsSource(source, {**rest, **{key: table for key, table in tables.items() if table}})
 
 
 def _pair(source: str, text: str) -> tuple[str, str]:
@@ -266,7 +266,7 @@ def _pair(source: str, text: str) -> tuple[str, str]:
     return name, url
 
 
-def _known(known: Known) -> dict[str, Any]:
+def _known(known: KnownRegistry) -> dict[str, Any]:
     return {
         "url": known.url,
         "registry": known.registry,
@@ -276,7 +276,7 @@ def _known(known: Known) -> dict[str, Any]:
     }
 
 
-def _explained(error: ValidationError, said: Sequence[Source]) -> ConfigurationError:
+def _explained(error: ValidationError, said: Sequence[SettingsSource]) -> ConfigurationError:
     """The first thing that is wrong, in a line."""
     first = error.errors()[0]
     path = [str(part) for part in first["loc"] if part != "[key]"]

@@ -14,9 +14,7 @@ from pydantic import (
     field_validator,
 )
 
-from .amounts import Amount, Bytes, Share, Size
-from .known import ShortNaming
-from .values import (
+from .field_types import (
     Addresses,
     BucketAddress,
     Directory,
@@ -43,6 +41,8 @@ from .values import (
     Timeout,
     Username,
 )
+from .known_registries import ShortNaming
+from .sizes import Amount, Bytes, Share, Size
 
 
 class ConfigurationError(ValueError):

@@ -46,7 +46,7 @@ class Sample:
 
 
 @frozen
-class Held:
+class HeldBlob:
     """A blob that is held, or on its way in, and may be given to somebody if the upstream consents.
 
     :ivar size: bytes; None where that is not known.

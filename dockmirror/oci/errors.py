@@ -18,7 +18,7 @@ from .challenge import Challenge
 
 
 @frozen
-class Entry:
+class ErrorEntry:
     """One element of the ``errors`` list as clients read it."""
 
     code: str
@@ -51,14 +51,14 @@ class RegistryError(Exception):
         *,
         detail: object = None,
         status: int | None = None,
-        entries: tuple[Entry, ...] = (),
+        entries: tuple[ErrorEntry, ...] = (),
         challenges: tuple[Challenge, ...] = (),
         retry_after: str | None = None,
         upstream_status: int | None = None,
         content_size: int | None = None,
         elsewhere: bool = False,
     ) -> None:
-        self.entries = entries or (Entry(self.code, message or self.default_message, detail),)
+        self.entries = entries or (ErrorEntry(self.code, message or self.default_message, detail),)
         self.status = status or self.default_status
         self.challenges = challenges
         self.retry_after = retry_after

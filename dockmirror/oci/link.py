@@ -1,6 +1,6 @@
 """The next page of a list.
 
-Source: OCI distribution specification, "Listing Tags"; RFC 8288.  An upstream's ``Link`` may be
+Source: OCI distribution specification, "Listing Tags"; RFC 8288.  An upstream's ``StoredLink`` may be
 relative or absolute and names the upstream's path; all that a mirror needs of it is the query.
 """
 
@@ -14,7 +14,7 @@ _LINK = re.compile(r"<([^<>]*)>([^<]*)")
 _NEXT = re.compile(r';\s*rel\s*=\s*(?:"next"|next)\s*(?:[;,]|$)', re.IGNORECASE)
 
 
-def parse_next(lines: Iterable[str]) -> tuple[tuple[str, str], ...] | None:
+def parse_next_page(lines: Iterable[str]) -> tuple[tuple[str, str], ...] | None:
     """The query of the first ``rel="next"`` of these ``Link`` lines; None where there is no next page."""
     for target, parameters in (match for line in lines for match in _LINK.findall(line)):
         if _NEXT.search(parameters):
@@ -25,6 +25,6 @@ def parse_next(lines: Iterable[str]) -> tuple[tuple[str, str], ...] | None:
     return None
 
 
-def write_next(path: str, query: tuple[tuple[str, str], ...]) -> str:
-    """A ``Link`` to the next page of the list at that path."""
+def format_next_page(path: str, query: tuple[tuple[str, str], ...]) -> str:
+    """A ``StoredLink`` to the next page of the list at that path."""
     return f'<{path}?{urlencode(query)}>; rel="next"'

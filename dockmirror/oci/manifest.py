@@ -14,7 +14,7 @@ from attrs import frozen
 from .descriptor import Descriptor
 from .digest import Digest
 from .errors import DigestInvalid
-from .media import parse_parts
+from .media import parse_references
 from .platform import Platform
 
 IMAGE_CONFIGS = (
@@ -25,7 +25,7 @@ IMAGE_CONFIGS = (
 
 
 @frozen
-class Child:
+class IndexEntry:
     """A manifest that an index refers to."""
 
     descriptor: Descriptor
@@ -33,7 +33,7 @@ class Child:
 
 
 @frozen
-class Manifest:
+class ManifestDocument:
     """What a manifest refers to, in its order.
 
     :ivar foreign: whether it has layers that lie in no registry; these are not in ``layers``.
@@ -42,13 +42,13 @@ class Manifest:
     media_type: str
     config: Descriptor | None = None
     layers: tuple[Descriptor, ...] = ()
-    children: tuple[Child, ...] = ()
+    children: tuple[IndexEntry, ...] = ()
     foreign: bool = False
 
     @classmethod
-    def parse(cls, data: bytes) -> Manifest | None:
+    def parse(cls, data: bytes) -> ManifestDocument | None:
         """None where it is of no kind that is known here."""
-        parts = parse_parts(data)
+        parts = parse_references(data)
         if parts is None:
             return None
         fields = json.loads(data)
@@ -71,9 +71,9 @@ class Manifest:
         return tuple({each.digest: each for each in reversed(everything)}.values())[::-1]
 
 
-def _child(fields: Mapping[str, Any]) -> Child:
+def _child(fields: Mapping[str, Any]) -> IndexEntry:
     platform = fields.get("platform")
-    return Child(_descriptor(fields), Platform.of(platform) if platform else None)
+    return IndexEntry(_descriptor(fields), Platform.of(platform) if platform else None)
 
 
 def _descriptor(fields: Mapping[str, Any]) -> Descriptor:

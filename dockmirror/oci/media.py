@@ -32,7 +32,7 @@ _RANGES = re.compile(rf"{_TYPE}(?:[ \t]*,[ \t]*{_TYPE})*")
 
 
 @frozen
-class Parts:
+class ManifestReferences:
     """What a manifest needs to be of use: its blobs, or, for an index, one of its manifests."""
 
     media_type: str
@@ -40,7 +40,7 @@ class Parts:
     manifests: tuple[Digest, ...] = ()
 
 
-def parse_parts(manifest: bytes) -> Parts | None:
+def parse_references(manifest: bytes) -> ManifestReferences | None:
     """What a manifest refers to; None where it is of no kind that is known here, schema 1 included.
 
     Foreign layers, which have addresses of their own and lie in no registry, are not counted.
@@ -49,9 +49,11 @@ def parse_parts(manifest: bytes) -> Parts | None:
         fields = json.loads(manifest)
         media_type = _media_type(fields)
         if media_type in (OCI_INDEX, DOCKER_LIST):
-            return Parts(media_type, manifests=_digests(fields["manifests"]))
+            return ManifestReferences(media_type, manifests=_digests(fields["manifests"]))
         if media_type in (OCI_MANIFEST, DOCKER_MANIFEST):
-            return Parts(media_type, blobs=_digests((fields["config"], *fields.get("layers", ()))))
+            return ManifestReferences(
+                media_type, blobs=_digests((fields["config"], *fields.get("layers", ())))
+            )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, RegistryError):
         pass
     return None
@@ -67,16 +69,16 @@ def parse_accept(lines: Iterable[str]) -> tuple[str, ...]:
     return tuple(line for line in lines if _RANGES.fullmatch(line))
 
 
-def admits(accept: Iterable[str], media_type: str | None) -> bool:
+def accepts(accept: Iterable[str], media_type: str | None) -> bool:
     """Whether a client with these ``Accept`` lines takes a document of that type."""
     ranges = [part.split(";") for line in accept for part in line.split(",") if part.strip()]
     wanted = [kind.strip().lower() for kind, *params in ranges if not any(map(_is_zero, params))]
     return not ranges or any(kind in (media_type, "*/*", "application/*") for kind in wanted)
 
 
-def admits_everything(accept: Iterable[str]) -> bool:
+def accepts_everything(accept: Iterable[str]) -> bool:
     """Whether such a client takes any document; asked so plainly, a registry answers with its oldest kind."""
-    return admits(accept, None)
+    return accepts(accept, None)
 
 
 def signed_payload(manifest: bytes) -> bytes:

@@ -42,7 +42,7 @@ class Platform:
         """Attestations stand in an index beside the images, for the platform ``unknown/unknown``."""
         return "unknown" not in (self.os, self.architecture)
 
-    def admits(self, other: Platform) -> bool:
+    def matches(self, other: Platform) -> bool:
         """Whether the other is what is asked for: without a variant, any."""
         same = (self.os, self.architecture) == (other.os, other.architecture)
         return same and self.variant in ("", other.variant)

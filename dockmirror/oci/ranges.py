@@ -124,7 +124,7 @@ def _coalesced(parts: Sequence[ContentRange]) -> tuple[ContentRange, ...]:
     return tuple(part for _, part in sorted(joined, key=lambda each: each[0]))
 
 
-def unsatisfied(size: int) -> str:
+def format_unsatisfied(size: int) -> str:
     """``Content-Range`` of a 416."""
     return f"bytes */{size}"
 

@@ -14,7 +14,7 @@ from .challenge import Challenge
 from .errors import (
     ROWS,
     Denied,
-    Entry,
+    ErrorEntry,
     NameUnknown,
     RangeInvalid,
     RegistryError,
@@ -37,7 +37,7 @@ _BY_STATUS: Mapping[int, type[RegistryError]] = {
 
 
 @frozen
-class Refusal:
+class UpstreamRefusal:
     """What an upstream said instead of giving what was asked for."""
 
     status: int
@@ -46,7 +46,7 @@ class Refusal:
     retry_after: str | None = None
     unknown: type[RegistryError] = field(default=NameUnknown)
     """The row for a 404 without a code: what was asked for is what is not there."""
-    elsewhere: bool = False
+    from_other_host: bool = False
 
     def error(self) -> RegistryError:
         """The error to raise: the upstream's own entries, or its reason wrapped; its status always kept."""
@@ -62,7 +62,7 @@ class Refusal:
             challenges=self.challenges,
             retry_after=self.retry_after,
             upstream_status=self.status,
-            elsewhere=self.elsewhere,
+            elsewhere=self.from_other_host,
         )
 
     def _row(self) -> type[RegistryError]:
@@ -71,7 +71,7 @@ class Refusal:
         return _BY_STATUS.get(self.status, Unavailable if self.status >= 500 else RegistryError)
 
 
-def _entries(body: bytes) -> tuple[Entry, ...]:
+def _entries(body: bytes) -> tuple[ErrorEntry, ...]:
     try:
         listed = json.loads(body)["errors"]
         return tuple(_entry(e) for e in listed)
@@ -79,11 +79,11 @@ def _entries(body: bytes) -> tuple[Entry, ...]:
         return ()
 
 
-def _entry(value: Mapping[str, object]) -> Entry:
+def _entry(value: Mapping[str, object]) -> ErrorEntry:
     code = value["code"]
     if not isinstance(code, str):
         raise TypeError("a code is text")
-    return Entry(code, str(value.get("message") or ""), value.get("detail"))
+    return ErrorEntry(code, str(value.get("message") or ""), value.get("detail"))
 
 
 def _reason(body: bytes) -> str | None:

@@ -14,13 +14,13 @@ from urllib.parse import unquote_to_bytes, urlencode
 
 from attrs import evolve, frozen
 
-from .consent import Held
+from .consent import HeldBlob
 from .credentials import Credentials
 from .digest import Digest
 from .errors import BlobUnknown, ManifestUnknown, NameUnknown, RegistryError, Unsupported
 from .ranges import Range
 from .reference import Reference, Repository, parse_reference
-from .scope import CATALOG, Scope, pull
+from .scope import CATALOG, Scope, pull_scope
 
 
 @frozen
@@ -55,7 +55,7 @@ class _InRepository:
     @property
     def scope(self) -> Scope | None:
         """What a token must allow for this."""
-        return pull(self.repository)
+        return pull_scope(self.repository)
 
 
 @frozen
@@ -108,7 +108,7 @@ Target = Ping | Catalog | InRepository
 
 
 @frozen
-class Request:
+class RegistryRequest:
     """One request of a client, parsed.
 
     :ivar head: whether only the headers are wanted.
@@ -127,14 +127,14 @@ class Request:
     range: Range | None = None
     if_none_match: str | None = None
     credentials: Credentials | None = None
-    held: Held | None = None
+    held: HeldBlob | None = None
     namespace: str | None = None
 
     def path_and_query(self) -> str:
         """The target as an upstream is asked for it: nothing but what was parsed."""
         return f"{self.target}?{urlencode(self.query)}" if self.query else str(self.target)
 
-    def for_repository(self, repository: Repository) -> Request:
+    def for_repository(self, repository: Repository) -> RegistryRequest:
         """The same of another repository; unchanged where no repository is meant."""
         if isinstance(self.target, Ping | Catalog):
             return self
@@ -157,7 +157,7 @@ def parse_target(path: bytes) -> Target:
 
     :raises RegistryError: of the row that says which part is wrong; 404 where the path means nothing.
     """
-    segments = decoded(path)
+    segments = decode_segments(path)
     if segments in (["", "v2"], ["", "v2", ""]):
         return Ping()
     if segments == ["", "v2", "_catalog"]:
@@ -183,7 +183,7 @@ _BY_ENDPOINT: dict[str, Callable[[Repository, str], InRepository]] = {
 }
 
 
-def decoded(path: bytes) -> list[str]:
+def decode_segments(path: bytes) -> list[str]:
     """The segments of a raw path, each decoded by itself."""
     return [_decoded(segment) for segment in path.split(b"/")]
 

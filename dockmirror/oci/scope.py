@@ -40,7 +40,7 @@ class Scope:
         return evolve(self, name=name)
 
 
-def pull(repository: object) -> Scope:
+def pull_scope(repository: object) -> Scope:
     """The scope that pulls from a repository."""
     return Scope("repository", str(repository), ("pull",))
 

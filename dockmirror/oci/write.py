@@ -24,12 +24,12 @@ from .errors import (
     Unsupported,
 )
 from .reference import Repository, Tag
-from .request import Blob, Manifest, decoded, parse_target
-from .scope import Scope, pull
+from .request import Blob, Manifest, decode_segments, parse_target
+from .scope import Scope, pull_scope
 
 
 @frozen
-class Uploads:
+class UploadTarget:
     """``blobs/uploads/``: where uploads begin, and blobs are mounted or sent at once."""
 
     repository: Repository
@@ -40,7 +40,7 @@ class Uploads:
 
 
 @frozen
-class Upload:
+class UploadSession:
     """An upload that has begun, by the name that the mirror has given it."""
 
     repository: Repository
@@ -51,17 +51,17 @@ class Upload:
         return f"/v2/{self.repository}/blobs/uploads/{self.name}"
 
 
-Changed = Uploads | Upload | Manifest | Blob
+Changed = UploadTarget | UploadSession | Manifest | Blob
 
 _METHODS: dict[type, tuple[str, ...]] = {
-    Uploads: ("POST",),
-    Upload: ("GET", "HEAD", "PATCH", "PUT", "DELETE"),
+    UploadTarget: ("POST",),
+    UploadSession: ("GET", "HEAD", "PATCH", "PUT", "DELETE"),
     Manifest: ("PUT", "DELETE"),
     Blob: ("DELETE",),
 }
 _PARAMETERS: dict[type, tuple[str, ...]] = {
-    Uploads: ("digest", "mount", "from", "digest-algorithm"),
-    Upload: ("digest",),
+    UploadTarget: ("digest", "mount", "from", "digest-algorithm"),
+    UploadSession: ("digest",),
     Manifest: ("tag",),
     Blob: (),
 }
@@ -128,10 +128,10 @@ class Write:
     def scopes(self) -> tuple[Scope, ...]:
         """What a token must allow for this."""
         repository = str(self.target.repository)
-        if self.method == "DELETE" and not isinstance(self.target, Upload):
+        if self.method == "DELETE" and not isinstance(self.target, UploadSession):
             return (Scope("repository", repository, ("delete",)),)
         pushed = Scope("repository", repository, ("pull", "push"))
-        return (pushed,) if self.source is None else (pushed, pull(self.source))
+        return (pushed,) if self.source is None else (pushed, pull_scope(self.source))
 
     def renamed(self, name: Callable[[Repository], Repository]) -> Write:
         """The same of repositories by other names."""
@@ -144,7 +144,7 @@ class Write:
 
 
 @frozen
-class Written:
+class WriteResult:
     """What has come of a write that the registry has taken.
 
     :ivar status: 200, 201, 202 or 204; 307 where the client has to send its body once more.
@@ -177,7 +177,7 @@ def parse_write(
     _check_for_one_meaning([name for name, _ in known])
     if write.parameter("digest-algorithm") not in (None, *ALGORITHMS):
         raise DigestInvalid("'digest-algorithm' is none that is known here")
-    if not isinstance(target, Upload) or content_range is None:
+    if not isinstance(target, UploadSession) or content_range is None:
         return write
     if not _CONTENT_RANGE.fullmatch(content_range):
         raise BlobUploadInvalid("'Content-Range' is not one range of bytes, such as 0-1023")
@@ -196,18 +196,18 @@ def _check_for_one_meaning(names: list[str]) -> None:
         raise RegistryError("a blob is sent, 'digest', or mounted, 'mount'", status=400)
 
 
-def is_of_upload(path: bytes) -> bool:
+def is_upload_path(path: bytes) -> bool:
     """Whether a raw path is for an upload, or for where they begin; then even a GET is about a write."""
-    return b"/blobs/uploads/" in path and isinstance(_target_or_none(path), Uploads | Upload)
+    return b"/blobs/uploads/" in path and isinstance(_target_or_none(path), UploadTarget | UploadSession)
 
 
-def allowed(path: bytes) -> tuple[str, ...]:
+def allowed_methods(path: bytes) -> tuple[str, ...]:
     """The methods that a raw path takes where it may be written to; those that read where it means nought."""
     target = _target_or_none(path)
     if target is None:
         return _READ
     methods = _METHODS[type(target)]
-    return methods if isinstance(target, Uploads | Upload) else (*_READ, *methods)
+    return methods if isinstance(target, UploadTarget | UploadSession) else (*_READ, *methods)
 
 
 def _target_or_none(path: bytes) -> Changed | None:
@@ -218,11 +218,11 @@ def _target_or_none(path: bytes) -> Changed | None:
 
 
 def _target(path: bytes) -> Changed | None:
-    segments = decoded(path)
+    segments = decode_segments(path)
     if segments[:2] == ["", "v2"] and len(segments) > 5 and segments[-3:-1] == ["blobs", "uploads"]:
         repository = Repository.parse("/".join(segments[2:-3]))
-        return Upload(repository, segments[-1]) if segments[-1] else Uploads(repository)
+        return UploadSession(repository, segments[-1]) if segments[-1] else UploadTarget(repository)
     if segments[:2] == ["", "v2"] and len(segments) > 4 and segments[-2:] == ["blobs", "uploads"]:
-        return Uploads(Repository.parse("/".join(segments[2:-2])))
+        return UploadTarget(Repository.parse("/".join(segments[2:-2])))
     target = parse_target(path)
     return target if isinstance(target, Manifest | Blob) else None

@@ -31,8 +31,8 @@ from enum import Enum
 
 from attrs import evolve, frozen
 
+from ..concurrency.circuit_breaker import is_outage
 from ..oci.errors import RegistryError
-from ..work.resting import is_outage
 
 
 class Decision(Enum):

@@ -8,15 +8,15 @@ from functools import partial
 from attrs import evolve
 from zope.interface import implementer
 
-from ..content.held import collect
-from ..interfaces import Answer, IContents, IDistant, IRegistry, ISource
-from ..oci.consent import SAMPLE, Held, Sample, sampled_part
+from ..body.in_memory import collect
+from ..concurrency.single_flight import SingleFlight
+from ..interfaces import Answer, IBucketBlob, IContentStore, IRegistry, ISource
+from ..oci.consent import SAMPLE, HeldBlob, Sample, sampled_part
 from ..oci.descriptor import Descriptor
 from ..oci.errors import RegistryError, Unreachable
 from ..oci.ranges import Range
-from ..oci.request import Blob, Request
-from ..work.joined import Joined
-from .changes import Unchanged
+from ..oci.request import Blob, RegistryRequest
+from .generations import ReadOnlyGenerations
 from .upstream_gateway import UpstreamGateway
 
 
@@ -30,15 +30,17 @@ class BlobAccess:
     The same question is asked once at a time.  What was said before the repository changed does not count.
     """
 
-    def __init__(self, gateway: UpstreamGateway, changes: Unchanged, contents: IContents) -> None:
+    def __init__(
+        self, gateway: UpstreamGateway, changes: ReadOnlyGenerations, contents: IContentStore
+    ) -> None:
         self._gateway = gateway
         self.grants = gateway.grants
         self._changes = changes
         self._contents = contents
-        self._joined: Joined[tuple[Request, bytes], bool] = Joined()
+        self._joined: SingleFlight[tuple[RegistryRequest, bytes], bool] = SingleFlight()
 
     async def check(
-        self, target: Blob, request: Request, have_stale: bool = False, joined: Held | None = None
+        self, target: Blob, request: RegistryRequest, have_stale: bool = False, joined: HeldBlob | None = None
     ) -> bool:
         """See ``Check``.
 
@@ -54,7 +56,9 @@ class BlobAccess:
             return True
         if facts.is_authorized and self.grants.gave(target, mark, or_began=joined is not None):
             return True
-        asked = Request(target, credentials=request.credentials, held=joined or await self._held(target))
+        asked = RegistryRequest(
+            target, credentials=request.credentials, held=joined or await self._held(target)
+        )
         if facts.public and not facts.anonymous:
             with suppress(RegistryError):
                 if await self._ask(evolve(asked, credentials=None), target, have_stale):
@@ -62,10 +66,10 @@ class BlobAccess:
         return await self._ask(asked, target, have_stale)
 
     async def mark(self, target: Blob) -> bytes:
-        """The mark of its repository; see ``Changes``."""
-        return await self._changes.mark(self._changes.place(target.repository))
+        """The mark of its repository; see ``Generations``."""
+        return await self._changes.generation(self._changes.place(target.repository))
 
-    async def complete(self, request: Request, target: Blob, mark: bytes, consents: bool) -> None:
+    async def complete(self, request: RegistryRequest, target: Blob, mark: bytes, consents: bool) -> None:
         """Note that the upstream gave the blob, whole and right.
 
         :param consents: whether it was the upstream itself, and no other registry.
@@ -74,19 +78,19 @@ class BlobAccess:
         if consents:
             await self._gateway.consented(request)
 
-    async def _ask(self, asked: Request, target: Blob, have_stale: bool) -> bool:
+    async def _ask(self, asked: RegistryRequest, target: Blob, have_stale: bool) -> bool:
         mark = await self.mark(target)
         given = await self._joined.get((asked, mark), lambda: self._gateway.check(asked, have_stale))
         if given:
             self.grants.give(target, mark)
         return given
 
-    async def _held(self, target: Blob) -> Held | None:
+    async def _held(self, target: Blob) -> HeldBlob | None:
         opened = await self._contents.peek(target.digest)
         if opened is None:
             return None
         opened.close()
-        return Held(opened.size, partial(self._sample, target))
+        return HeldBlob(opened.size, partial(self._sample, target))
 
     async def _sample(self, target: Blob) -> Sample | None:
         opened = await self._contents.peek(target.digest)
@@ -94,7 +98,7 @@ class BlobAccess:
             return None
         part = sampled_part(opened.size)
         try:
-            return Sample(part, await collect(opened.content(Descriptor(size=part.length), (part,)), SAMPLE))
+            return Sample(part, await collect(opened.body(Descriptor(size=part.length), (part,)), SAMPLE))
         except RegistryError:
             return None
 
@@ -103,7 +107,9 @@ class BlobAccess:
 class UpstreamSource:
     """How one client's request would fetch a blob: with its path and its credentials."""
 
-    def __init__(self, request: Request, target: Blob, registry: IRegistry, access: BlobAccess) -> None:
+    def __init__(
+        self, request: RegistryRequest, target: Blob, registry: IRegistry, access: BlobAccess
+    ) -> None:
         self._request = evolve(request, range=None, if_none_match=None, head=False)
         self.target = target
         self._registry = registry
@@ -117,11 +123,11 @@ class UpstreamSource:
         mark = await self._access.mark(self.target)
         answer = await self._registry.fetch(evolve(self._request, range=wanted))
         self.status = answer.upstream_status
-        self._opened = mark, not answer.elsewhere
+        self._opened = mark, not answer.from_other_host
         self._access.grants.begin(self.target, mark, self._request.credentials)
         return answer
 
-    async def check(self, held: Held) -> None:
+    async def check(self, held: HeldBlob) -> None:
         """See ``ISource``.
 
         :raises Unproven: when the upstream's answer proves nothing.
@@ -143,7 +149,7 @@ class BucketThenUpstream:
     The reader's right to the blob is known.
     """
 
-    def __init__(self, opened: IDistant, upstream: UpstreamSource) -> None:
+    def __init__(self, opened: IBucketBlob, upstream: UpstreamSource) -> None:
         self.target = upstream.target
         self._opened = opened
         self._upstream = upstream
@@ -160,7 +166,7 @@ class BucketThenUpstream:
         except Unreachable:
             return await self._upstream.open(offset)
 
-    async def check(self, held: Held) -> None:
+    async def check(self, held: HeldBlob) -> None:
         """See ``ISource``; nobody is asked."""
 
     async def completed(self) -> None:

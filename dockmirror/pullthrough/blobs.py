@@ -7,33 +7,42 @@ from functools import partial
 from attrs import evolve
 from twisted.logger import Logger
 
-from ..content.completion import CompletionObserver
-from ..content.held import absent
-from ..interfaces import Answer, IContents, IDistant, IDownloadReader, IDownloads, IOpened, IRegistry, Kind
+from ..body.completion import CompletionObserver
+from ..body.in_memory import NoBody
+from ..interfaces import (
+    Answer,
+    ContentKind,
+    IBucketBlob,
+    IContentStore,
+    IDownloadReader,
+    IDownloads,
+    IRegistry,
+    IStoredContent,
+)
 from ..oci.descriptor import Descriptor
 from ..oci.errors import RangeInvalid, RegistryError
 from ..oci.etag import matches
 from ..oci.ranges import ContentRange, Range
 from ..oci.reference import Repository
-from ..oci.request import Blob, Request
+from ..oci.request import Blob, RegistryRequest
 from .authorization import Decision, Facts, authorize
 from .blob_access import BlobAccess, BucketThenUpstream, Unproven, UpstreamSource
-from .changes import Unchanged
-from .held import Told, held_answer
-from .lenient import LenientContents
+from .error_tolerant_store import ErrorTolerantContentStore
+from .generations import ReadOnlyGenerations
+from .responses import CacheStatus, cached_response
 from .upstream_gateway import UpstreamGateway
 
 LONG = 5.0
 """Seconds that a range may have to wait for a growing blob; what would take longer is passed through."""
 _TYPE = "application/octet-stream"
 
-_SENT_THERE = (*Told("hit; detail=redirect").headers(), ("Cache-Control", "no-store"))
+_SENT_THERE = (*CacheStatus("hit; detail=redirect").headers(), ("Cache-Control", "no-store"))
 """The headers of an answer that sends its client to the bucket, at an address that ends soon."""
 
 _log = Logger()
 
 
-class Blobs:
+class BlobCache:
     """The blobs of one registry.
 
     :param registry: its name in the store.
@@ -48,20 +57,20 @@ class Blobs:
         gateway: UpstreamGateway,
         relay: IRegistry,
         filling: IRegistry,
-        contents: IContents,
+        contents: IContentStore,
         downloads: IDownloads,
-        changes: Unchanged,
+        changes: ReadOnlyGenerations,
     ) -> None:
         self._registry = registry
         self._changes = changes
         self._gateway = gateway
         self._relay = relay
         self._filling = filling
-        self._contents: IContents = LenientContents(contents)
+        self._contents: IContentStore = ErrorTolerantContentStore(contents)
         self._downloads = downloads
         self._access = BlobAccess(gateway, changes, self._contents)
 
-    async def fetch(self, request: Request, target: Blob) -> Answer:
+    async def fetch(self, request: RegistryRequest, target: Blob) -> Answer:
         """See ``IRegistry``."""
         place = self._changes.place(target.repository)
         try:
@@ -76,7 +85,7 @@ class Blobs:
             _log.debug("{target} is fetched for one client: nothing else proves its right", target=target)
         return await self._passed(request, target)
 
-    def _may_join(self, request: Request, target: Blob) -> bool:
+    def _may_join(self, request: RegistryRequest, target: Blob) -> bool:
         """Whether this is for a growing blob: all of it begins one, one range only joins it."""
         if request.range is None or request.range == Range.since(0):
             return True
@@ -84,17 +93,17 @@ class Blobs:
             self._registry, target.digest
         )
 
-    async def _hit(self, request: Request, target: Blob, place: Repository) -> Answer | None:
+    async def _hit(self, request: RegistryRequest, target: Blob, place: Repository) -> Answer | None:
         """What is held, if this client may have it.
 
         Where the repository is not linked to it, or the client's right is not known, the upstream says.  An
         empty blob tells nothing, and needs no right.
         """
-        in_doubt = await self._changes.deletion(place, target.digest, Kind.BLOB) is not None
+        in_doubt = await self._changes.deletion(place, target.digest, ContentKind.BLOB) is not None
         facts, opened = evolve(await self._gateway.facts(request), in_doubt=in_doubt), None
         allowed = authorize(facts) is Decision.ALLOW
         if allowed:
-            opened = await self._contents.open(place, target.digest, Kind.BLOB)
+            opened = await self._contents.open(place, target.digest, ContentKind.BLOB)
         if opened is None and target.digest.matches(b""):
             opened = await self._contents.peek(target.digest)
         elif opened is None and await self._contents.holds(target.digest):
@@ -103,75 +112,82 @@ class Blobs:
         if opened is None:
             return None
         told = await self._told(request)
-        if IDistant.providedBy(opened):
+        if IBucketBlob.providedBy(opened):
             return await self._distant(request, target, place, opened, told)
-        return held_answer(request, opened, Descriptor(_TYPE, target.digest, opened.size), told)
+        return cached_response(request, opened, Descriptor(_TYPE, target.digest, opened.size), told)
 
-    async def _given(self, request: Request, facts: Facts, target: Blob, place: Repository) -> bool:
+    async def _given(self, request: RegistryRequest, facts: Facts, target: Blob, place: Repository) -> bool:
         """Return whether the upstream gives it from this repository; False where it is served stale.
 
         :raises RegistryError: when it is refused.
         :raises Unproven: when the upstream's answer proves nothing.
         """
-        mark = await self._changes.mark(place)
+        mark = await self._changes.generation(place)
         try:
             decision = await self._gateway.consult(request, facts, partial(self._access.check, target))
         except RegistryError as error:
             if facts.in_doubt and await self._gateway.is_known_gone(request, error):
-                await self._contents.unlink(place, target.digest, Kind.BLOB)
+                await self._contents.unlink(place, target.digest, ContentKind.BLOB)
             raise
         if decision is Decision.DENY:
             raise Unproven
         if decision is Decision.STALE:
             return False
-        return await self._changes.given(place, mark, target.digest, Kind.BLOB)
+        return await self._changes.given(place, mark, target.digest, ContentKind.BLOB)
 
     async def _distant(
-        self, request: Request, target: Blob, place: Repository, opened: IDistant, told: Told
+        self,
+        request: RegistryRequest,
+        target: Blob,
+        place: Repository,
+        opened: IBucketBlob,
+        told: CacheStatus,
     ) -> Answer:
         """What is held elsewhere: the client is sent there, or it grows here for everybody who asks."""
         descriptor = Descriptor(_TYPE, target.digest, opened.size)
         unread = request.head or matches(request.if_none_match, target.digest)
-        if not unread and told.immutable and (location := await opened.location()) is not None:
+        if not unread and told.immutable and (location := await opened.presigned_url()) is not None:
             opened.close()
-            return Answer(absent(Descriptor()), 307, location=location, headers=_SENT_THERE)
+            return Answer(NoBody(Descriptor()), 307, location=location, headers=_SENT_THERE)
         if unread or not self._may_join(request, target):
-            return held_answer(request, opened, descriptor, told)
+            return cached_response(request, opened, descriptor, told)
         source = BucketThenUpstream(opened, UpstreamSource(request, target, self._filling, self._access))
         try:
             reader = await self._downloads.join(self._registry, place, target.digest, source)
         except OSError:  # of which the store has told
-            return held_answer(request, opened, descriptor, told)
+            return cached_response(request, opened, descriptor, told)
         except BaseException:
             opened.close()
             raise
         return await self._growing(request, reader, descriptor, told, source)
 
-    async def _told(self, request: Request) -> Told:
-        return Told(immutable=(await self._gateway.facts(request)).is_for_everybody)
+    async def _told(self, request: RegistryRequest) -> CacheStatus:
+        return CacheStatus(immutable=(await self._gateway.facts(request)).is_for_everybody)
 
-    async def _opened(self, place: Repository, target: Blob, given: bool) -> IOpened | None:
+    async def _opened(self, place: Repository, target: Blob, given: bool) -> IStoredContent | None:
         """What is held, linked to the repository where the upstream gives it from there."""
-        opened = await self._contents.open(place, target.digest, Kind.BLOB)
-        if opened is None and given and await self._contents.link(place, target.digest, Kind.BLOB):
-            opened = await self._contents.open(place, target.digest, Kind.BLOB)
+        opened = await self._contents.open(place, target.digest, ContentKind.BLOB)
+        if opened is None and given and await self._contents.link(place, target.digest, ContentKind.BLOB):
+            opened = await self._contents.open(place, target.digest, ContentKind.BLOB)
         return opened
 
-    async def _unchanged(self, request: Request, target: Blob) -> Answer:
+    async def _unchanged(self, request: RegistryRequest, target: Blob) -> Answer:
         """For one who has it already: nothing is fetched for that."""
         if not await self._access.check(target, request):
             raise Unproven
-        return Answer(absent(Descriptor(_TYPE, target.digest)), 304, headers=Told("fwd=miss").headers())
+        return Answer(
+            NoBody(Descriptor(_TYPE, target.digest)), 304, headers=CacheStatus("fwd=miss").headers()
+        )
 
-    async def _passed(self, request: Request, target: Blob) -> Answer:
+    async def _passed(self, request: RegistryRequest, target: Blob) -> Answer:
         mark = await self._access.mark(target)
         answer = await self._relay.fetch(request)
         if answer.status == 200 and not request.head:
-            given = partial(self._access.complete, request, target, mark, not answer.elsewhere)
-            answer = evolve(answer, content=CompletionObserver(answer.content, given))
-        return evolve(answer, headers=(*answer.headers, *Told("fwd=miss").headers()))
+            given = partial(self._access.complete, request, target, mark, not answer.from_other_host)
+            answer = evolve(answer, body=CompletionObserver(answer.body, given))
+        return evolve(answer, headers=(*answer.headers, *CacheStatus("fwd=miss").headers()))
 
-    async def _grown(self, request: Request, target: Blob, place: Repository) -> Answer:
+    async def _grown(self, request: RegistryRequest, target: Blob, place: Repository) -> Answer:
         """The blob as it arrives."""
         told = await self._told(request)
         source = UpstreamSource(request, target, self._filling, self._access)
@@ -185,10 +201,10 @@ class Blobs:
 
     async def _growing(
         self,
-        request: Request,
+        request: RegistryRequest,
         reader: IDownloadReader,
         descriptor: Descriptor,
-        told: Told,
+        told: CacheStatus,
         source: UpstreamSource | BucketThenUpstream,
     ) -> Answer:
         if request.range is None:
@@ -199,11 +215,11 @@ class Blobs:
 
     async def _grown_part(
         self,
-        request: Request,
+        request: RegistryRequest,
         wanted: Range,
         reader: IDownloadReader,
         descriptor: Descriptor,
-        told: Told,
+        told: CacheStatus,
         source: UpstreamSource | BucketThenUpstream,
     ) -> Answer:
         try:

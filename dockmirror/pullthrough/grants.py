@@ -12,13 +12,13 @@ from math import inf
 
 from twisted.internet.interfaces import IReactorTime
 
-from ..interfaces import IDocuments
+from ..concurrency.ttl_cache import TTLCache
+from ..interfaces import IDocumentStore
 from ..oci.credentials import Credentials
 from ..oci.digest import Digest
 from ..oci.reference import Repository
 from ..oci.request import Blob, Manifest, Target
-from ..work.notes import Notes
-from .lenient import LenientDocuments
+from .error_tolerant_store import ErrorTolerantDocumentStore
 
 GRANTED = 300.0
 """Seconds for which the upstream's consent to some credentials holds, at most."""
@@ -58,11 +58,11 @@ class GrantCache:
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
-        self._granted: Notes[tuple[Repository, Extent, str], bool] = Notes(clock, _MOST)
-        self._ends: Notes[str, float] = Notes(clock, _MOST)
-        self._given: Notes[tuple[Blob, bytes], bool] = Notes(clock, _MOST_BLOBS)
-        self._begun: Notes[tuple[Blob, bytes, str | None], bool] = Notes(clock, _MOST_BLOBS)
-        self._refused: Notes[tuple[Repository, str], bool] = Notes(clock, _MOST)
+        self._granted: TTLCache[tuple[Repository, Extent, str], bool] = TTLCache(clock, _MOST)
+        self._ends: TTLCache[str, float] = TTLCache(clock, _MOST)
+        self._given: TTLCache[tuple[Blob, bytes], bool] = TTLCache(clock, _MOST_BLOBS)
+        self._begun: TTLCache[tuple[Blob, bytes, str | None], bool] = TTLCache(clock, _MOST_BLOBS)
+        self._refused: TTLCache[tuple[Repository, str], bool] = TTLCache(clock, _MOST)
 
     def granted(self, repository: Repository, credentials: Credentials, extent: Extent) -> bool:
         """Return whether the upstream has consented to them for that repository a short while ago."""
@@ -119,14 +119,14 @@ class PublicRepositories:
     """
 
     def __init__(
-        self, entry: str, documents: IDocuments, clock: IReactorTime, learns: Callable[[], bool]
+        self, entry: str, documents: IDocumentStore, clock: IReactorTime, learns: Callable[[], bool]
     ) -> None:
         self._entry = entry
-        self._documents: IDocuments = LenientDocuments(documents)
+        self._documents: IDocumentStore = ErrorTolerantDocumentStore(documents)
         self._clock = clock
         self.learns = learns
-        self._since: Notes[tuple[Repository, Extent], float] = Notes(clock, _MOST)
-        self._imported: Notes[str, bool] = Notes(clock, _MOST)
+        self._since: TTLCache[tuple[Repository, Extent], float] = TTLCache(clock, _MOST)
+        self._imported: TTLCache[str, bool] = TTLCache(clock, _MOST)
 
     async def imported(self, repository: Repository, digest: Digest | None = None) -> bool:
         """Return whether the operator has imported that content, for everybody, for as long as it is held.

@@ -8,20 +8,20 @@ from attrs import evolve, frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from ..content.held import collect, json_content
-from ..interfaces import Answer, IDocuments
+from ..body.in_memory import collect, json_body
+from ..concurrency.circuit_breaker import is_outage
+from ..concurrency.single_flight import SingleFlight
+from ..interfaces import Answer, IDocumentStore
 from ..oci.challenge import Challenge
 from ..oci.credentials import Credentials
 from ..oci.errors import NameInvalid, RegistryError, Unauthorized
 from ..oci.reference import Repository
-from ..oci.request import Ping, Request
+from ..oci.request import Ping, RegistryRequest
 from ..oci.scope import Scope
 from ..oci.token import MARKER_ANSWER, Token, TokenRequest
-from ..work.joined import Joined
-from ..work.resting import is_outage
+from .error_tolerant_store import ErrorTolerantDocumentStore
 from .grants import PUBLIC, PUBLIC_IN_OUTAGE
-from .held import Told, bypassed
-from .lenient import LenientDocuments
+from .responses import CacheStatus, bypassed
 from .upstream_gateway import UpstreamGateway
 
 ANEW = 300.0
@@ -53,7 +53,7 @@ class _Known:
         """:raises Unauthorized: where the upstream challenged."""
         if self.challenges:
             raise Unauthorized(challenges=self.challenges)
-        return Answer(json_content(b"{}"), headers=Told().headers())
+        return Answer(json_body(b"{}"), headers=CacheStatus().headers())
 
 
 _NOTHING = _Known(0.0, (Challenge("Bearer"),))
@@ -67,16 +67,16 @@ class LoginCache:
     """
 
     def __init__(
-        self, entry: str, gateway: UpstreamGateway, documents: IDocuments, clock: IReactorTime
+        self, entry: str, gateway: UpstreamGateway, documents: IDocumentStore, clock: IReactorTime
     ) -> None:
         self._name = f"login/{entry}"
         self._gateway = gateway
-        self._documents: IDocuments = LenientDocuments(documents)
+        self._documents: IDocumentStore = ErrorTolerantDocumentStore(documents)
         self._clock = clock
         self._known: _Known | None = None
-        self._joined: Joined[None, _Known] = Joined()
+        self._joined: SingleFlight[None, _Known] = SingleFlight()
 
-    async def ping(self, request: Request) -> Answer:
+    async def ping(self, request: RegistryRequest) -> Answer:
         """See ``IRegistry.fetch``; with credentials it is their check, and always forwarded.
 
         Nobody waits for an upstream that has ever answered: dockerd gives up after 15 s, without a word.
@@ -103,8 +103,8 @@ class LoginCache:
     async def _learnt(self) -> _Known:
         challenges: tuple[Challenge, ...] = ()
         try:
-            answer = await self._gateway.ask(Request(Ping()), have_stale=self._known is not None)
-            answer.content.discard()
+            answer = await self._gateway.ask(RegistryRequest(Ping()), have_stale=self._known is not None)
+            answer.body.discard()
         except Unauthorized as refused:
             challenges = refused.challenges
         known = self._known = _Known(self._clock.seconds(), challenges)
@@ -149,11 +149,11 @@ class LoginCache:
 
     async def _noted(self, answer: Answer) -> Answer:
         """The answer, once it is noted how long the token in it lives."""
-        body = await collect(answer.content, _TOKEN_LIMIT)
+        body = await collect(answer.body, _TOKEN_LIMIT)
         token = Token.parse(body)
         self._gateway.grants.expire(Credentials.bearer(token.value), token.expires_in)
-        return bypassed(evolve(answer, content=json_content(body)))
+        return bypassed(evolve(answer, body=json_body(body)))
 
 
 def _marker(cache: str) -> Answer:
-    return Answer(json_content(MARKER_ANSWER), headers=Told(cache).headers())
+    return Answer(json_body(MARKER_ANSWER), headers=CacheStatus(cache).headers())

@@ -8,29 +8,29 @@ from attrs import evolve, frozen
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from ..content.held import BytesContent, absent
-from ..interfaces import Answer, IContents, ITags, Kind
+from ..body.in_memory import BytesBody, NoBody
+from ..concurrency.single_flight import SingleFlight
+from ..interfaces import Answer, ContentKind, IContentStore, ITagStore
 from ..oci.descriptor import Descriptor
 from ..oci.digest import Digest
 from ..oci.errors import RegistryError
 from ..oci.etag import etag, matches
-from ..oci.media import EVERYTHING, admits
+from ..oci.media import EVERYTHING, accepts
 from ..oci.reference import Repository, Tag
-from ..oci.request import InRepository, Manifest, Request
-from ..work.joined import Joined
+from ..oci.request import InRepository, Manifest, RegistryRequest
 from .authorization import Decision, Facts, authorize
-from .changes import Unchanged
-from .fetched import FetchedManifests
-from .held import STALE, Told
-from .kept import Held, KeptManifests, kind_of
-from .lenient import LenientContents, LenientTags
+from .error_tolerant_store import ErrorTolerantContentStore, ErrorTolerantTagStore
+from .generations import ReadOnlyGenerations
+from .manifest_fetcher import ManifestFetcher
+from .manifest_store import ManifestStore, StoredManifest, kind_of
+from .responses import STALE, CacheStatus
 from .upstream_gateway import UpstreamGateway
 
 _log = Logger()
 
 
 @frozen
-class _Tagged:
+class _TaggedManifest:
     """A manifest that is held under a tag; the age is negative where the clock was set back.
 
     :ivar in_doubt: whether a write of which nobody knows what has come was put since it was confirmed.
@@ -38,12 +38,12 @@ class _Tagged:
 
     place: Repository
     tag: Tag
-    held: Held
+    held: StoredManifest
     age: float
     in_doubt: bool
 
 
-class Manifests:
+class ManifestCache:
     """The manifests of one registry.
 
     :param changes: of this registry, through the mirror.
@@ -52,32 +52,32 @@ class Manifests:
 
     def __init__(
         self,
-        changes: Unchanged,
+        changes: ReadOnlyGenerations,
         gateway: UpstreamGateway,
-        contents: IContents,
-        tags: ITags,
+        contents: IContentStore,
+        tags: ITagStore,
         clock: IReactorTime,
         tag_ttl: Callable[[InRepository], float],
     ) -> None:
         self._changes = changes
         self._gateway = gateway
-        self._contents: IContents = LenientContents(contents)
-        self._tags: ITags = LenientTags(tags)
-        self._kept = KeptManifests(self._contents)
+        self._contents: IContentStore = ErrorTolerantContentStore(contents)
+        self._tags: ITagStore = ErrorTolerantTagStore(tags)
+        self._kept = ManifestStore(self._contents)
         self._clock = clock
         self._tag_ttl = tag_ttl
-        self._heads: Joined[tuple[Request, bytes], Answer] = Joined()
-        self._fetched = FetchedManifests(gateway, self._contents, self._kept, self._tags, clock, changes)
+        self._heads: SingleFlight[tuple[RegistryRequest, bytes], Answer] = SingleFlight()
+        self._fetched = ManifestFetcher(gateway, self._contents, self._kept, self._tags, clock, changes)
 
-    async def fetch(self, request: Request, target: Manifest) -> Answer:
+    async def fetch(self, request: RegistryRequest, target: Manifest) -> Answer:
         """See ``IRegistry``."""
         place = self._changes.place(target.repository)
         if isinstance(target.reference, Tag):
             return await self._by_tag(request, place, target.reference, self._tag_ttl(target))
         return await self._by_digest(request, place, target.reference)
 
-    async def _by_digest(self, request: Request, place: Repository, digest: Digest) -> Answer:
-        in_doubt = await self._changes.deletion(place, digest, Kind.MANIFEST) is not None
+    async def _by_digest(self, request: RegistryRequest, place: Repository, digest: Digest) -> Answer:
+        in_doubt = await self._changes.deletion(place, digest, ContentKind.MANIFEST) is not None
         facts, held = evolve(await self._gateway.facts(request), in_doubt=in_doubt), None
         allowed = authorize(facts) is Decision.ALLOW
         if allowed:
@@ -86,67 +86,71 @@ class Manifests:
             held = await self._consulted(request, evolve(facts, held=not allowed), place, digest)
         if held is None:
             return await self._new(request, place, None)
-        if not admits(request.accept, held.parts.media_type):
+        if not accepts(request.accept, held.parts.media_type):
             return await self._passed(request)
         await self._check_whole(request, place, held)
-        return await self._answer(request, held, Told(immutable=True))
+        return await self._answer(request, held, CacheStatus(immutable=True))
 
-    async def _check_whole(self, request: Request, place: Repository, held: Held) -> None:
+    async def _check_whole(self, request: RegistryRequest, place: Repository, held: StoredManifest) -> None:
         """Lets clients move on who would bind to this mirror and fail.
 
         :raises RegistryError: why the upstream rests, while what it takes besides is not held.
         """
         rests = self._gateway.rests(request)
-        if rests is not None and not await self._kept.is_whole(place, held):
+        if rests is not None and not await self._kept.is_complete(place, held):
             raise rests
 
     async def _consulted(
-        self, request: Request, facts: Facts, place: Repository, digest: Digest
-    ) -> Held | None:
+        self, request: RegistryRequest, facts: Facts, place: Repository, digest: Digest
+    ) -> StoredManifest | None:
         """A manifest that is held somewhere, if the upstream gives it to this client from this repository."""
-        mark = await self._changes.mark(place)
+        mark = await self._changes.generation(place)
         try:
             decision = await self._gateway.consult(request, facts)
         except RegistryError as error:
             if facts.in_doubt and await self._gateway.is_known_gone(request, error):
-                await self._contents.unlink(place, digest, Kind.MANIFEST)
+                await self._contents.unlink(place, digest, ContentKind.MANIFEST)
             raise
         if decision is Decision.DENY:
             return None
-        if decision is Decision.ALLOW and await self._changes.given(place, mark, digest, Kind.MANIFEST):
-            await self._contents.link(place, digest, Kind.MANIFEST)
+        if decision is Decision.ALLOW and await self._changes.given(
+            place, mark, digest, ContentKind.MANIFEST
+        ):
+            await self._contents.link(place, digest, ContentKind.MANIFEST)
         return await self._kept.get(place, digest)
 
-    async def _by_tag(self, request: Request, place: Repository, tag: Tag, ttl: float) -> Answer:
+    async def _by_tag(self, request: RegistryRequest, place: Repository, tag: Tag, ttl: float) -> Answer:
         tagged = await self._tagged(place, tag)
         if tagged is None:
             return await self._new(request, place, tag)
-        if not admits(request.accept, tagged.held.parts.media_type):
+        if not accepts(request.accept, tagged.held.parts.media_type):
             return await self._passed(request)
         facts = await self._gateway.facts(request, tagged.held.digest)
         facts = evolve(facts, in_doubt=tagged.in_doubt, fresh=0 <= tagged.age < ttl)
         if authorize(facts) is Decision.ALLOW:
             await self._check_whole(request, place, tagged.held)
-            return await self._answer(request, tagged.held, Told(age=tagged.age))
+            return await self._answer(request, tagged.held, CacheStatus(age=tagged.age))
         try:
             current = await self._current(request, tagged, facts)
         except RegistryError as error:
             return await self._stale(request, tagged, error)
         if isinstance(current, Answer):
             return await self._given(request, current)
-        if not admits(request.accept, current.parts.media_type):
+        if not accepts(request.accept, current.parts.media_type):
             return await self._passed(request)
-        return await self._answer(request, current, Told("fwd=stale; detail=confirmed", age=0.0))
+        return await self._answer(request, current, CacheStatus("fwd=stale; detail=confirmed", age=0.0))
 
-    async def _tagged(self, place: Repository, tag: Tag) -> _Tagged | None:
+    async def _tagged(self, place: Repository, tag: Tag) -> _TaggedManifest | None:
         known = await self._tags.get(place, tag)
         held = await self._kept.get(place, known.digest) if known else None
         if known is None or held is None:
             return None
         in_doubt = known.confirmed <= await self._changes.doubted(place)
-        return _Tagged(place, tag, held, self._clock.seconds() - known.confirmed, in_doubt)
+        return _TaggedManifest(place, tag, held, self._clock.seconds() - known.confirmed, in_doubt)
 
-    async def _current(self, request: Request, tagged: _Tagged, facts: Facts) -> Held | Answer:
+    async def _current(
+        self, request: RegistryRequest, tagged: _TaggedManifest, facts: Facts
+    ) -> StoredManifest | Answer:
         """Return the manifest that the tag names now, held here or fetched.
 
         A HEAD tells, which Docker Hub does not count as a pull; the same one is asked once at a time.  One
@@ -155,21 +159,21 @@ class Manifests:
         """
         asked = evolve(request, head=True, accept=EVERYTHING, if_none_match=etag(tagged.held.digest))
         have_stale = await self._have_stale(tagged, facts)
-        mark = await self._changes.mark(tagged.place)
+        mark = await self._changes.generation(tagged.place)
         told = await self._heads.get((asked, mark), lambda: self._gateway.ask(asked, have_stale))
-        digest = tagged.held.digest if told.status == 304 else told.content.descriptor.digest
+        digest = tagged.held.digest if told.status == 304 else told.body.descriptor.digest
         held = await self._kept.get(tagged.place, digest) if digest and told.consents else None
         if held is None:
             return await self._fetched.get(evolve(request, head=False), tagged.place, tagged.tag, have_stale)
         await self._fetched.confirm(tagged.place, mark, tagged.tag, held.digest)
         return held
 
-    async def _have_stale(self, tagged: _Tagged, facts: Facts) -> bool:
+    async def _have_stale(self, tagged: _TaggedManifest, facts: Facts) -> bool:
         """Return whether what is held may be given, and is of use, when the upstream does not say."""
         is_of_use = facts.have_stale and not await self._too_old(tagged)
-        return is_of_use and await self._kept.is_whole(tagged.place, tagged.held)
+        return is_of_use and await self._kept.is_complete(tagged.place, tagged.held)
 
-    async def _stale(self, request: Request, tagged: _Tagged, error: RegistryError) -> Answer:
+    async def _stale(self, request: RegistryRequest, tagged: _TaggedManifest, error: RegistryError) -> Answer:
         """What is held, where the upstream could not say; otherwise its refusal.
 
         A 404 forgets the tag only for those who may have it: strangers cannot purge.
@@ -180,42 +184,42 @@ class Manifests:
             if error.status == 404 and facts.is_authorized:
                 await self._tags.forget(tagged.place, tagged.tag)
             raise error
-        if not await self._kept.is_whole(tagged.place, tagged.held):
+        if not await self._kept.is_complete(tagged.place, tagged.held):
             raise error
         _log.warn("{target} is served stale: {error}", target=str(request.target), error=str(error))
-        told = Told("fwd=stale; detail=upstream", age=tagged.age, stale=str(error))
+        told = CacheStatus("fwd=stale; detail=upstream", age=tagged.age, stale=str(error))
         return await self._answer(request, tagged.held, told)
 
-    async def _too_old(self, tagged: _Tagged) -> bool:
+    async def _too_old(self, tagged: _TaggedManifest) -> bool:
         """Nothing that an operator has imported is: it may never have had an upstream."""
         if tagged.age < STALE:
             return False
         return not await self._gateway.public.imported(Repository(tagged.place.rest), tagged.held.digest)
 
-    async def _new(self, request: Request, place: Repository, tag: Tag | None) -> Answer:
+    async def _new(self, request: RegistryRequest, place: Repository, tag: Tag | None) -> Answer:
         """The upstream's, asked for so that it serves others, too."""
         return await self._given(request, await self._fetched.get(request, place, tag))
 
-    async def _given(self, request: Request, answer: Answer) -> Answer:
+    async def _given(self, request: RegistryRequest, answer: Answer) -> Answer:
         """What was fetched for everybody, unless this client does not admit it."""
-        descriptor = answer.content.descriptor
-        if not admits(request.accept, kind_of(descriptor)):
+        descriptor = answer.body.descriptor
+        if not accepts(request.accept, kind_of(descriptor)):
             return await self._passed(request)
         if matches(request.if_none_match, descriptor.digest):
-            return evolve(answer, status=304, content=absent(descriptor))
-        return evolve(answer, content=absent(descriptor)) if request.head else answer
+            return evolve(answer, status=304, body=NoBody(descriptor))
+        return evolve(answer, body=NoBody(descriptor)) if request.head else answer
 
-    async def _passed(self, request: Request) -> Answer:
+    async def _passed(self, request: RegistryRequest) -> Answer:
         """What the upstream gives to a client that does not admit what it gives to others."""
         answer = await self._gateway.ask(request)
-        return evolve(answer, headers=(*answer.headers, *Told("fwd=miss").headers()))
+        return evolve(answer, headers=(*answer.headers, *CacheStatus("fwd=miss").headers()))
 
-    async def _answer(self, request: Request, held: Held, told: Told) -> Answer:
+    async def _answer(self, request: RegistryRequest, held: StoredManifest, told: CacheStatus) -> Answer:
         if told.immutable and not (await self._gateway.facts(request)).is_for_everybody:
             told = evolve(told, immutable=False)
         headers = told.headers()
         descriptor = Descriptor(held.parts.media_type, held.digest, len(held.data))
         if matches(request.if_none_match, held.digest):
-            return Answer(absent(descriptor), 304, headers=headers)
-        content = absent(descriptor) if request.head else BytesContent(held.data, descriptor)
+            return Answer(NoBody(descriptor), 304, headers=headers)
+        content = NoBody(descriptor) if request.head else BytesBody(held.data, descriptor)
         return Answer(content, headers=headers)

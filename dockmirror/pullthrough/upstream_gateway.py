@@ -11,27 +11,27 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ..content.verified import Corrupt
+from ..body.verified import CorruptContent
+from ..concurrency.circuit_breaker import RequestCircuitBreaker, is_outage
+from ..concurrency.ttl_cache import TTLCache
 from ..interfaces import Answer, IRegistry
 from ..oci.digest import Digest
 from ..oci.errors import Denied, RegistryError, TimedOut, Unauthorized, Unsupported
 from ..oci.reference import Repository
-from ..oci.request import Blob, Manifest, Ping, Request, repository_of
+from ..oci.request import Blob, Manifest, Ping, RegistryRequest, repository_of
 from ..oci.token import TokenRequest
-from ..work.notes import Notes
-from ..work.resting import Resting, is_outage
 from .authorization import Decision, Facts, Outcome, authorize
 from .grants import PUBLIC, PUBLIC_IN_OUTAGE, Extent, GrantCache, PublicRepositories
-from .held import bypassed
+from .responses import bypassed
 
 PATIENCE = 3.0
 """Seconds that the upstream gets where the store can answer in its stead."""
 LEARNED = 3600.0
 """Seconds after which it is asked again whether everybody is given what some credentials were."""
 _MOST = 10_000
-_TOKENS = Request(Ping())
+_TOKENS = RegistryRequest(Ping())
 
-Check = Callable[[Request, bool], Awaitable[bool]]
+Check = Callable[[RegistryRequest, bool], Awaitable[bool]]
 """Asks the upstream whether it gives something, and returns whether it has proven that.
 
 The second argument tells whether the store can answer instead.
@@ -53,7 +53,7 @@ class UpstreamGateway:
         anonymous: IRegistry,
         grants: GrantCache,
         public: PublicRepositories,
-        resting: Resting,
+        resting: RequestCircuitBreaker,
         clock: IReactorTime,
         keep_deleted: bool = False,
     ) -> None:
@@ -61,17 +61,17 @@ class UpstreamGateway:
         self.grants = grants
         self.public = public
         self._resting = resting
-        self._resting_from_tokens = Resting(clock)
+        self._resting_from_tokens = RequestCircuitBreaker(clock)
         self._anonymous = anonymous
         self._clock = clock
         self._keep_deleted = keep_deleted
-        self._learning: Notes[Repository, bool] = Notes(clock, _MOST)
+        self._learning: TTLCache[Repository, bool] = TTLCache(clock, _MOST)
 
-    async def fetch(self, request: Request) -> Answer:
+    async def fetch(self, request: RegistryRequest) -> Answer:
         """See ``IRegistry``."""
         return await self.ask(request)
 
-    async def ask(self, request: Request, have_stale: bool = False) -> Answer:
+    async def ask(self, request: RegistryRequest, have_stale: bool = False) -> Answer:
         """The upstream's answer.
 
         :param have_stale: whether the store can answer instead; then the upstream gets little time.
@@ -86,14 +86,14 @@ class UpstreamGateway:
         except RegistryError as error:
             await self._failed(request, error)
             raise
-        if answer.elsewhere:
+        if answer.from_other_host:
             return answer
-        self._resting.succeeded(request)
+        self._resting.record_success(request)
         if answer.consents:
             try:
                 await self.consented(request)
             except BaseException:
-                answer.content.discard()
+                answer.body.discard()
                 raise
         return answer
 
@@ -109,22 +109,22 @@ class UpstreamGateway:
             answer = await self._patiently(self._registry.token(request), have_stale)
         except RegistryError as error:
             if have_stale and is_outage(error):
-                self._resting_from_tokens.failed(_TOKENS, error)
+                self._resting_from_tokens.record_failure(_TOKENS, error)
             raise
-        self._resting_from_tokens.succeeded(_TOKENS)
+        self._resting_from_tokens.record_success(_TOKENS)
         return answer
 
-    async def check(self, request: Request, have_stale: bool = False) -> bool:
+    async def check(self, request: RegistryRequest, have_stale: bool = False) -> bool:
         """See ``Check``.
 
         :raises RegistryError: when the upstream does not give it, or does not say.
         """
         asked = evolve(request, head=True, range=None, if_none_match=None)
         answer = await self.ask(asked, have_stale)
-        answer.content.discard()
+        answer.body.discard()
         return answer.consents
 
-    async def facts(self, request: Request, digest: Digest | None = None) -> Facts:
+    async def facts(self, request: RegistryRequest, digest: Digest | None = None) -> Facts:
         """What is remembered of a request; what is held for it is for the caller to add.
 
         :param digest: of the held content, where the request does not name it.
@@ -149,7 +149,7 @@ class UpstreamGateway:
         )
 
     async def is_stale_allowed(
-        self, request: Request, facts: Facts, error: RegistryError, check: Check | None = None
+        self, request: RegistryRequest, facts: Facts, error: RegistryError, check: Check | None = None
     ) -> bool:
         """Return whether held content may be served in place of the error with which the upstream answered.
 
@@ -167,7 +167,7 @@ class UpstreamGateway:
             outcome = Outcome.of(failed)
         return authorize(evolve(facts, anonymous_outcome=outcome)) is Decision.STALE
 
-    async def consult(self, request: Request, facts: Facts, check: Check | None = None) -> Decision:
+    async def consult(self, request: RegistryRequest, facts: Facts, check: Check | None = None) -> Decision:
         """Ask the upstream whether it gives held content to this client, and decide by its answer.
 
         :raises RegistryError: its refusal or failure, where that denies it.
@@ -181,18 +181,18 @@ class UpstreamGateway:
             return Decision.STALE
         return authorize(evolve(facts, outcome=Outcome.CONSENT if proven else Outcome.UNPROVEN))
 
-    async def is_known_gone(self, request: Request, error: RegistryError) -> bool:
+    async def is_known_gone(self, request: RegistryRequest, error: RegistryError) -> bool:
         """Return whether the upstream has said to a client that may pull from there that it has this no more.
 
         To others it may hide what it has.
         """
         return error.status == 404 and (await self.facts(request)).is_authorized
 
-    def rests(self, request: Request) -> RegistryError | None:
+    def rests(self, request: RegistryRequest) -> RegistryError | None:
         """Why the upstream is not asked that now, where something is held that can stand in."""
         return self._resting.error(request, can_answer=True)
 
-    async def consented(self, request: Request) -> None:
+    async def consented(self, request: RegistryRequest) -> None:
         """Remember that the upstream has consented to this; see ``oci/consent.py``."""
         repository, extent = repository_of(request.target), Extent.of(request.target)
         if repository is None:
@@ -208,12 +208,12 @@ class UpstreamGateway:
         asked = Deferred.fromCoroutine(asking)
         return asked.addTimeout(PATIENCE, self._clock, _late) if have_stale else asked
 
-    async def _failed(self, request: Request, error: RegistryError) -> None:
+    async def _failed(self, request: RegistryRequest, error: RegistryError) -> None:
         if is_outage(error):
-            self._resting.failed(request, error)
+            self._resting.record_failure(request, error)
             return
-        if not isinstance(error, Corrupt):
-            self._resting.succeeded(request)
+        if not isinstance(error, CorruptContent):
+            self._resting.record_success(request)
         repository = repository_of(request.target)
         if repository is None or not _is_refusal(error):
             return
@@ -221,7 +221,7 @@ class UpstreamGateway:
         if request.credentials is None:
             await self.public.refuse(repository)
 
-    def _learn(self, request: Request, repository: Repository) -> None:
+    def _learn(self, request: RegistryRequest, repository: Repository) -> None:
         """Ask anonymously, once in a while, for what some credentials were given.
 
         A client's token is opaque; though it may well be one that anybody can have, only this tells.
@@ -250,7 +250,7 @@ class PushProbeBypass:
         self._cached = cached
         self._gateway = gateway
 
-    async def fetch(self, request: Request) -> Answer:
+    async def fetch(self, request: RegistryRequest) -> Answer:
         """See ``IRegistry``; while the upstream does not answer, the cache does."""
         if not _may_be_push_probe(request):
             return await self._cached.fetch(request)
@@ -266,7 +266,7 @@ class PushProbeBypass:
         return await self._cached.token(request)
 
 
-def _may_be_push_probe(request: Request) -> bool:
+def _may_be_push_probe(request: RegistryRequest) -> bool:
     match request.target:
         case Blob():
             return request.head
@@ -275,7 +275,7 @@ def _may_be_push_probe(request: Request) -> bool:
     return False
 
 
-def _digest_of(request: Request) -> Digest | None:
+def _digest_of(request: RegistryRequest) -> Digest | None:
     return request.target.digest if isinstance(request.target, Blob | Manifest) else None
 
 

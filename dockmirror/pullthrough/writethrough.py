@@ -6,21 +6,21 @@ from collections.abc import Iterable
 
 from zope.interface import implementer
 
-from ..content.held import BytesContent, collect
-from ..interfaces import IContent, IContents, ITags, IWrites, Kind
+from ..body.in_memory import BytesBody, collect
+from ..interfaces import ContentKind, IBody, IContentStore, ITagStore, IWritableRegistry
 from ..oci.descriptor import Descriptor
 from ..oci.digest import Digest
 from ..oci.errors import RegistryError
 from ..oci.reference import Repository, Tag
 from ..oci.request import Blob, Manifest
-from ..oci.write import Write, Written
-from .changes import Changes
+from ..oci.write import Write, WriteResult
+from .error_tolerant_store import ErrorTolerantContentStore, ErrorTolerantTagStore
+from .generations import Generations
 from .grants import Extent, GrantCache
-from .kept import LIMIT, KeptManifests
-from .lenient import LenientContents, LenientTags
+from .manifest_store import LIMIT, ManifestStore
 
 
-@implementer(IWrites)
+@implementer(IWritableRegistry)
 class WriteThrough:
     """Keeps the manifests that the upstream has taken, and forgets what it has said to be deleted.
 
@@ -29,17 +29,22 @@ class WriteThrough:
     """
 
     def __init__(
-        self, writes: IWrites, changes: Changes, contents: IContents, tags: ITags, grants: GrantCache
+        self,
+        writes: IWritableRegistry,
+        changes: Generations,
+        contents: IContentStore,
+        tags: ITagStore,
+        grants: GrantCache,
     ) -> None:
         self._writes = writes
         self._changes = changes
-        self._contents: IContents = LenientContents(contents)
-        self._kept = KeptManifests(self._contents)
-        self._tags: ITags = LenientTags(tags)
+        self._contents: IContentStore = ErrorTolerantContentStore(contents)
+        self._kept = ManifestStore(self._contents)
+        self._tags: ITagStore = ErrorTolerantTagStore(tags)
         self._grants = grants
 
-    async def write(self, write: Write, body: IContent) -> Written:
-        """See ``IWrites``."""
+    async def write(self, write: Write, body: IBody) -> WriteResult:
+        """See ``IWritableRegistry``."""
         match write.target:
             case Manifest() as target if write.method == "PUT":
                 return await self._put(write, target, body)
@@ -48,7 +53,7 @@ class WriteThrough:
             case _:
                 return await self._writes.write(write, body)
 
-    async def _put(self, write: Write, target: Manifest, body: IContent) -> Written:
+    async def _put(self, write: Write, target: Manifest, body: IBody) -> WriteResult:
         """Keep the manifest that the upstream has taken, and note the tags that it says to have set.
 
         Of further tags that the client wanted nothing is known.  Where another write has ended meanwhile,
@@ -56,10 +61,10 @@ class WriteThrough:
         """
         data = await collect(body, LIMIT)
         digest = target.digest or Digest.of(data)
-        sent = BytesContent(data, Descriptor(body.descriptor.media_type, digest, len(data)))
+        sent = BytesBody(data, Descriptor(body.descriptor.media_type, digest, len(data)))
         place = self._changes.place(target.repository)
-        before = await self._changes.mark(place)
-        deletion = await self._changes.deletion(place, digest, Kind.MANIFEST)
+        before = await self._changes.generation(place)
+        deletion = await self._changes.deletion(place, digest, ContentKind.MANIFEST)
         try:
             written = await self._writes.write(write, sent)
         except BaseException as error:
@@ -67,16 +72,16 @@ class WriteThrough:
                 await self._changes.doubt(place)
             raise
         if written.status == 201:
-            overlapped = await self._changes.mark(place) != before
+            overlapped = await self._changes.generation(place) != before
             mark = await self._changes.note(place)
             if dict(written.headers).get("Docker-Content-Digest", str(digest)) == str(digest):
-                await self._changes.deletions.lift(place, digest, Kind.MANIFEST, deletion)
+                await self._changes.deletions.lift(place, digest, ContentKind.MANIFEST, deletion)
                 kept = await self._kept.keep(place, sent)
             else:
                 kept = None
             named = _named(write, written)
             await self._tag(place, named, kept)
-            overlapped = overlapped or await self._changes.mark(place) != mark
+            overlapped = overlapped or await self._changes.generation(place) != mark
             if (named and overlapped) or named != set(write.tags):
                 await self._changes.doubt(place)
         return written
@@ -89,7 +94,7 @@ class WriteThrough:
             else:
                 await self._tags.put(place, tag, kept)
 
-    async def _delete(self, write: Write, target: Manifest | Blob, body: IContent) -> Written:
+    async def _delete(self, write: Write, target: Manifest | Blob, body: IBody) -> WriteResult:
         try:
             written = await self._writes.write(write, body)
         except BaseException as error:
@@ -117,7 +122,7 @@ class WriteThrough:
         digest, kind = _content(target)
         await self._changes.deletions.record(place, digest, kind)
         await self._contents.unlink(place, digest, kind)
-        if kind is Kind.MANIFEST:
+        if kind is ContentKind.MANIFEST:
             await self._tags.forget_named(place, digest)
 
     async def _doubted(self, target: Manifest | Blob) -> None:
@@ -133,12 +138,12 @@ class WriteThrough:
             await self._changes.deletions.record(place, digest, kind, certain=False)
 
 
-def _content(target: Manifest | Blob) -> tuple[Digest, Kind]:
+def _content(target: Manifest | Blob) -> tuple[Digest, ContentKind]:
     assert target.digest is not None
-    return target.digest, Kind.BLOB if isinstance(target, Blob) else Kind.MANIFEST
+    return target.digest, ContentKind.BLOB if isinstance(target, Blob) else ContentKind.MANIFEST
 
 
-def _named(write: Write, written: Written) -> frozenset[Tag]:
+def _named(write: Write, written: WriteResult) -> frozenset[Tag]:
     """Return the tags that a manifest has now: its path's own, and those that the upstream says it has set.
 
     Source: OCI distribution specification 1.2, ``OCI-Tag``; registries that do not know the parameter

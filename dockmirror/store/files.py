@@ -7,7 +7,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from .seal import touch
+from .seal import touch_sealed
 
 NOTED = 60.0
 """Seconds for which a use that was noted stands for those that follow."""
@@ -15,7 +15,7 @@ NOTED = 60.0
 _ATTEMPTS = 100
 
 
-def place(source: Path, target: Path) -> None:
+def publish(source: Path, target: Path) -> None:
     """Gives a file, whole and synced, its name, in directories that are made for it.
 
     :raises OSError: when it cannot be; the source is there still, unless it was not there before.
@@ -84,11 +84,11 @@ def _open_lock(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
 
 
-def note_use(file: int | Path, modified: float, now: float) -> None:
+def touch(file: int | Path, modified: float, now: float) -> None:
     """Notes in the time of modification that a file was used, at most once a minute."""
     if not 0 <= now - modified < NOTED:
         with suppress(OSError):  # of a file that is another's, or on a disk that takes nothing any more
-            touch(file, now)
+            touch_sealed(file, now)
 
 
 def remove(path: Path) -> bool:

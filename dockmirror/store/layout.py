@@ -36,7 +36,7 @@ from hashlib import sha256
 from pathlib import PurePosixPath
 from urllib.parse import quote
 
-from ..interfaces import Kind
+from ..interfaces import ContentKind
 from ..oci.digest import Digest
 from ..oci.reference import Repository, Tag
 
@@ -64,7 +64,7 @@ CURRENT = PurePosixPath("current/link")
 INDEX = PurePosixPath("index")
 SIZE = ".size"
 
-_LINKS = {Kind.BLOB: LAYERS, Kind.MANIFEST: REVISIONS}
+_LINKS = {ContentKind.BLOB: LAYERS, ContentKind.MANIFEST: REVISIONS}
 _LONGEST = 200
 
 
@@ -73,7 +73,7 @@ def data(digest: Digest) -> PurePosixPath:
     return BLOBS / digest.algorithm / digest.hex[:2] / digest.hex / "data"
 
 
-def link(repository: Repository, digest: Digest, kind: Kind) -> PurePosixPath:
+def link(repository: Repository, digest: Digest, kind: ContentKind) -> PurePosixPath:
     """What says that the repository has the content as that kind."""
     return REPOSITORIES / repository.name / _LINKS[kind] / entry(digest)
 

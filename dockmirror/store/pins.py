@@ -14,7 +14,7 @@ from ..oci.digest import Digest
 from ..oci.errors import RegistryError
 from ..oci.platform import Platform
 from ..oci.reference import Reference, Repository, parse_reference
-from . import files, layout, links, small
+from . import atomic_file, files, layout, links
 
 
 @frozen
@@ -59,7 +59,7 @@ def put(root: Path, pin: Pin) -> None:
 
     :raises OSError: when that cannot be written.
     """
-    small.replace(_path(root, pin), bytes(pin), root / layout.WRITING, 0.0)
+    atomic_file.replace_file(_path(root, pin), bytes(pin), root / layout.WRITING, 0.0)
 
 
 def remove(root: Path, pin: Pin) -> bool:
@@ -71,7 +71,7 @@ def pins(root: Path) -> Iterator[tuple[Pin, float]]:
     """What is pinned, and when it was refreshed last, in seconds since the epoch: 0 if never."""
     with suppress(FileNotFoundError):
         for name in sorted(os.listdir(root / layout.PINS)):
-            found = small.read(root / layout.PINS / name)
+            found = atomic_file.read_small_file(root / layout.PINS / name)
             pin = Pin.parse(found.data) if found else None
             if found and pin:
                 yield pin, found.modified
@@ -79,7 +79,7 @@ def pins(root: Path) -> Iterator[tuple[Pin, float]]:
 
 def refreshed(root: Path, pin: Pin, now: float) -> None:
     """Notes that it was; unless it is pinned no more, or for other platforms by now."""
-    found = small.read(_path(root, pin))
+    found = atomic_file.read_small_file(_path(root, pin))
     if found is not None and Pin.parse(found.data) == pin:
         with suppress(FileNotFoundError):
             os.utime(_path(root, pin), (now, now))
@@ -90,11 +90,11 @@ def manifests(root: Path) -> Iterator[Digest]:
     for pin, _ in pins(root):
         if isinstance(pin.reference, Digest):
             yield pin.reference
-        elif tagged := links.read(root / layout.current(pin.repository, pin.reference)):
+        elif tagged := links.read_link(root / layout.current(pin.repository, pin.reference)):
             yield tagged.digest
 
 
-def turn(root: Path) -> int | None:
+def lock_refresh(root: Path) -> int | None:
     """An open file that, until it is closed, keeps others from refreshing; None where another has it."""
     return files.lock(root / layout.REFRESHING)
 

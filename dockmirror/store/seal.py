@@ -28,7 +28,7 @@ def seal(file: int | Path, at: float) -> bool:
     return is_sealed(os.stat(file))
 
 
-def touch(file: int | Path, at: float) -> None:
+def touch_sealed(file: int | Path, at: float) -> None:
     """Has it modified at that time, and as well sealed as it was; one that is cut short meanwhile is not.
 
     :raises OSError: see ``seal``.

@@ -14,14 +14,14 @@ from twisted.python.threadpool import ThreadPool
 T = TypeVar("T")
 
 
-class InThread(Protocol):
+class RunInThread(Protocol):
     """Runs a call that may block; in tests, at once."""
 
     def __call__(self, call: Callable[[], T], /) -> Awaitable[T]:
         """What the call returned, or its exception."""
 
 
-def pooled(reactor: IReactorFromThreads, pool: ThreadPool) -> InThread:
+def run_in_pool(reactor: IReactorFromThreads, pool: ThreadPool) -> RunInThread:
     """Runs calls in this pool, which somebody else starts and stops."""
 
     def in_thread(call: Callable[[], T], /) -> Awaitable[T]:
@@ -31,7 +31,7 @@ def pooled(reactor: IReactorFromThreads, pool: ThreadPool) -> InThread:
     return in_thread
 
 
-def detached(work: Awaitable[T], late: Callable[[T], None]) -> Deferred[T]:
+def shield(work: Awaitable[T], late: Callable[[T], None]) -> Deferred[T]:
     """The work's outcome, for a waiter who may leave.
 
     A thread cannot be cancelled: cancelling this ends it at once, and ``late`` is given what comes of

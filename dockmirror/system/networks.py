@@ -26,7 +26,7 @@ _CLIENT_BITS = {4: 32, 6: 64}
 _WORDS = {"private": PRIVATE, "public": PUBLIC}
 
 
-def networks(names: Iterable[str]) -> Iterator[Network]:
+def parse_networks(names: Iterable[str]) -> Iterator[Network]:
     """The networks of a setting: CIDRs, and the words ``private`` and ``public``.
 
     :raises ValueError: for what is neither.
@@ -35,7 +35,7 @@ def networks(names: Iterable[str]) -> Iterator[Network]:
         yield from _WORDS.get(name) or (ip_network(name),)
 
 
-def unmapped(text: str) -> Address:
+def parse_address(text: str) -> Address:
     """The address, an IPv4 one where IPv6 only maps it (RFC 4291, 2.5.5.2); a zone is dropped.
 
     :raises ValueError: when it is none.
@@ -50,7 +50,7 @@ def _unmapped(text: str) -> Address:
     return (address.ipv4_mapped if isinstance(address, IPv6Address) else None) or address
 
 
-def within(address: Address, listed: Iterable[Network]) -> bool:
+def is_within(address: Address, listed: Iterable[Network]) -> bool:
     """Whether the address lies in one of the networks."""
     return any(address in network for network in listed)
 

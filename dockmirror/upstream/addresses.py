@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from attrs import field, frozen
 
 from ..system.networks import Address, Network
-from .realms import origin
+from .trusted_realms import origin
 
 
 def _canonical(host: str) -> str:

@@ -13,13 +13,13 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from ..concurrency.single_flight import SingleFlight
+from ..concurrency.ttl_cache import TTLCache
 from ..interfaces import IAccount
 from ..oci.credentials import Credentials
 from ..oci.errors import Unavailable
 from ..oci.login import Login
-from ..system.program import Ended, Unanswered
-from ..work.joined import Joined
-from ..work.notes import Notes
+from ..system.external_program import ProcessFailed, ProcessResult
 
 KEPT = 600.0
 """Seconds for which what it gave is used; registries' secrets live longer."""
@@ -39,18 +39,22 @@ class CredentialHelper:
 
     :param upstream: its name in the settings, for messages.
     :param server: the address by which the helper knows the server.
-    :param ask: runs the helper with this as its input; raises ``Unanswered``.
+    :param ask: runs the helper with this as its input; raises ``ProcessFailed``.
     """
 
     def __init__(
-        self, upstream: str, server: str, ask: Callable[[bytes], Awaitable[Ended]], clock: IReactorTime
+        self,
+        upstream: str,
+        server: str,
+        ask: Callable[[bytes], Awaitable[ProcessResult]],
+        clock: IReactorTime,
     ) -> None:
         self._upstream = upstream
         self._server = server
         self._ask = ask
-        self._kept: Notes[str, Login] = Notes(clock, 1)
-        self._failed: Notes[str, bool] = Notes(clock, 1)
-        self._joined: Joined[str, Login] = Joined()
+        self._kept: TTLCache[str, Login] = TTLCache(clock, 1)
+        self._failed: TTLCache[str, bool] = TTLCache(clock, 1)
+        self._joined: SingleFlight[str, Login] = SingleFlight()
 
     async def login(self) -> Login:
         """See ``IAccount``."""
@@ -66,7 +70,7 @@ class CredentialHelper:
     async def _obtain(self) -> Login:
         try:
             login = login_of(await self._ask(self._server.encode()))
-        except Unanswered as error:
+        except ProcessFailed as error:
             why = f"the credential helper of {self._upstream} gives nothing for {self._server}: it {error}"
             _log.warn("{why}", why=why)
             self._failed.put(self._server, True, REST)
@@ -78,20 +82,20 @@ class CredentialHelper:
         return Unavailable(f"the mirror's credential helper for {self._upstream} gives it no login")
 
 
-def login_of(ended: Ended) -> Login:
+def login_of(ended: ProcessResult) -> Login:
     """What a helper answered.
 
     :raises Unanswered: when that is no login, saying nothing of what was written.
     """
     if ended.code != 0:
-        raise Unanswered("was killed" if ended.code is None else f"ended with status {ended.code}")
+        raise ProcessFailed("was killed" if ended.code is None else f"ended with status {ended.code}")
     try:
         fields = json.loads(ended.output)
         login = _login(fields["Username"], fields["Secret"])
     except (ValueError, KeyError, TypeError, RecursionError):
         login = None
     if login is None:
-        raise Unanswered("wrote something else than a name and a secret")
+        raise ProcessFailed("wrote something else than a name and a secret")
     return login
 
 

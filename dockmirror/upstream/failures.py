@@ -21,7 +21,7 @@ from twisted.web._newclient import (
 )
 
 from ..oci.errors import RegistryError, TimedOut, Unavailable, Unreachable, Unreadable
-from .checked import AddressRefused
+from .checked_endpoint import AddressRefused
 
 _DIED = (ResponseNeverReceived, RequestTransmissionFailed, RequestNotSent)
 _NOT_CONNECTED = (AddressRefused, ConnectError, DNSLookupError)
@@ -45,12 +45,12 @@ def root_cause(failure: BaseException) -> BaseException:
     return failure if innermost is None else root_cause(innermost)
 
 
-def died(failure: BaseException) -> bool:
+def connection_lost(failure: BaseException) -> bool:
     """Whether the connection was lost, which the next one need not be."""
     return isinstance(failure, _DIED) or isinstance(root_cause(failure), ConnectionClosed)
 
 
-def row_of(cause: BaseException) -> type[RegistryError]:
+def error_class_for(cause: BaseException) -> type[RegistryError]:
     """What the innermost of the reasons means for a client."""
     if isinstance(cause, ConnectTimedOut):
         return TimedOut
@@ -59,7 +59,7 @@ def row_of(cause: BaseException) -> type[RegistryError]:
     return Unreachable if isinstance(cause, _NOT_CONNECTED) else Unreadable
 
 
-def words_for(cause: BaseException) -> str:
+def describe(cause: BaseException) -> str:
     """The innermost of the reasons, as a client may read it."""
     if isinstance(cause, DNSLookupError):
         return "its name cannot be resolved"

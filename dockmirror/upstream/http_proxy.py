@@ -12,7 +12,7 @@ import re
 from http import HTTPStatus
 
 from ..oci.credentials import Credentials
-from .proxy import Opening, Proxy, ProxyError, authority
+from .proxy import Proxy, ProxyError, ProxyHandshake, authority
 
 _BEGINNING = b"HTTP/1."
 _STATUS = re.compile(rb"HTTP/1\.[0-9] ([1-9][0-9]{2})(?:[ \r\n]|$)")
@@ -20,7 +20,7 @@ _LOGIN_REFUSED = {HTTPStatus.PROXY_AUTHENTICATION_REQUIRED, HTTPStatus.UNAUTHORI
 _END = re.compile(rb"\r?\n\r?\n")
 
 
-def opening(proxy: Proxy, host: str, port: int) -> Opening:
+def handshake(proxy: Proxy, host: str, port: int) -> ProxyHandshake:
     """Asks for a connection to that host, with the proxy's credentials where it has any (Basic, RFC 7617).
 
     Whatever a 2xx says of a body is ignored: what follows its headers is the connection's.

@@ -12,7 +12,7 @@ from twisted.internet.abstract import isIPv6Address
 from twisted.internet.error import ConnectError
 
 Scheme = Literal["http", "https", "socks5", "socks5h"]
-Opening = Generator[bytes, bytes, bytes]
+ProxyHandshake = Generator[bytes, bytes, bytes]
 """What is said to a proxy until a connection through it is open.
 
 It yields what to send, maybe nothing, and is sent what the proxy says; it returns what came after the

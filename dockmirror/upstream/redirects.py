@@ -13,8 +13,8 @@ from twisted.web.iweb import IResponse
 
 from ..headers import first
 from ..oci.errors import Unavailable
-from .client import Client, Header
-from .realms import origin
+from .trusted_realms import origin
+from .upstream_client import Header, UpstreamClient
 
 LIMIT = 5
 REDIRECTS = {301, 302, 303, 307, 308}
@@ -22,7 +22,7 @@ AUTHORIZATION = "Authorization"
 
 
 @frozen
-class Followed:
+class FinalResponse:
     """A response and the address that gave it.
 
     :ivar moved: whether that is another origin than was asked.
@@ -35,7 +35,9 @@ class Followed:
     redirected: bool
 
 
-async def follow(client: Client, method: str, url: str, headers: tuple[Header, ...]) -> Followed:
+async def follow_redirects(
+    client: UpstreamClient, method: str, url: str, headers: tuple[Header, ...]
+) -> FinalResponse:
     """Asks, and goes where it is sent, at most five times; the method stays what it was.
 
     ``Authorization`` is dropped for good at the first change of origin.
@@ -45,29 +47,29 @@ async def follow(client: Client, method: str, url: str, headers: tuple[Header, .
     """
     start = url
     for hops in range(LIMIT + 1):
-        response = await client.ask(method, url, headers)
+        response = await client.request(method, url, headers)
         if response.code not in REDIRECTS:
-            return Followed(response, url, origin(url) != origin(start), hops > 0)
+            return FinalResponse(response, url, origin(url) != origin(start), hops > 0)
         client.release(response)
-        target = target_of(url, response)
+        target = redirect_target(url, response)
         if origin(target) != origin(url):
             headers = tuple(header for header in headers if header[0] != AUTHORIZATION)
         url = target
     raise Unavailable(f"the upstream redirects more than {LIMIT} times")
 
 
-def target_of(url: str, response: IResponse) -> str:
+def redirect_target(url: str, response: IResponse) -> str:
     """The address that a redirect leads to.
 
     :raises Unavailable: when it leads nowhere.
     """
-    target = joined(url, (first(response.headers, "Location") or "").strip())
+    target = resolve_location(url, (first(response.headers, "Location") or "").strip())
     if target is None:
         raise Unavailable("the upstream redirects to what is no address", upstream_status=response.code)
     return target
 
 
-def joined(url: str, location: str) -> str | None:
+def resolve_location(url: str, location: str) -> str | None:
     """The address that a ``Location`` means; None where it means none."""
     try:
         target = urljoin(url, location).partition("#")[0]

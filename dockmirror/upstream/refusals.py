@@ -8,16 +8,16 @@ from ..headers import first, lines
 from ..oci.challenge import parse_challenges
 from ..oci.errors import NameUnknown, RangeInvalid, RegistryError, Unavailable
 from ..oci.ranges import parse_unsatisfied
-from ..oci.refusal import Refusal
-from .client import Client
+from ..oci.refusal import UpstreamRefusal
+from .upstream_client import UpstreamClient
 
 REFUSALS_BY_TARGET = {401, 403}
 """Of another server than the registry: they say nothing of what the registry would."""
 _LIMIT = 64 * 1024
 
 
-async def refusal(
-    client: Client, response: IResponse, unknown: type[RegistryError] = NameUnknown
+async def read_refusal(
+    client: UpstreamClient, response: IResponse, unknown: type[RegistryError] = NameUnknown
 ) -> RegistryError:
     """The error to raise for a response that is no consent; its body is read.
 
@@ -38,17 +38,17 @@ async def refusal(
     if response.code == 416:
         size = parse_unsatisfied(first(headers, "Content-Range") or "")
         return RangeInvalid(content_size=size, upstream_status=416)
-    return Refusal(
+    return UpstreamRefusal(
         status=response.code,
         body=body,
         challenges=parse_challenges(lines(headers, "WWW-Authenticate")),
         retry_after=first(headers, "Retry-After"),
         unknown=unknown,
-        elsewhere=_is_elsewhere(client, response),
+        from_other_host=_is_elsewhere(client, response),
     ).error()
 
 
-def refused_elsewhere(error: RegistryError) -> Unavailable:
+def refusal_by_other_host(error: RegistryError) -> Unavailable:
     """What is told of a refusal by another server: whoever logged in for it would do so for nothing."""
     return Unavailable(
         f"where the upstream redirects to, it was refused: {error}",
@@ -57,11 +57,11 @@ def refused_elsewhere(error: RegistryError) -> Unavailable:
     )
 
 
-def _is_elsewhere(client: Client, response: IResponse) -> bool:
-    return client.is_elsewhere(response.request.absoluteURI.decode())
+def _is_elsewhere(client: UpstreamClient, response: IResponse) -> bool:
+    return client.is_other_host(response.request.absoluteURI.decode())
 
 
-def is_page(response: IResponse) -> bool:
+def is_web_page(response: IResponse) -> bool:
     """Whether this is a document for people, or of a file server, where a registry answers JSON."""
     kinds = lines(response.headers, "Content-Type")
     return any(kind.partition(";")[0].strip().lower().endswith(("/html", "/xml", "+xml")) for kind in kinds)

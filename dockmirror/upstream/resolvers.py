@@ -42,14 +42,15 @@ def threaded_resolver(reactor: Any, threads: int = 10) -> IHostnameResolver:
     return GAIResolver(reactor, lambda: pool)
 
 
-def canonical(name: str) -> str:
+def canonical_host(name: str) -> str:
     """The one spelling of a name: in lower case, and without a dot at its end."""
     return name.lower().removesuffix(".")
 
 
 def _parsed(addresses: Mapping[str, Iterable[str]]) -> Mapping[str, Sequence[str]]:
     return {
-        canonical(name): [str(ip_address(each)) for each in each_of] for name, each_of in addresses.items()
+        canonical_host(name): [str(ip_address(each)) for each in each_of]
+        for name, each_of in addresses.items()
     }
 
 
@@ -77,7 +78,7 @@ class FixedAddresses:
         transportSemantics: str = "TCP",
     ) -> IHostResolution:
         """See ``IHostnameResolver``."""
-        fixed = self.addresses.get(canonical(hostName))
+        fixed = self.addresses.get(canonical_host(hostName))
         if fixed is None:
             return self.resolver.resolveHostName(
                 resolutionReceiver, hostName, portNumber, addressTypes, transportSemantics
@@ -94,7 +95,7 @@ class FixedAddresses:
 
 @implementer(IHostnameResolver)
 @frozen
-class Families:
+class AddressFamilyResolver:
     """Another resolver's addresses of some families, those of the first one first; see ``FAMILIES``."""
 
     resolver: IHostnameResolver
@@ -109,13 +110,13 @@ class Families:
         transportSemantics: str = "TCP",
     ) -> IHostResolution:
         """See ``IHostnameResolver``."""
-        receiver = _Sorted(resolutionReceiver, self.families)
+        receiver = _SortedReceiver(resolutionReceiver, self.families)
         return self.resolver.resolveHostName(receiver, hostName, portNumber, addressTypes, transportSemantics)
 
 
 @implementer(IResolutionReceiver)
 @frozen
-class _Sorted:
+class _SortedReceiver:
     """Gives on what is of certain families, in their order, when it has all."""
 
     receiver: IResolutionReceiver

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from ipaddress import ip_address
 
-from .proxy import Opening, Proxy, ProxyError, authority
+from .proxy import Proxy, ProxyError, ProxyHandshake, authority
 
 _VERSION, _LOGIN_VERSION, _CONNECT = 5, 1, 1
 _NO_LOGIN, _LOGIN = 0, 2
@@ -24,7 +24,7 @@ _FAILURES = {
 }
 
 
-def opening(proxy: Proxy, host: str, port: int) -> Opening:
+def handshake(proxy: Proxy, host: str, port: int) -> ProxyHandshake:
     """Asks for a connection to that host, which is told as an address where it is one, and else as a name."""
     target = _address(proxy, host) + port.to_bytes(2, "big")
     methods = bytes([_NO_LOGIN] if proxy.username is None else [_NO_LOGIN, _LOGIN])
@@ -77,7 +77,7 @@ def _answer(proxy: Proxy, target: str, held: bytearray) -> Generator[bytes, byte
     yield from _take(held, size + 2)
 
 
-def _take(held: bytearray, size: int) -> Opening:
+def _take(held: bytearray, size: int) -> ProxyHandshake:
     """So many bytes, waited for; what is held keeps the rest."""
     while len(held) < size:
         held += yield b""

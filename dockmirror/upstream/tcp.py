@@ -18,7 +18,7 @@ class DrainingClient(Client):
     """
 
     def writeSomeData(self, data: bytes) -> int | ConnectionLost:
-        """See ``Connection``."""
+        """See ``IConnection``."""
         written = super().writeSomeData(data)
         if isinstance(written, ConnectionLost):
             while received := self._received():

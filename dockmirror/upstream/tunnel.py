@@ -22,8 +22,8 @@ from twisted.python.failure import Failure
 from zope.interface import directlyProvides, implementer
 
 from . import http_proxy, socks
-from .bounded import handshake_error, in_time
-from .checked import AddressRefused
+from .bounded_endpoint import handshake_error, with_timeout
+from .checked_endpoint import AddressRefused
 from .proxy import Proxy, ProxyError, authority
 
 ANSWER_LIMIT = 64 * 1024
@@ -31,7 +31,7 @@ ANSWER_LIMIT = 64 * 1024
 
 @implementer(IStreamClientEndpoint)
 @frozen
-class Tunnel:
+class TunnelEndpoint:
     """A connection to a host over an endpoint that leads to a proxy.
 
     Fails with ``ProxyError``; with ``TimeoutError`` where the proxy is too slow.
@@ -59,7 +59,7 @@ class Tunnel:
             raise ProxyError(self.proxy, f"cannot be connected to: {error}") from error
         tunnelled = cast(_Tunnelled, connected)
         what = f"the proxy {self.proxy} connecting to {authority(self.host, self.port)}"
-        await in_time(tunnelled.opened, self.timeout, self.clock, what)
+        await with_timeout(tunnelled.opened, self.timeout, self.clock, what)
         return tunnelled.wrappedProtocol
 
 
@@ -77,7 +77,7 @@ class _Tunnelled(ProtocolWrapper):
         self.opened: Deferred[None] = Deferred(lambda _: self.transport.abortConnection())
         to = factory.to
         speaks = http_proxy if to.proxy.scheme in ("http", "https") else socks
-        self._opening = speaks.opening(to.proxy, to.host, to.port)
+        self._opening = speaks.handshake(to.proxy, to.host, to.port)
         self._open = False
         self._room = ANSWER_LIMIT
 
@@ -127,7 +127,7 @@ class _Tunnelling(WrappingFactory[_Tunnelled]):
     protocol = _Tunnelled
     noisy = False
 
-    def __init__(self, wrappedFactory: IProtocolFactory, to: Tunnel) -> None:
+    def __init__(self, wrappedFactory: IProtocolFactory, to: TunnelEndpoint) -> None:
         super().__init__(wrappedFactory)
         self.to = to
 

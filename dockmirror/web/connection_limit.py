@@ -11,13 +11,13 @@ from attrs import frozen
 from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.web.resource import IResource
 
+from ..http.connections import OpenConnections, network_of
+from ..http.server import HttpSite
+from ..http.server_request import BodyLimit, ServerRequest
 from ..oci.errors import RegistryError, TooManyRequests, Unavailable
 from ..system.networks import Network
-from .before import Refusal
-from .connections import Connections, network_of
-from .exchange import BodyLimit, Request
-from .operations import BesideHealth
-from .wire import Site
+from .filter import RefusalResource
+from .operations_endpoint import HealthRoute
 
 RESERVED = 8
 """Connections of each reserve; twice as many while the aborted ones are still being closed."""
@@ -36,11 +36,11 @@ class ConnectionLimit:
     share: float = 1.0
     proxies: tuple[Network, ...] = ()
 
-    def is_reached(self, connections: Connections) -> bool:
+    def is_reached(self, connections: OpenConnections) -> bool:
         """There is no room for another connection."""
         return connections.open >= self.total
 
-    def is_reached_by(self, network: Network | None, connections: Connections) -> bool:
+    def is_reached_by(self, network: Network | None, connections: OpenConnections) -> bool:
         """The client network has its share already."""
         if network is None or self.share >= 1 or self._is_proxy(network):
             return False
@@ -50,7 +50,7 @@ class ConnectionLimit:
         return any(network.network_address in proxy for proxy in self.proxies)
 
 
-class LimitedSite(Site):
+class ConnectionLimitedSite(HttpSite):
     """A site that serves up to a limit of connections; on a few more it answers health and refuses the rest.
 
     :ivar limit: for the connections that come from now on.
@@ -73,7 +73,7 @@ class LimitedSite(Site):
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """Return a connection that is served, or one of the reserve."""
         if self.limit.is_reached(self.connections):
-            site: Site = self._full
+            site: HttpSite = self._full
         elif self.limit.is_reached_by(network_of(addr), self.connections):
             site = self._over_share
         else:
@@ -82,14 +82,16 @@ class LimitedSite(Site):
         return site.buildProtocol(addr)
 
 
-class _Reserve(Site):
+class _Reserve(HttpSite):
     """A few connections beyond the limit, each for one request and about two seconds.
 
     A new one takes the place of the oldest, so that silent clients cannot keep health checks out.
     """
 
-    def __init__(self, error: RegistryError, reactor: IReactorTime, log: Callable[[Request], None]) -> None:
-        super().__init__(BesideHealth(Refusal(error)), reactor, log=log)
+    def __init__(
+        self, error: RegistryError, reactor: IReactorTime, log: Callable[[ServerRequest], None]
+    ) -> None:
+        super().__init__(HealthRoute(RefusalResource(error)), reactor, log=log)
         self.connections.draining = True  # so that none outlives its answer, or stays silent for long
         self._newest: deque[Any] = deque()
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 from urllib.parse import parse_qsl
 
 from ..headers import first, lines
+from ..http.server_request import ServerRequest
 from ..oci.credentials import Credentials
 from ..oci.errors import RegistryError
 from ..oci.ranges import Range
 from ..oci.token import MARKER
-from .exchange import Request
 
 _MOST = 50
 Parameters = tuple[tuple[str, str], ...]
 
 
-def parameters(request: Request) -> Parameters:
+def parameters(request: ServerRequest) -> Parameters:
     """The parameters of the query.
 
     :raises RegistryError: when there are too many.
@@ -35,7 +35,7 @@ def parse_parameters(encoded: bytes) -> Parameters:
         raise RegistryError(f"more than {_MOST} parameters", status=400) from None
 
 
-def credentials(request: Request) -> Credentials | None:
+def credentials(request: ServerRequest) -> Credentials | None:
     """What the client brings; the token that stands for none is none.
 
     :raises RegistryError: when it is malformed, or there are two: who is asked next could take the other.
@@ -47,7 +47,7 @@ def credentials(request: Request) -> Credentials | None:
     return None if brought is None or brought.is_bearer(MARKER) else brought
 
 
-def asked_range(request: Request, etag: str) -> Range | None:
+def asked_range(request: ServerRequest, etag: str) -> Range | None:
     """What is asked for of a content; None where it is all of it.
 
     A part is for GET only (RFC 9110, 14.2), and not for who has begun with another content (13.1.5).

@@ -10,14 +10,14 @@ from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as TookTooLong
 from twisted.internet.interfaces import IReactorTime
 
-from .wire import Site
+from ..http.server import HttpSite
 
 PATIENCE = 2.0
 """Seconds that a check of the store may take."""
 
 
 @frozen
-class State:
+class ReadinessState:
     """How the mirror is.
 
     :ivar ready: whether clients should be sent here.
@@ -43,24 +43,24 @@ class StoreCheck:
 
 
 @frozen
-class Readiness:
+class ReadinessCheck:
     """Looks whenever it is asked.
 
     :ivar checks: of the store; none where there is no store.
     """
 
-    site: Site
+    site: HttpSite
     clock: IReactorTime
     checks: Sequence[StoreCheck] = ()
 
-    async def state(self) -> State:
+    async def state(self) -> ReadinessState:
         """A mirror whose store fails still relays: it is degraded, and ready."""
         store = await self._store()
         if self.site.connections.draining:
-            return State(False, "stopping", store)
+            return ReadinessState(False, "stopping", store)
         if not self.site.numPorts:
-            return State(False, "not listening", store)
-        return State(True, "ready" if store in ("writable", "none") else "degraded", store)
+            return ReadinessState(False, "not listening", store)
+        return ReadinessState(True, "ready" if store in ("writable", "none") else "degraded", store)
 
     async def _store(self) -> str:
         for check in self.checks:

@@ -8,40 +8,40 @@ from twisted.web.resource import IResource, Resource
 from twisted.web.vhost import NameVirtualHost
 
 from ..headers import lines
-from ..interfaces import IRegistry, IWrites
+from ..http.access import NetworkAccess
+from ..http.server_request import ServerRequest
+from ..interfaces import IRegistry, IWritableRegistry
 from ..oci.errors import Unsupported
-from ..system.networks import unmapped
-from .access import Access
-from .before import Before, Refusal
-from .exchange import Request
-from .registry import V2
+from ..system.networks import parse_address
+from .filter import RefusalResource, RequestFilter
+from .registry_api import V2Resource
 
 
-class Gate(Before):
+class NetworkFilter(RequestFilter):
     """In front of everything: only those whose network is served get any further."""
 
-    def __init__(self, resource: IResource, access: Access) -> None:
+    def __init__(self, resource: IResource, access: NetworkAccess) -> None:
         super().__init__(resource)
         self._access = access
 
-    def admit(self, request: Request) -> None:
-        """See ``Before``; notes who is asking, and who was let in."""
+    def check(self, request: ServerRequest) -> None:
+        """See ``RequestFilter``; notes who is asking, and who was let in."""
         peer = getattr(request.getClientAddress(), "host", None)
-        request.asking = self._access.client(
+        request.peer = self._access.client(
             peer, request.isSecure(), lambda field: lines(request.requestHeaders, field)
         )
-        self._access.check(request.asking)
-        request.admitted = request.asking
+        self._access.check(request.peer)
+        request.admitted_client = request.peer
 
 
-class Hosts(NameVirtualHost):
+class VirtualHosts(NameVirtualHost):
     """One virtual host for each registry, and the mirror's own for every name and address of its own.
 
     :param own: what lies on the mirror's own host.
     :param default: what lies on a host that is not known.
     """
 
-    def __init__(self, hosts: Mapping[str, Resource], own: Host, default: Resource) -> None:
+    def __init__(self, hosts: Mapping[str, Resource], own: RegistryHost, default: Resource) -> None:
         super().__init__()
         for name, resource in hosts.items():
             self.addHost(name, resource)
@@ -53,12 +53,12 @@ class Hosts(NameVirtualHost):
         """What lies on the mirror's own host."""
         return self._own.registry
 
-    def getChild(self, path: bytes, request: Request) -> IResource:
+    def getChild(self, path: bytes, request: ServerRequest) -> IResource:
         """The child of the host that is meant."""
         return IResource(self._host(request).getChildWithDefault(path, request))
 
-    def _host(self, request: Request) -> IResource:
-        name = host_name(request.admitted.host if request.admitted else "")
+    def _host(self, request: ServerRequest) -> IResource:
+        name = host_name(request.admitted_client.host if request.admitted_client else "")
         host = self.hosts.get(name)
         if host is None:
             host = self._own if is_address(name) else self._default
@@ -76,21 +76,23 @@ def host_name(host: str) -> str:
 def is_address(name: str) -> bool:
     """Whether a host is called by its address."""
     try:
-        unmapped(name)
+        parse_address(name)
     except ValueError:
         return False
     return True
 
 
-class _Level(Resource):
+class _PathLevel(Resource):
     """A level of a host's paths."""
 
-    def getChild(self, path: bytes, request: Request) -> Resource:
+    def getChild(self, path: bytes, request: ServerRequest) -> Resource:
         """What was not put here is not there."""
-        return Refusal(Unsupported("there is nothing here: a registry's paths begin with /v2/", status=404))
+        return RefusalResource(
+            Unsupported("there is nothing here: a registry's paths begin with /v2/", status=404)
+        )
 
 
-class Host(_Level):
+class RegistryHost(_PathLevel):
     """A virtual host: one registry.
 
     :param beside: what else lies there, by the first part of its path: the pages for people.
@@ -103,20 +105,20 @@ class Host(_Level):
         registry: IRegistry,
         beside: Mapping[str, Resource],
         below: Mapping[str, IRegistry] | None = None,
-        writes: IWrites | None = None,
+        writes: IWritableRegistry | None = None,
     ) -> None:
         super().__init__()
         self.registry = registry
         for name, other in (below or {}).items():
-            self.putChild(name.encode(), _Below(other))
+            self.putChild(name.encode(), _NamedPath(other))
         for name, resource in beside.items():
             self.putChild(name.encode(), resource)
-        self.putChild(b"v2", V2(registry, writes=writes))
+        self.putChild(b"v2", V2Resource(registry, writes=writes))
 
 
-class _Below(_Level):
+class _NamedPath(_PathLevel):
     """``/<name>``: has nothing but a ``v2``."""
 
     def __init__(self, registry: IRegistry) -> None:
         super().__init__()
-        self.putChild(b"v2", V2(registry, depth=1))
+        self.putChild(b"v2", V2Resource(registry, depth=1))

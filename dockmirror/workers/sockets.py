@@ -17,7 +17,7 @@ _SYSTEMD = re.compile(r"(^|:)systemd:.*")
 
 
 @frozen
-class Listening:
+class ListeningSocket:
     """A socket that listens already.
 
     :ivar descriptor: its number, in the process that is told of it.
@@ -28,7 +28,7 @@ class Listening:
     family: int
 
 
-class Holding:
+class BindOnlyReactor:
     """A reactor for the process that binds: what listens by it accepts nobody."""
 
     def __init__(self, reactor: Any) -> None:
@@ -36,9 +36,9 @@ class Holding:
         self._ports: list[Any] = []
 
     @property
-    def sockets(self) -> Sequence[Listening]:
+    def sockets(self) -> Sequence[ListeningSocket]:
         """Those that listen, in the order in which they were asked for."""
-        return [Listening(port.fileno(), port.socket.family) for port in self._ports]
+        return [ListeningSocket(port.fileno(), port.socket.family) for port in self._ports]
 
     def listenTCP(self, *args: Any, **kwargs: Any) -> IListeningPort:
         """See ``IReactorTCP``."""
@@ -69,10 +69,10 @@ class Holding:
         return getattr(self._reactor, name)
 
 
-class Adopting:
+class InheritedSocketsReactor:
     """A reactor for a process that accepts: what is to listen takes the next of the sockets that do."""
 
-    def __init__(self, reactor: Any, sockets: Sequence[Listening]) -> None:
+    def __init__(self, reactor: Any, sockets: Sequence[ListeningSocket]) -> None:
         self._reactor = reactor
         self._left = list(sockets)
 
@@ -92,7 +92,7 @@ class Adopting:
         listening = self._left.pop(0)
         try:
             if listening.family == socket.AF_UNIX:
-                port: Any = _Inherited(listening.descriptor, factory, self._reactor)
+                port: Any = _InheritedUnixPort(listening.descriptor, factory, self._reactor)
                 port.startListening()
             else:
                 family = socket.AddressFamily(listening.family)
@@ -106,7 +106,7 @@ class Adopting:
         return getattr(self._reactor, name)
 
 
-class _Inherited(unix.Port):
+class _InheritedUnixPort(unix.Port):
     """A UNIX socket whose name belongs to the process that bound it.
 
     Twisted's own would set the name's mode anew, and remove it at its end.

@@ -8,8 +8,8 @@ import tarfile
 from collections.abc import Mapping
 from typing import Any, BinaryIO
 
-from dockmirror.archive.images import Packed, archive_of
-from dockmirror.archive.reading import read
+from dockmirror.archive.images import PackedImage, archive_of
+from dockmirror.archive.read_archive import read
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.manifest import IMAGE_CONFIGS
 from dockmirror.oci.media import OCI_INDEX, OCI_MANIFEST
@@ -42,14 +42,14 @@ def index(**children: bytes) -> bytes:
     return json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": listed}).encode()
 
 
-def packed(name: str, root: bytes, *manifests: bytes, blobs: tuple[bytes, ...] = ()) -> Packed:
+def packed(name: str, root: bytes, *manifests: bytes, blobs: tuple[bytes, ...] = ()) -> PackedImage:
     """An image with these blobs."""
     tag = "" if "@" in name else name.rpartition(":")[2]
     held = {Digest.of(each): each for each in (root, *manifests)}
-    return Packed(name, tag, Digest.of(root), held, {Digest.of(each): len(each) for each in blobs})
+    return PackedImage(name, tag, Digest.of(root), held, {Digest.of(each): len(each) for each in blobs})
 
 
-def archive(*images: Packed, blobs: tuple[bytes, ...] = ()) -> bytes:
+def archive(*images: PackedImage, blobs: tuple[bytes, ...] = ()) -> bytes:
     """The whole archive."""
     held = {Digest.of(each): each for each in blobs}
 

@@ -6,8 +6,8 @@ import io
 import json
 import tarfile
 
+from dockmirror.archive.archive_plan import ContentSlice
 from dockmirror.archive.images import archive_of, path_of
-from dockmirror.archive.plan import Segment
 from dockmirror.archive.tar import tar_of
 from dockmirror.oci.digest import Digest
 
@@ -75,7 +75,7 @@ def test_length_beforehand() -> None:
     """Is known without a file being opened, also of what does not fit into an ordinary header."""
     huge = 20 * 1024**3
     plan = tar_of(
-        {"blobs/sha256/" + "a" * 64: Segment(Digest.of(b""), huge), "blobs/sha512/" + "b" * 128: b"x"}
+        {"blobs/sha256/" + "a" * 64: ContentSlice(Digest.of(b""), huge), "blobs/sha512/" + "b" * 128: b"x"}
     )
     assert plan.size > huge
     assert plan.size % 512 == 0

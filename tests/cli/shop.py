@@ -11,11 +11,11 @@ from typing import Any
 from click.testing import CliRunner, Result
 
 from dockmirror.cli.main import main
-from dockmirror.interfaces import Kind
+from dockmirror.interfaces import ContentKind
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.reference import Repository, Tag
-from dockmirror.store import adding, layout
-from dockmirror.store.directory import prepare
+from dockmirror.store import layout, offline_writer
+from dockmirror.store.store_directory import prepare_directory
 
 from ..archive.packing import index, manifest
 
@@ -32,14 +32,14 @@ class Shop:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        prepare(root)
+        prepare_directory(root)
 
-    def blob(self, repository: Repository, data: bytes, kind: Kind = Kind.BLOB) -> Digest:
+    def blob(self, repository: Repository, data: bytes, kind: ContentKind = ContentKind.BLOB) -> Digest:
         """Puts a content there."""
         digest = Digest.of(data)
-        adding.add(self.root, digest, [data])
+        offline_writer.add_content(self.root, digest, [data])
         os.utime(self.path(digest), (USED, USED))
-        adding.link(self.root, repository, digest, kind, USED)
+        offline_writer.link_content(self.root, repository, digest, kind, USED)
         return digest
 
     def image(
@@ -49,9 +49,9 @@ class Shop:
         for part in parts:
             self.blob(repository, part)
         for each in (*manifests, root):
-            self.blob(repository, each, Kind.MANIFEST)
+            self.blob(repository, each, ContentKind.MANIFEST)
         if tag:
-            adding.tag(self.root, repository, Tag(tag), Digest.of(root), USED)
+            offline_writer.set_tag(self.root, repository, Tag(tag), Digest.of(root), USED)
 
     def path(self, digest: Digest) -> Path:
         """Where its bytes lie."""

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from dockmirror.oci.digest import Digest
-from dockmirror.status.values import Used
-from dockmirror.store.usage import measured
+from dockmirror.status.status_values import RegistryUsage
+from dockmirror.store.usage_report import measure_usage
 
 from ..archive.packing import manifest
 from .shop import AMD, BASE, CONFIG, INDEX, LAYER, NGINX, OTHER, Shop
@@ -54,10 +54,10 @@ def test_usage(shop: Shop) -> None:
     assert usage["totals"]["contents"] == hub["size"] + other["size"] - shared
     assert usage["totals"]["of no repository"] == 0
     told = [
-        Used(name, each["size"], each["shared"], each["contents"])
+        RegistryUsage(name, each["size"], each["shared"], each["contents"])
         for name, each in usage["registries"].items()
     ]
-    assert set(told) == set(measured(shop.root, 0.0).registries), "the status page tells another"
+    assert set(told) == set(measure_usage(shop.root, 0.0).registries), "the status page tells another"
     lines = shop.run("usage").stdout.splitlines()
     assert max(map(len, lines)) <= 80
     assert any(line.startswith("budget (cache_size)") for line in lines)

@@ -9,7 +9,7 @@ from click.shell_completion import BashComplete
 from click.testing import CliRunner
 
 from dockmirror.cli.main import main
-from dockmirror.clients.table import CLIENTS
+from dockmirror.client_config.clients import CLIENTS
 
 DOCUMENT = (Path(__file__).parents[2] / "docs/command.md").read_text("utf-8")
 

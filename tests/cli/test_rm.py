@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from dockmirror.interfaces import Kind
+from dockmirror.interfaces import ContentKind
 from dockmirror.oci.digest import Digest
 from dockmirror.store import layout, links
 
@@ -74,7 +74,7 @@ def test_verify(shop: Shop) -> None:
 def test_gc(shop: Shop) -> None:
     """Deletes what no repository has and what nobody will finish; what is of use stays."""
     adrift = shop.blob(OTHER, b"adrift")
-    links.remove(shop.root / layout.link(OTHER, adrift, Kind.BLOB), shop.root)
+    links.remove_link(shop.root / layout.link(OTHER, adrift, ContentKind.BLOB), shop.root)
     part = shop.root / layout.growing("docker.io", adrift)
     part.parent.mkdir(parents=True)
     part.write_bytes(b"adr")

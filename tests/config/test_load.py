@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dockmirror.config.amounts import Amount
-from dockmirror.config.known import KNOWN
+from dockmirror.config.known_registries import KNOWN
 from dockmirror.config.load import load, origin, sources
 from dockmirror.config.settings import ConfigurationError, Settings, UpstreamSettings
+from dockmirror.config.sizes import Amount
 
 HERE = Path(__file__)
 LONG = "x" * 300

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from dockmirror.config.known import KNOWN
+from dockmirror.config.known_registries import KNOWN
 from tests.scraped import parsed
 
 from .conftest import MakeDirectory, MakeMachine
@@ -40,7 +40,7 @@ NOBODY = "127.0.0.9"
 LARGE = 4 * 1024 * 1024
 PAUSE = 4
 HURRIED = f"""
-from dockmirror.certificates import issuing
+from dockmirror.tls import issuing
 issuing.LOOK, issuing.PAUSES = 1.0, ({PAUSE}.0,)
 """
 """As Python's ``sitecustomize``: what no operator needs to set is waited for ten times less here."""

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parents[2]
 BASE = "FROM scratch\nADD root /\nENV PATH=/usr/bin\n"
-EXTRA = "import dockmirror.certificates.authority"
+EXTRA = "import dockmirror.tls.acme_client"
 MOUNTED = ("--volume=/usr:/usr:ro", "--volume=/etc/ssl:/etc/ssl:ro", "--isolation=chroot")
 
 

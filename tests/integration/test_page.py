@@ -11,7 +11,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.wait import WebDriverWait
 
-from dockmirror.clients.table import CLIENTS
+from dockmirror.client_config.clients import CLIENTS
 
 from .parts.browser import browser
 from .parts.mirror import Mirror

@@ -17,16 +17,16 @@ from twisted.web.client import Agent, HTTPConnectionPool
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
-from dockmirror.content.held import collect
-from dockmirror.system.networks import networks
+from dockmirror.body.in_memory import collect
+from dockmirror.middleware.token_registry import TokenRegistry
+from dockmirror.system.networks import parse_networks
 from dockmirror.upstream.addresses import AllowedAddresses
-from dockmirror.upstream.authorized import Authorized
-from dockmirror.upstream.connect import Endpoints
-from dockmirror.upstream.limited import Limited
-from dockmirror.upstream.proxies import Proxies
+from dockmirror.upstream.concurrency_limit import ConcurrencyLimit
 from dockmirror.upstream.proxy import Proxy, ProxyError
-from dockmirror.upstream.redirects import follow
-from dockmirror.upstream.tls import tls_policy
+from dockmirror.upstream.proxy_settings import ProxySettings
+from dockmirror.upstream.redirects import follow_redirects
+from dockmirror.upstream.server_trust import tls_policy
+from dockmirror.upstream.upstream_endpoints import UpstreamEndpoints
 from tests.connections import FakeResolver
 from tests.listening import Secured
 from tests.stacks import asked, client, upstream
@@ -69,42 +69,44 @@ def proxying(proxies: dict[str, RunningProxy], request: pytest.FixtureRequest) -
 
 
 @pytest.fixture
-def agent(proxying: Proxying, authority: Authority) -> Limited:
+def agent(proxying: Proxying, authority: Authority) -> ConcurrencyLimit:
     """What asks through a proxy."""
     proxy, scheme = proxying
     return _agent(proxy.url(scheme), authority)
 
 
-def _agent(url: str, authority: Authority) -> Limited:
+def _agent(url: str, authority: Authority) -> ConcurrencyLimit:
     """It knows names only where the proxy is told addresses, and asks one thing at a time."""
     proxy = Proxy.parse(url)
     names = {address: [address] for address in ("127.0.0.1", "127.0.0.2")}
     if not proxy.is_told_names:
         names |= {"tls.test": ["127.0.0.1"], CDN_HOST: [CDN_ADDRESS]}
-    allowed = AllowedAddresses([], networks(["127.0.0.0/8"]))
+    allowed = AllowedAddresses([], parse_networks(["127.0.0.0/8"]))
     tls = tls_policy(str(authority.certificate))
-    endpoints = Endpoints(reactor, FakeResolver(names), tls, allowed, 5, proxies=Proxies(proxy, proxy))
+    endpoints = UpstreamEndpoints(
+        reactor, FakeResolver(names), tls, allowed, 5, proxies=ProxySettings(proxy, proxy)
+    )
     pool = HTTPConnectionPool(reactor, persistent=False)
-    return Limited(Agent.usingEndpointFactory(reactor, endpoints, pool), 1, reactor)
+    return ConcurrencyLimit(Agent.usingEndpointFactory(reactor, endpoints, pool), 1, reactor)
 
 
 @pytest_twisted.ensureDeferred
-async def test_registry(agent: Limited, proxying: Proxying, tls_registry: Registry) -> None:
+async def test_registry(agent: ConcurrencyLimit, proxying: Proxying, tls_registry: Registry) -> None:
     """A registry is asked by name, over TLS that reaches from the mirror to it."""
     pushed = image(proxying[1])
     tls_registry.push("public/proxied", pushed, "latest")
     registry = upstream(agent, reactor, f"https://tls.test:{tls_registry.port}", ())
     manifest = await registry.fetch(asked("/v2/public/proxied/manifests/latest"))
-    assert await collect(manifest.content, 100_000) == pushed.manifest.data
+    assert await collect(manifest.body, 100_000) == pushed.manifest.data
     for blob in pushed.blobs:
         answer = await registry.fetch(asked(f"/v2/public/proxied/blobs/{blob.digest}"))
-        assert await collect(answer.content, 100_000) == blob.data
+        assert await collect(answer.body, 100_000) == blob.data
     assert PASSWORD not in proxying[0].read_log()
 
 
 @pytest_twisted.ensureDeferred
 async def test_all_servers(
-    agent: Limited,
+    agent: ConcurrencyLimit,
     proxying: Proxying,
     tokens: Tokens,
     token_registry: Registry,
@@ -115,10 +117,10 @@ async def test_all_servers(
     pushed = image(f"plain {proxying[1]}")
     token_registry.push("public/plain", pushed, "latest")
     before = len(tokens.requests), len(front.requests), len(blob_store.requests)
-    registry = Authorized(upstream(agent, reactor, front.url, (tokens.url,)), reactor)
+    registry = TokenRegistry(upstream(agent, reactor, front.url, (tokens.url,)), reactor)
     for blob in pushed.blobs:
         answer = await registry.fetch(asked(f"/v2/public/plain/blobs/{blob.digest}"))
-        assert await collect(answer.content, 100_000) == blob.data
+        assert await collect(answer.body, 100_000) == blob.data
     after = len(tokens.requests), len(front.requests), len(blob_store.requests)
     assert all(more > less for more, less in zip(after, before, strict=True))
 
@@ -159,10 +161,12 @@ async def seeing(authority: Authority) -> AsyncIterator[tuple[str, _Seeing]]:
 
 
 @pytest_twisted.ensureDeferred
-async def test_redirect(agent: Limited, seeing: tuple[str, _Seeing]) -> None:
+async def test_redirect(agent: ConcurrencyLimit, seeing: tuple[str, _Seeing]) -> None:
     """A redirect to another host is followed through the proxy; neither host hears of the proxy."""
     url, seen = seeing
-    followed = await follow(client(agent, reactor), "GET", url, (("Authorization", "Bearer upstream"),))
+    followed = await follow_redirects(
+        client(agent, reactor), "GET", url, (("Authorization", "Bearer upstream"),)
+    )
     assert await content(followed.response) == b"seen"
     assert seen.hosts == ["tls.test", CDN_HOST]
     said = [name.lower() for name, _ in seen.headers]
@@ -186,7 +190,7 @@ async def test_refused(proxying: Proxying, authority: Authority, tls_registry: R
 
 
 @pytest_twisted.ensureDeferred
-async def test_nobody_there(agent: Limited, proxying: Proxying) -> None:
+async def test_nobody_there(agent: ConcurrencyLimit, proxying: Proxying) -> None:
     """A server that the proxy cannot connect to is told of as the proxy says."""
     proxy, scheme = proxying
     with pytest.raises(ProxyError) as refused:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dockmirror.oci.credentials import Credentials
 from dockmirror.oci.errors import Unsupported
-from dockmirror.oci.request import Ping, Request
+from dockmirror.oci.request import Ping, RegistryRequest
 
 TEXT = st.text(st.characters(codec="utf-8"))
 
@@ -38,7 +38,7 @@ def test_a_token_is_known_again() -> None:
 def test_they_do_not_show() -> None:
     """Neither on their own nor in what holds them."""
     credentials = Credentials.bearer("s3cret")
-    for shown in (repr(credentials), str(credentials), f"{Request(Ping(), credentials=credentials)}"):
+    for shown in (repr(credentials), str(credentials), f"{RegistryRequest(Ping(), credentials=credentials)}"):
         assert "s3cret" not in shown
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dockmirror.oci.credentials import Credentials
 from dockmirror.oci.login import Login
-from dockmirror.oci.scope import pull
+from dockmirror.oci.scope import pull_scope
 from dockmirror.oci.token import TokenRequest
 
-SCOPE = pull("team/app")
+SCOPE = pull_scope("team/app")
 PASSWORD = Login(Credentials.basic("alice", "s3cret"))
 IDENTITY = Login(None, "r3fresh")
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dockmirror.oci.digest import Digest
-from dockmirror.oci.manifest import Manifest
-from dockmirror.oci.media import OCI_INDEX, OCI_MANIFEST, parse_parts
+from dockmirror.oci.manifest import ManifestDocument
+from dockmirror.oci.media import OCI_INDEX, OCI_MANIFEST, parse_references
 from dockmirror.oci.platform import Platform
 
 ONE, TWO = Digest.of(b"1"), Digest.of(b"2")
@@ -22,9 +22,9 @@ def described(digest: Digest, **more: Any) -> dict[str, Any]:
     return {"mediaType": "a/b", "digest": str(digest), "size": 1, **more}
 
 
-def parsed(**fields: Any) -> Manifest | None:
+def parsed(**fields: Any) -> ManifestDocument | None:
     """Of a document with these fields."""
-    return Manifest.parse(json.dumps({"schemaVersion": 2, **fields}).encode())
+    return ManifestDocument.parse(json.dumps({"schemaVersion": 2, **fields}).encode())
 
 
 def test_an_image() -> None:
@@ -63,7 +63,7 @@ def test_anything(document: Any) -> None:
         {"schemaVersion": 2, "manifests": document},
         {"schemaVersion": 2, "layers": document},
     ):
-        Manifest.parse(json.dumps(fields).encode())
+        ManifestDocument.parse(json.dumps(fields).encode())
 
 
 def test_sizes_that_are_none() -> None:
@@ -87,15 +87,15 @@ def test_sizes_that_are_none() -> None:
 )
 def test_documents_that_are_none(data: bytes) -> None:
     """Nested without end, numbers without end, of other shapes: they refer to nothing."""
-    parsed = Manifest.parse(data)
+    parsed = ManifestDocument.parse(data)
     assert parsed is None or parsed.blobs == ()
 
 
 def test_a_key_that_is_there_twice_counts_once() -> None:
     """The last one does, for what is kept and for what is served alike."""
     first, last = (f'"config":{{"digest":"sha256:{digit * 64}","size":1}}' for digit in "ab")
-    parsed = Manifest.parse(f'{{"schemaVersion":2,{first},{last},"layers":[]}}'.encode())
-    parts = parse_parts(f'{{"schemaVersion":2,{first},{last},"layers":[]}}'.encode())
+    parsed = ManifestDocument.parse(f'{{"schemaVersion":2,{first},{last},"layers":[]}}'.encode())
+    parts = parse_references(f'{{"schemaVersion":2,{first},{last},"layers":[]}}'.encode())
     assert parsed is not None
     assert parts is not None
     assert tuple(each.digest for each in parsed.blobs) == parts.blobs == (Digest("sha256", "b" * 64),)

@@ -17,12 +17,12 @@ from dockmirror.oci.media import (
     EVERYTHING,
     OCI_INDEX,
     OCI_MANIFEST,
-    Parts,
-    admits,
-    admits_everything,
+    ManifestReferences,
+    accepts,
+    accepts_everything,
     parse_accept,
     parse_media_type,
-    parse_parts,
+    parse_references,
     signed_payload,
 )
 
@@ -74,26 +74,28 @@ def manifest(**fields: object) -> bytes:
 def test_a_manifest_refers_to_blobs(media_type: str) -> None:
     """Its configuration and its layers, each once."""
     body = manifest(mediaType=media_type, config=described(A)[0], layers=described(B, C, B))
-    assert parse_parts(body) == Parts(media_type, blobs=(A, B, C))
+    assert parse_references(body) == ManifestReferences(media_type, blobs=(A, B, C))
 
 
 @pytest.mark.parametrize("media_type", [OCI_INDEX, DOCKER_LIST])
 def test_an_index_refers_to_manifests(media_type: str) -> None:
     """One for each platform."""
     body = manifest(mediaType=media_type, manifests=described(A, B))
-    assert parse_parts(body) == Parts(media_type, manifests=(A, B))
+    assert parse_references(body) == ManifestReferences(media_type, manifests=(A, B))
 
 
 def test_oci_documents_may_leave_out_what_they_are() -> None:
     """Their shape tells; an artifact may have no layers."""
-    assert parse_parts(manifest(manifests=[])) == Parts(OCI_INDEX)
-    assert parse_parts(manifest(config=described(A)[0])) == Parts(OCI_MANIFEST, blobs=(A,))
+    assert parse_references(manifest(manifests=[])) == ManifestReferences(OCI_INDEX)
+    assert parse_references(manifest(config=described(A)[0])) == ManifestReferences(OCI_MANIFEST, blobs=(A,))
 
 
 def test_foreign_layers_are_in_no_registry() -> None:
     """Clients fetch them from their own addresses."""
     foreign = {**described(B)[0], "urls": ["https://go.example/layer"]}
-    assert parse_parts(manifest(config=described(A)[0], layers=[foreign])) == Parts(OCI_MANIFEST, blobs=(A,))
+    assert parse_references(manifest(config=described(A)[0], layers=[foreign])) == ManifestReferences(
+        OCI_MANIFEST, blobs=(A,)
+    )
 
 
 @pytest.mark.parametrize(
@@ -112,13 +114,13 @@ def test_foreign_layers_are_in_no_registry() -> None:
 )
 def test_of_other_documents_nothing_is_known(body: bytes) -> None:
     """Schema 1, other kinds, broken ones."""
-    assert parse_parts(body) is None
+    assert parse_references(body) is None
 
 
 @given(JSON)
 def test_no_document_is_too_odd(document: object) -> None:
     """It is a manifest of a known kind, or nothing is known of it."""
-    parts = parse_parts(json.dumps(document).encode())
+    parts = parse_references(json.dumps(document).encode())
     assert parts is None or parts.media_type in EVERYTHING
     signed_payload(json.dumps(document).encode())
 
@@ -142,16 +144,16 @@ def test_no_document_is_too_odd(document: object) -> None:
 )
 def test_a_client_says_what_it_takes(accept: tuple[str, ...], admitted: bool) -> None:
     """In a line or in several; nothing said is everything."""
-    assert admits(accept, OCI_INDEX) is admitted
+    assert accepts(accept, OCI_INDEX) is admitted
 
 
 def test_what_everybody_is_served_is_asked_for_in_full() -> None:
     """All four kinds, and whatever else there is."""
     for media_type in (OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST, "x/y", None):
-        assert admits(EVERYTHING, media_type)
-    assert admits_everything(EVERYTHING)
-    assert admits_everything([])
-    assert not admits_everything([OCI_INDEX, DOCKER_MANIFEST])
+        assert accepts(EVERYTHING, media_type)
+    assert accepts_everything(EVERYTHING)
+    assert accepts_everything([])
+    assert not accepts_everything([OCI_INDEX, DOCKER_MANIFEST])
 
 
 def encoded(data: bytes) -> str:

@@ -23,6 +23,6 @@ def test_none(text: str) -> None:
 def test_admits() -> None:
     """Without a variant any, with one that one."""
     arm, v7, v8 = (Platform.parse(f"linux/arm{variant}") for variant in ("", "/v7", "/v8"))
-    assert (arm.admits(v7), v7.admits(v7), v7.admits(v8), v7.admits(arm)) == (True, True, False, False)
-    assert not arm.admits(Platform("windows", "arm"))
+    assert (arm.matches(v7), v7.matches(v7), v7.matches(v8), v7.matches(arm)) == (True, True, False, False)
+    assert not arm.matches(Platform("windows", "arm"))
     assert not Platform("unknown", "unknown").is_real

@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from dockmirror.oci.errors import RegistryError
-from dockmirror.oci.ranges import ContentRange, Range, Span, parse_unsatisfied, unsatisfied
+from dockmirror.oci.ranges import ContentRange, Range, Span, format_unsatisfied, parse_unsatisfied
 
 from ..values import attempt
 
@@ -162,7 +162,7 @@ def test_the_rest_is_asked_for_from_an_offset() -> None:
 @given(NUMBERS)
 def test_a_refusal_tells_the_size(size: int) -> None:
     """A client that asked for too much learns how much there is."""
-    assert parse_unsatisfied(unsatisfied(size)) == size
+    assert parse_unsatisfied(format_unsatisfied(size)) == size
 
 
 @pytest.mark.parametrize("text", ["", "bytes */", "bytes */*", "bytes 0-1/2", "bytes */-1", "bytes */\u0663"])

@@ -13,7 +13,7 @@ from dockmirror.oci.challenge import Challenge
 from dockmirror.oci.errors import (
     BlobUnknown,
     Denied,
-    Entry,
+    ErrorEntry,
     ManifestUnknown,
     NameUnknown,
     RangeInvalid,
@@ -24,7 +24,7 @@ from dockmirror.oci.errors import (
     Unavailable,
     Unsupported,
 )
-from dockmirror.oci.refusal import Refusal
+from dockmirror.oci.refusal import UpstreamRefusal
 
 SPECIFIED = [
     *(
@@ -67,15 +67,15 @@ def read(error: RegistryError) -> list[dict[str, Any]]:
 def test_an_upstreams_own_words_are_kept() -> None:
     """All entries, with their details; the first says which row it is."""
     body = b'{"errors":[{"code":"NAME_UNKNOWN","message":"n","detail":{"a":[1]}},{"code":"X_OWN"}]}'
-    error = Refusal(404, body, unknown=ManifestUnknown).error()
+    error = UpstreamRefusal(404, body, unknown=ManifestUnknown).error()
     assert type(error) is NameUnknown
-    assert error.entries == (Entry("NAME_UNKNOWN", "n", {"a": [1]}), Entry("X_OWN", "", None))
+    assert error.entries == (ErrorEntry("NAME_UNKNOWN", "n", {"a": [1]}), ErrorEntry("X_OWN", "", None))
     assert [entry["code"] for entry in read(error)] == ["NAME_UNKNOWN", "X_OWN"]
 
 
 def test_a_code_of_its_own_is_kept_too() -> None:
     """It is some error of the upstream's status."""
-    error = Refusal(418, b'{"errors":[{"code":"TEAPOT","message":"short and stout"}]}').error()
+    error = UpstreamRefusal(418, b'{"errors":[{"code":"TEAPOT","message":"short and stout"}]}').error()
     assert (type(error), error.status) == (RegistryError, 418)
     assert read(error) == [{"code": "TEAPOT", "message": "short and stout", "detail": None}]
 
@@ -83,7 +83,7 @@ def test_a_code_of_its_own_is_kept_too() -> None:
 @pytest.mark.parametrize("body", [DENIED, b"", b"Not Authorized\n", b"<html>", b'{"details":"denied"}'])
 def test_a_401_demands_credentials_whatever_its_code(body: bytes) -> None:
     """Docker Hub says ``DENIED`` to who may just have to log in; the challenge goes with it."""
-    error = Refusal(401, body, challenges=(BEARER,)).error()
+    error = UpstreamRefusal(401, body, challenges=(BEARER,)).error()
     assert type(error) is Unauthorized
     assert (error.status, error.challenges) == (401, (BEARER,))
 
@@ -91,7 +91,7 @@ def test_a_401_demands_credentials_whatever_its_code(body: bytes) -> None:
 @pytest.mark.parametrize("body", [b'{"errors":[{"code":"DENIED"}]}', b"slow down"])
 def test_a_429_is_a_limit_whatever_its_code(body: bytes) -> None:
     """With the upstream's own word on how long."""
-    error = Refusal(429, body, retry_after="120").error()
+    error = UpstreamRefusal(429, body, retry_after="120").error()
     assert type(error) is TooManyRequests
     assert (error.status, error.retry_after) == (429, "120")
 
@@ -142,7 +142,7 @@ def test_what_is_not_the_specifications_is_wrapped(
     status: int, row: type[RegistryError], body: bytes
 ) -> None:
     """The class by its status, which is kept; the body a detail for a human, cut and in one line."""
-    error = Refusal(status, body, unknown=BlobUnknown).error()
+    error = UpstreamRefusal(status, body, unknown=BlobUnknown).error()
     assert (type(error), error.status, error.upstream_status) == (row, status, status)
     (entry,) = read(error)
     assert (entry["code"], entry["message"]) == (row.code, f"the upstream answered {status}")
@@ -151,14 +151,14 @@ def test_what_is_not_the_specifications_is_wrapped(
 
 def test_a_404_without_a_code_is_of_what_was_asked_for() -> None:
     """Of a blob where a blob was, of a repository where nothing else is known."""
-    assert type(Refusal(404, b"", unknown=BlobUnknown).error()) is BlobUnknown
-    assert type(Refusal(404, b"").error()) is NameUnknown
+    assert type(UpstreamRefusal(404, b"", unknown=BlobUnknown).error()) is BlobUnknown
+    assert type(UpstreamRefusal(404, b"").error()) is NameUnknown
 
 
 @given(st.integers(400, 599), BODIES)
 def test_no_refusal_is_too_odd(status: int, body: bytes) -> None:
     """Whatever an upstream sends, clients can read it, and its status is kept."""
-    error = Refusal(status, body, (BEARER,), "5").error()
+    error = UpstreamRefusal(status, body, (BEARER,), "5").error()
     assert (error.status, error.upstream_status) == (status, status)
     assert (error.challenges, error.retry_after) == ((BEARER,), "5")
     assert all(isinstance(e["code"], str) and isinstance(e["message"], str) for e in read(error))

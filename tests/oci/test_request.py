@@ -18,7 +18,7 @@ from dockmirror.oci.request import (
     Manifest,
     Ping,
     Referrers,
-    Request,
+    RegistryRequest,
     Tags,
     Target,
     parse_target,
@@ -234,7 +234,7 @@ def test_a_manifest_by_tag_has_no_digest_yet() -> None:
 )
 def test_an_upstream_is_asked_for_what_was_parsed(target: Target, query: list[tuple[str, str]]) -> None:
     """The path, and a list's own parameters as they were meant; nothing of it can become structure."""
-    path, mark, rest = Request(target, query=tuple(query)).path_and_query().partition("?")
+    path, mark, rest = RegistryRequest(target, query=tuple(query)).path_and_query().partition("?")
     assert bool(mark) is bool(query)
     assert path == str(target)
     assert parse_qsl(rest, keep_blank_values=True) == query
@@ -244,13 +244,13 @@ def test_an_upstream_is_asked_for_what_was_parsed(target: Target, query: list[tu
 
 def test_a_request_is_for_all_of_it() -> None:
     """Unless it says otherwise: the body, whole, whatever the client has, of anybody."""
-    assert Request(Ping()) == Request(Ping(), False, (), (), None, None, None, None, None)
+    assert RegistryRequest(Ping()) == RegistryRequest(Ping(), False, (), (), None, None, None, None, None)
 
 
 @given(targets, repositories)
 def test_the_same_may_be_asked_of_another_repository(target: Target, other: Repository) -> None:
     """All else stays; where no repository is meant, everything does."""
-    request = Request(target, head=True, accept=("a/b",), namespace="docker.io")
+    request = RegistryRequest(target, head=True, accept=("a/b",), namespace="docker.io")
     renamed = request.for_repository(other)
     if repository_of(target) is None:
         assert renamed == request

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dockmirror.oci.reference import Repository
-from dockmirror.oci.scope import CATALOG, Scope, parse_scopes, pull
+from dockmirror.oci.scope import CATALOG, Scope, parse_scopes, pull_scope
 
 from ..values import names
 
@@ -73,7 +73,7 @@ def test_another_repository_is_asked_for_with_the_same_actions() -> None:
 
 def test_pulling_takes_one_action() -> None:
     """ghcr.io refuses anybody who asks to push beside."""
-    assert str(pull(Repository("a/b"))) == "repository:a/b:pull"
+    assert str(pull_scope(Repository("a/b"))) == "repository:a/b:pull"
 
 
 @given(st.lists(SCOPES), st.data())

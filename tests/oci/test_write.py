@@ -13,7 +13,14 @@ from dockmirror.oci.errors import (
     Unsupported,
 )
 from dockmirror.oci.reference import Repository, Tag
-from dockmirror.oci.write import Upload, Uploads, Write, allowed, is_of_upload, parse_write
+from dockmirror.oci.write import (
+    UploadSession,
+    UploadTarget,
+    Write,
+    allowed_methods,
+    is_upload_path,
+    parse_write,
+)
 
 DIGEST = f"sha256:{'a' * 64}"
 OTHER = f"sha256:{'b' * 64}"
@@ -40,9 +47,9 @@ BLOB = f"/v2/a/b/blobs/{DIGEST}".encode()
 )
 def test_methods(path: bytes, methods: str) -> None:
     """Each path has its own; a GET of an upload asks how far it is, all others are no writes."""
-    assert allowed(path) == tuple(methods.split())
+    assert allowed_methods(path) == tuple(methods.split())
     for method in ("GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "TRACE"):
-        writes = method in methods.split() and (method not in ("GET", "HEAD") or is_of_upload(path))
+        writes = method in methods.split() and (method not in ("GET", "HEAD") or is_upload_path(path))
         try:
             assert parse_write(method, path, ()).method == method
             assert writes
@@ -53,14 +60,14 @@ def test_methods(path: bytes, methods: str) -> None:
 @pytest.mark.parametrize("path", [UPLOADS, UPLOAD, BLOB, b"/v2/a/b/manifests/latest"])
 def test_a_path_is_written_as_it_was_read(path: bytes) -> None:
     """Or as it should have been."""
-    method = allowed(path)[-1]
+    method = allowed_methods(path)[-1]
     assert parse_write(method, path, ()).path_and_query() == path.decode()
     assert parse_write(method, path.replace(b"a/b", b"%61/b"), ()).path_and_query() == path.decode()
 
 
 def test_uploads_without_a_slash() -> None:
     """Are meant, too: some clients leave it out."""
-    assert parse_write("POST", UPLOADS[:-1], ()).target == Uploads(Repository("a/b"))
+    assert parse_write("POST", UPLOADS[:-1], ()).target == UploadTarget(Repository("a/b"))
 
 
 def test_only_known_parameters() -> None:
@@ -156,9 +163,9 @@ def test_scopes(method: str, path: bytes, query: tuple[tuple[str, str], ...], sc
 
 def test_other_names() -> None:
     """Are those of what is mounted, too."""
-    write = Write("POST", Uploads(Repository("a")), (("mount", DIGEST), ("from", "b")))
+    write = Write("POST", UploadTarget(Repository("a")), (("mount", DIGEST), ("from", "b")))
     renamed = write.renamed(lambda name: Repository(f"library/{name}"))
-    assert renamed.target == Uploads(Repository("library/a"))
+    assert renamed.target == UploadTarget(Repository("library/a"))
     assert renamed.query == (("mount", DIGEST), ("from", "library/b"))
-    upload = Write("PUT", Upload(Repository("a"), "x"))
-    assert upload.renamed(lambda _: Repository("c")).target == Upload(Repository("c"), "x")
+    upload = Write("PUT", UploadSession(Repository("a"), "x"))
+    assert upload.renamed(lambda _: Repository("c")).target == UploadSession(Repository("c"), "x")

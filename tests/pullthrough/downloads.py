@@ -8,10 +8,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConsumer
 from zope.interface import implementer
 
-from dockmirror.content.held import collect
-from dockmirror.content.verified import Corrupt
-from dockmirror.interfaces import IContent, IDownloadReader, IDownloads, ISource, Kind
-from dockmirror.oci.consent import Held, Sample, sampled_part
+from dockmirror.body.in_memory import collect
+from dockmirror.body.verified import CorruptContent
+from dockmirror.interfaces import ContentKind, IBody, IDownloadReader, IDownloads, ISource
+from dockmirror.oci.consent import HeldBlob, Sample, sampled_part
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.ranges import ContentRange
@@ -38,7 +38,7 @@ class _Fetch:
         return Sample(part, self.data[part.first : part.last + 1])
 
 
-@implementer(IContent)
+@implementer(IBody)
 class _Coming:
     """Is delivered when the whole blob is there."""
 
@@ -74,7 +74,7 @@ class _Reader:
         self._seconds = seconds
         fetch.readers += 1
 
-    def content(self, descriptor: Descriptor, part: ContentRange | None) -> IContent:
+    def content(self, descriptor: Descriptor, part: ContentRange | None) -> IBody:
         return _Coming(self._fetch, descriptor, part)
 
     def seconds_until(self, part: ContentRange) -> float:
@@ -124,12 +124,12 @@ class MemoryDownloads:
         joined = key in self._fetches
         if joined:
             fetch, repositories = self._fetches[key]
-            await source.check(Held(fetch.size, fetch.sample))
+            await source.check(HeldBlob(fetch.size, fetch.sample))
             repositories.add(repository)
         else:
-            data = await collect((await source.open(0)).content, _LIMIT)
+            data = await collect((await source.open(0)).body, _LIMIT)
             if not digest.matches(data):
-                raise Corrupt(f"it is not {digest}")
+                raise CorruptContent(f"it is not {digest}")
             fetch = _Fetch(len(data) if self.told else None, data)
             self._fetches[key] = fetch, {repository}
         reader = _Reader(fetch, joined, self.seconds)
@@ -141,7 +141,7 @@ class MemoryDownloads:
         """All that grows has come."""
         for (_, digest), (fetch, repositories) in self._fetches.items():
             self._contents.held[digest] = fetch.data
-            self._contents.links |= {(repository, digest, Kind.BLOB) for repository in repositories}
+            self._contents.links |= {(repository, digest, ContentKind.BLOB) for repository in repositories}
             fetch.whole = True
             for deliver in fetch.arrived:
                 deliver()

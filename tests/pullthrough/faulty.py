@@ -7,7 +7,16 @@ from collections.abc import Sequence
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from dockmirror.interfaces import IContent, IContents, IDistant, IDocuments, IOpened, ITags, Kind, Tagged
+from dockmirror.interfaces import (
+    ContentKind,
+    IBody,
+    IBucketBlob,
+    IContentStore,
+    IDocumentStore,
+    IStoredContent,
+    ITagStore,
+    TagEntry,
+)
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import Unavailable
@@ -47,17 +56,17 @@ class Faults:
             raise OSError("the disk is full")
 
 
-@implementer(IOpened)
+@implementer(IStoredContent)
 class _Opened:
-    def __init__(self, opened: IOpened, faults: Faults) -> None:
+    def __init__(self, opened: IStoredContent, faults: Faults) -> None:
         self.size = opened.size
         self._opened = opened
         self._faults = faults
         faults.opened += 1
 
-    def content(self, descriptor: Descriptor, segments: Sequence[bytes | ContentRange]) -> IContent:
+    def body(self, descriptor: Descriptor, segments: Sequence[bytes | ContentRange]) -> IBody:
         self._faults.opened -= 1
-        content = self._opened.content(descriptor, segments)
+        content = self._opened.body(descriptor, segments)
         return Pieces([b"{"], descriptor, Unavailable()) if self._faults.broken else content
 
     def close(self) -> None:
@@ -65,92 +74,92 @@ class _Opened:
         self._opened.close()
 
 
-@implementer(IContents)
+@implementer(IContentStore)
 class FaultyContents:
     """Contents on such a disk."""
 
-    def __init__(self, contents: IContents, faults: Faults) -> None:
+    def __init__(self, contents: IContentStore, faults: Faults) -> None:
         self._contents = contents
         self._faults = faults
 
-    async def open(self, repository: Repository, digest: Digest, kind: Kind) -> IOpened | None:
-        """See ``IContents``."""
+    async def open(self, repository: Repository, digest: Digest, kind: ContentKind) -> IStoredContent | None:
+        """See ``IContentStore``."""
         self._faults.read()
         opened = await self._contents.open(repository, digest, kind)
-        if opened is None or IDistant.providedBy(opened):
+        if opened is None or IBucketBlob.providedBy(opened):
             return opened
         return _Opened(opened, self._faults)
 
     async def holds(self, digest: Digest) -> bool:
-        """See ``IContents``."""
+        """See ``IContentStore``."""
         self._faults.read()
         return await self._contents.holds(digest)
 
-    async def peek(self, digest: Digest) -> IOpened | None:
-        """See ``IContents``."""
+    async def peek(self, digest: Digest) -> IStoredContent | None:
+        """See ``IContentStore``."""
         self._faults.read()
         opened = await self._contents.peek(digest)
-        return opened if opened is None or IDistant.providedBy(opened) else _Opened(opened, self._faults)
+        return opened if opened is None or IBucketBlob.providedBy(opened) else _Opened(opened, self._faults)
 
-    async def link(self, repository: Repository, digest: Digest, kind: Kind) -> bool:
-        """See ``IContents``."""
+    async def link(self, repository: Repository, digest: Digest, kind: ContentKind) -> bool:
+        """See ``IContentStore``."""
         await self._faults.write()
         return await self._contents.link(repository, digest, kind)
 
-    async def add(self, repository: Repository, digest: Digest, kind: Kind, data: bytes) -> None:
-        """See ``IContents``."""
+    async def add(self, repository: Repository, digest: Digest, kind: ContentKind, data: bytes) -> None:
+        """See ``IContentStore``."""
         await self._faults.write()
         await self._contents.add(repository, digest, kind, data)
 
-    async def unlink(self, repository: Repository, digest: Digest, kind: Kind) -> None:
-        """See ``IContents``."""
+    async def unlink(self, repository: Repository, digest: Digest, kind: ContentKind) -> None:
+        """See ``IContentStore``."""
         await self._faults.write()
         await self._contents.unlink(repository, digest, kind)
 
 
-@implementer(ITags)
+@implementer(ITagStore)
 class FaultyTags:
     """Tags on such a disk."""
 
-    def __init__(self, tags: ITags, faults: Faults) -> None:
+    def __init__(self, tags: ITagStore, faults: Faults) -> None:
         self._tags = tags
         self._faults = faults
 
-    async def get(self, repository: Repository, tag: Tag) -> Tagged | None:
-        """See ``ITags``."""
+    async def get(self, repository: Repository, tag: Tag) -> TagEntry | None:
+        """See ``ITagStore``."""
         self._faults.read()
         return await self._tags.get(repository, tag)
 
     async def put(self, repository: Repository, tag: Tag, digest: Digest) -> None:
-        """See ``ITags``."""
+        """See ``ITagStore``."""
         await self._faults.write()
         await self._tags.put(repository, tag, digest)
 
     async def forget(self, repository: Repository, tag: Tag) -> None:
-        """See ``ITags``."""
+        """See ``ITagStore``."""
         await self._faults.write()
         await self._tags.forget(repository, tag)
 
     async def forget_named(self, repository: Repository, digest: Digest) -> None:
-        """See ``ITags``."""
+        """See ``ITagStore``."""
         await self._faults.write()
         await self._tags.forget_named(repository, digest)
 
 
-@implementer(IDocuments)
+@implementer(IDocumentStore)
 class FaultyDocuments:
     """Documents on such a disk."""
 
-    def __init__(self, documents: IDocuments, faults: Faults) -> None:
+    def __init__(self, documents: IDocumentStore, faults: Faults) -> None:
         self._documents = documents
         self._faults = faults
 
     async def read(self, name: str) -> bytes | None:
-        """See ``IDocuments``."""
+        """See ``IDocumentStore``."""
         self._faults.read()
         return await self._documents.read(name)
 
     async def write(self, name: str, data: bytes) -> None:
-        """See ``IDocuments``."""
+        """See ``IDocumentStore``."""
         await self._faults.write()
         await self._documents.write(name, data)

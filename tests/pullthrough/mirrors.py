@@ -10,27 +10,27 @@ from urllib.parse import parse_qsl
 from attrs import evolve
 from twisted.internet.task import Clock
 
-from dockmirror.content.held import BytesContent
-from dockmirror.interfaces import Answer, IContents, IRegistry
+from dockmirror.body.in_memory import BytesBody
+from dockmirror.concurrency.circuit_breaker import RequestCircuitBreaker
+from dockmirror.interfaces import Answer, IContentStore, IRegistry
+from dockmirror.middleware.failover import FallbackMirror, can_use_fallback
+from dockmirror.middleware.resuming_registry import ResumingRegistry
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import Unauthorized
 from dockmirror.oci.media import EVERYTHING, OCI_MANIFEST
-from dockmirror.oci.request import Request, parse_target
+from dockmirror.oci.request import RegistryRequest, parse_target
 from dockmirror.oci.token import MARKER, TokenRequest
-from dockmirror.oci.write import Written, parse_write
-from dockmirror.pullthrough.blobs import Blobs
-from dockmirror.pullthrough.changes import Changes, Deletions, Present
+from dockmirror.oci.write import WriteResult, parse_write
+from dockmirror.pullthrough.blobs import BlobCache
+from dockmirror.pullthrough.generations import Generations, TombstoneFilter, Tombstones
 from dockmirror.pullthrough.grants import GrantCache, PublicRepositories
-from dockmirror.pullthrough.lists import Lists
+from dockmirror.pullthrough.list_cache import ListCache
 from dockmirror.pullthrough.login_cache import LoginCache
-from dockmirror.pullthrough.manifests import Manifests
-from dockmirror.pullthrough.registry import PullThrough
+from dockmirror.pullthrough.manifests import ManifestCache
+from dockmirror.pullthrough.pull_through import PullThrough
 from dockmirror.pullthrough.upstream_gateway import PushProbeBypass, UpstreamGateway
 from dockmirror.pullthrough.writethrough import WriteThrough
-from dockmirror.registries.failover import Elsewhere, anywhere
-from dockmirror.registries.whole import Whole
-from dockmirror.work.resting import Resting
 
 from ..answering import Recorder, now, watch
 from ..store.memory import MemoryContents, MemoryDocuments, MemoryTags
@@ -82,28 +82,32 @@ class Mirror:
         self.store = store or Store(self.clock)
         self.learns = True
         faults = self.store.faults
-        contents: IContents = FaultyContents(self.store.contents, faults)
+        contents: IContentStore = FaultyContents(self.store.contents, faults)
         tags = FaultyTags(self.store.tags, faults)
         documents = FaultyDocuments(self.store.documents, faults)
-        deletions = self.deletions = Deletions(documents, self.clock)
-        changes = Changes(registry, documents, deletions, self.clock)
-        contents = self.contents = Present(contents, deletions, self.clock)
+        deletions = self.deletions = Tombstones(documents, self.clock)
+        changes = Generations(registry, documents, deletions, self.clock)
+        contents = self.contents = TombstoneFilter(contents, deletions, self.clock)
         public = self.public = PublicRepositories(entry, documents, self.clock, lambda: self.learns)
-        resting, grants, anonymous = Resting(self.clock), GrantCache(self.clock), origin.anonymous
+        resting, grants, anonymous = (
+            RequestCircuitBreaker(self.clock),
+            GrantCache(self.clock),
+            origin.anonymous,
+        )
         if others:
-            resting = Resting(self.clock, anywhere)
-            anonymous = Elsewhere(anonymous, [other.anonymous for other in others], self.clock)
+            resting = RequestCircuitBreaker(self.clock, can_use_fallback)
+            anonymous = FallbackMirror(anonymous, [other.anonymous for other in others], self.clock)
         if writable:
             deletions.expect(registry)
             self.writes = WriteThrough(origin, changes, contents, tags, grants)
         gateway = UpstreamGateway(origin, anonymous, grants, public, resting, self.clock, keep_vanished)
-        relay = Whole(gateway, self.clock)
+        relay = ResumingRegistry(gateway, self.clock)
         self.registry: IRegistry = PullThrough(
             gateway,
             LoginCache(entry, gateway, documents, self.clock),
-            Manifests(changes, gateway, contents, tags, self.clock, lambda _: tag_ttl),
-            Blobs(registry, gateway, relay, gateway, contents, self.store.downloads, changes),
-            Lists(entry, gateway, documents, self.clock, lambda _: tag_ttl, changes),
+            ManifestCache(changes, gateway, contents, tags, self.clock, lambda _: tag_ttl),
+            BlobCache(registry, gateway, relay, gateway, contents, self.store.downloads, changes),
+            ListCache(entry, gateway, documents, self.clock, lambda _: tag_ttl, changes),
         )
 
         if writable:
@@ -113,10 +117,10 @@ class Mirror:
         """Another on the same store, of the same upstream."""
         return Mirror(self.origin, self.clock, self.store, **changes)
 
-    def request(self, path: str, who: str | None = None, **details: Any) -> Request:
+    def request(self, path: str, who: str | None = None, **details: Any) -> RegistryRequest:
         """What a client asks for, by the path below ``/v2/``."""
         target = parse_target(f"/v2/{path}".encode())
-        asked = Request(target, accept=EVERYTHING, credentials=None if who is None else user(who))
+        asked = RegistryRequest(target, accept=EVERYTHING, credentials=None if who is None else user(who))
         return evolve(asked, **details)
 
     def ask(self, path: str, who: str | None = None, **details: Any) -> Answer:
@@ -133,17 +137,17 @@ class Mirror:
 
     def write(
         self, method: str, path: str, data: bytes = b"", who: str = "alice", kind: str = OCI_MANIFEST
-    ) -> Written:
+    ) -> WriteResult:
         """What has come of a write, by the path below ``/v2/``."""
         return now(self.write_later(method, path, data, who, kind))
 
     def write_later(
         self, method: str, path: str, data: bytes = b"", who: str = "alice", kind: str = OCI_MANIFEST
-    ) -> Coroutine[Any, Any, Written]:
+    ) -> Coroutine[Any, Any, WriteResult]:
         """The same while it runs."""
         path, _, query = path.partition("?")
         write = parse_write(method, f"/v2/{path}".encode(), tuple(parse_qsl(query)))
-        content = BytesContent(data, Descriptor(kind, None, len(data)))
+        content = BytesBody(data, Descriptor(kind, None, len(data)))
         return self.writes.write(evolve(write, credentials=user(who)), content)
 
     def token(self, *scopes: str, **fields: str) -> str:
@@ -155,7 +159,7 @@ class Mirror:
     def pull(self, name: str, who: str | None = None, tag: str = "latest") -> list[bytes]:
         """An image, whole, as dockerd and containerd pull it: manifest first, then what it names."""
         head = self.ask(f"{name}/manifests/{tag}", who, head=True)
-        manifest = self.get(f"{name}/manifests/{head.content.descriptor.digest}", who)
+        manifest = self.get(f"{name}/manifests/{head.body.descriptor.digest}", who)
         fields = json.loads(manifest)
         blobs = [fields["config"], *fields["layers"]]
         return [manifest, *(self.get(f"{name}/blobs/{blob['digest']}", who) for blob in blobs)]
@@ -173,7 +177,7 @@ class Mirror:
 def body(answer: Answer) -> bytes:
     """All that is delivered."""
     recorder = Recorder()
-    now(answer.content.deliver(recorder))
+    now(answer.body.deliver(recorder))
     return recorder.data
 
 

@@ -9,15 +9,15 @@ from attrs import define, evolve, field
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from dockmirror.content.held import BytesContent, absent, collect, json_content
-from dockmirror.interfaces import Answer, IContent, IRegistry, IWrites
+from dockmirror.body.in_memory import BytesBody, NoBody, collect, json_body
+from dockmirror.interfaces import Answer, IBody, IRegistry, IWritableRegistry
 from dockmirror.oci.challenge import Challenge
 from dockmirror.oci.credentials import Credentials
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import BlobUnknown, ManifestUnknown, RegistryError, Unauthorized
 from dockmirror.oci.etag import matches
-from dockmirror.oci.media import OCI_MANIFEST, admits
+from dockmirror.oci.media import OCI_MANIFEST, accepts
 from dockmirror.oci.reference import Repository
 from dockmirror.oci.request import (
     Blob,
@@ -26,12 +26,12 @@ from dockmirror.oci.request import (
     Manifest,
     Ping,
     Referrers,
-    Request,
+    RegistryRequest,
     Tags,
     repository_of,
 )
 from dockmirror.oci.token import TokenRequest
-from dockmirror.oci.write import Write, Written
+from dockmirror.oci.write import Write, WriteResult
 
 CHALLENGE = Challenge("Bearer", {"realm": "https://auth.example/token", "service": "s"})
 EVERYBODY = "everybody"
@@ -69,7 +69,7 @@ class Asked:
     """What reached the registry, and from whom; ``nobody`` is the mirror itself, without credentials."""
 
     who: str
-    request: Request
+    request: RegistryRequest
 
     def __str__(self) -> str:
         method = "HEAD" if self.request.head else "GET"
@@ -79,7 +79,7 @@ class Asked:
         return f"{self.who}: {method} {str(self.request.target).removeprefix('/v2/')}{part}"
 
 
-@implementer(IRegistry, IWrites)
+@implementer(IRegistry, IWritableRegistry)
 class Origin:
     """A registry with credentials; without any it may be asked only through ``anonymous``.
 
@@ -137,7 +137,7 @@ class Origin:
         for each in waiting:
             each.callback(None)
 
-    async def fetch(self, request: Request) -> Answer:
+    async def fetch(self, request: RegistryRequest) -> Answer:
         """See ``IRegistry``."""
         assert request.credentials is not None, "only the mirror itself may come without credentials"
         return await self.answer(request, request.credentials.header.removeprefix("Bearer "))
@@ -150,10 +150,10 @@ class Origin:
             raise self.trouble
         value = f"token-{len(self.token_requests)}"
         fields = {"token": value, "access_token": value, "expires_in": self.token_life}
-        return Answer(json_content(json.dumps(fields).encode()), upstream_status=200)
+        return Answer(json_body(json.dumps(fields).encode()), upstream_status=200)
 
-    async def write(self, write: Write, body: IContent) -> Written:
-        """See ``IWrites``."""
+    async def write(self, write: Write, body: IBody) -> WriteResult:
+        """See ``IWritableRegistry``."""
         data = await collect(body, 1_000_000)
         done = self.writing is None or self.writing[0]
         written = self._written(write, data, body.descriptor.media_type or "") if done else None
@@ -163,7 +163,7 @@ class Origin:
         assert written is not None
         return written
 
-    def _written(self, write: Write, data: bytes, media_type: str) -> Written:
+    def _written(self, write: Write, data: bytes, media_type: str) -> WriteResult:
         shelf = self.shelf(str(write.target.repository))
         target = write.target
         match target:
@@ -174,7 +174,7 @@ class Origin:
                 named = [str(target.reference), *further]
                 shelf.tags.update({name: digest for name in named if ":" not in name})
                 told = (("Docker-Content-Digest", str(digest)), *(("OCI-Tag", name) for name in further))
-                return Written(201, headers=told, upstream_status=201)
+                return WriteResult(201, headers=told, upstream_status=201)
             case Manifest():
                 if target.digest is None:
                     del shelf.tags[str(target.reference)]
@@ -182,9 +182,9 @@ class Origin:
                     del shelf.manifests[target.digest]
             case Blob():
                 del shelf.blobs[target.digest]
-        return Written(202, upstream_status=202)
+        return WriteResult(202, upstream_status=202)
 
-    async def answer(self, request: Request, who: str) -> Answer:
+    async def answer(self, request: RegistryRequest, who: str) -> Answer:
         """What it says to somebody."""
         self.asked.append(Asked(who, request))
         await self._wait()
@@ -196,7 +196,7 @@ class Origin:
         if isinstance(request.target, Ping):
             return self._ping(who)
         if isinstance(request.target, Catalog):
-            return Answer(json_content(b'{"repositories":[]}'), upstream_status=200)
+            return Answer(json_body(b'{"repositories":[]}'), upstream_status=200)
         shelf = self._admitted(request.target, who)
         answer = self._given(shelf, request)
         return evolve(answer, upstream_status=answer.status)
@@ -209,7 +209,7 @@ class Origin:
     def _ping(self, who: str) -> Answer:
         if who == NOBODY and not self.open:
             raise Unauthorized(challenges=(CHALLENGE,), upstream_status=401)
-        return Answer(json_content(b"{}"), upstream_status=200)
+        return Answer(json_body(b"{}"), upstream_status=200)
 
     def _admitted(self, target: InRepository, who: str) -> Shelf:
         shelf = self.shelves.get(str(repository_of(target)))
@@ -219,7 +219,7 @@ class Origin:
             raise shelf.broken
         return shelf
 
-    def _given(self, shelf: Shelf, request: Request) -> Answer:
+    def _given(self, shelf: Shelf, request: RegistryRequest) -> Answer:
         match request.target:
             case Manifest() as target:
                 return _manifest(shelf, request, target)
@@ -237,7 +237,7 @@ class _Anonymous:
     def __init__(self, origin: Origin) -> None:
         self._origin = origin
 
-    async def fetch(self, request: Request) -> Answer:
+    async def fetch(self, request: RegistryRequest) -> Answer:
         assert request.credentials is None, "the mirror asks for itself"
         return await self._origin.answer(request, NOBODY)
 
@@ -245,46 +245,44 @@ class _Anonymous:
         raise NotImplementedError
 
 
-def _manifest(shelf: Shelf, request: Request, target: Manifest) -> Answer:
+def _manifest(shelf: Shelf, request: RegistryRequest, target: Manifest) -> Answer:
     narrow = shelf.narrow.get(str(target.reference))
     digest = target.digest or shelf.tags.get(str(target.reference))
-    if narrow is not None and not admits(request.accept, OCI_MANIFEST):
+    if narrow is not None and not accepts(request.accept, OCI_MANIFEST):
         media_type, data = narrow
     elif digest in shelf.manifests:
         media_type, data = shelf.manifests[digest]
     else:
         raise ManifestUnknown(upstream_status=404)
-    if not admits(request.accept, media_type.partition(";")[0]):
+    if not accepts(request.accept, media_type.partition(";")[0]):
         raise ManifestUnknown(upstream_status=404)
     descriptor = Descriptor(media_type, Digest.of(data), len(data))
     if shelf.conditional and matches(request.if_none_match, descriptor.digest):
-        return Answer(absent(descriptor), 304, consents=True)
+        return Answer(NoBody(descriptor), 304, consents=True)
     if request.head:
         told = descriptor if shelf.tells else evolve(descriptor, digest=None)
-        return Answer(absent(told), consents=shelf.tells)
-    return Answer(BytesContent(data, descriptor), consents=True)
+        return Answer(NoBody(told), consents=shelf.tells)
+    return Answer(BytesBody(data, descriptor), consents=True)
 
 
-def _blob(shelf: Shelf, request: Request, target: Blob) -> Answer:
+def _blob(shelf: Shelf, request: RegistryRequest, target: Blob) -> Answer:
     if target.digest not in shelf.blobs:
         raise BlobUnknown(upstream_status=404)
     data = shelf.blobs[target.digest]
     descriptor = Descriptor("application/octet-stream", target.digest, len(data))
     if request.head:
-        return Answer(absent(descriptor), consents=True)
+        return Answer(NoBody(descriptor), consents=True)
     if request.range is None:
-        return Answer(BytesContent(data, descriptor))
+        return Answer(BytesBody(data, descriptor))
     (part,) = request.range.resolve(len(data))
-    content = BytesContent(
-        data[part.first : part.last + 1], evolve(descriptor, digest=None, size=part.length)
-    )
+    content = BytesBody(data[part.first : part.last + 1], evolve(descriptor, digest=None, size=part.length))
     return Answer(content, 206, content_range=part)
 
 
-def _listed(request: Request, fields: dict[str, object]) -> Answer:
+def _listed(request: RegistryRequest, fields: dict[str, object]) -> Answer:
     body = json.dumps({**fields, "query": dict(request.query)}).encode()
-    content: IContent = absent(Descriptor("application/json", None, len(body)))
-    listed = content if request.head else json_content(body)
+    content: IBody = NoBody(Descriptor("application/json", None, len(body)))
+    listed = content if request.head else json_body(body)
     return Answer(listed, next_page=(("last", "x"),), consents=True)
 
 

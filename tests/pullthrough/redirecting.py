@@ -16,7 +16,7 @@ from zope.interface import implementer
 from dockmirror.interfaces import Answer, IRegistry
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.media import OCI_MANIFEST
-from dockmirror.oci.request import Blob, Manifest, Request, parse_target, repository_of
+from dockmirror.oci.request import Blob, Manifest, RegistryRequest, parse_target, repository_of
 from dockmirror.oci.token import TokenRequest
 
 from ..fake_registry import error, ranged
@@ -136,7 +136,7 @@ class Origin:
         self._upstream = upstream(registry.world.agent, registry.clock, f"https://{registry.host}")
         self.anonymous: IRegistry = self._upstream
 
-    async def fetch(self, request: Request) -> Answer:
+    async def fetch(self, request: RegistryRequest) -> Answer:
         """See ``IRegistry``."""
         return await self._upstream.fetch(request)
 

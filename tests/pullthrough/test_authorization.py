@@ -9,7 +9,7 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dockmirror.content.verified import Corrupt
+from dockmirror.body.verified import CorruptContent
 from dockmirror.oci.errors import (
     BlobUnknown,
     Denied,
@@ -154,7 +154,7 @@ def test_to_know_less_lets_nobody_have_more(known: Facts) -> None:
         (Denied(), REFUSED),
         (RangeInvalid(), REFUSED),
         (Unsupported(), REFUSED),
-        (Corrupt("x"), REFUSED),
+        (CorruptContent("x"), REFUSED),
         (BlobUnknown(), NOT_FOUND),
         (Denied(status=404), NOT_FOUND),
         (Unavailable(), OUTAGE),

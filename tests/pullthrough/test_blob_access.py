@@ -7,17 +7,17 @@ from typing import Any
 import pytest
 from twisted.internet.task import Clock
 
-from dockmirror.interfaces import IContents, Kind
+from dockmirror.interfaces import ContentKind, IContentStore
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import Unreachable
 from dockmirror.oci.ranges import Range
 from dockmirror.store import layout
-from dockmirror.store.objects.bucket import Bucket
-from dockmirror.store.objects.contents import ObjectContents
+from dockmirror.store.bucket.bucket import Bucket
+from dockmirror.store.bucket.bucket_contents import BucketContentStore
 
 from ..answering import now
+from ..store.bucket.buckets import bucket
 from ..store.memory import MemoryContents, MemoryDocuments, MemoryTags
-from ..store.objects.buckets import bucket
 from .downloads import MemoryDownloads
 from .faulty import Faults
 from .images import publish
@@ -30,18 +30,18 @@ NAME = "library/busybox"
 PATH = f"{NAME}/blobs/{DIGEST}"
 
 
-class Sending(ObjectContents):
+class Sending(BucketContentStore):
     """Sends clients to a bucket that is in memory, and cannot sign."""
 
     async def location(self, digest: Digest) -> str | None:
-        """See ``IDistant``."""
+        """See ``IBucketBlob``."""
         return f"https://bucket.example/{digest}?signed"
 
 
 class Far(Store):
     """Contents are in a bucket, and growing blobs are given to everybody who asks."""
 
-    def __init__(self, clock: Clock, kept: Bucket, contents: ObjectContents) -> None:
+    def __init__(self, clock: Clock, kept: Bucket, contents: BucketContentStore) -> None:
         self.kept = kept
         self.contents = contents  # type: ignore[assignment]
         self.tags, self.documents = MemoryTags(clock), MemoryDocuments()
@@ -49,14 +49,14 @@ class Far(Store):
         self.faults = Faults()
 
 
-def mirror(kind: type[ObjectContents] = ObjectContents) -> tuple[Mirror, Origin, Far]:
+def mirror(kind: type[BucketContentStore] = BucketContentStore) -> tuple[Mirror, Origin, Far]:
     """One whose bucket has the blob, for everybody."""
     origin, clock = Origin(), Clock()
     clock.advance(1_700_000_000.0)
     publish(origin.shelf(NAME), b"configuration", DATA)
     kept = bucket(clock)
-    far = Far(clock, kept, kind(kept, clock, None if kind is ObjectContents else 60.0))
-    now(far.contents.add(repository(NAME), DIGEST, Kind.BLOB, DATA))
+    far = Far(clock, kept, kind(kept, clock, None if kind is BucketContentStore else 60.0))
+    now(far.contents.add(repository(NAME), DIGEST, ContentKind.BLOB, DATA))
     made = Mirror(origin, clock, far)
     made.get(f"{NAME}/manifests/latest")
     origin.take()
@@ -73,7 +73,7 @@ def test_a_hit() -> None:
     answer = made.ask(PATH, range=part)
     assert (answer.status, body(answer)) == (206, DATA[5:10])
     head = made.ask(PATH, head=True)
-    assert (head.status, head.content.descriptor.size) == (200, len(DATA))
+    assert (head.status, head.body.descriptor.size) == (200, len(DATA))
     assert made.ask(PATH, if_none_match="*").status == 304
     assert origin.take() == []
 
@@ -96,7 +96,7 @@ def test_private() -> None:
     """What is given to some is sent for by nobody, and by the upstream's leave only."""
     made, origin, far = mirror(Sending)
     publish(origin.shelf("team/app", ["alice"]), b"configuration", DATA)
-    now(far.contents.link(repository("team/app"), DIGEST, Kind.BLOB))
+    now(far.contents.link(repository("team/app"), DIGEST, ContentKind.BLOB))
     answer = made.ask(f"team/app/blobs/{DIGEST}", "alice")
     assert (answer.status, body(answer)) == (200, DATA)
     with pytest.raises(Exception, match=r"(?i)denied|unauthorized|authentication"):
@@ -125,4 +125,4 @@ def test_nothing_anywhere() -> None:
 def test_interface() -> None:
     """The contents of these tests are contents."""
     _, _, far = mirror()
-    assert IContents.providedBy(far.contents)
+    assert IContentStore.providedBy(far.contents)

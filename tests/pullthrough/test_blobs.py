@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from dockmirror.interfaces import Kind
+from dockmirror.interfaces import ContentKind
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import BlobUnknown, RangeInvalid, Unreachable
@@ -71,10 +71,10 @@ def parts(content_type: str, data: bytes) -> list[tuple[Any, ...]]:
 def test_it_is_fetched_once(origin: Origin, cold: Mirror) -> None:
     """And linked to its repository."""
     answer = cold.ask(PATH)
-    assert (answer.status, answer.content.descriptor) == (200, Descriptor(TYPE, DIGEST, len(DATA)))
+    assert (answer.status, answer.body.descriptor) == (200, Descriptor(TYPE, DIGEST, len(DATA)))
     assert header(answer, "Cache-Status") == "dockmirror; fwd=miss; stored"
     assert body(answer) == DATA
-    assert cold.store.contents.links == {(repository(NAME), DIGEST, Kind.BLOB)}
+    assert cold.store.contents.links == {(repository(NAME), DIGEST, ContentKind.BLOB)}
     again = cold.ask(PATH)
     assert (body(again), header(again, "Cache-Status")) == (DATA, "dockmirror; hit")
     assert origin.take() == [f"nobody: GET {PATH}"]
@@ -83,11 +83,11 @@ def test_it_is_fetched_once(origin: Origin, cold: Mirror) -> None:
 def test_a_hit_is_told_of(warm: Mirror) -> None:
     """HEAD, and for one who has it already, any of these."""
     head = warm.ask(PATH, head=True)
-    assert (head.status, head.content.descriptor) == (200, Descriptor(TYPE, DIGEST, len(DATA)))
+    assert (head.status, head.body.descriptor) == (200, Descriptor(TYPE, DIGEST, len(DATA)))
     assert body(head) == b""
     for told in (etag(DIGEST), f"W/{etag(DIGEST)}", f'"x", {etag(DIGEST)}', "*"):
         answer = warm.ask(PATH, if_none_match=told)
-        assert (answer.status, answer.content.descriptor.digest, body(answer)) == (304, DIGEST, b"")
+        assert (answer.status, answer.body.descriptor.digest, body(answer)) == (304, DIGEST, b"")
     assert warm.get(PATH, if_none_match='"x"') == DATA
     assert warm.store.faults.opened == 0
 
@@ -104,7 +104,7 @@ def test_one_part(warm: Mirror, asked: str, first: int, last: int) -> None:
     """Of any shape."""
     answer = warm.ask(PATH, range=ranged(asked))
     assert (answer.status, answer.content_range) == (206, ContentRange(first, last, 1024))
-    assert answer.content.descriptor == Descriptor(TYPE, DIGEST, last - first + 1)
+    assert answer.body.descriptor == Descriptor(TYPE, DIGEST, last - first + 1)
     assert body(answer) == DATA[first : last + 1]
 
 
@@ -117,7 +117,7 @@ def test_several_parts(spans: list[tuple[int, int]]) -> None:
     there = asked.resolve(1024)
     assume(len(there) > 1)
     answer = warm.ask(PATH, range=asked)
-    descriptor = answer.content.descriptor
+    descriptor = answer.body.descriptor
     data = body(answer)
     assert (answer.status, answer.content_range, descriptor.size) == (206, None, len(data))
     assert descriptor.media_type is not None
@@ -136,7 +136,7 @@ def test_a_blob_is_not_sent_many_times_over(warm: Mirror) -> None:
 
 def test_the_boundary_is_nobodys_guess(warm: Mirror) -> None:
     """No content can hold it."""
-    kinds = {warm.ask(PATH, range=ranged("0-1,4-5")).content.descriptor.media_type for _ in range(10)}
+    kinds = {warm.ask(PATH, range=ranged("0-1,4-5")).body.descriptor.media_type for _ in range(10)}
     assert len(kinds) == 10
 
 
@@ -192,14 +192,14 @@ def test_all_of_it_as_a_part_is_kept(origin: Origin, cold: Mirror) -> None:
 def test_a_head_of_what_is_not_held_passes(origin: Origin, cold: Mirror) -> None:
     """Nothing is fetched for it."""
     answer = cold.ask(PATH, head=True)
-    assert answer.content.descriptor == Descriptor(TYPE, DIGEST, len(DATA))
+    assert answer.body.descriptor == Descriptor(TYPE, DIGEST, len(DATA))
     assert origin.take() == [f"nobody: HEAD {PATH}"]
 
 
 def test_nothing_is_fetched_for_one_who_has_it(origin: Origin, cold: Mirror) -> None:
     """It is only asked whether it would be given."""
     answer = cold.ask(PATH, if_none_match=etag(DIGEST))
-    assert (answer.status, answer.content.descriptor.digest) == (304, DIGEST)
+    assert (answer.status, answer.body.descriptor.digest) == (304, DIGEST)
     assert origin.take() == [f"nobody: HEAD {PATH}"]
     other = Digest.of(b"x")
     with pytest.raises(BlobUnknown):
@@ -219,4 +219,4 @@ def test_what_is_there_already_is_not_fetched(origin: Origin, cold: Mirror) -> N
     cold.store.contents.held[DIGEST] = DATA
     assert cold.get(PATH) == DATA
     assert origin.take() == [f"nobody: CHECK {PATH}"]
-    assert (repository(NAME), DIGEST, Kind.BLOB) in cold.store.contents.links
+    assert (repository(NAME), DIGEST, ContentKind.BLOB) in cold.store.contents.links

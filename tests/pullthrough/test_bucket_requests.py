@@ -11,19 +11,19 @@ import pytest
 from obstore.store import MemoryStore
 from twisted.internet.task import Clock
 
-from dockmirror.interfaces import Answer, Kind
+from dockmirror.interfaces import Answer, ContentKind
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import RegistryError
 from dockmirror.oci.ranges import Range
 from dockmirror.oci.reference import Repository, Tag
-from dockmirror.pullthrough.changes import LOOKED_UP
+from dockmirror.pullthrough.generations import LOOKED_UP
 from dockmirror.pullthrough.grants import PUBLIC
+from dockmirror.store.bucket.bucket_contents import ABSENT
 from dockmirror.store.downloads.context import DownloadContext
 from dockmirror.store.downloads.downloads import Downloads
-from dockmirror.store.objects.contents import ABSENT
-from dockmirror.store.tiered.documents import ABSENT as DOCUMENT_ABSENT
-from dockmirror.store.tiered.documents import REFRESHED
-from dockmirror.store.tiered.tags import ASKED_AGAIN
+from dockmirror.store.tiered.tiered_documents import ABSENT as DOCUMENT_ABSENT
+from dockmirror.store.tiered.tiered_documents import REFRESHED
+from dockmirror.store.tiered.tiered_tags import ASKED_AGAIN
 
 from ..answering import Recorder, now, watch
 from ..bucket_table import row
@@ -73,8 +73,8 @@ class Added:
         self.first = first = Machine(roots[0], store, self.clock)
         place, digest = repository(NAME), Digest.of(self.manifest)
         for layer in LAYERS:
-            now(first.contents.add(place, Digest.of(layer), Kind.BLOB, layer))
-        now(first.contents.add(place, digest, Kind.MANIFEST, self.manifest))
+            now(first.contents.add(place, Digest.of(layer), ContentKind.BLOB, layer))
+        now(first.contents.add(place, digest, ContentKind.MANIFEST, self.manifest))
         now(first.tags.put(place, Tag("latest"), digest))
         now(first.documents.write(f"public/docker/{NAME}", str(EPOCH).encode()))
         assert first.give() == 0
@@ -101,7 +101,7 @@ class Added:
         recorders = []
         for answer in self.outcomes(lambda: self.mirror.registry.fetch(self.mirror.request(path, **details))):
             assert isinstance(answer, Answer)
-            recorders.append((recorder := Recorder(), watch(answer.content.deliver(recorder))))
+            recorders.append((recorder := Recorder(), watch(answer.body.deliver(recorder))))
         self._settle()
         assert all(ended == [None] for _, ended in recorders)
         (data,) = {recorder.data for recorder, _ in recorders}
@@ -259,7 +259,7 @@ def test_moved_tag(added: Added) -> None:
     added.count(TAG)
     shelf = added.origin.shelf(NAME)
     moved = publish(shelf, b"another configuration", *LAYERS[1:])
-    now(added.first.contents.add(repository(NAME), Digest.of(moved), Kind.MANIFEST, moved))
+    now(added.first.contents.add(repository(NAME), Digest.of(moved), ContentKind.MANIFEST, moved))
     assert added.first.give() == 0
     added.origin.take()
     added.clock.advance(TTL)

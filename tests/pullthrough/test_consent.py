@@ -16,7 +16,7 @@ from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import BlobUnknown, ManifestUnknown, RegistryError
 from dockmirror.oci.etag import etag
 from dockmirror.oci.ranges import Range
-from dockmirror.upstream.asking import HEADS_AVOIDED
+from dockmirror.upstream.registry_client import HEADS_AVOIDED
 
 from ..answering import watch
 from ..fakes import World
@@ -197,7 +197,7 @@ def test_a_target_that_fails_is_an_outage(mirrors: Mirrors, target: Any) -> None
     mirrors.other.take()
     answer = mirrors.ask(mirrors.other, "any/name/manifests/latest")
     assert isinstance(answer, Answer)
-    assert answer.content.descriptor.digest == digest
+    assert answer.body.descriptor.digest == digest
     assert header(answer, "Warning")
     redirects = [line for line in mirrors.other.take() if ">" not in line and line.startswith("GET")]
     assert len(redirects) == (2 if target == "refusing" else 1)
@@ -361,7 +361,7 @@ class Model(RuleBasedStateMachine):
         answer = self.mirrors.ask(registry, path, who, **details)
         if not isinstance(answer, Answer):
             return
-        digest = digest or answer.content.descriptor.digest
+        digest = digest or answer.body.descriptor.digest
         data = self.mirrors.read(answer)
         if not data and header(answer, "Cache-Status") == "dockmirror; fwd=miss":
             return  # the upstream's headers, passed on

@@ -8,10 +8,10 @@ import pytest
 from obstore.store import MemoryStore
 from twisted.internet.task import Clock
 
-from dockmirror.interfaces import Kind
+from dockmirror.interfaces import ContentKind
 from dockmirror.oci.reference import Repository
-from dockmirror.pullthrough.changes import LOOKED_UP, Changes, Deletions, Present
-from dockmirror.store.tiered.documents import REFRESHED
+from dockmirror.pullthrough.generations import LOOKED_UP, Generations, TombstoneFilter, Tombstones
+from dockmirror.store.tiered.tiered_documents import REFRESHED
 
 from ..answering import now
 from ..store.contract import DATA, DIGEST, HERE, LARGE, LARGE_DIGEST
@@ -23,13 +23,15 @@ class Mirror:
 
     def __init__(self, machine: Machine, clock: Clock) -> None:
         self.machine = machine
-        self.deletions = Deletions(machine.documents, clock)
-        self.contents = Present(machine.contents, self.deletions, clock)
-        self.changes = Changes("docker.io", machine.documents, self.deletions, clock)
+        self.deletions = Tombstones(machine.documents, clock)
+        self.contents = TombstoneFilter(machine.contents, self.deletions, clock)
+        self.changes = Generations("docker.io", machine.documents, self.deletions, clock)
 
     def has(self, repository: Repository = HERE) -> bool:
         """Whether all of the contents are held for that repository."""
-        opened = [now(self.contents.open(repository, digest, Kind.BLOB)) for digest in (DIGEST, LARGE_DIGEST)]
+        opened = [
+            now(self.contents.open(repository, digest, ContentKind.BLOB)) for digest in (DIGEST, LARGE_DIGEST)
+        ]
         for each in opened:
             if each is not None:
                 each.close()
@@ -38,7 +40,7 @@ class Mirror:
     def add(self) -> None:
         """Keep the contents."""
         for digest, data in ((DIGEST, DATA), (LARGE_DIGEST, LARGE)):
-            now(self.contents.add(HERE, digest, Kind.BLOB, data))
+            now(self.contents.add(HERE, digest, ContentKind.BLOB, data))
         self.machine.give()
 
 
@@ -64,8 +66,8 @@ def mirrors(tmp_path: Path, clock: Clock) -> tuple[Mirror, Mirror]:
 def _delete(mirror: Mirror) -> None:
     now(mirror.changes.note(HERE))
     for digest in (DIGEST, LARGE_DIGEST):
-        now(mirror.deletions.record(HERE, digest, Kind.BLOB))
-        now(mirror.contents.unlink(HERE, digest, Kind.BLOB))
+        now(mirror.deletions.record(HERE, digest, ContentKind.BLOB))
+        now(mirror.contents.unlink(HERE, digest, ContentKind.BLOB))
     mirror.machine.give()
 
 
@@ -84,7 +86,7 @@ def test_another_machine(mirrors: tuple[Mirror, Mirror], clock: Clock, near: boo
     assert not two.has()
     elsewhere = Repository("docker.io/library/other")
     for digest in (DIGEST, LARGE_DIGEST):
-        assert now(two.contents.link(elsewhere, digest, Kind.BLOB))
+        assert now(two.contents.link(elsewhere, digest, ContentKind.BLOB))
     assert two.has(elsewhere)
 
 
@@ -94,9 +96,9 @@ def test_it_comes_back(mirrors: tuple[Mirror, Mirror], clock: Clock) -> None:
     one.add()
     _delete(one)
     for digest in (DIGEST, LARGE_DIGEST):
-        deletion = now(one.deletions.find(HERE, digest, Kind.BLOB))
-        now(one.deletions.lift(HERE, digest, Kind.BLOB, deletion))
-        assert now(one.contents.link(HERE, digest, Kind.BLOB))
+        deletion = now(one.deletions.find(HERE, digest, ContentKind.BLOB))
+        now(one.deletions.lift(HERE, digest, ContentKind.BLOB, deletion))
+        assert now(one.contents.link(HERE, digest, ContentKind.BLOB))
     one.machine.give()
     clock.advance(2 * REFRESHED)
     assert one.has()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dockmirror.content.verified import Corrupt
+from dockmirror.body.verified import CorruptContent
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import BlobUnknown, RangeInvalid, RegistryError, TooManyRequests, Unauthorized
 from dockmirror.oci.ranges import ContentRange, Range
@@ -121,8 +121,8 @@ def test_a_part_joins_too(origin: Origin, slow: Mirror, asked: str, first: int, 
     slow.store.downloads.seconds = LONG
     answer = slow.ask(PUBLIC, range=Range.parse(f"bytes={asked}"))
     assert (answer.status, answer.content_range) == (206, ContentRange(first, last, 1024))
-    assert answer.content.descriptor.size == last - first + 1
-    outcome = watch(answer.content.deliver(sink := Recorder()))
+    assert answer.body.descriptor.size == last - first + 1
+    outcome = watch(answer.body.deliver(sink := Recorder()))
     assert outcome == []
     slow.store.downloads.finish()
     assert (outcome, sink.data) == ([None], DATA[first : last + 1])
@@ -147,7 +147,7 @@ def test_of_a_blob_of_unknown_size_parts_pass(origin: Origin, slow: Mirror, aske
     """A part must tell which it is."""
     slow.store.downloads.told = False
     whole = slow.ask(PUBLIC)
-    assert whole.content.descriptor.size is None
+    assert whole.body.descriptor.size is None
     answer = slow.ask(PUBLIC, range=Range.parse(f"bytes={asked}"))
     assert (answer.status, answer.content_range is None) == (206, False)
     assert slow.store.downloads.readers == 1
@@ -181,7 +181,7 @@ def test_a_full_disk_costs_the_cache_and_not_the_pull(origin: Origin, slow: Mirr
 def test_a_wrong_blob_is_told(origin: Origin, slow: Mirror) -> None:
     """Nothing stands in for it, and nothing is left of it."""
     origin.shelf("library/busybox").blobs[DIGEST] = b"something else"
-    with pytest.raises(Corrupt):
+    with pytest.raises(CorruptContent):
         slow.ask(PUBLIC)
     assert DIGEST not in slow.store.contents.held
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dockmirror.interfaces import Kind
+from dockmirror.interfaces import ContentKind
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import RegistryError, Unreachable
 from dockmirror.oci.reference import Repository, Tag
@@ -24,8 +24,8 @@ def stock(mirror: Mirror, name: str = NAME) -> None:
     """Puts an image there, without a word of whose it is."""
     store, place = mirror.store, Repository(f"docker.io/{name}")
     for data in (CONFIG, LAYER):
-        now(store.contents.add(place, Digest.of(data), Kind.BLOB, data))
-    now(store.contents.add(place, Digest.of(MANIFEST), Kind.MANIFEST, MANIFEST))
+        now(store.contents.add(place, Digest.of(data), ContentKind.BLOB, data))
+    now(store.contents.add(place, Digest.of(MANIFEST), ContentKind.MANIFEST, MANIFEST))
     now(store.tags.put(place, Tag("latest"), Digest.of(MANIFEST)))
 
 
@@ -75,7 +75,7 @@ def test_a_tag_that_has_moved(origin: Origin, mirror: Mirror) -> None:
     stock(mirror)
     say_imported(mirror)
     place, other = Repository(f"docker.io/{NAME}"), image(CONFIG, b"private layer")
-    now(mirror.store.contents.add(place, Digest.of(other), Kind.MANIFEST, other))
+    now(mirror.store.contents.add(place, Digest.of(other), ContentKind.MANIFEST, other))
     now(mirror.store.tags.put(place, Tag("latest"), Digest.of(other)))
     origin.trouble = Unreachable()
     with pytest.raises(RegistryError):

@@ -6,15 +6,15 @@ import json
 
 import pytest
 
-from dockmirror.content.held import BytesContent
-from dockmirror.interfaces import Answer, Kind
+from dockmirror.body.in_memory import BytesBody
+from dockmirror.interfaces import Answer, ContentKind
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import BlobUnknown, ManifestUnknown, Unavailable
 from dockmirror.oci.etag import etag
 from dockmirror.oci.media import DOCKER_LIST, DOCKER_MANIFEST, EVERYTHING, OCI_INDEX, OCI_MANIFEST
 from dockmirror.oci.reference import Tag
-from dockmirror.pullthrough.kept import LIMIT
+from dockmirror.pullthrough.manifest_store import LIMIT
 
 from ..answering import Pieces
 from .images import image, index, publish, put
@@ -49,10 +49,10 @@ def test_it_is_given_as_it_came(origin: Origin, mirror: Mirror, media_type: str)
     digest = put(origin.shelf(NAME), data, media_type, "latest")
     for path in (TAG, TAG, f"{NAME}/manifests/{digest}"):
         answer = mirror.ask(path)
-        assert answer.content.descriptor == Descriptor(media_type, digest, len(data))
+        assert answer.body.descriptor == Descriptor(media_type, digest, len(data))
         assert body(answer) == data
         head = mirror.ask(path, head=True)
-        assert (head.content.descriptor, body(head)) == (answer.content.descriptor, b"")
+        assert (head.body.descriptor, body(head)) == (answer.body.descriptor, b"")
     assert origin.take() == [f"nobody: GET {TAG}"]
 
 
@@ -62,7 +62,7 @@ def test_indexes_too(origin: Origin, mirror: Mirror, manifest: bytes, media_type
     data = index(manifest).replace(OCI_INDEX.encode(), media_type.encode())
     put(origin.shelf(NAME), data, media_type, "all")
     for _ in range(2):
-        assert mirror.ask(f"{NAME}/manifests/all").content == BytesContent(
+        assert mirror.ask(f"{NAME}/manifests/all").body == BytesBody(
             data, Descriptor(media_type, Digest.of(data), len(data))
         )
     assert origin.take() == [f"nobody: GET {NAME}/manifests/all"]
@@ -73,7 +73,7 @@ def test_oci_documents_may_not_say_what_they_are(origin: Origin, mirror: Mirror)
     data = json.dumps({"schemaVersion": 2, "config": {"digest": str(Digest.of(CONFIG))}}).encode()
     put(origin.shelf(NAME), data, f"{OCI_MANIFEST}; charset=utf-8", "latest")
     mirror.ask(TAG)
-    assert mirror.ask(TAG).content.descriptor.media_type == OCI_MANIFEST
+    assert mirror.ask(TAG).body.descriptor.media_type == OCI_MANIFEST
     assert origin.take() == [f"nobody: GET {TAG}"]
 
 
@@ -92,7 +92,7 @@ def test_other_kinds_pass(origin: Origin, mirror: Mirror, data: bytes, media_typ
     digest = put(origin.shelf(NAME), data, media_type, "latest")
     for path in (TAG, TAG, f"{NAME}/manifests/{digest}"):
         answer = mirror.ask(path)
-        assert answer.content.descriptor.media_type == media_type
+        assert answer.body.descriptor.media_type == media_type
         assert header(answer, "Cache-Status") == "dockmirror; fwd=miss"
         assert body(answer) == data
     assert len(origin.take()) == 3
@@ -105,7 +105,7 @@ def test_what_is_not_what_its_digest_says_is_not_kept(
     """One whose digest is that of its signed part (schema 1) could be another's under that digest."""
     digest = put(origin.shelf("evil/x", {"evil"}), manifest, tag="latest")
     lying = Origin()
-    lying.says = Answer(BytesContent(b'{"x":1,' + manifest[1:], Descriptor(OCI_MANIFEST, digest, None)))
+    lying.says = Answer(BytesBody(b'{"x":1,' + manifest[1:], Descriptor(OCI_MANIFEST, digest, None)))
     other = Mirror(lying, mirror.clock, mirror.store, entry="evil")
     assert body(other.ask("evil/x/manifests/latest")) != manifest
     assert digest not in mirror.store.contents.held
@@ -119,7 +119,7 @@ def test_a_narrow_client_is_given_the_upstreams_own(origin: Origin, mirror: Mirr
     for _ in range(2):
         for head in (False, True):
             answer = mirror.ask(TAG, accept=(DOCKER_MANIFEST,), head=head)
-            assert answer.content.descriptor.digest == Digest.of(old)
+            assert answer.body.descriptor.digest == Digest.of(old)
             assert body(answer) == (b"" if head else old)
         assert mirror.get(TAG) == manifest
     shelf.narrow.clear()
@@ -170,7 +170,7 @@ def test_it_may_be_both(origin: Origin, mirror: Mirror, manifest: bytes) -> None
     mirror.pull(NAME)
     assert mirror.get(f"{NAME}/blobs/{digest}") == manifest
     links = mirror.store.contents.links
-    assert {kind for _, each, kind in links if each == digest} == {Kind.BLOB, Kind.MANIFEST}
+    assert {kind for _, each, kind in links if each == digest} == {ContentKind.BLOB, ContentKind.MANIFEST}
 
 
 def test_an_evicted_manifest_is_fetched_again(origin: Origin, mirror: Mirror, manifest: bytes) -> None:
@@ -205,5 +205,5 @@ def test_a_content_of_any_kind_is_read_once(origin: Origin, mirror: Mirror) -> N
     data = image(CONFIG, LAYER)
     origin.says = Answer(Pieces([data[:5], data[5:]], Descriptor(OCI_MANIFEST, Digest.of(data))))
     answer = mirror.ask(TAG)
-    assert (body(answer), answer.content.descriptor.size) == (data, len(data))
+    assert (body(answer), answer.body.descriptor.size) == (data, len(data))
     assert header(answer, "Cache-Status") == "dockmirror; fwd=miss; stored"

@@ -7,12 +7,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from dockmirror.concurrency.circuit_breaker import is_outage
 from dockmirror.interfaces import Answer
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import RegistryError, TooManyRequests, Unreachable
 from dockmirror.oci.ranges import Range
-from dockmirror.oci.request import Request, repository_of
-from dockmirror.work.resting import is_outage
+from dockmirror.oci.request import RegistryRequest, repository_of
 
 from .images import image, publish
 from .mirrors import DAY, Mirror, body, header
@@ -54,7 +54,7 @@ class Remembering(Origin):
         self.silent: dict[str, float] = {}
         self.now = 0.0
 
-    async def answer(self, request: Request, who: str) -> Answer:
+    async def answer(self, request: RegistryRequest, who: str) -> Answer:
         """See ``Origin``."""
         key = str(repository_of(request.target)), who
         try:
@@ -141,7 +141,7 @@ class Model(RuleBasedStateMachine):
         answer = self.asked(name, f"{name}/manifests/latest", who, head=head)
         if answer is None:
             return
-        digest = answer.content.descriptor.digest
+        digest = answer.body.descriptor.digest
         assert digest in IMAGES
         assert body(answer) == (b"" if head else IMAGES[digest])
         believed = TTL if self.said_to(name, NOBODY) else 0.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dockmirror.content.verified import Corrupt
+from dockmirror.body.verified import CorruptContent
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import (
     Denied,
@@ -73,7 +73,7 @@ def test_that_it_is_stale_is_told(
         assert header(answer, "Warning") == f'299 - "served stale: {error}"'
         assert header(answer, "Cache-Status") == "dockmirror; fwd=stale; detail=upstream"
         assert header(answer, "Age") == "60"
-        assert answer.content.descriptor.digest == Digest.of(manifest)
+        assert answer.body.descriptor.digest == Digest.of(manifest)
 
 
 @outages
@@ -120,7 +120,7 @@ def test_a_guess_is_refused_in_an_outage_too(
                 warm.ask(f"{NAME}/{path}", who)
 
 
-@pytest.mark.parametrize("error", [Unauthorized(), Denied(), RegistryError(status=403), Corrupt()])
+@pytest.mark.parametrize("error", [Unauthorized(), Denied(), RegistryError(status=403), CorruptContent()])
 def test_refusals_are_no_outage(origin: Origin, warm: Mirror, error: RegistryError) -> None:
     """Nor is a manifest that is wrong: they are given on, and nothing is served in their stead."""
     origin.trouble = error
@@ -193,7 +193,7 @@ def test_a_limit_on_fetching_is_an_outage_too(origin: Origin, warm: Mirror, mani
     origin.go_on()
     assert origin.take() == [f"nobody: HEAD {TAG}", f"nobody: GET {TAG}"]
     for (answer,) in waiting:
-        assert answer.content.descriptor.digest == Digest.of(manifest)
+        assert answer.body.descriptor.digest == Digest.of(manifest)
         assert header(answer, "Warning")
 
 

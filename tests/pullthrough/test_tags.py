@@ -11,8 +11,8 @@ from dockmirror.oci.errors import Unauthorized, Unreachable
 from dockmirror.oci.etag import etag
 from dockmirror.oci.media import EVERYTHING
 from dockmirror.oci.reference import Tag
-from dockmirror.oci.request import Request
-from dockmirror.pullthrough.named import NAMED
+from dockmirror.oci.request import RegistryRequest
+from dockmirror.pullthrough.head_cache import NAMED
 
 from ..answering import watch
 from .images import publish
@@ -38,7 +38,7 @@ def test_it_is_believed_for_a_while(origin: Origin, warm: Mirror, manifest: byte
     answer = warm.ask(TAG)
     assert body(answer) == manifest
     assert (header(answer, "Age"), header(answer, "Cache-Status")) == ("59", "dockmirror; hit")
-    assert warm.ask(TAG, head=True).content.descriptor.digest == Digest.of(manifest)
+    assert warm.ask(TAG, head=True).body.descriptor.digest == Digest.of(manifest)
     assert origin.take() == []
 
 
@@ -114,7 +114,7 @@ def test_a_head_of_what_is_new_fetches_it_too(origin: Origin, warm: Mirror) -> N
     new = moved(origin)
     warm.clock.advance(TTL)
     answer = warm.ask(TAG, head=True)
-    assert (body(answer), answer.content.descriptor.digest) == (b"", Digest.of(new))
+    assert (body(answer), answer.body.descriptor.digest) == (b"", Digest.of(new))
     assert warm.pull(NAME)[0] == new
     assert [line for line in origin.take() if "manifests" in line] == [
         f"nobody: HEAD {TAG}",
@@ -135,7 +135,7 @@ def test_many_share_one_head(origin: Origin, warm: Mirror, manifest: bytes) -> N
     assert [answer.status for (answer,) in waiting if isinstance(answer, Answer)] == [200, 200, 304] * 2
 
 
-def now_or_later(mirror: Mirror, request: Request) -> Deferred[Answer]:
+def now_or_later(mirror: Mirror, request: RegistryRequest) -> Deferred[Answer]:
     """A request of a client that may leave."""
     asking = Deferred.fromCoroutine(mirror.registry.fetch(request))
     watch(asking)
@@ -156,7 +156,7 @@ def test_a_client_may_have_it_already(origin: Origin, mirror: Mirror, manifest: 
     for _ in range(2):
         answer = mirror.ask(TAG, if_none_match=etag(Digest.of(manifest)))
         assert (answer.status, body(answer)) == (304, b"")
-        assert answer.content.descriptor.digest == Digest.of(manifest)
+        assert answer.body.descriptor.digest == Digest.of(manifest)
     assert origin.take() == [f"nobody: GET {TAG}"]
 
 

@@ -6,6 +6,7 @@ import pytest
 from twisted.internet.defer import CancelledError, Deferred
 from zope.interface.verify import verifyObject
 
+from dockmirror.concurrency.circuit_breaker import FIRST
 from dockmirror.interfaces import Answer, IRegistry
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
@@ -19,7 +20,6 @@ from dockmirror.oci.errors import (
     Unsupported,
 )
 from dockmirror.oci.media import OCI_MANIFEST
-from dockmirror.work.resting import FIRST
 
 from ..answering import Feed, watch
 from .images import publish

@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
-from dockmirror.interfaces import IContents, IWrites, Kind
+from dockmirror.interfaces import ContentKind, IContentStore, IWritableRegistry
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import (
     Denied,
@@ -20,7 +20,7 @@ from dockmirror.oci.errors import (
     Unreachable,
 )
 from dockmirror.oci.reference import Tag
-from dockmirror.pullthrough.changes import DOUBTS, Deletions, Present
+from dockmirror.pullthrough.generations import DOUBTS, TombstoneFilter, Tombstones
 
 from ..answering import now, watch
 from ..store.memory import MemoryContents, MemoryDocuments
@@ -66,10 +66,10 @@ def new(origin: Origin) -> bytes:
 
 def test_it_is_written_to() -> None:
     """As a registry is."""
-    assert verifyObject(IWrites, Mirror(Origin(), writable=True).writes)
+    assert verifyObject(IWritableRegistry, Mirror(Origin(), writable=True).writes)
     clock = Clock()
-    deletions = Deletions(MemoryDocuments(), clock)
-    assert verifyObject(IContents, Present(MemoryContents(), deletions, clock))
+    deletions = Tombstones(MemoryDocuments(), clock)
+    assert verifyObject(IContentStore, TombstoneFilter(MemoryContents(), deletions, clock))
 
 
 def test_a_manifest_is_kept(origin: Origin, mirror: Mirror, other: Mirror, old: bytes, new: bytes) -> None:
@@ -314,14 +314,14 @@ class TestDeleted:
         digest, place = Digest.of(OLD_LAYER), repository(NAME)
         mirror.write("DELETE", f"{NAME}/blobs/{digest}")
         reading = mirror.restarted()
-        assert not now(reading.contents.link(place, digest, Kind.BLOB))
+        assert not now(reading.contents.link(place, digest, ContentKind.BLOB))
         with pytest.raises(OSError, match="was deleted"):
-            now(reading.contents.add(place, digest, Kind.BLOB, OLD_LAYER))
-        assert now(reading.contents.open(place, digest, Kind.BLOB)) is None
+            now(reading.contents.add(place, digest, ContentKind.BLOB, OLD_LAYER))
+        assert now(reading.contents.open(place, digest, ContentKind.BLOB)) is None
 
     def test_by_another_mirror(self, mirror: Mirror, old: bytes) -> None:
         """Whose deletion is all that is known of it here: the link goes when it is asked for."""
-        key = repository(NAME), Digest.of(OLD_LAYER), Kind.BLOB
+        key = repository(NAME), Digest.of(OLD_LAYER), ContentKind.BLOB
         mirror.write("DELETE", f"{NAME}/blobs/{Digest.of(OLD_LAYER)}")
         mirror.store.contents.links.add(key)
         assert now(mirror.restarted().contents.open(*key)) is None

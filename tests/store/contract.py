@@ -15,8 +15,16 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
-from dockmirror.content.held import collect
-from dockmirror.interfaces import IContent, IContents, IDocuments, IOpened, ITags, Kind, Tagged
+from dockmirror.body.in_memory import collect
+from dockmirror.interfaces import (
+    ContentKind,
+    IBody,
+    IContentStore,
+    IDocumentStore,
+    IStoredContent,
+    ITagStore,
+    TagEntry,
+)
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.ranges import ContentRange
@@ -66,97 +74,97 @@ NAMES = [
 ]
 
 
-async def read(opened: IOpened | None) -> bytes | None:
+async def read(opened: IStoredContent | None) -> bytes | None:
     """The whole of what was opened."""
     if opened is None:
         return None
     segments = [ContentRange(0, opened.size - 1, opened.size)] if opened.size else []
-    return await collect(opened.content(Descriptor(None, None, opened.size), segments), 10 * len(LARGE))
+    return await collect(opened.body(Descriptor(None, None, opened.size), segments), 10 * len(LARGE))
 
 
 class ContentsContract:
-    """What ``IContents`` promises."""
+    """What ``IContentStore`` promises."""
 
     @pytest.fixture
-    def contents(self) -> IContents:
+    def contents(self) -> IContentStore:
         """Empty."""
         raise NotImplementedError
 
-    def test_interface(self, contents: IContents) -> None:
+    def test_interface(self, contents: IContentStore) -> None:
         """It has what the interface names."""
-        assert verifyObject(IContents, contents)
+        assert verifyObject(IContentStore, contents)
 
     @pytest_twisted.ensureDeferred
-    async def test_nothing(self, contents: IContents) -> None:
+    async def test_nothing(self, contents: IContentStore) -> None:
         """What was never added is not held, cannot be opened, and cannot be linked."""
         assert not await contents.holds(DIGEST)
         assert await contents.peek(DIGEST) is None
-        assert await contents.open(HERE, DIGEST, Kind.BLOB) is None
-        assert await contents.link(HERE, DIGEST, Kind.BLOB) is False
+        assert await contents.open(HERE, DIGEST, ContentKind.BLOB) is None
+        assert await contents.link(HERE, DIGEST, ContentKind.BLOB) is False
 
     @pytest_twisted.ensureDeferred
-    async def test_refused_link(self, contents: IContents) -> None:
+    async def test_refused_link(self, contents: IContentStore) -> None:
         """A link that was refused says nothing when the bytes come later."""
-        await contents.link(HERE, DIGEST, Kind.BLOB)
-        await contents.add(ELSEWHERE, DIGEST, Kind.BLOB, DATA)
-        assert await contents.open(HERE, DIGEST, Kind.BLOB) is None
+        await contents.link(HERE, DIGEST, ContentKind.BLOB)
+        await contents.add(ELSEWHERE, DIGEST, ContentKind.BLOB, DATA)
+        assert await contents.open(HERE, DIGEST, ContentKind.BLOB) is None
 
-    @pytest.mark.parametrize("kind", Kind)
+    @pytest.mark.parametrize("kind", ContentKind)
     @pytest.mark.parametrize("data", [DATA, LARGE, b""], ids=["small", "large", "empty"])
     @pytest_twisted.ensureDeferred
-    async def test_added(self, contents: IContents, kind: Kind, data: bytes) -> None:
+    async def test_added(self, contents: IContentStore, kind: ContentKind, data: bytes) -> None:
         """What was added is held, and what is opened has its size and its bytes."""
         digest = Digest.of(data)
         await contents.add(HERE, digest, kind, data)
         assert await contents.holds(digest)
         opened = await contents.open(HERE, digest, kind)
         assert opened is not None
-        assert verifyObject(IOpened, opened)
+        assert verifyObject(IStoredContent, opened)
         assert opened.size == len(data)
         assert await read(opened) == data
 
     @pytest.mark.parametrize("data", [DATA, LARGE, b""], ids=["small", "large", "empty"])
     @pytest_twisted.ensureDeferred
-    async def test_peek_ignores_links(self, contents: IContents, data: bytes) -> None:
+    async def test_peek_ignores_links(self, contents: IContentStore, data: bytes) -> None:
         """Contents can be compared with others without any repository; that links them to none."""
         digest = Digest.of(data)
-        await contents.add(ELSEWHERE, digest, Kind.BLOB, data)
+        await contents.add(ELSEWHERE, digest, ContentKind.BLOB, data)
         peeked = await contents.peek(digest)
         assert peeked is not None
-        assert verifyObject(IOpened, peeked)
+        assert verifyObject(IStoredContent, peeked)
         assert peeked.size == len(data)
         assert await read(peeked) == data
-        assert await contents.open(HERE, digest, Kind.BLOB) is None
+        assert await contents.open(HERE, digest, ContentKind.BLOB) is None
 
     @pytest.mark.parametrize("algorithm", ["sha256", "sha384", "sha512"])
     @pytest_twisted.ensureDeferred
-    async def test_algorithms(self, contents: IContents, algorithm: str) -> None:
+    async def test_algorithms(self, contents: IContentStore, algorithm: str) -> None:
         """Every algorithm is a name of its own."""
         digest = Digest.of(DATA, algorithm)
-        await contents.add(HERE, digest, Kind.BLOB, DATA)
-        assert await read(await contents.open(HERE, digest, Kind.BLOB)) == DATA
+        await contents.add(HERE, digest, ContentKind.BLOB, DATA)
+        assert await read(await contents.open(HERE, digest, ContentKind.BLOB)) == DATA
         others = {Digest.of(DATA, a) for a in ("sha256", "sha384", "sha512")} - {digest}
         assert [await contents.holds(other) for other in others] == [False, False]
 
     @pytest_twisted.ensureDeferred
-    async def test_twice(self, contents: IContents) -> None:
+    async def test_twice(self, contents: IContentStore) -> None:
         """What is added again is held as before."""
         for _ in range(2):
-            await contents.add(HERE, DIGEST, Kind.BLOB, DATA)
-            assert await read(await contents.open(HERE, DIGEST, Kind.BLOB)) == DATA
+            await contents.add(HERE, DIGEST, ContentKind.BLOB, DATA)
+            assert await read(await contents.open(HERE, DIGEST, ContentKind.BLOB)) == DATA
 
     @pytest_twisted.ensureDeferred
-    async def test_links_entitle(self, contents: IContents) -> None:
+    async def test_links_entitle(self, contents: IContentStore) -> None:
         """Bytes that are held are nobody's but those that are linked to them."""
-        await contents.add(HERE, DIGEST, Kind.BLOB, DATA)
-        assert await contents.open(ELSEWHERE, DIGEST, Kind.BLOB) is None
-        assert await contents.link(ELSEWHERE, DIGEST, Kind.BLOB) is True
-        assert await read(await contents.open(ELSEWHERE, DIGEST, Kind.BLOB)) == DATA
-        assert await contents.link(ELSEWHERE, DIGEST, Kind.BLOB) is True
+        await contents.add(HERE, DIGEST, ContentKind.BLOB, DATA)
+        assert await contents.open(ELSEWHERE, DIGEST, ContentKind.BLOB) is None
+        assert await contents.link(ELSEWHERE, DIGEST, ContentKind.BLOB) is True
+        assert await read(await contents.open(ELSEWHERE, DIGEST, ContentKind.BLOB)) == DATA
+        assert await contents.link(ELSEWHERE, DIGEST, ContentKind.BLOB) is True
 
-    @pytest.mark.parametrize("kind", Kind)
+    @pytest.mark.parametrize("kind", ContentKind)
     @pytest_twisted.ensureDeferred
-    async def test_unlinked(self, contents: IContents, kind: Kind) -> None:
+    async def test_unlinked(self, contents: IContentStore, kind: ContentKind) -> None:
         """What a repository does not have any more others have, and it may have it again."""
         await contents.add(ELSEWHERE, DIGEST, kind, DATA)
         await contents.unlink(HERE, DIGEST, kind)
@@ -168,9 +176,12 @@ class ContentsContract:
         assert await contents.link(HERE, DIGEST, kind)
         assert await read(await contents.open(HERE, DIGEST, kind)) == DATA
 
-    @pytest.mark.parametrize(("kind", "other"), [(Kind.BLOB, Kind.MANIFEST), (Kind.MANIFEST, Kind.BLOB)])
+    @pytest.mark.parametrize(
+        ("kind", "other"),
+        [(ContentKind.BLOB, ContentKind.MANIFEST), (ContentKind.MANIFEST, ContentKind.BLOB)],
+    )
     @pytest_twisted.ensureDeferred
-    async def test_kinds(self, contents: IContents, kind: Kind, other: Kind) -> None:
+    async def test_kinds(self, contents: IContentStore, kind: ContentKind, other: ContentKind) -> None:
         """A manifest is no blob, a blob is no manifest, until the same bytes are linked as both."""
         await contents.add(HERE, DIGEST, kind, DATA)
         assert await contents.open(HERE, DIGEST, other) is None
@@ -180,64 +191,64 @@ class ContentsContract:
 
     @pytest.mark.parametrize("place", PLACES)
     @pytest_twisted.ensureDeferred
-    async def test_places(self, contents: IContents, place: str) -> None:
+    async def test_places(self, contents: IContentStore, place: str) -> None:
         """Whatever a repository is called, what it has is no other's."""
-        await contents.add(Repository(place), DIGEST, Kind.MANIFEST, DATA)
+        await contents.add(Repository(place), DIGEST, ContentKind.MANIFEST, DATA)
         for other in PLACES:
-            opened = await contents.open(Repository(other), DIGEST, Kind.MANIFEST)
+            opened = await contents.open(Repository(other), DIGEST, ContentKind.MANIFEST)
             assert await read(opened) == (DATA if other == place else None)
 
     @pytest.mark.parametrize("data", [DATA, LARGE], ids=["small", "large"])
     @pytest_twisted.ensureDeferred
-    async def test_segments(self, contents: IContents, data: bytes) -> None:
+    async def test_segments(self, contents: IContentStore, data: bytes) -> None:
         """Parts of the content, and bytes between them, come in the order asked."""
         digest, size = Digest.of(data), len(data)
-        await contents.add(HERE, digest, Kind.BLOB, data)
+        await contents.add(HERE, digest, ContentKind.BLOB, data)
         segments: Sequence[bytes | ContentRange] = [
             b"<", ContentRange(size - 3, size - 1, size), b"|", ContentRange(0, 0, size), b"",
             ContentRange(2, size - 2, size), b">",
         ]  # fmt: skip
         expected = b"<" + data[-3:] + b"|" + data[:1] + data[2:-1] + b">"
         descriptor = Descriptor("multipart/byteranges", None, len(expected))
-        opened = await contents.open(HERE, digest, Kind.BLOB)
+        opened = await contents.open(HERE, digest, ContentKind.BLOB)
         assert opened is not None
-        content = opened.content(descriptor, segments)
-        assert verifyObject(IContent, content)
+        content = opened.body(descriptor, segments)
+        assert verifyObject(IBody, content)
         assert content.descriptor is descriptor
         assert await collect(content, size + 9) == expected
 
     @pytest.mark.parametrize("data", [DATA, LARGE], ids=["small", "large"])
     @pytest_twisted.ensureDeferred
-    async def test_given_back(self, contents: IContents, data: bytes) -> None:
+    async def test_given_back(self, contents: IContentStore, data: bytes) -> None:
         """What was opened can be closed unread, and its content discarded."""
         digest = Digest.of(data)
-        await contents.add(HERE, digest, Kind.BLOB, data)
+        await contents.add(HERE, digest, ContentKind.BLOB, data)
         for _ in range(3):
-            opened = await contents.open(HERE, digest, Kind.BLOB)
+            opened = await contents.open(HERE, digest, ContentKind.BLOB)
             assert opened is not None
             opened.close()
-            opened = await contents.open(HERE, digest, Kind.BLOB)
+            opened = await contents.open(HERE, digest, ContentKind.BLOB)
             assert opened is not None
-            opened.content(Descriptor(), [ContentRange(0, 1, len(data))]).discard()
+            opened.body(Descriptor(), [ContentRange(0, 1, len(data))]).discard()
 
     @pytest_twisted.ensureDeferred
-    async def test_at_once(self, contents: IContents) -> None:
+    async def test_at_once(self, contents: IContentStore) -> None:
         """Many that add and open the same and different contents at once do not disturb one another."""
 
         async def one(number: int) -> bytes | None:
             data = b"%d " % (number % 5) + LARGE
             digest, place = Digest.of(data), Repository(f"docker.io/r{number % 3}")
-            await contents.add(place, digest, Kind.BLOB, data)
-            await contents.link(HERE, digest, Kind.MANIFEST)
-            await contents.open(HERE, DIGEST, Kind.BLOB)
-            return await read(await contents.open(place, digest, Kind.BLOB))
+            await contents.add(place, digest, ContentKind.BLOB, data)
+            await contents.link(HERE, digest, ContentKind.MANIFEST)
+            await contents.open(HERE, DIGEST, ContentKind.BLOB)
+            return await read(await contents.open(place, digest, ContentKind.BLOB))
 
         results = await gatherResults([Deferred.fromCoroutine(one(number)) for number in range(20)])
         assert results == [b"%d " % (number % 5) + LARGE for number in range(20)]
 
 
 class TagsContract:
-    """What ``ITags`` promises."""
+    """What ``ITagStore`` promises."""
 
     @pytest.fixture
     def clock(self) -> Clock:
@@ -247,39 +258,39 @@ class TagsContract:
         return clock
 
     @pytest.fixture
-    def tags(self, clock: Clock) -> ITags:
+    def tags(self, clock: Clock) -> ITagStore:
         """Empty."""
         raise NotImplementedError
 
-    def test_interface(self, tags: ITags) -> None:
+    def test_interface(self, tags: ITagStore) -> None:
         """It has what the interface names."""
-        assert verifyObject(ITags, tags)
+        assert verifyObject(ITagStore, tags)
 
     @pytest_twisted.ensureDeferred
-    async def test_unknown(self, tags: ITags) -> None:
+    async def test_unknown(self, tags: ITagStore) -> None:
         """A tag that was never put names nothing, and may be forgotten."""
         assert await tags.get(HERE, LATEST) is None
         await tags.forget(HERE, LATEST)
 
     @pytest_twisted.ensureDeferred
-    async def test_put(self, tags: ITags, clock: Clock) -> None:
+    async def test_put(self, tags: ITagStore, clock: Clock) -> None:
         """A tag names what it was put to, confirmed when that was."""
         await tags.put(HERE, LATEST, DIGEST)
         confirmed = clock.seconds()
         clock.advance(100)
-        assert await tags.get(HERE, LATEST) == Tagged(DIGEST, confirmed)
+        assert await tags.get(HERE, LATEST) == TagEntry(DIGEST, confirmed)
 
     @pytest.mark.parametrize("digest", [DIGEST, LARGE_DIGEST, Digest.of(b"", "sha512")])
     @pytest_twisted.ensureDeferred
-    async def test_put_again(self, tags: ITags, clock: Clock, digest: Digest) -> None:
+    async def test_put_again(self, tags: ITagStore, clock: Clock, digest: Digest) -> None:
         """Put again, to the same or to another, it is confirmed anew."""
         await tags.put(HERE, LATEST, DIGEST)
         clock.advance(60)
         await tags.put(HERE, LATEST, digest)
-        assert await tags.get(HERE, LATEST) == Tagged(digest, clock.seconds())
+        assert await tags.get(HERE, LATEST) == TagEntry(digest, clock.seconds())
 
     @pytest_twisted.ensureDeferred
-    async def test_apart(self, tags: ITags) -> None:
+    async def test_apart(self, tags: ITagStore) -> None:
         """Tags are each repository's own, and their case counts."""
         places = [Repository(place) for place in PLACES[:3]]
         names = [Tag(name) for name in ("V1", "v1", "current", "index", "link", "_x", "a" * 128)]
@@ -292,7 +303,7 @@ class TagsContract:
             assert found.digest == digest
 
     @pytest_twisted.ensureDeferred
-    async def test_forget(self, tags: ITags) -> None:
+    async def test_forget(self, tags: ITagStore) -> None:
         """A forgotten tag names nothing; others do, and it may be put again."""
         other = Tag("other")
         await tags.put(HERE, LATEST, LARGE_DIGEST)
@@ -307,7 +318,7 @@ class TagsContract:
         assert found.digest == LARGE_DIGEST
 
     @pytest_twisted.ensureDeferred
-    async def test_forget_named(self, tags: ITags) -> None:
+    async def test_forget_named(self, tags: ITagStore) -> None:
         """All tags that name a digest are forgotten, and no other tag."""
         await tags.forget_named(HERE, DIGEST)
         for place, name, digest in (
@@ -322,19 +333,19 @@ class TagsContract:
 
 
 class DocumentsContract:
-    """What ``IDocuments`` promises."""
+    """What ``IDocumentStore`` promises."""
 
     @pytest.fixture
-    def documents(self) -> IDocuments:
+    def documents(self) -> IDocumentStore:
         """Empty."""
         raise NotImplementedError
 
-    def test_interface(self, documents: IDocuments) -> None:
+    def test_interface(self, documents: IDocumentStore) -> None:
         """It has what the interface names."""
-        assert verifyObject(IDocuments, documents)
+        assert verifyObject(IDocumentStore, documents)
 
     @pytest_twisted.ensureDeferred
-    async def test_replaced(self, documents: IDocuments) -> None:
+    async def test_replaced(self, documents: IDocumentStore) -> None:
         """A document is what was written last; before that it is none."""
         assert await documents.read("name") is None
         for data in (b"a long beginning", b"short", b"", LARGE):
@@ -342,7 +353,7 @@ class DocumentsContract:
             assert await documents.read("name") == data
 
     @pytest_twisted.ensureDeferred
-    async def test_names(self, documents: IDocuments) -> None:
+    async def test_names(self, documents: IDocumentStore) -> None:
         """A document may have any name, and no two names are the same document."""
         for name in NAMES:
             assert await documents.read(name) is None

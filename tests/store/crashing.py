@@ -19,15 +19,15 @@ from typing import Any
 
 from attrs import frozen
 
-from dockmirror.interfaces import Kind
+from dockmirror.interfaces import ContentKind
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.reference import Repository, Tag
 from dockmirror.store import files, layout
-from dockmirror.store.directory import prepare
+from dockmirror.store.eviction.abandoned_partials import delete_abandoned
 from dockmirror.store.eviction.budget import Budget
-from dockmirror.store.eviction.inventory import linked
-from dockmirror.store.eviction.leftovers import drop_leftovers
+from dockmirror.store.eviction.store_files import iter_links
 from dockmirror.store.eviction.sweep import Sweep
+from dockmirror.store.store_directory import prepare_directory
 
 from ..answering import now
 from .contract import ELSEWHERE, HERE, LATEST, read
@@ -57,7 +57,9 @@ class Work:
     safe: Check = lambda store: True
 
 
-def serves(store: Stocked, data: bytes, kind: Kind = Kind.BLOB, place: Repository = HERE) -> bool:
+def serves(
+    store: Stocked, data: bytes, kind: ContentKind = ContentKind.BLOB, place: Repository = HERE
+) -> bool:
     """Whether a content is served; if something else is, that is a failure."""
     found = now(read(now(store.contents.open(place, Digest.of(data), kind))))
     assert found in (None, data), f"served {found!r} for {data!r}"
@@ -93,8 +95,8 @@ def _arrived(store: Stocked) -> None:
 
 def _finish(store: Stocked) -> None:
     if (store.root / PART).exists():
-        files.place(store.root / PART, store.root / NEW_DATA)
-    assert now(store.contents.link(HERE, NEW_DIGEST, Kind.BLOB))
+        files.publish(store.root / PART, store.root / NEW_DATA)
+    assert now(store.contents.link(HERE, NEW_DIGEST, ContentKind.BLOB))
 
 
 def _abandoned(store: Stocked) -> None:
@@ -119,18 +121,18 @@ def _is_old_or_new(store: Stocked) -> bool:
 WORKS: dict[str, Work] = {
     "add": Work(
         _nothing,
-        lambda s: now(s.contents.add(HERE, NEW_DIGEST, Kind.MANIFEST, NEW)),
-        lambda s: serves(s, NEW, Kind.MANIFEST),
+        lambda s: now(s.contents.add(HERE, NEW_DIGEST, ContentKind.MANIFEST, NEW)),
+        lambda s: serves(s, NEW, ContentKind.MANIFEST),
     ),
     "add elsewhere": Work(
         _old,
-        lambda s: now(s.contents.add(ELSEWHERE, OLD_DIGEST, Kind.BLOB, OLD)),
+        lambda s: now(s.contents.add(ELSEWHERE, OLD_DIGEST, ContentKind.BLOB, OLD)),
         lambda s: serves(s, OLD, place=ELSEWHERE),
         _old_is_there,
     ),
     "add over what is damaged": Work(
         _damaged,
-        lambda s: now(s.contents.add(HERE, NEW_DIGEST, Kind.BLOB, NEW)),
+        lambda s: now(s.contents.add(HERE, NEW_DIGEST, ContentKind.BLOB, NEW)),
         lambda s: serves(s, NEW),
     ),
     "open what is damaged": Work(
@@ -140,7 +142,7 @@ WORKS: dict[str, Work] = {
     ),
     "link": Work(
         _old,
-        lambda s: now(s.contents.link(ELSEWHERE, OLD_DIGEST, Kind.BLOB)),
+        lambda s: now(s.contents.link(ELSEWHERE, OLD_DIGEST, ContentKind.BLOB)),
         lambda s: serves(s, OLD, place=ELSEWHERE),
         _old_is_there,
     ),
@@ -177,17 +179,17 @@ WORKS: dict[str, Work] = {
     ),
     "evict": Work(
         _old,
-        lambda s: Sweep(s.root, Budget(0)).look(0, s.clock.seconds()),
+        lambda s: Sweep(s.root, Budget(0)).run(0, s.clock.seconds()),
         lambda s: not serves(s, OLD) and names(s, LATEST) is None,
     ),
     "drop leftovers": Work(
         _abandoned,
-        lambda s: drop_leftovers(s.root, s.clock.seconds()),
+        lambda s: delete_abandoned(s.root, s.clock.seconds()),
         lambda s: not [path for path in s.root.glob("dockmirror/*/**/*") if path.is_file()],
     ),
     "start": Work(
         _nothing,
-        lambda s: prepare(s.root),
+        lambda s: prepare_directory(s.root),
         lambda s: all((s.root / path).is_dir() for path in (layout.WRITING, layout.DOCUMENTS)),
     ),
 }
@@ -204,7 +206,7 @@ def check(store: Stocked, work: Work) -> None:
         assert link.parent.name in ("current", digest.hex)
         assert damaged or (store.root / layout.data(digest)).exists(), f"{link} leads nowhere"
         if link.parent.name == "current":
-            assert digest in set(linked(link.parents[3] / "revisions")), f"{link} names no revision"
+            assert digest in set(iter_links(link.parents[3] / "revisions")), f"{link} names no revision"
     for path in store.root.rglob("data"):
         assert damaged or Digest.of(path.read_bytes()).hex == path.parent.name
     assert serves(store, KEPT)

@@ -5,13 +5,20 @@ from __future__ import annotations
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
-from dockmirror.interfaces import IContents, IDocuments, IOpened, ITags, Kind, Tagged
+from dockmirror.interfaces import (
+    ContentKind,
+    IContentStore,
+    IDocumentStore,
+    IStoredContent,
+    ITagStore,
+    TagEntry,
+)
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.reference import Repository, Tag
-from dockmirror.store.opened import OpenedBytes
+from dockmirror.store.open_content import StoredBytes
 
 
-@implementer(IContents)
+@implementer(IContentStore)
 class MemoryContents:
     """Contents in a dictionary.
 
@@ -21,67 +28,67 @@ class MemoryContents:
 
     def __init__(self) -> None:
         self.held: dict[Digest, bytes] = {}
-        self.links: set[tuple[Repository, Digest, Kind]] = set()
+        self.links: set[tuple[Repository, Digest, ContentKind]] = set()
 
-    async def open(self, repository: Repository, digest: Digest, kind: Kind) -> IOpened | None:
-        """See ``IContents``."""
+    async def open(self, repository: Repository, digest: Digest, kind: ContentKind) -> IStoredContent | None:
+        """See ``IContentStore``."""
         if (repository, digest, kind) not in self.links or digest not in self.held:
             return None
-        return OpenedBytes(self.held[digest])
+        return StoredBytes(self.held[digest])
 
     async def holds(self, digest: Digest) -> bool:
-        """See ``IContents``."""
+        """See ``IContentStore``."""
         return digest in self.held
 
-    async def peek(self, digest: Digest) -> IOpened | None:
-        """See ``IContents``."""
-        return OpenedBytes(self.held[digest]) if digest in self.held else None
+    async def peek(self, digest: Digest) -> IStoredContent | None:
+        """See ``IContentStore``."""
+        return StoredBytes(self.held[digest]) if digest in self.held else None
 
-    async def link(self, repository: Repository, digest: Digest, kind: Kind) -> bool:
-        """See ``IContents``."""
+    async def link(self, repository: Repository, digest: Digest, kind: ContentKind) -> bool:
+        """See ``IContentStore``."""
         if digest not in self.held:
             return False
         self.links.add((repository, digest, kind))
         return True
 
-    async def add(self, repository: Repository, digest: Digest, kind: Kind, data: bytes) -> None:
-        """See ``IContents``."""
+    async def add(self, repository: Repository, digest: Digest, kind: ContentKind, data: bytes) -> None:
+        """See ``IContentStore``."""
         self.held[digest] = data
         self.links.add((repository, digest, kind))
 
-    async def unlink(self, repository: Repository, digest: Digest, kind: Kind) -> None:
-        """See ``IContents``."""
+    async def unlink(self, repository: Repository, digest: Digest, kind: ContentKind) -> None:
+        """See ``IContentStore``."""
         self.links.discard((repository, digest, kind))
 
 
-@implementer(ITags)
+@implementer(ITagStore)
 class MemoryTags:
     """Tags in a dictionary."""
 
     def __init__(self, clock: IReactorTime) -> None:
-        self.tags: dict[tuple[Repository, Tag], Tagged] = {}
+        self.tags: dict[tuple[Repository, Tag], TagEntry] = {}
         self._clock = clock
 
-    async def get(self, repository: Repository, tag: Tag) -> Tagged | None:
-        """See ``ITags``."""
+    async def get(self, repository: Repository, tag: Tag) -> TagEntry | None:
+        """See ``ITagStore``."""
         return self.tags.get((repository, tag))
 
     async def put(self, repository: Repository, tag: Tag, digest: Digest) -> None:
-        """See ``ITags``."""
-        self.tags[repository, tag] = Tagged(digest, self._clock.seconds())
+        """See ``ITagStore``."""
+        self.tags[repository, tag] = TagEntry(digest, self._clock.seconds())
 
     async def forget(self, repository: Repository, tag: Tag) -> None:
-        """See ``ITags``."""
+        """See ``ITagStore``."""
         self.tags.pop((repository, tag), None)
 
     async def forget_named(self, repository: Repository, digest: Digest) -> None:
-        """See ``ITags``."""
+        """See ``ITagStore``."""
         named = [key for key, tagged in self.tags.items() if (key[0], tagged.digest) == (repository, digest)]
         for key in named:
             del self.tags[key]
 
 
-@implementer(IDocuments)
+@implementer(IDocumentStore)
 class MemoryDocuments:
     """Documents in a dictionary."""
 
@@ -89,9 +96,9 @@ class MemoryDocuments:
         self.documents: dict[str, bytes] = {}
 
     async def read(self, name: str) -> bytes | None:
-        """See ``IDocuments``."""
+        """See ``IDocumentStore``."""
         return self.documents.get(name)
 
     async def write(self, name: str, data: bytes) -> None:
-        """See ``IDocuments``."""
+        """See ``IDocumentStore``."""
         self.documents[name] = data

@@ -9,17 +9,17 @@ from pathlib import Path
 
 from twisted.internet.task import Clock
 
-from dockmirror.interfaces import Kind
+from dockmirror.interfaces import ContentKind
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.media import DOCKER_LIST, DOCKER_MANIFEST
 from dockmirror.oci.reference import Repository, Tag
 from dockmirror.store import layout
-from dockmirror.store.documents import LocalDocuments
 from dockmirror.store.eviction.budget import Budget
-from dockmirror.store.eviction.evicting import PERIOD, Eviction
-from dockmirror.store.local import LocalContents
-from dockmirror.store.tags import LocalTags
-from dockmirror.store.threads import InThread
+from dockmirror.store.eviction.eviction import PERIOD, Eviction
+from dockmirror.store.local_contents import LocalContentStore
+from dockmirror.store.local_documents import LocalDocumentStore
+from dockmirror.store.local_tags import LocalTagStore
+from dockmirror.store.threads import RunInThread
 
 from ..answering import now
 from .contract import HERE
@@ -44,13 +44,13 @@ class Stocked:
         self.root = root
         self.clock = Clock()
         self.clock.advance(EPOCH)
-        self.contents = LocalContents(root, self.clock, inline)
-        self.tags = LocalTags(root, self.clock, inline)
-        self.documents = LocalDocuments(root, self.clock, inline)
+        self.contents = LocalContentStore(root, self.clock, inline)
+        self.tags = LocalTagStore(root, self.clock, inline)
+        self.documents = LocalDocumentStore(root, self.clock, inline)
 
     def blob(self, data: bytes, age: float = HOUR, repository: Repository = HERE) -> Digest:
         """Bytes that were used last so long ago."""
-        return self.put(data, age, repository, Kind.BLOB)
+        return self.put(data, age, repository, ContentKind.BLOB)
 
     def image(
         self, *layers: Digest, age: float = HOUR, tag: str | None = None, repository: Repository = HERE
@@ -78,7 +78,7 @@ class Stocked:
         blobs = self.root / layout.BLOBS
         return sum(path.stat().st_size for path in blobs.rglob("data"))
 
-    def eviction(self, budget: Budget, in_thread: InThread = inline) -> Eviction:
+    def eviction(self, budget: Budget, in_thread: RunInThread = inline) -> Eviction:
         """Started, and not yet at its first look."""
         eviction = Eviction(self.root, self.clock, in_thread, budget)
         eviction.start()
@@ -97,12 +97,12 @@ class Stocked:
         return sorted(str(path.relative_to(self.root)) for path in self.root.glob("docker/**/*"))
 
     def _manifest(self, data: bytes, age: float, tag: str | None, repository: Repository) -> Digest:
-        digest = self.put(data, age, repository, Kind.MANIFEST)
+        digest = self.put(data, age, repository, ContentKind.MANIFEST)
         if tag is not None:
             now(self.tags.put(repository, Tag(tag), digest))
         return digest
 
-    def put(self, data: bytes, age: float, repository: Repository, kind: Kind) -> Digest:
+    def put(self, data: bytes, age: float, repository: Repository, kind: ContentKind) -> Digest:
         """Any content."""
         digest = Digest.of(data)
         now(self.contents.add(repository, digest, kind, data))

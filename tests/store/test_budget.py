@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from dockmirror.store.eviction.budget import Budget, Need
+from dockmirror.store.eviction.budget import Budget, Shortfall
 
 GB = 10**9
 
@@ -31,42 +31,42 @@ def test_default(size: int, default: int) -> None:
 @pytest.mark.parametrize(("held", "bytes_"), [(0, 0), (1000, 0), (1001, 101), (5000, 4100)])
 def test_size(held: int, bytes_: int) -> None:
     """What is over the budget goes, until a tenth of it is spare; what just fits stays."""
-    need = Budget(1000).need(held, status())
-    assert need == Need(bytes_, 0)
+    need = Budget(1000).shortfall(held, status())
+    assert need == Shortfall(bytes_, 0)
     assert bool(need) == (bytes_ > 0)
 
 
 @pytest.mark.parametrize(("free", "bytes_"), [(200, 0), (199, 21), (0, 220)])
 def test_free_bytes(free: int, bytes_: int) -> None:
     """Where too little is free, the cache gives way, whoever fills the disk."""
-    need = Budget(1000 * GB, free_bytes=200 * GB).need(GB, status(free=free * GB))
-    assert need == Need(bytes_ * GB, 0)
+    need = Budget(1000 * GB, free_bytes=200 * GB).shortfall(GB, status(free=free * GB))
+    assert need == Shortfall(bytes_ * GB, 0)
 
 
 @pytest.mark.parametrize(("free", "inodes"), [(2000, 0), (1999, 201), (0, 2200)])
 def test_free_inodes(free: int, inodes: int) -> None:
     """Inodes are counted by themselves."""
-    need = Budget(1000 * GB, free_inodes=2000).need(GB, status(free_inodes=free))
-    assert need == Need(0, inodes)
+    need = Budget(1000 * GB, free_inodes=2000).shortfall(GB, status(free_inodes=free))
+    assert need == Shortfall(0, inodes)
 
 
 def test_file_system_without_a_number_of_inodes() -> None:
     """One that makes them as they are needed says that it has none, and lacks none."""
     unlimited = status(inodes=0, free_inodes=0)
     assert Budget.default(unlimited).free_inodes == 0
-    assert not Budget(GB, free_inodes=2000).need(0, unlimited)
+    assert not Budget(GB, free_inodes=2000).shortfall(0, unlimited)
 
 
 def test_the_greater_need() -> None:
     """Counts, where both the budget and the disk are short."""
     budget = Budget(10 * GB, free_bytes=200 * GB)
-    assert budget.need(11 * GB, status(free=100 * GB)) == Need(120 * GB, 0)
-    assert budget.need(500 * GB, status(free=199 * GB)) == Need(491 * GB, 0)
+    assert budget.shortfall(11 * GB, status(free=100 * GB)) == Shortfall(120 * GB, 0)
+    assert budget.shortfall(500 * GB, status(free=199 * GB)) == Shortfall(491 * GB, 0)
 
 
 def test_freed() -> None:
     """What was freed is needed no more; more than enough is enough."""
-    need = Need(10, 4) - Need(10, 2)
-    assert need == Need(0, 2)
+    need = Shortfall(10, 4) - Shortfall(10, 2)
+    assert need == Shortfall(0, 2)
     assert need
-    assert not need - Need(5, 3)
+    assert not need - Shortfall(5, 3)

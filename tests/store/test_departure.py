@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dockmirror.oci.digest import Digest
-from dockmirror.store.eviction.departure import ages
+from dockmirror.store.eviction.lru import lru_order
 
 DIGESTS = [Digest.of(bytes([number])) for number in range(12)]
 
 
 def order(used: dict[int, float], references: dict[int, list[int]]) -> list[int]:
     """Numbers of contents in the order in which they go."""
-    found = ages(
+    found = lru_order(
         {DIGESTS[n]: when for n, when in used.items()},
         {DIGESTS[n]: [DIGESTS[p] for p in parts] for n, parts in references.items()},
     )

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from twisted.internet.defer import Deferred
 
-from dockmirror.interfaces import Kind
+from dockmirror.interfaces import ContentKind
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.reference import Tag
-from dockmirror.store import layout, owed, pins
-from dockmirror.store.eviction.budget import Budget, Need
-from dockmirror.store.eviction.evicting import PERIOD
-from dockmirror.store.eviction.figures import in_turn, only_one
-from dockmirror.store.eviction.walk import Walk
+from dockmirror.store import layout, pins, write_behind
+from dockmirror.store.eviction.budget import Budget, Shortfall
+from dockmirror.store.eviction.eviction import PERIOD
+from dockmirror.store.eviction.store_scan import StoreScan
+from dockmirror.store.eviction.usage_counter import in_turn, lock_usage_counter
 from dockmirror.store.pins import Pin
 
 from ..answering import now, watch
@@ -62,7 +62,9 @@ def test_least_recently_used(store: Stocked) -> None:
 def test_owed_to_a_bucket(store: Stocked) -> None:
     """What was not uploaded yet goes after all else, however long ago it was used."""
     first, *others = (store.blob(kilobyte(name), age) for name, age in (("a", DAY), ("b", HOUR), ("c", HOUR)))
-    owed.put(store.root, owed.OwedContent(HERE, first, Kind.BLOB), store.clock.seconds())
+    write_behind.enqueue(
+        store.root, write_behind.PendingContent(HERE, first, ContentKind.BLOB), store.clock.seconds()
+    )
     store.evict(Budget(2000))
     assert store.held(first, *others).count(True) == 1
     assert store.held(first) == [True]
@@ -170,8 +172,8 @@ def test_nothing_is_left(store: Stocked) -> None:
     before = store.tree()
     layer = store.blob(kilobyte("a"))
     gone = store.image(layer, tag="gone")
-    now(store.contents.link(ELSEWHERE, layer, Kind.BLOB))
-    now(store.contents.link(ELSEWHERE, gone, Kind.MANIFEST))
+    now(store.contents.link(ELSEWHERE, layer, ContentKind.BLOB))
+    now(store.contents.link(ELSEWHERE, gone, ContentKind.MANIFEST))
     now(store.tags.put(ELSEWHERE, LATEST, gone))
     now(store.tags.put(HERE, LATEST, gone))
     now(store.tags.put(HERE, LATEST, kept))
@@ -205,7 +207,7 @@ def test_readers_finish(store: Stocked) -> None:
     """Whoever has opened a content reads it to its end."""
     data = kilobyte("a") * 100
     digest = store.blob(data)
-    opened = now(store.contents.open(HERE, digest, Kind.BLOB))
+    opened = now(store.contents.open(HERE, digest, ContentKind.BLOB))
     store.age(digest, HOUR)
     store.evict(NOTHING)
     assert store.held(digest) == [False]
@@ -231,7 +233,7 @@ def test_disk_short_is_told(store: Stocked) -> None:
             store.clock.advance(60)
     assert len([text for text in texts if "keeps only what is in use" in text]) == 1
     assert eviction.walks > 1
-    eviction.keep_to(PLENTY)
+    eviction.set_budget(PLENTY)
     with logged() as texts:
         store.clock.advance(DAY)
         store.clock.advance(60)
@@ -299,9 +301,9 @@ def test_used_since_it_was_chosen(store: Stocked) -> None:
     layers = [store.blob(kilobyte(name), age=9 * HOUR) for name in "ab"]
     child, other = store.image(layers[0], age=9 * HOUR), store.image(layers[1], age=8 * HOUR)
     index = store.index(child, age=9 * HOUR, tag="latest")
-    walk = Walk(store.root, store.clock.seconds(), lambda: None)
-    need = Need(walk.count())
-    opened = now(store.contents.open(HERE, index, Kind.MANIFEST))
+    walk = StoreScan(store.root, store.clock.seconds(), lambda: None)
+    need = Shortfall(walk.count())
+    opened = now(store.contents.open(HERE, index, ContentKind.MANIFEST))
     assert opened is not None
     evicted = walk.evict(need)
     assert set(evicted.contents) == {other, layers[1]}
@@ -311,11 +313,11 @@ def test_used_since_it_was_chosen(store: Stocked) -> None:
 
 def test_come_since_it_was_counted(store: Stocked) -> None:
     """What is added while the walk goes on keeps its links."""
-    walk = Walk(store.root, store.clock.seconds(), lambda: None)
+    walk = StoreScan(store.root, store.clock.seconds(), lambda: None)
     walk.count()
     digest = store.image(store.blob(kilobyte("a")), tag="latest")
-    walk.evict(Need())
-    assert now(store.contents.open(HERE, digest, Kind.MANIFEST)) is not None
+    walk.evict(Shortfall())
+    assert now(store.contents.open(HERE, digest, ContentKind.MANIFEST)) is not None
     assert now(store.tags.get(HERE, LATEST)) is not None
 
 
@@ -329,8 +331,8 @@ def test_tagged_anew(store: Stocked) -> None:
         if not found:
             found.append(now(store.tags.put(HERE, LATEST, new)))
 
-    walk = Walk(store.root, store.clock.seconds(), check)
-    need = Need(1)
+    walk = StoreScan(store.root, store.clock.seconds(), check)
+    need = Shortfall(1)
     walk.count()
     now(store.tags.put(HERE, LATEST, old))
     found.clear()
@@ -345,7 +347,7 @@ def test_one_at_a_time(store: Stocked) -> None:
     eviction = store.eviction(PLENTY)
     store.clock.advance(PERIOD)
     eviction.grown(500)
-    with only_one(store.root):
+    with lock_usage_counter(store.root):
         store.clock.advance(PERIOD)
         eviction.grown(70)
         assert eviction.held == 0
@@ -427,7 +429,7 @@ def test_not_understood(store: Stocked) -> None:
         (store.root / path).touch()
     (store.root / layout.REPOSITORIES / "docker.io" / "foo" / "_uploads" / "1").mkdir(parents=True)
     before = store.tree()
-    manifest = store.put(b"no JSON", HOUR, HERE, Kind.MANIFEST)
+    manifest = store.put(b"no JSON", HOUR, HERE, ContentKind.MANIFEST)
     now(store.tags.put(HERE, Tag("x"), manifest))
     store.evict(NOTHING)
     assert store.tree() == before

@@ -10,37 +10,37 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dockmirror.store import layout
-from dockmirror.store.eviction.figures import Figures, in_turn, only_one, read_figures
+from dockmirror.store.eviction.usage_counter import StoreUsage, in_turn, lock_usage_counter, read_figures
 
 
-@given(st.builds(Figures, st.integers(), st.floats(0, 1e12)))
-def test_round_trip(figures: Figures) -> None:
+@given(st.builds(StoreUsage, st.integers(), st.floats(0, 1e12)))
+def test_round_trip(figures: StoreUsage) -> None:
     """What was written is read; a beginning of it is not."""
     text = str(figures)
-    assert Figures.parse(text) == figures
-    assert {Figures.parse(text[:end]) for end in range(len(text))} == {None}
+    assert StoreUsage.parse(text) == figures
+    assert {StoreUsage.parse(text[:end]) for end in range(len(text))} == {None}
 
 
 @pytest.mark.parametrize("text", ["", "x", "1 2", "1 x .\n", "x 2 .\n", "1 2 .\n3 .\n", "1 2 .\n\0"])
 def test_malformed(text: str) -> None:
     """Figures that were not written whole are not known."""
-    assert Figures.parse(text) is None
+    assert StoreUsage.parse(text) is None
 
 
 def test_one_at_a_time(tmp_path: Path) -> None:
     """While one has the figures nobody else has; then they are what that one wrote."""
-    with only_one(tmp_path) as figures:
+    with lock_usage_counter(tmp_path) as figures:
         assert figures is not None
         assert figures.read() is None
-        figures.write(Figures(1000, 2000.5))
-        with only_one(tmp_path) as others:
+        figures.write(StoreUsage(1000, 2000.5))
+        with lock_usage_counter(tmp_path) as others:
             assert others is None
-        figures.write(Figures(1, 2))
-    with only_one(tmp_path) as figures:
+        figures.write(StoreUsage(1, 2))
+    with lock_usage_counter(tmp_path) as figures:
         assert figures is not None
-        assert figures.read() == Figures(1, 2)
+        assert figures.read() == StoreUsage(1, 2)
     (tmp_path / layout.HELD).write_bytes(b"\xff\xfe")
-    with only_one(tmp_path) as figures:
+    with lock_usage_counter(tmp_path) as figures:
         assert figures is not None
         assert figures.read() is None
 
@@ -51,11 +51,11 @@ def test_counted_from_beside(tmp_path: Path) -> None:
     with in_turn(tmp_path) as figures:
         figures.add(50)
         assert figures.read() is None
-        figures.write(Figures(100, 7.0))
+        figures.write(StoreUsage(100, 7.0))
         figures.add(-30)
-        assert read_figures(tmp_path) == Figures(70, 7.0)
+        assert read_figures(tmp_path) == StoreUsage(70, 7.0)
         figures.add(-71)
-    assert read_figures(tmp_path) == Figures(0, 7.0)
+    assert read_figures(tmp_path) == StoreUsage(0, 7.0)
 
 
 def test_in_turn(tmp_path: Path) -> None:
@@ -66,11 +66,11 @@ def test_in_turn(tmp_path: Path) -> None:
             figures.add(count)
 
     with ThreadPoolExecutor(2) as pool:
-        with only_one(tmp_path) as figures:
+        with lock_usage_counter(tmp_path) as figures:
             assert figures is not None
             adding = [pool.submit(add, count) for count in (-30, 5)]
-            figures.write(Figures(100, 7.0))
+            figures.write(StoreUsage(100, 7.0))
             assert not any(each.done() for each in adding)
         for each in adding:
             each.result()
-    assert read_figures(tmp_path) == Figures(75, 7.0)
+    assert read_figures(tmp_path) == StoreUsage(75, 7.0)

@@ -25,7 +25,7 @@ def test_placed_while_others_tidy(tmp_path: Path) -> None:
         for number in range(200):
             source = tmp_path / "source"
             source.write_text(str(number))
-            files.place(source, target)
+            files.publish(source, target)
             assert target.read_text() == str(number)
             files.remove(target)
     finally:
@@ -36,7 +36,7 @@ def test_placed_while_others_tidy(tmp_path: Path) -> None:
 def test_placed_from_nowhere(tmp_path: Path) -> None:
     """What is not there cannot be given a name."""
     with pytest.raises(FileNotFoundError):
-        files.place(tmp_path / "source", tmp_path / "a" / "target")
+        files.publish(tmp_path / "source", tmp_path / "a" / "target")
 
 
 def test_remove_empty(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.reference import Tag
-from dockmirror.store.eviction.forgetting import forget, of_manifest, of_tag
+from dockmirror.store.eviction.delete_image import delete_image, plan_manifest_deletion, plan_tag_deletion
 
 from ..answering import now
 from .contract import ELSEWHERE, HERE
@@ -23,16 +23,16 @@ def store(tmp_path: Path) -> Stocked:
 
 def forget_tag(store: Stocked, tag: str) -> int:
     """What ``rm`` does with a tag."""
-    going = of_tag(store.root, HERE, Tag(tag))
+    going = plan_tag_deletion(store.root, HERE, Tag(tag))
     assert going is not None
-    return forget(store.root, going)
+    return delete_image(store.root, going)
 
 
 def forget_manifest(store: Stocked, digest: Digest) -> int:
     """What it does with a digest."""
-    going = of_manifest(store.root, HERE, digest)
+    going = plan_manifest_deletion(store.root, HERE, digest)
     assert going is not None
-    return forget(store.root, going)
+    return delete_image(store.root, going)
 
 
 def test_a_tag(store: Stocked) -> None:
@@ -44,7 +44,7 @@ def test_a_tag(store: Stocked) -> None:
     freed = forget_tag(store, "going")
     assert store.held(going, own, staying, shared, everywhere) == [False, False, True, True, True]
     assert freed == size - store.size()
-    assert of_tag(store.root, HERE, Tag("going")) is None
+    assert plan_tag_deletion(store.root, HERE, Tag("going")) is None
     assert now(store.tags.get(HERE, Tag("staying"))) is not None
     assert not any(own.hex in path or going.hex in path for path in store.tree())
     assert not any(everywhere.hex in path and HERE.name in path for path in store.tree())
@@ -66,7 +66,7 @@ def test_a_manifest(store: Stocked) -> None:
     now(store.tags.put(HERE, Tag("two"), digest))
     forget_manifest(store, digest)
     assert store.tree() == ["docker/registry", "docker/registry/v2", *_empty(store)]
-    assert of_manifest(store.root, HERE, digest) is None
+    assert plan_manifest_deletion(store.root, HERE, digest) is None
 
 
 def test_an_index(store: Stocked) -> None:

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dockmirror.interfaces import Kind
+from dockmirror.interfaces import ContentKind
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.reference import Repository, Tag
 from dockmirror.store import layout
@@ -27,8 +27,8 @@ def test_distribution() -> None:
     manifests = f"{busybox}/_manifests"
     expected = {
         f"blobs/sha256/ab/{HEX}/data": layout.data(DIGEST),
-        f"{busybox}/_layers/sha256/{HEX}/link": layout.link(BUSYBOX, DIGEST, Kind.BLOB),
-        f"{manifests}/revisions/sha256/{HEX}/link": layout.link(BUSYBOX, DIGEST, Kind.MANIFEST),
+        f"{busybox}/_layers/sha256/{HEX}/link": layout.link(BUSYBOX, DIGEST, ContentKind.BLOB),
+        f"{manifests}/revisions/sha256/{HEX}/link": layout.link(BUSYBOX, DIGEST, ContentKind.MANIFEST),
         f"{manifests}/tags/latest/current/link": layout.current(BUSYBOX, LATEST),
         f"{manifests}/tags/latest/index/sha256/{HEX}/link": layout.indexed(BUSYBOX, LATEST, DIGEST),
     }
@@ -48,7 +48,7 @@ def test_apart(values: list[tuple[Repository, Digest, Tag]]) -> None:
     found: dict[object, PurePosixPath] = {}
     for repository, digest, name in values:
         found[digest] = layout.data(digest)
-        for kind in Kind:
+        for kind in ContentKind:
             found[repository, digest, kind] = layout.link(repository, digest, kind)
         found[repository, name] = layout.current(repository, name)
         found[repository, name, digest] = layout.indexed(repository, name, digest)

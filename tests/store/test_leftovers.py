@@ -10,7 +10,7 @@ import pytest
 
 from dockmirror.oci.digest import Digest
 from dockmirror.store import layout
-from dockmirror.store.eviction.leftovers import drop_leftovers
+from dockmirror.store.eviction.abandoned_partials import delete_abandoned
 
 NOW = 1_700_000_000.0
 DAY = 24 * 3600.0
@@ -37,10 +37,10 @@ def put(path: Path, age: float) -> Path:
 def test_a_part_of_yesterday(root: Path) -> None:
     """Is dropped after a day, and what tells its size with it."""
     part, size = put(root / PART, DAY), put(root / SIZE, 2 * DAY)
-    assert drop_leftovers(root, NOW) == 0
+    assert delete_abandoned(root, NOW) == 0
     assert part.exists()
     assert size.exists()
-    assert drop_leftovers(root, NOW + 1) == 1
+    assert delete_abandoned(root, NOW + 1) == 1
     assert not part.exists()
     assert not size.exists()
 
@@ -50,18 +50,18 @@ def test_a_part_that_is_filled(root: Path) -> None:
     part, size = put(root / PART, 9 * DAY), put(root / SIZE, 9 * DAY)
     with part.open("rb") as filling:
         fcntl.flock(filling, fcntl.LOCK_EX)
-        assert drop_leftovers(root, NOW) == 0
+        assert delete_abandoned(root, NOW) == 0
         assert part.exists()
         assert size.exists()
-    assert drop_leftovers(root, NOW) == 1
+    assert delete_abandoned(root, NOW) == 1
 
 
 def test_a_size_alone(root: Path) -> None:
     """Is dropped as well, after a day."""
     size = put(root / SIZE, DAY)
-    drop_leftovers(root, NOW)
+    delete_abandoned(root, NOW)
     assert size.exists()
-    assert drop_leftovers(root, NOW + 1) == 0
+    assert delete_abandoned(root, NOW + 1) == 0
     assert not size.exists()
 
 
@@ -72,7 +72,7 @@ def test_files_of_dead_writers(root: Path) -> None:
     )
     with living.open("rb") as writing:
         fcntl.flock(writing, fcntl.LOCK_EX)
-        drop_leftovers(root, NOW)
+        delete_abandoned(root, NOW)
     assert [path.exists() for path in (young, old, living)] == [True, False, True]
 
 
@@ -82,12 +82,12 @@ def test_directories_of_dead_starts(root: Path) -> None:
     trial.mkdir()
     put(trial / "V1", DAY)
     os.utime(trial, (NOW - HOUR, NOW - HOUR))
-    drop_leftovers(root, NOW)
+    delete_abandoned(root, NOW)
     assert trial.exists()
-    drop_leftovers(root, NOW + 1)
+    delete_abandoned(root, NOW + 1)
     assert not trial.exists()
 
 
 def test_nothing_there(tmp_path: Path) -> None:
     """There is nothing to do in a directory that holds no store yet."""
-    assert drop_leftovers(tmp_path, NOW) == 0
+    assert delete_abandoned(tmp_path, NOW) == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from twisted.internet.task import Clock
 
-from dockmirror.interfaces import IContents, IDocuments, ITags
+from dockmirror.interfaces import IContentStore, IDocumentStore, ITagStore
 
 from .contract import ContentsContract, DocumentsContract, TagsContract
 from .memory import MemoryContents, MemoryDocuments, MemoryTags
@@ -15,7 +15,7 @@ class TestContents(ContentsContract):
     """In a dictionary."""
 
     @pytest.fixture
-    def contents(self) -> IContents:
+    def contents(self) -> IContentStore:
         """Empty."""
         return MemoryContents()
 
@@ -24,7 +24,7 @@ class TestTags(TagsContract):
     """In a dictionary."""
 
     @pytest.fixture
-    def tags(self, clock: Clock) -> ITags:
+    def tags(self, clock: Clock) -> ITagStore:
         """Empty."""
         return MemoryTags(clock)
 
@@ -33,6 +33,6 @@ class TestDocuments(DocumentsContract):
     """In a dictionary."""
 
     @pytest.fixture
-    def documents(self) -> IDocuments:
+    def documents(self) -> IDocumentStore:
         """Empty."""
         return MemoryDocuments()

@@ -80,11 +80,11 @@ def test_pinned_anew_meanwhile(tmp_path: Path) -> None:
 
 def test_one_at_a_time(tmp_path: Path) -> None:
     """Has the turn to refresh."""
-    first = pins.turn(tmp_path)
+    first = pins.lock_refresh(tmp_path)
     assert first is not None
-    assert pins.turn(tmp_path) is None
+    assert pins.lock_refresh(tmp_path) is None
     os.close(first)
-    second = pins.turn(tmp_path)
+    second = pins.lock_refresh(tmp_path)
     assert second is not None
     os.close(second)
 

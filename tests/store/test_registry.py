@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dockmirror.interfaces import Kind
+from dockmirror.interfaces import ContentKind
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.reference import Repository, Tag
 from dockmirror.store.eviction.budget import Budget
@@ -36,8 +36,8 @@ def keep(store: Stocked, repository: Repository, kept: Image, tag: str | None, a
     for child in kept.children:
         keep(store, repository, child, None, age)
     for blob in kept.blobs:
-        store.put(blob.data, age, repository, Kind.BLOB)
-    digest = store.put(kept.manifest.data, age, repository, Kind.MANIFEST)
+        store.put(blob.data, age, repository, ContentKind.BLOB)
+    digest = store.put(kept.manifest.data, age, repository, ContentKind.MANIFEST)
     if tag is not None:
         now(store.tags.put(repository, Tag(tag), digest))
 
@@ -94,7 +94,7 @@ def test_sha512(tmp_path: Path) -> None:
     store = Stocked(registry.storage)
     data = b"a blob"
     digest = Digest.of(data, "sha512")
-    now(store.contents.add(Repository("docker.io/a"), digest, Kind.BLOB, data))
+    now(store.contents.add(Repository("docker.io/a"), digest, ContentKind.BLOB, data))
     with registry:
         assert registry.plain.blob("docker.io/a", str(digest)).body == data
 

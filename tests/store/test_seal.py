@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dockmirror.store.seal import is_sealed, seal, touch
+from dockmirror.store.seal import is_sealed, seal, touch_sealed
 
 NOW = 1_700_000_000.75
 
@@ -43,7 +43,7 @@ def test_a_use_leaves_it(file: Path, sealed: bool) -> None:
     """As it was."""
     if sealed:
         seal(file, NOW)
-    touch(file, NOW + 100)
+    touch_sealed(file, NOW + 100)
     assert is_sealed(file.stat()) is sealed
     assert int(file.stat().st_mtime) == int(NOW + 100)
 
@@ -59,5 +59,5 @@ def test_what_is_cut_short_while_it_is_used(file: Path, monkeypatch: pytest.Monk
         set_time(path, *args, **times)
 
     monkeypatch.setattr(os, "utime", cut_short)
-    touch(file, NOW + 100)
+    touch_sealed(file, NOW + 100)
     assert not is_sealed(file.stat())

@@ -7,19 +7,19 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
 
-from dockmirror.interfaces import Kind
+from dockmirror.interfaces import ContentKind
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.reference import Repository
 from dockmirror.store import files, layout
-from dockmirror.store.eviction.budget import Need
-from dockmirror.store.eviction.walk import Walk
+from dockmirror.store.eviction.budget import Shortfall
+from dockmirror.store.eviction.store_scan import StoreScan
 
 from ..answering import now
 from .contract import LATEST, read
 from .stocked import HOUR, Stocked
 
 ROUNDS = 60
-EVERYTHING = Need(10**12, 10**12)
+EVERYTHING = Shortfall(10**12, 10**12)
 DATAS = [b"%d" % number * 1000 for number in range(4)]
 PLACES = [Repository("docker.io/a"), Repository("docker.io/a/b"), Repository("docker.io/c")]
 
@@ -30,10 +30,10 @@ def keep(root: Path, first: int) -> int:
     for number in range(first, first + ROUNDS):
         data, place = DATAS[number % 4], PLACES[number % 3]
         digest = Digest.of(data)
-        now(store.contents.add(place, digest, Kind.MANIFEST, data))
+        now(store.contents.add(place, digest, ContentKind.MANIFEST, data))
         now(store.tags.put(place, LATEST, digest))
-        now(store.contents.link(PLACES[0], digest, Kind.BLOB))
-        for kind in Kind:
+        now(store.contents.link(PLACES[0], digest, ContentKind.BLOB))
+        for kind in ContentKind:
             served = now(read(now(store.contents.open(place, digest, kind))))
             assert served in (None, data)
             found += served is not None
@@ -47,14 +47,14 @@ def finish(root: Path, first: int) -> int:
         data = DATAS[number % 4]
         arrived = root / f"arrived-{first}"
         arrived.write_bytes(data)
-        files.place(arrived, root / layout.data(Digest.of(data)))
-        linked += now(store.contents.link(PLACES[number % 3], Digest.of(data), Kind.BLOB))
+        files.publish(arrived, root / layout.data(Digest.of(data)))
+        linked += now(store.contents.link(PLACES[number % 3], Digest.of(data), ContentKind.BLOB))
     return linked
 
 
 def evict(root: Path) -> int:
     """Evicts all that is there; how many contents."""
-    walk = Walk(root, Stocked(root).clock.seconds() + HOUR, lambda: None)
+    walk = StoreScan(root, Stocked(root).clock.seconds() + HOUR, lambda: None)
     walk.count()
     return len(walk.evict(EVERYTHING).contents)
 

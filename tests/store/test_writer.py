@@ -11,8 +11,8 @@ from twisted.internet.task import Clock
 
 from dockmirror.oci.digest import Digest
 from dockmirror.store.downloads.partial_file import PartialFile, PartialPaths
-from dockmirror.store.reader import FileReader
-from dockmirror.store.threads import InThread
+from dockmirror.store.file_reader import FileReader
+from dockmirror.store.threads import RunInThread
 from dockmirror.store.writer import HASH_STEP, SLOW_WRITE, AsyncFileWriter, BackgroundHasher
 
 from ..answering import watch
@@ -133,7 +133,7 @@ def test_a_writer_is_flushed_when_all_is_written(writing: Writing) -> None:
     assert (flushed, writing.lengths) == ([None], [1, 2, 3])
 
 
-def hasher(path: Path, data: bytes, in_thread: InThread = inline) -> BackgroundHasher:
+def hasher(path: Path, data: bytes, in_thread: RunInThread = inline) -> BackgroundHasher:
     """Return a hasher of a file with these bytes."""
     path.write_bytes(data)
     return BackgroundHasher(Digest.of(data), FileReader(os.open(path, os.O_RDONLY), in_thread))

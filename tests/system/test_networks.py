@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dockmirror.system.networks import PRIVATE, PUBLIC, networks, unmapped, within
+from dockmirror.system.networks import PRIVATE, PUBLIC, is_within, parse_address, parse_networks
 
 ADDRESSES = st.ip_addresses()
 
@@ -22,7 +22,7 @@ ADDRESSES = st.ip_addresses()
 )
 def test_what_is_at_home_is_private(address: str) -> None:
     """Loopback, RFC 1918, shared address space, link-local, unique local."""
-    assert within(ip_address(address), networks(["private"]))
+    assert is_within(ip_address(address), parse_networks(["private"]))
 
 
 @pytest.mark.parametrize(
@@ -35,14 +35,14 @@ def test_what_is_at_home_is_private(address: str) -> None:
 )
 def test_what_is_elsewhere_is_not(address: str) -> None:
     """Nor is an IPv6 address that merely holds a private one: it is to be unmapped first."""
-    assert not within(ip_address(address), networks(["private"]))
+    assert not is_within(ip_address(address), parse_networks(["private"]))
 
 
 @given(ADDRESSES)
 def test_public_is_everything(address: IPv4Address | IPv6Address) -> None:
     """Of both kinds."""
-    assert within(address, networks(["public"]))
-    assert not within(address, networks([]))
+    assert is_within(address, parse_networks(["public"]))
+    assert not is_within(address, parse_networks([]))
 
 
 @given(ADDRESSES, st.data())
@@ -50,15 +50,17 @@ def test_a_network_holds_its_addresses(address: IPv4Address | IPv6Address, data:
     """Of whatever length its prefix is; and an address alone is a network of one."""
     length: int = data.draw(st.integers(0, address.max_prefixlen))
     network = ip_network((address, length), strict=False)
-    assert within(address, networks(["192.0.2.1", str(network)]))
-    assert within(address, networks([str(address)]))
-    assert not within(address, networks(["203.0.113.0/24" if address.version == 6 else "2001:db8::/32"]))
+    assert is_within(address, parse_networks(["192.0.2.1", str(network)]))
+    assert is_within(address, parse_networks([str(address)]))
+    assert not is_within(
+        address, parse_networks(["203.0.113.0/24" if address.version == 6 else "2001:db8::/32"])
+    )
 
 
 def test_words_and_networks_may_be_mixed() -> None:
     """In any order."""
-    assert list(networks(["203.0.113.0/24", "private"])) == [ip_network("203.0.113.0/24"), *PRIVATE]
-    assert list(networks(["public"])) == list(PUBLIC)
+    assert list(parse_networks(["203.0.113.0/24", "private"])) == [ip_network("203.0.113.0/24"), *PRIVATE]
+    assert list(parse_networks(["public"])) == list(PUBLIC)
 
 
 @pytest.mark.parametrize(
@@ -67,23 +69,23 @@ def test_words_and_networks_may_be_mixed() -> None:
 def test_what_is_neither_is_refused(name: str) -> None:
     """Also a network with bits of a host: what was meant cannot be known."""
     with pytest.raises(ValueError, match=r"does not appear|host bits"):
-        list(networks(["private", name]))
+        list(parse_networks(["private", name]))
 
 
 @given(st.ip_addresses(v=4))
 def test_a_mapped_address_is_the_one_that_it_maps(address: IPv4Address) -> None:
     """A dual-stack socket shows IPv4 clients so (RFC 4291, 2.5.5.2)."""
-    assert unmapped(f"::ffff:{address}") == unmapped(str(address)) == address
+    assert parse_address(f"::ffff:{address}") == parse_address(str(address)) == address
 
 
 @given(st.builds(IPv6Address, st.integers(2**48, 2**128 - 1)))
 def test_other_addresses_are_themselves(address: IPv6Address) -> None:
     """Whatever they may hold; a zone, which names an interface, is dropped."""
-    assert unmapped(str(address)) == unmapped(f"{address}%eth0") == address
+    assert parse_address(str(address)) == parse_address(f"{address}%eth0") == address
 
 
 @pytest.mark.parametrize("text", ["", "unix", "localhost", "1.2.3", "1.2.3.4:5", "[::1]", "::1 ", "%eth0"])
 def test_what_is_no_address_is_refused(text: str) -> None:
     """With an error of value."""
     with pytest.raises(ValueError, match="does not appear"):
-        unmapped(text)
+        parse_address(text)

@@ -15,30 +15,30 @@ from dockmirror.interfaces import IAccount
 from dockmirror.oci.credentials import Credentials
 from dockmirror.oci.errors import Unavailable
 from dockmirror.oci.login import Login
-from dockmirror.system.program import Ended, Unanswered
+from dockmirror.system.external_program import ProcessFailed, ProcessResult
 from dockmirror.upstream.credential_helper import KEPT, REST, CredentialHelper, login_of
 from tests.stacks import Outcome, logged, now
 
 GIVEN = "s3cret"
 
 
-def written(secret: str = GIVEN, name: str = "AWS") -> Ended:
+def written(secret: str = GIVEN, name: str = "AWS") -> ProcessResult:
     """An answer."""
     fields = {"ServerURL": "registry.example", "Username": name, "Secret": secret}
-    return Ended(0, json.dumps(fields).encode())
+    return ProcessResult(0, json.dumps(fields).encode())
 
 
 LOGIN = Login(Credentials.basic("AWS", "s3cret"))
 RUBBISH = [
-    Ended(1, b"credentials not found in native keychain"),
-    Ended(None, b"s3cret"),
+    ProcessResult(1, b"credentials not found in native keychain"),
+    ProcessResult(None, b"s3cret"),
     *(
-        Ended(0, text)
+        ProcessResult(0, text)
         for text in (b"", b"s3cret", b"[]", b"null", b'"s3cret"', b"{}", b"\xff", b"[" * 60_000)
     ),
-    Ended(0, b'{"Username": "AWS"}'),
-    Ended(0, b'{"Username": 1, "Secret": "s3cret"}'),
-    Ended(0, b'{"Username": "AWS", "Secret": null}'),
+    ProcessResult(0, b'{"Username": "AWS"}'),
+    ProcessResult(0, b'{"Username": 1, "Secret": "s3cret"}'),
+    ProcessResult(0, b'{"Username": "AWS", "Secret": null}'),
     *(written("s3cret", name) for name in ("", "A:B", "A\nB")),
     *(written(secret) for secret in ("", "s3cret\ud800")),
     written("s3cret\r\nHost: x", "<token>"),
@@ -48,15 +48,15 @@ RUBBISH = [
 class Program:
     """Gives these in turn, the last again and again."""
 
-    def __init__(self, *ends: Ended | Unanswered | Deferred[Ended]) -> None:
+    def __init__(self, *ends: ProcessResult | ProcessFailed | Deferred[ProcessResult]) -> None:
         self.asked: list[bytes] = []
         self._ends = list(ends)
 
-    async def __call__(self, said: bytes) -> Ended:
+    async def __call__(self, said: bytes) -> ProcessResult:
         """Runs."""
         self.asked.append(said)
         end = self._ends.pop(0) if len(self._ends) > 1 else self._ends[0]
-        if isinstance(end, Unanswered):
+        if isinstance(end, ProcessFailed):
             raise end
         return await end if isinstance(end, Deferred) else end
 
@@ -111,7 +111,7 @@ def test_one_that_was_refused_is_given_no_more(clock: Clock) -> None:
 
 def test_many_wait_for_one_process(clock: Clock) -> None:
     """And are given the same."""
-    end: Deferred[Ended] = Deferred()
+    end: Deferred[ProcessResult] = Deferred()
     program = Program(end)
     account = helper(clock, program)
     waiting = [Outcome(account.login()) for _ in range(3)]
@@ -120,8 +120,8 @@ def test_many_wait_for_one_process(clock: Clock) -> None:
     assert [each.get() for each in waiting] == [LOGIN] * 3
 
 
-@pytest.mark.parametrize("end", [*RUBBISH, Unanswered("did not end within 30 s")], ids=repr)
-def test_what_is_no_login(clock: Clock, end: Ended | Unanswered) -> None:
+@pytest.mark.parametrize("end", [*RUBBISH, ProcessFailed("did not end within 30 s")], ids=repr)
+def test_what_is_no_login(clock: Clock, end: ProcessResult | ProcessFailed) -> None:
     """Is a failure, told once without what was written; the program is left alone for a minute."""
     program = Program(end, written())
     account = helper(clock, program)
@@ -143,7 +143,7 @@ def test_what_is_no_login(clock: Clock, end: Ended | Unanswered) -> None:
 def test_whatever_is_written(output: bytes) -> None:
     """It is a login, or it is none."""
     try:
-        login = login_of(Ended(0, output))
-    except Unanswered:
+        login = login_of(ProcessResult(0, output))
+    except ProcessFailed:
         return
     assert login != Login()

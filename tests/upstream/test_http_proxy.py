@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dockmirror.upstream.http_proxy import opening
+from dockmirror.upstream.http_proxy import handshake
 from dockmirror.upstream.proxy import Proxy, ProxyError
 from tests.openings import Talk
 
@@ -20,7 +20,7 @@ OPEN = b"HTTP/1.1 200 Connection established\r\n\r\n"
 
 
 def _talk(proxy: Proxy = PLAIN, host: str = "r.example") -> Talk:
-    return Talk(opening(proxy, host, 443))
+    return Talk(handshake(proxy, host, 443))
 
 
 def test_request() -> None:

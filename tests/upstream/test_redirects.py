@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 from twisted.web.client import HTTPConnectionPool
 
 from dockmirror.oci.errors import Unavailable, Unreachable
-from dockmirror.upstream.redirects import LIMIT, Followed, follow
+from dockmirror.upstream.redirects import LIMIT, FinalResponse, follow_redirects
 from tests.fakes import ENDLESS, Reply, Wire, World
 from tests.stacks import Outcome, client, now
 
@@ -34,9 +34,9 @@ def world() -> World:
     return world
 
 
-def ask(world: World, method: str = "GET") -> Followed:
+def ask(world: World, method: str = "GET") -> FinalResponse:
     """Where it leads to ask for the start, with all headers."""
-    return now(follow(client(world.agent), method, URL, HEADERS))
+    return now(follow_redirects(client(world.agent), method, URL, HEADERS))
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -159,7 +159,7 @@ def test_connections_are_used_again() -> None:
     """However many requests are redirected, each connection is free again when the redirect was read."""
     wire = Wire(HTTPConnectionPool(Clock()))
     for _ in range(100):
-        outcome = Outcome(follow(client(wire.agent), "GET", URL, ()))
+        outcome = Outcome(follow_redirects(client(wire.agent), "GET", URL, ()))
         wire.send(b"HTTP/1.1 307 See\r\nLocation: /end\r\nContent-Length: 9\r\n\r\nsee there", at=0)
         wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", at=1)
         assert outcome.get().response.code == 200
@@ -170,6 +170,6 @@ def test_a_question_is_a_request() -> None:
     """The first server is asked for exactly what was meant."""
     world = World({A: lambda seen: Reply(200, seen.url.encode())})
     url = f"https://{A}/v2/a/b?n=1&last=c%2Fd"
-    followed = now(follow(client(world.agent), "GET", url, ()))
+    followed = now(follow_redirects(client(world.agent), "GET", url, ()))
     assert (followed.url, followed.moved) == (url, False)
     assert [seen.url for seen in world.seen] == [url]

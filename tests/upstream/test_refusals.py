@@ -19,7 +19,7 @@ from dockmirror.oci.errors import (
     Unavailable,
     Unsupported,
 )
-from dockmirror.upstream.refusals import is_page, refusal
+from dockmirror.upstream.refusals import is_web_page, read_refusal
 from tests.fake_registry import error
 from tests.fakes import DEAD, ENDLESS, Reply, World
 from tests.stacks import client, now
@@ -33,7 +33,7 @@ def refused(reply: Reply, unknown: type[RegistryError] = NameUnknown) -> Registr
     world = World()
     world.reply("registry.example", "/v2/x", reply)
     asking = client(world.agent)
-    return now(refusal(asking, now(asking.ask("GET", URL)), unknown))
+    return now(read_refusal(asking, now(asking.request("GET", URL)), unknown))
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_the_body_of_what_is_no_refusal_is_not_waited_for() -> None:
     world = World()
     asking = client(world.agent)
     world.reply("registry.example", "/v2/x", evolve(ENDLESS, status=300))
-    now(refusal(asking, now(asking.ask("GET", URL))))
+    now(read_refusal(asking, now(asking.request("GET", URL))))
     world.agent.flush()
     assert len(world.abandoned) == 1
 
@@ -159,7 +159,7 @@ def test_pages(kind: str | None, page: bool) -> None:
     """Documents for people, and a file server's, are none of a registry's."""
     world = World()
     world.reply("registry.example", "/v2/x", Reply(200, b"", (("Content-Type", kind),) if kind else ()))
-    assert is_page(now(client(world.agent).ask("GET", URL))) is page
+    assert is_web_page(now(client(world.agent).request("GET", URL))) is page
 
 
 def test_a_server_that_dies_is_no_refusal() -> None:

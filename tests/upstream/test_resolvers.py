@@ -21,10 +21,16 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from dockmirror.upstream.addresses import AllowedAddresses
-from dockmirror.upstream.checked import AddressRefused
-from dockmirror.upstream.connect import Endpoints
-from dockmirror.upstream.resolvers import FAMILIES, Families, FixedAddresses, canonical, threaded_resolver
-from dockmirror.upstream.tls import tls_policy
+from dockmirror.upstream.checked_endpoint import AddressRefused
+from dockmirror.upstream.resolvers import (
+    FAMILIES,
+    AddressFamilyResolver,
+    FixedAddresses,
+    canonical_host,
+    threaded_resolver,
+)
+from dockmirror.upstream.server_trust import tls_policy
+from dockmirror.upstream.upstream_endpoints import UpstreamEndpoints
 from tests.connections import ALSO_PUBLIC, ALSO_PUBLIC6, PUBLIC, PUBLIC6, Connections, FakeResolver
 from tests.listening import Listening, Server, reactor
 
@@ -34,7 +40,7 @@ async def test_threaded_resolver(serve: Callable[..., Listening]) -> None:
     """The system's resolver knows literal addresses, and that some names have none."""
     server = serve(Server)
     resolver = threaded_resolver(reactor, 1)
-    endpoints = Endpoints(reactor, resolver, tls_policy(), AllowedAddresses([], hosts=["127.0.0.1"]))
+    endpoints = UpstreamEndpoints(reactor, resolver, tls_policy(), AllowedAddresses([], hosts=["127.0.0.1"]))
     agent = Agent.usingEndpointFactory(reactor, endpoints)
     response = await agent.request(b"GET", server.url("127.0.0.1", "http"))
     assert await content(response) == b"hello"
@@ -90,7 +96,7 @@ FIXED = FixedAddresses(BOTH, {"Fixed.Example.": ["10.1.2.3", "FD00:0::1"], "none
 def test_wrappers() -> None:
     """Each is a resolver itself."""
     verifyObject(IHostnameResolver, FIXED)
-    verifyObject(IHostnameResolver, Families(BOTH, FAMILIES["4"]))
+    verifyObject(IHostnameResolver, AddressFamilyResolver(BOTH, FAMILIES["4"]))
     verifyObject(IHostResolution, FIXED.resolveHostName(_Receiver(), "fixed.example"))
 
 
@@ -135,13 +141,13 @@ def test_no_address(address: str) -> None:
 )
 def test_families(versions: str, addresses: list[str]) -> None:
     """Only addresses of the chosen families are given on, the preferred ones first."""
-    assert _resolved(Families(BOTH, FAMILIES[versions]), "r.example") == addresses
+    assert _resolved(AddressFamilyResolver(BOTH, FAMILIES[versions]), "r.example") == addresses
 
 
 @given(st.lists(st.ip_addresses().map(str)), st.sampled_from(sorted(FAMILIES)))
 def test_families_keep_order(addresses: list[str], versions: str) -> None:
     """Within a family the addresses keep the order in which they were given."""
-    resolver = Families(FakeResolver({"r.example": addresses}), FAMILIES[versions])
+    resolver = AddressFamilyResolver(FakeResolver({"r.example": addresses}), FAMILIES[versions])
     kept = [address for address in addresses if "46"[":" in address] in versions]
     expected = sorted(kept, key=lambda address: versions.index("46"[":" in address]))
     assert _resolved(resolver, "r.example") == expected
@@ -154,7 +160,7 @@ def test_preferred_is_dialled_first() -> None:
         ("4 6", [PUBLIC, PUBLIC6]),
         ("4", [PUBLIC, ALSO_PUBLIC]),
     ):
-        here = Connections({}, resolver=Families(BOTH, FAMILIES[versions]))
+        here = Connections({}, resolver=AddressFamilyResolver(BOTH, FAMILIES[versions]))
         here.connect(b"http://r.example/")
         here.reactor.advance(0.3)
         assert here.dialled() == dialled
@@ -171,4 +177,4 @@ def test_fixed_is_connected_to() -> None:
 @given(st.from_regex(r"[A-Za-z.]*", fullmatch=True))
 def test_canonical(name: str) -> None:
     """A name with a dot at its end is the name without, and case is of no consequence."""
-    assert canonical(name) == canonical(name.upper()) == canonical(canonical(name) + ".")
+    assert canonical_host(name) == canonical_host(name.upper()) == canonical_host(canonical_host(name) + ".")

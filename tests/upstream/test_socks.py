@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dockmirror.upstream.proxy import Proxy, ProxyError
-from dockmirror.upstream.socks import opening
+from dockmirror.upstream.socks import handshake
 from tests.openings import Talk
 
 PLAIN = Proxy("socks5h", "proxy.example", 1080)
@@ -19,7 +19,7 @@ OPEN = b"\x05\x00\x00\x01\x00\x00\x00\x00\x00\x00"
 
 
 def _talk(proxy: Proxy = PLAIN, host: str = "r.example") -> Talk:
-    return Talk(opening(proxy, host, 443))
+    return Talk(handshake(proxy, host, 443))
 
 
 @pytest.mark.parametrize("said", [Talk.answer, Talk.answer_slowly])

@@ -16,10 +16,10 @@ from twisted.web.client import URI, ResponseFailed
 from twisted.web.iweb import IResponse
 from zope.interface.verify import verifyObject
 
-from dockmirror.upstream.bounded import HEADERS_LIMIT, READ_SIZE, HeadersTooLong
-from dockmirror.upstream.proxies import Proxies
+from dockmirror.upstream.bounded_endpoint import HEADERS_LIMIT, READ_SIZE, HeadersTooLong
 from dockmirror.upstream.proxy import Proxy, ProxyError
-from dockmirror.upstream.tunnel import ANSWER_LIMIT, Tunnel
+from dockmirror.upstream.proxy_settings import ProxySettings
+from dockmirror.upstream.tunnel import ANSWER_LIMIT, TunnelEndpoint
 from tests.connections import Connections, Wire, failure_of, result_of
 
 PRIVATE = "10.9.9.9"
@@ -31,7 +31,7 @@ both = pytest.mark.parametrize("proxy", [HTTP, SOCKS], ids=["http", "socks5h"])
 
 def _through(proxy: Proxy, **choices: Any) -> Connections:
     """Connections that know no name but the proxy's."""
-    return Connections({"proxy.example": [PRIVATE]}, proxies=Proxies(proxy, proxy), **choices)
+    return Connections({"proxy.example": [PRIVATE]}, proxies=ProxySettings(proxy, proxy), **choices)
 
 
 def _open(here: Connections, proxy: Proxy, more: bytes = b"") -> Wire:
@@ -91,7 +91,7 @@ def test_interface(proxy: Proxy) -> None:
     """A tunnel is an endpoint over another."""
     here = _through(proxy)
     other = here.endpoints.endpointForURI(URI.fromBytes(b"http://r.example/"))
-    verifyObject(IStreamClientEndpoint, Tunnel(other, proxy, "r.example", 80, 1, here.reactor))
+    verifyObject(IStreamClientEndpoint, TunnelEndpoint(other, proxy, "r.example", 80, 1, here.reactor))
 
 
 @both

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pytest
 
-from dockmirror.config.known import KNOWN
+from dockmirror.config.known_registries import KNOWN
 from dockmirror.web.site import host_name
 from tests.fake_registry import basic
 from tests.house import House

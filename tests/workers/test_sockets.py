@@ -18,7 +18,7 @@ from twisted.internet.endpoints import serverFromString
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.threads import deferToThread
 
-from dockmirror.workers.sockets import Adopting, Holding, Listening, adoptable
+from dockmirror.workers.sockets import BindOnlyReactor, InheritedSocketsReactor, ListeningSocket, adoptable
 
 reactor: Any = twisted_reactor
 
@@ -59,13 +59,13 @@ async def test_one_binds_and_the_other_accepts(
 ) -> None:
     """Whoever binds accepts nobody; a client that came before is served by whoever adopts."""
     monkeypatch.chdir(tmp_path)  # the whole path may be too long for a socket
-    holding = Holding(reactor)
+    holding = BindOnlyReactor(reactor)
     held: Any = await serverFromString(holding, endpoint).listen(Factory.forProtocol(Protocol))
     (there,) = holding.sockets
     family, address = held.socket.family, held.socket.getsockname()
     early = deferToThread(heard, family, address)
-    copy = Listening(os.dup(there.descriptor), there.family)
-    adopting = Adopting(reactor, [copy])
+    copy = ListeningSocket(os.dup(there.descriptor), there.family)
+    adopting = InheritedSocketsReactor(reactor, [copy])
     adopted: Any = await serverFromString(adopting, endpoint).listen(Factory.forProtocol(Hello))
     assert await early == b"hello"
     assert await deferToThread(heard, family, address) == b"hello"
@@ -81,13 +81,13 @@ async def test_one_binds_and_the_other_accepts(
 @ensureDeferred  # type: ignore[untyped-decorator, unused-ignore]
 async def test_the_one_that_binds_stops_first(tmp_path: Path) -> None:
     """Whoever has adopted the socket goes on to accept from it until it stops as well."""
-    holding = Holding(reactor)
+    holding = BindOnlyReactor(reactor)
     held: Any = await serverFromString(holding, "tcp:0:interface=127.0.0.1").listen(
         Factory.forProtocol(Protocol)
     )
     (there,) = holding.sockets
     address = held.socket.getsockname()
-    adopting = Adopting(reactor, [Listening(os.dup(there.descriptor), there.family)])
+    adopting = InheritedSocketsReactor(reactor, [ListeningSocket(os.dup(there.descriptor), there.family)])
     adopted: Any = await serverFromString(adopting, "tcp:0").listen(Factory.forProtocol(Hello))
     await held.stopListening()
     assert await deferToThread(heard, socket.AF_INET, address) == b"hello"
@@ -97,7 +97,7 @@ async def test_the_one_that_binds_stops_first(tmp_path: Path) -> None:
 @ensureDeferred  # type: ignore[untyped-decorator, unused-ignore]
 async def test_what_was_given(unix: socket.socket) -> None:
     """Is held as well, and several are in the order in which they were asked for."""
-    holding = Holding(reactor)
+    holding = BindOnlyReactor(reactor)
     given: Any = holding.adoptStreamPort(unix.fileno(), socket.AF_INET, Factory.forProtocol(Protocol))
     made: Any = await serverFromString(holding, "tcp:0:interface=\\:\\:1").listen(
         Factory.forProtocol(Protocol)
@@ -110,8 +110,8 @@ async def test_what_was_given(unix: socket.socket) -> None:
 
 def test_the_rest_is_the_reactors() -> None:
     """Whatever else is asked of it."""
-    assert Holding(reactor).callLater == reactor.callLater
-    assert Adopting(reactor, []).seconds == reactor.seconds
+    assert BindOnlyReactor(reactor).callLater == reactor.callLater
+    assert InheritedSocketsReactor(reactor, []).seconds == reactor.seconds
 
 
 @pytest.mark.parametrize(

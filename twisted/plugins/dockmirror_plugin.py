@@ -3,5 +3,5 @@
 from twisted.application.service import ServiceMaker
 
 dockmirror = ServiceMaker(
-    "dockmirror", "dockmirror.service", "A mirror in front of every container registry.", "dockmirror"
+    "dockmirror", "dockmirror.app.service", "A mirror in front of every container registry.", "dockmirror"
 )

@@ -9,9 +9,9 @@ from attrs import Factory, define, frozen
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from ...content.resumed import PAUSES
-from ...interfaces import IContents
-from ..threads import InThread
+from ...body.resuming import PAUSES
+from ...interfaces import IContentStore
+from ..threads import RunInThread
 
 
 class LogOnce:
@@ -50,9 +50,9 @@ class DownloadContext:
     """
 
     root: Path
-    contents: IContents
+    contents: IContentStore
     clock: IReactorTime
-    in_thread: InThread
+    in_thread: RunInThread
     written: Callable[[int], None] = lambda _: None
     finish_threshold: int = 64 * 1024 * 1024
     stats: DownloadStats = Factory(DownloadStats)

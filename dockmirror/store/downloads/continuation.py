@@ -9,10 +9,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConsumer, IReactorTime
 from zope.interface import implementer
 
-from ...content.part import Part
-from ...content.resumed import Resumed
-from ...content.verified import Corrupt, TailHoldback
-from ...interfaces import Answer, IContent, ISource
+from ...body.resuming import ResumingBody
+from ...body.slice import Slice
+from ...body.verified import CorruptContent, TailHoldback
+from ...interfaces import Answer, IBody, ISource
 from ...oci.descriptor import Descriptor
 from ...oci.digest import Digest, Verifier
 from ...oci.errors import RegistryError, Unavailable
@@ -33,7 +33,7 @@ class PossiblyCorrupt(RestartRequired):
     """All was fetched, in parts, and is wrong; nobody is to blame before it was fetched in one piece."""
 
 
-class Rejected(Corrupt):
+class Rejected(CorruptContent):
     """The bytes are not the blob, and the address that sent them was told so."""
 
 
@@ -44,7 +44,7 @@ class RangeResponse:
     :ivar reject: see ``Answer``.
     """
 
-    content: IContent
+    content: IBody
     size: int | None
     reject: Callable[[Digest], None] | None
 
@@ -57,11 +57,11 @@ def parse_range_response(answer: Answer, offset: int) -> RangeResponse:
     """
     part = answer.content_range
     if answer.status == 200:
-        content = Part(answer.content, offset) if offset else answer.content
-        return RangeResponse(content, answer.content.descriptor.size, answer.reject)
+        content = Slice(answer.body, offset) if offset else answer.body
+        return RangeResponse(content, answer.body.descriptor.size, answer.reject)
     if part is not None and part.first == offset and part.size in (None, part.last + 1):
-        return RangeResponse(answer.content, part.size, answer.reject)
-    answer.content.discard()
+        return RangeResponse(answer.body, part.size, answer.reject)
+    answer.body.discard()
     if part is None:
         raise Unavailable("the upstream's answer is no blob", upstream_status=answer.upstream_status)
     raise RestartRequired(Unavailable("the upstream does not go on where it broke off", upstream_status=206))
@@ -87,18 +87,18 @@ class DiskFullFallback:
         """The offset up to which readers read the file."""
         return self.length - len(self.tail)
 
-    def content(self, source: ISource, first: int, end: int | None) -> IContent:
+    def content(self, source: ISource, first: int, end: int | None) -> IBody:
         """Return the bytes from ``first`` on, up to ``end`` or else all.
 
         A part that begins behind what was there cannot be verified, like any part that is passed through.
         """
         length = None if end is None else end - first
         if first > self.length:
-            return Part(_Rest(self, source, first), 0, length)
-        return Part(_Rest(self, source, self.length), first - self.start, length)
+            return Slice(_Rest(self, source, first), 0, length)
+        return Slice(_Rest(self, source, self.length), first - self.start, length)
 
 
-@implementer(IContent)
+@implementer(IBody)
 @frozen
 class _Rest:
     """A blob from an offset on, resumed when it breaks off; with the tail, and verified, behind the file."""
@@ -119,8 +119,8 @@ class _Rest:
         """Nothing was requested yet."""
 
     async def _deliver(self, consumer: IConsumer) -> None:
-        await Resumed(await self._open(0), self._open, self.fallback.clock).deliver(consumer)
+        await ResumingBody(await self._open(0), self._open, self.fallback.clock).deliver(consumer)
 
-    async def _open(self, count: int) -> IContent:
+    async def _open(self, count: int) -> IBody:
         offset = self.offset + count
         return parse_range_response(await self.source.open(offset), offset).content

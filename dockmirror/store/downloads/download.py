@@ -11,13 +11,13 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ...content.verified import Corrupt
-from ...interfaces import Kind
+from ...body.verified import CorruptContent
+from ...concurrency.interrupt import Interrupt
+from ...interfaces import ContentKind
 from ...oci.digest import Digest
 from ...oci.errors import RegistryError, Unavailable
 from ...oci.reference import Repository
-from ...work.interrupt import Interrupt
-from ..reader import FileReader
+from ..file_reader import FileReader
 from ..writer import BackgroundHasher
 from .context import Attempts, DownloadContext, NoReaders
 from .continuation import DiskFullFallback, PossiblyCorrupt, RestartRequired
@@ -114,7 +114,7 @@ class Download:
             self._linked |= unlinked
             for repository in unlinked:
                 try:
-                    await self._context.contents.link(repository, self._digest, Kind.BLOB)
+                    await self._context.contents.link(repository, self._digest, ContentKind.BLOB)
                 except OSError as error:
                     self._log.error("{name} is not linked: {error}", name=repository.name, error=str(error))
 
@@ -233,12 +233,12 @@ class Download:
 
     def _end(self, error: Exception | None, fallback: DiskFullFallback | None = None) -> None:
         self.state = DownloadState.ENDED
-        if isinstance(error, Corrupt):
+        if isinstance(error, CorruptContent):
             self._log.error("{name}: {error}", name=self._name, error=str(error))
             self._context.stats.wrong += 1
         elif error is not None:
             self._context.stats.failed += 1
-        self._release(remove=isinstance(error, Corrupt | OSError))
+        self._release(remove=isinstance(error, CorruptContent | OSError))
         self._ended(error)
         self.progress.ended(None if fallback else error, fallback)
 

@@ -7,13 +7,13 @@ from functools import partial
 
 from zope.interface import implementer
 
-from ...content.verified import Corrupt
+from ...body.verified import CorruptContent
+from ...concurrency.ttl_cache import TTLCache
 from ...interfaces import IDownloadReader, IDownloads, ISource
-from ...oci.consent import Held
+from ...oci.consent import HeldBlob
 from ...oci.digest import Digest
 from ...oci.reference import Repository
-from ...status.values import Fetch
-from ...work.notes import Notes
+from ...status.status_values import DownloadStatus
 from .context import DownloadContext
 from .continuation import Rejected
 from .download import Download, DownloadState
@@ -36,20 +36,20 @@ class Downloads:
     def __init__(self, context: DownloadContext) -> None:
         self._context = context
         self._downloads: dict[_Key, Download] = {}
-        self._corrupt: Notes[_Key, bool] = Notes(context.clock, _MAX_CORRUPT)
+        self._corrupt: TTLCache[_Key, bool] = TTLCache(context.clock, _MAX_CORRUPT)
 
     def is_downloading(self, registry: str, digest: Digest) -> bool:
         paths = PartialPaths.of(self._context.root, registry, digest)
         return (registry, digest) in self._downloads or is_locked(paths)
 
-    def active(self) -> Sequence[Fetch]:
+    def active(self) -> Sequence[DownloadStatus]:
         """Return those of this process to which the upstream has answered."""
         active = []
         for (registry, digest), download in self._downloads.items():
             it = download.progress
             names = tuple(sorted(str(each) for each in it.repositories))
             if it.has_answer:
-                active.append(Fetch(registry, str(digest), names, it.length, it.size, it.pace))
+                active.append(DownloadStatus(registry, str(digest), names, it.length, it.size, it.pace))
         return active
 
     async def join(
@@ -58,7 +58,7 @@ class Downloads:
         """Join; a reader whose own source begins the download is given the blob, and needs no check."""
         key = registry, digest
         if self._corrupt.get(key):
-            raise Corrupt(f"{registry} has sent wrong bytes for {digest} a moment ago")
+            raise CorruptContent(f"{registry} has sent wrong bytes for {digest} a moment ago")
         joined = key in self._downloads
         download = self._downloads[key] if joined else self._new(key)
         reader = DownloadReader(download.progress, repository, source, joined)
@@ -78,7 +78,7 @@ class Downloads:
             await reader.change()
         if not reader.is_granted:
             reader.joined = reader.joined or download.state is not DownloadState.FETCHING
-            await reader.source.check(Held(download.progress.size, reader.sample))
+            await reader.source.check(HeldBlob(download.progress.size, reader.sample))
             reader.check()
             reader.grant()
         reader.size = download.progress.size
@@ -97,5 +97,5 @@ class Downloads:
 
     def _ended(self, key: _Key, error: Exception | None) -> None:
         del self._downloads[key]
-        if isinstance(error, Corrupt) and not isinstance(error, Rejected):
+        if isinstance(error, CorruptContent) and not isinstance(error, Rejected):
             self._corrupt.put(key, True, CORRUPT_TTL)

@@ -7,8 +7,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConsumer, IProducer, IPushProducer
 from zope.interface import implementer
 
-from ...interfaces import IContent
-from ...work.interrupt import Interrupt
+from ...concurrency.interrupt import Interrupt
+from ...interfaces import IBody
 from ..writer import HASH_STEP, AsyncFileWriter, BackgroundHasher
 from .context import DownloadContext
 from .partial_file import PartialFile
@@ -48,7 +48,7 @@ class IngestConsumer:
         length, fail = self._progress.length, self._interrupt.set
         self._writer = AsyncFileWriter(write, file, length, clock, self._grew, fail)
 
-    async def receive(self, content: IContent) -> None:
+    async def receive(self, content: IBody) -> None:
         """Take all of a content, or stop at the first thing that goes wrong.
 
         When this ends nothing is being written any more: another process may go on with the file then.

@@ -25,7 +25,7 @@ from attrs import frozen
 
 from ...oci.digest import Digest
 from .. import files, layout
-from ..data import open_file
+from ..data_files import open_file
 from ..seal import seal
 
 _UNKNOWN = "-"
@@ -138,7 +138,7 @@ class PartialFile:
         files.remove(self._paths.metadata)
         with suppress(OSError):  # then it is read once more when it is opened
             seal(self.descriptor, os.fstat(self.descriptor).st_mtime)
-        files.place(self._paths.part, self._paths.blob)
+        files.publish(self._paths.part, self._paths.blob)
 
     def remove(self) -> None:
         """Give the file up, if it still has its name."""

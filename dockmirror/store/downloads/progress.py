@@ -12,16 +12,16 @@ from twisted.internet.interfaces import IConsumer, IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ...content.verified import HOLD, releasable_length
-from ...interfaces import IContent, IDownloadReader, IFileConsumer, ISource
+from ...body.verified import TAIL_HOLDBACK, releasable_length
+from ...interfaces import IBody, IDownloadReader, IFileConsumer, ISource
 from ...oci.consent import SAMPLED, Sample, sampled_part
 from ...oci.descriptor import Descriptor
 from ...oci.errors import Unavailable
 from ...oci.ranges import ContentRange
 from ...oci.reference import Repository
-from ..moving import Moving, Sending, Writing
-from ..pace import Pace
-from ..reader import FileReader
+from ..coroutine_producer import CoroutineProducer
+from ..file_reader import FileReader
+from ..transfer import CopyTransfer, ITransfer, SendfileTransfer
 from .continuation import DiskFullFallback
 
 
@@ -79,7 +79,7 @@ class DownloadProgress:
             return 0.0
         if self.size is None:
             return math.inf
-        end = part.last + 1 if part.last < self.size - HOLD else self.size
+        end = part.last + 1 if part.last < self.size - TAIL_HOLDBACK else self.size
         return (end - self.length) / self.pace if self.pace else math.inf
 
     def add(self, reader: DownloadReader) -> None:
@@ -158,7 +158,7 @@ class DownloadProgress:
             self.file = None
 
 
-@implementer(IDownloadReader, IContent)
+@implementer(IDownloadReader, IBody)
 class DownloadReader:
     """One reader's place in a download, and the content that it is given: read behind the writer.
 
@@ -238,7 +238,7 @@ class DownloadReader:
         if self._change is not None:
             self._change.cancel()
 
-    def content(self, descriptor: Descriptor, part: ContentRange | None) -> IContent:
+    def content(self, descriptor: Descriptor, part: ContentRange | None) -> IBody:
         self.descriptor, self._part = descriptor, part
         self._position = part.first if part else 0
         return self
@@ -247,10 +247,10 @@ class DownloadReader:
         self.leave()
 
     def deliver(self, consumer: IConsumer) -> Deferred[None]:
-        producer = Pace(consumer, self._progress.clock, self.leave)
-        moving: Moving = Writing(producer.write)
+        producer = CoroutineProducer(consumer, self._progress.clock, self.leave)
+        moving: ITransfer = CopyTransfer(producer.write)
         if IFileConsumer.providedBy(consumer):
-            moving = Sending(producer.send_file)
+            moving = SendfileTransfer(producer.send_file)
         self._on_failure = producer.fail
         delivered = producer.follow(self._deliver(producer, moving)).addErrback(_as_unavailable)
         return delivered.addCallback(self._deliver_rest, consumer)
@@ -270,7 +270,7 @@ class DownloadReader:
             readable = min(readable, self._part.last + 1)
         return readable - self._position
 
-    async def _deliver(self, producer: Pace, moving: Moving) -> None:
+    async def _deliver(self, producer: CoroutineProducer, moving: ITransfer) -> None:
         producer.register()
         self.check()
         while self._position != self._end:
@@ -278,7 +278,7 @@ class DownloadReader:
                 await producer.ready()
                 file, length = self._progress.file, self._readable
                 if file is not None and length > 0:  # else the download was restarted
-                    moved = moving.at_once(file, self._position, length)
+                    moved = moving.try_send(file, self._position, length)
                     if moved is None:
                         moved = await self._move_cold(producer, moving, file, length)
                     self._position += moved
@@ -288,9 +288,11 @@ class DownloadReader:
             else:
                 await self.change()
 
-    async def _move_cold(self, producer: Pace, moving: Moving, file: FileReader, length: int) -> int:
+    async def _move_cold(
+        self, producer: CoroutineProducer, moving: ITransfer, file: FileReader, length: int
+    ) -> int:
         """Read in a thread; what is not wanted when it comes is read again later, from the page cache."""
-        move = await moving.fetched(file, self._position, length)
+        move = await moving.read_then_send(file, self._position, length)
         return 0 if producer.paused or file is not self._progress.file else move()
 
     def _deliver_rest(self, _: None, consumer: IConsumer) -> Deferred[None] | None:

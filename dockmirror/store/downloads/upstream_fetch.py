@@ -9,11 +9,11 @@ from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
-from ...content.verified import Corrupt, releasable_length
-from ...interfaces import IContent
+from ...body.verified import CorruptContent, releasable_length
+from ...concurrency.interrupt import Interrupt
+from ...interfaces import IBody
 from ...oci.digest import Digest
 from ...oci.errors import RangeInvalid, RegistryError, Unavailable, Unreachable
-from ...work.interrupt import Interrupt
 from ..writer import BackgroundHasher
 from .context import Attempts, DownloadContext, NoReaders
 from .continuation import (
@@ -120,7 +120,7 @@ class UpstreamFetch:
             return PossiblyCorrupt(Unavailable("what was fetched in parts is not the blob"))
         message = "the upstream's content is not the blob of that digest"
         if self._reject is None:
-            return Corrupt(message)
+            return CorruptContent(message)
         self._reject(self._hasher.verifier().digest)
         return Rejected(message)
 
@@ -139,7 +139,7 @@ class UpstreamFetch:
         return response
 
     async def _refused(self, reader: DownloadReader, offset: int, error: RegistryError) -> None:
-        is_busy = (error.status >= 500 or error.status == 429) and not isinstance(error, Corrupt)
+        is_busy = (error.status >= 500 or error.status == 429) and not isinstance(error, CorruptContent)
         if isinstance(error, Unreachable) and not offset and not self._was_answered:
             raise error
         if isinstance(error, Unreachable) or (offset and is_busy):
@@ -177,7 +177,7 @@ class UpstreamFetch:
             response.content.discard()
             raise
 
-    async def _receive(self, content: IContent) -> None:
+    async def _receive(self, content: IBody) -> None:
         try:
             await self._ingest.receive(content)
         except TooLong:

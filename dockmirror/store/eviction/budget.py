@@ -11,7 +11,7 @@ _DEFAULT_MOST = 100 * 10**9
 
 
 @frozen
-class Need:
+class Shortfall:
     """What has to go: bytes, and files and directories."""
 
     bytes: int = 0
@@ -20,8 +20,8 @@ class Need:
     def __bool__(self) -> bool:
         return self.bytes > 0 or self.inodes > 0
 
-    def __sub__(self, freed: Need) -> Need:
-        return Need(self.bytes - freed.bytes, self.inodes - freed.inodes)
+    def __sub__(self, freed: Shortfall) -> Shortfall:
+        return Shortfall(self.bytes - freed.bytes, self.inodes - freed.inodes)
 
 
 @frozen
@@ -38,13 +38,13 @@ class Budget:
         size = status.f_blocks * status.f_frsize // _DEFAULT_SHARE
         return cls(min(size, _DEFAULT_MOST), size, status.f_files // _DEFAULT_SHARE)
 
-    def need(self, held: int, status: os.statvfs_result) -> Need:
+    def shortfall(self, held: int, status: os.statvfs_result) -> Shortfall:
         """What has to go, so that a tenth of each measure is spare; nothing while all are kept."""
         size = held - self.size * 9 // 10 if held > self.size else 0
         free = _lacking(status.f_bavail * status.f_frsize, self.free_bytes)
         # btrfs and others have no fixed number of inodes, and say that they have none at all.
         inodes = _lacking(status.f_favail, self.free_inodes) if status.f_files else 0
-        return Need(max(size, free), inodes)
+        return Shortfall(max(size, free), inodes)
 
 
 def _lacking(free: int, wanted: int) -> int:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ...oci.digest import Digest
 from .. import files, layout, links
-from . import inventory
+from . import store_files
 
 Removal = Callable[[], int]
 """Removes a link; how many files and directories went with it."""
@@ -29,15 +29,15 @@ def remove_content(root: Path, digest: Digest, removals: Iterable[Removal]) -> i
 
 def links_to(root: Path, gone: Callable[[Digest], bool]) -> Iterator[tuple[Digest, Removal]]:
     """How to remove each link and each tag of what is to go; what comes first is to go first."""
-    for repository in inventory.repositories(root):
-        for tag in inventory.tags(repository):
+    for repository in store_files.iter_repositories(root):
+        for tag in store_files.iter_tags(repository):
             yield from _of_tag(root, tag, gone)
         for directory in (repository / layout.REVISIONS, repository / layout.LAYERS):
             yield from _in_directory(root, directory, gone)
 
 
 def _of_tag(root: Path, tag: Path, gone: Callable[[Digest], bool]) -> Iterator[tuple[Digest, Removal]]:
-    named = links.read(tag / layout.CURRENT)
+    named = links.read_link(tag / layout.CURRENT)
     if named is not None and gone(named.digest):
         yield named.digest, partial(_forget_tag, root, tag, named.digest)
     yield from _in_directory(root, tag / layout.INDEX, gone)
@@ -46,11 +46,11 @@ def _of_tag(root: Path, tag: Path, gone: Callable[[Digest], bool]) -> Iterator[t
 def _in_directory(
     root: Path, directory: Path, gone: Callable[[Digest], bool]
 ) -> Iterator[tuple[Digest, Removal]]:
-    for digest in inventory.linked(directory):
+    for digest in store_files.iter_links(directory):
         if gone(digest):
-            yield digest, partial(links.remove, directory / layout.entry(digest), root)
+            yield digest, partial(links.remove_link, directory / layout.entry(digest), root)
 
 
 def _forget_tag(root: Path, tag: Path, digest: Digest) -> int:
     """Unless it names another by now."""
-    return links.forget_tag(tag, root) if links.names(tag / layout.CURRENT, digest) else 0
+    return links.forget_tag(tag, root) if links.links_to(tag / layout.CURRENT, digest) else 0

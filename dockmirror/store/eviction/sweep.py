@@ -7,10 +7,10 @@ from pathlib import Path
 
 from attrs import frozen
 
-from .budget import Budget, Need
-from .figures import Figures, only_one
-from .leftovers import count_leftovers, drop_leftovers
-from .walk import Evicted, Walk
+from .abandoned_partials import count_abandoned, delete_abandoned
+from .budget import Budget, Shortfall
+from .store_scan import EvictionResult, StoreScan
+from .usage_counter import StoreUsage, lock_usage_counter
 
 _PAUSE = 30.0
 """Seconds between two walks: of what could not go yet, more can then."""
@@ -18,7 +18,7 @@ _DAY = 24 * 3600.0
 
 
 @frozen
-class Swept:
+class SweepResult:
     """What came of a look.
 
     :ivar dropped: how many parts of blobs nobody wanted any more.
@@ -29,12 +29,12 @@ class Swept:
 
     held: int
     dropped: int
-    evicted: Evicted | None = None
-    adrift: Evicted | None = None
-    lacking: Need | None = None
+    evicted: EvictionResult | None = None
+    unreferenced: EvictionResult | None = None
+    shortfall: Shortfall | None = None
 
 
-class Stopped(Exception):
+class SweepStopped(Exception):
     """The walk was told to end."""
 
 
@@ -50,61 +50,61 @@ class Sweep:
         """Ends a walk that is under way, from another thread."""
         self._stopping = True
 
-    def look(self, grown: int, now: float) -> Swept | None:
+    def run(self, grown: int, now: float) -> SweepResult | None:
         """Adds what has been added since the last look, and evicts where that is too much.
 
         None while another process looks: nothing has been added then.
 
         :raises Stopped: when it was told to end.
         """
-        with only_one(self._root) as figures:
+        with lock_usage_counter(self._root) as figures:
             if figures is None:
                 return None
-            dropped = drop_leftovers(self._root, now)
+            dropped = delete_abandoned(self._root, now)
             known = figures.read()
             if known is None or dropped or self._is_due(known.held + grown, now - known.walked):
                 walked = self._walk(dropped, now)
-                figures.write(Figures(walked.held, now))
+                figures.write(StoreUsage(walked.held, now))
                 return walked
-            figures.write(Figures(known.held + grown, known.walked))
-            return Swept(known.held + grown, dropped)
+            figures.write(StoreUsage(known.held + grown, known.walked))
+            return SweepResult(known.held + grown, dropped)
 
-    def clear(self, now: float) -> Swept | None:
+    def collect(self, now: float) -> SweepResult | None:
         """Walks at once, and deletes what no repository has, too; None while another process looks."""
-        with only_one(self._root) as figures:
+        with lock_usage_counter(self._root) as figures:
             if figures is None:
                 return None
-            dropped = drop_leftovers(self._root, now)
-            walk = Walk(self._root, now, self._check)
+            dropped = delete_abandoned(self._root, now)
+            walk = StoreScan(self._root, now, self._check)
             held = walk.count()
-            adrift = walk.drop_adrift()
+            adrift = walk.delete_unreferenced()
             held -= adrift.bytes
             evicted = walk.evict(self._need(held))
-            figures.write(Figures(held - evicted.bytes, now))
-            return Swept(held - evicted.bytes, dropped, evicted, adrift)
+            figures.write(StoreUsage(held - evicted.bytes, now))
+            return SweepResult(held - evicted.bytes, dropped, evicted, adrift)
 
-    def foresee(self, now: float) -> Swept:
+    def dry_run(self, now: float) -> SweepResult:
         """What ``clear`` would do."""
-        walk = Walk(self._root, now, self._check)
-        held, adrift = walk.count(), walk.foresee_adrift()
+        walk = StoreScan(self._root, now, self._check)
+        held, adrift = walk.count(), walk.find_unreferenced()
         need = self._need(held - adrift.bytes)
-        evicted = walk.foresee(need)
+        evicted = walk.dry_run(need)
         left = held - adrift.bytes - evicted.bytes
-        return Swept(left, count_leftovers(self._root, now), evicted, adrift)
+        return SweepResult(left, count_abandoned(self._root, now), evicted, adrift)
 
     def _is_due(self, held: int, age: float) -> bool:
         return not 0 <= age < _DAY or (age >= _PAUSE and bool(self._need(held)))
 
-    def _walk(self, dropped: int, now: float) -> Swept:
-        walk = Walk(self._root, now, self._check)
+    def _walk(self, dropped: int, now: float) -> SweepResult:
+        walk = StoreScan(self._root, now, self._check)
         held = walk.count()
         evicted = walk.evict(self._need(held))
         left = held - evicted.bytes
-        return Swept(left, dropped, evicted, lacking=self._need(0) or None)
+        return SweepResult(left, dropped, evicted, shortfall=self._need(0) or None)
 
-    def _need(self, held: int) -> Need:
-        return self.budget.need(held, os.statvfs(self._root))
+    def _need(self, held: int) -> Shortfall:
+        return self.budget.shortfall(held, os.statvfs(self._root))
 
     def _check(self) -> None:
         if self._stopping:
-            raise Stopped
+            raise SweepStopped

@@ -8,31 +8,31 @@ from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import Resource
 
-from ...clients.mirror import Mirror
-from ...clients.table import CLIENTS
+from ...client_config.clients import CLIENTS
+from ...client_config.mirror_address import MirrorAddress
 from ...headers import lines
+from ...http.access import ClientAddress
+from ...http.server_request import ServerRequest
 from ...oci.errors import RegistryError, Unsupported
-from ..access import Client
-from ..before import Refusal
-from ..exchange import Request
-from ..recent import Recent
+from ..filter import RefusalResource
+from ..recent_requests import RecentRequests
 from ..respond import refuse
-from .document import document
-from .offers import media_type
-from .plain import as_json, text
-from .sent import HTML, JSON, TEXT, client_of, language_for, send, send_document
-from .shown import Shown
+from .content_negotiation import media_type
+from .home import render_home
+from .home_text import as_json, text
+from .home_view import HomePageView
+from .send_page import HTML, JSON, TEXT, language_for, requesting_client, send, send_document
 
 
 @frozen
-class Pages:
+class PageFactory:
     """The pages of a mirror.
 
     :ivar reached: the mirror behind a scheme and a host.
     """
 
-    reached: Callable[[str, str], Mirror]
-    recent: Recent
+    reached: Callable[[str, str], MirrorAddress]
+    recent: RecentRequests
     clock: IReactorTime
 
     def beside(self, registry: str | None = None) -> dict[str, Resource]:
@@ -40,26 +40,26 @@ class Pages:
 
         :param registry: the name in paths of the one whose virtual host it is.
         """
-        return {"": _Page(self, registry), "client": _Clients(self)}
+        return {"": _HomePage(self, registry), "client": _ClientConfigResource(self)}
 
-    def mirror(self, client: Client) -> Mirror:
+    def mirror(self, client: ClientAddress) -> MirrorAddress:
         """The mirror as that client has reached it."""
         return self.reached(client.scheme, client.host)
 
 
-class _Page(Resource):
+class _HomePage(Resource):
     """``/``: what this host is, how clients are told of it, and what it has seen of who asks."""
 
-    def __init__(self, pages: Pages, registry: str | None) -> None:
+    def __init__(self, pages: PageFactory, registry: str | None) -> None:
         super().__init__()
         self._pages = pages
         self._registry = registry
 
-    def getChild(self, path: bytes, request: Request) -> Resource:
+    def getChild(self, path: bytes, request: ServerRequest) -> Resource:
         """``//`` is another path."""
-        return Refusal(Unsupported(status=404))
+        return RefusalResource(Unsupported(status=404))
 
-    def render_GET(self, request: Request) -> int:
+    def render_GET(self, request: ServerRequest) -> int:
         """The page, as a browser, a program or a terminal has it."""
         try:
             say = language_for(request)
@@ -72,35 +72,37 @@ class _Page(Resource):
             return send(as_json(shown).encode(), request, JSON)
         if kind == TEXT:
             return send(text(shown, say).encode(), request)
-        return send_document(document(shown, say), request)
+        return send_document(render_home(shown, say), request)
 
-    def _shown(self, request: Request) -> Shown:
-        client = client_of(request)
+    def _shown(self, request: ServerRequest) -> HomePageView:
+        client = requesting_client(request)
         mirror = self._pages.mirror(client)
         registry = next((each for each in mirror.registries if each.path == self._registry), None)
         seen = self._pages.recent.of(client)
-        return Shown(mirror, registry, client, seen, self._pages.clock.seconds())
+        return HomePageView(mirror, registry, client, seen, self._pages.clock.seconds())
 
 
-class _Clients(Resource):
+class _ClientConfigResource(Resource):
     """``/client/NAME``: what that client has to be told, ready to be written to its file."""
 
-    def __init__(self, pages: Pages, path: tuple[str, ...] = ()) -> None:
+    def __init__(self, pages: PageFactory, path: tuple[str, ...] = ()) -> None:
         super().__init__()
         self._pages = pages
         self._path = path
 
-    def getChild(self, path: bytes, request: Request) -> Resource:
+    def getChild(self, path: bytes, request: ServerRequest) -> Resource:
         """One level down."""
         if len(self._path) == 2:
-            return Refusal(_missing())
-        return _Clients(self._pages, (*self._path, path.decode("ascii", "replace")))
+            return RefusalResource(_missing())
+        return _ClientConfigResource(self._pages, (*self._path, path.decode("ascii", "replace")))
 
-    def render_GET(self, request: Request) -> int:
+    def render_GET(self, request: ServerRequest) -> int:
         """The configuration, below a comment that says where it goes."""
         name, snippet_name = (*self._path, "", "")[:2]
         client = CLIENTS.get(name)
-        snippet = client.snippet(self._pages.mirror(client_of(request)), snippet_name) if client else None
+        snippet = (
+            client.snippet(self._pages.mirror(requesting_client(request)), snippet_name) if client else None
+        )
         if client is None or snippet is None:
             return refuse(request, _missing())
         return send(snippet.commented(client.after).encode(), request)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from attrs import frozen
 from twisted.web.template import Tag
 
-from ...status.series import PERIOD, Slot
+from ...status.cache_series import PERIOD, SeriesSlot
 
 _SLOTS_A_BAR = 3
 _HEIGHT = 100
@@ -26,7 +26,7 @@ class Bar:
     held: int | None
 
 
-def bars(slots: Sequence[Slot]) -> list[Bar]:
+def bars(slots: Sequence[SeriesSlot]) -> list[Bar]:
     """A quarter of an hour each, the last one up to now; what is held is so until something else is seen."""
     found: list[Bar] = []
     held: int | None = None
@@ -40,7 +40,7 @@ def bars(slots: Sequence[Slot]) -> list[Bar]:
     return found
 
 
-def hours(slots: Sequence[Slot]) -> int:
+def hours(slots: Sequence[SeriesSlot]) -> int:
     """How many they are."""
     return len(slots) * PERIOD // 3600
 

@@ -8,11 +8,11 @@ from typing import Protocol
 from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 
-from ...status.popular import Popular, Pulled
-from ...status.series import Series, Slot
-from ...status.values import Noted
-from ..memory import Memory
-from ..readiness import State
+from ...status.cache_series import CacheSeries, SeriesSlot
+from ...status.pull_counts import PullCounts, RepositoryPulls
+from ...status.status_values import WorkerState
+from ..readiness import ReadinessState
+from ..shared_tables import SharedTables
 
 _MOST = 20
 _LASTING = 10.0
@@ -29,41 +29,41 @@ class Status:
     """
 
     now: float
-    state: State
-    noted: Noted
-    slots: Sequence[Slot]
-    popular: Sequence[Pulled]
+    state: ReadinessState
+    noted: WorkerState
+    slots: Sequence[SeriesSlot]
+    popular: Sequence[RepositoryPulls]
 
 
-class Telling(Protocol):
+class StatusSource(Protocol):
     """What tells of the mirror, be it one process or several."""
 
-    async def state(self) -> State:
+    async def state(self) -> ReadinessState:
         """How it is."""
 
-    async def noted(self) -> Noted:
+    async def noted(self) -> WorkerState:
         """What it has noted."""
 
 
-class Overview:
+class StatusOverview:
     """Puts together what is known already whenever it is asked.
 
     :param memory: which all processes share.
     """
 
-    def __init__(self, telling: Telling, memory: Memory, clock: IReactorTime) -> None:
+    def __init__(self, telling: StatusSource, memory: SharedTables, clock: IReactorTime) -> None:
         self._telling = telling
-        self._series = Series(clock, memory.series)
-        self._popular = Popular(memory.popular)
+        self._series = CacheSeries(clock, memory.series)
+        self._popular = PullCounts(memory.popular)
         self._clock = clock
-        self._state: tuple[float, State] | None = None
+        self._state: tuple[float, ReadinessState] | None = None
 
     async def status(self) -> Status:
         """As of now."""
         state, noted = await self._how(), await self._telling.noted()
         return Status(self._clock.seconds(), state, noted, self._series.slots(), self._popular.most(_MOST))
 
-    async def _how(self) -> State:
+    async def _how(self) -> ReadinessState:
         now = self._clock.seconds()
         if self._state is None or not 0 <= now - self._state[0] < _LASTING:
             self._state = now, await self._telling.state()

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from ...status.values import Address, Fetch, Quota, Upstream
+from ...status.status_values import AddressStatus, DownloadStatus, Quota, UpstreamStatus
+from ..pages.home_view import age, size
 from ..pages.languages import Language
-from ..pages.shown import age, size
 
 _ORDER = ("failing", "resting", "reachable", "unasked")
 
 
-def by_state(upstreams: tuple[Upstream, ...], now: float) -> list[Upstream]:
+def by_state(upstreams: tuple[UpstreamStatus, ...], now: float) -> list[UpstreamStatus]:
     """What needs to be looked at first."""
     return sorted(upstreams, key=lambda each: _ORDER.index(each.state(now)))
 
 
-def called(upstreams: Iterable[Upstream]) -> dict[str, str]:
+def called(upstreams: Iterable[UpstreamStatus]) -> dict[str, str]:
     """What each is called, by its name in the settings: by its registry, where that is not several."""
     all_of_them = list(upstreams)
     times = Counter(each.registry for each in all_of_them)
@@ -27,7 +27,7 @@ def called(upstreams: Iterable[Upstream]) -> dict[str, str]:
     }
 
 
-def asked(upstream: Upstream, now: float, say: Language) -> str:
+def asked(upstream: UpstreamStatus, now: float, say: Language) -> str:
     """When it was last asked, and until when it is left alone."""
     times = [each.asked for each in upstream.addresses if each.asked is not None]
     parts = [say("status.asked", age=_ago(max(times), now))] if times else []
@@ -36,7 +36,7 @@ def asked(upstream: Upstream, now: float, say: Language) -> str:
     return say("status.comma").join(parts)
 
 
-def failure(address: Address, now: float, say: Language) -> str:
+def failure(address: AddressStatus, now: float, say: Language) -> str:
     """Its last one, in a sentence; nothing where there was none."""
     if address.failed is None:
         return ""
@@ -51,12 +51,12 @@ def quota(told: Quota | None, now: float, say: Language) -> str:
     return say(phrase, remaining=told.remaining, limit=told.limit, age=_ago(told.told, now))
 
 
-def progress(fetch: Fetch, say: Language) -> str:
+def progress(fetch: DownloadStatus, say: Language) -> str:
     """How far a fetch is, and how fast."""
     return " · ".join(_progress(fetch, say))
 
 
-def _progress(fetch: Fetch, say: Language) -> Iterator[str]:
+def _progress(fetch: DownloadStatus, say: Language) -> Iterator[str]:
     if fetch.size is None:
         yield size(fetch.held)
     else:

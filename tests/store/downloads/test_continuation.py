@@ -8,7 +8,7 @@ import pytest
 from twisted.internet.defer import CancelledError
 from twisted.internet.task import Clock
 
-from dockmirror.content.verified import HOLD, Corrupt
+from dockmirror.body.verified import TAIL_HOLDBACK, CorruptContent
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import Denied
 from dockmirror.store.downloads.continuation import DiskFullFallback
@@ -28,10 +28,10 @@ from .upstream import (
     part,
 )
 
-ENDS = [(5, HALF), (HALF + 1, SIZE - HOLD - 1), (SIZE - 20, SIZE - 11), (SIZE - 9, SIZE - 1)]
+ENDS = [(5, HALF), (HALF + 1, SIZE - TAIL_HOLDBACK - 1), (SIZE - 20, SIZE - 11), (SIZE - 9, SIZE - 1)]
 
 
-@pytest.mark.parametrize("taken", [0, 1, HALF, SIZE - HOLD, SIZE - 10])
+@pytest.mark.parametrize("taken", [0, 1, HALF, SIZE - TAIL_HOLDBACK, SIZE - 10])
 @pytest.mark.parametrize("told", [True, False])
 def test_readers_go_on_by_themselves_when_the_disk_is_full(
     mirror: Mirror, upstream: Upstream, log: list[str], taken: int, told: bool
@@ -68,8 +68,8 @@ def test_a_reader_that_goes_on_by_itself_is_given_no_wrong_blob(mirror: Mirror, 
         upstream.body.send()
     mirror.turn(times=10)
     upstream.body.send_these(os.urandom(SIZE - HALF)).end()
-    assert isinstance(client.outcome, Corrupt)
-    assert HALF < len(client.received) <= SIZE - HOLD
+    assert isinstance(client.outcome, CorruptContent)
+    assert HALF < len(client.received) <= SIZE - TAIL_HOLDBACK
 
 
 def test_a_reader_that_goes_on_by_itself_is_given_no_longer_blob(mirror: Mirror, upstream: Upstream) -> None:
@@ -79,7 +79,7 @@ def test_a_reader_that_goes_on_by_itself_is_given_no_longer_blob(mirror: Mirror,
         upstream.body.send()
     mirror.turn(times=10)
     upstream.body.send_these(DATA[HALF:] + b"x").end()
-    assert isinstance(client.outcome, Corrupt)
+    assert isinstance(client.outcome, CorruptContent)
 
 
 def test_a_reader_that_goes_on_by_itself_is_resumed(mirror: Mirror, upstream: Upstream) -> None:

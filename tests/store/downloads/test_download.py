@@ -7,7 +7,7 @@ from pathlib import Path
 
 from twisted.internet.defer import CancelledError, Deferred
 
-from dockmirror.interfaces import Answer, Kind
+from dockmirror.interfaces import Answer, ContentKind
 from dockmirror.oci.errors import Denied, Unavailable
 
 from .upstream import BUSYBOX, DATA, HALF, SIZE, Mirror, Source, Upstream, finish
@@ -80,7 +80,7 @@ def test_a_download_continues_without_readers_if_half_is_there(mirror: Mirror, u
     assert mirror.is_downloading
     upstream.body.finish()
     assert mirror.blob.read_bytes() == DATA
-    assert mirror.contents.links == [(BUSYBOX, mirror.digest, Kind.BLOB)]
+    assert mirror.contents.links == [(BUSYBOX, mirror.digest, ContentKind.BLOB)]
 
 
 def test_a_download_continues_without_readers_if_little_is_missing(

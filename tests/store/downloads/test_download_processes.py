@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from twisted.internet.defer import Deferred
 
-from dockmirror.content.verified import HOLD, Corrupt
-from dockmirror.interfaces import Kind
+from dockmirror.body.verified import TAIL_HOLDBACK, CorruptContent
+from dockmirror.interfaces import ContentKind
 from dockmirror.oci.errors import Denied, Unavailable
 from dockmirror.oci.ranges import ContentRange
 from dockmirror.store.downloads.download import POLL
@@ -68,14 +68,14 @@ def test_two_processes_fetch_a_blob_once(mirrors: tuple[Mirror, Mirror], upstrea
     assert second.received == DATA[:2000]
     upstream.body.send()
     there.turn(POLL, 10)
-    assert second.received == DATA[: SIZE - HOLD]
+    assert second.received == DATA[: SIZE - TAIL_HOLDBACK]
     upstream.body.end()
     there.turn(POLL, 10)
     here.turn(times=10)
     assert first.received == second.received == DATA
     assert (second.outcome, upstream.opens, upstream.checks) == (True, [0], 1)
-    assert here.contents.links == [(BUSYBOX, here.digest, Kind.BLOB)]
-    assert there.contents.links == [(ALPINE, here.digest, Kind.BLOB)]
+    assert here.contents.links == [(BUSYBOX, here.digest, ContentKind.BLOB)]
+    assert there.contents.links == [(ALPINE, here.digest, ContentKind.BLOB)]
     assert not there.is_downloading
     assert there.clock.getDelayedCalls() == []
 
@@ -215,7 +215,7 @@ def test_the_note_of_a_dead_owner_is_not_relied_on(
     opening.callback(None)
     client = there.read(Source(upstream))
     there.turn(POLL, 10)
-    assert (client.received, client.outcome) == (WRONG[: SIZE - HOLD], None)
+    assert (client.received, client.outcome) == (WRONG[: SIZE - TAIL_HOLDBACK], None)
     hashing.callback(None)
     there.turn(POLL, 2)
     assert isinstance(client.outcome, Unavailable)
@@ -265,7 +265,7 @@ def test_readers_elsewhere_of_a_wrong_blob_are_cut_off(
     upstream.body.finish()
     there.turn(times=10)
     assert (late.received, late.outcome) == (DATA[-9:], True)
-    assert isinstance(here.join(Source(upstream)).error, Corrupt)
+    assert isinstance(here.join(Source(upstream)).error, CorruptContent)
 
 
 def test_another_process_asks_for_its_own_reader(mirrors: tuple[Mirror, Mirror], upstream: Upstream) -> None:

@@ -10,11 +10,11 @@ from attrs import evolve
 from twisted.internet.defer import Deferred
 from zope.interface.verify import verifyObject
 
-from dockmirror.content.verified import HOLD, Corrupt
-from dockmirror.interfaces import IContents, IDownloadReader, IDownloads, ISource, Kind
+from dockmirror.body.verified import TAIL_HOLDBACK, CorruptContent
+from dockmirror.interfaces import ContentKind, IContentStore, IDownloadReader, IDownloads, ISource
 from dockmirror.oci.errors import Denied
 from dockmirror.oci.reference import Repository
-from dockmirror.status.values import Fetch
+from dockmirror.status.status_values import DownloadStatus
 from dockmirror.store.downloads.context import DownloadStats
 
 from .upstream import (
@@ -43,7 +43,7 @@ def test_the_interfaces_are_provided(mirror: Mirror, upstream: Upstream) -> None
     verifyObject(IDownloads, mirror.downloads)
     verifyObject(IDownloadReader, reader)
     verifyObject(ISource, Source(upstream))
-    verifyObject(IContents, mirror.contents)
+    verifyObject(IContentStore, mirror.contents)
     reader.leave()
 
 
@@ -54,12 +54,12 @@ def test_a_blob_is_delivered_as_it_comes_and_then_stored(mirror: Mirror, upstrea
     assert client.received == DATA[:1000]
     upstream.body.send()
     mirror.turn(times=10)
-    assert client.received == DATA[: SIZE - HOLD]
+    assert client.received == DATA[: SIZE - TAIL_HOLDBACK]
     upstream.body.end()
     mirror.turn(times=2)
     assert (client.received, client.outcome) == (DATA, True)
     assert mirror.blob.read_bytes() == DATA
-    assert mirror.contents.links == [(BUSYBOX, mirror.digest, Kind.BLOB)]
+    assert mirror.contents.links == [(BUSYBOX, mirror.digest, ContentKind.BLOB)]
     assert os.listdir(mirror.part.parent) == []
     assert not mirror.is_downloading
     assert (upstream.opens, upstream.checks, mirror.grown) == ([0], 0, SIZE)
@@ -150,7 +150,7 @@ def test_a_finished_blob_is_read_and_linked_by_those_who_are_granted_it(
     client = Client().read(reader, DESCRIPTOR)
     mirror.turn(times=10)
     assert (client.received, client.outcome, upstream.opens) == (DATA, True, [0])
-    assert mirror.contents.links[1:] == [(ALPINE, mirror.digest, Kind.BLOB)]
+    assert mirror.contents.links[1:] == [(ALPINE, mirror.digest, ContentKind.BLOB)]
     assert not mirror.part.exists()
 
 
@@ -177,8 +177,8 @@ def test_a_download_may_fail_while_a_client_is_checked(mirror: Mirror, upstream:
     first, joining = mirror.read(Source(upstream)), mirror.join(source)
     upstream.body.send_these(DATA + b"x")
     source.answer.callback(None)
-    assert isinstance(first.outcome, Corrupt)
-    assert isinstance(joining.error, Corrupt)
+    assert isinstance(first.outcome, CorruptContent)
+    assert isinstance(joining.error, CorruptContent)
 
 
 def test_at_most_four_downloads_continue_without_readers(tmp_path: Path) -> None:
@@ -239,7 +239,7 @@ def test_active_downloads_are_listed_with_their_progress(mirror: Mirror, upstrea
     upstream.opening.callback(None)
     assert joining.reader is not None
     Client().read(joining.reader, DESCRIPTOR)
-    told = Fetch("docker.io", str(mirror.digest), ("docker.io/library/busybox",), 0, SIZE, None)
+    told = DownloadStatus("docker.io", str(mirror.digest), ("docker.io/library/busybox",), 0, SIZE, None)
     assert mirror.downloads.active() == [told]
     mirror.turn(2)
     upstream.body.send(100000)
@@ -260,15 +260,15 @@ def test_a_blob_that_came_wrong_is_refused_for_a_minute(
     late = mirror.read(Source(upstream), part(SIZE - 9, SIZE - 1))
     upstream.body.send_these(bytes_sent).end()
     mirror.turn(times=10)
-    assert isinstance(whole.outcome, Corrupt)
-    assert whole.received == bytes_sent[: SIZE - HOLD][: len(whole.received)]
-    assert (len(late.received), type(late.outcome)) == (0, Corrupt)
-    assert early.outcome is True or isinstance(early.outcome, Corrupt)
+    assert isinstance(whole.outcome, CorruptContent)
+    assert whole.received == bytes_sent[: SIZE - TAIL_HOLDBACK][: len(whole.received)]
+    assert (len(late.received), type(late.outcome)) == (0, CorruptContent)
+    assert early.outcome is True or isinstance(early.outcome, CorruptContent)
     assert not mirror.blob.exists()
     assert os.listdir(mirror.part.parent) == []
     assert mirror.contents.links == []
     assert any("docker.io" in line and str(mirror.digest) in line for line in log)
-    assert isinstance(mirror.join(Source(upstream)).error, Corrupt)
+    assert isinstance(mirror.join(Source(upstream)).error, CorruptContent)
     assert upstream.opens == [0]
     assert mirror.context.stats == DownloadStats(wrong=1)
     mirror.turn(60)

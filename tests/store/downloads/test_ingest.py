@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dockmirror.content.verified import Corrupt
+from dockmirror.body.verified import CorruptContent
+from dockmirror.concurrency.interrupt import Interrupt
 from dockmirror.oci.errors import Unavailable
 from dockmirror.store.downloads.context import NoReaders
 from dockmirror.store.downloads.ingest import MAX_BEHIND, IngestConsumer
 from dockmirror.store.downloads.partial_file import PartialPaths, open_partial
 from dockmirror.store.downloads.progress import DownloadProgress
-from dockmirror.store.reader import FileReader
+from dockmirror.store.file_reader import FileReader
 from dockmirror.store.writer import HASH_STEP, BackgroundHasher
-from dockmirror.work.interrupt import Interrupt
 
 from ..threads import inline
 from .upstream import DATA, PIECE, FileClient, Mirror, Source, Upstream, all_closed
@@ -22,7 +22,7 @@ def test_no_more_is_taken_than_was_announced(mirror: Mirror, upstream: Upstream)
     """An upstream that sends more is cancelled; the blob is wrong."""
     client = mirror.read(Source(upstream))
     upstream.body.send_these(DATA + b"x")
-    assert isinstance(client.outcome, Corrupt)
+    assert isinstance(client.outcome, CorruptContent)
     assert upstream.body.cancelled
 
 

@@ -9,11 +9,11 @@ import pytest
 from twisted.internet.defer import CancelledError
 from twisted.internet.task import Clock
 
-from dockmirror.content.verified import HOLD, Corrupt
+from dockmirror.body.verified import TAIL_HOLDBACK, CorruptContent
 from dockmirror.oci.errors import Unavailable
+from dockmirror.store.coroutine_producer import BURST
 from dockmirror.store.downloads.progress import DownloadProgress, DownloadReader
-from dockmirror.store.pace import BURST
-from dockmirror.store.reader import PIECE, FileReader
+from dockmirror.store.file_reader import PIECE, FileReader
 
 from ...answering import watch
 from ..threads import HeldThreads
@@ -80,7 +80,7 @@ class Expelling(Client):
 class ColdFile(FileReader):
     """A file of which nothing is in the page cache."""
 
-    def at_hand(self, offset: int, length: int) -> bytes | None:
+    def read_nowait(self, offset: int, length: int) -> bytes | None:
         return None
 
 
@@ -91,13 +91,13 @@ class Failing(Client):
         raise ZeroDivisionError
 
 
-@pytest.mark.parametrize("size", [0, 1, HOLD, HOLD + 1])
+@pytest.mark.parametrize("size", [0, 1, TAIL_HOLDBACK, TAIL_HOLDBACK + 1])
 def test_a_blob_of_up_to_64_kib_is_delivered_when_it_is_right(tmp_path: Path, size: int) -> None:
     """Nothing of a blob of up to 64 KiB is delivered before its digest has proven right."""
     upstream, mirror = Upstream(DATA[:size]), Mirror(tmp_path, DATA[:size])
     client = mirror.read(Source(upstream))
     upstream.body.send()
-    assert len(client.received) == max(0, size - HOLD)
+    assert len(client.received) == max(0, size - TAIL_HOLDBACK)
     assert not client.outcome
     upstream.body.end()
     assert (client.received, client.outcome) == (DATA[:size], True)
@@ -113,7 +113,7 @@ def test_a_blob_of_unknown_size_is_streamed(mirror: Mirror, upstream: Upstream) 
     clients = [Client().read(reader, DESCRIPTOR) for reader in downloads]
     upstream.body.send(HALF)
     mirror.turn(times=10)
-    assert clients[0].received == clients[1].received == DATA[: HALF - HOLD]
+    assert clients[0].received == clients[1].received == DATA[: HALF - TAIL_HOLDBACK]
     upstream.body.finish()
     mirror.turn(times=10)
     assert [client.received for client in clients] == [DATA, DATA]
@@ -157,7 +157,7 @@ def test_a_file_consumer_is_sent_the_file_behind_the_writer(mirror: Mirror, upst
     for _ in range(10):
         assert mirror.clock.getDelayedCalls() == []
         client.resume()
-    assert client.received == DATA[: SIZE - HOLD]
+    assert client.received == DATA[: SIZE - TAIL_HOLDBACK]
     upstream.body.end()
     assert (client.received, client.sent, client.outcome) == (DATA, SIZE, True)
     assert client.written_while_paused == 0
@@ -230,7 +230,7 @@ def test_a_paused_reader_is_cut_off_at_once(mirror: Mirror, upstream: Upstream) 
     upstream.body.send(10)
     client.pause()
     upstream.body.send_these(DATA)
-    assert isinstance(client.outcome, Corrupt)
+    assert isinstance(client.outcome, CorruptContent)
     assert client.received == DATA[:10]
 
 
@@ -285,11 +285,14 @@ def test_a_range_is_delivered_as_soon_as_it_has_come(mirror: Mirror, upstream: U
 
 def test_a_range_of_the_tail_waits_for_the_digest(mirror: Mirror, upstream: Upstream) -> None:
     """A range of the last 64 KiB is delivered when the whole blob is right."""
-    client = mirror.read(Source(upstream), part(SIZE - HOLD - 10, SIZE - HOLD + 9))
+    client = mirror.read(Source(upstream), part(SIZE - TAIL_HOLDBACK - 10, SIZE - TAIL_HOLDBACK + 9))
     upstream.body.send()
-    assert client.received == DATA[SIZE - HOLD - 10 : SIZE - HOLD]
+    assert client.received == DATA[SIZE - TAIL_HOLDBACK - 10 : SIZE - TAIL_HOLDBACK]
     upstream.body.end()
-    assert (client.received, client.outcome) == (DATA[SIZE - HOLD - 10 : SIZE - HOLD + 10], True)
+    assert (client.received, client.outcome) == (
+        DATA[SIZE - TAIL_HOLDBACK - 10 : SIZE - TAIL_HOLDBACK + 10],
+        True,
+    )
 
 
 def test_the_time_until_a_part_comes_is_estimated_from_the_pace(mirror: Mirror, upstream: Upstream) -> None:
@@ -300,7 +303,7 @@ def test_the_time_until_a_part_comes_is_estimated_from_the_pace(mirror: Mirror, 
     upstream.body.send(100000)
     assert reader.seconds_until(part(0, 99999)) == 0
     assert reader.seconds_until(part(0, 199999)) == 1
-    assert reader.seconds_until(part(SIZE - HOLD, SIZE - HOLD)) == 9
+    assert reader.seconds_until(part(SIZE - TAIL_HOLDBACK, SIZE - TAIL_HOLDBACK)) == 9
     upstream.body.send()
     assert reader.seconds_until(part(0, SIZE - 1)) == 0
     upstream.body.end()

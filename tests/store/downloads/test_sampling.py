@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
 
-from dockmirror.content.verified import Corrupt
+from dockmirror.body.verified import CorruptContent
 from dockmirror.oci.consent import SAMPLE, Sample
 
 from ...answering import now, watch
@@ -80,9 +80,9 @@ def test_a_sample_fails_with_the_download(
     sampled = watch(sample_of(source))
     upstream.body.send_these(DATA[HALF:-1]).end()
     mirror.turn(times=10)
-    assert isinstance(sampled[0], Corrupt)
+    assert isinstance(sampled[0], CorruptContent)
     source.answer.callback(None)
-    assert isinstance(joining.error, Corrupt)
+    assert isinstance(joining.error, CorruptContent)
 
 
 def test_of_a_blob_of_unknown_size_there_is_no_sample(mirror: Mirror, upstream: Upstream) -> None:

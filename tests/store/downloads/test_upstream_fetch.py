@@ -7,10 +7,10 @@ import os
 import pytest
 from twisted.internet.defer import Deferred
 
-from dockmirror.content.held import absent
-from dockmirror.content.resumed import PAUSES
-from dockmirror.content.verified import HOLD, Corrupt
-from dockmirror.interfaces import Answer, Kind
+from dockmirror.body.in_memory import NoBody
+from dockmirror.body.resuming import PAUSES
+from dockmirror.body.verified import TAIL_HOLDBACK, CorruptContent
+from dockmirror.interfaces import Answer, ContentKind
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.errors import (
     Denied,
@@ -201,7 +201,7 @@ def test_the_next_reader_begins_when_the_first_is_refused(mirror: Mirror, upstre
 
 def test_an_answer_without_a_blob_fails_that_reader(mirror: Mirror, upstream: Upstream) -> None:
     """An answer without a blob, such as a 304, fails that reader; the next one's source is asked."""
-    answer = Answer(absent(Descriptor()), 304, upstream_status=304)
+    answer = Answer(NoBody(Descriptor()), 304, upstream_status=304)
     first, second = mirror.join(AnsweredSource(upstream, answer)), mirror.join(Source(upstream))
     assert isinstance(first.error, Unavailable)
     assert second.reader is not None
@@ -280,8 +280,8 @@ def test_a_wrong_blob_of_unknown_size_is_not_completed(mirror: Mirror, upstream:
     client = mirror.read(Source(upstream))
     upstream.body.send_these(DATA[:-1]).end()
     mirror.turn(times=10)
-    assert isinstance(client.outcome, Corrupt)
-    assert len(client.received) <= SIZE - 1 - HOLD
+    assert isinstance(client.outcome, CorruptContent)
+    assert len(client.received) <= SIZE - 1 - TAIL_HOLDBACK
 
 
 def test_a_blob_that_was_fetched_in_parts_and_is_wrong_is_fetched_again(
@@ -307,10 +307,10 @@ def test_a_blob_that_is_wrong_twice_is_corrupt(mirror: Mirror, upstream: Upstrea
         upstream.body.send_these(WRONG[:HALF]).break_off()
         mirror.turn(4)
         upstream.body.finish()
-    assert isinstance(late.outcome, Corrupt)
+    assert isinstance(late.outcome, CorruptContent)
     assert len(log) == 1
     assert not mirror.part.exists()
-    assert isinstance(mirror.join(Source(upstream)).error, Corrupt)
+    assert isinstance(mirror.join(Source(upstream)).error, CorruptContent)
 
 
 def test_a_reader_that_was_told_another_size_fails(mirror: Mirror, upstream: Upstream) -> None:
@@ -365,7 +365,7 @@ def test_a_partial_file_that_is_complete_needs_no_request(mirror: Mirror, upstre
     mirror.turn(times=10)
     assert (client.received, client.outcome) == (DATA, True)
     assert (upstream.opens, upstream.checks) == ([], 1)
-    assert mirror.contents.links == [(BUSYBOX, mirror.digest, Kind.BLOB)]
+    assert mirror.contents.links == [(BUSYBOX, mirror.digest, ContentKind.BLOB)]
 
 
 @pytest.mark.parametrize("told", [None, f"{SIZE}\n"])

@@ -19,15 +19,15 @@ from zope.interface import implementer
 
 from dockmirror.interfaces import (
     Answer,
-    IContent,
-    IContents,
+    ContentKind,
+    IBody,
+    IContentStore,
     IDownloadReader,
     IFileConsumer,
-    IOpened,
     ISource,
-    Kind,
+    IStoredContent,
 )
-from dockmirror.oci.consent import Held
+from dockmirror.oci.consent import HeldBlob
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import RangeInvalid, RegistryError, Unreachable
@@ -108,7 +108,7 @@ class Upstream:
         return self.bodies[-1]
 
 
-@implementer(IContent, IPushProducer)
+@implementer(IBody, IPushProducer)
 class Body:
     """A body that is sent piece by piece."""
 
@@ -200,7 +200,7 @@ class Source:
         self._refuse()
         return await self._upstream.open(offset)
 
-    async def check(self, held: Held) -> None:
+    async def check(self, held: HeldBlob) -> None:
         self.checks += 1
         self._upstream.checks += 1
         self._refuse()
@@ -216,13 +216,13 @@ class HeldCheck(Source):
     :ivar held: the blob that is checked.
     """
 
-    held: Held
+    held: HeldBlob
 
     def __init__(self, upstream: Upstream) -> None:
         super().__init__(upstream)
         self.answer: Deferred[None] = Deferred()
 
-    async def check(self, held: Held) -> None:
+    async def check(self, held: HeldBlob) -> None:
         self.held = held
         await self.answer
         await super().check(held)
@@ -326,16 +326,16 @@ class FileClient(Client):
         super().resume()
 
 
-@implementer(IContents)
+@implementer(IContentStore)
 class Contents:
     """A store that notes its links; blobs are stored where the layout says."""
 
     def __init__(self, root: Path) -> None:
-        self.links: list[tuple[Repository, Digest, Kind]] = []
+        self.links: list[tuple[Repository, Digest, ContentKind]] = []
         self.full = False
         self._root = root
 
-    async def open(self, repository: Repository, digest: Digest, kind: Kind) -> IOpened | None:
+    async def open(self, repository: Repository, digest: Digest, kind: ContentKind) -> IStoredContent | None:
         raise NotImplementedError
 
     async def holds(self, digest: Digest) -> bool:
@@ -343,10 +343,10 @@ class Contents:
             self._root / "docker/registry/v2/blobs/sha256" / digest.hex[:2] / digest.hex / "data"
         ).exists()
 
-    async def peek(self, digest: Digest) -> IOpened | None:
+    async def peek(self, digest: Digest) -> IStoredContent | None:
         raise NotImplementedError
 
-    async def link(self, repository: Repository, digest: Digest, kind: Kind) -> bool:
+    async def link(self, repository: Repository, digest: Digest, kind: ContentKind) -> bool:
         if self.full:
             raise OSError("no space left")
         held = await self.holds(digest)
@@ -354,10 +354,10 @@ class Contents:
             self.links.append((repository, digest, kind))
         return held
 
-    async def add(self, repository: Repository, digest: Digest, kind: Kind, data: bytes) -> None:
+    async def add(self, repository: Repository, digest: Digest, kind: ContentKind, data: bytes) -> None:
         raise NotImplementedError
 
-    async def unlink(self, repository: Repository, digest: Digest, kind: Kind) -> None:
+    async def unlink(self, repository: Repository, digest: Digest, kind: ContentKind) -> None:
         raise NotImplementedError
 
 

@@ -8,22 +8,22 @@ from obstore.store import MemoryStore
 from twisted.internet.task import Clock
 
 from dockmirror.oci.digest import Digest
-from dockmirror.store import owed
-from dockmirror.store.documents import LocalDocuments
-from dockmirror.store.local import LocalContents
-from dockmirror.store.objects.contents import ObjectContents
-from dockmirror.store.objects.documents import ObjectDocuments
-from dockmirror.store.objects.tags import ObjectTags
-from dockmirror.store.tags import LocalTags
-from dockmirror.store.threads import InThread
-from dockmirror.store.tiered.contents import TieredContents
-from dockmirror.store.tiered.documents import TieredDocuments
-from dockmirror.store.tiered.tags import TieredTags
-from dockmirror.store.tiered.uploads import Uploads
+from dockmirror.store import write_behind
+from dockmirror.store.bucket.bucket_contents import BucketContentStore
+from dockmirror.store.bucket.bucket_documents import BucketDocumentStore
+from dockmirror.store.bucket.bucket_tags import BucketTagStore
+from dockmirror.store.local_contents import LocalContentStore
+from dockmirror.store.local_documents import LocalDocumentStore
+from dockmirror.store.local_tags import LocalTagStore
+from dockmirror.store.threads import RunInThread
+from dockmirror.store.tiered.tiered_contents import TieredContentStore
+from dockmirror.store.tiered.tiered_documents import TieredDocumentStore
+from dockmirror.store.tiered.tiered_tags import TieredTagStore
+from dockmirror.store.tiered.write_behind_queue import WriteBehind
 
 from ...answering import now
-from ..objects.buckets import bucket
-from ..objects.test_bucket import Threads
+from ..bucket.buckets import bucket
+from ..bucket.test_bucket import Threads
 from ..threads import inline
 
 EPOCH = 1_700_000_000.0
@@ -37,30 +37,30 @@ class Machine:
     """
 
     def __init__(
-        self, root: Path, store: MemoryStore, clock: Clock, bucket_threads: InThread | None = None
+        self, root: Path, store: MemoryStore, clock: Clock, bucket_threads: RunInThread | None = None
     ) -> None:
         self.root, self.store, self.clock = root, store, clock
         self.threads = Threads()
         self.bucket = bucket(clock, store, bucket_threads or self.threads)
         self.used: list[Digest] = []
-        far = ObjectContents(self.bucket, clock)
-        self.near = LocalContents(root, clock, inline)
-        tags, documents = LocalTags(root, clock, inline), LocalDocuments(root, clock, inline)
-        self.contents = TieredContents(self.near, far, far, self.owe, self.used.append)
-        self.tags = TieredTags(tags, tags, ObjectTags(self.bucket, clock), self.owe, clock)
-        self.far_documents = ObjectDocuments(self.bucket)
-        self.documents = TieredDocuments(documents, self.far_documents, self.owe, self.is_owed, clock)
-        self.uploads = Uploads(root, self.bucket, far, tags, documents, clock, inline)
+        far = BucketContentStore(self.bucket, clock)
+        self.near = LocalContentStore(root, clock, inline)
+        tags, documents = LocalTagStore(root, clock, inline), LocalDocumentStore(root, clock, inline)
+        self.contents = TieredContentStore(self.near, far, far, self.owe, self.used.append)
+        self.tags = TieredTagStore(tags, tags, BucketTagStore(self.bucket, clock), self.owe, clock)
+        self.far_documents = BucketDocumentStore(self.bucket)
+        self.documents = TieredDocumentStore(documents, self.far_documents, self.owe, self.is_owed, clock)
+        self.uploads = WriteBehind(root, self.bucket, far, tags, documents, clock, inline)
 
-    async def owe(self, each: owed.Owed) -> None:
+    async def owe(self, each: write_behind.PendingWrite) -> None:
         """Notes that the bucket is to be given it."""
-        owed.put(self.root, each, self.clock.seconds())
+        write_behind.enqueue(self.root, each, self.clock.seconds())
 
-    async def is_owed(self, each: owed.OwedDocument) -> bool:
+    async def is_owed(self, each: write_behind.PendingDocument) -> bool:
         """Whether that is noted."""
-        return owed.is_put(self.root, each)
+        return write_behind.is_queued(self.root, each)
 
     def give(self) -> int:
         """Gives what is owed; how much of it is left."""
-        now(self.uploads.look())
-        return len(owed.waiting(self.root))
+        now(self.uploads.run())
+        return len(write_behind.pending(self.root))

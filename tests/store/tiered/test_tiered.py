@@ -11,18 +11,19 @@ from obstore.store import MemoryStore
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from dockmirror.interfaces import IContents, IDistant, IDocuments, ITags, Kind, Tagged
+from dockmirror.interfaces import ContentKind, IBucketBlob, IContentStore, IDocumentStore, ITagStore, TagEntry
 from dockmirror.oci.digest import Digest
-from dockmirror.store import layout, owed
-from dockmirror.store.documents import LocalDocuments
-from dockmirror.store.objects.contents import ObjectContents
-from dockmirror.store.objects.health import FIRST, LONGEST
-from dockmirror.store.tags import LocalTags
-from dockmirror.store.tiered.documents import REFRESHED, TieredDocuments
-from dockmirror.store.tiered.tags import ASKED_AGAIN, GIVEN_AGAIN
-from dockmirror.store.tiered.uploads import ON_ITS_WAY, Uploads
+from dockmirror.store import layout, write_behind
+from dockmirror.store.bucket.bucket_contents import BucketContentStore
+from dockmirror.store.bucket.bucket_health import FIRST, LONGEST
+from dockmirror.store.local_documents import LocalDocumentStore
+from dockmirror.store.local_tags import LocalTagStore
+from dockmirror.store.tiered.tiered_documents import REFRESHED, TieredDocumentStore
+from dockmirror.store.tiered.tiered_tags import ASKED_AGAIN, GIVEN_AGAIN
+from dockmirror.store.tiered.write_behind_queue import ON_ITS_WAY, WriteBehind
 
 from ...answering import now, watch
+from ..bucket.buckets import bucket
 from ..contract import (
     DATA,
     DIGEST,
@@ -35,7 +36,6 @@ from ..contract import (
     TagsContract,
     read,
 )
-from ..objects.buckets import bucket
 from ..threads import HeldThreads, inline
 from .parts import EPOCH, Machine
 
@@ -65,7 +65,7 @@ class TestContents(ContentsContract):
     """Nothing is given to the bucket meanwhile."""
 
     @pytest.fixture
-    def contents(self, machines: Machines) -> IContents:
+    def contents(self, machines: Machines) -> IContentStore:
         """Empty."""
         return machines[0].contents
 
@@ -74,7 +74,7 @@ class TestTags(TagsContract):
     """Nothing is given to the bucket meanwhile."""
 
     @pytest.fixture
-    def tags(self, tmp_path: Path, clock: Clock) -> ITags:
+    def tags(self, tmp_path: Path, clock: Clock) -> ITagStore:
         """Empty."""
         return Machine(tmp_path, MemoryStore(), clock).tags
 
@@ -83,7 +83,7 @@ class TestDocuments(DocumentsContract):
     """Nothing is given to the bucket meanwhile."""
 
     @pytest.fixture
-    def documents(self, machines: Machines) -> IDocuments:
+    def documents(self, machines: Machines) -> IDocumentStore:
         """Empty."""
         return machines[0].documents
 
@@ -91,69 +91,69 @@ class TestDocuments(DocumentsContract):
 def test_shared(machines: Machines, clock: Clock) -> None:
     """What one machine has uploaded the other has: contents, tags and documents."""
     one, two = machines
-    now(one.contents.add(HERE, LARGE_DIGEST, Kind.BLOB, LARGE))
-    now(one.contents.add(HERE, DIGEST, Kind.MANIFEST, DATA))
+    now(one.contents.add(HERE, LARGE_DIGEST, ContentKind.BLOB, LARGE))
+    now(one.contents.add(HERE, DIGEST, ContentKind.MANIFEST, DATA))
     now(one.tags.put(HERE, LATEST, DIGEST))
     now(one.documents.write("name", DATA))
     confirmed = clock.seconds()
-    assert now(two.contents.open(HERE, DIGEST, Kind.MANIFEST)) is None
+    assert now(two.contents.open(HERE, DIGEST, ContentKind.MANIFEST)) is None
     assert one.give() == 0
     clock.advance(ASKED_AGAIN)
-    assert now(read(now(two.contents.open(HERE, LARGE_DIGEST, Kind.BLOB)))) == LARGE
-    assert now(read(now(two.contents.open(HERE, DIGEST, Kind.MANIFEST)))) == DATA
-    assert now(two.contents.open(HERE, DIGEST, Kind.BLOB)) is None
-    assert now(two.tags.get(HERE, LATEST)) == Tagged(DIGEST, confirmed)
+    assert now(read(now(two.contents.open(HERE, LARGE_DIGEST, ContentKind.BLOB)))) == LARGE
+    assert now(read(now(two.contents.open(HERE, DIGEST, ContentKind.MANIFEST)))) == DATA
+    assert now(two.contents.open(HERE, DIGEST, ContentKind.BLOB)) is None
+    assert now(two.tags.get(HERE, LATEST)) == TagEntry(DIGEST, confirmed)
     assert now(two.documents.read("name")) == DATA
 
 
 def test_hot(machines: Machines) -> None:
     """What is near costs the bucket no request; of what is far what is small costs one, and is near then."""
     one, two = machines
-    now(one.contents.add(HERE, LARGE_DIGEST, Kind.BLOB, LARGE))
-    now(one.contents.add(HERE, DIGEST, Kind.MANIFEST, DATA))
+    now(one.contents.add(HERE, LARGE_DIGEST, ContentKind.BLOB, LARGE))
+    now(one.contents.add(HERE, DIGEST, ContentKind.MANIFEST, DATA))
     one.give()
     one.bucket.requests.clear()
-    for digest, kind in ((LARGE_DIGEST, Kind.BLOB), (DIGEST, Kind.MANIFEST)):
+    for digest, kind in ((LARGE_DIGEST, ContentKind.BLOB), (DIGEST, ContentKind.MANIFEST)):
         assert now(read(now(one.contents.open(HERE, digest, kind)))) is not None
         assert now(one.contents.link(HERE, digest, kind))
     assert (one.give(), one.bucket.requests) == (0, {})
     for _ in range(3):
-        assert now(read(now(two.contents.open(HERE, DIGEST, Kind.MANIFEST)))) == DATA
+        assert now(read(now(two.contents.open(HERE, DIGEST, ContentKind.MANIFEST)))) == DATA
     assert two.bucket.requests == {"get": 1}
     assert now(two.near.holds(DIGEST))
-    assert IDistant.providedBy(now(two.contents.open(HERE, LARGE_DIGEST, Kind.BLOB)))
+    assert IBucketBlob.providedBy(now(two.contents.open(HERE, LARGE_DIGEST, ContentKind.BLOB)))
     assert two.used == [DIGEST] * 3 + [LARGE_DIGEST]
 
 
 def test_lost_disk(machines: Machines) -> None:
     """A machine that loses its disk has lost nothing that was uploaded."""
     one, _ = machines
-    now(one.contents.add(HERE, LARGE_DIGEST, Kind.BLOB, LARGE))
+    now(one.contents.add(HERE, LARGE_DIGEST, ContentKind.BLOB, LARGE))
     one.give()
     shutil.rmtree(one.root)
     one.root.mkdir()
-    assert now(read(now(one.contents.open(HERE, LARGE_DIGEST, Kind.BLOB)))) == LARGE
+    assert now(read(now(one.contents.open(HERE, LARGE_DIGEST, ContentKind.BLOB)))) == LARGE
 
 
 def test_bytes_entitle_nobody(machines: Machines) -> None:
     """A link to what is only far is written there."""
     one, two = machines
-    now(one.contents.add(HERE, LARGE_DIGEST, Kind.BLOB, LARGE))
+    now(one.contents.add(HERE, LARGE_DIGEST, ContentKind.BLOB, LARGE))
     one.give()
-    assert now(two.contents.open(HERE, LARGE_DIGEST, Kind.MANIFEST)) is None
+    assert now(two.contents.open(HERE, LARGE_DIGEST, ContentKind.MANIFEST)) is None
     assert now(two.contents.holds(LARGE_DIGEST))
-    assert now(two.contents.link(HERE, LARGE_DIGEST, Kind.MANIFEST))
-    assert now(read(now(two.contents.open(HERE, LARGE_DIGEST, Kind.MANIFEST)))) == LARGE
+    assert now(two.contents.link(HERE, LARGE_DIGEST, ContentKind.MANIFEST))
+    assert now(read(now(two.contents.open(HERE, LARGE_DIGEST, ContentKind.MANIFEST)))) == LARGE
 
 
 def test_down(machines: Machines, tmp_path: Path, clock: Clock) -> None:
     """While the bucket is down what is near is served, uploads are kept, and given by who comes next."""
     one, two = machines
     one.threads.down = True
-    now(one.contents.add(HERE, LARGE_DIGEST, Kind.BLOB, LARGE))
+    now(one.contents.add(HERE, LARGE_DIGEST, ContentKind.BLOB, LARGE))
     now(one.tags.put(HERE, LATEST, LARGE_DIGEST))
     now(one.documents.write("name", DATA))
-    assert now(read(now(one.contents.open(HERE, LARGE_DIGEST, Kind.BLOB)))) == LARGE
+    assert now(read(now(one.contents.open(HERE, LARGE_DIGEST, ContentKind.BLOB)))) == LARGE
     clock.advance(ASKED_AGAIN)
     assert now(one.tags.get(HERE, LATEST)) is not None
     assert now(one.documents.read("other")) is None
@@ -161,22 +161,22 @@ def test_down(machines: Machines, tmp_path: Path, clock: Clock) -> None:
         clock.advance(LONGEST)
         assert one.give() == 3
     with pytest.raises(OSError, match="no route"):
-        now(one.bucket.try_it())
+        now(one.bucket.probe())
     restarted = Machine(one.root, two.store, clock)
     assert restarted.give() == 0
-    assert now(read(now(two.contents.open(HERE, LARGE_DIGEST, Kind.BLOB)))) == LARGE
-    now(restarted.bucket.try_it())
+    assert now(read(now(two.contents.open(HERE, LARGE_DIGEST, ContentKind.BLOB)))) == LARGE
+    now(restarted.bucket.probe())
 
 
 def test_evicted_before(machines: Machines, clock: Clock) -> None:
     """What is gone from the disk is not uploaded, and nothing links to it."""
     one, two = machines
-    now(one.contents.add(HERE, DIGEST, Kind.BLOB, DATA))
+    now(one.contents.add(HERE, DIGEST, ContentKind.BLOB, DATA))
     (one.root / layout.data(DIGEST)).unlink()
     assert one.give() == 1  # it may be about to be there
     clock.advance(ON_ITS_WAY)
     assert one.give() == 0
-    assert now(two.contents.open(HERE, DIGEST, Kind.BLOB)) is None
+    assert now(two.contents.open(HERE, DIGEST, ContentKind.BLOB)) is None
 
 
 def test_large_file(machines: Machines) -> None:
@@ -184,11 +184,11 @@ def test_large_file(machines: Machines) -> None:
     one, two = machines
     data = LARGE * 20
     digest = type(LARGE_DIGEST).of(data)
-    now(one.contents.add(HERE, digest, Kind.BLOB, data))
-    now(one.contents.link(HERE, digest, Kind.MANIFEST))
+    now(one.contents.add(HERE, digest, ContentKind.BLOB, data))
+    now(one.contents.link(HERE, digest, ContentKind.MANIFEST))
     assert one.give() == 0
     assert one.bucket.requests["upload"] == 1
-    for kind in Kind:
+    for kind in ContentKind:
         opened = now(two.contents.open(HERE, digest, kind))
         assert opened is not None
         assert opened.size == len(data)
@@ -207,10 +207,10 @@ def test_later_tag(machines: Machines, clock: Clock) -> None:
         assert tagged is not None
         assert tagged.digest == LARGE_DIGEST
     now(two.tags.put(HERE, LATEST, LARGE_DIGEST))
-    assert not owed.waiting(two.root)
+    assert not write_behind.pending(two.root)
     clock.advance(GIVEN_AGAIN)
     now(two.tags.put(HERE, LATEST, LARGE_DIGEST))
-    assert len(owed.waiting(two.root)) == 1
+    assert len(write_behind.pending(two.root)) == 1
 
 
 def test_asked_at_once(machines: Machines, tmp_path: Path, clock: Clock) -> None:
@@ -225,7 +225,7 @@ def test_asked_at_once(machines: Machines, tmp_path: Path, clock: Clock) -> None
     documents = [watch(added.documents.read("name")) for _ in range(3)]
     while held.held:
         held.run()
-    assert tags == [[Tagged(DIGEST, EPOCH)]] * 3
+    assert tags == [[TagEntry(DIGEST, EPOCH)]] * 3
     assert documents == [[DATA]] * 3
     assert added.bucket.requests == {"get": 2}
 
@@ -241,7 +241,7 @@ def test_asked_when_it_answers_again(machines: Machines, clock: Clock) -> None:
     assert now(two.documents.read("name")) is None
     two.threads.down = False
     clock.advance(FIRST)
-    assert now(two.tags.get(HERE, LATEST)) == Tagged(DIGEST, EPOCH)
+    assert now(two.tags.get(HERE, LATEST)) == TagEntry(DIGEST, EPOCH)
     assert now(two.documents.read("name")) == DATA
 
 
@@ -286,14 +286,14 @@ def test_what_is_on_its_way(machines: Machines, clock: Clock) -> None:
     for name in ("first", "second"):
         now(one.documents.write(name, b"1"))
     asked = bucket(clock, MemoryStore(), held := HeldThreads())
-    tags, documents = LocalTags(one.root, clock, inline), LocalDocuments(one.root, clock, inline)
-    uploads = Uploads(one.root, asked, ObjectContents(asked, clock), tags, documents, clock, inline)
-    looking = watch(uploads.look())
+    tags, documents = LocalTagStore(one.root, clock, inline), LocalDocumentStore(one.root, clock, inline)
+    uploads = WriteBehind(one.root, asked, BucketContentStore(asked, clock), tags, documents, clock, inline)
+    looking = watch(uploads.run())
     held.fail(GenericError("HTTP error"))
     assert looking == []
     held.run()
     assert looking == [None]
-    assert len(owed.waiting(one.root)) == 1
+    assert len(write_behind.pending(one.root)) == 1
 
 
 def test_documents(machines: Machines, clock: Clock) -> None:
@@ -326,12 +326,12 @@ def test_written_while_it_is_refreshed(machines: Machines, clock: Clock) -> None
     clock.advance(REFRESHED)
     noted: Deferred[None] = Deferred()
 
-    async def owe(each: owed.Owed) -> None:
+    async def owe(each: write_behind.PendingWrite) -> None:
         await noted
         await one.owe(each)
 
-    near = LocalDocuments(one.root, clock, inline)
-    writing = watch(TieredDocuments(near, one.far_documents, owe, one.is_owed, clock).write("name", b"2"))
+    near = LocalDocumentStore(one.root, clock, inline)
+    writing = watch(TieredDocumentStore(near, one.far_documents, owe, one.is_owed, clock).write("name", b"2"))
     now(one.documents.read("name"))
     noted.callback(None)
     assert writing == [None]
@@ -343,8 +343,10 @@ def test_written_while_it_is_refreshed(machines: Machines, clock: Clock) -> None
 def test_given_before_it_is_written(machines: Machines, clock: Clock) -> None:
     """What is given while it is being written is given again."""
     one, two = machines
-    near = LocalDocuments(one.root, clock, held := HeldThreads())
-    writing = watch(TieredDocuments(near, one.far_documents, one.owe, one.is_owed, clock).write("name", b"1"))
+    near = LocalDocumentStore(one.root, clock, held := HeldThreads())
+    writing = watch(
+        TieredDocumentStore(near, one.far_documents, one.owe, one.is_owed, clock).write("name", b"1")
+    )
     one.give()
     while held.held:
         held.run()

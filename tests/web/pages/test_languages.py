@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from dockmirror.clients.mirror import Mirror, Registry
-from dockmirror.clients.table import CLIENTS
+from dockmirror.client_config.clients import CLIENTS
+from dockmirror.client_config.mirror_address import MirrorAddress, MirroredRegistry
 from dockmirror.web.pages.languages import LANGUAGES
 
 ENGLISH = LANGUAGES["en"]
@@ -31,7 +31,9 @@ def test_all_say_the_same(code: str) -> None:
 
 def test_every_snippet_has_a_phrase() -> None:
     """Clients by their names, and what they are shown besides by its own as well."""
-    mirror = Mirror("http", "m", (Registry("docker.io", "docker.io", "https://registry-1.docker.io"),))
+    mirror = MirrorAddress(
+        "http", "m", (MirroredRegistry("docker.io", "docker.io", "https://registry-1.docker.io"),)
+    )
     for client in CLIENTS.values():
         _, *others = client.snippets(mirror)
         for key in (client.name, *(f"{client.name}.{each.name}" for each in others)):

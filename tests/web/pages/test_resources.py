@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 import bcrypt
 import pytest
 
-from dockmirror.clients.table import CLIENTS
+from dockmirror.client_config.clients import CLIENTS
 from tests.fake_registry import basic
 from tests.house import Answer, House
 from tests.internet import PASSWORD, USER, Internet

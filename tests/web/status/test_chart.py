@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from twisted.web.template import Tag
 
-from dockmirror.status.series import Slot
+from dockmirror.status.cache_series import SeriesSlot
 from dockmirror.web.status.chart import Bar, bars, hours, ratios, sizes, volumes
 
 
@@ -23,12 +23,19 @@ def shapes(svg: Tag) -> list[tuple[Any, ...]]:
 
 def test_bars() -> None:
     """Are three slots each, the last one up to now; what was held goes on until something else is seen."""
-    slots = [Slot(0, 1, 1), Slot(300, 4, 2, 50), Slot(600, 1, 0), Slot(900), Slot(1200), Slot(1500),
-             Slot(1800, 5, 5, 70)]  # fmt: skip
+    slots = [
+        SeriesSlot(0, 1, 1),
+        SeriesSlot(300, 4, 2, 50),
+        SeriesSlot(600, 1, 0),
+        SeriesSlot(900),
+        SeriesSlot(1200),
+        SeriesSlot(1500),
+        SeriesSlot(1800, 5, 5, 70),
+    ]
     assert bars(slots) == [Bar(0, 1, 1, None), Bar(300, 5, 2, 50), Bar(1200, 5, 5, 70)]
     assert bars(slots[:3]) == [Bar(0, 6, 3, 50)]
     assert bars([]) == []
-    assert hours([Slot(0)] * 144) == 12
+    assert hours([SeriesSlot(0)] * 144) == 12
 
 
 def test_ratios() -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from twisted.internet.task import Clock
 
-from dockmirror.status.values import Held, Noted
-from dockmirror.web.memory import Memory
-from dockmirror.web.readiness import State
-from dockmirror.web.status.overview import Overview
+from dockmirror.status.status_values import CacheUsage, WorkerState
+from dockmirror.web.readiness import ReadinessState
+from dockmirror.web.shared_tables import SharedTables
+from dockmirror.web.status.overview import StatusOverview
 from tests.stacks import now
 
 
@@ -17,24 +17,24 @@ class Telling:
     def __init__(self) -> None:
         self.states = self.noting = 0
 
-    async def state(self) -> State:
+    async def state(self) -> ReadinessState:
         """Another one each time."""
         self.states += 1
-        return State(True, "ready", f"{self.states}")
+        return ReadinessState(True, "ready", f"{self.states}")
 
-    async def noted(self) -> Noted:
+    async def noted(self) -> WorkerState:
         """More each time."""
         self.noting += 1
-        return Noted(cache=Held(self.noting, 100))
+        return WorkerState(cache=CacheUsage(self.noting, 100))
 
 
 def test_who_looks_often() -> None:
     """Sees what is new each time; whether the store can be written is not tried for each look."""
     clock, telling = Clock(), Telling()
-    overview = Overview(telling, Memory.alone(), clock)
+    overview = StatusOverview(telling, SharedTables.alone(), clock)
     for look in range(10):
         status = now(overview.status())
-        assert (status.now, status.noted.cache) == (look, Held(look + 1, 100))
+        assert (status.now, status.noted.cache) == (look, CacheUsage(look + 1, 100))
         assert status.state.store == "1"
         clock.advance(1)
     assert now(overview.status()).state.store == "2"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dockmirror.status.values import Address, Fetch, Quota, Upstream
+from dockmirror.status.status_values import AddressStatus, DownloadStatus, Quota, UpstreamStatus
 from dockmirror.web.pages.languages import LANGUAGES
 from dockmirror.web.status import words
 
@@ -12,15 +12,20 @@ ENGLISH = LANGUAGES["en"]
 NOW = 1000.0
 
 
-def upstream(name: str, *addresses: Address, registry: str = "", rests: float | None = None) -> Upstream:
+def upstream(
+    name: str, *addresses: AddressStatus, registry: str = "", rests: float | None = None
+) -> UpstreamStatus:
     """One of that name."""
-    return Upstream(name, registry or f"{name}.io", f"{name}.m", addresses, rests)
+    return UpstreamStatus(name, registry or f"{name}.io", f"{name}.m", addresses, rests)
 
 
 def test_what_needs_to_be_looked_at() -> None:
     """Comes first."""
-    well, bad = upstream("well", Address("w", 9.0)), upstream("bad", Address("b", 1.0, 9.0, "no"))
-    new, resting = upstream("new", Address("n")), upstream("rests", Address("r", 9.0), rests=NOW + 5)
+    well, bad = upstream("well", AddressStatus("w", 9.0)), upstream("bad", AddressStatus("b", 1.0, 9.0, "no"))
+    new, resting = (
+        upstream("new", AddressStatus("n")),
+        upstream("rests", AddressStatus("r", 9.0), rests=NOW + 5),
+    )
     assert words.by_state((new, well, resting, bad), NOW) == [bad, resting, well, new]
 
 
@@ -33,21 +38,21 @@ def test_how_they_are_called() -> None:
 @pytest.mark.parametrize(
     ("of", "told"),
     [
-        (upstream("a", Address("a")), ""),
-        (upstream("a", Address("a", 990.0), Address("b", 1.0, 995.0)), "asked 5 s ago"),
-        (upstream("a", Address("a", 1001.0), rests=1020.0), "asked 0 s ago, left alone for 20 s"),
-        (upstream("a", Address("a", 990.0), rests=999.0), "asked 10 s ago"),
+        (upstream("a", AddressStatus("a")), ""),
+        (upstream("a", AddressStatus("a", 990.0), AddressStatus("b", 1.0, 995.0)), "asked 5 s ago"),
+        (upstream("a", AddressStatus("a", 1001.0), rests=1020.0), "asked 0 s ago, left alone for 20 s"),
+        (upstream("a", AddressStatus("a", 990.0), rests=999.0), "asked 10 s ago"),
     ],
 )
-def test_when_it_was_asked(of: Upstream, told: str) -> None:
+def test_when_it_was_asked(of: UpstreamStatus, told: str) -> None:
     """The last time at any address; and for how long it is not asked now."""
     assert words.asked(of, NOW, ENGLISH) == told
 
 
 def test_a_failure() -> None:
     """Is told with its time, also when it is over."""
-    assert words.failure(Address("a", 1.0), NOW, ENGLISH) == ""
-    assert words.failure(Address("a", 990.0, 400.0, "it was slow"), NOW, ENGLISH) == (
+    assert words.failure(AddressStatus("a", 1.0), NOW, ENGLISH) == ""
+    assert words.failure(AddressStatus("a", 990.0, 400.0, "it was slow"), NOW, ENGLISH) == (
         "Failed 10 min ago: it was slow"
     )
 
@@ -69,7 +74,7 @@ def test_a_quota() -> None:
 )
 def test_progress(held: int, size: int | None, pace: float | None, told: str) -> None:
     """As far as it is known."""
-    assert words.progress(Fetch("r.io", "sha256:a", (), held, size, pace), ENGLISH) == told
+    assert words.progress(DownloadStatus("r.io", "sha256:a", (), held, size, pace), ENGLISH) == told
 
 
 def test_a_share() -> None:

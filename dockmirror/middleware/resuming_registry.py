@@ -1,0 +1,78 @@
+"""Blobs that arrive whole and right, or are cut off."""
+
+from __future__ import annotations
+
+from attrs import evolve
+from twisted.internet.interfaces import IReactorTime
+from zope.interface import implementer
+
+from ..body.in_memory import BytesBody
+from ..body.resuming import ResumingBody
+from ..body.slice import Slice
+from ..body.verified import VerifiedBody
+from ..interfaces import Answer, IBody, IRegistry
+from ..oci.descriptor import Descriptor
+from ..oci.errors import RangeInvalid, Unavailable
+from ..oci.ranges import Range
+from ..oci.request import Blob, RegistryRequest
+from ..oci.token import TokenRequest
+
+
+@implementer(IRegistry)
+class ResumingRegistry:
+    """Goes on by ``Range`` with a blob that breaks off, and verifies those that are fetched whole.
+
+    The rest is asked for as the beginning was, with the same path and credentials.
+    """
+
+    def __init__(self, registry: IRegistry, clock: IReactorTime) -> None:
+        self._registry = registry
+        self._clock = clock
+
+    async def token(self, request: TokenRequest) -> Answer:
+        """See ``IRegistry``."""
+        return await self._registry.token(request)
+
+    async def fetch(self, request: RegistryRequest) -> Answer:
+        """See ``IRegistry``."""
+        answer = await self._registry.fetch(request)
+        if request.head or not isinstance(request.target, Blob):
+            return answer
+        part = answer.content_range
+        if answer.status == 200:
+            resumed = self._resumed(request, answer.body, 0, None)
+            return evolve(answer, body=VerifiedBody(resumed, request.target.digest))
+        if part is None:
+            return answer
+        content = Slice(answer.body, 0, part.length)
+        return evolve(answer, body=self._resumed(request, content, part.first, part.last))
+
+    def _resumed(
+        self, request: RegistryRequest, content: IBody, first: int, last: int | None
+    ) -> ResumingBody:
+        async def reopen(count: int) -> IBody:
+            offset = first + count
+            wanted = None if (offset, last) == (0, None) else Range.since(offset, last)
+            try:
+                answer = await self._registry.fetch(evolve(request, range=wanted, if_none_match=None))
+            except RangeInvalid as error:
+                if error.content_size != offset:
+                    raise
+                return BytesBody(b"", Descriptor())  # it broke off after the last byte
+            return _rest(answer, offset, last)
+
+        return ResumingBody(content, reopen, self._clock)
+
+
+def _rest(answer: Answer, offset: int, last: int | None) -> IBody:
+    """The content from the offset on, from whichever answer holds it.
+
+    :raises Unavailable: when this one does not.
+    """
+    length = None if last is None else last - offset + 1
+    if answer.status == 200:
+        return Slice(answer.body, offset, length)
+    if answer.content_range is None or answer.content_range.first != offset:
+        answer.body.discard()
+        raise Unavailable("the upstream does not go on where it broke off")
+    return Slice(answer.body, 0, length)

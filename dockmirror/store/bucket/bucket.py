@@ -1,0 +1,195 @@
+"""A bucket, asked without being in the reactor's way."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from twisted.internet.defer import CancelledError
+from twisted.internet.defer import TimeoutError as TookTooLong
+from twisted.internet.interfaces import IReactorTime
+
+from .. import layout
+from ..threads import RunInThread, shield
+from .blocking_bucket import BlockingBucket, ListedObject, Metadata, StoredObject
+from .bucket_health import BucketHealth, BucketUnavailable
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
+
+PATIENCE = 3.0
+"""Seconds in which the bucket must begin to answer; then it is slow, and the upstream is asked."""
+UPLOAD = 3600.0
+LISTING = 600.0
+"""Seconds; of what nobody waits for."""
+
+T = TypeVar("T")
+Failed = Callable[[str], BucketUnavailable]
+"""Takes note of a failure, by its words."""
+_QUERY = re.compile(r"\?[^\s)]*")
+
+
+class Bucket:
+    """What lies in a bucket under a prefix, by keys below that.
+
+    Whoever waits may leave; the thread that asks goes on.  What fails is rested from: see ``Health``.
+
+    A server that was started again may tell of its objects before it can read them.  So a failure to read
+    one ends when one has been read; every other failure ends with the next answer.
+
+    :ivar requests: how many the bucket was asked, by what; a file of several parts counts as one.
+    """
+
+    def __init__(
+        self, name: str, connect: Callable[[], ObjectStore], clock: IReactorTime, in_thread: RunInThread
+    ) -> None:
+        self.health = BucketHealth(name, clock)
+        self.requests: dict[str, int] = {}
+        self._calls = BlockingBucket(connect, lambda key: partial(self._read_on, key))
+        self._clock = clock
+        self._in_thread = in_thread
+        self._unread: str | None = None  # the object that could not be read, while none has been since
+
+    async def get(
+        self, key: PurePosixPath, part: tuple[int, int] | None = None, bare: bool = False
+    ) -> StoredObject | None:
+        """An object, opened; None where there is none.
+
+        :param part: of which bytes are wanted, the end exclusive.
+        :param bare: whether its bytes are not wanted.
+        :raises BucketUnavailable: when that cannot be told.
+        """
+        options: Any = {"head": True} if bare else {"range": part} if part else {}
+        call = partial(self._calls.get, str(key), options)
+        if bare:
+            return await self._ask("head", call, late=_close)
+        found = await self._ask("get", call, late=_close, failed=partial(self._read_failed, str(key)))
+        self._has_read(str(key), found)
+        return found
+
+    async def read(self, key: PurePosixPath) -> tuple[bytes, StoredObject] | None:
+        """A small object, whole."""
+
+        def call() -> tuple[bytes, StoredObject] | None:
+            found = self._calls.get(str(key), {})
+            return (found.body.all(), found) if found else None
+
+        read = await self._ask("get", call, failed=partial(self._read_failed, str(key)))
+        self._has_read(str(key), read)
+        return read
+
+    async def put(self, key: PurePosixPath, data: bytes, metadata: Metadata | None = None) -> None:
+        """Replaces a small object."""
+        await self._ask("put", partial(self._calls.put, str(key), data, metadata or {}))
+
+    async def put_new(self, key: PurePosixPath, data: bytes, metadata: Metadata | None = None) -> bool:
+        """The same unless there is one already: then False."""
+        return await self._ask("put", partial(self._calls.put, str(key), data, metadata or {}, new=True))
+
+    async def upload(self, key: PurePosixPath, file: Path, metadata: Metadata) -> None:
+        """Replaces an object by what is in a file, in parts: it has its name when all are there.
+
+        :raises OSError: when the file is not to be read.
+        """
+        await self._ask("upload", partial(self._calls.upload, str(key), file, metadata), UPLOAD)
+
+    async def delete(self, keys: Sequence[str]) -> None:
+        """Deletes objects, there or not."""
+        if keys:
+            await self._ask("delete", partial(self._calls.delete, keys), LISTING)
+
+    async def list(self, prefix: PurePosixPath) -> Sequence[ListedObject]:
+        """Everything below a path."""
+        return await self.sift(prefix, list)
+
+    async def sift(self, prefix: PurePosixPath, take: Callable[[Iterator[ListedObject]], T]) -> T:
+        """What is taken of everything below a path, which may be millions: in the thread."""
+        return await self._ask("list", lambda: take(self._calls.list(str(prefix))), LISTING)
+
+    async def link(self, key: PurePosixPath, seconds: float) -> str:
+        """An address at which anybody gets an object for so long; the bucket is asked nothing for it."""
+        return await self._in_thread(partial(self._calls.sign, str(key), seconds))
+
+    async def probe(self) -> None:
+        """Asks for something small, unless the bucket has answered just now.
+
+        Where an object could not be read it is the first byte of that.  If that fails again the bucket is not
+        rested from for it: the others may well be read.
+
+        :raises BucketUnavailable: when it does not give it.
+        """
+        if self.health.is_proven:
+            return
+        if self._unread is None:
+            await self.get(layout.HELD, bare=True)
+            return
+        call = partial(self._calls.read_first_byte, self._unread)
+        await self._ask("get", call, failed=self.health.failed_again)
+        self._unread = None
+        self.health.succeeded()
+
+    async def _read_on(self, key: str, call: Callable[[], T], patience: float) -> T:
+        """Goes on with an object that was opened, in a thread.
+
+        :raises BucketUnavailable: when it does not, or not in time.
+        """
+        failed = partial(self._read_failed, key)
+        return await self._patiently(call, patience, "nothing came", lambda _: None, failed)
+
+    async def _ask(
+        self,
+        name: str,
+        call: Callable[[], T],
+        patience: float = PATIENCE,
+        late: Callable[[T], None] = lambda _: None,
+        failed: Failed | None = None,
+    ) -> T:
+        self.health.check()
+        self.requests[name] = self.requests.get(name, 0) + 1
+        result = await self._patiently(call, patience, "no answer", late, failed or self.health.failed)
+        if self._unread is None:
+            self.health.succeeded()
+        return result
+
+    async def _patiently(
+        self, call: Callable[[], T], patience: float, lacking: str, late: Callable[[T], None], failed: Failed
+    ) -> T:
+        waiting = shield(self._in_thread(call), late=late)
+        try:
+            return await waiting.addTimeout(patience, self._clock)
+        except CancelledError:  # whoever waited has left
+            raise
+        except TookTooLong:
+            raise failed(f"{lacking} within {patience:g} s") from None
+        except Exception as error:
+            raise _of_bucket(error, failed) from error
+
+    def _read_failed(self, key: str, words: str) -> BucketUnavailable:
+        self._unread = self._unread or key
+        return self.health.failed(words)
+
+    def _has_read(self, key: str, found: object) -> None:
+        """Bytes came, unless there is no such object; that is as good for the one that could not be read."""
+        if found is not None or key == self._unread:
+            self._unread = None
+            self.health.succeeded()
+
+
+def _of_bucket(error: Exception, failed: Failed) -> Exception:
+    """What obstore raises is of the bucket: also that a file is missing, which is the bucket itself."""
+    from obstore.exceptions import BaseError
+
+    return failed(_words(error)) if isinstance(error, BaseError | OSError) else error
+
+
+def _words(error: Exception) -> str:
+    """An error of obstore's in one line, without what may be signed in an address."""
+    return _QUERY.sub("", str(error).partition("\n")[0].strip()) or type(error).__name__
+
+
+def _close(found: StoredObject | None) -> None:
+    if found is not None:
+        found.body.close()

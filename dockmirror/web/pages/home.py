@@ -1,0 +1,137 @@
+"""The page for people, in one document: nothing is fetched, and it can be read without its script."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+
+from twisted.web.template import Tag, tags
+
+from ...client_config.archive_command import archive
+from ...client_config.clients import CLIENTS
+from ...client_config.snippet import ClientConfig, Snippet
+from ..recent_requests import RequestRecord
+from .home_view import HomePageView, age, is_bad, size, source
+from .languages import Language
+from .page import figure, prose, render_page, section, table
+
+_DIGEST = re.compile(r"(sha256:[0-9a-f]{8})[0-9a-f]{56}")
+
+
+def render_home(shown: HomePageView, say: Language) -> Tag:
+    """The whole of it, in a language."""
+    main = Tag("main")(_requests(shown, say), _registries(shown, say), _clients(shown, say))
+    if shown.mirror.archives:
+        main(_archives(shown, say))
+    return render_page(
+        f"{shown.host}: {_what(shown, say)}", say, _header(shown, say), _contents(shown, say), main
+    )
+
+
+def _what(shown: HomePageView, say: Language) -> str:
+    return say("title.own") if shown.registry is None else say("title.one", registry=shown.registry.name)
+
+
+def _header(shown: HomePageView, say: Language) -> Tag:
+    mirror = shown.mirror
+    lead = (
+        say("lead.own", count=len(mirror.registries)) if shown.registry is None
+        else say("lead.one", registry=shown.registry.name, mirror=mirror.host)
+    )  # fmt: skip
+    notes = []
+    if mirror.loopback:
+        notes.append(say("note.loopback", host=mirror.name))
+    if mirror.plain:
+        notes.append(say("note.plain"))
+    return tags.header(
+        tags.p(_what(shown, say), class_="what"),
+        tags.h1(shown.host),
+        tags.p(prose(lead), class_="lead"),
+        figure(Snippet(shown.example + "\n"), say),
+        [tags.p(prose(note), class_="note") for note in notes],
+    )
+
+
+def _contents(shown: HomePageView, say: Language) -> Tag:
+    inner = tags.ul(_item(f"#{client.name}", client.title) for client in CLIENTS.values())
+    return tags.nav(
+        tags.ul(
+            _item("#requests", say("requests")),
+            _item("#registries", say("registries")),
+            _item("#clients", say("clients"))(inner),
+            _item("#archives", say("archives")) if shown.mirror.archives else "",
+        ),
+        **{"aria-label": say("contents")},
+    )
+
+
+def _item(target: str, text: str) -> Tag:
+    return tags.li(tags.a(text, href=target))
+
+
+def _requests(shown: HomePageView, say: Language) -> Tag:
+    part = section("requests", say("requests"))
+    address = shown.client.address
+    if address is None:
+        return part(tags.p(say("requests.nobody")))
+    part(tags.p(prose(say("requests.what", address=address))))
+    if not shown.seen:
+        return part(tags.p(say("requests.none"), class_="none"))
+    rows = (_row(each, shown, say) for each in shown.seen)
+    names = ("requests.age", "requests.request", "requests.status", "requests.size", "requests.source")
+    return part(table((say(name) for name in names), rows, "requests"))
+
+
+def _row(seen: RequestRecord, shown: HomePageView, say: Language) -> Tag:
+    time = datetime.fromtimestamp(seen.time, UTC).isoformat(timespec="seconds")
+    path = _DIGEST.sub(r"\1…", seen.path)
+    return tags.tr(
+        tags.td(tags.time(age(shown.now - seen.time), datetime=time, title=time)),
+        tags.td(tags.code(f"{seen.method} {path}", title=f"{seen.host}{seen.path}")),
+        tags.td(str(seen.status)),
+        tags.td(size(seen.size)),
+        tags.td(say(source(seen))),
+        class_="bad" if is_bad(seen) else "",
+    )
+
+
+def _registries(shown: HomePageView, say: Language) -> Tag:
+    """With a host for each where there are such hosts: of the paths an example says enough then."""
+    mirror = shown.mirror
+    example = f"{mirror.by_path(mirror.other)}/{mirror.other.placeholder}"
+    part = section("registries", say("registries"))
+    part(tags.p(prose(say("registries.what", example=example))))
+    by_name = any(each.host for each in mirror.registries)
+    if by_name:
+        part(tags.p(prose(say("registries.login"))))
+    rows = (
+        tags.tr(
+            tags.th(each.path, scope="row"),
+            tags.td(tags.code(each.host if by_name else f"{mirror.by_path(each)}/…")),
+        )
+        for each in mirror.registries
+    )
+    names = ("registries.name", "registries.host" if by_name else "registries.path")
+    return part(table((say(name) for name in names), rows, "registries"))
+
+
+def _clients(shown: HomePageView, say: Language) -> Tag:
+    part = section("clients", say("clients"))
+    part(tags.p(prose(say("clients.what", url=shown.mirror.url))))
+    return part([_client(client, shown, say) for client in CLIENTS.values()])
+
+
+def _client(client: ClientConfig, shown: HomePageView, say: Language) -> Tag:
+    first, *others = client.snippets(shown.mirror)
+    part = tags.section(tags.h3(client.title), id=client.name)
+    part(tags.p(prose(say(client.name, host=shown.mirror.host))), figure(first, say))
+    if client.after:
+        part(tags.p(say("clients.after"), " ", tags.code(client.after), class_="after"))
+    for snippet in others:
+        part(tags.p(prose(say(f"{client.name}.{snippet.name}"))), figure(snippet, say))
+    return part
+
+
+def _archives(shown: HomePageView, say: Language) -> Tag:
+    part = section("archives", say("archives"))
+    return part(tags.p(prose(say("archives.what"))), figure(archive(shown.mirror), say))

@@ -1,0 +1,73 @@
+"""What a page is to show, whatever it is written in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from attrs import frozen
+
+from ...client_config.mirror_address import MirrorAddress, MirroredRegistry
+from ...http.access import ClientAddress
+from ..recent_requests import RequestRecord
+
+
+@frozen
+class HomePageView:
+    """The mirror, and what its client wants to know.
+
+    :ivar registry: the one whose virtual host was asked; None on the mirror's own host.
+    :ivar seen: what that client has asked for, the newest first.
+    :ivar now: in seconds since the epoch.
+    """
+
+    mirror: MirrorAddress
+    registry: MirroredRegistry | None
+    client: ClientAddress
+    seen: Sequence[RequestRecord]
+    now: float
+
+    @property
+    def host(self) -> str:
+        """The host that was asked."""
+        return self.client.host if self.registry is None else self.registry.host
+
+    @property
+    def example(self) -> str:
+        """A pull that works."""
+        if self.registry is not None:
+            return f"docker pull {self.registry.host}/{self.registry.placeholder}"
+        first = self.mirror.registries[0]
+        return f"docker pull {self.mirror.by_path(first)}/library/busybox"
+
+
+def size(count: int) -> str:
+    """A number of bytes, short."""
+    amount = float(count)
+    for unit in ("B", "kB", "MB"):
+        if amount < 1000:
+            return f"{amount:.0f} {unit}" if amount >= 10 or unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1000
+    return f"{amount:.1f} GB"
+
+
+def age(seconds: float) -> str:
+    """How long ago something was, short."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.0f} h"
+
+
+def is_bad(seen: RequestRecord) -> bool:
+    """Whether a client did not get what it asked for; a challenge is the beginning of most pulls."""
+    return seen.cut_off or (seen.status >= 400 and seen.status != 401)
+
+
+def source(seen: RequestRecord) -> str:
+    """The phrase for where an answer came from."""
+    if seen.cut_off:
+        return "requests.cut_off"
+    if seen.status == 401:
+        return "requests.challenged"
+    if seen.status >= 400:
+        return "requests.failed" if seen.status >= 500 else "requests.refused"
+    return "requests.held" if seen.upstream is None else "requests.upstream"

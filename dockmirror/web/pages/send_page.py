@@ -1,0 +1,57 @@
+"""Pages as they are sent: to whom, in which language, and that nobody keeps them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.web.server import NOT_DONE_YET
+from twisted.web.template import Tag, flattenString
+
+from ...headers import lines
+from ...http.access import ClientAddress
+from ...http.server_request import ServerRequest
+from ..query import parameters
+from .content_negotiation import language
+from .languages import ENGLISH, LANGUAGES, Language
+from .page import PAGE
+
+HTML, JSON, TEXT = "text/html", "application/json", "text/plain"
+
+
+def requesting_client(request: ServerRequest) -> ClientAddress:
+    """Who asks."""
+    assert request.admitted_client is not None, "the gate lies before every host"
+    return request.admitted_client
+
+
+def language_for(request: ServerRequest) -> Language:
+    """As it is asked for in the query, or else as the browser would have it.
+
+    :raises RegistryError: when the query cannot be read.
+    """
+    asked = dict(parameters(request)).get("lang", "")
+    preferred = language(lines(request.requestHeaders, "Accept-Language"), *LANGUAGES)
+    return LANGUAGES.get(asked) or LANGUAGES.get(preferred) or LANGUAGES[ENGLISH]
+
+
+def send(body: bytes, request: ServerRequest, kind: str = TEXT) -> int:
+    """Sends all of it."""
+    request.setHeader("Content-Type", kind if kind == JSON else f"{kind}; charset=utf-8")
+    request.setHeader("Content-Length", str(len(body)))
+    request.setHeader("Cache-Control", "no-store")
+    request.setHeader("X-Content-Type-Options", "nosniff")
+    request.setHeader("Referrer-Policy", "no-referrer")
+    request.write(body)
+    request.finish()
+    return NOT_DONE_YET
+
+
+def send_document(document: Tag, request: ServerRequest, policy: str = PAGE.policy) -> int:
+    """Sends it to a browser, which may do no more with it than is in it."""
+    request.setHeader("Content-Security-Policy", policy)
+    flattening: Deferred[Any] = flattenString(request, document)
+    flattening.addCallback(lambda body: send(b"<!DOCTYPE html>\n" + body, request, HTML))
+    flattening.addErrback(request.processingFailed)
+    flattening.addErrback(lambda _: None)
+    return NOT_DONE_YET

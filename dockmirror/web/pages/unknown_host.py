@@ -1,0 +1,80 @@
+"""A host that is none of the mirror's: what it is asked by, and by which names it can be."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+
+from twisted.web.resource import Resource
+from twisted.web.template import Tag, tags
+
+from ...client_config.mirror_address import MirrorAddress
+from ...headers import lines
+from ...http.access import ClientAddress
+from ...http.server_request import ServerRequest
+from ...oci.errors import RegistryError, Unsupported
+from ..site import host_name
+from .content_negotiation import media_type
+from .languages import Language
+from .page import prose, render_page, table
+from .send_page import HTML, JSON, language_for, requesting_client, send, send_document
+
+
+class UnknownHost(Resource):
+    """404 at every path: a page for a browser, and for programs an error with the table of hosts.
+
+    :param reached: the mirror behind a scheme and a host.
+    :param routes: the upstream that each host is.
+    """
+
+    isLeaf = True
+
+    def __init__(self, reached: Callable[[str, str], MirrorAddress], routes: Mapping[str, str]) -> None:
+        super().__init__()
+        self._reached = reached
+        self._routes = routes
+
+    def getChild(self, path: bytes, request: ServerRequest) -> Resource:
+        """The same at every path."""
+        return self
+
+    def render(self, request: ServerRequest) -> int:
+        """Never a page where a registry's client takes what it is given for content."""
+        request.setResponseCode(404)
+        request.setHeader("Vary", "Accept, Accept-Language")
+        client = requesting_client(request)
+        mirror = self._reached(client.scheme, client.host)
+        accepted = media_type(lines(request.requestHeaders, "Accept"), JSON, HTML)
+        if accepted == JSON or request.method not in (b"GET", b"HEAD") or b"/v2/" in request.path + b"/":
+            return send(self._error(client, mirror), request, JSON)
+        try:
+            return send_document(_document(client, mirror, language_for(request)), request)
+        except RegistryError:
+            return send(self._error(client, mirror), request, JSON)
+
+    def _error(self, client: ClientAddress, mirror: MirrorAddress) -> bytes:
+        named = f"the host {client.host}" if client.host else "a host without a name"
+        error = Unsupported(f"this mirror does not serve {named}; it is {mirror.host}, and those in 'routes'")
+        return json.dumps({**json.loads(error.body()), "routes": dict(self._routes)}, indent=4).encode()
+
+
+def _document(client: ClientAddress, mirror: MirrorAddress, say: Language) -> Tag:
+    title = say("unknown")
+    header = tags.header(
+        tags.p(title, class_="what"),
+        tags.h1(client.host or "—"),
+        tags.p(prose(say("unknown.lead")), class_="lead"),
+    )
+    names = (say("unknown.host"), say("unknown.registry"))
+    main = Tag("main")(
+        table(names, _rows(mirror, say), "registries"),
+        tags.p(prose(say("unknown.why", host=host_name(client.host))), class_="note"),
+    )
+    return render_page(f"{client.host}: {title}", say, header, main)
+
+
+def _rows(mirror: MirrorAddress, say: Language) -> Iterator[Tag]:
+    hosts = [(each.host, each.path) for each in mirror.registries if each.host]
+    for host, what in [(mirror.host, say("unknown.every")), *hosts]:
+        link = tags.a(host, href=f"{mirror.scheme}://{host}/")
+        yield tags.tr(tags.th(link, scope="row"), tags.td(what))

@@ -1,0 +1,145 @@
+"""The status as a page: all of it can be read without its script, which only looks again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from twisted.web.template import Tag, tags
+
+from ...status.status_values import DownloadStatus, UpstreamStatus
+from ..pages.home_view import age, size
+from ..pages.languages import Language
+from ..pages.page import PAGE, PageAssets, inline, prose, render_page, section, table
+from . import words
+from .cache_section import cached
+from .overview import Status
+
+LOOK = PageAssets(PAGE.style + inline(__package__, "status.css"), inline(__package__, "status.js"), asks=True)
+_PARTS = ("fetches", "registries", "cache", "usage", "popular")
+
+
+def render_status(status: Status, host: str, say: Language) -> Tag:
+    """The whole of it, in a language.
+
+    :param host: by which the mirror was asked.
+    """
+    main = Tag("main")(
+        _fetches(status, say),
+        _registries(status, say),
+        cached(status, say),
+        _usage(status, say),
+        _popular(status, say),
+    )
+    stale = tags.p(say("status.stale"), id="stale", role="status", hidden="")
+    return render_page(
+        f"{host}: {say('status')}", say, _header(status, host, say), _contents(say), main, stale, look=LOOK
+    )
+
+
+def _header(status: Status, host: str, say: Language) -> Tag:
+    state = status.state
+    lead = say(f"status.{state.status.replace(' ', '_')}", store=state.store)
+    several = status.noted.processes if status.noted.processes > 1 else None
+    return tags.header(
+        tags.p(say("status"), class_="what"),
+        tags.h1(host),
+        tags.p(lead, class_="lead" if state.status == "ready" else "lead bad"),
+        tags.p(say("status.processes", count=several), class_="note") if several else "",
+    )
+
+
+def _contents(say: Language) -> Tag:
+    items = (tags.li(tags.a(say(f"status.{name}"), href=f"#{name}")) for name in _PARTS)
+    return tags.nav(tags.ul(*items), **{"aria-label": say("contents")})
+
+
+def _fetches(status: Status, say: Language) -> Tag:
+    part = section("fetches", say("status.fetches"))
+    fetches = status.noted.fetches
+    if not fetches:
+        return part(tags.p(say("status.no_fetches"), class_="none"))
+    return part(tags.ol([_fetch(each, say) for each in fetches], class_="fetches"))
+
+
+def _fetch(fetch: DownloadStatus, say: Language) -> Tag:
+    names = fetch.repositories or (fetch.registry,)
+    more = tags.span(f" +{len(names) - 1}", title="\n".join(names), class_="digest") if names[1:] else ""
+    bar = tags.progress if fetch.size is None else tags.progress(value=str(fetch.held), max=str(fetch.size))
+    short = re.sub(r"(:[0-9a-f]{8}).*", r"\1", fetch.digest)
+    return tags.li(
+        tags.p(tags.code(names[0]), more, " ", tags.code(short, class_="digest", title=fetch.digest)),
+        bar(**{"aria-label": names[0]}),
+        tags.p(words.progress(fetch, say), class_="figures"),
+        id=f"{fetch.registry}-{fetch.digest}",
+    )
+
+
+def _registries(status: Status, say: Language) -> Tag:
+    part = section("registries", say("status.registries"))
+    ordered = words.by_state(status.noted.upstreams, status.now)
+    called = words.called(ordered)
+    unasked = [each for each in ordered if each.state(status.now) == "unasked"]
+    if seen := ordered[: len(ordered) - len(unasked)]:
+        names = ("registry", "state", "quota")
+        rows = (_registry(each, called[each.name], status.now, say) for each in seen)
+        part(table((say(f"status.column.{name}") for name in names), rows, "upstreams"))
+    if unasked:
+        names_of = say("status.comma").join(called[each.name] for each in unasked)
+        part(tags.p(say("status.not_asked", names=names_of), class_="note"))
+    return part
+
+
+def _registry(upstream: UpstreamStatus, called: str, now: float, say: Language) -> Tag:
+    state = upstream.state(now)
+    name = tags.th(called, scope="row")
+    told = tags.td(
+        tags.span(say(f"status.{state}"), class_=f"state {state}"),
+        tags.span(words.asked(upstream, now, say), class_="when"),
+        [*_failures(upstream, now, say)],
+    )
+    return tags.tr(name, told, tags.td(words.quota(upstream.quota, now, say)), id=f"upstream-{upstream.name}")
+
+
+def _failures(upstream: UpstreamStatus, now: float, say: Language) -> Iterator[Tag]:
+    for address in upstream.addresses:
+        if why := words.failure(address, now, say):
+            where = [tags.code(address.url), " "] if upstream.addresses[1:] else []
+            yield tags.p(where, why, class_="why bad" if address.fails else "why")
+
+
+def _popular(status: Status, say: Language) -> Tag:
+    part = section("popular", say("status.popular"))
+    if not status.popular:
+        return part(tags.p(say("status.no_popular"), class_="none"))
+    part(tags.p(prose(say("status.popular.what"))))
+    names = ("repository", "manifests", "bytes")
+    columns = [say(f"status.column.{name}") for name in names]
+    rows = (
+        _row(each.repository, (str(each.manifests), size(each.bytes)), columns) for each in status.popular
+    )
+    return part(table(columns, rows, "numbers"))
+
+
+def _usage(status: Status, say: Language) -> Tag:
+    part = section("usage", say("status.usage"))
+    usage = status.noted.usage
+    if usage is None:
+        return part(
+            tags.p(say("status.no_usage" if status.noted.cache else "status.no_cache"), class_="none")
+        )
+    part(tags.p(say("status.usage.what", age=age(max(0.0, status.now - usage.measured)))))
+    if not usage.registries:
+        return part(tags.p(say("status.nothing"), class_="none"))
+    columns = [say(f"status.column.{name}") for name in ("registry", "size", "shared", "contents")]
+    rows = (
+        _row(each.registry, (size(each.bytes), size(each.shared), str(each.contents)), columns)
+        for each in usage.registries
+    )
+    return part(table(columns, rows, "numbers"))
+
+
+def _row(name: str, numbers: Sequence[str], columns: Sequence[str]) -> Tag:
+    """Beside each number stands what it is, for where there is no head."""
+    cells = (tags.td(each, **{"data-of": of}) for each, of in zip(numbers, columns[1:], strict=True))
+    return tags.tr(tags.th(tags.code(name), scope="row"), [*cells])

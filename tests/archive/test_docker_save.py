@@ -1,0 +1,158 @@
+"""Archives without manifests, as docker saved them before version 25."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from dockmirror.archive.archive_files import DOCUMENT, DOCUMENTS, ArchiveRefused
+from dockmirror.archive.image_archive import ImageArchive
+from dockmirror.oci.digest import Digest
+from dockmirror.oci.manifest import ManifestDocument
+
+from .packing import Counting
+
+BASE, TOP = b"base" * 1000, b"top" * 500
+Change = Callable[[dict[str, Any]], None]
+
+
+def config(*layers: bytes) -> bytes:
+    """A configuration of an image with these layers."""
+    rootfs = {"type": "layers", "diff_ids": [str(Digest.of(each)) for each in layers]}
+    return json.dumps({"os": "linux", "rootfs": rootfs}).encode()
+
+
+ONE, TWO = config(BASE, TOP), config(BASE)
+
+
+def contents() -> dict[str, Any]:
+    """Two images, of which the second one has a layer that is a link to one of the first."""
+    return {
+        "one.json": ONE, "two.json": TWO, "a/layer.tar": BASE, "b/layer.tar": TOP, "repositories": b"{}",
+        "manifest.json": [
+            {"Config": "two.json", "RepoTags": None, "Layers": ["c/layer.tar"]},
+            {"Config": "one.json", "RepoTags": ["a:1", "b:2"], "Layers": ["a/layer.tar", "b/layer.tar"]},
+        ],
+    }  # fmt: skip
+
+
+def opened(files: dict[str, Any]) -> ImageArchive:
+    """The archive, with the link in it."""
+    return ImageArchive.open(archived(files))
+
+
+def archived(files: dict[str, Any]) -> Counting:
+    """The same as a file."""
+    out = Counting()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for name, content in files.items():
+            data = content if isinstance(content, bytes) else json.dumps(content).encode()
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+        link = tarfile.TarInfo("c/layer.tar")
+        link.type, link.linkname = tarfile.SYMTYPE, "../a/layer.tar"
+        tar.addfile(link)
+    return out
+
+
+def taken(files: dict[str, Any]) -> list[bytes]:
+    """All that is read of all images."""
+    archive = opened(files)
+    parts = (part for image in archive.images() for part, _ in archive.parts(image.descriptor))
+    return [b"".join(archive.pieces(part)) for part in parts]
+
+
+def test_images() -> None:
+    """Each with its names and a manifest of its own, which says what its layers are."""
+    archive = opened(contents())
+    images = archive.images()
+    assert [image.name for image in images] == [None, "a:1", "b:2"]
+    assert images[1].descriptor == images[2].descriptor
+    for image, expected in ((images[0], [TWO, BASE]), (images[1], [ONE, BASE, TOP])):
+        *blobs, (described, data) = archive.parts(image.descriptor)
+        assert described == image.descriptor
+        assert [b"".join(archive.pieces(part)) for part, _ in blobs] == expected
+        assert data is not None
+        manifest = ManifestDocument.parse(data)
+        assert manifest is not None
+        assert {each.media_type for each in manifest.layers} == {"application/vnd.oci.image.layer.v1.tar"}
+
+
+def test_always_the_same() -> None:
+    """What is imported twice is there once."""
+    assert opened(contents()).images() == opened(contents()).images()
+
+
+def test_named_many_times() -> None:
+    """A configuration is read once, however many images have it."""
+    files = {**contents(), "one.json": config(*[BASE] * 1000)}
+    files["manifest.json"] = [{"Config": "one.json", "Layers": ["a/layer.tar"] * 1000}] * 50
+    file = archived(files)
+    assert len({image.descriptor for image in ImageArchive.open(file).images()}) == 1
+    assert file.count < 2 * len(file.getbuffer())
+
+
+def test_too_many_layers() -> None:
+    """Are refused before they fill the memory."""
+    files = {**contents(), "one.json": config(*[BASE] * 1000)}
+    files["manifest.json"] = [{"Config": "one.json", "Layers": ["a/layer.tar"] * 1000}] * 101
+    with pytest.raises(ArchiveRefused, match="too many layers"):
+        opened(files)
+
+
+def test_configurations_that_are_too_large_together() -> None:
+    """Are refused likewise."""
+    configs = {f"{number}.json": ONE.ljust(DOCUMENT - number) for number in range(DOCUMENTS // DOCUMENT + 1)}
+    images = [{"Config": name, "Layers": ["a/layer.tar", "b/layer.tar"]} for name in configs]
+    with pytest.raises(ArchiveRefused, match="too large together"):
+        opened({**contents(), **configs, "manifest.json": images})
+
+
+def _flipped(files: dict[str, Any]) -> None:
+    files["a/layer.tar"] = BASE[:-1] + b"!"
+
+
+def _missing(files: dict[str, Any]) -> None:
+    del files["b/layer.tar"]
+
+
+def _no_config(files: dict[str, Any]) -> None:
+    del files["one.json"]
+
+
+def _another_config(files: dict[str, Any]) -> None:
+    files["one.json"] = b"[]"
+
+
+def _fewer_layers(files: dict[str, Any]) -> None:
+    del files["manifest.json"][1]["Layers"][0]
+
+
+def _no_list(files: dict[str, Any]) -> None:
+    files["manifest.json"] = {"Config": 1}
+
+
+def _none(files: dict[str, Any]) -> None:
+    files["manifest.json"] = []
+
+
+def _names_that_are_none(files: dict[str, Any]) -> None:
+    files["manifest.json"][1]["RepoTags"] = 7
+
+
+@pytest.mark.parametrize(
+    "change",
+    [_flipped, _missing, _no_config, _another_config, _fewer_layers, _no_list, _none, _names_that_are_none],
+)
+def test_what_is_wrong(change: Change) -> None:
+    """Is refused."""
+    files = contents()
+    change(files)
+    with pytest.raises(ArchiveRefused):
+        taken(files)

@@ -1,0 +1,204 @@
+"""Images of a registry as archives: how much memory they may take."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+from zope.interface import implementer
+
+from dockmirror.archive.exporter import SMALL, Archive, ArchiveExporter
+from dockmirror.body.in_memory import BytesBody
+from dockmirror.interfaces import Answer, IRegistry
+from dockmirror.oci.descriptor import Descriptor
+from dockmirror.oci.digest import Digest
+from dockmirror.oci.errors import ManifestUnknown, RegistryError, SizeInvalid, TooManyRequests
+from dockmirror.oci.reference import Repository
+from dockmirror.oci.request import Blob, Manifest, RegistryRequest
+from dockmirror.oci.token import TokenRequest
+
+from ..answering import Recorder, now, watch
+
+REPOSITORY = Repository("docker.io/team/app")
+OCI = "application/vnd.oci.image"
+CONFIG = b"{}"
+LARGE = 100 * 1024
+"""Bytes of a manifest."""
+
+
+@implementer(IRegistry)
+class Contents:
+    """Has what was put into it.
+
+    :ivar asked: the manifests that it was asked for.
+    """
+
+    def __init__(self) -> None:
+        self.asked: list[Digest] = []
+        self._all: dict[Digest, bytes] = {}
+        self.add(CONFIG)
+
+    def add(self, data: bytes) -> Digest:
+        """Puts this into it."""
+        self._all[Digest.of(data)] = data
+        return Digest.of(data)
+
+    def manifest(self, size: int = 0, blobs: int = 0) -> Digest:
+        """Adds a manifest of that size, with so many layers more than none."""
+        layers = [self.add(os.urandom(8)) for _ in range(blobs)]
+        return self.add(
+            json.dumps(
+                {
+                    "schemaVersion": 2,
+                    "mediaType": f"{OCI}.manifest.v1+json",
+                    "config": _described(f"{OCI}.config.v1+json", Digest.of(CONFIG), len(CONFIG)),
+                    "layers": [_described(f"{OCI}.layer.v1.tar", layer, 8) for layer in layers],
+                    "annotations": {"filling": os.urandom(size // 2).hex()},
+                }
+            ).encode()
+        )
+
+    def index(self, children: Iterable[Digest]) -> Digest:
+        """Adds an index of these."""
+        manifests = [_described(f"{OCI}.manifest.v1+json", each, len(self._all[each])) for each in children]
+        index = {"schemaVersion": 2, "mediaType": f"{OCI}.index.v1+json", "manifests": manifests}
+        return self.add(json.dumps(index).encode())
+
+    async def fetch(self, request: RegistryRequest) -> Answer:
+        """See ``IRegistry``."""
+        assert isinstance(request.target, Manifest | Blob)
+        digest = request.target.digest
+        assert digest is not None
+        if isinstance(request.target, Manifest):
+            self.asked.append(digest)
+        if digest not in self._all:
+            raise ManifestUnknown
+        data = self._all[digest]
+        return Answer(BytesBody(data, Descriptor(None, digest, len(data))))
+
+    async def token(self, request: TokenRequest) -> Answer:
+        """See ``IRegistry``."""
+        raise NotImplementedError
+
+
+def _described(kind: str, digest: Digest, size: int) -> dict[str, Any]:
+    return {"mediaType": kind, "digest": str(digest), "size": size}
+
+
+@pytest.fixture
+def contents() -> Contents:
+    """A registry."""
+    return Contents()
+
+
+def exported(exports: ArchiveExporter, digest: Digest) -> Archive:
+    """The archive of an image."""
+    return now(exports.archive(REPOSITORY, digest, None))
+
+
+def refused(exports: ArchiveExporter, digest: Digest) -> RegistryError:
+    """Why there is none."""
+    with pytest.raises(RegistryError) as caught:
+        exported(exports, digest)
+    return caught.value
+
+
+def test_manifests_that_are_too_large(contents: Contents) -> None:
+    """Are refused as soon as that is known, with the reason; nothing of them is kept."""
+    index = contents.index([contents.manifest(LARGE) for _ in range(200)])
+    exports = ArchiveExporter(contents, largest=10 * LARGE, together=10 * LARGE)
+    error = refused(exports, index)
+    assert (type(error), error.status) == (SizeInvalid, 413)
+    assert f"more than {10 * LARGE} bytes" in str(error)
+    assert len(contents.asked) <= 11
+    exported(exports, contents.index([contents.manifest(LARGE) for _ in range(9)])).close()
+
+
+def test_very_many_blobs(contents: Contents) -> None:
+    """Are as large as manifests: each takes a part of the archive's memory."""
+    exports = ArchiveExporter(contents, largest=10 * LARGE)
+    exported(exports, contents.manifest(blobs=500))
+    assert isinstance(refused(exports, contents.manifest(blobs=1000)), SizeInvalid)
+
+
+def test_large_archives_at_once(contents: Contents) -> None:
+    """Are few; others are asked to come again until one of them is sent, or not wanted any more."""
+    one, other = (contents.manifest(4 * LARGE) for _ in range(2))
+    exports = ArchiveExporter(contents, together=5 * LARGE)
+    for end in (Archive.close, _discarded, _delivered):
+        archive = exported(exports, one)
+        error = refused(exports, other)
+        assert (type(error), error.retry_after) == (TooManyRequests, "60")
+        end(archive)
+        exported(exports, other).close()
+
+
+def _discarded(archive: Archive) -> None:
+    archive.content(0, archive.plan.size).discard()
+
+
+def _delivered(archive: Archive) -> None:
+    recorder = Recorder()
+    assert watch(archive.content(0, archive.plan.size).deliver(recorder)) == [None]
+    assert len(recorder.data) == archive.plan.size
+
+
+def test_small_archives(contents: Contents) -> None:
+    """Are made whatever memory the large ones take."""
+    exports = ArchiveExporter(contents, together=5 * LARGE)
+    exported(exports, contents.manifest(4 * LARGE))
+    for _ in range(10):
+        exported(exports, contents.manifest(SMALL // 2))
+
+
+def test_an_archive_that_is_read_slowly(contents: Contents) -> None:
+    """Keeps its memory until the end, and what waits to be sent is no more than the client takes."""
+    exports = ArchiveExporter(contents, together=5 * LARGE)
+    image = contents.manifest(4 * LARGE)
+    archive, recorder = exported(exports, image), Slow()
+    delivery = archive.content(0, archive.plan.size).deliver(recorder)
+    outcome = watch(delivery)
+    while len(recorder.data) < archive.plan.size - LARGE:
+        assert isinstance(refused(exports, image), TooManyRequests)
+        before = len(recorder.data)
+        recorder.resume()
+        assert len(recorder.data) - before <= LARGE
+    delivery.cancel()
+    assert len(outcome) == 1
+    exported(exports, image)
+
+
+class Slow(Recorder):
+    """Takes a piece, and then nothing until it is resumed."""
+
+    def write(self, data: bytes) -> None:
+        """See ``IConsumer``."""
+        super().write(data)
+        if self.producer is not None:
+            self.pause()
+
+
+def test_indexes_of_indexes(contents: Contents) -> None:
+    """Are read once each, however many ways lead to them, and however deep they lie."""
+    digest = contents.index([contents.manifest()])
+    for depth in range(500):
+        digest = contents.index([digest, contents.index([digest, contents.add(_other(depth))])])
+    with pytest.raises(RegistryError, match="too many manifests"):
+        exported(ArchiveExporter(contents), digest)
+
+
+def _other(depth: int) -> bytes:
+    index = {"schemaVersion": 2, "mediaType": f"{OCI}.index.v1+json", "manifests": [], "depth": depth}
+    return json.dumps(index).encode()
+
+
+def test_many_ways_to_the_same(contents: Contents) -> None:
+    """An archive of such indexes is made without going each way."""
+    digest = contents.add(_other(0))
+    for _ in range(100):
+        digest = contents.index([digest, contents.index([digest])])
+    exported(ArchiveExporter(contents), digest)
+    assert len(set(contents.asked)) == len(contents.asked) == 201

@@ -1,0 +1,261 @@
+"""Archives that somebody brings."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dockmirror.archive import archive_files
+from dockmirror.archive.archive_files import ArchiveRefused
+from dockmirror.archive.image_archive import ImageArchive
+from dockmirror.archive.images import path_of
+from dockmirror.oci.digest import Digest
+from dockmirror.oci.media import OCI_MANIFEST
+
+from .packing import LAYER as LAYER_TYPE
+from .packing import Counting, archive, described, files, index, manifest, packed
+
+CONFIG, LAYER = b'{"os":"linux"}', b"layer" * 200
+IMAGE = manifest(CONFIG, LAYER)
+NAME = "docker.io/library/nginx:1.27"
+GOOD = archive(packed(NAME, IMAGE, blobs=(CONFIG, LAYER)), blobs=(CONFIG, LAYER))
+Change = Callable[[dict[str, bytes]], None]
+
+
+def tar(contents: dict[str, bytes], *members: tarfile.TarInfo) -> bytes:
+    """An archive as others write it, and in it these besides."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archived:
+        for name, data in contents.items():
+            info = tarfile.TarInfo(name)
+            info.size, info.mtime = len(data), 1.5  # which makes a header of its own
+            archived.addfile(info, io.BytesIO(data))
+        for member in members:
+            archived.addfile(member)
+    return out.getvalue()
+
+
+def taken(data: bytes) -> list[bytes]:
+    """All that is read of all images."""
+    opened = ImageArchive.open(io.BytesIO(data))
+    found = []
+    for image in opened.images():
+        for part, document in opened.parts(image.descriptor):
+            found.append(document if document is not None else b"".join(opened.pieces(part)))
+    return found
+
+
+def test_parts_before_wholes() -> None:
+    """Whoever wrote it."""
+    assert taken(GOOD) == taken(tar(files(GOOD))) == [CONFIG, LAYER, IMAGE]
+    assert [image.name for image in ImageArchive.open(io.BytesIO(GOOD)).images()] == [NAME]
+
+
+def test_names() -> None:
+    """A tag alone is no name, a reference in full is one."""
+    for reference, name in (("1.27", None), (NAME, NAME)):
+        contents = files(GOOD)
+        annotations = {"org.opencontainers.image.ref.name": reference}
+        one = {**json.loads(contents["index.json"])["manifests"][0], "annotations": annotations}
+        contents["index.json"] = json.dumps({"schemaVersion": 2, "manifests": [one]}).encode()
+        assert [image.name for image in ImageArchive.open(io.BytesIO(tar(contents))).images()] == [name]
+
+
+def test_an_index_of_which_not_all_is_there() -> None:
+    """Is what docker saves of several platforms; without any it is refused."""
+    both = index(amd64=IMAGE, arm64=manifest(b"elsewhere"))
+    blobs = (CONFIG, LAYER)
+    assert taken(archive(packed(NAME, both, IMAGE, blobs=blobs), blobs=blobs)) == [CONFIG, LAYER, IMAGE, both]
+    with pytest.raises(ArchiveRefused, match="none of its images"):
+        taken(archive(packed(NAME, both, blobs=blobs), blobs=blobs))
+
+
+def test_named_many_times() -> None:
+    """Each content comes once, and each manifest is read once, however often an archive names it."""
+    image = json.dumps({**json.loads(IMAGE), "layers": [described(LAYER, LAYER_TYPE)] * 1000}).encode()
+    top = json.dumps({**json.loads(index()), "manifests": [described(image, OCI_MANIFEST)] * 1000}).encode()
+    contents = files(archive(packed(NAME, top, image, blobs=(CONFIG, LAYER)), blobs=(CONFIG, LAYER)))
+    named = json.loads(contents["index.json"])["manifests"] * 50
+    contents["index.json"] = json.dumps({"schemaVersion": 2, "manifests": named}).encode()
+    file = Counting(tar(contents))
+    opened = ImageArchive.open(file)
+    for each in opened.images():
+        parts = [document for _, document in opened.parts(each.descriptor)]
+        assert parts == [None, None, image, top]
+    assert file.count < 2 * len(file.getbuffer())
+
+
+def test_manifests_that_are_too_large_together() -> None:
+    """Are refused before they fill the memory."""
+    padding = "x" * (archive_files.DOCUMENT - 1000)
+    images = [
+        json.dumps({**json.loads(manifest(CONFIG)), "annotations": {"": f"{number}{padding}"}}).encode()
+        for number in range(archive_files.DOCUMENTS // archive_files.DOCUMENT + 1)
+    ]
+    listed = [described(each, OCI_MANIFEST) for each in images]
+    top = json.dumps({**json.loads(index()), "manifests": listed}).encode()
+    with pytest.raises(ArchiveRefused, match="too large together"):
+        taken(archive(packed(NAME, top, *images, blobs=(CONFIG,)), blobs=(CONFIG,)))
+
+
+def test_other_files() -> None:
+    """Such as docker's own are passed over."""
+    assert taken(tar({**files(GOOD), "repositories": b"{}"})) == [CONFIG, LAYER, IMAGE]
+
+
+def _missing(contents: dict[str, bytes]) -> None:
+    del contents[path_of(Digest.of(LAYER))]
+
+
+def _flipped(contents: dict[str, bytes]) -> None:
+    contents[path_of(Digest.of(LAYER))] = LAYER[:-1] + b"!"
+
+
+def _longer(contents: dict[str, bytes]) -> None:
+    contents[path_of(Digest.of(LAYER))] = LAYER + b"!"
+
+
+def _wrong_manifest(contents: dict[str, bytes]) -> None:
+    contents[path_of(Digest.of(IMAGE))] = IMAGE[:-1] + b" "
+
+
+def _no_index(contents: dict[str, bytes]) -> None:
+    contents["index.json"] = b"[]"
+
+
+def _huge_index(contents: dict[str, bytes]) -> None:
+    contents["index.json"] = contents["index.json"].ljust(5_000_000)
+
+
+def _huge_manifest(contents: dict[str, bytes]) -> None:
+    huge = IMAGE.ljust(5_000_000)
+    contents[path_of(Digest.of(huge))] = huge
+    contents["index.json"] = json.dumps({"schemaVersion": 2, "manifests": [described(huge, "a/b")]}).encode()
+
+
+def _no_layout(contents: dict[str, bytes]) -> None:
+    del contents["oci-layout"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [_missing, _flipped, _longer, _wrong_manifest, _no_index, _huge_index, _huge_manifest, _no_layout],
+)
+def test_what_is_wrong(change: Change) -> None:
+    """Is refused."""
+    contents = files(GOOD)
+    change(contents)
+    with pytest.raises(ArchiveRefused):
+        taken(tar(contents))
+
+
+def _member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, link
+    return info
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        _member("../../etc/passwd"),
+        _member("/etc/passwd"),
+        _member("blobs/../../x"),
+        _member("blobs/x", tarfile.SYMTYPE, "/etc/shadow"),
+        _member("blobs/x", tarfile.LNKTYPE, "index.json"),
+        _member("blobs/x", tarfile.FIFOTYPE),
+        _member("blobs/x", tarfile.CHRTYPE),
+        _member("index.json"),
+    ],
+    ids=lambda member: f"{member.name}-{member.type!r}",
+)
+def test_hostile_entries(member: tarfile.TarInfo) -> None:
+    """Refuse the whole archive."""
+    with pytest.raises(ArchiveRefused):
+        ImageArchive.open(io.BytesIO(tar(files(GOOD), member)))
+
+
+@pytest.mark.parametrize("kind", [tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.REGTYPE])
+def test_too_many_entries(monkeypatch: pytest.MonkeyPatch, kind: bytes) -> None:
+    """Are refused whatever they are: each takes memory, also one that is passed over."""
+    monkeypatch.setattr(archive_files, "_ENTRIES", 100)
+    blocks = (_member(f"d{number}", kind, "x").tobuf(tarfile.GNU_FORMAT) for number in range(101))
+    with pytest.raises(ArchiveRefused, match="too many"):
+        ImageArchive.open(io.BytesIO(b"".join(blocks) + GOOD))
+
+
+@pytest.mark.parametrize("size", [10**12, 2**62])
+def test_sizes_that_lie(size: int) -> None:
+    """Make nobody read beyond the end, of a file or of a header."""
+    for kind in (tarfile.REGTYPE, tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME):
+        info = _member("blobs/x", kind)
+        info.size = size
+        with pytest.raises(ArchiveRefused):
+            ImageArchive.open(io.BytesIO(info.tobuf(tarfile.GNU_FORMAT) + GOOD))
+
+
+def test_a_negative_size() -> None:
+    """Leads nobody in a circle."""
+    for kind in (tarfile.REGTYPE, tarfile.XHDTYPE):
+        info = _member("blobs/x", kind)
+        info.size = -1024
+        with pytest.raises(ArchiveRefused):
+            ImageArchive.open(io.BytesIO(GOOD[:512] + info.tobuf(tarfile.GNU_FORMAT) + bytes(1024)))
+
+
+@pytest.mark.parametrize("data", [b"", b"no archive" * 100, GOOD[:1000], GOOD[:-2000]])
+def test_no_archive(data: bytes) -> None:
+    """Is told as such."""
+    with pytest.raises(ArchiveRefused):
+        taken(data)
+
+
+NAMES = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=40)
+KNOWN_PATHS = ["oci-layout", "index.json", "manifest.json", "../x", "/etc/passwd", "blobs/sha256/../x"]
+KEYS = ["manifests", "digest", "size", "mediaType", "annotations", "Config", "Layers", "RepoTags"]
+LEAVES = st.none() | st.integers() | st.floats() | st.text(max_size=9) | st.just(f"sha256:{'0' * 64}")
+TREES = st.recursive(
+    LEAVES,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner),
+    max_leaves=9,
+)
+DATA = st.binary(max_size=40) | TREES.map(lambda tree: json.dumps(tree).encode())
+NESTED = [b"[" * 100_000, b'{"manifests":' * 50_000, b"1" * 10_000]
+
+
+@given(st.dictionaries(NAMES | st.sampled_from(KNOWN_PATHS), DATA, max_size=5))
+def test_no_archive_is_too_odd(held: dict[str, bytes]) -> None:
+    """Whatever its files are called and hold: it is read, or refused."""
+    packing = io.BytesIO()
+    with tarfile.open(fileobj=packing, mode="w") as tar:
+        for name, data in held.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            tar.addfile(entry, io.BytesIO(data))
+    try:
+        ImageArchive.open(packing).images()
+    except ArchiveRefused:
+        return
+
+
+@pytest.mark.parametrize(
+    "data", [b"[" * 100_000, b'{"manifests":' * 50_000, b"1" * 10_000, b"\xff", b"", b"null", b"[]"]
+)
+@pytest.mark.parametrize("name", ["index.json", "manifest.json", "oci-layout"])
+def test_documents_that_are_none(name: str, data: bytes) -> None:
+    """Nested without end, numbers without end: refused like others."""
+    held = {"oci-layout": b'{"imageLayoutVersion": "1.0.0"}', "index.json": b'{"manifests": []}', name: data}
+    packing = io.BytesIO()
+    with tarfile.open(fileobj=packing, mode="w") as tar:
+        for path, content in held.items():
+            entry = tarfile.TarInfo(path)
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+    with pytest.raises(ArchiveRefused):
+        ImageArchive.open(packing).images()

@@ -1,0 +1,139 @@
+"""What ``IBody`` promises, held against everything that provides it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NoReturn
+
+import pytest
+from twisted.internet.defer import CancelledError
+from twisted.internet.task import Clock
+from zope.interface.verify import verifyObject
+
+from dockmirror.body.error_page_guard import ErrorPageGuardBody
+from dockmirror.body.in_memory import BytesBody
+from dockmirror.body.resuming import ResumingBody
+from dockmirror.body.segmented import SegmentedBody
+from dockmirror.body.size_limited import SizeLimitedBody
+from dockmirror.body.slice import Slice
+from dockmirror.body.tee import Tee
+from dockmirror.body.verified import VerifiedBody
+from dockmirror.interfaces import IBody
+from dockmirror.oci.descriptor import Descriptor
+from dockmirror.oci.digest import Digest
+from dockmirror.oci.errors import RegistryError, Unavailable
+from dockmirror.oci.ranges import ContentRange
+
+from ..answering import Feed, Pieces, Recorder, now, watch
+
+DATA = b"the content"
+DESCRIPTOR = Descriptor("a/b", Digest.of(DATA), len(DATA))
+ALL = ContentRange(0, len(DATA) - 1, len(DATA))
+
+
+async def _no_more(*offsets: int) -> NoReturn:
+    raise Unavailable("it cannot be had")
+
+
+WRAPPED: dict[str, Callable[[Feed], IBody]] = {
+    "as it comes": lambda feed: feed,
+    "capped": lambda feed: SizeLimitedBody(feed, len(DATA)),
+    "doubted": lambda feed: ErrorPageGuardBody(feed, Digest.of(DATA), "something else"),
+    "copied": lambda feed: Tee(feed, len(DATA), lambda _: None),
+    "verified": lambda feed: VerifiedBody(feed, Digest.of(DATA)),
+    "resumed": lambda feed: ResumingBody(feed, _no_more, Clock()),
+    "a part": lambda feed: Slice(feed, 0, len(DATA)),
+    "a part to the end": lambda feed: Slice(feed, 0),
+    "resumed and verified": lambda feed: VerifiedBody(ResumingBody(feed, _no_more, Clock()), Digest.of(DATA)),
+    "in segments": lambda feed: SegmentedBody(feed, ALL, _no_more, 4, Clock(), 3),
+    "resumed parts": lambda feed: ResumingBody(Slice(feed, 0, len(DATA)), _no_more, Clock()),
+}
+HELD: dict[str, IBody] = {
+    "bytes": BytesBody(DATA, DESCRIPTOR),
+    "pieces": Pieces([DATA], DESCRIPTOR),
+}
+wrapped = pytest.mark.parametrize("wrap", WRAPPED.values(), ids=WRAPPED)
+
+
+@wrapped
+def test_it_is_a_content(wrap: Callable[[Feed], IBody]) -> None:
+    """It has what the interface names, and knows how large it will be."""
+    content = wrap(Feed(DESCRIPTOR))
+    assert verifyObject(IBody, content)
+    assert (content.descriptor.media_type, content.descriptor.size) in (("a/b", len(DATA)), ("a/b", None))
+
+
+@pytest.mark.parametrize("content", HELD.values(), ids=HELD)
+def test_what_is_held_is_a_content_too(content: IBody) -> None:
+    """All of it is written at once, and nothing is left registered."""
+    assert verifyObject(IBody, content)
+    recorder = Recorder()
+    assert now(content.deliver(recorder)) is None
+    assert (recorder.data, recorder.producer) == (DATA, None)
+
+
+@wrapped
+def test_it_fires_after_the_last_byte(wrap: Callable[[Feed], IBody]) -> None:
+    """With None, when all is written and its producer is unregistered; not before."""
+    feed, recorder = Feed(DESCRIPTOR), Recorder()
+    outcome = watch(wrap(feed).deliver(recorder))
+    feed.send(DATA[:4], b"", DATA[4:])
+    assert (outcome, recorder.producer is None) == ([], False)
+    feed.end()
+    assert (outcome, recorder.data, recorder.producer) == ([None], DATA, None)
+    assert feed.state == "whole"
+
+
+@wrapped
+def test_the_consumer_sets_the_pace(wrap: Callable[[Feed], IBody]) -> None:
+    """Its pauses reach the source."""
+    feed, recorder = Feed(DESCRIPTOR), Recorder()
+    wrap(feed).deliver(recorder)
+    recorder.pause()
+    assert feed.paused
+    recorder.resume()
+    assert not feed.paused
+
+
+@wrapped
+def test_what_cannot_be_completed_fails(wrap: Callable[[Feed], IBody]) -> None:
+    """With an error of the registry's; the producer is unregistered by then."""
+    feed, recorder = Feed(DESCRIPTOR), Recorder()
+    outcome = watch(wrap(feed).deliver(recorder))
+    feed.send(DATA[:4])
+    feed.break_off(Unavailable("no more"))
+    assert [type(error) for error in outcome] == [Unavailable]
+    assert recorder.producer is None
+    assert DATA.startswith(recorder.data)
+
+
+@wrapped
+def test_cancelled_it_gives_back_what_it_held(wrap: Callable[[Feed], IBody]) -> None:
+    """The source is left; what it still sends reaches nobody."""
+    feed, recorder = Feed(DESCRIPTOR), Recorder()
+    delivery = wrap(feed).deliver(recorder)
+    outcome = watch(delivery)
+    feed.send(DATA[:4])
+    written = recorder.data
+    delivery.cancel()
+    feed.send(DATA[4:])
+    assert [type(error) for error in outcome] == [CancelledError]
+    assert (feed.state, recorder.producer, recorder.data) == ("cancelled", None, written)
+
+
+@wrapped
+def test_a_consumer_that_leaves_ends_it(wrap: Callable[[Feed], IBody]) -> None:
+    """The source is told, and the delivery fails."""
+    feed, recorder = Feed(DESCRIPTOR), Recorder()
+    outcome = watch(wrap(feed).deliver(recorder))
+    recorder.leave()
+    assert isinstance(outcome[0], RegistryError)
+    assert (feed.state, recorder.producer) == ("stopped", None)
+
+
+@wrapped
+def test_discarded_it_gives_back_what_it_holds(wrap: Callable[[Feed], IBody]) -> None:
+    """Without a delivery."""
+    feed = Feed(DESCRIPTOR)
+    wrap(feed).discard()
+    assert feed.state == "discarded"

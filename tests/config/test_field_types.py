@@ -1,0 +1,56 @@
+"""How settings are written: whatever is, each kind takes it or says what it expected."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
+
+from dockmirror.config.field_types import (
+    Host,
+    Label,
+    NetworkName,
+    Origin,
+    Prefix,
+    Program,
+    Seconds,
+    TagTtl,
+    Timeout,
+    Username,
+)
+from dockmirror.config.sizes import Bytes, Share, Size
+
+KINDS = [
+    Bytes,
+    Host,
+    Label,
+    NetworkName,
+    Origin,
+    Prefix,
+    Program,
+    Seconds,
+    Share,
+    Size,
+    TagTtl,
+    Timeout,
+    Username,
+]
+WRITTEN = (
+    st.text() | st.text("0123456789.%KMGTiB e+-_:/[]@", max_size=20) | st.integers() | st.floats()
+    | st.booleans() | st.none() | st.lists(st.text(), max_size=2)
+    | st.dictionaries(st.text(), st.integers(), max_size=2)
+)  # fmt: skip
+
+
+@settings(max_examples=1000)
+@given(st.sampled_from(KINDS), WRITTEN)
+def test_nothing_is_too_odd(kind: Any, written: object) -> None:
+    """In whichever place it stands."""
+    adapter: TypeAdapter[object] = TypeAdapter(kind)
+    try:
+        value = adapter.validate_python(written)
+    except ValidationError:
+        return
+    assert adapter.validate_json(adapter.dump_json(value)) == value

@@ -1,0 +1,384 @@
+"""Files on their way to clients over real sockets, which the kernel moves them to."""
+
+# mypy: allow-untyped-decorators
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from http.client import HTTPResponse
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pytest
+from pytest_twisted import (  # type: ignore[import-untyped, unused-ignore]
+    async_yield_fixture,
+    ensureDeferred,
+)
+from twisted.internet import reactor as twisted_reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IConsumer
+from twisted.internet.threads import deferToThread
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.web.resource import Resource
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from dockmirror.http.server import HttpSite
+from dockmirror.http.server_request import ServerRequest
+from dockmirror.interfaces import Answer, IBody, IFileConsumer
+from dockmirror.oci.descriptor import Descriptor
+from dockmirror.oci.ranges import ContentRange
+from dockmirror.store.file_body import FileBody
+from dockmirror.store.file_reader import FileReader
+from dockmirror.web.respond import respond
+from tests.listening import AUTHORITY, Secured, soon
+from tests.store.threads import inline
+
+reactor: Any = twisted_reactor
+Segments = Sequence[bytes | ContentRange]
+SIZE = 12 * 1024 * 1024 + 7
+DATA = os.urandom(1024 * 1024) * 13
+WHOLE = ContentRange(0, SIZE - 1, SIZE)
+PARTS: Segments = [b"<", ContentRange(5, SIZE // 2, SIZE), b"|", ContentRange(0, SIZE // 3, SIZE), b">"]
+HEAD = b"Host: h\r\n\r\n"
+UNREAD = b"GET /whole HTTP/1.1\r\n" + HEAD
+
+
+@implementer(IBody)
+class Noted:
+    """A content that notes its consumer.
+
+    :ivar consumers: all that there were.
+    """
+
+    def __init__(self, content: IBody, consumers: list[IConsumer]) -> None:
+        self.descriptor = content.descriptor
+        self._content = content
+        self._consumers = consumers
+
+    def deliver(self, consumer: IConsumer) -> Deferred[None]:
+        """See ``IBody``."""
+        self._consumers.append(consumer)
+        return self._content.deliver(consumer)
+
+    def discard(self) -> None:
+        """See ``IBody``."""
+        self._content.discard()
+
+
+class Files(Resource):
+    """Gives a file, or parts of it, or tells how long the request's target is."""
+
+    isLeaf = True
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.consumers: list[IConsumer] = []
+        self._path = path
+
+    def render_GET(self, request: ServerRequest) -> int:
+        """Answers by the path."""
+        segments = {b"/parts": PARTS, b"/small": [b"%d" % len(request.uri)]}.get(request.path, [WHOLE])
+        size = None if request.path == b"/unknown" else len(cut(segments))
+        file = FileReader(os.open(self._path, os.O_RDONLY), inline)
+        content = FileBody(file, Descriptor("a/b", None, size), segments, reactor)
+
+        async def answer() -> Answer:
+            return Answer(Noted(content, self.consumers))
+
+        return respond(request, answer())
+
+
+def cut(segments: Segments) -> bytes:
+    """What is delivered of these."""
+    return b"".join(
+        each if isinstance(each, bytes) else DATA[each.first : each.last + 1] for each in segments
+    )
+
+
+class Served:
+    """A site on a port of the loopback interface.
+
+    :param wrap: what stands between it and the sockets.
+    """
+
+    def __init__(self, path: Path, wrap: Callable[[HttpSite], Any] = lambda site: site) -> None:
+        self.path = path
+        self.files = Files(path)
+        self.ended: list[ServerRequest] = []
+        self.site = HttpSite(self.files, reactor, log=self.ended.append)
+        self._listening = reactor.listenTCP(0, wrap(self.site), interface="127.0.0.1")
+        self.port: int = self._listening.getHost().port
+
+    def run(self, client: Callable[[int], Any]) -> Awaitable[Any]:
+        """What a client comes to, which blocks."""
+        outcome: Awaitable[Any] = deferToThread(client, self.port)
+        return outcome
+
+    @property
+    def open_files(self) -> int:
+        """How often the file is open."""
+        links = [os.path.realpath(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd")]
+        return links.count(str(self.path))
+
+    async def stop(self) -> None:
+        """Every connection is closed, and the file with it."""
+        await self._listening.stopListening()
+        await self.site.connections.drain(5)
+        assert self.open_files == 0
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """The file."""
+    path = tmp_path / "file"
+    path.write_bytes(DATA[:SIZE])
+    return path
+
+
+@async_yield_fixture
+async def served(path: Path) -> AsyncIterator[Served]:
+    """Its server."""
+    served = Served(path)
+    yield served
+    await served.stop()
+
+
+@contextmanager
+def connected(port: int, receive: int | None = None) -> Iterator[socket.socket]:
+    """A client's connection, with a receive buffer of that size."""
+    with socket.socket() as client:
+        client.settimeout(30)
+        if receive is not None:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive)
+        client.connect(("127.0.0.1", port))
+        yield client
+
+
+def read(stream: BinaryIO) -> bytes:
+    """The next body."""
+    length = 0
+    while line := stream.readline().strip():
+        if line.lower().startswith(b"content-length:"):
+            length = int(line.partition(b":")[2])
+    return stream.read(length)
+
+
+def whole(port: int) -> bytes:
+    """The whole file."""
+    with connected(port) as connection, connection.makefile("rb") as stream:
+        connection.sendall(UNREAD)
+        return read(stream)
+
+
+def rest(connection: socket.socket) -> bytes:
+    """Everything until the connection is closed, or reset."""
+    received = bytearray()
+    try:
+        while data := connection.recv(65536):
+            received += data
+    except ConnectionResetError:
+        pass
+    return bytes(received)
+
+
+@ensureDeferred
+async def test_whole(served: Served) -> None:
+    """All bytes come, are counted as sent, and the connection can be used again."""
+
+    def client(port: int) -> list[bytes]:
+        with connected(port) as connection, connection.makefile("rb") as stream:
+            bodies = []
+            for path in (b"/whole", b"/small", b"/whole"):
+                connection.sendall(b"GET %s HTTP/1.1\r\n" % path + HEAD)
+                bodies.append(read(stream))
+            return bodies
+
+    assert await served.run(client) == [DATA[:SIZE], b"6", DATA[:SIZE]]
+    assert [request.sentLength for request in served.ended] == [SIZE, 1, SIZE]
+    assert not any(request.cut_off for request in served.ended)
+    assert verifyObject(IFileConsumer, served.files.consumers[0])
+
+
+@ensureDeferred
+async def test_parts(served: Served) -> None:
+    """Bytes between parts of the file come between them."""
+
+    def client(port: int) -> bytes:
+        with connected(port) as connection, connection.makefile("rb") as stream:
+            connection.sendall(b"GET /parts HTTP/1.1\r\n" + HEAD)
+            return read(stream)
+
+    assert await served.run(client) == cut(PARTS)
+    assert served.ended[0].sentLength == len(cut(PARTS))
+
+
+@ensureDeferred
+async def test_pipelined(served: Served) -> None:
+    """Requests that come while the file is sent wait, also one that is larger than what is read ahead."""
+    long = b"/small?" + b"x" * 40_000
+
+    def client(port: int) -> list[bytes]:
+        with connected(port) as connection, connection.makefile("rb") as stream:
+            asked = [b"GET %s HTTP/1.1\r\n" % path + HEAD for path in (b"/whole", long, b"/whole", long)]
+            connection.sendall(b"".join(asked))
+            return [read(stream) for _ in asked]
+
+    length = b"%d" % len(long)
+    assert await served.run(client) == [DATA[:SIZE], length, DATA[:SIZE], length]
+
+
+@pytest.mark.parametrize("asked", [b"HTTP/1.0\r\n", b"HTTP/1.1\r\nConnection: close\r\n"])
+@ensureDeferred
+async def test_last(served: Served, asked: bytes) -> None:
+    """A connection that is not to be kept is closed behind the last byte."""
+
+    def client(port: int) -> bytes:
+        with connected(port) as connection:
+            connection.sendall(b"GET /whole " + asked + HEAD)
+            return rest(connection)
+
+    assert (await served.run(client)).endswith(b"\r\n\r\n" + DATA[:SIZE])
+
+
+@ensureDeferred
+async def test_drained(served: Served) -> None:
+    """A drain waits until the file is sent."""
+    drained: list[int] = []
+
+    def client(port: int) -> bytes:
+        with connected(port, 4096) as connection:
+            connection.sendall(UNREAD)
+            connection.recv(1)
+            reactor.callFromThread(lambda: served.site.connections.drain(30).addCallback(drained.append))
+            return rest(connection)
+
+    assert (await served.run(client)).endswith(DATA[:SIZE])
+    assert await soon(lambda: drained == [0])
+
+
+@ensureDeferred
+async def test_client_that_does_not_read(served: Served) -> None:
+    """Keeps nobody waiting, and gets the rest when it reads on."""
+    with connected(served.port, 4096) as unread, unread.makefile("rb") as stream:
+        unread.sendall(UNREAD)
+        assert await soon(lambda: served.open_files == 1)
+        assert await served.run(whole) == DATA[:SIZE]
+        assert (served.open_files, len(served.ended)) == (1, 1)
+        assert await served.run(lambda _: read(stream)) == DATA[:SIZE]
+
+
+@ensureDeferred
+async def test_reset(served: Served) -> None:
+    """A client that resets in the middle frees the file and the connection."""
+    with connected(served.port, 4096) as client:
+        client.sendall(UNREAD)
+        assert await soon(lambda: served.open_files == 1)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    assert await soon(lambda: (served.open_files, served.site.connections.open) == (0, 0))
+    assert served.ended[0].cut_off
+    assert served.ended[0].sentLength < SIZE
+
+
+@ensureDeferred
+async def test_aborted(served: Served) -> None:
+    """What still runs when the grace of a drain is over is cut off."""
+    with connected(served.port, 4096) as client:
+        client.sendall(UNREAD)
+        assert await soon(lambda: served.open_files == 1)
+        assert await served.site.connections.drain(0) == 1
+    assert served.open_files == 0
+    assert served.ended[0].cut_off
+
+
+@ensureDeferred
+async def test_cut_short(served: Served) -> None:
+    """A file that loses its end meanwhile is cut off, and never completed."""
+
+    def client(port: int) -> int:
+        with connected(port, 4096) as connection:
+            connection.sendall(UNREAD)
+            head = connection.recv(1)
+            os.truncate(served.path, SIZE - 1)
+            return len(head + rest(connection))
+
+    assert await served.run(client) < SIZE
+    assert await soon(lambda: served.site.connections.open == 0)
+    assert served.ended[0].cut_off
+
+
+@ensureDeferred
+async def test_unknown_length(served: Served) -> None:
+    """What is sent in chunks is written."""
+
+    def client(port: int) -> bytes:
+        with connected(port) as connection:
+            connection.sendall(b"GET /unknown HTTP/1.1\r\n" + HEAD)
+            response = HTTPResponse(connection)
+            response.begin()
+            return response.read()
+
+    assert await served.run(client) == DATA[:SIZE]
+    assert not IFileConsumer.providedBy(served.files.consumers[0])
+
+
+def wrapped(site: HttpSite) -> Any:
+    """What claims to be a socket and is none."""
+    factory = WrappingFactory(site)
+    factory.protocol = ProtocolWrapper
+    return factory
+
+
+def secured(site: HttpSite) -> Any:
+    """TLS."""
+    return TLSMemoryBIOFactory(Secured(AUTHORITY.issue("h")), False, site)
+
+
+@pytest.mark.parametrize("wrap", [wrapped, secured])
+@ensureDeferred
+async def test_no_plain_socket(path: Path, wrap: Callable[[HttpSite], Any]) -> None:
+    """What is not, or not only, a socket is written to."""
+    served = Served(path, wrap)
+
+    def client(port: int) -> bytes:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        with (
+            connected(port) as plain,
+            context.wrap_socket(plain) if wrap is secured else plain as connection,
+            connection.makefile("rb") as stream,
+        ):
+            connection.sendall(UNREAD)
+            return read(stream)
+
+    assert await served.run(client) == DATA[:SIZE]
+    assert not IFileConsumer.providedBy(served.files.consumers[0])
+    await served.stop()
+
+
+@ensureDeferred
+async def test_unix_socket(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who comes by a UNIX socket, a proxy in front, is sent the file by the kernel, too."""
+    monkeypatch.chdir(tmp_path)  # the whole path may be too long for a socket
+    served = Served(path)
+    listening = reactor.listenUNIX("socket", served.site)
+
+    def client(_: int) -> list[bytes]:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(30)
+            connection.connect("socket")
+            asked = [b"GET %s HTTP/1.1\r\n" % name + HEAD for name in (b"/whole", b"/small", b"/whole")]
+            connection.sendall(b"".join(asked))
+            with connection.makefile("rb") as stream:
+                return [read(stream) for _ in asked]
+
+    assert await served.run(client) == [DATA[:SIZE], b"6", DATA[:SIZE]]
+    assert all(map(IFileConsumer.providedBy, served.files.consumers))
+    await listening.stopListening()
+    await served.stop()

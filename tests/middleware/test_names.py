@@ -1,0 +1,289 @@
+"""Names as clients write them and as registries know them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from attrs import evolve
+from hypothesis import given
+from prometheus_client import CollectorRegistry
+from zope.interface.verify import verifyObject
+
+from dockmirror.body.in_memory import json_body
+from dockmirror.interfaces import Answer, IRegistry, IWritableRegistry
+from dockmirror.metrics import Metrics
+from dockmirror.middleware.cache_metrics import WriteMetrics
+from dockmirror.middleware.names import (
+    NamespaceFilter,
+    PrefixRewrite,
+    ShortNameRedirect,
+    ShortNames,
+    WriteNameRewrite,
+    WriteNamespaceFilter,
+    complete_short_name,
+)
+from dockmirror.middleware.rules import PullRules, WriteRuleFilter
+from dockmirror.oci.credentials import Credentials
+from dockmirror.oci.digest import Digest
+from dockmirror.oci.errors import ManifestUnknown, NameUnknown
+from dockmirror.oci.reference import Repository, Tag
+from dockmirror.oci.request import (
+    Blob,
+    Catalog,
+    Manifest,
+    Ping,
+    Referrers,
+    RegistryRequest,
+    Tags,
+    Target,
+    repository_of,
+)
+from dockmirror.oci.token import TokenRequest
+from dockmirror.oci.write import Write
+
+from ..answering import FakeRegistry, now
+from ..fakes import Reply
+from ..house import House
+from ..internet import HUB, Internet
+from ..pullthrough.origin import Origin
+from ..values import repositories, targets
+
+ANSWER = Answer(json_body(b"{}"), headers=(("ETag", "x"),))
+BUSYBOX, OFFICIAL, OTHER = Repository("busybox"), Repository("library/busybox"), Repository("me/busybox")
+DIGEST = Digest.of(b"")
+TOKEN = TokenRequest.parse([("scope", "repository:busybox:pull"), ("account", "me")])
+WRAPPERS: dict[str, Callable[[IRegistry], IRegistry]] = {
+    "ShortNames": ShortNames,
+    "ShortNameRedirect": ShortNameRedirect,
+    "Rewritten": lambda registry: PrefixRewrite(registry, {"a": "b"}),
+    "Namespace": lambda registry: NamespaceFilter(registry, ["docker.io"]),
+}
+OF_A_REPOSITORY: list[Callable[[Repository], Target]] = [
+    lambda repository: Manifest(repository, Tag("latest")),
+    lambda repository: Manifest(repository, DIGEST),
+    lambda repository: Blob(repository, DIGEST),
+    lambda repository: Referrers(repository, DIGEST),
+    Tags,
+]
+short = pytest.mark.parametrize("wrap", [ShortNames, ShortNameRedirect])
+of_a_repository = pytest.mark.parametrize("target", OF_A_REPOSITORY)
+
+
+@pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=WRAPPERS)
+def test_a_wrapper_is_a_registry(wrap: Callable[[IRegistry], IRegistry]) -> None:
+    """What it has nothing to do with, it passes on: the handshake, errors, requests for tokens."""
+    registry = FakeRegistry(ANSWER, ManifestUnknown("none"))
+    assert verifyObject(IRegistry, wrap(registry))
+    assert now(wrap(registry).fetch(RegistryRequest(Ping()))) is ANSWER
+    with pytest.raises(ManifestUnknown, match="none"):
+        now(wrap(registry).fetch(RegistryRequest(Catalog())))
+    assert registry.requests == [RegistryRequest(Ping()), RegistryRequest(Catalog())]
+    request = TokenRequest.parse([("account", "me")], True, Credentials.bearer("t"))
+    now(wrap(registry).token(request))
+    assert registry.token_requests == [request]
+
+
+@given(repositories)
+def test_an_official_image_has_a_short_name(repository: Repository) -> None:
+    """One component is completed; what is complete stays, however odd it looks."""
+    name = complete_short_name(repository).name
+    assert name == (repository.name if "/" in repository.name else f"library/{repository.name}")
+    assert complete_short_name(Repository(name)).name == name
+
+
+@of_a_repository
+def test_short_names_are_completed_in_place(target: Callable[[Repository], Target]) -> None:
+    """In every kind of request; all else stays as it was asked."""
+    registry = FakeRegistry(ANSWER)
+    request = RegistryRequest(
+        target(BUSYBOX), head=True, accept=("a/b",), credentials=Credentials.bearer("t")
+    )
+    assert now(ShortNames(registry).fetch(request)) is ANSWER
+    assert registry.requests == [evolve(request, target=target(OFFICIAL))]
+
+
+@given(targets)
+def test_other_names_are_left(target: Target) -> None:
+    """Nothing is completed twice, nor where no repository is meant."""
+    repository = repository_of(target)
+    registry = FakeRegistry(ANSWER)
+    now(ShortNames(registry).fetch(RegistryRequest(target)))
+    assert (registry.requests == [RegistryRequest(target)]) is (repository is None or "/" in repository.name)
+
+
+@of_a_repository
+def test_a_client_may_be_sent_on_instead(target: Callable[[Repository], Target]) -> None:
+    """To the same of the completed name, on the same host; the registry is not asked."""
+    registry = FakeRegistry(ANSWER)
+    request = RegistryRequest(target(BUSYBOX), query=(("n", "2"), ("last", "a b")), namespace="docker.io")
+    answer = now(ShortNameRedirect(registry).fetch(request))
+    assert (answer.status, answer.location) == (301, f"{target(OFFICIAL)}?n=2&last=a+b")
+    assert (answer.body.descriptor.size, registry.requests) == (0, [])
+
+
+def test_a_complete_name_is_not_sent_on() -> None:
+    """It is answered."""
+    registry = FakeRegistry(ANSWER)
+    request = RegistryRequest(Tags(OTHER))
+    assert now(ShortNameRedirect(registry).fetch(request)) is ANSWER
+    assert registry.requests == [request]
+
+
+@short
+@pytest.mark.parametrize(
+    ("scope", "asked"),
+    [
+        ("repository:busybox:pull", "repository:library/busybox:pull"),
+        ("repository:busybox:pull,push", "repository:library/busybox:pull,push"),
+        ("repository(plugin):busybox:pull", "repository(plugin):library/busybox:pull"),
+        ("repository:library/busybox:pull", "repository:library/busybox:pull"),
+        ("repository:me/busybox:pull", "repository:me/busybox:pull"),
+        ("repository::pull", "repository::pull"),
+        ("registry:catalog:*", "registry:catalog:*"),
+        ("aws", "aws"),
+    ],
+)
+def test_scopes_are_completed_as_names_are(
+    wrap: Callable[[IRegistry], IRegistry], scope: str, asked: str
+) -> None:
+    """In place in any case: no client follows a redirect of these."""
+    registry = FakeRegistry(ANSWER)
+    now(wrap(registry).token(TokenRequest.parse([("scope", scope)])))
+    assert [str(s) for request in registry.token_requests for s in request.scopes] == [asked]
+
+
+def test_one_repository_is_asked_for_once() -> None:
+    """A token for both of its names is a token for it; the other parameters stay."""
+    registry = FakeRegistry(ANSWER)
+    both = [("scope", "repository:busybox:pull repository:library/busybox:pull"), ("account", "me")]
+    now(ShortNames(registry).token(TokenRequest.parse(both)))
+    assert registry.token_requests == [
+        TokenRequest.parse([("scope", "repository:library/busybox:pull"), ("account", "me")])
+    ]
+
+
+@pytest.mark.parametrize("namespace", ["docker.io", "Docker.IO", "index.docker.io"])
+def test_a_client_may_say_which_registry_it_means(namespace: str) -> None:
+    """By any name of it; it is told so in return, and the registry itself is not asked with it."""
+    registry = FakeRegistry(ANSWER)
+    request = RegistryRequest(Tags(OTHER))
+    answer = now(
+        NamespaceFilter(registry, ["docker.io", "Index.Docker.io"]).fetch(
+            evolve(request, namespace=namespace)
+        )
+    )
+    assert registry.requests == [request]
+    assert answer == evolve(ANSWER, headers=(("ETag", "x"), ("OCI-Namespace", namespace)))
+
+
+@pytest.mark.parametrize("namespace", ["ghcr.io", "", "docker.io.example.com", "docker.io\r\nX: y"])
+def test_another_registry_is_not_answered_for(namespace: str) -> None:
+    """The client goes there: this one is not asked, and what the client wrote is not repeated to it."""
+    registry = FakeRegistry(ANSWER)
+    with pytest.raises(NameUnknown) as caught:
+        now(NamespaceFilter(registry, ["docker.io"]).fetch(RegistryRequest(Tags(OTHER), namespace=namespace)))
+    assert (caught.value.status, registry.requests) == (404, [])
+    assert "docker.io" in str(caught.value)
+    assert "X: y" not in str(caught.value)
+
+
+PREFIXES = {
+    "bitnami": "bitnamilegacy",
+    "bitnami/redis": "redis/redis",
+    "bitnamilegacy": "elsewhere",
+    "a/b": "c",
+}
+REWRITTEN = [
+    ("bitnami/nginx", "bitnamilegacy/nginx"),
+    ("bitnami/redis", "redis/redis"),
+    ("bitnami/redis/x", "redis/redis/x"),
+    ("bitnami/redis2", "bitnamilegacy/redis2"),
+    ("bitnami", "bitnamilegacy"),
+    ("bitnami2/nginx", "bitnami2/nginx"),
+    ("me/bitnami/nginx", "me/bitnami/nginx"),
+    ("bitnamilegacy/nginx", "elsewhere/nginx"),
+    ("a/b", "c"),
+    ("a", "a"),
+    ("a/bc", "a/bc"),
+]
+rewritten = pytest.mark.parametrize(("name", "other"), REWRITTEN)
+
+
+@rewritten
+@of_a_repository
+def test_a_repository_may_have_moved(target: Callable[[Repository], Target], name: str, other: str) -> None:
+    """Whole components are rewritten, once, by the longest prefix; all else stays as it was asked."""
+    registry = FakeRegistry(ANSWER)
+    request = RegistryRequest(
+        target(Repository(name)), query=(("n", "2"),), credentials=Credentials.bearer("t")
+    )
+    assert now(PrefixRewrite(registry, PREFIXES).fetch(request)) is ANSWER
+    assert registry.requests == [evolve(request, target=target(Repository(other)))]
+
+
+@rewritten
+def test_scopes_are_rewritten_as_names_are(name: str, other: str) -> None:
+    """Only those of repositories."""
+    registry = FakeRegistry(ANSWER)
+    asked = f"repository:{name}:pull repository(plugin):{name}:pull registry:{name}:* {name}"
+    now(PrefixRewrite(registry, PREFIXES).token(TokenRequest.parse([("scope", asked)])))
+    (request,) = registry.token_requests
+    assert [str(scope) for scope in request.scopes] == [
+        f"repository:{other}:pull",
+        f"repository(plugin):{other}:pull",
+        f"registry:{name}:*",
+        name,
+    ]
+
+
+@pytest.mark.parametrize("host", ["docker.mirror.example", "mirror.example"])
+def test_clients_see_the_names_that_they_use(host: str) -> None:
+    """In challenges and in the next pages of lists; short names are complete before they are rewritten."""
+    internet = Internet()
+    house = House(
+        internet, upstreams={"docker": {"rewrite": {"old": "library", "library/moved": "old/gone"}}}
+    )
+    path = "/v2/old/busybox/manifests/latest"
+    assert house.pull(host, path)["Docker-Content-Digest"] == internet.busybox
+    for challenge in house.get("docker.mirror.example", path).lines("WWW-Authenticate"):
+        assert 'scope="repository:old/busybox:pull"' in challenge
+    page = Reply(
+        200, b'{"tags":["1"]}', (("Link", '</v2/library/busybox/tags/list?n=1&last=1>; rel="next"'),)
+    )
+    internet.reply(HUB, "/v2/library/busybox/tags/list", page)
+    assert house.get(host, "/v2/old/busybox/tags/list?n=1")["Link"] == (
+        '</v2/old/busybox/tags/list?n=1&last=1>; rel="next"'
+    )
+    house.get(host, "/v2/moved/manifests/latest")
+    assert internet.seen[-1].path in ("/v2/old/gone/manifests/latest", "/token")
+
+
+@pytest.mark.parametrize(("name", "status"), [("old/busybox", 200), ("library/busybox", 200), ("old/x", 403)])
+def test_rules_are_of_what_is_asked_for(name: str, status: int) -> None:
+    """No name that is rewritten leads around them."""
+    docker = {"rewrite": {"old": "library"}, "allow": ["library/busybox"]}
+    house = House(Internet(), upstreams={"docker": docker})
+    assert house.get("mirror.example", f"/v2/{name}/manifests/latest").status == status
+
+
+class TestWrites:
+    """By which names is written to what."""
+
+    @pytest.mark.parametrize(
+        "wrap",
+        [
+            lambda writes: WriteNameRewrite(writes, complete_short_name),
+            lambda writes: WriteNamespaceFilter(writes, ["docker.io"]),
+            lambda writes: WriteRuleFilter(writes, PullRules("u", [], [])),
+            lambda writes: WriteMetrics(writes, "u", Metrics(CollectorRegistry())),
+        ],
+    )
+    def test_they_are_written_to(self, wrap: Callable[[IWritableRegistry], IWritableRegistry]) -> None:
+        """In front of another one, whose answer is passed on."""
+        origin = Origin()
+        writes = wrap(origin)
+        assert verifyObject(IWritableRegistry, writes)
+        write = Write("PUT", Manifest(OFFICIAL, Tag("1")), credentials=Credentials.bearer("t"))
+        assert now(writes.write(write, json_body(b"{}"))).status == 201
+        assert Tag("1").name in origin.shelf(str(OFFICIAL)).tags

@@ -1,0 +1,207 @@
+"""Blobs that one address of an upstream gave wrong."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from attrs import evolve
+from twisted.internet.task import Clock
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from dockmirror.body.in_memory import json_body
+from dockmirror.body.verified import CorruptContent
+from dockmirror.concurrency.circuit_breaker import FIRST
+from dockmirror.interfaces import Answer, IRegistry, ISource
+from dockmirror.middleware.failover import Failover, FallbackMirror
+from dockmirror.middleware.quarantine import DURATION, CorruptBlobQuarantine, Quarantined
+from dockmirror.oci.consent import HeldBlob
+from dockmirror.oci.credentials import Credentials
+from dockmirror.oci.descriptor import Descriptor
+from dockmirror.oci.digest import Digest
+from dockmirror.oci.errors import Unavailable, Unreachable
+from dockmirror.oci.ranges import ContentRange, Range
+from dockmirror.oci.request import RegistryRequest, parse_target
+from dockmirror.oci.token import TokenRequest
+
+from ..answering import FakeRegistry, Pieces, now
+from ..store.downloads.upstream import Client, Mirror
+
+DATA, WRONG = random.Random(1).randbytes(200_000), random.Random(2).randbytes(200_000)
+DIGEST = Digest.of(DATA)
+BLOB = RegistryRequest(parse_target(f"/v2/library/nginx/blobs/{DIGEST}".encode()))
+MANIFEST = RegistryRequest(parse_target(f"/v2/library/nginx/manifests/{DIGEST}".encode()))
+
+
+@implementer(IRegistry)
+class Address:
+    """Has one blob, right or wrong.
+
+    :ivar down: whether it cannot be reached.
+    :ivar asked: how often it was asked.
+    :ivar until: where it breaks off.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.down = False
+        self.asked = 0
+        self.until: int | None = None
+
+    async def fetch(self, request: RegistryRequest) -> Answer:
+        """See ``IRegistry``."""
+        self.asked += 1
+        if self.down:
+            raise Unreachable
+        size, first = len(self.data), (request.range and request.range.spans[0].first) or 0
+        error = None if self.until is None else Unreachable("it broke off")
+        content = Pieces([self.data[first : self.until]], Descriptor(None, DIGEST, size - first), error)
+        return Answer(content, 206, ContentRange(first, size - 1, size)) if first else Answer(content)
+
+    async def token(self, request: TokenRequest) -> Answer:
+        """See ``IRegistry``."""
+        return Answer(json_body(b"{}"))
+
+
+@implementer(ISource)
+class Source:
+    """A reader who asks a registry for the blob."""
+
+    def __init__(self, registry: IRegistry) -> None:
+        self._registry = registry
+
+    async def open(self, offset: int) -> Answer:
+        """See ``ISource``."""
+        return await self._registry.fetch(evolve(BLOB, range=Range.since(offset) if offset else None))
+
+    async def check(self, held: HeldBlob) -> None:
+        """See ``ISource``."""
+
+
+class Pulling:
+    """A mirror of an upstream at two addresses."""
+
+    def __init__(self, root: Path, make: Callable[..., IRegistry], *addresses: Address) -> None:
+        self.mirror = Mirror(root, DATA)
+        clock = self.mirror.clock
+        self.registry = make([CorruptBlobQuarantine(each, clock) for each in addresses], clock)
+
+    def pull(self) -> object:
+        """What a client has of the blob: all, or the error."""
+        joining = self.mirror.join(Source(self.registry))
+        if joining.reader is None:
+            return joining.error
+        client = Client().read(joining.reader, self.mirror.descriptor)
+        self.mirror.turn(times=5)
+        return client.received if client.outcome is True else client.outcome
+
+
+MAKES: list[Callable[..., IRegistry]] = [
+    lambda registries, clock: Failover(registries, clock),
+    lambda registries, clock: FallbackMirror(registries[0], registries[1:], clock),
+]
+each_make = pytest.mark.parametrize("make", MAKES, ids=["replicas", "elsewhere"])
+
+
+@each_make
+def test_what_the_second_gave_wrong(tmp_path: Path, make: Callable[..., IRegistry]) -> None:
+    """Is had from the first as soon as that answers again."""
+    first, second = Address(DATA), Address(WRONG)
+    first.down = True
+    pulling = Pulling(tmp_path, make, first, second)
+    assert isinstance(pulling.pull(), CorruptContent)
+    first.down = False
+    pulling.mirror.turn(FIRST)
+    assert pulling.pull() == DATA
+    assert second.asked == 1
+
+
+@each_make
+def test_what_the_first_gave_wrong(tmp_path: Path, make: Callable[..., IRegistry]) -> None:
+    """Is had from the second when it is asked for again."""
+    first, second = Address(WRONG), Address(DATA)
+    pulling = Pulling(tmp_path, make, first, second)
+    assert isinstance(pulling.pull(), CorruptContent)
+    assert pulling.pull() == DATA
+    assert (first.asked, second.asked) == (1, 1)
+
+
+@each_make
+def test_what_both_gave_wrong(tmp_path: Path, make: Callable[..., IRegistry]) -> None:
+    """Is asked of neither for a minute, and then again."""
+    first, second = Address(WRONG), Address(WRONG)
+    pulling = Pulling(tmp_path, make, first, second)
+    assert all(isinstance(pulling.pull(), CorruptContent) for _ in range(2))
+    assert isinstance(pulling.pull(), Quarantined)
+    assert (first.asked, second.asked) == (1, 1)
+    pulling.mirror.turn(DURATION)
+    first.data = DATA
+    assert pulling.pull() == DATA
+
+
+@each_make
+def test_what_came_from_both(tmp_path: Path, make: Callable[..., IRegistry]) -> None:
+    """Is no fault of the one that gave the beginning: it is asked again at once."""
+    first, second = Address(DATA), Address(WRONG)
+    first.until = len(DATA) // 2
+    pulling = Pulling(tmp_path, make, first, second)
+    reader = pulling.mirror.read(Source(pulling.registry))
+    first.down = True
+    pulling.mirror.turn(0.5, times=5)
+    assert isinstance(reader.outcome, Unavailable)
+    first.down, first.until = False, None
+    pulling.mirror.turn(FIRST)
+    assert pulling.pull() == DATA
+
+
+def test_one_address(tmp_path: Path) -> None:
+    """It is not asked for a minute for what it gave wrong, and then again."""
+    address = Address(WRONG)
+    pulling = Pulling(tmp_path, lambda registries, _: registries[0], address)
+    assert isinstance(pulling.pull(), CorruptContent)
+    assert isinstance(pulling.pull(), Quarantined)
+    address.data = DATA
+    pulling.mirror.turn(DURATION - 1)
+    assert isinstance(pulling.pull(), Quarantined)
+    pulling.mirror.turn(1)
+    assert pulling.pull() == DATA
+
+
+@pytest.mark.parametrize(
+    ("request_", "refused"),
+    [
+        (BLOB, True),
+        (evolve(BLOB, credentials=Credentials.bearer("t")), True),
+        (evolve(BLOB, range=Range.since(0)), True),
+        (evolve(BLOB, range=Range.since(7)), True),
+        (evolve(BLOB, range=Range.since(7, 9)), False),
+        (evolve(BLOB, head=True), False),
+        (MANIFEST, False),
+        (RegistryRequest(parse_target(f"/v2/library/nginx/blobs/{Digest.of(WRONG)}".encode())), False),
+    ],
+)
+def test_what_is_refused(request_: RegistryRequest, refused: bool) -> None:
+    """The blob that was wrong, not whether somebody may have it, and nothing else."""
+    registry = FakeRegistry(Answer(Pieces([WRONG])), Answer(Pieces([WRONG])))
+    quarantine = CorruptBlobQuarantine(registry, Clock())
+    reject = now(quarantine.fetch(BLOB)).reject
+    assert reject is not None
+    reject(DIGEST)
+    if refused:
+        with pytest.raises(Quarantined):
+            now(quarantine.fetch(request_))
+    else:
+        now(quarantine.fetch(request_))
+        assert registry.requests == [BLOB, request_]
+
+
+def test_it_is_a_registry() -> None:
+    """Requests for tokens are passed on."""
+    registry = FakeRegistry()
+    assert verifyObject(IRegistry, CorruptBlobQuarantine(registry, Clock()))
+    request = TokenRequest.parse([("account", "me")])
+    now(CorruptBlobQuarantine(registry, Clock()).token(request))
+    assert registry.token_requests == [request]

@@ -1,0 +1,246 @@
+"""The mirror's own host: every registry, for everybody, and nobody's credentials."""
+
+# mypy: allow-untyped-calls
+
+from __future__ import annotations
+
+import pytest
+
+from dockmirror.config.known_registries import KNOWN
+from tests.fake_registry import MANIFEST, Passwords, Registry, basic, digest, error
+from tests.fakes import Reply
+from tests.house import House
+from tests.internet import AUTH, BUSYBOX, HUB, LAYER, PASSWORD, PRIVATE, USER, Internet
+
+OWN = "mirror.example"
+LOGIN = f"Authorization: {basic(USER, PASSWORD)}"
+BUSYBOX_PATHS = [
+    "/v2/busybox/manifests/latest",
+    "/v2/library/busybox/manifests/latest",
+    "/v2/docker.io/busybox/manifests/latest",
+    "/v2/docker.io/library/busybox/manifests/latest",
+    "/v2/index.docker.io/library/busybox/manifests/latest",
+    "/v2/registry-1.docker.io/library/busybox/manifests/latest",
+    "/docker.io/v2/library/busybox/manifests/latest",
+    "/docker.io/v2/busybox/manifests/latest",
+    "/index.docker.io/v2/library/busybox/manifests/latest",
+    "/v2/library/busybox/manifests/latest?ns=docker.io",
+    "/v2/busybox/manifests/latest?ns=index.docker.io",
+    "/v2/library/busybox/manifests/latest?ns=registry-1.docker.io",
+    "/v2/docker.io/library/busybox/manifests/latest?ns=docker.io",
+    "/v2/docker.io/library/busybox/manifests/latest?ns=index.docker.io",
+    "/docker.io/v2/library/busybox/manifests/latest?ns=docker.io",
+    "/docker.io/v2/library/busybox/manifests/latest?ns=registry-1.docker.io",
+    "/v2/library/busybox/manifests/latest?ns=Docker.IO",
+]
+
+
+@pytest.fixture
+def internet() -> Internet:
+    """Docker Hub and all others."""
+    return Internet()
+
+
+@pytest.fixture
+def house(internet: Internet) -> House:
+    """The mirror in front."""
+    return House(internet)
+
+
+class TestNames:
+    """Which registry is meant."""
+
+    @pytest.mark.parametrize("path", BUSYBOX_PATHS)
+    @pytest.mark.parametrize("method", ["GET", "HEAD"])
+    def test_docker_hub(self, house: House, internet: Internet, path: str, method: str) -> None:
+        """By path in both spellings, by ``ns``, by alias, and where nothing else is said."""
+        answer = house.ask(method, OWN, path)
+        assert answer.status == 200
+        assert answer["Docker-Content-Digest"] == internet.busybox
+        assert answer["Content-Type"] == MANIFEST
+        assert answer.body == (BUSYBOX if method == "GET" else b"")
+        asked_for_it = [seen for seen in internet.asked(HUB) if "manifests" in seen.path]
+        assert {seen.url for seen in asked_for_it} == {f"https://{HUB}/v2/library/busybox/manifests/latest"}
+
+    @pytest.mark.parametrize("registry", dict.fromkeys(known.registry for known in KNOWN))
+    @pytest.mark.parametrize(
+        "path",
+        [
+            "/v2/{}/team/image/manifests/1",
+            "/{}/v2/team/image/manifests/1",
+            "/v2/team/image/manifests/1?ns={}",
+        ],
+    )
+    def test_every_registry(self, house: House, registry: str, path: str) -> None:
+        """By its canonical name, with tokens that the mirror takes for itself."""
+        answer = house.get(OWN, path.format(registry))
+        assert (answer.status, answer.body) == (200, b'{"schemaVersion":2}')
+        assert answer["OCI-Namespace"] == (registry if "ns=" in path else None)
+
+    @pytest.mark.parametrize(
+        "path",
+        [
+            "/v2/ghcr.io/team/image/manifests/1?ns=quay.io",
+            "/ghcr.io/v2/team/image/manifests/1?ns=quay.io",
+            "/v2/docker.io/library/busybox/manifests/latest?ns=ghcr.io",
+            "/v2/team/image/manifests/1?ns=unknown.example",
+            "/v2/?ns=unknown.example",
+            "/v2/unknown.example/team/image/manifests/1",
+            "/v2/team/image/manifests/1?ns=",
+        ],
+    )
+    def test_a_contradiction(self, house: House, internet: Internet, path: str) -> None:
+        """Or a registry that is not mirrored is 404, so that containerd moves on; nobody is asked."""
+        assert house.get(OWN, path).error == (404, "NAME_UNKNOWN")
+        assert internet.seen == []
+
+    def test_an_unknown_registry_in_front(self, house: House) -> None:
+        """Is nothing of ours."""
+        assert house.get(OWN, "/unknown.example/v2/team/image/manifests/1").error == (404, "UNSUPPORTED")
+
+    def test_below_a_registry_lies_only_v2(self, house: House) -> None:
+        """Also its ping."""
+        assert house.get(OWN, "/ghcr.io/v2/").json == {}
+        assert house.get(OWN, "/ghcr.io/v2").json == {}
+        assert house.get(OWN, "/ghcr.io/v1/").error == (404, "UNSUPPORTED")
+        assert house.get(OWN, "/ghcr.io/").error == (404, "UNSUPPORTED")
+
+    @pytest.mark.parametrize(
+        "path", ["/v2/127.0.0.1_5000/a/b/manifests/1", "/127.0.0.1:5000/v2/a/b/manifests/1",
+                 "/127.0.0.1_5000/v2/a/b/manifests/1", "/v2/a/b/manifests/1?ns=127.0.0.1:5000",
+                 "/v2/127.0.0.1_5000/a/b/manifests/1?ns=127.0.0.1:5000"]
+    )  # fmt: skip
+    def test_a_port(self, internet: Internet, path: str) -> None:
+        """Is joined by ``_`` in names, which may have no colon."""
+        internet.servers["127.0.0.1:5000"] = registry = Registry()
+        registry.push("a/b", "1")
+        house = House(internet, upstream=["lan=http://127.0.0.1:5000"])
+        assert house.get(OWN, path).status == 200
+        assert house.get("lan.mirror.example", "/v2/a/b/manifests/1?ns=127.0.0.1:5000").status == 200
+
+    def test_names_that_only_look_like_registries(self, house: House, internet: Internet) -> None:
+        """A component without a dot is somebody's on Docker Hub, and a name alone is no registry's."""
+        for name in ("v2/auth", "localhost/x", "library/ghcr.io"):
+            internet.hub.push(name, "1")
+        for name in ("v2/auth", "localhost/x", "ghcr.io"):
+            assert house.get(OWN, f"/v2/{name}/manifests/1").status == 200
+
+    def test_a_name_with_a_dot_where_ns_says_the_registry(self, house: House, internet: Internet) -> None:
+        """Is a repository's of that registry."""
+        internet.registries["ghcr"].push("a.b/c", "1")
+        assert house.get(OWN, "/v2/a.b/c/manifests/1?ns=ghcr.io").status == 200
+
+
+class TestEverything:
+    """What else there is of a registry."""
+
+    @pytest.mark.parametrize(
+        "where", ["/v2/busybox", "/v2/docker.io/library/busybox", "/docker.io/v2/busybox"]
+    )
+    def test_a_layer(self, house: House, internet: Internet, where: str) -> None:
+        """Comes from the network that delivers it."""
+        answer = house.get(OWN, f"{where}/blobs/{internet.layer}")
+        assert answer.body == LAYER
+        part = house.get(OWN, f"{where}/blobs/{internet.layer}", "Range: bytes=1000-1999")
+        assert (part.status, part.body) == (206, LAYER[1000:2000])
+
+    @pytest.mark.parametrize(
+        "path", ["/v2/docker.io/busybox/tags/list?n=1", "/docker.io/v2/busybox/tags/list?n=1",
+                 "/v2/library/busybox/tags/list?n=1&ns=docker.io"]
+    )  # fmt: skip
+    def test_the_next_page(self, house: House, internet: Internet, path: str) -> None:
+        """Is where this one was, of the same registry."""
+        told = (("Link", f'<https://{HUB}/v2/library/busybox/tags/list?n=1&last=latest>; rel="next"'),)
+        given = Reply(200, b'{"tags":["latest"]}', (*told, ("Content-Type", "application/json")))
+        internet.reply(HUB, "/v2/library/busybox/tags/list", given)
+        answer = house.get(OWN, path)
+        ns = "&ns=docker.io" if "ns=" in path else ""
+        assert answer["Link"] == f'<{path.partition("?")[0]}?n=1&last=latest{ns}>; rel="next"'
+        assert internet.seen[-1].query == (("n", "1"),)
+
+    def test_what_is_not_there(self, house: House) -> None:
+        """Is unknown, as the registry says."""
+        assert house.get(OWN, "/v2/busybox/manifests/nope").error == (404, "MANIFEST_UNKNOWN")
+        assert house.get(OWN, f"/v2/busybox/blobs/{digest(b'')}").error == (404, "BLOB_UNKNOWN")
+
+
+class TestNobodyIsChallenged:
+    """And nobody's credentials are taken."""
+
+    @pytest.mark.parametrize("path", ["/v2/", "/v2", "/docker.io/v2/", "/v2/?ns=ghcr.io"])
+    def test_a_ping(self, house: House, internet: Internet, path: str) -> None:
+        """Is 200, without asking anybody."""
+        answer = house.get(OWN, path)
+        assert (answer.status, answer.json) == (200, {})
+        assert answer["Docker-Distribution-Api-Version"] == "registry/2.0"
+        assert internet.seen == []
+
+    @pytest.mark.parametrize("path", ["/v2/", "/docker.io/v2/", "/v2/?ns=ghcr.io"])
+    def test_a_login(self, house: House, internet: Internet, path: str) -> None:
+        """Is refused, with the host that takes one."""
+        answer = house.get(OWN, path, LOGIN)
+        assert answer.error == (403, "DENIED")
+        assert f"log in to {'ghcr' if 'ghcr' in path else 'docker'}.mirror.example" in answer.message
+        assert internet.seen == []
+
+    @pytest.mark.parametrize("path", ["/v2/auth?scope=repository:busybox:pull", "/docker.io/v2/auth"])
+    @pytest.mark.parametrize("form", [True, False])
+    def test_a_token(self, house: House, internet: Internet, path: str, form: bool) -> None:
+        """Is had nowhere: nobody was sent for one."""
+        answer = house.post(OWN, path, f"password={PASSWORD}") if form else house.get(OWN, path, LOGIN)
+        assert answer.error == (404, "UNSUPPORTED")
+        assert internet.seen == []
+
+    @pytest.mark.parametrize("where", ["/v2/busybox", "/docker.io/v2/library/busybox"])
+    def test_credentials_go_nowhere(self, house: House, internet: Internet, where: str) -> None:
+        """Clients remember one login a host, and would hand it to whichever registry the name picks."""
+        for path in ("manifests/latest", "tags/list", f"blobs/{internet.layer}"):
+            assert house.get(OWN, f"{where}/{path}", LOGIN).status == 200
+        house.get(OWN, f"/v2/{PRIVATE}/manifests/latest", "Authorization: Bearer s3cret", "Cookie: s3cret")
+        assert not any(basic(USER, PASSWORD) in str(seen) or "s3cret" in str(seen) for seen in internet.seen)
+
+    @pytest.mark.parametrize(
+        ("path", "host"),
+        [
+            (f"/v2/{PRIVATE}/manifests/latest", "docker.mirror.example"),
+            (f"/docker.io/v2/{PRIVATE}/tags/list", "docker.mirror.example"),
+            (f"/v2/ghcr.io/{PRIVATE}/manifests/latest", "ghcr.mirror.example"),
+            (f"/v2/{PRIVATE}/manifests/latest?ns=registry.gitlab.com", "gitlab.mirror.example"),
+            ("/v2/basic.example/a/b/manifests/1", "basic.mirror.example"),
+        ],
+    )
+    def test_what_is_private(self, internet: Internet, path: str, host: str) -> None:
+        """Is denied without a challenge, and the virtual host named that takes a login."""
+        internet.servers["basic.example"] = Registry(Passwords({USER: PASSWORD}))
+        answer = House(internet, upstream=["basic=https://basic.example"]).get(OWN, path, LOGIN)
+        assert answer.error == (403, "DENIED")
+        assert host in answer.message
+        assert answer["WWW-Authenticate"] is None
+
+    @pytest.mark.parametrize("refusal", [error(401, "UNAUTHORIZED"), error(403, "DENIED")])
+    def test_what_no_token_is_given_for(self, internet: Internet, house: House, refusal: Reply) -> None:
+        """Is private, too: ghcr.io says so at its token service."""
+        internet.reply("ghcr.io", "/token", refusal)
+        answer = house.get(OWN, f"/v2/ghcr.io/{PRIVATE}/manifests/latest")
+        assert answer.error == (403, "DENIED")
+        assert "ghcr.mirror.example" in answer.message
+
+
+class TestTokens:
+    """The mirror's own anonymous tokens."""
+
+    def test_are_taken_once_for_many(self, house: House, internet: Internet) -> None:
+        """And kept until shortly before they end."""
+        for seconds, tokens in ((0, 1), (260, 1), (10, 2)):
+            house.pass_time(seconds)
+            house.get(OWN, "/v2/busybox/manifests/latest")
+            house.get(OWN, "/docker.io/v2/library/busybox/tags/list")
+            assert len(internet.asked(AUTH)) == tokens
+
+    def test_are_asked_for_without_anything_of_the_clients(self, house: House, internet: Internet) -> None:
+        """For this repository and for pulling."""
+        house.get(OWN, "/v2/busybox/manifests/latest", LOGIN)
+        assert internet.asked(AUTH)[0].query == (
+            ("service", "registry.docker.io"), ("scope", "repository:library/busybox:pull"),
+        )  # fmt: skip
+        assert internet.asked(AUTH)[0].authorization is None

@@ -1,0 +1,252 @@
+"""Blobs that arrive whole and right, or are cut off."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from attrs import evolve
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.task import Clock
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from dockmirror.body.in_memory import NoBody, json_body
+from dockmirror.body.resuming import PAUSES
+from dockmirror.body.verified import TAIL_HOLDBACK, CorruptContent
+from dockmirror.interfaces import Answer, IRegistry
+from dockmirror.middleware.resuming_registry import ResumingRegistry
+from dockmirror.oci.credentials import Credentials
+from dockmirror.oci.descriptor import Descriptor
+from dockmirror.oci.digest import Digest
+from dockmirror.oci.errors import RangeInvalid, RegistryError, Unauthorized, Unavailable, Unreachable
+from dockmirror.oci.ranges import ContentRange, Range
+from dockmirror.oci.reference import Repository, Tag
+from dockmirror.oci.request import Blob, Manifest, Ping, RegistryRequest, Tags, Target
+from dockmirror.oci.token import TokenRequest
+
+from ..answering import FakeRegistry, Feed, Pieces, Recorder, now, watch
+
+DATA = random.Random(1).randbytes(40)
+REPOSITORY = Repository("x/y")
+BLOB = Blob(REPOSITORY, Digest.of(DATA))
+REQUEST = RegistryRequest(BLOB, accept=("a/b",), if_none_match='"x"', credentials=Credentials.bearer("t"))
+BREAKS = st.lists(st.integers(0, 15), max_size=len(PAUSES))
+
+
+@implementer(IRegistry)
+class Breaking:
+    """Has one blob, and breaks off after each of these many bytes.
+
+    :ivar ranges: whether it knows ranges; where not, it sends the whole.
+    :ivar told: whether it tells the size of what it sends.
+    """
+
+    def __init__(self, *breaks: int, ranges: bool = True, told: bool = True) -> None:
+        self.requests: list[RegistryRequest] = []
+        self._breaks = list(breaks)
+        self._ranges = ranges
+        self._told = told
+
+    async def fetch(self, request: RegistryRequest) -> Answer:
+        """See ``IRegistry``."""
+        first = not self.requests
+        self.requests.append(request)
+        asked = request.range if self._ranges or first else None
+        part = asked.resolve(len(DATA))[0] if asked else None
+        body = DATA[part.first : part.last + 1] if part else DATA
+        descriptor = Descriptor("a/b", None, len(body) if self._told or part else None)
+        if self._breaks:
+            content = Pieces([body[: self._breaks.pop(0)]], descriptor, Unreachable("broken off"))
+        else:
+            content = Pieces([body], descriptor)
+        return Answer(content, 206 if part else 200, part, upstream_status=200)
+
+    async def token(self, request: TokenRequest) -> Answer:
+        """See ``IRegistry``."""
+        raise NotImplementedError
+
+
+def delivered(
+    registry: IRegistry, request: RegistryRequest = REQUEST
+) -> tuple[Answer, Recorder, list[object]]:
+    """What a client is sent, once all pauses are over."""
+    clock, recorder = Clock(), Recorder()
+    answer = now(ResumingRegistry(registry, clock).fetch(request))
+    outcome: list[object] = []
+    answer.body.deliver(recorder).addCallbacks(outcome.append, lambda f: outcome.append(f.value))
+    clock.pump([max(PAUSES)] * (len(PAUSES) + 1))
+    return answer, recorder, outcome
+
+
+def test_it_is_a_registry() -> None:
+    """Requests for tokens are passed on."""
+    registry = FakeRegistry()
+    assert verifyObject(IRegistry, ResumingRegistry(registry, Clock()))
+    request = TokenRequest.parse([("account", "me")])
+    now(ResumingRegistry(registry, Clock()).token(request))
+    assert registry.token_requests == [request]
+
+
+@given(BREAKS, st.booleans(), st.booleans())
+def test_a_blob_arrives_whole(breaks: list[int], ranges: bool, told: bool) -> None:
+    """Broken off anywhere, as often as is borne, whether the upstream knows ranges or not."""
+    registry = Breaking(*breaks, ranges=ranges, told=told)
+    answer, recorder, outcome = delivered(registry)
+    assert (outcome, recorder.data) == ([None], DATA)
+    assert (answer.status, answer.body.descriptor.digest) == (200, BLOB.digest)
+    assert answer.body.descriptor.size == (len(DATA) if told else None)
+
+
+@given(st.integers(0, 39), st.integers(1, 40), BREAKS, st.booleans())
+def test_a_part_arrives_as_it_was_asked_for(first: int, length: int, breaks: list[int], ranges: bool) -> None:
+    """Not a byte less, and not a byte more, although the upstream may answer with the whole."""
+    last = min(first + length, len(DATA)) - 1
+    registry = Breaking(*breaks, ranges=ranges)
+    answer, recorder, outcome = delivered(registry, evolve(REQUEST, range=Range.since(first, last)))
+    assert (outcome, recorder.data) == ([None], DATA[first : last + 1])
+    assert (answer.status, answer.content_range) == (206, ContentRange(first, last, len(DATA)))
+    assert answer.body.descriptor.size == last - first + 1
+
+
+def test_the_rest_is_asked_for_as_the_beginning_was() -> None:
+    """With the same credentials; but unconditionally, since the client has not got it."""
+    registry = Breaking(7, 0, 5)
+    delivered(registry)
+    rest = evolve(REQUEST, if_none_match=None)
+    assert registry.requests == [
+        REQUEST,
+        *(evolve(rest, range=Range.since(offset)) for offset in (7, 7, 12)),
+    ]
+
+
+def test_from_the_very_start_the_whole_is_asked_for() -> None:
+    """Of an empty blob there is no range."""
+    registry = Breaking(0)
+    delivered(registry)
+    assert registry.requests[1] == evolve(REQUEST, if_none_match=None)
+
+
+def test_the_rest_of_a_part_ends_where_the_part_does() -> None:
+    """Also when not a byte of it has come."""
+    registry = Breaking(0, 3)
+    delivered(registry, evolve(REQUEST, range=Range.since(0, 9)))
+    assert [str(request.range) for request in registry.requests] == ["bytes=0-9", "bytes=0-9", "bytes=3-9"]
+
+
+def test_it_is_cut_off_at_last() -> None:
+    """When it has broken off too often."""
+    _, recorder, outcome = delivered(Breaking(*[1] * (len(PAUSES) + 1)))
+    assert [type(error) for error in outcome] == [Unreachable]
+    assert recorder.data == b""
+
+
+def test_nothing_may_be_left_to_ask_for() -> None:
+    """Where it broke off after the last byte, of which the upstream says that no range begins there."""
+    registry = Breaking(len(DATA))
+    _, recorder, outcome = delivered(registry)
+    assert (outcome, recorder.data) == ([None], DATA)
+    assert [str(request.range) for request in registry.requests] == ["None", f"bytes={len(DATA)}-"]
+
+
+def answered(content: Pieces | Feed, status: int, part: ContentRange | None = None) -> Answer:
+    """An answer that brings this."""
+    return Answer(content, status, part)
+
+
+@pytest.mark.parametrize(
+    ("status", "part"),
+    [(206, ContentRange(0, 39, 40)), (206, ContentRange(8, 39, 40)), (206, None), (304, None)],
+)
+def test_another_part_is_not_put_behind_the_beginning(status: int, part: ContentRange | None) -> None:
+    """It is given back, and the client cut off."""
+    other = Feed()
+    beginning = Pieces([DATA[:7]], Descriptor(size=40), Unreachable())
+    _, _, outcome = delivered(FakeRegistry(answered(beginning, 200), answered(other, status, part)))
+    assert [type(error) for error in outcome] == [Unavailable]
+    assert other.state == "discarded"
+
+
+@pytest.mark.parametrize("error", [Unauthorized(), RangeInvalid(content_size=5), Unavailable()])
+def test_a_refusal_of_the_rest_cuts_it_off(error: RegistryError) -> None:
+    """The token may have ended: the client begins anew."""
+    beginning = Pieces([DATA[:7]], Descriptor(size=40), Unreachable())
+    _, _, outcome = delivered(FakeRegistry(answered(beginning, 200), error))
+    assert outcome == [error]
+
+
+def test_a_wrong_blob_is_cut_off() -> None:
+    """Also when it is the rest that is wrong; a short one reaches the client not at all."""
+    beginning = Pieces([DATA[:7]], Descriptor(size=40), Unreachable())
+    rest = answered(Pieces([b"x" * 33]), 206, ContentRange(7, 39, 40))
+    _, recorder, outcome = delivered(FakeRegistry(answered(beginning, 200), rest))
+    assert [type(error) for error in outcome] == [CorruptContent]
+    assert recorder.data == b""
+
+
+def test_a_long_blob_flows() -> None:
+    """Long before it is complete; its end waits for the digest."""
+    data = random.Random(2).randbytes(2 * TAIL_HOLDBACK)
+    feed, recorder = Feed(Descriptor(size=len(data))), Recorder()
+    request = RegistryRequest(Blob(REPOSITORY, Digest.of(data)))
+    outcome = watch(
+        now(ResumingRegistry(FakeRegistry(answered(feed, 200)), Clock()).fetch(request)).body.deliver(
+            recorder
+        )
+    )
+    feed.send(data[:TAIL_HOLDBACK])
+    assert (outcome, recorder.data) == ([], data[:TAIL_HOLDBACK])
+    feed.send(data[TAIL_HOLDBACK:])
+    feed.end()
+    assert (outcome, recorder.data) == ([None], data)
+
+
+def test_a_part_that_is_longer_than_it_told_is_cut() -> None:
+    """A client that was told ten bytes is sent ten."""
+    content = answered(Pieces([DATA]), 206, ContentRange(0, 9, 40))
+    _, recorder, outcome = delivered(FakeRegistry(content), evolve(REQUEST, range=Range.since(0, 9)))
+    assert (outcome, recorder.data) == ([None], DATA[:10])
+
+
+def test_a_part_that_is_shorter_than_it_told_is_gone_on_with() -> None:
+    """An upstream that ends politely in the middle has broken off all the same."""
+    short = answered(Pieces([DATA[:4]]), 206, ContentRange(0, 9, 40))
+    rest = answered(Pieces([DATA[4:10]]), 206, ContentRange(4, 9, 40))
+    registry = FakeRegistry(short, rest)
+    _, recorder, outcome = delivered(registry, evolve(REQUEST, range=Range.since(0, 9)))
+    assert (outcome, recorder.data) == ([None], DATA[:10])
+    assert [str(request.range) for request in registry.requests] == ["bytes=0-9", "bytes=4-9"]
+
+
+JSON = Answer(json_body(b"{}"))
+MULTIPART = Answer(Pieces([b"--x"], Descriptor("multipart/byteranges; boundary=x")), 206)
+
+
+@pytest.mark.parametrize(
+    ("target", "head", "answer"),
+    [
+        (Ping(), False, JSON),
+        (Tags(REPOSITORY), False, JSON),
+        (Manifest(REPOSITORY, Tag("latest")), False, JSON),
+        (Manifest(REPOSITORY, BLOB.digest), False, JSON),
+        (BLOB, True, Answer(NoBody(Descriptor(size=40)))),
+        (BLOB, True, Answer(NoBody(Descriptor(size=10)), 206, ContentRange(0, 9, 40))),
+        (BLOB, False, Answer(NoBody(Descriptor()), 304)),
+        (BLOB, False, MULTIPART),
+    ],
+)
+def test_all_else_is_passed_on(target: Target, head: bool, answer: Answer) -> None:
+    """What is no blob's body, and several parts in one, which can be neither verified nor gone on with."""
+    registry = FakeRegistry(answer)
+    request = RegistryRequest(target, head=head)
+    assert now(ResumingRegistry(registry, Clock()).fetch(request)) is answer
+    assert registry.requests == [request]
+
+
+def test_a_refusal_is_passed_on() -> None:
+    """Nothing has begun that could be gone on with."""
+    registry = FakeRegistry(Unreachable("cannot be reached"))
+    with pytest.raises(Unreachable):
+        now(ResumingRegistry(registry, Clock()).fetch(REQUEST))
+    assert len(registry.requests) == 1

@@ -1,0 +1,138 @@
+"""An upstream at which the mirror has an account: everybody pulls with it, and nobody logs in."""
+
+# mypy: allow-untyped-calls
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+import pytest
+
+from dockmirror.system.external_program import ProcessResult
+from tests.fake_registry import basic
+from tests.house import House
+from tests.internet import AUTH, BUSYBOX, HUB, PASSWORD, PRIVATE, USER, Internet
+
+OWN, HOST = "mirror.example", "docker.mirror.example"
+MANIFEST = f"/v2/{PRIVATE}/manifests/latest"
+EVERYWHERE = [(HOST, MANIFEST), (OWN, MANIFEST), (OWN, f"/v2/docker.io/{PRIVATE}/manifests/latest")]
+BOB = f"Authorization: {basic('bob', 'b0bs')}"
+everywhere = pytest.mark.parametrize(("host", "path"), EVERYWHERE)
+
+
+@pytest.fixture
+def internet() -> Internet:
+    """Docker Hub, where Alice has a private image."""
+    return Internet()
+
+
+@pytest.fixture
+def house(internet: Internet) -> House:
+    """A mirror that has Alice's account there."""
+    return with_password(internet, PASSWORD)
+
+
+def with_password(internet: Internet, password: str) -> House:
+    """A mirror that was told so as Alice's password."""
+    environ = {"DOCKMIRROR_PASSWORD_DOCKER": password}
+    return House(internet, environ, networks=["private"], upstreams={"docker": {"username": USER}})
+
+
+@everywhere
+def test_nobody_needs_credentials(house: House, host: str, path: str) -> None:
+    """On the virtual host and on the own host; nothing in front may keep it for others."""
+    answer = house.get(host, path)
+    assert (answer.status, answer.body) == (200, BUSYBOX)
+    assert answer["Cache-Control"] == "private"
+
+
+@everywhere
+@pytest.mark.parametrize("header", [BOB, "Authorization: Bearer bobs"])
+def test_a_clients_credentials_are_not_passed_on(
+    house: House, internet: Internet, host: str, path: str, header: str
+) -> None:
+    """Neither to the registry nor to its token service."""
+    assert house.get(host, path, header).body == BUSYBOX
+    secret = header.partition(": ")[2]
+    assert internet.seen
+    assert not any(secret in str(seen.authorization) for seen in internet.seen)
+
+
+def test_the_handshake_asks_for_nothing(house: House, internet: Internet) -> None:
+    """And nobody upstream is asked."""
+    assert house.get(HOST, "/v2/").json == {}
+    assert internet.seen == []
+
+
+def test_a_login_is_refused(house: House, internet: Internet) -> None:
+    """With a sentence, at the handshake and at the token service."""
+    form = "grant_type=password&username=bob&password=b0bs&service=x"
+    for answer in (
+        house.get(HOST, "/v2/", BOB),
+        house.get(HOST, "/v2/auth?service=x", BOB),
+        house.post(HOST, "/v2/auth", form),
+    ):
+        assert answer.error == (403, "DENIED")
+        assert "takes no logins" in answer.message
+        assert answer["WWW-Authenticate"] is None
+    assert internet.seen == []
+
+
+@everywhere
+def test_an_account_that_is_refused(internet: Internet, host: str, path: str) -> None:
+    """Is no reason for a client to log in: there is no challenge."""
+    answer = with_password(internet, "wrong").get(host, path)
+    assert answer.error == (403, "DENIED")
+    assert "does not give this to this mirror" in answer.message
+    assert answer["WWW-Authenticate"] is None
+
+
+def test_other_upstreams_are_as_they_were(house: House, internet: Internet) -> None:
+    """Their clients log in, and the account is not used there."""
+    assert house.get("quay.mirror.example", "/v2/").status == 401
+    assert house.pull("quay.mirror.example", MANIFEST, authorization=basic(USER, PASSWORD)).body == BUSYBOX
+    assert house.get(OWN, f"/v2/quay.io/{PRIVATE}/manifests/latest").error == (403, "DENIED")
+    assert internet.asked(HUB) == []
+    assert internet.asked(AUTH) == []
+
+
+def test_who_may_not_come_gets_nothing(house: House, internet: Internet) -> None:
+    """By no route."""
+    for host, path in EVERYWHERE:
+        assert house.connect("203.0.113.1").ask("GET", host, path).answer.error == (403, "DENIED")
+    assert internet.seen == []
+
+
+def test_no_secret_is_logged(house: House) -> None:
+    """In the lines of requests."""
+    for host, path in EVERYWHERE:
+        house.get(host, path, BOB)
+    assert house.lines
+    assert not any(word in line for line in house.lines for word in (PASSWORD, "b0bs", "t0ken"))
+
+
+async def ask_helper(command: Sequence[str], environ: Mapping[str, str], said: bytes) -> ProcessResult:
+    """A credential helper that has Alice's password."""
+    assert said == b"https://index.docker.io/v1/"
+    return ProcessResult(0, json.dumps({"Username": USER, "Secret": PASSWORD}).encode())
+
+
+@everywhere
+def test_a_credential_helper(internet: Internet, host: str, path: str) -> None:
+    """Is an account as any: nobody needs credentials, and nobody logs in."""
+    upstreams = {"docker": {"credential_helper": "/bin/true"}}
+    house = House(internet, ask=ask_helper, networks=["private"], upstreams=upstreams)
+    answer = house.get(host, path)
+    assert (answer.body, answer["Cache-Control"]) == (BUSYBOX, "private")
+    assert house.get(HOST, "/v2/", BOB).error == (403, "DENIED")
+    assert {seen.authorization for seen in internet.asked(AUTH)} == {basic(USER, PASSWORD)}
+
+
+def test_a_credential_helper_that_fails(internet: Internet) -> None:
+    """Is no refusal: the upstream cannot be asked."""
+    upstreams = {"docker": {"credential_helper": "/bin/true"}}
+    house = House(internet, networks=["private"], upstreams=upstreams)
+    answer = house.get(HOST, MANIFEST)
+    assert answer.error == (502, "UNAVAILABLE")
+    assert "credential helper for docker gives it no login" in answer.message

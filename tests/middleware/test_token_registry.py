@@ -1,0 +1,339 @@
+"""A registry asked with tokens of the mirror's own, anybody's or those of an account."""
+
+# mypy: allow-untyped-calls
+
+from __future__ import annotations
+
+import pytest
+from attrs import evolve
+from twisted.internet.defer import CancelledError
+from twisted.internet.task import Clock
+from zope.interface.verify import verifyObject
+
+from dockmirror.interfaces import IRegistry
+from dockmirror.middleware.token_registry import TokenRegistry
+from dockmirror.oci.credentials import Credentials
+from dockmirror.oci.errors import Denied, Unauthorized, Unavailable
+from dockmirror.oci.login import Login
+from dockmirror.oci.token import TokenRequest
+from dockmirror.upstream.login_attempts import FixedAccount
+from tests.accounts import Changing
+from tests.fake_registry import Passwords, Registry, error
+from tests.fakes import SILENT, Reply
+from tests.internet import AUTH, BUSYBOX, HUB, PASSWORD, PRIVATE, USER, Internet
+from tests.stacks import Outcome, asked, bytes_of, logged, now, upstream
+
+PATH = "/v2/library/busybox/manifests/latest"
+MANIFEST = asked(PATH)
+ALICES = asked(f"/v2/{PRIVATE}/manifests/latest")
+ACCOUNT = Credentials.basic(USER, PASSWORD)
+ALICE = FixedAccount(Login(ACCOUNT))
+TOKEN = b'{"token":"late","expires_in":300}'
+
+
+@pytest.fixture
+def internet() -> Internet:
+    """Docker Hub, which demands tokens."""
+    return Internet()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """The time by which tokens end."""
+    return Clock()
+
+
+@pytest.fixture
+def registry(internet: Internet, clock: Clock) -> TokenRegistry:
+    """Docker Hub, asked anonymously."""
+    return TokenRegistry(upstream(internet.agent, clock), clock)
+
+
+def test_it_is_a_registry(registry: TokenRegistry) -> None:
+    """In front of another one."""
+    assert verifyObject(IRegistry, registry)
+
+
+def test_a_challenge_is_answered(internet: Internet, registry: TokenRegistry) -> None:
+    """With a token that anybody is given, for pulling from that repository and for nothing else."""
+    assert bytes_of(now(registry.fetch(MANIFEST)).body) == BUSYBOX
+    (seen,) = internet.asked(AUTH)
+    assert seen.authorization is None
+    assert seen.query == (("service", "registry.docker.io"), ("scope", "repository:library/busybox:pull"))
+
+
+def test_a_token_is_kept_for_nine_tenths_of_its_life(
+    internet: Internet, registry: TokenRegistry, clock: Clock
+) -> None:
+    """So that none ends on its way."""
+    for seconds, tokens in ((0, 1), (269, 1), (1, 2), (1, 2)):
+        clock.advance(seconds)
+        now(registry.fetch(MANIFEST))
+        assert len(internet.asked(AUTH)) == tokens
+
+
+def test_a_kept_token_costs_no_second_trip(internet: Internet, registry: TokenRegistry) -> None:
+    """It is sent along at once."""
+    now(registry.fetch(MANIFEST))
+    before = len(internet.seen)
+    now(registry.fetch(MANIFEST))
+    assert [seen.authorization for seen in internet.seen[before:]] == ["Bearer t0ken-0-anonymous"]
+
+
+def test_many_wait_for_one_token(internet: Internet, registry: TokenRegistry) -> None:
+    """And one of them who leaves takes it from nobody."""
+    internet.reply(AUTH, "/token", SILENT)
+    waiting = [Outcome(registry.fetch(MANIFEST)) for _ in range(3)]
+    assert len(internet.asked(AUTH)) == 1
+    waiting[0].work.cancel()
+    internet.agent.flush()
+    assert isinstance(waiting[0].error, CancelledError)
+    assert internet.abandoned == []
+
+
+def test_a_token_that_is_refused_is_replaced(internet: Internet, registry: TokenRegistry) -> None:
+    """An upstream may end it before its time."""
+    now(registry.fetch(MANIFEST))
+    internet.auth.revoke()
+    assert bytes_of(now(registry.fetch(MANIFEST)).body) == BUSYBOX
+    assert len(internet.asked(AUTH)) == 2
+    now(registry.fetch(MANIFEST))
+    assert len(internet.asked(AUTH)) == 2
+
+
+def test_a_refusal_that_comes_late_ends_no_newer_token(internet: Internet, registry: TokenRegistry) -> None:
+    """Whose own token was replaced meanwhile goes on with the new one."""
+    now(registry.fetch(MANIFEST))
+    demand = Reply(401, b"", (("WWW-Authenticate", internet.auth.challenge(None)),), told=False)
+    internet.reply(HUB, PATH, evolve(demand, end="stalled"), demand, Reply(200, BUSYBOX))
+    late = Outcome(registry.fetch(MANIFEST))
+    now(registry.fetch(MANIFEST))
+    assert not late
+    internet.go_on(b"")
+    assert bytes_of(late.get().body) == BUSYBOX
+    assert len(internet.asked(AUTH)) == 2
+
+
+def test_a_clients_credentials_go_no_further(internet: Internet, registry: TokenRegistry) -> None:
+    """Neither to the registry nor to its token service."""
+    credentials = Credentials.basic(USER, PASSWORD)
+    for path in (PATH, "/v2/library/busybox/tags/list"):
+        now(registry.fetch(asked(path, credentials=credentials)))
+    with pytest.raises(Unauthorized):
+        now(registry.fetch(asked("/v2/", credentials=credentials)))
+    assert not any(credentials.header in str(seen) for seen in internet.seen)
+
+
+def test_what_is_private_stays_so(internet: Internet, registry: TokenRegistry) -> None:
+    """A token that does not help is asked for once, and the refusal passed on."""
+    with pytest.raises(Unauthorized) as raised:
+        now(registry.fetch(asked(f"/v2/{PRIVATE}/manifests/latest")))
+    assert raised.value.upstream_status == 401
+    assert len(internet.asked(AUTH)) == 1
+
+
+@pytest.mark.parametrize("refusal", [error(401, "UNAUTHORIZED"), error(403, "DENIED")])
+def test_a_token_service_that_refuses(internet: Internet, registry: TokenRegistry, refusal: Reply) -> None:
+    """Means what the registry said: log in (ghcr.io refuses the token itself)."""
+    internet.reply(AUTH, "/token", refusal)
+    with pytest.raises(Unauthorized) as raised:
+        now(registry.fetch(MANIFEST))
+    assert [challenge.scheme for challenge in raised.value.challenges] == ["Bearer"]
+
+
+@pytest.mark.parametrize("reply", [Reply(503), Reply(200, b"<html>"), Reply(307)])
+def test_a_token_service_that_fails(internet: Internet, registry: TokenRegistry, reply: Reply) -> None:
+    """Is no refusal."""
+    internet.reply(AUTH, "/token", reply, Reply(200, TOKEN))
+    with pytest.raises(Unavailable):
+        now(registry.fetch(MANIFEST))
+
+
+def test_a_registry_for_everybody_is_just_asked(internet: Internet, clock: Clock) -> None:
+    """Without tokens, and without asking what it demands."""
+    registry = TokenRegistry(upstream(internet.agent, clock, "https://registry.k8s.io"), clock)
+    now(registry.fetch(asked("/v2/team/image/manifests/1")))
+    assert [(seen.path, seen.authorization) for seen in internet.seen] == [
+        ("/v2/team/image/manifests/1", None)
+    ]
+
+
+def test_a_registry_with_passwords_is_not_asked_for_tokens(internet: Internet, clock: Clock) -> None:
+    """Nobody is let in there without one."""
+    internet.servers["basic.example"] = Registry(Passwords({USER: PASSWORD}))
+    registry = TokenRegistry(upstream(internet.agent, clock, "https://basic.example"), clock)
+    with pytest.raises(Unauthorized) as raised:
+        now(registry.fetch(MANIFEST))
+    assert [challenge.scheme for challenge in raised.value.challenges] == ["Basic"]
+    assert len(internet.seen) == 1
+
+
+def test_other_refusals_pass(internet: Internet, registry: TokenRegistry) -> None:
+    """They are no matter of tokens."""
+    internet.reply(HUB, PATH, Reply(500))
+    with pytest.raises(Unavailable):
+        now(registry.fetch(MANIFEST))
+    assert internet.asked(AUTH) == []
+
+
+def test_requests_for_tokens_pass(registry: TokenRegistry) -> None:
+    """To the registry's own service."""
+    answer = now(registry.token(TokenRequest.parse([("scope", "repository:library/busybox:pull")])))
+    assert b"t0ken-0-anonymous" in bytes_of(answer.body)
+
+
+@pytest.fixture
+def alices(internet: Internet, clock: Clock) -> TokenRegistry:
+    """Docker Hub, asked with Alice's account."""
+    return TokenRegistry(upstream(internet.agent, clock), clock, ALICE)
+
+
+def test_an_account_gives_what_is_private(internet: Internet, alices: TokenRegistry) -> None:
+    """The password goes to the token service and nowhere else, and the token is kept."""
+    for _ in range(2):
+        assert bytes_of(now(alices.fetch(ALICES)).body) == BUSYBOX
+    (seen,) = internet.asked(AUTH)
+    assert seen.authorization == ACCOUNT.header
+    assert ("scope", f"repository:{PRIVATE}:pull") in seen.query
+    assert [seen.authorization for seen in internet.asked(HUB) if "manifests" in seen.path] == [
+        None,
+        "Bearer t0ken-0-user",
+        "Bearer t0ken-0-user",
+    ]
+
+
+def test_many_wait_for_one_token_of_an_account(internet: Internet, alices: TokenRegistry) -> None:
+    """The password is sent once."""
+    internet.reply(AUTH, "/token", SILENT)
+    for _ in range(3):
+        Outcome(alices.fetch(ALICES))
+    assert len(internet.asked(AUTH)) == 1
+
+
+def test_a_realm_that_is_not_trusted_is_sent_no_password(internet: Internet, clock: Clock) -> None:
+    """The sentence that says so names the key."""
+    registry = TokenRegistry(upstream(internet.agent, clock, realms=()), clock, ALICE)
+    with pytest.raises(Denied, match="'realms'"):
+        now(registry.fetch(ALICES))
+    assert internet.asked(AUTH) == []
+
+
+def test_an_account_that_is_refused(internet: Internet, clock: Clock) -> None:
+    """Is told of in the log, without the password; nothing is asked anonymously in its stead."""
+    wrong = Credentials.basic(USER, "not-this-one")
+    registry = TokenRegistry(upstream(internet.agent, clock), clock, FixedAccount(Login(wrong)))
+    with logged() as lines, pytest.raises(Unauthorized):
+        now(registry.fetch(MANIFEST))
+    assert any("credentials were refused for repository:library/busybox:pull" in line for line in lines)
+    assert not any("not-this-one" in line or wrong.header in line for line in lines)
+    assert [seen.authorization for seen in internet.asked(AUTH)] == [wrong.header]
+
+
+@pytest.fixture
+def basic(internet: Internet) -> Registry:
+    """A registry that lets in whoever has Alice's password."""
+    internet.servers["basic.example"] = registry = Registry(Passwords({USER: PASSWORD}))
+    registry.push("library/busybox", "latest", BUSYBOX)
+    return registry
+
+
+def test_a_registry_with_passwords_is_sent_one(internet: Internet, basic: Registry, clock: Clock) -> None:
+    """Once it has demanded it; from then on at once."""
+    registry = TokenRegistry(upstream(internet.agent, clock, "https://basic.example"), clock, ALICE)
+    for _ in range(2):
+        assert bytes_of(now(registry.fetch(MANIFEST)).body) == BUSYBOX
+    assert [seen.authorization for seen in internet.seen] == [None, ACCOUNT.header, ACCOUNT.header]
+
+
+def test_a_password_that_is_wrong_is_sent_once(internet: Internet, basic: Registry, clock: Clock) -> None:
+    """And again after a minute, then after two: the refusal is passed on meanwhile."""
+    wrong = Credentials.basic(USER, "wrong")
+    registry = TokenRegistry(
+        upstream(internet.agent, clock, "https://basic.example"), clock, FixedAccount(Login(wrong))
+    )
+    for seconds, sent in ((0, True), (59, False), (1, True), (119, False), (1, True)):
+        clock.advance(seconds)
+        internet.seen.clear()
+        with pytest.raises(Unauthorized):
+            now(registry.fetch(MANIFEST))
+        assert [seen.authorization for seen in internet.seen] == [None, *[wrong.header] * sent]
+
+
+def test_another_host_is_sent_no_password(internet: Internet, basic: Registry, clock: Clock) -> None:
+    """Neither one that is redirected to, nor one that demands it there."""
+    path = basic.add("library/busybox", b"layer")
+    moved = Reply(307, b"", (("Location", "https://elsewhere.example/layer"),))
+    internet.servers["elsewhere.example"] = Registry(Passwords({USER: PASSWORD}))
+    internet.reply("basic.example", path, Reply(401, b"", (("WWW-Authenticate", "Basic"),)), moved, moved)
+    registry = TokenRegistry(upstream(internet.agent, clock, "https://basic.example"), clock, ALICE)
+    with pytest.raises(Unavailable):
+        now(registry.fetch(asked(path)))
+    assert internet.asked("elsewhere.example")
+    assert not any(seen.authorization for seen in internet.asked("elsewhere.example"))
+
+
+EXPIRED = Login(Credentials.basic(USER, "expired"))
+
+
+def test_a_login_that_is_refused_is_replaced(internet: Internet, clock: Clock) -> None:
+    """Where the account has another by then; the token service is asked once more."""
+    account = Changing(EXPIRED, Login(ACCOUNT))
+    registry = TokenRegistry(upstream(internet.agent, clock), clock, account)
+    assert bytes_of(now(registry.fetch(ALICES)).body) == BUSYBOX
+    assert [bool(seen.authorization == ACCOUNT.header) for seen in internet.asked(AUTH)] == [False, True]
+
+
+def test_a_password_that_is_no_longer_taken_is_replaced(
+    internet: Internet, basic: Registry, clock: Clock
+) -> None:
+    """Whether it was kept for that repository, or is sent for the first time."""
+    account = Changing(
+        Login(ACCOUNT), Login(Credentials.basic(USER, "n3w")), Login(Credentials.basic("c", "d"))
+    )
+    registry = TokenRegistry(upstream(internet.agent, clock, "https://basic.example"), clock, account)
+    now(registry.fetch(MANIFEST))
+    basic.door = Passwords({USER: "n3w"})
+    assert bytes_of(now(registry.fetch(MANIFEST)).body) == BUSYBOX
+    basic.push("library/other", "latest")
+    basic.door = Passwords({"c": "d"})
+    now(registry.fetch(asked("/v2/library/other/manifests/latest")))
+    assert account.asked == 5
+
+
+def test_an_account_that_was_refused_is_left_alone(internet: Internet, clock: Clock) -> None:
+    """For that repository, so that it is not locked: the token service is not asked for a minute."""
+    registry = TokenRegistry(upstream(internet.agent, clock), clock, FixedAccount(EXPIRED))
+    for seconds, times in ((0, 1), (59, 1), (1, 2), (119, 2), (1, 3)):
+        clock.advance(seconds)
+        with pytest.raises(Unauthorized):
+            now(registry.fetch(ALICES))
+        assert len(internet.asked(AUTH)) == times
+
+
+def test_an_account_that_cannot_be_asked(internet: Internet, clock: Clock) -> None:
+    """Is no refusal, and nothing is asked anonymously in its stead."""
+
+    class Silent(Changing):
+        async def login(self) -> Login:
+            raise Unavailable("no login")
+
+    registry = TokenRegistry(upstream(internet.agent, clock), clock, Silent())
+    for _ in range(2):
+        with pytest.raises(Unavailable, match="no login"):
+            now(registry.fetch(ALICES))
+    assert internet.asked(AUTH) == []
+
+
+def test_an_identity_token(internet: Internet, basic: Registry, clock: Clock) -> None:
+    """Goes to the token service, in a form, and to no registry."""
+    account = FixedAccount(Login(None, "r3fresh"))
+    internet.reply(AUTH, "/token", Reply(200, b'{"access_token":"t"}'))
+    with pytest.raises(Unauthorized):
+        now(TokenRegistry(upstream(internet.agent, clock), clock, account).fetch(MANIFEST))
+    (seen,) = internet.asked(AUTH)
+    assert (seen.method, seen.authorization) == ("POST", None)
+    assert {("grant_type", "refresh_token"), ("refresh_token", "r3fresh")} <= set(seen.form)
+    registry = TokenRegistry(upstream(internet.agent, clock, "https://basic.example"), clock, account)
+    with pytest.raises(Unauthorized):
+        now(registry.fetch(MANIFEST))
+    assert [seen.authorization for seen in internet.asked("basic.example")] == [None]

@@ -1,0 +1,245 @@
+"""Tags and referrers: remembered for a while, and for when the upstream is down."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from dockmirror.body.in_memory import json_body
+from dockmirror.interfaces import Answer
+from dockmirror.oci.descriptor import Descriptor
+from dockmirror.oci.digest import Digest
+from dockmirror.oci.errors import (
+    Denied,
+    NameUnknown,
+    RegistryError,
+    TooManyRequests,
+    Unauthorized,
+    Unreachable,
+)
+from dockmirror.pullthrough.list_cache import LIMIT
+
+from ..answering import Feed, Pieces, Recorder, watch
+from .images import publish
+from .mirrors import DAY, Mirror, body, header
+from .origin import Origin
+
+NAME = "library/busybox"
+TAGS = f"{NAME}/tags/list"
+REFERRERS = f"{NAME}/referrers/{Digest.of(b'')}"
+TTL = 60.0
+lists = pytest.mark.parametrize("path", [TAGS, REFERRERS])
+STALE = 7 * DAY
+GRANTED = 300.0
+PATIENCE = 3.0
+
+
+@pytest.fixture(autouse=True)
+def warm(origin: Origin, mirror: Mirror) -> None:
+    """Both are known, of a public repository and of a private one."""
+    publish(origin.shelf(NAME), b"c", b"l")
+    publish(origin.shelf("me/private", {"alice"}), b"c", b"l")
+    for path in (TAGS, REFERRERS):
+        mirror.get(path)
+    mirror.get("me/private/tags/list", "alice")
+    origin.take()
+
+
+def listed(mirror: Mirror, path: str, who: str | None = None, **details: Any) -> Any:
+    """What a client reads."""
+    return json.loads(mirror.get(path, who, **details))
+
+
+@lists
+def test_it_is_remembered_for_a_while(origin: Origin, mirror: Mirror, path: str) -> None:
+    """As it came, its next page, too; its age is told."""
+    publish(origin.shelf(NAME), b"c", b"l", tag="new")
+    mirror.clock.advance(TTL - 1)
+    answer = mirror.ask(path)
+    assert (answer.status, answer.next_page) == (200, (("last", "x"),))
+    assert (header(answer, "Cache-Status"), header(answer, "Age")) == ("dockmirror; hit", "59")
+    assert answer.body.descriptor.media_type == "application/json"
+    assert "new" not in body(answer).decode()
+    head = mirror.ask(path, head=True)
+    assert head.body.descriptor.size == answer.body.descriptor.size
+    assert origin.take() == []
+    mirror.clock.advance(1)
+    assert ("new" in listed(mirror, path).get("tags", ["new"])) is True
+    assert origin.take() == [f"nobody: GET {path}"]
+
+
+def test_each_query_is_another_list(origin: Origin, mirror: Mirror) -> None:
+    """A page is no other page, and filtered referrers are not all of them."""
+    queries = [(TAGS, ()), (TAGS, (("n", "1"),)), (TAGS, (("n", "1"), ("last", "a"))),
+               (REFERRERS, ()), (REFERRERS, (("artifactType", "a/b"),))]  # fmt: skip
+    for path, query in queries:
+        for asked in (query, tuple(reversed(query))):
+            answer = listed(mirror, path, query=asked)
+            assert path == TAGS or answer["query"] == dict(query)
+    assert len(origin.take()) == 3
+
+
+@lists
+def test_a_query_of_other_parameters_is_not_remembered(origin: Origin, mirror: Mirror, path: str) -> None:
+    """A client cannot fill the cache with copies of one list: unknown parameters are only passed on."""
+    before = set(mirror.store.documents.documents)
+    queries = [(("x", str(n)),) for n in range(3)] + [
+        (("n", "1"), ("n", "2")),
+        (("last", "a"), ("page", "b")),
+    ]
+    for query in queries:
+        answer = mirror.ask(path, query=query)
+        assert header(answer, "Cache-Status") == "dockmirror; fwd=bypass"
+        body(answer)
+    assert len(origin.take()) == len(queries)
+    assert set(mirror.store.documents.documents) == before
+
+
+def test_what_is_private_is_asked_for_each_time(origin: Origin, mirror: Mirror) -> None:
+    """With the client's own credentials."""
+    mirror.get("me/private/tags/list", "alice")
+    assert origin.take() == ["alice: GET me/private/tags/list"]
+    with pytest.raises(Unauthorized):
+        mirror.ask("me/private/tags/list")
+
+
+@lists
+@pytest.mark.parametrize("error", [Unreachable(), TooManyRequests(), RegistryError(status=500)])
+def test_it_stands_in_for_the_upstream(
+    origin: Origin, mirror: Mirror, path: str, error: RegistryError
+) -> None:
+    """In an outage, for a week, with a warning; a second one asks nobody."""
+    origin.trouble = error
+    mirror.clock.advance(2 * DAY)
+    for asked in ([f"nobody: GET {path}"], []):
+        answer = mirror.ask(path)
+        assert header(answer, "Warning") == f'299 - "served stale: {error}"'
+        assert header(answer, "Cache-Status") == "dockmirror; fwd=stale; detail=upstream"
+        assert answer.next_page == (("last", "x"),)
+        assert origin.take() == asked
+    origin.trouble = None
+    mirror.clock.advance(STALE - 3 * DAY)
+    mirror.pull(NAME)
+    mirror.clock.advance(DAY)
+    origin.trouble = error
+    with pytest.raises(type(error)):
+        mirror.ask(path)
+
+
+def test_a_slow_upstream_gets_three_seconds(origin: Origin, mirror: Mirror) -> None:
+    """Where a list is remembered that this client may have."""
+    mirror.clock.advance(TTL)
+    origin.held_up = True
+    known, unknown = mirror.later(TAGS), mirror.later(TAGS, query=(("n", "1"),))
+    mirror.clock.advance(PATIENCE)
+    assert (len(known), unknown) == (1, [])
+    mirror.clock.advance(GRANTED)
+    private = mirror.later("me/private/tags/list", "alice")
+    mirror.clock.advance(PATIENCE)
+    assert private == []
+
+
+def test_what_is_private_stands_in_for_who_was_given_it(origin: Origin, mirror: Mirror) -> None:
+    """While that is fresh."""
+    origin.trouble = Unreachable()
+    assert listed(mirror, "me/private/tags/list", "alice")["tags"] == ["latest"]
+    with pytest.raises(Unreachable):
+        mirror.ask("me/private/tags/list", "bob")
+    mirror.clock.advance(GRANTED)
+    with pytest.raises(Unreachable):
+        mirror.ask("me/private/tags/list", "alice")
+
+
+@pytest.mark.parametrize("error", [NameUnknown(), Unauthorized(), Denied()])
+def test_a_refusal_is_given_on(origin: Origin, mirror: Mirror, error: RegistryError) -> None:
+    """A 404 stays one: clients look for a tag of the digest's name then."""
+    mirror.clock.advance(TTL)
+    origin.trouble = error
+    with pytest.raises(type(error)) as caught:
+        mirror.ask(REFERRERS)
+    assert caught.value is error
+
+
+def test_a_list_that_fails_leaves_tags_alone(origin: Origin, mirror: Mirror) -> None:
+    """Registries are known that answer referrers with 500 for ever."""
+    mirror.pull(NAME)
+    mirror.clock.advance(TTL)
+    origin.trouble = RegistryError(status=500)
+    assert header(mirror.ask(REFERRERS), "Warning")
+    origin.trouble = None
+    assert header(mirror.ask(f"{NAME}/manifests/latest"), "Warning") is None
+
+
+def test_a_large_one_passes(origin: Origin, mirror: Mirror) -> None:
+    """Whole; it is not remembered, and not held in memory."""
+    data = b'["' + b"x" * LIMIT + b'"]'
+    pieces = [data[at : at + 65536] for at in range(0, len(data), 65536)]
+    origin.says = Answer(Pieces(pieces, Descriptor("application/json")))
+    mirror.clock.advance(TTL)
+    assert mirror.get(TAGS) == data
+    origin.says = None
+    assert listed(mirror, TAGS)["tags"] == ["latest"]
+    assert len(origin.take()) == 2
+
+
+@pytest.mark.parametrize("data", [b'{"tags":["a', b"\xff", b'"\xff"', b"", b"[" * 100_000])
+def test_what_is_no_document_passes(origin: Origin, mirror: Mirror, data: bytes) -> None:
+    """One that was cut off where no length was told: it is not remembered."""
+    origin.says = Answer(Pieces([data], Descriptor("application/json")))
+    mirror.clock.advance(TTL)
+    assert mirror.get(TAGS) == data
+    origin.says = None
+    assert listed(mirror, TAGS)["tags"] == ["latest"]
+
+
+def test_one_that_breaks_off_is_not_remembered(origin: Origin, mirror: Mirror) -> None:
+    """The client is told, and the next one asks again."""
+    feed = Feed(Descriptor("application/json"))
+    origin.says = Answer(feed)
+    mirror.clock.advance(TTL)
+    outcome = watch(mirror.ask(TAGS).body.deliver(Recorder()))
+    feed.send(b"[]")
+    feed.break_off()
+    assert [type(error) for error in outcome] == [Unreachable]
+    origin.says = None
+    assert listed(mirror, TAGS)["tags"] == ["latest"]
+
+
+@pytest.mark.parametrize("answer", [Answer(json_body(b"[]"), 304), Answer(json_body(b""))])
+def test_what_is_no_body_is_not_remembered(origin: Origin, mirror: Mirror, answer: Answer) -> None:
+    """Of a condition that was met, and of a HEAD."""
+    mirror.clock.advance(TTL)
+    origin.says = answer
+    assert mirror.ask(TAGS, head=answer.status == 200).status == answer.status
+    origin.says = None
+    assert listed(mirror, TAGS)["tags"] == ["latest"]
+
+
+@pytest.mark.parametrize("document", [b"", b"null", b"[]", b"[1,2]", b"{", b'["x",null,null,"[]"]'])
+def test_a_document_that_was_spoilt_is_none(origin: Origin, mirror: Mirror, document: bytes) -> None:
+    """The upstream is asked."""
+    documents = mirror.store.documents.documents
+    documents.update({name: document for name in documents if name.startswith("lists/")})
+    assert listed(mirror, TAGS)["tags"] == ["latest"]
+    assert origin.take() == [f"nobody: GET {TAGS}"]
+
+
+def test_a_clock_that_was_ahead_remembers_nothing_for_ever(origin: Origin, mirror: Mirror) -> None:
+    """A list from a time to come is asked for anew."""
+    mirror.clock.rightNow -= 10
+    mirror.ask(f"{NAME}/manifests/latest")
+    origin.take()
+    mirror.get(TAGS)
+    assert origin.take() == [f"nobody: GET {TAGS}"]
+
+
+def test_the_catalog_is_never_remembered(origin: Origin, mirror: Mirror) -> None:
+    """It is asked for each time, and nothing stands in for it."""
+    for _ in range(2):
+        assert header(mirror.ask("_catalog", "alice"), "Cache-Status") == "dockmirror; fwd=bypass"
+    assert origin.take() == ["alice: GET _catalog"] * 2
+    origin.trouble = Unreachable()
+    with pytest.raises(Unreachable):
+        mirror.ask("_catalog", "alice")

@@ -1,0 +1,333 @@
+"""Blobs that are pushed are held, when the upstream has accepted them and they are right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+
+import pytest
+from attrs import evolve
+from twisted.internet.task import Clock
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from dockmirror.body.in_memory import BytesBody, collect
+from dockmirror.interfaces import ContentKind, IBody, IStagedUpload, IUploadStaging, IWritableRegistry
+from dockmirror.oci.descriptor import Descriptor
+from dockmirror.oci.digest import Digest
+from dockmirror.oci.errors import BlobUploadUnknown, Denied, RangeInvalid, RegistryError, Unreachable
+from dockmirror.oci.reference import Repository
+from dockmirror.oci.write import Write, WriteResult, parse_write
+from dockmirror.pullthrough.generations import Generations, TombstoneFilter, Tombstones
+from dockmirror.pullthrough.push_cache import PushCache
+from dockmirror.upstream.signed_locations import LocationSigner
+
+from ..answering import now
+from ..store.memory import MemoryContents, MemoryDocuments
+
+PLACE = Repository("docker.io/a")
+DATA = b"0123456789"
+DIGEST = Digest.of(DATA)
+
+
+@implementer(IStagedUpload)
+class MemoryCopy:
+    """A copy in memory."""
+
+    def __init__(self, data: bytearray) -> None:
+        self.data = data
+        self.full = False
+
+    def write(self, data: bytes) -> None:
+        """See ``IStagedUpload``."""
+        self.data += data
+
+    async def finish(self) -> int | None:
+        """See ``IStagedUpload``."""
+        return None if self.full else len(self.data)
+
+
+@implementer(IUploadStaging)
+class MemoryPushed:
+    """Copies in a dictionary, which are then held.
+
+    :ivar full: whether nothing is kept.
+    :ivar meanwhile: called while a copy is kept.
+    """
+
+    def __init__(self, contents: MemoryContents) -> None:
+        self.copies: dict[str, bytearray] = {}
+        self.meanwhile: Callable[[], None] = lambda: None
+        self.full = False
+        self._contents = contents
+
+    async def open(self, name: str, offset: int) -> IStagedUpload | None:
+        """See ``IUploadStaging``."""
+        data = self.copies.setdefault(name, bytearray())
+        del data[offset:]
+        copy = MemoryCopy(data)
+        copy.full = self.full
+        return copy
+
+    async def commit(self, name: str, digest: Digest) -> bool:
+        """See ``IUploadStaging``."""
+        data = bytes(self.copies.pop(name))
+        self.meanwhile()
+        if not digest.matches(data):
+            return False
+        self._contents.held[digest] = data
+        return True
+
+    async def drop(self, name: str) -> None:
+        """See ``IUploadStaging``."""
+        self.copies.pop(name, None)
+
+
+@implementer(IWritableRegistry)
+class Upstream:
+    """Answers with these in turn, and remembers what it was sent.
+
+    :ivar meanwhile: called before it answers.
+    """
+
+    def __init__(self, *answers: WriteResult | RegistryError) -> None:
+        self.seen: list[tuple[str, bytes]] = []
+        self.meanwhile: Callable[[], None] = lambda: None
+        self._answers = list(answers)
+
+    async def write(self, write: Write, body: IBody) -> WriteResult:
+        """See ``IWritableRegistry``."""
+        self.seen.append((str(write.target), await collect(body, 100)))
+        self.meanwhile()
+        answer = self._answers.pop(0)
+        if isinstance(answer, RegistryError):
+            raise answer
+        return answer
+
+
+class House:
+    """A cache in front of an upstream."""
+
+    def __init__(self, *answers: WriteResult | RegistryError) -> None:
+        self.contents = MemoryContents()
+        self.pushed = MemoryPushed(self.contents)
+        self.upstream = Upstream(*answers)
+        clock, documents = Clock(), MemoryDocuments()
+        self.deletions = Tombstones(documents, clock)
+        self.deletions.expect("docker.io")
+        changes = Generations("docker.io", documents, self.deletions, clock)
+        contents = TombstoneFilter(self.contents, self.deletions, clock)
+        self.writes = PushCache(
+            self.upstream, changes, contents, self.pushed, LocationSigner([b"k" * 32], "copies")
+        )
+
+    def write(self, method: str, where: str, data: bytes = b"", digest: Digest | None = None) -> WriteResult:
+        """What comes of a write below ``/v2/a/``."""
+        query = (("digest", str(digest)),) if digest else ()
+        write = parse_write(method, f"/v2/a/{where}".encode(), query)
+        return now(self.writes.write(write, BytesBody(data, Descriptor(size=len(data)))))
+
+    @property
+    def held(self) -> bool:
+        """Whether the blob is held for the repository."""
+        return (PLACE, DIGEST, ContentKind.BLOB) in self.contents.links and DIGEST in self.contents.held
+
+
+def goes_on(sealed: str = "s.1") -> WriteResult:
+    """An upload that goes on."""
+    return WriteResult(202, f"blobs/uploads/{sealed}")
+
+
+DONE = WriteResult(201, f"blobs/{DIGEST}")
+
+
+def test_contracts() -> None:
+    """Are kept."""
+    house = House()
+    assert verifyObject(IWritableRegistry, house.writes)
+    assert verifyObject(IUploadStaging, house.pushed)
+    assert verifyObject(IStagedUpload, MemoryCopy(bytearray()))
+
+
+def at(written: WriteResult) -> str:
+    """Where it goes on."""
+    assert written.location is not None
+    return written.location
+
+
+def test_in_one_piece() -> None:
+    """With the request that begins it, or with the one that ends it."""
+    house = House(DONE)
+    house.write("POST", "blobs/uploads/", DATA, DIGEST)
+    assert house.held
+    house = House(goes_on(), DONE)
+    location = at(house.write("POST", "blobs/uploads/"))
+    assert location.endswith(".s.1")
+    assert house.write("PUT", location, DATA, DIGEST) == DONE
+    assert house.held
+    assert house.pushed.copies == {}
+    assert house.upstream.seen == [("/v2/a/blobs/uploads/", b""), ("/v2/a/blobs/uploads/s.1", DATA)]
+
+
+def test_in_chunks() -> None:
+    """One after the other; the last request may have none."""
+    house = House(goes_on("s.1"), goes_on("s.2"), goes_on("s.3"), DONE)
+    location = at(house.write("POST", "blobs/uploads/"))
+    location = at(house.write("PATCH", location, DATA[:4]))
+    location = at(house.write("PATCH", location, DATA[4:]))
+    assert house.write("PUT", location, digest=DIGEST) == DONE
+    assert house.held
+    assert [path.rpartition("/")[2] for path, _ in house.upstream.seen] == ["", "s.1", "s.2", "s.3"]
+
+
+def test_after_a_refusal() -> None:
+    """It goes on with what the upstream has, and what came of the wrong chunk is overwritten."""
+    refused = RangeInvalid()
+    refused.range, refused.location = "0-3", "blobs/uploads/s.2"
+    house = House(goes_on(), goes_on(), refused, goes_on(), DONE)
+    location = at(house.write("POST", "blobs/uploads/"))
+    location = at(house.write("PATCH", location, DATA[:4]))
+    with pytest.raises(RangeInvalid):
+        house.write("PATCH", location, b"wrong")
+    assert refused.location is not None
+    location = at(house.write("PATCH", refused.location, DATA[4:]))
+    house.write("PUT", location, digest=DIGEST)
+    assert house.held
+
+
+def test_after_it_was_asked_how_far_it_is() -> None:
+    """What the upstream tells counts."""
+    told = evolve(goes_on("s.2"), status=204, headers=(("Range", "0-3"),))
+    house = House(goes_on(), goes_on(), told, goes_on(), DONE)
+    location = at(house.write("POST", "blobs/uploads/"))
+    house.write("PATCH", location, DATA[:6])
+    location = at(house.write("GET", location))
+    location = at(house.write("PATCH", location, DATA[4:]))
+    house.write("PUT", location, digest=DIGEST)
+    assert house.held
+
+
+def test_sent_once_more() -> None:
+    """To where the upstream redirects."""
+    house = House(goes_on(), WriteResult(307, "blobs/uploads/s.2"), DONE)
+    location = at(house.write("POST", "blobs/uploads/"))
+    location = at(house.write("PUT", location, DATA, DIGEST))
+    house.write("PUT", location, DATA, DIGEST)
+    assert house.held
+
+
+@pytest.mark.parametrize("accepted", [Denied(), WriteResult(202)])
+def test_what_is_not_accepted(accepted: WriteResult | RegistryError) -> None:
+    """Is not held."""
+    house = House(accepted)
+    with suppress(Denied):
+        house.write("POST", "blobs/uploads/", DATA, DIGEST)
+    assert not house.held
+    assert len(house.pushed.copies) == isinstance(accepted, WriteResult)
+
+
+def test_what_may_go_on() -> None:
+    """After an error is kept until then; what the upstream does not know any more is not."""
+    house = House(goes_on(), goes_on(), Unreachable(), BlobUploadUnknown())
+    location = at(house.write("POST", "blobs/uploads/"))
+    location = at(house.write("PATCH", location, DATA[:4]))
+    for error, left in ((Unreachable, 1), (BlobUploadUnknown, 0)):
+        with pytest.raises(error):
+            house.write("PATCH", location, DATA[4:])
+        assert len(house.pushed.copies) == left
+
+
+def test_what_is_something_else() -> None:
+    """Is not held, whatever the upstream says to it."""
+    house = House(DONE)
+    house.write("POST", "blobs/uploads/", b"something else", DIGEST)
+    assert DIGEST not in house.contents.held
+
+
+def test_what_cannot_be_copied() -> None:
+    """Is pushed nevertheless, and no copy goes on."""
+    house = House(goes_on("s.1"), goes_on("s.2"), DONE)
+    house.pushed.full = True
+    location = at(house.write("POST", "blobs/uploads/"))
+    location = at(house.write("PATCH", location, DATA))
+    assert location == "blobs/uploads/s.2"
+    assert house.write("PUT", location, digest=DIGEST) == DONE
+    assert not house.held
+
+
+def test_what_is_held_already() -> None:
+    """Is linked, also where it was mounted."""
+    house = House(DONE)
+    house.contents.held[DIGEST] = DATA
+    query = (("mount", str(DIGEST)), ("from", "b"))
+    write = parse_write("POST", b"/v2/a/blobs/uploads/", query)
+    now(house.writes.write(write, BytesBody(b"", Descriptor(size=0))))
+    assert house.held
+
+
+def test_what_is_given_up() -> None:
+    """Leaves nothing."""
+    house = House(goes_on(), goes_on(), WriteResult(204))
+    location = at(house.write("POST", "blobs/uploads/"))
+    location = at(house.write("PATCH", location, DATA))
+    assert house.pushed.copies
+    house.write("DELETE", location)
+    assert house.pushed.copies == {}
+
+
+@pytest.mark.parametrize("name", ["f" * 32 + "-0.s.1", "x.y.s.1", "..s.1", "s.1.s.1"])
+def test_names_that_clients_make_up(name: str) -> None:
+    """Begin no copy: there are never more than uploads that the upstream has begun."""
+    house = House(goes_on(), goes_on())
+    location = at(house.write("POST", "blobs/uploads/"))
+    house.write("PATCH", f"blobs/uploads/{name}", DATA)
+    assert house.pushed.copies == {}
+    assert house.upstream.seen[-1] == (f"/v2/a/blobs/uploads/{name}", DATA)
+    assert location.count(".") == 3
+
+
+def test_a_copy_of_another_repository() -> None:
+    """Is not gone on with: what is sealed is sealed for one."""
+    house = House(goes_on(), goes_on())
+    location = at(house.write("POST", "blobs/uploads/"))
+    write = parse_write("PATCH", f"/v2/b/{location}".encode(), ())
+    now(house.writes.write(write, BytesBody(DATA, Descriptor(size=len(DATA)))))
+    assert house.pushed.copies == {}
+
+
+class TestDeletedMeanwhile:
+    """A blob that is deleted while it is pushed, or was before."""
+
+    def deletes(self, house: House) -> None:
+        """The deletion of the blob, as it is known then."""
+        now(house.deletions.record(PLACE, DIGEST, ContentKind.BLOB))
+
+    def test_before(self) -> None:
+        """The push brings it back."""
+        house = House(DONE)
+        self.deletes(house)
+        house.write("POST", "blobs/uploads/", DATA, DIGEST)
+        assert house.held
+
+    @pytest.mark.parametrize("held", [True, False])
+    @pytest.mark.parametrize("before", [True, False])
+    def test_while_it_is_taken(self, before: bool, held: bool) -> None:
+        """The deletion stands, also where there was an earlier one."""
+        house = House(DONE)
+        if held:
+            house.contents.held[DIGEST] = DATA
+        if before:
+            self.deletes(house)
+        house.upstream.meanwhile = lambda: self.deletes(house)
+        house.write("POST", "blobs/uploads/", DATA, DIGEST)
+        assert not house.held
+        assert now(house.deletions.find(PLACE, DIGEST, ContentKind.BLOB)) is not None
+
+    def test_while_it_is_kept(self) -> None:
+        """Which takes as long as reading it: the deletion stands."""
+        house = House(DONE)
+        self.deletes(house)
+        house.pushed.meanwhile = lambda: self.deletes(house)
+        house.write("POST", "blobs/uploads/", DATA, DIGEST)
+        assert not house.held
+        assert now(house.deletions.find(PLACE, DIGEST, ContentKind.BLOB)) is not None

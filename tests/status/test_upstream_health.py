@@ -1,0 +1,48 @@
+"""What came of asking upstreams."""
+
+from __future__ import annotations
+
+from twisted.internet.task import Clock
+
+from dockmirror.status.status_values import AddressStatus, Quota
+from dockmirror.status.upstream_health import UpstreamHealth, UpstreamHealthTable
+
+
+def test_an_address() -> None:
+    """Has when it answered and when it failed last, and why."""
+    clock = Clock()
+    outcomes = UpstreamHealth(clock)
+    assert outcomes.of("https://a").address == AddressStatus("https://a")
+    assert outcomes.of("https://a").address.asked is None
+    clock.advance(5)
+    outcomes.of("https://a").failed("it is down")
+    assert outcomes.of("https://a").address == AddressStatus("https://a", None, 5.0, "it is down")
+    assert outcomes.of("https://a").address.fails
+    clock.advance(1)
+    outcomes.of("https://a").answered()
+    assert outcomes.of("https://a").address == AddressStatus("https://a", 6.0, 5.0, "it is down")
+    assert not outcomes.of("https://a").address.fails
+    assert outcomes.of("https://b").address.asked is None
+
+
+def test_a_quota() -> None:
+    """Is what was told last of each; a response that says nothing of it changes nothing."""
+    clock = Clock()
+    outcomes = UpstreamHealth(clock)
+    outcomes.allow(None, None)
+    assert outcomes.quota is None
+    clock.advance(1)
+    outcomes.allow(100, 76)
+    clock.advance(1)
+    outcomes.allow(None, None)
+    assert outcomes.quota == Quota(1.0, 100, 76)
+    outcomes.allow(None, 75)
+    assert outcomes.quota == Quota(2.0, 100, 75)
+
+
+def test_new_settings() -> None:
+    """What was noted of an upstream goes on under its name."""
+    upstreams = UpstreamHealthTable(Clock())
+    upstreams.of("docker").rest(9.0)
+    assert upstreams.of("docker").rests == 9.0
+    assert upstreams.of("other").rests is None

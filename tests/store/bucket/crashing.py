@@ -1,0 +1,196 @@
+"""What a mirror leaves in a bucket that is killed before any of its requests; each request is one step there.
+
+A subclass gives the bucket, and is collected by a module of its own.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from itertools import count
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+from attrs import frozen
+from obstore.store import ObjectStore
+from twisted.internet.task import Clock
+
+from dockmirror.interfaces import ContentKind
+from dockmirror.oci.digest import Digest
+from dockmirror.oci.reference import Tag
+from dockmirror.store import layout, write_behind
+from dockmirror.store.bucket import bucket_keys
+from dockmirror.store.bucket.bucket import Bucket
+from dockmirror.store.bucket.bucket_contents import BucketContentStore
+from dockmirror.store.bucket.bucket_expiry import DAY, BucketExpiry
+from dockmirror.store.bucket.bucket_tags import BucketTagStore
+from dockmirror.store.bucket.last_used_journal import LastUsedJournal
+from dockmirror.store.local_documents import LocalDocumentStore
+from dockmirror.store.local_tags import LocalTagStore
+from dockmirror.store.tiered.write_behind_queue import WriteBehind
+
+from ...answering import now
+from ..contract import HERE, LATEST
+from ..stocked import Stocked, manifest_of
+from ..threads import inline
+
+T = TypeVar("T")
+KEPT, NEW, LARGE = b"kept " * 300, b"new " * 300, b"large" * 2_000_000
+KEPT_IMAGE, NEW_IMAGE = (manifest_of(Digest.of(data)) for data in (KEPT, NEW))
+
+
+class Killed(BaseException):
+    """The process is no more."""
+
+
+class Dying:
+    """Runs so many calls, and is killed before the next.
+
+    :ivar left: how many there still will be.
+    """
+
+    def __init__(self, left: float) -> None:
+        self.left = left
+
+    def __call__(self, call: Callable[[], T], /) -> Awaitable[T]:
+        """What the call returned."""
+
+        async def run() -> T:
+            self.left -= 1
+            if self.left < 0:
+                raise Killed
+            return call()
+
+        return run()
+
+
+class Mirror:
+    """One that will be killed; it may be the next one on the same disk."""
+
+    def __init__(self, store: ObjectStore, root: Path, threads: Dying) -> None:
+        self.root, self.clock, self.threads = root, Clock(), threads
+        self.clock.advance(time.time())
+        self.bucket = Bucket("the bucket", lambda: store, self.clock, threads)
+        self.contents = BucketContentStore(self.bucket, self.clock)
+        self.tags = BucketTagStore(self.bucket, self.clock)
+        self.near = Stocked(root)
+        self.near.clock.advance(time.time() - self.near.clock.seconds())
+
+    def put(self, manifest: bytes, blob: bytes, tag: str) -> None:
+        """An image, in the order in which a pull brings it."""
+        now(self.contents.add(HERE, Digest.of(blob), ContentKind.BLOB, blob))
+        now(self.contents.add(HERE, Digest.of(manifest), ContentKind.MANIFEST, manifest))
+        now(self.tags.put(HERE, Tag(tag), Digest.of(manifest)))
+
+    def upload(self) -> None:
+        """What is owed: a blob of several parts."""
+        for kind in (ContentKind.BLOB, ContentKind.MANIFEST):
+            write_behind.enqueue(
+                self.root, write_behind.PendingContent(HERE, self.near.put(LARGE, 0, HERE, kind), kind), 0.0
+            )
+        tags, documents = (
+            LocalTagStore(self.root, self.clock, inline),
+            LocalDocumentStore(self.root, self.clock, inline),
+        )
+        now(WriteBehind(self.root, self.bucket, self.contents, tags, documents, self.clock, inline).run())
+
+    def age(self) -> None:
+        """A month later, when the one that is kept was used."""
+        self.clock.advance(30 * DAY)
+        uses = LastUsedJournal(self.bucket, self.clock)
+        uses.note(Digest.of(KEPT_IMAGE))
+        now(uses.flush())
+        now(BucketExpiry(self.bucket, uses, self.clock, 20 * DAY)._clean())
+
+    def holds(self, data: bytes) -> bool:
+        """Whether it is there."""
+        return now(self.contents.is_there(Digest.of(data)))
+
+    def names(self, tag: str, manifest: bytes) -> bool:
+        """Whether the tag is that manifest's."""
+        tagged = now(self.tags.get(HERE, Tag(tag)))
+        return tagged is not None and tagged.digest == Digest.of(manifest)
+
+
+@frozen
+class Work:
+    """Something that is killed, and whether it is done; how many requests it makes at the least."""
+
+    step: Callable[[Mirror], object]
+    done: Callable[[Mirror], bool]
+    requests: int
+    before: Callable[[Mirror], object] = lambda mirror: None
+
+
+WORKS = {
+    "put": Work(lambda m: m.put(NEW_IMAGE, NEW, "new"), lambda m: m.names("new", NEW_IMAGE), 6),
+    "tag anew": Work(
+        lambda m: now(m.tags.put(HERE, LATEST, Digest.of(NEW_IMAGE))),
+        lambda m: m.names("latest", NEW_IMAGE),
+        2,
+        lambda m: m.put(NEW_IMAGE, NEW, "new"),
+    ),
+    "forget": Work(
+        lambda m: now(m.tags.forget(HERE, LATEST)), lambda m: not m.names("latest", KEPT_IMAGE), 2
+    ),
+    "upload": Work(lambda m: m.upload(), lambda m: m.holds(LARGE), 4),
+    "age": Work(
+        lambda m: m.age(),
+        lambda m: not m.holds(NEW) and not m.names("new", NEW_IMAGE),
+        10,
+        lambda m: m.put(NEW_IMAGE, NEW, "new"),
+    ),
+}
+
+
+def check(mirror: Mirror) -> None:
+    """Whatever links finds what it links to, which is right; and what was there before is there.
+
+    :raises AssertionError: when not.
+    """
+    listed = now(mirror.bucket.list(layout.BLOBS))
+    held = dict(bucket_keys.parse_contents(listed))
+    for digest, each in held.items():
+        read = now(mirror.bucket.read(layout.BLOBS / each.key.partition("blobs/")[2]))
+        assert read is not None
+        assert digest.matches(read[0])
+    links = list(bucket_keys.parse_links(now(mirror.bucket.list(layout.REPOSITORIES))))
+    manifests = {link.digest for link in links if link.manifest}
+    assert {link.digest for link in links if link.tag is None} <= held.keys()
+    for tag in ("latest", "new"):
+        tagged = now(mirror.tags.get(HERE, Tag(tag)))
+        assert tagged is None or tagged.digest in manifests
+    assert mirror.holds(KEPT)
+    assert mirror.holds(KEPT_IMAGE)
+
+
+class CrashContract:
+    """A mirror that is killed between any two requests leaves nothing wrong, and the next one goes on."""
+
+    @pytest.fixture
+    def new_store(self) -> Callable[[], ObjectStore]:
+        """Makes an empty bucket."""
+        raise NotImplementedError
+
+    @pytest.mark.parametrize("name", WORKS)
+    def test_killed(self, new_store: Callable[[], ObjectStore], tmp_path: Path, name: str) -> None:
+        """Before each request that the work makes."""
+        work = WORKS[name]
+        for number in count():
+            store, root = new_store(), tmp_path / str(number)
+            root.mkdir()
+            whole = Mirror(store, root, Dying(float("inf")))
+            whole.put(KEPT_IMAGE, KEPT, "latest")
+            work.before(whole)
+            try:
+                work.step(Mirror(store, root, Dying(number)))
+            except Killed:
+                check(whole)
+                work.step(Mirror(store, root, Dying(float("inf"))))
+                check(whole)
+                assert work.done(whole)
+                continue
+            assert work.done(whole)
+            assert number >= work.requests
+            return

@@ -1,0 +1,171 @@
+"""What nobody has used for long goes from a bucket, with what links to it; nothing else does."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from obstore.store import MemoryStore
+from twisted.internet.task import Clock
+
+from dockmirror.interfaces import ContentKind
+from dockmirror.oci.digest import Digest
+from dockmirror.oci.reference import Repository, Tag
+from dockmirror.store import layout
+from dockmirror.store.bucket.bucket_contents import BucketContentStore
+from dockmirror.store.bucket.bucket_expiry import DAY, BucketExpiry, ExpiryResult
+from dockmirror.store.bucket.bucket_tags import BucketTagStore
+from dockmirror.store.bucket.last_used_journal import TOLD, LastUsedJournal
+
+from ...answering import now
+from ..contract import ELSEWHERE, HERE, LATEST
+from ..stocked import manifest_of
+from .buckets import bucket
+
+CONFIG, LAYER, OTHER = b"config", b"layer", b"other"
+MONTH = 30 * DAY
+
+
+class Mirror:
+    """One of those that share the bucket; what is put is put at the real time, whatever the test sets."""
+
+    def __init__(self, store: MemoryStore, clock: Clock, age: float = MONTH) -> None:
+        self.bucket = bucket(clock, store)
+        self.contents = BucketContentStore(self.bucket, clock)
+        self.tags = BucketTagStore(self.bucket, clock)
+        self.uses = LastUsedJournal(self.bucket, clock)
+        self.aging = BucketExpiry(self.bucket, self.uses, clock, age)
+
+    def put(self, data: bytes, kind: ContentKind = ContentKind.BLOB, place: Repository = HERE) -> Digest:
+        """A content."""
+        digest = Digest.of(data)
+        now(self.contents.add(place, digest, kind, data))
+        return digest
+
+    def keys(self) -> set[str]:
+        """What lies below distribution's tree."""
+        return {each.key for each in now(self.bucket.list(layout.BLOBS.parent))}
+
+    def holds(self, *contents: bytes) -> list[bool]:
+        """Which are there."""
+        return [now(self.contents.holds(Digest.of(data))) for data in contents]
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """The real time, which stands."""
+    clock = Clock()
+    clock.advance(time.time())
+    return clock
+
+
+@pytest.fixture
+def mirrors(clock: Clock) -> tuple[Mirror, Mirror]:
+    """Two, of the same bucket."""
+    store = MemoryStore()
+    return Mirror(store, clock), Mirror(store, clock)
+
+
+Mirrors = tuple[Mirror, Mirror]
+
+
+def test_nothing_is_old(mirrors: Mirrors, clock: Clock) -> None:
+    """What was put within the time stays, used or not."""
+    one, _ = mirrors
+    one.put(LAYER)
+    clock.advance(MONTH - DAY)
+    assert now(one.aging.run()) == ExpiryResult(0, 0)
+    assert one.holds(LAYER) == [True]
+
+
+def test_old(mirrors: Mirrors, clock: Clock) -> None:
+    """An image that nobody has used goes whole, with its tag and its links; nothing of it is left."""
+    one, _ = mirrors
+    image = manifest_of(one.put(CONFIG), one.put(LAYER))
+    now(one.tags.put(HERE, LATEST, one.put(image, ContentKind.MANIFEST)))
+    one.put(LAYER, place=ELSEWHERE)
+    clock.advance(MONTH + 1)
+    assert now(one.aging.run()) == ExpiryResult(3, len(CONFIG + LAYER + image))
+    assert one.keys() == set()
+
+
+def test_used(mirrors: Mirrors, clock: Clock) -> None:
+    """What any mirror has used stays; a manifest keeps what it refers to."""
+    one, two = mirrors
+    image = manifest_of(one.put(CONFIG), one.put(LAYER))
+    digest = one.put(image, ContentKind.MANIFEST)
+    now(one.tags.put(HERE, LATEST, digest))
+    one.put(OTHER)
+    clock.advance(MONTH - DAY)
+    two.uses.note(digest)
+    now(two.uses.flush())
+    clock.advance(2 * DAY)
+    assert now(one.aging.run()) == ExpiryResult(1, len(OTHER))
+    assert one.holds(image, CONFIG, LAYER, OTHER) == [True, True, True, False]
+    assert now(one.tags.get(HERE, LATEST)) is not None
+    clock.advance(MONTH)
+    assert now(two.aging.run()) == ExpiryResult(3, len(CONFIG + LAYER + image))
+
+
+def test_a_tag_that_moved(mirrors: Mirrors, clock: Clock) -> None:
+    """What it named before goes, and it names what it names."""
+    one, _ = mirrors
+    old, new = (one.put(manifest_of(one.put(data)), ContentKind.MANIFEST) for data in (OTHER, LAYER))
+    now(one.tags.put(HERE, LATEST, old))
+    now(one.tags.put(HERE, LATEST, new))
+    now(one.tags.put(HERE, Tag("old"), old))
+    clock.advance(MONTH + 1)
+    one.uses.note(new)
+    now(one.uses.flush())
+    assert now(one.aging.run()) is not None
+    tagged = now(one.tags.get(HERE, LATEST))
+    assert tagged is not None
+    assert tagged.digest == new
+    assert now(one.tags.get(HERE, Tag("old"))) is None
+
+
+def test_one_a_day(mirrors: Mirrors, clock: Clock) -> None:
+    """One mirror cleans on each day."""
+    one, two = mirrors
+    assert now(one.aging.run()) == ExpiryResult(0, 0)
+    assert now(two.aging.run()) is None
+    clock.advance(DAY)
+    assert now(two.aging.run()) == ExpiryResult(0, 0)
+    assert now(one.aging.run()) is None
+    assert len(now(one.bucket.list(layout.CLEANINGS))) == 1
+
+
+def test_the_last_day(clock: Clock) -> None:
+    """What was used in the last day stays, whatever the time is set to."""
+    one = Mirror(MemoryStore(), clock, age=0.0)
+    one.put(LAYER)
+    clock.advance(DAY - 60)
+    assert now(one.aging.run()) == ExpiryResult(0, 0)
+
+
+def test_told_as_one(mirrors: Mirrors, clock: Clock) -> None:
+    """What many have told becomes one object; a use is told once in a while, or until it was taken."""
+    one, two = mirrors
+    digests = [Digest.of(data) for data in (CONFIG, LAYER)]
+    for mirror in mirrors:
+        for digest in digests:
+            mirror.uses.note(digest)
+        now(mirror.uses.flush())
+        now(mirror.uses.flush())
+    assert len(now(one.bucket.list(layout.USES))) == 2
+    known = now(one.uses.load(0.0))
+    assert set(known) == set(digests)
+    assert len(now(one.bucket.list(layout.USES))) == 1
+    assert now(two.uses.load(0.0)) == known
+    one.uses.note(digests[0])
+    now(one.uses.flush())
+    assert len(now(one.bucket.list(layout.USES))) == 1
+    clock.advance(TOLD)
+    one.bucket.health.failed("down")
+    one.uses.note(digests[0])
+    with pytest.raises(OSError, match="down"):
+        now(one.uses.flush())
+    one.bucket.health.succeeded()
+    now(one.uses.flush())
+    assert len(now(one.bucket.list(layout.USES))) == 2
+    assert now(one.uses.load(clock.seconds() - 1)).keys() == {digests[0]}

@@ -1,0 +1,431 @@
+"""Bytes from a file to a consumer, at its pace."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IProducer
+from twisted.internet.task import Clock
+
+from dockmirror.body.in_memory import collect
+from dockmirror.oci.descriptor import Descriptor
+from dockmirror.oci.errors import Unavailable
+from dockmirror.oci.ranges import ContentRange
+from dockmirror.store.coroutine_producer import BURST
+from dockmirror.store.file_body import FileBody
+from dockmirror.store.file_reader import PIECE, FileReader
+from dockmirror.store.threads import RunInThread
+
+from ..answering import FileRecorder, Recorder, watch
+from .threads import HeldThreads, inline
+
+SIZE = 5 * PIECE + 1000
+MEBIBYTE = 1024 * 1024
+DATA = os.urandom(SIZE)
+
+
+class Cold(FileReader):
+    """A file of which nothing is in the page cache."""
+
+    def read_nowait(self, offset: int, length: int) -> bytes | None:
+        """Nothing."""
+        return None
+
+    def sendable(self, offset: int, length: int) -> int:
+        """Nothing."""
+        return 0
+
+
+class Slow(Recorder):
+    """Pauses its producer whenever it is written to, as a transport does."""
+
+    def write(self, data: bytes) -> None:
+        """See ``IConsumer``."""
+        super().write(data)
+        if self.producer is not None:
+            self.producer.pauseProducing()
+
+
+class Gone(Recorder):
+    """A connection that was lost before it had a producer."""
+
+    def registerProducer(self, producer: IProducer, streaming: bool) -> None:
+        """See ``IConsumer``."""
+        super().registerProducer(producer, streaming)
+        self.leave()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Iterator[Path]:
+    """A file, which nobody has open in the end."""
+    path = tmp_path / "data"
+    path.write_bytes(DATA)
+    before = os.listdir("/proc/self/fd")
+    yield path
+    assert os.listdir("/proc/self/fd") == before
+
+
+def content_of(
+    path: Path,
+    in_thread: RunInThread = inline,
+    reader: Callable[[int, RunInThread], FileReader] = FileReader,
+    clock: Clock | None = None,
+    segments: Sequence[bytes | ContentRange] = (ContentRange(0, SIZE - 1, SIZE),),
+) -> FileBody:
+    """The file's content."""
+    file = os.open(path, os.O_RDONLY)
+    return FileBody(reader(file, in_thread), Descriptor(None, None, SIZE), segments, clock or Clock())
+
+
+@pytest.mark.parametrize("reader", [FileReader, Cold])
+def test_at_its_pace(path: Path, reader: Callable[[int, RunInThread], FileReader]) -> None:
+    """A piece is written whenever the consumer takes one, and none before; then the producer is gone."""
+    slow = Slow()
+    outcome = watch(content_of(path, reader=reader).deliver(slow))
+    for count in range(1, 6):
+        assert slow.pieces == [DATA[n * PIECE : (n + 1) * PIECE] for n in range(count)]
+        assert outcome == []
+        slow.resume()
+    assert (slow.data, slow.producer, outcome) == (DATA, None, [None])
+
+
+def test_small_needs_no_producer(path: Path) -> None:
+    """What is written in one turn of the reactor is, without a producer."""
+
+    class Unwilling(Recorder):
+        def registerProducer(self, producer: IProducer, streaming: bool) -> None:
+            raise AssertionError("not needed")
+
+    recorder = Unwilling()
+    content = content_of(path, segments=[b"<", ContentRange(10, PIECE + 7, SIZE), b">"])
+    assert watch(content.deliver(recorder)) == [None]
+    assert recorder.data == b"<" + DATA[10 : PIECE + 8] + b">"
+
+
+def test_bursts(path: Path) -> None:
+    """However much a consumer takes, the reactor has its turn."""
+    clock, recorder = Clock(), Recorder()
+    outcome = watch(content_of(path, clock=clock).deliver(recorder))
+    assert (len(recorder.data), outcome) == (BURST, [])
+    clock.advance(0)
+    assert (recorder.data, outcome) == (DATA, [None])
+
+
+def test_paused_between_bursts(path: Path) -> None:
+    """A consumer that pauses while the reactor has its turn is not written to."""
+    clock, recorder = Clock(), Recorder()
+    outcome = watch(content_of(path, clock=clock).deliver(recorder))
+    recorder.pause()
+    clock.advance(0)
+    assert (len(recorder.data), outcome) == (BURST, [])
+    recorder.resume()
+    assert (recorder.data, outcome) == (DATA, [None])
+
+
+def test_threads_read_what_is_cold(path: Path) -> None:
+    """What is not in the page cache is read in a thread, one piece at a time, and only when it is wanted."""
+    threads, slow = HeldThreads(), Slow()
+    outcome = watch(content_of(path, threads, Cold).deliver(slow))
+    for count in range(6):
+        assert (len(slow.pieces), threads.held) == (count, 1)
+        threads.run()
+        assert threads.held == 0
+        if slow.producer is not None:
+            slow.resume()
+    assert (slow.data, outcome) == (DATA, [None])
+
+
+def test_paused_while_a_thread_reads(path: Path) -> None:
+    """What comes then waits until the consumer takes more."""
+    threads, recorder = HeldThreads(), Recorder()
+    delivery = content_of(path, threads, Cold).deliver(recorder)
+    outcome = watch(delivery)
+    recorder.pause()
+    threads.run()
+    assert recorder.data == b""
+    recorder.resume()
+    assert recorder.data == DATA[:PIECE]
+    delivery.cancel()
+    assert isinstance(outcome[0], CancelledError)
+    threads.run()
+
+
+def _cancel(delivery: Deferred[None], recorder: Recorder) -> type[Exception]:
+    delivery.cancel()
+    return CancelledError
+
+
+def _leave(delivery: Deferred[None], recorder: Recorder) -> type[Exception]:
+    recorder.leave()
+    return Unavailable
+
+
+ends = pytest.mark.parametrize("end", [_cancel, _leave])
+
+
+@ends
+def test_ended_while_paused(path: Path, end: Callable[[Deferred[None], Recorder], type[Exception]]) -> None:
+    """Cancelled, or left by its consumer, it ends at once, and nothing more is written."""
+    slow = Slow()
+    outcome = watch(delivery := content_of(path).deliver(slow))
+    slow.resume()
+    error = end(delivery, slow)
+    assert [type(one) for one in outcome] == [error]
+    assert (slow.data, slow.producer) == (DATA[: 2 * PIECE], None)
+
+
+@ends
+def test_ended_while_a_thread_reads(
+    path: Path, end: Callable[[Deferred[None], Recorder], type[Exception]]
+) -> None:
+    """It ends at once; the file stays open as long as the thread reads it."""
+    threads, slow = HeldThreads(), Slow()
+    outcome = watch(delivery := content_of(path, threads, Cold).deliver(slow))
+    open_files = os.listdir("/proc/self/fd")
+    error = end(delivery, slow)
+    assert [type(one) for one in outcome] == [error]
+    assert slow.producer is None
+    assert os.listdir("/proc/self/fd") == open_files
+    threads.run()
+    assert (slow.data, threads.held) == (b"", 0)
+
+
+@ends
+def test_ended_between_bursts(path: Path, end: Callable[[Deferred[None], Recorder], type[Exception]]) -> None:
+    """Nothing is left for the reactor to do."""
+    clock, recorder = Clock(), Recorder()
+    outcome = watch(delivery := content_of(path, clock=clock).deliver(recorder))
+    error = end(delivery, recorder)
+    assert [type(one) for one in outcome] == [error]
+    assert not clock.getDelayedCalls()
+
+
+def test_cancelled_while_it_writes(path: Path) -> None:
+    """A consumer may end it while it is written to: one that has enough does."""
+
+    class Sated(Slow):
+        """Has enough after two pieces."""
+
+        def write(self, data: bytes) -> None:
+            super().write(data)
+            if len(self.pieces) == 2:
+                delivery.cancel()
+
+    sated = Sated()
+    outcome = watch(delivery := content_of(path).deliver(sated))
+    sated.resume()
+    assert [type(one) for one in outcome] == [CancelledError]
+    assert (sated.data, sated.producer) == (DATA[: 2 * PIECE], None)
+
+
+def test_collected_up_to_a_limit(path: Path) -> None:
+    """What is collected is, up to a limit; more is not read."""
+    content = content_of(path, segments=[ContentRange(0, 999, SIZE)])
+    assert watch(collect(content, SIZE)) == [DATA[:1000]]
+    (error,) = watch(collect(content_of(path), 1000))
+    assert isinstance(error, Unavailable)
+
+
+@pytest.mark.parametrize("reader", [FileReader, Cold])
+def test_a_lost_connection(path: Path, reader: Callable[[int, RunInThread], FileReader]) -> None:
+    """A consumer that takes nothing from the beginning is written nothing, and no thread reads."""
+    threads, gone = HeldThreads(), Gone()
+    (error,) = watch(content_of(path, threads, reader).deliver(gone))
+    assert isinstance(error, Unavailable)
+    assert (gone.data, gone.producer, threads.held) == (b"", None, 0)
+
+
+@pytest.mark.parametrize("reader", [FileReader, Cold])
+@pytest.mark.parametrize("room", [1000, PIECE, SIZE, 2 * SIZE])
+def test_sent(path: Path, reader: Callable[[int, RunInThread], FileReader], room: int) -> None:
+    """A consumer that takes files is sent the parts of one, at its pace, and written what lies between."""
+    clock, recorder = Clock(), FileRecorder(room)
+    parts = ContentRange(10, PIECE - 1, SIZE), ContentRange(5, SIZE - 7, SIZE)
+    segments: list[bytes | ContentRange] = [b"<", parts[0], b"|", parts[1], b">"]
+    outcome = watch(content_of(path, reader=reader, clock=clock, segments=segments).deliver(recorder))
+    while recorder.producer is not None:
+        recorder.resume()
+        clock.advance(0)
+    assert outcome == [None]
+    assert recorder.data == b"<" + DATA[10:PIECE] + b"|" + DATA[5 : SIZE - 6] + b">"
+    assert sum(recorder.sent) == len(recorder.data) - 3
+    assert min(room, MEBIBYTE) <= max(recorder.sent) <= (MEBIBYTE if reader is Cold else room)
+
+
+def test_small_is_written(path: Path) -> None:
+    """It goes with what was written before it."""
+    recorder = FileRecorder(0)
+    assert watch(content_of(path, segments=[ContentRange(0, PIECE - 1, SIZE)]).deliver(recorder)) == [None]
+    assert (recorder.data, recorder.sent) == (DATA[:PIECE], [])
+
+
+def test_sent_in_turns(path: Path) -> None:
+    """However much would go, the reactor has its turn after a mebibyte."""
+    clock, recorder = Clock(), FileRecorder(4 * SIZE)
+    segments = [ContentRange(0, last, SIZE) for last in (BURST - 2, BURST - 1, SIZE - 1)]
+    outcome = watch(content_of(path, clock=clock, segments=segments).deliver(recorder))
+    assert (recorder.sent, outcome) == ([BURST - 1, BURST], [])
+    clock.advance(0)
+    assert (recorder.sent, outcome) == ([BURST - 1, BURST, SIZE], [None])
+
+
+def test_threads_fetch_what_is_sent(path: Path) -> None:
+    """Nothing is sent that is not in the page cache; and nothing is fetched that is not wanted."""
+    threads, recorder = HeldThreads(), FileRecorder(1000)
+    outcome = watch(delivery := content_of(path, threads, Cold).deliver(recorder))
+    assert (recorder.sent, threads.held) == ([], 1)
+    threads.run()
+    assert (recorder.sent, threads.held) == ([1000], 0)
+    recorder.resume()
+    recorder.pause()
+    threads.run()
+    assert (recorder.sent, threads.held) == ([1000], 0)
+    recorder.resume()
+    assert recorder.sent == [1000, 1000]
+    delivery.cancel()
+    assert isinstance(outcome[0], CancelledError)
+
+
+@ends
+@pytest.mark.parametrize("threads", [inline, HeldThreads()])
+def test_ended_while_it_is_sent(
+    path: Path, end: Callable[[Deferred[None], Recorder], type[Exception]], threads: RunInThread
+) -> None:
+    """It ends at once, and the file is given back as soon as no thread uses it."""
+    recorder = FileRecorder(1000)
+    reader = Cold if isinstance(threads, HeldThreads) else FileReader
+    outcome = watch(delivery := content_of(path, threads, reader).deliver(recorder))
+    error = end(delivery, recorder)
+    assert [type(one) for one in outcome] == [error]
+    assert recorder.producer is None
+    if isinstance(threads, HeldThreads):
+        threads.run()
+        assert recorder.sent == []
+
+
+@pytest.mark.parametrize("length", [0, 1, PIECE, 3 * PIECE + 5])
+@pytest.mark.parametrize("reader", [FileReader, Cold])
+def test_cut_short_when_sent(
+    path: Path, reader: Callable[[int, RunInThread], FileReader], length: int
+) -> None:
+    """A file that has lost its end fails the delivery after what is left of it."""
+    recorder = FileRecorder(2 * SIZE)
+    content = content_of(path, reader=reader)
+    os.truncate(path, length)
+    outcome = watch(content.deliver(recorder))
+    if not outcome:
+        recorder.resume()
+    assert isinstance(outcome[0], Unavailable)
+    assert (recorder.data, recorder.producer) == (DATA[:length], None)
+
+
+def test_unreadable_when_sent(path: Path) -> None:
+    """A disk that does not give the bytes fails the delivery, whoever asked it."""
+
+    class Broken(FileRecorder):
+        def send_file(self, file: int, offset: int, length: int) -> int | None:
+            raise OSError(5, "Input/output error")
+
+    recorder = Broken(SIZE)
+    (error,) = watch(content_of(path).deliver(recorder))
+    assert isinstance(error, Unavailable)
+    assert isinstance(error.__cause__, OSError)
+    assert (recorder.data, recorder.producer) == (b"", None)
+
+
+def test_what_can_be_sent(path: Path) -> None:
+    """What lies in the page cache, and behind the file's end nothing has to be waited for."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    reader = FileReader(os.open(path, os.O_RDONLY), inline)
+    cold = reader.sendable(0, SIZE)
+    assert watch(reader.read(0, SIZE)) == [DATA]
+    assert (reader.sendable(0, SIZE), reader.sendable(SIZE - 10, 100)) == (SIZE, 100)
+    reader.close()
+    assert (cold, reader.sendable(0, SIZE)) == (0, 0)
+
+
+def test_what_is_there_is_looked_at_ever_more_rarely(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And closely again from where something is not."""
+    looks: list[int] = []
+    missing = 40 * MEBIBYTE
+
+    def preadv(_file: int, _buffers: object, offset: int, _flags: int) -> int:
+        looks.append(offset + 1)
+        if offset >= missing:
+            raise BlockingIOError
+        return 1
+
+    monkeypatch.setattr(os, "preadv", preadv)
+    reader = FileReader(os.open(path, os.O_RDONLY), inline)
+    assert reader.sendable(0, 32 * MEBIBYTE) == 32 * MEBIBYTE
+    assert [one * 8 // MEBIBYTE for one in looks] == [1, 3, 7, 15, 31, 63, 95, 127, 159, 191, 223, 255, 256]
+    looks.clear()
+    assert reader.sendable(39 * MEBIBYTE, 4 * MEBIBYTE) == MEBIBYTE
+    assert looks[:2] == [43 * MEBIBYTE, 39 * MEBIBYTE + 128 * 1024]
+    reader.close()
+
+
+@pytest.mark.parametrize("reader", [FileReader, Cold])
+@pytest.mark.parametrize("length", [0, 1, PIECE, 3 * PIECE + 5])
+def test_cut_short(path: Path, reader: Callable[[int, RunInThread], FileReader], length: int) -> None:
+    """A file that has lost its end fails the delivery after what is left of it."""
+    recorder = Recorder()
+    content = content_of(path, reader=reader)
+    os.truncate(path, length)
+    (error,) = watch(content.deliver(recorder))
+    assert isinstance(error, Unavailable)
+    assert (recorder.data, recorder.producer) == (DATA[:length], None)
+
+
+def test_unreadable(path: Path) -> None:
+    """A disk that does not give the bytes fails the delivery."""
+
+    class Broken(Cold):
+        async def read(self, offset: int, length: int) -> bytes:
+            if offset:
+                raise OSError(5, "Input/output error")
+            return await super().read(offset, length)
+
+    recorder = Recorder()
+    (error,) = watch(content_of(path, reader=Broken).deliver(recorder))
+    assert isinstance(error, Unavailable)
+    assert isinstance(error.__cause__, OSError)
+    assert (recorder.data, recorder.producer) == (DATA[:PIECE], None)
+
+
+def test_discarded(path: Path) -> None:
+    """A content that nobody wants gives its file back."""
+    content_of(path).discard()
+
+
+def test_evicted_files_are_closed_in_a_thread(path: Path) -> None:
+    """The disk frees an evicted file's bytes when it is closed, which the reactor need not wait for."""
+    threads = HeldThreads()
+    content = content_of(path, threads)
+    path.unlink()
+    content.discard()
+    assert threads.held == 1
+    threads.run()
+
+
+async def sent(reader: FileReader) -> int | None:
+    """Of a file that takes nothing."""
+    return reader.send(lambda *_: 10, 0, 10)
+
+
+def test_given_back_once(path: Path) -> None:
+    """A reader that was closed reads nothing, and is not closed again."""
+    reader = FileReader(os.open(path, os.O_RDONLY), inline)
+    reader.close()
+    again = os.open(path, os.O_RDONLY)
+    reader.close()
+    assert reader.read_nowait(0, 10) is None
+    for error in (*watch(reader.read(0, 10)), *watch(sent(reader))):
+        assert isinstance(error, OSError)
+    os.close(again)

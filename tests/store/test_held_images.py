@@ -1,0 +1,63 @@
+"""What a store's directory holds, as images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dockmirror.oci.digest import Digest
+from dockmirror.oci.reference import Tag
+from dockmirror.store import layout
+from dockmirror.store.held_images import HeldImages
+
+from .contract import ELSEWHERE, HERE
+from .stocked import EPOCH, HOUR, Stocked
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Stocked:
+    """Empty."""
+    return Stocked(tmp_path)
+
+
+def test_an_image(store: Stocked) -> None:
+    """Has what it needs, and was used last when any of that was."""
+    config, layer = store.blob(b"config"), store.blob(b"layer", age=60)
+    digest = store.image(config, layer, tag="latest")
+    holdings = HeldImages(store.root)
+    assert holdings.repositories() == [HERE]
+    assert holdings.tags(HERE)[Tag("latest")].digest == digest
+    image = holdings.image(HERE, digest)
+    assert image.missing() == []
+    assert image.last_used() == EPOCH - 60
+    assert sum(image.sizes().values()) == len(b"config" + b"layer") + len(image.data or b"")
+
+
+def test_what_is_missing(store: Stocked) -> None:
+    """Is named: what is not linked is not had, though its bytes be there."""
+    config, elsewhere, never = (
+        store.blob(b"config"),
+        store.blob(b"layer", repository=ELSEWHERE),
+        Digest.of(b"?"),
+    )
+    whole, torn = store.image(config), store.image(config, elsewhere, never)
+    index = store.index(whole, torn, Digest.of(b"no manifest"))
+    holdings = HeldImages(store.root)
+    assert holdings.image(HERE, whole).missing() == []
+    assert holdings.image(HERE, torn).missing() == [elsewhere, never]
+    assert holdings.image(HERE, index).missing() == [Digest.of(b"no manifest"), elsewhere, never]
+    assert holdings.image(ELSEWHERE, whole).data is None
+
+
+def test_what_the_disk_has_changed(store: Stocked) -> None:
+    """Is no manifest."""
+    digest = store.image(store.blob(b"config"))
+    (store.root / layout.data(digest)).write_bytes(b"{}")
+    assert HeldImages(store.root).image(HERE, digest).data is None
+
+
+def test_used_when(store: Stocked) -> None:
+    """Also of what nothing is held of: never."""
+    assert HeldImages(store.root).image(HERE, Digest.of(b"?")).last_used() == 0
+    assert HeldImages(store.root).image(HERE, store.image(store.blob(b"c"))).last_used() == EPOCH - HOUR

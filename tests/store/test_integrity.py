@@ -1,0 +1,48 @@
+"""Contents read again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dockmirror.interfaces import ContentKind
+from dockmirror.oci.digest import Digest
+from dockmirror.store import integrity, layout
+
+from ..answering import now
+from .contract import ELSEWHERE, HERE
+from .stocked import Stocked
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Stocked:
+    """Empty."""
+    return Stocked(tmp_path)
+
+
+def test_what_is_wrong(store: Stocked) -> None:
+    """Is found with those that have it, and dropped with their links; all else stays."""
+    right, wrong = store.blob(b"right"), store.blob(b"wrong")
+    now(store.contents.link(ELSEWHERE, wrong, ContentKind.BLOB))
+    read: list[int] = []
+    assert integrity.find_corrupt(store.root, [right, wrong], read.append) == []
+    assert sum(read) == 10
+    (store.root / layout.data(wrong)).write_bytes(b"wrung")
+    [found] = integrity.find_corrupt(store.root, [right, wrong], read.append)
+    assert (found.digest, found.repositories) == (wrong, (HERE.name, ELSEWHERE.name))
+    assert integrity.remove_corrupt(store.root, [found]) == 1
+    assert store.held(right, wrong) == [True, False]
+    assert not any(wrong.hex in path for path in store.tree())
+
+
+def test_what_goes_or_comes_meanwhile(store: Stocked) -> None:
+    """Is nothing wrong: neither what was evicted, nor what was fetched anew before it was dropped."""
+    digest = store.blob(b"content")
+    path = store.root / layout.data(digest)
+    path.write_bytes(b"another")
+    [found] = integrity.find_corrupt(store.root, [digest, Digest.of(b"gone")], lambda _: None)
+    store.blob(b"content")
+    assert integrity.remove_corrupt(store.root, [found]) == 0
+    path.unlink()
+    assert integrity.remove_corrupt(store.root, [found]) == 0

@@ -1,0 +1,482 @@
+"""Contents, tags and documents on a disk."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from errno import EIO
+from pathlib import Path
+
+import pytest
+from twisted.internet import reactor
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import Clock
+from twisted.python.threadpool import ThreadPool
+
+from dockmirror.interfaces import ContentKind, IContentStore, IDocumentStore, ITagStore, TagEntry
+from dockmirror.oci.descriptor import Descriptor
+from dockmirror.oci.digest import Digest
+from dockmirror.oci.errors import Unavailable
+from dockmirror.oci.ranges import ContentRange
+from dockmirror.store import layout, local_contents
+from dockmirror.store.data_files import is_verified
+from dockmirror.store.local_contents import LocalContentStore
+from dockmirror.store.local_documents import LocalDocumentStore
+from dockmirror.store.local_tags import READ_AGAIN, LocalTagStore
+from dockmirror.store.threads import RunInThread, run_in_pool
+
+from ..answering import Recorder, now, watch
+from .contract import (
+    DATA,
+    DIGEST,
+    ELSEWHERE,
+    HERE,
+    LARGE,
+    LARGE_DIGEST,
+    LATEST,
+    ContentsContract,
+    DocumentsContract,
+    TagsContract,
+    read,
+)
+from .threads import HeldThreads, inline
+
+EPOCH = 1_700_000_000.0
+DATA_FILE = f"docker/registry/v2/blobs/sha256/{DIGEST.hex[:2]}/{DIGEST.hex}/data"
+REPOSITORY = "docker/registry/v2/repositories/docker.io/library/busybox"
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """Stands in November 2023."""
+    clock = Clock()
+    clock.advance(EPOCH)
+    return clock
+
+
+@pytest.fixture
+def contents(tmp_path: Path, clock: Clock) -> LocalContentStore:
+    """Empty."""
+    return LocalContentStore(tmp_path, clock, inline)
+
+
+@pytest.fixture
+def threads() -> Iterator[RunInThread]:
+    """Real ones."""
+    pool = ThreadPool(0, 4)
+    pool.start()
+    yield run_in_pool(reactor, pool)  # type: ignore[arg-type]
+    pool.stop()
+
+
+class TestContents(ContentsContract):
+    """In a directory, without threads."""
+
+    @pytest.fixture
+    def contents(self, tmp_path: Path, clock: Clock) -> IContentStore:
+        """Empty."""
+        return LocalContentStore(tmp_path, clock, inline)
+
+
+class TestContentsInThreads(ContentsContract):
+    """In a directory, with threads."""
+
+    @pytest.fixture
+    def contents(self, tmp_path: Path, clock: Clock, threads: RunInThread) -> IContentStore:
+        """Empty."""
+        return LocalContentStore(tmp_path, clock, threads)
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="there is no file system in memory")  # noqa: S108
+class TestContentsInMemory(ContentsContract):
+    """On a file system that cannot tell what is in the page cache."""
+
+    @pytest.fixture
+    def contents(self, clock: Clock, threads: RunInThread) -> Iterator[IContentStore]:
+        """Empty."""
+        with tempfile.TemporaryDirectory(dir="/dev/shm") as root:
+            yield LocalContentStore(Path(root), clock, threads)
+
+
+class TestTags(TagsContract):
+    """In a directory."""
+
+    @pytest.fixture
+    def tags(self, tmp_path: Path, clock: Clock) -> ITagStore:
+        """Empty."""
+        return LocalTagStore(tmp_path, clock, inline)
+
+
+class TestDocuments(DocumentsContract):
+    """In a directory."""
+
+    @pytest.fixture
+    def documents(self, tmp_path: Path, clock: Clock) -> IDocumentStore:
+        """Empty."""
+        return LocalDocumentStore(tmp_path, clock, inline)
+
+
+def files_of(root: Path) -> dict[str, bytes]:
+    """Everything that lies in a directory."""
+    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+
+
+def test_tree(tmp_path: Path, clock: Clock, contents: LocalContentStore) -> None:
+    """What lies there is what an ordinary registry would have written, and nothing else."""
+    tags = LocalTagStore(tmp_path, clock, inline)
+    now(contents.add(HERE, DIGEST, ContentKind.MANIFEST, DATA))
+    now(contents.link(HERE, DIGEST, ContentKind.BLOB))
+    now(tags.put(HERE, LATEST, DIGEST))
+    link = f"sha256:{DIGEST.hex}".encode()
+    assert files_of(tmp_path) == {
+        DATA_FILE: DATA,
+        f"{REPOSITORY}/_layers/sha256/{DIGEST.hex}/link": link,
+        f"{REPOSITORY}/_manifests/revisions/sha256/{DIGEST.hex}/link": link,
+        f"{REPOSITORY}/_manifests/tags/latest/current/link": link,
+        f"{REPOSITORY}/_manifests/tags/latest/index/sha256/{DIGEST.hex}/link": link,
+    }
+
+
+def test_forgotten_tag(tmp_path: Path, clock: Clock, contents: LocalContentStore) -> None:
+    """A forgotten tag leaves no file and no directory."""
+    tags = LocalTagStore(tmp_path, clock, inline)
+    now(contents.add(HERE, DIGEST, ContentKind.MANIFEST, DATA))
+    before = sorted(tmp_path.rglob("*"))
+    now(tags.put(HERE, LATEST, LARGE_DIGEST))
+    now(tags.put(HERE, LATEST, DIGEST))
+    now(tags.forget(HERE, LATEST))
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+MALFORMED = {
+    "empty": b"",
+    "a line": f"sha256:{DIGEST.hex}\n".encode(),
+    "half": f"sha256:{DIGEST.hex[:30]}".encode(),
+    "another": str(LARGE_DIGEST).encode(),
+    "no text": b"\xff\xfe\x00",
+}
+
+
+@pytest.mark.parametrize("link", MALFORMED.values(), ids=MALFORMED)
+def test_malformed_link(tmp_path: Path, contents: LocalContentStore, link: bytes) -> None:
+    """A link that is not exactly the digest's says nothing, and is replaced by the next one that does."""
+    now(contents.add(HERE, DIGEST, ContentKind.BLOB, DATA))
+    now(contents.add(HERE, LARGE_DIGEST, ContentKind.BLOB, LARGE))
+    path = tmp_path / layout.link(HERE, DIGEST, ContentKind.BLOB)
+    path.write_bytes(link)
+    assert now(contents.open(HERE, DIGEST, ContentKind.BLOB)) is None
+    assert now(contents.link(HERE, DIGEST, ContentKind.BLOB))
+    assert path.read_text() == str(DIGEST)
+
+
+@pytest.mark.parametrize("link", [link for name, link in MALFORMED.items() if name != "another"])
+def test_malformed_tag(tmp_path: Path, clock: Clock, link: bytes) -> None:
+    """A tag whose link is malformed names nothing."""
+    tags = LocalTagStore(tmp_path, clock, inline)
+    now(tags.put(HERE, LATEST, DIGEST))
+    (tmp_path / layout.current(HERE, LATEST)).write_bytes(link)
+    assert now(tags.get(HERE, LATEST)) is None
+    now(tags.put(HERE, LATEST, DIGEST))
+    assert now(tags.get(HERE, LATEST)) is not None
+
+
+def test_directories_in_the_way(tmp_path: Path, clock: Clock, contents: LocalContentStore) -> None:
+    """A directory is no content, no link, no tag and no document; nothing can be kept in its place."""
+    for path in (
+        layout.data(DIGEST),
+        layout.link(HERE, LARGE_DIGEST, ContentKind.BLOB),
+        layout.current(HERE, LATEST),
+        layout.document("name"),
+    ):
+        (tmp_path / path).mkdir(parents=True)
+    now(contents.add(ELSEWHERE, LARGE_DIGEST, ContentKind.BLOB, LARGE))
+    (tmp_path / layout.link(HERE, DIGEST, ContentKind.BLOB)).parent.mkdir(parents=True)
+    (tmp_path / layout.link(HERE, DIGEST, ContentKind.BLOB)).write_text(str(DIGEST))
+    assert not now(contents.holds(DIGEST))
+    assert now(contents.open(HERE, DIGEST, ContentKind.BLOB)) is None
+    assert not now(contents.link(HERE, DIGEST, ContentKind.BLOB))
+    assert now(contents.open(HERE, LARGE_DIGEST, ContentKind.BLOB)) is None
+    assert not now(contents.link(HERE, LARGE_DIGEST, ContentKind.BLOB))
+    with pytest.raises(IsADirectoryError):
+        now(contents.add(HERE, DIGEST, ContentKind.BLOB, DATA))
+    tags, documents = LocalTagStore(tmp_path, clock, inline), LocalDocumentStore(tmp_path, clock, inline)
+    now(tags.put(HERE, LATEST, DIGEST))
+    assert now(tags.get(HERE, LATEST)) is None
+    now(documents.write("name", b"text"))
+    assert now(documents.read("name")) is None
+    assert not list((tmp_path / layout.WRITING).iterdir())
+
+
+def test_a_file_where_a_directory_belongs(tmp_path: Path, contents: LocalContentStore) -> None:
+    """What cannot lie there is not held, and cannot be kept."""
+    path = tmp_path / layout.data(DIGEST).parent
+    path.parent.mkdir(parents=True)
+    path.touch()
+    assert not now(contents.holds(DIGEST))
+    with pytest.raises(NotADirectoryError):
+        now(contents.add(HERE, DIGEST, ContentKind.BLOB, DATA))
+
+
+@pytest.mark.parametrize("digest", [DIGEST, LARGE_DIGEST])
+def test_emptied(tmp_path: Path, contents: LocalContentStore, digest: Digest) -> None:
+    """A file of no bytes is the content of no other digest than that of nothing."""
+    now(contents.add(HERE, digest, ContentKind.BLOB, DATA if digest == DIGEST else LARGE))
+    os.truncate(tmp_path / layout.data(digest), 0)
+    assert not now(contents.holds(digest))
+    assert not now(contents.link(ELSEWHERE, digest, ContentKind.BLOB))
+    assert now(contents.open(HERE, digest, ContentKind.BLOB)) is None
+
+
+@pytest.mark.parametrize(("kind", "data"), [(ContentKind.BLOB, DATA), (ContentKind.MANIFEST, LARGE)])
+def test_damaged(tmp_path: Path, contents: LocalContentStore, kind: ContentKind, data: bytes) -> None:
+    """A small blob, and any manifest, that is not what it was is not served, and makes room for what is."""
+    digest = Digest.of(data)
+    path = tmp_path / layout.data(digest)
+    for damaged in (data[:-1], data[:-1] + b"?", data + b"?"):
+        now(contents.add(HERE, digest, kind, data))
+        path.write_bytes(damaged)
+        assert now(contents.open(HERE, digest, kind)) is None
+        assert not now(contents.holds(digest))
+    now(contents.add(HERE, digest, kind, data))
+    assert now(contents.open(HERE, digest, kind)) is not None
+
+
+def test_links_without_bytes(tmp_path: Path, contents: LocalContentStore) -> None:
+    """A link alone gives nothing; it does again when the bytes are back."""
+    now(contents.add(HERE, DIGEST, ContentKind.BLOB, DATA))
+    (tmp_path / DATA_FILE).unlink()
+    assert now(contents.open(HERE, DIGEST, ContentKind.BLOB)) is None
+    assert not now(contents.link(HERE, DIGEST, ContentKind.BLOB))
+    now(contents.add(ELSEWHERE, DIGEST, ContentKind.BLOB, DATA))
+    assert now(contents.open(HERE, DIGEST, ContentKind.BLOB)) is not None
+
+
+@pytest.mark.parametrize("data", [DATA, LARGE], ids=["small", "large"])
+def test_use_is_noted(tmp_path: Path, clock: Clock, contents: LocalContentStore, data: bytes) -> None:
+    """In the time of modification, at most once a minute; also where that lay in the future."""
+    digest = Digest.of(data)
+    path = tmp_path / layout.data(digest)
+    now(contents.add(HERE, digest, ContentKind.BLOB, data))
+
+    def used() -> int:
+        opened = now(contents.open(HERE, digest, ContentKind.BLOB))
+        assert opened is not None
+        opened.close()
+        return int(path.stat().st_mtime)  # the rest is the seal
+
+    assert used() == EPOCH
+    clock.advance(59)
+    assert used() == EPOCH
+    clock.advance(2)
+    assert used() == EPOCH + 61
+    os.utime(path, (EPOCH + 1000, EPOCH + 1000))
+    assert used() == EPOCH + 61
+
+
+@pytest.mark.parametrize("spoil", ["cut short", "written to"])
+def test_what_was_changed_is_not_served(tmp_path: Path, contents: LocalContentStore, spoil: str) -> None:
+    """However large it is; the next pull fetches it anew."""
+    digest = Digest.of(LARGE)
+    path = tmp_path / layout.data(digest)
+    now(contents.add(HERE, digest, ContentKind.BLOB, LARGE))
+    opened = now(contents.open(HERE, digest, ContentKind.BLOB))
+    assert opened is not None
+    opened.close()
+    with path.open("r+b") as file:
+        file.truncate(len(LARGE) - 1) if spoil == "cut short" else file.write(b"something else")
+    assert now(contents.open(HERE, digest, ContentKind.BLOB)) is None
+    assert not path.exists()
+
+
+def test_what_is_changed_while_it_is_read(
+    tmp_path: Path, contents: LocalContentStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Is not taken for what was read."""
+    digest = Digest.of(LARGE)
+    path = tmp_path / layout.data(digest)
+    now(contents.add(HERE, digest, ContentKind.BLOB, LARGE))
+
+    def read(data: Path, file: int, expected: Digest) -> bool:
+        right = is_verified(data, file, expected)
+        if right:
+            path.write_bytes(b"something else" + LARGE)
+        return right
+
+    monkeypatch.setattr(local_contents, "is_verified", read)
+    assert now(contents.open(HERE, digest, ContentKind.BLOB)) is None
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("data", [DATA, LARGE])
+def test_what_the_disk_does_not_give(
+    tmp_path: Path, contents: LocalContentStore, monkeypatch: pytest.MonkeyPatch, data: bytes
+) -> None:
+    """Is held no more: whoever asks would be given it, as far as it can be read, for ever."""
+    digest = Digest.of(data)
+    now(contents.add(HERE, digest, ContentKind.BLOB, data))
+
+    def failing(call: Callable[..., bytes]) -> Callable[..., bytes]:
+        def read(file: int, *wanted: int) -> bytes:
+            if os.readlink(f"/proc/self/fd/{file}") == str(tmp_path / layout.data(digest)):
+                raise OSError(EIO, os.strerror(EIO))
+            return call(file, *wanted)
+
+        return read
+
+    for name in ("read", "pread"):
+        monkeypatch.setattr(os, name, failing(getattr(os, name)))
+    assert now(contents.open(HERE, digest, ContentKind.BLOB)) is None
+    assert not now(contents.holds(digest))
+
+
+def test_links_are_a_use(tmp_path: Path, clock: Clock, contents: LocalContentStore) -> None:
+    """So that an eviction which has chosen the content lets it be."""
+    now(contents.add(HERE, DIGEST, ContentKind.BLOB, DATA))
+    clock.advance(1)
+    now(contents.link(ELSEWHERE, DIGEST, ContentKind.BLOB))
+    assert (tmp_path / DATA_FILE).stat().st_mtime == EPOCH + 1
+
+
+def test_documents_are_used(tmp_path: Path, clock: Clock) -> None:
+    """A document that is read is noted as used, at most once a minute."""
+    documents = LocalDocumentStore(tmp_path, clock, inline)
+    now(documents.write("name", b"text"))
+    clock.advance(61)
+    now(documents.read("name"))
+    assert (tmp_path / layout.document("name")).stat().st_mtime == EPOCH + 61
+
+
+def test_evicted_under_a_reader(tmp_path: Path, contents: LocalContentStore) -> None:
+    """Whoever has opened a content reads it to its end although it is removed meanwhile."""
+    now(contents.add(HERE, LARGE_DIGEST, ContentKind.BLOB, LARGE))
+    opened = now(contents.open(HERE, LARGE_DIGEST, ContentKind.BLOB))
+    (tmp_path / layout.data(LARGE_DIGEST)).unlink()
+    assert now(read(opened)) == LARGE
+    assert now(contents.open(HERE, LARGE_DIGEST, ContentKind.BLOB)) is None
+
+
+def test_cut_short_under_a_reader(tmp_path: Path, contents: LocalContentStore) -> None:
+    """A file that loses its end while it is open is never completed."""
+    now(contents.add(HERE, LARGE_DIGEST, ContentKind.BLOB, LARGE))
+    opened = now(contents.open(HERE, LARGE_DIGEST, ContentKind.BLOB))
+    assert opened is not None
+    os.truncate(tmp_path / layout.data(LARGE_DIGEST), 1000)
+    recorder = Recorder()
+    part = ContentRange(0, opened.size - 1, opened.size)
+    (error,) = watch(opened.body(Descriptor(), [part]).deliver(recorder))
+    assert isinstance(error, Unavailable)
+    assert (recorder.data, recorder.producer) == (LARGE[:1000], None)
+
+
+@contextmanager
+def no_file_left_open() -> Iterator[None]:
+    """What is opened within is closed within."""
+    before = os.listdir("/proc/self/fd")
+    yield
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_cancelled_opening(tmp_path: Path, clock: Clock, contents: LocalContentStore) -> None:
+    """Whoever does not wait for a content any more leaves no file open."""
+    now(contents.add(HERE, LARGE_DIGEST, ContentKind.BLOB, LARGE))
+    threads = HeldThreads()
+    with no_file_left_open():
+        opening = Deferred.fromCoroutine(
+            LocalContentStore(tmp_path, clock, threads).open(HERE, LARGE_DIGEST, ContentKind.BLOB)
+        )
+        outcome = watch(opening)
+        opening.cancel()
+        assert [type(error) for error in outcome] == [CancelledError]
+        threads.run()
+
+
+@contextmanager
+def disk_full() -> Iterator[None]:
+    """No file grows meanwhile."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_disk_full(tmp_path: Path, clock: Clock, contents: LocalContentStore) -> None:
+    """Where the disk takes nothing, nothing has changed, and only an addition fails."""
+    tags, documents = LocalTagStore(tmp_path, clock, inline), LocalDocumentStore(tmp_path, clock, inline)
+    now(contents.add(HERE, DIGEST, ContentKind.MANIFEST, DATA))
+    now(tags.put(HERE, LATEST, DIGEST))
+    now(documents.write("name", b"before"))
+    before = files_of(tmp_path)
+    with disk_full():
+        with pytest.raises(OSError, match="File too large"):
+            now(contents.add(HERE, LARGE_DIGEST, ContentKind.MANIFEST, LARGE))
+        assert not now(contents.link(ELSEWHERE, DIGEST, ContentKind.MANIFEST))
+        now(tags.put(HERE, LATEST, LARGE_DIGEST))
+        now(documents.write("name", b"after"))
+        assert files_of(tmp_path) == before
+        assert now(read(now(contents.open(HERE, DIGEST, ContentKind.MANIFEST)))) == DATA
+
+
+def test_two_stores(tmp_path: Path, clock: Clock, contents: LocalContentStore) -> None:
+    """What one process keeps, links and tags, another on the same directory has."""
+    other = LocalContentStore(tmp_path, clock, inline)
+    tags, other_tags = LocalTagStore(tmp_path, clock, inline), LocalTagStore(tmp_path, clock, inline)
+    now(contents.add(HERE, DIGEST, ContentKind.MANIFEST, DATA))
+    assert now(other.link(ELSEWHERE, DIGEST, ContentKind.MANIFEST))
+    assert now(read(now(other.open(HERE, DIGEST, ContentKind.MANIFEST)))) == DATA
+    assert now(read(now(contents.open(ELSEWHERE, DIGEST, ContentKind.MANIFEST)))) == DATA
+    now(tags.put(HERE, LATEST, DIGEST))
+    now(other_tags.put(HERE, LATEST, LARGE_DIGEST))
+    found = now(tags.get(HERE, LATEST))
+    assert found is not None
+    assert found.digest == LARGE_DIGEST
+    now(other_tags.forget(HERE, LATEST))
+    assert now(tags.get(HERE, LATEST)) is None
+
+
+def test_tag_asked_for_again(tmp_path: Path, clock: Clock) -> None:
+    """A tag that was read a moment ago is not read again, unless somebody has confirmed, moved or lost it."""
+    threads = HeldThreads()
+    tags, other = LocalTagStore(tmp_path, clock, threads), LocalTagStore(tmp_path, clock, inline)
+    now(other.put(HERE, LATEST, DIGEST))
+    asked = Deferred.fromCoroutine(tags.get(HERE, LATEST))
+    threads.run()
+    assert now(asked) == now(tags.get(HERE, LATEST)) == TagEntry(DIGEST, clock.seconds())
+    assert not threads.held
+    clock.advance(1)
+    for change, expected in (
+        (other.put(HERE, LATEST, DIGEST), TagEntry(DIGEST, clock.seconds())),
+        (other.put(HERE, LATEST, LARGE_DIGEST), TagEntry(LARGE_DIGEST, clock.seconds())),
+        (other.forget(HERE, LATEST), None),
+    ):
+        now(change)
+        asked = Deferred.fromCoroutine(tags.get(HERE, LATEST))
+        threads.run()
+        assert now(asked) == expected
+
+
+def test_tag_read_again(tmp_path: Path, clock: Clock) -> None:
+    """After ten seconds it is the disk that says what a tag names."""
+    threads = HeldThreads()
+    tags = LocalTagStore(tmp_path, clock, threads)
+    now(LocalTagStore(tmp_path, clock, inline).put(HERE, LATEST, DIGEST))
+    for _ in range(2):
+        asked = Deferred.fromCoroutine(tags.get(HERE, LATEST))
+        threads.run()
+        assert now(asked) is not None
+        clock.advance(READ_AGAIN)
+
+
+def test_emptied_cache(tmp_path: Path, contents: LocalContentStore) -> None:
+    """An operator may remove everything under a running process: it goes on with an empty store."""
+    now(contents.add(HERE, DIGEST, ContentKind.MANIFEST, DATA))
+    for path in tmp_path.iterdir():
+        shutil.rmtree(path)
+    assert now(contents.open(HERE, DIGEST, ContentKind.MANIFEST)) is None
+    now(contents.add(HERE, DIGEST, ContentKind.MANIFEST, DATA))
+    assert now(read(now(contents.open(HERE, DIGEST, ContentKind.MANIFEST)))) == DATA

@@ -1,0 +1,244 @@
+"""Small contents in memory, in front of where they are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+from twisted.internet.task import Clock
+from zope.interface import implementer
+
+from dockmirror.interfaces import ContentKind, IBucketBlob, IContentStore, IStoredContent
+from dockmirror.oci.digest import Digest
+from dockmirror.oci.reference import Repository
+from dockmirror.store import layout
+from dockmirror.store.bucket.bucket_contents import BucketContentStore
+from dockmirror.store.local_contents import LocalContentStore
+from dockmirror.store.memory_cache import ASKED_AGAIN, MemoryCache
+from dockmirror.store.size_tracking import SizeTrackingStore
+
+from ..answering import now
+from .bucket.buckets import bucket
+from .contract import DATA, DIGEST, ELSEWHERE, HERE, LARGE, ContentsContract, read
+from .memory import MemoryContents
+from .threads import inline
+
+MIB = 1024 * 1024
+T = TypeVar("T")
+
+
+class TestContents(ContentsContract):
+    """In memory in front of a directory."""
+
+    @pytest.fixture
+    def contents(self, tmp_path: Path) -> IContentStore:
+        """Empty."""
+        return MemoryCache(LocalContentStore(tmp_path, Clock(), inline), tmp_path, Clock(), MIB)
+
+
+class TestNothingRemembered(ContentsContract):
+    """In front of a directory, without room for anything."""
+
+    @pytest.fixture
+    def contents(self, tmp_path: Path) -> IContentStore:
+        """Empty."""
+        return MemoryCache(LocalContentStore(tmp_path, Clock(), inline), tmp_path, Clock(), 0)
+
+
+class TestCounted(ContentsContract):
+    """Counted, in front of another memory."""
+
+    @pytest.fixture
+    def contents(self) -> IContentStore:
+        """Empty."""
+        return SizeTrackingStore(MemoryContents(), lambda size: None)
+
+
+@implementer(IContentStore)
+class Asked(LocalContentStore):
+    """Counts how often it is opened."""
+
+    opened = 0
+
+    async def open(self, repository: Repository, digest: Digest, kind: ContentKind) -> IStoredContent | None:
+        """See ``IContentStore``."""
+        self.opened += 1
+        return await super().open(repository, digest, kind)
+
+
+class Memory:
+    """A memory in front of a directory that counts, at a time that the test sets."""
+
+    def __init__(self, root: Path, limit: int = MIB) -> None:
+        self.root = root
+        self.clock = Clock()
+        self.asked = Asked(root, self.clock, inline)
+        self.contents = MemoryCache(self.asked, root, self.clock, limit)
+
+    def read(self, data: bytes, repository: Repository = HERE) -> bytes | None:
+        """What is opened now."""
+        return now(read(now(self.contents.open(repository, Digest.of(data), ContentKind.MANIFEST))))
+
+    def add(self, *datas: bytes) -> None:
+        """Adds contents, behind its back."""
+        for data in datas:
+            now(self.asked.add(HERE, Digest.of(data), ContentKind.MANIFEST, data))
+
+    def file(self, data: bytes) -> Path:
+        """Where it lies."""
+        return self.root / layout.data(Digest.of(data))
+
+    def link(self, data: bytes, repository: Repository = HERE) -> Path:
+        """What says that the repository has it."""
+        return self.root / layout.link(repository, Digest.of(data), ContentKind.MANIFEST)
+
+
+@pytest.fixture
+def memory(tmp_path: Path) -> Memory:
+    """With nothing in it."""
+    return Memory(tmp_path)
+
+
+def test_asked_once(memory: Memory) -> None:
+    """What is small is opened once in a while."""
+    memory.add(DATA)
+    assert [memory.read(DATA) for _ in range(3)] == [DATA] * 3
+    assert memory.asked.opened == 1
+    memory.clock.advance(ASKED_AGAIN)
+    assert memory.read(DATA) == DATA
+    assert memory.asked.opened == 2
+
+
+def test_use_reaches_the_store(memory: Memory) -> None:
+    """What is served from memory for long is not the least recently used on the disk."""
+    memory.add(DATA)
+    for _ in range(10):
+        memory.clock.advance(20)
+        memory.read(DATA)
+    assert memory.clock.seconds() - memory.file(DATA).stat().st_mtime < 2 * ASKED_AGAIN
+
+
+def test_large_is_not_remembered(memory: Memory) -> None:
+    """What is large is always asked for."""
+    memory.add(LARGE)
+    assert [memory.read(LARGE) for _ in range(3)] == [LARGE] * 3
+    assert memory.asked.opened == 3
+
+
+def test_distant_is_not_read(tmp_path: Path) -> None:
+    """What lies elsewhere is read only by whoever wants its bytes."""
+    clock = Clock()
+    asked = bucket(clock)
+    far = BucketContentStore(asked, clock)
+    now(far.add(HERE, DIGEST, ContentKind.BLOB, DATA))
+    asked.requests.clear()
+    assert IBucketBlob.providedBy(
+        now(MemoryCache(far, tmp_path, clock, MIB).open(HERE, DIGEST, ContentKind.BLOB))
+    )
+    assert asked.requests == {"head": 1}
+
+
+def test_removed(memory: Memory) -> None:
+    """What anybody removes from the disk is not served any more, for whichever repository."""
+    memory.add(DATA, b"other")
+    now(memory.contents.link(ELSEWHERE, DIGEST, ContentKind.MANIFEST))
+    for data, repository in ((DATA, HERE), (DATA, ELSEWHERE), (b"other", HERE)):
+        memory.read(data, repository)
+    memory.file(DATA).unlink()
+    assert [memory.read(DATA, repository) for repository in (HERE, ELSEWHERE)] == [None, None]
+    assert memory.read(b"other") == b"other"
+    assert not memory.file(DATA).exists()
+
+
+def test_a_link_removed(memory: Memory) -> None:
+    """What is removed from one repository is not served from there, and still from another."""
+    memory.add(DATA)
+    now(memory.contents.link(ELSEWHERE, DIGEST, ContentKind.MANIFEST))
+    for repository in (HERE, ELSEWHERE):
+        memory.read(DATA, repository)
+    memory.link(DATA).unlink()
+    assert [memory.read(DATA, repository) for repository in (HERE, ELSEWHERE)] == [None, DATA]
+    assert not memory.link(DATA).exists()
+
+
+def test_damaged(memory: Memory) -> None:
+    """What is damaged on the disk is not hidden by the memory: the damage is found, and the file removed."""
+    memory.add(DATA)
+    memory.read(DATA)
+    memory.file(DATA).write_bytes(DATA.upper())
+    assert memory.read(DATA) is None
+    assert not memory.file(DATA).exists()
+
+
+def test_added_again(memory: Memory) -> None:
+    """What was removed and came back is served, and remembered."""
+    memory.add(DATA)
+    memory.read(DATA)
+    memory.file(DATA).unlink()
+    assert memory.read(DATA) is None
+    memory.add(DATA)
+    opened = memory.asked.opened
+    assert [memory.read(DATA) for _ in range(3)] == [DATA] * 3
+    assert memory.asked.opened == opened + 1
+
+
+def test_removed_while_it_is_opened(tmp_path: Path) -> None:
+    """What is removed after it was read, and before it is remembered, is not remembered."""
+    memory = Memory(tmp_path)
+    memory.add(DATA)
+
+    async def removing(call: Callable[[], T], /) -> T:
+        result = call()
+        memory.file(DATA).unlink(missing_ok=True)
+        return result
+
+    contents = MemoryCache(LocalContentStore(tmp_path, memory.clock, removing), tmp_path, memory.clock, MIB)
+    assert now(read(now(contents.open(HERE, DIGEST, ContentKind.MANIFEST)))) == DATA
+    assert now(contents.open(HERE, DIGEST, ContentKind.MANIFEST)) is None
+
+
+def test_what_is_not_on_the_disk(tmp_path: Path) -> None:
+    """Is asked for each time: nobody could remove it."""
+    contents = MemoryContents()
+    now(contents.add(HERE, DIGEST, ContentKind.BLOB, DATA))
+    remembered = MemoryCache(contents, tmp_path, Clock(), MIB)
+    assert now(read(now(remembered.open(HERE, DIGEST, ContentKind.BLOB)))) == DATA
+    contents.links.clear()
+    assert now(remembered.open(HERE, DIGEST, ContentKind.BLOB)) is None
+
+
+def test_links_are_seen_at_once(memory: Memory) -> None:
+    """That something is not there is never remembered."""
+    assert memory.read(DATA) is None
+    memory.add(DATA)
+    assert memory.read(DATA, ELSEWHERE) is None
+    now(memory.contents.link(ELSEWHERE, DIGEST, ContentKind.MANIFEST))
+    assert memory.read(DATA, ELSEWHERE) == DATA
+
+
+def test_limit(tmp_path: Path) -> None:
+    """What was used least recently makes room for what is new."""
+    datas = [bytes([number]) * 10_000 for number in range(6)]
+    memory = Memory(tmp_path, limit=4 * 12_000)
+    memory.add(*datas)
+    for data in (*datas[:4], datas[0], datas[4], datas[5]):
+        memory.read(data)
+    opened = memory.asked.opened
+    for data in (datas[0], datas[4], datas[5], datas[3]):
+        assert memory.read(data) == data
+    assert memory.asked.opened == opened
+    for data in datas[1:3]:
+        assert memory.read(data) == data
+    assert memory.asked.opened == opened + 2
+
+
+def test_counted() -> None:
+    """What is added is counted; what is opened and linked is not."""
+    counts: list[int] = []
+    contents = SizeTrackingStore(MemoryContents(), counts.append)
+    now(contents.add(HERE, DIGEST, ContentKind.BLOB, DATA))
+    now(contents.link(ELSEWHERE, DIGEST, ContentKind.BLOB))
+    now(contents.open(HERE, DIGEST, ContentKind.BLOB))
+    assert counts == [len(DATA)]

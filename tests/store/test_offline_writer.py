@@ -1,0 +1,51 @@
+"""Contents put into a store from beside its mirrors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dockmirror.interfaces import ContentKind
+from dockmirror.oci.digest import Digest
+from dockmirror.store import layout, offline_writer
+from dockmirror.store.store_directory import prepare_directory
+
+from ..answering import now
+from .contract import DATA, DIGEST, HERE, LATEST
+from .stocked import EPOCH, Stocked
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Stocked:
+    """Empty."""
+    prepare_directory(tmp_path)
+    return Stocked(tmp_path)
+
+
+def test_added(store: Stocked) -> None:
+    """It can be opened as what it was linked as, and by its tag."""
+    assert offline_writer.add_content(store.root, DIGEST, [DATA[:3], DATA[3:]]) == len(DATA)
+    assert now(store.contents.open(HERE, DIGEST, ContentKind.BLOB)) is None
+    offline_writer.link_content(store.root, HERE, DIGEST, ContentKind.BLOB, EPOCH)
+    offline_writer.set_tag(store.root, HERE, LATEST, DIGEST, EPOCH)
+    assert now(store.contents.open(HERE, DIGEST, ContentKind.BLOB)) is not None
+    assert now(store.contents.open(HERE, DIGEST, ContentKind.MANIFEST)) is None
+    tagged = now(store.tags.get(HERE, LATEST))
+    assert tagged is not None
+    assert (tagged.digest, tagged.confirmed) == (DIGEST, EPOCH)
+    assert offline_writer.add_content(store.root, DIGEST, [DATA]) == 0
+
+
+def test_what_cannot_be_read_to_its_end(store: Stocked) -> None:
+    """Leaves nothing."""
+
+    def breaking() -> Iterator[bytes]:
+        yield DATA
+        raise ValueError
+
+    with pytest.raises(ValueError):  # noqa: PT011
+        offline_writer.add_content(store.root, Digest.of(b"x"), breaking())
+    assert store.held(Digest.of(b"x")) == [False]
+    assert list((store.root / layout.WRITING).iterdir()) == []

@@ -1,0 +1,206 @@
+"""What each registry takes up."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+
+from attrs import asdict
+from twisted.internet.defer import Deferred
+
+from dockmirror.interfaces import ContentKind
+from dockmirror.oci.reference import Repository
+from dockmirror.status.status_values import RegistryUsage, Usage
+from dockmirror.store import files, layout
+from dockmirror.store.usage_report import (
+    PATIENCE,
+    PERIOD,
+    SHARE,
+    MeasurementStopped,
+    UsageReport,
+    measure_usage,
+)
+from tests.answering import now, watch
+from tests.stacks import Outcome, logged
+
+from .contract import HERE
+from .stocked import EPOCH, Stocked
+from .threads import HeldThreads, inline
+
+T = TypeVar("T")
+ELSEWHERE = Repository("ghcr.io/a/b")
+
+
+def of(usages: UsageReport) -> tuple[RegistryUsage, ...]:
+    """What each registry has now."""
+    return of_usage(now(usages.latest()))
+
+
+def of_usage(usage: Usage | None) -> tuple[RegistryUsage, ...]:
+    """What each registry had."""
+    assert usage is not None
+    return usage.registries
+
+
+def test_each_registry(tmp_path: Path) -> None:
+    """Has what its repositories have, each content once; what others have as well is shared."""
+    stocked = Stocked(tmp_path)
+    stocked.blob(b"x" * 100)
+    stocked.blob(b"x" * 100, repository=Repository("docker.io/library/another"))
+    stocked.blob(b"y" * 10)
+    stocked.blob(b"y" * 10, repository=ELSEWHERE)
+    assert of_usage(measure_usage(tmp_path, 0.0)) == (
+        RegistryUsage("docker.io", 110, 10, 2),
+        RegistryUsage("ghcr.io", 10, 10, 1),
+    )
+    assert of_usage(measure_usage(tmp_path / "nothing", 0.0)) == ()
+
+
+def test_in_all(tmp_path: Path) -> None:
+    """Everything counts once: also what is on its way in, documents, and what no repository has."""
+    stocked = Stocked(tmp_path)
+    shared = stocked.blob(b"x" * 100)
+    stocked.blob(b"x" * 100, repository=ELSEWHERE)
+    alone = stocked.blob(b"y" * 10)
+    (tmp_path / layout.link(HERE, alone, ContentKind.BLOB)).unlink()
+    now(stocked.documents.write("a list", b"z" * 3))
+    part = tmp_path / layout.growing("docker.io", shared)
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"x" * 7)
+    assert measure_usage(tmp_path, 0.0).held == 120
+    assert measure_usage(tmp_path / "nothing", 0.0).held == 0
+
+
+def test_as_things_come_and_go(tmp_path: Path) -> None:
+    """What is told is what is there: a registry that has nothing any more is not listed."""
+    stocked = Stocked(tmp_path)
+    usages = UsageReport(tmp_path, stocked.clock, inline)
+    here, elsewhere = stocked.blob(b"x" * 100), stocked.blob(b"y" * 10, repository=ELSEWHERE)
+    assert of(usages) == (RegistryUsage("docker.io", 100, 0, 1), RegistryUsage("ghcr.io", 10, 0, 1))
+    (tmp_path / layout.data(here)).unlink()
+    stocked.clock.advance(PERIOD)
+    assert of(usages) == (RegistryUsage("ghcr.io", 10, 0, 1),)
+    (tmp_path / layout.data(elsewhere)).unlink()
+    stocked.clock.advance(PERIOD)
+    assert of(usages) == ()
+    stocked.blob(b"x" * 100)
+    stocked.clock.advance(PERIOD)
+    assert of(usages) == (RegistryUsage("docker.io", 100, 0, 1),)
+
+
+def test_it_is_not_measured_for_each_who_asks(tmp_path: Path) -> None:
+    """But when it is old; what another process has found out will do."""
+    stocked = Stocked(tmp_path)
+    one, other = (UsageReport(tmp_path, stocked.clock, inline) for _ in range(2))
+    stocked.blob(b"x" * 100)
+    assert of(one) == (RegistryUsage("docker.io", 100, 0, 1),)
+    stocked.blob(b"y" * 10)
+    assert of(other) == of(one) == (RegistryUsage("docker.io", 100, 0, 1),)
+    stocked.clock.advance(PERIOD)
+    assert of(other) == (RegistryUsage("docker.io", 110, 0, 2),)
+
+
+def test_what_takes_long(tmp_path: Path) -> None:
+    """Is measured the less often: a walk of ten seconds will do for long, and whoever asks waits a little."""
+    stocked = Stocked(tmp_path)
+    stocked.blob(b"x" * 100)
+    took = {**asdict(measure_usage(tmp_path, EPOCH)), "took": 10.0}
+    (tmp_path / layout.USAGE).write_text(json.dumps(took))
+    stocked.blob(b"y" * 10)
+    stocked.clock.advance(SHARE * 10 - 1)
+    threads = HeldThreads()
+    usages = UsageReport(tmp_path, stocked.clock, threads)
+    first = Outcome(usages.latest())
+    threads.run()
+    before = first.get()
+    assert of_usage(before) == (RegistryUsage("docker.io", 100, 0, 1),)
+    stocked.clock.advance(PERIOD)
+    second, third = watch(usages.latest()), watch(usages.latest())
+    assert threads.held == 1
+    stocked.clock.advance(PATIENCE)
+    assert second == third == [before]
+    threads.run()
+    assert of_usage(now(usages.latest())) == (RegistryUsage("docker.io", 110, 0, 2),)
+
+
+def test_a_clock_that_was_ahead(tmp_path: Path) -> None:
+    """Has nothing measured later than without it."""
+    stocked = Stocked(tmp_path)
+    usages = UsageReport(tmp_path, stocked.clock, inline)
+    now(usages.latest())
+    stocked.blob(b"x" * 100)
+    stocked.clock.rightNow = EPOCH - 24 * 3600
+    assert of(usages) == (RegistryUsage("docker.io", 100, 0, 1),)
+
+
+def test_while_another_measures(tmp_path: Path) -> None:
+    """What is known is told; a while later it is looked at what has come of it."""
+    stocked = Stocked(tmp_path)
+    stocked.blob(b"x")
+    file = files.lock(tmp_path / layout.USAGE)
+    assert file is not None
+    usages = UsageReport(tmp_path, stocked.clock, inline)
+    assert now(usages.latest()) is None
+    os.write(file, b"not written to its e")
+    os.close(file)
+    assert now(usages.latest()) is None
+    stocked.clock.advance(PERIOD)
+    assert of(usages) == (RegistryUsage("docker.io", 1, 0, 1),)
+
+
+def test_after_a_restart(tmp_path: Path) -> None:
+    """What was measured is known still; what is from a time to come is not believed."""
+    stocked = Stocked(tmp_path)
+    stocked.blob(b"x")
+    before = now(UsageReport(tmp_path, stocked.clock, inline).latest())
+    stocked.blob(b"y")
+    assert now(UsageReport(tmp_path, stocked.clock, inline).latest()) == before
+    earlier = Stocked(tmp_path)
+    earlier.clock.rightNow = EPOCH - 5
+    assert of(UsageReport(tmp_path, earlier.clock, inline)) == (RegistryUsage("docker.io", 2, 0, 2),)
+
+
+def test_a_disk_that_gives_nothing(tmp_path: Path) -> None:
+    """Is told of in the log, and left alone for a while."""
+    (tmp_path / layout.USAGE).mkdir(parents=True)
+    clock = Stocked(tmp_path).clock
+    usages = UsageReport(tmp_path, clock, inline)
+    with logged() as texts:
+        assert now(usages.latest()) is None
+        clock.advance(20)
+        assert now(usages.latest()) is None
+    assert len([text for text in texts if "cannot be measured" in text]) == 1
+
+
+def test_the_end(tmp_path: Path) -> None:
+    """Is not waited for: the measuring is broken off, and nothing is measured any more."""
+    stocked = Stocked(tmp_path)
+    stocked.blob(b"x")
+    waiting: list[Callable[[], None]] = []
+
+    def later(call: Callable[[], T], /) -> Awaitable[T]:
+        done: Deferred[T] = Deferred()
+
+        def run() -> None:
+            try:
+                done.callback(call())
+            except MeasurementStopped:
+                done.errback()
+
+        waiting.append(run)
+        return done
+
+    usages = UsageReport(tmp_path, stocked.clock, later)
+    asked = watch(usages.latest()), watch(usages.latest())
+    ended = Outcome(usages.stop())
+    assert ended == []
+    (run,) = waiting
+    run()
+    ended.get()
+    assert asked == ([None], [None])
+    stocked.clock.advance(PERIOD)
+    assert now(usages.latest()) is None
+    assert len(waiting) == 1

@@ -1,0 +1,49 @@
+"""A table in memory that several processes may share."""
+
+from __future__ import annotations
+
+from mmap import mmap
+from struct import Struct
+
+import pytest
+
+from dockmirror.system.shared_table import SharedTable, key_of
+
+RECORD = Struct("<QQ")
+
+
+def slots(count: int) -> SharedTable:
+    """An empty table; of its records the smallest are missed least."""
+    return SharedTable(memoryview(mmap(-1, count * RECORD.size)), RECORD, lambda record: record[1])
+
+
+def put(table: SharedTable, key: int, value: int) -> None:
+    """As whoever uses one does."""
+    place, _ = table.find(key)
+    table.put(place, key, value)
+
+
+def test_each_has_its_own() -> None:
+    """Which is found again, and replaced."""
+    table = slots(100)
+    for key in (5, 6, 105):
+        put(table, key, key)
+    put(table, 5, 7)
+    assert [table.find(key)[1] for key in (5, 6, 105, 7)] == [(5, 7), (6, 6), (105, 105), None]
+    assert sorted(table.all()) == [(5, 7), (6, 6), (105, 105)]
+
+
+def test_where_there_is_no_room() -> None:
+    """The one of its slots goes that is missed least, and no other."""
+    table = slots(8)
+    for key in range(1, 9):
+        put(table, key, (key * 3) % 8)
+    put(table, 9, 1)
+    assert table.find(8)[1] is None
+    assert sorted(record[0] for record in table.all()) == [1, 2, 3, 4, 5, 6, 7, 9]
+
+
+@pytest.mark.parametrize("name", [b"", b"a"])
+def test_keys(name: bytes) -> None:
+    """Are of eight bytes, and never nobody's."""
+    assert 0 < key_of(name) < 2**64
