@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from http.client import HTTPResponse, IncompleteRead
 from io import BytesIO
 from typing import Any
@@ -21,10 +22,10 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from zope.interface import alsoProvides
 
-from dockmirror.app.access_rules import InThread
-from dockmirror.app.accounts import Ask
-from dockmirror.app.site_builder import SiteBuilder
+from dockmirror.app.site_builder import ConnectionShare, InThread, SiteBuilder
+from dockmirror.app.stack import StackContext
 from dockmirror.app.telemetry import Telemetry
+from dockmirror.app.upstream_stack import RunProgram, load_accounts
 from dockmirror.config.load import load
 from dockmirror.http.channel import LimitedHTTPChannel
 from dockmirror.http.server import HttpSite
@@ -183,7 +184,7 @@ class House:
         world: World,
         environ: Mapping[str, str] | None = None,
         in_thread: InThread = maybeDeferred,
-        ask: Ask = _nobody,
+        ask: RunProgram = _nobody,
         **settings: Any,
     ) -> None:
         self.world = world
@@ -191,13 +192,17 @@ class House:
         self.lines: list[str] = []
         loaded = load({"domain": DOMAIN, **settings}, environ or {})
         self.memory = SharedTables.alone()
-        self.watched = Telemetry.of(self.memory, self.clock)
+        self.watched = Telemetry.create(self.memory, self.clock)
         self.metrics = self.watched.metrics
         self.serving = SiteBuilder(
-            self.clock, lambda *_: world.agent, self.lines.append, None, self.watched, environ or {},
-            in_thread, ask, self.memory, 1000,
-        )  # fmt: skip
-        self.serving.serve(loaded)
+            StackContext(self.clock, lambda *_: world.agent, self.watched),
+            partial(load_accounts, environ=environ or {}, run=ask, clock=self.clock),
+            self.lines.append,
+            in_thread,
+            self.memory,
+            ConnectionShare(1000),
+        )
+        self.serving.apply(loaded)
         self.site: HttpSite = self.serving.site
 
     def connect(self, peer: str = "192.168.1.1", secure: bool = False) -> Connection:

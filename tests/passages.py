@@ -19,10 +19,10 @@ from twisted.python.failure import Failure
 
 import dockmirror
 from dockmirror.app.cache import open_cache
-from dockmirror.app.site_builder import SiteBuilder
+from dockmirror.app.site_builder import ConnectionShare, SiteBuilder
+from dockmirror.app.stack import StackContext
 from dockmirror.app.telemetry import Telemetry
 from dockmirror.config.load import load
-from dockmirror.system.external_program import ProcessFailed, ProcessResult
 from dockmirror.web.shared_tables import SharedTables
 
 from .house import DOMAIN, House
@@ -52,17 +52,17 @@ class CachedHouse(House):
         super().__init__(self.internet)
         settings = load({"domain": DOMAIN, "cache": directory, "cache_size": "1GB"}, {})
         self.cache = open_cache(Path(directory), settings, reactor)
-        watched = Telemetry.of(self.memory, reactor)
+        telemetry = Telemetry.create(self.memory, reactor)
         self.serving = SiteBuilder(
-            reactor, lambda *_: self.world.agent, self.lines.append, self.cache, watched, {}, maybeDeferred,
-            _no_program, SharedTables.alone(), 1000,
-        )  # fmt: skip
-        self.serving.serve(settings)
+            StackContext(reactor, lambda *_: self.world.agent, telemetry, self.cache),
+            lambda _: {},
+            self.lines.append,
+            maybeDeferred,
+            SharedTables.alone(),
+            ConnectionShare(1000),
+        )
+        self.serving.apply(settings)
         self.site = self.serving.site
-
-
-async def _no_program(*_: Any) -> ProcessResult:
-    raise ProcessFailed("is not to be asked")
 
 
 def passages() -> tuple[Passage, Passage, Passage]:

@@ -12,7 +12,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from twisted.internet.task import Clock
 from twisted.web.resource import Resource
 
-from dockmirror.app.process_telemetry import told_of
+from dockmirror.app.telemetry import make_process_telemetry
 from dockmirror.http.server import HttpSite
 from dockmirror.metrics import Metrics
 from dockmirror.status.status_values import WorkerState
@@ -26,7 +26,7 @@ from .test_docs import ROOT, code, table, text
 def test_metrics() -> None:
     """The table of metrics has each that there is, by the name that is scraped, with its kind and labels."""
     metrics = Metrics(CollectorRegistry())
-    told_of(metrics, HttpSite(Resource(), Clock()), Clock(), None, _noted)
+    make_process_telemetry(metrics, HttpSite(Resource(), Clock()), Clock(), None, _noted)
     metrics.watch_fetches(DownloadStats())
     metrics.watch_cache(Eviction(ROOT, Clock(), _never, Budget(0, 0, 0)))
     metrics.watch_certificates(dict)

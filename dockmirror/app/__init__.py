@@ -1,1 +1,1 @@
-"""The parts, put together as the settings would have it."""
+"""The composition root: builds the mirror from its settings."""

@@ -1,4 +1,4 @@
-"""The store assembled: what is kept on this machine's disk, and what of it goes."""
+"""The cache: the stores on disk and in the bucket, eviction, and the refresh of pinned images."""
 
 from __future__ import annotations
 
@@ -11,12 +11,19 @@ from typing import Any
 from attrs import frozen
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
 
+from ..concurrency.periodic_task import PeriodicTask
+from ..concurrency.ttl_cache import TTLCache
 from ..config.settings import ConfigurationError, Settings
-from ..interfaces import IContentStore, IDocumentStore, IDownloads, ITagStore, IUploadStaging
+from ..interfaces import IContentStore, IDocumentStore, IDownloads, IRegistry, ITagStore, IUploadStaging
+from ..oci.errors import RegistryError
+from ..pull import Pull, PulledImage, Wanted
 from ..pullthrough.generations import TombstoneFilter, Tombstones
 from ..status.status_values import DownloadStatus, Usage
+from ..store import pins
 from ..store.bucket.bucket_address import BucketAddress, is_available
 from ..store.downloads.context import DownloadContext, DownloadStats
 from ..store.downloads.downloads import Downloads
@@ -26,6 +33,7 @@ from ..store.local_contents import LocalContentStore
 from ..store.local_documents import LocalDocumentStore
 from ..store.local_tags import LocalTagStore
 from ..store.memory_cache import MemoryCache
+from ..store.pins import Pin
 from ..store.size_tracking import SizeTrackingStore
 from ..store.store_directory import prepare_directory, try_writing
 from ..store.threads import RunInThread, run_in_pool
@@ -35,23 +43,33 @@ from ..store.usage_report import UsageReport
 from ..web.readiness import StoreCheck
 
 THREADS = 8
-"""Threads for files, which nothing else keeps busy and which keep nothing else busy."""
-REMEMBERED = 64 * 1024 * 1024
-"""Bytes of small contents that are held in memory."""
+"""Threads for file operations; nothing else runs in them."""
+MEMORY_CACHE_SIZE = 64 * 1024 * 1024
+"""Bytes of small contents that are cached in memory."""
+REFRESH_PERIOD = 6 * 3600.0
+"""Seconds after which a pinned image is pulled again."""
+REFRESH_POLL = 10.0
+"""Seconds between two checks for pinned images that are due; a new pin is pulled that soon."""
+REFRESH_RETRY = 900.0
+"""Seconds until a failed refresh is tried again."""
+_REFRESH_JOBS = 2
+_MAX_FAILURES = 10_000
+_log = Logger()
 
 
 @frozen
 class CacheParts:
-    """Everything that a pull-through registry keeps things in, and the service that it lives by.
+    """The stores of a pull-through cache, and the service that runs them.
 
-    :ivar eviction: what keeps to the budget, and knows how much is held.
-    :ivar deletions: what was deleted through the mirror.
-    :ivar fetched: what has come of the blobs that were fetched.
-    :ivar under_way: those that are being fetched.
-    :ivar usage: what each registry takes up, as far as is known.
-    :ivar in_thread: runs what blocks on its files.
-    :ivar shared: the bucket behind it; None where there is none.
-    :ivar checks: whether anything can be kept.
+    :ivar deletions: remembers what was deleted through the mirror.
+    :ivar upload_staging: stages blobs that are pushed through the mirror.
+    :ivar eviction: keeps the cache within its budget, and knows its size.
+    :ivar download_stats: counts the outcomes of downloads.
+    :ivar active_downloads: returns the downloads in progress.
+    :ivar usage: measures the bytes of each registry; None until the first measurement.
+    :ivar in_thread: runs functions that block on files.
+    :ivar store_checks: tell if content can be stored.
+    :ivar bucket: the bucket; None if the cache is on the local disk only.
     """
 
     contents: IContentStore
@@ -59,33 +77,33 @@ class CacheParts:
     documents: IDocumentStore
     deletions: Tombstones
     downloads: IDownloads
-    pushed: IUploadStaging
+    upload_staging: IUploadStaging
     service: Service
     eviction: Eviction
-    fetched: DownloadStats
-    under_way: Callable[[], Sequence[DownloadStatus]]
+    download_stats: DownloadStats
+    active_downloads: Callable[[], Sequence[DownloadStatus]]
     usage: Callable[[], Coroutine[Any, Any, Usage | None]]
     in_thread: RunInThread
-    checks: Sequence[StoreCheck]
-    shared: TieredStore | None
+    store_checks: Sequence[StoreCheck]
+    bucket: TieredStore | None
 
 
 def open_cache(root: Path, settings: Settings, reactor: Any) -> CacheParts:
-    """The cache in this directory, which is made where it is not there.
+    """Open the cache in a directory, which is created if missing.
 
-    :raises UnusableDirectory: when it cannot hold one.
-    :raises ConfigurationError: when it is to stand before a bucket that cannot be reached at all.
+    :raises UnusableDirectory: when the directory cannot hold a cache.
+    :raises ConfigurationError: when the bucket's settings are invalid, or its extra is not installed.
     """
     prepare_directory(root)
     pool = ThreadPool(0, THREADS, "store")
     in_thread = run_in_pool(reactor, pool)
     tiered = _tiered(root, settings, reactor, in_thread)
-    kept = LocalContentStore(root, reactor, in_thread) if tiered is None else tiered.contents
-    eviction = Eviction(root, reactor, in_thread, budget(root, settings))
-    remembered = MemoryCache(kept, root, reactor, REMEMBERED)
+    stored = LocalContentStore(root, reactor, in_thread) if tiered is None else tiered.contents
+    eviction = Eviction(root, reactor, in_thread, make_budget(root, settings))
+    memory_cache = MemoryCache(stored, root, reactor, MEMORY_CACHE_SIZE)
     documents = LocalDocumentStore(root, reactor, in_thread) if tiered is None else tiered.documents
     deletions = Tombstones(documents, reactor)
-    contents = TombstoneFilter(SizeTrackingStore(remembered, eviction.grown), deletions, reactor)
+    contents = TombstoneFilter(SizeTrackingStore(memory_cache, eviction.grown), deletions, reactor)
 
     async def try_disk() -> None:
         await in_thread(partial(try_writing, root))
@@ -96,9 +114,9 @@ def open_cache(root: Path, settings: Settings, reactor: Any) -> CacheParts:
     context = DownloadContext(root, contents, reactor, in_thread, eviction.grown)
     downloads = Downloads(context)
     usages = UsageReport(root, reactor, in_thread)
-    keeping = _Keeping(pool, eviction, usages)
+    service = _CacheService(pool, eviction, usages)
     if tiered is not None:
-        tiered.service.setServiceParent(keeping)
+        tiered.service.setServiceParent(service)
     return CacheParts(
         contents,
         LocalTagStore(root, reactor, in_thread) if tiered is None else tiered.tags,
@@ -106,7 +124,7 @@ def open_cache(root: Path, settings: Settings, reactor: Any) -> CacheParts:
         deletions,
         downloads,
         LocalUploadStaging(root, in_thread, reactor, eviction.grown, lambda: eviction.limit // 2),
-        keeping,
+        service,
         eviction,
         context.stats,
         downloads.active,
@@ -121,21 +139,21 @@ def _tiered(root: Path, settings: Settings, reactor: Any, in_thread: RunInThread
     if settings.store is None:
         for key in ("store_endpoint", "store_days", "redirect"):
             if getattr(settings, key):
-                raise ConfigurationError(f"{key}: expected a store, which it is about")
+                raise ConfigurationError(f"{key}: needs a store; set 'store' to a bucket, or remove {key}")
         return None
     if not is_available():
-        raise ConfigurationError("store: expected dockmirror[objects], which speaks to buckets, to be there")
+        raise ConfigurationError("store: needs the extra 'objects': pip install 'dockmirror[objects]'")
     address = BucketAddress(settings.store, settings.store_endpoint)
     return open_tiered_store(root, address, settings.redirect, settings.store_days, reactor, in_thread)
 
 
 def has_cache(settings: Settings) -> bool:
-    """Whether anything is kept: without a cache the mirror is a relay."""
+    """Return whether the mirror caches anything; otherwise it is a relay."""
     return settings.cache is not None and (settings.cache_size is None or bool(settings.cache_size))
 
 
-def budget(root: Path, settings: Settings) -> Budget:
-    """How much may be held there."""
+def make_budget(root: Path, settings: Settings) -> Budget:
+    """Return how much the cache may hold, and what it must leave free on the disk."""
     status = os.statvfs(root)
     default = Budget.default(status)
     total = status.f_blocks * status.f_frsize
@@ -144,8 +162,8 @@ def budget(root: Path, settings: Settings) -> Budget:
     return Budget(size, settings.min_free.of(total), int(status.f_files * share))
 
 
-class _Keeping(MultiService):
-    """The threads of the store, and what runs in them by itself."""
+class _CacheService(MultiService):
+    """Runs the store's threads, and the eviction in them."""
 
     def __init__(self, pool: ThreadPool, eviction: Eviction, usages: UsageReport) -> None:
         super().__init__()
@@ -154,17 +172,76 @@ class _Keeping(MultiService):
         self._usages = usages
 
     def startService(self) -> None:
-        """Called when the reactor is about to run."""
         self._pool.start()
         self._eviction.start()
         super().startService()
 
     def stopService(self) -> Deferred[None]:
-        """Fires when no thread is at work any more."""
+        """Fires when no thread is running any more."""
         return Deferred.fromCoroutine(self._stop(super().stopService()))
 
-    async def _stop(self, others: Deferred[Any]) -> None:
-        await others
+    async def _stop(self, children_stopped: Deferred[Any]) -> None:
+        await children_stopped
         await self._usages.stop()
         await self._eviction.stop()
         self._pool.stop()
+
+
+class PinRefresh(PeriodicTask):
+    """Pulls the pinned images again through the mirror's own registries; one process does it for all.
+
+    The first check is after a pause, so that clients are served first.
+
+    :param registry: returns the registry of the mirror's own host, which a reload replaces.
+    """
+
+    def __init__(
+        self, root: Path, clock: IReactorTime, in_thread: RunInThread, registry: Callable[[], IRegistry]
+    ) -> None:
+        super().__init__(self._check, REFRESH_POLL, clock, "cannot refresh the pinned images")
+        self._root = root
+        self._clock = clock
+        self._in_thread = in_thread
+        self._registry = registry
+        self._failed: TTLCache[Pin, bool] = TTLCache(clock, _MAX_FAILURES)
+
+    async def _check(self) -> None:
+        try:
+            await self._refresh_due()
+        except OSError as error:
+            _log.warn("cannot refresh the pinned images: {error}", error=error)
+
+    async def _refresh_due(self) -> None:
+        if not await self._due():
+            return
+        lock = await self._in_thread(partial(pins.lock_refresh, self._root))
+        if lock is None:
+            return
+        try:
+            for pin in await self._due():
+                await self._refresh(pin)
+        finally:
+            os.close(lock)
+
+    async def _due(self) -> list[Pin]:
+        now = self._clock.seconds()
+        pinned = await self._in_thread(lambda: list(pins.pins(self._root)))
+        return [
+            pin
+            for pin, refreshed in pinned
+            if not 0 <= now - refreshed < REFRESH_PERIOD and not self._failed.get(pin)
+        ]
+
+    async def _refresh(self, pin: Pin) -> None:
+        wanted, pulled = Wanted(pin.repository, pin.reference, pin.platforms), PulledImage()
+        try:
+            await Pull(self._registry(), _REFRESH_JOBS).image(wanted, pulled)
+        except (RegistryError, OSError) as error:
+            _log.warn("cannot refresh the pinned image {image}: {error}", image=str(pin), error=str(error))
+            self._failed.put(pin, True, REFRESH_RETRY)
+            return
+        await self._in_thread(partial(pins.refreshed, self._root, pin, self._clock.seconds()))
+        _log.info(
+            "refreshed the pinned image {image}: fetched {fetched} blobs, {size} bytes",
+            image=str(pin), fetched=pulled.fetched, size=pulled.bytes,
+        )  # fmt: skip

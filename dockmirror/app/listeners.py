@@ -1,9 +1,11 @@
-"""Where the mirror listens."""
+"""The sockets that the mirror listens on, and the certificates that it shows there."""
 
 from __future__ import annotations
 
 import re
 import socket
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,33 +15,38 @@ from twisted.application.service import IService, Service
 from twisted.internet.interfaces import IAddress, IProtocolFactory
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
-from ..config.settings import ConfigurationError
+from ..config.settings import ConfigurationError, Settings
+from ..system.daemon_thread import run_in_daemon_thread
+from ..tls.acme_store import AcmeStore
 from ..tls.certificate_directories import CertificateDirectories
 from ..tls.certificate_directory import NoUsableCertificate
+from ..tls.certificate_renewal import CertificateRenewal
+from .naming import certificate_names
 
 BACKLOG = 4096
-"""How many connections the system keeps until they are accepted; it may keep fewer by a limit of its own.
+"""Connections that the kernel queues until the mirror accepts them; its own limit may be lower.
 
-Twisted's own is 50: who comes in a burst would find no room, and try again after a second at the earliest.
+Twisted's default is 50: a burst of clients overflows it, and the others retry after a second at the earliest.
 """
 _CERTIFICATES = re.compile(r":certificates=((?:\\.|[^\\:])*)")
 
 
-def listener(
+def make_listener(
     key: str, endpoint: str, site: IProtocolFactory, reactor: Any, certificates: CertificateDirectories
 ) -> Service:
-    """The service that listens there, named after the setting.
+    """Return the service that listens on an endpoint.
 
-    :param certificates: what an ``https`` endpoint shows.
-    :raises ConfigurationError: when it is no endpoint, or has no certificate.
+    :param key: the setting that names the endpoint, for errors; it becomes the service's name.
+    :param certificates: opens the certificates of an ``https`` endpoint.
+    :raises ConfigurationError: when the endpoint is invalid, or has no certificate.
     """
     setting = key.partition(".")[0]
     try:
-        secured = HttpsEndpointParser.parse(endpoint)
+        secured = HttpsEndpoint.parse(endpoint)
         if secured:
-            endpoint = secured.below
-            site = _Tls(certificates.open(secured.certificates), False, site, reactor)
-        service: Any = IService(strports.service(_roomy(endpoint), site, reactor=reactor))
+            endpoint = secured.transport
+            site = _TlsFactory(certificates.open(secured.certificates), False, site, reactor)
+        service: Any = IService(strports.service(_with_backlog(endpoint), site, reactor=reactor))
     except NoUsableCertificate as error:
         raise ConfigurationError(f"{setting}: {error}") from None
     except (ValueError, TypeError, LookupError, OSError) as error:
@@ -51,54 +58,102 @@ def listener(
     return listening
 
 
-class _Tls(TLSMemoryBIOFactory):
-    """TLS over a factory that may turn connections away, for which Twisted's own fails in a traceback."""
+def make_listeners(
+    endpoints: Iterable[str], site: IProtocolFactory, certificates: CertificateDirectories, reactor: Any
+) -> list[Service]:
+    """Return the services that listen for clients, one for each endpoint; see ``make_listener``."""
+    return [
+        make_listener(f"listen.{number}", endpoint, site, reactor, certificates)
+        for number, endpoint in enumerate(endpoints)
+    ]
+
+
+class _TlsFactory(TLSMemoryBIOFactory):
+    """TLS over a factory that may reject connections, for which Twisted's own class raises an exception."""
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        """Return None, as the factory below does, for a connection that is to be closed at once."""
+        """Return None, as the wrapped factory does, for a connection to close at once."""
         wrapped = self.wrappedFactory.buildProtocol(addr)
         return None if wrapped is None else self.protocol(self, wrapped)
 
 
 @frozen
-class HttpsEndpointParser:
-    """``https:`` in front of an endpoint: TLS over it, with the certificates of a directory.
+class HttpsEndpoint:
+    """``https:`` and another endpoint: TLS over that one, with the certificates of a directory.
 
-    A port alone is one of TCP.  Twisted's own ``tls:`` listens on TCP only, and looks at its directory again
-    when it is asked for an unknown name only, so that it would never show a certificate that was renewed.
+    A port alone stands for TCP.  Twisted's own ``tls:`` listens on TCP only, and reads its directory again
+    only for an unknown name, so it would never show a renewed certificate.
 
-    :ivar below: the endpoint that TLS is over.
-    :ivar certificates: the directory, where one is named.
+    :ivar transport: the endpoint below TLS.
+    :ivar certificates: the directory, or None for the one in the settings.
     """
 
-    below: str
+    transport: str
     certificates: Path | None = None
 
     @classmethod
-    def parse(cls, endpoint: str) -> HttpsEndpointParser | None:
-        """None where it is another endpoint."""
-        scheme, _, below = endpoint.partition(":")
+    def parse(cls, endpoint: str) -> HttpsEndpoint | None:
+        """Return None for an endpoint without ``https:``."""
+        scheme, _, transport = endpoint.partition(":")
         if scheme != "https":
             return None
-        named = _CERTIFICATES.search(below)
-        below = _CERTIFICATES.sub("", below)
+        directory = _CERTIFICATES.search(transport)
+        transport = _CERTIFICATES.sub("", transport)
         return cls(
-            f"tcp:{below}" if below[:1].isdigit() else below,
-            Path(re.sub(r"\\(.)", r"\1", named[1])) if named else None,
+            f"tcp:{transport}" if transport[:1].isdigit() else transport,
+            Path(re.sub(r"\\(.)", r"\1", directory[1])) if directory else None,
         )
 
 
-def _roomy(endpoint: str) -> str:
-    """The endpoint with our backlog, where it has none of its own and can have one."""
-    can = endpoint.partition(":")[0] in ("tcp", "tcp6", "unix", "ssl")
-    return f"{endpoint}:backlog={BACKLOG}" if can and ":backlog=" not in endpoint else endpoint
+def _with_backlog(endpoint: str) -> str:
+    can_have_backlog = endpoint.partition(":")[0] in ("tcp", "tcp6", "unix", "ssl")
+    return f"{endpoint}:backlog={BACKLOG}" if can_have_backlog and ":backlog=" not in endpoint else endpoint
 
 
-def everywhere() -> str:
-    """One dual-stack socket where the machine has IPv6."""
+def listen_endpoints(settings: Settings) -> Sequence[str]:
+    """Return the endpoints of the settings; by default port 8080, on a dual-stack socket if IPv6 works."""
+    return settings.listen or (default_endpoint(),)
+
+
+def default_endpoint() -> str:
+    """Return port 8080 of all addresses, on one dual-stack socket where the machine has IPv6."""
     try:
         with socket.socket(socket.AF_INET6) as probe:
             probe.bind(("::", 0))
     except OSError:
         return "tcp:8080"
     return "tcp:8080:interface=\\:\\:"
+
+
+def missing_certificates(settings: Settings) -> Sequence[Path]:
+    """Return the files of the certificates that the authority has not issued yet."""
+    if settings.acme is None or settings.certificates is None:
+        return ()
+    store = AcmeStore(settings.certificates)
+    return [store.path(name) for name in certificate_names(settings) if not store.path(name).exists()]
+
+
+def make_certificate_renewal(
+    settings: Settings, current_settings: Callable[[], Settings], reactor: Any
+) -> Service:
+    """Return the service that has an authority issue the certificates; one process runs it for all.
+
+    :param current_settings: returns the settings whose names need certificates, now and after a reload.
+    :raises ConfigurationError: when the extra is not installed, or there is no name to certify.
+    """
+    try:
+        from ..tls.acme_client import AcmeClient
+    except ImportError:
+        raise ConfigurationError("acme: needs the extra 'acme': pip install 'dockmirror[acme]'") from None
+    if settings.domain == "localhost":
+        raise ConfigurationError("acme: needs a public 'domain': no authority certifies localhost")
+    assert settings.acme is not None
+    assert settings.certificates is not None
+    store = AcmeStore(settings.certificates)
+    authority = AcmeClient(settings.acme_directory, settings.acme, settings.acme_ca_file, store)
+    return CertificateRenewal(
+        lambda: certificate_names(current_settings()),
+        store.due,
+        lambda name: run_in_daemon_thread(reactor, partial(authority.issue, name)),
+        reactor,
+    )

@@ -1,12 +1,16 @@
-"""A process that serves, put together."""
+"""A process that serves clients, and the services that it consists of."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+from twisted.application.service import MultiService, Service
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.error import CannotListenError
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
 from twisted.web.iweb import IAgent
@@ -22,26 +26,81 @@ from ..system.reactor_lag import ReactorLagMonitor
 from ..tls.certificate_directories import CertificateDirectories
 from ..upstream.resolvers import threaded_resolver
 from ..web.shared_tables import SharedTables
-from .cache import CacheParts, has_cache, open_cache
-from .certificate_names import lacking
-from .outbound import agent
-from .pin_refresh import PinRefresh
-from .process_telemetry import noted, told_of
-from .services import DrainConnections, OrderedMultiService, ThreadPoolService
-from .site_builder import SiteBuilder
-from .telemetry import Telemetry
+from .cache import CacheParts, PinRefresh, has_cache, open_cache
+from .listeners import missing_certificates
+from .site_builder import ConnectionShare, SiteBuilder
+from .stack import StackContext
+from .telemetry import Telemetry, make_process_telemetry, read_worker_state
+from .upstream_stack import load_accounts, make_agent
+
+
+class OrderedMultiService(MultiService):
+    """Services that stop one after the other, the one that was added last first."""
+
+    def privilegedStartService(self) -> None:
+        """:raises SystemExit: when a service cannot listen, in a line that names the setting."""
+        Service.privilegedStartService(self)
+        for service in self:
+            try:
+                service.privilegedStartService()
+            except (CannotListenError, OSError, OverflowError) as error:
+                raise SystemExit(f"dockmirror: {service.name}: {_describe(error)}") from None
+
+    def stopService(self) -> Deferred[None]:
+        Service.stopService(self)
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        for service in reversed(list(self)):
+            await maybeDeferred(service.stopService)
+
+
+def _describe(error: Exception) -> str:
+    """Return the system's message and the file concerned; for a UNIX socket that is its lock file."""
+    if not isinstance(error, OSError) or error.filename is None:
+        return str(error)
+    file = error.filename if error.filename2 is None else error.filename2
+    return f"{os.fsdecode(file)}: {error.strerror}"
+
+
+class DrainConnections(Service):
+    """Lets running transfers finish after the listeners have closed, and aborts them after a grace period."""
+
+    def __init__(self, site: HttpSite, grace: float) -> None:
+        self._site = site
+        self._grace = grace
+
+    def stopService(self) -> Deferred[int]:
+        super().stopService()
+        return self._site.connections.drain(self._grace)
+
+
+class ThreadPoolService(Service):
+    """Runs a thread pool; stopping it waits for its threads."""
+
+    def __init__(self, pool: ThreadPool) -> None:
+        self._pool = pool
+
+    def startService(self) -> None:
+        super().startService()
+        self._pool.start()
+
+    def stopService(self) -> None:
+        super().stopService()
+        self._pool.stop()
 
 
 class ServingProcess:
-    """All that a process has that serves, but for what it listens on.
+    """Everything that a serving process consists of, except its listeners.
 
-    :param environ: in which proxies may be named, and passwords given.
-    :param memory: of what clients have had and asked for; processes that serve as one share it.
-    :param share: how many processes share the connections that there may be.
-    :raises ConfigurationError: when a setting that looked right cannot be put into practice.
-    :ivar service: what is to be started before anything listens, and stopped after.
-    :ivar certificates: what it shows to those who come by https.
-    :ivar told: what is told of it.
+    :param environ: may name proxies and hold passwords.
+    :param memory: holds what clients were sent and asked for; worker processes share it.
+    :param processes: the processes that share the connections which the settings allow.
+    :raises ConfigurationError: when the settings cannot be put into force.
+    :ivar service: starts before anything listens, and stops afterwards.
+    :ivar site: the site that is to listen.
+    :ivar certificates: the certificates of https listeners.
+    :ivar telemetry: reports the metrics and the state.
     """
 
     def __init__(
@@ -50,64 +109,68 @@ class ServingProcess:
         environ: Mapping[str, str],
         reactor: Any,
         memory: SharedTables,
-        share: int = 1,
+        processes: int = 1,
     ) -> None:
-        self.service = OrderedMultiService()
-        passwords = ThreadPool(0, 2, "passwords")
-        ThreadPoolService(passwords).setServiceParent(self.service)
-        cache = _cache(settings, reactor)
-        if cache is not None:
-            cache.service.setServiceParent(self.service)
+        cache = _open_cache(settings, reactor)
         resolver = threaded_resolver(reactor)
 
         def agent_for(upstream: UpstreamSettings, reached: Callable[[str, str], None]) -> IAgent:
-            return agent(upstream, resolver, environ, reached, reactor)
+            return make_agent(upstream, resolver, environ, reached, reactor)
 
-        watched = Telemetry.of(memory, reactor)
-        metrics = watched.metrics
-        self._serving = SiteBuilder(
-            reactor, agent_for, LineWriter("standard output", _print).write, cache, watched, environ,
-            partial(deferToThreadPool, reactor, passwords), partial(run_process, reactor), memory,
-            raise_connection_limit(), share,
-        )  # fmt: skip
-        self._serving.serve(settings)
+        telemetry = Telemetry.create(memory, reactor)
+        passwords = ThreadPool(0, 2, "passwords")
+        self._builder = SiteBuilder(
+            StackContext(reactor, agent_for, telemetry, cache),
+            partial(load_accounts, environ=environ, run=partial(run_process, reactor), clock=reactor),
+            LineWriter("standard output", _print).write,
+            partial(deferToThreadPool, reactor, passwords),
+            memory,
+            ConnectionShare(raise_connection_limit(), processes),
+        )
+        self._builder.apply(settings)
+        self.site = self._builder.site
         self.certificates = CertificateDirectories(
             settings.certificates, settings.domain, reactor, filled=settings.acme is not None
         )
-        metrics.watch_certificates(self._ends)
-        self.told = told_of(
+        metrics = telemetry.metrics
+        metrics.watch_certificates(self._certificate_ends)
+        self.telemetry = make_process_telemetry(
             metrics,
             self.site,
             reactor,
             cache,
-            lambda: noted(self._serving.settings, watched.upstreams, cache),
+            lambda: read_worker_state(self._builder.settings, telemetry.upstreams, cache),
         )
-        ReactorLagMonitor(reactor, metrics.lag.observe).setServiceParent(self.service)
-        ClockStepGuard(reactor).setServiceParent(self.service)
-        DrainConnections(self.site, settings.grace).setServiceParent(self.service)
+        self.service = OrderedMultiService()
+        services: list[Service] = [
+            ThreadPoolService(passwords),
+            *([cache.service] if cache is not None else []),
+            ReactorLagMonitor(reactor, metrics.lag.observe),
+            ClockStepGuard(reactor),
+            DrainConnections(self.site, settings.grace),
+        ]
         if cache is not None and settings.cache is not None:
-            refreshing = PinRefresh(settings.cache, reactor, cache.in_thread, lambda: self._serving.registry)
-            refreshing.setServiceParent(self.service)
+            services.append(
+                PinRefresh(settings.cache, reactor, cache.in_thread, lambda: self._builder.registry)
+            )
+        for service in services:
+            service.setServiceParent(self.service)
 
-    @property
-    def site(self) -> HttpSite:
-        """What is to listen."""
-        return self._serving.site
-
-    async def serve(self, settings: Settings) -> None:
-        """See ``SiteBuilder.serve``."""
-        self._serving.serve(settings)
+    async def apply(self, settings: Settings) -> None:
+        """Put new settings into force; see ``SiteBuilder.apply``."""
+        self._builder.apply(settings)
         self.certificates.prefer(settings.domain)
 
-    def _ends(self) -> Mapping[str, float]:
-        """One that is lacking has ended long ago: so that who watches for ends is told of it, too."""
-        return {**{str(path): 0.0 for path in lacking(self._serving.settings)}, **self.certificates.ends()}
+    def _certificate_ends(self) -> Mapping[str, float]:
+        """Return when each certificate expires; missing ones count as expired, so that alerts fire."""
+        missing = {str(path): 0.0 for path in missing_certificates(self._builder.settings)}
+        return {**missing, **self.certificates.ends()}
 
 
-def _cache(settings: Settings, reactor: Any) -> CacheParts | None:
+def _open_cache(settings: Settings, reactor: Any) -> CacheParts | None:
     if settings.cache is None or not has_cache(settings):
         if settings.store is not None:
-            raise ConfigurationError("store: expected a cache_size: what is uploaded comes to the disk first")
+            raise ConfigurationError("store: needs a local cache; set cache_size above 0")
         return None
     try:
         return open_cache(settings.cache, settings, reactor)
@@ -116,6 +179,6 @@ def _cache(settings: Settings, reactor: Any) -> CacheParts | None:
 
 
 def _print(line: str) -> None:
-    """To standard output itself: what Twisted puts in its place would prefix each line."""
+    """Print to the real standard output: Twisted's replacement adds a prefix to each line."""
     if sys.__stdout__ is not None:
         write_line(sys.__stdout__, line)

@@ -1,14 +1,22 @@
-"""The service: the only place that decides on processes, and, with ``worker``, that knows the reactor."""
+"""The mirror as a Twisted service: how many processes serve, reloading, and the operations endpoint.
+
+Only this module and ``worker`` import the reactor.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+import signal
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pwd import getpwuid
 from typing import Any
 
+from attrs import frozen
 from twisted.application.service import IService, MultiService, Service
-from twisted.internet.interfaces import IProtocolFactory
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorFromThreads
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 
 from ..config.options import Options as Options
@@ -22,158 +30,210 @@ from ..web.shared_tables import SharedTables, create_shared_memory
 from ..web.status.overview import StatusOverview
 from ..workers.rpc_channel import RpcError
 from ..workers.sockets import BindOnlyReactor
-from ..workers.worker_pool import WorkerPool
-from .certificate_names import issuing
-from .listeners import everywhere, listener
-from .pool_telemetry import PoolTelemetry
-from .process import ServingProcess
-from .public_url import operations_names
-from .services import OrderedMultiService
-from .settings_reload import SettingsReload
+from ..workers.worker_pool import WorkerCommand, WorkerPool
+from .cache import has_cache
+from .listeners import listen_endpoints, make_certificate_renewal, make_listener, make_listeners
+from .naming import operations_host_names
+from .process import OrderedMultiService, ServingProcess
+from .telemetry import PoolTelemetry
 
-MOST_WORKERS = 4
-"""By default; a mirror of that many saturates most lines."""
-RELOAD = 120.0
-"""Seconds that a worker has to put new settings into force, or to refuse them: it may be busy."""
+MAX_DEFAULT_WORKERS = 4
+"""Workers by default, if there are as many cores; four saturate most network links."""
+APPLY_TIMEOUT = 120.0
+"""Seconds that a busy worker may take to put new settings into force, or to reject them."""
+START_ONLY = (
+    *("listen", "certificates", "acme", "acme_directory", "acme_ca_file"),
+    *("operations", "workers", "grace", "cache", "store", "store_endpoint", "store_days", "redirect"),
+)
+"""The settings that take effect only when the mirror starts."""
+
+_log = Logger()
 
 
 def makeService(options: Options) -> IService:
-    """The service of these options; called by twistd, which has no better way to say what is wrong by now."""
+    """Make the service of ``twistd dockmirror``; errors in the settings end twistd with one line."""
     try:
-        _make_places(options)
-        return mirror(options.read, options.environ)
+        _make_directories(options)
+        return make_mirror(options.read, options.environ)
     except ConfigurationError as error:
         raise SystemExit(f"dockmirror: {error}") from None
 
 
-def _make_places(options: Options) -> None:
-    """Where twistd is told to give up the rights of root, by then all must be another user's."""
-    told: Mapping[str, Any] = options.parent or {}
-    uid, settings = told.get("uid"), options.read()
+def _make_directories(options: Options) -> None:
+    """Create the directories that must belong to the user which twistd will switch to."""
+    twistd: Mapping[str, Any] = options.parent or {}
+    uid, settings = twistd.get("uid"), options.read()
     if uid is None:
         return
-    gid = told.get("gid")
-    places = {"cache": settings.cache}
+    gid = twistd.get("gid")
+    directories = {"cache": settings.cache}
     if settings.access.htpasswd is not None and settings.access.keys is not None:
-        places["access.keys"] = settings.access.keys.parent
+        directories["access.keys"] = settings.access.keys.parent
     if settings.acme is not None:
-        places["certificates"] = settings.certificates
-    for key, place in places.items():
+        directories["certificates"] = settings.certificates
+    for key, directory in directories.items():
         try:
-            if place is not None:
-                make_directory_for(place, uid, getpwuid(uid).pw_gid if gid is None else gid)
+            if directory is not None:
+                make_directory_for(directory, uid, getpwuid(uid).pw_gid if gid is None else gid)
         except OSError as error:
-            raise ConfigurationError(f"{key}: {place} cannot be made: {error.strerror}") from None
+            raise ConfigurationError(f"{key}: cannot create {directory}: {error.strerror}") from None
 
 
-def mirror(read: Callable[[], Settings], environ: Mapping[str, str]) -> MultiService:
-    """Everything, ready to be started.
+@frozen
+class _Server:
+    """The serving part of the mirror, in this process or in workers.
 
-    :param read: gives the settings, now and again at each SIGHUP.
-    :param environ: in which proxies may be named and passwords given, and in which credential helpers run.
-    :raises ConfigurationError: when the settings are wrong, or cannot be put into practice.
+    :ivar services: the processes and the listeners, in the order in which they start.
+    :ivar apply: puts new settings into force.
+    """
+
+    telemetry: WorkerTelemetry
+    memory: SharedTables
+    certificates: CertificateDirectories
+    services: Sequence[Service]
+    apply: Callable[[Settings], Coroutine[Any, Any, None]]
+
+
+def make_mirror(read: Callable[[], Settings], environ: Mapping[str, str]) -> MultiService:
+    """Make the whole mirror, ready to start.
+
+    The operations endpoint is added first, so that it stops last.
+
+    :param read: reads the settings, now and at each SIGHUP.
+    :param environ: may name proxies and hold passwords; credential helpers run in it.
+    :raises ConfigurationError: when the settings are invalid, or cannot be put into force.
     """
     from twisted.internet import reactor
 
+    running: Any = reactor
     settings = read()
-    workers = settings.workers or min(MOST_WORKERS, len(os.sched_getaffinity(0)))
+    workers = settings.workers or min(MAX_DEFAULT_WORKERS, len(os.sched_getaffinity(0)))
     if workers == 1:
-        return _alone(settings, read, environ, reactor)
-    return _together(workers, settings, read, environ, reactor)
+        server = _serve_here(settings, environ, running)
+    else:
+        server = _serve_in_workers(workers, settings, environ, running)
+    reload = SettingsReload(settings, read, server.apply, running)
+    services = [*server.services]
+    if settings.operations:
+        services.insert(0, _make_operations_listener(settings, server, reload, running))
+    if settings.acme:
+        services.append(make_certificate_renewal(settings, lambda: reload.settings, running))
+    mirror = OrderedMultiService()
+    for service in (*services, reload, GracefulShutdown(running)):
+        service.setServiceParent(mirror)
+    return mirror
 
 
-def _alone(
-    settings: Settings, read: Callable[[], Settings], environ: Mapping[str, str], reactor: Any
-) -> MultiService:
+def _serve_here(settings: Settings, environ: Mapping[str, str], reactor: Any) -> _Server:
     memory = SharedTables.alone()
     process = ServingProcess(settings, environ, reactor, memory)
-    return _assembled(
-        settings,
-        process.told,
-        memory,
-        [process.service, *_listeners(settings, process.site, process.certificates, reactor)],
-        SettingsReload(settings, read, process.serve, reactor),
-        process.certificates,
-        reactor,
+    listeners = make_listeners(listen_endpoints(settings), process.site, process.certificates, reactor)
+    return _Server(
+        process.telemetry, memory, process.certificates, [process.service, *listeners], process.apply
     )
 
 
-def _together(
-    workers: int,
-    settings: Settings,
-    read: Callable[[], Settings],
-    environ: Mapping[str, str],
-    reactor: Any,
-) -> MultiService:
-    """This process binds, and serves nobody itself."""
-    # So that what cannot be put into practice is told of now:
-    tried = ServingProcess(settings, environ, reactor, SharedTables.alone())
-    holding = BindOnlyReactor(reactor)
+def _serve_in_workers(count: int, settings: Settings, environ: Mapping[str, str], reactor: Any) -> _Server:
+    """Bind the sockets here, and let workers accept from them; this process serves no client."""
+    # A process that never starts finds settings that cannot be put into force before any worker does.
+    trial = ServingProcess(settings, environ, reactor, SharedTables.alone())
+    bind_only = BindOnlyReactor(reactor)
     memory = create_shared_memory()
-    in_force = settings
+    current = settings
 
-    def begin() -> tuple[str, Any]:
-        return "begin", {"settings": in_force.as_json(), "share": workers}
+    def start_arguments() -> dict[str, Any]:
+        return {"settings": current.as_json(), "processes": count}
 
-    async def serve(new: Settings) -> None:
-        nonlocal in_force
-        before, in_force = in_force, new  # by which one begins that is started meanwhile
+    async def apply(new: Settings) -> None:
+        nonlocal current
+        previous, current = current, new  # a worker that starts meanwhile gets the new settings
         try:
-            await group.ask("serve", new.as_json(), RELOAD)
+            await pool.call("apply", new.as_json(), APPLY_TIMEOUT)
         except RpcError as error:
-            in_force = before
+            current = previous
             raise ConfigurationError(str(error)) from None
-        tried.certificates.prefer(new.domain)
+        trial.certificates.prefer(new.domain)
 
-    group = WorkerPool(
-        workers,
-        "dockmirror.app.worker",
-        memory,
-        lambda: holding.sockets,
-        begin,
-        settings.grace + 5,
-        environ,
-        reactor,
+    command = WorkerCommand("dockmirror.app.worker", memory, environ)
+    # The grace period of a worker ends before it is killed.
+    pool = WorkerPool(count, command, lambda: bind_only.sockets, start_arguments, settings.grace + 5, reactor)
+    listeners = make_listeners(
+        listen_endpoints(settings), HttpSite(Resource(), reactor), trial.certificates, bind_only
     )
-    return _assembled(
-        settings,
-        PoolTelemetry(group),
-        SharedTables.of(memory),
-        [group, *_listeners(settings, HttpSite(Resource(), reactor), tried.certificates, holding)],
-        SettingsReload(settings, read, serve, reactor),
-        tried.certificates,
-        reactor,
+    return _Server(
+        PoolTelemetry(pool), SharedTables.of(memory), trial.certificates, [pool, *listeners], apply
     )
 
 
-def _assembled(
-    settings: Settings,
-    operated: WorkerTelemetry,
-    memory: SharedTables,
-    serving: list[Service],
-    reloading: SettingsReload,
-    certificates: CertificateDirectories,
-    reactor: Any,
-) -> MultiService:
-    """The operators' endpoint tells until all has ended; what was added last stops first."""
-    service = OrderedMultiService()
-    if settings.operations:
-        overview = StatusOverview(operated, memory, reactor)
-        told = HttpSite(
-            OperationsResource(operated, overview, lambda: operations_names(reloading.settings)),
-            reactor,
+def _make_operations_listener(
+    settings: Settings, server: _Server, reload: SettingsReload, reactor: Any
+) -> Service:
+    resource = OperationsResource(
+        server.telemetry,
+        StatusOverview(server.telemetry, server.memory, reactor),
+        lambda: operations_host_names(reload.settings),
+    )
+    site = HttpSite(resource, reactor)
+    return make_listener("operations", settings.operations, site, reactor, server.certificates)
+
+
+class SettingsReload(Service):
+    """Reads the settings again at SIGHUP; invalid ones change nothing.
+
+    :ivar settings: the settings in force.
+    :param read: reads the settings, or raises ConfigurationError.
+    :param apply: puts settings into force for new requests, or raises ConfigurationError and changes nothing.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        read: Callable[[], Settings],
+        apply: Callable[[Settings], Coroutine[Any, Any, None]],
+        reactor: IReactorFromThreads,
+    ) -> None:
+        self.settings = settings
+        self._read = read
+        self._apply = apply
+        self._reactor = reactor
+        self._previous_handler: Any = None
+
+    def startService(self) -> None:
+        """Install the signal handler; must be called in the main thread."""
+        super().startService()
+        self._previous_handler = signal.signal(signal.SIGHUP, self._signalled)
+
+    def stopService(self) -> None:
+        super().stopService()
+        signal.signal(signal.SIGHUP, self._previous_handler)
+
+    def _signalled(self, *_: object) -> None:
+        self._reactor.callFromThread(
+            lambda: Deferred.fromCoroutine(self.reload()).addErrback(_log_failed_reload)
         )
-        listener("operations", settings.operations, told, reactor, certificates).setServiceParent(service)
-    filling = [issuing(settings, lambda: reloading.settings, reactor)] if settings.acme else []
-    for each in (*serving, *filling, reloading, GracefulShutdown(reactor)):
-        each.setServiceParent(service)
-    return service
+
+    async def reload(self) -> None:
+        """Put the settings into force that are read now, or log why not."""
+        try:
+            new = self._read()
+            settings = new.model_copy(update=_start_only_settings(self.settings, new))
+            await self._apply(settings)
+        except ConfigurationError as error:
+            _log.error("cannot reload the settings, keeping the previous ones: {error}", error=str(error))
+            return
+        pending = [key for key in (*START_ONLY, "cache_size") if getattr(new, key) != getattr(settings, key)]
+        self.settings = settings
+        if pending:
+            _log.warn("settings reloaded; restart the mirror to apply {keys}", keys=", ".join(pending))
+        else:
+            _log.info("settings reloaded")
 
 
-def _listeners(
-    settings: Settings, site: IProtocolFactory, certificates: CertificateDirectories, reactor: Any
-) -> list[Service]:
-    return [
-        listener(f"listen.{number}", endpoint, site, reactor, certificates)
-        for number, endpoint in enumerate(settings.listen or (everywhere(),))
-    ]
+def _start_only_settings(current: Settings, new: Settings) -> dict[str, Any]:
+    """Return the current values of the settings that stay; the cache can be neither added nor removed."""
+    keys = START_ONLY if has_cache(new) == has_cache(current) else (*START_ONLY, "cache_size")
+    return {key: getattr(current, key) for key in keys}
+
+
+def _log_failed_reload(failure: Failure) -> None:
+    _log.failure("cannot reload the settings", failure=failure)

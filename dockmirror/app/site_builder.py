@@ -1,146 +1,161 @@
-"""What the mirror serves, of the settings that are in force; there may be others while it runs."""
+"""The site that clients see: virtual hosts behind access rules; a reload replaces them while it runs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 
+from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.web.resource import IResource, Resource
 
+from ..archive.exporter import ArchiveExporter
 from ..config.settings import ConfigurationError, Settings
+from ..http.access import NetworkAccess
+from ..http.limits import HttpLimits
 from ..http.server_request import ServerRequest
-from ..interfaces import IRegistry
+from ..interfaces import IAccount, IRegistry
+from ..middleware.names import NamespaceFilter
+from ..middleware.registry_router import RegistryRouter
+from ..oci.errors import Unsupported
+from ..oci.reference import Reference, Repository
 from ..system.append_only_file import AppendOnlyFile
+from ..system.networks import Network, parse_networks
+from ..system.shared_digests import SharedDigests
 from ..tls.acme_store import AcmeStore
+from ..users.htpasswd import Htpasswd
+from ..users.signing_keys import read_keys
+from ..users.user_tokens import UserTokens
 from ..web.access_log import AccessLog, AuditLog, Write
 from ..web.acme_challenge import AcmeChallengeRoute
+from ..web.auth import AuthFilter
 from ..web.connection_limit import ConnectionLimit, ConnectionLimitedSite
+from ..web.export_resource import ExportResource
+from ..web.failed_logins import FailedLogins
+from ..web.filter import RefusalResource
 from ..web.operations_endpoint import HealthRoute
-from ..web.recent_requests import RecentRequests
+from ..web.pages.resources import PageFactory
+from ..web.pages.unknown_host import UnknownHost
+from ..web.rate_counters import RateCounters
+from ..web.rate_limiter import RateLimiter
 from ..web.shared_tables import SharedTables
-from ..web.site import VirtualHosts
+from ..web.site import NetworkFilter, RegistryHost, VirtualHosts
 from ..web.token_resource import FORM_LIMIT, is_form
 from ..web.write_resource import may_stream
-from .access_rules import InThread, apply_access_rules, http_limits, keys_of, proxies
-from .accounts import Ask, accounts
-from .cache import CacheParts, budget
-from .hosts import hosts
-from .process_telemetry import counted
-from .telemetry import Telemetry
-from .upstream_stack import AgentFor
+from .cache import make_budget
+from .naming import mirror_address, own_host_names, parse_image_name, registry_names
+from .stack import StackContext, build_stack
+from .telemetry import make_request_counter
 
 Log = Callable[[ServerRequest], None]
+InThread = Callable[[Callable[[], bool]], Awaitable[bool]]
+LoadAccounts = Callable[[Settings], Mapping[str, IAccount]]
 _log = Logger()
 
 
-class SiteBuilder:
-    """The site, and what it serves; requests that run already go on by the settings they began with.
+@frozen
+class ConnectionShare:
+    """The client connections that this process may have open.
 
-    :ivar settings: those in force, once anything is served.
-    :ivar registry: what lies on the mirror's own host then.
-    :param write: takes a line of the access log.
-    :param cache: where what is fetched is kept; without one the mirror is a relay.
-    :param environ: in which the mirror's own passwords may be given, and credential helpers run.
-    :param in_thread: where clients' passwords are looked at.
-    :param ask: what runs credential helpers.
-    :param memory: of what clients have had and asked for.
-    :param connections: how many there is room for here; the settings may allow fewer.
-    :param share: how many processes share those of which the settings say how many there may be.
+    :ivar capacity: connections that the limit of open files leaves room for.
+    :ivar processes: processes that share the connections which the settings allow.
+    """
+
+    capacity: int
+    processes: int = 1
+
+    def limit(self, allowed: int | None) -> int:
+        """Return how many connections to accept when the settings allow *allowed* of all processes.
+
+        Beyond its capacity a process has no descriptors left for files and upstreams either.
+        """
+        if allowed is None:
+            return self.capacity
+        share = max(1, allowed // self.processes)
+        if share > self.capacity:
+            _log.warn(
+                "access.connections: of {share} there is room for {room}: the limit of open files is too low",
+                share=share,
+                room=self.capacity,
+            )
+        return min(share, self.capacity)
+
+
+class SiteBuilder:
+    """Builds the site from the settings, and again at each reload; running requests keep the old settings.
+
+    :ivar site: the site that listens.
+    :ivar settings: the settings in force, once ``apply`` was called.
+    :ivar registry: the registry of the mirror's own host.
+    :param load_accounts: returns the mirror's own accounts, by the names of their upstreams.
+    :param write_line: takes a line of the access log.
+    :param in_thread: checks passwords, which takes long on purpose.
+    :param memory: counts what each client network was sent, and its failed logins.
     """
 
     def __init__(
         self,
-        clock: IReactorTime,
-        agent_for: AgentFor,
-        write: Write,
-        cache: CacheParts | None,
-        watched: Telemetry,
-        environ: Mapping[str, str],
+        context: StackContext,
+        load_accounts: LoadAccounts,
+        write_line: Write,
         in_thread: InThread,
-        ask: Ask,
         memory: SharedTables,
-        connections: int,
-        share: int = 1,
+        connections: ConnectionShare,
     ) -> None:
-        self.site = ConnectionLimitedSite(Resource(), clock, body_limit=_body_limit)
-        self._clock = clock
-        self._agent_for = agent_for
-        self._write = write
-        self._cache = cache
-        self._watched = watched
-        self._environ = environ
+        self.site = ConnectionLimitedSite(Resource(), context.clock, body_limit=_body_limit)
+        self._context = context
+        self._load_accounts = load_accounts
+        self._write_line = write_line
         self._in_thread = in_thread
-        self._ask = ask
         self._memory = memory
         self._connections = connections
-        self._share = share
-        self._recent = RecentRequests(clock, memory.recent)
         self._audit: AppendOnlyFile | None = None
         self.settings: Settings
         self.registry: IRegistry
 
-    def serve(self, settings: Settings) -> None:
-        """Puts settings into force.
+    def apply(self, settings: Settings) -> None:
+        """Put settings into force.
 
-        :raises ConfigurationError: when they cannot be put into practice; nothing has changed then.
+        :raises ConfigurationError: when they are invalid; then the previous ones stay in force.
         """
-        found = self._hosts(settings)
-        resource = self._resource(settings, found)
-        audit = _audit(settings)
-        self.site.serve(resource, self._log(settings, audit), http_limits(settings))
-        access = settings.access
+        accounts = self._load_accounts(settings)
+        is_writable = any(upstream.writes for upstream in settings.upstreams.values())
+        signing_keys = load_signing_keys(settings) if is_writable else ()
+        hosts = build_hosts(settings, self._context, accounts, signing_keys)
+        resource = self._resource(settings, hosts)
+        audit = _open_audit_log(settings)
+        self.site.serve(resource, self._make_log(settings, audit), _http_limits(settings))
+        access, cache = settings.access, self._context.cache
         self.site.limit = ConnectionLimit(
-            self._room(access.connections), access.connections_per_network, proxies(settings)
+            self._connections.limit(access.connections),
+            access.connections_per_network,
+            _proxy_networks(settings),
         )
-        if self._cache is not None and settings.cache is not None:
-            self._cache.eviction.set_budget(budget(settings.cache, settings))
+        if cache is not None and settings.cache is not None:
+            cache.eviction.set_budget(make_budget(settings.cache, settings))
         if self._audit is not None:
             self._audit.close()
         self._audit = audit
         self.settings = settings
-        self.registry = found.registry
+        self.registry = hosts.registry
 
-    def _room(self, most: int | None) -> int:
-        """How many connections of clients there may be here.
-
-        More than there is room for would find no descriptors, and neither would whatever else needs one: a
-        process that has none left can only drop those who come, and says so for each.
-        """
-        if most is None:
-            return self._connections
-        share = max(1, most // self._share)
-        if share > self._connections:
-            _log.warn(
-                "access.connections: of {share} there is room for {room}: the limit of open files is too low",
-                share=share,
-                room=self._connections,
-            )
-        return min(share, self._connections)
-
-    def _resource(self, settings: Settings, found: VirtualHosts) -> IResource:
-        entered = apply_access_rules(settings, found, self._clock, self._in_thread, self._memory)
-        resource = HealthRoute(entered)
+    def _resource(self, settings: Settings, hosts: VirtualHosts) -> IResource:
+        guarded = apply_access_rules(settings, hosts, self._context.clock, self._in_thread, self._memory)
+        resource = HealthRoute(guarded)
         if settings.acme is None or settings.certificates is None:
             return resource
         return AcmeChallengeRoute(resource, AcmeStore(settings.certificates).proof)
 
-    def _hosts(self, settings: Settings) -> VirtualHosts:
-        own = accounts(settings, self._environ, self._ask, self._clock)
-        writes = any(upstream.writes for upstream in settings.upstreams.values())
-        return hosts(
-            settings, self._clock, self._agent_for, self._cache, self._watched, own, self._recent,
-            keys_of(settings) if writes else (),
-        )  # fmt: skip
-
-    def _log(self, settings: Settings, audit: AppendOnlyFile | None) -> Log:
+    def _make_log(self, settings: Settings, audit: AppendOnlyFile | None) -> Log:
+        clock, telemetry = self._context.clock, self._context.telemetry
         logs: list[Log] = [
-            AccessLog(settings.log_format, self._clock, self._write),
-            counted(settings, self._watched.metrics),
-            self._recent,
+            AccessLog(settings.log_format, clock, self._write_line),
+            make_request_counter(settings, telemetry.metrics),
+            telemetry.recent,
         ]
         if audit is not None:
-            logs.append(AuditLog(self._clock, audit.write))
+            logs.append(AuditLog(clock, audit.write))
 
         def log(request: ServerRequest) -> None:
             for each in logs:
@@ -155,8 +170,109 @@ def _body_limit(request: ServerRequest) -> int | None:
     return None if may_stream(request) else 0
 
 
-def _audit(settings: Settings) -> AppendOnlyFile | None:
+def _open_audit_log(settings: Settings) -> AppendOnlyFile | None:
     try:
         return AppendOnlyFile(settings.access.audit) if settings.access.audit else None
     except OSError as error:
         raise ConfigurationError(f"access.audit: cannot be written: {error.strerror}") from None
+
+
+def build_hosts(
+    settings: Settings,
+    context: StackContext,
+    accounts: Mapping[str, IAccount],
+    signing_keys: Sequence[bytes] = (),
+) -> VirtualHosts:
+    """Build a virtual host for each upstream, and the mirror's own host in front of all of them.
+
+    :param accounts: the mirror's own accounts, by the names of their upstreams.
+    :param signing_keys: the keys of ``LocationSigner``.
+    """
+    pages = PageFactory(partial(mirror_address, settings), context.telemetry.recent, context.clock)
+    hosts: dict[str, RegistryHost] = {}
+    own: dict[str, IRegistry] = {}
+    for name, upstream in settings.upstreams.items():
+        names = registry_names(upstream)
+        stack = build_stack(name, settings, context, accounts.get(name), signing_keys)
+        hosts[settings.host(name)] = RegistryHost(stack.virtual, pages.beside(names[0]), writes=stack.writes)
+        own = {**dict.fromkeys(names, stack.own), **own}
+    router = RegistryRouter(own, own["docker.io"])
+    root = RegistryHost(
+        router,
+        {**pages.beside(), "export": _export_resource(settings, router)},
+        below={
+            name: NamespaceFilter(registry, [other for other, each in own.items() if each is registry])
+            for name, registry in own.items()
+        },
+    )
+    for name in own_host_names(settings):
+        hosts[name] = root
+    if settings.default:
+        return VirtualHosts(hosts, root, hosts[settings.host(settings.default)])
+    routes = {settings.host(name): upstream.url for name, upstream in settings.upstreams.items()}
+    return VirtualHosts(hosts, root, UnknownHost(pages.reached, routes))
+
+
+def _export_resource(settings: Settings, registry: IRegistry) -> Resource:
+    if not settings.export:
+        return RefusalResource(
+            Unsupported("this mirror exports no archives: 'export' is not set", status=404)
+        )
+
+    def parse(image: str) -> tuple[Repository, Reference]:
+        name = parse_image_name(image, settings)
+        return name.repository, name.reference
+
+    return ExportResource(ArchiveExporter(registry), parse)
+
+
+def apply_access_rules(
+    settings: Settings, resource: IResource, clock: IReactorTime, in_thread: InThread, memory: SharedTables
+) -> IResource:
+    """Wrap a resource in the access rules: first the client's network, then its rate limit, then its login.
+
+    :raises ConfigurationError: when the file of users or of keys is missing or invalid.
+    """
+    access = settings.access
+    if access.htpasswd is not None:
+        try:
+            users = Htpasswd(access.htpasswd, in_thread, SharedDigests(memory.verified, clock.seconds))
+        except (OSError, ValueError) as error:
+            raise ConfigurationError(f"access.htpasswd: {error}") from None
+        tokens = UserTokens(load_signing_keys(settings), clock)
+        resource = AuthFilter(resource, users, tokens, FailedLogins(memory.guesses, clock))
+    if access.requests is not None or access.bytes is not None:
+        counters = RateCounters(memory.ledger)
+        resource = RateLimiter(resource, clock, counters, access.requests, access.bytes, access.window)
+    networks = NetworkAccess(
+        tuple(parse_networks(settings.networks)),
+        _proxy_networks(settings),
+        unix="unix" in settings.trust_proxy,
+    )
+    return NetworkFilter(resource, networks)
+
+
+def _http_limits(settings: Settings) -> HttpLimits:
+    access = settings.access
+    return HttpLimits(
+        head_seconds=access.head_timeout,
+        body_seconds=access.body_timeout,
+        idle_seconds=access.idle_timeout,
+        stall_seconds=access.stall_timeout,
+    )
+
+
+def _proxy_networks(settings: Settings) -> tuple[Network, ...]:
+    return tuple(parse_networks(name for name in settings.trust_proxy if name != "unix"))
+
+
+def load_signing_keys(settings: Settings) -> Sequence[bytes]:
+    """Read the keys that sign the tokens and locations which clients bring back.
+
+    :raises ConfigurationError: when the file of keys cannot be read or created.
+    """
+    assert settings.access.keys is not None
+    try:
+        return read_keys(settings.access.keys)
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"access.keys: {error}") from None

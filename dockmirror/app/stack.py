@@ -1,19 +1,50 @@
-"""The stack of one upstream: behaviour is added by wrapping one registry in another."""
+"""The stack of one upstream: each behaviour is a registry that wraps the one below it.
+
+From the client down to the upstream:
+
+    NamespaceFilter                      serves the names of this registry only (virtual host)
+    ServiceAccountOnly or AnonymousOnly  rejects logins of clients (the latter on the own host)
+    ShortNames, PrefixRewrite            turn the client's names into the upstream's
+    RuleFilter                           applies the operator's allow and deny rules
+    PullCounter, CacheMetrics            count
+    PushProbeBypass                      sends a pusher's existence checks upstream (virtual host)
+    PullThrough                          serves what is stored, and stores what is fetched
+    ResumingRegistry                     continues broken blobs, and withholds the tail of wrong ones
+    TokenRegistry                        asks with the mirror's own tokens (own host)
+    Failover or FallbackMirror           asks the upstream's other addresses when the first one fails
+    UpstreamRegistry                     asks the upstream
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
+from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 
 from ..concurrency.circuit_breaker import RequestCircuitBreaker
 from ..config.settings import Settings, UpstreamSettings
-from ..interfaces import IAccount, IRegistry
+from ..interfaces import IAccount, IRegistry, IWritableRegistry
 from ..middleware.cache_metrics import CacheMetrics
 from ..middleware.health_recorder import PullCounter
+from ..middleware.names import (
+    NamespaceFilter,
+    PrefixRewrite,
+    ShortNameRedirect,
+    ShortNames,
+    WriteNameRewrite,
+    WriteNamespaceFilter,
+    complete_short_name,
+    rewrite_prefix,
+)
+from ..middleware.registry_router import AnonymousOnly
 from ..middleware.resuming_registry import ResumingRegistry
+from ..middleware.rules import PullRule, PullRules, RuleFilter, WriteRuleFilter
 from ..middleware.segmented_fetch import SegmentedFetch
+from ..middleware.service_account import ServiceAccountOnly
+from ..oci.reference import Repository
 from ..oci.request import InRepository
 from ..pullthrough.blobs import BlobCache
 from ..pullthrough.generations import Generations
@@ -28,108 +59,207 @@ from ..pullthrough.writethrough import WriteThrough
 from ..status.cache_series import CacheSeries
 from ..upstream.signed_locations import LocationSigner
 from .cache import CacheParts
-from .client_facing import HostRegistries, client_facing, registry_names
-from .tag_ttl import tag_ttl
+from .naming import registry_names
 from .telemetry import Telemetry
-from .upstream_stack import AgentFor, UpstreamParts, make_upstream
+from .upstream_stack import AgentFor, UpstreamContext, UpstreamParts, make_upstream
+
+T = TypeVar("T")
+Layer = Callable[[IRegistry], IRegistry]
+WriteLayer = Callable[[IWritableRegistry], IWritableRegistry]
 
 
-def stack(
-    name: str,
-    upstream: UpstreamSettings,
-    settings: Settings,
-    agent_for: AgentFor,
-    clock: IReactorTime,
-    cache: CacheParts | None,
-    watched: Telemetry,
-    account: IAccount | None = None,
-    keys: Sequence[bytes] = (),
-) -> HostRegistries:
-    """The registries of this upstream, with a cache or without one.
+@frozen
+class StackContext:
+    """The parts of a process that all of its stacks share.
 
-    :param account: the mirror's own, where it has one; then clients' credentials are of no use.
-    :param keys: see ``LocationSigner``.
+    :ivar cache: stores what is fetched; without one the mirror is a relay.
     """
-    outcomes = watched.upstreams.of(name)
-    asked = make_upstream(name, upstream, agent_for, clock, watched.metrics, outcomes, account, keys)
-    registry, writes = registry_names(upstream)[0], asked.writes
-    if cache is None:
-        relayed = asked.authorized if settings.shared(upstream) else asked.relayed
-        served = HostRegistries(ResumingRegistry(relayed, clock), ResumingRegistry(asked.authorized, clock))
-    else:
-        entry = cache_partition(name, upstream)
-        grants = GrantCache(clock)
-        gateway = UpstreamGateway(
-            asked.relayed,
-            asked.authorized,
-            grants,
-            PublicRepositories(entry, cache.documents, clock, _learns(upstream, asked)),
-            RequestCircuitBreaker(clock, asked.apart, outcomes.rest),
-            clock,
-            settings.keep_vanished,
+
+    clock: IReactorTime
+    agent_for: AgentFor
+    telemetry: Telemetry
+    cache: CacheParts | None = None
+
+    def upstream(
+        self, name: str, settings: UpstreamSettings, account: IAccount | None, signing_keys: Sequence[bytes]
+    ) -> UpstreamContext:
+        metrics, health = self.telemetry.metrics, self.telemetry.upstreams.of(name)
+        return UpstreamContext(
+            name, settings, self.agent_for, self.clock, metrics, health, account, signing_keys
         )
-        filling = SegmentedFetch(gateway, upstream.segments, clock) if upstream.segments > 1 else gateway
-        changes = Generations(registry, cache.documents, cache.deletions, clock)
-        if writes is not None:
-            cache.deletions.expect(registry)
-            pushed = PushCache(
-                writes, changes, cache.contents, cache.pushed, LocationSigner(keys, f"{name} copies")
-            )
-            writes = WriteThrough(pushed, changes, cache.contents, cache.tags, grants)
-        cached = _cached(
-            entry, registry, gateway, filling, cache, clock, tag_ttl(upstream, settings), changes
-        )
-        noting = _noting(watched.series, cache)
-        existing = cached if writes is None else PushProbeBypass(cached, gateway)
-        served = HostRegistries(
-            CacheMetrics(existing, name, watched.metrics, noting),
-            CacheMetrics(cached, name, watched.metrics, noting),
-        )
-    virtual, own = (PullCounter(each, registry, watched.popular) for each in (served.virtual, served.own))
-    return client_facing(name, upstream, settings, HostRegistries(virtual, own, writes))
 
 
-def cache_partition(name: str, upstream: UpstreamSettings) -> str:
-    """By what it is kept what an upstream gives: what one account is given says nothing of another."""
-    if upstream.account is None:
-        return name
-    return f"{name}+{hashlib.sha256(upstream.account.encode()).hexdigest()[:16]}"
+@frozen
+class HostRegistries:
+    """One upstream as its virtual host and as the mirror's own host serve it.
+
+    :ivar writes: accepts pushes to the virtual host; None if the upstream is read-only.
+    """
+
+    virtual: IRegistry
+    own: IRegistry
+    writes: IWritableRegistry | None = None
 
 
-def _noting(series: CacheSeries, cache: CacheParts) -> Callable[[bool], None]:
-    """Notes what the cache was asked for, and how much it holds."""
-    return lambda hit: series.asked(hit, cache.eviction.held)
+def build_stack(
+    name: str,
+    settings: Settings,
+    context: StackContext,
+    account: IAccount | None = None,
+    signing_keys: Sequence[bytes] = (),
+) -> HostRegistries:
+    """Build the registries of an upstream; each list runs from the client down to the upstream.
+
+    :param account: the mirror's own account at the upstream; clients then share it and log in nowhere.
+    :param signing_keys: the keys of ``LocationSigner``.
+    """
+    upstream, telemetry = settings.upstreams[name], context.telemetry
+    names, is_shared = registry_names(upstream), settings.shared(upstream)
+    has_rules = bool(upstream.allow or upstream.deny)
+    base = _build_base(context.upstream(name, upstream, account, signing_keys), settings, context)
+
+    def allow_shared(below: IRegistry) -> IRegistry:
+        return ServiceAccountOnly(below, names[0])
+
+    def allow_anonymous(below: IRegistry) -> IRegistry:
+        return AnonymousOnly(below, names[0], settings.host(name))
+
+    common: list[Layer] = [
+        *_when(upstream.rewrite, lambda below: PrefixRewrite(below, upstream.rewrite)),
+        *_when(has_rules, lambda below: RuleFilter(below, _pull_rules(name, upstream, "pulled"))),
+        lambda below: PullCounter(below, names[0], telemetry.popular),
+    ]
+    virtual: list[Layer] = [
+        lambda below: NamespaceFilter(below, names),
+        *_when(is_shared, allow_shared),
+        *_when(upstream.short_names == "complete", ShortNames),
+        *_when(upstream.short_names == "redirect", ShortNameRedirect),
+        *common,
+    ]
+    own: list[Layer] = [
+        allow_shared if is_shared else allow_anonymous,
+        *_when(upstream.short_names != "off", ShortNames),
+        *common,
+    ]
+    writes: list[WriteLayer] = [
+        lambda below: WriteNamespaceFilter(below, names),
+        lambda below: WriteNameRewrite(below, lambda repository: _upstream_name(upstream, repository)),
+        *_when(has_rules, lambda below: WriteRuleFilter(below, _pull_rules(name, upstream, "pushed"))),
+    ]
+    return HostRegistries(
+        _wrap(virtual, base.virtual),
+        _wrap(own, base.own),
+        None if base.writes is None else _wrap(writes, base.writes),
+    )
 
 
-def _learns(upstream: UpstreamSettings, asked: UpstreamParts) -> Callable[[], bool]:
-    """Whether what the mirror is given is everybody's: where it has an account, all who come share it."""
-    if upstream.account is not None:
-        return lambda: True
-    return lambda: not asked.privately() if upstream.public is None else upstream.public
+def _when(condition: object, layer: T) -> list[T]:
+    return [layer] if condition else []
 
 
-def _cached(
-    entry: str,
-    registry: str,
-    gateway: UpstreamGateway,
-    filling: IRegistry,
-    cache: CacheParts,
-    clock: IReactorTime,
-    ttl: Callable[[InRepository], float],
-    changes: Generations,
-) -> PullThrough:
-    return PullThrough(
+def _wrap(layers: Sequence[Callable[[T], T]], registry: T) -> T:
+    """Wrap a registry in layers, of which the first is the outermost."""
+    for layer in reversed(layers):
+        registry = layer(registry)
+    return registry
+
+
+def _build_base(upstream: UpstreamContext, settings: Settings, context: StackContext) -> HostRegistries:
+    """Build the lower half of the stack: the cache over the upstream, or the upstream alone."""
+    parts = make_upstream(upstream)
+    if context.cache is not None:
+        return _pull_through(upstream, parts, settings, context.cache, context.telemetry.series)
+    relayed = parts.authorized if settings.shared(upstream.settings) else parts.relayed
+    virtual, own = (ResumingRegistry(each, context.clock) for each in (relayed, parts.authorized))
+    return HostRegistries(virtual, own, parts.writes)
+
+
+def _pull_through(
+    context: UpstreamContext, parts: UpstreamParts, settings: Settings, cache: CacheParts, series: CacheSeries
+) -> HostRegistries:
+    """Build the cache over an upstream: who may have what, and what is stored of manifests, blobs, lists."""
+    name, upstream, clock = context.name, context.settings, context.clock
+    registry, partition = registry_names(upstream)[0], cache_partition(name, upstream)
+    ttl = make_tag_ttl(upstream, settings)
+    grants = GrantCache(clock)
+    gateway = UpstreamGateway(
+        parts.relayed,
+        parts.authorized,
+        grants,
+        PublicRepositories(partition, cache.documents, clock, _may_mark_public(upstream, parts)),
+        RequestCircuitBreaker(clock, parts.breaker_key, context.health.rest),
+        clock,
+        settings.keep_vanished,
+    )
+    changes = Generations(registry, cache.documents, cache.deletions, clock)
+    cached = PullThrough(
         gateway,
-        LoginCache(entry, gateway, cache.documents, clock),
+        LoginCache(partition, gateway, cache.documents, clock),
         ManifestCache(changes, gateway, cache.contents, cache.tags, clock, ttl),
         BlobCache(
             registry,
             gateway,
             ResumingRegistry(gateway, clock),
-            filling,
+            SegmentedFetch(gateway, upstream.segments, clock) if upstream.segments > 1 else gateway,
             cache.contents,
             cache.downloads,
             changes,
         ),
-        ListCache(entry, gateway, cache.documents, clock, ttl, changes),
+        ListCache(partition, gateway, cache.documents, clock, ttl, changes),
     )
+
+    def count(below: IRegistry) -> IRegistry:
+        return CacheMetrics(
+            below, name, context.metrics, lambda is_hit: series.asked(is_hit, cache.eviction.held)
+        )
+
+    if parts.writes is None:
+        return HostRegistries(count(cached), count(cached))
+    cache.deletions.expect(registry)
+    signer = LocationSigner(context.signing_keys, f"{name} copies")
+    pushes = PushCache(parts.writes, changes, cache.contents, cache.upload_staging, signer)
+    return HostRegistries(
+        count(PushProbeBypass(cached, gateway)),
+        count(cached),
+        WriteThrough(pushes, changes, cache.contents, cache.tags, grants),
+    )
+
+
+def cache_partition(name: str, upstream: UpstreamSettings) -> str:
+    """Return the cache namespace of an upstream: one for each account, as accounts may see other content."""
+    if upstream.account is None:
+        return name
+    return f"{name}+{hashlib.sha256(upstream.account.encode()).hexdigest()[:16]}"
+
+
+def make_tag_ttl(upstream: UpstreamSettings, settings: Settings) -> Callable[[InRepository], float]:
+    """Return a function that gives the TTL of a tag or a tag list, in seconds.
+
+    The first pattern that matches wins, in the order of the settings; without one, the global TTL counts.  A
+    tag list is matched by patterns of whole repositories.
+    """
+    rules = [(PullRule.parse(pattern), seconds) for pattern, seconds in upstream.tag_ttl.items()]
+
+    def tag_ttl(target: InRepository) -> float:
+        return next((seconds for rule, seconds in rules if rule.names(target)), settings.tag_ttl)
+
+    return tag_ttl
+
+
+def _pull_rules(name: str, upstream: UpstreamSettings, action: str) -> PullRules:
+    return PullRules(f"upstreams.{name}", upstream.allow, upstream.deny, action)
+
+
+def _upstream_name(upstream: UpstreamSettings, repository: Repository) -> Repository:
+    completed = repository if upstream.short_names == "off" else complete_short_name(repository)
+    return rewrite_prefix(completed, upstream.rewrite)
+
+
+def _may_mark_public(upstream: UpstreamSettings, parts: UpstreamParts) -> Callable[[], bool]:
+    """Return a function that tells if an anonymous answer makes content public.
+
+    All clients share an account of the mirror's own, so what it may read counts as public among them.
+    """
+    if upstream.account is not None:
+        return lambda: True
+    return lambda: not parts.is_private() if upstream.public is None else upstream.public

@@ -1,33 +1,192 @@
-"""Where all is noted that whoever runs the mirror may want to know."""
+"""The metrics and state that the mirror reports: what one process records, and what a pool of them merges."""
 
 from __future__ import annotations
 
+import platform
+from collections.abc import Callable, Coroutine, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Protocol
+
 from attrs import frozen
 from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import generate_latest
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from twisted.internet.interfaces import IReactorTime
 
+from ..config.settings import Settings
+from ..http.server import HttpSite
 from ..metrics import Metrics
 from ..status.cache_series import CacheSeries
 from ..status.pull_counts import PullCounts
+from ..status.status_values import CacheUsage, UpstreamStatus, WorkerState
 from ..status.upstream_health import UpstreamHealthTable
+from ..status.worker_status import merge_states
+from ..web.readiness import ReadinessCheck, ReadinessState
+from ..web.recent_requests import RecentRequests
+from ..web.request_counter import RequestCounter
 from ..web.shared_tables import SharedTables
+from ..workers.merge_metrics import format_metrics, merge_metrics, select_cumulative
+from ..workers.rpc_channel import RpcError
+from .cache import CacheParts
+from .naming import registry_names
 
 
 @frozen
 class Telemetry:
-    """Counted by this process, and noted in memory that others may share."""
+    """The recorders of one process; some write to memory that other processes share."""
 
     metrics: Metrics
     upstreams: UpstreamHealthTable
     series: CacheSeries
     popular: PullCounts
+    recent: RecentRequests
 
     @classmethod
-    def of(cls, memory: SharedTables, clock: IReactorTime) -> Telemetry:
-        """With nothing counted yet."""
+    def create(cls, memory: SharedTables, clock: IReactorTime) -> Telemetry:
         return cls(
             Metrics(CollectorRegistry()),
             UpstreamHealthTable(clock),
             CacheSeries(clock, memory.series),
             PullCounts(memory.popular),
+            RecentRequests(clock, memory.recent),
         )
+
+
+@frozen
+class ProcessTelemetry:
+    """Reports the metrics and the state of one process; see ``WorkerTelemetry``."""
+
+    _metrics: Metrics
+    _readiness: ReadinessCheck
+    _read_state: Callable[[], Coroutine[Any, Any, WorkerState]]
+
+    async def metrics(self) -> bytes:
+        return generate_latest(self._metrics.registry)
+
+    async def state(self) -> ReadinessState:
+        return await self._readiness.state()
+
+    async def noted(self) -> WorkerState:
+        return await self._read_state()
+
+
+def make_process_telemetry(
+    metrics: Metrics,
+    site: HttpSite,
+    clock: IReactorTime,
+    cache: CacheParts | None,
+    read_state: Callable[[], Coroutine[Any, Any, WorkerState]],
+) -> ProcessTelemetry:
+    """Let the metrics observe the site and the cache, and return what reports them."""
+    metrics.watch_connections(site.connections)
+    if cache is not None:
+        metrics.watch_cache(cache.eviction)
+        metrics.watch_fetches(cache.download_stats)
+        if cache.bucket is not None:
+            metrics.watch_bucket(cache.bucket)
+    metrics.tell_build(
+        version=_version("dockmirror"), twisted=_version("twisted"), python=platform.python_version()
+    )
+    return ProcessTelemetry(
+        metrics, ReadinessCheck(site, clock, cache.store_checks if cache else ()), read_state
+    )
+
+
+async def read_worker_state(
+    settings: Settings, upstreams: UpstreamHealthTable, cache: CacheParts | None
+) -> WorkerState:
+    """Return the state of the upstreams and of the cache.
+
+    The cache's size was measured together with the usage of each registry, so that both agree.
+    """
+    known = tuple(_upstream_status(name, settings, upstreams) for name in settings.upstreams)
+    if cache is None:
+        return WorkerState(known)
+    usage = await cache.usage()
+    held = cache.eviction.held if usage is None else usage.held
+    return WorkerState(
+        known, tuple(cache.active_downloads()), CacheUsage(held, cache.eviction.limit), usage=usage
+    )
+
+
+def _upstream_status(name: str, settings: Settings, upstreams: UpstreamHealthTable) -> UpstreamStatus:
+    upstream, health = settings.upstreams[name], upstreams.of(name)
+    addresses = tuple(health.of(url).address for url in upstream.urls)
+    registry = registry_names(upstream)[0]
+    return UpstreamStatus(name, registry, settings.host(name), addresses, health.rests, health.quota)
+
+
+def make_request_counter(settings: Settings, metrics: Metrics) -> RequestCounter:
+    """Return the counter of requests by host; all names of the mirror's own host count as its domain."""
+    own = dict.fromkeys((settings.domain, "localhost", *settings.names), settings.domain)
+    virtual = {settings.host(name): settings.host(name) for name in settings.upstreams}
+    return RequestCounter({**virtual, **own}, settings.domain, metrics)
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # run from its sources
+        return "unknown"
+
+
+class CallableWorkers(Protocol):
+    """The worker processes as ``PoolTelemetry`` needs them; see ``WorkerPool``."""
+
+    is_stopping: bool
+    on_exit: Callable[[int], None]
+
+    async def call(self, method: str, value: object = None) -> dict[int, Any]:
+        """Return the workers' answers, by the numbers of the workers."""
+
+
+class PoolTelemetry:
+    """Reports the merged metrics and state of all workers; see ``WorkerTelemetry``.
+
+    Counters of a worker that has exited stay in the sums.
+    """
+
+    def __init__(self, pool: CallableWorkers) -> None:
+        pool.on_exit = self._keep_counters
+        self._pool = pool
+        self._last_metrics: dict[int, str] = {}
+        self._exited: list[Metric] = []
+
+    async def metrics(self) -> bytes:
+        answers = await self._call("metrics")
+        self._last_metrics.update(answers)
+        families = merge_metrics([format_metrics(self._exited).decode(), *answers.values()])
+        workers = GaugeMetricFamily("dockmirror_workers", "Processes that serve.", len(answers))
+        return format_metrics([*families, workers])
+
+    async def state(self) -> ReadinessState:
+        """Return ready if any worker is, with the worst state among those."""
+        states = [ReadinessState(**answer) for answer in (await self._call("readiness")).values()]
+        if self._pool.is_stopping:
+            return ReadinessState(False, "stopping", _worst_store_state(states))
+        ready = [each for each in states if each.ready]
+        if not ready:
+            return ReadinessState(False, "not listening", _worst_store_state(states))
+        is_degraded = any(each.status == "degraded" for each in ready)
+        return ReadinessState(True, "degraded" if is_degraded else "ready", _worst_store_state(ready))
+
+    async def noted(self) -> WorkerState:
+        return merge_states([WorkerState.from_json(each) for each in (await self._call("state")).values()])
+
+    def _keep_counters(self, worker: int) -> None:
+        if worker in self._last_metrics:
+            last = self._last_metrics.pop(worker)
+            self._exited = select_cumulative(merge_metrics([format_metrics(self._exited).decode(), last]))
+
+    async def _call(self, method: str) -> dict[int, Any]:
+        try:
+            return await self._pool.call(method)
+        except RpcError:
+            return {}
+
+
+def _worst_store_state(states: Sequence[ReadinessState]) -> str:
+    stores = [each.store for each in states]
+    return next(
+        (each for each in stores if each not in ("writable", "none")), stores[0] if stores else "none"
+    )

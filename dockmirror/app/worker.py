@@ -1,4 +1,4 @@
-"""The program of a worker process: ``python -m dockmirror.app.worker``, started by the process that binds."""
+"""The program of a worker process, ``python -m dockmirror.app.worker``, which the binding process starts."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from ..status.status_values import WorkerState
 from ..system.graceful_shutdown import GracefulShutdown
 from ..web.readiness import ReadinessState
 from ..web.shared_tables import SharedTables
-from ..workers.rpc_channel import RpcChannel
-from ..workers.sockets import InheritedSocketsReactor, ListeningSocket, adoptable
-from .listeners import everywhere, listener
+from ..workers.rpc_channel import RpcChannel, RpcMethods
+from ..workers.sockets import InheritedSocketsReactor, ListeningSocket, inherited_endpoint
+from .listeners import listen_endpoints, make_listeners
 from .process import ServingProcess
 
 
 class Worker:
-    """One process, which begins when it is told by which settings.
+    """A worker, which starts to serve when the binding process sends it the settings.
 
-    :param memory: which all of them share.
-    :param sockets: those that listen, one for each endpoint.
+    :param memory: memory that all workers share.
+    :param sockets: the listening sockets, one for each endpoint.
     """
 
     def __init__(self, memory: SharedTables, sockets: Sequence[ListeningSocket], reactor: Any) -> None:
@@ -37,60 +37,67 @@ class Worker:
         self._reactor = reactor
         self._process: ServingProcess | None = None
 
-    def asks(self) -> dict[str, Any]:
-        """What the process that binds may ask for."""
+    def methods(self) -> RpcMethods:
+        """Return the methods that the binding process may call."""
         return {
-            "begin": self._begin, "serve": self._serve, "metrics": self._metrics,
-            "state": self._state, "noted": self._noted,
+            "start": self._start, "apply": self._apply, "metrics": self._metrics,
+            "readiness": self._readiness, "state": self._state,
         }  # fmt: skip
 
-    async def _begin(self, told: dict[str, Any]) -> None:
-        settings = Settings.model_validate_json(told["settings"])
-        process = ServingProcess(settings, dict(os.environ), self._reactor, self._memory, told["share"])
-        adopting = InheritedSocketsReactor(self._reactor, self._sockets)
-        for number, endpoint in enumerate(settings.listen or (everywhere(),)):
-            adopted = adoptable(endpoint)
-            listening = listener(f"listen.{number}", adopted, process.site, adopting, process.certificates)
-            listening.setServiceParent(process.service)
+    async def _start(self, arguments: dict[str, Any]) -> None:
+        settings = Settings.model_validate_json(arguments["settings"])
+        process = ServingProcess(
+            settings, dict(os.environ), self._reactor, self._memory, arguments["processes"]
+        )
+        reactor = InheritedSocketsReactor(self._reactor, self._sockets)
+        endpoints = map(inherited_endpoint, listen_endpoints(settings))
+        for listener in make_listeners(endpoints, process.site, process.certificates, reactor):
+            listener.setServiceParent(process.service)
         process.service.privilegedStartService()
         process.service.startService()
         self._reactor.addSystemEventTrigger("before", "shutdown", process.service.stopService)
         self._process = process
 
-    async def _serve(self, settings: str) -> None:
+    async def _apply(self, settings: str) -> None:
         if self._process is not None:
-            await self._process.serve(Settings.model_validate_json(settings))
+            await self._process.apply(Settings.model_validate_json(settings))
 
     async def _metrics(self, _: object) -> str:
-        return (await self._process.told.metrics()).decode() if self._process else ""
+        return (await self._process.telemetry.metrics()).decode() if self._process else ""
 
-    async def _noted(self, _: object) -> dict[str, Any]:
+    async def _readiness(self, _: object) -> dict[str, Any]:
         if self._process is None:
-            return WorkerState(processes=0).as_json()
-        return (await self._process.told.noted()).as_json()
+            return asdict(ReadinessState(False, "not listening", "none"))
+        return asdict(await self._process.telemetry.state())
 
     async def _state(self, _: object) -> dict[str, Any]:
         if self._process is None:
-            return asdict(ReadinessState(False, "not listening", "none"))
-        return asdict(await self._process.told.state())
+            return WorkerState(processes=0).as_json()
+        return (await self._process.telemetry.noted()).as_json()
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Runs until it is told to end, or the process that started it is gone."""
+    """Run until SIGTERM, or until the binding process is gone.
+
+    :param arguments: see ``WorkerProcess.start``.
+    """
     from twisted.internet import reactor
 
     running: Any = reactor
-    for ours in (signal.SIGINT, signal.SIGHUP):  # which a terminal sends to all of us: one process decides
-        signal.signal(ours, signal.SIG_IGN)
+    # A terminal sends these to all processes; the binding process decides.
+    for ignored in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(ignored, signal.SIG_IGN)
     globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stdout)], redirectStandardIO=False)
-    line, shared, *sockets = arguments
+    channel_descriptor, memory, *sockets = arguments
     listening = [ListeningSocket(*map(int, each.split(":"))) for each in sockets]
-    worker = Worker(SharedTables.of(int(shared)), listening, running)
-    ending = GracefulShutdown(running, [signal.SIGTERM])
-    ending.startService()
-    told = RpcChannel(worker.asks(), lost=ending.stop)
-    running.adoptStreamConnection(int(line), socket.AF_UNIX, Factory.forProtocol(lambda: told))
-    os.close(int(line))
+    worker = Worker(SharedTables.of(int(memory)), listening, running)
+    shutdown = GracefulShutdown(running, [signal.SIGTERM])
+    shutdown.startService()
+    channel = RpcChannel(worker.methods(), on_lost=shutdown.stop)
+    running.adoptStreamConnection(
+        int(channel_descriptor), socket.AF_UNIX, Factory.forProtocol(lambda: channel)
+    )
+    os.close(int(channel_descriptor))
     running.run()
 
 

@@ -11,8 +11,7 @@ from attrs import asdict
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.web.iweb import IAgent
 
-from ..app.accounts import accounts
-from ..app.outbound import agent, proxies
+from ..app.upstream_stack import load_accounts, make_agent, parse_proxies
 from ..config.settings import Settings, UpstreamSettings
 from ..system.external_program import run_process
 from ..upstream.resolvers import threaded_resolver
@@ -52,17 +51,17 @@ async def _examined(
     settings: Settings, environ: Mapping[str, str], names: Sequence[str], reactor: Any
 ) -> list[Diagnosis]:
     resolver = threaded_resolver(reactor)
-    own = accounts(settings, environ, partial(run_process, reactor), reactor)
+    own = load_accounts(settings, environ, partial(run_process, reactor), reactor)
 
     def agent_for(upstream: UpstreamSettings, reached: Callable[[str, str], None]) -> IAgent:
-        return agent(upstream, resolver, environ, reached, reactor)
+        return make_agent(upstream, resolver, environ, reached, reactor)
 
     asking = []
     for name in names:
         upstream = settings.upstreams[name]
         for number, one in enumerate(upstream.by_address()):
             account = own.get(name) if number == 0 or upstream.replicas else None
-            through = proxies(one, environ)
+            through = parse_proxies(one, environ)
             asking.append(Deferred.fromCoroutine(diagnose(name, one, agent_for, through, reactor, account)))
     return list(await gatherResults(asking, consumeErrors=True))
 

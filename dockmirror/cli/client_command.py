@@ -10,7 +10,7 @@ import click
 from attrs import evolve
 from click.shell_completion import CompletionItem
 
-from ..app.public_url import public_mirror
+from ..app.naming import mirror_address
 from ..client_config.clients import CLIENTS
 from ..client_config.docker import DOCKER, merged
 from ..client_config.mirror_address import MirrorAddress
@@ -70,7 +70,7 @@ def _names(chosen: ClientConfig, mirror: MirrorAddress) -> list[str]:
 
 def _parts(client: str, begun: str) -> list[CompletionItem]:
     """As a shell completes them, which has read no settings: those of the well-known registries."""
-    names = _names(CLIENTS[client], public_mirror(load({}, {}), "http", "localhost"))
+    names = _names(CLIENTS[client], mirror_address(load({}, {}), "http", "localhost"))
     return [CompletionItem(name) for name in names if name.startswith(begun)]
 
 
@@ -91,11 +91,11 @@ def _tell_more(chosen: ClientConfig, mirror: MirrorAddress) -> None:
 
 def _mirror(settings: Settings, address: str | None) -> MirrorAddress:
     if address is None:
-        return public_mirror(settings, *_own(settings))
+        return mirror_address(settings, *_own(settings))
     found = _ADDRESS.fullmatch(address)
     if not found:
         raise click.BadParameter("expected an address such as http://192.168.1.5:8080", param_hint="--mirror")
-    return evolve(public_mirror(settings, found[1], found[2]), host=found[2])
+    return evolve(mirror_address(settings, found[1], found[2]), host=found[2])
 
 
 def _own(settings: Settings) -> tuple[str, str]:

@@ -11,8 +11,8 @@ from twisted.internet.error import ConnectError, DNSLookupError, SSLError
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IAgent
 
-from ..app.client_facing import registry_names
-from ..app.upstream_stack import AgentFor, UpstreamParts, make_upstream
+from ..app.naming import registry_names
+from ..app.upstream_stack import AgentFor, UpstreamContext, UpstreamParts, make_upstream
 from ..config.settings import UpstreamSettings
 from ..interfaces import IAccount, IRegistry
 from ..metrics import Metrics
@@ -90,8 +90,9 @@ async def diagnose(
 
         return agent_for(one, note)
 
+    metrics = Metrics(CollectorRegistry())
     asked = make_upstream(
-        name, upstream, noting, clock, Metrics(CollectorRegistry()), UpstreamHealth(clock), account
+        UpstreamContext(name, upstream, noting, clock, metrics, UpstreamHealth(clock), account)
     )
     steps = await _steps(_ConnectionPath(upstream, proxies, found), asked, account)
     return Diagnosis(name, upstream.url, found.get(_host(upstream), ()), steps)

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 import click
 
-from ..app.image_names import ImageName, parse_image_name
+from ..app.naming import ImageName, parse_image_name
 from ..archive.archive_plan import ArchivePlan
 from ..archive.images import PackedImage, archive_of
 from ..archive.read_archive import ArchiveContentError, read

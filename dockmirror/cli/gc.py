@@ -6,7 +6,7 @@ import time
 
 import click
 
-from ..app.cache import budget
+from ..app.cache import make_budget
 from ..store.eviction.sweep import Sweep, SweepResult
 from .context import Context
 from .output import as_json as json_option
@@ -29,7 +29,7 @@ def gc(context: Context, as_json: bool, dry_run: bool) -> None:
     """
     settings = context.settings
     root = store_of(settings)
-    sweep = Sweep(root, budget(root, settings))
+    sweep = Sweep(root, make_budget(root, settings))
     swept = sweep.dry_run(time.time()) if dry_run else sweep.collect(time.time())
     if swept is None:
         raise click.ClickException("a mirror is at it already")

@@ -11,9 +11,8 @@ from typing import BinaryIO
 import click
 from attrs import frozen
 
-from ..app.cache import budget
-from ..app.client_facing import registry_names
-from ..app.image_names import ImageName, parse_image_name
+from ..app.cache import make_budget
+from ..app.naming import ImageName, parse_image_name, registry_names
 from ..app.stack import cache_partition
 from ..archive.archive_files import ArchiveRefused
 from ..archive.image_archive import ImageArchive, NamedImage
@@ -66,7 +65,7 @@ def import_(context: Context, named: str | None, files: tuple[BinaryIO, ...]) ->
             click.echo(f"imported {each.name}")
             with in_turn(root) as figures:
                 figures.add(added)
-            Sweep(root, budget(root, settings)).run(0, time.time())
+            Sweep(root, make_budget(root, settings)).run(0, time.time())
     except (ArchiveRefused, OSError) as error:
         raise click.ClickException(str(error)) from None
 

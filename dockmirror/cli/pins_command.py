@@ -6,7 +6,7 @@ import time
 
 import click
 
-from ..app.image_names import parse_image_name
+from ..app.naming import parse_image_name
 from ..config.settings import Settings
 from ..oci.platform import Platform
 from ..store import pins as store

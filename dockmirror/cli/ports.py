@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from attrs import frozen
 
-from ..app.listeners import HttpsEndpointParser, everywhere
+from ..app.listeners import HttpsEndpoint, listen_endpoints
 from ..config.settings import Settings
 
 _SECURED = ("ssl", "tls")
@@ -27,9 +27,9 @@ class Port:
 
 def ports(settings: Settings) -> Iterator[Port]:
     """Those that are told, in the order of the settings: of a socket of systemd's nothing is."""
-    for endpoint in settings.listen or (everywhere(),):
-        secured = HttpsEndpointParser.parse(endpoint)
-        kind, *parts = re.split(r"(?<!\\):", secured.below if secured else endpoint)
+    for endpoint in listen_endpoints(settings):
+        secured = HttpsEndpoint.parse(endpoint)
+        kind, *parts = re.split(r"(?<!\\):", secured.transport if secured else endpoint)
         named = dict(part.split("=", 1) for part in parts if "=" in part)
         number = named.get("port") or next(filter(str.isdigit, parts), "")
         if kind in ("tcp", "tcp6", *_SECURED) and number:

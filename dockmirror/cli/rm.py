@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ..app.image_names import parse_image_name
+from ..app.naming import parse_image_name
 from ..config.settings import Settings
 from ..oci.digest import Digest
 from ..oci.errors import DigestInvalid

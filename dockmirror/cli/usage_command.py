@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import click
 
-from ..app.cache import budget
+from ..app.cache import make_budget
 from ..oci.digest import Digest
 from ..store import layout
 from ..store.eviction import store_files
@@ -42,7 +42,7 @@ def usage(context: Context, as_json: bool) -> None:
     for name, contents in having.items():
         by_registry.setdefault(name.partition("/")[0], set()).update(contents)
     registries, repositories = _counted(by_registry, sizes), _counted(having, sizes)
-    status, limit = os.statvfs(root), budget(root, settings)
+    status, limit = os.statvfs(root), make_budget(root, settings)
     totals = {
         "contents": sum(sizes.values()),
         "of no repository": sum(sizes[each] for each in sizes.keys() - set().union(*having.values())),

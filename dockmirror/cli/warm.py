@@ -12,8 +12,8 @@ import click
 from attrs import asdict, evolve, frozen
 from rich.progress import Progress
 
-from ..app.image_names import ImageName, parse_image_name
-from ..app.outbound import agent
+from ..app.naming import ImageName, parse_image_name
+from ..app.upstream_stack import make_agent
 from ..config.settings import ConfigurationError, Settings, UpstreamSettings
 from ..oci.credentials import Credentials
 from ..oci.descriptor import Descriptor
@@ -120,7 +120,7 @@ async def _warmed(
     credentials: Credentials | None,
     reactor: Any,
 ) -> list[WarmResult]:
-    connects = agent(at, threaded_resolver(reactor), {}, lambda *_: None, reactor)
+    connects = make_agent(at, threaded_resolver(reactor), {}, lambda *_: None, reactor)
     registry = connect_to_mirror(at, connects, reactor, credentials)
     with progress("") as bars:
         pull = Pull(registry, jobs, partial(_bar, bars))

@@ -1,1 +1,1 @@
-"""Several processes that serve as one."""
+"""Worker processes that serve as one mirror."""

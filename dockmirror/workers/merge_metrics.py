@@ -1,4 +1,4 @@
-"""The metrics of several processes as those of one."""
+"""Merges the metrics of several processes into those of one."""
 
 from __future__ import annotations
 
@@ -11,48 +11,51 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
-_SUMMED = {"dockmirror_connections", "dockmirror_running_requests"}
-"""Gauges of which each process has its own part; all see the same, or nearly, of the others."""
+_SUMMED_GAUGES = {"dockmirror_connections", "dockmirror_running_requests"}
+"""Gauges of what each process has for itself; every other gauge is (nearly) the same in all processes."""
 
-Key = tuple[str, tuple[tuple[str, str], ...]]
+_SampleKey = tuple[str, tuple[tuple[str, str], ...]]
 
 
 def merge_metrics(expositions: Iterable[str]) -> list[Metric]:
-    """Counters, histograms and gauges of what is divided are summed; of others the largest counts."""
+    """Sum counters, histograms and the gauges of each process; of other gauges take the largest value."""
     families: dict[str, Metric] = {}
-    values: dict[Key, tuple[str, Sample]] = {}
+    samples: dict[_SampleKey, tuple[str, Sample]] = {}
     for text in expositions:
         for family in text_string_to_metric_families(text):
             families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
             for sample in family.samples:
                 key = sample.name, tuple(sorted(sample.labels.items()))
-                before = values.get(key)
-                value = sample.value if before is None else _with(family, before[1].value, sample.value)
-                values[key] = family.name, sample._replace(value=value)
-    for name, sample in values.values():
+                previous = samples.get(key)
+                value = (
+                    sample.value
+                    if previous is None
+                    else _merge_values(family, previous[1].value, sample.value)
+                )
+                samples[key] = family.name, sample._replace(value=value)
+    for name, sample in samples.values():
         families[name].samples.append(sample)
     return list(families.values())
 
 
-def _with(family: Metric, one: float, other: float) -> float:
-    if family.type in ("counter", "histogram") or family.name in _SUMMED:
-        return one + other
-    return max(one, other)
+def _merge_values(family: Metric, one: float, other: float) -> float:
+    is_summed = family.type in ("counter", "histogram") or family.name in _SUMMED_GAUGES
+    return one + other if is_summed else max(one, other)
 
 
-def counted(families: Iterable[Metric]) -> list[Metric]:
-    """Only what goes on to count when the process that counted it is gone."""
+def select_cumulative(families: Iterable[Metric]) -> list[Metric]:
+    """Return the counters and histograms, which count on after the process that counted has exited."""
     return [family for family in families if family.type in ("counter", "histogram")]
 
 
-def exposed(families: Sequence[Metric]) -> bytes:
-    """In the text format of Prometheus."""
+def format_metrics(families: Sequence[Metric]) -> bytes:
+    """Write metrics in the text format of Prometheus."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_These(families))
+    registry.register(_StaticCollector(families))
     return generate_latest(registry)
 
 
-class _These(Collector):
+class _StaticCollector(Collector):
     def __init__(self, families: Sequence[Metric]) -> None:
         self._families = families
 

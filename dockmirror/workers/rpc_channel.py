@@ -1,4 +1,4 @@
-"""What two processes ask each other, over a pair of sockets: a line of JSON for each question and answer."""
+"""Remote procedure calls between two processes: one line of JSON for each call and each answer."""
 
 from __future__ import annotations
 
@@ -13,57 +13,56 @@ from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
 
 RpcMethods = Mapping[str, Callable[[Any], Coroutine[Any, Any, Any]]]
-"""What may be asked for, by name: each takes a value of JSON, and gives one."""
+"""The methods that may be called, by name; each takes and returns a JSON value."""
 _log = Logger()
 
 
 class PeerLost(Exception):
-    """The other process answers no more."""
+    """The other process is gone, and will not answer."""
 
 
 class RpcError(Exception):
-    """The other process could not do it, and said why."""
+    """The method failed in the other process; the text is that of its exception."""
 
 
 class RpcChannel(LineOnlyReceiver):
-    """One end; each may ask the other.
+    """One end of a connection on which either end may call methods of the other.
 
-    :param asks: what the other one may ask for here; an exception's text is its answer.
-    :param lost: called when the other end is gone.
+    :param methods: the methods that the other end may call here.
+    :param on_lost: called when the other end is gone.
     """
 
     delimiter = b"\n"
     MAX_LENGTH = 64 * 1024 * 1024
 
-    def __init__(self, asks: RpcMethods, lost: Callable[[], None] = lambda: None) -> None:
-        self._asks = asks
-        self._lost = lost
+    def __init__(self, methods: RpcMethods, on_lost: Callable[[], None] = lambda: None) -> None:
+        self._methods = methods
+        self._on_lost = on_lost
         self._waiting: dict[int, Deferred[Any]] = {}
-        self._next = 0
-        self._gone = False
+        self._last_id = 0
+        self._is_lost = False
 
-    async def ask(self, name: str, value: object = None) -> Any:
-        """What the other end answers.
+    async def call(self, method: str, value: object = None) -> Any:
+        """Call a method of the other end, and return its answer.
 
-        :raises Refused: with what it said instead.
-        :raises Gone: when it is gone, or goes before it has answered.
+        :raises RpcError: when the method raises an exception.
+        :raises PeerLost: when the other end is gone, or goes before it answers.
         """
-        if self._gone or self.transport is None:
+        if self._is_lost or self.transport is None:
             raise PeerLost
-        self._next += 1
-        number = self._next
-        answer: Deferred[Any] = Deferred(lambda _: self._forget(number))
-        self._waiting[number] = answer
-        self._send({"ask": name, "value": value, "number": number})
+        self._last_id += 1
+        call_id = self._last_id
+        answer: Deferred[Any] = Deferred(lambda _: self._forget(call_id))
+        self._waiting[call_id] = answer
+        self._send({"call": method, "value": value, "id": call_id})
         return await answer
 
     def lineReceived(self, line: bytes) -> None:
-        """See ``LineOnlyReceiver``."""
         message = json.loads(line)
-        if "ask" in message:
-            Deferred.fromCoroutine(self._answer(message)).addErrback(_failed)
+        if "call" in message:
+            Deferred.fromCoroutine(self._answer(message)).addErrback(_log_failed_answer)
             return
-        waiting = self._waiting.pop(message["number"], None)
+        waiting = self._waiting.pop(message["id"], None)
         if waiting is None:
             return
         if "error" in message:
@@ -73,27 +72,25 @@ class RpcChannel(LineOnlyReceiver):
 
     async def _answer(self, message: Mapping[str, Any]) -> None:
         try:
-            told = {"answer": await self._asks[message["ask"]](message["value"])}
+            outcome = {"answer": await self._methods[message["call"]](message["value"])}
         except Exception as error:
-            told = {"error": str(error)}
-        self._send({**told, "number": message["number"]})
+            outcome = {"error": str(error)}
+        self._send({**outcome, "id": message["id"]})
 
-    def _forget(self, number: int) -> None:
-        """Nobody waits for that answer any more."""
-        self._waiting.pop(number, None)
+    def _forget(self, call_id: int) -> None:
+        self._waiting.pop(call_id, None)
 
     def _send(self, message: object) -> None:
-        if not self._gone:
+        if not self._is_lost:
             self.sendLine(json.dumps(message).encode())
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """See ``IProtocol``."""
-        self._gone = True
+        self._is_lost = True
         waiting, self._waiting = self._waiting, {}
         for each in waiting.values():
             each.errback(PeerLost())
-        self._lost()
+        self._on_lost()
 
 
-def _failed(failure: Failure) -> None:
-    _log.failure("an answer to another process failed", failure=failure)
+def _log_failed_answer(failure: Failure) -> None:
+    _log.failure("cannot answer another process", failure=failure)

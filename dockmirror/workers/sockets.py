@@ -1,4 +1,4 @@
-"""Sockets on which one process listens for others."""
+"""Listening sockets that one process binds and others accept from."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _SYSTEMD = re.compile(r"(^|:)systemd:.*")
 
 @frozen
 class ListeningSocket:
-    """A socket that listens already.
+    """A socket that is listening already.
 
-    :ivar descriptor: its number, in the process that is told of it.
-    :ivar family: its address family's number.
+    :ivar descriptor: its file descriptor in the process that inherits it.
+    :ivar family: the number of its address family.
     """
 
     descriptor: int
@@ -29,7 +29,7 @@ class ListeningSocket:
 
 
 class BindOnlyReactor:
-    """A reactor for the process that binds: what listens by it accepts nobody."""
+    """A reactor for the binding process: its ports listen, but accept no connection."""
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
@@ -37,79 +37,72 @@ class BindOnlyReactor:
 
     @property
     def sockets(self) -> Sequence[ListeningSocket]:
-        """Those that listen, in the order in which they were asked for."""
+        """The listening sockets, in the order in which they were opened."""
         return [ListeningSocket(port.fileno(), port.socket.family) for port in self._ports]
 
     def listenTCP(self, *args: Any, **kwargs: Any) -> IListeningPort:
-        """See ``IReactorTCP``."""
-        return self._held(self._reactor.listenTCP(*args, **kwargs))
+        return self._stop_accepting(self._reactor.listenTCP(*args, **kwargs))
 
     def listenSSL(self, *args: Any, **kwargs: Any) -> IListeningPort:
-        """See ``IReactorSSL``."""
-        return self._held(self._reactor.listenSSL(*args, **kwargs))
+        return self._stop_accepting(self._reactor.listenSSL(*args, **kwargs))
 
     def listenUNIX(self, *args: Any, **kwargs: Any) -> IListeningPort:
-        """See ``IReactorUNIX``."""
-        return self._held(self._reactor.listenUNIX(*args, **kwargs))
+        return self._stop_accepting(self._reactor.listenUNIX(*args, **kwargs))
 
     def adoptStreamPort(self, *args: Any, **kwargs: Any) -> IListeningPort:
-        """See ``IReactorSocket``."""
-        return self._held(self._reactor.adoptStreamPort(*args, **kwargs))
+        return self._stop_accepting(self._reactor.adoptStreamPort(*args, **kwargs))
 
-    def _held(self, port: Any) -> IListeningPort:
+    def _stop_accepting(self, port: Any) -> IListeningPort:
         port.stopReading()
-        # Others have the socket too, and accept from it until they are told to end: it is closed here, as
-        # Twisted does with sockets that it was given, and not shut down for all of them.
+        # Workers accept from the same socket until they stop.  So it is only closed here, as Twisted does
+        # with inherited sockets; a shutdown would end it for all of them.
         port._shouldShutdown = False
         self._ports.append(port)
-        held: IListeningPort = port
-        return held
+        listening: IListeningPort = port
+        return listening
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._reactor, name)
 
 
 class InheritedSocketsReactor:
-    """A reactor for a process that accepts: what is to listen takes the next of the sockets that do."""
+    """A reactor for a worker: each call to listen takes the next of the inherited sockets."""
 
     def __init__(self, reactor: Any, sockets: Sequence[ListeningSocket]) -> None:
         self._reactor = reactor
-        self._left = list(sockets)
+        self._remaining = list(sockets)
 
     def listenTCP(self, port: int, factory: Any, *_: Any, **__: Any) -> IListeningPort:
-        """See ``IReactorTCP``."""
-        return self._adopted(factory)
+        return self._adopt(factory)
 
     def listenUNIX(self, address: str, factory: Any, *_: Any, **__: Any) -> IListeningPort:
-        """See ``IReactorUNIX``."""
-        return self._adopted(factory)
+        return self._adopt(factory)
 
     def listenSSL(self, port: int, factory: Any, contextFactory: Any, *_: Any, **__: Any) -> IListeningPort:
-        """See ``IReactorSSL``."""
-        return self._adopted(TLSMemoryBIOFactory(contextFactory, False, factory, self._reactor))
+        return self._adopt(TLSMemoryBIOFactory(contextFactory, False, factory, self._reactor))
 
-    def _adopted(self, factory: Any) -> IListeningPort:
-        listening = self._left.pop(0)
+    def _adopt(self, factory: Any) -> IListeningPort:
+        inherited = self._remaining.pop(0)
         try:
-            if listening.family == socket.AF_UNIX:
-                port: Any = _InheritedUnixPort(listening.descriptor, factory, self._reactor)
+            if inherited.family == socket.AF_UNIX:
+                port: Any = _InheritedUnixPort(inherited.descriptor, factory, self._reactor)
                 port.startListening()
             else:
-                family = socket.AddressFamily(listening.family)
-                port = self._reactor.adoptStreamPort(listening.descriptor, family, factory)
+                family = socket.AddressFamily(inherited.family)
+                port = self._reactor.adoptStreamPort(inherited.descriptor, family, factory)
         finally:
-            os.close(listening.descriptor)  # of which the port has a copy of its own
-        adopted: IListeningPort = port
-        return adopted
+            os.close(inherited.descriptor)  # the port has its own copy
+        listening: IListeningPort = port
+        return listening
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._reactor, name)
 
 
 class _InheritedUnixPort(unix.Port):
-    """A UNIX socket whose name belongs to the process that bound it.
+    """A UNIX socket whose file belongs to the binding process.
 
-    Twisted's own would set the name's mode anew, and remove it at its end.
+    Twisted's own class would change the mode of the file, and remove it when it stops.
     """
 
     def __init__(self, descriptor: int, factory: Any, reactor: Any) -> None:
@@ -117,6 +110,6 @@ class _InheritedUnixPort(unix.Port):
         self._preexistingSocket = socket.fromfd(descriptor, socket.AF_UNIX, socket.SOCK_STREAM)
 
 
-def adoptable(endpoint: str) -> str:
-    """The endpoint as a process that adopts its socket asks for it: what systemd gave, it gave to another."""
+def inherited_endpoint(endpoint: str) -> str:
+    """Return the endpoint that a worker opens; systemd passes its sockets to the binding process only."""
     return _SYSTEMD.sub(r"\1tcp:0", endpoint)

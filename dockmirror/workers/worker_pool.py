@@ -1,4 +1,4 @@
-"""Processes that serve as one: started, replaced when they die, ended together."""
+"""The worker processes: started, replaced when they die, and stopped together."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+from attrs import frozen
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.error import ProcessExitedAlready
@@ -20,80 +21,85 @@ from twisted.python.failure import Failure
 from .rpc_channel import PeerLost, RpcChannel, RpcError
 from .sockets import ListeningSocket
 
-PATIENCE = 5.0
-"""Seconds that a worker has to answer what it is asked, by default."""
-_SHORT = 10.0
-_PAUSES = (0.0, 1.0, 5.0, 15.0, 30.0)
-"""Seconds before a worker is replaced, longer each time that one did not live for ``_SHORT`` seconds."""
-_FIRST = 10  # of the descriptors in a worker, behind those that every process has and systemd gives
+CALL_TIMEOUT = 5.0
+"""Seconds that a worker has to answer a call, by default."""
+_SHORT_LIFE = 10.0
+_RESTART_DELAYS = (0.0, 1.0, 5.0, 15.0, 30.0)
+"""Seconds before a worker is replaced; longer after each one that lived for less than ``_SHORT_LIFE``."""
+_FIRST_DESCRIPTOR = 10  # above those that every process has, and those that systemd passes
 
 _log = Logger()
 
 
-class WorkerPool(Service):
-    """So many workers.
+@frozen
+class WorkerCommand:
+    """The program of a worker, run by ``python -P -m``; see ``WorkerProcess.start`` for its arguments.
 
-    :param module: what a worker runs, by ``python -P -m``; its arguments are the descriptor of its end of the
-        line to this process, that of the memory, and ``DESCRIPTOR:FAMILY`` for each socket.
-    :param memory: the descriptor of memory that all of them share.
-    :param sockets: gives the sockets that listen, once they do.
-    :param begin: what a worker is first asked, by which it begins: a name and a value, as they are then.
+    :ivar memory: the descriptor of the memory that all workers share.
+    """
+
+    module: str
+    memory: int
+    environ: Mapping[str, str]
+
+
+class WorkerPool(Service):
+    """Starts worker processes, replaces those that die, and stops them together.
+
+    :param sockets: returns the listening sockets, once they listen.
+    :param start_arguments: returns the value for the method ``start``, the first that is called in a worker.
     :param grace: seconds after SIGTERM until a worker is killed.
-    :param environ: the environment of a worker.
-    :ivar count: how many there are to be.
-    :ivar ending: whether the workers are to end, and none is replaced.
-    :ivar departed: is told of a worker that is gone, by its number.
+    :ivar count: the number of workers to run.
+    :ivar is_stopping: the workers are being stopped, and none is replaced.
+    :ivar on_exit: called with the number of each worker that has exited.
     """
 
     def __init__(
         self,
         count: int,
-        module: str,
-        memory: int,
+        command: WorkerCommand,
         sockets: Callable[[], Sequence[ListeningSocket]],
-        begin: Callable[[], tuple[str, Any]],
+        start_arguments: Callable[[], Any],
         grace: float,
-        environ: Mapping[str, str],
         reactor: Any,
     ) -> None:
         self.workers: dict[int, WorkerProcess] = {}
-        self.ending = False
+        self.is_stopping = False
         self.count = count
-        self._module = module
-        self._memory = memory
+        self.on_exit: Callable[[int], None] = lambda _: None
+        self._command = command
         self._sockets = sockets
-        self._begin = begin
+        self._start_arguments = start_arguments
         self._grace = grace
-        self._environ = environ
         self._reactor = reactor
-        self.departed: Callable[[int], None] = lambda _: None
         self._short_lives = 0
-        self._pauses: set[IDelayedCall] = set()
-        self._number = 0
+        self._restarts: set[IDelayedCall] = set()
+        self._last_number = 0
 
     def startService(self) -> None:
-        """Called when the reactor is about to run, and no privilege is left that a worker must not have."""
         super().startService()
+        # twistd has given up the rights of root by the time the reactor runs.
         self._reactor.callWhenRunning(self._start_all)
 
     def stopService(self) -> Deferred[Any]:
-        """Fires when no worker is left."""
+        """Return a Deferred that fires when all workers have exited."""
         super().stopService()
-        self.ending = True
-        for pause in self._pauses:
-            if pause.active():
-                pause.cancel()
-        return DeferredList([worker.end(self._grace) for worker in list(self.workers.values())])
+        self.is_stopping = True
+        for restart in self._restarts:
+            if restart.active():
+                restart.cancel()
+        return DeferredList([worker.stop(self._grace) for worker in list(self.workers.values())])
 
-    async def ask(self, name: str, value: object = None, patience: float = PATIENCE) -> dict[int, Any]:
-        """What the workers answer, by their numbers; who gives none in time is left out.
+    async def call(self, method: str, value: object = None, seconds: float = CALL_TIMEOUT) -> dict[int, Any]:
+        """Call a method in all workers, and return the answers by the numbers of the workers.
 
-        :param patience: seconds for which an answer is waited for.
-        :raises Refused: when one of them could not do it.
+        Workers that do not answer within *seconds* are left out.
+
+        :raises RpcError: when the method raises an exception in any of them.
         """
         numbers = list(self.workers)
-        asked = [self.workers[number].ask(name, value, patience) for number in numbers]
-        outcomes = await DeferredList(asked, consumeErrors=True)
+        calls = [self.workers[number].call(method, value, seconds) for number in numbers]
+        outcomes = await DeferredList(calls, consumeErrors=True)
         answers = {}
         for number, (succeeded, outcome) in zip(numbers, outcomes, strict=True):
             if succeeded:
@@ -107,99 +113,108 @@ class WorkerPool(Service):
             self._start()
 
     def _start(self) -> None:
-        self._number += 1
-        number = self._number
-        worker = WorkerProcess(self._environ, self._reactor, lambda: self._ended(number))
+        self._last_number += 1
+        number = self._last_number
+        worker = WorkerProcess(self._reactor, lambda: self._exited(number))
         self.workers[number] = worker
         try:
-            worker.start(self._module, self._memory, self._sockets())
-        except OSError as error:  # for want of memory or of descriptors, which there may be in a while
-            worker.how = f"before it began: {error.strerror}"
-            self._ended(number)
+            worker.start(self._command, self._sockets())
+        except OSError as error:  # out of memory or descriptors, maybe for a moment only
+            worker.exit_reason = f"before it started: {error.strerror}"
+            self._exited(number)
             return
-        beginning = Deferred.fromCoroutine(worker.line.ask(*self._begin()))
-        beginning.addErrback(self._did_not_begin, worker)
+        started = Deferred.fromCoroutine(worker.channel.call("start", self._start_arguments()))
+        started.addErrback(self._start_failed, worker)
 
-    def _did_not_begin(self, failure: Failure, worker: WorkerProcess) -> None:
-        """It serves nobody: another one takes its place."""
+    def _start_failed(self, failure: Failure, worker: WorkerProcess) -> None:
+        """Stop a worker that cannot serve, so that another one replaces it."""
         if not failure.check(PeerLost):
-            _log.error("a worker could not begin: {error}", error=failure.getErrorMessage())
-            worker.end(self._grace)
+            _log.error("a worker cannot start: {error}", error=failure.getErrorMessage())
+            worker.stop(self._grace)
 
-    def _ended(self, number: int) -> None:
+    def _exited(self, number: int) -> None:
         worker = self.workers.pop(number)
-        self.departed(number)
-        if self.ending:
+        self.on_exit(number)
+        if self.is_stopping:
             return
-        lived = self._reactor.seconds() - worker.began
-        self._short_lives = self._short_lives + 1 if lived < _SHORT else 0
-        pause = _PAUSES[min(self._short_lives, len(_PAUSES) - 1)]
-        _log.error("a worker ended, {how}: another one in {pause:g} s", how=worker.how, pause=pause)
-        self._pauses = {call for call in self._pauses if call.active()}
-        self._pauses.add(self._reactor.callLater(pause, self._start))
+        lived = self._reactor.seconds() - worker.started
+        self._short_lives = self._short_lives + 1 if lived < _SHORT_LIFE else 0
+        delay = _RESTART_DELAYS[min(self._short_lives, len(_RESTART_DELAYS) - 1)]
+        _log.error(
+            "a worker exited, {reason}; starting another one in {delay:g} s",
+            reason=worker.exit_reason,
+            delay=delay,
+        )
+        self._restarts = {restart for restart in self._restarts if restart.active()}
+        self._restarts.add(self._reactor.callLater(delay, self._start))
 
 
 class WorkerProcess(ProcessProtocol):
-    """One process.
+    """A worker as the binding process sees it.
 
-    :ivar began: when it was started, in the reactor's seconds.
-    :ivar how: in which way it ended.
+    :ivar started: the reactor's time at which it was started.
+    :ivar exit_reason: the signal or status with which it exited.
     """
 
-    def __init__(self, environ: Mapping[str, str], reactor: Any, ended: Callable[[], None]) -> None:
-        self._environ = environ
-        self.began = reactor.seconds()
-        self.how = "not yet"
-        self.line = RpcChannel({})
+    def __init__(self, reactor: Any, on_exit: Callable[[], None]) -> None:
+        self.started = reactor.seconds()
+        self.exit_reason = ""
+        self.channel = RpcChannel({})
         self._reactor = reactor
-        self._ended = ended
-        self._over: list[Deferred[None]] = []
+        self._on_exit = on_exit
+        self._stopped: list[Deferred[None]] = []
         self._kill: IDelayedCall | None = None
 
-    def start(self, module: str, memory: int, sockets: Sequence[ListeningSocket]) -> None:
-        """Runs the module, with a line, the memory and these sockets.
+    def start(self, command: WorkerCommand, sockets: Sequence[ListeningSocket]) -> None:
+        """Start the process.
 
-        :raises OSError: when it cannot be started; then nothing of it is left.
+        Its arguments are the descriptors of the RPC channel and of the shared memory, and
+        ``DESCRIPTOR:FAMILY`` for each listening socket.
+
+        :raises OSError: when the process cannot be started; then nothing of it is left.
         """
         ours, theirs = socket.socketpair()
         with ours, theirs:
             self._reactor.adoptStreamConnection(
-                ours.fileno(), socket.AF_UNIX, _ExistingSocketFactory(self.line)
+                ours.fileno(), socket.AF_UNIX, _ExistingSocketFactory(self.channel)
             )
-            descriptors = [theirs.fileno(), memory, *(each.descriptor for each in sockets)]
-            inherited = dict(enumerate(descriptors, _FIRST))
-            listening = [f"{_FIRST + 2 + place}:{int(each.family)}" for place, each in enumerate(sockets)]
+            descriptors = [theirs.fileno(), command.memory, *(each.descriptor for each in sockets)]
+            inherited = dict(enumerate(descriptors, _FIRST_DESCRIPTOR))
+            channel, memory, *listening = inherited
+            arguments = [
+                f"{descriptor}:{int(each.family)}"
+                for descriptor, each in zip(listening, sockets, strict=True)
+            ]
             self._reactor.spawnProcess(
                 self,
                 sys.executable,
-                [sys.executable, "-P", "-m", module, str(_FIRST), str(_FIRST + 1), *listening],
-                env={**self._environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                [sys.executable, "-P", "-m", command.module, str(channel), str(memory), *arguments],
+                env={**command.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
                 childFDs={0: 0, 1: 1, 2: 2, **inherited},
             )
 
-    def ask(self, name: str, value: object, patience: float) -> Deferred[Any]:
-        """Fires with its answer; fails where there is none in time."""
-        return Deferred.fromCoroutine(self.line.ask(name, value)).addTimeout(patience, self._reactor)
+    def call(self, method: str, value: object, seconds: float) -> Deferred[Any]:
+        """Call a method in the worker; the Deferred fails if there is no answer in time."""
+        return Deferred.fromCoroutine(self.channel.call(method, value)).addTimeout(seconds, self._reactor)
 
-    def end(self, grace: float) -> Deferred[None]:
-        """Has it end; fires when it has."""
-        over: Deferred[None] = Deferred()
-        self._over.append(over)
+    def stop(self, grace: float) -> Deferred[None]:
+        """Terminate the worker, and kill it after the grace period; fires when it has exited."""
+        stopped: Deferred[None] = Deferred()
+        self._stopped.append(stopped)
         self._signal("TERM")
         if self._kill is None:
             self._kill = self._reactor.callLater(grace, self._signal, "KILL")
-        return over
+        return stopped
 
     def processEnded(self, reason: Failure) -> None:
-        """See ``IProcessProtocol``."""
         status = reason.value
         signal, code = getattr(status, "signal", None), getattr(status, "exitCode", None)
-        self.how = f"killed by signal {signal}" if signal is not None else f"with status {code}"
+        self.exit_reason = f"killed by signal {signal}" if signal is not None else f"with status {code}"
         if self._kill is not None and self._kill.active():
             self._kill.cancel()
-        self._ended()
-        for over in self._over:
-            over.callback(None)
+        self._on_exit()
+        for stopped in self._stopped:
+            stopped.callback(None)
 
     def _signal(self, name: str) -> None:
         if self.transport is not None:
@@ -208,10 +223,10 @@ class WorkerProcess(ProcessProtocol):
 
 
 class _ExistingSocketFactory(Factory):
-    """For a connection that there is already."""
+    """Returns one protocol, for a connection that exists already."""
 
-    def __init__(self, line: RpcChannel) -> None:
-        self._line = line
+    def __init__(self, channel: RpcChannel) -> None:
+        self._channel = channel
 
     def buildProtocol(self, addr: object) -> RpcChannel:
-        return self._line
+        return self._channel

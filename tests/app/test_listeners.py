@@ -1,4 +1,4 @@
-"""Where the mirror listens: endpoints as they are written, and https over real sockets."""
+"""Listeners, and the certificates that they show."""
 
 # mypy: allow-untyped-decorators
 
@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,25 @@ import pytest_twisted  # type: ignore[import-untyped, unused-ignore]
 from twisted.internet import reactor as _reactor
 from twisted.internet.address import IPv4Address
 from twisted.internet.protocol import Factory
+from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
 from twisted.internet.threads import deferToThread
 from twisted.web.resource import Resource
 
-from dockmirror.app.listeners import BACKLOG, HttpsEndpointParser, listener
+from dockmirror.app.listeners import (
+    BACKLOG,
+    HttpsEndpoint,
+    make_certificate_renewal,
+    make_listener,
+    missing_certificates,
+)
+from dockmirror.app.naming import certificate_names
+from dockmirror.config.load import load
 from dockmirror.config.settings import ConfigurationError
 from dockmirror.http.server import HttpSite
+from dockmirror.tls.acme_store import AcmeStore
 from dockmirror.tls.certificate_directories import CertificateDirectories
+from dockmirror.tls.certificate_renewal import CertificateRenewal
 from tests.integration.parts.process import free_port
 from tests.issued import Issued, issue
 
@@ -31,7 +43,7 @@ FIRST, SECOND = issue("m.example", days=3000), issue("m.example", days=3000)
 
 
 @pytest.mark.parametrize(
-    ("endpoint", "below", "directory"),
+    ("endpoint", "transport", "directory"),
     [
         ("https:443", "tcp:443", None),
         ("https:443:interface=\\:\\:", "tcp:443:interface=\\:\\:", None),
@@ -42,21 +54,18 @@ FIRST, SECOND = issue("m.example", days=3000), issue("m.example", days=3000)
         ("https:unix:/run/m.sock:mode=660:certificates=/etc/c", "unix:/run/m.sock:mode=660", "/etc/c"),
     ],
 )
-def test_https(endpoint: str, below: str, directory: str | None) -> None:
-    """TLS lies over any endpoint, a port alone is TCP's, and the directory is named anywhere behind it."""
-    assert HttpsEndpointParser.parse(endpoint) == HttpsEndpointParser(
-        below, Path(directory) if directory else None
-    )
+def test_https_endpoints_are_parsed(endpoint: str, transport: str, directory: str | None) -> None:
+    """TLS works over any endpoint, a port alone stands for TCP, and the directory may stand anywhere."""
+    assert HttpsEndpoint.parse(endpoint) == HttpsEndpoint(transport, Path(directory) if directory else None)
 
 
 @pytest.mark.parametrize(
     ("endpoint", "backlog"),
     [("tcp:0:interface=127.0.0.1", BACKLOG), ("tcp:0:interface=127.0.0.1:backlog=7", 7)],
 )
-def test_backlog(endpoint: str, backlog: int) -> None:
-    """A burst of clients finds room; the operator may say how much."""
+def test_a_listener_has_a_large_backlog_unless_the_operator_sets_one(endpoint: str, backlog: int) -> None:
     listening = MemoryReactorClock()
-    service = listener(
+    service = make_listener(
         "listen.0",
         endpoint,
         HttpSite(Resource(), reactor),
@@ -68,13 +77,12 @@ def test_backlog(endpoint: str, backlog: int) -> None:
 
 
 @pytest.mark.parametrize("endpoint", ["tcp:443", "ssl:443:privateKey=https", "httpsx:443"])
-def test_others(endpoint: str) -> None:
-    """What does not begin with it is another endpoint."""
-    assert HttpsEndpointParser.parse(endpoint) is None
+def test_other_endpoints_are_not_https(endpoint: str) -> None:
+    assert HttpsEndpoint.parse(endpoint) is None
 
 
 @pytest.mark.parametrize(
-    ("endpoint", "told"),
+    ("endpoint", "message"),
     [
         ("https:443", r"^listen: .*there is no certificate with its key"),
         ("https:443:certificates=/nowhere", r"^listen: /nowhere: there is no .*No such file or directory"),
@@ -82,26 +90,26 @@ def test_others(endpoint: str) -> None:
         ("systemd:domain=INET6:name=x", r"^listen: expected a server endpoint, not 'systemd:"),
     ],
 )
-def test_refused(tmp_path: Path, endpoint: str, told: str) -> None:
-    """What cannot be listened on is refused in a line that names the setting."""
+def test_an_unusable_endpoint_is_refused_in_one_line_that_names_the_setting(
+    tmp_path: Path, endpoint: str, message: str
+) -> None:
     directories = CertificateDirectories(tmp_path, "m.example", reactor)
-    with pytest.raises(ConfigurationError, match=told) as raised:
-        listener("listen.0", endpoint, HttpSite(Resource(), reactor), reactor, directories)
+    with pytest.raises(ConfigurationError, match=message) as raised:
+        make_listener("listen.0", endpoint, HttpSite(Resource(), reactor), reactor, directories)
     assert "\n" not in str(raised.value)
 
 
-class _Full(Factory):
+class _FullFactory(Factory):
     noisy = False
 
     def buildProtocol(self, _: object) -> None:
-        """There is no room."""
+        """Reject the connection."""
 
 
-def test_a_connection_that_is_turned_away(tmp_path: Path) -> None:
-    """A connection that the site turns away is closed at once below TLS too."""
+def test_a_rejected_connection_is_closed_below_tls(tmp_path: Path) -> None:
     (tmp_path / "m.pem").write_bytes(FIRST.key + FIRST.certificate)
     listening, directories = MemoryReactorClock(), CertificateDirectories(tmp_path, "m.example", reactor)
-    listener("listen.0", "https:443", _Full(), listening, directories).startService()
+    make_listener("listen.0", "https:443", _FullFactory(), listening, directories).startService()
     (_, factory, *_), *_ = listening.tcpServers
     assert factory.buildProtocol(IPv4Address("TCP", "10.0.0.1", 1)) is None
 
@@ -114,7 +122,7 @@ class _Hello(Resource):
 
 
 class Listening:
-    """A listener on the loopback interface, and those who come to it."""
+    """A listener on the loopback interface, and its clients."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -122,15 +130,15 @@ class Listening:
         self.port = free_port()
         directories = CertificateDirectories(path, "m.example", reactor)
         endpoint = f"https:{self.port}:interface=127.0.0.1"
-        self.service = listener("listen.0", endpoint, HttpSite(_Hello(), reactor), reactor, directories)
+        self.service = make_listener("listen.0", endpoint, HttpSite(_Hello(), reactor), reactor, directories)
 
     def put(self, issued: Issued) -> None:
-        """Replaces the certificate."""
+        """Replace the certificate."""
         (self.path / "beside").write_bytes(issued.key + issued.certificate)
         (self.path / "beside").rename(self.path / "m.pem")
 
     def connect(self, issued: Issued, **limits: Any) -> ssl.SSLSocket:
-        """A client who trusts nothing but that certificate; blocks."""
+        """Connect as a client that trusts only this certificate; blocks."""
         context = ssl.create_default_context(cadata=issued.certificate.decode())
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT
         context.set_alpn_protocols(["h2", "http/1.1"])
@@ -144,8 +152,8 @@ class Listening:
             raise
 
 
-def asked(connection: ssl.SSLSocket) -> bytes:
-    """The end of the answer to a request."""
+def get(connection: ssl.SSLSocket) -> bytes:
+    """Send a request, and return the answer's bytes."""
     connection.sendall(b"GET / HTTP/1.1\r\nHost: m.example\r\n\r\n")
     received = b""
     while not received.endswith(b"hello"):
@@ -157,7 +165,7 @@ def asked(connection: ssl.SSLSocket) -> bytes:
 
 @pytest_twisted.async_yield_fixture()
 async def listening(tmp_path: Path) -> Any:
-    """Listens while the test runs."""
+    """A listener that runs during the test."""
     one = Listening(tmp_path)
     one.service.startService()
     yield one
@@ -165,15 +173,15 @@ async def listening(tmp_path: Path) -> Any:
 
 
 @pytest_twisted.ensureDeferred
-async def test_served(listening: Listening) -> None:
-    """HTTP/1.1 is spoken over TLS 1.3 or 1.2, whatever newer the client offers; older ones are refused."""
+async def test_tls_1_2_and_1_3_are_spoken_with_http_1_1(listening: Listening) -> None:
+    """Older versions of TLS are refused."""
 
     def ask() -> None:
         for version in (ssl.TLSVersion.TLSv1_3, ssl.TLSVersion.TLSv1_2):
             with listening.connect(FIRST, maximum_version=version) as connection:
                 assert connection.selected_alpn_protocol() == "http/1.1"
                 assert connection.version() == version.name.replace("_", ".")
-                assert asked(connection).endswith(b"hello")
+                assert get(connection).endswith(b"hello")
         with pytest.warns(DeprecationWarning, match="TLSv1"), pytest.raises(ssl.SSLError):
             listening.connect(
                 FIRST, maximum_version=ssl.TLSVersion.TLSv1_1, minimum_version=ssl.TLSVersion.TLSv1
@@ -183,12 +191,12 @@ async def test_served(listening: Listening) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_renewed(listening: Listening) -> None:
-    """After a renewal the next connection has the new certificate, and one that was open goes on."""
+async def test_a_renewed_certificate_is_shown_to_new_connections(listening: Listening) -> None:
+    """Open connections continue."""
 
     def ask() -> None:
         with listening.connect(FIRST) as before:
-            asked(before)
+            get(before)
             listening.put(SECOND)
             while True:
                 try:
@@ -197,7 +205,38 @@ async def test_renewed(listening: Listening) -> None:
                 except ssl.SSLCertVerificationError:
                     time.sleep(0.1)
             with after:
-                assert asked(after).endswith(b"hello")
-            assert asked(before).endswith(b"hello")
+                assert get(after).endswith(b"hello")
+            assert get(before).endswith(b"hello")
 
     await deferToThread(ask)
+
+
+def test_missing_certificates_are_those_not_issued_yet(tmp_path: Path) -> None:
+    said = {"domain": "m.example", "certificates": str(tmp_path)}
+    assert missing_certificates(load(said, {})) == ()
+    settings = load({**said, "acme": "a@m.example"}, {})
+    assert missing_certificates(settings) == [
+        tmp_path / f"acme/{name}.pem" for name in certificate_names(settings)
+    ]
+    AcmeStore(tmp_path).put("m.example", b"certificate")
+    assert missing_certificates(settings) == [
+        tmp_path / f"acme/{name}.pem" for name in certificate_names(settings)[1:]
+    ]
+
+
+def test_certificate_renewal_is_a_service() -> None:
+    settings = load({"domain": "m.example", "acme": "a@m.example"}, {})
+    assert isinstance(make_certificate_renewal(settings, lambda: settings, Clock()), CertificateRenewal)
+
+
+def test_no_authority_certifies_localhost() -> None:
+    settings = load({"acme": "a@m.example"}, {})
+    with pytest.raises(ConfigurationError, match="acme: needs a public 'domain'"):
+        make_certificate_renewal(settings, lambda: settings, Clock())
+
+
+def test_the_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "dockmirror.tls.acme_client", None)
+    settings = load({"domain": "m.example", "acme": "a@m.example"}, {})
+    with pytest.raises(ConfigurationError, match=r"pip install 'dockmirror\[acme\]'"):
+        make_certificate_renewal(settings, lambda: settings, Clock())

@@ -1,10 +1,13 @@
-"""The service: its options, its parts, its end."""
+"""The mirror as a service: its options, its parts, and reloading."""
 
 # mypy: allow-untyped-calls
 
 from __future__ import annotations
 
 import os
+import re
+import signal
+from collections.abc import Callable, Coroutine
 from functools import partial
 from pathlib import Path
 from pwd import getpwuid
@@ -13,56 +16,60 @@ from typing import Any, cast
 import pytest
 from twisted.application.internet import StreamServerEndpointService
 from twisted.application.service import IService, MultiService, Service
+from twisted.internet import reactor
 from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IReactorFromThreads
 from twisted.internet.task import Clock
 from twisted.scripts._twistd_unix import ServerOptions
+from zope.interface import implementer
 
-from dockmirror.app.client_facing import registry_names
-from dockmirror.app.hosts import hosts
-from dockmirror.app.service import Options, makeService, mirror
-from dockmirror.app.services import DrainConnections, OrderedMultiService
-from dockmirror.app.settings_reload import SettingsReload
+from dockmirror.app.process import OrderedMultiService, ServingProcess
+from dockmirror.app.service import START_ONLY, Options, SettingsReload, make_mirror, makeService
+from dockmirror.app.site_builder import build_hosts
+from dockmirror.app.stack import StackContext
 from dockmirror.app.telemetry import Telemetry
 from dockmirror.config.load import load
 from dockmirror.config.settings import ConfigurationError, Settings, UpstreamSettings
+from dockmirror.config.sizes import Amount
+from dockmirror.oci.digest import Digest
+from dockmirror.oci.errors import NameUnknown
+from dockmirror.oci.reference import Repository
+from dockmirror.oci.request import Blob, RegistryRequest
 from dockmirror.system.graceful_shutdown import GracefulShutdown
-from dockmirror.web.recent_requests import RecentRequests
 from dockmirror.web.shared_tables import SharedTables
 from dockmirror.workers.worker_pool import WorkerPool
 from tests.fake_registry import digest
 from tests.fakes import Reply
 from tests.house import House
 from tests.internet import LAYER, Internet
+from tests.stacks import Outcome, logged, now
+from tests.test_docs import text
 
 
 @pytest.fixture(autouse=True)
 def _environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """None of whoever runs the tests, and nothing kept outside of them."""
+    """Hide the environment of the user who runs the tests, and store nothing outside of the tests."""
     for name in os.environ:
         if name.startswith("DOCKMIRROR_"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("DOCKMIRROR_CACHE", str(tmp_path / "cache"))
 
 
-def settings_of(*arguments: str) -> Settings:
-    """What a command line decides."""
+def parse_options(*arguments: str) -> Settings:
+    """Return the settings of a command line."""
     options = Options()
     options.parseOptions(arguments)
     return options.read()
 
 
 class TestOptions:
-    """The command line."""
+    def test_defaults_without_options(self) -> None:
+        assert parse_options() == load({}, os.environ)
 
-    def test_none(self) -> None:
-        """Means the defaults."""
-        assert settings_of() == load({}, os.environ)
-
-    def test_all(self, tmp_path: Path) -> None:
-        """Are taken, those that may be repeated in their order."""
+    def test_options_win_over_the_file_and_keep_their_order(self, tmp_path: Path) -> None:
         file = tmp_path / "dockmirror.toml"
         file.write_text('domain = "file.example"\nnames = ["mirror.lan"]\n')
-        settings = settings_of(
+        settings = parse_options(
             "--config", str(file), "--domain", "m.example", "--hosts", "{name}-{domain}", "--listen", "tcp:1",
             "--listen", "tcp:2", "--upstream", "a=http://a:1", "--upstream", "b=https://b", "--default", "a",
             "--networks", "10.0.0.0/8", "--networks", "public", "--grace", "5", "--log-format", "json",
@@ -73,11 +80,10 @@ class TestOptions:
         assert (settings.default, settings.networks) == ("a", ("10.0.0.0/8", "public"))
         assert (settings.grace, settings.log_format) == (5, "json")
 
-    def test_the_environment_counts_less(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Than the command line."""
+    def test_options_win_over_the_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("DOCKMIRROR_DOMAIN", "env.example")
         monkeypatch.setenv("DOCKMIRROR_GRACE", "7")
-        settings = settings_of("--domain", "line.example")
+        settings = parse_options("--domain", "line.example")
         assert (settings.domain, settings.grace) == ("line.example", 7)
 
     @pytest.mark.parametrize(
@@ -93,20 +99,19 @@ class TestOptions:
             (["--config", "/nowhere.toml"], "/nowhere.toml"),
         ],
     )
-    def test_what_cannot_be(self, arguments: list[str], key: str) -> None:
-        """Is refused in one line that names the key."""
+    def test_an_invalid_option_is_refused_in_one_line_that_names_it(
+        self, arguments: list[str], key: str
+    ) -> None:
         with pytest.raises(SystemExit) as raised:
-            settings_of(*arguments)
+            parse_options(*arguments)
         assert key in str(raised.value)
         assert "\n" not in str(raised.value)
 
 
-class TestMirror:
-    """The service assembled."""
-
+class TestMakeMirror:
     @pytest.mark.parametrize("workers", ["1", "2"])
-    def test_it_is_a_service(self, workers: str) -> None:
-        """That twistd can start, with one listener for each endpoint, and one where none is named."""
+    def test_the_parts_start_and_stop_in_order(self, workers: str) -> None:
+        """There is one listener for each endpoint, and one by default."""
         for arguments, listeners in ((("--listen", "tcp:0", "--listen", "tcp:0"), 2), ((), 1)):
             options = Options()
             options.parseOptions(["--workers", workers, *arguments])
@@ -117,20 +122,20 @@ class TestMirror:
             assert serving is (OrderedMultiService if workers == "1" else WorkerPool)
             assert kinds == [*[StreamServerEndpointService] * listeners, SettingsReload, GracefulShutdown]
 
-    def test_workers(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Are one for each core, and not more than four."""
+    def test_there_are_as_many_workers_as_cores_up_to_four(self, monkeypatch: pytest.MonkeyPatch) -> None:
         for cores, expected in ((1, OrderedMultiService), (2, 2), (64, 4)):
             monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: set(range(cores)))
-            service = next(each for each in mirror(partial(load, {"operations": "none"}, os.environ), {}))
+            service = next(
+                each for each in make_mirror(partial(load, {"operations": "none"}, os.environ), {})
+            )
             assert (service.count if isinstance(service, WorkerPool) else type(service)) == expected
 
     @pytest.mark.parametrize(
         "endpoint", ["nonsense:1", "tcp:x", "tcp:1:no=such", "ssl:1:privateKey=/nowhere"]
     )
-    def test_an_endpoint_that_is_none(self, endpoint: str) -> None:
-        """Is refused at start, in one line that names the key."""
+    def test_an_invalid_endpoint_is_refused_in_one_line_that_names_the_setting(self, endpoint: str) -> None:
         with pytest.raises(ConfigurationError, match="listen: expected a server endpoint"):
-            mirror(partial(load, {"listen": [endpoint]}, os.environ), {})
+            make_mirror(partial(load, {"listen": [endpoint]}, os.environ), {})
         options = Options()
         options.parseOptions(["--listen", endpoint])
         with pytest.raises(SystemExit, match=r"^dockmirror: listen: ") as raised:
@@ -150,43 +155,41 @@ class TestMirror:
         ],
     )
     @pytest.mark.parametrize("key", ["listen.0", "operations"])
-    def test_where_it_cannot_listen(self, key: str, error: Exception, reason: str) -> None:
-        """Ends it at start, in one line that names the setting and the port or the file."""
+    def test_an_address_in_use_is_refused_in_one_line_that_names_the_setting(
+        self, key: str, error: Exception, reason: str
+    ) -> None:
 
-        class Taken(Service):
+        class FailingListener(Service):
             def privilegedStartService(self) -> None:
                 raise error
 
-        services, taken = OrderedMultiService(), Taken()
-        taken.setName(key)
-        taken.setServiceParent(services)
+        services, listener = OrderedMultiService(), FailingListener()
+        listener.setName(key)
+        listener.setServiceParent(services)
         with pytest.raises(SystemExit, match=f"^dockmirror: {key}: {reason}") as raised:
             services.privilegedStartService()
         assert "\n" not in str(raised.value)
 
     @pytest.mark.parametrize("workers", ["1", "2"])
-    def test_the_operators_endpoint(self, workers: str) -> None:
-        """Begins before the mirror listens and ends when all has ended; an empty text is none at all."""
+    def test_the_operations_endpoint_starts_first_and_can_be_left_out(self, workers: str) -> None:
         for operations, names in (("none", []), ("tcp:0", ["operations"])):
             settings = {"operations": operations, "listen": ["tcp:0"], "workers": workers}
-            service = mirror(partial(load, settings, os.environ), {})
+            service = make_mirror(partial(load, settings, os.environ), {})
             assert [part.name for part in service if part.name][:1] == (names or ["listen.0"])
 
-    def test_an_operators_endpoint_that_is_none(self) -> None:
-        """Is refused as any other, by its own key."""
+    def test_an_invalid_operations_endpoint_is_refused_by_its_own_key(self) -> None:
         with pytest.raises(ConfigurationError, match="operations: expected a server endpoint, not 'tcp:x'"):
-            mirror(partial(load, {"operations": "tcp:x"}, os.environ), {})
+            make_mirror(partial(load, {"operations": "tcp:x"}, os.environ), {})
 
-    def test_an_authority_that_is_none(self, tmp_path: Path) -> None:
-        """As well."""
+    def test_an_invalid_ca_file_is_refused_at_start(self, tmp_path: Path) -> None:
         file = tmp_path / "ca.pem"
         file.write_text("no certificate")
         upstream = {"url": "https://lan", "ca_file": str(file)}
         with pytest.raises(ConfigurationError, match="ca_file: expected PEM certificates"):
-            mirror(partial(load, {"upstreams": {"lan": upstream}}, os.environ), {})
+            make_mirror(partial(load, {"upstreams": {"lan": upstream}}, os.environ), {})
 
     def test_each_upstream_has_connections_of_its_own(self) -> None:
-        """What may be connected to for one may not be for another."""
+        """Addresses that one upstream may reach may be forbidden to another."""
         seen: list[UpstreamSettings] = []
 
         def agent_for(upstream: UpstreamSettings, *_: object) -> Any:
@@ -195,16 +198,16 @@ class TestMirror:
 
         settings = load({}, {})
         memory = SharedTables.alone()
-        watched = Telemetry.of(memory, Clock())
-        hosts(settings, Clock(), agent_for, None, watched, {}, RecentRequests(Clock(), memory.recent))
+        telemetry = Telemetry.create(memory, Clock())
+        build_hosts(settings, StackContext(Clock(), agent_for, telemetry), {})
         assert seen == list(settings.upstreams.values())
 
 
-class TestAnotherUser:
+class TestSwitchToAnotherUser:
     """A mirror that root starts with twistd's ``--uid``."""
 
-    def started(self, path: Path, *arguments: str) -> None:
-        """Up to where the rights are given up."""
+    def start(self, path: Path, *arguments: str) -> None:
+        """Make the service, up to where twistd gives up root's rights."""
         (path / "htpasswd").touch()
         (path / "settings").write_text(
             f'[access]\nhtpasswd = "{path}/htpasswd"\n'
@@ -217,79 +220,194 @@ class TestAnotherUser:
 
     @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
     @pytest.mark.parametrize("arguments", [("--uid=65534", "--gid=65533"), ("--uid=65534",)])
-    def test_what_it_makes(self, tmp_path: Path, arguments: tuple[str, ...]) -> None:
-        """Is that user's, so that it can be used when the rights are given up."""
+    def test_created_files_belong_to_that_user(self, tmp_path: Path, arguments: tuple[str, ...]) -> None:
         group = 65533 if len(arguments) > 1 else getpwuid(65534).pw_gid
-        self.started(tmp_path, *arguments)
-        made = [
+        self.start(tmp_path, *arguments)
+        created = [
             path for each in ("cache", "state") for path in (tmp_path / each, *(tmp_path / each).rglob("*"))
         ]
-        assert {path.name for path in made} >= {"cache", "state", "keys", "audit", "blobs"}
-        assert {(path.stat().st_uid, path.stat().st_gid) for path in made} == {(65534, group)}
+        assert {path.name for path in created} >= {"cache", "state", "keys", "audit", "blobs"}
+        assert {(path.stat().st_uid, path.stat().st_gid) for path in created} == {(65534, group)}
 
-    def test_without(self, tmp_path: Path) -> None:
-        """It is the user's who starts it."""
+    def test_without_uid_files_belong_to_the_user_who_starts_it(self, tmp_path: Path) -> None:
         (tmp_path / "state").mkdir()
-        self.started(tmp_path)
+        self.start(tmp_path)
         assert {path.stat().st_uid for path in (tmp_path / "cache").rglob("*")} == {os.geteuid()}
 
     @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
-    def test_a_place_that_cannot_be(self, tmp_path: Path) -> None:
-        """Ends it in a line that names the key."""
+    def test_a_directory_that_cannot_be_created_is_refused_by_its_key(self, tmp_path: Path) -> None:
         (tmp_path / "state").touch()
         with pytest.raises(SystemExit, match=r"^dockmirror: access.keys: .*state") as raised:
-            self.started(tmp_path, "--uid=65534")
+            self.start(tmp_path, "--uid=65534")
         assert "\n" not in str(raised.value)
 
 
+OWN = "mirror.example"
+PATH = f"/v2/a/blobs/{digest(LAYER)}"
+
+
+@implementer(IReactorFromThreads)
+class RecordingReactor:
+    """Records the calls that are to be made in the reactor's thread."""
+
+    def __init__(self) -> None:
+        self.calls: list[Callable[[], None]] = []
+
+    def callFromThread(self, callable: Callable[..., Any], *args: object, **kwargs: object) -> None:
+        self.calls.append(callable)
+
+    def callInThread(self, callable: Callable[..., Any], *args: object, **kwargs: object) -> None:
+        raise NotImplementedError
+
+    def suggestThreadPoolSize(self, size: int) -> None: ...
+
+
+def record_reads(settings: Settings) -> tuple[Settings, set[str]]:
+    """Return the same settings, and the names of those that have been read."""
+    read: set[str] = set()
+
+    class Recorded(Settings):
+        def __getattribute__(self, name: str) -> Any:
+            read.add(name)
+            return super().__getattribute__(name)
+
+    same = Recorded.model_validate_json(settings.as_json())
+    read.clear()
+    return same, read
+
+
+def make_reload(house: House, **settings: Any) -> SettingsReload:
+    """Return a reload of a mirror to these settings."""
+    before, reactor = load({"domain": OWN}, {}), RecordingReactor()
+    return SettingsReload(before, lambda: load(settings, {}), as_coroutine(house.serving.apply), reactor)
+
+
+def as_coroutine(apply: Callable[[Settings], None]) -> Callable[[Settings], Coroutine[Any, Any, None]]:
+    async def apply_later(settings: Settings) -> None:
+        apply(settings)
+
+    return apply_later
+
+
+def test_new_settings_apply_to_new_requests_and_running_ones_continue() -> None:
+    internet = Internet()
+    internet.reply("registry.k8s.io", PATH, Reply(200, LAYER))
+    house = House(internet)
+    running = house.connect().ask("GET", "k8s.mirror.example", PATH)
+    keep_alive = house.connect().ask("GET", "k8s.mirror.example", "/v2/")
+    with logged() as texts:
+        now(make_reload(house, domain="other.example", log_format="json").reload())
+    assert "settings reloaded" in texts[0]
+    assert running.answer.body == LAYER
+    assert keep_alive.ask("GET", "k8s.mirror.example", "/v2/").answer.status == 404
+    assert house.get("k8s.other.example", "/v2/").status == 200
+    assert house.lines[-1].startswith("{")
+
+
 @pytest.mark.parametrize(
-    ("settings", "names"),
+    ("settings", "message"),
     [
-        ({"url": "https://a.example"}, ["a.example"]),
-        ({"url": "http://a.example:5000"}, ["a.example_5000", "a.example:5000"]),
-        (
-            {"url": "http://x:1", "registry": "docker.io", "aliases": ["b.io", "docker.io"]},
-            ["docker.io", "b.io"],
-        ),
+        ({"networks": ["lan"]}, "networks.0: expected a network"),
+        ({"config": "/nowhere.toml"}, "/nowhere.toml: cannot be read"),
+        ({"access": {"audit": "/nowhere/audit"}}, "access.audit: cannot be written"),
+        ({"access": {"htpasswd": "/etc/hosts"}}, "access.htpasswd: line 1"),
+        ({"upstreams": {"docker": {"username": "alice"}}, "networks": ["private"]}, "expected a password"),
     ],
 )
-def test_what_a_registry_is_called(settings: dict[str, Any], names: list[str]) -> None:
-    """As the table or the operator says, or as its address does; a port is no part of a repository's name."""
-    assert registry_names(UpstreamSettings(**settings)) == names
+def test_invalid_settings_change_nothing_and_are_logged(settings: dict[str, Any], message: str) -> None:
+    house = House(Internet())
+    with logged() as texts:
+        now(make_reload(house, domain="other.example", **settings).reload())
+    (text,) = texts
+    assert "cannot reload the settings, keeping the previous ones" in text
+    assert message in text
+    assert house.get("k8s.mirror.example", "/v2/").status == 200
+    assert house.get("k8s.other.example", "/v2/").status == 404
 
 
-class TestDraining:
-    """The end."""
+def test_settings_that_need_a_restart_are_logged_at_each_reload() -> None:
+    applied: list[Settings] = []
+    before = load({"domain": OWN, "grace": 5}, {})
+    new = {"domain": "other.example", "grace": 6, "listen": ["tcp:1"]}
+    reload = SettingsReload(
+        before, lambda: load(new, {}), as_coroutine(applied.append), RecordingReactor()
+    ).reload
+    for _ in range(2):
+        with logged() as texts:
+            now(reload())
+        assert "settings reloaded; restart the mirror to apply listen, grace" in texts[0]
+    assert [(each.domain, each.grace, each.listen) for each in applied] == [("other.example", 5, ())] * 2
 
-    PATH = f"/v2/a/blobs/{digest(LAYER)}"
 
-    def begun(self) -> tuple[House, Any, list[int]]:
-        """A mirror that is told to stop while a layer is on its way."""
-        internet = Internet()
-        internet.reply("registry.k8s.io", self.PATH, Reply(200, LAYER).cut(100_000, end="stalled"))
-        house = House(internet)
-        client = house.connect().ask("GET", "k8s.mirror.example", self.PATH)
-        draining = DrainConnections(house.site, 300)
-        draining.startService()
-        stopped: list[int] = []
-        draining.stopService().addCallback(stopped.append)
-        return house, client, stopped
+def test_the_cache_size_can_change_but_not_the_existence_of_the_cache() -> None:
+    applied: list[Settings] = []
+    for before, new, size in (("0", "1GB", 0), ("1GB", "0", 10**9), ("1GB", "2GB", 2 * 10**9)):
+        loaded = [load({"cache_size": each, "cache": "/cache"}, {}) for each in (before, new)]
+        with logged() as texts:
+            now(
+                SettingsReload(
+                    loaded[0],
+                    partial(loaded.__getitem__, 1),
+                    as_coroutine(applied.append),
+                    RecordingReactor(),
+                ).reload()
+            )
+        assert applied[-1].cache_size == Amount(size)
+        assert ("restart the mirror to apply cache_size" in texts[0]) == (size != 2 * 10**9)
 
-    def test_a_running_transfer_finishes(self) -> None:
-        """And then the service has stopped."""
-        house, client, stopped = self.begun()
-        assert stopped == []
-        house.world.go_on(LAYER[100_000:])
-        assert client.answer.body == LAYER
-        client.leave()
-        assert stopped == [0]
 
-    def test_but_not_for_ever(self) -> None:
-        """After the grace it is cut off."""
-        house, client, stopped = self.begun()
-        house.pass_time(50, 249)
-        assert not client.aborted
-        house.pass_time(1)
-        client.leave()
-        assert client.aborted
-        assert stopped == [1]
+def test_settings_that_a_reload_does_not_read_are_listed_as_start_only(tmp_path: Path) -> None:
+    """operating.md has the same list."""
+    before = load({"acme": "a@b.example", "certificates": str(tmp_path), "cache": str(tmp_path)}, {})
+    process = ServingProcess(before, {}, reactor, SharedTables.alone())
+    new, read = record_reads(before)
+    now(process.apply(new))
+    read |= {"tag_ttl", "operations_names"}  # read with each request, from the settings in force
+    assert set(Settings.model_fields) - read <= set(START_ONLY)
+    (listed,) = re.findall(r"read at start only: (.*?); and `cache_size`", text("docs/operating.md"))
+    assert re.findall(r"`(\w+)`", listed) == list(START_ONLY)
+
+
+def test_sighup_reloads_in_the_reactors_thread_while_the_service_runs() -> None:
+    reactor, applied, before = RecordingReactor(), list[Settings](), signal.getsignal(signal.SIGHUP)
+    service = SettingsReload(load({}, {}), lambda: load({}, {}), as_coroutine(applied.append), reactor)
+    service.startService()
+    os.kill(os.getpid(), signal.SIGHUP)
+    assert applied == []
+    for call in reactor.calls:
+        call()
+    assert len(applied) == 1
+    service.stopService()
+    assert signal.getsignal(signal.SIGHUP) == before
+
+
+def test_the_audit_log_continues_in_a_new_file_after_rotation(tmp_path: Path) -> None:
+    audit = tmp_path / "audit"
+    house = House(Internet(), access={"audit": str(audit)})
+    house.get(OWN, "/v2/")
+    audit.rename(tmp_path / "old")
+    house.get(OWN, "/v2/library/busybox/manifests/latest")
+    now(make_reload(house, domain=OWN, access={"audit": str(audit)}).reload())
+    house.get(OWN, "/")
+    assert len((tmp_path / "old").read_text().splitlines()) == 2
+    assert len(audit.read_text().splitlines()) == 1
+
+
+def test_the_mirrors_own_pulls_use_the_settings_in_force() -> None:
+    internet = Internet()
+    internet.reply("lan.example", PATH, Reply(200, LAYER))
+    house = House(internet)
+    request = RegistryRequest(Blob(Repository("lan.example/a"), Digest.parse(digest(LAYER))))
+
+    def fetch() -> Any:
+        work = Outcome(house.serving.registry.fetch(request))
+        internet.agent.flush()
+        return work.get()
+
+    with pytest.raises(NameUnknown):
+        fetch()
+    now(make_reload(house, upstreams={"lan": {"url": "https://lan.example"}}).reload())
+    fetch().body.discard()
+    with logged():
+        now(make_reload(house, access={"audit": "/nowhere/log"}).reload())
+    fetch().body.discard()

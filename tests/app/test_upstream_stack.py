@@ -1,24 +1,44 @@
-"""An upstream at several addresses, through the whole mirror: what goes where, and what goes nowhere else."""
+"""An upstream: several addresses, allowed connections, and the mirror's own accounts."""
 
 # mypy: allow-untyped-calls
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
 from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock
 
-from dockmirror.app.upstream_stack import PrivateAddressDetector, UpstreamParts, make_upstream
+from dockmirror.app.service import make_mirror
+from dockmirror.app.upstream_stack import (
+    PrivateAddressDetector,
+    UpstreamContext,
+    load_accounts,
+    load_credentials,
+    make_agent,
+    make_upstream,
+)
 from dockmirror.config.load import load
+from dockmirror.config.settings import ConfigurationError, UpstreamSettings
+from dockmirror.interfaces import IAccount
 from dockmirror.metrics import Metrics
+from dockmirror.oci.credentials import Credentials
+from dockmirror.oci.login import Login
 from dockmirror.status.upstream_health import UpstreamHealth
+from dockmirror.system.external_program import ProcessResult
+from tests.connections import FakeResolver
 from tests.fake_registry import Open, Registry, Tokens, basic, error
 from tests.fakes import Reply
 from tests.house import House
 from tests.internet import AUTH, BUSYBOX, HUB, LAYER, PASSWORD, PRIVATE, USER, Internet
+from tests.programs import program
+from tests.stacks import now
 
 OTHER, OTHERS_TOKENS = "mirror.gcr.example", "tokens.gcr.example"
 URLS = [f"https://{HUB}", f"https://{OTHER}"]
@@ -30,7 +50,7 @@ LIST = "/v2/library/busybox/tags/list"
 
 @pytest.fixture
 def internet() -> Internet:
-    """Docker Hub, and another registry that has of it what everybody may have, with tokens of its own."""
+    """Docker Hub, and a mirror of its public images with a token service of its own."""
     internet = Internet()
     tokens = Tokens(f"https://{OTHERS_TOKENS}/token", "gcr", {USER: PASSWORD}, [PRIVATE])
     internet.servers[OTHERS_TOKENS] = tokens
@@ -41,19 +61,19 @@ def internet() -> Internet:
     return internet
 
 
-def house(internet: Internet, environ: dict[str, str] | None = None, **docker: Any) -> House:
-    """A mirror of both."""
+def make_house(internet: Internet, environ: dict[str, str] | None = None, **docker: Any) -> House:
+    """A mirror of both addresses."""
     upstream = {"url": URLS, "realms": [f"https://{AUTH}", f"https://{OTHERS_TOKENS}"], **docker}
     return House(internet, environ, networks=["private"], upstreams={"docker": upstream})
 
 
-def breaks_down(internet: Internet) -> None:
-    """Docker Hub can't be connected to any more."""
+def break_docker_hub(internet: Internet) -> None:
+    """Let every connection to Docker Hub fail."""
     internet.agent.failing[HUB] = ConnectionRefusedError()
 
 
-def by_digest(internet: Internet) -> list[tuple[str, bytes]]:
-    """The paths of an image's parts, and what they bring."""
+def content_by_digest(internet: Internet) -> list[tuple[str, bytes]]:
+    """Return the paths of an image's manifest and layer, and their bytes."""
     return [
         (f"/v2/library/busybox/manifests/{internet.busybox}", BUSYBOX),
         (f"/v2/library/busybox/blobs/{internet.layer}", LAYER),
@@ -61,23 +81,22 @@ def by_digest(internet: Internet) -> list[tuple[str, bytes]]:
 
 
 @pytest.mark.parametrize("host", [OWN, HOST])
-def test_what_is_asked_by_digest(internet: Internet, host: str) -> None:
-    """Comes from the other, whose own token service gives a token for that."""
-    mirror = house(internet)
-    breaks_down(internet)
-    for path, body in by_digest(internet):
+def test_another_address_serves_digests_while_the_first_is_down(internet: Internet, host: str) -> None:
+    """Its own token service grants the access."""
+    mirror = make_house(internet)
+    break_docker_hub(internet)
+    for path, body in content_by_digest(internet):
         assert mirror.get(host, path).body == body
     (token,) = internet.asked(OTHERS_TOKENS)
     assert token.authorization is None
     assert internet.asked(AUTH) == []
 
 
-def test_a_token_of_one_goes_to_no_other(internet: Internet) -> None:
-    """Each is sent what its own service gave."""
-    mirror = house(internet)
-    ((path, _), *_) = by_digest(internet)
+def test_a_token_goes_only_to_the_address_that_it_is_for(internet: Internet) -> None:
+    mirror = make_house(internet)
+    ((path, _), *_) = content_by_digest(internet)
     mirror.get(OWN, path)
-    breaks_down(internet)
+    break_docker_hub(internet)
     assert mirror.get(OWN, path).status == 200
     for host, service in ((HUB, AUTH), (OTHER, OTHERS_TOKENS)):
         sent = [seen.authorization for seen in internet.asked(host) if seen.path == path]
@@ -86,30 +105,29 @@ def test_a_token_of_one_goes_to_no_other(internet: Internet) -> None:
 
 
 @pytest.mark.parametrize("path", [TAG, LIST])
-def test_what_is_not_asked_by_digest(internet: Internet, path: str) -> None:
-    """Is the registry's own to say."""
-    mirror = house(internet)
-    breaks_down(internet)
+def test_tags_and_lists_come_from_the_registry_itself(internet: Internet, path: str) -> None:
+    mirror = make_house(internet)
+    break_docker_hub(internet)
     assert mirror.get(OWN, path).error == (502, "UNAVAILABLE")
     assert internet.asked(OTHER) == []
 
 
 def test_a_clients_credentials_go_to_no_other_registry(internet: Internet) -> None:
-    """Neither its token nor its password; nor is it asked without them."""
-    mirror = house(internet)
-    breaks_down(internet)
-    for path, _ in by_digest(internet):
+    """Another registry is not asked anonymously either."""
+    mirror = make_house(internet)
+    break_docker_hub(internet)
+    for path, _ in content_by_digest(internet):
         for header in (LOGIN, "Authorization: Bearer t0ken"):
             assert mirror.get(HOST, path, header).status == 502
     assert mirror.get(HOST, "/v2/auth?service=x&scope=repository:library/busybox:pull", LOGIN).status == 502
     assert internet.asked(OTHER) == internet.asked(OTHERS_TOKENS) == []
 
 
-def test_the_mirrors_account_is_not_for_another_registry(internet: Internet) -> None:
-    """That is asked as anybody may ask."""
-    mirror = house(internet, {"DOCKMIRROR_PASSWORD_DOCKER": PASSWORD}, username=USER)
-    breaks_down(internet)
-    for path, body in by_digest(internet):
+def test_the_mirrors_account_goes_to_no_other_registry(internet: Internet) -> None:
+    """The other registry is asked anonymously."""
+    mirror = make_house(internet, {"DOCKMIRROR_PASSWORD_DOCKER": PASSWORD}, username=USER)
+    break_docker_hub(internet)
+    for path, body in content_by_digest(internet):
         assert mirror.get(HOST, path).body == body
     private = f"/v2/{PRIVATE}/manifests/{internet.busybox}"
     assert mirror.get(HOST, private).status == 502
@@ -120,25 +138,23 @@ def test_the_mirrors_account_is_not_for_another_registry(internet: Internet) -> 
 @pytest.mark.parametrize(
     "reply", [Reply(503), error(429, "TOOMANYREQUESTS", "no", ("Retry-After", "60")), Reply(500, b"<html>")]
 )
-def test_what_the_first_cannot_give(internet: Internet, reply: Reply) -> None:
-    """Is had from the other."""
-    ((path, body), *_) = by_digest(internet)
+def test_another_address_serves_what_the_first_fails_to_serve(internet: Internet, reply: Reply) -> None:
+    ((path, body), *_) = content_by_digest(internet)
     internet.reply(HUB, path, reply)
-    assert house(internet).get(OWN, path).body == body
+    assert make_house(internet).get(OWN, path).body == body
 
 
-def test_a_refusal_is_no_failure(internet: Internet) -> None:
-    """The other is not asked for what the first does not have."""
+def test_a_denial_of_the_first_address_is_final(internet: Internet) -> None:
     path = f"/v2/{PRIVATE}/manifests/{internet.busybox}"
-    assert house(internet).get(OWN, path).error == (403, "DENIED")
+    assert make_house(internet).get(OWN, path).error == (403, "DENIED")
     assert internet.asked(OTHER) == []
 
 
-def test_a_wrong_content_is_not_passed_on(internet: Internet) -> None:
-    """Whoever sends it; that the registry cannot be reached is what is true then."""
-    mirror = house(internet)
-    breaks_down(internet)
-    ((manifest, _), (blob, _)) = by_digest(internet)
+def test_wrong_content_of_another_address_is_not_served(internet: Internet) -> None:
+    """The client gets the error of the registry itself."""
+    mirror = make_house(internet)
+    break_docker_hub(internet)
+    ((manifest, _), (blob, _)) = content_by_digest(internet)
     internet.servers[OTHER] = Registry(Open())
     internet.reply(OTHER, manifest, Reply(200, b"{}", (("Content-Type", "application/json"),)))
     internet.reply(OTHER, blob, Reply(200, b"wrong"))
@@ -146,10 +162,10 @@ def test_a_wrong_content_is_not_passed_on(internet: Internet) -> None:
     assert mirror.get(OWN, blob).error == (502, "UNAVAILABLE")
 
 
-def test_a_replica_has_everything(internet: Internet) -> None:
-    """Tags, lists, the handshake, and what is private for whoever logs in; tokens are its own service's."""
-    mirror = house(internet, replicas=True)
-    breaks_down(internet)
+def test_a_replica_serves_tags_lists_and_private_images(internet: Internet) -> None:
+    """Its own token service takes the clients' logins."""
+    mirror = make_house(internet, replicas=True)
+    break_docker_hub(internet)
     assert mirror.get(OWN, TAG).body == BUSYBOX
     assert mirror.get(OWN, LIST).status == 200
     path = f"/v2/{PRIVATE}/manifests/latest"
@@ -158,47 +174,238 @@ def test_a_replica_has_everything(internet: Internet) -> None:
     assert basic(USER, PASSWORD) in [seen.authorization for seen in internet.asked(OTHERS_TOKENS)]
 
 
-def test_a_replicas_realm_is_looked_at(internet: Internet) -> None:
-    """A password goes to no token service that is not on its own host, or named."""
-    mirror = house(internet, replicas=True, realms=[f"https://{AUTH}"])
-    breaks_down(internet)
+def test_a_password_goes_to_no_untrusted_token_service_of_a_replica(internet: Internet) -> None:
+    mirror = make_house(internet, replicas=True, realms=[f"https://{AUTH}"])
+    break_docker_hub(internet)
     answer = mirror.get(HOST, "/v2/auth?service=x", LOGIN)
     assert answer.error == (403, "DENIED")
     assert internet.asked(OTHERS_TOKENS) == []
 
 
-def test_the_mirrors_account_is_for_replicas(internet: Internet) -> None:
-    """Also for what is private."""
-    mirror = house(internet, {"DOCKMIRROR_PASSWORD_DOCKER": PASSWORD}, username=USER, replicas=True)
-    breaks_down(internet)
+def test_the_mirrors_account_works_at_replicas(internet: Internet) -> None:
+    mirror = make_house(internet, {"DOCKMIRROR_PASSWORD_DOCKER": PASSWORD}, username=USER, replicas=True)
+    break_docker_hub(internet)
     assert mirror.get(HOST, f"/v2/{PRIVATE}/manifests/latest").body == BUSYBOX
 
 
-def test_failures_are_counted_by_the_upstreams_name(internet: Internet) -> None:
-    """Of each of its addresses, and by no address."""
-    mirror = house(internet)
-    breaks_down(internet)
-    mirror.get(OWN, by_digest(internet)[0][0])
+def test_failures_are_counted_by_the_name_of_the_upstream(internet: Internet) -> None:
+    mirror = make_house(internet)
+    break_docker_hub(internet)
+    mirror.get(OWN, content_by_digest(internet)[0][0])
     failures = mirror.metrics.upstream_failures.labels("docker", "unreachable")
     assert failures._value.get() == 1
 
 
 @pytest.mark.parametrize(("replicas", "private"), [(True, True), (False, False)])
-def test_a_private_address(replicas: bool, private: bool) -> None:
-    """Of any address of the registry itself is noted; another registry's says nothing of what this gives."""
-    tells: list[Any] = []
+def test_a_private_address_of_the_registry_itself_is_detected(replicas: bool, private: bool) -> None:
+    """The address of another registry says nothing about this one."""
+    observers: list[Any] = []
 
     def agent_for(_: object, reached: Any) -> Any:
-        tells.append(reached)
+        observers.append(reached)
 
     settings = load({"upstreams": {"two": {"url": ["https://a", "https://b"], "replicas": replicas}}}, {})
     metrics = Metrics(CollectorRegistry())
-    two: UpstreamParts = make_upstream(
-        "two", settings.upstreams["two"], agent_for, Clock(), metrics, UpstreamHealth(Clock()), None
+    two = make_upstream(
+        UpstreamContext(
+            "two", settings.upstreams["two"], agent_for, Clock(), metrics, UpstreamHealth(Clock())
+        )
     )
-    assert [isinstance(each, PrivateAddressDetector) for each in tells] == [True, True]
-    assert not two.privately()
-    tells[1]("b", "10.0.0.1")
-    assert two.privately() is private
-    tells[0]("a", "10.0.0.1")
-    assert two.privately()
+    assert [isinstance(each, PrivateAddressDetector) for each in observers] == [True, True]
+    assert not two.is_private()
+    observers[1]("b", "10.0.0.1")
+    assert two.is_private() is private
+    observers[0]("a", "10.0.0.1")
+    assert two.is_private()
+
+
+NAMES = {"r.example": ["10.1.2.3"], "auth.example": ["10.1.2.4"], "cdn.example": ["10.1.2.5"]}
+
+
+def dial(url: str, **settings: Any) -> list[tuple[str, int]]:
+    """Return the addresses and ports that a request to *url* connects to."""
+    reactor = MemoryReactorClock()
+    upstream = UpstreamSettings.model_validate({"url": "http://r.example:5000", **settings})
+    request = make_agent(upstream, FakeResolver(NAMES), {}, lambda *_: None, reactor).request(
+        b"GET", url.encode()
+    )
+    request.addErrback(lambda _: None)
+    reactor.advance(0)
+    return [(host, port) for host, port, *_ in reactor.tcpClients]
+
+
+@pytest.mark.parametrize(
+    ("url", "settings"),
+    [
+        ("http://r.example:5000/", {}),
+        ("http://auth.example:5001/", {"realms": ["http://auth.example:5001"]}),
+        ("http://cdn.example:9000/", {"addresses": {"cdn.example": ["10.1.2.5"]}}),
+        ("http://r.example:6379/", {"allow_networks": ["10.0.0.0/8"]}),
+    ],
+)
+def test_a_private_address_that_the_settings_name_is_reached(url: str, settings: dict[str, Any]) -> None:
+    """They name its host and port, or its network."""
+    assert len(dial(url, **settings)) == 1
+
+
+@pytest.mark.parametrize(
+    ("url", "settings"),
+    [
+        ("http://r.example:6379/", {}),
+        ("http://r.example/", {}),
+        ("http://r.example.:6379/", {"addresses": {"r.example": ["10.1.2.3"]}}),
+        ("http://auth.example:6379/", {"realms": ["http://auth.example:5001"]}),
+    ],
+)
+def test_another_port_of_a_private_host_is_not_reached(url: str, settings: dict[str, Any]) -> None:
+    """A redirect to the upstream's host leads to no other server there."""
+    assert dial(url, **settings) == []
+
+
+class RecordedRuns(list[tuple[Sequence[str], Mapping[str, str], bytes]]):
+    """Programs that would have run; each gives the same answer."""
+
+    async def __call__(
+        self, command: Sequence[str], environ: Mapping[str, str], request: bytes
+    ) -> ProcessResult:
+        self.append((command, environ, request))
+        return ProcessResult(0, b'{"Username":"AWS","Secret":"s3cret"}')
+
+
+def accounts_of(
+    runs: RecordedRuns, environ: dict[str, str], **upstreams: dict[str, Any]
+) -> dict[str, IAccount]:
+    """Return the accounts of a mirror with these upstreams."""
+    settings = load({"networks": ["private"], "upstreams": upstreams}, environ)
+    return load_accounts(settings, environ, runs, Clock())
+
+
+def test_a_password_makes_an_account_and_runs_no_program() -> None:
+    runs = RecordedRuns()
+    accounts = accounts_of(runs, {"DOCKMIRROR_PASSWORD_DOCKER": "s3cret"}, docker={"username": "alice"})
+    assert list(accounts) == ["docker"]
+    assert now(accounts["docker"].login()) == Login(Credentials.basic("alice", "s3cret"))
+    assert runs == []
+
+
+@pytest.mark.parametrize("by_path", [True, False])
+def test_a_credential_helper_is_found_by_name_or_path(tmp_path: Path, by_path: bool) -> None:
+    """It is asked for the registry's host and port."""
+    path = program(tmp_path / "docker-credential-ecr-login", "")
+    runs = RecordedRuns()
+    upstream = {
+        "url": "https://registry.example:5000",
+        "credential_helper": path if by_path else "ecr-login",
+    }
+    accounts = accounts_of(runs, {"PATH": str(tmp_path)}, work=upstream)
+    assert now(accounts["work"].login()) == Login(Credentials.basic("AWS", "s3cret"))
+    assert runs == [([path, "get"], {"PATH": str(tmp_path)}, b"registry.example:5000")]
+
+
+def test_a_helper_knows_docker_hub_by_its_old_address(tmp_path: Path) -> None:
+    runs = RecordedRuns()
+    path = program(tmp_path / "helper", "")
+    now(accounts_of(runs, {}, docker={"credential_helper": path})["docker"].login())
+    assert [request for _, _, request in runs] == [b"https://index.docker.io/v1/"]
+
+
+def test_a_helper_runs_without_the_mirrors_own_variables(tmp_path: Path) -> None:
+    """They may hold the passwords of other upstreams."""
+    runs = RecordedRuns()
+    environ = {
+        "HOME": "/h",
+        "AWS_PROFILE": "p",
+        "DOCKMIRROR_PASSWORD_GHCR": "s3cret",
+        "DOCKMIRROR_GRACE": "1",
+    }
+    upstreams = {
+        "docker": {"credential_helper": program(tmp_path / "helper", "")},
+        "ghcr": {"username": "alice"},
+    }
+    now(accounts_of(runs, environ, **upstreams)["docker"].login())
+    assert [environ for _, environ, _ in runs] == [{"HOME": "/h", "AWS_PROFILE": "p"}]
+
+
+@pytest.mark.parametrize(
+    ("upstream", "message"),
+    [
+        ({"credential_helper": "none"}, "expected a program; docker-credential-none is missing"),
+        ({"credential_helper": "/nowhere/helper"}, "expected a program; /nowhere/helper is missing"),
+        ({"credential_helper": "/etc/passwd"}, "expected a program; /etc/passwd is missing"),
+        ({"credential_helper": "/bin/true", "username": "alice"}, "expected no 'username' beside it"),
+    ],
+)
+def test_an_unusable_helper_is_refused_at_start(upstream: dict[str, Any], message: str) -> None:
+    """The error names the setting."""
+    environ = {"PATH": "/usr/bin", **({"DOCKMIRROR_PASSWORD_DOCKER": "x"} if "username" in upstream else {})}
+    with pytest.raises(ConfigurationError, match=f"^upstreams.docker.credential_helper: {message}"):
+        accounts_of(RecordedRuns(), environ, docker=upstream)
+
+
+VARIABLE = "DOCKMIRROR_PASSWORD_MY_LAN"
+
+
+def load_own(environ: dict[str, str], **upstream: Any) -> dict[str, Credentials]:
+    """Return the credentials of a mirror with one more upstream, ``my-lan``."""
+    table = {"url": "https://lan.example", **upstream}
+    settings = load({"networks": ["private"], "upstreams": {"my-lan": table}}, environ)
+    return load_credentials(settings, environ)
+
+
+@pytest.mark.parametrize("written", [b"s3cret", b"s3cret\n"])
+def test_a_password_file_may_end_with_a_newline(tmp_path: Path, written: bytes) -> None:
+    file = tmp_path / "password"
+    file.write_bytes(written)
+    found = load_own({}, username="alice", password_file=str(file))
+    assert found == {"my-lan": Credentials.basic("alice", "s3cret")}
+
+
+@pytest.mark.parametrize("password", [" two words ", "line\n", "\r", "pässwörd", "a:b"])
+def test_all_other_characters_belong_to_the_password(tmp_path: Path, password: str) -> None:
+    file = tmp_path / "password"
+    file.write_bytes(f"{password}\n".encode())
+    found = load_own({}, username="alice", password_file=str(file))
+    assert found == {"my-lan": Credentials.basic("alice", password)}
+
+
+def test_a_password_in_the_environment_wins_over_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text("other")
+    for more in ({}, {"password_file": str(file)}):
+        found = load_own({VARIABLE: "s3cret"}, username="alice", **more)
+        assert found == {"my-lan": Credentials.basic("alice", "s3cret")}
+
+
+def test_an_upstream_without_a_user_name_has_no_credentials() -> None:
+    assert load_own({}) == {}
+
+
+@pytest.mark.parametrize(
+    ("environ", "username", "written", "message"),
+    [
+        ({}, "alice", None, rf"^upstreams\.my-lan\.username: expected a password .* {VARIABLE}$"),
+        ({VARIABLE: ""}, "alice", None, r"^upstreams\.my-lan\.username: expected a password"),
+        ({}, "alice", b"\n", r"^upstreams\.my-lan\.username: expected a password"),
+        ({}, "alice", b"\xff", r"^upstreams\.my-lan\.password_file: expected text"),
+        ({}, None, b"s3cret", r"^upstreams\.my-lan\.password_file: expected a 'username'"),
+        ({VARIABLE: "s3cret"}, None, None, rf"^the environment: {VARIABLE}: expected an upstream"),
+        ({"DOCKMIRROR_PASSWORD_LAN": "s3cret"}, None, None, "^the environment: DOCKMIRROR_PASSWORD_LAN: "),
+    ],
+)
+def test_a_missing_user_name_or_password_is_refused(
+    tmp_path: Path, environ: dict[str, str], username: str | None, written: bytes | None, message: str
+) -> None:
+    """One line names the setting, and not the password."""
+    file = tmp_path / "password"
+    file.write_bytes(written or b"")
+    upstream = {"username": username, "password_file": None if written is None else str(file)}
+    with pytest.raises(ConfigurationError, match=message) as raised:
+        load_own(environ, **upstream)
+    assert "\n" not in str(raised.value)
+    assert "s3cret" not in str(raised.value)
+
+
+def test_the_service_does_not_start_without_a_password() -> None:
+    settings = load({"networks": ["private"], "upstreams": {"docker": {"username": "alice"}}}, os.environ)
+    with pytest.raises(ConfigurationError, match="username: expected a password"):
+        make_mirror(lambda: settings, {})

@@ -135,7 +135,7 @@ def test_one_that_dies(several: Several, open_registry: Registry, skopeo_machine
     wait_until(lambda: len(several.workers()) == 2 and first not in several.workers(), "another one is there")
     wait_until(several.is_whole, "it serves")
     assert second in several.workers()
-    assert "a worker ended, killed by signal 9" in several.read_log()
+    assert "a worker exited, killed by signal 9" in several.read_log()
     assert several.counted("dockmirror_requests_total{") == before
     later = json.loads(several.told("/status.json"))
     assert later["popular"] == noted["popular"] != []
@@ -154,11 +154,11 @@ def test_new_settings(several: Several) -> None:
 
     several.configure(networks=["10.0.0.0/99"])
     os.kill(several.pid, signal.SIGHUP)
-    wait_until(lambda: "the settings are as they were" in several.read_log(), "the log says so")
+    wait_until(lambda: "cannot reload the settings" in several.read_log(), "the log says so")
     assert statuses() == {200}
     several.configure(networks=["10.0.0.0/8"])
     os.kill(several.pid, signal.SIGHUP)
-    wait_until(lambda: "new settings are in force" in several.read_log(), "the log says so")
+    wait_until(lambda: "settings reloaded" in several.read_log(), "the log says so")
     assert statuses() == {403}
 
 
@@ -169,9 +169,9 @@ def test_new_settings_that_take_long(several: Several) -> None:
     several.configure(networks=["10.0.0.0/8"])
     os.kill(several.pid, signal.SIGHUP)
     time.sleep(7)
-    assert "settings are in force" not in several.read_log()
+    assert "settings reloaded" not in several.read_log()
     os.kill(busy, signal.SIGCONT)
-    wait_until(lambda: "new settings are in force" in several.read_log(), "the log says so")
+    wait_until(lambda: "settings reloaded" in several.read_log(), "the log says so")
     client = several.client()
     assert {client.bare("GET", "/v2/", None, {}).status for _ in range(30)} == {403}
 
@@ -203,7 +203,7 @@ def test_new_settings_under_load(several: Several) -> None:
     clients = [threading.Thread(target=ask) for _ in range(4)]
     for each in clients:
         each.start()
-    in_force = "settings are in force\n"
+    in_force = "settings reloaded\n"
     for count in range(1, 4):
         os.kill(several.pid, signal.SIGHUP)
         wait_until(partial(several.has_logged, in_force, count), "they are in force")

@@ -259,6 +259,6 @@ def test_a_reload(house: House) -> None:
     assert login(house, SECRET).status == 200
     for number in range(10):
         login(house, f"guess {number}")
-    house.serving.serve(house.serving.settings)
+    house.serving.apply(house.serving.settings)
     assert login(house, "guess 10").status == 429
     assert login(house, SECRET).status == 200

@@ -107,7 +107,7 @@ def test_trusted_proxies_have_no_share() -> None:
 def test_the_share_is_a_setting(share: str, served: int) -> None:
     """The operator decides the share, and may lift it; a network may always have one connection."""
     mirror = house()
-    mirror.serving.serve(
+    mirror.serving.apply(
         load({"domain": DOMAIN, "access": {"connections": 4, "connections_per_network": share}}, {})
     )
     hold(mirror, 5)

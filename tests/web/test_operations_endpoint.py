@@ -12,7 +12,7 @@ import pytest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from twisted.internet.defer import Deferred
 
-from dockmirror.app.process_telemetry import ProcessTelemetry, noted
+from dockmirror.app.telemetry import ProcessTelemetry, read_worker_state
 from dockmirror.http.server import HttpSite
 from dockmirror.web.operations_endpoint import OperationsResource
 from dockmirror.web.readiness import PATIENCE, ReadinessCheck, StoreCheck
@@ -33,7 +33,7 @@ class Desk:
         told = ProcessTelemetry(
             self.house.metrics,
             ReadinessCheck(self.house.site, self.house.clock, checks),
-            lambda: noted(settings, upstreams, None),
+            lambda: read_worker_state(settings, upstreams, None),
         )
         self.site = HttpSite(
             OperationsResource(

@@ -69,7 +69,7 @@ def test_who_was_not_let_in() -> None:
     """Leaves nothing behind."""
     house = House(Internet())
     house.connect("8.8.8.8").ask("GET", HOST, "/v2/")
-    assert house.serving._recent.of(ClientAddress(ip_address("8.8.8.8"), "http", HOST)) == ()
+    assert house.watched.recent.of(ClientAddress(ip_address("8.8.8.8"), "http", HOST)) == ()
 
 
 def test_bounds() -> None:
@@ -121,12 +121,12 @@ def ended(client: ClientAddress, path: bytes = b"/v2/", method: bytes = b"GET") 
 def test_without_an_address() -> None:
     """Nothing is shown: behind a UNIX socket all look alike."""
     house = House(Internet())
-    assert house.serving._recent.of(ClientAddress(None, "http", HOST)) == ()
+    assert house.watched.recent.of(ClientAddress(None, "http", HOST)) == ()
 
 
 def test_new_settings_forget_nothing() -> None:
     """They change what is served, not what was asked."""
     house = House(Internet())
     house.connect("10.0.0.1").ask("GET", HOST, "/v2/")
-    house.serving.serve(load({"domain": HOST}, {}))
+    house.serving.apply(load({"domain": HOST}, {}))
     assert len(seen(house, "10.0.0.1")) == 1

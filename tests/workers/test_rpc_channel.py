@@ -1,4 +1,4 @@
-"""What two processes ask each other."""
+"""Calls between two processes."""
 
 # mypy: allow-untyped-calls
 
@@ -16,16 +16,16 @@ from tests.stacks import Outcome
 
 
 class Pair:
-    """Both ends of a line; what one sends reaches the other at ``carry``."""
+    """Both ends of a channel; ``carry`` delivers what they have sent."""
 
-    def __init__(self, **asks: Any) -> None:
+    def __init__(self, **methods: Any) -> None:
         self.lost = 0
-        self.here, self.there = RpcChannel({}, self._lost), RpcChannel(asks)
+        self.here, self.there = RpcChannel({}, self._lost), RpcChannel(methods)
         for end in (self.here, self.there):
             end.makeConnection(StringTransport())
 
     def carry(self, piece: int = 7) -> None:
-        """All that was sent arrives, in small pieces, until nothing more is sent."""
+        """Deliver all messages in small pieces, until no end sends any more."""
         moved = True
         while moved:
             moved = False
@@ -37,8 +37,8 @@ class Pair:
                     receiver.dataReceived(sent[start : start + piece])
                 moved = moved or bool(sent)
 
-    def part(self) -> None:
-        """The connection is lost."""
+    def disconnect(self) -> None:
+        """Lose the connection."""
         for end in (self.here, self.there):
             end.connectionLost(Failure(ConnectionDone()))
 
@@ -46,22 +46,21 @@ class Pair:
         self.lost += 1
 
 
-async def doubled(value: Any) -> Any:
-    """Twice the value."""
+async def double(value: Any) -> Any:
     return value * 2
 
 
-def test_answers() -> None:
-    """Are values of JSON, each to its own question, in whichever order they are given."""
+def test_answers_reach_their_callers_in_any_order() -> None:
+    """Values are JSON, and each answer belongs to its own call."""
     waiting: list[Deferred[str]] = []
 
     async def later(value: str) -> str:
         waiting.append(Deferred())
         return value + await waiting[-1]
 
-    pair = Pair(later=later, doubled=doubled)
-    first, second = (Outcome(pair.here.ask("later", name)) for name in ("a", "b"))
-    quick = Outcome(pair.here.ask("doubled", ["\n", "\N{SNOWMAN}"]))
+    pair = Pair(later=later, double=double)
+    first, second = (Outcome(pair.here.call("later", name)) for name in ("a", "b"))
+    quick = Outcome(pair.here.call("double", ["\n", "\N{SNOWMAN}"]))
     pair.carry()
     assert quick.get() == ["\n", "\N{SNOWMAN}"] * 2
     waiting[1].callback("2")
@@ -70,61 +69,57 @@ def test_answers() -> None:
     assert (first.get(), second.get()) == ("a1", "b2")
 
 
-def test_a_large_one() -> None:
-    """Fits into a line."""
-    pair = Pair(doubled=doubled)
-    outcome = Outcome(pair.here.ask("doubled", "x" * 300_000))
+def test_a_large_message_fits_into_a_line() -> None:
+    pair = Pair(double=double)
+    outcome = Outcome(pair.here.call("double", "x" * 300_000))
     pair.carry(10_000)
     assert outcome.get() == "x" * 600_000
 
 
-def test_what_could_not_be_done() -> None:
-    """Is told in the words of the one that could not."""
+def test_an_exception_reaches_the_caller_as_its_text() -> None:
 
-    async def refused(_: object) -> None:
+    async def fails(_: object) -> None:
         raise ValueError("no: \N{SNOWMAN}")
 
-    pair = Pair(refused=refused)
-    outcomes = [Outcome(pair.here.ask(name)) for name in ("refused", "unknown")]
+    pair = Pair(fails=fails)
+    outcomes = [Outcome(pair.here.call(name)) for name in ("fails", "unknown")]
     pair.carry()
     assert [type(each.error) for each in outcomes] == [RpcError, RpcError]
     assert str(outcomes[0].error) == "no: \N{SNOWMAN}"
 
 
-def test_an_end_that_is_gone() -> None:
-    """Answers nobody: who waits is told, and who asks then, too."""
-    pair = Pair(doubled=doubled)
-    waiting = Outcome(pair.here.ask("doubled", 1))
-    pair.part()
+def test_calls_fail_when_the_other_end_is_gone() -> None:
+    """Both waiting calls and new ones fail."""
+    pair = Pair(double=double)
+    waiting = Outcome(pair.here.call("double", 1))
+    pair.disconnect()
     assert pair.lost == 1
     assert isinstance(waiting.error, PeerLost)
-    assert isinstance(Outcome(pair.here.ask("doubled", 1)).error, PeerLost)
-    assert isinstance(Outcome(RpcChannel({}).ask("x")).error, PeerLost)
+    assert isinstance(Outcome(pair.here.call("double", 1)).error, PeerLost)
+    assert isinstance(Outcome(RpcChannel({}).call("x")).error, PeerLost)
 
 
-def test_who_does_not_wait_any_more() -> None:
-    """Is not missed when the answer comes."""
-    pair = Pair(doubled=doubled)
-    asked = Outcome(pair.here.ask("doubled", 1))
-    asked.work.cancel()
+def test_the_answer_to_a_cancelled_call_is_ignored() -> None:
+    pair = Pair(double=double)
+    cancelled = Outcome(pair.here.call("double", 1))
+    cancelled.work.cancel()
     pair.carry()
-    assert isinstance(asked.error, CancelledError)
-    after = Outcome(pair.here.ask("doubled", 2))
+    assert isinstance(cancelled.error, CancelledError)
+    after = Outcome(pair.here.call("double", 2))
     pair.carry()
     assert after.get() == 4
 
 
-def test_an_answer_when_the_asker_is_gone() -> None:
-    """Goes nowhere, and nothing fails."""
+def test_an_answer_to_a_lost_caller_is_dropped() -> None:
     waiting: Deferred[int] = Deferred()
 
     async def later(_: object) -> int:
         return await waiting
 
     pair = Pair(later=later)
-    Outcome(pair.here.ask("later"))
+    Outcome(pair.here.call("later"))
     pair.carry()
-    pair.part()
+    pair.disconnect()
     waiting.callback(1)
     transport: Any = pair.there.transport
     assert transport.value() == b""

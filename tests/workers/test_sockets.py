@@ -1,4 +1,4 @@
-"""Sockets on which one process listens for others."""
+"""Sockets that one process binds and others accept from."""
 
 # mypy: allow-untyped-calls
 
@@ -18,32 +18,36 @@ from twisted.internet.endpoints import serverFromString
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.threads import deferToThread
 
-from dockmirror.workers.sockets import BindOnlyReactor, InheritedSocketsReactor, ListeningSocket, adoptable
+from dockmirror.workers.sockets import (
+    BindOnlyReactor,
+    InheritedSocketsReactor,
+    ListeningSocket,
+    inherited_endpoint,
+)
 
 reactor: Any = twisted_reactor
 
 
 class Hello(Protocol):
-    """Says so to everybody, and closes."""
+    """Greets each client, and closes the connection."""
 
     def connectionMade(self) -> None:
-        """See ``IProtocol``."""
         assert self.transport is not None
         self.transport.write(b"hello")
         self.transport.loseConnection()
 
 
 @pytest.fixture
-def unix() -> Iterator[socket.socket]:
-    """A socket that listens already, as systemd gives one."""
+def inherited() -> Iterator[socket.socket]:
+    """A socket that listens already, as systemd passes one."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen()
         yield listening
 
 
-def heard(family: int, address: Any) -> bytes:
-    """What a client hears; None where nobody answers for a while."""
+def read_greeting(family: int, address: Any) -> bytes:
+    """Connect, and return what the server sends; blocks."""
     with socket.socket(family) as client:
         client.settimeout(10)
         client.connect(address)
@@ -54,68 +58,68 @@ def heard(family: int, address: Any) -> bytes:
 @pytest.mark.parametrize(
     "endpoint", ["tcp:0:interface=127.0.0.1", "tcp:0:interface=\\:\\:1", "unix:s:mode=660"]
 )
-async def test_one_binds_and_the_other_accepts(
+async def test_one_process_binds_and_another_accepts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, endpoint: str
 ) -> None:
-    """Whoever binds accepts nobody; a client that came before is served by whoever adopts."""
+    """The binding process accepts no client; one that connected early is served by the accepting process."""
     monkeypatch.chdir(tmp_path)  # the whole path may be too long for a socket
-    holding = BindOnlyReactor(reactor)
-    held: Any = await serverFromString(holding, endpoint).listen(Factory.forProtocol(Protocol))
-    (there,) = holding.sockets
-    family, address = held.socket.family, held.socket.getsockname()
-    early = deferToThread(heard, family, address)
-    copy = ListeningSocket(os.dup(there.descriptor), there.family)
-    adopting = InheritedSocketsReactor(reactor, [copy])
-    adopted: Any = await serverFromString(adopting, endpoint).listen(Factory.forProtocol(Hello))
+    binding = BindOnlyReactor(reactor)
+    bound: Any = await serverFromString(binding, endpoint).listen(Factory.forProtocol(Protocol))
+    (listening,) = binding.sockets
+    family, address = bound.socket.family, bound.socket.getsockname()
+    early = deferToThread(read_greeting, family, address)
+    copy = ListeningSocket(os.dup(listening.descriptor), listening.family)
+    inheriting = InheritedSocketsReactor(reactor, [copy])
+    accepting: Any = await serverFromString(inheriting, endpoint).listen(Factory.forProtocol(Hello))
     assert await early == b"hello"
-    assert await deferToThread(heard, family, address) == b"hello"
+    assert await deferToThread(read_greeting, family, address) == b"hello"
     with pytest.raises(OSError, match="descriptor"):
         os.fstat(copy.descriptor)
-    await adopted.stopListening()
+    await accepting.stopListening()
     if family == socket.AF_UNIX:
         assert stat.S_IMODE((tmp_path / "s").stat().st_mode) == 0o660
-    await held.stopListening()
+    await bound.stopListening()
     assert not (tmp_path / "s").exists()
 
 
 @ensureDeferred  # type: ignore[untyped-decorator, unused-ignore]
-async def test_the_one_that_binds_stops_first(tmp_path: Path) -> None:
-    """Whoever has adopted the socket goes on to accept from it until it stops as well."""
-    holding = BindOnlyReactor(reactor)
-    held: Any = await serverFromString(holding, "tcp:0:interface=127.0.0.1").listen(
+async def test_the_accepting_process_continues_when_the_binding_one_stops(tmp_path: Path) -> None:
+    binding = BindOnlyReactor(reactor)
+    bound: Any = await serverFromString(binding, "tcp:0:interface=127.0.0.1").listen(
         Factory.forProtocol(Protocol)
     )
-    (there,) = holding.sockets
-    address = held.socket.getsockname()
-    adopting = InheritedSocketsReactor(reactor, [ListeningSocket(os.dup(there.descriptor), there.family)])
-    adopted: Any = await serverFromString(adopting, "tcp:0").listen(Factory.forProtocol(Hello))
-    await held.stopListening()
-    assert await deferToThread(heard, socket.AF_INET, address) == b"hello"
-    await adopted.stopListening()
+    (listening,) = binding.sockets
+    address = bound.socket.getsockname()
+    inheriting = InheritedSocketsReactor(
+        reactor, [ListeningSocket(os.dup(listening.descriptor), listening.family)]
+    )
+    accepting: Any = await serverFromString(inheriting, "tcp:0").listen(Factory.forProtocol(Hello))
+    await bound.stopListening()
+    assert await deferToThread(read_greeting, socket.AF_INET, address) == b"hello"
+    await accepting.stopListening()
 
 
 @ensureDeferred  # type: ignore[untyped-decorator, unused-ignore]
-async def test_what_was_given(unix: socket.socket) -> None:
-    """Is held as well, and several are in the order in which they were asked for."""
-    holding = BindOnlyReactor(reactor)
-    given: Any = holding.adoptStreamPort(unix.fileno(), socket.AF_INET, Factory.forProtocol(Protocol))
-    made: Any = await serverFromString(holding, "tcp:0:interface=\\:\\:1").listen(
+async def test_a_socket_from_systemd_is_passed_on_like_others(inherited: socket.socket) -> None:
+    """Sockets are in the order in which they were opened."""
+    binding = BindOnlyReactor(reactor)
+    passed: Any = binding.adoptStreamPort(inherited.fileno(), socket.AF_INET, Factory.forProtocol(Protocol))
+    opened: Any = await serverFromString(binding, "tcp:0:interface=\\:\\:1").listen(
         Factory.forProtocol(Protocol)
     )
-    assert [each.family for each in holding.sockets] == [socket.AF_INET, socket.AF_INET6]
-    assert holding.sockets[0].descriptor not in (unix.fileno(), holding.sockets[1].descriptor)
-    await given.stopListening()
-    await made.stopListening()
+    assert [each.family for each in binding.sockets] == [socket.AF_INET, socket.AF_INET6]
+    assert binding.sockets[0].descriptor not in (inherited.fileno(), binding.sockets[1].descriptor)
+    await passed.stopListening()
+    await opened.stopListening()
 
 
-def test_the_rest_is_the_reactors() -> None:
-    """Whatever else is asked of it."""
+def test_other_methods_are_those_of_the_reactor() -> None:
     assert BindOnlyReactor(reactor).callLater == reactor.callLater
     assert InheritedSocketsReactor(reactor, []).seconds == reactor.seconds
 
 
 @pytest.mark.parametrize(
-    ("endpoint", "adopted"),
+    ("endpoint", "accepting"),
     [
         ("tcp:8080", "tcp:8080"),
         ("unix:/run/a", "unix:/run/a"),
@@ -125,6 +129,6 @@ def test_the_rest_is_the_reactors() -> None:
         ("unix:/run/systemd\\:x", "unix:/run/systemd\\:x"),
     ],
 )
-def test_what_systemd_gave(endpoint: str, adopted: str) -> None:
-    """It gave to the process that binds: another one knows nothing of it."""
-    assert adoptable(endpoint) == adopted
+def test_a_worker_opens_no_socket_of_systemd(endpoint: str, accepting: str) -> None:
+    """Systemd passes its sockets to the binding process only."""
+    assert inherited_endpoint(endpoint) == accepting

@@ -1,4 +1,4 @@
-"""Processes that serve as one, over a reactor that starts none."""
+"""The worker pool, over a reactor that starts no process."""
 
 # mypy: allow-untyped-calls
 
@@ -18,94 +18,89 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
 from dockmirror.workers.rpc_channel import RpcError
-from dockmirror.workers.worker_pool import WorkerPool
+from dockmirror.workers.worker_pool import WorkerCommand, WorkerPool
 from tests.stacks import Outcome, logged
 
 
-class Started:
-    """A process, as the one that started it sees it."""
+class StartedProcess:
+    """A worker process as the pool sees it."""
 
     def __init__(self, protocol: Any, arguments: list[str], environ: dict[str, str]) -> None:
         self.protocol = protocol
         self.arguments = arguments
         self.environ = environ
         self.signals: list[str] = []
-        self.line: Any = None
+        self.channel: Any = None
         protocol.transport = self
 
     def signalProcess(self, name: str) -> None:
-        """See ``IProcessTransport``."""
         self.signals.append(name)
 
-    def ends(self, code: int = 1) -> None:
-        """It is gone."""
+    def exits(self, code: int = 1) -> None:
         self.protocol.processEnded(Failure(ProcessTerminated(code) if code else ProcessDone(0)))
 
-    def says(self, **answer: Any) -> None:
-        """Answers the newest question."""
-        number = self.asked[-1]["number"]
-        self.line.dataReceived(json.dumps({"number": number, **answer}).encode() + b"\n")
+    def answers(self, **answer: Any) -> None:
+        """Answer the newest call."""
+        number = self.calls[-1]["id"]
+        self.channel.dataReceived(json.dumps({"id": number, **answer}).encode() + b"\n")
 
     @property
-    def asked(self) -> list[dict[str, Any]]:
-        """All questions so far."""
-        return [json.loads(line) for line in self.line.transport.value().splitlines()]
+    def calls(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.channel.transport.value().splitlines()]
 
 
-class Reactor(Clock):
-    """Keeps what it would start."""
+class RecordingReactor(Clock):
+    """Records the processes that it should start."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.started: list[Started] = []
+        self.started: list[StartedProcess] = []
         self.failing: OSError | None = None
-        self.line: Any = None
+        self.channel: Any = None
 
     def callWhenRunning(self, call: Any) -> None:
-        """It runs."""
         call()
 
     def spawnProcess(self, protocol: Any, _: str, arguments: list[str], env: Any, childFDs: Any) -> None:
-        """See ``IReactorProcess``."""
         if self.failing is not None:
             raise self.failing
-        self.started.append(Started(protocol, arguments, env))
-        self.started[-1].line = self.line
+        self.started.append(StartedProcess(protocol, arguments, env))
+        self.started[-1].channel = self.channel
 
     def adoptStreamConnection(self, _: int, __: Any, factory: Any) -> None:
-        """The line to the next one."""
-        self.line = factory.buildProtocol(None)
-        self.line.makeConnection(StringTransport())
+        """Connect the channel of the next process."""
+        self.channel = factory.buildProtocol(None)
+        self.channel.makeConnection(StringTransport())
 
 
 @pytest.fixture
-def reactor() -> Reactor:
-    """Has started nothing."""
-    return Reactor()
+def reactor() -> RecordingReactor:
+    return RecordingReactor()
 
 
 @pytest.fixture
-def group(reactor: Reactor) -> WorkerPool:
-    """Of two, which were started."""
-    group = WorkerPool(2, "a.module", 0, list, lambda: ("begin", "so"), 30, {"A": "b"}, reactor)
-    group.startService()
-    return group
+def pool(reactor: RecordingReactor) -> WorkerPool:
+    """Two workers, which were started."""
+    pool = WorkerPool(2, WorkerCommand("a.module", 0, {"A": "b"}), list, lambda: "so", 30, reactor)
+    pool.startService()
+    return pool
 
 
-def test_they_begin(group: WorkerPool, reactor: Reactor) -> None:
-    """With what they are told over the line; nothing of it stands in the arguments."""
+def test_workers_get_the_settings_over_the_channel(pool: WorkerPool, reactor: RecordingReactor) -> None:
+    """Nothing of them is in the arguments."""
     assert [each.arguments[1:4] for each in reactor.started] == [["-P", "-m", "a.module"]] * 2
-    assert [(q["ask"], q["value"]) for each in reactor.started for q in each.asked] == [("begin", "so")] * 2
+    assert [(q["call"], q["value"]) for each in reactor.started for q in each.calls] == [("start", "so")] * 2
     assert all(each.environ["A"] == "b" and "so" not in str(each.arguments) for each in reactor.started)
 
 
-def test_the_current_directory(reactor: Reactor, tmp_path: Path) -> None:
-    """Is not on the import path of a worker: a module there does not run in place of an installed one."""
+def test_a_worker_imports_nothing_from_the_current_directory(
+    reactor: RecordingReactor, tmp_path: Path
+) -> None:
+    """A module there does not replace an installed one."""
     (tmp_path / "bcrypt.py").write_text("open('has_run', 'w').close()")
     environ = dict(os.environ)
-    WorkerPool(
-        1, "dockmirror.app.worker", 0, list, lambda: ("begin", ""), 30, environ, reactor
-    ).startService()
+    command = WorkerCommand("dockmirror.app.worker", 0, environ)
+    WorkerPool(1, command, list, lambda: "", 30, reactor).startService()
     (worker,) = reactor.started
     ended = subprocess.run(  # noqa: S603
         worker.arguments, env=worker.environ, cwd=tmp_path, capture_output=True, text=True
@@ -114,89 +109,91 @@ def test_the_current_directory(reactor: Reactor, tmp_path: Path) -> None:
     assert not (tmp_path / "has_run").exists()
 
 
-def test_one_that_could_not_begin(group: WorkerPool, reactor: Reactor) -> None:
-    """Is ended, and another one takes its place."""
+def test_a_worker_that_cannot_start_is_replaced(pool: WorkerPool, reactor: RecordingReactor) -> None:
     first, second = reactor.started
-    second.says(answer=None)
+    second.answers(answer=None)
     with logged() as texts:
-        first.says(error="no certificate")
-    assert "a worker could not begin: no certificate" in texts[0]
+        first.answers(error="no certificate")
+    assert "a worker cannot start: no certificate" in texts[0]
     assert (first.signals, second.signals) == (["TERM"], [])
-    first.ends()
+    first.exits()
     reactor.advance(1)
     assert len(reactor.started) == 3
 
 
-def test_pauses_grow(group: WorkerPool, reactor: Reactor) -> None:
-    """While they do not live for long; one that has lived is replaced at once."""
+def test_the_delay_grows_while_workers_die_young(pool: WorkerPool, reactor: RecordingReactor) -> None:
+    """A worker that has lived longer is replaced at once."""
     for pause in (1, 5, 15, 30, 30):
         count = len(reactor.started)
-        reactor.started[-1].ends()
+        reactor.started[-1].exits()
         reactor.advance(pause - 0.5)
         assert len(reactor.started) == count
         reactor.advance(0.5)
         assert len(reactor.started) == count + 1
     reactor.advance(11)
     count = len(reactor.started)
-    reactor.started[-1].ends()
+    reactor.started[-1].exits()
     reactor.advance(0)
     assert len(reactor.started) == count + 1
 
 
-def test_one_that_cannot_be_started(group: WorkerPool, reactor: Reactor) -> None:
-    """For want of memory or of descriptors, which there may be in a while: it is tried again."""
+def test_a_process_that_cannot_be_spawned_is_tried_again(pool: WorkerPool, reactor: RecordingReactor) -> None:
+    """Memory or descriptors may be available later."""
     reactor.failing = OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-    reactor.started[0].ends()
+    reactor.started[0].exits()
     with logged() as texts:
         reactor.advance(1)
-    assert "a worker ended, before it began: Resource temporarily unavailable: another one in 5 s" in texts[0]
-    assert len(group.workers) == 1
+    assert (
+        "a worker exited, before it started: Resource temporarily unavailable; starting another one in 5 s"
+        in texts[0]
+    )
+    assert len(pool.workers) == 1
     reactor.failing = None
     reactor.advance(5)
-    assert len(reactor.started) == len(group.workers) + 1 == 3
+    assert len(reactor.started) == len(pool.workers) + 1 == 3
 
 
-def test_none_can_be_started(reactor: Reactor) -> None:
-    """All are tried again, and the end waits for none of them."""
+def test_the_pool_stops_when_no_worker_could_be_spawned(reactor: RecordingReactor) -> None:
+    """All are tried again, and stopping waits for none of them."""
     reactor.failing = OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
-    group = WorkerPool(2, "a.module", 0, list, lambda: ("begin", "so"), 30, {}, reactor)
-    group.startService()
-    assert Outcome(group.stopService())
+    pool = WorkerPool(2, WorkerCommand("a.module", 0, {}), list, lambda: "so", 30, reactor)
+    pool.startService()
+    assert Outcome(pool.stopService())
     reactor.failing = None
     reactor.advance(100)
     assert reactor.started == []
 
 
-def test_the_end(group: WorkerPool, reactor: Reactor) -> None:
-    """Waits for all; who stays longer than the grace is killed, and none is replaced."""
-    ending = Outcome(group.stopService())
-    assert group.ending
+def test_stopping_waits_for_all_workers(pool: WorkerPool, reactor: RecordingReactor) -> None:
+    """A worker that outlives the grace period is killed, and none is replaced."""
+    ending = Outcome(pool.stopService())
+    assert pool.is_stopping
     assert [each.signals for each in reactor.started] == [["TERM"]] * 2
-    reactor.started[0].ends(0)
+    reactor.started[0].exits(0)
     assert not ending
     reactor.advance(30)
     assert reactor.started[1].signals == ["TERM", "KILL"]
-    reactor.started[1].ends()
+    reactor.started[1].exits()
     assert ending
     reactor.advance(100)
     assert len(reactor.started) == 2
 
 
-def test_what_they_answer(group: WorkerPool, reactor: Reactor) -> None:
-    """Is told by their numbers; who is late is left out, and a refusal is one of all."""
+def test_answers_come_by_worker(pool: WorkerPool, reactor: RecordingReactor) -> None:
+    """A late worker is left out; an exception in one fails the call."""
     for each in reactor.started:
-        each.says(answer=None)
-    asked = Outcome(group.ask("state"))
-    reactor.started[0].says(answer=7)
+        each.answers(answer=None)
+    calls = Outcome(pool.call("state"))
+    reactor.started[0].answers(answer=7)
     reactor.advance(5)
-    assert asked.get() == {1: 7}
-    patient = Outcome(group.ask("serve", patience=60))
-    reactor.started[0].says(answer=7)
+    assert calls.get() == {1: 7}
+    slow = Outcome(pool.call("serve", seconds=60))
+    reactor.started[0].answers(answer=7)
     reactor.advance(59)
-    assert not patient
-    reactor.started[1].says(answer=8)
-    assert patient.get() == {1: 7, 2: 8}
-    refused = Outcome(group.ask("serve"))
-    reactor.started[0].says(answer=None)
-    reactor.started[1].says(error="wrong")
-    assert isinstance(refused.error, RpcError)
+    assert not slow
+    reactor.started[1].answers(answer=8)
+    assert slow.get() == {1: 7, 2: 8}
+    failed = Outcome(pool.call("serve"))
+    reactor.started[0].answers(answer=None)
+    reactor.started[1].answers(error="wrong")
+    assert isinstance(failed.error, RpcError)

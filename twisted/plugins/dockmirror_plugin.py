@@ -1,4 +1,4 @@
-"""Makes ``twistd dockmirror`` known."""
+"""Registers ``twistd dockmirror``."""
 
 from twisted.application.service import ServiceMaker
 

@@ -1,4 +1,4 @@
-"""Pinned images kept up to date."""
+"""The refresh of pinned images."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from twisted.internet.task import Clock
 
-from dockmirror.app.pin_refresh import LOOK, PAUSE, PERIOD, PinRefresh
+from dockmirror.app.cache import REFRESH_PERIOD, REFRESH_POLL, REFRESH_RETRY, PinRefresh
 from dockmirror.oci.digest import Digest
 from dockmirror.store import pins
 from dockmirror.store.pins import Pin
@@ -23,71 +23,70 @@ PIN = Pin(PLACE, LATEST, (AMD,))
 
 @pytest.fixture
 def clock() -> Clock:
-    """Long after the epoch."""
+    """A clock that stands long after the epoch."""
     clock = Clock()
     clock.advance(EPOCH)
     return clock
 
 
-def refreshing(root: Path, clock: Clock, shelf: Shelf) -> PinRefresh:
-    """Of a process that has begun to serve."""
+def start_refresh(root: Path, clock: Clock, shelf: Shelf) -> PinRefresh:
+    """Start the refresh of a process that serves."""
     service = PinRefresh(root, clock, inline, lambda: shelf)
     service.startService()
     return service
 
 
-def test_on_a_schedule(tmp_path: Path, clock: Clock) -> None:
-    """What is pinned is fetched soon, not at once, and asked for again every few hours."""
+def test_pinned_images_are_pulled_on_a_schedule(tmp_path: Path, clock: Clock) -> None:
+    """A new pin is pulled soon, but not at once, and again every few hours."""
     shelf = Shelf()
     pins.put(tmp_path, PIN)
-    service = refreshing(tmp_path, clock, shelf)
+    service = start_refresh(tmp_path, clock, shelf)
     assert shelf.asked == []
-    clock.advance(LOOK)
+    clock.advance(REFRESH_POLL)
     assert shelf.fetched() == sorted(["amd", "base", "a"])
-    assert list(pins.pins(tmp_path)) == [(PIN, EPOCH + LOOK)]
+    assert list(pins.pins(tmp_path)) == [(PIN, EPOCH + REFRESH_POLL)]
     asked = len(shelf.asked)
-    clock.pump([LOOK] * int(PERIOD / LOOK - 1))
+    clock.pump([REFRESH_POLL] * int(REFRESH_PERIOD / REFRESH_POLL - 1))
     assert len(shelf.asked) == asked
-    clock.advance(LOOK)
+    clock.advance(REFRESH_POLL)
     assert len(shelf.asked) > asked
     service.stopService()
     asked = len(shelf.asked)
-    clock.advance(PERIOD)
+    clock.advance(REFRESH_PERIOD)
     assert len(shelf.asked) == asked
 
 
-def test_once_for_all(tmp_path: Path, clock: Clock) -> None:
-    """However many processes share the store, and not by one while another is at it."""
+def test_one_of_the_processes_refreshes_a_pin(tmp_path: Path, clock: Clock) -> None:
     shelves = [Shelf(), Shelf()]
     pins.put(tmp_path, PIN)
-    services = [refreshing(tmp_path, clock, shelf) for shelf in shelves]
+    services = [start_refresh(tmp_path, clock, shelf) for shelf in shelves]
     held = pins.lock_refresh(tmp_path)
     assert held is not None
-    clock.advance(LOOK)
+    clock.advance(REFRESH_POLL)
     assert [shelf.asked for shelf in shelves] == [[], []]
 
     os.close(held)
-    clock.advance(LOOK)
+    clock.advance(REFRESH_POLL)
     assert sorted(bool(shelf.asked) for shelf in shelves) == [False, True]
     for service in services:
         service.stopService()
 
 
-def test_failures(tmp_path: Path, clock: Clock) -> None:
-    """Are logged, keep nothing else from being refreshed, and are tried again after a while."""
+def test_a_failed_refresh_is_logged_and_tried_again_later(tmp_path: Path, clock: Clock) -> None:
+    """Other pins are refreshed nevertheless."""
     shelf = Shelf()
     gone = Pin(PLACE, Digest.of(b"gone"))
     pins.put(tmp_path, gone)
     pins.put(tmp_path, PIN)
-    service = refreshing(tmp_path, clock, shelf)
+    service = start_refresh(tmp_path, clock, shelf)
     with logged() as lines:
-        clock.advance(LOOK)
-    assert any("cannot be refreshed" in line for line in lines)
+        clock.advance(REFRESH_POLL)
+    assert any("cannot refresh" in line for line in lines)
     assert dict(pins.pins(tmp_path))[gone] == 0
     assert dict(pins.pins(tmp_path))[PIN] > 0
     shelf.asked.clear()
-    clock.advance(PAUSE - LOOK)
+    clock.advance(REFRESH_RETRY - REFRESH_POLL)
     assert shelf.asked == []
-    clock.advance(LOOK)
+    clock.advance(REFRESH_POLL)
     assert [asked.rpartition("/")[2] for asked in shelf.asked] == [str(Digest.of(b"gone"))]
     service.stopService()

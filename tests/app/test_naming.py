@@ -1,13 +1,17 @@
-"""Images as users name them."""
+"""The names of registries, of the mirror's hosts, and of images."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dockmirror.app.image_names import parse_image_name
+from dockmirror.app.naming import certificate_names, parse_image_name, registry_names
+from dockmirror.config.known_registries import KNOWN
 from dockmirror.config.load import load
+from dockmirror.config.settings import UpstreamSettings
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.reference import Repository, parse_reference
 
@@ -29,8 +33,8 @@ SETTINGS = load({}, {})
         ("localhost/a", "localhost/a:latest"),
     ],
 )
-def test_names(text: str, name: str) -> None:
-    """Short ones are completed as docker does, registries have the store's names."""
+def test_image_names_are_completed_as_docker_does(text: str, name: str) -> None:
+    """Registries have the names that the store uses."""
     assert str(parse_image_name(text, SETTINGS)) == name
 
 
@@ -38,18 +42,42 @@ def test_names(text: str, name: str) -> None:
     "text",
     ["", "Nginx", "nginx:", "a b", "ghcr.io/", "nginx@sha256:1", "../../x", "a:/etc/x", "A.b/c", "a..b/c"],
 )
-def test_none(text: str) -> None:
-    """Is told so; what ends with a colon is none."""
+def test_invalid_image_names_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="invalid"):
         parse_image_name(text, SETTINGS)
 
 
 @given(st.text() | st.text("aA./:@-_%0\\", max_size=20))
-def test_no_name_is_too_odd(text: str) -> None:
-    """It is none, or what it means is one by the grammar of names."""
+def test_any_text_is_refused_or_gives_valid_names(text: str) -> None:
     try:
         name = parse_image_name(text, SETTINGS)
     except ValueError:
         return
     assert Repository.parse(str(name.repository)) == name.repository
     assert parse_reference(str(name.reference)) == name.reference
+
+
+@pytest.mark.parametrize(
+    ("settings", "names"),
+    [
+        ({"url": "https://a.example"}, ["a.example"]),
+        ({"url": "http://a.example:5000"}, ["a.example_5000", "a.example:5000"]),
+        (
+            {"url": "http://x:1", "registry": "docker.io", "aliases": ["b.io", "docker.io"]},
+            ["docker.io", "b.io"],
+        ),
+    ],
+)
+def test_a_registry_has_the_names_of_the_table_or_its_address(
+    settings: dict[str, Any], names: list[str]
+) -> None:
+    """A port is joined by an underscore in repository paths."""
+    assert registry_names(UpstreamSettings(**settings)) == names
+
+
+def test_every_public_host_name_is_certified_once() -> None:
+    settings = load({"domain": "m.example", "names": ["mirror.lan", "m.example"]}, {})
+    assert certificate_names(settings) == (
+        *("m.example", "mirror.lan"),
+        *[f"{known.name}.m.example" for known in KNOWN],
+    )

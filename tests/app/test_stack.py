@@ -1,0 +1,51 @@
+"""The TTL of tags, by pattern, upstream, or for all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dockmirror.app.stack import make_tag_ttl
+from dockmirror.config.load import load
+from dockmirror.oci.request import Manifest, Tags, parse_target
+
+PATTERNS = {"library/*:latest": 10, "library/*": 600, "**": 60.5}
+
+
+def ttl_of(tag_ttl: Any, path: str) -> float:
+    """Return the TTL of a path below ``/v2/``; Docker Hub has this ``tag_ttl``, and the global one is 7."""
+    upstream = {} if tag_ttl is None else {"tag_ttl": tag_ttl}
+    settings = load({"tag_ttl": 7, "upstreams": {"docker": upstream}}, {})
+    target = parse_target(f"/v2/{path}".encode())
+    assert isinstance(target, Manifest | Tags)
+    return make_tag_ttl(settings.upstreams["docker"], settings)(target)
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("library/nginx/manifests/latest", 10),
+        ("library/nginx/manifests/1.27", 600),
+        ("library/nginx/tags/list", 600),
+        ("team/a/b/manifests/latest", 60.5),
+        ("team/a/tags/list", 60.5),
+    ],
+)
+def test_tags_and_lists_have_the_ttl_of_a_matching_pattern(path: str, expected: float) -> None:
+    """A list has that of its repository; patterns of tags do not match it."""
+    assert ttl_of(PATTERNS, path) == expected
+
+
+def test_the_first_matching_pattern_wins() -> None:
+    """Later patterns do not count, however narrow they are."""
+    assert ttl_of(dict(reversed(PATTERNS.items())), "library/nginx/manifests/latest") == 60.5
+
+
+def test_without_a_matching_pattern_the_global_ttl_counts() -> None:
+    assert ttl_of({"library/*": 600}, "team/a/manifests/latest") == 7
+
+
+def test_the_ttl_of_an_upstream_wins_over_the_global_one() -> None:
+    """A TTL of zero counts too."""
+    assert [ttl_of(each, "library/nginx/manifests/latest") for each in (None, 5, 0)] == [7, 5, 0]
