@@ -24,14 +24,12 @@ from ..pull import Pull, PulledImage, Wanted
 from ..pullthrough.generations import TombstoneFilter, Tombstones
 from ..status.status_values import DownloadStatus, Usage
 from ..store import pins
-from ..store.bucket.bucket_address import BucketAddress, is_available
+from ..store.bucket.blocking_bucket import BucketAddress, is_available
 from ..store.downloads.context import DownloadContext, DownloadStats
 from ..store.downloads.downloads import Downloads
 from ..store.eviction.budget import Budget
 from ..store.eviction.eviction import Eviction
-from ..store.local_contents import LocalContentStore
-from ..store.local_documents import LocalDocumentStore
-from ..store.local_tags import LocalTagStore
+from ..store.local_store import LocalContentStore, LocalDocumentStore, LocalTagStore
 from ..store.memory_cache import MemoryCache
 from ..store.pins import Pin
 from ..store.size_tracking import SizeTrackingStore

@@ -24,8 +24,8 @@ from ..pullthrough.generations import deletion_document
 from ..pullthrough.grants import imported_document
 from ..store import atomic_file, files, layout, offline_writer
 from ..store.data_files import is_stored
+from ..store.eviction.budget import in_turn
 from ..store.eviction.sweep import Sweep
-from ..store.eviction.usage_counter import in_turn
 from .context import Context
 from .output import progress
 from .store_access import store_of

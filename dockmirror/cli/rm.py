@@ -11,13 +11,13 @@ from ..config.settings import Settings
 from ..oci.digest import Digest
 from ..oci.errors import DigestInvalid
 from ..oci.reference import Tag
+from ..store.eviction.budget import in_turn
 from ..store.eviction.delete_image import (
     DeletionPlan,
     delete_image,
     plan_manifest_deletion,
     plan_tag_deletion,
 )
-from ..store.eviction.usage_counter import in_turn
 from ..store.held_images import HeldImages
 from ..store.pins import Pin, pins
 from .context import Context

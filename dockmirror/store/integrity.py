@@ -12,9 +12,8 @@ from ..oci.digest import Digest
 from . import layout
 from .data_files import open_file
 from .eviction import store_files
-from .eviction.removal import links_to, remove_content
-from .eviction.store_files import StoredFile
-from .eviction.usage_counter import in_turn
+from .eviction.budget import in_turn
+from .eviction.store_files import StoredFile, links_to, remove_content
 
 _PIECE = 1024 * 1024
 

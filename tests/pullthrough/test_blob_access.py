@@ -13,7 +13,7 @@ from dockmirror.oci.errors import Unreachable
 from dockmirror.oci.ranges import Range
 from dockmirror.store import layout
 from dockmirror.store.bucket.bucket import Bucket
-from dockmirror.store.bucket.bucket_contents import BucketContentStore
+from dockmirror.store.bucket.bucket_stores import BucketContentStore
 
 from ..answering import now
 from ..store.bucket.buckets import bucket

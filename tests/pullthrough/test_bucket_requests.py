@@ -18,12 +18,11 @@ from dockmirror.oci.ranges import Range
 from dockmirror.oci.reference import Repository, Tag
 from dockmirror.pullthrough.generations import LOOKED_UP
 from dockmirror.pullthrough.grants import PUBLIC
-from dockmirror.store.bucket.bucket_contents import ABSENT
+from dockmirror.store.bucket.bucket_stores import ABSENT
 from dockmirror.store.downloads.context import DownloadContext
 from dockmirror.store.downloads.downloads import Downloads
-from dockmirror.store.tiered.tiered_documents import ABSENT as DOCUMENT_ABSENT
-from dockmirror.store.tiered.tiered_documents import REFRESHED
-from dockmirror.store.tiered.tiered_tags import ASKED_AGAIN
+from dockmirror.store.tiered.tiered_stores import ABSENT as DOCUMENT_ABSENT
+from dockmirror.store.tiered.tiered_stores import ASKED_AGAIN, REFRESHED
 
 from ..answering import Recorder, now, watch
 from ..bucket_table import row

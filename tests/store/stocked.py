@@ -16,9 +16,7 @@ from dockmirror.oci.reference import Repository, Tag
 from dockmirror.store import layout
 from dockmirror.store.eviction.budget import Budget
 from dockmirror.store.eviction.eviction import PERIOD, Eviction
-from dockmirror.store.local_contents import LocalContentStore
-from dockmirror.store.local_documents import LocalDocumentStore
-from dockmirror.store.local_tags import LocalTagStore
+from dockmirror.store.local_store import LocalContentStore, LocalDocumentStore, LocalTagStore
 from dockmirror.store.threads import RunInThread
 
 from ..answering import now

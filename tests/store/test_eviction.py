@@ -12,10 +12,9 @@ from dockmirror.interfaces import ContentKind
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.reference import Tag
 from dockmirror.store import layout, pins, write_behind
-from dockmirror.store.eviction.budget import Budget, Shortfall
+from dockmirror.store.eviction.budget import Budget, Shortfall, in_turn, lock_usage_counter
 from dockmirror.store.eviction.eviction import PERIOD
 from dockmirror.store.eviction.store_scan import StoreScan
-from dockmirror.store.eviction.usage_counter import in_turn, lock_usage_counter
 from dockmirror.store.pins import Pin
 
 from ..answering import now, watch

@@ -14,8 +14,8 @@ from dockmirror.interfaces import ContentKind, IBucketBlob, IContentStore, IStor
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.reference import Repository
 from dockmirror.store import layout
-from dockmirror.store.bucket.bucket_contents import BucketContentStore
-from dockmirror.store.local_contents import LocalContentStore
+from dockmirror.store.bucket.bucket_stores import BucketContentStore
+from dockmirror.store.local_store import LocalContentStore
 from dockmirror.store.memory_cache import ASKED_AGAIN, MemoryCache
 from dockmirror.store.size_tracking import SizeTrackingStore
 

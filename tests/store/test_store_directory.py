@@ -199,7 +199,7 @@ def looks_at_start(root: Path) -> int:
     program = (
         "import sys; from pathlib import Path; from twisted.internet import reactor\n"
         "from dockmirror.store.store_directory import prepare_directory\n"
-        "from dockmirror.store.local_contents import LocalContentStore\n"
+        "from dockmirror.store.local_store import LocalContentStore\n"
         "from dockmirror.store.eviction.eviction import Eviction\n"
         "from dockmirror.store.eviction.budget import Budget\n"
         "root = Path(sys.argv[1]); prepare_directory(root); LocalContentStore(root, reactor, None)\n"

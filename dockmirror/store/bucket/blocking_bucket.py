@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from attrs import frozen
 
-from .object_reader import ObjectReader, ReadStep
+from ...oci.digest import Digest, Verifier
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
+if TYPE_CHECKING:
+    from obstore import GetResult
 
 PART = 8 * 1024 * 1024
 """Bytes of each part in which a file is uploaded, so many at a time."""
@@ -133,3 +136,113 @@ class BlockingBucket:
 
 def _attributes(metadata: Metadata) -> Any:
     return {"Content-Type": "application/octet-stream", **metadata}
+
+
+PIECE = 1024 * 1024
+"""About how many bytes are taken from the bucket, and held, at a time."""
+STALL = 10.0
+"""Seconds after which a piece must have come."""
+
+T = TypeVar("T")
+
+
+class ReadStep(Protocol):
+    """Goes on with what was opened, in a thread."""
+
+    def __call__(self, call: Callable[[], T], patience: float, /) -> Awaitable[T]:
+        """What the call returned."""
+
+
+class ObjectReader:
+    """Opened; read once, or closed."""
+
+    def __init__(self, result: GetResult, step: ReadStep) -> None:
+        self._result: GetResult | None = result
+        self._step = step
+        self._pieces: Iterator[object] | None = None
+        self._verifier: Verifier | None = None
+
+    def verify(self, digest: Digest) -> None:
+        """Pieces are hashed as they come, in the thread that they come in."""
+        self._verifier = digest.verifier()
+
+    def verified(self) -> bool:
+        """Whether those that have come are the content of that digest."""
+        return self._verifier is not None and self._verifier.verified()
+
+    def all(self) -> bytes:
+        """Everything; this call blocks."""
+        assert self._result is not None
+        return bytes(self._result.bytes())
+
+    async def whole(self) -> bytes:
+        """Everything.
+
+        :raises OSError: when it does not come.
+        """
+        return await self._step(self.all, STALL)
+
+    async def piece(self) -> bytes:
+        """The next bytes; none at the end.
+
+        :raises OSError: when they do not come.
+        """
+        return await self._step(self._next, STALL)
+
+    def close(self) -> None:
+        """Nothing more is wanted."""
+        self._result = self._pieces = None
+
+    def _next(self) -> bytes:
+        if self._pieces is None:
+            if self._result is None:
+                return b""
+            self._pieces = iter(self._result.stream(PIECE))
+        piece = next(self._pieces, None)
+        if piece is None:
+            return b""
+        data = bytes(memoryview(piece))  # type: ignore[arg-type]
+        if self._verifier is not None:
+            self._verifier.update(data)
+        return data
+
+
+_CLIENT = {"connect_timeout": "5s", "read_timeout": "20s", "timeout": "1h"}
+"""What hangs is given up by whoever waits for it, sooner; of these only the thread hears."""
+_RETRY = {"max_retries": 2, "retry_timeout": timedelta(seconds=10)}
+
+
+def is_available() -> bool:
+    """Whether what speaks to object stores is installed: it is an extra."""
+    return find_spec("obstore") is not None
+
+
+@frozen
+class BucketAddress:
+    """A bucket and a prefix in it, such as ``s3://bucket/prefix``.
+
+    Credentials are those that obstore finds by itself: in the environment, or of the machine.
+
+    :ivar endpoint: of an S3 server that is not Amazon's.
+    """
+
+    url: str
+    endpoint: str | None = None
+
+    def __str__(self) -> str:
+        return self.url
+
+    def open(self) -> ObjectStore:
+        """What speaks to it; nothing is asked yet.
+
+        It has threads of its own, which no fork of this process would have.
+        """
+        from obstore.store import from_url
+
+        client: Any = dict(_CLIENT)
+        settings: Any = {}
+        if self.endpoint is not None:
+            settings["endpoint"] = self.endpoint
+            client["allow_http"] = self.endpoint.startswith("http://")
+        store: ObjectStore = from_url(self.url, client_options=client, retry_config=_RETRY, **settings)  # type: ignore[call-overload]
+        return store

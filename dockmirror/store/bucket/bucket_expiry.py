@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import PurePosixPath
+from secrets import token_hex
 
 from attrs import frozen
+from twisted.application.service import MultiService
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 
+from ...concurrency.periodic_task import PeriodicTask
+from ...concurrency.ttl_cache import TTLCache
 from ...oci.digest import Digest
+from ...oci.errors import DigestInvalid
 from ...oci.media import parse_references
 from .. import layout
-from . import bucket_keys
 from .blocking_bucket import ListedObject
 from .bucket import Bucket
-from .bucket_keys import BucketLink
-from .last_used_journal import LastUsedJournal
 
 DAY = 24 * 3600.0
 _AT_ONCE = 900
@@ -112,15 +116,161 @@ def _old(
     before: float, used: Mapping[Digest, float], listed: Iterator[ListedObject]
 ) -> Mapping[Digest, ListedObject]:
     """What was neither put nor used since."""
-    contents = bucket_keys.parse_contents(each for each in listed if each.modified < before)
+    contents = parse_contents(each for each in listed if each.modified < before)
     return {digest: each for digest, each in contents if digest not in used}
 
 
 def _found(old: Mapping[Digest, ListedObject], listed: Iterator[ListedObject]) -> _RecentManifests:
     manifests, links = set(), []
-    for link in bucket_keys.parse_links(listed):
+    for link in parse_links(listed):
         if link.digest in old:
             links.append(link)
         elif link.manifest:
             manifests.add(link.digest)
     return _RecentManifests(frozenset(manifests), links)
+
+
+_DATA = len(layout.BLOBS.parts)
+
+
+@frozen
+class BucketLink:
+    """A link to a content.
+
+    :ivar tag: the directory of the tag that has named it, where it is of a tag.
+    :ivar manifest: whether it is one of a repository's manifests.
+    """
+
+    key: str
+    digest: Digest
+    tag: PurePosixPath | None
+    manifest: bool
+
+
+def parse_contents(listed: Iterable[ListedObject]) -> Iterator[tuple[Digest, ListedObject]]:
+    """The contents, of what lies below ``layout.BLOBS``."""
+    for each in listed:
+        parts = PurePosixPath(each.key).parts[_DATA:]
+        if len(parts) == 4 and parts[3] == "data" and (digest := _digest(parts[0], parts[2])):
+            yield digest, each
+
+
+def parse_links(listed: Iterable[ListedObject]) -> Iterator[BucketLink]:
+    """The links whose names say what they are to, of what lies below ``layout.REPOSITORIES``."""
+    for each in listed:
+        path = PurePosixPath(each.key)
+        if path.name != "link" or len(path.parts) < 6:
+            continue
+        above, (algorithm, hexadecimal) = path.parents[2], path.parts[-3:-1]
+        digest = _digest(algorithm, hexadecimal)
+        if digest is not None:
+            tag = above.parent if above.name == layout.INDEX.name else None
+            yield BucketLink(each.key, digest, tag, above.name == layout.REVISIONS.name)
+
+
+def _digest(algorithm: str, hexadecimal: str) -> Digest | None:
+    try:
+        return Digest.parse(f"{algorithm}:{hexadecimal}")
+    except DigestInvalid:
+        return None
+
+
+TOLD = 6 * 3600.0
+"""Seconds for which a use that was told stands for those that follow."""
+_MOST = 1_000_000
+
+
+class LastUsedJournal:
+    """Objects of lines, each with a content and when it was used; whoever cleans makes one of them."""
+
+    def __init__(self, bucket: Bucket, clock: IReactorTime) -> None:
+        self._bucket = bucket
+        self._clock = clock
+        self._told: TTLCache[Digest, bool] = TTLCache(clock, _MOST)
+        self._untold: dict[Digest, float] = {}
+
+    def note(self, digest: Digest) -> None:
+        """The content is used now."""
+        if not self._told.get(digest):
+            self._told.put(digest, True, TOLD)
+            self._untold[digest] = self._clock.seconds()
+
+    async def flush(self) -> None:
+        """Tells what was noted.
+
+        :raises OSError: when the bucket takes nothing; it is told the next time then.
+        """
+        if not self._untold:
+            return
+        untold, self._untold = self._untold, {}
+        try:
+            await self._bucket.put(layout.USES / token_hex(8), _written(untold))
+        except BaseException:
+            self._untold = {**untold, **self._untold}
+            raise
+
+    async def load(self, since: float) -> Mapping[Digest, float]:
+        """When each content was used last, by any mirror, where that was not before; told as one from now on.
+
+        :raises OSError: when the bucket does not give or take it.
+        """
+        found: dict[Digest, float] = {}
+        told = [each.key for each in await self._bucket.list(layout.USES)]
+        for key in told:
+            read = await self._bucket.read(layout.USES / key.rpartition("/")[2])
+            for digest, used in _read(read[0] if read else b""):
+                found[digest] = max(used, found.get(digest, 0.0))
+        found = {digest: used for digest, used in found.items() if used >= since}
+        if len(told) > 1:
+            await self._bucket.put(layout.USES / token_hex(8), _written(found))
+            for first in range(0, len(told), _AT_ONCE):
+                await self._bucket.delete(told[first : first + _AT_ONCE])
+        return found
+
+
+def _written(uses: Mapping[Digest, float]) -> bytes:
+    return "".join(f"{digest} {used:.0f}\n" for digest, used in uses.items()).encode()
+
+
+def _read(data: bytes) -> list[tuple[Digest, float]]:
+    found = []
+    for line in data.decode("ascii", "replace").splitlines():
+        digest, _, used = line.partition(" ")
+        with suppress(DigestInvalid, ValueError):
+            found.append((Digest.parse(digest), float(used)))
+    return found
+
+
+TELL = 60.0
+"""Seconds between two times that the bucket is told."""
+LOOK = 3600.0
+"""Seconds between two looks at whether it was cleaned today."""
+_log = Logger()
+
+
+class BucketMaintenance(MultiService):
+    """Does both now and then; what the bucket does not take is tried the next time, and told of by itself.
+
+    Nothing is asked before the mirror has served for a while; the uses of the last minute are told by nobody.
+    """
+
+    def __init__(self, uses: LastUsedJournal, aging: BucketExpiry, clock: IReactorTime) -> None:
+        super().__init__()
+        self._uses = uses
+        self._aging = aging
+        for work, period in ((self._tell, TELL), (self._look, LOOK)):
+            PeriodicTask(work, period, clock, "the bucket cannot be cleaned").setServiceParent(self)
+
+    async def _tell(self) -> None:
+        with suppress(OSError):
+            await self._uses.flush()
+
+    async def _look(self) -> None:
+        with suppress(OSError):
+            await self._uses.flush()
+            aged = await self._aging.run()
+            if aged is not None:
+                _log.info(
+                    "the bucket is rid of {contents} contents of {size} bytes that nobody has used",
+                    contents=aged.contents, size=aged.bytes,
+                )  # fmt: skip

@@ -15,7 +15,7 @@ from ...oci.digest import Digest
 from ...oci.errors import BrokenOff, Unreachable
 from ...oci.ranges import ContentRange
 from ..coroutine_producer import CoroutineProducer
-from .object_reader import ObjectReader
+from .blocking_bucket import ObjectReader
 
 
 class ObjectSource(Protocol):

@@ -13,7 +13,7 @@ from ...oci.digest import Digest
 from ...oci.reference import Repository, Tag
 from .. import layout, links
 from . import store_files
-from .removal import remove_content
+from .store_files import remove_content
 
 
 @frozen

@@ -11,9 +11,8 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from ..threads import RunInThread
-from .budget import Budget, Shortfall
+from .budget import Budget, Shortfall, read_figures
 from .sweep import Sweep, SweepResult, SweepStopped
-from .usage_counter import read_figures
 
 PERIOD = 10.0
 """Seconds between two looks at whether the budget is kept."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from stat import S_ISREG
 
@@ -12,7 +13,7 @@ from attrs import frozen
 from ...oci.digest import Digest
 from ...oci.errors import DigestInvalid
 from ...oci.media import parse_references
-from .. import atomic_file, layout
+from .. import atomic_file, files, layout, links
 
 
 @frozen
@@ -117,3 +118,44 @@ def _digest(algorithm: str, hexadecimal: str) -> Digest | None:
         return Digest.parse(f"{algorithm}:{hexadecimal}")
     except DigestInvalid:
         return None
+
+
+Removal = Callable[[], int]
+"""Removes a link; how many files and directories went with it."""
+
+
+def remove_content(root: Path, digest: Digest, removals: Iterable[Removal]) -> int:
+    """Removes the links and the bytes of a content; how many files and directories went."""
+    data = root / layout.data(digest)
+    count = sum(removal() for removal in removals)
+    count += files.remove(data)
+    return count + files.remove_empty(data.parent, root / layout.BLOBS)
+
+
+def links_to(root: Path, gone: Callable[[Digest], bool]) -> Iterator[tuple[Digest, Removal]]:
+    """How to remove each link and each tag of what is to go; what comes first is to go first."""
+    for repository in iter_repositories(root):
+        for tag in iter_tags(repository):
+            yield from _of_tag(root, tag, gone)
+        for directory in (repository / layout.REVISIONS, repository / layout.LAYERS):
+            yield from _in_directory(root, directory, gone)
+
+
+def _of_tag(root: Path, tag: Path, gone: Callable[[Digest], bool]) -> Iterator[tuple[Digest, Removal]]:
+    named = links.read_link(tag / layout.CURRENT)
+    if named is not None and gone(named.digest):
+        yield named.digest, partial(_forget_tag, root, tag, named.digest)
+    yield from _in_directory(root, tag / layout.INDEX, gone)
+
+
+def _in_directory(
+    root: Path, directory: Path, gone: Callable[[Digest], bool]
+) -> Iterator[tuple[Digest, Removal]]:
+    for digest in iter_links(directory):
+        if gone(digest):
+            yield digest, partial(links.remove_link, directory / layout.entry(digest), root)
+
+
+def _forget_tag(root: Path, tag: Path, digest: Digest) -> int:
+    """Unless it names another by now."""
+    return links.forget_tag(tag, root) if links.links_to(tag / layout.CURRENT, digest) else 0

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 from attrs import frozen
@@ -13,9 +14,7 @@ from .. import files, layout, pins, write_behind
 from ..data_files import is_stored
 from . import store_files
 from .budget import Shortfall
-from .lru import Age, lru_order, with_descendants
-from .removal import Removal, links_to, remove_content
-from .store_files import StoredFile
+from .store_files import Removal, StoredFile, links_to, remove_content
 
 _IN_USE = 60.0 + files.NOTED
 """Seconds for which what was used stays: a minute, and as long again as a use may go without being noted."""
@@ -184,3 +183,49 @@ class StoreScan:
 def _evicted(gone: Sequence[_Candidate]) -> EvictionResult:
     contents = tuple(each.key for each in gone if isinstance(each.key, Digest))
     return EvictionResult(contents, sum(each.stored.size for each in gone))
+
+
+Age = tuple[float, int]
+"""When something was used last, and how deep below what was used then."""
+
+
+def lru_order(
+    used: Mapping[Digest, float], references: Mapping[Digest, Sequence[Digest]]
+) -> dict[Digest, Age]:
+    """When each content was used last, by itself or by way of a manifest that refers to it, and how deep.
+
+    Sorted by these what was used least recently comes first, and each manifest before what it refers to.
+
+    :param references: of manifests, each of which is the content of its digest: so there is no circle.
+    """
+    found = {digest: (when, 0) for digest, when in used.items()}
+    for manifest in _from_the_top(references):
+        when, depth = found.get(manifest, (0.0, 0))
+        for part in references[manifest]:
+            if part in found:
+                found[part] = max(found[part], (when, depth + 1))
+    return found
+
+
+def with_descendants(
+    manifests: Iterable[Digest], references: Mapping[Digest, Sequence[Digest]]
+) -> set[Digest]:
+    """These, and all that they refer to, and so on."""
+    found: set[Digest] = set()
+    unseen = list(manifests)
+    while unseen:
+        digest = unseen.pop()
+        if digest not in found:
+            found.add(digest)
+            unseen += references.get(digest, ())
+    return found
+
+
+def _from_the_top(references: Mapping[Digest, Sequence[Digest]]) -> Iterator[Digest]:
+    """Manifests, each after all that refer to it."""
+    sorter: TopologicalSorter[Digest] = TopologicalSorter(dict.fromkeys(references, ()))
+    for manifest, parts in references.items():
+        for part in parts:
+            if part in references:
+                sorter.add(part, manifest)
+    return iter(sorter.static_order())

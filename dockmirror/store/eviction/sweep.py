@@ -8,9 +8,8 @@ from pathlib import Path
 from attrs import frozen
 
 from .abandoned_partials import count_abandoned, delete_abandoned
-from .budget import Budget, Shortfall
+from .budget import Budget, Shortfall, StoreUsage, lock_usage_counter
 from .store_scan import EvictionResult, StoreScan
-from .usage_counter import StoreUsage, lock_usage_counter
 
 _PAUSE = 30.0
 """Seconds between two walks: of what could not go yet, more can then."""

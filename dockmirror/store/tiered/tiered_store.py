@@ -15,21 +15,13 @@ from twisted.python.threadpool import ThreadPool
 from ...interfaces import IContentStore, IDocumentStore, ITagStore
 from ...oci.digest import Digest
 from .. import write_behind
+from ..bucket.blocking_bucket import BucketAddress
 from ..bucket.bucket import Bucket
-from ..bucket.bucket_address import BucketAddress
-from ..bucket.bucket_contents import BucketContentStore
-from ..bucket.bucket_documents import BucketDocumentStore
-from ..bucket.bucket_expiry import DAY, BucketExpiry
-from ..bucket.bucket_tags import BucketTagStore
-from ..bucket.last_used_journal import LastUsedJournal
-from ..local_contents import LocalContentStore
-from ..local_documents import LocalDocumentStore
-from ..local_tags import LocalTagStore
+from ..bucket.bucket_expiry import DAY, BucketExpiry, BucketMaintenance, LastUsedJournal
+from ..bucket.bucket_stores import BucketContentStore, BucketDocumentStore, BucketTagStore
+from ..local_store import LocalContentStore, LocalDocumentStore, LocalTagStore
 from ..threads import RunInThread, run_in_pool
-from .bucket_maintenance import BucketMaintenance
-from .tiered_contents import TieredContentStore
-from .tiered_documents import TieredDocumentStore
-from .tiered_tags import TieredTagStore
+from .tiered_stores import TieredContentStore, TieredDocumentStore, TieredTagStore
 from .write_behind_queue import WriteBehind
 
 THREADS = 16

@@ -17,11 +17,8 @@ from ...concurrency.periodic_task import PeriodicTask
 from ...interfaces import IDocumentStore, ITagStore
 from .. import layout, write_behind
 from ..bucket.blocking_bucket import PART
-from ..bucket.bucket import Bucket
-from ..bucket.bucket_contents import BucketContentStore, link_metadata
-from ..bucket.bucket_documents import BucketDocumentStore
-from ..bucket.bucket_health import BucketUnavailable
-from ..bucket.bucket_tags import BucketTagStore
+from ..bucket.bucket import Bucket, BucketUnavailable
+from ..bucket.bucket_stores import BucketContentStore, BucketDocumentStore, BucketTagStore, link_metadata
 from ..threads import RunInThread
 from ..write_behind import PendingContent, PendingTag, PendingWrite
 

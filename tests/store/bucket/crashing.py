@@ -20,14 +20,16 @@ from dockmirror.interfaces import ContentKind
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.reference import Tag
 from dockmirror.store import layout, write_behind
-from dockmirror.store.bucket import bucket_keys
 from dockmirror.store.bucket.bucket import Bucket
-from dockmirror.store.bucket.bucket_contents import BucketContentStore
-from dockmirror.store.bucket.bucket_expiry import DAY, BucketExpiry
-from dockmirror.store.bucket.bucket_tags import BucketTagStore
-from dockmirror.store.bucket.last_used_journal import LastUsedJournal
-from dockmirror.store.local_documents import LocalDocumentStore
-from dockmirror.store.local_tags import LocalTagStore
+from dockmirror.store.bucket.bucket_expiry import (
+    DAY,
+    BucketExpiry,
+    LastUsedJournal,
+    parse_contents,
+    parse_links,
+)
+from dockmirror.store.bucket.bucket_stores import BucketContentStore, BucketTagStore
+from dockmirror.store.local_store import LocalDocumentStore, LocalTagStore
 from dockmirror.store.tiered.write_behind_queue import WriteBehind
 
 from ...answering import now
@@ -150,12 +152,12 @@ def check(mirror: Mirror) -> None:
     :raises AssertionError: when not.
     """
     listed = now(mirror.bucket.list(layout.BLOBS))
-    held = dict(bucket_keys.parse_contents(listed))
+    held = dict(parse_contents(listed))
     for digest, each in held.items():
         read = now(mirror.bucket.read(layout.BLOBS / each.key.partition("blobs/")[2]))
         assert read is not None
         assert digest.matches(read[0])
-    links = list(bucket_keys.parse_links(now(mirror.bucket.list(layout.REPOSITORIES))))
+    links = list(parse_links(now(mirror.bucket.list(layout.REPOSITORIES))))
     manifests = {link.digest for link in links if link.manifest}
     assert {link.digest for link in links if link.tag is None} <= held.keys()
     for tag in ("latest", "new"):

@@ -17,9 +17,8 @@ from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import BrokenOff, Unreachable
 from dockmirror.oci.ranges import ContentRange
 from dockmirror.store import layout
-from dockmirror.store.bucket.bucket import PATIENCE, Bucket
-from dockmirror.store.bucket.bucket_contents import ABSENT, BucketContentStore
-from dockmirror.store.bucket.bucket_health import FIRST, LONGEST, BucketUnavailable
+from dockmirror.store.bucket.bucket import FIRST, LONGEST, PATIENCE, Bucket, BucketUnavailable
+from dockmirror.store.bucket.bucket_stores import ABSENT, BucketContentStore
 
 from ...answering import Recorder, now, watch
 from ..contract import ELSEWHERE, HERE, LARGE, LARGE_DIGEST, read

@@ -12,10 +12,8 @@ from dockmirror.interfaces import ContentKind
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.reference import Repository, Tag
 from dockmirror.store import layout
-from dockmirror.store.bucket.bucket_contents import BucketContentStore
-from dockmirror.store.bucket.bucket_expiry import DAY, BucketExpiry, ExpiryResult
-from dockmirror.store.bucket.bucket_tags import BucketTagStore
-from dockmirror.store.bucket.last_used_journal import TOLD, LastUsedJournal
+from dockmirror.store.bucket.bucket_expiry import DAY, TOLD, BucketExpiry, ExpiryResult, LastUsedJournal
+from dockmirror.store.bucket.bucket_stores import BucketContentStore, BucketTagStore
 
 from ...answering import now
 from ..contract import ELSEWHERE, HERE, LATEST

@@ -15,9 +15,7 @@ from dockmirror.interfaces import ContentKind, IContentStore, IDocumentStore, IT
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.reference import Repository, Tag
 from dockmirror.store.bucket.bucket import Bucket
-from dockmirror.store.bucket.bucket_contents import BucketContentStore
-from dockmirror.store.bucket.bucket_documents import BucketDocumentStore
-from dockmirror.store.bucket.bucket_tags import BucketTagStore
+from dockmirror.store.bucket.bucket_stores import BucketContentStore, BucketDocumentStore, BucketTagStore
 
 from ...answering import now
 from ...integration.parts.images import image

@@ -10,8 +10,7 @@ import pytest
 from obstore.store import HTTPStore
 from twisted.internet.task import Clock
 
-from dockmirror.store.bucket.bucket import Bucket
-from dockmirror.store.bucket.bucket_health import FIRST, BucketUnavailable
+from dockmirror.store.bucket.bucket import FIRST, Bucket, BucketUnavailable
 
 from ...answering import now
 from ...integration.parts.server import Exchange, Server

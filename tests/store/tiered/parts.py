@@ -9,16 +9,10 @@ from twisted.internet.task import Clock
 
 from dockmirror.oci.digest import Digest
 from dockmirror.store import write_behind
-from dockmirror.store.bucket.bucket_contents import BucketContentStore
-from dockmirror.store.bucket.bucket_documents import BucketDocumentStore
-from dockmirror.store.bucket.bucket_tags import BucketTagStore
-from dockmirror.store.local_contents import LocalContentStore
-from dockmirror.store.local_documents import LocalDocumentStore
-from dockmirror.store.local_tags import LocalTagStore
+from dockmirror.store.bucket.bucket_stores import BucketContentStore, BucketDocumentStore, BucketTagStore
+from dockmirror.store.local_store import LocalContentStore, LocalDocumentStore, LocalTagStore
 from dockmirror.store.threads import RunInThread
-from dockmirror.store.tiered.tiered_contents import TieredContentStore
-from dockmirror.store.tiered.tiered_documents import TieredDocumentStore
-from dockmirror.store.tiered.tiered_tags import TieredTagStore
+from dockmirror.store.tiered.tiered_stores import TieredContentStore, TieredDocumentStore, TieredTagStore
 from dockmirror.store.tiered.write_behind_queue import WriteBehind
 
 from ...answering import now

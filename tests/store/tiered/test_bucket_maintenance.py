@@ -9,9 +9,14 @@ from twisted.internet.task import Clock
 
 from dockmirror.oci.digest import Digest
 from dockmirror.store import layout
-from dockmirror.store.bucket.bucket_expiry import DAY, BucketExpiry
-from dockmirror.store.bucket.last_used_journal import LastUsedJournal
-from dockmirror.store.tiered.bucket_maintenance import LOOK, TELL, BucketMaintenance
+from dockmirror.store.bucket.bucket_expiry import (
+    DAY,
+    LOOK,
+    TELL,
+    BucketExpiry,
+    BucketMaintenance,
+    LastUsedJournal,
+)
 
 from ...answering import now
 from ..bucket.buckets import bucket

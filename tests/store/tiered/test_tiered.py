@@ -14,12 +14,10 @@ from twisted.internet.task import Clock
 from dockmirror.interfaces import ContentKind, IBucketBlob, IContentStore, IDocumentStore, ITagStore, TagEntry
 from dockmirror.oci.digest import Digest
 from dockmirror.store import layout, write_behind
-from dockmirror.store.bucket.bucket_contents import BucketContentStore
-from dockmirror.store.bucket.bucket_health import FIRST, LONGEST
-from dockmirror.store.local_documents import LocalDocumentStore
-from dockmirror.store.local_tags import LocalTagStore
-from dockmirror.store.tiered.tiered_documents import REFRESHED, TieredDocumentStore
-from dockmirror.store.tiered.tiered_tags import ASKED_AGAIN, GIVEN_AGAIN
+from dockmirror.store.bucket.bucket import FIRST, LONGEST
+from dockmirror.store.bucket.bucket_stores import BucketContentStore
+from dockmirror.store.local_store import LocalDocumentStore, LocalTagStore
+from dockmirror.store.tiered.tiered_stores import ASKED_AGAIN, GIVEN_AGAIN, REFRESHED, TieredDocumentStore
 from dockmirror.store.tiered.write_behind_queue import ON_ITS_WAY, WriteBehind
 
 from ...answering import now, watch

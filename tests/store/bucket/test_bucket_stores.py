@@ -6,9 +6,7 @@ import pytest
 from twisted.internet.task import Clock
 
 from dockmirror.interfaces import IContentStore, IDocumentStore, ITagStore
-from dockmirror.store.bucket.bucket_contents import BucketContentStore
-from dockmirror.store.bucket.bucket_documents import BucketDocumentStore
-from dockmirror.store.bucket.bucket_tags import BucketTagStore
+from dockmirror.store.bucket.bucket_stores import BucketContentStore, BucketDocumentStore, BucketTagStore
 
 from ..contract import ContentsContract, DocumentsContract, TagsContract
 from .buckets import bucket

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dockmirror.store import layout
-from dockmirror.store.eviction.usage_counter import StoreUsage, in_turn, lock_usage_counter, read_figures
+from dockmirror.store.eviction.budget import StoreUsage, in_turn, lock_usage_counter, read_figures
 
 
 @given(st.builds(StoreUsage, st.integers(), st.floats(0, 1e12)))

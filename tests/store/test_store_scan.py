@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dockmirror.oci.digest import Digest
-from dockmirror.store.eviction.lru import lru_order
+from dockmirror.store.eviction.store_scan import lru_order
 
 DIGESTS = [Digest.of(bytes([number])) for number in range(12)]
 

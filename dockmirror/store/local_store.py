@@ -11,9 +11,10 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from ..interfaces import ContentKind, IContentStore, IStoredContent
+from ..concurrency.ttl_cache import TTLCache
+from ..interfaces import ContentKind, IContentStore, IDocumentStore, IStoredContent, ITagStore, TagEntry
 from ..oci.digest import Digest
-from ..oci.reference import Repository
+from ..oci.reference import Repository, Tag
 from . import atomic_file, files, layout, links
 from .data_files import is_stored, is_verified, open_file, read_verified
 from .file_reader import FileReader
@@ -170,3 +171,96 @@ class LocalContentStore:
 def _close(opened: IStoredContent | None) -> None:
     if opened is not None:
         opened.close()
+
+
+READ_AGAIN = 10.0
+"""Seconds after which the disk is asked again, whatever is known."""
+_MOST = 10_000
+
+
+@implementer(ITagStore)
+class LocalTagStore:
+    """Tags as links, each confirmed when it was last modified.
+
+    A tag that everybody asks for is not read by a thread each time: whether a file has changed that was
+    read seconds ago is known without the disk, and seen whoever has changed it.
+    """
+
+    def __init__(self, root: Path, clock: IReactorTime, in_thread: RunInThread) -> None:
+        self._root = root
+        self._clock = clock
+        self._in_thread = in_thread
+        self._read: TTLCache[tuple[Repository, Tag], links.StoredLink] = TTLCache(clock, _MOST)
+
+    async def get(self, repository: Repository, tag: Tag) -> TagEntry | None:
+        """See ``ITagStore``."""
+        known = self._read.get((repository, tag))
+        if known is not None and known.is_current():
+            return known.tagged
+        link = await self._in_thread(partial(links.find_link, self._root / layout.current(repository, tag)))
+        if link is None:
+            self._read.drop((repository, tag))
+            return None
+        self._read.put((repository, tag), link, READ_AGAIN)
+        return link.tagged
+
+    async def put(self, repository: Repository, tag: Tag, digest: Digest) -> None:
+        """See ``ITagStore``; where the disk takes no link the tag names what it named before."""
+        await self.note(repository, tag, TagEntry(digest, self._clock.seconds()))
+
+    async def note(self, repository: Repository, tag: Tag, tagged: TagEntry) -> None:
+        """Notes what the tag was confirmed to name, and when; in the same way."""
+        putting = self._in_thread(partial(self._put, repository, tag, tagged.digest, tagged.confirmed))
+        try:
+            await putting
+        except OSError as error:
+            _log.error(
+                "{repository}:{tag} cannot be noted: {error}", repository=repository, tag=tag, error=error
+            )
+
+    async def forget(self, repository: Repository, tag: Tag) -> None:
+        """See ``ITagStore``."""
+        directory = self._root / layout.tag(repository, tag)
+        await self._in_thread(partial(links.forget_tag, directory, self._root))
+
+    async def forget_named(self, repository: Repository, digest: Digest) -> None:
+        """See ``ITagStore``."""
+        await self._in_thread(
+            partial(links.forget_named, self._root / layout.tags(repository), digest, self._root)
+        )
+
+    def _put(self, repository: Repository, tag: Tag, digest: Digest, now: float) -> None:
+        links.write_link(self._root / layout.indexed(repository, tag, digest), digest, self._root, now)
+        links.write_link(self._root / layout.current(repository, tag), digest, self._root, now)
+
+
+@implementer(IDocumentStore)
+class LocalDocumentStore:
+    """Documents as files, evicted like contents when they have not been used for long."""
+
+    def __init__(self, root: Path, clock: IReactorTime, in_thread: RunInThread) -> None:
+        self._root = root
+        self._clock = clock
+        self._in_thread = in_thread
+
+    async def read(self, name: str) -> bytes | None:
+        """See ``IDocumentStore``."""
+        return await self._in_thread(partial(self._read, name, self._clock.seconds()))
+
+    async def write(self, name: str, data: bytes) -> None:
+        """See ``IDocumentStore``; where the disk does not take it it is what it was before."""
+        path, writing = self._root / layout.document(name), self._root / layout.WRITING
+        try:
+            await self._in_thread(
+                partial(atomic_file.replace_file, path, data, writing, self._clock.seconds())
+            )
+        except OSError as error:
+            _log.error("{name} cannot be written: {error}", name=name, error=error)
+
+    def _read(self, name: str, now: float) -> bytes | None:
+        path = self._root / layout.document(name)
+        found = atomic_file.read_small_file(path)
+        if found is None:
+            return None
+        files.touch(path, found.modified, now)
+        return found.data

@@ -22,11 +22,9 @@ from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import Unavailable
 from dockmirror.oci.ranges import ContentRange
-from dockmirror.store import layout, local_contents
+from dockmirror.store import layout, local_store
 from dockmirror.store.data_files import is_verified
-from dockmirror.store.local_contents import LocalContentStore
-from dockmirror.store.local_documents import LocalDocumentStore
-from dockmirror.store.local_tags import READ_AGAIN, LocalTagStore
+from dockmirror.store.local_store import READ_AGAIN, LocalContentStore, LocalDocumentStore, LocalTagStore
 from dockmirror.store.threads import RunInThread, run_in_pool
 
 from ..answering import Recorder, now, watch
@@ -306,7 +304,7 @@ def test_what_is_changed_while_it_is_read(
             path.write_bytes(b"something else" + LARGE)
         return right
 
-    monkeypatch.setattr(local_contents, "is_verified", read)
+    monkeypatch.setattr(local_store, "is_verified", read)
     assert now(contents.open(HERE, digest, ContentKind.BLOB)) is None
     assert not path.exists()
 
