@@ -93,7 +93,7 @@ def _sweep(root: Path, budget: int, days: int) -> tuple[float, int]:
     started = time.monotonic()
     swept = Sweep(root, Budget(budget)).run(0, time.time() + days * _DAY)
     assert swept
-    return time.monotonic() - started, swept.held
+    return time.monotonic() - started, swept.size
 
 
 if __name__ == "__main__":

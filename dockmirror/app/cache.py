@@ -101,7 +101,7 @@ def open_cache(root: Path, settings: Settings, reactor: Any) -> CacheParts:
     memory_cache = MemoryCache(stored, root, reactor, MEMORY_CACHE_SIZE)
     documents = LocalDocumentStore(root, reactor, in_thread) if tiered is None else tiered.documents
     deletions = Tombstones(documents, reactor)
-    contents = TombstoneFilter(SizeTrackingStore(memory_cache, eviction.grown), deletions, reactor)
+    contents = TombstoneFilter(SizeTrackingStore(memory_cache, eviction.add), deletions, reactor)
 
     async def try_disk() -> None:
         await in_thread(partial(try_writing, root))
@@ -109,7 +109,7 @@ def open_cache(root: Path, settings: Settings, reactor: Any) -> CacheParts:
     checks = [StoreCheck("the disk cannot be written", try_disk)]
     if tiered is not None:
         checks.append(StoreCheck("the bucket fails", tiered.bucket.probe))
-    context = DownloadContext(root, contents, reactor, in_thread, eviction.grown)
+    context = DownloadContext(root, contents, reactor, in_thread, eviction.add)
     downloads = Downloads(context)
     usages = UsageReport(root, reactor, in_thread)
     service = _CacheService(pool, eviction, usages)
@@ -121,7 +121,7 @@ def open_cache(root: Path, settings: Settings, reactor: Any) -> CacheParts:
         documents,
         deletions,
         downloads,
-        LocalUploadStaging(root, in_thread, reactor, eviction.grown, lambda: eviction.limit // 2),
+        LocalUploadStaging(root, in_thread, reactor, eviction.add, lambda: eviction.limit // 2),
         service,
         eviction,
         context.stats,
@@ -223,7 +223,7 @@ class PinRefresh(PeriodicTask):
 
     async def _due(self) -> list[Pin]:
         now = self._clock.seconds()
-        pinned = await self._in_thread(lambda: list(pins.pins(self._root)))
+        pinned = await self._in_thread(lambda: list(pins.iter_pins(self._root)))
         return [
             pin
             for pin, refreshed in pinned
@@ -238,7 +238,7 @@ class PinRefresh(PeriodicTask):
             _log.warn("cannot refresh the pinned image {image}: {error}", image=str(pin), error=str(error))
             self._failed.put(pin, True, REFRESH_RETRY)
             return
-        await self._in_thread(partial(pins.refreshed, self._root, pin, self._clock.seconds()))
+        await self._in_thread(partial(pins.mark_refreshed, self._root, pin, self._clock.seconds()))
         _log.info(
             "refreshed the pinned image {image}: fetched {fetched} blobs, {size} bytes",
             image=str(pin), fetched=pulled.fetched, size=pulled.bytes,

@@ -69,17 +69,17 @@ def pack(holdings: HeldImages, name: ImageName, platform: Platform | None) -> Pa
     """
     digest = name.reference
     if isinstance(digest, Tag):
-        tagged = holdings.tags(name.repository).get(digest)
+        tagged = holdings.list_tags(name.repository).get(digest)
         if tagged is None:
             raise click.ClickException(f"{name} is not held")
         digest = tagged.digest
-    image = holdings.image(name.repository, digest)
+    image = holdings.read_image(name.repository, digest)
     if image.data is None:
         raise click.ClickException(f"{name} is not held")
     chosen = _chosen(image, platform, name)
     _check_whole(chosen, name)
-    manifests = {each.digest: each.data for each in chosen.all() if each.data is not None}
-    blobs = {d: stored.size for each in chosen.all() for d, stored in each.blobs.items() if stored}
+    manifests = {each.digest: each.data for each in chosen.walk() if each.data is not None}
+    blobs = {d: stored.size for each in chosen.walk() for d, stored in each.blobs.items() if stored}
     tag = name.reference.name if isinstance(name.reference, Tag) else ""
     return PackedImage(str(name), tag, chosen.digest, manifests, blobs)
 
@@ -95,10 +95,12 @@ def _chosen(image: StoredImage, platform: Platform | None, name: ImageName) -> S
 
 
 def _check_whole(image: StoredImage, name: ImageName) -> None:
-    missing = image.missing()
+    missing = image.find_missing()
     if not missing:
         return
-    whole = [str(c.platform) for c in image.children if c.platform and c.platform.is_real and not c.missing()]
+    whole = [
+        str(c.platform) for c in image.children if c.platform and c.platform.is_real and not c.find_missing()
+    ]
     hint = f"\nWhole is --platform {' or '.join(whole)}." if whole else ""
     listed = "\n".join(f"  {digest}" for digest in missing)
     raise click.ClickException(f"{name} is not held whole; missing are\n{listed}{hint}")

@@ -34,13 +34,13 @@ def gc(context: Context, as_json: bool, dry_run: bool) -> None:
     if swept is None:
         raise click.ClickException("a mirror is at it already")
     if as_json:
-        show_json({"held": swept.held, "leftovers": swept.dropped, **_fields(swept)})
+        show_json({"held": swept.size, "leftovers": swept.abandoned, **_fields(swept)})
         return
     rows = [(name, str(each["contents"]), size(each["bytes"])) for name, each in _fields(swept).items()]
     title = "would go" if dry_run else "gone"
-    table = [("unfinished parts of blobs", str(swept.dropped), ""), *rows]
+    table = [("unfinished parts of blobs", str(swept.abandoned), ""), *rows]
     show_table((title, "number", "size"), table, right=("number", "size"))
-    click.echo(f"{size(swept.held)} {'would be' if dry_run else 'are'} held")
+    click.echo(f"{size(swept.size)} {'would be' if dry_run else 'are'} held")
 
 
 def _fields(swept: SweepResult) -> dict[str, dict[str, int]]:

@@ -24,7 +24,7 @@ from ..pullthrough.generations import deletion_document
 from ..pullthrough.grants import imported_document
 from ..store import atomic_file, files, layout, offline_writer
 from ..store.data_files import is_stored
-from ..store.eviction.budget import in_turn
+from ..store.eviction.budget import wait_for_usage_counter
 from ..store.eviction.sweep import Sweep
 from .context import Context
 from .output import progress
@@ -63,7 +63,7 @@ def import_(context: Context, named: str | None, files: tuple[BinaryIO, ...]) ->
         for each in taken:
             added = _take(root, each, settings, done)
             click.echo(f"imported {each.name}")
-            with in_turn(root) as figures:
+            with wait_for_usage_counter(root) as figures:
                 figures.add(added)
             Sweep(root, make_budget(root, settings)).run(0, time.time())
     except (ArchiveRefused, OSError) as error:
@@ -140,7 +140,7 @@ def _say_everybodys(
     ]
     for entry, digest in product(entries, dict.fromkeys([*digests, None])):
         path = layout.document(imported_document(entry, Repository(place.rest), digest))
-        atomic_file.replace_file(root / path, str(now).encode(), root / layout.WRITING, now)
+        atomic_file.replace_file(root / path, str(now).encode(), root / layout.TEMPORARY, now)
 
 
 def _told(pieces: Iterable[bytes], told: Callable[[int], None]) -> Iterator[bytes]:

@@ -30,13 +30,13 @@ class ListedImage:
     @property
     def is_whole(self) -> bool:
         """Of an index only if all its images are."""
-        return not self.image.missing()
+        return not self.image.find_missing()
 
     @property
     def platforms(self) -> dict[str, bool]:
         """Which of an index's platforms are whole."""
         real = (
-            (str(c.platform), not c.missing())
+            (str(c.platform), not c.find_missing())
             for c in self.image.children
             if c.platform and c.platform.is_real
         )
@@ -44,7 +44,7 @@ class ListedImage:
 
     def row(self) -> tuple[str, ...]:
         """For people."""
-        total = sum(self.image.sizes().values())
+        total = sum(self.image.content_sizes().values())
         reference = str(self.tag) if self.tag else short(self.image.digest)
         return (
             str(self.repository),
@@ -60,7 +60,7 @@ class ListedImage:
             "repository": str(self.repository),
             "tag": str(self.tag) if self.tag else None,
             "digest": str(self.image.digest),
-            "size": sum(self.image.sizes().values()),
+            "size": sum(self.image.content_sizes().values()),
             "complete": self.is_whole,
             "platforms": self.platforms,
             "used": timestamp(self.image.last_used()),
@@ -92,7 +92,7 @@ def ls(context: Context, as_json: bool, pattern: str) -> None:
     wanted = pattern if "/" in pattern or "*" in pattern else f"*{pattern}*"
     found = [
         listed
-        for repository in holdings.repositories()
+        for repository in holdings.list_repositories()
         if fnmatchcase(repository.name, wanted)
         for listed in list_images(holdings, repository)
     ]
@@ -106,16 +106,18 @@ def ls(context: Context, as_json: bool, pattern: str) -> None:
 def list_images(holdings: HeldImages, repository: Repository) -> Iterator[ListedImage]:
     """Each tag, and each manifest that no tag and no index names."""
     named: set[Digest] = set()
-    for tag, tagged in holdings.tags(repository).items():
-        image = holdings.image(repository, tagged.digest)
+    for tag, tagged in holdings.list_tags(repository).items():
+        image = holdings.read_image(repository, tagged.digest)
         if image.data is None:
             continue
-        named.update(each.digest for each in image.all())
+        named.update(each.digest for each in image.walk())
         yield ListedImage(repository, tag, image)
     others = [
-        holdings.image(repository, each) for each in holdings.manifests(repository) if each not in named
+        holdings.read_image(repository, each)
+        for each in holdings.list_manifests(repository)
+        if each not in named
     ]
-    below = {child.digest for image in others for each in image.children for child in each.all()}
+    below = {child.digest for image in others for each in image.children for child in each.walk()}
     for image in others:
         if image.data is not None and image.digest not in below:
             yield ListedImage(repository, None, image)

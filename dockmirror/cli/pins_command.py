@@ -33,7 +33,7 @@ def pin(context: Context, platforms: tuple[Platform, ...], images: tuple[str, ..
     wanted = [_pin(image, settings, platforms) for image in images]
     root = store_of(settings)
     for each in wanted:
-        store.put(root, each)
+        store.add_pin(root, each)
         click.echo(f"{each} is pinned")
 
 
@@ -48,7 +48,7 @@ def unpin(context: Context, images: tuple[str, ...]) -> None:
     settings = context.settings
     unwanted = [_pin(image, settings) for image in images]
     root = store_of(settings)
-    missing = [str(each) for each in unwanted if not store.remove(root, each)]
+    missing = [str(each) for each in unwanted if not store.remove_pin(root, each)]
     if missing:
         raise click.ClickException(f"{', '.join(missing)}: not pinned")
 
@@ -61,7 +61,7 @@ def pins(context: Context, as_json: bool) -> None:
 
     Exit status: 0, or 1 where there is no cache.
     """
-    pinned = list(store.pins(store_of(context.settings)))
+    pinned = list(store.iter_pins(store_of(context.settings)))
     if as_json:
         show_json(
             [

@@ -11,7 +11,7 @@ from ..config.settings import Settings
 from ..oci.digest import Digest
 from ..oci.errors import DigestInvalid
 from ..oci.reference import Tag
-from ..store.eviction.budget import in_turn
+from ..store.eviction.budget import wait_for_usage_counter
 from ..store.eviction.delete_image import (
     DeletionPlan,
     delete_image,
@@ -19,7 +19,7 @@ from ..store.eviction.delete_image import (
     plan_tag_deletion,
 )
 from ..store.held_images import HeldImages
-from ..store.pins import Pin, pins
+from ..store.pins import Pin, iter_pins
 from .context import Context
 from .output import size
 from .store_access import store_of
@@ -51,7 +51,7 @@ def rm(context: Context, yes: bool, images: tuple[str, ...]) -> None:
             click.echo(f"{pin} is pinned, and will be fetched again")
     if not yes:
         click.confirm("forget this?", abort=True)
-    with in_turn(root) as figures:
+    with wait_for_usage_counter(root) as figures:
         freed = sum(delete_image(root, each) for image in images for each in _found(settings, root, image))
         figures.add(-freed)
     click.echo(f"{size(freed)} freed")
@@ -61,7 +61,7 @@ def _found(settings: Settings, root: Path, image: str) -> list[DeletionPlan]:
     """As things are now: one of several may have gone with another."""
     digest = _bare(image)
     if digest is not None:
-        places = HeldImages(root).repositories()
+        places = HeldImages(root).list_repositories()
         return [each for place in places if (each := plan_manifest_deletion(root, place, digest))]
     try:
         name = parse_image_name(image, settings)
@@ -78,7 +78,7 @@ def _found(settings: Settings, root: Path, image: str) -> list[DeletionPlan]:
 
 def _pinned(root: Path, going: list[DeletionPlan]) -> list[Pin]:
     named = {(each.repository, reference) for each in going for reference in (*each.tags, *each.contents)}
-    return [pin for pin, _ in pins(root) if (pin.repository, pin.reference) in named]
+    return [pin for pin, _ in iter_pins(root) if (pin.repository, pin.reference) in named]
 
 
 def _bare(image: str) -> Digest | None:

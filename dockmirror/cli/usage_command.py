@@ -35,8 +35,8 @@ def usage(context: Context, as_json: bool) -> None:
     sizes = {digest: stored.size for digest, stored in store_files.iter_contents(root)}
     holdings = HeldImages(root)
     having = {
-        str(each): {*holdings.manifests(each), *holdings.blobs(each)} & sizes.keys()
-        for each in holdings.repositories()
+        str(each): {*holdings.list_manifests(each), *holdings.list_blobs(each)} & sizes.keys()
+        for each in holdings.list_repositories()
     }
     by_registry: dict[str, set[Digest]] = {}
     for name, contents in having.items():

@@ -32,11 +32,11 @@ def verify(context: Context, as_json: bool, mend: bool) -> None:
         wrong = find_corrupt(root, list(sizes), lambda count: bar.advance(task, count))
     dropped = remove_corrupt(root, wrong) if mend else 0
     if as_json:
-        found = [{"digest": str(w.digest), "why": w.why, "repositories": w.repositories} for w in wrong]
+        found = [{"digest": str(w.digest), "why": w.reason, "repositories": w.repositories} for w in wrong]
         show_json({"contents": len(sizes), "bytes": sum(sizes.values()), "wrong": found, "dropped": dropped})
     else:
         if wrong:
-            rows = ((str(each.digest), each.why, "\n".join(each.repositories)) for each in wrong)
+            rows = ((str(each.digest), each.reason, "\n".join(each.repositories)) for each in wrong)
             show_table(("wrong", "why", "in"), rows)
         click.echo(
             f"{len(sizes)} contents of {size(sum(sizes.values()))}: {len(wrong)} wrong, {dropped} dropped"

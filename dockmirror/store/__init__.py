@@ -1,1 +1,1 @@
-"""Where blobs and manifests are kept."""
+"""The content store: verified blobs and manifests, tags and documents, on disk and in a bucket."""

@@ -1,7 +1,7 @@
-"""Small files, read whole and replaced whole; calls that block.
+"""Small files that are read whole and replaced atomically; all calls block.
 
-A process killed at any instant, or a machine without power, leaves the old file or the new one; and
-of two files that were replaced one after the other never the second alone.
+After a kill or a power failure either the old or the new file is there. If two files are replaced
+one after the other, the second is never there without the first.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _log = Logger()
 
 
 Version = tuple[int, int, int]
-"""Of a file: each time that its content or its time of modification changes, so does this."""
+"""Changes with every change of the file's content or modification time."""
 
 
 @frozen
 class SmallFile:
-    """What a small file held, and when it was modified, in seconds since the epoch."""
+    """The content of a small file, and its modification time in seconds since the epoch."""
 
     data: bytes
     modified: float
@@ -37,7 +37,7 @@ class SmallFile:
 
 
 def read_small_file(path: Path) -> SmallFile | None:
-    """A small file; None where there is none, or the disk does not give it."""
+    """Read a small file; None if it is missing or unreadable."""
     try:
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
@@ -52,7 +52,7 @@ def read_small_file(path: Path) -> SmallFile | None:
 
 
 def file_version(path: Path | str) -> Version | None:
-    """Of a small file as it is now; None where there is none, or the disk does not say."""
+    """Return the file's current version; None if it is missing or unreadable."""
     try:
         return _version(os.stat(path))
     except OSError:
@@ -64,27 +64,26 @@ def _version(status: os.stat_result) -> Version:
 
 
 def read_all(file: int) -> bytes:
-    """Everything in an open file."""
     return b"".join(iter(partial(os.read, file, 1024 * 1024), b""))
 
 
-def replace_file(path: Path, content: bytes, writing: Path, modified: float) -> None:
-    """Gives the file this content and this time of modification.
+def replace_file(path: Path, content: bytes, directory: Path, modified: float) -> None:
+    """Replace the file's content and modification time.
 
-    :param writing: the directory in which it is written first; on the same file system.
-    :raises OSError: when it cannot be; nothing has changed then.
+    :param directory: directory for the temporary file, on the same file system.
+    :raises OSError: if that fails; nothing has changed then.
     """
-    beside = writing / f"{os.getpid()}-{token_hex(8)}"
-    file = _create(beside)
+    temporary = directory / f"{os.getpid()}-{token_hex(8)}"
+    file = _create(temporary)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX)  # so that nobody takes it for a dead writer's
+        fcntl.flock(file, fcntl.LOCK_EX)  # a locked file is not deleted as abandoned
         _write(file, content)
         os.utime(file, (modified, modified))
         os.fsync(file)
-        files.publish(beside, path)
+        files.publish(temporary, path)
     except BaseException:
         with suppress(FileNotFoundError):
-            os.unlink(beside)
+            os.unlink(temporary)
         raise
     finally:
         os.close(file)
@@ -94,7 +93,7 @@ def _create(path: Path) -> int:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     try:
         return os.open(path, flags, 0o666)
-    except FileNotFoundError:  # an operator has emptied the cache
+    except FileNotFoundError:  # an operator emptied the cache
         files.make_directory(path.parent)
         return os.open(path, flags, 0o666)
 

@@ -1,4 +1,4 @@
-"""The pace of a consumer."""
+"""A push producer driven by a coroutine."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from ..interfaces import IFileConsumer
 from ..oci.errors import Unavailable
 
 BURST = 1024 * 1024
-"""After how many bytes the reactor has its turn, however much the consumer takes."""
+"""Bytes after which the reactor gets a turn, even if the consumer accepts more."""
 
 
 class _DeliveryEnded(Exception):
-    """Nothing more is to be written."""
+    """Raised in the coroutine when nothing more may be written."""
 
 
 @implementer(IPushProducer)
 class CoroutineProducer:
-    """What a consumer knows as its producer, while a coroutine writes to it at its pace.
+    """Lets a coroutine write to a consumer with back-pressure.
 
-    :ivar paused: whether the consumer takes nothing just now.
-    :param release: gives back what the coroutine reads from; called once, at the end.
+    :ivar paused: whether the consumer accepts nothing just now.
+    :param release: frees what the coroutine reads from; called once, at the end.
     """
 
     def __init__(self, consumer: IConsumer, clock: IReactorTime, release: Callable[[], None]) -> None:
@@ -41,21 +41,21 @@ class CoroutineProducer:
         self._waiting: Deferred[None] | None = None
 
     def follow(self, writing: Coroutine[Any, Any, None]) -> Deferred[None]:
-        """Fires as ``IBody.deliver`` does: when all is written, or cannot be.
+        """Run the coroutine; the result fires like ``IBody.deliver``.
 
-        Cancelled, even by the consumer while it is written to, it ends at once.
+        It may be cancelled at any time, even by the consumer during a write, and then ends at once.
         """
         Deferred.fromCoroutine(writing).addBoth(self._finish)
         return self._done
 
     def register(self) -> None:
-        """Registers with the consumer; a second time changes nothing."""
+        """Register with the consumer, unless that was done before."""
         if not self._registered and not self._ended:
             self._registered = True
             self._consumer.registerProducer(self, True)
 
     async def ready(self) -> None:
-        """Waits until the consumer takes the next piece."""
+        """Wait until the consumer accepts the next piece."""
         if self._burst >= BURST and not self.paused:
             self._turn = self._clock.callLater(0, self._go_on)
             await self._wait()
@@ -64,14 +64,14 @@ class CoroutineProducer:
         self._check()
 
     def write(self, piece: bytes) -> None:
-        """Writes what ``ready`` was awaited for."""
+        """Write a piece; ``ready`` must have been awaited before."""
         self._check()
         self._burst += len(piece)
         self._consumer.write(piece)
         self._check()
 
     def send_file(self, file: int, offset: int, length: int) -> int | None:
-        """See ``IFileConsumer``, which the consumer must provide; ``ready`` was awaited for it."""
+        """Call ``IFileConsumer.send_file`` of the consumer; ``ready`` must have been awaited before."""
         self._check()
         sent = IFileConsumer(self._consumer).send_file(file, offset, length)
         self._burst += sent or 0
@@ -79,20 +79,17 @@ class CoroutineProducer:
         return sent
 
     def pauseProducing(self) -> None:
-        """See ``IPushProducer``."""
         self.paused = True
 
     def resumeProducing(self) -> None:
-        """See ``IPushProducer``."""
         self.paused = False
         self._go_on()
 
     def stopProducing(self) -> None:
-        """See ``IPushProducer``."""
-        self.fail(Unavailable("nobody takes the content any more"))
+        self.fail(Unavailable("the consumer went away"))
 
     def fail(self, error: Exception) -> None:
-        """Ends it at once, paused or not."""
+        """End the delivery at once, paused or not."""
         self._finish(Failure(error))
 
     def _wait(self) -> Deferred[None]:
@@ -101,7 +98,7 @@ class CoroutineProducer:
         return self._waiting
 
     def _go_on(self) -> None:
-        """What waits goes on, unless the consumer has paused it meanwhile."""
+        """Resume the coroutine, unless the consumer has paused it again."""
         waiting = self._waiting
         if waiting is not None and (self._ended or not self.paused):
             self._waiting = None

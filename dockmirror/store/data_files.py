@@ -1,4 +1,4 @@
-"""The bytes of contents; calls that block."""
+"""Files that hold the bytes of contents; all calls block."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PIECE = 1024 * 1024
 
 
 def is_stored(data: Path, digest: Digest) -> bool:
-    """Whether this is the file of a content: an empty one is that of nothing else."""
+    """Report whether the content's file exists; only the empty content may have an empty file."""
     try:
         status = os.stat(data)
     except OSError:
@@ -25,21 +25,21 @@ def is_stored(data: Path, digest: Digest) -> bool:
 
 
 def open_file(data: Path) -> int:
-    """The open file, for its caller to close.
+    """Open a regular file; the caller closes it.
 
-    :raises OSError: when there is none, or something else in its place.
+    :raises OSError: if it is missing or not a regular file.
     """
     file = os.open(data, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     if S_ISREG(os.fstat(file).st_mode):
         return file
     os.close(file)
-    raise IsADirectoryError(f"{data} is no file")
+    raise IsADirectoryError(f"{data} is not a regular file")
 
 
 def read_verified(data: Path, file: int, digest: Digest) -> bytes | None:
-    """Everything in an open file, or None where it is not the content: that file is removed then.
+    """Read an open file; if it does not match the digest, delete it and return None.
 
-    :raises OSError: when the disk does not give it: it is removed then, too.
+    :raises OSError: if the disk cannot read it; it is deleted on an I/O error.
     """
     with _readable(data, file):
         content = atomic_file.read_all(file)
@@ -50,9 +50,9 @@ def read_verified(data: Path, file: int, digest: Digest) -> bytes | None:
 
 
 def is_verified(data: Path, file: int, digest: Digest) -> bool:
-    """Whether an open file, read to its end, is the content; it is removed where it is not.
+    """Report whether an open file matches the digest; if not, delete it.
 
-    :raises OSError: see ``read_verified``.
+    :raises OSError: like ``read_verified``.
     """
     verifier = digest.verifier()
     offset = 0
@@ -68,7 +68,7 @@ def is_verified(data: Path, file: int, digest: Digest) -> bool:
 
 @contextmanager
 def _readable(data: Path, file: int) -> Iterator[None]:
-    """What a disk has lost would else be in the way of what is fetched in its place."""
+    """Delete a file with bad sectors, so that it can be fetched again."""
     try:
         yield
     except OSError as error:
@@ -79,7 +79,7 @@ def _readable(data: Path, file: int) -> Iterator[None]:
 
 
 def _remove(data: Path, file: int) -> None:
-    """Unless another file has its name by now."""
+    """Delete the file, unless its name belongs to another file by now."""
     with suppress(FileNotFoundError):
         if os.path.samestat(os.stat(data), os.fstat(file)):
             os.unlink(data)

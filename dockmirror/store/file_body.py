@@ -1,4 +1,4 @@
-"""Bytes from a file to a consumer, at its pace and never in the reactor's way."""
+"""A response body that is read from a file without blocking the reactor."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .transfer import CopyTransfer, ITransfer, SendfileTransfer
 
 @implementer(IBody)
 class FileBody:
-    """Parts of a file, and bytes between them; a file that was cut short since it was opened is cut off."""
+    """Ranges of a file with bytes between them; the delivery fails if the file has become shorter."""
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class FileBody:
         self._clock = clock
 
     def deliver(self, consumer: IConsumer) -> Deferred[None]:
-        """See ``IBody``.  What is small is written, so that it goes with what was written before."""
+        """Deliver the body; small ones are written at once so that they share a packet with the head."""
         large = sum(map(_length, self._segments)) > PIECE
         pace = CoroutineProducer(consumer, self._clock, self._reader.close)
         moving: ITransfer = CopyTransfer(pace.write)
@@ -42,7 +42,6 @@ class FileBody:
         return pace.follow(self._deliver(pace, moving, large))
 
     def discard(self) -> None:
-        """See ``IBody``."""
         self._reader.close()
 
     async def _deliver(self, pace: CoroutineProducer, moving: ITransfer, large: bool) -> None:

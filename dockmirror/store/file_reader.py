@@ -1,4 +1,4 @@
-"""An open file, read without being in the reactor's way."""
+"""Read an open file without blocking the reactor."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TypeVar
 from .threads import RunInThread, shield
 
 PIECE = 256 * 1024
-"""How many bytes of a file are read, and held, at a time."""
+"""Bytes that are read, and kept in memory, at a time."""
 _NEAR, _FAR = 128 * 1024, 4 * 1024 * 1024
 _BYTE = bytearray(1)
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class FileReader:
-    """An open file that is read from the page cache at once, and from the disk in a thread."""
+    """Reads cached pages at once and everything else in a thread."""
 
     def __init__(self, file: int, in_thread: RunInThread) -> None:
         self._file = file
@@ -30,9 +30,9 @@ class FileReader:
         self._closed = False
 
     def read_nowait(self, offset: int, length: int) -> bytes | None:
-        """What can be had without waiting, perhaps a beginning of it.
+        """Read the cached beginning of a range.
 
-        None where that is nothing, or where the file system cannot tell.
+        None if nothing of it is cached or the file system cannot tell.
         """
         if self._closed:
             return None
@@ -44,11 +44,11 @@ class FileReader:
         return bytes(memoryview(buffer)[:count])
 
     def sendable(self, offset: int, length: int) -> int:
-        """How many of these bytes can be sent without waiting, as looks at the last one of each step tell.
+        """Estimate how many bytes can be sent without waiting for the disk.
 
-        Disks are read in order: before a byte that is in the page cache mostly is what precedes it.  So a
-        file that is there wherever it is looked at is looked at in ever longer steps, up to 4 MiB; where
-        it once is not, in the shortest again.
+        Only the last byte of each step is probed: disks are read ahead in order, so that the pages before a
+        cached page mostly are cached, too. The step doubles up to 4 MiB while probes succeed, and
+        falls back to the shortest when one fails.
         """
         count = 0
         while count < length and not self._closed:
@@ -70,22 +70,22 @@ class FileReader:
         return True
 
     def send(self, send_file: SendFile, offset: int, length: int) -> int | None:
-        """What comes of ``send_file``; see ``IFileConsumer``."""
+        """Call ``send_file``; see ``IFileConsumer``."""
         if self._closed:
             raise OSError(EBADF, os.strerror(EBADF))
         return send_file(self._file, offset, length)
 
     async def read(self, offset: int, length: int) -> bytes:
-        """These bytes, fewer at the file's end.
+        """Read a range in a thread; the result is shorter at the file's end.
 
-        :raises OSError: when the disk does not give them, or the file has been given back.
+        :raises OSError: if the disk fails or the file was closed.
         """
         return await self.in_thread(lambda file: os.pread(file, length, offset))
 
     async def in_thread(self, call: Callable[[int], T]) -> T:
-        """What comes of a call with the descriptor in a thread; it stays open until that is over.
+        """Call something with the descriptor in a thread; the file stays open until that returns.
 
-        :raises OSError: as the call does, or because the file has been given back.
+        :raises OSError: as the call does, or if the file was closed.
         """
         if self._closed:
             raise OSError(EBADF, os.strerror(EBADF))
@@ -94,7 +94,7 @@ class FileReader:
         return await shield(self._counted(calling), late=lambda _: None)
 
     def close(self) -> None:
-        """Gives the file back, as soon as no thread uses it any more."""
+        """Close the file as soon as no thread uses it any more."""
         if not self._closed:
             self._closed = True
             self._give_back()
@@ -112,5 +112,5 @@ class FileReader:
             return
         if os.fstat(self._file).st_nlink:
             os.close(self._file)
-        else:  # evicted: its bytes are freed now, which takes a disk a while
+        else:  # evicted: closing it frees the bytes, which may take a while
             shield(self._in_thread(partial(os.close, self._file)), late=lambda _: None)

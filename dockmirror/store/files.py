@@ -1,4 +1,4 @@
-"""Files and directories that come and go while others use them; calls that block."""
+"""Operations on files and directories that other processes change at the same time; all calls block."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from pathlib import Path
 
 from .seal import touch_sealed
 
-NOTED = 60.0
-"""Seconds for which a use that was noted stands for those that follow."""
+TOUCH_INTERVAL = 60.0
+"""Seconds during which further uses of a file are not recorded."""
 
 _ATTEMPTS = 100
 
 
 def publish(source: Path, target: Path) -> None:
-    """Gives a file, whole and synced, its name, in directories that are made for it.
+    """Rename a complete file to its final name, durably; missing directories are made.
 
-    :raises OSError: when it cannot be; the source is there still, unless it was not there before.
+    :raises OSError: if that fails; the source stays where it was.
     """
     made: list[Path] = []
     for attempt in range(_ATTEMPTS):
@@ -26,7 +26,7 @@ def publish(source: Path, target: Path) -> None:
             made += make_directory(target.parent)
             os.rename(source, target)
             break
-        except FileNotFoundError:  # an eviction may have removed the directory meanwhile
+        except FileNotFoundError:  # an eviction may have removed the directory
             if attempt + 1 == _ATTEMPTS or not source.exists():
                 raise
     for directory in dict.fromkeys((target.parent, *(path.parent for path in made))):
@@ -34,7 +34,7 @@ def publish(source: Path, target: Path) -> None:
 
 
 def sync_directory(path: Path) -> None:
-    """What the directory says now is there after a crash."""
+    """Make the directory's entries durable."""
     with suppress(FileNotFoundError):  # evicted already
         directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -44,7 +44,7 @@ def sync_directory(path: Path) -> None:
 
 
 def make_directory(path: Path) -> list[Path]:
-    """Makes a directory, and those above it; which ones had to be made."""
+    """Make a directory with its parents; return those that were made."""
     made: list[Path] = []
     try:
         os.mkdir(path)
@@ -58,7 +58,7 @@ def make_directory(path: Path) -> list[Path]:
 
 
 def lock(path: Path) -> int | None:
-    """A file, made where it is not there, open and locked until it is closed; None while another has it."""
+    """Open the lock file and lock it until it is closed; None if another process has locked it."""
     file = _open_lock(path)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -69,7 +69,7 @@ def lock(path: Path) -> int | None:
 
 
 def wait_for_lock(path: Path) -> int:
-    """Return the same, as soon as nobody else has it."""
+    """Open the lock file and wait until it is locked by this process."""
     file = _open_lock(path)
     try:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -85,14 +85,14 @@ def _open_lock(path: Path) -> int:
 
 
 def touch(file: int | Path, modified: float, now: float) -> None:
-    """Notes in the time of modification that a file was used, at most once a minute."""
-    if not 0 <= now - modified < NOTED:
-        with suppress(OSError):  # of a file that is another's, or on a disk that takes nothing any more
+    """Record in the modification time that a file was used, at most once a minute."""
+    if not 0 <= now - modified < TOUCH_INTERVAL:
+        with suppress(OSError):  # another user's file, or a full disk
             touch_sealed(file, now)
 
 
 def remove(path: Path) -> bool:
-    """Whether there was a file to be removed."""
+    """Delete a file; report whether it was there."""
     try:
         os.unlink(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -101,7 +101,7 @@ def remove(path: Path) -> bool:
 
 
 def remove_empty(path: Path, top: Path) -> int:
-    """Removes the directory and those above it, below ``top``, that hold nothing; how many those were."""
+    """Remove an empty directory and its empty parents below ``top``; return how many were removed."""
     count = 0
     while path != top:
         try:
@@ -109,7 +109,7 @@ def remove_empty(path: Path, top: Path) -> int:
             count += 1
         except FileNotFoundError:
             pass
-        except OSError:  # there is something in it, perhaps only since a moment ago
+        except OSError:  # not empty, perhaps only since a moment ago
             break
         path = path.parent
     return count

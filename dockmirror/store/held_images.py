@@ -1,4 +1,4 @@
-"""What a store's directory holds, as images; calls that block, for who comes from beside a mirror."""
+"""Images as they lie in a store's directory, for commands; all calls block."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _DEPTH = 4
 
 @frozen
 class StoredImage:
-    """A manifest or an index that a repository has, with all that it refers to.
+    """A manifest or an index of a repository, with everything it refers to.
 
-    :ivar data: None where the manifest is not held.
-    :ivar blobs: the blobs of a manifest; None for each that the repository does not have.
-    :ivar children: the manifests of an index.
-    :ivar platform: as the index says that refers to it.
+    :ivar data: None if the manifest is not stored.
+    :ivar blobs: a manifest's blobs; None for each that the repository lacks.
+    :ivar children: an index's manifests.
+    :ivar platform: as given by the index that refers to it.
     """
 
     digest: Digest
@@ -39,49 +39,49 @@ class StoredImage:
     children: tuple[StoredImage, ...] = ()
     platform: Platform | None = None
 
-    def all(self) -> Iterator[StoredImage]:
-        """This one, and all below it."""
+    def walk(self) -> Iterator[StoredImage]:
+        """Iterate over this image and its descendants."""
         yield self
         for child in self.children:
-            yield from child.all()
+            yield from child.walk()
 
-    def missing(self) -> list[Digest]:
-        """What is needed and not held, each once."""
-        gone = [each.digest for each in self.all() if each.data is None]
-        blobs = [digest for each in self.all() for digest, stored in each.blobs.items() if stored is None]
-        return list(dict.fromkeys([*gone, *blobs]))
+    def find_missing(self) -> list[Digest]:
+        """List the contents that are referred to and not stored, without duplicates."""
+        manifests = [each.digest for each in self.walk() if each.data is None]
+        blobs = [digest for each in self.walk() for digest, stored in each.blobs.items() if stored is None]
+        return list(dict.fromkeys([*manifests, *blobs]))
 
-    def sizes(self) -> dict[Digest, int]:
-        """The bytes of each content that is held."""
-        found = {each.digest: len(each.data) for each in self.all() if each.data is not None}
-        for each in self.all():
-            found |= {digest: stored.size for digest, stored in each.blobs.items() if stored}
-        return found
+    def content_sizes(self) -> dict[Digest, int]:
+        """Return the size in bytes of each stored content."""
+        sizes = {each.digest: len(each.data) for each in self.walk() if each.data is not None}
+        for each in self.walk():
+            sizes |= {digest: stored.size for digest, stored in each.blobs.items() if stored}
+        return sizes
 
     def last_used(self) -> float:
-        """In seconds since the epoch."""
-        blobs = (stored.used for each in self.all() for stored in each.blobs.values() if stored)
-        return max((*(each.used for each in self.all()), *blobs))
+        """Return the time of the last use, in seconds since the epoch."""
+        blobs = (stored.used for each in self.walk() for stored in each.blobs.values() if stored)
+        return max((*(each.used for each in self.walk()), *blobs))
 
 
 class HeldImages:
-    """The repositories of a store; everything may change meanwhile."""
+    """Read access to the repositories of a store, which may change at any time."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
 
-    def repositories(self) -> list[Repository]:
-        """By name, the registry's first."""
+    def list_repositories(self) -> list[Repository]:
+        """Return the repositories, sorted by name; the name begins with the registry."""
         top = self._root / layout.REPOSITORIES
         return sorted(
             Repository(str(each.relative_to(top))) for each in store_files.iter_repositories(self._root)
         )
 
-    def tags(self, repository: Repository) -> dict[Tag, TagEntry]:
-        """What each tag names, by name."""
+    def list_tags(self, repository: Repository) -> dict[Tag, TagEntry]:
+        """Return the repository's tags, sorted by name."""
         found = {}
         for path in store_files.iter_tags(self._root / layout.REPOSITORIES / repository.name):
-            named = links.read_link(path / layout.CURRENT)
+            named = links.read_link(path / layout.TAG_LINK)
             try:
                 if named is not None:
                     found[Tag.parse(path.name)] = named
@@ -89,25 +89,25 @@ class HeldImages:
                 continue
         return dict(sorted(found.items()))
 
-    def manifests(self, repository: Repository) -> list[Digest]:
-        """What the repository has as manifests."""
+    def list_manifests(self, repository: Repository) -> list[Digest]:
         return list(
             store_files.iter_links(self._root / layout.REPOSITORIES / repository.name / layout.REVISIONS)
         )
 
-    def blobs(self, repository: Repository) -> list[Digest]:
-        """What it has as blobs."""
+    def list_blobs(self, repository: Repository) -> list[Digest]:
         return list(
             store_files.iter_links(self._root / layout.REPOSITORIES / repository.name / layout.LAYERS)
         )
 
-    def stored(self, digest: Digest) -> StoredFile | None:
-        """A content's file; None where there is none."""
+    def stat_content(self, digest: Digest) -> StoredFile | None:
+        """Return the content's file; None if there is none."""
         path = self._root / layout.data(digest)
         return store_files.stat_file(path) if is_stored(path, digest) else None
 
-    def image(self, repository: Repository, digest: Digest, platform: Platform | None = None) -> StoredImage:
-        """What the repository has of an image, which may be nothing."""
+    def read_image(
+        self, repository: Repository, digest: Digest, platform: Platform | None = None
+    ) -> StoredImage:
+        """Read an image of the repository; parts of it, or all, may be missing."""
         return self._image(repository, digest, platform, _DEPTH)
 
     def _image(
@@ -137,4 +137,4 @@ class HeldImages:
 
     def _linked(self, repository: Repository, digest: Digest, kind: ContentKind) -> StoredFile | None:
         link = self._root / layout.link(repository, digest, kind)
-        return self.stored(digest) if links.links_to(link, digest) else None
+        return self.stat_content(digest) if links.links_to(link, digest) else None

@@ -1,4 +1,4 @@
-"""Contents read again, to see whether a disk has kept them; calls that block, and for long."""
+"""Verify stored contents again to detect disk corruption; all calls block, and take long."""
 
 from __future__ import annotations
 
@@ -6,66 +6,66 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from ..oci.digest import Digest
 from . import layout
 from .data_files import open_file
 from .eviction import store_files
-from .eviction.budget import in_turn
-from .eviction.store_files import StoredFile, links_to, remove_content
+from .eviction.budget import wait_for_usage_counter
+from .eviction.store_files import StoredFile, iter_removals, remove_content
 
 _PIECE = 1024 * 1024
 
 
 @frozen
 class CorruptFile:
-    """A content that is not what it is named by.
+    """A stored content that does not match its digest.
 
-    :ivar repositories: the paths of those that have it.
+    :ivar repositories: paths of the repositories that have it.
     """
 
     digest: Digest
     inode: int
-    why: str
+    reason: str
     repositories: tuple[str, ...] = ()
 
 
 def find_corrupt(
-    root: Path, digests: Iterator[Digest] | list[Digest], read: Callable[[int], None]
+    root: Path, digests: Iterator[Digest] | list[Digest], on_read: Callable[[int], None]
 ) -> list[CorruptFile]:
-    """Those of the contents that are wrong; what goes meanwhile is nothing wrong.
+    """Return the corrupt contents; one that is deleted meanwhile is not corrupt.
 
-    :param read: called with how many bytes were read since the last time.
+    :param on_read: called with the number of bytes read since the last call.
     """
-    found = [wrong for digest in digests if (wrong := _look(root, digest, read)) is not None]
-    having = _having(root, {wrong.digest for wrong in found}) if found else {}
-    return [CorruptFile(w.digest, w.inode, w.why, tuple(sorted(having.get(w.digest, ())))) for w in found]
+    found = [corrupt for digest in digests if (corrupt := _check_content(root, digest, on_read)) is not None]
+    repositories = _find_repositories(root, {corrupt.digest for corrupt in found}) if found else {}
+    return [evolve(each, repositories=tuple(sorted(repositories.get(each.digest, ())))) for each in found]
 
 
-def remove_corrupt(root: Path, wrong: list[CorruptFile]) -> int:
-    """Drops what is wrong and the links to it, so that the next pull fetches it anew; how many went.
+def remove_corrupt(root: Path, corrupt: list[CorruptFile]) -> int:
+    """Delete corrupt contents with their links, so that the next pull fetches them again.
 
-    What was fetched anew meanwhile stays.
+    Contents that were fetched again meanwhile stay. Returns how many were deleted.
     """
-    with in_turn(root) as figures:
-        gone = {each.digest: stored.size for each in wrong if (stored := _stored(root, each)) is not None}
-        links = list(links_to(root, gone.__contains__))
-        for digest in gone:
-            remove_content(root, digest, [removal for linked, removal in links if linked == digest])
-        figures.add(-sum(gone.values()))
-    return len(gone)
+    with wait_for_usage_counter(root) as counter:
+        sizes = {each.digest: stored.size for each in corrupt if (stored := _stat_corrupt(root, each))}
+        removals = list(iter_removals(root, sizes.__contains__))
+        for digest in sizes:
+            remove_content(root, digest, [removal for linked, removal in removals if linked == digest])
+        counter.add(-sum(sizes.values()))
+    return len(sizes)
 
 
-def _look(root: Path, digest: Digest, read: Callable[[int], None]) -> CorruptFile | None:
+def _check_content(root: Path, digest: Digest, on_read: Callable[[int], None]) -> CorruptFile | None:
     verifier, file = digest.verifier(), -1
     path = root / layout.data(digest)
     try:
         file = open_file(path)
         while data := os.read(file, _PIECE):
             verifier.update(data)
-            read(len(data))
-        return None if verifier.verified() else CorruptFile(digest, os.fstat(file).st_ino, "other bytes")
+            on_read(len(data))
+        return None if verifier.verified() else CorruptFile(digest, os.fstat(file).st_ino, "digest mismatch")
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -76,15 +76,15 @@ def _look(root: Path, digest: Digest, read: Callable[[int], None]) -> CorruptFil
             os.close(file)
 
 
-def _stored(root: Path, wrong: CorruptFile) -> StoredFile | None:
-    stored = store_files.stat_file(root / layout.data(wrong.digest))
-    return stored if stored is not None and stored.inode == wrong.inode else None
+def _stat_corrupt(root: Path, corrupt: CorruptFile) -> StoredFile | None:
+    stored = store_files.stat_file(root / layout.data(corrupt.digest))
+    return stored if stored is not None and stored.inode == corrupt.inode else None
 
 
-def _having(root: Path, wrong: set[Digest]) -> dict[Digest, set[str]]:
-    found: dict[Digest, set[str]] = {digest: set() for digest in wrong}
+def _find_repositories(root: Path, corrupt: set[Digest]) -> dict[Digest, set[str]]:
+    found: dict[Digest, set[str]] = {digest: set() for digest in corrupt}
     for repository in store_files.iter_repositories(root):
         for directory in (layout.LAYERS, layout.REVISIONS):
-            for digest in wrong.intersection(store_files.iter_links(repository / directory)):
+            for digest in corrupt.intersection(store_files.iter_links(repository / directory)):
                 found[digest].add(str(repository.relative_to(root / layout.REPOSITORIES)))
     return found

@@ -1,31 +1,31 @@
-"""Where everything lies, below the root of a directory or a bucket.
+"""The paths of everything that is stored, relative to the root of a directory or a bucket.
 
 ::
 
-    docker/registry/v2/                           distribution's own: an ordinary registry serves it
-      blobs/sha256/ab/<ab…>/data                  the bytes, verified, never changed
+    docker/registry/v2/                           the layout of distribution, whose registry can serve it
+      blobs/sha256/ab/<ab…>/data                  the verified bytes, never changed
       repositories/docker.io/library/busybox/
         _layers/sha256/<hex>/link                 this repository has this blob
-        _manifests/revisions/sha256/<hex>/link    … and this manifest
-        _manifests/tags/latest/current/link       … under this tag, confirmed when the link was modified
+        _manifests/revisions/sha256/<hex>/link    this repository has this manifest
+        _manifests/tags/latest/current/link       the tag's manifest; modified when it was last confirmed
         _manifests/tags/latest/index/sha256/<hex>/link
-    dockmirror/                                   our own, outside that tree
-      growing/docker.io/sha256-<hex>              a blob on its way in from there; locked by who fills it
-      growing/docker.io/sha256-<hex>.size         … and how long it will be
-      documents/<name>                            what lists said, what is public: small, replaced whole
-      writing/<anything>                          on its way to a name; locked by who writes it
-      writing/push-<name>                         a blob that is pushed, copied while it passes
-      held                                        how much there is; locked by who walks and evicts
-      pins/<name>                                 an image that stays, refreshed when this was modified
-      refreshing                                  locked by who refreshes those
-      usage                                       what each registry takes up; locked by who measures that
-      owed/<anything>                             what a bucket is still to be given; not there without one
-      giving                                      locked by who gives it
-      uses/<anything>                             in a bucket: what was used, and when
-      cleanings/<day>                             in a bucket: made by who cleans it on that day
+    dockmirror/                                   our own files, outside that tree
+      growing/docker.io/sha256-<hex>              a partial download; locked by its writer
+      growing/docker.io/sha256-<hex>.size         its expected size
+      documents/<name>                            small documents: lists, challenges, public repositories
+      tmp/<anything>                              a file being written; locked by its writer
+      tmp/push-<name>                             a staged copy of a blob that a client pushes
+      usage_counter                               the number of stored bytes; locked during a sweep
+      pins/<name>                                 a pinned image; modified when it was last refreshed
+      pin_refresh.lock                            locked while pins are refreshed
+      usage_report                                the space each registry takes; locked while it is measured
+      write_behind/<anything>                     a pending write to the bucket
+      write_behind.lock                           locked by the process that uploads
+      last_used/<anything>                        in a bucket: contents and when they were last used
+      expiry/<day>                                in a bucket: made by the mirror that runs that day's expiry
 
-A link holds ``sha256:<hex>`` and nothing else: a line's end after it makes an ordinary registry fail.
-No part of a repository's name begins with ``_``, so a repository lies safely in the directory of another.
+A link holds ``sha256:<hex>`` without a line end, which an ordinary registry would not accept.
+No component of a repository's name begins with ``_``, so repositories may be nested safely.
 
 Source: distribution, registry/storage/paths.go.
 """
@@ -47,88 +47,84 @@ BLOBS = _REGISTRY / "blobs"
 REPOSITORIES = _REGISTRY / "repositories"
 GROWING = _OURS / "growing"
 DOCUMENTS = _OURS / "documents"
-WRITING = _OURS / "writing"
-HELD = _OURS / "held"
+TEMPORARY = _OURS / "tmp"
+USAGE_COUNTER = _OURS / "usage_counter"
 PINS = _OURS / "pins"
-REFRESHING = _OURS / "refreshing"
-USAGE = _OURS / "usage"
-OWED = _OURS / "owed"
-GIVING = _OURS / "giving"
-USES = _OURS / "uses"
-CLEANINGS = _OURS / "cleanings"
+PIN_REFRESH_LOCK = _OURS / "pin_refresh.lock"
+USAGE_REPORT = _OURS / "usage_report"
+WRITE_BEHIND = _OURS / "write_behind"
+WRITE_BEHIND_LOCK = _OURS / "write_behind.lock"
+LAST_USED = _OURS / "last_used"
+EXPIRY_RUNS = _OURS / "expiry"
 
 LAYERS = PurePosixPath("_layers")
 REVISIONS = PurePosixPath("_manifests/revisions")
-TAGS = PurePosixPath("_manifests/tags")
-CURRENT = PurePosixPath("current/link")
-INDEX = PurePosixPath("index")
+TAGS_DIRECTORY = PurePosixPath("_manifests/tags")
+TAG_LINK = PurePosixPath("current/link")
+TAG_HISTORY = PurePosixPath("index")
 SIZE = ".size"
 
 _LINKS = {ContentKind.BLOB: LAYERS, ContentKind.MANIFEST: REVISIONS}
-_LONGEST = 200
+_MAX_NAME = 200
 
 
 def data(digest: Digest) -> PurePosixPath:
-    """The bytes of a content."""
+    """Return the path of the content's bytes."""
     return BLOBS / digest.algorithm / digest.hex[:2] / digest.hex / "data"
 
 
 def link(repository: Repository, digest: Digest, kind: ContentKind) -> PurePosixPath:
-    """What says that the repository has the content as that kind."""
-    return REPOSITORIES / repository.name / _LINKS[kind] / entry(digest)
+    """Return the path of the link that says that the repository has the content as that kind."""
+    return REPOSITORIES / repository.name / _LINKS[kind] / link_name(digest)
 
 
-def tags(repository: Repository) -> PurePosixPath:
-    """Return the directory of a repository's tags."""
-    return REPOSITORIES / repository.name / TAGS
+def tags_directory(repository: Repository) -> PurePosixPath:
+    return REPOSITORIES / repository.name / TAGS_DIRECTORY
 
 
-def tag(repository: Repository, tag: Tag) -> PurePosixPath:
-    """The directory of a tag."""
-    return tags(repository) / tag.name
+def tag_directory(repository: Repository, tag: Tag) -> PurePosixPath:
+    return tags_directory(repository) / tag.name
 
 
-def current(repository: Repository, name: Tag) -> PurePosixPath:
-    """What a tag names."""
-    return tag(repository, name) / CURRENT
+def tag_link(repository: Repository, name: Tag) -> PurePosixPath:
+    """Return the path of the link to the tag's current manifest."""
+    return tag_directory(repository, name) / TAG_LINK
 
 
-def indexed(repository: Repository, name: Tag, digest: Digest) -> PurePosixPath:
-    """What says that a tag has named this manifest."""
-    return tag(repository, name) / INDEX / entry(digest)
+def tag_history(repository: Repository, name: Tag, digest: Digest) -> PurePosixPath:
+    """Return the path of the link that says that the tag has named this manifest."""
+    return tag_directory(repository, name) / TAG_HISTORY / link_name(digest)
 
 
 def growing(registry: str, digest: Digest) -> PurePosixPath:
-    """A blob on its way in from that registry."""
+    """Return the path of the partial download of a blob from that registry."""
     return GROWING / registry / f"{digest.algorithm}-{digest.hex}"
 
 
 def growing_size(registry: str, digest: Digest) -> PurePosixPath:
-    """How long it will be."""
+    """Return the path of the file that holds the partial download's expected size."""
     part = growing(registry, digest)
     return part.with_name(part.name + SIZE)
 
 
 def document(name: str) -> PurePosixPath:
-    """A document of any name."""
-    return DOCUMENTS / _escaped(name)
+    return DOCUMENTS / _escape(name)
 
 
 def pin(name: str) -> PurePosixPath:
-    """What says that an image of that name stays."""
-    return PINS / _escaped(name)
+    return PINS / _escape(name)
 
 
-def _escaped(name: str) -> str:
-    """Escaped or, where that grows too long, hashed: no two are the same file."""
+def _escape(name: str) -> str:
+    """Escape a name for use as a file name; long names are shortened with a hash, so that none collide."""
     escaped = quote(name, safe="@+,=")
     if escaped.startswith("."):
         escaped = "%2E" + escaped[1:]
-    if not 0 < len(escaped) <= _LONGEST:
-        escaped = f"{escaped[: _LONGEST // 2]}!{sha256(name.encode()).hexdigest()}"
+    if not 0 < len(escaped) <= _MAX_NAME:
+        escaped = f"{escaped[: _MAX_NAME // 2]}!{sha256(name.encode()).hexdigest()}"
     return escaped
 
 
-def entry(digest: Digest) -> PurePosixPath:
-    """The link to a digest, in a directory of such links."""
+def link_name(digest: Digest) -> PurePosixPath:
+    """Return the path of the link to a digest within a directory of links."""
     return PurePosixPath(digest.algorithm, digest.hex, "link")

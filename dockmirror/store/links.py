@@ -1,4 +1,4 @@
-"""Links: small files that say what a repository has, and what its tags name; calls that block."""
+"""Links: small files that say which contents a repository has and what its tags name; all calls block."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from . import atomic_file, files, layout
 
 @frozen
 class StoredLink:
-    """A link that was read: what it names, and since when."""
+    """A link that was read: its target, when it was confirmed, and the version of its file."""
 
     path: Path
-    tagged: TagEntry
+    entry: TagEntry
     version: atomic_file.Version
 
     def is_current(self) -> bool:
-        """Whether it is still what it was."""
+        """Report whether the file is unchanged since it was read."""
         return atomic_file.file_version(self.path) == self.version
 
 
 def read_link(link: Path) -> TagEntry | None:
-    """What a link names, and since when; None where there is no link, or a malformed one."""
-    found = find_link(link)
-    return found.tagged if found else None
+    """Return the link's target and when it was confirmed; None if it is missing or malformed."""
+    found = read_stored_link(link)
+    return found.entry if found else None
 
 
-def find_link(path: Path) -> StoredLink | None:
-    """The link that is there, in the same way."""
+def read_stored_link(path: Path) -> StoredLink | None:
+    """Read a link with its file's version; None if it is missing or malformed."""
     found = atomic_file.read_small_file(path)
     if found is None:
         return None
@@ -46,42 +46,42 @@ def find_link(path: Path) -> StoredLink | None:
 
 
 def links_to(link: Path, digest: Digest) -> bool:
-    """Whether there is a link, and to this digest."""
+    """Report whether the link exists and has this target."""
     found = read_link(link)
     return found is not None and found.digest == digest
 
 
-def write_link(link: Path, digest: Digest, root: Path, now: float) -> None:
-    """Links to the digest since now.
+def write_link(link: Path, digest: Digest, root: Path, confirmed: float) -> None:
+    """Write a link, confirmed now.
 
-    :raises OSError: when it cannot be written; what was linked before still is then.
+    :raises OSError: if that fails; the previous link is kept then.
     """
     if links_to(link, digest):
-        with suppress(FileNotFoundError):  # evicted since
-            os.utime(link, (now, now))
+        with suppress(FileNotFoundError):  # evicted meanwhile
+            os.utime(link, (confirmed, confirmed))
             return
-    atomic_file.replace_file(link, str(digest).encode(), root / layout.WRITING, now)
+    atomic_file.replace_file(link, str(digest).encode(), root / layout.TEMPORARY, confirmed)
 
 
-def forget_tag(tag: Path, root: Path) -> int:
-    """Removes a tag's directory, unless somebody tags anew meanwhile; how many files and directories went."""
+def remove_tag(tag: Path, root: Path) -> int:
+    """Remove a tag; one that is written meanwhile stays. Return how many paths were removed."""
     count = 0
-    for link in (tag / layout.CURRENT, *(tag / layout.INDEX).glob("*/*/link")):
+    for link in (tag / layout.TAG_LINK, *(tag / layout.TAG_HISTORY).glob("*/*/link")):
         count += remove_link(link, root)
     return count + files.remove_empty(tag, root / layout.REPOSITORIES)
 
 
-def forget_named(tags: Path, digest: Digest, root: Path) -> None:
-    """Remove the tags in a directory that name a digest, and the notes of others that they once did."""
-    for indexed in tags.glob(f"*/{layout.INDEX}/{layout.entry(digest)}"):
+def remove_tags_of(tags: Path, digest: Digest, root: Path) -> None:
+    """Remove the tags that name a digest, and the digest from the history of other tags."""
+    for indexed in tags.glob(f"*/{layout.TAG_HISTORY}/{layout.link_name(digest)}"):
         tag = indexed.parents[3]
-        if links_to(tag / layout.CURRENT, digest):
-            forget_tag(tag, root)
+        if links_to(tag / layout.TAG_LINK, digest):
+            remove_tag(tag, root)
         else:
             remove_link(indexed, root)
 
 
 def remove_link(link: Path, root: Path) -> int:
-    """Removes a link and the directories that held nothing else; how many went."""
+    """Remove a link and the directories that become empty; return how many were removed."""
     removed = files.remove(link)
     return removed + files.remove_empty(link.parent, root / layout.REPOSITORIES)

@@ -1,4 +1,4 @@
-"""Small contents in memory, in front of where they are kept."""
+"""A cache of small contents in memory."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from ..oci.reference import Repository
 from . import atomic_file, layout
 from .open_content import StoredBytes
 
-ASKED_AGAIN = 60.0
-"""Seconds after which what is remembered is opened again."""
+REOPEN_INTERVAL = 60.0
+"""Seconds after which a cached content is opened again."""
 
-_LARGEST = 128 * 1024
+_MAX_CONTENT = 128 * 1024
 _OVERHEAD = 1536
 
 _Key = tuple[Repository, Digest, ContentKind]
@@ -31,27 +31,25 @@ _Key = tuple[Repository, Digest, ContentKind]
 
 @frozen
 class _CachedContent:
-    """A content, since when it is remembered, and the files that it came from, as they were then."""
+    """A content, when it was cached, and the versions of its files at that time."""
 
     data: bytes
     since: float
     files: Mapping[str, atomic_file.Version]
 
     def is_current(self) -> bool:
-        """Whether none of the files has changed or gone."""
+        """Report whether all its files are unchanged."""
         return all(atomic_file.file_version(path) == version for path, version in self.files.items())
 
 
 @implementer(IContentStore)
 class MemoryCache:
-    """Remembers the bytes of small contents that were opened of late.
+    """Caches small contents that were opened recently.
 
-    Each hit looks at the link and at the file, without reading them: what any process has removed or
-    replaced is opened anew, and what is not on the disk is not remembered at all.  That something is not
-    there is never remembered.  After a minute a content is opened again in any case, which notes its use,
-    so that what is served from here is not the least recently used there.
+    Each hit checks the link and the file with ``stat``, so that changes by any process are seen; absence is
+    never cached. After a minute a content is opened again, which records the use, so that it is not evicted.
 
-    :param contents: which keeps small contents under ``root``.
+    :param contents: a store that keeps small contents under ``root``.
     """
 
     def __init__(self, contents: IContentStore, root: Path, clock: IReactorTime, limit: int) -> None:
@@ -63,7 +61,6 @@ class MemoryCache:
         self._entries: OrderedDict[_Key, _CachedContent] = OrderedDict()
 
     async def open(self, repository: Repository, digest: Digest, kind: ContentKind) -> IStoredContent | None:
-        """See ``IContentStore``."""
         key = repository, digest, kind
         entry = self._entries.get(key)
         if entry is not None and self._is_recent(entry) and entry.is_current():
@@ -71,16 +68,15 @@ class MemoryCache:
             return StoredBytes(entry.data)
         self._drop(key)
         opened = await self._contents.open(repository, digest, kind)
-        if opened is None or opened.size > _LARGEST or IBucketBlob.providedBy(opened):
+        if opened is None or opened.size > _MAX_CONTENT or IBucketBlob.providedBy(opened):
             return opened
-        data = await _all(opened)
+        data = await _read_all(opened)
         if data is None:
             return None
         self._remember(key, data)
         return StoredBytes(data)
 
     async def holds(self, digest: Digest) -> bool:
-        """See ``IContentStore``."""
         return await self._contents.holds(digest)
 
     async def peek(self, digest: Digest) -> IStoredContent | None:
@@ -88,24 +84,21 @@ class MemoryCache:
         return await self._contents.peek(digest)
 
     async def link(self, repository: Repository, digest: Digest, kind: ContentKind) -> bool:
-        """See ``IContentStore``."""
         return await self._contents.link(repository, digest, kind)
 
     async def add(self, repository: Repository, digest: Digest, kind: ContentKind, data: bytes) -> None:
-        """See ``IContentStore``."""
         await self._contents.add(repository, digest, kind, data)
 
     async def unlink(self, repository: Repository, digest: Digest, kind: ContentKind) -> None:
-        """See ``IContentStore``."""
         await self._contents.unlink(repository, digest, kind)
         self._drop((repository, digest, kind))
 
     def _is_recent(self, entry: _CachedContent) -> bool:
-        return 0 <= self._clock.seconds() - entry.since < ASKED_AGAIN
+        return 0 <= self._clock.seconds() - entry.since < REOPEN_INTERVAL
 
     def _remember(self, key: _Key, data: bytes) -> None:
         self._drop(key)
-        files = self._files(*key)
+        files = self._file_versions(*key)
         if files is None:
             return
         self._entries[key] = _CachedContent(data, self._clock.seconds(), files)
@@ -113,10 +106,10 @@ class MemoryCache:
         while self._size > self._limit:
             self._drop(next(iter(self._entries)))
 
-    def _files(
+    def _file_versions(
         self, repository: Repository, digest: Digest, kind: ContentKind
     ) -> Mapping[str, atomic_file.Version] | None:
-        """The link and the file as they are now; None where one of them is not there."""
+        """Return the versions of the link and of the file; None if one of them is missing."""
         found: dict[str, atomic_file.Version] = {}
         for name in (layout.link(repository, digest, kind), layout.data(digest)):
             path = str(self._root / name)
@@ -136,10 +129,10 @@ def _cost(data: bytes) -> int:
     return len(data) + _OVERHEAD
 
 
-async def _all(opened: IStoredContent) -> bytes | None:
-    """The whole content; None where it cannot be completed."""
-    whole = [ContentRange(0, opened.size - 1, opened.size)] if opened.size else []
+async def _read_all(opened: IStoredContent) -> bytes | None:
+    """Return all bytes; None if the delivery fails."""
+    segments = [ContentRange(0, opened.size - 1, opened.size)] if opened.size else []
     try:
-        return await collect(opened.body(Descriptor(size=opened.size), whole), opened.size)
+        return await collect(opened.body(Descriptor(size=opened.size), segments), opened.size)
     except RegistryError:
         return None

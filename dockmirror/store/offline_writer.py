@@ -1,4 +1,4 @@
-"""Contents put into a store from beside its mirrors, whole and verified; calls that block."""
+"""Write verified contents, links and tags while no mirror needs to run; all calls block."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ from .data_files import is_stored
 
 
 def add_content(root: Path, digest: Digest, pieces: Iterable[bytes]) -> int:
-    """Keeps a content; how many bytes that has added.
+    """Store a content; return the number of bytes that the store has grown by.
 
-    :param pieces: its bytes; what reads them raises something where they are wrong.
-    :raises OSError: when it cannot be kept; nothing has changed then.
+    :param pieces: its bytes; the iterator raises an exception if they are wrong.
+    :raises OSError: if that fails; nothing has changed then.
     """
     path = root / layout.data(digest)
-    beside = root / layout.WRITING / f"{os.getpid()}-{token_hex(8)}"
-    held = is_stored(path, digest)
-    with beside.open("xb") as file:
+    temporary = root / layout.TEMPORARY / f"{os.getpid()}-{token_hex(8)}"
+    existed = is_stored(path, digest)
+    with temporary.open("xb") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX)  # so that nobody takes it for a dead writer's
+            fcntl.flock(file, fcntl.LOCK_EX)  # a locked file is not deleted as abandoned
             for piece in pieces:
                 file.write(piece)
             file.flush()
             os.fsync(file.fileno())
-            files.publish(beside, path)
-            return 0 if held else file.tell()
+            files.publish(temporary, path)
+            return 0 if existed else file.tell()
         except BaseException:
             with suppress(FileNotFoundError):
-                os.unlink(beside)
+                os.unlink(temporary)
             raise
 
 
 def link_content(root: Path, repository: Repository, digest: Digest, kind: ContentKind, now: float) -> None:
-    """Says that the repository has the content, which is held already."""
+    """Link a stored content to the repository."""
     links.write_link(root / layout.link(repository, digest, kind), digest, root, now)
 
 
 def set_tag(root: Path, repository: Repository, name: Tag, digest: Digest, now: float) -> None:
-    """Says that the tag names this manifest, confirmed now."""
-    links.write_link(root / layout.indexed(repository, name, digest), digest, root, now)
-    links.write_link(root / layout.current(repository, name), digest, root, now)
+    """Set the tag to a stored manifest, confirmed now."""
+    links.write_link(root / layout.tag_history(repository, name, digest), digest, root, now)
+    links.write_link(root / layout.tag_link(repository, name), digest, root, now)

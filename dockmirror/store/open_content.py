@@ -1,4 +1,4 @@
-"""Stored contents that were opened."""
+"""Stored contents that are open."""
 
 from __future__ import annotations
 
@@ -17,18 +17,17 @@ from .file_reader import FileReader
 
 @implementer(IStoredContent)
 class StoredBytes:
-    """A content that is in memory."""
+    """A content in memory."""
 
     def __init__(self, data: bytes) -> None:
         self.size = len(data)
         self._data = data
 
     def body(self, descriptor: Descriptor, segments: Sequence[bytes | ContentRange]) -> IBody:
-        """See ``IStoredContent``."""
         return BytesBody(b"".join(map(self._segment, segments)), descriptor)
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing."""
 
     def _segment(self, segment: bytes | ContentRange) -> bytes:
         return segment if isinstance(segment, bytes) else self._data[segment.first : segment.last + 1]
@@ -36,7 +35,7 @@ class StoredBytes:
 
 @implementer(IStoredContent)
 class OpenFile:
-    """A content that is in a file."""
+    """A content in an open file."""
 
     def __init__(self, reader: FileReader, size: int, clock: IReactorTime) -> None:
         self.size = size
@@ -44,9 +43,7 @@ class OpenFile:
         self._clock = clock
 
     def body(self, descriptor: Descriptor, segments: Sequence[bytes | ContentRange]) -> IBody:
-        """See ``IStoredContent``."""
         return FileBody(self._reader, descriptor, segments, self._clock)
 
     def close(self) -> None:
-        """See ``IStoredContent``."""
         self._reader.close()

@@ -1,4 +1,4 @@
-"""Images that are never evicted: a file for each, which commands write and mirrors read; calls that block."""
+"""Pinned images, which are never evicted; a file for each; all calls block."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from . import atomic_file, files, layout, links
 
 @frozen
 class Pin:
-    """An image that stays.
+    """A pinned image.
 
-    :ivar repository: as the store names it, the registry first.
-    :ivar platforms: those for which it is kept up to date; all where there are none.
+    :ivar repository: the store's name of it, which begins with the registry.
+    :ivar platforms: the platforms that are refreshed; all of them if empty.
     """
 
     repository: Repository
@@ -31,7 +31,7 @@ class Pin:
 
     @classmethod
     def parse(cls, data: bytes) -> Pin | None:
-        """None where that is no pin."""
+        """Parse a pin's file; None if it is malformed."""
         try:
             fields = json.loads(data)
             return cls(
@@ -54,21 +54,21 @@ class Pin:
         return f"{self.repository}{'@' if isinstance(self.reference, Digest) else ':'}{self.reference}"
 
 
-def put(root: Path, pin: Pin) -> None:
-    """Pins an image, for other platforms than before where it was pinned already; it is to be refreshed.
+def add_pin(root: Path, pin: Pin) -> None:
+    """Pin an image, or change the platforms of its pin; the image is due to be refreshed then.
 
-    :raises OSError: when that cannot be written.
+    :raises OSError: if the pin cannot be written.
     """
-    atomic_file.replace_file(_path(root, pin), bytes(pin), root / layout.WRITING, 0.0)
+    atomic_file.replace_file(_path(root, pin), bytes(pin), root / layout.TEMPORARY, 0.0)
 
 
-def remove(root: Path, pin: Pin) -> bool:
-    """Whether it was pinned."""
+def remove_pin(root: Path, pin: Pin) -> bool:
+    """Unpin an image; report whether it was pinned."""
     return files.remove(_path(root, pin))
 
 
-def pins(root: Path) -> Iterator[tuple[Pin, float]]:
-    """What is pinned, and when it was refreshed last, in seconds since the epoch: 0 if never."""
+def iter_pins(root: Path) -> Iterator[tuple[Pin, float]]:
+    """Iterate over the pins, each with the time of its last refresh in seconds since the epoch, or 0."""
     with suppress(FileNotFoundError):
         for name in sorted(os.listdir(root / layout.PINS)):
             found = atomic_file.read_small_file(root / layout.PINS / name)
@@ -77,26 +77,26 @@ def pins(root: Path) -> Iterator[tuple[Pin, float]]:
                 yield pin, found.modified
 
 
-def refreshed(root: Path, pin: Pin, now: float) -> None:
-    """Notes that it was; unless it is pinned no more, or for other platforms by now."""
+def mark_refreshed(root: Path, pin: Pin, now: float) -> None:
+    """Record a refresh, unless the image was unpinned or its platforms were changed meanwhile."""
     found = atomic_file.read_small_file(_path(root, pin))
     if found is not None and Pin.parse(found.data) == pin:
         with suppress(FileNotFoundError):
             os.utime(_path(root, pin), (now, now))
 
 
-def manifests(root: Path) -> Iterator[Digest]:
-    """The manifests that are pinned, held or not."""
-    for pin, _ in pins(root):
+def iter_pinned_manifests(root: Path) -> Iterator[Digest]:
+    """Iterate over the manifests that are pinned, stored or not."""
+    for pin, _ in iter_pins(root):
         if isinstance(pin.reference, Digest):
             yield pin.reference
-        elif tagged := links.read_link(root / layout.current(pin.repository, pin.reference)):
-            yield tagged.digest
+        elif entry := links.read_link(root / layout.tag_link(pin.repository, pin.reference)):
+            yield entry.digest
 
 
 def lock_refresh(root: Path) -> int | None:
-    """An open file that, until it is closed, keeps others from refreshing; None where another has it."""
-    return files.lock(root / layout.REFRESHING)
+    """Lock refreshing until the returned file is closed; None if another process has the lock."""
+    return files.lock(root / layout.PIN_REFRESH_LOCK)
 
 
 def _path(root: Path, pin: Pin) -> Path:

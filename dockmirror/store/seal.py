@@ -1,6 +1,6 @@
-"""The mark of a content that nobody has written to since it was verified; calls that block.
+"""Marks files that were verified and not written to since; all calls block.
 
-It stands in the fraction of a second of the file's time of modification, which every write replaces.
+The mark is a fixed fraction of a second in the file's modification time, which every write replaces.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ _MARK = 271_828_182
 
 
 def is_sealed(status: os.stat_result) -> bool:
-    """Whether the file was verified, and has not been written to since."""
+    """Report whether the file was verified and not written to since."""
     return status.st_mtime_ns % _SECOND == _MARK
 
 
 def seal(file: int | Path, at: float) -> bool:
-    """Marks a file as verified, and as modified in that second.
+    """Mark a file as verified, modified at that second.
 
-    :returns: False where the file system keeps no fractions: there nothing can be known of its files.
-    :raises OSError: when it is another's, or the disk takes nothing.
+    :returns: False if the file system stores no fractions of a second.
+    :raises OSError: if the file belongs to another user or the disk is full.
     """
     modified = int(at) * _SECOND + _MARK
     os.utime(file, ns=(modified, modified))
@@ -29,9 +29,9 @@ def seal(file: int | Path, at: float) -> bool:
 
 
 def touch_sealed(file: int | Path, at: float) -> None:
-    """Has it modified at that time, and as well sealed as it was; one that is cut short meanwhile is not.
+    """Set the modification time and keep the seal; a file that is truncated meanwhile loses it.
 
-    :raises OSError: see ``seal``.
+    :raises OSError: like ``seal``.
     """
     before = os.stat(file)
     if is_sealed(before):

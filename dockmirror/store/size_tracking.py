@@ -1,4 +1,4 @@
-"""Contents whose bytes are counted as they are added."""
+"""A content store that reports how much it grows."""
 
 from __future__ import annotations
 
@@ -13,18 +13,16 @@ from ..oci.reference import Repository
 
 @implementer(IContentStore)
 class SizeTrackingStore:
-    """Tells ``grown`` how many bytes have been added."""
+    """Wraps a store and calls ``on_added`` with the number of bytes added."""
 
-    def __init__(self, contents: IContentStore, grown: Callable[[int], None]) -> None:
+    def __init__(self, contents: IContentStore, on_added: Callable[[int], None]) -> None:
         self._contents = contents
-        self._grown = grown
+        self._on_added = on_added
 
     async def open(self, repository: Repository, digest: Digest, kind: ContentKind) -> IStoredContent | None:
-        """See ``IContentStore``."""
         return await self._contents.open(repository, digest, kind)
 
     async def holds(self, digest: Digest) -> bool:
-        """See ``IContentStore``."""
         return await self._contents.holds(digest)
 
     async def peek(self, digest: Digest) -> IStoredContent | None:
@@ -32,14 +30,11 @@ class SizeTrackingStore:
         return await self._contents.peek(digest)
 
     async def link(self, repository: Repository, digest: Digest, kind: ContentKind) -> bool:
-        """See ``IContentStore``."""
         return await self._contents.link(repository, digest, kind)
 
     async def add(self, repository: Repository, digest: Digest, kind: ContentKind, data: bytes) -> None:
-        """See ``IContentStore``."""
         await self._contents.add(repository, digest, kind, data)
-        self._grown(len(data))
+        self._on_added(len(data))
 
     async def unlink(self, repository: Repository, digest: Digest, kind: ContentKind) -> None:
-        """See ``IContentStore``."""
         await self._contents.unlink(repository, digest, kind)

@@ -1,4 +1,4 @@
-"""Work in threads that whoever waits for it may leave."""
+"""Run blocking calls in threads; a waiter may stop waiting."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ T = TypeVar("T")
 
 
 class RunInThread(Protocol):
-    """Runs a call that may block; in tests, at once."""
+    """Runs a blocking call in a thread; tests run it at once."""
 
     def __call__(self, call: Callable[[], T], /) -> Awaitable[T]:
-        """What the call returned, or its exception."""
+        """Return the call's result or raise its exception."""
 
 
 def run_in_pool(reactor: IReactorFromThreads, pool: ThreadPool) -> RunInThread:
-    """Runs calls in this pool, which somebody else starts and stops."""
+    """Run calls in this thread pool, which the caller starts and stops."""
 
     def in_thread(call: Callable[[], T], /) -> Awaitable[T]:
         deferred: Deferred[T] = deferToThreadPool(reactor, pool, call)
@@ -32,10 +32,9 @@ def run_in_pool(reactor: IReactorFromThreads, pool: ThreadPool) -> RunInThread:
 
 
 def shield(work: Awaitable[T], late: Callable[[T], None]) -> Deferred[T]:
-    """The work's outcome, for a waiter who may leave.
+    """Wait for work that itself cannot be cancelled.
 
-    A thread cannot be cancelled: cancelling this ends it at once, and ``late`` is given what comes of
-    the work after that.
+    Cancelling the result ends the wait at once; ``late`` is called with the work's result when that arrives.
     """
     waiting: Deferred[T] = Deferred()
 
@@ -45,9 +44,9 @@ def shield(work: Awaitable[T], late: Callable[[T], None]) -> Deferred[T]:
         elif not isinstance(outcome, Failure):
             late(outcome)
 
-    Deferred.fromCoroutine(_awaited(work)).addBoth(ended)
+    Deferred.fromCoroutine(_await(work)).addBoth(ended)
     return waiting
 
 
-async def _awaited(work: Awaitable[T]) -> T:
+async def _await(work: Awaitable[T]) -> T:
     return await work

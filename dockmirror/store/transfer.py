@@ -1,4 +1,4 @@
-"""Bytes of a file moved to a consumer: by the kernel, or read and written."""
+"""Transfer bytes of a file to a consumer: by ``sendfile``, or by reading and writing."""
 
 from __future__ import annotations
 
@@ -11,44 +11,43 @@ from typing import Protocol
 from ..oci.errors import Unavailable
 from .file_reader import PIECE, FileReader, SendFile
 
-_SENT = 4 * 1024 * 1024  # at a time, or what a socket's buffer takes: the reactor waits meanwhile
-_BROUGHT = 1024 * 1024  # from the disk at a time
+_SENT = 4 * 1024 * 1024  # at a time; the reactor waits until the socket's buffer has taken it
+_BROUGHT = 1024 * 1024  # read from the disk at a time
 
 
 class ITransfer(Protocol):
-    """How bytes get to a consumer; chosen once for a delivery."""
+    """A way to transfer bytes to a consumer, chosen once per delivery."""
 
     def try_send(self, file: FileReader, offset: int, length: int) -> int | None:
-        """Moves some of these bytes without waiting for the disk, and tells how many.
+        """Transfer some bytes without waiting for the disk; return how many.
 
-        0 where the consumer takes nothing just now; None where the disk must be waited for.
+        0 if the consumer accepts nothing now; None if the disk must be waited for.
 
-        :raises Unavailable: when the file has ended, or gives nothing.
+        :raises Unavailable: if the file is too short or cannot be read.
         """
 
     async def read_then_send(self, file: FileReader, offset: int, length: int) -> Callable[[], int]:
-        """Waits for the disk, in a thread; the result moves what has come, and tells how much.
+        """Wait for the disk in a thread; the result transfers the bytes and returns how many.
 
-        :raises Unavailable: when the file has ended, or gives nothing.
+        :raises Unavailable: if the file is too short or cannot be read.
         """
 
 
 class SendfileTransfer:
-    """The kernel moves them.
+    """The kernel transfers the bytes.
 
-    :param send_file: that of an ``IFileConsumer``.
+    :param send_file: ``IFileConsumer.send_file`` of the consumer.
     """
 
     def __init__(self, send_file: SendFile) -> None:
         self._send_file = send_file
 
     def try_send(self, file: FileReader, offset: int, length: int) -> int | None:
-        """See ``ITransfer``."""
         sendable = file.sendable(offset, min(_SENT, length))
         return self._send(file, offset, sendable) if sendable else None
 
     async def read_then_send(self, file: FileReader, offset: int, length: int) -> Callable[[], int]:
-        """See ``ITransfer``; the bytes come into the page cache."""
+        """Read the bytes into the page cache first."""
         with _readable():
             come = await file.in_thread(partial(_read, offset=offset, length=min(_BROUGHT, length)))
         if not come:
@@ -64,18 +63,16 @@ class SendfileTransfer:
 
 
 class CopyTransfer:
-    """They are read and written."""
+    """The bytes are read into memory and written."""
 
     def __init__(self, write: Callable[[bytes], None]) -> None:
         self._write_piece = write
 
     def try_send(self, file: FileReader, offset: int, length: int) -> int | None:
-        """See ``ITransfer``."""
         piece = file.read_nowait(offset, min(PIECE, length))
         return None if piece is None else self._write(piece)
 
     async def read_then_send(self, file: FileReader, offset: int, length: int) -> Callable[[], int]:
-        """See ``ITransfer``."""
         with _readable():
             piece = await file.read(offset, min(PIECE, length))
         return partial(self._write, piece)
@@ -88,7 +85,7 @@ class CopyTransfer:
 
 
 def _read(file: int, offset: int, length: int) -> int:
-    """How many bytes have come; they are in the page cache now."""
+    """Read bytes into the page cache; return how many."""
     come = 0
     while come < length and (piece := os.pread(file, min(PIECE, length - come), offset + come)):
         come += len(piece)

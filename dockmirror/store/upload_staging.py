@@ -25,10 +25,10 @@ from .file_reader import FileReader
 from .threads import RunInThread, shield
 from .writer import AsyncFileWriter, BackgroundHasher
 
-BEHIND = 8 * 1024 * 1024
+MAX_BUFFERED = 8 * 1024 * 1024
 """Bytes that may wait for the disk: no push waits for it, and what it does not take in time is not kept."""
 
-COPIES = 1000
+MAX_STAGED_FILES = 1000
 """Files of copies that there may be."""
 _LOOKED_AGAIN = 4 * 1024 * 1024
 """Bytes of one copy after which it is seen how large all of them are."""
@@ -106,14 +106,14 @@ class LocalUploadStaging:
             _log.warn("what was copied of a push stays for an hour: {error}", error=str(error))
 
     def _path(self, name: str) -> Path:
-        return self._root / layout.WRITING / f"{_PREFIX}{name}"
+        return self._root / layout.TEMPORARY / f"{_PREFIX}{name}"
 
 
 def _check_room(directory: Path, most: int) -> None:
     """:raises OSError: when there are as many copies, or bytes of them, as there may be."""
     with os.scandir(directory) as entries:
         copies = [entry for entry in entries if entry.name.startswith(_PREFIX)]
-    if len(copies) > COPIES or sum(map(_size, copies)) >= most:
+    if len(copies) > MAX_STAGED_FILES or sum(map(_size, copies)) >= most:
         raise OSError("the pushes under way are too many for the cache")
 
 
@@ -188,7 +188,7 @@ class _StagedUpload:
             self._look(len(data))
         except OSError as error:
             self._give_up(error)
-        if self._writer.pending > BEHIND:
+        if self._writer.pending > MAX_BUFFERED:
             self._give_up(OSError("the disk does not follow"))
 
     async def finish(self) -> int | None:

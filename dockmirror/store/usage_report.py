@@ -1,4 +1,4 @@
-"""The space that each registry takes up, measured by one process at a time when somebody wants to know."""
+"""Measure the space that each registry takes, on demand and by one process at a time."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ from . import files, layout
 from .eviction import store_files
 from .threads import RunInThread
 
-PERIOD = 1.0
-"""Seconds for which what was measured will do."""
-SHARE = 50
-"""So many times as long as the measuring has taken it will do at least."""
-PATIENCE = 2.0
-"""Seconds for which whoever asks waits; then what was measured before is told, with its age."""
-_LEFT_ALONE = 600.0
-"""Seconds for which nothing is measured after that has failed."""
-_MOST = 1024 * 1024
+MIN_INTERVAL = 1.0
+"""Seconds for which a measurement is fresh, at least."""
+COST_FACTOR = 50
+"""A measurement is fresh for this many times its own duration, at least."""
+MAX_WAIT = 2.0
+"""Seconds that a caller waits; then the previous measurement is returned, with its age."""
+_FAILURE_INTERVAL = 600.0
+"""Seconds without measurements after one has failed."""
+_MAX_FILE_SIZE = 1024 * 1024
 
 
 class MeasurementStopped(Exception):
-    """The measuring was told to end."""
+    """Raised to end a measurement when the mirror stops."""
 
 
 class UsageReport:
-    """Measures when somebody asks; what another process has measured a moment ago will do."""
+    """Measures on demand; a fresh measurement by another process is used instead."""
 
     _log = Logger()
 
@@ -48,53 +48,55 @@ class UsageReport:
         self._root = root
         self._clock = clock
         self._in_thread = in_thread
-        self._known: Usage | None = None
-        self._left_alone: TTLCache[None, bool] = TTLCache(clock, 1)
-        self._looks: SingleFlight[None, None] = SingleFlight()
-        self._looking = self._stopping = False
+        self._latest: Usage | None = None
+        self._is_fresh: TTLCache[None, bool] = TTLCache(clock, 1)
+        self._flight: SingleFlight[None, None] = SingleFlight()
+        self._measuring = self._stopping = False
 
     async def latest(self) -> Usage | None:
-        """Return what is held now, or what was known before where finding that out takes long."""
-        if not self._stopping and not self._left_alone.get(None):
-            looked = Deferred.fromCoroutine(self._looks.get(None, self._look))
+        """Return the current usage, or the previous one if measuring takes long."""
+        if not self._stopping and not self._is_fresh.get(None):
+            measured = Deferred.fromCoroutine(self._flight.get(None, self._measure))
             with suppress(TimeoutError):
-                await looked.addTimeout(PATIENCE, self._clock)
-        return self._known
+                await measured.addTimeout(MAX_WAIT, self._clock)
+        return self._latest
 
     async def stop(self) -> None:
-        """Measures no more; fires when nothing is under way any more."""
+        """Stop measuring; fires when no measurement is under way any more."""
         self._stopping = True
-        if self._looking:
-            await self._looks.get(None, self._look)
+        if self._measuring:
+            await self._flight.get(None, self._measure)
 
-    async def _look(self) -> None:
-        self._looking = True
-        measuring = partial(_fresh, self._root, self._clock.seconds(), self._check)
-        pause = PERIOD
+    async def _measure(self) -> None:
+        self._measuring = True
+        measure = partial(_measure_unless_fresh, self._root, self._clock.seconds(), self._check)
+        interval = MIN_INTERVAL
         try:
-            self._known = await self._in_thread(measuring) or self._known
+            self._latest = await self._in_thread(measure) or self._latest
         except MeasurementStopped:
             pass
         except Exception:
-            pause = _LEFT_ALONE
-            self._log.failure("what each registry takes up cannot be measured")
-        self._left_alone.put(None, True, pause)
-        self._looking = False
+            interval = _FAILURE_INTERVAL
+            self._log.failure("cannot measure the space that each registry takes")
+        self._is_fresh.put(None, True, interval)
+        self._measuring = False
 
     def _check(self) -> None:
         if self._stopping:
             raise MeasurementStopped
 
 
-def _fresh(root: Path, now: float, check: Callable[[], None]) -> Usage | None:
-    """None while another process measures."""
-    file = files.lock(root / layout.USAGE)
+def _measure_unless_fresh(root: Path, now: float, check: Callable[[], None]) -> Usage | None:
+    """Return a fresh measurement; None while another process measures."""
+    file = files.lock(root / layout.USAGE_REPORT)
     if file is None:
         return None
     try:
-        known = _parsed(os.pread(file, _MOST, 0))
-        if known is not None and 0 <= now - known.measured < max(PERIOD, SHARE * known.took):
-            return known
+        previous = _parse_usage(os.pread(file, _MAX_FILE_SIZE, 0))
+        if previous is not None and 0 <= now - previous.measured < max(
+            MIN_INTERVAL, COST_FACTOR * previous.took
+        ):
+            return previous
         usage = measure_usage(root, now, check)
         os.ftruncate(file, 0)
         os.pwrite(file, json.dumps(asdict(usage)).encode(), 0)
@@ -104,38 +106,38 @@ def _fresh(root: Path, now: float, check: Callable[[], None]) -> Usage | None:
 
 
 def measure_usage(root: Path, now: float, check: Callable[[], None] = lambda: None) -> Usage:
-    """Walks through everything; calls ``check`` all the time."""
-    began = time.monotonic()
+    """Measure by scanning the store; ``check`` is called often and may raise to stop."""
+    started = time.monotonic()
     sizes: dict[Digest, int] = {}
-    others = sum(
+    other_bytes = sum(
         stored.size for _, stored in (*store_files.iter_documents(root), *store_files.iter_downloads(root))
     )
     for digest, stored in store_files.iter_contents(root):
         check()
         sizes[digest] = stored.size
-    having: dict[str, set[Digest]] = {}
+    linked: dict[str, set[Digest]] = {}
     for repository in store_files.iter_repositories(root):
         check()
         registry = repository.relative_to(root / layout.REPOSITORIES).parts[0]
-        contents = having.setdefault(registry, set())
+        contents = linked.setdefault(registry, set())
         for links in (layout.LAYERS, layout.REVISIONS):
             contents.update(store_files.iter_links(repository / links))
-    times = Counter(digest for contents in having.values() for digest in contents & sizes.keys())
-    held = {name: contents & sizes.keys() for name, contents in having.items()}
-    used = (_used(name, contents, sizes, times) for name, contents in held.items() if contents)
-    ordered = sorted(used, key=lambda each: (-each.bytes, each.registry))
-    return Usage(now, time.monotonic() - began, tuple(ordered), sum(sizes.values()) + others)
+    held = {name: contents & sizes.keys() for name, contents in linked.items()}
+    counts = Counter(digest for contents in held.values() for digest in contents)
+    registries = (_registry_usage(name, each, sizes, counts) for name, each in held.items() if each)
+    ordered = sorted(registries, key=lambda each: (-each.bytes, each.registry))
+    return Usage(now, time.monotonic() - started, tuple(ordered), sum(sizes.values()) + other_bytes)
 
 
-def _used(
-    name: str, contents: set[Digest], sizes: dict[Digest, int], times: Counter[Digest]
+def _registry_usage(
+    name: str, contents: set[Digest], sizes: dict[Digest, int], counts: Counter[Digest]
 ) -> RegistryUsage:
-    shared = sum(sizes[each] for each in contents if times[each] > 1)
+    shared = sum(sizes[each] for each in contents if counts[each] > 1)
     return RegistryUsage(name, sum(sizes[each] for each in contents), shared, len(contents))
 
 
-def _parsed(text: bytes) -> Usage | None:
-    """None where it is nothing, or was not written to its end."""
+def _parse_usage(text: bytes) -> Usage | None:
+    """Parse a stored measurement; None if it is missing or incomplete."""
     try:
         return Usage.from_json(json.loads(text))
     except (ValueError, KeyError, TypeError):

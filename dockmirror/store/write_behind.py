@@ -1,4 +1,4 @@
-"""What the bucket is still to be given: a file for each, so that a restart forgets none; calls that block."""
+"""The queue of writes to the bucket: a file for each, so that a restart loses none; all calls block."""
 
 from __future__ import annotations
 
@@ -18,124 +18,123 @@ from ..oci.errors import RegistryError
 from ..oci.reference import Repository, Tag
 from . import atomic_file, files, layout
 
-_TAKEN = ".taken-"
+_CLAIMED = ".taken-"
 
 
 @frozen
 class PendingContent:
-    """A content, and that a repository has it."""
+    """A content and its link to a repository."""
 
     repository: Repository
     digest: Digest
     kind: ContentKind
 
-    def fields(self) -> dict[str, object]:
-        """As it is written."""
+    def to_fields(self) -> dict[str, object]:
         return {"is": self.kind.value, "repository": self.repository.name, "digest": str(self.digest)}
 
 
 @frozen
 class PendingTag:
-    """What a tag names, as it is when its turn comes."""
+    """A tag; its target is read when it is uploaded."""
 
     repository: Repository
     tag: Tag
 
-    def fields(self) -> dict[str, object]:
-        """As it is written."""
+    def to_fields(self) -> dict[str, object]:
         return {"is": "tag", "repository": self.repository.name, "tag": self.tag.name}
 
 
 @frozen
 class PendingDocument:
-    """A document, as it is when its turn comes."""
+    """A document; its bytes are read when it is uploaded."""
 
     name: str
 
-    def fields(self) -> dict[str, object]:
-        """As it is written."""
+    def to_fields(self) -> dict[str, object]:
         return {"is": "document", "name": self.name}
 
 
 PendingWrite = PendingContent | PendingTag | PendingDocument
 _ORDER = ("blob", "manifest", "tag", "document")
-"""What is given first: nothing is told of before it is there."""
+"""The order of uploads: what a link refers to comes first."""
 
 
-def enqueue(root: Path, owed: PendingWrite, now: float) -> None:
-    """Notes it.
+def enqueue(root: Path, write: PendingWrite, now: float) -> None:
+    """Add a write to the queue.
 
-    :raises OSError: when that cannot be written.
+    :raises OSError: if it cannot be stored.
     """
     atomic_file.replace_file(
-        _path(root, owed), json.dumps(owed.fields()).encode(), root / layout.WRITING, now
+        _path(root, write), json.dumps(write.to_fields()).encode(), root / layout.TEMPORARY, now
     )
 
 
-def is_queued(root: Path, owed: PendingWrite) -> bool:
-    """Whether that is noted, and nobody has taken it yet."""
-    return _path(root, owed).exists()
+def is_queued(root: Path, write: PendingWrite) -> bool:
+    """Report whether the write is queued and not claimed yet."""
+    return _path(root, write).exists()
 
 
-def pending(root: Path) -> list[Path]:
-    """What is noted, in the order in which it is to be given."""
+def list_pending(root: Path) -> list[Path]:
+    """List the files of the pending writes, in the order in which they are to be uploaded."""
     try:
-        names = os.listdir(root / layout.OWED)
+        names = os.listdir(root / layout.WRITE_BEHIND)
     except FileNotFoundError:
         return []
-    return [root / layout.OWED / name for name in sorted(names, key=_rank)]
+    return [root / layout.WRITE_BEHIND / name for name in sorted(names, key=_sort_key)]
 
 
 def claim(path: Path) -> tuple[PendingWrite | None, Path]:
-    """What it is, and where it is noted from now on: what is noted anew meanwhile is not lost.
+    """Claim a write; return it, None if it is malformed, and its file's new path.
 
-    :raises OSError: when it is not there any more.
+    The same write may be enqueued again meanwhile, without being lost.
+
+    :raises OSError: if it is not there any more.
     """
-    taken = path
-    if _TAKEN not in path.name:
-        taken = path.with_name(f"{path.name}{_TAKEN}{token_hex(4)}")
-        os.rename(path, taken)
-    return _parse(taken.read_bytes()), taken
+    claimed = path
+    if _CLAIMED not in path.name:
+        claimed = path.with_name(f"{path.name}{_CLAIMED}{token_hex(4)}")
+        os.rename(path, claimed)
+    return _parse_write(claimed.read_bytes()), claimed
 
 
-def requeue(path: Path, owed: PendingWrite, root: Path) -> None:
-    """It could not be given now."""
-    if _path(root, owed).exists():
+def requeue(path: Path, write: PendingWrite, root: Path) -> None:
+    """Put a claimed write back into the queue."""
+    if _path(root, write).exists():
         files.remove(path)
     else:
-        os.rename(path, _path(root, owed))
+        os.rename(path, _path(root, write))
 
 
 def ack(path: Path) -> None:
-    """It was given, or there is nothing to give any more."""
+    """Remove a claimed write that was uploaded or has nothing to upload."""
     files.remove(path)
 
 
-def pending_contents(root: Path) -> Iterator[Digest]:
-    """The contents that are not to be lost yet."""
-    for path in pending(root):
+def iter_pending_contents(root: Path) -> Iterator[Digest]:
+    """Iterate over the contents that are not in the bucket yet."""
+    for path in list_pending(root):
         with suppress(OSError):
-            owed = _parse(path.read_bytes())
-            if isinstance(owed, PendingContent):
-                yield owed.digest
+            write = _parse_write(path.read_bytes())
+            if isinstance(write, PendingContent):
+                yield write.digest
 
 
 def lock_queue(root: Path) -> int | None:
-    """An open file that, until it is closed, keeps others from giving; None where another has it."""
-    return files.lock(root / layout.GIVING)
+    """Lock the queue until the returned file is closed; None if another process has the lock."""
+    return files.lock(root / layout.WRITE_BEHIND_LOCK)
 
 
-def _path(root: Path, owed: PendingWrite) -> Path:
-    fields = owed.fields()
-    return root / layout.OWED / f"{fields['is']}-{sha256(json.dumps(fields).encode()).hexdigest()}"
+def _path(root: Path, write: PendingWrite) -> Path:
+    fields = write.to_fields()
+    return root / layout.WRITE_BEHIND / f"{fields['is']}-{sha256(json.dumps(fields).encode()).hexdigest()}"
 
 
-def _rank(name: str) -> tuple[int, str]:
+def _sort_key(name: str) -> tuple[int, str]:
     kind = name.partition("-")[0]
     return (_ORDER.index(kind) if kind in _ORDER else len(_ORDER)), name
 
 
-def _parse(data: bytes) -> PendingWrite | None:
+def _parse_write(data: bytes) -> PendingWrite | None:
     try:
         fields = json.loads(data)
         if fields["is"] == "document":

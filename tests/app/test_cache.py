@@ -39,12 +39,12 @@ def start_refresh(root: Path, clock: Clock, shelf: Shelf) -> PinRefresh:
 def test_pinned_images_are_pulled_on_a_schedule(tmp_path: Path, clock: Clock) -> None:
     """A new pin is pulled soon, but not at once, and again every few hours."""
     shelf = Shelf()
-    pins.put(tmp_path, PIN)
+    pins.add_pin(tmp_path, PIN)
     service = start_refresh(tmp_path, clock, shelf)
     assert shelf.asked == []
     clock.advance(REFRESH_POLL)
     assert shelf.fetched() == sorted(["amd", "base", "a"])
-    assert list(pins.pins(tmp_path)) == [(PIN, EPOCH + REFRESH_POLL)]
+    assert list(pins.iter_pins(tmp_path)) == [(PIN, EPOCH + REFRESH_POLL)]
     asked = len(shelf.asked)
     clock.pump([REFRESH_POLL] * int(REFRESH_PERIOD / REFRESH_POLL - 1))
     assert len(shelf.asked) == asked
@@ -58,7 +58,7 @@ def test_pinned_images_are_pulled_on_a_schedule(tmp_path: Path, clock: Clock) ->
 
 def test_one_of_the_processes_refreshes_a_pin(tmp_path: Path, clock: Clock) -> None:
     shelves = [Shelf(), Shelf()]
-    pins.put(tmp_path, PIN)
+    pins.add_pin(tmp_path, PIN)
     services = [start_refresh(tmp_path, clock, shelf) for shelf in shelves]
     held = pins.lock_refresh(tmp_path)
     assert held is not None
@@ -76,14 +76,14 @@ def test_a_failed_refresh_is_logged_and_tried_again_later(tmp_path: Path, clock:
     """Other pins are refreshed nevertheless."""
     shelf = Shelf()
     gone = Pin(PLACE, Digest.of(b"gone"))
-    pins.put(tmp_path, gone)
-    pins.put(tmp_path, PIN)
+    pins.add_pin(tmp_path, gone)
+    pins.add_pin(tmp_path, PIN)
     service = start_refresh(tmp_path, clock, shelf)
     with logged() as lines:
         clock.advance(REFRESH_POLL)
     assert any("cannot refresh" in line for line in lines)
-    assert dict(pins.pins(tmp_path))[gone] == 0
-    assert dict(pins.pins(tmp_path))[PIN] > 0
+    assert dict(pins.iter_pins(tmp_path))[gone] == 0
+    assert dict(pins.iter_pins(tmp_path))[PIN] > 0
     shelf.asked.clear()
     clock.advance(REFRESH_RETRY - REFRESH_POLL)
     assert shelf.asked == []

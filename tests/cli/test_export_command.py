@@ -135,7 +135,7 @@ def test_refused(shop: Shop, tmp_path: Path) -> None:
     empty = Shop(tmp_path / "empty")
     assert "is not the content of its name" in empty.run("import", str(file), code=1).output
     assert empty.json("ls") == []
-    assert list((empty.root / layout.WRITING).iterdir()) == []
+    assert list((empty.root / layout.TEMPORARY).iterdir()) == []
     assert f"{__file__}: this is no tar file" in empty.run("import", str(file), __file__, code=1).output
 
 

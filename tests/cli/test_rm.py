@@ -63,7 +63,7 @@ def test_verify(shop: Shop) -> None:
     shop.path(Digest.of(BASE)).write_bytes(b"other")
     found = shop.json("verify", code=1)
     assert found["wrong"] == [
-        {"digest": str(Digest.of(BASE)), "why": "other bytes", "repositories": [str(NGINX), str(OTHER)]}
+        {"digest": str(Digest.of(BASE)), "why": "digest mismatch", "repositories": [str(NGINX), str(OTHER)]}
     ]
     assert str(OTHER) in shop.run("verify", code=1).output
     assert shop.json("verify", "--repair")["dropped"] == 1

@@ -149,7 +149,7 @@ def test_what_was_pushed_is_held(pushed_through: Mirror, open_registry: Registry
         each for each in open_registry.accesses("GET", "/pushed/held/") if "/blobs/sha" in each.path
     ] == []
     assert wrong_blobs(pushed_through.cache) == []
-    assert not list((pushed_through.cache / "dockmirror/writing").glob("push-*"))
+    assert not list((pushed_through.cache / "dockmirror/tmp").glob("push-*"))
 
 
 def test_what_was_deleted(pushed_through: Mirror) -> None:

@@ -33,7 +33,7 @@ PATH = f"{NAME}/blobs/{DIGEST}"
 class Sending(BucketContentStore):
     """Sends clients to a bucket that is in memory, and cannot sign."""
 
-    async def location(self, digest: Digest) -> str | None:
+    async def presigned_url(self, digest: Digest) -> str | None:
         """See ``IBucketBlob``."""
         return f"https://bucket.example/{digest}?signed"
 

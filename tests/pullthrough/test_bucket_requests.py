@@ -18,11 +18,11 @@ from dockmirror.oci.ranges import Range
 from dockmirror.oci.reference import Repository, Tag
 from dockmirror.pullthrough.generations import LOOKED_UP
 from dockmirror.pullthrough.grants import PUBLIC
-from dockmirror.store.bucket.bucket_stores import ABSENT
+from dockmirror.store.bucket.bucket_stores import ABSENT_TTL
 from dockmirror.store.downloads.context import DownloadContext
 from dockmirror.store.downloads.downloads import Downloads
-from dockmirror.store.tiered.tiered_stores import ABSENT as DOCUMENT_ABSENT
-from dockmirror.store.tiered.tiered_stores import ASKED_AGAIN, REFRESHED
+from dockmirror.store.tiered.tiered_stores import ABSENT_TTL as DOCUMENT_ABSENT
+from dockmirror.store.tiered.tiered_stores import BUCKET_CHECK_INTERVAL, REFRESH_TTL
 
 from ..answering import Recorder, now, watch
 from ..bucket_table import row
@@ -77,7 +77,7 @@ class Added:
         now(first.tags.put(place, Tag("latest"), digest))
         now(first.documents.write(f"public/docker/{NAME}", str(EPOCH).encode()))
         assert first.give() == 0
-        self.clock.advance(ASKED_AGAIN)
+        self.clock.advance(BUCKET_CHECK_INTERVAL)
         self.machine = Machine(roots[1], store, self.clock, self.bucket)
         self.mirror = Mirror(self.origin, self.clock, MachineStore(self.machine), tag_ttl=TTL)
 
@@ -231,7 +231,7 @@ def test_absent(added: Added, kind: str) -> None:
 
     once = {"head": 1} if kind == "blobs" else {"get": 1}
     assert [count(), count()] == [once, {}]
-    added.clock.advance(ABSENT)
+    added.clock.advance(ABSENT_TTL)
     assert count() == once
 
 
@@ -249,7 +249,7 @@ def test_tag(added: Added) -> None:
     added.count(manifest)
     assert added.count({**TAG, "head": True}, TAG) == {"get": 1, "head": len(LAYERS)}
     assert set(added.origin.take()) == {f"nobody: HEAD {NAME}/manifests/latest"}
-    added.clock.advance(ASKED_AGAIN)
+    added.clock.advance(BUCKET_CHECK_INTERVAL)
     assert added.count(TAG) == {"get": 1}
 
 
@@ -274,7 +274,7 @@ def test_document(added: Added) -> None:
     """One GET, and none for ten minutes; where there is none, none for one."""
     documents, requests = added.machine.documents, added.machine.bucket.requests
     for name, data, pause in (
-        (f"public/docker/{NAME}", str(EPOCH).encode(), REFRESHED),
+        (f"public/docker/{NAME}", str(EPOCH).encode(), REFRESH_TTL),
         ("none", None, DOCUMENT_ABSENT),
     ):
         for _ in range(2):

@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 from dockmirror.interfaces import ContentKind
 from dockmirror.oci.reference import Repository
 from dockmirror.pullthrough.generations import LOOKED_UP, Generations, TombstoneFilter, Tombstones
-from dockmirror.store.tiered.tiered_stores import REFRESHED
+from dockmirror.store.tiered.tiered_stores import REFRESH_TTL
 
 from ..answering import now
 from ..store.contract import DATA, DIGEST, HERE, LARGE, LARGE_DIGEST
@@ -80,9 +80,9 @@ def test_another_machine(mirrors: tuple[Mirror, Mirror], clock: Clock, near: boo
     assert two.has()
     _delete(one)
     assert not one.has()
-    clock.advance(max(REFRESHED, LOOKED_UP))
+    clock.advance(max(REFRESH_TTL, LOOKED_UP))
     two.has()  # has the documents looked up behind the answer
-    clock.advance(REFRESHED)
+    clock.advance(REFRESH_TTL)
     assert not two.has()
     elsewhere = Repository("docker.io/library/other")
     for digest in (DIGEST, LARGE_DIGEST):
@@ -100,7 +100,7 @@ def test_it_comes_back(mirrors: tuple[Mirror, Mirror], clock: Clock) -> None:
         now(one.deletions.lift(HERE, digest, ContentKind.BLOB, deletion))
         assert now(one.contents.link(HERE, digest, ContentKind.BLOB))
     one.machine.give()
-    clock.advance(2 * REFRESHED)
+    clock.advance(2 * REFRESH_TTL)
     assert one.has()
     assert two.has()
 

@@ -100,7 +100,7 @@ def _finish(store: Stocked) -> None:
 
 
 def _abandoned(store: Stocked) -> None:
-    for path in (PART, layout.growing_size("docker.io", NEW_DIGEST), layout.WRITING / "1-2"):
+    for path in (PART, layout.growing_size("docker.io", NEW_DIGEST), layout.TEMPORARY / "1-2"):
         (store.root / path).parent.mkdir(parents=True, exist_ok=True)
         (store.root / path).write_bytes(NEW)
         os.utime(store.root / path, (0, 0))
@@ -190,7 +190,7 @@ WORKS: dict[str, Work] = {
     "start": Work(
         _nothing,
         lambda s: prepare_directory(s.root),
-        lambda s: all((s.root / path).is_dir() for path in (layout.WRITING, layout.DOCUMENTS)),
+        lambda s: all((s.root / path).is_dir() for path in (layout.TEMPORARY, layout.DOCUMENTS)),
     ),
 }
 

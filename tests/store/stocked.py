@@ -15,7 +15,7 @@ from dockmirror.oci.media import DOCKER_LIST, DOCKER_MANIFEST
 from dockmirror.oci.reference import Repository, Tag
 from dockmirror.store import layout
 from dockmirror.store.eviction.budget import Budget
-from dockmirror.store.eviction.eviction import PERIOD, Eviction
+from dockmirror.store.eviction.eviction import CHECK_INTERVAL, Eviction
 from dockmirror.store.local_store import LocalContentStore, LocalDocumentStore, LocalTagStore
 from dockmirror.store.threads import RunInThread
 
@@ -84,9 +84,9 @@ class Stocked:
 
     def evict(self, budget: Budget) -> Eviction:
         """What a process does that starts on this store, where no other has counted before."""
-        (self.root / layout.HELD).unlink(missing_ok=True)
+        (self.root / layout.USAGE_COUNTER).unlink(missing_ok=True)
         eviction = self.eviction(budget)
-        self.clock.advance(PERIOD)
+        self.clock.advance(CHECK_INTERVAL)
         now(eviction.stop())
         return eviction
 

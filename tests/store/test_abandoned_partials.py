@@ -23,7 +23,7 @@ SIZE = layout.growing_size("docker.io", Digest.of(b""))
 def root(tmp_path: Path) -> Path:
     """Of a store that holds nothing."""
     (tmp_path / PART).parent.mkdir(parents=True)
-    (tmp_path / layout.WRITING).mkdir(parents=True)
+    (tmp_path / layout.TEMPORARY).mkdir(parents=True)
     return tmp_path
 
 
@@ -68,7 +68,7 @@ def test_a_size_alone(root: Path) -> None:
 def test_files_of_dead_writers(root: Path) -> None:
     """Go after an hour; those of the living are locked, and stay."""
     young, old, living = (
-        put(root / layout.WRITING / name, age) for name, age in (("1", HOUR), ("2", HOUR + 1), ("3", DAY))
+        put(root / layout.TEMPORARY / name, age) for name, age in (("1", HOUR), ("2", HOUR + 1), ("3", DAY))
     )
     with living.open("rb") as writing:
         fcntl.flock(writing, fcntl.LOCK_EX)
@@ -78,7 +78,7 @@ def test_files_of_dead_writers(root: Path) -> None:
 
 def test_directories_of_dead_starts(root: Path) -> None:
     """Go after an hour, with what is in them."""
-    trial = root / layout.WRITING / "try-1"
+    trial = root / layout.TEMPORARY / "try-1"
     trial.mkdir()
     put(trial / "V1", DAY)
     os.utime(trial, (NOW - HOUR, NOW - HOUR))

@@ -12,8 +12,8 @@ from dockmirror.interfaces import ContentKind
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.reference import Tag
 from dockmirror.store import layout, pins, write_behind
-from dockmirror.store.eviction.budget import Budget, Shortfall, in_turn, lock_usage_counter
-from dockmirror.store.eviction.eviction import PERIOD
+from dockmirror.store.eviction.budget import Budget, Shortfall, try_lock_usage_counter, wait_for_usage_counter
+from dockmirror.store.eviction.eviction import CHECK_INTERVAL
 from dockmirror.store.eviction.store_scan import StoreScan
 from dockmirror.store.pins import Pin
 
@@ -75,17 +75,17 @@ def test_counted_cheaply(store: Stocked) -> None:
     """After the first walk only sums are made, in whichever process, until they pass the budget."""
     old = store.blob(kilobyte("old"), age=2 * HOUR)
     eviction, other = store.eviction(Budget(2500)), store.eviction(Budget(2500))
-    store.clock.advance(PERIOD)
+    store.clock.advance(CHECK_INTERVAL)
     assert (eviction.walks + other.walks, eviction.held, other.held) == (1, 1000, 1000)
     new = store.blob(kilobyte("new"), age=HOUR)
-    eviction.grown(1000)
+    eviction.add(1000)
     for _ in range(10):
-        store.clock.advance(PERIOD)
+        store.clock.advance(CHECK_INTERVAL)
     assert (eviction.walks + other.walks, eviction.held, other.held) == (1, 2000, 2000)
     newest = store.blob(kilobyte("newest"), age=HOUR)
-    other.grown(1000)
+    other.add(1000)
     for _ in range(2):
-        store.clock.advance(PERIOD)
+        store.clock.advance(CHECK_INTERVAL)
     assert (eviction.walks + other.walks, eviction.held, other.held) == (2, 2000, 2000)
     assert store.held(old, new, newest) == [False, True, True]
 
@@ -94,9 +94,9 @@ def test_corrected_by_a_walk(store: Stocked) -> None:
     """What was counted wrong is not evicted for, and is counted anew every day."""
     digest = store.blob(kilobyte("a"))
     eviction = store.eviction(Budget(2500))
-    store.clock.advance(PERIOD)
-    eviction.grown(1_000_000)
-    store.clock.advance(PERIOD)
+    store.clock.advance(CHECK_INTERVAL)
+    eviction.add(1_000_000)
+    store.clock.advance(CHECK_INTERVAL)
     store.clock.advance(30)
     assert (eviction.held, store.held(digest)) == (1000, [True])
     os.truncate(store.root / layout.data(digest), 700)
@@ -109,9 +109,9 @@ def test_not_all_the_time(store: Stocked) -> None:
     digest = store.blob(kilobyte("a"), age=0)
     eviction = store.eviction(NOTHING)
     for _ in range(4):
-        store.clock.advance(PERIOD)
+        store.clock.advance(CHECK_INTERVAL)
     assert (eviction.walks, store.held(digest)) == (2, [True])
-    store.clock.pump([PERIOD] * 12)
+    store.clock.pump([CHECK_INTERVAL] * 12)
     assert (eviction.walks, store.held(digest)) == (5, [False])
 
 
@@ -122,9 +122,9 @@ def test_room_for_traffic(store: Stocked) -> None:
     for number in range(40):
         store.clock.advance(1)
         store.blob(str(number).encode().ljust(10_000), age=0)
-        eviction.grown(10_000)
+        eviction.add(10_000)
         most = max(most, store.size())
-        store.clock.advance(PERIOD - 1)
+        store.clock.advance(CHECK_INTERVAL - 1)
     assert 140_000 < most <= 160_000
     for document in ("docs/caching.md", "docs/object-store.md"):
         assert "160 seconds" in text(document)
@@ -187,7 +187,7 @@ def test_nothing_is_left(store: Stocked) -> None:
 def test_last_minute(store: Stocked) -> None:
     """What may have been used in the last minute stays, with what it refers to, whatever the need."""
     layer = store.blob(kilobyte("layer"), age=9 * HOUR)
-    manifest = store.image(layer, age=119 - PERIOD)
+    manifest = store.image(layer, age=119 - CHECK_INTERVAL)
     other = store.blob(kilobyte("other"), age=120)
     store.evict(NOTHING)
     assert store.held(manifest, layer, other) == [True, True, False]
@@ -230,7 +230,7 @@ def test_disk_short_is_told(store: Stocked) -> None:
     with logged() as texts:
         for _ in range(5):
             store.clock.advance(60)
-    assert len([text for text in texts if "keeps only what is in use" in text]) == 1
+    assert len([text for text in texts if "everything evictable is evicted" in text]) == 1
     assert eviction.walks > 1
     eviction.set_budget(PLENTY)
     with logged() as texts:
@@ -269,16 +269,16 @@ def test_parts(store: Stocked) -> None:
 def test_parts_that_are_dropped(store: Stocked) -> None:
     """Are not counted any more."""
     eviction = store.eviction(PLENTY)
-    store.clock.advance(PERIOD)
+    store.clock.advance(CHECK_INTERVAL)
     part = store.root / layout.growing("docker.io", Digest.of(b"old"))
     part.parent.mkdir(parents=True, exist_ok=True)
     part.write_bytes(kilobyte("part"))
-    when = store.clock.seconds() - DAY + 3 * PERIOD
+    when = store.clock.seconds() - DAY + 3 * CHECK_INTERVAL
     os.utime(part, (when, when))
-    eviction.grown(1000)
-    store.clock.advance(PERIOD)
+    eviction.add(1000)
+    store.clock.advance(CHECK_INTERVAL)
     assert eviction.held == 1000
-    store.clock.advance(3 * PERIOD)
+    store.clock.advance(3 * CHECK_INTERVAL)
     assert (eviction.held, eviction.dropped) == (0, 1)
 
 
@@ -301,7 +301,7 @@ def test_used_since_it_was_chosen(store: Stocked) -> None:
     child, other = store.image(layers[0], age=9 * HOUR), store.image(layers[1], age=8 * HOUR)
     index = store.index(child, age=9 * HOUR, tag="latest")
     walk = StoreScan(store.root, store.clock.seconds(), lambda: None)
-    need = Shortfall(walk.count())
+    need = Shortfall(walk.measure())
     opened = now(store.contents.open(HERE, index, ContentKind.MANIFEST))
     assert opened is not None
     evicted = walk.evict(need)
@@ -313,7 +313,7 @@ def test_used_since_it_was_chosen(store: Stocked) -> None:
 def test_come_since_it_was_counted(store: Stocked) -> None:
     """What is added while the walk goes on keeps its links."""
     walk = StoreScan(store.root, store.clock.seconds(), lambda: None)
-    walk.count()
+    walk.measure()
     digest = store.image(store.blob(kilobyte("a")), tag="latest")
     walk.evict(Shortfall())
     assert now(store.contents.open(HERE, digest, ContentKind.MANIFEST)) is not None
@@ -332,7 +332,7 @@ def test_tagged_anew(store: Stocked) -> None:
 
     walk = StoreScan(store.root, store.clock.seconds(), check)
     need = Shortfall(1)
-    walk.count()
+    walk.measure()
     now(store.tags.put(HERE, LATEST, old))
     found.clear()
     walk.evict(need)
@@ -344,41 +344,41 @@ def test_tagged_anew(store: Stocked) -> None:
 def test_one_at_a_time(store: Stocked) -> None:
     """While another process looks, what was added here is kept in mind."""
     eviction = store.eviction(PLENTY)
-    store.clock.advance(PERIOD)
-    eviction.grown(500)
-    with lock_usage_counter(store.root):
-        store.clock.advance(PERIOD)
-        eviction.grown(70)
+    store.clock.advance(CHECK_INTERVAL)
+    eviction.add(500)
+    with try_lock_usage_counter(store.root):
+        store.clock.advance(CHECK_INTERVAL)
+        eviction.add(70)
         assert eviction.held == 0
-    store.clock.advance(PERIOD)
+    store.clock.advance(CHECK_INTERVAL)
     assert eviction.held == 570
 
 
 def test_counted_by_another(store: Stocked) -> None:
     """What another process has counted is known here, also while that looks."""
     eviction = store.eviction(PLENTY)
-    eviction.grown(500)
-    store.clock.advance(PERIOD)
-    eviction.grown(500)
-    store.clock.advance(PERIOD)
+    eviction.add(500)
+    store.clock.advance(CHECK_INTERVAL)
+    eviction.add(500)
+    store.clock.advance(CHECK_INTERVAL)
     assert eviction.held == 500
-    with in_turn(store.root) as figures:
+    with wait_for_usage_counter(store.root) as figures:
         figures.add(-200)
-        store.clock.advance(PERIOD)
+        store.clock.advance(CHECK_INTERVAL)
         assert eviction.held == 300
 
 
 def test_trouble(store: Stocked) -> None:
     """A look that fails is logged, and the next one is made all the same."""
-    (store.root / layout.HELD).mkdir(parents=True)
+    (store.root / layout.USAGE_COUNTER).mkdir(parents=True)
     eviction = store.eviction(PLENTY)
     with logged() as texts:
-        eviction.grown(500)
-        store.clock.advance(PERIOD)
-    assert any("budget cannot be kept: [Errno 21] Is a directory" in text for text in texts)
-    (store.root / layout.HELD).rmdir()
+        eviction.add(500)
+        store.clock.advance(CHECK_INTERVAL)
+    assert any("kept within its budget: [Errno 21] Is a directory" in text for text in texts)
+    (store.root / layout.USAGE_COUNTER).rmdir()
     store.blob(kilobyte("a"))
-    store.clock.advance(PERIOD)
+    store.clock.advance(CHECK_INTERVAL)
     assert eviction.held == 1000
 
 
@@ -386,11 +386,11 @@ def test_first_look(store: Stocked) -> None:
     """Nothing is looked at before anybody is served."""
     threads = HeldThreads()
     eviction = store.eviction(PLENTY, threads)
-    store.clock.advance(PERIOD - 1)
+    store.clock.advance(CHECK_INTERVAL - 1)
     assert threads.held == 0
     store.clock.advance(1)
     assert threads.held == 1
-    store.clock.pump([PERIOD] * 10)
+    store.clock.pump([CHECK_INTERVAL] * 10)
     assert threads.held == 1
     threads.run()
     assert eviction.walks == 1
@@ -401,13 +401,13 @@ def test_stopped(store: Stocked) -> None:
     digest = store.blob(kilobyte("a"))
     threads = HeldThreads()
     eviction = store.eviction(NOTHING, threads)
-    store.clock.advance(PERIOD)
+    store.clock.advance(CHECK_INTERVAL)
     outcome = watch(Deferred.fromCoroutine(eviction.stop()))
     assert outcome == []
     threads.run()
     assert outcome == [None]
     assert store.held(digest) == [True]
-    store.clock.pump([PERIOD] * 3)
+    store.clock.pump([CHECK_INTERVAL] * 3)
     assert (threads.held, eviction.walks) == (0, 0)
     assert not store.clock.getDelayedCalls()
 
@@ -416,7 +416,7 @@ def test_never_started(store: Stocked) -> None:
     """What was never started can be stopped."""
     eviction = store.eviction(PLENTY)
     now(eviction.stop())
-    store.clock.advance(PERIOD)
+    store.clock.advance(CHECK_INTERVAL)
     assert eviction.walks == 0
 
 
@@ -440,14 +440,14 @@ def test_pinned(store: Stocked) -> None:
     child, other = store.image(*layers[:2], age=9 * HOUR), store.image(layers[2], age=9 * HOUR)
     index = store.index(child, age=9 * HOUR, tag="pinned")
     pin = Pin(HERE, Tag("pinned"))
-    pins.put(store.root, pin)
+    pins.add_pin(store.root, pin)
     pinned = [index, child, *layers[:2]]
     eviction = store.evict(NOTHING)
     assert store.held(*pinned, other, layers[2]) == [*[True] * 4, False, False]
     assert eviction.held == store.size()
     store.evict(NOTHING)
     assert all(store.held(*pinned))
-    pins.remove(store.root, pin)
+    pins.remove_pin(store.root, pin)
     store.evict(NOTHING)
     assert not any(store.held(*pinned))
 
@@ -457,6 +457,6 @@ def test_pinned_tag_that_moved(store: Stocked) -> None:
     layer = store.blob(kilobyte("shared"), age=9 * HOUR)
     old = store.image(layer, store.blob(kilobyte("old"), age=9 * HOUR), age=9 * HOUR, tag="pinned")
     new = store.image(layer, age=9 * HOUR, tag="pinned")
-    pins.put(store.root, Pin(HERE, Tag("pinned")))
+    pins.add_pin(store.root, Pin(HERE, Tag("pinned")))
     store.evict(NOTHING)
     assert store.held(old, new, layer) == [False, True, True]

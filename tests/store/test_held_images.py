@@ -26,12 +26,12 @@ def test_an_image(store: Stocked) -> None:
     config, layer = store.blob(b"config"), store.blob(b"layer", age=60)
     digest = store.image(config, layer, tag="latest")
     holdings = HeldImages(store.root)
-    assert holdings.repositories() == [HERE]
-    assert holdings.tags(HERE)[Tag("latest")].digest == digest
-    image = holdings.image(HERE, digest)
-    assert image.missing() == []
+    assert holdings.list_repositories() == [HERE]
+    assert holdings.list_tags(HERE)[Tag("latest")].digest == digest
+    image = holdings.read_image(HERE, digest)
+    assert image.find_missing() == []
     assert image.last_used() == EPOCH - 60
-    assert sum(image.sizes().values()) == len(b"config" + b"layer") + len(image.data or b"")
+    assert sum(image.content_sizes().values()) == len(b"config" + b"layer") + len(image.data or b"")
 
 
 def test_what_is_missing(store: Stocked) -> None:
@@ -44,20 +44,20 @@ def test_what_is_missing(store: Stocked) -> None:
     whole, torn = store.image(config), store.image(config, elsewhere, never)
     index = store.index(whole, torn, Digest.of(b"no manifest"))
     holdings = HeldImages(store.root)
-    assert holdings.image(HERE, whole).missing() == []
-    assert holdings.image(HERE, torn).missing() == [elsewhere, never]
-    assert holdings.image(HERE, index).missing() == [Digest.of(b"no manifest"), elsewhere, never]
-    assert holdings.image(ELSEWHERE, whole).data is None
+    assert holdings.read_image(HERE, whole).find_missing() == []
+    assert holdings.read_image(HERE, torn).find_missing() == [elsewhere, never]
+    assert holdings.read_image(HERE, index).find_missing() == [Digest.of(b"no manifest"), elsewhere, never]
+    assert holdings.read_image(ELSEWHERE, whole).data is None
 
 
 def test_what_the_disk_has_changed(store: Stocked) -> None:
     """Is no manifest."""
     digest = store.image(store.blob(b"config"))
     (store.root / layout.data(digest)).write_bytes(b"{}")
-    assert HeldImages(store.root).image(HERE, digest).data is None
+    assert HeldImages(store.root).read_image(HERE, digest).data is None
 
 
 def test_used_when(store: Stocked) -> None:
     """Also of what nothing is held of: never."""
-    assert HeldImages(store.root).image(HERE, Digest.of(b"?")).last_used() == 0
-    assert HeldImages(store.root).image(HERE, store.image(store.blob(b"c"))).last_used() == EPOCH - HOUR
+    assert HeldImages(store.root).read_image(HERE, Digest.of(b"?")).last_used() == 0
+    assert HeldImages(store.root).read_image(HERE, store.image(store.blob(b"c"))).last_used() == EPOCH - HOUR

@@ -29,8 +29,8 @@ def test_distribution() -> None:
         f"blobs/sha256/ab/{HEX}/data": layout.data(DIGEST),
         f"{busybox}/_layers/sha256/{HEX}/link": layout.link(BUSYBOX, DIGEST, ContentKind.BLOB),
         f"{manifests}/revisions/sha256/{HEX}/link": layout.link(BUSYBOX, DIGEST, ContentKind.MANIFEST),
-        f"{manifests}/tags/latest/current/link": layout.current(BUSYBOX, LATEST),
-        f"{manifests}/tags/latest/index/sha256/{HEX}/link": layout.indexed(BUSYBOX, LATEST, DIGEST),
+        f"{manifests}/tags/latest/current/link": layout.tag_link(BUSYBOX, LATEST),
+        f"{manifests}/tags/latest/index/sha256/{HEX}/link": layout.tag_history(BUSYBOX, LATEST, DIGEST),
     }
     assert [f"docker/registry/v2/{path}" for path in expected] == [str(path) for path in expected.values()]
 
@@ -50,8 +50,8 @@ def test_apart(values: list[tuple[Repository, Digest, Tag]]) -> None:
         found[digest] = layout.data(digest)
         for kind in ContentKind:
             found[repository, digest, kind] = layout.link(repository, digest, kind)
-        found[repository, name] = layout.current(repository, name)
-        found[repository, name, digest] = layout.indexed(repository, name, digest)
+        found[repository, name] = layout.tag_link(repository, name)
+        found[repository, name, digest] = layout.tag_history(repository, name, digest)
     for one, other in product(found, found):
         assert one == other or not found[one].is_relative_to(found[other])
 
@@ -59,7 +59,7 @@ def test_apart(values: list[tuple[Repository, Digest, Tag]]) -> None:
 @given(repositories, digests, tags)
 def test_no_colon(repository: Repository, digest: Digest, name: Tag) -> None:
     """An ordinary registry fails on a path with one."""
-    paths = layout.data(digest), layout.indexed(repository, name, digest), layout.growing("a_1", digest)
+    paths = layout.data(digest), layout.tag_history(repository, name, digest), layout.growing("a_1", digest)
     assert not any(":" in str(path) for path in paths)
 
 

@@ -24,7 +24,7 @@ from dockmirror.oci.errors import Unavailable
 from dockmirror.oci.ranges import ContentRange
 from dockmirror.store import layout, local_store
 from dockmirror.store.data_files import is_verified
-from dockmirror.store.local_store import READ_AGAIN, LocalContentStore, LocalDocumentStore, LocalTagStore
+from dockmirror.store.local_store import REREAD_INTERVAL, LocalContentStore, LocalDocumentStore, LocalTagStore
 from dockmirror.store.threads import RunInThread, run_in_pool
 
 from ..answering import Recorder, now, watch
@@ -176,7 +176,7 @@ def test_malformed_tag(tmp_path: Path, clock: Clock, link: bytes) -> None:
     """A tag whose link is malformed names nothing."""
     tags = LocalTagStore(tmp_path, clock, inline)
     now(tags.put(HERE, LATEST, DIGEST))
-    (tmp_path / layout.current(HERE, LATEST)).write_bytes(link)
+    (tmp_path / layout.tag_link(HERE, LATEST)).write_bytes(link)
     assert now(tags.get(HERE, LATEST)) is None
     now(tags.put(HERE, LATEST, DIGEST))
     assert now(tags.get(HERE, LATEST)) is not None
@@ -187,7 +187,7 @@ def test_directories_in_the_way(tmp_path: Path, clock: Clock, contents: LocalCon
     for path in (
         layout.data(DIGEST),
         layout.link(HERE, LARGE_DIGEST, ContentKind.BLOB),
-        layout.current(HERE, LATEST),
+        layout.tag_link(HERE, LATEST),
         layout.document("name"),
     ):
         (tmp_path / path).mkdir(parents=True)
@@ -206,7 +206,7 @@ def test_directories_in_the_way(tmp_path: Path, clock: Clock, contents: LocalCon
     assert now(tags.get(HERE, LATEST)) is None
     now(documents.write("name", b"text"))
     assert now(documents.read("name")) is None
-    assert not list((tmp_path / layout.WRITING).iterdir())
+    assert not list((tmp_path / layout.TEMPORARY).iterdir())
 
 
 def test_a_file_where_a_directory_belongs(tmp_path: Path, contents: LocalContentStore) -> None:
@@ -467,7 +467,7 @@ def test_tag_read_again(tmp_path: Path, clock: Clock) -> None:
         asked = Deferred.fromCoroutine(tags.get(HERE, LATEST))
         threads.run()
         assert now(asked) is not None
-        clock.advance(READ_AGAIN)
+        clock.advance(REREAD_INTERVAL)
 
 
 def test_emptied_cache(tmp_path: Path, contents: LocalContentStore) -> None:

@@ -16,7 +16,7 @@ from dockmirror.oci.reference import Repository
 from dockmirror.store import layout
 from dockmirror.store.bucket.bucket_stores import BucketContentStore
 from dockmirror.store.local_store import LocalContentStore
-from dockmirror.store.memory_cache import ASKED_AGAIN, MemoryCache
+from dockmirror.store.memory_cache import REOPEN_INTERVAL, MemoryCache
 from dockmirror.store.size_tracking import SizeTrackingStore
 
 from ..answering import now
@@ -106,7 +106,7 @@ def test_asked_once(memory: Memory) -> None:
     memory.add(DATA)
     assert [memory.read(DATA) for _ in range(3)] == [DATA] * 3
     assert memory.asked.opened == 1
-    memory.clock.advance(ASKED_AGAIN)
+    memory.clock.advance(REOPEN_INTERVAL)
     assert memory.read(DATA) == DATA
     assert memory.asked.opened == 2
 
@@ -117,7 +117,7 @@ def test_use_reaches_the_store(memory: Memory) -> None:
     for _ in range(10):
         memory.clock.advance(20)
         memory.read(DATA)
-    assert memory.clock.seconds() - memory.file(DATA).stat().st_mtime < 2 * ASKED_AGAIN
+    assert memory.clock.seconds() - memory.file(DATA).stat().st_mtime < 2 * REOPEN_INTERVAL
 
 
 def test_large_is_not_remembered(memory: Memory) -> None:

@@ -48,4 +48,4 @@ def test_what_cannot_be_read_to_its_end(store: Stocked) -> None:
     with pytest.raises(ValueError):  # noqa: PT011
         offline_writer.add_content(store.root, Digest.of(b"x"), breaking())
     assert store.held(Digest.of(b"x")) == [False]
-    assert list((store.root / layout.WRITING).iterdir()) == []
+    assert list((store.root / layout.TEMPORARY).iterdir()) == []

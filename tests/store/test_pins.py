@@ -42,40 +42,40 @@ def test_pinned_and_not(tmp_path: Path) -> None:
     amd = Pin(NGINX.repository, NGINX.reference, (Platform("linux", "amd64"),))
     by_digest = Pin(NGINX.repository, Digest.of(b""))
     for pin in (NGINX, by_digest, amd):
-        pins.put(tmp_path, pin)
-    assert sorted(pins.pins(tmp_path), key=str) == sorted([(amd, 0.0), (by_digest, 0.0)], key=str)
-    assert pins.remove(tmp_path, NGINX)
-    assert not pins.remove(tmp_path, NGINX)
-    assert list(pins.pins(tmp_path)) == [(by_digest, 0.0)]
+        pins.add_pin(tmp_path, pin)
+    assert sorted(pins.iter_pins(tmp_path), key=str) == sorted([(amd, 0.0), (by_digest, 0.0)], key=str)
+    assert pins.remove_pin(tmp_path, NGINX)
+    assert not pins.remove_pin(tmp_path, NGINX)
+    assert list(pins.iter_pins(tmp_path)) == [(by_digest, 0.0)]
 
 
 def test_nothing(tmp_path: Path) -> None:
     """Is pinned where nobody has pinned anything, and by files of others."""
-    assert list(pins.pins(tmp_path)) == []
+    assert list(pins.iter_pins(tmp_path)) == []
     (tmp_path / layout.PINS).mkdir(parents=True)
     (tmp_path / layout.PINS / "something").write_text("else")
-    assert list(pins.pins(tmp_path)) == []
+    assert list(pins.iter_pins(tmp_path)) == []
 
 
 def test_refreshed(tmp_path: Path) -> None:
     """Is noted, and a pin that went meanwhile does not come back by that."""
-    pins.put(tmp_path, NGINX)
-    pins.refreshed(tmp_path, NGINX, 1000.0)
-    assert list(pins.pins(tmp_path)) == [(NGINX, 1000.0)]
-    pins.put(tmp_path, NGINX)
-    assert list(pins.pins(tmp_path)) == [(NGINX, 0.0)]
-    pins.remove(tmp_path, NGINX)
-    pins.refreshed(tmp_path, NGINX, 1000.0)
-    assert list(pins.pins(tmp_path)) == []
+    pins.add_pin(tmp_path, NGINX)
+    pins.mark_refreshed(tmp_path, NGINX, 1000.0)
+    assert list(pins.iter_pins(tmp_path)) == [(NGINX, 1000.0)]
+    pins.add_pin(tmp_path, NGINX)
+    assert list(pins.iter_pins(tmp_path)) == [(NGINX, 0.0)]
+    pins.remove_pin(tmp_path, NGINX)
+    pins.mark_refreshed(tmp_path, NGINX, 1000.0)
+    assert list(pins.iter_pins(tmp_path)) == []
 
 
 def test_pinned_anew_meanwhile(tmp_path: Path) -> None:
     """For other platforms than were just refreshed, it is due still."""
     arm = Pin(NGINX.repository, NGINX.reference, (Platform("linux", "arm"),))
-    pins.put(tmp_path, NGINX)
-    pins.put(tmp_path, arm)
-    pins.refreshed(tmp_path, NGINX, 1000.0)
-    assert list(pins.pins(tmp_path)) == [(arm, 0.0)]
+    pins.add_pin(tmp_path, NGINX)
+    pins.add_pin(tmp_path, arm)
+    pins.mark_refreshed(tmp_path, NGINX, 1000.0)
+    assert list(pins.iter_pins(tmp_path)) == [(arm, 0.0)]
 
 
 def test_one_at_a_time(tmp_path: Path) -> None:
@@ -95,5 +95,5 @@ def test_manifests(tmp_path: Path) -> None:
     named = store.image(store.blob(b"layer"), tag="1.27", repository=NGINX.repository)
     other = Digest.of(b"not held")
     for pin in (NGINX, Pin(NGINX.repository, Tag("gone")), Pin(NGINX.repository, other)):
-        pins.put(tmp_path, pin)
-    assert set(pins.manifests(tmp_path)) == {named, other}
+        pins.add_pin(tmp_path, pin)
+    assert set(pins.iter_pinned_manifests(tmp_path)) == {named, other}

@@ -13,7 +13,7 @@ import pytest
 from dockmirror.store import layout
 from dockmirror.store.store_directory import (
     UnusableDirectory,
-    file_system,
+    find_file_system,
     is_case_sensitive,
     prepare_directory,
     try_writing,
@@ -58,12 +58,12 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files
 )
 def test_file_system(path: str, kind: str) -> None:
     """Is that of the longest mount point above a path; of two on one point, of the later."""
-    assert file_system(MOUNTS, Path(path)) == kind
+    assert find_file_system(MOUNTS, Path(path)) == kind
 
 
 def test_no_file_system() -> None:
     """What lies on none that is known, as in some sandboxes, has no type."""
-    assert file_system("", Path("/")) is None
+    assert find_file_system("", Path("/")) is None
 
 
 def test_made(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_made(tmp_path: Path) -> None:
     prepare_directory(root)
     assert root.stat().st_mode & 0o777 == 0o700
     assert (root.parent.stat().st_mode & 0o777) == 0o777 & ~_umask()
-    assert not list((root / layout.WRITING).iterdir())
+    assert not list((root / layout.TEMPORARY).iterdir())
 
 
 def test_made_before(tmp_path: Path) -> None:
@@ -111,7 +111,9 @@ def test_open_and_of_another_user() -> None:
         finally:
             os.seteuid(0)
     assert len(texts) == 1
-    assert f"others may read {root / 'docker'}, which is another user's: expected mode 0700" in texts[0]
+    assert (
+        f"others may read {root / 'docker'}, which belongs to another user: set its mode to 0700" in texts[0]
+    )
 
 
 @as_root
@@ -221,7 +223,7 @@ def test_what_is_tried_leaves_nothing(tmp_path: Path) -> None:
     """A store that can be written is as it was; one whose directories are gone cannot."""
     prepare_directory(tmp_path)
     try_writing(tmp_path)
-    assert list((tmp_path / layout.WRITING).iterdir()) == []
-    (tmp_path / layout.WRITING).rmdir()
+    assert list((tmp_path / layout.TEMPORARY).iterdir()) == []
+    (tmp_path / layout.TEMPORARY).rmdir()
     with pytest.raises(FileNotFoundError):
         try_writing(tmp_path)

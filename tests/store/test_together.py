@@ -55,7 +55,7 @@ def finish(root: Path, first: int) -> int:
 def evict(root: Path) -> int:
     """Evicts all that is there; how many contents."""
     walk = StoreScan(root, Stocked(root).clock.seconds() + HOUR, lambda: None)
-    walk.count()
+    walk.measure()
     return len(walk.evict(EVERYTHING).contents)
 
 
@@ -81,4 +81,4 @@ def test_together(tmp_path: Path) -> None:
     assert all(results)
     evict(tmp_path)
     assert {path.name for path in tmp_path.glob("docker/registry/v2/*/*")} == set()
-    assert list((tmp_path / layout.WRITING).iterdir()) == []
+    assert list((tmp_path / layout.TEMPORARY).iterdir()) == []

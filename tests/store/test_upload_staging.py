@@ -15,7 +15,7 @@ from dockmirror.interfaces import IStagedUpload, IUploadStaging
 from dockmirror.oci.digest import Digest
 from dockmirror.store import layout
 from dockmirror.store.eviction.abandoned_partials import delete_abandoned
-from dockmirror.store.upload_staging import BEHIND, COPIES, LocalUploadStaging
+from dockmirror.store.upload_staging import MAX_BUFFERED, MAX_STAGED_FILES, LocalUploadStaging
 
 from ..answering import now, watch
 from .meanwhile import before
@@ -49,7 +49,7 @@ class Disk:
     @property
     def left(self) -> list[str]:
         """What is on its way to a name."""
-        return sorted(os.listdir(self.root / layout.WRITING))
+        return sorted(os.listdir(self.root / layout.TEMPORARY))
 
 
 @pytest.fixture
@@ -150,23 +150,25 @@ def test_all_of_them_are_bounded(tmp_path: Path) -> None:
             copy.write(piece)
         kept.append(now(copy.finish()))
     assert kept == [6 * len(piece), None, None, None]
-    written = list((tmp_path / layout.WRITING).iterdir())
+    written = list((tmp_path / layout.TEMPORARY).iterdir())
     assert sum(path.stat().st_size for path in written) == 6 * len(piece)
     for number in range(10, 14):
         copy = now(pushed.open(f"{number:032x}", 0))
         if copy is not None:
             copy.write(piece * 3)
             now(copy.finish())
-    assert sum(path.stat().st_size for path in (tmp_path / layout.WRITING).iterdir()) < most + 3 * len(piece)
+    assert sum(path.stat().st_size for path in (tmp_path / layout.TEMPORARY).iterdir()) < most + 3 * len(
+        piece
+    )
 
 
 def test_very_many(disk: Disk) -> None:
     """Small ones are not copied from some number on."""
-    for number in range(COPIES + 10):
+    for number in range(MAX_STAGED_FILES + 10):
         copy = now(disk.pushed.open(f"{number:032x}", 0))
         if copy is not None:
             now(copy.finish())
-    assert len(disk.left) == COPIES + 1
+    assert len(disk.left) == MAX_STAGED_FILES + 1
 
 
 def test_what_is_given_up_leaves_nothing(disk: Disk) -> None:
@@ -194,7 +196,7 @@ def test_a_disk_that_does_not_follow(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(clock, "seconds", iter(range(100)).__next__)  # each write takes a second
     copy.write(b"slow")
     for _ in range(9):
-        copy.write(bytes(BEHIND // 8))
+        copy.write(bytes(MAX_BUFFERED // 8))
     ended = watch(copy.finish())
     while threads.held:
         threads.run()
@@ -204,7 +206,7 @@ def test_a_disk_that_does_not_follow(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_who_does_not_go_on(disk: Disk) -> None:
     """Has the copy dropped after an hour, like a dead writer's."""
     disk.written(b"a")
-    modified = (disk.root / layout.WRITING / disk.left[0]).stat().st_mtime
+    modified = (disk.root / layout.TEMPORARY / disk.left[0]).stat().st_mtime
     delete_abandoned(disk.root, modified + 3599)
     assert len(disk.left) == 1
     delete_abandoned(disk.root, modified + 3601)

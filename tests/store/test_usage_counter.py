@@ -10,7 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dockmirror.store import layout
-from dockmirror.store.eviction.budget import StoreUsage, in_turn, lock_usage_counter, read_figures
+from dockmirror.store.eviction.budget import (
+    StoreUsage,
+    read_store_usage,
+    try_lock_usage_counter,
+    wait_for_usage_counter,
+)
 
 
 @given(st.builds(StoreUsage, st.integers(), st.floats(0, 1e12)))
@@ -29,48 +34,48 @@ def test_malformed(text: str) -> None:
 
 def test_one_at_a_time(tmp_path: Path) -> None:
     """While one has the figures nobody else has; then they are what that one wrote."""
-    with lock_usage_counter(tmp_path) as figures:
+    with try_lock_usage_counter(tmp_path) as figures:
         assert figures is not None
         assert figures.read() is None
         figures.write(StoreUsage(1000, 2000.5))
-        with lock_usage_counter(tmp_path) as others:
+        with try_lock_usage_counter(tmp_path) as others:
             assert others is None
         figures.write(StoreUsage(1, 2))
-    with lock_usage_counter(tmp_path) as figures:
+    with try_lock_usage_counter(tmp_path) as figures:
         assert figures is not None
         assert figures.read() == StoreUsage(1, 2)
-    (tmp_path / layout.HELD).write_bytes(b"\xff\xfe")
-    with lock_usage_counter(tmp_path) as figures:
+    (tmp_path / layout.USAGE_COUNTER).write_bytes(b"\xff\xfe")
+    with try_lock_usage_counter(tmp_path) as figures:
         assert figures is not None
         assert figures.read() is None
 
 
 def test_counted_from_beside(tmp_path: Path) -> None:
     """What came or went is added to what is known, never below nothing; what is not known stays so."""
-    assert read_figures(tmp_path) is None
-    with in_turn(tmp_path) as figures:
+    assert read_store_usage(tmp_path) is None
+    with wait_for_usage_counter(tmp_path) as figures:
         figures.add(50)
         assert figures.read() is None
         figures.write(StoreUsage(100, 7.0))
         figures.add(-30)
-        assert read_figures(tmp_path) == StoreUsage(70, 7.0)
+        assert read_store_usage(tmp_path) == StoreUsage(70, 7.0)
         figures.add(-71)
-    assert read_figures(tmp_path) == StoreUsage(0, 7.0)
+    assert read_store_usage(tmp_path) == StoreUsage(0, 7.0)
 
 
 def test_in_turn(tmp_path: Path) -> None:
     """Who wants to count waits for who counts, and nothing is lost."""
 
     def add(count: int) -> None:
-        with in_turn(tmp_path) as figures:
+        with wait_for_usage_counter(tmp_path) as figures:
             figures.add(count)
 
     with ThreadPoolExecutor(2) as pool:
-        with lock_usage_counter(tmp_path) as figures:
+        with try_lock_usage_counter(tmp_path) as figures:
             assert figures is not None
             adding = [pool.submit(add, count) for count in (-30, 5)]
             figures.write(StoreUsage(100, 7.0))
             assert not any(each.done() for each in adding)
         for each in adding:
             each.result()
-    assert read_figures(tmp_path) == StoreUsage(75, 7.0)
+    assert read_store_usage(tmp_path) == StoreUsage(75, 7.0)

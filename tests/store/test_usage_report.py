@@ -16,9 +16,9 @@ from dockmirror.oci.reference import Repository
 from dockmirror.status.status_values import RegistryUsage, Usage
 from dockmirror.store import files, layout
 from dockmirror.store.usage_report import (
-    PATIENCE,
-    PERIOD,
-    SHARE,
+    COST_FACTOR,
+    MAX_WAIT,
+    MIN_INTERVAL,
     MeasurementStopped,
     UsageReport,
     measure_usage,
@@ -81,13 +81,13 @@ def test_as_things_come_and_go(tmp_path: Path) -> None:
     here, elsewhere = stocked.blob(b"x" * 100), stocked.blob(b"y" * 10, repository=ELSEWHERE)
     assert of(usages) == (RegistryUsage("docker.io", 100, 0, 1), RegistryUsage("ghcr.io", 10, 0, 1))
     (tmp_path / layout.data(here)).unlink()
-    stocked.clock.advance(PERIOD)
+    stocked.clock.advance(MIN_INTERVAL)
     assert of(usages) == (RegistryUsage("ghcr.io", 10, 0, 1),)
     (tmp_path / layout.data(elsewhere)).unlink()
-    stocked.clock.advance(PERIOD)
+    stocked.clock.advance(MIN_INTERVAL)
     assert of(usages) == ()
     stocked.blob(b"x" * 100)
-    stocked.clock.advance(PERIOD)
+    stocked.clock.advance(MIN_INTERVAL)
     assert of(usages) == (RegistryUsage("docker.io", 100, 0, 1),)
 
 
@@ -99,7 +99,7 @@ def test_it_is_not_measured_for_each_who_asks(tmp_path: Path) -> None:
     assert of(one) == (RegistryUsage("docker.io", 100, 0, 1),)
     stocked.blob(b"y" * 10)
     assert of(other) == of(one) == (RegistryUsage("docker.io", 100, 0, 1),)
-    stocked.clock.advance(PERIOD)
+    stocked.clock.advance(MIN_INTERVAL)
     assert of(other) == (RegistryUsage("docker.io", 110, 0, 2),)
 
 
@@ -108,19 +108,19 @@ def test_what_takes_long(tmp_path: Path) -> None:
     stocked = Stocked(tmp_path)
     stocked.blob(b"x" * 100)
     took = {**asdict(measure_usage(tmp_path, EPOCH)), "took": 10.0}
-    (tmp_path / layout.USAGE).write_text(json.dumps(took))
+    (tmp_path / layout.USAGE_REPORT).write_text(json.dumps(took))
     stocked.blob(b"y" * 10)
-    stocked.clock.advance(SHARE * 10 - 1)
+    stocked.clock.advance(COST_FACTOR * 10 - 1)
     threads = HeldThreads()
     usages = UsageReport(tmp_path, stocked.clock, threads)
     first = Outcome(usages.latest())
     threads.run()
     before = first.get()
     assert of_usage(before) == (RegistryUsage("docker.io", 100, 0, 1),)
-    stocked.clock.advance(PERIOD)
+    stocked.clock.advance(MIN_INTERVAL)
     second, third = watch(usages.latest()), watch(usages.latest())
     assert threads.held == 1
-    stocked.clock.advance(PATIENCE)
+    stocked.clock.advance(MAX_WAIT)
     assert second == third == [before]
     threads.run()
     assert of_usage(now(usages.latest())) == (RegistryUsage("docker.io", 110, 0, 2),)
@@ -140,14 +140,14 @@ def test_while_another_measures(tmp_path: Path) -> None:
     """What is known is told; a while later it is looked at what has come of it."""
     stocked = Stocked(tmp_path)
     stocked.blob(b"x")
-    file = files.lock(tmp_path / layout.USAGE)
+    file = files.lock(tmp_path / layout.USAGE_REPORT)
     assert file is not None
     usages = UsageReport(tmp_path, stocked.clock, inline)
     assert now(usages.latest()) is None
     os.write(file, b"not written to its e")
     os.close(file)
     assert now(usages.latest()) is None
-    stocked.clock.advance(PERIOD)
+    stocked.clock.advance(MIN_INTERVAL)
     assert of(usages) == (RegistryUsage("docker.io", 1, 0, 1),)
 
 
@@ -165,14 +165,14 @@ def test_after_a_restart(tmp_path: Path) -> None:
 
 def test_a_disk_that_gives_nothing(tmp_path: Path) -> None:
     """Is told of in the log, and left alone for a while."""
-    (tmp_path / layout.USAGE).mkdir(parents=True)
+    (tmp_path / layout.USAGE_REPORT).mkdir(parents=True)
     clock = Stocked(tmp_path).clock
     usages = UsageReport(tmp_path, clock, inline)
     with logged() as texts:
         assert now(usages.latest()) is None
         clock.advance(20)
         assert now(usages.latest()) is None
-    assert len([text for text in texts if "cannot be measured" in text]) == 1
+    assert len([text for text in texts if "cannot measure the space" in text]) == 1
 
 
 def test_the_end(tmp_path: Path) -> None:
@@ -201,6 +201,6 @@ def test_the_end(tmp_path: Path) -> None:
     run()
     ended.get()
     assert asked == ([None], [None])
-    stocked.clock.advance(PERIOD)
+    stocked.clock.advance(MIN_INTERVAL)
     assert now(usages.latest()) is None
     assert len(waiting) == 1

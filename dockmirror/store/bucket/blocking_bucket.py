@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 if TYPE_CHECKING:
     from obstore import GetResult
 
-PART = 8 * 1024 * 1024
+PART_SIZE = 8 * 1024 * 1024
 """Bytes of each part in which a file is uploaded, so many at a time."""
 _PARTS = 4
 
@@ -77,7 +77,7 @@ class BlockingBucket:
         found = self.get(key, {"head": True})
         part = self.get(key, {"range": (0, 1)}) if found and found.size else None
         if part is not None:
-            part.body.all()
+            part.body.read_all_blocking()
 
     def put(self, key: str, data: bytes, metadata: Metadata, new: bool = False) -> bool:
         """Whether it is put: not so where it is to be new, and there is one already."""
@@ -99,7 +99,7 @@ class BlockingBucket:
 
         obstore.put(
             self._connected, key, file,
-            attributes=_attributes(metadata), chunk_size=PART, max_concurrency=_PARTS,
+            attributes=_attributes(metadata), chunk_size=PART_SIZE, max_concurrency=_PARTS,
         )  # fmt: skip
 
     def delete(self, keys: Sequence[str]) -> None:
@@ -138,9 +138,9 @@ def _attributes(metadata: Metadata) -> Any:
     return {"Content-Type": "application/octet-stream", **metadata}
 
 
-PIECE = 1024 * 1024
+CHUNK_SIZE = 1024 * 1024
 """About how many bytes are taken from the bucket, and held, at a time."""
-STALL = 10.0
+STALL_TIMEOUT = 10.0
 """Seconds after which a piece must have come."""
 
 T = TypeVar("T")
@@ -162,32 +162,32 @@ class ObjectReader:
         self._pieces: Iterator[object] | None = None
         self._verifier: Verifier | None = None
 
-    def verify(self, digest: Digest) -> None:
+    def start_verifying(self, digest: Digest) -> None:
         """Pieces are hashed as they come, in the thread that they come in."""
         self._verifier = digest.verifier()
 
-    def verified(self) -> bool:
+    def is_verified(self) -> bool:
         """Whether those that have come are the content of that digest."""
         return self._verifier is not None and self._verifier.verified()
 
-    def all(self) -> bytes:
+    def read_all_blocking(self) -> bytes:
         """Everything; this call blocks."""
         assert self._result is not None
         return bytes(self._result.bytes())
 
-    async def whole(self) -> bytes:
+    async def read_all(self) -> bytes:
         """Everything.
 
         :raises OSError: when it does not come.
         """
-        return await self._step(self.all, STALL)
+        return await self._step(self.read_all_blocking, STALL_TIMEOUT)
 
-    async def piece(self) -> bytes:
+    async def read_chunk(self) -> bytes:
         """The next bytes; none at the end.
 
         :raises OSError: when they do not come.
         """
-        return await self._step(self._next, STALL)
+        return await self._step(self._next, STALL_TIMEOUT)
 
     def close(self) -> None:
         """Nothing more is wanted."""
@@ -197,7 +197,7 @@ class ObjectReader:
         if self._pieces is None:
             if self._result is None:
                 return b""
-            self._pieces = iter(self._result.stream(PIECE))
+            self._pieces = iter(self._result.stream(CHUNK_SIZE))
         piece = next(self._pieces, None)
         if piece is None:
             return b""

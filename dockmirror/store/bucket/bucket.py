@@ -21,19 +21,19 @@ from .blocking_bucket import BlockingBucket, ListedObject, Metadata, StoredObjec
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
-PATIENCE = 3.0
+RESPONSE_TIMEOUT = 3.0
 """Seconds in which the bucket must begin to answer; then it is slow, and the upstream is asked."""
-UPLOAD = 3600.0
-LISTING = 600.0
+UPLOAD_TIMEOUT = 3600.0
+LIST_TIMEOUT = 600.0
 """Seconds; of what nobody waits for."""
 
 T = TypeVar("T")
 _QUERY = re.compile(r"\?[^\s)]*")
-FIRST, LONGEST = 5.0, 60.0
+MIN_BACKOFF, MAX_BACKOFF = 5.0, 60.0
 """Seconds for which it is left alone after a failure, doubled with each that follows up to the longest."""
 
 
-PROVEN = 15.0
+HEALTHY_FOR = 15.0
 """Seconds for which an answer proves that it is well."""
 
 
@@ -58,19 +58,19 @@ class BucketHealth:
         self._clock = clock
         self._until = 0.0
         self._length = 0.0
-        self._answered = -PROVEN
+        self._answered = -HEALTHY_FOR
 
     @property
-    def is_proven(self) -> bool:
+    def is_recently_healthy(self) -> bool:
         """Whether it has answered just now."""
-        return self.failure is None and 0 <= self._clock.seconds() - self._answered < PROVEN
+        return self.failure is None and 0 <= self._clock.seconds() - self._answered < HEALTHY_FOR
 
     def check(self) -> None:
         """:raises BucketUnavailable: while it is left alone."""
         if self.failure is not None and self._rests(self._clock.seconds()):
             raise BucketUnavailable(self.failure)
 
-    def failed(self, words: str) -> BucketUnavailable:
+    def record_failure(self, words: str) -> BucketUnavailable:
         """It did; of failures while it is left alone already each was asked before the first."""
         if self.failure is None:
             self._log.error(
@@ -80,16 +80,16 @@ class BucketHealth:
         self.failure = f"{self._name}: {words}"
         now = self._clock.seconds()
         if not self._rests(now):
-            self._length = min(LONGEST, self._length * 2) if self._length else FIRST
+            self._length = min(MAX_BACKOFF, self._length * 2) if self._length else MIN_BACKOFF
             self._until = now + self._length
         return BucketUnavailable(self.failure)
 
-    def failed_again(self, words: str) -> BucketUnavailable:
+    def record_read_failure(self, words: str) -> BucketUnavailable:
         """The object that could not be read still cannot; it is not left alone for that."""
         self.failure = f"{self._name}: {words}"
         return BucketUnavailable(self.failure)
 
-    def succeeded(self) -> None:
+    def record_success(self) -> None:
         """It answered."""
         if self.failure is not None:
             self._log.info("{name} answers again", name=self._name)
@@ -101,7 +101,7 @@ class BucketHealth:
         return self._until - self._length <= now < self._until
 
 
-Failed = Callable[[str], BucketUnavailable]
+RecordFailure = Callable[[str], BucketUnavailable]
 """Takes note of a failure, by its words."""
 
 
@@ -148,7 +148,7 @@ class Bucket:
 
         def call() -> tuple[bytes, StoredObject] | None:
             found = self._calls.get(str(key), {})
-            return (found.body.all(), found) if found else None
+            return (found.body.read_all_blocking(), found) if found else None
 
         read = await self._ask("get", call, failed=partial(self._read_failed, str(key)))
         self._has_read(str(key), read)
@@ -167,22 +167,22 @@ class Bucket:
 
         :raises OSError: when the file is not to be read.
         """
-        await self._ask("upload", partial(self._calls.upload, str(key), file, metadata), UPLOAD)
+        await self._ask("upload", partial(self._calls.upload, str(key), file, metadata), UPLOAD_TIMEOUT)
 
     async def delete(self, keys: Sequence[str]) -> None:
         """Deletes objects, there or not."""
         if keys:
-            await self._ask("delete", partial(self._calls.delete, keys), LISTING)
+            await self._ask("delete", partial(self._calls.delete, keys), LIST_TIMEOUT)
 
     async def list(self, prefix: PurePosixPath) -> Sequence[ListedObject]:
         """Everything below a path."""
-        return await self.sift(prefix, list)
+        return await self.scan(prefix, list)
 
-    async def sift(self, prefix: PurePosixPath, take: Callable[[Iterator[ListedObject]], T]) -> T:
+    async def scan(self, prefix: PurePosixPath, take: Callable[[Iterator[ListedObject]], T]) -> T:
         """What is taken of everything below a path, which may be millions: in the thread."""
-        return await self._ask("list", lambda: take(self._calls.list(str(prefix))), LISTING)
+        return await self._ask("list", lambda: take(self._calls.list(str(prefix))), LIST_TIMEOUT)
 
-    async def link(self, key: PurePosixPath, seconds: float) -> str:
+    async def sign_url(self, key: PurePosixPath, seconds: float) -> str:
         """An address at which anybody gets an object for so long; the bucket is asked nothing for it."""
         return await self._in_thread(partial(self._calls.sign, str(key), seconds))
 
@@ -194,15 +194,15 @@ class Bucket:
 
         :raises BucketUnavailable: when it does not give it.
         """
-        if self.health.is_proven:
+        if self.health.is_recently_healthy:
             return
         if self._unread is None:
-            await self.get(layout.HELD, bare=True)
+            await self.get(layout.USAGE_COUNTER, bare=True)
             return
         call = partial(self._calls.read_first_byte, self._unread)
-        await self._ask("get", call, failed=self.health.failed_again)
+        await self._ask("get", call, failed=self.health.record_read_failure)
         self._unread = None
-        self.health.succeeded()
+        self.health.record_success()
 
     async def _read_on(self, key: str, call: Callable[[], T], patience: float) -> T:
         """Goes on with an object that was opened, in a thread.
@@ -216,19 +216,26 @@ class Bucket:
         self,
         name: str,
         call: Callable[[], T],
-        patience: float = PATIENCE,
+        patience: float = RESPONSE_TIMEOUT,
         late: Callable[[T], None] = lambda _: None,
-        failed: Failed | None = None,
+        failed: RecordFailure | None = None,
     ) -> T:
         self.health.check()
         self.requests[name] = self.requests.get(name, 0) + 1
-        result = await self._patiently(call, patience, "no answer", late, failed or self.health.failed)
+        result = await self._patiently(
+            call, patience, "no answer", late, failed or self.health.record_failure
+        )
         if self._unread is None:
-            self.health.succeeded()
+            self.health.record_success()
         return result
 
     async def _patiently(
-        self, call: Callable[[], T], patience: float, lacking: str, late: Callable[[T], None], failed: Failed
+        self,
+        call: Callable[[], T],
+        patience: float,
+        lacking: str,
+        late: Callable[[T], None],
+        failed: RecordFailure,
     ) -> T:
         waiting = shield(self._in_thread(call), late=late)
         try:
@@ -242,16 +249,16 @@ class Bucket:
 
     def _read_failed(self, key: str, words: str) -> BucketUnavailable:
         self._unread = self._unread or key
-        return self.health.failed(words)
+        return self.health.record_failure(words)
 
     def _has_read(self, key: str, found: object) -> None:
         """Bytes came, unless there is no such object; that is as good for the one that could not be read."""
         if found is not None or key == self._unread:
             self._unread = None
-            self.health.succeeded()
+            self.health.record_success()
 
 
-def _of_bucket(error: Exception, failed: Failed) -> Exception:
+def _of_bucket(error: Exception, failed: RecordFailure) -> Exception:
     """What obstore raises is of the bucket: also that a file is missing, which is the bucket itself."""
     from obstore.exceptions import BaseError
 

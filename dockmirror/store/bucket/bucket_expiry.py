@@ -56,22 +56,22 @@ class BucketExpiry:
         :raises OSError: when the bucket fails in between; the rest is left to the next day.
         """
         today = int(self._clock.seconds() // DAY)
-        if not await self._bucket.put_new(layout.CLEANINGS / str(today), b""):
+        if not await self._bucket.put_new(layout.EXPIRY_RUNS / str(today), b""):
             return None
-        earlier = await self._bucket.list(layout.CLEANINGS)
+        earlier = await self._bucket.list(layout.EXPIRY_RUNS)
         await self._delete([each.key for each in earlier if not each.key.endswith(f"/{today}")])
         return await self._clean()
 
     async def _clean(self) -> ExpiryResult:
         before = self._clock.seconds() - self._age
         used = await self._uses.load(before)
-        old = await self._bucket.sift(layout.BLOBS, partial(_old, before, used))
-        found = await self._bucket.sift(layout.REPOSITORIES, partial(_found, old))
+        old = await self._bucket.scan(layout.BLOBS, partial(_old, before, used))
+        found = await self._bucket.scan(layout.REPOSITORIES, partial(_found, old))
         stay = {*await self._needed(found.manifests), *await self._uses.load(before)}
         gone = {digest: each for digest, each in old.items() if digest not in stay}
         links = [link for link in found.links if link.digest in gone]
-        await self._forget_tags([link for link in links if link.tag is not None])
-        await self._delete([link.key for link in links if link.tag is None])
+        await self._forget_tags([link for link in links if link.tag_directory is not None])
+        await self._delete([link.key for link in links if link.tag_directory is None])
         await self._delete([each.key for each in gone.values()])
         return ExpiryResult(len(gone), sum(each.size for each in gone.values()))
 
@@ -91,8 +91,8 @@ class BucketExpiry:
     async def _forget_tags(self, links: Sequence[BucketLink]) -> None:
         """Tags that name what goes; of others only that they once did."""
         for link in links:
-            assert link.tag is not None
-            current: PurePosixPath = link.tag / layout.CURRENT
+            assert link.tag_directory is not None
+            current: PurePosixPath = link.tag_directory / layout.TAG_LINK
             read = await self._bucket.read(current)
             gone = [link.key]
             if read is not None and read[0] == str(link.digest).encode():
@@ -125,7 +125,7 @@ def _found(old: Mapping[Digest, ListedObject], listed: Iterator[ListedObject]) -
     for link in parse_links(listed):
         if link.digest in old:
             links.append(link)
-        elif link.manifest:
+        elif link.is_manifest:
             manifests.add(link.digest)
     return _RecentManifests(frozenset(manifests), links)
 
@@ -143,8 +143,8 @@ class BucketLink:
 
     key: str
     digest: Digest
-    tag: PurePosixPath | None
-    manifest: bool
+    tag_directory: PurePosixPath | None
+    is_manifest: bool
 
 
 def parse_contents(listed: Iterable[ListedObject]) -> Iterator[tuple[Digest, ListedObject]]:
@@ -164,7 +164,7 @@ def parse_links(listed: Iterable[ListedObject]) -> Iterator[BucketLink]:
         above, (algorithm, hexadecimal) = path.parents[2], path.parts[-3:-1]
         digest = _digest(algorithm, hexadecimal)
         if digest is not None:
-            tag = above.parent if above.name == layout.INDEX.name else None
+            tag = above.parent if above.name == layout.TAG_HISTORY.name else None
             yield BucketLink(each.key, digest, tag, above.name == layout.REVISIONS.name)
 
 
@@ -175,7 +175,7 @@ def _digest(algorithm: str, hexadecimal: str) -> Digest | None:
         return None
 
 
-TOLD = 6 * 3600.0
+RECORD_INTERVAL = 6 * 3600.0
 """Seconds for which a use that was told stands for those that follow."""
 _MOST = 1_000_000
 
@@ -189,10 +189,10 @@ class LastUsedJournal:
         self._told: TTLCache[Digest, bool] = TTLCache(clock, _MOST)
         self._untold: dict[Digest, float] = {}
 
-    def note(self, digest: Digest) -> None:
+    def record(self, digest: Digest) -> None:
         """The content is used now."""
         if not self._told.get(digest):
-            self._told.put(digest, True, TOLD)
+            self._told.put(digest, True, RECORD_INTERVAL)
             self._untold[digest] = self._clock.seconds()
 
     async def flush(self) -> None:
@@ -204,7 +204,7 @@ class LastUsedJournal:
             return
         untold, self._untold = self._untold, {}
         try:
-            await self._bucket.put(layout.USES / token_hex(8), _written(untold))
+            await self._bucket.put(layout.LAST_USED / token_hex(8), _written(untold))
         except BaseException:
             self._untold = {**untold, **self._untold}
             raise
@@ -215,14 +215,14 @@ class LastUsedJournal:
         :raises OSError: when the bucket does not give or take it.
         """
         found: dict[Digest, float] = {}
-        told = [each.key for each in await self._bucket.list(layout.USES)]
+        told = [each.key for each in await self._bucket.list(layout.LAST_USED)]
         for key in told:
-            read = await self._bucket.read(layout.USES / key.rpartition("/")[2])
+            read = await self._bucket.read(layout.LAST_USED / key.rpartition("/")[2])
             for digest, used in _read(read[0] if read else b""):
                 found[digest] = max(used, found.get(digest, 0.0))
         found = {digest: used for digest, used in found.items() if used >= since}
         if len(told) > 1:
-            await self._bucket.put(layout.USES / token_hex(8), _written(found))
+            await self._bucket.put(layout.LAST_USED / token_hex(8), _written(found))
             for first in range(0, len(told), _AT_ONCE):
                 await self._bucket.delete(told[first : first + _AT_ONCE])
         return found
@@ -241,9 +241,9 @@ def _read(data: bytes) -> list[tuple[Digest, float]]:
     return found
 
 
-TELL = 60.0
+FLUSH_INTERVAL = 60.0
 """Seconds between two times that the bucket is told."""
-LOOK = 3600.0
+EXPIRY_CHECK_INTERVAL = 3600.0
 """Seconds between two looks at whether it was cleaned today."""
 _log = Logger()
 
@@ -258,7 +258,7 @@ class BucketMaintenance(MultiService):
         super().__init__()
         self._uses = uses
         self._aging = aging
-        for work, period in ((self._tell, TELL), (self._look, LOOK)):
+        for work, period in ((self._tell, FLUSH_INTERVAL), (self._look, EXPIRY_CHECK_INTERVAL)):
             PeriodicTask(work, period, clock, "the bucket cannot be cleaned").setServiceParent(self)
 
     async def _tell(self) -> None:

@@ -28,7 +28,7 @@ _LINKED = 24 * 3600.0
 """Seconds for which it is remembered that a repository has a content."""
 _THERE = 600.0
 """Seconds for which it is remembered that a content is there, and how large it is."""
-ABSENT = 10.0
+ABSENT_TTL = 10.0
 """Seconds for which it is remembered that a content, or a link to it, is not there."""
 _MOST = 100_000
 
@@ -77,7 +77,7 @@ class BucketContentStore:
             return None
         return self._opened(digest, there)
 
-    def knows(self, repository: Repository, digest: Digest, kind: ContentKind) -> bool:
+    def is_known_link(self, repository: Repository, digest: Digest, kind: ContentKind) -> bool:
         """See ``LinkKnowledge``."""
         return bool(self._linked.get((repository, digest, kind)))
 
@@ -85,7 +85,7 @@ class BucketContentStore:
         """See ``IContentStore``; it may have gone some minutes ago."""
         return await self._look_up(digest) is not None
 
-    async def is_there(self, digest: Digest) -> bool:
+    async def exists(self, digest: Digest) -> bool:
         """Whether it is there now."""
         return self._note(digest, await self._bucket.get(layout.data(digest), bare=True)) is not None
 
@@ -124,7 +124,7 @@ class BucketContentStore:
         self._linked.drop((repository, digest, kind))
         await self._bucket.delete([str(layout.link(repository, digest, kind))])
 
-    async def part(self, digest: Digest, first: int, end: int) -> ObjectReader:
+    async def open_range(self, digest: Digest, first: int, end: int) -> ObjectReader:
         """See ``Origin``."""
         found = await self._bucket.get(layout.data(digest), (first, end))
         if found is None:
@@ -141,11 +141,11 @@ class BucketContentStore:
         except OSError as error:
             _log.error("{digest} cannot be deleted: {error}", digest=digest, error=str(error))
 
-    async def location(self, digest: Digest) -> str | None:
+    async def presigned_url(self, digest: Digest) -> str | None:
         """See ``IBucketBlob``."""
         if self._lifetime is None:
             return None
-        return await self._bucket.link(layout.data(digest), self._lifetime)
+        return await self._bucket.sign_url(layout.data(digest), self._lifetime)
 
     def _opened(self, digest: Digest, there: _Object) -> IStoredContent | None:
         if not there.size:
@@ -164,7 +164,7 @@ class BucketContentStore:
                 return None
             if there.size > _LARGEST_MANIFEST:
                 return OpenObject(digest, there.size, self, self._clock)
-            data = await found.body.whole() if there.size else b""
+            data = await found.body.read_all() if there.size else b""
         finally:
             found.body.close()
         if digest.matches(data):
@@ -184,7 +184,7 @@ class BucketContentStore:
         """Remembers what a look-up has found."""
         if found is None:
             self._there.drop(digest)
-            self._absent.put(digest, True, ABSENT)
+            self._absent.put(digest, True, ABSENT_TTL)
             return None
         there = _Object(found.size, found.metadata)
         self._absent.drop(digest)
@@ -203,7 +203,7 @@ class BucketContentStore:
         link = await self._bucket.read(layout.link(*key))
         known = link is not None and link[0] == str(key[1]).encode()
         known = known or bool(self._linked.get(key))  # it may have been written meanwhile
-        self._linked.put(key, known, _LINKED if known else ABSENT)
+        self._linked.put(key, known, _LINKED if known else ABSENT_TTL)
         return known
 
 
@@ -225,7 +225,7 @@ class BucketTagStore:
 
     async def get(self, repository: Repository, tag: Tag) -> TagEntry | None:
         """See ``ITagStore``."""
-        read = await self._bucket.read(layout.current(repository, tag))
+        read = await self._bucket.read(layout.tag_link(repository, tag))
         if read is None:
             return None
         try:
@@ -235,22 +235,25 @@ class BucketTagStore:
 
     async def put(self, repository: Repository, tag: Tag, digest: Digest) -> None:
         """See ``ITagStore``."""
-        await self.note(repository, tag, TagEntry(digest, self._clock.seconds()))
+        await self.record(repository, tag, TagEntry(digest, self._clock.seconds()))
 
-    async def note(self, repository: Repository, tag: Tag, tagged: TagEntry) -> None:
+    async def record(self, repository: Repository, tag: Tag, tagged: TagEntry) -> None:
         """Notes what the tag was confirmed to name."""
         link, metadata = str(tagged.digest).encode(), {_CONFIRMED: repr(tagged.confirmed)}
-        await self._bucket.put(layout.indexed(repository, tag, tagged.digest), link)
-        await self._bucket.put(layout.current(repository, tag), link, metadata)
+        await self._bucket.put(layout.tag_history(repository, tag, tagged.digest), link)
+        await self._bucket.put(layout.tag_link(repository, tag), link, metadata)
 
     async def forget(self, repository: Repository, tag: Tag) -> None:
         """See ``ITagStore``."""
-        listed = await self._bucket.list(layout.tag(repository, tag))
-        await self._bucket.delete([str(layout.current(repository, tag)), *(each.key for each in listed)])
+        listed = await self._bucket.list(layout.tag_directory(repository, tag))
+        await self._bucket.delete([str(layout.tag_link(repository, tag)), *(each.key for each in listed)])
 
     async def forget_named(self, repository: Repository, digest: Digest) -> None:
         """See ``ITagStore``."""
-        directory, entry = layout.tags(repository), str(layout.INDEX / layout.entry(digest))
+        directory, entry = (
+            layout.tags_directory(repository),
+            str(layout.TAG_HISTORY / layout.link_name(digest)),
+        )
         for each in await self._bucket.list(directory):
             name, _, rest = each.key.removeprefix(f"{directory}/").partition("/")
             if rest == entry:

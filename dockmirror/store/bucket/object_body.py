@@ -21,7 +21,7 @@ from .blocking_bucket import ObjectReader
 class ObjectSource(Protocol):
     """Where the objects of contents lie."""
 
-    async def part(self, digest: Digest, first: int, end: int) -> ObjectReader:
+    async def open_range(self, digest: Digest, first: int, end: int) -> ObjectReader:
         """Opens a part, its end exclusive.
 
         :raises OSError: where it cannot be.
@@ -30,7 +30,7 @@ class ObjectSource(Protocol):
     async def report_corrupt(self, digest: Digest) -> None:
         """The object was not the content of its name."""
 
-    async def location(self, digest: Digest) -> str | None:
+    async def presigned_url(self, digest: Digest) -> str | None:
         """See ``IBucketBlob``."""
 
 
@@ -79,10 +79,10 @@ class OpenObject:
 
     async def presigned_url(self) -> str | None:
         """See ``IBucketBlob``."""
-        return await self._origin.location(self._digest)
+        return await self._origin.presigned_url(self._digest)
 
     async def _check(self, body: ObjectReader) -> None:
-        if not body.verified():
+        if not body.is_verified():
             await self._origin.report_corrupt(self._digest)
             raise BrokenOff("the object is not the content of its name")
 
@@ -90,11 +90,11 @@ class OpenObject:
         return ContentRange(offset, self.size - 1, self.size)
 
     async def _opened(self, part: ContentRange) -> ObjectReader:
-        return await self._origin.part(self._digest, part.first, part.last + 1)
+        return await self._origin.open_range(self._digest, part.first, part.last + 1)
 
     async def _opened_whole(self, part: ContentRange) -> ObjectReader:
         body = await self._opened(part)
-        body.verify(self._digest)
+        body.start_verifying(self._digest)
         return body
 
 
@@ -145,7 +145,7 @@ class ObjectBody:
     async def _deliver_part(self, pace: CoroutineProducer, part: ContentRange) -> None:
         """Each piece comes while the one before it is written."""
         body = await self._opened(part)
-        coming = Deferred.fromCoroutine(body.piece())
+        coming = Deferred.fromCoroutine(body.read_chunk())
         try:
             left = part.length
             while left:
@@ -154,7 +154,7 @@ class ObjectBody:
                     raise BrokenOff("the object is not as long as it was")
                 left -= len(piece)
                 if left:
-                    coming = Deferred.fromCoroutine(body.piece())
+                    coming = Deferred.fromCoroutine(body.read_chunk())
                 else:
                     await self._check(body)
                 await pace.ready()

@@ -1,1 +1,1 @@
-"""What goes when the budget is spent."""
+"""Eviction of the least recently used contents when the store exceeds its budget."""

@@ -1,4 +1,4 @@
-"""What nobody will finish: parts of blobs that nobody asks for any more, and files of dead writers."""
+"""Delete abandoned partial downloads and temporary files."""
 
 from __future__ import annotations
 
@@ -17,46 +17,46 @@ _HOUR = 3600.0
 
 
 def count_abandoned(root: Path, now: float) -> int:
-    """How many parts would be dropped."""
+    """Count the partial downloads that ``delete_abandoned`` would delete."""
     parts = (path for path, _ in store_files.iter_downloads(root) if path.suffix != layout.SIZE)
-    return sum(_if_left(path, now - _DAY, lambda: True) for path in parts)
+    return sum(_if_abandoned(path, now - _DAY, lambda: True) for path in parts)
 
 
 def delete_abandoned(root: Path, now: float) -> int:
-    """Drops parts that nobody has touched for a day; how many.
+    """Delete temporary files unused for an hour and partial downloads unused for a day; count the latter.
 
-    What somebody has locked stays, and what is so new that it may yet be locked.
+    Locked files stay, and so do new ones, which may be about to be locked.
     """
     for path in store_files.iter_temporary_files(root):
         if path.is_dir():
-            _drop_trial(path, now - _HOUR)
+            _delete_trial_directory(path, now - _HOUR)
         else:
-            _drop(path, now - _HOUR)
-    return sum(_drop_part(path, now - _DAY) for path, _ in store_files.iter_downloads(root))
+            _delete_if_abandoned(path, now - _HOUR)
+    return sum(_delete_partial(path, now - _DAY) for path, _ in store_files.iter_downloads(root))
 
 
-def _drop_part(path: Path, before: float) -> bool:
+def _delete_partial(path: Path, limit: float) -> bool:
     if path.suffix != layout.SIZE:
-        return _drop(path, before)
+        return _delete_if_abandoned(path, limit)
     if not path.with_suffix("").exists():
-        _drop(path, before)
+        _delete_if_abandoned(path, limit)
     return False
 
 
-def _drop(path: Path, before: float) -> bool:
-    """Whether a file was dropped."""
+def _delete_if_abandoned(path: Path, limit: float) -> bool:
+    """Delete a file with its size file, if it is old and unlocked; report whether it was deleted."""
 
     def remove() -> bool:
         files.remove(path.with_name(path.name + layout.SIZE))
         return files.remove(path)
 
-    return _if_left(path, before, remove)
+    return _if_abandoned(path, limit, remove)
 
 
-def _if_left(path: Path, before: float, then: Callable[[], bool]) -> bool:
-    """What is done with a file that was last modified before then, and is locked by nobody."""
+def _if_abandoned(path: Path, limit: float, then: Callable[[], bool]) -> bool:
+    """Call ``then`` if the file was last modified before that time and is unlocked."""
     stored = store_files.stat_file(path)
-    if stored is None or stored.used >= before:
+    if stored is None or stored.used >= limit:
         return False
     try:
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -71,8 +71,8 @@ def _if_left(path: Path, before: float, then: Callable[[], bool]) -> bool:
         os.close(file)
 
 
-def _drop_trial(path: Path, before: float) -> None:
-    """A directory in which a start looked whether it could write, and was killed."""
+def _delete_trial_directory(path: Path, limit: float) -> None:
+    """Delete the directory of a check at start that was killed."""
     with suppress(FileNotFoundError):
-        if path.stat().st_mtime < before:
+        if path.stat().st_mtime < limit:
             shutil.rmtree(path, ignore_errors=True)

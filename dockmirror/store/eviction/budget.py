@@ -1,4 +1,4 @@
-"""How much may be held."""
+"""The budget of a store, and the number of bytes that it holds."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from attrs import frozen
 from .. import atomic_file, files, layout
 
 _DEFAULT_SHARE = 5
-_DEFAULT_MOST = 100 * 10**9
+_MAX_DEFAULT_SIZE = 100 * 10**9
 
 
 @frozen
 class Shortfall:
-    """What has to go: bytes, and files and directories."""
+    """An amount to be freed: bytes and inodes."""
 
     bytes: int = 0
     inodes: int = 0
@@ -31,7 +31,7 @@ class Shortfall:
 
 @frozen
 class Budget:
-    """How many bytes may be held, and what must stay free on the file system, whoever fills it."""
+    """The number of bytes that may be stored, and what must stay free on the file system."""
 
     size: int
     free_bytes: int = 0
@@ -39,33 +39,33 @@ class Budget:
 
     @classmethod
     def default(cls, status: os.statvfs_result) -> Budget:
-        """A fifth of the file system, at most 100 GB, and a fifth kept free."""
+        """Return a fifth of the file system, at most 100 GB, with a fifth of it kept free."""
         size = status.f_blocks * status.f_frsize // _DEFAULT_SHARE
-        return cls(min(size, _DEFAULT_MOST), size, status.f_files // _DEFAULT_SHARE)
+        return cls(min(size, _MAX_DEFAULT_SIZE), size, status.f_files // _DEFAULT_SHARE)
 
-    def shortfall(self, held: int, status: os.statvfs_result) -> Shortfall:
-        """What has to go, so that a tenth of each measure is spare; nothing while all are kept."""
-        size = held - self.size * 9 // 10 if held > self.size else 0
-        free = _lacking(status.f_bavail * status.f_frsize, self.free_bytes)
-        # btrfs and others have no fixed number of inodes, and say that they have none at all.
-        inodes = _lacking(status.f_favail, self.free_inodes) if status.f_files else 0
-        return Shortfall(max(size, free), inodes)
+    def shortfall(self, size: int, status: os.statvfs_result) -> Shortfall:
+        """Return what to free so that a tenth of each limit is spare; nothing while all limits are kept."""
+        excess = size - self.size * 9 // 10 if size > self.size else 0
+        free = _missing(status.f_bavail * status.f_frsize, self.free_bytes)
+        # btrfs and others make inodes on demand and report a total of 0.
+        inodes = _missing(status.f_favail, self.free_inodes) if status.f_files else 0
+        return Shortfall(max(excess, free), inodes)
 
 
-def _lacking(free: int, wanted: int) -> int:
-    return wanted * 11 // 10 - free if free < wanted else 0
+def _missing(free: int, required: int) -> int:
+    return required * 11 // 10 - free if free < required else 0
 
 
 @frozen
 class StoreUsage:
-    """How many bytes are held, and when that was last found out by a walk, in seconds since the epoch."""
+    """The number of stored bytes, and when a scan last counted them, in seconds since the epoch."""
 
-    held: int
-    walked: float
+    size: int
+    scanned: float
 
     @classmethod
     def parse(cls, text: str) -> StoreUsage | None:
-        """None where the text is of something else, or was not written to its end."""
+        """Parse a stored usage; None if it is malformed or incomplete."""
         try:
             held, walked, end = text.split(" ")
             return cls(int(held), float(walked)) if end == ".\n" else None
@@ -73,35 +73,35 @@ class StoreUsage:
             return None
 
     def __str__(self) -> str:
-        return f"{self.held} {self.walked} .\n"
+        return f"{self.size} {self.scanned} .\n"
 
 
 class UsageCounter:
-    """The file of the figures, locked: nobody else walks, evicts, or counts meanwhile."""
+    """The locked file of the store's usage; nobody else scans, evicts or counts while it is locked."""
 
     def __init__(self, file: int) -> None:
         self._file = file
 
     def read(self) -> StoreUsage | None:
-        """None where they are not known."""
+        """Return the usage; None if it is unknown."""
         return StoreUsage.parse(os.pread(self._file, 256, 0).decode("ascii", "replace"))
 
-    def write(self, figures: StoreUsage) -> None:
-        """In two steps: after a crash between them the figures are not known."""
+    def write(self, usage: StoreUsage) -> None:
+        """Store the usage; after a crash during this it is unknown."""
         os.ftruncate(self._file, 0)
-        os.pwrite(self._file, str(figures).encode(), 0)
+        os.pwrite(self._file, str(usage).encode(), 0)
 
     def add(self, count: int) -> None:
-        """Count bytes that came, or that went where it is negative; what is not known stays so."""
-        known = self.read()
-        if known is not None:
-            self.write(StoreUsage(max(0, known.held + count), known.walked))
+        """Add to the number of bytes, or subtract; an unknown usage stays unknown."""
+        usage = self.read()
+        if usage is not None:
+            self.write(StoreUsage(max(0, usage.size + count), usage.scanned))
 
 
 @contextmanager
-def lock_usage_counter(root: Path) -> Iterator[UsageCounter | None]:
-    """The figures, for one at a time; None while another has them."""
-    file = files.lock(root / layout.HELD)
+def try_lock_usage_counter(root: Path) -> Iterator[UsageCounter | None]:
+    """Lock the usage counter; yields None while another process has locked it."""
+    file = files.lock(root / layout.USAGE_COUNTER)
     try:
         yield None if file is None else UsageCounter(file)
     finally:
@@ -110,16 +110,16 @@ def lock_usage_counter(root: Path) -> Iterator[UsageCounter | None]:
 
 
 @contextmanager
-def in_turn(root: Path) -> Iterator[UsageCounter]:
-    """Give the figures as soon as nobody else has them; it may take as long as a walk."""
-    file = files.wait_for_lock(root / layout.HELD)
+def wait_for_usage_counter(root: Path) -> Iterator[UsageCounter]:
+    """Wait until the usage counter is locked by this process, which may take as long as a scan."""
+    file = files.wait_for_lock(root / layout.USAGE_COUNTER)
     try:
         yield UsageCounter(file)
     finally:
         os.close(file)
 
 
-def read_figures(root: Path) -> StoreUsage | None:
-    """Read what is known now, while another may be counting."""
-    found = atomic_file.read_small_file(root / layout.HELD)
+def read_store_usage(root: Path) -> StoreUsage | None:
+    """Read the usage without a lock."""
+    found = atomic_file.read_small_file(root / layout.USAGE_COUNTER)
     return StoreUsage.parse(found.data.decode("ascii", "replace")) if found else None

@@ -1,8 +1,8 @@
-"""Images forgotten because somebody says so; calls that block."""
+"""Delete images on request; all calls block."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -18,9 +18,9 @@ from .store_files import remove_content
 
 @frozen
 class DeletionPlan:
-    """What goes from one repository.
+    """The tags and contents to be deleted from a repository.
 
-    :ivar contents: what refers to others before these.
+    :ivar contents: sorted so that each comes before what it refers to.
     """
 
     repository: Repository
@@ -29,51 +29,51 @@ class DeletionPlan:
 
 
 def plan_tag_deletion(root: Path, repository: Repository, tag: Tag) -> DeletionPlan | None:
-    """The tag, and all that is named and needed by nothing else there; None where there is no such tag."""
-    tags = _tags(root, repository)
+    """Plan to delete a tag with what nothing else there needs; None if there is no such tag."""
+    tags = _read_tags(root, repository)
     if tag not in tags:
         return None
     others = [digest for name, digest in tags.items() if name != tag]
-    return DeletionPlan(repository, (tag,), _needless(root, repository, tags[tag], others))
+    return DeletionPlan(repository, (tag,), _find_deletable(root, repository, tags[tag], others))
 
 
 def plan_manifest_deletion(root: Path, repository: Repository, digest: Digest) -> DeletionPlan | None:
-    """The manifest with its tags, and all that only it needs there; None where it is no manifest there."""
+    """Plan to delete a manifest, its tags and what nothing else there needs; None if there is none."""
     if not links.links_to(root / layout.link(repository, digest, ContentKind.MANIFEST), digest):
         return None
-    tags = _tags(root, repository)
-    named = tuple(tag for tag, what in tags.items() if what == digest)
-    others = [what for what in tags.values() if what != digest]
-    contents = _needless(root, repository, digest, others)
-    return DeletionPlan(repository, named, tuple(dict.fromkeys((digest, *contents))))
+    tags = _read_tags(root, repository)
+    names = tuple(tag for tag, target in tags.items() if target == digest)
+    others = [target for target in tags.values() if target != digest]
+    contents = _find_deletable(root, repository, digest, others)
+    return DeletionPlan(repository, names, tuple(dict.fromkeys((digest, *contents))))
 
 
-def delete_image(root: Path, going: DeletionPlan) -> int:
-    """Forgets it, and deletes the bytes that no repository has any more; how many bytes those were.
+def delete_image(root: Path, plan: DeletionPlan) -> int:
+    """Delete links and tags, and the bytes that no repository has any more.
 
-    Whoever reads them meanwhile reads them to their end.
+    Deliveries that are under way are completed. Returns the number of bytes freed.
     """
-    for tag in going.tags:
-        links.forget_tag(root / layout.tag(going.repository, tag), root)
-    for digest in going.contents:
-        for tag in _tags(root, going.repository):
-            links.remove_link(root / layout.indexed(going.repository, tag, digest), root)
+    for tag in plan.tags:
+        links.remove_tag(root / layout.tag_directory(plan.repository, tag), root)
+    for digest in plan.contents:
+        for tag in _read_tags(root, plan.repository):
+            links.remove_link(root / layout.tag_history(plan.repository, tag, digest), root)
         for kind in ContentKind:
-            links.remove_link(root / layout.link(going.repository, digest, kind), root)
-    return _delete(root, set(going.contents) - _had(root, going.contents))
+            links.remove_link(root / layout.link(plan.repository, digest, kind), root)
+    return _delete_contents(root, set(plan.contents) - _still_linked(root, plan.contents))
 
 
-def _delete(root: Path, unwanted: Iterable[Digest]) -> int:
+def _delete_contents(root: Path, digests: Iterable[Digest]) -> int:
     size = 0
-    for digest in unwanted:
+    for digest in digests:
         stored = store_files.stat_file(root / layout.data(digest))
         remove_content(root, digest, ())
         size += stored.size if stored else 0
     return size
 
 
-def _had(root: Path, contents: Sequence[Digest]) -> set[Digest]:
-    """Those that some repository has."""
+def _still_linked(root: Path, contents: Sequence[Digest]) -> set[Digest]:
+    """Return the contents that some repository still has."""
     found: set[Digest] = set()
     for repository in store_files.iter_repositories(root):
         for directory in (layout.LAYERS, layout.REVISIONS):
@@ -81,29 +81,31 @@ def _had(root: Path, contents: Sequence[Digest]) -> set[Digest]:
     return found.intersection(contents)
 
 
-def _tags(root: Path, repository: Repository) -> Mapping[Tag, Digest]:
+def _read_tags(root: Path, repository: Repository) -> Mapping[Tag, Digest]:
     paths = store_files.iter_tags(root / layout.REPOSITORIES / repository.name)
-    read = ((Tag(path.name), links.read_link(path / layout.CURRENT)) for path in paths)
-    return {tag: named.digest for tag, named in read if named}
+    read = ((Tag(path.name), links.read_link(path / layout.TAG_LINK)) for path in paths)
+    return {tag: entry.digest for tag, entry in read if entry}
 
 
-def _needless(
+def _find_deletable(
     root: Path, repository: Repository, top: Digest, others: Iterable[Digest]
 ) -> tuple[Digest, ...]:
-    """What ``top`` needs, itself included, and neither these others nor further manifests there do."""
-    referred = partial(store_files.read_references, root)
-    below = _closure([top], referred)
-    further = store_files.iter_links(root / layout.REPOSITORIES / repository.name / layout.REVISIONS)
-    kept = _closure([*others, *(each for each in further if each not in below)], referred)
-    return tuple(digest for digest in below if digest not in kept)
+    """Return ``top`` and what it refers to, except what the others and further manifests need."""
+    references = partial(store_files.read_references, root)
+    referenced = _find_referenced([top], references)
+    manifests = store_files.iter_links(root / layout.REPOSITORIES / repository.name / layout.REVISIONS)
+    needed = _find_referenced([*others, *(each for each in manifests if each not in referenced)], references)
+    return tuple(digest for digest in referenced if digest not in needed)
 
 
-def _closure(tops: Iterable[Digest], referred: partial[tuple[Digest, ...]]) -> dict[Digest, None]:
-    """All that these refer to, by whatever way, and they: each after what refers to it first."""
+def _find_referenced(
+    roots: Iterable[Digest], references: Callable[[Digest], Iterable[Digest]]
+) -> dict[Digest, None]:
+    """Return these and everything they refer to, each after the first that refers to it."""
     found: dict[Digest, None] = {}
-    waiting = list(tops)
-    for digest in waiting:
+    queue = list(roots)
+    for digest in queue:
         if digest not in found:
             found[digest] = None
-            waiting += referred(digest)
+            queue += references(digest)
     return found

@@ -1,4 +1,4 @@
-"""What goes when the budget is spent."""
+"""Keep a store within its budget."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from ..threads import RunInThread
-from .budget import Budget, Shortfall, read_figures
+from .budget import Budget, Shortfall, read_store_usage
 from .sweep import Sweep, SweepResult, SweepStopped
 
-PERIOD = 10.0
-"""Seconds between two looks at whether the budget is kept."""
+CHECK_INTERVAL = 10.0
+"""Seconds between two checks of the budget."""
 
 
 class Eviction:
-    """Keeps to a budget, in the background, whichever processes share the directory.
+    """Keeps a store within its budget, in the background, with any number of processes on the directory.
 
-    Every few seconds the bytes that were added are summed up.  Only where these pass the budget, or the
-    file system has too little free, or nobody has counted for a day, the directory is walked, in a thread
-    and by one process at a time; and what was used least recently goes, until a tenth of the budget is
-    spare.  Nothing is kept that a walk would not find out again.
+    Every few seconds the processes add up the bytes they have stored. Only if the sum exceeds the budget, the
+    file system has too little space or the last scan was a day ago, one of them scans the directory, in a
+    thread, and evicts the least recently used contents until a tenth of the budget is spare. The only state
+    is the usage counter, which a scan corrects.
 
-    :ivar held: how many bytes there are, as far as is known.
-    :ivar walks: how many walks this process has made.
-    :ivar evicted: how many contents it has evicted; ``evicted_bytes``, how many bytes these were.
-    :ivar dropped: how many parts of blobs it has dropped that nobody wanted any more.
+    :ivar held: the number of stored bytes, as far as known.
+    :ivar walks: the number of scans by this process.
+    :ivar evicted: the number of contents that it has evicted; ``evicted_bytes``, their size.
+    :ivar dropped: the number of abandoned partial downloads that it has deleted.
     """
 
     def __init__(self, root: Path, clock: IReactorTime, in_thread: RunInThread, budget: Budget) -> None:
@@ -38,91 +38,91 @@ class Eviction:
         self._clock = clock
         self._in_thread = in_thread
         self._sweep = Sweep(root, budget)
-        self._grown = 0
-        self._lacking = False
-        self._looking = LoopingCall(self._look)
-        self._looking.clock = clock
+        self._added = 0
+        self._is_short = False
+        self._loop = LoopingCall(self._check)
+        self._loop.clock = clock
         self._ended: Deferred[LoopingCall] | None = None
         self._log = Logger()
 
-    def grown(self, size: int) -> None:
-        """So many bytes have been added."""
-        self._grown += size
+    def add(self, size: int) -> None:
+        """Count bytes that were stored."""
+        self._added += size
 
     @property
     def limit(self) -> int:
-        """How many bytes there may be."""
+        """The number of bytes that may be stored."""
         return self._sweep.budget.size
 
     def set_budget(self, budget: Budget) -> None:
-        """From the next look on."""
+        """Use another budget from the next check on."""
         self._sweep.budget = budget
 
     def start(self) -> None:
-        """Begins to look, after a while: nothing is walked before anybody is served."""
-        self._ended = self._looking.start(PERIOD, now=False)
+        """Start checking, first after an interval, so that no scan delays the start."""
+        self._ended = self._loop.start(CHECK_INTERVAL, now=False)
 
     async def stop(self) -> None:
-        """Looks no more; fires when a walk that was under way has ended."""
+        """Stop checking; fires when a scan under way has ended."""
         self._sweep.stop()
         if self._ended is not None:
-            self._looking.stop()
+            self._loop.stop()
             await self._ended
 
-    async def _look(self) -> None:
-        grown, self._grown = self._grown, 0
+    async def _check(self) -> None:
+        added, self._added = self._added, 0
         swept: SweepResult | None = None
         try:
-            swept = await self._in_thread(partial(self._sweep.run, grown, self._clock.seconds()))
+            swept = await self._in_thread(partial(self._sweep.run, added, self._clock.seconds()))
         except SweepStopped:
             return
         except OSError as error:
-            self._log.error("the cache's budget cannot be kept: {error}", error=error)
+            self._log.error("the cache cannot be kept within its budget: {error}", error=error)
         except Exception:
-            self._log.failure("the cache's budget cannot be kept")
+            self._log.failure("the cache cannot be kept within its budget")
         if swept is None:
-            self._grown += grown
-            await self._learn()
+            self._added += added
+            await self._read_usage()
         else:
-            self._note(swept)
+            self._record(swept)
 
-    async def _learn(self) -> None:
-        """Take over what the process has counted that looks just now."""
-        known = await self._in_thread(partial(read_figures, self._root))
-        if known is not None:
-            self.held = known.held
+    async def _read_usage(self) -> None:
+        """Take over the number of bytes from the process that is checking now."""
+        usage = await self._in_thread(partial(read_store_usage, self._root))
+        if usage is not None:
+            self.held = usage.size
 
-    def _note(self, swept: SweepResult) -> None:
-        self.held = swept.held
-        self.dropped += swept.dropped
+    def _record(self, swept: SweepResult) -> None:
+        self.held = swept.size
+        self.dropped += swept.abandoned
         if swept.evicted is None:
             return
         self.walks += 1
-        self._tell(swept)
+        self._log_shortage(swept)
         self.evicted += len(swept.evicted.contents)
         self.evicted_bytes += swept.evicted.bytes
         if swept.evicted.contents:
             self._log.info(
-                "evicted {count} contents of {size} bytes; {held} bytes are held",
+                "evicted {count} contents of {size} bytes; {held} bytes are stored",
                 count=len(swept.evicted.contents),
                 size=swept.evicted.bytes,
-                held=swept.held,
+                held=swept.size,
             )
 
-    def _tell(self, swept: SweepResult) -> None:
-        """Once, when too little is free although all has gone that may, and when that ends."""
-        lacking, before = swept.shortfall, self._lacking
-        self._lacking = lacking is not None
-        if lacking is not None and not before:
+    def _log_shortage(self, swept: SweepResult) -> None:
+        """Log once if too little is free although everything evictable is gone, and once when that ends."""
+        shortfall, was_short = swept.shortfall, self._is_short
+        self._is_short = shortfall is not None
+        if shortfall is not None and not was_short:
             self._log.warn(
-                "the cache keeps only what is in use: its file system has too little free,"
-                " {lacking} less than 'min_free' asks for",
-                lacking=_counted(lacking),
+                "everything evictable is evicted, and the cache's file system still has {shortfall} less free"
+                " than 'min_free': free space on it",
+                shortfall=_format_shortfall(shortfall),
             )
-        elif before and lacking is None:
+        elif was_short and shortfall is None:
             self._log.info("the cache's file system has enough free again")
 
 
-def _counted(lacking: Shortfall) -> str:
-    counts = [f"{lacking.bytes / 1e9:.3g} GB"] if lacking.bytes > 0 else []
-    return " and ".join([*counts, f"{lacking.inodes} inodes"] if lacking.inodes > 0 else counts)
+def _format_shortfall(shortfall: Shortfall) -> str:
+    counts = [f"{shortfall.bytes / 1e9:.3g} GB"] if shortfall.bytes > 0 else []
+    return " and ".join([*counts, f"{shortfall.inodes} inodes"] if shortfall.inodes > 0 else counts)

@@ -1,4 +1,9 @@
-"""What lies in a store's directory: walks, which take a while on a large one."""
+"""List, read and remove the files of a store's directory; scans take long on a large one.
+
+Contents are removed after their links. A kill in between leaves bytes without links, which a later scan
+finds. A link that is written at that very moment may outlive the bytes; it has no effect then, and a
+later scan removes it.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +23,7 @@ from .. import atomic_file, files, layout, links
 
 @frozen
 class StoredFile:
-    """A file: how large it is, when it was used last, in seconds since the epoch, and which it is."""
+    """A file: its size, when it was last used, in seconds since the epoch, and its inode."""
 
     size: int
     used: float
@@ -26,7 +31,7 @@ class StoredFile:
 
 
 def stat_file(path: Path | str) -> StoredFile | None:
-    """None where there is no file."""
+    """Return the file's status; None if there is no regular file."""
     try:
         status = os.stat(path)
     except OSError:
@@ -35,85 +40,83 @@ def stat_file(path: Path | str) -> StoredFile | None:
 
 
 def iter_contents(root: Path) -> Iterator[tuple[Digest, StoredFile]]:
-    """The contents that are held."""
-    for algorithm in _within(root / layout.BLOBS):
-        for beginning in _within(algorithm):
-            for name in _names(beginning):
-                digest = _digest(algorithm.name, name)
-                stored = stat_file(f"{beginning}/{name}/data")  # a path for each would take most of the time
+    """Iterate over the stored contents."""
+    for algorithm in _iter_directory(root / layout.BLOBS):
+        for prefix in _iter_directory(algorithm):
+            for name in _list_names(prefix):
+                digest = _parse_digest(algorithm.name, name)
+                stored = stat_file(f"{prefix}/{name}/data")  # faster than a Path for each
                 if digest and stored:
                     yield digest, stored
 
 
 def iter_documents(root: Path) -> Iterator[tuple[Path, StoredFile]]:
-    """The documents."""
-    for path in _within(root / layout.DOCUMENTS):
+    for path in _iter_directory(root / layout.DOCUMENTS):
         if stored := stat_file(path):
             yield path, stored
 
 
 def iter_downloads(root: Path) -> Iterator[tuple[Path, StoredFile]]:
-    """The blobs on their way in, and what tells their sizes."""
-    for registry in _within(root / layout.GROWING):
-        for path in _within(registry):
+    """Iterate over the partial downloads and their size files."""
+    for registry in _iter_directory(root / layout.GROWING):
+        for path in _iter_directory(registry):
             if stored := stat_file(path):
                 yield path, stored
 
 
 def iter_temporary_files(root: Path) -> Iterator[Path]:
-    """What is on its way to a name."""
-    return _within(root / layout.WRITING)
+    return _iter_directory(root / layout.TEMPORARY)
 
 
 def iter_repositories(root: Path) -> Iterator[Path]:
-    """The directories of repositories; one may lie in another."""
-    unseen = [root / layout.REPOSITORIES]
-    while unseen:
-        directory = unseen.pop()
-        names = _names(directory)
-        unseen += [directory / name for name in names if not name.startswith("_")]
+    """Iterate over the directories of repositories, which may be nested."""
+    queue = [root / layout.REPOSITORIES]
+    while queue:
+        directory = queue.pop()
+        names = _list_names(directory)
+        queue += [directory / name for name in names if not name.startswith("_")]
         if any(name.startswith("_") for name in names):
             yield directory
 
 
 def iter_links(directory: Path) -> Iterator[Digest]:
-    """What the links in a directory are to, as their own names tell."""
-    for algorithm in _within(directory):
-        for name in _names(algorithm):
-            if digest := _digest(algorithm.name, name):
+    """Iterate over the digests that a directory links to, as given by the links' names."""
+    for algorithm in _iter_directory(directory):
+        for name in _list_names(algorithm):
+            if digest := _parse_digest(algorithm.name, name):
                 yield digest
 
 
 def iter_tags(repository: Path) -> Iterator[Path]:
-    """The directories of a repository's tags."""
-    return _within(repository / layout.TAGS)
+    """Iterate over the directories of a repository's tags."""
+    return _iter_directory(repository / layout.TAGS_DIRECTORY)
 
 
 def iter_manifests(root: Path) -> Iterator[Digest]:
-    """What repositories have as manifests, each as often as that is."""
+    """Iterate over the manifests of all repositories, with duplicates."""
     for repository in iter_repositories(root):
         yield from iter_links(repository / layout.REVISIONS)
 
 
 def read_references(root: Path, manifest: Digest) -> tuple[Digest, ...]:
-    """What a manifest refers to; nothing where it is not held, or is none."""
+    """Return the digests that a manifest refers to; none if it is missing or malformed."""
     found = atomic_file.read_small_file(root / layout.data(manifest))
     parts = parse_references(found.data) if found and manifest.matches(found.data) else None
     return (*parts.blobs, *parts.manifests) if parts else ()
 
 
-def _within(directory: Path) -> Iterator[Path]:
-    return (directory / name for name in _names(directory))
+def _iter_directory(directory: Path) -> Iterator[Path]:
+    return (directory / name for name in _list_names(directory))
 
 
-def _names(directory: Path) -> list[str]:
+def _list_names(directory: Path) -> list[str]:
     try:
         return os.listdir(directory)
     except (FileNotFoundError, NotADirectoryError):
         return []
 
 
-def _digest(algorithm: str, hexadecimal: str) -> Digest | None:
+def _parse_digest(algorithm: str, hexadecimal: str) -> Digest | None:
     try:
         return Digest.parse(f"{algorithm}:{hexadecimal}")
     except DigestInvalid:
@@ -121,41 +124,43 @@ def _digest(algorithm: str, hexadecimal: str) -> Digest | None:
 
 
 Removal = Callable[[], int]
-"""Removes a link; how many files and directories went with it."""
+"""Removes a link; returns how many files and directories that removed."""
 
 
 def remove_content(root: Path, digest: Digest, removals: Iterable[Removal]) -> int:
-    """Removes the links and the bytes of a content; how many files and directories went."""
+    """Remove a content after its links; return how many files and directories that removed."""
     data = root / layout.data(digest)
     count = sum(removal() for removal in removals)
     count += files.remove(data)
     return count + files.remove_empty(data.parent, root / layout.BLOBS)
 
 
-def links_to(root: Path, gone: Callable[[Digest], bool]) -> Iterator[tuple[Digest, Removal]]:
-    """How to remove each link and each tag of what is to go; what comes first is to go first."""
+def iter_removals(root: Path, is_removed: Callable[[Digest], bool]) -> Iterator[tuple[Digest, Removal]]:
+    """Iterate over the links and tags to be removed, in the order in which they must be."""
     for repository in iter_repositories(root):
         for tag in iter_tags(repository):
-            yield from _of_tag(root, tag, gone)
+            yield from _iter_tag_removals(root, tag, is_removed)
         for directory in (repository / layout.REVISIONS, repository / layout.LAYERS):
-            yield from _in_directory(root, directory, gone)
+            yield from _iter_link_removals(root, directory, is_removed)
 
 
-def _of_tag(root: Path, tag: Path, gone: Callable[[Digest], bool]) -> Iterator[tuple[Digest, Removal]]:
-    named = links.read_link(tag / layout.CURRENT)
-    if named is not None and gone(named.digest):
-        yield named.digest, partial(_forget_tag, root, tag, named.digest)
-    yield from _in_directory(root, tag / layout.INDEX, gone)
+def _iter_tag_removals(
+    root: Path, tag: Path, is_removed: Callable[[Digest], bool]
+) -> Iterator[tuple[Digest, Removal]]:
+    entry = links.read_link(tag / layout.TAG_LINK)
+    if entry is not None and is_removed(entry.digest):
+        yield entry.digest, partial(_remove_tag, root, tag, entry.digest)
+    yield from _iter_link_removals(root, tag / layout.TAG_HISTORY, is_removed)
 
 
-def _in_directory(
-    root: Path, directory: Path, gone: Callable[[Digest], bool]
+def _iter_link_removals(
+    root: Path, directory: Path, is_removed: Callable[[Digest], bool]
 ) -> Iterator[tuple[Digest, Removal]]:
     for digest in iter_links(directory):
-        if gone(digest):
-            yield digest, partial(links.remove_link, directory / layout.entry(digest), root)
+        if is_removed(digest):
+            yield digest, partial(links.remove_link, directory / layout.link_name(digest), root)
 
 
-def _forget_tag(root: Path, tag: Path, digest: Digest) -> int:
-    """Unless it names another by now."""
-    return links.forget_tag(tag, root) if links.links_to(tag / layout.CURRENT, digest) else 0
+def _remove_tag(root: Path, tag: Path, digest: Digest) -> int:
+    """Remove a tag, unless it names another manifest by now."""
+    return links.remove_tag(tag, root) if links.links_to(tag / layout.TAG_LINK, digest) else 0

@@ -1,4 +1,4 @@
-"""One walk through a store, and what goes on it."""
+"""Scan a store and evict the least recently used contents."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from .. import files, layout, pins, write_behind
 from ..data_files import is_stored
 from . import store_files
 from .budget import Shortfall
-from .store_files import Removal, StoredFile, links_to, remove_content
+from .store_files import Removal, StoredFile, iter_removals, remove_content
 
-_IN_USE = 60.0 + files.NOTED
-"""Seconds for which what was used stays: a minute, and as long again as a use may go without being noted."""
+_IN_USE = 60.0 + files.TOUCH_INTERVAL
+"""Seconds for which a used content stays: a minute, and as long again as a use may go unrecorded."""
 
 
 @frozen
 class EvictionResult:
-    """What went."""
+    """The evicted contents, and the bytes freed."""
 
     contents: tuple[Digest, ...]
     bytes: int
 
 
 _Key = Digest | Path
-"""A content by its digest, or a document by its path."""
+"""A content's digest or a document's path."""
 
 
 @frozen
 class _Candidate:
-    """What may go; a manifest has parts."""
+    """A content or document that may be evicted; ``parts`` is what a manifest refers to."""
 
     key: _Key
     stored: StoredFile
@@ -43,14 +43,14 @@ class _Candidate:
 
     @property
     def frees(self) -> Shortfall:
-        """At the least: a content is a file in a directory of its own."""
+        """The amount freed at least: a content is a file in a directory of its own."""
         return Shortfall(self.stored.size, 2)
 
 
 class StoreScan:
-    """What a store holds, found out by looking at all of it; these calls block, and for long.
+    """A scan of a store; all calls block, and take long.
 
-    :param check: called again and again; by raising something it ends the walk.
+    :param check: called often; it may raise an exception to stop the scan.
     """
 
     def __init__(self, root: Path, now: float, check: Callable[[], None]) -> None:
@@ -60,81 +60,86 @@ class StoreScan:
         self._contents: dict[Digest, StoredFile] = {}
         self._documents: dict[Path, StoredFile] = {}
 
-    def count(self) -> int:
-        """How many bytes are held; to be called first."""
+    def measure(self) -> int:
+        """Count the stored bytes; must be called first."""
         for digest, stored in store_files.iter_contents(self._root):
             self._check()
             self._contents[digest] = stored
         self._documents = dict(store_files.iter_documents(self._root))
-        growing = dict(store_files.iter_downloads(self._root))
-        return sum(s.size for held in (self._contents, self._documents, growing) for s in held.values())
+        downloads = dict(store_files.iter_downloads(self._root))
+        groups = self._contents, self._documents, downloads
+        return sum(file.size for group in groups for file in group.values())
 
-    def evict(self, need: Shortfall) -> EvictionResult:
-        """Evicts what was used least recently until there is no need; links to nothing go, too."""
-        chosen = list(self._chosen(need)) if need else []
-        links = self._links({each.key for each in chosen})
-        evicted = self._remove(chosen, links, need)
-        for digest in links.keys() - self._contents.keys():
+    def evict(self, shortfall: Shortfall) -> EvictionResult:
+        """Evict the least recently used contents until the shortfall is met, and remove dangling links."""
+        candidates = list(self._select(shortfall)) if shortfall else []
+        removals = self._find_removals({each.key for each in candidates})
+        evicted = self._remove_all(candidates, removals, shortfall)
+        for digest in removals.keys() - self._contents.keys():
             if not is_stored(self._root / layout.data(digest), digest):
-                remove_content(self._root, digest, links[digest])
+                remove_content(self._root, digest, removals[digest])
         return evicted
 
-    def dry_run(self, need: Shortfall) -> EvictionResult:
-        """What would go."""
-        return _evicted(list(self._chosen(need)) if need else [])
+    def dry_run(self, shortfall: Shortfall) -> EvictionResult:
+        """Return what ``evict`` would evict."""
+        return _result(list(self._select(shortfall)) if shortfall else [])
 
     def delete_unreferenced(self) -> EvictionResult:
-        """Deletes the contents that no repository has."""
-        adrift = [
-            each for each in self._adrift() if store_files.stat_file(self._path(each.key)) == each.stored
+        """Delete the contents that no repository has."""
+        unreferenced = [
+            each
+            for each in self._find_unreferenced()
+            if store_files.stat_file(self._path(each.key)) == each.stored
         ]
-        for each in adrift:
-            self._remove_one(each.key, {})
-        gone = {each.key for each in adrift}
-        self._contents = {digest: stored for digest, stored in self._contents.items() if digest not in gone}
-        return _evicted(adrift)
+        for each in unreferenced:
+            self._remove(each.key, {})
+        deleted = {each.key for each in unreferenced}
+        self._contents = {
+            digest: stored for digest, stored in self._contents.items() if digest not in deleted
+        }
+        return _result(unreferenced)
 
     def find_unreferenced(self) -> EvictionResult:
-        """Those that would be deleted."""
-        return _evicted(self._adrift())
+        """Return what ``delete_unreferenced`` would delete."""
+        return _result(self._find_unreferenced())
 
-    def _adrift(self) -> list[_Candidate]:
-        """What no repository has, and was not used in the last minute: it may be about to be linked."""
-        linked = {digest for digest, _ in links_to(self._root, lambda digest: digest in self._contents)}
+    def _find_unreferenced(self) -> list[_Candidate]:
+        """Find contents without links; those used in the last minute may be about to be linked and stay."""
+        linked = {digest for digest, _ in iter_removals(self._root, lambda digest: digest in self._contents)}
         return [
             _Candidate(digest, stored, (stored.used, 0))
             for digest, stored in self._contents.items()
             if digest not in linked and not 0 <= self._now - stored.used < _IN_USE
         ]
 
-    def _chosen(self, need: Shortfall) -> Iterator[_Candidate]:
-        """What is to go, the first first; nothing that was used in the last minute, or that a pin needs.
+    def _select(self, shortfall: Shortfall) -> Iterator[_Candidate]:
+        """Iterate over what is to be evicted, in order; pinned images and what is in use stay.
 
-        What a bucket is still to be given goes last: it may be nowhere else.
+        Contents that are not in the bucket yet come last: the only copy may be here.
         """
-        waiting = set(write_behind.pending_contents(self._root))
-        candidates = (*self._of_contents(), *self._of_documents())
-        for each in sorted(candidates, key=lambda each: (each.key in waiting, each.age)):
-            if not need:
+        pending = set(write_behind.iter_pending_contents(self._root))
+        candidates = (*self._content_candidates(), *self._document_candidates())
+        for each in sorted(candidates, key=lambda each: (each.key in pending, each.age)):
+            if not shortfall:
                 return
             if not 0 <= self._now - each.age[0] < _IN_USE:
-                need -= each.frees
+                shortfall -= each.frees
                 yield each
 
-    def _of_contents(self) -> Iterator[_Candidate]:
-        references = self._references()
+    def _content_candidates(self) -> Iterator[_Candidate]:
+        references = self._read_references()
         used = {digest: stored.used for digest, stored in self._contents.items()}
-        pinned = with_descendants(pins.manifests(self._root), references)
+        pinned = find_descendants(pins.iter_pinned_manifests(self._root), references)
         for digest, age in lru_order(used, references).items():
             if digest not in pinned:
                 yield _Candidate(digest, self._contents[digest], age, references.get(digest, ()))
 
-    def _of_documents(self) -> Iterator[_Candidate]:
+    def _document_candidates(self) -> Iterator[_Candidate]:
         for path, stored in self._documents.items():
             yield _Candidate(path, stored, (stored.used, 0))
 
-    def _references(self) -> Mapping[Digest, Sequence[Digest]]:
-        """What each manifest refers to."""
+    def _read_references(self) -> Mapping[Digest, Sequence[Digest]]:
+        """Return what each manifest refers to."""
         found: dict[Digest, Sequence[Digest]] = {}
         for digest in store_files.iter_manifests(self._root):
             self._check()
@@ -142,87 +147,90 @@ class StoreScan:
                 found[digest] = store_files.read_references(self._root, digest)
         return found
 
-    def _links(self, chosen: set[_Key]) -> Mapping[Digest, Sequence[Removal]]:
-        """The links to what is to go, and to what is not there."""
+    def _find_removals(self, evicted: set[_Key]) -> Mapping[Digest, Sequence[Removal]]:
+        """Return the links to what is to be evicted, and the dangling ones."""
 
-        def gone(digest: Digest) -> bool:
+        def is_removed(digest: Digest) -> bool:
             self._check()
-            return digest in chosen or digest not in self._contents
+            return digest in evicted or digest not in self._contents
 
-        found: defaultdict[Digest, list[Removal]] = defaultdict(list)
-        for digest, removal in links_to(self._root, gone):
-            found[digest].append(removal)
-        return found
+        removals: defaultdict[Digest, list[Removal]] = defaultdict(list)
+        for digest, removal in iter_removals(self._root, is_removed):
+            removals[digest].append(removal)
+        return removals
 
-    def _remove(
-        self, chosen: Sequence[_Candidate], links: Mapping[Digest, Sequence[Removal]], need: Shortfall
+    def _remove_all(
+        self,
+        candidates: Sequence[_Candidate],
+        removals: Mapping[Digest, Sequence[Removal]],
+        shortfall: Shortfall,
     ) -> EvictionResult:
-        gone: list[_Candidate] = []
-        wanted: set[_Key] = set()
-        for each in chosen:
+        evicted: list[_Candidate] = []
+        used: set[_Key] = set()
+        for each in candidates:
             self._check()
-            if not need:
+            if not shortfall:
                 break
-            if each.key in wanted or store_files.stat_file(self._path(each.key)) != each.stored:
-                wanted.update(each.parts)  # it was used meanwhile, and so were they
+            if each.key in used or store_files.stat_file(self._path(each.key)) != each.stored:
+                used.update(each.parts)  # it was used meanwhile, and its parts with it
                 continue
-            need -= Shortfall(each.stored.size, self._remove_one(each.key, links))
-            gone.append(each)
-        return _evicted(gone)
+            shortfall -= Shortfall(each.stored.size, self._remove(each.key, removals))
+            evicted.append(each)
+        return _result(evicted)
 
-    def _remove_one(self, key: _Key, links: Mapping[Digest, Sequence[Removal]]) -> int:
-        """How many files and directories went."""
+    def _remove(self, key: _Key, removals: Mapping[Digest, Sequence[Removal]]) -> int:
+        """Remove a content or a document; return how many files and directories that removed."""
         if isinstance(key, Path):
             return int(files.remove(key))
-        return remove_content(self._root, key, links.get(key, ()))
+        return remove_content(self._root, key, removals.get(key, ()))
 
     def _path(self, key: _Key) -> Path:
         return key if isinstance(key, Path) else self._root / layout.data(key)
 
 
-def _evicted(gone: Sequence[_Candidate]) -> EvictionResult:
-    contents = tuple(each.key for each in gone if isinstance(each.key, Digest))
-    return EvictionResult(contents, sum(each.stored.size for each in gone))
+def _result(evicted: Sequence[_Candidate]) -> EvictionResult:
+    contents = tuple(each.key for each in evicted if isinstance(each.key, Digest))
+    return EvictionResult(contents, sum(each.stored.size for each in evicted))
 
 
 Age = tuple[float, int]
-"""When something was used last, and how deep below what was used then."""
+"""When something was last used, and how deep it is below the manifest that was used then."""
 
 
 def lru_order(
     used: Mapping[Digest, float], references: Mapping[Digest, Sequence[Digest]]
 ) -> dict[Digest, Age]:
-    """When each content was used last, by itself or by way of a manifest that refers to it, and how deep.
+    """Return each content's age: its own last use or that of a manifest that refers to it, and its depth.
 
-    Sorted by these what was used least recently comes first, and each manifest before what it refers to.
+    Sorted by age, the least recently used comes first, and each manifest before what it refers to.
 
-    :param references: of manifests, each of which is the content of its digest: so there is no circle.
+    :param references: what each manifest refers to; digests rule out cycles.
     """
-    found = {digest: (when, 0) for digest, when in used.items()}
-    for manifest in _from_the_top(references):
-        when, depth = found.get(manifest, (0.0, 0))
+    ages = {digest: (when, 0) for digest, when in used.items()}
+    for manifest in _sort_top_down(references):
+        when, depth = ages.get(manifest, (0.0, 0))
         for part in references[manifest]:
-            if part in found:
-                found[part] = max(found[part], (when, depth + 1))
-    return found
+            if part in ages:
+                ages[part] = max(ages[part], (when, depth + 1))
+    return ages
 
 
-def with_descendants(
+def find_descendants(
     manifests: Iterable[Digest], references: Mapping[Digest, Sequence[Digest]]
 ) -> set[Digest]:
-    """These, and all that they refer to, and so on."""
+    """Return these manifests and everything they refer to."""
     found: set[Digest] = set()
-    unseen = list(manifests)
-    while unseen:
-        digest = unseen.pop()
+    queue = list(manifests)
+    while queue:
+        digest = queue.pop()
         if digest not in found:
             found.add(digest)
-            unseen += references.get(digest, ())
+            queue += references.get(digest, ())
     return found
 
 
-def _from_the_top(references: Mapping[Digest, Sequence[Digest]]) -> Iterator[Digest]:
-    """Manifests, each after all that refer to it."""
+def _sort_top_down(references: Mapping[Digest, Sequence[Digest]]) -> Iterator[Digest]:
+    """Iterate over the manifests, each after all that refer to it."""
     sorter: TopologicalSorter[Digest] = TopologicalSorter(dict.fromkeys(references, ()))
     for manifest, parts in references.items():
         for part in parts:

@@ -1,4 +1,4 @@
-"""A look at whether the budget is kept, and a walk where it is not."""
+"""Check a store's budget and evict what exceeds it."""
 
 from __future__ import annotations
 
@@ -8,37 +8,38 @@ from pathlib import Path
 from attrs import frozen
 
 from .abandoned_partials import count_abandoned, delete_abandoned
-from .budget import Budget, Shortfall, StoreUsage, lock_usage_counter
+from .budget import Budget, Shortfall, StoreUsage, try_lock_usage_counter
 from .store_scan import EvictionResult, StoreScan
 
-_PAUSE = 30.0
-"""Seconds between two walks: of what could not go yet, more can then."""
+_SCAN_INTERVAL = 30.0
+"""Seconds between two scans: more may have become evictable by then."""
 _DAY = 24 * 3600.0
 
 
 @frozen
 class SweepResult:
-    """What came of a look.
+    """The outcome of a sweep.
 
-    :ivar dropped: how many parts of blobs nobody wanted any more.
-    :ivar evicted: None where no walk was made.
-    :ivar adrift: what no repository had, where that was looked for.
-    :ivar lacking: what the file system has too little of, whatever has gone; None where it has enough.
+    :ivar size: the number of stored bytes.
+    :ivar abandoned: the number of abandoned partial downloads that were deleted.
+    :ivar evicted: None if there was no scan.
+    :ivar unreferenced: the contents without links, if these were collected.
+    :ivar shortfall: what the file system still lacks; None if it has enough.
     """
 
-    held: int
-    dropped: int
+    size: int
+    abandoned: int
     evicted: EvictionResult | None = None
     unreferenced: EvictionResult | None = None
     shortfall: Shortfall | None = None
 
 
 class SweepStopped(Exception):
-    """The walk was told to end."""
+    """Raised to end a scan when the mirror stops."""
 
 
 class Sweep:
-    """Looks, in a thread; by one process of those that share the directory at a time."""
+    """Sweeps a store, in a thread; one process of those that share the directory at a time."""
 
     def __init__(self, root: Path, budget: Budget) -> None:
         self._root = root
@@ -46,63 +47,63 @@ class Sweep:
         self._stopping = False
 
     def stop(self) -> None:
-        """Ends a walk that is under way, from another thread."""
+        """Stop a scan that is under way in another thread."""
         self._stopping = True
 
-    def run(self, grown: int, now: float) -> SweepResult | None:
-        """Adds what has been added since the last look, and evicts where that is too much.
+    def run(self, added: int, now: float) -> SweepResult | None:
+        """Count bytes that were stored since the last sweep, and evict if the budget is exceeded.
 
-        None while another process looks: nothing has been added then.
+        Returns None, without counting the bytes, while another process sweeps.
 
-        :raises Stopped: when it was told to end.
+        :raises SweepStopped: if it was stopped.
         """
-        with lock_usage_counter(self._root) as figures:
-            if figures is None:
+        with try_lock_usage_counter(self._root) as counter:
+            if counter is None:
                 return None
-            dropped = delete_abandoned(self._root, now)
-            known = figures.read()
-            if known is None or dropped or self._is_due(known.held + grown, now - known.walked):
-                walked = self._walk(dropped, now)
-                figures.write(StoreUsage(walked.held, now))
-                return walked
-            figures.write(StoreUsage(known.held + grown, known.walked))
-            return SweepResult(known.held + grown, dropped)
+            abandoned = delete_abandoned(self._root, now)
+            usage = counter.read()
+            if usage is None or abandoned or self._is_due(usage.size + added, now - usage.scanned):
+                result = self._scan(abandoned, now)
+                counter.write(StoreUsage(result.size, now))
+                return result
+            counter.write(StoreUsage(usage.size + added, usage.scanned))
+            return SweepResult(usage.size + added, abandoned)
 
     def collect(self, now: float) -> SweepResult | None:
-        """Walks at once, and deletes what no repository has, too; None while another process looks."""
-        with lock_usage_counter(self._root) as figures:
-            if figures is None:
+        """Scan at once and delete unreferenced contents, too; None while another process sweeps."""
+        with try_lock_usage_counter(self._root) as counter:
+            if counter is None:
                 return None
-            dropped = delete_abandoned(self._root, now)
-            walk = StoreScan(self._root, now, self._check)
-            held = walk.count()
-            adrift = walk.delete_unreferenced()
-            held -= adrift.bytes
-            evicted = walk.evict(self._need(held))
-            figures.write(StoreUsage(held - evicted.bytes, now))
-            return SweepResult(held - evicted.bytes, dropped, evicted, adrift)
+            abandoned = delete_abandoned(self._root, now)
+            scan = StoreScan(self._root, now, self._check)
+            size = scan.measure()
+            unreferenced = scan.delete_unreferenced()
+            size -= unreferenced.bytes
+            evicted = scan.evict(self._shortfall(size))
+            counter.write(StoreUsage(size - evicted.bytes, now))
+            return SweepResult(size - evicted.bytes, abandoned, evicted, unreferenced)
 
     def dry_run(self, now: float) -> SweepResult:
-        """What ``clear`` would do."""
-        walk = StoreScan(self._root, now, self._check)
-        held, adrift = walk.count(), walk.find_unreferenced()
-        need = self._need(held - adrift.bytes)
-        evicted = walk.dry_run(need)
-        left = held - adrift.bytes - evicted.bytes
-        return SweepResult(left, count_abandoned(self._root, now), evicted, adrift)
+        """Return what ``collect`` would do."""
+        scan = StoreScan(self._root, now, self._check)
+        size, unreferenced = scan.measure(), scan.find_unreferenced()
+        shortfall = self._shortfall(size - unreferenced.bytes)
+        evicted = scan.dry_run(shortfall)
+        remaining = size - unreferenced.bytes - evicted.bytes
+        return SweepResult(remaining, count_abandoned(self._root, now), evicted, unreferenced)
 
-    def _is_due(self, held: int, age: float) -> bool:
-        return not 0 <= age < _DAY or (age >= _PAUSE and bool(self._need(held)))
+    def _is_due(self, size: int, age: float) -> bool:
+        return not 0 <= age < _DAY or (age >= _SCAN_INTERVAL and bool(self._shortfall(size)))
 
-    def _walk(self, dropped: int, now: float) -> SweepResult:
-        walk = StoreScan(self._root, now, self._check)
-        held = walk.count()
-        evicted = walk.evict(self._need(held))
-        left = held - evicted.bytes
-        return SweepResult(left, dropped, evicted, shortfall=self._need(0) or None)
+    def _scan(self, abandoned: int, now: float) -> SweepResult:
+        scan = StoreScan(self._root, now, self._check)
+        size = scan.measure()
+        evicted = scan.evict(self._shortfall(size))
+        remaining = size - evicted.bytes
+        return SweepResult(remaining, abandoned, evicted, shortfall=self._shortfall(0) or None)
 
-    def _need(self, held: int) -> Shortfall:
-        return self.budget.shortfall(held, os.statvfs(self._root))
+    def _shortfall(self, size: int) -> Shortfall:
+        return self.budget.shortfall(size, os.statvfs(self._root))
 
     def _check(self) -> None:
         if self._stopping:

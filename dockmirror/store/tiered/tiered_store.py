@@ -24,9 +24,9 @@ from ..threads import RunInThread, run_in_pool
 from .tiered_stores import TieredContentStore, TieredDocumentStore, TieredTagStore
 from .write_behind_queue import WriteBehind
 
-THREADS = 16
+BUCKET_THREADS = 16
 """Threads that wait for the bucket."""
-LIFETIME = 300.0
+SIGNED_URL_LIFETIME = 300.0
 """Seconds for which an address holds that a client is sent to."""
 
 
@@ -68,7 +68,7 @@ def open_tiered_store(
     """
     threads = _Threads()
     bucket = Bucket(str(address), address.open, reactor, run_in_pool(reactor, threads.pool))
-    far = BucketContentStore(bucket, reactor, LIFETIME if redirect else None)
+    far = BucketContentStore(bucket, reactor, SIGNED_URL_LIFETIME if redirect else None)
     near, near_tags = LocalContentStore(root, reactor, in_thread), LocalTagStore(root, reactor, in_thread)
     near_documents = LocalDocumentStore(root, reactor, in_thread)
     uploads = WriteBehind(root, bucket, far, near_tags, near_documents, reactor, in_thread)
@@ -81,7 +81,7 @@ def open_tiered_store(
         BucketMaintenance(uses, BucketExpiry(bucket, uses, reactor, days * DAY), reactor).setServiceParent(
             service
         )
-        used = uses.note
+        used = uses.record
 
     async def owe(each: write_behind.PendingWrite) -> None:
         await in_thread(partial(write_behind.enqueue, root, each, reactor.seconds()))
@@ -103,7 +103,7 @@ class _Threads(Service):
     """Threads that are left behind at the end: one may hang in a bucket that does not answer."""
 
     def __init__(self) -> None:
-        self.pool = ThreadPool(0, THREADS, "bucket")
+        self.pool = ThreadPool(0, BUCKET_THREADS, "bucket")
         self.pool.threadFactory = partial(threading.Thread, daemon=True)  # type: ignore[assignment]
 
     def startService(self) -> None:

@@ -29,14 +29,14 @@ from ...oci.reference import Repository, Tag
 from ..write_behind import PendingContent, PendingDocument, PendingTag, PendingWrite
 
 T = TypeVar("T")
-Owe = Callable[[PendingWrite], Awaitable[None]]
+Enqueue = Callable[[PendingWrite], Awaitable[None]]
 """Notes what the bucket is to be given."""
 
 
-class LinkKnowledge(Protocol):
+class KnownLinks(Protocol):
     """Contents in a bucket, of which it is remembered what they are linked to."""
 
-    def knows(self, repository: Repository, digest: Digest, kind: ContentKind) -> bool:
+    def is_known_link(self, repository: Repository, digest: Digest, kind: ContentKind) -> bool:
         """Whether the repository is known to have the content there."""
 
 
@@ -63,8 +63,8 @@ class TieredContentStore:
         self,
         near: IContentStore,
         far: IContentStore,
-        known: LinkKnowledge,
-        owe: Owe,
+        known: KnownLinks,
+        owe: Enqueue,
         used: Callable[[Digest], None],
     ) -> None:
         self._near = near
@@ -97,7 +97,7 @@ class TieredContentStore:
     async def link(self, repository: Repository, digest: Digest, kind: ContentKind) -> bool:
         """See ``IContentStore``."""
         if await self._near.holds(digest):
-            if not self._known.knows(repository, digest, kind):
+            if not self._known.is_known_link(repository, digest, kind):
                 await self._owe(PendingContent(repository, digest, kind))
             if await self._near.link(repository, digest, kind):
                 return True
@@ -137,9 +137,9 @@ class TieredContentStore:
         return far
 
 
-ASKED_AGAIN = 60.0
+BUCKET_CHECK_INTERVAL = 60.0
 """Seconds since it was confirmed after which another mirror may know better, and between two questions."""
-GIVEN_AGAIN = 3600.0
+REUPLOAD_INTERVAL = 3600.0
 """Seconds after which the bucket is told of a confirmation that changes nothing."""
 _MOST = 100_000
 
@@ -147,7 +147,7 @@ _MOST = 100_000
 class TagConfirmations(Protocol):
     """Tags of which it is known when somebody else has confirmed them."""
 
-    async def note(self, repository: Repository, tag: Tag, tagged: TagEntry) -> None:
+    async def record(self, repository: Repository, tag: Tag, tagged: TagEntry) -> None:
         """Notes what the tag was confirmed to name, and when."""
 
 
@@ -156,7 +156,7 @@ class TieredTagStore:
     """The one that was confirmed last counts; the bucket is asked only of what was not confirmed lately."""
 
     def __init__(
-        self, near: ITagStore, noted: TagConfirmations, far: ITagStore, owe: Owe, clock: IReactorTime
+        self, near: ITagStore, noted: TagConfirmations, far: ITagStore, owe: Enqueue, clock: IReactorTime
     ) -> None:
         self._near = near
         self._noted = noted
@@ -172,7 +172,9 @@ class TieredTagStore:
         key = repository, tag
         asked = self._asked.get(key)  # before the disk is read, which has what came of it then
         near = await self._near.get(repository, tag)
-        if asked or (near is not None and 0 <= self._clock.seconds() - near.confirmed < ASKED_AGAIN):
+        if asked or (
+            near is not None and 0 <= self._clock.seconds() - near.confirmed < BUCKET_CHECK_INTERVAL
+        ):
             return near
         return await self._look_ups.get(key, lambda: self._latest(repository, tag))
 
@@ -181,7 +183,7 @@ class TieredTagStore:
         await self._near.put(repository, tag, digest)
         if self._given.get((repository, tag)) != digest:
             await self._owe(PendingTag(repository, tag))
-            self._given.put((repository, tag), digest, GIVEN_AGAIN)
+            self._given.put((repository, tag), digest, REUPLOAD_INTERVAL)
 
     async def forget(self, repository: Repository, tag: Tag) -> None:
         """See ``ITagStore``; where the bucket does not, it will be asked to again when the tag is."""
@@ -206,15 +208,15 @@ class TieredTagStore:
             return await self._near.get(repository, tag)
         near = await self._near.get(repository, tag)
         if far is not None and (near is None or near.confirmed < far.confirmed):
-            await self._noted.note(repository, tag, far)
+            await self._noted.record(repository, tag, far)
             near = far
-        self._asked.put((repository, tag), True, ASKED_AGAIN)
+        self._asked.put((repository, tag), True, BUCKET_CHECK_INTERVAL)
         return near
 
 
-ABSENT = 60.0
+ABSENT_TTL = 60.0
 """Seconds for which it is believed that the bucket has no such document."""
-REFRESHED = 600.0
+REFRESH_TTL = 600.0
 """Seconds after which it is seen what other mirrors have written; whoever reads does not wait for it."""
 
 
@@ -226,7 +228,7 @@ class TieredDocumentStore:
         self,
         near: IDocumentStore,
         far: IDocumentStore,
-        owe: Owe,
+        owe: Enqueue,
         is_owed: Callable[[PendingDocument], Awaitable[bool]],
         clock: IReactorTime,
     ) -> None:
@@ -255,7 +257,7 @@ class TieredDocumentStore:
         It is owed before, so that nobody brings the bucket's in its place, and after, for it may have been
         given as it was.
         """
-        self._asked.put(name, True, REFRESHED)
+        self._asked.put(name, True, REFRESH_TTL)
         await self._owe(PendingDocument(name))
         await self._near.write(name, data)
         await self._owe(PendingDocument(name))
@@ -271,5 +273,5 @@ class TieredDocumentStore:
         if far is not None and not await self._is_owed(PendingDocument(name)):
             await self._near.write(name, far)
         near = await self._near.read(name)
-        self._asked.put(name, True, ABSENT if near is None else REFRESHED)
+        self._asked.put(name, True, ABSENT_TTL if near is None else REFRESH_TTL)
         return far if near is None else near

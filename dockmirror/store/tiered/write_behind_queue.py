@@ -16,17 +16,17 @@ from twisted.python.failure import Failure
 from ...concurrency.periodic_task import PeriodicTask
 from ...interfaces import IDocumentStore, ITagStore
 from .. import layout, write_behind
-from ..bucket.blocking_bucket import PART
+from ..bucket.blocking_bucket import PART_SIZE
 from ..bucket.bucket import Bucket, BucketUnavailable
 from ..bucket.bucket_stores import BucketContentStore, BucketDocumentStore, BucketTagStore, link_metadata
 from ..threads import RunInThread
 from ..write_behind import PendingContent, PendingTag, PendingWrite
 
-LOOK = 1.0
+POLL_INTERVAL = 1.0
 """Seconds between two looks at what is owed."""
-ON_ITS_WAY = 60.0
+ARRIVAL_GRACE = 60.0
 """Seconds since it was noted for which a content may still be about to be there."""
-_AT_ONCE = 4
+_CONCURRENCY = 4
 _log = Logger()
 
 
@@ -49,7 +49,7 @@ class WriteBehind(PeriodicTask):
         clock: IReactorTime,
         in_thread: RunInThread,
     ) -> None:
-        super().__init__(self.run, LOOK, clock, "what is owed is not given")
+        super().__init__(self.run, POLL_INTERVAL, clock, "what is owed is not given")
         self.waiting = 0
         self._root = root
         self._bucket = bucket
@@ -63,7 +63,7 @@ class WriteBehind(PeriodicTask):
 
     async def run(self) -> None:
         """Gives what is owed, unless another process does."""
-        paths = await self._in_thread(partial(write_behind.pending, self._root))
+        paths = await self._in_thread(partial(write_behind.list_pending, self._root))
         self.waiting = len(paths)
         if not paths:
             return
@@ -82,13 +82,13 @@ class WriteBehind(PeriodicTask):
         for _, alike in groupby(paths, key=lambda path: path.name.partition("-")[0]):
             left = list(alike)
             while left:
-                giving = [Deferred.fromCoroutine(self._give(path)) for path in left[:_AT_ONCE]]
+                giving = [Deferred.fromCoroutine(self._give(path)) for path in left[:_CONCURRENCY]]
                 given = await DeferredList(giving, consumeErrors=True)
                 for _, failure in given:  # once nothing is under way: it would be given a second time beside
                     if isinstance(failure, Failure):
                         failure.raiseException()
                 self.waiting -= len(giving)
-                del left[:_AT_ONCE]
+                del left[:_CONCURRENCY]
 
     async def _give(self, path: Path) -> None:
         self._bucket.health.check()
@@ -112,7 +112,7 @@ class WriteBehind(PeriodicTask):
         if isinstance(each, PendingTag):
             tagged = await self._near_tags.get(each.repository, each.tag)
             if tagged is not None:
-                await self._tags.note(each.repository, each.tag, tagged)
+                await self._tags.record(each.repository, each.tag, tagged)
         else:
             data = await self._near_documents.read(each.name)
             if data is not None:
@@ -125,16 +125,16 @@ class WriteBehind(PeriodicTask):
         file, metadata = self._root / key, link_metadata(each.repository, each.kind)
         try:
             size = await self._in_thread(lambda: file.stat().st_size)
-            small = await self._in_thread(file.read_bytes) if size <= PART else None
+            small = await self._in_thread(file.read_bytes) if size <= PART_SIZE else None
         except OSError as error:
             since = await self._in_thread(lambda: noted.stat().st_mtime)
-            if 0 <= self._clock.seconds() - since < ON_ITS_WAY:
+            if 0 <= self._clock.seconds() - since < ARRIVAL_GRACE:
                 return False
             _log.warn("{digest} is not uploaded: {error}", digest=each.digest, error=str(error))
             return True
         if small is not None:
             await self._bucket.put_new(key, small, metadata)
-        elif not await self._contents.is_there(each.digest):
+        elif not await self._contents.exists(each.digest):
             await self._bucket.upload(key, file, metadata)
         await self._contents.write_link(each.repository, each.digest, each.kind)
         return True

@@ -65,7 +65,7 @@ def blobs(cache: Path) -> list[Path]:
 
 def forget_figures(cache: Path) -> None:
     """As after a crash: how much there is has to be found out at the mirror's next look."""
-    (cache / "dockmirror/held").write_bytes(b"")
+    (cache / "dockmirror/usage_counter").write_bytes(b"")
 
 
 def wrong_blobs(cache: Path) -> list[Path]:

@@ -89,7 +89,7 @@ class Sharing:
         """
         keys = [key for name, image in images.items() for key in _keys(f"docker.io/{name}", image)]
         wait_until(lambda: all(map(self._has, keys)), "the bucket has the images")
-        owed = mirror.cache / "dockmirror/owed"
+        owed = mirror.cache / "dockmirror/write_behind"
         wait_until(lambda: not owed.is_dir() or not any(owed.iterdir()), "all is uploaded")
 
     def keys(self) -> list[str]:

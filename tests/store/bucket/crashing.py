@@ -101,13 +101,13 @@ class Mirror:
         """A month later, when the one that is kept was used."""
         self.clock.advance(30 * DAY)
         uses = LastUsedJournal(self.bucket, self.clock)
-        uses.note(Digest.of(KEPT_IMAGE))
+        uses.record(Digest.of(KEPT_IMAGE))
         now(uses.flush())
         now(BucketExpiry(self.bucket, uses, self.clock, 20 * DAY)._clean())
 
     def holds(self, data: bytes) -> bool:
         """Whether it is there."""
-        return now(self.contents.is_there(Digest.of(data)))
+        return now(self.contents.exists(Digest.of(data)))
 
     def names(self, tag: str, manifest: bytes) -> bool:
         """Whether the tag is that manifest's."""
@@ -158,8 +158,8 @@ def check(mirror: Mirror) -> None:
         assert read is not None
         assert digest.matches(read[0])
     links = list(parse_links(now(mirror.bucket.list(layout.REPOSITORIES))))
-    manifests = {link.digest for link in links if link.manifest}
-    assert {link.digest for link in links if link.tag is None} <= held.keys()
+    manifests = {link.digest for link in links if link.is_manifest}
+    assert {link.digest for link in links if link.tag_directory is None} <= held.keys()
     for tag in ("latest", "new"):
         tagged = now(mirror.tags.get(HERE, Tag(tag)))
         assert tagged is None or tagged.digest in manifests

@@ -17,8 +17,14 @@ from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import BrokenOff, Unreachable
 from dockmirror.oci.ranges import ContentRange
 from dockmirror.store import layout
-from dockmirror.store.bucket.bucket import FIRST, LONGEST, PATIENCE, Bucket, BucketUnavailable
-from dockmirror.store.bucket.bucket_stores import ABSENT, BucketContentStore
+from dockmirror.store.bucket.bucket import (
+    MAX_BACKOFF,
+    MIN_BACKOFF,
+    RESPONSE_TIMEOUT,
+    Bucket,
+    BucketUnavailable,
+)
+from dockmirror.store.bucket.bucket_stores import ABSENT_TTL, BucketContentStore
 
 from ...answering import Recorder, now, watch
 from ..contract import ELSEWHERE, HERE, LARGE, LARGE_DIGEST, read
@@ -80,8 +86,8 @@ def test_failure(asked: Bucket, clock: Clock, threads: Threads) -> None:
     with pytest.raises(BucketUnavailable):
         now(asked.get(KEY))
     assert threads.calls == calls
-    pause = FIRST
-    while pause < LONGEST:
+    pause = MIN_BACKOFF
+    while pause < MAX_BACKOFF:
         clock.advance(pause)
         with pytest.raises(BucketUnavailable):
             now(asked.get(KEY))
@@ -89,7 +95,7 @@ def test_failure(asked: Bucket, clock: Clock, threads: Threads) -> None:
         assert threads.calls == calls
         pause *= 2
     threads.down = False
-    clock.advance(LONGEST)
+    clock.advance(MAX_BACKOFF)
     assert now(asked.get(KEY)) is not None
     assert asked.health.failure is None
 
@@ -112,7 +118,7 @@ def test_slow(clock: Clock) -> None:
     obstore.put(store, DATA, LARGE)
     asked = bucket(clock, store, held)
     outcome = watch(asked.get(KEY))
-    clock.advance(PATIENCE)
+    clock.advance(RESPONSE_TIMEOUT)
     assert isinstance(outcome[0], BucketUnavailable)
     held.run()
     assert asked.health.failure is not None
@@ -207,7 +213,7 @@ def test_spoilt(clock: Clock) -> None:
         lambda distant: distant.body(Descriptor(), whole),
     ):
         now(asked.put(KEY, LARGE[:-1] + b"?", {"blob": HERE.name}))
-        clock.advance(ABSENT)
+        clock.advance(ABSENT_TTL)
         taken = Recorder()
         with pytest.raises(BrokenOff):
             now(give(opened(contents)).deliver(taken))
@@ -255,16 +261,16 @@ def test_linked_while_it_is_asked_for(clock: Clock) -> None:
     held.run()
     (found,) = opening
     assert found is not None
-    assert contents.knows(ELSEWHERE, LARGE_DIGEST, ContentKind.BLOB)
+    assert contents.is_known_link(ELSEWHERE, LARGE_DIGEST, ContentKind.BLOB)
 
 
 def test_is_there(clock: Clock) -> None:
     """Whether something is there now is asked each time."""
     contents, asked = counted(clock)
-    assert now(contents.is_there(LARGE_DIGEST))
+    assert now(contents.exists(LARGE_DIGEST))
     now(asked.delete([DATA]))
     assert now(contents.holds(LARGE_DIGEST))
-    assert not now(contents.is_there(LARGE_DIGEST))
+    assert not now(contents.exists(LARGE_DIGEST))
     assert not now(contents.holds(LARGE_DIGEST))
 
 

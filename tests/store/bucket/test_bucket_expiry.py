@@ -12,7 +12,13 @@ from dockmirror.interfaces import ContentKind
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.reference import Repository, Tag
 from dockmirror.store import layout
-from dockmirror.store.bucket.bucket_expiry import DAY, TOLD, BucketExpiry, ExpiryResult, LastUsedJournal
+from dockmirror.store.bucket.bucket_expiry import (
+    DAY,
+    RECORD_INTERVAL,
+    BucketExpiry,
+    ExpiryResult,
+    LastUsedJournal,
+)
 from dockmirror.store.bucket.bucket_stores import BucketContentStore, BucketTagStore
 
 from ...answering import now
@@ -95,7 +101,7 @@ def test_used(mirrors: Mirrors, clock: Clock) -> None:
     now(one.tags.put(HERE, LATEST, digest))
     one.put(OTHER)
     clock.advance(MONTH - DAY)
-    two.uses.note(digest)
+    two.uses.record(digest)
     now(two.uses.flush())
     clock.advance(2 * DAY)
     assert now(one.aging.run()) == ExpiryResult(1, len(OTHER))
@@ -113,7 +119,7 @@ def test_a_tag_that_moved(mirrors: Mirrors, clock: Clock) -> None:
     now(one.tags.put(HERE, LATEST, new))
     now(one.tags.put(HERE, Tag("old"), old))
     clock.advance(MONTH + 1)
-    one.uses.note(new)
+    one.uses.record(new)
     now(one.uses.flush())
     assert now(one.aging.run()) is not None
     tagged = now(one.tags.get(HERE, LATEST))
@@ -130,7 +136,7 @@ def test_one_a_day(mirrors: Mirrors, clock: Clock) -> None:
     clock.advance(DAY)
     assert now(two.aging.run()) == ExpiryResult(0, 0)
     assert now(one.aging.run()) is None
-    assert len(now(one.bucket.list(layout.CLEANINGS))) == 1
+    assert len(now(one.bucket.list(layout.EXPIRY_RUNS))) == 1
 
 
 def test_the_last_day(clock: Clock) -> None:
@@ -147,23 +153,23 @@ def test_told_as_one(mirrors: Mirrors, clock: Clock) -> None:
     digests = [Digest.of(data) for data in (CONFIG, LAYER)]
     for mirror in mirrors:
         for digest in digests:
-            mirror.uses.note(digest)
+            mirror.uses.record(digest)
         now(mirror.uses.flush())
         now(mirror.uses.flush())
-    assert len(now(one.bucket.list(layout.USES))) == 2
+    assert len(now(one.bucket.list(layout.LAST_USED))) == 2
     known = now(one.uses.load(0.0))
     assert set(known) == set(digests)
-    assert len(now(one.bucket.list(layout.USES))) == 1
+    assert len(now(one.bucket.list(layout.LAST_USED))) == 1
     assert now(two.uses.load(0.0)) == known
-    one.uses.note(digests[0])
+    one.uses.record(digests[0])
     now(one.uses.flush())
-    assert len(now(one.bucket.list(layout.USES))) == 1
-    clock.advance(TOLD)
-    one.bucket.health.failed("down")
-    one.uses.note(digests[0])
+    assert len(now(one.bucket.list(layout.LAST_USED))) == 1
+    clock.advance(RECORD_INTERVAL)
+    one.bucket.health.record_failure("down")
+    one.uses.record(digests[0])
     with pytest.raises(OSError, match="down"):
         now(one.uses.flush())
-    one.bucket.health.succeeded()
+    one.bucket.health.record_success()
     now(one.uses.flush())
-    assert len(now(one.bucket.list(layout.USES))) == 2
+    assert len(now(one.bucket.list(layout.LAST_USED))) == 2
     assert now(one.uses.load(clock.seconds() - 1)).keys() == {digests[0]}

@@ -10,7 +10,7 @@ import pytest
 from obstore.store import HTTPStore
 from twisted.internet.task import Clock
 
-from dockmirror.store.bucket.bucket import FIRST, Bucket, BucketUnavailable
+from dockmirror.store.bucket.bucket import MIN_BACKOFF, Bucket, BucketUnavailable
 
 from ...answering import now
 from ...integration.parts.server import Exchange, Server
@@ -97,10 +97,10 @@ def fail(bucket: Bucket, server: ObjectServer, key: PurePosixPath = ONE) -> None
 def test_ends_when_it_is_read(bucket: Bucket, server: ObjectServer, clock: Clock) -> None:
     """That the server tells of it is not enough; that it still cannot be read takes nothing else away."""
     fail(bucket, server)
-    clock.advance(FIRST)
+    clock.advance(MIN_BACKOFF)
     fail(bucket, server, OTHER)
     server.unreadable.remove(OTHER.name)
-    clock.advance(2 * FIRST)
+    clock.advance(2 * MIN_BACKOFF)
     for _ in range(2):
         assert now(bucket.get(ONE, bare=True)) is not None
         assert now(bucket.get(PurePosixPath("none"))) is None
@@ -121,8 +121,8 @@ def test_breaks_off(bucket: Bucket, server: ObjectServer, clock: Clock) -> None:
     found = now(bucket.get(ONE))
     assert found is not None
     with pytest.raises(BucketUnavailable):
-        now(found.body.whole())
-    clock.advance(FIRST)
+        now(found.body.read_all())
+    clock.advance(MIN_BACKOFF)
     now(bucket.get(ONE, bare=True))
     assert bucket.health.failure is not None
 
@@ -130,7 +130,7 @@ def test_breaks_off(bucket: Bucket, server: ObjectServer, clock: Clock) -> None:
 def test_another_is_read(bucket: Bucket, server: ObjectServer, clock: Clock) -> None:
     """One that is spoilt for good does not keep the bucket from being well."""
     fail(bucket, server)
-    clock.advance(FIRST)
+    clock.advance(MIN_BACKOFF)
     assert now(bucket.read(OTHER)) is not None
     assert bucket.health.failure is None
     now(bucket.probe())
@@ -144,7 +144,7 @@ def test_nothing_to_be_read(bucket: Bucket, server: ObjectServer, clock: Clock, 
         del server.held[key.name]
     else:
         server.unreadable.clear()
-    clock.advance(FIRST)
+    clock.advance(MIN_BACKOFF)
     now(bucket.probe())
     assert bucket.health.failure is None
 
@@ -153,6 +153,6 @@ def test_gone(bucket: Bucket, server: ObjectServer, clock: Clock) -> None:
     """Whoever asks for it again and learns that it is gone has an answer."""
     fail(bucket, server)
     del server.held["one"]
-    clock.advance(FIRST)
+    clock.advance(MIN_BACKOFF)
     assert now(bucket.get(ONE)) is None
     assert bucket.health.failure is None

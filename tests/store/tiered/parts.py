@@ -57,4 +57,4 @@ class Machine:
     def give(self) -> int:
         """Gives what is owed; how much of it is left."""
         now(self.uploads.run())
-        return len(write_behind.pending(self.root))
+        return len(write_behind.list_pending(self.root))

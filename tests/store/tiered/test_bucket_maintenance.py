@@ -11,8 +11,8 @@ from dockmirror.oci.digest import Digest
 from dockmirror.store import layout
 from dockmirror.store.bucket.bucket_expiry import (
     DAY,
-    LOOK,
-    TELL,
+    EXPIRY_CHECK_INTERVAL,
+    FLUSH_INTERVAL,
     BucketExpiry,
     BucketMaintenance,
     LastUsedJournal,
@@ -31,15 +31,15 @@ def test_by_and_by() -> None:
     cleaning = BucketMaintenance(uses, BucketExpiry(kept, uses, clock, DAY), clock)
     cleaning.startService()
     assert kept.requests == {}
-    uses.note(Digest.of(b"1"))
-    clock.advance(TELL - 1)
-    kept.health.failed("down")
+    uses.record(Digest.of(b"1"))
+    clock.advance(FLUSH_INTERVAL - 1)
+    kept.health.record_failure("down")
     clock.advance(1)
     assert kept.requests == {}
-    clock.advance(TELL)
-    assert len(now(kept.list(layout.USES))) == 1
+    clock.advance(FLUSH_INTERVAL)
+    assert len(now(kept.list(layout.LAST_USED))) == 1
     for _ in range(60):
-        clock.advance(LOOK / 60)
-    assert len(now(kept.list(layout.CLEANINGS))) == 1
+        clock.advance(EXPIRY_CHECK_INTERVAL / 60)
+    assert len(now(kept.list(layout.EXPIRY_RUNS))) == 1
     cleaning.stopService()
     assert not clock.getDelayedCalls()

@@ -14,11 +14,16 @@ from twisted.internet.task import Clock
 from dockmirror.interfaces import ContentKind, IBucketBlob, IContentStore, IDocumentStore, ITagStore, TagEntry
 from dockmirror.oci.digest import Digest
 from dockmirror.store import layout, write_behind
-from dockmirror.store.bucket.bucket import FIRST, LONGEST
+from dockmirror.store.bucket.bucket import MAX_BACKOFF, MIN_BACKOFF
 from dockmirror.store.bucket.bucket_stores import BucketContentStore
 from dockmirror.store.local_store import LocalDocumentStore, LocalTagStore
-from dockmirror.store.tiered.tiered_stores import ASKED_AGAIN, GIVEN_AGAIN, REFRESHED, TieredDocumentStore
-from dockmirror.store.tiered.write_behind_queue import ON_ITS_WAY, WriteBehind
+from dockmirror.store.tiered.tiered_stores import (
+    BUCKET_CHECK_INTERVAL,
+    REFRESH_TTL,
+    REUPLOAD_INTERVAL,
+    TieredDocumentStore,
+)
+from dockmirror.store.tiered.write_behind_queue import ARRIVAL_GRACE, WriteBehind
 
 from ...answering import now, watch
 from ..bucket.buckets import bucket
@@ -96,7 +101,7 @@ def test_shared(machines: Machines, clock: Clock) -> None:
     confirmed = clock.seconds()
     assert now(two.contents.open(HERE, DIGEST, ContentKind.MANIFEST)) is None
     assert one.give() == 0
-    clock.advance(ASKED_AGAIN)
+    clock.advance(BUCKET_CHECK_INTERVAL)
     assert now(read(now(two.contents.open(HERE, LARGE_DIGEST, ContentKind.BLOB)))) == LARGE
     assert now(read(now(two.contents.open(HERE, DIGEST, ContentKind.MANIFEST)))) == DATA
     assert now(two.contents.open(HERE, DIGEST, ContentKind.BLOB)) is None
@@ -152,11 +157,11 @@ def test_down(machines: Machines, tmp_path: Path, clock: Clock) -> None:
     now(one.tags.put(HERE, LATEST, LARGE_DIGEST))
     now(one.documents.write("name", DATA))
     assert now(read(now(one.contents.open(HERE, LARGE_DIGEST, ContentKind.BLOB)))) == LARGE
-    clock.advance(ASKED_AGAIN)
+    clock.advance(BUCKET_CHECK_INTERVAL)
     assert now(one.tags.get(HERE, LATEST)) is not None
     assert now(one.documents.read("other")) is None
     for _ in range(3):
-        clock.advance(LONGEST)
+        clock.advance(MAX_BACKOFF)
         assert one.give() == 3
     with pytest.raises(OSError, match="no route"):
         now(one.bucket.probe())
@@ -172,7 +177,7 @@ def test_evicted_before(machines: Machines, clock: Clock) -> None:
     now(one.contents.add(HERE, DIGEST, ContentKind.BLOB, DATA))
     (one.root / layout.data(DIGEST)).unlink()
     assert one.give() == 1  # it may be about to be there
-    clock.advance(ON_ITS_WAY)
+    clock.advance(ARRIVAL_GRACE)
     assert one.give() == 0
     assert now(two.contents.open(HERE, DIGEST, ContentKind.BLOB)) is None
 
@@ -196,19 +201,19 @@ def test_later_tag(machines: Machines, clock: Clock) -> None:
     """The tag that was confirmed last counts; what is confirmed again and again is given once an hour."""
     one, two = machines
     now(one.tags.put(HERE, LATEST, DIGEST))
-    clock.advance(ASKED_AGAIN)
+    clock.advance(BUCKET_CHECK_INTERVAL)
     now(two.tags.put(HERE, LATEST, LARGE_DIGEST))
     assert (one.give(), two.give()) == (0, 0)
-    clock.advance(ASKED_AGAIN)
+    clock.advance(BUCKET_CHECK_INTERVAL)
     for machine in machines:
         tagged = now(machine.tags.get(HERE, LATEST))
         assert tagged is not None
         assert tagged.digest == LARGE_DIGEST
     now(two.tags.put(HERE, LATEST, LARGE_DIGEST))
-    assert not write_behind.pending(two.root)
-    clock.advance(GIVEN_AGAIN)
+    assert not write_behind.list_pending(two.root)
+    clock.advance(REUPLOAD_INTERVAL)
     now(two.tags.put(HERE, LATEST, LARGE_DIGEST))
-    assert len(write_behind.pending(two.root)) == 1
+    assert len(write_behind.list_pending(two.root)) == 1
 
 
 def test_asked_at_once(machines: Machines, tmp_path: Path, clock: Clock) -> None:
@@ -217,7 +222,7 @@ def test_asked_at_once(machines: Machines, tmp_path: Path, clock: Clock) -> None
     now(one.tags.put(HERE, LATEST, DIGEST))
     now(one.documents.write("name", DATA))
     assert one.give() == 0
-    clock.advance(ASKED_AGAIN)
+    clock.advance(BUCKET_CHECK_INTERVAL)
     added = Machine(two.root, one.store, clock, held := HeldThreads())
     tags = [watch(added.tags.get(HERE, LATEST)) for _ in range(3)]
     documents = [watch(added.documents.read("name")) for _ in range(3)]
@@ -238,7 +243,7 @@ def test_asked_when_it_answers_again(machines: Machines, clock: Clock) -> None:
     assert now(two.tags.get(HERE, LATEST)) is None
     assert now(two.documents.read("name")) is None
     two.threads.down = False
-    clock.advance(FIRST)
+    clock.advance(MIN_BACKOFF)
     assert now(two.tags.get(HERE, LATEST)) == TagEntry(DIGEST, EPOCH)
     assert now(two.documents.read("name")) == DATA
 
@@ -270,7 +275,7 @@ def test_moved_before_it_was_given(machines: Machines, clock: Clock, digests: tu
     for digest in digests:
         now(one.tags.put(HERE, LATEST, digest))
         one.give()
-        clock.advance(LONGEST)
+        clock.advance(MAX_BACKOFF)
     one.threads.down = False
     assert one.give() == 0
     tagged = now(two.tags.get(HERE, LATEST))
@@ -291,7 +296,7 @@ def test_what_is_on_its_way(machines: Machines, clock: Clock) -> None:
     assert looking == []
     held.run()
     assert looking == [None]
-    assert len(write_behind.pending(one.root)) == 1
+    assert len(write_behind.list_pending(one.root)) == 1
 
 
 def test_documents(machines: Machines, clock: Clock) -> None:
@@ -303,15 +308,15 @@ def test_documents(machines: Machines, clock: Clock) -> None:
     now(one.documents.write("name", b"2"))
     one.give()
     assert now(two.documents.read("name")) == b"1"
-    clock.advance(REFRESHED)
+    clock.advance(REFRESH_TTL)
     now(two.documents.read("name"))
     assert now(two.documents.read("name")) == b"2"
     now(two.documents.write("name", b"3"))
-    clock.advance(REFRESHED)
+    clock.advance(REFRESH_TTL)
     now(two.documents.read("name"))
     assert now(two.documents.read("name")) == b"3"
     two.give()
-    clock.advance(REFRESHED)
+    clock.advance(REFRESH_TTL)
     now(one.documents.read("name"))
     assert now(one.documents.read("name")) == b"3"
 
@@ -321,7 +326,7 @@ def test_written_while_it_is_refreshed(machines: Machines, clock: Clock) -> None
     one, two = machines
     now(one.documents.write("name", b"1"))
     one.give()
-    clock.advance(REFRESHED)
+    clock.advance(REFRESH_TTL)
     noted: Deferred[None] = Deferred()
 
     async def owe(each: write_behind.PendingWrite) -> None:
