@@ -1,8 +1,8 @@
-"""Copies of blobs that clients push, on a disk: written while they pass, kept when they prove to be right.
+"""Copies of blobs that clients push, staged on disk while they pass and committed if their digest is right.
 
-A copy lies among the files that are on their way to a name, in which the parts of one upload follow each
-other, whichever process they reach.  One that nobody goes on with for an hour is dropped with dead writers'.
-All of them together take a limited number of bytes and files: what would be more is not copied.
+The parts of one upload may reach different processes, which append to the same file. A copy that is
+unused for an hour is deleted with other temporary files. All copies together are limited in bytes and files;
+what exceeds the limits is not copied.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
+from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -26,12 +27,12 @@ from .threads import RunInThread, shield
 from .writer import AsyncFileWriter, BackgroundHasher
 
 MAX_BUFFERED = 8 * 1024 * 1024
-"""Bytes that may wait for the disk: no push waits for it, and what it does not take in time is not kept."""
+"""Bytes that may wait for the disk; a copy that exceeds it is given up, since no push waits for the disk."""
 
 MAX_STAGED_FILES = 1000
-"""Files of copies that there may be."""
-_LOOKED_AGAIN = 4 * 1024 * 1024
-"""Bytes of one copy after which it is seen how large all of them are."""
+"""Copies that may exist at the same time."""
+_CHECK_INTERVAL = 4 * 1024 * 1024
+"""Bytes of a copy after which the size of all copies is checked again."""
 _PREFIX = "push-"
 _log = Logger()
 
@@ -40,8 +41,8 @@ _log = Logger()
 class LocalUploadStaging:
     """Copies in a store's directory.
 
-    :param grown: is told how many bytes are held more.
-    :param most: tells how many bytes all copies together may have.
+    :param on_committed: called with the number of bytes that a committed copy adds to the store.
+    :param limit: returns the number of bytes that all copies together may have.
     """
 
     def __init__(
@@ -49,34 +50,32 @@ class LocalUploadStaging:
         root: Path,
         in_thread: RunInThread,
         clock: IReactorTime,
-        grown: Callable[[int], None],
-        most: Callable[[], int],
+        on_committed: Callable[[int], None],
+        limit: Callable[[], int],
     ) -> None:
         self._root = root
         self._in_thread = in_thread
         self._clock = clock
-        self._grown = grown
-        self._most = most
+        self._on_committed = on_committed
+        self._limit = limit
 
     async def open(self, name: str, offset: int) -> IStagedUpload | None:
-        """See ``IUploadStaging``."""
-        path, most = self._path(name), self._most()
+        path = self._path(name)
+        limit = _Limit(path.parent, self._limit())
         try:
-            opening = shield(self._in_thread(partial(_open, path, offset, most)), late=os.close)
+            opening = shield(self._in_thread(partial(_open, path, offset, limit)), late=os.close)
             file = await opening
         except OSError as error:
-            _log.warn("a push is not kept: {error}", error=str(error))
+            _log.warn("a pushed blob is not cached: {error}", error=str(error))
             return None
-        return _StagedUpload(
-            path, FileReader(file, self._in_thread), file, offset, self._clock, most, self.drop
-        )
+        copy, reader = PartialFile(PartialPaths(path, path, path), file), FileReader(file, self._in_thread)
+        return _StagedUpload(copy, reader, offset, self._clock, limit, partial(self.drop, name))
 
     async def commit(self, name: str, digest: Digest) -> bool:
-        """See ``IUploadStaging``."""
         path = self._path(name)
         place = PartialPaths(path, path.with_suffix(layout.SIZE), self._root / layout.data(digest))
         try:
-            file = await self._in_thread(partial(_locked, path))
+            file = await self._in_thread(partial(_open_locked, path))
         except OSError:
             await self.drop(name)
             return False
@@ -84,57 +83,69 @@ class LocalUploadStaging:
         try:
             length = copy.length()
             if not await BackgroundHasher(digest, reader).matches(length):
-                _log.warn("a push was not kept: what came was not {digest}", digest=str(digest))
+                _log.warn("a pushed blob is not cached: its bytes do not match {digest}", digest=str(digest))
                 return False
             await self._in_thread(copy.sync)
             await self._in_thread(copy.commit)
         except OSError as error:
-            _log.error("a push could not be kept: {error}", error=str(error))
+            _log.error("a pushed blob cannot be cached: {error}", error=str(error))
             return False
         else:
-            self._grown(length)
+            self._on_committed(length)
             return True
         finally:
             reader.close()
             await self.drop(name)
 
     async def drop(self, name: str) -> None:
-        """See ``IUploadStaging``."""
         try:
             await self._in_thread(partial(files.remove, self._path(name)))
         except OSError as error:
-            _log.warn("what was copied of a push stays for an hour: {error}", error=str(error))
+            _log.warn(
+                "the copy of a pushed blob cannot be deleted before an hour has passed: {error}",
+                error=str(error),
+            )
 
     def _path(self, name: str) -> Path:
         return self._root / layout.TEMPORARY / f"{_PREFIX}{name}"
 
 
-def _check_room(directory: Path, most: int) -> None:
-    """:raises OSError: when there are as many copies, or bytes of them, as there may be."""
-    with os.scandir(directory) as entries:
-        copies = [entry for entry in entries if entry.name.startswith(_PREFIX)]
-    if len(copies) > MAX_STAGED_FILES or sum(map(_size, copies)) >= most:
-        raise OSError("the pushes under way are too many for the cache")
+@frozen
+class _Limit:
+    """The limit of all copies in a directory, in bytes."""
+
+    directory: Path
+    size: int
+
+    def check(self) -> None:
+        """Check the number of copies and their size.
+
+        :raises OSError: if one of them reaches its limit.
+        """
+        with os.scandir(self.directory) as entries:
+            copies = [entry for entry in entries if entry.name.startswith(_PREFIX)]
+        if len(copies) > MAX_STAGED_FILES or sum(map(_file_size, copies)) >= self.size:
+            raise OSError("the pushes under way exceed the limit of the cache")
 
 
-def _size(entry: os.DirEntry[str]) -> int:
+def _file_size(entry: os.DirEntry[str]) -> int:
     try:
         return entry.stat().st_size
     except FileNotFoundError:
         return 0
 
 
-def _open(path: Path, offset: int, most: int) -> int:
-    """The copy with so many bytes of it; made where it is to have none.
+def _open(path: Path, offset: int, limit: _Limit) -> int:
+    """Open the copy and truncate it to the offset; it is created at offset 0.
 
-    :raises OSError: when there are fewer, another process is writing to it, or there is no room.
+    :raises OSError: if it is shorter, another process writes to it or the copies reach a limit.
     """
     files.make_directory(path.parent)
-    _check_room(path.parent, most)
-    file = _locked(path, 0 if offset else os.O_CREAT)
+    limit.check()
+    file = _open_locked(path, 0 if offset else os.O_CREAT)
     try:
         if os.fstat(file).st_size < offset:
-            raise OSError(f"of a push there are less than {offset} bytes")
+            raise OSError(f"the copy has fewer than {offset} bytes")
         os.ftruncate(file, offset)
     except BaseException:
         os.close(file)
@@ -142,16 +153,16 @@ def _open(path: Path, offset: int, most: int) -> int:
     return file
 
 
-def _locked(path: Path, flags: int = 0) -> int:
-    """The copy, which nobody else writes to or keeps until it is closed.
+def _open_locked(path: Path, flags: int = 0) -> int:
+    """Open and lock the copy until it is closed.
 
-    :raises OSError: when there is none, or another has it; also when that one has just kept it.
+    :raises OSError: if it is missing, or locked or just committed by another process.
     """
     file = os.open(path, os.O_RDWR | os.O_CLOEXEC | flags, 0o666)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if not os.path.samestat(os.fstat(file), os.stat(path)):
-            raise OSError("another has taken it")
+            raise OSError("another process has committed it")
     except BaseException:
         os.close(file)
         raise
@@ -162,53 +173,51 @@ def _locked(path: Path, flags: int = 0) -> int:
 class _StagedUpload:
     def __init__(
         self,
-        path: Path,
+        copy: PartialFile,
         reader: FileReader,
-        file: int,
         offset: int,
         clock: IReactorTime,
-        most: int,
-        drop: Callable[[str], Awaitable[None]],
+        limit: _Limit,
+        drop: Callable[[], Awaitable[None]],
     ) -> None:
-        copy = PartialFile(PartialPaths(path, path, path), file)
-        self._path = path
         self._reader = reader
-        self._writer = AsyncFileWriter(copy.write, reader, offset, clock, lambda: None, self._give_up)
-        self._most = most
+        self._writer = AsyncFileWriter(copy.write, reader, offset, clock, lambda: None, self._fail)
+        self._limit = limit
         self._drop = drop
-        self._unseen = 0
-        self._given_up = False
+        self._unchecked = 0
+        self._failed = False
 
     def write(self, data: bytes) -> None:
-        """See ``IStagedUpload``."""
-        if self._given_up:
+        if self._failed:
             return
         try:
             self._writer.write(data)
-            self._look(len(data))
+            self._check_size(len(data))
         except OSError as error:
-            self._give_up(error)
+            self._fail(error)
         if self._writer.pending > MAX_BUFFERED:
-            self._give_up(OSError("the disk does not follow"))
+            self._fail(OSError("the disk is too slow"))
 
     async def finish(self) -> int | None:
-        """See ``IStagedUpload``."""
         await self._writer.flushed()
-        if self._given_up:
-            await self._drop(self._path.name.removeprefix(_PREFIX))
+        if self._failed:
+            await self._drop()
         self._reader.close()
-        return None if self._given_up else self._writer.length
+        return None if self._failed else self._writer.length
 
-    def _look(self, length: int) -> None:
-        """:raises OSError: when this copy, or all together, are too large."""
-        if self._writer.length + self._writer.pending > self._most:
-            raise OSError("it is too large for the cache")
-        self._unseen += length
-        if self._unseen >= _LOOKED_AGAIN:
-            self._unseen = 0
-            _check_room(self._path.parent, self._most)
+    def _check_size(self, length: int) -> None:
+        """Check the size of this copy and of all copies.
 
-    def _give_up(self, error: OSError) -> None:
-        if not self._given_up:
-            self._given_up = True
-            _log.warn("a push is not kept: {error}", error=str(error))
+        :raises OSError: if one of them exceeds the limit.
+        """
+        if self._writer.length + self._writer.pending > self._limit.size:
+            raise OSError("it exceeds the limit of the cache")
+        self._unchecked += length
+        if self._unchecked >= _CHECK_INTERVAL:
+            self._unchecked = 0
+            self._limit.check()
+
+    def _fail(self, error: OSError) -> None:
+        if not self._failed:
+            self._failed = True
+            _log.warn("a pushed blob is not cached: {error}", error=str(error))

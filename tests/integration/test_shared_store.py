@@ -203,7 +203,7 @@ def test_bucket_fails(sharing: Sharing, fault: Fault | Stall) -> None:
     assert "s3://" in told["store"]
     assert metric(two, "dockmirror_bucket_failing") == 1
     wait_until(lambda: metric(two, "dockmirror_uploads_waiting") > 0, "uploads wait")
-    assert "fails; what is not held here is fetched from upstream" in two.read_log()
+    assert "fails; missing contents are fetched from upstream" in two.read_log()
     wait_until(lambda: holds(two.cache, "docker.io/library/after", after), "all is kept")
     two.kill()
     sharing.front.fault = None

@@ -1,1 +1,1 @@
-"""A store in a bucket, for any number of mirrors on any number of machines."""
+"""A store in an S3 bucket that any number of mirrors on any number of machines share."""

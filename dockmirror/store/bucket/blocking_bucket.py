@@ -1,4 +1,4 @@
-"""What a bucket is asked, by way of obstore; calls that block."""
+"""Requests to a bucket by way of obstore; all calls block."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
     from obstore import GetResult
 
 PART_SIZE = 8 * 1024 * 1024
-"""Bytes of each part in which a file is uploaded, so many at a time."""
-_PARTS = 4
+"""Bytes of each part of an upload, several of which are sent at once."""
+_UPLOAD_CONCURRENCY = 4
 
 Metadata = Mapping[str, str]
 
 
 @frozen
 class StoredObject:
-    """An object that is there, and its bytes as far as they were asked for.
+    """An object that was opened, and the bytes that were requested of it.
 
-    :ivar size: of the whole.
+    :ivar size: of the whole object.
     :ivar modified: in seconds since the epoch.
     """
 
@@ -40,7 +40,7 @@ class StoredObject:
 
 @frozen
 class ListedObject:
-    """An object in a list."""
+    """An object in a listing."""
 
     key: str
     size: int
@@ -48,87 +48,87 @@ class ListedObject:
 
 
 class BlockingBucket:
-    """One of obstore each, which raise what that raises.
+    """Makes requests; they raise obstore's exceptions.
 
-    :param connect: called when it is asked first.
-    :param reading: makes what reads on in an object that was opened, by its key.
+    :param connect: called before the first request.
+    :param make_read_step: returns the step with which an ``ObjectReader`` reads on, by the object's key.
     """
 
-    def __init__(self, connect: Callable[[], ObjectStore], reading: Callable[[str], ReadStep]) -> None:
+    def __init__(self, connect: Callable[[], ObjectStore], make_read_step: Callable[[str], ReadStep]) -> None:
         self._connect = connect
-        self._reading = reading
+        self._make_read_step = make_read_step
         self._store: ObjectStore | None = None
 
     def get(self, key: str, options: Any) -> StoredObject | None:
-        """An object, opened; None where there is none."""
+        """Open an object; None if there is none."""
         import obstore
 
         try:
-            result = obstore.get(self._connected, key, options=options)
+            result = obstore.get(self._client, key, options=options)
         except FileNotFoundError:
             return None
         meta = result.meta
         metadata = {str(name): str(value) for name, value in result.attributes.items()}
-        body = ObjectReader(result, self._reading(key))
+        body = ObjectReader(result, self._make_read_step(key))
         return StoredObject(meta["size"], meta["last_modified"].timestamp(), metadata, body)
 
     def read_first_byte(self, key: str) -> None:
-        """An object, where it is there and has one."""
+        """Read one byte of an object, unless it is missing or empty."""
         found = self.get(key, {"head": True})
-        part = self.get(key, {"range": (0, 1)}) if found and found.size else None
-        if part is not None:
-            part.body.read_all_blocking()
+        byte = self.get(key, {"range": (0, 1)}) if found and found.size else None
+        if byte is not None:
+            byte.body.read_all_blocking()
 
     def put(self, key: str, data: bytes, metadata: Metadata, new: bool = False) -> bool:
-        """Whether it is put: not so where it is to be new, and there is one already."""
+        """Store an object; False if it should be new and exists already."""
         import obstore
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
         mode: Any = "create" if new else "overwrite"
         try:
             obstore.put(
-                self._connected, key, data, attributes=_attributes(metadata), mode=mode, use_multipart=False
+                self._client, key, data, attributes=_attributes(metadata), mode=mode, use_multipart=False
             )
         except (AlreadyExistsError, PreconditionError):
             return False
         return True
 
     def upload(self, key: str, file: Path, metadata: Metadata) -> None:
-        """A file, in parts."""
+        """Store a file in parts."""
         import obstore
 
         obstore.put(
-            self._connected, key, file,
-            attributes=_attributes(metadata), chunk_size=PART_SIZE, max_concurrency=_PARTS,
+            self._client, key, file,
+            attributes=_attributes(metadata), chunk_size=PART_SIZE, max_concurrency=_UPLOAD_CONCURRENCY,
         )  # fmt: skip
 
     def delete(self, keys: Sequence[str]) -> None:
-        """Objects, there or not."""
+        """Delete objects; missing ones are ignored."""
         import obstore
 
         try:
-            obstore.delete(self._connected, list(keys))
-        except FileNotFoundError:  # some stores say so
+            obstore.delete(self._client, list(keys))
+        except FileNotFoundError:  # raised by some stores
             for key in keys if len(keys) > 1 else ():
                 self.delete([key])
 
     def list(self, prefix: str) -> Iterator[ListedObject]:
-        """Everything below a path."""
+        """Iterate over all objects below a path."""
         import obstore
 
-        for chunk in obstore.list(self._connected, prefix):
+        for chunk in obstore.list(self._client, prefix):
             for each in chunk:
                 yield ListedObject(each["path"], each["size"], each["last_modified"].timestamp())
 
     def sign(self, key: str, seconds: float) -> str:
-        """An address at which anybody gets an object for so long."""
+        """Return a presigned URL of an object."""
         import obstore
 
-        signable: Any = self._connected
+        signable: Any = self._client
         return str(obstore.sign(signable, "GET", key, timedelta(seconds=seconds)))
 
     @property
-    def _connected(self) -> ObjectStore:
+    def _client(self) -> ObjectStore:
         if self._store is None:
             self._store = self._connect()
         return self._store
@@ -139,91 +139,90 @@ def _attributes(metadata: Metadata) -> Any:
 
 
 CHUNK_SIZE = 1024 * 1024
-"""About how many bytes are taken from the bucket, and held, at a time."""
+"""Approximate number of bytes that are read, and kept in memory, at a time."""
 STALL_TIMEOUT = 10.0
-"""Seconds after which a piece must have come."""
+"""Seconds to wait for a chunk."""
 
 T = TypeVar("T")
 
 
 class ReadStep(Protocol):
-    """Goes on with what was opened, in a thread."""
+    """Runs one read in a thread."""
 
-    def __call__(self, call: Callable[[], T], patience: float, /) -> Awaitable[T]:
-        """What the call returned."""
+    def __call__(self, call: Callable[[], T], seconds: float, /) -> Awaitable[T]:
+        """Return the result of the call."""
 
 
 class ObjectReader:
-    """Opened; read once, or closed."""
+    """An open object, to be read once or closed."""
 
     def __init__(self, result: GetResult, step: ReadStep) -> None:
         self._result: GetResult | None = result
         self._step = step
-        self._pieces: Iterator[object] | None = None
+        self._chunks: Iterator[object] | None = None
         self._verifier: Verifier | None = None
 
     def start_verifying(self, digest: Digest) -> None:
-        """Pieces are hashed as they come, in the thread that they come in."""
+        """Hash the chunks as they come, in the thread that reads them."""
         self._verifier = digest.verifier()
 
     def is_verified(self) -> bool:
-        """Whether those that have come are the content of that digest."""
+        """Report whether the chunks read so far are the content of that digest."""
         return self._verifier is not None and self._verifier.verified()
 
     def read_all_blocking(self) -> bytes:
-        """Everything; this call blocks."""
+        """Read everything; the call blocks."""
         assert self._result is not None
         return bytes(self._result.bytes())
 
     async def read_all(self) -> bytes:
-        """Everything.
+        """Read everything.
 
-        :raises OSError: when it does not come.
+        :raises OSError: if that fails or stalls.
         """
         return await self._step(self.read_all_blocking, STALL_TIMEOUT)
 
     async def read_chunk(self) -> bytes:
-        """The next bytes; none at the end.
+        """Read the next chunk; empty at the end.
 
-        :raises OSError: when they do not come.
+        :raises OSError: if that fails or stalls.
         """
-        return await self._step(self._next, STALL_TIMEOUT)
+        return await self._step(self._read_chunk, STALL_TIMEOUT)
 
     def close(self) -> None:
-        """Nothing more is wanted."""
-        self._result = self._pieces = None
+        self._result = self._chunks = None
 
-    def _next(self) -> bytes:
-        if self._pieces is None:
+    def _read_chunk(self) -> bytes:
+        if self._chunks is None:
             if self._result is None:
                 return b""
-            self._pieces = iter(self._result.stream(CHUNK_SIZE))
-        piece = next(self._pieces, None)
-        if piece is None:
+            self._chunks = iter(self._result.stream(CHUNK_SIZE))
+        chunk = next(self._chunks, None)
+        if chunk is None:
             return b""
-        data = bytes(memoryview(piece))  # type: ignore[arg-type]
+        data = bytes(memoryview(chunk))  # type: ignore[arg-type]
         if self._verifier is not None:
             self._verifier.update(data)
         return data
 
 
 _CLIENT = {"connect_timeout": "5s", "read_timeout": "20s", "timeout": "1h"}
-"""What hangs is given up by whoever waits for it, sooner; of these only the thread hears."""
+"""Timeouts of the threads; those who wait for a thread give up sooner."""
 _RETRY = {"max_retries": 2, "retry_timeout": timedelta(seconds=10)}
 
 
 def is_available() -> bool:
-    """Whether what speaks to object stores is installed: it is an extra."""
+    """Report whether obstore is installed, which is an optional dependency."""
     return find_spec("obstore") is not None
 
 
 @frozen
 class BucketAddress:
-    """A bucket and a prefix in it, such as ``s3://bucket/prefix``.
+    """The URL of a bucket and a prefix in it, such as ``s3://bucket/prefix``.
 
-    Credentials are those that obstore finds by itself: in the environment, or of the machine.
+    Credentials are found by obstore, in the environment or from the machine.
 
-    :ivar endpoint: of an S3 server that is not Amazon's.
+    :ivar endpoint: the URL of an S3 server other than Amazon's.
     """
 
     url: str
@@ -233,9 +232,9 @@ class BucketAddress:
         return self.url
 
     def open(self) -> ObjectStore:
-        """What speaks to it; nothing is asked yet.
+        """Return a client; nothing is requested yet.
 
-        It has threads of its own, which no fork of this process would have.
+        The client has threads, which do not survive a fork of this process.
         """
         from obstore.store import from_url
 

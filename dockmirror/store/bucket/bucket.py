@@ -1,4 +1,4 @@
-"""A bucket, asked without being in the reactor's way."""
+"""A bucket that is used without blocking the reactor, and its circuit breaker."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from twisted.internet.defer import CancelledError
-from twisted.internet.defer import TimeoutError as TookTooLong
+from twisted.internet.defer import TimeoutError as TwistedTimeoutError
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
@@ -22,32 +22,31 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
 RESPONSE_TIMEOUT = 3.0
-"""Seconds in which the bucket must begin to answer; then it is slow, and the upstream is asked."""
+"""Seconds within which the bucket must begin to answer, so that a client does not wait for long."""
 UPLOAD_TIMEOUT = 3600.0
 LIST_TIMEOUT = 600.0
-"""Seconds; of what nobody waits for."""
+"""Seconds for requests that no client waits for."""
+
+MIN_BACKOFF, MAX_BACKOFF = 5.0, 60.0
+"""Seconds without requests after a failure; doubled with each further failure, up to the maximum."""
+HEALTHY_FOR = 15.0
+"""Seconds for which a response proves that the bucket works."""
 
 T = TypeVar("T")
-_QUERY = re.compile(r"\?[^\s)]*")
-MIN_BACKOFF, MAX_BACKOFF = 5.0, 60.0
-"""Seconds for which it is left alone after a failure, doubled with each that follows up to the longest."""
-
-
-HEALTHY_FOR = 15.0
-"""Seconds for which an answer proves that it is well."""
+_QUERY_STRING = re.compile(r"\?[^\s)]*")
 
 
 class BucketUnavailable(OSError):
-    """The bucket gives or takes nothing just now; it says so like a disk that does not."""
+    """The bucket fails or is not asked because it failed; an ``OSError`` like a failing disk's."""
 
-    def __init__(self, words: str) -> None:
-        super().__init__(EIO, words)
+    def __init__(self, reason: str) -> None:
+        super().__init__(EIO, reason)
 
 
 class BucketHealth:
-    """Says once that the bucket fails, and once that it does no longer.
+    """The circuit breaker of a bucket; logs once when it fails and once when it recovers.
 
-    :ivar failure: what failed last, where nothing has succeeded since.
+    :ivar failure: the last failure; None after a success.
     """
 
     _log = Logger()
@@ -56,64 +55,65 @@ class BucketHealth:
         self.failure: str | None = None
         self._name = name
         self._clock = clock
-        self._until = 0.0
-        self._length = 0.0
-        self._answered = -HEALTHY_FOR
+        self._backoff_end = 0.0
+        self._backoff = 0.0
+        self._last_success = -HEALTHY_FOR
 
     @property
     def is_recently_healthy(self) -> bool:
-        """Whether it has answered just now."""
-        return self.failure is None and 0 <= self._clock.seconds() - self._answered < HEALTHY_FOR
+        """True if the bucket responded a moment ago."""
+        return self.failure is None and 0 <= self._clock.seconds() - self._last_success < HEALTHY_FOR
 
     def check(self) -> None:
-        """:raises BucketUnavailable: while it is left alone."""
-        if self.failure is not None and self._rests(self._clock.seconds()):
+        """Check that requests may be made.
+
+        :raises BucketUnavailable: during a back-off.
+        """
+        if self.failure is not None and self._is_backing_off(self._clock.seconds()):
             raise BucketUnavailable(self.failure)
 
-    def record_failure(self, words: str) -> BucketUnavailable:
-        """It did; of failures while it is left alone already each was asked before the first."""
+    def record_failure(self, reason: str) -> BucketUnavailable:
+        """Record a failure and back off; requests that were made before the back-off do not prolong it."""
         if self.failure is None:
             self._log.error(
-                "{name} fails; what is not held here is fetched from upstream, uploads wait: {words}",
-                name=self._name, words=words,
+                "{name} fails; missing contents are fetched from upstream, uploads wait: {reason}",
+                name=self._name, reason=reason,
             )  # fmt: skip
-        self.failure = f"{self._name}: {words}"
+        self.failure = f"{self._name}: {reason}"
         now = self._clock.seconds()
-        if not self._rests(now):
-            self._length = min(MAX_BACKOFF, self._length * 2) if self._length else MIN_BACKOFF
-            self._until = now + self._length
+        if not self._is_backing_off(now):
+            self._backoff = min(MAX_BACKOFF, self._backoff * 2) if self._backoff else MIN_BACKOFF
+            self._backoff_end = now + self._backoff
         return BucketUnavailable(self.failure)
 
-    def record_read_failure(self, words: str) -> BucketUnavailable:
-        """The object that could not be read still cannot; it is not left alone for that."""
-        self.failure = f"{self._name}: {words}"
+    def record_read_failure(self, reason: str) -> BucketUnavailable:
+        """Record that an object still cannot be read, without backing off."""
+        self.failure = f"{self._name}: {reason}"
         return BucketUnavailable(self.failure)
 
     def record_success(self) -> None:
-        """It answered."""
         if self.failure is not None:
             self._log.info("{name} answers again", name=self._name)
-        self.failure, self._until, self._length = None, 0.0, 0.0
-        self._answered = self._clock.seconds()
+        self.failure, self._backoff_end, self._backoff = None, 0.0, 0.0
+        self._last_success = self._clock.seconds()
 
-    def _rests(self, now: float) -> bool:
-        """Not where the clock was set back to before it began to."""
-        return self._until - self._length <= now < self._until
+    def _is_backing_off(self, now: float) -> bool:
+        """Report whether the back-off lasts; it ends if the clock was set back to before its start."""
+        return self._backoff_end - self._backoff <= now < self._backoff_end
 
 
 RecordFailure = Callable[[str], BucketUnavailable]
-"""Takes note of a failure, by its words."""
+"""Records a failure by its message; returns the exception to raise."""
 
 
 class Bucket:
-    """What lies in a bucket under a prefix, by keys below that.
+    """Objects below a prefix of a bucket, by their keys.
 
-    Whoever waits may leave; the thread that asks goes on.  What fails is rested from: see ``Health``.
+    A waiter may be cancelled; the request goes on in its thread. After a failure the bucket is left alone for
+    a while; see ``BucketHealth``. A server that was just restarted may list objects before it can read them:
+    a failure to read an object ends when one is read, any other failure with the next response.
 
-    A server that was started again may tell of its objects before it can read them.  So a failure to read
-    one ends when one has been read; every other failure ends with the next answer.
-
-    :ivar requests: how many the bucket was asked, by what; a file of several parts counts as one.
+    :ivar requests: the number of requests by kind; an upload in parts counts as one.
     """
 
     def __init__(
@@ -121,153 +121,155 @@ class Bucket:
     ) -> None:
         self.health = BucketHealth(name, clock)
         self.requests: dict[str, int] = {}
-        self._calls = BlockingBucket(connect, lambda key: partial(self._read_on, key))
+        self._calls = BlockingBucket(connect, lambda key: partial(self._read_step, key))
         self._clock = clock
         self._in_thread = in_thread
-        self._unread: str | None = None  # the object that could not be read, while none has been since
+        self._unreadable: str | None = None  # the key that could not be read, until an object was read
 
     async def get(
-        self, key: PurePosixPath, part: tuple[int, int] | None = None, bare: bool = False
+        self, key: PurePosixPath, part: tuple[int, int] | None = None, metadata_only: bool = False
     ) -> StoredObject | None:
-        """An object, opened; None where there is none.
+        """Open an object; None if there is none.
 
-        :param part: of which bytes are wanted, the end exclusive.
-        :param bare: whether its bytes are not wanted.
-        :raises BucketUnavailable: when that cannot be told.
+        :param part: the range of bytes wanted, the end exclusive.
+        :param metadata_only: request only the size and the metadata.
+        :raises BucketUnavailable: if the bucket fails.
         """
-        options: Any = {"head": True} if bare else {"range": part} if part else {}
+        options: Any = {"head": True} if metadata_only else {"range": part} if part else {}
         call = partial(self._calls.get, str(key), options)
-        if bare:
-            return await self._ask("head", call, late=_close)
-        found = await self._ask("get", call, late=_close, failed=partial(self._read_failed, str(key)))
-        self._has_read(str(key), found)
+        if metadata_only:
+            return await self._ask("head", call, on_late_result=_close)
+        found = await self._ask(
+            "get", call, on_late_result=_close, record_failure=partial(self._read_failed, str(key))
+        )
+        self._record_read(str(key), found)
         return found
 
     async def read(self, key: PurePosixPath) -> tuple[bytes, StoredObject] | None:
-        """A small object, whole."""
+        """Read a small object."""
 
         def call() -> tuple[bytes, StoredObject] | None:
             found = self._calls.get(str(key), {})
             return (found.body.read_all_blocking(), found) if found else None
 
-        read = await self._ask("get", call, failed=partial(self._read_failed, str(key)))
-        self._has_read(str(key), read)
+        read = await self._ask("get", call, record_failure=partial(self._read_failed, str(key)))
+        self._record_read(str(key), read)
         return read
 
     async def put(self, key: PurePosixPath, data: bytes, metadata: Metadata | None = None) -> None:
-        """Replaces a small object."""
+        """Store a small object; an existing one is replaced."""
         await self._ask("put", partial(self._calls.put, str(key), data, metadata or {}))
 
     async def put_new(self, key: PurePosixPath, data: bytes, metadata: Metadata | None = None) -> bool:
-        """The same unless there is one already: then False."""
+        """Store a small object; False if it exists already."""
         return await self._ask("put", partial(self._calls.put, str(key), data, metadata or {}, new=True))
 
     async def upload(self, key: PurePosixPath, file: Path, metadata: Metadata) -> None:
-        """Replaces an object by what is in a file, in parts: it has its name when all are there.
+        """Store a file in parts; the object appears when all parts are there.
 
-        :raises OSError: when the file is not to be read.
+        :raises OSError: if the file cannot be read.
         """
         await self._ask("upload", partial(self._calls.upload, str(key), file, metadata), UPLOAD_TIMEOUT)
 
     async def delete(self, keys: Sequence[str]) -> None:
-        """Deletes objects, there or not."""
+        """Delete objects; missing ones are ignored."""
         if keys:
             await self._ask("delete", partial(self._calls.delete, keys), LIST_TIMEOUT)
 
     async def list(self, prefix: PurePosixPath) -> Sequence[ListedObject]:
-        """Everything below a path."""
+        """List all objects below a path."""
         return await self.scan(prefix, list)
 
-    async def scan(self, prefix: PurePosixPath, take: Callable[[Iterator[ListedObject]], T]) -> T:
-        """What is taken of everything below a path, which may be millions: in the thread."""
-        return await self._ask("list", lambda: take(self._calls.list(str(prefix))), LIST_TIMEOUT)
+    async def scan(self, prefix: PurePosixPath, consume: Callable[[Iterator[ListedObject]], T]) -> T:
+        """Call ``consume`` with an iterator over all objects below a path, maybe millions, in the thread."""
+        return await self._ask("list", lambda: consume(self._calls.list(str(prefix))), LIST_TIMEOUT)
 
     async def sign_url(self, key: PurePosixPath, seconds: float) -> str:
-        """An address at which anybody gets an object for so long; the bucket is asked nothing for it."""
+        """Return a presigned URL of an object; this makes no request."""
         return await self._in_thread(partial(self._calls.sign, str(key), seconds))
 
     async def probe(self) -> None:
-        """Asks for something small, unless the bucket has answered just now.
+        """Request something small, unless the bucket responded a moment ago.
 
-        Where an object could not be read it is the first byte of that.  If that fails again the bucket is not
-        rested from for it: the others may well be read.
+        If an object could not be read, its first byte is requested. Another failure to read it causes no
+        back-off, since other objects may be readable.
 
-        :raises BucketUnavailable: when it does not give it.
+        :raises BucketUnavailable: if the request fails.
         """
         if self.health.is_recently_healthy:
             return
-        if self._unread is None:
-            await self.get(layout.USAGE_COUNTER, bare=True)
+        if self._unreadable is None:
+            await self.get(layout.USAGE_COUNTER, metadata_only=True)
             return
-        call = partial(self._calls.read_first_byte, self._unread)
-        await self._ask("get", call, failed=self.health.record_read_failure)
-        self._unread = None
+        call = partial(self._calls.read_first_byte, self._unreadable)
+        await self._ask("get", call, record_failure=self.health.record_read_failure)
+        self._unreadable = None
         self.health.record_success()
 
-    async def _read_on(self, key: str, call: Callable[[], T], patience: float) -> T:
-        """Goes on with an object that was opened, in a thread.
+    async def _read_step(self, key: str, call: Callable[[], T], seconds: float) -> T:
+        """Read on in an open object, in a thread.
 
-        :raises BucketUnavailable: when it does not, or not in time.
+        :raises BucketUnavailable: if that fails or times out.
         """
-        failed = partial(self._read_failed, key)
-        return await self._patiently(call, patience, "nothing came", lambda _: None, failed)
+        record_failure = partial(self._read_failed, key)
+        return await self._run(call, seconds, "no data", lambda _: None, record_failure)
 
     async def _ask(
         self,
         name: str,
         call: Callable[[], T],
-        patience: float = RESPONSE_TIMEOUT,
-        late: Callable[[T], None] = lambda _: None,
-        failed: RecordFailure | None = None,
+        seconds: float = RESPONSE_TIMEOUT,
+        on_late_result: Callable[[T], None] = lambda _: None,
+        record_failure: RecordFailure | None = None,
     ) -> T:
         self.health.check()
         self.requests[name] = self.requests.get(name, 0) + 1
-        result = await self._patiently(
-            call, patience, "no answer", late, failed or self.health.record_failure
+        result = await self._run(
+            call, seconds, "no answer", on_late_result, record_failure or self.health.record_failure
         )
-        if self._unread is None:
+        if self._unreadable is None:
             self.health.record_success()
         return result
 
-    async def _patiently(
+    async def _run(
         self,
         call: Callable[[], T],
-        patience: float,
-        lacking: str,
-        late: Callable[[T], None],
-        failed: RecordFailure,
+        seconds: float,
+        problem: str,
+        on_late_result: Callable[[T], None],
+        record_failure: RecordFailure,
     ) -> T:
-        waiting = shield(self._in_thread(call), late=late)
+        waiting = shield(self._in_thread(call), late=on_late_result)
         try:
-            return await waiting.addTimeout(patience, self._clock)
-        except CancelledError:  # whoever waited has left
+            return await waiting.addTimeout(seconds, self._clock)
+        except CancelledError:  # the waiter left
             raise
-        except TookTooLong:
-            raise failed(f"{lacking} within {patience:g} s") from None
+        except TwistedTimeoutError:
+            raise record_failure(f"{problem} within {seconds:g} s") from None
         except Exception as error:
-            raise _of_bucket(error, failed) from error
+            raise _to_unavailable(error, record_failure) from error
 
-    def _read_failed(self, key: str, words: str) -> BucketUnavailable:
-        self._unread = self._unread or key
-        return self.health.record_failure(words)
+    def _read_failed(self, key: str, reason: str) -> BucketUnavailable:
+        self._unreadable = self._unreadable or key
+        return self.health.record_failure(reason)
 
-    def _has_read(self, key: str, found: object) -> None:
-        """Bytes came, unless there is no such object; that is as good for the one that could not be read."""
-        if found is not None or key == self._unread:
-            self._unread = None
+    def _record_read(self, key: str, found: object) -> None:
+        """Record that bytes came; the absence of the unreadable object proves as much."""
+        if found is not None or key == self._unreadable:
+            self._unreadable = None
             self.health.record_success()
 
 
-def _of_bucket(error: Exception, failed: RecordFailure) -> Exception:
-    """What obstore raises is of the bucket: also that a file is missing, which is the bucket itself."""
+def _to_unavailable(error: Exception, record_failure: RecordFailure) -> Exception:
+    """Convert obstore's and OS errors to ``BucketUnavailable``; a missing file is a missing bucket."""
     from obstore.exceptions import BaseError
 
-    return failed(_words(error)) if isinstance(error, BaseError | OSError) else error
+    return record_failure(_reason(error)) if isinstance(error, BaseError | OSError) else error
 
 
-def _words(error: Exception) -> str:
-    """An error of obstore's in one line, without what may be signed in an address."""
-    return _QUERY.sub("", str(error).partition("\n")[0].strip()) or type(error).__name__
+def _reason(error: Exception) -> str:
+    """Return the error's first line without signed query strings."""
+    return _QUERY_STRING.sub("", str(error).partition("\n")[0].strip()) or type(error).__name__
 
 
 def _close(found: StoredObject | None) -> None:

@@ -1,4 +1,4 @@
-"""What goes from a bucket: what nobody has used for long."""
+"""Delete contents from a bucket that have not been used for long."""
 
 from __future__ import annotations
 
@@ -23,60 +23,60 @@ from .blocking_bucket import ListedObject
 from .bucket import Bucket
 
 DAY = 24 * 3600.0
-_AT_ONCE = 900
-"""Objects that are deleted by one request at the most."""
+_DELETE_BATCH = 900
+"""Objects per delete request, at most."""
 
 
 @frozen
 class ExpiryResult:
-    """What went."""
+    """The number of deleted contents, and their size."""
 
     contents: int
     bytes: int
 
 
 class BucketExpiry:
-    """Deletes what was neither put nor used for so long, by one mirror a day.
+    """Deletes contents that were neither put nor used for some time; one mirror a day does it.
 
-    A manifest that stays keeps what it refers to.  Links go before what they are to; one that is written
-    meanwhile may outlive it, is of no effect, and goes the next time that its content does.
+    A manifest that stays keeps what it refers to. Links are deleted before contents; a link that is written
+    meanwhile may outlive its content, has no effect then, and is deleted with the content the next time.
 
-    :param age: in seconds; what was used in the last day stays in any case.
+    :param age: in seconds; contents used during the last day stay in any case.
     """
 
-    def __init__(self, bucket: Bucket, uses: LastUsedJournal, clock: IReactorTime, age: float) -> None:
+    def __init__(self, bucket: Bucket, journal: LastUsedJournal, clock: IReactorTime, age: float) -> None:
         self._bucket = bucket
-        self._uses = uses
+        self._journal = journal
         self._clock = clock
         self._age = max(DAY, age)
 
     async def run(self) -> ExpiryResult | None:
-        """Cleans, unless a mirror has today; None then.
+        """Delete expired contents; None if a mirror has done so today.
 
-        :raises OSError: when the bucket fails in between; the rest is left to the next day.
+        :raises OSError: if the bucket fails; the rest is left for the next day.
         """
         today = int(self._clock.seconds() // DAY)
         if not await self._bucket.put_new(layout.EXPIRY_RUNS / str(today), b""):
             return None
-        earlier = await self._bucket.list(layout.EXPIRY_RUNS)
-        await self._delete([each.key for each in earlier if not each.key.endswith(f"/{today}")])
-        return await self._clean()
+        runs = await self._bucket.list(layout.EXPIRY_RUNS)
+        await self._delete([each.key for each in runs if not each.key.endswith(f"/{today}")])
+        return await self._expire()
 
-    async def _clean(self) -> ExpiryResult:
-        before = self._clock.seconds() - self._age
-        used = await self._uses.load(before)
-        old = await self._bucket.scan(layout.BLOBS, partial(_old, before, used))
-        found = await self._bucket.scan(layout.REPOSITORIES, partial(_found, old))
-        stay = {*await self._needed(found.manifests), *await self._uses.load(before)}
-        gone = {digest: each for digest, each in old.items() if digest not in stay}
-        links = [link for link in found.links if link.digest in gone]
-        await self._forget_tags([link for link in links if link.tag_directory is not None])
+    async def _expire(self) -> ExpiryResult:
+        limit = self._clock.seconds() - self._age
+        used = await self._journal.load(limit)
+        old = await self._bucket.scan(layout.BLOBS, partial(_select_old, limit, used))
+        recent = await self._bucket.scan(layout.REPOSITORIES, partial(_select_links, old))
+        needed = {*await self._find_needed(recent.manifests), *await self._journal.load(limit)}
+        expired = {digest: each for digest, each in old.items() if digest not in needed}
+        links = [link for link in recent.links if link.digest in expired]
+        await self._delete_tags([link for link in links if link.tag_directory is not None])
         await self._delete([link.key for link in links if link.tag_directory is None])
-        await self._delete([each.key for each in gone.values()])
-        return ExpiryResult(len(gone), sum(each.size for each in gone.values()))
+        await self._delete([each.key for each in expired.values()])
+        return ExpiryResult(len(expired), sum(each.size for each in expired.values()))
 
-    async def _needed(self, manifests: frozenset[Digest]) -> set[Digest]:
-        """What these refer to, and what that does."""
+    async def _find_needed(self, manifests: frozenset[Digest]) -> set[Digest]:
+        """Return everything that these manifests refer to."""
         needed: set[Digest] = set()
         unread = set(manifests)
         while unread:
@@ -88,39 +88,39 @@ class BucketExpiry:
                 needed |= {*parts.blobs, *parts.manifests}
         return needed
 
-    async def _forget_tags(self, links: Sequence[BucketLink]) -> None:
-        """Tags that name what goes; of others only that they once did."""
+    async def _delete_tags(self, links: Sequence[BucketLink]) -> None:
+        """Delete tags that name an expired manifest; of other tags only their history."""
         for link in links:
             assert link.tag_directory is not None
-            current: PurePosixPath = link.tag_directory / layout.TAG_LINK
-            read = await self._bucket.read(current)
-            gone = [link.key]
+            tag_link: PurePosixPath = link.tag_directory / layout.TAG_LINK
+            read = await self._bucket.read(tag_link)
+            keys = [link.key]
             if read is not None and read[0] == str(link.digest).encode():
-                gone.insert(0, str(current))
-            await self._delete(gone)
+                keys.insert(0, str(tag_link))
+            await self._delete(keys)
 
     async def _delete(self, keys: Sequence[str]) -> None:
-        for first in range(0, len(keys), _AT_ONCE):
-            await self._bucket.delete(keys[first : first + _AT_ONCE])
+        for first in range(0, len(keys), _DELETE_BATCH):
+            await self._bucket.delete(keys[first : first + _DELETE_BATCH])
 
 
 @frozen
 class _RecentManifests:
-    """The manifests that are not old, and the links to what is."""
+    """The manifests that are not expired, and the links to expired contents."""
 
     manifests: frozenset[Digest]
     links: Sequence[BucketLink]
 
 
-def _old(
-    before: float, used: Mapping[Digest, float], listed: Iterator[ListedObject]
+def _select_old(
+    limit: float, used: Mapping[Digest, float], listed: Iterator[ListedObject]
 ) -> Mapping[Digest, ListedObject]:
-    """What was neither put nor used since."""
-    contents = parse_contents(each for each in listed if each.modified < before)
+    """Select contents that were neither put nor used since then."""
+    contents = parse_contents(each for each in listed if each.modified < limit)
     return {digest: each for digest, each in contents if digest not in used}
 
 
-def _found(old: Mapping[Digest, ListedObject], listed: Iterator[ListedObject]) -> _RecentManifests:
+def _select_links(old: Mapping[Digest, ListedObject], listed: Iterator[ListedObject]) -> _RecentManifests:
     manifests, links = set(), []
     for link in parse_links(listed):
         if link.digest in old:
@@ -130,15 +130,15 @@ def _found(old: Mapping[Digest, ListedObject], listed: Iterator[ListedObject]) -
     return _RecentManifests(frozenset(manifests), links)
 
 
-_DATA = len(layout.BLOBS.parts)
+_CONTENT_DEPTH = len(layout.BLOBS.parts)
 
 
 @frozen
 class BucketLink:
     """A link to a content.
 
-    :ivar tag: the directory of the tag that has named it, where it is of a tag.
-    :ivar manifest: whether it is one of a repository's manifests.
+    :ivar tag_directory: the directory of the tag, if it belongs to one.
+    :ivar is_manifest: True if it is one of a repository's manifests.
     """
 
     key: str
@@ -148,27 +148,27 @@ class BucketLink:
 
 
 def parse_contents(listed: Iterable[ListedObject]) -> Iterator[tuple[Digest, ListedObject]]:
-    """The contents, of what lies below ``layout.BLOBS``."""
+    """Select the contents from a listing of ``layout.BLOBS``."""
     for each in listed:
-        parts = PurePosixPath(each.key).parts[_DATA:]
-        if len(parts) == 4 and parts[3] == "data" and (digest := _digest(parts[0], parts[2])):
+        parts = PurePosixPath(each.key).parts[_CONTENT_DEPTH:]
+        if len(parts) == 4 and parts[3] == "data" and (digest := _parse_digest(parts[0], parts[2])):
             yield digest, each
 
 
 def parse_links(listed: Iterable[ListedObject]) -> Iterator[BucketLink]:
-    """The links whose names say what they are to, of what lies below ``layout.REPOSITORIES``."""
+    """Select the links from a listing of ``layout.REPOSITORIES``."""
     for each in listed:
         path = PurePosixPath(each.key)
         if path.name != "link" or len(path.parts) < 6:
             continue
         above, (algorithm, hexadecimal) = path.parents[2], path.parts[-3:-1]
-        digest = _digest(algorithm, hexadecimal)
+        digest = _parse_digest(algorithm, hexadecimal)
         if digest is not None:
             tag = above.parent if above.name == layout.TAG_HISTORY.name else None
             yield BucketLink(each.key, digest, tag, above.name == layout.REVISIONS.name)
 
 
-def _digest(algorithm: str, hexadecimal: str) -> Digest | None:
+def _parse_digest(algorithm: str, hexadecimal: str) -> Digest | None:
     try:
         return Digest.parse(f"{algorithm}:{hexadecimal}")
     except DigestInvalid:
@@ -176,63 +176,63 @@ def _digest(algorithm: str, hexadecimal: str) -> Digest | None:
 
 
 RECORD_INTERVAL = 6 * 3600.0
-"""Seconds for which a use that was told stands for those that follow."""
-_MOST = 1_000_000
+"""Seconds during which further uses of a content are not recorded."""
+_MAX_CACHED = 1_000_000
 
 
 class LastUsedJournal:
-    """Objects of lines, each with a content and when it was used; whoever cleans makes one of them."""
+    """Objects in the bucket that record when contents were last used; each mirror writes its own."""
 
     def __init__(self, bucket: Bucket, clock: IReactorTime) -> None:
         self._bucket = bucket
         self._clock = clock
-        self._told: TTLCache[Digest, bool] = TTLCache(clock, _MOST)
-        self._untold: dict[Digest, float] = {}
+        self._recorded: TTLCache[Digest, bool] = TTLCache(clock, _MAX_CACHED)
+        self._pending: dict[Digest, float] = {}
 
     def record(self, digest: Digest) -> None:
-        """The content is used now."""
-        if not self._told.get(digest):
-            self._told.put(digest, True, RECORD_INTERVAL)
-            self._untold[digest] = self._clock.seconds()
+        """Record a use of the content now."""
+        if not self._recorded.get(digest):
+            self._recorded.put(digest, True, RECORD_INTERVAL)
+            self._pending[digest] = self._clock.seconds()
 
     async def flush(self) -> None:
-        """Tells what was noted.
+        """Write the recorded uses to the bucket.
 
-        :raises OSError: when the bucket takes nothing; it is told the next time then.
+        :raises OSError: if that fails; they are written the next time then.
         """
-        if not self._untold:
+        if not self._pending:
             return
-        untold, self._untold = self._untold, {}
+        pending, self._pending = self._pending, {}
         try:
-            await self._bucket.put(layout.LAST_USED / token_hex(8), _written(untold))
+            await self._bucket.put(layout.LAST_USED / token_hex(8), _format(pending))
         except BaseException:
-            self._untold = {**untold, **self._untold}
+            self._pending = {**pending, **self._pending}
             raise
 
     async def load(self, since: float) -> Mapping[Digest, float]:
-        """When each content was used last, by any mirror, where that was not before; told as one from now on.
+        """Return when each content was last used by any mirror, since that time, and compact the journal.
 
-        :raises OSError: when the bucket does not give or take it.
+        :raises OSError: if the bucket fails.
         """
         found: dict[Digest, float] = {}
-        told = [each.key for each in await self._bucket.list(layout.LAST_USED)]
-        for key in told:
+        objects = [each.key for each in await self._bucket.list(layout.LAST_USED)]
+        for key in objects:
             read = await self._bucket.read(layout.LAST_USED / key.rpartition("/")[2])
-            for digest, used in _read(read[0] if read else b""):
+            for digest, used in _parse(read[0] if read else b""):
                 found[digest] = max(used, found.get(digest, 0.0))
         found = {digest: used for digest, used in found.items() if used >= since}
-        if len(told) > 1:
-            await self._bucket.put(layout.LAST_USED / token_hex(8), _written(found))
-            for first in range(0, len(told), _AT_ONCE):
-                await self._bucket.delete(told[first : first + _AT_ONCE])
+        if len(objects) > 1:
+            await self._bucket.put(layout.LAST_USED / token_hex(8), _format(found))
+            for first in range(0, len(objects), _DELETE_BATCH):
+                await self._bucket.delete(objects[first : first + _DELETE_BATCH])
         return found
 
 
-def _written(uses: Mapping[Digest, float]) -> bytes:
+def _format(uses: Mapping[Digest, float]) -> bytes:
     return "".join(f"{digest} {used:.0f}\n" for digest, used in uses.items()).encode()
 
 
-def _read(data: bytes) -> list[tuple[Digest, float]]:
+def _parse(data: bytes) -> list[tuple[Digest, float]]:
     found = []
     for line in data.decode("ascii", "replace").splitlines():
         digest, _, used = line.partition(" ")
@@ -242,35 +242,36 @@ def _read(data: bytes) -> list[tuple[Digest, float]]:
 
 
 FLUSH_INTERVAL = 60.0
-"""Seconds between two times that the bucket is told."""
+"""Seconds between two writes of recorded uses."""
 EXPIRY_CHECK_INTERVAL = 3600.0
-"""Seconds between two looks at whether it was cleaned today."""
+"""Seconds between two checks whether the bucket was cleaned today."""
+_FAILURE = "cannot delete unused contents from the bucket"
 _log = Logger()
 
 
 class BucketMaintenance(MultiService):
-    """Does both now and then; what the bucket does not take is tried the next time, and told of by itself.
+    """Writes recorded uses and expires contents, periodically; a failure is retried the next time.
 
-    Nothing is asked before the mirror has served for a while; the uses of the last minute are told by nobody.
+    The first run comes after an interval; uses of the last minute are lost when the mirror stops.
     """
 
-    def __init__(self, uses: LastUsedJournal, aging: BucketExpiry, clock: IReactorTime) -> None:
+    def __init__(self, journal: LastUsedJournal, expiry: BucketExpiry, clock: IReactorTime) -> None:
         super().__init__()
-        self._uses = uses
-        self._aging = aging
-        for work, period in ((self._tell, FLUSH_INTERVAL), (self._look, EXPIRY_CHECK_INTERVAL)):
-            PeriodicTask(work, period, clock, "the bucket cannot be cleaned").setServiceParent(self)
+        self._journal = journal
+        self._expiry = expiry
+        for task, period in ((self._flush, FLUSH_INTERVAL), (self._check, EXPIRY_CHECK_INTERVAL)):
+            PeriodicTask(task, period, clock, _FAILURE).setServiceParent(self)
 
-    async def _tell(self) -> None:
+    async def _flush(self) -> None:
         with suppress(OSError):
-            await self._uses.flush()
+            await self._journal.flush()
 
-    async def _look(self) -> None:
+    async def _check(self) -> None:
         with suppress(OSError):
-            await self._uses.flush()
-            aged = await self._aging.run()
-            if aged is not None:
+            await self._journal.flush()
+            result = await self._expiry.run()
+            if result is not None:
                 _log.info(
-                    "the bucket is rid of {contents} contents of {size} bytes that nobody has used",
-                    contents=aged.contents, size=aged.bytes,
+                    "deleted {contents} unused contents of {size} bytes from the bucket",
+                    contents=result.contents, size=result.bytes,
                 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Stored contents that were opened in a bucket."""
+"""Contents in a bucket that were opened."""
 
 from __future__ import annotations
 
@@ -19,97 +19,96 @@ from .blocking_bucket import ObjectReader
 
 
 class ObjectSource(Protocol):
-    """Where the objects of contents lie."""
+    """Opens the objects of contents."""
 
     async def open_range(self, digest: Digest, first: int, end: int) -> ObjectReader:
-        """Opens a part, its end exclusive.
+        """Open a range, its end exclusive.
 
-        :raises OSError: where it cannot be.
+        :raises OSError: if that fails.
         """
 
     async def report_corrupt(self, digest: Digest) -> None:
-        """The object was not the content of its name."""
+        """Report that the object did not match its digest."""
 
     async def presigned_url(self, digest: Digest) -> str | None:
-        """See ``IBucketBlob``."""
+        """Return a URL for clients; None if they are not redirected."""
 
 
 async def _unchecked(_: ObjectReader) -> None:
-    """Nothing can be told of a part."""
+    """Check nothing: a range cannot be verified."""
 
 
 @implementer(IBucketBlob)
 class OpenObject:
-    """A content that lies in a bucket, of which nothing is read before it is wanted.
+    """A content in a bucket; no byte is read before it is wanted.
 
-    It holds nothing: whoever is given one may use it more than once, and share it.
+    It holds no resources, so that several users may share it.
     """
 
-    def __init__(self, digest: Digest, size: int, origin: ObjectSource, clock: IReactorTime) -> None:
+    def __init__(self, digest: Digest, size: int, source: ObjectSource, clock: IReactorTime) -> None:
         self.size = size
         self._digest = digest
-        self._origin = origin
+        self._source = source
         self._clock = clock
 
     def body(self, descriptor: Descriptor, segments: Sequence[bytes | ContentRange]) -> IBody:
-        """See ``IStoredContent``; the whole, asked for alone, is verified."""
-        if list(segments) != [self._part(0)]:
-            return ObjectBody(descriptor, segments, self._opened, self.close, self._clock)
-        return ObjectBody(descriptor, segments, self._opened_whole, self.close, self._clock, self._check)
+        """Return the body; the whole content is verified, ranges are not."""
+        if list(segments) != [self._range_from(0)]:
+            return ObjectBody(descriptor, segments, self._open_range, self.close, self._clock)
+        return ObjectBody(descriptor, segments, self._open_verified, self.close, self._clock, self._check)
 
     def close(self) -> None:
-        """See ``IStoredContent``."""
+        """Do nothing."""
 
     async def open(self, offset: int) -> Answer:
-        """See ``IBucketBlob``; one that proves to be wrong is deleted, and breaks off."""
-        part = self._part(offset)
+        """Open the content at an offset; a corrupt object is deleted and its delivery fails."""
+        range_ = self._range_from(offset)
         try:
-            body = await (self._opened(part) if offset else self._opened_whole(part))
+            reader = await (self._open_range(range_) if offset else self._open_verified(range_))
         except OSError as error:
-            raise Unreachable("the object store does not give it") from error
-        descriptor = Descriptor(None, None, part.length)
+            raise Unreachable("the object store failed") from error
+        descriptor = Descriptor(None, None, range_.length)
 
-        async def opened(_: ContentRange) -> ObjectReader:
-            return body
+        async def open_reader(_: ContentRange) -> ObjectReader:
+            return reader
 
         if offset:
-            content = ObjectBody(descriptor, (part,), opened, body.close, self._clock)
-            return Answer(content, 206, content_range=part)
-        return Answer(ObjectBody(descriptor, (part,), opened, body.close, self._clock, self._check))
+            content = ObjectBody(descriptor, (range_,), open_reader, reader.close, self._clock)
+            return Answer(content, 206, content_range=range_)
+        return Answer(ObjectBody(descriptor, (range_,), open_reader, reader.close, self._clock, self._check))
 
     async def presigned_url(self) -> str | None:
-        """See ``IBucketBlob``."""
-        return await self._origin.presigned_url(self._digest)
+        return await self._source.presigned_url(self._digest)
 
     async def _check(self, body: ObjectReader) -> None:
         if not body.is_verified():
-            await self._origin.report_corrupt(self._digest)
-            raise BrokenOff("the object is not the content of its name")
+            await self._source.report_corrupt(self._digest)
+            raise BrokenOff("the object does not match its digest")
 
-    def _part(self, offset: int) -> ContentRange:
+    def _range_from(self, offset: int) -> ContentRange:
         return ContentRange(offset, self.size - 1, self.size)
 
-    async def _opened(self, part: ContentRange) -> ObjectReader:
-        return await self._origin.open_range(self._digest, part.first, part.last + 1)
+    async def _open_range(self, range_: ContentRange) -> ObjectReader:
+        return await self._source.open_range(self._digest, range_.first, range_.last + 1)
 
-    async def _opened_whole(self, part: ContentRange) -> ObjectReader:
-        body = await self._opened(part)
-        body.start_verifying(self._digest)
-        return body
+    async def _open_verified(self, range_: ContentRange) -> ObjectReader:
+        reader = await self._open_range(range_)
+        reader.start_verifying(self._digest)
+        return reader
 
 
 @implementer(IBody)
 class ObjectBody:
-    """Parts of an object, and bytes between them, read while they are written; one that stalls breaks off.
+    """Ranges of an object with bytes between them; a stalled read fails the delivery.
 
-    :param check: is given what was read, before its last piece is written; it keeps that back by raising.
+    :param check: called before the last chunk of a range is written; if it raises, the chunk is not written.
     """
 
     def __init__(
         self,
         descriptor: Descriptor,
         segments: Sequence[bytes | ContentRange],
-        opened: Callable[[ContentRange], Awaitable[ObjectReader]],
+        open_reader: Callable[[ContentRange], Awaitable[ObjectReader]],
         release: Callable[[], None],
         clock: IReactorTime,
         check: Callable[[ObjectReader], Awaitable[None]] = _unchecked,
@@ -117,49 +116,47 @@ class ObjectBody:
         self.descriptor = descriptor
         self._check = check
         self._segments = segments
-        self._opened = opened
+        self._open_range = open_reader
         self._release = release
         self._clock = clock
 
     def deliver(self, consumer: IConsumer) -> Deferred[None]:
-        """See ``IBody``."""
-        pace = CoroutineProducer(consumer, self._clock, self._release)
-        return pace.follow(self._deliver(pace))
+        producer = CoroutineProducer(consumer, self._clock, self._release)
+        return producer.follow(self._deliver(producer))
 
     def discard(self) -> None:
-        """See ``IBody``."""
         self._release()
 
-    async def _deliver(self, pace: CoroutineProducer) -> None:
-        pace.register()
+    async def _deliver(self, producer: CoroutineProducer) -> None:
+        producer.register()
         try:
             for segment in self._segments:
                 if isinstance(segment, bytes):
-                    await pace.ready()
-                    pace.write(segment)
+                    await producer.ready()
+                    producer.write(segment)
                 else:
-                    await self._deliver_part(pace, segment)
+                    await self._deliver_part(producer, segment)
         except OSError as error:
-            raise BrokenOff("the object store gives no more of it") from error
+            raise BrokenOff("the object store failed while the object was read") from error
 
-    async def _deliver_part(self, pace: CoroutineProducer, part: ContentRange) -> None:
-        """Each piece comes while the one before it is written."""
-        body = await self._opened(part)
-        coming = Deferred.fromCoroutine(body.read_chunk())
+    async def _deliver_part(self, producer: CoroutineProducer, range_: ContentRange) -> None:
+        """Read each chunk while the one before it is written."""
+        reader = await self._open_range(range_)
+        next_chunk = Deferred.fromCoroutine(reader.read_chunk())
         try:
-            left = part.length
-            while left:
-                piece = await coming
-                if not piece or len(piece) > left:
-                    raise BrokenOff("the object is not as long as it was")
-                left -= len(piece)
-                if left:
-                    coming = Deferred.fromCoroutine(body.read_chunk())
+            remaining = range_.length
+            while remaining:
+                chunk = await next_chunk
+                if not chunk or len(chunk) > remaining:
+                    raise BrokenOff("the object's size has changed")
+                remaining -= len(chunk)
+                if remaining:
+                    next_chunk = Deferred.fromCoroutine(reader.read_chunk())
                 else:
-                    await self._check(body)
-                await pace.ready()
-                pace.write(piece)
+                    await self._check(reader)
+                await producer.ready()
+                producer.write(chunk)
         finally:
-            body.close()
-            coming.addErrback(lambda _: None)  # nobody waits for it any more
-            coming.cancel()
+            reader.close()
+            next_chunk.addErrback(lambda _: None)  # nothing waits for it any more
+            next_chunk.cancel()

@@ -1,1 +1,1 @@
-"""A store on this machine's disk in front of one that many machines share."""
+"""A local store in front of a bucket."""

@@ -1,4 +1,4 @@
-"""The bucket behind the disk, put together."""
+"""Assemble a local store in front of a bucket."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from .write_behind_queue import WriteBehind
 BUCKET_THREADS = 16
 """Threads that wait for the bucket."""
 SIGNED_URL_LIFETIME = 300.0
-"""Seconds for which an address holds that a client is sent to."""
+"""Seconds for which a presigned URL is valid."""
 
 
 @frozen
 class TieredStore:
-    """Everything that a mirror keeps, near and far."""
+    """The stores of a mirror with a bucket, and the services they need."""
 
     contents: IContentStore
     tags: ITagStore
@@ -43,56 +43,56 @@ class TieredStore:
 
     @property
     def requests(self) -> Mapping[str, int]:
-        """How many the bucket was asked by this process, by what; a file of several parts counts as one."""
+        """The number of requests to the bucket by this process, by kind; an upload in parts counts as one."""
         return self.bucket.requests
 
     @property
     def failing(self) -> bool:
-        """Whether the bucket gave and took nothing when it was last asked."""
+        """True if the last request to the bucket failed."""
         return self.bucket.health.failure is not None
 
     @property
     def waiting(self) -> int:
-        """How much was still to be uploaded a moment ago."""
+        """The number of pending uploads, as of a moment ago."""
         return self.uploads.waiting
 
 
 def open_tiered_store(
     root: Path, address: BucketAddress, redirect: bool, days: int | None, reactor: Any, in_thread: RunInThread
 ) -> TieredStore:
-    """The store in that directory, in front of the one in the bucket.
+    """Open the store in a directory, in front of the store in a bucket.
 
-    :param redirect: whether clients are sent to the bucket for what is not near and public.
-    :param days: after how many what nobody uses is deleted there; never where it is None.
-    :param in_thread: runs what blocks on the directory's files.
+    :param redirect: redirect clients to the bucket for public blobs that are not stored locally.
+    :param days: after which unused contents are deleted from the bucket; None for never.
+    :param in_thread: runs blocking calls on the directory's files.
     """
     threads = _Threads()
     bucket = Bucket(str(address), address.open, reactor, run_in_pool(reactor, threads.pool))
-    far = BucketContentStore(bucket, reactor, SIGNED_URL_LIFETIME if redirect else None)
-    near, near_tags = LocalContentStore(root, reactor, in_thread), LocalTagStore(root, reactor, in_thread)
-    near_documents = LocalDocumentStore(root, reactor, in_thread)
-    uploads = WriteBehind(root, bucket, far, near_tags, near_documents, reactor, in_thread)
+    bucket_contents = BucketContentStore(bucket, reactor, SIGNED_URL_LIFETIME if redirect else None)
+    local_contents = LocalContentStore(root, reactor, in_thread)
+    local_tags = LocalTagStore(root, reactor, in_thread)
+    local_documents = LocalDocumentStore(root, reactor, in_thread)
+    uploads = WriteBehind(root, bucket_contents, local_tags, local_documents, reactor, in_thread)
     service = MultiService()
     threads.setServiceParent(service)
     uploads.setServiceParent(service)
-    used: Callable[[Digest], None] = _nobody
+    on_use: Callable[[Digest], None] = _ignore_use
     if days is not None:
-        uses = LastUsedJournal(bucket, reactor)
-        BucketMaintenance(uses, BucketExpiry(bucket, uses, reactor, days * DAY), reactor).setServiceParent(
-            service
-        )
-        used = uses.record
+        journal = LastUsedJournal(bucket, reactor)
+        expiry = BucketExpiry(bucket, journal, reactor, days * DAY)
+        BucketMaintenance(journal, expiry, reactor).setServiceParent(service)
+        on_use = journal.record
 
-    async def owe(each: write_behind.PendingWrite) -> None:
-        await in_thread(partial(write_behind.enqueue, root, each, reactor.seconds()))
+    async def enqueue(write: write_behind.PendingWrite) -> None:
+        await in_thread(partial(write_behind.enqueue, root, write, reactor.seconds()))
 
-    async def is_owed(each: write_behind.PendingDocument) -> bool:
-        return await in_thread(partial(write_behind.is_queued, root, each))
+    async def is_queued(write: write_behind.PendingDocument) -> bool:
+        return await in_thread(partial(write_behind.is_queued, root, write))
 
     return TieredStore(
-        TieredContentStore(near, far, far, owe, used),
-        TieredTagStore(near_tags, near_tags, BucketTagStore(bucket, reactor), owe, reactor),
-        TieredDocumentStore(near_documents, BucketDocumentStore(bucket), owe, is_owed, reactor),
+        TieredContentStore(local_contents, bucket_contents, enqueue, on_use),
+        TieredTagStore(local_tags, BucketTagStore(bucket, reactor), enqueue, reactor),
+        TieredDocumentStore(local_documents, BucketDocumentStore(bucket), enqueue, is_queued, reactor),
         service,
         bucket,
         uploads,
@@ -100,7 +100,7 @@ def open_tiered_store(
 
 
 class _Threads(Service):
-    """Threads that are left behind at the end: one may hang in a bucket that does not answer."""
+    """Daemon threads, so that one that waits for a hanging bucket does not delay the exit."""
 
     def __init__(self) -> None:
         self.pool = ThreadPool(0, BUCKET_THREADS, "bucket")
@@ -111,5 +111,5 @@ class _Threads(Service):
         self.pool.start()
 
 
-def _nobody(_: Digest) -> None:
-    """Nobody wants to know what is used."""
+def _ignore_use(_: Digest) -> None:
+    """Ignore a use."""

@@ -1,10 +1,13 @@
-"""Contents on this machine's disk, and in a bucket."""
+"""A local store in front of a bucket: contents, tags and documents.
+
+Reads are served locally if possible. Writes go to the local store and to the queue of uploads.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -26,252 +29,229 @@ from ...oci.descriptor import Descriptor
 from ...oci.digest import Digest
 from ...oci.ranges import ContentRange
 from ...oci.reference import Repository, Tag
+from ..bucket.bucket_stores import BucketContentStore
+from ..local_store import LocalTagStore
 from ..write_behind import PendingContent, PendingDocument, PendingTag, PendingWrite
 
 T = TypeVar("T")
 Enqueue = Callable[[PendingWrite], Awaitable[None]]
-"""Notes what the bucket is to be given."""
+"""Queues a write to the bucket."""
 
 
-class KnownLinks(Protocol):
-    """Contents in a bucket, of which it is remembered what they are linked to."""
-
-    def is_known_link(self, repository: Repository, digest: Digest, kind: ContentKind) -> bool:
-        """Whether the repository is known to have the content there."""
-
-
-async def _or(otherwise: T, asked: Awaitable[T]) -> T:
-    """What is far is not there while the bucket fails, which tells of it once."""
+async def _or_default(default: T, request: Awaitable[T]) -> T:
+    """Return the awaitable's result, or the default if the bucket fails, which it logs itself."""
     try:
-        return await asked
+        return await request
     except OSError:
-        return otherwise
+        return default
 
 
 @implementer(IContentStore)
 class TieredContentStore:
-    """What is near is served from there, and the bucket is asked nothing; a far manifest is brought near.
+    """Contents that are served locally if possible; manifests from the bucket are stored locally.
 
-    A far blob is an ``IBucketBlob``, for whoever knows how to fetch it only once.  That the bucket
-    is to be given something is noted before that has its name here: who is killed then has forgotten nothing.
+    A blob from the bucket is an ``IBucketBlob``, which callers can fetch once for all readers. A write is
+    queued before the content is published locally, so that a kill in between loses nothing.
 
-    :param far: an ``IContents``, too; what it opens holds nothing, and is given to all who open it at once.
-    :param used: is told of each use.
+    :param on_use: called with the digest on each use.
     """
 
     def __init__(
         self,
-        near: IContentStore,
-        far: IContentStore,
-        known: KnownLinks,
-        owe: Enqueue,
-        used: Callable[[Digest], None],
+        local: IContentStore,
+        bucket: BucketContentStore,
+        enqueue: Enqueue,
+        on_use: Callable[[Digest], None],
     ) -> None:
-        self._near = near
-        self._far = far
-        self._known = known
-        self._owe = owe
-        self._used = used
+        self._local = local
+        self._bucket = bucket
+        self._enqueue = enqueue
+        self._on_use = on_use
         self._look_ups: SingleFlight[tuple[Repository, Digest, ContentKind], IStoredContent | None] = (
             SingleFlight()
         )
 
     async def open(self, repository: Repository, digest: Digest, kind: ContentKind) -> IStoredContent | None:
-        """See ``IContentStore``."""
         key = repository, digest, kind
-        opened = await self._near.open(*key)
+        opened = await self._local.open(*key)
         if opened is None:
-            far = await self._look_ups.get(key, lambda: self._open_far(*key))
-            opened = await self._near.open(*key) or far
+            remote = await self._look_ups.get(key, lambda: self._open_in_bucket(*key))
+            opened = await self._local.open(*key) or remote
         if opened is not None:
-            self._used(digest)
+            self._on_use(digest)
         return opened
 
     async def holds(self, digest: Digest) -> bool:
-        """See ``IContentStore``."""
-        return await self._near.holds(digest) or await _or(False, self._far.holds(digest))
+        return await self._local.holds(digest) or await _or_default(False, self._bucket.holds(digest))
 
     async def peek(self, digest: Digest) -> IStoredContent | None:
-        return await self._near.peek(digest) or await _or(None, self._far.peek(digest))
+        return await self._local.peek(digest) or await _or_default(None, self._bucket.peek(digest))
 
     async def link(self, repository: Repository, digest: Digest, kind: ContentKind) -> bool:
-        """See ``IContentStore``."""
-        if await self._near.holds(digest):
-            if not self._known.is_known_link(repository, digest, kind):
-                await self._owe(PendingContent(repository, digest, kind))
-            if await self._near.link(repository, digest, kind):
+        if await self._local.holds(digest):
+            if not self._bucket.is_known_link(repository, digest, kind):
+                await self._enqueue(PendingContent(repository, digest, kind))
+            if await self._local.link(repository, digest, kind):
                 return True
-        return await _or(False, self._far.link(repository, digest, kind))
+        return await _or_default(False, self._bucket.link(repository, digest, kind))
 
     async def add(self, repository: Repository, digest: Digest, kind: ContentKind, data: bytes) -> None:
-        """See ``IContentStore``."""
-        await self._owe(PendingContent(repository, digest, kind))
-        await self._near.add(repository, digest, kind, data)
-        self._used(digest)
+        await self._enqueue(PendingContent(repository, digest, kind))
+        await self._local.add(repository, digest, kind, data)
+        self._on_use(digest)
 
     async def unlink(self, repository: Repository, digest: Digest, kind: ContentKind) -> None:
-        """See ``IContentStore``; where the bucket fails its link stays."""
-        await self._near.unlink(repository, digest, kind)
-        await _or(None, self._far.unlink(repository, digest, kind))
+        """Remove the link; in the bucket it stays if the bucket fails."""
+        await self._local.unlink(repository, digest, kind)
+        await _or_default(None, self._bucket.unlink(repository, digest, kind))
 
-    async def _open_far(
+    async def _open_in_bucket(
         self, repository: Repository, digest: Digest, kind: ContentKind
     ) -> IStoredContent | None:
-        """Open what is far, unless it has just come near; None for that.
+        """Open the content in the bucket; None if it has been stored locally meanwhile.
 
-        What comes in one piece is kept near, unless the disk takes nothing.  Of what another repository has
-        near only the link is missing.
+        A manifest is stored locally, unless the disk fails. A blob that another repository has locally is
+        only linked.
         """
-        near = await self._near.open(repository, digest, kind)
-        if near is not None:
-            near.close()
+        local = await self._local.open(repository, digest, kind)
+        if local is not None:
+            local.close()
             return None
-        far = await _or(None, self._far.open(repository, digest, kind))
-        if IBucketBlob.providedBy(far):
-            await self._near.link(repository, digest, kind)
-        elif far is not None:
-            whole = [ContentRange(0, far.size - 1, far.size)] if far.size else []
-            data = await collect(far.body(Descriptor(size=far.size), whole), far.size)
+        remote = await _or_default(None, self._bucket.open(repository, digest, kind))
+        if IBucketBlob.providedBy(remote):
+            await self._local.link(repository, digest, kind)
+        elif remote is not None:
+            segments = [ContentRange(0, remote.size - 1, remote.size)] if remote.size else []
+            data = await collect(remote.body(Descriptor(size=remote.size), segments), remote.size)
             with suppress(OSError):
-                await self._near.add(repository, digest, kind, data)
-        return far
+                await self._local.add(repository, digest, kind, data)
+        return remote
 
 
 BUCKET_CHECK_INTERVAL = 60.0
-"""Seconds since it was confirmed after which another mirror may know better, and between two questions."""
+"""Seconds since a tag's confirmation, or the last check, after which the bucket is asked for a newer one."""
 REUPLOAD_INTERVAL = 3600.0
-"""Seconds after which the bucket is told of a confirmation that changes nothing."""
-_MOST = 100_000
-
-
-class TagConfirmations(Protocol):
-    """Tags of which it is known when somebody else has confirmed them."""
-
-    async def record(self, repository: Repository, tag: Tag, tagged: TagEntry) -> None:
-        """Notes what the tag was confirmed to name, and when."""
+"""Seconds after which an unchanged tag is uploaded again with its new time of confirmation."""
+_MAX_CACHED = 100_000
 
 
 @implementer(ITagStore)
 class TieredTagStore:
-    """The one that was confirmed last counts; the bucket is asked only of what was not confirmed lately."""
+    """Tags of which the latest confirmation counts; the bucket is asked only if the local one is old."""
 
     def __init__(
-        self, near: ITagStore, noted: TagConfirmations, far: ITagStore, owe: Enqueue, clock: IReactorTime
+        self, local: LocalTagStore, bucket: ITagStore, enqueue: Enqueue, clock: IReactorTime
     ) -> None:
-        self._near = near
-        self._noted = noted
-        self._far = far
-        self._owe = owe
+        self._local = local
+        self._bucket = bucket
+        self._enqueue = enqueue
         self._clock = clock
-        self._asked: TTLCache[tuple[Repository, Tag], bool] = TTLCache(clock, _MOST)
+        self._checked: TTLCache[tuple[Repository, Tag], bool] = TTLCache(clock, _MAX_CACHED)
         self._look_ups: SingleFlight[tuple[Repository, Tag], TagEntry | None] = SingleFlight()
-        self._given: TTLCache[tuple[Repository, Tag], Digest] = TTLCache(clock, _MOST)
+        self._uploaded: TTLCache[tuple[Repository, Tag], Digest] = TTLCache(clock, _MAX_CACHED)
 
     async def get(self, repository: Repository, tag: Tag) -> TagEntry | None:
-        """See ``ITagStore``."""
         key = repository, tag
-        asked = self._asked.get(key)  # before the disk is read, which has what came of it then
-        near = await self._near.get(repository, tag)
-        if asked or (
-            near is not None and 0 <= self._clock.seconds() - near.confirmed < BUCKET_CHECK_INTERVAL
+        checked = self._checked.get(key)  # before the local read, which sees the outcome of that check
+        local = await self._local.get(repository, tag)
+        if checked or (
+            local is not None and 0 <= self._clock.seconds() - local.confirmed < BUCKET_CHECK_INTERVAL
         ):
-            return near
-        return await self._look_ups.get(key, lambda: self._latest(repository, tag))
+            return local
+        return await self._look_ups.get(key, lambda: self._fetch_latest(repository, tag))
 
     async def put(self, repository: Repository, tag: Tag, digest: Digest) -> None:
-        """See ``ITagStore``."""
-        await self._near.put(repository, tag, digest)
-        if self._given.get((repository, tag)) != digest:
-            await self._owe(PendingTag(repository, tag))
-            self._given.put((repository, tag), digest, REUPLOAD_INTERVAL)
+        await self._local.put(repository, tag, digest)
+        if self._uploaded.get((repository, tag)) != digest:
+            await self._enqueue(PendingTag(repository, tag))
+            self._uploaded.put((repository, tag), digest, REUPLOAD_INTERVAL)
 
     async def forget(self, repository: Repository, tag: Tag) -> None:
-        """See ``ITagStore``; where the bucket does not, it will be asked to again when the tag is."""
-        self._given.drop((repository, tag))
-        await self._near.forget(repository, tag)
+        """Remove the tag; in the bucket it stays if the bucket fails, until it is removed again."""
+        self._uploaded.drop((repository, tag))
+        await self._local.forget(repository, tag)
         with suppress(OSError):
-            await self._far.forget(repository, tag)
+            await self._bucket.forget(repository, tag)
 
     async def forget_named(self, repository: Repository, digest: Digest) -> None:
-        """See ``ITagStore`` and ``forget``."""
-        await self._near.forget_named(repository, digest)
+        """Remove the tags, like ``forget``."""
+        await self._local.forget_named(repository, digest)
         with suppress(OSError):
-            await self._far.forget_named(repository, digest)
+            await self._bucket.forget_named(repository, digest)
 
-    async def _latest(self, repository: Repository, tag: Tag) -> TagEntry | None:
-        """Return what was confirmed last, here or far, after noting it here."""
-        if self._asked.get((repository, tag)):
-            return await self._near.get(repository, tag)
+    async def _fetch_latest(self, repository: Repository, tag: Tag) -> TagEntry | None:
+        """Return the latest confirmation, after storing it locally."""
+        if self._checked.get((repository, tag)):
+            return await self._local.get(repository, tag)
         try:
-            far = await self._far.get(repository, tag)
-        except OSError:  # of which the bucket tells
-            return await self._near.get(repository, tag)
-        near = await self._near.get(repository, tag)
-        if far is not None and (near is None or near.confirmed < far.confirmed):
-            await self._noted.record(repository, tag, far)
-            near = far
-        self._asked.put((repository, tag), True, BUCKET_CHECK_INTERVAL)
-        return near
+            remote = await self._bucket.get(repository, tag)
+        except OSError:  # logged by the bucket
+            return await self._local.get(repository, tag)
+        local = await self._local.get(repository, tag)
+        if remote is not None and (local is None or local.confirmed < remote.confirmed):
+            await self._local.record(repository, tag, remote)
+            local = remote
+        self._checked.put((repository, tag), True, BUCKET_CHECK_INTERVAL)
+        return local
 
 
 ABSENT_TTL = 60.0
-"""Seconds for which it is believed that the bucket has no such document."""
+"""Seconds for which it is cached that the bucket lacks a document."""
 REFRESH_TTL = 600.0
-"""Seconds after which it is seen what other mirrors have written; whoever reads does not wait for it."""
+"""Seconds after which a document is read from the bucket again, without making the reader wait."""
 
 
 @implementer(IDocumentStore)
 class TieredDocumentStore:
-    """What this mirror has written itself counts, until the bucket has it; then what was written last."""
+    """Documents; a local write counts until it is uploaded, then the latest write of all mirrors does."""
 
     def __init__(
         self,
-        near: IDocumentStore,
-        far: IDocumentStore,
-        owe: Enqueue,
-        is_owed: Callable[[PendingDocument], Awaitable[bool]],
+        local: IDocumentStore,
+        bucket: IDocumentStore,
+        enqueue: Enqueue,
+        is_queued: Callable[[PendingDocument], Awaitable[bool]],
         clock: IReactorTime,
     ) -> None:
-        self._near = near
-        self._far = far
-        self._owe = owe
-        self._is_owed = is_owed
-        self._asked: TTLCache[str, bool] = TTLCache(clock, _MOST)
+        self._local = local
+        self._bucket = bucket
+        self._enqueue = enqueue
+        self._is_queued = is_queued
+        self._checked: TTLCache[str, bool] = TTLCache(clock, _MAX_CACHED)
         self._look_ups: SingleFlight[str, bytes | None] = SingleFlight()
 
     async def read(self, name: str) -> bytes | None:
-        """See ``IDocumentStore``."""
-        asked = self._asked.get(name)  # before the disk is read, which has what came of it then
-        near = await self._near.read(name)
-        if asked:
-            return near
-        looking = Deferred.fromCoroutine(self._look_ups.get(name, lambda: self._latest(name)))
-        if near is None:
-            return await looking
-        looking.addErrback(lambda _: None)
-        return near
+        checked = self._checked.get(name)  # before the local read, which sees the outcome of that check
+        local = await self._local.read(name)
+        if checked:
+            return local
+        fetching = Deferred.fromCoroutine(self._look_ups.get(name, lambda: self._fetch_latest(name)))
+        if local is None:
+            return await fetching
+        fetching.addErrback(lambda _: None)
+        return local
 
     async def write(self, name: str, data: bytes) -> None:
-        """See ``IDocumentStore``.
+        """Write the document.
 
-        It is owed before, so that nobody brings the bucket's in its place, and after, for it may have been
-        given as it was.
+        It is queued before the write, so that no older version is fetched from the bucket, and again
+        after it, since the previous version may have been uploaded meanwhile.
         """
-        self._asked.put(name, True, REFRESH_TTL)
-        await self._owe(PendingDocument(name))
-        await self._near.write(name, data)
-        await self._owe(PendingDocument(name))
+        self._checked.put(name, True, REFRESH_TTL)
+        await self._enqueue(PendingDocument(name))
+        await self._local.write(name, data)
+        await self._enqueue(PendingDocument(name))
 
-    async def _latest(self, name: str) -> bytes | None:
-        """Return what is far, after writing it here, unless what is here is owed to the bucket."""
-        if self._asked.get(name):
-            return await self._near.read(name)
+    async def _fetch_latest(self, name: str) -> bytes | None:
+        """Return the bucket's version, after storing it locally, unless a local write is queued."""
+        if self._checked.get(name):
+            return await self._local.read(name)
         try:
-            far = await self._far.read(name)
-        except OSError:  # of which the bucket tells
-            return await self._near.read(name)
-        if far is not None and not await self._is_owed(PendingDocument(name)):
-            await self._near.write(name, far)
-        near = await self._near.read(name)
-        self._asked.put(name, True, ABSENT_TTL if near is None else REFRESH_TTL)
-        return far if near is None else near
+            remote = await self._bucket.read(name)
+        except OSError:  # logged by the bucket
+            return await self._local.read(name)
+        if remote is not None and not await self._is_queued(PendingDocument(name)):
+            await self._local.write(name, remote)
+        local = await self._local.read(name)
+        self._checked.put(name, True, ABSENT_TTL if local is None else REFRESH_TTL)
+        return remote if local is None else local

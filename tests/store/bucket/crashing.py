@@ -95,7 +95,7 @@ class Mirror:
             LocalTagStore(self.root, self.clock, inline),
             LocalDocumentStore(self.root, self.clock, inline),
         )
-        now(WriteBehind(self.root, self.bucket, self.contents, tags, documents, self.clock, inline).run())
+        now(WriteBehind(self.root, self.contents, tags, documents, self.clock, inline).run())
 
     def age(self) -> None:
         """A month later, when the one that is kept was used."""
@@ -103,7 +103,7 @@ class Mirror:
         uses = LastUsedJournal(self.bucket, self.clock)
         uses.record(Digest.of(KEPT_IMAGE))
         now(uses.flush())
-        now(BucketExpiry(self.bucket, uses, self.clock, 20 * DAY)._clean())
+        now(BucketExpiry(self.bucket, uses, self.clock, 20 * DAY)._expire())
 
     def holds(self, data: bytes) -> bool:
         """Whether it is there."""

@@ -102,7 +102,7 @@ def test_ends_when_it_is_read(bucket: Bucket, server: ObjectServer, clock: Clock
     server.unreadable.remove(OTHER.name)
     clock.advance(2 * MIN_BACKOFF)
     for _ in range(2):
-        assert now(bucket.get(ONE, bare=True)) is not None
+        assert now(bucket.get(ONE, metadata_only=True)) is not None
         assert now(bucket.get(PurePosixPath("none"))) is None
         assert bucket.health.failure is not None
         with pytest.raises(BucketUnavailable):
@@ -123,7 +123,7 @@ def test_breaks_off(bucket: Bucket, server: ObjectServer, clock: Clock) -> None:
     with pytest.raises(BucketUnavailable):
         now(found.body.read_all())
     clock.advance(MIN_BACKOFF)
-    now(bucket.get(ONE, bare=True))
+    now(bucket.get(ONE, metadata_only=True))
     assert bucket.health.failure is not None
 
 

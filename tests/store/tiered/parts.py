@@ -40,11 +40,11 @@ class Machine:
         far = BucketContentStore(self.bucket, clock)
         self.near = LocalContentStore(root, clock, inline)
         tags, documents = LocalTagStore(root, clock, inline), LocalDocumentStore(root, clock, inline)
-        self.contents = TieredContentStore(self.near, far, far, self.owe, self.used.append)
-        self.tags = TieredTagStore(tags, tags, BucketTagStore(self.bucket, clock), self.owe, clock)
+        self.contents = TieredContentStore(self.near, far, self.owe, self.used.append)
+        self.tags = TieredTagStore(tags, BucketTagStore(self.bucket, clock), self.owe, clock)
         self.far_documents = BucketDocumentStore(self.bucket)
         self.documents = TieredDocumentStore(documents, self.far_documents, self.owe, self.is_owed, clock)
-        self.uploads = WriteBehind(root, self.bucket, far, tags, documents, clock, inline)
+        self.uploads = WriteBehind(root, far, tags, documents, clock, inline)
 
     async def owe(self, each: write_behind.PendingWrite) -> None:
         """Notes that the bucket is to be given it."""

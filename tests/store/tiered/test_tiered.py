@@ -290,7 +290,7 @@ def test_what_is_on_its_way(machines: Machines, clock: Clock) -> None:
         now(one.documents.write(name, b"1"))
     asked = bucket(clock, MemoryStore(), held := HeldThreads())
     tags, documents = LocalTagStore(one.root, clock, inline), LocalDocumentStore(one.root, clock, inline)
-    uploads = WriteBehind(one.root, asked, BucketContentStore(asked, clock), tags, documents, clock, inline)
+    uploads = WriteBehind(one.root, BucketContentStore(asked, clock), tags, documents, clock, inline)
     looking = watch(uploads.run())
     held.fail(GenericError("HTTP error"))
     assert looking == []
