@@ -137,7 +137,7 @@ class _Connections(Collector):
 class Held(Protocol):
     """What keeps to a budget; see ``Eviction``."""
 
-    held: int
+    size: int
     evicted: int
     evicted_bytes: int
 
@@ -149,7 +149,7 @@ class _Cache(Collector):
         self._held = held
 
     def collect(self) -> Iterable[Metric]:
-        yield GaugeMetricFamily("dockmirror_cache_bytes", "Bytes held.", self._held.held)
+        yield GaugeMetricFamily("dockmirror_cache_bytes", "Bytes held.", self._held.size)
         yield CounterMetricFamily("dockmirror_cache_evicted", "Contents evicted.", self._held.evicted)
         yield CounterMetricFamily(
             "dockmirror_cache_evicted_bytes", "Bytes of the contents evicted.", self._held.evicted_bytes

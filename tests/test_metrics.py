@@ -13,7 +13,7 @@ from tests.scraped import scraped
 class Figures:
     """What a cache knows of itself."""
 
-    held: int = 7
+    size: int = 7
     evicted: int = 2
     evicted_bytes: int = 30
 
@@ -50,7 +50,7 @@ def test_what_is_read_when_it_is_asked_for() -> None:
     metrics.watch_connections(connected)
     metrics.watch_cache(figures)
     connected.open = 3
-    figures.held = 8
+    figures.size = 8
     seen = scraped(metrics.registry)
     assert (seen["dockmirror_connections", ()], seen["dockmirror_running_requests", ()]) == (3, 1)
     assert seen["dockmirror_turned_away_total", ()] == 4

@@ -210,7 +210,7 @@ def _pull_through(
 
     def count(below: IRegistry) -> IRegistry:
         return CacheMetrics(
-            below, name, context.metrics, lambda is_hit: series.asked(is_hit, cache.eviction.held)
+            below, name, context.metrics, lambda is_hit: series.asked(is_hit, cache.eviction.size)
         )
 
     if parts.writes is None:

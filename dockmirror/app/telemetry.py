@@ -103,7 +103,7 @@ async def read_worker_state(
     if cache is None:
         return WorkerState(known)
     usage = await cache.usage()
-    held = cache.eviction.held if usage is None else usage.held
+    held = cache.eviction.size if usage is None else usage.held
     return WorkerState(
         known, tuple(cache.active_downloads()), CacheUsage(held, cache.eviction.limit), usage=usage
     )

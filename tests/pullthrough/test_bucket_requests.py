@@ -76,7 +76,7 @@ class Added:
         now(first.contents.add(place, digest, ContentKind.MANIFEST, self.manifest))
         now(first.tags.put(place, Tag("latest"), digest))
         now(first.documents.write(f"public/docker/{NAME}", str(EPOCH).encode()))
-        assert first.give() == 0
+        assert first.upload() == 0
         self.clock.advance(BUCKET_CHECK_INTERVAL)
         self.machine = Machine(roots[1], store, self.clock, self.bucket)
         self.mirror = Mirror(self.origin, self.clock, MachineStore(self.machine), tag_ttl=TTL)
@@ -259,7 +259,7 @@ def test_moved_tag(added: Added) -> None:
     shelf = added.origin.shelf(NAME)
     moved = publish(shelf, b"another configuration", *LAYERS[1:])
     now(added.first.contents.add(repository(NAME), Digest.of(moved), ContentKind.MANIFEST, moved))
-    assert added.first.give() == 0
+    assert added.first.upload() == 0
     added.origin.take()
     added.clock.advance(TTL)
     assert added.ask(**TAG) == moved

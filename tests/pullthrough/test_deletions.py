@@ -41,7 +41,7 @@ class Mirror:
         """Keep the contents."""
         for digest, data in ((DIGEST, DATA), (LARGE_DIGEST, LARGE)):
             now(self.contents.add(HERE, digest, ContentKind.BLOB, data))
-        self.machine.give()
+        self.machine.upload()
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def _delete(mirror: Mirror) -> None:
     for digest in (DIGEST, LARGE_DIGEST):
         now(mirror.deletions.record(HERE, digest, ContentKind.BLOB))
         now(mirror.contents.unlink(HERE, digest, ContentKind.BLOB))
-    mirror.machine.give()
+    mirror.machine.upload()
 
 
 @pytest.mark.parametrize("near", [True, False])
@@ -99,7 +99,7 @@ def test_it_comes_back(mirrors: tuple[Mirror, Mirror], clock: Clock) -> None:
         deletion = now(one.deletions.find(HERE, digest, ContentKind.BLOB))
         now(one.deletions.lift(HERE, digest, ContentKind.BLOB, deletion))
         assert now(one.contents.link(HERE, digest, ContentKind.BLOB))
-    one.machine.give()
+    one.machine.upload()
     clock.advance(2 * REFRESH_TTL)
     assert one.has()
     assert two.has()

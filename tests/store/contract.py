@@ -1,6 +1,6 @@
-"""What the store promises, held against every place that contents are kept in.
+"""Contract suites of the stores.
 
-A subclass gives the fixtures, and is collected by a module of its own.
+Subclasses give the fixtures and are collected in modules of their own.
 """
 
 # mypy: allow-untyped-decorators
@@ -75,7 +75,7 @@ NAMES = [
 
 
 async def read(opened: IStoredContent | None) -> bytes | None:
-    """The whole of what was opened."""
+    """Read all bytes of an open content."""
     if opened is None:
         return None
     segments = [ContentRange(0, opened.size - 1, opened.size)] if opened.size else []
@@ -83,20 +83,18 @@ async def read(opened: IStoredContent | None) -> bytes | None:
 
 
 class ContentsContract:
-    """What ``IContentStore`` promises."""
+    """The contract of ``IContentStore``."""
 
     @pytest.fixture
     def contents(self) -> IContentStore:
-        """Empty."""
         raise NotImplementedError
 
     def test_interface(self, contents: IContentStore) -> None:
-        """It has what the interface names."""
         assert verifyObject(IContentStore, contents)
 
     @pytest_twisted.ensureDeferred
-    async def test_nothing(self, contents: IContentStore) -> None:
-        """What was never added is not held, cannot be opened, and cannot be linked."""
+    async def test_absent_content(self, contents: IContentStore) -> None:
+        """A content that was never added is absent and cannot be linked."""
         assert not await contents.holds(DIGEST)
         assert await contents.peek(DIGEST) is None
         assert await contents.open(HERE, DIGEST, ContentKind.BLOB) is None
@@ -104,7 +102,7 @@ class ContentsContract:
 
     @pytest_twisted.ensureDeferred
     async def test_refused_link(self, contents: IContentStore) -> None:
-        """A link that was refused says nothing when the bytes come later."""
+        """A link that was refused stays absent when the bytes come later."""
         await contents.link(HERE, DIGEST, ContentKind.BLOB)
         await contents.add(ELSEWHERE, DIGEST, ContentKind.BLOB, DATA)
         assert await contents.open(HERE, DIGEST, ContentKind.BLOB) is None
@@ -113,7 +111,7 @@ class ContentsContract:
     @pytest.mark.parametrize("data", [DATA, LARGE, b""], ids=["small", "large", "empty"])
     @pytest_twisted.ensureDeferred
     async def test_added(self, contents: IContentStore, kind: ContentKind, data: bytes) -> None:
-        """What was added is held, and what is opened has its size and its bytes."""
+        """An added content is held and has its size and its bytes."""
         digest = Digest.of(data)
         await contents.add(HERE, digest, kind, data)
         assert await contents.holds(digest)
@@ -139,7 +137,7 @@ class ContentsContract:
     @pytest.mark.parametrize("algorithm", ["sha256", "sha384", "sha512"])
     @pytest_twisted.ensureDeferred
     async def test_algorithms(self, contents: IContentStore, algorithm: str) -> None:
-        """Every algorithm is a name of its own."""
+        """Digests of different algorithms are different names."""
         digest = Digest.of(DATA, algorithm)
         await contents.add(HERE, digest, ContentKind.BLOB, DATA)
         assert await read(await contents.open(HERE, digest, ContentKind.BLOB)) == DATA
@@ -147,15 +145,15 @@ class ContentsContract:
         assert [await contents.holds(other) for other in others] == [False, False]
 
     @pytest_twisted.ensureDeferred
-    async def test_twice(self, contents: IContentStore) -> None:
-        """What is added again is held as before."""
+    async def test_added_twice(self, contents: IContentStore) -> None:
+        """Adding a content again changes nothing."""
         for _ in range(2):
             await contents.add(HERE, DIGEST, ContentKind.BLOB, DATA)
             assert await read(await contents.open(HERE, DIGEST, ContentKind.BLOB)) == DATA
 
     @pytest_twisted.ensureDeferred
-    async def test_links_entitle(self, contents: IContentStore) -> None:
-        """Bytes that are held are nobody's but those that are linked to them."""
+    async def test_access_needs_a_link(self, contents: IContentStore) -> None:
+        """A content is open only to repositories that are linked to it."""
         await contents.add(HERE, DIGEST, ContentKind.BLOB, DATA)
         assert await contents.open(ELSEWHERE, DIGEST, ContentKind.BLOB) is None
         assert await contents.link(ELSEWHERE, DIGEST, ContentKind.BLOB) is True
@@ -165,7 +163,7 @@ class ContentsContract:
     @pytest.mark.parametrize("kind", ContentKind)
     @pytest_twisted.ensureDeferred
     async def test_unlinked(self, contents: IContentStore, kind: ContentKind) -> None:
-        """What a repository does not have any more others have, and it may have it again."""
+        """A content stays for other repositories when one is unlinked, which may be linked again."""
         await contents.add(ELSEWHERE, DIGEST, kind, DATA)
         await contents.unlink(HERE, DIGEST, kind)
         assert await contents.link(HERE, DIGEST, kind)
@@ -182,7 +180,7 @@ class ContentsContract:
     )
     @pytest_twisted.ensureDeferred
     async def test_kinds(self, contents: IContentStore, kind: ContentKind, other: ContentKind) -> None:
-        """A manifest is no blob, a blob is no manifest, until the same bytes are linked as both."""
+        """A content is a blob, a manifest or both, as it was linked."""
         await contents.add(HERE, DIGEST, kind, DATA)
         assert await contents.open(HERE, DIGEST, other) is None
         assert await contents.link(HERE, DIGEST, other)
@@ -191,8 +189,8 @@ class ContentsContract:
 
     @pytest.mark.parametrize("place", PLACES)
     @pytest_twisted.ensureDeferred
-    async def test_places(self, contents: IContentStore, place: str) -> None:
-        """Whatever a repository is called, what it has is no other's."""
+    async def test_repositories_are_separate(self, contents: IContentStore, place: str) -> None:
+        """A repository does not have what another one has, whatever their names."""
         await contents.add(Repository(place), DIGEST, ContentKind.MANIFEST, DATA)
         for other in PLACES:
             opened = await contents.open(Repository(other), DIGEST, ContentKind.MANIFEST)
@@ -201,7 +199,7 @@ class ContentsContract:
     @pytest.mark.parametrize("data", [DATA, LARGE], ids=["small", "large"])
     @pytest_twisted.ensureDeferred
     async def test_segments(self, contents: IContentStore, data: bytes) -> None:
-        """Parts of the content, and bytes between them, come in the order asked."""
+        """Ranges, and bytes between them, are delivered in order."""
         digest, size = Digest.of(data), len(data)
         await contents.add(HERE, digest, ContentKind.BLOB, data)
         segments: Sequence[bytes | ContentRange] = [
@@ -219,8 +217,8 @@ class ContentsContract:
 
     @pytest.mark.parametrize("data", [DATA, LARGE], ids=["small", "large"])
     @pytest_twisted.ensureDeferred
-    async def test_given_back(self, contents: IContentStore, data: bytes) -> None:
-        """What was opened can be closed unread, and its content discarded."""
+    async def test_unread(self, contents: IContentStore, data: bytes) -> None:
+        """An open content can be closed unread, and its body discarded."""
         digest = Digest.of(data)
         await contents.add(HERE, digest, ContentKind.BLOB, data)
         for _ in range(3):
@@ -232,8 +230,8 @@ class ContentsContract:
             opened.body(Descriptor(), [ContentRange(0, 1, len(data))]).discard()
 
     @pytest_twisted.ensureDeferred
-    async def test_at_once(self, contents: IContentStore) -> None:
-        """Many that add and open the same and different contents at once do not disturb one another."""
+    async def test_concurrency(self, contents: IContentStore) -> None:
+        """Contents can be added and opened concurrently."""
 
         async def one(number: int) -> bytes | None:
             data = b"%d " % (number % 5) + LARGE
@@ -248,33 +246,30 @@ class ContentsContract:
 
 
 class TagsContract:
-    """What ``ITagStore`` promises."""
+    """The contract of ``ITagStore``."""
 
     @pytest.fixture
     def clock(self) -> Clock:
-        """The time that the tags know."""
         clock = Clock()
         clock.advance(1_700_000_000.25)
         return clock
 
     @pytest.fixture
     def tags(self, clock: Clock) -> ITagStore:
-        """Empty."""
         raise NotImplementedError
 
     def test_interface(self, tags: ITagStore) -> None:
-        """It has what the interface names."""
         assert verifyObject(ITagStore, tags)
 
     @pytest_twisted.ensureDeferred
     async def test_unknown(self, tags: ITagStore) -> None:
-        """A tag that was never put names nothing, and may be forgotten."""
+        """An unknown tag names nothing and may be forgotten."""
         assert await tags.get(HERE, LATEST) is None
         await tags.forget(HERE, LATEST)
 
     @pytest_twisted.ensureDeferred
     async def test_put(self, tags: ITagStore, clock: Clock) -> None:
-        """A tag names what it was put to, confirmed when that was."""
+        """A tag names the digest it was put to, confirmed at that time."""
         await tags.put(HERE, LATEST, DIGEST)
         confirmed = clock.seconds()
         clock.advance(100)
@@ -283,15 +278,15 @@ class TagsContract:
     @pytest.mark.parametrize("digest", [DIGEST, LARGE_DIGEST, Digest.of(b"", "sha512")])
     @pytest_twisted.ensureDeferred
     async def test_put_again(self, tags: ITagStore, clock: Clock, digest: Digest) -> None:
-        """Put again, to the same or to another, it is confirmed anew."""
+        """Putting a tag again, to any digest, confirms it again."""
         await tags.put(HERE, LATEST, DIGEST)
         clock.advance(60)
         await tags.put(HERE, LATEST, digest)
         assert await tags.get(HERE, LATEST) == TagEntry(digest, clock.seconds())
 
     @pytest_twisted.ensureDeferred
-    async def test_apart(self, tags: ITagStore) -> None:
-        """Tags are each repository's own, and their case counts."""
+    async def test_tags_are_separate(self, tags: ITagStore) -> None:
+        """Tags belong to their repository, and their case counts."""
         places = [Repository(place) for place in PLACES[:3]]
         names = [Tag(name) for name in ("V1", "v1", "current", "index", "link", "_x", "a" * 128)]
         named = {(p, n): Digest.of(f"{p}:{n}".encode()) for p in places for n in names}
@@ -304,7 +299,7 @@ class TagsContract:
 
     @pytest_twisted.ensureDeferred
     async def test_forget(self, tags: ITagStore) -> None:
-        """A forgotten tag names nothing; others do, and it may be put again."""
+        """A forgotten tag names nothing and may be put again; others stay."""
         other = Tag("other")
         await tags.put(HERE, LATEST, LARGE_DIGEST)
         await tags.put(HERE, LATEST, DIGEST)
@@ -319,7 +314,7 @@ class TagsContract:
 
     @pytest_twisted.ensureDeferred
     async def test_forget_named(self, tags: ITagStore) -> None:
-        """All tags that name a digest are forgotten, and no other tag."""
+        """All tags that name a digest are forgotten, and no others."""
         await tags.forget_named(HERE, DIGEST)
         for place, name, digest in (
             (HERE, "a", DIGEST), (HERE, "b", LARGE_DIGEST), (HERE, "b", DIGEST), (HERE, "c", DIGEST),
@@ -333,20 +328,18 @@ class TagsContract:
 
 
 class DocumentsContract:
-    """What ``IDocumentStore`` promises."""
+    """The contract of ``IDocumentStore``."""
 
     @pytest.fixture
     def documents(self) -> IDocumentStore:
-        """Empty."""
         raise NotImplementedError
 
     def test_interface(self, documents: IDocumentStore) -> None:
-        """It has what the interface names."""
         assert verifyObject(IDocumentStore, documents)
 
     @pytest_twisted.ensureDeferred
     async def test_replaced(self, documents: IDocumentStore) -> None:
-        """A document is what was written last; before that it is none."""
+        """A document is what was last written; None before."""
         assert await documents.read("name") is None
         for data in (b"a long beginning", b"short", b"", LARGE):
             await documents.write("name", data)
@@ -354,7 +347,7 @@ class DocumentsContract:
 
     @pytest_twisted.ensureDeferred
     async def test_names(self, documents: IDocumentStore) -> None:
-        """A document may have any name, and no two names are the same document."""
+        """A document may have any name, and names do not collide."""
         for name in NAMES:
             assert await documents.read(name) is None
             await documents.write(name, name.encode())

@@ -1,8 +1,8 @@
-"""Kills a process at every step of something, and looks at what it leaves; ``test_crash.py`` runs it.
+"""Kill a process at every step of some work and check what it leaves; ``test_crash.py`` runs this.
 
-A child is forked for each call to the operating system that the work makes, and kills itself, with
-SIGKILL, right before that call.  What it leaves must serve nothing wrong and have lost nothing; and the
-work, done once more, must be done.
+For each call to the operating system that the work makes, a child is forked that kills itself with SIGKILL
+right before that call. What it leaves must serve nothing wrong and have lost nothing; and the work, done
+again, must succeed.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ Check = Callable[[Stocked], bool]
 
 @frozen
 class Work:
-    """Something that is killed.
+    """Work during which the process is killed.
 
-    :ivar before: what is in the store before it.
-    :ivar step: the work itself.
-    :ivar done: whether it is done.
-    :ivar safe: what holds whether it is done or not.
+    :ivar before: prepares the store.
+    :ivar step: the work.
+    :ivar done: reports whether it is done.
+    :ivar safe: what must hold whether it is done or not.
     """
 
     before: Step
@@ -60,20 +60,20 @@ class Work:
 def serves(
     store: Stocked, data: bytes, kind: ContentKind = ContentKind.BLOB, place: Repository = HERE
 ) -> bool:
-    """Whether a content is served; if something else is, that is a failure."""
+    """Report whether a content is served; serving anything else is a failure."""
     found = now(read(now(store.contents.open(place, Digest.of(data), kind))))
     assert found in (None, data), f"served {found!r} for {data!r}"
     return found is not None
 
 
 def names(store: Stocked, tag: Tag) -> Digest | None:
-    """What a tag names."""
+    """Return the digest that a tag names."""
     tagged = now(store.tags.get(HERE, tag))
     return tagged.digest if tagged else None
 
 
 def before(store: Stocked) -> None:
-    """An image that is used, and must be there whatever happens to others."""
+    """Store an image that must survive."""
     store.image(store.blob(KEPT, age=0), age=0, tag="kept")
 
 
@@ -107,7 +107,7 @@ def _abandoned(store: Stocked) -> None:
 
 
 def _nothing(store: Stocked) -> None:
-    """There is nothing before."""
+    """Store nothing."""
 
 
 def _old_is_there(store: Stocked) -> bool:
@@ -196,9 +196,9 @@ WORKS: dict[str, Work] = {
 
 
 def check(store: Stocked, work: Work) -> None:
-    """What is there is right, and whatever links to something finds it.
+    """Check that everything stored is right and that links are not dangling.
 
-    :raises AssertionError: when not.
+    :raises AssertionError: if not.
     """
     damaged = work.before is _damaged
     for link in store.root.rglob("link"):
@@ -215,7 +215,7 @@ def check(store: Stocked, work: Work) -> None:
 
 
 def killed(root: Path, work: Work, number: int) -> bool:
-    """Whether the work makes so many calls that it could be killed at this one."""
+    """Run the work with a kill at this call; report whether the work makes so many calls."""
     child = os.fork()
     if child == 0:
         sys.setprofile(_Killer(number))
@@ -231,7 +231,7 @@ def killed(root: Path, work: Work, number: int) -> bool:
 
 
 class _Killer:
-    """Kills the process right before it calls the operating system for the so manieth time."""
+    """Kills the process right before its n-th call to the operating system."""
 
     def __init__(self, number: int) -> None:
         self._left = number
@@ -244,7 +244,7 @@ class _Killer:
 
 
 def main(name: str, directory: Path) -> int:
-    """How often the work could be killed."""
+    """Run the work with a kill at each call; return the number of kills."""
     work, template = WORKS[name], directory / "template"
     template.mkdir()
     before(Stocked(template))

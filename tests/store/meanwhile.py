@@ -1,4 +1,4 @@
-"""What others do at the worst moment."""
+"""Changes by other processes at the worst moment."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from types import FrameType
 
 @contextmanager
 def before(call: object, meanwhile: Callable[[], object]) -> Iterator[None]:
-    """Something is done by another process right before the first such call to the operating system."""
+    """Run something right before the first such call to the operating system."""
 
     def profile(frame: FrameType, event: str, called: object) -> None:
         if event == "c_call" and called is call:

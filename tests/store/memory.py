@@ -1,4 +1,4 @@
-"""A store in memory, for tests: it keeps the contract of the real ones."""
+"""A store in memory for tests, which keeps the contract of the real ones."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from dockmirror.store.open_content import StoredBytes
 class MemoryContents:
     """Contents in a dictionary.
 
-    :ivar held: the bytes, which a test may take away, or replace by others.
-    :ivar links: which repository has which of them, and as what.
+    :ivar held: the bytes, which a test may remove or replace.
+    :ivar links: the repositories' links.
     """
 
     def __init__(self) -> None:
@@ -31,13 +31,11 @@ class MemoryContents:
         self.links: set[tuple[Repository, Digest, ContentKind]] = set()
 
     async def open(self, repository: Repository, digest: Digest, kind: ContentKind) -> IStoredContent | None:
-        """See ``IContentStore``."""
         if (repository, digest, kind) not in self.links or digest not in self.held:
             return None
         return StoredBytes(self.held[digest])
 
     async def holds(self, digest: Digest) -> bool:
-        """See ``IContentStore``."""
         return digest in self.held
 
     async def peek(self, digest: Digest) -> IStoredContent | None:
@@ -45,19 +43,16 @@ class MemoryContents:
         return StoredBytes(self.held[digest]) if digest in self.held else None
 
     async def link(self, repository: Repository, digest: Digest, kind: ContentKind) -> bool:
-        """See ``IContentStore``."""
         if digest not in self.held:
             return False
         self.links.add((repository, digest, kind))
         return True
 
     async def add(self, repository: Repository, digest: Digest, kind: ContentKind, data: bytes) -> None:
-        """See ``IContentStore``."""
         self.held[digest] = data
         self.links.add((repository, digest, kind))
 
     async def unlink(self, repository: Repository, digest: Digest, kind: ContentKind) -> None:
-        """See ``IContentStore``."""
         self.links.discard((repository, digest, kind))
 
 
@@ -70,19 +65,15 @@ class MemoryTags:
         self._clock = clock
 
     async def get(self, repository: Repository, tag: Tag) -> TagEntry | None:
-        """See ``ITagStore``."""
         return self.tags.get((repository, tag))
 
     async def put(self, repository: Repository, tag: Tag, digest: Digest) -> None:
-        """See ``ITagStore``."""
         self.tags[repository, tag] = TagEntry(digest, self._clock.seconds())
 
     async def forget(self, repository: Repository, tag: Tag) -> None:
-        """See ``ITagStore``."""
         self.tags.pop((repository, tag), None)
 
     async def forget_named(self, repository: Repository, digest: Digest) -> None:
-        """See ``ITagStore``."""
         named = [key for key, tagged in self.tags.items() if (key[0], tagged.digest) == (repository, digest)]
         for key in named:
             del self.tags[key]
@@ -96,9 +87,7 @@ class MemoryDocuments:
         self.documents: dict[str, bytes] = {}
 
     async def read(self, name: str) -> bytes | None:
-        """See ``IDocumentStore``."""
         return self.documents.get(name)
 
     async def write(self, name: str, data: bytes) -> None:
-        """See ``IDocumentStore``."""
         self.documents[name] = data

@@ -1,4 +1,4 @@
-"""A store on a disk with images in it."""
+"""A store on disk that tests fill with images."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ HOUR = 3600.0
 
 
 def manifest_of(*layers: Digest) -> bytes:
-    """A manifest of these layers, the first of which is its configuration."""
+    """Return a manifest of these layers, the first of which is its configuration."""
     config, *others = [{"digest": str(layer)} for layer in layers]
     return json.dumps(
         {"schemaVersion": 2, "mediaType": DOCKER_MANIFEST, "config": config, "layers": others}
@@ -36,7 +36,7 @@ def manifest_of(*layers: Digest) -> bytes:
 
 
 class Stocked:
-    """A store, and a clock that the test sets; everything is put an hour before that."""
+    """A store with a clock that the test sets; everything is stored an hour before that."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -47,43 +47,43 @@ class Stocked:
         self.documents = LocalDocumentStore(root, self.clock, inline)
 
     def blob(self, data: bytes, age: float = HOUR, repository: Repository = HERE) -> Digest:
-        """Bytes that were used last so long ago."""
+        """Store bytes that were last used so long ago."""
         return self.put(data, age, repository, ContentKind.BLOB)
 
     def image(
         self, *layers: Digest, age: float = HOUR, tag: str | None = None, repository: Repository = HERE
     ) -> Digest:
-        """A manifest of these layers, the first of which is its configuration."""
+        """Store a manifest of these layers, the first of which is its configuration."""
         return self._manifest(manifest_of(*layers), age, tag, repository)
 
     def index(self, *manifests: Digest, age: float = HOUR, tag: str | None = None) -> Digest:
-        """An index of these."""
+        """Store an index of these manifests."""
         children = [{"digest": str(manifest)} for manifest in manifests]
         fields = {"schemaVersion": 2, "mediaType": DOCKER_LIST, "manifests": children}
         return self._manifest(json.dumps(fields).encode(), age, tag, HERE)
 
     def age(self, digest: Digest, age: float) -> None:
-        """Makes it as if it had been used so long ago."""
+        """Set the last use to so long ago."""
         when = self.clock.seconds() - age
         os.utime(self.root / layout.data(digest), (when, when))
 
     def held(self, *digests: Digest) -> list[bool]:
-        """Which are held."""
+        """Return which of these are stored."""
         return [now(self.contents.holds(digest)) for digest in digests]
 
     def size(self) -> int:
-        """Of everything that is held."""
+        """Return the number of stored bytes."""
         blobs = self.root / layout.BLOBS
         return sum(path.stat().st_size for path in blobs.rglob("data"))
 
     def eviction(self, budget: Budget, in_thread: RunInThread = inline) -> Eviction:
-        """Started, and not yet at its first look."""
+        """Return a started eviction before its first check."""
         eviction = Eviction(self.root, self.clock, in_thread, budget)
         eviction.start()
         return eviction
 
     def evict(self, budget: Budget) -> Eviction:
-        """What a process does that starts on this store, where no other has counted before."""
+        """Evict like a process that starts on this store without a count."""
         (self.root / layout.USAGE_COUNTER).unlink(missing_ok=True)
         eviction = self.eviction(budget)
         self.clock.advance(CHECK_INTERVAL)
@@ -91,7 +91,7 @@ class Stocked:
         return eviction
 
     def tree(self) -> Sequence[str]:
-        """What there is."""
+        """Return all paths."""
         return sorted(str(path.relative_to(self.root)) for path in self.root.glob("docker/**/*"))
 
     def _manifest(self, data: bytes, age: float, tag: str | None, repository: Repository) -> Digest:
@@ -101,7 +101,7 @@ class Stocked:
         return digest
 
     def put(self, data: bytes, age: float, repository: Repository, kind: ContentKind) -> Digest:
-        """Any content."""
+        """Store a content."""
         digest = Digest.of(data)
         now(self.contents.add(repository, digest, kind, data))
         self.age(digest, age)

@@ -1,4 +1,4 @@
-"""What nobody will finish."""
+"""Abandoned partial downloads and temporary files are deleted."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ SIZE = layout.growing_size("docker.io", Digest.of(b""))
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Of a store that holds nothing."""
+    """An empty store."""
     (tmp_path / PART).parent.mkdir(parents=True)
     (tmp_path / layout.TEMPORARY).mkdir(parents=True)
     return tmp_path
 
 
-def put(path: Path, age: float) -> Path:
-    """A file of that age."""
+def write_file(path: Path, age: float) -> Path:
+    """Write a file of that age."""
     path.write_bytes(b"bytes")
     os.utime(path, (NOW - age, NOW - age))
     return path
 
 
-def test_a_part_of_yesterday(root: Path) -> None:
-    """Is dropped after a day, and what tells its size with it."""
-    part, size = put(root / PART, DAY), put(root / SIZE, 2 * DAY)
+def test_old_partial(root: Path) -> None:
+    """A partial download is deleted after a day, together with its size file."""
+    part, size = write_file(root / PART, DAY), write_file(root / SIZE, 2 * DAY)
     assert delete_abandoned(root, NOW) == 0
     assert part.exists()
     assert size.exists()
@@ -45,9 +45,9 @@ def test_a_part_of_yesterday(root: Path) -> None:
     assert not size.exists()
 
 
-def test_a_part_that_is_filled(root: Path) -> None:
-    """Is locked, and stays, however long ago its last byte came."""
-    part, size = put(root / PART, 9 * DAY), put(root / SIZE, 9 * DAY)
+def test_locked_partial(root: Path) -> None:
+    """A partial download that is locked stays, however long ago its last byte came."""
+    part, size = write_file(root / PART, 9 * DAY), write_file(root / SIZE, 9 * DAY)
     with part.open("rb") as filling:
         fcntl.flock(filling, fcntl.LOCK_EX)
         assert delete_abandoned(root, NOW) == 0
@@ -56,19 +56,20 @@ def test_a_part_that_is_filled(root: Path) -> None:
     assert delete_abandoned(root, NOW) == 1
 
 
-def test_a_size_alone(root: Path) -> None:
-    """Is dropped as well, after a day."""
-    size = put(root / SIZE, DAY)
+def test_size_file_alone(root: Path) -> None:
+    """A size file without a partial download is deleted after a day."""
+    size = write_file(root / SIZE, DAY)
     delete_abandoned(root, NOW)
     assert size.exists()
     assert delete_abandoned(root, NOW + 1) == 0
     assert not size.exists()
 
 
-def test_files_of_dead_writers(root: Path) -> None:
-    """Go after an hour; those of the living are locked, and stay."""
+def test_temporary_files(root: Path) -> None:
+    """Temporary files are deleted after an hour, unless a living writer has locked them."""
     young, old, living = (
-        put(root / layout.TEMPORARY / name, age) for name, age in (("1", HOUR), ("2", HOUR + 1), ("3", DAY))
+        write_file(root / layout.TEMPORARY / name, age)
+        for name, age in (("1", HOUR), ("2", HOUR + 1), ("3", DAY))
     )
     with living.open("rb") as writing:
         fcntl.flock(writing, fcntl.LOCK_EX)
@@ -76,11 +77,11 @@ def test_files_of_dead_writers(root: Path) -> None:
     assert [path.exists() for path in (young, old, living)] == [True, False, True]
 
 
-def test_directories_of_dead_starts(root: Path) -> None:
-    """Go after an hour, with what is in them."""
+def test_trial_directories(root: Path) -> None:
+    """The directory of a start that was killed is deleted after an hour."""
     trial = root / layout.TEMPORARY / "try-1"
     trial.mkdir()
-    put(trial / "V1", DAY)
+    write_file(trial / "V1", DAY)
     os.utime(trial, (NOW - HOUR, NOW - HOUR))
     delete_abandoned(root, NOW)
     assert trial.exists()
@@ -88,6 +89,6 @@ def test_directories_of_dead_starts(root: Path) -> None:
     assert not trial.exists()
 
 
-def test_nothing_there(tmp_path: Path) -> None:
-    """There is nothing to do in a directory that holds no store yet."""
+def test_no_store(tmp_path: Path) -> None:
+    """A directory without a store is left alone."""
     assert delete_abandoned(tmp_path, NOW) == 0

@@ -1,20 +1,32 @@
-"""How much may be held."""
+"""The budget of a store."""
 
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from dockmirror.store.eviction.budget import Budget, Shortfall
+from dockmirror.store import layout
+from dockmirror.store.eviction.budget import (
+    Budget,
+    Shortfall,
+    StoreUsage,
+    read_store_usage,
+    try_lock_usage_counter,
+    wait_for_usage_counter,
+)
 
 GB = 10**9
 
 
-def status(
+def make_status(
     size: int = 1000 * GB, free: int = 500 * GB, inodes: int = 10_000, free_inodes: int = 5000
 ) -> os.statvfs_result:
-    """A file system of blocks of 1000 bytes, of which some are free for root alone."""
+    """A file system with blocks of 1000 bytes, some of which are reserved for root."""
     blocks, left = size // 1000, free // 1000
     of_inodes = inodes, free_inodes + 7, free_inodes
     return os.statvfs_result((4096, 1000, blocks, left + 7, left, *of_inodes, 0, 255))
@@ -23,50 +35,113 @@ def status(
 @pytest.mark.parametrize(
     ("size", "default"), [(50 * GB, 10 * GB), (500 * GB, 100 * GB), (900 * GB, 100 * GB)]
 )
-def test_default(size: int, default: int) -> None:
-    """A fifth of the file system, at most 100 GB; a fifth stays free, of inodes too."""
-    assert Budget.default(status(size)) == Budget(default, size // 5, 2000)
+def test_default_budget(size: int, default: int) -> None:
+    """The default is a fifth of the file system, at most 100 GB; a fifth stays free."""
+    assert Budget.default(make_status(size)) == Budget(default, size // 5, 2000)
 
 
 @pytest.mark.parametrize(("held", "bytes_"), [(0, 0), (1000, 0), (1001, 101), (5000, 4100)])
-def test_size(held: int, bytes_: int) -> None:
-    """What is over the budget goes, until a tenth of it is spare; what just fits stays."""
-    need = Budget(1000).shortfall(held, status())
+def test_size_above_the_budget(held: int, bytes_: int) -> None:
+    """An exceeded budget is freed down to nine tenths; a full one is not."""
+    need = Budget(1000).shortfall(held, make_status())
     assert need == Shortfall(bytes_, 0)
     assert bool(need) == (bytes_ > 0)
 
 
 @pytest.mark.parametrize(("free", "bytes_"), [(200, 0), (199, 21), (0, 220)])
-def test_free_bytes(free: int, bytes_: int) -> None:
-    """Where too little is free, the cache gives way, whoever fills the disk."""
-    need = Budget(1000 * GB, free_bytes=200 * GB).shortfall(GB, status(free=free * GB))
+def test_too_few_free_bytes(free: int, bytes_: int) -> None:
+    """Too little free space requires freeing, whatever has filled the disk."""
+    need = Budget(1000 * GB, free_bytes=200 * GB).shortfall(GB, make_status(free=free * GB))
     assert need == Shortfall(bytes_ * GB, 0)
 
 
 @pytest.mark.parametrize(("free", "inodes"), [(2000, 0), (1999, 201), (0, 2200)])
-def test_free_inodes(free: int, inodes: int) -> None:
-    """Inodes are counted by themselves."""
-    need = Budget(1000 * GB, free_inodes=2000).shortfall(GB, status(free_inodes=free))
+def test_too_few_free_inodes(free: int, inodes: int) -> None:
+    """Inodes are counted separately."""
+    need = Budget(1000 * GB, free_inodes=2000).shortfall(GB, make_status(free_inodes=free))
     assert need == Shortfall(0, inodes)
 
 
-def test_file_system_without_a_number_of_inodes() -> None:
-    """One that makes them as they are needed says that it has none, and lacks none."""
-    unlimited = status(inodes=0, free_inodes=0)
+def test_file_system_with_dynamic_inodes() -> None:
+    """A file system that reports a total of 0 inodes lacks none."""
+    unlimited = make_status(inodes=0, free_inodes=0)
     assert Budget.default(unlimited).free_inodes == 0
     assert not Budget(GB, free_inodes=2000).shortfall(0, unlimited)
 
 
-def test_the_greater_need() -> None:
-    """Counts, where both the budget and the disk are short."""
+def test_larger_shortfall_counts() -> None:
+    """If both the budget and the disk are short, the larger shortfall counts."""
     budget = Budget(10 * GB, free_bytes=200 * GB)
-    assert budget.shortfall(11 * GB, status(free=100 * GB)) == Shortfall(120 * GB, 0)
-    assert budget.shortfall(500 * GB, status(free=199 * GB)) == Shortfall(491 * GB, 0)
+    assert budget.shortfall(11 * GB, make_status(free=100 * GB)) == Shortfall(120 * GB, 0)
+    assert budget.shortfall(500 * GB, make_status(free=199 * GB)) == Shortfall(491 * GB, 0)
 
 
-def test_freed() -> None:
-    """What was freed is needed no more; more than enough is enough."""
+def test_freed_amounts_are_subtracted() -> None:
+    """Freed amounts reduce the shortfall; freeing more than needed ends it."""
     need = Shortfall(10, 4) - Shortfall(10, 2)
     assert need == Shortfall(0, 2)
     assert need
     assert not need - Shortfall(5, 3)
+
+
+@given(st.builds(StoreUsage, st.integers(), st.floats(0, 1e12)))
+def test_round_trip(figures: StoreUsage) -> None:
+    """A written usage is read again; a truncated one is not."""
+    text = str(figures)
+    assert StoreUsage.parse(text) == figures
+    assert {StoreUsage.parse(text[:end]) for end in range(len(text))} == {None}
+
+
+@pytest.mark.parametrize("text", ["", "x", "1 2", "1 x .\n", "x 2 .\n", "1 2 .\n3 .\n", "1 2 .\n\0"])
+def test_malformed(text: str) -> None:
+    """A malformed usage is unknown."""
+    assert StoreUsage.parse(text) is None
+
+
+def test_one_at_a_time(tmp_path: Path) -> None:
+    """Only one process can lock the counter; the next one reads what it wrote."""
+    with try_lock_usage_counter(tmp_path) as figures:
+        assert figures is not None
+        assert figures.read() is None
+        figures.write(StoreUsage(1000, 2000.5))
+        with try_lock_usage_counter(tmp_path) as others:
+            assert others is None
+        figures.write(StoreUsage(1, 2))
+    with try_lock_usage_counter(tmp_path) as figures:
+        assert figures is not None
+        assert figures.read() == StoreUsage(1, 2)
+    (tmp_path / layout.USAGE_COUNTER).write_bytes(b"\xff\xfe")
+    with try_lock_usage_counter(tmp_path) as figures:
+        assert figures is not None
+        assert figures.read() is None
+
+
+def test_add(tmp_path: Path) -> None:
+    """Bytes are added and subtracted, never below 0; an unknown usage stays unknown."""
+    assert read_store_usage(tmp_path) is None
+    with wait_for_usage_counter(tmp_path) as figures:
+        figures.add(50)
+        assert figures.read() is None
+        figures.write(StoreUsage(100, 7.0))
+        figures.add(-30)
+        assert read_store_usage(tmp_path) == StoreUsage(70, 7.0)
+        figures.add(-71)
+    assert read_store_usage(tmp_path) == StoreUsage(0, 7.0)
+
+
+def test_waiting_for_the_lock(tmp_path: Path) -> None:
+    """A process can wait for the lock, and no count is lost."""
+
+    def add(count: int) -> None:
+        with wait_for_usage_counter(tmp_path) as figures:
+            figures.add(count)
+
+    with ThreadPoolExecutor(2) as pool:
+        with try_lock_usage_counter(tmp_path) as figures:
+            assert figures is not None
+            adding = [pool.submit(add, count) for count in (-30, 5)]
+            figures.write(StoreUsage(100, 7.0))
+            assert not any(each.done() for each in adding)
+        for each in adding:
+            each.result()
+    assert read_store_usage(tmp_path) == StoreUsage(75, 7.0)

@@ -1,4 +1,4 @@
-"""A process that is killed at any step serves nothing wrong after that, and has lost nothing."""
+"""A process that is killed at any step serves nothing wrong afterwards and has lost nothing."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ _CALL = re.compile(r'(?P<name>fsync|rename|unlink)\((?:\d+<)?"?(?P<path>[^">]+)[
 
 
 def run(*command: str) -> str:
-    """What a program prints."""
+    """Return the output of a program."""
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S603
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 @pytest.mark.parametrize("name", WORKS)
-def test_killed(name: str) -> None:
-    """With SIGKILL, before each call to the operating system that the work makes."""
+def test_killed_at_each_step(name: str) -> None:
+    """The process is killed with SIGKILL before each call to the operating system."""
     with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as directory:
         assert int(run(sys.executable, "-m", "tests.store.crashing", name, directory)) >= 5
 
 
 @pytest.mark.integration
-def test_power_lost(tmp_path: Path) -> None:
-    """A file is on the disk before it gets its name, and its name before the next file gets one."""
+def test_power_failure(tmp_path: Path) -> None:
+    """A file is synced before it is renamed, and its directory before the next file is renamed."""
     require("strace")
     program = (
         "import sys; from pathlib import Path; from tests.store.stocked import Stocked\n"

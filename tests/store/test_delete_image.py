@@ -1,4 +1,4 @@
-"""Images forgotten because somebody says so."""
+"""Images are deleted on request."""
 
 from __future__ import annotations
 
@@ -17,31 +17,30 @@ from .stocked import Stocked
 
 @pytest.fixture
 def store(tmp_path: Path) -> Stocked:
-    """Empty."""
     return Stocked(tmp_path)
 
 
-def forget_tag(store: Stocked, tag: str) -> int:
-    """What ``rm`` does with a tag."""
+def delete_tag(store: Stocked, tag: str) -> int:
+    """Delete a tag like ``rm``."""
     going = plan_tag_deletion(store.root, HERE, Tag(tag))
     assert going is not None
     return delete_image(store.root, going)
 
 
-def forget_manifest(store: Stocked, digest: Digest) -> int:
-    """What it does with a digest."""
+def delete_manifest(store: Stocked, digest: Digest) -> int:
+    """Delete a manifest like ``rm``."""
     going = plan_manifest_deletion(store.root, HERE, digest)
     assert going is not None
     return delete_image(store.root, going)
 
 
-def test_a_tag(store: Stocked) -> None:
-    """Goes with all that only it needs; what another manifest needs, or another repository has, stays."""
+def test_tag(store: Stocked) -> None:
+    """A deleted tag takes with it what only its image needs; other images keep their contents."""
     own, shared, everywhere = store.blob(b"own"), store.blob(b"shared"), store.blob(b"everywhere")
     store.blob(b"everywhere", repository=ELSEWHERE)
     going, staying = store.image(own, shared, everywhere, tag="going"), store.image(shared, tag="staying")
     size = store.size()
-    freed = forget_tag(store, "going")
+    freed = delete_tag(store, "going")
     assert store.held(going, own, staying, shared, everywhere) == [False, False, True, True, True]
     assert freed == size - store.size()
     assert plan_tag_deletion(store.root, HERE, Tag("going")) is None
@@ -51,42 +50,42 @@ def test_a_tag(store: Stocked) -> None:
 
 
 def test_one_of_two_tags(store: Stocked) -> None:
-    """Goes alone."""
+    """Of two tags of an image only the deleted one is removed."""
     digest = store.image(store.blob(b"config"), tag="one")
     now(store.tags.put(HERE, Tag("two"), digest))
-    assert forget_tag(store, "one") == 0
+    assert delete_tag(store, "one") == 0
     assert store.held(digest) == [True]
-    forget_tag(store, "two")
+    delete_tag(store, "two")
     assert store.tree() == ["docker/registry", "docker/registry/v2", *_empty(store)]
 
 
-def test_a_manifest(store: Stocked) -> None:
-    """Goes with all its tags."""
+def test_manifest(store: Stocked) -> None:
+    """A deleted manifest takes all its tags with it."""
     digest = store.image(store.blob(b"config"), tag="one")
     now(store.tags.put(HERE, Tag("two"), digest))
-    forget_manifest(store, digest)
+    delete_manifest(store, digest)
     assert store.tree() == ["docker/registry", "docker/registry/v2", *_empty(store)]
     assert plan_manifest_deletion(store.root, HERE, digest) is None
 
 
-def test_an_index(store: Stocked) -> None:
-    """Goes with its images, but for one that a tag names."""
+def test_index(store: Stocked) -> None:
+    """A deleted index takes its images with it, except one that a tag names."""
     layers = [store.blob(name) for name in (b"1", b"2")]
     one, two = (store.image(layer) for layer in layers)
     index = store.index(one, two, tag="latest")
     now(store.tags.put(HERE, Tag("two"), two))
-    forget_tag(store, "latest")
+    delete_tag(store, "latest")
     assert store.held(index, one, layers[0], two, layers[1]) == [False, False, False, True, True]
 
 
-def test_an_image_of_an_index(store: Stocked) -> None:
-    """Goes if its digest is given; its tag alone goes where the index needs it."""
+def test_image_of_an_index(store: Stocked) -> None:
+    """An index's image is deleted by digest; deleting its tag keeps it for the index."""
     layer = store.blob(b"1")
     image = store.image(layer, tag="one")
     index = store.index(image, tag="latest")
-    forget_tag(store, "one")
+    delete_tag(store, "one")
     assert store.held(index, image, layer) == [True, True, True]
-    forget_manifest(store, image)
+    delete_manifest(store, image)
     assert store.held(index, image) == [True, False]
 
 

@@ -1,4 +1,4 @@
-"""What goes when the budget is spent."""
+"""Eviction keeps a store within its budget."""
 
 from __future__ import annotations
 
@@ -31,35 +31,34 @@ NOTHING = Budget(0)
 
 @pytest.fixture
 def store(tmp_path: Path) -> Stocked:
-    """Empty."""
     return Stocked(tmp_path)
 
 
 def kilobyte(name: str) -> bytes:
-    """A thousand bytes that are of this name alone."""
+    """Return a thousand bytes that are unique to this name."""
     return name.encode().ljust(1000)
 
 
 def test_within_the_budget(store: Stocked) -> None:
-    """Nothing goes; what was held before the start is counted in."""
+    """Nothing is evicted within the budget; contents from before the start are counted."""
     digests = [store.blob(kilobyte(name), age=HOUR) for name in "abc"]
     eviction = store.evict(Budget(3000))
-    assert (eviction.held, eviction.walks, eviction.evicted) == (3000, 1, 0)
+    assert (eviction.size, eviction.scans, eviction.evicted) == (3000, 1, 0)
     assert store.held(*digests) == [True] * 3
 
 
-def test_least_recently_used(store: Stocked) -> None:
-    """Goes first, until a tenth of the budget is spare."""
+def test_least_recently_used_first(store: Stocked) -> None:
+    """The least recently used contents are evicted until a tenth of the budget is spare."""
     ages = {name: HOUR + abs(5 - number) for number, name in enumerate("abcdefghijk")}
     digests = {name: store.blob(kilobyte(name), age) for name, age in ages.items()}
     eviction = store.evict(Budget(10_000))
     gone = [name for name, digest in digests.items() if store.held(digest) == [False]]
     assert set(gone) == {"a", "k"}
-    assert (eviction.held, eviction.evicted, eviction.evicted_bytes) == (9000, 2, 2000)
+    assert (eviction.size, eviction.evicted, eviction.evicted_bytes) == (9000, 2, 2000)
 
 
-def test_owed_to_a_bucket(store: Stocked) -> None:
-    """What was not uploaded yet goes after all else, however long ago it was used."""
+def test_pending_uploads_last(store: Stocked) -> None:
+    """A content that is not uploaded yet is evicted after everything else."""
     first, *others = (store.blob(kilobyte(name), age) for name, age in (("a", DAY), ("b", HOUR), ("c", HOUR)))
     write_behind.enqueue(
         store.root, write_behind.PendingContent(HERE, first, ContentKind.BLOB), store.clock.seconds()
@@ -71,52 +70,52 @@ def test_owed_to_a_bucket(store: Stocked) -> None:
     assert store.held(first) == [False]
 
 
-def test_counted_cheaply(store: Stocked) -> None:
-    """After the first walk only sums are made, in whichever process, until they pass the budget."""
+def test_no_scan_within_the_budget(store: Stocked) -> None:
+    """After the first scan all processes only add up sizes until these exceed the budget."""
     old = store.blob(kilobyte("old"), age=2 * HOUR)
     eviction, other = store.eviction(Budget(2500)), store.eviction(Budget(2500))
     store.clock.advance(CHECK_INTERVAL)
-    assert (eviction.walks + other.walks, eviction.held, other.held) == (1, 1000, 1000)
+    assert (eviction.scans + other.scans, eviction.size, other.size) == (1, 1000, 1000)
     new = store.blob(kilobyte("new"), age=HOUR)
     eviction.add(1000)
     for _ in range(10):
         store.clock.advance(CHECK_INTERVAL)
-    assert (eviction.walks + other.walks, eviction.held, other.held) == (1, 2000, 2000)
+    assert (eviction.scans + other.scans, eviction.size, other.size) == (1, 2000, 2000)
     newest = store.blob(kilobyte("newest"), age=HOUR)
     other.add(1000)
     for _ in range(2):
         store.clock.advance(CHECK_INTERVAL)
-    assert (eviction.walks + other.walks, eviction.held, other.held) == (2, 2000, 2000)
+    assert (eviction.scans + other.scans, eviction.size, other.size) == (2, 2000, 2000)
     assert store.held(old, new, newest) == [False, True, True]
 
 
-def test_corrected_by_a_walk(store: Stocked) -> None:
-    """What was counted wrong is not evicted for, and is counted anew every day."""
+def test_scan_corrects_the_count(store: Stocked) -> None:
+    """A wrong count evicts nothing, and a scan corrects it each day."""
     digest = store.blob(kilobyte("a"))
     eviction = store.eviction(Budget(2500))
     store.clock.advance(CHECK_INTERVAL)
     eviction.add(1_000_000)
     store.clock.advance(CHECK_INTERVAL)
     store.clock.advance(30)
-    assert (eviction.held, store.held(digest)) == (1000, [True])
+    assert (eviction.size, store.held(digest)) == (1000, [True])
     os.truncate(store.root / layout.data(digest), 700)
     store.clock.advance(DAY)
-    assert eviction.held == 700
+    assert eviction.size == 700
 
 
-def test_not_all_the_time(store: Stocked) -> None:
-    """Where nothing can go yet, some time passes before the next walk."""
+def test_scans_pause(store: Stocked) -> None:
+    """If nothing can be evicted yet, some time passes before the next scan."""
     digest = store.blob(kilobyte("a"), age=0)
     eviction = store.eviction(NOTHING)
     for _ in range(4):
         store.clock.advance(CHECK_INTERVAL)
-    assert (eviction.walks, store.held(digest)) == (2, [True])
+    assert (eviction.scans, store.held(digest)) == (2, [True])
     store.clock.pump([CHECK_INTERVAL] * 12)
-    assert (eviction.walks, store.held(digest)) == (5, [False])
+    assert (eviction.scans, store.held(digest)) == (5, [False])
 
 
 def test_room_for_traffic(store: Stocked) -> None:
-    """Content that keeps coming takes the room of 160 seconds of it, as the documents say, and not more."""
+    """A steady stream of content takes the room of 160 seconds of it, as documented, and not more."""
     eviction = store.eviction(NOTHING)
     most = 0
     for number in range(40):
@@ -131,7 +130,7 @@ def test_room_for_traffic(store: Stocked) -> None:
 
 
 def test_manifest_before_its_layers(store: Stocked) -> None:
-    """A layer stays as long as a manifest that refers to it, however long it was not asked for itself."""
+    """A layer stays as long as a manifest that refers to it, even if it was not used itself."""
     layers = [store.blob(kilobyte(name), age=9 * HOUR) for name in "abc"]
     young = store.image(*layers[:2], age=HOUR, tag="young")
     old = store.image(*layers[1:], age=5 * HOUR, tag="old")
@@ -150,7 +149,7 @@ def test_manifest_before_its_layers(store: Stocked) -> None:
 
 
 def test_index_before_its_manifests(store: Stocked) -> None:
-    """And these before their layers."""
+    """An index is evicted before its manifests."""
     layer = store.blob(kilobyte("layer"), age=9 * HOUR)
     child = store.image(layer, age=9 * HOUR)
     index = store.index(child, age=HOUR, tag="latest")
@@ -164,8 +163,8 @@ def test_index_before_its_manifests(store: Stocked) -> None:
         assert one[:3] == sorted(one[:3])
 
 
-def test_nothing_is_left(store: Stocked) -> None:
-    """With the bytes go their links, their tags and the directories that held nothing else."""
+def test_links_are_evicted(store: Stocked) -> None:
+    """Links, tags and empty directories are evicted with the bytes."""
     kept = store.image(store.blob(kilobyte("kept"), age=0), age=0, tag="kept")
     now(store.tags.put(HERE, LATEST, kept))
     before = store.tree()
@@ -185,7 +184,7 @@ def test_nothing_is_left(store: Stocked) -> None:
 
 
 def test_last_minute(store: Stocked) -> None:
-    """What may have been used in the last minute stays, with what it refers to, whatever the need."""
+    """Contents used in the last minute stay with everything they refer to."""
     layer = store.blob(kilobyte("layer"), age=9 * HOUR)
     manifest = store.image(layer, age=119 - CHECK_INTERVAL)
     other = store.blob(kilobyte("other"), age=120)
@@ -193,8 +192,8 @@ def test_last_minute(store: Stocked) -> None:
     assert store.held(manifest, layer, other) == [True, True, False]
 
 
-def test_the_future(store: Stocked) -> None:
-    """What seems to have been used in the future, by a clock that was wrong, can go; last of all."""
+def test_uses_in_the_future(store: Stocked) -> None:
+    """A content with a use in the future, from a wrong clock, can be evicted, after all others."""
     early, late = store.blob(kilobyte("early"), age=-9 * HOUR), store.blob(kilobyte("late"), age=HOUR)
     store.evict(Budget(1500))
     assert store.held(early, late) == [True, False]
@@ -203,7 +202,7 @@ def test_the_future(store: Stocked) -> None:
 
 
 def test_readers_finish(store: Stocked) -> None:
-    """Whoever has opened a content reads it to its end."""
+    """A client that reads an evicted content reads it to its end."""
     data = kilobyte("a") * 100
     digest = store.blob(data)
     opened = now(store.contents.open(HERE, digest, ContentKind.BLOB))
@@ -215,7 +214,7 @@ def test_readers_finish(store: Stocked) -> None:
 
 @pytest.mark.parametrize("budget", [Budget(10**15, free_bytes=10**15), Budget(10**15, free_inodes=10**12)])
 def test_disk_short(store: Stocked, budget: Budget) -> None:
-    """Where others have filled the disk, or taken its inodes, the cache gives way."""
+    """The cache shrinks if others fill the disk or use up its inodes."""
     status = os.statvfs(store.root)
     if budget.free_inodes and not status.f_files:
         pytest.skip("the file system has no number of inodes")
@@ -224,14 +223,14 @@ def test_disk_short(store: Stocked, budget: Budget) -> None:
     assert store.held(old, used) == [False, True]
 
 
-def test_disk_short_is_told(store: Stocked) -> None:
-    """Once, and once more when it is over: a cache that keeps nothing looks like a slow mirror."""
+def test_disk_short_is_logged(store: Stocked) -> None:
+    """A full disk is logged once, and once more when it has room again."""
     eviction = store.eviction(Budget(10**15, free_bytes=10**15))
     with logged() as texts:
         for _ in range(5):
             store.clock.advance(60)
     assert len([text for text in texts if "everything evictable is evicted" in text]) == 1
-    assert eviction.walks > 1
+    assert eviction.scans > 1
     eviction.set_budget(PLENTY)
     with logged() as texts:
         store.clock.advance(DAY)
@@ -241,7 +240,7 @@ def test_disk_short_is_told(store: Stocked) -> None:
 
 
 def test_documents(store: Stocked) -> None:
-    """Go like contents, when they have not been used for long."""
+    """Unused documents are evicted like contents."""
     for name in ("old", "used"):
         now(store.documents.write(name, kilobyte(name)))
     store.clock.advance(HOUR)
@@ -249,11 +248,11 @@ def test_documents(store: Stocked) -> None:
     eviction = store.evict(Budget(1999))
     assert now(store.documents.read("old")) is None
     assert now(store.documents.read("used")) is not None
-    assert (eviction.held, eviction.evicted, eviction.evicted_bytes) == (1000, 0, 1000)
+    assert (eviction.size, eviction.evicted, eviction.evicted_bytes) == (1000, 0, 1000)
 
 
-def test_parts(store: Stocked) -> None:
-    """Of blobs on their way in are counted, and stay; those of yesterday are dropped."""
+def test_partial_downloads(store: Stocked) -> None:
+    """Partial downloads are counted and stay; abandoned ones are deleted."""
     digest = store.blob(kilobyte("a"))
     paths = [store.root / layout.growing("docker.io", Digest.of(name)) for name in (b"new", b"old")]
     for path, age in zip(paths, (2 * HOUR, 2 * DAY), strict=True):
@@ -263,11 +262,11 @@ def test_parts(store: Stocked) -> None:
         os.utime(path, (when, when))
     eviction = store.evict(Budget(1500))
     assert [path.exists() for path in paths] == [True, False]
-    assert (eviction.held, eviction.dropped, store.held(digest)) == (1000, 1, [False])
+    assert (eviction.size, eviction.abandoned, store.held(digest)) == (1000, 1, [False])
 
 
-def test_parts_that_are_dropped(store: Stocked) -> None:
-    """Are not counted any more."""
+def test_deleted_partials_are_not_counted(store: Stocked) -> None:
+    """Deleted partial downloads are not counted any more."""
     eviction = store.eviction(PLENTY)
     store.clock.advance(CHECK_INTERVAL)
     part = store.root / layout.growing("docker.io", Digest.of(b"old"))
@@ -277,13 +276,13 @@ def test_parts_that_are_dropped(store: Stocked) -> None:
     os.utime(part, (when, when))
     eviction.add(1000)
     store.clock.advance(CHECK_INTERVAL)
-    assert eviction.held == 1000
+    assert eviction.size == 1000
     store.clock.advance(3 * CHECK_INTERVAL)
-    assert (eviction.held, eviction.dropped) == (0, 1)
+    assert (eviction.size, eviction.abandoned) == (0, 1)
 
 
-def test_links_to_nothing(store: Stocked) -> None:
-    """Are removed when a walk is made, with their tags."""
+def test_dangling_links(store: Stocked) -> None:
+    """A scan removes dangling links and their tags."""
     kept = store.image(store.blob(kilobyte("kept")), tag="kept")
     before = store.tree()
     gone = store.image(store.blob(kilobyte("gone")), tag="gone", repository=ELSEWHERE)
@@ -295,8 +294,8 @@ def test_links_to_nothing(store: Stocked) -> None:
     assert store.held(kept) == [True]
 
 
-def test_used_since_it_was_chosen(store: Stocked) -> None:
-    """A manifest that is used while the walk goes on stays, and so do its layers; others go."""
+def test_used_during_the_scan(store: Stocked) -> None:
+    """A manifest that is used during the scan stays with its layers; others are evicted."""
     layers = [store.blob(kilobyte(name), age=9 * HOUR) for name in "ab"]
     child, other = store.image(layers[0], age=9 * HOUR), store.image(layers[1], age=8 * HOUR)
     index = store.index(child, age=9 * HOUR, tag="latest")
@@ -310,8 +309,8 @@ def test_used_since_it_was_chosen(store: Stocked) -> None:
     assert now(store.tags.get(HERE, LATEST)) is not None
 
 
-def test_come_since_it_was_counted(store: Stocked) -> None:
-    """What is added while the walk goes on keeps its links."""
+def test_added_during_the_scan(store: Stocked) -> None:
+    """A content that is added during the scan keeps its links."""
     walk = StoreScan(store.root, store.clock.seconds(), lambda: None)
     walk.measure()
     digest = store.image(store.blob(kilobyte("a")), tag="latest")
@@ -320,8 +319,8 @@ def test_come_since_it_was_counted(store: Stocked) -> None:
     assert now(store.tags.get(HERE, LATEST)) is not None
 
 
-def test_tagged_anew(store: Stocked) -> None:
-    """A tag that names another manifest by the time that its old one goes stays."""
+def test_tag_moved_during_the_scan(store: Stocked) -> None:
+    """A tag that moves to another manifest during the scan stays."""
     old = store.image(store.blob(kilobyte("old")), tag="latest")
     new = store.image(store.blob(kilobyte("new"), age=0), age=0)
     found: list[object] = []
@@ -341,35 +340,35 @@ def test_tagged_anew(store: Stocked) -> None:
     assert (tagged.digest, store.held(old)) == (new, [False])
 
 
-def test_one_at_a_time(store: Stocked) -> None:
-    """While another process looks, what was added here is kept in mind."""
+def test_one_process_at_a_time(store: Stocked) -> None:
+    """Bytes that were added while another process sweeps are counted later."""
     eviction = store.eviction(PLENTY)
     store.clock.advance(CHECK_INTERVAL)
     eviction.add(500)
     with try_lock_usage_counter(store.root):
         store.clock.advance(CHECK_INTERVAL)
         eviction.add(70)
-        assert eviction.held == 0
+        assert eviction.size == 0
     store.clock.advance(CHECK_INTERVAL)
-    assert eviction.held == 570
+    assert eviction.size == 570
 
 
-def test_counted_by_another(store: Stocked) -> None:
-    """What another process has counted is known here, also while that looks."""
+def test_count_of_another_process(store: Stocked) -> None:
+    """The count of another process is taken over, even while that process sweeps."""
     eviction = store.eviction(PLENTY)
     eviction.add(500)
     store.clock.advance(CHECK_INTERVAL)
     eviction.add(500)
     store.clock.advance(CHECK_INTERVAL)
-    assert eviction.held == 500
+    assert eviction.size == 500
     with wait_for_usage_counter(store.root) as figures:
         figures.add(-200)
         store.clock.advance(CHECK_INTERVAL)
-        assert eviction.held == 300
+        assert eviction.size == 300
 
 
-def test_trouble(store: Stocked) -> None:
-    """A look that fails is logged, and the next one is made all the same."""
+def test_failing_check(store: Stocked) -> None:
+    """A failing check is logged, and the next one runs nevertheless."""
     (store.root / layout.USAGE_COUNTER).mkdir(parents=True)
     eviction = store.eviction(PLENTY)
     with logged() as texts:
@@ -379,11 +378,11 @@ def test_trouble(store: Stocked) -> None:
     (store.root / layout.USAGE_COUNTER).rmdir()
     store.blob(kilobyte("a"))
     store.clock.advance(CHECK_INTERVAL)
-    assert eviction.held == 1000
+    assert eviction.size == 1000
 
 
-def test_first_look(store: Stocked) -> None:
-    """Nothing is looked at before anybody is served."""
+def test_first_check(store: Stocked) -> None:
+    """The first check comes after an interval."""
     threads = HeldThreads()
     eviction = store.eviction(PLENTY, threads)
     store.clock.advance(CHECK_INTERVAL - 1)
@@ -393,11 +392,11 @@ def test_first_look(store: Stocked) -> None:
     store.clock.pump([CHECK_INTERVAL] * 10)
     assert threads.held == 1
     threads.run()
-    assert eviction.walks == 1
+    assert eviction.scans == 1
 
 
 def test_stopped(store: Stocked) -> None:
-    """A walk that is under way ends when it is told to, and evicts nothing any more; then it is stopped."""
+    """Stopping ends a scan under way, which evicts nothing any more."""
     digest = store.blob(kilobyte("a"))
     threads = HeldThreads()
     eviction = store.eviction(NOTHING, threads)
@@ -408,20 +407,20 @@ def test_stopped(store: Stocked) -> None:
     assert outcome == [None]
     assert store.held(digest) == [True]
     store.clock.pump([CHECK_INTERVAL] * 3)
-    assert (threads.held, eviction.walks) == (0, 0)
+    assert (threads.held, eviction.scans) == (0, 0)
     assert not store.clock.getDelayedCalls()
 
 
 def test_never_started(store: Stocked) -> None:
-    """What was never started can be stopped."""
+    """An eviction that was never started can be stopped."""
     eviction = store.eviction(PLENTY)
     now(eviction.stop())
     store.clock.advance(CHECK_INTERVAL)
-    assert eviction.walks == 0
+    assert eviction.scans == 0
 
 
-def test_not_understood(store: Stocked) -> None:
-    """What lies among the blobs and is none, or a manifest that is none, is left alone."""
+def test_unknown_files(store: Stocked) -> None:
+    """Unknown files among the blobs, and malformed manifests, are left alone."""
     odd = layout.BLOBS / "sha256" / "zz" / "zz" / "data"
     for path in (odd, layout.BLOBS / "file", layout.REPOSITORIES / "file"):
         (store.root / path).parent.mkdir(parents=True, exist_ok=True)
@@ -435,7 +434,7 @@ def test_not_understood(store: Stocked) -> None:
 
 
 def test_pinned(store: Stocked) -> None:
-    """What a pinned image needs stays, however old it is, until it is pinned no more; all else goes."""
+    """Everything a pinned image needs stays until the image is unpinned; the rest is evicted."""
     layers = [store.blob(kilobyte(name), age=9 * HOUR) for name in "abc"]
     child, other = store.image(*layers[:2], age=9 * HOUR), store.image(layers[2], age=9 * HOUR)
     index = store.index(child, age=9 * HOUR, tag="pinned")
@@ -444,7 +443,7 @@ def test_pinned(store: Stocked) -> None:
     pinned = [index, child, *layers[:2]]
     eviction = store.evict(NOTHING)
     assert store.held(*pinned, other, layers[2]) == [*[True] * 4, False, False]
-    assert eviction.held == store.size()
+    assert eviction.size == store.size()
     store.evict(NOTHING)
     assert all(store.held(*pinned))
     pins.remove_pin(store.root, pin)
@@ -453,7 +452,7 @@ def test_pinned(store: Stocked) -> None:
 
 
 def test_pinned_tag_that_moved(store: Stocked) -> None:
-    """Pins what it names now."""
+    """A pinned tag pins the manifest it names now."""
     layer = store.blob(kilobyte("shared"), age=9 * HOUR)
     old = store.image(layer, store.blob(kilobyte("old"), age=9 * HOUR), age=9 * HOUR, tag="pinned")
     new = store.image(layer, age=9 * HOUR, tag="pinned")

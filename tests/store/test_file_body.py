@@ -1,4 +1,4 @@
-"""Bytes from a file to a consumer, at its pace."""
+"""A body that is read from a file with back-pressure."""
 
 from __future__ import annotations
 
@@ -32,36 +32,32 @@ class Cold(FileReader):
     """A file of which nothing is in the page cache."""
 
     def read_nowait(self, offset: int, length: int) -> bytes | None:
-        """Nothing."""
         return None
 
     def sendable(self, offset: int, length: int) -> int:
-        """Nothing."""
         return 0
 
 
 class Slow(Recorder):
-    """Pauses its producer whenever it is written to, as a transport does."""
+    """A consumer that pauses its producer after each write, like a transport."""
 
     def write(self, data: bytes) -> None:
-        """See ``IConsumer``."""
         super().write(data)
         if self.producer is not None:
             self.producer.pauseProducing()
 
 
 class Gone(Recorder):
-    """A connection that was lost before it had a producer."""
+    """A consumer whose connection was lost before it had a producer."""
 
     def registerProducer(self, producer: IProducer, streaming: bool) -> None:
-        """See ``IConsumer``."""
         super().registerProducer(producer, streaming)
         self.leave()
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Iterator[Path]:
-    """A file, which nobody has open in the end."""
+    """A file that must be closed at the end."""
     path = tmp_path / "data"
     path.write_bytes(DATA)
     before = os.listdir("/proc/self/fd")
@@ -69,23 +65,23 @@ def path(tmp_path: Path) -> Iterator[Path]:
     assert os.listdir("/proc/self/fd") == before
 
 
-def content_of(
+def body_of(
     path: Path,
     in_thread: RunInThread = inline,
     reader: Callable[[int, RunInThread], FileReader] = FileReader,
     clock: Clock | None = None,
     segments: Sequence[bytes | ContentRange] = (ContentRange(0, SIZE - 1, SIZE),),
 ) -> FileBody:
-    """The file's content."""
+    """Return the body of the whole file."""
     file = os.open(path, os.O_RDONLY)
     return FileBody(reader(file, in_thread), Descriptor(None, None, SIZE), segments, clock or Clock())
 
 
 @pytest.mark.parametrize("reader", [FileReader, Cold])
-def test_at_its_pace(path: Path, reader: Callable[[int, RunInThread], FileReader]) -> None:
-    """A piece is written whenever the consumer takes one, and none before; then the producer is gone."""
+def test_back_pressure(path: Path, reader: Callable[[int, RunInThread], FileReader]) -> None:
+    """A piece is written each time the consumer resumes the producer, which is unregistered at the end."""
     slow = Slow()
-    outcome = watch(content_of(path, reader=reader).deliver(slow))
+    outcome = watch(body_of(path, reader=reader).deliver(slow))
     for count in range(1, 6):
         assert slow.pieces == [DATA[n * PIECE : (n + 1) * PIECE] for n in range(count)]
         assert outcome == []
@@ -94,31 +90,31 @@ def test_at_its_pace(path: Path, reader: Callable[[int, RunInThread], FileReader
 
 
 def test_small_needs_no_producer(path: Path) -> None:
-    """What is written in one turn of the reactor is, without a producer."""
+    """A body that is written in one turn of the reactor registers no producer."""
 
     class Unwilling(Recorder):
         def registerProducer(self, producer: IProducer, streaming: bool) -> None:
             raise AssertionError("not needed")
 
     recorder = Unwilling()
-    content = content_of(path, segments=[b"<", ContentRange(10, PIECE + 7, SIZE), b">"])
+    content = body_of(path, segments=[b"<", ContentRange(10, PIECE + 7, SIZE), b">"])
     assert watch(content.deliver(recorder)) == [None]
     assert recorder.data == b"<" + DATA[10 : PIECE + 8] + b">"
 
 
-def test_bursts(path: Path) -> None:
-    """However much a consumer takes, the reactor has its turn."""
+def test_reactor_gets_its_turn(path: Path) -> None:
+    """The reactor gets its turn, however much the consumer accepts."""
     clock, recorder = Clock(), Recorder()
-    outcome = watch(content_of(path, clock=clock).deliver(recorder))
+    outcome = watch(body_of(path, clock=clock).deliver(recorder))
     assert (len(recorder.data), outcome) == (BURST, [])
     clock.advance(0)
     assert (recorder.data, outcome) == (DATA, [None])
 
 
 def test_paused_between_bursts(path: Path) -> None:
-    """A consumer that pauses while the reactor has its turn is not written to."""
+    """A consumer that pauses during the reactor's turn is not written to."""
     clock, recorder = Clock(), Recorder()
-    outcome = watch(content_of(path, clock=clock).deliver(recorder))
+    outcome = watch(body_of(path, clock=clock).deliver(recorder))
     recorder.pause()
     clock.advance(0)
     assert (len(recorder.data), outcome) == (BURST, [])
@@ -126,10 +122,10 @@ def test_paused_between_bursts(path: Path) -> None:
     assert (recorder.data, outcome) == (DATA, [None])
 
 
-def test_threads_read_what_is_cold(path: Path) -> None:
-    """What is not in the page cache is read in a thread, one piece at a time, and only when it is wanted."""
+def test_uncached_pages_are_read_in_a_thread(path: Path) -> None:
+    """Uncached pages are read in a thread, one piece at a time, on demand."""
     threads, slow = HeldThreads(), Slow()
-    outcome = watch(content_of(path, threads, Cold).deliver(slow))
+    outcome = watch(body_of(path, threads, Cold).deliver(slow))
     for count in range(6):
         assert (len(slow.pieces), threads.held) == (count, 1)
         threads.run()
@@ -140,9 +136,9 @@ def test_threads_read_what_is_cold(path: Path) -> None:
 
 
 def test_paused_while_a_thread_reads(path: Path) -> None:
-    """What comes then waits until the consumer takes more."""
+    """A piece that was read while the consumer paused is written when it resumes."""
     threads, recorder = HeldThreads(), Recorder()
-    delivery = content_of(path, threads, Cold).deliver(recorder)
+    delivery = body_of(path, threads, Cold).deliver(recorder)
     outcome = watch(delivery)
     recorder.pause()
     threads.run()
@@ -169,9 +165,9 @@ ends = pytest.mark.parametrize("end", [_cancel, _leave])
 
 @ends
 def test_ended_while_paused(path: Path, end: Callable[[Deferred[None], Recorder], type[Exception]]) -> None:
-    """Cancelled, or left by its consumer, it ends at once, and nothing more is written."""
+    """A cancelled or abandoned delivery ends at once, and nothing more is written."""
     slow = Slow()
-    outcome = watch(delivery := content_of(path).deliver(slow))
+    outcome = watch(delivery := body_of(path).deliver(slow))
     slow.resume()
     error = end(delivery, slow)
     assert [type(one) for one in outcome] == [error]
@@ -182,9 +178,9 @@ def test_ended_while_paused(path: Path, end: Callable[[Deferred[None], Recorder]
 def test_ended_while_a_thread_reads(
     path: Path, end: Callable[[Deferred[None], Recorder], type[Exception]]
 ) -> None:
-    """It ends at once; the file stays open as long as the thread reads it."""
+    """The delivery ends at once; the file stays open until the thread has read it."""
     threads, slow = HeldThreads(), Slow()
-    outcome = watch(delivery := content_of(path, threads, Cold).deliver(slow))
+    outcome = watch(delivery := body_of(path, threads, Cold).deliver(slow))
     open_files = os.listdir("/proc/self/fd")
     error = end(delivery, slow)
     assert [type(one) for one in outcome] == [error]
@@ -196,19 +192,19 @@ def test_ended_while_a_thread_reads(
 
 @ends
 def test_ended_between_bursts(path: Path, end: Callable[[Deferred[None], Recorder], type[Exception]]) -> None:
-    """Nothing is left for the reactor to do."""
+    """An ended delivery leaves no call to the reactor."""
     clock, recorder = Clock(), Recorder()
-    outcome = watch(delivery := content_of(path, clock=clock).deliver(recorder))
+    outcome = watch(delivery := body_of(path, clock=clock).deliver(recorder))
     error = end(delivery, recorder)
     assert [type(one) for one in outcome] == [error]
     assert not clock.getDelayedCalls()
 
 
 def test_cancelled_while_it_writes(path: Path) -> None:
-    """A consumer may end it while it is written to: one that has enough does."""
+    """A consumer may cancel the delivery during a write."""
 
     class Sated(Slow):
-        """Has enough after two pieces."""
+        """A consumer that has enough after two pieces."""
 
         def write(self, data: bytes) -> None:
             super().write(data)
@@ -216,37 +212,37 @@ def test_cancelled_while_it_writes(path: Path) -> None:
                 delivery.cancel()
 
     sated = Sated()
-    outcome = watch(delivery := content_of(path).deliver(sated))
+    outcome = watch(delivery := body_of(path).deliver(sated))
     sated.resume()
     assert [type(one) for one in outcome] == [CancelledError]
     assert (sated.data, sated.producer) == (DATA[: 2 * PIECE], None)
 
 
 def test_collected_up_to_a_limit(path: Path) -> None:
-    """What is collected is, up to a limit; more is not read."""
-    content = content_of(path, segments=[ContentRange(0, 999, SIZE)])
+    """A body is collected up to a limit; more is not read."""
+    content = body_of(path, segments=[ContentRange(0, 999, SIZE)])
     assert watch(collect(content, SIZE)) == [DATA[:1000]]
-    (error,) = watch(collect(content_of(path), 1000))
+    (error,) = watch(collect(body_of(path), 1000))
     assert isinstance(error, Unavailable)
 
 
 @pytest.mark.parametrize("reader", [FileReader, Cold])
-def test_a_lost_connection(path: Path, reader: Callable[[int, RunInThread], FileReader]) -> None:
-    """A consumer that takes nothing from the beginning is written nothing, and no thread reads."""
+def test_lost_connection(path: Path, reader: Callable[[int, RunInThread], FileReader]) -> None:
+    """A consumer that is gone from the start gets nothing, and no thread reads."""
     threads, gone = HeldThreads(), Gone()
-    (error,) = watch(content_of(path, threads, reader).deliver(gone))
+    (error,) = watch(body_of(path, threads, reader).deliver(gone))
     assert isinstance(error, Unavailable)
     assert (gone.data, gone.producer, threads.held) == (b"", None, 0)
 
 
 @pytest.mark.parametrize("reader", [FileReader, Cold])
 @pytest.mark.parametrize("room", [1000, PIECE, SIZE, 2 * SIZE])
-def test_sent(path: Path, reader: Callable[[int, RunInThread], FileReader], room: int) -> None:
-    """A consumer that takes files is sent the parts of one, at its pace, and written what lies between."""
+def test_sendfile(path: Path, reader: Callable[[int, RunInThread], FileReader], room: int) -> None:
+    """A consumer that accepts files is sent ranges with back-pressure; bytes between them are written."""
     clock, recorder = Clock(), FileRecorder(room)
     parts = ContentRange(10, PIECE - 1, SIZE), ContentRange(5, SIZE - 7, SIZE)
     segments: list[bytes | ContentRange] = [b"<", parts[0], b"|", parts[1], b">"]
-    outcome = watch(content_of(path, reader=reader, clock=clock, segments=segments).deliver(recorder))
+    outcome = watch(body_of(path, reader=reader, clock=clock, segments=segments).deliver(recorder))
     while recorder.producer is not None:
         recorder.resume()
         clock.advance(0)
@@ -256,27 +252,27 @@ def test_sent(path: Path, reader: Callable[[int, RunInThread], FileReader], room
     assert min(room, MEBIBYTE) <= max(recorder.sent) <= (MEBIBYTE if reader is Cold else room)
 
 
-def test_small_is_written(path: Path) -> None:
-    """It goes with what was written before it."""
+def test_small_bodies_are_written(path: Path) -> None:
+    """A small body is written, so that it shares a packet with the head."""
     recorder = FileRecorder(0)
-    assert watch(content_of(path, segments=[ContentRange(0, PIECE - 1, SIZE)]).deliver(recorder)) == [None]
+    assert watch(body_of(path, segments=[ContentRange(0, PIECE - 1, SIZE)]).deliver(recorder)) == [None]
     assert (recorder.data, recorder.sent) == (DATA[:PIECE], [])
 
 
-def test_sent_in_turns(path: Path) -> None:
-    """However much would go, the reactor has its turn after a mebibyte."""
+def test_reactor_gets_its_turn_during_sendfile(path: Path) -> None:
+    """The reactor gets its turn after each mebibyte that is sent."""
     clock, recorder = Clock(), FileRecorder(4 * SIZE)
     segments = [ContentRange(0, last, SIZE) for last in (BURST - 2, BURST - 1, SIZE - 1)]
-    outcome = watch(content_of(path, clock=clock, segments=segments).deliver(recorder))
+    outcome = watch(body_of(path, clock=clock, segments=segments).deliver(recorder))
     assert (recorder.sent, outcome) == ([BURST - 1, BURST], [])
     clock.advance(0)
     assert (recorder.sent, outcome) == ([BURST - 1, BURST, SIZE], [None])
 
 
-def test_threads_fetch_what_is_sent(path: Path) -> None:
-    """Nothing is sent that is not in the page cache; and nothing is fetched that is not wanted."""
+def test_uncached_pages_are_loaded_before_sendfile(path: Path) -> None:
+    """Only cached pages are sent; uncached ones are loaded in a thread, on demand."""
     threads, recorder = HeldThreads(), FileRecorder(1000)
-    outcome = watch(delivery := content_of(path, threads, Cold).deliver(recorder))
+    outcome = watch(delivery := body_of(path, threads, Cold).deliver(recorder))
     assert (recorder.sent, threads.held) == ([], 1)
     threads.run()
     assert (recorder.sent, threads.held) == ([1000], 0)
@@ -292,13 +288,13 @@ def test_threads_fetch_what_is_sent(path: Path) -> None:
 
 @ends
 @pytest.mark.parametrize("threads", [inline, HeldThreads()])
-def test_ended_while_it_is_sent(
+def test_ended_during_sendfile(
     path: Path, end: Callable[[Deferred[None], Recorder], type[Exception]], threads: RunInThread
 ) -> None:
-    """It ends at once, and the file is given back as soon as no thread uses it."""
+    """The delivery ends at once, and the file is closed as soon as no thread uses it."""
     recorder = FileRecorder(1000)
     reader = Cold if isinstance(threads, HeldThreads) else FileReader
-    outcome = watch(delivery := content_of(path, threads, reader).deliver(recorder))
+    outcome = watch(delivery := body_of(path, threads, reader).deliver(recorder))
     error = end(delivery, recorder)
     assert [type(one) for one in outcome] == [error]
     assert recorder.producer is None
@@ -309,12 +305,12 @@ def test_ended_while_it_is_sent(
 
 @pytest.mark.parametrize("length", [0, 1, PIECE, 3 * PIECE + 5])
 @pytest.mark.parametrize("reader", [FileReader, Cold])
-def test_cut_short_when_sent(
+def test_truncated_during_sendfile(
     path: Path, reader: Callable[[int, RunInThread], FileReader], length: int
 ) -> None:
-    """A file that has lost its end fails the delivery after what is left of it."""
+    """A truncated file fails the delivery after its last byte."""
     recorder = FileRecorder(2 * SIZE)
-    content = content_of(path, reader=reader)
+    content = body_of(path, reader=reader)
     os.truncate(path, length)
     outcome = watch(content.deliver(recorder))
     if not outcome:
@@ -323,22 +319,22 @@ def test_cut_short_when_sent(
     assert (recorder.data, recorder.producer) == (DATA[:length], None)
 
 
-def test_unreadable_when_sent(path: Path) -> None:
-    """A disk that does not give the bytes fails the delivery, whoever asked it."""
+def test_unreadable_during_sendfile(path: Path) -> None:
+    """A disk error fails the delivery."""
 
     class Broken(FileRecorder):
         def send_file(self, file: int, offset: int, length: int) -> int | None:
             raise OSError(5, "Input/output error")
 
     recorder = Broken(SIZE)
-    (error,) = watch(content_of(path).deliver(recorder))
+    (error,) = watch(body_of(path).deliver(recorder))
     assert isinstance(error, Unavailable)
     assert isinstance(error.__cause__, OSError)
     assert (recorder.data, recorder.producer) == (b"", None)
 
 
-def test_what_can_be_sent(path: Path) -> None:
-    """What lies in the page cache, and behind the file's end nothing has to be waited for."""
+def test_sendable(path: Path) -> None:
+    """Cached pages can be sent, and the file's end is no reason to wait."""
     with open(path, "rb") as file:
         os.fsync(file.fileno())
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
@@ -350,8 +346,8 @@ def test_what_can_be_sent(path: Path) -> None:
     assert (cold, reader.sendable(0, SIZE)) == (0, 0)
 
 
-def test_what_is_there_is_looked_at_ever_more_rarely(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And closely again from where something is not."""
+def test_probes_become_rarer(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Probes of cached pages become rarer, and frequent again after an uncached one."""
     looks: list[int] = []
     missing = 40 * MEBIBYTE
 
@@ -373,10 +369,10 @@ def test_what_is_there_is_looked_at_ever_more_rarely(path: Path, monkeypatch: py
 
 @pytest.mark.parametrize("reader", [FileReader, Cold])
 @pytest.mark.parametrize("length", [0, 1, PIECE, 3 * PIECE + 5])
-def test_cut_short(path: Path, reader: Callable[[int, RunInThread], FileReader], length: int) -> None:
-    """A file that has lost its end fails the delivery after what is left of it."""
+def test_truncated(path: Path, reader: Callable[[int, RunInThread], FileReader], length: int) -> None:
+    """A truncated file fails the delivery after its last byte."""
     recorder = Recorder()
-    content = content_of(path, reader=reader)
+    content = body_of(path, reader=reader)
     os.truncate(path, length)
     (error,) = watch(content.deliver(recorder))
     assert isinstance(error, Unavailable)
@@ -384,7 +380,7 @@ def test_cut_short(path: Path, reader: Callable[[int, RunInThread], FileReader],
 
 
 def test_unreadable(path: Path) -> None:
-    """A disk that does not give the bytes fails the delivery."""
+    """A disk error fails the delivery."""
 
     class Broken(Cold):
         async def read(self, offset: int, length: int) -> bytes:
@@ -393,21 +389,21 @@ def test_unreadable(path: Path) -> None:
             return await super().read(offset, length)
 
     recorder = Recorder()
-    (error,) = watch(content_of(path, reader=Broken).deliver(recorder))
+    (error,) = watch(body_of(path, reader=Broken).deliver(recorder))
     assert isinstance(error, Unavailable)
     assert isinstance(error.__cause__, OSError)
     assert (recorder.data, recorder.producer) == (DATA[:PIECE], None)
 
 
-def test_discarded(path: Path) -> None:
-    """A content that nobody wants gives its file back."""
-    content_of(path).discard()
+def test_discarded_body_closes_its_file(path: Path) -> None:
+    """A discarded body closes its file."""
+    body_of(path).discard()
 
 
 def test_evicted_files_are_closed_in_a_thread(path: Path) -> None:
-    """The disk frees an evicted file's bytes when it is closed, which the reactor need not wait for."""
+    """Closing an evicted file frees its bytes, which the reactor does not wait for."""
     threads = HeldThreads()
-    content = content_of(path, threads)
+    content = body_of(path, threads)
     path.unlink()
     content.discard()
     assert threads.held == 1
@@ -415,12 +411,12 @@ def test_evicted_files_are_closed_in_a_thread(path: Path) -> None:
 
 
 async def sent(reader: FileReader) -> int | None:
-    """Of a file that takes nothing."""
+    """A ``send_file`` that accepts nothing."""
     return reader.send(lambda *_: 10, 0, 10)
 
 
-def test_given_back_once(path: Path) -> None:
-    """A reader that was closed reads nothing, and is not closed again."""
+def test_closed_once(path: Path) -> None:
+    """A closed reader reads nothing and is not closed again."""
     reader = FileReader(os.open(path, os.O_RDONLY), inline)
     reader.close()
     again = os.open(path, os.O_RDONLY)

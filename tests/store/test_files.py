@@ -1,4 +1,4 @@
-"""Files and directories that come and go while others use them."""
+"""Files and directories that other processes change at the same time."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 from dockmirror.store import files
 
 
-def test_placed_while_others_tidy(tmp_path: Path) -> None:
-    """A file is given its name although its directory is removed again and again meanwhile."""
+def test_publish_while_directories_are_removed(tmp_path: Path) -> None:
+    """A file is published although its directory is removed again and again."""
     target = tmp_path / "a" / "b" / "c" / "data"
     placed = threading.Event()
 
@@ -33,14 +33,14 @@ def test_placed_while_others_tidy(tmp_path: Path) -> None:
         tidying.join()
 
 
-def test_placed_from_nowhere(tmp_path: Path) -> None:
-    """What is not there cannot be given a name."""
+def test_publish_a_missing_file(tmp_path: Path) -> None:
+    """A missing file cannot be published."""
     with pytest.raises(FileNotFoundError):
         files.publish(tmp_path / "source", tmp_path / "a" / "target")
 
 
 def test_remove_empty(tmp_path: Path) -> None:
-    """Goes up as far as directories are empty, or as it is told to go; what is not there is passed."""
+    """Empty directories are removed upwards, to the given one; missing ones are skipped."""
     (tmp_path / "top" / "kept" / "a" / "b").mkdir(parents=True)
     (tmp_path / "top" / "kept" / "file").touch()
     assert files.remove_empty(tmp_path / "top" / "kept" / "a" / "b" / "never", tmp_path / "top") == 2
@@ -51,7 +51,7 @@ def test_remove_empty(tmp_path: Path) -> None:
 
 
 def test_remove(tmp_path: Path) -> None:
-    """Says whether there was a file; where a file stands for a directory there was none."""
+    """Removing reports whether there was a file; a path below a file has none."""
     (tmp_path / "file").touch()
     assert not files.remove(tmp_path / "file" / "within")
     assert files.remove(tmp_path / "file")

@@ -1,4 +1,4 @@
-"""What a store's directory holds, as images."""
+"""Images as they lie in a store's directory."""
 
 from __future__ import annotations
 
@@ -17,12 +17,11 @@ from .stocked import EPOCH, HOUR, Stocked
 
 @pytest.fixture
 def store(tmp_path: Path) -> Stocked:
-    """Empty."""
     return Stocked(tmp_path)
 
 
-def test_an_image(store: Stocked) -> None:
-    """Has what it needs, and was used last when any of that was."""
+def test_image(store: Stocked) -> None:
+    """An image lists what it needs and was used when any of its contents was."""
     config, layer = store.blob(b"config"), store.blob(b"layer", age=60)
     digest = store.image(config, layer, tag="latest")
     holdings = HeldImages(store.root)
@@ -34,8 +33,8 @@ def test_an_image(store: Stocked) -> None:
     assert sum(image.content_sizes().values()) == len(b"config" + b"layer") + len(image.data or b"")
 
 
-def test_what_is_missing(store: Stocked) -> None:
-    """Is named: what is not linked is not had, though its bytes be there."""
+def test_missing_contents(store: Stocked) -> None:
+    """Missing contents are listed; a content without a link is missing even if its bytes are stored."""
     config, elsewhere, never = (
         store.blob(b"config"),
         store.blob(b"layer", repository=ELSEWHERE),
@@ -50,14 +49,14 @@ def test_what_is_missing(store: Stocked) -> None:
     assert holdings.read_image(ELSEWHERE, whole).data is None
 
 
-def test_what_the_disk_has_changed(store: Stocked) -> None:
-    """Is no manifest."""
+def test_corrupt_manifest(store: Stocked) -> None:
+    """A corrupt manifest counts as missing."""
     digest = store.image(store.blob(b"config"))
     (store.root / layout.data(digest)).write_bytes(b"{}")
     assert HeldImages(store.root).read_image(HERE, digest).data is None
 
 
-def test_used_when(store: Stocked) -> None:
-    """Also of what nothing is held of: never."""
+def test_last_use_of_a_missing_image(store: Stocked) -> None:
+    """A missing image was never used."""
     assert HeldImages(store.root).read_image(HERE, Digest.of(b"?")).last_used() == 0
     assert HeldImages(store.root).read_image(HERE, store.image(store.blob(b"c"))).last_used() == EPOCH - HOUR

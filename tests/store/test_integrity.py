@@ -1,4 +1,4 @@
-"""Contents read again."""
+"""Stored contents are verified again."""
 
 from __future__ import annotations
 
@@ -17,12 +17,11 @@ from .stocked import Stocked
 
 @pytest.fixture
 def store(tmp_path: Path) -> Stocked:
-    """Empty."""
     return Stocked(tmp_path)
 
 
-def test_what_is_wrong(store: Stocked) -> None:
-    """Is found with those that have it, and dropped with their links; all else stays."""
+def test_corrupt_contents(store: Stocked) -> None:
+    """Corrupt contents are found with their repositories and removed with their links; the rest stays."""
     right, wrong = store.blob(b"right"), store.blob(b"wrong")
     now(store.contents.link(ELSEWHERE, wrong, ContentKind.BLOB))
     read: list[int] = []
@@ -36,8 +35,8 @@ def test_what_is_wrong(store: Stocked) -> None:
     assert not any(wrong.hex in path for path in store.tree())
 
 
-def test_what_goes_or_comes_meanwhile(store: Stocked) -> None:
-    """Is nothing wrong: neither what was evicted, nor what was fetched anew before it was dropped."""
+def test_changes_during_verification(store: Stocked) -> None:
+    """Contents that are evicted or fetched again meanwhile are not corrupt."""
     digest = store.blob(b"content")
     path = store.root / layout.data(digest)
     path.write_bytes(b"another")

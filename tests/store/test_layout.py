@@ -1,4 +1,4 @@
-"""Where everything lies."""
+"""The paths of stored files."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ def test_distribution() -> None:
     assert [f"docker/registry/v2/{path}" for path in expected] == [str(path) for path in expected.values()]
 
 
-def test_our_own() -> None:
-    """What an ordinary registry knows nothing of lies outside its tree."""
+def test_own_files() -> None:
+    """Our own files lie outside an ordinary registry's tree."""
     assert str(layout.growing("docker.io", DIGEST)) == f"dockmirror/growing/docker.io/sha256-{HEX}"
     assert str(layout.growing_size("docker.io", DIGEST)) == f"dockmirror/growing/docker.io/sha256-{HEX}.size"
     assert str(layout.document("public")) == "dockmirror/documents/public"
 
 
 @given(st.lists(st.tuples(repositories, digests, tags), min_size=2, max_size=4))
-def test_apart(values: list[tuple[Repository, Digest, Tag]]) -> None:
-    """No two things lie at the same place, and none lies below another's."""
+def test_paths_do_not_collide(values: list[tuple[Repository, Digest, Tag]]) -> None:
+    """No two paths are equal, and none lies below another."""
     found: dict[object, PurePosixPath] = {}
     for repository, digest, name in values:
         found[digest] = layout.data(digest)
@@ -58,14 +58,14 @@ def test_apart(values: list[tuple[Repository, Digest, Tag]]) -> None:
 
 @given(repositories, digests, tags)
 def test_no_colon(repository: Repository, digest: Digest, name: Tag) -> None:
-    """An ordinary registry fails on a path with one."""
+    """No path has a colon, on which an ordinary registry fails."""
     paths = layout.data(digest), layout.tag_history(repository, name, digest), layout.growing("a_1", digest)
     assert not any(":" in str(path) for path in paths)
 
 
 @given(st.text(), st.text())
 def test_documents(one: str, other: str) -> None:
-    """A document of any name is a file of its own, whose name a file can have."""
+    """A document of any name has a valid file name of its own."""
     path = layout.document(one)
     assert path.parent == layout.DOCUMENTS
     assert 0 < len(path.name.encode()) < 256
@@ -74,7 +74,7 @@ def test_documents(one: str, other: str) -> None:
 
 
 def test_long_documents() -> None:
-    """Names that differ only at their ends are different documents, and none passes for a hashed one."""
+    """Long names get different files, and no name collides with a hashed one."""
     long = ["x" * 1000, "x" * 999 + "y"]
     hashed = [layout.document(name).name for name in long]
     assert len({*hashed, *(layout.document(name).name for name in hashed)}) == 4

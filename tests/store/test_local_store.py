@@ -50,7 +50,7 @@ REPOSITORY = "docker/registry/v2/repositories/docker.io/library/busybox"
 
 @pytest.fixture
 def clock() -> Clock:
-    """Stands in November 2023."""
+    """A clock in November 2023."""
     clock = Clock()
     clock.advance(EPOCH)
     return clock
@@ -58,13 +58,12 @@ def clock() -> Clock:
 
 @pytest.fixture
 def contents(tmp_path: Path, clock: Clock) -> LocalContentStore:
-    """Empty."""
     return LocalContentStore(tmp_path, clock, inline)
 
 
 @pytest.fixture
 def threads() -> Iterator[RunInThread]:
-    """Real ones."""
+    """Real threads."""
     pool = ThreadPool(0, 4)
     pool.start()
     yield run_in_pool(reactor, pool)  # type: ignore[arg-type]
@@ -72,59 +71,50 @@ def threads() -> Iterator[RunInThread]:
 
 
 class TestContents(ContentsContract):
-    """In a directory, without threads."""
+    """Contents in a directory, without threads."""
 
     @pytest.fixture
     def contents(self, tmp_path: Path, clock: Clock) -> IContentStore:
-        """Empty."""
         return LocalContentStore(tmp_path, clock, inline)
 
 
 class TestContentsInThreads(ContentsContract):
-    """In a directory, with threads."""
+    """Contents in a directory, with threads."""
 
     @pytest.fixture
     def contents(self, tmp_path: Path, clock: Clock, threads: RunInThread) -> IContentStore:
-        """Empty."""
         return LocalContentStore(tmp_path, clock, threads)
 
 
 @pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="there is no file system in memory")  # noqa: S108
-class TestContentsInMemory(ContentsContract):
-    """On a file system that cannot tell what is in the page cache."""
+class TestContentsOnTmpfs(ContentsContract):
+    """Contents on a file system that cannot tell which pages are cached."""
 
     @pytest.fixture
     def contents(self, clock: Clock, threads: RunInThread) -> Iterator[IContentStore]:
-        """Empty."""
         with tempfile.TemporaryDirectory(dir="/dev/shm") as root:
             yield LocalContentStore(Path(root), clock, threads)
 
 
 class TestTags(TagsContract):
-    """In a directory."""
-
     @pytest.fixture
     def tags(self, tmp_path: Path, clock: Clock) -> ITagStore:
-        """Empty."""
         return LocalTagStore(tmp_path, clock, inline)
 
 
 class TestDocuments(DocumentsContract):
-    """In a directory."""
-
     @pytest.fixture
     def documents(self, tmp_path: Path, clock: Clock) -> IDocumentStore:
-        """Empty."""
         return LocalDocumentStore(tmp_path, clock, inline)
 
 
 def files_of(root: Path) -> dict[str, bytes]:
-    """Everything that lies in a directory."""
+    """Return all files below a directory."""
     return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
 
 
 def test_tree(tmp_path: Path, clock: Clock, contents: LocalContentStore) -> None:
-    """What lies there is what an ordinary registry would have written, and nothing else."""
+    """The directory holds what an ordinary registry would have written, and nothing else."""
     tags = LocalTagStore(tmp_path, clock, inline)
     now(contents.add(HERE, DIGEST, ContentKind.MANIFEST, DATA))
     now(contents.link(HERE, DIGEST, ContentKind.BLOB))
@@ -139,8 +129,8 @@ def test_tree(tmp_path: Path, clock: Clock, contents: LocalContentStore) -> None
     }
 
 
-def test_forgotten_tag(tmp_path: Path, clock: Clock, contents: LocalContentStore) -> None:
-    """A forgotten tag leaves no file and no directory."""
+def test_removed_tag(tmp_path: Path, clock: Clock, contents: LocalContentStore) -> None:
+    """A removed tag leaves no file and no directory."""
     tags = LocalTagStore(tmp_path, clock, inline)
     now(contents.add(HERE, DIGEST, ContentKind.MANIFEST, DATA))
     before = sorted(tmp_path.rglob("*"))
@@ -161,7 +151,7 @@ MALFORMED = {
 
 @pytest.mark.parametrize("link", MALFORMED.values(), ids=MALFORMED)
 def test_malformed_link(tmp_path: Path, contents: LocalContentStore, link: bytes) -> None:
-    """A link that is not exactly the digest's says nothing, and is replaced by the next one that does."""
+    """A malformed link counts as missing and is replaced by the next write."""
     now(contents.add(HERE, DIGEST, ContentKind.BLOB, DATA))
     now(contents.add(HERE, LARGE_DIGEST, ContentKind.BLOB, LARGE))
     path = tmp_path / layout.link(HERE, DIGEST, ContentKind.BLOB)
@@ -173,7 +163,7 @@ def test_malformed_link(tmp_path: Path, contents: LocalContentStore, link: bytes
 
 @pytest.mark.parametrize("link", [link for name, link in MALFORMED.items() if name != "another"])
 def test_malformed_tag(tmp_path: Path, clock: Clock, link: bytes) -> None:
-    """A tag whose link is malformed names nothing."""
+    """A tag with a malformed link names nothing."""
     tags = LocalTagStore(tmp_path, clock, inline)
     now(tags.put(HERE, LATEST, DIGEST))
     (tmp_path / layout.tag_link(HERE, LATEST)).write_bytes(link)
@@ -183,7 +173,7 @@ def test_malformed_tag(tmp_path: Path, clock: Clock, link: bytes) -> None:
 
 
 def test_directories_in_the_way(tmp_path: Path, clock: Clock, contents: LocalContentStore) -> None:
-    """A directory is no content, no link, no tag and no document; nothing can be kept in its place."""
+    """A directory is no content, link, tag or document, and cannot be replaced by one."""
     for path in (
         layout.data(DIGEST),
         layout.link(HERE, LARGE_DIGEST, ContentKind.BLOB),
@@ -209,8 +199,8 @@ def test_directories_in_the_way(tmp_path: Path, clock: Clock, contents: LocalCon
     assert not list((tmp_path / layout.TEMPORARY).iterdir())
 
 
-def test_a_file_where_a_directory_belongs(tmp_path: Path, contents: LocalContentStore) -> None:
-    """What cannot lie there is not held, and cannot be kept."""
+def test_files_in_the_way(tmp_path: Path, contents: LocalContentStore) -> None:
+    """A content is absent, and cannot be stored, if a file is in the place of a directory."""
     path = tmp_path / layout.data(DIGEST).parent
     path.parent.mkdir(parents=True)
     path.touch()
@@ -220,8 +210,8 @@ def test_a_file_where_a_directory_belongs(tmp_path: Path, contents: LocalContent
 
 
 @pytest.mark.parametrize("digest", [DIGEST, LARGE_DIGEST])
-def test_emptied(tmp_path: Path, contents: LocalContentStore, digest: Digest) -> None:
-    """A file of no bytes is the content of no other digest than that of nothing."""
+def test_empty_file(tmp_path: Path, contents: LocalContentStore, digest: Digest) -> None:
+    """An empty file is no content, unless its digest is that of no bytes."""
     now(contents.add(HERE, digest, ContentKind.BLOB, DATA if digest == DIGEST else LARGE))
     os.truncate(tmp_path / layout.data(digest), 0)
     assert not now(contents.holds(digest))
@@ -230,8 +220,10 @@ def test_emptied(tmp_path: Path, contents: LocalContentStore, digest: Digest) ->
 
 
 @pytest.mark.parametrize(("kind", "data"), [(ContentKind.BLOB, DATA), (ContentKind.MANIFEST, LARGE)])
-def test_damaged(tmp_path: Path, contents: LocalContentStore, kind: ContentKind, data: bytes) -> None:
-    """A small blob, and any manifest, that is not what it was is not served, and makes room for what is."""
+def test_corrupt_contents(
+    tmp_path: Path, contents: LocalContentStore, kind: ContentKind, data: bytes
+) -> None:
+    """A corrupt manifest or small blob is not served, and can be replaced."""
     digest = Digest.of(data)
     path = tmp_path / layout.data(digest)
     for damaged in (data[:-1], data[:-1] + b"?", data + b"?"):
@@ -244,7 +236,7 @@ def test_damaged(tmp_path: Path, contents: LocalContentStore, kind: ContentKind,
 
 
 def test_links_without_bytes(tmp_path: Path, contents: LocalContentStore) -> None:
-    """A link alone gives nothing; it does again when the bytes are back."""
+    """A link without bytes opens nothing, until the bytes are back."""
     now(contents.add(HERE, DIGEST, ContentKind.BLOB, DATA))
     (tmp_path / DATA_FILE).unlink()
     assert now(contents.open(HERE, DIGEST, ContentKind.BLOB)) is None
@@ -254,8 +246,8 @@ def test_links_without_bytes(tmp_path: Path, contents: LocalContentStore) -> Non
 
 
 @pytest.mark.parametrize("data", [DATA, LARGE], ids=["small", "large"])
-def test_use_is_noted(tmp_path: Path, clock: Clock, contents: LocalContentStore, data: bytes) -> None:
-    """In the time of modification, at most once a minute; also where that lay in the future."""
+def test_use_is_recorded(tmp_path: Path, clock: Clock, contents: LocalContentStore, data: bytes) -> None:
+    """A use is recorded in the modification time at most once a minute, also if that was in the future."""
     digest = Digest.of(data)
     path = tmp_path / layout.data(digest)
     now(contents.add(HERE, digest, ContentKind.BLOB, data))
@@ -276,8 +268,8 @@ def test_use_is_noted(tmp_path: Path, clock: Clock, contents: LocalContentStore,
 
 
 @pytest.mark.parametrize("spoil", ["cut short", "written to"])
-def test_what_was_changed_is_not_served(tmp_path: Path, contents: LocalContentStore, spoil: str) -> None:
-    """However large it is; the next pull fetches it anew."""
+def test_changed_contents_are_not_served(tmp_path: Path, contents: LocalContentStore, spoil: str) -> None:
+    """A changed content of any size is not served, so that the next pull fetches it again."""
     digest = Digest.of(LARGE)
     path = tmp_path / layout.data(digest)
     now(contents.add(HERE, digest, ContentKind.BLOB, LARGE))
@@ -290,10 +282,10 @@ def test_what_was_changed_is_not_served(tmp_path: Path, contents: LocalContentSt
     assert not path.exists()
 
 
-def test_what_is_changed_while_it_is_read(
+def test_changed_during_verification(
     tmp_path: Path, contents: LocalContentStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Is not taken for what was read."""
+    """A content that is changed while it is verified is not sealed."""
     digest = Digest.of(LARGE)
     path = tmp_path / layout.data(digest)
     now(contents.add(HERE, digest, ContentKind.BLOB, LARGE))
@@ -310,10 +302,10 @@ def test_what_is_changed_while_it_is_read(
 
 
 @pytest.mark.parametrize("data", [DATA, LARGE])
-def test_what_the_disk_does_not_give(
+def test_unreadable_contents(
     tmp_path: Path, contents: LocalContentStore, monkeypatch: pytest.MonkeyPatch, data: bytes
 ) -> None:
-    """Is held no more: whoever asks would be given it, as far as it can be read, for ever."""
+    """An unreadable content is deleted; else it would be served in part for ever."""
     digest = Digest.of(data)
     now(contents.add(HERE, digest, ContentKind.BLOB, data))
 
@@ -331,16 +323,16 @@ def test_what_the_disk_does_not_give(
     assert not now(contents.holds(digest))
 
 
-def test_links_are_a_use(tmp_path: Path, clock: Clock, contents: LocalContentStore) -> None:
-    """So that an eviction which has chosen the content lets it be."""
+def test_linking_is_a_use(tmp_path: Path, clock: Clock, contents: LocalContentStore) -> None:
+    """Linking a content is a use, so that a running eviction spares it."""
     now(contents.add(HERE, DIGEST, ContentKind.BLOB, DATA))
     clock.advance(1)
     now(contents.link(ELSEWHERE, DIGEST, ContentKind.BLOB))
     assert (tmp_path / DATA_FILE).stat().st_mtime == EPOCH + 1
 
 
-def test_documents_are_used(tmp_path: Path, clock: Clock) -> None:
-    """A document that is read is noted as used, at most once a minute."""
+def test_use_of_documents_is_recorded(tmp_path: Path, clock: Clock) -> None:
+    """The use of a document is recorded at most once a minute."""
     documents = LocalDocumentStore(tmp_path, clock, inline)
     now(documents.write("name", b"text"))
     clock.advance(61)
@@ -349,7 +341,7 @@ def test_documents_are_used(tmp_path: Path, clock: Clock) -> None:
 
 
 def test_evicted_under_a_reader(tmp_path: Path, contents: LocalContentStore) -> None:
-    """Whoever has opened a content reads it to its end although it is removed meanwhile."""
+    """A reader reads a content to its end although it is evicted meanwhile."""
     now(contents.add(HERE, LARGE_DIGEST, ContentKind.BLOB, LARGE))
     opened = now(contents.open(HERE, LARGE_DIGEST, ContentKind.BLOB))
     (tmp_path / layout.data(LARGE_DIGEST)).unlink()
@@ -357,8 +349,8 @@ def test_evicted_under_a_reader(tmp_path: Path, contents: LocalContentStore) -> 
     assert now(contents.open(HERE, LARGE_DIGEST, ContentKind.BLOB)) is None
 
 
-def test_cut_short_under_a_reader(tmp_path: Path, contents: LocalContentStore) -> None:
-    """A file that loses its end while it is open is never completed."""
+def test_truncated_under_a_reader(tmp_path: Path, contents: LocalContentStore) -> None:
+    """The delivery of a file that is truncated while it is open fails."""
     now(contents.add(HERE, LARGE_DIGEST, ContentKind.BLOB, LARGE))
     opened = now(contents.open(HERE, LARGE_DIGEST, ContentKind.BLOB))
     assert opened is not None
@@ -372,14 +364,14 @@ def test_cut_short_under_a_reader(tmp_path: Path, contents: LocalContentStore) -
 
 @contextmanager
 def no_file_left_open() -> Iterator[None]:
-    """What is opened within is closed within."""
+    """Check that all files opened within are closed within."""
     before = os.listdir("/proc/self/fd")
     yield
     assert os.listdir("/proc/self/fd") == before
 
 
 def test_cancelled_opening(tmp_path: Path, clock: Clock, contents: LocalContentStore) -> None:
-    """Whoever does not wait for a content any more leaves no file open."""
+    """A cancelled opening leaves no file open."""
     now(contents.add(HERE, LARGE_DIGEST, ContentKind.BLOB, LARGE))
     threads = HeldThreads()
     with no_file_left_open():
@@ -394,7 +386,7 @@ def test_cancelled_opening(tmp_path: Path, clock: Clock, contents: LocalContentS
 
 @contextmanager
 def disk_full() -> Iterator[None]:
-    """No file grows meanwhile."""
+    """Keep files from growing."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
     try:
@@ -404,7 +396,7 @@ def disk_full() -> Iterator[None]:
 
 
 def test_disk_full(tmp_path: Path, clock: Clock, contents: LocalContentStore) -> None:
-    """Where the disk takes nothing, nothing has changed, and only an addition fails."""
+    """On a full disk nothing changes, and only adding a content fails."""
     tags, documents = LocalTagStore(tmp_path, clock, inline), LocalDocumentStore(tmp_path, clock, inline)
     now(contents.add(HERE, DIGEST, ContentKind.MANIFEST, DATA))
     now(tags.put(HERE, LATEST, DIGEST))
@@ -421,7 +413,7 @@ def test_disk_full(tmp_path: Path, clock: Clock, contents: LocalContentStore) ->
 
 
 def test_two_stores(tmp_path: Path, clock: Clock, contents: LocalContentStore) -> None:
-    """What one process keeps, links and tags, another on the same directory has."""
+    """Contents, links and tags of one process are seen by another one on the same directory."""
     other = LocalContentStore(tmp_path, clock, inline)
     tags, other_tags = LocalTagStore(tmp_path, clock, inline), LocalTagStore(tmp_path, clock, inline)
     now(contents.add(HERE, DIGEST, ContentKind.MANIFEST, DATA))
@@ -437,8 +429,8 @@ def test_two_stores(tmp_path: Path, clock: Clock, contents: LocalContentStore) -
     assert now(tags.get(HERE, LATEST)) is None
 
 
-def test_tag_asked_for_again(tmp_path: Path, clock: Clock) -> None:
-    """A tag that was read a moment ago is not read again, unless somebody has confirmed, moved or lost it."""
+def test_tags_are_cached(tmp_path: Path, clock: Clock) -> None:
+    """A tag that was just read is read again only if its file has changed."""
     threads = HeldThreads()
     tags, other = LocalTagStore(tmp_path, clock, threads), LocalTagStore(tmp_path, clock, inline)
     now(other.put(HERE, LATEST, DIGEST))
@@ -458,8 +450,8 @@ def test_tag_asked_for_again(tmp_path: Path, clock: Clock) -> None:
         assert now(asked) == expected
 
 
-def test_tag_read_again(tmp_path: Path, clock: Clock) -> None:
-    """After ten seconds it is the disk that says what a tag names."""
+def test_cached_tags_expire(tmp_path: Path, clock: Clock) -> None:
+    """After ten seconds a tag is read again."""
     threads = HeldThreads()
     tags = LocalTagStore(tmp_path, clock, threads)
     now(LocalTagStore(tmp_path, clock, inline).put(HERE, LATEST, DIGEST))
@@ -471,7 +463,7 @@ def test_tag_read_again(tmp_path: Path, clock: Clock) -> None:
 
 
 def test_emptied_cache(tmp_path: Path, contents: LocalContentStore) -> None:
-    """An operator may remove everything under a running process: it goes on with an empty store."""
+    """An operator may empty the directory of a running process, which goes on with an empty store."""
     now(contents.add(HERE, DIGEST, ContentKind.MANIFEST, DATA))
     for path in tmp_path.iterdir():
         shutil.rmtree(path)

@@ -1,4 +1,4 @@
-"""The store in memory, which other tests use, keeps the contract."""
+"""The store in memory that other tests use keeps the contract."""
 
 from __future__ import annotations
 
@@ -12,27 +12,18 @@ from .memory import MemoryContents, MemoryDocuments, MemoryTags
 
 
 class TestContents(ContentsContract):
-    """In a dictionary."""
-
     @pytest.fixture
     def contents(self) -> IContentStore:
-        """Empty."""
         return MemoryContents()
 
 
 class TestTags(TagsContract):
-    """In a dictionary."""
-
     @pytest.fixture
     def tags(self, clock: Clock) -> ITagStore:
-        """Empty."""
         return MemoryTags(clock)
 
 
 class TestDocuments(DocumentsContract):
-    """In a dictionary."""
-
     @pytest.fixture
     def documents(self) -> IDocumentStore:
-        """Empty."""
         return MemoryDocuments()

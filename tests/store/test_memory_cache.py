@@ -1,4 +1,4 @@
-"""Small contents in memory, in front of where they are kept."""
+"""A cache of small contents in memory."""
 
 from __future__ import annotations
 
@@ -30,79 +30,75 @@ T = TypeVar("T")
 
 
 class TestContents(ContentsContract):
-    """In memory in front of a directory."""
+    """The cache in front of a directory."""
 
     @pytest.fixture
     def contents(self, tmp_path: Path) -> IContentStore:
-        """Empty."""
         return MemoryCache(LocalContentStore(tmp_path, Clock(), inline), tmp_path, Clock(), MIB)
 
 
-class TestNothingRemembered(ContentsContract):
-    """In front of a directory, without room for anything."""
+class TestWithoutRoom(ContentsContract):
+    """A cache without room in front of a directory."""
 
     @pytest.fixture
     def contents(self, tmp_path: Path) -> IContentStore:
-        """Empty."""
         return MemoryCache(LocalContentStore(tmp_path, Clock(), inline), tmp_path, Clock(), 0)
 
 
-class TestCounted(ContentsContract):
-    """Counted, in front of another memory."""
+class TestSizeTracking(ContentsContract):
+    """A size tracking store in front of a cache."""
 
     @pytest.fixture
     def contents(self) -> IContentStore:
-        """Empty."""
         return SizeTrackingStore(MemoryContents(), lambda size: None)
 
 
 @implementer(IContentStore)
-class Asked(LocalContentStore):
-    """Counts how often it is opened."""
+class CountingStore(LocalContentStore):
+    """A store that counts how often it is opened."""
 
     opened = 0
 
     async def open(self, repository: Repository, digest: Digest, kind: ContentKind) -> IStoredContent | None:
-        """See ``IContentStore``."""
         self.opened += 1
         return await super().open(repository, digest, kind)
 
 
-class Memory:
-    """A memory in front of a directory that counts, at a time that the test sets."""
+class CacheAndDisk:
+    """A cache in front of a directory, with a clock that the test sets."""
 
     def __init__(self, root: Path, limit: int = MIB) -> None:
         self.root = root
         self.clock = Clock()
-        self.asked = Asked(root, self.clock, inline)
+        self.asked = CountingStore(root, self.clock, inline)
         self.contents = MemoryCache(self.asked, root, self.clock, limit)
 
     def read(self, data: bytes, repository: Repository = HERE) -> bytes | None:
-        """What is opened now."""
+        """Open the content and return its bytes."""
         return now(read(now(self.contents.open(repository, Digest.of(data), ContentKind.MANIFEST))))
 
     def add(self, *datas: bytes) -> None:
-        """Adds contents, behind its back."""
+        """Add contents to the directory, past the cache."""
         for data in datas:
             now(self.asked.add(HERE, Digest.of(data), ContentKind.MANIFEST, data))
 
     def file(self, data: bytes) -> Path:
-        """Where it lies."""
+        """Return the content's path."""
         return self.root / layout.data(Digest.of(data))
 
     def link(self, data: bytes, repository: Repository = HERE) -> Path:
-        """What says that the repository has it."""
+        """Return the link's path."""
         return self.root / layout.link(repository, Digest.of(data), ContentKind.MANIFEST)
 
 
 @pytest.fixture
-def memory(tmp_path: Path) -> Memory:
-    """With nothing in it."""
-    return Memory(tmp_path)
+def memory(tmp_path: Path) -> CacheAndDisk:
+    """An empty cache."""
+    return CacheAndDisk(tmp_path)
 
 
-def test_asked_once(memory: Memory) -> None:
-    """What is small is opened once in a while."""
+def test_hit(memory: CacheAndDisk) -> None:
+    """A small content is opened in the store once a minute."""
     memory.add(DATA)
     assert [memory.read(DATA) for _ in range(3)] == [DATA] * 3
     assert memory.asked.opened == 1
@@ -111,8 +107,8 @@ def test_asked_once(memory: Memory) -> None:
     assert memory.asked.opened == 2
 
 
-def test_use_reaches_the_store(memory: Memory) -> None:
-    """What is served from memory for long is not the least recently used on the disk."""
+def test_use_reaches_the_store(memory: CacheAndDisk) -> None:
+    """A content that is served from memory is not the least recently used one on disk."""
     memory.add(DATA)
     for _ in range(10):
         memory.clock.advance(20)
@@ -120,15 +116,15 @@ def test_use_reaches_the_store(memory: Memory) -> None:
     assert memory.clock.seconds() - memory.file(DATA).stat().st_mtime < 2 * REOPEN_INTERVAL
 
 
-def test_large_is_not_remembered(memory: Memory) -> None:
-    """What is large is always asked for."""
+def test_large_contents_are_not_cached(memory: CacheAndDisk) -> None:
+    """A large content is opened in the store each time."""
     memory.add(LARGE)
     assert [memory.read(LARGE) for _ in range(3)] == [LARGE] * 3
     assert memory.asked.opened == 3
 
 
-def test_distant_is_not_read(tmp_path: Path) -> None:
-    """What lies elsewhere is read only by whoever wants its bytes."""
+def test_bucket_blobs_are_not_read(tmp_path: Path) -> None:
+    """A blob in a bucket is not read into memory."""
     clock = Clock()
     asked = bucket(clock)
     far = BucketContentStore(asked, clock)
@@ -140,8 +136,8 @@ def test_distant_is_not_read(tmp_path: Path) -> None:
     assert asked.requests == {"head": 1}
 
 
-def test_removed(memory: Memory) -> None:
-    """What anybody removes from the disk is not served any more, for whichever repository."""
+def test_removed(memory: CacheAndDisk) -> None:
+    """A content that is removed from the disk is not served to any repository."""
     memory.add(DATA, b"other")
     now(memory.contents.link(ELSEWHERE, DIGEST, ContentKind.MANIFEST))
     for data, repository in ((DATA, HERE), (DATA, ELSEWHERE), (b"other", HERE)):
@@ -152,8 +148,8 @@ def test_removed(memory: Memory) -> None:
     assert not memory.file(DATA).exists()
 
 
-def test_a_link_removed(memory: Memory) -> None:
-    """What is removed from one repository is not served from there, and still from another."""
+def test_removed_link(memory: CacheAndDisk) -> None:
+    """A content that is removed from one repository is still served to another."""
     memory.add(DATA)
     now(memory.contents.link(ELSEWHERE, DIGEST, ContentKind.MANIFEST))
     for repository in (HERE, ELSEWHERE):
@@ -163,8 +159,8 @@ def test_a_link_removed(memory: Memory) -> None:
     assert not memory.link(DATA).exists()
 
 
-def test_damaged(memory: Memory) -> None:
-    """What is damaged on the disk is not hidden by the memory: the damage is found, and the file removed."""
+def test_corrupt_contents(memory: CacheAndDisk) -> None:
+    """A corrupt file is found although its content is cached."""
     memory.add(DATA)
     memory.read(DATA)
     memory.file(DATA).write_bytes(DATA.upper())
@@ -172,8 +168,8 @@ def test_damaged(memory: Memory) -> None:
     assert not memory.file(DATA).exists()
 
 
-def test_added_again(memory: Memory) -> None:
-    """What was removed and came back is served, and remembered."""
+def test_added_again(memory: CacheAndDisk) -> None:
+    """A content that was removed and added again is served and cached."""
     memory.add(DATA)
     memory.read(DATA)
     memory.file(DATA).unlink()
@@ -185,8 +181,8 @@ def test_added_again(memory: Memory) -> None:
 
 
 def test_removed_while_it_is_opened(tmp_path: Path) -> None:
-    """What is removed after it was read, and before it is remembered, is not remembered."""
-    memory = Memory(tmp_path)
+    """A content that is removed while it is opened is not cached."""
+    memory = CacheAndDisk(tmp_path)
     memory.add(DATA)
 
     async def removing(call: Callable[[], T], /) -> T:
@@ -199,8 +195,8 @@ def test_removed_while_it_is_opened(tmp_path: Path) -> None:
     assert now(contents.open(HERE, DIGEST, ContentKind.MANIFEST)) is None
 
 
-def test_what_is_not_on_the_disk(tmp_path: Path) -> None:
-    """Is asked for each time: nobody could remove it."""
+def test_contents_without_a_file_are_not_cached(tmp_path: Path) -> None:
+    """A content without a file is not cached, since its removal could not be seen."""
     contents = MemoryContents()
     now(contents.add(HERE, DIGEST, ContentKind.BLOB, DATA))
     remembered = MemoryCache(contents, tmp_path, Clock(), MIB)
@@ -209,8 +205,8 @@ def test_what_is_not_on_the_disk(tmp_path: Path) -> None:
     assert now(remembered.open(HERE, DIGEST, ContentKind.BLOB)) is None
 
 
-def test_links_are_seen_at_once(memory: Memory) -> None:
-    """That something is not there is never remembered."""
+def test_absence_is_not_cached(memory: CacheAndDisk) -> None:
+    """Absence is never cached."""
     assert memory.read(DATA) is None
     memory.add(DATA)
     assert memory.read(DATA, ELSEWHERE) is None
@@ -219,9 +215,9 @@ def test_links_are_seen_at_once(memory: Memory) -> None:
 
 
 def test_limit(tmp_path: Path) -> None:
-    """What was used least recently makes room for what is new."""
+    """The least recently used contents make room for new ones."""
     datas = [bytes([number]) * 10_000 for number in range(6)]
-    memory = Memory(tmp_path, limit=4 * 12_000)
+    memory = CacheAndDisk(tmp_path, limit=4 * 12_000)
     memory.add(*datas)
     for data in (*datas[:4], datas[0], datas[4], datas[5]):
         memory.read(data)
@@ -234,8 +230,8 @@ def test_limit(tmp_path: Path) -> None:
     assert memory.asked.opened == opened + 2
 
 
-def test_counted() -> None:
-    """What is added is counted; what is opened and linked is not."""
+def test_added_bytes_are_counted() -> None:
+    """Added bytes are counted; opening and linking count nothing."""
     counts: list[int] = []
     contents = SizeTrackingStore(MemoryContents(), counts.append)
     now(contents.add(HERE, DIGEST, ContentKind.BLOB, DATA))

@@ -1,4 +1,4 @@
-"""Contents put into a store from beside its mirrors."""
+"""Contents are added while no mirror needs to run."""
 
 from __future__ import annotations
 
@@ -19,13 +19,12 @@ from .stocked import EPOCH, Stocked
 
 @pytest.fixture
 def store(tmp_path: Path) -> Stocked:
-    """Empty."""
     prepare_directory(tmp_path)
     return Stocked(tmp_path)
 
 
 def test_added(store: Stocked) -> None:
-    """It can be opened as what it was linked as, and by its tag."""
+    """An added content can be opened by its link and by its tag."""
     assert offline_writer.add_content(store.root, DIGEST, [DATA[:3], DATA[3:]]) == len(DATA)
     assert now(store.contents.open(HERE, DIGEST, ContentKind.BLOB)) is None
     offline_writer.link_content(store.root, HERE, DIGEST, ContentKind.BLOB, EPOCH)
@@ -38,8 +37,8 @@ def test_added(store: Stocked) -> None:
     assert offline_writer.add_content(store.root, DIGEST, [DATA]) == 0
 
 
-def test_what_cannot_be_read_to_its_end(store: Stocked) -> None:
-    """Leaves nothing."""
+def test_failing_source(store: Stocked) -> None:
+    """A source that fails leaves nothing."""
 
     def breaking() -> Iterator[bytes]:
         yield DATA

@@ -1,4 +1,4 @@
-"""Images that are never evicted."""
+"""Pinned images."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ PLATFORMS = st.builds(
 
 @given(st.builds(Pin, repositories, st.one_of(tags, digests), st.lists(PLATFORMS).map(tuple)))
 def test_round_trip(pin: Pin) -> None:
-    """What is written is read."""
+    """A written pin is read again."""
     assert Pin.parse(bytes(pin)) == pin
 
 
 @given(
     st.binary() | st.sampled_from([b"{}", b"[]", b'{"repository": "A", "reference": "", "platforms": []}'])
 )
-def test_anything_else(data: bytes) -> None:
-    """Is no pin, and nothing that fails."""
+def test_malformed(data: bytes) -> None:
+    """A malformed file is no pin and raises nothing."""
     assert Pin.parse(data) is None
 
 
-def test_pinned_and_not(tmp_path: Path) -> None:
-    """Each image is pinned once, by its name, until it is not."""
+def test_pin_and_unpin(tmp_path: Path) -> None:
+    """An image is pinned once by its name, until it is unpinned."""
     amd = Pin(NGINX.repository, NGINX.reference, (Platform("linux", "amd64"),))
     by_digest = Pin(NGINX.repository, Digest.of(b""))
     for pin in (NGINX, by_digest, amd):
@@ -49,8 +49,8 @@ def test_pinned_and_not(tmp_path: Path) -> None:
     assert list(pins.iter_pins(tmp_path)) == [(by_digest, 0.0)]
 
 
-def test_nothing(tmp_path: Path) -> None:
-    """Is pinned where nobody has pinned anything, and by files of others."""
+def test_no_pins(tmp_path: Path) -> None:
+    """Other files are no pins."""
     assert list(pins.iter_pins(tmp_path)) == []
     (tmp_path / layout.PINS).mkdir(parents=True)
     (tmp_path / layout.PINS / "something").write_text("else")
@@ -58,7 +58,7 @@ def test_nothing(tmp_path: Path) -> None:
 
 
 def test_refreshed(tmp_path: Path) -> None:
-    """Is noted, and a pin that went meanwhile does not come back by that."""
+    """A refresh is recorded and does not bring back a pin that was removed meanwhile."""
     pins.add_pin(tmp_path, NGINX)
     pins.mark_refreshed(tmp_path, NGINX, 1000.0)
     assert list(pins.iter_pins(tmp_path)) == [(NGINX, 1000.0)]
@@ -69,8 +69,8 @@ def test_refreshed(tmp_path: Path) -> None:
     assert list(pins.iter_pins(tmp_path)) == []
 
 
-def test_pinned_anew_meanwhile(tmp_path: Path) -> None:
-    """For other platforms than were just refreshed, it is due still."""
+def test_platforms_changed_meanwhile(tmp_path: Path) -> None:
+    """A pin whose platforms were changed during a refresh is due again."""
     arm = Pin(NGINX.repository, NGINX.reference, (Platform("linux", "arm"),))
     pins.add_pin(tmp_path, NGINX)
     pins.add_pin(tmp_path, arm)
@@ -78,8 +78,8 @@ def test_pinned_anew_meanwhile(tmp_path: Path) -> None:
     assert list(pins.iter_pins(tmp_path)) == [(arm, 0.0)]
 
 
-def test_one_at_a_time(tmp_path: Path) -> None:
-    """Has the turn to refresh."""
+def test_one_process_refreshes(tmp_path: Path) -> None:
+    """Only one process refreshes at a time."""
     first = pins.lock_refresh(tmp_path)
     assert first is not None
     assert pins.lock_refresh(tmp_path) is None
@@ -90,7 +90,7 @@ def test_one_at_a_time(tmp_path: Path) -> None:
 
 
 def test_manifests(tmp_path: Path) -> None:
-    """A tag's is what it names now, a digest's is itself; what is not held has none."""
+    """A pinned tag pins the manifest it names now, a pinned digest itself."""
     store = Stocked(tmp_path)
     named = store.image(store.blob(b"layer"), tag="1.27", repository=NGINX.repository)
     other = Digest.of(b"not held")

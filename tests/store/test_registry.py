@@ -1,4 +1,4 @@
-"""An ordinary registry serves what the store has kept."""
+"""An ordinary registry serves the store."""
 
 from __future__ import annotations
 
@@ -31,10 +31,12 @@ IMAGES = {
 }
 
 
-def keep(store: Stocked, repository: Repository, kept: Image, tag: str | None, age: float = HOUR) -> None:
-    """Puts an image into the store, as a mirror does that was asked for all of it."""
+def store_image(
+    store: Stocked, repository: Repository, kept: Image, tag: str | None, age: float = HOUR
+) -> None:
+    """Store an image like a mirror."""
     for child in kept.children:
-        keep(store, repository, child, None, age)
+        store_image(store, repository, child, None, age)
     for blob in kept.blobs:
         store.put(blob.data, age, repository, ContentKind.BLOB)
     digest = store.put(kept.manifest.data, age, repository, ContentKind.MANIFEST)
@@ -43,7 +45,7 @@ def keep(store: Stocked, repository: Repository, kept: Image, tag: str | None, a
 
 
 def pull(registry: Registry, repository: str, pulled: Image, *references: str) -> None:
-    """Pulls all of an image by plain HTTP, and compares every byte."""
+    """Pull an image with plain HTTP and compare every byte."""
     for reference in (*references, pulled.digest):
         response = registry.plain.manifest(repository, reference)
         assert (response.status, response.body) == (200, pulled.manifest.data)
@@ -58,12 +60,12 @@ def pull(registry: Registry, repository: str, pulled: Image, *references: str) -
 
 @pytest.mark.parametrize("name", REPOSITORIES)
 def test_served(tmp_path: Path, name: str) -> None:
-    """By tag and by digest, with the media types that it had: images, indexes and artifacts."""
+    """Images, indexes and artifacts are served by tag and by digest with their media types."""
     require("docker-registry")
     registry = Registry(tmp_path)
     store = Stocked(registry.storage)
     for tag, each in IMAGES.items():
-        keep(store, Repository(name), each, tag)
+        store_image(store, Repository(name), each, tag)
     with registry:
         for tag, each in IMAGES.items():
             pull(registry, name, each, tag)
@@ -72,13 +74,13 @@ def test_served(tmp_path: Path, name: str) -> None:
         assert (listed["name"], sorted(listed["tags"])) == (name, sorted(IMAGES))
 
 
-def test_only_what_is_linked(tmp_path: Path) -> None:
-    """A repository that lies in another has its own contents and no other's."""
+def test_nested_repository(tmp_path: Path) -> None:
+    """A repository that lies in another has its own contents only."""
     require("docker-registry")
     registry = Registry(tmp_path)
     store = Stocked(registry.storage)
-    keep(store, Repository("docker.io/a"), IMAGES["docker"], "latest")
-    keep(store, Repository("docker.io/a/b"), IMAGES["oci"], "latest")
+    store_image(store, Repository("docker.io/a"), IMAGES["docker"], "latest")
+    store_image(store, Repository("docker.io/a/b"), IMAGES["oci"], "latest")
     with registry:
         pull(registry, "docker.io/a", IMAGES["docker"], "latest")
         pull(registry, "docker.io/a/b", IMAGES["oci"], "latest")
@@ -88,7 +90,7 @@ def test_only_what_is_linked(tmp_path: Path) -> None:
 
 
 def test_sha512(tmp_path: Path) -> None:
-    """Digests of other algorithms are served as well."""
+    """Digests of other algorithms are served."""
     require("docker-registry")
     registry = Registry(tmp_path)
     store = Stocked(registry.storage)
@@ -100,14 +102,14 @@ def test_sha512(tmp_path: Path) -> None:
 
 
 def test_evicted(tmp_path: Path) -> None:
-    """After an eviction what is left is served whole, and of the rest nothing is told."""
+    """After an eviction the remaining images are complete and the others are gone."""
     require("docker-registry")
     registry = Registry(tmp_path)
     store = Stocked(registry.storage)
     here, elsewhere = Repository("docker.io/a"), Repository("docker.io/b")
-    keep(store, here, IMAGES["index"], "kept", age=0)
-    keep(store, here, IMAGES["docker"], "gone")
-    keep(store, elsewhere, IMAGES["oci"], "gone")
+    store_image(store, here, IMAGES["index"], "kept", age=0)
+    store_image(store, here, IMAGES["docker"], "gone")
+    store_image(store, elsewhere, IMAGES["oci"], "gone")
     store.evict(Budget(0))
     with registry:
         pull(registry, "docker.io/a", IMAGES["index"], "kept")

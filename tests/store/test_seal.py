@@ -1,4 +1,4 @@
-"""The mark of a content that nobody has written to since it was verified."""
+"""The mark of files that were verified and not written to since."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ NOW = 1_700_000_000.75
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """As it was written."""
+    """A file that was just written."""
     file = tmp_path / "file"
     file.write_bytes(b"content")
     os.utime(file, (NOW, NOW))
     return file
 
 
-def test_a_seal(file: Path) -> None:
-    """Tells the second, too; it is not there before."""
+def test_seal(file: Path) -> None:
+    """A seal keeps the modification time's second; a new file has none."""
     assert not is_sealed(file.stat())
     assert seal(file, NOW)
     assert is_sealed(file.stat())
     assert int(file.stat().st_mtime) == int(NOW)
 
 
-def test_whoever_writes_breaks_it(file: Path) -> None:
-    """Be it a byte, or none behind where it is cut."""
+def test_writing_breaks_the_seal(file: Path) -> None:
+    """A write or a truncation breaks the seal."""
     for write in (lambda: file.write_bytes(b"Content"), lambda: os.truncate(file, 3)):
         seal(file, NOW)
         write()
@@ -39,8 +39,8 @@ def test_whoever_writes_breaks_it(file: Path) -> None:
 
 
 @pytest.mark.parametrize("sealed", [True, False])
-def test_a_use_leaves_it(file: Path, sealed: bool) -> None:
-    """As it was."""
+def test_touching_keeps_the_seal(file: Path, sealed: bool) -> None:
+    """A use keeps the seal, or its absence."""
     if sealed:
         seal(file, NOW)
     touch_sealed(file, NOW + 100)
@@ -48,8 +48,8 @@ def test_a_use_leaves_it(file: Path, sealed: bool) -> None:
     assert int(file.stat().st_mtime) == int(NOW + 100)
 
 
-def test_what_is_cut_short_while_it_is_used(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Is not sealed anew."""
+def test_truncated_while_touched(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is truncated while its use is recorded is not sealed again."""
     seal(file, NOW)
     set_time = os.utime
 

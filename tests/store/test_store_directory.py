@@ -1,4 +1,4 @@
-"""Whether a directory can hold a store."""
+"""Checks of a store's directory at start."""
 
 from __future__ import annotations
 
@@ -56,18 +56,18 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files
         ("/again/cache", "9p"),
     ],
 )
-def test_file_system(path: str, kind: str) -> None:
-    """Is that of the longest mount point above a path; of two on one point, of the later."""
+def test_find_file_system(path: str, kind: str) -> None:
+    """The longest mount point above a path counts; of two mounts on one point the later does."""
     assert find_file_system(MOUNTS, Path(path)) == kind
 
 
-def test_no_file_system() -> None:
-    """What lies on none that is known, as in some sandboxes, has no type."""
+def test_unknown_file_system() -> None:
+    """A path without a known mount, as in some sandboxes, has no type."""
     assert find_file_system("", Path("/")) is None
 
 
-def test_made(tmp_path: Path) -> None:
-    """The directory is made for its owner alone, and those above it where they are not there."""
+def test_new_directory(tmp_path: Path) -> None:
+    """A new directory and its parents are private to their owner."""
     root = tmp_path / "var" / "cache"
     prepare_directory(root)
     assert root.stat().st_mode & 0o777 == 0o700
@@ -75,8 +75,8 @@ def test_made(tmp_path: Path) -> None:
     assert not list((root / layout.TEMPORARY).iterdir())
 
 
-def test_made_before(tmp_path: Path) -> None:
-    """A directory that is there keeps its mode and what it holds."""
+def test_existing_directory(tmp_path: Path) -> None:
+    """An existing directory keeps its mode and its contents."""
     tmp_path.chmod(0o750)
     prepare_directory(tmp_path)
     (tmp_path / layout.DOCUMENTS / "name").touch()
@@ -86,8 +86,8 @@ def test_made_before(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", [0o755, 0o777, 0o701])
-def test_open_to_everybody(tmp_path: Path, mode: int) -> None:
-    """In a directory that everybody may enter the store is its owner's alone, also one that is there."""
+def test_directory_open_to_others(tmp_path: Path, mode: int) -> None:
+    """In a directory that others may enter, the store is private, also one that existed."""
     tmp_path.chmod(mode)
     (tmp_path / "docker").mkdir(0o755)
     prepare_directory(tmp_path)
@@ -96,8 +96,8 @@ def test_open_to_everybody(tmp_path: Path, mode: int) -> None:
 
 
 @as_root
-def test_open_and_of_another_user() -> None:
-    """What cannot be closed is told of in one line."""
+def test_directory_of_another_user() -> None:
+    """A directory that cannot be made private is logged once."""
     with tempfile.TemporaryDirectory() as directory, logged() as texts:
         root = Path(directory)
         root.chmod(0o777)
@@ -117,8 +117,8 @@ def test_open_and_of_another_user() -> None:
 
 
 @as_root
-def test_made_in_anothers(tmp_path: Path) -> None:
-    """What root makes in a directory of another user's is that one's."""
+def test_root_keeps_the_owner(tmp_path: Path) -> None:
+    """A directory that root makes belongs to the owner of its parent."""
     os.chown(tmp_path, 65534, 65533)
     prepare_directory(tmp_path)
     owners = {(path.stat().st_uid, path.stat().st_gid) for path in tmp_path.rglob("*")}
@@ -126,8 +126,8 @@ def test_made_in_anothers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "fuse.sshfs", "afs"])
-def test_network(tmp_path: Path, kind: str) -> None:
-    """A network file system is refused, in one sentence that says why; also behind a symbolic link."""
+def test_network_file_system(tmp_path: Path, kind: str) -> None:
+    """A network file system is refused with a sentence that says why, also behind a symbolic link."""
     mounts, cache, link = tmp_path / "mounts", tmp_path / "far", tmp_path / "link"
     mounts.write_text(f"1 0 0:1 / / rw - ext4 a rw\n2 1 0:2 / {cache} rw - {kind} b rw\n")
     cache.mkdir()
@@ -138,13 +138,13 @@ def test_network(tmp_path: Path, kind: str) -> None:
     prepare_directory(tmp_path / "near", mounts)
 
 
-def test_no_table(tmp_path: Path) -> None:
-    """Where the kernel has no table of mounts, everything else is tried all the same."""
+def test_no_table_of_mounts(tmp_path: Path) -> None:
+    """Without a table of mounts everything else is checked."""
     prepare_directory(tmp_path / "cache", tmp_path / "none")
 
 
-def test_a_file_in_the_way(tmp_path: Path) -> None:
-    """What is no directory cannot be written, nor what lies in it."""
+def test_file_in_the_way(tmp_path: Path) -> None:
+    """A path that is not a directory, or lies below a file, is refused."""
     (tmp_path / "file").touch()
     for root in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(
@@ -153,14 +153,14 @@ def test_a_file_in_the_way(tmp_path: Path) -> None:
             prepare_directory(root)
 
 
-def test_not_to_be_written(tmp_path: Path) -> None:
-    """A directory of the kernel's stands for one that nobody may write, root included."""
+def test_read_only(tmp_path: Path) -> None:
+    """A read-only directory is refused; one of the kernel's is read-only even for root."""
     with pytest.raises(UnusableDirectory, match="/proc/self/cache cannot be written: No such file"):
         prepare_directory(Path("/proc/self/cache"))
 
 
 def test_several_file_systems(tmp_path: Path) -> None:
-    """What spans several is refused: files get their names by moving."""
+    """A directory that spans several file systems is refused."""
     memory = Path("/dev/shm")  # noqa: S108
     if not memory.is_dir() or memory.stat().st_dev == tmp_path.stat().st_dev:
         pytest.skip("there is one file system only")
@@ -170,20 +170,20 @@ def test_several_file_systems(tmp_path: Path) -> None:
             prepare_directory(tmp_path)
 
 
-def test_case(tmp_path: Path) -> None:
-    """Whether V1 and v1 are two files is tried; a link stands for a file system that folds case."""
+def test_case_sensitivity(tmp_path: Path) -> None:
+    """Case sensitivity is tried; a link stands in for a file system that ignores case."""
     assert is_case_sensitive(tmp_path)
     (tmp_path / "v1").symlink_to("V1")
     assert not is_case_sensitive(tmp_path)
 
 
 @pytest.mark.integration
-def test_nothing_is_walked(tmp_path: Path) -> None:
-    """A start looks at as much in a store of 20,000 files as in an empty one."""
+def test_no_scan_at_start(tmp_path: Path) -> None:
+    """A start makes as many calls with 20,000 files as with none."""
     require("strace")
     root = tmp_path / "store"
     prepare_directory(root)
-    looks = looks_at_start(root)
+    looks = calls_at_start(root)
     for beginning in range(100):
         directory = root / layout.BLOBS / "sha256" / f"{beginning:02x}"
         for number in range(100):
@@ -193,11 +193,11 @@ def test_nothing_is_walked(tmp_path: Path) -> None:
     repositories.mkdir()
     for number in range(10_000):
         (repositories / f"{number:05}").touch()
-    assert 0 < looks_at_start(root) == looks < 100
+    assert 0 < calls_at_start(root) == looks < 100
 
 
-def looks_at_start(root: Path) -> int:
-    """How often a process that starts a store asks the kernel for something in its directory."""
+def calls_at_start(root: Path) -> int:
+    """Return how often a starting process asks the kernel for something in the directory."""
     program = (
         "import sys; from pathlib import Path; from twisted.internet import reactor\n"
         "from dockmirror.store.store_directory import prepare_directory\n"
@@ -219,8 +219,8 @@ def _umask() -> int:
     return mask
 
 
-def test_what_is_tried_leaves_nothing(tmp_path: Path) -> None:
-    """A store that can be written is as it was; one whose directories are gone cannot."""
+def test_try_writing(tmp_path: Path) -> None:
+    """The trial leaves nothing behind, and fails if directories are missing."""
     prepare_directory(tmp_path)
     try_writing(tmp_path)
     assert list((tmp_path / layout.TEMPORARY).iterdir()) == []

@@ -1,4 +1,4 @@
-"""Several stores on one directory, at once, while everything is evicted again and again."""
+"""Several processes use one directory while everything is evicted again and again."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ DATAS = [b"%d" % number * 1000 for number in range(4)]
 PLACES = [Repository("docker.io/a"), Repository("docker.io/a/b"), Repository("docker.io/c")]
 
 
-def keep(root: Path, first: int) -> int:
-    """Adds, links, tags and reads; how often what was read was there."""
+def use_store(root: Path, first: int) -> int:
+    """Add, link, tag and read; return how often a content was there."""
     store, found = Stocked(root), 0
     for number in range(first, first + ROUNDS):
         data, place = DATAS[number % 4], PLACES[number % 3]
@@ -40,8 +40,8 @@ def keep(root: Path, first: int) -> int:
     return found
 
 
-def finish(root: Path, first: int) -> int:
-    """Finishes blobs that have arrived, as a growing file is; how many could be linked then."""
+def finish_downloads(root: Path, first: int) -> int:
+    """Complete downloads; return how many could be linked then."""
     store, linked = Stocked(root), 0
     for number in range(first, first + ROUNDS):
         data = DATAS[number % 4]
@@ -52,25 +52,25 @@ def finish(root: Path, first: int) -> int:
     return linked
 
 
-def evict(root: Path) -> int:
-    """Evicts all that is there; how many contents."""
+def evict_everything(root: Path) -> int:
+    """Evict everything; return the number of contents."""
     walk = StoreScan(root, Stocked(root).clock.seconds() + HOUR, lambda: None)
     walk.measure()
     return len(walk.evict(EVERYTHING).contents)
 
 
-def test_together(tmp_path: Path) -> None:
-    """Nothing wrong is served, nobody fails, and after a last eviction nothing is left."""
+def test_concurrent_processes(tmp_path: Path) -> None:
+    """Nothing wrong is served, no process fails, and a last eviction leaves nothing."""
     finished = Event()
 
     def evict_meanwhile() -> int:
         evicted = 0
         while not finished.is_set():
-            evicted += evict(tmp_path)
+            evicted += evict_everything(tmp_path)
         return evicted
 
     with ThreadPoolExecutor(5) as pool:
-        works: list[Callable[[Path, int], int]] = [keep, keep, finish, finish]
+        works: list[Callable[[Path, int], int]] = [use_store, use_store, finish_downloads, finish_downloads]
         evicting = pool.submit(evict_meanwhile)
         working = [pool.submit(work, tmp_path, first) for first, work in enumerate(works)]
         try:
@@ -79,6 +79,6 @@ def test_together(tmp_path: Path) -> None:
             finished.set()
         assert evicting.result() > 0
     assert all(results)
-    evict(tmp_path)
+    evict_everything(tmp_path)
     assert {path.name for path in tmp_path.glob("docker/registry/v2/*/*")} == set()
     assert list((tmp_path / layout.TEMPORARY).iterdir()) == []

@@ -1,4 +1,4 @@
-"""Copies of what is pushed, on a disk."""
+"""Staged copies of pushed blobs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DIGEST = Digest.of(DATA)
 
 
 class Disk:
-    """A store's directory, and the copies in it."""
+    """A store's directory with staged copies."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -35,26 +35,26 @@ class Disk:
         self.pushed = LocalUploadStaging(root, inline, Clock(), self.grown.append, lambda: 100_000)
 
     def copy(self, offset: int = 0) -> IStagedUpload:
-        """A copy from there on."""
+        """Open a copy at an offset."""
         copy = now(self.pushed.open(NAME, offset))
         assert copy is not None
         return copy
 
     def written(self, data: bytes, offset: int = 0) -> int | None:
-        """How much there is when this was written from there on."""
+        """Write at an offset and return the copy's length."""
         copy = self.copy(offset)
         copy.write(data)
         return now(copy.finish())
 
     @property
     def left(self) -> list[str]:
-        """What is on its way to a name."""
+        """Return the temporary files."""
         return sorted(os.listdir(self.root / layout.TEMPORARY))
 
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Disk:
-    """An empty one."""
+    """An empty directory."""
     return Disk(tmp_path)
 
 
@@ -65,16 +65,15 @@ def _nothing_stays_open(tmp_path: Path) -> Iterator[None]:
     assert not [each for each in opened if each.is_relative_to(tmp_path)]
 
 
-def test_contracts(disk: Disk) -> None:
-    """Are kept."""
+def test_interfaces(disk: Disk) -> None:
     assert verifyObject(IUploadStaging, disk.pushed)
     copy = disk.copy()
     assert verifyObject(IStagedUpload, copy)
     assert now(copy.finish()) == 0
 
 
-def test_it_is_kept(disk: Disk) -> None:
-    """Whatever the parts that it came in, and counted."""
+def test_commit(disk: Disk) -> None:
+    """A copy of any number of parts is committed and counted."""
     assert disk.written(DATA[:1000]) == 1000
     assert disk.written(DATA[1000:], 1000) == len(DATA)
     assert now(disk.pushed.commit(NAME, DIGEST))
@@ -83,39 +82,39 @@ def test_it_is_kept(disk: Disk) -> None:
     assert disk.left == []
 
 
-def test_it_goes_on_where_it_is_right(disk: Disk) -> None:
-    """What came after that is written anew."""
+def test_resume(disk: Disk) -> None:
+    """A copy that is opened at an offset loses what came after that."""
     disk.written(DATA[:1000] + b"wrong")
     assert disk.written(DATA[1000:], 1000) == len(DATA)
     assert now(disk.pushed.commit(NAME, DIGEST))
 
 
-def test_what_is_wrong(disk: Disk) -> None:
-    """Is never held, and nothing of it stays."""
+def test_wrong_bytes(disk: Disk) -> None:
+    """A copy that does not match the digest is deleted."""
     disk.written(DATA + b"!")
     assert not now(disk.pushed.commit(NAME, DIGEST))
     assert not (disk.root / layout.data(DIGEST)).exists()
     assert (disk.left, disk.grown) == ([], [])
 
 
-def test_what_is_not_there(disk: Disk) -> None:
-    """Can be neither gone on with nor kept."""
+def test_missing_copy(disk: Disk) -> None:
+    """A missing copy can be neither resumed nor committed."""
     assert now(disk.pushed.open(NAME, 1)) is None
     assert not now(disk.pushed.commit(OTHER, DIGEST))
     now(disk.pushed.drop(OTHER))
     assert disk.left == []
 
 
-def test_one_at_a_time(disk: Disk) -> None:
-    """Who comes second keeps nothing."""
+def test_one_writer(disk: Disk) -> None:
+    """A second writer of the same copy gets none."""
     copy = disk.copy()
     assert now(disk.pushed.open(NAME, 0)) is None
     now(copy.finish())
     now(disk.copy().finish())
 
 
-def test_what_is_still_written_to(disk: Disk) -> None:
-    """Is not kept: what comes after the look would be held as if it had been looked at."""
+def test_commit_during_a_write(disk: Disk) -> None:
+    """A copy that is still written to is not committed."""
     copy = disk.copy()
     copy.write(DATA)
     assert not now(disk.pushed.commit(NAME, DIGEST))
@@ -125,21 +124,21 @@ def test_what_is_still_written_to(disk: Disk) -> None:
     assert (disk.left, disk.grown) == ([], [])
 
 
-def test_what_is_kept_while_it_is_opened(disk: Disk) -> None:
-    """Is written to no more."""
+def test_committed_while_opened(disk: Disk) -> None:
+    """A copy that is committed while it is opened is not written to."""
     disk.written(DATA)
     with before(fcntl.flock, lambda: now(disk.pushed.commit(NAME, DIGEST))):
         assert now(disk.pushed.open(NAME, 1000)) is None
     assert (disk.root / layout.data(DIGEST)).read_bytes() == DATA
 
 
-def test_what_is_too_large(disk: Disk) -> None:
-    """Is given up: nothing fails by it."""
+def test_too_large(disk: Disk) -> None:
+    """A copy that is too large is given up without an error."""
     assert disk.written(bytes(100_001)) is None
 
 
-def test_all_of_them_are_bounded(tmp_path: Path) -> None:
-    """What is not copied leaves nothing, and takes nothing from what was."""
+def test_total_limit(tmp_path: Path) -> None:
+    """A copy that exceeds the total limit is given up and leaves the others alone."""
     clock, most = Clock(), 10 * 1024 * 1024
     pushed = LocalUploadStaging(tmp_path, inline, clock, lambda _: None, lambda: most)
     piece, kept = bytes(1024 * 1024), []
@@ -162,8 +161,8 @@ def test_all_of_them_are_bounded(tmp_path: Path) -> None:
     )
 
 
-def test_very_many(disk: Disk) -> None:
-    """Small ones are not copied from some number on."""
+def test_maximum_number(disk: Disk) -> None:
+    """The number of copies is limited."""
     for number in range(MAX_STAGED_FILES + 10):
         copy = now(disk.pushed.open(f"{number:032x}", 0))
         if copy is not None:
@@ -171,21 +170,21 @@ def test_very_many(disk: Disk) -> None:
     assert len(disk.left) == MAX_STAGED_FILES + 1
 
 
-def test_what_is_given_up_leaves_nothing(disk: Disk) -> None:
-    """The client goes on without a copy."""
+def test_failed_copy_is_deleted(disk: Disk) -> None:
+    """A failed copy is deleted, and the push goes on."""
     assert disk.written(bytes(100_001)) is None
     assert disk.left == []
 
 
-def test_a_disk_that_takes_nothing(tmp_path: Path) -> None:
-    """Costs the copy alone."""
+def test_full_disk(tmp_path: Path) -> None:
+    """A full disk fails the copy only."""
     (tmp_path / "file").write_bytes(b"")
     disk = Disk(tmp_path / "file")
     assert now(disk.pushed.open(NAME, 0)) is None
 
 
-def test_a_disk_that_does_not_follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Has the copy given up, before much of it waits in memory."""
+def test_slow_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy is given up before much of it waits in memory for a slow disk."""
     threads, clock = HeldThreads(), Clock()
     pushed = LocalUploadStaging(tmp_path, threads, clock, lambda _: None, lambda: 10**9)
     opening = watch(pushed.open(NAME, 0))
@@ -203,8 +202,8 @@ def test_a_disk_that_does_not_follow(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert ended == [None]
 
 
-def test_who_does_not_go_on(disk: Disk) -> None:
-    """Has the copy dropped after an hour, like a dead writer's."""
+def test_abandoned_copy(disk: Disk) -> None:
+    """A copy that is unused for an hour is deleted."""
     disk.written(b"a")
     modified = (disk.root / layout.TEMPORARY / disk.left[0]).stat().st_mtime
     delete_abandoned(disk.root, modified + 3599)

@@ -1,4 +1,4 @@
-"""What each registry takes up."""
+"""The space that each registry takes."""
 
 from __future__ import annotations
 
@@ -34,33 +34,33 @@ T = TypeVar("T")
 ELSEWHERE = Repository("ghcr.io/a/b")
 
 
-def of(usages: UsageReport) -> tuple[RegistryUsage, ...]:
-    """What each registry has now."""
-    return of_usage(now(usages.latest()))
+def latest(usages: UsageReport) -> tuple[RegistryUsage, ...]:
+    """Return the current usage by registry."""
+    return by_registry(now(usages.latest()))
 
 
-def of_usage(usage: Usage | None) -> tuple[RegistryUsage, ...]:
-    """What each registry had."""
+def by_registry(usage: Usage | None) -> tuple[RegistryUsage, ...]:
+    """Return the usage by registry."""
     assert usage is not None
     return usage.registries
 
 
 def test_each_registry(tmp_path: Path) -> None:
-    """Has what its repositories have, each content once; what others have as well is shared."""
+    """A registry's contents are counted once each; those of several registries are shared."""
     stocked = Stocked(tmp_path)
     stocked.blob(b"x" * 100)
     stocked.blob(b"x" * 100, repository=Repository("docker.io/library/another"))
     stocked.blob(b"y" * 10)
     stocked.blob(b"y" * 10, repository=ELSEWHERE)
-    assert of_usage(measure_usage(tmp_path, 0.0)) == (
+    assert by_registry(measure_usage(tmp_path, 0.0)) == (
         RegistryUsage("docker.io", 110, 10, 2),
         RegistryUsage("ghcr.io", 10, 10, 1),
     )
-    assert of_usage(measure_usage(tmp_path / "nothing", 0.0)) == ()
+    assert by_registry(measure_usage(tmp_path / "nothing", 0.0)) == ()
 
 
-def test_in_all(tmp_path: Path) -> None:
-    """Everything counts once: also what is on its way in, documents, and what no repository has."""
+def test_total(tmp_path: Path) -> None:
+    """The total counts everything once, with partial downloads, documents and unreferenced contents."""
     stocked = Stocked(tmp_path)
     shared = stocked.blob(b"x" * 100)
     stocked.blob(b"x" * 100, repository=ELSEWHERE)
@@ -74,37 +74,37 @@ def test_in_all(tmp_path: Path) -> None:
     assert measure_usage(tmp_path / "nothing", 0.0).held == 0
 
 
-def test_as_things_come_and_go(tmp_path: Path) -> None:
-    """What is told is what is there: a registry that has nothing any more is not listed."""
+def test_changes(tmp_path: Path) -> None:
+    """The usage follows changes, and an empty registry is not listed."""
     stocked = Stocked(tmp_path)
     usages = UsageReport(tmp_path, stocked.clock, inline)
     here, elsewhere = stocked.blob(b"x" * 100), stocked.blob(b"y" * 10, repository=ELSEWHERE)
-    assert of(usages) == (RegistryUsage("docker.io", 100, 0, 1), RegistryUsage("ghcr.io", 10, 0, 1))
+    assert latest(usages) == (RegistryUsage("docker.io", 100, 0, 1), RegistryUsage("ghcr.io", 10, 0, 1))
     (tmp_path / layout.data(here)).unlink()
     stocked.clock.advance(MIN_INTERVAL)
-    assert of(usages) == (RegistryUsage("ghcr.io", 10, 0, 1),)
+    assert latest(usages) == (RegistryUsage("ghcr.io", 10, 0, 1),)
     (tmp_path / layout.data(elsewhere)).unlink()
     stocked.clock.advance(MIN_INTERVAL)
-    assert of(usages) == ()
+    assert latest(usages) == ()
     stocked.blob(b"x" * 100)
     stocked.clock.advance(MIN_INTERVAL)
-    assert of(usages) == (RegistryUsage("docker.io", 100, 0, 1),)
+    assert latest(usages) == (RegistryUsage("docker.io", 100, 0, 1),)
 
 
-def test_it_is_not_measured_for_each_who_asks(tmp_path: Path) -> None:
-    """But when it is old; what another process has found out will do."""
+def test_fresh_measurement_is_reused(tmp_path: Path) -> None:
+    """Only an old usage is measured again; a fresh one of another process is used."""
     stocked = Stocked(tmp_path)
     one, other = (UsageReport(tmp_path, stocked.clock, inline) for _ in range(2))
     stocked.blob(b"x" * 100)
-    assert of(one) == (RegistryUsage("docker.io", 100, 0, 1),)
+    assert latest(one) == (RegistryUsage("docker.io", 100, 0, 1),)
     stocked.blob(b"y" * 10)
-    assert of(other) == of(one) == (RegistryUsage("docker.io", 100, 0, 1),)
+    assert latest(other) == latest(one) == (RegistryUsage("docker.io", 100, 0, 1),)
     stocked.clock.advance(MIN_INTERVAL)
-    assert of(other) == (RegistryUsage("docker.io", 110, 0, 2),)
+    assert latest(other) == (RegistryUsage("docker.io", 110, 0, 2),)
 
 
-def test_what_takes_long(tmp_path: Path) -> None:
-    """Is measured the less often: a walk of ten seconds will do for long, and whoever asks waits a little."""
+def test_slow_measurement(tmp_path: Path) -> None:
+    """A slow measurement is made less often, and callers wait only a little."""
     stocked = Stocked(tmp_path)
     stocked.blob(b"x" * 100)
     took = {**asdict(measure_usage(tmp_path, EPOCH)), "took": 10.0}
@@ -116,28 +116,28 @@ def test_what_takes_long(tmp_path: Path) -> None:
     first = Outcome(usages.latest())
     threads.run()
     before = first.get()
-    assert of_usage(before) == (RegistryUsage("docker.io", 100, 0, 1),)
+    assert by_registry(before) == (RegistryUsage("docker.io", 100, 0, 1),)
     stocked.clock.advance(MIN_INTERVAL)
     second, third = watch(usages.latest()), watch(usages.latest())
     assert threads.held == 1
     stocked.clock.advance(MAX_WAIT)
     assert second == third == [before]
     threads.run()
-    assert of_usage(now(usages.latest())) == (RegistryUsage("docker.io", 110, 0, 2),)
+    assert by_registry(now(usages.latest())) == (RegistryUsage("docker.io", 110, 0, 2),)
 
 
-def test_a_clock_that_was_ahead(tmp_path: Path) -> None:
-    """Has nothing measured later than without it."""
+def test_clock_set_back(tmp_path: Path) -> None:
+    """A clock that is set back does not delay the next measurement."""
     stocked = Stocked(tmp_path)
     usages = UsageReport(tmp_path, stocked.clock, inline)
     now(usages.latest())
     stocked.blob(b"x" * 100)
     stocked.clock.rightNow = EPOCH - 24 * 3600
-    assert of(usages) == (RegistryUsage("docker.io", 100, 0, 1),)
+    assert latest(usages) == (RegistryUsage("docker.io", 100, 0, 1),)
 
 
 def test_while_another_measures(tmp_path: Path) -> None:
-    """What is known is told; a while later it is looked at what has come of it."""
+    """While another process measures, the previous usage is returned; later its result is."""
     stocked = Stocked(tmp_path)
     stocked.blob(b"x")
     file = files.lock(tmp_path / layout.USAGE_REPORT)
@@ -148,11 +148,11 @@ def test_while_another_measures(tmp_path: Path) -> None:
     os.close(file)
     assert now(usages.latest()) is None
     stocked.clock.advance(MIN_INTERVAL)
-    assert of(usages) == (RegistryUsage("docker.io", 1, 0, 1),)
+    assert latest(usages) == (RegistryUsage("docker.io", 1, 0, 1),)
 
 
 def test_after_a_restart(tmp_path: Path) -> None:
-    """What was measured is known still; what is from a time to come is not believed."""
+    """A usage survives a restart; one from the future is not used."""
     stocked = Stocked(tmp_path)
     stocked.blob(b"x")
     before = now(UsageReport(tmp_path, stocked.clock, inline).latest())
@@ -160,11 +160,11 @@ def test_after_a_restart(tmp_path: Path) -> None:
     assert now(UsageReport(tmp_path, stocked.clock, inline).latest()) == before
     earlier = Stocked(tmp_path)
     earlier.clock.rightNow = EPOCH - 5
-    assert of(UsageReport(tmp_path, earlier.clock, inline)) == (RegistryUsage("docker.io", 2, 0, 2),)
+    assert latest(UsageReport(tmp_path, earlier.clock, inline)) == (RegistryUsage("docker.io", 2, 0, 2),)
 
 
-def test_a_disk_that_gives_nothing(tmp_path: Path) -> None:
-    """Is told of in the log, and left alone for a while."""
+def test_failing_disk(tmp_path: Path) -> None:
+    """A failure is logged, and nothing is measured for a while."""
     (tmp_path / layout.USAGE_REPORT).mkdir(parents=True)
     clock = Stocked(tmp_path).clock
     usages = UsageReport(tmp_path, clock, inline)
@@ -175,8 +175,8 @@ def test_a_disk_that_gives_nothing(tmp_path: Path) -> None:
     assert len([text for text in texts if "cannot measure the space" in text]) == 1
 
 
-def test_the_end(tmp_path: Path) -> None:
-    """Is not waited for: the measuring is broken off, and nothing is measured any more."""
+def test_stop(tmp_path: Path) -> None:
+    """Stopping ends a measurement, and nothing is measured any more."""
     stocked = Stocked(tmp_path)
     stocked.blob(b"x")
     waiting: list[Callable[[], None]] = []

@@ -1,4 +1,4 @@
-"""Threads that are none."""
+"""Substitutes for threads."""
 
 from __future__ import annotations
 
@@ -11,29 +11,28 @@ T = TypeVar("T")
 
 
 async def inline(call: Callable[[], T], /) -> T:
-    """Runs the call at once."""
+    """Run the call at once."""
     return call()
 
 
 class HeldThreads:
-    """Calls that run when the test lets them."""
+    """Calls that run when the test says so."""
 
     def __init__(self) -> None:
         self._held: list[tuple[Callable[[], Any], Deferred[Any]]] = []
 
     def __call__(self, call: Callable[[], T], /) -> Awaitable[T]:
-        """Holds the call."""
         done: Deferred[T] = Deferred()
         self._held.append((call, done))
         return done
 
     @property
     def held(self) -> int:
-        """How many calls wait."""
+        """The number of waiting calls."""
         return len(self._held)
 
     def run(self) -> None:
-        """Runs the call that has waited longest."""
+        """Run the call that has waited longest."""
         call, done = self._held.pop(0)
         try:
             result = call()
@@ -43,11 +42,11 @@ class HeldThreads:
             done.callback(result)
 
     def run_last(self) -> None:
-        """Runs the call that came last."""
+        """Run the call that came last."""
         self._held.insert(0, self._held.pop())
         self.run()
 
     def fail(self, error: Exception) -> None:
-        """Has the call fail that has waited longest."""
+        """Fail the call that has waited longest."""
         _, done = self._held.pop(0)
         done.errback(error)

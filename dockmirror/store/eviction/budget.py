@@ -67,8 +67,8 @@ class StoreUsage:
     def parse(cls, text: str) -> StoreUsage | None:
         """Parse a stored usage; None if it is malformed or incomplete."""
         try:
-            held, walked, end = text.split(" ")
-            return cls(int(held), float(walked)) if end == ".\n" else None
+            size, scanned, end = text.split(" ")
+            return cls(int(size), float(scanned)) if end == ".\n" else None
         except ValueError:
             return None
 

@@ -26,14 +26,14 @@ class Eviction:
     thread, and evicts the least recently used contents until a tenth of the budget is spare. The only state
     is the usage counter, which a scan corrects.
 
-    :ivar held: the number of stored bytes, as far as known.
-    :ivar walks: the number of scans by this process.
+    :ivar size: the number of stored bytes, as far as known.
+    :ivar scans: the number of scans by this process.
     :ivar evicted: the number of contents that it has evicted; ``evicted_bytes``, their size.
-    :ivar dropped: the number of abandoned partial downloads that it has deleted.
+    :ivar abandoned: the number of abandoned partial downloads that it has deleted.
     """
 
     def __init__(self, root: Path, clock: IReactorTime, in_thread: RunInThread, budget: Budget) -> None:
-        self.held = self.walks = self.evicted = self.evicted_bytes = self.dropped = 0
+        self.size = self.scans = self.evicted = self.evicted_bytes = self.abandoned = 0
         self._root = root
         self._clock = clock
         self._in_thread = in_thread
@@ -71,47 +71,47 @@ class Eviction:
 
     async def _check(self) -> None:
         added, self._added = self._added, 0
-        swept: SweepResult | None = None
+        result: SweepResult | None = None
         try:
-            swept = await self._in_thread(partial(self._sweep.run, added, self._clock.seconds()))
+            result = await self._in_thread(partial(self._sweep.run, added, self._clock.seconds()))
         except SweepStopped:
             return
         except OSError as error:
             self._log.error("the cache cannot be kept within its budget: {error}", error=error)
         except Exception:
             self._log.failure("the cache cannot be kept within its budget")
-        if swept is None:
+        if result is None:
             self._added += added
             await self._read_usage()
         else:
-            self._record(swept)
+            self._record(result)
 
     async def _read_usage(self) -> None:
         """Take over the number of bytes from the process that is checking now."""
         usage = await self._in_thread(partial(read_store_usage, self._root))
         if usage is not None:
-            self.held = usage.size
+            self.size = usage.size
 
-    def _record(self, swept: SweepResult) -> None:
-        self.held = swept.size
-        self.dropped += swept.abandoned
-        if swept.evicted is None:
+    def _record(self, result: SweepResult) -> None:
+        self.size = result.size
+        self.abandoned += result.abandoned
+        if result.evicted is None:
             return
-        self.walks += 1
-        self._log_shortage(swept)
-        self.evicted += len(swept.evicted.contents)
-        self.evicted_bytes += swept.evicted.bytes
-        if swept.evicted.contents:
+        self.scans += 1
+        self._log_shortage(result)
+        self.evicted += len(result.evicted.contents)
+        self.evicted_bytes += result.evicted.bytes
+        if result.evicted.contents:
             self._log.info(
-                "evicted {count} contents of {size} bytes; {held} bytes are stored",
-                count=len(swept.evicted.contents),
-                size=swept.evicted.bytes,
-                held=swept.size,
+                "evicted {count} contents of {size} bytes; {total} bytes are stored",
+                count=len(result.evicted.contents),
+                size=result.evicted.bytes,
+                total=result.size,
             )
 
-    def _log_shortage(self, swept: SweepResult) -> None:
+    def _log_shortage(self, result: SweepResult) -> None:
         """Log once if too little is free although everything evictable is gone, and once when that ends."""
-        shortfall, was_short = swept.shortfall, self._is_short
+        shortfall, was_short = result.shortfall, self._is_short
         self._is_short = shortfall is not None
         if shortfall is not None and not was_short:
             self._log.warn(

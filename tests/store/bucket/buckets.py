@@ -1,4 +1,4 @@
-"""Buckets in memory: obstore's own, which keeps the contract of the real ones."""
+"""Buckets in memory: obstore's own, which keep the contract of real ones."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ from ..threads import inline
 
 
 def bucket(clock: IReactorTime, store: ObjectStore | None = None, in_thread: RunInThread = inline) -> Bucket:
-    """An empty one, or one on what is given."""
+    """Return a bucket, empty or with the given objects."""
     held = MemoryStore() if store is None else store
     return Bucket("the bucket", lambda: held, clock, in_thread)

@@ -1,6 +1,6 @@
-"""What a mirror leaves in a bucket that is killed before any of its requests; each request is one step there.
+"""Kill a mirror before each of its requests to a bucket and check what it leaves.
 
-A subclass gives the bucket, and is collected by a module of its own.
+Subclasses give the bucket and are collected in modules of their own.
 """
 
 from __future__ import annotations
@@ -43,20 +43,19 @@ KEPT_IMAGE, NEW_IMAGE = (manifest_of(Digest.of(data)) for data in (KEPT, NEW))
 
 
 class Killed(BaseException):
-    """The process is no more."""
+    """Raised instead of killing the process."""
 
 
 class Dying:
-    """Runs so many calls, and is killed before the next.
+    """Runs a number of calls and is killed before the next.
 
-    :ivar left: how many there still will be.
+    :ivar left: the number of remaining calls.
     """
 
     def __init__(self, left: float) -> None:
         self.left = left
 
     def __call__(self, call: Callable[[], T], /) -> Awaitable[T]:
-        """What the call returned."""
 
         async def run() -> T:
             self.left -= 1
@@ -68,7 +67,7 @@ class Dying:
 
 
 class Mirror:
-    """One that will be killed; it may be the next one on the same disk."""
+    """A mirror that will be killed; it may be the next one on the same disk."""
 
     def __init__(self, store: ObjectStore, root: Path, threads: Dying) -> None:
         self.root, self.clock, self.threads = root, Clock(), threads
@@ -80,13 +79,13 @@ class Mirror:
         self.near.clock.advance(time.time() - self.near.clock.seconds())
 
     def put(self, manifest: bytes, blob: bytes, tag: str) -> None:
-        """An image, in the order in which a pull brings it."""
+        """Store an image in the order of a pull."""
         now(self.contents.add(HERE, Digest.of(blob), ContentKind.BLOB, blob))
         now(self.contents.add(HERE, Digest.of(manifest), ContentKind.MANIFEST, manifest))
         now(self.tags.put(HERE, Tag(tag), Digest.of(manifest)))
 
     def upload(self) -> None:
-        """What is owed: a blob of several parts."""
+        """Upload a queued blob of several parts."""
         for kind in (ContentKind.BLOB, ContentKind.MANIFEST):
             write_behind.enqueue(
                 self.root, write_behind.PendingContent(HERE, self.near.put(LARGE, 0, HERE, kind), kind), 0.0
@@ -98,7 +97,7 @@ class Mirror:
         now(WriteBehind(self.root, self.contents, tags, documents, self.clock, inline).run())
 
     def age(self) -> None:
-        """A month later, when the one that is kept was used."""
+        """Expire contents a month later; only the kept one was used."""
         self.clock.advance(30 * DAY)
         uses = LastUsedJournal(self.bucket, self.clock)
         uses.record(Digest.of(KEPT_IMAGE))
@@ -106,18 +105,18 @@ class Mirror:
         now(BucketExpiry(self.bucket, uses, self.clock, 20 * DAY)._expire())
 
     def holds(self, data: bytes) -> bool:
-        """Whether it is there."""
+        """Report whether the bucket has the content."""
         return now(self.contents.exists(Digest.of(data)))
 
     def names(self, tag: str, manifest: bytes) -> bool:
-        """Whether the tag is that manifest's."""
+        """Report whether the tag names the manifest."""
         tagged = now(self.tags.get(HERE, Tag(tag)))
         return tagged is not None and tagged.digest == Digest.of(manifest)
 
 
 @frozen
 class Work:
-    """Something that is killed, and whether it is done; how many requests it makes at the least."""
+    """Work during which the mirror is killed, its outcome, and its least number of requests."""
 
     step: Callable[[Mirror], object]
     done: Callable[[Mirror], bool]
@@ -147,9 +146,9 @@ WORKS = {
 
 
 def check(mirror: Mirror) -> None:
-    """Whatever links finds what it links to, which is right; and what was there before is there.
+    """Check that links are not dangling, contents are right, and nothing was lost.
 
-    :raises AssertionError: when not.
+    :raises AssertionError: if not.
     """
     listed = now(mirror.bucket.list(layout.BLOBS))
     held = dict(parse_contents(listed))
@@ -172,12 +171,14 @@ class CrashContract:
 
     @pytest.fixture
     def new_store(self) -> Callable[[], ObjectStore]:
-        """Makes an empty bucket."""
+        """Return an empty bucket."""
         raise NotImplementedError
 
     @pytest.mark.parametrize("name", WORKS)
-    def test_killed(self, new_store: Callable[[], ObjectStore], tmp_path: Path, name: str) -> None:
-        """Before each request that the work makes."""
+    def test_killed_before_each_request(
+        self, new_store: Callable[[], ObjectStore], tmp_path: Path, name: str
+    ) -> None:
+        """The mirror is killed before each request of the work."""
         work = WORKS[name]
         for number in count():
             store, root = new_store(), tmp_path / str(number)

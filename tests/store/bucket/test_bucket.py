@@ -1,4 +1,4 @@
-"""A bucket that fails or is slow is rested from, and everything that it holds is verified."""
+"""A bucket that fails or is slow is left alone for a while, and its contents are verified."""
 
 from __future__ import annotations
 
@@ -39,14 +39,13 @@ DIGEST = Digest.of(SMALL)
 
 
 class Threads:
-    """Run at once, unless the bucket is to be down."""
+    """Runs calls at once, or fails them while the bucket is down."""
 
     def __init__(self) -> None:
         self.down = False
         self.calls = 0
 
     def __call__(self, call: Callable[[], T], /) -> Awaitable[T]:
-        """The call, or the failure that obstore has."""
         self.calls += 1
 
         async def run() -> T:
@@ -59,144 +58,143 @@ class Threads:
 
 @pytest.fixture
 def clock() -> Clock:
-    """At nought."""
     return Clock()
 
 
 @pytest.fixture
 def threads() -> Threads:
-    """Of a bucket that is up."""
+    """Threads of a bucket that works."""
     return Threads()
 
 
 @pytest.fixture
-def asked(clock: Clock, threads: Threads) -> Bucket:
-    """With one object."""
+def one_object(clock: Clock, threads: Threads) -> Bucket:
+    """A bucket with one object."""
     store = MemoryStore()
     obstore.put(store, DATA, LARGE)
     return bucket(clock, store, threads)
 
 
-def test_failure(asked: Bucket, clock: Clock, threads: Threads) -> None:
-    """After a failure nothing is asked for a while, then longer; what signs an address is told nobody."""
+def test_backoff(one_object: Bucket, clock: Clock, threads: Threads) -> None:
+    """After a failure nothing is requested for a growing while; signed URLs are not disclosed."""
     threads.down = True
     with pytest.raises(BucketUnavailable, match=r"no route to http://h/x$"):
-        now(asked.get(KEY))
+        now(one_object.get(KEY))
     calls = threads.calls
     with pytest.raises(BucketUnavailable):
-        now(asked.get(KEY))
+        now(one_object.get(KEY))
     assert threads.calls == calls
     pause = MIN_BACKOFF
     while pause < MAX_BACKOFF:
         clock.advance(pause)
         with pytest.raises(BucketUnavailable):
-            now(asked.get(KEY))
+            now(one_object.get(KEY))
         calls += 1
         assert threads.calls == calls
         pause *= 2
     threads.down = False
     clock.advance(MAX_BACKOFF)
-    assert now(asked.get(KEY)) is not None
-    assert asked.health.failure is None
+    assert now(one_object.get(KEY)) is not None
+    assert one_object.health.failure is None
 
 
-def test_clock_set_back(asked: Bucket, clock: Clock, threads: Threads) -> None:
-    """It is not left alone for longer by that."""
+def test_clock_set_back(one_object: Bucket, clock: Clock, threads: Threads) -> None:
+    """A clock that is set back does not prolong the back-off."""
     threads.down = True
     clock.advance(3600)
     with pytest.raises(BucketUnavailable):
-        now(asked.get(KEY))
+        now(one_object.get(KEY))
     threads.down = False
     clock.rightNow = 0.0
-    assert now(asked.get(KEY)) is not None
+    assert now(one_object.get(KEY)) is not None
 
 
-def test_slow(clock: Clock) -> None:
-    """One that has not answered in time has failed; what it answers later is thrown away."""
+def test_timeout(clock: Clock) -> None:
+    """A request that takes too long has failed, and a late response is discarded."""
     held = HeldThreads()
     store = MemoryStore()
     obstore.put(store, DATA, LARGE)
-    asked = bucket(clock, store, held)
-    outcome = watch(asked.get(KEY))
+    one_object = bucket(clock, store, held)
+    outcome = watch(one_object.get(KEY))
     clock.advance(RESPONSE_TIMEOUT)
     assert isinstance(outcome[0], BucketUnavailable)
     held.run()
-    assert asked.health.failure is not None
+    assert one_object.health.failure is not None
 
 
-def test_absence_is_an_answer(asked: Bucket) -> None:
-    """That there is nothing is no failure."""
-    assert now(asked.get(layout.document("none"))) is None
-    assert now(asked.read(layout.document("none"))) is None
-    assert asked.health.failure is None
+def test_absence_is_no_failure(one_object: Bucket) -> None:
+    """A missing object is no failure."""
+    assert now(one_object.get(layout.document("none"))) is None
+    assert now(one_object.read(layout.document("none"))) is None
+    assert one_object.health.failure is None
 
 
-def test_new(asked: Bucket) -> None:
-    """Of two who would write first one does."""
+def test_put_new(one_object: Bucket) -> None:
+    """Of two mirrors that put a new object one succeeds."""
     key = layout.document("turn")
-    assert now(asked.put_new(key, b"1"))
-    assert not now(asked.put_new(key, b"2"))
-    assert (now(asked.read(key)) or (b"",))[0] == b"1"
+    assert now(one_object.put_new(key, b"1"))
+    assert not now(one_object.put_new(key, b"2"))
+    assert (now(one_object.read(key)) or (b"",))[0] == b"1"
 
 
-def test_deleted(asked: Bucket) -> None:
-    """What is not there is deleted as well; what is listed has a size."""
-    now(asked.put(layout.document("x"), b"12"))
-    listed = now(asked.list(layout.DOCUMENTS))
+def test_deleted(one_object: Bucket) -> None:
+    """Missing objects can be deleted, and listed objects have a size."""
+    now(one_object.put(layout.document("x"), b"12"))
+    listed = now(one_object.list(layout.DOCUMENTS))
     assert [(each.key, each.size) for each in listed] == [(str(layout.document("x")), 2)]
-    now(asked.delete([listed[0].key, "not/there"]))
-    assert not now(asked.list(layout.DOCUMENTS))
+    now(one_object.delete([listed[0].key, "not/there"]))
+    assert not now(one_object.list(layout.DOCUMENTS))
 
 
-def opened(contents: BucketContentStore, digest: Digest = LARGE_DIGEST) -> IBucketBlob:
-    """What lies in the bucket."""
+def open_blob(contents: BucketContentStore, digest: Digest = LARGE_DIGEST) -> IBucketBlob:
+    """Open the blob."""
     found = now(contents.open(HERE, digest, ContentKind.BLOB))
     assert IBucketBlob.providedBy(found)
     return found
 
 
-def counted(clock: Clock, lifetime: float | None = None) -> tuple[BucketContentStore, Bucket]:
-    """With a large content."""
-    asked = bucket(clock)
-    contents = BucketContentStore(asked, clock, lifetime)
+def large_blob(clock: Clock, lifetime: float | None = None) -> tuple[BucketContentStore, Bucket]:
+    """A bucket with a large blob."""
+    one_object = bucket(clock)
+    contents = BucketContentStore(one_object, clock, lifetime)
     now(contents.add(HERE, LARGE_DIGEST, ContentKind.BLOB, LARGE))
-    asked.requests.clear()
-    return BucketContentStore(asked, clock, lifetime), asked
+    one_object.requests.clear()
+    return BucketContentStore(one_object, clock, lifetime), one_object
 
 
-def test_one_request(clock: Clock) -> None:
-    """To open a blob takes a HEAD, to read it a GET; of another repository one GET more, the first time."""
-    contents, asked = counted(clock)
+def test_number_of_requests(clock: Clock) -> None:
+    """Opening a blob takes a HEAD, reading it a GET, and opening it for another repository one GET more."""
+    contents, one_object = large_blob(clock)
     assert now(read(now(contents.open(HERE, LARGE_DIGEST, ContentKind.BLOB)))) == LARGE
-    assert asked.requests == {"head": 1, "get": 1}
+    assert one_object.requests == {"head": 1, "get": 1}
     now(contents.link(ELSEWHERE, LARGE_DIGEST, ContentKind.BLOB))
-    other = BucketContentStore(asked, clock)
-    asked.requests.clear()
+    other = BucketContentStore(one_object, clock)
+    one_object.requests.clear()
     for _ in range(3):
         assert now(read(now(other.open(ELSEWHERE, LARGE_DIGEST, ContentKind.BLOB)))) == LARGE
-    assert asked.requests == {"head": 1, "get": 4}
+    assert one_object.requests == {"head": 1, "get": 4}
 
 
-def test_from_an_offset(clock: Clock) -> None:
-    """As a source it gives the whole, or the rest."""
-    contents, _ = counted(clock)
-    whole = now(opened(contents).open(0))
+def test_open_at_an_offset(clock: Clock) -> None:
+    """As a source a blob gives the whole or the rest from an offset."""
+    contents, _ = large_blob(clock)
+    whole = now(open_blob(contents).open(0))
     taken = Recorder()
     now(whole.body.deliver(taken))
     assert (whole.status, taken.data) == (200, LARGE)
-    rest = now(opened(contents).open(1000))
+    rest = now(open_blob(contents).open(1000))
     taken = Recorder()
     now(rest.body.deliver(taken))
     assert rest.content_range == ContentRange(1000, len(LARGE) - 1, len(LARGE))
     assert (rest.status, taken.data) == (206, LARGE[1000:])
 
 
-def test_gone(clock: Clock) -> None:
-    """What another mirror has deleted since cannot be opened, and is then not known any more."""
-    contents, asked = counted(clock)
-    opened(contents).close()
-    distant = opened(contents)
-    now(asked.delete([DATA]))
+def test_deleted_by_another_mirror(clock: Clock) -> None:
+    """A blob that another mirror has deleted cannot be opened and is then known to be absent."""
+    contents, one_object = large_blob(clock)
+    open_blob(contents).close()
+    distant = open_blob(contents)
+    now(one_object.delete([DATA]))
     with pytest.raises(Unreachable):
         now(distant.open(0))
     with pytest.raises(BrokenOff):
@@ -204,43 +202,43 @@ def test_gone(clock: Clock) -> None:
     assert now(contents.open(HERE, LARGE_DIGEST, ContentKind.BLOB)) is None
 
 
-def test_spoilt(clock: Clock) -> None:
-    """Wrong bytes are not given to their end, and are deleted; a wrong manifest is not given at all."""
-    contents, asked = counted(clock)
+def test_corrupt_contents(clock: Clock) -> None:
+    """A corrupt blob is not delivered to its end and deleted; a corrupt manifest is not served."""
+    contents, one_object = large_blob(clock)
     whole = [ContentRange(0, len(LARGE) - 1, len(LARGE))]
     for give in (
         lambda distant: now(distant.open(0)).body,
         lambda distant: distant.body(Descriptor(), whole),
     ):
-        now(asked.put(KEY, LARGE[:-1] + b"?", {"blob": HERE.name}))
+        now(one_object.put(KEY, LARGE[:-1] + b"?", {"blob": HERE.name}))
         clock.advance(ABSENT_TTL)
         taken = Recorder()
         with pytest.raises(BrokenOff):
-            now(give(opened(contents)).deliver(taken))
+            now(give(open_blob(contents)).deliver(taken))
         assert len(taken.data) < len(LARGE)
         assert not now(contents.holds(LARGE_DIGEST))
-    now(asked.put(layout.data(DIGEST), b"other", {"manifest": HERE.name}))
+    now(one_object.put(layout.data(DIGEST), b"other", {"manifest": HERE.name}))
     assert now(contents.open(HERE, DIGEST, ContentKind.MANIFEST)) is None
     assert not now(contents.holds(DIGEST))
 
 
-def test_sent_there(clock: Clock) -> None:
-    """Where clients are sent to the bucket opening takes one HEAD, then none."""
-    contents, asked = counted(clock, lifetime=60.0)
+def test_redirects(clock: Clock) -> None:
+    """If clients are redirected, opening takes one HEAD, then no request."""
+    contents, one_object = large_blob(clock, lifetime=60.0)
     for _ in range(2):
-        opened(contents).close()
-    assert asked.requests == {"head": 1}
-    plain, _ = counted(clock)
-    assert now(opened(plain).presigned_url()) is None
+        open_blob(contents).close()
+    assert one_object.requests == {"head": 1}
+    plain, _ = large_blob(clock)
+    assert now(open_blob(plain).presigned_url()) is None
 
 
-def test_absence_is_remembered(clock: Clock) -> None:
-    """For some seconds, unless it is put here meanwhile."""
-    contents, asked = counted(clock)
+def test_absence_is_cached(clock: Clock) -> None:
+    """Absence is cached for some seconds, unless the content is put here meanwhile."""
+    contents, one_object = large_blob(clock)
     for kind in ContentKind:
         assert now(contents.open(HERE, DIGEST, kind)) is None
         assert not now(contents.holds(DIGEST))
-    assert asked.requests == {"head": 1}
+    assert one_object.requests == {"head": 1}
     now(contents.add(HERE, DIGEST, ContentKind.BLOB, SMALL))
     assert now(contents.holds(DIGEST))
     assert now(contents.open(ELSEWHERE, DIGEST, ContentKind.BLOB)) is None
@@ -248,8 +246,8 @@ def test_absence_is_remembered(clock: Clock) -> None:
     assert now(contents.open(ELSEWHERE, DIGEST, ContentKind.BLOB)) is not None
 
 
-def test_linked_while_it_is_asked_for(clock: Clock) -> None:
-    """A link that is written while the bucket says that there is none counts."""
+def test_linked_during_a_look_up(clock: Clock) -> None:
+    """A link that is written during its look-up counts."""
     store = MemoryStore()
     now(BucketContentStore(bucket(clock, store), clock).add(HERE, LARGE_DIGEST, ContentKind.BLOB, LARGE))
     contents = BucketContentStore(bucket(clock, store, held := HeldThreads()), clock)
@@ -264,26 +262,26 @@ def test_linked_while_it_is_asked_for(clock: Clock) -> None:
     assert contents.is_known_link(ELSEWHERE, LARGE_DIGEST, ContentKind.BLOB)
 
 
-def test_is_there(clock: Clock) -> None:
-    """Whether something is there now is asked each time."""
-    contents, asked = counted(clock)
+def test_exists(clock: Clock) -> None:
+    """The existence of a content is requested each time."""
+    contents, one_object = large_blob(clock)
     assert now(contents.exists(LARGE_DIGEST))
-    now(asked.delete([DATA]))
+    now(one_object.delete([DATA]))
     assert now(contents.holds(LARGE_DIGEST))
     assert not now(contents.exists(LARGE_DIGEST))
     assert not now(contents.holds(LARGE_DIGEST))
 
 
-def test_connects_late(clock: Clock) -> None:
-    """Nothing is connected to before something is asked: its threads would not outlive a fork."""
+def test_lazy_connection(clock: Clock) -> None:
+    """The client is made with the first request, since its threads would not survive a fork."""
     connected: list[MemoryStore] = []
 
     def connect() -> MemoryStore:
         connected.append(MemoryStore())
         return connected[-1]
 
-    asked = Bucket("the bucket", connect, clock, inline)
+    one_object = Bucket("the bucket", connect, clock, inline)
     assert not connected
-    now(asked.get(KEY))
-    now(asked.get(KEY))
+    now(one_object.get(KEY))
+    now(one_object.get(KEY))
     assert len(connected) == 1

@@ -1,4 +1,4 @@
-"""What nobody has used for long goes from a bucket, with what links to it; nothing else does."""
+"""Contents that were not used for long are deleted from a bucket with their links."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MONTH = 30 * DAY
 
 
 class Mirror:
-    """One of those that share the bucket; what is put is put at the real time, whatever the test sets."""
+    """A mirror that shares the bucket; objects are stored at the real time."""
 
     def __init__(self, store: MemoryStore, clock: Clock, age: float = MONTH) -> None:
         self.bucket = bucket(clock, store)
@@ -41,23 +41,23 @@ class Mirror:
         self.aging = BucketExpiry(self.bucket, self.uses, clock, age)
 
     def put(self, data: bytes, kind: ContentKind = ContentKind.BLOB, place: Repository = HERE) -> Digest:
-        """A content."""
+        """Store a content."""
         digest = Digest.of(data)
         now(self.contents.add(place, digest, kind, data))
         return digest
 
     def keys(self) -> set[str]:
-        """What lies below distribution's tree."""
+        """Return the keys below distribution's tree."""
         return {each.key for each in now(self.bucket.list(layout.BLOBS.parent))}
 
     def holds(self, *contents: bytes) -> list[bool]:
-        """Which are there."""
+        """Return which contents the bucket has."""
         return [now(self.contents.holds(Digest.of(data))) for data in contents]
 
 
 @pytest.fixture
 def clock() -> Clock:
-    """The real time, which stands."""
+    """The real time, standing still."""
     clock = Clock()
     clock.advance(time.time())
     return clock
@@ -65,7 +65,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def mirrors(clock: Clock) -> tuple[Mirror, Mirror]:
-    """Two, of the same bucket."""
+    """Two mirrors of the same bucket."""
     store = MemoryStore()
     return Mirror(store, clock), Mirror(store, clock)
 
@@ -73,8 +73,8 @@ def mirrors(clock: Clock) -> tuple[Mirror, Mirror]:
 Mirrors = tuple[Mirror, Mirror]
 
 
-def test_nothing_is_old(mirrors: Mirrors, clock: Clock) -> None:
-    """What was put within the time stays, used or not."""
+def test_recent_contents(mirrors: Mirrors, clock: Clock) -> None:
+    """Contents that were put recently stay, used or not."""
     one, _ = mirrors
     one.put(LAYER)
     clock.advance(MONTH - DAY)
@@ -82,8 +82,8 @@ def test_nothing_is_old(mirrors: Mirrors, clock: Clock) -> None:
     assert one.holds(LAYER) == [True]
 
 
-def test_old(mirrors: Mirrors, clock: Clock) -> None:
-    """An image that nobody has used goes whole, with its tag and its links; nothing of it is left."""
+def test_unused_image(mirrors: Mirrors, clock: Clock) -> None:
+    """An unused image is deleted with its tag and its links."""
     one, _ = mirrors
     image = manifest_of(one.put(CONFIG), one.put(LAYER))
     now(one.tags.put(HERE, LATEST, one.put(image, ContentKind.MANIFEST)))
@@ -93,8 +93,8 @@ def test_old(mirrors: Mirrors, clock: Clock) -> None:
     assert one.keys() == set()
 
 
-def test_used(mirrors: Mirrors, clock: Clock) -> None:
-    """What any mirror has used stays; a manifest keeps what it refers to."""
+def test_used_contents(mirrors: Mirrors, clock: Clock) -> None:
+    """Contents that any mirror has used stay, and a manifest keeps what it refers to."""
     one, two = mirrors
     image = manifest_of(one.put(CONFIG), one.put(LAYER))
     digest = one.put(image, ContentKind.MANIFEST)
@@ -111,8 +111,8 @@ def test_used(mirrors: Mirrors, clock: Clock) -> None:
     assert now(two.aging.run()) == ExpiryResult(3, len(CONFIG + LAYER + image))
 
 
-def test_a_tag_that_moved(mirrors: Mirrors, clock: Clock) -> None:
-    """What it named before goes, and it names what it names."""
+def test_moved_tag(mirrors: Mirrors, clock: Clock) -> None:
+    """A moved tag loses its expired history and keeps its target."""
     one, _ = mirrors
     old, new = (one.put(manifest_of(one.put(data)), ContentKind.MANIFEST) for data in (OTHER, LAYER))
     now(one.tags.put(HERE, LATEST, old))
@@ -128,8 +128,8 @@ def test_a_tag_that_moved(mirrors: Mirrors, clock: Clock) -> None:
     assert now(one.tags.get(HERE, Tag("old"))) is None
 
 
-def test_one_a_day(mirrors: Mirrors, clock: Clock) -> None:
-    """One mirror cleans on each day."""
+def test_one_mirror_a_day(mirrors: Mirrors, clock: Clock) -> None:
+    """One mirror expires contents on each day."""
     one, two = mirrors
     assert now(one.aging.run()) == ExpiryResult(0, 0)
     assert now(two.aging.run()) is None
@@ -139,16 +139,16 @@ def test_one_a_day(mirrors: Mirrors, clock: Clock) -> None:
     assert len(now(one.bucket.list(layout.EXPIRY_RUNS))) == 1
 
 
-def test_the_last_day(clock: Clock) -> None:
-    """What was used in the last day stays, whatever the time is set to."""
+def test_last_day(clock: Clock) -> None:
+    """Contents used in the last day stay, whatever age is set."""
     one = Mirror(MemoryStore(), clock, age=0.0)
     one.put(LAYER)
     clock.advance(DAY - 60)
     assert now(one.aging.run()) == ExpiryResult(0, 0)
 
 
-def test_told_as_one(mirrors: Mirrors, clock: Clock) -> None:
-    """What many have told becomes one object; a use is told once in a while, or until it was taken."""
+def test_journal_is_compacted(mirrors: Mirrors, clock: Clock) -> None:
+    """The journal is compacted to one object; a use is recorded once in a while."""
     one, two = mirrors
     digests = [Digest.of(data) for data in (CONFIG, LAYER)]
     for mirror in mirrors:

@@ -1,4 +1,4 @@
-"""Contents, tags and documents in a bucket keep the store's contract."""
+"""The stores in a bucket keep the contract."""
 
 from __future__ import annotations
 
@@ -13,38 +13,28 @@ from .buckets import bucket
 
 
 class TestContents(ContentsContract):
-    """In memory."""
-
     @pytest.fixture
     def contents(self) -> IContentStore:
-        """Empty."""
         clock = Clock()
         return BucketContentStore(bucket(clock), clock)
 
 
 class TestRedirected(ContentsContract):
-    """Where clients are sent to the bucket nothing is read along."""
+    """Contents of a mirror that redirects clients to the bucket."""
 
     @pytest.fixture
     def contents(self) -> IContentStore:
-        """Empty."""
         clock = Clock()
         return BucketContentStore(bucket(clock), clock, 60.0)
 
 
 class TestTags(TagsContract):
-    """In memory."""
-
     @pytest.fixture
     def tags(self, clock: Clock) -> ITagStore:
-        """Empty."""
         return BucketTagStore(bucket(clock), clock)
 
 
 class TestDocuments(DocumentsContract):
-    """In memory."""
-
     @pytest.fixture
     def documents(self) -> IDocumentStore:
-        """Empty."""
         return BucketDocumentStore(bucket(Clock()))

@@ -1,4 +1,4 @@
-"""A mirror may be killed at any of its steps in a bucket."""
+"""A mirror may be killed at any of its requests to a bucket."""
 
 from __future__ import annotations
 
@@ -11,9 +11,6 @@ from .crashing import CrashContract
 
 
 class TestInMemory(CrashContract):
-    """In memory."""
-
     @pytest.fixture
     def new_store(self) -> Callable[[], ObjectStore]:
-        """Makes an empty bucket."""
         return MemoryStore

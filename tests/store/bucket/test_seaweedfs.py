@@ -1,4 +1,4 @@
-"""A store in a real bucket: it keeps the contract, and distribution serves it."""
+"""A store in a real bucket keeps the contract, and distribution serves it."""
 
 from __future__ import annotations
 
@@ -38,43 +38,31 @@ def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
 
 
 def bucket(store: ObjectStore) -> Bucket:
-    """Asked at once, without threads."""
+    """A bucket that is used without threads."""
     return Bucket("the bucket", lambda: store, Clock(), inline)
 
 
 class TestContents(ContentsContract):
-    """In SeaweedFS."""
-
     @pytest.fixture
     def contents(self, seaweedfs: SeaweedFS) -> IContentStore:
-        """Empty."""
         return BucketContentStore(bucket(seaweedfs.store()), Clock())
 
 
 class TestTags(TagsContract):
-    """In SeaweedFS."""
-
     @pytest.fixture
     def tags(self, clock: Clock, seaweedfs: SeaweedFS) -> ITagStore:
-        """Empty."""
         return BucketTagStore(bucket(seaweedfs.store()), clock)
 
 
 class TestDocuments(DocumentsContract):
-    """In SeaweedFS."""
-
     @pytest.fixture
     def documents(self, seaweedfs: SeaweedFS) -> IDocumentStore:
-        """Empty."""
         return BucketDocumentStore(bucket(seaweedfs.store()))
 
 
 class TestCrashes(CrashContract):
-    """In SeaweedFS."""
-
     @pytest.fixture
     def new_store(self, seaweedfs: SeaweedFS) -> Callable[[], ObjectStore]:
-        """Makes an empty prefix."""
         return seaweedfs.store
 
 

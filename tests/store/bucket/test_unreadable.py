@@ -1,4 +1,4 @@
-"""A bucket that tells of its objects and cannot read them, like a server that was just started, fails."""
+"""A bucket fails if it lists objects and cannot read them, like a server that was just started."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ ONE, OTHER, EMPTY = (PurePosixPath(name) for name in ("one", "other", "empty"))
 
 
 class ObjectServer(Server):
-    """Answers HEAD of its objects, and GET of those that it can read.
+    """A server that answers HEAD for all its objects, and GET for readable ones.
 
-    :ivar unreadable: which it cannot.
-    :ivar cut: whether it breaks off after the first byte.
+    :ivar unreadable: keys that cannot be read.
+    :ivar cut: whether responses break off after the first byte.
     """
 
     def __init__(self) -> None:
@@ -65,20 +65,19 @@ class _Exchange(Exchange):
 
 @pytest.fixture
 def server() -> Iterator[ObjectServer]:
-    """Can read all."""
+    """A server that can read all objects."""
     with ObjectServer() as server:
         yield server
 
 
 @pytest.fixture
 def clock() -> Clock:
-    """At nought."""
     return Clock()
 
 
 @pytest.fixture
 def bucket(server: ObjectServer, clock: Clock) -> Bucket:
-    """Asked once for each request."""
+    """A bucket without retries."""
     store = HTTPStore(
         server.url,
         client_options={"allow_http": True},
@@ -88,14 +87,14 @@ def bucket(server: ObjectServer, clock: Clock) -> Bucket:
 
 
 def fail(bucket: Bucket, server: ObjectServer, key: PurePosixPath = ONE) -> None:
-    """An object cannot be read."""
+    """Fail to read an object."""
     server.unreadable.add(key.name)
     with pytest.raises(BucketUnavailable):
         now(bucket.get(key))
 
 
-def test_ends_when_it_is_read(bucket: Bucket, server: ObjectServer, clock: Clock) -> None:
-    """That the server tells of it is not enough; that it still cannot be read takes nothing else away."""
+def test_failure_ends_with_a_read(bucket: Bucket, server: ObjectServer, clock: Clock) -> None:
+    """A HEAD does not end the failure; another failed read causes no back-off."""
     fail(bucket, server)
     clock.advance(MIN_BACKOFF)
     fail(bucket, server, OTHER)
@@ -115,8 +114,8 @@ def test_ends_when_it_is_read(bucket: Bucket, server: ObjectServer, clock: Clock
     assert bucket.requests == requests
 
 
-def test_breaks_off(bucket: Bucket, server: ObjectServer, clock: Clock) -> None:
-    """One that breaks off in the middle was not read either."""
+def test_truncated_response(bucket: Bucket, server: ObjectServer, clock: Clock) -> None:
+    """A response that breaks off does not end the failure."""
     server.cut = True
     found = now(bucket.get(ONE))
     assert found is not None
@@ -127,8 +126,8 @@ def test_breaks_off(bucket: Bucket, server: ObjectServer, clock: Clock) -> None:
     assert bucket.health.failure is not None
 
 
-def test_another_is_read(bucket: Bucket, server: ObjectServer, clock: Clock) -> None:
-    """One that is spoilt for good does not keep the bucket from being well."""
+def test_another_object_is_read(bucket: Bucket, server: ObjectServer, clock: Clock) -> None:
+    """A read of another object ends the failure."""
     fail(bucket, server)
     clock.advance(MIN_BACKOFF)
     assert now(bucket.read(OTHER)) is not None
@@ -137,8 +136,10 @@ def test_another_is_read(bucket: Bucket, server: ObjectServer, clock: Clock) -> 
 
 
 @pytest.mark.parametrize("key", [ONE, EMPTY])
-def test_nothing_to_be_read(bucket: Bucket, server: ObjectServer, clock: Clock, key: PurePosixPath) -> None:
-    """Nor does one that is gone, or has no byte."""
+def test_missing_or_empty_object(
+    bucket: Bucket, server: ObjectServer, clock: Clock, key: PurePosixPath
+) -> None:
+    """A deleted or empty object ends the failure."""
     fail(bucket, server, key)
     if key == ONE:
         del server.held[key.name]
@@ -149,8 +150,8 @@ def test_nothing_to_be_read(bucket: Bucket, server: ObjectServer, clock: Clock, 
     assert bucket.health.failure is None
 
 
-def test_gone(bucket: Bucket, server: ObjectServer, clock: Clock) -> None:
-    """Whoever asks for it again and learns that it is gone has an answer."""
+def test_absence_ends_the_failure(bucket: Bucket, server: ObjectServer, clock: Clock) -> None:
+    """A request that finds the object deleted ends the failure."""
     fail(bucket, server)
     del server.held["one"]
     clock.advance(MIN_BACKOFF)

@@ -1,4 +1,4 @@
-"""Two machines, each with its disk, in front of one bucket in memory."""
+"""Two mirrors, each with its disk, in front of one bucket in memory."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ EPOCH = 1_700_000_000.0
 
 
 class Machine:
-    """A mirror's store; what it owes is given when the test says so.
+    """A mirror's store; queued writes are uploaded when the test says so.
 
-    :param bucket_threads: ask the bucket instead of ``threads``.
-    :ivar threads: those that ask the bucket, which may be down.
+    :param bucket_threads: run the bucket's calls instead of ``threads``.
+    :ivar threads: run the bucket's calls; the bucket may be down.
     """
 
     def __init__(
@@ -40,21 +40,23 @@ class Machine:
         far = BucketContentStore(self.bucket, clock)
         self.near = LocalContentStore(root, clock, inline)
         tags, documents = LocalTagStore(root, clock, inline), LocalDocumentStore(root, clock, inline)
-        self.contents = TieredContentStore(self.near, far, self.owe, self.used.append)
-        self.tags = TieredTagStore(tags, BucketTagStore(self.bucket, clock), self.owe, clock)
-        self.far_documents = BucketDocumentStore(self.bucket)
-        self.documents = TieredDocumentStore(documents, self.far_documents, self.owe, self.is_owed, clock)
+        self.contents = TieredContentStore(self.near, far, self.enqueue, self.used.append)
+        self.tags = TieredTagStore(tags, BucketTagStore(self.bucket, clock), self.enqueue, clock)
+        self.bucket_documents = BucketDocumentStore(self.bucket)
+        self.documents = TieredDocumentStore(
+            documents, self.bucket_documents, self.enqueue, self.is_queued, clock
+        )
         self.uploads = WriteBehind(root, far, tags, documents, clock, inline)
 
-    async def owe(self, each: write_behind.PendingWrite) -> None:
-        """Notes that the bucket is to be given it."""
+    async def enqueue(self, each: write_behind.PendingWrite) -> None:
+        """Queue a write."""
         write_behind.enqueue(self.root, each, self.clock.seconds())
 
-    async def is_owed(self, each: write_behind.PendingDocument) -> bool:
-        """Whether that is noted."""
+    async def is_queued(self, each: write_behind.PendingDocument) -> bool:
+        """Report whether a write is queued."""
         return write_behind.is_queued(self.root, each)
 
-    def give(self) -> int:
-        """Gives what is owed; how much of it is left."""
+    def upload(self) -> int:
+        """Upload queued writes; return the number of those that remain."""
         now(self.uploads.run())
         return len(write_behind.list_pending(self.root))

@@ -1,4 +1,4 @@
-"""The bucket is told and cleaned by and by, and a failure ends nothing."""
+"""The bucket's maintenance runs periodically, and a failure does not end it."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from ...answering import now
 from ..bucket.buckets import bucket
 
 
-def test_by_and_by() -> None:
-    """Uses are told each minute, and the cleaning of a day is looked for each hour, until it is stopped."""
+def test_periodic_maintenance() -> None:
+    """Uses are written each minute and expiry is checked each hour, until the service stops."""
     clock = Clock()
     clock.advance(time.time())
     kept = bucket(clock, MemoryStore())

@@ -1,4 +1,4 @@
-"""A disk in front of a bucket: it keeps the contract, and other machines have what one has fetched."""
+"""A local store in front of a bucket keeps the contract and shares its contents with other mirrors."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ from .parts import EPOCH, Machine
 
 @pytest.fixture
 def clock() -> Clock:
-    """Stands in November 2023."""
+    """A clock in November 2023."""
     clock = Clock()
     clock.advance(EPOCH)
     return clock
@@ -53,7 +53,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def machines(tmp_path: Path, clock: Clock) -> tuple[Machine, Machine]:
-    """Two, with nothing."""
+    """Two mirrors without contents."""
     store = MemoryStore()
     roots = tmp_path / "one", tmp_path / "two"
     for root in roots:
@@ -65,34 +65,31 @@ Machines = tuple[Machine, Machine]
 
 
 class TestContents(ContentsContract):
-    """Nothing is given to the bucket meanwhile."""
+    """Contents that are not uploaded meanwhile."""
 
     @pytest.fixture
     def contents(self, machines: Machines) -> IContentStore:
-        """Empty."""
         return machines[0].contents
 
 
 class TestTags(TagsContract):
-    """Nothing is given to the bucket meanwhile."""
+    """Tags that are not uploaded meanwhile."""
 
     @pytest.fixture
     def tags(self, tmp_path: Path, clock: Clock) -> ITagStore:
-        """Empty."""
         return Machine(tmp_path, MemoryStore(), clock).tags
 
 
 class TestDocuments(DocumentsContract):
-    """Nothing is given to the bucket meanwhile."""
+    """Documents that are not uploaded meanwhile."""
 
     @pytest.fixture
     def documents(self, machines: Machines) -> IDocumentStore:
-        """Empty."""
         return machines[0].documents
 
 
 def test_shared(machines: Machines, clock: Clock) -> None:
-    """What one machine has uploaded the other has: contents, tags and documents."""
+    """Contents, tags and documents that one mirror has uploaded are seen by the other."""
     one, two = machines
     now(one.contents.add(HERE, LARGE_DIGEST, ContentKind.BLOB, LARGE))
     now(one.contents.add(HERE, DIGEST, ContentKind.MANIFEST, DATA))
@@ -100,7 +97,7 @@ def test_shared(machines: Machines, clock: Clock) -> None:
     now(one.documents.write("name", DATA))
     confirmed = clock.seconds()
     assert now(two.contents.open(HERE, DIGEST, ContentKind.MANIFEST)) is None
-    assert one.give() == 0
+    assert one.upload() == 0
     clock.advance(BUCKET_CHECK_INTERVAL)
     assert now(read(now(two.contents.open(HERE, LARGE_DIGEST, ContentKind.BLOB)))) == LARGE
     assert now(read(now(two.contents.open(HERE, DIGEST, ContentKind.MANIFEST)))) == DATA
@@ -109,17 +106,17 @@ def test_shared(machines: Machines, clock: Clock) -> None:
     assert now(two.documents.read("name")) == DATA
 
 
-def test_hot(machines: Machines) -> None:
-    """What is near costs the bucket no request; of what is far what is small costs one, and is near then."""
+def test_requests(machines: Machines) -> None:
+    """A local content costs no request; a small one in the bucket costs one and is local then."""
     one, two = machines
     now(one.contents.add(HERE, LARGE_DIGEST, ContentKind.BLOB, LARGE))
     now(one.contents.add(HERE, DIGEST, ContentKind.MANIFEST, DATA))
-    one.give()
+    one.upload()
     one.bucket.requests.clear()
     for digest, kind in ((LARGE_DIGEST, ContentKind.BLOB), (DIGEST, ContentKind.MANIFEST)):
         assert now(read(now(one.contents.open(HERE, digest, kind)))) is not None
         assert now(one.contents.link(HERE, digest, kind))
-    assert (one.give(), one.bucket.requests) == (0, {})
+    assert (one.upload(), one.bucket.requests) == (0, {})
     for _ in range(3):
         assert now(read(now(two.contents.open(HERE, DIGEST, ContentKind.MANIFEST)))) == DATA
     assert two.bucket.requests == {"get": 1}
@@ -129,28 +126,28 @@ def test_hot(machines: Machines) -> None:
 
 
 def test_lost_disk(machines: Machines) -> None:
-    """A machine that loses its disk has lost nothing that was uploaded."""
+    """A mirror that loses its disk has lost nothing that was uploaded."""
     one, _ = machines
     now(one.contents.add(HERE, LARGE_DIGEST, ContentKind.BLOB, LARGE))
-    one.give()
+    one.upload()
     shutil.rmtree(one.root)
     one.root.mkdir()
     assert now(read(now(one.contents.open(HERE, LARGE_DIGEST, ContentKind.BLOB)))) == LARGE
 
 
-def test_bytes_entitle_nobody(machines: Machines) -> None:
-    """A link to what is only far is written there."""
+def test_link_in_the_bucket(machines: Machines) -> None:
+    """A link to a content that is only in the bucket is written there."""
     one, two = machines
     now(one.contents.add(HERE, LARGE_DIGEST, ContentKind.BLOB, LARGE))
-    one.give()
+    one.upload()
     assert now(two.contents.open(HERE, LARGE_DIGEST, ContentKind.MANIFEST)) is None
     assert now(two.contents.holds(LARGE_DIGEST))
     assert now(two.contents.link(HERE, LARGE_DIGEST, ContentKind.MANIFEST))
     assert now(read(now(two.contents.open(HERE, LARGE_DIGEST, ContentKind.MANIFEST)))) == LARGE
 
 
-def test_down(machines: Machines, tmp_path: Path, clock: Clock) -> None:
-    """While the bucket is down what is near is served, uploads are kept, and given by who comes next."""
+def test_bucket_down(machines: Machines, tmp_path: Path, clock: Clock) -> None:
+    """While the bucket is down local contents are served, and writes stay queued."""
     one, two = machines
     one.threads.down = True
     now(one.contents.add(HERE, LARGE_DIGEST, ContentKind.BLOB, LARGE))
@@ -162,34 +159,34 @@ def test_down(machines: Machines, tmp_path: Path, clock: Clock) -> None:
     assert now(one.documents.read("other")) is None
     for _ in range(3):
         clock.advance(MAX_BACKOFF)
-        assert one.give() == 3
+        assert one.upload() == 3
     with pytest.raises(OSError, match="no route"):
         now(one.bucket.probe())
     restarted = Machine(one.root, two.store, clock)
-    assert restarted.give() == 0
+    assert restarted.upload() == 0
     assert now(read(now(two.contents.open(HERE, LARGE_DIGEST, ContentKind.BLOB)))) == LARGE
     now(restarted.bucket.probe())
 
 
-def test_evicted_before(machines: Machines, clock: Clock) -> None:
-    """What is gone from the disk is not uploaded, and nothing links to it."""
+def test_evicted_before_upload(machines: Machines, clock: Clock) -> None:
+    """A content that was evicted before its upload is not uploaded, nor its link."""
     one, two = machines
     now(one.contents.add(HERE, DIGEST, ContentKind.BLOB, DATA))
     (one.root / layout.data(DIGEST)).unlink()
-    assert one.give() == 1  # it may be about to be there
+    assert one.upload() == 1  # it may be about to be there
     clock.advance(ARRIVAL_GRACE)
-    assert one.give() == 0
+    assert one.upload() == 0
     assert now(two.contents.open(HERE, DIGEST, ContentKind.BLOB)) is None
 
 
 def test_large_file(machines: Machines) -> None:
-    """A file of many parts is uploaded, once however many repositories have it."""
+    """A large file is uploaded in parts, once however many repositories have it."""
     one, two = machines
     data = LARGE * 20
     digest = type(LARGE_DIGEST).of(data)
     now(one.contents.add(HERE, digest, ContentKind.BLOB, data))
     now(one.contents.link(HERE, digest, ContentKind.MANIFEST))
-    assert one.give() == 0
+    assert one.upload() == 0
     assert one.bucket.requests["upload"] == 1
     for kind in ContentKind:
         opened = now(two.contents.open(HERE, digest, kind))
@@ -197,13 +194,13 @@ def test_large_file(machines: Machines) -> None:
         assert opened.size == len(data)
 
 
-def test_later_tag(machines: Machines, clock: Clock) -> None:
-    """The tag that was confirmed last counts; what is confirmed again and again is given once an hour."""
+def test_latest_confirmation_counts(machines: Machines, clock: Clock) -> None:
+    """The latest confirmation of a tag counts; repeated ones are uploaded once an hour."""
     one, two = machines
     now(one.tags.put(HERE, LATEST, DIGEST))
     clock.advance(BUCKET_CHECK_INTERVAL)
     now(two.tags.put(HERE, LATEST, LARGE_DIGEST))
-    assert (one.give(), two.give()) == (0, 0)
+    assert (one.upload(), two.upload()) == (0, 0)
     clock.advance(BUCKET_CHECK_INTERVAL)
     for machine in machines:
         tagged = now(machine.tags.get(HERE, LATEST))
@@ -216,12 +213,12 @@ def test_later_tag(machines: Machines, clock: Clock) -> None:
     assert len(write_behind.list_pending(two.root)) == 1
 
 
-def test_asked_at_once(machines: Machines, tmp_path: Path, clock: Clock) -> None:
-    """Of a tag or a document the bucket is asked once, and whoever asks meanwhile has its answer, too."""
+def test_concurrent_reads(machines: Machines, tmp_path: Path, clock: Clock) -> None:
+    """Concurrent reads of a tag or a document share one request."""
     one, two = machines
     now(one.tags.put(HERE, LATEST, DIGEST))
     now(one.documents.write("name", DATA))
-    assert one.give() == 0
+    assert one.upload() == 0
     clock.advance(BUCKET_CHECK_INTERVAL)
     added = Machine(two.root, one.store, clock, held := HeldThreads())
     tags = [watch(added.tags.get(HERE, LATEST)) for _ in range(3)]
@@ -233,12 +230,12 @@ def test_asked_at_once(machines: Machines, tmp_path: Path, clock: Clock) -> None
     assert added.bucket.requests == {"get": 2}
 
 
-def test_asked_when_it_answers_again(machines: Machines, clock: Clock) -> None:
-    """A bucket that failed is asked for tags and documents as soon as it is asked for anything."""
+def test_read_after_a_failure(machines: Machines, clock: Clock) -> None:
+    """After a failure tags and documents are read from the bucket as soon as it works again."""
     one, two = machines
     now(one.tags.put(HERE, LATEST, DIGEST))
     now(one.documents.write("name", DATA))
-    assert one.give() == 0
+    assert one.upload() == 0
     two.threads.down = True
     assert now(two.tags.get(HERE, LATEST)) is None
     assert now(two.documents.read("name")) is None
@@ -249,42 +246,42 @@ def test_asked_when_it_answers_again(machines: Machines, clock: Clock) -> None:
 
 
 def test_forgotten_tag(machines: Machines, clock: Clock) -> None:
-    """A tag that one machine has forgotten is not found in the bucket again."""
+    """A tag that one mirror has removed is not found in the bucket again."""
     one, two = machines
     now(one.tags.put(HERE, LATEST, DIGEST))
-    one.give()
+    one.upload()
     now(one.tags.forget(HERE, LATEST))
     assert now(one.tags.get(HERE, LATEST)) is None
     assert now(two.tags.get(HERE, LATEST)) is None
 
 
-def test_forgotten_before_it_was_given(machines: Machines, clock: Clock) -> None:
-    """A tag that is forgotten is not given any more: others would find again what was deleted."""
+def test_removed_before_upload(machines: Machines, clock: Clock) -> None:
+    """A tag that is removed before its upload is not uploaded."""
     one, two = machines
     now(one.tags.put(HERE, LATEST, DIGEST))
     now(one.tags.forget(HERE, LATEST))
-    assert one.give() == 0
+    assert one.upload() == 0
     assert now(two.tags.get(HERE, LATEST)) is None
 
 
 @pytest.mark.parametrize("digests", [(DIGEST, LARGE_DIGEST), (LARGE_DIGEST, DIGEST)])
-def test_moved_before_it_was_given(machines: Machines, clock: Clock, digests: tuple[Digest, Digest]) -> None:
-    """Of a tag that has moved since the bucket was down, it is given what it names now."""
+def test_moved_before_upload(machines: Machines, clock: Clock, digests: tuple[Digest, Digest]) -> None:
+    """A tag that has moved before its upload is uploaded with its latest target."""
     one, two = machines
     one.threads.down = True
     for digest in digests:
         now(one.tags.put(HERE, LATEST, digest))
-        one.give()
+        one.upload()
         clock.advance(MAX_BACKOFF)
     one.threads.down = False
-    assert one.give() == 0
+    assert one.upload() == 0
     tagged = now(two.tags.get(HERE, LATEST))
     assert tagged is not None
     assert tagged.digest == digests[1]
 
 
-def test_what_is_on_its_way(machines: Machines, clock: Clock) -> None:
-    """Is waited for where something else fails: else it would be given a second time beside that."""
+def test_uploads_under_way(machines: Machines, clock: Clock) -> None:
+    """A failure waits for the uploads under way, which would else be repeated beside them."""
     one, _ = machines
     for name in ("first", "second"):
         now(one.documents.write(name, b"1"))
@@ -300,13 +297,13 @@ def test_what_is_on_its_way(machines: Machines, clock: Clock) -> None:
 
 
 def test_documents(machines: Machines, clock: Clock) -> None:
-    """What another machine has written is seen after a while; what is owed is not overwritten by it."""
+    """A document of another mirror is seen after a while and does not overwrite a queued one."""
     one, two = machines
     now(one.documents.write("name", b"1"))
-    one.give()
+    one.upload()
     assert now(two.documents.read("name")) == b"1"
     now(one.documents.write("name", b"2"))
-    one.give()
+    one.upload()
     assert now(two.documents.read("name")) == b"1"
     clock.advance(REFRESH_TTL)
     now(two.documents.read("name"))
@@ -315,44 +312,46 @@ def test_documents(machines: Machines, clock: Clock) -> None:
     clock.advance(REFRESH_TTL)
     now(two.documents.read("name"))
     assert now(two.documents.read("name")) == b"3"
-    two.give()
+    two.upload()
     clock.advance(REFRESH_TTL)
     now(one.documents.read("name"))
     assert now(one.documents.read("name")) == b"3"
 
 
-def test_written_while_it_is_refreshed(machines: Machines, clock: Clock) -> None:
-    """What this machine has written counts, also where the bucket's is just being brought."""
+def test_written_during_a_refresh(machines: Machines, clock: Clock) -> None:
+    """A local write counts although the bucket's version is just being fetched."""
     one, two = machines
     now(one.documents.write("name", b"1"))
-    one.give()
+    one.upload()
     clock.advance(REFRESH_TTL)
     noted: Deferred[None] = Deferred()
 
-    async def owe(each: write_behind.PendingWrite) -> None:
+    async def enqueue(each: write_behind.PendingWrite) -> None:
         await noted
-        await one.owe(each)
+        await one.enqueue(each)
 
     near = LocalDocumentStore(one.root, clock, inline)
-    writing = watch(TieredDocumentStore(near, one.far_documents, owe, one.is_owed, clock).write("name", b"2"))
+    writing = watch(
+        TieredDocumentStore(near, one.bucket_documents, enqueue, one.is_queued, clock).write("name", b"2")
+    )
     now(one.documents.read("name"))
     noted.callback(None)
     assert writing == [None]
     assert now(one.documents.read("name")) == b"2"
-    one.give()
+    one.upload()
     assert now(two.documents.read("name")) == b"2"
 
 
-def test_given_before_it_is_written(machines: Machines, clock: Clock) -> None:
-    """What is given while it is being written is given again."""
+def test_uploaded_during_a_write(machines: Machines, clock: Clock) -> None:
+    """A document that is uploaded while it is written is uploaded again."""
     one, two = machines
     near = LocalDocumentStore(one.root, clock, held := HeldThreads())
     writing = watch(
-        TieredDocumentStore(near, one.far_documents, one.owe, one.is_owed, clock).write("name", b"1")
+        TieredDocumentStore(near, one.bucket_documents, one.enqueue, one.is_queued, clock).write("name", b"1")
     )
-    one.give()
+    one.upload()
     while held.held:
         held.run()
     assert writing == [None]
-    assert one.give() == 0
+    assert one.upload() == 0
     assert now(two.documents.read("name")) == b"1"
