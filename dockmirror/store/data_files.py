@@ -49,8 +49,8 @@ def read_verified(data: Path, file: int, digest: Digest) -> bytes | None:
     return None
 
 
-def is_verified(data: Path, file: int, digest: Digest) -> bool:
-    """Report whether an open file matches the digest; if not, delete it.
+def verify_or_delete(data: Path, file: int, digest: Digest) -> bool:
+    """Verify an open file and delete it if it does not match the digest; report whether it does.
 
     :raises OSError: like ``read_verified``.
     """

@@ -16,7 +16,7 @@ from ..interfaces import ContentKind, IContentStore, IDocumentStore, IStoredCont
 from ..oci.digest import Digest
 from ..oci.reference import Repository, Tag
 from . import atomic_file, files, layout, links
-from .data_files import is_stored, is_verified, open_file, read_verified
+from .data_files import is_stored, open_file, read_verified, verify_or_delete
 from .file_reader import FileReader
 from .open_content import OpenFile, StoredBytes
 from .seal import is_sealed, seal, touch_sealed
@@ -136,7 +136,7 @@ class LocalContentStore:
     def _verify_unchanged(self, path: Path, file: int, digest: Digest) -> bool:
         for _ in range(_VERIFY_ATTEMPTS):
             before = os.fstat(file).st_mtime_ns
-            if not is_verified(path, file, digest):
+            if not verify_or_delete(path, file, digest):
                 _log.error("{path} did not match its digest and was deleted", path=path)
                 return False
             after = os.fstat(file)

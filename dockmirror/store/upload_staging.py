@@ -101,10 +101,7 @@ class LocalUploadStaging:
         try:
             await self._in_thread(partial(files.remove, self._path(name)))
         except OSError as error:
-            _log.warn(
-                "the copy of a pushed blob cannot be deleted before an hour has passed: {error}",
-                error=str(error),
-            )
+            _log.warn("the copy of a pushed blob stays for an hour: {error}", error=str(error))
 
     def _path(self, name: str) -> Path:
         return self._root / layout.TEMPORARY / f"{_PREFIX}{name}"

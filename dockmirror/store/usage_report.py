@@ -93,10 +93,10 @@ def _measure_unless_fresh(root: Path, now: float, check: Callable[[], None]) -> 
         return None
     try:
         previous = _parse_usage(os.pread(file, _MAX_FILE_SIZE, 0))
-        if previous is not None and 0 <= now - previous.measured < max(
-            MIN_INTERVAL, COST_FACTOR * previous.took
-        ):
-            return previous
+        if previous is not None:
+            lifetime = max(MIN_INTERVAL, COST_FACTOR * previous.took)
+            if 0 <= now - previous.measured < lifetime:
+                return previous
         usage = measure_usage(root, now, check)
         os.ftruncate(file, 0)
         os.pwrite(file, json.dumps(asdict(usage)).encode(), 0)

@@ -23,7 +23,7 @@ from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import Unavailable
 from dockmirror.oci.ranges import ContentRange
 from dockmirror.store import layout, local_store
-from dockmirror.store.data_files import is_verified
+from dockmirror.store.data_files import verify_or_delete
 from dockmirror.store.local_store import REREAD_INTERVAL, LocalContentStore, LocalDocumentStore, LocalTagStore
 from dockmirror.store.threads import RunInThread, run_in_pool
 
@@ -291,12 +291,12 @@ def test_changed_during_verification(
     now(contents.add(HERE, digest, ContentKind.BLOB, LARGE))
 
     def read(data: Path, file: int, expected: Digest) -> bool:
-        right = is_verified(data, file, expected)
+        right = verify_or_delete(data, file, expected)
         if right:
             path.write_bytes(b"something else" + LARGE)
         return right
 
-    monkeypatch.setattr(local_store, "is_verified", read)
+    monkeypatch.setattr(local_store, "verify_or_delete", read)
     assert now(contents.open(HERE, digest, ContentKind.BLOB)) is None
     assert not path.exists()
 

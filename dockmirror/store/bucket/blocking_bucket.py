@@ -1,4 +1,4 @@
-"""Requests to a bucket by way of obstore; all calls block."""
+"""The client of an object store: requests by way of obstore; all calls block."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from attrs import frozen
 from ...oci.digest import Digest, Verifier
 
 if TYPE_CHECKING:
-    from obstore.store import ObjectStore
-if TYPE_CHECKING:
     from obstore import GetResult
+    from obstore.store import ObjectStore
 
 PART_SIZE = 8 * 1024 * 1024
 """Bytes of each part of an upload, several of which are sent at once."""

@@ -75,8 +75,8 @@ class Mirror:
         self.bucket = Bucket("the bucket", lambda: store, self.clock, threads)
         self.contents = BucketContentStore(self.bucket, self.clock)
         self.tags = BucketTagStore(self.bucket, self.clock)
-        self.near = Stocked(root)
-        self.near.clock.advance(time.time() - self.near.clock.seconds())
+        self.local = Stocked(root)
+        self.local.clock.advance(time.time() - self.local.clock.seconds())
 
     def put(self, manifest: bytes, blob: bytes, tag: str) -> None:
         """Store an image in the order of a pull."""
@@ -88,7 +88,7 @@ class Mirror:
         """Upload a queued blob of several parts."""
         for kind in (ContentKind.BLOB, ContentKind.MANIFEST):
             write_behind.enqueue(
-                self.root, write_behind.PendingContent(HERE, self.near.put(LARGE, 0, HERE, kind), kind), 0.0
+                self.root, write_behind.PendingContent(HERE, self.local.put(LARGE, 0, HERE, kind), kind), 0.0
             )
         tags, documents = (
             LocalTagStore(self.root, self.clock, inline),

@@ -37,16 +37,16 @@ class Machine:
         self.threads = Threads()
         self.bucket = bucket(clock, store, bucket_threads or self.threads)
         self.used: list[Digest] = []
-        far = BucketContentStore(self.bucket, clock)
-        self.near = LocalContentStore(root, clock, inline)
+        contents = BucketContentStore(self.bucket, clock)
+        self.local = LocalContentStore(root, clock, inline)
         tags, documents = LocalTagStore(root, clock, inline), LocalDocumentStore(root, clock, inline)
-        self.contents = TieredContentStore(self.near, far, self.enqueue, self.used.append)
+        self.contents = TieredContentStore(self.local, contents, self.enqueue, self.used.append)
         self.tags = TieredTagStore(tags, BucketTagStore(self.bucket, clock), self.enqueue, clock)
         self.bucket_documents = BucketDocumentStore(self.bucket)
         self.documents = TieredDocumentStore(
             documents, self.bucket_documents, self.enqueue, self.is_queued, clock
         )
-        self.uploads = WriteBehind(root, far, tags, documents, clock, inline)
+        self.uploads = WriteBehind(root, contents, tags, documents, clock, inline)
 
     async def enqueue(self, each: write_behind.PendingWrite) -> None:
         """Queue a write."""

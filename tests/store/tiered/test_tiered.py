@@ -120,7 +120,7 @@ def test_requests(machines: Machines) -> None:
     for _ in range(3):
         assert now(read(now(two.contents.open(HERE, DIGEST, ContentKind.MANIFEST)))) == DATA
     assert two.bucket.requests == {"get": 1}
-    assert now(two.near.holds(DIGEST))
+    assert now(two.local.holds(DIGEST))
     assert IBucketBlob.providedBy(now(two.contents.open(HERE, LARGE_DIGEST, ContentKind.BLOB)))
     assert two.used == [DIGEST] * 3 + [LARGE_DIGEST]
 
@@ -330,9 +330,9 @@ def test_written_during_a_refresh(machines: Machines, clock: Clock) -> None:
         await noted
         await one.enqueue(each)
 
-    near = LocalDocumentStore(one.root, clock, inline)
+    local = LocalDocumentStore(one.root, clock, inline)
     writing = watch(
-        TieredDocumentStore(near, one.bucket_documents, enqueue, one.is_queued, clock).write("name", b"2")
+        TieredDocumentStore(local, one.bucket_documents, enqueue, one.is_queued, clock).write("name", b"2")
     )
     now(one.documents.read("name"))
     noted.callback(None)
@@ -345,9 +345,11 @@ def test_written_during_a_refresh(machines: Machines, clock: Clock) -> None:
 def test_uploaded_during_a_write(machines: Machines, clock: Clock) -> None:
     """A document that is uploaded while it is written is uploaded again."""
     one, two = machines
-    near = LocalDocumentStore(one.root, clock, held := HeldThreads())
+    local = LocalDocumentStore(one.root, clock, held := HeldThreads())
     writing = watch(
-        TieredDocumentStore(near, one.bucket_documents, one.enqueue, one.is_queued, clock).write("name", b"1")
+        TieredDocumentStore(local, one.bucket_documents, one.enqueue, one.is_queued, clock).write(
+            "name", b"1"
+        )
     )
     one.upload()
     while held.held:
