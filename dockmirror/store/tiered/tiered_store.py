@@ -21,8 +21,8 @@ from ..bucket.bucket_expiry import DAY, BucketExpiry, BucketMaintenance, LastUse
 from ..bucket.bucket_stores import BucketContentStore, BucketDocumentStore, BucketTagStore
 from ..local_store import LocalContentStore, LocalDocumentStore, LocalTagStore
 from ..threads import RunInThread, run_in_pool
+from .bucket_uploader import BucketUploader
 from .tiered_stores import TieredContentStore, TieredDocumentStore, TieredTagStore
-from .write_behind_queue import WriteBehind
 
 BUCKET_THREADS = 16
 """Threads that wait for the bucket."""
@@ -39,7 +39,7 @@ class TieredStore:
     documents: IDocumentStore
     service: MultiService
     bucket: Bucket
-    uploads: WriteBehind
+    uploads: BucketUploader
 
     @property
     def requests(self) -> Mapping[str, int]:
@@ -72,7 +72,7 @@ def open_tiered_store(
     local_contents = LocalContentStore(root, reactor, in_thread)
     local_tags = LocalTagStore(root, reactor, in_thread)
     local_documents = LocalDocumentStore(root, reactor, in_thread)
-    uploads = WriteBehind(root, bucket_contents, local_tags, local_documents, reactor, in_thread)
+    uploads = BucketUploader(root, bucket_contents, local_tags, local_documents, reactor, in_thread)
     service = MultiService()
     threads.setServiceParent(service)
     uploads.setServiceParent(service)

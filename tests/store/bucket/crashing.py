@@ -30,7 +30,7 @@ from dockmirror.store.bucket.bucket_expiry import (
 )
 from dockmirror.store.bucket.bucket_stores import BucketContentStore, BucketTagStore
 from dockmirror.store.local_store import LocalDocumentStore, LocalTagStore
-from dockmirror.store.tiered.write_behind_queue import WriteBehind
+from dockmirror.store.tiered.bucket_uploader import BucketUploader
 
 from ...answering import now
 from ..contract import HERE, LATEST
@@ -94,7 +94,7 @@ class Mirror:
             LocalTagStore(self.root, self.clock, inline),
             LocalDocumentStore(self.root, self.clock, inline),
         )
-        now(WriteBehind(self.root, self.contents, tags, documents, self.clock, inline).run())
+        now(BucketUploader(self.root, self.contents, tags, documents, self.clock, inline).run())
 
     def age(self) -> None:
         """Expire contents a month later; only the kept one was used."""

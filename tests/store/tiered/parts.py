@@ -12,8 +12,8 @@ from dockmirror.store import write_behind
 from dockmirror.store.bucket.bucket_stores import BucketContentStore, BucketDocumentStore, BucketTagStore
 from dockmirror.store.local_store import LocalContentStore, LocalDocumentStore, LocalTagStore
 from dockmirror.store.threads import RunInThread
+from dockmirror.store.tiered.bucket_uploader import BucketUploader
 from dockmirror.store.tiered.tiered_stores import TieredContentStore, TieredDocumentStore, TieredTagStore
-from dockmirror.store.tiered.write_behind_queue import WriteBehind
 
 from ...answering import now
 from ..bucket.buckets import bucket
@@ -46,7 +46,7 @@ class Machine:
         self.documents = TieredDocumentStore(
             documents, self.bucket_documents, self.enqueue, self.is_queued, clock
         )
-        self.uploads = WriteBehind(root, contents, tags, documents, clock, inline)
+        self.uploads = BucketUploader(root, contents, tags, documents, clock, inline)
 
     async def enqueue(self, each: write_behind.PendingWrite) -> None:
         """Queue a write."""

@@ -30,7 +30,7 @@ _CONCURRENCY = 4
 _log = Logger()
 
 
-class WriteBehind(PeriodicTask):
+class BucketUploader(PeriodicTask):
     """Uploads queued writes; one process of those that share the directory at a time.
 
     Failed writes stay queued, over a restart too, and are retried when the bucket works again. Writes that

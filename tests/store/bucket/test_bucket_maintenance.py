@@ -19,7 +19,7 @@ from dockmirror.store.bucket.bucket_expiry import (
 )
 
 from ...answering import now
-from ..bucket.buckets import bucket
+from .buckets import bucket
 
 
 def test_periodic_maintenance() -> None:

@@ -17,13 +17,13 @@ from dockmirror.store import layout, write_behind
 from dockmirror.store.bucket.bucket import MAX_BACKOFF, MIN_BACKOFF
 from dockmirror.store.bucket.bucket_stores import BucketContentStore
 from dockmirror.store.local_store import LocalDocumentStore, LocalTagStore
+from dockmirror.store.tiered.bucket_uploader import ARRIVAL_GRACE, BucketUploader
 from dockmirror.store.tiered.tiered_stores import (
     BUCKET_CHECK_INTERVAL,
     REFRESH_TTL,
     REUPLOAD_INTERVAL,
     TieredDocumentStore,
 )
-from dockmirror.store.tiered.write_behind_queue import ARRIVAL_GRACE, WriteBehind
 
 from ...answering import now, watch
 from ..bucket.buckets import bucket
@@ -287,7 +287,7 @@ def test_uploads_under_way(machines: Machines, clock: Clock) -> None:
         now(one.documents.write(name, b"1"))
     asked = bucket(clock, MemoryStore(), held := HeldThreads())
     tags, documents = LocalTagStore(one.root, clock, inline), LocalDocumentStore(one.root, clock, inline)
-    uploads = WriteBehind(one.root, BucketContentStore(asked, clock), tags, documents, clock, inline)
+    uploads = BucketUploader(one.root, BucketContentStore(asked, clock), tags, documents, clock, inline)
     looking = watch(uploads.run())
     held.fail(GenericError("HTTP error"))
     assert looking == []
