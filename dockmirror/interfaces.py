@@ -14,11 +14,10 @@ from zope.interface import Attribute, Interface
 from .oci.consent import HeldBlob
 from .oci.descriptor import Descriptor
 from .oci.digest import Digest
-from .oci.login import Login
 from .oci.ranges import ContentRange, Range
 from .oci.reference import Repository, Tag
 from .oci.request import RegistryRequest
-from .oci.token import TokenRequest
+from .oci.token import Login, TokenRequest
 from .oci.write import Write, WriteResult
 
 

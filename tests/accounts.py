@@ -5,7 +5,7 @@ from __future__ import annotations
 from zope.interface import implementer
 
 from dockmirror.interfaces import IAccount
-from dockmirror.oci.login import Login
+from dockmirror.oci.token import Login
 
 
 @implementer(IAccount)

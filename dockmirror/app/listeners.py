@@ -18,8 +18,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from ..config.settings import ConfigurationError, Settings
 from ..system.daemon_thread import run_in_daemon_thread
 from ..tls.acme_store import AcmeStore
-from ..tls.certificate_directories import CertificateDirectories
-from ..tls.certificate_directory import NoUsableCertificate
+from ..tls.certificate_directory import CertificateDirectories, NoUsableCertificate
 from ..tls.certificate_renewal import CertificateRenewal
 from .naming import certificate_names
 

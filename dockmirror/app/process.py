@@ -18,12 +18,11 @@ from twisted.web.iweb import IAgent
 from ..config.settings import ConfigurationError, Settings, UpstreamSettings
 from ..http.server import HttpSite
 from ..store.store_directory import UnusableDirectory
-from ..system.clock_step_guard import ClockStepGuard
-from ..system.connection_limit import raise_connection_limit
 from ..system.external_program import run_process
 from ..system.line_writer import LineWriter, write_line
-from ..system.reactor_lag import ReactorLagMonitor
-from ..tls.certificate_directories import CertificateDirectories
+from ..system.posix import raise_connection_limit
+from ..system.reactor_services import ClockStepGuard, ReactorLagMonitor
+from ..tls.certificate_directory import CertificateDirectories
 from ..upstream.resolvers import threaded_resolver
 from ..web.shared_tables import SharedTables
 from .cache import CacheParts, PinRefresh, has_cache, open_cache

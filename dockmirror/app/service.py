@@ -22,9 +22,9 @@ from twisted.web.resource import Resource
 from ..config.options import Options as Options
 from ..config.settings import ConfigurationError, Settings
 from ..http.server import HttpSite
-from ..system.graceful_shutdown import GracefulShutdown
-from ..system.ownership import make_directory_for
-from ..tls.certificate_directories import CertificateDirectories
+from ..system.posix import make_directory_for
+from ..system.reactor_services import GracefulShutdown
+from ..tls.certificate_directory import CertificateDirectories
 from ..web.operations_endpoint import OperationsResource, WorkerTelemetry
 from ..web.shared_tables import SharedTables, create_shared_memory
 from ..web.status.overview import StatusOverview

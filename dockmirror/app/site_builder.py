@@ -20,29 +20,24 @@ from ..middleware.names import NamespaceFilter
 from ..middleware.registry_router import RegistryRouter
 from ..oci.errors import Unsupported
 from ..oci.reference import Reference, Repository
-from ..system.append_only_file import AppendOnlyFile
+from ..system.line_writer import AppendOnlyFile
 from ..system.networks import Network, parse_networks
-from ..system.shared_digests import SharedDigests
+from ..system.shared_table import SharedDigests
 from ..tls.acme_store import AcmeStore
 from ..users.htpasswd import Htpasswd
-from ..users.signing_keys import read_keys
-from ..users.user_tokens import UserTokens
+from ..users.user_tokens import UserTokens, read_keys
 from ..web.access_log import AccessLog, AuditLog, Write
-from ..web.acme_challenge import AcmeChallengeRoute
 from ..web.auth import AuthFilter
 from ..web.connection_limit import ConnectionLimit, ConnectionLimitedSite
 from ..web.export_resource import ExportResource
 from ..web.failed_logins import FailedLogins
-from ..web.filter import RefusalResource
-from ..web.operations_endpoint import HealthRoute
+from ..web.filter import AcmeChallengeRoute, HealthRoute, RefusalResource
 from ..web.pages.resources import PageFactory
 from ..web.pages.unknown_host import UnknownHost
-from ..web.rate_counters import RateCounters
-from ..web.rate_limiter import RateLimiter
+from ..web.rate_limiter import RateCounters, RateLimiter
+from ..web.registry_api import FORM_LIMIT, is_form, may_stream
 from ..web.shared_tables import SharedTables
 from ..web.site import NetworkFilter, RegistryHost, VirtualHosts
-from ..web.token_resource import FORM_LIMIT, is_form
-from ..web.write_resource import may_stream
 from .cache import make_budget
 from .naming import mirror_address, own_host_names, parse_image_name, registry_names
 from .stack import StackContext, build_stack

@@ -23,8 +23,8 @@ from ..middleware.health_recorder import HealthRecorder
 from ..middleware.quarantine import CorruptBlobQuarantine
 from ..middleware.token_registry import TokenRegistry
 from ..oci.credentials import Credentials
-from ..oci.login import Login
 from ..oci.request import RegistryRequest
+from ..oci.token import Login
 from ..status.upstream_health import UpstreamHealth
 from ..system.external_program import ProcessResult
 from ..system.networks import PRIVATE, is_within, parse_address, parse_networks

@@ -15,7 +15,7 @@ from twisted.logger import globalLogBeginner, textFileLogObserver
 
 from ..config.settings import Settings
 from ..status.status_values import WorkerState
-from ..system.graceful_shutdown import GracefulShutdown
+from ..system.reactor_services import GracefulShutdown
 from ..web.readiness import ReadinessState
 from ..web.shared_tables import SharedTables
 from ..workers.rpc_channel import RpcChannel, RpcMethods

@@ -14,10 +14,9 @@ from ..interfaces import Answer, IAccount, IRegistry
 from ..oci.challenge import find_challenge
 from ..oci.credentials import Credentials
 from ..oci.errors import Denied, Unauthorized
-from ..oci.login import Login
 from ..oci.request import RegistryRequest
 from ..oci.scope import Scope
-from ..oci.token import Token, TokenRequest
+from ..oci.token import Login, Token, TokenRequest
 from ..upstream.login_attempts import LoginAttempts
 from ..upstream.token_relay import TOKEN_LIMIT
 

@@ -11,7 +11,7 @@ from tempfile import NamedTemporaryFile, TemporaryDirectory
 
 from twisted.logger import Logger
 
-from ..system.ownership import chown_to_parent
+from ..system.posix import chown_to_parent
 from . import layout
 
 _MOUNTS = Path("/proc/self/mountinfo")

@@ -56,3 +56,30 @@ class SharedTable:
 def key_of(name: bytes) -> int:
     """The key of a name, never zero: that is nobody's."""
     return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little") or 1
+
+
+_SLOT = Struct("<Q32sd")
+"""The key of a digest, the digest, when it was added."""
+DIGESTS_SIZE = 16_384 * _SLOT.size
+"""Bytes of memory for so many digests at a time."""
+
+
+class SharedDigests:
+    """SHA-256 digests; where there are too many, the oldest ones are forgotten.
+
+    :param memory: of ``DIGESTS_SIZE`` bytes or fewer, zero at first.
+    :param now: tells the time in seconds.
+    """
+
+    def __init__(self, memory: memoryview, now: Callable[[], float]) -> None:
+        self._slots = SharedTable(memory, _SLOT, lambda record: record[2])
+        self._now = now
+
+    def __contains__(self, digest: bytes) -> bool:
+        record = self._slots.find(key_of(digest))[1]
+        return record is not None and record[1] == digest
+
+    def add(self, digest: bytes) -> None:
+        """Adds it."""
+        key = key_of(digest)
+        self._slots.put(self._slots.find(key)[0], key, digest, self._now())

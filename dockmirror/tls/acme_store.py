@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from .pem_file import PemFile
+from .certificate_files import PemFile
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,256}")
 _SHARE = 2 / 3

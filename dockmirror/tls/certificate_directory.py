@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from time import gmtime, strftime
@@ -12,9 +12,7 @@ from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, IReacto
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from .certificate_chain import CertificateChain
-from .certificate_folder import read_certificate_folder
-from .sni_selector import SniSelector
+from .certificate_files import CertificateChain, read_certificate_folder
 
 _SUFFIXES = (".pem", ".crt", ".cer", ".key")
 _PAUSE = 1.0
@@ -158,3 +156,74 @@ def _seen(path: Path) -> tuple[int, ...]:
     except OSError:
         return ()
     return (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+class SniSelector:
+    """Chooses by the name that a client asks for (SNI, RFC 6066, section 3).
+
+    A certificate for that very name stands before one for the wildcard above it, and of several for the same
+    name stands the one that ends last.  Who asks for no name, or for one that no certificate is for, is shown
+    the one that is for ``domain``, or the first where there is none.
+
+    :param served: at least one.
+    :ivar context: with which a connection begins; it goes over to another's by itself.
+    """
+
+    def __init__(self, served: Sequence[CertificateChain], domain: str) -> None:
+        self.served = tuple(served)
+        self._by_name = {name: each for each in sorted(served, key=lambda it: it.ends) for name in each.names}
+        self._contexts = {each: each.context() for each in served}
+        self.context = (self._find(domain) or self.served[0]).context(self._for_server_name)
+
+    def _find(self, host: str) -> CertificateChain | None:
+        return self._by_name.get(host) or self._by_name.get("*." + host.partition(".")[2])
+
+    def _for_server_name(self, name: bytes | None) -> Context | None:
+        """None where the connection goes on as it began."""
+        found = self._find((name or b"").decode("ascii", "replace").lower().removesuffix("."))
+        return self._contexts[found] if found else None
+
+
+class CertificateDirectories:
+    """Each directory once, however many listeners show its certificates.
+
+    :param default: the one where none is named.
+    :param filled: whether somebody puts certificates into the default one, which may have none to begin with.
+    """
+
+    def __init__(self, default: Path | None, domain: str, clock: IReactorTime, filled: bool = False) -> None:
+        self._default = default
+        self._filled = default if filled else None
+        self._domain = domain
+        self._clock = clock
+        self._opened: dict[Path, CertificateDirectory] = {}
+
+    def open(self, path: Path | None) -> CertificateDirectory:
+        """Called at start, once for each listener.
+
+        :raises NoUsableCertificate: when there is nothing to be shown in it.
+        """
+        path = path or self._default
+        if path is None:
+            raise NoUsableCertificate(
+                "https needs a directory of certificates, which the key 'certificates' names"
+            )
+        if path not in self._opened:
+            directory = CertificateDirectory(path, self._domain, self._clock)
+            try:
+                directory.reload_if_changed()
+            except NoUsableCertificate:
+                if path != self._filled:
+                    raise
+            self._opened[path] = directory
+        return self._opened[path]
+
+    def prefer(self, domain: str) -> None:
+        """Show the certificate for this host from now on to clients that ask for no other."""
+        self._domain = domain
+        for each in self._opened.values():
+            each.prefer(domain)
+
+    def ends(self) -> dict[str, float]:
+        """When the certificates that are shown end, in seconds since 1970, by their files."""
+        return {str(each.path): each.ends for one in self._opened.values() for each in one.served}

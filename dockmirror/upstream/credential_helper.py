@@ -18,7 +18,7 @@ from ..concurrency.ttl_cache import TTLCache
 from ..interfaces import IAccount
 from ..oci.credentials import Credentials
 from ..oci.errors import Unavailable
-from ..oci.login import Login
+from ..oci.token import Login
 from ..system.external_program import ProcessFailed, ProcessResult
 
 KEPT = 600.0

@@ -11,8 +11,8 @@ from zope.interface import implementer
 
 from ..concurrency.ttl_cache import TTLCache
 from ..interfaces import IAccount
-from ..oci.login import Login
 from ..oci.scope import Scope
+from ..oci.token import Login
 
 FIRST, LONGEST = 60.0, 600.0
 """Seconds for which an account that was refused is not tried, doubled with each refusal up to the longest."""

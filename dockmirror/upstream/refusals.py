@@ -6,9 +6,8 @@ from twisted.web.iweb import IResponse
 
 from ..headers import first, lines
 from ..oci.challenge import parse_challenges
-from ..oci.errors import NameUnknown, RangeInvalid, RegistryError, Unavailable
+from ..oci.errors import NameUnknown, RangeInvalid, RegistryError, Unavailable, UpstreamRefusal
 from ..oci.ranges import parse_unsatisfied
-from ..oci.refusal import UpstreamRefusal
 from .upstream_client import UpstreamClient
 
 REFUSALS_BY_TARGET = {401, 403}

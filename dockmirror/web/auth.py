@@ -28,10 +28,10 @@ from ..oci.errors import RegistryError, Unauthorized, Unsupported
 from ..oci.request import RegistryRequest as Asked
 from ..oci.token import TokenRequest
 from ..system.networks import Network, client_network
-from .coroutine import render_coroutine
 from .failed_logins import FailedLogins
 from .filter import RefusalResource, RequestFilter
-from .token_resource import TokenResource
+from .registry_api import TokenResource
+from .respond import render_coroutine
 
 _BASIC = Challenge("Basic", {})
 _BEARER = Challenge("Bearer", {})

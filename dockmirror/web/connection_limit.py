@@ -16,8 +16,7 @@ from ..http.server import HttpSite
 from ..http.server_request import BodyLimit, ServerRequest
 from ..oci.errors import RegistryError, TooManyRequests, Unavailable
 from ..system.networks import Network
-from .filter import RefusalResource
-from .operations_endpoint import HealthRoute
+from .filter import HealthRoute, RefusalResource
 
 RESERVED = 8
 """Connections of each reserve; twice as many while the aborted ones are still being closed."""

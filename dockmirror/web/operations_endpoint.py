@@ -9,14 +9,17 @@ from typing import Any, Generic, Protocol, TypeVar
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from twisted.web.resource import IResource, Resource
 
+from ..headers import first, lines
 from ..http.server_request import ServerRequest
-from ..oci.errors import Unsupported
-from .coroutine import render_coroutine
-from .filter import RefusalResource, RequestFilter
+from ..oci.errors import Denied, RegistryError, Unsupported
+from .filter import HealthResource, RefusalResource
+from .pages.send_page import HTML, JSON, TEXT, language_for, media_type, send, send_document
 from .readiness import ReadinessState
-from .status.named_host import NamedHostOnly
-from .status.overview import StatusOverview, StatusSource
-from .status.status_response import tell_json, tell_page
+from .respond import refuse, render_coroutine
+from .site import host_name, is_address
+from .status.overview import Status, StatusOverview, StatusSource
+from .status.status_page import LOOK, render_status
+from .status.status_text import as_json, text
 
 T = TypeVar("T")
 
@@ -53,33 +56,6 @@ class OperationsResource(Resource):
         )
 
 
-class HealthRoute(RequestFilter):
-    """Answers ``/healthz`` on every host and to everybody, and leaves the rest to another resource.
-
-    A load balancer asks from an address that is nobody's and names no host of ours.  It is told no more than
-    that somebody is there, which a refusal would tell as well: so no rule of access comes before it.
-    """
-
-    def __init__(self, resource: IResource) -> None:
-        super().__init__(resource)
-        self._health = HealthResource()
-
-    def check(self, request: ServerRequest) -> IResource | None:
-        """Health, or what lies behind."""
-        return IResource(self._health) if request.path == b"/healthz" else None
-
-
-class HealthResource(Resource):
-    """Says ``ok``, and nothing else, as long as anything can be said."""
-
-    isLeaf = True
-
-    def render_GET(self, request: ServerRequest) -> bytes:
-        """Two letters."""
-        request.setHeader("Content-Type", "text/plain; charset=utf-8")
-        return b"ok"
-
-
 class _DeferredResource(Resource, Generic[T]):
     """Asks when it is asked, and tells what comes of it."""
 
@@ -114,3 +90,56 @@ def _write(body: bytes, request: ServerRequest) -> None:
     request.setHeader("Content-Length", str(len(body)))
     request.write(body)
     request.finish()
+
+
+class NamedHostOnly(Resource):
+    """Refuses who has asked by another name.
+
+    A page from anywhere may have its own name lead to the address at which operators reach the mirror; what
+    their browsers then ask for comes with that name.
+
+    :param names: gives the names by which it may be asked for at the moment, besides by any address.
+    """
+
+    isLeaf = True
+
+    def __init__(self, resource: IResource, names: Callable[[], Collection[str]]) -> None:
+        super().__init__()
+        self._resource = resource
+        self._names = names
+
+    def render(self, request: ServerRequest) -> object:
+        """What the resource has, or 403."""
+        name = host_name(first(request.requestHeaders, "Host") or "")
+        if is_address(name) or name in self._names():
+            return self._resource.render(request)
+        return refuse(
+            request,
+            Denied(
+                "this host name is not one of the mirror's own: ask by an address, or have the operator add"
+                " the name to 'operations_names'"
+            ),
+        )
+
+
+def tell_page(status: Status, request: ServerRequest) -> None:
+    """As a browser, a program or a terminal has it, in the language of who asks."""
+    try:
+        say = language_for(request)
+    except RegistryError as error:
+        refuse(request, error)
+        return
+    request.setHeader("Vary", "Accept, Accept-Language")
+    host = first(request.requestHeaders, "Host") or ""
+    kind = media_type(lines(request.requestHeaders, "Accept"), TEXT, HTML, JSON)
+    if kind == JSON:
+        tell_json(status, request)
+    elif kind == TEXT:
+        send(text(status, host, say).encode(), request)
+    else:
+        send_document(render_status(status, host, say), request, LOOK.policy)
+
+
+def tell_json(status: Status, request: ServerRequest) -> None:
+    """For programs."""
+    send(as_json(status).encode(), request, JSON)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Coroutine
 from typing import Any
 
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.web.server import NOT_DONE_YET
 
@@ -18,7 +19,6 @@ from ..oci.etag import etag
 from ..oci.link import format_next_page
 from ..oci.ranges import format_unsatisfied
 from ..oci.write import allowed_methods
-from .coroutine import render_coroutine
 
 _log = Logger()
 _UNFIT = re.compile(r"[^\t -~]")
@@ -142,3 +142,17 @@ def _challenge(request: ServerRequest, error: RegistryError) -> Challenge:
         "error": "" if bearer is None else bearer.get("error"),
     }
     return Challenge("Bearer", parameters)
+
+
+def render_coroutine(request: ServerRequest, answering: Coroutine[Any, Any, None]) -> int:
+    """Has it answer; it is cancelled when the client leaves.
+
+    What it fails with is a failure of the mirror: errors that clients are told of are answered within.
+    """
+    running: Deferred[None]
+    request.notifyFinish().addErrback(lambda _: running.cancel())
+    running = Deferred.fromCoroutine(answering)
+    running.addErrback(lambda failure: failure.trap(CancelledError))
+    running.addErrback(request.processingFailed)
+    running.addErrback(lambda _: None)
+    return NOT_DONE_YET

@@ -7,16 +7,16 @@ import os
 from itertools import accumulate
 
 from ..status import cache_series, pull_counts
-from ..system import shared_digests
-from . import failed_logins, rate_counters, recent_requests
+from ..system import shared_table
+from . import failed_logins, rate_limiter, recent_requests
 
 _PARTS = (
-    rate_counters.SIZE,
+    rate_limiter.COUNTERS_SIZE,
     recent_requests.SIZE,
     cache_series.SIZE,
     pull_counts.SIZE,
     failed_logins.SIZE,
-    shared_digests.SIZE,
+    shared_table.DIGESTS_SIZE,
 )
 SIZE = sum(_PARTS)
 

@@ -33,7 +33,7 @@ from dockmirror.config.load import load
 from dockmirror.config.settings import ConfigurationError
 from dockmirror.http.server import HttpSite
 from dockmirror.tls.acme_store import AcmeStore
-from dockmirror.tls.certificate_directories import CertificateDirectories
+from dockmirror.tls.certificate_directory import CertificateDirectories
 from dockmirror.tls.certificate_renewal import CertificateRenewal
 from tests.integration.parts.process import free_port
 from tests.issued import Issued, issue

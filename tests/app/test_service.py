@@ -35,7 +35,7 @@ from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import NameUnknown
 from dockmirror.oci.reference import Repository
 from dockmirror.oci.request import Blob, RegistryRequest
-from dockmirror.system.graceful_shutdown import GracefulShutdown
+from dockmirror.system.reactor_services import GracefulShutdown
 from dockmirror.web.shared_tables import SharedTables
 from dockmirror.workers.worker_pool import WorkerPool
 from tests.fake_registry import digest

@@ -29,7 +29,7 @@ from dockmirror.config.settings import ConfigurationError, UpstreamSettings
 from dockmirror.interfaces import IAccount
 from dockmirror.metrics import Metrics
 from dockmirror.oci.credentials import Credentials
-from dockmirror.oci.login import Login
+from dockmirror.oci.token import Login
 from dockmirror.status.upstream_health import UpstreamHealth
 from dockmirror.system.external_program import ProcessResult
 from tests.connections import FakeResolver

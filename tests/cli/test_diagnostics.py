@@ -17,7 +17,7 @@ from dockmirror.config.load import load
 from dockmirror.config.settings import UpstreamSettings
 from dockmirror.interfaces import IAccount
 from dockmirror.oci.credentials import Credentials
-from dockmirror.oci.login import Login
+from dockmirror.oci.token import Login
 from dockmirror.upstream.bounded_endpoint import HandshakeTimedOut
 from dockmirror.upstream.checked_endpoint import AddressRefused
 from dockmirror.upstream.login_attempts import FixedAccount

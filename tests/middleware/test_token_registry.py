@@ -14,8 +14,7 @@ from dockmirror.interfaces import IRegistry
 from dockmirror.middleware.token_registry import TokenRegistry
 from dockmirror.oci.credentials import Credentials
 from dockmirror.oci.errors import Denied, Unauthorized, Unavailable
-from dockmirror.oci.login import Login
-from dockmirror.oci.token import TokenRequest
+from dockmirror.oci.token import Login, TokenRequest
 from dockmirror.upstream.login_attempts import FixedAccount
 from tests.accounts import Changing
 from tests.fake_registry import Passwords, Registry, error

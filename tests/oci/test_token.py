@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from dockmirror.oci.credentials import Credentials
 from dockmirror.oci.errors import Unavailable
-from dockmirror.oci.scope import Scope
-from dockmirror.oci.token import MARKER, MARKER_ANSWER, Token, TokenRequest, completed_token
+from dockmirror.oci.scope import Scope, pull_scope
+from dockmirror.oci.token import MARKER, MARKER_ANSWER, Login, Token, TokenRequest, completed_token
 
 PULL_A, PULL_B = "repository:a:pull", "repository:b:pull"
 TEXT = st.text(st.characters(codec="utf-8"))
@@ -188,3 +188,39 @@ def test_the_marker_is_a_token_that_stands_for_none() -> None:
     assert completed_token(MARKER_ANSWER) == MARKER_ANSWER
     assert Token.parse(MARKER_ANSWER) == Token("anonymous", 3600)
     assert Credentials.bearer(Token.parse(MARKER_ANSWER).value).is_bearer(MARKER)
+
+
+SCOPE = pull_scope("team/app")
+PASSWORD = Login(Credentials.basic("alice", "s3cret"))
+IDENTITY = Login(None, "r3fresh")
+
+
+def test_a_password() -> None:
+    """Is sent in ``Authorization``."""
+    assert PASSWORD.token_request(SCOPE) == TokenRequest((SCOPE,), credentials=PASSWORD.credentials)
+
+
+def test_an_identity_token() -> None:
+    """Is a refresh token, sent in a form; that is a secret."""
+    request = IDENTITY.token_request(SCOPE)
+    assert (request.form, request.credentials, request.is_anonymous) == (True, None, False)
+    assert dict(request.pairs("registry")) == {
+        "service": "registry",
+        "scope": "repository:team/app:pull",
+        "grant_type": "refresh_token",
+        "client_id": "dockmirror",
+        "refresh_token": "r3fresh",
+    }
+
+
+def test_nothing() -> None:
+    """Is anybody's."""
+    assert Login().token_request(SCOPE) == TokenRequest((SCOPE,))
+    assert Login().token_request(SCOPE).is_anonymous
+
+
+def test_it_does_not_show() -> None:
+    """Neither of them."""
+    shown = repr([PASSWORD, IDENTITY, IDENTITY.token_request(SCOPE)])
+    assert "s3cret" not in shown
+    assert "r3fresh" not in shown

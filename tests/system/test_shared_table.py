@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from mmap import mmap
 from struct import Struct
 
 import pytest
 
-from dockmirror.system.shared_table import SharedTable, key_of
+from dockmirror.system.shared_table import DIGESTS_SIZE, SharedDigests, SharedTable, key_of
 
 RECORD = Struct("<QQ")
 
@@ -47,3 +48,28 @@ def test_where_there_is_no_room() -> None:
 def test_keys(name: bytes) -> None:
     """Are of eight bytes, and never nobody's."""
     assert 0 < key_of(name) < 2**64
+
+
+def digest(number: int) -> bytes:
+    """One of many."""
+    return hashlib.sha256(b"%d" % number).digest()
+
+
+def test_those_that_were_added() -> None:
+    """Are in it, for everybody who has the memory, and no others."""
+    memory = memoryview(mmap(-1, DIGESTS_SIZE))
+    ours, theirs = SharedDigests(memory, lambda: 1.0), SharedDigests(memory, lambda: 2.0)
+    ours.add(digest(1))
+    theirs.add(digest(2))
+    for each in (ours, theirs):
+        assert [digest(number) in each for number in (1, 2, 3)] == [True, True, False]
+
+
+def test_the_oldest_are_forgotten() -> None:
+    """Where there is no room for all."""
+    now = 0.0
+    digests = SharedDigests(memoryview(mmap(-1, 8 * 48)), lambda: now)
+    for number in range(9):
+        now = float(number)
+        digests.add(digest(number))
+    assert [number for number in range(9) if digest(number) in digests] == list(range(1, 9))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dockmirror.tls.acme_store import AcmeStore
-from dockmirror.tls.certificate_folder import read_certificate_folder
+from dockmirror.tls.certificate_files import read_certificate_folder
 from tests.issued import NOW, issue
 
 DAY = 86_400.0

@@ -7,11 +7,18 @@ import shutil
 from pathlib import Path
 
 import pytest
+from OpenSSL.SSL import Error
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
-from dockmirror.tls.certificate_directory import CertificateDirectory, NoUsableCertificate
+from dockmirror.tls.certificate_directory import (
+    CertificateDirectories,
+    CertificateDirectory,
+    NoUsableCertificate,
+    SniSelector,
+)
+from dockmirror.tls.certificate_files import read_certificate_folder
 from tests.issued import NOW, Issued, issue, shown
 from tests.stacks import logged
 
@@ -183,3 +190,98 @@ def test_its_end(tmp_path: Path) -> None:
     with logged() as texts:
         kept.shown(after=7 * 24 * 3600)
     assert any("the certificate for m.example ended at 2026-12-02T00:00Z" in text for text in texts)
+
+
+OWN, EXACT, WILD = issue("m.example", "10.0.0.1"), issue("ghcr.m.example"), issue("*.m.example")
+OLDER, NEWER = issue("twice.m.example", days=30), issue("twice.m.example", days=90)
+
+
+def choice(directory: Path, domain: str, *issued: Issued) -> SniSelector:
+    """Of these, in this order."""
+    paths = []
+    for number, each in enumerate(issued):
+        paths.append(directory / f"{number}.pem")
+        paths[-1].write_bytes(each.certificate + each.key)
+    return SniSelector(read_certificate_folder(paths).served, domain)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("m.example", OWN),
+        ("ghcr.m.example", EXACT),
+        ("GHCR.M.Example", EXACT),
+        ("docker.m.example", WILD),
+        ("twice.m.example", NEWER),
+        ("a.b.m.example", OWN),
+        ("other.example", OWN),
+        ("localhost", OWN),
+        (None, OWN),
+    ],
+)
+def test_by_name(tmp_path: Path, name: str | None, expected: Issued) -> None:
+    """The very name stands before the wildcard, the later end before the earlier, the domain's for others."""
+    chosen = choice(tmp_path, "m.example", WILD, NEWER, EXACT, OWN, OLDER)
+    assert shown(chosen.context, name) == [expected.serial]
+
+
+@pytest.mark.parametrize(("domain", "expected"), [("x.m.example", WILD), ("localhost", EXACT)])
+def test_no_name(tmp_path: Path, domain: str, expected: Issued) -> None:
+    """Whoever asks for none is shown the wildcard for the domain, or the first where nothing is for it."""
+    chosen = choice(tmp_path, domain, EXACT, WILD)
+    assert shown(chosen.context, None) == [expected.serial]
+
+
+ISSUED = issue("m.example", days=1)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A directory with a certificate."""
+    (tmp_path / "m.pem").write_bytes(ISSUED.key + ISSUED.certificate)
+    return tmp_path
+
+
+def test_open(path: Path) -> None:
+    """A directory is opened once, by name or because none is named; when its certificates end is known."""
+    directories = CertificateDirectories(path, "m.example", Clock())
+    assert directories.ends() == {}
+    assert directories.open(None) is directories.open(path)
+    assert directories.ends() == {str(path / "m.pem"): NOW.timestamp() + 86_400}
+
+
+def test_preferred(path: Path) -> None:
+    """Another domain's certificate is shown from now on to clients that ask for no name, open or not yet."""
+    other = issue("other.example")
+    (path / "other.pem").write_bytes(other.key + other.certificate)
+    directories = CertificateDirectories(path, "m.example", Clock())
+    directory = directories.open(None)
+    assert shown(directory, None)[0] == ISSUED.serial
+    directories.prefer("other.example")
+    assert shown(directory, None)[0] == other.serial
+    assert shown(directory, "m.example")[0] == ISSUED.serial
+
+
+def test_none(tmp_path: Path) -> None:
+    """Where no directory is named, or nothing is in it, that is told."""
+    with pytest.raises(NoUsableCertificate, match="the key 'certificates' names"):
+        CertificateDirectories(None, "m.example", Clock()).open(None)
+    directories = CertificateDirectories(None, "m.example", Clock())
+    with pytest.raises(NoUsableCertificate, match="there is no certificate"):
+        directories.open(tmp_path)
+    assert directories.ends() == {}
+
+
+def test_filled(path: Path, tmp_path: Path) -> None:
+    """Where somebody fills it, the default directory may be empty, or not there; no other may."""
+    empty = tmp_path / "empty"
+    directories = CertificateDirectories(empty, "m.example", Clock(), filled=True)
+    directory = directories.open(None)
+    assert directories.ends() == {}
+    with pytest.raises(NoUsableCertificate):
+        directories.open(tmp_path / "other")
+    with pytest.raises(Error, match="no shared cipher"):
+        shown(directory, "m.example")
+    empty.mkdir()
+    (path / "m.pem").rename(empty / "m.pem")
+    assert shown(directory, "m.example") == [ISSUED.serial]

@@ -14,7 +14,7 @@ from zope.interface.verify import verifyObject
 from dockmirror.interfaces import IAccount
 from dockmirror.oci.credentials import Credentials
 from dockmirror.oci.errors import Unavailable
-from dockmirror.oci.login import Login
+from dockmirror.oci.token import Login
 from dockmirror.system.external_program import ProcessFailed, ProcessResult
 from dockmirror.upstream.credential_helper import KEPT, REST, CredentialHelper, login_of
 from tests.stacks import Outcome, logged, now

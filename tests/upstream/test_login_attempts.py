@@ -8,8 +8,8 @@ from zope.interface.verify import verifyObject
 
 from dockmirror.interfaces import IAccount
 from dockmirror.oci.credentials import Credentials
-from dockmirror.oci.login import Login
 from dockmirror.oci.scope import Scope, pull_scope
+from dockmirror.oci.token import Login
 from dockmirror.upstream.login_attempts import FIRST, LONGEST, FixedAccount, LoginAttempts
 from tests.accounts import Changing
 from tests.stacks import logged, now

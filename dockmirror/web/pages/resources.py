@@ -17,11 +17,10 @@ from ...oci.errors import RegistryError, Unsupported
 from ..filter import RefusalResource
 from ..recent_requests import RecentRequests
 from ..respond import refuse
-from .content_negotiation import media_type
 from .home import render_home
 from .home_text import as_json, text
 from .home_view import HomePageView
-from .send_page import HTML, JSON, TEXT, language_for, requesting_client, send, send_document
+from .send_page import HTML, JSON, TEXT, language_for, media_type, requesting_client, send, send_document
 
 
 @frozen

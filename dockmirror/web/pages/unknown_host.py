@@ -14,10 +14,9 @@ from ...http.access import ClientAddress
 from ...http.server_request import ServerRequest
 from ...oci.errors import RegistryError, Unsupported
 from ..site import host_name
-from .content_negotiation import media_type
 from .languages import Language
 from .page import prose, render_page, table
-from .send_page import HTML, JSON, language_for, requesting_client, send, send_document
+from .send_page import HTML, JSON, language_for, media_type, requesting_client, send, send_document
 
 
 class UnknownHost(Resource):

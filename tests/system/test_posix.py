@@ -1,13 +1,34 @@
-"""To whom belongs what root makes."""
+"""How many files and connections may be open."""
 
 from __future__ import annotations
 
 import os
+import resource
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from dockmirror.system.ownership import chown_to_parent, make_directory_for
+from dockmirror.system.posix import chown_to_parent, make_directory_for, raise_connection_limit
+
+
+@pytest.fixture(autouse=True)
+def _limits() -> Iterator[None]:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_the_soft_limit_is_raised() -> None:
+    """As far as it may be; there is room for a third of it, less what the mirror itself has open."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+    room = raise_connection_limit()
+    soft, after = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert after == hard
+    assert soft == min(hard, 1_000_000)
+    assert room == (soft - 64) // 3
+
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
 

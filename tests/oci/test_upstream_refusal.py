@@ -23,10 +23,10 @@ from dockmirror.oci.errors import (
     Unauthorized,
     Unavailable,
     Unsupported,
+    UpstreamRefusal,
 )
-from dockmirror.oci.refusal import UpstreamRefusal
 
-SPECIFIED = [
+STATUSES = [
     *(
         "BLOB_UNKNOWN",
         "BLOB_UPLOAD_INVALID",
@@ -45,7 +45,7 @@ JSON = st.recursive(
     max_leaves=8,
 )
 ENTRIES = st.fixed_dictionaries(
-    {}, optional={"code": st.sampled_from(SPECIFIED) | JSON, "message": JSON, "detail": JSON}
+    {}, optional={"code": st.sampled_from(STATUSES) | JSON, "message": JSON, "detail": JSON}
 )
 BODIES = st.one_of(
     st.binary(),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import signal
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from twisted.internet.task import Clock
 
-from dockmirror.system.clock_step_guard import ClockStepGuard
+from dockmirror.system.reactor_services import ClockStepGuard, GracefulShutdown, ReactorLagMonitor
 
 HOUR = 3600.0
 
@@ -95,3 +97,64 @@ def test_it_ends_with_the_service(machine: Machine, steady: ClockStepGuard) -> N
     assert steady.running
     steady.stopService()
     assert not steady.running
+
+
+def test_it_is_told_every_second() -> None:
+    """By how much the timer was late; it ends with the service."""
+    clock, told = Clock(), list[float]()
+    lag = ReactorLagMonitor(clock, told.append)
+    lag.startService()
+    clock.advance(1)
+    clock.advance(4.5)
+    clock.advance(1)
+    assert told == [pytest.approx(0), pytest.approx(3.5), pytest.approx(0)]
+    lag.stopService()
+    lag.stopService()
+    clock.advance(5)
+    assert len(told) == 3
+    assert clock.getDelayedCalls() == []
+
+
+class Reactor:
+    """Counts how often it is stopped."""
+
+    def __init__(self) -> None:
+        self.running: list[Callable[[], None]] = []
+        self.calls: list[Callable[[], None]] = []
+        self.stopped = 0
+
+    def callWhenRunning(self, call: Callable[[], None]) -> None:
+        """See ``IReactorCore``."""
+        self.running.append(call)
+
+    def callFromThread(self, call: Callable[[], None]) -> None:
+        """See ``IReactorFromThreads``."""
+        self.calls.append(call)
+
+    def stop(self) -> None:
+        """See ``IReactorCore``."""
+        self.stopped += 1
+
+
+@pytest.fixture(autouse=True)
+def _signals() -> Iterator[None]:
+    before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for each, handler in before.items():
+        signal.signal(each, handler)
+
+
+@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
+def test_it_is_asked_for_once(first: signal.Signals) -> None:
+    """In the reactor's own time; whatever comes after the first signal changes nothing."""
+    reactor = Reactor()
+    GracefulShutdown(reactor).startService()
+    for call in reactor.running:
+        call()
+    for each in (first, signal.SIGTERM, signal.SIGINT):
+        os.kill(os.getpid(), each)
+    assert reactor.stopped == 0
+    for call in reactor.calls:
+        call()
+    assert reactor.stopped == 1
+    assert len(reactor.calls) == 3
