@@ -119,8 +119,8 @@ def _copy_with_remaining(rest: _OpenCircuit, now: float) -> RegistryError:
 
 def _key(request: RegistryRequest, error: RegistryError) -> object:
     if error.status == 429:
-        return _limited_elsewhere(request) if error.elsewhere else _credentials_of(request)
-    if not isinstance(error, Unreachable) or isinstance(error, Unreadable) or error.elsewhere:
+        return _limited_elsewhere(request) if error.from_other_host else _credentials_of(request)
+    if not isinstance(error, Unreachable) or isinstance(error, Unreadable) or error.from_other_host:
         return _failure_scope(request)
     return _All.PACE if isinstance(error, TimedOut) else _All.CONNECTION
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from attrs import field, frozen
 
@@ -50,25 +50,25 @@ class RegistryError(Exception):
         self,
         message: str | None = None,
         *,
-        detail: object = None,
         status: int | None = None,
-        entries: tuple[ErrorEntry, ...] = (),
         challenges: tuple[Challenge, ...] = (),
         retry_after: str | None = None,
         upstream_status: int | None = None,
-        content_size: int | None = None,
-        elsewhere: bool = False,
+        from_other_host: bool = False,
     ) -> None:
-        self.entries = entries or (ErrorEntry(self.code, message or self.default_message, detail),)
+        super().__init__(message)
+        self.entries: tuple[ErrorEntry, ...] = (ErrorEntry(self.code, message or self.default_message),)
         self.status = status or self.default_status
         self.challenges = challenges
         self.retry_after = retry_after
         self.upstream_status = upstream_status
-        self.content_size = content_size
-        self.elsewhere = elsewhere
+        self.from_other_host = from_other_host
+        self.content_size: int | None = None
         self.range: str | None = None
         self.location: str | None = None
-        super().__init__(self.entries[0].message)
+
+    def __str__(self) -> str:
+        return self.entries[0].message
 
     def body(self) -> bytes:
         """The answer's body: ``{"errors": [...]}``."""
@@ -183,6 +183,10 @@ class RangeInvalid(RegistryError):
 
     code, default_status, default_message = "RANGE_INVALID", 416, "range not satisfiable"
 
+    def __init__(self, message: str | None = None, *, content_size: int | None = None, **fields: Any) -> None:
+        super().__init__(message, **fields)
+        self.content_size = content_size
+
 
 class Unavailable(RegistryError):
     """The upstream answered, but with nothing that could be passed on."""
@@ -244,16 +248,17 @@ class UpstreamRefusal:
         row = self._row()
         if entries and self.status not in (401, 429):  # of these the status says more than a code
             row = _BY_CODE.get(entries[0].code, RegistryError)
-        return row(
-            f"the upstream answered {self.status}",
-            detail=_reason(self.body),
+        message = f"the upstream answered {self.status}"
+        error = row(
+            message,
             status=self.status,
-            entries=entries,
             challenges=self.challenges,
             retry_after=self.retry_after,
             upstream_status=self.status,
-            elsewhere=self.from_other_host,
+            from_other_host=self.from_other_host,
         )
+        error.entries = entries or (ErrorEntry(row.code, message, _reason(self.body)),)
+        return error
 
     def _row(self) -> type[RegistryError]:
         if self.status == 404:

@@ -28,7 +28,7 @@ async def read_refusal(
         return Unavailable(
             f"the upstream answered {response.code}",
             upstream_status=response.code,
-            elsewhere=_is_elsewhere(client, response),
+            from_other_host=_is_elsewhere(client, response),
         )
     try:
         body = await client.read(response, _LIMIT)
@@ -52,7 +52,7 @@ def refusal_by_other_host(error: RegistryError) -> Unavailable:
     return Unavailable(
         f"where the upstream redirects to, it was refused: {error}",
         upstream_status=error.upstream_status,
-        elsewhere=True,
+        from_other_host=True,
     )
 
 

@@ -128,7 +128,7 @@ class UpstreamClient:
         self._log.warn("{upstream}: {server}: {cause}", upstream=self._name, server=server, cause=str(cause))
         return error_class_for(cause)(
             f"the upstream {self._name} cannot be reached: {server}: {describe(cause)}",
-            elsewhere=self.is_other_host(url),
+            from_other_host=self.is_other_host(url),
         )
 
 

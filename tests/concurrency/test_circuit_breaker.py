@@ -166,14 +166,14 @@ def test_another_server_is_not_the_registry(
     resting: RequestCircuitBreaker, path: str, row: type[RegistryError]
 ) -> None:
     """A host of blobs or a token service that is down takes nothing along but what it was asked for."""
-    resting.record_failure(asked(path), row(elsewhere=True))
+    resting.record_failure(asked(path), row(from_other_host=True))
     assert let_through(resting) == EVERYTHING
     assert let_through(resting, True) == [each for each in EVERYTHING if each != path]
 
 
 def test_a_limit_of_another_server(resting: RequestCircuitBreaker, clock: Clock) -> None:
     """Is that of the credentials for what they were used for: a token is for one repository."""
-    resting.record_failure(asked(TAG, "alice"), TooManyRequests(elsewhere=True, retry_after="7"))
+    resting.record_failure(asked(TAG, "alice"), TooManyRequests(from_other_host=True, retry_after="7"))
     for can_answer in (False, True):
         assert let_through(resting, can_answer, "alice") == [each for each in EVERYTHING if each != TAG]
         assert let_through(resting, can_answer, "bob") == EVERYTHING

@@ -71,10 +71,10 @@ def test_a_row_has_a_status_and_a_message(row: type[RegistryError]) -> None:
 
 
 def test_an_error_says_more_where_more_is_known() -> None:
-    """Message, detail and status; the exception's own text is the message."""
-    error = BlobUnknown("not here", detail={"digest": "x"}, status=410)
+    """Message and status; the exception's own text is the message."""
+    error = BlobUnknown("not here", status=410)
     assert (error.status, str(error)) == (410, "not here")
-    assert read(error) == [{"code": "BLOB_UNKNOWN", "message": "not here", "detail": {"digest": "x"}}]
+    assert read(error) == [{"code": "BLOB_UNKNOWN", "message": "not here", "detail": None}]
 
 
 def test_a_416_knows_how_much_there_is() -> None:

@@ -210,7 +210,7 @@ class TestElsewhere:
             now(asking.ask(asked(MANIFEST)))
         told = raised.value
         assert (told.status, told.upstream_status, told.challenges) == (502, reply.status, ())
-        assert told.elsewhere
+        assert told.from_other_host
 
     def test_another_registrys_token_service_that_is_down(self, world: World, asking: RegistryClient) -> None:
         """Is told of as what it is."""
@@ -220,7 +220,11 @@ class TestElsewhere:
         world.reply(HOST, MANIFEST, Reply(307, b"", (("Location", f"https://pkg.dev{MANIFEST}"),)))
         with pytest.raises(Unavailable) as raised:
             now(asking.ask(asked(MANIFEST)))
-        assert (raised.value.status, raised.value.retry_after, raised.value.elsewhere) == (503, "7", True)
+        assert (raised.value.status, raised.value.retry_after, raised.value.from_other_host) == (
+            503,
+            "7",
+            True,
+        )
 
 
 class TestHead:

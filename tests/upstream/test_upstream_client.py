@@ -157,7 +157,7 @@ class TestNoAnswer:
         with pytest.raises(RegistryError) as raised:
             now(asking.request("GET", f"https://{host}/v2/"))
         assert type(raised.value) is row
-        assert raised.value.elsewhere is (host == HOST)
+        assert raised.value.from_other_host is (host == HOST)
 
     def test_an_address_that_is_refused_stands_in_the_log(self, world: World, asking: UpstreamClient) -> None:
         """Where the operator reads it; a client need not learn what a name resolves to in here."""
