@@ -191,7 +191,7 @@ class House:
         self.clock = Clock()
         self.lines: list[str] = []
         loaded = load({"domain": DOMAIN, **settings}, environ or {})
-        self.memory = SharedTables.alone()
+        self.memory = SharedTables.create()
         self.watched = Telemetry.create(self.memory, self.clock)
         self.metrics = self.watched.metrics
         self.serving = SiteBuilder(

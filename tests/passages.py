@@ -58,7 +58,7 @@ class CachedHouse(House):
             lambda _: {},
             self.lines.append,
             maybeDeferred,
-            SharedTables.alone(),
+            SharedTables.create(),
             ConnectionShare(1000),
         )
         self.serving.apply(settings)

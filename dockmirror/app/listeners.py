@@ -129,7 +129,11 @@ def missing_certificates(settings: Settings) -> Sequence[Path]:
     if settings.acme is None or settings.certificates is None:
         return ()
     store = AcmeStore(settings.certificates)
-    return [store.path(name) for name in certificate_names(settings) if not store.path(name).exists()]
+    return [
+        store.certificate_path(name)
+        for name in certificate_names(settings)
+        if not store.certificate_path(name).exists()
+    ]
 
 
 def make_certificate_renewal(
@@ -152,7 +156,7 @@ def make_certificate_renewal(
     authority = AcmeClient(settings.acme_directory, settings.acme, settings.acme_ca_file, store)
     return CertificateRenewal(
         lambda: certificate_names(current_settings()),
-        store.due,
+        store.renewal_time,
         lambda name: run_in_daemon_thread(reactor, partial(authority.issue, name)),
         reactor,
     )

@@ -11,7 +11,7 @@ from ..config.settings import Settings, UpstreamSettings
 from ..oci.digest import Digest
 from ..oci.errors import RegistryError
 from ..oci.reference import Reference, Repository, parse_reference
-from ..web.site import host_name, is_address
+from ..web.site import is_address, normalize_host
 
 LOCAL_NAMES = ("localhost", "host.docker.internal", "host.containers.internal")
 """The names by which a machine, and the containers on it, reach a server on that machine."""
@@ -62,7 +62,7 @@ def mirror_address(settings: Settings, scheme: str, host: str) -> MirrorAddress:
 
     :param host: one of the mirror's hosts, with the port unless it is the scheme's default.
     """
-    name = host_name(host)
+    name = normalize_host(host)
     port = _port(host)
     own = host if is_address(name) or name in own_host_names(settings) else f"{settings.domain}{port}"
     virtual = {settings.host(each) for each in settings.upstreams}

@@ -158,12 +158,12 @@ class ServingProcess:
     async def apply(self, settings: Settings) -> None:
         """Put new settings into force; see ``SiteBuilder.apply``."""
         self._builder.apply(settings)
-        self.certificates.prefer(settings.domain)
+        self.certificates.set_default_domain(settings.domain)
 
     def _certificate_ends(self) -> Mapping[str, float]:
         """Return when each certificate expires; missing ones count as expired, so that alerts fire."""
         missing = {str(path): 0.0 for path in missing_certificates(self._builder.settings)}
-        return {**missing, **self.certificates.ends()}
+        return {**missing, **self.certificates.expiry_times()}
 
 
 def _open_cache(settings: Settings, reactor: Any) -> CacheParts | None:

@@ -125,7 +125,7 @@ def make_mirror(read: Callable[[], Settings], environ: Mapping[str, str]) -> Mul
 
 
 def _serve_here(settings: Settings, environ: Mapping[str, str], reactor: Any) -> _Server:
-    memory = SharedTables.alone()
+    memory = SharedTables.create()
     process = ServingProcess(settings, environ, reactor, memory)
     listeners = make_listeners(listen_endpoints(settings), process.site, process.certificates, reactor)
     return _Server(
@@ -136,7 +136,7 @@ def _serve_here(settings: Settings, environ: Mapping[str, str], reactor: Any) ->
 def _serve_in_workers(count: int, settings: Settings, environ: Mapping[str, str], reactor: Any) -> _Server:
     """Bind the sockets here, and let workers accept from them; this process serves no client."""
     # A process that never starts finds settings that cannot be put into force before any worker does.
-    trial = ServingProcess(settings, environ, reactor, SharedTables.alone())
+    trial = ServingProcess(settings, environ, reactor, SharedTables.create())
     bind_only = BindOnlyReactor(reactor)
     memory = create_shared_memory()
     current = settings
@@ -152,7 +152,7 @@ def _serve_in_workers(count: int, settings: Settings, environ: Mapping[str, str]
         except RpcError as error:
             current = previous
             raise ConfigurationError(str(error)) from None
-        trial.certificates.prefer(new.domain)
+        trial.certificates.set_default_domain(new.domain)
 
     command = WorkerCommand("dockmirror.app.worker", memory, environ)
     # The grace period of a worker ends before it is killed.
@@ -161,7 +161,7 @@ def _serve_in_workers(count: int, settings: Settings, environ: Mapping[str, str]
         listen_endpoints(settings), HttpSite(Resource(), reactor), trial.certificates, bind_only
     )
     return _Server(
-        PoolTelemetry(pool), SharedTables.of(memory), trial.certificates, [pool, *listeners], apply
+        PoolTelemetry(pool), SharedTables.attach(memory), trial.certificates, [pool, *listeners], apply
     )
 
 

@@ -25,7 +25,7 @@ from ..system.networks import Network, parse_networks
 from ..system.shared_table import SharedDigests
 from ..tls.acme_store import AcmeStore
 from ..users.htpasswd import Htpasswd
-from ..users.user_tokens import UserTokens, read_keys
+from ..users.user_tokens import UserTokens, read_signing_keys
 from ..web.access_log import AccessLog, AuditLog, Write
 from ..web.auth import AuthFilter
 from ..web.connection_limit import ConnectionLimit, ConnectionLimitedSite
@@ -140,7 +140,7 @@ class SiteBuilder:
         resource = HealthRoute(guarded)
         if settings.acme is None or settings.certificates is None:
             return resource
-        return AcmeChallengeRoute(resource, AcmeStore(settings.certificates).proof)
+        return AcmeChallengeRoute(resource, AcmeStore(settings.certificates).find_proof)
 
     def _make_log(self, settings: Settings, audit: AppendOnlyFile | None) -> Log:
         clock, telemetry = self._context.clock, self._context.telemetry
@@ -189,12 +189,14 @@ def build_hosts(
     for name, upstream in settings.upstreams.items():
         names = registry_names(upstream)
         stack = build_stack(name, settings, context, accounts.get(name), signing_keys)
-        hosts[settings.host(name)] = RegistryHost(stack.virtual, pages.beside(names[0]), writes=stack.writes)
+        hosts[settings.host(name)] = RegistryHost(
+            stack.virtual, pages.resources(names[0]), writes=stack.writes
+        )
         own = {**dict.fromkeys(names, stack.own), **own}
     router = RegistryRouter(own, own["docker.io"])
     root = RegistryHost(
         router,
-        {**pages.beside(), "export": _export_resource(settings, router)},
+        {**pages.resources(), "export": _export_resource(settings, router)},
         below={
             name: NamespaceFilter(registry, [other for other, each in own.items() if each is registry])
             for name, registry in own.items()
@@ -205,7 +207,7 @@ def build_hosts(
     if settings.default:
         return VirtualHosts(hosts, root, hosts[settings.host(settings.default)])
     routes = {settings.host(name): upstream.url for name, upstream in settings.upstreams.items()}
-    return VirtualHosts(hosts, root, UnknownHost(pages.reached, routes))
+    return VirtualHosts(hosts, root, UnknownHost(pages.find_mirror, routes))
 
 
 def _export_resource(settings: Settings, registry: IRegistry) -> Resource:
@@ -268,6 +270,6 @@ def load_signing_keys(settings: Settings) -> Sequence[bytes]:
     """
     assert settings.access.keys is not None
     try:
-        return read_keys(settings.access.keys)
+        return read_signing_keys(settings.access.keys)
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"access.keys: {error}") from None

@@ -66,7 +66,7 @@ class ProcessTelemetry:
     async def state(self) -> ReadinessState:
         return await self._readiness.state()
 
-    async def noted(self) -> WorkerState:
+    async def worker_state(self) -> WorkerState:
         return await self._read_state()
 
 
@@ -170,7 +170,7 @@ class PoolTelemetry:
         is_degraded = any(each.status == "degraded" for each in ready)
         return ReadinessState(True, "degraded" if is_degraded else "ready", _worst_store_state(ready))
 
-    async def noted(self) -> WorkerState:
+    async def worker_state(self) -> WorkerState:
         return merge_states([WorkerState.from_json(each) for each in (await self._call("state")).values()])
 
     def _keep_counters(self, worker: int) -> None:

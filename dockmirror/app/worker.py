@@ -73,7 +73,7 @@ class Worker:
     async def _state(self, _: object) -> dict[str, Any]:
         if self._process is None:
             return WorkerState(processes=0).as_json()
-        return (await self._process.telemetry.noted()).as_json()
+        return (await self._process.telemetry.worker_state()).as_json()
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -90,7 +90,7 @@ def main(arguments: Sequence[str]) -> None:
     globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stdout)], redirectStandardIO=False)
     channel_descriptor, memory, *sockets = arguments
     listening = [ListeningSocket(*map(int, each.split(":"))) for each in sockets]
-    worker = Worker(SharedTables.of(int(memory)), listening, running)
+    worker = Worker(SharedTables.attach(int(memory)), listening, running)
     shutdown = GracefulShutdown(running, [signal.SIGTERM])
     shutdown.startService()
     channel = RpcChannel(worker.methods(), on_lost=shutdown.stop)

@@ -266,7 +266,7 @@ class _Part:
 
     async def _opened(self, segment: ContentSlice) -> IBody:
         last = segment.offset + segment.size - 1
-        part = None if segment in self.whole else Range.since(segment.offset, last)
+        part = None if segment in self.whole else Range.starting_at(segment.offset, last)
         answer = await self.registry.fetch(RegistryRequest(Blob(self.repository, segment.digest), range=part))
         if answer.body.descriptor.size != segment.size:
             answer.body.discard()

@@ -95,7 +95,7 @@ class ImageArchive:
             yield data
         if size != member.size:
             raise ArchiveRefused(f"{path_of(digest)} ends too soon")
-        if not verifier.verified():
+        if not verifier.matches():
             raise ArchiveRefused(f"{path_of(digest)} is not the content of its name")
 
     def size(self, descriptor: Descriptor) -> int:

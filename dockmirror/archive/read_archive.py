@@ -48,5 +48,5 @@ def _content(segment: ContentSlice, open_content: OpenContent, whole: bool) -> I
             verifier.update(data)
             left -= len(data)
             yield data
-    if whole and not verifier.verified():
+    if whole and not verifier.matches():
         raise ArchiveContentError(segment.digest)

@@ -84,7 +84,7 @@ class TailHoldback(ForwardingConsumer):
 
         :raises Corrupt: when the content is wrong.
         """
-        if self._size not in (None, self._received) or not self._verifier.verified():
+        if self._size not in (None, self._received) or not self._verifier.matches():
             raise CorruptContent(f"the upstream's content is not {self._verifier.digest}")
         self._pass_on(self._received)
 

@@ -56,5 +56,5 @@ def _is_to_the_end(request: RegistryRequest) -> bool:
     """Return whether all of a content is asked for, or the rest of it, and not just whether it is there."""
     if request.head:
         return False
-    span = request.range.only if request.range else None
+    span = request.range.single if request.range else None
     return request.range is None or (span is not None and span.first is not None and span.last is None)

@@ -52,7 +52,7 @@ class ResumingRegistry:
     ) -> ResumingBody:
         async def reopen(count: int) -> IBody:
             offset = first + count
-            wanted = None if (offset, last) == (0, None) else Range.since(offset, last)
+            wanted = None if (offset, last) == (0, None) else Range.starting_at(offset, last)
             try:
                 answer = await self._registry.fetch(evolve(request, range=wanted, if_none_match=None))
             except RangeInvalid as error:

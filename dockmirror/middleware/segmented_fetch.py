@@ -89,7 +89,7 @@ class _SegmentSource:
 
     async def open(self, first: int, last: int) -> IBody:
         """See ``OpenRange``."""
-        wanted, part = Range.since(first, last), ContentRange(first, last, self._size)
+        wanted, part = Range.starting_at(first, last), ContentRange(first, last, self._size)
         there = self._there
         if there is not None:
             try:

@@ -69,6 +69,6 @@ class Verifier:
         """Takes the next bytes."""
         self._hash.update(data)
 
-    def verified(self) -> bool:
+    def matches(self) -> bool:
         """Whether the bytes so far hash to the digest."""
         return self._hash.hexdigest() == self.digest.hex

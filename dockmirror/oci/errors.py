@@ -212,14 +212,14 @@ class TimedOut(Unreachable):
     default_status = 504
 
 
-ROWS: tuple[type[RegistryError], ...] = (
+ERROR_CLASSES: tuple[type[RegistryError], ...] = (
     BlobUnknown, BlobUploadInvalid, BlobUploadUnknown, DigestInvalid, ManifestBlobUnknown, ManifestInvalid,
     ManifestUnknown, NameInvalid, NameUnknown, SizeInvalid, Unauthorized, Denied, Unsupported,
     TooManyRequests, TagInvalid, RangeInvalid, Unavailable,
 )  # fmt: skip
 
 
-_BY_CODE: Mapping[str, type[RegistryError]] = {row.code: row for row in ROWS}
+_BY_CODE: Mapping[str, type[RegistryError]] = {row.code: row for row in ERROR_CLASSES}
 _BY_STATUS: Mapping[int, type[RegistryError]] = {
     401: Unauthorized,
     403: Denied,

@@ -14,12 +14,12 @@ _TAGS = re.compile(rf"\*|{_TAG}(?:[ \t]*,[ \t]*{_TAG})*")
 _BARE = re.compile(r"[!#-+\--~]+")
 
 
-def etag(digest: Digest) -> str:
+def format_etag(digest: Digest) -> str:
     """The entity tag of the content of that digest."""
     return f'"{digest}"'
 
 
-def parse_tags(text: str | None) -> str | None:
+def parse_if_none_match(text: str | None) -> str | None:
     """An ``If-None-Match`` that may be passed on; None where it is none, and to be ignored.
 
     One tag without its quotes, as some clients write a digest, gets them.
@@ -29,7 +29,7 @@ def parse_tags(text: str | None) -> str | None:
     return f'"{text}"' if _BARE.fullmatch(text) else None
 
 
-def matches(if_none_match: str | None, digest: Digest | None) -> bool:
+def etag_matches(if_none_match: str | None, digest: Digest | None) -> bool:
     """Whether a client that sent this ``If-None-Match`` has the content already."""
     if if_none_match is None or digest is None:
         return False

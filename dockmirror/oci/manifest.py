@@ -73,7 +73,7 @@ class ManifestDocument:
 
 def _child(fields: Mapping[str, Any]) -> IndexEntry:
     platform = fields.get("platform")
-    return IndexEntry(_descriptor(fields), Platform.of(platform) if platform else None)
+    return IndexEntry(_descriptor(fields), Platform.from_fields(platform) if platform else None)
 
 
 def _descriptor(fields: Mapping[str, Any]) -> Descriptor:

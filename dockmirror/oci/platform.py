@@ -30,7 +30,7 @@ class Platform:
         return cls(*parts)
 
     @classmethod
-    def of(cls, fields: Mapping[str, object]) -> Platform:
+    def from_fields(cls, fields: Mapping[str, object]) -> Platform:
         """As an index states it."""
         return cls(*(str(fields.get(name) or "") for name in ("os", "architecture", "variant")))
 

@@ -86,7 +86,7 @@ class Range:
         return cls(found) if found and len(found) == len(spans) else None
 
     @classmethod
-    def since(cls, first: int, last: int | None = None) -> Range:
+    def starting_at(cls, first: int, last: int | None = None) -> Range:
         """From an offset to the end, or to ``last`` inclusive."""
         return cls((Span(first, last),))
 
@@ -94,7 +94,7 @@ class Range:
         return "bytes=" + ",".join(map(str, self.spans))
 
     @property
-    def only(self) -> Span | None:
+    def single(self) -> Span | None:
         """The range, where there is just one."""
         return self.spans[0] if len(self.spans) == 1 else None
 

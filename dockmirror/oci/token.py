@@ -88,7 +88,7 @@ class Token:
         return cls(value, float(min(life, _LONGEST)) if isinstance(life, int | float) and life > 0 else 60.0)
 
 
-def completed_token(body: bytes) -> bytes:
+def complete_token(body: bytes) -> bytes:
     """The same answer with the token under both names.
 
     :raises Unavailable: when there is no token in it.

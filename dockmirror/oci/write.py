@@ -51,7 +51,7 @@ class UploadSession:
         return f"/v2/{self.repository}/blobs/uploads/{self.name}"
 
 
-Changed = UploadTarget | UploadSession | Manifest | Blob
+WriteTarget = UploadTarget | UploadSession | Manifest | Blob
 
 _METHODS: dict[type, tuple[str, ...]] = {
     UploadTarget: ("POST",),
@@ -81,7 +81,7 @@ class Write:
     """
 
     method: str
-    target: Changed
+    target: WriteTarget
     query: tuple[tuple[str, str], ...] = ()
     content_range: str | None = None
     credentials: Credentials | None = None
@@ -210,14 +210,14 @@ def allowed_methods(path: bytes) -> tuple[str, ...]:
     return methods if isinstance(target, UploadTarget | UploadSession) else (*_READ, *methods)
 
 
-def _target_or_none(path: bytes) -> Changed | None:
+def _target_or_none(path: bytes) -> WriteTarget | None:
     try:
         return _target(path)
     except RegistryError:
         return None
 
 
-def _target(path: bytes) -> Changed | None:
+def _target(path: bytes) -> WriteTarget | None:
     segments = decode_segments(path)
     if segments[:2] == ["", "v2"] and len(segments) > 5 and segments[-3:-1] == ["blobs", "uploads"]:
         repository = Repository.parse("/".join(segments[2:-3]))

@@ -119,7 +119,7 @@ class UpstreamSource:
 
     async def open(self, offset: int) -> Answer:
         """See ``ISource``."""
-        wanted = Range.since(offset) if offset else None
+        wanted = Range.starting_at(offset) if offset else None
         mark = await self._access.mark(self.target)
         answer = await self._registry.fetch(evolve(self._request, range=wanted))
         self.status = answer.upstream_status

@@ -21,7 +21,7 @@ from ..interfaces import (
 )
 from ..oci.descriptor import Descriptor
 from ..oci.errors import RangeInvalid, RegistryError
-from ..oci.etag import matches
+from ..oci.etag import etag_matches
 from ..oci.ranges import ContentRange, Range
 from ..oci.reference import Repository
 from ..oci.request import Blob, RegistryRequest
@@ -77,7 +77,7 @@ class BlobCache:
             hit = await self._hit(request, target, place)
             if hit is not None:
                 return hit
-            if matches(request.if_none_match, target.digest):
+            if etag_matches(request.if_none_match, target.digest):
                 return await self._unchanged(request, target)
             if not request.head and self._may_join(request, target):
                 return await self._grown(request, target, place)
@@ -87,9 +87,9 @@ class BlobCache:
 
     def _may_join(self, request: RegistryRequest, target: Blob) -> bool:
         """Whether this is for a growing blob: all of it begins one, one range only joins it."""
-        if request.range is None or request.range == Range.since(0):
+        if request.range is None or request.range == Range.starting_at(0):
             return True
-        return request.range.only is not None and self._downloads.is_downloading(
+        return request.range.single is not None and self._downloads.is_downloading(
             self._registry, target.digest
         )
 
@@ -145,7 +145,7 @@ class BlobCache:
     ) -> Answer:
         """What is held elsewhere: the client is sent there, or it grows here for everybody who asks."""
         descriptor = Descriptor(_TYPE, target.digest, opened.size)
-        unread = request.head or matches(request.if_none_match, target.digest)
+        unread = request.head or etag_matches(request.if_none_match, target.digest)
         if not unread and told.immutable and (location := await opened.presigned_url()) is not None:
             opened.close()
             return Answer(NoBody(Descriptor()), 307, location=location, headers=_SENT_THERE)

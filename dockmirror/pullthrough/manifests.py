@@ -14,7 +14,7 @@ from ..interfaces import Answer, ContentKind, IContentStore, ITagStore
 from ..oci.descriptor import Descriptor
 from ..oci.digest import Digest
 from ..oci.errors import RegistryError
-from ..oci.etag import etag, matches
+from ..oci.etag import etag_matches, format_etag
 from ..oci.media import EVERYTHING, accepts
 from ..oci.reference import Repository, Tag
 from ..oci.request import InRepository, Manifest, RegistryRequest
@@ -157,7 +157,7 @@ class ManifestCache:
         that is not held is fetched for a client's HEAD, too: it would ask for it by its digest next, and be
         refused by an upstream that has reached its limit, while what is held could have been served.
         """
-        asked = evolve(request, head=True, accept=EVERYTHING, if_none_match=etag(tagged.held.digest))
+        asked = evolve(request, head=True, accept=EVERYTHING, if_none_match=format_etag(tagged.held.digest))
         have_stale = await self._have_stale(tagged, facts)
         mark = await self._changes.generation(tagged.place)
         told = await self._heads.get((asked, mark), lambda: self._gateway.ask(asked, have_stale))
@@ -205,7 +205,7 @@ class ManifestCache:
         descriptor = answer.body.descriptor
         if not accepts(request.accept, kind_of(descriptor)):
             return await self._passed(request)
-        if matches(request.if_none_match, descriptor.digest):
+        if etag_matches(request.if_none_match, descriptor.digest):
             return evolve(answer, status=304, body=NoBody(descriptor))
         return evolve(answer, body=NoBody(descriptor)) if request.head else answer
 
@@ -219,7 +219,7 @@ class ManifestCache:
             told = evolve(told, immutable=False)
         headers = told.headers()
         descriptor = Descriptor(held.parts.media_type, held.digest, len(held.data))
-        if matches(request.if_none_match, held.digest):
+        if etag_matches(request.if_none_match, held.digest):
             return Answer(NoBody(descriptor), 304, headers=headers)
         content = NoBody(descriptor) if request.head else BytesBody(held.data, descriptor)
         return Answer(content, headers=headers)

@@ -71,5 +71,7 @@ def _without_details(target: Target, error: RegistryError) -> RegistryError:
     if error.status not in rows:
         return error
     return rows[error.status](
-        challenges=error.challenges, upstream_status=error.upstream_status, elsewhere=error.elsewhere
+        challenges=error.challenges,
+        upstream_status=error.upstream_status,
+        from_other_host=error.from_other_host,
     )

@@ -10,7 +10,7 @@ from attrs import evolve, frozen
 from ..body.in_memory import NoBody
 from ..interfaces import Answer, IBody, IStoredContent
 from ..oci.descriptor import Descriptor
-from ..oci.etag import etag, matches
+from ..oci.etag import etag_matches, format_etag
 from ..oci.ranges import ContentRange
 from ..oci.request import RegistryRequest
 
@@ -68,7 +68,7 @@ def cached_response(
     :raises RangeInvalid: when no byte lies in the ranges asked for; the content is closed.
     """
     answer = Answer(NoBody(descriptor), headers=told.headers())
-    if matches(request.if_none_match, descriptor.digest):
+    if etag_matches(request.if_none_match, descriptor.digest):
         opened.close()
         return evolve(answer, status=304)
     if request.head:
@@ -98,7 +98,7 @@ def _of_whole(descriptor: Descriptor) -> Headers:
     Source: RFC 9110, 15.3.7.
     """
     assert descriptor.digest is not None
-    return (("ETag", etag(descriptor.digest)), ("Accept-Ranges", "bytes"))
+    return (("ETag", format_etag(descriptor.digest)), ("Accept-Ranges", "bytes"))
 
 
 def _part(opened: IStoredContent, descriptor: Descriptor, part: ContentRange) -> IBody:

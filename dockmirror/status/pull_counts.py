@@ -7,7 +7,7 @@ from struct import Struct
 
 from attrs import frozen
 
-from ..system.shared_table import SharedTable, key_of
+from ..system.shared_table import SharedTable, hash_key
 
 _LONGEST = 300
 _RECORD = Struct(f"<QQQH{_LONGEST}s")
@@ -40,7 +40,7 @@ class PullCounts:
     def sent(self, repository: str, manifests: int = 0, bytes: int = 0) -> None:
         """A client was sent so much of it."""
         name = repository.encode()[:_LONGEST]
-        key = key_of(name)
+        key = hash_key(name)
         place, record = self._slots.find(key)
         before, sent = record[1:3] if record else (0, 0)
         self._slots.put(place, key, before + manifests, sent + bytes, len(name), name)
@@ -49,6 +49,6 @@ class PullCounts:
         """So many of them, the most pulled first."""
         pulled = (
             RepositoryPulls(name[:length].decode("utf-8", "replace"), manifests, sent)
-            for _, manifests, sent, length, name in self._slots.all()
+            for _, manifests, sent, length, name in self._slots.records()
         )
         return sorted(pulled, key=lambda each: (-each.manifests, -each.bytes, each.repository))[:count]

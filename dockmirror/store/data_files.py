@@ -60,7 +60,7 @@ def verify_or_delete(data: Path, file: int, digest: Digest) -> bool:
         while piece := os.pread(file, _PIECE, offset):
             verifier.update(piece)
             offset += len(piece)
-    if not verifier.verified():
+    if not verifier.matches():
         _remove(data, file)
         return False
     return True

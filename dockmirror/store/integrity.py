@@ -65,7 +65,7 @@ def _check_content(root: Path, digest: Digest, on_read: Callable[[int], None]) -
         while data := os.read(file, _PIECE):
             verifier.update(data)
             on_read(len(data))
-        return None if verifier.verified() else CorruptFile(digest, os.fstat(file).st_ino, "digest mismatch")
+        return None if verifier.matches() else CorruptFile(digest, os.fstat(file).st_ino, "digest mismatch")
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -54,7 +54,7 @@ class BackgroundHasher:
         :raises OSError: when the disk does not give them.
         """
         await self.catch_up(length)
-        return self._verifier.verified()
+        return self._verifier.matches()
 
     def verifier(self) -> Verifier:
         """Return a verifier that was given what is hashed; nothing may be being hashed."""

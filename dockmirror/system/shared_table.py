@@ -43,7 +43,7 @@ class SharedTable:
         """The record that is there from now on."""
         self._record.pack_into(self._memory, place, key, *fields)
 
-    def all(self) -> Iterator[Record]:
+    def records(self) -> Iterator[Record]:
         """Those that there are."""
         records = self._record.iter_unpack(self._memory[: self._count * self._record.size])
         return (record for record in records if record[0])
@@ -53,7 +53,7 @@ class SharedTable:
         return (self._value(record),) if record[0] else ()
 
 
-def key_of(name: bytes) -> int:
+def hash_key(name: bytes) -> int:
     """The key of a name, never zero: that is nobody's."""
     return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little") or 1
 
@@ -76,10 +76,10 @@ class SharedDigests:
         self._now = now
 
     def __contains__(self, digest: bytes) -> bool:
-        record = self._slots.find(key_of(digest))[1]
+        record = self._slots.find(hash_key(digest))[1]
         return record is not None and record[1] == digest
 
     def add(self, digest: bytes) -> None:
         """Adds it."""
-        key = key_of(digest)
+        key = hash_key(digest)
         self._slots.put(self._slots.find(key)[0], key, digest, self._now())

@@ -52,12 +52,12 @@ class AcmeClient:
             self._client = client = self._client or self._connect()
             key = _new_key()
             order = client.new_order(crypto_util.make_csr(key, [name]))
-            with self._kept.proofs() as prove:
+            with self._kept.publish_proofs() as prove:
                 for authorization in order.authorizations:
                     if authorization.body.status != messages.STATUS_VALID:
                         _prove(client, authorization.body, prove)
                 order = client.poll_and_finalize(order, datetime.now() + _PATIENCE)
-            self._kept.put(name, key + order.fullchain_pem.encode())
+            self._kept.save_certificate(name, key + order.fullchain_pem.encode())
         except (errors.Error, josepy.errors.Error) as error:
             self._client = None
             raise NameRefused(_said(error)) from error
@@ -79,7 +79,7 @@ class AcmeClient:
 
     def _account(self) -> JWKEC:
         try:
-            return JWKEC(key=load_pem_private_key(self._kept.account(_new_key), None))
+            return JWKEC(key=load_pem_private_key(self._kept.account_key(_new_key), None))
         except (ValueError, TypeError):
             raise AuthorityUnavailable(f"the account's key in {self._kept.folder} cannot be read") from None
 

@@ -27,24 +27,24 @@ class AcmeStore:
         self.folder = directory / "acme"
         self._proofs = self.folder / "proofs"
 
-    def path(self, name: str) -> Path:
+    def certificate_path(self, name: str) -> Path:
         """Where the name's certificate is, or is to be."""
         return self.folder / f"{name}.pem"
 
-    def put(self, name: str, pem: bytes) -> None:
+    def save_certificate(self, name: str, pem: bytes) -> None:
         """A certificate with its key, in the place of the one before."""
-        _write(self.path(name), pem)
+        _write(self.certificate_path(name), pem)
 
-    def due(self, name: str) -> float | None:
+    def renewal_time(self, name: str) -> float | None:
         """When the certificate has had two thirds of its life, in seconds since 1970; None without one."""
         try:
-            certificate = PemFile.parse(self.path(name).read_bytes()).certificates[0]
+            certificate = PemFile.parse(self.certificate_path(name).read_bytes()).certificates[0]
         except (OSError, ValueError, IndexError):
             return None
         begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
         return begins.timestamp() + _SHARE * (ends - begins).total_seconds()
 
-    def account(self, make: Callable[[], bytes]) -> bytes:
+    def account_key(self, make: Callable[[], bytes]) -> bytes:
         """The account's key; made where there is none."""
         path = self.folder / "account"
         if not path.exists():
@@ -52,7 +52,7 @@ class AcmeStore:
         return path.read_bytes()
 
     @contextmanager
-    def proofs(self) -> Iterator[Callable[[str, str], None]]:
+    def publish_proofs(self) -> Iterator[Callable[[str, str], None]]:
         """Gives what puts down the proof that belongs to a token; afterwards there is none.
 
         Nor is there any from before: a mirror that ended in the middle has left its own.
@@ -74,7 +74,7 @@ class AcmeStore:
             for path in self._proofs.iterdir():
                 path.unlink()
 
-    def proof(self, token: str) -> bytes | None:
+    def find_proof(self, token: str) -> bytes | None:
         """What an authority is to find; None for any token that none asks for just now."""
         try:
             return (self._proofs / token).read_bytes() if _TOKEN.fullmatch(token) else None

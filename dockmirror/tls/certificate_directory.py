@@ -50,14 +50,14 @@ class CertificateDirectory:
         self._told: tuple[str, ...] = ()
         self._choice: SniSelector | None = None
 
-    def prefer(self, domain: str) -> None:
+    def set_default_domain(self, domain: str) -> None:
         """Show the certificate for this host from now on to clients that ask for no other."""
         self._domain = domain
         if self._choice is not None:
             self._choice = SniSelector(self._choice.served, domain)
 
     @property
-    def served(self) -> tuple[CertificateChain, ...]:
+    def chains(self) -> tuple[CertificateChain, ...]:
         """The certificates that are shown."""
         return self._choice.served if self._choice else ()
 
@@ -90,21 +90,21 @@ class CertificateDirectory:
     def _read(self, state: _State) -> SniSelector:
         by_folder = groupby(sorted(state, key=lambda path: (path.parent, path)), key=lambda path: path.parent)
         folders = [read_certificate_folder(paths) for _, paths in by_folder]
-        served = [each for folder in folders for each in folder.served]
+        served = [each for folder in folders for each in folder.chains]
         read = {each.path for each in served}
-        served += [each for each in self.served if each.path in state and each.path not in read]
-        remarks = [remark for folder in folders for remark in folder.remarks]
-        if not served and not self.served:
+        served += [each for each in self.chains if each.path in state and each.path not in read]
+        remarks = [remark for folder in folders for remark in folder.problems]
+        if not served and not self.chains:
             raise NoUsableCertificate(
                 "; ".join([f"{self.path}: there is no certificate with its key", *remarks])
             )
         if not served:
             remarks.append(f"{self.path}: there is no certificate left; those that were there are shown on")
         self._tell(served, remarks)
-        return SniSelector(served or self.served, self._domain)
+        return SniSelector(served or self.chains, self._domain)
 
     def _tell(self, served: Iterable[CertificateChain], remarks: list[str]) -> None:
-        shown = [each.certificate for each in self.served]
+        shown = [each.certificate for each in self.chains]
         for each in served:
             if each.certificate not in shown:
                 _log.info("{path}: for {names}, until {ends}", **_described(each))
@@ -114,18 +114,18 @@ class CertificateDirectory:
         self._told = tuple(remarks)
 
     def _remind(self, now: float) -> None:
-        ending = [each for each in self.served if each.ends < now + _SOON]
+        ending = [each for each in self.chains if each.expires_at < now + _SOON]
         if ending and now - self._reminded >= _DAY:
             self._reminded = now
             for each in ending:
-                verb = "ends" if each.ends > now else "ended"
+                verb = "ends" if each.expires_at > now else "ended"
                 _log.warn(
                     "{path}: the certificate for {names} {verb} at {ends}", verb=verb, **_described(each)
                 )
 
 
 def _described(served: CertificateChain) -> dict[str, str]:
-    ends = strftime("%Y-%m-%dT%H:%MZ", gmtime(served.ends))
+    ends = strftime("%Y-%m-%dT%H:%MZ", gmtime(served.expires_at))
     return {"path": str(served.path), "names": ", ".join(served.names) or "no host name", "ends": ends}
 
 
@@ -171,7 +171,9 @@ class SniSelector:
 
     def __init__(self, served: Sequence[CertificateChain], domain: str) -> None:
         self.served = tuple(served)
-        self._by_name = {name: each for each in sorted(served, key=lambda it: it.ends) for name in each.names}
+        self._by_name = {
+            name: each for each in sorted(served, key=lambda it: it.expires_at) for name in each.names
+        }
         self._contexts = {each: each.context() for each in served}
         self.context = (self._find(domain) or self.served[0]).context(self._for_server_name)
 
@@ -218,12 +220,12 @@ class CertificateDirectories:
             self._opened[path] = directory
         return self._opened[path]
 
-    def prefer(self, domain: str) -> None:
+    def set_default_domain(self, domain: str) -> None:
         """Show the certificate for this host from now on to clients that ask for no other."""
         self._domain = domain
         for each in self._opened.values():
-            each.prefer(domain)
+            each.set_default_domain(domain)
 
-    def ends(self) -> dict[str, float]:
+    def expiry_times(self) -> dict[str, float]:
         """When the certificates that are shown end, in seconds since 1970, by their files."""
-        return {str(each.path): each.ends for one in self._opened.values() for each in one.served}
+        return {str(each.path): each.expires_at for one in self._opened.values() for each in one.chains}

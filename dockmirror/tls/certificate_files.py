@@ -62,7 +62,7 @@ def _key(block: bytes) -> PrivateKeyTypes:
         raise ValueError("holds a key that cannot be read") from None
 
 
-ForServerName = Callable[[bytes | None], Context | None]
+ContextForServerName = Callable[[bytes | None], Context | None]
 
 
 @frozen(eq=False)
@@ -87,11 +87,11 @@ class CertificateChain:
         return [name.lower() for name in found.value.get_values_for_type(x509.DNSName)]
 
     @property
-    def ends(self) -> float:
+    def expires_at(self) -> float:
         """When nobody takes it any more, in seconds since 1970."""
         return self.certificate.not_valid_after_utc.timestamp()
 
-    def context(self, for_server_name: ForServerName | None = None) -> Context:
+    def context(self, for_server_name: ContextForServerName | None = None) -> Context:
         """TLS 1.2 or later with it; which protocols it offers is the listening factory's to say.
 
         :param for_server_name: gives the context to go on with, by the name that a client asks for.
@@ -118,8 +118,8 @@ class CertificateFolder:
     :ivar remarks: what is wrong, a line each, which begins with the file and tells nothing of what is in it.
     """
 
-    served: tuple[CertificateChain, ...] = ()
-    remarks: tuple[str, ...] = ()
+    chains: tuple[CertificateChain, ...] = ()
+    problems: tuple[str, ...] = ()
 
 
 def read_certificate_folder(paths: Iterable[Path]) -> CertificateFolder:

@@ -11,9 +11,9 @@ from twisted.logger import Logger
 
 from ..concurrency.periodic_task import PeriodicTask
 
-LOOK = 10.0
+CHECK_PERIOD = 10.0
 """Seconds between two looks at which certificates are due."""
-PAUSES = (30.0, 300.0, 1800.0, 7200.0, 21_600.0)
+RETRY_DELAYS = (30.0, 300.0, 1800.0, 7200.0, 21_600.0)
 """Seconds until it is asked again for what has failed, longer each time.
 
 Let's Encrypt takes five failures of a name in an hour (https://letsencrypt.org/docs/rate-limits/).
@@ -53,7 +53,7 @@ class CertificateRenewal(PeriodicTask):
         issue: Callable[[str], Awaitable[None]],
         clock: IReactorTime,
     ) -> None:
-        super().__init__(self.look, LOOK, clock, "no certificates can be had", at_once=True)
+        super().__init__(self.renew_due, CHECK_PERIOD, clock, "no certificates can be had", at_once=True)
         self._names = names
         self._due = due
         self._issue = issue
@@ -70,7 +70,7 @@ class CertificateRenewal(PeriodicTask):
             )
         super().startService()
 
-    async def look(self) -> None:
+    async def renew_due(self) -> None:
         """Replaces what is due, of what is not left alone."""
         for name in self._names():
             due = self._due(name)
@@ -104,6 +104,6 @@ class CertificateRenewal(PeriodicTask):
 
     def _rest(self, key: str) -> float:
         failures = self._rests[key].failures if key in self._rests else 0
-        pause = PAUSES[min(failures, len(PAUSES) - 1)]
+        pause = RETRY_DELAYS[min(failures, len(RETRY_DELAYS) - 1)]
         self._rests[key] = _Rest(self._clock.seconds() + pause, failures + 1)
         return pause

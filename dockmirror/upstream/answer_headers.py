@@ -10,7 +10,7 @@ from ..interfaces import Answer, IBody
 from ..oci.descriptor import Descriptor
 from ..oci.digest import Digest
 from ..oci.errors import DigestInvalid
-from ..oci.etag import matches
+from ..oci.etag import etag_matches
 from ..oci.request import RegistryRequest
 
 _TRAVELLING = (
@@ -25,7 +25,7 @@ _TRAVELLING = (
 
 def make_answer(request: RegistryRequest, response: IResponse, content: IBody) -> Answer:
     """The answer that brings this content, or just tells of it where the client asked for no more."""
-    told = matches(request.if_none_match, content.descriptor.digest)
+    told = etag_matches(request.if_none_match, content.descriptor.digest)
     if request.head or told or response.code == 304:
         content.discard()
         content = NoBody(content.descriptor)
@@ -45,5 +45,5 @@ def told_digest(response: IResponse) -> Digest | None:
 def unchanged(request: RegistryRequest, told: Descriptor) -> bool:
     """Whether a 304 is of the content that the request names; it need not name the digest itself."""
     return request.if_none_match is not None and (
-        told.digest is None or matches(request.if_none_match, told.digest)
+        told.digest is None or etag_matches(request.if_none_match, told.digest)
     )

@@ -17,7 +17,7 @@ from ..headers import lines
 from ..interfaces import Answer
 from ..oci.challenge import Challenge, find_challenge, parse_challenges
 from ..oci.errors import Unavailable, Unsupported
-from ..oci.token import MARKER_ANSWER, Token, TokenRequest, completed_token
+from ..oci.token import MARKER_ANSWER, Token, TokenRequest, complete_token
 from .redirects import follow_redirects
 from .refusals import is_web_page, read_refusal
 from .trusted_realms import TrustedRealms
@@ -97,7 +97,7 @@ class TokenRelay:
         if not request.is_anonymous:
             self._realms.check(realm)
         body = await ask_token(self._client, challenge, request)
-        return Answer(json_body(completed_token(body)), upstream_status=200)
+        return Answer(json_body(complete_token(body)), upstream_status=200)
 
 
 async def anonymous_token(client: UpstreamClient, challenge: Challenge) -> Token:

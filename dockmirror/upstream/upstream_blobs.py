@@ -40,7 +40,7 @@ def answer_blob(
         return _part_answer(client, request, response)
     descriptor = Descriptor(_TYPE, target.digest, length_of(response))
     answer = make_answer(request, response, _content(client, target, response, descriptor, most))
-    span = request.range.only if request.range else None
+    span = request.range.single if request.range else None
     if answer.status != 200 or span is None or descriptor.size is None or request.head:
         return answer
     part = span.resolve(descriptor.size)
@@ -81,7 +81,7 @@ async def _sized(
     asking: RegistryClient, client: UpstreamClient, request: RegistryRequest, target: Blob, most: int
 ) -> Answer:
     """The answer to a HEAD, from a GET of the first byte, which tells the size."""
-    asked = evolve(request, head=False, if_none_match=None, range=Range.since(0, 0))
+    asked = evolve(request, head=False, if_none_match=None, range=Range.starting_at(0, 0))
     try:
         answer = answer_blob(client, asked, target, await asking.ask(asked), most)
     except RangeInvalid as error:
@@ -101,7 +101,7 @@ async def _sampled(
     sample = await held.sample()
     if sample is None:
         return False
-    wanted = Range.since(sample.part.first, sample.part.last)
+    wanted = Range.starting_at(sample.part.first, sample.part.last)
     asked = evolve(request, head=False, held=None, if_none_match=None, range=wanted)
     try:
         answer = answer_blob(client, asked, target, await asking.ask(asked), sample.part.last + 1)
@@ -128,7 +128,7 @@ def _content(
 def _part_answer(client: UpstreamClient, request: RegistryRequest, response: IResponse) -> Answer:
     part = ContentRange.parse(first(response.headers, "Content-Range") or "")
     kind = first(response.headers, "Content-Type") or ""
-    several = request.range is not None and request.range.only is None
+    several = request.range is not None and request.range.single is None
     if several and part is None and kind.lower().startswith("multipart/byteranges"):
         return make_answer(
             request, response, client.body(response, Descriptor(kind, None, length_of(response)))

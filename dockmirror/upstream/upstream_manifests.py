@@ -15,7 +15,7 @@ from ..oci.consent import head_consents
 from ..oci.descriptor import Descriptor
 from ..oci.digest import Digest
 from ..oci.errors import BrokenOff, Unavailable
-from ..oci.etag import matches
+from ..oci.etag import etag_matches
 from ..oci.media import SIGNED, parse_references, signed_payload
 from ..oci.request import Manifest, RegistryRequest
 from .answer_headers import make_answer, told_digest, unchanged
@@ -83,7 +83,7 @@ async def _head_by_get(
     asked = evolve(request, head=False, if_none_match=None)
     answer = await answer_manifest(asking, client, asked, target)
     descriptor = answer.body.descriptor
-    status = 304 if matches(request.if_none_match, descriptor.digest) else 200
+    status = 304 if etag_matches(request.if_none_match, descriptor.digest) else 200
     return evolve(answer, status=status, body=NoBody(descriptor))
 
 

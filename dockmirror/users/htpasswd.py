@@ -24,7 +24,7 @@ InThread = Callable[[Callable[[], bool]], Awaitable[bool]]
 _log = Logger()
 
 
-class Verified(Protocol):
+class VerifiedDigests(Protocol):
     """A set of digests, each of a name, its password and its hash."""
 
     def __contains__(self, digest: bytes) -> bool: ...
@@ -67,7 +67,7 @@ class Htpasswd:
 
     credentialInterfaces = (IUsernamePassword,)
 
-    def __init__(self, path: Path, in_thread: InThread, verified: Verified) -> None:
+    def __init__(self, path: Path, in_thread: InThread, verified: VerifiedDigests) -> None:
         self._path = path
         self._in_thread = in_thread
         self._verified = verified
@@ -88,7 +88,10 @@ class Htpasswd:
     async def _check(self, credentials: IUsernamePassword) -> bytes | tuple[()]:
         if self.is_verified(credentials):
             return credentials.username
-        hashed, highest = self._hash(credentials), max(map(cost_of, self._hashes.values()), default=_LOWEST)
+        hashed, highest = (
+            self._hash(credentials),
+            max(map(bcrypt_cost, self._hashes.values()), default=_LOWEST),
+        )
         right = await self._in_thread(partial(_matches_hash, credentials.password, hashed, highest))
         if hashed is None or not right:
             raise UnauthorizedLogin
@@ -113,7 +116,7 @@ class Htpasswd:
                 _log.error("htpasswd: the names are as before: {error}", error=_told(error))
 
 
-def comparisons(hashed: bytes | None, highest: int) -> list[bytes]:
+def hashes_to_compare(hashed: bytes | None, highest: int) -> list[bytes]:
     """Return the hashes that a wrong password is compared with, the name's own first.
 
     Each cost takes twice the time of the one below: a hash of a lower cost than the highest, and stand-ins
@@ -123,12 +126,12 @@ def comparisons(hashed: bytes | None, highest: int) -> list[bytes]:
     """
     if hashed is None:
         return [_stand_in(highest)]
-    return [hashed, *map(_stand_in, range(cost_of(hashed), highest))]
+    return [hashed, *map(_stand_in, range(bcrypt_cost(hashed), highest))]
 
 
 def _matches_hash(password: bytes, hashed: bytes | None, highest: int) -> bool:
     """bcrypt sees no more than 72 bytes, and no more were hashed."""
-    own, *others = comparisons(hashed, highest)
+    own, *others = hashes_to_compare(hashed, highest)
     right = bcrypt.checkpw(password[:72], own)
     if not right:
         for other in others:
@@ -141,7 +144,7 @@ def _stand_in(cost: int) -> bytes:
     return bcrypt.gensalt(cost) + b"." * 31
 
 
-def cost_of(hashed: bytes) -> int:
+def bcrypt_cost(hashed: bytes) -> int:
     """The logarithm of how often bcrypt goes over a password for this hash."""
     return int(hashed[4:6])
 

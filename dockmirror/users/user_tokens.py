@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from ..system.posix import chown_to_parent
 
-LIFE = 300
+LIFETIME = 300
 """Seconds; the least that clients expect of a token is 60."""
 _ALGORITHM = "HS256"
 _TYPE = "dockmirror-access"
@@ -29,7 +29,7 @@ class UserTokens:
     :ivar life: seconds for which a token is good.
     """
 
-    life = LIFE
+    life = LIFETIME
 
     def __init__(self, keys: Sequence[bytes], clock: IReactorTime) -> None:
         self._keys = keys
@@ -38,7 +38,7 @@ class UserTokens:
     def issue(self, name: str) -> str:
         """A token that says who this is, for ``LIFE`` seconds."""
         now = int(self._clock.seconds())
-        claims = {"sub": name, "iat": now, "exp": now + LIFE}
+        claims = {"sub": name, "iat": now, "exp": now + LIFETIME}
         return jwt.encode(claims, self._keys[0], _ALGORITHM, {"typ": _TYPE})
 
     def verify(self, token: str) -> str | None:
@@ -64,7 +64,7 @@ class UserTokens:
 _BYTES = 32
 
 
-def read_keys(path: Path) -> tuple[bytes, ...]:
+def read_signing_keys(path: Path) -> tuple[bytes, ...]:
     """The keys in the file, one a line in hexadecimal; made with one where there is no file.
 
     The first is signed with, all are believed: a new line on top replaces a key without a break.

@@ -17,7 +17,7 @@ from ..interfaces import Answer, IBody
 from ..oci.errors import RegistryError, Unsupported
 from ..oci.platform import Platform
 from ..oci.reference import Reference, Repository
-from .query import asked_range, parameters
+from .query import parse_query, parse_range
 from .respond import respond
 
 ParseImage = Callable[[str], tuple[Repository, Reference]]
@@ -62,7 +62,7 @@ class ExportResource(Resource):
     async def _export(self, request: ServerRequest) -> Answer:
         if request.method not in (b"GET", b"HEAD"):
             raise Unsupported("an archive is asked for by GET")
-        query = dict(parameters(request))
+        query = dict(parse_query(request))
         try:
             repository, reference = self._parse_image(query.get("image", ""))
             platform = Platform.parse(query["platform"]) if "platform" in query else None
@@ -84,8 +84,8 @@ def _answer(request: ServerRequest, repository: Repository, archive: Archive) ->
     name = f"{repository.name.rpartition('/')[2]}.tar"
     disposition = f'attachment; filename="{name}"'
     headers = (("Accept-Ranges", "bytes"), ("ETag", etag), ("Content-Disposition", disposition))
-    asked = asked_range(request, etag)
-    part = asked.resolve(plan.size)[0] if asked and asked.only else None
+    asked = parse_range(request, etag)
+    part = asked.resolve(plan.size)[0] if asked and asked.single else None
     if part is None:
         return Answer(archive.content(0, plan.size), headers=headers)
     return Answer(archive.content(part.first, part.last + 1), 206, part, headers=headers)

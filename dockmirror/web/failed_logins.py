@@ -11,15 +11,15 @@ from twisted.internet.interfaces import IReactorTime
 
 from ..oci.errors import TooManyRequests, Unauthorized
 from ..system.networks import Network
-from ..system.shared_table import SharedTable, key_of
+from ..system.shared_table import SharedTable, hash_key
 
 WINDOW = 60.0
 """Seconds, from the first failed login on, in which failed logins are counted together."""
-PER_NAME = 10
+MAX_PER_NAME = 10
 """Failed logins by one name that a network may make in a window."""
-PER_NETWORK = 100
+MAX_PER_NETWORK = 100
 """Failed logins that a network may make in a window."""
-AT_ONCE = 16
+MAX_CONCURRENT = 16
 """Passwords of a network that are compared, or wait to be, at the same time."""
 _SLOT = Struct("<QdQ")
 """Whose failures they are, when the window began, how many."""
@@ -48,11 +48,11 @@ class FailedLogins:
         :raises TooManyRequests: when the network has failed too often; the password is not looked at.
         """
         origin = str(network or "")
-        by_name = key_of(f"name {origin} ".encode() + name)
-        by_network = key_of(f"network {origin}".encode())
-        self._refuse(by_name, PER_NAME)
-        self._refuse(by_network, PER_NETWORK)
-        if self._running[origin] >= AT_ONCE:
+        by_name = hash_key(f"name {origin} ".encode() + name)
+        by_network = hash_key(f"network {origin}".encode())
+        self._refuse(by_name, MAX_PER_NAME)
+        self._refuse(by_network, MAX_PER_NETWORK)
+        if self._running[origin] >= MAX_CONCURRENT:
             raise TooManyRequests("too many logins at once from your network", retry_after="1")
         self._running[origin] += 1
         self._add(by_name, 1)

@@ -13,13 +13,13 @@ from ..headers import first, lines
 from ..http.server_request import ServerRequest
 from ..oci.errors import Denied, RegistryError, Unsupported
 from .filter import HealthResource, RefusalResource
-from .pages.send_page import HTML, JSON, TEXT, language_for, media_type, send, send_document
+from .pages.send_page import HTML, JSON, TEXT, language_for, negotiate_media_type, send, send_document
 from .readiness import ReadinessState
 from .respond import refuse, render_coroutine
-from .site import host_name, is_address
+from .site import is_address, normalize_host
 from .status.overview import Status, StatusOverview, StatusSource
-from .status.status_page import LOOK, render_status
-from .status.status_text import as_json, text
+from .status.status_page import ASSETS, render_status
+from .status.status_text import render_status_json, render_status_text
 
 T = TypeVar("T")
 
@@ -46,7 +46,11 @@ class OperationsResource(Resource):
         self.putChild(b"metrics", NamedHostOnly(_DeferredResource(operated.metrics, _tell_metrics), names))
         self.putChild(b"healthz", HealthResource())
         self.putChild(b"readyz", _DeferredResource(operated.state, _tell_state))
-        for path, tell in ((b"", tell_page), (b"status", tell_page), (b"status.json", tell_json)):
+        for path, tell in (
+            (b"", send_status_page),
+            (b"status", send_status_page),
+            (b"status.json", send_status_json),
+        ):
             self.putChild(path, NamedHostOnly(_DeferredResource(overview.status, tell), names))
 
     def getChild(self, path: bytes, request: ServerRequest) -> Resource:
@@ -110,7 +114,7 @@ class NamedHostOnly(Resource):
 
     def render(self, request: ServerRequest) -> object:
         """What the resource has, or 403."""
-        name = host_name(first(request.requestHeaders, "Host") or "")
+        name = normalize_host(first(request.requestHeaders, "Host") or "")
         if is_address(name) or name in self._names():
             return self._resource.render(request)
         return refuse(
@@ -122,7 +126,7 @@ class NamedHostOnly(Resource):
         )
 
 
-def tell_page(status: Status, request: ServerRequest) -> None:
+def send_status_page(status: Status, request: ServerRequest) -> None:
     """As a browser, a program or a terminal has it, in the language of who asks."""
     try:
         say = language_for(request)
@@ -131,15 +135,15 @@ def tell_page(status: Status, request: ServerRequest) -> None:
         return
     request.setHeader("Vary", "Accept, Accept-Language")
     host = first(request.requestHeaders, "Host") or ""
-    kind = media_type(lines(request.requestHeaders, "Accept"), TEXT, HTML, JSON)
+    kind = negotiate_media_type(lines(request.requestHeaders, "Accept"), TEXT, HTML, JSON)
     if kind == JSON:
-        tell_json(status, request)
+        send_status_json(status, request)
     elif kind == TEXT:
-        send(text(status, host, say).encode(), request)
+        send(render_status_text(status, host, say).encode(), request)
     else:
-        send_document(render_status(status, host, say), request, LOOK.policy)
+        send_document(render_status(status, host, say), request, ASSETS.policy)
 
 
-def tell_json(status: Status, request: ServerRequest) -> None:
+def send_status_json(status: Status, request: ServerRequest) -> None:
     """For programs."""
-    send(as_json(status).encode(), request, JSON)
+    send(render_status_json(status).encode(), request, JSON)

@@ -15,15 +15,15 @@ _MOST = 50
 Parameters = tuple[tuple[str, str], ...]
 
 
-def parameters(request: ServerRequest) -> Parameters:
+def parse_query(request: ServerRequest) -> Parameters:
     """The parameters of the query.
 
     :raises RegistryError: when there are too many.
     """
-    return parse_parameters(request.uri.partition(b"?")[2])
+    return parse_pairs(request.uri.partition(b"?")[2])
 
 
-def parse_parameters(encoded: bytes) -> Parameters:
+def parse_pairs(encoded: bytes) -> Parameters:
     """The pairs of a query or of a form (``application/x-www-form-urlencoded``).
 
     :raises RegistryError: when there are too many.
@@ -35,7 +35,7 @@ def parse_parameters(encoded: bytes) -> Parameters:
         raise RegistryError(f"more than {_MOST} parameters", status=400) from None
 
 
-def credentials(request: ServerRequest) -> Credentials | None:
+def parse_credentials(request: ServerRequest) -> Credentials | None:
     """What the client brings; the token that stands for none is none.
 
     :raises RegistryError: when it is malformed, or there are two: who is asked next could take the other.
@@ -47,7 +47,7 @@ def credentials(request: ServerRequest) -> Credentials | None:
     return None if brought is None or brought.is_bearer(MARKER) else brought
 
 
-def asked_range(request: ServerRequest, etag: str) -> Range | None:
+def parse_range(request: ServerRequest, etag: str) -> Range | None:
     """What is asked for of a content; None where it is all of it.
 
     A part is for GET only (RFC 9110, 14.2), and not for who has begun with another content (13.1.5).

@@ -11,7 +11,7 @@ from twisted.web.resource import IResource
 from ..http.server_request import ServerRequest
 from ..oci.errors import TooManyRequests
 from ..system.networks import Network, client_network
-from ..system.shared_table import Record, SharedTable, key_of
+from ..system.shared_table import Record, SharedTable, hash_key
 from .filter import RequestFilter
 
 
@@ -55,7 +55,7 @@ class RateLimiter(RequestFilter):
         for each in self._running.get(network, ()):
             self._note(network, each)
         now = self._clock.seconds()
-        spent = self._ledger.spent(network, now, self._window)
+        spent = self._ledger.current_window(network, now, self._window)
         if _reached(spent.requests, self._requests) or _reached(spent.bytes, self._bytes):
             left = spent.began + self._window - now
             raise TooManyRequests(
@@ -108,7 +108,7 @@ class RateCounters:
     def __init__(self, memory: memoryview) -> None:
         self._slots = SharedTable(memory, _SLOT, lambda record: record[1])
 
-    def spent(self, network: Network, now: float, window: float) -> WindowCount:
+    def current_window(self, network: Network, now: float, window: float) -> WindowCount:
         """What it has had; nothing where its window is over, which begins anew then."""
         return _lasting(self._slots.find(_key(network))[1], now, window)
 
@@ -127,4 +127,4 @@ def _lasting(record: Record | None, now: float, window: float) -> WindowCount:
 
 
 def _key(network: Network) -> int:
-    return key_of(network.network_address.packed)
+    return hash_key(network.network_address.packed)

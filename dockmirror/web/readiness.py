@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from ..http.server import HttpSite
 
-PATIENCE = 2.0
+STORE_TIMEOUT = 2.0
 """Seconds that a check of the store may take."""
 
 
@@ -65,9 +65,9 @@ class ReadinessCheck:
     async def _store(self) -> str:
         for check in self.checks:
             try:
-                await Deferred.fromCoroutine(check.run()).addTimeout(PATIENCE, self.clock)
+                await Deferred.fromCoroutine(check.run()).addTimeout(STORE_TIMEOUT, self.clock)
             except TookTooLong:
-                return f"{check.failing}: no answer within {PATIENCE:g} s"
+                return f"{check.failing}: no answer within {STORE_TIMEOUT:g} s"
             except OSError as error:
                 return f"{check.failing}: {error.strerror or error}"
         return "writable" if self.checks else "none"

@@ -14,7 +14,7 @@ from twisted.internet.interfaces import IReactorTime
 from ..http.access import ClientAddress
 from ..http.server_request import ServerRequest
 
-EACH = 20
+REQUESTS_PER_CLIENT = 20
 """How many requests of a client are remembered."""
 _LONGEST, _SHORTER = 300, 100
 _METHOD = 20
@@ -22,7 +22,7 @@ _LENGTH = Struct("<H")
 _RECORD = 1024
 _HEAD = Struct("<QdQ")
 """Whose it is, when it was here last, and how many requests it has made."""
-_SLOT = _HEAD.size + EACH * _RECORD
+_SLOT = _HEAD.size + REQUESTS_PER_CLIENT * _RECORD
 _TRIED = 8
 SIZE = 512 * _SLOT
 """Bytes of memory for so many clients; it is used only as far as there are any."""
@@ -68,19 +68,19 @@ class RecentRequests:
         place, count = self._find(who)
         now = self._clock.seconds()
         written = _written(_seen(request, now))
-        record = place + _HEAD.size + count % EACH * _RECORD
+        record = place + _HEAD.size + count % REQUESTS_PER_CLIENT * _RECORD
         self._memory[record + _LENGTH.size : record + _LENGTH.size + len(written)] = written
         _LENGTH.pack_into(self._memory, record, len(written))
         _HEAD.pack_into(self._memory, place, who, now, count + 1)
 
-    def of(self, client: ClientAddress) -> Sequence[RequestRecord]:
+    def list_for(self, client: ClientAddress) -> Sequence[RequestRecord]:
         """What that client has asked for, the newest first; nothing where its address is not known."""
         who = _who(client)
         if who is None:
             return ()
         place, count = self._find(who)
-        numbers = range(count - 1, max(-1, count - 1 - EACH), -1)
-        read = (self._read(place + _HEAD.size + number % EACH * _RECORD) for number in numbers)
+        numbers = range(count - 1, max(-1, count - 1 - REQUESTS_PER_CLIENT), -1)
+        read = (self._read(place + _HEAD.size + number % REQUESTS_PER_CLIENT * _RECORD) for number in numbers)
         return tuple(sorted((each for each in read if each), key=lambda each: -each.time))
 
     def _find(self, who: int) -> tuple[int, int]:

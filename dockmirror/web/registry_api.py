@@ -12,14 +12,14 @@ from ..interfaces import Answer, IBody, IRegistry, IWritableRegistry
 from ..oci.challenge import find_challenge
 from ..oci.descriptor import Descriptor
 from ..oci.errors import RegistryError, SizeInvalid, Unauthorized, Unavailable, Unsupported
-from ..oci.etag import etag, parse_tags
+from ..oci.etag import format_etag, parse_if_none_match
 from ..oci.media import parse_accept
 from ..oci.request import Blob, Manifest, parse_target
 from ..oci.request import RegistryRequest as Asked
 from ..oci.scope import Scope, parse_scopes
 from ..oci.token import TokenRequest
 from ..oci.write import Write, WriteResult, is_upload_path, parse_write
-from .query import Parameters, asked_range, credentials, parameters, parse_parameters
+from .query import Parameters, parse_credentials, parse_pairs, parse_query, parse_range
 from .respond import respond
 
 
@@ -67,7 +67,7 @@ class PassthroughResource(Resource):
         segments = request.path.split(b"/")
         target = parse_target(b"/".join([b"", *segments[1 + self._depth :]]))
         request.scopes = () if target.scope is None else (target.scope,)
-        query = parameters(request)
+        query = parse_query(request)
         asked = Asked(
             target,
             head=request.method == b"HEAD",
@@ -75,9 +75,9 @@ class PassthroughResource(Resource):
             if isinstance(target, Blob | Manifest)
             else tuple(pair for pair in query if pair[0] != "ns"),
             accept=parse_accept(lines(request.requestHeaders, "Accept")),
-            range=asked_range(request, etag(target.digest)) if isinstance(target, Blob) else None,
-            if_none_match=parse_tags(first(request.requestHeaders, "If-None-Match")),
-            credentials=credentials(request),
+            range=parse_range(request, format_etag(target.digest)) if isinstance(target, Blob) else None,
+            if_none_match=parse_if_none_match(first(request.requestHeaders, "If-None-Match")),
+            credentials=parse_credentials(request),
             namespace=dict(query).get("ns"),
         )
         return await self._registry.fetch(asked)
@@ -106,8 +106,8 @@ class TokenResource(Resource):
         if request.method not in (b"GET", b"POST", b"HEAD"):
             raise Unsupported("a token is asked for by GET or by POST")
         form = request.method == b"POST"
-        pairs = parameters(request) + (_form(request) if form else ())
-        return await self._registry.token(TokenRequest.parse(pairs, form, credentials(request)))
+        pairs = parse_query(request) + (_form(request) if form else ())
+        return await self._registry.token(TokenRequest.parse(pairs, form, parse_credentials(request)))
 
 
 def is_form(request: ServerRequest) -> bool:
@@ -119,7 +119,7 @@ def _form(request: ServerRequest) -> Parameters:
     kind = first(request.requestHeaders, "Content-Type") or ""
     if kind.partition(";")[0].strip().lower() != "application/x-www-form-urlencoded":
         raise RegistryError("expected a form: application/x-www-form-urlencoded", status=400)
-    return parse_parameters(request.content.read() if request.content else b"")
+    return parse_pairs(request.content.read() if request.content else b"")
 
 
 MANIFEST_LIMIT = 4 * 1024 * 1024
@@ -154,8 +154,8 @@ class WriteResource(Resource):
     async def _write(self, request: ServerRequest) -> Answer:
         parts = ", ".join(lines(request.requestHeaders, "Content-Range")) or None
         method = request.method.decode("ascii", "replace")
-        write = parse_write(method, request.path, parameters(request), parts)
-        write = evolve(write, credentials=credentials(request))
+        write = parse_write(method, request.path, parse_query(request), parts)
+        write = evolve(write, credentials=parse_credentials(request))
         request.scopes = write.scopes
         below = f"/v2/{write.target.repository}/"
         try:

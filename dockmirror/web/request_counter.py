@@ -9,7 +9,7 @@ from ..metrics import OTHER, Metrics
 from ..oci.errors import RegistryError
 from ..oci.request import parse_target
 from ..oci.write import is_upload_path
-from .site import host_name, is_address
+from .site import is_address, normalize_host
 
 
 class RequestCounter:
@@ -26,16 +26,16 @@ class RequestCounter:
 
     def __call__(self, request: ServerRequest) -> None:
         """To be called once, when the request has ended."""
-        host = self._host(host_name(request.peer.host if request.peer else ""))
+        host = self._host(normalize_host(request.peer.host if request.peer else ""))
         status = str(request.code) if 100 <= request.code < 600 else OTHER
-        self._metrics.requests.labels(host, endpoint(request.path or b""), status).inc()
+        self._metrics.requests.labels(host, endpoint_name(request.path or b""), status).inc()
         self._metrics.sent_bytes.labels(host).inc(request.sentLength)
 
     def _host(self, name: str) -> str:
         return self._hosts.get(name) or (self._own if is_address(name) else OTHER)
 
 
-def endpoint(path: bytes) -> str:
+def endpoint_name(path: bytes) -> str:
     """What a raw path asks for, in a word; what does not parse is nothing known."""
     below = path.split(b"/")
     segments = below if below[1:2] == [b"v2"] else [b"", *below[2:]]

@@ -15,7 +15,7 @@ from ..http.server_request import ServerRequest
 from ..interfaces import Answer
 from ..oci.challenge import Challenge, find_challenge
 from ..oci.errors import RegistryError
-from ..oci.etag import etag
+from ..oci.etag import format_etag
 from ..oci.link import format_next_page
 from ..oci.ranges import format_unsatisfied
 from ..oci.write import allowed_methods
@@ -85,7 +85,7 @@ def _write_head(request: ServerRequest, answer: Answer) -> None:
         named += [("Content-Type", descriptor.media_type), ("Content-Length", descriptor.size)]
         named += [("Content-Range", answer.content_range), ("Location", answer.location)]
     if descriptor.digest is not None:
-        named += [("Docker-Content-Digest", descriptor.digest), ("ETag", etag(descriptor.digest))]
+        named += [("Docker-Content-Digest", descriptor.digest), ("ETag", format_etag(descriptor.digest))]
         named += [("Accept-Ranges", "bytes")]
     if answer.next_page is not None:
         named += [("Link", format_next_page(request.path.decode("ascii"), answer.next_page))]

@@ -40,12 +40,12 @@ class SharedTables:
         )
 
     @classmethod
-    def alone(cls) -> SharedTables:
+    def create(cls) -> SharedTables:
         """Of a process that shares it with nobody."""
         return cls(mmap.mmap(-1, SIZE))
 
     @classmethod
-    def of(cls, descriptor: int) -> SharedTables:
+    def attach(cls, descriptor: int) -> SharedTables:
         """That which another process has made."""
         return cls(mmap.mmap(descriptor, SIZE))
 

@@ -58,14 +58,14 @@ class VirtualHosts(NameVirtualHost):
         return IResource(self._host(request).getChildWithDefault(path, request))
 
     def _host(self, request: ServerRequest) -> IResource:
-        name = host_name(request.admitted_client.host if request.admitted_client else "")
+        name = normalize_host(request.admitted_client.host if request.admitted_client else "")
         host = self.hosts.get(name)
         if host is None:
             host = self._own if is_address(name) else self._default
         return IResource(host)
 
 
-def host_name(host: str) -> str:
+def normalize_host(host: str) -> str:
     """The name in a ``Host``: in lower case, without port, brackets and the dot at its end."""
     name, colon, port = host.strip().lower().rpartition(":")
     if not colon or "]" in port:

@@ -218,7 +218,7 @@ def test_missing_certificates_are_those_not_issued_yet(tmp_path: Path) -> None:
     assert missing_certificates(settings) == [
         tmp_path / f"acme/{name}.pem" for name in certificate_names(settings)
     ]
-    AcmeStore(tmp_path).put("m.example", b"certificate")
+    AcmeStore(tmp_path).save_certificate("m.example", b"certificate")
     assert missing_certificates(settings) == [
         tmp_path / f"acme/{name}.pem" for name in certificate_names(settings)[1:]
     ]

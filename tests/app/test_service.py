@@ -197,7 +197,7 @@ class TestMakeMirror:
             return object()
 
         settings = load({}, {})
-        memory = SharedTables.alone()
+        memory = SharedTables.create()
         telemetry = Telemetry.create(memory, Clock())
         build_hosts(settings, StackContext(Clock(), agent_for, telemetry), {})
         assert seen == list(settings.upstreams.values())
@@ -359,7 +359,7 @@ def test_the_cache_size_can_change_but_not_the_existence_of_the_cache() -> None:
 def test_settings_that_a_reload_does_not_read_are_listed_as_start_only(tmp_path: Path) -> None:
     """operating.md has the same list."""
     before = load({"acme": "a@b.example", "certificates": str(tmp_path), "cache": str(tmp_path)}, {})
-    process = ServingProcess(before, {}, reactor, SharedTables.alone())
+    process = ServingProcess(before, {}, reactor, SharedTables.create())
     new, read = record_reads(before)
     now(process.apply(new))
     read |= {"tag_ttl", "operations_names"}  # read with each request, from the settings in force

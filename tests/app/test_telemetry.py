@@ -90,5 +90,7 @@ def test_metrics_are_merged_and_counters_of_exited_workers_remain() -> None:
 
 def test_states_are_merged_and_empty_if_a_worker_fails() -> None:
     states = [WorkerState(cache=CacheUsage(size, 100)).as_json() for size in (5, 7)]
-    assert now(PoolTelemetry(FakePool(*states)).noted()) == WorkerState(cache=CacheUsage(7, 100), processes=2)
-    assert now(PoolTelemetry(FakePool(ValueError())).noted()) == WorkerState(processes=0)
+    assert now(PoolTelemetry(FakePool(*states)).worker_state()) == WorkerState(
+        cache=CacheUsage(7, 100), processes=2
+    )
+    assert now(PoolTelemetry(FakePool(ValueError())).worker_state()) == WorkerState(processes=0)

@@ -309,4 +309,4 @@ def test_the_rest_of_a_blob_may_come_from_the_next(make: Callable[..., IRegistry
         clock.advance(0)
         assert [None if each is None else type(each) for each in outcome] == expected
         assert recorder.data == (DATA if expected == [None] else b"")
-        assert second.requests == [evolve(BLOB, range=Range.since(7))]
+        assert second.requests == [evolve(BLOB, range=Range.starting_at(7))]

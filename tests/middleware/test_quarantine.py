@@ -75,7 +75,7 @@ class Source:
 
     async def open(self, offset: int) -> Answer:
         """See ``ISource``."""
-        return await self._registry.fetch(evolve(BLOB, range=Range.since(offset) if offset else None))
+        return await self._registry.fetch(evolve(BLOB, range=Range.starting_at(offset) if offset else None))
 
     async def check(self, held: HeldBlob) -> None:
         """See ``ISource``."""
@@ -175,9 +175,9 @@ def test_one_address(tmp_path: Path) -> None:
     [
         (BLOB, True),
         (evolve(BLOB, credentials=Credentials.bearer("t")), True),
-        (evolve(BLOB, range=Range.since(0)), True),
-        (evolve(BLOB, range=Range.since(7)), True),
-        (evolve(BLOB, range=Range.since(7, 9)), False),
+        (evolve(BLOB, range=Range.starting_at(0)), True),
+        (evolve(BLOB, range=Range.starting_at(7)), True),
+        (evolve(BLOB, range=Range.starting_at(7, 9)), False),
         (evolve(BLOB, head=True), False),
         (MANIFEST, False),
         (RegistryRequest(parse_target(f"/v2/library/nginx/blobs/{Digest.of(WRONG)}".encode())), False),

@@ -104,7 +104,7 @@ def test_a_part_arrives_as_it_was_asked_for(first: int, length: int, breaks: lis
     """Not a byte less, and not a byte more, although the upstream may answer with the whole."""
     last = min(first + length, len(DATA)) - 1
     registry = Breaking(*breaks, ranges=ranges)
-    answer, recorder, outcome = delivered(registry, evolve(REQUEST, range=Range.since(first, last)))
+    answer, recorder, outcome = delivered(registry, evolve(REQUEST, range=Range.starting_at(first, last)))
     assert (outcome, recorder.data) == ([None], DATA[first : last + 1])
     assert (answer.status, answer.content_range) == (206, ContentRange(first, last, len(DATA)))
     assert answer.body.descriptor.size == last - first + 1
@@ -117,7 +117,7 @@ def test_the_rest_is_asked_for_as_the_beginning_was() -> None:
     rest = evolve(REQUEST, if_none_match=None)
     assert registry.requests == [
         REQUEST,
-        *(evolve(rest, range=Range.since(offset)) for offset in (7, 7, 12)),
+        *(evolve(rest, range=Range.starting_at(offset)) for offset in (7, 7, 12)),
     ]
 
 
@@ -131,7 +131,7 @@ def test_from_the_very_start_the_whole_is_asked_for() -> None:
 def test_the_rest_of_a_part_ends_where_the_part_does() -> None:
     """Also when not a byte of it has come."""
     registry = Breaking(0, 3)
-    delivered(registry, evolve(REQUEST, range=Range.since(0, 9)))
+    delivered(registry, evolve(REQUEST, range=Range.starting_at(0, 9)))
     assert [str(request.range) for request in registry.requests] == ["bytes=0-9", "bytes=0-9", "bytes=3-9"]
 
 
@@ -205,7 +205,7 @@ def test_a_long_blob_flows() -> None:
 def test_a_part_that_is_longer_than_it_told_is_cut() -> None:
     """A client that was told ten bytes is sent ten."""
     content = answered(Pieces([DATA]), 206, ContentRange(0, 9, 40))
-    _, recorder, outcome = delivered(FakeRegistry(content), evolve(REQUEST, range=Range.since(0, 9)))
+    _, recorder, outcome = delivered(FakeRegistry(content), evolve(REQUEST, range=Range.starting_at(0, 9)))
     assert (outcome, recorder.data) == ([None], DATA[:10])
 
 
@@ -214,7 +214,7 @@ def test_a_part_that_is_shorter_than_it_told_is_gone_on_with() -> None:
     short = answered(Pieces([DATA[:4]]), 206, ContentRange(0, 9, 40))
     rest = answered(Pieces([DATA[4:10]]), 206, ContentRange(4, 9, 40))
     registry = FakeRegistry(short, rest)
-    _, recorder, outcome = delivered(registry, evolve(REQUEST, range=Range.since(0, 9)))
+    _, recorder, outcome = delivered(registry, evolve(REQUEST, range=Range.starting_at(0, 9)))
     assert (outcome, recorder.data) == ([None], DATA[:10])
     assert [str(request.range) for request in registry.requests] == ["bytes=0-9", "bytes=4-9"]
 

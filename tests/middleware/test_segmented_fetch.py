@@ -130,19 +130,20 @@ def test_a_blob_is_asked_for_in_parts() -> None:
     )
     assert (data, upstream.ranges) == (DATA, ["None", *PARTS])
     assert upstream.requests[0] == REQUEST
-    assert upstream.requests[1] == evolve(REQUEST, if_none_match=None, range=Range.since(10, 19))
+    assert upstream.requests[1] == evolve(REQUEST, if_none_match=None, range=Range.starting_at(10, 19))
 
 
 def test_so_is_the_rest_of_one() -> None:
     """When it is gone on with."""
     upstream = Upstream()
-    answer, data = delivered(in_segments(upstream), evolve(REQUEST, range=Range.since(25)))
+    answer, data = delivered(in_segments(upstream), evolve(REQUEST, range=Range.starting_at(25)))
     assert (answer.status, answer.content_range) == (206, ContentRange(25, 59, 60))
     assert (data, upstream.ranges) == (DATA[25:], ["bytes=25-", "bytes=35-44", "bytes=45-54", "bytes=55-59"])
 
 
 @pytest.mark.parametrize(
-    "request_", [evolve(REQUEST, range=Range.since(41)), evolve(REQUEST, range=Range.since(20, 50))]
+    "request_",
+    [evolve(REQUEST, range=Range.starting_at(41)), evolve(REQUEST, range=Range.starting_at(20, 50))],
 )
 def test_what_is_short_or_ends_before_is_not(request_: RegistryRequest) -> None:
     """Nor is a part that somebody wants for itself."""
@@ -195,7 +196,7 @@ def test_where_no_part_is_given_it_comes_whole(
 def test_a_part_from_another_address() -> None:
     """Is not taken: if the blob proves wrong, it is known which address gave it."""
     upstream = Upstream()
-    upstream.says = evolve(given(Range.since(10, 19)), reject=lambda _: None)
+    upstream.says = evolve(given(Range.starting_at(10, 19)), reject=lambda _: None)
     _, data = delivered(in_segments(upstream))
     assert (data, upstream.ranges) == (DATA, ["None", "bytes=10-19"])
 
@@ -219,7 +220,7 @@ def test_what_was_wrong_may_have_been_so_by_its_parts() -> None:
         assert delivered(registry)[1] == DATA
         assert len(upstream.requests) == count
     upstream.requests.clear()
-    delivered(registry, evolve(REQUEST, range=Range.since(10)))
+    delivered(registry, evolve(REQUEST, range=Range.starting_at(10)))
     assert len(upstream.requests) == 5
 
 

@@ -68,19 +68,19 @@ def test_a_verifier_sees_the_whole(chunks: list[bytes], other: Digest) -> None:
     for chunk in chunks:
         right.update(chunk)
         wrong.update(chunk)
-    assert right.verified()
-    assert wrong.verified() is other.matches(content)
+    assert right.matches()
+    assert wrong.matches() is other.matches(content)
 
 
 def test_a_beginning_is_not_verified() -> None:
     """Before the last byte the content is not there."""
     verifier = Digest.of(b"content").verifier()
     verifier.update(b"conten")
-    assert not verifier.verified()
+    assert not verifier.matches()
     verifier.update(b"t")
-    assert verifier.verified()
+    assert verifier.matches()
     verifier.update(b" ")
-    assert not verifier.verified()
+    assert not verifier.matches()
 
 
 def test_a_copy_goes_on_by_itself() -> None:
@@ -89,7 +89,7 @@ def test_a_copy_goes_on_by_itself() -> None:
     verifier.update(b"con")
     copy = verifier.copy()
     copy.update(b"tent")
-    assert copy.verified()
-    assert not verifier.verified()
+    assert copy.matches()
+    assert not verifier.matches()
     verifier.update(memoryview(b"tent"))
-    assert verifier.verified()
+    assert verifier.matches()

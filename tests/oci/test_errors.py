@@ -9,7 +9,7 @@ import pytest
 
 from dockmirror.oci import errors
 from dockmirror.oci.errors import (
-    ROWS,
+    ERROR_CLASSES,
     BlobUnknown,
     RangeInvalid,
     RegistryError,
@@ -49,19 +49,19 @@ def read(error: RegistryError) -> list[dict[str, Any]]:
 
 def test_every_code_of_the_specification_has_a_row() -> None:
     """And there are three more, which the distribution registry's clients know."""
-    assert [row.code for row in ROWS] == SPECIFIED + ADDED
+    assert [row.code for row in ERROR_CLASSES] == SPECIFIED + ADDED
 
 
 def test_every_class_is_in_the_table() -> None:
     """Or is a kind of one that is."""
     classes = [value for value in vars(errors).values() if isinstance(value, type)]
     declared = [c for c in classes if issubclass(c, RegistryError) and c is not RegistryError]
-    assert set(ROWS) <= set(declared)
-    assert all(any(issubclass(c, row) for row in ROWS) for c in declared)
-    assert len({c.code for c in ROWS}) == len(ROWS)
+    assert set(ERROR_CLASSES) <= set(declared)
+    assert all(any(issubclass(c, row) for row in ERROR_CLASSES) for c in declared)
+    assert len({c.code for c in ERROR_CLASSES}) == len(ERROR_CLASSES)
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.code)
+@pytest.mark.parametrize("row", ERROR_CLASSES, ids=lambda row: row.code)
 def test_a_row_has_a_status_and_a_message(row: type[RegistryError]) -> None:
     """What a client reads where nothing more is known."""
     error = row()

@@ -149,14 +149,14 @@ def test_of_several_those_that_can_be_are_given() -> None:
 
 def test_only_one_is_known_as_such() -> None:
     """Most clients send one; of several there is no single part."""
-    assert Range.since(3).only == Span(3)
-    assert Range((Span(0, 1), Span(3))).only is None
+    assert Range.starting_at(3).single == Span(3)
+    assert Range((Span(0, 1), Span(3))).single is None
 
 
 def test_the_rest_is_asked_for_from_an_offset() -> None:
     """To the end, or to where the part that was asked for ends."""
-    assert str(Range.since(3)) == "bytes=3-"
-    assert str(Range.since(3, 9)) == "bytes=3-9"
+    assert str(Range.starting_at(3)) == "bytes=3-"
+    assert str(Range.starting_at(3, 9)) == "bytes=3-9"
 
 
 @given(NUMBERS)

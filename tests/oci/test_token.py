@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from dockmirror.oci.credentials import Credentials
 from dockmirror.oci.errors import Unavailable
 from dockmirror.oci.scope import Scope, pull_scope
-from dockmirror.oci.token import MARKER, MARKER_ANSWER, Login, Token, TokenRequest, completed_token
+from dockmirror.oci.token import MARKER, MARKER_ANSWER, Login, Token, TokenRequest, complete_token
 
 PULL_A, PULL_B = "repository:a:pull", "repository:b:pull"
 TEXT = st.text(st.characters(codec="utf-8"))
@@ -150,7 +150,7 @@ def test_no_token_lives_for_ever(life: bytes) -> None:
 )
 def test_what_holds_no_token_is_of_no_use(body: bytes) -> None:
     """No JSON, no text, no value; or one that would break out of its header."""
-    for parse in (Token.parse, completed_token):
+    for parse in (Token.parse, complete_token):
         with pytest.raises(Unavailable):
             parse(body)
 
@@ -170,7 +170,7 @@ def test_no_answer_is_too_odd(fields: dict[str, object]) -> None:
 def test_clients_are_given_both_names(fields: dict[str, object]) -> None:
     """With the same value; all else that the service said stays."""
     body = json.dumps({**fields, "token": "t0ken"}).encode()
-    completed = json.loads(completed_token(body))
+    completed = json.loads(complete_token(body))
     assert completed.pop("token") == completed.pop("access_token") == "t0ken"
     rest = {key: value for key, value in fields.items() if key not in ("token", "access_token")}
     assert json.dumps(completed) == json.dumps(rest)
@@ -179,13 +179,13 @@ def test_clients_are_given_both_names(fields: dict[str, object]) -> None:
 def test_both_names_are_given_where_there_was_one() -> None:
     """Whichever it was."""
     for name in ("token", "access_token"):
-        completed = json.loads(completed_token(json.dumps({name: "t", "expires_in": 5}).encode()))
+        completed = json.loads(complete_token(json.dumps({name: "t", "expires_in": 5}).encode()))
         assert completed == {"token": "t", "access_token": "t", "expires_in": 5}
 
 
 def test_the_marker_is_a_token_that_stands_for_none() -> None:
     """Every client can read it, and it is known again when it comes back."""
-    assert completed_token(MARKER_ANSWER) == MARKER_ANSWER
+    assert complete_token(MARKER_ANSWER) == MARKER_ANSWER
     assert Token.parse(MARKER_ANSWER) == Token("anonymous", 3600)
     assert Credentials.bearer(Token.parse(MARKER_ANSWER).value).is_bearer(MARKER)
 

@@ -16,7 +16,7 @@ from dockmirror.oci.credentials import Credentials
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import BlobUnknown, ManifestUnknown, RegistryError, Unauthorized
-from dockmirror.oci.etag import matches
+from dockmirror.oci.etag import etag_matches
 from dockmirror.oci.media import OCI_MANIFEST, accepts
 from dockmirror.oci.reference import Repository
 from dockmirror.oci.request import (
@@ -257,7 +257,7 @@ def _manifest(shelf: Shelf, request: RegistryRequest, target: Manifest) -> Answe
     if not accepts(request.accept, media_type.partition(";")[0]):
         raise ManifestUnknown(upstream_status=404)
     descriptor = Descriptor(media_type, Digest.of(data), len(data))
-    if shelf.conditional and matches(request.if_none_match, descriptor.digest):
+    if shelf.conditional and etag_matches(request.if_none_match, descriptor.digest):
         return Answer(NoBody(descriptor), 304, consents=True)
     if request.head:
         told = descriptor if shelf.tells else evolve(descriptor, digest=None)

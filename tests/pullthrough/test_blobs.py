@@ -13,7 +13,7 @@ from dockmirror.interfaces import ContentKind
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import BlobUnknown, RangeInvalid, Unreachable
-from dockmirror.oci.etag import etag
+from dockmirror.oci.etag import format_etag
 from dockmirror.oci.ranges import ContentRange, Range
 
 from .images import publish
@@ -85,7 +85,7 @@ def test_a_hit_is_told_of(warm: Mirror) -> None:
     head = warm.ask(PATH, head=True)
     assert (head.status, head.body.descriptor) == (200, Descriptor(TYPE, DIGEST, len(DATA)))
     assert body(head) == b""
-    for told in (etag(DIGEST), f"W/{etag(DIGEST)}", f'"x", {etag(DIGEST)}', "*"):
+    for told in (format_etag(DIGEST), f"W/{format_etag(DIGEST)}", f'"x", {format_etag(DIGEST)}', "*"):
         answer = warm.ask(PATH, if_none_match=told)
         assert (answer.status, answer.body.descriptor.digest, body(answer)) == (304, DIGEST, b"")
     assert warm.get(PATH, if_none_match='"x"') == DATA
@@ -124,7 +124,7 @@ def test_several_parts(spans: list[tuple[int, int]]) -> None:
     assert parts(descriptor.media_type, data) == [
         (TYPE, str(part), DATA[part.first : part.last + 1]) for part in there
     ]
-    assert (header(answer, "ETag"), header(answer, "Accept-Ranges")) == (etag(DIGEST), "bytes")
+    assert (header(answer, "ETag"), header(answer, "Accept-Ranges")) == (format_etag(DIGEST), "bytes")
 
 
 def test_a_blob_is_not_sent_many_times_over(warm: Mirror) -> None:
@@ -198,12 +198,12 @@ def test_a_head_of_what_is_not_held_passes(origin: Origin, cold: Mirror) -> None
 
 def test_nothing_is_fetched_for_one_who_has_it(origin: Origin, cold: Mirror) -> None:
     """It is only asked whether it would be given."""
-    answer = cold.ask(PATH, if_none_match=etag(DIGEST))
+    answer = cold.ask(PATH, if_none_match=format_etag(DIGEST))
     assert (answer.status, answer.body.descriptor.digest) == (304, DIGEST)
     assert origin.take() == [f"nobody: HEAD {PATH}"]
     other = Digest.of(b"x")
     with pytest.raises(BlobUnknown):
-        cold.ask(f"{NAME}/blobs/{other}", if_none_match=etag(other))
+        cold.ask(f"{NAME}/blobs/{other}", if_none_match=format_etag(other))
 
 
 def test_an_evicted_blob_is_fetched_again(origin: Origin, cold: Mirror) -> None:

@@ -14,7 +14,7 @@ from dockmirror.interfaces import Answer
 from dockmirror.oci.consent import SAMPLE
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import BlobUnknown, ManifestUnknown, RegistryError
-from dockmirror.oci.etag import etag
+from dockmirror.oci.etag import format_etag
 from dockmirror.oci.ranges import Range
 from dockmirror.upstream.registry_client import HEADS_AVOIDED
 
@@ -33,7 +33,7 @@ OTHERWISE = ["page", "json", "forged", "down", "refusing"]
 WAYS: dict[str, dict[str, Any]] = {
     "GET": {},
     "HEAD": {"head": True},
-    "Range": {"range": Range.since(0, 1)},
+    "Range": {"range": Range.starting_at(0, 1)},
     "If-None-Match": {"if_none_match": "*"},
 }
 
@@ -114,7 +114,7 @@ def test_a_redirect_is_no_consent(mirrors: Mirrors, path: str, way: str, who: st
     """Whoever knows a digest gets nothing by it, and no link stays in the store."""
     details = WAYS[way]
     if way == "If-None-Match":
-        details = {"if_none_match": etag(Digest.parse(path.rpartition("/")[2]))}
+        details = {"if_none_match": format_etag(Digest.parse(path.rpartition("/")[2]))}
     answer = mirrors.ask(mirrors.other, path, who, **details)
     assert isinstance(answer, BlobUnknown | ManifestUnknown)
     assert mirrors.links(mirrors.other) == set()
@@ -332,7 +332,7 @@ class Model(RuleBasedStateMachine):
     def ask(self, other: bool, name: str, who: str | None, data: bytes, way: str) -> None:
         """A content by its digest is served only after consent by bytes."""
         digest = Digest.of(data)
-        details = {"if_none_match": etag(digest)} if way == "If-None-Match" else WAYS[way]
+        details = {"if_none_match": format_etag(digest)} if way == "If-None-Match" else WAYS[way]
         self.check(other, name, who, digest, f"{name}/{kind_of(data)}/{digest}", details)
 
     @rule(other=hosts, name=names, who=clients, way=st.sampled_from(["GET", "HEAD"]))

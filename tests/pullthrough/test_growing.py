@@ -86,7 +86,7 @@ def test_what_is_private_is_joined_by_who_may_have_it(origin: Origin, slow: Mirr
 
 
 @pytest.mark.parametrize(
-    "details", [{}, {"range": Range.since(0)}, {"range": Range.since(5)}, {"head": True}]
+    "details", [{}, {"range": Range.starting_at(0)}, {"range": Range.starting_at(5)}, {"head": True}]
 )
 @pytest.mark.parametrize("who", [None, "mallory"])
 def test_strangers_do_not_join(
@@ -134,10 +134,10 @@ def test_what_would_take_long_is_passed_through(origin: Origin, slow: Mirror) ->
     slow.ask(PUBLIC)
     slow.store.downloads.seconds = LONG + 0.1
     origin.take()
-    answer = slow.ask(PUBLIC, range=Range.since(5, 9))
+    answer = slow.ask(PUBLIC, range=Range.starting_at(5, 9))
     assert (answer.status, body(answer)) == (206, DATA[5:10])
     assert header(answer, "Cache-Status") == "dockmirror; fwd=miss"
-    assert slow.ask(PUBLIC, range=Range.since(0)).status == 206
+    assert slow.ask(PUBLIC, range=Range.starting_at(0)).status == 206
     assert origin.take() == [f"nobody: GET {PUBLIC} bytes=5-9"]
     assert slow.store.downloads.readers == 2
 
@@ -165,7 +165,7 @@ def test_a_part_that_is_not_there(origin: Origin, slow: Mirror) -> None:
     """Is refused; its reader leaves."""
     slow.ask(PUBLIC)
     with pytest.raises(RangeInvalid) as caught:
-        slow.ask(PUBLIC, range=Range.since(1024))
+        slow.ask(PUBLIC, range=Range.starting_at(1024))
     assert caught.value.content_size == 1024
     assert slow.store.downloads.readers == 1
 
@@ -197,7 +197,7 @@ def test_a_refusal_is_told(origin: Origin, slow: Mirror, error: RegistryError) -
 
 def test_a_readers_source_goes_on_from_where_it_stopped(origin: Origin, slow: Mirror) -> None:
     """With its own path and credentials, whatever the client itself had asked for."""
-    slow.ask(PRIVATE, "alice", range=Range.since(0), if_none_match='"x"')
+    slow.ask(PRIVATE, "alice", range=Range.starting_at(0), if_none_match='"x"')
     source = slow.store.downloads.source
     assert source is not None
     watch(source.open(1000))

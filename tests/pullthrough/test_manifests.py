@@ -11,7 +11,7 @@ from dockmirror.interfaces import Answer, ContentKind
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import BlobUnknown, ManifestUnknown, Unavailable
-from dockmirror.oci.etag import etag
+from dockmirror.oci.etag import format_etag
 from dockmirror.oci.media import DOCKER_LIST, DOCKER_MANIFEST, EVERYTHING, OCI_INDEX, OCI_MANIFEST
 from dockmirror.oci.reference import Tag
 from dockmirror.pullthrough.manifest_store import LIMIT
@@ -149,7 +149,7 @@ def test_by_digest_it_is_never_asked_for_again(origin: Origin, mirror: Mirror, m
     answer = mirror.ask(path)
     assert (body(answer), header(answer, "Age")) == (manifest, None)
     assert header(answer, "Cache-Status") == "dockmirror; hit"
-    assert mirror.ask(path, if_none_match=etag(Digest.of(manifest))).status == 304
+    assert mirror.ask(path, if_none_match=format_etag(Digest.of(manifest))).status == 304
     assert origin.take() == []
 
 

@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred
 from dockmirror.interfaces import Answer
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import Unauthorized, Unreachable
-from dockmirror.oci.etag import etag
+from dockmirror.oci.etag import format_etag
 from dockmirror.oci.media import EVERYTHING
 from dockmirror.oci.reference import Tag
 from dockmirror.oci.request import RegistryRequest
@@ -48,7 +48,7 @@ def test_then_it_is_confirmed_by_a_head(origin: Origin, warm: Mirror, manifest: 
     answer = warm.ask(TAG)
     (asked,) = origin.asked
     assert (str(asked), asked.request.accept) == (f"nobody: HEAD {TAG}", EVERYTHING)
-    assert asked.request.if_none_match == etag(Digest.of(manifest))
+    assert asked.request.if_none_match == format_etag(Digest.of(manifest))
     assert (body(answer), header(answer, "Age")) == (manifest, "0")
     assert header(answer, "Cache-Status") == "dockmirror; fwd=stale; detail=confirmed"
     origin.take()
@@ -126,7 +126,9 @@ def test_many_share_one_head(origin: Origin, warm: Mirror, manifest: bytes) -> N
     """Conditional or not; and what it costs if one of them leaves is nothing."""
     warm.clock.advance(TTL)
     origin.held_up = True
-    requests = [warm.request(TAG, if_none_match=value) for value in (None, '"x"', etag(Digest.of(manifest)))]
+    requests = [
+        warm.request(TAG, if_none_match=value) for value in (None, '"x"', format_etag(Digest.of(manifest)))
+    ]
     leaving = now_or_later(warm, requests[0])
     waiting = [watch(warm.registry.fetch(request)) for request in [*requests, *requests]]
     leaving.cancel()
@@ -154,7 +156,7 @@ def test_many_share_one_fetch(origin: Origin, mirror: Mirror, manifest: bytes) -
 def test_a_client_may_have_it_already(origin: Origin, mirror: Mirror, manifest: bytes) -> None:
     """Cold or warm: 304, without a body; cold it is kept all the same."""
     for _ in range(2):
-        answer = mirror.ask(TAG, if_none_match=etag(Digest.of(manifest)))
+        answer = mirror.ask(TAG, if_none_match=format_etag(Digest.of(manifest)))
         assert (answer.status, body(answer)) == (304, b"")
         assert answer.body.descriptor.digest == Digest.of(manifest)
     assert origin.take() == [f"nobody: GET {TAG}"]

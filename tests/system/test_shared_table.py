@@ -8,7 +8,7 @@ from struct import Struct
 
 import pytest
 
-from dockmirror.system.shared_table import DIGESTS_SIZE, SharedDigests, SharedTable, key_of
+from dockmirror.system.shared_table import DIGESTS_SIZE, SharedDigests, SharedTable, hash_key
 
 RECORD = Struct("<QQ")
 
@@ -31,7 +31,7 @@ def test_each_has_its_own() -> None:
         put(table, key, key)
     put(table, 5, 7)
     assert [table.find(key)[1] for key in (5, 6, 105, 7)] == [(5, 7), (6, 6), (105, 105), None]
-    assert sorted(table.all()) == [(5, 7), (6, 6), (105, 105)]
+    assert sorted(table.records()) == [(5, 7), (6, 6), (105, 105)]
 
 
 def test_where_there_is_no_room() -> None:
@@ -41,13 +41,13 @@ def test_where_there_is_no_room() -> None:
         put(table, key, (key * 3) % 8)
     put(table, 9, 1)
     assert table.find(8)[1] is None
-    assert sorted(record[0] for record in table.all()) == [1, 2, 3, 4, 5, 6, 7, 9]
+    assert sorted(record[0] for record in table.records()) == [1, 2, 3, 4, 5, 6, 7, 9]
 
 
 @pytest.mark.parametrize("name", [b"", b"a"])
 def test_keys(name: bytes) -> None:
     """Are of eight bytes, and never nobody's."""
-    assert 0 < key_of(name) < 2**64
+    assert 0 < hash_key(name) < 2**64
 
 
 def digest(number: int) -> bytes:

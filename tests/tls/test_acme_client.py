@@ -14,11 +14,11 @@ from dockmirror.tls.certificate_renewal import AuthorityUnavailable
 def test_an_account_that_is_broken(tmp_path: Path) -> None:
     """Is told of by its place, and not replaced: the authority knows the old one."""
     kept = AcmeStore(tmp_path)
-    kept.account(lambda: b"nonsense")
+    kept.account_key(lambda: b"nonsense")
     authority = AcmeClient("https://authority.example", "a@m.example", None, kept)
     with pytest.raises(AuthorityUnavailable, match=f"the account's key in {tmp_path}/acme cannot be read"):
         authority.issue("m.example")
-    assert kept.account(lambda: b"another") == b"nonsense"
+    assert kept.account_key(lambda: b"another") == b"nonsense"
 
 
 def test_a_directory_that_cannot_be_written(tmp_path: Path) -> None:

@@ -30,10 +30,10 @@ def test_a_certificate(kept: AcmeStore) -> None:
     """Is shown with its key, and takes the place of the one before; only the mirror may read it."""
     for _ in range(2):
         issued = issue("m.example")
-        kept.put("m.example", issued.key + issued.certificate)
+        kept.save_certificate("m.example", issued.key + issued.certificate)
         folder = read_certificate_folder(path for path in kept.folder.iterdir() if path.suffix == ".pem")
-        assert [each.certificate.serial_number for each in folder.served] == [issued.serial]
-        assert folder.remarks == ()
+        assert [each.certificate.serial_number for each in folder.chains] == [issued.serial]
+        assert folder.problems == ()
     assert (mode(kept.folder), mode(kept.folder / "m.example.pem")) == (0o700, 0o600)
     assert [path.name for path in kept.folder.iterdir()] == ["m.example.pem"]
 
@@ -41,35 +41,35 @@ def test_a_certificate(kept: AcmeStore) -> None:
 def test_when_it_is_due(kept: AcmeStore) -> None:
     """When two thirds of its life are over: here of 900 days before ``NOW`` and 90 after it."""
     issued = issue("m.example", days=90)
-    kept.put("m.example", issued.key + issued.certificate)
-    assert kept.due("m.example") == NOW.timestamp() + (-900 + 990 * 2 / 3) * DAY
+    kept.save_certificate("m.example", issued.key + issued.certificate)
+    assert kept.renewal_time("m.example") == NOW.timestamp() + (-900 + 990 * 2 / 3) * DAY
 
 
 @pytest.mark.parametrize("pem", [b"", b"nonsense", issue("m.example").key, issue("m.example").key[:40]])
 def test_what_is_no_certificate(kept: AcmeStore, pem: bytes) -> None:
     """Is none."""
-    assert kept.due("m.example") is None
-    kept.put("m.example", pem)
-    assert kept.due("m.example") is None
+    assert kept.renewal_time("m.example") is None
+    kept.save_certificate("m.example", pem)
+    assert kept.renewal_time("m.example") is None
 
 
 def test_the_account(kept: AcmeStore) -> None:
     """Is made once, and only the mirror may read its key, which is no certificate's."""
-    assert kept.account(lambda: b"first") == b"first"
-    assert kept.account(lambda: b"second") == b"first"
+    assert kept.account_key(lambda: b"first") == b"first"
+    assert kept.account_key(lambda: b"second") == b"first"
     assert mode(kept.folder / "account") == 0o600
     assert (kept.folder / "account").suffix == ""
 
 
 def test_proofs(kept: AcmeStore) -> None:
     """Are told while an authority may ask for them, by their tokens alone."""
-    with kept.proofs() as prove:
+    with kept.publish_proofs() as prove:
         prove("To-ken_1", "To-ken_1.thumbprint")
         prove("other", "other.thumbprint")
-        assert kept.proof("To-ken_1") == b"To-ken_1.thumbprint"
-        assert kept.proof("other") == b"other.thumbprint"
-        assert kept.proof("unknown") is None
-    assert kept.proof("To-ken_1") is None
+        assert kept.find_proof("To-ken_1") == b"To-ken_1.thumbprint"
+        assert kept.find_proof("other") == b"other.thumbprint"
+        assert kept.find_proof("unknown") is None
+    assert kept.find_proof("To-ken_1") is None
 
 
 @pytest.mark.parametrize(
@@ -77,9 +77,9 @@ def test_proofs(kept: AcmeStore) -> None:
 )
 def test_no_token(kept: AcmeStore, token: str) -> None:
     """Leads to another file, or puts one there."""
-    kept.account(lambda: b"secret")
-    assert kept.proof(token) is None
-    with kept.proofs() as prove, pytest.raises(OSError, match="token"):
+    kept.account_key(lambda: b"secret")
+    assert kept.find_proof(token) is None
+    with kept.publish_proofs() as prove, pytest.raises(OSError, match="token"):
         prove(token, "x")
 
 
@@ -88,14 +88,14 @@ def test_proofs_of_one_that_was_killed(kept: AcmeStore) -> None:
     (kept.folder / "proofs").mkdir(parents=True)
     for name in ("old", ".half"):
         (kept.folder / "proofs" / name).touch()
-    with kept.proofs() as prove:
+    with kept.publish_proofs() as prove:
         prove("token", "x")
         assert [path.name for path in (kept.folder / "proofs").iterdir()] == ["token"]
 
 
 def test_proofs_end_with_what_asked_for_them(kept: AcmeStore) -> None:
     """However it ends."""
-    with suppress(KeyError), kept.proofs() as prove:
+    with suppress(KeyError), kept.publish_proofs() as prove:
         prove("token", "x")
         raise KeyError
-    assert kept.proof("token") is None
+    assert kept.find_proof("token") is None

@@ -145,7 +145,7 @@ def test_folders(kept: Kept) -> None:
     deeper.mkdir()
     (deeper / "m.pem").write_bytes(SECOND.key + SECOND.certificate)
     assert kept.shown("ghcr.m.example") == OTHER.serial
-    assert [each.path.parent.name for each in kept.directory.served] == [kept.path.name, "ghcr"]
+    assert [each.path.parent.name for each in kept.directory.chains] == [kept.path.name, "ghcr"]
     renewed = issue("ghcr.m.example")
     for name, data in (("fullchain", renewed.certificate), ("privkey", renewed.key)):
         (archive / f"{name}2.pem").write_bytes(data)
@@ -202,7 +202,7 @@ def choice(directory: Path, domain: str, *issued: Issued) -> SniSelector:
     for number, each in enumerate(issued):
         paths.append(directory / f"{number}.pem")
         paths[-1].write_bytes(each.certificate + each.key)
-    return SniSelector(read_certificate_folder(paths).served, domain)
+    return SniSelector(read_certificate_folder(paths).chains, domain)
 
 
 @pytest.mark.parametrize(
@@ -245,9 +245,9 @@ def path(tmp_path: Path) -> Path:
 def test_open(path: Path) -> None:
     """A directory is opened once, by name or because none is named; when its certificates end is known."""
     directories = CertificateDirectories(path, "m.example", Clock())
-    assert directories.ends() == {}
+    assert directories.expiry_times() == {}
     assert directories.open(None) is directories.open(path)
-    assert directories.ends() == {str(path / "m.pem"): NOW.timestamp() + 86_400}
+    assert directories.expiry_times() == {str(path / "m.pem"): NOW.timestamp() + 86_400}
 
 
 def test_preferred(path: Path) -> None:
@@ -257,7 +257,7 @@ def test_preferred(path: Path) -> None:
     directories = CertificateDirectories(path, "m.example", Clock())
     directory = directories.open(None)
     assert shown(directory, None)[0] == ISSUED.serial
-    directories.prefer("other.example")
+    directories.set_default_domain("other.example")
     assert shown(directory, None)[0] == other.serial
     assert shown(directory, "m.example")[0] == ISSUED.serial
 
@@ -269,7 +269,7 @@ def test_none(tmp_path: Path) -> None:
     directories = CertificateDirectories(None, "m.example", Clock())
     with pytest.raises(NoUsableCertificate, match="there is no certificate"):
         directories.open(tmp_path)
-    assert directories.ends() == {}
+    assert directories.expiry_times() == {}
 
 
 def test_filled(path: Path, tmp_path: Path) -> None:
@@ -277,7 +277,7 @@ def test_filled(path: Path, tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     directories = CertificateDirectories(empty, "m.example", Clock(), filled=True)
     directory = directories.open(None)
-    assert directories.ends() == {}
+    assert directories.expiry_times() == {}
     with pytest.raises(NoUsableCertificate):
         directories.open(tmp_path / "other")
     with pytest.raises(Error, match="no shared cipher"):

@@ -107,24 +107,24 @@ LAYOUTS = {
 def test_layouts(read: Read, files: Mapping[str, bytes], name: str) -> None:
     """Each program's files are one certificate, with its whole chain, and nothing is wrong with them."""
     folder = read(files)
-    assert folder.remarks == ()
-    (served,) = folder.served
+    assert folder.problems == ()
+    (served,) = folder.chains
     assert (served.path.name, served.names) == (name, ["one.example"])
-    assert served.ends == NOW.timestamp() + 60 * 86_400
+    assert served.expires_at == NOW.timestamp() + 60 * 86_400
     assert shown(served.context(), None) == [ONE.serial, AUTHORITY.serial]
 
 
 def test_several(read: Read) -> None:
     """Several certificates lie side by side, each with its own key."""
     files = {"a.crt": CHAIN, "a.key": ONE.key, "b.pem": OTHER.certificate, "c.key": OTHER.key}
-    assert [each.names for each in read(files).served] == [["one.example"], ["*.one.example"]]
+    assert [each.names for each in read(files).chains] == [["one.example"], ["*.one.example"]]
 
 
 def test_halves(read: Read) -> None:
     """A key and a certificate that are not for each other are shown to nobody; it is told of both."""
     folder = read({"a.crt": CHAIN, "a.key": OTHER.key, "ca.pem": AUTHORITY.certificate})
-    assert folder.served == ()
-    assert [remark.rpartition("/")[2] for remark in folder.remarks] == [
+    assert folder.chains == ()
+    assert [remark.rpartition("/")[2] for remark in folder.problems] == [
         "a.key: holds a key that no certificate beside it is for",
         "a.crt: holds a certificate that no key beside it is for",
     ]
@@ -133,14 +133,14 @@ def test_halves(read: Read) -> None:
 def test_a_wrong_file(read: Read) -> None:
     """What is wrong with one file is no other file's trouble."""
     folder = read({"a.pem": CHAIN + ONE.key, "b.pem": OTHER.key[:50]})
-    assert len(folder.served) == 1
-    assert [remark.rpartition("/")[2] for remark in folder.remarks] == ["b.pem: ends within a block"]
+    assert len(folder.chains) == 1
+    assert [remark.rpartition("/")[2] for remark in folder.problems] == ["b.pem: ends within a block"]
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
     """Is told of, such as a link that leads nowhere."""
     (tmp_path / "a.pem").symlink_to("nowhere")
-    (remark,) = read_certificate_folder([tmp_path / "a.pem"]).remarks
+    (remark,) = read_certificate_folder([tmp_path / "a.pem"]).problems
     assert remark == f"{tmp_path}/a.pem: cannot be read: No such file or directory"
 
 
@@ -148,8 +148,8 @@ def test_a_weak_key(read: Read) -> None:
     """What OpenSSL does not take is told of and shown to nobody."""
     weak = issue("weak.example", key=rsa.generate_private_key(65537, 1024))  # noqa: S505
     folder = read({"weak.pem": weak.certificate + weak.key})
-    assert folder.served == ()
-    assert folder.remarks[0].endswith("weak.pem: OpenSSL takes no certificate or key of this kind")
+    assert folder.chains == ()
+    assert folder.problems[0].endswith("weak.pem: OpenSSL takes no certificate or key of this kind")
 
 
 @pytest.mark.parametrize(("mode", "told"), [(0o600, 0), (0o640, 0), (0o644, 1), (0o604, 1)])
@@ -161,5 +161,5 @@ def test_who_may_read_it(tmp_path: Path, mode: int, told: int) -> None:
     certificate.write_bytes(CHAIN)
     certificate.chmod(0o644)
     folder = read_certificate_folder([certificate, key])
-    assert len(folder.served) == 1
-    assert folder.remarks == (f"{key}: holds a key that everybody on this machine may read",) * told
+    assert len(folder.chains) == 1
+    assert folder.problems == (f"{key}: holds a key that everybody on this machine may read",) * told

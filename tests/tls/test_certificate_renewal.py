@@ -7,8 +7,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from dockmirror.tls.certificate_renewal import (
-    LOOK,
-    PAUSES,
+    CHECK_PERIOD,
+    RETRY_DELAYS,
     AuthorityUnavailable,
     CertificateRenewal,
     NameRefused,
@@ -41,7 +41,7 @@ class Asked:
             raise self.failing[name]
         self.due[name] = self.clock.seconds() + LIFE
 
-    def within(self, seconds: float, step: float = LOOK) -> list[str]:
+    def within(self, seconds: float, step: float = CHECK_PERIOD) -> list[str]:
         """What is asked for in that time."""
         self.asked = []
         for _ in range(int(seconds / step)):
@@ -84,12 +84,12 @@ def test_a_name_that_is_refused(asked: Asked) -> None:
         asked.issuing.startService()
     assert asked.asked == ["m.example", "docker.m.example"]
     assert any("no certificate for m.example" in text and "30 s: it is not yours" in text for text in texts)
-    for pause in PAUSES:
-        assert asked.within(pause - LOOK) == []
-        assert asked.within(LOOK) == ["m.example"]
-    assert asked.within(PAUSES[-1] - LOOK) == []
+    for pause in RETRY_DELAYS:
+        assert asked.within(pause - CHECK_PERIOD) == []
+        assert asked.within(CHECK_PERIOD) == ["m.example"]
+    assert asked.within(RETRY_DELAYS[-1] - CHECK_PERIOD) == []
     asked.failing.clear()
-    assert asked.within(LOOK) == ["m.example"]
+    assert asked.within(CHECK_PERIOD) == ["m.example"]
     assert asked.within(DAY) == []
 
 
@@ -97,14 +97,14 @@ def test_pauses_begin_anew(asked: Asked) -> None:
     """Once there has been a certificate."""
     asked.failing["m.example"] = NameRefused("no")
     asked.issuing.startService()
-    asked.within(PAUSES[0] + PAUSES[1])
+    asked.within(RETRY_DELAYS[0] + RETRY_DELAYS[1])
     asked.failing.clear()
-    asked.within(PAUSES[2])
+    asked.within(RETRY_DELAYS[2])
     assert asked.due["m.example"]
     asked.failing["m.example"] = NameRefused("no")
     asked.due.pop("m.example")
-    assert asked.within(LOOK) == ["m.example"]
-    assert asked.within(PAUSES[0]) == ["m.example"]
+    assert asked.within(CHECK_PERIOD) == ["m.example"]
+    assert asked.within(RETRY_DELAYS[0]) == ["m.example"]
 
 
 def test_an_authority_that_is_down(asked: Asked) -> None:
@@ -114,10 +114,10 @@ def test_an_authority_that_is_down(asked: Asked) -> None:
         asked.issuing.startService()
     assert asked.asked == ["m.example"]
     assert any("no certificates now, which are asked for again in 30 s: connection" in text for text in texts)
-    assert asked.within(PAUSES[0]) == ["m.example"]
-    assert asked.within(PAUSES[1] - LOOK) == []
+    assert asked.within(RETRY_DELAYS[0]) == ["m.example"]
+    assert asked.within(RETRY_DELAYS[1] - CHECK_PERIOD) == []
     asked.failing.clear()
-    assert asked.within(LOOK) == ["m.example", "docker.m.example"]
+    assert asked.within(CHECK_PERIOD) == ["m.example", "docker.m.example"]
 
 
 def test_an_authority_that_refuses(asked: Asked) -> None:
@@ -126,7 +126,7 @@ def test_an_authority_that_refuses(asked: Asked) -> None:
     asked.issuing.startService()
     asked.failing["m.example"] = NameRefused("no")
     with logged() as texts:
-        assert asked.within(PAUSES[0]) == ["m.example", "docker.m.example"]
+        assert asked.within(RETRY_DELAYS[0]) == ["m.example", "docker.m.example"]
     assert any("no certificates now, which are asked for again in 30 s: connection" in text for text in texts)
 
 
@@ -134,7 +134,7 @@ def test_names_may_change(asked: Asked) -> None:
     """With the settings, while it runs."""
     asked.issuing.startService()
     asked.names = ["m.example", "lan.m.example"]
-    assert asked.within(LOOK) == ["lan.m.example"]
+    assert asked.within(CHECK_PERIOD) == ["lan.m.example"]
 
 
 def test_one_at_a_time(asked: Asked) -> None:
@@ -155,6 +155,6 @@ def test_what_nobody_expected(asked: Asked) -> None:
         "no certificate for m.example" in text and "30 s" in text and "KeyError" in text for text in texts
     )
     assert asked.asked == ["m.example", "docker.m.example"]
-    for pause in PAUSES[:2]:
-        assert asked.within(pause - LOOK) == []
-        assert asked.within(LOOK) == ["m.example"]
+    for pause in RETRY_DELAYS[:2]:
+        assert asked.within(pause - CHECK_PERIOD) == []
+        assert asked.within(CHECK_PERIOD) == ["m.example"]

@@ -272,7 +272,7 @@ class TestElsewhere:
         """Without the registry, and without the credentials that it was asked with."""
         answer = fetch(registry, credentials=Credentials.bearer("t0ken"))
         assert answer.open_range is not None
-        another = now(answer.open_range(Range.since(10, 19)))
+        another = now(answer.open_range(Range.starting_at(10, 19)))
         assert (another.status, str(another.content_range)) == (206, "bytes 10-19/100")
         assert bytes_of(another.body) == BLOB[10:20]
         assert [(seen.host, seen.authorization, seen.header("Range")) for seen in registry.seen] == [
@@ -288,7 +288,7 @@ class TestElsewhere:
         answer = fetch(registry)
         assert answer.open_range is not None
         with pytest.raises(RegistryError) as raised:
-            now(answer.open_range(Range.since(10, 19)))
+            now(answer.open_range(Range.starting_at(10, 19)))
         assert (raised.value.status, len(registry.seen)) == (403, 3)
 
     def test_its_address_shows_nowhere(self, registry: World) -> None:

@@ -13,7 +13,7 @@ from twisted.cred.credentials import UsernamePassword
 from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import maybeDeferred
 
-from dockmirror.users.htpasswd import Htpasswd, comparisons, cost_of, parse_htpasswd
+from dockmirror.users.htpasswd import Htpasswd, bcrypt_cost, hashes_to_compare, parse_htpasswd
 from tests.stacks import Outcome, logged
 
 
@@ -64,7 +64,7 @@ def test_a_wrong_one(file: Path, name: str, password: str) -> None:
 
 def spent(hashes: list[bytes]) -> int:
     """How much work it is to compare a password with all of these."""
-    return sum(1 << cost_of(each) for each in hashes)
+    return sum(1 << bcrypt_cost(each) for each in hashes)
 
 
 @pytest.mark.parametrize("highest", [4, 5, 9, 12])
@@ -72,10 +72,10 @@ def test_a_name_that_is_not_there_takes_as_long(highest: int) -> None:
     """As any name of the file, whatever the cost of its hash."""
     for cost in range(4, highest + 1):
         own = bcrypt.gensalt(cost) + b"." * 31
-        compared = comparisons(own, highest)
+        compared = hashes_to_compare(own, highest)
         assert compared[0] == own
-        assert spent(compared) == spent(comparisons(None, highest)) == 1 << highest
-    assert not any(bcrypt.checkpw(b"", each) for each in comparisons(None, 4))
+        assert spent(compared) == spent(hashes_to_compare(None, highest)) == 1 << highest
+    assert not any(bcrypt.checkpw(b"", each) for each in hashes_to_compare(None, 4))
 
 
 def test_the_highest_cost_of_the_file_counts(tmp_path: Path) -> None:

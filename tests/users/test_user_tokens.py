@@ -10,7 +10,7 @@ import jwt
 import pytest
 from twisted.internet.task import Clock
 
-from dockmirror.users.user_tokens import LIFE, UserTokens, read_keys
+from dockmirror.users.user_tokens import LIFETIME, UserTokens, read_signing_keys
 
 KEY, OLD = b"k" * 32, b"o" * 32
 NOW = 1_800_000_000
@@ -31,7 +31,7 @@ def test_a_token(clock: Clock) -> None:
     tokens = UserTokens([KEY], clock)
     token = tokens.issue("alice")
     assert tokens.verify(token) == "alice"
-    clock.advance(LIFE - 1)
+    clock.advance(LIFETIME - 1)
     assert tokens.verify(token) == "alice"
     clock.advance(1)
     assert tokens.verify(token) is None
@@ -86,13 +86,13 @@ KEY_LINE = "ab" * 32
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     """Is made, for its owner alone and with nothing beside it, and is the same the next time."""
     path = tmp_path / "state" / "keys"
-    (key,) = read_keys(path)
+    (key,) = read_signing_keys(path)
     assert len(key) == 32
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     assert list(path.parent.iterdir()) == [path]
-    assert read_keys(path) == (key,)
-    assert read_keys(tmp_path / "other") != (key,)
+    assert read_signing_keys(path) == (key,)
+    assert read_signing_keys(tmp_path / "other") != (key,)
 
 
 def test_several(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_several(tmp_path: Path) -> None:
     path = tmp_path / "keys"
     path.touch(0o600)
     path.write_text(f"{KEY_LINE}\n{'cd' * 40}\n")
-    assert read_keys(path) == (bytes.fromhex(KEY_LINE), b"\xcd" * 40)
+    assert read_signing_keys(path) == (bytes.fromhex(KEY_LINE), b"\xcd" * 40)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_what_holds_no_keys(tmp_path: Path, text: str) -> None:
     path.touch(0o600)
     path.write_text(text)
     with pytest.raises(ValueError, match="keys") as raised:
-        read_keys(path)
+        read_signing_keys(path)
     told = f"expected keys of at least 32 bytes in {path}, in hexadecimal, one a line"
     assert str(raised.value) == told
 
@@ -124,11 +124,11 @@ def test_what_others_may_read(tmp_path: Path, mode: int) -> None:
     path.write_text(KEY_LINE)
     path.chmod(mode)
     with pytest.raises(ValueError, match="expected mode 0600"):
-        read_keys(path)
+        read_signing_keys(path)
 
 
 def test_where_nothing_can_be_made(tmp_path: Path) -> None:
     """It says so."""
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="file"):
-        read_keys(tmp_path / "file" / "keys")
+        read_signing_keys(tmp_path / "file" / "keys")

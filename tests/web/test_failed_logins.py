@@ -11,7 +11,14 @@ from twisted.internet.task import Clock
 
 from dockmirror.oci.errors import TooManyRequests, Unauthorized, Unavailable
 from dockmirror.system.networks import Network
-from dockmirror.web.failed_logins import AT_ONCE, PER_NAME, PER_NETWORK, SIZE, WINDOW, FailedLogins
+from dockmirror.web.failed_logins import (
+    MAX_CONCURRENT,
+    MAX_PER_NAME,
+    MAX_PER_NETWORK,
+    SIZE,
+    WINDOW,
+    FailedLogins,
+)
 
 from ..answering import watch
 
@@ -58,30 +65,30 @@ def retry_after(outcome: object) -> str | None:
 
 def test_wrong_passwords_of_a_name(attempts: Attempts) -> None:
     """Are few; then the network waits for the rest of the window, with a right one as well."""
-    attempts.fails(PER_NAME - 1)
+    attempts.fails(MAX_PER_NAME - 1)
     attempts.clock.advance(20)
     attempts.fails(1)
     assert retry_after(attempts("alice")) == "40"
     attempts.clock.advance(39.5)
     assert retry_after(attempts("alice")) == "1"
     attempts.clock.advance(0.5)
-    attempts.fails(PER_NAME)
+    attempts.fails(MAX_PER_NAME)
     assert retry_after(attempts("alice")) == f"{WINDOW:g}"
 
 
 def test_other_names_and_other_networks(attempts: Attempts) -> None:
     """Are not refused for them."""
-    attempts.fails(PER_NAME)
+    attempts.fails(MAX_PER_NAME)
     assert attempts("bob", name="bob") == "bob"
     for other in (THERE, None):
         assert attempts("alice", network=other) == "alice"
-    attempts.fails(PER_NAME, network=None)
+    attempts.fails(MAX_PER_NAME, network=None)
     assert retry_after(attempts("alice", network=None))
 
 
 def test_wrong_passwords_of_many_names(attempts: Attempts) -> None:
     """Are few as well: one password tried for each name."""
-    for number in range(PER_NETWORK):
+    for number in range(MAX_PER_NETWORK):
         attempts.fails(1, name=f"name {number}")
     assert retry_after(attempts("bob", name="bob"))
     assert attempts("bob", name="bob", network=THERE) == "bob"
@@ -89,16 +96,16 @@ def test_wrong_passwords_of_many_names(attempts: Attempts) -> None:
 
 def test_what_succeeds_is_not_counted(attempts: Attempts) -> None:
     """Nor is what could not be looked at."""
-    for _ in range(2 * PER_NETWORK):
+    for _ in range(2 * MAX_PER_NETWORK):
         assert attempts("alice") == "alice"
-    for _ in range(2 * PER_NETWORK):
+    for _ in range(2 * MAX_PER_NETWORK):
         assert isinstance(attempts(Unavailable()), Unavailable)
-    attempts.fails(PER_NAME)
+    attempts.fails(MAX_PER_NAME)
 
 
 def test_processes_that_serve_as_one(attempts: Attempts) -> None:
     """Count together."""
-    attempts.fails(PER_NAME)
+    attempts.fails(MAX_PER_NAME)
     assert retry_after(attempts("alice", worker=1))
 
 
@@ -106,11 +113,11 @@ def test_many_at_once(attempts: Attempts) -> None:
     """Count as failed until they have succeeded, and are few for a network; others' are looked at."""
     waiting: Deferred[str] = Deferred()
     (guesses, _) = attempts.workers
-    of_one = [watch(guesses.attempt(HERE, b"alice", lambda: waiting)) for _ in range(PER_NAME + 1)]
-    assert [len(each) for each in of_one] == [0] * PER_NAME + [1]
+    of_one = [watch(guesses.attempt(HERE, b"alice", lambda: waiting)) for _ in range(MAX_PER_NAME + 1)]
+    assert [len(each) for each in of_one] == [0] * MAX_PER_NAME + [1]
     assert retry_after(of_one[-1][0])
-    of_many = [watch(guesses.attempt(HERE, b"%d" % n, lambda: waiting)) for n in range(AT_ONCE)]
-    assert sum(not each for each in of_many) == AT_ONCE - PER_NAME
+    of_many = [watch(guesses.attempt(HERE, b"%d" % n, lambda: waiting)) for n in range(MAX_CONCURRENT)]
+    assert sum(not each for each in of_many) == MAX_CONCURRENT - MAX_PER_NAME
     assert retry_after(of_many[-1][0]) == "1"
     assert attempts("carol", name="carol", network=THERE) == "carol"
     waiting.callback("right")
@@ -119,7 +126,7 @@ def test_many_at_once(attempts: Attempts) -> None:
 
 def test_one_that_leaves(attempts: Attempts) -> None:
     """Has not failed."""
-    for _ in range(PER_NAME + 1):
+    for _ in range(MAX_PER_NAME + 1):
         attempt = Deferred.fromCoroutine(attempts.workers[0].attempt(HERE, b"alice", _without_end))
         attempt.addErrback(lambda _: None)
         attempt.cancel()

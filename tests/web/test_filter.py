@@ -27,7 +27,7 @@ def house(tmp_path: Path) -> House:
 
 def test_a_known_token(house: House, tmp_path: Path) -> None:
     """Is answered on every host and to everybody, however often."""
-    with AcmeStore(tmp_path / "certificates").proofs() as prove:
+    with AcmeStore(tmp_path / "certificates").publish_proofs() as prove:
         prove("token", "token.thumbprint")
         for host in ("docker.mirror.example", "mirror.example", "nobody.example", "192.0.2.1"):
             answer = house.connect(STRANGER).ask("GET", host, f"{PATH}token").answer
@@ -39,7 +39,7 @@ def test_a_known_token(house: House, tmp_path: Path) -> None:
 @pytest.mark.parametrize("token", ["", "unknown", "..%2faccount", "../account"])
 def test_other_tokens(house: House, tmp_path: Path, token: str) -> None:
     """Lead to what is there for those who are let in."""
-    AcmeStore(tmp_path / "certificates").account(lambda: b"secret")
+    AcmeStore(tmp_path / "certificates").account_key(lambda: b"secret")
     answer = house.connect(STRANGER).ask("GET", "mirror.example", f"{PATH}{token}").answer
     assert answer.error == (403, "DENIED")
     assert b"secret" not in answer.body
@@ -48,6 +48,6 @@ def test_other_tokens(house: House, tmp_path: Path, token: str) -> None:
 def test_a_mirror_that_wants_no_certificates(tmp_path: Path) -> None:
     """Has no such path."""
     house = House(Internet(), certificates=str(tmp_path))
-    with AcmeStore(tmp_path).proofs() as prove:
+    with AcmeStore(tmp_path).publish_proofs() as prove:
         prove("token", "proof")
         assert house.get("mirror.example", f"{PATH}token").status == 404

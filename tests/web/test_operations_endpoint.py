@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred
 from dockmirror.app.telemetry import ProcessTelemetry, read_worker_state
 from dockmirror.http.server import HttpSite
 from dockmirror.web.operations_endpoint import OperationsResource
-from dockmirror.web.readiness import PATIENCE, ReadinessCheck, StoreCheck
+from dockmirror.web.readiness import STORE_TIMEOUT, ReadinessCheck, StoreCheck
 from dockmirror.web.status.overview import StatusOverview
 from tests.house import Answer, Connection, House
 from tests.internet import Internet
@@ -114,8 +114,8 @@ def test_a_store_that_says_nothing() -> None:
     desk = Desk([WORKING, StoreCheck("the bucket fails", wait)])
     asked = desk.connect().ask("GET", "x", "/readyz")
     assert asked.answers == []
-    desk.house.clock.advance(PATIENCE)
-    words = f"the bucket fails: no answer within {PATIENCE:g} s"
+    desk.house.clock.advance(STORE_TIMEOUT)
+    words = f"the bucket fails: no answer within {STORE_TIMEOUT:g} s"
     assert asked.answer.json == {"status": "degraded", "store": words}
     assert "within 2 s" in asked.answer.json["store"]
 

@@ -117,17 +117,17 @@ def test_a_window(ledger: RateCounters) -> None:
     """Begins with what is added first, and is over after its seconds; another network has its own."""
     ledger.add(ONE, 100.0, 60, requests=1)
     ledger.add(ONE, 130.0, 60, requests=1, bytes=5)
-    assert ledger.spent(ONE, 159.0, 60) == WindowCount(100.0, 2, 5)
-    assert ledger.spent(OTHER, 159.0, 60) == WindowCount(159.0, 0, 0)
-    assert ledger.spent(ONE, 160.0, 60) == WindowCount(160.0, 0, 0)
+    assert ledger.current_window(ONE, 159.0, 60) == WindowCount(100.0, 2, 5)
+    assert ledger.current_window(OTHER, 159.0, 60) == WindowCount(159.0, 0, 0)
+    assert ledger.current_window(ONE, 160.0, 60) == WindowCount(160.0, 0, 0)
     ledger.add(ONE, 161.0, 60, bytes=2**40)
-    assert ledger.spent(ONE, 170.0, 60) == WindowCount(161.0, 0, 2**40)
+    assert ledger.current_window(ONE, 170.0, 60) == WindowCount(161.0, 0, 2**40)
 
 
 def test_a_clock_that_was_ahead(ledger: RateCounters) -> None:
     """Makes no window last."""
     ledger.add(ONE, 10_000.0, 60, requests=1)
-    assert ledger.spent(ONE, 100.0, 60) == WindowCount(100.0, 0, 0)
+    assert ledger.current_window(ONE, 100.0, 60) == WindowCount(100.0, 0, 0)
 
 
 def test_processes_share_it() -> None:
@@ -137,7 +137,7 @@ def test_processes_share_it() -> None:
     ours, theirs = (RateCounters(memoryview(mmap(descriptor, COUNTERS_SIZE))) for _ in range(2))
     ours.add(ONE, 1.0, 60, requests=1)
     theirs.add(ONE, 2.0, 60, requests=1)
-    assert ours.spent(ONE, 3.0, 60) == theirs.spent(ONE, 3.0, 60) == WindowCount(1.0, 2, 0)
+    assert ours.current_window(ONE, 3.0, 60) == theirs.current_window(ONE, 3.0, 60) == WindowCount(1.0, 2, 0)
     os.close(descriptor)
 
 
@@ -147,5 +147,5 @@ def test_there_is_no_end_of_networks() -> None:
     networks = [ip_network(f"10.0.0.{number}") for number in range(10)]
     for number, network in enumerate(networks):
         few.add(network, float(number), 600, requests=1)
-    had = [few.spent(network, 20.0, 600).requests for network in networks]
+    had = [few.current_window(network, 20.0, 600).requests for network in networks]
     assert had == [0, 0, *[1] * 8]

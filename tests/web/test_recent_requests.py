@@ -69,7 +69,7 @@ def test_who_was_not_let_in() -> None:
     """Leaves nothing behind."""
     house = House(Internet())
     house.connect("8.8.8.8").ask("GET", HOST, "/v2/")
-    assert house.watched.recent.of(ClientAddress(ip_address("8.8.8.8"), "http", HOST)) == ()
+    assert house.watched.recent.list_for(ClientAddress(ip_address("8.8.8.8"), "http", HOST)) == ()
 
 
 def test_bounds() -> None:
@@ -91,7 +91,7 @@ def test_there_is_no_end_of_clients() -> None:
     for client in clients:
         clock.advance(1)
         recent(ended(client))
-    assert [len(recent.of(client)) for client in clients] == [0, 0, *[1] * 8]
+    assert [len(recent.list_for(client)) for client in clients] == [0, 0, *[1] * 8]
 
 
 def test_processes_share_it() -> None:
@@ -100,9 +100,9 @@ def test_processes_share_it() -> None:
     ours, theirs = (RecentRequests(Clock(), memoryview(memory)) for _ in range(2))
     client = ClientAddress(ip_address("2001:db8::1"), "http", "\N{SNOWMAN}" * 300, "bob")
     ours(ended(client, path=b"/v2/" + b"\xff" * 1000, method=b"M" * 5000))
-    (seen,) = theirs.of(client)
+    (seen,) = theirs.list_for(client)
     assert (seen.path, seen.method) == ("/v2/" + "\N{REPLACEMENT CHARACTER}" * 96, "M" * 20)
-    assert theirs.of(ClientAddress(client.address, "http", HOST, "alice")) == ()
+    assert theirs.list_for(ClientAddress(client.address, "http", HOST, "alice")) == ()
 
 
 def ended(client: ClientAddress, path: bytes = b"/v2/", method: bytes = b"GET") -> Any:
@@ -121,7 +121,7 @@ def ended(client: ClientAddress, path: bytes = b"/v2/", method: bytes = b"GET") 
 def test_without_an_address() -> None:
     """Nothing is shown: behind a UNIX socket all look alike."""
     house = House(Internet())
-    assert house.watched.recent.of(ClientAddress(None, "http", HOST)) == ()
+    assert house.watched.recent.list_for(ClientAddress(None, "http", HOST)) == ()
 
 
 def test_new_settings_forget_nothing() -> None:

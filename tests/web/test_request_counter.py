@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from dockmirror.web.request_counter import endpoint
+from dockmirror.web.request_counter import endpoint_name
 from tests.fake_registry import digest
 from tests.house import DOMAIN, House
 from tests.internet import LAYER, Internet
@@ -35,7 +35,7 @@ def requests(house: House) -> Mapping[tuple[str, ...], float]:
 )  # fmt: skip
 def test_endpoints(path: str, word: str) -> None:
     """A path is counted as what it asks for, on its own or below a registry's name; any other is other."""
-    assert endpoint(path.encode()) == word
+    assert endpoint_name(path.encode()) == word
 
 
 def test_a_request() -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import pytest
 
 from dockmirror.config.known_registries import KNOWN
-from dockmirror.web.site import host_name
+from dockmirror.web.site import normalize_host
 from tests.fake_registry import basic
 from tests.house import House
 from tests.internet import BUSYBOX, HUB, PASSWORD, PRIVATE, USER, Internet
@@ -197,4 +197,4 @@ class TestGate:
 )
 def test_names_of_hosts(host: str, name: str) -> None:
     """Without what varies."""
-    assert host_name(host) == name
+    assert normalize_host(host) == name

@@ -167,7 +167,7 @@ class ObjectReader:
 
     def is_verified(self) -> bool:
         """Report whether the chunks read so far are the content of that digest."""
-        return self._verifier is not None and self._verifier.verified()
+        return self._verifier is not None and self._verifier.matches()
 
     def read_all_blocking(self) -> bytes:
         """Read everything; the call blocks."""

@@ -11,9 +11,9 @@ from ...client_config.archive_command import archive
 from ...client_config.clients import CLIENTS
 from ...client_config.snippet import ClientConfig, Snippet
 from ..recent_requests import RequestRecord
-from .home_view import HomePageView, age, is_bad, size, source
+from .home_view import HomePageView, format_age, format_size, has_failed, source_phrase
 from .languages import Language
-from .page import figure, prose, render_page, section, table
+from .page import inline_code, render_page, section, snippet_figure, table
 
 _DIGEST = re.compile(r"(sha256:[0-9a-f]{8})[0-9a-f]{56}")
 
@@ -46,9 +46,9 @@ def _header(shown: HomePageView, say: Language) -> Tag:
     return tags.header(
         tags.p(_what(shown, say), class_="what"),
         tags.h1(shown.host),
-        tags.p(prose(lead), class_="lead"),
-        figure(Snippet(shown.example + "\n"), say),
-        [tags.p(prose(note), class_="note") for note in notes],
+        tags.p(inline_code(lead), class_="lead"),
+        snippet_figure(Snippet(shown.example + "\n"), say),
+        [tags.p(inline_code(note), class_="note") for note in notes],
     )
 
 
@@ -74,10 +74,10 @@ def _requests(shown: HomePageView, say: Language) -> Tag:
     address = shown.client.address
     if address is None:
         return part(tags.p(say("requests.nobody")))
-    part(tags.p(prose(say("requests.what", address=address))))
-    if not shown.seen:
+    part(tags.p(inline_code(say("requests.what", address=address))))
+    if not shown.requests:
         return part(tags.p(say("requests.none"), class_="none"))
-    rows = (_row(each, shown, say) for each in shown.seen)
+    rows = (_row(each, shown, say) for each in shown.requests)
     names = ("requests.age", "requests.request", "requests.status", "requests.size", "requests.source")
     return part(table((say(name) for name in names), rows, "requests"))
 
@@ -86,12 +86,12 @@ def _row(seen: RequestRecord, shown: HomePageView, say: Language) -> Tag:
     time = datetime.fromtimestamp(seen.time, UTC).isoformat(timespec="seconds")
     path = _DIGEST.sub(r"\1…", seen.path)
     return tags.tr(
-        tags.td(tags.time(age(shown.now - seen.time), datetime=time, title=time)),
+        tags.td(tags.time(format_age(shown.now - seen.time), datetime=time, title=time)),
         tags.td(tags.code(f"{seen.method} {path}", title=f"{seen.host}{seen.path}")),
         tags.td(str(seen.status)),
-        tags.td(size(seen.size)),
-        tags.td(say(source(seen))),
-        class_="bad" if is_bad(seen) else "",
+        tags.td(format_size(seen.size)),
+        tags.td(say(source_phrase(seen))),
+        class_="bad" if has_failed(seen) else "",
     )
 
 
@@ -100,10 +100,10 @@ def _registries(shown: HomePageView, say: Language) -> Tag:
     mirror = shown.mirror
     example = f"{mirror.by_path(mirror.other)}/{mirror.other.placeholder}"
     part = section("registries", say("registries"))
-    part(tags.p(prose(say("registries.what", example=example))))
+    part(tags.p(inline_code(say("registries.what", example=example))))
     by_name = any(each.host for each in mirror.registries)
     if by_name:
-        part(tags.p(prose(say("registries.login"))))
+        part(tags.p(inline_code(say("registries.login"))))
     rows = (
         tags.tr(
             tags.th(each.path, scope="row"),
@@ -117,21 +117,21 @@ def _registries(shown: HomePageView, say: Language) -> Tag:
 
 def _clients(shown: HomePageView, say: Language) -> Tag:
     part = section("clients", say("clients"))
-    part(tags.p(prose(say("clients.what", url=shown.mirror.url))))
+    part(tags.p(inline_code(say("clients.what", url=shown.mirror.url))))
     return part([_client(client, shown, say) for client in CLIENTS.values()])
 
 
 def _client(client: ClientConfig, shown: HomePageView, say: Language) -> Tag:
     first, *others = client.snippets(shown.mirror)
     part = tags.section(tags.h3(client.title), id=client.name)
-    part(tags.p(prose(say(client.name, host=shown.mirror.host))), figure(first, say))
+    part(tags.p(inline_code(say(client.name, host=shown.mirror.host))), snippet_figure(first, say))
     if client.after:
         part(tags.p(say("clients.after"), " ", tags.code(client.after), class_="after"))
     for snippet in others:
-        part(tags.p(prose(say(f"{client.name}.{snippet.name}"))), figure(snippet, say))
+        part(tags.p(inline_code(say(f"{client.name}.{snippet.name}"))), snippet_figure(snippet, say))
     return part
 
 
 def _archives(shown: HomePageView, say: Language) -> Tag:
     part = section("archives", say("archives"))
-    return part(tags.p(prose(say("archives.what"))), figure(archive(shown.mirror), say))
+    return part(tags.p(inline_code(say("archives.what"))), snippet_figure(archive(shown.mirror), say))

@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 
 from ...client_config.archive_command import archive
 from ...client_config.clients import CLIENTS
-from .home_view import HomePageView, age, size, source
+from .home_view import HomePageView, format_age, format_size, source_phrase
 from .languages import Language
 
 
-def text(shown: HomePageView, say: Language) -> str:
+def render_text(shown: HomePageView, say: Language) -> str:
     """An overview for a terminal."""
     mirror = shown.mirror
     parts = [
@@ -36,13 +36,13 @@ def _title(shown: HomePageView, say: Language) -> str:
 def _seen(shown: HomePageView, say: Language) -> Iterator[str]:
     rows = [
         [
-            age(shown.now - each.time),
+            format_age(shown.now - each.time),
             f"{each.method} {each.path}",
             str(each.status),
-            size(each.size),
-            say(source(each)),
+            format_size(each.size),
+            say(source_phrase(each)),
         ]
-        for each in shown.seen
+        for each in shown.requests
     ]
     return iter(table(rows))
 
@@ -59,7 +59,7 @@ def _row(row: Iterable[str], widths: Iterable[int]) -> str:
     return "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
-def as_json(shown: HomePageView) -> str:
+def render_json(shown: HomePageView) -> str:
     """The same for programs."""
     mirror = shown.mirror
     return json.dumps(
@@ -77,7 +77,7 @@ def as_json(shown: HomePageView) -> str:
                     "host": each.host, "method": each.method, "path": each.path, "status": each.status,
                     "bytes": each.size, "upstream": each.upstream, "cut_off": each.cut_off,
                 }
-                for each in shown.seen
+                for each in shown.requests
             ],
         },
         indent=2,

@@ -23,7 +23,7 @@ class HomePageView:
     mirror: MirrorAddress
     registry: MirroredRegistry | None
     client: ClientAddress
-    seen: Sequence[RequestRecord]
+    requests: Sequence[RequestRecord]
     now: float
 
     @property
@@ -40,7 +40,7 @@ class HomePageView:
         return f"docker pull {self.mirror.by_path(first)}/library/busybox"
 
 
-def size(count: int) -> str:
+def format_size(count: int) -> str:
     """A number of bytes, short."""
     amount = float(count)
     for unit in ("B", "kB", "MB"):
@@ -50,19 +50,19 @@ def size(count: int) -> str:
     return f"{amount:.1f} GB"
 
 
-def age(seconds: float) -> str:
+def format_age(seconds: float) -> str:
     """How long ago something was, short."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.0f} h"
 
 
-def is_bad(seen: RequestRecord) -> bool:
+def has_failed(seen: RequestRecord) -> bool:
     """Whether a client did not get what it asked for; a challenge is the beginning of most pulls."""
     return seen.cut_off or (seen.status >= 400 and seen.status != 401)
 
 
-def source(seen: RequestRecord) -> str:
+def source_phrase(seen: RequestRecord) -> str:
     """The phrase for where an answer came from."""
     if seen.cut_off:
         return "requests.cut_off"

@@ -15,7 +15,7 @@ from ...client_config.snippet import Snippet
 from .languages import LANGUAGES, Language
 
 
-def inline(package: str, name: str) -> str:
+def read_asset(package: str, name: str) -> str:
     """A file of a package's, as it stands in a document.
 
     :raises ValueError: when it has what is escaped there, and would no longer have its hash.
@@ -45,12 +45,12 @@ class PageAssets:
 
     style: str = field(repr=False)
     script: str = field(repr=False)
-    asks: bool = False
+    may_connect: bool = False
 
     @property
     def policy(self) -> str:
         """What a browser may do with it (``Content-Security-Policy``): what came with it, and no more."""
-        asks = "'self'" if self.asks else "'none'"
+        asks = "'self'" if self.may_connect else "'none'"
         return (
             f"default-src 'none'; style-src {_hash(self.style)}; script-src {_hash(self.script)};"
             f" img-src data:; connect-src {asks};"
@@ -58,7 +58,7 @@ class PageAssets:
         )
 
 
-PAGE = PageAssets(inline(__package__, "page.css"), inline(__package__, "page.js"))
+PAGE = PageAssets(read_asset(__package__, "page.css"), read_asset(__package__, "page.js"))
 
 
 def render_page(title: str, say: Language, *content: Tag, look: PageAssets = PAGE) -> Tag:
@@ -93,7 +93,7 @@ def table(names: Iterable[str], rows: Iterable[Tag], kind: str) -> Tag:
     return tags.div(tags.table(head, tags.tbody([*rows]), class_=kind), class_="wide")
 
 
-def figure(snippet: Snippet, say: Language) -> Tag:
+def snippet_figure(snippet: Snippet, say: Language) -> Tag:
     """Lines with a button that copies them."""
     button = tags.button(
         say("copy"), type="button", class_="copy", hidden="", **{"data-copied": say("copied")}
@@ -102,6 +102,6 @@ def figure(snippet: Snippet, say: Language) -> Tag:
     return tags.figure(caption, tags.pre(tags.code(snippet.text.rstrip("\n")), tabindex="0"))
 
 
-def prose(text: str) -> list[Tag | str]:
+def inline_code(text: str) -> list[Tag | str]:
     """Text in which what stands in backquotes is code."""
     return [tags.code(part) if number % 2 else part for number, part in enumerate(text.split("`"))]

@@ -18,9 +18,18 @@ from ..filter import RefusalResource
 from ..recent_requests import RecentRequests
 from ..respond import refuse
 from .home import render_home
-from .home_text import as_json, text
+from .home_text import render_json, render_text
 from .home_view import HomePageView
-from .send_page import HTML, JSON, TEXT, language_for, media_type, requesting_client, send, send_document
+from .send_page import (
+    HTML,
+    JSON,
+    TEXT,
+    language_for,
+    negotiate_media_type,
+    requesting_client,
+    send,
+    send_document,
+)
 
 
 @frozen
@@ -30,11 +39,11 @@ class PageFactory:
     :ivar reached: the mirror behind a scheme and a host.
     """
 
-    reached: Callable[[str, str], MirrorAddress]
+    find_mirror: Callable[[str, str], MirrorAddress]
     recent: RecentRequests
     clock: IReactorTime
 
-    def beside(self, registry: str | None = None) -> dict[str, Resource]:
+    def resources(self, registry: str | None = None) -> dict[str, Resource]:
         """What lies on a host, by the first part of its path.
 
         :param registry: the name in paths of the one whose virtual host it is.
@@ -43,7 +52,7 @@ class PageFactory:
 
     def mirror(self, client: ClientAddress) -> MirrorAddress:
         """The mirror as that client has reached it."""
-        return self.reached(client.scheme, client.host)
+        return self.find_mirror(client.scheme, client.host)
 
 
 class _HomePage(Resource):
@@ -66,18 +75,18 @@ class _HomePage(Resource):
             return refuse(request, error)
         shown = self._shown(request)
         request.setHeader("Vary", "Accept, Accept-Language")
-        kind = media_type(lines(request.requestHeaders, "Accept"), TEXT, HTML, JSON)
+        kind = negotiate_media_type(lines(request.requestHeaders, "Accept"), TEXT, HTML, JSON)
         if kind == JSON:
-            return send(as_json(shown).encode(), request, JSON)
+            return send(render_json(shown).encode(), request, JSON)
         if kind == TEXT:
-            return send(text(shown, say).encode(), request)
+            return send(render_text(shown, say).encode(), request)
         return send_document(render_home(shown, say), request)
 
     def _shown(self, request: ServerRequest) -> HomePageView:
         client = requesting_client(request)
         mirror = self._pages.mirror(client)
         registry = next((each for each in mirror.registries if each.path == self._registry), None)
-        seen = self._pages.recent.of(client)
+        seen = self._pages.recent.list_for(client)
         return HomePageView(mirror, registry, client, seen, self._pages.clock.seconds())
 
 

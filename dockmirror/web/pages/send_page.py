@@ -12,7 +12,7 @@ from twisted.web.template import Tag, flattenString
 from ...headers import lines
 from ...http.access import ClientAddress
 from ...http.server_request import ServerRequest
-from ..query import parameters
+from ..query import parse_query
 from .languages import ENGLISH, LANGUAGES, Language
 from .page import PAGE
 
@@ -30,8 +30,8 @@ def language_for(request: ServerRequest) -> Language:
 
     :raises RegistryError: when the query cannot be read.
     """
-    asked = dict(parameters(request)).get("lang", "")
-    preferred = language(lines(request.requestHeaders, "Accept-Language"), *LANGUAGES)
+    asked = dict(parse_query(request)).get("lang", "")
+    preferred = negotiate_language(lines(request.requestHeaders, "Accept-Language"), *LANGUAGES)
     return LANGUAGES.get(asked) or LANGUAGES.get(preferred) or LANGUAGES[ENGLISH]
 
 
@@ -57,7 +57,7 @@ def send_document(document: Tag, request: ServerRequest, policy: str = PAGE.poli
     return NOT_DONE_YET
 
 
-def media_type(accept: Sequence[str], default: str, *others: str) -> str:
+def negotiate_media_type(accept: Sequence[str], default: str, *others: str) -> str:
     """The media type to answer with.
 
     :param accept: the lines of ``Accept``.
@@ -68,7 +68,7 @@ def media_type(accept: Sequence[str], default: str, *others: str) -> str:
     return max(named, key=lambda each: named[each], default=default)
 
 
-def language(accept: Sequence[str], default: str, *others: str) -> str:
+def negotiate_language(accept: Sequence[str], default: str, *others: str) -> str:
     """The language to answer in: ``zh-Hans-CN`` is content with ``zh``.
 
     :param accept: the lines of ``Accept-Language``.

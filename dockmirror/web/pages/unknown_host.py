@@ -13,10 +13,10 @@ from ...headers import lines
 from ...http.access import ClientAddress
 from ...http.server_request import ServerRequest
 from ...oci.errors import RegistryError, Unsupported
-from ..site import host_name
+from ..site import normalize_host
 from .languages import Language
-from .page import prose, render_page, table
-from .send_page import HTML, JSON, language_for, media_type, requesting_client, send, send_document
+from .page import inline_code, render_page, table
+from .send_page import HTML, JSON, language_for, negotiate_media_type, requesting_client, send, send_document
 
 
 class UnknownHost(Resource):
@@ -43,7 +43,7 @@ class UnknownHost(Resource):
         request.setHeader("Vary", "Accept, Accept-Language")
         client = requesting_client(request)
         mirror = self._reached(client.scheme, client.host)
-        accepted = media_type(lines(request.requestHeaders, "Accept"), JSON, HTML)
+        accepted = negotiate_media_type(lines(request.requestHeaders, "Accept"), JSON, HTML)
         if accepted == JSON or request.method not in (b"GET", b"HEAD") or b"/v2/" in request.path + b"/":
             return send(self._error(client, mirror), request, JSON)
         try:
@@ -62,12 +62,12 @@ def _document(client: ClientAddress, mirror: MirrorAddress, say: Language) -> Ta
     header = tags.header(
         tags.p(title, class_="what"),
         tags.h1(client.host or "—"),
-        tags.p(prose(say("unknown.lead")), class_="lead"),
+        tags.p(inline_code(say("unknown.lead")), class_="lead"),
     )
     names = (say("unknown.host"), say("unknown.registry"))
     main = Tag("main")(
         table(names, _rows(mirror, say), "registries"),
-        tags.p(prose(say("unknown.why", host=host_name(client.host))), class_="note"),
+        tags.p(inline_code(say("unknown.why", host=normalize_host(client.host))), class_="note"),
     )
     return render_page(f"{client.host}: {title}", say, header, main)
 

@@ -5,27 +5,33 @@ from __future__ import annotations
 from twisted.web.template import Tag, tags
 
 from ...status.status_values import CacheUsage
-from ..pages.home_view import size
+from ..pages.home_view import format_size
 from ..pages.languages import Language
 from ..pages.page import section
 from . import chart
 from .chart import Bar
 from .overview import Status
-from .words import percent
+from .words import format_percent
 
 _HOUR = 4
 """Bars of an hour."""
 
 
-def cached(status: Status, say: Language) -> Tag:
+def render_cache(status: Status, say: Language) -> Tag:
     """That part of the page."""
     part = section("cache", say("status.cache"))
-    held = status.noted.cache
+    held = status.worker_state.cache
     if held is None:
         return part(tags.p(say("status.no_cache"), class_="none"))
-    bars, hours = chart.bars(status.slots), chart.hours(status.slots)
+    bars, hours = chart.group_slots(status.slots), chart.count_hours(status.slots)
     tiles = tags.dl(
-        _tile("held", size(held.bytes), say("status.limit", size=size(held.limit)), say, _full(held)),
+        _tile(
+            "held",
+            format_size(held.bytes),
+            say("status.limit", size=format_size(held.limit)),
+            say,
+            _full(held),
+        ),
         _tile("hits", _share(bars[-_HOUR:]), say("status.hour"), say),
         _tile("hits", _share(bars), say("status.hours", count=hours), say),
         class_="tiles",
@@ -38,9 +44,9 @@ def _charts(bars: list[Bar], held: CacheUsage, hours: int, say: Language) -> lis
     most = max((bar.asked for bar in bars), default=0)
     volume, of_all = say("status.volume"), say("status.size")
     return [
-        _chart(_legend(say), "100 %", chart.ratios(bars, told), hours, say),
-        _chart(volume, str(most), chart.volumes(bars, volume), hours, say)(class_="chart low"),
-        _chart(of_all, size(held.limit), chart.sizes(bars, held.limit, of_all), hours, say),
+        _chart(_legend(say), "100 %", chart.draw_hit_ratios(bars, told), hours, say),
+        _chart(volume, str(most), chart.draw_volumes(bars, volume), hours, say)(class_="chart low"),
+        _chart(of_all, format_size(held.limit), chart.draw_sizes(bars, held.limit, of_all), hours, say),
     ]
 
 
@@ -49,7 +55,7 @@ def _full(held: CacheUsage) -> Tag:
 
 
 def _share(bars: list[Bar]) -> str:
-    return percent(sum(bar.hits for bar in bars), sum(bar.asked for bar in bars))
+    return format_percent(sum(bar.hits for bar in bars), sum(bar.asked for bar in bars))
 
 
 def _tile(name: str, value: str, what: str, say: Language, *more: Tag) -> Tag:

@@ -26,7 +26,7 @@ class Bar:
     held: int | None
 
 
-def bars(slots: Sequence[SeriesSlot]) -> list[Bar]:
+def group_slots(slots: Sequence[SeriesSlot]) -> list[Bar]:
     """A quarter of an hour each, the last one up to now; what is held is so until something else is seen."""
     found: list[Bar] = []
     held: int | None = None
@@ -40,24 +40,24 @@ def bars(slots: Sequence[SeriesSlot]) -> list[Bar]:
     return found
 
 
-def hours(slots: Sequence[SeriesSlot]) -> int:
+def count_hours(slots: Sequence[SeriesSlot]) -> int:
     """How many they are."""
     return len(slots) * PERIOD // 3600
 
 
-def ratios(of: Sequence[Bar], label: str) -> Tag:
+def draw_hit_ratios(of: Sequence[Bar], label: str) -> Tag:
     """Of each the share of hits, and above it the rest."""
     return _svg(label, len(of), (shape for place, bar in enumerate(of) for shape in _ratio(place, bar)))
 
 
-def volumes(of: Sequence[Bar], label: str) -> Tag:
+def draw_volumes(of: Sequence[Bar], label: str) -> Tag:
     """How much was asked, beside the time in which it was most."""
     most = max((bar.asked for bar in of), default=0)
     heights = ((place, _HEIGHT * bar.asked / most) for place, bar in enumerate(of) if bar.asked)
     return _svg(label, len(of), (_bar(place, 0, height, "asked") for place, height in heights))
 
 
-def sizes(of: Sequence[Bar], limit: int, label: str) -> Tag:
+def draw_sizes(of: Sequence[Bar], limit: int, label: str) -> Tag:
     """How much was held, beside how much may be."""
     most = max(limit, *(bar.held or 0 for bar in of), 1)
     known = ((place, _HEIGHT * bar.held / most) for place, bar in enumerate(of) if bar.held)

@@ -30,7 +30,7 @@ class Status:
 
     now: float
     state: ReadinessState
-    noted: WorkerState
+    worker_state: WorkerState
     slots: Sequence[SeriesSlot]
     popular: Sequence[RepositoryPulls]
 
@@ -41,7 +41,7 @@ class StatusSource(Protocol):
     async def state(self) -> ReadinessState:
         """How it is."""
 
-    async def noted(self) -> WorkerState:
+    async def worker_state(self) -> WorkerState:
         """What it has noted."""
 
 
@@ -60,7 +60,7 @@ class StatusOverview:
 
     async def status(self) -> Status:
         """As of now."""
-        state, noted = await self._how(), await self._telling.noted()
+        state, noted = await self._how(), await self._telling.worker_state()
         return Status(self._clock.seconds(), state, noted, self._series.slots(), self._popular.most(_MOST))
 
     async def _how(self) -> ReadinessState:

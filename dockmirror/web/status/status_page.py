@@ -8,14 +8,16 @@ from collections.abc import Iterator, Sequence
 from twisted.web.template import Tag, tags
 
 from ...status.status_values import DownloadStatus, UpstreamStatus
-from ..pages.home_view import age, size
+from ..pages.home_view import format_age, format_size
 from ..pages.languages import Language
-from ..pages.page import PAGE, PageAssets, inline, prose, render_page, section, table
+from ..pages.page import PAGE, PageAssets, inline_code, read_asset, render_page, section, table
 from . import words
-from .cache_section import cached
+from .cache_section import render_cache
 from .overview import Status
 
-LOOK = PageAssets(PAGE.style + inline(__package__, "status.css"), inline(__package__, "status.js"), asks=True)
+ASSETS = PageAssets(
+    PAGE.style + read_asset(__package__, "status.css"), read_asset(__package__, "status.js"), may_connect=True
+)
 _PARTS = ("fetches", "registries", "cache", "usage", "popular")
 
 
@@ -27,20 +29,20 @@ def render_status(status: Status, host: str, say: Language) -> Tag:
     main = Tag("main")(
         _fetches(status, say),
         _registries(status, say),
-        cached(status, say),
+        render_cache(status, say),
         _usage(status, say),
         _popular(status, say),
     )
     stale = tags.p(say("status.stale"), id="stale", role="status", hidden="")
     return render_page(
-        f"{host}: {say('status')}", say, _header(status, host, say), _contents(say), main, stale, look=LOOK
+        f"{host}: {say('status')}", say, _header(status, host, say), _contents(say), main, stale, look=ASSETS
     )
 
 
 def _header(status: Status, host: str, say: Language) -> Tag:
     state = status.state
     lead = say(f"status.{state.status.replace(' ', '_')}", store=state.store)
-    several = status.noted.processes if status.noted.processes > 1 else None
+    several = status.worker_state.processes if status.worker_state.processes > 1 else None
     return tags.header(
         tags.p(say("status"), class_="what"),
         tags.h1(host),
@@ -56,7 +58,7 @@ def _contents(say: Language) -> Tag:
 
 def _fetches(status: Status, say: Language) -> Tag:
     part = section("fetches", say("status.fetches"))
-    fetches = status.noted.fetches
+    fetches = status.worker_state.fetches
     if not fetches:
         return part(tags.p(say("status.no_fetches"), class_="none"))
     return part(tags.ol([_fetch(each, say) for each in fetches], class_="fetches"))
@@ -70,15 +72,15 @@ def _fetch(fetch: DownloadStatus, say: Language) -> Tag:
     return tags.li(
         tags.p(tags.code(names[0]), more, " ", tags.code(short, class_="digest", title=fetch.digest)),
         bar(**{"aria-label": names[0]}),
-        tags.p(words.progress(fetch, say), class_="figures"),
+        tags.p(words.describe_progress(fetch, say), class_="figures"),
         id=f"{fetch.registry}-{fetch.digest}",
     )
 
 
 def _registries(status: Status, say: Language) -> Tag:
     part = section("registries", say("status.registries"))
-    ordered = words.by_state(status.noted.upstreams, status.now)
-    called = words.called(ordered)
+    ordered = words.sort_by_state(status.worker_state.upstreams, status.now)
+    called = words.display_names(ordered)
     unasked = [each for each in ordered if each.state(status.now) == "unasked"]
     if seen := ordered[: len(ordered) - len(unasked)]:
         names = ("registry", "state", "quota")
@@ -95,15 +97,17 @@ def _registry(upstream: UpstreamStatus, called: str, now: float, say: Language) 
     name = tags.th(called, scope="row")
     told = tags.td(
         tags.span(say(f"status.{state}"), class_=f"state {state}"),
-        tags.span(words.asked(upstream, now, say), class_="when"),
+        tags.span(words.describe_last_request(upstream, now, say), class_="when"),
         [*_failures(upstream, now, say)],
     )
-    return tags.tr(name, told, tags.td(words.quota(upstream.quota, now, say)), id=f"upstream-{upstream.name}")
+    return tags.tr(
+        name, told, tags.td(words.describe_quota(upstream.quota, now, say)), id=f"upstream-{upstream.name}"
+    )
 
 
 def _failures(upstream: UpstreamStatus, now: float, say: Language) -> Iterator[Tag]:
     for address in upstream.addresses:
-        if why := words.failure(address, now, say):
+        if why := words.describe_failure(address, now, say):
             where = [tags.code(address.url), " "] if upstream.addresses[1:] else []
             yield tags.p(where, why, class_="why bad" if address.fails else "why")
 
@@ -112,28 +116,29 @@ def _popular(status: Status, say: Language) -> Tag:
     part = section("popular", say("status.popular"))
     if not status.popular:
         return part(tags.p(say("status.no_popular"), class_="none"))
-    part(tags.p(prose(say("status.popular.what"))))
+    part(tags.p(inline_code(say("status.popular.what"))))
     names = ("repository", "manifests", "bytes")
     columns = [say(f"status.column.{name}") for name in names]
     rows = (
-        _row(each.repository, (str(each.manifests), size(each.bytes)), columns) for each in status.popular
+        _row(each.repository, (str(each.manifests), format_size(each.bytes)), columns)
+        for each in status.popular
     )
     return part(table(columns, rows, "numbers"))
 
 
 def _usage(status: Status, say: Language) -> Tag:
     part = section("usage", say("status.usage"))
-    usage = status.noted.usage
+    usage = status.worker_state.usage
     if usage is None:
         return part(
-            tags.p(say("status.no_usage" if status.noted.cache else "status.no_cache"), class_="none")
+            tags.p(say("status.no_usage" if status.worker_state.cache else "status.no_cache"), class_="none")
         )
-    part(tags.p(say("status.usage.what", age=age(max(0.0, status.now - usage.measured)))))
+    part(tags.p(say("status.usage.what", age=format_age(max(0.0, status.now - usage.measured)))))
     if not usage.registries:
         return part(tags.p(say("status.nothing"), class_="none"))
     columns = [say(f"status.column.{name}") for name in ("registry", "size", "shared", "contents")]
     rows = (
-        _row(each.registry, (size(each.bytes), size(each.shared), str(each.contents)), columns)
+        _row(each.registry, (format_size(each.bytes), format_size(each.shared), str(each.contents)), columns)
         for each in usage.registries
     )
     return part(table(columns, rows, "numbers"))

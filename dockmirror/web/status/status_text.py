@@ -11,13 +11,13 @@ from attrs import asdict
 from ...status.cache_series import PERIOD
 from ...status.status_values import UpstreamStatus
 from ..pages.home_text import table
-from ..pages.home_view import age, size
+from ..pages.home_view import format_age, format_size
 from ..pages.languages import Language
 from . import words
 from .overview import Status
 
 
-def text(status: Status, host: str, say: Language) -> str:
+def render_status_text(status: Status, host: str, say: Language) -> str:
     """What needs to be looked at, first; without the charts.
 
     :param host: by which the mirror was asked.
@@ -36,29 +36,29 @@ def text(status: Status, host: str, say: Language) -> str:
 
 def _fetches(status: Status, say: Language) -> list[str]:
     rows = [
-        [", ".join(each.repositories) or each.registry, each.digest, words.progress(each, say)]
-        for each in status.noted.fetches
+        [", ".join(each.repositories) or each.registry, each.digest, words.describe_progress(each, say)]
+        for each in status.worker_state.fetches
     ]
     return table(rows) or [f"    {say('status.no_fetches')}"]
 
 
 def _registries(status: Status, say: Language) -> Iterator[str]:
-    now, ordered = status.now, words.by_state(status.noted.upstreams, status.now)
-    called = words.called(ordered)
+    now, ordered = status.now, words.sort_by_state(status.worker_state.upstreams, status.now)
+    called = words.display_names(ordered)
     seen = [each for each in ordered if each.state(now) != "unasked"]
     rows = [
         [
             called[each.name],
             say(f"status.{each.state(now)}"),
-            words.asked(each, now, say),
-            words.quota(each.quota, now, say),
+            words.describe_last_request(each, now, say),
+            words.describe_quota(each.quota, now, say),
         ]
         for each in seen
     ]
     for upstream, row in zip(seen, table(rows), strict=True):
         yield row
         for address in upstream.addresses:
-            if why := words.failure(address, now, say):
+            if why := words.describe_failure(address, now, say):
                 where = f"{address.url} " if upstream.addresses[1:] else ""
                 yield f"        {where}{why}"
     if unasked := [called[each.name] for each in ordered if each not in seen]:
@@ -66,35 +66,35 @@ def _registries(status: Status, say: Language) -> Iterator[str]:
 
 
 def _cache(status: Status, say: Language) -> Iterator[str]:
-    held = status.noted.cache
+    held = status.worker_state.cache
     if held is None:
         yield f"    {say('status.no_cache')}"
         return
-    yield f"    {say('status.of', held=size(held.bytes), size=size(held.limit))}"
+    yield f"    {say('status.of', held=format_size(held.bytes), size=format_size(held.limit))}"
     if asked := sum(each.asked for each in status.slots):
-        share = words.percent(sum(each.hits for each in status.slots), asked)
+        share = words.format_percent(sum(each.hits for each in status.slots), asked)
         yield f"    {say('status.ratio.told', share=share)}"
 
 
 def _usage(status: Status, say: Language) -> list[str]:
-    usage = status.noted.usage
+    usage = status.worker_state.usage
     if usage is None:
-        return [f"    {say('status.no_usage' if status.noted.cache else 'status.no_cache')}"]
-    rows = [[each.registry, size(each.bytes), str(each.contents)] for each in usage.registries]
+        return [f"    {say('status.no_usage' if status.worker_state.cache else 'status.no_cache')}"]
+    rows = [[each.registry, format_size(each.bytes), str(each.contents)] for each in usage.registries]
     head = [say(f"status.column.{name}") for name in ("registry", "size", "contents")]
-    measured = say("status.usage.what", age=age(max(0.0, status.now - usage.measured)))
+    measured = say("status.usage.what", age=format_age(max(0.0, status.now - usage.measured)))
     return [f"    {measured}", *(table([head, *rows]) if rows else [f"    {say('status.nothing')}"])]
 
 
 def _popular(status: Status, say: Language) -> list[str]:
-    rows = [[each.repository, str(each.manifests), size(each.bytes)] for each in status.popular]
+    rows = [[each.repository, str(each.manifests), format_size(each.bytes)] for each in status.popular]
     head = [say(f"status.column.{name}") for name in ("repository", "manifests", "bytes")]
     return table([head, *rows]) if rows else [f"    {say('status.no_popular')}"]
 
 
-def as_json(status: Status) -> str:
+def render_status_json(status: Status) -> str:
     """The whole of it."""
-    noted = status.noted
+    noted = status.worker_state
     return json.dumps(
         {
             "time": status.now,

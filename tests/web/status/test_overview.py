@@ -22,7 +22,7 @@ class Telling:
         self.states += 1
         return ReadinessState(True, "ready", f"{self.states}")
 
-    async def noted(self) -> WorkerState:
+    async def worker_state(self) -> WorkerState:
         """More each time."""
         self.noting += 1
         return WorkerState(cache=CacheUsage(self.noting, 100))
@@ -31,10 +31,10 @@ class Telling:
 def test_who_looks_often() -> None:
     """Sees what is new each time; whether the store can be written is not tried for each look."""
     clock, telling = Clock(), Telling()
-    overview = StatusOverview(telling, SharedTables.alone(), clock)
+    overview = StatusOverview(telling, SharedTables.create(), clock)
     for look in range(10):
         status = now(overview.status())
-        assert (status.now, status.noted.cache) == (look, CacheUsage(look + 1, 100))
+        assert (status.now, status.worker_state.cache) == (look, CacheUsage(look + 1, 100))
         assert status.state.store == "1"
         clock.advance(1)
     assert now(overview.status()).state.store == "2"

@@ -6,7 +6,7 @@ from dockmirror.status.cache_series import SeriesSlot
 from dockmirror.status.pull_counts import RepositoryPulls
 from dockmirror.status.status_values import CacheUsage, RegistryUsage, Usage, WorkerState
 from dockmirror.web.pages.languages import LANGUAGES
-from dockmirror.web.status.status_text import text
+from dockmirror.web.status.status_text import render_status_text
 
 from .test_status_page import DIGEST, DOCKER, FETCHES, TWO, status
 
@@ -17,7 +17,7 @@ def test_all_of_it() -> None:
     noted = WorkerState((DOCKER, TWO), FETCHES, CacheUsage(1500, 3000), usage=usage)
     slots = (SeriesSlot(0, 4, 3, 1500),)
     popular = (RepositoryPulls("docker.io/a/b", 12, 2_000_000),)
-    told = text(status(noted, slots=slots, popular=popular), "m:9464", LANGUAGES["en"])
+    told = render_status_text(status(noted, slots=slots, popular=popular), "m:9464", LANGUAGES["en"])
     say = LANGUAGES["en"]
     assert (
         told
@@ -53,9 +53,12 @@ Most pulled
 def test_nothing_yet() -> None:
     """Each part says so, in every language."""
     for language in LANGUAGES.values():
-        told = text(status(WorkerState(cache=CacheUsage(0, 1))), "m", language)
+        told = render_status_text(status(WorkerState(cache=CacheUsage(0, 1))), "m", language)
         assert told.count("\n\n") == 5
         assert language("status.no_fetches") in told
         assert language("status.no_popular") in told
         assert "—" not in told
-    assert text(status(WorkerState(), "degraded"), "m", LANGUAGES["en"]).count("There is no cache") == 2
+    assert (
+        render_status_text(status(WorkerState(), "degraded"), "m", LANGUAGES["en"]).count("There is no cache")
+        == 2
+    )

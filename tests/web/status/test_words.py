@@ -26,13 +26,13 @@ def test_what_needs_to_be_looked_at() -> None:
         upstream("new", AddressStatus("n")),
         upstream("rests", AddressStatus("r", 9.0), rests=NOW + 5),
     )
-    assert words.by_state((new, well, resting, bad), NOW) == [bad, resting, well, new]
+    assert words.sort_by_state((new, well, resting, bad), NOW) == [bad, resting, well, new]
 
 
 def test_how_they_are_called() -> None:
     """By the registry; where that is several, with their names."""
     three = [upstream("a"), upstream("b", registry="x.io"), upstream("c", registry="x.io")]
-    assert words.called(three) == {"a": "a.io", "b": "x.io (b)", "c": "x.io (c)"}
+    assert words.display_names(three) == {"a": "a.io", "b": "x.io (b)", "c": "x.io (c)"}
 
 
 @pytest.mark.parametrize(
@@ -46,22 +46,24 @@ def test_how_they_are_called() -> None:
 )
 def test_when_it_was_asked(of: UpstreamStatus, told: str) -> None:
     """The last time at any address; and for how long it is not asked now."""
-    assert words.asked(of, NOW, ENGLISH) == told
+    assert words.describe_last_request(of, NOW, ENGLISH) == told
 
 
 def test_a_failure() -> None:
     """Is told with its time, also when it is over."""
-    assert words.failure(AddressStatus("a", 1.0), NOW, ENGLISH) == ""
-    assert words.failure(AddressStatus("a", 990.0, 400.0, "it was slow"), NOW, ENGLISH) == (
+    assert words.describe_failure(AddressStatus("a", 1.0), NOW, ENGLISH) == ""
+    assert words.describe_failure(AddressStatus("a", 990.0, 400.0, "it was slow"), NOW, ENGLISH) == (
         "Failed 10 min ago: it was slow"
     )
 
 
 def test_a_quota() -> None:
     """Is told as far as the upstream has."""
-    assert words.quota(None, NOW, ENGLISH) == words.quota(Quota(1.0, 100), NOW, ENGLISH) == ""
-    assert words.quota(Quota(940.0, 100, 7), NOW, ENGLISH) == "7 of 100 pulls left, 60 s ago"
-    assert words.quota(Quota(940.0, None, 0), NOW, ENGLISH) == "0 pulls left, 60 s ago"
+    assert (
+        words.describe_quota(None, NOW, ENGLISH) == words.describe_quota(Quota(1.0, 100), NOW, ENGLISH) == ""
+    )
+    assert words.describe_quota(Quota(940.0, 100, 7), NOW, ENGLISH) == "7 of 100 pulls left, 60 s ago"
+    assert words.describe_quota(Quota(940.0, None, 0), NOW, ENGLISH) == "0 pulls left, 60 s ago"
 
 
 @pytest.mark.parametrize(
@@ -74,9 +76,13 @@ def test_a_quota() -> None:
 )
 def test_progress(held: int, size: int | None, pace: float | None, told: str) -> None:
     """As far as it is known."""
-    assert words.progress(DownloadStatus("r.io", "sha256:a", (), held, size, pace), ENGLISH) == told
+    assert words.describe_progress(DownloadStatus("r.io", "sha256:a", (), held, size, pace), ENGLISH) == told
 
 
 def test_a_share() -> None:
     """Of nothing there is none."""
-    assert (words.percent(1, 3), words.percent(0, 3), words.percent(0, 0)) == ("33 %", "0 %", "—")
+    assert (words.format_percent(1, 3), words.format_percent(0, 3), words.format_percent(0, 0)) == (
+        "33 %",
+        "0 %",
+        "—",
+    )
