@@ -197,7 +197,7 @@ def build_hosts(
     root = RegistryHost(
         router,
         {**pages.resources(), "export": _export_resource(settings, router)},
-        below={
+        by_path={
             name: NamespaceFilter(registry, [other for other, each in own.items() if each is registry])
             for name, registry in own.items()
         },
@@ -233,13 +233,15 @@ def apply_access_rules(
     access = settings.access
     if access.htpasswd is not None:
         try:
-            users = Htpasswd(access.htpasswd, in_thread, SharedDigests(memory.verified, clock.seconds))
+            users = Htpasswd(
+                access.htpasswd, in_thread, SharedDigests(memory.verified_passwords, clock.seconds)
+            )
         except (OSError, ValueError) as error:
             raise ConfigurationError(f"access.htpasswd: {error}") from None
         tokens = UserTokens(load_signing_keys(settings), clock)
-        resource = AuthFilter(resource, users, tokens, FailedLogins(memory.guesses, clock))
+        resource = AuthFilter(resource, users, tokens, FailedLogins(memory.failed_logins, clock))
     if access.requests is not None or access.bytes is not None:
-        counters = RateCounters(memory.ledger)
+        counters = RateCounters(memory.rate_counters)
         resource = RateLimiter(resource, clock, counters, access.requests, access.bytes, access.window)
     networks = NetworkAccess(
         tuple(parse_networks(settings.networks)),

@@ -47,7 +47,7 @@ class Telemetry:
             Metrics(CollectorRegistry()),
             UpstreamHealthTable(clock),
             CacheSeries(clock, memory.series),
-            PullCounts(memory.popular),
+            PullCounts(memory.pull_counts),
             RecentRequests(clock, memory.recent),
         )
 

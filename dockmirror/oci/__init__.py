@@ -1,1 +1,1 @@
-"""The words of the distribution specification as frozen values: no Twisted, no I/O."""
+"""The terms of the distribution specification as frozen values: no Twisted, no I/O."""

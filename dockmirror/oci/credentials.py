@@ -1,4 +1,4 @@
-"""Credentials as they travel in ``Authorization``; they never show in a log or an error."""
+"""Credentials of an ``Authorization`` field; they never appear in logs or errors."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ _HEADER = re.compile(r"(?i:bearer) +[!-~]+ *|(?i:basic) +[A-Za-z0-9+/]+={0,2} *"
 
 @frozen
 class Credentials:
-    """The value of one ``Authorization`` header."""
+    """The value of an ``Authorization`` field."""
 
     header: str = field(repr=False)
 
     @classmethod
     def parse(cls, header: str) -> Credentials:
-        """Those that a registry's client may bring: a token, or a name and a password.
+        """Parse the credentials of a registry's client: a token, or a user name and a password.
 
-        :raises Unsupported: when the header is neither; it is not repeated.
+        :raises Unsupported: when they are neither; the message does not repeat them.
         """
         if not _HEADER.fullmatch(header):
-            raise Unsupported("malformed request: expected Authorization by Bearer or by Basic", status=400)
+            raise Unsupported("malformed Authorization: expected Bearer or Basic", status=400)
         return cls(header)
 
     @classmethod
     def bearer(cls, token: str) -> Credentials:
-        """A token's (RFC 6750, 2.1)."""
+        """Return the credentials of a token (RFC 6750, 2.1)."""
         return cls(f"Bearer {token}")
 
     @classmethod
     def basic(cls, username: str, password: str) -> Credentials:
-        """A name's and a password's (RFC 7617)."""
+        """Return the credentials of a user name and password (RFC 7617)."""
         return cls("Basic " + base64.b64encode(f"{username}:{password}".encode()).decode())
 
     def fingerprint(self) -> str:
-        """What may stand in a key for these credentials: a hash, which gives nothing away."""
+        """Return a hash that identifies these credentials in a cache key without revealing them."""
         return hashlib.sha256(self.header.encode("utf-8", "surrogateescape")).hexdigest()
 
     def is_bearer(self, token: str) -> bool:
-        """Whether this is that very token."""
+        """Return whether these are exactly this token."""
         scheme, _, value = self.header.partition(" ")
         return scheme.lower() == "bearer" and value.strip() == token

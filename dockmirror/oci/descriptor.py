@@ -1,4 +1,4 @@
-"""What is known of a content before its bytes.
+"""The descriptor of a content, known before its bytes.
 
 Source: OCI image specification, descriptor.md.
 """
@@ -12,7 +12,7 @@ from .digest import Digest
 
 @frozen
 class Descriptor:
-    """Media type, digest and size in bytes, each None where an upstream did not tell."""
+    """Media type, digest and size in bytes, each None if the upstream did not state it."""
 
     media_type: str | None = None
     digest: Digest | None = None

@@ -1,7 +1,7 @@
-"""Digests, and the check that hashes as bytes pass.
+"""Digests, and a verifier that hashes content as it passes.
 
-Source: OCI image specification, descriptor.md, "Digests".  Only algorithms that this process can
-check are accepted: content that cannot be verified is not served.
+Source: OCI image specification, descriptor.md, "Digests".  Only algorithms that this process can compute are
+accepted, since content that cannot be verified is not served.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _HEX = re.compile(r"[0-9a-f]+")
 
 @frozen
 class Digest:
-    """An algorithm and the hexadecimal hash of the content."""
+    """An algorithm and the hash of a content in hexadecimal."""
 
     algorithm: str
     hex: str
 
     @classmethod
     def parse(cls, text: str) -> Digest:
-        """:raises DigestInvalid: when the text is no digest, or of an algorithm that is not known here."""
+        """:raises DigestInvalid: when the text is no digest, or its algorithm is not supported."""
         algorithm, _, hexadecimal = text.partition(":")
         if len(hexadecimal) != _HEX_LENGTHS.get(algorithm) or not _HEX.fullmatch(hexadecimal):
             raise DigestInvalid(
@@ -37,38 +37,37 @@ class Digest:
 
     @classmethod
     def of(cls, content: bytes, algorithm: str = "sha256") -> Digest:
-        """The digest of these bytes."""
+        """Return the digest of these bytes."""
         return cls(algorithm, hashlib.new(algorithm, content).hexdigest())
 
     def __str__(self) -> str:
         return f"{self.algorithm}:{self.hex}"
 
     def matches(self, content: bytes) -> bool:
-        """Whether these bytes are the content."""
+        """Return whether these bytes have this digest."""
         return Digest.of(content, self.algorithm) == self
 
     def verifier(self) -> Verifier:
-        """A new check, of no bytes yet."""
+        """Return a verifier that has seen no bytes yet."""
         return Verifier(self)
 
 
 class Verifier:
-    """Hashes what passes; ``verified()`` says whether it was the content, whole."""
+    """Hashes content as it passes, and compares the hash with a digest."""
 
     def __init__(self, digest: Digest) -> None:
         self.digest = digest
         self._hash = hashlib.new(digest.algorithm)
 
     def copy(self) -> Verifier:
-        """Another that goes on from here."""
+        """Return an independent verifier with the same state."""
         copied = Verifier(self.digest)
         copied._hash = self._hash.copy()
         return copied
 
     def update(self, data: bytes | memoryview) -> None:
-        """Takes the next bytes."""
         self._hash.update(data)
 
     def matches(self) -> bool:
-        """Whether the bytes so far hash to the digest."""
+        """Return whether the bytes so far have the digest."""
         return self._hash.hexdigest() == self.digest.hex

@@ -1,10 +1,10 @@
-"""The specification's table of errors, a class for each row.
+"""The error codes of the distribution specification, one exception class for each.
 
-Raised anywhere, answered in one place (``web/respond.py``).  What a client reads is ``entries`` and
-``status``; what caused it is the exception's ``__cause__`` and never leaves the process.
+They are raised anywhere and answered in one place (``web/respond.py``).  A client reads ``entries`` and
+``status``; the cause is the exception's ``__cause__`` and never leaves the process.
 
-Source: OCI distribution specification, "Error Codes"; the rows below ``TOOMANYREQUESTS`` are the
-additions of the distribution registry that clients know.
+Source: OCI distribution specification, "Error Codes"; the codes after ``TOOMANYREQUESTS`` are additions of
+the distribution registry that clients know.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .challenge import Challenge
 
 @frozen
 class ErrorEntry:
-    """One element of the ``errors`` list as clients read it."""
+    """One element of the ``errors`` list that clients read."""
 
     code: str
     message: str
@@ -28,18 +28,18 @@ class ErrorEntry:
 
 
 class RegistryError(Exception):
-    """Something a client is told in the registry's own format.
+    """An error that is sent to the client in the specification's format.
 
-    :ivar status: the HTTP status of the answer.
-    :ivar entries: what stands in the answer's ``errors`` list; an upstream's own, where it gave some.
-    :ivar challenges: for a 401, what the upstream demands; never sent on as they are.
-    :ivar retry_after: the upstream's ``Retry-After``, as it was written.
-    :ivar upstream_status: what the upstream answered, for the access log.
-    :ivar content_size: for a 416, how many bytes there are.
-    :ivar elsewhere: whether it was another server that failed than the registry itself: its token service, or
-        where it redirects to.
-    :ivar range: for a 416 of an upload, which bytes of it have arrived.
-    :ivar location: for a 416 of an upload, where it goes on, below the repository.
+    :ivar entries: the ``errors`` list of the response; an upstream's own entries, if it sent some.
+    :ivar status: the HTTP status of the response.
+    :ivar challenges: for a 401, the upstream's challenges; they are not passed on unchanged.
+    :ivar retry_after: the upstream's ``Retry-After``, verbatim.
+    :ivar upstream_status: the status of the upstream's response, for the access log.
+    :ivar from_other_host: whether another server than the registry failed: its token service, or a server
+        that it redirects to.
+    :ivar content_size: for a 416, the size of the content.
+    :ivar range: for a 416 of an upload, the bytes of it that have arrived.
+    :ivar location: for a 416 of an upload, the path below the repository where it continues.
     """
 
     code: ClassVar[str] = "UNKNOWN"
@@ -71,31 +71,31 @@ class RegistryError(Exception):
         return self.entries[0].message
 
     def body(self) -> bytes:
-        """The answer's body: ``{"errors": [...]}``."""
+        """Return the body of the response: ``{"errors": [...]}``."""
         errors = [{"code": e.code, "message": e.message, "detail": e.detail} for e in self.entries]
         return json.dumps({"errors": errors}).encode()
 
 
 class BlobUnknown(RegistryError):
-    """The registry has no such blob."""
+    """The registry does not have the blob."""
 
     code, default_status, default_message = "BLOB_UNKNOWN", 404, "blob unknown to registry"
 
 
 class BlobUploadInvalid(RegistryError):
-    """An upload that cannot go on."""
+    """The upload cannot continue."""
 
     code, default_status, default_message = "BLOB_UPLOAD_INVALID", 400, "blob upload invalid"
 
 
 class BlobUploadUnknown(RegistryError):
-    """No such upload."""
+    """The upload does not exist."""
 
     code, default_status, default_message = "BLOB_UPLOAD_UNKNOWN", 404, "blob upload unknown to registry"
 
 
 class DigestInvalid(RegistryError):
-    """Not a digest, or not the content's."""
+    """The text is no digest, or the content has another one."""
 
     code, default_status, default_message = (
         "DIGEST_INVALID",
@@ -105,7 +105,7 @@ class DigestInvalid(RegistryError):
 
 
 class ManifestBlobUnknown(RegistryError):
-    """A manifest refers to a blob that the registry does not have."""
+    """The manifest refers to a blob that the registry does not have."""
 
     code, default_status, default_message = (
         "MANIFEST_BLOB_UNKNOWN",
@@ -115,31 +115,31 @@ class ManifestBlobUnknown(RegistryError):
 
 
 class ManifestInvalid(RegistryError):
-    """Not a manifest."""
+    """The document is no manifest."""
 
     code, default_status, default_message = "MANIFEST_INVALID", 400, "manifest invalid"
 
 
 class ManifestUnknown(RegistryError):
-    """The repository has no such manifest."""
+    """The repository does not have the manifest."""
 
     code, default_status, default_message = "MANIFEST_UNKNOWN", 404, "manifest unknown to registry"
 
 
 class NameInvalid(RegistryError):
-    """Not a repository's name."""
+    """The text is no name of a repository."""
 
     code, default_status, default_message = "NAME_INVALID", 400, "invalid repository name"
 
 
 class NameUnknown(RegistryError):
-    """The registry has no such repository."""
+    """The registry does not have the repository."""
 
     code, default_status, default_message = "NAME_UNKNOWN", 404, "repository name not known to registry"
 
 
 class SizeInvalid(RegistryError):
-    """A length that does not fit the content, or more than is allowed."""
+    """The length does not match the content, or exceeds a limit."""
 
     code, default_status, default_message = (
         "SIZE_INVALID",
@@ -149,19 +149,19 @@ class SizeInvalid(RegistryError):
 
 
 class Unauthorized(RegistryError):
-    """Credentials are needed, or these were not accepted."""
+    """Credentials are needed, or the given ones were rejected."""
 
     code, default_status, default_message = "UNAUTHORIZED", 401, "authentication required"
 
 
 class Denied(RegistryError):
-    """Not for this client."""
+    """The client lacks permission."""
 
     code, default_status, default_message = "DENIED", 403, "requested access to the resource is denied"
 
 
 class Unsupported(RegistryError):
-    """An operation that is not offered."""
+    """The operation is not supported."""
 
     code, default_status, default_message = "UNSUPPORTED", 405, "the operation is unsupported"
 
@@ -189,9 +189,9 @@ class RangeInvalid(RegistryError):
 
 
 class Unavailable(RegistryError):
-    """The upstream answered, but with nothing that could be passed on."""
+    """The upstream answered, but not in a way that can be passed on."""
 
-    code, default_status, default_message = "UNAVAILABLE", 502, "the upstream's answer is of no use"
+    code, default_status, default_message = "UNAVAILABLE", 502, "the upstream's answer is unusable"
 
 
 class Unreachable(Unavailable):
@@ -199,15 +199,15 @@ class Unreachable(Unavailable):
 
 
 class Unreadable(Unreachable):
-    """The upstream was connected to, and what it said was no answer."""
+    """The upstream accepted the connection, but its answer was not HTTP."""
 
 
 class BrokenOff(Unreadable):
-    """The upstream had begun its answer, and did not end it."""
+    """The upstream broke off its answer."""
 
 
 class TimedOut(Unreachable):
-    """The upstream gave no answer in time."""
+    """The upstream did not answer in time."""
 
     default_status = 504
 
@@ -232,18 +232,21 @@ _BY_STATUS: Mapping[int, type[RegistryError]] = {
 
 @frozen
 class UpstreamRefusal:
-    """What an upstream said instead of giving what was asked for."""
+    """An error response of an upstream.
+
+    Its own entries are kept if they follow the specification, and wrapped if they do not.
+    """
 
     status: int
     body: bytes
     challenges: tuple[Challenge, ...] = ()
     retry_after: str | None = None
     unknown: type[RegistryError] = field(default=NameUnknown)
-    """The row for a 404 without a code: what was asked for is what is not there."""
+    """The class of a 404 without a code, by what was requested."""
     from_other_host: bool = False
 
     def error(self) -> RegistryError:
-        """The error to raise: the upstream's own entries, or its reason wrapped; its status always kept."""
+        """Return the error to raise: with the upstream's entries or its wrapped text, and its status."""
         entries = _entries(self.body)
         row = self._row()
         if entries and self.status not in (401, 429):  # of these the status says more than a code
@@ -282,6 +285,6 @@ def _entry(value: Mapping[str, object]) -> ErrorEntry:
 
 
 def _reason(body: bytes) -> str | None:
-    """The beginning of a body that is not the specification's, as text for a human."""
+    """Return the beginning of a body that does not follow the specification, as text for people."""
     text = " ".join(body[:512].decode("utf-8", "replace").split())
     return text or None

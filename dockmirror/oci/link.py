@@ -1,7 +1,7 @@
-"""The next page of a list.
+"""The ``Link`` to the next page of a list.
 
-Source: OCI distribution specification, "Listing Tags"; RFC 8288.  An upstream's ``StoredLink`` may be
-relative or absolute and names the upstream's path; all that a mirror needs of it is the query.
+Source: OCI distribution specification, "Listing Tags"; RFC 8288.  An upstream's link may be relative or
+absolute and names the upstream's path; the mirror only needs its query.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _NEXT = re.compile(r';\s*rel\s*=\s*(?:"next"|next)\s*(?:[;,]|$)', re.IGNORECASE)
 
 
 def parse_next_page(lines: Iterable[str]) -> tuple[tuple[str, str], ...] | None:
-    """The query of the first ``rel="next"`` of these ``Link`` lines; None where there is no next page."""
+    """Return the query of the first ``rel="next"`` link, or None if there is no next page."""
     for target, parameters in (match for line in lines for match in _LINK.findall(line)):
         if _NEXT.search(parameters):
             try:
@@ -26,5 +26,5 @@ def parse_next_page(lines: Iterable[str]) -> tuple[tuple[str, str], ...] | None:
 
 
 def format_next_page(path: str, query: tuple[tuple[str, str], ...]) -> str:
-    """A ``StoredLink`` to the next page of the list at that path."""
+    """Return a ``Link`` to the next page of the list at that path."""
     return f'<{path}?{urlencode(query)}>; rel="next"'

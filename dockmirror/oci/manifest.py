@@ -1,4 +1,4 @@
-"""A manifest or an index, read for all that it says of what it refers to.
+"""Manifests and indexes, parsed with everything that they refer to.
 
 Source: OCI image specification, manifest.md and image-index.md.
 """
@@ -21,7 +21,7 @@ IMAGE_CONFIGS = (
     "application/vnd.oci.image.config.v1+json",
     "application/vnd.docker.container.image.v1+json",
 )
-"""Media types of the configuration of what can be run; others are of artifacts."""
+"""Media types of the configuration of runnable images; artifacts have others."""
 
 
 @frozen
@@ -34,9 +34,9 @@ class IndexEntry:
 
 @frozen
 class ManifestDocument:
-    """What a manifest refers to, in its order.
+    """The descriptors in a manifest or index, in its order.
 
-    :ivar foreign: whether it has layers that lie in no registry; these are not in ``layers``.
+    :ivar foreign: whether it has layers that are stored outside of registries; ``layers`` leaves them out.
     """
 
     media_type: str
@@ -47,7 +47,7 @@ class ManifestDocument:
 
     @classmethod
     def parse(cls, data: bytes) -> ManifestDocument | None:
-        """None where it is of no kind that is known here."""
+        """Parse a manifest or index, or return None for an unknown type."""
         parts = parse_references(data)
         if parts is None:
             return None
@@ -66,7 +66,7 @@ class ManifestDocument:
 
     @property
     def blobs(self) -> tuple[Descriptor, ...]:
-        """Its configuration and its layers, each once."""
+        """The configuration and the layers, without duplicates."""
         everything = (*((self.config,) if self.config else ()), *self.layers)
         return tuple({each.digest: each for each in reversed(everything)}.values())[::-1]
 

@@ -1,7 +1,7 @@
-"""Media types of manifests: what they are, what they refer to, and what a client admits.
+"""Media types of manifests: parse them, find the references of a manifest, and match ``Accept``.
 
 Sources: OCI image specification, manifest.md and image-index.md; distribution's schema 1 and 2;
-RFC 9110, 12.5.1 (``Accept``; quality values are not weighed, only refusals counted).
+RFC 9110, 12.5.1 (``Accept``; of quality values only zero is respected).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 SIGNED = "application/vnd.docker.distribution.manifest.v1+prettyjws"
 EVERYTHING = (OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST, "*/*")
-"""What an upstream is asked for whose answer is to serve everybody: a narrow list gets another document."""
+"""The ``Accept`` for a document that serves all clients: a narrow list would get another document."""
 
 _WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _QUOTED = r'"(?:[\t !#-\[\]-~]|\\[\t -~])*"'
@@ -33,7 +33,7 @@ _RANGES = re.compile(rf"{_TYPE}(?:[ \t]*,[ \t]*{_TYPE})*")
 
 @frozen
 class ManifestReferences:
-    """What a manifest needs to be of use: its blobs, or, for an index, one of its manifests."""
+    """The contents that a manifest needs: its blobs, or, for an index, one of its manifests."""
 
     media_type: str
     blobs: tuple[Digest, ...] = ()
@@ -41,9 +41,9 @@ class ManifestReferences:
 
 
 def parse_references(manifest: bytes) -> ManifestReferences | None:
-    """What a manifest refers to; None where it is of no kind that is known here, schema 1 included.
+    """Return what a manifest refers to, or None for an unknown type, schema 1 included.
 
-    Foreign layers, which have addresses of their own and lie in no registry, are not counted.
+    Foreign layers, which have their own URLs and are in no registry, are left out.
     """
     try:
         fields = json.loads(manifest)
@@ -60,32 +60,32 @@ def parse_references(manifest: bytes) -> ManifestReferences | None:
 
 
 def parse_media_type(text: str | None) -> str | None:
-    """A ``Content-Type`` that may be passed on; what is none is ignored, and the document says what it is."""
+    """Return a ``Content-Type`` that may be passed on, or None: then the document states its type."""
     return text if text is not None and re.fullmatch(_TYPE, text) else None
 
 
 def parse_accept(lines: Iterable[str]) -> tuple[str, ...]:
-    """The ``Accept`` lines that may be passed on; a line that is no list of media ranges is ignored."""
+    """Return the ``Accept`` lines that may be passed on; malformed ones are dropped."""
     return tuple(line for line in lines if _RANGES.fullmatch(line))
 
 
 def accepts(accept: Iterable[str], media_type: str | None) -> bool:
-    """Whether a client with these ``Accept`` lines takes a document of that type."""
+    """Return whether a client with these ``Accept`` lines takes a document of that type."""
     ranges = [part.split(";") for line in accept for part in line.split(",") if part.strip()]
-    wanted = [kind.strip().lower() for kind, *params in ranges if not any(map(_is_zero, params))]
-    return not ranges or any(kind in (media_type, "*/*", "application/*") for kind in wanted)
+    accepted = [name.strip().lower() for name, *params in ranges if not any(map(_is_zero, params))]
+    return not ranges or any(name in (media_type, "*/*", "application/*") for name in accepted)
 
 
 def accepts_everything(accept: Iterable[str]) -> bool:
-    """Whether such a client takes any document; asked so plainly, a registry answers with its oldest kind."""
+    """Return whether such a client takes any document; registries answer it with their oldest type."""
     return accepts(accept, None)
 
 
 def signed_payload(manifest: bytes) -> bytes:
-    """The bytes that the digest of a schema 1 manifest is of: its signatures, a JWS, are cut out of it again.
+    """Return the bytes that the digest of a schema 1 manifest covers: without its signatures (JWS).
 
-    Source: distribution, "Image Manifest V 2, Schema 1", "Signed Manifests".  What is no such document is
-    given back as it is.
+    Source: distribution, "Image Manifest V 2, Schema 1", "Signed Manifests".  Other documents are returned
+    unchanged.
     """
     try:
         protected = json.loads(_decoded(json.loads(manifest)["signatures"][0]["protected"]))
@@ -99,7 +99,7 @@ def _decoded(text: str) -> bytes:
 
 
 def _media_type(fields: Mapping[str, object]) -> str:
-    """As the document says; where it does not (OCI allows that), by its shape."""
+    """Return the stated media type; OCI documents may leave it out, and are told apart by their fields."""
     stated = fields.get("mediaType")
     if isinstance(stated, str):
         return stated

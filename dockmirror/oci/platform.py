@@ -1,4 +1,4 @@
-"""Platforms that images are made for.
+"""Platforms of images.
 
 Source: OCI image specification, image-index.md, "platform".
 """
@@ -15,7 +15,7 @@ _PART = re.compile(r"[A-Za-z0-9_.-]+")
 
 @frozen(order=True)
 class Platform:
-    """An operating system, an architecture, and where that has some its variant."""
+    """An operating system, an architecture, and optionally its variant."""
 
     os: str
     architecture: str
@@ -23,7 +23,7 @@ class Platform:
 
     @classmethod
     def parse(cls, text: str) -> Platform:
-        """:raises ValueError: when the text is no ``os/arch`` or ``os/arch/variant``."""
+        """:raises ValueError: when the text is neither ``os/arch`` nor ``os/arch/variant``."""
         parts = text.split("/")
         if len(parts) not in (2, 3) or not all(map(_PART.fullmatch, parts)):
             raise ValueError("expected a platform such as linux/amd64 or linux/arm/v7")
@@ -31,7 +31,7 @@ class Platform:
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, object]) -> Platform:
-        """As an index states it."""
+        """Return the platform that an index states."""
         return cls(*(str(fields.get(name) or "") for name in ("os", "architecture", "variant")))
 
     def __str__(self) -> str:
@@ -39,10 +39,10 @@ class Platform:
 
     @property
     def is_real(self) -> bool:
-        """Attestations stand in an index beside the images, for the platform ``unknown/unknown``."""
+        """True for an image's platform; attestations have ``unknown/unknown``."""
         return "unknown" not in (self.os, self.architecture)
 
     def matches(self, other: Platform) -> bool:
-        """Whether the other is what is asked for: without a variant, any."""
+        """Return whether the other platform satisfies this one; without a variant, any variant does."""
         same = (self.os, self.architecture) == (other.os, other.architecture)
         return same and self.variant in ("", other.variant)

@@ -1,4 +1,4 @@
-"""``Range`` as asked and ``ContentRange`` as resolved.
+"""``Range`` as requested, and ``ContentRange`` as resolved.
 
 Source: RFC 9110, 14.1.2 (ranges), 14.2 (a malformed ``Range`` is ignored), 14.4 (``Content-Range``), 15.3.7
 (several parts).
@@ -20,7 +20,7 @@ _UNSATISFIED = re.compile(r"bytes \*/(\d{1,18})", re.ASCII | re.IGNORECASE)
 
 @frozen
 class ContentRange:
-    """A part of a content, both ends inclusive; ``size`` is the whole's, None where it is not known."""
+    """A part of a content, both ends inclusive; ``size`` is that of the whole content, None if unknown."""
 
     first: int
     last: int
@@ -28,7 +28,7 @@ class ContentRange:
 
     @classmethod
     def parse(cls, text: str) -> ContentRange | None:
-        """None when the text names no part that can be."""
+        """Return the range, or None if it is malformed or impossible."""
         match = _CONTENT_RANGE.fullmatch(text.strip())
         if not match:
             return None
@@ -43,13 +43,13 @@ class ContentRange:
 
     @property
     def length(self) -> int:
-        """How many bytes the part has."""
+        """The number of bytes of the part."""
         return self.last - self.first + 1
 
 
 @frozen
 class Span:
-    """One range as asked: ``first`` to ``last``, ``first`` to the end, or the last ``suffix`` bytes."""
+    """One requested range: ``first`` to ``last``, ``first`` to the end, or the last ``suffix`` bytes."""
 
     first: int | None
     last: int | None = None
@@ -61,7 +61,7 @@ class Span:
         return f"{self.first}-{'' if self.last is None else self.last}"
 
     def resolve(self, size: int) -> ContentRange | None:
-        """The part of a content of that size; None when no byte of it lies there."""
+        """Return the part of a content of that size, or None if no byte lies in the range."""
         if self.first is None:
             first, last = max(0, size - (self.suffix or 0)), size - 1
         else:
@@ -71,23 +71,23 @@ class Span:
 
 @frozen
 class Range:
-    """All the ranges of one request."""
+    """All ranges of one request."""
 
     spans: tuple[Span, ...]
 
     @classmethod
     def parse(cls, text: str) -> Range | None:
-        """None when the text is no set of byte ranges: such a header is to be ignored."""
-        unit, equals, listed = text.partition("=")
+        """Return the ranges, or None for a header that is to be ignored."""
+        unit, equals, specs = text.partition("=")
         if not equals or unit.strip().lower() != "bytes":
             return None
-        spans = [_span(part.strip()) for part in listed.split(",") if part.strip()]
-        found = tuple(span for span in spans if span)
-        return cls(found) if found and len(found) == len(spans) else None
+        spans = [_span(part.strip()) for part in specs.split(",") if part.strip()]
+        valid = tuple(span for span in spans if span)
+        return cls(valid) if valid and len(valid) == len(spans) else None
 
     @classmethod
     def starting_at(cls, first: int, last: int | None = None) -> Range:
-        """From an offset to the end, or to ``last`` inclusive."""
+        """Return the range from an offset to the end, or to ``last`` inclusive."""
         return cls((Span(first, last),))
 
     def __str__(self) -> str:
@@ -95,13 +95,13 @@ class Range:
 
     @property
     def single(self) -> Span | None:
-        """The range, where there is just one."""
+        """The range, if there is exactly one."""
         return self.spans[0] if len(self.spans) == 1 else None
 
     def resolve(self, size: int) -> tuple[ContentRange, ...]:
-        """Return the parts of a content of that size, in the order asked, and no byte of it twice.
+        """Return the parts of a content of that size, in the requested order, and no byte of it twice.
 
-        Parts that overlap or touch are one (RFC 9110, 15.3.7.2): otherwise a short request could have the
+        Parts that overlap or touch are joined (RFC 9110, 15.3.7.2): otherwise a short request could have the
         content sent many times over.
 
         :raises RangeInvalid: when no byte of the content lies in any of them.
@@ -113,24 +113,24 @@ class Range:
 
 
 def _coalesced(parts: Sequence[ContentRange]) -> tuple[ContentRange, ...]:
-    """Join the parts that overlap or touch; each stands where the first of those that it is made of stood."""
+    """Join parts that overlap or touch; each takes the place of the first of its parts."""
     joined: list[tuple[int, ContentRange]] = []
-    for place, part in sorted(enumerate(parts), key=lambda each: each[1].first):
+    for position, part in sorted(enumerate(parts), key=lambda each: each[1].first):
         if joined and part.first <= joined[-1][1].last + 1:
-            earlier, before = joined.pop()
-            place, last = min(earlier, place), max(before.last, part.last)
-            part = ContentRange(before.first, last, part.size)
-        joined.append((place, part))
+            first_position, previous = joined.pop()
+            position, last = min(first_position, position), max(previous.last, part.last)
+            part = ContentRange(previous.first, last, part.size)
+        joined.append((position, part))
     return tuple(part for _, part in sorted(joined, key=lambda each: each[0]))
 
 
 def format_unsatisfied(size: int) -> str:
-    """``Content-Range`` of a 416."""
+    """Return the ``Content-Range`` of a 416."""
     return f"bytes */{size}"
 
 
 def parse_unsatisfied(text: str) -> int | None:
-    """The size that the ``Content-Range`` of a 416 tells."""
+    """Return the size that the ``Content-Range`` of a 416 states."""
     match = _UNSATISFIED.fullmatch(text.strip())
     return int(match[1]) if match else None
 

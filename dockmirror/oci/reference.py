@@ -26,7 +26,7 @@ class Repository:
 
     @classmethod
     def parse(cls, text: str) -> Repository:
-        """:raises NameInvalid: when the text is not a repository's name, or longer than 255 characters."""
+        """:raises NameInvalid: when the text is no repository name, or longer than 255 characters."""
         if len(text) > _NAME_LIMIT:
             raise NameInvalid(f"invalid repository name: longer than {_NAME_LIMIT} characters")
         if not _NAME.fullmatch(text):
@@ -38,24 +38,24 @@ class Repository:
 
     @property
     def first(self) -> str:
-        """The first component: on the mirror's own host, the registry."""
+        """The first component; on the mirror's own host, it names the registry."""
         return self.name.partition("/")[0]
 
     @property
     def rest(self) -> str:
-        """What follows the first component; empty where there is just one."""
+        """The name without its first component; empty if there is just one."""
         return self.name.partition("/")[2]
 
 
 @frozen(order=True)
 class Tag:
-    """A name that a repository gives to a manifest for a while."""
+    """A name for a manifest that may be moved to another one."""
 
     name: str
 
     @classmethod
     def parse(cls, text: str) -> Tag:
-        """:raises TagInvalid: when the text is not a tag."""
+        """:raises TagInvalid: when the text is no tag."""
         if not _TAG.fullmatch(text):
             raise TagInvalid("invalid tag: expected up to 128 of letters, digits, '_', '.' and '-'")
         return cls(text)
@@ -68,9 +68,9 @@ Reference = Tag | Digest
 
 
 def parse_reference(text: str) -> Reference:
-    """A tag or a digest: only a digest has a colon.
+    """Parse a tag or a digest; only a digest contains a colon.
 
     :raises TagInvalid: when it is neither.
-    :raises DigestInvalid: when it has a colon and is no digest.
+    :raises DigestInvalid: when it contains a colon and is no digest.
     """
     return Digest.parse(text) if ":" in text else Tag.parse(text)

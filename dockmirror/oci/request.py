@@ -1,8 +1,8 @@
-"""What a client may ask a registry for; a ``/v2/`` path is parsed once and written again from the values.
+"""Read requests to a registry; a ``/v2/`` path is parsed once and written again from the values.
 
 Source: OCI distribution specification, "Endpoints"; ``_catalog`` is the distribution registry's.
 Paths are split before they are decoded, so that ``%2F`` and ``%2e%2e`` stay within a segment, where
-the grammar of names refuses them.
+the grammar of names rejects them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .scope import CATALOG, Scope, pull_scope
 
 @frozen
 class Ping:
-    """``/v2/``: whether this is a registry, and how to authenticate."""
+    """``/v2/``: tells that this is a registry, and how to authenticate."""
 
     unknown: ClassVar[type[RegistryError]] = NameUnknown
     scope: ClassVar[Scope | None] = None
@@ -47,14 +47,14 @@ class Catalog:
 
 @frozen
 class _InRepository:
-    """What is asked of one repository."""
+    """A target within one repository."""
 
     repository: Repository
     unknown: ClassVar[type[RegistryError]] = NameUnknown
 
     @property
     def scope(self) -> Scope | None:
-        """What a token must allow for this."""
+        """The scope that a token needs."""
         return pull_scope(self.repository)
 
 
@@ -70,13 +70,13 @@ class Manifest(_InRepository):
 
     @property
     def digest(self) -> Digest | None:
-        """The reference, where it is a digest."""
+        """The reference, if it is a digest."""
         return self.reference if isinstance(self.reference, Digest) else None
 
 
 @frozen
 class Blob(_InRepository):
-    """A blob: a layer, a configuration, any content."""
+    """A blob: a layer, a configuration, or any other content."""
 
     digest: Digest
     unknown: ClassVar[type[RegistryError]] = BlobUnknown
@@ -87,7 +87,7 @@ class Blob(_InRepository):
 
 @frozen
 class Tags(_InRepository):
-    """The names of a repository's tags."""
+    """The list of a repository's tags."""
 
     def __str__(self) -> str:
         return f"/v2/{self.repository}/tags/list"
@@ -95,7 +95,7 @@ class Tags(_InRepository):
 
 @frozen
 class Referrers(_InRepository):
-    """The manifests whose subject is the one of that digest."""
+    """The manifests whose subject has that digest."""
 
     digest: Digest
 
@@ -109,13 +109,13 @@ Target = Ping | Catalog | InRepository
 
 @frozen
 class RegistryRequest:
-    """One request of a client, parsed.
+    """One read request of a client.
 
     :ivar head: whether only the headers are wanted.
     :ivar query: a list's own parameters (``n``, ``last``, ``artifactType``…), in order; without ``ns``.
-    :ivar accept: the media types a client admits, as it wrote them.
-    :ivar held: with a HEAD of a blob, the one to compare where the registry does not answer HEADs with the
-        digest and the size; nothing else is asked then but consent.  See ``oci/consent.py``.
+    :ivar accept: the media types that the client accepts, verbatim.
+    :ivar held: with a HEAD of a blob, the cached blob to compare if the registry does not answer HEADs with
+        the digest and the size; then the mirror only asks for consent.  See ``oci/consent.py``.
     :ivar namespace: ``ns``, the registry that a client means when it asks a mirror
         (specification, "Registry Proxying").
     """
@@ -131,11 +131,11 @@ class RegistryRequest:
     namespace: str | None = None
 
     def path_and_query(self) -> str:
-        """The target as an upstream is asked for it: nothing but what was parsed."""
+        """Return the target of the upstream request, made only of parsed values."""
         return f"{self.target}?{urlencode(self.query)}" if self.query else str(self.target)
 
     def for_repository(self, repository: Repository) -> RegistryRequest:
-        """The same of another repository; unchanged where no repository is meant."""
+        """Return the request for another repository; unchanged if it has none."""
         if isinstance(self.target, Ping | Catalog):
             return self
         if repository == self.target.repository:
@@ -144,18 +144,18 @@ class RegistryRequest:
 
 
 def repository_of(target: Target) -> Repository | None:
-    """The repository that is meant, if any."""
+    """Return the repository of the target, or None."""
     return None if isinstance(target, Ping | Catalog) else target.repository
 
 
 @lru_cache(maxsize=4096)
 def parse_target(path: bytes) -> Target:
-    """What a raw path, as it stood in the request line and without its query, asks for.
+    """Parse a raw path, as sent in the request line and without its query.
 
-    The same few are asked for again and again: the last ones are remembered.  What is refused is not, so that
-    these are as short as the grammar has them.
+    Results are cached, since clients repeat the same few paths.  Rejected paths are not, so that cached ones
+    are as short as the grammar requires.
 
-    :raises RegistryError: of the row that says which part is wrong; 404 where the path means nothing.
+    :raises RegistryError: of the class that names the wrong part; 404 for an unknown endpoint.
     """
     segments = decode_segments(path)
     if segments in (["", "v2"], ["", "v2", ""]):
@@ -184,10 +184,10 @@ _BY_ENDPOINT: dict[str, Callable[[Repository, str], InRepository]] = {
 
 
 def decode_segments(path: bytes) -> list[str]:
-    """The segments of a raw path, each decoded by itself."""
+    """Return the segments of a raw path, each decoded separately."""
     return [_decoded(segment) for segment in path.split(b"/")]
 
 
 def _decoded(segment: bytes) -> str:
-    """One segment's text; what no segment may hold becomes a character that no grammar here admits."""
+    """Decode a segment; forbidden characters become one that no grammar here accepts."""
     return unquote_to_bytes(segment).decode("ascii", "replace").replace("/", "\N{REPLACEMENT CHARACTER}")

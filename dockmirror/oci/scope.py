@@ -1,8 +1,8 @@
-"""Scopes: what a token is asked for.
+"""Scopes of tokens.
 
 Source: distribution's token specification, "Requesting a Token" (``type:name:action,action``, several
-separated by spaces or by repeated parameters).  A name may itself hold colons (a host with a port);
-what has not that shape (public.ecr.aws asks for ``aws``) is carried as it is.
+separated by spaces or by repeated parameters).  A name may contain colons (a host with a port); other text
+(public.ecr.aws uses ``aws``) is kept verbatim.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from attrs import evolve, frozen
 
 @frozen
 class Scope:
-    """One resource and what is to be done with it; both empty where the scope is a mere word."""
+    """A resource and the actions on it; a scope that is a mere word has neither name nor actions."""
 
     type: str
     name: str = ""
@@ -22,7 +22,7 @@ class Scope:
 
     @classmethod
     def parse(cls, text: str) -> Scope:
-        """Never fails: any text is some scope."""
+        """Parse a scope; every text is valid."""
         kind, _, rest = text.partition(":")
         name, colon, actions = rest.rpartition(":")
         return cls(kind, name, tuple(actions.split(","))) if colon else cls(text)
@@ -32,16 +32,16 @@ class Scope:
 
     @property
     def is_repository(self) -> bool:
-        """Whether this is access to a repository, whose name a mirror may have to complete."""
+        """True for access to a repository, whose name the mirror may have to complete."""
         return self.type.partition("(")[0] == "repository" and bool(self.actions)
 
     def renamed(self, name: str) -> Scope:
-        """The same access to another repository."""
+        """Return the same access to another repository."""
         return evolve(self, name=name)
 
 
 def pull_scope(repository: object) -> Scope:
-    """The scope that pulls from a repository."""
+    """Return the scope for pulling from a repository."""
     return Scope("repository", str(repository), ("pull",))
 
 
@@ -49,5 +49,5 @@ CATALOG = Scope("registry", "catalog", ("*",))
 
 
 def parse_scopes(values: Iterable[str]) -> tuple[Scope, ...]:
-    """The scopes of all ``scope`` parameters, each of which may hold several; without duplicates."""
+    """Parse all ``scope`` parameters, each of which may hold several; without duplicates."""
     return tuple(dict.fromkeys(Scope.parse(text) for value in values for text in value.split()))

@@ -1,8 +1,8 @@
-"""A token asked for and given.
+"""Token requests and tokens.
 
 Source: distribution's "Token Authentication Specification" (GET) and "Oauth2 Token Authentication"
-(POST forms); RFC 6749, 4.3 and 6.  Clients read ``token`` or ``access_token`` or only one of them
-depending on who they are, so both are always given.
+(POST forms); RFC 6749, 4.3 and 6.  Some clients read only ``token``, others only ``access_token``, so
+responses have both.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from .errors import Unavailable
 from .scope import Scope, parse_scopes
 
 _HARMLESS = {"account", "client_id", "offline_token", "access_type", "grant_type", "username"}
-_OURS = {"scope", "service", "ns"}
+_HANDLED = {"scope", "service", "ns"}
 _LONGEST = 10**9
 _VALUE = re.compile(r"[!-~]+")  # what may follow ``Bearer`` in a header
 
 MARKER = "anonymous"
-"""A token that stands for none: given where none is needed, and no credentials when it comes back."""
+"""The token given where none is needed; when it comes back, it counts as no credentials."""
 MARKER_ANSWER = json.dumps({"token": MARKER, "access_token": MARKER, "expires_in": 3600}).encode()
 
 
 @frozen
 class TokenRequest:
-    """What a client asks a token service for.
+    """A client's request to a token service.
 
     :ivar form: whether it was a POST of a form rather than a GET.
-    :ivar parameters: all but scope and service, as they came; a form's may hold a password.
+    :ivar parameters: all except scope and service, verbatim; those of a form may include a password.
     """
 
     scopes: tuple[Scope, ...] = ()
@@ -44,42 +44,42 @@ class TokenRequest:
     def parse(
         cls, pairs: Iterable[tuple[str, str]], form: bool = False, credentials: Credentials | None = None
     ) -> TokenRequest:
-        """From the parameters of query and form together."""
+        """Parse the parameters of query and form together."""
         listed = tuple(pairs)
         scopes = parse_scopes(value for key, value in listed if key == "scope")
-        rest = tuple((key, value) for key, value in listed if key not in _OURS)
+        rest = tuple((key, value) for key, value in listed if key not in _HANDLED)
         return cls(scopes, form, rest, credentials)
 
     @property
     def is_anonymous(self) -> bool:
-        """Whether nothing in it could be a secret."""
+        """True if it contains nothing that could be a secret."""
         return self.credentials is None and all(key in _HARMLESS for key, _ in self.parameters)
 
     def map_scopes(self, change: Callable[[Scope], Scope]) -> TokenRequest:
-        """The same with each scope changed; those that became equal are asked for once."""
+        """Return the request with each scope changed, without duplicates."""
         return evolve(self, scopes=tuple(dict.fromkeys(map(change, self.scopes))))
 
     def pairs(self, service: str) -> list[tuple[str, str]]:
-        """What the token service is sent, as query or as form.
+        """Return the parameters for the token service, as query or as form.
 
-        A form has one ``scope`` of words separated by spaces (RFC 6749, 3.3), a query one for each.
+        A form has one ``scope`` with words separated by spaces (RFC 6749, 3.3), a query one for each.
         """
         scopes = [str(scope) for scope in self.scopes]
         listed = [" ".join(scopes)] if self.form and scopes else scopes
-        named = [("service", service)] if service else []
-        return [*named, *(("scope", scope) for scope in listed), *self.parameters]
+        service_pairs = [("service", service)] if service else []
+        return [*service_pairs, *(("scope", scope) for scope in listed), *self.parameters]
 
 
 @frozen
 class Token:
-    """What a token service gave; ``expires_in`` in seconds, 60 where it does not say."""
+    """A token of a token service; ``expires_in`` is in seconds, 60 if the service does not state it."""
 
     value: str = field(repr=False)
     expires_in: float = 60.0
 
     @classmethod
     def parse(cls, body: bytes) -> Token:
-        """:raises Unavailable: when there is no token in the answer."""
+        """:raises Unavailable: when the response contains no token."""
         fields = _token_fields(body)
         value = fields.get("token") or fields.get("access_token")
         if not isinstance(value, str) or not _VALUE.fullmatch(value):
@@ -89,9 +89,9 @@ class Token:
 
 
 def complete_token(body: bytes) -> bytes:
-    """The same answer with the token under both names.
+    """Return the response with the token under both names.
 
-    :raises Unavailable: when there is no token in it.
+    :raises Unavailable: when it contains no token.
     """
     value = Token.parse(body).value
     return json.dumps({**_token_fields(body), "token": value, "access_token": value}).encode()
@@ -109,17 +109,17 @@ def _token_fields(body: bytes) -> Mapping[str, object]:
 
 @frozen
 class Login:
-    """A name and a password, or an identity token, or neither: then it is anybody.
+    """The login of an account: user name and password, an identity token, or neither for anonymous access.
 
-    :ivar credentials: the name and the password (Basic).
-    :ivar identity_token: of which token services alone know.
+    :ivar credentials: the user name and password (Basic).
+    :ivar identity_token: only token services accept it.
     """
 
     credentials: Credentials | None = None
     identity_token: str | None = field(default=None, repr=False)
 
     def token_request(self, scope: Scope) -> TokenRequest:
-        """The request for a token.
+        """Return the request for a token with this scope.
 
         Source: distribution's "Oauth2 Token Authentication", where an identity token is a refresh token.
         """

@@ -1,7 +1,7 @@
-"""What a client may ask a registry to change.
+"""Write requests to a registry: uploads, manifests, deletions.
 
-Source: OCI distribution specification, "Push" and "Content Management"; the table of "Endpoints" says which
-methods there are.  Paths are parsed as those of ``request.py`` are, and written again from the values.
+Source: OCI distribution specification, "Push" and "Content Management"; the table of "Endpoints" lists the
+methods.  Paths are parsed as in ``request.py``, and written again from the values.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from .scope import Scope, pull_scope
 
 @frozen
 class UploadTarget:
-    """``blobs/uploads/``: where uploads begin, and blobs are mounted or sent at once."""
+    """``blobs/uploads/``: starts uploads, mounts blobs, or takes a blob in one request."""
 
     repository: Repository
     unknown: ClassVar[type[RegistryError]] = NameUnknown
@@ -41,7 +41,7 @@ class UploadTarget:
 
 @frozen
 class UploadSession:
-    """An upload that has begun, by the name that the mirror has given it."""
+    """A running upload, by the name that the mirror gave it."""
 
     repository: Repository
     name: str
@@ -68,16 +68,16 @@ _PARAMETERS: dict[type, tuple[str, ...]] = {
 _SEVERAL = "tag"
 _READ = ("GET", "HEAD")
 _CONTENT_RANGE = re.compile(r"[!-+.-~-]+(?: [!-+.-~-]+)*")
-"""One value of a header.  Whether it is the next part, only the registry knows, and says so with 416."""
+"""One value of a header.  Only the registry knows whether it is the next part, and answers 416 if not."""
 
 
 @frozen
 class Write:
-    """One request of a client to change something, or to tell how far an upload is; parsed.
+    """One request to change something, or for the progress of an upload.
 
-    :ivar query: the parameters that are known, in order.
-    :ivar content_range: which part of the blob the body is, as it was written.
-    :ivar namespace: see ``Request``.
+    :ivar query: the known parameters, in order.
+    :ivar content_range: the part of the blob in the body, verbatim.
+    :ivar namespace: as in ``RegistryRequest``.
     """
 
     method: str
@@ -88,45 +88,45 @@ class Write:
     namespace: str | None = None
 
     def path_and_query(self) -> str:
-        """The target as an upstream is asked for it: nothing but what was parsed."""
+        """Return the target of the upstream request, made only of parsed values."""
         return f"{self.target}?{urlencode(self.query)}" if self.query else str(self.target)
 
     def parameter(self, name: str) -> str | None:
-        """The value of a parameter, if it is there."""
+        """Return the value of a parameter, or None."""
         return dict(self.query).get(name)
 
     @property
     def digest(self) -> Digest | None:
-        """Of the blob that this completes or mounts.
+        """The digest of the blob that this completes or mounts.
 
-        :raises DigestInvalid: when it is none.
+        :raises DigestInvalid: when it is malformed.
         """
-        told = self.parameter("digest")
-        told = self.parameter("mount") if told is None else told
-        return None if told is None else Digest.parse(told)
+        value = self.parameter("digest")
+        value = self.parameter("mount") if value is None else value
+        return None if value is None else Digest.parse(value)
 
     @property
     def source(self) -> Repository | None:
-        """The repository from which a blob is to be mounted.
+        """The repository to mount a blob from.
 
-        :raises NameInvalid: when it is none.
+        :raises NameInvalid: when it is malformed.
         """
-        told = self.parameter("from")
-        return None if told is None else Repository.parse(told)
+        value = self.parameter("from")
+        return None if value is None else Repository.parse(value)
 
     @property
     def tags(self) -> tuple[Tag, ...]:
-        """What a manifest is to be called: by its path, and by the parameters beside it.
+        """The tags for a manifest, from its path and from the parameters.
 
-        :raises TagInvalid: when one is none.
+        :raises TagInvalid: when one is malformed.
         """
         reference = self.target.reference if isinstance(self.target, Manifest) else None
-        named = (reference,) if isinstance(reference, Tag) else ()
-        return (*named, *(Tag.parse(value) for name, value in self.query if name == _SEVERAL))
+        path_tags = (reference,) if isinstance(reference, Tag) else ()
+        return (*path_tags, *(Tag.parse(value) for name, value in self.query if name == _SEVERAL))
 
     @property
     def scopes(self) -> tuple[Scope, ...]:
-        """What a token must allow for this."""
+        """The scopes that a token needs."""
         repository = str(self.target.repository)
         if self.method == "DELETE" and not isinstance(self.target, UploadSession):
             return (Scope("repository", repository, ("delete",)),)
@@ -134,7 +134,7 @@ class Write:
         return (pushed,) if self.source is None else (pushed, pull_scope(self.source))
 
     def renamed(self, name: Callable[[Repository], Repository]) -> Write:
-        """The same of repositories by other names."""
+        """Return the same write with its repositories renamed."""
         target = evolve(self.target, repository=name(self.target.repository))
         if self.source is None:
             return evolve(self, target=target)
@@ -145,12 +145,12 @@ class Write:
 
 @frozen
 class WriteResult:
-    """What has come of a write that the registry has taken.
+    """The response to a write that the registry has accepted.
 
-    :ivar status: 200, 201, 202 or 204; 307 where the client has to send its body once more.
-    :ivar location: where it goes on or what there is now, below the repository: ``manifests/latest``.
-    :ivar headers: the few of the upstream's headers that travel, as they came.
-    :ivar upstream_status: what the upstream answered, for the access log.
+    :ivar status: 200, 201, 202 or 204; 307 if the client has to send its body once more.
+    :ivar location: the path below the repository where it continues, or of the result: ``manifests/latest``.
+    :ivar headers: the few upstream headers that are passed on, verbatim.
+    :ivar upstream_status: the status of the upstream's response, for the access log.
     """
 
     status: int
@@ -162,21 +162,21 @@ class WriteResult:
 def parse_write(
     method: str, path: bytes, query: tuple[tuple[str, str], ...], content_range: str | None = None
 ) -> Write:
-    """What is to be changed, by a raw path as it stood in the request line, and the parameters beside it.
+    """Parse a write from its method, raw path and query.
 
-    :param content_range: which part of a blob the body is; of what is no upload, it says nothing.
-    :raises RegistryError: of the row that says which part is wrong; 404 where the path means nothing, 405
-        where it means something that is not changed so.
+    :param content_range: the part of a blob in the body; ignored unless it is an upload.
+    :raises RegistryError: of the class that names the wrong part; 404 for an unknown endpoint, 405 for a
+        method that it does not have.
     """
     target = _target(path)
     if target is None or method not in _METHODS[type(target)]:
-        raise Unsupported(f"{method} is not for this")
+        raise Unsupported(f"{method} is not supported here")
     known = tuple(pair for pair in query if pair[0] in _PARAMETERS[type(target)])
     write = Write(method, target, known, namespace=dict(query).get("ns"))
     _ = write.digest, write.source, write.tags  # all are what they should be, or this is refused
     _check_for_one_meaning([name for name, _ in known])
     if write.parameter("digest-algorithm") not in (None, *ALGORITHMS):
-        raise DigestInvalid("'digest-algorithm' is none that is known here")
+        raise DigestInvalid("unknown 'digest-algorithm': expected sha256, sha384 or sha512")
     if not isinstance(target, UploadSession) or content_range is None:
         return write
     if not _CONTENT_RANGE.fullmatch(content_range):
@@ -185,24 +185,24 @@ def parse_write(
 
 
 def _check_for_one_meaning(names: list[str]) -> None:
-    """Of two values, another server may take the other one.
+    """Reject repeated parameters: another server may read the other value.
 
-    :raises RegistryError: when these parameters could be understood in two ways.
+    :raises RegistryError: when the parameters are ambiguous.
     """
     single = [name for name in names if name != _SEVERAL]
     if len(set(single)) < len(single):
-        raise RegistryError("a parameter that is there more than once", status=400)
+        raise RegistryError("a parameter is given more than once", status=400)
     if {"digest", "mount"} <= set(single):
-        raise RegistryError("a blob is sent, 'digest', or mounted, 'mount'", status=400)
+        raise RegistryError("expected 'digest' or 'mount', not both", status=400)
 
 
 def is_upload_path(path: bytes) -> bool:
-    """Whether a raw path is for an upload, or for where they begin; then even a GET is about a write."""
+    """Return whether a raw path belongs to uploads; then even a GET is handled as a write."""
     return b"/blobs/uploads/" in path and isinstance(_target_or_none(path), UploadTarget | UploadSession)
 
 
 def allowed_methods(path: bytes) -> tuple[str, ...]:
-    """The methods that a raw path takes where it may be written to; those that read where it means nought."""
+    """Return the methods of a raw path where writes are allowed; only reads for an unknown endpoint."""
     target = _target_or_none(path)
     if target is None:
         return _READ

@@ -1,1 +1,1 @@
-"""What the machine gives to a process, and takes: files, time, threads, other programs."""
+"""Helpers for processes, files, memory and networks of the operating system."""

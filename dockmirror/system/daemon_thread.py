@@ -1,4 +1,4 @@
-"""Calls that may block for long, in threads for which the end of the process does not wait."""
+"""Run blocking calls in daemon threads, which do not delay the end of the process."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ T = TypeVar("T")
 
 
 def run_in_daemon_thread(reactor: IReactorFromThreads, call: Callable[[], T]) -> Deferred[T]:
-    """What the call returns, or its exception; cancelling it ends the waiting alone."""
-    waiting: Deferred[T] = Deferred()
+    """Return the result of a call; cancelling stops the wait but not the call."""
+    result: Deferred[T] = Deferred()
 
     def run() -> None:
         outcome: T | Failure
@@ -23,7 +23,7 @@ def run_in_daemon_thread(reactor: IReactorFromThreads, call: Callable[[], T]) ->
             outcome = call()
         except Exception:
             outcome = Failure()
-        reactor.callFromThread(waiting.callback, outcome)
+        reactor.callFromThread(result.callback, outcome)
 
     Thread(target=run, daemon=True).start()
-    return waiting
+    return result

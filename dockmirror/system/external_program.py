@@ -1,4 +1,4 @@
-"""A program that is asked one thing, and answers it."""
+"""Run an external program with an input, a time limit and an output limit."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
 TIMEOUT = 30.0
-"""Seconds for it to answer and end."""
+"""Seconds until the program must have ended."""
 LIMIT = 64 * 1024
-"""Bytes of an answer."""
+"""Bytes of output."""
 
 
 class ProcessFailed(Exception):
-    """The program did not answer."""
+    """The program could not be started, was too slow, or printed too much."""
 
 
 @frozen
 class ProcessResult:
-    """What came of a program.
+    """The result of a program.
 
-    :ivar code: its exit status; None where a signal ended it.
+    :ivar code: the exit status; None if a signal ended it.
     """
 
     code: int | None
@@ -35,20 +35,21 @@ class ProcessResult:
 
 
 async def run_process(
-    reactor: Any, command: Sequence[str], environ: Mapping[str, str], said: bytes
+    reactor: Any, command: Sequence[str], environ: Mapping[str, str], data: bytes
 ) -> ProcessResult:
-    """Starts a program, says that to it, and waits for its end; its standard error is dropped.
+    """Run a program and return its output; its standard error is discarded.
 
     :param reactor: an ``IReactorProcess`` and ``IReactorTime``.
-    :param command: the program's path, and its arguments.
-    :raises Unanswered: where it is too slow, or says too much; it is killed then.
+    :param command: the program's path and arguments.
+    :param data: its standard input.
+    :raises ProcessFailed: when it cannot be started, is too slow, or prints too much; it is killed then.
     """
-    asking = _RunningProcess(said)
+    process = _RunningProcess(data)
     try:
-        reactor.spawnProcess(asking, command[0], command, dict(environ))
+        reactor.spawnProcess(process, command[0], command, dict(environ))
     except OSError as error:
         raise ProcessFailed(f"cannot be started: {error.strerror}") from error
-    return await asking.ended.addTimeout(TIMEOUT, reactor, _late)
+    return await process.ended.addTimeout(TIMEOUT, reactor, _late)
 
 
 def _late(_: object, seconds: float) -> NoReturn:
@@ -56,24 +57,24 @@ def _late(_: object, seconds: float) -> NoReturn:
 
 
 class _RunningProcess(ProcessProtocol):
-    """:ivar ended: cancelled, it kills the program."""
+    """:ivar ended: fires with the result; cancelling it kills the program."""
 
     transport: IProcessTransport
 
-    def __init__(self, said: bytes) -> None:
+    def __init__(self, data: bytes) -> None:
         self.ended: Deferred[ProcessResult] = Deferred(lambda _: self._kill())
-        self._said = said
+        self._data = data
         self._output = b""
 
     def connectionMade(self) -> None:
-        self.transport.write(self._said)
+        self.transport.write(self._data)
         self.transport.closeStdin()
 
     def outReceived(self, data: bytes) -> None:
         self._output += data
         if len(self._output) > LIMIT and not self.ended.called:
             self._kill()
-            self.ended.errback(ProcessFailed(f"said more than {LIMIT} bytes"))
+            self.ended.errback(ProcessFailed(f"printed more than {LIMIT} bytes"))
 
     def processEnded(self, reason: Failure) -> None:
         if not self.ended.called:

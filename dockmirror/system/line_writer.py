@@ -1,4 +1,4 @@
-"""Lines for whoever takes them."""
+"""Write lines to a stream or an append-only file that may fail at times."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _log = Logger()
 
 
 class LineWriter:
-    """Writes lines to what may take none: a full disk, or a pipe that nobody reads any more.
+    """Writes lines to a target that may fail: a full disk, or a pipe that nobody reads.
 
-    That stops nobody: what is not written is told of once, until it goes well again.
+    Failures do not stop the mirror: the first one is logged, and again after writing has worked in between.
 
-    :param name: of what they are written to, for the message.
-    :param put: takes a line without its end, or raises OSError.
+    :param name: of the target, for the message.
+    :param put: writes a line, given without its line break, or raises OSError.
     """
 
     def __init__(self, name: str, put: Callable[[str], object]) -> None:
@@ -29,27 +29,27 @@ class LineWriter:
         self._failing = False
 
     def write(self, line: str) -> None:
-        """Adds a line, given without its end."""
+        """Write a line, given without its line break."""
         try:
             self._put(line)
             self._failing = False
         except OSError as error:
             if not self._failing:
                 self._failing = True
-                _log.error("{name} takes no lines: {error}", name=self._name, error=error.strerror)
+                _log.error("cannot write to {name}: {error}", name=self._name, error=error.strerror)
 
 
 def write_line(stream: TextIO, line: str) -> None:
-    """Write a line and its end in one call: where nothing is buffered, each call is a write of its own.
+    """Write a line and its line break in one call, so that other processes cannot write in between.
 
-    Another process could write to the same pipe between two.
+    Without buffering, each call is a write of its own.
     """
     stream.write(f"{line}\n")
     stream.flush()
 
 
 class AppendOnlyFile(LineWriter):
-    """Adds lines to a file that only its owner may read; several processes may do so at once.
+    """Appends lines to a file that only its owner may read; several processes may share it.
 
     :raises OSError: when the file cannot be opened.
     """
@@ -62,5 +62,4 @@ class AppendOnlyFile(LineWriter):
             chown_to_parent(path)
 
     def close(self) -> None:
-        """Nothing more is written."""
         os.close(self._file)

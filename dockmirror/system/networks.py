@@ -1,4 +1,4 @@
-"""Networks by CIDR and by word."""
+"""Parse and match IP networks."""
 
 from __future__ import annotations
 
@@ -22,36 +22,36 @@ PRIVATE: tuple[Network, ...] = tuple(
 PUBLIC: tuple[Network, ...] = tuple(map(ip_network, ("0.0.0.0/0", "::/0")))
 
 _CLIENT_BITS = {4: 32, 6: 64}
-"""A household or a virtual machine has a whole /64 of IPv6 addresses to itself."""
+"""A household or a virtual machine usually has a whole IPv6 /64 to itself."""
 _WORDS = {"private": PRIVATE, "public": PUBLIC}
 
 
 def parse_networks(names: Iterable[str]) -> Iterator[Network]:
-    """The networks of a setting: CIDRs, and the words ``private`` and ``public``.
+    """Parse the networks of a setting: CIDRs, and the words ``private`` and ``public``.
 
-    :raises ValueError: for what is neither.
+    :raises ValueError: for anything else.
     """
     for name in names:
         yield from _WORDS.get(name) or (ip_network(name),)
 
 
 def parse_address(text: str) -> Address:
-    """The address, an IPv4 one where IPv6 only maps it (RFC 4291, 2.5.5.2); a zone is dropped.
+    """Parse an address; an IPv4-mapped IPv6 address becomes IPv4 (RFC 4291, 2.5.5.2), a zone is dropped.
 
-    :raises ValueError: when it is none.
+    :raises ValueError: when it is no address.
     """
     return _unmapped(text.partition("%")[0])
 
 
 @lru_cache(maxsize=4096)
 def _unmapped(text: str) -> Address:
-    """Remembered, as it is asked for with each request of a client; what is no address is not."""
+    """Parse an address, cached because it is needed for each request of a client."""
     address = ip_address(text)
     return (address.ipv4_mapped if isinstance(address, IPv6Address) else None) or address
 
 
 def is_within(address: Address, listed: Iterable[Network]) -> bool:
-    """Whether the address lies in one of the networks."""
+    """Return whether the address lies in one of the networks."""
     return any(address in network for network in listed)
 
 

@@ -1,4 +1,4 @@
-"""How many files and connections this process may have open at a time."""
+"""File ownership, and the limit on open files."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ import os
 import resource
 from pathlib import Path
 
-_MOST = 1_000_000
-"""More than Linux lets a process have, unless it was asked to."""
-_OWN = 64
-"""What the process itself has open, and the connections on which health is answered beyond the limit."""
-_EACH = 3
-"""A client's connection, the upstream's that it waits for, and a file of the store."""
+_FALLBACK_LIMIT = 1_000_000
+"""More than Linux allows by default."""
+_RESERVED = 64
+"""Files that the process itself needs, including the reserve of connections for health checks."""
+_FILES_PER_CLIENT = 3
+"""Files for each client: its connection, the connection to an upstream, and a file of the store."""
 
 
 def raise_connection_limit() -> int:
-    """How many clients there is room for, once the soft limit is as high as it may be."""
+    """Raise the soft limit on open files to the hard limit; return the clients that it allows."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = _MOST if hard == resource.RLIM_INFINITY else min(hard, _MOST)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-    return max(1, (most - _OWN) // _EACH)
+    limit = _FALLBACK_LIMIT if hard == resource.RLIM_INFINITY else min(hard, _FALLBACK_LIMIT)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    return max(1, (limit - _RESERVED) // _FILES_PER_CLIENT)
 
 
 def make_directory_for(directory: Path, uid: int, gid: int) -> None:
-    """Makes a directory for that user alone, where it is not there.
+    """Create a directory for the user that twistd will switch to (``--uid``), unless it exists.
 
-    :raises OSError: when it can be neither made nor given.
+    :raises OSError: when it can be neither created nor chowned.
     """
     if not directory.exists():
         directory.mkdir(0o700, parents=True)
@@ -33,9 +33,9 @@ def make_directory_for(directory: Path, uid: int, gid: int) -> None:
 
 
 def chown_to_parent(path: Path) -> None:
-    """What root has made in somebody's directory is that one's, and not root's.
+    """Give a file that root created to the owner of its directory.
 
-    :raises OSError: when that cannot be.
+    :raises OSError: when the owner cannot be changed.
     """
     if os.geteuid() == 0:
         owner = path.parent.stat()

@@ -1,4 +1,4 @@
-"""Timers that keep to their seconds when the machine's clock is set back."""
+"""Services around the reactor: clock steps, event loop lag, and graceful shutdown."""
 
 from __future__ import annotations
 
@@ -12,67 +12,68 @@ from twisted.application.service import Service
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 CHECK_INTERVAL = 1.0
-"""Seconds between two looks at the clock."""
-_SLACK = 1.0
-"""Seconds by which a clock may be set back without anybody minding."""
+"""Seconds between two checks of the clock."""
+_TOLERANCE = 1.0
+"""Seconds by which the clock may be set back without any adjustment."""
 
 
 class ClockStepGuard(Service):
-    """Winds the reactor's timers anew when its clock has been set back.
+    """Reschedules the reactor's timers when its clock has been set back.
 
-    The reactor goes by the time of day: set back by an hour, it would have every pause and every deadline
-    last an hour longer.  A clock that is set forward ends them early, which a client's own retry mends.
+    The reactor uses the time of day: if that is set back by an hour, each pause and deadline would last an
+    hour longer.  A clock that is set forward ends them early, which a client's own retry makes up for.
 
-    :param reactor: provides ``IReactorTime`` and ``IReactorFromThreads``; a thread looks at its clock, since
-        no timer of its own would.
-    :param steady: a clock that nobody sets.
+    :param reactor: provides ``IReactorTime`` and ``IReactorFromThreads``; a thread checks its clock, since
+        timers would be late themselves.
+    :param steady: a monotonic clock.
     """
 
     def __init__(self, reactor: Any, steady: Callable[[], float] = monotonic) -> None:
         self._reactor = reactor
         self._steady = steady
-        self._over = Event()
+        self._stopped = Event()
         self._ahead = 0.0
 
     def startService(self) -> None:
-        """Called when the reactor is about to run."""
         super().startService()
-        self._over.clear()
+        self._stopped.clear()
         self._ahead = self._reactor.seconds() - self._steady()
         Thread(target=self._watch, name="clock", daemon=True).start()
 
     def stopService(self) -> None:
-        """Called when it is to end."""
         super().stopService()
-        self._over.set()
+        self._stopped.set()
 
     def check(self) -> None:
-        """Sees whether the clock has been set back since the last look."""
+        """Reschedule timers if the clock has been set back since the last check."""
         ahead = self._reactor.seconds() - self._steady()
         lost, self._ahead = self._ahead - ahead, ahead
-        if lost > _SLACK:
-            self._reactor.callFromThread(self._wind, lost)
+        if lost > _TOLERANCE:
+            self._reactor.callFromThread(self._reschedule, lost)
 
     def _watch(self) -> None:
-        while not self._over.wait(CHECK_INTERVAL):
+        while not self._stopped.wait(CHECK_INTERVAL):
             self.check()
 
-    def _wind(self, lost: float) -> None:
-        """A timer that is due before the clock would be where it was has been set since then."""
-        was = self._reactor.seconds() + lost
+    def _reschedule(self, lost: float) -> None:
+        """Move timers that were set before the step; those that are due earlier were set after it."""
+        before = self._reactor.seconds() + lost
         for timer in self._reactor.getDelayedCalls():
-            if timer.getTime() >= was - 2 * CHECK_INTERVAL:
-                timer.reset(max(0.0, timer.getTime() - was))
+            if timer.getTime() >= before - 2 * CHECK_INTERVAL:
+                timer.reset(max(0.0, timer.getTime() - before))
 
 
 LAG_INTERVAL = 1.0
-"""Seconds for which the timer is set."""
+"""Seconds between two measurements."""
 
 
 class ReactorLagMonitor(Service):
-    """Sets a timer again and again, and tells by how many seconds it was late.
+    """Measures how late timers fire, which shows that something blocks the event loop.
 
-    A ``LoopingCall`` would keep to its beat, and call a second too late what was early by a rounding.
+    A ``LoopingCall`` would keep to its schedule, and fire a second late after firing early by a rounding
+    error.
+
+    :param tell: is called with the lag in seconds.
     """
 
     def __init__(self, clock: IReactorTime, tell: Callable[[float], None]) -> None:
@@ -81,29 +82,27 @@ class ReactorLagMonitor(Service):
         self._timer: IDelayedCall | None = None
 
     def startService(self) -> None:
-        """Called when the reactor is about to run."""
         super().startService()
-        self._wind()
+        self._reschedule()
 
     def stopService(self) -> None:
-        """Called when it is to end."""
         super().stopService()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _wind(self) -> None:
+    def _reschedule(self) -> None:
         self._timer = self._clock.callLater(LAG_INTERVAL, self._due, self._clock.seconds() + LAG_INTERVAL)
 
     def _due(self, due: float) -> None:
         self._tell(max(0.0, self._clock.seconds() - due))
-        self._wind()
+        self._reschedule()
 
 
 class GracefulShutdown(Service):
-    """Ends the process at a signal; further ones change nothing.
+    """Stops the process at a signal; further signals change nothing.
 
-    Twisted's own answer to a second one is a traceback.
+    Twisted itself answers a second signal with a traceback.
     """
 
     def __init__(
@@ -111,22 +110,22 @@ class GracefulShutdown(Service):
     ) -> None:
         self._reactor = reactor
         self._signals = signals
-        self._ending = False
+        self._stopping = False
 
     def startService(self) -> None:
-        """The reactor takes the signals for itself when it begins to run: afterwards they are ours."""
+        """Install the signal handlers once the reactor runs, since it installs its own at its start."""
         super().startService()
-        self._reactor.callWhenRunning(self._take)
+        self._reactor.callWhenRunning(self._install_handlers)
 
     def stop(self) -> None:
-        """Lets what runs finish, and ends."""
-        if not self._ending:
-            self._ending = True
+        """Stop the reactor, which lets running requests finish."""
+        if not self._stopping:
+            self._stopping = True
             self._reactor.stop()
 
-    def _take(self) -> None:
+    def _install_handlers(self) -> None:
         for each in self._signals:
-            signal.signal(each, self._signalled)
+            signal.signal(each, self._handle_signal)
 
-    def _signalled(self, *_: object) -> None:
+    def _handle_signal(self, *_: object) -> None:
         self._reactor.callFromThread(self.stop)

@@ -1,4 +1,4 @@
-"""A table in memory that several processes may share."""
+"""Hash tables in memory that processes share."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import Callable, Iterator
 from struct import Struct
 from typing import Any
 
-_TRIED = 8
+_CANDIDATES = 8
 
 Record = tuple[Any, ...]
 
 
 class SharedTable:
-    """Records, each in one of a few slots that its key picks; where all are others', one is forgotten.
+    """Fixed-size records in a few candidate slots per key; if all are taken, one is evicted.
 
-    Processes that write at the same moment may lose one of two additions, and nothing else.
+    Processes that write at the same moment may lose one of two updates, but nothing else.
 
-    :param memory: zero at first.
-    :param record: begins with the key of whose it is.
-    :param value: of records the one of the least value is missed least.
+    :param memory: zeroed at first.
+    :param record: its first field is the key.
+    :param value: ranks records; the lowest one is evicted.
     """
 
     def __init__(self, memory: memoryview, record: Struct, value: Callable[[Record], Any]) -> None:
@@ -29,46 +29,46 @@ class SharedTable:
         self._count = len(memory) // record.size
 
     def find(self, key: int) -> tuple[int, Record | None]:
-        """Where it is, or may be put, and the record, where there is one."""
-        others = []
-        for step in range(_TRIED):
-            place = (key + step) % self._count * self._record.size
-            record = self._record.unpack_from(self._memory, place)
+        """Return the offset of the key's slot, or of the one to use for it, and the record if any."""
+        candidates = []
+        for step in range(_CANDIDATES):
+            offset = (key + step) % self._count * self._record.size
+            record = self._record.unpack_from(self._memory, offset)
             if record[0] == key:
-                return place, record
-            others.append((place, record))
-        return min(others, key=self._missed)[0], None
+                return offset, record
+            candidates.append((offset, record))
+        return min(candidates, key=self._rank)[0], None
 
-    def put(self, place: int, key: int, *fields: Any) -> None:
-        """The record that is there from now on."""
-        self._record.pack_into(self._memory, place, key, *fields)
+    def put(self, offset: int, key: int, *fields: Any) -> None:
+        """Write a record."""
+        self._record.pack_into(self._memory, offset, key, *fields)
 
     def records(self) -> Iterator[Record]:
-        """Those that there are."""
+        """Return all records."""
         records = self._record.iter_unpack(self._memory[: self._count * self._record.size])
         return (record for record in records if record[0])
 
-    def _missed(self, other: tuple[int, Record]) -> tuple[Any, ...]:
-        _, record = other
+    def _rank(self, candidate: tuple[int, Record]) -> tuple[Any, ...]:
+        _, record = candidate
         return (self._value(record),) if record[0] else ()
 
 
 def hash_key(name: bytes) -> int:
-    """The key of a name, never zero: that is nobody's."""
+    """Hash a name to a key, which is never zero: zero marks an empty slot."""
     return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little") or 1
 
 
 _SLOT = Struct("<Q32sd")
-"""The key of a digest, the digest, when it was added."""
+"""Key of the digest, the digest, the time when it was added."""
 DIGESTS_SIZE = 16_384 * _SLOT.size
-"""Bytes of memory for so many digests at a time."""
+"""Bytes of memory for 16,384 digests."""
 
 
 class SharedDigests:
-    """SHA-256 digests; where there are too many, the oldest ones are forgotten.
+    """A set of SHA-256 digests in shared memory; the oldest ones are evicted.
 
-    :param memory: of ``DIGESTS_SIZE`` bytes or fewer, zero at first.
-    :param now: tells the time in seconds.
+    :param memory: at most ``DIGESTS_SIZE`` bytes, zeroed at first.
+    :param now: returns the time in seconds.
     """
 
     def __init__(self, memory: memoryview, now: Callable[[], float]) -> None:
@@ -80,6 +80,5 @@ class SharedDigests:
         return record is not None and record[1] == digest
 
     def add(self, digest: bytes) -> None:
-        """Adds it."""
         key = hash_key(digest)
         self._slots.put(self._slots.find(key)[0], key, digest, self._now())

@@ -1,1 +1,1 @@
-"""The mirror's own certificates, for those who reach it by https."""
+"""The mirror's own TLS certificates, from files or from an ACME authority."""

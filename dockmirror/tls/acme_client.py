@@ -1,4 +1,4 @@
-"""An authority that gives certificates to who proves to have a name: ACME (RFC 8555); calls that block."""
+"""Obtain certificates from an ACME authority (RFC 8555); the calls block."""
 
 from __future__ import annotations
 
@@ -24,49 +24,49 @@ from .acme_store import AcmeStore
 from .certificate_renewal import AuthorityUnavailable, NameRefused
 
 _TIMEOUT = 30
-_PATIENCE = timedelta(seconds=90)
+_ORDER_TIMEOUT = timedelta(seconds=90)
 
 
 class AcmeClient:
-    """Asked with an account of the mirror's own, which is made when the first certificate is.
+    """Requests certificates with the mirror's own account, which is created with the first one.
 
-    :param url: its directory, in ACME's meaning.
-    :param ca_file: the certificates by which the authority itself is known; by default those of public ones.
-    :param kept: where the account's key is, what proves names, and the certificates.
+    :param url: the authority's directory resource.
+    :param ca_file: CA certificates that verify the authority's own; None for the public ones.
+    :param store: keeps the account key, challenge proofs, and certificates.
     """
 
-    def __init__(self, url: str, email: str, ca_file: Path | None, kept: AcmeStore) -> None:
+    def __init__(self, url: str, email: str, ca_file: Path | None, store: AcmeStore) -> None:
         self._url = url
         self._email = email
         self._ca_file = ca_file
-        self._kept = kept
+        self._store = store
         self._client: ClientV2 | None = None
 
     def issue(self, name: str) -> None:
-        """Gets a certificate for the name, with a new key, and keeps both.
+        """Obtain a certificate with a new key for the name, and save both.
 
-        :raises Refused: when there is none for this name.
-        :raises Unavailable: when there is none for any name, now.
+        :raises NameRefused: when the authority refuses this name.
+        :raises AuthorityUnavailable: when it issues no certificates at all now.
         """
         try:
             self._client = client = self._client or self._connect()
             key = _new_key()
             order = client.new_order(crypto_util.make_csr(key, [name]))
-            with self._kept.publish_proofs() as prove:
+            with self._store.publish_proofs() as prove:
                 for authorization in order.authorizations:
                     if authorization.body.status != messages.STATUS_VALID:
                         _prove(client, authorization.body, prove)
-                order = client.poll_and_finalize(order, datetime.now() + _PATIENCE)
-            self._kept.save_certificate(name, key + order.fullchain_pem.encode())
+                order = client.poll_and_finalize(order, datetime.now() + _ORDER_TIMEOUT)
+            self._store.save_certificate(name, key + order.fullchain_pem.encode())
         except (errors.Error, josepy.errors.Error) as error:
             self._client = None
-            raise NameRefused(_said(error)) from error
+            raise NameRefused(_describe(error)) from error
         except OSError as error:  # among them those of requests
             self._client = None
-            raise AuthorityUnavailable(_line(str(error))) from error
+            raise AuthorityUnavailable(_join_lines(str(error))) from error
 
     def _connect(self) -> ClientV2:
-        """With the account of the key, which the authority makes where it has none."""
+        """Return a client that is logged in; the authority creates the account if it has none."""
         network = ClientNetwork(self._account(), alg=ES256, user_agent="dockmirror", timeout=_TIMEOUT)
         if self._ca_file is not None:
             network.verify_ssl = str(self._ca_file)  # type: ignore[assignment]  # requests takes either
@@ -74,35 +74,37 @@ class AcmeClient:
             client = ClientV2(ClientV2.get_directory(self._url, network), network)
             _log_in(client, self._email)
         except (errors.Error, josepy.errors.Error) as error:
-            raise AuthorityUnavailable(f"{self._url}: {_said(error)}") from error
+            raise AuthorityUnavailable(f"{self._url}: {_describe(error)}") from error
         return client
 
     def _account(self) -> JWKEC:
         try:
-            return JWKEC(key=load_pem_private_key(self._kept.account_key(_new_key), None))
+            return JWKEC(key=load_pem_private_key(self._store.account_key(_new_key), None))
         except (ValueError, TypeError):
-            raise AuthorityUnavailable(f"the account's key in {self._kept.folder} cannot be read") from None
+            raise AuthorityUnavailable(f"the account's key in {self._store.folder} cannot be read") from None
 
 
 def _log_in(client: ClientV2, email: str) -> None:
-    wanted = messages.NewRegistration.from_data(email=email, terms_of_service_agreed=True)
+    registration = messages.NewRegistration.from_data(email=email, terms_of_service_agreed=True)
     try:
-        client.new_account(wanted)
-    except errors.ConflictError as there_already:
+        client.new_account(registration)
+    except errors.ConflictError as existing:
         client.net.account = messages.RegistrationResource(
-            body=messages.Registration(), uri=there_already.location
+            body=messages.Registration(), uri=existing.location
         )
 
 
-def _prove(client: ClientV2, asked: messages.Authorization, prove: Callable[[str, str], None]) -> None:
-    """That a name is ours, by HTTP on its port 80 (RFC 8555, 8.3)."""
-    for offered in asked.challenges:
-        if isinstance(offered.chall, HTTP01):
-            answer, proof = offered.response_and_validation(client.net.key)
-            prove(offered.chall.encode("token"), proof)
-            client.answer_challenge(offered, answer)
+def _prove(
+    client: ClientV2, authorization: messages.Authorization, prove: Callable[[str, str], None]
+) -> None:
+    """Prove control of a name by HTTP-01 on its port 80 (RFC 8555, 8.3)."""
+    for challenge in authorization.challenges:
+        if isinstance(challenge.chall, HTTP01):
+            answer, proof = challenge.response_and_validation(client.net.key)
+            prove(challenge.chall.encode("token"), proof)
+            client.answer_challenge(challenge, answer)
             return
-    raise errors.ClientError("the authority takes no proof by HTTP (HTTP-01)")
+    raise errors.ClientError("the authority does not offer HTTP-01 challenges")
 
 
 def _new_key() -> bytes:
@@ -110,19 +112,19 @@ def _new_key() -> bytes:
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
-def _said(error: Exception) -> str:
-    """In the authority's own words, where it has any."""
+def _describe(error: Exception) -> str:
+    """Return the authority's own description of the failure, if it gave one."""
     if isinstance(error, errors.ValidationError):
         challenges = [each for failed in error.failed_authzrs for each in failed.body.challenges]
-        return "; ".join(_said(each.error) for each in challenges if each.error is not None)
+        return "; ".join(_describe(each.error) for each in challenges if each.error is not None)
     if isinstance(error, errors.TimeoutError):
-        return f"the authority had not decided after {_PATIENCE.seconds} s"
+        return f"the authority did not decide within {_ORDER_TIMEOUT.seconds} s"
     if isinstance(error, errors.IssuanceError):
-        return _said(error.error)
+        return _describe(error.error)
     if isinstance(error, messages.Error):
-        return _line(error.detail or error.description or str(error))
-    return _line(str(error) or type(error).__name__)
+        return _join_lines(error.detail or error.description or str(error))
+    return _join_lines(str(error) or type(error).__name__)
 
 
-def _line(text: str) -> str:
+def _join_lines(text: str) -> str:
     return " ".join(text.split())

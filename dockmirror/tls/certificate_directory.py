@@ -1,4 +1,4 @@
-"""The directory in which the mirror's certificates lie, and are renewed."""
+"""The directory of the mirror's certificates, reloaded after changes, with selection by server name."""
 
 from __future__ import annotations
 
@@ -15,57 +15,57 @@ from zope.interface import implementer
 from .certificate_files import CertificateChain, read_certificate_folder
 
 _SUFFIXES = (".pem", ".crt", ".cer", ".key")
-_PAUSE = 1.0
+_CHECK_PERIOD = 1.0
 _DAY = 86_400.0
-_SOON = 7 * _DAY
+_EXPIRY_WARNING = 7 * _DAY
 
 _log = Logger()
 _State = dict[Path, tuple[int, ...]]
 
 
 class NoUsableCertificate(ValueError):
-    """A directory has nothing in it that could be shown to anybody, and why."""
+    """A directory has no certificate that could be used; the message says why."""
 
 
 @implementer(IOpenSSLServerConnectionCreator)
 class CertificateDirectory:
-    """Connections over TLS with the certificates of a directory, which is looked at again as they are made.
+    """Creates TLS connections with the certificates of a directory.
 
-    Its files and those of the folders in it are read when one of them has changed, at most once a second; the
-    connections that are open stay as they are.  **A certificate is shown for as long as its file is there**:
-    while what is in the file is of no use, such as half of it, the one that was read from it before.  What is
-    wrong is logged once, and that a certificate ends within seven days once a day.
+    Its files and those of its subdirectories are read again after a change, checked at most once a second;
+    open connections keep their certificate.  **A certificate is used for as long as its file exists**: while
+    the file is unusable, such as half written, the previous certificate stays in use.  Each problem is logged
+    once, and a certificate that expires within seven days once a day.
 
-    :param domain: the host whose certificate is shown to those who ask for no other.
-    :param clock: tells the time since 1970.
+    :param domain: the host whose certificate is the default.
+    :param clock: returns the time since 1970.
     """
 
     def __init__(self, path: Path, domain: str, clock: IReactorTime) -> None:
         self.path = path
         self._domain = domain
         self._clock = clock
-        self._looked = -_PAUSE
-        self._reminded = -_DAY
+        self._checked = -_CHECK_PERIOD
+        self._warned = -_DAY
         self._state: _State = {}
-        self._told: tuple[str, ...] = ()
-        self._choice: SniSelector | None = None
+        self._logged: tuple[str, ...] = ()
+        self._selector: SniSelector | None = None
 
     def set_default_domain(self, domain: str) -> None:
-        """Show the certificate for this host from now on to clients that ask for no other."""
+        """Use the certificate of this host for clients that send no known server name."""
         self._domain = domain
-        if self._choice is not None:
-            self._choice = SniSelector(self._choice.served, domain)
+        if self._selector is not None:
+            self._selector = SniSelector(self._selector.chains, domain)
 
     @property
     def chains(self) -> tuple[CertificateChain, ...]:
-        """The certificates that are shown."""
-        return self._choice.served if self._choice else ()
+        """The certificates in use."""
+        return self._selector.chains if self._selector else ()
 
     def serverConnectionForTLS(self, tlsProtocol: object) -> Connection:
-        """See ``IOpenSSLServerConnectionCreator``; called for each connection.
+        """Return a new TLS connection.
 
-        Where there is no certificate yet, the handshake fails with the alert that says that it could not be
-        agreed upon: a stand-in would teach people to pass over warnings.
+        Without a certificate the handshake fails with an alert: a self-signed stand-in would teach people to
+        ignore warnings.
         """
         try:
             return Connection(self.reload_if_changed().context)
@@ -73,84 +73,84 @@ class CertificateDirectory:
             return Connection(Context(TLS_METHOD))
 
     def reload_if_changed(self) -> SniSelector:
-        """What is to be shown now; calls that block, for small files.
+        """Return the certificates to use now; blocks, but only for small files.
 
         :raises NoUsableCertificate: when there is none, and never has been.
         """
         now = self._clock.seconds()
-        if self._choice is None or not 0 <= now - self._looked < _PAUSE:
-            self._looked = now
+        if self._selector is None or not 0 <= now - self._checked < _CHECK_PERIOD:
+            self._checked = now
             state = _state(self.path)
-            if self._choice is None or state != self._state:
-                self._choice = self._read(state)
-                self._state, self._reminded = state, -_DAY
-            self._remind(now)
-        return self._choice
+            if self._selector is None or state != self._state:
+                self._selector = self._read(state)
+                self._state, self._warned = state, -_DAY
+            self._warn_of_expiry(now)
+        return self._selector
 
     def _read(self, state: _State) -> SniSelector:
         by_folder = groupby(sorted(state, key=lambda path: (path.parent, path)), key=lambda path: path.parent)
         folders = [read_certificate_folder(paths) for _, paths in by_folder]
-        served = [each for folder in folders for each in folder.chains]
-        read = {each.path for each in served}
-        served += [each for each in self.chains if each.path in state and each.path not in read]
-        remarks = [remark for folder in folders for remark in folder.problems]
-        if not served and not self.chains:
+        chains = [each for folder in folders for each in folder.chains]
+        read = {each.path for each in chains}
+        chains += [each for each in self.chains if each.path in state and each.path not in read]
+        problems = [problem for folder in folders for problem in folder.problems]
+        if not chains and not self.chains:
             raise NoUsableCertificate(
-                "; ".join([f"{self.path}: there is no certificate with its key", *remarks])
+                "; ".join([f"{self.path}: no certificate with its key found", *problems])
             )
-        if not served:
-            remarks.append(f"{self.path}: there is no certificate left; those that were there are shown on")
-        self._tell(served, remarks)
-        return SniSelector(served or self.chains, self._domain)
+        if not chains:
+            problems.append(f"{self.path}: no certificate left; the previous ones stay in use")
+        self._log_changes(chains, problems)
+        return SniSelector(chains or self.chains, self._domain)
 
-    def _tell(self, served: Iterable[CertificateChain], remarks: list[str]) -> None:
-        shown = [each.certificate for each in self.chains]
-        for each in served:
-            if each.certificate not in shown:
-                _log.info("{path}: for {names}, until {ends}", **_described(each))
-        for remark in remarks:
-            if remark not in self._told:
-                _log.warn("{remark}", remark=remark)
-        self._told = tuple(remarks)
+    def _log_changes(self, chains: Iterable[CertificateChain], problems: list[str]) -> None:
+        in_use = [each.certificate for each in self.chains]
+        for each in chains:
+            if each.certificate not in in_use:
+                _log.info("{path}: certificate for {names}, valid until {ends}", **_describe(each))
+        for problem in problems:
+            if problem not in self._logged:
+                _log.warn("{problem}", problem=problem)
+        self._logged = tuple(problems)
 
-    def _remind(self, now: float) -> None:
-        ending = [each for each in self.chains if each.expires_at < now + _SOON]
-        if ending and now - self._reminded >= _DAY:
-            self._reminded = now
-            for each in ending:
-                verb = "ends" if each.expires_at > now else "ended"
+    def _warn_of_expiry(self, now: float) -> None:
+        expiring = [each for each in self.chains if each.expires_at < now + _EXPIRY_WARNING]
+        if expiring and now - self._warned >= _DAY:
+            self._warned = now
+            for each in expiring:
+                verb = "expires" if each.expires_at > now else "expired"
                 _log.warn(
-                    "{path}: the certificate for {names} {verb} at {ends}", verb=verb, **_described(each)
+                    "{path}: the certificate for {names} {verb} at {ends}", verb=verb, **_describe(each)
                 )
 
 
-def _described(served: CertificateChain) -> dict[str, str]:
-    ends = strftime("%Y-%m-%dT%H:%MZ", gmtime(served.expires_at))
-    return {"path": str(served.path), "names": ", ".join(served.names) or "no host name", "ends": ends}
+def _describe(chains: CertificateChain) -> dict[str, str]:
+    ends = strftime("%Y-%m-%dT%H:%MZ", gmtime(chains.expires_at))
+    return {"path": str(chains.path), "names": ", ".join(chains.names) or "no host name", "ends": ends}
 
 
 def _state(directory: Path) -> _State:
-    """By what it is seen that a file is another one; what cannot be looked into is there, too."""
-    return {path: _seen(path) for path in _files(directory)}
+    """Return values that change when a file is replaced or edited, for each file."""
+    return {path: _file_version(path) for path in _files(directory)}
 
 
 def _files(directory: Path, depth: int = 1) -> Iterator[Path]:
-    for path in _listed(directory):
+    for path in _visible_entries(directory):
         if path.suffix in _SUFFIXES or path == directory:
             yield path
         elif depth and path.is_dir():
             yield from _files(path, depth - 1)
 
 
-def _listed(directory: Path) -> list[Path]:
-    """What is in it and is not hidden; where that cannot be told, the directory itself."""
+def _visible_entries(directory: Path) -> list[Path]:
+    """Return the visible entries of the directory, or the directory itself if it cannot be read."""
     try:
         return [path for path in directory.iterdir() if not path.name.startswith(".")]
     except OSError:
         return [directory]
 
 
-def _seen(path: Path) -> tuple[int, ...]:
+def _file_version(path: Path) -> tuple[int, ...]:
     try:
         status = path.stat()
     except OSError:
@@ -159,38 +159,38 @@ def _seen(path: Path) -> tuple[int, ...]:
 
 
 class SniSelector:
-    """Chooses by the name that a client asks for (SNI, RFC 6066, section 3).
+    """Chooses a certificate by the server name that a client sends (SNI, RFC 6066, section 3).
 
-    A certificate for that very name stands before one for the wildcard above it, and of several for the same
-    name stands the one that ends last.  Who asks for no name, or for one that no certificate is for, is shown
-    the one that is for ``domain``, or the first where there is none.
+    An exact match wins over a wildcard, and of several for the same name the one that expires last.  A client
+    that sends no name, or an unknown one, gets the certificate of ``domain``, or else the first one.
 
-    :param served: at least one.
-    :ivar context: with which a connection begins; it goes over to another's by itself.
+    :param chains: at least one.
+    :ivar context: for a new connection; it switches to another certificate's context by itself.
     """
 
-    def __init__(self, served: Sequence[CertificateChain], domain: str) -> None:
-        self.served = tuple(served)
+    def __init__(self, chains: Sequence[CertificateChain], domain: str) -> None:
+        self.chains = tuple(chains)
         self._by_name = {
-            name: each for each in sorted(served, key=lambda it: it.expires_at) for name in each.names
+            name: each for each in sorted(chains, key=lambda it: it.expires_at) for name in each.names
         }
-        self._contexts = {each: each.context() for each in served}
-        self.context = (self._find(domain) or self.served[0]).context(self._for_server_name)
+        self._contexts = {each: each.context() for each in chains}
+        self.context = (self._find(domain) or self.chains[0]).context(self._for_server_name)
 
     def _find(self, host: str) -> CertificateChain | None:
         return self._by_name.get(host) or self._by_name.get("*." + host.partition(".")[2])
 
     def _for_server_name(self, name: bytes | None) -> Context | None:
-        """None where the connection goes on as it began."""
-        found = self._find((name or b"").decode("ascii", "replace").lower().removesuffix("."))
-        return self._contexts[found] if found else None
+        """Return the context of the server name, or None to keep the current one."""
+        chain = self._find((name or b"").decode("ascii", "replace").lower().removesuffix("."))
+        return self._contexts[chain] if chain else None
 
 
 class CertificateDirectories:
-    """Each directory once, however many listeners show its certificates.
+    """The certificate directories in use, each opened once for all of its listeners.
 
-    :param default: the one where none is named.
-    :param filled: whether somebody puts certificates into the default one, which may have none to begin with.
+    :param default: the directory of listeners that name none.
+    :param filled: whether the mirror writes certificates into the default directory, which may be empty at
+        first.
     """
 
     def __init__(self, default: Path | None, domain: str, clock: IReactorTime, filled: bool = False) -> None:
@@ -201,15 +201,13 @@ class CertificateDirectories:
         self._opened: dict[Path, CertificateDirectory] = {}
 
     def open(self, path: Path | None) -> CertificateDirectory:
-        """Called at start, once for each listener.
+        """Return the directory of a listener; called at start.
 
-        :raises NoUsableCertificate: when there is nothing to be shown in it.
+        :raises NoUsableCertificate: when it has no usable certificate.
         """
         path = path or self._default
         if path is None:
-            raise NoUsableCertificate(
-                "https needs a directory of certificates, which the key 'certificates' names"
-            )
+            raise NoUsableCertificate("https needs a directory of certificates: set 'certificates'")
         if path not in self._opened:
             directory = CertificateDirectory(path, self._domain, self._clock)
             try:
@@ -221,11 +219,11 @@ class CertificateDirectories:
         return self._opened[path]
 
     def set_default_domain(self, domain: str) -> None:
-        """Show the certificate for this host from now on to clients that ask for no other."""
+        """Use the certificate of this host for clients that send no known server name."""
         self._domain = domain
         for each in self._opened.values():
             each.set_default_domain(domain)
 
     def expiry_times(self) -> dict[str, float]:
-        """When the certificates that are shown end, in seconds since 1970, by their files."""
+        """Return the expiry of each certificate in use, in seconds since 1970, by file."""
         return {str(each.path): each.expires_at for one in self._opened.values() for each in one.chains}

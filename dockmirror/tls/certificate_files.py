@@ -1,4 +1,8 @@
-"""What a PEM file holds."""
+"""Read certificates and keys from PEM files, and pair them by their contents and not by their names.
+
+This accepts the files of every program: certificate and key in one file, lego's ``NAME.crt`` and
+``NAME.key``, certbot's ``fullchain.pem`` and ``privkey.pem``, acme.sh's ``fullchain.cer`` and ``NAME.key``.
+"""
 
 from __future__ import annotations
 
@@ -20,18 +24,18 @@ _BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----\r?\n(?:.*?-----END \1-----)?
 
 @frozen
 class PemFile:
-    """The certificates and private keys of a file, in its order; whatever else is in it is passed over."""
+    """The certificates and private keys of a file in their order; other blocks are ignored."""
 
     certificates: tuple[x509.Certificate, ...] = ()
     keys: tuple[PrivateKeyTypes, ...] = field(default=(), repr=False)
 
     @classmethod
     def parse(cls, data: bytes) -> PemFile:
-        """:raises ValueError: in words of ours, in which nothing of the file stands."""
+        """:raises ValueError: when it is malformed; the message quotes nothing of the file."""
         certificates, keys = [], []
         for block in _BLOCK.finditer(data):
             if not block[0].endswith(b"-----"):
-                raise ValueError("ends within a block")
+                raise ValueError("ends in the middle of a PEM block")
             if block[1] == b"CERTIFICATE":
                 certificates.append(_certificate(block[0]))
             elif block[1].endswith(b"PRIVATE KEY"):
@@ -40,7 +44,7 @@ class PemFile:
 
 
 def public_key(holder: x509.Certificate | PrivateKeyTypes) -> bytes:
-    """The public key that a certificate is for, or that belongs to a private key."""
+    """Return the public key of a certificate or a private key."""
     return holder.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
@@ -69,7 +73,7 @@ ContextForServerName = Callable[[bytes | None], Context | None]
 class CertificateChain:
     """A certificate with its key and its chain.
 
-    :ivar path: the file in which it stands.
+    :ivar path: the file that it was read from.
     """
 
     path: Path
@@ -79,23 +83,23 @@ class CertificateChain:
 
     @property
     def names(self) -> list[str]:
-        """The host names that it is for, in lower case; some begin with ``*.``."""
+        """The host names of the certificate in lower case; some begin with ``*.``."""
         try:
-            found = self.certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+            candidates = self.certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
         except x509.ExtensionNotFound:
             return []
-        return [name.lower() for name in found.value.get_values_for_type(x509.DNSName)]
+        return [name.lower() for name in candidates.value.get_values_for_type(x509.DNSName)]
 
     @property
     def expires_at(self) -> float:
-        """When nobody takes it any more, in seconds since 1970."""
+        """The end of its validity, in seconds since 1970."""
         return self.certificate.not_valid_after_utc.timestamp()
 
     def context(self, for_server_name: ContextForServerName | None = None) -> Context:
-        """TLS 1.2 or later with it; which protocols it offers is the listening factory's to say.
+        """Return a context for TLS 1.2 or later; the listening factory adds the protocols (ALPN).
 
-        :param for_server_name: gives the context to go on with, by the name that a client asks for.
-        :raises OpenSSL.SSL.Error: where OpenSSL does not take it, for a key that is too short.
+        :param for_server_name: returns the context for the server name that a client sends.
+        :raises OpenSSL.SSL.Error: when OpenSSL rejects it, as for a key that is too short.
         """
         # Twisted's types are older than pyOpenSSL's: what it takes by now are cryptography's own.
         return CertificateOptions(
@@ -107,15 +111,15 @@ class CertificateChain:
         ).getContext()
 
 
-_LARGEST = 1024 * 1024
+_MAX_BYTES = 1024 * 1024
 
 
 @frozen
 class CertificateFolder:
-    """What was found in it.
+    """The certificates of a folder.
 
-    :ivar served: the certificates whose key is there as well.
-    :ivar remarks: what is wrong, a line each, which begins with the file and tells nothing of what is in it.
+    :ivar chains: the certificates whose key is there as well.
+    :ivar problems: one line each, which begins with the file and quotes nothing of its contents.
     """
 
     chains: tuple[CertificateChain, ...] = ()
@@ -123,53 +127,53 @@ class CertificateFolder:
 
 
 def read_certificate_folder(paths: Iterable[Path]) -> CertificateFolder:
-    """What these files hold, which lie in one folder; calls that block, for small files."""
-    remarks: list[str] = []
+    """Read the files of one folder; blocks, but only for small files."""
+    problems: list[str] = []
     files: dict[Path, PemFile] = {}
     for path in paths:
         try:
-            files[path] = _read(path, remarks)
+            files[path] = _read(path, problems)
         except OSError as error:
-            remarks.append(f"{path}: cannot be read: {error.strerror}")
+            problems.append(f"{path}: cannot be read: {error.strerror}")
         except ValueError as error:
-            remarks.append(f"{path}: {error}")
-    remarks += _lonely(files)
-    return CertificateFolder(_whole(_together(files), remarks), tuple(remarks))
+            problems.append(f"{path}: {error}")
+    problems += _find_unpaired(files)
+    return CertificateFolder(_filter_usable(_pair_keys(files), problems), tuple(problems))
 
 
-def _read(path: Path, remarks: list[str]) -> PemFile:
+def _read(path: Path, problems: list[str]) -> PemFile:
     with path.open("rb") as file:
-        pem = PemFile.parse(file.read(_LARGEST))
+        pem = PemFile.parse(file.read(_MAX_BYTES))
     if not pem.certificates and not pem.keys:
         raise ValueError("holds neither a certificate nor a key")
     if pem.keys and path.stat().st_mode & stat.S_IROTH:
-        remarks.append(f"{path}: holds a key that everybody on this machine may read")
+        problems.append(f"{path}: holds a key that every user of this machine may read")
     return pem
 
 
-def _together(files: Mapping[Path, PemFile]) -> list[CertificateChain]:
-    """Where several files hold the same certificate, the one with the longest chain."""
+def _pair_keys(files: Mapping[Path, PemFile]) -> list[CertificateChain]:
+    """Pair certificates with their keys; if several files hold a certificate, use the longest chain."""
     keys = {public_key(key): key for pem in files.values() for key in pem.keys}
     longest: dict[x509.Certificate, CertificateChain] = {}
     for path, pem in files.items():
         leaf = next((each for each in pem.certificates if public_key(each) in keys), None)
         if leaf is not None:
-            chain = tuple(each for each in pem.certificates if each != leaf)
-            served = CertificateChain(path, leaf, chain, keys[public_key(leaf)])
-            longest[leaf] = max(longest.get(leaf, served), served, key=lambda each: len(each.chain))
+            others = tuple(each for each in pem.certificates if each != leaf)
+            chain = CertificateChain(path, leaf, others, keys[public_key(leaf)])
+            longest[leaf] = max(longest.get(leaf, chain), chain, key=lambda each: len(each.chain))
     return list(longest.values())
 
 
-def _lonely(files: Mapping[Path, PemFile]) -> list[str]:
-    """What nobody can be shown: keys without a certificate, and certificates of hosts without a key."""
+def _find_unpaired(files: Mapping[Path, PemFile]) -> list[str]:
+    """Report keys without a certificate, and host certificates without a key."""
     certified = {public_key(each) for pem in files.values() for each in pem.certificates}
     keys = {public_key(key) for pem in files.values() for key in pem.keys}
     return [
-        f"{path}: holds a key that no certificate beside it is for"
+        f"{path}: holds a key without a matching certificate"
         for path, pem in files.items()
         if any(public_key(key) not in certified for key in pem.keys)
     ] + [
-        f"{path}: holds a certificate that no key beside it is for"
+        f"{path}: holds a certificate without a matching key"
         for path, pem in files.items()
         if pem.certificates
         and not _is_authority(pem.certificates[0])
@@ -184,14 +188,16 @@ def _is_authority(certificate: x509.Certificate) -> bool:
         return False
 
 
-def _whole(found: Iterable[CertificateChain], remarks: list[str]) -> tuple[CertificateChain, ...]:
-    """Those that OpenSSL takes."""
-    whole = []
-    for each in found:
+def _filter_usable(
+    candidates: Iterable[CertificateChain], problems: list[str]
+) -> tuple[CertificateChain, ...]:
+    """Return the chains that OpenSSL accepts."""
+    usable = []
+    for each in candidates:
         try:
             each.context()
         except (Error, ValueError, TypeError):
-            remarks.append(f"{each.path}: OpenSSL takes no certificate or key of this kind")
+            problems.append(f"{each.path}: OpenSSL does not accept this certificate or key")
         else:
-            whole.append(each)
-    return tuple(whole)
+            usable.append(each)
+    return tuple(usable)

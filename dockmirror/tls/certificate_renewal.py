@@ -1,4 +1,4 @@
-"""A certificate for each name, before the one that there is ends."""
+"""Renew certificates before they expire."""
 
 from __future__ import annotations
 
@@ -12,38 +12,39 @@ from twisted.logger import Logger
 from ..concurrency.periodic_task import PeriodicTask
 
 CHECK_PERIOD = 10.0
-"""Seconds between two looks at which certificates are due."""
+"""Seconds between two checks for certificates that are due."""
 RETRY_DELAYS = (30.0, 300.0, 1800.0, 7200.0, 21_600.0)
-"""Seconds until it is asked again for what has failed, longer each time.
+"""Seconds until a failed name is retried, longer each time.
 
-Let's Encrypt takes five failures of a name in an hour (https://letsencrypt.org/docs/rate-limits/).
+Let's Encrypt allows five failures per name and hour (https://letsencrypt.org/docs/rate-limits/).
 """
 _ALL = ""
-_NONE = "there is no certificate for {name}, which is asked for again in {pause:g} s: {error}"
+_FAILED = "no certificate for {name}; retrying in {pause:g} s: {error}"
 
 _log = Logger()
 
 
 class NameRefused(Exception):
-    """There is no certificate for that one name, and why."""
+    """The authority refused a certificate for this name; the message says why."""
 
 
 class AuthorityUnavailable(Exception):
-    """There is no certificate for any name now, and why."""
+    """The authority issues no certificates at all now; the message says why."""
 
 
 @frozen
-class _Rest:
+class _Backoff:
     until: float
     failures: int
 
 
 class CertificateRenewal(PeriodicTask):
-    """Asks for one certificate after the other, and leaves each name that fails alone for a while.
+    """Requests due certificates one after the other, and backs off from names that fail.
 
-    :param names: those that are to have one, just now.
-    :param due: when a name's certificate is to be replaced, in the clock's seconds; None where there is none.
-    :param issue: replaces it; fails with Refused or Unavailable.
+    :param names: returns the names that need a certificate now.
+    :param due: returns when a name's certificate is to be renewed, in the clock's seconds, or None without
+        one.
+    :param issue: obtains it; fails with ``NameRefused`` or ``AuthorityUnavailable``.
     """
 
     def __init__(
@@ -53,57 +54,57 @@ class CertificateRenewal(PeriodicTask):
         issue: Callable[[str], Awaitable[None]],
         clock: IReactorTime,
     ) -> None:
-        super().__init__(self.renew_due, CHECK_PERIOD, clock, "no certificates can be had", at_once=True)
+        super().__init__(self.renew_due, CHECK_PERIOD, clock, "cannot renew certificates", at_once=True)
         self._names = names
         self._due = due
         self._issue = issue
         self._clock = clock
-        self._rests: dict[str, _Rest] = {}
+        self._backoffs: dict[str, _Backoff] = {}
 
     def startService(self) -> None:
-        """Looks at once; called when the mirror listens, since an authority asks it for proof."""
+        """Check at once; called when the mirror listens, since an authority asks it for proof."""
         missing = [name for name in self._names() if self._due(name) is None]
         if missing:
             _log.warn(
-                "no certificate is there yet for {names}: until it has come, https to them fails",
+                "no certificate yet for {names}: https to them fails until one is issued",
                 names=", ".join(missing),
             )
         super().startService()
 
     async def renew_due(self) -> None:
-        """Replaces what is due, of what is not left alone."""
+        """Renew the certificates that are due, except for names in back-off."""
         for name in self._names():
             due = self._due(name)
-            if (due is None or due <= self._clock.seconds()) and not self._rests_now(name):
-                await self._replace(name)
+            if (due is None or due <= self._clock.seconds()) and not self._is_backing_off(name):
+                await self._renew(name)
 
-    def _rests_now(self, name: str) -> bool:
-        rests = [self._rests[key] for key in (_ALL, name) if key in self._rests]
-        return any(self._clock.seconds() < rest.until for rest in rests)
+    def _is_backing_off(self, name: str) -> bool:
+        backoffs = [self._backoffs[key] for key in (_ALL, name) if key in self._backoffs]
+        return any(self._clock.seconds() < backoff.until for backoff in backoffs)
 
-    async def _replace(self, name: str) -> None:
+    async def _renew(self, name: str) -> None:
         try:
             await self._issue(name)
         except NameRefused as error:
-            self._rests.pop(_ALL, None)
-            _log.error(_NONE, name=name, pause=self._rest(name), error=str(error))
+            self._backoffs.pop(_ALL, None)
+            _log.error(_FAILED, name=name, pause=self._back_off(name), error=str(error))
         except AuthorityUnavailable as error:
-            pause = self._rest(_ALL)
+            pause = self._back_off(_ALL)
             _log.error(
-                "there are no certificates now, which are asked for again in {pause:g} s: {error}",
+                "the certificate authority is unavailable; retrying in {pause:g} s: {error}",
                 pause=pause, error=str(error),
             )  # fmt: skip
         except CancelledError:
             raise
         except Exception as error:  # of an authority whose answers are none, or of ours
-            _log.failure(_NONE, name=name, pause=self._rest(name), error=type(error).__name__)
+            _log.failure(_FAILED, name=name, pause=self._back_off(name), error=type(error).__name__)
         else:
-            self._rests.pop(_ALL, None)
-            self._rests.pop(name, None)
-            _log.info("there is a new certificate for {name}", name=name)
+            self._backoffs.pop(_ALL, None)
+            self._backoffs.pop(name, None)
+            _log.info("new certificate for {name}", name=name)
 
-    def _rest(self, key: str) -> float:
-        failures = self._rests[key].failures if key in self._rests else 0
+    def _back_off(self, key: str) -> float:
+        failures = self._backoffs[key].failures if key in self._backoffs else 0
         pause = RETRY_DELAYS[min(failures, len(RETRY_DELAYS) - 1)]
-        self._rests[key] = _Rest(self._clock.seconds() + pause, failures + 1)
+        self._backoffs[key] = _Backoff(self._clock.seconds() + pause, failures + 1)
         return pause

@@ -1,1 +1,1 @@
-"""Who may use the mirror by name, and how they prove it."""
+"""User accounts of the mirror: passwords and tokens."""

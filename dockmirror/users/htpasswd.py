@@ -1,4 +1,4 @@
-"""Names and passwords in a file, as ``htpasswd -B -C 12`` writes it."""
+"""User names and passwords in an htpasswd file, as written by ``htpasswd -B -C 12``."""
 
 from __future__ import annotations
 
@@ -18,27 +18,26 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 _HASH = re.compile(r"\$2[aby]\$(0[4-9]|[12][0-9]|3[01])\$[./A-Za-z0-9]{21}[.Oeu][./A-Za-z0-9]{31}")
-_LOWEST = 4  # for a file without names
+_MIN_COST = 4  # for a file without names
 
 InThread = Callable[[Callable[[], bool]], Awaitable[bool]]
 _log = Logger()
 
 
 class VerifiedDigests(Protocol):
-    """A set of digests, each of a name, its password and its hash."""
+    """A set of digests, each of a user name, its password and its hash."""
 
     def __contains__(self, digest: bytes) -> bool: ...
 
-    def add(self, digest: bytes) -> None:
-        """Adds one."""
+    def add(self, digest: bytes) -> None: ...
 
 
 def parse_htpasswd(text: str) -> dict[str, bytes]:
-    """The hash of each name's password.
+    """Return the password hash of each user.
 
-    :raises ValueError: for a line that is none, by its number and without what stands in it.
+    :raises ValueError: for a malformed line; it names the line by number and never quotes it.
     """
-    found = {}
+    hashes = {}
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.startswith("#"):
             continue
@@ -47,22 +46,22 @@ def parse_htpasswd(text: str) -> dict[str, bytes]:
             raise ValueError(
                 f"line {number}: expected NAME:HASH, hashed with bcrypt as 'htpasswd -B -C 12' does"
             )
-        found[name] = hashed.encode()
-    return found
+        hashes[name] = hashed.encode()
+    return hashes
 
 
 @implementer(ICredentialsChecker)
 class Htpasswd:
-    """The names in a file, which is read again when it has changed.
+    """Checks passwords against a file, which is read again after a change.
 
-    A password that was right is known to be for as long as the file has the same hash for the name: of a
-    client that sends it with each request only the first one costs the time that bcrypt takes on purpose.
-    A wrong one takes the time of the file's highest cost, whether the name is in the file or not.
+    A verified password is remembered as long as the user's hash in the file stays the same, so that of a
+    client that sends it with each request only the first one takes bcrypt's deliberate time.  A wrong
+    password takes the time of the file's highest cost, whether the user exists or not.
 
-    :param in_thread: where passwords are hashed.
-    :param verified: what was right; processes that serve as one share it.
+    :param in_thread: runs a hash in a thread.
+    :param verified: digests of verified passwords, shared by the processes of a mirror.
     :raises OSError: when the file cannot be read.
-    :raises ValueError: when it is no such file.
+    :raises ValueError: when it is malformed.
     """
 
     credentialInterfaces = (IUsernamePassword,)
@@ -71,18 +70,18 @@ class Htpasswd:
         self._path = path
         self._in_thread = in_thread
         self._verified = verified
-        self._seen = _file_version(path)
+        self._version = _file_version(path)
         self._hashes: Mapping[str, bytes] = parse_htpasswd(path.read_text("utf-8"))
-        self._wrong = False
+        self._reload_failed = False
 
     def is_verified(self, credentials: IUsernamePassword) -> bool:
-        """Whether this password of this name was right before; nothing is hashed by bcrypt for that."""
-        self._read_again()
+        """Return whether this user's password was verified before, without hashing it with bcrypt."""
+        self._reload_if_changed()
         hashed = self._hash(credentials)
         return hashed is not None and _digest(credentials, hashed) in self._verified
 
     def requestAvatarId(self, credentials: IUsernamePassword) -> Deferred[bytes | tuple[()]]:
-        """Fires with the name, or fails with ``UnauthorizedLogin`` when the password is not the name's."""
+        """Fire with the user name, or fail with ``UnauthorizedLogin`` if the password is wrong."""
         return Deferred.fromCoroutine(self._check(credentials))
 
     async def _check(self, credentials: IUsernamePassword) -> bytes | tuple[()]:
@@ -90,10 +89,10 @@ class Htpasswd:
             return credentials.username
         hashed, highest = (
             self._hash(credentials),
-            max(map(bcrypt_cost, self._hashes.values()), default=_LOWEST),
+            max(map(bcrypt_cost, self._hashes.values()), default=_MIN_COST),
         )
-        right = await self._in_thread(partial(_matches_hash, credentials.password, hashed, highest))
-        if hashed is None or not right:
+        matches = await self._in_thread(partial(_matches_hash, credentials.password, hashed, highest))
+        if hashed is None or not matches:
             raise UnauthorizedLogin
         self._verified.add(_digest(credentials, hashed))
         return credentials.username
@@ -101,28 +100,28 @@ class Htpasswd:
     def _hash(self, credentials: IUsernamePassword) -> bytes | None:
         return self._hashes.get(credentials.username.decode("utf-8", "replace"))
 
-    def _read_again(self) -> None:
-        """A small file, in memory already; one that has become wrong changes nothing."""
+    def _reload_if_changed(self) -> None:
+        """Reload the file if it has changed; keep the previous users if it cannot be read."""
         try:
-            seen = _file_version(self._path)
-            if seen == self._seen:
+            version = _file_version(self._path)
+            if version == self._version:
                 return
-            self._seen = seen
+            self._version = version
             self._hashes = parse_htpasswd(self._path.read_text("utf-8"))
-            self._wrong = False
+            self._reload_failed = False
         except (OSError, ValueError) as error:
-            if not self._wrong:
-                self._wrong = True
-                _log.error("htpasswd: the names are as before: {error}", error=_told(error))
+            if not self._reload_failed:
+                self._reload_failed = True
+                _log.error("htpasswd: reload failed, keeping previous users: {error}", error=_describe(error))
 
 
 def hashes_to_compare(hashed: bytes | None, highest: int) -> list[bytes]:
-    """Return the hashes that a wrong password is compared with, the name's own first.
+    """Return the hashes that a wrong password is compared with, the user's own first.
 
     Each cost takes twice the time of the one below: a hash of a lower cost than the highest, and stand-ins
     from that cost on, take as long in all as one of the highest.
 
-    :param hashed: None for a name that is not there.
+    :param hashed: None for an unknown user.
     """
     if hashed is None:
         return [_stand_in(highest)]
@@ -130,36 +129,36 @@ def hashes_to_compare(hashed: bytes | None, highest: int) -> list[bytes]:
 
 
 def _matches_hash(password: bytes, hashed: bytes | None, highest: int) -> bool:
-    """bcrypt sees no more than 72 bytes, and no more were hashed."""
+    """Compare a password; bcrypt uses only its first 72 bytes."""
     own, *others = hashes_to_compare(hashed, highest)
-    right = bcrypt.checkpw(password[:72], own)
-    if not right:
+    matches = bcrypt.checkpw(password[:72], own)
+    if not matches:
         for other in others:
             bcrypt.checkpw(password[:72], other)
-    return right
+    return matches
 
 
 def _stand_in(cost: int) -> bytes:
-    """A hash of that cost that no password is known to have."""
+    """Return a hash of that cost that no password is known to match."""
     return bcrypt.gensalt(cost) + b"." * 31
 
 
 def bcrypt_cost(hashed: bytes) -> int:
-    """The logarithm of how often bcrypt goes over a password for this hash."""
+    """Return the cost of a bcrypt hash: the logarithm of its number of rounds."""
     return int(hashed[4:6])
 
 
 def _digest(credentials: IUsernamePassword, hashed: bytes) -> bytes:
-    """Salted, as the hash has a salt in it."""
+    """Return a digest of a user name and password; the hash's salt salts it."""
     name = hashlib.sha256(credentials.username).digest()
     return hashlib.sha256(hashed + name + credentials.password).digest()
 
 
 def _file_version(path: Path) -> tuple[int, ...]:
-    """By what it is seen that the file is another one, or that it may be read by now."""
+    """Return values that change when the file is replaced, edited, or made readable."""
     status = path.stat()
     return status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_size
 
 
-def _told(error: Exception) -> str:
+def _describe(error: Exception) -> str:
     return (error.strerror or "it cannot be read") if isinstance(error, OSError) else str(error)

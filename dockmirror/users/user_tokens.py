@@ -1,6 +1,6 @@
-"""Tokens of the mirror's own, for those who have shown their password.
+"""The mirror's own tokens for users who have logged in, and the keys that sign them.
 
-They are good for this mirror alone and never travel further.
+These tokens are valid for this mirror only and never passed on.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from twisted.internet.interfaces import IReactorTime
 from ..system.posix import chown_to_parent
 
 LIFETIME = 300
-"""Seconds; the least that clients expect of a token is 60."""
+"""Seconds; clients expect at least 60."""
 _ALGORITHM = "HS256"
 _TYPE = "dockmirror-access"
 
 
 class UserTokens:
-    """Signed by the first key, believed by any.
+    """Issues tokens signed with the first key, and accepts those signed with any key.
 
     Source: RFC 7519; the type is explicit (RFC 8725, 3.11) and the algorithm is pinned (3.1).
 
-    :ivar life: seconds for which a token is good.
+    :ivar life: seconds for which a token is valid.
     """
 
     life = LIFETIME
@@ -36,17 +36,17 @@ class UserTokens:
         self._clock = clock
 
     def issue(self, name: str) -> str:
-        """A token that says who this is, for ``LIFE`` seconds."""
+        """Return a token for the user, valid for ``LIFETIME`` seconds."""
         now = int(self._clock.seconds())
         claims = {"sub": name, "iat": now, "exp": now + LIFETIME}
         return jwt.encode(claims, self._keys[0], _ALGORITHM, {"typ": _TYPE})
 
     def verify(self, token: str) -> str | None:
-        """Whose it is; None where it is not one of ours, or not any more."""
+        """Return the user that the token names, or None if it is invalid or expired."""
         for key in self._keys:
             try:
                 # Its time is looked at below, by the clock that we were given.
-                whole = jwt.decode_complete(
+                decoded = jwt.decode_complete(
                     token,
                     key,
                     [_ALGORITHM],
@@ -54,26 +54,26 @@ class UserTokens:
                 )
             except jwt.InvalidTokenError:
                 continue
-            claims = whole["payload"]
-            if whole["header"].get("typ") != _TYPE or not isinstance(claims["exp"], int):
+            claims = decoded["payload"]
+            if decoded["header"].get("typ") != _TYPE or not isinstance(claims["exp"], int):
                 return None
             return str(claims["sub"]) if self._clock.seconds() < claims["exp"] else None
         return None
 
 
-_BYTES = 32
+_MIN_BYTES = 32
 
 
 def read_signing_keys(path: Path) -> tuple[bytes, ...]:
-    """The keys in the file, one a line in hexadecimal; made with one where there is no file.
+    """Read keys from a file, one per line in hexadecimal; create it with a new key if it is missing.
 
-    The first is signed with, all are believed: a new line on top replaces a key without a break.
+    The first key signs, and all are accepted: a new first line replaces a key without logging users out.
 
-    :raises OSError: when the file can be neither read nor made.
-    :raises ValueError: when it holds no keys, or others may read it.
+    :raises OSError: when the file can be neither read nor created.
+    :raises ValueError: when it holds no valid keys, or others may read it.
     """
     if not path.exists():
-        _make(path)
+        _create(path)
     with path.open("rb") as file:
         if os.fstat(file.fileno()).st_mode & 0o077:
             raise ValueError(f"others may read {path}: expected mode 0600")
@@ -82,24 +82,26 @@ def read_signing_keys(path: Path) -> tuple[bytes, ...]:
         keys = tuple(bytes.fromhex(line.decode("ascii")) for line in lines)
     except ValueError:
         keys = ()
-    if not keys or any(len(key) < _BYTES for key in keys):
-        raise ValueError(f"expected keys of at least {_BYTES} bytes in {path}, in hexadecimal, one a line")
+    if not keys or any(len(key) < _MIN_BYTES for key in keys):
+        raise ValueError(
+            f"expected keys of at least {_MIN_BYTES} bytes in {path}, in hexadecimal, one a line"
+        )
     return keys
 
 
-def _make(path: Path) -> None:
-    """Whole or not at all; of two processes that do it at once the first one's stays."""
+def _create(path: Path) -> None:
+    """Create the file atomically; if two processes do so at once, the first file stays."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    beside = path.with_name(f"{path.name}.{os.getpid()}")
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         with open(descriptor, "w") as file:
-            file.write(f"{secrets.token_hex(_BYTES)}\n")
+            file.write(f"{secrets.token_hex(_MIN_BYTES)}\n")
             file.flush()
             os.fsync(descriptor)
-        chown_to_parent(beside)
-        os.link(beside, path)
+        chown_to_parent(temporary)
+        os.link(temporary, path)
     except FileExistsError:
         pass
     finally:
-        beside.unlink()
+        temporary.unlink()

@@ -1,1 +1,1 @@
-"""What clients see: HTTP, and the registry API over it."""
+"""The HTTP resources of the mirror: the registry API, the pages for people, and operations."""

@@ -1,6 +1,6 @@
-"""The access log and the audit log: a line for each request, in which no secret stands.
+"""The access log and the audit log: one line for each request, without secrets.
 
-Queries are left out: token requests carry accounts in them, and some clients passwords.
+Queries are left out: token requests carry account names in them, and some clients passwords.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ Write = Callable[[str], None]
 
 
 class AccessLog:
-    """Writes a line for each request that has ended.
+    """Writes a line for each finished request.
 
-    :param write: takes a line without its end.
+    :param write: writes a line, given without its line break.
     """
 
     def __init__(self, form: Literal["text", "json"], clock: IReactorTime, write: Write) -> None:
@@ -29,14 +29,14 @@ class AccessLog:
         self._write = write
 
     def __call__(self, request: ServerRequest) -> None:
-        """To be called once, when the request has ended."""
+        """Log a finished request; call once for each."""
         self._write(self._format(_fields(request, self._clock.seconds())))
 
 
 class AuditLog:
-    """Who had what: writes a line of JSON for each request that has ended.
+    """Writes a JSON line for each finished request that says which user got what.
 
-    :param write: takes a line without its end.
+    :param write: writes a line, given without its line break.
     """
 
     def __init__(self, clock: IReactorTime, write: Write) -> None:
@@ -44,7 +44,7 @@ class AuditLog:
         self._write = write
 
     def __call__(self, request: ServerRequest) -> None:
-        """To be called once, when the request has ended."""
+        """Log a finished request; call once for each."""
         fields = _fields(request, self._clock.seconds())
         named = {key: fields[key] for key in ("time", "client", "host", "method", "path", "status", "bytes")}
         user = request.admitted_client.user if request.admitted_client else None

@@ -1,7 +1,7 @@
-"""In front of everything, where only those who are named may use the mirror.
+"""Authentication: only users with a password or one of the mirror's own tokens may use the mirror.
 
-A token of the mirror's own is asked for by name and password at ``/v2/auth``, as of any registry.  What a
-client brings is looked at here and goes no further.
+As with any registry, a client gets a token for its user name and password at ``/v2/auth``.  The mirror
+checks these credentials and never passes them on to an upstream.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ..http.server_request import ServerRequest
 from ..interfaces import Answer, IRegistry
 from ..oci.challenge import Challenge
 from ..oci.errors import RegistryError, Unauthorized, Unsupported
-from ..oci.request import RegistryRequest as Asked
+from ..oci.request import RegistryRequest
 from ..oci.token import TokenRequest
 from ..system.networks import Network, client_network
 from .failed_logins import FailedLogins
@@ -39,53 +39,49 @@ _INVALID = Challenge("Bearer", {"error": "invalid_token"})
 
 
 class TokenIssuer(Protocol):
-    """Gives tokens and knows them again; see ``UserTokens``."""
+    """Issues and verifies user tokens; implemented by ``UserTokens``."""
 
     life: int
 
-    def issue(self, name: str) -> str:
-        """A token for that name."""
+    def issue(self, name: str) -> str: ...
 
     def verify(self, token: str) -> str | None:
-        """Whose token it is; None where it is none, or no more."""
+        """Return the user that the token names, or None if it is invalid or expired."""
 
 
 class Checker(Protocol):
-    """Compares passwords; see ``Htpasswd``."""
+    """Compares passwords; implemented by ``Htpasswd``."""
 
     def is_verified(self, credentials: UsernamePassword) -> bool:
-        """Whether this password of this name was right before, which takes no time."""
+        """Return whether this user's password was verified before, without hashing it with bcrypt."""
 
     def requestAvatarId(self, credentials: UsernamePassword) -> Deferred[bytes | tuple[()]]:
-        """Fires with the name, or fails with ``UnauthorizedLogin``."""
+        """Fire with the user name, or fail with ``UnauthorizedLogin``."""
 
 
 class AuthFilter(RequestFilter):
-    """Lets through whoever shows a token of ours, or a name and a password.
+    """Lets requests pass that carry a user token, or a user name and password.
 
-    :param guesses: limits how often a client may be wrong.
+    :param failed_logins: limits wrong passwords.
     """
 
     def __init__(
-        self, resource: IResource, checker: Checker, tokens: TokenIssuer, guesses: FailedLogins
+        self, resource: IResource, checker: Checker, tokens: TokenIssuer, failed_logins: FailedLogins
     ) -> None:
         super().__init__(resource)
         self._checker = checker
         self._tokens = tokens
-        self._guesses = guesses
+        self._failed_logins = failed_logins
         self._running: SingleFlight[tuple[Network | None, bytes, bytes], str] = SingleFlight()
 
     def check(self, request: ServerRequest) -> IResource | None:
-        """See ``RequestFilter``.
-
-        :raises Unauthorized: with the challenge that suits a registry's client, or a browser.
-        """
-        passwords = _Passwords(self._checker, self._guesses, self._running, _network(request))
+        """:raises Unauthorized: with a Bearer challenge for registry clients, and Basic for browsers."""
+        passwords = _PasswordVerifier(self._checker, self._failed_logins, self._running, _network(request))
         if request.is_token:
             return TokenResource(_UserTokenRegistry(passwords, self._tokens))
         scheme, _, value = (first(request.requestHeaders, "Authorization") or "").partition(" ")
         if scheme.lower() == "basic":
-            return _PasswordCheck(self, passwords.name(value))
+            return _PasswordCheck(self, passwords.verify_basic(value))
         if scheme.lower() == "bearer":
             name = self._tokens.verify(value.strip())
             if name is None:
@@ -96,7 +92,7 @@ class AuthFilter(RequestFilter):
 
 
 def authenticate(request: ServerRequest, name: str) -> None:
-    """Notes who asks; what proves it is taken away, so that it can go nowhere."""
+    """Record the user in the request and drop the credentials, so that they are not passed on."""
     request.requestHeaders.removeHeader("Authorization")
     if request.admitted_client is not None:
         request.admitted_client = evolve(request.admitted_client, user=name)
@@ -112,93 +108,96 @@ def _is_registry(request: ServerRequest) -> bool:
 
 
 class _PasswordCheck(Resource):
-    """Goes on to what was asked for when the password proves to be right."""
+    """Renders the requested resource once the password is verified."""
 
     isLeaf = True
 
-    def __init__(self, members: AuthFilter, checking: Coroutine[Any, Any, str]) -> None:
+    def __init__(self, auth_filter: AuthFilter, verification: Coroutine[Any, Any, str]) -> None:
         super().__init__()
-        self._members = members
-        self._checking = checking
+        self._filter = auth_filter
+        self._verification = verification
 
     def render(self, request: ServerRequest) -> int:
-        """Answers later."""
-        return render_coroutine(request, self._go_on(request))
+        return render_coroutine(request, self._render(request))
 
-    async def _go_on(self, request: ServerRequest) -> None:
+    async def _render(self, request: ServerRequest) -> None:
         request.render(await self._resource(request))
 
     async def _resource(self, request: ServerRequest) -> IResource:
         try:
-            authenticate(request, await self._checking)
+            authenticate(request, await self._verification)
         except RegistryError as error:
             return RefusalResource(error)
-        segments = request.prepath or []  # of which the last has been used up to get here
-        below = self._members.resource.getChildWithDefault(segments[-1], request)
-        return IResource(getChildForRequest(below, request))
+        segments = request.prepath or []  # its last segment was consumed to get here
+        child = self._filter.resource.getChildWithDefault(segments[-1], request)
+        return IResource(getChildForRequest(child, request))
 
 
-class _Passwords:
-    """Names by their passwords, as one client network sends them, with errors that clients understand.
+class _PasswordVerifier:
+    """Verifies the passwords that one client network sends, and raises errors that clients understand.
 
-    :param running: what is being compared; the same password, sent again meanwhile, waits for the outcome.
+    :param running: comparisons in progress; the same password sent again meanwhile shares the result.
     """
 
     def __init__(
         self,
         checker: Checker,
-        guesses: FailedLogins,
+        failed_logins: FailedLogins,
         running: SingleFlight[tuple[Network | None, bytes, bytes], str],
         network: Network | None,
     ) -> None:
         self._checker = checker
-        self._guesses = guesses
+        self._failed_logins = failed_logins
         self._running = running
         self._network = network
 
-    async def name(self, encoded: str) -> str:
-        """Who sent this as Basic (RFC 7617, 2).
+    async def verify_basic(self, encoded: str) -> str:
+        """Return the user of Basic credentials (RFC 7617, 2).
 
-        :raises Unauthorized: for whoever did not know the password.
-        :raises TooManyRequests: for a network that has sent too many wrong passwords.
+        :raises Unauthorized: for a wrong user name or password.
+        :raises TooManyRequests: when the network has sent too many wrong passwords.
         """
         try:
             name, _, password = base64.b64decode(encoded.strip(), validate=True).partition(b":")
         except ValueError:
             raise Unauthorized(challenges=(_BASIC,)) from None
-        return await self.check(name, password)
+        return await self.verify(name, password)
 
-    async def check(self, name: bytes, password: bytes) -> str:
-        """See ``name``; a password that was verified already is not limited."""
+    async def verify(self, name: bytes, password: bytes) -> str:
+        """Return the user name if the password is right; one that was verified before is not rate limited.
+
+        :raises Unauthorized: for a wrong user name or password.
+        :raises TooManyRequests: when the network has sent too many wrong passwords.
+        """
         credentials = UsernamePassword(name, password)
         if self._checker.is_verified(credentials):
-            return await self._compared(credentials)
+            return await self._compare(credentials)
         return await self._running.get(
             (self._network, name, password),
-            lambda: self._guesses.attempt(self._network, name, lambda: self._compared(credentials)),
+            lambda: self._failed_logins.attempt(self._network, name, lambda: self._compare(credentials)),
         )
 
-    async def _compared(self, credentials: UsernamePassword) -> str:
+    async def _compare(self, credentials: UsernamePassword) -> str:
         try:
             return bytes(await self._checker.requestAvatarId(credentials)).decode()
         except UnauthorizedLogin:
-            raise Unauthorized("no such name, or not its password", challenges=(_BASIC,)) from None
+            raise Unauthorized("invalid username or password", challenges=(_BASIC,)) from None
 
 
 @implementer(IRegistry)
 class _UserTokenRegistry:
-    """The token service: what a token is good for is not said in it, but looked at in each request."""
+    """The token service for users; a token grants no scopes, since each request is checked anyway."""
 
-    def __init__(self, passwords: _Passwords, tokens: TokenIssuer) -> None:
+    def __init__(self, passwords: _PasswordVerifier, tokens: TokenIssuer) -> None:
         self._passwords = passwords
         self._tokens = tokens
 
-    async def fetch(self, request: Asked) -> Answer:
-        """:raises Unsupported: always; there is nothing but tokens."""
+    async def fetch(self, request: RegistryRequest) -> Answer:
+        """:raises Unsupported: always."""
         raise Unsupported
 
     async def token(self, request: TokenRequest) -> Answer:
-        """See ``IRegistry``: by Basic, or by a form's name and password (RFC 6749, 4.3)."""
+        """Issue a token for Basic credentials or a form's password grant (RFC 6749, 4.3)."""
         token = self._tokens.issue(await self._name(request))
         body = {"token": token, "access_token": token, "expires_in": self._tokens.life}
         return Answer(json_body(json.dumps(body).encode()))
@@ -207,12 +206,12 @@ class _UserTokenRegistry:
         if request.credentials is not None:
             scheme, _, value = request.credentials.header.partition(" ")
             if scheme.lower() == "basic":
-                return await self._passwords.name(value)
+                return await self._passwords.verify_basic(value)
         form = dict(request.parameters) if request.form else {}
         if form.get("grant_type") == "password":
-            return await self._passwords.check(
+            return await self._passwords.verify(
                 form.get("username", "").encode(), form.get("password", "").encode()
             )
         if form.get("grant_type") == "refresh_token":
-            raise Unauthorized("refresh tokens are not given here: log in once more", challenges=(_BASIC,))
-        raise Unauthorized("this mirror is for those who have a name and a password", challenges=(_BASIC,))
+            raise Unauthorized("refresh tokens are not supported: log in again", challenges=(_BASIC,))
+        raise Unauthorized("this mirror requires a username and password", challenges=(_BASIC,))

@@ -1,4 +1,4 @@
-"""The limit on connections, in all and per client network, and the reserve that answers health beyond it."""
+"""Limit connections, in total and per client network, with a reserve that still answers health checks."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from ..system.networks import Network
 from .filter import HealthRoute, RefusalResource
 
 RESERVED = 8
-"""Connections of each reserve; twice as many while the aborted ones are still being closed."""
+"""Connections of each reserve; up to twice as many while aborted ones are being closed."""
 
 
 @frozen
 class ConnectionLimit:
-    """How many connections there may be.
+    """The maximum number of connections.
 
-    :ivar total: in all.
-    :ivar share: of these, how many one client network may have.
-    :ivar proxies: networks of trusted proxies, which stand for many clients and have no share.
+    :ivar total: for all clients together.
+    :ivar share: the fraction of ``total`` that one client network may use.
+    :ivar proxies: networks of trusted proxies, which stand for many clients and are exempt from ``share``.
     """
 
     total: float = inf
@@ -36,11 +36,10 @@ class ConnectionLimit:
     proxies: tuple[Network, ...] = ()
 
     def is_reached(self, connections: OpenConnections) -> bool:
-        """There is no room for another connection."""
         return connections.open >= self.total
 
     def is_reached_by(self, network: Network | None, connections: OpenConnections) -> bool:
-        """The client network has its share already."""
+        """Return whether the client network uses its whole share."""
         if network is None or self.share >= 1 or self._is_proxy(network):
             return False
         return connections.open_from(network) >= max(1, int(self.share * self.total))
@@ -50,27 +49,29 @@ class ConnectionLimit:
 
 
 class ConnectionLimitedSite(HttpSite):
-    """A site that serves up to a limit of connections; on a few more it answers health and refuses the rest.
+    """Serves connections up to a limit; on a few more it answers health checks and rejects the rest.
 
-    :ivar limit: for the connections that come from now on.
+    :ivar limit: applies to new connections.
     """
 
     def __init__(self, resource: IResource, reactor: IReactorTime, *, body_limit: BodyLimit) -> None:
         super().__init__(resource, reactor, body_limit=body_limit)
         self.limit = ConnectionLimit()
         self._full = _Reserve(
-            Unavailable("the mirror has no connection left: try again later", status=503), reactor, self.log
+            Unavailable("the mirror has reached its connection limit; try again later", status=503),
+            reactor,
+            self.log,
         )
         self._over_share = _Reserve(
             TooManyRequests(
-                "your network has as many connections open as it may have: close some, or try again later"
+                "connection limit reached for your network; close some connections or try again later"
             ),
             reactor,
             self.log,
         )
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        """Return a connection that is served, or one of the reserve."""
+        """Return a connection that is served, or one of a reserve."""
         if self.limit.is_reached(self.connections):
             site: HttpSite = self._full
         elif self.limit.is_reached_by(network_of(addr), self.connections):
@@ -84,7 +85,7 @@ class ConnectionLimitedSite(HttpSite):
 class _Reserve(HttpSite):
     """A few connections beyond the limit, each for one request and about two seconds.
 
-    A new one takes the place of the oldest, so that silent clients cannot keep health checks out.
+    A new connection replaces the oldest one, so that silent clients cannot keep health checks out.
     """
 
     def __init__(
@@ -95,7 +96,7 @@ class _Reserve(HttpSite):
         self._newest: deque[Any] = deque()
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        """Return a connection, or None where too many are still being closed."""
+        """Return a connection, or None if too many are still being closed."""
         if self.connections.open >= 2 * RESERVED:
             return None
         if len(self._newest) == RESERVED:

@@ -1,4 +1,4 @@
-"""``/export``: an image as an archive, for rooms without a network.
+"""``/export``: an image as an archive, for machines without a network.
 
 ``GET /export?image=docker.io/library/nginx:latest&platform=linux/amd64``.
 """
@@ -21,32 +21,31 @@ from .query import parse_query, parse_range
 from .respond import respond
 
 ParseImage = Callable[[str], tuple[Repository, Reference]]
-"""What an image's name means, or ValueError."""
+"""Parses an image's name, or raises ValueError."""
 
 
-class Archive(Protocol):
-    """An image to be sent; see ``exported.Archive``."""
+class OpenArchive(Protocol):
+    """An image ready to be sent; implemented by ``image_archive.Archive``."""
 
     plan: ArchivePlan
 
     def content(self, start: int, stop: int) -> IBody:
-        """A part of it."""
+        """Return the bytes from ``start`` to ``stop`` of the archive."""
 
     def close(self) -> None:
-        """Nothing of it is sent."""
+        """Release the archive without sending it."""
 
 
 class ArchiveSource(Protocol):
-    """Makes archives of images; see ``ArchiveExporter``."""
+    """Builds archives of images; implemented by ``ArchiveExporter``."""
 
     async def archive(
         self, repository: Repository, reference: Reference, platform: Platform | None
-    ) -> Archive:
-        """The archive of an image."""
+    ) -> OpenArchive: ...
 
 
 class ExportResource(Resource):
-    """Sends archives; a part of one where a range is asked for, so that a download can go on."""
+    """Sends archives, and ranges of them, so that a download can be resumed."""
 
     isLeaf = True
 
@@ -56,12 +55,11 @@ class ExportResource(Resource):
         self._parse_image = parse_image
 
     def render(self, request: ServerRequest) -> int:
-        """Answers when the manifests are known."""
         return respond(request, self._export(request))
 
     async def _export(self, request: ServerRequest) -> Answer:
         if request.method not in (b"GET", b"HEAD"):
-            raise Unsupported("an archive is asked for by GET")
+            raise Unsupported("request an archive with GET")
         query = dict(parse_query(request))
         try:
             repository, reference = self._parse_image(query.get("image", ""))
@@ -78,21 +76,21 @@ class ExportResource(Resource):
             raise
 
 
-def _answer(request: ServerRequest, repository: Repository, archive: Archive) -> Answer:
+def _answer(request: ServerRequest, repository: Repository, archive: OpenArchive) -> Answer:
     plan = archive.plan
     etag = _etag(plan)
     name = f"{repository.name.rpartition('/')[2]}.tar"
-    disposition = f'attachment; filename="{name}"'
-    headers = (("Accept-Ranges", "bytes"), ("ETag", etag), ("Content-Disposition", disposition))
-    asked = parse_range(request, etag)
-    part = asked.resolve(plan.size)[0] if asked and asked.single else None
+    attachment = f'attachment; filename="{name}"'
+    headers = (("Accept-Ranges", "bytes"), ("ETag", etag), ("Content-Disposition", attachment))
+    requested = parse_range(request, etag)
+    part = requested.resolve(plan.size)[0] if requested and requested.single else None
     if part is None:
         return Answer(archive.content(0, plan.size), headers=headers)
     return Answer(archive.content(part.first, part.last + 1), 206, part, headers=headers)
 
 
 def _etag(plan: ArchivePlan) -> str:
-    """The same archive has the same, since the same pieces make it."""
+    """Return an entity tag derived from the archive's pieces, the same for the same archive."""
     hashed = hashlib.sha256()
     for piece in plan.pieces:
         hashed.update(str(piece.digest).encode() if isinstance(piece, ContentSlice) else piece)

@@ -1,4 +1,4 @@
-"""Failed logins, counted for each client network, so that nobody guesses passwords fast."""
+"""Count failed logins per client network, to slow down password guessing."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from ..system.networks import Network
 from ..system.shared_table import SharedTable, hash_key
 
 WINDOW = 60.0
-"""Seconds, from the first failed login on, in which failed logins are counted together."""
+"""Seconds, from the first failed login, in which failures are counted together."""
 MAX_PER_NAME = 10
-"""Failed logins by one name that a network may make in a window."""
+"""Failed logins that a network may make with one user name in a window."""
 MAX_PER_NETWORK = 100
 """Failed logins that a network may make in a window."""
 MAX_CONCURRENT = 16
-"""Passwords of a network that are compared, or wait to be, at the same time."""
+"""Passwords of one network that are compared, or wait for it, at the same time."""
 _SLOT = Struct("<QdQ")
-"""Whose failures they are, when the window began, how many."""
+"""Key of the network or name, start of the window, number of failures."""
 SIZE = 16_384 * _SLOT.size
-"""Bytes of memory for so many networks and names at a time."""
+"""Bytes of memory for 16,384 networks and names."""
 
 
 class FailedLogins:
-    """Limits how many wrong passwords a client network may try; no network limits another.
+    """Limits the wrong passwords that a client network may try; networks do not affect each other.
 
-    A login counts as failed until it has succeeded, so that many at once are no way around the limit.
+    A login counts as failed until it succeeds, so that parallel attempts do not evade the limit.
 
-    :param memory: of ``SIZE`` bytes or fewer, zero at first; processes that serve as one share it.
+    :param memory: at most ``SIZE`` bytes, zeroed at first, shared by the processes of a mirror.
     """
 
     def __init__(self, memory: memoryview, clock: IReactorTime) -> None:
@@ -41,11 +41,11 @@ class FailedLogins:
         self._running: Counter[str] = Counter()
 
     async def attempt(self, network: Network | None, name: bytes, check: Callable[[], Awaitable[str]]) -> str:
-        """Return what the check of a password returns.
+        """Return the result of a password check.
 
-        :param network: None for clients that come by a socket without addresses, who are counted as one.
-        :param check: raises ``Unauthorized`` where the password is wrong.
-        :raises TooManyRequests: when the network has failed too often; the password is not looked at.
+        :param network: None for clients on a socket without addresses, who count as one network.
+        :param check: raises ``Unauthorized`` for a wrong password.
+        :raises TooManyRequests: when the network has failed too often; the password is not compared.
         """
         origin = str(network or "")
         by_name = hash_key(f"name {origin} ".encode() + name)
@@ -69,24 +69,24 @@ class FailedLogins:
                 self._add(by_name, -1)
                 self._add(by_network, -1)
 
-    def _refuse(self, key: int, most: int) -> None:
+    def _refuse(self, key: int, limit: int) -> None:
         _, began, count = self._find(key)
-        if count >= most:
+        if count >= limit:
             left = str(max(1, ceil(began + WINDOW - self._clock.seconds())))
             raise TooManyRequests(
                 f"too many failed logins from your network; try again in {left} s", retry_after=left
             )
 
     def _add(self, key: int, count: int) -> None:
-        place, began, before = self._find(key)
-        self._failures.put(place, key, began, max(0, before + count))
+        offset, began, before = self._find(key)
+        self._failures.put(offset, key, began, max(0, before + count))
 
     def _find(self, key: int) -> tuple[int, float, int]:
         now = self._clock.seconds()
-        place, record = self._failures.find(key)
+        offset, record = self._failures.find(key)
         if record is not None and record[1] <= now < record[1] + WINDOW:
-            return place, record[1], record[2]
-        return place, now, 0
+            return offset, record[1], record[2]
+        return offset, now, 0
 
     def _leave(self, origin: str) -> None:
         self._running[origin] -= 1

@@ -1,4 +1,4 @@
-"""What stands in front of a resource, and lets only some requests get there."""
+"""Filters in front of a site: each may answer or reject a request before it reaches a resource."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .respond import refuse
 
 @implementer(IResource)
 class RequestFilter:
-    """In front of a resource: what ``admit`` raises is the answer."""
+    """Base class for filters that may reject a request before it reaches a resource."""
 
     isLeaf = False
 
@@ -22,33 +22,32 @@ class RequestFilter:
         self.resource = resource
 
     def check(self, request: ServerRequest) -> IResource | None:
-        """What answers in place of the resource, if anything does.
+        """Return a resource that answers instead, or None to pass the request on.
 
-        :raises RegistryError: when the request is to get no further.
+        :raises RegistryError: to reject the request; the error is the response.
         """
         raise NotImplementedError
 
     def getChildWithDefault(self, name: bytes, request: ServerRequest) -> IResource:
-        """What lies behind, or the refusal."""
+        """Return the resource that answers: the filtered one, its replacement, or the rejection."""
         try:
-            instead = self.check(request)
+            replacement = self.check(request)
         except RegistryError as error:
             return RefusalResource(error)
-        if instead is not None or self.resource.isLeaf:
-            return instead or self.resource
+        if replacement is not None or self.resource.isLeaf:
+            return replacement or self.resource
         return IResource(self.resource.getChildWithDefault(name, request))
 
     def putChild(self, path: bytes, child: IResource) -> None:
-        """:raises NotImplementedError: always."""
         raise NotImplementedError("children belong to a host")
 
     def render(self, request: ServerRequest) -> int:
-        """Never reached: every path has a segment."""
+        """Answer 404; never called, since every path has a segment."""
         return refuse(request, Unsupported(status=404))
 
 
 class RefusalResource(Resource):
-    """Says no, whatever is asked."""
+    """Answers every request with one error."""
 
     isLeaf = True
 
@@ -57,15 +56,14 @@ class RefusalResource(Resource):
         self._error = error
 
     def render(self, request: ServerRequest) -> int:
-        """Answers with the error."""
         return refuse(request, self._error)
 
 
 class HealthRoute(RequestFilter):
-    """Answers ``/healthz`` on every host and to everybody, and leaves the rest to another resource.
+    """Answers ``/healthz`` on every host, and passes other requests on.
 
-    A load balancer asks from an address that is nobody's and names no host of ours.  It is told no more than
-    that somebody is there, which a refusal would tell as well: so no rule of access comes before it.
+    Load balancers ask from arbitrary addresses and without one of the mirror's host names.  The answer says
+    no more than a refusal would, so no access rule comes before it.
     """
 
     def __init__(self, resource: IResource) -> None:
@@ -73,17 +71,15 @@ class HealthRoute(RequestFilter):
         self._health = HealthResource()
 
     def check(self, request: ServerRequest) -> IResource | None:
-        """Health, or what lies behind."""
         return IResource(self._health) if request.path == b"/healthz" else None
 
 
 class HealthResource(Resource):
-    """Says ``ok``, and nothing else, as long as anything can be said."""
+    """Answers ``ok`` as long as the process answers at all."""
 
     isLeaf = True
 
     def render_GET(self, request: ServerRequest) -> bytes:
-        """Two letters."""
         request.setHeader("Content-Type", "text/plain; charset=utf-8")
         return b"ok"
 
@@ -92,11 +88,11 @@ _PATH = b"/.well-known/acme-challenge/"
 
 
 class AcmeChallengeRoute(RequestFilter):
-    """Answers for known tokens on every host and to everybody, and leaves the rest to another resource.
+    """Answers HTTP-01 challenges (RFC 8555, 8.3) on every host, and passes other requests on.
 
-    Authorities say from where they ask to nobody, so that no rule of access can come before it.
+    Certificate authorities do not publish the addresses that they ask from, so no access rule comes first.
 
-    :param proof: what belongs to a token; None for one that is not known.
+    :param proof: returns the key authorization for a token, or None for an unknown token.
     """
 
     def __init__(self, resource: IResource, proof: Callable[[str], bytes | None]) -> None:
@@ -104,7 +100,6 @@ class AcmeChallengeRoute(RequestFilter):
         self._proof = proof
 
     def check(self, request: ServerRequest) -> IResource | None:
-        """The proof, or what lies behind."""
         if not request.path.startswith(_PATH):
             return None
         proof = self._proof(request.path.removeprefix(_PATH).decode("ascii", "replace"))
@@ -112,7 +107,7 @@ class AcmeChallengeRoute(RequestFilter):
 
 
 class KeyAuthorization(Resource):
-    """Says it."""
+    """Sends the key authorization of a challenge."""
 
     isLeaf = True
 
@@ -121,6 +116,5 @@ class KeyAuthorization(Resource):
         self._proof = proof
 
     def render_GET(self, request: ServerRequest) -> bytes:
-        """As it is."""
         request.setHeader("Content-Type", "application/octet-stream")
         return self._proof

@@ -1,4 +1,4 @@
-"""What is told to whoever runs the mirror, on an endpoint of its own: a page, /metrics, /healthz, /readyz."""
+"""The operators' endpoint: the status page, ``/metrics``, ``/healthz`` and ``/readyz``."""
 
 from __future__ import annotations
 
@@ -25,66 +25,65 @@ T = TypeVar("T")
 
 
 class WorkerTelemetry(StatusSource, Protocol):
-    """What tells of the mirror, be it one process or several."""
+    """Metrics and status of the mirror, from one process or several."""
 
     async def metrics(self) -> bytes:
-        """All metrics, in the text format of Prometheus."""
+        """Return all metrics in the text format of Prometheus."""
 
 
 class OperationsResource(Resource):
-    """The root of the endpoint; every client that reaches it may read it.
+    """The root of the endpoint; open to every client that can reach it.
 
-    Health says nothing that a refusal would not say as well, and is given by any name.
+    Health answers to any host name, since it says no more than a refusal would.
 
-    :param names: by which metrics and status may be asked for, besides addresses.
+    :param names: returns the host names, besides addresses, by which metrics and status may be requested.
     """
 
     def __init__(
-        self, operated: WorkerTelemetry, overview: StatusOverview, names: Callable[[], Collection[str]]
+        self, telemetry: WorkerTelemetry, overview: StatusOverview, names: Callable[[], Collection[str]]
     ) -> None:
         super().__init__()
-        self.putChild(b"metrics", NamedHostOnly(_DeferredResource(operated.metrics, _tell_metrics), names))
+        self.putChild(b"metrics", NamedHostOnly(_DeferredResource(telemetry.metrics, _send_metrics), names))
         self.putChild(b"healthz", HealthResource())
-        self.putChild(b"readyz", _DeferredResource(operated.state, _tell_state))
-        for path, tell in (
+        self.putChild(b"readyz", _DeferredResource(telemetry.state, _send_readiness))
+        for path, send_status in (
             (b"", send_status_page),
             (b"status", send_status_page),
             (b"status.json", send_status_json),
         ):
-            self.putChild(path, NamedHostOnly(_DeferredResource(overview.status, tell), names))
+            self.putChild(path, NamedHostOnly(_DeferredResource(overview.status, send_status), names))
 
     def getChild(self, path: bytes, request: ServerRequest) -> Resource:
-        """There is nothing else."""
         return RefusalResource(
-            Unsupported("there is nothing here: try /status, /metrics, /healthz or /readyz", status=404)
+            Unsupported("not found; try /status, /metrics, /healthz or /readyz", status=404)
         )
 
 
 class _DeferredResource(Resource, Generic[T]):
-    """Asks when it is asked, and tells what comes of it."""
+    """Fetches a value on each request and sends it."""
 
     isLeaf = True
 
     def __init__(
-        self, ask: Callable[[], Coroutine[Any, Any, T]], tell: Callable[[T, ServerRequest], None]
+        self, fetch: Callable[[], Coroutine[Any, Any, T]], send: Callable[[T, ServerRequest], None]
     ) -> None:
         super().__init__()
-        self._ask = ask
-        self._tell = tell
+        self._fetch = fetch
+        self._send = send
 
     def render_GET(self, request: ServerRequest) -> int:
         return render_coroutine(request, self._answer(request))
 
     async def _answer(self, request: ServerRequest) -> None:
-        self._tell(await self._ask(), request)
+        self._send(await self._fetch(), request)
 
 
-def _tell_metrics(exposition: bytes, request: ServerRequest) -> None:
+def _send_metrics(exposition: bytes, request: ServerRequest) -> None:
     request.setHeader("Content-Type", CONTENT_TYPE_LATEST)
     _write(exposition, request)
 
 
-def _tell_state(state: ReadinessState, request: ServerRequest) -> None:
+def _send_readiness(state: ReadinessState, request: ServerRequest) -> None:
     request.setResponseCode(200 if state.ready else 503)
     request.setHeader("Content-Type", "application/json")
     _write(json.dumps({"status": state.status, "store": state.store}).encode(), request)
@@ -97,12 +96,12 @@ def _write(body: bytes, request: ServerRequest) -> None:
 
 
 class NamedHostOnly(Resource):
-    """Refuses who has asked by another name.
+    """Rejects requests for host names that are not the mirror's own.
 
-    A page from anywhere may have its own name lead to the address at which operators reach the mirror; what
-    their browsers then ask for comes with that name.
+    Otherwise a web page from anywhere could make its own host name resolve to the operators' address and read
+    the status through their browsers (DNS rebinding).
 
-    :param names: gives the names by which it may be asked for at the moment, besides by any address.
+    :param names: returns the host names that are allowed now, besides any address.
     """
 
     isLeaf = True
@@ -113,21 +112,20 @@ class NamedHostOnly(Resource):
         self._names = names
 
     def render(self, request: ServerRequest) -> object:
-        """What the resource has, or 403."""
         name = normalize_host(first(request.requestHeaders, "Host") or "")
         if is_address(name) or name in self._names():
             return self._resource.render(request)
         return refuse(
             request,
             Denied(
-                "this host name is not one of the mirror's own: ask by an address, or have the operator add"
+                "this host name is not one of the mirror's own: use an address, or ask the operator to add"
                 " the name to 'operations_names'"
             ),
         )
 
 
 def send_status_page(status: Status, request: ServerRequest) -> None:
-    """As a browser, a program or a terminal has it, in the language of who asks."""
+    """Send the status as HTML, text or JSON, in the client's language."""
     try:
         say = language_for(request)
     except RegistryError as error:
@@ -145,5 +143,4 @@ def send_status_page(status: Status, request: ServerRequest) -> None:
 
 
 def send_status_json(status: Status, request: ServerRequest) -> None:
-    """For programs."""
     send(render_status_json(status).encode(), request, JSON)

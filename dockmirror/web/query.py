@@ -1,4 +1,4 @@
-"""What a request brings beside its path."""
+"""Parse the parameters, credentials and range of a request."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ Parameters = tuple[tuple[str, str], ...]
 
 
 def parse_query(request: ServerRequest) -> Parameters:
-    """The parameters of the query.
+    """Parse the query of the request.
 
-    :raises RegistryError: when there are too many.
+    :raises RegistryError: when there are too many parameters.
     """
     return parse_pairs(request.uri.partition(b"?")[2])
 
 
 def parse_pairs(encoded: bytes) -> Parameters:
-    """The pairs of a query or of a form (``application/x-www-form-urlencoded``).
+    """Parse a query or a form (``application/x-www-form-urlencoded``).
 
-    :raises RegistryError: when there are too many.
+    :raises RegistryError: when there are too many parameters.
     """
     try:
         text = encoded.decode("ascii", "replace")
@@ -36,23 +36,23 @@ def parse_pairs(encoded: bytes) -> Parameters:
 
 
 def parse_credentials(request: ServerRequest) -> Credentials | None:
-    """What the client brings; the token that stands for none is none.
+    """Return the client's credentials; the marker token for anonymous access counts as none.
 
-    :raises RegistryError: when it is malformed, or there are two: who is asked next could take the other.
+    :raises RegistryError: when they are malformed, or there are two: a server could read the other one.
     """
     headers = [header for header in lines(request.requestHeaders, "Authorization") if header]
     if len(headers) > 1:
         raise RegistryError("more than one 'Authorization'", status=400)
-    brought = Credentials.parse(headers[0]) if headers else None
-    return None if brought is None or brought.is_bearer(MARKER) else brought
+    parsed = Credentials.parse(headers[0]) if headers else None
+    return None if parsed is None or parsed.is_bearer(MARKER) else parsed
 
 
 def parse_range(request: ServerRequest, etag: str) -> Range | None:
-    """What is asked for of a content; None where it is all of it.
+    """Return the requested range, or None if the whole content is to be sent.
 
-    A part is for GET only (RFC 9110, 14.2), and not for who has begun with another content (13.1.5).
+    Only GET takes ranges (RFC 9110, 14.2), and only if ``If-Range`` names the current content (13.1.5).
 
-    :param etag: the content's, a strong one.
+    :param etag: the strong entity tag of the current content.
     """
     if request.method != b"GET" or first(request.requestHeaders, "If-Range") not in (None, etag):
         return None

@@ -1,7 +1,8 @@
-"""How much a client may have in a while."""
+"""Limit the requests and bytes that each client network may use in a window of time."""
 
 from __future__ import annotations
 
+from math import ceil
 from struct import Struct
 
 from attrs import frozen
@@ -16,83 +17,79 @@ from .filter import RequestFilter
 
 
 class RateLimiter(RequestFilter):
-    """Refuses clients who have had enough, until their window has passed.
+    """Rejects clients that have used up their limit, until their window ends.
 
-    A response that has begun goes on: what it sends counts for the requests that follow.
+    A response that has begun is finished; its bytes count against later requests.
 
-    :param ledger: what each network has had.
-    :param requests: how many a network may make in a window; None for any number.
-    :param bytes: how many bytes of bodies it may be sent in a window; None for any number.
-    :param window: seconds, from a network's first request on.
+    :param counters: the usage of each network.
+    :param requests: requests that a network may make in a window; None for no limit.
+    :param bytes: bytes of bodies that a network may receive in a window; None for no limit.
+    :param window: seconds, counted from a network's first request.
     """
 
     def __init__(
         self,
         resource: IResource,
         clock: IReactorTime,
-        ledger: RateCounters,
+        counters: RateCounters,
         requests: int | None,
         bytes: int | None,
         window: float,
     ) -> None:
         super().__init__(resource)
         self._clock = clock
-        self._ledger = ledger
+        self._counters = counters
         self._requests = requests
         self._bytes = bytes
         self._window = window
         self._running: dict[Network, dict[ServerRequest, int]] = {}
 
     def check(self, request: ServerRequest) -> None:
-        """See ``RequestFilter``.
-
-        :raises TooManyRequests: with the seconds that are left of the window.
-        """
+        """:raises TooManyRequests: with the seconds left of the window."""
         address = request.admitted_client.address if request.admitted_client else None
         if address is None:
             return
         network = client_network(address)
         for each in self._running.get(network, ()):
-            self._note(network, each)
+            self._count_sent(network, each)
         now = self._clock.seconds()
-        spent = self._ledger.current_window(network, now, self._window)
-        if _reached(spent.requests, self._requests) or _reached(spent.bytes, self._bytes):
-            left = spent.began + self._window - now
+        window = self._counters.current_window(network, now, self._window)
+        if _is_reached(window.requests, self._requests) or _is_reached(window.bytes, self._bytes):
+            seconds = max(1, ceil(window.began + self._window - now))
             raise TooManyRequests(
-                "your network has had as much of this mirror as it may have for now",
-                retry_after=str(max(1, -int(-left // 1))),
+                f"rate limit exceeded for your network; try again in {seconds} s", retry_after=str(seconds)
             )
-        self._ledger.add(network, now, self._window, requests=1)
+        self._counters.add(network, now, self._window, requests=1)
         self._running.setdefault(network, {})[request] = 0
         request.notifyFinish().addBoth(lambda _: self._ended(network, request))
 
-    def _note(self, network: Network, request: ServerRequest) -> None:
-        """What it has sent since it was last noted was sent before now."""
+    def _count_sent(self, network: Network, request: ServerRequest) -> None:
+        """Count what a running response has sent since the last call."""
         running = self._running[network]
         sent, running[request] = request.sentLength - running[request], request.sentLength
         if sent:
-            self._ledger.add(network, self._clock.seconds(), self._window, bytes=sent)
+            self._counters.add(network, self._clock.seconds(), self._window, bytes=sent)
 
     def _ended(self, network: Network, request: ServerRequest) -> None:
-        self._note(network, request)
+        self._count_sent(network, request)
         del self._running[network][request]
         if not self._running[network]:
             del self._running[network]
 
 
-def _reached(had: int, most: int | None) -> bool:
-    return most is not None and had >= most
+def _is_reached(used: int, limit: int | None) -> bool:
+    return limit is not None and used >= limit
 
 
 _SLOT = Struct("<QdQQ")
-"""Whose it is, when its window began, requests, bytes."""
+"""Network key, start of the window, requests, bytes."""
 COUNTERS_SIZE = 65_536 * _SLOT.size
-"""Bytes of memory for so many networks at a time."""
+"""Bytes of memory for 65,536 networks."""
 
 
 @frozen
 class WindowCount:
-    """What a network has had since its window began, in seconds of the clock."""
+    """The usage of a network since its window began, in seconds of the clock."""
 
     began: float
     requests: int
@@ -100,27 +97,26 @@ class WindowCount:
 
 
 class RateCounters:
-    """A table of networks; where there are too many those are forgotten whose window began first.
+    """Usage per network, in memory that processes share; the network with the oldest window is evicted.
 
-    :param memory: of ``COUNTERS_SIZE`` bytes or fewer, zero at first.
+    :param memory: at most ``COUNTERS_SIZE`` bytes, zeroed at first.
     """
 
     def __init__(self, memory: memoryview) -> None:
-        self._slots = SharedTable(memory, _SLOT, lambda record: record[1])
+        self._table = SharedTable(memory, _SLOT, lambda record: record[1])
 
     def current_window(self, network: Network, now: float, window: float) -> WindowCount:
-        """What it has had; nothing where its window is over, which begins anew then."""
-        return _lasting(self._slots.find(_key(network))[1], now, window)
+        """Return the network's usage; a window that has ended is replaced by an empty one."""
+        return _window_or_new(self._table.find(_key(network))[1], now, window)
 
     def add(self, network: Network, now: float, window: float, requests: int = 0, bytes: int = 0) -> None:
-        """It has had so much more."""
         key = _key(network)
-        place, record = self._slots.find(key)
-        spent = _lasting(record, now, window)
-        self._slots.put(place, key, spent.began, spent.requests + requests, spent.bytes + bytes)
+        offset, record = self._table.find(key)
+        usage = _window_or_new(record, now, window)
+        self._table.put(offset, key, usage.began, usage.requests + requests, usage.bytes + bytes)
 
 
-def _lasting(record: Record | None, now: float, window: float) -> WindowCount:
+def _window_or_new(record: Record | None, now: float, window: float) -> WindowCount:
     if record is not None and record[1] <= now < record[1] + window:
         return WindowCount(*record[1:])
     return WindowCount(now, 0, 0)

@@ -1,4 +1,4 @@
-"""Whether the mirror can do its work, and how well."""
+"""Determine whether the mirror is ready to serve, and whether its store works."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ STORE_TIMEOUT = 2.0
 
 @frozen
 class ReadinessState:
-    """How the mirror is.
+    """The readiness of the mirror.
 
     :ivar ready: whether clients should be sent here.
     :ivar status: ``ready``, ``degraded``, ``stopping``, or ``not listening``.
-    :ivar store: ``writable``, ``none``, or what of it fails and why.
+    :ivar store: ``writable``, ``none``, or a description of the failure.
     """
 
     ready: bool
@@ -32,10 +32,10 @@ class ReadinessState:
 
 @frozen
 class StoreCheck:
-    """A part of the store, and a way to find out whether it works.
+    """A check of one part of the store.
 
-    :ivar failing: says that it does not, such as "the disk cannot be written".
-    :ivar run: raises OSError when it does not.
+    :ivar failing: describes the failure, such as "the disk cannot be written".
+    :ivar run: raises OSError when this part does not work.
     """
 
     failing: str
@@ -44,9 +44,9 @@ class StoreCheck:
 
 @frozen
 class ReadinessCheck:
-    """Looks whenever it is asked.
+    """Checks readiness on each call.
 
-    :ivar checks: of the store; none where there is no store.
+    :ivar checks: of the store; empty without a store.
     """
 
     site: HttpSite
@@ -54,7 +54,7 @@ class ReadinessCheck:
     checks: Sequence[StoreCheck] = ()
 
     async def state(self) -> ReadinessState:
-        """A mirror whose store fails still relays: it is degraded, and ready."""
+        """Return the current state; a mirror whose store fails still relays, so it is degraded but ready."""
         store = await self._store()
         if self.site.connections.draining:
             return ReadinessState(False, "stopping", store)

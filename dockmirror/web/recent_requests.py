@@ -1,4 +1,4 @@
-"""What clients have asked for of late: many go to the registry itself without a word when a mirror fails."""
+"""Recent requests per client: many clients silently fall back to the registry when a mirror fails."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from ..http.access import ClientAddress
 from ..http.server_request import ServerRequest
 
 REQUESTS_PER_CLIENT = 20
-"""How many requests of a client are remembered."""
-_LONGEST, _SHORTER = 300, 100
+"""Requests that are remembered for each client."""
+_MAX_PATH, _MAX_SHORT_PATH = 300, 100
 _METHOD = 20
 _LENGTH = Struct("<H")
 _RECORD = 1024
 _HEAD = Struct("<QdQ")
-"""Whose it is, when it was here last, and how many requests it has made."""
+"""Client key, time of the last request, number of requests made."""
 _SLOT = _HEAD.size + REQUESTS_PER_CLIENT * _RECORD
-_TRIED = 8
+_CANDIDATES = 8
 SIZE = 512 * _SLOT
-"""Bytes of memory for so many clients; it is used only as far as there are any."""
+"""Bytes of memory for 512 clients; pages are used only as clients appear."""
 
 
 class RequestRecord(NamedTuple):
-    """A request that has ended; without its query and its headers.
+    """A finished request, without its query and headers.
 
     :ivar time: when it ended, in seconds since the epoch.
-    :ivar size: bytes of the response's body, as far as they were sent.
-    :ivar upstream: what the upstream answered; None where it was not asked.
+    :ivar size: bytes of the response's body that were sent.
+    :ivar upstream: the status of the upstream's response; None if it was not asked.
     """
 
     time: float
@@ -47,12 +47,12 @@ class RequestRecord(NamedTuple):
 
 
 class RecentRequests:
-    """The last requests for anything below ``/v2/``, by the address of the client and the name it has here.
+    """The last requests below ``/v2/``, by the client's address and user name.
 
-    Each sees its own only.  All is in memory, and bounded: of the few clients that share a slot, who has not
-    been here for longest is forgotten.
+    Each client sees only its own.  The memory is bounded: among the few clients that share a slot, the least
+    recently seen one is evicted.
 
-    :param memory: of ``SIZE`` bytes or fewer, zero at first; processes that share it know the same.
+    :param memory: at most ``SIZE`` bytes, zeroed at first, shared by the processes of a mirror.
     """
 
     def __init__(self, clock: IReactorTime, memory: memoryview) -> None:
@@ -61,69 +61,71 @@ class RecentRequests:
         self._slots = len(memory) // _SLOT
 
     def __call__(self, request: ServerRequest) -> None:
-        """To be called once, when a request has ended; one that was not let in is nobody's."""
-        who = _who(request.admitted_client)
-        if who is None or b"v2" not in request.path.split(b"/")[1:3]:
+        """Record a finished request; one that was rejected belongs to no client."""
+        key = _client_key(request.admitted_client)
+        if key is None or b"v2" not in request.path.split(b"/")[1:3]:
             return
-        place, count = self._find(who)
+        offset, count = self._find(key)
         now = self._clock.seconds()
-        written = _written(_seen(request, now))
-        record = place + _HEAD.size + count % REQUESTS_PER_CLIENT * _RECORD
-        self._memory[record + _LENGTH.size : record + _LENGTH.size + len(written)] = written
-        _LENGTH.pack_into(self._memory, record, len(written))
-        _HEAD.pack_into(self._memory, place, who, now, count + 1)
+        encoded = _encode(_record_of(request, now))
+        record = offset + _HEAD.size + count % REQUESTS_PER_CLIENT * _RECORD
+        self._memory[record + _LENGTH.size : record + _LENGTH.size + len(encoded)] = encoded
+        _LENGTH.pack_into(self._memory, record, len(encoded))
+        _HEAD.pack_into(self._memory, offset, key, now, count + 1)
 
     def list_for(self, client: ClientAddress) -> Sequence[RequestRecord]:
-        """What that client has asked for, the newest first; nothing where its address is not known."""
-        who = _who(client)
-        if who is None:
+        """Return the client's requests, newest first; none if its address is unknown."""
+        key = _client_key(client)
+        if key is None:
             return ()
-        place, count = self._find(who)
+        offset, count = self._find(key)
         numbers = range(count - 1, max(-1, count - 1 - REQUESTS_PER_CLIENT), -1)
-        read = (self._read(place + _HEAD.size + number % REQUESTS_PER_CLIENT * _RECORD) for number in numbers)
+        read = (
+            self._read(offset + _HEAD.size + number % REQUESTS_PER_CLIENT * _RECORD) for number in numbers
+        )
         return tuple(sorted((each for each in read if each), key=lambda each: -each.time))
 
-    def _find(self, who: int) -> tuple[int, int]:
-        """Its slot and how much it has asked for, or else the slot that is missed least, and none."""
-        oldest, its_time = 0, inf
-        for step in range(_TRIED):
-            place = (who + step) % self._slots * _SLOT
-            whose, last, count = _HEAD.unpack_from(self._memory, place)
-            if whose == who:
-                return place, count
-            last = last if whose else -1.0
-            if last < its_time:
-                oldest, its_time = place, last
-        return oldest, 0
+    def _find(self, key: int) -> tuple[int, int]:
+        """Return the client's slot and its number of requests, or else the slot to evict and 0."""
+        evicted, evicted_time = 0, inf
+        for step in range(_CANDIDATES):
+            offset = (key + step) % self._slots * _SLOT
+            slot_key, last, count = _HEAD.unpack_from(self._memory, offset)
+            if slot_key == key:
+                return offset, count
+            last = last if slot_key else -1.0
+            if last < evicted_time:
+                evicted, evicted_time = offset, last
+        return evicted, 0
 
     def _read(self, record: int) -> RequestRecord | None:
-        """None where another process writes just now."""
+        """Return a record, or None if another process is writing it."""
         (length,) = _LENGTH.unpack_from(self._memory, record)
-        written = bytes(self._memory[record + _LENGTH.size : record + _LENGTH.size + length])
+        encoded = bytes(self._memory[record + _LENGTH.size : record + _LENGTH.size + length])
         try:
-            return RequestRecord(*json.loads(written))
+            return RequestRecord(*json.loads(encoded))
         except (ValueError, TypeError):
             return None
 
 
-def _written(seen: RequestRecord) -> bytes:
-    """As it fits into a record: of odd characters, which take more bytes, there are fewer."""
-    for longest in (_LONGEST, _SHORTER):
-        cut = seen._replace(host=seen.host[:_SHORTER], path=seen.path[:longest])
-        written = json.dumps(cut, ensure_ascii=False).encode()
-        if len(written) <= _RECORD - _LENGTH.size:
-            return written
+def _encode(entry: RequestRecord) -> bytes:
+    """Encode a record so that it fits: paths with many non-ASCII characters are cut shorter."""
+    for max_length in (_MAX_PATH, _MAX_SHORT_PATH):
+        shortened = entry._replace(host=entry.host[:_MAX_SHORT_PATH], path=entry.path[:max_length])
+        encoded = json.dumps(shortened, ensure_ascii=False).encode()
+        if len(encoded) <= _RECORD - _LENGTH.size:
+            return encoded
     return b""
 
 
-def _who(client: ClientAddress | None) -> int | None:
+def _client_key(client: ClientAddress | None) -> int | None:
     if client is None or client.address is None:
         return None
-    named = client.address.packed + (client.user or "").encode()
-    return int.from_bytes(hashlib.blake2b(named, digest_size=8).digest(), "little") or 1
+    identity = client.address.packed + (client.user or "").encode()
+    return int.from_bytes(hashlib.blake2b(identity, digest_size=8).digest(), "little") or 1
 
 
-def _seen(request: ServerRequest, now: float) -> RequestRecord:
+def _record_of(request: ServerRequest, now: float) -> RequestRecord:
     return RequestRecord(
         now,
         request.method.decode("ascii", "replace")[:_METHOD],

@@ -1,4 +1,4 @@
-"""The resources of ``/v2/``: what a client asks for, parsed and put to a registry."""
+"""The resources of ``/v2/``: parse a client's request and pass it to a registry."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from ..oci.descriptor import Descriptor
 from ..oci.errors import RegistryError, SizeInvalid, Unauthorized, Unavailable, Unsupported
 from ..oci.etag import format_etag, parse_if_none_match
 from ..oci.media import parse_accept
-from ..oci.request import Blob, Manifest, parse_target
-from ..oci.request import RegistryRequest as Asked
+from ..oci.request import Blob, Manifest, RegistryRequest, parse_target
 from ..oci.scope import Scope, parse_scopes
 from ..oci.token import TokenRequest
 from ..oci.write import Write, WriteResult, is_upload_path, parse_write
@@ -24,10 +23,10 @@ from .respond import respond
 
 
 class V2Resource(Resource):
-    """Everything under ``/v2/``: the handshake, the token service, writes, and the passthrough of the rest.
+    """Routes ``/v2/`` to the token service, to writes, or to reads.
 
-    :param depth: how many segments of the path come before ``/v2/``.
-    :param writes: what is written to, where anything is.
+    :param depth: number of path segments before ``/v2/``.
+    :param writes: the registry that accepts writes; None if the mirror is read-only here.
     """
 
     def __init__(self, registry: IRegistry, depth: int = 0, writes: IWritableRegistry | None = None) -> None:
@@ -37,18 +36,18 @@ class V2Resource(Resource):
         self._token = TokenResource(registry)
 
     def getChild(self, path: bytes, request: ServerRequest) -> Resource:
-        """``auth`` is the token service, unless more follows: then it is a repository's name."""
+        """Return the resource for the next segment; ``auth`` followed by more is a repository's name."""
         if path == b"auth" and not request.postpath:
             return self._token
         return self._passthrough if self._writes is None or not WriteResource.takes(request) else self._writes
 
     def render(self, request: ServerRequest) -> int:
-        """``/v2`` is asked for as ``/v2/`` is."""
+        """Answer ``/v2`` as ``/v2/``."""
         return self._passthrough.render(request)
 
 
 class PassthroughResource(Resource):
-    """What a registry is asked for, handshake included; the raw path says what it is."""
+    """Fetches manifests, blobs, lists and the ping from a registry."""
 
     isLeaf = True
 
@@ -58,7 +57,6 @@ class PassthroughResource(Resource):
         self._depth = depth
 
     def render(self, request: ServerRequest) -> int:
-        """Answers when the registry has."""
         return respond(request, self._fetch(request))
 
     async def _fetch(self, request: ServerRequest) -> Answer:
@@ -68,7 +66,7 @@ class PassthroughResource(Resource):
         target = parse_target(b"/".join([b"", *segments[1 + self._depth :]]))
         request.scopes = () if target.scope is None else (target.scope,)
         query = parse_query(request)
-        asked = Asked(
+        read = RegistryRequest(
             target,
             head=request.method == b"HEAD",
             query=()
@@ -80,15 +78,15 @@ class PassthroughResource(Resource):
             credentials=parse_credentials(request),
             namespace=dict(query).get("ns"),
         )
-        return await self._registry.fetch(asked)
+        return await self._registry.fetch(read)
 
 
 FORM_LIMIT = 64 * 1024
-"""Bytes of a form; it holds a name, a password or a refresh token, and scopes."""
+"""Bytes of a token request's form: a name, a password or refresh token, and scopes."""
 
 
 class TokenResource(Resource):
-    """Takes requests by GET and, as forms, by POST."""
+    """``/v2/auth``, the token service that the mirror's challenges name; accepts GET and form POST."""
 
     isLeaf = True
 
@@ -97,21 +95,20 @@ class TokenResource(Resource):
         self._registry = registry
 
     def render(self, request: ServerRequest) -> int:
-        """Answers when the token service has."""
         return respond(request, self._token(request))
 
     async def _token(self, request: ServerRequest) -> Answer:
         if not request.is_token:  # by another spelling, which whoever looks at paths would not know
             raise Unsupported("the token service is at /v2/auth", status=404)
         if request.method not in (b"GET", b"POST", b"HEAD"):
-            raise Unsupported("a token is asked for by GET or by POST")
+            raise Unsupported("request a token with GET or POST")
         form = request.method == b"POST"
         pairs = parse_query(request) + (_form(request) if form else ())
         return await self._registry.token(TokenRequest.parse(pairs, form, parse_credentials(request)))
 
 
 def is_form(request: ServerRequest) -> bool:
-    """Whether the body of this request is wanted: only a token service's form is."""
+    """Return whether the request's body is read before rendering: only a token request's form is."""
     return request.method == b"POST" and request.is_token
 
 
@@ -123,17 +120,17 @@ def _form(request: ServerRequest) -> Parameters:
 
 
 MANIFEST_LIMIT = 4 * 1024 * 1024
-"""Bytes of a manifest; registries take no larger ones, and clients neither."""
+"""Bytes of a manifest; registries and clients accept no larger ones."""
 _EMPTY = BytesBody(b"", Descriptor(size=0))
 
 
 def may_stream(request: ServerRequest) -> bool:
-    """Whether a request may be a write, whose body its resource takes as it comes."""
+    """Return whether the request may be a write, whose body is streamed to its resource."""
     return request.method in (b"POST", b"PUT", b"PATCH", b"DELETE") and request.path.startswith(b"/v2/")
 
 
 class WriteResource(Resource):
-    """Whatever below ``/v2/`` is more than a question."""
+    """Handles uploads, manifest writes and deletions."""
 
     isLeaf = True
 
@@ -143,11 +140,10 @@ class WriteResource(Resource):
 
     @staticmethod
     def takes(request: ServerRequest) -> bool:
-        """Whether it is for this; a GET is where it asks how far an upload has come."""
+        """Return whether the request belongs here; a GET does if it asks for an upload's progress."""
         return request.method not in (b"GET", b"HEAD") or is_upload_path(request.path)
 
     def render(self, request: ServerRequest) -> int:
-        """Answers when the registry has."""
         request.writable = True
         return respond(request, self._write(request))
 
@@ -157,23 +153,23 @@ class WriteResource(Resource):
         write = parse_write(method, request.path, parse_query(request), parts)
         write = evolve(write, credentials=parse_credentials(request))
         request.scopes = write.scopes
-        below = f"/v2/{write.target.repository}/"
+        prefix = f"/v2/{write.target.repository}/"
         try:
-            written = await self._writes.write(write, await _body(request, write))
+            result = await self._writes.write(write, await _body(request, write))
         except Unauthorized as refused:
             request.scopes = _scopes(write, refused)
             raise
         except RegistryError as error:
             if error.location is not None:
-                error.location = below + error.location
+                error.location = prefix + error.location
             raise
-        return _answer(written, below)
+        return _answer(result, prefix)
 
 
 async def _body(request: ServerRequest, write: Write) -> IBody:
-    """What is sent; a manifest, which is small, as a whole, so that it may be sent again.
+    """Return the request's body; a manifest is read first, so that it can be sent again.
 
-    :raises SizeInvalid: when a manifest is larger than any may be.
+    :raises SizeInvalid: when a manifest is too large.
     """
     body: IBody = _EMPTY if request.body is None else request.body
     if not isinstance(write.target, Manifest) or request.body is None:
@@ -181,26 +177,26 @@ async def _body(request: ServerRequest, write: Write) -> IBody:
     try:
         data = await collect(body, MANIFEST_LIMIT)
     except Unavailable:
-        raise SizeInvalid(f"a manifest has at most {MANIFEST_LIMIT} bytes", status=413) from None
+        raise SizeInvalid(f"manifest too large: at most {MANIFEST_LIMIT} bytes", status=413) from None
     return BytesBody(data, evolve(body.descriptor, size=len(data)))
 
 
 def _scopes(write: Write, refused: Unauthorized) -> tuple[Scope, ...]:
-    """What a token must allow: for how much of the repository the registry's own challenge tells."""
+    """Return the scopes that a token needs, with the actions that the registry's own challenge names."""
     bearer = find_challenge(refused.challenges, "Bearer")
-    told = parse_scopes([bearer.get("scope")]) if bearer is not None else ()
-    first_told = next((scope for scope in told if scope.is_repository), None)
-    if first_told is None:
+    scopes = parse_scopes([bearer.get("scope")]) if bearer is not None else ()
+    repository_scope = next((scope for scope in scopes if scope.is_repository), None)
+    if repository_scope is None:
         return write.scopes
-    return (evolve(write.scopes[0], actions=first_told.actions), *write.scopes[1:])
+    return (evolve(write.scopes[0], actions=repository_scope.actions), *write.scopes[1:])
 
 
-def _answer(written: WriteResult, below: str) -> Answer:
-    descriptor = Descriptor(size=None if written.status == 204 else 0)
+def _answer(result: WriteResult, prefix: str) -> Answer:
+    descriptor = Descriptor(size=None if result.status == 204 else 0)
     return Answer(
         NoBody(descriptor),
-        written.status,
-        location=None if written.location is None else below + written.location,
-        headers=written.headers,
-        upstream_status=written.upstream_status,
+        result.status,
+        location=None if result.location is None else prefix + result.location,
+        headers=result.headers,
+        upstream_status=result.upstream_status,
     )

@@ -1,4 +1,4 @@
-"""Requests counted, by what was asked for and what came of it."""
+"""Count requests by host, endpoint and status."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from .site import is_address, normalize_host
 
 
 class RequestCounter:
-    """Counts a request that has ended.
+    """Counts finished requests.
 
-    :param hosts: the mirror's names, and for each what it is counted as.
-    :param own: what an address of the mirror's is counted as.
+    :param hosts: the metric label of each host name of the mirror.
+    :param own: the metric label of the mirror's addresses.
     """
 
     def __init__(self, hosts: Mapping[str, str], own: str, metrics: Metrics) -> None:
@@ -25,7 +25,7 @@ class RequestCounter:
         self._metrics = metrics
 
     def __call__(self, request: ServerRequest) -> None:
-        """To be called once, when the request has ended."""
+        """Count a finished request; call once for each."""
         host = self._host(normalize_host(request.peer.host if request.peer else ""))
         status = str(request.code) if 100 <= request.code < 600 else OTHER
         self._metrics.requests.labels(host, endpoint_name(request.path or b""), status).inc()
@@ -36,9 +36,9 @@ class RequestCounter:
 
 
 def endpoint_name(path: bytes) -> str:
-    """What a raw path asks for, in a word; what does not parse is nothing known."""
-    below = path.split(b"/")
-    segments = below if below[1:2] == [b"v2"] else [b"", *below[2:]]
+    """Return the name of the endpoint of a raw path, or ``OTHER``."""
+    parts = path.split(b"/")
+    segments = parts if parts[1:2] == [b"v2"] else [b"", *parts[2:]]
     if segments == [b"", b"v2", b"auth"]:
         return "token"
     if is_upload_path(b"/".join(segments)):

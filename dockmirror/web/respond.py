@@ -1,4 +1,4 @@
-"""What a registry has to say, as a response: answers and errors."""
+"""Write a registry's answers and errors as HTTP responses."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from ..oci.ranges import format_unsatisfied
 from ..oci.write import allowed_methods
 
 _log = Logger()
-_UNFIT = re.compile(r"[^\t -~]")
+_UNSAFE = re.compile(r"[^\t -~]")
 
 
 def respond(request: ServerRequest, answer: Coroutine[Any, Any, Answer]) -> int:
-    """Writes what comes of it; cancels it when the client leaves."""
+    """Write the answer of a coroutine, or the error that it raises; cancel it when the client leaves."""
     return render_coroutine(request, _respond(request, answer))
 
 
 def refuse(request: ServerRequest, error: RegistryError) -> int:
-    """Answers with an error; nothing has been written yet."""
+    """Write an error, as long as nothing of a response has been written."""
     request.upstream_status = error.upstream_status
-    _clear(request)
-    _common(request)
+    _clear_headers(request)
+    _set_common_headers(request)
     if error.status == 401:
         _set(request, "WWW-Authenticate", str(_challenge(request, error)))
     if error.status == 405:
-        _set(request, "Allow", _allowed(request))
+        _set(request, "Allow", _allowed_methods(request))
     if error.retry_after is not None:
         _set(request, "Retry-After", error.retry_after)
     if error.status == 416 and error.content_size is not None:
@@ -49,10 +49,10 @@ def refuse(request: ServerRequest, error: RegistryError) -> int:
     return NOT_DONE_YET
 
 
-async def _respond(request: ServerRequest, coming: Coroutine[Any, Any, Answer]) -> None:
-    """Tells a client why not, unless it has left, or a body has begun: that is cut off, never completed."""
+async def _respond(request: ServerRequest, answer: Coroutine[Any, Any, Answer]) -> None:
+    """Deliver the answer; on failure send the error, or cut the response off if its body has begun."""
     try:
-        await _deliver(request, await coming)
+        await _deliver(request, await answer)
     except Exception as error:
         if request.cut_off:
             return
@@ -78,55 +78,58 @@ async def _deliver(request: ServerRequest, answer: Answer) -> None:
 
 def _write_head(request: ServerRequest, answer: Answer) -> None:
     request.setResponseCode(answer.status)
-    _common(request)
+    _set_common_headers(request)
     descriptor = answer.body.descriptor
-    named: list[tuple[str, object]] = [*answer.headers]
+    fields: list[tuple[str, object]] = [*answer.headers]
     if answer.status != 304:
-        named += [("Content-Type", descriptor.media_type), ("Content-Length", descriptor.size)]
-        named += [("Content-Range", answer.content_range), ("Location", answer.location)]
+        fields += [("Content-Type", descriptor.media_type), ("Content-Length", descriptor.size)]
+        fields += [("Content-Range", answer.content_range), ("Location", answer.location)]
     if descriptor.digest is not None:
-        named += [("Docker-Content-Digest", descriptor.digest), ("ETag", format_etag(descriptor.digest))]
-        named += [("Accept-Ranges", "bytes")]
+        fields += [("Docker-Content-Digest", descriptor.digest), ("ETag", format_etag(descriptor.digest))]
+        fields += [("Accept-Ranges", "bytes")]
     if answer.next_page is not None:
-        named += [("Link", format_next_page(request.path.decode("ascii"), answer.next_page))]
-    written: set[str] = set()
-    for name, value in named:
+        fields += [("Link", format_next_page(request.path.decode("ascii"), answer.next_page))]
+    names: set[str] = set()
+    for name, value in fields:
         if value is not None:
-            _set(request, name, str(value), again=name in written)
-            written.add(name)
+            _set(request, name, str(value), again=name in names)
+            names.add(name)
 
 
 def _set(request: ServerRequest, name: str, value: str, *, again: bool = False) -> None:
-    """A field, of what may stand in one: an upstream's words are in some of them.
+    """Set a header field, with unsafe characters replaced: some values are an upstream's own words.
 
-    :param again: whether it is a further line of the same field.
+    :param again: add another line of the same field instead of replacing it.
     """
     put = request.responseHeaders.addRawHeader if again else request.setHeader
-    put(name, _UNFIT.sub("?", value))
+    put(name, _UNSAFE.sub("?", value))
 
 
-def _common(request: ServerRequest) -> None:
+def _set_common_headers(request: ServerRequest) -> None:
     _set(request, "Docker-Distribution-Api-Version", "registry/2.0")
     _set(request, "X-Content-Type-Options", "nosniff")  # a browser takes no blob for a page
-    named = request.admitted_client is not None and request.admitted_client.user is not None
-    if named or request.is_token or request.getHeader(b"Authorization") is not None:
+    has_user = request.admitted_client is not None and request.admitted_client.user is not None
+    if has_user or request.is_token or request.getHeader(b"Authorization") is not None:
         _set(request, "Cache-Control", "private, no-store")
 
 
-def _allowed(request: ServerRequest) -> str:
-    """The token service takes forms, too, unless it is one that was refused: then the upstream's does not."""
+def _allowed_methods(request: ServerRequest) -> str:
+    """Return the value of ``Allow``.
+
+    The token service accepts forms as well, unless it refused one: then the upstream's accepts none.
+    """
     if request.writable:
         return ", ".join(allowed_methods(request.path))
     return "GET, HEAD, POST" if request.is_token and request.method != b"POST" else "GET, HEAD"
 
 
-def _clear(request: ServerRequest) -> None:
+def _clear_headers(request: ServerRequest) -> None:
     for name, _ in list(request.responseHeaders.getAllRawHeaders()):
         request.responseHeaders.removeHeader(name)
 
 
 def _challenge(request: ServerRequest, error: RegistryError) -> Challenge:
-    """The one challenge that clients are sent: ours, or Basic where the upstream knows nothing else."""
+    """Return the challenge for a client: the mirror's own, or Basic if the upstream offers nothing else."""
     scheme, host = (
         (request.admitted_client.scheme, request.admitted_client.host)
         if request.admitted_client
@@ -145,9 +148,9 @@ def _challenge(request: ServerRequest, error: RegistryError) -> Challenge:
 
 
 def render_coroutine(request: ServerRequest, answering: Coroutine[Any, Any, None]) -> int:
-    """Has it answer; it is cancelled when the client leaves.
+    """Let a coroutine answer the request; it is cancelled when the client leaves.
 
-    What it fails with is a failure of the mirror: errors that clients are told of are answered within.
+    The coroutine answers expected errors itself; an exception that leaves it is a fault of the mirror.
     """
     running: Deferred[None]
     request.notifyFinish().addErrback(lambda _: running.cancel())

@@ -1,4 +1,4 @@
-"""Memory that processes share which serve as one."""
+"""Memory that the processes of one mirror share."""
 
 from __future__ import annotations
 
@@ -22,36 +22,41 @@ SIZE = sum(_PARTS)
 
 
 class SharedTables:
-    """Some of it for each who keeps something in it.
+    """A mapping divided into one table for each purpose.
 
-    :ivar ledger: see ``RateCounters``.
-    :ivar recent: see ``RecentRequests``.
-    :ivar series: see ``CacheSeries``.
-    :ivar popular: see ``PullCounts``.
-    :ivar guesses: see ``FailedLogins``.
-    :ivar verified: see ``Htpasswd``.
+    :ivar rate_counters: for ``RateCounters``.
+    :ivar recent: for ``RecentRequests``.
+    :ivar series: for ``CacheSeries``.
+    :ivar pull_counts: for ``PullCounts``.
+    :ivar failed_logins: for ``FailedLogins``.
+    :ivar verified_passwords: for ``Htpasswd``.
     """
 
     def __init__(self, mapped: mmap.mmap) -> None:
-        whole = memoryview(mapped)
+        memory = memoryview(mapped)
         ends = accumulate(_PARTS)
-        self.ledger, self.recent, self.series, self.popular, self.guesses, self.verified = (
-            whole[end - size : end] for size, end in zip(_PARTS, ends, strict=True)
-        )
+        (
+            self.rate_counters,
+            self.recent,
+            self.series,
+            self.pull_counts,
+            self.failed_logins,
+            self.verified_passwords,
+        ) = (memory[end - size : end] for size, end in zip(_PARTS, ends, strict=True))
 
     @classmethod
     def create(cls) -> SharedTables:
-        """Of a process that shares it with nobody."""
+        """Create tables for a single process."""
         return cls(mmap.mmap(-1, SIZE))
 
     @classmethod
     def attach(cls, descriptor: int) -> SharedTables:
-        """That which another process has made."""
+        """Map the memory of a descriptor that another process created."""
         return cls(mmap.mmap(descriptor, SIZE))
 
 
 def create_shared_memory() -> int:
-    """The descriptor of memory that may be given to other processes."""
+    """Return the descriptor of memory that can be passed to other processes."""
     descriptor = os.memfd_create("dockmirror")
     os.ftruncate(descriptor, SIZE)
     return descriptor

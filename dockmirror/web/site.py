@@ -1,4 +1,4 @@
-"""The tree of resources: who is let in, which host is meant, what lies on it."""
+"""The resource tree: access by network, the host that a request names, and the paths of a host."""
 
 from __future__ import annotations
 
@@ -18,14 +18,13 @@ from .registry_api import V2Resource
 
 
 class NetworkFilter(RequestFilter):
-    """In front of everything: only those whose network is served get any further."""
+    """Lets only clients of the allowed networks pass, and records the client in the request."""
 
     def __init__(self, resource: IResource, access: NetworkAccess) -> None:
         super().__init__(resource)
         self._access = access
 
     def check(self, request: ServerRequest) -> None:
-        """See ``RequestFilter``; notes who is asking, and who was let in."""
         peer = getattr(request.getClientAddress(), "host", None)
         request.peer = self._access.client(
             peer, request.isSecure(), lambda field: lines(request.requestHeaders, field)
@@ -35,10 +34,10 @@ class NetworkFilter(RequestFilter):
 
 
 class VirtualHosts(NameVirtualHost):
-    """One virtual host for each registry, and the mirror's own for every name and address of its own.
+    """One virtual host per registry, and the mirror's own host for its names and addresses.
 
-    :param own: what lies on the mirror's own host.
-    :param default: what lies on a host that is not known.
+    :param own: the mirror's own host.
+    :param default: answers for unknown host names.
     """
 
     def __init__(self, hosts: Mapping[str, Resource], own: RegistryHost, default: Resource) -> None:
@@ -50,11 +49,10 @@ class VirtualHosts(NameVirtualHost):
 
     @property
     def registry(self) -> IRegistry:
-        """What lies on the mirror's own host."""
+        """The registry of the mirror's own host."""
         return self._own.registry
 
     def getChild(self, path: bytes, request: ServerRequest) -> IResource:
-        """The child of the host that is meant."""
         return IResource(self._host(request).getChildWithDefault(path, request))
 
     def _host(self, request: ServerRequest) -> IResource:
@@ -66,7 +64,7 @@ class VirtualHosts(NameVirtualHost):
 
 
 def normalize_host(host: str) -> str:
-    """The name in a ``Host``: in lower case, without port, brackets and the dot at its end."""
+    """Return the name in a ``Host`` field in lower case, without port, brackets and trailing dot."""
     name, colon, port = host.strip().lower().rpartition(":")
     if not colon or "]" in port:
         name = host.strip().lower()
@@ -74,7 +72,7 @@ def normalize_host(host: str) -> str:
 
 
 def is_address(name: str) -> bool:
-    """Whether a host is called by its address."""
+    """Return whether a host name is an IP address."""
     try:
         parse_address(name)
     except ValueError:
@@ -83,41 +81,38 @@ def is_address(name: str) -> bool:
 
 
 class _PathLevel(Resource):
-    """A level of a host's paths."""
+    """A segment of a host's paths; answers 404 for children that it does not have."""
 
     def getChild(self, path: bytes, request: ServerRequest) -> Resource:
-        """What was not put here is not there."""
-        return RefusalResource(
-            Unsupported("there is nothing here: a registry's paths begin with /v2/", status=404)
-        )
+        return RefusalResource(Unsupported("not found; registry paths begin with /v2/", status=404))
 
 
 class RegistryHost(_PathLevel):
-    """A virtual host: one registry.
+    """A virtual host for one registry.
 
-    :param beside: what else lies there, by the first part of its path: the pages for people.
-    :param below: further registries by path, ``/<name>/v2/``: on the mirror's own host.
-    :param writes: the registry as it is written to, where it may be.
+    :param resources: those beside ``/v2/`` by their first path segment, such as the pages for people.
+    :param by_path: further registries, each at ``/<name>/v2/``, on the mirror's own host.
+    :param writes: the registry that accepts writes; None if it is read-only.
     """
 
     def __init__(
         self,
         registry: IRegistry,
-        beside: Mapping[str, Resource],
-        below: Mapping[str, IRegistry] | None = None,
+        resources: Mapping[str, Resource],
+        by_path: Mapping[str, IRegistry] | None = None,
         writes: IWritableRegistry | None = None,
     ) -> None:
         super().__init__()
         self.registry = registry
-        for name, other in (below or {}).items():
+        for name, other in (by_path or {}).items():
             self.putChild(name.encode(), _NamedPath(other))
-        for name, resource in beside.items():
+        for name, resource in resources.items():
             self.putChild(name.encode(), resource)
         self.putChild(b"v2", V2Resource(registry, writes=writes))
 
 
 class _NamedPath(_PathLevel):
-    """``/<name>``: has nothing but a ``v2``."""
+    """``/<name>``, which has only ``v2`` below it."""
 
     def __init__(self, registry: IRegistry) -> None:
         super().__init__()

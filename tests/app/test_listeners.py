@@ -84,8 +84,8 @@ def test_other_endpoints_are_not_https(endpoint: str) -> None:
 @pytest.mark.parametrize(
     ("endpoint", "message"),
     [
-        ("https:443", r"^listen: .*there is no certificate with its key"),
-        ("https:443:certificates=/nowhere", r"^listen: /nowhere: there is no .*No such file or directory"),
+        ("https:443", r"^listen: .*no certificate with its key found"),
+        ("https:443:certificates=/nowhere", r"^listen: /nowhere: no certificate .*No such file or directory"),
         ("systemd:domain=INET6:index=0", r"^listen: expected a server endpoint, not 'systemd:"),
         ("systemd:domain=INET6:name=x", r"^listen: expected a server endpoint, not 'systemd:"),
     ],

@@ -40,8 +40,8 @@ NOBODY = "127.0.0.9"
 LARGE = 4 * 1024 * 1024
 PAUSE = 4
 HURRIED = f"""
-from dockmirror.tls import issuing
-issuing.LOOK, issuing.PAUSES = 1.0, ({PAUSE}.0,)
+from dockmirror.tls import certificate_renewal
+certificate_renewal.CHECK_PERIOD, certificate_renewal.RETRY_DELAYS = 1.0, ({PAUSE}.0,)
 """
 """As Python's ``sitecustomize``: what no operator needs to set is waited for ten times less here."""
 
@@ -150,7 +150,7 @@ def test_an_authority_that_is_down(alone: Certified, skopeo_machine: Machine) ->
     assert alone.told_end(DOCKER) == 0
     skopeo_pulls(skopeo_machine, f"{alone.mirror.host('docker')}/meanwhile:latest", pushed)
     wait_until(lambda: "there are no certificates now" in alone.mirror.read_log(), "that is told")
-    assert f"no certificate is there yet for {DOMAIN}, {DOCKER}, " in alone.mirror.read_log()
+    assert f"no certificate yet for {DOMAIN}, {DOCKER}, " in alone.mirror.read_log()
     with alone.pebble:
         wait_until(lambda: alone.has(DOCKER), "it is asked again", 120)
         wait_until(lambda: alone.shown(DOCKER) is not None, "the certificate is shown")
@@ -176,10 +176,7 @@ def test_refused_then_renewed_while_skopeo_pulls(
     with alone.pebble:
         mirror.start()
         wait_until(lambda: alone.has(GHCR), "others have one")
-        assert (
-            f"there is no certificate for {DOCKER}, which is asked for again in {PAUSE} s: "
-            in mirror.read_log()
-        )
+        assert f"no certificate for {DOCKER}; retrying in {PAUSE} s: " in mirror.read_log()
         assert alone.shown(DOCKER) == old.certificate.read_text()
         host = alone.host(skopeo_machine, authority.certificate, alone.pebble.root())
         with chain.blobs.valve.shut(LARGE // 2), ThreadPoolExecutor() as pool:

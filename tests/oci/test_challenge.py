@@ -107,7 +107,7 @@ BEARER = f'Bearer realm="{HUB["realm"]}",service="{HUB["service"]}"'
     ],
 )
 def test_several_challenges_are_told_apart(lines: list[str]) -> None:
-    """In one line or in several, in the order of the upstream's preference."""
+    """Several challenges are parsed from one line or several, in the upstream's order."""
     assert parse_challenges(lines) == TWO
 
 
@@ -134,7 +134,7 @@ def test_a_challenge_is_found_by_its_scheme() -> None:
 
 
 def test_a_parameter_that_was_not_given_is_empty() -> None:
-    """As one that was given empty: clients cannot tell either."""
+    """A missing parameter reads as an empty one: clients cannot tell either."""
     assert Challenge("Bearer", {"realm": "r"}).get("service") == ""
     assert Challenge("Bearer", {"realm": "r"}).get("realm") == "r"
 
@@ -158,7 +158,7 @@ def test_what_is_written_is_read_again(challenges: list[Challenge], comma: str) 
 
 @given(st.lists(st.text() | st.text('Bearer ="\\,;realm\t', max_size=60)))
 def test_no_line_is_too_odd(lines: list[str]) -> None:
-    """What cannot be read is passed over; what was read can be written."""
+    """Any line is parsed without failing, and its challenges can be written."""
     for challenge in parse_challenges(lines):
         assert re.fullmatch(r"[^\s,=\"]+", challenge.scheme)
         assert all(key == key.lower() and not set(key) & set(' ,"=') for key in challenge.parameters)
@@ -170,7 +170,7 @@ def test_no_line_is_too_odd(lines: list[str]) -> None:
     "junk", ["a" * 16_000 + '"', "a" * 16_000 + "(", '"' * 16_000, 'a="' * 5_000, "a=\\" * 5_000]
 )
 def test_no_line_takes_long(junk: str) -> None:
-    """Of the longest that a server may send, each character is looked at a few times: nobody else waits."""
+    """The longest line that a server may send is parsed in linear time."""
     before = time.process_time()
     parse_challenges([f"Bearer {junk}", f"Bearer {junk} {junk}"])
     assert time.process_time() - before < 1

@@ -28,7 +28,7 @@ def test_a_name_and_a_password_are_basic(username: str, password: str) -> None:
 
 
 def test_a_token_is_known_again() -> None:
-    """In whatever case a client writes the scheme; another token, or a part of it, is not it."""
+    """A token matches in any case of its scheme; another token, or a part of it, does not."""
     assert Credentials.bearer("anonymous").is_bearer("anonymous")
     assert Credentials("bearer  anonymous ").is_bearer("anonymous")
     for header in ("Bearer anonymous2", "Bearer", "Basic anonymous", "anonymous", "Bearer Anonymous", ""):
@@ -56,7 +56,7 @@ def test_a_fingerprint_stands_for_them(header: str, other: str) -> None:
     ["Bearer t0ken", "bearer a.b-c_d~e+f/g=", "Bearer  a", "Basic YTpi", "BASIC YTpiYw==", "Bearer a:b|c"],
 )
 def test_a_client_brings_a_token_or_a_password(header: str) -> None:
-    """As it wrote them."""
+    """Tokens and passwords are accepted verbatim."""
     assert Credentials.parse(header).header == header
 
 

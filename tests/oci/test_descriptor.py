@@ -1,4 +1,4 @@
-"""What is known of a content."""
+"""Descriptors of contents."""
 
 from __future__ import annotations
 

@@ -46,14 +46,14 @@ def test_anything_else_is_refused(text: str) -> None:
 
 @given(st.text() | st.text("sha256:0f", max_size=80))
 def test_no_text_does_worse_than_being_refused(text: str) -> None:
-    """What is accepted is written as it was read."""
+    """Any text is rejected, or written as it was parsed."""
     digest = attempt(Digest.parse, text)
     assert isinstance(digest, DigestInvalid) or str(digest) == text
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "sha384", "sha512"])
 def test_a_digest_is_of_its_content_alone(algorithm: str) -> None:
-    """By each algorithm that is accepted."""
+    """A digest matches only its own content, for each algorithm."""
     digest = Digest.of(b"content", algorithm)
     assert digest == Digest(algorithm, hashlib.new(algorithm, b"content").hexdigest())
     assert digest.matches(b"content")
@@ -84,7 +84,7 @@ def test_a_beginning_is_not_verified() -> None:
 
 
 def test_a_copy_goes_on_by_itself() -> None:
-    """From what the verifier had seen."""
+    """A copy continues independently from the same state."""
     verifier = Digest.of(b"content").verifier()
     verifier.update(b"con")
     copy = verifier.copy()

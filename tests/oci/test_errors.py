@@ -40,7 +40,7 @@ STATUSES = {
 
 
 def read(error: RegistryError) -> list[dict[str, Any]]:
-    """What a client finds in the body."""
+    """Parse the errors of a response body."""
     body = json.loads(error.body())
     assert list(body) == ["errors"]
     errors: list[dict[str, Any]] = body["errors"]
@@ -48,12 +48,12 @@ def read(error: RegistryError) -> list[dict[str, Any]]:
 
 
 def test_every_code_of_the_specification_has_a_row() -> None:
-    """And there are three more, which the distribution registry's clients know."""
+    """Every code of the specification has a class, and three additions of distribution."""
     assert [row.code for row in ERROR_CLASSES] == SPECIFIED + ADDED
 
 
 def test_every_class_is_in_the_table() -> None:
-    """Or is a kind of one that is."""
+    """Every class is in the table, or is a subclass of one that is."""
     classes = [value for value in vars(errors).values() if isinstance(value, type)]
     declared = [c for c in classes if issubclass(c, RegistryError) and c is not RegistryError]
     assert set(ERROR_CLASSES) <= set(declared)
@@ -63,7 +63,7 @@ def test_every_class_is_in_the_table() -> None:
 
 @pytest.mark.parametrize("row", ERROR_CLASSES, ids=lambda row: row.code)
 def test_a_row_has_a_status_and_a_message(row: type[RegistryError]) -> None:
-    """What a client reads where nothing more is known."""
+    """Each class has a default status and message."""
     error = row()
     assert error.status == STATUSES.get(row.code, 400)
     assert read(error) == [{"code": row.code, "message": row.default_message, "detail": None}]
@@ -78,7 +78,7 @@ def test_an_error_says_more_where_more_is_known() -> None:
 
 
 def test_a_416_knows_how_much_there_is() -> None:
-    """Which clients are told, where the upstream has told us."""
+    """A 416 carries the size of the content, if it is known."""
     assert RangeInvalid(content_size=0).content_size == 0
     assert RangeInvalid().content_size is None
 

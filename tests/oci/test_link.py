@@ -71,7 +71,7 @@ def test_no_line_is_too_odd(lines: list[str]) -> None:
 
 
 def test_it_names_the_path_that_the_client_asked() -> None:
-    """Not the upstream's, which may be under another name."""
+    """The link has the client's path, which may differ from the upstream's."""
     link = format_next_page("/v2/busybox/tags/list", (("last", "a b&c>"), ("n", "2")))
     path, _, rest = link.removeprefix("<").partition("?")
     assert (path, rest.partition(">")[2]) == ("/v2/busybox/tags/list", '; rel="next"')

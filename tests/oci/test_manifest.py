@@ -1,4 +1,4 @@
-"""What a manifest says of what it refers to."""
+"""Manifests and indexes."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def described(digest: Digest, **more: Any) -> dict[str, Any]:
 
 
 def parsed(**fields: Any) -> ManifestDocument | None:
-    """Of a document with these fields."""
+    """Parse a document with these fields."""
     return ManifestDocument.parse(json.dumps({"schemaVersion": 2, **fields}).encode())
 
 
 def test_an_image() -> None:
-    """Has a configuration, and layers in their order, of which one may be there twice."""
+    """An image has a configuration and its layers in order, of which one may occur twice."""
     manifest = parsed(config=described(ONE), layers=[described(TWO), described(TWO)])
     assert manifest is not None
     assert manifest.media_type == OCI_MANIFEST
@@ -45,7 +45,7 @@ def test_foreign_layers() -> None:
 
 
 def test_an_index() -> None:
-    """Says for which platform each image is."""
+    """An index states the platform of each image."""
     platform = {"os": "linux", "architecture": "arm", "variant": "v7"}
     manifest = parsed(manifests=[described(ONE, platform=platform), described(TWO)])
     assert manifest is not None
@@ -57,7 +57,7 @@ def test_an_index() -> None:
     st.recursive(st.none() | st.integers() | st.text(), lambda s: st.lists(s) | st.dictionaries(st.text(), s))
 )
 def test_anything(document: Any) -> None:
-    """Is a manifest or none."""
+    """Any document is a manifest, or None."""
     for fields in (
         document,
         {"schemaVersion": 2, "manifests": document},

@@ -143,7 +143,7 @@ def test_no_document_is_too_odd(document: object) -> None:
     ],
 )
 def test_a_client_says_what_it_takes(accept: tuple[str, ...], admitted: bool) -> None:
-    """In a line or in several; nothing said is everything."""
+    """``Accept`` may have one line or several; none accepts everything."""
     assert accepts(accept, OCI_INDEX) is admitted
 
 
@@ -163,7 +163,7 @@ def encoded(data: bytes) -> str:
 
 @given(st.binary(max_size=5))
 def test_the_signature_of_an_old_manifest_is_cut_out(spaces: bytes) -> None:
-    """What is left is what its digest is of."""
+    """Without its signatures, a schema 1 manifest matches its digest."""
     payload = b'{"schemaVersion":1' + b" " * len(spaces) + b"\n}"
     protected = {"formatLength": len(payload) - 2, "formatTail": encoded(b"\n}")}
     signatures = json.dumps([{"protected": encoded(json.dumps(protected).encode())}]).encode()

@@ -33,7 +33,7 @@ def test_a_range_that_is_written_is_read_again(asked: Range) -> None:
 
 @given(PAIRS, st.none() | NUMBERS)
 def test_a_part_that_is_written_is_read_again(ends: list[int], more: int | None) -> None:
-    """Of a whole whose size is known, or is not."""
+    """A part is parsed as it was written, with or without the whole size."""
     size = None if more is None else ends[1] + 1 + more
     assume(size is None or size < 10**18)
     part = ContentRange(ends[0], ends[1], size)
@@ -91,7 +91,7 @@ def test_no_text_is_too_odd(text: str) -> None:
 
 @given(RANGES, SIZES)
 def test_parts_lie_within_the_content(asked: Range, size: int) -> None:
-    """None is empty, none reaches beyond the end, and each knows the whole's size."""
+    """Parts are not empty, end within the content, and know its size."""
     parts = attempt(asked.resolve, size)
     if isinstance(parts, RegistryError):
         assert (parts.code, parts.status, parts.content_size) == ("RANGE_INVALID", 416, size)
@@ -142,7 +142,7 @@ def test_a_part_is_what_a_slice_would_be(span: Span, size: int) -> None:
 
 
 def test_of_several_those_that_can_be_are_given() -> None:
-    """In the order asked."""
+    """Satisfiable ranges among several are returned in the requested order."""
     parts = Range((Span(8, 9), Span(20, 30), Span(0, 0))).resolve(10)
     assert parts == (ContentRange(8, 9, 10), ContentRange(0, 0, 10))
 
@@ -154,7 +154,7 @@ def test_only_one_is_known_as_such() -> None:
 
 
 def test_the_rest_is_asked_for_from_an_offset() -> None:
-    """To the end, or to where the part that was asked for ends."""
+    """A range from an offset goes to the end, or to the end of the requested part."""
     assert str(Range.starting_at(3)) == "bytes=3-"
     assert str(Range.starting_at(3, 9)) == "bytes=3-9"
 

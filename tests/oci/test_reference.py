@@ -76,7 +76,7 @@ def test_odd_names_are_names(name: str) -> None:
     ],
 )
 def test_what_is_no_name_is_refused(name: str) -> None:
-    """With the row that says so."""
+    """Invalid names raise NAME_INVALID."""
     with pytest.raises(NameInvalid) as caught:
         Repository.parse(name)
     assert caught.value.status == 400
@@ -92,7 +92,7 @@ def test_tags_are_tags(name: str) -> None:
     "name", ["", ".a", "-a", "a" * 129, "a/b", "a b", "a\n", "a\x00", "é", "a:b", "a@b", "a%20"]
 )
 def test_what_is_no_tag_is_refused(name: str) -> None:
-    """With the row that says so."""
+    """Invalid tags raise TAG_INVALID."""
     with pytest.raises(TagInvalid) as caught:
         Tag.parse(name)
     assert caught.value.status == 400
@@ -107,7 +107,7 @@ def test_a_colon_makes_it_a_digest() -> None:
 
 @given(ODD)
 def test_no_text_does_worse_than_being_refused(text: str) -> None:
-    """What is accepted is written as it was read."""
+    """Any text is rejected, or written as it was parsed."""
     for parse in PARSERS:
         value = attempt(parse, text)
         assert value.status == 400 if isinstance(value, RegistryError) else str(value) == text
@@ -122,6 +122,6 @@ def test_a_name_has_a_first_part_and_a_rest(repository: Repository) -> None:
 
 @given(tags, tags, repositories, repositories)
 def test_they_have_an_order(tag: Tag, other_tag: Tag, one: Repository, other: Repository) -> None:
-    """That of their names, in which a registry lists them."""
+    """Repositories and tags sort by name, as registries list them."""
     assert (tag < other_tag) is (tag.name < other_tag.name)
     assert (one < other) is (one.name < other.name)

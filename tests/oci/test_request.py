@@ -163,14 +163,14 @@ def test_no_escape_makes_a_name(name: bytes) -> None:
     ],
 )
 def test_no_escape_makes_a_reference(last: bytes) -> None:
-    """What is neither tag nor digest is refused before anybody is asked."""
+    """Escapes that decode to neither tag nor digest are rejected."""
     assert refused(b"/v2/x/manifests/" + last) == 400
     assert refused(b"/v2/x/blobs/" + last) == 400
     assert refused(b"/v2/x/referrers/" + last) == 400
 
 
 def test_blobs_have_no_tags() -> None:
-    """Only a manifest can be asked for by tag."""
+    """Only manifests can be requested by tag."""
     assert refused(b"/v2/x/blobs/latest") == 400
     assert refused(b"/v2/x/referrers/latest") == 400
 
@@ -183,7 +183,7 @@ def test_escapes_of_plain_characters_mean_the_same(target: Target) -> None:
 
 @given(ODD_PATHS)
 def test_no_path_does_worse_than_being_refused(path: bytes) -> None:
-    """What is accepted has the slashes that it had: nothing was hidden in a segment."""
+    """Any path is rejected, or keeps its slashes: none is hidden in a segment."""
     target = attempt(parse_target, path)
     if isinstance(target, RegistryError):
         assert target.status in (400, 404)
@@ -218,13 +218,13 @@ def test_what_is_inserted_stays_in_its_segment(inserted: bytes, at: int, target:
 def test_a_target_knows_what_it_takes(
     target: Target, unknown: type[RegistryError], scope: str | None
 ) -> None:
-    """What a token must allow, and what it means when it is not there."""
+    """A target knows the scope that it needs, and its error if it is missing."""
     assert target.unknown is unknown
     assert target.scope == (None if scope is None else Scope.parse(scope))
 
 
 def test_a_manifest_by_tag_has_no_digest_yet() -> None:
-    """By digest it is that one."""
+    """A manifest has a digest only if it is requested by digest."""
     assert Manifest(Repository("x"), DIGEST).digest == DIGEST
     assert Manifest(Repository("x"), Tag("latest")).digest is None
 

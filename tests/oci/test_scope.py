@@ -21,7 +21,7 @@ SCOPES = st.builds(
 
 @given(SCOPES)
 def test_what_is_written_is_read_again(scope: Scope) -> None:
-    """Also where the name begins with a host and its port."""
+    """A scope is parsed as it was written, also if its name has a host and port."""
     assert Scope.parse(str(scope)) == scope
 
 
@@ -44,7 +44,7 @@ def test_every_text_is_some_scope(text: str) -> None:
     ],
 )
 def test_it_has_a_type_a_name_and_actions(text: str, scope: Scope) -> None:
-    """What has not that shape is a mere word."""
+    """A scope has type, name and actions; other text is a mere word."""
     assert Scope.parse(text) == scope
 
 
@@ -66,7 +66,7 @@ def test_only_a_repository_has_a_name_to_complete(text: str, repository: bool) -
 
 
 def test_another_repository_is_asked_for_with_the_same_actions() -> None:
-    """And with the same type."""
+    """Renaming keeps actions and type."""
     scope = Scope("repository(plugin)", "a", ("pull", "push"))
     assert str(scope.renamed("library/a")) == "repository(plugin):library/a:pull,push"
 
@@ -78,7 +78,7 @@ def test_pulling_takes_one_action() -> None:
 
 @given(st.lists(SCOPES), st.data())
 def test_they_may_be_repeated_or_separated(scopes: list[Scope], data: st.DataObject) -> None:
-    """By parameters, by spaces, by both; each is asked for once, in the order of the first time."""
+    """Scopes may be repeated or separated by spaces; duplicates are dropped, order is kept."""
     values: list[str] = []
     for scope in scopes:
         joined: bool = data.draw(st.booleans())

@@ -28,7 +28,7 @@ FIELDS = st.fixed_dictionaries({}, optional=dict.fromkeys(["token", "access_toke
 
 
 def test_a_get_repeats_its_scopes() -> None:
-    """As podman and dockerd do; all else stays as it came, but the service, which is the upstream's."""
+    """A GET repeats ``scope`` as podman and dockerd do; only the service is replaced."""
     request = TokenRequest.parse(
         [("account", "me"), ("scope", f"{PULL_A} {PULL_B}"), ("service", "mirror"), ("scope", PULL_A)]
     )
@@ -41,7 +41,7 @@ def test_a_get_repeats_its_scopes() -> None:
 
 
 def test_a_form_has_one_scope() -> None:
-    """Of words (RFC 6749, 3.3), also where podman repeated it."""
+    """A form has one ``scope`` of words (RFC 6749, 3.3), also if podman repeated it."""
     request = TokenRequest.parse(
         [("grant_type", "refresh_token"), ("scope", PULL_A), ("scope", PULL_B), ("refresh_token", "r")],
         form=True,
@@ -67,7 +67,7 @@ def test_the_mirrors_own_parameter_goes_no_further() -> None:
 
 @given(PAIRS, st.booleans(), st.sampled_from(["", "upstream"]))
 def test_asking_again_asks_for_the_same(pairs: list[tuple[str, str]], form: bool, service: str) -> None:
-    """What would be sent, once encoded and read, is the same request."""
+    """A request that is written and parsed again is the same."""
     request = TokenRequest.parse(pairs, form)
     sent = parse_qsl(urlencode(request.pairs(service)), keep_blank_values=True)
     assert TokenRequest.parse(sent, form) == request
@@ -123,12 +123,12 @@ def test_secrets_do_not_show() -> None:
     ],
 )
 def test_a_token_has_one_of_two_names(body: bytes, value: str, life: float) -> None:
-    """And lives for a minute where its service does not say otherwise, or nothing that makes sense."""
+    """A token is read under either name, and lives a minute unless the service states otherwise."""
     assert Token.parse(body) == Token(value, life)
 
 
 def test_a_request_asks_for_nothing_by_itself() -> None:
-    """By GET, of nobody's; and a token of which nothing is known lives for a minute."""
+    """An empty request is an anonymous GET; a token's default lifetime is a minute."""
     assert TokenRequest() == TokenRequest.parse([]) == TokenRequest((), False, (), None)
     assert Token("t") == Token("t", 60)
 
@@ -168,7 +168,7 @@ def test_no_answer_is_too_odd(fields: dict[str, object]) -> None:
 
 @given(FIELDS)
 def test_clients_are_given_both_names(fields: dict[str, object]) -> None:
-    """With the same value; all else that the service said stays."""
+    """The token is sent under both names, and other fields are kept."""
     body = json.dumps({**fields, "token": "t0ken"}).encode()
     completed = json.loads(complete_token(body))
     assert completed.pop("token") == completed.pop("access_token") == "t0ken"
@@ -196,12 +196,12 @@ IDENTITY = Login(None, "r3fresh")
 
 
 def test_a_password() -> None:
-    """Is sent in ``Authorization``."""
+    """A password is sent in ``Authorization``."""
     assert PASSWORD.token_request(SCOPE) == TokenRequest((SCOPE,), credentials=PASSWORD.credentials)
 
 
 def test_an_identity_token() -> None:
-    """Is a refresh token, sent in a form; that is a secret."""
+    """An identity token is sent as a refresh token in a form, and is kept secret."""
     request = IDENTITY.token_request(SCOPE)
     assert (request.form, request.credentials, request.is_anonymous) == (True, None, False)
     assert dict(request.pairs("registry")) == {
@@ -214,7 +214,7 @@ def test_an_identity_token() -> None:
 
 
 def test_nothing() -> None:
-    """Is anybody's."""
+    """A login without credentials is anonymous."""
     assert Login().token_request(SCOPE) == TokenRequest((SCOPE,))
     assert Login().token_request(SCOPE).is_anonymous
 

@@ -1,4 +1,4 @@
-"""What is made of an upstream's refusal."""
+"""Error responses of upstreams."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ BODIES = st.one_of(
 
 
 def read(error: RegistryError) -> list[dict[str, Any]]:
-    """What a client finds in the body."""
+    """Parse the errors of a response body."""
     body = json.loads(error.body())
     assert list(body) == ["errors"]
     errors: list[dict[str, Any]] = body["errors"]
@@ -90,7 +90,7 @@ def test_a_401_demands_credentials_whatever_its_code(body: bytes) -> None:
 
 @pytest.mark.parametrize("body", [b'{"errors":[{"code":"DENIED"}]}', b"slow down"])
 def test_a_429_is_a_limit_whatever_its_code(body: bytes) -> None:
-    """With the upstream's own word on how long."""
+    """A 429 is a rate limit whatever its code, with the upstream's ``Retry-After``."""
     error = UpstreamRefusal(429, body, retry_after="120").error()
     assert type(error) is TooManyRequests
     assert (error.status, error.retry_after) == (429, "120")
@@ -150,7 +150,7 @@ def test_what_is_not_the_specifications_is_wrapped(
 
 
 def test_a_404_without_a_code_is_of_what_was_asked_for() -> None:
-    """Of a blob where a blob was, of a repository where nothing else is known."""
+    """A 404 without a code is about the requested blob, manifest or repository."""
     assert type(UpstreamRefusal(404, b"", unknown=BlobUnknown).error()) is BlobUnknown
     assert type(UpstreamRefusal(404, b"").error()) is NameUnknown
 

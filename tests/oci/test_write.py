@@ -1,4 +1,4 @@
-"""What may be changed, parsed from paths and written again."""
+"""Write requests, parsed from paths and written again."""
 
 from __future__ import annotations
 
@@ -59,14 +59,14 @@ def test_methods(path: bytes, methods: str) -> None:
 
 @pytest.mark.parametrize("path", [UPLOADS, UPLOAD, BLOB, b"/v2/a/b/manifests/latest"])
 def test_a_path_is_written_as_it_was_read(path: bytes) -> None:
-    """Or as it should have been."""
+    """A path is written as it was parsed, in its canonical form."""
     method = allowed_methods(path)[-1]
     assert parse_write(method, path, ()).path_and_query() == path.decode()
     assert parse_write(method, path.replace(b"a/b", b"%61/b"), ()).path_and_query() == path.decode()
 
 
 def test_uploads_without_a_slash() -> None:
-    """Are meant, too: some clients leave it out."""
+    """Uploads without the trailing slash are accepted, since some clients leave it out."""
     assert parse_write("POST", UPLOADS[:-1], ()).target == UploadTarget(Repository("a/b"))
 
 
@@ -93,7 +93,7 @@ def test_only_known_parameters() -> None:
     ],
 )
 def test_wrong_parameters(query: tuple[str, str], error: type[RegistryError]) -> None:
-    """Are refused here."""
+    """Invalid parameters are rejected."""
     with pytest.raises(error):
         parse_write("POST", UPLOADS, (query,))
 
@@ -108,14 +108,14 @@ def test_wrong_parameters(query: tuple[str, str], error: type[RegistryError]) ->
     ],
 )
 def test_parameters_of_two_meanings(query: tuple[tuple[str, str], ...]) -> None:
-    """Are refused: what is looked at here need not be what the upstream takes."""
+    """Ambiguous parameters are rejected, since the upstream might read the other value."""
     with pytest.raises(RegistryError) as refused:
         parse_write("POST", UPLOADS, query)
     assert refused.value.status == 400
 
 
 def test_tags() -> None:
-    """Are those of the path and of the parameters, of which there may be many; each is one, or is refused."""
+    """Tags come from the path and from any number of parameters; an invalid one is rejected."""
     by_digest = b"/v2/a/b/manifests/" + DIGEST.encode()
     assert parse_write("PUT", by_digest, ()).tags == ()
     assert parse_write("PUT", by_digest, (("tag", "1"), ("tag", "2"))).tags == (Tag("1"), Tag("2"))
@@ -127,13 +127,13 @@ def test_tags() -> None:
 
 @pytest.mark.parametrize("text", ["0-9", "5-304", "bytes 0-9/10", "bytes 0-9/*", "bytes=0-9", "0-", "bytes"])
 def test_a_part(text: str) -> None:
-    """Of an upload goes on as it came: the registry says whether it is the next one."""
+    """An upload's ``Content-Range`` is passed on verbatim: the registry checks it."""
     assert parse_write("PATCH", UPLOAD, (), text).content_range == text
 
 
 @pytest.mark.parametrize("text", ["", "0-9, 10-19", "0-9\ufffd", "0-9 ", "0-9\n", "\u0663-9"])
 def test_what_is_no_part(text: str) -> None:
-    """Nor one value of a header is refused; of what is no upload it says nothing, and is not passed on."""
+    """A ``Content-Range`` of several values is rejected; it is ignored unless it is an upload's."""
     with pytest.raises(BlobUploadInvalid):
         parse_write("PATCH", UPLOAD, (), text)
     assert parse_write("PUT", b"/v2/a/b/manifests/1", (), text).content_range is None
@@ -141,7 +141,7 @@ def test_what_is_no_part(text: str) -> None:
 
 
 def test_an_encoded_slash() -> None:
-    """Is not one."""
+    """An encoded slash does not separate segments."""
     with pytest.raises(Unsupported):
         parse_write("POST", b"/v2/a/blobs%2Fuploads/", ())
 
@@ -157,12 +157,12 @@ def test_an_encoded_slash() -> None:
     ],
 )
 def test_scopes(method: str, path: bytes, query: tuple[tuple[str, str], ...], scopes: str) -> None:
-    """What a token must allow, as the distribution registry asks it."""
+    """A write needs the scope that the distribution registry asks for."""
     assert " ".join(map(str, parse_write(method, path, query).scopes)) == scopes
 
 
 def test_other_names() -> None:
-    """Are those of what is mounted, too."""
+    """Renaming also renames the mount source."""
     write = Write("POST", UploadTarget(Repository("a")), (("mount", DIGEST), ("from", "b")))
     renamed = write.renamed(lambda name: Repository(f"library/{name}"))
     assert renamed.target == UploadTarget(Repository("library/a"))

@@ -26,7 +26,6 @@ class Reactor:
         self._calls: SimpleQueue[Callable[[], Any]] = SimpleQueue()
 
     def callFromThread(self, callable: Callable[..., Any], *args: object, **kwargs: object) -> None:
-        """See ``IReactorFromThreads``."""
         self._calls.put(lambda: callable(*args, **kwargs))
 
     def call(self) -> None:
@@ -35,7 +34,7 @@ class Reactor:
 
 
 def test_what_comes_of_it() -> None:
-    """Is told in the reactor's thread: what was returned, or raised."""
+    """The result or exception arrives in the reactor's thread."""
     reactor = Reactor()
     returned = Outcome(run_in_daemon_thread(reactor, lambda: 7))
     assert returned == []
@@ -48,7 +47,7 @@ def test_what_comes_of_it() -> None:
 
 
 def test_nobody_waits() -> None:
-    """Who has stopped waiting is told nothing, whenever the call ends."""
+    """A cancelled call reports nothing when it ends."""
     reactor, end = Reactor(), Event()
     work = run_in_daemon_thread(reactor, end.wait)
     outcome = Outcome(work)

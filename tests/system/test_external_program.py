@@ -31,7 +31,7 @@ def _reaping() -> Iterator[None]:
 
 
 async def asked(path: Path, script: str, said: bytes = b"", **environ: str) -> ProcessResult:
-    """What comes of a script."""
+    """Run a script."""
     command = [program(path / "program", script), "get"]
     return await run_process(reactor, command, {"PATH": "/usr/bin:/bin", **environ}, said)
 
@@ -45,7 +45,7 @@ async def test_an_answer(tmp_path: Path) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_a_failure(tmp_path: Path) -> None:
-    """Is told by its status, with what it wrote; what it complains of is dropped."""
+    """A failing program returns its exit status and output; standard error is dropped."""
     assert await asked(tmp_path, "echo none; echo oh >&2; exit 3", b"x" * 100_000) == ProcessResult(
         3, b"none\n"
     )
@@ -53,20 +53,20 @@ async def test_a_failure(tmp_path: Path) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_a_signal(tmp_path: Path) -> None:
-    """Is no status."""
+    """A program ended by a signal has no exit status."""
     assert await asked(tmp_path, "kill -9 $$") == ProcessResult(None, b"")
 
 
 @pytest_twisted.ensureDeferred
 async def test_one_that_says_too_much(tmp_path: Path) -> None:
-    """Is killed."""
-    with pytest.raises(ProcessFailed, match=f"said more than {LIMIT} bytes"):
+    """A program that prints too much is killed."""
+    with pytest.raises(ProcessFailed, match=f"printed more than {LIMIT} bytes"):
         await asked(tmp_path, "exec cat /dev/zero")
 
 
 @pytest_twisted.ensureDeferred
 async def test_one_that_does_not_end(tmp_path: Path) -> None:
-    """Is killed, after a while."""
+    """A program that does not end is killed after the timeout."""
 
     class Timed:
         """Starts processes as the reactor does, with time as the test has it."""
@@ -78,7 +78,6 @@ async def test_one_that_does_not_end(tmp_path: Path) -> None:
             self.processes: list[Any] = []
 
         def spawnProcess(self, *arguments: Any) -> None:
-            """See ``IReactorProcess``."""
             self.processes.append(reactor.spawnProcess(*arguments))
 
     timed = Timed()

@@ -34,20 +34,20 @@ def test_what_is_at_home_is_private(address: str) -> None:
     ],
 )
 def test_what_is_elsewhere_is_not(address: str) -> None:
-    """Nor is an IPv6 address that merely holds a private one: it is to be unmapped first."""
+    """Public addresses are not private, nor are IPv6 addresses that only embed a private one."""
     assert not is_within(ip_address(address), parse_networks(["private"]))
 
 
 @given(ADDRESSES)
 def test_public_is_everything(address: IPv4Address | IPv6Address) -> None:
-    """Of both kinds."""
+    """``public`` contains all IPv4 and IPv6 addresses."""
     assert is_within(address, parse_networks(["public"]))
     assert not is_within(address, parse_networks([]))
 
 
 @given(ADDRESSES, st.data())
 def test_a_network_holds_its_addresses(address: IPv4Address | IPv6Address, data: st.DataObject) -> None:
-    """Of whatever length its prefix is; and an address alone is a network of one."""
+    """A network of any prefix length contains its addresses; an address is a network of one."""
     length: int = data.draw(st.integers(0, address.max_prefixlen))
     network = ip_network((address, length), strict=False)
     assert is_within(address, parse_networks(["192.0.2.1", str(network)]))
@@ -58,7 +58,7 @@ def test_a_network_holds_its_addresses(address: IPv4Address | IPv6Address, data:
 
 
 def test_words_and_networks_may_be_mixed() -> None:
-    """In any order."""
+    """Words and networks may be mixed in any order."""
     assert list(parse_networks(["203.0.113.0/24", "private"])) == [ip_network("203.0.113.0/24"), *PRIVATE]
     assert list(parse_networks(["public"])) == list(PUBLIC)
 
@@ -67,7 +67,7 @@ def test_words_and_networks_may_be_mixed() -> None:
     "name", ["", "Private", "lan", "10.0.0.1/8", "10.0.0.0/33", "10.0.0", "localhost", "1.2.3.4:80", "[::1]"]
 )
 def test_what_is_neither_is_refused(name: str) -> None:
-    """Also a network with bits of a host: what was meant cannot be known."""
+    """Other text is rejected, also a network with host bits, whose meaning is unclear."""
     with pytest.raises(ValueError, match=r"does not appear|host bits"):
         list(parse_networks(["private", name]))
 
@@ -86,6 +86,6 @@ def test_other_addresses_are_themselves(address: IPv6Address) -> None:
 
 @pytest.mark.parametrize("text", ["", "unix", "localhost", "1.2.3", "1.2.3.4:5", "[::1]", "::1 ", "%eth0"])
 def test_what_is_no_address_is_refused(text: str) -> None:
-    """With an error of value."""
+    """Text that is no address raises ValueError."""
     with pytest.raises(ValueError, match="does not appear"):
         parse_address(text)

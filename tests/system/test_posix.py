@@ -1,4 +1,4 @@
-"""How many files and connections may be open."""
+"""The limit on open files, and file ownership."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _limits() -> Iterator[None]:
 
 
 def test_the_soft_limit_is_raised() -> None:
-    """As far as it may be; there is room for a third of it, less what the mirror itself has open."""
+    """The soft limit is raised to the hard limit, which allows a client for three files."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
     room = raise_connection_limit()

@@ -29,7 +29,6 @@ class Machine(Clock):
         self.advance(seconds)
 
     def callFromThread(self, work: Callable[..., Any], *arguments: Any) -> None:
-        """See ``IReactorFromThreads``."""
         work(*arguments)
 
 
@@ -68,7 +67,7 @@ def test_a_clock_that_is_set_back(machine: Machine, steady: ClockStepGuard, back
 
 
 def test_what_was_set_since(machine: Machine, steady: ClockStepGuard) -> None:
-    """Goes by the clock as it is now."""
+    """A timer that was set after the clock step keeps its time."""
     fired = list[str]()
     machine.rightNow -= HOUR
     machine.callLater(60, fired.append, "since")
@@ -91,7 +90,7 @@ def test_a_clock_that_is_not(machine: Machine, steady: ClockStepGuard, by: float
 
 
 def test_it_ends_with_the_service(machine: Machine, steady: ClockStepGuard) -> None:
-    """And leaves no timer."""
+    """The thread ends with the service, and leaves no timer."""
     assert machine.getDelayedCalls() == []
     steady.startService()
     assert steady.running
@@ -100,7 +99,7 @@ def test_it_ends_with_the_service(machine: Machine, steady: ClockStepGuard) -> N
 
 
 def test_it_is_told_every_second() -> None:
-    """By how much the timer was late; it ends with the service."""
+    """The lag is measured every second until the service stops."""
     clock, told = Clock(), list[float]()
     lag = ReactorLagMonitor(clock, told.append)
     lag.startService()
@@ -124,15 +123,12 @@ class Reactor:
         self.stopped = 0
 
     def callWhenRunning(self, call: Callable[[], None]) -> None:
-        """See ``IReactorCore``."""
         self.running.append(call)
 
     def callFromThread(self, call: Callable[[], None]) -> None:
-        """See ``IReactorFromThreads``."""
         self.calls.append(call)
 
     def stop(self) -> None:
-        """See ``IReactorCore``."""
         self.stopped += 1
 
 
@@ -146,7 +142,7 @@ def _signals() -> Iterator[None]:
 
 @pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
 def test_it_is_asked_for_once(first: signal.Signals) -> None:
-    """In the reactor's own time; whatever comes after the first signal changes nothing."""
+    """The reactor is stopped once, whatever follows the first signal."""
     reactor = Reactor()
     GracefulShutdown(reactor).startService()
     for call in reactor.running:

@@ -25,7 +25,7 @@ def put(table: SharedTable, key: int, value: int) -> None:
 
 
 def test_each_has_its_own() -> None:
-    """Which is found again, and replaced."""
+    """Each key has its own record, which is found and replaced."""
     table = slots(100)
     for key in (5, 6, 105):
         put(table, key, key)
@@ -46,7 +46,7 @@ def test_where_there_is_no_room() -> None:
 
 @pytest.mark.parametrize("name", [b"", b"a"])
 def test_keys(name: bytes) -> None:
-    """Are of eight bytes, and never nobody's."""
+    """Keys have eight bytes and are never zero."""
     assert 0 < hash_key(name) < 2**64
 
 
@@ -56,7 +56,7 @@ def digest(number: int) -> bytes:
 
 
 def test_those_that_were_added() -> None:
-    """Are in it, for everybody who has the memory, and no others."""
+    """Digests that were added are found by everyone who maps the memory, and no others."""
     memory = memoryview(mmap(-1, DIGESTS_SIZE))
     ours, theirs = SharedDigests(memory, lambda: 1.0), SharedDigests(memory, lambda: 2.0)
     ours.add(digest(1))
@@ -66,7 +66,7 @@ def test_those_that_were_added() -> None:
 
 
 def test_the_oldest_are_forgotten() -> None:
-    """Where there is no room for all."""
+    """The oldest digests are evicted when the table is full."""
     now = 0.0
     digests = SharedDigests(memoryview(mmap(-1, 8 * 48)), lambda: now)
     for number in range(9):

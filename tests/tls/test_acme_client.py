@@ -12,7 +12,7 @@ from dockmirror.tls.certificate_renewal import AuthorityUnavailable
 
 
 def test_an_account_that_is_broken(tmp_path: Path) -> None:
-    """Is told of by its place, and not replaced: the authority knows the old one."""
+    """A broken account key is reported and not replaced, since the authority knows it."""
     kept = AcmeStore(tmp_path)
     kept.account_key(lambda: b"nonsense")
     authority = AcmeClient("https://authority.example", "a@m.example", None, kept)
@@ -22,7 +22,7 @@ def test_an_account_that_is_broken(tmp_path: Path) -> None:
 
 
 def test_a_directory_that_cannot_be_written(tmp_path: Path) -> None:
-    """Is told of as well, before anybody is asked."""
+    """A directory that cannot be written is reported before the authority is asked."""
     (tmp_path / "file").write_bytes(b"")
     authority = AcmeClient("https://authority.example", "a@m.example", None, AcmeStore(tmp_path / "file"))
     with pytest.raises(AuthorityUnavailable, match="Not a directory"):

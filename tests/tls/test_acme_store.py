@@ -1,4 +1,4 @@
-"""What the mirror keeps of the certificates that it is given."""
+"""Files of the ACME client."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def kept(tmp_path: Path) -> AcmeStore:
 
 
 def mode(path: Path) -> int:
-    """Who may do what with it."""
+    """Return the permissions of a file."""
     return stat.S_IMODE(path.stat().st_mode)
 
 
 def test_a_certificate(kept: AcmeStore) -> None:
-    """Is shown with its key, and takes the place of the one before; only the mirror may read it."""
+    """A certificate and its key replace the previous ones, and are readable only by the mirror."""
     for _ in range(2):
         issued = issue("m.example")
         kept.save_certificate("m.example", issued.key + issued.certificate)
@@ -47,14 +47,14 @@ def test_when_it_is_due(kept: AcmeStore) -> None:
 
 @pytest.mark.parametrize("pem", [b"", b"nonsense", issue("m.example").key, issue("m.example").key[:40]])
 def test_what_is_no_certificate(kept: AcmeStore, pem: bytes) -> None:
-    """Is none."""
+    """A file without a certificate counts as none."""
     assert kept.renewal_time("m.example") is None
     kept.save_certificate("m.example", pem)
     assert kept.renewal_time("m.example") is None
 
 
 def test_the_account(kept: AcmeStore) -> None:
-    """Is made once, and only the mirror may read its key, which is no certificate's."""
+    """The account key is created once, and is readable only by the mirror."""
     assert kept.account_key(lambda: b"first") == b"first"
     assert kept.account_key(lambda: b"second") == b"first"
     assert mode(kept.folder / "account") == 0o600
@@ -62,7 +62,7 @@ def test_the_account(kept: AcmeStore) -> None:
 
 
 def test_proofs(kept: AcmeStore) -> None:
-    """Are told while an authority may ask for them, by their tokens alone."""
+    """Proofs are found by their tokens while an authority may ask for them."""
     with kept.publish_proofs() as prove:
         prove("To-ken_1", "To-ken_1.thumbprint")
         prove("other", "other.thumbprint")
@@ -84,7 +84,7 @@ def test_no_token(kept: AcmeStore, token: str) -> None:
 
 
 def test_proofs_of_one_that_was_killed(kept: AcmeStore) -> None:
-    """Are gone when the next ones are asked for."""
+    """Proofs of a killed mirror are removed when the next ones are published."""
     (kept.folder / "proofs").mkdir(parents=True)
     for name in ("old", ".half"):
         (kept.folder / "proofs" / name).touch()

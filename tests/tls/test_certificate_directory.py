@@ -74,7 +74,7 @@ def test_renewed(kept: Kept) -> None:
     with logged() as texts:
         assert kept.shown(after=0.2) == SECOND.serial
     (text,) = texts
-    assert "m.pem: for m.example, until 2027-01-23T00:00Z" in text
+    assert "m.pem: certificate for m.example, valid until 2027-01-23T00:00Z" in text
 
 
 def test_rewritten_in_place(kept: Kept) -> None:
@@ -124,7 +124,7 @@ def test_more_and_less(kept: Kept) -> None:
 
 
 def test_nothing_left(kept: Kept) -> None:
-    """Where everything is gone, what was there is shown on, and that is told."""
+    """If all files are gone, the previous certificates stay in use, which is logged."""
     with logged() as texts:
         shutil.rmtree(kept.path)
         assert kept.shown() == FIRST.serial
@@ -157,9 +157,9 @@ def test_folders(kept: Kept) -> None:
 @pytest.mark.parametrize(
     ("name", "data", "told"),
     [
-        ("readme.txt", FIRST.key + FIRST.certificate, "there is no certificate with its key"),
-        ("m.pem", FIRST.key[:40], "m.pem: ends within a block"),
-        ("m.crt", FIRST.certificate, "m.crt: holds a certificate that no key beside it is for"),
+        ("readme.txt", FIRST.key + FIRST.certificate, "no certificate with its key found"),
+        ("m.pem", FIRST.key[:40], "m.pem: ends in the middle of a PEM block"),
+        ("m.crt", FIRST.certificate, "m.crt: holds a certificate without a matching key"),
     ],
 )
 def test_no_certificate(tmp_path: Path, name: str, data: bytes, told: str) -> None:
@@ -168,7 +168,7 @@ def test_no_certificate(tmp_path: Path, name: str, data: bytes, told: str) -> No
     kept.write(name, data)
     with pytest.raises(NoUsableCertificate, match=told) as raised:
         kept.directory.reload_if_changed()
-    assert str(raised.value).startswith(f"{tmp_path}: there is no certificate with its key")
+    assert str(raised.value).startswith(f"{tmp_path}: no certificate with its key found")
     assert "\n" not in str(raised.value)
 
 
@@ -179,17 +179,17 @@ def test_no_directory(tmp_path: Path) -> None:
 
 
 def test_its_end(tmp_path: Path) -> None:
-    """That a certificate ends within seven days, or has ended, is told once a day."""
+    """A certificate that expires within seven days, or has expired, is logged once a day."""
     kept = Kept(tmp_path)
     kept.put("m.pem", issue("m.example", days=8))
     with logged() as texts:
         for hours in range(3 * 24):
             kept.shown(after=0 if hours == 0 else 3600)
-    told = [text for text in texts if "the certificate for m.example ends at 2026-12-02T00:00Z" in text]
+    told = [text for text in texts if "the certificate for m.example expires at 2026-12-02T00:00Z" in text]
     assert len(told) == 2
     with logged() as texts:
         kept.shown(after=7 * 24 * 3600)
-    assert any("the certificate for m.example ended at 2026-12-02T00:00Z" in text for text in texts)
+    assert any("the certificate for m.example expired at 2026-12-02T00:00Z" in text for text in texts)
 
 
 OWN, EXACT, WILD = issue("m.example", "10.0.0.1"), issue("ghcr.m.example"), issue("*.m.example")
@@ -197,7 +197,7 @@ OLDER, NEWER = issue("twice.m.example", days=30), issue("twice.m.example", days=
 
 
 def choice(directory: Path, domain: str, *issued: Issued) -> SniSelector:
-    """Of these, in this order."""
+    """Return a selector of these certificates in this order."""
     paths = []
     for number, each in enumerate(issued):
         paths.append(directory / f"{number}.pem")
@@ -227,7 +227,7 @@ def test_by_name(tmp_path: Path, name: str | None, expected: Issued) -> None:
 
 @pytest.mark.parametrize(("domain", "expected"), [("x.m.example", WILD), ("localhost", EXACT)])
 def test_no_name(tmp_path: Path, domain: str, expected: Issued) -> None:
-    """Whoever asks for none is shown the wildcard for the domain, or the first where nothing is for it."""
+    """Without a server name the domain's certificate is used, or the first one."""
     chosen = choice(tmp_path, domain, EXACT, WILD)
     assert shown(chosen.context, None) == [expected.serial]
 
@@ -263,17 +263,17 @@ def test_preferred(path: Path) -> None:
 
 
 def test_none(tmp_path: Path) -> None:
-    """Where no directory is named, or nothing is in it, that is told."""
-    with pytest.raises(NoUsableCertificate, match="the key 'certificates' names"):
+    """A missing setting and an empty directory are errors."""
+    with pytest.raises(NoUsableCertificate, match="set 'certificates'"):
         CertificateDirectories(None, "m.example", Clock()).open(None)
     directories = CertificateDirectories(None, "m.example", Clock())
-    with pytest.raises(NoUsableCertificate, match="there is no certificate"):
+    with pytest.raises(NoUsableCertificate, match="no certificate with its key"):
         directories.open(tmp_path)
     assert directories.expiry_times() == {}
 
 
 def test_filled(path: Path, tmp_path: Path) -> None:
-    """Where somebody fills it, the default directory may be empty, or not there; no other may."""
+    """A default directory that the mirror fills may be empty or missing; others may not."""
     empty = tmp_path / "empty"
     directories = CertificateDirectories(empty, "m.example", Clock(), filled=True)
     directory = directories.open(None)

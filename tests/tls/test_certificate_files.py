@@ -1,4 +1,4 @@
-"""What PEM files hold."""
+"""Certificates and keys in PEM files."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_line_ends() -> None:
 @pytest.mark.parametrize(
     ("data", "told"),
     [
-        (ONE.key + ONE.certificate[:-30], "ends within a block"),
+        (ONE.key + ONE.certificate[:-30], "ends in the middle of a PEM block"),
         (ONE.certificate.replace(b"M", b"N"), "a certificate that cannot be read"),
         (ONE.key.replace(b"M", b"N"), "a key that cannot be read"),
         (issue("x.example", password=b"hunter2").key, "a key that is encrypted"),
@@ -41,7 +41,7 @@ def test_line_ends() -> None:
     ids=["half", "certificate", "key", "encrypted"],
 )
 def test_wrong(data: bytes, told: str) -> None:
-    """What is wrong is told in words of ours; nothing of a key is in them."""
+    """Malformed files are described without quoting them."""
     with pytest.raises(ValueError, match=told) as raised:
         PemFile.parse(data)
     assert not any(line in str(raised.value).encode() for line in ONE.key.splitlines())
@@ -125,31 +125,33 @@ def test_halves(read: Read) -> None:
     folder = read({"a.crt": CHAIN, "a.key": OTHER.key, "ca.pem": AUTHORITY.certificate})
     assert folder.chains == ()
     assert [remark.rpartition("/")[2] for remark in folder.problems] == [
-        "a.key: holds a key that no certificate beside it is for",
-        "a.crt: holds a certificate that no key beside it is for",
+        "a.key: holds a key without a matching certificate",
+        "a.crt: holds a certificate without a matching key",
     ]
 
 
 def test_a_wrong_file(read: Read) -> None:
-    """What is wrong with one file is no other file's trouble."""
+    """A malformed file does not affect the others."""
     folder = read({"a.pem": CHAIN + ONE.key, "b.pem": OTHER.key[:50]})
     assert len(folder.chains) == 1
-    assert [remark.rpartition("/")[2] for remark in folder.problems] == ["b.pem: ends within a block"]
+    assert [remark.rpartition("/")[2] for remark in folder.problems] == [
+        "b.pem: ends in the middle of a PEM block"
+    ]
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
-    """Is told of, such as a link that leads nowhere."""
+    """A missing file, such as a dangling link, is reported."""
     (tmp_path / "a.pem").symlink_to("nowhere")
     (remark,) = read_certificate_folder([tmp_path / "a.pem"]).problems
     assert remark == f"{tmp_path}/a.pem: cannot be read: No such file or directory"
 
 
 def test_a_weak_key(read: Read) -> None:
-    """What OpenSSL does not take is told of and shown to nobody."""
+    """A certificate that OpenSSL rejects is reported and not used."""
     weak = issue("weak.example", key=rsa.generate_private_key(65537, 1024))  # noqa: S505
     folder = read({"weak.pem": weak.certificate + weak.key})
     assert folder.chains == ()
-    assert folder.problems[0].endswith("weak.pem: OpenSSL takes no certificate or key of this kind")
+    assert folder.problems[0].endswith("weak.pem: OpenSSL does not accept this certificate or key")
 
 
 @pytest.mark.parametrize(("mode", "told"), [(0o600, 0), (0o640, 0), (0o644, 1), (0o604, 1)])
@@ -162,4 +164,4 @@ def test_who_may_read_it(tmp_path: Path, mode: int, told: int) -> None:
     certificate.chmod(0o644)
     folder = read_certificate_folder([certificate, key])
     assert len(folder.chains) == 1
-    assert folder.problems == (f"{key}: holds a key that everybody on this machine may read",) * told
+    assert folder.problems == (f"{key}: holds a key that every user of this machine may read",) * told

@@ -33,7 +33,6 @@ class Asked:
         self.issuing = CertificateRenewal(lambda: self.names, self.due.get, self.issue, self.clock)
 
     async def issue(self, name: str) -> None:
-        """See ``CertificateRenewal``."""
         self.asked.append(name)
         if self.slow is not None:
             await self.slow
@@ -60,12 +59,12 @@ def test_at_first(asked: Asked) -> None:
     with logged() as texts:
         asked.issuing.startService()
     assert asked.asked == ["m.example", "docker.m.example"]
-    assert "no certificate is there yet for m.example, docker.m.example: until it has come" in texts[0]
-    assert any("there is a new certificate for docker.m.example" in text for text in texts)
+    assert "no certificate yet for m.example, docker.m.example: https to them fails" in texts[0]
+    assert any("new certificate for docker.m.example" in text for text in texts)
 
 
 def test_what_is_there(asked: Asked) -> None:
-    """Is not asked for again, by a mirror that starts again either, until it is due."""
+    """A certificate is not requested again before it is due, not even after a restart."""
     now = asked.clock.seconds()
     asked.due.update({"m.example": now + 2 * DAY, "docker.m.example": now + DAY})
     with logged() as texts:
@@ -78,7 +77,7 @@ def test_what_is_there(asked: Asked) -> None:
 
 
 def test_a_name_that_is_refused(asked: Asked) -> None:
-    """Is asked for again after longer and longer pauses, and does not keep the others from theirs."""
+    """A refused name is retried after longer and longer delays, and does not delay others."""
     asked.failing["m.example"] = NameRefused("it is not yours")
     with logged() as texts:
         asked.issuing.startService()
@@ -108,12 +107,14 @@ def test_pauses_begin_anew(asked: Asked) -> None:
 
 
 def test_an_authority_that_is_down(asked: Asked) -> None:
-    """Is asked for one name only, after longer and longer pauses; then for all."""
+    """While the authority is down, one name is retried after longer and longer delays."""
     asked.failing = dict.fromkeys(asked.names, AuthorityUnavailable("connection refused"))
     with logged() as texts:
         asked.issuing.startService()
     assert asked.asked == ["m.example"]
-    assert any("no certificates now, which are asked for again in 30 s: connection" in text for text in texts)
+    assert any(
+        "the certificate authority is unavailable; retrying in 30 s: connection" in text for text in texts
+    )
     assert asked.within(RETRY_DELAYS[0]) == ["m.example"]
     assert asked.within(RETRY_DELAYS[1] - CHECK_PERIOD) == []
     asked.failing.clear()
@@ -121,17 +122,19 @@ def test_an_authority_that_is_down(asked: Asked) -> None:
 
 
 def test_an_authority_that_refuses(asked: Asked) -> None:
-    """Is up: where it is down again after that, the pauses begin anew."""
+    """A refusal shows that the authority is up, which resets the delays of an outage."""
     asked.failing = dict.fromkeys(asked.names, AuthorityUnavailable("connection refused"))
     asked.issuing.startService()
     asked.failing["m.example"] = NameRefused("no")
     with logged() as texts:
         assert asked.within(RETRY_DELAYS[0]) == ["m.example", "docker.m.example"]
-    assert any("no certificates now, which are asked for again in 30 s: connection" in text for text in texts)
+    assert any(
+        "the certificate authority is unavailable; retrying in 30 s: connection" in text for text in texts
+    )
 
 
 def test_names_may_change(asked: Asked) -> None:
-    """With the settings, while it runs."""
+    """Names may change with the settings at run time."""
     asked.issuing.startService()
     asked.names = ["m.example", "lan.m.example"]
     assert asked.within(CHECK_PERIOD) == ["lan.m.example"]
@@ -147,7 +150,7 @@ def test_one_at_a_time(asked: Asked) -> None:
 
 
 def test_what_nobody_expected(asked: Asked) -> None:
-    """As of an authority whose answers are none: is logged and left alone like a refusal, for that name."""
+    """An unexpected exception is logged and backs off like a refusal."""
     asked.failing["m.example"] = KeyError("newNonce")
     with logged() as texts:
         asked.issuing.startService()

@@ -37,12 +37,12 @@ def rewritten(file: Path, text: str) -> None:
 
 
 def asked(checker: Htpasswd, name: str, password: str) -> Outcome:
-    """What comes of a login."""
+    """Return the result of a login."""
     return Outcome(checker.requestAvatarId(UsernamePassword(name.encode(), password.encode())))
 
 
 def test_a_right_password(file: Path) -> None:
-    """Is the name's."""
+    """A right password returns the user name."""
     assert asked(Htpasswd(file, maybeDeferred, set()), "alice", "s3cret").get() == b"alice"
 
 
@@ -58,18 +58,18 @@ def test_a_right_password(file: Path) -> None:
     ],
 )
 def test_a_wrong_one(file: Path, name: str, password: str) -> None:
-    """Is refused, and so is a name that is not there, without a difference."""
+    """A wrong password and an unknown user are rejected in the same way."""
     assert isinstance(asked(Htpasswd(file, maybeDeferred, set()), name, password).error, UnauthorizedLogin)
 
 
 def spent(hashes: list[bytes]) -> int:
-    """How much work it is to compare a password with all of these."""
+    """Return the cost of comparing a password with all of these hashes."""
     return sum(1 << bcrypt_cost(each) for each in hashes)
 
 
 @pytest.mark.parametrize("highest", [4, 5, 9, 12])
 def test_a_name_that_is_not_there_takes_as_long(highest: int) -> None:
-    """As any name of the file, whatever the cost of its hash."""
+    """An unknown user takes as long as any user of the file."""
     for cost in range(4, highest + 1):
         own = bcrypt.gensalt(cost) + b"." * 31
         compared = hashes_to_compare(own, highest)
@@ -93,7 +93,7 @@ def test_the_highest_cost_of_the_file_counts(tmp_path: Path) -> None:
 
 
 def test_a_password_that_was_right_is_known(file: Path) -> None:
-    """Only the first request costs the time; another password, and another name's, is looked at."""
+    """Only the first request takes bcrypt's time; other passwords and users are checked."""
     calls: list[None] = []
 
     def counted(call: Callable[[], bool]) -> Awaitable[bool]:
@@ -122,7 +122,7 @@ def test_the_file_is_read_again(file: Path) -> None:
 
 
 def test_a_file_that_could_not_be_read(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Is read when it may be, which changes neither its time nor its size."""
+    """A file that becomes readable is read, though its time and size are unchanged."""
     checker = Htpasswd(file, maybeDeferred, set())
     rewritten(file, f"bob:{hashed('b')}\n")
     with monkeypatch.context() as locked:
@@ -145,14 +145,14 @@ def test_a_file_that_has_become_wrong(file: Path) -> None:
             assert asked(checker, "alice", "s3cret").get() == b"alice"
         file.unlink()
         assert asked(checker, "alice", "s3cret").get() == b"alice"
-    assert sum("the names are as before: line 1" in text for text in texts) == 1
+    assert sum("reload failed, keeping previous users: line 1" in text for text in texts) == 1
     assert not any("plain-text" in text for text in texts)
     file.write_text("")
     assert isinstance(asked(checker, "alice", "s3cret").error, UnauthorizedLogin)
 
 
 def test_what_was_right_is_known_to_others(file: Path) -> None:
-    """To whoever shares the set, until the file has another hash for the name."""
+    """Verified passwords are shared between processes, until the user's hash changes."""
     shared: set[bytes] = set()
     alice = UsernamePassword(b"alice", b"s3cret")
     checkers = [Htpasswd(file, maybeDeferred, shared) for _ in range(2)]
@@ -180,7 +180,7 @@ def test_what_was_right_is_known_to_others(file: Path) -> None:
     ],
 )
 def test_what_is_no_such_file(tmp_path: Path, line: str) -> None:
-    """Is refused by the number of the line, and without what stands in it."""
+    """A malformed file is rejected by line number, without quoting it."""
     path = tmp_path / "htpasswd"
     path.write_text(f"# names\n{line}\n")
     with pytest.raises(ValueError, match=r"^line 2: expected NAME:HASH") as raised:
@@ -189,6 +189,6 @@ def test_what_is_no_such_file(tmp_path: Path, line: str) -> None:
 
 
 def test_all_of_bcrypts_spellings() -> None:
-    """Are one and the same scheme."""
+    """All prefixes of bcrypt hashes are accepted."""
     plain = hashed("x")[4:]
     assert set(parse_htpasswd(f"a:$2y${plain}\nb:$2b${plain}\n  c:$2a${plain}  \n")) == {"a", "b", "c"}

@@ -27,7 +27,7 @@ def clock() -> Clock:
 
 
 def test_a_token(clock: Clock) -> None:
-    """Is its name's, until its time is over."""
+    """A token names its user until it expires."""
     tokens = UserTokens([KEY], clock)
     token = tokens.issue("alice")
     assert tokens.verify(token) == "alice"
@@ -47,7 +47,7 @@ def test_of_several_keys(clock: Clock) -> None:
 
 
 def test_it_can_be_made_by_hand(clock: Clock) -> None:
-    """So what is refused below is refused for its one difference."""
+    """A hand-made token is valid, so that those below are rejected for their one difference."""
     assert UserTokens([KEY], clock).verify(jwt.encode(GOOD, KEY, "HS256", TYPE)) == "alice"
 
 
@@ -76,7 +76,7 @@ def test_what_is_none(
 
 @pytest.mark.parametrize("token", ["", "anonymous", "a.b.c", "\xff", "..", "e30.e30."])
 def test_what_is_no_token_at_all(clock: Clock, token: str) -> None:
-    """As clients may bring anything."""
+    """Any other text is rejected."""
     assert UserTokens([KEY], clock).verify(token) is None
 
 
@@ -84,7 +84,7 @@ KEY_LINE = "ab" * 32
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    """Is made, for its owner alone and with nothing beside it, and is the same the next time."""
+    """A missing key file is created, readable only by its owner, and reused."""
     path = tmp_path / "state" / "keys"
     (key,) = read_signing_keys(path)
     assert len(key) == 32
@@ -96,7 +96,7 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_several(tmp_path: Path) -> None:
-    """Are in their order."""
+    """Several keys keep their order."""
     path = tmp_path / "keys"
     path.touch(0o600)
     path.write_text(f"{KEY_LINE}\n{'cd' * 40}\n")
@@ -107,7 +107,7 @@ def test_several(tmp_path: Path) -> None:
     "text", ["", "\n", "0123456789abcdef\n", "ab" * 31, "s3cret", f"ab\n{KEY_LINE[:-2]}\n", "\xe9" * 64]
 )
 def test_what_holds_no_keys(tmp_path: Path, text: str) -> None:
-    """Is refused, and not shown."""
+    """A file without keys is rejected without quoting it."""
     path = tmp_path / "file"
     path.touch(0o600)
     path.write_text(text)
@@ -119,7 +119,7 @@ def test_what_holds_no_keys(tmp_path: Path, text: str) -> None:
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o620])
 def test_what_others_may_read(tmp_path: Path, mode: int) -> None:
-    """Is no secret."""
+    """A key file that others may read is rejected."""
     path = tmp_path / "keys"
     path.write_text(KEY_LINE)
     path.chmod(mode)

@@ -83,7 +83,7 @@ def test_what_the_upstream_said(internet: Internet, path: str, status: int, upst
 
 
 def test_how_long_it_took_and_how_much_was_sent(internet: Internet) -> None:
-    """Until the end, which for a client that left came early."""
+    """Duration and bytes are those at the end, even if the client left early."""
     path = f"/v2/a/blobs/{digest(LAYER)}"
     internet.reply(HOST, path, Reply(200, LAYER).cut(100_000, end="stalled"))
     house = House(internet, log_format="json")
@@ -97,7 +97,7 @@ def test_how_long_it_took_and_how_much_was_sent(internet: Internet) -> None:
 
 
 def test_one_that_was_cut_off_says_so(internet: Internet) -> None:
-    """As text, too."""
+    """The text format marks responses that were cut off."""
     path = f"/v2/a/blobs/{digest(LAYER)}"
     internet.reply(HOST, path, Reply(200, LAYER).cut(100_000, end="stalled"))
     house = House(internet)
@@ -110,7 +110,7 @@ def test_one_that_was_cut_off_says_so(internet: Internet) -> None:
 
 @pytest.mark.parametrize("peer", ["8.8.8.8", "::ffff:8.8.8.8"])
 def test_who_is_not_let_in_has_a_line(internet: Internet, peer: str) -> None:
-    """With the address at the other end, and the host that it asked for."""
+    """A rejected request is logged with the peer's address and the requested host."""
     house = House(internet)
     house.connect(peer).ask("GET", K8S, "/v2/")
     (line,) = house.lines
@@ -118,14 +118,14 @@ def test_who_is_not_let_in_has_a_line(internet: Internet, peer: str) -> None:
 
 
 def test_who_is_not_let_in_behind_a_proxy(internet: Internet) -> None:
-    """Is told of by its own address, and not by the proxy's."""
+    """A rejected client behind a proxy is logged with its own address."""
     house = House(internet, trust_proxy=["127.0.0.1"])
     house.connect("127.0.0.1").ask("GET", K8S, "/v2/", "X-Forwarded-For: 203.0.113.9")
     assert house.lines[0].split()[1:6] == ["203.0.113.9", K8S, "GET", "/v2/", "403"]
 
 
 def test_the_client_behind_a_believed_proxy(internet: Internet) -> None:
-    """Is the one named, at the host that it used."""
+    """Behind a trusted proxy, the client and host that it names are logged."""
     house = House(internet, trust_proxy=["127.0.0.1"])
     forwarded = ("X-Forwarded-For: 10.0.0.9", f"X-Forwarded-Host: {K8S}")
     house.connect("127.0.0.1").ask("GET", "backend", "/v2/", *forwarded)
@@ -148,7 +148,7 @@ def test_a_request_makes_one_line_of_nine_words(internet: Internet, request_line
 
 
 def test_one_line_for_each(internet: Internet) -> None:
-    """Of a connection that is used again."""
+    """Each request on a reused connection has its own line."""
     house = House(internet)
     client = house.connect()
     for path in ("/v2/", "/", "/v2/team/image/tags/list"):
@@ -157,7 +157,7 @@ def test_one_line_for_each(internet: Internet) -> None:
 
 
 def test_the_audit_log(internet: Internet, tmp_path: Path) -> None:
-    """Says who had what and from where, behind a believed proxy too; no query and no secret is in it."""
+    """The audit log says who got what from where, also behind a trusted proxy, without query and secrets."""
     file = tmp_path / "audit"
     house = House(internet, access={"audit": str(file)}, trust_proxy=["192.168.1.1"])
     forwarded = ("X-Forwarded-For: 10.0.0.7", f"Authorization: {basic(USER, PASSWORD)}")
@@ -174,7 +174,7 @@ def test_the_audit_log(internet: Internet, tmp_path: Path) -> None:
 
 
 def test_the_audit_log_of_a_mirror_with_names(internet: Internet, tmp_path: Path) -> None:
-    """Says which name, and of a response that was cut off that it was."""
+    """The audit log names the user, and marks responses that were cut off."""
     file, names = tmp_path / "audit", tmp_path / "htpasswd"
     names.write_text(f"bob:{bcrypt.hashpw(b'b', bcrypt.gensalt(4)).decode()}\n")
     access = {"audit": str(file), "htpasswd": str(names), "keys": str(tmp_path / "keys")}

@@ -1,4 +1,4 @@
-"""A mirror for those only who have a name and a password."""
+"""Authentication of users by password and by token."""
 
 # mypy: allow-untyped-calls
 
@@ -86,13 +86,13 @@ def test_pages(house: House, host: str, path: str) -> None:
 
 
 def test_health_alone_is_for_everybody(house: House) -> None:
-    """As a load balancer has no password."""
+    """Only health needs no login, since load balancers have no password."""
     assert house.get("whatever", "/healthz").body == b"ok"
 
 
 @pytest.mark.parametrize("host", [DOCKER, OWN, "127.0.0.1:8080"])
 def test_a_client_that_logs_in(house: House, host: str) -> None:
-    """Does so as at any registry, on each of the mirror's hosts."""
+    """Clients log in as at any registry, on each of the mirror's hosts."""
     for path in ("/v2/", MANIFEST):
         answer = house.pull(host, path, authorization=basic(BOB, SECRET))
         assert answer.status == 200
@@ -101,7 +101,7 @@ def test_a_client_that_logs_in(house: House, host: str) -> None:
 
 
 def test_a_form(house: House) -> None:
-    """Is taken as well, as docker sends it first."""
+    """The token service accepts forms as well, which docker tries first."""
     form = f"grant_type=password&username={BOB}&password=b0b%27s&service=x&client_id=docker&scope="
     given = house.post(DOCKER, "/v2/auth", form)
     assert given.status == 200
@@ -124,7 +124,7 @@ def test_a_form(house: House) -> None:
     ],
 )
 def test_no_token(house: House, internet: Internet, form: str, fields: tuple[str, ...]) -> None:
-    """For whoever does not know the password; an account at an upstream is none here."""
+    """A wrong password gets no token; an account of an upstream is not an account of the mirror."""
     answer = house.post(DOCKER, "/v2/auth", form, *fields) if form else house.get(DOCKER, "/v2/auth", *fields)
     assert answer.error == (401, "UNAUTHORIZED")
     assert answer["WWW-Authenticate"] == f'Basic realm="{DOCKER}"'
@@ -166,7 +166,7 @@ def test_nothing_travels(house: House, internet: Internet) -> None:
 
 
 def test_the_mirror_asks_as_itself(internet: Internet, tmp_path: Path) -> None:
-    """With its own account where it has one, as anybody where not; clients' accounts there mean nothing."""
+    """Upstreams are asked with the mirror's own account or anonymously, never with the client's."""
     password = tmp_path / "password"
     password.write_text(PASSWORD)
     docker = {"username": USER, "password_file": str(password)}
@@ -180,7 +180,7 @@ def test_the_mirror_asks_as_itself(internet: Internet, tmp_path: Path) -> None:
 
 
 def test_both_are_asked_for(internet: Internet, tmp_path: Path) -> None:
-    """Who knows the password and comes from elsewhere is not served."""
+    """A correct password does not help a client of a network that is not allowed."""
     house = guarded(internet, tmp_path, networks=["10.0.0.0/8"])
     login = f"Authorization: {basic(BOB, SECRET)}"
     for host, path in (*EVERYWHERE, *PAGES, (DOCKER, "/v2/auth")):
@@ -212,13 +212,13 @@ def test_a_client_that_leaves(internet: Internet, tmp_path: Path) -> None:
 
 
 def login(house: House, password: str, peer: str = "192.168.1.1", name: str = BOB) -> Any:
-    """What a client at that address is answered."""
+    """Return the answer to a login from that address."""
     fields = f"Authorization: {basic(name, password)}"
     return house.connect(peer).ask("GET", DOCKER, "/v2/", fields).answer
 
 
 def test_guesses(house: House) -> None:
-    """Are limited for each network and name; who was let in before, and other networks, still are."""
+    """Failed logins are limited per network and name; verified users and other networks are served."""
     assert login(house, SECRET, "192.168.1.2").status == 200
     for peer in ("192.168.1.1", "192.168.1.2"):
         assert {login(house, f"guess {number}", peer).status for number in range(10)} == {401}
@@ -233,7 +233,7 @@ def test_guesses(house: House) -> None:
 
 
 def test_a_network_that_floods(internet: Internet, tmp_path: Path) -> None:
-    """Is told to come back, and keeps nobody else from logging in."""
+    """A network with too many logins at once gets 429, and does not block other networks."""
     waiting: list[Deferred[bool]] = []
 
     def later(_: Callable[[], bool]) -> Deferred[bool]:

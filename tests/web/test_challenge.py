@@ -49,7 +49,7 @@ def challenge(answer: Answer) -> tuple[str, dict[str, str]]:
 
 
 def test_what_no_header_may_hold_is_not_passed_on(house: House, internet: Internet) -> None:
-    """Of the realm that an upstream demands a password for."""
+    """Unsafe characters in an upstream's realm are not passed on."""
     demand = ("WWW-Authenticate", 'Basic realm="a\x1bb\x00\u00e9"')
     internet.reply("basic.example", "/v2/", error(401, "UNAUTHORIZED").having(demand))
     (line,) = house.get(BASIC, "/v2/").lines("WWW-Authenticate")
@@ -101,7 +101,10 @@ def test_over_tls_its_realm_is_encrypted(house: House) -> None:
 
 @pytest.mark.parametrize("name", ["invalid_token", "insufficient_scope", 'odd"\\,one'])
 def test_the_upstreams_error_is_kept(internet: Internet, house: House, name: str) -> None:
-    """Without it containerd tries five times, and podman does not widen its scope."""
+    """The upstream's ``error`` is kept.
+
+    Without it containerd tries five times, and podman does not widen its scope.
+    """
     written = name.replace("\\", "\\\\").replace('"', '\\"')
     demand = ("WWW-Authenticate", f'Bearer realm="https://{AUTH}/token",error="{written}"')
     internet.reply(HUB, "/v2/team/image/manifests/1", error(401, "UNAUTHORIZED").having(demand))
@@ -130,20 +133,20 @@ def test_none_where_nothing_is_demanded(house: House) -> None:
 
 
 class TestBasic:
-    """Of an upstream that asks for a name and a password."""
+    """An upstream that only offers Basic authentication."""
 
     @pytest.mark.parametrize("path", ["/v2/", "/v2/team/image/manifests/1", "/v2/_catalog"])
     def test_is_relayed_as_basic(self, house: House, path: str) -> None:
-        """With the upstream's own realm, which is no address."""
+        """Its challenge is relayed as Basic with its own realm, which is no URL."""
         assert challenge(house.get(BASIC, path)) == ("Basic", {"realm": "Registry Realm"})
 
     def test_has_a_realm(self, internet: Internet, house: House) -> None:
-        """In any case: clients stop at an empty value."""
+        """The challenge always has a realm, since clients stop at an empty value."""
         internet.reply("basic.example", "/v2/", Reply(401, b"", (("WWW-Authenticate", "Basic"),)))
         assert challenge(house.get(BASIC, "/v2/")) == ("Basic", {"realm": BASIC})
 
     def test_passwords_reach_the_upstream(self, internet: Internet, house: House) -> None:
-        """And let in."""
+        """The client's password is passed to the upstream, which accepts it."""
         assert house.get(BASIC, "/v2/", f"Authorization: {basic(USER, PASSWORD)}").status == 200
         assert house.get(BASIC, "/v2/", f"Authorization: {basic(USER, 'wrong')}").status == 401
         assert [seen.authorization for seen in internet.seen] == [basic(USER, PASSWORD), basic(USER, "wrong")]
@@ -156,7 +159,7 @@ class TestBasic:
 
 
 class TestPing:
-    """How ``/v2/`` is answered."""
+    """The answer to ``/v2/``."""
 
     def test_from_memory_for_minutes(self, internet: Internet, house: House) -> None:
         """A ping does not cost a trip."""
@@ -173,14 +176,14 @@ class TestPing:
 
     @pytest.mark.parametrize("status", [404, 429, 500, 503])
     def test_with_the_upstreams_error(self, internet: Internet, house: House, status: int) -> None:
-        """Which is not remembered."""
+        """An error of the upstream is passed on and not cached."""
         internet.reply(HUB, "/v2/", Reply(status, b"<html>"), error(401, "UNAUTHORIZED"))
         assert house.get(DOCKER, "/v2/").error[0] == status
         assert house.get(DOCKER, "/v2/").status == 401
 
 
 def test_a_private_image_is_pulled_with_an_account(internet: Internet, house: House) -> None:
-    """By the whole dance; the upstream sees the client's own credentials and token."""
+    """A private image is pulled through the whole token dance with the client's own credentials."""
     path = f"/v2/{PRIVATE}/manifests/latest"
     assert house.pull(DOCKER, path, authorization=basic(USER, PASSWORD)).status == 200
     assert internet.asked(AUTH)[0].authorization == basic(USER, PASSWORD)

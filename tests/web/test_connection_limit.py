@@ -41,7 +41,7 @@ def test_a_network_has_half_of_them() -> None:
     held = hold(mirror, 2)
     refused = mirror.connect(ONE).ask("GET", DOMAIN, "/v2/")
     assert refused.answer.error == (429, "TOOMANYREQUESTS")
-    assert "your network has as many connections" in refused.answer.message
+    assert "connection limit reached for your network" in refused.answer.message
     assert refused.answer["Connection"] == "close"
     assert refused.transport.disconnecting
     assert status(mirror, OTHER) == 200
@@ -61,7 +61,7 @@ def test_health_is_answered_from_the_reserve() -> None:
 
 
 def test_silent_clients_do_not_use_up_the_reserve() -> None:
-    """In the reserve a new connection takes the place of the oldest, and a silent one is closed soon."""
+    """A new connection replaces the oldest of the reserve, and silent ones are closed soon."""
     mirror = house()
     hold(mirror, 2)
     beyond = hold(mirror, RESERVED)

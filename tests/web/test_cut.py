@@ -66,7 +66,7 @@ class TestBroken:
         assert len(internet.seen) == len(cuts) + 1
 
     def test_is_asked_with_a_range(self, internet: Internet, house: House, host: str) -> None:
-        """For what is missing alone."""
+        """A broken download is resumed with a range for the missing part."""
         breaks_off(internet, 1000, 2000)
         house.connect().ask("GET", host, f"{PATH}?ns={HOST}")
         house.pass_time(0, 0.5)
@@ -83,7 +83,7 @@ class TestBroken:
         assert len(internet.seen) == 6
 
     def test_a_part_is_gone_on_with_too(self, internet: Internet, house: House, host: str) -> None:
-        """To the end of the part."""
+        """A broken partial response is resumed up to the end of the part."""
         breaks_off(internet, 500)
         answer = house.get(host, f"{PATH}?ns={HOST}", "Range: bytes=1000-1999")
         house.pass_time(0)
@@ -101,7 +101,7 @@ class TestBroken:
         ],
     )
     def test_and_does_not_go_on(self, internet: Internet, house: House, host: str, rest: Reply) -> None:
-        """Is the end: the rest is refused, is another part, or is something else altogether."""
+        """If the upstream cannot resume, the response is cut off."""
         internet.reply(HOST, PATH, Reply(200, BLOB).cut(100_000), rest)
         internet.reply(HOST, "/v2/", Reply(200, b"{}"))
         client = house.connect().ask("GET", host, f"{PATH}?ns={HOST}")
@@ -141,7 +141,7 @@ class TestWrong:
         ids=["end", "begin", "less", "more"],
     )
     def test_a_long_one(self, internet: Internet, house: House, host: str, body: bytes, told: bool) -> None:
-        """Is cut off before its end, so that no client takes it for the blob."""
+        """A corrupt blob is cut off before its end, so that no client takes it for complete."""
         length = (("Content-Length", str(len(body))),) if told else ()
         internet.reply(HOST, PATH, Reply(200, body[:100_000], length, told=False, end="stalled"))
         client = house.connect().ask("GET", host, f"{PATH}?ns={HOST}")
@@ -151,12 +151,12 @@ class TestWrong:
         assert client.answer.body == body[:100_000]
 
     def test_a_long_one_that_comes_at_once(self, internet: Internet, house: House, host: str) -> None:
-        """Is not begun: the client learns why not."""
+        """A corrupt blob that arrives at once gets an error response instead."""
         internet.reply(HOST, PATH, Reply(200, BLOB[:-1] + b"x"))
         assert house.get(host, f"{PATH}?ns={HOST}").error == (502, "UNAVAILABLE")
 
     def test_a_manifest(self, internet: Internet, house: House, host: str) -> None:
-        """Is no other than the one of its digest."""
+        """A manifest that does not match its digest is not sent."""
         path = f"/v2/a/manifests/{digest(b'{}')}"
         internet.reply(HOST, path, Reply(200, b'{"x":1}'))
         assert house.get(host, f"{path}?ns={HOST}").error == (502, "UNAVAILABLE")
@@ -165,7 +165,7 @@ class TestWrong:
     def test_a_part_of_another_length(
         self, internet: Internet, house: House, host: str, length: int, body: bytes
     ) -> None:
-        """Than told: the client is given as many bytes as it was promised, or is cut off."""
+        """A part of another length than announced is never sent longer, and cut off if shorter."""
         told = ("Content-Range", f"bytes 0-{length - 1}/{len(BLOB)}")
         internet.reply(HOST, PATH, Reply(206, body, (told,), told=False), Reply(404))
         client = house.connect().ask("GET", host, f"{PATH}?ns={HOST}", "Range: bytes=0-9")
@@ -186,7 +186,7 @@ class TestPart:
     def test_is_206(
         self, internet: Internet, house: House, honour: bool, asked: str, first: int, last: int
     ) -> None:
-        """With what was asked for, also of an upstream that knows no ranges: podman and dockerd insist."""
+        """A range gets 206, even if the upstream ignores ranges: podman and dockerd insist."""
         breaks_off(internet, honour=honour)
         answer = house.get(HOSTS[0], PATH, f"Range: bytes={asked}")
         assert (answer.status, answer["Content-Range"]) == (206, f"bytes {first}-{last}/{len(BLOB)}")
@@ -194,7 +194,7 @@ class TestPart:
         assert answer["Docker-Content-Digest"] is None
 
     def test_several_are_passed_on(self, internet: Internet, house: House) -> None:
-        """In the upstream's multipart body."""
+        """Several ranges are answered with the upstream's multipart body."""
         kind = "multipart/byteranges; boundary=x"
         internet.reply(HOST, PATH, Reply(206, b"--x--", (("Content-Type", kind),)))
         answer = house.get(HOSTS[0], PATH, "Range: bytes=0-1,5-6")
@@ -210,7 +210,7 @@ class TestPart:
 @pytest.mark.parametrize("size", [0, 1, 65535, 65536, 65537, 300_000])
 @pytest.mark.parametrize("told", [True, False])
 def test_sizes(size: int, told: bool) -> None:
-    """Of whatever size a blob is, it arrives; its length is known where the upstream told it."""
+    """Blobs of any size arrive, with their length if the upstream stated it."""
     blob = b"x" * size
     internet = Internet()
     internet.servers[HOST] = Registry()

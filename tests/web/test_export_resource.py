@@ -72,19 +72,19 @@ def house(shop: Shop) -> House:
 
 
 def export(house: House, query: str, *headers: str, method: str = "GET") -> Answer:
-    """What is given."""
+    """Return the response to an export."""
     return house.ask(method, OWN, f"/export?{query}", *headers)
 
 
 def files(archive: bytes) -> dict[str, bytes]:
-    """What is in it."""
+    """Return the files of an archive."""
     with tarfile.open(fileobj=io.BytesIO(archive)) as opened:
         found = {each.name: opened.extractfile(each) for each in opened if each.isfile()}
         return {name: file.read() for name, file in found.items() if file}
 
 
 def test_one_platform(house: House, shop: Shop) -> None:
-    """What it needs and nothing else, under its name; its length is known beforehand."""
+    """The archive of one platform has only its contents, a file name, and a length known beforehand."""
     answer = export(house, "image=registry.k8s.io/team/app:1&platform=linux/arm64")
     assert (answer.status, answer["Content-Type"]) == (200, "application/x-tar")
     assert int(str(answer["Content-Length"])) == len(answer.body)
@@ -97,14 +97,14 @@ def test_one_platform(house: House, shop: Shop) -> None:
 
 
 def test_all_platforms(house: House, shop: Shop) -> None:
-    """Without a word of them."""
+    """Without ``platform`` the archive has all platforms."""
     found = files(export(house, "image=registry.k8s.io/team/app:1").body)
     blobs = {data for name, data in found.items() if name.startswith("blobs/")}
     assert blobs == {shop.index, *shop.manifests, CONFIG, *shop.layers}
 
 
 def test_a_head(house: House, shop: Shop) -> None:
-    """Tells the length of the whole, also where a part is asked for, and fetches no blob."""
+    """HEAD states the whole length, also with a range, and fetches no blob."""
     answer = export(house, "image=registry.k8s.io/team/app:1", method="HEAD")
     assert answer.status == 200
     assert int(str(answer["Content-Length"])) > 2 * len(LAYER)
@@ -114,7 +114,7 @@ def test_a_head(house: House, shop: Shop) -> None:
 
 
 def test_a_download_that_goes_on(house: House) -> None:
-    """Is the same bytes from wherever it stopped; only of the same archive."""
+    """A download resumes at any offset, but only of the same archive."""
     query = "image=registry.k8s.io/team/app:1"
     whole = export(house, query)
     size = len(whole.body)
@@ -145,7 +145,7 @@ def test_a_download_that_goes_on(house: House) -> None:
     ],
 )
 def test_what_is_not_given(house: House, query: str, status: int) -> None:
-    """In the registry's own words: what is private, above all."""
+    """Errors are the registry's own, such as for private images."""
     answer = export(house, query)
     assert answer.error[0] == status
     assert answer["Content-Disposition"] is None
@@ -160,7 +160,7 @@ def test_a_blob_that_is_not_there(house: House, shop: Shop) -> None:
 
 
 def test_manifests_that_are_too_large(house: House, shop: Shop) -> None:
-    """Are refused with the reason, before all of them are read."""
+    """Manifests that are too large are rejected before all of them are read."""
     filling = "x" * 4_000_000
     manifests = [
         json.dumps(
@@ -180,7 +180,7 @@ def test_manifests_that_are_too_large(house: House, shop: Shop) -> None:
 
 
 def test_only_where_it_is_wanted(shop: Shop, house: House) -> None:
-    """On the own host alone, to those who may come, and if the operator says so."""
+    """Export works on the own host only, for allowed clients, if the operator enables it."""
     elsewhere = House(shop).get(OWN, "/export?image=registry.k8s.io/team/app:1")
     assert elsewhere.error == (404, "UNSUPPORTED")
     assert "'export' is not set" in elsewhere.message

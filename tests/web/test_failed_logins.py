@@ -1,4 +1,4 @@
-"""How many wrong passwords a client network may try."""
+"""Limits on failed logins per client network."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def retry_after(outcome: object) -> str | None:
 
 
 def test_wrong_passwords_of_a_name(attempts: Attempts) -> None:
-    """Are few; then the network waits for the rest of the window, with a right one as well."""
+    """After a few wrong passwords for one name, even the right one has to wait for the next window."""
     attempts.fails(MAX_PER_NAME - 1)
     attempts.clock.advance(20)
     attempts.fails(1)
@@ -77,7 +77,7 @@ def test_wrong_passwords_of_a_name(attempts: Attempts) -> None:
 
 
 def test_other_names_and_other_networks(attempts: Attempts) -> None:
-    """Are not refused for them."""
+    """Other names and other networks are not affected."""
     attempts.fails(MAX_PER_NAME)
     assert attempts("bob", name="bob") == "bob"
     for other in (THERE, None):
@@ -87,7 +87,7 @@ def test_other_names_and_other_networks(attempts: Attempts) -> None:
 
 
 def test_wrong_passwords_of_many_names(attempts: Attempts) -> None:
-    """Are few as well: one password tried for each name."""
+    """Trying one password for many names is limited as well."""
     for number in range(MAX_PER_NETWORK):
         attempts.fails(1, name=f"name {number}")
     assert retry_after(attempts("bob", name="bob"))
@@ -95,7 +95,7 @@ def test_wrong_passwords_of_many_names(attempts: Attempts) -> None:
 
 
 def test_what_succeeds_is_not_counted(attempts: Attempts) -> None:
-    """Nor is what could not be looked at."""
+    """Successful logins do not count, nor do those that could not be checked."""
     for _ in range(2 * MAX_PER_NETWORK):
         assert attempts("alice") == "alice"
     for _ in range(2 * MAX_PER_NETWORK):
@@ -125,7 +125,7 @@ def test_many_at_once(attempts: Attempts) -> None:
 
 
 def test_one_that_leaves(attempts: Attempts) -> None:
-    """Has not failed."""
+    """A client that leaves during the check does not count as failed."""
     for _ in range(MAX_PER_NAME + 1):
         attempt = Deferred.fromCoroutine(attempts.workers[0].attempt(HERE, b"alice", _without_end))
         attempt.addErrback(lambda _: None)

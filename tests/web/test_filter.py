@@ -1,4 +1,4 @@
-"""What authorities of certificates are told."""
+"""Answers to the challenges of certificate authorities."""
 
 # mypy: allow-untyped-calls
 
@@ -26,7 +26,7 @@ def house(tmp_path: Path) -> House:
 
 
 def test_a_known_token(house: House, tmp_path: Path) -> None:
-    """Is answered on every host and to everybody, however often."""
+    """A known token is answered on every host, to everybody, any number of times."""
     with AcmeStore(tmp_path / "certificates").publish_proofs() as prove:
         prove("token", "token.thumbprint")
         for host in ("docker.mirror.example", "mirror.example", "nobody.example", "192.0.2.1"):
@@ -46,7 +46,7 @@ def test_other_tokens(house: House, tmp_path: Path, token: str) -> None:
 
 
 def test_a_mirror_that_wants_no_certificates(tmp_path: Path) -> None:
-    """Has no such path."""
+    """Without ACME the path does not exist."""
     house = House(Internet(), certificates=str(tmp_path))
     with AcmeStore(tmp_path).publish_proofs() as prove:
         prove("token", "proof")

@@ -44,7 +44,7 @@ class TestLeaves:
     def test_before_the_upstream_answers(
         self, internet: Internet, house: House, server: str, path: str, asked: str
     ) -> None:
-        """Takes the request along: the upstream sees its connection closed, and is not asked again."""
+        """A client that leaves early cancels the upstream request, which is not retried."""
         internet.reply(server, path, SILENT)
         client = house.connect().ask("GET", DOCKER, asked, BEARER)
         count = len(internet.seen)
@@ -56,7 +56,7 @@ class TestLeaves:
 
     @pytest.mark.parametrize("host", [K8S, OWN])
     def test_in_the_middle_of_a_layer(self, internet: Internet, house: House, host: str) -> None:
-        """Takes its transfer along, and nothing is gone on with."""
+        """A client that leaves during a layer ends the transfer, which is not resumed."""
         path = f"/v2/a/blobs/{digest(LAYER)}"
         internet.reply("registry.k8s.io", path, Reply(200, LAYER).cut(100_000, end="stalled"))
         client = house.connect().ask("GET", host, f"{path}?ns=registry.k8s.io")
@@ -78,7 +78,7 @@ class TestLeaves:
         assert len(internet.seen) == count
 
     def test_others_keep_the_token_that_they_wait_for(self, internet: Internet, house: House) -> None:
-        """On the mirror's own host, where one is taken for all."""
+        """On the own host, clients that wait for the same token still get it."""
         internet.reply(AUTH, "/token", SILENT)
         demand = Reply(401, b"", (("WWW-Authenticate", f'Bearer realm="https://{AUTH}/token"'),))
         internet.reply(HUB, MANIFEST, demand, demand, Reply(200, BUSYBOX))
@@ -93,7 +93,7 @@ class TestLeaves:
         assert first.answers == []
 
     def test_others_keep_the_handshake_that_they_wait_for(self, internet: Internet, house: House) -> None:
-        """On a virtual host, where one is made for all."""
+        """On a virtual host, clients that wait for the same ping still get it."""
         internet.reply(HUB, "/v2/", SILENT)
         clients = [house.connect().ask("GET", DOCKER, "/v2/") for _ in range(3)]
         clients[0].leave()
@@ -157,7 +157,7 @@ class TestKeptAlive:
     """Connections that are used again."""
 
     def test_a_whole_pull(self, internet: Internet, house: House) -> None:
-        """Needs one."""
+        """A whole pull uses one connection."""
         client = house.connect().ask("GET", OWN, "/v2/")
         client.ask("HEAD", OWN, "/v2/busybox/manifests/latest").ask(
             "GET", OWN, "/v2/busybox/manifests/latest"

@@ -1,4 +1,4 @@
-"""What is told to whoever runs the mirror."""
+"""The operators' endpoint."""
 
 # mypy: allow-untyped-calls
 
@@ -72,7 +72,7 @@ SILENT = failing("the bucket fails", OSError(errno.EIO, "s3://b: no answer withi
 
 
 def test_metrics() -> None:
-    """Are in the text format of Prometheus, and those of the mirror that is watched."""
+    """Metrics have Prometheus' text format and are those of the served mirror."""
     desk = Desk()
     desk.house.get("k8s.mirror.example", "/v2/")
     answer = desk.get("/metrics")
@@ -82,7 +82,7 @@ def test_metrics() -> None:
 
 
 def test_health() -> None:
-    """Is two letters; a HEAD is answered as well."""
+    """Health answers ``ok``, also to HEAD."""
     desk = Desk(listening=False)
     assert (desk.get("/healthz").status, desk.get("/healthz").body) == (200, b"ok")
     assert desk.connect().ask("HEAD", "x", "/healthz").answer.status == 200
@@ -99,13 +99,13 @@ def test_health() -> None:
     ],
 )
 def test_ready(checks: Sequence[StoreCheck], status: str, store: str) -> None:
-    """Is what listens; a mirror whose store fails still relays, and says what of it fails."""
+    """A listening mirror is ready; one with a failing store is degraded and says what fails."""
     answer = Desk(checks).get("/readyz")
     assert (answer.status, answer.json) == (200, {"status": status, "store": store})
 
 
 def test_a_store_that_says_nothing() -> None:
-    """Is not waited for, and the mirror says what gave no answer."""
+    """A check that hangs times out, and is named."""
     never: Deferred[None] = Deferred()
 
     async def wait() -> None:
@@ -136,7 +136,7 @@ def test_who_asked_may_leave() -> None:
 
 
 def test_not_ready() -> None:
-    """What does not listen, and what was told to stop, although it still answers here."""
+    """A mirror that does not listen, or is stopping, is not ready."""
     answer = Desk([WORKING], listening=False).get("/readyz")
     assert (answer.status, answer.json["status"]) == (503, "not listening")
     desk = Desk([WORKING])
@@ -149,7 +149,7 @@ def test_not_ready() -> None:
 
 
 def test_the_status() -> None:
-    """Tells of every registry, and of what has come of asking it."""
+    """The status lists every registry and its last results."""
     desk = Desk()
     desk.house.clock.advance(100)
     told = desk.get("/status.json").json
@@ -165,7 +165,7 @@ def test_the_status() -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1:9464", "[::1]:9464", "mirror.example", "MIRROR.example.:1"])
 def test_the_status_by_a_name_of_the_mirror(host: str) -> None:
-    """Or by any address it can be had."""
+    """The status is served by the mirror's names and by any address."""
     answer = Desk().get("/status.json", host)
     assert (answer.status, answer["Content-Type"], answer["Cache-Control"]) == (
         200, "application/json", "no-store"
@@ -199,10 +199,7 @@ def test_names_that_change() -> None:
 
 @pytest.mark.parametrize("path", ["/", "/status", "/status?lang=xx"])
 def test_the_page(path: str) -> None:
-    """Is what a browser gets, in its language; it may ask no other host than this, and nobody keeps it.
-
-    A terminal gets text, a program JSON.
-    """
+    """Browsers get an uncached page in their language with a strict policy, terminals text, programs JSON."""
     desk = Desk()
     answer = desk.connect().ask("GET", "127.0.0.1:9464", path, "Accept: text/html,*/*;q=0.8",
                                 "Accept-Language: zh-CN,en;q=0.5").answer  # fmt: skip
@@ -223,14 +220,14 @@ def test_the_page(path: str) -> None:
 
 @pytest.mark.parametrize("path", ["/", "/status", "/status.json"])
 def test_how_the_page_is_asked_for(path: str) -> None:
-    """By GET and HEAD, and by nothing else."""
+    """Only GET and HEAD are allowed."""
     head = Desk().connect().ask("HEAD", "127.0.0.1:9464", path).answer
     assert (head.status, head.body) == (200, b"")
     assert Desk().connect().ask("POST", "127.0.0.1:9464", path).answer.error == (405, "UNSUPPORTED")
 
 
 def test_a_query_that_is_too_much() -> None:
-    """Is refused."""
+    """A query with too many parameters is rejected."""
     assert Desk().get("/status?" + "a=b&" * 60).status == 400
 
 
@@ -252,7 +249,7 @@ class TestOnTheMainPort:
 
     @pytest.mark.parametrize("host", ["10.1.2.3:8080", "docker.mirror.example", "unknown.example", ""])
     def test_to_everybody(self, host: str) -> None:
-        """From whichever address, by whichever name, and through a proxy that nobody believes."""
+        """Health answers every address and host name, also through an untrusted proxy."""
         asked = House(Internet()).connect(peer="203.0.113.9")
         answer = asked.ask("GET", host, "/healthz?x=y", "X-Forwarded-For: 1.2.3.4").answer
         assert (answer.status, answer.body) == (200, b"ok")

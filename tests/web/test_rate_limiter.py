@@ -1,4 +1,4 @@
-"""How much a client may have in a while."""
+"""Rate limits per client network."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def limited(**access: Any) -> House:
 
 
 def status(house: House, peer: str, path: str = "/v2/auth") -> int:
-    """What a client of that address gets."""
+    """Return the status of a client's request from that address."""
     client = house.connect(peer).ask("GET", "localhost", path)
     client.leave()
     return client.answer.status
 
 
 def test_requests() -> None:
-    """So many of a network in a window, the refused ones aside; then it is told when to come back."""
+    """A network's requests are limited in a window, rejected ones aside, with ``Retry-After``."""
     house = limited(requests=2)
     assert [status(house, "10.0.0.1", "/v2/") for _ in range(4)] == [200, 200, 429, 429]
     house.pass_time(59.5)
@@ -53,7 +53,7 @@ def test_requests() -> None:
     ],
 )
 def test_a_network(one: str, other: str, same: bool) -> None:
-    """Is one address of IPv4, and 64 bits of IPv6; another one has its own."""
+    """A network is one IPv4 address, or an IPv6 /64."""
     house = limited(requests=1)
     assert status(house, one, "/v2/") == 200
     assert status(house, other, "/v2/") == (429 if same else 200)
@@ -114,7 +114,7 @@ def ledger() -> RateCounters:
 
 
 def test_a_window(ledger: RateCounters) -> None:
-    """Begins with what is added first, and is over after its seconds; another network has its own."""
+    """A window begins with the first request and ends after its seconds; networks have their own."""
     ledger.add(ONE, 100.0, 60, requests=1)
     ledger.add(ONE, 130.0, 60, requests=1, bytes=5)
     assert ledger.current_window(ONE, 159.0, 60) == WindowCount(100.0, 2, 5)
@@ -125,13 +125,13 @@ def test_a_window(ledger: RateCounters) -> None:
 
 
 def test_a_clock_that_was_ahead(ledger: RateCounters) -> None:
-    """Makes no window last."""
+    """A window that began in the future has ended."""
     ledger.add(ONE, 10_000.0, 60, requests=1)
     assert ledger.current_window(ONE, 100.0, 60) == WindowCount(100.0, 0, 0)
 
 
 def test_processes_share_it() -> None:
-    """What one of them adds, the other knows."""
+    """Processes with the same memory see each other's counts."""
     descriptor = os.memfd_create("ledger")
     os.ftruncate(descriptor, COUNTERS_SIZE)
     ours, theirs = (RateCounters(memoryview(mmap(descriptor, COUNTERS_SIZE))) for _ in range(2))
@@ -142,7 +142,7 @@ def test_processes_share_it() -> None:
 
 
 def test_there_is_no_end_of_networks() -> None:
-    """Of those that pick the same slots, the one goes whose window began first."""
+    """Among networks that share slots, the one with the oldest window is evicted."""
     few = RateCounters(memoryview(mmap(-1, 8 * 32)))
     networks = [ip_network(f"10.0.0.{number}") for number in range(10)]
     for number, network in enumerate(networks):

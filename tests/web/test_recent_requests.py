@@ -1,4 +1,4 @@
-"""What clients have asked for of late."""
+"""Recent requests per client."""
 
 # mypy: allow-untyped-calls
 
@@ -21,12 +21,12 @@ HOST, TEXT = "mirror.example", "Accept: application/json"
 
 
 def seen(house: House, peer: str) -> Any:
-    """What a client is shown of its own requests."""
+    """Return the requests that a client is shown."""
     return house.connect(peer).ask("GET", HOST, "/", TEXT).answer.json["requests"]
 
 
 def test_each_sees_its_own() -> None:
-    """By its address, the newest first."""
+    """Each address sees its own requests, newest first."""
     house = House(Internet())
     for peer, path in (
         ("10.0.0.1", "/v2/"),
@@ -50,7 +50,7 @@ def test_no_secrets() -> None:
 
 
 def test_pages_do_not_count() -> None:
-    """Only what a registry's client asks for does."""
+    """Only registry requests are recorded."""
     house = House(Internet())
     for path in ("/", "/client/docker", "/healthz", "/nothing"):
         house.connect("10.0.0.1").ask("GET", HOST, path)
@@ -58,7 +58,7 @@ def test_pages_do_not_count() -> None:
 
 
 def test_a_client_behind_a_proxy() -> None:
-    """Is the one that the proxy names, and not the proxy."""
+    """Behind a trusted proxy, the client that it names is recorded."""
     house = House(Internet(), trust_proxy=["127.0.0.1"])
     house.connect("127.0.0.1").ask("GET", HOST, "/v2/", "X-Forwarded-For: 10.0.0.1")
     assert len(seen(house, "10.0.0.1")) == 1
@@ -84,7 +84,7 @@ def test_bounds() -> None:
 
 
 def test_there_is_no_end_of_clients() -> None:
-    """Of those that share the same slots, the one is forgotten that was here longest ago."""
+    """Among clients that share slots, the least recently seen one is evicted."""
     clock = Clock()
     recent = RecentRequests(clock, memoryview(mmap(-1, SIZE // 512 * 8)))
     clients = [ClientAddress(ip_address(f"10.0.0.{number}"), "http", HOST) for number in range(10)]
@@ -95,7 +95,7 @@ def test_there_is_no_end_of_clients() -> None:
 
 
 def test_processes_share_it() -> None:
-    """What one has served, the other shows; the longest that there can be fits."""
+    """Processes with the same memory see each other's requests; the longest record fits."""
     memory = mmap(-1, SIZE)
     ours, theirs = (RecentRequests(Clock(), memoryview(memory)) for _ in range(2))
     client = ClientAddress(ip_address("2001:db8::1"), "http", "\N{SNOWMAN}" * 300, "bob")

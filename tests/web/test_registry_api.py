@@ -1,4 +1,4 @@
-"""What a client asks of a virtual host, and what of it reaches the upstream."""
+"""Requests to a virtual host, and what of them reaches the upstream."""
 
 # mypy: allow-untyped-calls
 
@@ -61,12 +61,12 @@ class TestNames:
     def test_short_ones_are_completed(
         self, internet: Internet, house: House, host: str, endpoint: str, name: str, asked: str
     ) -> None:
-        """On Docker Hub, for every endpoint, in place: a redirect would cost a trip."""
+        """Short names of Docker Hub are completed without a redirect, for every endpoint."""
         house.get(host, f"/v2/{name}/{endpoint}")
         assert [seen.path for seen in internet.seen] == [f"/v2/{asked}/{endpoint}"]
 
     def test_short_ones_may_be_redirected(self, internet: Internet) -> None:
-        """As the seed did; tokens are still for the completed name."""
+        """Short names may be redirected instead; tokens are for the completed name."""
         house = House(internet, upstreams={"docker": {"short_names": "redirect"}})
         answer = house.get(DOCKER, "/v2/busybox/tags/list?n=1", "Authorization: Bearer x")
         assert (answer.status, answer["Location"]) == (301, "/v2/library/busybox/tags/list?n=1")
@@ -110,7 +110,7 @@ class TestNames:
     def test_what_means_nothing(
         self, internet: Internet, house: House, path: str, status: int, code: str
     ) -> None:
-        """Is refused here, whatever host and credentials; encoding changes no structure."""
+        """Invalid paths are rejected here, on any host; encoding does not change their structure."""
         for host in (DOCKER, K8S, "mirror.example"):
             assert house.get(host, path, "Authorization: Bearer x").error == (status, code)
         assert internet.seen == []
@@ -139,7 +139,7 @@ class TestMethods:
 
     @pytest.mark.parametrize("path", ["/v2/team/image/manifests/1", "/v2/team/image/tags/list"])
     def test_a_head_stays_one(self, internet: Internet, house: House, path: str) -> None:
-        """And has the headers of a GET, without its body."""
+        """HEAD is passed on as HEAD, and has the headers of a GET without its body."""
         got, told = house.get(K8S, path), house.ask("HEAD", K8S, path)
         assert told.body == b""
         assert told.headers == got.headers
@@ -166,7 +166,7 @@ class TestMethods:
     def test_a_body_is_not_read(
         self, internet: Internet, house: House, method: str, path: str, status: int
     ) -> None:
-        """Of any request but one for a token by form; what is announced is answered at once."""
+        """No body is read, except a token request's form; the answer comes at once."""
         client = house.connect().ask(method, K8S, path, "Content-Length: 1000000")
         assert client.answer.status == status
         assert not any("content-length" in seen.headers for seen in internet.seen)
@@ -177,7 +177,7 @@ class TestQuery:
 
     @pytest.mark.parametrize("path", ["/v2/a/tags/list", f"/v2/a/referrers/{DIGEST}", "/v2/_catalog"])
     def test_of_lists_are_kept(self, internet: Internet, house: House, path: str) -> None:
-        """In order, whatever is in them; but for ``ns``, which is meant for mirrors."""
+        """Parameters of lists are passed on in order, except ``ns``, which is for mirrors."""
         query = "n=1&last=a%2Fb%26c&ns=registry.k8s.io&artifactType=x/y%2Bz&n=2&empty="
         house.get(K8S, f"{path}?{query}")
         assert internet.seen[0].path == path
@@ -192,7 +192,7 @@ class TestQuery:
         assert internet.seen[0].url == f"https://{K8S_HOST}{path}"
 
     def test_ns_is_answered(self, house: House) -> None:
-        """As the specification wants of mirrors, in any letter case."""
+        """``ns`` is answered as specified for mirrors, in any letter case."""
         answer = house.get(K8S, "/v2/team/image/manifests/1?ns=Registry.K8s.io")
         assert answer["OCI-Namespace"] == "Registry.K8s.io"
         assert house.get(K8S, "/v2/team/image/manifests/1")["OCI-Namespace"] is None
@@ -204,13 +204,13 @@ class TestQuery:
         assert internet.seen == []
 
     def test_too_many(self, house: House) -> None:
-        """Are refused."""
+        """Too many parameters are rejected."""
         assert house.get(K8S, "/v2/a/tags/list?" + "&".join(["n=1"] * 51)).error == (400, "UNKNOWN")
         assert house.get(K8S, "/v2/a/tags/list?" + "&".join(["n=1"] * 50)).status == 200
 
 
 class TestHeaders:
-    """What of a client's headers travels."""
+    """Request headers that are passed on."""
 
     HIDDEN = (
         "User-Agent: x", "Cookie: a=b", "Proxy-Authorization: Basic x", "TE: trailers", "Upgrade: h2c",
@@ -221,7 +221,7 @@ class TestHeaders:
     )  # fmt: skip
 
     def test_of_a_manifest(self, internet: Internet, house: House) -> None:
-        """What it takes, its condition, and its credentials; no range."""
+        """For manifests: ``Accept``, conditions and credentials, but no range."""
         house.get(
             K8S, "/v2/team/image/manifests/1", "Accept: a/b", "Accept: c/d", 'If-None-Match: "x"',
             "Range: bytes=0-1", "Authorization: Bearer x", *self.HIDDEN,
@@ -247,7 +247,7 @@ class TestHeaders:
 
     @pytest.mark.parametrize("tag", ['"x"', f'W/"{DIGEST}"', "Thu, 01 Jan 1970 00:00:00 GMT"])
     def test_a_range_of_another_content_is_ignored(self, internet: Internet, house: House, tag: str) -> None:
-        """Who has the beginning of something else gets the whole (RFC 9110, 13.1.5)."""
+        """A range of another content is ignored, and the whole is sent (RFC 9110, 13.1.5)."""
         house.get(K8S, BLOB, "Range: bytes=5-", f"If-Range: {tag}")
         assert internet.seen[0].header("Range") is None
 
@@ -255,12 +255,12 @@ class TestHeaders:
         "header", ["Range: items=0-1", "Range: bytes=x", "Range: bytes=5-1", "Range: bytes="]
     )
     def test_a_range_that_is_none_is_ignored(self, internet: Internet, house: House, header: str) -> None:
-        """As HTTP has it."""
+        """A malformed range is ignored, as HTTP requires."""
         house.get(K8S, BLOB, header)
         assert internet.seen[0].header("Range") is None
 
     def test_credentials_go_to_the_registry_alone(self, internet: Internet, house: House) -> None:
-        """Not to the network that delivers for it, which would refuse them."""
+        """Credentials are not sent to the CDN that a registry redirects to."""
         answer = house.pull(DOCKER, f"/v2/busybox/blobs/{internet.layer}")
         assert answer.body == LAYER
         assert [seen.authorization for seen in internet.asked(HUB_CDN)] == [None]

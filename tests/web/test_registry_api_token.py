@@ -32,7 +32,7 @@ def house(internet: Internet) -> House:
 
 
 class TestRelay:
-    """What else goes along."""
+    """Parameters that are relayed to the token service."""
 
     def test_docker_login(self, internet: Internet, house: House) -> None:
         """All its parameters and its Authorization; nothing else of its headers."""
@@ -55,7 +55,7 @@ class TestRelay:
         ],
     )
     def test_forms(self, internet: Internet, house: House, grant: dict[str, str]) -> None:
-        """Of both grants, to the letter; the client's idea of the service is replaced."""
+        """Forms of both grants are relayed unchanged, except for the service."""
         form = urlencode({**grant, "service": DOCKER, "client_id": "x", "scope": "repository:busybox:pull"})
         answer = house.post(DOCKER, "/v2/auth", form)
         assert answer.json["access_token"] == answer.json["token"]
@@ -88,10 +88,10 @@ class TestRelay:
 
 
 class TestAnswer:
-    """What the client is given."""
+    """The response of the token service."""
 
     def test_a_token_under_both_names(self, internet: Internet, house: House) -> None:
-        """And whatever else the token service said, to be kept by nobody."""
+        """The token is sent under both names with all other fields, and must not be cached."""
         said = {
             "access_token": "x",
             "expires_in": 60,
@@ -128,7 +128,7 @@ class TestAnswer:
     def test_a_refusal(
         self, internet: Internet, house: House, reply: Reply, status: int, code: str, form: bool
     ) -> None:
-        """Keeps its status, is no web page, and is kept by nobody either."""
+        """A refusal keeps its status, is no web page, and must not be cached."""
         internet.reply(AUTH, "/token", reply)
         answer = house.post(DOCKER, "/v2/auth", "a=b") if form else house.get(DOCKER, "/v2/auth", LOGIN)
         assert answer.error == (status, code)
@@ -137,7 +137,7 @@ class TestAnswer:
         assert internet.asked("evil.example") == []
 
     def test_a_token_service_that_is_silent(self, internet: Internet, house: House) -> None:
-        """Is named, after a minute."""
+        """A silent token service is named after a minute."""
         internet.reply(AUTH, "/token", SILENT)
         client = house.connect().ask("GET", DOCKER, "/v2/auth")
         house.pass_time(60)
@@ -146,11 +146,11 @@ class TestAnswer:
 
 
 class TestTrust:
-    """Where credentials do not go."""
+    """Hosts that credentials are not sent to."""
 
     @pytest.mark.parametrize("realm", ["https://evil.example/token", f"http://{AUTH}/token"])
     def test_to_foreign_realms(self, internet: Internet, house: House, realm: str) -> None:
-        """Nor in the clear; an anonymous request may."""
+        """Credentials are not sent to foreign realms or in clear text; anonymous requests are."""
         demand = ("WWW-Authenticate", f'Bearer realm="{realm}"')
         internet.reply(HUB, "/v2/", error(401, "UNAUTHORIZED").having(demand))
         internet.reply("evil.example", "/token", Reply(200, b'{"token":"x"}'))
@@ -164,7 +164,7 @@ class TestTrust:
         assert house.get(DOCKER, "/v2/auth?account=alice").status == 200
 
     def test_an_operator_may_name_more(self, internet: Internet) -> None:
-        """In ``realms`` of the upstream."""
+        """The operator may trust further realms with ``realms``."""
         own = {"url": "https://own.example", "realms": ["https://login.example"]}
         house = House(internet, upstreams={"own": own})
         demand = ("WWW-Authenticate", 'Bearer realm="https://login.example/token"')
@@ -196,31 +196,31 @@ class TestMarker:
 
 
 class TestRequest:
-    """What is no request for a token."""
+    """Requests that are no token requests."""
 
     @pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "OPTIONS"])
     def test_other_methods(self, house: House, method: str) -> None:
-        """Are refused with those that there are."""
+        """Other methods get 405 with the allowed ones."""
         answer = house.ask(method, DOCKER, "/v2/auth")
         assert answer.error == (405, "UNSUPPORTED")
         assert answer["Allow"] == "GET, HEAD, POST"
 
     @pytest.mark.parametrize("kind", ["Content-Type: application/json", "X: y"])
     def test_a_body_that_is_no_form(self, internet: Internet, house: House, kind: str) -> None:
-        """Is not guessed at."""
+        """A body of another type is rejected."""
         client = house.connect().ask("POST", DOCKER, "/v2/auth", kind, "Content-Length: 2", body=b"{}")
         assert client.answer.error == (400, "UNKNOWN")
         assert internet.asked(AUTH) == []
 
     def test_a_form_that_is_too_large(self, internet: Internet, house: House) -> None:
-        """Is refused before it is read."""
+        """A form that is too large is rejected before it is read."""
         client = house.connect().ask("POST", DOCKER, "/v2/auth", FORM, "Content-Length: 65537")
         assert client.answer.error == (413, "SIZE_INVALID")
         assert internet.seen == []
 
     @pytest.mark.parametrize("chunked", [True, False])
     def test_a_form_may_be_chunked(self, internet: Internet, house: House, chunked: bool) -> None:
-        """And its type may have parameters."""
+        """A form may be chunked, and its type may have parameters."""
         kind = f"{FORM}; charset=utf-8"
         if chunked:
             client = house.connect().ask(
@@ -232,11 +232,11 @@ class TestRequest:
         assert dict(internet.asked(AUTH)[0].form)["a"] == "b"
 
     def test_too_many_parameters(self, internet: Internet, house: House) -> None:
-        """Are refused."""
+        """Too many parameters are rejected."""
         assert house.get(DOCKER, "/v2/auth?" + "scope=a&" * 51).error == (400, "UNKNOWN")
         assert internet.seen == []
 
     def test_auth_is_also_a_name(self, internet: Internet, house: House) -> None:
-        """Of a repository, where more follows."""
+        """``auth`` followed by more is a repository's name."""
         assert house.get(DOCKER, "/v2/auth/manifests/latest").status == 401
         assert internet.seen[-1].path == "/v2/library/auth/manifests/latest"

@@ -1,4 +1,4 @@
-"""What a client sends to be written, what of it reaches the upstream, and what comes back."""
+"""Writes of clients: what reaches the upstream, and what comes back."""
 
 # mypy: allow-untyped-calls
 
@@ -58,7 +58,7 @@ def begin(internet: Internet, house: House, location: str, **query: str) -> Answ
 
 
 def at(answer: Answer) -> str:
-    """Where it goes on."""
+    """Return the location of the upload."""
     location = answer["Location"]
     assert location is not None
     assert location.startswith(UPLOADS)
@@ -72,7 +72,7 @@ def send(house: House, method: str, path: str, *headers: str, body: bytes = BLOB
 
 
 class TestUploads:
-    """From the first request to the last."""
+    """Uploads from the first request to the last."""
 
     @pytest.mark.parametrize(
         "location",
@@ -123,7 +123,7 @@ class TestUploads:
         assert internet.seen[-1].method == "DELETE"
 
     def test_a_chunk_of_an_unknown_length(self, internet: Internet, house: House) -> None:
-        """Stays one."""
+        """A chunk of unknown length is sent on chunked."""
         answer = begin(internet, house, f"{UPLOADS}u-1")
         internet.reply(K8S_HOST, f"{UPLOADS}u-1", begun(f"{UPLOADS}u-1"))
         client = house.connect().ask("PATCH", K8S, at(answer), "Transfer-Encoding: chunked")
@@ -135,7 +135,7 @@ class TestUploads:
         assert internet.seen[-1].header("Transfer-Encoding") == "chunked"
 
     def test_a_chunk_that_is_out_of_order(self, internet: Internet, house: House) -> None:
-        """Is 416 with what has come so far, and where to go on."""
+        """A chunk out of order gets 416 with the received range and the location."""
         answer = begin(internet, house, f"{UPLOADS}u-1")
         refused = Reply(416, b"", (("Range", "0-99"), ("Location", f"{UPLOADS}u-1")))
         internet.reply(K8S_HOST, f"{UPLOADS}u-1", refused)
@@ -145,7 +145,7 @@ class TestUploads:
         assert at(answer)
 
     def test_at_once(self, internet: Internet, house: House) -> None:
-        """In the request that begins it."""
+        """A blob can be uploaded in one request."""
         internet.reply(K8S_HOST, UPLOADS, Reply(201, b"", (("Docker-Content-Digest", DIGEST),)))
         done = send(house, "POST", f"{UPLOADS}?digest={DIGEST}")
         assert (done.status, done["Location"]) == (201, f"/v2/team/image/blobs/{DIGEST}")
@@ -153,7 +153,7 @@ class TestUploads:
         assert internet.seen[-1].body == BLOB
 
     def test_mounted(self, internet: Internet, house: House) -> None:
-        """Or, where the upstream does not do that, begun."""
+        """A blob is mounted, or an upload begins if the upstream does not mount."""
         internet.reply(K8S_HOST, UPLOADS, Reply(201), begun(f"{UPLOADS}u-1"))
         path = f"{UPLOADS}?mount={DIGEST}&from=team/other"
         assert house.ask("POST", K8S, path)["Location"] == f"/v2/team/image/blobs/{DIGEST}"
@@ -161,7 +161,7 @@ class TestUploads:
         assert internet.seen[-1].query == (("mount", DIGEST), ("from", "team/other"))
 
     def test_short_names(self, internet: Internet, house: House) -> None:
-        """Are completed, of what is mounted, too; the client keeps its own."""
+        """Short names are completed, also of mount sources; clients see the name that they used."""
         internet.reply(HUB, "/v2/library/a/blobs/uploads/", begun("/v2/library/a/blobs/uploads/u-1"))
         answer = house.ask("POST", DOCKER, f"/v2/a/blobs/uploads/?mount={DIGEST}&from=b")
         assert internet.seen[-1].query == (("mount", DIGEST), ("from", "library/b"))
@@ -198,7 +198,7 @@ class TestUploads:
         assert seen.query == (("signature", "s1gned"), ("digest", DIGEST))
 
     def test_refused_on_another_host(self, internet: Internet, house: House) -> None:
-        """Is no matter of the client's credentials."""
+        """A refusal by another host does not blame the client's credentials."""
         answer = begin(internet, house, "https://storage.example/up")
         internet.reply("storage.example", "/up", Reply(403))
         assert send(house, "PUT", at(answer)).error == (502, "UNAVAILABLE")
@@ -210,7 +210,7 @@ class TestManifests:
     PATH = "/v2/team/image/manifests/1"
 
     def test_put(self, internet: Internet, house: House) -> None:
-        """With the media type that the client says; what it refers to is told."""
+        """A manifest keeps its media type, and its subject is reported."""
         told = (("Docker-Content-Digest", digest(MANIFEST)), ("OCI-Subject", DIGEST), ("Location", "/x"))
         internet.reply(K8S_HOST, self.PATH, Reply(201, b"", told))
         answer = send(house, "PUT", self.PATH, "Content-Type: a/b", "Authorization: Bearer t", body=MANIFEST)
@@ -222,14 +222,14 @@ class TestManifests:
         assert seen.authorization == "Bearer t"
 
     def test_tags_that_were_set(self, internet: Internet, house: House) -> None:
-        """Are told, all of them."""
+        """All tags that were set are reported."""
         path = f"/v2/team/image/manifests/{digest(MANIFEST)}"
         internet.reply(K8S_HOST, path, Reply(201, b"", (("OCI-Tag", "a"), ("OCI-Tag", "b"))))
         answer = send(house, "PUT", f"{path}?tag=a&tag=b", "Content-Type: a/b", body=MANIFEST)
         assert answer.lines("OCI-Tag") == ["a", "b"]
 
     def test_too_large(self, internet: Internet, house: House) -> None:
-        """Is not even read, where that is announced."""
+        """A manifest that is announced as too large is not read."""
         size = 4 * 1024 * 1024 + 1
         client = house.connect().ask("PUT", K8S, self.PATH, f"Content-Length: {size}")
         assert client.answer.error == (413, "SIZE_INVALID")
@@ -242,7 +242,7 @@ class TestManifests:
         "path", [PATH, f"/v2/team/image/manifests/{DIGEST}", f"/v2/team/image/blobs/{DIGEST}"]
     )
     def test_deleted(self, internet: Internet, house: House, path: str) -> None:
-        """As the upstream does it, or not."""
+        """A manifest is deleted, or not, as the upstream answers."""
         internet.reply(K8S_HOST, path, Reply(202), Reply(405))
         assert house.ask("DELETE", K8S, path).status == 202
         refused = house.ask("DELETE", K8S, path)
@@ -263,7 +263,7 @@ class TestCredentials:
     """The client's, and nobody else's."""
 
     def test_the_token_dance(self, internet: Internet, house: House) -> None:
-        """Is for what is to be done: pushing, and pulling from what is mounted."""
+        """Tokens are for pushing, and for pulling from the mount source."""
         path = f"/v2/a/blobs/uploads/?mount={DIGEST}&from=b"
         challenged = house.ask("POST", DOCKER, path)
         assert challenged.status == 401
@@ -279,7 +279,7 @@ class TestCredentials:
         assert isinstance(internet.hub.door, Tokens)
 
     def test_as_much_as_the_registry_wants(self, internet: Internet, house: House) -> None:
-        """Of the repository as the client names it."""
+        """The scope has the registry's actions and the client's repository name."""
         challenge = (
             'Bearer realm="https://t.example",service="s",scope="repository:library/a:pull,push,delete"'
         )
@@ -290,7 +290,7 @@ class TestCredentials:
         assert f'realm="http://{DOCKER}/v2/auth"' in told
 
     def test_none_of_the_mirror_s_own(self, internet: Internet, house: House) -> None:
-        """Who brings none has none; the token that stands for none is none."""
+        """Writes never use the mirror's own credentials."""
         internet.reply(K8S_HOST, UPLOADS, begun("u"))
         house.ask("POST", K8S, UPLOADS)
         house.ask("POST", K8S, UPLOADS, "Authorization: Bearer anonymous")
@@ -298,10 +298,10 @@ class TestCredentials:
 
 
 class TestWhere:
-    """What may be written to."""
+    """Hosts and repositories that accept writes."""
 
     def test_only_where_the_operator_says_so(self, internet: Internet, house: House) -> None:
-        """And at the virtual host only."""
+        """Writes need the operator's permission, and a virtual host."""
         for host, path in [
             ("quay.mirror.example", UPLOADS), ("mirror.example", UPLOADS),
             ("mirror.example", f"{UPLOADS}?ns=docker.io"),
@@ -332,7 +332,7 @@ class TestWhere:
         assert internet.seen == []
 
     def test_names_that_are_none(self, internet: Internet, house: House) -> None:
-        """Are refused before a byte of the body is asked for."""
+        """Invalid names are rejected before the body is read."""
         for path in ("/v2/A/blobs/uploads/", "/v2/a/manifests/-", f"{UPLOADS}?digest=x"):
             client = house.connect().ask(
                 "PUT" if "manif" in path else "POST", K8S, path, LENGTH, "Expect: 100-continue"
@@ -341,7 +341,7 @@ class TestWhere:
         assert internet.seen == []
 
     def test_rules(self, internet: Internet, tmp_path: Path) -> None:
-        """What may not be pulled may not be pushed, and not mounted from."""
+        """Repositories that may not be pulled may not be pushed or mounted from."""
         house = writable(internet, tmp_path, deny=["team/secret", "team/image:old"], rewrite={"a": "b"})
         for path in ("/v2/team/secret/blobs/uploads/", f"{UPLOADS}?mount={DIGEST}&from=team/secret"):
             answer = house.ask("POST", K8S, path)
@@ -367,7 +367,7 @@ class TestWhere:
         ],
     )
     def test_nobody_writes_as_the_mirror(self, settings: dict[str, Any], environ: dict[str, str]) -> None:
-        """So where clients' credentials do not get through nothing can be written."""
+        """Nothing can be written where clients' credentials are not passed on."""
         with pytest.raises(ConfigurationError, match=r"upstreams\.docker\.writes"):
             load(settings, environ)
 
@@ -408,7 +408,7 @@ class TestFailing:
     def test_that_refuses(
         self, internet: Internet, house: House, reply: Reply, expected: tuple[int, str]
     ) -> None:
-        """Is heard by the client, in the specification's form."""
+        """The upstream's refusal is passed on in the specification's format."""
         internet.reply(K8S_HOST, UPLOADS, reply)
         answer = send(house, "POST", UPLOADS)
         assert answer.error == expected
@@ -416,7 +416,10 @@ class TestFailing:
             assert answer["Retry-After"] == "7"
 
     def test_that_redirects_a_body(self, internet: Internet, house: House) -> None:
-        """Which has gone: the client is told to send it once more, to the mirror, without credentials on."""
+        """After a redirect of a body the client is told to send it again, to the mirror.
+
+        The other host gets no credentials.
+        """
         answer = begin(internet, house, f"{UPLOADS}u-1")
         internet.reply(
             K8S_HOST, f"{UPLOADS}u-1", Reply(307, b"", (("Location", "https://storage.example/up"),))
@@ -428,7 +431,7 @@ class TestFailing:
         assert (internet.seen[-1].body, internet.seen[-1].authorization) == (BLOB, None)
 
     def test_that_redirects_without_a_body(self, internet: Internet, house: House) -> None:
-        """Is followed."""
+        """A redirect without a body is followed."""
         internet.reply(K8S_HOST, UPLOADS, Reply(308, b"", (("Location", "https://other.example/up/"),)))
         internet.reply("other.example", "/up/", begun("u-1"))
         answer = house.ask("POST", K8S, UPLOADS, "Authorization: Bearer t")
@@ -436,7 +439,7 @@ class TestFailing:
         assert [seen.authorization for seen in internet.seen] == ["Bearer t", None]
 
     def test_a_client_that_stops(self, internet: Internet, house: House) -> None:
-        """Is told so, and the upstream is free."""
+        """A client that stops sending gets an error, and the upstream connection is released."""
         answer = begin(internet, house, f"{UPLOADS}u-1")
         client = house.connect().ask("PATCH", K8S, at(answer), LENGTH, body=b"a")
         house.pass_time(30)
@@ -452,7 +455,7 @@ class TestFailing:
         assert house.clock.getDelayedCalls() == before
 
     def test_100_continue(self, internet: Internet, house: House) -> None:
-        """Is said when the upstream can be sent something."""
+        """100 Continue is sent once the upstream is ready."""
         internet.reply(K8S_HOST, UPLOADS, begun("u"))
         client = house.connect().ask("POST", K8S, UPLOADS, LENGTH, "Expect: 100-continue")
         assert client.transport.value() == b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -469,7 +472,7 @@ def test_what_is_counted(internet: Internet, house: House) -> None:
 
 
 def test_writes_are_counted(internet: Internet, house: House) -> None:
-    """By what came of them, and what was of no use."""
+    """Writes are counted by their result."""
     internet.reply(K8S_HOST, UPLOADS, begun("u"), Reply(403), DEAD)
     for _ in range(3):
         send(house, "POST", UPLOADS)

@@ -16,7 +16,7 @@ K8S = f"k8s.{DOMAIN}"
 
 
 def requests(house: House) -> Mapping[tuple[str, ...], float]:
-    """How many there were by endpoint, host and status."""
+    """Return the counts by endpoint, host and status."""
     seen = scraped(house.metrics.registry)
     return {labels: number for (name, labels), number in seen.items() if name == "dockmirror_requests_total"}
 
@@ -49,7 +49,7 @@ def test_a_request() -> None:
 
 
 def test_the_own_host() -> None:
-    """Is one host, by whichever of its names and addresses it was asked."""
+    """The own host is one label for all of its names and addresses."""
     house = House(Internet(), names=["m.lan"])
     for host in (DOMAIN, "m.lan", "localhost:1", "127.0.0.1:8080", "[::1]:80"):
         house.get(host, "/v2/")
@@ -57,7 +57,7 @@ def test_the_own_host() -> None:
 
 
 def test_what_a_client_makes_up() -> None:
-    """Is no label: neither a host nor a path nor a method."""
+    """Values that clients make up never become labels."""
     house = House(Internet())
     for number in range(20):
         house.ask(f"M{number}", f"h{number}.example", f"/p{number}")
@@ -66,7 +66,7 @@ def test_what_a_client_makes_up() -> None:
 
 
 def test_an_upstream_is_measured() -> None:
-    """What the whole mirror asks of it is told by its name."""
+    """Requests to an upstream are measured by its name."""
     internet = Internet()
     house = House(internet)
     path = f"/v2/team/image/blobs/{internet.registries['k8s'].add('team/image', LAYER).rpartition('/')[2]}"

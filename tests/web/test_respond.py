@@ -1,4 +1,4 @@
-"""What a client of a virtual host is answered."""
+"""Responses to the clients of a virtual host."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def house(internet: Internet) -> House:
 
 
 class TestHeaders:
-    """What of an upstream's headers travels, and what is ours."""
+    """Response headers, the upstream's and the mirror's own."""
 
     HIDDEN = (
         ("Set-Cookie", "a=b"), ("Strict-Transport-Security", "max-age=1"), ("Alt-Svc", 'h3=":443"'),
@@ -71,7 +71,7 @@ class TestHeaders:
     )  # fmt: skip
     @pytest.mark.parametrize("host", [K8S, f"{OWN}?ns={HOST}"])
     def test_nothing_else(self, internet: Internet, host: str, path: str, headers: dict[str, str]) -> None:
-        """Than what describes the content; an upstream's cookies and security policy are not the mirror's."""
+        """Only headers that describe the content are passed on, no cookies or security policies."""
         internet.reply(HOST, path, GIVEN_AT[path].having(*self.HIDDEN))
         host, _, query = host.partition("?")
         answer = House(internet).get(host, f"{path}?{query}" if query else path)
@@ -87,7 +87,7 @@ class TestHeaders:
         assert len(answer.headers) == len(dict(answer.headers))
 
     def test_what_tells_of_limits_travels(self, internet: Internet, house: House) -> None:
-        """And a warning, which clients show."""
+        """Rate limit headers and warnings are passed on."""
         told = (("RateLimit-Limit", "100;w=21600"), ("RateLimit-Remaining", "76"), ("Warning", '299 - "old"'))
         internet.reply(HOST, TAG, GIVEN.having(*told))
         answer = house.get(K8S, TAG)
@@ -113,7 +113,7 @@ class TestHeaders:
         ],
     )
     def test_the_next_page_is_the_mirrors(self, internet: Internet, house: House, link: str) -> None:
-        """In the client's own path, with the query that the upstream gave."""
+        """The next page's link has the client's path and the upstream's query."""
         internet.reply(HOST, LIST, Reply(200, b'{"tags":[]}', (JSON, ("Link", link))))
         assert house.get(K8S, f"{LIST}?n=1")["Link"] == f'<{LIST}?n=1&last=b%2Fc>; rel="next"'
 
@@ -127,7 +127,7 @@ class TestHeaders:
         assert answer["Link"] == '</v2/busybox/tags/list?last=x>; rel="next"'
 
     def test_a_list_of_unknown_length(self, internet: Internet, house: House) -> None:
-        """Is chunked, as it came."""
+        """A list of unknown length is sent chunked."""
         internet.reply(HOST, LIST, Reply(200, b'{"tags":[]}', (JSON,), told=False))
         answer = house.get(K8S, LIST)
         assert (answer["Transfer-Encoding"], answer["Content-Length"]) == ("chunked", None)
@@ -140,7 +140,7 @@ class TestConditional:
     @pytest.mark.parametrize("path", [TAG, BLOB])
     @pytest.mark.parametrize("method", ["GET", "HEAD"])
     def test_304(self, house: House, path: str, method: str) -> None:
-        """Has no body, and names what the client has."""
+        """A 304 has no body, and names the client's content."""
         answer = house.ask(method, K8S, path, f'If-None-Match: "{digest(BODY)}"')
         assert (answer.status, answer.body) == (304, b"")
         assert (answer["ETag"], answer["Docker-Content-Digest"]) == (f'"{digest(BODY)}"', digest(BODY))
@@ -189,7 +189,7 @@ class TestErrors:
 
     @pytest.mark.parametrize("method", ["GET", "HEAD"])
     def test_a_head_has_no_body(self, internet: Internet, house: House, method: str) -> None:
-        """But its length and type."""
+        """An error to a HEAD has length and type but no body."""
         internet.reply(HOST, TAG, error(404, "MANIFEST_UNKNOWN"))
         answer = house.ask(method, K8S, TAG)
         assert (answer.status, answer["Content-Type"]) == (404, "application/json")
@@ -203,7 +203,7 @@ class TestErrors:
     def test_an_upstream_that_is_not_reached(
         self, internet: Internet, house: House, path: str, failure: Exception, why: str
     ) -> None:
-        """Is 502, never 404, and is named with the reason."""
+        """An unreachable upstream is a 502 that names it and the reason, never a 404."""
         internet.agent.failing[HOST] = failure
         answer = house.get(K8S, path)
         assert answer.error == (502, "UNAVAILABLE")
@@ -212,7 +212,7 @@ class TestErrors:
 
     @pytest.mark.parametrize("host", [K8S, OWN])
     def test_an_upstream_that_is_silent(self, internet: Internet, house: House, host: str) -> None:
-        """Is 504 after a minute."""
+        """A silent upstream is a 504 after a minute."""
         internet.reply(HOST, TAG, SILENT)
         client = house.connect().ask("GET", host, f"{TAG}?ns={HOST}")
         house.pass_time(59.9)
@@ -222,14 +222,14 @@ class TestErrors:
         assert internet.abandoned == internet.seen
 
     def test_what_an_upstream_does_not_offer(self, internet: Internet, house: House) -> None:
-        """Is 405 with what is offered here."""
+        """An unsupported operation is a 405 with the mirror's methods."""
         internet.reply(HOST, LIST, Reply(405, b"", (("Allow", "PATCH"),)))
         answer = house.get(K8S, LIST)
         assert answer.error == (405, "UNSUPPORTED")
         assert answer["Allow"] == "GET, HEAD"
 
     def test_what_nobody_expected(self, internet: Internet, house: House) -> None:
-        """Is told to the log, and to the client only that it is."""
+        """An unexpected exception is logged; the client gets a 500 without details."""
         internet.agent.failing[HOST] = ZeroDivisionError("a secret")
         with logged() as log:
             answer = house.get(K8S, TAG)
@@ -238,7 +238,7 @@ class TestErrors:
         assert "a secret" in "".join(log)
 
     def test_an_upstream_that_always_closes(self, internet: Internet, house: House) -> None:
-        """Is not reached."""
+        """An upstream that always closes connections counts as unreachable."""
         internet.reply(HOST, TAG, DEAD)
         assert house.get(K8S, TAG).error == (502, "UNAVAILABLE")
 
@@ -253,7 +253,7 @@ class TestErrors:
                               ("bytes=99-", Reply(200, BODY))]
     )  # fmt: skip
     def test_a_range_outside(self, internet: Internet, house: House, ranges: str, reply: Reply) -> None:
-        """Is 416 with the size."""
+        """A range outside of the content is a 416 with its size."""
         internet.reply(HOST, BLOB, reply)
         answer = house.get(K8S, BLOB, f"Range: {ranges}")
         assert answer.error == (416, "RANGE_INVALID")
@@ -271,11 +271,9 @@ class Asked:
         self.failures: list[type[BaseException]] = []
 
     def notifyFinish(self) -> Deferred[None]:
-        """See ``twisted.web.http.Request``."""
         return self.left
 
     def processingFailed(self, failure: Failure) -> Failure:
-        """See ``twisted.web.server.Request``."""
         assert failure.type is not None
         self.failures.append(failure.type)
         return failure
@@ -289,7 +287,7 @@ def asked(answering: Coroutine[Any, Any, None]) -> Asked:
 
 
 def test_a_client_that_leaves() -> None:
-    """Is answered no more, and nothing is told of it."""
+    """A client that leaves gets no further answer, and nothing is logged."""
     seen: list[str] = []
 
     async def answering() -> None:
@@ -305,7 +303,7 @@ def test_a_client_that_leaves() -> None:
 
 
 def test_a_failure() -> None:
-    """Is the mirror's own."""
+    """An exception of the coroutine is a 500."""
 
     async def answering() -> None:
         raise ValueError
@@ -314,7 +312,7 @@ def test_a_failure() -> None:
 
 
 def test_one_that_is_done() -> None:
-    """Is not cancelled when the client leaves afterwards."""
+    """A finished coroutine is not cancelled when the client leaves."""
 
     async def answering() -> None:
         return None

@@ -1,4 +1,4 @@
-"""What a token is asked for, as clients write it and as the upstream is asked."""
+"""Scopes of token requests, as clients write them and as the upstream gets them."""
 
 # mypy: allow-untyped-calls
 
@@ -41,7 +41,7 @@ def house(internet: Internet) -> House:
     ],
 )
 def test_short_names_are_completed(internet: Internet, house: House, given: str, asked: list[str]) -> None:
-    """Those of repositories of one component, on Docker Hub."""
+    """Names of one component are completed on Docker Hub."""
     assert house.get(DOCKER, f"/v2/auth?{urlencode({'scope': given})}").status == 200
     assert [value for key, value in internet.asked(AUTH)[0].query if key == "scope"] == asked
 
@@ -53,7 +53,7 @@ def test_they_are_left_alone_elsewhere(internet: Internet, house: House) -> None
 
 
 def test_from_repeated_parameters_and_from_words(internet: Internet, house: House) -> None:
-    """In query and form alike; those that are the same are asked for once."""
+    """Scopes come from repeated parameters and from words; duplicates are dropped."""
     query = "scope=repository:a:pull+repository:b/c:pull&service=x&scope=repository:library/a:pull"
     house.post(DOCKER, f"/v2/auth?{query}", "scope=repository:d:pull%20repository:a:pull&scope=e:f:g")
     (seen,) = internet.asked(AUTH)
@@ -67,6 +67,6 @@ def test_from_repeated_parameters_and_from_words(internet: Internet, house: Hous
 
 
 def test_none(internet: Internet, house: House) -> None:
-    """As for a login."""
+    """A request without scopes is a login."""
     assert house.get(DOCKER, f"/v2/auth?service={DOCKER}&account={USER}", LOGIN).status == 200
     assert internet.asked(AUTH)[0].query == (("service", "registry.docker.io"), ("account", USER))

@@ -69,7 +69,7 @@ def dance(house: House, path: str) -> None:
 
 
 def test_of_a_pull(internet: Internet, house: House, log: list[str]) -> None:
-    """That goes well, from the login to the last layer."""
+    """No secret of a whole pull is logged."""
     house.pull(DOCKER, f"/v2/{PRIVATE}/manifests/latest", authorization=basic(USER, PASSWORD))
     answer = house.pull(DOCKER, f"/v2/busybox/blobs/{internet.layer}")
     assert answer.status == 200
@@ -82,7 +82,7 @@ def test_of_a_pull(internet: Internet, house: House, log: list[str]) -> None:
 def test_of_an_upstream_that_is_not_reached(
     internet: Internet, house: House, server: str, failure: Exception
 ) -> None:
-    """Nor of a failure that nobody expected."""
+    """No secret is logged for unreachable upstreams or unexpected failures."""
     internet.agent.failing[server] = failure
     dance(house, f"/v2/{PRIVATE}/manifests/latest")
 
@@ -111,7 +111,7 @@ def test_of_refusals_and_nonsense(internet: Internet, house: House, path: str, r
     "reply", [Reply(403, b"<Error>"), DEAD, Reply(200, b"other"), Reply(200, b"x" * 9).cut(3)]
 )
 def test_of_signed_addresses(internet: Internet, house: House, log: list[str], reply: Reply) -> None:
-    """Which open a blob to whoever reads them."""
+    """Signed URLs, which give access to a blob, are not logged."""
     internet.reply(HUB_CDN, f"/blobs/{internet.layer}", reply)
     token = house.get(DOCKER, "/v2/auth?scope=repository:busybox:pull").json["token"]
     for host in (DOCKER, OWN):

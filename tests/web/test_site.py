@@ -1,4 +1,4 @@
-"""Who is let in, which host is meant, what lies on it."""
+"""Access by network, virtual hosts, and the paths of a host."""
 
 # mypy: allow-untyped-calls
 
@@ -27,7 +27,7 @@ class TestHosts:
 
     @pytest.mark.parametrize("name", [known.name for known in KNOWN])
     def test_each_registry_has_one(self, house: House, name: str) -> None:
-        """What everybody may have is pulled there without an account, whatever its tokens are like."""
+        """Each registry has a host, where public images need no account."""
         answer = house.pull(f"{name}.mirror.example", "/v2/team/image/manifests/1")
         assert (answer.status, answer.body) == (200, b'{"schemaVersion":2}')
 
@@ -55,11 +55,11 @@ class TestHosts:
         [OWN, "localhost", "localhost:8080", "127.0.0.1", "192.0.2.1:8080", "[::1]", "[2001:DB8::1]:8080"],
     )
     def test_the_mirrors_own(self, house: House, host: str) -> None:
-        """Is its domain, localhost, and whatever address it is reached by."""
+        """The own host is ``domain``, localhost, and any address."""
         assert house.get(host, "/v2/").status == 200
 
     def test_further_names(self) -> None:
-        """Are the operator's to give."""
+        """Operators may add names."""
         house = House(Internet(), names=["mirror.lan", "m"])
         assert [house.get(host, "/v2/").status for host in ("mirror.lan", "M:80", "other.lan")] == [
             200,
@@ -78,14 +78,14 @@ class TestHosts:
         "host", ["unknown.example", "docker.mirror.example.org", "mirror.example.docker", ""]
     )
     def test_an_unknown_one(self, house: House, host: str, path: str) -> None:
-        """Is told, with 404, which there are."""
+        """An unknown host gets 404 with the known ones."""
         answer = house.get(host, path)
         assert answer.status == 404
         assert answer.json["routes"] == {f"{known.name}.mirror.example": known.url for known in KNOWN}
         assert house.world.seen == []
 
     def test_an_unknown_one_with_a_default(self) -> None:
-        """Is that upstream: the seed's debug mode."""
+        """An unknown host is the default upstream, if one is set."""
         house = House(Internet(), default="docker")
         assert house.pull("whatever.example", "/v2/busybox/manifests/latest").body == BUSYBOX
         assert house.get("k8s.mirror.example", "/v2/").status == 200
@@ -93,18 +93,18 @@ class TestHosts:
 
     @pytest.mark.parametrize("method", ["POST", "DELETE", "HEAD"])
     def test_an_unknown_one_by_any_method(self, house: House, method: str) -> None:
-        """Is unknown."""
+        """An unknown host gets 404 for every method."""
         assert house.ask(method, "unknown.example", "/v2/").status == 404
 
 
 class TestPage:
-    """What lies beside ``/v2/``."""
+    """Resources beside ``/v2/``."""
 
     @pytest.mark.parametrize(
         ("host", "text"), [(DOCKER, "docker pull docker.mirror.example"), (OWN, "k8s.mirror")]
     )
     def test_a_short_text(self, house: House, host: str, text: str) -> None:
-        """Says what this host is."""
+        """A short text describes the host."""
         answer = house.get(host, "/")
         assert (answer.status, answer["Content-Type"]) == (200, "text/plain; charset=utf-8")
         assert text in answer.body.decode()
@@ -121,14 +121,14 @@ class TestPage:
         assert house.world.seen == []
 
     def test_a_method_that_it_has_not(self, house: House) -> None:
-        """Is refused with those that there are."""
+        """Other methods get 405 with the allowed ones."""
         answer = house.ask("POST", DOCKER, "/")
         assert answer.error == (405, "UNSUPPORTED")
         assert "GET" in str(answer["Allow"])
 
 
 class TestGate:
-    """Who is let in, before anything else is done."""
+    """Access by network, checked before anything else."""
 
     @pytest.mark.parametrize("path", ["/", "/v2/", MANIFEST, "/v2/auth", "/nothing"])
     @pytest.mark.parametrize("host", [DOCKER, OWN, "unknown.example"])
@@ -144,11 +144,11 @@ class TestGate:
         "peer", ["127.0.0.1", "::1", "::ffff:10.1.2.3", "100.64.0.1", "fe80::1%eth0", "fd00::1"]
     )
     def test_private_ones_are(self, house: House, peer: str) -> None:
-        """By default."""
+        """Private networks are allowed by default."""
         assert house.connect(peer).ask("GET", OWN, "/v2/").answer.status == 200
 
     def test_the_whole_world_may_be(self) -> None:
-        """Where the operator has decided so."""
+        """Operators may allow every network."""
         house = House(Internet(), networks=["public"])
         assert house.connect("8.8.8.8").ask("GET", OWN, "/v2/").answer.status == 200
 
@@ -165,7 +165,7 @@ class TestGate:
         assert "'trust_proxy'" in answer.message
 
     def test_a_proxy_that_is_believed(self) -> None:
-        """Says who asks, and by which address; the realm is at that address."""
+        """A trusted proxy names the client, and the scheme and host for the realm."""
         house = House(Internet(), trust_proxy=["127.0.0.1"])
         forwarded = ("X-Forwarded-Proto: https", f"X-Forwarded-Host: {DOCKER}:8443")
         answer = house.connect("127.0.0.1").ask(
@@ -178,7 +178,7 @@ class TestGate:
         assert refused.answer.error == (403, "DENIED")
 
     def test_a_refusal_tells_nothing_of_the_upstreams(self, house: House) -> None:
-        """Not even their names."""
+        """A refusal does not reveal the upstreams."""
         answer = house.connect("8.8.8.8").ask("GET", DOCKER, "/").answer
         assert HUB not in answer.body.decode()
 
@@ -196,5 +196,5 @@ class TestGate:
     ],
 )
 def test_names_of_hosts(host: str, name: str) -> None:
-    """Without what varies."""
+    """Host names are normalized."""
     assert normalize_host(host) == name

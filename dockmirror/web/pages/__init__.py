@@ -1,1 +1,1 @@
-"""What people see of the mirror: a page, and the same as text for machines without a browser."""
+"""The pages for people, in HTML, text and JSON."""

@@ -1,4 +1,4 @@
-"""The page for people, in one document: nothing is fetched, and it can be read without its script."""
+"""The home page as one HTML document that loads nothing else and works without its script."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from .page import inline_code, render_page, section, snippet_figure, table
 _DIGEST = re.compile(r"(sha256:[0-9a-f]{8})[0-9a-f]{56}")
 
 
-def render_home(shown: HomePageView, say: Language) -> Tag:
-    """The whole of it, in a language."""
-    main = Tag("main")(_requests(shown, say), _registries(shown, say), _clients(shown, say))
-    if shown.mirror.archives:
-        main(_archives(shown, say))
+def render_home(view: HomePageView, say: Language) -> Tag:
+    """Return the whole document."""
+    main = Tag("main")(_requests(view, say), _registries(view, say), _clients(view, say))
+    if view.mirror.archives:
+        main(_archives(view, say))
     return render_page(
-        f"{shown.host}: {_what(shown, say)}", say, _header(shown, say), _contents(shown, say), main
+        f"{view.host}: {_title(view, say)}", say, _header(view, say), _contents(view, say), main
     )
 
 
-def _what(shown: HomePageView, say: Language) -> str:
-    return say("title.own") if shown.registry is None else say("title.one", registry=shown.registry.name)
+def _title(view: HomePageView, say: Language) -> str:
+    return say("title.own") if view.registry is None else say("title.one", registry=view.registry.name)
 
 
-def _header(shown: HomePageView, say: Language) -> Tag:
-    mirror = shown.mirror
+def _header(view: HomePageView, say: Language) -> Tag:
+    mirror = view.mirror
     lead = (
-        say("lead.own", count=len(mirror.registries)) if shown.registry is None
-        else say("lead.one", registry=shown.registry.name, mirror=mirror.host)
+        say("lead.own", count=len(mirror.registries)) if view.registry is None
+        else say("lead.one", registry=view.registry.name, mirror=mirror.host)
     )  # fmt: skip
     notes = []
     if mirror.loopback:
@@ -44,22 +44,22 @@ def _header(shown: HomePageView, say: Language) -> Tag:
     if mirror.plain:
         notes.append(say("note.plain"))
     return tags.header(
-        tags.p(_what(shown, say), class_="what"),
-        tags.h1(shown.host),
+        tags.p(_title(view, say), class_="what"),
+        tags.h1(view.host),
         tags.p(inline_code(lead), class_="lead"),
-        snippet_figure(Snippet(shown.example + "\n"), say),
+        snippet_figure(Snippet(view.example + "\n"), say),
         [tags.p(inline_code(note), class_="note") for note in notes],
     )
 
 
-def _contents(shown: HomePageView, say: Language) -> Tag:
+def _contents(view: HomePageView, say: Language) -> Tag:
     inner = tags.ul(_item(f"#{client.name}", client.title) for client in CLIENTS.values())
     return tags.nav(
         tags.ul(
             _item("#requests", say("requests")),
             _item("#registries", say("registries")),
             _item("#clients", say("clients"))(inner),
-            _item("#archives", say("archives")) if shown.mirror.archives else "",
+            _item("#archives", say("archives")) if view.mirror.archives else "",
         ),
         **{"aria-label": say("contents")},
     )
@@ -69,24 +69,24 @@ def _item(target: str, text: str) -> Tag:
     return tags.li(tags.a(text, href=target))
 
 
-def _requests(shown: HomePageView, say: Language) -> Tag:
+def _requests(view: HomePageView, say: Language) -> Tag:
     part = section("requests", say("requests"))
-    address = shown.client.address
+    address = view.client.address
     if address is None:
         return part(tags.p(say("requests.nobody")))
     part(tags.p(inline_code(say("requests.what", address=address))))
-    if not shown.requests:
+    if not view.requests:
         return part(tags.p(say("requests.none"), class_="none"))
-    rows = (_row(each, shown, say) for each in shown.requests)
+    rows = (_row(each, view, say) for each in view.requests)
     names = ("requests.age", "requests.request", "requests.status", "requests.size", "requests.source")
     return part(table((say(name) for name in names), rows, "requests"))
 
 
-def _row(seen: RequestRecord, shown: HomePageView, say: Language) -> Tag:
+def _row(seen: RequestRecord, view: HomePageView, say: Language) -> Tag:
     time = datetime.fromtimestamp(seen.time, UTC).isoformat(timespec="seconds")
     path = _DIGEST.sub(r"\1…", seen.path)
     return tags.tr(
-        tags.td(tags.time(format_age(shown.now - seen.time), datetime=time, title=time)),
+        tags.td(tags.time(format_age(view.now - seen.time), datetime=time, title=time)),
         tags.td(tags.code(f"{seen.method} {path}", title=f"{seen.host}{seen.path}")),
         tags.td(str(seen.status)),
         tags.td(format_size(seen.size)),
@@ -95,9 +95,9 @@ def _row(seen: RequestRecord, shown: HomePageView, say: Language) -> Tag:
     )
 
 
-def _registries(shown: HomePageView, say: Language) -> Tag:
-    """With a host for each where there are such hosts: of the paths an example says enough then."""
-    mirror = shown.mirror
+def _registries(view: HomePageView, say: Language) -> Tag:
+    """List the registries, by host where they have one; one example is enough for the paths then."""
+    mirror = view.mirror
     example = f"{mirror.by_path(mirror.other)}/{mirror.other.placeholder}"
     part = section("registries", say("registries"))
     part(tags.p(inline_code(say("registries.what", example=example))))
@@ -115,16 +115,16 @@ def _registries(shown: HomePageView, say: Language) -> Tag:
     return part(table((say(name) for name in names), rows, "registries"))
 
 
-def _clients(shown: HomePageView, say: Language) -> Tag:
+def _clients(view: HomePageView, say: Language) -> Tag:
     part = section("clients", say("clients"))
-    part(tags.p(inline_code(say("clients.what", url=shown.mirror.url))))
-    return part([_client(client, shown, say) for client in CLIENTS.values()])
+    part(tags.p(inline_code(say("clients.what", url=view.mirror.url))))
+    return part([_client(client, view, say) for client in CLIENTS.values()])
 
 
-def _client(client: ClientConfig, shown: HomePageView, say: Language) -> Tag:
-    first, *others = client.snippets(shown.mirror)
+def _client(client: ClientConfig, view: HomePageView, say: Language) -> Tag:
+    first, *others = client.snippets(view.mirror)
     part = tags.section(tags.h3(client.title), id=client.name)
-    part(tags.p(inline_code(say(client.name, host=shown.mirror.host))), snippet_figure(first, say))
+    part(tags.p(inline_code(say(client.name, host=view.mirror.host))), snippet_figure(first, say))
     if client.after:
         part(tags.p(say("clients.after"), " ", tags.code(client.after), class_="after"))
     for snippet in others:
@@ -132,6 +132,6 @@ def _client(client: ClientConfig, shown: HomePageView, say: Language) -> Tag:
     return part
 
 
-def _archives(shown: HomePageView, say: Language) -> Tag:
+def _archives(view: HomePageView, say: Language) -> Tag:
     part = section("archives", say("archives"))
-    return part(tags.p(inline_code(say("archives.what"))), snippet_figure(archive(shown.mirror), say))
+    return part(tags.p(inline_code(say("archives.what"))), snippet_figure(archive(view.mirror), say))

@@ -1,4 +1,4 @@
-"""The page as text and as JSON."""
+"""The home page as text and as JSON."""
 
 from __future__ import annotations
 
@@ -12,43 +12,43 @@ from .home_view import HomePageView, format_age, format_size, source_phrase
 from .languages import Language
 
 
-def render_text(shown: HomePageView, say: Language) -> str:
-    """An overview for a terminal."""
-    mirror = shown.mirror
+def render_text(view: HomePageView, say: Language) -> str:
+    """Return an overview for a terminal."""
+    mirror = view.mirror
     parts = [
-        [_title(shown, say)],
-        [f"    {shown.example}"],
+        [_title(view, say)],
+        [f"    {view.example}"],
         table([[each.name, f"{mirror.by_path(each)}/…", each.host] for each in mirror.registries]),
         [say("text.clients")],
         table([[f"curl {mirror.url}/client/{c.name}", c.snippets(mirror)[0].path] for c in CLIENTS.values()]),
         [say("text.archives")] if mirror.archives else [],
         [f"    {line}" for line in archive(mirror).text.splitlines()] if mirror.archives else [],
-        [say("requests.of", address=shown.client.address)] if shown.client.address else [],
-        [*_seen(shown, say)] or [f"    {say('requests.none')}"],
+        [say("requests.of", address=view.client.address)] if view.client.address else [],
+        [*_seen(view, say)] or [f"    {say('requests.none')}"],
     ]
     return "\n\n".join("\n".join(lines) for lines in parts if lines) + "\n"
 
 
-def _title(shown: HomePageView, say: Language) -> str:
-    return say("title.own") if shown.registry is None else say("title.one", registry=shown.registry.name)
+def _title(view: HomePageView, say: Language) -> str:
+    return say("title.own") if view.registry is None else say("title.one", registry=view.registry.name)
 
 
-def _seen(shown: HomePageView, say: Language) -> Iterator[str]:
+def _seen(view: HomePageView, say: Language) -> Iterator[str]:
     rows = [
         [
-            format_age(shown.now - each.time),
+            format_age(view.now - each.time),
             f"{each.method} {each.path}",
             str(each.status),
             format_size(each.size),
             say(source_phrase(each)),
         ]
-        for each in shown.requests
+        for each in view.requests
     ]
     return iter(table(rows))
 
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of columns; none of no rows."""
+    """Format rows as lines of aligned columns."""
     if not rows:
         return []
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -59,9 +59,8 @@ def _row(row: Iterable[str], widths: Iterable[int]) -> str:
     return "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
-def render_json(shown: HomePageView) -> str:
-    """The same for programs."""
-    mirror = shown.mirror
+def render_json(view: HomePageView) -> str:
+    mirror = view.mirror
     return json.dumps(
         {
             "mirror": mirror.url,
@@ -77,7 +76,7 @@ def render_json(shown: HomePageView) -> str:
                     "host": each.host, "method": each.method, "path": each.path, "status": each.status,
                     "bytes": each.size, "upstream": each.upstream, "cut_off": each.cut_off,
                 }
-                for each in shown.requests
+                for each in view.requests
             ],
         },
         indent=2,

@@ -1,4 +1,4 @@
-"""What a page is to show, whatever it is written in."""
+"""The data of the home page, independent of its format."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from ..recent_requests import RequestRecord
 
 @frozen
 class HomePageView:
-    """The mirror, and what its client wants to know.
+    """The mirror as one client sees it.
 
-    :ivar registry: the one whose virtual host was asked; None on the mirror's own host.
-    :ivar seen: what that client has asked for, the newest first.
+    :ivar registry: the registry of the requested virtual host; None on the mirror's own host.
+    :ivar requests: the client's recent requests, newest first.
     :ivar now: in seconds since the epoch.
     """
 
@@ -28,12 +28,12 @@ class HomePageView:
 
     @property
     def host(self) -> str:
-        """The host that was asked."""
+        """The requested host."""
         return self.client.host if self.registry is None else self.registry.host
 
     @property
     def example(self) -> str:
-        """A pull that works."""
+        """A pull command that works."""
         if self.registry is not None:
             return f"docker pull {self.registry.host}/{self.registry.placeholder}"
         first = self.mirror.registries[0]
@@ -41,7 +41,7 @@ class HomePageView:
 
 
 def format_size(count: int) -> str:
-    """A number of bytes, short."""
+    """Format a number of bytes."""
     amount = float(count)
     for unit in ("B", "kB", "MB"):
         if amount < 1000:
@@ -51,19 +51,19 @@ def format_size(count: int) -> str:
 
 
 def format_age(seconds: float) -> str:
-    """How long ago something was, short."""
+    """Format a duration in seconds."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.0f} h"
 
 
 def has_failed(seen: RequestRecord) -> bool:
-    """Whether a client did not get what it asked for; a challenge is the beginning of most pulls."""
+    """Return whether the client did not get its content; a challenge is part of most pulls."""
     return seen.cut_off or (seen.status >= 400 and seen.status != 401)
 
 
 def source_phrase(seen: RequestRecord) -> str:
-    """The phrase for where an answer came from."""
+    """Return the key of the phrase that says where an answer came from."""
     if seen.cut_off:
         return "requests.cut_off"
     if seen.status == 401:

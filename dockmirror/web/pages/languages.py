@@ -1,4 +1,4 @@
-"""The languages of the pages: each is a file in ``languages``, and a further one is one more file."""
+"""The languages of the pages; to add one, add a file to ``languages/``."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ ENGLISH = "en"
 
 @frozen
 class Language:
-    """What the pages say in a language.
+    """The phrases of the pages in one language.
 
-    :ivar code: its tag (RFC 5646).
+    :ivar code: the language tag (RFC 5646).
     """
 
     code: str
     words: Mapping[str, str] = field(repr=False)
 
     def __call__(self, key: str, **values: object) -> str:
-        """A phrase with these values in it."""
+        """Return a phrase with these values filled in."""
         return self.words[key].format(**values)
 
     @property
     def name(self) -> str:
-        """As those who speak it write it."""
+        """The language's own name for itself."""
         return self.words["language"]
 
 
@@ -41,4 +41,4 @@ def _read() -> dict[str, Language]:
 
 
 LANGUAGES: Mapping[str, Language] = _read()
-"""By their codes, English first."""
+"""Languages by code, English first."""

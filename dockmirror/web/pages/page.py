@@ -1,4 +1,4 @@
-"""What every page has around it and in it: its head, its style, lines to copy, tables."""
+"""The frame of every page and its building blocks: style, snippets to copy, tables."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from .languages import LANGUAGES, Language
 
 
 def read_asset(package: str, name: str) -> str:
-    """A file of a package's, as it stands in a document.
+    """Read a file of the package that is embedded into a page.
 
-    :raises ValueError: when it has what is escaped there, and would no longer have its hash.
+    :raises ValueError: when it contains characters that would be escaped, which would change its hash.
     """
     content = files(package).joinpath(name).read_text("utf-8")
     if re.search("[<>&]", content):
@@ -38,9 +38,9 @@ _ICON = (
 
 @frozen
 class PageAssets:
-    """The style and the script of a page, which stand in it.
+    """The style and the script that are embedded into a page.
 
-    :ivar asks: whether the script asks the host for more that the page has come from.
+    :ivar may_connect: whether the script may request more from the page's host.
     """
 
     style: str = field(repr=False)
@@ -49,7 +49,7 @@ class PageAssets:
 
     @property
     def policy(self) -> str:
-        """What a browser may do with it (``Content-Security-Policy``): what came with it, and no more."""
+        """The ``Content-Security-Policy``: only the embedded style and script are allowed."""
         asks = "'self'" if self.may_connect else "'none'"
         return (
             f"default-src 'none'; style-src {_hash(self.style)}; script-src {_hash(self.script)};"
@@ -62,7 +62,7 @@ PAGE = PageAssets(read_asset(__package__, "page.css"), read_asset(__package__, "
 
 
 def render_page(title: str, say: Language, *content: Tag, look: PageAssets = PAGE) -> Tag:
-    """A whole document with this content."""
+    """Return a whole document with this content."""
     head = tags.head(
         tags.meta(charset="utf-8"),
         tags.meta(name="viewport", content="width=device-width, initial-scale=1"),
@@ -83,18 +83,18 @@ def _footer(say: Language) -> Tag:
 
 
 def section(name: str, title: str) -> Tag:
-    """A part of a page that can be linked to."""
+    """Return a section that can be linked to."""
     return tags.section(tags.h2(title), id=name)
 
 
 def table(names: Iterable[str], rows: Iterable[Tag], kind: str) -> Tag:
-    """A table that scrolls where it is wider than the window."""
+    """Return a table that scrolls if it is wider than the window."""
     head = tags.thead(tags.tr(tags.th(name, scope="col") for name in names))
     return tags.div(tags.table(head, tags.tbody([*rows]), class_=kind), class_="wide")
 
 
 def snippet_figure(snippet: Snippet, say: Language) -> Tag:
-    """Lines with a button that copies them."""
+    """Return a snippet with a button that copies it."""
     button = tags.button(
         say("copy"), type="button", class_="copy", hidden="", **{"data-copied": say("copied")}
     )
@@ -103,5 +103,5 @@ def snippet_figure(snippet: Snippet, say: Language) -> Tag:
 
 
 def inline_code(text: str) -> list[Tag | str]:
-    """Text in which what stands in backquotes is code."""
+    """Split text at backquotes, and mark up what is between them as code."""
     return [tags.code(part) if number % 2 else part for number, part in enumerate(text.split("`"))]

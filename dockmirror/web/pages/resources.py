@@ -1,4 +1,4 @@
-"""Beside ``/v2/`` on every host: the page at ``/``, and ``/client/``, a configuration for each client."""
+"""The home page at ``/``, and a configuration for each client at ``/client/``."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ from .send_page import (
 
 @frozen
 class PageFactory:
-    """The pages of a mirror.
+    """Creates the page resources of a mirror's hosts.
 
-    :ivar reached: the mirror behind a scheme and a host.
+    :ivar find_mirror: returns the mirror's address for a scheme and a host.
     """
 
     find_mirror: Callable[[str, str], MirrorAddress]
@@ -44,19 +44,19 @@ class PageFactory:
     clock: IReactorTime
 
     def resources(self, registry: str | None = None) -> dict[str, Resource]:
-        """What lies on a host, by the first part of its path.
+        """Return the page resources of a host, by the first segment of their path.
 
-        :param registry: the name in paths of the one whose virtual host it is.
+        :param registry: the registry of a virtual host, by its path; None for the mirror's own host.
         """
         return {"": _HomePage(self, registry), "client": _ClientConfigResource(self)}
 
     def mirror(self, client: ClientAddress) -> MirrorAddress:
-        """The mirror as that client has reached it."""
+        """Return the mirror's address as this client reaches it."""
         return self.find_mirror(client.scheme, client.host)
 
 
 class _HomePage(Resource):
-    """``/``: what this host is, how clients are told of it, and what it has seen of who asks."""
+    """``/``: the mirror, the configuration of clients, and the client's recent requests."""
 
     def __init__(self, pages: PageFactory, registry: str | None) -> None:
         super().__init__()
@@ -64,34 +64,33 @@ class _HomePage(Resource):
         self._registry = registry
 
     def getChild(self, path: bytes, request: ServerRequest) -> Resource:
-        """``//`` is another path."""
+        """Answer 404: ``//`` is another path."""
         return RefusalResource(Unsupported(status=404))
 
     def render_GET(self, request: ServerRequest) -> int:
-        """The page, as a browser, a program or a terminal has it."""
         try:
             say = language_for(request)
         except RegistryError as error:
             return refuse(request, error)
-        shown = self._shown(request)
+        view = self._view(request)
         request.setHeader("Vary", "Accept, Accept-Language")
         kind = negotiate_media_type(lines(request.requestHeaders, "Accept"), TEXT, HTML, JSON)
         if kind == JSON:
-            return send(render_json(shown).encode(), request, JSON)
+            return send(render_json(view).encode(), request, JSON)
         if kind == TEXT:
-            return send(render_text(shown, say).encode(), request)
-        return send_document(render_home(shown, say), request)
+            return send(render_text(view, say).encode(), request)
+        return send_document(render_home(view, say), request)
 
-    def _shown(self, request: ServerRequest) -> HomePageView:
+    def _view(self, request: ServerRequest) -> HomePageView:
         client = requesting_client(request)
         mirror = self._pages.mirror(client)
         registry = next((each for each in mirror.registries if each.path == self._registry), None)
-        seen = self._pages.recent.list_for(client)
-        return HomePageView(mirror, registry, client, seen, self._pages.clock.seconds())
+        requests = self._pages.recent.list_for(client)
+        return HomePageView(mirror, registry, client, requests, self._pages.clock.seconds())
 
 
 class _ClientConfigResource(Resource):
-    """``/client/NAME``: what that client has to be told, ready to be written to its file."""
+    """``/client/NAME``: a client's configuration, ready to be written to its file."""
 
     def __init__(self, pages: PageFactory, path: tuple[str, ...] = ()) -> None:
         super().__init__()
@@ -99,13 +98,12 @@ class _ClientConfigResource(Resource):
         self._path = path
 
     def getChild(self, path: bytes, request: ServerRequest) -> Resource:
-        """One level down."""
         if len(self._path) == 2:
             return RefusalResource(_missing())
         return _ClientConfigResource(self._pages, (*self._path, path.decode("ascii", "replace")))
 
     def render_GET(self, request: ServerRequest) -> int:
-        """The configuration, below a comment that says where it goes."""
+        """Send the configuration below a comment that names its file."""
         name, snippet_name = (*self._path, "", "")[:2]
         client = CLIENTS.get(name)
         snippet = (
@@ -117,4 +115,4 @@ class _ClientConfigResource(Resource):
 
 
 def _missing() -> Unsupported:
-    return Unsupported(f"expected the name of a client: {', '.join(CLIENTS)}", status=404)
+    return Unsupported(f"unknown client; expected one of: {', '.join(CLIENTS)}", status=404)

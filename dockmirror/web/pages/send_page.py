@@ -1,4 +1,4 @@
-"""Pages as they are sent: to whom, in which language, and that nobody keeps them."""
+"""Send pages: negotiate their media type and language, and set their headers."""
 
 from __future__ import annotations
 
@@ -20,15 +20,14 @@ HTML, JSON, TEXT = "text/html", "application/json", "text/plain"
 
 
 def requesting_client(request: ServerRequest) -> ClientAddress:
-    """Who asks."""
     assert request.admitted_client is not None, "the gate lies before every host"
     return request.admitted_client
 
 
 def language_for(request: ServerRequest) -> Language:
-    """As it is asked for in the query, or else as the browser would have it.
+    """Return the language that the query names, or else the one that the browser prefers.
 
-    :raises RegistryError: when the query cannot be read.
+    :raises RegistryError: when the query cannot be parsed.
     """
     asked = dict(parse_query(request)).get("lang", "")
     preferred = negotiate_language(lines(request.requestHeaders, "Accept-Language"), *LANGUAGES)
@@ -36,7 +35,7 @@ def language_for(request: ServerRequest) -> Language:
 
 
 def send(body: bytes, request: ServerRequest, kind: str = TEXT) -> int:
-    """Sends all of it."""
+    """Send a complete body that is not to be cached."""
     request.setHeader("Content-Type", kind if kind == JSON else f"{kind}; charset=utf-8")
     request.setHeader("Content-Length", str(len(body)))
     request.setHeader("Cache-Control", "no-store")
@@ -48,7 +47,7 @@ def send(body: bytes, request: ServerRequest, kind: str = TEXT) -> int:
 
 
 def send_document(document: Tag, request: ServerRequest, policy: str = PAGE.policy) -> int:
-    """Sends it to a browser, which may do no more with it than is in it."""
+    """Send an HTML document with a content security policy."""
     request.setHeader("Content-Security-Policy", policy)
     flattening: Deferred[Any] = flattenString(request, document)
     flattening.addCallback(lambda body: send(b"<!DOCTYPE html>\n" + body, request, HTML))
@@ -58,10 +57,10 @@ def send_document(document: Tag, request: ServerRequest, policy: str = PAGE.poli
 
 
 def negotiate_media_type(accept: Sequence[str], default: str, *others: str) -> str:
-    """The media type to answer with.
+    """Return the best media type for an ``Accept`` field (RFC 9110, 12.5).
 
     :param accept: the lines of ``Accept``.
-    :param default: for who does not care; a type that is named goes before one that a range comprises.
+    :param default: for clients without a preference; a type named explicitly wins over a range.
     """
     wanted = dict(_weighed(accept))
     named = {each: wanted[each] for each in (default, *others) if wanted.get(each)}
@@ -69,7 +68,7 @@ def negotiate_media_type(accept: Sequence[str], default: str, *others: str) -> s
 
 
 def negotiate_language(accept: Sequence[str], default: str, *others: str) -> str:
-    """The language to answer in: ``zh-Hans-CN`` is content with ``zh``.
+    """Return the best language for an ``Accept-Language`` field: ``zh-Hans-CN`` matches ``zh``.
 
     :param accept: the lines of ``Accept-Language``.
     """

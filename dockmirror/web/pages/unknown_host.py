@@ -1,4 +1,4 @@
-"""A host that is none of the mirror's: what it is asked by, and by which names it can be."""
+"""The answer for host names that are not the mirror's: 404 and the names that are."""
 
 from __future__ import annotations
 
@@ -20,29 +20,28 @@ from .send_page import HTML, JSON, language_for, negotiate_media_type, requestin
 
 
 class UnknownHost(Resource):
-    """404 at every path: a page for a browser, and for programs an error with the table of hosts.
+    """Answers 404 at every path: a page for browsers, and a JSON error with the hosts for programs.
 
-    :param reached: the mirror behind a scheme and a host.
-    :param routes: the upstream that each host is.
+    :param reached: returns the mirror's address for a scheme and a host.
+    :param routes: the upstream of each host.
     """
 
     isLeaf = True
 
-    def __init__(self, reached: Callable[[str, str], MirrorAddress], routes: Mapping[str, str]) -> None:
+    def __init__(self, find_mirror: Callable[[str, str], MirrorAddress], routes: Mapping[str, str]) -> None:
         super().__init__()
-        self._reached = reached
+        self._find_mirror = find_mirror
         self._routes = routes
 
     def getChild(self, path: bytes, request: ServerRequest) -> Resource:
-        """The same at every path."""
         return self
 
     def render(self, request: ServerRequest) -> int:
-        """Never a page where a registry's client takes what it is given for content."""
+        """Send the error; a path below ``/v2/`` never gets a page, which a client could take for content."""
         request.setResponseCode(404)
         request.setHeader("Vary", "Accept, Accept-Language")
         client = requesting_client(request)
-        mirror = self._reached(client.scheme, client.host)
+        mirror = self._find_mirror(client.scheme, client.host)
         accepted = negotiate_media_type(lines(request.requestHeaders, "Accept"), JSON, HTML)
         if accepted == JSON or request.method not in (b"GET", b"HEAD") or b"/v2/" in request.path + b"/":
             return send(self._error(client, mirror), request, JSON)
@@ -52,8 +51,8 @@ class UnknownHost(Resource):
             return send(self._error(client, mirror), request, JSON)
 
     def _error(self, client: ClientAddress, mirror: MirrorAddress) -> bytes:
-        named = f"the host {client.host}" if client.host else "a host without a name"
-        error = Unsupported(f"this mirror does not serve {named}; it is {mirror.host}, and those in 'routes'")
+        host = f"the host {client.host}" if client.host else "a host without a name"
+        error = Unsupported(f"this mirror does not serve {host}; use {mirror.host} or a host in 'routes'")
         return json.dumps({**json.loads(error.body()), "routes": dict(self._routes)}, indent=4).encode()
 
 

@@ -1,1 +1,1 @@
-"""What whoever runs the mirror sees of it: a page that moves, and the same as JSON."""
+"""The status page for operators, and the same as text and JSON."""

@@ -1,4 +1,4 @@
-"""What the page shows of the cache: how full it is, and what it was good for in the last hours."""
+"""The cache section of the status page: its size, and its hit ratio in the last hours."""
 
 from __future__ import annotations
 
@@ -18,40 +18,39 @@ _HOUR = 4
 
 
 def render_cache(status: Status, say: Language) -> Tag:
-    """That part of the page."""
     part = section("cache", say("status.cache"))
-    held = status.worker_state.cache
-    if held is None:
+    usage = status.worker_state.cache
+    if usage is None:
         return part(tags.p(say("status.no_cache"), class_="none"))
     bars, hours = chart.group_slots(status.slots), chart.count_hours(status.slots)
     tiles = tags.dl(
         _tile(
             "held",
-            format_size(held.bytes),
-            say("status.limit", size=format_size(held.limit)),
+            format_size(usage.bytes),
+            say("status.limit", size=format_size(usage.limit)),
             say,
-            _full(held),
+            _full(usage),
         ),
         _tile("hits", _share(bars[-_HOUR:]), say("status.hour"), say),
         _tile("hits", _share(bars), say("status.hours", count=hours), say),
         class_="tiles",
     )
-    return part(tiles, _charts(bars, held, hours, say))
+    return part(tiles, _charts(bars, usage, hours, say))
 
 
-def _charts(bars: list[Bar], held: CacheUsage, hours: int, say: Language) -> list[Tag]:
-    told = say("status.ratio.told", share=_share(bars))
-    most = max((bar.asked for bar in bars), default=0)
+def _charts(bars: list[Bar], usage: CacheUsage, hours: int, say: Language) -> list[Tag]:
+    label = say("status.ratio.told", share=_share(bars))
+    peak = max((bar.asked for bar in bars), default=0)
     volume, of_all = say("status.volume"), say("status.size")
     return [
-        _chart(_legend(say), "100 %", chart.draw_hit_ratios(bars, told), hours, say),
-        _chart(volume, str(most), chart.draw_volumes(bars, volume), hours, say)(class_="chart low"),
-        _chart(of_all, format_size(held.limit), chart.draw_sizes(bars, held.limit, of_all), hours, say),
+        _chart(_legend(say), "100 %", chart.draw_hit_ratios(bars, label), hours, say),
+        _chart(volume, str(peak), chart.draw_volumes(bars, volume), hours, say)(class_="chart low"),
+        _chart(of_all, format_size(usage.limit), chart.draw_sizes(bars, usage.limit, of_all), hours, say),
     ]
 
 
-def _full(held: CacheUsage) -> Tag:
-    return tags.progress(value=str(held.bytes), max=str(max(held.limit, 1)))
+def _full(usage: CacheUsage) -> Tag:
+    return tags.progress(value=str(usage.bytes), max=str(max(usage.limit, 1)))
 
 
 def _share(bars: list[Bar]) -> str:

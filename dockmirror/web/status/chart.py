@@ -1,4 +1,4 @@
-"""The last hours drawn: bars and an area that take whatever width there is; words stand around them."""
+"""Charts of the last hours as SVG bars that scale to any width; their labels are outside of the drawing."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _HEIGHT = 100
 
 @frozen
 class Bar:
-    """Some slots together.
+    """Several slots combined.
 
-    :ivar held: bytes held at their end; None where that was not yet known then.
+    :ivar held: bytes in the cache at their end; None if not known yet.
     """
 
     begins: int
@@ -27,55 +27,59 @@ class Bar:
 
 
 def group_slots(slots: Sequence[SeriesSlot]) -> list[Bar]:
-    """A quarter of an hour each, the last one up to now; what is held is so until something else is seen."""
-    found: list[Bar] = []
+    """Group slots into bars of a quarter of an hour; an unknown cache size is that of the bar before."""
+    grouped: list[Bar] = []
     held: int | None = None
     first = -len(slots) % _SLOTS_A_BAR
-    for place in range(-first, len(slots), _SLOTS_A_BAR):
-        some = slots[max(0, place) : place + _SLOTS_A_BAR]
-        held = next((slot.held for slot in reversed(some) if slot.held is not None), held)
-        found.append(
-            Bar(some[0].begins, sum(slot.asked for slot in some), sum(slot.hits for slot in some), held)
+    for position in range(-first, len(slots), _SLOTS_A_BAR):
+        group = slots[max(0, position) : position + _SLOTS_A_BAR]
+        held = next((slot.held for slot in reversed(group) if slot.held is not None), held)
+        grouped.append(
+            Bar(group[0].begins, sum(slot.asked for slot in group), sum(slot.hits for slot in group), held)
         )
-    return found
+    return grouped
 
 
 def count_hours(slots: Sequence[SeriesSlot]) -> int:
-    """How many they are."""
+    """Return the number of hours that the slots span."""
     return len(slots) * PERIOD // 3600
 
 
-def draw_hit_ratios(of: Sequence[Bar], label: str) -> Tag:
-    """Of each the share of hits, and above it the rest."""
-    return _svg(label, len(of), (shape for place, bar in enumerate(of) for shape in _ratio(place, bar)))
+def draw_hit_ratios(drawn: Sequence[Bar], label: str) -> Tag:
+    """Draw hits and misses of each bar as shares of 100%."""
+    return _svg(
+        label, len(drawn), (shape for position, bar in enumerate(drawn) for shape in _ratio(position, bar))
+    )
 
 
-def draw_volumes(of: Sequence[Bar], label: str) -> Tag:
-    """How much was asked, beside the time in which it was most."""
-    most = max((bar.asked for bar in of), default=0)
-    heights = ((place, _HEIGHT * bar.asked / most) for place, bar in enumerate(of) if bar.asked)
-    return _svg(label, len(of), (_bar(place, 0, height, "asked") for place, height in heights))
+def draw_volumes(drawn: Sequence[Bar], label: str) -> Tag:
+    """Draw the requests of each bar, relative to the busiest one."""
+    peak = max((bar.asked for bar in drawn), default=0)
+    heights = ((position, _HEIGHT * bar.asked / peak) for position, bar in enumerate(drawn) if bar.asked)
+    return _svg(label, len(drawn), (_bar(position, 0, height, "asked") for position, height in heights))
 
 
-def draw_sizes(of: Sequence[Bar], limit: int, label: str) -> Tag:
-    """How much was held, beside how much may be."""
-    most = max(limit, *(bar.held or 0 for bar in of), 1)
-    known = ((place, _HEIGHT * bar.held / most) for place, bar in enumerate(of) if bar.held)
-    return _svg(label, len(of), (_bar(place, 0, height, "held", width=1.0) for place, height in known))
+def draw_sizes(drawn: Sequence[Bar], limit: int, label: str) -> Tag:
+    """Draw the cache size of each bar, relative to the limit."""
+    peak = max(limit, *(bar.held or 0 for bar in drawn), 1)
+    heights = ((position, _HEIGHT * bar.held / peak) for position, bar in enumerate(drawn) if bar.held)
+    return _svg(
+        label, len(drawn), (_bar(position, 0, height, "held", width=1.0) for position, height in heights)
+    )
 
 
-def _ratio(place: int, bar: Bar) -> Iterator[Tag]:
+def _ratio(position: int, bar: Bar) -> Iterator[Tag]:
     if bar.asked:
         share = _HEIGHT * bar.hits / bar.asked
         for low, high, kind in ((0.0, share, "hit"), (share, float(_HEIGHT), "miss")):
             if low != high:
-                yield _bar(place, low, high, kind)
+                yield _bar(position, low, high, kind)
 
 
-def _bar(place: int, low: float, high: float, kind: str, width: float = 0.8) -> Tag:
+def _bar(position: int, low: float, high: float, kind: str, width: float = 0.8) -> Tag:
     return Tag("rect")(
         class_=kind,
-        x=f"{place + (1 - width) / 2:g}",
+        x=f"{position + (1 - width) / 2:g}",
         y=f"{_HEIGHT - high:.1f}",
         width=f"{width:g}",
         height=f"{high - low:.1f}",

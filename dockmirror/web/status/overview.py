@@ -1,4 +1,4 @@
-"""The mirror at a glance, all of its processes together."""
+"""The status of the mirror, of all of its processes together."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from ..readiness import ReadinessState
 from ..shared_tables import SharedTables
 
 _MOST = 20
-_LASTING = 10.0
-"""Seconds for which a look at whether the store can be written will do: the page is drawn each second."""
+_STATE_TTL = 10.0
+"""Seconds for which the result of a store check is reused: the page is reloaded every second."""
 
 
 @frozen
 class Status:
-    """All that is told.
+    """Everything that the status page shows.
 
     :ivar now: in seconds since the epoch.
-    :ivar slots: the last hours.
+    :ivar slots: cache figures of the last hours.
     :ivar popular: the repositories that are pulled most.
     """
 
@@ -36,35 +36,32 @@ class Status:
 
 
 class StatusSource(Protocol):
-    """What tells of the mirror, be it one process or several."""
+    """The state of the mirror, from one process or several."""
 
-    async def state(self) -> ReadinessState:
-        """How it is."""
+    async def state(self) -> ReadinessState: ...
 
-    async def worker_state(self) -> WorkerState:
-        """What it has noted."""
+    async def worker_state(self) -> WorkerState: ...
 
 
 class StatusOverview:
-    """Puts together what is known already whenever it is asked.
+    """Collects the status from the processes and from shared memory.
 
-    :param memory: which all processes share.
+    :param memory: shared by all processes.
     """
 
-    def __init__(self, telling: StatusSource, memory: SharedTables, clock: IReactorTime) -> None:
-        self._telling = telling
-        self._series = CacheSeries(clock, memory.series)
-        self._popular = PullCounts(memory.popular)
+    def __init__(self, source: StatusSource, tables: SharedTables, clock: IReactorTime) -> None:
+        self._source = source
+        self._series = CacheSeries(clock, tables.series)
+        self._popular = PullCounts(tables.pull_counts)
         self._clock = clock
         self._state: tuple[float, ReadinessState] | None = None
 
     async def status(self) -> Status:
-        """As of now."""
-        state, noted = await self._how(), await self._telling.worker_state()
-        return Status(self._clock.seconds(), state, noted, self._series.slots(), self._popular.most(_MOST))
+        state, workers = await self._readiness(), await self._source.worker_state()
+        return Status(self._clock.seconds(), state, workers, self._series.slots(), self._popular.most(_MOST))
 
-    async def _how(self) -> ReadinessState:
+    async def _readiness(self) -> ReadinessState:
         now = self._clock.seconds()
-        if self._state is None or not 0 <= now - self._state[0] < _LASTING:
-            self._state = now, await self._telling.state()
+        if self._state is None or not 0 <= now - self._state[0] < _STATE_TTL:
+            self._state = now, await self._source.state()
         return self._state[1]

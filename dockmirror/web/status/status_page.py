@@ -1,4 +1,4 @@
-"""The status as a page: all of it can be read without its script, which only looks again."""
+"""The status as an HTML page; it is complete without its script, which only refreshes it."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _PARTS = ("fetches", "registries", "cache", "usage", "popular")
 
 
 def render_status(status: Status, host: str, say: Language) -> Tag:
-    """The whole of it, in a language.
+    """Return the whole document.
 
-    :param host: by which the mirror was asked.
+    :param host: the host name by which the page was requested.
     """
     main = Tag("main")(
         _fetches(status, say),
@@ -80,28 +80,28 @@ def _fetch(fetch: DownloadStatus, say: Language) -> Tag:
 def _registries(status: Status, say: Language) -> Tag:
     part = section("registries", say("status.registries"))
     ordered = words.sort_by_state(status.worker_state.upstreams, status.now)
-    called = words.display_names(ordered)
+    names = words.display_names(ordered)
     unasked = [each for each in ordered if each.state(status.now) == "unasked"]
-    if seen := ordered[: len(ordered) - len(unasked)]:
-        names = ("registry", "state", "quota")
-        rows = (_registry(each, called[each.name], status.now, say) for each in seen)
-        part(table((say(f"status.column.{name}") for name in names), rows, "upstreams"))
+    if used := ordered[: len(ordered) - len(unasked)]:
+        columns = ("registry", "state", "quota")
+        rows = (_registry(each, names[each.name], status.now, say) for each in used)
+        part(table((say(f"status.column.{name}") for name in columns), rows, "upstreams"))
     if unasked:
-        names_of = say("status.comma").join(called[each.name] for each in unasked)
-        part(tags.p(say("status.not_asked", names=names_of), class_="note"))
+        joined = say("status.comma").join(names[each.name] for each in unasked)
+        part(tags.p(say("status.not_asked", names=joined), class_="note"))
     return part
 
 
-def _registry(upstream: UpstreamStatus, called: str, now: float, say: Language) -> Tag:
+def _registry(upstream: UpstreamStatus, names: str, now: float, say: Language) -> Tag:
     state = upstream.state(now)
-    name = tags.th(called, scope="row")
-    told = tags.td(
+    name = tags.th(names, scope="row")
+    cells = tags.td(
         tags.span(say(f"status.{state}"), class_=f"state {state}"),
         tags.span(words.describe_last_request(upstream, now, say), class_="when"),
         [*_failures(upstream, now, say)],
     )
     return tags.tr(
-        name, told, tags.td(words.describe_quota(upstream.quota, now, say)), id=f"upstream-{upstream.name}"
+        name, cells, tags.td(words.describe_quota(upstream.quota, now, say)), id=f"upstream-{upstream.name}"
     )
 
 
@@ -145,6 +145,6 @@ def _usage(status: Status, say: Language) -> Tag:
 
 
 def _row(name: str, numbers: Sequence[str], columns: Sequence[str]) -> Tag:
-    """Beside each number stands what it is, for where there is no head."""
+    """Return a row of numbers, each labelled for narrow screens without a table head."""
     cells = (tags.td(each, **{"data-of": of}) for each, of in zip(numbers, columns[1:], strict=True))
     return tags.tr(tags.th(tags.code(name), scope="row"), [*cells])

@@ -1,4 +1,4 @@
-"""The status as text for a terminal, and as JSON: lengths in bytes, times in seconds since the epoch."""
+"""The status as text for a terminal, and as JSON with sizes in bytes and times in seconds since the epoch."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from .overview import Status
 
 
 def render_status_text(status: Status, host: str, say: Language) -> str:
-    """What needs to be looked at, first; without the charts.
+    """Return the status without charts.
 
-    :param host: by which the mirror was asked.
+    :param host: the host name by which it was requested.
     """
     lead = say(f"status.{status.state.status.replace(' ', '_')}", store=status.state.store)
     parts = [
@@ -44,35 +44,35 @@ def _fetches(status: Status, say: Language) -> list[str]:
 
 def _registries(status: Status, say: Language) -> Iterator[str]:
     now, ordered = status.now, words.sort_by_state(status.worker_state.upstreams, status.now)
-    called = words.display_names(ordered)
-    seen = [each for each in ordered if each.state(now) != "unasked"]
+    names = words.display_names(ordered)
+    used = [each for each in ordered if each.state(now) != "unasked"]
     rows = [
         [
-            called[each.name],
+            names[each.name],
             say(f"status.{each.state(now)}"),
             words.describe_last_request(each, now, say),
             words.describe_quota(each.quota, now, say),
         ]
-        for each in seen
+        for each in used
     ]
-    for upstream, row in zip(seen, table(rows), strict=True):
+    for upstream, row in zip(used, table(rows), strict=True):
         yield row
         for address in upstream.addresses:
             if why := words.describe_failure(address, now, say):
                 where = f"{address.url} " if upstream.addresses[1:] else ""
                 yield f"        {where}{why}"
-    if unasked := [called[each.name] for each in ordered if each not in seen]:
+    if unasked := [names[each.name] for each in ordered if each not in used]:
         yield f"    {say('status.not_asked', names=say('status.comma').join(unasked))}"
 
 
 def _cache(status: Status, say: Language) -> Iterator[str]:
-    held = status.worker_state.cache
-    if held is None:
+    cache = status.worker_state.cache
+    if cache is None:
         yield f"    {say('status.no_cache')}"
         return
-    yield f"    {say('status.of', held=format_size(held.bytes), size=format_size(held.limit))}"
-    if asked := sum(each.asked for each in status.slots):
-        share = words.format_percent(sum(each.hits for each in status.slots), asked)
+    yield f"    {say('status.of', held=format_size(cache.bytes), size=format_size(cache.limit))}"
+    if requests := sum(each.asked for each in status.slots):
+        share = words.format_percent(sum(each.hits for each in status.slots), requests)
         yield f"    {say('status.ratio.told', share=share)}"
 
 
@@ -93,18 +93,17 @@ def _popular(status: Status, say: Language) -> list[str]:
 
 
 def render_status_json(status: Status) -> str:
-    """The whole of it."""
-    noted = status.worker_state
+    state = status.worker_state
     return json.dumps(
         {
             "time": status.now,
             "status": status.state.status,
             "store": status.state.store,
-            "processes": noted.processes,
-            "registries": [_registry(each, status.now) for each in noted.upstreams],
-            "fetches": [asdict(each) for each in noted.fetches],
-            "cache": asdict(noted.cache) if noted.cache else None,
-            "usage": asdict(noted.usage) if noted.usage else None,
+            "processes": state.processes,
+            "registries": [_registry(each, status.now) for each in state.upstreams],
+            "fetches": [asdict(each) for each in state.fetches],
+            "cache": asdict(state.cache) if state.cache else None,
+            "usage": asdict(state.usage) if state.usage else None,
             "hours": {"seconds": PERIOD, "slots": [asdict(each) for each in status.slots]},
             "popular": [asdict(each) for each in status.popular],
         },

@@ -1,4 +1,4 @@
-"""How the status is put into words."""
+"""Phrases of the status page and the status text."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _ORDER = ("failing", "resting", "reachable", "unasked")
 
 
 def sort_by_state(upstreams: tuple[UpstreamStatus, ...], now: float) -> list[UpstreamStatus]:
-    """What needs to be looked at first."""
+    """Sort upstreams, failing ones first."""
     return sorted(upstreams, key=lambda each: _ORDER.index(each.state(now)))
 
 
 def display_names(upstreams: Iterable[UpstreamStatus]) -> dict[str, str]:
-    """What each is called, by its name in the settings: by its registry, where that is not several."""
+    """Return a display name for each upstream: its registry, and its own name if several share that."""
     all_of_them = list(upstreams)
     times = Counter(each.registry for each in all_of_them)
     return {
@@ -28,7 +28,7 @@ def display_names(upstreams: Iterable[UpstreamStatus]) -> dict[str, str]:
 
 
 def describe_last_request(upstream: UpstreamStatus, now: float, say: Language) -> str:
-    """When it was last asked, and until when it is left alone."""
+    """Say when the upstream was last asked, and until when it is paused."""
     times = [each.asked for each in upstream.addresses if each.asked is not None]
     parts = [say("status.asked", age=_ago(max(times), now))] if times else []
     if upstream.rests is not None and now < upstream.rests:
@@ -37,22 +37,22 @@ def describe_last_request(upstream: UpstreamStatus, now: float, say: Language) -
 
 
 def describe_failure(address: AddressStatus, now: float, say: Language) -> str:
-    """Its last one, in a sentence; nothing where there was none."""
+    """Describe the last failure of an address; empty if there was none."""
     if address.failed is None:
         return ""
     return say("status.failed", age=_ago(address.failed, now), why=address.failure)
 
 
-def describe_quota(told: Quota | None, now: float, say: Language) -> str:
-    """How many pulls are left; nothing where the upstream has not said."""
-    if told is None or told.remaining is None:
+def describe_quota(reported: Quota | None, now: float, say: Language) -> str:
+    """Say how many pulls are left; empty if the upstream has not said."""
+    if reported is None or reported.remaining is None:
         return ""
-    phrase = "status.left" if told.limit is None else "status.left_of"
-    return say(phrase, remaining=told.remaining, limit=told.limit, age=_ago(told.told, now))
+    phrase = "status.left" if reported.limit is None else "status.left_of"
+    return say(phrase, remaining=reported.remaining, limit=reported.limit, age=_ago(reported.told, now))
 
 
 def describe_progress(fetch: DownloadStatus, say: Language) -> str:
-    """How far a fetch is, and how fast."""
+    """Say how far a download is, and how fast."""
     return " · ".join(_progress(fetch, say))
 
 
@@ -68,7 +68,7 @@ def _progress(fetch: DownloadStatus, say: Language) -> Iterator[str]:
 
 
 def format_percent(part: int, whole: int) -> str:
-    """A share; a dash of nothing."""
+    """Format a share; a dash if the whole is zero."""
     return f"{100 * part / whole:.0f} %" if whole else "—"
 
 

@@ -89,7 +89,7 @@ def test_is_well_formed(house: House) -> None:
 @pytest.mark.parametrize("secure", [False, True])
 @pytest.mark.parametrize("host", ["127.0.0.1:8080", "[::1]:8080", "localhost:8080", "mirror.example", OWN])
 def test_the_host_as_it_was_reached(house: House, host: str, secure: bool) -> None:
-    """What clients are told is for that scheme, host and port."""
+    """Client configurations use the scheme, host and port by which the page was requested."""
     told = house.connect(secure=secure).ask("GET", host, "/client/docker").answer
     scheme = "https" if secure else "http"
     assert json.loads(told.body)["registry-mirrors"] == [f"{scheme}://{host}"]
@@ -108,7 +108,7 @@ def test_behind_a_proxy() -> None:
 
 
 def test_a_virtual_host(house: House) -> None:
-    """Says which registry it is; clients are told of the mirror's own host, which takes no logins."""
+    """The page names its registry, and configures clients for the mirror's own host, which needs no login."""
     body = page(house.get(DOCKER, "/", HTML))
     assert f"<h1>{DOCKER}</h1>" in body
     assert f"docker pull {DOCKER}/IMAGE" in body
@@ -117,7 +117,7 @@ def test_a_virtual_host(house: House) -> None:
 
 
 def test_hosts_below_localhost() -> None:
-    """Are not told of, since they lead nowhere for most clients, but to who came by one."""
+    """Hosts below localhost are listed only for clients that used one, since most cannot resolve them."""
     house = House(Internet(), domain="localhost")
     assert b"docker.localhost" not in house.get("127.0.0.1:8080", "/", HTML).body
     assert b"ghcr.localhost:8080" in house.get("docker.localhost:8080", "/", HTML).body
@@ -125,7 +125,7 @@ def test_hosts_below_localhost() -> None:
 
 @pytest.mark.parametrize("host", ["host.docker.internal:8080", "host.containers.internal"])
 def test_a_machine_as_its_containers_call_it(house: House, host: str) -> None:
-    """Is the mirror's own host."""
+    """The name by which containers call their machine is the mirror's own host."""
     assert house.get(host, "/v2/").status == 200
     assert host.encode() in house.get(host, "/client/podman").body
 
@@ -143,7 +143,7 @@ def test_clients(house: House, client: str) -> None:
 
 
 def test_one_of_several(house: House) -> None:
-    """Is asked for by its name, and can be written to its file as it comes."""
+    """One of several snippets is requested by its name, and can be written to its file unchanged."""
     told = house.get(OWN, "/client/containerd/ghcr.io").body.decode()
     assert tomllib.loads(told)["server"] == "https://ghcr.io"
 
@@ -161,7 +161,7 @@ def test_no_such_client(house: House, path: str) -> None:
 
 @pytest.mark.parametrize("host", [OWN, DOCKER])
 def test_archives(house: House, host: str) -> None:
-    """Are told of where the mirror gives them, at its own host."""
+    """Archives are offered if the mirror exports them, at its own host."""
     line = f'curl -C - -o busybox.tar "http://{OWN}/export?image=docker.io/library/busybox:latest'
     giving = House(Internet(), export=True)
     assert line in giving.get(host, "/").body.decode()
@@ -181,7 +181,7 @@ def test_never_in_the_place_of_a_registry(house: House, host: str, path: str) ->
 
 
 def test_everything_is_escaped(house: House) -> None:
-    """What a client has asked for is text, whatever it was."""
+    """Paths that a client requested appear as text, whatever they contain."""
     house.get(OWN, "/v2/<script>alert('x')</script>")
     house.get(OWN, '/v2/"onload="x')
     body = page(house.get(OWN, "/", HTML))
@@ -202,17 +202,17 @@ def test_everything_is_escaped(house: House) -> None:
     ],
 )
 def test_languages(house: House, path: str, headers: tuple[str, ...], code: str) -> None:
-    """As the browser would have it, or as its reader chose."""
+    """The page uses the browser's language, or the one that the reader chose."""
     assert f'<html lang="{code}">' in page(house.get(OWN, path, HTML, *headers))
 
 
 def test_too_much_of_a_query(house: House) -> None:
-    """Is refused."""
+    """A query with too many parameters is rejected."""
     assert house.get(OWN, "/?" + "a&" * 100).status == 400
 
 
 def test_for_members_only(tmp_path: object) -> None:
-    """Where clients have names, the pages are for those who have one, and each sees its own requests."""
+    """With user accounts, the pages need a login, and each user sees only their own requests."""
     file = f"{tmp_path}/htpasswd"
     with open(file, "wb") as users:
         for name in (USER, "other"):

@@ -46,7 +46,7 @@ def test_without_a_domain() -> None:
 
 
 def test_in_another_language(house: House) -> None:
-    """As the browser would have it."""
+    """The page uses the browser's language."""
     assert '<html lang="zh">' in house.get(HOST, "/", HTML, "Accept-Language: zh-CN").body.decode()
 
 
@@ -54,18 +54,17 @@ def test_in_another_language(house: House) -> None:
     "path", ["/v2", "/v2/", "/v2/library/busybox/manifests/1", "/docker.io/v2/", "/v2/auth"]
 )
 def test_a_registrys_paths(house: House, path: str) -> None:
-    """Are no page, whoever asks."""
+    """Registry paths never get a page, whatever the client accepts."""
     assert house.get(HOST, path, HTML).error == (404, "UNSUPPORTED")
 
 
 @pytest.mark.parametrize("accept", [(), ("Accept: */*",), ("Accept: application/json",)])
 def test_a_program(house: House, accept: tuple[str, ...]) -> None:
-    """Is told in a sentence, which clients show, and in a table."""
+    """Programs get a sentence, which clients print, and a table of hosts."""
     answer = house.get(HOST, "/", *accept)
     assert answer.error == (404, "UNSUPPORTED")
     assert answer.message == (
-        "this mirror does not serve the host typo.example:8080;"
-        " it is mirror.example:8080, and those in 'routes'"
+        "this mirror does not serve the host typo.example:8080; use mirror.example:8080 or a host in 'routes'"
     )
     assert answer.json["routes"]["docker.mirror.example"] == "https://registry-1.docker.io"
     assert "Accept" in str(answer["Vary"])

@@ -19,7 +19,7 @@ from dockmirror.web.status.chart import (
 
 
 def shapes(svg: Tag) -> list[tuple[Any, ...]]:
-    """Of each shape what it is, its place, where it begins from above, and its height."""
+    """Return kind, position, top and height of each shape."""
     rects = (each for each in svg.children if isinstance(each, Tag))
     return [
         (each.attributes["class"], int(float(str(each.attributes["x"]))),
@@ -29,7 +29,7 @@ def shapes(svg: Tag) -> list[tuple[Any, ...]]:
 
 
 def test_bars() -> None:
-    """Are three slots each, the last one up to now; what was held goes on until something else is seen."""
+    """A bar combines three slots, the last one up to now; the cache size stays until another one is known."""
     slots = [
         SeriesSlot(0, 1, 1),
         SeriesSlot(300, 4, 2, 50),
@@ -46,7 +46,7 @@ def test_bars() -> None:
 
 
 def test_ratios() -> None:
-    """Of what was asked, the hits from below, and the rest above them; nothing where nothing was asked."""
+    """Each bar shows hits at the bottom and misses above; a bar without requests is empty."""
     drawn = shapes(draw_hit_ratios([Bar(0, 4, 3, None), Bar(1, 0, 0, None), Bar(2, 2, 2, None)], "told"))
     assert drawn == [("hit", 0, 25.0, 75.0), ("miss", 0, 0.0, 25.0), ("hit", 2, 0.0, 100.0)]
 

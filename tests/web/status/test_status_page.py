@@ -59,54 +59,54 @@ def page(told: Status, code: str = "en") -> ElementTree.Element:
 
 
 def text(root: ElementTree.Element, section: str = "") -> str:
-    """What can be read of it, or of a part of it."""
+    """Return the text of the page, or of one section."""
     of = root if not section else next(each for each in root.iter() if each.get("id") == section)
     return " ".join("".join(of.itertext()).split())
 
 
 def test_what_is_on_its_way() -> None:
-    """Has a bar for each, as far as the size is known, and says for whom it is."""
+    """Each download has a progress bar if its size is known, and names its repositories."""
     root = page(status(WorkerState(fetches=FETCHES)))
     first, second = root.iter("progress")
     assert (first.get("value"), first.get("max")) == ("50", "200")
     assert second.get("value") is None
-    assert text(root, "fetches").split(" · ")[0] == "On its waydocker.io/a/b +1 sha256:abababab50 B of 200 B"
+    assert text(root, "fetches").split(" · ")[0] == "Downloadsdocker.io/a/b +1 sha256:abababab50 B of 200 B"
     assert len({each.get("id") for each in root.iter("li") if each.get("id")}) == 2
 
 
 def test_registries() -> None:
-    """Have their states, limits and failures, each of the addresses its own; the others are named."""
+    """Registries show state, quota, and failures of each address; unused ones are only named."""
     unasked = UpstreamStatus("new", "new.io", "new.m", (AddressStatus("https://n"),))
     told = text(page(status(WorkerState((unasked, TWO, DOCKER)))), "registries")
-    assert "two.ioreachableasked 1 s agohttps://b Failed 1 s ago: <no>" in told
-    assert "docker.ioreachableasked 2 s ago7 of 100 pulls left, 5 s ago" in told
-    assert told.endswith("Nobody has pulled from these so far: new.io.")
+    assert "two.ioreachablelast request 1 s agohttps://b Failed 1 s ago: <no>" in told
+    assert "docker.ioreachablelast request 2 s ago7 of 100 pulls left, 5 s ago" in told
+    assert told.endswith("No pulls so far from: new.io.")
 
 
 def test_a_cache() -> None:
-    """Is shown with how full it is, and how much of what was asked it had."""
+    """The cache section shows how full the cache is, and its hit ratio."""
     slots = tuple(SeriesSlot(300 * n, 4, 3, 50) for n in range(144))
     root = page(status(WorkerState(cache=CacheUsage(50, 100)), slots=slots))
     told = text(root, "cache")
-    assert "held50 B of 100 B" in told
+    assert "used50 B of 100 B" in told
     assert "75 % in the last hour" in told
     assert "75 % in 12 hours" in told
     assert [len(list(svg)) for svg in root.iter("svg")] == [96, 48, 48]
 
 
 def test_what_is_taken_up() -> None:
-    """Is listed by registry, with when that was; or said to be on its way."""
+    """Disk usage is listed by registry with its age, or said to be in measurement."""
     usage = Usage(4.0, 0.1, (RegistryUsage("docker.io", 5_000_000, 1_000, 7),), 50)
     told = text(page(status(WorkerState(cache=CacheUsage(50, 100), usage=usage))), "usage")
-    assert "as measured 6 s ago." in told
+    assert ", measured 6 s ago." in told
     assert told.endswith("docker.io5.0 MB1.0 kB7")
     nothing = page(status(WorkerState(cache=CacheUsage(0, 100), usage=Usage(4.0, 0.1, (), 0))))
-    assert text(nothing, "usage").endswith("Nothing is held so far.")
-    assert text(page(status(WorkerState(cache=CacheUsage(50, 100)))), "usage") == "UsageIt is being measured."
+    assert text(nothing, "usage").endswith("The cache is empty.")
+    assert text(page(status(WorkerState(cache=CacheUsage(50, 100)))), "usage") == "Disk usageBeing measured."
 
 
 def test_what_is_pulled() -> None:
-    """Is listed with what was sent of it."""
+    """Popular repositories are listed with the bytes that were sent."""
     told = text(
         page(status(WorkerState(), popular=(RepositoryPulls("docker.io/a", 3, 5_000_000),))), "popular"
     )
@@ -115,7 +115,7 @@ def test_what_is_pulled() -> None:
 
 @pytest.mark.parametrize("code", LANGUAGES)
 def test_nothing_yet(code: str) -> None:
-    """Is said in words, in every language, of every state."""
+    """Every section has a sentence for no data, in every language and state."""
     for state in ("ready", "degraded", "stopping", "not listening"):
         root = page(status(WorkerState(), state), code)
         assert root.get("lang") == code

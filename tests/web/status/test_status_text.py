@@ -12,7 +12,7 @@ from .test_status_page import DIGEST, DOCKER, FETCHES, TWO, status
 
 
 def test_all_of_it() -> None:
-    """In columns, and below a registry what went wrong there."""
+    """The text has aligned columns, and failures below their registry."""
     usage = Usage(4.0, 1.0, (RegistryUsage("docker.io", 3000, 0, 4),), 3000)
     noted = WorkerState((DOCKER, TWO), FETCHES, CacheUsage(1500, 3000), usage=usage)
     slots = (SeriesSlot(0, 4, 3, 1500),)
@@ -22,25 +22,25 @@ def test_all_of_it() -> None:
     assert (
         told
         == f"""\
-m:9464: The status of the mirror
-It serves, and what it fetches is kept.
+m:9464: Mirror status
+Healthy; caching.
 
-On its way
-    docker.io/a/b, docker.io/c/d  {DIGEST}  50 B of 200 B · 5 B/s · 30 s to go
+Downloads
+    docker.io/a/b, docker.io/c/d  {DIGEST}  50 B of 200 B · 5 B/s · 30 s left
     two.io                        {DIGEST}  7 B
 
 Registries
-    docker.io  reachable  asked 2 s ago  7 of 100 pulls left, 5 s ago
-    two.io     reachable  asked 1 s ago
+    docker.io  reachable  last request 2 s ago  7 of 100 pulls left, 5 s ago
+    two.io     reachable  last request 1 s ago
         https://b Failed 1 s ago: <no>
 
 Cache
     1.5 kB of 3.0 kB
     75 % of the blobs and manifests came from the cache.
 
-Usage
+Disk usage
     {say("status.usage.what", age="6 s")}
-    registry   held    contents
+    registry   used    items
     docker.io  3.0 kB  4
 
 Most pulled
@@ -59,6 +59,5 @@ def test_nothing_yet() -> None:
         assert language("status.no_popular") in told
         assert "—" not in told
     assert (
-        render_status_text(status(WorkerState(), "degraded"), "m", LANGUAGES["en"]).count("There is no cache")
-        == 2
+        render_status_text(status(WorkerState(), "degraded"), "m", LANGUAGES["en"]).count("No cache: ") == 2
     )

@@ -1,4 +1,4 @@
-"""How the status is put into words."""
+"""Phrases of the status page and the status text."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def upstream(
 
 
 def test_what_needs_to_be_looked_at() -> None:
-    """Comes first."""
+    """Failing upstreams come first."""
     well, bad = upstream("well", AddressStatus("w", 9.0)), upstream("bad", AddressStatus("b", 1.0, 9.0, "no"))
     new, resting = (
         upstream("new", AddressStatus("n")),
@@ -30,7 +30,7 @@ def test_what_needs_to_be_looked_at() -> None:
 
 
 def test_how_they_are_called() -> None:
-    """By the registry; where that is several, with their names."""
+    """Upstreams are named by registry, and by their own names as well if several share one."""
     three = [upstream("a"), upstream("b", registry="x.io"), upstream("c", registry="x.io")]
     assert words.display_names(three) == {"a": "a.io", "b": "x.io (b)", "c": "x.io (c)"}
 
@@ -39,9 +39,9 @@ def test_how_they_are_called() -> None:
     ("of", "told"),
     [
         (upstream("a", AddressStatus("a")), ""),
-        (upstream("a", AddressStatus("a", 990.0), AddressStatus("b", 1.0, 995.0)), "asked 5 s ago"),
-        (upstream("a", AddressStatus("a", 1001.0), rests=1020.0), "asked 0 s ago, left alone for 20 s"),
-        (upstream("a", AddressStatus("a", 990.0), rests=999.0), "asked 10 s ago"),
+        (upstream("a", AddressStatus("a", 990.0), AddressStatus("b", 1.0, 995.0)), "last request 5 s ago"),
+        (upstream("a", AddressStatus("a", 1001.0), rests=1020.0), "last request 0 s ago, paused for 20 s"),
+        (upstream("a", AddressStatus("a", 990.0), rests=999.0), "last request 10 s ago"),
     ],
 )
 def test_when_it_was_asked(of: UpstreamStatus, told: str) -> None:
@@ -50,7 +50,7 @@ def test_when_it_was_asked(of: UpstreamStatus, told: str) -> None:
 
 
 def test_a_failure() -> None:
-    """Is told with its time, also when it is over."""
+    """The last failure is described with its age, even when it is over."""
     assert words.describe_failure(AddressStatus("a", 1.0), NOW, ENGLISH) == ""
     assert words.describe_failure(AddressStatus("a", 990.0, 400.0, "it was slow"), NOW, ENGLISH) == (
         "Failed 10 min ago: it was slow"
@@ -58,7 +58,7 @@ def test_a_failure() -> None:
 
 
 def test_a_quota() -> None:
-    """Is told as far as the upstream has."""
+    """A quota is described as far as the upstream has stated it."""
     assert (
         words.describe_quota(None, NOW, ENGLISH) == words.describe_quota(Quota(1.0, 100), NOW, ENGLISH) == ""
     )
@@ -69,18 +69,18 @@ def test_a_quota() -> None:
 @pytest.mark.parametrize(
     ("held", "size", "pace", "told"),
     [
-        (50_000_000, 100_000_000, 1_000_000.0, "50 MB of 100 MB · 1.0 MB/s · 50 s to go"),
+        (50_000_000, 100_000_000, 1_000_000.0, "50 MB of 100 MB · 1.0 MB/s · 50 s left"),
         (0, 100_000_000, None, "0 B of 100 MB"),
         (50_000_000, None, 1_000_000.0, "50 MB · 1.0 MB/s"),
     ],
 )
 def test_progress(held: int, size: int | None, pace: float | None, told: str) -> None:
-    """As far as it is known."""
+    """Progress is described as far as it is known."""
     assert words.describe_progress(DownloadStatus("r.io", "sha256:a", (), held, size, pace), ENGLISH) == told
 
 
 def test_a_share() -> None:
-    """Of nothing there is none."""
+    """A share of nothing is a dash."""
     assert (words.format_percent(1, 3), words.format_percent(0, 3), words.format_percent(0, 0)) == (
         "33 %",
         "0 %",
