@@ -63,11 +63,6 @@ def came(request: pytest.FixtureRequest, record_property: Callable[[str, object]
     return lambda gets: record_property("gets", str(gets))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What looks at the whole run comes last."""
-    items.sort(key=lambda item: item.get_closest_marker("last") is not None)
-
-
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Prints a row for each hardship, and keeps it where ``HARDSHIP_TABLE`` is set."""
     reports = [each for kind in ("passed", "failed") for each in terminalreporter.getreports(kind)]

@@ -8,27 +8,26 @@ import pytest
 
 from tests.integration.parts.accounts import ACCOUNTS
 from tests.integration.parts.kept import leaks
-from tests.integration.parts.mirror import Mirror
-from tests.integration.parts.tokens import Tokens
+from tests.integration.parts.traces import Traces
 
 from .rows import Record, hardship
 from .test_hostile_access import CAROL
 
-pytestmark = [pytest.mark.integration, pytest.mark.last]
+pytestmark = pytest.mark.integration
 
 
-def _secrets() -> set[str]:
+def _secrets(traces: Traces) -> set[str]:
     """Every password, plain and as it travels, and every token."""
     accounts = (*ACCOUNTS, CAROL)
     passwords = {each.password for each in accounts}
     encoded = {each.basic.removeprefix("Basic ") for each in accounts}
-    return {*passwords, *encoded, *Tokens.given}
+    return {*passwords, *encoded, *traces.tokens()}
 
 
 @hardship("hostile: secrets in any log or store of the whole run")
-def test_none_is_left(came: Record, tmp_path: Path) -> None:
+def test_none_is_left(traces: Traces, came: Record, tmp_path: Path) -> None:
     """No line of a log, no file of a store, no name of one has any; where there is one, it is found."""
-    secrets, directories = _secrets(), Mirror.directories
+    secrets, directories = _secrets(traces), traces.directories()
     files = [file for each in directories for file in each.rglob("*") if file.is_file()]
     assert [leak for each in directories for leak in leaks(each, secrets)] == []
     for number, secret in enumerate(secrets):

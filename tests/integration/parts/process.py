@@ -19,7 +19,16 @@ from typing import Self
 #: Nothing of the caller's environment reaches a program: proxies and CA bundles set there would change it.
 CLEAN_ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "HOME": "/nonexistent"}
 _DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL")
-_PORTS = range(24_000, 32_000)
+
+
+def own_share(ports: range) -> range:
+    """Return those of the ports that no other worker of pytest-xdist is given."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    return ports[worker % workers :: workers]
+
+
+_PORTS = own_share(range(24_000, 32_000))
 """They lie below those from which systems give some to whoever asks for any; SeaweedFS has others."""
 _ports = cycle(random.sample(_PORTS, len(_PORTS)))
 

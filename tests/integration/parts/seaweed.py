@@ -15,7 +15,7 @@ from typing import Any
 
 from obstore.store import S3Store
 
-from .process import Process, is_free
+from .process import Process, is_free, own_share
 
 WEED = str(Path(sys.executable).parent / "weed")
 """The program, which ``tests/seaweedfs.txt`` installs."""
@@ -25,7 +25,7 @@ CREDENTIALS = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_R
 _ACTIONS = ["Admin", "Read", "Write", "List", "Tagging"]
 _ABOVE = 10_000
 """Beside each HTTP port one for gRPC, so much above it."""
-_PORTS = range(12_000, 14_000)
+_PORTS = own_share(range(12_000, 14_000))
 """All of them lie below those from which systems give some to whoever asks for any."""
 
 
