@@ -14,12 +14,14 @@
 #   make audit    whether flaws of these are known; needs a network
 #   make clean    removes all that these have made
 #
+# WORKERS is how many processes run the tests: 6 suit two cores, as tests mostly wait; for a part of them, none.
 # PYTHON is the interpreter (3.11 or newer), VENV the environment that is made with it.
 
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
 ROUNDS ?= 5
+WORKERS ?= $(if $(ARGS),0,6)
 
 BIN := $(VENV)/bin
 
@@ -31,6 +33,9 @@ LOCKED := $(PIP) --require-hashes
 # An editable installation of the new kind would hide the plugin from twistd; one of this mode does not.
 COMPILE = $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 INSTALL := $(PIP) --config-settings editable_mode=compat
+
+# What pytest makes of the tests' assertions is kept, whatever the environment says: each worker would make it anew.
+KEPT := PYTHONDONTWRITEBYTECODE= PYTHONPYCACHEPREFIX=$(abspath $(VENV))/bytecode
 
 .PHONY: setup run demo test coverage hardship check workflows tree bench lock audit clean
 
@@ -45,7 +50,7 @@ demo: $(VENV)/.run
 	$(BIN)/python -m demo
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest $(ARGS)
+	$(KEPT) $(BIN)/python -m pytest --numprocesses=$(WORKERS) $(ARGS)
 
 coverage: $(VENV)/.test
 	$(BIN)/python -m pytest -q -m "not integration" $(ARGS) --cov
@@ -106,6 +111,7 @@ $(VENV)/.test: $(VENV)/.made pyproject.toml locks/checks.txt tests/seaweedfs.txt
 	@$(LOCKED) --requirement locks/checks.txt
 	@$(INSTALL) --no-deps --no-build-isolation --editable .
 	@$(LOCKED) --no-deps --requirement tests/seaweedfs.txt
+	@$(KEPT) $(BIN)/python -m pytest --collect-only -qq > /dev/null || true
 	@touch $@ $(VENV)/.run
 
 $(VENV)/.bench: $(VENV)/.made pyproject.toml tests/seaweedfs.txt

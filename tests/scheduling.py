@@ -10,6 +10,8 @@ from xdist.workermanage import WorkerController  # type: ignore[import-untyped]
 WAITING = ("tests/integration/", "tests/hardship/", "tests/conformance/")
 """Tests that mostly wait for programs; they start first, and the others fill the gaps."""
 ALONE = {
+    "tests/hardship/test_load.py": "hundreds of clients, and memory and descriptors that must not grow",
+    "tests/hardship/test_crowd.py": "10,000 connections, and 512 readers",
     "tests/hardship/test_secrets.py": "searches the logs and caches of all mirrors of the run",
 }
 """Tests that run when all others have ended, in this order, and why: by the start of their ids."""
@@ -33,7 +35,7 @@ def _alone(nodeid: str) -> int:
 class PhasedScheduling(LoadScopeScheduling):  # type: ignore[misc]
     """Distributes the tests file by file, and gives those that run alone to the last worker that is left.
 
-    The first worker stays until the others have ended, with at most one test that it keeps until it is told
+    One worker stays until the others have ended, with at most one test that it keeps until it is told
     what follows: so pytest-xdist does it.
     """
 
@@ -45,7 +47,7 @@ class PhasedScheduling(LoadScopeScheduling):  # type: ignore[misc]
         """Forget a worker that has ended; the last one goes on with what runs alone."""
         crashed: str | None = super().remove_node(node)
         if self.collection is not None:
-            for each in self.nodes:
+            for each in self.nodes * 2:  # a worker runs its first test when it has a second, or the end
                 self._reschedule(each)
         return crashed
 
@@ -53,8 +55,7 @@ class PhasedScheduling(LoadScopeScheduling):  # type: ignore[misc]
         return scope_of(nodeid)
 
     def _assign_work_unit(self, node: WorkerController) -> None:
-        first = self.nodes[0]
         if _alone(next(iter(self.workqueue))) < 0 or self.nodes == [node]:
             super()._assign_work_unit(node)
-        elif node is not first:
-            node.shutdown()
+        elif any(not each.shutting_down for each in self.nodes if each is not node):
+            node.shutdown()  # another one stays

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -11,8 +10,6 @@ from types import ModuleType
 
 import pytest
 
-LONG = bool(os.environ.get("HARDSHIP_LONG"))
-"""Whether there is time: then what is counted goes on for longer."""
 TABLE = Path(__file__).parents[2] / "docs/reliability.md"
 HEAD = "| what happens | what came of it |\n| --- | --- |\n"
 KINDS = ("manifest", "blob", "private blob", "range", "push", "machine", "load", "hostile")

@@ -13,11 +13,12 @@ import pytest
 from tests.integration.conftest import MakeDirectory, MakeMachine
 from tests.integration.parts.images import Image, artifact
 from tests.integration.parts.mirror import Mirror
+from tests.long import LONG
 
 from .grammar import WRITTEN, statuses
 from .hostile import CANARY, DIGEST, Hostile, forms, framing, sizes, traversals
 from .raw import sent
-from .rows import LONG, Record, hardship
+from .rows import Record, hardship
 from .spoilt import changes, mutations, questions
 from .touched import touched_by
 from .witness import Witness

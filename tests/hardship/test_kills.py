@@ -16,13 +16,14 @@ from tests.integration.parts.images import Image
 from tests.integration.parts.mirror import Mirror
 from tests.integration.parts.process import wait_until
 from tests.integration.parts.programs import require
+from tests.long import LONG
 
 from .load import REPOSITORY, Load, fetch, load, survived
-from .rows import LONG, Record, hardship
+from .rows import Record, hardship
 
 pytestmark = pytest.mark.integration
 
-KILLS = 200 if LONG else 12
+KILLS = 200 if LONG else 5
 SETTLES = 0.8
 """Seconds within which it is killed after it has answered."""
 CALLS = {

@@ -19,13 +19,14 @@ from tests.integration.parts.chain import new_chain
 from tests.integration.parts.mirror import Mirror
 from tests.integration.parts.process import wait_until
 from tests.integration.parts.programs import require
+from tests.long import LONG
 
-from .rows import LONG, Record, hardship
+from .rows import Record, hardship
 from .swarm import PRIVATE, PUBLIC, Process, image_of
 
 pytestmark = pytest.mark.integration
 
-MINUTES = float(os.environ.get("HARDSHIP_MINUTES") or (60 if LONG else 0.5))
+MINUTES = float(os.environ.get("HARDSHIP_MINUTES") or (60 if LONG else 0.25))
 PROCESSES, CLIENTS = 2, 100
 EVERY = 5.0
 """Seconds between two looks at the mirror."""

@@ -21,14 +21,15 @@ from tests.integration.parts.mirror import Mirror
 from tests.integration.parts.process import wait_until
 from tests.integration.parts.programs import require
 from tests.integration.parts.registry import Registry
+from tests.long import LONG
 
 from .load import REPOSITORY, Load, fetch, load, survived
-from .rows import LONG, Record, hardship
+from .rows import Record, hardship
 
 pytestmark = pytest.mark.integration
 
 MIB = 1024 * 1024
-BODIES = 1000 if LONG else 60
+BODIES = 1000 if LONG else 30
 """How many each is to bring."""
 
 

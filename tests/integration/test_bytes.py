@@ -8,6 +8,8 @@ from contextlib import closing, contextmanager
 
 import pytest
 
+from tests.long import LONG
+
 from .parts.chain import Chain
 from .parts.images import artifact
 from .parts.mirror import Mirror
@@ -16,6 +18,8 @@ from .parts.process import wait_until
 pytestmark = pytest.mark.integration
 
 MIB = 1024 * 1024
+LARGE = (256 if LONG else 128) * MIB
+"""Twice of what the memory may grow by, at least."""
 
 
 def test_killed(chain: Chain) -> None:
@@ -55,7 +59,7 @@ def test_spoilt_blob(chain: Chain) -> None:
 
 def test_memory(chain: Chain) -> None:
     """A large blob for a slow client, and then for a quick one, does not stay in memory."""
-    pushed = artifact("large", size=256 * MIB)
+    pushed = artifact("large", size=LARGE)
     chain.registry.push("public/large", pushed, "latest")
     layer = pushed.layers[0]
     client = chain.mirror.client("docker")

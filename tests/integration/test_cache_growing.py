@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+
+from tests.long import LONG
 
 from .conftest import MakeChain, MakeDirectory, MakeMachine
 from .parts.chain import Chain
@@ -21,8 +22,8 @@ from .parts.stream import begun, digest_of, fetched
 pytestmark = pytest.mark.integration
 
 MIB = 1024 * 1024
-#: MiB of the blob that many clients want; all of it takes most of a minute.
-LARGE = int(os.environ.get("LARGE_MIB", "1024"))
+LARGE = 1024 if LONG else 96
+"""MiB of the blob that many clients want."""
 
 
 @pytest.fixture(scope="module")

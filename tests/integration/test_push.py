@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from tests.long import LONG
+
 from .parts.accounts import PUBLISHER, Account
 from .parts.authority import Authority
 from .parts.clients import skopeo
@@ -196,7 +198,7 @@ def test_tags_that_the_registry_does_not_set(pushed_through: Mirror, open_regist
 class TestLarge:
     """A blob that is larger than what there may be in memory."""
 
-    SIZE = 300 * 1024 * 1024
+    SIZE = (300 if LONG else 100) * MIB
 
     @pytest.mark.parametrize("chunked", [False, True])
     def test_memory(self, pushed_through: Mirror, open_registry: Registry, chunked: bool) -> None:
@@ -288,7 +290,7 @@ def test_an_upstream_that_takes_nothing(
     scheme: str,
 ) -> None:
     """Has the client wait, and not the mirror keep what it sends; nothing is lost."""
-    size, certificates, secure = 200 * MIB, directory("certificates"), free_port()
+    size, certificates, secure = (200 if LONG else 100) * MIB, directory("certificates"), free_port()
     issued = authority.issue(f"deaf.{DOMAIN}")
     shutil.copy(issued.certificate, certificates / "fullchain.pem")
     shutil.copy(issued.key, certificates / "privkey.pem")

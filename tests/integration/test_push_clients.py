@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 import pytest
 
+from tests.long import LONG
+
 from .conftest import MakeDirectory, MakeMachine
 from .parts.accounts import ALICE, PUBLISHER, Account
 from .parts.clients import Containerd, Dockerd, buildah, podman
@@ -41,7 +43,7 @@ from .pushes import (
 pytestmark = pytest.mark.integration
 
 MIB = 1024 * 1024
-GIGABYTE = 1024
+LARGE = 1024 if LONG else 256
 """Mebibytes of the largest layer."""
 
 
@@ -226,9 +228,9 @@ def test_containerd(place: Place, containerd: Containerd, family: Family) -> Non
 
 
 def test_large_layer(mirror: Mirror, token_registry: Registry, skopeo_machine: Machine) -> None:
-    """A gigabyte, of which the mirror keeps nothing in memory."""
+    """A layer, of which the mirror keeps nothing in memory."""
     source, repository = skopeo_machine.home / "large", "pushed/large"
-    digest = large_directory(source, GIGABYTE, "application/vnd.example.notes")
+    digest = large_directory(source, LARGE, "application/vnd.example.notes")
     before = mirror.rss()
     with sampled(mirror.rss) as most:
         skopeo_copies(skopeo_machine, source, f"{mirror.host('direct')}/{repository}:latest", PUBLISHER)
