@@ -56,7 +56,7 @@ coverage: $(VENV)/.test
 	$(BIN)/python -m pytest -q -m "not integration" $(ARGS) --cov
 
 hardship: $(VENV)/.test
-	REQUIRE_INTEGRATION=1 HARDSHIP_TABLE=1 HARDSHIP_LONG=1 $(BIN)/python -m pytest $(ARGS) tests/hardship
+	REQUIRE_INTEGRATION=1 HARDSHIP_TABLE=1 HARDSHIP_LONG=1 $(BIN)/python -m pytest $(ARGS) tests/hardship tests/integration
 
 check: $(VENV)/.check
 	$(BIN)/ruff check .

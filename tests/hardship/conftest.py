@@ -35,7 +35,7 @@ __all__ = ["authority", "directory", "make_machine", "open_registry"]
 def chain(directory: MakeDirectory, make_machine: MakeMachine, authority: Authority) -> Iterator[Chain]:
     """A mirror that is not patient, of a registry whose every part can be meddled with."""
     require("docker-registry")
-    upstream = {"timeout": 2, "connect_timeout": 2, "writes": True}
+    upstream = {"timeout": 5, "connect_timeout": 5, "writes": True}
     with new_chain(directory("chain"), make_machine(), authority, upstream, tag_ttl=0) as parts:
         yield parts
 
