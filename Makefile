@@ -14,7 +14,7 @@
 #   make audit    whether flaws of these are known; needs a network
 #   make clean    removes all that these have made
 #
-# WORKERS is how many processes run the tests: 6 suit two cores, as tests mostly wait; for a part of them, none.
+# WORKERS is how many processes run the tests: 6 suit two cores, as most tests wait; 1 where ARGS names a part.
 # PYTHON is the interpreter (3.11 or newer), VENV the environment that is made with it.
 
 PYTHON ?= python3

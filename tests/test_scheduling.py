@@ -49,7 +49,7 @@ def run(tests: list[str], workers: int) -> list[tuple[str, str, int]]:
     """Run the tests; return of each the worker, the test and how many workers there were."""
     option = SimpleNamespace(loadscopereorder=True)
     config: Any = SimpleNamespace(option=option, getvalue=lambda name: [f"{workers}*popen"])
-    scheduling: Any = PhasedScheduling(config, SimpleNamespace(loadscopesched=lambda *_: None))  # type: ignore[arg-type]
+    scheduling: Any = PhasedScheduling(config, SimpleNamespace(loadscopesched=lambda *_: None))
     running = [Worker(f"gw{number}") for number in range(workers)]
     for each in running:
         scheduling.add_node(each)
@@ -99,6 +99,6 @@ def test_order() -> None:
 
 @pytest.mark.parametrize("test", ALONE)
 def test_alone(test: str) -> None:
-    """What the list names is there."""
+    """Each entry of the list names a test that exists."""
     file, _, name = test.partition("::")
     assert name.split("::")[-1] in (Path(__file__).parents[1] / file).read_text("utf-8")
