@@ -6,9 +6,9 @@
 #   make test     the whole suite; ARGS='-k name' for a part of it
 #   make hardship upstreams and machines that fail, and an hour of load, into docs/reliability.md: two hours
 #   make coverage which lines and branches the tests without real programs do not reach
-#   make check    ruff, mypy, codespell, zizmor, the law of imports, the packages, the documents, the news
+#   make check    ruff, mypy, codespell, zizmor, the order of imports, the packages, the documents, the news
 #   make workflows actionlint and zizmor on the GitHub workflows; needs a network
-#   make tree     writes the tree of the house into docs/architecture.md
+#   make tree     prints every file of the package with one line about it
 #   make bench    the mirror beside docker-registry and nginx: a quarter of an hour; ROUNDS=1 for a shorter look
 #   make lock     the newest versions of all dependencies into locks/, with their hashes
 #   make audit    whether flaws of these are known; needs a network

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import runpy
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -133,12 +132,6 @@ def test_unit() -> None:
     assert stop is not None
     assert int(stop[1]) > Settings().grace
     assert "/twistd -n --pidfile= dockmirror --config " in unit
-
-
-def test_tree() -> None:
-    """The tree in architecture.md is the house as it stands; ``make tree`` writes it."""
-    names = runpy.run_path(str(ROOT / "docs/tree.py"))
-    assert names["written"]() == names["tree"]()
 
 
 @each_document
