@@ -113,12 +113,12 @@ class Connected(Protocol):
     turned_away: int
 
     @property
-    def open(self) -> int:
-        """Connections."""
+    def open_count(self) -> int:
+        """Return the number of open connections."""
 
     @property
-    def running(self) -> int:
-        """Requests."""
+    def running_requests(self) -> int:
+        """Return the number of requests that are not answered yet."""
 
 
 class _Connections(Collector):
@@ -126,12 +126,16 @@ class _Connections(Collector):
         self._connected = connected
 
     def collect(self) -> Iterable[Metric]:
-        it = self._connected
-        yield GaugeMetricFamily("dockmirror_connections", "Connections of clients that are open.", it.open)
+        connected = self._connected
         yield GaugeMetricFamily(
-            "dockmirror_running_requests", "Requests that are not answered yet.", it.running
+            "dockmirror_connections", "Connections of clients that are open.", connected.open_count
         )
-        yield CounterMetricFamily("dockmirror_turned_away", "Connections beyond a limit.", it.turned_away)
+        yield GaugeMetricFamily(
+            "dockmirror_running_requests", "Requests that are not answered yet.", connected.running_requests
+        )
+        yield CounterMetricFamily(
+            "dockmirror_turned_away", "Connections beyond a limit.", connected.turned_away
+        )
 
 
 class Held(Protocol):

@@ -17,7 +17,7 @@ from twisted.web.iweb import IResponse
 from zope.interface import directlyProvides, implementer
 
 from dockmirror.upstream.addresses import AllowedAddresses
-from dockmirror.upstream.server_trust import tls_policy
+from dockmirror.upstream.server_trust import make_tls_policy
 from dockmirror.upstream.upstream_endpoints import UpstreamEndpoints
 
 PUBLIC, ALSO_PUBLIC, PUBLIC6, ALSO_PUBLIC6 = "8.8.8.8", "8.8.4.4", "2606:4700::1", "2606:4700::2"
@@ -88,7 +88,7 @@ class Connections:
         self.reactor = MemoryReactorClock()
         choices.setdefault("addresses", AllowedAddresses([]))
         choices.setdefault("resolver", FakeResolver(names))
-        self.endpoints = UpstreamEndpoints(self.reactor, tls=tls_policy(), **choices)
+        self.endpoints = UpstreamEndpoints(self.reactor, tls=make_tls_policy(), **choices)
         self.pool = HTTPConnectionPool(self.reactor)
         self.agent = Agent.usingEndpointFactory(self.reactor, self.endpoints, self.pool)
 

@@ -24,7 +24,7 @@ from twisted.web.client import Agent, HTTPConnectionPool
 from zope.interface import implementer
 
 from dockmirror.upstream.addresses import AllowedAddresses
-from dockmirror.upstream.server_trust import tls_policy
+from dockmirror.upstream.server_trust import make_tls_policy
 from dockmirror.upstream.upstream_endpoints import UpstreamEndpoints
 
 from .connections import FakeResolver
@@ -174,7 +174,7 @@ def real_agent(ca_file: str | None, timeout: float = 5.0) -> Agent:
     """What asks the servers here, over connections that are not kept."""
     names = {name: ["127.0.0.1"] for name in ("r.example", "r.example.", "127.0.0.1")}
     addresses = AllowedAddresses([], hosts=names)
-    endpoints = UpstreamEndpoints(reactor, FakeResolver(names), tls_policy(ca_file), addresses, timeout)
+    endpoints = UpstreamEndpoints(reactor, FakeResolver(names), make_tls_policy(ca_file), addresses, timeout)
     pool = HTTPConnectionPool(reactor, persistent=False)
     agent: Agent = Agent.usingEndpointFactory(reactor, endpoints, pool)
     return agent

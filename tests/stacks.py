@@ -15,12 +15,10 @@ from twisted.web.iweb import IAgent
 
 from dockmirror.interfaces import IBody
 from dockmirror.oci.request import RegistryRequest, parse_target
-from dockmirror.upstream.blob_sizes import BlobSizes
-from dockmirror.upstream.identity_encoding import http_client
 from dockmirror.upstream.registry_client import RegistryClient
-from dockmirror.upstream.token_relay import ChallengeCache, TokenRelay
-from dockmirror.upstream.trusted_realms import TrustedRealms
-from dockmirror.upstream.upstream_client import UpstreamClient
+from dockmirror.upstream.token_relay import ChallengeCache, TokenRelay, TrustedRealms
+from dockmirror.upstream.upstream_blobs import BlobSizes
+from dockmirror.upstream.upstream_client import UpstreamClient, make_http_client
 from dockmirror.upstream.upstream_registry import UpstreamRegistry
 
 from .internet import AUTH, HUB
@@ -88,7 +86,7 @@ def asked(path: str, **details: Any) -> RegistryRequest:
 
 def client(agent: IAgent, clock: Clock | None = None, url: str = f"https://{HUB}") -> UpstreamClient:
     """What asks the servers of an upstream named ``hub``."""
-    return UpstreamClient(http_client(agent), clock or Clock(), "hub", url)
+    return UpstreamClient(make_http_client(agent), clock or Clock(), "hub", url)
 
 
 def upstream(

@@ -22,8 +22,8 @@ class Figures:
 class Connected:
     """What a site knows of its clients."""
 
-    open: int = 2
-    running: int = 1
+    open_count: int = 2
+    running_requests: int = 1
     turned_away: int = 4
 
 
@@ -49,7 +49,7 @@ def test_what_is_read_when_it_is_asked_for() -> None:
     metrics, figures, connected = Metrics(CollectorRegistry()), Figures(), Connected()
     metrics.watch_connections(connected)
     metrics.watch_cache(figures)
-    connected.open = 3
+    connected.open_count = 3
     figures.size = 8
     seen = scraped(metrics.registry)
     assert (seen["dockmirror_connections", ()], seen["dockmirror_running_requests", ()]) == (3, 1)

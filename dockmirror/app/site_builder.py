@@ -246,7 +246,7 @@ def apply_access_rules(
     networks = NetworkAccess(
         tuple(parse_networks(settings.networks)),
         _proxy_networks(settings),
-        unix="unix" in settings.trust_proxy,
+        trusts_unix_socket="unix" in settings.trust_proxy,
     )
     return NetworkFilter(resource, networks)
 
@@ -257,7 +257,7 @@ def _http_limits(settings: Settings) -> HttpLimits:
         head_seconds=access.head_timeout,
         body_seconds=access.body_timeout,
         idle_seconds=access.idle_timeout,
-        stall_seconds=access.stall_timeout,
+        write_seconds=access.stall_timeout,
     )
 
 

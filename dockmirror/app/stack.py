@@ -57,7 +57,7 @@ from ..pullthrough.push_cache import PushCache
 from ..pullthrough.upstream_gateway import PushProbeBypass, UpstreamGateway
 from ..pullthrough.writethrough import WriteThrough
 from ..status.cache_series import CacheSeries
-from ..upstream.signed_locations import LocationSigner
+from ..upstream.registry_writer import LocationSigner
 from .cache import CacheParts
 from .naming import registry_names
 from .telemetry import Telemetry

@@ -29,27 +29,24 @@ from ..status.upstream_health import UpstreamHealth
 from ..system.external_program import ProcessResult
 from ..system.networks import PRIVATE, is_within, parse_address, parse_networks
 from ..upstream.addresses import AllowedAddresses
-from ..upstream.blob_sizes import BlobSizes
-from ..upstream.concurrency_limit import ConcurrencyLimit
-from ..upstream.credential_helper import CredentialHelper
-from ..upstream.early_response import UnpooledConnections, UploadAgent
-from ..upstream.host_circuit_breaker import HostCircuitBreaker
-from ..upstream.identity_encoding import http_client
-from ..upstream.instrumented_agent import InstrumentedAgent
-from ..upstream.login_attempts import FixedAccount
-from ..upstream.proxy import Proxy
-from ..upstream.proxy_settings import ProxySettings
-from ..upstream.raw_path_agent import RawPathAgent
+from ..upstream.agents import (
+    ConcurrencyLimit,
+    HostCircuitBreaker,
+    InstrumentedAgent,
+    RawPathAgent,
+    UploadAgent,
+)
+from ..upstream.proxy import Proxy, ProxySettings
 from ..upstream.registry_client import RegistryClient
-from ..upstream.registry_writer import RegistryWriter
+from ..upstream.registry_writer import LocationSigner, RegistryWriter
 from ..upstream.resolvers import FAMILIES, AddressFamilyResolver, FixedAddresses
-from ..upstream.server_trust import tls_policy
-from ..upstream.signed_locations import LocationSigner
-from ..upstream.tcp import DrainingTCP
-from ..upstream.token_relay import ChallengeCache, TokenRelay
-from ..upstream.trusted_realms import TrustedRealms
+from ..upstream.server_trust import make_tls_policy
+from ..upstream.token_relay import ChallengeCache, TokenRelay, TrustedRealms
 from ..upstream.upload_client import UploadClient
-from ..upstream.upstream_client import UpstreamClient
+from ..upstream.upload_transport import DrainingTCP, UnpooledConnections
+from ..upstream.upstream_accounts import CredentialHelper, FixedAccount
+from ..upstream.upstream_blobs import BlobSizes
+from ..upstream.upstream_client import UpstreamClient, make_http_client
 from ..upstream.upstream_endpoints import UpstreamEndpoints
 from ..upstream.upstream_registry import UpstreamRegistry
 from .naming import registry_names
@@ -159,7 +156,7 @@ def _make_registry(
     name, clock, metrics, url = context.name, context.clock, context.metrics, settings.url
     connections = context.agent_for(settings, reached)
     agent = InstrumentedAgent(connections, name, metrics, clock, context.health.allow)
-    client = UpstreamClient(http_client(agent), clock, name, url, settings.timeout)
+    client = UpstreamClient(make_http_client(agent), clock, name, url, settings.timeout)
     challenges = ChallengeCache(client, url, clock)
     relay = TokenRelay(client, challenges, TrustedRealms(url, settings.realms))
     requests = RegistryClient(url, client, challenges, clock)
@@ -213,7 +210,7 @@ def make_agent(
 
 def _tls_policy(upstream: UpstreamSettings) -> IPolicyForHTTPS:
     try:
-        return tls_policy(str(upstream.ca_file) if upstream.ca_file else None)
+        return make_tls_policy(str(upstream.ca_file) if upstream.ca_file else None)
     except (ValueError, OSError) as error:
         raise ConfigurationError(
             f"ca_file: expected PEM certificates in {upstream.ca_file}: {error}"

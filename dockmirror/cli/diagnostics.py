@@ -24,12 +24,11 @@ from ..oci.request import Manifest, Ping, RegistryRequest
 from ..oci.scope import pull_scope
 from ..oci.token import TokenRequest
 from ..status.upstream_health import UpstreamHealth
+from ..upstream.agents import parse_quota
 from ..upstream.bounded_endpoint import HandshakeTimedOut
 from ..upstream.checked_endpoint import AddressRefused
-from ..upstream.failures import NoAnswer, root_cause
-from ..upstream.instrumented_agent import parse_quota
-from ..upstream.proxy import Proxy
-from ..upstream.proxy_settings import ProxySettings
+from ..upstream.proxy import Proxy, ProxySettings
+from ..upstream.upstream_client import NoAnswer, find_root_cause
 
 _PREVIEW = Repository("ratelimitpreview/test")
 """Whose manifest's HEAD tells how many pulls are left, and is none itself.
@@ -135,7 +134,7 @@ class _ConnectionPath:
     def failed(self, error: RegistryError) -> list[DiagnosticStep]:
         """The steps up to the one that failed."""
         name, connection, tls = self.taken()
-        cause = root_cause(error.__cause__) if error.__cause__ else error
+        cause = find_root_cause(error.__cause__) if error.__cause__ else error
         match cause:
             case DNSLookupError():
                 return [

@@ -20,12 +20,10 @@ from ..oci.credentials import Credentials
 from ..oci.descriptor import Descriptor
 from ..oci.request import Blob, Manifest, RegistryRequest
 from ..oci.token import TokenRequest
-from ..upstream.blob_sizes import BlobSizes
-from ..upstream.identity_encoding import http_client
 from ..upstream.registry_client import RegistryClient
-from ..upstream.token_relay import ChallengeCache, TokenRelay
-from ..upstream.trusted_realms import TrustedRealms
-from ..upstream.upstream_client import UpstreamClient
+from ..upstream.token_relay import ChallengeCache, TokenRelay, TrustedRealms
+from ..upstream.upstream_blobs import BlobSizes
+from ..upstream.upstream_client import UpstreamClient, make_http_client
 from ..upstream.upstream_registry import UpstreamRegistry
 from .ports import ports
 
@@ -69,7 +67,7 @@ def connect_to_mirror(
 
     :param credentials: for a mirror that lets in only those who are named.
     """
-    client = UpstreamClient(http_client(agent), clock, _NAME, at.url, at.timeout)
+    client = UpstreamClient(make_http_client(agent), clock, _NAME, at.url, at.timeout)
     handshake = ChallengeCache(client, at.url, clock)
     asking = RegistryClient(at.url, client, handshake, clock)
     upstream = UpstreamRegistry(
@@ -93,7 +91,7 @@ class _CacheStatusReader:
         """See ``IRegistry``."""
         if not (request.head and isinstance(request.target, Blob | Manifest)):
             return await self._registry.fetch(request)
-        response = await self._asking.ask(request)
+        response = await self._asking.send(request)
         self._client.release(response)
         told = first(response.headers, "Cache-Status")
         return Answer(NoBody(Descriptor()), headers=(("Cache-Status", told),) if told else ())

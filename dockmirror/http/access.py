@@ -1,7 +1,7 @@
-"""Who may use the mirror at all, decided before anything else is done.
+"""Client addresses: networks that are served, and reverse proxies that may report the real client.
 
-A proxy in front hides who asks, and one on the same machine makes the whole world look private; so
-forwarded headers are believed from named peers, and refused from all others.
+A proxy in front hides its clients, and one on the same machine makes all of them look private.  Forwarded
+headers are therefore accepted from the proxies that the operator names, and rejected from all other peers.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ Headers = Callable[[str], Sequence[str]]
 
 @frozen
 class ClientAddress:
-    """Who is asking.
+    """The client of a request.
 
-    :ivar address: None where it came by a UNIX socket.
-    :ivar scheme: of the address that it used, as far as a proxy that is believed told us.
-    :ivar host: the host, and the port where it named one, that it used.
-    :ivar user: by which name, where names are asked for.
+    :ivar address: None on a UNIX socket.
+    :ivar scheme: of the URL that the client used, as far as a trusted proxy reports it.
+    :ivar host: the host, with its port if any, that the client used.
+    :ivar user: its user name, if the mirror requires a login.
     """
 
     address: Address | None
@@ -40,79 +40,79 @@ class ClientAddress:
 
 @frozen
 class NetworkAccess:
-    """The networks whose clients are served, and the proxies that are believed.
+    """The networks whose clients are served, and the proxies that are trusted.
 
-    :ivar unix: whether a proxy that comes by a UNIX socket is believed.
+    :ivar trusts_unix_socket: whether a proxy that connects over a UNIX socket is trusted.
     """
 
     networks: tuple[Network, ...] = PRIVATE
     trust_proxy: tuple[Network, ...] = ()
-    unix: bool = False
+    trusts_unix_socket: bool = False
 
-    def client(self, peer: str | None, secure: bool, headers: Headers) -> ClientAddress:
-        """The client behind a connection.
+    def identify_client(self, peer: str | None, secure: bool, headers: Headers) -> ClientAddress:
+        """Return the client behind a connection.
 
         :param peer: the address at the other end; None for a UNIX socket.
-        :param headers: the values of the request's headers of a name.
-        :raises Denied: when that cannot be told, naming the setting that decides it.
+        :param headers: returns the values of the request's headers of a name.
+        :raises Denied: when the client cannot be identified, naming the setting to change.
         """
         address = None if peer is None else parse_address(peer)
-        scheme, host = "https" if secure else "http", _first(headers("Host"))
+        scheme, host = "https" if secure else "http", _first_value(headers("Host"))
         if any(headers(name) for name in _FORWARDED):
-            if not self._believed(address):
+            if not self._is_trusted(address):
                 raise Denied(
-                    "this request came through a proxy that is not believed: the operator may name its"
-                    " address in 'trust_proxy'"
+                    "this request came through an untrusted proxy; to trust it, add its"
+                    " address to 'trust_proxy'"
                 )
             if not headers("X-Forwarded-For"):
-                raise Denied("the proxy in front does not tell who asks: it has to send 'X-Forwarded-For'")
-            address = self._origin(address, headers("X-Forwarded-For"))
-            scheme = _last(headers("X-Forwarded-Proto"), ("http", "https").__contains__) or scheme
-            host = _last(headers("X-Forwarded-Host"), _is_host) or host
+                raise Denied("the proxy in front must send 'X-Forwarded-For' to identify the client")
+            address = self._find_client(address, headers("X-Forwarded-For"))
+            scheme = _last_value(headers("X-Forwarded-Proto"), ("http", "https").__contains__) or scheme
+            host = _last_value(headers("X-Forwarded-Host"), _is_host) or host
         return ClientAddress(address, scheme, host)
 
     def check(self, client: ClientAddress) -> None:
-        """:raises Denied: when it is not to be served, naming the setting that decides it."""
+        """:raises Denied: when the client is outside the served networks, naming the setting to change."""
         if client.address is not None and not is_within(client.address, self.networks):
-            raise Denied("this mirror does not serve your network: the operator may name it in 'networks'")
+            raise Denied("this mirror does not serve your network; its operator can add it to 'networks'")
 
-    def _believed(self, address: Address | None) -> bool:
-        return self.unix if address is None else is_within(address, self.trust_proxy)
+    def _is_trusted(self, address: Address | None) -> bool:
+        return self.trusts_unix_socket if address is None else is_within(address, self.trust_proxy)
 
-    def _origin(self, peer: Address | None, lines: Sequence[str]) -> Address | None:
-        """Read from the right: the last address that no believed proxy put there."""
+    def _find_client(self, peer: Address | None, lines: Sequence[str]) -> Address | None:
+        """Return the last address, read from the right, that no trusted proxy has put there."""
         address = peer
         for hop in reversed([hop for line in lines for hop in line.split(",") if hop.strip()]):
             try:
-                address = parse_address(_bare(hop.strip()))
+                address = parse_address(_strip_port(hop.strip()))
             except ValueError:
-                raise Denied("the 'X-Forwarded-For' of this request holds what is no address") from None
-            if not self._believed(address):
+                raise Denied("invalid 'X-Forwarded-For' header: not an IP address") from None
+            if not self._is_trusted(address):
                 break
         return address
 
 
-def _bare(hop: str) -> str:
-    """The address of a hop without its port: ``1.2.3.4:5``, ``[::1]:5``."""
+def _strip_port(hop: str) -> str:
+    """Return the address of a hop without its port: ``1.2.3.4:5``, ``[::1]:5``."""
     if hop.startswith("["):
         return hop[1:].partition("]")[0]
     return hop.partition(":")[0] if hop.count(":") == 1 else hop
 
 
-def _first(values: Sequence[str]) -> str:
+def _first_value(values: Sequence[str]) -> str:
     return values[0].strip() if values else ""
 
 
-def _last(lines: Sequence[str], valid: Callable[[str], bool]) -> str | None:
-    """What the nearest proxy said.
+def _last_value(lines: Sequence[str], valid: Callable[[str], bool]) -> str | None:
+    """Return the value that the nearest proxy set.
 
-    :raises Denied: when it makes no sense.
+    :raises Denied: when it is invalid.
     """
     values = [value.strip() for line in lines for value in line.split(",")]
     if not values:
         return None
     if not valid(values[-1]):
-        raise Denied("a forwarded header of this request makes no sense")
+        raise Denied("invalid 'X-Forwarded-Proto' or 'X-Forwarded-Host' header")
     return values[-1]
 
 

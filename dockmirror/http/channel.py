@@ -1,4 +1,4 @@
-"""A connection of HTTP/1.1, read with limits."""
+"""A server connection of HTTP/1.1 that enforces the limits of ``HttpLimits``."""
 
 from __future__ import annotations
 
@@ -12,18 +12,17 @@ from twisted.web.http import HTTPChannel
 from ..headers import first
 from ..oci.errors import RegistryError, SizeInvalid
 from ..oci.media import parse_media_type
-from .connections import OpenConnections, network_of
-from .head_buffer import HeadBuffer
-from .head_parser import malformed
-from .limits import HttpLimits
-from .request_body import MinimumRate, RequestBody
+from .connections import OpenConnections, get_peer_network
+from .limits import HttpLimits, MinimumRate, Timer, WriteTimeout
+from .request_body import RequestBody
+from .request_head import HeadBuffer, malformed_request
 from .server_request import BodyLimit, ServerRequest
-from .timer import Timer
-from .write_timeout import WriteTimeout
 
 
 class LimitedHTTPChannel(HTTPChannel):
-    """A connection; it hands complete heads to Twisted's parser, and only such bodies as the site wants."""
+    """A connection that passes complete request heads to Twisted's parser, and request bodies only on
+    demand.
+    """
 
     transport: ITCPTransport
     requests: list[ServerRequest]
@@ -37,137 +36,146 @@ class LimitedHTTPChannel(HTTPChannel):
         self._body_limit = body_limit
         self._clock = clock
         self._deadline = Timer(clock)
-        self._stall = WriteTimeout(limits.stall_seconds, self.abort, clock)
-        self._opened = 0.0
-        self._received = HeadBuffer(limits.head_bytes)
-        self._receiving = False
-        self._silent = True
-        self._unread: float | None = None  # what still comes and is thrown away; None while input is read
-        self._body: RequestBody | None = None  # whose resource has not taken all of it yet
+        self._write_timeout = WriteTimeout(limits.write_seconds, self.abort, clock)
+        self._opened_at = 0.0
+        self._input = HeadBuffer(limits.head_bytes)
+        self._is_processing = False
+        self._is_silent = True
+        # Of the request that runs: bytes that still come and are discarded; None while input is read.
+        self._unread_bytes: float | None = None
+        self._body: RequestBody | None = None  # not yet read to its end by the resource
         self._linger_left: int | None = None
-        self._closing = False
+        self._is_closing = False
 
     def connectionMade(self) -> None:
-        """The client has until it must have sent something."""
+        """Start the time in which the client must send a request."""
         super().connectionMade()
-        # Heads are measured before Twisted sees them: its own limits must not be the smaller ones.
+        # Heads are measured before Twisted sees them: its own limits must not be smaller.
         self.totalHeadersSize = self.MAX_LENGTH = self._limits.head_bytes
-        self._opened = self._clock.seconds()
-        self._connections.add(self, network_of(self.transport.getPeer()))
+        self._opened_at = self._clock.seconds()
+        self._connections.add(self, get_peer_network(self.transport.getPeer()))
         limits, draining = self._limits, self._connections.draining
-        self._deadline.set(limits.young_seconds if draining else limits.head_seconds, self.loseConnection)
+        self._deadline.set(
+            limits.first_request_seconds if draining else limits.head_seconds, self.loseConnection
+        )
 
     def dataReceived(self, data: bytes) -> None:
-        """Bytes from the client, or pipelined ones that Twisted kept while a response ran."""
-        self._silent = False
-        self._received.add(data)
-        self._use()
+        """Accept bytes from the client, or pipelined ones that Twisted kept while a response ran."""
+        self._is_silent = False
+        self._input.add(data)
+        self._process_input()
 
-    def _use(self) -> None:
-        """Uses up what was received, as far as somebody wants it."""
-        if self._receiving:
+    def _process_input(self) -> None:
+        """Process the buffered input until more must arrive."""
+        if self._is_processing:
             return
-        self._receiving = True
+        self._is_processing = True
         try:
-            while self._received and self._take():
+            while self._input and self._process_next():
                 pass
         finally:
-            self._receiving = False
+            self._is_processing = False
 
-    def _take(self) -> bool:
-        """Uses up some of what was received; False where more must arrive first."""
+    def _process_next(self) -> bool:
+        """Process the next piece of the input; return False if more must arrive first."""
         try:
-            if self._unread is not None:
-                self._discard(self._unread)
+            if self._unread_bytes is not None:
+                self._discard(self._unread_bytes)
             elif self._body is not None:
-                return self._feed(self._body)
+                return self._feed_body(self._body)
             elif self.line_mode:
-                return self._take_head()
+                return self._process_head()
             else:
-                super().dataReceived(self._received.take())
+                super().dataReceived(self._input.take())
         except RegistryError as error:
             self._refuse(error)
         return True
 
-    def _take_head(self) -> bool:
-        begun = self._received.head_begun
-        head = self._received.take_head()
+    def _process_head(self) -> bool:
+        was_partial = self._input.has_partial_head
+        head = self._input.take_head()
         if head is not None:
             super().dataReceived(head)
-        elif self._received.head_begun and not begun:  # empty lines before it do not begin it anew
-            self._deadline.set(self._limits.head_seconds, self._too_slow)
+        elif (
+            self._input.has_partial_head and not was_partial
+        ):  # empty lines before it do not restart the timer
+            self._deadline.set(self._limits.head_seconds, self._time_out)
         return head is not None
 
     def allHeadersReceived(self) -> None:
-        """Decides about the body, before Twisted answers an Expect."""
+        """Decide about the request's body, before Twisted answers an ``Expect``."""
         request = self.requests[-1]
-        # Twisted tells the request only after the body; this is where it keeps them until then.
+        # Twisted sets them on the request only after the body, and keeps them here until then.
         request.identify(self._command, self._path, self._version)
         if self.length != 0:
             self._admit_body(request)
         super().allHeadersReceived()
 
     def _admit_body(self, request: ServerRequest) -> None:
-        """Leaves the body to the request's resource, leaves it unread, refuses it or collects it."""
+        """Stream the body to the request's resource, leave it unread, reject it, or collect it."""
         announced, limit = self.length, self._body_limit(request)
         if limit is None:
-            self._body = request.body = self._streamed(request, announced)
+            self._body = request.body = self._make_body(request, announced)
             self.length = 0  # for Twisted the request is complete, and is dispatched
         elif limit == 0:
-            self._unread = math.inf if announced is None else announced
+            self._unread_bytes = math.inf if announced is None else announced
             self.length = 0  # for Twisted the request is complete, and is dispatched
         elif announced is not None and announced > limit:
             raise SizeInvalid(f"the request's body is larger than {limit} bytes", status=413)
         else:
             request.body_limit = limit
-            self._deadline.set(self._limits.body_seconds, self._too_slow)
+            self._deadline.set(self._limits.body_seconds, self._time_out)
 
-    def _streamed(self, request: ServerRequest, length: int | None) -> RequestBody:
-        pace = MinimumRate(self._limits.body_pace, self._limits.body_seconds)
-        kind = parse_media_type(first(request.requestHeaders, "Content-Type"))
+    def _make_body(self, request: ServerRequest, length: int | None) -> RequestBody:
+        min_rate = MinimumRate(self._limits.body_window_bytes, self._limits.body_seconds)
+        media_type = parse_media_type(first(request.requestHeaders, "Content-Type"))
         expected = (first(request.requestHeaders, "Expect") or "").lower() == "100-continue"
-        going_on = expected and self._version == b"HTTP/1.1"
+        continue_due = expected and self._version == b"HTTP/1.1"
 
-        def begin() -> None:
-            nonlocal going_on
-            if going_on and not self._received:
+        def resume() -> None:
+            nonlocal continue_due
+            if continue_due and not self._input:
                 super(LimitedHTTPChannel, self)._send100Continue()
-            going_on = False
+            continue_due = False
             self._networkProducer.resumeProducing()
-            self._use()
+            self._process_input()
 
-        return RequestBody(length, kind, pace, self._clock, begin, self._networkProducer.pauseProducing)
+        return RequestBody(
+            length, media_type, min_rate, self._clock, resume, self._networkProducer.pauseProducing
+        )
 
-    def _feed(self, body: RequestBody) -> bool:
-        """Gives the body's resource what has come of it, and has the client wait where nobody takes it."""
-        if not body.wanted:
+    def _feed_body(self, body: RequestBody) -> bool:
+        """Pass input to the body's resource; pause the client while the resource takes nothing."""
+        if not body.is_wanted:
             self._networkProducer.pauseProducing()
             return False
-        body.receive(self._received.take())
-        self._note_end()
+        body.receive(self._input.take())
+        self._finish_body()
         return True
 
-    def _note_end(self) -> None:
-        """Where all of the body was taken, what follows it is the next request."""
-        if self._body is not None and self._body.ended:
-            self._received.put_back(self._body.rest)
+    def _finish_body(self) -> None:
+        """Once the body is complete, treat the input behind it as the next request."""
+        if self._body is not None and self._body.is_complete:
+            self._input.put_back(self._body.trailing_data)
             self._body = None
-            self._networkProducer.resumeProducing()  # so that it is seen when the client leaves
+            self._networkProducer.resumeProducing()  # to notice when the client leaves
 
     def begin_response(self) -> None:
-        """What has not been taken of the request's body by now is not wanted: no other request can follow."""
-        self._note_end()
+        """Discard the rest of the request's body: no other request can follow on this connection."""
+        self._finish_body()
         if self._body is not None:
-            self._unread, self._body, self.persistent = self._body.left, None, False
+            self._unread_bytes, self._body, self.persistent = self._body.remaining, None, False
             self._networkProducer.resumeProducing()
-            self._use()
+            self._process_input()
 
     def checkPersistence(self, request: ServerRequest, version: bytes) -> bool:
-        """Whether another request may follow.  Twisted's version overlooks ``IConnection: close, TE``."""
+        """Tell whether another request may follow.  Twisted's version overlooks ``IConnection: close,
+        TE``.
+        """
         options = b",".join(request.requestHeaders.getRawHeaders(b"connection", [])).lower().split(b",")
         if version != b"HTTP/1.1" or b"close" in map(bytes.strip, options):
             return False
-        return self._unread is None and not self._connections.draining
+        return self._unread_bytes is None and not self._connections.draining
 
     def _send100Continue(self) -> None:
         # Twisted calls this for every Expect; one whose body stays unread gets its final status instead.
@@ -175,79 +183,78 @@ class LimitedHTTPChannel(HTTPChannel):
             super()._send100Continue()
 
     def _respondToBadRequestAndDisconnect(self) -> None:
-        # Twisted's own answer has no body; and raising keeps its parser from going on.
-        raise malformed("syntax")
+        # Twisted's own response has no body; and raising stops its parser.
+        raise malformed_request("syntax")
 
     def allContentReceived(self) -> None:
-        """The request is complete: its response may take as long as it needs."""
+        """Stop the timer: the response may take as long as it needs."""
         self._deadline.clear()
         super().allContentReceived()
 
     def requestDone(self, request: ServerRequest) -> None:
-        """The response is complete; the next request may be here already."""
+        """Wait for the next request, which may be buffered already."""
         if self.persistent:
             self._deadline.set(self._limits.idle_seconds, self.loseConnection)
         super().requestDone(request)
 
-    def _too_slow(self) -> None:
+    def _time_out(self) -> None:
         self._refuse(RegistryError("the request did not arrive in time", status=408))
 
     def _refuse(self, error: RegistryError) -> None:
-        """Answers in place of a resource; nothing that follows is understood any more."""
-        self._unread, self.persistent = math.inf, False
+        """Send an error response without asking a resource, and ignore all further input."""
+        self._unread_bytes, self.persistent = math.inf, False
         if not self.requests:
             self.requests.append(ServerRequest(self))
         self.requests[-1].refuse(error)
 
     def loseConnection(self) -> None:
-        """Closes when all is sent, and not before a client that still sends had time to read the response."""
-        if self._unread and self._linger_left is None:
+        """Close once all is sent; let a client that is still sending read the response first."""
+        if self._unread_bytes and self._linger_left is None:
             self._linger_left = self._limits.linger_bytes
             self._deadline.set(self._limits.linger_seconds, self.loseConnection)
-        elif not self._closing:
-            self._closing, self._unread = True, 0
+        elif not self._is_closing:
+            self._is_closing, self._unread_bytes = True, 0
             self._deadline.set(self._limits.idle_seconds, self.abort)
             super().loseConnection()
 
-    def _discard(self, unread: float) -> None:
-        count = len(self._received.take())
-        self._unread = max(0, unread - count)
+    def _discard(self, unread_bytes: float) -> None:
+        count = len(self._input.take())
+        self._unread_bytes = max(0, unread_bytes - count)
         if self._linger_left is not None:
             self._linger_left -= count
-            if not self._unread or self._linger_left <= 0:
+            if not self._unread_bytes or self._linger_left <= 0:
                 self.loseConnection()
 
     def drain(self) -> None:
-        """Closes when no request is under way any more."""
+        """Close once no request is running."""
         if self.requests:
             self.persistent = False
             return
-        if self._received or self._unread is not None:
+        if self._input or self._unread_bytes is not None:
             return
-        left = self._opened + self._limits.young_seconds - self._clock.seconds()
-        if self._silent and left > 0:
-            self._deadline.set(left, self.loseConnection)
+        remaining = self._opened_at + self._limits.first_request_seconds - self._clock.seconds()
+        if self._is_silent and remaining > 0:
+            self._deadline.set(remaining, self.loseConnection)
         else:
             self.loseConnection()
 
     def pauseProducing(self) -> None:
-        """What was to be sent does not go: the client has until it must have taken some of it."""
+        """Pause the response, and start the time in which the client must read on."""
         super().pauseProducing()
-        self._stall.begin()
+        self._write_timeout.start()
 
     def resumeProducing(self) -> None:
-        """The client has taken something."""
-        self._stall.over()
+        """Resume the response: the client has read some of it."""
+        self._write_timeout.stop()
         super().resumeProducing()
 
     def abort(self) -> None:
-        """Closes without sending what is left."""
+        """Close without sending the rest."""
         self.transport.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """The client left, or the connection was closed here."""
         self._deadline.clear()
-        self._stall.forget()
+        self._write_timeout.cancel()
         try:
             super().connectionLost(reason)
         finally:

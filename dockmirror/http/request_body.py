@@ -1,15 +1,10 @@
-"""The body of a request as its resource takes it: while it comes, and at the resource's pace.
-
-Nothing of it is read before somebody wants it, and nothing is kept: a body of any length costs what one read
-of a socket does.
-"""
+"""A request's body, streamed to its resource."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 
-from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConsumer, IPushProducer, IReactorTime
 from twisted.web.http import _ChunkedTransferDecoder, _IdentityTransferDecoder, _MalformedChunkedDataError
@@ -18,136 +13,129 @@ from zope.interface import implementer
 from ..interfaces import IBody
 from ..oci.descriptor import Descriptor
 from ..oci.errors import RegistryError
-from .head_parser import malformed
-from .timer import Timer
-
-
-@frozen
-class MinimumRate:
-    """How slow a client may be: so many bytes in so many seconds, while the mirror is ready to take them."""
-
-    bytes: int
-    seconds: float
+from .limits import MinimumRate, Timer
+from .request_head import malformed_request
 
 
 @implementer(IBody, IPushProducer)
 class RequestBody:
-    """A body on its way in.
+    """A body that is read from the client at the pace of its consumer.
 
-    :param length: None where it comes in chunks.
-    :param begin: called when it is wanted, and again whenever more of it is; what has arrived is to be given
-        to ``receive`` then.
-    :param stop: called when no more of it is wanted just now.
-    :ivar ended: whether its last byte has come.
-    :ivar rest: what came behind it.
+    Nothing is read before a consumer registers, and nothing is kept: a body of any length costs as much
+    memory as one read of a socket.
+
+    :param length: None for a chunked body.
+    :param on_wanted: called each time the consumer is ready; the channel then passes input to ``receive``.
+    :param on_paused: called each time the consumer pauses.
+    :ivar is_complete: whether the last byte has arrived.
+    :ivar trailing_data: the input behind the body.
     """
 
     def __init__(
         self,
         length: int | None,
         media_type: str | None,
-        pace: MinimumRate,
+        min_rate: MinimumRate,
         clock: IReactorTime,
-        begin: Callable[[], None],
-        stop: Callable[[], None],
+        on_wanted: Callable[[], None],
+        on_paused: Callable[[], None],
     ) -> None:
         self.descriptor = Descriptor(media_type, None, length)
-        self.ended = False
-        self.rest = b""
-        self._pace = pace
-        self._begin = begin
-        self._stop = stop
+        self.is_complete = False
+        self.trailing_data = b""
+        self._min_rate = min_rate
+        self._on_wanted = on_wanted
+        self._on_paused = on_paused
         self._consumer: IConsumer | None = None
         self._done: Deferred[None] = Deferred()
         self._paused = False
-        self._in_window = 0
-        self._window = Timer(clock)
-        self._left: float = math.inf if length is None else length
+        self._window_bytes = 0
+        self._window_timer = Timer(clock)
+        self._remaining: float = math.inf if length is None else length
         self._decoder = (
-            _ChunkedTransferDecoder(self._piece, self._end)
+            _ChunkedTransferDecoder(self._write, self._complete)
             if length is None
-            else _IdentityTransferDecoder(length, self._piece, self._end)
+            else _IdentityTransferDecoder(length, self._write, self._complete)
         )
 
     @property
-    def wanted(self) -> bool:
-        """Whether somebody takes it just now."""
+    def is_wanted(self) -> bool:
+        """Tell whether a consumer is ready for more."""
         return self._consumer is not None and not self._paused
 
     @property
-    def left(self) -> float:
-        """How many bytes have not come yet; infinite where nobody can tell."""
-        return 0 if self.ended else self._left
+    def remaining(self) -> float:
+        """Return how many bytes have not arrived; infinite if unknown."""
+        return 0 if self.is_complete else self._remaining
 
     def deliver(self, consumer: IConsumer) -> Deferred[None]:
-        """See ``IBody``; fails with 408 where the client stops sending, with 400 where chunks are none."""
+        """Deliver the body; fail with 408 if the client stops sending, with 400 if its chunks are
+        malformed.
+        """
         self._done = Deferred(self._cancel)
         self._consumer = consumer
         consumer.registerProducer(self, True)
-        self._watch()
-        self._begin()
+        self._start_window()
+        self._on_wanted()
         return self._done
 
     def discard(self) -> None:
-        """What is not taken is thrown away when the response begins."""
+        """Do nothing: the channel discards the body when the response begins."""
 
     def receive(self, data: bytes) -> None:
-        """Some of it, as it stood on the connection."""
-        self._in_window += len(data)
+        """Accept a piece of the body as it stood on the connection."""
+        self._window_bytes += len(data)
         try:
             self._decoder.dataReceived(data)
         except _MalformedChunkedDataError:
-            self._left = math.inf
-            self._fail(malformed("chunks"))
+            self._remaining = math.inf
+            self._fail(malformed_request("chunks"))
 
     def pauseProducing(self) -> None:
-        """See ``IPushProducer``."""
         self._paused = True
-        self._window.clear()
-        self._stop()
+        self._window_timer.clear()
+        self._on_paused()
 
     def resumeProducing(self) -> None:
-        """See ``IPushProducer``."""
         if self._consumer is not None and self._paused:
             self._paused = False
-            self._watch()
-            self._begin()
+            self._start_window()
+            self._on_wanted()
 
     def stopProducing(self) -> None:
-        """See ``IPushProducer``."""
-        self._fail(RegistryError("nobody takes the request's body any more"))
+        self._fail(RegistryError("the request's body is no longer needed"))
 
-    def _piece(self, data: bytes) -> None:
-        self._left -= len(data)
+    def _write(self, data: bytes) -> None:
+        self._remaining -= len(data)
         if self._consumer is not None and data:
             self._consumer.write(data)
 
-    def _end(self, rest: bytes) -> None:
-        self.ended, self.rest = True, rest
-        if self._release():
+    def _complete(self, trailing_data: bytes) -> None:
+        self.is_complete, self.trailing_data = True, trailing_data
+        if self._detach_consumer():
             self._done.callback(None)
 
     def _fail(self, error: RegistryError) -> None:
-        if self._release():
+        if self._detach_consumer():
             self._done.errback(error)
 
     def _cancel(self, _: Deferred[None]) -> None:
-        self._release()
+        self._detach_consumer()
 
-    def _release(self) -> bool:
-        """Whether somebody was taking it, who has it no more."""
-        self._window.clear()
+    def _detach_consumer(self) -> bool:
+        """Unregister from the consumer; return whether there was one."""
+        self._window_timer.clear()
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
             consumer.unregisterProducer()
         return consumer is not None
 
-    def _watch(self) -> None:
-        self._in_window = 0
-        self._window.set(self._pace.seconds, self._look)
+    def _start_window(self) -> None:
+        self._window_bytes = 0
+        self._window_timer.set(self._min_rate.seconds, self._check_rate)
 
-    def _look(self) -> None:
-        if self._in_window < self._pace.bytes:
+    def _check_rate(self) -> None:
+        if self._window_bytes < self._min_rate.bytes:
             self._fail(RegistryError("the request's body did not arrive in time", status=408))
         else:
-            self._watch()
+            self._start_window()

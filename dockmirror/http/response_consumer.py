@@ -13,10 +13,10 @@ from ..interfaces import IFileConsumer
 from .server_request import ServerRequest
 
 
-def response_consumer(request: ServerRequest) -> IConsumer:
-    """What takes the body; the head is decided on, and says whether its length is known."""
+def make_response_consumer(request: ServerRequest) -> IConsumer:
+    """Return the consumer of a response's body; the response headers must be set."""
     transport = request.transport
-    # Wrappers claim the interfaces of a socket, too; and pieces of unknown number each have a head.
+    # Wrappers claim the interfaces of a socket, too; and without a length each chunk needs a head.
     if isinstance(transport, Connection) and not transport.TLS and _has_length(request):
         return _SocketConsumer(request, transport)
     return _ResponseConsumer(request)
@@ -27,40 +27,37 @@ def _has_length(request: ServerRequest) -> bool:
 
 
 class _ResponseConsumer(ForwardingConsumer):
-    """Stays quiet when the client has left."""
+    """A consumer that tolerates a client that has left."""
 
     consumer: ServerRequest
 
     def unregisterProducer(self) -> None:
-        """See ``IConsumer``."""
-        if not self.consumer.cut_off:
+        if not self.consumer.is_cut_off:
             self.consumer.unregisterProducer()
 
 
 @implementer(IFileConsumer)
 class _SocketConsumer(_ResponseConsumer):
-    """At the other end of a plain socket, which is given to the kernel for as long as it takes something.
+    """A client on a plain socket, to which files are sent by the kernel for as long as it accepts more.
 
-    The connection stays what it is for Twisted: one whose producer is paused while nothing more goes.
+    For Twisted the connection is one whose producer is paused whenever the socket is full.
     """
 
     def __init__(self, request: ServerRequest, transport: Connection) -> None:
         super().__init__(request)
         self._transport = transport
-        self._buffered = False
+        self._has_buffered = False
 
     def write(self, data: bytes) -> None:
-        """See ``IConsumer``."""
-        self._buffered = True
+        self._has_buffered = True
         super().write(data)
 
     def send_file(self, file: int, offset: int, length: int) -> int | None:
-        """See ``IFileConsumer``."""
         if not self.consumer.startedWriting:
             self.write(b"")  # the head
-        sent = None if self._buffered else self._send(file, offset, length)
+        sent = None if self._has_buffered else self._send(file, offset, length)
         if sent != length:
-            self._wait()
+            self._pause_producer()
         return sent
 
     def _send(self, file: int, offset: int, length: int) -> int | None:
@@ -74,9 +71,11 @@ class _SocketConsumer(_ResponseConsumer):
         self.consumer.sentLength += sent
         return sent
 
-    def _wait(self) -> None:
-        """What the transport does when its buffer is full; when that is empty, it resumes its producer."""
+    def _pause_producer(self) -> None:
+        """Pause as the transport does with a full buffer; it resumes its producer once the socket is
+        writable.
+        """
         self._transport.producerPaused = True
         self.consumer.channel.pauseProducing()
         self._transport.startWriting()
-        self._buffered = False
+        self._has_buffered = False

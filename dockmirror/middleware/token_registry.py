@@ -17,8 +17,8 @@ from ..oci.errors import Denied, Unauthorized
 from ..oci.request import RegistryRequest
 from ..oci.scope import Scope
 from ..oci.token import Login, Token, TokenRequest
-from ..upstream.login_attempts import LoginAttempts
 from ..upstream.token_relay import TOKEN_LIMIT
+from ..upstream.upstream_accounts import LoginAttempts
 
 _KEPT = 10_000
 _MARGIN = 0.9
@@ -76,14 +76,14 @@ class TokenRegistry:
             who asks for what is private): the answer is still "log in".
         :raises Denied: where the mirror's credentials may not be sent to the token service.
         """
-        async for login in self._logins.each(scope):
+        async for login in self._logins.iterate_logins(scope):
             try:
                 token = await self._ask(login, scope)
             except (Unauthorized, Denied) as refused:
                 if refused.upstream_status is None:
                     raise
             else:
-                self._logins.accepted(scope)
+                self._logins.mark_accepted(scope)
                 until = self._clock.seconds() + token.expires_in * _MARGIN
                 return self._keep(scope, until, Credentials.bearer(token.value))
         raise challenged from None
@@ -100,7 +100,7 @@ class TokenRegistry:
         :param sent: what was refused just now.
         :raises Unauthorized: the challenge, where there is no password, or it is refused.
         """
-        async for login in self._logins.each(scope):
+        async for login in self._logins.iterate_logins(scope):
             if login.credentials is None or login.credentials == sent:
                 continue
             try:
@@ -108,7 +108,7 @@ class TokenRegistry:
             except Unauthorized as refused:
                 challenged = refused
             else:
-                self._logins.accepted(scope)
+                self._logins.mark_accepted(scope)
                 self._keep(scope, inf, login.credentials)
                 return answer
         raise challenged

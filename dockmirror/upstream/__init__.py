@@ -1,1 +1,1 @@
-"""The registry that is mirrored, asked over HTTP."""
+"""The client side: connections, proxies, tokens, requests and uploads to upstream registries."""

@@ -1,4 +1,4 @@
-"""Which addresses an upstream may be connected to, judged after its name was resolved."""
+"""Rules for the IP addresses that an upstream may be connected to, applied after its name was resolved."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from attrs import field, frozen
 
 from ..system.networks import Address, Network
-from .trusted_realms import origin
+from .urls import parse_origin
 
 
 def _canonical(host: str) -> str:
@@ -23,84 +23,87 @@ def _canonical_all(hosts: Iterable[str]) -> frozenset[str]:
     return frozenset(map(_canonical, hosts))
 
 
-def _places(urls: Iterable[str]) -> frozenset[tuple[str, int | None]]:
-    return frozenset((_canonical(host), port) for _, host, port in map(origin, urls))
+def _host_ports(urls: Iterable[str]) -> frozenset[tuple[str, int | None]]:
+    return frozenset((_canonical(host), port) for _, host, port in map(parse_origin, urls))
 
 
 @frozen
 class AllowedAddresses:
-    """The addresses at which one upstream may be reached: public ones, and what its operator configured.
+    """The addresses at which one upstream may be reached: public ones, and those that its operator
+    configured.
 
-    :ivar urls: the operator's own; their hosts may be anywhere, at the ports that these name: another port
-        of the same host, to which the upstream may redirect, is as any other server.
+    :ivar urls: the operator's own URLs; their hosts may have any address, at the ports that the URLs name.
+        Another port of such a host, to which the upstream may redirect, is treated like any other server.
     :ivar networks: the upstream's ``allow_networks``, in which every host may be, at every port.
-    :ivar hosts: names and literal addresses that may be anywhere, at every port.
+    :ivar hosts: names and literal addresses that are allowed at any address and port.
     """
 
-    urls: frozenset[tuple[str, int | None]] = field(converter=_places)
+    urls: frozenset[tuple[str, int | None]] = field(converter=_host_ports)
     networks: tuple[Network, ...] = field(default=(), converter=tuple[Network, ...])
     hosts: frozenset[str] = field(default=(), converter=_canonical_all)
 
-    def refusal(self, host: str, port: int, address: str) -> str | None:
+    def explain_refusal(self, host: str, port: int, address: str) -> str | None:
         """Return a sentence why the address of a host must not be connected to; None if it may be.
 
         :param host: the name as it was looked up; a literal address is a host that resolved to itself.
         :raises ValueError: when ``address`` is not an IP address, and so must not be connected to either.
         """
         literal = ip_address(address.partition("%")[0])
-        reached = _reached(literal)
-        if not _METADATA.isdisjoint((literal, *reached)):
-            return f"{_resolved(host, literal)} a cloud's metadata service: no configuration allows that"
-        if self._is_configured(_canonical(host), port) or self._allow(literal):
+        destinations = _find_destinations(literal)
+        if not _METADATA.isdisjoint((literal, *destinations)):
+            return f"{_describe(host, literal)} a cloud's metadata service: no setting allows that"
+        if self._is_configured(_canonical(host), port) or self._is_allowed(literal):
             return None
-        for destination in reached:
-            kind = _kind(destination)
-            if kind is not None and not self._allow(destination):
+        for destination in destinations:
+            kind = _classify(destination)
+            if kind is not None and not self._is_allowed(destination):
                 wrapped = f"a form of {destination}, which is " if destination != literal else ""
-                told = f"{_resolved(host, literal)} {wrapped}{kind}"
-                return f"{told}: at port {port} only allow_networks of the upstream could allow it"
+                reason = f"{_describe(host, literal)} {wrapped}{kind}"
+                return f"{reason}: to connect at port {port}, add it to the upstream's allow_networks"
         return None
 
     def _is_configured(self, host: str, port: int) -> bool:
         return (host, port) in self.urls or host in self.hosts
 
-    def _allow(self, address: Address) -> bool:
+    def _is_allowed(self, address: Address) -> bool:
         return any(address in network for network in self.networks)
 
 
-def _resolved(host: str, address: Address) -> str:
+def _describe(host: str, address: Address) -> str:
     return f"{address} is" if _canonical(host) == str(address) else f"{host} resolves to {address}, which is"
 
 
-def _reached(address: Address) -> list[Address]:
-    """Where a packet to that address ends: for a form of IPv6 that wraps an IPv4 address, there."""
+def _find_destinations(address: Address) -> list[Address]:
+    """Return the addresses where a packet may end: for an IPv6 form that wraps an IPv4 address, the
+    latter.
+    """
     if isinstance(address, IPv4Address) or int(address) <= 1:
         return [address]
     octets = address.packed
     tunnelled = [IPv4Address(octets[12:])] if octets[8:12] in _ISATAP else []
     if address.teredo is not None:
-        return [*_unless_zero(address.teredo), *tunnelled]
-    for network, places in _WRAPPINGS:
+        return [*_drop_zero(address.teredo), *tunnelled]
+    for network, positions in _WRAPPINGS:
         if address in network:
-            readings = [IPv4Address(bytes(octets[i] for i in place)) for place in places]
-            return [*_unless_zero(readings), *tunnelled]
+            readings = [IPv4Address(bytes(octets[i] for i in octet_indexes)) for octet_indexes in positions]
+            return [*_drop_zero(readings), *tunnelled]
     return [address, *tunnelled]
 
 
-def _unless_zero(readings: Sequence[IPv4Address]) -> Sequence[IPv4Address]:
-    """Of several readings of one address, those that can be meant: 0.0.0.0/8 is no destination."""
+def _drop_zero(readings: Sequence[IPv4Address]) -> Sequence[IPv4Address]:
+    """Return the possible readings of an address: 0.0.0.0/8 is no destination, if there is another one."""
     return [reading for reading in readings if reading not in _ZERO] or readings
 
 
-def _kind(address: Address) -> str | None:
-    """What an address is that is not a public one."""
+def _classify(address: Address) -> str | None:
+    """Return the kind of an address that is not public."""
     for kind, networks in _KINDS:
         if any(address in network for network in networks):
             return kind
     return "reserved" if isinstance(address, IPv6Address) and address not in _GLOBAL_UNICAST else None
 
 
-# Who reaches one of these is given the machine's own credentials.
+# These addresses hand out the machine's own credentials.
 _METADATA = frozenset(
     map(
         ip_address,
@@ -119,8 +122,8 @@ _METADATA = frozenset(
     )
 )
 
-# IANA's special-purpose registries (RFC 6890).  ``ipaddress`` does not tell the kinds apart, knows nothing
-# of wrapped forms but the mapped one, and changes its mind with Python's version.
+# IANA's special-purpose registries (RFC 6890).  ``ipaddress`` does not distinguish the kinds, unwraps only
+# the mapped form, and differs between versions of Python.
 _KINDS = [
     (kind, [ip_network(network) for network in networks.split()])
     for kind, networks in {
@@ -141,7 +144,7 @@ _KINDS = [
 _GLOBAL_UNICAST = ip_network("2000::/3")
 _ZERO = ip_network("0.0.0.0/8")
 
-# Which octets of an address hold the IPv4 address that it wraps.
+# The octets of an IPv6 address that hold the IPv4 address that it wraps.
 _LAST = (12, 13, 14, 15)
 _WRAPPINGS = [
     (ip_network("::/96"), [_LAST]),  # compatible

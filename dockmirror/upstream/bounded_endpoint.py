@@ -1,4 +1,4 @@
-"""Connections of which none waits for ever and none takes in headers without end."""
+"""Connections with limits: on the time of the TLS handshake, and on the size of response headers."""
 
 from __future__ import annotations
 
@@ -29,35 +29,35 @@ _Result = TypeVar("_Result")
 
 
 class HeadersTooLong(Exception):
-    """A response's headers, those of 1xx ones before it counted, have more than ``HEADERS_LIMIT`` bytes.
+    """A response's headers, including those of preceding 1xx responses, exceed ``HEADERS_LIMIT`` bytes.
 
-    Or one of their lines has more than 16 KiB, which is the limit of Twisted's client.
+    Or one of their lines exceeds 16 KiB, which is the limit of Twisted's client.
     """
 
 
 class HandshakeTimedOut(ConnectTimedOut):
-    """TLS did not come about in time."""
+    """A TLS handshake took too long."""
 
 
 def with_timeout(
-    waiting: Deferred[_Result],
+    deferred: Deferred[_Result],
     timeout: float,
     clock: IReactorTime,
-    what: str,
-    late_as: type[ConnectTimedOut] = ConnectTimedOut,
+    activity: str,
+    error_class: type[ConnectTimedOut] = ConnectTimedOut,
 ) -> Deferred[_Result]:
-    """Gives up after so many seconds, and says on what."""
+    """Fail with an error that names the activity, unless the result is there in time."""
 
-    def late(_: object, seconds: float) -> NoReturn:
-        raise late_as(string=f"{what} took more than {seconds:g} s")
+    def time_out(_: object, seconds: float) -> NoReturn:
+        raise error_class(string=f"{activity} took more than {seconds:g} s")
 
-    return waiting.addTimeout(timeout, clock, late)
+    return deferred.addTimeout(timeout, clock, time_out)
 
 
 @implementer(IStreamClientEndpoint)
 @frozen
 class BoundedEndpoint:
-    """Bounds the connections of another endpoint, and gives them out when bytes can be exchanged."""
+    """Applies the limits to the connections of another endpoint, and waits until they can exchange bytes."""
 
     endpoint: IStreamClientEndpoint
     host: str
@@ -65,42 +65,42 @@ class BoundedEndpoint:
     clock: IReactorTime
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
-        """See ``IStreamClientEndpoint``."""
         return Deferred.fromCoroutine(self._connect(protocolFactory))
 
     async def _connect(self, factory: IProtocolFactory) -> IProtocol:
-        bounding = _Bounding(factory, self.host, self.clock)
-        connection = cast(_BoundedConnection, await self.endpoint.connect(bounding))
-        what = f"the TLS handshake with {self.host}"
-        await with_timeout(connection.ready, self.timeout, self.clock, what, HandshakeTimedOut)
+        bounded = _BoundedFactory(factory, self.host, self.clock)
+        connection = cast(_BoundedConnection, await self.endpoint.connect(bounded))
+        activity = f"the TLS handshake with {self.host}"
+        await with_timeout(connection.ready, self.timeout, self.clock, activity, HandshakeTimedOut)
         return connection.wrappedProtocol
 
 
 @implementer(IHandshakeListener)
 class _BoundedConnection(ProtocolWrapper):
-    """Between Twisted's HTTP client, whose transport it is, and TCP or TLS.
+    """A protocol between Twisted's HTTP client, whose transport it is, and TCP or TLS.
 
-    Where in a response it is only the client knows, and its flow control tells: it pauses its transport when
-    headers have ended and a body begins, and resumes it, being quiescent, when the response has ended.
+    Only the client knows the position within a response, and its flow control reveals it: it pauses its
+    transport when headers have ended and a body begins, and resumes it, being quiescent, when the response
+    has ended.
 
-    TLS gives a record of 16 KiB at a time; those of a body that were read at once are passed on as one piece.
+    TLS delivers records of 16 KiB; those of a body that arrive in one read are passed on as one piece.
 
     :ivar ready: fires when bytes can be exchanged; fails with ``SSLError``.
     """
 
-    factory: _Bounding
+    factory: _BoundedFactory
     transport: Any
 
-    def __init__(self, factory: _Bounding, wrappedProtocol: IProtocol) -> None:
+    def __init__(self, factory: _BoundedFactory, wrappedProtocol: IProtocol) -> None:
         super().__init__(factory, wrappedProtocol)
         self.ready: Deferred[None] = Deferred(lambda _: self.abortConnection())
         self._in_body = False
-        self._room = HEADERS_LIMIT
+        self._headers_left = HEADERS_LIMIT
         self._too_long: Failure | None = None
         self._records: list[bytes] | None = None
 
     def makeConnection(self, transport: Any) -> None:
-        _lowest(transport).bufferSize = READ_SIZE
+        _find_network_transport(transport).bufferSize = READ_SIZE
         super().makeConnection(transport)
         if ISSLTransport.providedBy(transport):
             self._records = []
@@ -108,7 +108,6 @@ class _BoundedConnection(ProtocolWrapper):
             self.ready.callback(None)
 
     def handshakeCompleted(self) -> None:
-        """See ``IHandshakeListener``."""
         if not self.ready.called:
             self.ready.callback(None)
 
@@ -120,18 +119,18 @@ class _BoundedConnection(ProtocolWrapper):
         else:
             self._records.append(data)
             if len(self._records) == 1:
-                self.factory.clock.callLater(0, self._pass_on)
+                self.factory.clock.callLater(0, self._flush_records)
 
-    def _pass_on(self) -> None:
-        """Nothing more goes to a client that has dropped the connection."""
+    def _flush_records(self) -> None:
+        """Pass on the collected records, unless the client has dropped the connection."""
         if self._records and not self.disconnecting:
             body = b"".join(self._records)
             self._records.clear()
             self.wrappedProtocol.dataReceived(body)
 
     def _receive_headers(self, data: bytes) -> None:
-        headers, rest = data[: self._room], data[self._room :]
-        self._room -= len(headers)
+        headers, rest = data[: self._headers_left], data[self._headers_left :]
+        self._headers_left -= len(headers)
         self.wrappedProtocol.dataReceived(headers)
         if self._in_body:
             if rest:
@@ -149,12 +148,12 @@ class _BoundedConnection(ProtocolWrapper):
     def resumeProducing(self) -> None:
         if getattr(self.wrappedProtocol, "state", None) == "QUIESCENT":
             self._in_body = False
-            self._room = HEADERS_LIMIT
+            self._headers_left = HEADERS_LIMIT
         self.transport.resumeProducing()
 
     def abortConnection(self) -> None:
-        """Instead of losing the connection, too: a TLS peer that has vanished would never say goodbye."""
-        if self.connected and not self.disconnecting:  # pools drop connections that are lost long since
+        """Abort, also in place of an orderly close: a TLS peer that has vanished would never confirm one."""
+        if self.connected and not self.disconnecting:  # pools also drop connections that were lost before
             self.disconnecting = 1
             self.transport.abortConnection()
 
@@ -163,15 +162,13 @@ class _BoundedConnection(ProtocolWrapper):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.connected = 0
-        self._pass_on()
+        self._flush_records()
         if not self.ready.called:
-            self.ready.errback(handshake_error(self.factory.host, reason.value))
+            self.ready.errback(make_handshake_error(self.factory.host, reason.value))
         super().connectionLost(self._too_long or reason)
 
 
-class _Bounding(WrappingFactory[_BoundedConnection]):
-    """Makes bounded connections to one host."""
-
+class _BoundedFactory(WrappingFactory[_BoundedConnection]):
     protocol = _BoundedConnection
     noisy = False
 
@@ -182,23 +179,23 @@ class _Bounding(WrappingFactory[_BoundedConnection]):
         self.clock = clock
 
 
-def _lowest(transport: Any) -> Any:
-    """The transport that reads from the network, below all layers of TLS."""
+def _find_network_transport(transport: Any) -> Any:
+    """Return the transport that reads from the network, below all layers of TLS."""
     while isinstance(transport, ProtocolWrapper):
         transport = transport.transport
     return transport
 
 
-def handshake_error(host: str, cause: BaseException | None) -> SSLError:
-    """Why TLS with a host did not come about, in words."""
+def make_handshake_error(host: str, cause: BaseException | None) -> SSLError:
+    """Return an error that says why the TLS handshake with a host failed."""
     if isinstance(cause, VerificationError):
-        why = "its certificate is for another name"
+        reason = "its certificate is for another name"
     elif isinstance(cause, CertificateError):
-        why = "its certificate names nobody"
+        reason = "its certificate names no host"
     elif isinstance(cause, OpenSSLError) and cause.args and isinstance(cause.args[0], list):
-        why = "; ".join(reason for *_, reason in cause.args[0])
+        reason = "; ".join(reason for *_, reason in cause.args[0])
     else:
-        why = str(cause).rstrip(".")
-    error = SSLError(string=f"TLS handshake with {host}: {why}")
+        reason = str(cause).rstrip(".")
+    error = SSLError(string=f"TLS handshake with {host}: {reason}")
     error.__cause__ = cause
     return error

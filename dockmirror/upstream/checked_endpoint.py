@@ -29,7 +29,7 @@ _ATTEMPT_DELAY = 0.3
 
 _Address = IPv4Address | IPv6Address
 Dial = Callable[[str, int], IStreamClientEndpoint]
-"""What connects to an address and a port: TCP, or a proxy over TCP."""
+"""Returns an endpoint for an address and a port: TCP, or a proxy over TCP."""
 
 
 class AddressRefused(Exception):
@@ -39,12 +39,12 @@ class AddressRefused(Exception):
 @implementer(IStreamClientEndpoint)
 @frozen
 class CheckedAddressEndpoint:
-    """Whichever allowed address of a host answers first (RFC 8305).
+    """Connects to the allowed address of a host that answers first (RFC 8305).
 
-    An address is judged after resolution and dialled as it was judged: there is no second resolution.
+    An address is checked after resolution and dialled as it was checked: there is no second resolution.
 
     :ivar timeout: seconds to resolve the name and to connect.
-    :ivar reached: told of the host and of each of its addresses that is about to be dialled.
+    :ivar on_dial: called with the host and each of its addresses that is about to be dialled.
     """
 
     host: str
@@ -54,18 +54,17 @@ class CheckedAddressEndpoint:
     dial: Dial
     timeout: float
     clock: IReactorTime
-    reached: Callable[[str, str], None]
+    on_dial: Callable[[str, str], None]
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
-        """See ``IStreamClientEndpoint``."""
         connecting = Deferred.fromCoroutine(self._connect(protocolFactory))
         return with_timeout(connecting, self.timeout, self.clock, f"connecting to {self.host}")
 
     async def _connect(self, factory: IProtocolFactory) -> IProtocol:
-        addresses = _alternating(self._allowed(await self._resolve()))
+        addresses = _alternate_families(self._filter_allowed(await self._resolve()))
         for address in addresses:
-            self.reached(self.host, address.host)
-        attempts = [self._attempt(address, n, factory) for n, address in enumerate(addresses)]
+            self.on_dial(self.host, address.host)
+        attempts = [self._attempt(address, index, factory) for index, address in enumerate(addresses)]
         try:
             _, protocol = await race(attempts)
         except FailureGroup as group:
@@ -75,14 +74,16 @@ class CheckedAddressEndpoint:
     async def _resolve(self) -> Sequence[_Address]:
         try:
             self.host.encode("idna")
-        except UnicodeError as error:  # on which GAIResolver would never answer
-            raise DNSLookupError(f"{self.host} is no host's name") from error
+        except UnicodeError as error:  # GAIResolver would never complete
+            raise DNSLookupError(f"{self.host} is not a valid host name") from error
         answers = _ResolvedAddresses()
         self.resolver.resolveHostName(answers, self.host, self.port)
         return await answers.complete
 
-    def _allowed(self, addresses: Sequence[_Address]) -> Sequence[_Address]:
-        refusals = [self.addresses.refusal(self.host, self.port, address.host) for address in addresses]
+    def _filter_allowed(self, addresses: Sequence[_Address]) -> Sequence[_Address]:
+        refusals = [
+            self.addresses.explain_refusal(self.host, self.port, address.host) for address in addresses
+        ]
         allowed = [address for address, refusal in zip(addresses, refusals, strict=True) if refusal is None]
         if not refusals:
             raise DNSLookupError(f"{self.host} has no address")
@@ -90,21 +91,19 @@ class CheckedAddressEndpoint:
             raise AddressRefused(refusals[0])
         return allowed
 
-    def _attempt(self, address: _Address, n: int, factory: IProtocolFactory) -> Deferred[IProtocol]:
+    def _attempt(self, address: _Address, index: int, factory: IProtocolFactory) -> Deferred[IProtocol]:
         endpoint = self.dial(address.host, self.port)
-        return deferLater(self.clock, n * _ATTEMPT_DELAY).addCallback(lambda _: endpoint.connect(factory))
+        return deferLater(self.clock, index * _ATTEMPT_DELAY).addCallback(lambda _: endpoint.connect(factory))
 
 
 @implementer(IResolutionReceiver)
 class _ResolvedAddresses:
-    """Collects what a name resolves to."""
-
     def __init__(self) -> None:
         self._addresses: list[_Address] = []
         self.complete: Deferred[Sequence[_Address]] = Deferred()
 
     def resolutionBegan(self, resolutionInProgress: IHostResolution) -> None:
-        """Nothing to do: Twisted's resolutions cannot be cancelled."""
+        """Do nothing: Twisted's resolutions cannot be cancelled."""
 
     def addressResolved(self, address: Any) -> None:
         self._addresses.append(address)
@@ -113,8 +112,8 @@ class _ResolvedAddresses:
         self.complete.callback(self._addresses)
 
 
-def _alternating(addresses: Sequence[_Address]) -> Sequence[_Address]:
-    """Both families in turn, so that a broken one costs one delay and not one for each of its addresses."""
+def _alternate_families(addresses: Sequence[_Address]) -> Sequence[_Address]:
+    """Alternate the address families, so that a broken one costs one delay and not one for each address."""
     preferred = [address for address in addresses if type(address) is type(addresses[0])]
     others = [address for address in addresses if type(address) is not type(addresses[0])]
     return [address for pair in zip_longest(preferred, others) for address in pair if address is not None]

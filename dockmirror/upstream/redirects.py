@@ -1,82 +1,67 @@
-"""Redirects, followed here and not by the client.
+"""Redirects, followed by the mirror and not by the HTTP client.
 
-An upstream's blobs lie on another host, whose address is signed and ends; some of those refuse a
-request that carries ``Authorization``, and none of them has any business with it.
+An upstream's blobs lie on another host, at signed URLs that expire; some of these hosts reject a request with
+``Authorization``, and none may see it.
 """
 
 from __future__ import annotations
-
-from urllib.parse import urljoin, urlsplit
 
 from attrs import frozen
 from twisted.web.iweb import IResponse
 
 from ..headers import first
 from ..oci.errors import Unavailable
-from .trusted_realms import origin
 from .upstream_client import Header, UpstreamClient
+from .urls import parse_origin, resolve_location
 
-LIMIT = 5
-REDIRECTS = {301, 302, 303, 307, 308}
+MAX_REDIRECTS = 5
+REDIRECT_STATUSES = {301, 302, 303, 307, 308}
 AUTHORIZATION = "Authorization"
 
 
 @frozen
 class FinalResponse:
-    """A response and the address that gave it.
+    """A response and its URL.
 
-    :ivar moved: whether that is another origin than was asked.
-    :ivar redirected: whether it is another address at all.
+    :ivar is_other_origin: whether the origin differs from the first request's.
+    :ivar is_redirected: whether the URL differs at all.
     """
 
     response: IResponse
     url: str
-    moved: bool
-    redirected: bool
+    is_other_origin: bool
+    is_redirected: bool
 
 
 async def follow_redirects(
     client: UpstreamClient, method: str, url: str, headers: tuple[Header, ...]
 ) -> FinalResponse:
-    """Asks, and goes where it is sent, at most five times; the method stays what it was.
+    """Send a request and follow at most five redirects; the method stays the same.
 
     ``Authorization`` is dropped for good at the first change of origin.
 
-    :raises Unavailable: when the redirects do not end, or lead nowhere.
-    :raises Unreachable: when a server on the way gives no answer.
+    :raises Unavailable: when the redirects do not end, or are invalid.
+    :raises Unreachable: when a server on the way does not respond.
     """
     start = url
-    for hops in range(LIMIT + 1):
+    for count in range(MAX_REDIRECTS + 1):
         response = await client.request(method, url, headers)
-        if response.code not in REDIRECTS:
-            return FinalResponse(response, url, origin(url) != origin(start), hops > 0)
+        if response.code not in REDIRECT_STATUSES:
+            return FinalResponse(response, url, parse_origin(url) != parse_origin(start), count > 0)
         client.release(response)
-        target = redirect_target(url, response)
-        if origin(target) != origin(url):
+        target = resolve_redirect(url, response)
+        if parse_origin(target) != parse_origin(url):
             headers = tuple(header for header in headers if header[0] != AUTHORIZATION)
         url = target
-    raise Unavailable(f"the upstream redirects more than {LIMIT} times")
+    raise Unavailable(f"the upstream redirects more than {MAX_REDIRECTS} times")
 
 
-def redirect_target(url: str, response: IResponse) -> str:
-    """The address that a redirect leads to.
+def resolve_redirect(url: str, response: IResponse) -> str:
+    """Return the URL that a redirect leads to.
 
-    :raises Unavailable: when it leads nowhere.
+    :raises Unavailable: when it is invalid.
     """
     target = resolve_location(url, (first(response.headers, "Location") or "").strip())
     if target is None:
-        raise Unavailable("the upstream redirects to what is no address", upstream_status=response.code)
+        raise Unavailable("the upstream redirects to an invalid URL", upstream_status=response.code)
     return target
-
-
-def resolve_location(url: str, location: str) -> str | None:
-    """The address that a ``Location`` means; None where it means none."""
-    try:
-        target = urljoin(url, location).partition("#")[0]
-        parts = urlsplit(target)
-        _ = parts.port
-    except ValueError:
-        return None
-    is_address = parts.scheme in ("http", "https") and parts.hostname and parts.username is None
-    is_written = location and target.isascii() and target.isprintable() and " " not in target
-    return target if is_address and is_written else None

@@ -1,4 +1,4 @@
-"""Sends one request to an upstream, and follows it until it is answered or refused."""
+"""Registry requests to an upstream, with redirects and retries."""
 
 from __future__ import annotations
 
@@ -16,98 +16,98 @@ from ..oci.credentials import Credentials
 from ..oci.errors import RegistryError
 from ..oci.media import EVERYTHING, accepts_everything
 from ..oci.request import Blob, Manifest, RegistryRequest, Target
-from .redirects import AUTHORIZATION, REDIRECTS, FinalResponse, follow_redirects
-from .refusals import REFUSALS_BY_TARGET, read_refusal, refusal_by_other_host
-from .token_relay import ChallengeCache, anonymous_token
+from .redirects import AUTHORIZATION, REDIRECT_STATUSES, FinalResponse, follow_redirects
+from .token_relay import ChallengeCache, fetch_anonymous_token
 from .upstream_client import Header, UpstreamClient
+from .upstream_responses import OTHER_HOST_REFUSALS, read_refusal, wrap_other_host_refusal
 
-_ANSWERS = {200, 206, 304}
-_KINDS = 10
-HEADS_AVOIDED = 3600.0
-"""Seconds for which it is remembered that an upstream redirects HEADs, or does not offer them."""
+HEADS_AVOIDED_TTL = 3600.0
+"""Seconds for which it is remembered that an upstream redirects or does not support HEAD."""
+_SUCCESSES = {200, 206, 304}
+_MAX_KINDS = 10
 
 
 class RegistryClient:
-    """Asks one upstream for what a request means.
+    """Sends registry requests to one upstream.
 
-    :param url: the upstream's address, without a slash at the end.
+    :param url: the upstream's URL, without a slash at the end.
     """
 
     def __init__(
-        self, url: str, client: UpstreamClient, handshake: ChallengeCache, clock: IReactorTime
+        self, url: str, client: UpstreamClient, challenges: ChallengeCache, clock: IReactorTime
     ) -> None:
         self._url = url
         self._client = client
-        self._handshake = handshake
-        self._heads_avoided: TTLCache[type[Target], bool] = TTLCache(clock, _KINDS)
+        self._challenges = challenges
+        self._heads_avoided: TTLCache[type[Target], bool] = TTLCache(clock, _MAX_KINDS)
 
-    async def ask(self, request: RegistryRequest) -> IResponse:
-        """The response of ``follow``."""
+    async def send(self, request: RegistryRequest) -> IResponse:
+        """Return the response of ``follow``."""
         return (await self.follow(request)).response
 
     async def follow(self, request: RegistryRequest) -> FinalResponse:
-        """The upstream's answer, 200, 206 or 304, after all redirects, its body not yet read.
+        """Return the successful response, 200, 206 or 304, after all redirects, its body unread.
 
-        :raises RegistryError: its refusal; a 401's challenges are remembered for the token dance.
+        :raises RegistryError: the upstream's refusal; a 401's challenges are remembered for token requests.
         """
         method = "HEAD" if request.head else "GET"
         url = self._url + request.path_and_query()
         headers = tuple(_headers(request))
-        followed = await follow_redirects(self._client, method, url, headers)
-        if followed.moved and followed.response.code in REFUSALS_BY_TARGET:
-            followed = await self._once_more(followed, method, url, headers)
-        if followed.response.code in _ANSWERS:
-            return followed
-        raise await self._refusal(request, followed.response, followed.moved)
+        final = await follow_redirects(self._client, method, url, headers)
+        if final.is_other_origin and final.response.code in OTHER_HOST_REFUSALS:
+            final = await self._retry_at_other_host(final, method, url, headers)
+        if final.response.code in _SUCCESSES:
+            return final
+        raise await self._read_refusal(request, final.response, final.is_other_origin)
 
-    async def ask_there(self, url: str, request: RegistryRequest) -> IResponse:
-        """The answer of an address that the upstream has sent on to; no credentials are for it.
+    async def send_to(self, url: str, request: RegistryRequest) -> IResponse:
+        """Send a request, without credentials, to a URL that the upstream has redirected to before.
 
-        :raises RegistryError: its refusal, which says nothing of the upstream.
+        :raises RegistryError: the refusal, which says nothing about the upstream itself.
         """
-        bare = evolve(request, credentials=None)
-        response = (await follow_redirects(self._client, "GET", url, tuple(_headers(bare)))).response
-        if response.code not in _ANSWERS:
+        without_login = evolve(request, credentials=None)
+        response = (await follow_redirects(self._client, "GET", url, tuple(_headers(without_login)))).response
+        if response.code not in _SUCCESSES:
             raise await read_refusal(self._client, response, request.target.unknown)
         return response
 
     async def head(self, request: RegistryRequest) -> IResponse | None:
-        """The registry's own answer to a HEAD; None where it redirects HEADs, or does not offer them.
+        """Return the registry's own response to a HEAD; None if it redirects or does not support HEAD.
 
-        That is remembered, for each kind of content, and no HEAD is sent meanwhile.
+        This is remembered for each kind of content, and no HEAD is sent meanwhile.
 
-        :raises RegistryError: the refusal, as of ``ask``.
+        :raises RegistryError: the refusal, as in ``send``.
         """
         kind = type(request.target)
         if self._heads_avoided.get(kind):
             return None
         url = self._url + request.path_and_query()
         response = await self._client.request("HEAD", url, tuple(_headers(request)))
-        if response.code in _ANSWERS:
+        if response.code in _SUCCESSES:
             return response
-        if response.code in REDIRECTS | {405}:
+        if response.code in REDIRECT_STATUSES | {405}:
             self._client.release(response)
-            self._heads_avoided.put(kind, True, HEADS_AVOIDED)
+            self._heads_avoided.put(kind, True, HEADS_AVOIDED_TTL)
             return None
-        raise await self._refusal(request, response)
+        raise await self._read_refusal(request, response)
 
-    async def _refusal(
-        self, request: RegistryRequest, response: IResponse, moved: bool = False
+    async def _read_refusal(
+        self, request: RegistryRequest, response: IResponse, is_other_origin: bool = False
     ) -> RegistryError:
-        """The error to raise; what a 401 of the upstream itself demands is remembered."""
+        """Return the error to raise; remember the challenges of a 401 by the upstream itself."""
         error = await read_refusal(self._client, response, request.target.unknown)
-        if moved and error.status in REFUSALS_BY_TARGET:
-            return refusal_by_other_host(error)
-        self._handshake.learn(error.challenges)
+        if is_other_origin and error.status in OTHER_HOST_REFUSALS:
+            return wrap_other_host_refusal(error)
+        self._challenges.learn(error.challenges)
         return error
 
-    async def _once_more(
+    async def _retry_at_other_host(
         self, refused: FinalResponse, method: str, url: str, headers: tuple[Header, ...]
     ) -> FinalResponse:
-        """After a refusal by the host that the upstream redirects to.
+        """Retry a request that the host behind a redirect has refused.
 
-        Another registry that challenges is answered anonymously there (registry.k8s.io leads to
-        such); a signed address that has ended is asked for anew.
+        Another registry that challenges is given an anonymous token (registry.k8s.io redirects to such); an
+        expired signed URL is requested anew from the upstream.
         """
         self._client.release(refused.response)
         challenges = parse_challenges(lines(refused.response.headers, "WWW-Authenticate"))
@@ -115,20 +115,22 @@ class RegistryClient:
         if challenge is None:
             return await follow_redirects(self._client, method, url, headers)
         try:
-            token = await anonymous_token(self._client, challenge)
+            token = await fetch_anonymous_token(self._client, challenge)
         except RegistryError as error:
-            raise error if is_outage(error) else refusal_by_other_host(error) from error
+            raise error if is_outage(error) else wrap_other_host_refusal(error) from error
         anonymous = (
             *(h for h in headers if h[0] != AUTHORIZATION),
             _authorization(Credentials.bearer(token.value)),
         )
         return evolve(
-            await follow_redirects(self._client, method, refused.url, anonymous), moved=True, redirected=True
+            await follow_redirects(self._client, method, refused.url, anonymous),
+            is_other_origin=True,
+            is_redirected=True,
         )
 
 
 def _headers(request: RegistryRequest) -> Iterator[Header]:
-    """The few headers that an upstream is sent."""
+    """Yield the few headers that an upstream is sent."""
     if isinstance(request.target, Manifest) and accepts_everything(request.accept):
         yield "Accept", ", ".join(EVERYTHING)
     for accepted in request.accept:

@@ -1,4 +1,4 @@
-"""Names looked up: by the system, as the operator wrote them down, of one family only."""
+"""Host name resolvers: the system's in threads, fixed addresses, and a choice of address families."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FAMILIES: Mapping[str, Sequence[Family]] = MappingProxyType(
 
 
 def threaded_resolver(reactor: Any, threads: int = 10) -> IHostnameResolver:
-    """The system's resolver in threads of its own, which nothing else can keep busy.  It caches nothing.
+    """Return the system's resolver, without a cache, in threads that nothing else can keep busy.
 
     :param reactor: provides ``IReactorCore`` and ``IReactorThreads``; the threads live while it runs.
     """
@@ -43,31 +43,32 @@ def threaded_resolver(reactor: Any, threads: int = 10) -> IHostnameResolver:
 
 
 def canonical_host(name: str) -> str:
-    """The one spelling of a name: in lower case, and without a dot at its end."""
+    """Return a host name in lower case and without a dot at its end."""
     return name.lower().removesuffix(".")
 
 
-def _parsed(addresses: Mapping[str, Iterable[str]]) -> Mapping[str, Sequence[str]]:
+def _parse_addresses(addresses: Mapping[str, Iterable[str]]) -> Mapping[str, Sequence[str]]:
     return {
-        canonical_host(name): [str(ip_address(each)) for each in each_of]
-        for name, each_of in addresses.items()
+        canonical_host(name): [str(ip_address(literal)) for literal in literals]
+        for name, literals in addresses.items()
     }
 
 
 @implementer(IHostnameResolver)
 @frozen
 class FixedAddresses:
-    """Some names have the addresses that the operator wrote down, and the rest those that they resolve to.
+    """Resolves some names to the addresses that the operator configured, and the others as another resolver
+    does.
 
-    Whoever writes an address down wants it connected to: such names belong among the ``hosts`` of
-    ``AllowedAddresses``, and among the ``fixed`` of ``Endpoints``, so that no proxy looks them up.
+    The configured names belong among the ``hosts`` of ``AllowedAddresses``, which allows connections to them,
+    and among the ``fixed_names`` of ``UpstreamEndpoints``, so that no proxy looks them up.
 
     :ivar addresses: of each such name, the preferred one first.
-    :raises ValueError: for what is no address.
+    :raises ValueError: for an invalid address.
     """
 
     resolver: IHostnameResolver
-    addresses: Mapping[str, Sequence[str]] = field(converter=_parsed)
+    addresses: Mapping[str, Sequence[str]] = field(converter=_parse_addresses)
 
     def resolveHostName(
         self,
@@ -77,7 +78,6 @@ class FixedAddresses:
         addressTypes: Sequence[type[IAddress]] | None = None,
         transportSemantics: str = "TCP",
     ) -> IHostResolution:
-        """See ``IHostnameResolver``."""
         fixed = self.addresses.get(canonical_host(hostName))
         if fixed is None:
             return self.resolver.resolveHostName(
@@ -96,7 +96,7 @@ class FixedAddresses:
 @implementer(IHostnameResolver)
 @frozen
 class AddressFamilyResolver:
-    """Another resolver's addresses of some families, those of the first one first; see ``FAMILIES``."""
+    """Filters another resolver's addresses by family and sorts them, the first family first."""
 
     resolver: IHostnameResolver
     families: Sequence[Family]
@@ -109,7 +109,6 @@ class AddressFamilyResolver:
         addressTypes: Sequence[type[IAddress]] | None = None,
         transportSemantics: str = "TCP",
     ) -> IHostResolution:
-        """See ``IHostnameResolver``."""
         receiver = _SortedReceiver(resolutionReceiver, self.families)
         return self.resolver.resolveHostName(receiver, hostName, portNumber, addressTypes, transportSemantics)
 
@@ -117,7 +116,7 @@ class AddressFamilyResolver:
 @implementer(IResolutionReceiver)
 @frozen
 class _SortedReceiver:
-    """Gives on what is of certain families, in their order, when it has all."""
+    """Collects all addresses, and passes on those of the given families in their order."""
 
     receiver: IResolutionReceiver
     families: Sequence[Family]

@@ -1,4 +1,4 @@
-"""The body of an upstream's response as a content."""
+"""The body of an upstream's response."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from ..interfaces import IBody
 from ..oci.descriptor import Descriptor
 from ..oci.errors import BrokenOff, TimedOut, Unreachable
 
-IDLE = 60.0
+IDLE_TIMEOUT = 60.0
 """Seconds in which an upstream that is being read must send something."""
 
 
 @implementer(IBody)
 class ResponseBody:
-    """What an upstream sends, passed on as it comes."""
+    """The body of an upstream's response, passed on as it arrives."""
 
     def __init__(self, response: IResponse, descriptor: Descriptor, clock: IReactorTime) -> None:
         self.descriptor = descriptor
@@ -29,13 +29,15 @@ class ResponseBody:
         self._clock = clock
 
     def deliver(self, consumer: IConsumer) -> Deferred[None]:
-        """See ``IBody``; an upstream that stops in the middle has ``BrokenOff``, or is ``TimedOut``."""
-        passing = _BodyForwarder(consumer, self._clock)
-        self._response.deliverBody(passing)
-        return passing.done
+        """Deliver the body; fail with ``BrokenOff`` if the connection is lost, with ``TimedOut`` if it
+        stalls.
+        """
+        forwarder = _BodyForwarder(consumer, self._clock)
+        self._response.deliverBody(forwarder)
+        return forwarder.done
 
     def discard(self) -> None:
-        """Closes the connection: what the upstream had begun to send has no other end."""
+        """Close the connection: the upstream may be sending already, and has no other way to be stopped."""
         self._response.deliverBody(_BodyDiscarder())
 
 
@@ -47,40 +49,44 @@ class _BodyDiscarder(Protocol):
 
 @implementer(IPushProducer)
 class _BodyForwarder(Protocol):
-    """Between a response and a consumer, whose pace it passes back."""
+    """A protocol between a response and a consumer, which passes the consumer's back-pressure on."""
 
     def __init__(self, consumer: IConsumer, clock: IReactorTime) -> None:
         self.done: Deferred[None] = Deferred(lambda _: self._give_up(None))
         self._consumer = consumer
         self._clock = clock
-        self._idle: IDelayedCall | None = None
-        self._ended = False
+        self._idle_timer: IDelayedCall | None = None
+        self._has_ended = False
 
     def connectionMade(self) -> None:
-        self._idle = self._clock.callLater(IDLE, self._give_up, TimedOut("the upstream stopped sending"))
+        self._idle_timer = self._clock.callLater(
+            IDLE_TIMEOUT, self._give_up, TimedOut("the upstream stopped sending")
+        )
         self._consumer.registerProducer(self, True)
 
     def dataReceived(self, data: bytes) -> None:
-        if not self._ended:
-            if self._idle is not None:
-                self._idle.reset(IDLE)
+        if not self._has_ended:
+            if self._idle_timer is not None:
+                self._idle_timer.reset(IDLE_TIMEOUT)
             self._consumer.write(data)
 
     def pauseProducing(self) -> None:
-        self._stop_waiting()
+        self._stop_idle_timer()
         self._transport.pauseProducing()
 
     def resumeProducing(self) -> None:
-        if self._idle is None and not self._ended:
-            self._idle = self._clock.callLater(IDLE, self._give_up, TimedOut("the upstream stopped sending"))
+        if self._idle_timer is None and not self._has_ended:
+            self._idle_timer = self._clock.callLater(
+                IDLE_TIMEOUT, self._give_up, TimedOut("the upstream stopped sending")
+            )
         self._transport.resumeProducing()
 
     def stopProducing(self) -> None:
-        self._give_up(Unreachable("nobody takes the content any more"))
+        self._give_up(Unreachable("the body is no longer needed"))
 
     def connectionLost(self, reason: Failure | None = None) -> None:
         complete = reason is not None and reason.check(ResponseDone, PotentialDataLoss)
-        self._end(None if complete else BrokenOff("the upstream broke off"))
+        self._end(None if complete else BrokenOff("the upstream closed the connection within the body"))
 
     @property
     def _transport(self) -> IPushProducer:
@@ -88,22 +94,22 @@ class _BodyForwarder(Protocol):
         return IPushProducer(self.transport)
 
     def _give_up(self, error: Unreachable | None) -> None:
-        """Ends before the upstream did; without an error, because the delivery was cancelled."""
-        if not self._ended:
+        """End before the upstream did; without an error if the delivery was cancelled."""
+        if not self._has_ended:
             self._end(error, fire=error is not None)
             assert self.transport is not None
             self.transport.loseConnection()
 
     def _end(self, error: Unreachable | None, fire: bool = True) -> None:
-        if self._ended:
+        if self._has_ended:
             return
-        self._ended = True
-        self._stop_waiting()
+        self._has_ended = True
+        self._stop_idle_timer()
         self._consumer.unregisterProducer()
         if fire:
             self.done.callback(None) if error is None else self.done.errback(error)
 
-    def _stop_waiting(self) -> None:
-        if self._idle is not None and self._idle.active():
-            self._idle.cancel()
-        self._idle = None
+    def _stop_idle_timer(self) -> None:
+        if self._idle_timer is not None and self._idle_timer.active():
+            self._idle_timer.cancel()
+        self._idle_timer = None

@@ -1,4 +1,4 @@
-"""Which certificates an upstream may show."""
+"""Verification of an upstream's TLS certificate."""
 
 from __future__ import annotations
 
@@ -24,27 +24,28 @@ from twisted.web.client import HostnameCachingHTTPSPolicy
 from twisted.web.iweb import IPolicyForHTTPS
 from zope.interface import implementer
 
-_UNTRUSTED = {
+_VERIFY_ERRORS = {
     9: "is not valid yet",
     10: "has expired",
-    18: "is signed by nobody but itself",
-    19: "is of an authority that is not trusted here",
-    20: "is of an authority that is not trusted here",
-    21: "is of an authority that is not trusted here",
+    18: "is self-signed",
+    19: "is signed by an untrusted authority",
+    20: "is signed by an untrusted authority",
+    21: "is signed by an untrusted authority",
 }
-"""In words, the results of OpenSSL's verification (``X509_V_ERR_…`` in x509_vfy.h) that operators meet."""
+"""Common results of OpenSSL's verification (``X509_V_ERR_…`` in x509_vfy.h), in words."""
 
 
 class UntrustedError(Exception):
-    """The certificate of a server is not to be trusted; the message says why."""
+    """The certificate of a server is not trusted; the message says why."""
 
 
-def tls_policy(ca_file: str | None = None) -> IPolicyForHTTPS:
-    """HTTP/1.1 over TLS 1.2 or later, with peers whose certificate the system trusts and which it names.
+def make_tls_policy(ca_file: str | None = None) -> IPolicyForHTTPS:
+    """Return a policy for HTTP/1.1 over TLS 1.2 or later; it requires a trusted certificate with the host's
+    name.
 
-    :param ca_file: PEM certificates to be trusted besides.
+    :param ca_file: further trusted certificates, in PEM.
     :raises OSError: when it cannot be read.
-    :raises ValueError: when there is no certificate in it.
+    :raises ValueError: when it holds no certificate.
     """
     authorities = load_pem_x509_certificates(Path(ca_file).read_bytes()) if ca_file is not None else []
     return HostnameCachingHTTPSPolicy(_TlsPolicy([X509.from_cryptography(ca) for ca in authorities]))
@@ -69,7 +70,9 @@ class _TlsPolicy:
 @implementer(IOpenSSLClientConnectionCreator)
 @frozen
 class _VerifyingCreator:
-    """Verifies in Twisted's stead: Twisted 26.10 takes a trusted certificate without names for anybody's."""
+    """Verifies in place of Twisted: Twisted 26.10 accepts a trusted certificate without names for any
+    host.
+    """
 
     options: IOpenSSLClientConnectionCreator
     authorities: Iterable[X509]
@@ -88,9 +91,9 @@ class _VerifyingCreator:
     ) -> bool:
         try:
             if not trusted:
-                whose = "its certificate" if depth == 0 else "a certificate above its own"
+                whose = "its certificate" if depth == 0 else "a certificate in its chain"
                 raise UntrustedError(
-                    f"{whose} {_UNTRUSTED.get(error, f'fails verification (OpenSSL: {error})')}"
+                    f"{whose} {_VERIFY_ERRORS.get(error, f'fails verification (OpenSSL: {error})')}"
                 )
             if depth == 0:
                 verify_service_identity(extract_patterns(certificate), [self.identity], [])

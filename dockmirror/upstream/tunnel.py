@@ -1,4 +1,4 @@
-"""Connections that a proxy makes."""
+"""Connections through a proxy."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
 from zope.interface import directlyProvides, implementer
 
-from . import http_proxy, socks
-from .bounded_endpoint import handshake_error, with_timeout
+from .bounded_endpoint import make_handshake_error, with_timeout
 from .checked_endpoint import AddressRefused
-from .proxy import Proxy, ProxyError, authority
+from .proxy import Proxy, ProxyError, format_authority
+from .proxy_handshakes import connect_handshake, socks5_handshake
 
 ANSWER_LIMIT = 64 * 1024
 
@@ -32,11 +32,11 @@ ANSWER_LIMIT = 64 * 1024
 @implementer(IStreamClientEndpoint)
 @frozen
 class TunnelEndpoint:
-    """A connection to a host over an endpoint that leads to a proxy.
+    """Connects to a host over an endpoint that leads to a proxy.
 
-    Fails with ``ProxyError``; with ``TimeoutError`` where the proxy is too slow.
+    Fails with ``ProxyError``; with ``TimeoutError`` if the proxy is too slow.
 
-    :ivar timeout: seconds for the proxy to connect, once it is connected to.
+    :ivar timeout: seconds for the proxy to connect, once the mirror is connected to the proxy.
     """
 
     endpoint: IStreamClientEndpoint
@@ -47,95 +47,92 @@ class TunnelEndpoint:
     clock: IReactorTime
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
-        """See ``IStreamClientEndpoint``."""
         return Deferred.fromCoroutine(self._connect(protocolFactory))
 
     async def _connect(self, factory: IProtocolFactory) -> IProtocol:
         try:
-            connected = await self.endpoint.connect(_Tunnelling(factory, self))
+            connected = await self.endpoint.connect(_TunnelFactory(factory, self))
         except ConnectTimedOut:
             raise
         except (ConnectError, DNSLookupError, AddressRefused) as error:
             raise ProxyError(self.proxy, f"cannot be connected to: {error}") from error
-        tunnelled = cast(_Tunnelled, connected)
-        what = f"the proxy {self.proxy} connecting to {authority(self.host, self.port)}"
-        await with_timeout(tunnelled.opened, self.timeout, self.clock, what)
+        tunnelled = cast(_TunnelProtocol, connected)
+        activity = f"the proxy {self.proxy} connecting to {format_authority(self.host, self.port)}"
+        await with_timeout(tunnelled.opened, self.timeout, self.clock, activity)
         return tunnelled.wrappedProtocol
 
 
-class _Tunnelled(ProtocolWrapper):
-    """Between a proxy and a protocol, which learns of its connection when the proxy has made it.
+class _TunnelProtocol(ProtocolWrapper):
+    """A protocol that does the proxy's handshake, and then connects the protocol that it wraps.
 
     :ivar opened: fires when the proxy has connected; fails with ``ProxyError``.
     """
 
-    factory: _Tunnelling
+    factory: _TunnelFactory
     transport: Any
 
-    def __init__(self, factory: _Tunnelling, wrappedProtocol: IProtocol) -> None:
+    def __init__(self, factory: _TunnelFactory, wrappedProtocol: IProtocol) -> None:
         super().__init__(factory, wrappedProtocol)
         self.opened: Deferred[None] = Deferred(lambda _: self.transport.abortConnection())
-        to = factory.to
-        speaks = http_proxy if to.proxy.scheme in ("http", "https") else socks
-        self._opening = speaks.handshake(to.proxy, to.host, to.port)
-        self._open = False
-        self._room = ANSWER_LIMIT
+        tunnel = factory.tunnel
+        handshake = connect_handshake if tunnel.proxy.scheme in ("http", "https") else socks5_handshake
+        self._handshake = handshake(tunnel.proxy, tunnel.host, tunnel.port)
+        self._is_open = False
+        self._answer_left = ANSWER_LIMIT
 
     def makeConnection(self, transport: Any) -> None:
-        """Not as a wrapper does: the wrapped protocol is told later."""
+        """Start the handshake; unlike other wrappers, connect the wrapped protocol later."""
         Protocol.makeConnection(self, transport)
-        self._say(None)
+        self._advance(None)
 
     def dataReceived(self, data: bytes) -> None:
-        if self._open:
+        if self._is_open:
             self.wrappedProtocol.dataReceived(data)
         elif not self.opened.called:
-            self._say(data)
+            self._advance(data)
 
-    def _say(self, heard: bytes | None) -> None:
-        self._room -= len(heard or b"")
+    def _advance(self, received: bytes | None) -> None:
+        self._answer_left -= len(received or b"")
         try:
-            said = self._opening.send(cast(bytes, heard))
-            if self._room < 0:
-                raise ProxyError(self.factory.to.proxy, f"answered with more than {ANSWER_LIMIT} bytes")
+            to_send = self._handshake.send(cast(bytes, received))
+            if self._answer_left < 0:
+                raise ProxyError(self.factory.tunnel.proxy, f"answered with more than {ANSWER_LIMIT} bytes")
         except StopIteration as end:
-            self._hand_over(end.value)
+            self._start_protocol(end.value)
         except ProxyError as error:
             self.opened.errback(error)
             self.transport.abortConnection()
         else:
-            self.transport.write(said)
+            self.transport.write(to_send)
 
-    def _hand_over(self, data: bytes) -> None:
-        self._open = True
-        directlyProvides(self, ITCPTransport)  # and no TLS, which were the proxy's own
+    def _start_protocol(self, data: bytes) -> None:
+        self._is_open = True
+        directlyProvides(self, ITCPTransport)  # without TLS, which would be the proxy's own
         self.wrappedProtocol.makeConnection(cast(ITransport, self))
         self.opened.callback(None)
         if data:
             self.wrappedProtocol.dataReceived(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if self._open:
+        if self._is_open:
             self.wrappedProtocol.connectionLost(reason)
         elif not self.opened.called:
-            self.opened.errback(_lost(self.factory.to.proxy, reason.value))
+            self.opened.errback(_explain_loss(self.factory.tunnel.proxy, reason.value))
 
 
-class _Tunnelling(WrappingFactory[_Tunnelled]):
-    """Makes connections through one tunnel."""
-
-    protocol = _Tunnelled
+class _TunnelFactory(WrappingFactory[_TunnelProtocol]):
+    protocol = _TunnelProtocol
     noisy = False
 
-    def __init__(self, wrappedFactory: IProtocolFactory, to: TunnelEndpoint) -> None:
+    def __init__(self, wrappedFactory: IProtocolFactory, tunnel: TunnelEndpoint) -> None:
         super().__init__(wrappedFactory)
-        self.to = to
+        self.tunnel = tunnel
 
 
-def _lost(proxy: Proxy, cause: BaseException | None) -> ProxyError:
-    why = "closed the connection before it had answered"
-    if not isinstance(cause, ConnectionClosed):  # but failed to speak TLS
-        why = f"cannot be spoken to: {handshake_error(proxy.host, cause)}"
-    error = ProxyError(proxy, why)
+def _explain_loss(proxy: Proxy, cause: BaseException | None) -> ProxyError:
+    reason = "closed the connection without answering"
+    if not isinstance(cause, ConnectionClosed):  # but a failure of TLS
+        reason = f"cannot be used: {make_handshake_error(proxy.host, cause)}"
+    error = ProxyError(proxy, reason)
     error.__cause__ = cause
     return error

@@ -1,4 +1,4 @@
-"""One request with a content as its body, until it is answered."""
+"""Requests with a body to an upstream, until they are answered."""
 
 from __future__ import annotations
 
@@ -6,26 +6,31 @@ from collections.abc import Callable
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IResponse
 
 from ..interfaces import IBody
 from ..oci.errors import RegistryError, TimedOut
-from .body_producer import RequestBodyProducer
-from .failures import FAILURES, connection_lost, root_cause
-from .identity_encoding import IdentityEncodingAgent
-from .upstream_client import Header, UpstreamClient
+from .agents import IdentityEncodingAgent
+from .upload_transport import RequestBodyProducer
+from .upstream_client import (
+    FAILURES,
+    Header,
+    UpstreamClient,
+    find_root_cause,
+    is_connection_lost,
+    make_headers,
+)
 
-COMMIT = 300.0
-"""Seconds, at least, that an upstream has to answer to a whole body: it may look at all of it."""
+COMMIT_TIMEOUT = 300.0
+"""The least seconds in which an upstream must respond to a complete body, which it may verify first."""
 
 
 class UploadClient:
-    """Submits contents to the servers of one upstream.
+    """Uploads bodies to the servers of one upstream.
 
-    :param client: says what it means where there is no answer.
-    :param timeout: seconds that a server may take nothing, or give no answer.
-    :param sent: is told how many bytes of bodies have gone, each time.
+    :param client: translates failures into errors.
+    :param timeout: seconds in which a server must accept some bytes, or respond.
+    :param on_sent: called with the size of each piece that was sent.
     """
 
     def __init__(
@@ -34,85 +39,88 @@ class UploadClient:
         client: UpstreamClient,
         clock: IReactorTime,
         timeout: float,
-        sent: Callable[[int], None],
+        on_sent: Callable[[int], None],
     ) -> None:
         self._agent = IdentityEncodingAgent(agent)
         self._client = client
         self._clock = clock
         self._timeout = timeout
-        self._sent = sent
+        self._on_sent = on_sent
 
-    async def submit(
+    async def upload(
         self, method: str, url: str, headers: tuple[Header, ...], body: IBody
     ) -> tuple[IResponse, bool]:
-        """The response, and whether any of the body was taken.
+        """Return the response, and whether any of the body was consumed.
 
-        Where there is no body, a connection that has died is tried once more.
+        A request without a body is retried once if its connection died.
         """
-        raw = Headers()
-        for key, value in headers:
-            raw.addRawHeader(key, value)
-        retried = body.descriptor.size != 0
+        has_body = body.descriptor.size != 0
+        is_last_attempt = has_body
         while True:
-            late = _UploadTimeout(self._timeout)
-            sending = None
-            if body.descriptor.size != 0:
-                patience = self._timeout, max(self._timeout, COMMIT)
-                sending = RequestBodyProducer(body, self._clock, patience, late.is_late, self._sent)
+            upload_timeout = _UploadTimeout(self._timeout)
+            producer = None
+            if has_body:
+                timeouts = self._timeout, max(self._timeout, COMMIT_TIMEOUT)
+                producer = RequestBodyProducer(
+                    body, self._clock, timeouts, upload_timeout.expire, self._on_sent
+                )
             try:
-                response = await late.watched(
-                    self._agent.request(method.encode(), url.encode(), raw, sending), self._clock, not sending
+                response = await upload_timeout.watch(
+                    self._agent.request(method.encode(), url.encode(), make_headers(headers), producer),
+                    self._clock,
+                    not has_body,
                 )
             except FAILURES as failure:
-                cause = root_cause(failure)
-                if late.seconds is not None:
-                    raise TimedOut(
-                        f"the upstream did not take the request, or answer to it, within {late.seconds:g} s"
-                    ) from failure
+                cause = find_root_cause(failure)
+                if upload_timeout.seconds is not None:
+                    seconds = f"{upload_timeout.seconds:g} s"
+                    raise TimedOut(f"the upstream did not accept the request within {seconds}") from failure
                 if isinstance(cause, CancelledError):
                     raise CancelledError from failure
                 if isinstance(cause, RegistryError):
                     raise cause from failure
-                if retried or not connection_lost(failure):
-                    raise self._client.unreachable(url, failure) from failure
-                retried = True
+                if is_last_attempt or not is_connection_lost(failure):
+                    raise self._client.translate_failure(url, failure) from failure
+                is_last_attempt = True
             else:
-                return response, sending is not None and sending.begun
+                return response, producer is not None and producer.is_started
             finally:
-                if sending is not None:
-                    sending.end()
+                if producer is not None:
+                    producer.stop_waiting()
 
 
 class _UploadTimeout:
-    """A question that takes too long.
+    """A timeout that cancels a request and remembers why.
 
-    :ivar seconds: how long it has taken then.
+    :ivar seconds: the time that was exceeded; None until then.
     """
 
     def __init__(self, timeout: float) -> None:
         self.seconds: float | None = None
         self._timeout = timeout
-        self._asked: Deferred[IResponse] | None = None
+        self._responding: Deferred[IResponse] | None = None
 
-    def watched(self, asked: Deferred[IResponse], clock: IReactorTime, whole: bool) -> Deferred[IResponse]:
-        """The question.
+    def watch(
+        self, responding: Deferred[IResponse], clock: IReactorTime, is_sent: bool
+    ) -> Deferred[IResponse]:
+        """Watch a request until it has a response.
 
-        :param whole: whether it has been put when this begins: one with a body looks to its own time.
+        :param is_sent: whether the request is complete; one with a body sets its own deadlines.
         """
-        self._asked = asked
-        if whole:
-            deadline = clock.callLater(self._timeout, self.is_late, self._timeout)
+        self._responding = responding
+        if is_sent:
+            deadline = clock.callLater(self._timeout, self.expire, self._timeout)
 
-            def answered(result: object) -> object:
+            def stop_timer(result: object) -> object:
                 if deadline.active():
                     deadline.cancel()
                 return result
 
-            asked.addBoth(answered)
-        return asked
+            responding.addBoth(stop_timer)
+        return responding
 
-    def is_late(self, seconds: float) -> None:
-        """Gives up."""
+    def expire(self, seconds: float) -> None:
+        """Cancel the request."""
         self.seconds = seconds
-        assert self._asked is not None
-        self._asked.cancel()
+        assert self._responding is not None
+        self._responding.cancel()

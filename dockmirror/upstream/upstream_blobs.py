@@ -1,45 +1,75 @@
-"""Blobs and parts of blobs, as an upstream sends them."""
+"""Blobs and ranges of blobs, as an upstream sends them."""
 
 from __future__ import annotations
 
 from attrs import evolve
+from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IResponse
 
 from ..body.error_page_guard import ErrorPageGuardBody
 from ..body.in_memory import NoBody, collect
 from ..body.size_limited import SizeLimitedBody
 from ..body.slice import Slice
+from ..concurrency.ttl_cache import TTLCache
 from ..headers import first
 from ..interfaces import Answer, IBody
 from ..oci.consent import SAMPLE, HeldBlob, head_consents
 from ..oci.descriptor import Descriptor
+from ..oci.digest import Digest
 from ..oci.errors import RangeInvalid, Unavailable
+from ..oci.manifest import ManifestDocument
 from ..oci.ranges import ContentRange, Range
+from ..oci.reference import Repository
 from ..oci.request import Blob, RegistryRequest
-from .answer_headers import make_answer, told_digest, unchanged
-from .refusals import is_web_page
 from .registry_client import RegistryClient
-from .upstream_client import UpstreamClient, length_of
+from .upstream_client import UpstreamClient, content_length
+from .upstream_responses import is_unchanged, is_web_page, make_answer, read_digest
 
+DEFAULT_LIMIT = 16 * 1024 * 1024 * 1024
+"""The most bytes of a blob whose length neither a manifest nor the upstream states."""
+_TTL = 3600.0
+_MAX_SIZES = 10_000
 _TYPE = "application/octet-stream"
 
 
-def answer_blob(
-    client: UpstreamClient, request: RegistryRequest, target: Blob, response: IResponse, most: int
+class BlobSizes:
+    """Remembers the sizes that manifests state, to limit blobs whose length the upstream does not announce.
+
+    A manifest counts for its own repository only: its author does not decide for others.
+    """
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._sizes: TTLCache[tuple[Repository, Digest], int] = TTLCache(clock, _MAX_SIZES)
+
+    def learn(self, repository: Repository, manifest: bytes) -> None:
+        """Remember the sizes in a manifest for an hour; ignore bytes that are no manifest."""
+        read = ManifestDocument.parse(manifest)
+        for blob in read.blobs if read else ():
+            if blob.digest is not None and blob.size is not None and blob.size >= 0:
+                self._sizes.put((repository, blob.digest), blob.size, _TTL)
+
+    def get_limit(self, repository: Repository, digest: Digest) -> int:
+        """Return the most bytes that a blob may have."""
+        size = self._sizes.get((repository, digest))
+        return DEFAULT_LIMIT if size is None else size
+
+
+def make_blob_answer(
+    client: UpstreamClient, request: RegistryRequest, target: Blob, response: IResponse, limit: int
 ) -> Answer:
-    """The answer in a consent to a blob.
+    """Return the answer for a successful response to a blob's request.
 
-    One range is answered by 206 even where the upstream sends the whole: podman takes a 200 for a
-    failure, and dockerd aborts.
+    One range is answered by 206 even if the upstream sends the whole blob: podman treats a 200 as a failure,
+    and dockerd aborts.
 
-    :param most: how many bytes are taken of it, where the upstream does not tell its length.
-    :raises Unavailable: when it is another range than was asked for.
-    :raises RangeInvalid: when no byte of the whole, which the upstream sends, lies in that range.
+    :param limit: how many bytes are accepted if the upstream announces no length.
+    :raises Unavailable: when it is another range than was requested.
+    :raises RangeInvalid: when the range has no byte in the whole blob, which the upstream sends.
     """
     if response.code == 206 and not request.head:
-        return _part_answer(client, request, response)
-    descriptor = Descriptor(_TYPE, target.digest, length_of(response))
-    answer = make_answer(request, response, _content(client, target, response, descriptor, most))
+        return _make_range_answer(client, request, response)
+    descriptor = Descriptor(_TYPE, target.digest, content_length(response))
+    answer = make_answer(request, response, _make_body(client, target, response, descriptor, limit))
     span = request.range.single if request.range else None
     if answer.status != 200 or span is None or descriptor.size is None or request.head:
         return answer
@@ -50,40 +80,52 @@ def answer_blob(
     return evolve(answer, status=206, content_range=part, body=Slice(answer.body, part.first, part.length))
 
 
-async def blob_head(
-    asking: RegistryClient, client: UpstreamClient, request: RegistryRequest, target: Blob, most: int
+async def fetch_blob_head(
+    registry_client: RegistryClient,
+    client: UpstreamClient,
+    request: RegistryRequest,
+    target: Blob,
+    limit: int,
 ) -> Answer:
-    """Return what a blob is, without its bytes: as the registry answers a HEAD, or else by a GET of a part.
+    """Return the answer to a HEAD: the registry's own, or else made from a GET of a range.
 
-    :param most: see ``answer_blob``.
+    :param limit: see ``make_blob_answer``.
     """
-    response, held = await asking.head(request), request.held
+    response, held = await registry_client.head(request), request.held
     if response is not None:
         client.release(response)
-        told = Descriptor(_TYPE, told_digest(response), length_of(response))
-        proven = _head_proves(response, told, request, target)
-        if proven or held is None:
-            answer = make_answer(request, response, NoBody(evolve(told, digest=target.digest)))
-            return evolve(answer, consents=proven)
+        reported = Descriptor(_TYPE, read_digest(response), content_length(response))
+        consents = _head_response_consents(response, reported, request, target)
+        if consents or held is None:
+            answer = make_answer(request, response, NoBody(evolve(reported, digest=target.digest)))
+            return evolve(answer, consents=consents)
     if held is None:
-        return await _sized(asking, client, request, target, most)
-    return Answer(NoBody(Descriptor()), consents=await _sampled(asking, client, request, target, held))
+        return await _head_by_get(registry_client, client, request, target, limit)
+    consents = await _check_sample(registry_client, client, request, target, held)
+    return Answer(NoBody(Descriptor()), consents=consents)
 
 
-def _head_proves(response: IResponse, told: Descriptor, request: RegistryRequest, target: Blob) -> bool:
+def _head_response_consents(
+    response: IResponse, reported: Descriptor, request: RegistryRequest, target: Blob
+) -> bool:
     if response.code == 304:
-        return unchanged(request, told)
+        return is_unchanged(request, reported)
     size = request.held.size if request.held else None
-    return response.code == 200 and not is_web_page(response) and head_consents(told, target.digest, size)
+    return response.code == 200 and not is_web_page(response) and head_consents(reported, target.digest, size)
 
 
-async def _sized(
-    asking: RegistryClient, client: UpstreamClient, request: RegistryRequest, target: Blob, most: int
+async def _head_by_get(
+    registry_client: RegistryClient,
+    client: UpstreamClient,
+    request: RegistryRequest,
+    target: Blob,
+    limit: int,
 ) -> Answer:
-    """The answer to a HEAD, from a GET of the first byte, which tells the size."""
-    asked = evolve(request, head=False, if_none_match=None, range=Range.starting_at(0, 0))
+    """Return the answer to a HEAD, made from a GET of the first byte, which tells the size."""
+    first_byte = evolve(request, head=False, if_none_match=None, range=Range.starting_at(0, 0))
     try:
-        answer = answer_blob(client, asked, target, await asking.ask(asked), most)
+        response = await registry_client.send(first_byte)
+        answer = make_blob_answer(client, first_byte, target, response, limit)
     except RangeInvalid as error:
         if error.content_size != 0:
             raise
@@ -94,17 +136,22 @@ async def _sized(
     return evolve(answer, status=200, content_range=None, body=NoBody(Descriptor(_TYPE, target.digest, size)))
 
 
-async def _sampled(
-    asking: RegistryClient, client: UpstreamClient, request: RegistryRequest, target: Blob, held: HeldBlob
+async def _check_sample(
+    registry_client: RegistryClient,
+    client: UpstreamClient,
+    request: RegistryRequest,
+    target: Blob,
+    held: HeldBlob,
 ) -> bool:
-    """Whether the upstream gives the same part of the blob."""
+    """Return whether the upstream sends the same part of the blob."""
     sample = await held.sample()
     if sample is None:
         return False
-    wanted = Range.starting_at(sample.part.first, sample.part.last)
-    asked = evolve(request, head=False, held=None, if_none_match=None, range=wanted)
+    part = Range.starting_at(sample.part.first, sample.part.last)
+    part_request = evolve(request, head=False, held=None, if_none_match=None, range=part)
     try:
-        answer = answer_blob(client, asked, target, await asking.ask(asked), sample.part.last + 1)
+        response = await registry_client.send(part_request)
+        answer = make_blob_answer(client, part_request, target, response, sample.part.last + 1)
     except RangeInvalid:
         return False
     if answer.content_range != sample.part:
@@ -113,35 +160,39 @@ async def _sampled(
     return sample.matches(answer.content_range, await collect(answer.body, SAMPLE))
 
 
-def _content(
-    client: UpstreamClient, target: Blob, response: IResponse, descriptor: Descriptor, most: int
+def _make_body(
+    client: UpstreamClient, target: Blob, response: IResponse, descriptor: Descriptor, limit: int
 ) -> IBody:
-    """A file server may call a layer HTML; a page for people never has the digest."""
-    content: IBody = client.body(response, descriptor)
+    """Guard the response's body: a file server may label a layer HTML, but an error page never has its
+    digest.
+    """
+    body: IBody = client.make_body(response, descriptor)
     if descriptor.size is None:
-        content = SizeLimitedBody(content, most)
+        body = SizeLimitedBody(body, limit)
     if is_web_page(response) and response.code != 304:
-        content = ErrorPageGuardBody(content, target.digest, "the upstream answered with a web page")
-    return content
+        body = ErrorPageGuardBody(body, target.digest, "the upstream answered with a web page")
+    return body
 
 
-def _part_answer(client: UpstreamClient, request: RegistryRequest, response: IResponse) -> Answer:
+def _make_range_answer(client: UpstreamClient, request: RegistryRequest, response: IResponse) -> Answer:
     part = ContentRange.parse(first(response.headers, "Content-Range") or "")
-    kind = first(response.headers, "Content-Type") or ""
-    several = request.range is not None and request.range.single is None
-    if several and part is None and kind.lower().startswith("multipart/byteranges"):
+    media_type = first(response.headers, "Content-Type") or ""
+    is_multirange = request.range is not None and request.range.single is None
+    if is_multirange and part is None and media_type.lower().startswith("multipart/byteranges"):
         return make_answer(
-            request, response, client.body(response, Descriptor(kind, None, length_of(response)))
+            request,
+            response,
+            client.make_body(response, Descriptor(media_type, None, content_length(response))),
         )
-    if part is None or not _asked_for(request, part):
+    if part is None or not _is_requested(request, part):
         client.release(response)
-        raise Unavailable("the upstream sent another range than was asked for", upstream_status=206)
-    body = client.body(response, Descriptor(_TYPE, None, part.length))
+        raise Unavailable("the upstream sent another range than requested", upstream_status=206)
+    body = client.make_body(response, Descriptor(_TYPE, None, part.length))
     return evolve(make_answer(request, response, body), content_range=part)
 
 
-def _asked_for(request: RegistryRequest, part: ContentRange) -> bool:
-    """Tell whether a part is one that was asked for, or several that the upstream has joined into one."""
+def _is_requested(request: RegistryRequest, part: ContentRange) -> bool:
+    """Tell whether a range was requested, or joins several that were."""
     spans = request.range.spans if request.range else ()
     if request.range and part.size is not None:
         resolved = (span.resolve(part.size) for span in spans)

@@ -1,4 +1,4 @@
-"""Manifests, read whole before a byte of them is passed on: they are small, and they must be right."""
+"""Manifests, read and verified before any byte is passed on: they are small."""
 
 from __future__ import annotations
 
@@ -18,102 +18,105 @@ from ..oci.errors import BrokenOff, Unavailable
 from ..oci.etag import etag_matches
 from ..oci.media import SIGNED, parse_references, signed_payload
 from ..oci.request import Manifest, RegistryRequest
-from .answer_headers import make_answer, told_digest, unchanged
-from .refusals import is_web_page
 from .registry_client import RegistryClient
-from .upstream_client import UpstreamClient, length_of
+from .upstream_client import UpstreamClient, content_length
+from .upstream_responses import is_unchanged, is_web_page, make_answer, read_digest
 
-LIMIT = 4 * 1024 * 1024
-"""Bytes; clients take no larger manifest either."""
+MANIFEST_LIMIT = 4 * 1024 * 1024
+"""The most bytes of a manifest; clients accept no larger ones either."""
 
 
-async def answer_manifest(
-    asking: RegistryClient, client: UpstreamClient, request: RegistryRequest, target: Manifest
+async def fetch_manifest(
+    registry_client: RegistryClient, client: UpstreamClient, request: RegistryRequest, target: Manifest
 ) -> Answer:
-    """The manifest, byte for byte.
+    """Return a manifest, byte for byte.
 
-    A HEAD that the upstream redirects or does not offer, or whose answer lacks what clients insist on, is
-    answered from a GET: crane fails without any of type, length and digest, containerd asks twice.
-    That nothing has changed says enough; docker-registry says it without a digest.
-    One that breaks off is asked for once more: half a manifest is of no use to anybody.
+    A HEAD that the upstream redirects or does not support, or whose response lacks headers that clients
+    need, is replaced by a GET: crane fails without type, length or digest, containerd requests twice.  A 304
+    is sufficient without them; docker-registry omits the digest there.  A manifest that breaks off is
+    requested once more, since half of it is useless.
 
-    :raises Corrupt: when it is not the one of that digest.
+    :raises Corrupt: when it does not match its digest.
     """
     try:
-        return await _answer(asking, client, request, target)
+        return await _fetch_once(registry_client, client, request, target)
     except BrokenOff:
-        return await _answer(asking, client, request, target)
+        return await _fetch_once(registry_client, client, request, target)
 
 
-async def _answer(
-    asking: RegistryClient, client: UpstreamClient, request: RegistryRequest, target: Manifest
+async def _fetch_once(
+    registry_client: RegistryClient, client: UpstreamClient, request: RegistryRequest, target: Manifest
 ) -> Answer:
     if request.head:
-        return await _head_answer(asking, client, request, target)
-    followed = await asking.follow(request)
-    response, descriptor = followed.response, _descriptor(followed.response, target)
-    _check_page(client, response)
+        return await _fetch_head(registry_client, client, request, target)
+    final = await registry_client.follow(request)
+    response, descriptor = final.response, _read_descriptor(final.response, target)
+    _reject_web_page(client, response)
     if response.code == 304:
         answer = make_answer(request, response, NoBody(descriptor))
-        return evolve(answer, consents=not followed.redirected)
-    content = _right(await client.read(response, LIMIT), descriptor, target)
-    proven = target.digest is not None or parse_references(content.data) is not None
-    return evolve(make_answer(request, response, content), consents=proven)
+        return evolve(answer, consents=not final.is_redirected)
+    body = _verify(await client.read(response, MANIFEST_LIMIT), descriptor)
+    consents = target.digest is not None or parse_references(body.data) is not None
+    return evolve(make_answer(request, response, body), consents=consents)
 
 
-async def _head_answer(
-    asking: RegistryClient, client: UpstreamClient, request: RegistryRequest, target: Manifest
+async def _fetch_head(
+    registry_client: RegistryClient, client: UpstreamClient, request: RegistryRequest, target: Manifest
 ) -> Answer:
-    response = await asking.head(request)
+    response = await registry_client.head(request)
     if response is None:
-        return await _head_by_get(asking, client, request, target)
-    _check_page(client, response)
+        return await _head_by_get(registry_client, client, request, target)
+    _reject_web_page(client, response)
     client.release(response)
-    told = Descriptor(first(response.headers, "Content-Type"), told_digest(response), length_of(response))
-    if response.code == 304 and unchanged(request, told):
-        return evolve(make_answer(request, response, NoBody(_descriptor(response, target))), consents=True)
-    if response.code == 200 and told.media_type is not None and head_consents(told, target.digest):
-        return evolve(make_answer(request, response, NoBody(told)), consents=True)
-    return await _head_by_get(asking, client, request, target)
+    media_type = first(response.headers, "Content-Type")
+    reported = Descriptor(media_type, read_digest(response), content_length(response))
+    if response.code == 304 and is_unchanged(request, reported):
+        body = NoBody(_read_descriptor(response, target))
+        return evolve(make_answer(request, response, body), consents=True)
+    if response.code == 200 and media_type is not None and head_consents(reported, target.digest):
+        return evolve(make_answer(request, response, NoBody(reported)), consents=True)
+    return await _head_by_get(registry_client, client, request, target)
 
 
 async def _head_by_get(
-    asking: RegistryClient, client: UpstreamClient, request: RegistryRequest, target: Manifest
+    registry_client: RegistryClient, client: UpstreamClient, request: RegistryRequest, target: Manifest
 ) -> Answer:
-    asked = evolve(request, head=False, if_none_match=None)
-    answer = await answer_manifest(asking, client, asked, target)
+    get = evolve(request, head=False, if_none_match=None)
+    answer = await fetch_manifest(registry_client, client, get, target)
     descriptor = answer.body.descriptor
     status = 304 if etag_matches(request.if_none_match, descriptor.digest) else 200
     return evolve(answer, status=status, body=NoBody(descriptor))
 
 
-def _check_page(client: UpstreamClient, response: IResponse) -> None:
-    """:raises Unavailable: when it is a web page."""
+def _reject_web_page(client: UpstreamClient, response: IResponse) -> None:
+    """:raises Unavailable: when the response is a web page."""
     if is_web_page(response):
         client.release(response)
         raise Unavailable("the upstream answered with a web page", upstream_status=response.code)
 
 
-def _right(body: bytes, told: Descriptor, target: Manifest) -> BytesBody:
-    digest = told.digest or Digest.of(body)
-    signed = told.media_type is not None and told.media_type.startswith(SIGNED)
+def _verify(body: bytes, reported: Descriptor) -> BytesBody:
+    digest = reported.digest or Digest.of(body)
+    signed = reported.media_type is not None and reported.media_type.startswith(SIGNED)
     if not digest.matches(signed_payload(body) if signed else body):
-        raise CorruptContent(f"the upstream's manifest is not {digest}")
-    if told.digest is None and not _is_document(body):
-        raise Unavailable("what the upstream sent is no manifest, or not all of it")
-    return BytesBody(body, Descriptor(told.media_type, digest, len(body)))
+        raise CorruptContent(f"the upstream's manifest does not match {digest}")
+    if reported.digest is None and not _is_json_object(body):
+        raise Unavailable("the upstream sent an invalid or incomplete manifest")
+    return BytesBody(body, Descriptor(reported.media_type, digest, len(body)))
 
 
-def _is_document(body: bytes) -> bool:
-    """Whether this is a whole one, where there is no digest to tell."""
+def _is_json_object(body: bytes) -> bool:
+    """Tell whether the body is complete, if there is no digest to verify."""
     try:
         return isinstance(json.loads(body), dict)
     except (ValueError, RecursionError):
         return False
 
 
-def _descriptor(response: IResponse, target: Manifest) -> Descriptor:
-    """What the response tells; a digest that was asked for outweighs one that is told."""
+def _read_descriptor(response: IResponse, target: Manifest) -> Descriptor:
+    """Return the reported descriptor; a digest that was requested overrides the reported one."""
     return Descriptor(
-        first(response.headers, "Content-Type"), target.digest or told_digest(response), length_of(response)
+        first(response.headers, "Content-Type"),
+        target.digest or read_digest(response),
+        content_length(response),
     )

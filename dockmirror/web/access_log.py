@@ -48,7 +48,7 @@ class AuditLog:
         fields = _fields(request, self._clock.seconds())
         named = {key: fields[key] for key in ("time", "client", "host", "method", "path", "status", "bytes")}
         user = request.admitted_client.user if request.admitted_client else None
-        self._write(json.dumps({**named, "user": user, "whole": not request.cut_off}))
+        self._write(json.dumps({**named, "user": user, "whole": not request.is_cut_off}))
 
 
 def _fields(request: ServerRequest, now: float) -> dict[str, object]:
@@ -64,7 +64,7 @@ def _fields(request: ServerRequest, now: float) -> dict[str, object]:
         "bytes": request.sentLength,
         "seconds": round(now - request.started, 3),
         "upstream": request.upstream_status,
-        "cut_off": request.cut_off,
+        "cut_off": request.is_cut_off,
     }
 
 

@@ -77,7 +77,7 @@ class AuthFilter(RequestFilter):
     def check(self, request: ServerRequest) -> IResource | None:
         """:raises Unauthorized: with a Bearer challenge for registry clients, and Basic for browsers."""
         passwords = _PasswordVerifier(self._checker, self._failed_logins, self._running, _network(request))
-        if request.is_token:
+        if request.is_token_request:
             return TokenResource(_UserTokenRegistry(passwords, self._tokens))
         scheme, _, value = (first(request.requestHeaders, "Authorization") or "").partition(" ")
         if scheme.lower() == "basic":

@@ -11,7 +11,7 @@ from attrs import frozen
 from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.web.resource import IResource
 
-from ..http.connections import OpenConnections, network_of
+from ..http.connections import OpenConnections, get_peer_network
 from ..http.server import HttpSite
 from ..http.server_request import BodyLimit, ServerRequest
 from ..oci.errors import RegistryError, TooManyRequests, Unavailable
@@ -36,13 +36,13 @@ class ConnectionLimit:
     proxies: tuple[Network, ...] = ()
 
     def is_reached(self, connections: OpenConnections) -> bool:
-        return connections.open >= self.total
+        return connections.open_count >= self.total
 
     def is_reached_by(self, network: Network | None, connections: OpenConnections) -> bool:
         """Return whether the client network uses its whole share."""
         if network is None or self.share >= 1 or self._is_proxy(network):
             return False
-        return connections.open_from(network) >= max(1, int(self.share * self.total))
+        return connections.count_from(network) >= max(1, int(self.share * self.total))
 
     def _is_proxy(self, network: Network) -> bool:
         return any(network.network_address in proxy for proxy in self.proxies)
@@ -74,7 +74,7 @@ class ConnectionLimitedSite(HttpSite):
         """Return a connection that is served, or one of a reserve."""
         if self.limit.is_reached(self.connections):
             site: HttpSite = self._full
-        elif self.limit.is_reached_by(network_of(addr), self.connections):
+        elif self.limit.is_reached_by(get_peer_network(addr), self.connections):
             site = self._over_share
         else:
             return super().buildProtocol(addr)
@@ -97,7 +97,7 @@ class _Reserve(HttpSite):
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """Return a connection, or None if too many are still being closed."""
-        if self.connections.open >= 2 * RESERVED:
+        if self.connections.open_count >= 2 * RESERVED:
             return None
         if len(self._newest) == RESERVED:
             self._newest.popleft().abort()

@@ -134,5 +134,5 @@ def _record_of(request: ServerRequest, now: float) -> RequestRecord:
         request.code,
         request.sentLength,
         request.upstream_status,
-        request.cut_off,
+        request.is_cut_off,
     )

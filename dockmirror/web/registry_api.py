@@ -98,7 +98,7 @@ class TokenResource(Resource):
         return respond(request, self._token(request))
 
     async def _token(self, request: ServerRequest) -> Answer:
-        if not request.is_token:  # by another spelling, which whoever looks at paths would not know
+        if not request.is_token_request:  # by another spelling, which whoever looks at paths would not know
             raise Unsupported("the token service is at /v2/auth", status=404)
         if request.method not in (b"GET", b"POST", b"HEAD"):
             raise Unsupported("request a token with GET or POST")
@@ -109,7 +109,7 @@ class TokenResource(Resource):
 
 def is_form(request: ServerRequest) -> bool:
     """Return whether the request's body is read before rendering: only a token request's form is."""
-    return request.method == b"POST" and request.is_token
+    return request.method == b"POST" and request.is_token_request
 
 
 def _form(request: ServerRequest) -> Parameters:
@@ -144,7 +144,7 @@ class WriteResource(Resource):
         return request.method not in (b"GET", b"HEAD") or is_upload_path(request.path)
 
     def render(self, request: ServerRequest) -> int:
-        request.writable = True
+        request.is_writable = True
         return respond(request, self._write(request))
 
     async def _write(self, request: ServerRequest) -> Answer:

@@ -10,7 +10,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.web.server import NOT_DONE_YET
 
-from ..http.response_consumer import response_consumer
+from ..http.response_consumer import make_response_consumer
 from ..http.server_request import ServerRequest
 from ..interfaces import Answer
 from ..oci.challenge import Challenge, find_challenge
@@ -54,7 +54,7 @@ async def _respond(request: ServerRequest, answer: Coroutine[Any, Any, Answer]) 
     try:
         await _deliver(request, await answer)
     except Exception as error:
-        if request.cut_off:
+        if request.is_cut_off:
             return
         if not isinstance(error, RegistryError):
             raise
@@ -71,8 +71,8 @@ async def _deliver(request: ServerRequest, answer: Answer) -> None:
     if request.method == b"HEAD" or answer.status in (301, 304, 307):
         answer.body.discard()
     else:
-        await answer.body.deliver(response_consumer(request))
-    if not request.cut_off:
+        await answer.body.deliver(make_response_consumer(request))
+    if not request.is_cut_off:
         request.finish()
 
 
@@ -109,7 +109,7 @@ def _set_common_headers(request: ServerRequest) -> None:
     _set(request, "Docker-Distribution-Api-Version", "registry/2.0")
     _set(request, "X-Content-Type-Options", "nosniff")  # a browser takes no blob for a page
     has_user = request.admitted_client is not None and request.admitted_client.user is not None
-    if has_user or request.is_token or request.getHeader(b"Authorization") is not None:
+    if has_user or request.is_token_request or request.getHeader(b"Authorization") is not None:
         _set(request, "Cache-Control", "private, no-store")
 
 
@@ -118,9 +118,9 @@ def _allowed_methods(request: ServerRequest) -> str:
 
     The token service accepts forms as well, unless it refused one: then the upstream's accepts none.
     """
-    if request.writable:
+    if request.is_writable:
         return ", ".join(allowed_methods(request.path))
-    return "GET, HEAD, POST" if request.is_token and request.method != b"POST" else "GET, HEAD"
+    return "GET, HEAD, POST" if request.is_token_request and request.method != b"POST" else "GET, HEAD"
 
 
 def _clear_headers(request: ServerRequest) -> None:

@@ -26,7 +26,7 @@ class NetworkFilter(RequestFilter):
 
     def check(self, request: ServerRequest) -> None:
         peer = getattr(request.getClientAddress(), "host", None)
-        request.peer = self._access.client(
+        request.peer = self._access.identify_client(
             peer, request.isSecure(), lambda field: lines(request.requestHeaders, field)
         )
         self._access.check(request.peer)

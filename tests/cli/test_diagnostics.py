@@ -20,9 +20,8 @@ from dockmirror.oci.credentials import Credentials
 from dockmirror.oci.token import Login
 from dockmirror.upstream.bounded_endpoint import HandshakeTimedOut
 from dockmirror.upstream.checked_endpoint import AddressRefused
-from dockmirror.upstream.login_attempts import FixedAccount
-from dockmirror.upstream.proxy import Proxy, ProxyError
-from dockmirror.upstream.proxy_settings import ProxySettings
+from dockmirror.upstream.proxy import Proxy, ProxyError, ProxySettings
+from dockmirror.upstream.upstream_accounts import FixedAccount
 from tests.fake_registry import Passwords, Registry, error
 from tests.fakes import DEAD, SILENT, Reply
 from tests.internet import AUTH, HUB, PASSWORD, USER, Internet

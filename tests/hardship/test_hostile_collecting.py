@@ -208,8 +208,10 @@ def test_addresses(world: World, kind: str, addresses: tuple[str, ...], came: Re
 
 
 REFUSALS = (
-    b"may not be connected to",
+    b"its address is not allowed",
     b"no address",
+    b"invalid URL",
+    b"invalid upload location",
     b"names no token service",
     b"cannot be resolved",
     b"invalid IPv6 host",

@@ -1,4 +1,4 @@
-"""Who may use the mirror, and where a request really comes from."""
+"""Client addresses: served networks, and forwarded headers of trusted and untrusted proxies."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ STRANGERS = ADDRESSES.map(str).filter(
 def access(
     trust_proxy: Iterable[str] = (), served: Iterable[str] = ("public",), unix: bool = False
 ) -> NetworkAccess:
-    """An access of these networks."""
+    """Rules with these networks."""
     return NetworkAccess(tuple(parse_networks(served)), tuple(parse_networks(trust_proxy)), unix)
 
 
 def headers(**fields: str | list[str]) -> Callable[[str], list[str]]:
-    """A request's headers, by name with an underscore for each hyphen; ``Host`` is there in any case."""
+    """Return a request's headers, by name with an underscore for each hyphen; ``Host`` is always there."""
     lines = {"host": ["mirror.example:8080"]}
     for name, value in fields.items():
         lines[name.replace("_", "-").lower()] = [value] if isinstance(value, str) else value
@@ -43,36 +43,35 @@ def headers(**fields: str | list[str]) -> Callable[[str], list[str]]:
 def admitted(
     by: NetworkAccess, peer: str | None = PROXY, secure: bool = False, **fields: str | list[str]
 ) -> ClientAddress:
-    """The client that is let in."""
-    client = by.client(peer, secure, headers(**fields))
+    """Return the client that is admitted."""
+    client = by.identify_client(peer, secure, headers(**fields))
     by.check(client)
     return client
 
 
 def denied(by: NetworkAccess, peer: str | None = PROXY, **fields: str | list[str]) -> str:
-    """Why it is not let in."""
+    """Return the reason of a refusal."""
     with pytest.raises(Denied) as caught:
-        by.check(by.client(peer, False, headers(**fields)))
+        by.check(by.identify_client(peer, False, headers(**fields)))
     assert caught.value.status == 403
     return str(caught.value)
 
 
 @pytest.mark.parametrize("peer", ["127.0.0.1", "10.1.2.3", "192.168.1.2", "::1", "fe80::1%eth0", "fd00::1"])
 def test_by_default_a_private_network_is_served(peer: str) -> None:
-    """Nothing has to be decided to use it at home."""
+    """A private network needs no setting."""
     assert admitted(NetworkAccess(), peer) == ClientAddress(
         parse_address(peer), "http", "mirror.example:8080"
     )
 
 
 @pytest.mark.parametrize("peer", [STRANGER, "8.8.8.8", "2001:db8::1", "::ffff:8.8.8.8"])
-def test_by_default_nobody_else_is(peer: str) -> None:
-    """And is told which setting decides it."""
+def test_by_default_a_public_network_is_refused(peer: str) -> None:
+    """A refusal names the setting that decides."""
     assert "'networks'" in denied(NetworkAccess(), peer)
 
 
-def test_the_operator_says_who_is_served() -> None:
-    """Instead of the private networks, not beside them."""
+def test_configured_networks_replace_the_private_ones() -> None:
     by = access(served=["203.0.113.0/24", "2001:db8::/32"])
     assert admitted(by, STRANGER).address == IPv4Address(STRANGER)
     assert admitted(by, "2001:db8::1").address == IPv6Address("2001:db8::1")
@@ -81,8 +80,8 @@ def test_the_operator_says_who_is_served() -> None:
 
 
 @given(ADDRESSES)
-def test_a_mapped_address_is_the_one_that_it_maps(address: IPv4Address | IPv6Address) -> None:
-    """As a dual-stack socket shows it: it is served, or not, as that one is."""
+def test_an_ipv4_mapped_address_is_treated_as_ipv4(address: IPv4Address | IPv6Address) -> None:
+    """A dual-stack socket reports IPv4 clients in this form."""
     peer = f"::ffff:{address}" if address.version == 4 else str(address)
     by = access(served=["0.0.0.0/0"])
     if isinstance(parse_address(peer), IPv4Address):
@@ -93,24 +92,23 @@ def test_a_mapped_address_is_the_one_that_it_maps(address: IPv4Address | IPv6Add
 
 @pytest.mark.parametrize("header", FORWARDED)
 @pytest.mark.parametrize("value", ["", "127.0.0.1", "https", "for=127.0.0.1"])
-def test_forwarded_headers_of_others_are_refused(header: str, value: str) -> None:
-    """Whoever they come from: a proxy that was not named would make the whole world look private."""
+def test_forwarded_headers_of_untrusted_peers_are_refused(header: str, value: str) -> None:
+    """An unnamed proxy would make all of its clients look private."""
     for by in (access(), access(["10.0.0.0/8"]), access(unix=True), NetworkAccess()):
         assert "'trust_proxy'" in denied(by, PROXY, **{header: value})
     for by in (access([PROXY]), NetworkAccess()):
         assert "'trust_proxy'" in denied(by, None, **{header: value})
 
 
-def test_a_proxy_that_is_believed_tells_who_asks() -> None:
-    """And it is the one who asks that has to be served."""
+def test_a_trusted_proxy_reports_the_client() -> None:
+    """The reported client must be in a served network."""
     assert admitted(access([PROXY]), X_Forwarded_For=STRANGER).address == IPv4Address(STRANGER)
     assert "'networks'" in denied(access([PROXY], ["private"]), X_Forwarded_For=STRANGER)
     assert admitted(access([PROXY], ["203.0.113.0/24"]), X_Forwarded_For=STRANGER)
     assert "'networks'" in denied(access([PROXY], ["203.0.113.0/24"]), X_Forwarded_For=INNER)
 
 
-def test_a_mapped_proxy_is_believed_too() -> None:
-    """It is the same proxy, whatever socket it came by."""
+def test_a_trusted_proxy_may_have_an_ipv4_mapped_address() -> None:
     by = access([PROXY])
     assert admitted(by, f"::ffff:{PROXY}", X_Forwarded_For=f"::ffff:{STRANGER}").address == IPv4Address(
         STRANGER
@@ -140,14 +138,14 @@ def test_a_mapped_proxy_is_believed_too() -> None:
     ],
 )
 def test_the_chain_is_read_from_the_right(lines: list[str], origin: str) -> None:
-    """To the last address that no believed proxy is at: what stands before it, a client may have sent."""
+    """The client is the last address that is no trusted proxy; a client may have forged those before it."""
     by = access(BELIEVED)
     assert admitted(by, X_Forwarded_For=lines).address == ip_address(origin)
 
 
 @given(st.lists(st.sampled_from([PROXY, INNER, "10.9.9.9"])), STRANGERS, st.lists(ADDRESSES.map(str)))
-def test_nobody_can_pretend(proxies: list[str], stranger: str, sent: list[str]) -> None:
-    """Whatever a client sends, it is known by the address that the first proxy saw."""
+def test_a_client_cannot_forge_its_address(proxies: list[str], stranger: str, sent: list[str]) -> None:
+    """The client is known by the address that the first trusted proxy saw."""
     seen = ", ".join([stranger, *proxies])
     assert admitted(access(BELIEVED), X_Forwarded_For=[*sent, seen]).address == parse_address(stranger)
 
@@ -155,21 +153,20 @@ def test_nobody_can_pretend(proxies: list[str], stranger: str, sent: list[str]) 
 @pytest.mark.parametrize(
     "hop", ["unknown", "_hidden", "203.0.113", "203.0.113.9.1", "[]", "a:b:c", "1.2.3.4:5:6", "-"]
 )
-def test_a_chain_that_makes_no_sense_is_refused(hop: str) -> None:
-    """Nobody is let in by mistake."""
+def test_an_invalid_chain_is_refused(hop: str) -> None:
     assert "X-Forwarded-For" in denied(access([PROXY]), X_Forwarded_For=hop)
     assert "X-Forwarded-For" in denied(access([PROXY]), X_Forwarded_For=f"{STRANGER}, {hop}")
 
 
 def test_a_unix_socket_has_no_address() -> None:
-    """Who can open it was decided by its permissions."""
+    """The permissions of the socket decide who may connect."""
     assert admitted(access(served=["192.0.2.0/24"]), None) == ClientAddress(
         None, "http", "mirror.example:8080"
     )
 
 
-def test_a_proxy_at_a_unix_socket_is_believed_where_that_is_said() -> None:
-    """As any other; networks are not asked for it, but for who asks through it."""
+def test_a_proxy_at_a_unix_socket_can_be_trusted() -> None:
+    """The networks apply to the client that it reports."""
     by = access(served=["private"], unix=True)
     assert admitted(by, None, X_Forwarded_For=INNER).address == IPv4Address(INNER)
     assert "'networks'" in denied(by, None, X_Forwarded_For=STRANGER)
@@ -177,8 +174,8 @@ def test_a_proxy_at_a_unix_socket_is_believed_where_that_is_said() -> None:
     assert told == ClientAddress(IPv4Address(INNER), "https", "mirror.example:8080")
 
 
-def test_without_a_proxy_the_connection_tells() -> None:
-    """Scheme and host as the client used them: the realm has to be the same."""
+def test_without_a_proxy_scheme_and_host_are_the_connections() -> None:
+    """The realm in a challenge needs them."""
     assert admitted(access(), secure=True).scheme == "https"
     assert admitted(access(), Host=" a.example ").host == "a.example"
     assert admitted(access(), Host=[]).host == ""
@@ -196,19 +193,19 @@ def test_without_a_proxy_the_connection_tells() -> None:
         ({"X-Real-IP": "192.0.2.1"}, "http", "mirror.example:8080"),
     ],
 )
-def test_a_proxy_tells_what_the_client_used(
-    fields: dict[str, str | list[str]], scheme: str, host: str
-) -> None:
-    """The nearest one's word is the last; what it does not tell is as it is here."""
-    client = access([PROXY]).client(PROXY, False, headers(**{"X-Forwarded-For": "10.9.9.9", **fields}))
+def test_a_proxy_reports_scheme_and_host(fields: dict[str, str | list[str]], scheme: str, host: str) -> None:
+    """The nearest proxy's value counts; without a header the connection's does."""
+    client = access([PROXY]).identify_client(
+        PROXY, False, headers(**{"X-Forwarded-For": "10.9.9.9", **fields})
+    )
     assert (client.scheme, client.host) == (scheme, host)
 
 
 @pytest.mark.parametrize("name", ["X-Real-IP", "Forwarded", "X-Forwarded-Proto", "X-Forwarded-Host"])
-def test_a_proxy_that_hides_who_asks_is_refused(name: str) -> None:
-    """Its own address, which may be private, would stand for the whole world."""
+def test_a_proxy_that_hides_the_client_is_refused(name: str) -> None:
+    """Its own address, which may be private, would stand for all clients."""
     with pytest.raises(Denied, match="X-Forwarded-For"):
-        access([PROXY]).client(PROXY, False, headers(**{name: "https"}))
+        access([PROXY]).identify_client(PROXY, False, headers(**{name: "https"}))
 
 
 @pytest.mark.parametrize(
@@ -221,9 +218,11 @@ def test_a_proxy_that_hides_who_asks_is_refused(name: str) -> None:
         ),
     ],
 )
-def test_what_a_proxy_tells_must_make_sense(header: str, value: str) -> None:
-    """It would stand in the realm that clients send their passwords to."""
-    assert "makes no sense" in denied(access([PROXY]), **{"X-Forwarded-For": INNER, header: value})
+def test_an_invalid_scheme_or_host_of_a_proxy_is_refused(header: str, value: str) -> None:
+    """It would stand in the realm to which clients send their passwords."""
+    assert "invalid 'X-Forwarded-Proto' or 'X-Forwarded-Host' header" in denied(
+        access([PROXY]), **{"X-Forwarded-For": INNER, header: value}
+    )
 
 
 FORWARDED = ["Host", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "Forwarded", "X-Real-IP"]
@@ -232,11 +231,13 @@ FIELDS = st.dictionaries(st.sampled_from(FORWARDED), st.lists(st.text(max_size=3
 
 
 @given(FIELDS, st.booleans(), st.booleans())
-def test_no_header_is_too_odd(fields: dict[str, list[str]], believed: bool, secure: bool) -> None:
-    """Whoever sends whatever is somebody, or is refused; and who is not believed has the address it has."""
+def test_any_headers_give_a_client_or_a_refusal(
+    fields: dict[str, list[str]], believed: bool, secure: bool
+) -> None:
+    """A peer that is not trusted keeps its own address."""
     access = NetworkAccess(trust_proxy=tuple(parse_networks(["10.0.0.0/8"])) if believed else ())
     try:
-        client = access.client("10.0.0.1", secure, lambda name: fields.get(name, []))
+        client = access.identify_client("10.0.0.1", secure, lambda name: fields.get(name, []))
     except Denied:
         return
     assert client.scheme in ("http", "https")

@@ -1,4 +1,4 @@
-"""Draining: when it ends, and with how many aborted."""
+"""Draining connections: its end, and the number of aborted ones."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from dockmirror.http.connections import OpenConnections, network_of
+from dockmirror.http.connections import OpenConnections, get_peer_network
 
 
 class Line:
-    """A connection that closes when it is told to, if it is idle."""
+    """A connection that closes when it is drained, if it is idle."""
 
     def __init__(self, connections: OpenConnections, running: int = 0) -> None:
         self.requests = [object()] * running
@@ -18,54 +18,53 @@ class Line:
         connections.add(self)
 
     def drain(self) -> None:
-        """Closes unless a request runs."""
+        """Close unless a request runs."""
         if not self.requests:
             self.abort()
 
     def abort(self) -> None:
-        """Closes."""
+        """Close."""
         self._connections.remove(self)
 
 
 def fired(outcome: Deferred[int]) -> list[int]:
-    """What it fired with, if it has."""
+    """Return the results that have fired."""
     results: list[int] = []
     outcome.addCallback(results.append)
     return results
 
 
-def test_counts() -> None:
-    """Connections and the requests that run on them are counted."""
+def test_open_connections_and_running_requests_are_counted() -> None:
     connections = OpenConnections(Clock())
     Line(connections)
     running = Line(connections, running=1)
-    assert (connections.open, connections.running) == (2, 1)
+    assert (connections.open_count, connections.running_requests) == (2, 1)
     connections.remove(running)
-    assert (connections.open, connections.running) == (1, 0)
+    assert (connections.open_count, connections.running_requests) == (1, 0)
 
 
-def test_nothing_open_is_drained_at_once() -> None:
-    """And nothing is left scheduled."""
+def test_a_drain_without_connections_ends_at_once() -> None:
+    """Nothing is left scheduled."""
     clock = Clock()
     assert fired(OpenConnections(clock).drain(10)) == [0]
     assert not clock.getDelayedCalls()
 
 
-def test_it_ends_with_the_last_connection() -> None:
-    """Idle connections close at once, the others in their time."""
+def test_a_drain_ends_with_the_last_connection() -> None:
+    """Idle connections close at once, the others after their response."""
     clock = Clock()
     connections = OpenConnections(clock)
     Line(connections)
     running = Line(connections, running=1)
     outcome = fired(connections.drain(10))
-    assert (outcome, connections.open) == ([], 1)
+    assert (outcome, connections.open_count) == ([], 1)
     connections.remove(running)
     assert outcome == [0]
     assert not clock.getDelayedCalls()
 
 
-def test_what_is_left_after_the_grace_is_aborted() -> None:
-    """The outcome says how many that were."""
+def test_connections_left_after_the_grace_are_aborted() -> None:
+    """The result is their number."""
     clock = Clock()
     connections = OpenConnections(clock)
     Line(connections, running=1)
@@ -75,8 +74,8 @@ def test_what_is_left_after_the_grace_is_aborted() -> None:
     assert outcome == [2]
 
 
-def test_a_second_drain_has_the_first_ones_outcome() -> None:
-    """Also when it comes while the first one runs, or when it is over; its grace means nothing."""
+def test_a_second_drain_has_the_result_of_the_first() -> None:
+    """Its grace is ignored, and it may come after the first has ended."""
     clock = Clock()
     connections = OpenConnections(clock)
     Line(connections, running=1)
@@ -85,8 +84,7 @@ def test_a_second_drain_has_the_first_ones_outcome() -> None:
     assert (first, second, fired(connections.drain(99))) == ([1], [1], [1])
 
 
-def test_a_cancelled_wait_ends_no_drain() -> None:
-    """Who stops waiting stops only that."""
+def test_cancelling_a_wait_does_not_stop_the_drain() -> None:
     connections = OpenConnections(Clock())
     line = Line(connections, running=1)
     impatient, patient = connections.drain(10), fired(connections.drain(10))
@@ -96,24 +94,24 @@ def test_a_cancelled_wait_ends_no_drain() -> None:
     assert patient == [0]
 
 
-def test_networks_are_counted() -> None:
-    """The connections of each client network are counted: an IPv4 address, or an IPv6 /64."""
+def test_connections_are_counted_by_client_network() -> None:
+    """The network of a client is its IPv4 address, or its IPv6 /64."""
     connections = OpenConnections(Clock())
     lines = [Line(connections) for _ in range(4)]
     peers = [
         IPv4Address("TCP", "192.0.2.1", 1), IPv6Address("TCP", "::ffff:192.0.2.1", 1),
         IPv6Address("TCP", "2001:db8::1", 1), IPv6Address("TCP", "2001:db8::2%eth0", 1),
     ]  # fmt: skip
-    networks = [network_of(peer) for peer in peers]
+    networks = [get_peer_network(peer) for peer in peers]
     four, _, six, _ = networks
     assert four is not None
     assert six is not None
     for line, network in zip(lines, networks, strict=True):
         connections.remove(line)
         connections.add(line, network)
-    assert (connections.open_from(four), connections.open_from(six)) == (2, 2)
+    assert (connections.count_from(four), connections.count_from(six)) == (2, 2)
     for line in lines[:3]:
         connections.remove(line)
         connections.remove(line)
-    assert (connections.open_from(four), connections.open_from(six)) == (0, 1)
-    assert network_of(UNIXAddress("/run/a")) is None
+    assert (connections.count_from(four), connections.count_from(six)) == (0, 1)
+    assert get_peer_network(UNIXAddress("/run/a")) is None

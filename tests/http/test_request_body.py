@@ -1,4 +1,4 @@
-"""Bodies that are taken while they come, from bytes to bytes."""
+"""Streamed request bodies, from bytes to bytes."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from dockmirror.oci.errors import RegistryError
 from tests.answering import Recorder
 from tests.http.test_server import GET, Line
 
-LIMITS = HttpLimits(linger_bytes=1000, body_seconds=30, body_pace=10)
+LIMITS = HttpLimits(linger_bytes=1000, body_seconds=30, body_window_bytes=10)
 HEAD = b"PUT /x HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n"
 CHUNKED = b"PUT /x HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n"
 
 
 class Takes(Resource):
-    """Takes bodies when the test says so, and then says how many bytes it had."""
+    """A resource that reads bodies when the test says so, and then responds with their size."""
 
     isLeaf = True
 
@@ -39,12 +39,12 @@ class Takes(Resource):
         self.errors: list[BaseException] = []
 
     def render(self, request: ServerRequest) -> int | bytes:
-        """Waits; only a GET is answered at once."""
+        """Wait; respond at once only to GET."""
         self.requests.append(request)
         return b"got" if request.method == b"GET" else NOT_DONE_YET
 
     def take(self) -> Takes:
-        """Begins to take the newest request's body."""
+        """Start reading the newest request's body."""
         body = self.requests[-1].body
         assert body is not None
         self.done = body.deliver(self.taken)
@@ -52,13 +52,13 @@ class Takes(Resource):
         return self
 
     def say(self) -> None:
-        """Answers."""
+        """Respond."""
         self.requests[-1].write(b"%d" % len(self.taken.data))
         self.requests[-1].finish()
 
 
 class House:
-    """A site of one such resource."""
+    """A site with such a resource."""
 
     def __init__(self) -> None:
         self.clock = Clock()
@@ -68,18 +68,18 @@ class House:
 
     @property
     def paused(self) -> bool:
-        """Whether the client's connection is not read."""
+        """Tell whether the client's connection is paused."""
         return self.line.transport.producerState == "paused"
 
 
 @pytest.fixture
 def house() -> House:
-    """A site and a client."""
+    """Return a site and a client."""
     return House()
 
 
-def test_it_is_a_content(house: House) -> None:
-    """Which tells its length and its media type."""
+def test_it_is_a_body(house: House) -> None:
+    """It knows its length and its media type."""
     house.line.send(HEAD + b"Content-Type: a/b\r\n\r\n")
     body = house.takes.requests[0].body
     assert verifyObject(IBody, body)
@@ -88,8 +88,8 @@ def test_it_is_a_content(house: House) -> None:
     house.line.send(CHUNKED + b"\r\n")
 
 
-def test_it_is_passed_on_as_it_comes(house: House) -> None:
-    """And the next request on the connection is the next one."""
+def test_a_body_is_streamed(house: House) -> None:
+    """The next request follows on the same connection."""
     house.line.send(HEAD + b"\r\n01")
     house.takes.take()
     assert house.takes.taken.pieces == [b"01"]
@@ -101,8 +101,8 @@ def test_it_is_passed_on_as_it_comes(house: House) -> None:
 
 
 @given(st.data())
-def test_however_it_is_cut(data: st.DataObject) -> None:
-    """In chunks or not, before it is wanted or after: it is the same body, and the next request is found."""
+def test_pieces_make_no_difference(data: st.DataObject) -> None:
+    """With or without chunks, early or late: the body is the same, and the next request is found."""
     house = House()
     framed = data.draw(
         st.sampled_from(
@@ -124,16 +124,14 @@ def test_however_it_is_cut(data: st.DataObject) -> None:
     assert [answer.body for answer in house.line.answers] == [b"10", b"got"]
 
 
-def test_nothing_is_read_that_nobody_wants(house: House) -> None:
-    """The client waits in the kernel, until it is wanted."""
+def test_a_body_is_not_read_before_a_consumer_registers(house: House) -> None:
     house.line.send(HEAD + b"\r\n01")
     assert house.paused
     house.takes.take()
     assert not house.paused
 
 
-def test_back_pressure(house: House) -> None:
-    """Who takes it sets the pace."""
+def test_the_consumer_sets_the_pace(house: House) -> None:
     house.line.send(HEAD + b"\r\n")
     house.takes.take().taken.pause()
     assert house.paused
@@ -145,16 +143,15 @@ def test_back_pressure(house: House) -> None:
 
 
 class Reluctant(Recorder):
-    """Wants no more after each piece."""
+    """A consumer that pauses after each piece."""
 
     def write(self, data: bytes) -> None:
-        """See ``IConsumer``."""
         super().write(data)
         self.pause()
 
 
-def test_after_the_last_byte(house: House) -> None:
-    """The connection is read again, whoever wanted no more of the body: the client may leave."""
+def test_reading_resumes_after_the_last_byte(house: House) -> None:
+    """The end of the connection is noticed, even if the consumer was paused."""
     house.takes.taken = Reluctant()
     house.line.send(HEAD + b"\r\n01")
     house.takes.say = lambda: None  # type: ignore[method-assign]
@@ -172,11 +169,11 @@ class TestContinue:
     EXPECT = b"Expect: 100-continue\r\n\r\n"
 
     def sent(self, house: House) -> bytes:
-        """What the client has got."""
+        """Return the bytes that the client has received."""
         return bytes(house.line.transport.value())
 
-    def test_is_answered_when_it_is_wanted(self, house: House) -> None:
-        """And once."""
+    def test_100_is_sent_once_the_body_is_wanted(self, house: House) -> None:
+        """It is sent only once."""
         house.line.send(HEAD + self.EXPECT)
         assert self.sent(house) == b""
         house.takes.take()
@@ -185,8 +182,8 @@ class TestContinue:
         house.takes.taken.resume()
         assert self.sent(house).count(b"100 Continue") == 1
 
-    def test_is_not_for_who_does_not_wait(self, house: House) -> None:
-        """Nor for HTTP/1.0."""
+    def test_100_is_not_sent_without_expect(self, house: House) -> None:
+        """Nor to HTTP/1.0 clients."""
         house.line.send(HEAD + self.EXPECT + b"01")
         house.takes.take()
         assert self.sent(house) == b""
@@ -195,8 +192,8 @@ class TestContinue:
         house.takes.take()
         assert self.sent(house) == b""
 
-    def test_is_not_sent_before_a_refusal(self, house: House) -> None:
-        """Which is all that the client gets, and the body never comes."""
+    def test_100_is_not_sent_before_a_refusal(self, house: House) -> None:
+        """The refusal is the only response, and the body never arrives."""
         house.line.send(HEAD + self.EXPECT)
         house.takes.requests[0].refuse(RegistryError(status=403))
         assert [answer.status for answer in house.line.answers] == [403]
@@ -204,10 +201,10 @@ class TestContinue:
 
 
 class TestEarly:
-    """A response before the body has come."""
+    """A response before the body has arrived."""
 
-    def test_the_rest_is_thrown_away(self, house: House) -> None:
-        """For a while: then the connection is closed; nothing of it is taken for a request."""
+    def test_the_rest_of_the_body_is_discarded(self, house: House) -> None:
+        """After a while the connection is closed; none of the rest is taken for a request."""
         house.line.send(HEAD + b"\r\n01")
         house.takes.requests[0].refuse(RegistryError(status=413))
         assert house.line.answer.status == 413
@@ -218,8 +215,8 @@ class TestEarly:
         assert house.line.answer.status == 413
 
     @pytest.mark.parametrize(("sent", "seconds"), [(b"x" * 1000, 0), (b"", 5)])
-    def test_who_sends_on_and_on(self, house: House, sent: bytes, seconds: float) -> None:
-        """Is closed after so many bytes, or so many seconds."""
+    def test_a_client_that_keeps_sending_is_closed(self, house: House, sent: bytes, seconds: float) -> None:
+        """It is closed after a number of bytes, or of seconds."""
         house.line.send(CHUNKED + b"\r\n")
         house.takes.requests[0].refuse(RegistryError(status=413))
         assert not house.line.closed
@@ -227,8 +224,7 @@ class TestEarly:
         house.clock.advance(seconds)
         assert house.line.closed
 
-    def test_while_it_is_taken(self, house: House) -> None:
-        """By somebody who gives up."""
+    def test_a_response_while_the_body_is_read(self, house: House) -> None:
         house.line.send(HEAD + b"\r\n01")
         house.takes.take().done.cancel()
         house.takes.requests[0].refuse(RegistryError(status=500))
@@ -238,10 +234,9 @@ class TestEarly:
 
 
 class TestTime:
-    """How slow a client may be."""
+    """The minimum rate of a body."""
 
-    def test_who_stops_sending(self, house: House) -> None:
-        """Has the body end with an error, which is the client's fault."""
+    def test_a_client_that_stops_sending_gets_408(self, house: House) -> None:
         house.line.send(HEAD + b"\r\n01234")
         house.takes.take()
         house.clock.advance(30)
@@ -250,8 +245,8 @@ class TestTime:
         assert error.status == 408
         assert house.takes.taken.producer is None
 
-    def test_a_byte_now_and_then(self, house: House) -> None:
-        """Is too slow as well; a few in time are not, however long it takes in all."""
+    def test_a_byte_now_and_then_is_too_slow(self, house: House) -> None:
+        """A body above the minimum rate may take any time in all."""
         house.line.send(CHUNKED + b"\r\n")
         house.takes.take()
         for _ in range(10):
@@ -263,8 +258,7 @@ class TestTime:
         house.clock.advance(30)
         assert len(house.takes.errors) == 1
 
-    def test_the_mirror_s_own_time(self, house: House) -> None:
-        """Does not count: neither before it wants the body, nor while it wants no more."""
+    def test_pauses_of_the_mirror_do_not_count(self, house: House) -> None:
         house.line.send(HEAD + b"\r\n")
         house.clock.advance(1000)
         house.takes.take().taken.pause()
@@ -275,8 +269,8 @@ class TestTime:
         house.clock.advance(1)
         assert len(house.takes.errors) == 1
 
-    def test_nothing_runs_on(self, house: House) -> None:
-        """After the body has come, or who took it has left."""
+    def test_no_timer_is_left(self, house: House) -> None:
+        """Neither after the body has arrived, nor after its consumer has left."""
         house.line.send(HEAD + b"\r\n0123456789")
         house.takes.take()
         house.line.send(HEAD + b"\r\n")
@@ -289,8 +283,8 @@ class TestTime:
     "chunks",
     [b"x\r\n", b"-1\r\n", b"0x3\r\n012\r\n", b"3\r\n012xx", b"3\n012\n", b" 3\r\n012\r\n", b"+3\r\n012\r\n"],
 )
-def test_chunks_that_are_none(house: House, chunks: bytes) -> None:
-    """End the body with an error, and nothing on the connection is understood any more."""
+def test_malformed_chunks_end_the_body(house: House, chunks: bytes) -> None:
+    """Nothing that follows on the connection is processed."""
     house.line.send(CHUNKED + b"\r\n")
     house.takes.take()
     house.line.send(chunks + GET)
@@ -302,8 +296,7 @@ def test_chunks_that_are_none(house: House, chunks: bytes) -> None:
     assert [answer.status for answer in house.line.answers] == [400]
 
 
-def test_what_comes_to_whoever_takes_no_more(house: House) -> None:
-    """Is nothing."""
+def test_data_after_the_consumer_stopped_is_ignored(house: House) -> None:
     house.line.send(HEAD + b"\r\n0")
     taken: Any = house.takes.take().taken
     taken.leave()

@@ -1,4 +1,4 @@
-"""Files on their way to clients over real sockets, which the kernel moves them to."""
+"""Files sent to clients over real sockets by the kernel."""
 
 # mypy: allow-untyped-decorators
 
@@ -52,10 +52,7 @@ UNREAD = b"GET /whole HTTP/1.1\r\n" + HEAD
 
 @implementer(IBody)
 class Noted:
-    """A content that notes its consumer.
-
-    :ivar consumers: all that there were.
-    """
+    """A body that records its consumers."""
 
     def __init__(self, content: IBody, consumers: list[IConsumer]) -> None:
         self.descriptor = content.descriptor
@@ -63,17 +60,15 @@ class Noted:
         self._consumers = consumers
 
     def deliver(self, consumer: IConsumer) -> Deferred[None]:
-        """See ``IBody``."""
         self._consumers.append(consumer)
         return self._content.deliver(consumer)
 
     def discard(self) -> None:
-        """See ``IBody``."""
         self._content.discard()
 
 
 class Files(Resource):
-    """Gives a file, or parts of it, or tells how long the request's target is."""
+    """A resource that sends a file, or parts of it, or the length of the request's target."""
 
     isLeaf = True
 
@@ -83,7 +78,7 @@ class Files(Resource):
         self._path = path
 
     def render_GET(self, request: ServerRequest) -> int:
-        """Answers by the path."""
+        """Respond by the path."""
         segments = {b"/parts": PARTS, b"/small": [b"%d" % len(request.uri)]}.get(request.path, [WHOLE])
         size = None if request.path == b"/unknown" else len(cut(segments))
         file = FileReader(os.open(self._path, os.O_RDONLY), inline)
@@ -96,17 +91,14 @@ class Files(Resource):
 
 
 def cut(segments: Segments) -> bytes:
-    """What is delivered of these."""
+    """Return the bytes of these pieces."""
     return b"".join(
         each if isinstance(each, bytes) else DATA[each.first : each.last + 1] for each in segments
     )
 
 
 class Served:
-    """A site on a port of the loopback interface.
-
-    :param wrap: what stands between it and the sockets.
-    """
+    """A site on a port of the loopback interface."""
 
     def __init__(self, path: Path, wrap: Callable[[HttpSite], Any] = lambda site: site) -> None:
         self.path = path
@@ -117,18 +109,18 @@ class Served:
         self.port: int = self._listening.getHost().port
 
     def run(self, client: Callable[[int], Any]) -> Awaitable[Any]:
-        """What a client comes to, which blocks."""
+        """Return a blocking client's result."""
         outcome: Awaitable[Any] = deferToThread(client, self.port)
         return outcome
 
     @property
     def open_files(self) -> int:
-        """How often the file is open."""
+        """Return how often the file is open."""
         links = [os.path.realpath(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd")]
         return links.count(str(self.path))
 
     async def stop(self) -> None:
-        """Every connection is closed, and the file with it."""
+        """Wait until every connection is closed, and the file with it."""
         await self._listening.stopListening()
         await self.site.connections.drain(5)
         assert self.open_files == 0
@@ -136,7 +128,7 @@ class Served:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """The file."""
+    """Return the file's path."""
     path = tmp_path / "file"
     path.write_bytes(DATA[:SIZE])
     return path
@@ -144,7 +136,7 @@ def path(tmp_path: Path) -> Path:
 
 @async_yield_fixture
 async def served(path: Path) -> AsyncIterator[Served]:
-    """Its server."""
+    """Return its server."""
     served = Served(path)
     yield served
     await served.stop()
@@ -152,7 +144,7 @@ async def served(path: Path) -> AsyncIterator[Served]:
 
 @contextmanager
 def connected(port: int, receive: int | None = None) -> Iterator[socket.socket]:
-    """A client's connection, with a receive buffer of that size."""
+    """Return a client's connection with a receive buffer of that size."""
     with socket.socket() as client:
         client.settimeout(30)
         if receive is not None:
@@ -162,7 +154,7 @@ def connected(port: int, receive: int | None = None) -> Iterator[socket.socket]:
 
 
 def read(stream: BinaryIO) -> bytes:
-    """The next body."""
+    """Return the next body."""
     length = 0
     while line := stream.readline().strip():
         if line.lower().startswith(b"content-length:"):
@@ -171,14 +163,14 @@ def read(stream: BinaryIO) -> bytes:
 
 
 def whole(port: int) -> bytes:
-    """The whole file."""
+    """Return the whole file."""
     with connected(port) as connection, connection.makefile("rb") as stream:
         connection.sendall(UNREAD)
         return read(stream)
 
 
 def rest(connection: socket.socket) -> bytes:
-    """Everything until the connection is closed, or reset."""
+    """Return everything until the connection is closed or reset."""
     received = bytearray()
     try:
         while data := connection.recv(65536):
@@ -189,8 +181,8 @@ def rest(connection: socket.socket) -> bytes:
 
 
 @ensureDeferred
-async def test_whole(served: Served) -> None:
-    """All bytes come, are counted as sent, and the connection can be used again."""
+async def test_a_whole_file_is_sent(served: Served) -> None:
+    """All bytes are counted as sent, and the connection can be reused."""
 
     def client(port: int) -> list[bytes]:
         with connected(port) as connection, connection.makefile("rb") as stream:
@@ -202,13 +194,12 @@ async def test_whole(served: Served) -> None:
 
     assert await served.run(client) == [DATA[:SIZE], b"6", DATA[:SIZE]]
     assert [request.sentLength for request in served.ended] == [SIZE, 1, SIZE]
-    assert not any(request.cut_off for request in served.ended)
+    assert not any(request.is_cut_off for request in served.ended)
     assert verifyObject(IFileConsumer, served.files.consumers[0])
 
 
 @ensureDeferred
-async def test_parts(served: Served) -> None:
-    """Bytes between parts of the file come between them."""
+async def test_bytes_between_parts_of_a_file_keep_their_place(served: Served) -> None:
 
     def client(port: int) -> bytes:
         with connected(port) as connection, connection.makefile("rb") as stream:
@@ -220,8 +211,8 @@ async def test_parts(served: Served) -> None:
 
 
 @ensureDeferred
-async def test_pipelined(served: Served) -> None:
-    """Requests that come while the file is sent wait, also one that is larger than what is read ahead."""
+async def test_pipelined_requests_wait_for_the_file(served: Served) -> None:
+    """So does one that is larger than the read-ahead."""
     long = b"/small?" + b"x" * 40_000
 
     def client(port: int) -> list[bytes]:
@@ -236,8 +227,7 @@ async def test_pipelined(served: Served) -> None:
 
 @pytest.mark.parametrize("asked", [b"HTTP/1.0\r\n", b"HTTP/1.1\r\nConnection: close\r\n"])
 @ensureDeferred
-async def test_last(served: Served, asked: bytes) -> None:
-    """A connection that is not to be kept is closed behind the last byte."""
+async def test_a_connection_to_be_closed_closes_after_the_last_byte(served: Served, asked: bytes) -> None:
 
     def client(port: int) -> bytes:
         with connected(port) as connection:
@@ -248,8 +238,7 @@ async def test_last(served: Served, asked: bytes) -> None:
 
 
 @ensureDeferred
-async def test_drained(served: Served) -> None:
-    """A drain waits until the file is sent."""
+async def test_a_drain_waits_until_the_file_is_sent(served: Served) -> None:
     drained: list[int] = []
 
     def client(port: int) -> bytes:
@@ -264,8 +253,8 @@ async def test_drained(served: Served) -> None:
 
 
 @ensureDeferred
-async def test_client_that_does_not_read(served: Served) -> None:
-    """Keeps nobody waiting, and gets the rest when it reads on."""
+async def test_a_client_that_does_not_read_delays_nobody(served: Served) -> None:
+    """It gets the rest when it reads on."""
     with connected(served.port, 4096) as unread, unread.makefile("rb") as stream:
         unread.sendall(UNREAD)
         assert await soon(lambda: served.open_files == 1)
@@ -275,31 +264,29 @@ async def test_client_that_does_not_read(served: Served) -> None:
 
 
 @ensureDeferred
-async def test_reset(served: Served) -> None:
-    """A client that resets in the middle frees the file and the connection."""
+async def test_a_reset_frees_file_and_connection(served: Served) -> None:
     with connected(served.port, 4096) as client:
         client.sendall(UNREAD)
         assert await soon(lambda: served.open_files == 1)
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    assert await soon(lambda: (served.open_files, served.site.connections.open) == (0, 0))
-    assert served.ended[0].cut_off
+    assert await soon(lambda: (served.open_files, served.site.connections.open_count) == (0, 0))
+    assert served.ended[0].is_cut_off
     assert served.ended[0].sentLength < SIZE
 
 
 @ensureDeferred
-async def test_aborted(served: Served) -> None:
-    """What still runs when the grace of a drain is over is cut off."""
+async def test_a_file_still_being_sent_after_the_grace_is_cut_off(served: Served) -> None:
     with connected(served.port, 4096) as client:
         client.sendall(UNREAD)
         assert await soon(lambda: served.open_files == 1)
         assert await served.site.connections.drain(0) == 1
     assert served.open_files == 0
-    assert served.ended[0].cut_off
+    assert served.ended[0].is_cut_off
 
 
 @ensureDeferred
-async def test_cut_short(served: Served) -> None:
-    """A file that loses its end meanwhile is cut off, and never completed."""
+async def test_a_truncated_file_is_cut_off(served: Served) -> None:
+    """The response is never completed."""
 
     def client(port: int) -> int:
         with connected(port, 4096) as connection:
@@ -309,13 +296,12 @@ async def test_cut_short(served: Served) -> None:
             return len(head + rest(connection))
 
     assert await served.run(client) < SIZE
-    assert await soon(lambda: served.site.connections.open == 0)
-    assert served.ended[0].cut_off
+    assert await soon(lambda: served.site.connections.open_count == 0)
+    assert served.ended[0].is_cut_off
 
 
 @ensureDeferred
-async def test_unknown_length(served: Served) -> None:
-    """What is sent in chunks is written."""
+async def test_a_chunked_body_is_written(served: Served) -> None:
 
     def client(port: int) -> bytes:
         with connected(port) as connection:
@@ -329,21 +315,22 @@ async def test_unknown_length(served: Served) -> None:
 
 
 def wrapped(site: HttpSite) -> Any:
-    """What claims to be a socket and is none."""
+    """Return a transport that only claims to be a socket."""
     factory = WrappingFactory(site)
     factory.protocol = ProtocolWrapper
     return factory
 
 
 def secured(site: HttpSite) -> Any:
-    """TLS."""
+    """Return a TLS transport."""
     return TLSMemoryBIOFactory(Secured(AUTHORITY.issue("h")), False, site)
 
 
 @pytest.mark.parametrize("wrap", [wrapped, secured])
 @ensureDeferred
-async def test_no_plain_socket(path: Path, wrap: Callable[[HttpSite], Any]) -> None:
-    """What is not, or not only, a socket is written to."""
+async def test_other_transports_than_plain_sockets_are_written_to(
+    path: Path, wrap: Callable[[HttpSite], Any]
+) -> None:
     served = Served(path, wrap)
 
     def client(port: int) -> bytes:
@@ -363,8 +350,10 @@ async def test_no_plain_socket(path: Path, wrap: Callable[[HttpSite], Any]) -> N
 
 
 @ensureDeferred
-async def test_unix_socket(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who comes by a UNIX socket, a proxy in front, is sent the file by the kernel, too."""
+async def test_the_kernel_sends_files_to_unix_sockets(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Proxies in front use them."""
     monkeypatch.chdir(tmp_path)  # the whole path may be too long for a socket
     served = Served(path)
     listening = reactor.listenUNIX("socket", served.site)

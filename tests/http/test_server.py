@@ -1,4 +1,4 @@
-"""The server side of HTTP, from bytes to bytes."""
+"""The HTTP server, from bytes to bytes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ LARGE = b"POST /auth HTTP/1.1\r\nHost: h\r\nContent-Length: 17\r\n\r\n"
 
 
 class Pages(Resource):
-    """Says what it was asked; ``/later`` is answered by the test."""
+    """A resource that repeats the request; ``/later`` is answered by the test."""
 
     isLeaf = True
 
@@ -49,7 +49,7 @@ class Pages(Resource):
         self.seen: list[ServerRequest] = []
 
     def render_GET(self, request: ServerRequest) -> bytes | int:
-        """Answers, fails or waits, by the path."""
+        """Respond, fail or wait, by the path."""
         self.seen.append(request)
         if request.path == b"/broken":
             raise ZeroDivisionError("secret")
@@ -61,14 +61,14 @@ class Pages(Resource):
         return NOT_DONE_YET if request.path == b"/later" else request.uri
 
     def render_POST(self, request: ServerRequest) -> bytes:
-        """Repeats the body."""
+        """Repeat the body."""
         self.seen.append(request)
         assert isinstance(request.content, BytesIO)
         return b"posted " + request.content.read()
 
 
 def body_limit(request: ServerRequest) -> int:
-    """Sixteen bytes for the one path, as the token service would have."""
+    """Return sixteen bytes for one path, as the token service would."""
     return 16 if (request.method, request.path) == (b"POST", b"/auth") else 0
 
 
@@ -85,11 +85,11 @@ class _Kept(BytesIO):
         return self
 
     def close(self) -> None:
-        """The next response is in here too."""
+        """Keep the buffer, which holds the next response too."""
 
 
 class Line:
-    """A client at the other end of one connection."""
+    """A client's end of a connection."""
 
     def __init__(self, site: HttpSite) -> None:
         self.transport = StringTransport()
@@ -98,18 +98,18 @@ class Line:
         self.channel.makeConnection(self.transport)
 
     def send(self, data: bytes) -> Line:
-        """Sends, unless the server has closed."""
+        """Send, unless the server has closed."""
         if not self.transport.disconnecting:
             self.channel.dataReceived(data)
         return self
 
     def leave(self) -> None:
-        """Closes the connection, or sees that it is closed."""
+        """Close the connection."""
         self.channel.connectionLost(Failure(ConnectionDone()))
 
     @property
     def answers(self) -> list[Answer]:
-        """All responses so far."""
+        """Return all responses so far."""
         received: Any = _Kept(self.transport.value())
         answers = []
         while received.tell() < len(received.getvalue()):
@@ -120,23 +120,23 @@ class Line:
 
     @property
     def answer(self) -> Answer:
-        """The only response."""
+        """Return the only response."""
         (answer,) = self.answers
         return answer
 
     @property
     def statuses(self) -> list[int]:
-        """Of all responses so far."""
+        """Return the statuses of all responses so far."""
         return [answer.status for answer in self.answers]
 
     @property
     def closed(self) -> bool:
-        """Whether the server has closed."""
+        """Tell whether the server has closed."""
         return self.transport.disconnecting
 
 
 class House:
-    """A site, its clock, its log and its clients."""
+    """A site with its clock, log and clients."""
 
     def __init__(self) -> None:
         self.clock = Clock()
@@ -147,17 +147,16 @@ class House:
         )
 
     def connect(self) -> Line:
-        """A client."""
+        """Return a new client."""
         return Line(self.site)
 
     def pass_time(self, *seconds: float) -> None:
-        """Lets time pass in steps."""
+        """Advance the clock in steps."""
         self.clock.pump(seconds)
 
 
 @pytest.fixture
 def house() -> House:
-    """A site and all around it."""
     return House()
 
 
@@ -166,14 +165,13 @@ class Failures(list[Failure]):
     """The failures that are logged."""
 
     def __call__(self, event: LogEvent) -> None:
-        """Called by the log."""
         if "log_failure" in event:
             self.append(event["log_failure"])
 
 
 @pytest.fixture
 def failures() -> Iterator[Failures]:
-    """Those that are logged meanwhile."""
+    """Return the failures that are logged during the test."""
     seen = Failures()
     globalLogPublisher.addObserver(seen)
     yield seen
@@ -181,7 +179,7 @@ def failures() -> Iterator[Failures]:
 
 
 def error(answer: Answer) -> str:
-    """The code of an error in the registry's form."""
+    """Return the code of an error in the registry's format."""
     assert answer.headers["Content-Type"] == "application/json"
     (entry,) = json.loads(answer.body)["errors"]
     assert set(entry) == {"code", "message", "detail"}
@@ -190,7 +188,7 @@ def error(answer: Answer) -> str:
 
 
 def assert_refused(line: Line, status: int, code: str = "UNSUPPORTED") -> None:
-    """Nothing but one error, and nothing is understood any more."""
+    """Expect a single error, and no reaction to further input."""
     assert (line.answer.status, error(line.answer)) == (status, code)
     assert line.answer.headers["Connection"] == "close"
     assert line.answer.headers["Content-Length"] == str(len(line.answer.body))
@@ -199,17 +197,16 @@ def assert_refused(line: Line, status: int, code: str = "UNSUPPORTED") -> None:
 
 
 class TestKeptAlive:
-    """Requests that are answered one after the other."""
+    """Requests on a kept connection."""
 
-    def test_the_headers_of_an_answer(self, house: House) -> None:
-        """It names the mirror, the date, and its length, and guesses no media type."""
+    def test_response_headers(self, house: House) -> None:
+        """Server, date and length are set, and no media type is guessed."""
         answer = house.connect().send(GET).answer
         assert answer.headers == {
             "Server": "dockmirror", "Date": "Thu, 01 Jan 1970 00:00:00 GMT", "Content-Length": "4",
         }  # fmt: skip
 
     def test_pipelined_requests_wait_for_their_turn(self, house: House) -> None:
-        """What arrives while a response runs is answered after it."""
         line = house.connect().send(LATER + GET).send(GET)
         assert line.statuses == []
         house.pages.seen[0].finish()
@@ -222,19 +219,19 @@ class TestKeptAlive:
 
     @pytest.mark.parametrize("option", [b"close", b"Close, TE", b"TE,close", b"te\r\nConnection: close"])
     def test_a_client_may_ask_to_close(self, house: House, option: bytes) -> None:
-        """Wherever in its list of options it does."""
+        """The option may stand anywhere in the list."""
         line = house.connect().send(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: %b\r\n\r\n" % option)
         assert line.answer.headers["Connection"] == "close"
         assert line.closed
 
     def test_http_1_0_closes(self, house: House) -> None:
-        """Its responses may have no other end."""
+        """The end of its connection may be the only end of a response."""
         line = house.connect().send(b"GET / HTTP/1.0\r\n\r\n")
         assert line.answer.status == 200
         assert line.closed
 
     def test_absolute_form_is_understood(self, house: House) -> None:
-        """The request is the same as with the path and the host apart."""
+        """The request is the same as with path and host apart."""
         house.connect().send(b"GET http://r.example/v2/?n=1 HTTP/1.1\r\nHost: proxy\r\n\r\n")
         (request,) = house.pages.seen
         assert (request.uri, request.path, request.args) == (b"/v2/?n=1", b"/v2/", {b"n": [b"1"]})
@@ -246,7 +243,7 @@ class TestKeptAlive:
 
 
 class TestRefused:
-    """Requests that are answered before a resource sees them."""
+    """Requests that are refused before a resource sees them."""
 
     @pytest.mark.parametrize(
         "fields",
@@ -268,8 +265,8 @@ class TestRefused:
             b"Host: other",
         ],
     )
-    def test_conflicting_framing(self, house: House, fields: bytes) -> None:
-        """Whatever another server in the chain could understand differently."""
+    def test_ambiguous_framing_is_refused(self, house: House, fields: bytes) -> None:
+        """Another server in the chain could read it differently."""
         line = house.connect().send(b"POST /auth HTTP/1.1\r\nHost: h\r\n%b\r\n\r\nG" % fields)
         assert_refused(line, 400)
         assert house.pages.seen == []
@@ -284,8 +281,7 @@ class TestRefused:
             b"G(T / HTTP/1.1",
         ],
     )
-    def test_request_lines(self, house: House, line: bytes) -> None:
-        """Targets, versions and methods that are none."""
+    def test_invalid_request_lines_are_refused(self, house: House, line: bytes) -> None:
         assert_refused(house.connect().send(line + b"\r\nHost: h\r\n\r\n"), 400)
 
     def test_a_tls_hello_is_refused_at_once(self, house: House) -> None:
@@ -293,36 +289,35 @@ class TestRefused:
         assert_refused(house.connect().send(b"\x16\x03\x01\x02\x00"), 400)
 
     @pytest.mark.parametrize("field", [b"A: b\r\n", b"A: " + b"b" * 600 + b"\r\n", b"b" * 600])
-    def test_a_head_that_is_too_large(self, house: House, field: bytes) -> None:
-        """In many lines or in one, that ends or not."""
+    def test_a_head_that_is_too_large_is_refused(self, house: House, field: bytes) -> None:
+        """It may have many lines or one, with or without an end."""
         line = house.connect().send(GET[:-2])
         for _ in range(512 // len(field) + 1):
             line.send(field)
         assert_refused(line, 431)
 
     def test_a_head_may_be_as_large_as_the_limit(self) -> None:
-        """Also with one line of 64 KiB, where Twisted's own limits are lower."""
+        """One line may have 64 KiB, where Twisted's own limits are lower."""
         site = HttpSite(Pages(), Clock())
         head = GET[:-2] + b"A: " + b"b" * (65536 - len(GET) - len(b"A: \r\n")) + b"\r\n\r\n"
         assert Line(site).send(head).answer.status == 200
         assert_refused(Line(site).send(head[:-4] + b"b\r\n\r\n"), 431)
 
     def test_a_later_request_may_be_refused_too(self, house: House) -> None:
-        """After the answers to those before it."""
+        """The refusal follows the responses to earlier requests."""
         line = house.connect().send(GET + b"nonsense\r\n\r\n" + GET)
         assert line.statuses == [200, 400]
 
-    def test_the_log_has_refusals(self, house: House) -> None:
-        """As requests of which nothing is known but the answer."""
+    def test_refusals_are_logged(self, house: House) -> None:
         house.connect().send(b"nonsense\r\n\r\n")
-        assert [(request.code, request.cut_off) for request in house.log] == [(400, False)]
+        assert [(request.code, request.is_cut_off) for request in house.log] == [(400, False)]
 
 
 class TestTime:
-    """How long a client may take."""
+    """Time limits of clients."""
 
     def test_a_silent_connection_closes(self, house: House) -> None:
-        """Without a word."""
+        """No response is sent."""
         line = house.connect()
         house.pass_time(14.9)
         assert not line.closed
@@ -340,8 +335,7 @@ class TestTime:
         house.pass_time(1)
         assert_refused(line, 408, "UNKNOWN")
 
-    def test_nor_do_empty_lines(self, house: House) -> None:
-        """Which are ignored before a head, and begin none anew."""
+    def test_empty_lines_do_not_extend_the_time(self, house: House) -> None:
         line = house.connect()
         for _ in range(15):
             line.send(b"\r")
@@ -351,7 +345,7 @@ class TestTime:
         assert_refused(line, 408, "UNKNOWN")
 
     def test_a_later_head_has_as_long(self, house: House) -> None:
-        """Also when its first byte comes with the request before it."""
+        """Its first byte may come with the request before it."""
         line = house.connect().send(GET + b"G")
         house.pass_time(14.9)
         assert line.statuses == [200]
@@ -359,7 +353,7 @@ class TestTime:
         assert line.statuses == [200, 408]
 
     def test_an_idle_connection_is_kept_for_90_seconds(self, house: House) -> None:
-        """And then closed without a word."""
+        """Then it is closed without a response."""
         line = house.connect().send(GET)
         house.pass_time(89.9)
         line.send(GET)
@@ -370,14 +364,13 @@ class TestTime:
         assert line.statuses == [200, 200]
 
     def test_a_response_may_take_as_long_as_it_needs(self, house: House) -> None:
-        """No deadline runs meanwhile."""
         line = house.connect().send(LATER)
         house.pass_time(*[100] * 100)
         house.pages.seen[0].finish()
         assert line.answer.status == 200
 
-    def test_a_client_that_takes_nothing_is_left(self, house: House) -> None:
-        """Ten minutes after it has taken something for the last time, and no sooner."""
+    def test_a_client_that_reads_nothing_is_aborted(self, house: House) -> None:
+        """It has ten minutes from the last bytes that it read."""
         line = house.connect().send(LATER)
         line.channel.pauseProducing()
         house.pass_time(400)
@@ -388,8 +381,7 @@ class TestTime:
         house.pass_time(0.1)
         assert line.transport.disconnected
 
-    def test_a_client_that_is_slow_is_not(self, house: House) -> None:
-        """However long all of it takes."""
+    def test_a_slow_client_is_not_aborted(self, house: House) -> None:
         line = house.connect().send(LATER)
         for _ in range(20):
             line.channel.pauseProducing()
@@ -400,8 +392,7 @@ class TestTime:
         line.leave()
         assert house.clock.getDelayedCalls() == []
 
-    def test_a_body_that_is_wanted_has_30_seconds(self, house: House) -> None:
-        """However it trickles in."""
+    def test_a_collected_body_has_30_seconds(self, house: House) -> None:
         line = house.connect().send(LARGE.replace(b"17", b"16"))
         for _ in range(14):
             house.pass_time(2)
@@ -410,8 +401,8 @@ class TestTime:
         house.pass_time(2)
         assert_refused(line, 408, "UNKNOWN")
 
-    def test_a_client_that_does_not_take_the_rest_is_aborted(self, house: House) -> None:
-        """A closing connection has as long as an idle one."""
+    def test_a_closing_connection_that_is_not_read_is_aborted(self, house: House) -> None:
+        """It has as long as an idle one."""
         line = house.connect()
         house.pass_time(15, 89.9)
         assert not line.transport.disconnected
@@ -419,18 +410,18 @@ class TestTime:
         assert line.transport.disconnected
 
     def test_nothing_is_left_scheduled(self, house: House) -> None:
-        """When a client has left, wherever that was."""
+        """The client may leave at any point."""
         for sent in (b"", b"GET", GET, LATER, LARGE, LARGE + b"x", GET.replace(b"v2", b"*"), b"\x16"):
             house.connect().send(sent).leave()
         assert house.clock.getDelayedCalls() == []
-        assert house.site.connections.open == 0
+        assert house.site.connections.open_count == 0
 
 
 class TestBody:
-    """What is read of a request's body, and what is not."""
+    """Request bodies that are collected, and those that are not read."""
 
-    def test_a_wanted_body_is_there_when_the_request_is_processed(self, house: House) -> None:
-        """In memory; and the next request follows it."""
+    def test_a_collected_body_is_complete_when_the_request_is_processed(self, house: House) -> None:
+        """It is in memory, and the next request follows it."""
         line = house.connect().send(LARGE.replace(b"17", b"16") + b"client_id=docker" + GET)
         assert [answer.body for answer in line.answers] == [b"posted client_id=docker", b"/v2/"]
 
@@ -448,13 +439,12 @@ class TestBody:
         house.connect().send(b"POST /auth?b=2 HTTP/1.1\r\nHost: h\r\n" + form)
         assert house.pages.seen[0].args == {b"b": [b"2"]}
 
-    def test_too_large_a_body_is_refused_before_it_comes(self, house: House) -> None:
-        """Its length says so."""
+    def test_a_body_announced_as_too_large_is_refused_at_once(self, house: House) -> None:
         assert_refused(house.connect().send(LARGE), 413, "SIZE_INVALID")
 
     @pytest.mark.parametrize("framing", [b"Content-Length: 60", b"Transfer-Encoding: chunked"])
-    def test_an_unwanted_body_is_not_waited_for(self, house: House, framing: bytes) -> None:
-        """The resource answers at once, and what comes is no request, even if it looks like one."""
+    def test_an_unread_body_delays_no_response(self, house: House, framing: bytes) -> None:
+        """Its bytes are not taken for a request, even if they look like one."""
         line = house.connect().send(b"POST / HTTP/1.1\r\nHost: h\r\n%b\r\n\r\n" % framing)
         assert (line.answer.body, line.answer.headers["Connection"]) == (b"posted ", "close")
         line.send(GET)
@@ -470,7 +460,7 @@ class TestBody:
         assert len(house.pages.seen) == 2
 
     def test_a_client_that_sends_on_gets_time_to_read(self, house: House) -> None:
-        """Five seconds, or so many bytes, whichever ends first; each from the end of the response."""
+        """It has five seconds, or so many bytes, from the end of the response."""
         upload = LATER[:-2] + b"Content-Length: 9999\r\n\r\n"
         line, other = house.connect().send(upload), house.connect().send(upload)
         for client in (line, other):
@@ -485,8 +475,7 @@ class TestBody:
         house.pass_time(0.1)
         assert line.closed
 
-    def test_a_client_that_leaves_while_its_body_is_thrown_away_is_noticed(self, house: House) -> None:
-        """Whoever answers is told."""
+    def test_a_client_that_leaves_while_its_body_is_discarded_is_noticed(self, house: House) -> None:
         line = house.connect().send(LATER[:-2] + b"Content-Length: 9999\r\n\r\n").send(b"x" * 5000)
         told: list[Failure] = []
         house.pages.seen[0].notifyFinish().addErrback(told.append)
@@ -494,8 +483,8 @@ class TestBody:
         assert len(told) == 1
 
     @pytest.mark.parametrize("method", [b"GET", b"POST"])
-    def test_a_method_that_is_not_allowed(self, house: House, method: bytes) -> None:
-        """A push is refused in the registry's form, and told what is allowed."""
+    def test_a_method_that_is_not_allowed_is_refused(self, house: House, method: bytes) -> None:
+        """The error has the registry's format, and lists the allowed methods."""
         line = house.connect().send(b"PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\n")
         assert (line.answer.status, error(line.answer)) == (405, "UNSUPPORTED")
         assert method in line.answer.headers["Allow"].encode().split(b", ")
@@ -506,8 +495,7 @@ class TestExpect:
 
     EXPECT = b"Expect: 100-continue\r\n\r\n"
 
-    def test_a_wanted_body_is_asked_for(self, house: House) -> None:
-        """Before it is read."""
+    def test_100_is_sent_for_a_collected_body(self, house: House) -> None:
         line = house.connect().send(LARGE.replace(b"17\r\n\r\n", b"2\r\n" + self.EXPECT))
         assert line.transport.value() == b"HTTP/1.1 100 Continue\r\n\r\n"
         line.send(b"ab")
@@ -518,42 +506,41 @@ class TestExpect:
         [(LARGE, 413), (LARGE.replace(b"auth", b"v2"), 200), (GET, 200), (b"PUT" + LARGE[4:], 405)],
     )
     def test_any_other_request_gets_its_final_status(self, house: House, head: bytes, status: int) -> None:
-        """Whether there is no body, it is too large, or nobody wants it."""
+        """There may be no body, or it is too large, or nobody reads it."""
         line = house.connect().send(head[:-2] + self.EXPECT)
         assert line.transport.value().startswith(b"HTTP/1.1 %d " % status)
 
 
 class TestFailing:
-    """Resources that fail, clients that leave, and the log of both."""
+    """Failing resources, clients that leave, and the log of both."""
 
     @pytest.mark.parametrize("path", [b"/broken", b"/text"])
     def test_a_failure_is_an_error_without_details(
         self, house: House, failures: Failures, path: bytes
     ) -> None:
-        """They are in the log; the connection goes on."""
+        """The details are logged; the connection stays open."""
         line = house.connect().send(b"GET %b HTTP/1.1\r\nHost: h\r\n\r\n" % path + GET)
         assert line.statuses == [500, 200]
         assert error(line.answers[0]) == "UNKNOWN"
         assert b"secret" not in line.transport.value()
         assert len(failures) == 1
 
-    def test_a_failure_after_the_beginning_cuts_off(self, house: House, failures: Failures) -> None:
-        """The body has no end that a client could take for one."""
+    def test_a_failure_within_a_response_cuts_it_off(self, house: House, failures: Failures) -> None:
+        """No client takes it for complete."""
         line = house.connect().send(b"GET /begun HTTP/1.1\r\nHost: h\r\n\r\n")
         assert line.transport.value().endswith(b"\r\n5\r\nbegun\r\n")
         assert line.transport.disconnected
         line.leave()
-        assert [(request.cut_off, request.sentLength) for request in house.log] == [(True, 5)]
+        assert [(request.is_cut_off, request.sentLength) for request in house.log] == [(True, 5)]
         assert len(failures) == 1
 
     def test_a_failure_after_the_client_left_is_only_logged(self, house: House, failures: Failures) -> None:
-        """There is nobody to tell."""
         house.connect().send(LATER).leave()
         house.pages.seen[0].processingFailed(Failure(ZeroDivisionError()))
         assert len(failures) == 1
         assert len(house.log) == 1
 
-    def test_an_error_keeps_none_of_the_headers_of_the_answer(self, house: House, failures: Failures) -> None:
+    def test_an_error_keeps_no_headers_of_the_failed_response(self, house: House, failures: Failures) -> None:
         """They described another body."""
         line = house.connect().send(LATER)
         house.pages.seen[0].setHeader(b"Docker-Content-Digest", b"sha256:00")
@@ -562,36 +549,36 @@ class TestFailing:
         assert len(failures) == 1
 
     def test_an_error_may_have_any_status(self, house: House) -> None:
-        """Upstreams and those in front of them invent some."""
+        """Upstreams and proxies invent some."""
         line = house.connect().send(LATER)
         house.pages.seen[0].refuse(RegistryError(status=520))
         assert (line.answer.status, error(line.answer)) == (520, "UNKNOWN")
 
     def test_each_request_is_logged_once(self, house: House) -> None:
-        """When its response is complete, or its client left."""
+        """It is logged when its response is complete, or its client has left."""
         line = house.connect().send(GET)
         house.pass_time(7)
         line.send(LATER)
         line.leave()
         house.pages.seen[1].write(b"too late")
         first, second = house.log
-        assert (first.code, first.sentLength, first.started, first.cut_off) == (200, 4, 0, False)
-        assert (second.started, second.cut_off) == (7, True)
+        assert (first.code, first.sentLength, first.started, first.is_cut_off) == (200, 4, 0, False)
+        assert (second.started, second.is_cut_off) == (7, True)
 
     def test_running_requests_are_counted(self, house: House) -> None:
-        """From their head to the end of their response."""
+        """A request runs from its head to the end of its response."""
         line, _ = house.connect().send(LATER), house.connect().send(GET)
-        assert (house.site.connections.open, house.site.connections.running) == (2, 1)
+        assert (house.site.connections.open_count, house.site.connections.running_requests) == (2, 1)
         house.pages.seen[0].finish()
         line.leave()
-        assert (house.site.connections.open, house.site.connections.running) == (1, 0)
+        assert (house.site.connections.open_count, house.site.connections.running_requests) == (1, 0)
 
 
 class TestDrain:
-    """The end of a process's connections."""
+    """Draining a process's connections."""
 
-    def test_what_runs_may_finish(self, house: House) -> None:
-        """And says that it is the last; what was pipelined behind it is not begun."""
+    def test_a_running_request_may_finish(self, house: House) -> None:
+        """Its response says that it is the last; pipelined requests are not begun."""
         line = house.connect().send(LATER + LATER)
         house.site.connections.drain(10)
         assert not line.closed
@@ -601,7 +588,7 @@ class TestDrain:
         assert len(house.pages.seen) == 1
 
     def test_a_response_that_has_begun_may_finish(self, house: House) -> None:
-        """Its headers could not say so."""
+        """Its headers were sent too early to say so."""
         line = house.connect().send(LATER)
         house.pages.seen[0].write(b"begun")
         house.site.connections.drain(10)
@@ -610,7 +597,7 @@ class TestDrain:
         assert line.closed
 
     def test_idle_connections_close_at_once(self, house: House) -> None:
-        """Those that have had a response, and those that are old and never sent anything."""
+        """So do older ones that never sent anything."""
         kept, old = house.connect().send(GET), house.connect()
         house.pass_time(2)
         young = house.connect()
@@ -618,7 +605,7 @@ class TestDrain:
         assert (kept.closed, old.closed, young.closed) == (True, True, False)
 
     def test_a_young_connection_may_still_send_its_request(self, house: House) -> None:
-        """It was accepted before we knew; until it is two seconds old."""
+        """It has until it is two seconds old."""
         silent, asking = house.connect(), house.connect()
         house.pass_time(1.5)
         house.site.connections.drain(10)
@@ -632,15 +619,14 @@ class TestDrain:
 
     @pytest.mark.parametrize("cut", [1, len(GET) - 1])
     def test_a_request_that_is_arriving_is_answered(self, house: House, cut: int) -> None:
-        """It counts as one that runs."""
         line = house.connect().send(GET[:cut])
         house.site.connections.drain(10)
         line.send(GET[cut:])
         assert (line.answer.status, line.answer.headers["Connection"]) == (200, "close")
         assert line.closed
 
-    def test_what_does_not_finish_is_aborted(self, house: House) -> None:
-        """After the grace, and its request is told."""
+    def test_a_request_that_outlasts_the_grace_is_aborted(self, house: House) -> None:
+        """The request is told."""
         line = house.connect().send(LATER)
         outcome: list[int] = []
         house.site.connections.drain(10).addCallback(outcome.append)
@@ -648,7 +634,7 @@ class TestDrain:
         assert line.transport.disconnected
         line.leave()
         assert outcome == [1]
-        assert house.log[0].cut_off
+        assert house.log[0].is_cut_off
 
 
 PIECES = [
@@ -661,8 +647,8 @@ PIECES = [
 
 
 @given(st.lists(st.sampled_from(PIECES), max_size=6).map(b"".join), st.lists(st.integers(0, 2000)))
-def test_how_bytes_are_cut_makes_no_difference(sent: bytes, cuts: list[int]) -> None:
-    """The same answers, the same requests, and the same end, for any pieces that TCP makes of a stream."""
+def test_pieces_make_no_difference(sent: bytes, cuts: list[int]) -> None:
+    """Any pieces of a stream give the same requests, responses and end."""
 
     def outcome(pieces: list[bytes]) -> object:
         house = House()
@@ -690,7 +676,7 @@ async def _with_server(site: HttpSite, client: Callable[[int], Any]) -> Any:
 
 @ensureDeferred  # type: ignore[untyped-decorator, unused-ignore]
 async def test_a_blocking_client_reads_the_refusal_of_a_large_upload() -> None:
-    """One that sends 8 MiB before it reads anything, and would lose the answer to a reset."""
+    """A client that sends 8 MiB before it reads would lose the response to a reset."""
 
     def upload(port: int) -> bytes:
         with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
@@ -705,7 +691,7 @@ async def test_a_blocking_client_reads_the_refusal_of_a_large_upload() -> None:
 
 @ensureDeferred  # type: ignore[untyped-decorator, unused-ignore]
 async def test_a_drain_waits_for_a_running_response() -> None:
-    """An idle connection sees its end at once, a running one its response first."""
+    """An idle connection closes at once, a running one after its response."""
     pages = Pages()
     site = HttpSite(pages, reactor)
 
@@ -725,8 +711,7 @@ async def test_a_drain_waits_for_a_running_response() -> None:
     assert b"Connection: close" in last
 
 
-def test_a_log_that_fails_keeps_no_connection(house: House) -> None:
-    """One that was lost is not counted for ever."""
+def test_a_failing_log_leaks_no_connection(house: House) -> None:
 
     def fail(_: ServerRequest) -> None:
         raise ZeroDivisionError
@@ -735,11 +720,11 @@ def test_a_log_that_fails_keeps_no_connection(house: House) -> None:
     line = house.connect().send(LATER)
     with pytest.raises(ZeroDivisionError):
         line.leave()
-    assert house.site.connections.open == 0
+    assert house.site.connections.open_count == 0
 
 
 def test_a_request_is_shown_without_its_query() -> None:
-    """Wherever it is logged: passwords come in queries."""
+    """Passwords come in queries."""
     shown: list[str] = []
     site = HttpSite(Pages(), Clock(), log=lambda request: shown.append(repr(request)))
     Line(site).send(b"GET /v2/auth?password=s3cret HTTP/1.1\r\nHost: a\r\n\r\n")

@@ -88,7 +88,7 @@ def test_every_kind(settings: Mirror) -> None:
     assert "own account" in last["login"]["told"]
     assert "'realms'" in last["realm"]["told"]
     assert "another name" in last["other"]["told"]
-    assert "an authority that is not trusted here" in last["stranger"]["told"]
+    assert "an untrusted authority" in last["stranger"]["told"]
     assert "refused" in last["refused"]["told"]
     assert "proxy http://127.0.0.1" in last["proxied"]["told"]
     assert "nowhere.invalid" in last["nowhere"]["told"]

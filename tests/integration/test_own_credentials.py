@@ -116,7 +116,7 @@ def test_a_credential_helper_whose_secret_has_changed(chains: MakeChain, directo
         helper(path, ALICE.name, ALICE.password)
         chain.registry.push("private/another", image("another"), "latest")
         assert host.manifest("private/another", "latest").status == 200
-        assert chain.mirror.read_log().count("credentials were refused for") == 1
+        assert chain.mirror.read_log().count("refused the mirror's credentials for") == 1
         assert leaks(chain.mirror.directory, {"expired"}) == []
 
 
@@ -129,7 +129,7 @@ def test_a_credential_helper_that_writes_rubbish(chains: MakeChain, directory: M
         answer = chain.mirror.client("docker").manifest(NAME, "latest")
         assert answer.status == 502
         assert ALICE.password.encode() not in answer.body
-        assert "something else than a name and a secret" in chain.mirror.read_log()
+        assert "did not write a user name and a secret" in chain.mirror.read_log()
 
 
 def asked(helper: Path) -> list[str]:

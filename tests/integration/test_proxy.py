@@ -21,11 +21,10 @@ from dockmirror.body.in_memory import collect
 from dockmirror.middleware.token_registry import TokenRegistry
 from dockmirror.system.networks import parse_networks
 from dockmirror.upstream.addresses import AllowedAddresses
-from dockmirror.upstream.concurrency_limit import ConcurrencyLimit
-from dockmirror.upstream.proxy import Proxy, ProxyError
-from dockmirror.upstream.proxy_settings import ProxySettings
+from dockmirror.upstream.agents import ConcurrencyLimit
+from dockmirror.upstream.proxy import Proxy, ProxyError, ProxySettings
 from dockmirror.upstream.redirects import follow_redirects
-from dockmirror.upstream.server_trust import tls_policy
+from dockmirror.upstream.server_trust import make_tls_policy
 from dockmirror.upstream.upstream_endpoints import UpstreamEndpoints
 from tests.connections import FakeResolver
 from tests.listening import Secured
@@ -79,10 +78,10 @@ def _agent(url: str, authority: Authority) -> ConcurrencyLimit:
     """It knows names only where the proxy is told addresses, and asks one thing at a time."""
     proxy = Proxy.parse(url)
     names = {address: [address] for address in ("127.0.0.1", "127.0.0.2")}
-    if not proxy.is_told_names:
+    if not proxy.resolves_names:
         names |= {"tls.test": ["127.0.0.1"], CDN_HOST: [CDN_ADDRESS]}
     allowed = AllowedAddresses([], parse_networks(["127.0.0.0/8"]))
-    tls = tls_policy(str(authority.certificate))
+    tls = make_tls_policy(str(authority.certificate))
     endpoints = UpstreamEndpoints(
         reactor, FakeResolver(names), tls, allowed, 5, proxies=ProxySettings(proxy, proxy)
     )
@@ -185,7 +184,11 @@ async def test_refused(proxying: Proxying, authority: Authority, tls_registry: R
         await agent.request(b"GET", f"https://tls.test:{tls_registry.port}/v2/".encode())
     told = str(refused.value)
     assert told.startswith(f"the proxy {proxy.url(scheme, '')} ")
-    assert "wants a name and a password" in told if not login else "refuses the name or the password" in told
+    assert (
+        "requires a user name and password" in told
+        if not login
+        else "rejects the user name or password" in told
+    )
     assert "secret" not in told + repr(refused.value)
 
 

@@ -135,4 +135,4 @@ def test_a_credential_helper_that_fails(internet: Internet) -> None:
     house = House(internet, networks=["private"], upstreams=upstreams)
     answer = house.get(HOST, MANIFEST)
     assert answer.error == (502, "UNAVAILABLE")
-    assert "credential helper for docker gives it no login" in answer.message
+    assert "credential helper for docker provides no login" in answer.message

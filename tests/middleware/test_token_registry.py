@@ -15,7 +15,7 @@ from dockmirror.middleware.token_registry import TokenRegistry
 from dockmirror.oci.credentials import Credentials
 from dockmirror.oci.errors import Denied, Unauthorized, Unavailable
 from dockmirror.oci.token import Login, TokenRequest
-from dockmirror.upstream.login_attempts import FixedAccount
+from dockmirror.upstream.upstream_accounts import FixedAccount
 from tests.accounts import Changing
 from tests.fake_registry import Passwords, Registry, error
 from tests.fakes import SILENT, Reply
@@ -223,7 +223,9 @@ def test_an_account_that_is_refused(internet: Internet, clock: Clock) -> None:
     registry = TokenRegistry(upstream(internet.agent, clock), clock, FixedAccount(Login(wrong)))
     with logged() as lines, pytest.raises(Unauthorized):
         now(registry.fetch(MANIFEST))
-    assert any("credentials were refused for repository:library/busybox:pull" in line for line in lines)
+    assert any(
+        "refused the mirror's credentials for repository:library/busybox:pull" in line for line in lines
+    )
     assert not any("not-this-one" in line or wrong.header in line for line in lines)
     assert [seen.authorization for seen in internet.asked(AUTH)] == [wrong.header]
 

@@ -16,7 +16,7 @@ from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import BlobUnknown, ManifestUnknown, RegistryError
 from dockmirror.oci.etag import format_etag
 from dockmirror.oci.ranges import Range
-from dockmirror.upstream.registry_client import HEADS_AVOIDED
+from dockmirror.upstream.registry_client import HEADS_AVOIDED_TTL
 
 from ..answering import watch
 from ..fakes import World
@@ -150,7 +150,7 @@ def test_what_is_given_there_is_served_from_the_cache(mirrors: Mirrors, path: st
 def test_a_head_is_not_sent_in_vain(mirrors: Mirrors) -> None:
     """That an upstream redirects HEADs is remembered for an hour."""
     config, layer = Digest.of(CONFIG), Digest.of(LAYER)
-    for waiting, methods in ((0.0, "HGG"), (HEADS_AVOIDED - 1, "GG"), (1.0, "HGG")):
+    for waiting, methods in ((0.0, "HGG"), (HEADS_AVOIDED_TTL - 1, "GG"), (1.0, "HGG")):
         mirrors.clock.advance(waiting)
         for digest in (config, layer)[: 1 if waiting else 2]:
             mirrors.ask(mirrors.other, f"any/name/blobs/{digest}")
@@ -263,7 +263,7 @@ names, contents = st.sampled_from(NAMES), st.sampled_from([*BLOBS, *MANIFESTS])
 clients = st.sampled_from([None, "alice", "bob"])
 hosts = st.booleans()
 redirections = st.sampled_from(["everything", "nothing", "by turns"])
-times = st.sampled_from([1.0, 60.0, GRANTED - 1, GRANTED, HEADS_AVOIDED, PUBLIC - 1, PUBLIC])
+times = st.sampled_from([1.0, 60.0, GRANTED - 1, GRANTED, HEADS_AVOIDED_TTL, PUBLIC - 1, PUBLIC])
 
 
 def kind_of(data: bytes) -> str:

@@ -20,7 +20,7 @@ from dockmirror.oci.reference import Repository
 from dockmirror.oci.write import Write, WriteResult, parse_write
 from dockmirror.pullthrough.generations import Generations, TombstoneFilter, Tombstones
 from dockmirror.pullthrough.push_cache import PushCache
-from dockmirror.upstream.signed_locations import LocationSigner
+from dockmirror.upstream.registry_writer import LocationSigner
 
 from ..answering import now
 from ..store.memory import MemoryContents, MemoryDocuments

@@ -1,4 +1,4 @@
-"""Servers that end with the test, and the authority that signs for them."""
+"""Real servers for the tests, and the authority that signs their certificates."""
 
 # mypy: allow-untyped-decorators
 
@@ -17,7 +17,7 @@ from tests.listening import AUTHORITY, Listening
 
 @pytest.fixture
 def ca_file(tmp_path: Path) -> str:
-    """The authority's certificate, for those who trust it."""
+    """Return the file with the authority's certificate."""
     path = tmp_path / "ca.pem"
     path.write_bytes(AUTHORITY.certificate.public_bytes(serialization.Encoding.PEM))
     return str(path)
@@ -25,7 +25,7 @@ def ca_file(tmp_path: Path) -> str:
 
 @pytest_twisted.async_yield_fixture()
 async def serve() -> AsyncIterator[Callable[..., Listening]]:
-    """Makes servers that end with the test."""
+    """Return a function that starts servers, which end with the test."""
     listening: list[Listening] = []
 
     def start(*choices: Any) -> Listening:

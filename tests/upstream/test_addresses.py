@@ -1,4 +1,4 @@
-"""Which addresses may be connected to."""
+"""Allowed and refused addresses."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SPECIAL = (
 
 
 def _nat64(prefix: str, length: int, address: IPv4Address) -> IPv6Address:
-    """RFC 6052, section 2.2: the octets follow the prefix, and leave out the ninth."""
+    """Return an address by RFC 6052, section 2.2: the octets follow the prefix, and leave out the ninth."""
     octets = bytearray(IPv6Address(prefix).packed)
     places = [i for i in range(length // 8, 16) if i != 8 or length == 96][:4]
     for place, octet in zip(places, address.packed, strict=True):
@@ -65,104 +65,99 @@ networks = st.lists(
 
 
 @given(private)
-def test_private_refused(address: IPv4Address) -> None:
-    """What is not public is refused where nobody configured it."""
-    assert NOWHERE.refusal("cdn.example", 443, str(address))
+def test_an_address_that_is_not_public_is_refused(address: IPv4Address) -> None:
+    assert NOWHERE.explain_refusal("cdn.example", 443, str(address))
 
 
 @given(private, wrappings)
-def test_wrapped_refused(address: IPv4Address, wrapping: str) -> None:
-    """A form of IPv6 that wraps an IPv4 address that is not public is refused like it."""
-    assert NOWHERE.refusal("cdn.example", 443, str(WRAPPINGS[wrapping](address)))
+def test_a_wrapped_address_that_is_not_public_is_refused(address: IPv4Address, wrapping: str) -> None:
+    """IPv6 forms that wrap an IPv4 address are refused like it."""
+    assert NOWHERE.explain_refusal("cdn.example", 443, str(WRAPPINGS[wrapping](address)))
 
 
 @given(
     names, networks, st.sampled_from(METADATA.split()), st.none() | wrappings, st.sampled_from(["", "%eth0"])
 )
-def test_metadata_never(
+def test_a_metadata_service_is_never_allowed(
     host: str, allowed: list[Network], metadata: str, wrapping: str | None, scope: str
 ) -> None:
-    """No configuration allows a metadata service, in no form."""
+    """No setting allows it, in any form."""
     address = metadata + scope if ":" in metadata else metadata
     if wrapping is not None and ":" not in metadata:
         address = str(WRAPPINGS[wrapping](IPv4Address(metadata)))
     everywhere = AllowedAddresses([], allowed, [host, "cdn.example", address])
-    told = everywhere.refusal(host, 443, address)
-    assert told is not None
-    assert "metadata service" in told
+    reason = everywhere.explain_refusal(host, 443, address)
+    assert reason is not None
+    assert "metadata service" in reason
 
 
 @given(private, st.sampled_from(["Registry.Internal", "registry.internal.", "REGISTRY.INTERNAL"]))
-def test_configured_host(address: IPv4Address, spelling: str) -> None:
-    """A host that the operator configured may be anywhere, however its name is spelt."""
-    told = AllowedAddresses(["https://registry.Internal."]).refusal(spelling, 443, str(address))
-    assert told is None or "metadata" in told
+def test_a_configured_host_may_have_any_address(address: IPv4Address, spelling: str) -> None:
+    """Its name may be written in any case."""
+    reason = AllowedAddresses(["https://registry.Internal."]).explain_refusal(spelling, 443, str(address))
+    assert reason is None or "metadata" in reason
 
 
 @given(private, st.sampled_from(["evil.registry.internal", "registry.internal.example", "internal", ""]))
-def test_only_that_host(address: IPv4Address, other: str) -> None:
-    """A host is configured by its whole name."""
-    assert AllowedAddresses(["https://registry.internal"]).refusal(other, 443, str(address))
+def test_a_host_is_configured_by_its_whole_name(address: IPv4Address, other: str) -> None:
+    assert AllowedAddresses(["https://registry.internal"]).explain_refusal(other, 443, str(address))
 
 
 @pytest.mark.parametrize("configured", ["10.1.2.3", "[::1]", "[0:0::1]", "[FD00::1]"])
-def test_configured_literal(configured: str) -> None:
-    """An operator may configure an address, in any of its spellings."""
+def test_a_literal_address_can_be_configured(configured: str) -> None:
+    """It may be written in any form."""
     address = configured.strip("[]")
     allowed = AllowedAddresses([f"https://{configured}"])
-    assert allowed.refusal(address, 443, address) is None
-    assert allowed.refusal("cdn.example", 443, address) is not None
+    assert allowed.explain_refusal(address, 443, address) is None
+    assert allowed.explain_refusal("cdn.example", 443, address) is not None
 
 
 @given(private, st.integers(1, 65535))
-def test_only_that_port(address: IPv4Address, port: int) -> None:
-    """A server of the operator's is its host and its port: others there are as any other servers."""
+def test_another_port_of_a_configured_host_is_refused(address: IPv4Address, port: int) -> None:
+    """A configured server is a host and a port."""
     allowed = AllowedAddresses(["http://registry.internal", "http://registry.internal:5000"])
     anywhere = AllowedAddresses([], hosts=["registry.internal"])
     configured = port in (80, 5000)
     for each, expected in ((allowed, configured), (anywhere, True)):
-        refusal = each.refusal("registry.internal", port, str(address))
+        refusal = each.explain_refusal("registry.internal", port, str(address))
         assert refusal is None or "metadata" in refusal or not expected
         assert refusal is not None or expected
 
 
 @given(st.ip_addresses(network="10.1.0.0/16"), st.none() | unambiguous)
-def test_allowed_network(address: IPv4Address, wrapping: str | None) -> None:
-    """A network that is allowed is allowed for every host, and in every form but the ambiguous ones."""
+def test_an_allowed_network_is_allowed_for_every_host(address: IPv4Address, wrapping: str | None) -> None:
+    """Every form of its addresses is allowed but the ambiguous ones."""
     allowed = AllowedAddresses([], [ip_network("10.1.0.0/16")])
-    told = str(address if wrapping is None else WRAPPINGS[wrapping](address))
-    assert allowed.refusal("cdn.example", 443, told) is None
+    reason = str(address if wrapping is None else WRAPPINGS[wrapping](address))
+    assert allowed.explain_refusal("cdn.example", 443, reason) is None
 
 
-def test_allowed_literal_network() -> None:
-    """The wrapping form itself may be allowed, too."""
+def test_a_wrapping_form_can_be_allowed() -> None:
     allowed = AllowedAddresses([], [ip_network("64:ff9b::/96")])
-    assert allowed.refusal("cdn.example", 443, "64:ff9b::a01:203") is None
-    assert allowed.refusal("cdn.example", 443, "10.1.2.3") is not None
+    assert allowed.explain_refusal("cdn.example", 443, "64:ff9b::a01:203") is None
+    assert allowed.explain_refusal("cdn.example", 443, "10.1.2.3") is not None
 
 
 @pytest.mark.parametrize(
     "address", PUBLIC.split() + [str(wrap(IPv4Address("8.8.4.4"))) for wrap in WRAPPINGS.values()]
 )
-def test_public(address: str) -> None:
-    """Public addresses need no configuration, wrapped ones neither."""
-    assert NOWHERE.refusal("cdn.example", 443, address) is None
+def test_public_addresses_need_no_configuration(address: str) -> None:
+    """Neither do wrapped ones."""
+    assert NOWHERE.explain_refusal("cdn.example", 443, address) is None
 
 
 @pytest.mark.parametrize("address", SPECIAL.split())
-def test_special(address: str) -> None:
-    """Nor is connected to what is of no use to a registry, or not given out to anybody yet."""
-    assert NOWHERE.refusal("cdn.example", 443, address)
+def test_special_and_unassigned_addresses_are_refused(address: str) -> None:
+    assert NOWHERE.explain_refusal("cdn.example", 443, address)
 
 
-def test_no_address() -> None:
-    """What is not an address is an error, not a consent."""
+def test_an_invalid_address_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"127\.1"):
-        NOWHERE.refusal("cdn.example", 443, "127.1")
+        NOWHERE.explain_refusal("cdn.example", 443, "127.1")
 
 
 @pytest.mark.parametrize(
-    ("host", "address", "told"),
+    ("host", "address", "reason"),
     [
         ("cdn.example", "10.1.2.3", "cdn.example resolves to 10.1.2.3, which is private"),
         ("10.1.2.3", "10.1.2.3", "10.1.2.3 is private"),
@@ -174,8 +169,7 @@ def test_no_address() -> None:
         ("cdn.example", "fe80::1", "cdn.example resolves to fe80::1, which is link-local"),
     ],
 )
-def test_told(host: str, address: str, told: str) -> None:
-    """A refusal names the host, the address and its kind, and what could allow it."""
-    assert NOWHERE.refusal(host, 443, address) == (
-        f"{told}: at port 443 only allow_networks of the upstream could allow it"
+def test_a_refusal_names_host_address_kind_and_remedy(host: str, address: str, reason: str) -> None:
+    assert NOWHERE.explain_refusal(host, 443, address) == (
+        f"{reason}: to connect at port 443, add it to the upstream's allow_networks"
     )

@@ -1,4 +1,4 @@
-"""Connections that nobody can hold up: in memory, and the last few to real servers."""
+"""Limits of connections: in memory, and a few with real servers."""
 
 # mypy: allow-untyped-decorators
 
@@ -42,8 +42,8 @@ from tests.connections import PUBLIC, Connections, Wire, connections, failure_of
 from tests.listening import AUTHORITY, HEAD, Endless, Listening, Silent, Vanished, real_agent, soon
 
 
-def test_silent_tls() -> None:
-    """A peer that accepts and says nothing is aborted after the time to connect; the failure names TLS."""
+def test_a_peer_that_is_silent_in_the_tls_handshake_is_aborted() -> None:
+    """The error names TLS."""
     here = connections(PUBLIC)
     connecting = here.connect(b"https://r.example/")
     wire = here.accept()
@@ -56,8 +56,7 @@ def test_silent_tls() -> None:
     assert wire.aborted
 
 
-def test_handshake_cancelled() -> None:
-    """Who cancels a connection during the handshake aborts it."""
+def test_cancelling_during_the_handshake_aborts() -> None:
     here = connections(PUBLIC)
     connecting = here.connect(b"https://r.example/")
     wire = here.accept()
@@ -71,8 +70,8 @@ def test_handshake_cancelled() -> None:
 @pytest.mark.parametrize(
     ("said", "told"), [(b"HTTP/1.0 400 Bad\r\n\r\n", "wrong version number"), (b"", "in a non-clean fashion")]
 )
-def test_no_tls(said: bytes, told: str) -> None:
-    """A peer that speaks no TLS, or leaves during the handshake, is a failed handshake, and why is told."""
+def test_a_failed_handshake_says_why(said: bytes, told: str) -> None:
+    """The peer speaks no TLS, or leaves."""
     here = connections(PUBLIC)
     connecting = here.connect(b"https://r.example/")
     wire = here.accept()
@@ -87,16 +86,16 @@ def test_no_tls(said: bytes, told: str) -> None:
 
 
 @pytest.mark.parametrize("scheme", [b"http", b"https"])
-def test_read_size(scheme: bytes) -> None:
-    """The socket is read in large pieces, below TLS, too."""
+def test_the_socket_is_read_in_large_pieces(scheme: bytes) -> None:
+    """Below TLS, too."""
     here = connections(PUBLIC)
     here.connect(scheme + b"://r.example/")
     assert here.accept().bufferSize == READ_SIZE
 
 
 @pytest.mark.parametrize("scheme", [b"http", b"https"])
-def test_no_delay(scheme: bytes) -> None:
-    """The HTTP client sees that it speaks over TCP, and has requests sent without delay."""
+def test_requests_are_sent_without_delay(scheme: bytes) -> None:
+    """The HTTP client recognises TCP."""
     here = connections(PUBLIC)
     here.agent.request(b"GET", scheme + b"://r.example/")
     here.reactor.advance(0)
@@ -104,14 +103,14 @@ def test_no_delay(scheme: bytes) -> None:
 
 
 def _asked(**choices: Any) -> tuple[Connections, Wire, Deferred[IResponse]]:
-    """A request, sent to a peer that has not answered yet."""
+    """Return a request that was sent and not answered."""
     here = connections(PUBLIC)
     response = here.get(**choices)
     return here, here.accept(), response
 
 
 def _headers_of(size: int, first: bytes = HEAD, last: bytes = b"Content-Length: 0\r\n\r\n") -> bytes:
-    """A block of headers that has that many bytes."""
+    """Return a header block of that many bytes."""
     line = b"X-Filling: " + b"x" * 87 + b"\r\n"
     lines, rest = divmod(size - len(first) - len(last) - 20, len(line))
     block = first + line * lines + b"X: " + b"x" * (rest + 15) + b"\r\n" + last
@@ -124,8 +123,8 @@ def _pieces(data: bytes, size: int) -> list[bytes]:
 
 
 @pytest.mark.parametrize("size", [1000, 2**14, 2**18])
-def test_headers_bounded(size: int) -> None:
-    """Headers one byte too long abort the connection, however they arrive; none too long do not."""
+def test_headers_that_are_too_long_abort(size: int) -> None:
+    """One byte decides, in whatever pieces they arrive."""
     here, wire, response = _asked()
     for piece in _pieces(_headers_of(HEADERS_LIMIT), size):
         wire.protocol.dataReceived(piece)
@@ -144,8 +143,7 @@ def test_headers_bounded(size: int) -> None:
     assert "the response headers of r.example are too long" in str(failed.reasons[0].value)
 
 
-def test_line_bounded() -> None:
-    """A single line is too long from 16 KiB on."""
+def test_a_line_of_16_kib_is_too_long() -> None:
     here, wire, response = _asked()
     wire.protocol.dataReceived(HEAD + b"X: " + b"x" * 20_000)
     assert wire.aborted
@@ -153,8 +151,7 @@ def test_line_bounded() -> None:
     assert isinstance(failure_of(response).reasons[0].value, HeadersTooLong)
 
 
-def test_malformed_headers() -> None:
-    """Headers that are none fail as such."""
+def test_malformed_headers_fail_as_such() -> None:
     here, wire, response = _asked()
     wire.protocol.dataReceived(HEAD + b"nonsense\r\n\r\n")
     assert wire.aborted
@@ -162,8 +159,7 @@ def test_malformed_headers() -> None:
     assert isinstance(failure_of(response).reasons[0].value, ValueError)
 
 
-def test_informational_bounded() -> None:
-    """1xx responses count together with the one that they precede."""
+def test_informational_responses_count_with_the_final_one() -> None:
     here, wire, response = _asked()
     hints = b"HTTP/1.1 103 Early Hints\r\nLink: </>\r\n\r\n"
     for _ in range(HEADERS_LIMIT // len(hints)):
@@ -176,8 +172,8 @@ def test_informational_bounded() -> None:
 
 
 @pytest.mark.parametrize("framing", [b"Content-Length: 1000000\r\n\r\n", b"\r\n"])
-def test_body_unbounded(framing: bytes) -> None:
-    """A body may be of any length, and begin in the same piece as its headers end."""
+def test_a_body_may_be_of_any_length(framing: bytes) -> None:
+    """It may begin in the piece in which the headers end."""
     _, wire, response = _asked()
     body = b"\x00" * 1_000_000
     wire.protocol.dataReceived(HEAD + framing + body[:500_000])
@@ -191,8 +187,7 @@ def test_body_unbounded(framing: bytes) -> None:
 
 
 @pytest.mark.parametrize("before", [b"200 OK", b"204 No Content"])
-def test_keep_alive_bounded(before: bytes) -> None:
-    """Each response on a connection may have headers up to the limit, and none may have more."""
+def test_each_response_on_a_connection_has_the_limit(before: bytes) -> None:
     here, wire, response = _asked()
     for _ in range(3):
         wire.protocol.dataReceived(_headers_of(40_000, b"HTTP/1.1 " + before + b"\r\n"))
@@ -225,8 +220,7 @@ class _Unending:
     def stopProducing(self) -> None: ...
 
 
-def test_early_body() -> None:
-    """A response that begins before the request was sent whole is bounded by its headers only."""
+def test_an_early_response_is_limited_by_its_headers_only() -> None:
     upload = _Unending()
     _, wire, _ = _asked(method=b"POST", body=upload)
     wire.protocol.dataReceived(HEAD + b"Content-Length: 1000000\r\n\r\n")
@@ -236,8 +230,7 @@ def test_early_body() -> None:
     assert not wire.aborted
 
 
-def test_flow_control() -> None:
-    """Who reads a body slowly has the socket paused."""
+def test_a_slow_reader_pauses_the_socket() -> None:
     _, wire, response = _asked()
     wire.protocol.dataReceived(HEAD + b"Content-Length: 10\r\n\r\n12345")
     assert wire.producerState == "paused"
@@ -247,15 +240,14 @@ def test_flow_control() -> None:
     assert result_of(reading) == b"1234567890"
 
 
-def test_request_paced() -> None:
-    """Who writes a request's body is paced by the socket."""
+def test_the_socket_paces_a_request_body() -> None:
     upload = _Unending()
     _, wire, _ = _asked(method=b"POST", body=upload)
     assert wire.producer is upload
 
 
-def test_closing_aborts() -> None:
-    """A connection that is not kept is aborted, so that it needs nobody's consent to end."""
+def test_closing_aborts_the_connection() -> None:
+    """It needs no consent of the peer."""
     _, wire, response = _asked()
     wire.protocol.dataReceived(HEAD + b"Connection: close\r\nContent-Length: 2\r\n\r\n")
     reading = content(result_of(response))
@@ -265,7 +257,7 @@ def test_closing_aborts() -> None:
 
 
 class _Receiving(Protocol):
-    """Keeps what it is given, piece by piece."""
+    """A protocol that keeps the received pieces."""
 
     def __init__(self) -> None:
         self.pieces: list[bytes] = []
@@ -279,7 +271,7 @@ class _Receiving(Protocol):
 
 
 def _by_tls() -> tuple[Clock, IProtocol, _Receiving]:
-    """A clock, a bounded connection whose transport is one of TLS, and its client, which reads a body."""
+    """Return a clock, a bounded connection over TLS, and its client, which reads a body."""
     clock, client, opened = Clock(), _Receiving(), list[IProtocol]()
 
     @implementer(IStreamClientEndpoint)
@@ -300,8 +292,7 @@ def _by_tls() -> tuple[Clock, IProtocol, _Receiving]:
     return clock, opened[0], client
 
 
-def test_records_together() -> None:
-    """What TLS gives of a body record by record, and was read at once, is passed on as one piece."""
+def test_tls_records_of_one_read_are_one_piece() -> None:
     clock, connection, client = _by_tls()
     for record in (b"1", b"2", b"3"):
         connection.dataReceived(record)
@@ -312,8 +303,7 @@ def test_records_together() -> None:
     assert client.pieces == [b"123", b"4"]
 
 
-def test_records_before_the_end() -> None:
-    """What has come of a body before the connection was lost is passed on before that is told."""
+def test_received_records_are_delivered_before_the_loss() -> None:
     clock, connection, client = _by_tls()
     connection.dataReceived(b"1")
     connection.connectionLost(Failure(ConnectionDone()))
@@ -322,8 +312,7 @@ def test_records_before_the_end() -> None:
     assert client.pieces == [b"1"]
 
 
-def test_records_of_the_dropped() -> None:
-    """A client that has dropped its connection is given nothing more."""
+def test_a_client_that_dropped_its_connection_gets_nothing_more() -> None:
     clock, connection, client = _by_tls()
     connection.dataReceived(b"1")
     ITCPTransport(client.transport).abortConnection()
@@ -332,7 +321,7 @@ def test_records_of_the_dropped() -> None:
 
 
 class _Fickle(Protocol):
-    """Has enough of a body at its first bytes."""
+    """A protocol that stops at its first bytes."""
 
     def __init__(self, leave: str) -> None:
         self._leave = leave
@@ -342,16 +331,14 @@ class _Fickle(Protocol):
 
 
 @pytest.mark.parametrize("leave", ["loseConnection", "stopProducing"])
-def test_leaving_aborts(leave: str) -> None:
-    """Who leaves in the middle of a body aborts the connection."""
+def test_leaving_within_a_body_aborts(leave: str) -> None:
     _, wire, response = _asked()
     wire.protocol.dataReceived(HEAD + b"Content-Length: 10\r\n\r\n12345")
     result_of(response).deliverBody(_Fickle(leave))
     assert wire.aborted
 
 
-def test_pool_drops_the_dead() -> None:
-    """A pool may drop a connection that its peer closed long ago."""
+def test_a_pool_may_drop_a_connection_that_was_closed_long_ago() -> None:
     here, wire, response = _asked()
     wire.protocol.dataReceived(HEAD + b"Content-Length: 0\r\n\r\n")
     result_of(response)
@@ -360,8 +347,7 @@ def test_pool_drops_the_dead() -> None:
     assert not wire.aborted
 
 
-def test_pool_drops_the_idle() -> None:
-    """A connection that was idle for too long is aborted."""
+def test_an_idle_connection_is_aborted() -> None:
     here, wire, _ = _asked()
     wire.protocol.dataReceived(HEAD + b"Content-Length: 0\r\n\r\n")
     here.reactor.advance(here.pool.cachedConnectionTimeout)
@@ -369,8 +355,7 @@ def test_pool_drops_the_idle() -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_endless_headers(serve: Callable[..., Listening], ca_file: str) -> None:
-    """A server whose headers never end is left."""
+async def test_a_server_with_endless_headers_is_left(serve: Callable[..., Listening], ca_file: str) -> None:
     server = serve(Endless, AUTHORITY.issue("r.example"))
     with pytest.raises(ResponseFailed) as failed:
         await real_agent(ca_file).request(b"GET", server.url())
@@ -380,8 +365,7 @@ async def test_endless_headers(serve: Callable[..., Listening], ca_file: str) ->
 
 
 @pytest_twisted.ensureDeferred
-async def test_silent_server(serve: Callable[..., Listening], ca_file: str) -> None:
-    """A server that accepts and never begins with TLS is left."""
+async def test_a_server_that_never_begins_tls_is_left(serve: Callable[..., Listening], ca_file: str) -> None:
     server = serve(Silent)
     with pytest.raises(ConnectTimedOut, match=r"the TLS handshake with r.example took more than 1 s"):
         await real_agent(ca_file, timeout=1).request(b"GET", server.url())
@@ -390,8 +374,7 @@ async def test_silent_server(serve: Callable[..., Listening], ca_file: str) -> N
 
 
 @pytest_twisted.ensureDeferred
-async def test_vanished_server(serve: Callable[..., Listening], ca_file: str) -> None:
-    """A server that hears nothing any more keeps no socket open on this side."""
+async def test_a_vanished_server_holds_no_socket(serve: Callable[..., Listening], ca_file: str) -> None:
     server = serve(Vanished, AUTHORITY.issue("r.example"))
     response = await real_agent(ca_file).request(b"GET", server.url())
     assert await content(response) == b"hello"

@@ -1,4 +1,4 @@
-"""Connections to whichever allowed address of a host answers first."""
+"""Connections to the allowed address of a host that answers first."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from tests.connections import (
 )
 
 
-def test_refused() -> None:
-    """Where every address is refused nothing is dialled, and the failure is the policy's sentence."""
+def test_no_address_is_dialled_if_all_are_refused() -> None:
+    """The error is the reason of a refusal."""
     here = connections("10.1.2.3", "::1")
     refused = failure_of(here.connect(b"https://r.example/"))
     assert isinstance(refused, AddressRefused)
@@ -36,8 +36,7 @@ def test_refused() -> None:
     assert here.dialled() == []
 
 
-def test_some_refused() -> None:
-    """Of several addresses only those that are allowed are dialled."""
+def test_only_allowed_addresses_are_dialled() -> None:
     here = connections("10.1.2.3", PUBLIC, "::ffff:10.1.2.3")
     here.connect(b"https://r.example/")
     here.reactor.pump([0.5, 0.5])
@@ -45,8 +44,7 @@ def test_some_refused() -> None:
 
 
 @pytest.mark.parametrize("literal", ["127.0.0.1", "[::1]", "[::ffff:169.254.169.254]"])
-def test_literal_refused(literal: str) -> None:
-    """A literal address is judged like one that a name resolved to."""
+def test_a_literal_address_is_checked_like_a_resolved_one(literal: str) -> None:
     address = literal.strip("[]")
     here = Connections({address: [address]})
     assert isinstance(failure_of(here.connect(f"http://{literal}/".encode())), AddressRefused)
@@ -56,16 +54,15 @@ def test_literal_refused(literal: str) -> None:
     "addresses",
     [AllowedAddresses(["http://r.example:5000"]), AllowedAddresses([], [ip_network("10.0.0.0/8")])],
 )
-def test_configured(addresses: AllowedAddresses) -> None:
-    """What the operator configured is dialled."""
+def test_a_configured_address_is_dialled(addresses: AllowedAddresses) -> None:
     here = connections("10.1.2.3", addresses=addresses)
     here.connect(b"http://r.example:5000/")
     assert here.dialled() == ["10.1.2.3"]
     assert here.reactor.tcpClients[0][1] == 5000
 
 
-def test_another_port_of_the_own_host() -> None:
-    """What the operator configured is one server: a redirect to its host leads to no other one there."""
+def test_another_port_of_the_configured_host_is_refused() -> None:
+    """A redirect may lead there."""
     here = connections("10.1.2.3", addresses=AllowedAddresses(["http://r.example:5000"]))
     refused = failure_of(here.connect(b"http://r.example:6379/"))
     assert isinstance(refused, AddressRefused)
@@ -73,7 +70,7 @@ def test_another_port_of_the_own_host() -> None:
 
 
 def test_families_alternate() -> None:
-    """IPv6 and IPv4 are dialled in turn, 0.3 s apart, while none answers."""
+    """IPv6 and IPv4 are dialled in turn, 0.3 s apart, until one answers."""
     here = connections(PUBLIC6, ALSO_PUBLIC6, PUBLIC, ALSO_PUBLIC)
     here.connect(b"http://r.example/")
     assert here.dialled() == [PUBLIC6]
@@ -83,8 +80,8 @@ def test_families_alternate() -> None:
     assert here.dialled() == [PUBLIC6, PUBLIC, ALSO_PUBLIC6, ALSO_PUBLIC]
 
 
-def test_first_wins() -> None:
-    """The first address that answers is used, and the others are given up."""
+def test_the_first_address_that_answers_is_used() -> None:
+    """The other attempts are cancelled."""
     here = connections(PUBLIC, ALSO_PUBLIC, PUBLIC6)
     connecting = here.connect(b"http://r.example/")
     here.reactor.advance(0.3)
@@ -95,8 +92,7 @@ def test_first_wins() -> None:
     assert here.reactor.connectors[0].stoppedConnecting
 
 
-def test_all_fail() -> None:
-    """Where no address answers, the failure is one of the connections'."""
+def test_a_connection_error_is_raised_if_no_address_answers() -> None:
     here = connections(PUBLIC, ALSO_PUBLIC)
     connecting = here.connect(b"http://r.example/")
     here.reactor.advance(0.3)
@@ -108,13 +104,13 @@ def test_all_fail() -> None:
 
 
 @pytest.mark.parametrize("name", ["unknown.example", "a..example", "a" * 64 + ".example"])
-def test_no_address(name: str) -> None:
-    """A name without an address, and what cannot be a name, is a failed lookup."""
+def test_a_name_without_an_address_is_a_failed_lookup(name: str) -> None:
+    """So is an invalid name."""
     assert isinstance(failure_of(connections(PUBLIC).connect(f"http://{name}/".encode())), DNSLookupError)
 
 
-def test_slow_resolver() -> None:
-    """The time to connect includes the name's resolution; an answer after it is of no consequence."""
+def test_the_timeout_includes_the_resolution() -> None:
+    """A late result is ignored."""
     answer: Deferred[None] = Deferred()
     here = connections(
         PUBLIC, resolver=FakeResolver({"r.example": [PUBLIC]}, lambda: answer), connect_timeout=3
@@ -129,8 +125,7 @@ def test_slow_resolver() -> None:
     assert here.dialled() == []
 
 
-def test_slow_addresses() -> None:
-    """The time to connect is for all addresses together; then they are given up."""
+def test_the_timeout_is_for_all_addresses_together() -> None:
     here = connections(PUBLIC, ALSO_PUBLIC)
     connecting = here.connect(b"http://r.example/")
     here.reactor.pump([0.3, 9.8])
@@ -139,8 +134,7 @@ def test_slow_addresses() -> None:
     assert here.reactor.getDelayedCalls() == []
 
 
-def test_cancelled() -> None:
-    """Who cancels a connection leaves nothing behind."""
+def test_cancelling_leaves_nothing_behind() -> None:
     here = connections(PUBLIC, ALSO_PUBLIC)
     connecting = here.connect(b"http://r.example/")
     connecting.cancel()

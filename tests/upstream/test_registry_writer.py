@@ -1,4 +1,4 @@
-"""Writes to an upstream over real HTTP bytes, against a server in memory."""
+"""Writes to an upstream, and the signed locations of uploads."""
 
 # mypy: allow-untyped-calls
 
@@ -7,6 +7,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
@@ -15,64 +17,107 @@ from dockmirror.body.in_memory import BytesBody
 from dockmirror.interfaces import IWritableRegistry
 from dockmirror.oci.credentials import Credentials
 from dockmirror.oci.descriptor import Descriptor
-from dockmirror.oci.errors import RangeInvalid, RegistryError, Unavailable
+from dockmirror.oci.errors import BlobUploadUnknown, RangeInvalid, RegistryError, Unavailable
 from dockmirror.oci.reference import Repository
 from dockmirror.oci.write import UploadSession, UploadTarget, Write, WriteResult
-from dockmirror.upstream.identity_encoding import http_client
-from dockmirror.upstream.registry_writer import RegistryWriter
-from dockmirror.upstream.signed_locations import LocationSigner
+from dockmirror.upstream.registry_writer import LocationSigner, RegistryWriter
 from dockmirror.upstream.token_relay import ChallengeCache
 from dockmirror.upstream.upload_client import UploadClient
-from dockmirror.upstream.upstream_client import UpstreamClient
+from dockmirror.upstream.upstream_client import UpstreamClient, make_http_client
 from tests.fakes import Reply, World
 from tests.stacks import now
 
+KEY, OTHER = b"k" * 32, b"o" * 32
+A, B = Repository("a"), Repository("b")
+ADDRESS = "https://storage.example/upload?signature=a%2Fb&x=+"
+SIGNER = LocationSigner([KEY], "docker")
+
+
+@given(st.lists(st.text()))
+def test_a_signed_location_is_verified(values: list[str]) -> None:
+    """It is a path segment that needs no encoding."""
+    signed = SIGNER.sign(A, *values)
+    assert SIGNER.verify(A, signed) == tuple(values)
+    assert set(signed) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
+    assert not signed.startswith(".")
+
+
+@pytest.mark.parametrize(
+    ("signer", "repository"),
+    [
+        (LocationSigner([OTHER], "docker"), A),
+        (LocationSigner([KEY], "quay"), A),
+        (SIGNER, B),
+        (LocationSigner([], "docker"), A),
+    ],
+)
+def test_a_location_signed_for_something_else_is_refused(
+    signer: LocationSigner, repository: Repository
+) -> None:
+    """By another mirror, for another upstream, or for another repository."""
+    with pytest.raises(BlobUploadUnknown):
+        signer.verify(repository, SIGNER.sign(A, ADDRESS))
+
+
+def test_any_change_breaks_the_signature() -> None:
+    signed = SIGNER.sign(A, ADDRESS)
+    body, code = signed.split(".")
+    for changed in (body, f"{body}.", f".{code}", f"{body}.{code}.", "", ".", "é.é", f"{body[:-2]}.{code}",
+                    f"{SIGNER.sign(A, 'https://evil.example/').split('.')[0]}.{code}"):  # fmt: skip
+        with pytest.raises(BlobUploadUnknown):
+            SIGNER.verify(A, changed)
+
+
+def test_keys_can_be_rotated() -> None:
+    both = LocationSigner([OTHER, KEY], "docker")
+    assert both.verify(A, SIGNER.sign(A, ADDRESS)) == (ADDRESS,)
+    assert LocationSigner([OTHER], "docker").verify(A, both.sign(A, ADDRESS)) == (ADDRESS,)
+
+
 HOST, URL = "r.example", "https://r.example"
-A = Repository("a")
 TOKEN = Credentials.bearer("t")
 
 
 class Asked:
-    """An upstream, and what is asked of it."""
+    """An upstream, and a client that writes to it."""
 
     def __init__(self, url: str = URL) -> None:
         self.world, clock = World(), Clock()
         self.seals = LocationSigner([b"k" * 32], "r")
-        client = UpstreamClient(http_client(self.world.agent), clock, "r", url)
+        client = UpstreamClient(make_http_client(self.world.agent), clock, "r", url)
         handshake = ChallengeCache(client, url, clock)
         submitting = UploadClient(self.world.agent, client, clock, 60.0, lambda _: None)
         self.writing = RegistryWriter(url, client, submitting, handshake, self.seals)
 
     def write(self, write: Write, data: bytes = b"") -> WriteResult:
-        """What comes of it."""
+        """Return the result of a write."""
         coming: Any = self.writing.write(write, BytesBody(data, Descriptor(size=len(data))))
         return now(self.flushed(coming))
 
     async def flushed(self, coming: Any) -> WriteResult:
-        """The same, when all bytes have got there."""
+        """Return it when all bytes have arrived."""
         asked: Deferred[WriteResult] = Deferred.fromCoroutine(coming)
         self.world.agent.flush()
         return await asked
 
     def upload(self, address: str) -> UploadSession:
-        """One that goes on there."""
+        """Return an upload with that location."""
         return UploadSession(A, self.seals.sign(A, address))
 
 
 def address(asked: Asked, written: WriteResult) -> str:
-    """Where it goes on in truth."""
+    """Return the URL in a signed location."""
     assert written.location is not None
     (found,) = asked.seals.verify(A, written.location.removeprefix("blobs/uploads/"))
     return found
 
 
-def test_it_is_written_to() -> None:
-    """As a registry is."""
+def test_the_writer_is_a_writable_registry() -> None:
     assert verifyObject(IWritableRegistry, Asked().writing)
 
 
 @pytest.mark.parametrize(
-    ("told", "meant"),
+    ("header", "signed_url"),
     [
         ("https://r.example/x?a=%2F&b", "https://r.example/x?a=%2F&b"),
         ("http://r.example/x", "https://r.example/x"),
@@ -83,24 +128,23 @@ def test_it_is_written_to() -> None:
         ("/x#fragment", "https://r.example/x"),
     ],
 )
-def test_where_it_goes_on(told: str, meant: str) -> None:
-    """To the letter, since it may be signed; by https, where the upstream is asked so."""
+def test_the_upload_location_is_kept_exactly(header: str, signed_url: str) -> None:
+    """It may be signed; its scheme is https if the upstream's is."""
     asked = Asked()
-    asked.world.reply(HOST, "/v2/a/blobs/uploads/", Reply(202, b"", (("Location", told),)))
-    assert address(asked, asked.write(Write("POST", UploadTarget(A)))) == meant
+    asked.world.reply(HOST, "/v2/a/blobs/uploads/", Reply(202, b"", (("Location", header),)))
+    assert address(asked, asked.write(Write("POST", UploadTarget(A)))) == signed_url
 
 
-@pytest.mark.parametrize("told", ["", "ftp://r.example/x", "https://u:p@r.example/x", "/a b"])
-def test_what_is_no_address(told: str) -> None:
-    """Is told at once."""
+@pytest.mark.parametrize("header", ["", "ftp://r.example/x", "https://u:p@r.example/x", "/a b"])
+def test_an_invalid_location_is_an_error(header: str) -> None:
     asked = Asked()
-    asked.world.reply(HOST, "/v2/a/blobs/uploads/", Reply(202, b"", (("Location", told),)))
-    with pytest.raises(Unavailable, match="no address"):
+    asked.world.reply(HOST, "/v2/a/blobs/uploads/", Reply(202, b"", (("Location", header),)))
+    with pytest.raises(Unavailable, match="invalid upload location"):
         asked.write(Write("POST", UploadTarget(A)))
 
 
-def test_an_upload_that_does_not_say() -> None:
-    """Goes on where it was, also after a refusal."""
+def test_without_a_location_an_upload_stays_where_it_was() -> None:
+    """After a refusal, too."""
     asked = Asked()
     upload = asked.upload(f"{URL}/u")
     asked.world.reply(HOST, "/u", Reply(202), Reply(416))
@@ -115,8 +159,7 @@ def test_an_upload_that_does_not_say() -> None:
     [(f"{URL}/u", "Bearer t"), (f"{URL}:443/u", "Bearer t"), ("http://r.example/u", None),
      (f"{URL}:8443/u", None), ("https://sub.r.example/u", None)],
 )  # fmt: skip
-def test_credentials(where: str, sent: str | None) -> None:
-    """Are for the upstream's own origin."""
+def test_only_the_upstreams_origin_gets_credentials(where: str, sent: str | None) -> None:
     asked = Asked()
     for host in ("r.example", "r.example:443", "r.example:8443", "sub.r.example"):
         asked.world.reply(host, "/u", Reply(202))
@@ -124,8 +167,8 @@ def test_credentials(where: str, sent: str | None) -> None:
     assert [seen.authorization for seen in asked.world.seen] == [sent]
 
 
-def test_they_do_not_come_back() -> None:
-    """After a redirect elsewhere, and from there to the upstream."""
+def test_credentials_that_were_dropped_do_not_come_back() -> None:
+    """After a redirect to another host, and from there to the upstream."""
     asked = Asked()
     asked.world.reply(HOST, "/v2/a/blobs/uploads/", Reply(307, b"", (("Location", "https://o.example/"),)))
     asked.world.reply("o.example", "/", Reply(307, b"", (("Location", f"{URL}/u"),)))
@@ -134,8 +177,7 @@ def test_they_do_not_come_back() -> None:
     assert [seen.authorization for seen in asked.world.seen] == ["Bearer t", None, None]
 
 
-def test_redirects_end() -> None:
-    """After five."""
+def test_five_redirects_are_followed() -> None:
     asked = Asked()
     asked.world.reply(HOST, "/v2/a/blobs/uploads/", Reply(307, b"", (("Location", "./"),)))
     with pytest.raises(RegistryError, match="more than 5"):
@@ -144,12 +186,12 @@ def test_redirects_end() -> None:
 
 
 @pytest.mark.parametrize("status", [301, 307])
-def test_a_redirect_to_nowhere(status: int) -> None:
-    """Is told of, and its connection is let go: each that was not would take a place from all others."""
+def test_a_redirect_to_an_invalid_url_releases_its_connection(status: int) -> None:
+    """A connection that is not released would count against the limit."""
     asked = Asked()
     reply = Reply(status, bytes(100_000), (("Location", "ftp://r.example/"),)).cut(50, end="stalled")
     asked.world.reply(HOST, "/v2/a/blobs/uploads/", reply)
-    with pytest.raises(Unavailable, match="no address"):
+    with pytest.raises(Unavailable, match="invalid URL"):
         asked.write(Write("POST", UploadTarget(A)))
     asked.world.agent.flush()
     assert len(asked.world.abandoned) == 1

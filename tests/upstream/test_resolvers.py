@@ -1,4 +1,4 @@
-"""Names looked up."""
+"""Host name resolvers."""
 
 # mypy: allow-untyped-decorators
 
@@ -29,18 +29,20 @@ from dockmirror.upstream.resolvers import (
     canonical_host,
     threaded_resolver,
 )
-from dockmirror.upstream.server_trust import tls_policy
+from dockmirror.upstream.server_trust import make_tls_policy
 from dockmirror.upstream.upstream_endpoints import UpstreamEndpoints
 from tests.connections import ALSO_PUBLIC, ALSO_PUBLIC6, PUBLIC, PUBLIC6, Connections, FakeResolver
 from tests.listening import Listening, Server, reactor
 
 
 @pytest_twisted.ensureDeferred
-async def test_threaded_resolver(serve: Callable[..., Listening]) -> None:
-    """The system's resolver knows literal addresses, and that some names have none."""
+async def test_the_systems_resolver_is_used(serve: Callable[..., Listening]) -> None:
+    """It knows literal addresses, and that some names have none."""
     server = serve(Server)
     resolver = threaded_resolver(reactor, 1)
-    endpoints = UpstreamEndpoints(reactor, resolver, tls_policy(), AllowedAddresses([], hosts=["127.0.0.1"]))
+    endpoints = UpstreamEndpoints(
+        reactor, resolver, make_tls_policy(), AllowedAddresses([], hosts=["127.0.0.1"])
+    )
     agent = Agent.usingEndpointFactory(reactor, endpoints)
     response = await agent.request(b"GET", server.url("127.0.0.1", "http"))
     assert await content(response) == b"hello"
@@ -51,8 +53,7 @@ async def test_threaded_resolver(serve: Callable[..., Listening]) -> None:
             await agent.request(b"GET", url)
 
 
-def test_resolver_threads() -> None:
-    """The resolver's threads begin and end with the reactor."""
+def test_the_threads_live_with_the_reactor() -> None:
     memory = MemoryReactorClock()
     verifyObject(IHostnameResolver, threaded_resolver(memory))
     [(start, _, _)] = memory.whenRunningHooks
@@ -63,7 +64,7 @@ def test_resolver_threads() -> None:
 
 @implementer(IResolutionReceiver)
 class _Receiver:
-    """What a name resolved to; its names of resolutions, too."""
+    """A receiver that keeps the addresses, and the names of resolutions."""
 
     def __init__(self) -> None:
         self.began: list[str] = []
@@ -93,39 +94,35 @@ BOTH = FakeResolver({"r.example": [PUBLIC, PUBLIC6, ALSO_PUBLIC, ALSO_PUBLIC6]})
 FIXED = FixedAddresses(BOTH, {"Fixed.Example.": ["10.1.2.3", "FD00:0::1"], "none.example": []})
 
 
-def test_wrappers() -> None:
-    """Each is a resolver itself."""
+def test_wrappers_are_resolvers() -> None:
     verifyObject(IHostnameResolver, FIXED)
     verifyObject(IHostnameResolver, AddressFamilyResolver(BOTH, FAMILIES["4"]))
     verifyObject(IHostResolution, FIXED.resolveHostName(_Receiver(), "fixed.example"))
 
 
 @pytest.mark.parametrize("name", ["fixed.example", "FIXED.example", "fixed.example."])
-def test_fixed(name: str) -> None:
-    """A name has the addresses that were written down, however it is spelt, and in their order."""
+def test_a_fixed_name_has_the_configured_addresses(name: str) -> None:
+    """In their order; the name may be written in any case."""
     assert _resolved(FIXED, name) == ["10.1.2.3", "fd00::1"]
 
 
-def test_not_fixed() -> None:
-    """Any other name is looked up, those below a fixed one, too."""
+def test_other_names_are_looked_up() -> None:
+    """So are those below a fixed name."""
     assert _resolved(FIXED, "r.example") == [PUBLIC, PUBLIC6, ALSO_PUBLIC, ALSO_PUBLIC6]
     assert _resolved(FIXED, "below.fixed.example") == []
 
 
-def test_fixed_to_nothing() -> None:
-    """A name without addresses has none."""
+def test_a_fixed_name_may_have_no_address() -> None:
     assert _resolved(FIXED, "none.example") == []
 
 
-def test_fixed_types() -> None:
-    """Who asks for one family is given no other."""
+def test_fixed_addresses_are_filtered_by_family() -> None:
     assert _resolved(FIXED, "fixed.example", [IPv6Address]) == ["fd00::1"]
     assert _resolved(FIXED, "fixed.example", [IPv4Address]) == ["10.1.2.3"]
 
 
 @pytest.mark.parametrize("address", ["fixed.example", "10.1.2.3/8", "10.1.2", "", "[::1]"])
-def test_no_address(address: str) -> None:
-    """What is written down must be an address."""
+def test_a_fixed_address_must_be_valid(address: str) -> None:
     with pytest.raises(ValueError, match="does not appear to be an IPv4 or IPv6 address"):
         FixedAddresses(BOTH, {"fixed.example": [address]})
 
@@ -139,22 +136,21 @@ def test_no_address(address: str) -> None:
         ("6 4", [PUBLIC6, ALSO_PUBLIC6, PUBLIC, ALSO_PUBLIC]),
     ],
 )
-def test_families(versions: str, addresses: list[str]) -> None:
-    """Only addresses of the chosen families are given on, the preferred ones first."""
+def test_only_chosen_families_pass(versions: str, addresses: list[str]) -> None:
+    """The preferred family comes first."""
     assert _resolved(AddressFamilyResolver(BOTH, FAMILIES[versions]), "r.example") == addresses
 
 
 @given(st.lists(st.ip_addresses().map(str)), st.sampled_from(sorted(FAMILIES)))
-def test_families_keep_order(addresses: list[str], versions: str) -> None:
-    """Within a family the addresses keep the order in which they were given."""
+def test_addresses_of_a_family_keep_their_order(addresses: list[str], versions: str) -> None:
     resolver = AddressFamilyResolver(FakeResolver({"r.example": addresses}), FAMILIES[versions])
     kept = [address for address in addresses if "46"[":" in address] in versions]
     expected = sorted(kept, key=lambda address: versions.index("46"[":" in address]))
     assert _resolved(resolver, "r.example") == expected
 
 
-def test_preferred_is_dialled_first() -> None:
-    """The preferred family is the first that is dialled, and another one only where both are chosen."""
+def test_the_preferred_family_is_dialled_first() -> None:
+    """Another one is dialled only if both are chosen."""
     for versions, dialled in (
         ("6 4", [PUBLIC6, PUBLIC]),
         ("4 6", [PUBLIC, PUBLIC6]),
@@ -166,8 +162,7 @@ def test_preferred_is_dialled_first() -> None:
         assert here.dialled() == dialled
 
 
-def test_fixed_is_connected_to() -> None:
-    """A fixed address may be private: the operator wrote it down for a name that they configured."""
+def test_a_fixed_address_may_be_private() -> None:
     allowed = AllowedAddresses([], hosts=FIXED.addresses)
     here = Connections({}, resolver=FIXED, addresses=allowed)
     here.connect(b"https://fixed.example/")
@@ -175,6 +170,5 @@ def test_fixed_is_connected_to() -> None:
 
 
 @given(st.from_regex(r"[A-Za-z.]*", fullmatch=True))
-def test_canonical(name: str) -> None:
-    """A name with a dot at its end is the name without, and case is of no consequence."""
+def test_names_are_compared_without_case_and_final_dot(name: str) -> None:
     assert canonical_host(name) == canonical_host(name.upper()) == canonical_host(canonical_host(name) + ".")

@@ -1,4 +1,4 @@
-"""The body of a response on its way: complete, broken off, too slow, not wanted any more."""
+"""Bodies of responses: complete, broken off, stalled, or no longer needed."""
 
 # mypy: allow-untyped-calls
 
@@ -26,10 +26,8 @@ CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 class Sender:
-    """An upstream that has sent the headers of a response, and who takes its body.
-
-    :ivar line: the upstream's connection.
-    :ivar taker: the consumer.
+    """An upstream that has sent the headers of a response, and the consumer of its body. :ivar line: the
+    upstream's connection. :ivar taker: the consumer.
     """
 
     def __init__(self, headers: bytes = TEN) -> None:
@@ -44,34 +42,33 @@ class Sender:
 
     @property
     def producer(self) -> Any:
-        """What the taker may pause."""
+        """The producer that the consumer may pause."""
         return self.taker.producer
 
     def deliver(self) -> Outcome:
-        """The delivery."""
+        """Start the delivery."""
         return Outcome(self.content.deliver(self.taker))
 
 
 @pytest.fixture
 def sender() -> Sender:
-    """One that has announced ten bytes."""
+    """Return one that has announced ten bytes."""
     return Sender()
 
 
 def assert_let_go(sender: Sender) -> None:
-    """Nothing is left behind: no producer, no timer, no connection."""
+    """Expect that no producer, timer or connection is left."""
     assert sender.taker.producer is None
     assert sender.line.disconnecting
     assert sender.clock.getDelayedCalls() == []
 
 
-def test_it_is_a_content(sender: Sender) -> None:
-    """Which is delivered or discarded."""
+def test_it_is_a_body(sender: Sender) -> None:
     assert verifyObject(IBody, sender.content)
 
 
-def test_bytes_pass_as_they_come(sender: Sender) -> None:
-    """Each piece at once; the delivery is over with the last one."""
+def test_pieces_are_delivered_as_they_arrive(sender: Sender) -> None:
+    """The delivery ends with the last one."""
     outcome = sender.deliver()
     sender.send(b"01234")
     assert sender.taker.value() == b"01234"
@@ -82,15 +79,14 @@ def test_bytes_pass_as_they_come(sender: Sender) -> None:
     assert_let_go(sender)
 
 
-def test_bytes_that_came_with_the_headers_pass(sender: Sender) -> None:
-    """Also when nobody had taken them at once."""
+def test_bytes_that_came_with_the_headers_are_delivered(sender: Sender) -> None:
     sender.send(b"0123456789")
     assert sender.deliver() == [None]
     assert sender.taker.value() == b"0123456789"
 
 
 def test_the_consumer_sets_the_pace(sender: Sender) -> None:
-    """Its pauses stop the upstream's sending."""
+    """Its pauses stop the upstream."""
     sender.deliver()
     assert sender.taker.streaming
     assert sender.line.producerState == "producing"
@@ -102,8 +98,7 @@ def test_the_consumer_sets_the_pace(sender: Sender) -> None:
 
 @pytest.mark.parametrize("reason", [ConnectionDone(), ConnectionLost()])
 @pytest.mark.parametrize("headers", [TEN, CHUNKED])
-def test_an_upstream_that_breaks_off(headers: bytes, reason: Exception) -> None:
-    """Was unreachable, however politely it closed."""
+def test_a_lost_connection_is_an_error(headers: bytes, reason: Exception) -> None:
     sender = Sender(headers)
     outcome = sender.deliver()
     sender.send(b"3\r\nabc\r\n")
@@ -124,7 +119,7 @@ def test_a_body_without_length_ends_with_its_connection() -> None:
 
 
 def test_an_upstream_that_stalls_is_left_after_a_minute(sender: Sender) -> None:
-    """A minute without a byte, however many came before."""
+    """The minute counts from the last byte."""
     outcome = sender.deliver()
     for _ in range(3):
         sender.clock.advance(59)
@@ -137,7 +132,7 @@ def test_an_upstream_that_stalls_is_left_after_a_minute(sender: Sender) -> None:
 
 
 def test_a_slow_client_is_not_a_stalled_upstream(sender: Sender) -> None:
-    """While the consumer pauses the upstream may not send; its minute begins anew afterwards."""
+    """Pauses of the consumer do not count."""
     outcome = sender.deliver()
     sender.producer.pauseProducing()
     sender.clock.advance(1000)
@@ -149,8 +144,7 @@ def test_a_slow_client_is_not_a_stalled_upstream(sender: Sender) -> None:
     assert isinstance(outcome.error, TimedOut)
 
 
-def test_a_cancelled_delivery_leaves_the_upstream(sender: Sender) -> None:
-    """Its connection is closed, and what still arrives goes nowhere."""
+def test_a_cancelled_delivery_closes_the_connection(sender: Sender) -> None:
     outcome = sender.deliver()
     sender.send(b"01234")
     outcome.work.cancel()
@@ -160,7 +154,7 @@ def test_a_cancelled_delivery_leaves_the_upstream(sender: Sender) -> None:
     assert_let_go(sender)
 
 
-def test_a_consumer_that_stops_leaves_the_upstream(sender: Sender) -> None:
+def test_a_consumer_that_stops_closes_the_connection(sender: Sender) -> None:
     """As a client's transport does when the client has left."""
     outcome = sender.deliver()
     sender.producer.stopProducing()
@@ -168,15 +162,13 @@ def test_a_consumer_that_stops_leaves_the_upstream(sender: Sender) -> None:
     assert_let_go(sender)
 
 
-def test_a_discarded_body_leaves_the_upstream(sender: Sender) -> None:
-    """What it had begun to send has no other end."""
+def test_discarding_a_body_closes_the_connection(sender: Sender) -> None:
     sender.content.discard()
     assert sender.line.disconnecting
     assert sender.clock.getDelayedCalls() == []
 
 
-def test_a_body_that_has_come_may_be_discarded(sender: Sender) -> None:
-    """Nothing is left to be done."""
+def test_a_complete_body_may_be_discarded(sender: Sender) -> None:
     sender.send(b"0123456789")
     sender.content.discard()
     assert sender.clock.getDelayedCalls() == []

@@ -1,4 +1,4 @@
-"""Which certificates are taken: in memory, and with real servers."""
+"""Verification of certificates: in memory, and with real servers."""
 
 # mypy: allow-untyped-decorators
 
@@ -13,14 +13,14 @@ from cryptography.hazmat.primitives import serialization
 from treq import content
 from twisted.internet.error import SSLError
 
-from dockmirror.upstream.server_trust import tls_policy
+from dockmirror.upstream.server_trust import make_tls_policy
 from tests.connections import PUBLIC, Connections, connections, failure_of
 from tests.listening import AUTHORITY, Authority, Listening, Server, real_agent, soon
 
 
 @pytest.mark.parametrize("name", ["my_registry", "a" * 64])
-def test_no_name_for_tls(name: str) -> None:
-    """A name that no certificate can bear fails as TLS does, and http needs no certificate."""
+def test_a_name_that_no_certificate_can_have_fails_as_tls(name: str) -> None:
+    """HTTP without TLS needs no certificate."""
     here = Connections({name: [PUBLIC]})
     assert isinstance(failure_of(here.connect(f"https://{name}/".encode())), SSLError)
     if name == "my_registry":
@@ -28,8 +28,8 @@ def test_no_name_for_tls(name: str) -> None:
         assert here.dialled() == [PUBLIC]
 
 
-def test_hello() -> None:
-    """A server is told which host is meant, and offered HTTP/1.1 over TLS 1.3 or 1.2, nothing else."""
+def test_the_client_hello_names_host_and_protocols() -> None:
+    """It offers HTTP/1.1 over TLS 1.3 or 1.2, nothing else."""
     here = connections(PUBLIC)
     here.connect(b"https://r.example/")
     hello = here.accept().value()
@@ -40,8 +40,10 @@ def test_hello() -> None:
 
 @pytest.mark.parametrize("host", ["r.example", "r.example.", "127.0.0.1"])
 @pytest_twisted.ensureDeferred
-async def test_named(serve: Callable[..., Listening], ca_file: str, host: str) -> None:
-    """A server whose certificate names it is spoken to in HTTP/1.1, and its socket is closed in the end."""
+async def test_a_certificate_with_the_hosts_name_is_accepted(
+    serve: Callable[..., Listening], ca_file: str, host: str
+) -> None:
+    """The socket is closed in the end."""
     server = serve(Server, AUTHORITY.issue("r.example", "127.0.0.1"))
     response = await real_agent(ca_file).request(b"GET", server.url(host))
     assert server.accepted[0].transport.negotiatedProtocol == b"http/1.1"
@@ -55,14 +57,14 @@ async def test_named(serve: Callable[..., Listening], ca_file: str, host: str) -
     [
         (("other.example",), "is for another name"),
         (("127.0.0.1",), "is for another name"),
-        ((), "names nobody"),
+        ((), "names no host"),
     ],
 )
 @pytest_twisted.ensureDeferred
-async def test_misnamed(
+async def test_a_certificate_with_another_name_is_refused(
     serve: Callable[..., Listening], ca_file: str, names: tuple[str, ...], told: str
 ) -> None:
-    """A trusted certificate for another name, or for none, is refused before anything is asked."""
+    """So is one without a name, before any request is sent."""
     server = serve(Server, AUTHORITY.issue(*names))
     with pytest.raises(SSLError, match=f"TLS handshake with r.example: its certificate {told}"):
         await real_agent(ca_file).request(b"GET", server.url())
@@ -73,17 +75,16 @@ async def test_misnamed(
 @pytest.mark.parametrize(
     ("authority", "days", "told"),
     [
-        (Authority("stranger"), (-1, 1), "is of an authority that is not trusted here"),
+        (Authority("stranger"), (-1, 1), "is signed by an untrusted authority"),
         (AUTHORITY, (-2, -1), "has expired"),
         (AUTHORITY, (1, 2), "is not valid yet"),
     ],
     ids=["stranger", "expired", "early"],
 )
 @pytest_twisted.ensureDeferred
-async def test_untrusted(
+async def test_an_untrusted_certificate_is_refused_with_a_reason(
     serve: Callable[..., Listening], ca_file: str, authority: Authority, days: tuple[int, int], told: str
 ) -> None:
-    """A certificate that is not to be trusted is refused, and it is said why."""
     server = serve(Server, authority.issue("r.example", days=days))
     with pytest.raises(SSLError, match=f"TLS handshake with r.example: its certificate {told}"):
         await real_agent(ca_file).request(b"GET", server.url())
@@ -91,10 +92,10 @@ async def test_untrusted(
 
 
 @pytest_twisted.ensureDeferred
-async def test_system_trusted(
+async def test_the_systems_authorities_are_trusted(
     serve: Callable[..., Listening], ca_file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whom the system trusts is trusted, with a CA file as without."""
+    """With a CA file and without."""
     monkeypatch.setenv("SSL_CERT_FILE", ca_file)
     server = serve(Server, AUTHORITY.issue("r.example"))
     other = tmp_path / "other.pem"
@@ -104,10 +105,10 @@ async def test_system_trusted(
         assert await content(response) == b"hello"
 
 
-def test_no_ca_file(tmp_path: Path) -> None:
-    """A CA file that is missing or holds no certificate is an error at once."""
+def test_an_invalid_ca_file_is_an_error_at_once(tmp_path: Path) -> None:
+    """It is missing, or holds no certificate."""
     with pytest.raises(OSError, match="missing"):
-        tls_policy(str(tmp_path / "missing.pem"))
+        make_tls_policy(str(tmp_path / "missing.pem"))
     (tmp_path / "empty.pem").touch()
     with pytest.raises(ValueError, match="PEM"):
-        tls_policy(str(tmp_path / "empty.pem"))
+        make_tls_policy(str(tmp_path / "empty.pem"))

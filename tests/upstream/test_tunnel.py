@@ -1,4 +1,4 @@
-"""Connections that a proxy makes, in memory."""
+"""Connections through a proxy, in memory."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ from twisted.web.iweb import IResponse
 from zope.interface.verify import verifyObject
 
 from dockmirror.upstream.bounded_endpoint import HEADERS_LIMIT, READ_SIZE, HeadersTooLong
-from dockmirror.upstream.proxy import Proxy, ProxyError
-from dockmirror.upstream.proxy_settings import ProxySettings
+from dockmirror.upstream.proxy import Proxy, ProxyError, ProxySettings
 from dockmirror.upstream.tunnel import ANSWER_LIMIT, TunnelEndpoint
 from tests.connections import Connections, Wire, failure_of, result_of
 
@@ -30,12 +29,12 @@ both = pytest.mark.parametrize("proxy", [HTTP, SOCKS], ids=["http", "socks5h"])
 
 
 def _through(proxy: Proxy, **choices: Any) -> Connections:
-    """Connections that know no name but the proxy's."""
+    """Return connections that resolve the proxy's name only."""
     return Connections({"proxy.example": [PRIVATE]}, proxies=ProxySettings(proxy, proxy), **choices)
 
 
 def _open(here: Connections, proxy: Proxy, more: bytes = b"") -> Wire:
-    """The proxy is reached and opens the connection; what was said to it is not kept."""
+    """Open the connection through the proxy, and forget the handshake's bytes."""
     wire = here.accept()
     *before, last = OPENED[proxy]
     for answer in before:
@@ -46,14 +45,14 @@ def _open(here: Connections, proxy: Proxy, more: bytes = b"") -> Wire:
 
 
 def _asked(proxy: Proxy) -> tuple[Connections, Wire, Deferred[IResponse]]:
-    """A request that a server beyond a proxy was sent and has not answered yet."""
+    """Return a request that was sent through a proxy and not answered."""
     here = _through(proxy)
     response = here.get()
     return here, _open(here, proxy), response
 
 
 class _Told(Protocol):
-    """Remembers what it was told."""
+    """A protocol that records its events."""
 
     def __init__(self) -> None:
         self.told: list[object] = []
@@ -69,7 +68,7 @@ class _Told(Protocol):
 
 
 class _Telling:
-    """Makes one protocol, and remembers it."""
+    """A factory that makes one protocol, and keeps it."""
 
     def __init__(self) -> None:
         self.protocol = _Told()
@@ -87,16 +86,15 @@ def _connect(here: Connections) -> tuple[Deferred[Any], list[object]]:
 
 
 @both
-def test_interface(proxy: Proxy) -> None:
-    """A tunnel is an endpoint over another."""
+def test_a_tunnel_is_an_endpoint(proxy: Proxy) -> None:
     here = _through(proxy)
     other = here.endpoints.endpointForURI(URI.fromBytes(b"http://r.example/"))
     verifyObject(IStreamClientEndpoint, TunnelEndpoint(other, proxy, "r.example", 80, 1, here.reactor))
 
 
 @both
-def test_private_proxy(proxy: Proxy) -> None:
-    """The proxy is dialled though its address is private; the upstream's name is looked up by nobody here."""
+def test_a_proxy_may_have_a_private_address(proxy: Proxy) -> None:
+    """The mirror does not resolve the upstream's name."""
     here = _through(proxy)
     connecting = here.connect(b"https://r.example:5000/")
     assert here.reactor.tcpClients[0][:2] == (PRIVATE, proxy.port)
@@ -104,8 +102,7 @@ def test_private_proxy(proxy: Proxy) -> None:
 
 
 @both
-def test_metadata_proxy(proxy: Proxy) -> None:
-    """No proxy is at a metadata service's address."""
+def test_a_proxy_at_a_metadata_service_is_refused(proxy: Proxy) -> None:
     here = _through(proxy, resolver=Connections({"proxy.example": ["169.254.169.254"]}).endpoints.resolver)
     failed = failure_of(here.connect(b"http://r.example/"))
     assert isinstance(failed, ProxyError)
@@ -114,21 +111,21 @@ def test_metadata_proxy(proxy: Proxy) -> None:
 
 
 @both
-def test_opened(proxy: Proxy) -> None:
-    """A connection is given out when the proxy has opened it, with all that the server said by then."""
+def test_a_connection_is_made_once_the_proxy_has_opened_it(proxy: Proxy) -> None:
+    """Bytes that the server has sent by then are delivered."""
     here = _through(proxy)
-    connecting, told = _connect(here)
-    assert told == []
+    connecting, message = _connect(here)
+    assert message == []
     wire = _open(here, proxy, b"hello")
     result_of(connecting)
     wire.protocol.dataReceived(b"again")
     wire.protocol.connectionLost(Failure(ConnectionDone()))
-    assert told == ["made", b"hello", b"again", ConnectionDone]
+    assert message == ["made", b"hello", b"again", ConnectionDone]
 
 
 @both
-def test_request(proxy: Proxy) -> None:
-    """The server is sent the request as it would be directly, and no word about the proxy."""
+def test_the_server_gets_the_request_as_if_directly(proxy: Proxy) -> None:
+    """The proxy is not mentioned in it."""
     here, wire, response = _asked(proxy)
     assert wire.value() == b"GET / HTTP/1.1\r\nHost: r.example\r\n\r\n"
     wire.protocol.dataReceived(b"HTTP/1.1 204 No Content\r\n\r\n")
@@ -138,8 +135,8 @@ def test_request(proxy: Proxy) -> None:
 
 
 @both
-def test_tls(proxy: Proxy) -> None:
-    """Within the connection TLS is begun with the server, by its name."""
+def test_tls_is_spoken_with_the_server(proxy: Proxy) -> None:
+    """By its name."""
     here = _through(proxy)
     connecting = here.connect(b"https://r.example/")
     wire = _open(here, proxy)
@@ -151,8 +148,7 @@ def test_tls(proxy: Proxy) -> None:
 
 
 @both
-def test_bounded(proxy: Proxy) -> None:
-    """What bounds connections bounds these, too."""
+def test_limits_apply_behind_a_proxy(proxy: Proxy) -> None:
     here, wire, response = _asked(proxy)
     assert wire.bufferSize == READ_SIZE
     assert not wire.delay
@@ -165,8 +161,7 @@ def test_bounded(proxy: Proxy) -> None:
 
 
 @both
-def test_flow_control(proxy: Proxy) -> None:
-    """Who reads a body slowly has the socket paused."""
+def test_a_slow_reader_pauses_the_socket(proxy: Proxy) -> None:
     _, wire, response = _asked(proxy)
     wire.protocol.dataReceived(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n12345")
     assert wire.producerState == "paused"
@@ -175,7 +170,7 @@ def test_flow_control(proxy: Proxy) -> None:
 
 
 @pytest.mark.parametrize(
-    ("proxy", "answer", "told"),
+    ("proxy", "answer", "message"),
     [
         (
             HTTP,
@@ -184,19 +179,19 @@ def test_flow_control(proxy: Proxy) -> None:
         ),
         (HTTP, b"HTTP/1.1 200 OK\r\nX: " + b"y" * ANSWER_LIMIT, "answered with more than 65536 bytes"),
         (HTTP, b"\x05\xff", "does not speak HTTP/1.1"),
-        (SOCKS, b"\x05\xff", "wants another kind of login"),
+        (SOCKS, b"\x05\xff", "requires an unsupported login method"),
         (SOCKS, b"HTTP/1.1 400 Bad Request\r\n\r\n", "does not speak SOCKS5"),
     ],
 )
-def test_refused(proxy: Proxy, answer: bytes, told: str) -> None:
-    """A proxy that refuses is left, its name and its reason told, and nobody was connected."""
+def test_a_refusal_names_the_proxy_and_its_reason(proxy: Proxy, answer: bytes, message: str) -> None:
+    """The protocol is not connected."""
     here = _through(proxy)
     connecting, events = _connect(here)
     wire = here.accept()
     wire.protocol.dataReceived(answer)
     refused = failure_of(connecting)
     assert isinstance(refused, ProxyError)
-    assert str(refused).startswith(f"the proxy {proxy} {told}")
+    assert str(refused).startswith(f"the proxy {proxy} {message}")
     assert wire.aborted
     wire.protocol.dataReceived(b"more")
     here.reactor.advance(0)
@@ -205,8 +200,8 @@ def test_refused(proxy: Proxy, answer: bytes, told: str) -> None:
 
 
 @both
-def test_answer_in_pieces(proxy: Proxy) -> None:
-    """Answers are taken in whatever pieces they come, and a large one counts by all of them."""
+def test_answers_arrive_in_any_pieces(proxy: Proxy) -> None:
+    """The limit counts all of them."""
     here = _through(proxy)
     connecting = here.connect(b"http://r.example/")
     wire = here.accept()
@@ -225,21 +220,19 @@ def test_answer_in_pieces(proxy: Proxy) -> None:
 
 
 @both
-def test_lost(proxy: Proxy) -> None:
-    """A proxy that leaves before it has opened the connection is told of."""
+def test_a_proxy_that_closes_early_is_an_error(proxy: Proxy) -> None:
     here = _through(proxy)
     connecting, events = _connect(here)
     here.accept().protocol.connectionLost(Failure(ConnectionDone()))
     failed = failure_of(connecting)
     assert isinstance(failed, ProxyError)
-    assert str(failed) == f"the proxy {proxy} closed the connection before it had answered"
+    assert str(failed) == f"the proxy {proxy} closed the connection without answering"
     assert events == []
     assert here.reactor.getDelayedCalls() == []
 
 
 @both
-def test_silent(proxy: Proxy) -> None:
-    """A proxy that says nothing is left after the time to connect."""
+def test_a_silent_proxy_is_left_after_the_timeout(proxy: Proxy) -> None:
     here = _through(proxy, connect_timeout=3)
     connecting = here.connect(b"http://r.example/")
     wire = here.accept()
@@ -255,8 +248,7 @@ def test_silent(proxy: Proxy) -> None:
 
 
 @both
-def test_cancelled(proxy: Proxy) -> None:
-    """Who cancels a connection that the proxy has not opened aborts it."""
+def test_cancelling_aborts_the_connection(proxy: Proxy) -> None:
     here = _through(proxy)
     connecting, events = _connect(here)
     wire = here.accept()
@@ -269,8 +261,8 @@ def test_cancelled(proxy: Proxy) -> None:
 
 
 @both
-def test_unreachable(proxy: Proxy) -> None:
-    """A proxy that cannot be connected to is told of by name, and not the upstream."""
+def test_an_unreachable_proxy_is_named(proxy: Proxy) -> None:
+    """The upstream is not."""
     here = _through(proxy)
     connecting = here.connect(b"http://r.example/")
     here.reactor.tcpClients[0][2].clientConnectionFailed(here.reactor.connectors[0], Failure(Refused()))
@@ -280,15 +272,14 @@ def test_unreachable(proxy: Proxy) -> None:
 
 
 @both
-def test_unknown(proxy: Proxy) -> None:
-    """A proxy whose name has no address is told of by name, and not the upstream."""
+def test_a_proxy_without_an_address_is_named(proxy: Proxy) -> None:
+    """The upstream is not."""
     here = _through(proxy, resolver=Connections({}).endpoints.resolver)
     failed = failure_of(here.connect(b"http://r.example/"))
     assert str(failed).startswith(f"the proxy {proxy} cannot be connected to: DNS lookup failed")
 
 
-def test_slow_proxy() -> None:
-    """The time to connect to a proxy ends as that to an upstream does."""
+def test_connecting_to_a_proxy_has_the_timeout() -> None:
     here = _through(HTTP, connect_timeout=3)
     connecting = here.connect(b"http://r.example/")
     here.reactor.advance(3)
@@ -297,8 +288,7 @@ def test_slow_proxy() -> None:
     assert "connecting to proxy.example took more than 3 s" in str(late)
 
 
-def test_tls_proxy() -> None:
-    """TLS with a proxy is spoken by the proxy's name."""
+def test_tls_with_a_proxy_uses_the_proxys_name() -> None:
     here = _through(Proxy.parse("https://user:hidden@proxy.example"))
     here.connect(b"http://r.example/")
     hello = here.accept().value()
@@ -307,8 +297,7 @@ def test_tls_proxy() -> None:
     assert b"CONNECT" not in hello
 
 
-def test_no_tls_proxy() -> None:
-    """A proxy with which TLS fails is told of by name, and why it fails."""
+def test_failing_tls_with_a_proxy_says_why() -> None:
     here = _through(Proxy.parse("https://user:hidden@proxy.example"))
     connecting, events = _connect(here)
     wire = here.accept()
@@ -316,16 +305,13 @@ def test_no_tls_proxy() -> None:
     wire.protocol.connectionLost(Failure(ConnectionDone()))
     failed = failure_of(connecting)
     assert isinstance(failed, ProxyError)
-    told = (
-        "cannot be spoken to: An SSL error occurred: TLS handshake with proxy.example: wrong version number"
-    )
-    assert str(failed) == f"the proxy https://proxy.example:443 {told}."
+    message = "cannot be used: An SSL error occurred: TLS handshake with proxy.example: wrong version number"
+    assert str(failed) == f"the proxy https://proxy.example:443 {message}."
     assert events == []
 
 
 @both
-def test_secret(proxy: Proxy) -> None:
-    """What is connected with shows no login, whoever prints it."""
+def test_no_text_shows_the_login(proxy: Proxy) -> None:
     here = _through(proxy)
     assert "hidden" not in repr(here.endpoints.endpointForURI(URI.fromBytes(b"https://r.example/")))
     assert "hidden" not in repr(here.endpoints.endpointForURI(URI.fromBytes(b"https://127.0.0.1/")))

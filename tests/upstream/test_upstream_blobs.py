@@ -1,4 +1,4 @@
-"""Blobs and parts of blobs: nothing but what was asked for."""
+"""Blobs, ranges of blobs, and the limits of their sizes."""
 
 # mypy: allow-untyped-calls
 
@@ -9,18 +9,59 @@ import json
 from typing import Any
 
 import pytest
+from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
 from dockmirror.body.verified import CorruptContent
 from dockmirror.interfaces import Answer
 from dockmirror.oci.consent import HeldBlob, Sample
 from dockmirror.oci.credentials import Credentials
+from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import BlobUnknown, RangeInvalid, RegistryError, Unavailable, Unreachable
 from dockmirror.oci.ranges import ContentRange, Range
+from dockmirror.oci.reference import Repository
+from dockmirror.upstream.upstream_blobs import DEFAULT_LIMIT, BlobSizes
 from tests.fake_registry import MANIFEST as TYPE
 from tests.fake_registry import digest
 from tests.fakes import Reply, World
 from tests.stacks import Outcome, asked, bytes_of, now, upstream
+
+CONFIG, LAYER = Digest.of(b"config"), Digest.of(b"layer")
+HERE, THERE = Repository("here"), Repository("there")
+
+
+def manifest(size: object) -> bytes:
+    """Return a manifest with a configuration of 6 bytes, and a layer of that size."""
+    blobs = [
+        {"mediaType": "a/b", "digest": str(digest), "size": told}
+        for digest, told in ((CONFIG, 6), (LAYER, size))
+    ]
+    return json.dumps(
+        {"schemaVersion": 2, "mediaType": TYPE, "config": blobs[0], "layers": blobs[1:]}
+    ).encode()
+
+
+def test_a_manifest_limits_the_blobs_of_its_repository() -> None:
+    sizes = BlobSizes(Clock())
+    sizes.learn(HERE, manifest(5))
+    assert (sizes.get_limit(HERE, CONFIG), sizes.get_limit(HERE, LAYER)) == (6, 5)
+    assert sizes.get_limit(THERE, LAYER) == DEFAULT_LIMIT
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b"[]", manifest(-1), manifest("many")])
+def test_an_invalid_manifest_leaves_the_default_limit(data: bytes) -> None:
+    sizes = BlobSizes(Clock())
+    sizes.learn(HERE, data)
+    assert sizes.get_limit(HERE, LAYER) == DEFAULT_LIMIT
+
+
+def test_sizes_are_forgotten_after_an_hour() -> None:
+    clock = Clock()
+    sizes = BlobSizes(clock)
+    sizes.learn(HERE, manifest(5))
+    clock.advance(3600)
+    assert sizes.get_limit(HERE, LAYER) == DEFAULT_LIMIT
+
 
 HOST = "registry.example"
 BLOB = bytes(range(100))
@@ -29,27 +70,27 @@ MULTIPART = ("Content-Type", "multipart/byteranges; boundary=x")
 
 
 def world(*replies: Reply) -> World:
-    """A registry that answers to the blob so."""
+    """Return a registry that answers the blob's request with that."""
     world = World()
     world.reply(HOST, PATH, *replies)
     return world
 
 
 def fetch(world: World, ranges: str | None = None, **details: Any) -> Answer:
-    """The registry's answer."""
+    """Return the registry's answer."""
     wanted = None if ranges is None else Range.parse(f"bytes={ranges}")
     return now(upstream(world.agent, url=f"https://{HOST}").fetch(asked(PATH, range=wanted, **details)))
 
 
 def part(first: int, last: int, size: int | str = 100) -> Reply:
-    """A 206 of some bytes."""
+    """Return a 206 of some bytes."""
     return Reply(206, BLOB[first : last + 1], (("Content-Range", f"bytes {first}-{last}/{size}"),))
 
 
 @pytest.mark.parametrize("head", [True, False])
 @pytest.mark.parametrize("kind", [(), (("Content-Type", "text/html"),), (("Content-Encoding", "gzip"),)])
-def test_a_blob(kind: tuple[tuple[str, str], ...], head: bool) -> None:
-    """Is octets, whatever a file server calls it."""
+def test_a_blob_has_the_media_type_of_bytes(kind: tuple[tuple[str, str], ...], head: bool) -> None:
+    """A file server's label is ignored."""
     answer = fetch(world(Reply(200, BLOB, kind)), head=head)
     descriptor = answer.body.descriptor
     assert (answer.status, answer.upstream_status, answer.content_range) == (200, 200, None)
@@ -59,15 +100,14 @@ def test_a_blob(kind: tuple[tuple[str, str], ...], head: bool) -> None:
     assert bytes_of(answer.body) == (b"" if head else BLOB)
 
 
-def test_a_blob_of_unknown_length() -> None:
-    """Has none until it is there."""
+def test_a_blob_may_have_no_announced_length() -> None:
     answer = fetch(world(Reply(200, BLOB, told=False)))
     assert answer.body.descriptor.size is None
     assert bytes_of(answer.body) == BLOB
 
 
-def test_a_blob_without_an_end() -> None:
-    """Is left when more comes than its manifest says, or than is taken of any."""
+def test_a_blob_that_exceeds_its_limit_is_left() -> None:
+    """The limit is its manifest's, or the default."""
     registry = world(Reply(200, BLOB, told=False))
     asking = upstream(registry.agent, url=f"https://{HOST}")
     layer = {"mediaType": "a/b", "digest": digest(BLOB), "size": 99}
@@ -79,8 +119,7 @@ def test_a_blob_without_an_end() -> None:
         bytes_of(answer.body)
 
 
-def test_a_page_in_the_place_of_a_blob() -> None:
-    """Is not the blob spoilt."""
+def test_a_web_page_in_place_of_a_blob_is_no_corruption() -> None:
     answer = fetch(world(Reply(200, b"<html>log in</html>", (("Content-Type", "text/html"),))))
     with pytest.raises(Unavailable, match="a web page") as raised:
         bytes_of(answer.body)
@@ -88,15 +127,15 @@ def test_a_page_in_the_place_of_a_blob() -> None:
 
 
 def test_a_compressed_layer_stays_compressed() -> None:
-    """Though its file server says that it is a text in a coding."""
+    """A file server may label it as text with a coding."""
     layer = gzip.compress(BLOB)
     labels = (("Content-Encoding", "gzip"), ("Content-Type", "application/x-tar"))
     answer = fetch(world(Reply(200, layer, labels)))
     assert bytes_of(answer.body) == layer
 
 
-def test_a_head_stays_one() -> None:
-    """And asks for no range: HTTP knows those of GET only."""
+def test_a_head_is_sent_as_a_head() -> None:
+    """It has no range: HTTP defines ranges for GET only."""
     registry = world(Reply(200, BLOB))
     assert fetch(registry, "0-1", head=True).status == 200
     assert [(seen.method, seen.header("Range")) for seen in registry.seen] == [("HEAD", None)]
@@ -114,39 +153,36 @@ def test_a_head_stays_one() -> None:
     ],
 )
 class TestPart:
-    """One range."""
+    """A single range."""
 
     def assert_part(self, answer: Answer, first: int, last: int) -> None:
-        """It is what was asked for."""
+        """Expect the requested range."""
         assert answer.status == 206
         assert str(answer.content_range) == f"bytes {first}-{last}/100"
         assert answer.body.descriptor.size == last - first + 1
         assert answer.body.descriptor.digest is None
         assert bytes_of(answer.body) == BLOB[first : last + 1]
 
-    def test_that_the_upstream_sends(self, ranges: str, first: int, last: int) -> None:
-        """Is passed on."""
+    def test_a_range_of_the_upstream_is_passed_on(self, ranges: str, first: int, last: int) -> None:
         registry = world(part(first, last))
         self.assert_part(fetch(registry, ranges), first, last)
         assert registry.seen[0].header("Range") == f"bytes={ranges}"
 
-    def test_that_is_cut_out_of_the_whole(self, ranges: str, first: int, last: int) -> None:
-        """Where the upstream knows no ranges: podman takes a 200 for a failure, dockerd aborts."""
+    def test_a_range_is_cut_out_of_a_whole_blob(self, ranges: str, first: int, last: int) -> None:
+        """Podman treats a 200 as a failure, dockerd aborts."""
         answer = fetch(world(Reply(200, BLOB)), ranges)
         self.assert_part(answer, first, last)
         assert answer.upstream_status == 200
 
 
-def test_the_whole_is_left_when_the_part_has_passed() -> None:
-    """What is not wanted is not fetched."""
+def test_a_whole_blob_is_left_behind_the_range() -> None:
     registry = world(Reply(200, BLOB).cut(50, end="stalled"))
     assert bytes_of(fetch(registry, "10-19").body) == BLOB[10:20]
     registry.agent.flush()
     assert len(registry.abandoned) == 1
 
 
-def test_a_whole_that_breaks_off_before_the_part() -> None:
-    """Is unreachable."""
+def test_a_whole_blob_that_breaks_off_before_the_range_is_unreachable() -> None:
     answer = fetch(world(Reply(200, BLOB).cut(50)), "40-59")
     assert isinstance(Outcome(answer.body.deliver(StringTransport())).error, Unreachable)
 
@@ -172,9 +208,8 @@ def test_a_whole_that_breaks_off_before_the_part() -> None:
         (None, Reply(206, BLOB, (MULTIPART,))),
     ],
 )
-def test_another_range(ranges: str | None, reply: Reply) -> None:
-    """Than was asked for is of no use."""
-    with pytest.raises(Unavailable, match="another range than was asked for") as raised:
+def test_another_range_than_requested_is_refused(ranges: str | None, reply: Reply) -> None:
+    with pytest.raises(Unavailable, match="another range than requested") as raised:
         fetch(world(reply), ranges)
     assert (raised.value.status, raised.value.upstream_status) == (502, 206)
 
@@ -188,22 +223,22 @@ def test_another_range_is_not_read() -> None:
     assert len(registry.abandoned) == 1
 
 
-def test_a_whole_of_unknown_length() -> None:
-    """Is passed on as it is: how much of it a range means is not known."""
+def test_a_whole_blob_of_unknown_length_is_passed_on() -> None:
+    """The range cannot be resolved."""
     answer = fetch(world(Reply(200, BLOB, told=False)), "10-19")
     assert (answer.status, answer.content_range, bytes_of(answer.body)) == (200, None, BLOB)
 
 
-def test_a_size_that_is_not_told() -> None:
-    """``*`` says so, and is enough where both ends were asked for."""
+def test_a_range_of_a_blob_of_unknown_size() -> None:
+    """``*`` is enough if both ends were requested."""
     answer = fetch(world(part(10, 19, "*")), "10-19")
     assert str(answer.content_range) == "bytes 10-19/*"
     assert bytes_of(answer.body) == BLOB[10:20]
 
 
 @pytest.mark.parametrize("ranges", ["100-", "100-200", "-0"])
-def test_what_lies_in_no_blob(ranges: str) -> None:
-    """Is 416 with the size, whether the upstream says so or sends the whole, which is then left."""
+def test_a_range_beyond_the_blob_is_416(ranges: str) -> None:
+    """The upstream says so, or sends the whole blob, which is then left."""
     refusal = Reply(416, b"", (("Content-Range", "bytes */100"),))
     for reply in (refusal, Reply(200, BLOB).cut(50, end="stalled")):
         registry = world(reply)
@@ -217,8 +252,7 @@ def test_what_lies_in_no_blob(ranges: str) -> None:
 class TestSeveral:
     """Several ranges."""
 
-    def test_are_passed_on_as_the_upstream_sends_them(self) -> None:
-        """In its own multipart body, of its own length."""
+    def test_a_multipart_body_is_passed_on(self) -> None:
         registry = world(Reply(206, b"--x parts --x--", (MULTIPART,)))
         answer = fetch(registry, "0-1,5-6")
         assert registry.seen[0].header("Range") == "bytes=0-1,5-6"
@@ -227,24 +261,23 @@ class TestSeveral:
         assert answer.body.descriptor.size == 15
         assert bytes_of(answer.body) == b"--x parts --x--"
 
-    def test_may_be_answered_by_one_of_them(self) -> None:
-        """An upstream need not send all."""
+    def test_one_of_the_ranges_may_be_sent(self) -> None:
         assert bytes_of(fetch(world(part(5, 6)), "0-1,5-6").body) == BLOB[5:7]
 
-    def test_may_be_joined_by_the_upstream(self) -> None:
-        """Ranges that overlap are one range to an upstream that joins them (RFC 9110, 15.3.7.2)."""
+    def test_overlapping_ranges_may_be_joined(self) -> None:
+        """RFC 9110, 15.3.7.2."""
         answer = fetch(world(part(0, 6)), "4-6,0-5")
         assert (str(answer.content_range), bytes_of(answer.body)) == ("bytes 0-6/100", BLOB[:7])
 
-    def test_may_be_answered_by_the_whole(self) -> None:
-        """As it is: clients of several ranges know how to take it."""
+    def test_the_whole_blob_may_be_sent(self) -> None:
+        """Clients of several ranges can handle it."""
         answer = fetch(world(Reply(200, BLOB)), "0-1,5-6")
         assert (answer.status, bytes_of(answer.body)) == (200, BLOB)
 
 
 @pytest.mark.parametrize("ranges", [None, "10-19"])
-def test_what_a_client_has_is_not_sent(ranges: str | None) -> None:
-    """304, and the whole that the upstream had begun to send is left."""
+def test_a_client_that_has_the_blob_gets_304(ranges: str | None) -> None:
+    """The whole blob that the upstream had begun to send is left."""
     registry = world(Reply(200, BLOB).cut(50, end="stalled"))
     answer = fetch(registry, ranges, if_none_match=f'"{digest(BLOB)}"')
     assert (answer.status, bytes_of(answer.body)) == (304, b"")
@@ -252,24 +285,23 @@ def test_what_a_client_has_is_not_sent(ranges: str | None) -> None:
     assert len(registry.abandoned) == 1
 
 
-def test_what_is_not_there() -> None:
-    """Is unknown."""
+def test_a_missing_blob_is_unknown() -> None:
     with pytest.raises(BlobUnknown):
         fetch(world(Reply(404)))
 
 
-class TestElsewhere:
-    """Where a registry has sent on to for a blob."""
+class TestOtherHost:
+    """The host that a registry redirects to for a blob."""
 
     @pytest.fixture
     def registry(self) -> World:
-        """One that sends on to another host."""
+        """Return a registry that redirects to another host."""
         registry = world(Reply(307, b"", (("Location", "https://cdn.example/blob?signature=x"),)))
         registry.reply("cdn.example", "/blob", Reply(200, BLOB), part(10, 19))
         return registry
 
-    def test_parts_are_asked_for_there(self, registry: World) -> None:
-        """Without the registry, and without the credentials that it was asked with."""
+    def test_further_ranges_are_requested_there(self, registry: World) -> None:
+        """Without the registry, and without its credentials."""
         answer = fetch(registry, credentials=Credentials.bearer("t0ken"))
         assert answer.open_range is not None
         another = now(answer.open_range(Range.starting_at(10, 19)))
@@ -282,8 +314,7 @@ class TestElsewhere:
         ]
         assert registry.seen[-1].url == "https://cdn.example/blob?signature=x"
 
-    def test_a_refusal_there(self, registry: World) -> None:
-        """Is raised: nobody else is asked."""
+    def test_a_refusal_there_is_raised(self, registry: World) -> None:
         registry.reply("cdn.example", "/blob", Reply(200, BLOB), Reply(403, b"<Error>"))
         answer = fetch(registry)
         assert answer.open_range is not None
@@ -291,14 +322,14 @@ class TestElsewhere:
             now(answer.open_range(Range.starting_at(10, 19)))
         assert (raised.value.status, len(registry.seen)) == (403, 3)
 
-    def test_its_address_shows_nowhere(self, registry: World) -> None:
+    def test_its_url_is_never_shown(self, registry: World) -> None:
         """It is signed."""
         assert "signature" not in repr(fetch(registry))
 
 
 @pytest.mark.parametrize("location", [f"/v2/a/{digest(BLOB)}", f"https://{HOST}/elsewhere"])
-def test_what_the_registry_has_itself_is_asked_of_it(location: str) -> None:
-    """It may want to see credentials."""
+def test_without_a_redirect_ranges_are_requested_from_the_registry(location: str) -> None:
+    """It may require credentials."""
     registry = world(Reply(307, b"", (("Location", location),)))
     registry.reply(HOST, location.removeprefix(f"https://{HOST}"), Reply(200, BLOB))
     assert fetch(registry).open_range is None
@@ -306,13 +337,13 @@ def test_what_the_registry_has_itself_is_asked_of_it(location: str) -> None:
 
 
 SAMPLED = ContentRange(36, 99, 100)
-TOLD = ("Docker-Content-Digest", digest(BLOB))
-SEE = Reply(307, b"", (("Location", f"https://{HOST}/elsewhere"),))
+DIGEST_HEADER = ("Docker-Content-Digest", digest(BLOB))
+REDIRECT = Reply(307, b"", (("Location", f"https://{HOST}/target"),))
 
 
-def proven(world: World, *elsewhere: Reply) -> tuple[bool, list[str]]:
-    """Whether the registry has proven that it gives the held blob, and the methods of all requests."""
-    world.reply(HOST, "/elsewhere", *elsewhere or (Reply(404),))
+def check_consent(world: World, *targets: Reply) -> tuple[bool, list[str]]:
+    """Return whether the registry consents to serving the held blob, and the methods of all requests."""
+    world.reply(HOST, "/target", *targets or (Reply(404),))
 
     async def sample() -> Sample:
         return Sample(SAMPLED, BLOB[36:])
@@ -323,51 +354,51 @@ def proven(world: World, *elsewhere: Reply) -> tuple[bool, list[str]]:
 
 
 def test_a_head_with_digest_and_length_is_consent() -> None:
-    """Nothing else is asked."""
-    assert proven(world(Reply(200, BLOB, (TOLD,)))) == (True, ["HEAD"])
+    """No other request is sent."""
+    assert check_consent(world(Reply(200, BLOB, (DIGEST_HEADER,)))) == (True, ["HEAD"])
 
 
 @pytest.mark.parametrize(
     "reply",
     [
-        SEE,
+        REDIRECT,
         Reply(405),
         Reply(200, BLOB),
-        Reply(200, BLOB[1:], (TOLD,)),
+        Reply(200, BLOB[1:], (DIGEST_HEADER,)),
         Reply(200, BLOB, (("Docker-Content-Digest", digest(b"other")),)),
-        Reply(200, BLOB, (TOLD, ("Content-Type", "text/html"))),
-        Reply(206, BLOB, (TOLD,)),
-        Reply(304, b"", (TOLD,)),
+        Reply(200, BLOB, (DIGEST_HEADER, ("Content-Type", "text/html"))),
+        Reply(206, BLOB, (DIGEST_HEADER,)),
+        Reply(304, b"", (DIGEST_HEADER,)),
     ],
 )
 def test_any_other_head_is_followed_by_a_get(reply: Reply) -> None:
-    """A redirect of it is not followed; the part that is asked for proves the blob, or not."""
-    assert proven(world(reply, part(36, 99))) == (True, ["HEAD", "GET"])
-    assert proven(world(reply, Reply(200, BLOB))) == (True, ["HEAD", "GET"])
+    """Its redirect is not followed; the requested part is compared with the held blob."""
+    assert check_consent(world(reply, part(36, 99))) == (True, ["HEAD", "GET"])
+    assert check_consent(world(reply, Reply(200, BLOB))) == (True, ["HEAD", "GET"])
     for other in (
         part(0, 63), part(36, 99, 101), part(36, 99, "*"), part(36, 50), Reply(200, bytes(100)),
         Reply(200, b""), Reply(200, BLOB, told=False), Reply(416, b"", (("Content-Range", "bytes */30"),)),
     ):  # fmt: skip
         try:
-            consents, methods = proven(world(reply, other))
+            consents, methods = check_consent(world(reply, other))
         except Unavailable:
-            continue  # it is another part than was asked for
+            continue  # it is another part than requested
         assert (consents, methods) == (False, ["HEAD", "GET"])
 
 
-def test_the_get_is_followed_to_its_end() -> None:
-    """It asks the registry itself first: the address of the HEAD was signed for that."""
-    assert proven(world(SEE, SEE), part(36, 99)) == (True, ["HEAD", "GET", "GET"])
-    registry = world(SEE, SEE)
+def test_redirects_of_the_get_are_followed() -> None:
+    """It starts at the registry: the URL that the HEAD is redirected to is signed for HEAD only."""
+    assert check_consent(world(REDIRECT, REDIRECT), part(36, 99)) == (True, ["HEAD", "GET", "GET"])
+    registry = world(REDIRECT, REDIRECT)
     with pytest.raises(BlobUnknown):
-        proven(registry, Reply(404))
+        check_consent(registry, Reply(404))
     assert registry.seen[-1].header("Range") == "bytes=36-99"
 
 
-def test_a_head_that_is_redirected_is_answered_by_one_byte() -> None:
-    """It tells the size, and proves nothing."""
-    registry = world(SEE, part(0, 0))
+def test_a_redirected_head_is_replaced_by_a_get_of_one_byte() -> None:
+    """It tells the size, but is no consent."""
+    registry = world(REDIRECT, part(0, 0))
     answer = fetch(registry, head=True)
     assert (answer.status, answer.body.descriptor.size, answer.consents) == (200, 100, False)
-    empty = world(SEE, Reply(416, b"", (("Content-Range", "bytes */0"),)))
+    empty = world(REDIRECT, Reply(416, b"", (("Content-Range", "bytes */0"),)))
     assert fetch(empty, head=True).body.descriptor.size == 0

@@ -1,4 +1,4 @@
-"""Where an upstream's Agent connects to."""
+"""Endpoints of an upstream: direct and through proxies."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ from zope.interface.verify import verifyObject
 
 from dockmirror.upstream.addresses import AllowedAddresses
 from dockmirror.upstream.checked_endpoint import AddressRefused
-from dockmirror.upstream.proxy import Proxy, ProxyError
-from dockmirror.upstream.proxy_settings import NoProxy, ProxySettings
-from dockmirror.upstream.server_trust import tls_policy
+from dockmirror.upstream.proxy import NoProxy, Proxy, ProxyError, ProxySettings
+from dockmirror.upstream.server_trust import make_tls_policy
 from tests.connections import ALSO_PUBLIC, PUBLIC, Connections, connections, failure_of, result_of
 
 HTTP, LOCAL, REMOTE = (
@@ -26,17 +25,15 @@ SOCKS_GREETED = b"\x05\x00"
 SOCKS_OPEN = b"\x05\x00\x00\x01" + bytes(6)
 
 
-def test_interfaces() -> None:
-    """Endpoints are what an Agent takes, and give what it connects with."""
+def test_it_is_an_endpoint_factory() -> None:
     endpoints = connections(PUBLIC).endpoints
     verifyObject(IAgentEndpointFactory, endpoints)
-    verifyObject(IPolicyForHTTPS, tls_policy())
+    verifyObject(IPolicyForHTTPS, make_tls_policy())
     for url in (b"http://r.example/", b"https://r.example/"):
         verifyObject(IStreamClientEndpoint, endpoints.endpointForURI(URI.fromBytes(url)))
 
 
-def test_other_scheme() -> None:
-    """There are no connections but for http and https."""
+def test_only_http_and_https_are_supported() -> None:
     with pytest.raises(SchemeNotSupported):
         connections(PUBLIC).endpoints.endpointForURI(URI.fromBytes(b"ftp://r.example/"))
 
@@ -47,8 +44,8 @@ def _through(proxy: Proxy, names: dict[str, list[str]], **choices: Any) -> Conne
     )
 
 
-def _told(here: Connections, url: bytes) -> bytes:
-    """What the proxy is asked for."""
+def _target_of(here: Connections, url: bytes) -> bytes:
+    """Return the target that the proxy was sent."""
     here.connect(url)
     wire = here.accept()
     if not wire.value().startswith(b"CONNECT "):
@@ -58,16 +55,15 @@ def _told(here: Connections, url: bytes) -> bytes:
     return bytes(wire.value().split()[1])
 
 
-def test_bypassed() -> None:
-    """What no proxy leads to is connected to directly, and judged; the rest is not."""
+def test_no_proxy_hosts_are_connected_to_directly() -> None:
+    """Their addresses are checked."""
     proxies = ProxySettings(HTTP, HTTP, NoProxy.parse("r.example"))
     here = Connections({"proxy.example": ["10.9.9.9"], "r.example": ["10.1.2.3"]}, proxies=proxies)
     assert isinstance(failure_of(here.connect(b"https://r.example/")), AddressRefused)
-    assert _told(here, b"https://other.example/") == b"other.example:443"
+    assert _target_of(here, b"https://other.example/") == b"other.example:443"
 
 
-def test_by_scheme() -> None:
-    """Each scheme has its own proxy, or none."""
+def test_each_scheme_has_its_own_proxy() -> None:
     here = Connections(
         {"proxy.example": ["10.9.9.9"], "r.example": [PUBLIC]}, proxies=ProxySettings(https=HTTP)
     )
@@ -94,38 +90,35 @@ def test_by_scheme() -> None:
         ("instance-data.ec2.internal", "169.254.169.254"),
     ],
 )
-def test_judged_before_proxy(proxy: Proxy, host: str, address: str) -> None:
-    """No proxy is asked for an address that is refused, nor to look up a name that means its own machine."""
+def test_addresses_are_checked_before_a_proxy_is_asked(proxy: Proxy, host: str, address: str) -> None:
+    """A proxy must not look up names of its own machine."""
     here = _through(proxy, {host.strip("[]"): [address]})
     assert isinstance(failure_of(here.connect(f"http://{host}/".encode())), AddressRefused)
     assert here.dialled() == []
 
 
 @pytest.mark.parametrize(
-    ("proxy", "told"),
+    ("proxy", "message"),
     [(HTTP, b"8.8.8.8:443"), (REMOTE, b"\x05\x01\x00\x01\x08\x08\x08\x08\x01\xbb")],
 )
-def test_literal_through_proxy(proxy: Proxy, told: bytes) -> None:
-    """An address that is allowed is told to the proxy."""
-    assert _told(_through(proxy, {PUBLIC: [PUBLIC]}), b"https://8.8.8.8/") == told
+def test_an_allowed_address_is_sent_to_the_proxy(proxy: Proxy, message: bytes) -> None:
+    assert _target_of(_through(proxy, {PUBLIC: [PUBLIC]}), b"https://8.8.8.8/") == message
 
 
-def test_names_are_the_proxys() -> None:
-    """A proxy that is told names is told them, though nobody here knows them."""
-    assert _told(_through(HTTP, {}), b"https://r.example/") == b"r.example:443"
-    assert _told(_through(REMOTE, {}), b"https://r.example/") == b"\x05\x01\x00\x03\x09r.example\x01\xbb"
+def test_a_proxy_that_resolves_names_is_sent_names() -> None:
+    """The mirror may be unable to resolve them."""
+    assert _target_of(_through(HTTP, {}), b"https://r.example/") == b"r.example:443"
+    assert _target_of(_through(REMOTE, {}), b"https://r.example/") == b"\x05\x01\x00\x03\x09r.example\x01\xbb"
 
 
-def test_addresses_are_judged() -> None:
-    """A proxy that is told addresses is told one that is allowed, and none that is not."""
+def test_a_proxy_that_is_sent_addresses_gets_allowed_ones() -> None:
     here = _through(LOCAL, {"r.example": ["10.1.2.3", PUBLIC]})
-    assert _told(here, b"https://r.example/") == b"\x05\x01\x00\x01\x08\x08\x08\x08\x01\xbb"
+    assert _target_of(here, b"https://r.example/") == b"\x05\x01\x00\x01\x08\x08\x08\x08\x01\xbb"
     here = _through(LOCAL, {"r.example": ["10.1.2.3"]})
     assert isinstance(failure_of(here.connect(b"https://r.example/")), AddressRefused)
 
 
-def test_addresses_are_tried() -> None:
-    """Of several addresses the first that a proxy can connect to is used."""
+def test_the_first_address_that_the_proxy_reaches_is_used() -> None:
     here = _through(LOCAL, {"r.example": [PUBLIC, ALSO_PUBLIC]})
     connecting = here.connect(b"http://r.example/")
     first = here.accept()
@@ -139,8 +132,7 @@ def test_addresses_are_tried() -> None:
     assert b"\x08\x08\x04\x04" in second.value()
 
 
-def test_no_address_reached() -> None:
-    """Where a proxy reaches no address, its failure is told."""
+def test_the_proxys_failure_is_raised_if_it_reaches_no_address() -> None:
     here = _through(LOCAL, {"r.example": [PUBLIC]})
     connecting = here.connect(b"http://r.example/")
     wire = here.accept()
@@ -151,8 +143,8 @@ def test_no_address_reached() -> None:
     assert 'answered "connection refused" to the request for 8.8.8.8:80' in str(failed)
 
 
-def test_silent_proxy_with_addresses() -> None:
-    """A proxy that is told addresses and says nothing is told of, not the upstream."""
+def test_a_silent_proxy_is_named() -> None:
+    """The upstream is not."""
     here = _through(LOCAL, {"r.example": [PUBLIC]})
     connecting = here.connect(b"http://r.example/")
     here.accept()
@@ -162,19 +154,18 @@ def test_silent_proxy_with_addresses() -> None:
     )
 
 
-FIXED: dict[str, Any] = {"fixed": ["R.Example."], "addresses": AllowedAddresses(["https://r.example"])}
+FIXED: dict[str, Any] = {"fixed_names": ["R.Example."], "addresses": AllowedAddresses(["https://r.example"])}
 
 
-def test_fixed() -> None:
-    """A name with a fixed address is looked up here, and the proxy is told the address, whatever it is."""
+def test_a_fixed_name_is_resolved_by_the_mirror() -> None:
+    """Every proxy is sent its address."""
     here = {"r.example": ["10.1.2.3"]}
-    assert _told(_through(HTTP, here, **FIXED), b"https://r.example/") == b"10.1.2.3:443"
-    told = b"\x05\x01\x00\x01\x0a\x01\x02\x03\x01\xbb"
-    assert _told(_through(REMOTE, here, **FIXED), b"https://r.example/") == told
+    assert _target_of(_through(HTTP, here, **FIXED), b"https://r.example/") == b"10.1.2.3:443"
+    message = b"\x05\x01\x00\x01\x0a\x01\x02\x03\x01\xbb"
+    assert _target_of(_through(REMOTE, here, **FIXED), b"https://r.example/") == message
 
 
-def test_fixed_name_in_tls() -> None:
-    """To a fixed address TLS is spoken by name."""
+def test_tls_to_a_fixed_address_uses_the_name() -> None:
     here = _through(HTTP, {"r.example": ["10.1.2.3"]}, **FIXED)
     here.connect(b"https://r.example/")
     wire = here.accept()
@@ -182,16 +173,15 @@ def test_fixed_name_in_tls() -> None:
     assert b"\x00\x09r.example" in wire.value()
 
 
-def test_reached() -> None:
-    """Addresses are told of as they are dialled: a host's directly, and else the proxy's."""
+def test_dialled_addresses_are_reported() -> None:
+    """The host's without a proxy, and else the proxy's."""
     reached: list[tuple[str, str]] = []
-    here = _through(HTTP, {}, reached=lambda host, address: reached.append((host, address)))
+    here = _through(HTTP, {}, on_dial=lambda host, address: reached.append((host, address)))
     here.connect(b"http://r.example/")
     assert reached == [("proxy.example", "10.9.9.9")]
 
 
-def test_odd_name_through_proxy() -> None:
-    """A name that SOCKS cannot carry fails as a connection does."""
+def test_a_name_too_long_for_socks_is_a_connection_error() -> None:
     here = _through(REMOTE, {})
     connecting = here.connect(b"http://" + b"x" * 256 + b"/")
     assert here.accept().aborted

@@ -1,4 +1,4 @@
-"""Manifests: byte for byte, and right, or not at all."""
+"""Manifests: byte for byte and verified."""
 
 # mypy: allow-untyped-calls
 
@@ -13,7 +13,7 @@ import pytest
 from dockmirror.interfaces import Answer
 from dockmirror.oci.errors import BrokenOff, ManifestUnknown, Unavailable, Unsupported
 from dockmirror.oci.media import SIGNED
-from dockmirror.upstream.upstream_manifests import LIMIT
+from dockmirror.upstream.upstream_manifests import MANIFEST_LIMIT
 from tests.fake_registry import MANIFEST as TYPE
 from tests.fake_registry import digest, error
 from tests.fakes import ENDLESS, Reply, World
@@ -33,7 +33,7 @@ GIVEN = Reply(200, BODY, (KIND, DIGEST))
 
 @pytest.fixture
 def world() -> World:
-    """A registry that has one manifest."""
+    """Return a registry that has one manifest."""
     world = World()
     for path in (TAG, BY_DIGEST):
         world.reply(HOST, path, GIVEN)
@@ -41,20 +41,20 @@ def world() -> World:
 
 
 def fetch(world: World, path: str, **details: Any) -> Answer:
-    """The registry's answer."""
+    """Return the registry's answer."""
     return now(upstream(world.agent, url=f"https://{HOST}").fetch(asked(path, **details)))
 
 
 def described(answer: Answer) -> tuple[str | None, str, int | None]:
-    """Type, digest and size of what an answer brings."""
+    """Return type, digest and size of an answer."""
     descriptor = answer.body.descriptor
     return descriptor.media_type, str(descriptor.digest), descriptor.size
 
 
 @pytest.mark.parametrize("path", [TAG, BY_DIGEST])
 @pytest.mark.parametrize("told", [GIVEN, Reply(200, BODY, (KIND,)), Reply(200, BODY, (KIND,), told=False)])
-def test_a_manifest(world: World, path: str, told: Reply) -> None:
-    """Arrives as it is, with its type, digest and size, whether the upstream told them or not."""
+def test_a_manifest_arrives_unchanged(world: World, path: str, told: Reply) -> None:
+    """Type, digest and size are known even if the upstream omits them."""
     world.reply(HOST, path, told)
     answer = fetch(world, path)
     assert (answer.status, answer.upstream_status) == (200, 200)
@@ -63,19 +63,18 @@ def test_a_manifest(world: World, path: str, told: Reply) -> None:
 
 
 @pytest.mark.parametrize("kind", ["application/vnd.docker.distribution.manifest.v1+prettyjws", "x/unknown"])
-def test_other_kinds_pass(world: World, kind: str) -> None:
-    """What a client takes is its own business."""
+def test_any_media_type_passes(world: World, kind: str) -> None:
     world.reply(HOST, TAG, Reply(200, BODY, (("Content-Type", kind),)))
     assert described(fetch(world, TAG))[0] == kind
 
 
 def encoded(data: bytes) -> str:
-    """In base64url, as a JWS has it."""
+    """Return base64url, as a JWS uses it."""
     return base64.urlsafe_b64encode(data).decode()
 
 
-def test_a_signed_manifest(world: World) -> None:
-    """Has the digest of what was signed; nothing else may have the digest of only a part of it."""
+def test_a_signed_manifest_has_the_digest_of_its_payload(world: World) -> None:
+    """No other media type may have the digest of a part."""
     payload = b'{"schemaVersion":1\n}'
     protected = json.dumps({"formatLength": 18, "formatTail": encoded(b"\n}")}).encode()
     signed = payload[:18] + b',"signatures":[{"protected":"' + encoded(protected).encode() + b'"}]\n}'
@@ -96,26 +95,24 @@ def test_a_signed_manifest(world: World) -> None:
         (BY_DIGEST, Reply(200, b"", (KIND,))),
     ],
 )
-def test_what_is_another_manifest(world: World, path: str, reply: Reply) -> None:
-    """Than its digest, or than the one asked for, is not passed on."""
+def test_a_manifest_that_does_not_match_its_digest_is_refused(world: World, path: str, reply: Reply) -> None:
     world.reply(HOST, path, reply)
-    with pytest.raises(Unavailable, match=f"the upstream's manifest is not {digest(BODY)}") as raised:
+    with pytest.raises(Unavailable, match=f"the upstream's manifest does not match {digest(BODY)}") as raised:
         fetch(world, path)
     assert raised.value.status == 502
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>hello", b"[]", b"hello"])
-def test_what_is_no_manifest(world: World, body: bytes) -> None:
-    """A client would store whatever comes with a 200."""
+def test_an_invalid_manifest_is_refused(world: World, body: bytes) -> None:
+    """A client would store anything that comes with a 200."""
     world.reply(HOST, TAG, Reply(200, body, (KIND,)))
-    with pytest.raises(Unavailable, match="no manifest"):
+    with pytest.raises(Unavailable, match="invalid or incomplete manifest"):
         fetch(world, TAG)
 
 
 @pytest.mark.parametrize("head", [True, False])
 @pytest.mark.parametrize("kind", ["text/html; charset=utf-8", "application/xml"])
-def test_a_web_page(world: World, kind: str, head: bool) -> None:
-    """Is none either."""
+def test_a_web_page_is_refused(world: World, kind: str, head: bool) -> None:
     world.reply(HOST, TAG, Reply(200, BODY, (("Content-Type", kind),)))
     with pytest.raises(Unavailable, match="web page") as raised:
         fetch(world, TAG, head=head)
@@ -123,7 +120,6 @@ def test_a_web_page(world: World, kind: str, head: bool) -> None:
 
 
 def test_a_web_page_is_not_read(world: World) -> None:
-    """A long one is left."""
     world.reply(HOST, TAG, ENDLESS.having(("Content-Type", "text/html")))
     with pytest.raises(Unavailable):
         fetch(world, TAG)
@@ -131,11 +127,11 @@ def test_a_web_page_is_not_read(world: World) -> None:
     assert len(world.abandoned) == 1
 
 
-def test_the_largest(world: World) -> None:
-    """Is of 4 MiB, as for clients; one that is larger is not read to its end."""
-    largest = b"{" + b" " * (LIMIT - 2) + b"}"
+def test_a_manifest_may_have_4_mib(world: World) -> None:
+    """A larger one is not read to its end."""
+    largest = b"{" + b" " * (MANIFEST_LIMIT - 2) + b"}"
     world.reply(HOST, TAG, Reply(200, largest, (KIND,)))
-    assert described(fetch(world, TAG))[2] == LIMIT
+    assert described(fetch(world, TAG))[2] == MANIFEST_LIMIT
     world.reply(
         HOST, TAG, Reply(200, largest + b" ", (KIND,)), Reply(200, largest + b" ", (KIND,), told=False)
     )
@@ -144,8 +140,8 @@ def test_the_largest(world: World) -> None:
             fetch(world, TAG)
 
 
-def test_one_that_breaks_off(world: World) -> None:
-    """Is asked for once more, and then it is not half a manifest but an upstream that broke off."""
+def test_a_manifest_that_breaks_off_is_requested_once_more(world: World) -> None:
+    """A second break is an error."""
     world.reply(HOST, TAG, GIVEN.cut(5), GIVEN)
     assert bytes_of(fetch(world, TAG).body) == BODY
     world.reply(HOST, TAG, GIVEN.cut(5), GIVEN.cut(5), GIVEN)
@@ -154,16 +150,15 @@ def test_one_that_breaks_off(world: World) -> None:
 
 
 def test_labels_of_a_coding_are_ignored(world: World) -> None:
-    """The bytes are those of the digest."""
     world.reply(HOST, TAG, GIVEN.having(("Content-Encoding", "gzip")))
     assert bytes_of(fetch(world, TAG).body) == BODY
 
 
 class TestHead:
-    """Asked for by HEAD."""
+    """Requests by HEAD."""
 
     @pytest.mark.parametrize("path", [TAG, BY_DIGEST])
-    def test_it_stays_one(self, world: World, path: str) -> None:
+    def test_a_head_is_sent_as_a_head(self, world: World, path: str) -> None:
         """Docker Hub counts a GET as a pull, and a HEAD not."""
         answer = fetch(world, path, head=True)
         assert [seen.method for seen in world.seen] == ["HEAD"]
@@ -180,23 +175,21 @@ class TestHead:
             error(405, "UNSUPPORTED"),
         ],
     )
-    def test_what_clients_insist_on_is_found_out(self, world: World, told: Reply) -> None:
-        """By a GET, where the answer lacks type or digest, or the upstream does not offer HEAD."""
+    def test_an_incomplete_head_is_completed_by_a_get(self, world: World, told: Reply) -> None:
+        """Its response lacks type or digest, or the upstream does not support HEAD."""
         world.reply(HOST, TAG, told, GIVEN)
         answer = fetch(world, TAG, head=True)
         assert [seen.method for seen in world.seen] == ["HEAD", "GET"]
         assert described(answer) == (TYPE, digest(BODY), len(BODY))
         assert bytes_of(answer.body) == b""
 
-    def test_what_is_not_there(self, world: World) -> None:
-        """Is not asked for twice."""
+    def test_a_missing_manifest_is_requested_once(self, world: World) -> None:
         world.reply(HOST, TAG, Reply(404))
         with pytest.raises(ManifestUnknown):
             fetch(world, TAG, head=True)
         assert len(world.seen) == 1
 
-    def test_a_get_that_is_not_offered(self, world: World) -> None:
-        """Is not asked for twice either."""
+    def test_an_unsupported_get_is_sent_once(self, world: World) -> None:
         world.reply(HOST, TAG, Reply(405))
         with pytest.raises(Unsupported):
             fetch(world, TAG)
@@ -204,36 +197,34 @@ class TestHead:
 
 
 class TestConditional:
-    """Asked for by a client that may have it already."""
+    """Conditional requests."""
 
     @pytest.mark.parametrize("head", [True, False])
     @pytest.mark.parametrize("condition", [f'"{digest(BODY)}"', f'"x", W/"{digest(BODY)}"', "*"])
-    def test_what_it_has_is_not_sent(self, world: World, condition: str, head: bool) -> None:
-        """Also where the upstream knows nothing of conditions."""
+    def test_a_client_that_has_the_manifest_gets_304(self, world: World, condition: str, head: bool) -> None:
+        """Even if the upstream ignores conditions."""
         answer = fetch(world, TAG, if_none_match=condition, head=head)
         assert answer.status == 304
         assert bytes_of(answer.body) == b""
         assert world.seen[0].header("If-None-Match") == condition
 
-    def test_the_upstreams_304(self, world: World) -> None:
-        """Is the client's."""
+    def test_a_304_of_the_upstream_is_passed_on(self, world: World) -> None:
         world.reply(HOST, TAG, Reply(304, b"", (DIGEST, ("ETag", '"x"'))))
         answer = fetch(world, TAG, if_none_match='"x"')
         assert (answer.status, answer.headers) == (304, (("ETag", '"x"'),))
 
-    def test_a_304_that_tells_nothing_more(self, world: World) -> None:
-        """Is the answer to a HEAD: there is no GET after it, which an upstream may count as a pull."""
+    def test_a_bare_304_answers_a_head(self, world: World) -> None:
+        """A GET might count as a pull."""
         world.reply(HOST, TAG, Reply(304))
         assert fetch(world, TAG, if_none_match='"x"', head=True).status == 304
         assert [seen.method for seen in world.seen] == ["HEAD"]
 
-    def test_what_it_has_not(self, world: World) -> None:
-        """Is sent."""
+    def test_a_client_that_has_another_manifest_gets_this_one(self, world: World) -> None:
         assert bytes_of(fetch(world, TAG, if_none_match='"sha256:0"').body) == BODY
 
 
-def test_headers_that_travel(world: World) -> None:
-    """Those that tell a client something of the content or its limits; no others."""
+def test_some_headers_are_forwarded(world: World) -> None:
+    """They describe the content and the rate limit; no other header is forwarded."""
     travelling = (
         ("RateLimit-Limit", "100;w=21600"),
         ("RateLimit-Remaining", "76"),
@@ -258,8 +249,8 @@ def test_headers_that_travel(world: World) -> None:
         Reply(200, BODY, (DIGEST,)),
     ],
 )
-def test_a_head_that_does_not_answer_becomes_a_get(world: World, path: str, reply: Reply) -> None:
-    """It goes to the registry itself, and the bytes are consent; where the HEAD leads to nobody asks."""
+def test_a_head_without_an_answer_is_replaced_by_a_get(world: World, path: str, reply: Reply) -> None:
+    """The GET starts at the registry, and its bytes are consent; the redirect of the HEAD is not followed."""
     world.reply(HOST, path, reply, Reply(200, MANIFEST_BODY, (KIND,)) if path == TAG else GIVEN)
     answer = fetch(world, path, head=True)
     assert answer.consents
@@ -267,8 +258,8 @@ def test_a_head_that_does_not_answer_becomes_a_get(world: World, path: str, repl
     assert [(seen.method, seen.path) for seen in world.seen] == [("HEAD", path), ("GET", path)]
 
 
-def test_a_304_is_the_registrys_own(world: World) -> None:
-    """To the digest that was asked about; where it comes from elsewhere the manifest is fetched."""
+def test_only_the_registrys_own_304_is_consent(world: World) -> None:
+    """It must be about the requested digest; the manifest is fetched if a redirect leads to the 304."""
     same = {"head": True, "if_none_match": f'"{digest(BODY)}"'}
     for told in ((), (DIGEST,)):
         world.reply(HOST, TAG, Reply(304, b"", told))
@@ -284,8 +275,8 @@ def test_a_304_is_the_registrys_own(world: World) -> None:
     assert (answer.status, answer.upstream_status) == (304, 200)
 
 
-def test_a_document_is_no_consent(world: World) -> None:
-    """What comes by a tag, and is no manifest, lets nobody have what is held."""
+def test_json_that_is_no_manifest_is_no_consent(world: World) -> None:
+    """An upstream may answer a tag with any other document."""
     for body, consents in ((b'{"login":"required"}', False), (MANIFEST_BODY, True)):
         world.reply(HOST, TAG, Reply(200, body, (KIND,)))
         assert fetch(world, TAG).consents is consents

@@ -1,4 +1,4 @@
-"""An upstream registry: its handshake, its lists."""
+"""An upstream registry: ping and lists."""
 
 # mypy: allow-untyped-calls
 
@@ -25,7 +25,7 @@ MANIFEST = "/v2/library/busybox/manifests/latest"
 
 @pytest.fixture
 def internet() -> Internet:
-    """Docker Hub, open to everybody but at ``/v2/``."""
+    """Return Docker Hub, open to all except at ``/v2/``."""
     internet = Internet()
     for path, body in ((TAGS, b'{"tags":[]}'), (REFERRERS, b'{"manifests":[]}'), ("/v2/_catalog", b"{}")):
         internet.reply(HUB, path, Reply(200, body, JSON))
@@ -33,20 +33,19 @@ def internet() -> Internet:
 
 
 def fetch(internet: Internet, path: str, **details: Any) -> Answer:
-    """Docker Hub's answer."""
+    """Return Docker Hub's answer."""
     return now(upstream(internet.agent).fetch(asked(path, **details)))
 
 
 def test_it_is_a_registry(internet: Internet) -> None:
-    """To everything in front of it."""
     assert verifyObject(IRegistry, upstream(internet.agent))
 
 
 class TestPing:
     """``/v2/``."""
 
-    def test_anonymously_it_is_what_the_upstream_demands(self, internet: Internet) -> None:
-        """Asked once for many."""
+    def test_an_anonymous_ping_has_the_upstreams_challenge(self, internet: Internet) -> None:
+        """The upstream is asked once for many clients."""
         registry = upstream(internet.agent)
         for _ in range(3):
             with pytest.raises(Unauthorized) as raised:
@@ -55,15 +54,15 @@ class TestPing:
             assert raised.value.upstream_status == 401
         assert len(internet.seen) == 1
 
-    def test_it_consents_where_nothing_is_demanded(self, internet: Internet) -> None:
-        """With JSON, whatever the upstream's body."""
+    def test_a_ping_succeeds_without_a_challenge(self, internet: Internet) -> None:
+        """Its body is JSON, whatever the upstream's is."""
         answer = now(upstream(internet.agent, url="https://registry.k8s.io").fetch(asked("/v2/")))
         assert json.loads(bytes_of(answer.body)) == {}
         assert answer.upstream_status == 200
 
     @pytest.mark.parametrize("head", [True, False])
     def test_credentials_are_checked_by_the_upstream(self, internet: Internet, head: bool) -> None:
-        """Each time: that is how a login checks a password."""
+        """Each time: a login checks a password in this way."""
         registry = upstream(internet.agent)
         for authorization, status in (("Basic YTpi", 401), ("Bearer no", 401), ("Bearer yes", 200)):
             internet.reply(HUB, "/v2/", Reply(status, b"{}", JSON))
@@ -82,7 +81,6 @@ class TestList:
     """Lists of tags, of referrers, of repositories."""
 
     def test_a_list_is_passed_on(self, internet: Internet, path: str) -> None:
-        """As it is."""
         answer = fetch(internet, path)
         assert (answer.status, answer.next_page, answer.upstream_status) == (200, None, 200)
         assert answer.body.descriptor.media_type == "application/json"
@@ -90,13 +88,15 @@ class TestList:
         assert bytes_of(answer.body).startswith(b"{")
 
     @pytest.mark.parametrize("kind", ["application/vnd.oci.image.index.v1+json", None])
-    def test_its_type(self, internet: Internet, path: str, kind: str | None) -> None:
-        """Is the upstream's, and JSON where it says none."""
+    def test_a_list_has_the_upstreams_media_type(
+        self, internet: Internet, path: str, kind: str | None
+    ) -> None:
+        """The default is JSON."""
         internet.reply(HUB, path, Reply(200, b"{}", (("Content-Type", kind),) if kind else ()))
         assert fetch(internet, path).body.descriptor.media_type == (kind or "application/json")
 
-    def test_its_parameters_arrive(self, internet: Internet, path: str) -> None:
-        """In order and properly written, whatever is in them."""
+    def test_parameters_arrive_in_order(self, internet: Internet, path: str) -> None:
+        """They are properly encoded."""
         fetch(internet, path, query=(("n", "10"), ("artifactType", "a/b+c d"), ("last", "")))
         assert internet.seen[0].url == f"https://{HUB}{path}?n=10&artifactType=a%2Fb%2Bc+d&last="
 
@@ -108,35 +108,32 @@ class TestList:
             '<?n=10&last=a%2Fb>; title="x"; rel="next"',
         ],
     )
-    def test_the_next_page(self, internet: Internet, path: str, link: str) -> None:
-        """Is known by its query."""
+    def test_the_next_page_is_known_by_its_query(self, internet: Internet, path: str, link: str) -> None:
         internet.reply(HUB, path, Reply(200, b"{}", (*JSON, ("Link", '</>; rel="prev"'), ("Link", link))))
         assert fetch(internet, path).next_page == (("n", "10"), ("last", "a/b"))
 
-    def test_a_long_list(self, internet: Internet, path: str) -> None:
-        """Has no limit: it is not kept."""
+    def test_a_list_may_have_any_length(self, internet: Internet, path: str) -> None:
+        """It is not kept."""
         body = b'{"tags":[%b]}' % (b" " * 5_000_000)
         internet.reply(HUB, path, Reply(200, body, JSON, told=False))
         answer = fetch(internet, path)
         assert answer.body.descriptor.size is None
         assert len(bytes_of(answer.body)) == len(body)
 
-    def test_a_head(self, internet: Internet, path: str) -> None:
-        """Stays one, and tells the length."""
+    def test_a_head_is_sent_as_a_head(self, internet: Internet, path: str) -> None:
+        """It announces the length."""
         answer = fetch(internet, path, head=True)
         assert [seen.method for seen in internet.seen] == ["HEAD"]
         assert answer.body.descriptor.size
         assert bytes_of(answer.body) == b""
 
-    def test_a_condition(self, internet: Internet, path: str) -> None:
-        """Is the upstream's to judge."""
+    def test_conditions_are_left_to_the_upstream(self, internet: Internet, path: str) -> None:
         internet.reply(HUB, path, Reply(304, b"", (("ETag", '"x"'),)))
         answer = fetch(internet, path, if_none_match='"x"')
         assert (answer.status, answer.headers) == (304, (("ETag", '"x"'),))
         assert internet.seen[0].header("If-None-Match") == '"x"'
 
-    def test_a_web_page(self, internet: Internet, path: str) -> None:
-        """Is no list."""
+    def test_a_web_page_is_refused(self, internet: Internet, path: str) -> None:
         internet.reply(HUB, path, Reply(200, b"<html>", (("Content-Type", "text/html"),)))
         with pytest.raises(Unavailable, match="web page"):
             fetch(internet, path)
@@ -146,23 +143,22 @@ class TestList:
         internet.agent.flush()
         assert len(internet.abandoned) == 1
 
-    def test_what_is_not_there(self, internet: Internet, path: str) -> None:
-        """Is an unknown repository; a 404 stays one, so that clients go on to a tag for referrers."""
+    def test_a_missing_list_is_an_unknown_repository(self, internet: Internet, path: str) -> None:
+        """A 404 stays one, so that clients fall back to a tag for referrers."""
         internet.reply(HUB, path, Reply(404))
         with pytest.raises(NameUnknown) as raised:
             fetch(internet, path)
         assert raised.value.status == 404
 
 
-def test_what_filtered_the_referrers_travels(internet: Internet) -> None:
+def test_the_filters_of_referrers_are_forwarded(internet: Internet) -> None:
     """Otherwise a client filters them again."""
     told = ("OCI-Filters-Applied", "artifactType")
     internet.reply(HUB, REFERRERS, Reply(200, b"{}", (*JSON, told)))
     assert fetch(internet, REFERRERS).headers == (told,)
 
 
-def test_credentials_reach_the_registry(internet: Internet) -> None:
-    """As they are."""
+def test_credentials_reach_the_registry_unchanged(internet: Internet) -> None:
     credentials = Credentials.basic(USER, PASSWORD)
     fetch(internet, TAGS, credentials=credentials)
     assert internet.seen[0].authorization == credentials.header

@@ -114,7 +114,7 @@ def ended(client: ClientAddress, path: bytes = b"/v2/", method: bytes = b"GET") 
         code=200,
         sentLength=2,
         upstream_status=None,
-        cut_off=False,
+        is_cut_off=False,
     )
 
 

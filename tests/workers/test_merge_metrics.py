@@ -17,7 +17,7 @@ def expose_process(requests: int, connections: int, held: int, remaining: int) -
     metrics.requests.labels("a", "ping", "200").inc(requests)
     metrics.lag.observe(0.02)
     metrics.remaining.labels("docker").set(remaining)
-    metrics.watch_connections(Connected(open=connections))
+    metrics.watch_connections(Connected(open_count=connections))
     metrics.watch_cache(Figures(size=held))
     metrics.tell_build(version="1")
     return generate_latest(metrics.registry).decode()

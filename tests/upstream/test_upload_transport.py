@@ -1,12 +1,24 @@
-"""Contents sent to an upstream, and answers that do not wait for their end; real bytes, no socket."""
+"""Bodies sent to an upstream, and early responses."""
+
+# mypy: allow-untyped-calls
+# mypy: allow-untyped-decorators
 
 from __future__ import annotations
 
+import select
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
+import pytest_twisted  # type: ignore[import-untyped, unused-ignore]
+from twisted.internet import reactor
 from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.error import ConnectionLost
+from twisted.internet.error import ConnectionRefusedError as Refused
+from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer
@@ -14,9 +26,9 @@ from zope.interface.verify import verifyObject
 
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.errors import RegistryError
-from dockmirror.upstream.body_producer import RequestBodyProducer
-from dockmirror.upstream.early_response import UnpooledConnections, UploadAgent
-from dockmirror.upstream.failures import root_cause
+from dockmirror.upstream.agents import UploadAgent
+from dockmirror.upstream.upload_transport import DrainingTCP, RequestBodyProducer, UnpooledConnections
+from dockmirror.upstream.upstream_client import find_root_cause
 from tests.answering import Feed
 from tests.fakes import Wire
 from tests.stacks import Outcome
@@ -25,7 +37,7 @@ TAKING, ANSWERING = 60.0, 300.0
 
 
 class Push:
-    """A content on its way to an upstream whose part the test plays."""
+    """A body on its way to an upstream, which the test plays."""
 
     def __init__(self, size: int | None = 10) -> None:
         self.clock = Clock()
@@ -49,23 +61,22 @@ class Push:
 
     @property
     def body(self) -> bytes:
-        """What has reached the upstream behind the headers."""
+        """The bytes that have reached the upstream behind the headers."""
         return bytes(self.transport.value()).partition(b"\r\n\r\n")[2]
 
 
 @pytest.fixture
 def push() -> Push:
-    """One with a length."""
+    """Return one with a length."""
     return Push()
 
 
-def test_it_is_a_body() -> None:
-    """As Twisted's client sends them."""
+def test_it_is_a_body_producer() -> None:
     assert verifyObject(IBodyProducer, Push().sending)
 
 
-def test_with_a_length(push: Push) -> None:
-    """It is told, and the bytes follow as they come."""
+def test_a_body_with_a_length(push: Push) -> None:
+    """The length is announced, and pieces are sent as they come."""
     assert b"Content-Length: 10\r\n" in push.transport.value()
     assert b"Connection: close\r\n" in push.transport.value()
     push.feed.send(b"0123", b"456789")
@@ -77,8 +88,7 @@ def test_with_a_length(push: Push) -> None:
     assert push.transport.producer is None
 
 
-def test_without_a_length() -> None:
-    """It goes in chunks, and ends with the last one."""
+def test_a_body_without_a_length_is_sent_in_chunks() -> None:
     push = Push(None)
     push.feed.send(b"0123")
     assert push.body == b"4\r\n0123\r\n"
@@ -86,8 +96,7 @@ def test_without_a_length() -> None:
     assert push.body == b"4\r\n0123\r\n0\r\n\r\n"
 
 
-def test_back_pressure(push: Push) -> None:
-    """The upstream sets the pace."""
+def test_the_upstream_sets_the_pace(push: Push) -> None:
     push.transport.producer.pauseProducing()
     assert push.feed.paused
     push.transport.producer.resumeProducing()
@@ -96,10 +105,10 @@ def test_back_pressure(push: Push) -> None:
 
 @pytest.mark.parametrize("size", [10, None])
 class TestEarly:
-    """An answer before the whole was sent."""
+    """A response before the whole body was sent."""
 
-    def test_comes_at_once(self, size: int | None) -> None:
-        """Before its own body has come, and no more of the content goes."""
+    def test_an_early_response_is_delivered_at_once(self, size: int | None) -> None:
+        """Its own body may follow; the rest of the request is not sent."""
         push = Push(size)
         push.feed.send(b"01")
         before = push.body
@@ -112,31 +121,28 @@ class TestEarly:
         push.wire.send(b"wrong")
         assert push.transport.disconnecting
 
-    def test_whole(self, size: int | None) -> None:
-        """With nothing to follow."""
+    def test_a_complete_early_response_is_delivered(self, size: int | None) -> None:
         push = Push(size)
         push.wire.send(b"HTTP/1.1 401 No\r\nContent-Length: 0\r\n\r\n")
         assert push.outcome.get().code == 401
         assert push.feed.state == "cancelled"
         assert push.transport.disconnecting
 
-    def test_not_when_it_is_to_go_on(self, size: int | None) -> None:
-        """What the upstream says meanwhile is no answer."""
+    def test_an_informational_response_is_not_the_answer(self, size: int | None) -> None:
         push = Push(size)
         push.wire.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         assert not push.outcome
         assert push.feed.state == "open"
 
-    def test_a_connection_that_is_lost(self, size: int | None) -> None:
-        """Has the content end, too."""
+    def test_a_lost_connection_stops_the_body(self, size: int | None) -> None:
         push = Push(size)
         push.feed.send(b"01")
         push.wire.lose(ConnectionLost())
-        assert isinstance(root_cause(push.outcome.error), ConnectionLost)
+        assert isinstance(find_root_cause(push.outcome.error), ConnectionLost)
         assert push.feed.state == "cancelled"
 
-    def test_who_asks_gives_up(self, size: int | None) -> None:
-        """Then the connection is cut off, and what was sent is not completed."""
+    def test_cancelling_aborts_the_connection(self, size: int | None) -> None:
+        """The sent part is never completed."""
         push = Push(size)
         push.feed.send(b"01")
         before = push.body
@@ -145,13 +151,13 @@ class TestEarly:
         assert push.transport.disconnected or push.transport.aborting
         assert push.body == before
 
-    def test_a_content_that_breaks_off(self, size: int | None) -> None:
-        """Is never completed, and who asks learns why."""
+    def test_a_body_that_breaks_off_is_never_completed(self, size: int | None) -> None:
+        """The caller gets its error."""
         push = Push(size)
         push.feed.send(b"01")
         before = push.body
         push.feed.break_off(RegistryError("the client stopped", status=408))
-        cause = root_cause(push.outcome.error)
+        cause = find_root_cause(push.outcome.error)
         assert isinstance(cause, RegistryError)
         assert cause.status == 408
         assert push.body == before
@@ -159,10 +165,10 @@ class TestEarly:
 
 
 class TestTime:
-    """How long an upstream may take."""
+    """Time limits of an upstream."""
 
-    def test_to_take_something(self, push: Push) -> None:
-        """So long, and not a moment more; while it takes, the client's time is not its fault."""
+    def test_an_upstream_that_accepts_nothing_times_out(self, push: Push) -> None:
+        """The client's own time does not count."""
         push.clock.advance(10 * TAKING)
         push.transport.producer.pauseProducing()
         push.clock.advance(TAKING - 1)
@@ -173,8 +179,7 @@ class TestTime:
         push.clock.advance(TAKING)
         assert push.late == [TAKING]
 
-    def test_to_answer(self, push: Push) -> None:
-        """Longer: it may have to look at all of it."""
+    def test_an_upstream_may_verify_a_complete_body_for_longer(self, push: Push) -> None:
         push.feed.send(b"0123456789")
         push.feed.end()
         push.clock.advance(ANSWERING - 1)
@@ -183,8 +188,8 @@ class TestTime:
         assert push.late == [ANSWERING]
 
 
-def test_contents_go_apart() -> None:
-    """Over connections that nobody has used before; all else goes as ever."""
+def test_uploads_use_new_connections() -> None:
+    """Other requests use the pool."""
     kept, new = Wire(), Wire(UnpooledConnections(Clock()))
     apart = UploadAgent(kept.agent, new.agent)
     assert verifyObject(IAgent, apart)
@@ -193,3 +198,62 @@ def test_contents_go_apart() -> None:
     sending = RequestBodyProducer(Feed(), Clock(), (1, 1), lambda _: None, lambda _: None)
     apart.request(b"PUT", b"http://r.example/", None, sending)
     assert (len(kept.transports), len(new.transports)) == (1, 1)
+
+
+ANSWER = b"HTTP/1.1 413 Too Large\r\nContent-Length: 20000\r\n\r\n" + bytes(20_000)
+
+
+class Recorder(Protocol):
+    """A protocol that records its data, and the reason of its end."""
+
+    def __init__(self) -> None:
+        self.received = b""
+        self.lost: Any = None
+
+    def dataReceived(self, data: bytes) -> None:
+        self.received += data
+
+    def connectionLost(self, reason: Any = None) -> None:
+        self.lost = reason.value
+
+
+@contextmanager
+def _listening() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server
+
+
+@pytest.mark.parametrize("answer", [ANSWER, ANSWER[:50], b""])
+@pytest_twisted.ensureDeferred
+async def test_a_response_is_read_before_a_failed_write_is_reported(answer: bytes) -> None:
+    with _listening() as server:
+        endpoint = TCP4ClientEndpoint(DrainingTCP(reactor), *server.getsockname())
+        recorder: Any = await endpoint.connect(Factory.forProtocol(Recorder))
+        accepted, _ = server.accept()
+        transport = recorder.transport
+        transport.pauseProducing()  # the reactor sees that it can be written to, and not yet what has come
+        transport.write(b"body")
+        assert transport.doWrite() is None
+        assert select.select([accepted], [], [], 10)[0]
+        accepted.sendall(answer)
+        accepted.close()  # which resets the connection: the body was not read
+        _wait_until_reset(transport)
+        transport.write(b"more")
+        error = transport.doWrite()
+        assert isinstance(error, ConnectionLost)
+        assert recorder.received == answer
+        transport.abortConnection()
+
+
+def _wait_until_reset(transport: Any) -> None:
+    poll = select.poll()
+    poll.register(transport.fileno(), 0)
+    assert poll.poll(10_000)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_refused_connection_fails_as_usual() -> None:
+    with _listening() as server:
+        address = server.getsockname()
+    with pytest.raises(Refused):
+        await TCP4ClientEndpoint(DrainingTCP(reactor), *address).connect(Factory.forProtocol(Recorder))

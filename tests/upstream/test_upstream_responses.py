@@ -1,4 +1,4 @@
-"""What an upstream says instead of giving what was asked for."""
+"""Errors for the refusals of an upstream."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dockmirror.oci.errors import (
     Unavailable,
     Unsupported,
 )
-from dockmirror.upstream.refusals import is_web_page, read_refusal
+from dockmirror.upstream.upstream_responses import is_web_page, read_refusal
 from tests.fake_registry import error
 from tests.fakes import DEAD, ENDLESS, Reply, World
 from tests.stacks import client, now
@@ -29,7 +29,7 @@ HTML = (("Content-Type", "text/html; charset=utf-8"),)
 
 
 def refused(reply: Reply, unknown: type[RegistryError] = NameUnknown) -> RegistryError:
-    """The error that is made of a reply."""
+    """Return the error for a reply."""
     world = World()
     world.reply("registry.example", "/v2/x", reply)
     asking = client(world.agent)
@@ -52,7 +52,7 @@ def refused(reply: Reply, unknown: type[RegistryError] = NameUnknown) -> Registr
 )
 @pytest.mark.parametrize("body", [b"", b"<html><h1>Not today</h1>", b"{", b"[]", b'{"errors":"no"}', b"\xff"])
 def test_a_status_is_kept(status: int, row: type[RegistryError], body: bytes) -> None:
-    """Whatever the body is; its beginning is the detail of an error in the specification's format."""
+    """The beginning of any body is the detail of an error in the specification's format."""
     raised = refused(Reply(status, body, HTML))
     assert type(raised) is row
     assert (raised.status, raised.upstream_status) == (status, status)
@@ -76,18 +76,17 @@ def test_an_upstreams_own_errors_are_kept() -> None:
 
 
 @pytest.mark.parametrize("unknown", [BlobUnknown, ManifestUnknown, NameUnknown])
-def test_a_bare_404_means_what_was_asked_for(unknown: type[RegistryError]) -> None:
+def test_a_bare_404_has_the_code_of_the_target(unknown: type[RegistryError]) -> None:
     """A file server's page says no more than its status."""
     assert type(refused(Reply(404, b"<html>", HTML), unknown)) is unknown
 
 
-def test_a_404_with_a_code_means_what_the_code_says() -> None:
-    """The registry knows better what is not there."""
+def test_a_404_with_a_code_keeps_it() -> None:
     assert isinstance(refused(error(404, "NAME_UNKNOWN"), BlobUnknown), NameUnknown)
 
 
-def test_challenges_come_along() -> None:
-    """Of all lines, and several in a line."""
+def test_challenges_are_kept() -> None:
+    """A response may have several lines, with several challenges in each."""
     reply = error(401, "UNAUTHORIZED").having(
         ("WWW-Authenticate", 'Basic realm="a, b", Bearer realm="https://r/t",service=unquoted'),
         ("WWW-Authenticate", "Negotiate"),
@@ -99,22 +98,20 @@ def test_challenges_come_along() -> None:
     ]
 
 
-def test_retry_after_comes_along() -> None:
-    """As it was written."""
+def test_retry_after_is_kept() -> None:
     raised = refused(error(429, "TOOMANYREQUESTS").having(("Retry-After", "17")))
     assert isinstance(raised, TooManyRequests)
     assert raised.retry_after == "17"
 
 
-def test_an_unsatisfiable_range_tells_the_size() -> None:
-    """So that a client may ask for another."""
+def test_a_416_has_the_size() -> None:
+    """A client may then request another range."""
     raised = refused(Reply(416, b"", (("Content-Range", "bytes */1000"),)))
     assert isinstance(raised, RangeInvalid)
     assert (raised.content_size, raised.upstream_status) == (1000, 416)
 
 
-def test_the_body_of_what_is_no_refusal_is_not_waited_for() -> None:
-    """A long one is left."""
+def test_the_body_of_an_unusable_response_is_not_waited_for() -> None:
     world = World()
     asking = client(world.agent)
     world.reply("registry.example", "/v2/x", evolve(ENDLESS, status=300))
@@ -124,19 +121,18 @@ def test_the_body_of_what_is_no_refusal_is_not_waited_for() -> None:
 
 
 @pytest.mark.parametrize("status", [204, 300, 307])
-def test_what_is_no_refusal_is_of_no_use(status: int) -> None:
-    """An answer that nobody can do anything with is the upstream's fault: 502."""
+def test_an_unusable_response_is_502(status: int) -> None:
     assert (refused(Reply(status)).status, refused(Reply(status)).upstream_status) == (502, status)
 
 
 @pytest.mark.parametrize(("status", "kept"), [(499, 499), (520, 520), (599, 599), (600, 502), (999, 502)])
-def test_statuses_that_no_standard_has(status: int, kept: int) -> None:
-    """Proxies in front of upstreams make up some; a status that HTTP cannot mean is the upstream's fault."""
+def test_unknown_statuses_are_kept(status: int, kept: int) -> None:
+    """Proxies in front of upstreams invent some; an invalid one is the upstream's fault."""
     assert refused(Reply(status)).status == kept
 
 
 @pytest.mark.parametrize("reply", [Reply(403, b"x" * 100).cut(10), Reply(403, b"x" * 70_000)])
-def test_a_body_that_cannot_be_read_is_passed_over(reply: Reply) -> None:
+def test_an_unreadable_body_is_ignored(reply: Reply) -> None:
     """One that breaks off, and one that is too long."""
     raised = refused(reply)
     assert isinstance(raised, Denied)
@@ -155,14 +151,12 @@ def test_a_body_that_cannot_be_read_is_passed_over(reply: Reply) -> None:
         (None, False),
     ],
 )
-def test_pages(kind: str | None, page: bool) -> None:
-    """Documents for people, and a file server's, are none of a registry's."""
+def test_web_pages_are_recognised(kind: str | None, page: bool) -> None:
     world = World()
     world.reply("registry.example", "/v2/x", Reply(200, b"", (("Content-Type", kind),) if kind else ()))
     assert is_web_page(now(client(world.agent).request("GET", URL))) is page
 
 
-def test_a_server_that_dies_is_no_refusal() -> None:
-    """It is raised by whoever asked."""
+def test_a_lost_connection_is_no_refusal() -> None:
     with pytest.raises(Unavailable):
         refused(DEAD)

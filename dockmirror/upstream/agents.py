@@ -1,0 +1,306 @@
+"""Agents that wrap another agent: each changes, bounds or measures the requests to an upstream's servers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+from attrs import evolve, frozen
+from twisted.internet.defer import Deferred, DeferredSemaphore, fail
+from twisted.internet.error import ConnectBindError, ConnectError, DNSLookupError
+from twisted.internet.interfaces import IProtocol, IReactorTime, IStreamClientEndpoint
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.components import proxyForInterface
+from twisted.python.failure import Failure
+from twisted.web.client import URI, Agent
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgent, IBodyProducer, IResponse
+from zope.interface import implementer
+
+from ..concurrency.ttl_cache import TTLCache
+from ..headers import first
+from ..metrics import Metrics
+from .bounded_endpoint import with_timeout
+from .upload_transport import RequestBodyProducer
+
+FIRST_DELAY, LONGEST_DELAY = 1.0, 30.0
+"""Seconds for which a host's circuit is open after the first failure, doubled with each that follows.
+
+The first delay is short: a download that was interrupted is resumed in less than two seconds.
+"""
+_MAX_SERVERS = 1000
+_QUOTA = re.compile(r"\s*([0-9]{1,12})(?![0-9])")
+
+
+@frozen
+class AgentRequest:
+    """The arguments of ``IAgent.request``."""
+
+    method: bytes
+    uri: bytes
+    headers: Headers | None
+    body: IBodyProducer | None
+
+    @property
+    def is_upload(self) -> bool:
+        return isinstance(self.body, RequestBodyProducer)
+
+    def send(self, agent: IAgent) -> Deferred[IResponse]:
+        return agent.request(self.method, self.uri, self.headers, self.body)
+
+
+@implementer(IAgent)
+class AgentWrapper:
+    """Base class of the wrappers: a subclass says in ``handle`` how a request reaches the wrapped agent."""
+
+    def __init__(self, agent: IAgent) -> None:
+        self.agent = agent
+
+    def request(
+        self,
+        method: bytes,
+        uri: bytes,
+        headers: Headers | None = None,
+        bodyProducer: IBodyProducer | None = None,
+    ) -> Deferred[IResponse]:
+        return self.handle(AgentRequest(method, uri, headers, bodyProducer))
+
+    def handle(self, request: AgentRequest) -> Deferred[IResponse]:
+        return request.send(self.agent)
+
+
+class ObservedResponse(proxyForInterface(IResponse, "_response")):  # type: ignore[misc]
+    """A response that reports the size of each piece of its body, and the end of the body."""
+
+    def __init__(
+        self,
+        response: IResponse,
+        on_bytes: Callable[[int], object] = lambda size: None,
+        on_end: Callable[[], object] = lambda: None,
+    ) -> None:
+        super().__init__(response)
+        self._on_bytes = on_bytes
+        self._on_end = on_end
+
+    def deliverBody(self, protocol: IProtocol) -> None:
+        self._response.deliverBody(_BodyObserver(protocol, self._on_bytes, self._on_end))
+
+
+class _BodyObserver(Protocol):
+    """Passes a body on to the protocol that it is delivered to."""
+
+    def __init__(
+        self, protocol: IProtocol, on_bytes: Callable[[int], object], on_end: Callable[[], object]
+    ) -> None:
+        self._protocol = protocol
+        self._on_bytes = on_bytes
+        self._on_end = on_end
+
+    def makeConnection(self, transport: Any) -> None:
+        self._protocol.makeConnection(transport)
+
+    def dataReceived(self, data: bytes) -> None:
+        self._on_bytes(len(data))
+        self._protocol.dataReceived(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._on_end()
+        self._protocol.connectionLost(reason)
+
+
+class ConcurrencyLimit(AgentWrapper):
+    """Runs a limited number of requests at a time; the others wait in order.
+
+    A request runs until its response's body has ended, or until it has failed or been cancelled.  That bounds
+    the busy connections as well: each carries one request.  Idle connections of the pool are not counted,
+    since they would stand in the way of requests to another host.
+
+    The receiver of a response with a body must have it delivered; until then the request counts as running.
+
+    :param patience: seconds that a request may wait; then it fails with ``TimeoutError``.
+    """
+
+    def __init__(self, agent: IAgent, limit: int, clock: IReactorTime, patience: float = 30.0) -> None:
+        super().__init__(agent)
+        self._slots = DeferredSemaphore(limit)
+        self._clock = clock
+        self._patience = patience
+
+    def handle(self, request: AgentRequest) -> Deferred[IResponse]:
+        return Deferred.fromCoroutine(self._send_in_turn(request))
+
+    async def _send_in_turn(self, request: AgentRequest) -> IResponse:
+        activity = f"waiting for one of the {self._slots.limit} concurrent requests to end"
+        await with_timeout(self._slots.acquire(), self._patience, self._clock, activity)
+        try:
+            response = await request.send(self.agent)
+        except BaseException:
+            self._slots.release()
+            raise
+        if response.length == 0:
+            self._slots.release()
+            return response
+        observed: IResponse = ObservedResponse(response, on_end=self._slots.release)
+        return observed
+
+
+@frozen
+class _OpenHostCircuit:
+    until: float
+    delay: float
+    error: BaseException
+
+
+class HostCircuitBreaker(AgentWrapper):
+    """Repeats a server's last connection failure for a while instead of connecting again.
+
+    A server is known by scheme, host and port: while the token service or the host of the blobs is down, the
+    registry itself is still asked.  Failures after a connection was made are not counted here.
+    """
+
+    def __init__(self, agent: IAgent, clock: IReactorTime) -> None:
+        super().__init__(agent)
+        self._clock = clock
+        self._circuits: TTLCache[tuple[bytes, bytes], _OpenHostCircuit] = TTLCache(clock, _MAX_SERVERS)
+
+    def handle(self, request: AgentRequest) -> Deferred[IResponse]:
+        parts = urlsplit(request.uri)
+        server = parts.scheme, parts.netloc
+        circuit = self._circuits.get(server)
+        if circuit is not None and self._clock.seconds() < circuit.until:
+            return fail(circuit.error.with_traceback(None))  # else the traceback would grow each time
+        responding: Deferred[Any] = request.send(self.agent)
+        return responding.addCallbacks(self._close, self._open, callbackArgs=(server,), errbackArgs=(server,))
+
+    def _close(self, response: IResponse, server: tuple[bytes, bytes]) -> IResponse:
+        self._circuits.drop(server)
+        return response
+
+    def _open(self, failure: Failure, server: tuple[bytes, bytes]) -> Failure:
+        """Open the circuit, or double the delay of one that was half-open.
+
+        A failure while the circuit is open is of a request sent before it opened, and doubles nothing.  A
+        failure to bind is the mirror's own.
+        """
+        now, last = self._clock.seconds(), self._circuits.get(server)
+        if failure.check(ConnectError, DNSLookupError) and not failure.check(ConnectBindError):
+            delay = FIRST_DELAY
+            if last is not None:
+                delay = last.delay if now < last.until else min(LONGEST_DELAY, last.delay * 2)
+            assert failure.value is not None
+            circuit = _OpenHostCircuit(now + delay, delay, failure.value)
+            self._circuits.put(server, circuit, delay + LONGEST_DELAY)
+        return failure
+
+
+class InstrumentedAgent(AgentWrapper):
+    """Measures the responses of one upstream's servers: seconds, bytes and remaining rate limit.
+
+    :param upstream: its name in the settings.
+    :param report_quota: called with the limit and the remaining requests that a response announces.
+    """
+
+    def __init__(
+        self,
+        agent: IAgent,
+        upstream: str,
+        metrics: Metrics,
+        clock: IReactorTime,
+        report_quota: Callable[[int | None, int | None], None],
+    ) -> None:
+        super().__init__(agent)
+        self._clock = clock
+        self._upstream = upstream
+        self._seconds = metrics.upstream_seconds.labels(upstream)
+        self._received = metrics.received_bytes.labels(upstream)
+        self._quotas = {"RateLimit-Limit": metrics.limit, "RateLimit-Remaining": metrics.remaining}
+        self._report_quota = report_quota
+
+    def handle(self, request: AgentRequest) -> Deferred[IResponse]:
+        # The time that a request's body takes says nothing of the upstream.
+        started = None if request.is_upload else self._clock.seconds()
+        return request.send(self.agent).addCallback(self._measure, started)
+
+    def _measure(self, response: IResponse, started: float | None) -> IResponse:
+        if started is not None:
+            self._seconds.observe(self._clock.seconds() - started)
+        quotas = {name: parse_quota(first(response.headers, name) or "") for name in self._quotas}
+        for name, number in quotas.items():
+            if number is not None:
+                self._quotas[name].labels(self._upstream).set(number)
+        self._report_quota(*quotas.values())
+        if response.length == 0:
+            return response
+        observed: IResponse = ObservedResponse(response, on_bytes=self._received.inc)
+        return observed
+
+
+def parse_quota(text: str) -> int | None:
+    """Return the number in a ``RateLimit-Limit`` or ``RateLimit-Remaining``, such as ``100;w=21600``.
+
+    Source: draft-ietf-httpapi-ratelimit-headers before its version 08, as Docker Hub writes them.
+    """
+    match = _QUOTA.match(text)
+    return int(match[1]) if match else None
+
+
+class IdentityEncodingAgent(AgentWrapper):
+    """Requests bytes as they are stored, and passes them on undecoded.
+
+    treq adds gzip to every ``Accept-Encoding``, and decodes responses that are labelled so; a blob that its
+    CDN labels ``gzip`` would no longer match its digest.
+    """
+
+    def handle(self, request: AgentRequest) -> Deferred[IResponse]:
+        headers = request.headers.copy() if request.headers else Headers()
+        headers.setRawHeaders(b"Accept-Encoding", [b"identity"])
+        return evolve(request, headers=headers).send(self.agent).addCallback(_without_content_encoding)
+
+
+def _without_content_encoding(response: IResponse) -> IResponse:
+    response.headers.removeHeader(b"Content-Encoding")
+    return response
+
+
+class UploadAgent(AgentWrapper):
+    """Sends uploads through an agent of their own.
+
+    :param uploads: an agent over ``UnpooledConnections``.
+    """
+
+    def __init__(self, agent: IAgent, uploads: IAgent) -> None:
+        super().__init__(agent)
+        self._uploads = uploads
+
+    def handle(self, request: AgentRequest) -> Deferred[IResponse]:
+        return request.send(self._uploads if request.is_upload else self.agent)
+
+
+class RawPathAgent(Agent):
+    """Twisted's agent, sending each path as it stands in the URL.
+
+    Twisted puts the path together with ``urlunparse``, which newer Pythons have write ``//a`` as ``////a``
+    (CPython issue 67693); a URL may be signed.
+    """
+
+    def _requestWithEndpoint(
+        self,
+        key: tuple[bytes, bytes, int],
+        endpoint: IStreamClientEndpoint,
+        method: bytes,
+        parsedURI: URI,
+        headers: Headers | None,
+        bodyProducer: IBodyProducer | None,
+        requestPath: bytes,
+    ) -> Deferred[IResponse]:
+        path = raw_path(parsedURI)
+        return super()._requestWithEndpoint(key, endpoint, method, parsedURI, headers, bodyProducer, path)
+
+
+def raw_path(uri: URI) -> bytes:
+    """Return the path, parameters and query of a URL, unchanged."""
+    parameters = b";" + uri.params if uri.params else b""
+    query = b"?" + uri.query if uri.query else b""
+    return (uri.path or b"/") + parameters + query

@@ -1,0 +1,108 @@
+"""Upstream responses, turned into answers or errors."""
+
+from __future__ import annotations
+
+from twisted.web.iweb import IResponse
+
+from ..body.in_memory import NoBody
+from ..headers import first, lines
+from ..interfaces import Answer, IBody
+from ..oci.challenge import parse_challenges
+from ..oci.descriptor import Descriptor
+from ..oci.digest import Digest
+from ..oci.errors import DigestInvalid, NameUnknown, RangeInvalid, RegistryError, Unavailable, UpstreamRefusal
+from ..oci.etag import etag_matches
+from ..oci.ranges import parse_unsatisfied
+from ..oci.request import RegistryRequest
+from .upstream_client import UpstreamClient
+
+OTHER_HOST_REFUSALS = {401, 403}
+"""The statuses that, from another server than the registry, say nothing about the registry's own decision."""
+_REFUSAL_LIMIT = 64 * 1024
+_FORWARDED_HEADERS = (
+    "ETag",
+    "Last-Modified",
+    "OCI-Filters-Applied",
+    "RateLimit-Limit",
+    "RateLimit-Remaining",
+    "Warning",
+)
+
+
+async def read_refusal(
+    client: UpstreamClient, response: IResponse, unknown: type[RegistryError] = NameUnknown
+) -> RegistryError:
+    """Return the error to raise for a response that is no success, after reading its body.
+
+    :param unknown: the error that a bare 404 means.
+    """
+    headers = response.headers
+    if not 400 <= response.code < 600:
+        client.release(response)
+        return Unavailable(
+            f"the upstream answered {response.code}",
+            upstream_status=response.code,
+            from_other_host=_is_other_host(client, response),
+        )
+    try:
+        body = await client.read(response, _REFUSAL_LIMIT)
+    except RegistryError:
+        body = b""
+    if response.code == 416:
+        size = parse_unsatisfied(first(headers, "Content-Range") or "")
+        return RangeInvalid(content_size=size, upstream_status=416)
+    return UpstreamRefusal(
+        status=response.code,
+        body=body,
+        challenges=parse_challenges(lines(headers, "WWW-Authenticate")),
+        retry_after=first(headers, "Retry-After"),
+        unknown=unknown,
+        from_other_host=_is_other_host(client, response),
+    ).error()
+
+
+def wrap_other_host_refusal(error: RegistryError) -> Unavailable:
+    """Return an error for a refusal by a redirect's target, so that no client logs in because of it."""
+    return Unavailable(
+        f"the server that the upstream redirects to refused: {error}",
+        upstream_status=error.upstream_status,
+        from_other_host=True,
+    )
+
+
+def _is_other_host(client: UpstreamClient, response: IResponse) -> bool:
+    return client.is_other_host(response.request.absoluteURI.decode())
+
+
+def is_web_page(response: IResponse) -> bool:
+    """Tell whether a response is a web page, or a file server's document, instead of JSON."""
+    kinds = lines(response.headers, "Content-Type")
+    return any(kind.partition(";")[0].strip().lower().endswith(("/html", "/xml", "+xml")) for kind in kinds)
+
+
+def make_answer(request: RegistryRequest, response: IResponse, body: IBody) -> Answer:
+    """Return the answer with a body; without its body for a HEAD, or if the client has the content
+    already.
+    """
+    is_unmodified = etag_matches(request.if_none_match, body.descriptor.digest)
+    if request.head or is_unmodified or response.code == 304:
+        body.discard()
+        body = NoBody(body.descriptor)
+    status = 304 if is_unmodified or response.code == 304 else 206 if response.code == 206 else 200
+    headers = tuple((name, value) for name in _FORWARDED_HEADERS if (value := first(response.headers, name)))
+    return Answer(body, status, headers=headers, upstream_status=response.code)
+
+
+def read_digest(response: IResponse) -> Digest | None:
+    """Return the digest that the response reports; None if it reports none, or an invalid one."""
+    try:
+        return Digest.parse(first(response.headers, "Docker-Content-Digest") or "")
+    except DigestInvalid:
+        return None
+
+
+def is_unchanged(request: RegistryRequest, reported: Descriptor) -> bool:
+    """Tell whether a 304 is about the content that the request names; it may omit the digest."""
+    return request.if_none_match is not None and (
+        reported.digest is None or etag_matches(request.if_none_match, reported.digest)
+    )
