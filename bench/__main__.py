@@ -1,4 +1,4 @@
-"""``python -m bench``: every case, in one table, which is kept in ``bench/RESULTS.md``."""
+"""``python -m bench``: run every case and write one table to ``bench/RESULTS.md``."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ Medians of {rounds} rounds.
 
 
 def main() -> None:
-    """Prints the table, and keeps it."""
+    """Print the table and write it to the file."""
     count = rounds("Every case; the table goes to bench/RESULTS.md.")
     rows: list[Row] = []
     for case in CASES:

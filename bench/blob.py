@@ -1,4 +1,4 @@
-"""Large blobs that are made while they are sent."""
+"""Large blobs that are generated while they are sent."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ _PIECE = 1024 * 1024
 
 @frozen
 class LargeBlob:
-    """A piece of random bytes, repeated; its digest is computed without keeping the whole."""
+    """A repeated piece of random bytes, whose digest is computed without keeping the blob in memory."""
 
     pieces: int
     piece: bytes = field(repr=False, factory=lambda: random.Random(0).randbytes(_PIECE))
 
     @property
     def size(self) -> int:
-        """Bytes of the whole."""
+        """The size of the blob in bytes."""
         return self.pieces * _PIECE
 
     def digest(self) -> str:
-        """The digest of the whole."""
+        """The digest of the blob."""
         hashed = hashlib.sha256()
         for _ in range(self.pieces):
             hashed.update(self.piece)
@@ -33,13 +33,13 @@ class LargeBlob:
 
 
 class Server(ThreadingHTTPServer):
-    """A thread for each connection."""
+    """A server with a thread for each connection."""
 
     daemon_threads = True
     block_on_close = False
     request_queue_size = 128
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A connection that the mirror drops is nothing to report."""
+        """Ignore connections that the mirror drops."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)  # type: ignore[arg-type]

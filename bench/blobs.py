@@ -13,7 +13,7 @@ _MEBIBYTE = 1024 * 1024
 
 
 def make_blob(directory: Path, mebibytes: int, seed: int = 0) -> str:
-    """The digest of random bytes, repeated, that lie in the directory now."""
+    """Write a blob of repeated random bytes to the directory, and return its digest."""
     piece, hashed = random.Random(seed).randbytes(_MEBIBYTE), hashlib.sha256()
     made = directory / "made"
     with made.open("wb") as file:
@@ -26,10 +26,7 @@ def make_blob(directory: Path, mebibytes: int, seed: int = 0) -> str:
 
 
 def verify(url: str, digest: str) -> None:
-    """Fetches what is there, and looks whether it is that.
-
-    :raises ValueError: when it is not.
-    """
+    """Fetch a blob and compare it with its digest."""
     hashed = hashlib.sha256()
     request = urllib.request.Request(url, headers={"Accept": MANIFEST})  # noqa: S310
     with urllib.request.urlopen(request) as response:  # noqa: S310

@@ -1,4 +1,4 @@
-"""A registry whose connections are slow: blobs by their digests, at so many bytes a second each."""
+"""A registry that limits the rate of each connection, for blobs by digest."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PIECE = 64 * 1024
 
 @define
 class Sent:
-    """How many bytes of each blob were sent, by its digest."""
+    """The number of bytes sent of each blob, by digest."""
 
     _bytes: dict[str, int] = field(factory=dict)
     _lock: threading.Lock = field(factory=threading.Lock)
@@ -27,14 +27,13 @@ class Sent:
         return self._bytes.get(digest, 0)
 
     def add(self, digest: str, count: int) -> None:
-        """So many more."""
         with self._lock:
             self._bytes[digest] = self[digest] + count
 
 
 @frozen
 class Capped:
-    """Where it listens, and what it has sent."""
+    """The address of the registry, and the bytes that it has sent."""
 
     url: str
     sent: Sent
@@ -42,11 +41,7 @@ class Capped:
 
 @contextmanager
 def capped_registry(blobs: Iterable[LargeBlob], rate: float, away: float = 0.0) -> Iterator[Capped]:
-    """A registry without tokens that has these blobs in every repository.
-
-    :param rate: bytes a second that one connection sends.
-    :param away: seconds until it answers.
-    """
+    """Run a registry without tokens that has these blobs in every repository."""
     registry_sent = Sent()
 
     class Exchange(_Exchange):
@@ -90,7 +85,7 @@ class _Exchange(BaseHTTPRequestHandler):
     do_HEAD = do_GET
 
     def _send(self, blob: LargeBlob, digest: str, part: range) -> None:
-        """In small pieces, none of them sooner than the rate allows."""
+        """Send small pieces, none of them sooner than the rate allows."""
         view, started, offset = memoryview(blob.piece), time.monotonic(), part.start
         while offset < part.stop:
             begin = offset % len(view)
@@ -101,11 +96,10 @@ class _Exchange(BaseHTTPRequestHandler):
             due = started + (offset - part.start) / self.bytes_per_second
             time.sleep(max(0.0, due - time.monotonic()))
 
-    def log_message(self, format: str, *args: object) -> None:
-        """Prints nothing."""
+    def log_message(self, format: str, *args: object) -> None: ...
 
 
 def _part(asked: str | None, size: int) -> range | None:
-    """One range that begins with an offset; None for the whole."""
+    """Return a single range that begins with an offset, or None for the whole blob."""
     match = re.fullmatch(r"bytes=(\d+)-(\d*)", asked or "")
     return range(int(match[1]), min(int(match[2]) + 1 if match[2] else size, size)) if match else None

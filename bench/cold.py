@@ -1,4 +1,4 @@
-"""``python -m bench.cold``: a blob that is not held to one client, from an upstream without and with TLS."""
+"""``python -m bench.cold``: an uncached blob to one client, from an upstream without and with TLS."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _TLS = {nginx.CACHE: at_least(0.85)}
 
 
 def rows(rounds: int) -> Iterator[Row]:
-    """Rates, and when the first byte was there."""
+    """Measure rates and the time to the first byte."""
     yield from _pulled("cold blob, plain, 1 client", rounds, False, _PLAIN)
     yield from _pulled("cold blob, TLS, 1 client", rounds, True, _TLS)
 

@@ -1,4 +1,4 @@
-"""Those that fetch blobs which they do not hold, in front of one upstream."""
+"""Mirrors that fetch blobs which they do not hold, in front of one upstream."""
 
 from __future__ import annotations
 
@@ -25,44 +25,37 @@ _LARGE = 4 * _MEBIBYTE
 
 @frozen
 class Pulls:
-    """Blobs that were pulled, one in each round.
-
-    :ivar drained: by the names of the peers.
-    :ivar fetched: how much of it came from the upstream, in blobs.
-    """
+    """Pulls of a blob, one in each round."""
 
     drained: Mapping[str, Sequence[Drained]]
     fetched: Mapping[str, Sequence[float]]
 
     @property
     def rates(self) -> dict[str, list[float]]:
-        """Megabytes a second, of all clients together."""
+        """The rates of all clients together, in megabytes a second."""
         return {name: [each.rate for each in drained] for name, drained in self.drained.items()}
 
     @property
     def seconds(self) -> dict[str, list[float]]:
-        """Until the last client was done."""
+        """The seconds until the last client had finished."""
         return {name: [each.seconds for each in drained] for name, drained in self.drained.items()}
 
     @property
     def first_bytes(self) -> dict[str, list[float]]:
-        """Milliseconds until the last client had its first byte."""
+        """The milliseconds until the last client had its first byte."""
         return {name: [each.first_bytes[-1] * 1e3 for each in d] for name, d in self.drained.items()}
 
 
 @frozen
 class Fetching:
-    """An upstream, and those in front of it, the mirror first; the upstream itself is the last of them.
-
-    :ivar directory: where all of them keep their files.
-    """
+    """An upstream and its mirrors: ours first, and the upstream itself last."""
 
     upstream: Origin
     peers: Sequence[Peer]
     directory: Path
 
     def pull(self, rounds: int, mebibytes: int, clients: int) -> Pulls:
-        """A new blob in each round, to so many clients at once; the bytes of the first round are verified."""
+        """Pull a new blob in each round, by so many clients at once; verify the bytes of the first round."""
         seeds = range(mebibytes * 1000 + clients, mebibytes * 1000 + clients + rounds + 1)
         size = mebibytes * _MEBIBYTE
         digests = [make_blob(self.upstream.blobs, mebibytes, seed) for seed in seeds]
@@ -86,11 +79,7 @@ class Fetching:
         return drained
 
     def _empty(self) -> None:
-        """Frees the pages that the next one's files will have.
-
-        A virtual machine gets memory that it has not used yet from its host, at a fraction of the speed of
-        writing to what it has: whoever is measured later would be measured slower.
-        """
+        """Free the pages that the next mirror's files will use."""
         for path in self.directory.rglob("*"):
             if self.upstream.blobs not in path.parents and path.is_file() and path.stat().st_size > _LARGE:
                 path.unlink()
@@ -98,7 +87,6 @@ class Fetching:
 
 @contextmanager
 def fetching(tls: bool = False, rate: int = 0) -> Iterator[Fetching]:
-    """See ``origin``."""
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         upstream = stack.enter_context(origin(directory, tls, rate))

@@ -1,8 +1,4 @@
-"""``python -m bench.first``: the first byte of a blob that is not held, from an upstream that answers late.
-
-Over loopback an upstream answers in a fraction of the time that anybody in front of it needs; none does that
-is a few milliseconds away.
-"""
+"""``python -m bench.first``: the first byte of a blob that is not in the cache, from a slow upstream."""
 
 from __future__ import annotations
 
@@ -28,7 +24,7 @@ _UPSTREAM = "the upstream itself"
 
 
 def rows(rounds: int) -> Iterator[Row]:
-    """Milliseconds until it is there, beside those of a client of the upstream's own."""
+    """Measure the milliseconds to the first byte, beside those of a direct client of the upstream."""
     blobs = [LargeBlob(MEBIBYTES, random.Random(number).randbytes(2**20)) for number in range(rounds + 1)]
     with ExitStack() as stack:
         registry = stack.enter_context(capped_registry(blobs, RATE, AWAY))

@@ -1,4 +1,4 @@
-"""``python -m bench.image``: a whole image of 40 layers and 400 MB by skopeo, cold and warm."""
+"""``python -m bench.image``: an image of 40 layers and 400 MB by skopeo, cold and warm."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ LAYER_BYTES = 10_000_000
 
 @frozen
 class Pulled:
-    """Seconds by a mirror that had nothing, and by the same one again."""
+    """Seconds of a pull with an empty cache, and of a second pull."""
 
     cold: float
     warm: float
 
 
 def rows(rounds: int) -> Iterator[Row]:
-    """Beside the registry that is mirrored, asked directly."""
+    """Measure pulls beside direct pulls from the registry."""
     case = f"image of {LAYERS} layers, {LAYERS * LAYER_BYTES // 10**6} MB, by skopeo"
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))

@@ -1,4 +1,4 @@
-"""An image in a registry of Debian's docker-registry."""
+"""An image in a registry, which is Debian's docker-registry."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 
 
 def push_image(registry: Peer, repositories: list[str], layers: int, size: int, directory: Path) -> str:
-    """The digest of an image of random layers, that is there under the tag ``latest`` now."""
+    """Push an image of random layers with the tag ``latest``, and return its digest."""
     layout = directory / "image"
     (layout / "blobs/sha256").mkdir(parents=True)
     (layout / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')

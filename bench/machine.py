@@ -1,4 +1,4 @@
-"""What it was measured on."""
+"""The machine that runs the benchmarks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PEERS = ("nginx-light", "docker-registry", "wrk", "skopeo")
 
 
 def machine() -> str:
-    """The machine and the versions, in a sentence."""
+    """Describe the machine and the versions in a sentence."""
     gibibytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     kernel = platform.release().partition("-")[0]
     peers = ", ".join(f"{name} {_debian(name)}" for name in _PEERS)

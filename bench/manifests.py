@@ -1,4 +1,4 @@
-"""``python -m bench.manifests``: a manifest that is held, by digest and by tag, to 64 connections."""
+"""``python -m bench.manifests``: a cached manifest, by digest and by tag, to 64 connections."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _AIMS = {"digest": {distribution.NAME: at_least(5)}, "tag": {distribution.NAME: 
 
 
 def rows(rounds: int) -> Iterator[Row]:
-    """Three rows for each way of asking and each peer; the upstream is a ``docker-registry``."""
+    """Measure three rows for each kind of request and each peer; the upstream is a ``docker-registry``."""
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         upstream = stack.enter_context(distribution.registry(directory))

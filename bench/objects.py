@@ -1,8 +1,4 @@
-"""``python -m bench.objects``: a blob from a bucket, and three mirrors of one beside one mirror.
-
-It comes from the disk in front of the bucket, from the bucket itself to which clients are sent, or from there
-through the mirror; and beside these from distribution, with its s3 driver on the same objects.
-"""
+"""``python -m bench.objects``: a blob from a bucket, and three mirrors with one bucket beside one mirror."""
 
 from __future__ import annotations
 
@@ -46,7 +42,7 @@ _BALANCED = """
 
 
 def rows(rounds: int) -> Iterator[Row]:
-    """Rates and first bytes, and the processor time for a gigabyte."""
+    """Measure rates, the time to the first byte, and the processor time for a gigabyte."""
     os.environ.update(ENVIRONMENT)
     count = min(rounds, ROUNDS)
     with ExitStack() as stack:
@@ -105,7 +101,7 @@ def _together(
     beside: Peer,
     count: int,
 ) -> Iterator[Row]:
-    """Blobs that are held, to several connections each, through the same nginx."""
+    """Read cached blobs on several connections each, through the same nginx."""
     digests = [make_blob(upstream.blobs, SMALL_MEBIBYTES, 100 + seed) for seed in range(BLOBS)]
     for digest in digests:
         verify(near.blob(digest), digest)
@@ -128,7 +124,7 @@ def _together(
 
 
 def _mirror(upstream: Origin, bucket: Bucket, more: str = "") -> AbstractContextManager[Peer]:
-    """One on the bucket, with a disk of its own; all are asked for the same repository."""
+    """Run a mirror with the bucket and its own disk; all mirrors serve the same repository."""
     return mirrored(upstream.url, name="objects", own=bucket.settings + more)
 
 
@@ -158,14 +154,14 @@ def _redirected(peer: Peer, digests: Sequence[str], number: int) -> _Came:
 
 
 def _all(peer: Peer, digests: Sequence[str], number: int) -> float:
-    """Megabytes a second, of all together."""
+    """Return the rate of all mirrors together, in megabytes a second."""
     with ThreadPoolExecutor(len(digests)) as pool:
         drains = [pool.submit(drain, peer.blob(digest), CONNECTIONS, SECONDS) for digest in digests]
         return sum(each.result().rate for each in drains)
 
 
 def _wait_for(peer: Peer, digests: Sequence[str]) -> None:
-    """Until all is uploaded, and linked."""
+    """Wait until everything is uploaded and linked."""
     parts = urlsplit(peer.url)
     for digest in digests:
         while True:

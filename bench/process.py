@@ -1,4 +1,4 @@
-"""What the kernel tells of a process and its children, by proc(5)."""
+"""Figures of a process and its children, by proc(5)."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ _IDLE = 0.25
 
 
 def peak_memory(pid: int) -> int:
-    """The most bytes that they have had in memory since ``forget_peak`` (``VmHWM``)."""
+    """Return the peak of their memory in bytes since ``forget_peak`` (``VmHWM``)."""
     return sum(_status(each, "VmHWM") for each in _family(pid))
 
 
 def forget_peak(pid: int) -> None:
-    """What they have in memory now is the most from now on."""
+    """Reset the peak to the memory in use."""
     for each in _family(pid):
         Path(f"/proc/{each}/clear_refs").write_text("5")
 
 
 def processor_time(pid: int) -> float:
-    """The seconds of processor time that they have used, in user mode and in the kernel."""
+    """Return the seconds of processor time that they have used, in user mode and in the kernel."""
     return sum(_ticks(each) for each in _family(pid)) / os.sysconf("SC_CLK_TCK")
 
 
 def wait_until_idle(pid: int) -> None:
-    """Until they have used no processor time for a while: what they do behind an answer is done then."""
+    """Wait until they have used no processor time for a while, so that background work is done."""
     before = -1.0
     while (used := processor_time(pid)) != before:
         before = used

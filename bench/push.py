@@ -1,4 +1,4 @@
-"""``python -m bench.push``: blobs of 500 MB, or of ``--mebibytes``, pushed at once; what memory it takes."""
+"""``python -m bench.push``: the memory that simultaneous pushes of 500 MB, or of ``--mebibytes``, take."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _HOST = "docker.localhost"
 
 
 def rows(rounds: int, mebibytes: int = MEBIBYTES) -> Iterator[Row]:
-    """How quickly they are taken, beside the registry behind the mirror, and by how much a worker grows."""
+    """Measure the rate beside a direct push to the registry, and the growth of a worker's memory."""
     count = min(rounds, ROUNDS)
     blobs = [Blobs(PUSHES, mebibytes, number) for number in range(count + 1)]
     with ExitStack() as stack:
@@ -59,10 +59,7 @@ def rows(rounds: int, mebibytes: int = MEBIBYTES) -> Iterator[Row]:
 
 @frozen
 class _Through:
-    """A mirror through which they are pushed.
-
-    :ivar grown: by how many megabytes it has, each time, the first one included.
-    """
+    """Pushes through a mirror."""
 
     peer: Peer
     blobs: list[Blobs]
@@ -70,7 +67,7 @@ class _Through:
     grown: list[float] = field(factory=list)
 
     def measure(self, number: int) -> float:
-        """The seconds that it takes."""
+        """Return the seconds of a push."""
         forget_peak(self.peer.pid)
         before = peak_memory(self.peer.pid)
         url = f"http://{urlsplit(self.peer.url).netloc}/v2/{repository(self.peer.name)}"

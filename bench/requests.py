@@ -1,8 +1,4 @@
-"""``python -m bench.requests``: the mirror's own processor time for a request through it.
-
-The upstream demands tokens and redirects to its blobs; the blob is small, so that its bytes weigh nothing.
-Without the cache each request goes on to the upstream; with it, each but the first is answered from there.
-"""
+"""``python -m bench.requests``: the mirror's own processor time for a request."""
 
 from __future__ import annotations
 
@@ -31,7 +27,7 @@ REQUESTS = 1000
 
 @frozen
 class Case:
-    """One kind of request, and the status that is right."""
+    """One kind of request, and its expected status."""
 
     name: str
     method: str
@@ -41,7 +37,7 @@ class Case:
 
 
 def rows(rounds: int) -> Iterator[Row]:
-    """Once each, as processor time hardly differs from run to run."""
+    """Measure each case once, as processor time hardly differs from run to run."""
     for how, options in (("without a cache", ["--cache-size=0"]), ("with the cache", [])):
         with upstream(image(1024)) as registry, mirror(registry.url, *options) as running:
             for case in cases(running, registry):
@@ -50,7 +46,7 @@ def rows(rounds: int) -> Iterator[Row]:
 
 
 def cases(running: Mirror, registry: Upstream) -> list[Case]:
-    """What clients ask, on a virtual host with a token and on the mirror's own host without."""
+    """Return the requests of clients, on a virtual host with a token and on the mirror's own host without."""
     host = f"docker.localhost:{running.port}"
     named, bearer = {"Host": host}, {"Host": host, "Authorization": f"Bearer {_token(running, host)}"}
     blob = next(iter(registry.image.blobs))
@@ -67,10 +63,7 @@ def cases(running: Mirror, registry: Upstream) -> list[Case]:
 
 
 def measure(running: Mirror, case: Case, count: int) -> float:
-    """Seconds of the mirror's processor time for a request, of many.
-
-    Several clients ask on connections that they keep; before that a tenth as often, to warm up.
-    """
+    """Return the mirror's processor time for one request, in seconds, as the mean of many."""
     ask = partial(_ask, running.port, case)
     with ThreadPoolExecutor(CLIENTS) as pool:
         list(pool.map(ask, [count // CLIENTS // 10 + 1] * CLIENTS))

@@ -1,4 +1,4 @@
-"""Those that are measured, in turn."""
+"""Measurements of several peers in turn."""
 
 from __future__ import annotations
 
@@ -10,11 +10,7 @@ T = TypeVar("T")
 
 
 def in_turn(rounds: int, measures: Mapping[str, Callable[[int], T]]) -> dict[str, list[T]]:
-    """What each measures in each round, by name; every second round goes the other way round.
-
-    :param measures: are given the number of the round, from 0 on.  What that one brings is thrown away: it
-        warms up processes, page cache and memory.
-    """
+    """Return each peer's measurements by name; every second round measures in reverse order."""
     got: dict[str, list[T]] = {name: [] for name in measures}
     for number in range(rounds + 1):
         names = list(measures)

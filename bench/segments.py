@@ -1,7 +1,4 @@
-"""``python -m bench.segments``: a blob from a distant upstream, by one connection and by four.
-
-Each of the upstream's connections is slow, and each of its answers comes late, as over a long link.
-"""
+"""``python -m bench.segments``: a blob from a distant upstream, by one connection and by four."""
 
 from __future__ import annotations
 
@@ -32,7 +29,7 @@ _ONE, _SEVERAL = "one connection", f"{SEGMENTS} connections"
 
 
 def rows(rounds: int) -> Iterator[Row]:
-    """Seconds by several connections beside those by one."""
+    """Measure the seconds by several connections beside those by one."""
     count = min(rounds, ROUNDS)
     blobs = [LargeBlob(MEBIBYTES, random.Random(number).randbytes(2**20)) for number in range(count + 1)]
     with ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""``python -m bench.slow``: the memory that one blob takes for 1, 64 and 512 clients that read slowly."""
+"""``python -m bench.slow``: the memory that one blob takes for 1, 64 and 512 slow clients."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RELAY = "the mirror without a cache"
 
 
 def rows(rounds: int) -> Iterator[Row]:
-    """Peaks, once each: they hardly differ from run to run.  The mirror is filling its cache meanwhile."""
+    """Measure peaks once each, as they hardly differ from run to run, while the mirror fills its cache."""
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         upstream = stack.enter_context(origin(directory))

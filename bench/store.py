@@ -36,7 +36,7 @@ _IN_MEMORY = "/dev/shm"  # noqa: S108  # a disk would take minutes to make and t
 
 
 def rows(rounds: int) -> Iterator[Row]:
-    """How long a start takes, a hit, a walk, and the eviction of a tenth of the bytes: of 100 blobs."""
+    """Measure a start, a hit, a scan, and the eviction of a tenth of the bytes, which are 100 blobs."""
     for count in MANY if rounds >= ROUNDS else MANY[:1]:
         with tempfile.TemporaryDirectory(dir=_IN_MEMORY) as name:
             few, many = Path(name, "few"), Path(name, "many")
@@ -46,7 +46,7 @@ def rows(rounds: int) -> Iterator[Row]:
 
 
 def fill(root: Path, count: int) -> None:
-    """So many blobs, of which nobody asks whether they are right; the oldest have nearly all of the bytes."""
+    """Write so many unverified blobs; the oldest ones have nearly all of the bytes."""
     for number in range(count):
         digest = Digest.parse(f"sha256:{sha256(str(number).encode()).hexdigest()}")
         path = root / layout.data(digest)
@@ -75,7 +75,7 @@ def _beside(count: int, few: Path, many: Path, directory: Path, rounds: int) -> 
 
 
 def _hit(peer: Peer, digest: str, number: int) -> float:
-    """The median of many requests on one connection, of a byte each."""
+    """Return the median time of many requests for one byte on one connection."""
     parts = urlsplit(peer.blob(digest))
     connection = http.client.HTTPConnection(parts.netloc)
     took = []
@@ -89,7 +89,7 @@ def _hit(peer: Peer, digest: str, number: int) -> float:
 
 
 def _sweep(root: Path, budget: int, days: int) -> tuple[float, int]:
-    """Seconds of a look so many days ahead, and what is held then: it walks, and all was used long ago."""
+    """Return the seconds of a sweep so many days ahead, when everything is old, and the bytes left then."""
     started = time.monotonic()
     swept = Sweep(root, Budget(budget)).run(0, time.time() + days * _DAY)
     assert swept

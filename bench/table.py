@@ -1,4 +1,4 @@
-"""The table of what was measured."""
+"""The table of results."""
 
 from __future__ import annotations
 
@@ -14,28 +14,23 @@ _HEAD = """\
 
 @frozen
 class Aim:
-    """What a ratio, or where nobody is beside the mirror its own figure, is to be."""
+    """The target of a ratio, or of the mirror's own figure when nothing is beside it."""
 
     text: str
     reached: Callable[[float], bool] = field(repr=False)
 
 
 def at_least(limit: float) -> Aim:
-    """Not less."""
     return Aim(f"≥ {limit:g}", lambda figure: figure >= limit)
 
 
 def at_most(limit: float) -> Aim:
-    """Not more."""
     return Aim(f"≤ {limit:g}", lambda figure: figure <= limit)
 
 
 @frozen
 class Row:
-    """One thing that was measured of the mirror, in each round, and of one other.
-
-    :ivar theirs: in the same rounds; nothing where nobody is beside it.
-    """
+    """One measurement of the mirror, in each round, and of one peer."""
 
     case: str
     measured: str
@@ -46,7 +41,7 @@ class Row:
 
     @property
     def ratio(self) -> float | None:
-        """The median of the rounds' ratios; None where there is nobody to compare with."""
+        """The median of the rounds' ratios; None without a peer."""
         if not self.theirs:
             return None
         return statistics.median(our / their for our, their in zip(self.ours, self.theirs, strict=True))
@@ -69,14 +64,14 @@ class Row:
 def compared(
     case: str, measured: str, got: Mapping[str, Sequence[float]], aims: Mapping[str, Aim] | None = None
 ) -> Iterator[Row]:
-    """A row for each that is beside the mirror, which is the first."""
+    """Return a row for each peer of the mirror, which comes first."""
     (_, ours), *others = got.items()
     for beside, theirs in others:
         yield Row(case, measured, ours, beside, theirs, (aims or {}).get(beside))
 
 
 def table(rows: Iterable[Row]) -> str:
-    """All rows, in Markdown."""
+    """Format all rows in Markdown."""
     return "\n".join([_HEAD, *map(str, rows)])
 
 

@@ -1,7 +1,4 @@
-"""``python -m bench.together``: a blob that is not held to 16 clients at once.
-
-From an upstream without and with TLS, and from one that sends 50 MB a second on each connection.
-"""
+"""``python -m bench.together``: a blob that is not in the cache, to 16 clients at once."""
 
 from __future__ import annotations
 
@@ -22,7 +19,7 @@ _FIRST = {nginx.CACHE: at_most(0.05)}
 
 
 def rows(rounds: int) -> Iterator[Row]:
-    """Rates, the last client's first byte, and how often the blob came from the upstream."""
+    """Measure rates, the last client's first byte, and the number of fetches from the upstream."""
     yield from _pulled(f"cold blob, plain, {CLIENTS} clients", rounds, False)
     yield from _pulled(f"cold blob, TLS, {CLIENTS} clients", rounds, True)
     yield from _capped(f"cold blob, {RATE // 10**6} MB/s a connection, {CLIENTS} clients", rounds)

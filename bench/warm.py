@@ -1,4 +1,4 @@
-"""``python -m bench.warm``: a large blob that is held, to 1, 8 and 64 connections, again and again."""
+"""``python -m bench.warm``: a large cached blob to 1, 8 and 64 connections, repeatedly."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Served:
 
 
 def rows(rounds: int) -> Iterator[Row]:
-    """Two rows for each number of connections and each peer."""
+    """Measure two rows for each number of connections and each peer."""
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         upstream = stack.enter_context(origin(directory))

@@ -27,7 +27,7 @@ _ONE, _TWO = "one worker", "two workers"
 
 
 def rows(rounds: int) -> Iterator[Row]:
-    """A blob and a manifest, both held."""
+    """Measure a cached blob and a cached manifest."""
     yield from _blob(rounds)
     yield from _manifest(rounds)
 

@@ -1,1 +1,1 @@
-"""A pull through the mirror, shown step by step, on the loopback interface only."""
+"""Demonstration of a pull through the mirror, step by step, on the loopback interface only."""

@@ -1,4 +1,4 @@
-"""``python -m demo``: pulls an image through the mirror and prints who asked whom for what."""
+"""``python -m demo``: pull an image through the mirror and print every request."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SIZE = 4 * 1024 * 1024
 
 
 def main() -> None:
-    """Plays it through; an assertion fails where anything is not as it should be."""
+    """Run the demonstration; an assertion fails when a response is wrong."""
     with upstream(image(SIZE)) as registry, mirror(registry.url) as running:
         print(f"A registry that demands tokens listens at {registry.url}; it stands for Docker Hub.")
         print(f"The mirror in front of it listens at http://127.0.0.1:{running.port}.")
@@ -34,12 +34,12 @@ def main() -> None:
 
 @frozen
 class Shown:
-    """Prints each request of the client, and what the mirror asked because of it."""
+    """Prints each request of the client, and the requests that the mirror sends for it."""
 
     upstream: Upstream
 
     def ask(self, client: Client, path: str, token: str | None = None) -> Response:
-        """One request, printed."""
+        """Send one request and print it."""
         response = client.ask(path, token)
         print(f"  client -> mirror   GET {_short(path)}{' with a token' if token else ''}")
         self.print_asked()
@@ -50,7 +50,7 @@ class Shown:
         return response
 
     def print_asked(self) -> None:
-        """What the mirror asked since the last time."""
+        """Print the mirror's requests since the last call."""
         servers = {self.upstream.tokens_url: "token service", self.upstream.blobs_url: "blob store"}
         for asked in self.upstream.asked():
             server = servers.get(asked.url, "registry")
@@ -59,7 +59,7 @@ class Shown:
 
 
 def pull_from_virtual_host(running: Mirror, shown: Shown) -> None:
-    """The whole dance, as docker does it for ``docker.localhost/hello``."""
+    """Pull ``docker.localhost/hello`` with all requests that docker sends."""
     client = Client(f"docker.localhost:{running.port}", running.port)
     _title(f"docker pull {client.host}/hello: a virtual host is one registry")
     ping = shown.ask(client, "/v2/")
@@ -73,7 +73,7 @@ def pull_from_virtual_host(running: Mirror, shown: Shown) -> None:
 
 
 def pull_from_own_host(running: Mirror, shown: Shown) -> None:
-    """The same image by the mirror's own host: no token, no name to resolve."""
+    """Pull the image from the mirror's own host, without a token and without name resolution."""
     client = Client(f"127.0.0.1:{running.port}", running.port)
     _title(f"docker pull {client.host}/docker.io/library/hello: the mirror's own host takes no logins")
     assert shown.ask(client, "/v2/").status == 200
@@ -84,7 +84,7 @@ def pull_from_own_host(running: Mirror, shown: Shown) -> None:
 
 
 def pull_by_skopeo(running: Mirror, shown: Shown) -> None:
-    """The same by a client that people use, where it is installed."""
+    """Pull the image with skopeo, if it is installed."""
     skopeo = shutil.which("skopeo")
     if skopeo is None:
         print("\n(skopeo is not installed: no pull by it.)")
@@ -99,7 +99,7 @@ def pull_by_skopeo(running: Mirror, shown: Shown) -> None:
 
 
 def pull_without_upstream(running: Mirror, shown: Shown) -> None:
-    """The same once more, from what the mirror has kept."""
+    """Pull the image from the cache while the upstream is down."""
     shown.upstream.gone.set()
     client = Client(f"127.0.0.1:{running.port}", running.port)
     _title("none of the upstream's servers answers any more")
@@ -107,7 +107,7 @@ def pull_without_upstream(running: Mirror, shown: Shown) -> None:
 
 
 def print_log(running: Mirror) -> None:
-    """What the mirror wrote of all this: a line a request, in which no token stands."""
+    """Print the mirror's access log, which contains no token."""
     _title("the mirror's access log")
     for line in running.log.read_text().splitlines():
         if " GET /v2/" in line or " HEAD /v2/" in line:
@@ -131,7 +131,7 @@ def _title(text: str) -> None:
 
 
 def _short(text: str) -> str:
-    """Digests cut, so that a line fits."""
+    """Shorten digests, so that a line fits."""
     words = unquote(text).split("sha256:")
     return "sha256:".join([words[0], *(f"{word[:8]}…{word[64:]}" for word in words[1:])])
 

@@ -1,4 +1,4 @@
-"""A client of a registry in a page: it asks as docker does, and believes nothing that it can check."""
+"""A small registry client that sends docker's requests and verifies what it receives."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ _PARAMETER = re.compile(r'(\w+)="([^"]*)"')
 
 @frozen
 class Response:
-    """A whole response."""
+    """A complete response."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes = field(repr=False)
 
     def errors(self) -> str:
-        """The codes and messages of a registry's error."""
+        """Return the codes and messages of a registry's error."""
         return "; ".join(f"{e['code']}: {e['message']}" for e in json.loads(self.body)["errors"])
 
 
 @frozen
 class Client:
-    """Asks one host at one port of the loopback interface: names need not resolve.
+    """Sends requests for one host to a port of the loopback interface, without name resolution.
 
     :ivar host: the host's name with its port, as it stands in an image's name.
     """
@@ -37,7 +37,7 @@ class Client:
     port: int
 
     def ask(self, path: str, token: str | None = None) -> Response:
-        """One GET."""
+        """Send a GET request."""
         headers = {"Host": self.host, "Accept": "application/vnd.oci.image.manifest.v1+json, */*"}
         if token is not None:
             headers["Authorization"] = f"Bearer {token}"
@@ -51,7 +51,7 @@ class Client:
 
 
 def token_path(response: Response, scope: str) -> str:
-    """Where a 401 sends for a token that allows this: the path on the realm's host."""
+    """Return the path on the token service to which a 401 response refers, for this scope."""
     asked = dict(_PARAMETER.findall(response.headers["WWW-Authenticate"]))
     query = urlencode({"service": asked["service"], "scope": scope})
     return f"{urlsplit(asked['realm']).path}?{query}"

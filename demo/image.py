@@ -1,4 +1,4 @@
-"""A small image, made of nothing."""
+"""A small generated image."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ _LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 
 
 def digest_of(data: bytes) -> str:
-    """The digest by which a registry names these bytes."""
+    """Return the digest by which a registry names these bytes."""
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
 @frozen
 class Image:
-    """The manifest's bytes, and those of its blobs by digest."""
+    """The bytes of a manifest, and of its blobs by digest."""
 
     manifest: bytes = field(repr=False)
     blobs: dict[str, bytes] = field(repr=False)
 
 
 def image(size: int) -> Image:
-    """An image whose one layer has about ``size`` bytes; the same each time."""
+    """Make an image with one layer of about ``size`` bytes; it is always the same."""
     files = {"hello.txt": b"Hello from behind the mirror.\n", "filling": random.Random(size).randbytes(size)}
     archive = _tar(files)
     layer = gzip.compress(archive, 1, mtime=0)

@@ -1,4 +1,4 @@
-"""The mirror, started as its operator starts it."""
+"""A mirror as a process, started in the same way as by its operator."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ class Mirror:
 
 @contextmanager
 def mirror(url: str, *options: str, own: str = "", **upstream: str | int) -> Iterator[Mirror]:
-    """A mirror with an empty cache, to which this registry is Docker Hub; stopped at the end.
+    """Run a mirror with an empty cache whose Docker Hub is this registry.
 
     :param own: lines of further settings of its own.
     :param upstream: further settings of that upstream.
-    :raises RuntimeError: when it does not answer, with what it printed.
+    :raises RuntimeError: when it does not answer, with its output.
     """
     port = free_port()
     with tempfile.TemporaryDirectory() as name:

@@ -1,4 +1,4 @@
-"""A program that answers on a port of the loopback interface."""
+"""A process that answers on a port of the loopback interface."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _STOPS_WITHIN = 10.0
 def running(
     command: Sequence[str], answers: Callable[[], bool], log: Path, environment: Mapping[str, str]
 ) -> Iterator[int]:
-    """The program's process, from when it answers; it is ended at the end.
+    """Run a program, yield its process id as soon as it answers, and terminate it at the end.
 
-    :raises RuntimeError: when it does not, with what it printed.
+    :raises RuntimeError: when it does not answer, with its output.
     """
     with log.open("wb") as out:
         process = subprocess.Popen(command, stdout=out, stderr=out, env=environment)  # noqa: S603
@@ -35,7 +35,7 @@ def running(
 
 
 def free_port() -> int:
-    """A port that nobody listens on just now."""
+    """Return a port that is free at the moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -43,7 +43,7 @@ def free_port() -> int:
 
 
 def listens(port: int) -> bool:
-    """Whether a connection to it is accepted."""
+    """Return True when a connection to the port is accepted."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 

@@ -1,4 +1,4 @@
-"""A small world: a registry that gives nothing without a token, its token service, the host of its blobs."""
+"""A registry that requires tokens, its token service, and the host of its blobs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _JSON = "application/json"
 
 @frozen
 class Asked:
-    """One request that a server got: at which address, for what, how it was answered."""
+    """One request to a server: its address, the request, and the status of the response."""
 
     url: str
     request: str
@@ -41,11 +41,7 @@ class _Response:
 
 @frozen
 class Upstream:
-    """The three servers, and what they were asked since somebody last looked.
-
-    :ivar url: the registry's address.
-    :ivar gone: set where none of them shall answer any more.
-    """
+    """The three servers, and the requests since the last look at them."""
 
     image: Image
     url: str = ""
@@ -56,7 +52,7 @@ class Upstream:
     _asked: SimpleQueue[Asked] = field(factory=SimpleQueue)
 
     def asked(self) -> Iterator[Asked]:
-        """What was asked since the last call, in order."""
+        """Return the requests since the last call, in order."""
         try:
             while True:
                 yield self._asked.get_nowait()
@@ -64,11 +60,10 @@ class Upstream:
             return
 
     def record(self, asked: Asked) -> None:
-        """Keeps what was asked."""
         self._asked.put(asked)
 
     def registry(self, path: str, authorization: str | None) -> _Response:
-        """What the registry answers: blobs lie elsewhere."""
+        """Answer as the registry, which redirects to another host for blobs."""
         if (authorization or "").removeprefix("Bearer ") not in self._tokens:
             return self._unauthorized(path)
         name = path.removeprefix(f"/v2/{REPOSITORY}/")
@@ -82,7 +77,7 @@ class Upstream:
         return _unknown("BLOB_UNKNOWN")
 
     def token(self, path: str, authorization: str | None) -> _Response:
-        """A token for anybody, for the one repository that there is."""
+        """Answer as the token service, with an anonymous token for the one repository."""
         if SCOPE not in parse_qs(urlsplit(path).query).get("scope", []):
             return _Response(403, _error("DENIED"), (("Content-Type", _JSON),))
         token = secrets.token_urlsafe(24)
@@ -91,7 +86,7 @@ class Upstream:
         return _Response(200, body, (("Content-Type", _JSON),))
 
     def blob(self, path: str, authorization: str | None) -> _Response:
-        """A blob; like some stores of the world, this one takes no ``Authorization``."""
+        """Answer with a blob; like some public blob stores, refuse a request with ``Authorization``."""
         if authorization is not None:
             return _Response(400, b"only one way to authenticate is allowed")
         data = self.image.blobs.get(urlsplit(path).path.removeprefix("/"))
@@ -113,7 +108,7 @@ class Upstream:
 
 @contextmanager
 def upstream(image: Image) -> Iterator[Upstream]:
-    """The three servers, each on a port of its own."""
+    """Run the three servers, each on its own port."""
     with ExitStack() as stack:
         registry, tokens, blobs = (stack.enter_context(_Server()) for _ in range(3))
         it = Upstream(image, registry.url, tokens.url, blobs.url)
@@ -125,7 +120,7 @@ def upstream(image: Image) -> Iterator[Upstream]:
 
 
 class _Exchange(BaseHTTPRequestHandler):
-    """One request: recorded, then answered."""
+    """Records one request, then answers it."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
@@ -149,7 +144,7 @@ class _Exchange(BaseHTTPRequestHandler):
     do_HEAD = do_GET
 
     def log_message(self, format: str, *args: object) -> None:
-        """Prints nothing: what was asked is shown in its place."""
+        """Print nothing: the demonstration prints the requests."""
 
 
 class _Server(ThreadingHTTPServer):
@@ -163,7 +158,7 @@ class _Server(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_port}"
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A connection that the mirror drops is nothing to report."""
+        """Ignore connections that the mirror drops."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)  # type: ignore[arg-type]
 

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from dockmirror.client_config.archive_command import archive
-from dockmirror.client_config.clients import CLIENTS
+from dockmirror.client_config.clients import CLIENTS, download_archive
 from dockmirror.client_config.mirror_address import MirrorAddress, MirroredRegistry
 
 from .test_docs import text
@@ -99,7 +98,12 @@ def test_without_tls(client: str, heading: str, words: list[str]) -> None:
 
 def test_archives() -> None:
     """For another image."""
-    lines = archive(TLS).text.replace("busybox:latest", "nginx:1.27").replace("busybox", "nginx").splitlines()
+    lines = (
+        download_archive(TLS)
+        .text.replace("busybox:latest", "nginx:1.27")
+        .replace("busybox", "nginx")
+        .splitlines()
+    )
     assert "".join(f"$ {line}\n" for line in lines) in section("docs/users.md", "Without a network")
 
 

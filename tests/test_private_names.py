@@ -138,7 +138,9 @@ def test_complete() -> None:
     assert {each for module in everything for each in shared(module)} == SHARED
     ours = {name for module in everything for name in own_attributes(tree_of(module))}
     foreign = {name for module in everything for name in attributes_of_others(module)} - ours
-    assert foreign == {each.rpartition(".")[2] for each in LOOKED_UP}
+    assert foreign - {"_replace"} == {
+        each.rpartition(".")[2] for each in LOOKED_UP
+    }  # which named tuples have
 
 
 @pytest.mark.parametrize("used", sorted(IMPORTED | SHARED | LOOKED_UP))

@@ -1,1 +1,1 @@
-"""What asks, and takes what comes, at as little cost as can be."""
+"""Clients that use as little processor time as possible."""

@@ -1,7 +1,4 @@
-"""Connections that ask for one thing, and throw away what comes.
-
-The kernel is asked not even to copy it (``MSG_TRUNC``, tcp(7)), so that the server is measured and not this.
-"""
+"""Connections that repeat one request and discard the responses."""
 
 from __future__ import annotations
 
@@ -20,10 +17,7 @@ _HEAD = 16 * 1024
 
 @frozen
 class Drained:
-    """What came.
-
-    :ivar first_bytes: seconds until each connection had the first byte of a body, the earliest first.
-    """
+    """The bytes received, and the time they took."""
 
     seconds: float
     bytes: int
@@ -31,15 +25,12 @@ class Drained:
 
     @property
     def rate(self) -> float:
-        """Megabytes a second."""
+        """The rate in megabytes a second."""
         return self.bytes / self.seconds / 1e6
 
 
 def drain(url: str, connections: int = 1, seconds: float | None = None) -> Drained:
-    """Asks on each connection, over and over for that many seconds, or once.
-
-    :raises ConnectionError: when an answer is not whole, or none of status 200.
-    """
+    """Send the request on each connection, repeatedly for so many seconds, or once."""
     opened = [_Connection(url) for _ in range(connections)]
     with selectors.DefaultSelector() as selector:
         for each in opened:
@@ -62,7 +53,7 @@ def drain(url: str, connections: int = 1, seconds: float | None = None) -> Drain
 
 
 class _Connection:
-    """:ivar count: how many bytes of bodies have come."""
+    """:ivar count: the number of bytes of bodies received."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -82,12 +73,12 @@ class _Connection:
             self.socket, self._flags = trusting.wrap_socket(self.socket), 0
 
     def ask(self) -> None:
-        """Once more."""
+        """Send the request again."""
         self._head, self._left = b"", None
         self.socket.sendall(self._request)
 
     def read(self) -> bool:
-        """Takes what has come; whether that is the end of an answer."""
+        """Read what has arrived; return True at the end of a response."""
         if self._left is None:
             self._read_head()
         else:

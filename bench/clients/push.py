@@ -20,7 +20,7 @@ _HEAD = 16 * 1024
 
 @frozen
 class Pushed:
-    """A blob of so many mebibytes, the last of which is its own; the others it shares."""
+    """A blob of so many mebibytes; the last one is unique, and all blobs share the others."""
 
     size: int
     digest: str
@@ -28,12 +28,12 @@ class Pushed:
 
     @property
     def bytes(self) -> int:
-        """How many."""
+        """The size in bytes."""
         return self.size * MIB
 
 
 class Blobs:
-    """Some of one size, each with a digest of its own; each takes a mebibyte of memory, and all one more."""
+    """Blobs of one size with different digests; each takes a mebibyte of memory, and all share one more."""
 
     def __init__(self, count: int, mebibytes: int, seed: int = 0) -> None:
         source = random.Random(seed)
@@ -48,12 +48,7 @@ class Blobs:
         return Pushed(mebibytes, f"sha256:{hashed.hexdigest()}", _in_memory(last))
 
     def push(self, repository: str, host: str = "") -> float:
-        """Pushes all at once, each on a connection of its own; returns the seconds until all were taken.
-
-        :param repository: its address.
-        :param host: the name by which it is asked for, where that is not the address's.
-        :raises ConnectionError: when one is not taken.
-        """
+        """Push all blobs at once, each on its own connection; return the seconds until all were accepted."""
         started = time.monotonic()
         pushes = [_Push(repository, host, each, self._common) for each in self._pushed]
         _run(pushes)
@@ -83,7 +78,7 @@ class _Push:
         self._sent = 0
 
     def send(self) -> bool:
-        """Gives the kernel what it takes now; whether that was the last of it."""
+        """Send what the kernel accepts now; return True after the last byte."""
         if self._head:
             self._head = self._head[self.socket.send(self._head) :]
         elif self._sent < self._blob.bytes:
@@ -93,7 +88,7 @@ class _Push:
         return self._sent == self._blob.bytes
 
     def end(self) -> None:
-        """The answer has come."""
+        """Read the response."""
         status = re.match(rb"HTTP/1.1 (\d+)", self.socket.recv(_HEAD))
         if status is None or status[1] != b"201":
             raise ConnectionError("the blob was not taken")

@@ -1,4 +1,4 @@
-"""skopeo: a whole image."""
+"""Pulls of a whole image by skopeo."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 
 
 def pull(image: str) -> float:
-    """Seconds until the image lies in a directory; the name is one of a registry that speaks plainly."""
+    """Pull an image from a registry without TLS into a directory, and return the seconds it took."""
     with tempfile.TemporaryDirectory() as directory:
         started = time.monotonic()
         copy("--src-tls-verify=false", f"docker://{image}", f"dir:{directory}")
@@ -16,5 +16,5 @@ def pull(image: str) -> float:
 
 
 def copy(*arguments: str) -> None:
-    """``skopeo copy``."""
+    """Run ``skopeo copy``."""
     subprocess.run(["skopeo", "--insecure-policy", "copy", "--quiet", *arguments], check=True)  # noqa: S603, S607

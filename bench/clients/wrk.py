@@ -1,4 +1,4 @@
-"""wrk: many requests on connections that are kept."""
+"""Many requests on persistent connections by wrk."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _MILLISECONDS = {"us": 0.001, "ms": 1.0, "s": 1000.0}
 
 @frozen
 class Asked:
-    """How many requests a second were answered, and in how many milliseconds half of them and 99 in 100."""
+    """Requests per second, and the median and the 99th percentile of the latency in milliseconds."""
 
     rate: float
     half: float
@@ -20,7 +20,7 @@ class Asked:
 
 
 def wrk(url: str, connections: int, seconds: int) -> Asked:
-    """:raises ValueError: when answers were other than 200."""
+    """:raises ValueError: when a response had another status than 200."""
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", url]
     command += ["-H", "Accept: application/vnd.oci.image.manifest.v1+json"]
     told = subprocess.run(command, check=True, capture_output=True, text=True).stdout  # noqa: S603

@@ -1,1 +1,1 @@
-"""The programs that are measured: each module starts one, and says where it answers."""
+"""The programs that are compared: each module starts one and returns its address."""

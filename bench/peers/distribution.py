@@ -1,4 +1,4 @@
-"""Debian's docker-registry: as a registry of its own, and as a pull-through cache."""
+"""Debian's docker-registry: as a registry, and as a pull-through cache."""
 
 from __future__ import annotations
 
@@ -25,28 +25,21 @@ http: {{addr: "127.0.0.1:{port}"}}
 
 @contextmanager
 def registry(directory: Path) -> Iterator[Peer]:
-    """An empty registry."""
+    """Run an empty registry."""
     with _serving(directory, "docker-registry", "") as peer:
         yield peer
 
 
 @contextmanager
 def pull_through(directory: Path, upstream: str, trusted: Path | None = None) -> Iterator[Peer]:
-    """A pull-through cache in front of this registry.
-
-    :param trusted: the certificate that the upstream shows.
-    """
+    """Run a pull-through cache in front of this registry."""
     with _serving(directory, NAME, f'proxy: {{remoteurl: "{upstream}"}}\n', trusted) as peer:
         yield peer
 
 
 @contextmanager
 def bucket(directory: Path, driver: str, mirror: str) -> Iterator[Peer]:
-    """A registry of what mirrors have put into a bucket.
-
-    :param driver: the settings of its storage.
-    :param mirror: the address of the repository at a mirror.
-    """
+    """Run a registry that serves what mirrors have put into a bucket."""
     with _serving(directory, "distribution, s3", "", storage=driver) as peer:
         yield Peer(peer.name, peer.url.partition("/v2/")[0] + urlsplit(mirror).path, peer.pid)
 

@@ -1,4 +1,4 @@
-"""The mirror, with one worker if nothing else is said."""
+"""The mirror, by default with one worker."""
 
 from __future__ import annotations
 
@@ -16,11 +16,7 @@ NAME = "the mirror"
 def mirrored(
     upstream: str, *options: str, name: str = NAME, own: str = "", **settings: str | int
 ) -> Iterator[Peer]:
-    """In front of this registry.
-
-    :param own: lines of settings of the mirror's own.
-    :param settings: of that upstream.
-    """
+    """Run a mirror in front of this registry."""
     with mirror(upstream, "--min-free=1MB", *options, own=own, **settings) as running:
         url = f"http://127.0.0.1:{running.port}/v2/docker.io/{repository(name)}"
         yield Peer(name, url, running.pid)

@@ -1,4 +1,4 @@
-"""nginx: serving files, and as a caching proxy, set as docker-registry-proxy sets it."""
+"""nginx as a file server, and as a caching proxy with the settings of docker-registry-proxy."""
 
 from __future__ import annotations
 
@@ -61,17 +61,14 @@ _CACHING = """
 
 @contextmanager
 def static(directory: Path, files: Path, workers: int = 1) -> Iterator[Peer]:
-    """The blobs that lie in a directory, by their digests."""
+    """Serve the blobs in a directory by their digests."""
     with serving(directory, server=_FILES.format(files=files), workers=workers) as (port, pid):
         yield Peer(STATIC, f"http://127.0.0.1:{port}/v2/{repository(STATIC)}", pid)
 
 
 @contextmanager
 def proxy_cache(directory: Path, upstream: str, trusted: Path | None = None) -> Iterator[Peer]:
-    """In front of this registry; what is named by a tag is not kept.
-
-    :param trusted: the certificate that the upstream shows.
-    """
+    """Run a caching proxy in front of this registry, which does not cache tags."""
     kept = f"proxy_cache_path {directory}/kept levels=1:2 keys_zone=kept:10m max_size=100g use_temp_path=off;"
     trust = f"proxy_ssl_verify on; proxy_ssl_trusted_certificate {trusted};" if trusted else ""
     server = _CACHING.format(upstream=upstream, trust=trust)
@@ -81,7 +78,7 @@ def proxy_cache(directory: Path, upstream: str, trusted: Path | None = None) -> 
 
 @contextmanager
 def serving(directory: Path, server: str, http: str = "", workers: int = 1) -> Iterator[tuple[int, int]]:
-    """The port and the process of an nginx with these directives."""
+    """Run an nginx with these directives, and return its port and process."""
     port = free_port()
     settings = directory / f"nginx-{port}.conf"
     listen = f"listen 127.0.0.1:{port} reuseport {'ssl' if 'ssl_certificate ' in server else ''};"
@@ -97,5 +94,5 @@ def serving(directory: Path, server: str, http: str = "", workers: int = 1) -> I
 
 
 def files(directory: Path) -> str:
-    """The directives that serve blobs from a directory, as a registry without tokens does."""
+    """Return the directives that serve blobs from a directory, as a registry without tokens does."""
     return _FILES.format(files=directory)

@@ -1,4 +1,4 @@
-"""The upstream of the blobs: nginx with a file for each, which says what it has sent to whom."""
+"""The upstream of the blobs: an nginx with a file for each, which logs the bytes it sends to each peer."""
 
 from __future__ import annotations
 
@@ -17,10 +17,7 @@ NAME = "the upstream itself"
 
 @frozen
 class Origin:
-    """A registry without tokens, in every repository of which are the blobs that lie in ``blobs``.
-
-    :ivar trusted: the certificate that it shows; None where it speaks plainly.
-    """
+    """A registry without tokens that has the blobs in ``blobs`` in every repository."""
 
     url: str
     pid: int
@@ -30,11 +27,11 @@ class Origin:
 
     @property
     def peer(self) -> Peer:
-        """Itself, asked directly."""
+        """The registry itself, for direct pulls."""
         return Peer(NAME, f"{self.url}/v2/{repository(NAME)}", self.pid)
 
     def sent(self, name: str, digest: str) -> int:
-        """How many bytes of a blob were sent to the peer of that name, in transfers that have ended."""
+        """Return the bytes of a blob sent to the peer of that name, in finished transfers."""
         path = f"/v2/{repository(name)}/blobs/{digest}"
         lines = (line.split() for line in self.log.read_text().splitlines())
         return sum(int(count) for count, uri in lines if uri == path)
@@ -42,10 +39,7 @@ class Origin:
 
 @contextmanager
 def origin(directory: Path, tls: bool = False, rate: int = 0) -> Iterator[Origin]:
-    """An origin without blobs.
-
-    :param rate: bytes a second that one connection sends; 0 for as many as can be.
-    """
+    """Run an origin without blobs."""
     blobs, log = directory / "blobs", directory / "origin.log"
     blobs.mkdir(exist_ok=True)
     trusted = _certificate(directory) if tls else None
@@ -58,7 +52,7 @@ def origin(directory: Path, tls: bool = False, rate: int = 0) -> Iterator[Origin
 
 
 def _certificate(directory: Path) -> Path:
-    """A certificate that signs itself; its key lies beside it."""
+    """Make a self-signed certificate, with its key beside it."""
     path = directory / "origin.pem"
     command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
     command += [

@@ -1,4 +1,4 @@
-"""One of those that are measured."""
+"""One of the programs that are compared."""
 
 from __future__ import annotations
 
@@ -7,25 +7,21 @@ from attrs import frozen
 
 @frozen
 class Peer:
-    """A program that serves one repository.
-
-    :ivar url: the repository's, in front of ``/blobs/`` and ``/manifests/``.
-    :ivar pid: its process, of which others may be children.
-    """
+    """A program that serves one repository."""
 
     name: str
     url: str
     pid: int
 
     def blob(self, digest: str) -> str:
-        """The address of a blob."""
+        """Return the address of a blob."""
         return f"{self.url}/blobs/{digest}"
 
     def manifest(self, reference: str) -> str:
-        """The address of a manifest, by tag or by digest."""
+        """Return the address of a manifest, by tag or by digest."""
         return f"{self.url}/manifests/{reference}"
 
 
 def repository(name: str) -> str:
-    """Each has one of its own, so that the upstream's log tells who has asked."""
+    """Return the peer's own repository, which tells the peers apart in the upstream's log."""
     return f"bench/{name.replace(' ', '-')}"

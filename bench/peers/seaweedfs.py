@@ -26,19 +26,19 @@ ENVIRONMENT = {
 
 @frozen
 class Bucket:
-    """The server, and how it is told of to others."""
+    """The server, and the settings with which others use it."""
 
     endpoint: str
     pid: int
 
     @property
     def settings(self) -> str:
-        """A mirror's."""
+        """Return the settings of a mirror."""
         return f'store = "s3://{BUCKET}/mirrors"\nstore_endpoint = "{self.endpoint}"\n'
 
     @property
     def driver(self) -> str:
-        """Those of distribution's s3 driver, which sends the bytes itself."""
+        """Return the settings of distribution's s3 driver, which sends the bytes itself."""
         return (
             f"{{s3: {{regionendpoint: {self.endpoint}, region: {REGION}, bucket: {BUCKET},"
             f" rootdirectory: /mirrors, accesskey: {KEY}, secretkey: {SECRET}, secure: false}},"
@@ -48,7 +48,7 @@ class Bucket:
 
 @contextmanager
 def seaweedfs(directory: Path) -> Iterator[Bucket]:
-    """Without objects."""
+    """Run a server with an empty bucket."""
     data, settings = directory / "weed", directory / "weed.json"
     data.mkdir()
     credentials = {"accessKey": KEY, "secretKey": SECRET}
@@ -69,7 +69,7 @@ def seaweedfs(directory: Path) -> Iterator[Bucket]:
 
 
 def _knows_who_may(endpoint: str) -> bool:
-    """It refuses who does not sign, as soon as it does."""
+    """Return True when the server refuses unsigned requests, as it does once it has read its accounts."""
     try:
         urllib.request.urlopen(endpoint, timeout=2)  # noqa: S310
     except urllib.error.HTTPError as error:
@@ -80,7 +80,7 @@ def _knows_who_may(endpoint: str) -> bool:
 
 
 def _free_pair() -> int:
-    """A port of which the one that lies 10,000 above is one as well: that is for gRPC."""
+    """Return a free port with another free port 10,000 above it, which gRPC uses."""
     while (port := free_port()) > 55_000:
         pass
     return port

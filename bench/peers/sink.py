@@ -1,4 +1,4 @@
-"""A registry that takes pushes and keeps nothing: the kernel is asked not even to copy what comes."""
+"""A registry that accepts pushes and discards them; the kernel does not even copy the bytes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _CHUNKED = re.compile(rb"\r\ntransfer-encoding: *chunked", re.IGNORECASE)
 
 @contextmanager
 def sink(directory: Path) -> Iterator[Peer]:
-    """One in a process of its own."""
+    """Run the registry in its own process."""
     port = free_port()
     command = [sys.executable, "-m", "bench.peers.sink", str(port)]
     with running(command, partial(listens, port), directory / "sink.log", os.environ) as pid:
@@ -50,7 +50,7 @@ class _Connection(StreamRequestHandler):
             self.request.sendall(_answer(method, target))
 
     def _head(self) -> bytes:
-        """Up to its end, and no byte of the body; empty where nothing more comes."""
+        """Read a request's head and no byte of its body; return nothing at the end of the connection."""
         while seen := self.request.recv(_PIECE, socket.MSG_PEEK):
             end = seen.find(b"\r\n\r\n")
             if end >= 0:

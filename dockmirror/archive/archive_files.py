@@ -1,4 +1,4 @@
-"""The files of an archive that somebody brings, who may mean to do harm; calls that block."""
+"""The files in an uploaded archive, which may be malicious; all calls block."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import BinaryIO, Protocol, cast
 
 from attrs import field, frozen
 
-DOCUMENT = 4 * 1024 * 1024
-"""How large a document may be that is read whole."""
-DOCUMENTS = 32 * 1024 * 1024
-"""How large all documents of an archive may be together."""
-_HEADER = 1024 * 1024
-_ENTRIES = 100_000
-_PIECE = 1024 * 1024
+MAX_DOCUMENT_SIZE = 4 * 1024 * 1024
+"""The largest document that is read into memory, in bytes."""
+MAX_DOCUMENTS_SIZE = 32 * 1024 * 1024
+"""The largest total size of an archive's documents, in bytes."""
+_MAX_HEADER = 1024 * 1024
+_MAX_ENTRIES = 100_000
+_READ_SIZE = 1024 * 1024
 
 
 class ArchiveRefused(Exception):
-    """An archive of which nothing is taken: one sentence that says why."""
+    """An archive is refused as a whole; the message is one sentence that says why."""
 
 
 class ArchiveFile(Protocol):
@@ -27,26 +27,25 @@ class ArchiveFile(Protocol):
 
     @property
     def size(self) -> int:
-        """In bytes."""
+        """The size in bytes."""
 
     def pieces(self) -> Iterator[bytes]:
-        """Its bytes; fewer than its size where the archive ends too soon."""
+        """Yield the bytes: fewer than ``size`` when the archive is truncated."""
 
 
 @frozen
 class StoredFileEntry:
-    """One that lies in the archive."""
+    """A file that is stored in the archive."""
 
     file: BinaryIO = field(repr=False)
     offset: int
     size: int
 
     def pieces(self) -> Iterator[bytes]:
-        """See ``ArchiveFile``."""
         offset, end = self.offset, self.offset + self.size
         while offset < end:
             self.file.seek(offset)
-            data = self.file.read(min(_PIECE, end - offset))
+            data = self.file.read(min(_READ_SIZE, end - offset))
             if not data:
                 return
             offset += len(data)
@@ -55,63 +54,61 @@ class StoredFileEntry:
 
 @frozen
 class GeneratedFile:
-    """One that was written to go with what lies there."""
+    """A file that the mirror adds to an archive's own files."""
 
     data: bytes = field(repr=False)
 
     @property
     def size(self) -> int:
-        """See ``ArchiveFile``."""
         return len(self.data)
 
     def pieces(self) -> Iterator[bytes]:
-        """See ``ArchiveFile``."""
         yield self.data
 
 
-class Allowance:
-    """The bytes of an archive's documents that may still be read into memory."""
+class DocumentBudget:
+    """The number of bytes of an archive's documents that may still be read into memory."""
 
     def __init__(self) -> None:
-        self._left = DOCUMENTS
+        self._left = MAX_DOCUMENTS_SIZE
 
     def take(self, size: int) -> None:
-        """:raises Refused: when there are too many of them."""
+        """:raises ArchiveRefused: when the documents are too large together."""
         self._left -= size
         if self._left < 0:
             raise ArchiveRefused("its manifests and configurations are too large together")
 
 
-def document(members: dict[str, ArchiveFile], path: str) -> bytes:
-    """The bytes of one that is read whole.
+def read_document(members: dict[str, ArchiveFile], path: str) -> bytes:
+    """Return the bytes of a document.
 
-    :raises Refused: when it is not there, or too large for that.
+    :raises ArchiveRefused: when it is missing or too large.
     """
     member = members.get(path)
     if member is None:
         raise ArchiveRefused(f"{path} is missing")
-    if member.size > DOCUMENT:
+    if member.size > MAX_DOCUMENT_SIZE:
         raise ArchiveRefused(f"{path} is too large")
     return b"".join(member.pieces())
 
 
 def read_members(file: BinaryIO) -> dict[str, ArchiveFile]:
-    """The files of a tar file that is not compressed, and can be read at any place, by their paths.
+    """Return the files of an uncompressed, seekable tar file by their paths.
 
-    Symbolic links within the archive are passed over: docker's have such, and nothing here follows one.
+    Symbolic links within the archive are ignored: docker's archives have them, and nothing here follows one.
 
-    :raises Refused: when it is none, or one that no honest program has written.
+    :raises ArchiveRefused: when it is no tar file, or one that no honest program has written.
     """
     end = file.seek(0, 2)
     file.seek(0)
     found: dict[str, ArchiveFile] = {}
     try:
-        with tarfile.open(fileobj=cast(BinaryIO, _Headers(file)), mode="r:") as tar:
+        with tarfile.open(fileobj=cast(BinaryIO, _HeaderReader(file)), mode="r:") as tar:
             last, count = -1, 0
             while (member := tar.next()) is not None:
                 _check(member, last, end)
                 last, count = member.offset_data, count + 1
-                if count > _ENTRIES:
+                if count > _MAX_ENTRIES:
                     raise ArchiveRefused("it has too many entries")
                 path = member.name.removeprefix("./")
                 if member.isdir() or member.issym():
@@ -120,18 +117,18 @@ def read_members(file: BinaryIO) -> dict[str, ArchiveFile]:
                     raise ArchiveRefused(f"{path} is in it twice")
                 found[path] = StoredFileEntry(file, member.offset_data, member.size)
     except (tarfile.TarError, ValueError, OverflowError, RecursionError, EOFError) as error:
-        raise ArchiveRefused(f"this is no tar file that can be read: {error}") from None
+        raise ArchiveRefused(f"this is not a readable, uncompressed tar file: {error}") from None
     return found
 
 
-class _Headers:
-    """The file as tarfile sees it, which takes a header's word for how much there is to be read of it."""
+class _HeaderReader:
+    """The file as tarfile sees it, which trusts a header for the number of bytes to read."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
 
     def read(self, size: int = -1) -> bytes:
-        if not 0 <= size <= _HEADER:
+        if not 0 <= size <= _MAX_HEADER:
             raise ArchiveRefused("a header of the archive is too long")
         return self._file.read(size)
 
@@ -142,17 +139,17 @@ class _Headers:
         return self._file.tell()
 
 
-_KINDS = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE)
+_ENTRY_TYPES = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE)
 
 
 def _check(member: tarfile.TarInfo, last: int, end: int) -> None:
     path = member.name
     if path.startswith("/") or ".." in path.split("/") or (member.issym() and _leads_out(member)):
         raise ArchiveRefused(f"{path!r} leads out of the archive")
-    if member.type not in _KINDS or member.sparse is not None:
+    if member.type not in _ENTRY_TYPES or member.sparse is not None:
         raise ArchiveRefused(f"{path!r} is neither a file nor a directory")
     if member.size < 0 or member.offset_data <= last or member.offset_data + member.size > end:
-        raise ArchiveRefused(f"{path!r} is said to be larger than the archive")
+        raise ArchiveRefused(f"{path!r} claims to be larger than the archive")
 
 
 def _leads_out(link: tarfile.TarInfo) -> bool:

@@ -1,4 +1,4 @@
-"""The images of an archive that somebody brings, each verified as it is read; calls that block."""
+"""The images in an uploaded archive; each content is verified as it is read, and all calls block."""
 
 from __future__ import annotations
 
@@ -13,110 +13,116 @@ from ..oci.descriptor import Descriptor
 from ..oci.digest import Digest
 from ..oci.errors import DigestInvalid
 from ..oci.manifest import ManifestDocument
-from .archive_files import DOCUMENT, Allowance, ArchiveFile, ArchiveRefused, document, read_members
-from .docker_save import layout_of
-from .images import IMAGE_NAME, INDEX, LAYOUT, REF_NAME, SAVED, path_of
+from .archive_files import (
+    MAX_DOCUMENT_SIZE,
+    ArchiveFile,
+    ArchiveRefused,
+    DocumentBudget,
+    read_document,
+    read_members,
+)
+from .docker_save import convert_to_layout
+from .images import DOCKER_MANIFEST, IMAGE_NAME, INDEX, LAYOUT, REF_NAME, blob_path
 
-_DEPTH = 4
+_MAX_DEPTH = 4
 
 
 @frozen
 class NamedImage:
-    """An image in an archive, and what that calls it; None where it has no name that is whole."""
+    """An image in an archive, with its name there; None when the archive has no complete name for it."""
 
     name: str | None
     descriptor: Descriptor
 
 
 class ImageArchive:
-    """The contents of an archive, each verified when it is read; of a manifest that is once.
+    """The contents of an archive.  Blobs are verified on each read, manifests once.
 
-    :param members: an OCI layout, by its paths.
+    :param members: the files of an OCI image layout, by path.
     """
 
     def __init__(self, members: dict[str, ArchiveFile]) -> None:
         self._members = members
         self._manifests: dict[Digest, tuple[bytes, ManifestDocument]] = {}
-        self._allowance = Allowance()
+        self._budget = DocumentBudget()
 
     @classmethod
     def open(cls, file: BinaryIO) -> ImageArchive:
-        """Of a tar file that is not compressed, and can be read at any place.
+        """Open an uncompressed, seekable tar file.
 
-        :raises Refused: when it has no images in it, or is one that no honest program has written.
+        :raises ArchiveRefused: when it holds no images, or no honest program has written it.
         """
         members = read_members(file)
         if LAYOUT in members and INDEX in members:
             return cls(members)
-        if SAVED in members:
-            return cls(layout_of(members))
+        if DOCKER_MANIFEST in members:
+            return cls(convert_to_layout(members))
         raise ArchiveRefused(
-            "this is no archive of images: 'docker save', 'podman save', and skopeo to oci-archive: and"
-            " docker-archive: write such"
+            "this is not an archive of images as 'docker save', 'podman save', or skopeo's oci-archive: and"
+            " docker-archive: write it"
         )
 
     def images(self) -> list[NamedImage]:
-        """What is in it, in its order.
+        """Return the images in the order of the index.
 
-        :raises Refused: when its index is none.
+        :raises ArchiveRefused: when the index is invalid.
         """
-        data = document(self._members, INDEX)
+        data = read_document(self._members, INDEX)
         index = ManifestDocument.parse(data)
         if index is None or not index.children:
             raise ArchiveRefused(f"{INDEX} names no images")
-        described = json.loads(data)["manifests"]
+        entries = json.loads(data)["manifests"]
         return [
-            NamedImage(_name(fields.get("annotations")), child.descriptor)
+            NamedImage(_image_name(fields.get("annotations")), child.descriptor)
             for fields, child in zip(
-                (each for each in described if not each.get("urls")), index.children, strict=True
+                (each for each in entries if not each.get("urls")), index.children, strict=True
             )
         ]
 
     def parts(self, descriptor: Descriptor) -> Iterator[tuple[Descriptor, bytes | None]]:
-        """All of an image, what is referred to before what refers to it; with the bytes of manifests.
+        """Yield each content of an image once, referenced contents first, with the bytes of manifests.
 
-        Each comes once, however often it is referred to.  Of an index one image has to be there, and others
-        may be missing, as in what docker saves.
+        Of an index's images one has to be there; others may be missing, as in the archives of docker.
 
-        :raises Refused: when something is missing, or not what it should be.
+        :raises ArchiveRefused: when a content is missing or has the wrong size.
         """
-        yield from self._parts(descriptor, set(), _DEPTH)
+        yield from self._walk(descriptor, set(), _MAX_DEPTH)
 
     def pieces(self, descriptor: Descriptor) -> Iterator[bytes]:
-        """The bytes of a content.
+        """Yield the bytes of a content.
 
-        :raises Refused: at its end, when they were not those of its digest.
+        :raises ArchiveRefused: at the end, when the bytes do not match the digest.
         """
-        digest, member = _digest(descriptor), self._member(descriptor)
+        digest, member = _digest(descriptor), self._find_member(descriptor)
         verifier, size = digest.verifier(), 0
         for data in member.pieces():
             verifier.update(data)
             size += len(data)
             yield data
         if size != member.size:
-            raise ArchiveRefused(f"{path_of(digest)} ends too soon")
+            raise ArchiveRefused(f"{blob_path(digest)} is truncated")
         if not verifier.matches():
-            raise ArchiveRefused(f"{path_of(digest)} is not the content of its name")
+            raise ArchiveRefused(f"{blob_path(digest)} does not match its digest")
 
     def size(self, descriptor: Descriptor) -> int:
-        """:raises Refused: when it is not there, or of another size than is said."""
-        return self._member(descriptor).size
+        """:raises ArchiveRefused: when the content is missing, or its size differs from the descriptor's."""
+        return self._find_member(descriptor).size
 
-    def _parts(
+    def _walk(
         self, descriptor: Descriptor, seen: set[tuple[Digest, ContentKind]], depth: int
     ) -> Iterator[tuple[Descriptor, bytes | None]]:
         if not depth:
-            raise ArchiveRefused("its indexes refer to one another without end")
+            raise ArchiveRefused("its indexes are nested too deeply")
         if self._is_seen(descriptor, ContentKind.MANIFEST, seen):
             return
-        data, manifest = self._manifest(descriptor)
+        data, manifest = self._read_manifest(descriptor)
         present = [
-            child for child in manifest.children if path_of(_digest(child.descriptor)) in self._members
+            child for child in manifest.children if blob_path(_digest(child.descriptor)) in self._members
         ]
         if manifest.children and not present:
             raise ArchiveRefused(f"{descriptor.digest}: none of its images is in the archive")
         for child in present:
-            yield from self._parts(child.descriptor, seen, depth - 1)
+            yield from self._walk(child.descriptor, seen, depth - 1)
         for blob in manifest.blobs:
             if not self._is_seen(blob, ContentKind.BLOB, seen):
                 yield blob, None
@@ -125,42 +131,42 @@ class ImageArchive:
     def _is_seen(
         self, descriptor: Descriptor, kind: ContentKind, seen: set[tuple[Digest, ContentKind]]
     ) -> bool:
-        """:raises Refused: see ``size``."""
-        self._member(descriptor)
+        """:raises ArchiveRefused: as ``size`` does."""
+        self._find_member(descriptor)
         key = _digest(descriptor), kind
         if key in seen:
             return True
         seen.add(key)
         return False
 
-    def _manifest(self, descriptor: Descriptor) -> tuple[bytes, ManifestDocument]:
+    def _read_manifest(self, descriptor: Descriptor) -> tuple[bytes, ManifestDocument]:
         digest = _digest(descriptor)
         if digest in self._manifests:
             return self._manifests[digest]
         size = self.size(descriptor)
-        if size > DOCUMENT:
+        if size > MAX_DOCUMENT_SIZE:
             raise ArchiveRefused(f"{digest} is too large for a manifest")
-        self._allowance.take(size)
+        self._budget.take(size)
         data = b"".join(self.pieces(descriptor))
         manifest = ManifestDocument.parse(data)
         if manifest is None:
-            raise ArchiveRefused(f"{digest} is no manifest of an image")
+            raise ArchiveRefused(f"{digest} is not an image manifest")
         self._manifests[digest] = data, manifest
         return data, manifest
 
-    def _member(self, descriptor: Descriptor) -> ArchiveFile:
-        path = path_of(_digest(descriptor))
+    def _find_member(self, descriptor: Descriptor) -> ArchiveFile:
+        path = blob_path(_digest(descriptor))
         member = self._members.get(path)
         if member is None:
             raise ArchiveRefused(f"{path} is missing")
         if descriptor.size is not None and descriptor.size != member.size:
             raise ArchiveRefused(
-                f"{path} has {member.size} bytes, and not {descriptor.size} as is said of it"
+                f"{path} has {member.size} bytes instead of the {descriptor.size} that its descriptor says"
             )
         return member
 
 
-def _name(annotations: object) -> str | None:
+def _image_name(annotations: object) -> str | None:
     if not isinstance(annotations, dict):
         return None
     name, reference = annotations.get(IMAGE_NAME), annotations.get(REF_NAME)

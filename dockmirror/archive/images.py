@@ -1,7 +1,7 @@
-"""Images as an archive that everybody loads.
+"""Pack images into an archive that every client loads.
 
-It is an OCI image layout, which containerd, podman and skopeo read, and ``docker load`` where it keeps its
-images in containerd; and it has the ``manifest.json`` by which every other docker loads what it has saved.
+The archive is an OCI image layout, which containerd and podman and skopeo read, and ``docker load`` where
+docker keeps images in containerd.  It also has the ``manifest.json`` that every other docker loads.
 
 Sources: OCI image specification, image-layout.md and annotations.md; moby, image/spec/spec.md,
 "Combined Image JSON + Filesystem Changeset Format"; containerd, images/annotations.go.
@@ -20,24 +20,23 @@ from ..oci.digest import Digest
 from ..oci.manifest import IMAGE_CONFIGS, ManifestDocument
 from ..oci.media import OCI_INDEX
 from ..oci.platform import Platform
-from .archive_plan import ArchivePlan, ContentSlice, Piece
-from .tar import tar_of
+from .archive_plan import ArchivePlan, ContentSlice, Piece, plan_tar
 
-LAYOUT, INDEX, SAVED = "oci-layout", "index.json", "manifest.json"
+LAYOUT, INDEX, DOCKER_MANIFEST = "oci-layout", "index.json", "manifest.json"
 REF_NAME = "org.opencontainers.image.ref.name"
 IMAGE_NAME = "io.containerd.image.name"
-_USUAL = Platform("linux", "amd64")
+_DEFAULT_PLATFORM = Platform("linux", "amd64")
 
 
 @frozen
 class PackedImage:
-    """An image to be packed, whole.
+    """A complete image to pack.
 
-    :ivar name: in full, such as ``docker.io/library/nginx:1.27``.
-    :ivar tag: empty where the name ends with a digest.
-    :ivar root: the manifest or index that the name stands for.
-    :ivar manifests: the bytes of that and of all manifests below it.
-    :ivar blobs: the sizes of all that these need.
+    :ivar name: the full name, such as ``docker.io/library/nginx:1.27``.
+    :ivar tag: empty when the name ends with a digest.
+    :ivar root: the manifest or index that the name refers to.
+    :ivar manifests: the bytes of the root and of all manifests below it.
+    :ivar blobs: the sizes of all blobs that the manifests refer to.
     """
 
     name: str
@@ -47,26 +46,26 @@ class PackedImage:
     blobs: Mapping[Digest, int]
 
 
-def archive_of(images: Sequence[PackedImage]) -> ArchivePlan:
-    """One archive of all of them; the same images are always the same bytes."""
+def plan_archive(images: Sequence[PackedImage]) -> ArchivePlan:
+    """Plan one archive of all images; the same images always give the same bytes."""
     files: dict[str, Piece] = {}
     for image in images:
-        files |= {path_of(digest): ContentSlice(digest, size) for digest, size in image.blobs.items()}
+        files |= {blob_path(digest): ContentSlice(digest, size) for digest, size in image.blobs.items()}
     for image in images:
-        files |= {path_of(digest): data for digest, data in image.manifests.items()}
+        files |= {blob_path(digest): data for digest, data in image.manifests.items()}
     files[LAYOUT] = _json({"imageLayoutVersion": "1.0.0"})
-    described = [_described(image) for image in images]
-    files[INDEX] = _json({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": described})
-    files[SAVED] = _json(list(_saved(images)))
-    return tar_of(files)
+    descriptors = [_descriptor(image) for image in images]
+    files[INDEX] = _json({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": descriptors})
+    files[DOCKER_MANIFEST] = _json(list(_docker_save_entries(images)))
+    return plan_tar(files)
 
 
-def path_of(digest: Digest) -> str:
-    """Where a content lies in an archive."""
+def blob_path(digest: Digest) -> str:
+    """Return the path of a content in an archive."""
     return f"blobs/{digest.algorithm}/{digest.hex}"
 
 
-def _described(image: PackedImage) -> dict[str, Any]:
+def _descriptor(image: PackedImage) -> dict[str, Any]:
     data = image.manifests[image.root]
     manifest = ManifestDocument.parse(data)
     annotations = {IMAGE_NAME: image.name, **({REF_NAME: image.tag} if image.tag else {})}
@@ -78,23 +77,23 @@ def _described(image: PackedImage) -> dict[str, Any]:
     }
 
 
-def _saved(images: Iterable[PackedImage]) -> Iterator[dict[str, Any]]:
-    """What docker loads: of several platforms linux/amd64, or else the first."""
-    found: dict[Digest, tuple[ManifestDocument, list[str]]] = {}
+def _docker_save_entries(images: Iterable[PackedImage]) -> Iterator[dict[str, Any]]:
+    """Yield the entries of docker's manifest.json: of each image linux/amd64, or else the first platform."""
+    entries: dict[Digest, tuple[ManifestDocument, list[str]]] = {}
     for image in images:
         for digest, manifest in islice(_runnable(image), 1):
-            names = found.setdefault(digest, (manifest, []))[1]
+            names = entries.setdefault(digest, (manifest, []))[1]
             if image.tag and image.name not in names:
                 names.append(image.name)
-    for manifest, names in found.values():
+    for manifest, names in entries.values():
         config, *layers = [
-            path_of(each.digest) for each in (manifest.config, *manifest.layers) if each and each.digest
+            blob_path(each.digest) for each in (manifest.config, *manifest.layers) if each and each.digest
         ]
         yield {"Config": config, "RepoTags": names or None, "Layers": layers}
 
 
 def _runnable(image: PackedImage) -> Iterator[tuple[Digest, ManifestDocument]]:
-    """The manifests of an image that can be run; each is looked at once, however many indexes refer to it."""
+    """Yield an image's runnable manifests; each is read once, however many indexes refer to it."""
     unseen, seen = [image.root], set()
     while unseen:
         digest = unseen.pop()
@@ -104,8 +103,8 @@ def _runnable(image: PackedImage) -> Iterator[tuple[Digest, ManifestDocument]]:
             continue
         if manifest.config and manifest.config.media_type in IMAGE_CONFIGS and not manifest.foreign:
             yield digest, manifest
-        usual_first = sorted(manifest.children, key=lambda child: child.platform != _USUAL)
-        unseen += [each.descriptor.digest for each in reversed(usual_first) if each.descriptor.digest]
+        default_first = sorted(manifest.children, key=lambda child: child.platform != _DEFAULT_PLATFORM)
+        unseen += [each.descriptor.digest for each in reversed(default_first) if each.descriptor.digest]
 
 
 def _json(document: object) -> bytes:

@@ -1,4 +1,4 @@
-"""``dockmirror check``: whether the mirror can pull from its upstreams."""
+"""``dockmirror check``: diagnose whether the mirror can pull from its upstreams."""
 
 from __future__ import annotations
 
@@ -17,61 +17,61 @@ from ..system.external_program import run_process
 from ..upstream.resolvers import threaded_resolver
 from .context import Context
 from .diagnostics import Diagnosis, diagnose
-from .output import as_json as json_option
-from .output import show_json, show_table
+from .options import json_option
+from .output import print_json, print_table
 from .reactor import run
 
 
-@click.command("check", short_help="Whether the mirror can pull from its upstreams, and why not.")
+@click.command("check", short_help="Check whether the mirror can pull from its upstreams.")
 @json_option
 @click.argument("upstreams", nargs=-1)
 @click.pass_obj
 def check(context: Context, as_json: bool, upstreams: tuple[str, ...]) -> None:
-    """Asks the UPSTREAMS, by default all, as the mirror would, and says what is wrong.
+    """Check the UPSTREAMS, by default all, with the mirror's own requests, and explain every failure.
 
-    For each of their addresses: whether its name is resolved, it is connected to, its certificate is right,
-    what it demands, whether it gives the mirror a token, and how many pulls Docker Hub has left for it, which
-    costs none.
+    Each address of an upstream is checked step by step: name resolution, connection, TLS certificate,
+    authentication, and token.  For Docker Hub the remaining pulls are shown; the check itself uses none of
+    them.
 
-    Exit status: 0 when all are well, 1 otherwise.
+    Exit status: 0 when all upstreams work, 1 otherwise.
     """
     settings = context.settings
     for name in upstreams:
         if name not in settings.upstreams:
-            raise click.UsageError(f"{name} is no upstream: expected one of {', '.join(settings.upstreams)}")
-    examined = run(partial(_examined, settings, context.environ, upstreams or list(settings.upstreams)))
+            raise click.UsageError(f"there is no upstream {name}, only {', '.join(settings.upstreams)}")
+    diagnoses = run(partial(_diagnose_all, settings, context.environ, upstreams or list(settings.upstreams)))
     if as_json:
-        show_json([{**asdict(each), "well": each.well} for each in examined])
+        print_json([{**asdict(each), "ok": each.ok} for each in diagnoses])
     else:
-        show_table(("upstream", "step", "", "what is so"), _rows(examined))
-    raise SystemExit(0 if all(each.well for each in examined) else 1)
+        print_table(("upstream", "step", "", "result"), _rows(diagnoses))
+    raise SystemExit(0 if all(each.ok for each in diagnoses) else 1)
 
 
-async def _examined(
+async def _diagnose_all(
     settings: Settings, environ: Mapping[str, str], names: Sequence[str], reactor: Any
 ) -> list[Diagnosis]:
     resolver = threaded_resolver(reactor)
-    own = load_accounts(settings, environ, partial(run_process, reactor), reactor)
+    all_accounts = load_accounts(settings, environ, partial(run_process, reactor), reactor)
 
-    def agent_for(upstream: UpstreamSettings, reached: Callable[[str, str], None]) -> IAgent:
-        return make_agent(upstream, resolver, environ, reached, reactor)
+    def agent_for(upstream: UpstreamSettings, on_connect: Callable[[str, str], None]) -> IAgent:
+        return make_agent(upstream, resolver, environ, on_connect, reactor)
 
-    asking = []
+    running = []
     for name in names:
         upstream = settings.upstreams[name]
-        for number, one in enumerate(upstream.by_address()):
-            account = own.get(name) if number == 0 or upstream.replicas else None
-            through = parse_proxies(one, environ)
-            asking.append(Deferred.fromCoroutine(diagnose(name, one, agent_for, through, reactor, account)))
-    return list(await gatherResults(asking, consumeErrors=True))
+        for number, single in enumerate(upstream.by_address()):
+            account = all_accounts.get(name) if number == 0 or upstream.replicas else None
+            route = parse_proxies(single, environ)
+            running.append(Deferred.fromCoroutine(diagnose(name, single, agent_for, route, reactor, account)))
+    return list(await gatherResults(running, consumeErrors=True))
 
 
-def _rows(examined: Sequence[Diagnosis]) -> Iterator[Sequence[str]]:
-    for each in examined:
+def _rows(diagnoses: Sequence[Diagnosis]) -> Iterator[Sequence[str]]:
+    for each in diagnoses:
         for number, step in enumerate(each.steps):
             yield (
                 "" if number else each.upstream,
                 step.name,
-                "✓" if step.well else "✗",
-                step.told,
+                "✓" if step.ok else "✗",
+                step.result,
             )

@@ -1,4 +1,4 @@
-"""``dockmirror client``: what a client has to be told, printed or written where it reads it."""
+"""``dockmirror client``: print or write the configuration that a client needs to use the mirror."""
 
 from __future__ import annotations
 
@@ -12,150 +12,154 @@ from click.shell_completion import CompletionItem
 
 from ..app.naming import mirror_address
 from ..client_config.clients import CLIENTS
-from ..client_config.docker import DOCKER, merged
+from ..client_config.docker import DOCKER, merge_daemon_json
 from ..client_config.mirror_address import MirrorAddress
 from ..client_config.snippet import ClientConfig, Snippet
 from ..config.load import load
 from ..config.settings import Settings
 from .config_files import back_up, replace_text
 from .context import Context
-from .ports import ports
+from .running_mirror import listening_ports
 
 _ADDRESS = re.compile(r"(https?)://([A-Za-z0-9.-]+(?::\d+)?|\[[0-9A-Fa-f:.]+\](?::\d+)?)/?")
-_MARK = "# Written by 'dockmirror client'; it writes over this file as long as this line stands here.\n"
+_MARK = "# Written by 'dockmirror client', which overwrites this file as long as this line is here.\n"
 
 
-@click.command("client", short_help="What a client has to be told, printed or written.")
-@click.option("--mirror", "address", metavar="URL", help="How the client reaches the mirror's own host.")
-@click.option("--write", is_flag=True, help="Write it where the client reads it, keeping what is there.")
+@click.command("client", short_help="Print or write the configuration of a client.")
+@click.option("--mirror", "address", metavar="URL", help="Address by which the client reaches the mirror.")
+@click.option("--write", is_flag=True, help="Write the client's own files, and keep their other settings.")
 @click.option(
     "--root", type=click.Path(path_type=Path), default=Path("/"), show_default=True,
-    help="Write below this directory instead, such as that of an image or a chroot.",
+    help="Write below this directory, such as that of an image or a chroot.",
 )  # fmt: skip
 @click.argument("client", type=click.Choice(list(CLIENTS)))
 @click.argument(
-    "part", default="", shell_complete=lambda context, _, word: _parts(context.params["client"], word)
+    "part", default="", shell_complete=lambda context, _, word: _complete_part(context.params["client"], word)
 )
 @click.pass_obj
 def client(context: Context, address: str | None, write: bool, root: Path, client: str, part: str) -> None:
-    """What CLIENT has to be told so that it pulls through this mirror.
+    """Print or write the configuration with which CLIENT pulls through this mirror.
 
-    PART prints a part of it that is no file by itself, such as "runner" of gitlab, or the file of a registry.
+    PART selects one part of the configuration, such as "runner" of gitlab, or the file for one registry.
 
-    Without --mirror the address is made of the mirror's own settings, which know of no proxy in front of it.
+    Without --mirror the address comes from the mirror's own settings, which do not know a proxy in front of
+    it.
 
-    Exit status: 0; 1 where a file cannot be written, or is there already and somebody else's; 2 where there
-    is none to be written.
+    Exit status: 0; 1 when a file cannot be written, or exists and was written by someone else; 2 when the
+    client has no file to write.
     """
-    chosen, mirror = CLIENTS[client], _mirror(context.settings, address)
-    files = chosen.files(mirror)
+    config, mirror = CLIENTS[client], _mirror_address(context.settings, address)
+    files = config.files(mirror)
     if part:
         if write:
-            raise click.UsageError("what is written is all of it: PART is for printing")
-        _print(chosen, [_part(chosen, mirror, part)])
+            raise click.UsageError("--write writes the whole configuration: leave out PART")
+        _print_snippets(config, [_find_part(config, mirror, part)])
     elif not write:
-        _print(chosen, files or list(chosen.snippets(mirror))[:1])
+        _print_snippets(config, files or list(config.snippets(mirror))[:1])
     elif files:
-        _write(chosen, files, mirror, root)
-        _tell_more(chosen, mirror)
+        _write_files(config, files, mirror, root)
+        _name_other_files(config, mirror)
     else:
-        raise click.UsageError(f"{chosen.title} reads no file that could be written: copy what is printed.")
+        raise click.UsageError(f"{config.title} has no configuration file to write: copy the printed lines.")
 
 
-def _names(chosen: ClientConfig, mirror: MirrorAddress) -> list[str]:
-    """Of the parts, those of which there is one for each registry last."""
-    named = (each.name for each in (*chosen.snippets(mirror), *chosen.more(mirror)))
-    return list(dict.fromkeys(filter(None, named)))
+def _part_names(config: ClientConfig, mirror: MirrorAddress) -> list[str]:
+    """Return the names of all parts, the parts for single registries last."""
+    names = (each.name for each in (*config.snippets(mirror), *config.more(mirror)))
+    return list(dict.fromkeys(filter(None, names)))
 
 
-def _parts(client: str, begun: str) -> list[CompletionItem]:
-    """As a shell completes them, which has read no settings: those of the well-known registries."""
-    names = _names(CLIENTS[client], mirror_address(load({}, {}), "http", "localhost"))
-    return [CompletionItem(name) for name in names if name.startswith(begun)]
+def _complete_part(client: str, prefix: str) -> list[CompletionItem]:
+    """Complete the name of a part in a shell, which has read no settings: for the well-known registries."""
+    names = _part_names(CLIENTS[client], mirror_address(load({}, {}), "http", "localhost"))
+    return [CompletionItem(name) for name in names if name.startswith(prefix)]
 
 
-def _part(chosen: ClientConfig, mirror: MirrorAddress, name: str) -> Snippet:
-    snippet = chosen.snippet(mirror, name)
+def _find_part(config: ClientConfig, mirror: MirrorAddress, name: str) -> Snippet:
+    snippet = config.snippet(mirror, name)
     if snippet is None:
-        names = ", ".join(_names(chosen, mirror)) or "none"
-        raise click.UsageError(f"{chosen.title} has no part {name}: expected one of {names}")
+        names = ", ".join(_part_names(config, mirror)) or "none"
+        raise click.UsageError(f"{config.title} has no part {name}: expected one of {names}")
     return snippet
 
 
-def _tell_more(chosen: ClientConfig, mirror: MirrorAddress) -> None:
-    """Of what cannot be written for the user: the tables of a file that has others, too."""
-    for each in chosen.snippets(mirror):
-        if each.path and not each.whole:
-            click.echo(f"{each.path} has to say so as well: dockmirror client {chosen.name} {each.name}")
+def _name_other_files(config: ClientConfig, mirror: MirrorAddress) -> None:
+    """Name the files that the user has to edit, because they may hold other settings too."""
+    for each in config.snippets(mirror):
+        if each.path and not each.is_file:
+            click.echo(f"{each.path} needs these lines too: dockmirror client {config.name} {each.name}")
 
 
-def _mirror(settings: Settings, address: str | None) -> MirrorAddress:
+def _mirror_address(settings: Settings, address: str | None) -> MirrorAddress:
     if address is None:
-        return mirror_address(settings, *_own(settings))
-    found = _ADDRESS.fullmatch(address)
-    if not found:
+        return mirror_address(settings, *_own_address(settings))
+    match = _ADDRESS.fullmatch(address)
+    if not match:
         raise click.BadParameter("expected an address such as http://192.168.1.5:8080", param_hint="--mirror")
-    return evolve(mirror_address(settings, found[1], found[2]), host=found[2])
+    return evolve(mirror_address(settings, match[1], match[2]), host=match[2])
 
 
-def _own(settings: Settings) -> tuple[str, str]:
-    """Scheme and host of the first port that the mirror listens on, one with TLS if there is one."""
-    found = [(each.scheme, each.number) for each in ports(settings)] or [("http", "8080")]
-    scheme, port = next((each for each in found if each[0] == "https"), found[0])
-    return scheme, settings.domain + ("" if (scheme, port) in _USUAL else f":{port}")
+def _own_address(settings: Settings) -> tuple[str, str]:
+    """Return scheme and host of the first port that the mirror listens on, preferably with TLS."""
+    addresses = [(each.scheme, each.number) for each in listening_ports(settings)] or [("http", "8080")]
+    scheme, port = next((each for each in addresses if each[0] == "https"), addresses[0])
+    return scheme, settings.domain + ("" if (scheme, port) in _DEFAULT_PORTS else f":{port}")
 
 
-_USUAL = {("http", "80"), ("https", "443")}
+_DEFAULT_PORTS = {("http", "80"), ("https", "443")}
 
 
-def _print(chosen: ClientConfig, snippets: list[Snippet]) -> None:
-    """On standard output nothing but what may stand in the file."""
-    click.echo("\n".join(each.commented(chosen.after) for each in snippets), nl=False)
+def _print_snippets(config: ClientConfig, snippets: list[Snippet]) -> None:
+    """Print the snippets on standard output, and what may not stand in the file on standard error."""
+    click.echo("\n".join(each.commented(config.after) for each in snippets), nl=False)
     for each in snippets:
         if each.path and not each.comment:
-            click.echo(f"{each.path}, then: {chosen.after}", err=True)
+            click.echo(f"{each.path}, then: {config.after}", err=True)
 
 
-def _write(chosen: ClientConfig, files: list[Snippet], mirror: MirrorAddress, root: Path) -> None:
-    """All of them, or none where one may not be written over."""
+def _write_files(config: ClientConfig, files: list[Snippet], mirror: MirrorAddress, root: Path) -> None:
+    """Write all files, or none when one of them must not be overwritten."""
     texts = {root / each.path.lstrip("/"): each.text for each in files}
     try:
-        if chosen is DOCKER:
-            changed = [path for path in texts if _merge(path, mirror)]
+        if config is DOCKER:
+            changed = [path for path in texts if _merge_into(path, mirror)]
         else:
-            changed = [path for path in _ours(texts) if replace_text(path, _MARK + texts[path])]
+            changed = [path for path in _files_to_write(texts) if replace_text(path, _MARK + texts[path])]
     except OSError as error:
         raise click.ClickException(f"{error.filename}: {error.strerror}") from None
     for path in texts:
-        click.echo(f"{path}: {'written' if path in changed else 'is so already'}")
-    if changed and chosen.after:
-        click.echo(f"Now: {chosen.after}")
+        click.echo(f"{path}: {'written' if path in changed else 'unchanged'}")
+    if changed and config.after:
+        click.echo(f"Now: {config.after}")
 
 
-def _merge(path: Path, mirror: MirrorAddress) -> bool:
+def _merge_into(path: Path, mirror: MirrorAddress) -> bool:
     try:
-        there = json.loads(path.read_text("utf-8")) if path.exists() else {}
-        if not isinstance(there, dict):
-            raise ValueError("expected an object")
-        result = merged(there, mirror)
+        existing = json.loads(path.read_text("utf-8")) if path.exists() else {}
+        if not isinstance(existing, dict):
+            raise ValueError("expected a JSON object")
+        result = merge_daemon_json(existing, mirror)
     except ValueError as error:
-        raise click.ClickException(f"{path}: is left as it is: {error}") from None
-    if result == there:
+        raise click.ClickException(f"{path}: not changed: {error}") from None
+    if result == existing:
         return False
     back_up(path)
     return replace_text(path, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
 
 
-def _ours(texts: dict[Path, str]) -> list[Path]:
-    """Those to be written: what is there already is ours, or says the same."""
-    others = [path for path, text in texts.items() if path.exists() and not _is_ours(path, text)]
-    if others:
+def _files_to_write(texts: dict[Path, str]) -> list[Path]:
+    """Return the files to write.
+
+    :raises click.ClickException: when one exists with another text that this command did not write.
+    """
+    foreign = [path for path, text in texts.items() if path.exists() and not _is_own_file(path, text)]
+    if foreign:
         raise click.ClickException(
-            f"{', '.join(map(str, others))}: there already, and not by this command: nothing was written"
+            f"{', '.join(map(str, foreign))}: exists and was not written by this command; nothing was written"
         )
     return [path for path, text in texts.items() if not (path.exists() and path.read_text("utf-8") == text)]
 
 
-def _is_ours(path: Path, text: str) -> bool:
-    there = path.read_text("utf-8", errors="replace")
-    return there.startswith(_MARK) or there == text
+def _is_own_file(path: Path, text: str) -> bool:
+    existing = path.read_text("utf-8", errors="replace")
+    return existing.startswith(_MARK) or existing == text

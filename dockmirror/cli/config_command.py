@@ -1,4 +1,4 @@
-"""``dockmirror config``: what is in force, and where each value has come from."""
+"""``dockmirror config``: show the settings in force and the source of each value."""
 
 from __future__ import annotations
 
@@ -12,43 +12,44 @@ from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
 
-from ..config.load import SettingsSource, origin
+from ..config.load import SettingsSource, find_origin
 from ..config.sizes import Amount
 from .context import Context
 
 _PASSWORD = re.compile(r"^((?:[^:/?#@]+://)?[^:]*):.*@", re.DOTALL)
-"""The name and the password of an address, which may have any characters, also where it is none."""
+"""The username and the password in an address; any characters, since the text may be no valid address."""
 _TABLES = {"upstreams", "access"}
 
 
 @frozen
 class SettingRow:
-    """One setting: its value as it would stand in the file."""
+    """One setting, with its value as the file would have it."""
 
     key: str
     value: object
     source: str
 
 
-@click.command("config", short_help="What is in force, and where each value has come from.")
-@click.option("--json", "as_json", is_flag=True, help="As JSON, a list of objects.")
-@click.option("--all", "everything", is_flag=True, help="With what nobody has said anything about.")
+@click.command("config", short_help="Show the settings in force and the source of each value.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: a list of objects.")
+@click.option("--all", "everything", is_flag=True, help="Include well-known upstreams with default settings.")
 @click.argument("prefix", default="")
 @click.pass_obj
 def config(context: Context, as_json: bool, everything: bool, prefix: str) -> None:
-    """What is in force, and where it has come from: a file, the environment, or what holds by itself.
+    """Show the settings in force and where each comes from: a file, the environment, the command line or a
+    default.
 
-    PREFIX shows only the keys that begin so, such as "upstreams.docker".  Passwords are masked.
+    PREFIX shows only the keys that begin with it, such as "upstreams.docker".  Passwords are masked.
 
-    Exit status: 0; 2 where the settings are wrong.
+    Exit status: 0; 2 when the settings are invalid.
     """
-    said = context.said
-    rows = [row for row in _rows(context.settings, said) if row.key.startswith(prefix)]
+    sources = context.sources
+    rows = [row for row in _rows(context.settings, sources) if row.key.startswith(prefix)]
     if not rows:
         raise click.UsageError(f"there is no setting that begins with {prefix!r}")
     if not everything and not prefix:
-        unsaid = {source.name for source in said[:2]}
-        rows = [row for row in rows if not row.key.startswith("upstreams.") or row.source not in unsaid]
+        built_in = {source.name for source in sources[:2]}
+        rows = [row for row in rows if not row.key.startswith("upstreams.") or row.source not in built_in]
     if as_json:
         click.echo(json.dumps([{"key": r.key, "value": r.value, "source": r.source} for r in rows], indent=2))
         return
@@ -61,31 +62,31 @@ def config(context: Context, as_json: bool, everything: bool, prefix: str) -> No
 
 
 def _rows(
-    model: BaseModel, said: Sequence[SettingsSource], path: tuple[str, ...] = ()
+    model: BaseModel, sources: Sequence[SettingsSource], path: tuple[str, ...] = ()
 ) -> Iterator[SettingRow]:
     for name, field in type(model).model_fields.items():
         key, value = field.alias or name, getattr(model, name)
         where = (*path, key)
         if isinstance(value, BaseModel):
-            yield from _rows(value, said, where)
+            yield from _rows(value, sources, where)
         elif key in _TABLES and isinstance(value, Mapping):
             for each, inner in value.items():
-                yield from _rows(inner, said, (*where, each))
+                yield from _rows(inner, sources, (*where, each))
         else:
-            shown = _PASSWORD.sub(r"\1:…@", value) if key == "proxy" and value else _plain(value)
-            yield SettingRow(".".join(where), shown, origin(said, where))
+            shown = _PASSWORD.sub(r"\1:…@", value) if key == "proxy" and value else _to_json(value)
+            yield SettingRow(".".join(where), shown, find_origin(sources, where))
 
 
-def _plain(value: object) -> object:
-    """Return a value as JSON and TOML have it."""
+def _to_json(value: object) -> object:
+    """Convert a value to the types of JSON and TOML."""
     match value:
         case Amount():
             return str(value)
         case None | bool() | int() | float():
             return value
         case tuple():
-            return [_plain(each) for each in value]
+            return [_to_json(each) for each in value]
         case Mapping():
-            return {key: _plain(each) for key, each in value.items()}
+            return {key: _to_json(each) for key, each in value.items()}
         case _:
             return str(value)

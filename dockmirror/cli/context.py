@@ -1,35 +1,87 @@
-"""What every command is given."""
+"""The settings and the store that a command works with."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import click
 from attrs import frozen
 
-from ..config.load import SettingsSource, settings_of, sources
+from ..app.naming import ImageName, parse_image_name
+from ..config.load import SettingsSource, merge_sources, read_sources
 from ..config.settings import Settings
+from ..store import layout
 
 
 @frozen
 class Context:
-    """Where the settings stand that the mirror runs with."""
+    """The options and the environment of the command."""
 
     options: Mapping[str, Any]
     environ: Mapping[str, str]
 
     @property
-    def said(self) -> Sequence[SettingsSource]:
-        """All that is said, and where.
+    def sources(self) -> Sequence[SettingsSource]:
+        """The values of all sources of settings.
 
-        :raises ConfigurationError: when a file is none.
+        :raises ConfigurationError: when a file is invalid.
         """
-        return sources(self.options, self.environ)
+        return read_sources(self.options, self.environ)
 
     @property
     def settings(self) -> Settings:
-        """What is in force.
+        """The settings in force.
 
-        :raises ConfigurationError: when it is wrong.
+        :raises ConfigurationError: when they are invalid.
         """
-        return settings_of(self.said)
+        return merge_sources(self.sources)
+
+
+def open_store(settings: Settings) -> Path:
+    """Return the store's directory after dropping root's rights for those of its owner.
+
+    Otherwise root would leave files there that the mirror could not change.  Read everything that needs root
+    before this call.
+
+    :raises click.ClickException: when there is no store.
+    """
+    root = find_store(settings)
+    status = root.stat()
+    if os.geteuid() != 0 or status.st_uid == 0:
+        return root
+    os.chdir(root)  # its owner may lack access to a parent: systemd keeps it below a directory of root's
+    os.setgroups([])
+    os.setgid(status.st_gid)
+    os.setuid(status.st_uid)
+    return Path()
+
+
+def find_store(settings: Settings) -> Path:
+    """Return the store's directory, for commands that only read.
+
+    :raises click.ClickException: when there is no store, or its owner alone may read it.
+    """
+    root = settings.cache
+    try:
+        exists = root is not None and (root / layout.BLOBS).is_dir()
+    except PermissionError:
+        raise click.ClickException(
+            f"permission denied: only its owner may read the cache in {root}"
+        ) from None
+    if root is None or not exists:
+        raise click.ClickException(f"there is no cache in {root}: a mirror creates it when it starts")
+    return root
+
+
+def parse_image(text: str, settings: Settings) -> ImageName:
+    """Parse an image's name as it is given on the command line.
+
+    :raises click.UsageError: when it is not a name of an image.
+    """
+    try:
+        return parse_image_name(text, settings)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None

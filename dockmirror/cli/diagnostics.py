@@ -1,4 +1,4 @@
-"""Whether the mirror can pull from an upstream: step by step, by the very parts that it pulls with."""
+"""Diagnose step by step whether the mirror can pull from an upstream, with the parts that it pulls with."""
 
 from __future__ import annotations
 
@@ -31,29 +31,29 @@ from ..upstream.proxy import Proxy, ProxySettings
 from ..upstream.upstream_client import NoAnswer, find_root_cause
 
 _PREVIEW = Repository("ratelimitpreview/test")
-"""Whose manifest's HEAD tells how many pulls are left, and is none itself.
+"""A HEAD request for this repository's manifest reports the remaining pulls and does not count as one.
 
 Source: Docker Hub, "Pull usage and limits", "View pull rate and limit".
 """
 _HUB = "docker.io"
-_NOBODY = {400, 401, 403, 404}
+_REFUSALS = {400, 401, 403, 404}
 _PORTS = {"http": 80, "https": 443}
 
 
 @frozen
 class DiagnosticStep:
-    """What was tried; told in a sentence whether it went well or not."""
+    """One step of a diagnosis, with its outcome in a sentence."""
 
     name: str
-    well: bool
-    told: str
+    ok: bool
+    result: str
 
 
 @frozen
 class Diagnosis:
-    """What came of one address of an upstream: steps up to the first that did not go well.
+    """The diagnosis of one address of an upstream: its steps up to the first failure.
 
-    :ivar addresses: those that its name was resolved to here.
+    :ivar addresses: the IP addresses that its name resolves to here.
     """
 
     upstream: str
@@ -62,9 +62,9 @@ class Diagnosis:
     steps: Sequence[DiagnosticStep]
 
     @property
-    def well(self) -> bool:
-        """Whether the mirror can pull from there."""
-        return all(step.well for step in self.steps)
+    def ok(self) -> bool:
+        """The mirror can pull from this address."""
+        return all(step.ok for step in self.steps)
 
 
 async def diagnose(
@@ -75,95 +75,96 @@ async def diagnose(
     clock: IReactorTime,
     account: IAccount | None,
 ) -> Diagnosis:
-    """Asks one address.
+    """Diagnose one address of an upstream.
 
-    :param upstream: with that address only.
-    :param account: the mirror's own, where it has one.
+    :param upstream: has that address only.
+    :param account: the mirror's own account, or None.
     """
     found: dict[str, list[str]] = {}
 
-    def noting(one: UpstreamSettings, reached: Callable[[str, str], None]) -> IAgent:
-        def note(host: str, address: str) -> None:
+    def record_agent(single: UpstreamSettings, on_connect: Callable[[str, str], None]) -> IAgent:
+        def record(host: str, address: str) -> None:
             found.setdefault(host.lower(), []).append(address)
-            reached(host, address)
+            on_connect(host, address)
 
-        return agent_for(one, note)
+        return agent_for(single, record)
 
     metrics = Metrics(CollectorRegistry())
-    asked = make_upstream(
-        UpstreamContext(name, upstream, noting, clock, metrics, UpstreamHealth(clock), account)
+    parts = make_upstream(
+        UpstreamContext(name, upstream, record_agent, clock, metrics, UpstreamHealth(clock), account)
     )
-    steps = await _steps(_ConnectionPath(upstream, proxies, found), asked, account)
+    steps = await _run_steps(_ConnectionPath(upstream, proxies, found), parts, account)
     return Diagnosis(name, upstream.url, found.get(_host(upstream), ()), steps)
 
 
-async def _steps(
-    way: _ConnectionPath, asked: UpstreamParts, account: IAccount | None
+async def _run_steps(
+    path: _ConnectionPath, parts: UpstreamParts, account: IAccount | None
 ) -> list[DiagnosticStep]:
     try:
-        challenges = await _challenges(asked.relayed)
+        challenges = await _fetch_challenges(parts.relayed)
     except RegistryError as error:
-        return way.failed(error)
-    steps = [*way.taken(), DiagnosticStep("/v2/", True, _demanded(challenges))]
-    is_hub = registry_names(way.upstream)[0] == _HUB
+        return path.failed_steps(error)
+    steps = [*path.steps(), DiagnosticStep("/v2/", True, _describe_authentication(challenges))]
+    is_hub = registry_names(path.upstream)[0] == _HUB
     try:
-        steps.append(DiagnosticStep("token", True, await _let_in(asked.relayed, challenges, account, is_hub)))
+        token = await _authenticate(parts.relayed, challenges, account, is_hub)
+        steps.append(DiagnosticStep("token", True, token))
     except RegistryError as error:
         return [*steps, DiagnosticStep("token", False, str(error))]
-    return [*steps, await _limit(asked.authorized)] if is_hub else steps
+    return [*steps, await _check_limit(parts.authorized)] if is_hub else steps
 
 
 @frozen
 class _ConnectionPath:
-    """How the upstream is reached: told in steps of what was noted meanwhile, and of how it failed.
+    """The path to the upstream, reported as steps from the recorded addresses and the failure.
 
-    :ivar found: the addresses that were about to be connected to, by the host's name.
+    :ivar found: the IP addresses that were about to be connected to, by host name.
     """
 
     upstream: UpstreamSettings
     proxies: ProxySettings
     found: Mapping[str, Sequence[str]]
 
-    def taken(self) -> list[DiagnosticStep]:
-        """The steps when it was reached."""
-        name = DiagnosticStep("name", True, ", ".join(self._addresses) or "left to the proxy")
-        way = f"through the proxy {self._proxy}" if self._proxy else "directly"
-        told = "the certificate is for the name, and trusted" if self._secure else "none: the address is http"
-        return [name, DiagnosticStep("connection", True, way), DiagnosticStep("TLS", True, told)]
+    def steps(self) -> list[DiagnosticStep]:
+        """Return the steps of a successful connection."""
+        name = DiagnosticStep("name", True, ", ".join(self._addresses) or "resolved by the proxy")
+        route = f"through the proxy {self._proxy}" if self._proxy else "directly"
+        tls = "the certificate is valid" if self._is_secure else "not used: the address is http"
+        return [name, DiagnosticStep("connection", True, route), DiagnosticStep("TLS", True, tls)]
 
-    def failed(self, error: RegistryError) -> list[DiagnosticStep]:
-        """The steps up to the one that failed."""
-        name, connection, tls = self.taken()
+    def failed_steps(self, error: RegistryError) -> list[DiagnosticStep]:
+        """Return the steps up to the one that failed."""
+        name, connection, tls = self.steps()
         cause = find_root_cause(error.__cause__) if error.__cause__ else error
         match cause:
             case DNSLookupError():
                 return [
                     DiagnosticStep(
-                        "name", False, f"{_host(self.upstream)} cannot be resolved: {_words(cause)}"
+                        "name", False, f"{_host(self.upstream)} cannot be resolved: {_one_line(cause)}"
                     )
                 ]
             case NoAnswer():
-                return [name, connection, tls, DiagnosticStep("/v2/", False, _words(cause))]
+                return [name, connection, tls, DiagnosticStep("/v2/", False, _one_line(cause))]
             case SSLError() | HandshakeTimedOut():
-                return [name, connection, DiagnosticStep("TLS", False, _words(cause))]
+                return [name, connection, DiagnosticStep("TLS", False, _one_line(cause))]
             case AddressRefused():
                 return [
                     DiagnosticStep("name", True, "resolved"),
-                    DiagnosticStep("connection", False, _words(cause)),
+                    DiagnosticStep("connection", False, _one_line(cause)),
                 ]
             case ConnectError() if self._proxy or self._addresses:
-                return [name, DiagnosticStep("connection", False, _words(cause))]
+                return [name, DiagnosticStep("connection", False, _one_line(cause))]
             case ConnectError():
-                return [DiagnosticStep("name", False, _words(cause))]
+                return [DiagnosticStep("name", False, _one_line(cause))]
             case _:
-                return [name, connection, tls, DiagnosticStep("/v2/", False, _words(error))]
+                return [name, connection, tls, DiagnosticStep("/v2/", False, _one_line(error))]
 
     @property
     def _addresses(self) -> Sequence[str]:
         return self.found.get(_host(self.upstream), ())
 
     @property
-    def _secure(self) -> bool:
+    def _is_secure(self) -> bool:
         return urlsplit(self.upstream.url).scheme == "https"
 
     @property
@@ -172,8 +173,8 @@ class _ConnectionPath:
         return self.proxies.choose(parts.scheme, _host(self.upstream), parts.port or _PORTS[parts.scheme])
 
 
-async def _challenges(registry: IRegistry) -> Sequence[Challenge]:
-    """Those of ``/v2/``; none where everybody is let in."""
+async def _fetch_challenges(registry: IRegistry) -> Sequence[Challenge]:
+    """Return the challenges of ``/v2/``; none when it needs no authentication."""
     try:
         await registry.fetch(RegistryRequest(Ping()))
     except Unauthorized as error:
@@ -181,67 +182,70 @@ async def _challenges(registry: IRegistry) -> Sequence[Challenge]:
     return ()
 
 
-def _demanded(challenges: Sequence[Challenge]) -> str:
+def _describe_authentication(challenges: Sequence[Challenge]) -> str:
     if bearer := find_challenge(challenges, "Bearer"):
-        return f"it asks for a token of {bearer.get('realm')}"
+        return f"it requires a token from {bearer.get('realm')}"
     if find_challenge(challenges, "Basic"):
-        return "it asks for a name and a password"
-    return "it lets everybody in"
+        return "it requires a username and a password"
+    return "it requires no authentication"
 
 
-async def _let_in(
+async def _authenticate(
     registry: IRegistry, challenges: Sequence[Challenge], account: IAccount | None, is_hub: bool
 ) -> str:
-    """How it lets the mirror in.
+    """Authenticate, and describe the result.
 
-    :raises RegistryError: when it does not.
+    :raises RegistryError: when the registry or its token service refuses.
     """
     scopes = (pull_scope(_PREVIEW),) if is_hub else ()
     if find_challenge(challenges, "Bearer"):
         if account is not None:
             login = await account.login()
             await registry.token(evolve(login.token_request(pull_scope(_PREVIEW)), scopes=scopes))
-            return "given to the mirror's own account"
-        return await _anonymous(registry, TokenRequest(scopes))
+            return "issued to the mirror's own account"
+        return await _request_anonymous_token(registry, TokenRequest(scopes))
     if not find_challenge(challenges, "Basic"):
-        return "none is needed"
+        return "not needed"
     if account is None:
-        return "none: only clients that log in can pull, for the mirror has no account there"
+        return "none: the mirror has no account there, so only clients with credentials can pull"
     await registry.fetch(RegistryRequest(Ping(), credentials=(await account.login()).credentials))
-    return "none: the name and the password of the mirror's own account are taken"
+    return "none: the username and the password of the mirror's own account are accepted"
 
 
-async def _anonymous(registry: IRegistry, request: TokenRequest) -> str:
-    """Some token services give nobody a token that is for no repository; these have answered, too."""
+async def _request_anonymous_token(registry: IRegistry, request: TokenRequest) -> str:
+    """Request an anonymous token.
+
+    Some token services refuse a token without a repository; such a refusal shows that the service works.
+    """
     try:
         await registry.token(request)
     except RegistryError as error:
-        if request.scopes or error.upstream_status not in _NOBODY:
+        if request.scopes or error.upstream_status not in _REFUSALS:
             raise
-        return f"the token service answers: without an account and a repository's name it says '{error}'"
-    return "given to anybody"
+        return f"the token service works, and refuses a token without an account and a repository: '{error}'"
+    return "issued anonymously"
 
 
-async def _limit(registry: IRegistry) -> DiagnosticStep:
-    asked = RegistryRequest(Manifest(_PREVIEW, Tag("latest")), head=True, accept=EVERYTHING)
+async def _check_limit(registry: IRegistry) -> DiagnosticStep:
+    request = RegistryRequest(Manifest(_PREVIEW, Tag("latest")), head=True, accept=EVERYTHING)
     try:
-        told = dict((await registry.fetch(asked)).headers)
+        headers = dict((await registry.fetch(request)).headers)
     except TooManyRequests as error:
-        return DiagnosticStep("limit", False, f"it refuses to be asked more: {_words(error)}")
+        return DiagnosticStep("limit", False, f"rate limit exceeded: {_one_line(error)}")
     except RegistryError as error:
-        return DiagnosticStep("limit", True, f"it is not told: {_words(error)}")
-    left, most = (
-        parse_quota(told.get("RateLimit-Remaining", "")),
-        parse_quota(told.get("RateLimit-Limit", "")),
+        return DiagnosticStep("limit", True, f"unknown: {_one_line(error)}")
+    remaining, limit = (
+        parse_quota(headers.get("RateLimit-Remaining", "")),
+        parse_quota(headers.get("RateLimit-Limit", "")),
     )
-    if left is None or most is None:
-        return DiagnosticStep("limit", True, "none is told")
-    return DiagnosticStep("limit", left > 0, f"{left} of {most} pulls are left")
+    if remaining is None or limit is None:
+        return DiagnosticStep("limit", True, "the registry reports none")
+    return DiagnosticStep("limit", remaining > 0, f"{remaining} of {limit} pulls remain")
 
 
 def _host(upstream: UpstreamSettings) -> str:
     return (urlsplit(upstream.url).hostname or "").lower()
 
 
-def _words(error: BaseException) -> str:
+def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__

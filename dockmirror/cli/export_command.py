@@ -1,4 +1,4 @@
-"""``dockmirror export``: images as an archive."""
+"""``dockmirror export``: write images to an archive."""
 
 from __future__ import annotations
 
@@ -11,45 +11,40 @@ from typing import BinaryIO
 
 import click
 
-from ..app.naming import ImageName, parse_image_name
-from ..archive.archive_plan import ArchivePlan
-from ..archive.images import PackedImage, archive_of
-from ..archive.read_archive import ArchiveContentError, read
+from ..app.naming import ImageName
+from ..archive.archive_plan import ArchiveContentError, ArchivePlan, read_archive
+from ..archive.images import PackedImage, plan_archive
 from ..oci.digest import Digest
 from ..oci.platform import Platform
 from ..oci.reference import Tag
 from ..store import layout
 from ..store.held_images import HeldImages, StoredImage
-from .context import Context
-from .output import progress
-from .platforms import PlatformType
-from .store_access import find_store
+from .context import Context, find_store, parse_image
+from .options import PlatformType
+from .output import progress_bars
 
 
-@click.command("export", short_help="Images as an archive that docker, podman and skopeo load.")
+@click.command("export", short_help="Write images to an archive that docker, podman and skopeo read.")
 @click.option(
     "-o", "--output", required=True, type=click.Path(dir_okay=False, allow_dash=True),
-    help="The archive; '-' writes to standard output.",
+    help="File to write; '-' is standard output.",
 )  # fmt: skip
-@click.option("--platform", type=PlatformType(), help="Of an image for several platforms only this one.")
+@click.option("--platform", type=PlatformType(), help="Only this platform of a multi-platform image.")
 @click.argument("images", nargs=-1, required=True)
 @click.pass_obj
 def export(context: Context, output: str, platform: Platform | None, images: tuple[str, ...]) -> None:
-    """Writes IMAGES to an archive that docker load, podman load, ctr image import and skopeo take.
+    """Write IMAGES to an archive that docker load, podman load, ctr image import and skopeo read.
 
-    It is an OCI image layout in a tar file, with the manifest.json of docker save in it.  The same images
-    give the same bytes.  Nothing is fetched: only what is held whole can be exported.
+    The archive is an OCI image layout in a tar file, with the manifest.json of docker save.  The same images
+    always give the same bytes.  Nothing is fetched: the cache has to hold the images completely.
 
-    Exit status: 0; 1 where something is not held, or not right, and there is no archive then.
+    Exit status: 0; 1 when something is missing or corrupt, and no archive is written.
     """
     settings = context.settings
     root = find_store(settings)
-    try:
-        names = list(dict.fromkeys(parse_image_name(image, settings) for image in images))
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
-    holdings = HeldImages(root)
-    plan = archive_of([pack(holdings, name, platform) for name in names])
+    names = list(dict.fromkeys(parse_image(image, settings) for image in images))
+    held_images = HeldImages(root)
+    plan = plan_archive([pack_image(held_images, name, platform) for name in names])
     try:
         if output == "-":
             _write(plan, root, sys.stdout.buffer)
@@ -62,73 +57,73 @@ def export(context: Context, output: str, platform: Platform | None, images: tup
         raise click.ClickException(f"{where}: {error.strerror}") from None
 
 
-def pack(holdings: HeldImages, name: ImageName, platform: Platform | None) -> PackedImage:
-    """An image that is held whole.
+def pack_image(held_images: HeldImages, name: ImageName, platform: Platform | None) -> PackedImage:
+    """Return an image that the store holds completely.
 
-    :raises click.ClickException: when it is not.
+    :raises click.ClickException: when it does not.
     """
     digest = name.reference
     if isinstance(digest, Tag):
-        tagged = holdings.list_tags(name.repository).get(digest)
+        tagged = held_images.list_tags(name.repository).get(digest)
         if tagged is None:
-            raise click.ClickException(f"{name} is not held")
+            raise click.ClickException(f"{name} is not in the cache")
         digest = tagged.digest
-    image = holdings.read_image(name.repository, digest)
+    image = held_images.read_image(name.repository, digest)
     if image.data is None:
-        raise click.ClickException(f"{name} is not held")
-    chosen = _chosen(image, platform, name)
-    _check_whole(chosen, name)
-    manifests = {each.digest: each.data for each in chosen.walk() if each.data is not None}
-    blobs = {d: stored.size for each in chosen.walk() for d, stored in each.blobs.items() if stored}
+        raise click.ClickException(f"{name} is not in the cache")
+    selected = _select_platform(image, platform, name)
+    _check_complete(selected, name)
+    manifests = {each.digest: each.data for each in selected.walk() if each.data is not None}
+    blobs = {d: stored.size for each in selected.walk() for d, stored in each.blobs.items() if stored}
     tag = name.reference.name if isinstance(name.reference, Tag) else ""
-    return PackedImage(str(name), tag, chosen.digest, manifests, blobs)
+    return PackedImage(str(name), tag, selected.digest, manifests, blobs)
 
 
-def _chosen(image: StoredImage, platform: Platform | None, name: ImageName) -> StoredImage:
+def _select_platform(image: StoredImage, platform: Platform | None, name: ImageName) -> StoredImage:
     if platform is None or not image.children:
         return image
-    fitting = [child for child in image.children if child.platform and platform.matches(child.platform)]
-    if not fitting:
-        there = ", ".join(str(c.platform) for c in image.children if c.platform and c.platform.is_real)
-        raise click.ClickException(f"{name} is not made for {platform}, but for {there}")
-    return min(fitting, key=lambda child: child.platform != platform)
+    matching = [child for child in image.children if child.platform and platform.matches(child.platform)]
+    if not matching:
+        available = ", ".join(str(c.platform) for c in image.children if c.platform and c.platform.is_real)
+        raise click.ClickException(f"{name} has no platform {platform} in the cache; it has {available}")
+    return min(matching, key=lambda child: child.platform != platform)
 
 
-def _check_whole(image: StoredImage, name: ImageName) -> None:
+def _check_complete(image: StoredImage, name: ImageName) -> None:
     missing = image.find_missing()
     if not missing:
         return
-    whole = [
+    complete = [
         str(c.platform) for c in image.children if c.platform and c.platform.is_real and not c.find_missing()
     ]
-    hint = f"\nWhole is --platform {' or '.join(whole)}." if whole else ""
-    listed = "\n".join(f"  {digest}" for digest in missing)
-    raise click.ClickException(f"{name} is not held whole; missing are\n{listed}{hint}")
+    hint = f"\nComplete: --platform {' or '.join(complete)}." if complete else ""
+    digests = "\n".join(f"  {digest}" for digest in missing)
+    raise click.ClickException(f"{name} is incomplete in the cache; missing:\n{digests}{hint}")
 
 
 def _write_file(plan: ArchivePlan, root: Path, path: Path) -> None:
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with beside.open("xb") as file:
+        with temporary.open("xb") as file:
             _write(plan, root, file)
-        beside.replace(path)
+        temporary.replace(path)
     except BaseException:
         with suppress(FileNotFoundError):
-            beside.unlink()
+            temporary.unlink()
         raise
 
 
 def _write(plan: ArchivePlan, root: Path, file: BinaryIO) -> None:
-    def opened(digest: Digest) -> BinaryIO:
+    def open_content(digest: Digest) -> BinaryIO:
         return (root / layout.data(digest)).open("rb")
 
-    with progress("exporting") as bar:
+    with progress_bars("exporting") as bar:
         task = bar.add_task("", total=plan.size)
-        _copy(read(plan, opened), file, lambda count: bar.advance(task, count))
+        _copy(read_archive(plan, open_content), file, lambda count: bar.advance(task, count))
 
 
-def _copy(pieces: Iterable[bytes], file: BinaryIO, wrote: Callable[[int], None]) -> None:
+def _copy(pieces: Iterable[bytes], file: BinaryIO, report: Callable[[int], None]) -> None:
     for piece in pieces:
         file.write(piece)
-        wrote(len(piece))
+        report(len(piece))
     file.flush()

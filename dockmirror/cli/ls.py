@@ -1,4 +1,4 @@
-"""``dockmirror ls``: the images that are held."""
+"""``dockmirror ls``: list the images in the cache."""
 
 from __future__ import annotations
 
@@ -13,28 +13,27 @@ from attrs import frozen
 from ..oci.digest import Digest
 from ..oci.reference import Repository, Tag
 from ..store.held_images import HeldImages, StoredImage
-from .context import Context
-from .output import ago, short, show_json, show_table, size, timestamp
-from .output import as_json as json_option
-from .store_access import store_of
+from .context import Context, open_store
+from .options import json_option
+from .output import format_age, format_size, format_time, print_json, print_table, shorten_digest
 
 
 @frozen
 class ListedImage:
-    """An image by one of its tags, or by its digest where it has none."""
+    """An image by one of its tags, or by its digest when it has no tag."""
 
     repository: Repository
     tag: Tag | None
     image: StoredImage
 
     @property
-    def is_whole(self) -> bool:
-        """Of an index only if all its images are."""
+    def is_complete(self) -> bool:
+        """The store holds everything; for an index, all of its images."""
         return not self.image.find_missing()
 
     @property
     def platforms(self) -> dict[str, bool]:
-        """Which of an index's platforms are whole."""
+        """The platforms of an index, with True for those that the store holds completely."""
         real = (
             (str(c.platform), not c.find_missing())
             for c in self.image.children
@@ -43,79 +42,77 @@ class ListedImage:
         return dict(real)
 
     def row(self) -> tuple[str, ...]:
-        """For people."""
+        """Return the cells of the image's row in the table."""
         total = sum(self.image.content_sizes().values())
-        reference = str(self.tag) if self.tag else short(self.image.digest)
+        reference = str(self.tag) if self.tag else shorten_digest(self.image.digest)
         return (
             str(self.repository),
             reference,
-            size(total),
-            self._complete(),
-            ago(time.time() - self.image.last_used()),
+            format_size(total),
+            self._completeness(),
+            format_age(time.time() - self.image.last_used()),
         )
 
     def fields(self) -> dict[str, Any]:
-        """For programs."""
+        """Return the image as JSON has it."""
         return {
             "repository": str(self.repository),
             "tag": str(self.tag) if self.tag else None,
             "digest": str(self.image.digest),
             "size": sum(self.image.content_sizes().values()),
-            "complete": self.is_whole,
+            "complete": self.is_complete,
             "platforms": self.platforms,
-            "used": timestamp(self.image.last_used()),
+            "used": format_time(self.image.last_used()),
         }
 
-    def _complete(self) -> str:
-        if self.is_whole:
+    def _completeness(self) -> str:
+        if self.is_complete:
             return "yes"
-        whole = [name.removeprefix("linux/") for name, held in self.platforms.items() if held]
-        return f"{', '.join(whole)} of {len(self.platforms)}" if whole else "no"
+        complete = [name.removeprefix("linux/") for name, is_held in self.platforms.items() if is_held]
+        return f"{', '.join(complete)} of {len(self.platforms)}" if complete else "no"
 
 
-@click.command("ls", short_help="The images that are held.")
+@click.command("ls", short_help="List the images in the cache.")
 @json_option
 @click.argument("pattern", default="*")
 @click.pass_obj
 def ls(context: Context, as_json: bool, pattern: str) -> None:
-    """The images that are held, by tag, or by digest where no tag names them.
+    """List the images in the cache by tag, or by digest when they have no tag.
 
-    PATTERN shows only repositories that match it, such as "docker.io/library/*"; a pattern without a slash
-    is looked for anywhere in the name.
+    PATTERN selects repositories, such as "docker.io/library/*"; a pattern without a slash matches any part of
+    the name.
 
-    "complete" tells whether all that the image needs is held, or which platforms of it are; "size" what of it
-    is, in which layers count once.
+    The column "complete" says whether the cache holds the whole image, or which platforms of it; "size" adds
+    up what it holds, with each layer counted once.
 
-    Exit status: 0, also where nothing is held; 1 where there is no cache.
+    Exit status: 0, even when no image matches; 1 when there is no cache.
     """
-    holdings = HeldImages(store_of(context.settings))
-    wanted = pattern if "/" in pattern or "*" in pattern else f"*{pattern}*"
-    found = [
+    images = HeldImages(open_store(context.settings))
+    glob = pattern if "/" in pattern or "*" in pattern else f"*{pattern}*"
+    rows = [
         listed
-        for repository in holdings.list_repositories()
-        if fnmatchcase(repository.name, wanted)
-        for listed in list_images(holdings, repository)
+        for repository in images.list_repositories()
+        if fnmatchcase(repository.name, glob)
+        for listed in list_images(images, repository)
     ]
     if as_json:
-        show_json([listed.fields() for listed in found])
+        print_json([listed.fields() for listed in rows])
     else:
         columns = ("repository", "tag", "size", "complete", "last used")
-        show_table(columns, (listed.row() for listed in found), right=("size", "last used"))
+        print_table(columns, (listed.row() for listed in rows), right=("size", "last used"))
 
 
-def list_images(holdings: HeldImages, repository: Repository) -> Iterator[ListedImage]:
-    """Each tag, and each manifest that no tag and no index names."""
+def list_images(images: HeldImages, repository: Repository) -> Iterator[ListedImage]:
+    """Yield each tag, and each manifest that no tag and no index refers to."""
     named: set[Digest] = set()
-    for tag, tagged in holdings.list_tags(repository).items():
-        image = holdings.read_image(repository, tagged.digest)
+    for tag, tagged in images.list_tags(repository).items():
+        image = images.read_image(repository, tagged.digest)
         if image.data is None:
             continue
         named.update(each.digest for each in image.walk())
         yield ListedImage(repository, tag, image)
     others = [
-        holdings.read_image(repository, each)
-        for each in holdings.list_manifests(repository)
-        if each not in named
+        images.read_image(repository, each) for each in images.list_manifests(repository) if each not in named
     ]
     below = {child.digest for image in others for each in image.children for child in each.walk()}
     for image in others:

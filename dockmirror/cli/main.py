@@ -1,4 +1,4 @@
-"""The command itself; each of its commands has a module beside this one."""
+"""The ``dockmirror`` command; each of its subcommands has a module beside this one."""
 
 from __future__ import annotations
 
@@ -13,13 +13,11 @@ from .client_command import client
 from .config_command import config
 from .context import Context
 from .export_command import export
-from .gc import gc
 from .import_command import import_
 from .ls import ls
 from .pins_command import pin, pins, unpin
 from .rm import rm
-from .usage_command import usage
-from .verify import verify
+from .store_commands import gc, usage, verify
 from .warm import warm
 
 
@@ -27,16 +25,16 @@ from .warm import warm
 @click.version_option(package_name="dockmirror")
 @click.option(
     "-c", "--config", "file", type=click.Path(path_type=Path),
-    help="The file of settings that the mirror runs with.",
+    help="Settings file of the mirror.",
 )  # fmt: skip
 @click.pass_context
 def main(context: click.Context, file: Path | None) -> None:
-    """What belongs to a mirror of container registries, beside the mirror itself.
+    """Inspect and maintain a mirror of container registries.
 
-    The mirror is started by 'twistd -n --pidfile= dockmirror'.
+    Start the mirror itself with 'twistd -n --pidfile= dockmirror'.
 
-    Exit status: 0 when all is well, 1 when what was asked for is not so or cannot be done, 2 when the command
-    or the settings are wrong.
+    Exit status: 0 on success, 1 when a check or an operation fails, 2 when the command or the settings are
+    invalid.
     """
     context.obj = Context({"config": file}, dict(os.environ))
 
@@ -50,7 +48,7 @@ for command in _COMMANDS:
 
 
 def run() -> None:
-    """The entry point: settings that are wrong are told of as any wrong option is."""
+    """Run the command; report invalid settings like an invalid option."""
     try:
         main()
     except ConfigurationError as error:

@@ -1,4 +1,4 @@
-"""What commands print: tables, sizes, ages, progress."""
+"""Print tables, JSON, sizes, ages and progress bars."""
 
 from __future__ import annotations
 
@@ -21,12 +21,11 @@ from rich.table import Column, Table
 
 from ..oci.digest import Digest
 
-as_json = click.option("--json", "as_json", is_flag=True, help="As JSON.")
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
-def size(count: float) -> str:
-    """Bytes as people read them, in decimal units as in the settings."""
+def format_size(count: float) -> str:
+    """Format a number of bytes in decimal units, as in the settings."""
     for unit in _UNITS[:-1]:
         if abs(count) < 1000:
             return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
@@ -34,26 +33,26 @@ def size(count: float) -> str:
     return f"{count:.1f} {_UNITS[-1]}"
 
 
-def ago(seconds: float) -> str:
-    """A span of time in its largest unit."""
+def format_age(seconds: float) -> str:
+    """Format an age in its largest unit."""
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= length:
             return f"{seconds // length:.0f} {unit} ago"
     return "just now"
 
 
-def timestamp(seconds: float) -> str:
-    """A time as programs read it."""
+def format_time(seconds: float) -> str:
+    """Format a time for JSON."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def short(digest: Digest) -> str:
-    """As much of a digest as people compare."""
+def shorten_digest(digest: Digest) -> str:
+    """Shorten a digest to the part that people compare."""
     return f"{digest.algorithm}:{digest.hex[:12]}"
 
 
-def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = ()) -> None:
-    """A table; what is too wide for the terminal is folded, and nothing is left out."""
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = ()) -> None:
+    """Print a table; a cell that is too wide for the terminal is folded, not cut."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in columns:
         if name in right:
@@ -65,16 +64,17 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], right: Seq
     Console(highlight=False, markup=False, soft_wrap=False).print(table)
 
 
-def show_json(value: Any) -> None:
-    """For programs."""
+def print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2))
 
 
-def progress(what: str) -> Progress:
-    """Bars on standard error, where that is a terminal: what all say or each says; bytes, rate, time left.
+def progress_bars(what: str) -> Progress:
+    """Return progress bars on standard error, disabled unless that is a terminal.
 
     They leave room at the end of a line of 80 for the "^C" that a terminal writes there: it would fold the
-    line, of which a part would stay.
+    line, and a part of it would stay.
+
+    :param what: a title for all bars; when empty, each bar shows its own.
     """
     console = Console(stderr=True)
     return Progress(

@@ -1,4 +1,4 @@
-"""``dockmirror pin``, ``unpin`` and ``pins``: images that stay."""
+"""``dockmirror pin``, ``unpin`` and ``pins``: keep images in the cache."""
 
 from __future__ import annotations
 
@@ -6,69 +6,66 @@ import time
 
 import click
 
-from ..app.naming import parse_image_name
 from ..config.settings import Settings
 from ..oci.platform import Platform
 from ..store import pins as store
 from ..store.pins import Pin
-from .context import Context
-from .output import ago, show_json, show_table, timestamp
-from .output import as_json as json_option
-from .platforms import platforms_option
-from .store_access import store_of
+from .context import Context, open_store, parse_image
+from .options import json_option, platforms_option
+from .output import format_age, format_time, print_json, print_table
 
 
-@click.command("pin", short_help="Images that stay, whatever the budget.")
+@click.command("pin", short_help="Keep images in the cache, whatever its budget.")
 @platforms_option
 @click.argument("images", nargs=-1, required=True)
 @click.pass_obj
 def pin(context: Context, platforms: tuple[Platform, ...], images: tuple[str, ...]) -> None:
-    """Has the mirror keep IMAGES: they are never evicted, and what their tags name is fetched every 6 hours.
+    """Keep IMAGES in the cache: they are never evicted, and their tags are refreshed every 6 hours.
 
-    A mirror that runs fetches at once what is pinned.
+    A running mirror fetches pinned images at once.
 
-    Exit status: 0, or 1 where there is no cache.
+    Exit status: 0, or 1 when there is no cache.
     """
     settings = context.settings
-    wanted = [_pin(image, settings, platforms) for image in images]
-    root = store_of(settings)
-    for each in wanted:
+    new_pins = [_pin(image, settings, platforms) for image in images]
+    root = open_store(settings)
+    for each in new_pins:
         store.add_pin(root, each)
         click.echo(f"{each} is pinned")
 
 
-@click.command("unpin", short_help="Images that may go again.")
+@click.command("unpin", short_help="Let pinned images be evicted again.")
 @click.argument("images", nargs=-1, required=True)
 @click.pass_obj
 def unpin(context: Context, images: tuple[str, ...]) -> None:
-    """Lets IMAGES be evicted as others are.
+    """Unpin IMAGES, so that they can be evicted like others.
 
-    Exit status: 0, or 1 where one of them was not pinned.
+    Exit status: 0, or 1 when one of them was not pinned.
     """
     settings = context.settings
     unwanted = [_pin(image, settings) for image in images]
-    root = store_of(settings)
+    root = open_store(settings)
     missing = [str(each) for each in unwanted if not store.remove_pin(root, each)]
     if missing:
         raise click.ClickException(f"{', '.join(missing)}: not pinned")
 
 
-@click.command("pins", short_help="What is pinned.")
+@click.command("pins", short_help="List the pinned images.")
 @json_option
 @click.pass_obj
 def pins(context: Context, as_json: bool) -> None:
-    """What is pinned, and when it was fetched or confirmed last.
+    """List the pinned images, and when each was last refreshed.
 
-    Exit status: 0, or 1 where there is no cache.
+    Exit status: 0, or 1 when there is no cache.
     """
-    pinned = list(store.iter_pins(store_of(context.settings)))
+    pinned = list(store.iter_pins(open_store(context.settings)))
     if as_json:
-        show_json(
+        print_json(
             [
                 {
                     "image": str(each),
                     "platforms": [str(platform) for platform in each.platforms],
-                    "refreshed": timestamp(refreshed) if refreshed else None,
+                    "refreshed": format_time(refreshed) if refreshed else None,
                 }
                 for each, refreshed in pinned
             ]
@@ -76,15 +73,16 @@ def pins(context: Context, as_json: bool) -> None:
         return
     now = time.time()
     rows = [
-        (str(each), ", ".join(map(str, each.platforms)) or "all", ago(now - when) if when else "not yet")
+        (
+            str(each),
+            ", ".join(map(str, each.platforms)) or "all",
+            format_age(now - when) if when else "not yet",
+        )
         for each, when in pinned
     ]
-    show_table(("image", "platforms", "refreshed"), rows)
+    print_table(("image", "platforms", "refreshed"), rows)
 
 
 def _pin(image: str, settings: Settings, platforms: tuple[Platform, ...] = ()) -> Pin:
-    try:
-        name = parse_image_name(image, settings)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
+    name = parse_image(image, settings)
     return Pin(name.repository, name.reference, platforms)

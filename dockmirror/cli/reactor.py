@@ -1,4 +1,4 @@
-"""The reactor, for commands that ask over a network: it runs once, and for as long as they ask."""
+"""Run the reactor once, for commands that use the network."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from twisted.python.failure import Failure
 T = TypeVar("T")
 
 
-def run(work: Callable[[Any], Coroutine[Any, Any, T]]) -> T:
-    """What comes of the work, which is given the reactor.
+def run(coroutine: Callable[[Any], Coroutine[Any, Any, T]]) -> T:
+    """Run the coroutine with the reactor, and return its result.
 
-    :raises Abort: when it is interrupted, and was cancelled.
+    :raises Abort: when the user interrupted it; the coroutine was cancelled then.
     """
     outcome: list[T | Failure] = []
 
-    def begin(reactor: Any) -> Deferred[None]:
-        working = Deferred.fromCoroutine(work(reactor))
-        reactor.addSystemEventTrigger("before", "shutdown", working.cancel)
-        return working.addBoth(outcome.append)
+    def start(reactor: Any) -> Deferred[None]:
+        result = Deferred.fromCoroutine(coroutine(reactor))
+        reactor.addSystemEventTrigger("before", "shutdown", result.cancel)
+        return result.addBoth(outcome.append)
 
     try:
-        react(begin)
+        react(start)
     except SystemExit:
         if not outcome:
             raise click.Abort from None

@@ -1,16 +1,18 @@
-"""A mirror that runs, asked over HTTP as its clients ask it."""
+"""A client of a running mirror, over HTTP."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from attrs import evolve
+from attrs import evolve, frozen
 from pydantic import ValidationError
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IAgent
 from zope.interface import implementer
 
+from ..app.listeners import HttpsEndpoint, listen_endpoints
 from ..body.in_memory import NoBody
 from ..config.settings import ConfigurationError, Settings, UpstreamSettings
 from ..headers import first
@@ -25,94 +27,120 @@ from ..upstream.token_relay import ChallengeCache, TokenRelay, TrustedRealms
 from ..upstream.upstream_blobs import BlobSizes
 from ..upstream.upstream_client import UpstreamClient, make_http_client
 from ..upstream.upstream_registry import UpstreamRegistry
-from .ports import ports
 
 _NAME = "mirror"
 _LOOPBACK = ("127.0.0.1", "::1")
 _EVERYWHERE = ("", "0.0.0.0", "::")  # noqa: S104
+_TLS = ("ssl", "tls")
 
 
-def address(settings: Settings, ca_file: Path | None = None) -> UpstreamSettings:
-    """Where the mirror of these settings is reached on this machine.
+@frozen
+class Port:
+    """A TCP port.
 
-    :raises ConfigurationError: when it listens on no port that they tell.
+    :ivar interface: the only address that the port is bound to; empty for all addresses.
     """
-    port = next(ports(settings), None)
+
+    scheme: str
+    number: str
+    interface: str = ""
+
+
+def listening_ports(settings: Settings) -> Iterator[Port]:
+    """Yield the ports in the settings, in their order; the sockets of systemd have none there."""
+    for endpoint in listen_endpoints(settings):
+        https = HttpsEndpoint.parse(endpoint)
+        kind, *parts = re.split(r"(?<!\\):", https.transport if https else endpoint)
+        options = dict(part.split("=", 1) for part in parts if "=" in part)
+        number = options.get("port") or next(filter(str.isdigit, parts), "")
+        if kind in ("tcp", "tcp6", *_TLS) and number:
+            scheme = "https" if https or kind in _TLS else "http"
+            yield Port(scheme, number, re.sub(r"\\(.)", r"\1", options.get("interface", "")))
+
+
+def local_mirror(settings: Settings, ca_file: Path | None = None) -> UpstreamSettings:
+    """Return the address of this machine's mirror, as its settings give it.
+
+    :raises ConfigurationError: when the settings name no port.
+    """
+    port = next(listening_ports(settings), None)
     if port is None:
-        raise ConfigurationError("listen: names no port on which the mirror could be asked")
+        raise ConfigurationError("listen: names no TCP port that this command could connect to")
     addresses = _LOOPBACK if port.interface in _EVERYWHERE else (port.interface,)
-    return _at(f"{port.scheme}://{settings.domain}:{port.number}", ca_file, {settings.domain: addresses})
+    return _mirror_settings(
+        f"{port.scheme}://{settings.domain}:{port.number}", ca_file, {settings.domain: addresses}
+    )
 
 
-def address_at(url: str, ca_file: Path | None = None) -> UpstreamSettings:
-    """A mirror anywhere.
+def mirror_at(url: str, ca_file: Path | None = None) -> UpstreamSettings:
+    """Return the address of a mirror on any machine.
 
-    :raises ValueError: when that is no address of one.
+    :raises ValueError: when the url is invalid.
     """
     try:
-        return _at(url, ca_file, {})
+        return _mirror_settings(url, ca_file, {})
     except ValidationError as error:
         raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
 
 
-def _at(url: str, ca_file: Path | None, addresses: dict[str, Sequence[str]]) -> UpstreamSettings:
+def _mirror_settings(url: str, ca_file: Path | None, addresses: dict[str, Sequence[str]]) -> UpstreamSettings:
     fields = {"url": url, "proxy": "", "addresses": addresses, "ca_file": ca_file, "ip": "4 6"}
     return UpstreamSettings.model_validate(fields)
 
 
 def connect_to_mirror(
-    at: UpstreamSettings, agent: IAgent, clock: IReactorTime, credentials: Credentials | None = None
+    mirror: UpstreamSettings, agent: IAgent, clock: IReactorTime, credentials: Credentials | None = None
 ) -> IRegistry:
-    """The mirror's own host; a blob that breaks off is gone on with, and all is verified.
+    """Return the registry at the mirror's own host; blobs are resumed after an interruption and verified.
 
-    :param credentials: for a mirror that lets in only those who are named.
+    :param credentials: log in to a mirror that admits only its users.
     """
-    client = UpstreamClient(make_http_client(agent), clock, _NAME, at.url, at.timeout)
-    handshake = ChallengeCache(client, at.url, clock)
-    asking = RegistryClient(at.url, client, handshake, clock)
+    client = UpstreamClient(make_http_client(agent), clock, _NAME, mirror.url, mirror.timeout)
+    challenge_cache = ChallengeCache(client, mirror.url, clock)
+    registry_client = RegistryClient(mirror.url, client, challenge_cache, clock)
     upstream = UpstreamRegistry(
-        client, asking, handshake, TokenRelay(client, handshake, TrustedRealms(at.url)), BlobSizes(clock)
+        client,
+        registry_client,
+        challenge_cache,
+        TokenRelay(client, challenge_cache, TrustedRealms(mirror.url)),
+        BlobSizes(clock),
     )
     return _WithCredentials(
-        _CacheStatusReader(ResumingRegistry(upstream, clock), asking, client), credentials
+        _CacheStatusReader(ResumingRegistry(upstream, clock), registry_client, client), credentials
     )
 
 
 @implementer(IRegistry)
 class _CacheStatusReader:
-    """Answers a HEAD with the mirror's ``CacheParts-Status``, which is passed on from no other registry."""
+    """Answers a HEAD with the mirror's ``Cache-Status``, which clients of other registries ignore."""
 
-    def __init__(self, registry: IRegistry, asking: RegistryClient, client: UpstreamClient) -> None:
+    def __init__(self, registry: IRegistry, registry_client: RegistryClient, client: UpstreamClient) -> None:
         self._registry = registry
-        self._asking = asking
+        self._registry_client = registry_client
         self._client = client
 
     async def fetch(self, request: RegistryRequest) -> Answer:
-        """See ``IRegistry``."""
         if not (request.head and isinstance(request.target, Blob | Manifest)):
             return await self._registry.fetch(request)
-        response = await self._asking.send(request)
+        response = await self._registry_client.send(request)
         self._client.release(response)
-        told = first(response.headers, "Cache-Status")
-        return Answer(NoBody(Descriptor()), headers=(("Cache-Status", told),) if told else ())
+        cache_status = first(response.headers, "Cache-Status")
+        return Answer(NoBody(Descriptor()), headers=(("Cache-Status", cache_status),) if cache_status else ())
 
     async def token(self, request: TokenRequest) -> Answer:
-        """See ``IRegistry``."""
         return await self._registry.token(request)
 
 
 @implementer(IRegistry)
 class _WithCredentials:
-    """Shows with each request who asks."""
+    """Adds credentials to each request."""
 
     def __init__(self, registry: IRegistry, credentials: Credentials | None) -> None:
         self._registry = registry
         self._credentials = credentials
 
     async def fetch(self, request: RegistryRequest) -> Answer:
-        """See ``IRegistry``."""
         return await self._registry.fetch(evolve(request, credentials=self._credentials))
 
     async def token(self, request: TokenRequest) -> Answer:
-        """See ``IRegistry``."""
         return await self._registry.token(request)

@@ -1,8 +1,8 @@
-"""``dockmirror warm``: images pulled into the cache of a mirror that runs."""
+"""``dockmirror warm``: pull images into the cache of a running mirror."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,6 @@ import click
 from attrs import asdict, evolve, frozen
 from rich.progress import Progress
 
-from ..app.naming import ImageName, parse_image_name
 from ..app.upstream_stack import make_agent
 from ..config.settings import ConfigurationError, Settings, UpstreamSettings
 from ..oci.credentials import Credentials
@@ -22,21 +21,56 @@ from ..oci.platform import Platform
 from ..oci.request import RegistryRequest
 from ..pull import HeldCheck, Pull, PulledImage, Wanted
 from ..upstream.resolvers import threaded_resolver
-from .context import Context
-from .output import as_json as json_option
-from .output import progress, show_json, show_table, size
-from .platforms import platforms_option
+from .context import Context, parse_image
+from .options import json_option, platforms_option
+from .output import format_size, print_json, print_table, progress_bars
 from .reactor import run
-from .running_mirror import address, address_at, connect_to_mirror
+from .running_mirror import connect_to_mirror, local_mirror, mirror_at
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @frozen
-class WarmResult:
-    """What came of an image; ``error`` tells why not all of it is held.
+class _WarmOptions:
+    """The command's options, by the names of its parameters."""
 
-    :ivar parts: what asks for each part of it.
+    file: Iterable[str] | None
+    platforms: tuple[Platform, ...]
+    referrers: bool
+    jobs: int
+    mirror: str | None
+    ca_file: Path | None
+    user: str | None
+    password_file: Path | None
+
+    def listed_images(self) -> list[str]:
+        """Return the images in the file: one a line, without comments."""
+        return [name for line in self.file or () if (name := line.partition("#")[0].strip())]
+
+    def mirror_address(self, settings: Settings) -> UpstreamSettings:
+        try:
+            return (
+                mirror_at(self.mirror, self.ca_file) if self.mirror else local_mirror(settings, self.ca_file)
+            )
+        except ConfigurationError as error:
+            raise click.UsageError(f"{error}: give its address with --mirror") from None
+        except ValueError as error:
+            raise click.UsageError(f"--mirror: {error}") from None
+
+    def credentials(self) -> Credentials | None:
+        if (self.user is None) != (self.password_file is None):
+            raise click.UsageError("--user and --password-file have to be given together")
+        if self.user is None or self.password_file is None:
+            return None
+        return Credentials.basic(self.user, self.password_file.read_text().rstrip("\n"))
+
+
+@frozen
+class WarmResult:
+    """The outcome for one image.
+
+    :ivar parts: a request for each part of the image.
+    :ivar error: says why the mirror does not hold all of them.
     """
 
     image: str
@@ -45,91 +79,85 @@ class WarmResult:
     parts: Sequence[RegistryRequest] = ()
 
     def fields(self) -> dict[str, Any]:
-        """For programs."""
+        """Return the result as JSON has it."""
         return {"image": self.image, **asdict(self.pulled), "error": self.error}
 
     def row(self) -> Sequence[str]:
-        """For people."""
+        """Return the cells of the result's row in the table."""
         counts = (self.pulled.manifests, self.pulled.held, self.pulled.fetched)
-        return (self.image, *map(str, counts), size(self.pulled.bytes))
+        return (self.image, *map(str, counts), format_size(self.pulled.bytes))
 
 
-@click.command("warm", short_help="Images pulled into the cache of a mirror that runs.")
+@click.command("warm", short_help="Pull images into the cache of a running mirror.")
 @json_option
 @click.option(
-    "-f", "--file", type=click.File(), help="Images, one a line; '#' begins a comment, '-' is standard input."
-)
+    "-f", "--file", type=click.File(),
+    help="Read images from a file, one a line; '#' begins a comment, '-' is standard input.",
+)  # fmt: skip
 @platforms_option
-@click.option("--referrers", is_flag=True, help="With what refers to them: signatures, attestations.")
+@click.option("--referrers", is_flag=True, help="Pull referrers too, such as signatures and attestations.")
 @click.option(
-    "--jobs", type=click.IntRange(1, 64), default=4, show_default=True, help="Blobs that are read at a time."
+    "--jobs", type=click.IntRange(1, 64), default=4, show_default=True,
+    help="Number of blobs to read at the same time.",
+)  # fmt: skip
+@click.option(
+    "--mirror", metavar="URL", help="Address of the mirror.  Default: this machine, port from the settings."
 )
-@click.option("--mirror", metavar="URL", help="The mirror.  Default: that of the settings, on this machine.")
-@click.option("--ca-file", type=_FILE, help="Whom to trust with the mirror's certificate besides.")
-@click.option("--user", help="Whoever may use the mirror, where that asks for a name.")
-@click.option("--password-file", type=_FILE, help="The password of that name.")
+@click.option("--ca-file", type=_FILE, help="Trust these CA certificates for the mirror too.")
+@click.option("--user", help="Log in to the mirror with this username.")
+@click.option("--password-file", type=_FILE, help="File with the password of --user.")
 @click.argument("images", nargs=-1)
 @click.pass_obj
-def warm(
-    context: Context,
-    as_json: bool,
-    file: Any,
-    platforms: tuple[Platform, ...],
-    referrers: bool,
-    jobs: int,
-    mirror: str | None,
-    ca_file: Path | None,
-    user: str | None,
-    password_file: Path | None,
-    images: tuple[str, ...],
-) -> None:
-    """Pulls IMAGES through a mirror that runs, so that it holds them; nothing is kept here.
+def warm(context: Context, /, as_json: bool, images: tuple[str, ...], **options: Any) -> None:
+    """Pull IMAGES through a running mirror, so that its cache holds them; keep nothing here.
 
-    What it holds already is not read again, so that a second run goes on where the first has ended.  At the
-    end the mirror is asked for every manifest and blob whether its cache has it.
+    Blobs that the mirror holds already are not read again: a second run continues where the first stopped.
+    At the end the command asks the mirror for every manifest and blob whether its cache has it.
 
-    Exit status: 0 when all of them are held, 1 otherwise.
+    Exit status: 0 when the mirror holds all images, 1 otherwise.
     """
-    names = _names([*images, *(_listed(file) if file else ())], context.settings)
+    given = _WarmOptions(**options)
+    names = dict.fromkeys(parse_image(each, context.settings) for each in [*images, *given.listed_images()])
     if not names:
-        raise click.UsageError("expected images, or a file of them")
-    wanted = [Wanted(name.repository, name.reference, platforms, referrers) for name in names]
-    at, login = _address(context.settings, mirror, ca_file), _login(user, password_file)
+        raise click.UsageError("expected images, or a file that lists them")
+    wanted = {
+        str(name): Wanted(name.repository, name.reference, given.platforms, given.referrers) for name in names
+    }
+    mirror, credentials = given.mirror_address(context.settings), given.credentials()
     try:
-        warmed = run(partial(_warmed, names, wanted, at, jobs, login))
+        results = run(partial(_warm, wanted, mirror, credentials, given.jobs))
     except click.Abort:
         raise click.ClickException(
-            "interrupted: what has come is held, and a second run pulls the rest"
+            "interrupted: the mirror keeps what it has received; run the command again to pull the rest"
         ) from None
     if as_json:
-        show_json([each.fields() for each in warmed])
+        print_json([each.fields() for each in results])
     else:
         columns = ("image", "manifests", "held", "fetched", "bytes")
-        show_table(columns, [each.row() for each in warmed], right=columns[1:])
-        for each in warmed:
+        print_table(columns, [each.row() for each in results], right=columns[1:])
+        for each in results:
             if each.error:
                 click.echo(f"{each.image}: {each.error}")
-    raise SystemExit(1 if any(each.error for each in warmed) else 0)
+    raise SystemExit(1 if any(each.error for each in results) else 0)
 
 
-async def _warmed(
-    names: Sequence[ImageName],
-    wanted: Sequence[Wanted],
-    at: UpstreamSettings,
-    jobs: int,
+async def _warm(
+    wanted: dict[str, Wanted],
+    mirror: UpstreamSettings,
     credentials: Credentials | None,
+    jobs: int,
     reactor: Any,
 ) -> list[WarmResult]:
-    connects = make_agent(at, threaded_resolver(reactor), {}, lambda *_: None, reactor)
-    registry = connect_to_mirror(at, connects, reactor, credentials)
-    with progress("") as bars:
-        pull = Pull(registry, jobs, partial(_bar, bars))
-        warmed = [await _image(pull, bars, str(name), each) for name, each in zip(names, wanted, strict=True)]
-    return await _verified(warmed, HeldCheck(registry, reactor, jobs))
+    mirror_agent = make_agent(mirror, threaded_resolver(reactor), {}, lambda *_: None, reactor)
+    registry = connect_to_mirror(mirror, mirror_agent, reactor, credentials)
+    with progress_bars("") as bars:
+        pull = Pull(registry, jobs, partial(_progress_bar, bars))
+        results = [await _pull(pull, bars, name, image) for name, image in wanted.items()]
+    return await _check_held(results, HeldCheck(registry, reactor, jobs))
 
 
-async def _image(pull: Pull, bars: Progress, name: str, wanted: Wanted) -> WarmResult:
-    """One of them, whose name stands above its bars."""
+async def _pull(pull: Pull, bars: Progress, name: str, wanted: Wanted) -> WarmResult:
+    """Pull one image, with its name above its progress bars."""
     pulled = PulledImage()
     if not bars.disable:
         bars.console.print(name, markup=False, highlight=False)
@@ -139,15 +167,18 @@ async def _image(pull: Pull, bars: Progress, name: str, wanted: Wanted) -> WarmR
         return WarmResult(name, pulled, str(error))
 
 
-async def _verified(warmed: Sequence[WarmResult], check: HeldCheck) -> list[WarmResult]:
-    """Return the same, with an error for each image of which the mirror does not hold all."""
-    parts = dict.fromkeys(part for each in warmed for part in each.parts)
+async def _check_held(results: Sequence[WarmResult], check: HeldCheck) -> list[WarmResult]:
+    """Return the results, with an error for each image that the mirror does not hold completely."""
+    parts = dict.fromkeys(part for each in results for part in each.parts)
     missing = set(await check.missing(parts))
-    return [evolve(each, error=each.error or _lacking(missing.intersection(each.parts))) for each in warmed]
+    return [
+        evolve(each, error=each.error or _explain_missing(missing.intersection(each.parts)))
+        for each in results
+    ]
 
 
-def _lacking(missing: Collection[RegistryRequest]) -> str | None:
-    """Return a sentence, or None where nothing is missing."""
+def _explain_missing(missing: Collection[RegistryRequest]) -> str | None:
+    """Return a sentence, or None when nothing is missing."""
     if not missing:
         return None
     first = min(str(part.target) for part in missing)
@@ -155,38 +186,10 @@ def _lacking(missing: Collection[RegistryRequest]) -> str | None:
 
 
 @contextmanager
-def _bar(bars: Progress, blob: Descriptor) -> Iterator[Callable[[int], None]]:
-    """A bar for a layer, as long as it comes."""
+def _progress_bar(bars: Progress, blob: Descriptor) -> Iterator[Callable[[int], None]]:
+    """Show a bar while a blob is read."""
     bar = bars.add_task(blob.digest.hex[:12] if blob.digest else "", total=blob.size)
     try:
         yield lambda count: bars.advance(bar, count)
     finally:
         bars.remove_task(bar)
-
-
-def _listed(file: Any) -> Iterator[str]:
-    return filter(None, (line.partition("#")[0].strip() for line in file))
-
-
-def _names(images: Sequence[str], settings: Settings) -> list[ImageName]:
-    try:
-        return list(dict.fromkeys(parse_image_name(image, settings) for image in images))
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
-
-
-def _address(settings: Settings, url: str | None, ca_file: Path | None) -> UpstreamSettings:
-    try:
-        return address_at(url, ca_file) if url else address(settings, ca_file)
-    except ConfigurationError as error:
-        raise click.UsageError(f"{error}: say where it is by --mirror") from None
-    except ValueError as error:
-        raise click.UsageError(f"--mirror: {error}") from None
-
-
-def _login(user: str | None, password_file: Path | None) -> Credentials | None:
-    if (user is None) != (password_file is None):
-        raise click.UsageError("--user and --password-file go together")
-    if user is None or password_file is None:
-        return None
-    return Credentials.basic(user, password_file.read_text().rstrip("\n"))

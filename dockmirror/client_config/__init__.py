@@ -1,1 +1,1 @@
-"""How each client is told of a mirror, in its own configuration: values and text, no I/O."""
+"""The configuration that each client needs to pull through a mirror: values and text, no I/O."""

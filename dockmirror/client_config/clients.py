@@ -1,22 +1,167 @@
-"""The clients that are known, in the order in which people are told of them."""
+"""The clients that the mirror has instructions for, in the order in which people see them."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 
-from .buildkit import BUILDKIT
-from .by_name import HELM, SKOPEO
-from .containerd import CONTAINERD
-from .docker import DESKTOP, DOCKER
-from .gitlab import GITLAB
-from .k3s import K3S
-from .kaniko import KANIKO
-from .podman import PODMAN
-from .snippet import ClientConfig
+from .docker import DESKTOP, DOCKER, GITLAB
+from .mirror_address import HUB, MirrorAddress, MirroredRegistry
+from .snippet import ClientConfig, Snippet
+
+# Podman, Buildah and CRI-O: containers-registries.conf(5), as a drop-in.
+
+
+def _podman_snippets(mirror: MirrorAddress) -> list[Snippet]:
+    text = "\n".join(_podman_registry(mirror, registry) for registry in mirror.registries)
+    return [Snippet(text, "/etc/containers/registries.conf.d/50-dockmirror.conf", is_file=True)]
+
+
+def _podman_registry(mirror: MirrorAddress, registry: MirroredRegistry) -> str:
+    lines = [
+        "[[registry]]", f'location = "{registry.name}"', "",
+        "[[registry.mirror]]", f'location = "{mirror.by_path(registry)}"',
+    ]  # fmt: skip
+    return "\n".join([*lines, *(["insecure = true"] if mirror.is_plain else []), ""])
+
+
+# containerd, and Kubernetes on it: one hosts.toml for each registry, which the parameter ``ns`` of a request
+# names.  https://github.com/containerd/containerd/blob/main/docs/hosts.md
+
+_CERTS = "/etc/containerd/certs.d"
+_CONTAINERD_CONFIG = f"""\
+# containerd 1
+[plugins."io.containerd.grpc.v1.cri".registry]
+  config_path = "{_CERTS}"
+
+# containerd 2
+[plugins."io.containerd.cri.v1.images".registry]
+  config_path = "{_CERTS}"
+"""
+_REFERRERS = """\
+  # containerd 2.2 and newer: add "referrers", or they ask the server above for signatures and SBOMs,
+  # past the mirror. Older ones know no such capability, and do not read this file then.
+"""
+
+
+def _containerd_snippets(mirror: MirrorAddress) -> list[Snippet]:
+    names = " \\\n  ".join(registry.name for registry in mirror.registries)
+    loop = (
+        f"for registry in \\\n  {names}\ndo\n"
+        f'  mkdir -p "{_CERTS}/$registry"\n'
+        f'  curl -fsS "{mirror.url}/client/containerd/$registry" > "{_CERTS}/$registry/hosts.toml"\n'
+        "done\n"
+    )
+    config = Snippet(_CONTAINERD_CONFIG, "/etc/containerd/config.toml", "config")
+    return [*_containerd_hosts(mirror)[:1], Snippet(loop, name="all"), config]
+
+
+def _containerd_hosts(mirror: MirrorAddress) -> list[Snippet]:
+    host = f'[host."{mirror.url}"]\n{_REFERRERS}  capabilities = ["pull", "resolve"]\n'
+    return [
+        Snippet(
+            f'server = "{registry.server}"\n\n{host}',
+            f"{_CERTS}/{registry.name}/hosts.toml",
+            registry.name,
+            is_file=True,
+        )
+        for registry in mirror.registries
+    ]
+
+
+# k3s and RKE2, which generate their containerd's files from this one.
+# https://docs.k3s.io/installation/private-registry
+
+
+def _k3s_snippets(mirror: MirrorAddress) -> list[Snippet]:
+    mirrors = "".join(
+        f"  {json.dumps(registry.name)}:\n    endpoint:\n      - {json.dumps(mirror.url)}\n"
+        for registry in mirror.registries
+    )
+    return [Snippet(f"mirrors:\n{mirrors}", "/etc/rancher/k3s/registries.yaml", is_file=True)]
+
+
+# BuildKit on its own; the one within dockerd uses dockerd's mirrors.  A mirror's path becomes the first part
+# of the repository's name.  https://docs.docker.com/build/buildkit/configure/
+
+
+def _buildkit_snippets(mirror: MirrorAddress) -> list[Snippet]:
+    tables = [_buildkit_registry(mirror, registry) for registry in mirror.registries]
+    if mirror.is_plain:
+        tables.append(f'[registry."{mirror.host}"]\n  http = true\n')
+    create = "docker buildx create --use --buildkitd-config buildkitd.toml\n"
+    file = Snippet("\n".join(tables), "/etc/buildkit/buildkitd.toml", is_file=True)
+    return [file, Snippet(create, name="buildx")]
+
+
+def _buildkit_registry(mirror: MirrorAddress, registry: MirroredRegistry) -> str:
+    place = mirror.host if registry.name == HUB else mirror.by_path(registry)
+    return f'[registry."{registry.name}"]\n  mirrors = ["{place}"]\n'
+
+
+# kaniko: options of its executor.  ``--registry-map`` came with 1.22, and with paths in 1.23.
+# https://github.com/GoogleContainerTools/kaniko#--registry-map
+
+
+def _kaniko_snippets(mirror: MirrorAddress) -> list[Snippet]:
+    mapped = [each for each in mirror.registries if each.name != HUB]
+    options = [f"--registry-mirror={mirror.host}"]
+    if mapped:
+        pairs = ";".join(f"{each.name}={mirror.by_path(each)}" for each in mapped)
+        options.append(f"--registry-map='{pairs}'")
+    if mirror.is_plain:
+        options.append(f"--insecure-registry={mirror.host}")
+    return [Snippet(" \\\n".join(options) + "\n")]
+
+
+# Clients that need no configuration: the mirror's name is part of the image's name.
+
+
+def _helm_snippets(mirror: MirrorAddress) -> list[Snippet]:
+    plain = "--plain-http " if mirror.is_plain else ""
+    place = _prefix(mirror, mirror.example)
+    return [
+        Snippet(f"helm pull {plain}oci://{place}/OWNER/CHART\noras pull {plain}{place}/OWNER/ARTIFACT:TAG\n")
+    ]
+
+
+def _skopeo_snippets(mirror: MirrorAddress) -> list[Snippet]:
+    registry = mirror.registries[0]
+    place = _prefix(mirror, registry)
+    lines = [
+        f"skopeo inspect {'--tls-verify=false ' * mirror.is_plain}docker://{place}/IMAGE\n",
+        f"crane manifest {'--insecure ' * mirror.is_plain}{mirror.by_path(registry)}/library/IMAGE\n",
+        f"curl -s {mirror.scheme}://{mirror.host}/v2/{registry.path}/library/IMAGE/manifests/TAG\n",
+    ]
+    return [Snippet("".join(lines))]
+
+
+def _prefix(mirror: MirrorAddress, registry: MirroredRegistry) -> str:
+    return registry.host or mirror.by_path(registry)
+
+
+def download_archive(mirror: MirrorAddress) -> Snippet:
+    """Return commands that download an image as an archive and load it where no mirror is reached.
+
+    The same ``curl`` command resumes an interrupted download.
+    """
+    image = f"{mirror.registries[0].name}/library/busybox:latest"
+    address = f"{mirror.url}/export?image={image}&platform=linux/amd64"
+    return Snippet(f'curl -C - -o busybox.tar "{address}"\ndocker load -i busybox.tar\n')
+
 
 CLIENTS: Mapping[str, ClientConfig] = {
     client.name: client
     for client in (
-        DOCKER, DESKTOP, PODMAN, CONTAINERD, K3S, BUILDKIT, GITLAB, KANIKO, HELM, SKOPEO,
+        DOCKER,
+        DESKTOP,
+        ClientConfig("podman", "Podman, Buildah, CRI-O", _podman_snippets),
+        ClientConfig("containerd", "containerd, Kubernetes", _containerd_snippets, more=_containerd_hosts),
+        ClientConfig("k3s", "k3s", _k3s_snippets, "systemctl restart k3s"),
+        ClientConfig("buildkit", "BuildKit", _buildkit_snippets, "systemctl restart buildkit"),
+        GITLAB,
+        ClientConfig("kaniko", "kaniko", _kaniko_snippets),
+        ClientConfig("helm", "Helm, oras", _helm_snippets),
+        ClientConfig("skopeo", "skopeo, crane, curl", _skopeo_snippets),
     )
-}  # fmt: skip
+}

@@ -1,4 +1,4 @@
-"""A mirror as its clients reach it."""
+"""The address of a mirror and of its registries, as clients reach them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ HUB = "docker.io"
 
 @frozen
 class MirroredRegistry:
-    """One of the registries that are mirrored.
+    """A registry that the mirror serves.
 
-    :ivar name: what names of images begin with.
-    :ivar path: the same as a part of a path, on the mirror's own host.
-    :ivar server: where clients find the registry itself.
-    :ivar host: its virtual host, with the port; empty where no such name leads to the mirror.
+    :ivar name: the first part of image names, such as ``ghcr.io``.
+    :ivar path: the same as a component of a path on the mirror's own host.
+    :ivar server: the address of the registry itself.
+    :ivar host: its virtual host on the mirror, with the port; empty where no such name leads to it.
     """
 
     name: str
@@ -27,16 +27,16 @@ class MirroredRegistry:
 
     @property
     def placeholder(self) -> str:
-        """A repository of it, for examples."""
+        """The repository's part of an image name in examples."""
         return "IMAGE" if self.name == HUB else "OWNER/IMAGE"
 
 
 @frozen
 class MirrorAddress:
-    """The mirror by its own host, which serves all registries and takes no logins.
+    """The address of the mirror's own host, which serves all registries and takes no logins.
 
-    :ivar host: with the port where it is not the scheme's.
-    :ivar archives: whether it gives images as archives.
+    :ivar host: includes the port unless it is the scheme's default.
+    :ivar archives: the mirror offers images as archives.
     """
 
     scheme: str
@@ -46,35 +46,34 @@ class MirrorAddress:
 
     @property
     def url(self) -> str:
-        """Its address."""
         return f"{self.scheme}://{self.host}"
 
     @property
-    def plain(self) -> bool:
-        """Whether it is reached without TLS, which most clients have to be told."""
+    def is_plain(self) -> bool:
+        """The mirror is reached without TLS, which most clients have to allow explicitly."""
         return self.scheme == "http"
 
     @property
     def name(self) -> str:
-        """Its host without the port."""
+        """The host without the port."""
         return re.sub(r":\d*$", "", self.host)
 
     @property
-    def loopback(self) -> bool:
-        """Whether only the mirror's own machine reaches it so."""
+    def is_loopback(self) -> bool:
+        """Only the mirror's own machine can use this address."""
         return bool(_LOOPBACK.fullmatch(self.name.lower()))
 
     @property
-    def other(self) -> MirroredRegistry:
-        """A registry for examples, not Docker Hub if there is one."""
+    def example(self) -> MirroredRegistry:
+        """The registry to use in examples: ghcr.io, or else the last one."""
         return next((each for each in self.registries if each.name == "ghcr.io"), self.registries[-1])
 
     def by_path(self, registry: MirroredRegistry) -> str:
-        """A registry's place on it."""
+        """Return the prefix of image names for this registry on the mirror's own host."""
         return f"{self.host}/{registry.path}"
 
-    def at(self, name: str) -> MirrorAddress:
-        """The same mirror under another name of its host, by which nothing else leads there."""
+    def with_host_name(self, name: str) -> MirrorAddress:
+        """Return this mirror under another host name, which has no virtual hosts."""
         port = self.host.removeprefix(self.name)
         registries = (MirroredRegistry(each.name, each.path, each.server) for each in self.registries)
         return MirrorAddress(self.scheme, f"{name}{port}", tuple(registries), self.archives)

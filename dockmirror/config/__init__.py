@@ -1,1 +1,1 @@
-"""The operator's choices: what there is to choose, and where it is read."""
+"""The mirror's settings: the model, the types of fields, and loading."""

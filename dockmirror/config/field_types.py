@@ -1,4 +1,4 @@
-"""How settings are written: each kind is checked, and put into one spelling."""
+"""Types of settings: each validates a value and normalizes its spelling."""
 
 from __future__ import annotations
 
@@ -30,190 +30,192 @@ _BUCKET = re.compile(r"(s3|gs|az)://[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9._=+-]
 _PROGRAM = re.compile(r"[A-Za-z0-9._-]+|/[^\0]*[^\0/]")
 
 
-def _host(text: str) -> str:
+def _check_host(text: str) -> str:
     if not _HOST.fullmatch(text):
         raise ValueError("expected a host name, without scheme, port and path")
     return text.lower().rstrip(".")
 
 
-def _registry(text: str) -> str:
+def _check_registry(text: str) -> str:
     if not _REGISTRY.fullmatch(text):
-        raise ValueError("expected what image names begin with, such as ghcr.io or registry.example.com:5000")
+        raise ValueError("expected the first part of image names, such as ghcr.io or registry.lan:5000")
     return text
 
 
-def _origin(text: str) -> str:
+def _check_origin(text: str) -> str:
     parts = urlsplit(text)
     if parts.username is not None:
-        raise ValueError("expected an address without a name and a password in it")
+        raise ValueError("expected an address without a username and a password")
     rest = parts.path.strip("/") or parts.query or parts.fragment
     if parts.scheme not in ("http", "https") or not _NETLOC.fullmatch(parts.netloc) or rest:
         raise ValueError("expected an address such as https://registry.example.com, without a path")
     return f"{parts.scheme}://{parts.netloc.lower()}"
 
 
-def _https_url(text: str) -> str:
+def _check_https_url(text: str) -> str:
     parts = urlsplit(text)
     if parts.scheme != "https" or not parts.hostname or parts.username is not None:
         raise ValueError("expected an address such as https://acme-v02.api.letsencrypt.org/directory")
     return text
 
 
-def _email(text: str) -> str:
+def _check_email(text: str) -> str:
     if not _EMAIL.fullmatch(text):
         raise ValueError("expected an e-mail address such as you@example.com")
     return text
 
 
-def _bucket(text: str) -> str:
+def _check_bucket(text: str) -> str:
     if not _BUCKET.fullmatch(text):
-        raise ValueError("expected the address of a bucket, and perhaps a prefix in it: s3://bucket/prefix")
+        raise ValueError("expected the address of a bucket, such as s3://bucket or s3://bucket/prefix")
     return text.rstrip("/")
 
 
-def _several(value: object) -> object:
-    return (_origin(value),) if isinstance(value, str) else value
+def _as_tuple(value: object) -> object:
+    return (_check_origin(value),) if isinstance(value, str) else value
 
 
-def _pattern(text: str) -> str:
+def _check_pattern(text: str) -> str:
     if "{name}" not in text or not _HOST.fullmatch(text.replace("{name}", "a").replace("{domain}", "b")):
         raise ValueError('expected a host name with {name} in it, such as "{name}.{domain}"')
     return text
 
 
-def _network(text: str) -> str:
+def _check_network(text: str) -> str:
     try:
         list(parse_networks([text]))
         return text
     except ValueError:
-        meant = _without_host(text)
-        hint = f"; {text} lies in {meant}" if meant else ""
+        network = _enclosing_network(text)
+        hint = f"; {text} lies in {network}" if network else ""
         raise ValueError(
             f'expected a network such as 192.168.0.0/16, or "private", or "public"{hint}'
         ) from None
 
 
-def _without_host(text: str) -> str | None:
-    """The network of an address that was written with its mask."""
+def _enclosing_network(text: str) -> str | None:
+    """Return the network of an address that was written with a prefix length, or None."""
     try:
         return str(ip_network(text, strict=False))
     except ValueError:
         return None
 
 
-def _file(path: Path) -> Path:
+def _check_file(path: Path) -> Path:
     try:
         status = path.stat()
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None
     if not S_ISREG(status.st_mode):
-        raise ValueError(f"{path} is no file")
+        raise ValueError(f"{path} is not a file")
     return path
 
 
-def _address(text: str) -> str:
+def _check_address(text: str) -> str:
     try:
         return str(ip_address(text))
     except ValueError:
         raise ValueError("expected an address such as 192.0.2.1") from None
 
 
-def _username(text: str) -> str:
+def _check_username(text: str) -> str:
     if not text or ":" in text or not text.isprintable():
-        raise ValueError("expected a name without a colon in it")
+        raise ValueError("expected a username without a colon")
     return text
 
 
-def _program(text: str) -> str:
+def _check_program(text: str) -> str:
     if not _PROGRAM.fullmatch(text):
         raise ValueError('expected a name such as "ecr-login", or the path of a program')
     return text
 
 
-def _rule(text: str) -> str:
+def _check_rule(text: str) -> str:
     if not _RULE.fullmatch(text):
         raise ValueError('expected a pattern such as "library/*", "library/nginx:1.*" or "team/**@sha256:*"')
     return text
 
 
-def _tags_rule(text: str) -> str:
+def _check_tags_rule(text: str) -> str:
     if "@" in text or not _RULE.fullmatch(text):
         raise ValueError('expected a pattern of tags such as "library/*:latest", "library/*" or "**"')
     return text
 
 
-def _of_all(value: object) -> object:
-    """A number for itself is that of every tag."""
+def _apply_to_all_tags(value: object) -> object:
+    """Turn a plain number into one that applies to every tag."""
     return value if isinstance(value, dict) else {"**": value}
 
 
-def _repository(text: str) -> str:
+def _check_repository(text: str) -> str:
     try:
         return str(Repository.parse(text))
     except NameInvalid as error:
-        raise ValueError(
-            f"expected the beginning of a repository's name, in whole components: {error}"
-        ) from None
+        raise ValueError(f"expected the first components of a repository's name: {error}") from None
 
 
-def _proxy(text: str) -> str:
-    return text if text == "unix" else _network(text)
+def _check_proxy(text: str) -> str:
+    return text if text == "unix" else _check_network(text)
 
 
-def _label(text: str) -> str:
+def _check_label(text: str) -> str:
     if not _LABEL.fullmatch(text):
-        raise ValueError("expected a name that can be part of a host's: lower-case letters, digits and '-'")
+        raise ValueError("expected a label of a host name: lower-case letters, digits and '-'")
     return text
 
 
-def _endpoint(text: str) -> str:
+def _check_endpoint(text: str) -> str:
     if not re.match(r"[a-z][a-z0-9]*:", text):
         raise ValueError('expected a server endpoint such as "tcp:8080" or "unix:/run/dockmirror.sock"')
     return text
 
 
-def _operations(text: str) -> str:
-    """On a command line an empty text means that nothing was said, so there is a word for it as well."""
-    return "" if text in ("", "none") else _endpoint(text)
+def _check_operations(text: str) -> str:
+    """Accept "none" for an empty text, which a command line cannot tell from an option that is not given."""
+    return "" if text in ("", "none") else _check_endpoint(text)
 
 
-def _directory(value: object) -> object:
+def _check_directory(value: object) -> object:
     if value == "":
         raise ValueError("expected a directory")
     return value
 
 
-def listed(value: Any) -> Any:
-    """One text, as the environment gives it, is a list of words."""
+def split_words(value: Any) -> Any:
+    """Split a text, as the environment gives it, into a list of words."""
     return value.split() if isinstance(value, str) else value
 
 
-Host = Annotated[str, AfterValidator(_host)]
-RegistryName = Annotated[str, AfterValidator(_registry)]
-RegistryNames = Annotated[tuple[RegistryName, ...], BeforeValidator(listed)]
-File = Annotated[Path, AfterValidator(_file)]
-Email = Annotated[str, AfterValidator(_email)]
-HttpsUrl = Annotated[str, AfterValidator(_https_url)]
-Label = Annotated[str, AfterValidator(_label)]
-BucketAddress = Annotated[str, AfterValidator(_bucket)]
-Origin = Annotated[str, AfterValidator(_origin)]
-Origins = Annotated[tuple[Origin, ...], Field(min_length=1), BeforeValidator(_several)]
-NetworkName = Annotated[str, AfterValidator(_network)]
-Networks = Annotated[tuple[NetworkName, ...], BeforeValidator(listed)]
-Proxies = Annotated[tuple[Annotated[str, AfterValidator(_proxy)], ...], BeforeValidator(listed)]
-Endpoints = Annotated[tuple[Annotated[str, AfterValidator(_endpoint)], ...], BeforeValidator(listed)]
+Host = Annotated[str, AfterValidator(_check_host)]
+RegistryName = Annotated[str, AfterValidator(_check_registry)]
+RegistryNames = Annotated[tuple[RegistryName, ...], BeforeValidator(split_words)]
+File = Annotated[Path, AfterValidator(_check_file)]
+Email = Annotated[str, AfterValidator(_check_email)]
+HttpsUrl = Annotated[str, AfterValidator(_check_https_url)]
+Label = Annotated[str, AfterValidator(_check_label)]
+BucketAddress = Annotated[str, AfterValidator(_check_bucket)]
+Origin = Annotated[str, AfterValidator(_check_origin)]
+Origins = Annotated[tuple[Origin, ...], Field(min_length=1), BeforeValidator(_as_tuple)]
+NetworkName = Annotated[str, AfterValidator(_check_network)]
+Networks = Annotated[tuple[NetworkName, ...], BeforeValidator(split_words)]
+Proxies = Annotated[tuple[Annotated[str, AfterValidator(_check_proxy)], ...], BeforeValidator(split_words)]
+Endpoints = Annotated[
+    tuple[Annotated[str, AfterValidator(_check_endpoint)], ...], BeforeValidator(split_words)
+]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Timeout = Annotated[float, Field(gt=0, le=3600)]
-Directory = Annotated[Path, BeforeValidator(_directory)]
-Addresses = Annotated[tuple[Annotated[str, AfterValidator(_address)], ...], BeforeValidator(listed)]
-Rules = Annotated[tuple[Annotated[str, AfterValidator(_rule)], ...], BeforeValidator(listed)]
-TagTtl = Annotated[
-    dict[Annotated[str, AfterValidator(_tags_rule)], Seconds],
-    BeforeValidator(_of_all),
+Directory = Annotated[Path, BeforeValidator(_check_directory)]
+Addresses = Annotated[
+    tuple[Annotated[str, AfterValidator(_check_address)], ...], BeforeValidator(split_words)
 ]
-Prefix = Annotated[str, AfterValidator(_repository)]
-Names = Annotated[tuple[Host, ...], BeforeValidator(listed)]
-Username = Annotated[str, AfterValidator(_username)]
-Program = Annotated[str, AfterValidator(_program)]
-HostPattern = Annotated[str, AfterValidator(_pattern)]
-OperationsEndpoint = Annotated[str, AfterValidator(_operations)]
+Rules = Annotated[tuple[Annotated[str, AfterValidator(_check_rule)], ...], BeforeValidator(split_words)]
+TagTtl = Annotated[
+    dict[Annotated[str, AfterValidator(_check_tags_rule)], Seconds],
+    BeforeValidator(_apply_to_all_tags),
+]
+Prefix = Annotated[str, AfterValidator(_check_repository)]
+Names = Annotated[tuple[Host, ...], BeforeValidator(split_words)]
+Username = Annotated[str, AfterValidator(_check_username)]
+Program = Annotated[str, AfterValidator(_check_program)]
+HostPattern = Annotated[str, AfterValidator(_check_pattern)]
+OperationsEndpoint = Annotated[str, AfterValidator(_check_operations)]

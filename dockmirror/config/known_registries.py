@@ -1,6 +1,6 @@
-"""The well-known registries: what has to be known of each that it does not say itself.
+"""The well-known registries, with what the mirror has to know about each.
 
-The table in docs/registries.md gives each fact's source.
+The table in docs/registries.md gives the source of each fact.
 """
 
 from __future__ import annotations
@@ -14,14 +14,13 @@ ShortNaming = Literal["complete", "redirect", "off"]
 
 @frozen
 class KnownRegistry:
-    """One registry.
+    """A well-known registry.
 
     :ivar name: the label of its virtual host.
-    :ivar registry: its canonical name: what image names begin with, and where the store keeps it.
+    :ivar registry: its canonical name: the first part of image names, and its directory in the store.
     :ivar realms: origins of its token services on other hosts.
-    :ivar aliases: further names that clients give it.
-    :ivar follows: the name of the registry that this is once more: it is at the url that is said of that one,
-        unless it has one of its own.
+    :ivar aliases: further names that clients use for it.
+    :ivar follows: the name of a registry whose configured url this one shares, unless it has its own.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""The operator's choices: file, environment and command line made into one frozen value."""
+"""Load the settings from the file, the environment and the command line into one frozen value."""
 
 from __future__ import annotations
 
@@ -13,112 +13,114 @@ from typing import Any
 from attrs import frozen
 from pydantic import BaseModel, ValidationError
 
-from .field_types import listed
+from .field_types import split_words
 from .known_registries import KNOWN, KnownRegistry
 from .settings import AccessSettings, ConfigurationError, Settings, UpstreamSettings
 
 PREFIX = "DOCKMIRROR_"
 PASSWORD_PREFIX = f"{PREFIX}PASSWORD_"
-"""Of variables that hold passwords; these are no settings, so that no setting holds a password."""
-_LINK = re.compile(rf"{PREFIX}(SERVICE_(HOST|PORT)(_\w+)?|PORT(_\d+_[A-Z]+(_(PROTO|PORT|ADDR))?)?)")
-"""What Kubernetes sets in every pod for a Service of the name ``dockmirror``."""
+"""The prefix of variables that hold passwords; they are no settings, so no setting holds a password."""
+_SERVICE_LINK = re.compile(rf"{PREFIX}(SERVICE_(HOST|PORT)(_\w+)?|PORT(_\d+_[A-Z]+(_(PROTO|PORT|ADDR))?)?)")
+"""Variables that Kubernetes sets in every pod for a Service with the name ``dockmirror``."""
 _TABLES: Mapping[str, Any] = {"access": {}, "upstreams": {"*": {}}}
-"""What is laid over what others said of it, key by key."""
+"""The tables that are merged key by key; any other value is replaced."""
 
 
 @frozen
-class _Table:
+class _TableKeys:
     name: str
     keys: Sequence[str]
 
     @classmethod
-    def of(cls, name: str, model: type[BaseModel]) -> _Table:
+    def of(cls, name: str, model: type[BaseModel]) -> _TableKeys:
         return cls(name, [field.alias or key for key, field in model.model_fields.items()])
 
 
-_PLACES = {
-    "": _Table.of("above the first table", Settings),
-    "access": _Table.of("in [access]", AccessSettings),
-    "upstreams": _Table.of("in an upstream's table", UpstreamSettings),
+_TABLE_KEYS = {
+    "": _TableKeys.of("above the first table", Settings),
+    "access": _TableKeys.of("in [access]", AccessSettings),
+    "upstreams": _TableKeys.of("in an upstream's table", UpstreamSettings),
 }
-"""What may stand where, by the name of the table."""
+"""The keys that each table may have, by the name of the table."""
 
 
 @frozen
 class SettingsSource:
-    """Where values stand, and those that do; tables within it as the file has them."""
+    """The values that one source sets, with tables nested as in the file."""
 
     name: str
     values: Mapping[str, Any]
 
 
 def load(options: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
-    """What is in force: the command line over the environment over the file over the defaults.
+    """Return the settings.  The command line overrides the environment, which overrides the file.
 
-    :param options: what the command line gave, by key; ``config`` names the file.
-    :raises ConfigurationError: naming the key, where it stood, and what was expected.
+    :param options: the options of the command line, by key; ``config`` names the file.
+    :raises ConfigurationError: with the key, its source, and the expected value.
     """
-    return settings_of(sources(options, environ))
+    return merge_sources(read_sources(options, environ))
 
 
-def sources(options: Mapping[str, Any], environ: Mapping[str, str]) -> Sequence[SettingsSource]:
-    """All that was said, what counts less first.
+def read_sources(options: Mapping[str, Any], environ: Mapping[str, str]) -> Sequence[SettingsSource]:
+    """Return the values of all sources, in increasing order of precedence.
 
-    :raises ConfigurationError: see ``load``.
+    :raises ConfigurationError: as ``load`` does.
     """
     variables = {
         key.removeprefix(PREFIX).lower(): value
         for key, value in environ.items()
-        if key.startswith(PREFIX) and not key.startswith(PASSWORD_PREFIX) and not _LINK.fullmatch(key)
+        if key.startswith(PREFIX) and not key.startswith(PASSWORD_PREFIX) and not _SERVICE_LINK.fullmatch(key)
     }
     path = options.get("config") or variables.pop("config", None)
     variables.pop("config", None)
     operators = [
         SettingsSource(str(path), _read(Path(path)) if path else {}),
-        _tabled("the environment", variables),
-        _tabled("the command line", {k: v for k, v in options.items() if v and k != "config"}),
+        _with_tables("the environment", variables),
+        _with_tables("the command line", {k: v for k, v in options.items() if v and k != "config"}),
     ]
     for known in KNOWN:
-        if not any(_holds(source.values, _url_of(known.name)) for source in operators):
-            operators = [_following(source, known) for source in operators]
+        if not any(_has_value(source.values, _url_path(known.name)) for source in operators):
+            operators = [_share_url(source, known) for source in operators]
     return [
         SettingsSource("default", _defaults(environ)),
-        SettingsSource("known", {"upstreams": {known.name: _known(known) for known in KNOWN}}),
+        SettingsSource("known", {"upstreams": {known.name: _known_table(known) for known in KNOWN}}),
         *operators,
     ]
 
 
-def settings_of(said: Sequence[SettingsSource]) -> Settings:
-    """What is in force of all that was said.
+def merge_sources(sources: Sequence[SettingsSource]) -> Settings:
+    """Merge and validate the values of all sources.
 
-    :raises ConfigurationError: see ``load``.
+    :raises ConfigurationError: as ``load`` does.
     """
     merged: dict[str, Any] = {}
-    for source in said:
+    for source in sources:
         _check_tables(source)
-        merged = _laid_over(merged, source.values, _TABLES)
+        merged = _merge_tables(merged, source.values, _TABLES)
     try:
         settings = Settings.model_validate(merged)
     except ValidationError as error:
-        raise _explained(error, said) from None
+        raise _explain(error, sources) from None
     _check_registries(settings.upstreams)
-    _check_who_may_come(settings)
-    _check_keys(settings)
+    _check_shared_accounts(settings)
+    _check_keys_path(settings)
     _check_writes(settings)
     return settings
 
 
-def origin(said: Sequence[SettingsSource], path: Sequence[str]) -> str:
-    """The name of the source that a value has come from."""
-    return next((source.name for source in reversed(said) if _holds(source.values, path)), said[0].name)
+def find_origin(sources: Sequence[SettingsSource], path: Sequence[str]) -> str:
+    """Return the name of the source that a value comes from."""
+    return next(
+        (source.name for source in reversed(sources) if _has_value(source.values, path)), sources[0].name
+    )
 
 
-def _laid_over(below: Mapping[str, Any], above: Mapping[str, Any], tables: Any) -> dict[str, Any]:
-    """Tables are laid over one another key by key; any other value is replaced."""
-    merged = dict(below)
-    for key, value in above.items():
+def _merge_tables(lower: Mapping[str, Any], upper: Mapping[str, Any], tables: Any) -> dict[str, Any]:
+    """Merge nested tables key by key; replace any other value."""
+    merged = dict(lower)
+    for key, value in upper.items():
         inner = tables.get(key, tables.get("*"))
-        merged[key] = value if inner is None else _laid_over(below.get(key, {}), value, inner)
+        merged[key] = value if inner is None else _merge_tables(lower.get(key, {}), value, inner)
     return merged
 
 
@@ -132,12 +134,12 @@ def _check_tables(source: SettingsSource) -> None:
         raise ConfigurationError(f"{source.name}: access: expected a table, [access]")
 
 
-def _url_of(name: str) -> Sequence[str]:
+def _url_path(name: str) -> Sequence[str]:
     return "upstreams", name, "url"
 
 
-def _following(source: SettingsSource, known: KnownRegistry) -> SettingsSource:
-    """The source, with the url that it gives to the registry which this one follows for both."""
+def _share_url(source: SettingsSource, known: KnownRegistry) -> SettingsSource:
+    """Return the source with the followed registry's url set for this registry too."""
     tables = source.values.get("upstreams")
     followed = tables.get(known.follows) if isinstance(tables, dict) else None
     if not isinstance(tables, dict) or not isinstance(followed, dict) or "url" not in followed:
@@ -152,28 +154,31 @@ def _following(source: SettingsSource, known: KnownRegistry) -> SettingsSource:
 
 
 def _check_registries(upstreams: Mapping[str, UpstreamSettings]) -> None:
-    """What lies under the name of one registry in the store is served to the clients of all that have it."""
+    """Reject upstreams that share a registry's name in the store without being the same registry.
+
+    All clients of that name are served the same cached contents.
+    """
     for name, upstream in upstreams.items():
         other = upstreams.get(upstream.same_registry_as or name)
         if other is None or other.canonical != upstream.canonical:
             raise ConfigurationError(
-                f"upstreams.{name}.same_registry_as: expected the name of an upstream that has the registry"
-                f" {upstream.canonical}, too"
+                f"upstreams.{name}.same_registry_as: expected the name of another upstream with the"
+                f" registry {upstream.canonical}"
             )
     for name, upstream in upstreams.items():
-        same = _same_registry(name, upstreams)
+        same = _find_same_registry(name, upstreams)
         for another, its in upstreams.items():
             if its.canonical == upstream.canonical and another not in same:
                 raise ConfigurationError(
-                    f"upstreams.{another}.url: is not that of 'upstreams.{name}', which has the registry"
-                    f" {upstream.canonical}, too: what one gives would be served for the other. Expected"
-                    " another 'registry', or, where both lead to the same one,"
+                    f"upstreams.{another}.url: differs from that of 'upstreams.{name}', which has the same"
+                    f" registry {upstream.canonical}: contents of one would be served for the other. Expected"
+                    " another 'registry', or, when both addresses lead to the same registry,"
                     f" 'same_registry_as = \"{name}\"'"
                 )
 
 
-def _same_registry(name: str, upstreams: Mapping[str, UpstreamSettings]) -> set[str]:
-    """All upstreams that are the same registry as this one, since they say so or have the same urls."""
+def _find_same_registry(name: str, upstreams: Mapping[str, UpstreamSettings]) -> set[str]:
+    """Return all upstreams that are the same registry as this one, by declaration or by equal urls."""
     same, found = set(), {name}
     while found:
         same |= found
@@ -191,48 +196,48 @@ def _are_same(name: str, one: UpstreamSettings, other_name: str, other: Upstream
     return one.urls == other.urls or one.same_registry_as == other_name or other.same_registry_as == name
 
 
-def _check_who_may_come(settings: Settings) -> None:
+def _check_shared_accounts(settings: Settings) -> None:
     shared = {name: upstream for name, upstream in settings.upstreams.items() if upstream.account is not None}
     if shared and settings.access.htpasswd is None and "networks" not in settings.model_fields_set:
         name, upstream = next(iter(shared.items()))
         key = "username" if upstream.username is not None else "credential_helper"
         raise ConfigurationError(
-            f"networks: is not named, and has to be: whoever reaches the mirror pulls from {name} with"
-            f" the account of 'upstreams.{name}.{key}', unless 'access.htpasswd' names them"
+            f"networks: is missing: every client that reaches the mirror can pull from {name} with the"
+            f" account of 'upstreams.{name}.{key}'. Name the networks, or the users in 'access.htpasswd'"
         )
 
 
-def _check_keys(settings: Settings) -> None:
+def _check_keys_path(settings: Settings) -> None:
     keys, cache = settings.access.keys, settings.cache
     if keys is not None and cache is not None and keys.resolve().is_relative_to(cache.resolve()):
-        raise ConfigurationError("access.keys: expected a file that is not in the cache")
+        raise ConfigurationError("access.keys: expected a file outside the cache directory")
 
 
 def _check_writes(settings: Settings) -> None:
-    """What is written is written in the client's name."""
+    """Reject writes with other credentials than the client's own."""
     for name, upstream in settings.upstreams.items():
         if not upstream.writes:
             continue
         if settings.access.htpasswd is not None:
             raise ConfigurationError(
-                f"upstreams.{name}.writes: clients' credentials do not reach a registry where"
-                " 'access.htpasswd' asks for others"
+                f"upstreams.{name}.writes: cannot be combined with 'access.htpasswd': a registry"
+                " needs the client's own credentials for a push"
             )
         if upstream.account is not None:
             raise ConfigurationError(
-                f"upstreams.{name}.writes: nothing is written with the mirror's own account, which"
-                f" 'upstreams.{name}' names"
+                f"upstreams.{name}.writes: cannot be combined with the mirror's own account in"
+                f" 'upstreams.{name}': a push needs the client's own credentials"
             )
 
 
 def _defaults(environ: Mapping[str, str]) -> dict[str, Any]:
-    """The places that systemd gives (``CacheDirectory=``), the system's for root, or the user's own (XDG)."""
-    cache = _place(environ, "CACHE_DIRECTORY", "/var/cache", "XDG_CACHE_HOME", ".cache")
-    state = _place(environ, "STATE_DIRECTORY", "/var/lib", "XDG_STATE_HOME", ".local/state")
+    """Return directories: of systemd (``CacheDirectory=``), of the system for root, or of the user (XDG)."""
+    cache = _directory(environ, "CACHE_DIRECTORY", "/var/cache", "XDG_CACHE_HOME", ".cache")
+    state = _directory(environ, "STATE_DIRECTORY", "/var/lib", "XDG_STATE_HOME", ".local/state")
     return {"cache": cache, "certificates": state / "certificates", "access": {"keys": state / "keys"}}
 
 
-def _place(environ: Mapping[str, str], given: str, system: str, users: str, home: str) -> Path:
+def _directory(environ: Mapping[str, str], given: str, system: str, users: str, home: str) -> Path:
     if places := environ.get(given):
         return Path(places.partition(":")[0])
     if os.getuid() == 0:
@@ -250,23 +255,23 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigurationError(f"{path}: is not TOML: {error}") from None
 
 
-def _tabled(source: str, values: Mapping[str, Any]) -> SettingsSource:
-    """``upstream``, a list of NAME=URL, and ``access_KEY`` made tables as the file has them."""
+def _with_tables(source: str, values: Mapping[str, Any]) -> SettingsSource:
+    """Convert ``upstream``, a list of NAME=URL, and ``access_KEY`` to tables as in the file."""
     access = {key.removeprefix("access_"): values[key] for key in values if key.startswith("access_")}
     rest = {key: value for key, value in values.items() if not key.startswith("access_")}
-    pairs = [_pair(source, text) for text in listed(rest.pop("upstream", ""))]
+    pairs = [_parse_upstream(source, text) for text in split_words(rest.pop("upstream", ""))]
     tables = {"upstreams": {name: {"url": url} for name, url in pairs}, "access": access}
     return SettingsSource(source, {**rest, **{key: table for key, table in tables.items() if table}})
 
 
-def _pair(source: str, text: str) -> tuple[str, str]:
+def _parse_upstream(source: str, text: str) -> tuple[str, str]:
     name, equals, url = text.partition("=")
     if not equals:
         raise ConfigurationError(f"{source}: upstream: expected NAME=URL, not {text!r}")
     return name, url
 
 
-def _known(known: KnownRegistry) -> dict[str, Any]:
+def _known_table(known: KnownRegistry) -> dict[str, Any]:
     return {
         "url": known.url,
         "registry": known.registry,
@@ -276,12 +281,14 @@ def _known(known: KnownRegistry) -> dict[str, Any]:
     }
 
 
-def _explained(error: ValidationError, said: Sequence[SettingsSource]) -> ConfigurationError:
-    """The first thing that is wrong, in a line."""
+def _explain(error: ValidationError, sources: Sequence[SettingsSource]) -> ConfigurationError:
+    """Describe the first error in one line."""
     first = error.errors()[0]
     path = [str(part) for part in first["loc"] if part != "[key]"]
-    stood = path[:-1] if first["type"] == "missing" else path
-    where = next((f"{source.name}: " for source in reversed(said) if _holds(source.values, stood)), "")
+    position = path[:-1] if first["type"] == "missing" else path
+    where = next(
+        (f"{source.name}: " for source in reversed(sources) if _has_value(source.values, position)), ""
+    )
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         message = f"there is no such setting{_hint(path)}"
@@ -291,16 +298,16 @@ def _explained(error: ValidationError, said: Sequence[SettingsSource]) -> Config
 
 
 def _hint(path: Sequence[str]) -> str:
-    """Where a key belongs that stands in a wrong place, as below a table; else which is most like it."""
+    """Name the table that a misplaced key belongs in, or else the most similar key."""
     key, table = path[-1], "" if len(path) == 1 else path[0]
-    for table_name, place in _PLACES.items():
-        if table_name != table and key in place.keys:
-            return f" here: it belongs {place.name}"
-    like = get_close_matches(key, _PLACES[table].keys, 1) if table in _PLACES else []
+    for table_name, table_keys in _TABLE_KEYS.items():
+        if table_name != table and key in table_keys.keys:
+            return f" here: it belongs {table_keys.name}"
+    like = get_close_matches(key, _TABLE_KEYS[table].keys, 1) if table in _TABLE_KEYS else []
     return f"; is {like[0]!r} meant?" if like else ""
 
 
-def _holds(values: Any, path: Sequence[str]) -> bool:
+def _has_value(values: Any, path: Sequence[str]) -> bool:
     for key in path:
         if not isinstance(values, dict):
             return True

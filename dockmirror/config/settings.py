@@ -1,4 +1,4 @@
-"""What an operator decides, as one frozen value."""
+"""The settings as one frozen value."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from .sizes import Amount, Bytes, Share, Size
 
 
 class ConfigurationError(ValueError):
-    """A setting that cannot be: one line that names the key and says what was expected."""
+    """A setting is invalid; the message is one line that names the key and says what was expected."""
 
 
 class _Frozen(BaseModel):
@@ -54,7 +54,7 @@ class _Frozen(BaseModel):
 
 
 class UpstreamSettings(_Frozen):
-    """One upstream registry, ``[upstreams.NAME]``."""
+    """The settings of one upstream registry, ``[upstreams.NAME]``."""
 
     urls: Origins = Field(alias="url")
     replicas: bool = False
@@ -84,26 +84,26 @@ class UpstreamSettings(_Frozen):
 
     @property
     def url(self) -> str:
-        """The address that is asked first, and that the registry is known by."""
+        """The first address, which identifies the registry."""
         return self.urls[0]
 
     @property
     def canonical(self) -> str:
-        """The registry's name in images and in the store, where a port is joined to the host by ``_``."""
+        """The registry's name in images and in the store, where ``_`` replaces the colon before a port."""
         return self.registry or urlsplit(self.url).netloc.replace(":", "_")
 
     @property
     def account(self) -> str | None:
-        """What tells the mirror's own account there from others; None where it has none."""
+        """The identity of the mirror's own account at the upstream, or None when it has none."""
         return self.username or (self.credential_helper and f"credential_helper:{self.credential_helper}")
 
     def by_address(self) -> list[UpstreamSettings]:
-        """The same for each of its addresses alone."""
+        """Return these settings once for each address."""
         return [self.model_copy(update={"urls": (url,)}) for url in self.urls]
 
 
 class AccessSettings(_Frozen):
-    """Who may use the mirror by name, and how much, ``[access]``."""
+    """Users, limits and timeouts of clients, ``[access]``."""
 
     htpasswd: File | None = None
     keys: Path | None = None
@@ -120,7 +120,7 @@ class AccessSettings(_Frozen):
 
 
 class Settings(_Frozen):
-    """Everything that an operator decides; docs/configuration.md has a row for each."""
+    """All settings; docs/configuration.md has a row for each."""
 
     domain: Host = "localhost"
     hosts: HostPattern = "{name}.{domain}"
@@ -152,15 +152,15 @@ class Settings(_Frozen):
     default: Label | None = None
 
     def as_json(self) -> str:
-        """All of it, for another process's ``model_validate_json``."""
+        """Serialize the settings for another process's ``model_validate_json``."""
         return self.model_dump_json(by_alias=True)
 
     def host(self, name: str) -> str:
-        """The virtual host of an upstream."""
+        """Return the virtual host of an upstream."""
         return self.hosts.format(name=name, domain=self.domain).lower()
 
     def shared(self, upstream: UpstreamSettings) -> bool:
-        """Whether clients pull from it as the mirror does, and their credentials are not relayed."""
+        """Return True when all clients pull with the same rights, and their credentials are not relayed."""
         return upstream.account is not None or self.access.htpasswd is not None
 
     @field_validator("default")

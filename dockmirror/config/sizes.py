@@ -1,4 +1,4 @@
-"""How much: numbers of bytes, and shares, as they are written in settings."""
+"""Numbers of bytes and percentages, as they are written in settings."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Annotated
 from attrs import frozen
 from pydantic import PlainSerializer, PlainValidator
 
-_MOST = 10**17
-"""Bytes; of more than that ``float`` and ``_AMOUNT`` do not tell again what was written."""
+_LIMIT = 10**17
+"""The limit in bytes, above which ``float`` and ``_AMOUNT`` do not reproduce what was written."""
 _AMOUNT = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,3})?)\s*(%|(?:[KMGT]i?)?B?)", re.IGNORECASE)
 _UNITS = {"": 1} | {
     letter + kind: base**power
@@ -20,7 +20,7 @@ _UNITS = {"": 1} | {
 
 @frozen
 class Amount:
-    """A number of bytes, or a share of what a file system has."""
+    """A number of bytes, or a share of a file system's size."""
 
     bytes: int = 0
     share: float = 0.0
@@ -29,15 +29,14 @@ class Amount:
         return self.bytes > 0 or self.share > 0
 
     def __str__(self) -> str:
-        """As it may be written."""
         return f"{self.share * 100:g}%" if self.share else f"{self.bytes}B"
 
     def of(self, total: int) -> int:
-        """In bytes, on a file system of so many."""
+        """Return the number of bytes on a file system of this size."""
         return self.bytes + int(self.share * total)
 
 
-def _amount(value: object) -> Amount:
+def _parse_amount(value: object) -> Amount:
     match = _AMOUNT.fullmatch(str(value).strip())
     if isinstance(value, bool) or not match:
         raise ValueError('expected a number of bytes, such as 500MB or 100GiB, or a share, such as "20%"')
@@ -47,21 +46,21 @@ def _amount(value: object) -> Amount:
             raise ValueError("expected a share of at most 100%")
         return Amount(share=number / 100)
     amount = Amount(bytes=int(number * _UNITS[unit.removesuffix("B")]))
-    if amount.bytes >= _MOST:
+    if amount.bytes >= _LIMIT:
         raise ValueError("expected less than 100,000 TB")
     return amount
 
 
-def _bytes(value: object) -> int:
-    amount = _amount(value)
+def _parse_bytes(value: object) -> int:
+    amount = _parse_amount(value)
     if amount.share or not amount.bytes:
         raise ValueError("expected a number of bytes, such as 500MB or 100GiB")
     return amount.bytes
 
 
-def _share(value: object) -> float:
+def _parse_share(value: object) -> float:
     try:
-        share = _amount(value).share
+        share = _parse_amount(value).share
     except ValueError:
         share = 0
     if not share:
@@ -69,10 +68,10 @@ def _share(value: object) -> float:
     return share
 
 
-def _percent(share: float) -> str:
+def _format_share(share: float) -> str:
     return str(Amount(share=share))
 
 
-Size = Annotated[Amount, PlainValidator(_amount), PlainSerializer(str)]
-Bytes = Annotated[int, PlainValidator(_bytes)]
-Share = Annotated[float, PlainValidator(_share), PlainSerializer(_percent)]
+Size = Annotated[Amount, PlainValidator(_parse_amount), PlainSerializer(str)]
+Bytes = Annotated[int, PlainValidator(_parse_bytes)]
+Share = Annotated[float, PlainValidator(_parse_share), PlainSerializer(_format_share)]

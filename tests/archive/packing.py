@@ -1,4 +1,4 @@
-"""Images in memory, to be packed."""
+"""Images in memory, to be packed into archives."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import tarfile
 from collections.abc import Mapping
 from typing import Any, BinaryIO
 
-from dockmirror.archive.images import PackedImage, archive_of
-from dockmirror.archive.read_archive import read
+from dockmirror.archive.archive_plan import read_archive
+from dockmirror.archive.images import PackedImage, plan_archive
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.manifest import IMAGE_CONFIGS
 from dockmirror.oci.media import OCI_INDEX, OCI_MANIFEST
@@ -18,12 +18,12 @@ LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 
 
 def described(data: bytes, media_type: str, **more: Any) -> dict[str, Any]:
-    """A descriptor."""
+    """Return a descriptor."""
     return {"mediaType": media_type, "digest": str(Digest.of(data)), "size": len(data), **more}
 
 
 def manifest(config: bytes, *layers: bytes, kind: str = IMAGE_CONFIGS[0]) -> bytes:
-    """An OCI manifest."""
+    """Return an OCI manifest."""
     fields = {
         "schemaVersion": 2,
         "mediaType": OCI_MANIFEST,
@@ -34,7 +34,7 @@ def manifest(config: bytes, *layers: bytes, kind: str = IMAGE_CONFIGS[0]) -> byt
 
 
 def index(**children: bytes) -> bytes:
-    """An OCI index, of an image for each architecture."""
+    """Return an OCI index with an image for each architecture."""
     listed = [
         described(data, OCI_MANIFEST, platform={"os": "linux", "architecture": name})
         for name, data in children.items()
@@ -43,31 +43,31 @@ def index(**children: bytes) -> bytes:
 
 
 def packed(name: str, root: bytes, *manifests: bytes, blobs: tuple[bytes, ...] = ()) -> PackedImage:
-    """An image with these blobs."""
+    """Return an image with these blobs."""
     tag = "" if "@" in name else name.rpartition(":")[2]
     held = {Digest.of(each): each for each in (root, *manifests)}
     return PackedImage(name, tag, Digest.of(root), held, {Digest.of(each): len(each) for each in blobs})
 
 
 def archive(*images: PackedImage, blobs: tuple[bytes, ...] = ()) -> bytes:
-    """The whole archive."""
+    """Return all bytes of the archive."""
     held = {Digest.of(each): each for each in blobs}
 
     def opened(digest: Digest) -> BinaryIO:
         return io.BytesIO(held[digest])
 
-    return b"".join(read(archive_of(images), opened))
+    return b"".join(read_archive(plan_archive(images), opened))
 
 
 def files(data: bytes) -> dict[str, bytes]:
-    """What is in an archive, as Python's own tarfile sees it."""
+    """Return the files in an archive, as Python's tarfile reads them."""
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
         members = [member for member in tar if member.isfile()]
         return {member.name: (tar.extractfile(member) or io.BytesIO()).read() for member in members}
 
 
-def tar_of(contents: Mapping[str, bytes]) -> bytes:
-    """An archive of these files."""
+def plan_tar(contents: Mapping[str, bytes]) -> bytes:
+    """Return a tar file of these files."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as tar:
         for name, data in contents.items():
@@ -78,12 +78,11 @@ def tar_of(contents: Mapping[str, bytes]) -> bytes:
 
 
 class Counting(io.BytesIO):
-    """A file that counts how many bytes of it are read."""
+    """A file that counts the bytes read."""
 
     count = 0
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """The next bytes."""
         data = super().read(size)
         self.count += len(data)
         return data

@@ -1,4 +1,4 @@
-"""Archives without manifests, as docker saved them before version 25."""
+"""Tests of archives without manifests, as docker wrote them before version 25."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from dockmirror.archive.archive_files import DOCUMENT, DOCUMENTS, ArchiveRefused
+from dockmirror.archive.archive_files import MAX_DOCUMENT_SIZE, MAX_DOCUMENTS_SIZE, ArchiveRefused
 from dockmirror.archive.image_archive import ImageArchive
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.manifest import ManifestDocument
@@ -22,7 +22,7 @@ Change = Callable[[dict[str, Any]], None]
 
 
 def config(*layers: bytes) -> bytes:
-    """A configuration of an image with these layers."""
+    """Return a configuration of an image with these layers."""
     rootfs = {"type": "layers", "diff_ids": [str(Digest.of(each)) for each in layers]}
     return json.dumps({"os": "linux", "rootfs": rootfs}).encode()
 
@@ -31,7 +31,7 @@ ONE, TWO = config(BASE, TOP), config(BASE)
 
 
 def contents() -> dict[str, Any]:
-    """Two images, of which the second one has a layer that is a link to one of the first."""
+    """Return two images; the second has a layer that is a link to one of the first."""
     return {
         "one.json": ONE, "two.json": TWO, "a/layer.tar": BASE, "b/layer.tar": TOP, "repositories": b"{}",
         "manifest.json": [
@@ -42,12 +42,12 @@ def contents() -> dict[str, Any]:
 
 
 def opened(files: dict[str, Any]) -> ImageArchive:
-    """The archive, with the link in it."""
+    """Open an archive of these files, with the link."""
     return ImageArchive.open(archived(files))
 
 
 def archived(files: dict[str, Any]) -> Counting:
-    """The same as a file."""
+    """Return the archive as a file."""
     out = Counting()
     with tarfile.open(fileobj=out, mode="w") as tar:
         for name, content in files.items():
@@ -62,14 +62,14 @@ def archived(files: dict[str, Any]) -> Counting:
 
 
 def taken(files: dict[str, Any]) -> list[bytes]:
-    """All that is read of all images."""
+    """Return the contents of all images."""
     archive = opened(files)
     parts = (part for image in archive.images() for part, _ in archive.parts(image.descriptor))
     return [b"".join(archive.pieces(part)) for part in parts]
 
 
-def test_images() -> None:
-    """Each with its names and a manifest of its own, which says what its layers are."""
+def test_each_image_gets_a_manifest() -> None:
+    """It keeps its names, and the manifest describes its layers."""
     archive = opened(contents())
     images = archive.images()
     assert [image.name for image in images] == [None, "a:1", "b:2"]
@@ -84,13 +84,13 @@ def test_images() -> None:
         assert {each.media_type for each in manifest.layers} == {"application/vnd.oci.image.layer.v1.tar"}
 
 
-def test_always_the_same() -> None:
-    """What is imported twice is there once."""
+def test_the_generated_manifest_is_always_the_same() -> None:
+    """A second import adds nothing."""
     assert opened(contents()).images() == opened(contents()).images()
 
 
-def test_named_many_times() -> None:
-    """A configuration is read once, however many images have it."""
+def test_a_shared_configuration_is_read_once() -> None:
+    """Many images may name the same configuration."""
     files = {**contents(), "one.json": config(*[BASE] * 1000)}
     files["manifest.json"] = [{"Config": "one.json", "Layers": ["a/layer.tar"] * 1000}] * 50
     file = archived(files)
@@ -98,17 +98,20 @@ def test_named_many_times() -> None:
     assert file.count < 2 * len(file.getbuffer())
 
 
-def test_too_many_layers() -> None:
-    """Are refused before they fill the memory."""
+def test_too_many_layers_are_refused() -> None:
+    """They never fill the memory."""
     files = {**contents(), "one.json": config(*[BASE] * 1000)}
     files["manifest.json"] = [{"Config": "one.json", "Layers": ["a/layer.tar"] * 1000}] * 101
     with pytest.raises(ArchiveRefused, match="too many layers"):
         opened(files)
 
 
-def test_configurations_that_are_too_large_together() -> None:
-    """Are refused likewise."""
-    configs = {f"{number}.json": ONE.ljust(DOCUMENT - number) for number in range(DOCUMENTS // DOCUMENT + 1)}
+def test_configurations_that_are_too_large_together_are_refused() -> None:
+    """They never fill the memory."""
+    configs = {
+        f"{number}.json": ONE.ljust(MAX_DOCUMENT_SIZE - number)
+        for number in range(MAX_DOCUMENTS_SIZE // MAX_DOCUMENT_SIZE + 1)
+    }
     images = [{"Config": name, "Layers": ["a/layer.tar", "b/layer.tar"]} for name in configs]
     with pytest.raises(ArchiveRefused, match="too large together"):
         opened({**contents(), **configs, "manifest.json": images})
@@ -150,8 +153,8 @@ def _names_that_are_none(files: dict[str, Any]) -> None:
     "change",
     [_flipped, _missing, _no_config, _another_config, _fewer_layers, _no_list, _none, _names_that_are_none],
 )
-def test_what_is_wrong(change: Change) -> None:
-    """Is refused."""
+def test_a_malformed_archive_is_refused(change: Change) -> None:
+    """Each row damages one thing."""
     files = contents()
     change(files)
     with pytest.raises(ArchiveRefused):

@@ -1,4 +1,4 @@
-"""Images of a registry as archives: how much memory they may take."""
+"""Tests of exports, and of the memory that they may take."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from zope.interface import implementer
 
-from dockmirror.archive.exporter import SMALL, Archive, ArchiveExporter
+from dockmirror.archive.exporter import SMALL, ArchiveExporter, ExportedArchive
 from dockmirror.body.in_memory import BytesBody
 from dockmirror.interfaces import Answer, IRegistry
 from dockmirror.oci.descriptor import Descriptor
@@ -31,10 +31,7 @@ LARGE = 100 * 1024
 
 @implementer(IRegistry)
 class Contents:
-    """Has what was put into it.
-
-    :ivar asked: the manifests that it was asked for.
-    """
+    """A registry with the contents that were added."""
 
     def __init__(self) -> None:
         self.asked: list[Digest] = []
@@ -42,12 +39,12 @@ class Contents:
         self.add(CONFIG)
 
     def add(self, data: bytes) -> Digest:
-        """Puts this into it."""
+        """Add a content."""
         self._all[Digest.of(data)] = data
         return Digest.of(data)
 
     def manifest(self, size: int = 0, blobs: int = 0) -> Digest:
-        """Adds a manifest of that size, with so many layers more than none."""
+        """Add a manifest of that size, with so many layers."""
         layers = [self.add(os.urandom(8)) for _ in range(blobs)]
         return self.add(
             json.dumps(
@@ -62,13 +59,12 @@ class Contents:
         )
 
     def index(self, children: Iterable[Digest]) -> Digest:
-        """Adds an index of these."""
+        """Add an index of these manifests."""
         manifests = [_described(f"{OCI}.manifest.v1+json", each, len(self._all[each])) for each in children]
         index = {"schemaVersion": 2, "mediaType": f"{OCI}.index.v1+json", "manifests": manifests}
         return self.add(json.dumps(index).encode())
 
     async def fetch(self, request: RegistryRequest) -> Answer:
-        """See ``IRegistry``."""
         assert isinstance(request.target, Manifest | Blob)
         digest = request.target.digest
         assert digest is not None
@@ -80,7 +76,6 @@ class Contents:
         return Answer(BytesBody(data, Descriptor(None, digest, len(data))))
 
     async def token(self, request: TokenRequest) -> Answer:
-        """See ``IRegistry``."""
         raise NotImplementedError
 
 
@@ -90,24 +85,23 @@ def _described(kind: str, digest: Digest, size: int) -> dict[str, Any]:
 
 @pytest.fixture
 def contents() -> Contents:
-    """A registry."""
     return Contents()
 
 
-def exported(exports: ArchiveExporter, digest: Digest) -> Archive:
-    """The archive of an image."""
+def exported(exports: ArchiveExporter, digest: Digest) -> ExportedArchive:
+    """Return the archive of an image."""
     return now(exports.archive(REPOSITORY, digest, None))
 
 
 def refused(exports: ArchiveExporter, digest: Digest) -> RegistryError:
-    """Why there is none."""
+    """Return the error for an image that is not exported."""
     with pytest.raises(RegistryError) as caught:
         exported(exports, digest)
     return caught.value
 
 
-def test_manifests_that_are_too_large(contents: Contents) -> None:
-    """Are refused as soon as that is known, with the reason; nothing of them is kept."""
+def test_manifests_that_are_too_large_are_refused(contents: Contents) -> None:
+    """The refusal comes as early as possible, has the reason, and releases all memory."""
     index = contents.index([contents.manifest(LARGE) for _ in range(200)])
     exports = ArchiveExporter(contents, largest=10 * LARGE, together=10 * LARGE)
     error = refused(exports, index)
@@ -117,18 +111,18 @@ def test_manifests_that_are_too_large(contents: Contents) -> None:
     exported(exports, contents.index([contents.manifest(LARGE) for _ in range(9)])).close()
 
 
-def test_very_many_blobs(contents: Contents) -> None:
-    """Are as large as manifests: each takes a part of the archive's memory."""
+def test_each_blob_counts_as_memory(contents: Contents) -> None:
+    """Very many blobs are refused like large manifests."""
     exports = ArchiveExporter(contents, largest=10 * LARGE)
     exported(exports, contents.manifest(blobs=500))
     assert isinstance(refused(exports, contents.manifest(blobs=1000)), SizeInvalid)
 
 
-def test_large_archives_at_once(contents: Contents) -> None:
-    """Are few; others are asked to come again until one of them is sent, or not wanted any more."""
+def test_large_archives_at_once_are_limited(contents: Contents) -> None:
+    """Others are refused until one of them was sent or discarded."""
     one, other = (contents.manifest(4 * LARGE) for _ in range(2))
     exports = ArchiveExporter(contents, together=5 * LARGE)
-    for end in (Archive.close, _discarded, _delivered):
+    for end in (ExportedArchive.close, _discarded, _delivered):
         archive = exported(exports, one)
         error = refused(exports, other)
         assert (type(error), error.retry_after) == (TooManyRequests, "60")
@@ -136,26 +130,26 @@ def test_large_archives_at_once(contents: Contents) -> None:
         exported(exports, other).close()
 
 
-def _discarded(archive: Archive) -> None:
+def _discarded(archive: ExportedArchive) -> None:
     archive.content(0, archive.plan.size).discard()
 
 
-def _delivered(archive: Archive) -> None:
+def _delivered(archive: ExportedArchive) -> None:
     recorder = Recorder()
     assert watch(archive.content(0, archive.plan.size).deliver(recorder)) == [None]
     assert len(recorder.data) == archive.plan.size
 
 
-def test_small_archives(contents: Contents) -> None:
-    """Are made whatever memory the large ones take."""
+def test_small_archives_are_never_refused(contents: Contents) -> None:
+    """The memory of large archives does not matter."""
     exports = ArchiveExporter(contents, together=5 * LARGE)
     exported(exports, contents.manifest(4 * LARGE))
     for _ in range(10):
         exported(exports, contents.manifest(SMALL // 2))
 
 
-def test_an_archive_that_is_read_slowly(contents: Contents) -> None:
-    """Keeps its memory until the end, and what waits to be sent is no more than the client takes."""
+def test_a_slow_client_keeps_the_memory_of_its_archive(contents: Contents) -> None:
+    """No more is buffered than the client accepts."""
     exports = ArchiveExporter(contents, together=5 * LARGE)
     image = contents.manifest(4 * LARGE)
     archive, recorder = exported(exports, image), Slow()
@@ -172,17 +166,16 @@ def test_an_archive_that_is_read_slowly(contents: Contents) -> None:
 
 
 class Slow(Recorder):
-    """Takes a piece, and then nothing until it is resumed."""
+    """A consumer that takes a piece, and then nothing until it is resumed."""
 
     def write(self, data: bytes) -> None:
-        """See ``IConsumer``."""
         super().write(data)
         if self.producer is not None:
             self.pause()
 
 
-def test_indexes_of_indexes(contents: Contents) -> None:
-    """Are read once each, however many ways lead to them, and however deep they lie."""
+def test_nested_indexes_are_read_once_each(contents: Contents) -> None:
+    """Depth and number of references do not matter."""
     digest = contents.index([contents.manifest()])
     for depth in range(500):
         digest = contents.index([digest, contents.index([digest, contents.add(_other(depth))])])
@@ -195,8 +188,8 @@ def _other(depth: int) -> bytes:
     return json.dumps(index).encode()
 
 
-def test_many_ways_to_the_same(contents: Contents) -> None:
-    """An archive of such indexes is made without going each way."""
+def test_many_references_to_one_index_are_planned_once(contents: Contents) -> None:
+    """Planning does not follow each path."""
     digest = contents.add(_other(0))
     for _ in range(100):
         digest = contents.index([digest, contents.index([digest])])

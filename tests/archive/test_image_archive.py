@@ -1,4 +1,4 @@
-"""Archives that somebody brings."""
+"""Tests of uploaded archives."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from dockmirror.archive import archive_files
 from dockmirror.archive.archive_files import ArchiveRefused
 from dockmirror.archive.image_archive import ImageArchive
-from dockmirror.archive.images import path_of
+from dockmirror.archive.images import blob_path
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.media import OCI_MANIFEST
 
@@ -29,7 +29,7 @@ Change = Callable[[dict[str, bytes]], None]
 
 
 def tar(contents: dict[str, bytes], *members: tarfile.TarInfo) -> bytes:
-    """An archive as others write it, and in it these besides."""
+    """Return an archive as other programs write it, with these files added."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archived:
         for name, data in contents.items():
@@ -42,7 +42,7 @@ def tar(contents: dict[str, bytes], *members: tarfile.TarInfo) -> bytes:
 
 
 def taken(data: bytes) -> list[bytes]:
-    """All that is read of all images."""
+    """Return the contents of all images."""
     opened = ImageArchive.open(io.BytesIO(data))
     found = []
     for image in opened.images():
@@ -51,14 +51,14 @@ def taken(data: bytes) -> list[bytes]:
     return found
 
 
-def test_parts_before_wholes() -> None:
-    """Whoever wrote it."""
+def test_referenced_contents_come_first() -> None:
+    """Archives of every program are read in this order."""
     assert taken(GOOD) == taken(tar(files(GOOD))) == [CONFIG, LAYER, IMAGE]
     assert [image.name for image in ImageArchive.open(io.BytesIO(GOOD)).images()] == [NAME]
 
 
-def test_names() -> None:
-    """A tag alone is no name, a reference in full is one."""
+def test_only_complete_references_are_names() -> None:
+    """A tag alone is no name."""
     for reference, name in (("1.27", None), (NAME, NAME)):
         contents = files(GOOD)
         annotations = {"org.opencontainers.image.ref.name": reference}
@@ -67,8 +67,8 @@ def test_names() -> None:
         assert [image.name for image in ImageArchive.open(io.BytesIO(tar(contents))).images()] == [name]
 
 
-def test_an_index_of_which_not_all_is_there() -> None:
-    """Is what docker saves of several platforms; without any it is refused."""
+def test_an_index_needs_one_of_its_images() -> None:
+    """docker saves one of several platforms; an index without any is refused."""
     both = index(amd64=IMAGE, arm64=manifest(b"elsewhere"))
     blobs = (CONFIG, LAYER)
     assert taken(archive(packed(NAME, both, IMAGE, blobs=blobs), blobs=blobs)) == [CONFIG, LAYER, IMAGE, both]
@@ -76,8 +76,8 @@ def test_an_index_of_which_not_all_is_there() -> None:
         taken(archive(packed(NAME, both, blobs=blobs), blobs=blobs))
 
 
-def test_named_many_times() -> None:
-    """Each content comes once, and each manifest is read once, however often an archive names it."""
+def test_each_content_is_read_once() -> None:
+    """An archive may refer to it many times."""
     image = json.dumps({**json.loads(IMAGE), "layers": [described(LAYER, LAYER_TYPE)] * 1000}).encode()
     top = json.dumps({**json.loads(index()), "manifests": [described(image, OCI_MANIFEST)] * 1000}).encode()
     contents = files(archive(packed(NAME, top, image, blobs=(CONFIG, LAYER)), blobs=(CONFIG, LAYER)))
@@ -91,12 +91,12 @@ def test_named_many_times() -> None:
     assert file.count < 2 * len(file.getbuffer())
 
 
-def test_manifests_that_are_too_large_together() -> None:
-    """Are refused before they fill the memory."""
-    padding = "x" * (archive_files.DOCUMENT - 1000)
+def test_manifests_that_are_too_large_together_are_refused() -> None:
+    """They never fill the memory."""
+    padding = "x" * (archive_files.MAX_DOCUMENT_SIZE - 1000)
     images = [
         json.dumps({**json.loads(manifest(CONFIG)), "annotations": {"": f"{number}{padding}"}}).encode()
-        for number in range(archive_files.DOCUMENTS // archive_files.DOCUMENT + 1)
+        for number in range(archive_files.MAX_DOCUMENTS_SIZE // archive_files.MAX_DOCUMENT_SIZE + 1)
     ]
     listed = [described(each, OCI_MANIFEST) for each in images]
     top = json.dumps({**json.loads(index()), "manifests": listed}).encode()
@@ -104,25 +104,25 @@ def test_manifests_that_are_too_large_together() -> None:
         taken(archive(packed(NAME, top, *images, blobs=(CONFIG,)), blobs=(CONFIG,)))
 
 
-def test_other_files() -> None:
-    """Such as docker's own are passed over."""
+def test_other_files_are_ignored() -> None:
+    """docker adds some of its own."""
     assert taken(tar({**files(GOOD), "repositories": b"{}"})) == [CONFIG, LAYER, IMAGE]
 
 
 def _missing(contents: dict[str, bytes]) -> None:
-    del contents[path_of(Digest.of(LAYER))]
+    del contents[blob_path(Digest.of(LAYER))]
 
 
 def _flipped(contents: dict[str, bytes]) -> None:
-    contents[path_of(Digest.of(LAYER))] = LAYER[:-1] + b"!"
+    contents[blob_path(Digest.of(LAYER))] = LAYER[:-1] + b"!"
 
 
 def _longer(contents: dict[str, bytes]) -> None:
-    contents[path_of(Digest.of(LAYER))] = LAYER + b"!"
+    contents[blob_path(Digest.of(LAYER))] = LAYER + b"!"
 
 
 def _wrong_manifest(contents: dict[str, bytes]) -> None:
-    contents[path_of(Digest.of(IMAGE))] = IMAGE[:-1] + b" "
+    contents[blob_path(Digest.of(IMAGE))] = IMAGE[:-1] + b" "
 
 
 def _no_index(contents: dict[str, bytes]) -> None:
@@ -135,7 +135,7 @@ def _huge_index(contents: dict[str, bytes]) -> None:
 
 def _huge_manifest(contents: dict[str, bytes]) -> None:
     huge = IMAGE.ljust(5_000_000)
-    contents[path_of(Digest.of(huge))] = huge
+    contents[blob_path(Digest.of(huge))] = huge
     contents["index.json"] = json.dumps({"schemaVersion": 2, "manifests": [described(huge, "a/b")]}).encode()
 
 
@@ -147,8 +147,8 @@ def _no_layout(contents: dict[str, bytes]) -> None:
     "change",
     [_missing, _flipped, _longer, _wrong_manifest, _no_index, _huge_index, _huge_manifest, _no_layout],
 )
-def test_what_is_wrong(change: Change) -> None:
-    """Is refused."""
+def test_a_damaged_archive_is_refused(change: Change) -> None:
+    """Each row damages one thing."""
     contents = files(GOOD)
     change(contents)
     with pytest.raises(ArchiveRefused):
@@ -175,24 +175,24 @@ def _member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile
     ],
     ids=lambda member: f"{member.name}-{member.type!r}",
 )
-def test_hostile_entries(member: tarfile.TarInfo) -> None:
-    """Refuse the whole archive."""
+def test_a_hostile_entry_refuses_the_archive(member: tarfile.TarInfo) -> None:
+    """Nothing of the archive is imported."""
     with pytest.raises(ArchiveRefused):
         ImageArchive.open(io.BytesIO(tar(files(GOOD), member)))
 
 
 @pytest.mark.parametrize("kind", [tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.REGTYPE])
-def test_too_many_entries(monkeypatch: pytest.MonkeyPatch, kind: bytes) -> None:
-    """Are refused whatever they are: each takes memory, also one that is passed over."""
-    monkeypatch.setattr(archive_files, "_ENTRIES", 100)
+def test_too_many_entries_are_refused(monkeypatch: pytest.MonkeyPatch, kind: bytes) -> None:
+    """Each entry takes memory, even one that is ignored."""
+    monkeypatch.setattr(archive_files, "_MAX_ENTRIES", 100)
     blocks = (_member(f"d{number}", kind, "x").tobuf(tarfile.GNU_FORMAT) for number in range(101))
     with pytest.raises(ArchiveRefused, match="too many"):
         ImageArchive.open(io.BytesIO(b"".join(blocks) + GOOD))
 
 
 @pytest.mark.parametrize("size", [10**12, 2**62])
-def test_sizes_that_lie(size: int) -> None:
-    """Make nobody read beyond the end, of a file or of a header."""
+def test_false_sizes_never_read_beyond_the_end(size: int) -> None:
+    """The sizes of files and of headers are checked."""
     for kind in (tarfile.REGTYPE, tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME):
         info = _member("blobs/x", kind)
         info.size = size
@@ -200,8 +200,8 @@ def test_sizes_that_lie(size: int) -> None:
             ImageArchive.open(io.BytesIO(info.tobuf(tarfile.GNU_FORMAT) + GOOD))
 
 
-def test_a_negative_size() -> None:
-    """Leads nobody in a circle."""
+def test_a_negative_size_is_refused() -> None:
+    """It never makes the reader loop."""
     for kind in (tarfile.REGTYPE, tarfile.XHDTYPE):
         info = _member("blobs/x", kind)
         info.size = -1024
@@ -210,8 +210,8 @@ def test_a_negative_size() -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"no archive" * 100, GOOD[:1000], GOOD[:-2000]])
-def test_no_archive(data: bytes) -> None:
-    """Is told as such."""
+def test_a_file_that_is_no_archive_is_refused(data: bytes) -> None:
+    """The message says so."""
     with pytest.raises(ArchiveRefused):
         taken(data)
 
@@ -230,8 +230,8 @@ NESTED = [b"[" * 100_000, b'{"manifests":' * 50_000, b"1" * 10_000]
 
 
 @given(st.dictionaries(NAMES | st.sampled_from(KNOWN_PATHS), DATA, max_size=5))
-def test_no_archive_is_too_odd(held: dict[str, bytes]) -> None:
-    """Whatever its files are called and hold: it is read, or refused."""
+def test_any_archive_is_read_or_refused(held: dict[str, bytes]) -> None:
+    """The names and contents of its files do not matter."""
     packing = io.BytesIO()
     with tarfile.open(fileobj=packing, mode="w") as tar:
         for name, data in held.items():
@@ -248,8 +248,8 @@ def test_no_archive_is_too_odd(held: dict[str, bytes]) -> None:
     "data", [b"[" * 100_000, b'{"manifests":' * 50_000, b"1" * 10_000, b"\xff", b"", b"null", b"[]"]
 )
 @pytest.mark.parametrize("name", ["index.json", "manifest.json", "oci-layout"])
-def test_documents_that_are_none(name: str, data: bytes) -> None:
-    """Nested without end, numbers without end: refused like others."""
+def test_hostile_json_is_refused(name: str, data: bytes) -> None:
+    """Deep nesting and long numbers are refused like other invalid documents."""
     held = {"oci-layout": b'{"imageLayoutVersion": "1.0.0"}', "index.json": b'{"manifests": []}', name: data}
     packing = io.BytesIO()
     with tarfile.open(fileobj=packing, mode="w") as tar:

@@ -1,4 +1,4 @@
-"""Images as an archive that everybody loads."""
+"""Tests of packing images into archives."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import io
 import json
 import tarfile
 
-from dockmirror.archive.archive_plan import ContentSlice
-from dockmirror.archive.images import archive_of, path_of
-from dockmirror.archive.tar import tar_of
+from dockmirror.archive.archive_plan import ContentSlice, plan_tar
+from dockmirror.archive.images import blob_path, plan_archive
 from dockmirror.oci.digest import Digest
 
 from .packing import archive, files, index, manifest, packed
@@ -18,11 +17,11 @@ IMAGE = manifest(CONFIG, LAYER, LAYER)
 NAME = "docker.io/library/nginx:1.27"
 
 
-def test_a_layout() -> None:
-    """Has the contents under their digests, and an index with the names by which each loader looks."""
+def test_an_archive_is_an_oci_layout() -> None:
+    """Contents have their digests as paths, and the index has the names that each program reads."""
     found = files(archive(packed(NAME, IMAGE, blobs=(CONFIG, LAYER)), blobs=(CONFIG, LAYER)))
     for data in (IMAGE, CONFIG, LAYER):
-        assert found.pop(path_of(Digest.of(data))) == data
+        assert found.pop(blob_path(Digest.of(data))) == data
     assert json.loads(found.pop("oci-layout")) == {"imageLayoutVersion": "1.0.0"}
     [described] = json.loads(found.pop("index.json"))["manifests"]
     assert (described["digest"], described["size"]) == (str(Digest.of(IMAGE)), len(IMAGE))
@@ -30,14 +29,14 @@ def test_a_layout() -> None:
         "io.containerd.image.name": NAME,
         "org.opencontainers.image.ref.name": "1.27",
     }
-    paths = [path_of(Digest.of(LAYER))] * 2
-    saved = {"Config": path_of(Digest.of(CONFIG)), "RepoTags": [NAME], "Layers": paths}
+    paths = [blob_path(Digest.of(LAYER))] * 2
+    saved = {"Config": blob_path(Digest.of(CONFIG)), "RepoTags": [NAME], "Layers": paths}
     assert json.loads(found.pop("manifest.json")) == [saved]
     assert found == {}
 
 
-def test_always_the_same() -> None:
-    """Of no time and of nobody, and sorted, in whichever order things were found."""
+def test_the_same_images_give_the_same_bytes() -> None:
+    """Entries are sorted, without times and owners."""
     blobs = (CONFIG, LAYER)
     data = archive(packed(NAME, IMAGE, blobs=blobs), blobs=blobs)
     assert data == archive(packed(NAME, IMAGE, blobs=blobs[::-1]), blobs=blobs)
@@ -48,19 +47,19 @@ def test_always_the_same() -> None:
     assert {(m.mtime, m.uid, m.gid, m.uname) for m in members} == {(0, 0, 0, "")}
 
 
-def test_several_platforms() -> None:
-    """Docker is given the one for linux/amd64, wherever the archive is made."""
+def test_docker_gets_linux_amd64() -> None:
+    """The machine that packs the archive does not matter."""
     other = manifest(OTHER)
     both = index(arm64=other, amd64=IMAGE)
     blobs = (CONFIG, LAYER, OTHER)
     found = files(archive(packed(NAME, both, IMAGE, other, blobs=blobs), blobs=blobs))
     [saved] = json.loads(found["manifest.json"])
-    assert saved["Config"] == path_of(Digest.of(CONFIG))
-    assert path_of(Digest.of(other)) in found
+    assert saved["Config"] == blob_path(Digest.of(CONFIG))
+    assert blob_path(Digest.of(other)) in found
 
 
-def test_names() -> None:
-    """Two of one image are one for docker; one by digest is no tag; an artifact is nothing to run."""
+def test_the_names_for_docker() -> None:
+    """Two names of an image make one entry; a digest is no tag; an artifact has no entry."""
     blobs = (CONFIG, LAYER)
     twice = (packed(NAME, IMAGE, blobs=blobs), packed("docker.io/a/b:2", IMAGE, blobs=blobs))
     found = files(archive(*twice, blobs=blobs))
@@ -71,14 +70,14 @@ def test_names() -> None:
     assert json.loads(files(archive(packed(NAME, artifact)))["manifest.json"]) == []
 
 
-def test_length_beforehand() -> None:
-    """Is known without a file being opened, also of what does not fit into an ordinary header."""
+def test_the_length_is_known_without_opening_a_file() -> None:
+    """Sizes beyond an ordinary header are included."""
     huge = 20 * 1024**3
-    plan = tar_of(
+    plan = plan_tar(
         {"blobs/sha256/" + "a" * 64: ContentSlice(Digest.of(b""), huge), "blobs/sha512/" + "b" * 128: b"x"}
     )
     assert plan.size > huge
     assert plan.size % 512 == 0
     header = next(piece for piece in plan.pieces if isinstance(piece, bytes) and b"a" * 64 in piece)
     assert tarfile.TarInfo.frombuf(header, "ascii", "strict").size == huge
-    assert archive_of([]).size == len(archive())
+    assert plan_archive([]).size == len(archive())

@@ -1,4 +1,4 @@
-"""Fixtures of the tests of commands."""
+"""Fixtures for the tests of commands."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ from .shop import Shop, stocked
 
 @pytest.fixture
 def shop(tmp_path: Path) -> Shop:
-    """A store with images in it."""
+    """Return a store with images."""
     return stocked(tmp_path / "cache")

@@ -1,4 +1,4 @@
-"""A store with images in it, and the command beside it."""
+"""A store with images, and the command that works on it."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ INDEX = index(amd64=AMD, arm64=ARM)
 
 
 class Shop:
-    """A store in a directory of its own."""
+    """A store in its own directory."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         prepare_directory(root)
 
     def blob(self, repository: Repository, data: bytes, kind: ContentKind = ContentKind.BLOB) -> Digest:
-        """Puts a content there."""
+        """Add a content."""
         digest = Digest.of(data)
         offline_writer.add_content(self.root, digest, [data])
         os.utime(self.path(digest), (USED, USED))
@@ -45,7 +45,7 @@ class Shop:
     def image(
         self, repository: Repository, tag: str, root: bytes, *parts: bytes, manifests: Sequence[bytes] = ()
     ) -> None:
-        """Puts an image there."""
+        """Add an image."""
         for part in parts:
             self.blob(repository, part)
         for each in (*manifests, root):
@@ -54,13 +54,13 @@ class Shop:
             offline_writer.set_tag(self.root, repository, Tag(tag), Digest.of(root), USED)
 
     def path(self, digest: Digest) -> Path:
-        """Where its bytes lie."""
+        """Return the path of a content's file."""
         return self.root / layout.data(digest)
 
     def run(
         self, *arguments: str, code: int = 0, environ: Mapping[str, str] | None = None, **more: Any
     ) -> Result:
-        """What the command prints, which ends with that status."""
+        """Run the command, check its exit status, and return the result."""
         variables = {
             "DOCKMIRROR_CACHE": str(self.root),
             "DOCKMIRROR_CONFIG": None,
@@ -74,12 +74,12 @@ class Shop:
         return result
 
     def json(self, *arguments: str, code: int = 0) -> Any:
-        """The same, as programs read it."""
+        """Run the command with ``--json``, and return the parsed output."""
         return json.loads(self.run(*arguments, "--json", code=code).stdout)
 
 
 def stocked(root: Path) -> Shop:
-    """An index of which one platform is whole, an image of it by its own tag, and one without a tag."""
+    """Store an index with one complete platform, an image of it with its own tag, and one without a tag."""
     shop = Shop(root)
     shop.image(NGINX, "latest", INDEX, BASE, CONFIG, LAYER, manifests=[AMD])
     shop.image(NGINX, "1.27", AMD)

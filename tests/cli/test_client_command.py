@@ -1,4 +1,4 @@
-"""``dockmirror client``."""
+"""Tests of ``dockmirror client``."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ MIRROR = "--mirror=http://192.168.1.5:8080"
 
 
 def ran(*arguments: str) -> Result:
-    """What comes of the command."""
+    """Run the command and return the result."""
     return CliRunner().invoke(main, ["client", *arguments], env={"DOCKMIRROR_CONFIG": None})
 
 
 def written(root: Path, *arguments: str) -> Result:
-    """What comes of writing below a directory."""
+    """Run the command with ``--write`` below a directory, and return the result."""
     return ran(MIRROR, "--write", f"--root={root}", *arguments)
 
 
 @pytest.mark.parametrize("client", CLIENTS)
-def test_printed(client: str) -> None:
-    """Every client's lines name the mirror."""
+def test_each_client_has_lines_with_the_mirrors_address(client: str) -> None:
+    """The printed lines of every client name the mirror."""
     result = ran(MIRROR, client)
     assert result.exit_code == 0, result.output
     assert "192.168.1.5:8080" in result.stdout
 
 
-def test_what_is_printed_may_stand_in_the_file() -> None:
-    """What else there is to say is on standard error."""
+def test_standard_output_is_a_valid_file() -> None:
+    """Hints go to standard error."""
     result = ran(MIRROR, "docker")
     assert json.loads(result.stdout)["registry-mirrors"] == ["http://192.168.1.5:8080"]
     assert "systemctl restart docker" in result.stderr
@@ -50,8 +50,8 @@ def test_what_is_printed_may_stand_in_the_file() -> None:
         ("docker", "names", "docker pull 192.168.1.5:8080/ghcr.io/"),
     ],
 )
-def test_a_part(client: str, part: str, words: str) -> None:
-    """Is printed by its name, as the page gives it."""
+def test_a_part_is_printed_by_its_name(client: str, part: str, words: str) -> None:
+    """The names are those on the mirror's page."""
     assert words in ran(MIRROR, client, part).stdout
     unknown = ran(MIRROR, client, "nope")
     assert unknown.exit_code == 2
@@ -59,16 +59,16 @@ def test_a_part(client: str, part: str, words: str) -> None:
     assert ran(MIRROR, "--write", client, part).exit_code == 2
 
 
-def test_what_cannot_be_written_is_told_of(tmp_path: Path) -> None:
-    """containerd's own file has other tables, too."""
+def test_write_names_the_files_to_edit_by_hand(tmp_path: Path) -> None:
+    """containerd's own file has other tables too."""
     assert (
-        "/etc/containerd/config.toml has to say so as well: dockmirror client containerd config"
+        "/etc/containerd/config.toml needs these lines too: dockmirror client containerd config"
         in written(tmp_path, "containerd").stdout
     )
     assert "as well" not in written(tmp_path, "podman").stdout
 
 
-def test_by_the_mirrors_own_settings(tmp_path: Path) -> None:
+def test_the_default_address_comes_from_the_settings(tmp_path: Path) -> None:
     """The address is the domain, with the port that the mirror listens on."""
     file = tmp_path / "dockmirror.toml"
     for listen, address in (
@@ -84,13 +84,13 @@ def test_by_the_mirrors_own_settings(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("address", ["192.168.1.5", "ftp://a", "http://a/path", "http://a b", "http://u:p@a"])
-def test_an_address_that_is_none(address: str) -> None:
-    """Is refused, with status 2."""
+def test_an_invalid_address_is_refused(address: str) -> None:
+    """The exit status is 2."""
     assert ran(f"--mirror={address}", "docker").exit_code == 2
 
 
-def test_daemon_json(tmp_path: Path) -> None:
-    """Keeps what it says and the rights that it has; what it was lies beside it; once is enough."""
+def test_daemon_json_is_merged_once(tmp_path: Path) -> None:
+    """The file keeps its other settings and permissions; a backup is made once."""
     file = tmp_path / "etc/docker/daemon.json"
     file.parent.mkdir(parents=True)
     before = '{"debug": true, "registry-mirrors": ["https://other.example"]}'
@@ -108,7 +108,7 @@ def test_daemon_json(tmp_path: Path) -> None:
     assert f"{file}: written" in result.stdout
     assert "systemctl restart docker" in result.stdout
     again = written(tmp_path, "docker")
-    assert again.stdout == f"{file}: is so already\n"
+    assert again.stdout == f"{file}: unchanged\n"
     assert (file.parent / "daemon.json.bak").read_text() == before
     assert sorted(each.name for each in file.parent.iterdir()) == ["daemon.json", "daemon.json.bak"]
     file.write_text("{}")
@@ -117,8 +117,8 @@ def test_daemon_json(tmp_path: Path) -> None:
     assert (file.parent / "daemon.json.bak2").read_text() == "{}"
 
 
-def test_a_daemon_json_that_is_not_there(tmp_path: Path) -> None:
-    """Is made, for everybody to read."""
+def test_a_missing_daemon_json_is_created(tmp_path: Path) -> None:
+    """Everybody may read the new file."""
     assert written(tmp_path, "docker").exit_code == 0
     file = tmp_path / "etc/docker/daemon.json"
     assert json.loads(file.read_text())["registry-mirrors"]
@@ -127,8 +127,8 @@ def test_a_daemon_json_that_is_not_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"registry-mirrors": "x"}', "\ufeff"])
-def test_a_daemon_json_that_cannot_be_merged(tmp_path: Path, text: str) -> None:
-    """Is left as it is, with status 1."""
+def test_an_invalid_daemon_json_is_not_changed(tmp_path: Path, text: str) -> None:
+    """The exit status is 1."""
     file = tmp_path / "etc/docker/daemon.json"
     file.parent.mkdir(parents=True)
     file.write_text(text)
@@ -139,8 +139,8 @@ def test_a_daemon_json_that_cannot_be_merged(tmp_path: Path, text: str) -> None:
     assert [each.name for each in file.parent.iterdir()] == ["daemon.json"]
 
 
-def test_a_daemon_json_that_is_a_link(tmp_path: Path) -> None:
-    """Stays one; what it leads to is written."""
+def test_a_linked_daemon_json_is_written_at_its_target(tmp_path: Path) -> None:
+    """The link stays a link."""
     target, link = tmp_path / "kept.json", tmp_path / "etc/docker/daemon.json"
     target.write_text("{}")
     link.parent.mkdir(parents=True)
@@ -151,8 +151,8 @@ def test_a_daemon_json_that_is_a_link(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("client", ["containerd", "podman", "k3s", "buildkit"])
-def test_files_of_our_own(tmp_path: Path, client: str) -> None:
-    """Are written, and written over where this command wrote them; those of others are left as they are."""
+def test_only_files_of_this_command_are_overwritten(tmp_path: Path, client: str) -> None:
+    """A file that someone else wrote is refused and not changed."""
     assert written(tmp_path, client).exit_code == 0
     files = [file for file in tmp_path.rglob("*") if file.is_file()]
     assert len(files) == (12 if client == "containerd" else 1)
@@ -169,14 +169,14 @@ def test_files_of_our_own(tmp_path: Path, client: str) -> None:
 
 
 @pytest.mark.parametrize("client", ["kaniko", "gitlab", "desktop", "helm"])
-def test_nothing_to_write(tmp_path: Path, client: str) -> None:
-    """Status 2: the client reads no such file."""
+def test_write_is_refused_for_clients_without_a_file(tmp_path: Path, client: str) -> None:
+    """The exit status is 2."""
     assert written(tmp_path, client).exit_code == 2
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
-    """Status 1, with the reason."""
+def test_a_write_error_is_reported(tmp_path: Path) -> None:
+    """The exit status is 1, and the message has the reason."""
     (tmp_path / "etc").write_text("a file")
     result = written(tmp_path, "podman")
     assert result.exit_code == 1

@@ -1,4 +1,4 @@
-"""``dockmirror config``."""
+"""Tests of ``dockmirror config``."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ timeout = 5
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """Some settings."""
+    """Return a file of settings."""
     path = tmp_path / "dockmirror.toml"
     path.write_text(FILE)
     return path
 
 
 def printed(*arguments: str, **environ: str) -> Result:
-    """What the command prints."""
+    """Run the command and return its output."""
     variables = {"DOCKMIRROR_CONFIG": None, "DOCKMIRROR_CACHE": None, **environ}
     result = CliRunner().invoke(main, [*arguments], env=variables)
     assert result.exit_code == 0, result.output
@@ -41,13 +41,13 @@ def printed(*arguments: str, **environ: str) -> Result:
 
 
 def rows(*arguments: str, **environ: str) -> dict[str, Any]:
-    """By key."""
+    """Return the printed settings by key."""
     listed = json.loads(printed(*arguments, "--json", **environ).output)
     return {row["key"]: (row["value"], row["source"]) for row in listed}
 
 
-def test_where_each_value_has_come_from(file: Path) -> None:
-    """The file, the environment, the table of known registries, or nowhere."""
+def test_each_value_has_its_source(file: Path) -> None:
+    """Sources are the file, the environment, the known registries, and the defaults."""
     shown = rows("-c", str(file), "config", DOCKMIRROR_GRACE="7")
     assert shown["domain"] == ("a.example", str(file))
     assert shown["grace"] == (7, "the environment")
@@ -57,16 +57,16 @@ def test_where_each_value_has_come_from(file: Path) -> None:
     assert (shown["min_free"][0], shown["cache_size"][0]) == ("10%", "5000000000B")
 
 
-def test_what_is_shown_may_be_written_again(file: Path) -> None:
-    """Sizes are in words that are understood."""
+def test_printed_values_are_valid_settings(file: Path) -> None:
+    """Sizes are printed with units that the settings accept."""
     shown = rows("-c", str(file), "config")
     again = load({"min_free": shown["min_free"][0], "cache_size": shown["cache_size"][0]}, {})
     before = load({"config": file}, {})
     assert (again.min_free, again.cache_size) == (before.min_free, before.cache_size)
 
 
-def test_no_password(file: Path) -> None:
-    """Is shown, in whichever form."""
+def test_no_password_is_printed(file: Path) -> None:
+    """No form of the output contains it."""
     for form in ("--json", "--all"):
         output = printed("-c", str(file), "config", form).output
         assert "s3cret" not in output
@@ -86,14 +86,14 @@ def test_no_password(file: Path) -> None:
     ],
 )
 def test_a_proxy_password_is_masked_to_its_last_character(proxy: str, shown: str, tmp_path: Path) -> None:
-    """Whatever characters it has, and also where the address is none that the mirror would take."""
+    """The password may have any characters, even in an invalid address."""
     path = tmp_path / "dockmirror.toml"
     path.write_text(f"[upstreams.docker]\nproxy = {json.dumps(proxy)}\n")
     assert rows("-c", str(path), "config")["upstreams.docker.proxy"][0] == shown
 
 
-def test_everything(file: Path) -> None:
-    """Is there with ``--all``, and what begins so with a beginning."""
+def test_all_and_a_prefix_select_settings(file: Path) -> None:
+    """``--all`` prints every setting, a prefix those that begin with it."""
     every = rows("config", "--all")
     assert set(Settings.model_fields) - {"upstreams", "access"} <= set(every)
     assert {
@@ -104,14 +104,14 @@ def test_everything(file: Path) -> None:
     assert set(rows("config", "upstreams.quay.url")) == {"upstreams.quay.url"}
 
 
-def test_a_beginning_that_none_has() -> None:
-    """Is a mistake, with status 2."""
+def test_an_unknown_prefix_is_refused() -> None:
+    """The exit status is 2."""
     result = CliRunner().invoke(main, ["config", "chache"], env={"DOCKMIRROR_CONFIG": None})
     assert (result.exit_code, "no setting that begins with 'chache'" in result.output) == (2, True)
 
 
-def test_as_a_table(file: Path) -> None:
-    """A line for each where there is room, and nothing is left out where there is not."""
+def test_a_wide_table_is_folded_and_not_cut(file: Path) -> None:
+    """Each setting has one line if the terminal is wide enough."""
     wide = printed("-c", str(file), "config", COLUMNS=str(200 + len(str(file)))).output.splitlines()
     assert wide[0].split() == ["key", "value", "from"]
     assert [line.split() for line in wide if line.startswith("domain")] == [
@@ -121,8 +121,10 @@ def test_as_a_table(file: Path) -> None:
     assert "\N{HORIZONTAL ELLIPSIS}" not in narrow.replace(":\N{HORIZONTAL ELLIPSIS}", "")
 
 
-def test_wrong_settings(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Are told of in one line, with status 2."""
+def test_invalid_settings_are_reported_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The exit status is 2."""
     monkeypatch.setattr("sys.argv", ["dockmirror", "-c", "/nowhere.toml", "config"])
     with pytest.raises(SystemExit) as ended:
         run()

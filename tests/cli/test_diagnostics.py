@@ -1,4 +1,4 @@
-"""Whether the mirror can pull from an upstream, told step by step."""
+"""Tests of the diagnosis of an upstream."""
 
 # mypy: allow-untyped-calls
 
@@ -47,7 +47,7 @@ def examined(
     resolved: bool = True,
     **settings: Any,
 ) -> Diagnosis:
-    """What comes of one upstream."""
+    """Diagnose one upstream."""
     upstream = load({"upstreams": {name: settings}} if settings else {}, {}).upstreams[name]
 
     def agent_for(one: UpstreamSettings, reached: Callable[[str, str], None]) -> IAgent:
@@ -64,44 +64,44 @@ def examined(
 
 
 def steps(found: Diagnosis) -> list[tuple[str, bool]]:
-    """What was tried, and whether it went well."""
-    return [(step.name, step.well) for step in found.steps]
+    """Return each step's name and outcome."""
+    return [(step.name, step.ok) for step in found.steps]
 
 
 def alice(password: str = PASSWORD) -> IAccount:
-    """An account of Alice's."""
+    """Return Alice's account."""
     return FixedAccount(Login(Credentials.basic(USER, password)))
 
 
 @pytest.fixture
 def internet() -> Internet:
-    """In which Docker Hub has 76 pulls left for us."""
+    """Return an internet where Docker Hub reports 76 remaining pulls."""
     internet = Internet()
     internet.reply(HUB, PREVIEW, Reply(200, b"", (*TOLD, ("RateLimit-Remaining", "76;w=21600"))))
     return internet
 
 
-def test_all_is_well(internet: Internet) -> None:
-    """Each step is told of, and no pull is spent: there is one HEAD, of what is there for that."""
+def test_a_working_upstream_passes_all_steps(internet: Internet) -> None:
+    """The diagnosis uses no pull: it sends one HEAD for the manifest that Docker Hub provides for this."""
     found = examined(internet)
-    assert found.well
+    assert found.ok
     assert steps(found) == [
         (name, True) for name in ("name", "connection", "TLS", "/v2/", "token", "limit")
     ]  # fmt: skip
     assert found.addresses == [ADDRESS]
-    told = [step.told for step in found.steps]
+    told = [step.result for step in found.steps]
     assert told[0] == ADDRESS
-    assert told[3] == f"it asks for a token of https://{AUTH}/token"
-    assert told[5] == "76 of 100 pulls are left"
+    assert told[3] == f"it requires a token from https://{AUTH}/token"
+    assert told[5] == "76 of 100 pulls remain"
     asked = [(seen.method, seen.path) for seen in internet.asked(HUB)]
     assert set(asked) == {("GET", "/v2/"), ("HEAD", PREVIEW)}
 
 
 @pytest.mark.parametrize("name", ["quay", "k8s", "mcr", "ghcr"])
-def test_others(internet: Internet, name: str) -> None:
-    """Have no limit that could be asked for; some let everybody in."""
+def test_only_docker_hub_has_a_limit_step(internet: Internet, name: str) -> None:
+    """Other registries report no limit, and some need no authentication."""
     found = examined(internet, name)
-    assert found.well
+    assert found.ok
     assert [step.name for step in found.steps] == ["name", "connection", "TLS", "/v2/", "token"]
 
 
@@ -117,26 +117,28 @@ def test_others(internet: Internet, name: str) -> None:
         (HandshakeTimedOut(string="late"), [("name", True), ("connection", True), ("TLS", False)]),
     ],
 )
-def test_not_reached(internet: Internet, failure: Exception, failed: list[tuple[str, bool]]) -> None:
-    """The step that fails is the last, and tells the reason."""
+def test_the_failed_step_is_the_last_and_has_the_reason(
+    internet: Internet, failure: Exception, failed: list[tuple[str, bool]]
+) -> None:
+    """An unreachable upstream fails at the step where the connection fails."""
     internet.agent.failing[HUB] = failure
     found = examined(internet)
     assert steps(found) == failed
-    assert not found.well
-    assert str(failure) in found.steps[-1].told or isinstance(failure, ConnectionRefusedError)
+    assert not found.ok
+    assert str(failure) in found.steps[-1].result or isinstance(failure, ConnectionRefusedError)
 
 
-def test_never_resolved(internet: Internet) -> None:
-    """What takes too long before an address is known is the name, unless a proxy is told it."""
+def test_a_timeout_before_an_address_is_known_fails_the_name(internet: Internet) -> None:
+    """With a proxy the name is the proxy's to resolve."""
     internet.agent.failing[HUB] = TimeoutError(string="connecting took more than 10 s")
     assert steps(examined(internet, resolved=False)) == [("name", False)]
     through = examined(internet, proxies=ProxySettings(PROXY, PROXY), resolved=False)
     assert steps(through) == [("name", True), ("connection", False)]
-    assert through.steps[0].told == "left to the proxy"
+    assert through.steps[0].result == "resolved by the proxy"
 
 
-def test_something_else_answers(internet: Internet) -> None:
-    """Where a registry should be."""
+def test_a_server_that_is_no_registry_fails(internet: Internet) -> None:
+    """The step ``/v2/`` fails."""
     internet.reply(HUB, "/v2/", Reply(200, b"<html>", (("Content-Type", "text/html"),)))
     assert steps(examined(internet))[-1] == ("/v2/", False)
     for reply in (Reply(503), DEAD, SILENT):
@@ -144,33 +146,33 @@ def test_something_else_answers(internet: Internet) -> None:
         assert steps(examined(internet))[-1] == ("/v2/", False)
 
 
-def test_account(internet: Internet) -> None:
-    """Is used for the token, and told of where it is refused; its password is not told."""
-    assert examined(internet, account=alice()).steps[4].told == "given to the mirror's own account"
+def test_the_mirrors_account_gets_the_token(internet: Internet) -> None:
+    """A refusal is reported, and the password is never printed."""
+    assert examined(internet, account=alice()).steps[4].result == "issued to the mirror's own account"
     found = examined(internet, account=alice("wr0ng"))
     assert steps(found)[-1] == ("token", False)
     assert "wr0ng" not in str(found)
 
 
-def test_basic(internet: Internet) -> None:
-    """A registry without tokens takes the password, or does not; without an account clients may log in."""
+def test_a_registry_with_basic_authentication(internet: Internet) -> None:
+    """The password is accepted or refused; without an account only clients with credentials can pull."""
     internet.servers["basic.example"] = Registry(Passwords({USER: PASSWORD}))
     mine: dict[str, Any] = {"url": "https://basic.example"}
-    assert examined(internet, "mine", alice(), **mine).well
+    assert examined(internet, "mine", alice(), **mine).ok
     assert steps(examined(internet, "mine", alice("wr0ng"), **mine))[-1] == ("token", False)
     anonymous = examined(internet, "mine", **mine)
-    assert anonymous.well
-    assert "only clients that log in" in anonymous.steps[-1].told
+    assert anonymous.ok
+    assert "only clients with credentials can pull" in anonymous.steps[-1].result
 
 
-def test_token_service(internet: Internet) -> None:
-    """That does not answer is no good; that gives nothing to nobody for nothing has answered."""
+def test_a_token_service_that_is_down_fails(internet: Internet) -> None:
+    """A service that refuses an anonymous token without a repository works."""
     internet.reply("quay.io", "/v2/auth", Reply(502))
     assert steps(examined(internet, "quay"))[-1] == ("token", False)
     internet.reply("quay.io", "/v2/auth", error(401, "UNAUTHORIZED", "who are you?"))
     found = examined(internet, "quay")
-    assert found.well
-    assert "who are you?" in found.steps[-1].told
+    assert found.ok
+    assert "who are you?" in found.steps[-1].result
 
 
 @pytest.mark.parametrize(
@@ -182,14 +184,14 @@ def test_token_service(internet: Internet) -> None:
         (error(404, "MANIFEST_UNKNOWN"), True),
     ],
 )
-def test_limit(internet: Internet, reply: Reply, well: bool) -> None:
-    """Is not well when nothing is left; that none is told is no harm."""
+def test_the_limit_fails_when_no_pulls_remain(internet: Internet, reply: Reply, well: bool) -> None:
+    """An unreported limit is no failure."""
     internet.reply(HUB, PREVIEW, reply)
     assert steps(examined(internet))[-1] == ("limit", well)
 
 
-def test_proxy(internet: Internet) -> None:
-    """Is named, without its password."""
+def test_the_proxy_is_named_without_its_password(internet: Internet) -> None:
+    """The connection step names the proxy."""
     found = examined(internet, proxies=ProxySettings(PROXY, PROXY))
-    assert found.steps[1].told == "through the proxy http://proxy.example:3128"
+    assert found.steps[1].result == "through the proxy http://proxy.example:3128"
     assert "s3cret" not in str(found)

@@ -1,4 +1,4 @@
-"""``dockmirror ls`` and ``dockmirror usage``."""
+"""Tests of ``dockmirror ls`` and ``dockmirror usage``."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from ..archive.packing import manifest
 from .shop import AMD, BASE, CONFIG, INDEX, LAYER, NGINX, OTHER, Shop
 
 
-def test_images(shop: Shop) -> None:
-    """Tags, and what no tag names; which platforms are whole; each layer counts once."""
+def test_tags_and_untagged_images_are_listed(shop: Shop) -> None:
+    """Complete platforms are listed, and each layer counts once."""
     listed = {(each["repository"], each["tag"]): each for each in shop.json("ls")}
     assert set(listed) == {(str(NGINX), "latest"), (str(NGINX), "1.27"), (str(OTHER), None)}
     latest, one = listed[str(NGINX), "latest"], listed[str(NGINX), "1.27"]
@@ -27,15 +27,15 @@ def test_images(shop: Shop) -> None:
     assert latest["used"] == "2026-09-21T14:13:20Z"
 
 
-def test_patterns(shop: Shop) -> None:
-    """Show only what matches."""
+def test_a_pattern_selects_repositories(shop: Shop) -> None:
+    """Only matching repositories are listed."""
     assert {each["repository"] for each in shop.json("ls", "ghcr.io/*")} == {str(OTHER)}
     assert {each["repository"] for each in shop.json("ls", "nginx")} == {str(NGINX)}
     assert shop.json("ls", "nothing") == []
 
 
-def test_a_table(shop: Shop) -> None:
-    """Fits into 80 columns."""
+def test_the_table_fits_into_80_columns(shop: Shop) -> None:
+    """The table for people is no wider than a terminal."""
     lines = shop.run("ls").stdout.splitlines()
     assert lines[0].split() == ["repository", "tag", "size", "complete", "last", "used"]
     assert lines[1].split()[:2] == [str(NGINX), "1.27"]
@@ -43,8 +43,8 @@ def test_a_table(shop: Shop) -> None:
     assert max(map(len, lines)) <= 80
 
 
-def test_usage(shop: Shop) -> None:
-    """What several have counts in each, once in all, and is told as shared."""
+def test_shared_contents_count_once_in_the_total(shop: Shop) -> None:
+    """They count in each repository too, as shared."""
     usage = shop.json("usage")
     shared = len(CONFIG + BASE)
     hub, other = usage["registries"]["docker.io"], usage["repositories"][str(OTHER)]
@@ -63,8 +63,8 @@ def test_usage(shop: Shop) -> None:
     assert any(line.startswith("budget (cache_size)") for line in lines)
 
 
-def test_without_a_cache(tmp_path: Path) -> None:
-    """Every command says so, and makes none."""
+def test_without_a_cache_every_command_fails(tmp_path: Path) -> None:
+    """No command creates a cache."""
     shop = Shop(tmp_path / "made")
     shop.root = tmp_path / "missing"
     for command in (["ls"], ["usage"], ["rm", "-y", "a"], ["verify"], ["gc"], ["export", "a", "-o", "-"]):
@@ -73,12 +73,12 @@ def test_without_a_cache(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
-def test_of_another_user(tmp_path: Path) -> None:
-    """Somebody else's cache cannot be read, which is said in a line."""
+def test_the_cache_of_another_user_is_reported_in_one_line(tmp_path: Path) -> None:
+    """Only its owner may read it."""
     shop = Shop(tmp_path / "cache")
     os.seteuid(65534)
     try:
         told = shop.run("ls", code=1).output
     finally:
         os.seteuid(0)
-    assert "may be read by its owner alone" in told
+    assert "only its owner may read" in told

@@ -1,4 +1,4 @@
-"""What ``dockmirror`` says of itself, and how a shell completes it."""
+"""Tests of the help and the shell completion of ``dockmirror``."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ DOCUMENT = (Path(__file__).parents[2] / "docs/command.md").read_text("utf-8")
 
 
 def completed(*words: str) -> set[str]:
-    """What a shell offers for the last of these words."""
+    """Return the completions of the last of these words."""
     *arguments, incomplete = words
     shell = BashComplete(main, {}, "dockmirror", "_DOCKMIRROR_COMPLETE")
     return {each.value for each in shell.get_completions(arguments, incomplete)}
 
 
-def test_help() -> None:
-    """Has a whole sentence for each command."""
+def test_each_command_has_a_complete_sentence_as_help() -> None:
+    """The overview does not cut it."""
     printed = CliRunner().invoke(main, ["--help"], terminal_width=80).output
     assert "..." not in printed.partition("Commands:")[2]
     assert all(f"  {name} " in printed for name in main.commands)
 
 
 @pytest.mark.parametrize("name", main.commands)
-def test_exit_status(name: str) -> None:
-    """Is told of by each command; each of them is in the document."""
+def test_each_command_documents_its_exit_status(name: str) -> None:
+    """Each command is in the document too."""
     assert "Exit status:" in str(main.commands[name].help)
     assert f"dockmirror {name}" in DOCUMENT or name == "client"
 
@@ -47,6 +47,6 @@ def test_exit_status(name: str) -> None:
         (("-c", "x.toml", "un"), {"unpin"}),
     ],
 )
-def test_completion(words: tuple[str, ...], offered: set[str]) -> None:
-    """Of commands, of options and of the clients that there are."""
+def test_commands_options_and_clients_are_completed(words: tuple[str, ...], offered: set[str]) -> None:
+    """A shell offers the words that begin with the prefix."""
     assert completed(*words) == offered

@@ -1,4 +1,4 @@
-"""``dockmirror pin``, ``unpin`` and ``pins``."""
+"""Tests of ``dockmirror pin``, ``unpin`` and ``pins``."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from dockmirror.store import layout
 from .shop import AMD, INDEX, USED, Shop
 
 
-def test_pinned_until_unpinned(shop: Shop) -> None:
-    """By whichever name, held or not."""
+def test_an_image_is_pinned_until_it_is_unpinned(shop: Shop) -> None:
+    """Any form of the name works, and the image need not be in the cache."""
     assert shop.run("pins").output.split() == ["image", "platforms", "refreshed"]
     shop.run("pin", "nginx", "docker.io/library/debian:12", "--platform", "linux/amd64")
     shop.run("pin", f"nginx@{Digest.of(AMD)}")
@@ -24,8 +24,8 @@ def test_pinned_until_unpinned(shop: Shop) -> None:
     assert len(shop.json("pins")) == 1
 
 
-def test_when_refreshed(shop: Shop) -> None:
-    """Is told."""
+def test_pins_show_when_each_was_refreshed(shop: Shop) -> None:
+    """The time is that of the last refresh."""
     shop.run("pin", "nginx")
     assert shop.json("pins")[0]["refreshed"] is None
     assert "not yet" in shop.run("pins").output
@@ -34,8 +34,8 @@ def test_when_refreshed(shop: Shop) -> None:
     assert shop.json("pins")[0]["refreshed"] == "2026-09-21T14:13:20Z"
 
 
-def test_refused(shop: Shop) -> None:
-    """What is no image, and to unpin what is not pinned, of which the rest is unpinned nevertheless."""
+def test_invalid_names_and_unknown_pins_are_refused(shop: Shop) -> None:
+    """The other images of the same command are unpinned nevertheless."""
     shop.run("pin", "Nginx", code=2)
     shop.run("pin", "nginx", "--platform", "linux", code=2)
     shop.run("pin", "nginx")
@@ -43,8 +43,8 @@ def test_refused(shop: Shop) -> None:
     assert shop.json("pins") == []
 
 
-def test_kept_from_eviction(shop: Shop) -> None:
-    """What is pinned is not collected."""
+def test_a_pinned_image_is_not_evicted(shop: Shop) -> None:
+    """The garbage collection keeps it."""
     shop.run("pin", "nginx:1.27")
     shop.run("gc", environ={"DOCKMIRROR_CACHE_SIZE": "1B"})
     assert not shop.path(Digest.of(INDEX)).exists()

@@ -1,4 +1,4 @@
-"""``dockmirror rm``, ``verify`` and ``gc``."""
+"""Tests of ``dockmirror rm``, ``verify`` and ``gc``."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from .shop import AMD, BASE, CONFIG, LAYER, NGINX, OTHER, USED, Shop
 
 
 def tags(shop: Shop) -> list[str]:
-    """What is held by tag."""
+    """Return the tags in the store."""
     return [each["tag"] for each in shop.json("ls") if each["tag"]]
 
 
-def test_a_tag(shop: Shop) -> None:
-    """Goes after a question; what others need stays."""
+def test_a_tag_is_deleted_after_a_question(shop: Shop) -> None:
+    """Contents that other images need stay."""
     asked = shop.run("rm", "nginx", code=1, input="n\n")
     assert "the tag latest" in asked.output
     assert tags(shop) == ["1.27", "latest"]
@@ -33,46 +33,46 @@ def test_a_tag(shop: Shop) -> None:
     ]
 
 
-def test_what_is_pinned(shop: Shop) -> None:
-    """Comes back, which is said before it goes."""
+def test_a_pinned_image_is_fetched_again(shop: Shop) -> None:
+    """The command says so before it deletes the image."""
     shop.run("pin", "nginx:1.27", "nginx")
     told = shop.run("rm", "--yes", "nginx:1.27").output
-    assert f"{NGINX}:1.27 is pinned, and will be fetched again" in told
+    assert f"{NGINX}:1.27 is pinned and will be fetched again" in told
     assert "latest is pinned" not in told
 
 
-def test_a_digest(shop: Shop) -> None:
-    """Goes from every repository, or from the one that is named."""
+def test_a_digest_is_deleted_from_every_repository(shop: Shop) -> None:
+    """With a name it is deleted from that repository only."""
     digest = str(Digest.of(manifest(CONFIG, BASE)))
-    assert "is not held" in shop.run("rm", "--yes", f"nginx@{digest}", code=1).output
+    assert "is not in the cache" in shop.run("rm", "--yes", f"nginx@{digest}", code=1).output
     shop.run("rm", "--yes", digest)
     assert {each["repository"] for each in shop.json("ls")} == {str(NGINX)}
     assert (shop.root / layout.REPOSITORIES / OTHER.name).exists() is False
 
 
-def test_all_or_nothing(shop: Shop) -> None:
-    """Where one is not held, or no name, none goes."""
+def test_nothing_is_deleted_when_one_image_is_missing(shop: Shop) -> None:
+    """The same holds for an invalid name."""
     shop.run("rm", "--yes", "nginx:1.27", "nginx:0", code=1)
     shop.run("rm", "--yes", "nginx:1.27", "No Image", code=2)
     assert tags(shop) == ["1.27", "latest"]
 
 
-def test_verify(shop: Shop) -> None:
-    """Tells what is wrong and where, and drops it when it is told to."""
-    assert "0 wrong" in shop.run("verify").output
+def test_verify_reports_corrupt_contents_and_repairs_them(shop: Shop) -> None:
+    """The report names the repositories; ``--repair`` deletes the contents."""
+    assert "0 corrupt" in shop.run("verify").output
     shop.path(Digest.of(BASE)).write_bytes(b"other")
     found = shop.json("verify", code=1)
-    assert found["wrong"] == [
+    assert found["corrupt"] == [
         {"digest": str(Digest.of(BASE)), "why": "digest mismatch", "repositories": [str(NGINX), str(OTHER)]}
     ]
     assert str(OTHER) in shop.run("verify", code=1).output
-    assert shop.json("verify", "--repair")["dropped"] == 1
-    assert shop.json("verify")["wrong"] == []
+    assert shop.json("verify", "--repair")["deleted"] == 1
+    assert shop.json("verify")["corrupt"] == []
     assert not shop.path(Digest.of(BASE)).exists()
 
 
-def test_gc(shop: Shop) -> None:
-    """Deletes what no repository has and what nobody will finish; what is of use stays."""
+def test_gc_deletes_unreferenced_contents_and_abandoned_downloads(shop: Shop) -> None:
+    """Contents in use stay."""
     adrift = shop.blob(OTHER, b"adrift")
     links.remove_link(shop.root / layout.link(OTHER, adrift, ContentKind.BLOB), shop.root)
     part = shop.root / layout.growing("docker.io", adrift)
@@ -89,8 +89,8 @@ def test_gc(shop: Shop) -> None:
     assert tags(shop) == ["1.27", "latest"]
 
 
-def test_over_the_budget(shop: Shop) -> None:
-    """As much goes as the mirror would let go, and as was told before."""
+def test_gc_deletes_contents_over_the_budget(shop: Shop) -> None:
+    """It deletes as much as the mirror would, and as ``--dry-run`` shows."""
     small = shop.root.parent / "small.toml"
     small.write_text(f'cache = "{shop.root}"\ncache_size = "2kB"\nmin_free = "0B"\n')
     foreseen = shop.json("-c", str(small), "gc", "--dry-run")
@@ -101,8 +101,8 @@ def test_over_the_budget(shop: Shop) -> None:
     assert tags(shop) == []
 
 
-def test_both_tags_of_one(shop: Shop) -> None:
-    """Take its manifest with them, also when they go together."""
+def test_a_manifest_is_deleted_with_its_last_tag(shop: Shop) -> None:
+    """The last two tags may be deleted by one command."""
     other = manifest(LAYER)
     shop.image(OTHER, "one", other, LAYER)
     shop.image(OTHER, "two", other)

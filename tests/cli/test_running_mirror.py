@@ -1,4 +1,4 @@
-"""A mirror that runs, asked as its clients ask it."""
+"""Tests of the client of a running mirror."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
-from dockmirror.cli.running_mirror import address, address_at, connect_to_mirror
+from dockmirror.cli.running_mirror import Port, connect_to_mirror, listening_ports, local_mirror, mirror_at
 from dockmirror.config.load import load
 from dockmirror.config.settings import ConfigurationError
 from dockmirror.interfaces import IRegistry
@@ -44,46 +44,48 @@ BLOB = Blob(Repository("docker.io/library/nginx"), Digest.of(DATA))
         (("ssl:8443:privateKey=a",), "https://mirror.example:8443", ("127.0.0.1", "::1")),
     ],
 )
-def test_on_this_machine(listen: tuple[str, ...], url: str, addresses: tuple[str, ...]) -> None:
-    """It is reached where it listens, by its own name, which need not be resolved, and through no proxy."""
-    at = address(load({"domain": "mirror.example", "listen": list(listen)}, {}))
+def test_the_mirror_of_the_settings_is_reached_on_this_machine(
+    listen: tuple[str, ...], url: str, addresses: tuple[str, ...]
+) -> None:
+    """Its name need not be resolved, and no proxy is used."""
+    at = local_mirror(load({"domain": "mirror.example", "listen": list(listen)}, {}))
     assert at.url == url
     assert tuple(at.addresses["mirror.example"]) == addresses
     assert at.proxy == ""
 
 
 @pytest.mark.parametrize("listen", ["unix:/run/mirror.sock", "systemd:domain=INET:index=0"])
-def test_nowhere(listen: str) -> None:
-    """What listens on no port that is told has to be named."""
+def test_settings_without_a_port_are_refused(listen: str) -> None:
+    """The message names the key."""
     with pytest.raises(ConfigurationError, match="listen"):
-        address(load({"listen": [listen]}, {}))
+        local_mirror(load({"listen": [listen]}, {}))
 
 
-def test_elsewhere(tmp_path: Path) -> None:
-    """It is reached by a URL, with an authority of its own; what is none is refused."""
+def test_a_mirror_is_reached_by_its_url(tmp_path: Path) -> None:
+    """The CA file is its own; an invalid url is refused."""
     authority = tmp_path / "ca.pem"
     authority.touch()
-    at = address_at("https://mirror.example:8443", authority)
+    at = mirror_at("https://mirror.example:8443", authority)
     assert (at.url, at.ca_file, at.addresses) == ("https://mirror.example:8443", authority, {})
     for wrong in ("mirror.example", "ftp://mirror.example", "http://mirror.example/path"):
         with pytest.raises(ValueError, match=r"^expected an address"):
-            address_at(wrong)
+            mirror_at(wrong)
 
 
 def mirror(world: World, credentials: Credentials | None = None) -> IRegistry:
-    """The mirror of the world."""
-    return connect_to_mirror(address_at(f"http://{MIRROR}"), world.agent, Clock(), credentials)
+    """Return the mirror in the fake network."""
+    return connect_to_mirror(mirror_at(f"http://{MIRROR}"), world.agent, Clock(), credentials)
 
 
 def fetched(world: World, registry: IRegistry, request: RegistryRequest) -> Any:
-    """The answer."""
+    """Return the response."""
     work = Outcome(registry.fetch(request))
     world.agent.flush()
     return work.get()
 
 
-def test_what_is_held() -> None:
-    """Is told by the mirror's own header of a HEAD."""
+def test_a_head_reports_the_cache_status() -> None:
+    """The status is the mirror's own header."""
     world = World()
     world.reply(MIRROR, str(BLOB), Reply(200, b"", (("Cache-Status", "dockmirror; hit"),)), Reply(200))
     told = [fetched(world, mirror(world), RegistryRequest(BLOB, head=True)).headers for _ in range(2)]
@@ -91,14 +93,14 @@ def test_what_is_held() -> None:
     assert [seen.method for seen in world.seen] == ["HEAD", "HEAD"]
 
 
-def test_whole_or_not() -> None:
-    """A blob that breaks off is gone on with, as whoever asked; a wrong one fails."""
+def test_a_blob_is_resumed_and_verified() -> None:
+    """Resumption sends the same credentials; wrong bytes fail."""
     world = World()
     rest = Reply(206, DATA[1000:], (("Content-Range", f"bytes 1000-{len(DATA) - 1}/{len(DATA)}"),))
     world.reply(MIRROR, str(BLOB), Reply(200, DATA).cut(1000), rest, Reply(200, DATA[::-1]))
     alice = Credentials.basic("alice", "s3cret")
     clock = Clock()
-    registry = connect_to_mirror(address_at(f"http://{MIRROR}"), world.agent, clock, alice)
+    registry = connect_to_mirror(mirror_at(f"http://{MIRROR}"), world.agent, clock, alice)
     content = fetched(world, registry, RegistryRequest(BLOB)).body
     consumer = StringTransport()
     work = Outcome(content.deliver(consumer))
@@ -110,3 +112,27 @@ def test_whole_or_not() -> None:
     assert {seen.authorization for seen in world.seen} == {alice.header}
     with pytest.raises(RegistryError):
         bytes_of(fetched(world, registry, RegistryRequest(BLOB)).body)
+
+
+@pytest.mark.parametrize(
+    ("listen", "port"),
+    [
+        ("tcp:5000", Port("http", "5000")),
+        ("tcp6:port=5000:interface=\\:\\:1", Port("http", "5000", "::1")),
+        ("tcp:interface=10.0.0.1:port=5000", Port("http", "5000", "10.0.0.1")),
+        ("https:8443", Port("https", "8443")),
+        ("https:tcp6:8443:interface=\\:\\:", Port("https", "8443", "::")),
+        ("ssl:8443:privateKey=a", Port("https", "8443")),
+        ("tls:/etc/pem:8443", Port("https", "8443")),
+    ],
+)
+def test_the_port_of_each_kind_of_endpoint(listen: str, port: Port) -> None:
+    """Endpoints without a TCP port are skipped."""
+    assert list(
+        listening_ports(load({"listen": ["unix:/run/m.sock", listen, "systemd:domain=INET:index=0"]}, {}))
+    ) == [port]
+
+
+def test_the_default_port() -> None:
+    """Without a setting the mirror listens on port 8080."""
+    assert [(port.scheme, port.number) for port in listening_ports(load({}, {}))] == [("http", "8080")]

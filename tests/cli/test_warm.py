@@ -1,4 +1,4 @@
-"""``dockmirror warm``, as far as it asks nobody; the rest is proved with a mirror that runs."""
+"""Tests of ``dockmirror warm`` without a network; the integration tests use a running mirror."""
 
 from __future__ import annotations
 
@@ -21,19 +21,21 @@ from .shop import Shop
         (["-f", "/nowhere"], "/nowhere"),
     ],
 )
-def test_refused(shop: Shop, arguments: list[str], said: str) -> None:
-    """What is wrong is told before anything is asked."""
+def test_invalid_arguments_are_refused_before_any_request(
+    shop: Shop, arguments: list[str], said: str
+) -> None:
+    """The exit status is 2."""
     assert said in shop.run("warm", *arguments, code=2).output
 
 
-def test_nothing_in_a_file(shop: Shop, tmp_path: Path) -> None:
-    """Is nothing."""
+def test_a_file_without_images_is_refused(shop: Shop, tmp_path: Path) -> None:
+    """Comments and empty lines are no images."""
     file = tmp_path / "images"
     file.write_text("\n  # nothing\n")
     assert "expected images" in shop.run("warm", "-f", str(file), code=2).output
 
 
-def test_no_port(shop: Shop) -> None:
-    """Of a mirror that listens on none it has to be said where it is."""
+def test_a_mirror_without_a_port_needs_an_address(shop: Shop) -> None:
+    """The message names ``--mirror``."""
     refused = shop.run("warm", "nginx", code=2, environ={"DOCKMIRROR_LISTEN": "unix:/run/mirror.sock"})
     assert "--mirror" in refused.output

@@ -1,4 +1,4 @@
-"""What each client is told is in its own syntax, and says what it has to."""
+"""Tests of the clients' configuration: it has the client's syntax and names the mirror."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dockmirror.client_config.clients import CLIENTS
-from dockmirror.client_config.docker import merged
+from dockmirror.client_config.docker import merge_daemon_json
 from dockmirror.client_config.mirror_address import MirrorAddress, MirroredRegistry
 from dockmirror.client_config.snippet import Snippet
 
@@ -24,21 +24,21 @@ each_mirror = pytest.mark.parametrize("mirror", [TLS, PLAIN, LOCAL], ids=lambda 
 
 
 def told(client: str, mirror: MirrorAddress, name: str = "") -> str:
-    """The text of a snippet, as it is sent."""
+    """Return a snippet's text as it is sent."""
     snippet = CLIENTS[client].snippet(mirror, name)
     assert snippet is not None
     return snippet.commented(CLIENTS[client].after)
 
 
 def toml(client: str, mirror: MirrorAddress, name: str = "") -> Any:
-    """The same, parsed."""
+    """Return a snippet, parsed."""
     return tomllib.loads(told(client, mirror, name))
 
 
 @pytest.mark.parametrize("client", CLIENTS)
 @each_mirror
-def test_every_snippet(client: str, mirror: MirrorAddress) -> None:
-    """Ends with the end of a line, and is found by its name; files have a path that nothing else has."""
+def test_snippets_are_found_by_name(client: str, mirror: MirrorAddress) -> None:
+    """Each one ends with a newline, and each file has its own path."""
     chosen = CLIENTS[client]
     for snippet in (*chosen.snippets(mirror), *chosen.more(mirror)):
         assert snippet.text.endswith("\n")
@@ -47,8 +47,8 @@ def test_every_snippet(client: str, mirror: MirrorAddress) -> None:
     assert all(file.path.startswith("/") for file in chosen.files(mirror))
 
 
-def test_dockerd() -> None:
-    """Is told of the mirror by its address, and of hosts without TLS unless they are its own machine's."""
+def test_dockerd_lists_hosts_without_tls() -> None:
+    """The loopback addresses need no entry."""
     assert json.loads(told("docker", TLS)) == {"registry-mirrors": ["https://m.example"]}
     assert json.loads(told("docker", LOCAL)) == {"registry-mirrors": ["http://127.0.0.1:8080"]}
     assert json.loads(told("docker", PLAIN)) == {
@@ -61,8 +61,8 @@ def test_dockerd() -> None:
     }
 
 
-def test_docker_desktop() -> None:
-    """Reaches what runs on its machine by a name of its own, which is no loopback address to it."""
+def test_docker_desktop_reaches_its_host_by_name() -> None:
+    """A loopback address would be that of its virtual machine."""
     assert json.loads(told("desktop", TLS)) == json.loads(told("docker", TLS))
     assert json.loads(told("desktop", LOCAL)) == {
         "registry-mirrors": ["http://host.docker.internal:8080"],
@@ -70,19 +70,19 @@ def test_docker_desktop() -> None:
     }
 
 
-def test_merged() -> None:
-    """What a daemon.json says stays, the mirror is asked first, and nothing is said twice."""
+def test_daemon_json_keeps_its_settings() -> None:
+    """The mirror comes first, and nothing is repeated."""
     there = {"debug": True, "registry-mirrors": ["https://other.example"]}
-    once = merged(there, TLS)
+    once = merge_daemon_json(there, TLS)
     assert once == {"debug": True, "registry-mirrors": ["https://m.example", "https://other.example"]}
-    assert merged(once, TLS) == once
+    assert merge_daemon_json(once, TLS) == once
     with pytest.raises(ValueError, match="registry-mirrors"):
-        merged({"registry-mirrors": "https://m.example"}, TLS)
+        merge_daemon_json({"registry-mirrors": "https://m.example"}, TLS)
 
 
 @each_mirror
-def test_containerd(mirror: MirrorAddress) -> None:
-    """Has a file for each registry, which falls back to that registry; the loop names them all."""
+def test_containerd_has_a_file_for_each_registry(mirror: MirrorAddress) -> None:
+    """It falls back to that registry; the loop names all registries."""
     for registry in mirror.registries:
         assert toml("containerd", mirror, registry.name) == {
             "server": registry.server,
@@ -97,37 +97,37 @@ def test_containerd(mirror: MirrorAddress) -> None:
 
 
 @each_mirror
-def test_containerd_is_told_about_referrers(mirror: MirrorAddress) -> None:
-    """The file says which versions need ``referrers`` and which reject it; all versions read it as it is."""
+def test_the_file_of_containerd_explains_referrers(mirror: MirrorAddress) -> None:
+    """It says which versions need them and which reject them; all versions read the file as it is."""
     assert "containerd 2.2 and newer" in told("containerd", mirror)
     (host,) = toml("containerd", mirror)["host"].values()
     assert host["capabilities"] == ["pull", "resolve"]
 
 
 @each_mirror
-def test_podman(mirror: MirrorAddress) -> None:
-    """Finds each registry by path, and is told where there is no TLS."""
+def test_podman_finds_each_registry_by_path(mirror: MirrorAddress) -> None:
+    """Without TLS the mirror is marked as insecure."""
     assert [
         (each["location"], each["mirror"][0]["location"], each["mirror"][0].get("insecure", False))
         for each in toml("podman", mirror)["registry"]
     ] == [
-        ("docker.io", f"{mirror.host}/docker.io", mirror.plain),
-        ("lan.example:5000", f"{mirror.host}/lan.example_5000", mirror.plain),
+        ("docker.io", f"{mirror.host}/docker.io", mirror.is_plain),
+        ("lan.example:5000", f"{mirror.host}/lan.example_5000", mirror.is_plain),
     ]
 
 
 @each_mirror
-def test_buildkit(mirror: MirrorAddress) -> None:
-    """Finds Docker Hub at the host itself and others by path, and is told where there is no TLS."""
+def test_buildkit_finds_registries_by_path(mirror: MirrorAddress) -> None:
+    """Docker Hub is at the host itself; without TLS the mirror is marked as plain HTTP."""
     registries = toml("buildkit", mirror)["registry"]
     assert registries.pop("docker.io") == {"mirrors": [mirror.host]}
     assert registries.pop("lan.example:5000") == {"mirrors": [f"{mirror.host}/lan.example_5000"]}
-    assert registries == ({mirror.host: {"http": True}} if mirror.plain else {})
+    assert registries == ({mirror.host: {"http": True}} if mirror.is_plain else {})
 
 
 @each_mirror
-def test_k3s(mirror: MirrorAddress) -> None:
-    """Has an endpoint for each registry, in YAML of which JSON's strings are a part."""
+def test_k3s_has_an_endpoint_for_each_registry(mirror: MirrorAddress) -> None:
+    """The file is YAML with JSON strings."""
     head = r"(?:# .*\n)+mirrors:\n"
     each = "".join(
         rf'  "{re.escape(registry.name)}":\n    endpoint:\n      - "{re.escape(mirror.url)}"\n'
@@ -136,16 +136,16 @@ def test_k3s(mirror: MirrorAddress) -> None:
     assert re.fullmatch(head + each, told("k3s", mirror))
 
 
-def test_kaniko() -> None:
-    """Is given options for its command line."""
+def test_kaniko_has_command_line_options() -> None:
+    """The options map each registry."""
     assert told("kaniko", TLS).replace("\\\n", "").split() == [
         "--registry-mirror=m.example", "--registry-map='lan.example:5000=m.example/lan.example_5000'",
     ]  # fmt: skip
     assert "--insecure-registry=192.168.1.5:8080" in told("kaniko", PLAIN)
 
 
-def test_gitlab() -> None:
-    """Gives the same options to a job's dockerd and to a runner's."""
+def test_gitlab_has_the_same_options_for_jobs_and_runners() -> None:
+    """They are those of dockerd."""
     command = ["--registry-mirror=http://192.168.1.5:8080", "--insecure-registry=http://192.168.1.5:8080"]
     [runner] = toml("gitlab", PLAIN, "runner")["runners"]
     assert runner["docker"]["services"][0]["command"] == command
@@ -153,14 +153,14 @@ def test_gitlab() -> None:
 
 
 @pytest.mark.parametrize("client", ["helm", "skopeo"])
-def test_clients_by_name(client: str) -> None:
-    """Are told on each command where there is no TLS."""
+def test_clients_without_configuration_use_the_mirrors_name(client: str) -> None:
+    """Without TLS each command has an option."""
     assert "plain" not in told(client, TLS) + told(client, TLS)
     assert ("--plain-http" if client == "helm" else "--tls-verify=false") in told(client, PLAIN)
 
 
-def test_comments() -> None:
-    """Say where the lines go and what to do then, in a syntax that has comments."""
+def test_comments_name_the_file_and_the_next_command() -> None:
+    """Formats without comments have none."""
     assert Snippet("a\n", "/f").commented("do") == "# /f\n# then: do\na\n"
     assert Snippet("a\n", "/f", comment="").commented("do") == "a\n"
     assert Snippet("a\n").commented("do") == "a\n"
@@ -176,6 +176,6 @@ def test_comments() -> None:
         ("10.0.0.1", False),
     ],
 )
-def test_loopback(host: str, loopback: bool) -> None:
-    """Is what leads to each machine itself."""
-    assert MirrorAddress("http", host, ()).loopback is loopback
+def test_loopback_addresses(host: str, loopback: bool) -> None:
+    """They lead each machine to itself."""
+    assert MirrorAddress("http", host, ()).is_loopback is loopback

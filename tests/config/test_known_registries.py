@@ -1,4 +1,4 @@
-"""The table of well-known registries."""
+"""Tests of the table of well-known registries."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ BY_NAME = {known.name: known for known in KNOWN}
 each = pytest.mark.parametrize("known", KNOWN, ids=lambda known: known.name)
 
 
-def test_the_seeds_nine_come_first() -> None:
-    """In their order, under the names that people know, followed by four more."""
+def test_the_order_of_the_registries() -> None:
+    """The first nine have the names that users know."""
     assert dict(list({known.name: known.url for known in KNOWN}.items())[:9]) == SEED
     assert list(BY_NAME)[9:] == ["mcr", "gitlab", "nvcr", "elastic"]
 
 
-def test_names_are_given_once() -> None:
-    """Each is the label of a host."""
+def test_names_are_unique_labels_of_hosts() -> None:
+    """Each name is the label of a virtual host."""
     assert max(Counter(known.name for known in KNOWN).values()) == 1
 
 
 @each
-def test_addresses(known: KnownRegistry) -> None:
-    """Are plain origins, encrypted; token services, too."""
+def test_addresses_are_https_origins(known: KnownRegistry) -> None:
+    """The same holds for token services."""
     for url in (known.url, *known.realms):
         parts = urlsplit(url)
         assert parts.scheme == "https"
@@ -47,24 +47,24 @@ def test_addresses(known: KnownRegistry) -> None:
 
 
 @each
-def test_what_images_begin_with(known: KnownRegistry) -> None:
-    """Is a name with a dot in it, as a client tells a registry from a repository, and in lower case."""
+def test_registry_names_contain_a_dot(known: KnownRegistry) -> None:
+    """Clients tell a registry from a repository by the dot; names are in lower case."""
     for name in (known.registry, *known.aliases):
         assert "." in name
         assert name == name.lower()
     assert known.registry not in known.aliases
 
 
-def test_a_registrys_names_are_its_own() -> None:
-    """Two entries share them only where they are the same registry, as Docker Hub's are."""
+def test_registries_share_no_names() -> None:
+    """Entries for the same registry, such as Docker Hub's, are the exception."""
     of: dict[str, str] = {}
     for known in KNOWN:
         for name in (known.registry, *known.aliases):
             assert of.setdefault(name, known.url) == known.url
 
 
-def test_short_names_are_docker_hubs() -> None:
-    """And nobody else's."""
+def test_only_docker_hub_has_short_names() -> None:
+    """Other registries have no official images."""
     assert [known.name for known in KNOWN if known.short_names != "off"] == ["docker", "docker-staging"]
     assert {BY_NAME[name].short_names for name in ("docker", "docker-staging")} == {"complete"}
 
@@ -79,14 +79,14 @@ def test_short_names_are_docker_hubs() -> None:
         ("nvcr", "https://authn.nvidia.com"),
     ],
 )
-def test_token_services_on_other_hosts(name: str, realm: str) -> None:
-    """Are named; those on the registry's own host need not be."""
+def test_token_services_on_other_hosts_are_listed(name: str, realm: str) -> None:
+    """Services on the registry's own host need no entry."""
     assert BY_NAME[name].realms == (realm,)
 
 
 @each
-def test_the_configuration_takes_it(known: KnownRegistry) -> None:
-    """As it stands."""
+def test_the_settings_accept_each_entry(known: KnownRegistry) -> None:
+    """No entry needs a change."""
     assert load({}, {}).upstreams[known.name] == UpstreamSettings(
         url=(known.url,),
         registry=known.registry,

@@ -1,4 +1,4 @@
-"""The operator's choices: where they may stand, which one counts, what is said of those that cannot be."""
+"""Tests of the settings: their sources, their precedence, and the messages for invalid ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dockmirror.config.known_registries import KNOWN
-from dockmirror.config.load import load, origin, sources
+from dockmirror.config.load import find_origin, load, read_sources
 from dockmirror.config.settings import ConfigurationError, Settings, UpstreamSettings
 from dockmirror.config.sizes import Amount
 
@@ -123,14 +123,14 @@ KEYS: dict[str, tuple[str, str, Any, tuple[Any, Any, Any, Any]]] = {
 
 
 def written(directory: Path, text: str) -> Path:
-    """A file of settings."""
+    """Write a file of settings and return its path."""
     path = directory / "dockmirror.toml"
     path.write_text(text, "utf-8")
     return path
 
 
 def refused(options: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> str:
-    """What is said of settings that cannot be: one line."""
+    """Return the one-line message for invalid settings."""
     with pytest.raises(ConfigurationError) as caught:
         load(options, environ or {})
     message = str(caught.value)
@@ -140,21 +140,21 @@ def refused(options: Mapping[str, Any], environ: Mapping[str, str] | None = None
 
 
 def attempted(options: Mapping[str, Any], environ: Mapping[str, str]) -> Settings | ConfigurationError:
-    """The settings, or what is said of them; anything else that is raised is a mistake."""
+    """Return the settings or the message for invalid ones; any other error fails the test."""
     try:
         return load(options, environ)
     except ConfigurationError as error:
         return error
 
 
-def test_every_setting_is_here() -> None:
-    """What is added to the settings is added to the table above."""
+def test_the_table_above_has_every_setting() -> None:
+    """A new setting has to be added to the table."""
     assert {*KEYS, "access", "upstreams"} == set(Settings.model_fields)
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_the_command_line_stands_above_the_environment_above_the_file(tmp_path: Path, key: str) -> None:
-    """And the file above what holds where nothing is said."""
+def test_the_command_line_overrides_the_environment_and_the_file(tmp_path: Path, key: str) -> None:
+    """The file overrides the defaults."""
     in_file, in_environment, on_the_line, expected = KEYS[key]
     below = {"CACHE_DIRECTORY": "/cache", "STATE_DIRECTORY": "/state"}
     path = written(tmp_path, f"{key} = {in_file}")
@@ -169,28 +169,28 @@ def test_the_command_line_stands_above_the_environment_above_the_file(tmp_path: 
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_what_an_option_leaves_empty_was_not_given(key: str) -> None:
-    """Options have all keys, and most are None or without elements."""
+def test_an_empty_option_does_not_override(key: str) -> None:
+    """Options have all keys, and most are None or empty lists."""
     nothing: list[object] = [None, [], ""]
     for empty in nothing:
         assert load({key: empty, "config": None, "upstream": []}, {}) == load({}, {})
 
 
 def test_the_file_may_be_named_in_the_environment(tmp_path: Path) -> None:
-    """The command line's counts for more; a name that is empty is none."""
+    """The command line overrides it; an empty name means no file."""
     path = written(tmp_path, 'domain = "a.example"')
     assert load({}, {"DOCKMIRROR_CONFIG": str(path)}).domain == "a.example"
     assert load({"config": path}, {"DOCKMIRROR_CONFIG": "/nowhere"}).domain == "a.example"
     assert load({}, {"DOCKMIRROR_CONFIG": ""}) == load({}, {})
 
 
-def test_other_variables_mean_nothing() -> None:
-    """Only those that begin with the mirror's own name."""
+def test_variables_without_the_prefix_are_ignored() -> None:
+    """Only variables with the mirror's prefix are settings."""
     assert load({}, {"DOMAIN": "a.example", "NOT_DOCKMIRROR_DOMAIN": "x", "PATH": "/"}) == load({}, {})
 
 
-def test_the_well_known_registries_are_there() -> None:
-    """Without a word, each at its address."""
+def test_the_well_known_registries_are_upstreams_by_default() -> None:
+    """Each has its address."""
     settings = load({}, {})
     assert {name: upstream.url for name, upstream in settings.upstreams.items()} == {
         k.name: k.url for k in KNOWN
@@ -204,8 +204,8 @@ def test_the_well_known_registries_are_there() -> None:
     )
 
 
-def test_an_upstream_is_changed_by_what_is_said_of_it(tmp_path: Path) -> None:
-    """And keeps what is known of it beside; the other upstreams stay."""
+def test_a_setting_changes_only_its_own_key_of_an_upstream(tmp_path: Path) -> None:
+    """Its other keys and the other upstreams keep their values."""
     path = written(tmp_path, '[upstreams.docker]\nshort_names = "redirect"\nallow_networks = "10.0.0.0/8"')
     before, after = load({}, {}), load({"config": path}, {})
     changed = {"short_names": "redirect", "allow_networks": ("10.0.0.0/8",)}
@@ -214,7 +214,7 @@ def test_an_upstream_is_changed_by_what_is_said_of_it(tmp_path: Path) -> None:
 
 
 def test_an_upstream_is_added_by_its_name(tmp_path: Path) -> None:
-    """With its address; all else has a default."""
+    """Everything except the address has a default."""
     certificate = tmp_path / "ca.pem"
     certificate.touch()
     path = written(
@@ -232,8 +232,8 @@ def test_an_upstream_is_added_by_its_name(tmp_path: Path) -> None:
     )
 
 
-def test_upstreams_may_be_named_in_short(tmp_path: Path) -> None:
-    """As NAME=URL, separated by spaces or repeated; the same order holds, for each upstream on its own."""
+def test_upstreams_may_be_given_as_name_and_url(tmp_path: Path) -> None:
+    """Pairs are separated by spaces or repeated, and have the same precedence for each upstream."""
     path = written(tmp_path, '[upstreams.one]\nurl = "http://file"\nregistry = "one.example"\n')
     environ = {"DOCKMIRROR_UPSTREAM": "one=http://environment  two=https://two:5000"}
     settings = load({"config": path, "upstream": ["two=http://line", "three=http://line"]}, environ)
@@ -247,21 +247,21 @@ def test_upstreams_may_be_named_in_short(tmp_path: Path) -> None:
     assert settings.upstreams["one"].registry == "one.example"
 
 
-def test_an_upstream_in_short_has_a_name() -> None:
-    """An address alone is not enough."""
+def test_an_upstream_url_without_a_name_is_refused() -> None:
+    """The message shows the expected form."""
     assert refused({"upstream": ["inner"]}).startswith("the command line: upstream: expected NAME=URL")
     assert refused({}, {"DOCKMIRROR_UPSTREAM": "a=http://a inner"}).startswith("the environment: upstream: ")
 
 
-def test_an_upstream_is_what_its_address_says() -> None:
-    """Unless more is said of it: no other host is sent secrets, no name completed, no network allowed."""
+def test_a_new_upstream_has_safe_defaults() -> None:
+    """No other host receives secrets, no name is completed, and no network is allowed."""
     upstream = load({"upstream": ["inner=http://inner"]}, {}).upstreams["inner"]
     assert (upstream.registry, upstream.realms, upstream.aliases, upstream.short_names) == ("", (), (), "off")
     assert (upstream.allow_networks, upstream.ca_file) == ((), None)
 
 
 def test_the_default_may_be_any_upstream(tmp_path: Path) -> None:
-    """Also one that is added elsewhere."""
+    """The upstream may come from another source."""
     path = written(tmp_path, 'default = "inner"')
     assert load({"config": path, "upstream": ["inner=http://inner"]}, {}).default == "inner"
 
@@ -306,8 +306,8 @@ WRONG = {
 @pytest.mark.parametrize(
     ("key", "value"), [(key, value) for key, values in WRONG.items() for value in values]
 )
-def test_what_cannot_be_is_said_in_a_line(key: str, value: str) -> None:
-    """That names the key and the place where it stood; on the command line an empty value is none."""
+def test_an_invalid_value_is_reported_with_its_key_and_source(key: str, value: str) -> None:
+    """The message is one line; an empty value on the command line is no value."""
     assert refused({}, {f"DOCKMIRROR_{key.upper()}": value}).startswith(f"the environment: {key}")
     if value:
         on_the_line = [value] if key in LISTS else value
@@ -331,7 +331,7 @@ def test_what_cannot_be_is_said_in_a_line(key: str, value: str) -> None:
         ("upstreams = 5", "upstreams: expected a table for each"),
         ("[upstreams]\ndocker = 5", "upstreams: expected a table for each"),
         ('[upstreams.inner]\nregistry = "x"', "upstreams.inner.url: is missing"),
-        ('[upstreams.Inner]\nurl = "http://x"', "upstreams.Inner: expected a name"),
+        ('[upstreams.Inner]\nurl = "http://x"', "upstreams.Inner: expected a label"),
         (
             '[upstreams.docker]\nurls = "x"',
             "upstreams.docker.urls: there is no such setting; is 'url' meant?",
@@ -340,7 +340,7 @@ def test_what_cannot_be_is_said_in_a_line(key: str, value: str) -> None:
             '[upstreams.docker]\ncache = "x"',
             "upstreams.docker.cache: there is no such setting here: it belongs above the first table",
         ),
-        ('[upstreams.docker]\nca_file = "/"', "upstreams.docker.ca_file: / is no file"),
+        ('[upstreams.docker]\nca_file = "/"', "upstreams.docker.ca_file: / is not a file"),
         (f'[access]\nhtpasswd = "/{LONG}"', f"access.htpasswd: /{LONG} cannot be read: File name too long"),
         ('[upstreams.docker]\nshort_names = "x"', "upstreams.docker.short_names: "),
         (
@@ -349,16 +349,19 @@ def test_what_cannot_be_is_said_in_a_line(key: str, value: str) -> None:
         ),
         ('[upstreams.docker]\nallow_networks = ["lan"]', "upstreams.docker.allow_networks.0: expected"),
         ('[upstreams.docker]\nrealms = ["auth.docker.io"]', "upstreams.docker.realms.0: expected an address"),
-        ('[upstreams.docker]\nusername = "a:b"', "upstreams.docker.username: expected a name"),
-        ('[upstreams.docker]\nusername = ""', "upstreams.docker.username: expected a name"),
+        ('[upstreams.docker]\nusername = "a:b"', "upstreams.docker.username: expected a username"),
+        ('[upstreams.docker]\nusername = ""', "upstreams.docker.username: expected a username"),
         ('[upstreams.docker]\nallow = ["a b"]', "upstreams.docker.allow.0: expected a pattern"),
         ('[upstreams.docker]\nallow = ["library/"]\ndeny = [":1"]', "upstreams.docker.deny.0: expected"),
         ('[upstreams.docker]\ndeny = ["a:1@sha256:0"]', "upstreams.docker.deny.0: expected a pattern"),
         (
             '[upstreams.docker]\nrewrite = { "a/" = "b" }',
-            "upstreams.docker.rewrite.a/: expected the beginning",
+            "upstreams.docker.rewrite.a/: expected the first components",
         ),
-        ('[upstreams.docker]\nrewrite = { a = "B" }', "upstreams.docker.rewrite.a: expected the beginning"),
+        (
+            '[upstreams.docker]\nrewrite = { a = "B" }',
+            "upstreams.docker.rewrite.a: expected the first components",
+        ),
         (
             '[upstreams.docker]\ntag_ttl = { "a@sha256:*" = 5 }',
             "upstreams.docker.tag_ttl.a@sha256:*: expected",
@@ -404,7 +407,7 @@ def test_what_cannot_be_is_said_in_a_line(key: str, value: str) -> None:
         ("cache_size = -1", "cache_size: expected a number of bytes"),
         ("domain = ", "is not TOML: "),
         *(
-            (f"[upstreams.quay]\n{key}", f"upstreams.quay.{where}: expected what image names begin with")
+            (f"[upstreams.quay]\n{key}", f"upstreams.quay.{where}: expected the first part of image names")
             for key, where in (
                 ("registry = 'http://quay.io'", "registry"),
                 ("registry = '../quay.io'", "registry"),
@@ -415,8 +418,10 @@ def test_what_cannot_be_is_said_in_a_line(key: str, value: str) -> None:
         ("\x00", "is not TOML: "),
     ],
 )
-def test_what_cannot_stand_in_the_file_is_said_with_its_name(tmp_path: Path, text: str, message: str) -> None:
-    """The file's, and the key's whole path."""
+def test_an_invalid_value_in_the_file_is_reported_with_its_path(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    """The message names the file and the complete key."""
     path = written(tmp_path, text)
     assert refused({"config": path}).startswith(f"{path}: {message}")
 
@@ -435,8 +440,8 @@ def test_what_cannot_stand_in_the_file_is_said_with_its_name(tmp_path: Path, tex
         ),
     ],
 )
-def test_an_address_is_an_origin(tmp_path: Path, url: str) -> None:
-    """Scheme, host, port: what else it might hold would be lost, or sent where it does not belong."""
+def test_an_address_with_more_than_an_origin_is_refused(tmp_path: Path, url: str) -> None:
+    """Anything beyond scheme, host and port would be lost or sent to the wrong host."""
     path = written(tmp_path, f'[upstreams.inner]\nurl = "{url}"')
     message = refused({"config": path})
     assert message.startswith(f"{path}: upstreams.inner.url: ")
@@ -453,13 +458,13 @@ def test_an_address_is_an_origin(tmp_path: Path, url: str) -> None:
         ("https://registry.example.:443", "https://registry.example.:443"),
     ],
 )
-def test_an_address_is_written_in_one_way(url: str, origin: str) -> None:
-    """In lower case, and without a slash at its end."""
+def test_an_address_is_normalized(url: str, origin: str) -> None:
+    """It is in lower case, without a slash at the end."""
     assert load({"upstream": [f"inner={url}"]}, {}).upstreams["inner"].url == origin
 
 
-def test_the_place_is_the_one_that_counts(tmp_path: Path) -> None:
-    """Where a key stands in several, the highest is the one that is wrong."""
+def test_the_error_names_the_source_with_precedence(tmp_path: Path) -> None:
+    """When several sources set the key, the value in force is the invalid one."""
     path = written(tmp_path, 'domain = "a b"\n[upstreams.inner]\nurl = "x"')
     environ = {"DOCKMIRROR_DOMAIN": "c d", "DOCKMIRROR_UPSTREAM": "inner=http://inner"}
     assert refused({"config": path}, environ).startswith("the environment: domain: ")
@@ -470,13 +475,13 @@ def test_the_place_is_the_one_that_counts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("key", ["foo", "upstreams", "domains", ""])
-def test_a_variable_that_means_nothing_is_said(key: str) -> None:
-    """A setting that was misspelt is not quietly without effect."""
+def test_an_unknown_variable_is_refused(key: str) -> None:
+    """A misspelt setting is never ignored."""
     assert refused({}, {f"DOCKMIRROR_{key.upper()}": "x"}).startswith(f"the environment: {key}: ")
 
 
-def test_a_file_that_cannot_be_read_is_said(tmp_path: Path) -> None:
-    """Absent, a directory, or no text."""
+def test_an_unreadable_file_is_refused(tmp_path: Path) -> None:
+    """The file is missing, a directory, or not text."""
     assert refused({"config": tmp_path / "none"}).startswith(f"{tmp_path / 'none'}: cannot be read: ")
     assert refused({"config": str(tmp_path)}).startswith(f"{tmp_path}: cannot be read: ")
     path = tmp_path / "binary"
@@ -484,15 +489,15 @@ def test_a_file_that_cannot_be_read_is_said(tmp_path: Path) -> None:
     assert refused({"config": path}).startswith(f"{path}: is not TOML: ")
 
 
-def test_settings_do_not_change() -> None:
-    """What is in force is decided once."""
+def test_settings_are_frozen() -> None:
+    """A loaded value cannot be changed."""
     settings = load({}, {})
     with pytest.raises(ValueError, match="frozen"):
         settings.domain = "b.example"
 
 
-def test_the_cache_has_a_place_of_its_own() -> None:
-    """Where systemd says; without it the system's for root, and the user's for everybody else."""
+def test_the_default_directory_of_the_cache() -> None:
+    """It is systemd's, or else the system's for root and the user's for everybody else."""
     at_home = {"HOME": "/home/me"}
     assert load({}, {**at_home, "CACHE_DIRECTORY": "/a:/b"}).cache == Path("/a")
     root = Path("/var/cache/dockmirror") if os.getuid() == 0 else None
@@ -501,7 +506,7 @@ def test_the_cache_has_a_place_of_its_own() -> None:
 
 
 def test_an_amount_may_be_a_share() -> None:
-    """Of the file system that the cache lies on."""
+    """The share is one of the cache's file system."""
     assert Amount(1000).of(5) == 1000
     assert [bool(amount) for amount in (Amount(), Amount(0), Amount(1), Amount(share=0.1))] == [
         False,
@@ -521,28 +526,28 @@ def test_an_amount_may_be_a_share() -> None:
         ({"hosts": "{name}"}, "docker"),
     ],
 )
-def test_an_upstream_has_a_host(options: Mapping[str, str], host: str) -> None:
-    """Of the pattern that the operator chose."""
+def test_an_upstream_has_a_virtual_host(options: Mapping[str, str], host: str) -> None:
+    """Its name follows the operator's pattern."""
     assert load(options, {}).host("docker") == host
 
 
 @given(
     st.dictionaries(st.sampled_from([*KEYS, "upstream"]), st.text(st.characters(codec="utf-8"), min_size=1))
 )
-def test_no_value_is_too_odd(options: dict[str, str]) -> None:
-    """It is a setting, or said to be none."""
+def test_any_value_is_accepted_or_refused_with_a_message(options: dict[str, str]) -> None:
+    """No value raises another error."""
     environ = {f"DOCKMIRROR_{key.upper()}": value for key, value in options.items()}
     for settings in (attempted(options, {}), attempted({}, environ)):
         if isinstance(settings, ConfigurationError):
             assert str(settings).startswith(("the command line: ", "the environment: "))
 
 
-def test_an_account_of_the_mirror_has_to_be_somebodys(tmp_path: Path) -> None:
-    """Who may come is named wherever settings may stand, even where it is what holds without a word."""
+def test_an_account_of_the_mirror_requires_networks(tmp_path: Path) -> None:
+    """Any source may set the networks, even to the default value."""
     account = '[upstreams.docker]\nusername = "alice"\n'
     path, naming = written(tmp_path, account), tmp_path / "naming.toml"
     message = refused({"config": path})
-    assert message.startswith("networks: is not named, and has to be: whoever reaches the mirror")
+    assert message.startswith("networks: is missing: every client that reaches the mirror")
     assert "upstreams.docker.username" in message
     naming.write_text('networks = ["private"]\n' + account)
     for options, environ in (
@@ -553,8 +558,8 @@ def test_an_account_of_the_mirror_has_to_be_somebodys(tmp_path: Path) -> None:
         assert load(options, environ).networks == ("private",)
 
 
-def test_an_account_may_be_a_helpers(tmp_path: Path) -> None:
-    """Of that, too, it has to be said who may come; and it is another account than that of a name."""
+def test_a_credential_helper_requires_networks_too(tmp_path: Path) -> None:
+    """Its account differs from that of a username."""
     path = written(tmp_path, '[upstreams.docker]\ncredential_helper = "ecr-login"\n')
     assert "upstreams.docker.credential_helper" in refused({"config": path})
     docker = load({"config": path, "networks": ["private"]}, {}).upstreams["docker"]
@@ -564,7 +569,7 @@ def test_an_account_may_be_a_helpers(tmp_path: Path) -> None:
 
 
 def test_an_upstream_may_have_several_addresses(tmp_path: Path) -> None:
-    """The first is the one that it is known by; each alone is an upstream as it was."""
+    """The first one identifies the upstream; each one alone makes an upstream with the same settings."""
     path = written(
         tmp_path, '[upstreams.docker]\nurl = ["https://registry-1.docker.io", "https://Mirror.example/"]'
     )
@@ -578,20 +583,20 @@ def test_an_upstream_may_have_several_addresses(tmp_path: Path) -> None:
 
 
 def test_a_variable_with_a_password_is_no_setting() -> None:
-    """So that no setting holds it."""
+    """No setting holds a password."""
     assert load({}, {"DOCKMIRROR_PASSWORD_DOCKER": "s3cret"}) == load({}, {})
 
 
-def test_names_and_passwords_say_who_may_come(tmp_path: Path) -> None:
-    """As well as networks do."""
+def test_users_replace_networks_for_an_account_of_the_mirror(tmp_path: Path) -> None:
+    """A password file limits access as networks do."""
     file = tmp_path / "htpasswd"
     file.touch()
     table = {"docker": {"url": "https://a.example", "username": "alice"}}
     assert load({"upstreams": table}, {"DOCKMIRROR_ACCESS_HTPASSWD": str(file)}).access.htpasswd == file
 
 
-def test_access_is_laid_over_key_by_key(tmp_path: Path) -> None:
-    """Each key from where it stands highest, and its default where nobody says."""
+def test_the_access_table_is_merged_key_by_key(tmp_path: Path) -> None:
+    """Each key comes from the source with the highest precedence."""
     path = written(tmp_path, "[access]\nrequests = 5\nwindow = 9\n")
     access = load({"config": path}, {"DOCKMIRROR_ACCESS_REQUESTS": "7", "STATE_DIRECTORY": "/state"}).access
     assert (access.requests, access.window, access.keys) == (7, 9, Path("/state/keys"))
@@ -612,21 +617,23 @@ def test_access_is_laid_over_key_by_key(tmp_path: Path) -> None:
         ('[access]\nhtpasswd = "/nowhere"', "access.htpasswd: "),
         (
             'cache = "/c"\n[access]\nkeys = "/c/d/../keys"',
-            "access.keys: expected a file that is not in the cache",
+            "access.keys: expected a file outside the cache directory",
         ),
     ],
 )
-def test_access_that_cannot_be(tmp_path: Path, text: str, message: str) -> None:
-    """Is refused by its key."""
+def test_invalid_access_settings_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    """The message names the key."""
     assert message in refused({"config": written(tmp_path, text)})
 
 
-def test_where_a_value_has_come_from(tmp_path: Path) -> None:
-    """The highest place that says it, and the default where none does."""
+def test_the_origin_of_a_value(tmp_path: Path) -> None:
+    """It is the source with the highest precedence, or the defaults."""
     path = written(tmp_path, 'domain = "a.example"\ngrace = 1\n[upstreams.docker]\ntimeout = 3\n')
-    said = sources({"config": path, "grace": "2", "upstream": ["lan=http://lan"]}, {"DOCKMIRROR_NAMES": "m"})
+    sources = read_sources(
+        {"config": path, "grace": "2", "upstream": ["lan=http://lan"]}, {"DOCKMIRROR_NAMES": "m"}
+    )
     assert {
-        ".".join(where): origin(said, where)
+        ".".join(where): find_origin(sources, where)
         for where in (
             ["domain"], ["grace"], ["names"], ["hosts"], ["cache"], ["access", "keys"],
             ["upstreams", "docker", "timeout"], ["upstreams", "docker", "url"], ["upstreams", "lan", "url"],
@@ -638,8 +645,8 @@ def test_where_a_value_has_come_from(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_settings_travel_to_other_processes(tmp_path: Path) -> None:
-    """As JSON, and are the same there: of every kind, by themselves and as the operator wrote them."""
+def test_settings_survive_json(tmp_path: Path) -> None:
+    """Defaults and given values of every type are the same in another process."""
     table = f"""
 cache_size = "5GB"
 min_free = "12.5%"
@@ -658,8 +665,8 @@ tag_ttl = {{ "library/*" = 5 }}
         assert Settings.model_validate_json(settings.as_json()) == settings
 
 
-def test_what_kubernetes_puts_into_every_pod() -> None:
-    """Is no setting of ours, although a Service of our name makes it look so."""
+def test_the_variables_of_kubernetes_are_ignored() -> None:
+    """A Service with the mirror's name sets variables with its prefix."""
     links = {
         "DOCKMIRROR_SERVICE_HOST": "10.0.0.1", "DOCKMIRROR_SERVICE_PORT": "80",
         "DOCKMIRROR_SERVICE_PORT_HTTP": "80", "DOCKMIRROR_PORT": "tcp://10.0.0.1:80",
@@ -670,8 +677,8 @@ def test_what_kubernetes_puts_into_every_pod() -> None:
     assert refused({}, {"DOCKMIRROR_PORTS": "80"}).startswith("the environment: ports: ")
 
 
-def test_an_address_with_its_mask() -> None:
-    """Is no network, and the one that it lies in is named."""
+def test_an_address_with_a_prefix_length_is_no_network() -> None:
+    """The message names the network that contains it."""
     assert refused({"networks": "10.1.2.3/8"}).endswith("; 10.1.2.3/8 lies in 10.0.0.0/8")
 
 
@@ -679,7 +686,7 @@ PRIVATE = "https://registry.example.com"
 
 
 def upstreams(tmp_path: Path, text: str, environ: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The urls of Docker Hub's upstreams, and of those whose names begin with ``a``."""
+    """Return the urls of Docker Hub's upstreams, and of those whose names begin with ``a``."""
     found = load({"config": written(tmp_path, text)}, environ or {}).upstreams
     return {name: its.url for name, its in found.items() if name.startswith(("docker", "a"))}
 
@@ -696,8 +703,10 @@ def upstreams(tmp_path: Path, text: str, environ: Mapping[str, str] | None = Non
         ),
     ],
 )
-def test_two_at_different_addresses(tmp_path: Path, text: str, names: tuple[str, str]) -> None:
-    """Of one registry are refused: what one gives would be served for the other."""
+def test_one_registry_name_at_two_addresses_is_refused(
+    tmp_path: Path, text: str, names: tuple[str, str]
+) -> None:
+    """Contents of one would be served for the other."""
     with pytest.raises(ConfigurationError) as raised:
         upstreams(tmp_path, text)
     assert all(f"upstreams.{name}" in str(raised.value) for name in names)
@@ -717,14 +726,14 @@ def test_two_at_different_addresses(tmp_path: Path, text: str, names: tuple[str,
         '[upstreams.c]\nurl = "http://c:1"\nregistry = "registry.example.com"\nsame_registry_as = "b"',
     ],
 )
-def test_two_that_are_the_same(tmp_path: Path, text: str) -> None:
-    """Because the operator says so, or because they are at the same address, may share a registry's name."""
+def test_the_same_registry_may_have_two_upstreams(tmp_path: Path, text: str) -> None:
+    """The operator declares it, or the addresses are equal."""
     assert PRIVATE in upstreams(tmp_path, text).values()
 
 
 @pytest.mark.parametrize("other", ["nobody", "quay"])
-def test_the_same_as_one_that_has_it_not(tmp_path: Path, other: str) -> None:
-    """Is refused, by the key."""
+def test_same_registry_as_another_registry_is_refused(tmp_path: Path, other: str) -> None:
+    """The message names the key."""
     with pytest.raises(ConfigurationError, match=r"^upstreams.a.same_registry_as: expected .* docker.io"):
         upstreams(
             tmp_path,
@@ -732,8 +741,8 @@ def test_the_same_as_one_that_has_it_not(tmp_path: Path, other: str) -> None:
         )
 
 
-def test_docker_hub_at_another_address(tmp_path: Path) -> None:
-    """Is there under both of its names, wherever that is said, unless the other has an address of its own."""
+def test_docker_staging_follows_the_address_of_docker(tmp_path: Path) -> None:
+    """It does not when it has an address of its own."""
     text = f'[upstreams.docker]\nurl = "{PRIVATE}"\n'
     assert upstreams(tmp_path, text) == {"docker": PRIVATE, "docker-staging": PRIVATE}
     other = "https://other.example"
@@ -741,10 +750,12 @@ def test_docker_hub_at_another_address(tmp_path: Path) -> None:
     assert upstreams(tmp_path, text, environ) == {"docker": other, "docker-staging": other}
     own = f'[upstreams.docker-staging]\nurl = "{other}"\nsame_registry_as = "docker"'
     assert upstreams(tmp_path, text + own) == {"docker": PRIVATE, "docker-staging": other}
-    said = sources({"config": written(tmp_path, text)}, {})
+    sources = read_sources({"config": written(tmp_path, text)}, {})
     path = str(tmp_path / "dockmirror.toml")
-    assert [origin(said, ["upstreams", name, "url"]) for name in ("docker", "docker-staging")] == [path] * 2
-    assert origin(said, ["upstreams", "docker-staging", "registry"]) == "known"
+    assert [find_origin(sources, ["upstreams", name, "url"]) for name in ("docker", "docker-staging")] == [
+        path
+    ] * 2
+    assert find_origin(sources, ["upstreams", "docker-staging", "registry"]) == "known"
 
 
 @pytest.mark.parametrize(
@@ -755,7 +766,7 @@ def test_docker_hub_at_another_address(tmp_path: Path) -> None:
         "[upstreams]\ndocker-staging = 5\n[upstreams.docker]\nurl=5",
     ],
 )
-def test_what_is_no_table(tmp_path: Path, text: str) -> None:
-    """Is told of, also where an address is looked for in it."""
+def test_a_value_in_place_of_a_table_is_refused(tmp_path: Path, text: str) -> None:
+    """The same holds while an upstream's address is looked up in it."""
     with pytest.raises(ConfigurationError, match="upstreams"):
         upstreams(tmp_path, text)

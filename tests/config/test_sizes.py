@@ -1,4 +1,4 @@
-"""How much: what may be written, and what is never meant."""
+"""Tests of numbers of bytes and shares."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from .test_field_types import WRITTEN
 
 
 @pytest.mark.parametrize("written", ["999999999999999TB", "999999TiB", "99999999999999999B", "100000TB"])
-def test_a_size_beyond_all_disks(written: str) -> None:
-    """Could not be written down again as it was."""
+def test_a_size_that_would_lose_precision_is_refused(written: str) -> None:
+    """It could not be written again as it was."""
     with pytest.raises(ValidationError):
         TypeAdapter(Size).validate_python(written)
 
 
 @given(WRITTEN)
-def test_no_size_is_below_nothing(written: object) -> None:
-    """Nor without an end."""
+def test_negative_and_infinite_sizes_are_refused(written: object) -> None:
+    """A size is a finite number of bytes."""
     adapter: TypeAdapter[Amount] = TypeAdapter(Size)
     try:
         amount = adapter.validate_python(written)

@@ -224,7 +224,7 @@ def test_verified(chain: Chain, skopeo_machine: Machine) -> None:
     file.write_bytes(data)
     found = dockmirror(chain.mirror, "verify", "--json")
     assert found.returncode == 1
-    [wrong] = json.loads(found.stdout)["wrong"]
+    [wrong] = json.loads(found.stdout)["corrupt"]
     assert (wrong["digest"], wrong["repositories"]) == (pushed.layers[0].digest, [place])
     succeeded(dockmirror(chain.mirror, "verify", "--repair"))
     skopeo_pulls(skopeo_machine, name, pushed)

@@ -78,20 +78,20 @@ def test_every_kind(settings: Mirror) -> None:
     assert done.returncode == 1, done.stderr
     examined = {each["upstream"]: each for each in json.loads(done.stdout)}
     last = {name: each["steps"][-1] for name, each in examined.items()}
-    assert [name for name, each in examined.items() if each["well"]] == WELL
+    assert [name for name, each in examined.items() if each["ok"]] == WELL
     assert {name: last[name]["name"] for name in WRONG} == WRONG
     assert [step["name"] for step in examined["token"]["steps"]] == [
         "name", "connection", "TLS", "/v2/", "token",
     ]  # fmt: skip
     assert examined["tls"]["addresses"] == ["127.0.0.1"]
-    assert "anybody" in last["token"]["told"]
-    assert "own account" in last["login"]["told"]
-    assert "'realms'" in last["realm"]["told"]
-    assert "another name" in last["other"]["told"]
-    assert "an untrusted authority" in last["stranger"]["told"]
-    assert "refused" in last["refused"]["told"]
-    assert "proxy http://127.0.0.1" in last["proxied"]["told"]
-    assert "nowhere.invalid" in last["nowhere"]["told"]
+    assert "anonymously" in last["token"]["result"]
+    assert "own account" in last["login"]["result"]
+    assert "'realms'" in last["realm"]["result"]
+    assert "another name" in last["other"]["result"]
+    assert "an untrusted authority" in last["stranger"]["result"]
+    assert "refused" in last["refused"]["result"]
+    assert "proxy http://127.0.0.1" in last["proxied"]["result"]
+    assert "nowhere.invalid" in last["nowhere"]["result"]
     assert ALICE.password not in done.stdout + done.stderr
 
 
@@ -110,4 +110,4 @@ def test_unknown(settings: Mirror) -> None:
     """What is no upstream is refused as a wrong option."""
     done = dockmirror(settings, "check", "nothing")
     assert done.returncode == 2
-    assert "nothing is no upstream" in done.stderr
+    assert "there is no upstream nothing" in done.stderr

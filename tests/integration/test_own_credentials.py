@@ -164,7 +164,5 @@ def test_who_may_come_has_to_be_said(
     """Without it the mirror does not start, and says why."""
     upstreams = {"basic": {"url": basic_registry.url, **account}}
     mirror = Mirror(tmp_path, make_machine(), upstreams, networks=None)
-    with pytest.raises(
-        RuntimeError, match="networks: is not named, and has to be: whoever reaches the mirror"
-    ):
+    with pytest.raises(RuntimeError, match="networks: is missing: every client that reaches the mirror"):
         mirror.start()

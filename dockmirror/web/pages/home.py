@@ -7,8 +7,7 @@ from datetime import UTC, datetime
 
 from twisted.web.template import Tag, tags
 
-from ...client_config.archive_command import archive
-from ...client_config.clients import CLIENTS
+from ...client_config.clients import CLIENTS, download_archive
 from ...client_config.snippet import ClientConfig, Snippet
 from ..recent_requests import RequestRecord
 from .home_view import HomePageView, format_age, format_size, has_failed, source_phrase
@@ -39,9 +38,9 @@ def _header(view: HomePageView, say: Language) -> Tag:
         else say("lead.one", registry=view.registry.name, mirror=mirror.host)
     )  # fmt: skip
     notes = []
-    if mirror.loopback:
+    if mirror.is_loopback:
         notes.append(say("note.loopback", host=mirror.name))
-    if mirror.plain:
+    if mirror.is_plain:
         notes.append(say("note.plain"))
     return tags.header(
         tags.p(_title(view, say), class_="what"),
@@ -98,7 +97,7 @@ def _row(seen: RequestRecord, view: HomePageView, say: Language) -> Tag:
 def _registries(view: HomePageView, say: Language) -> Tag:
     """List the registries, by host where they have one; one example is enough for the paths then."""
     mirror = view.mirror
-    example = f"{mirror.by_path(mirror.other)}/{mirror.other.placeholder}"
+    example = f"{mirror.by_path(mirror.example)}/{mirror.example.placeholder}"
     part = section("registries", say("registries"))
     part(tags.p(inline_code(say("registries.what", example=example))))
     by_name = any(each.host for each in mirror.registries)
@@ -134,4 +133,4 @@ def _client(client: ClientConfig, view: HomePageView, say: Language) -> Tag:
 
 def _archives(view: HomePageView, say: Language) -> Tag:
     part = section("archives", say("archives"))
-    return part(tags.p(inline_code(say("archives.what"))), snippet_figure(archive(view.mirror), say))
+    return part(tags.p(inline_code(say("archives.what"))), snippet_figure(download_archive(view.mirror), say))

@@ -6,8 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 
-from ...client_config.archive_command import archive
-from ...client_config.clients import CLIENTS
+from ...client_config.clients import CLIENTS, download_archive
 from .home_view import HomePageView, format_age, format_size, source_phrase
 from .languages import Language
 
@@ -22,7 +21,7 @@ def render_text(view: HomePageView, say: Language) -> str:
         [say("text.clients")],
         table([[f"curl {mirror.url}/client/{c.name}", c.snippets(mirror)[0].path] for c in CLIENTS.values()]),
         [say("text.archives")] if mirror.archives else [],
-        [f"    {line}" for line in archive(mirror).text.splitlines()] if mirror.archives else [],
+        [f"    {line}" for line in download_archive(mirror).text.splitlines()] if mirror.archives else [],
         [say("requests.of", address=view.client.address)] if view.client.address else [],
         [*_seen(view, say)] or [f"    {say('requests.none')}"],
     ]

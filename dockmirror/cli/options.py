@@ -1,4 +1,4 @@
-"""Platforms as they are written on a command line."""
+"""Options that several commands have."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import click
 
 from ..oci.platform import Platform
 
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
 
 class PlatformType(click.ParamType):  # type: ignore[type-arg, unused-ignore]
-    """``linux/amd64``, ``linux/arm/v7``."""
+    """A platform, such as ``linux/amd64`` or ``linux/arm/v7``."""
 
     name = "os/arch[/variant]"
 
     def convert(self, value: str, param: click.Parameter | None, context: click.Context | None) -> Platform:
-        """See ``ParamType``."""
         try:
             return Platform.parse(value)
         except ValueError as error:
@@ -22,5 +23,5 @@ class PlatformType(click.ParamType):  # type: ignore[type-arg, unused-ignore]
 
 platforms_option = click.option(
     "--platform", "platforms", type=PlatformType(), multiple=True,
-    help="Of an image for several platforms only this one; repeatable.",
+    help="Only this platform of a multi-platform image; repeatable.",
 )  # fmt: skip
