@@ -189,7 +189,7 @@ def _pull_through(
         PublicRepositories(partition, cache.documents, clock, _may_mark_public(upstream, parts)),
         RequestCircuitBreaker(clock, parts.breaker_key, context.health.rest),
         clock,
-        settings.keep_vanished,
+        settings.keep_deleted_upstream,
     )
     changes = Generations(registry, cache.documents, cache.deletions, clock)
     cached = PullThrough(

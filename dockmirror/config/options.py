@@ -46,7 +46,7 @@ class Options(usage.Options):
         ["log-format", None, None, "Log format: text or json."],
     ]
 
-    optFlags = [["keep-vanished", None, "Keep serving images that were deleted upstream."]]
+    optFlags = [["keep-deleted-upstream", None, "Keep serving images that were deleted upstream."]]
 
     def __init__(self) -> None:
         super().__init__()

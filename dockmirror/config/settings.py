@@ -146,7 +146,7 @@ class Settings(_Frozen):
     store_days: Annotated[int, Field(ge=1, le=10_000)] | None = None
     redirect: bool = False
     tag_ttl: Seconds = 60.0
-    keep_vanished: bool = False
+    keep_deleted_upstream: bool = False
     export: bool = False
     upstreams: dict[Label, UpstreamSettings] = Field(default_factory=dict)
     default: Label | None = None

@@ -103,7 +103,7 @@ KEYS: dict[str, tuple[str, str, Any, tuple[Any, Any, Any, Any]]] = {
         (Amount(share=0.2), Amount(1000), Amount(1500), Amount(share=0.125)),
     ),
     "tag_ttl": ("5", "2.5", "0", (60, 5, 2.5, 0)),
-    "keep_vanished": ("true", "false", "true", (False, True, False, True)),
+    "keep_deleted_upstream": ("true", "false", "true", (False, True, False, True)),
     "store": ('"s3://a/b/c"', "gs://a", "az://a/b/", (None, "s3://a/b/c", "gs://a", "az://a/b")),
     "store_endpoint": (
         '"http://a:9000"',
@@ -278,7 +278,7 @@ WRONG = {
     "cache_size": ["all", "-1", "1,5GB", "1PB", "1EiB", "GB", ""],
     "min_free": ["101%", "%", "0x10", "10 percent", ""],
     "tag_ttl": ["-1", "1h", "inf", ""],
-    "keep_vanished": ["maybe", ""],
+    "keep_deleted_upstream": ["maybe", ""],
     "cache": [""],
     "certificates": [""],
     "acme": ["me", "me@", "@a.example", "mailto:a@a.example", "a@b@c", ""],

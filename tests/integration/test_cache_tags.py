@@ -77,8 +77,8 @@ def test_deleted(tagging: Chain) -> None:
 
 
 def test_deleted_and_kept(tagging: Chain) -> None:
-    """With ``keep_vanished`` what was deleted upstream is served on, and the answer tells that."""
-    _restart(tagging, tag_ttl=0, keep_vanished=True)
+    """With ``keep_deleted_upstream`` what was deleted upstream is served on, and the answer tells that."""
+    _restart(tagging, tag_ttl=0, keep_deleted_upstream=True)
     pushed = _delete_held(tagging, "vanished")
     answer = _pull(tagging, "vanished")
     assert (answer.status, answer.body) == (200, pushed.manifest.data)
@@ -102,9 +102,9 @@ def test_strangers_cannot_purge(tagging: Chain) -> None:
     assert "GET" not in {each.method for each in tagging.front.requests[before:] if each.status == 200}
 
 
-def _restart(chain: Chain, tag_ttl: float, keep_vanished: bool = False) -> None:
+def _restart(chain: Chain, tag_ttl: float, keep_deleted_upstream: bool = False) -> None:
     chain.mirror.stop()
-    chain.mirror.configure(tag_ttl=tag_ttl, keep_vanished=keep_vanished)
+    chain.mirror.configure(tag_ttl=tag_ttl, keep_deleted_upstream=keep_deleted_upstream)
     chain.mirror.start()
 
 

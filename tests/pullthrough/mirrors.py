@@ -72,7 +72,7 @@ class Mirror:
         store: Store | None = None,
         entry: str = "docker",
         tag_ttl: float = 60.0,
-        keep_vanished: bool = False,
+        keep_deleted_upstream: bool = False,
         others: Sequence[Origin] = (),
         writable: bool = False,
         registry: str = "docker.io",
@@ -100,7 +100,9 @@ class Mirror:
         if writable:
             deletions.expect(registry)
             self.writes = WriteThrough(origin, changes, contents, tags, grants)
-        gateway = UpstreamGateway(origin, anonymous, grants, public, resting, self.clock, keep_vanished)
+        gateway = UpstreamGateway(
+            origin, anonymous, grants, public, resting, self.clock, keep_deleted_upstream
+        )
         relay = ResumingRegistry(gateway, self.clock)
         self.registry: IRegistry = PullThrough(
             gateway,

@@ -47,7 +47,7 @@ def test_strangers_cannot_purge(origin: Origin, warm: Mirror, manifest: bytes) -
 
 def test_what_vanished_may_be_kept(origin: Origin, warm: Mirror, manifest: bytes) -> None:
     """Where the operator wants that: whole, with a warning, for those who may have it."""
-    keeping = warm.restarted(keep_vanished=True)
+    keeping = warm.restarted(keep_deleted_upstream=True)
     for age in (TTL, 2 * DAY, 6 * DAY):
         origin.trouble = None
         keeping.get(f"{NAME}/blobs/{Digest.of(LAYER)}")
