@@ -1,4 +1,4 @@
-"""Header fields of requests and responses as text."""
+"""Header fields of requests and responses, as text."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from twisted.web.http_headers import Headers
 
 
 def lines(headers: Headers, name: str) -> list[str]:
-    """The values of a field, a line each; bytes that are no ASCII, which none may hold here, are replaced."""
+    """Return the values of a field, one per line; bytes outside ASCII are replaced."""
     return [value.decode("ascii", "replace") for value in headers.getRawHeaders(name.encode("ascii"), [])]
 
 
 def first(headers: Headers, name: str) -> str | None:
-    """The first value of a field."""
+    """Return the first value of a field, or None."""
     return next(iter(lines(headers, name)), None)

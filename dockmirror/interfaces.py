@@ -1,4 +1,4 @@
-"""Every seam of the house: what each promises, and how it fails."""
+"""Contracts between packages: what each method means, returns and raises."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConsumer
 from zope.interface import Attribute, Interface
 
+from .oci.cache_status import CacheStatus
 from .oci.consent import HeldBlob
 from .oci.descriptor import Descriptor
 from .oci.digest import Digest
@@ -22,61 +23,60 @@ from .oci.write import Write, WriteResult
 
 
 class IBody(Interface):
-    """Bytes to be delivered once.  Whoever is given one delivers it or discards it, and does so once."""
+    """A byte stream that its owner delivers or discards, exactly once."""
 
     descriptor: Descriptor = Attribute("Media type, digest and size of the bytes that will be delivered.")
 
     def deliver(consumer: IConsumer) -> Deferred[None]:
-        """Writes all bytes to the consumer, at its pace.
+        """Write all bytes to the consumer, under its back-pressure.
 
-        Where it takes more than one turn of the reactor, a push producer is registered with the
-        consumer meanwhile.  Fires with None after the last byte was written.  Fails with a
-        ``RegistryError`` where the bytes cannot be completed correctly: what was written is then a
-        beginning that must be cut off.  Cancelling it ends the delivery and gives back what it held.
-        In every case the producer has been unregistered by then.
+        A delivery that takes more than one turn of the reactor registers a push producer with the
+        consumer.  Fires with None after the last byte was written.  Fails with a ``RegistryError`` if
+        the bytes cannot be completed correctly: what was written is then a beginning that must be cut
+        off.  Cancelling it ends the delivery and releases its resources.  The producer is always
+        unregistered before it fires.
         """
 
     def discard() -> None:
-        """Gives back what the content holds (a connection, an open file); nothing will be delivered."""
+        """Release what the body holds (a connection, an open file); nothing will be delivered."""
 
 
 class IFileConsumer(IConsumer):
-    """A consumer to which the kernel moves bytes of a file, so that nobody reads them.
+    """A consumer that can send a file's bytes by the kernel (``sendfile``), without reading them.
 
-    Whoever must see the bytes that pass does not provide it.
+    A wrapper that must see the bytes does not provide it.
     """
 
     def send_file(file: int, offset: int, length: int) -> int | None:
-        """Takes bytes of an open file, between others that are written, and tells how many.
+        """Send bytes of an open file, in order with those that are written, and return how many were sent.
 
-        0 where the file ends; None where nothing goes just now.  Unless all went, the push producer,
-        which must be registered, has been paused, and is resumed when more goes.  The call waits for
-        the disk where the bytes are not in the page cache.
+        Returns 0 at the end of the file, and None if the connection takes nothing now.  Unless all
+        were sent, the push producer, which must be registered, is paused until more can be sent.
+        The call blocks on the disk if the bytes are not in the page cache.
 
-        :raises OSError: when the file does not give them.
+        :raises OSError: when the file cannot be read.
         """
 
 
 @frozen
 class Answer:
-    """What a registry has to say to a request that it grants.
+    """A registry's answer to a request that it grants; refusals are raised.
 
-    :ivar status: 200, 206, 304, or 301 or 307 with a ``location``; nothing else is an answer to a question,
-        all else is raised.  To a write also those of ``Written``.
-    :ivar content: the body; for HEAD and 304 its descriptor tells what the body would be.
-    :ivar content_range: for a 206 of one range, which part of the content this is.
-    :ivar location: for a 301, where on the same host the client is sent; for a 307, where it gets the
-        content; after a write, where it goes on.
+    :ivar body: for HEAD and 304 it is empty, and its descriptor describes the one of a GET.
+    :ivar status: 200, 206, 304, or 301 or 307 with a ``location``.
+    :ivar content_range: for a 206 of one range, the range that the body is.
+    :ivar location: for a 301, a path on the same host; for a 307, the address of the content.
     :ivar next_page: for a list, the query of its next page.
-    :ivar consents: whether this proves that the upstream gives it to whoever asked; see ``oci/consent.py``.
-    :ivar elsewhere: whether another registry gave it, which has no say in who may have what else.
-    :ivar headers: the few of the upstream's headers that travel, as they came.
-    :ivar upstream_status: what the upstream answered, for the access log; None where it was not asked.
-    :ivar parts: where the registry has sent on to another host for a blob, asks there for a part of it:
-        without credentials, and without the registry; fails with a ``RegistryError``, soon for ever, since
-        such addresses end.
-    :ivar reject: to be called with the digest of a blob whose bytes from here were wrong, so that the address
-        which gave them is not asked for it for a while; equal for answers of the same address.
+    :ivar headers: the few of the upstream's headers that are passed on.
+    :ivar cache: the part that the cache had in the answer; None if no cache was asked.
+    :ivar upstream_status: the upstream's status, for the access log; None if it was not asked.
+    :ivar consents: True if this proves that the upstream gives it to whoever asked; see ``oci/consent.py``.
+    :ivar from_other_host: True if another registry gave it, which does not decide who may have what.
+    :ivar open_range: fetches a part of a blob from the host that the registry has redirected to: without
+        credentials, and without the registry.  Fails with a ``RegistryError``, for good once the address
+        has expired.
+    :ivar reject: reports that a blob of that digest was wrong, so that the address which sent it is not asked
+        for it for a while; equal for answers of the same address.
     """
 
     body: IBody
@@ -85,6 +85,7 @@ class Answer:
     location: str | None = None
     next_page: tuple[tuple[str, str], ...] | None = None
     headers: tuple[tuple[str, str], ...] = field(default=())
+    cache: CacheStatus | None = None
     upstream_status: int | None = None
     consents: bool = False
     from_other_host: bool = False
@@ -95,31 +96,39 @@ class Answer:
 
 
 class IRegistry(Interface):
-    """A registry, or something in front of one.  Behaviour is added by wrapping this interface."""
+    """A registry, or a wrapper of one that adds behaviour."""
 
     async def fetch(request: RegistryRequest) -> Answer:
-        """What the registry has for that request.
+        """Answer the request.
 
-        :raises RegistryError: the row that says why not; ``Unauthorized`` with the registry's challenges
-            where it demands credentials; ``Unreachable`` where it gave no answer.
+        :raises RegistryError: the reason for a refusal; ``Unauthorized`` with the registry's challenges if it
+            demands credentials; ``Unreachable`` if it gave no answer.
         """
+
+
+class ITokenService(Interface):
+    """The token service of a registry, or a wrapper of one."""
 
     async def token(request: TokenRequest) -> Answer:
-        """What the registry's token service says: the JSON of a token under both of its names.
+        """Return the JSON of a token, under both of its names.
 
-        :raises RegistryError: as the token service refused, or because credentials may not go where
-            the registry would have them go.
+        :raises RegistryError: the token service's refusal, or that credentials may not be sent to the
+            service that the registry names.
         """
+
+
+class IUpstream(IRegistry, ITokenService):
+    """A registry with its token service."""
 
 
 class IWritableRegistry(Interface):
-    """A registry that can be changed, or something in front of one."""
+    """A registry that takes pushes and deletions, or a wrapper of one."""
 
     async def write(write: Write, body: IBody) -> WriteResult:
-        """What has come of it; the body may have been discarded, or be cancelled in the middle.
+        """Write, and return the registry's answer; the body may be discarded, or cancelled in the middle.
 
-        :raises RegistryError: the row that says why not, as ``IRegistry.fetch`` does; what ends the body too
-            early, where the client's side did.
+        :raises RegistryError: the reason for a refusal, as of ``IRegistry.fetch``; or the error of a body
+            that the client ended too early.
         """
 
 
@@ -127,191 +136,187 @@ class IAccount(Interface):
     """An account that the mirror has at an upstream."""
 
     async def login() -> Login:
-        """What to log in with now.
+        """Return the current login.
 
-        :raises Unavailable: when that is not to be had.
+        :raises Unavailable: when there is none.
         """
 
     def refused(login: Login) -> None:
-        """The upstream did not take this; where there may be another by now, that is given next."""
+        """Report that the upstream refused the login; a newer one is returned next, if there is one."""
 
 
 class ContentKind(Enum):
-    """As what a repository has a content: the same bytes may be a blob here and a manifest there."""
+    """The kind of a repository's link to a digest: the same bytes may be a blob here and a manifest there."""
 
     BLOB = "blob"
     MANIFEST = "manifest"
 
 
 class IStoredContent(Interface):
-    """A stored content that was opened; eviction takes it away from nobody who holds one.
-
-    Whoever is given one asks it for one ``content`` or closes it.
-    """
+    """An open stored content, which eviction cannot take away; its owner calls ``body`` or ``close`` once."""
 
     size: int = Attribute("Bytes.")
 
     def body(descriptor: Descriptor, segments: Sequence[bytes | ContentRange]) -> IBody:
-        """Parts of the stored bytes, and bytes between them, in that order; closes the file at its end."""
+        """Return a body of parts of the content and literal bytes, which closes the content at its end."""
 
     def close() -> None:
-        """Gives it back unread."""
+        """Close it unread."""
 
 
 class IBucketBlob(IStoredContent):
-    """A stored content that lies on another machine, from where it is worth being fetched only once.
+    """A content in the bucket, which is worth being fetched only once.
 
-    Whoever is given one may also open it as a source does, from an offset on, and again where that breaks
-    off; it is closed all the same.
+    It may also be opened as an ``ISource``: from an offset on, and again if that breaks off.  It must be
+    closed all the same.
     """
 
     async def open(offset: int) -> Answer:
-        """The content from that offset on: 206 from there, or 200 with the whole.
+        """Fetch the content from that offset on: 206 from there, or 200 with all of it.
 
-        :raises RegistryError: ``Unreachable`` where it is not given; what is delivered fails so, too.
+        :raises Unreachable: when the bucket does not give it; the body's delivery fails so, too.
         """
 
     async def presigned_url() -> str | None:
-        """An address at which anybody gets it for a short while; None where clients are not sent there."""
+        """Return a short-lived URL for the client, or None if clients are not redirected."""
 
 
 class IContentStore(Interface):
-    """Verified contents, and which repository has which.
+    """Verified contents, and the links that say which repository has which.
 
-    A repository's name begins here with its registry's: ``docker.io/library/busybox``.  Bytes that are
-    held entitle nobody: only a link says that a repository has them, and as what.
+    A repository's name begins with its registry's here: ``docker.io/library/busybox``.  Held bytes alone
+    grant no access: only a link says that a repository has them, and as what.
     """
 
     async def open(repository: Repository, digest: Digest, kind: ContentKind) -> IStoredContent | None:
-        """The content, where the repository is linked to it as that kind and it is held whole.
+        """Open a complete content that the repository links as that kind, or return None.
 
-        That it was used is noted, at most once a minute.
+        Updates its time of last use, at most once a minute.
         """
 
     async def holds(digest: Digest) -> bool:
-        """Whether the bytes are held at all, for whichever repository."""
+        """Return whether the bytes are held, whichever repository links them."""
 
     async def peek(digest: Digest) -> IStoredContent | None:
-        """The bytes, whichever repository has them: to compare with others, and to serve to nobody."""
+        """Return the bytes, whichever repository links them: only to compare with others."""
 
     async def link(repository: Repository, digest: Digest, kind: ContentKind) -> bool:
-        """Says that the repository has this content; False where the bytes are not held."""
+        """Link the content to the repository; return False if the bytes are not held."""
 
     async def add(repository: Repository, digest: Digest, kind: ContentKind, data: bytes) -> None:
-        """Keeps a small content, already verified, and links it.
+        """Store a small, verified content, and link it.
 
-        :raises OSError: when it cannot be kept; nothing has changed then.
+        :raises OSError: when it cannot be stored; nothing has changed then.
         """
 
     async def unlink(repository: Repository, digest: Digest, kind: ContentKind) -> None:
-        """Says that the repository does not have this content any more; the bytes stay for others."""
+        """Remove the repository's link; the bytes stay for others."""
 
 
 @frozen
 class TagEntry:
-    """What a tag named when it was last confirmed, in seconds since the epoch."""
+    """The digest that a tag named when it was last confirmed, in seconds since the epoch."""
 
     digest: Digest
     confirmed: float
 
 
 class ITagStore(Interface):
-    """What tags named."""
+    """The digests that tags name."""
 
     async def get(repository: Repository, tag: Tag) -> TagEntry | None:
-        """None where it is not known."""
+        """Return the tag's entry, or None."""
 
     async def put(repository: Repository, tag: Tag, digest: Digest) -> None:
-        """Notes what the tag names, confirmed now; to be called when the manifest is held."""
+        """Record what the tag names, confirmed now; the manifest must be held."""
 
     async def forget(repository: Repository, tag: Tag) -> None:
-        """The tag names nothing any more."""
+        pass
 
     async def forget_named(repository: Repository, digest: Digest) -> None:
-        """Forget all tags of the repository that name this."""
+        """Forget all tags of the repository that name the digest."""
 
 
 class IDocumentStore(Interface):
-    """Small documents by name, that a restart does not lose: lists, challenges, what is public."""
+    """Small documents by name, which survive a restart: lists, challenges, public repositories."""
 
     async def read(name: str) -> bytes | None:
-        """None where there is none."""
+        """Return the document, or None."""
 
     async def write(name: str, data: bytes) -> None:
-        """Replaces it, whole or not at all."""
+        """Replace the document atomically."""
 
 
 class IStagedUpload(Interface):
-    """A blob that is written while it passes.  Whoever is given one ends it."""
+    """A copy of a blob that is being pushed; its owner must finish it."""
 
     def write(data: bytes) -> None:
-        """Takes some more of it; never fails, and nobody waits for it."""
+        """Append data; never fails or blocks."""
 
     async def finish() -> int | None:
-        """Nothing more comes; how many bytes there are, and None where they could not be kept."""
+        """End the copy, and return its size in bytes, or None if it could not be stored."""
 
 
 class IUploadStaging(Interface):
-    """Copies of blobs that are on their way to an upstream, by names that nobody else knows."""
+    """Copies of blobs that are being pushed to an upstream, under secret names."""
 
     async def open(name: str, offset: int) -> IStagedUpload | None:
-        """The copy from that offset on, whatever came after it; None where that cannot be had."""
+        """Open the copy at that offset and truncate it there; return None if that is not possible."""
 
     async def commit(name: str, digest: Digest) -> bool:
-        """Whether the copy is that content, which is held then; it is a copy no more."""
+        """Store the copy as that content, and return whether it is; the copy is gone in any case."""
 
     async def drop(name: str) -> None:
-        """It is not wanted."""
+        """Delete the copy."""
 
 
 class ISource(Interface):
-    """How one reader of a blob would fetch it: with its own path and its own credentials."""
+    """A reader's own way to fetch a blob: with its path and its credentials."""
 
     async def open(offset: int) -> Answer:
-        """Asks the upstream for the blob from that offset on: 206 from there, or 200 with the whole.
+        """Fetch the blob from that offset on: 206 from there, or 200 with all of it.
 
-        :raises RegistryError: as refused; ``Unreachable`` where another attempt may do better.
+        :raises RegistryError: the refusal; ``Unreachable`` if another attempt may succeed.
         """
 
     async def check(held: HeldBlob) -> None:
-        """Asks the upstream only whether this reader may have the blob.
+        """Ask the upstream only whether this reader may have the blob.
 
         :param held: the blob, of which a part may have to be compared.
-        :raises RegistryError: when not.
+        :raises RegistryError: when it may not.
         """
 
 
 class IDownloadReader(Interface):
-    """One reader's place in a download that is going on, or has just ended.  Read once, or left."""
+    """One reader of a download; it reads once or leaves."""
 
-    size: int | None = Attribute("Bytes of the whole blob; None where the upstream does not tell.")
-    joined: bool = Attribute("The download of another reader is read.")
+    size: int | None = Attribute("Bytes of the blob; None if the upstream does not tell.")
+    joined: bool = Attribute("True if the download was begun for another reader.")
 
     def content(descriptor: Descriptor, part: ContentRange | None) -> IBody:
         """Return the blob, or a part of it, as it arrives; its last 64 KiB wait for the digest."""
 
     def seconds_until(part: ContentRange) -> float:
-        """Estimate from the pace so far how long the part will take; infinite where there is none yet."""
+        """Return the seconds until the part has arrived, at the rate so far; infinite if there is none."""
 
     def leave() -> None:
-        """Leave the download."""
+        """Leave without reading."""
 
 
 class IDownloads(Interface):
-    """Blobs that are being downloaded: one writer each, many readers."""
+    """Downloads in flight: one writer each, many readers."""
 
     def is_downloading(registry: str, digest: Digest) -> bool:
-        """Return True while this process or another downloads the blob from that registry."""
+        """Return whether the blob is being downloaded from that registry, by any process."""
 
     async def join(registry: str, repository: Repository, digest: Digest, source: ISource) -> IDownloadReader:
-        """Join the download of a blob, which begins now if there is none.
+        """Join the download of a blob, or begin it.
 
-        Fires as soon as the upstream has told the size, or not.  Where somebody else's fetch is joined,
-        ``source.check`` decides first, unless that repository has given this reader's credentials the
-        blob already: the caller knows, and gives a source whose check asks nobody.  When the blob is
-        whole and verified it is linked to ``repository`` (the store's name of it).
+        Fires once the upstream has answered.  A reader that joins another one's download is admitted by
+        ``source.check``; a caller that knows the reader to be authorized gives a source whose check does
+        nothing.  The blob is linked to ``repository`` (the store's name) when it is complete and verified.
 
-        :raises RegistryError: as this reader's source was refused; ``Corrupt`` when the upstream's bytes
-            are not the blob, and for a while after.
-        :raises OSError: when the disk takes nothing.
+        :raises RegistryError: the refusal of this reader's source; ``CorruptContent`` when the upstream's
+            bytes do not match the digest, and for a while after.
+        :raises OSError: when the disk cannot be written.
         """

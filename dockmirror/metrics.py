@@ -1,4 +1,4 @@
-"""What is counted and measured, for whoever watches the mirror from outside."""
+"""The metrics of the mirror, for Prometheus."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 OTHER = "other"
-"""The value of a label for whatever is not known by name."""
+"""The label of anything without a known name."""
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _LAG = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5)
 
 
 class Metrics:
-    """Every metric there is.
+    """All metrics.
 
-    No value of a label is a client's: they are names from the settings, words of ours, and statuses.
+    Labels have no value that a client can choose: they are names from the settings, fixed words and statuses.
 
-    :param registry: in which they are exposed, and nothing else.
+    :param registry: the registry that exposes them.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -34,23 +34,26 @@ class Metrics:
         )
         self.results = Counter(
             "dockmirror_cache_results",
-            "What the cache did with a request.",
+            "Requests by what the cache did with them.",
             ["upstream", "endpoint", "result"],
             registry=registry,
         )
         self.held_bytes = Counter(
-            "dockmirror_cache_sent_bytes", "Bytes of bodies that were held.", ["upstream"], registry=registry
+            "dockmirror_cache_sent_bytes",
+            "Bytes of bodies sent from the cache.",
+            ["upstream"],
+            registry=registry,
         )
         self.upstream_seconds = Histogram(
             "dockmirror_upstream_seconds",
-            "Seconds from a question to the head of its response.",
+            "Seconds from a request to the head of its response.",
             ["upstream"],
             buckets=_SECONDS,
             registry=registry,
         )
         self.upstream_failures = Counter(
             "dockmirror_upstream_failures",
-            "Questions that got no answer of use.",
+            "Requests without a usable answer.",
             ["upstream", "reason"],
             registry=registry,
         )
@@ -62,7 +65,7 @@ class Metrics:
         )
         self.writes = Counter(
             "dockmirror_writes",
-            "What was pushed or deleted, or was to be.",
+            "Pushes and deletions, refused ones too.",
             ["upstream", "method", "status"],
             registry=registry,
         )
@@ -70,45 +73,45 @@ class Metrics:
             "dockmirror_pushed_bytes", "Bytes of bodies sent to upstreams.", ["upstream"], registry=registry
         )
         self.limit = Gauge(
-            "dockmirror_upstream_ratelimit_limit", "RateLimit-Limit as last told.", ["upstream"],
+            "dockmirror_upstream_ratelimit_limit", "The last RateLimit-Limit.", ["upstream"],
             registry=registry,
         )  # fmt: skip
         self.remaining = Gauge(
-            "dockmirror_upstream_ratelimit_remaining", "RateLimit-Remaining as last told.", ["upstream"],
+            "dockmirror_upstream_ratelimit_remaining", "The last RateLimit-Remaining.", ["upstream"],
             registry=registry,
         )  # fmt: skip
         self.lag = Histogram(
-            "dockmirror_event_loop_lag_seconds", "How late a timer of one second was.", buckets=_LAG,
+            "dockmirror_event_loop_lag_seconds", "Delay of a timer of one second.", buckets=_LAG,
             registry=registry,
         )  # fmt: skip
 
-    def watch_connections(self, connected: Connected) -> None:
-        """Exposes how many connections and requests there are, at the time of asking."""
-        self.registry.register(_Connections(connected))
+    def expose_connections(self, counts: ConnectionCounts) -> None:
+        """Expose the numbers of connections and requests, read at each scrape."""
+        self.registry.register(_Connections(counts))
 
-    def watch_cache(self, held: Held) -> None:
-        """Exposes what the cache holds, and what has gone from it."""
-        self.registry.register(_Cache(held))
+    def expose_cache(self, counts: CacheCounts) -> None:
+        """Expose the size of the cache, and its evictions."""
+        self.registry.register(_Cache(counts))
 
-    def watch_fetches(self, fetched: Fetched) -> None:
-        """Exposes what has come of the blobs that were fetched."""
-        self.registry.register(_Fetches(fetched))
+    def expose_downloads(self, counts: DownloadCounts) -> None:
+        """Expose the outcomes of downloads."""
+        self.registry.register(_Fetches(counts))
 
-    def watch_bucket(self, shared: Shared) -> None:
-        """Exposes what the bucket was asked, and what it is owed."""
-        self.registry.register(_Bucket(shared))
+    def expose_bucket(self, counts: BucketCounts) -> None:
+        """Expose the requests to the bucket, and the uploads that wait."""
+        self.registry.register(_Bucket(counts))
 
-    def watch_certificates(self, ends: Callable[[], Mapping[str, float]]) -> None:
-        """Exposes when certificates end, in seconds since 1970 and by the files that they stand in."""
+    def expose_certificates(self, ends: Callable[[], Mapping[str, float]]) -> None:
+        """Expose when certificates expire, in seconds since 1970, by file."""
         self.registry.register(_Certificates(ends))
 
-    def tell_build(self, **versions: str) -> None:
-        """Exposes what is running."""
+    def expose_build(self, **versions: str) -> None:
+        """Expose the versions of what is running."""
         Info("dockmirror_build", "What is running.", registry=self.registry).info(versions)
 
 
-class Connected(Protocol):
-    """Clients' connections; see ``OpenConnections``."""
+class ConnectionCounts(Protocol):
+    """Counts of clients' connections; see ``OpenConnections``."""
 
     turned_away: int
 
@@ -122,24 +125,20 @@ class Connected(Protocol):
 
 
 class _Connections(Collector):
-    def __init__(self, connected: Connected) -> None:
-        self._connected = connected
+    def __init__(self, counts: ConnectionCounts) -> None:
+        self._counts = counts
 
     def collect(self) -> Iterable[Metric]:
-        connected = self._connected
-        yield GaugeMetricFamily(
-            "dockmirror_connections", "Connections of clients that are open.", connected.open_count
-        )
-        yield GaugeMetricFamily(
-            "dockmirror_running_requests", "Requests that are not answered yet.", connected.running_requests
-        )
+        it = self._counts
+        yield GaugeMetricFamily("dockmirror_connections", "Open connections of clients.", it.open_count)
+        yield GaugeMetricFamily("dockmirror_running_requests", "Requests in progress.", it.running_requests)
         yield CounterMetricFamily(
-            "dockmirror_turned_away", "Connections beyond a limit.", connected.turned_away
+            "dockmirror_turned_away", "Connections refused because of a limit.", it.turned_away
         )
 
 
-class Held(Protocol):
-    """What keeps to a budget; see ``Eviction``."""
+class CacheCounts(Protocol):
+    """Counts of the cache's contents; see ``Eviction``."""
 
     size: int
     evicted: int
@@ -147,21 +146,21 @@ class Held(Protocol):
 
 
 class _Cache(Collector):
-    """Reads its figures when they are asked for, where they are kept already."""
+    """Reads the counts at each scrape."""
 
-    def __init__(self, held: Held) -> None:
-        self._held = held
+    def __init__(self, counts: CacheCounts) -> None:
+        self._counts = counts
 
     def collect(self) -> Iterable[Metric]:
-        yield GaugeMetricFamily("dockmirror_cache_bytes", "Bytes held.", self._held.size)
-        yield CounterMetricFamily("dockmirror_cache_evicted", "Contents evicted.", self._held.evicted)
+        yield GaugeMetricFamily("dockmirror_cache_bytes", "Bytes held.", self._counts.size)
+        yield CounterMetricFamily("dockmirror_cache_evicted", "Contents evicted.", self._counts.evicted)
         yield CounterMetricFamily(
-            "dockmirror_cache_evicted_bytes", "Bytes of the contents evicted.", self._held.evicted_bytes
+            "dockmirror_cache_evicted_bytes", "Bytes of the contents evicted.", self._counts.evicted_bytes
         )
 
 
-class Fetched(Protocol):
-    """What has come of fetches; see ``DownloadStats``."""
+class DownloadCounts(Protocol):
+    """Counts of downloads' outcomes."""
 
     kept: int
     wrong: int
@@ -170,63 +169,59 @@ class Fetched(Protocol):
 
 
 class _Fetches(Collector):
-    def __init__(self, fetched: Fetched) -> None:
-        self._fetched = fetched
+    def __init__(self, counts: DownloadCounts) -> None:
+        self._counts = counts
 
     def collect(self) -> Iterable[Metric]:
-        it = self._fetched
-        fetches = CounterMetricFamily(
-            "dockmirror_fetches", "Blobs fetched to be kept, by what came of them.", labels=["outcome"]
-        )
+        it = self._counts
+        fetches = CounterMetricFamily("dockmirror_fetches", "Downloads by outcome.", labels=["outcome"])
         for outcome, count in (("kept", it.kept), ("wrong", it.wrong), ("failed", it.failed)):
             fetches.add_metric([outcome], count)
         yield fetches
         yield CounterMetricFamily(
-            "dockmirror_resumptions", "Times that a fetch that had broken off went on.", it.resumed
+            "dockmirror_resumptions", "Downloads resumed after they broke off.", it.resumed
         )
 
 
-class Shared(Protocol):
-    """The bucket behind the cache; see ``TieredStore``."""
+class BucketCounts(Protocol):
+    """Counts of the bucket; see ``TieredStore``."""
 
     @property
     def requests(self) -> Mapping[str, int]:
-        """How many it was asked, by what."""
+        """Return the number of requests by operation."""
 
     @property
     def failing(self) -> bool:
-        """Whether the last one failed."""
+        """True if the last request failed."""
 
     @property
     def waiting(self) -> int:
-        """How much is still to be uploaded."""
+        """Return how many uploads wait."""
 
 
 class _Bucket(Collector):
-    def __init__(self, shared: Shared) -> None:
-        self._shared = shared
+    def __init__(self, counts: BucketCounts) -> None:
+        self._counts = counts
 
     def collect(self) -> Iterable[Metric]:
-        it = self._shared
+        it = self._counts
         requests = CounterMetricFamily(
             "dockmirror_bucket_requests", "Requests to the bucket.", labels=["operation"]
         )
         for operation, count in sorted(it.requests.items()):
             requests.add_metric([operation], count)
         yield requests
-        yield GaugeMetricFamily("dockmirror_bucket_failing", "Whether the bucket fails.", int(it.failing))
-        yield GaugeMetricFamily("dockmirror_uploads_waiting", "What is still to be uploaded.", it.waiting)
+        yield GaugeMetricFamily("dockmirror_bucket_failing", "1 if the bucket fails.", int(it.failing))
+        yield GaugeMetricFamily("dockmirror_uploads_waiting", "Uploads to the bucket that wait.", it.waiting)
 
 
 class _Certificates(Collector):
-    """Those that are shown at the time of asking."""
-
     def __init__(self, ends: Callable[[], Mapping[str, float]]) -> None:
         self._ends = ends
 
     def collect(self) -> Iterable[Metric]:
         family = GaugeMetricFamily(
-            "dockmirror_certificate_not_after_seconds", "When a certificate ends.", labels=["file"]
+            "dockmirror_certificate_not_after_seconds", "Expiry of a certificate.", labels=["file"]
         )
         for file, ends in self._ends().items():
             family.add_metric([file], ends)

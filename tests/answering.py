@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from dockmirror.body.in_memory import json_body
-from dockmirror.interfaces import Answer, IBody, IFileConsumer, IRegistry
+from dockmirror.interfaces import Answer, IBody, IFileConsumer, IUpstream
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.errors import RegistryError, Unreachable
 from dockmirror.oci.request import RegistryRequest
@@ -211,7 +211,7 @@ class Feed:
         self._consumer.unregisterProducer()
 
 
-@implementer(IRegistry)
+@implementer(IUpstream)
 class FakeRegistry:
     """Answers with these in turn, and with the last one for ever; remembers what it was asked.
 

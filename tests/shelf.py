@@ -9,6 +9,7 @@ from zope.interface import implementer
 
 from dockmirror.body.in_memory import BytesBody, NoBody
 from dockmirror.interfaces import Answer, IBody, IRegistry
+from dockmirror.oci.cache_status import CacheResult, CacheStatus
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import BlobUnknown, ManifestUnknown
@@ -17,7 +18,6 @@ from dockmirror.oci.platform import Platform
 from dockmirror.oci.reference import Reference, Repository, Tag
 from dockmirror.oci.request import Blob, RegistryRequest
 from dockmirror.oci.request import Manifest as Asked
-from dockmirror.oci.token import TokenRequest
 
 PLACE = Repository("docker.io/library/nginx")
 LATEST = Tag("latest")
@@ -95,14 +95,10 @@ class Shelf:
         data = self.contents[path]
         descriptor = Descriptor(None, Digest.of(data), len(data))
         if request.head:
-            hit = "hit" if path in self.held else "fwd=miss"
-            return Answer(NoBody(descriptor), headers=(("Cache-Status", f"dockmirror; {hit}"),))
+            result = CacheResult.HIT if path in self.held else CacheResult.MISS
+            return Answer(NoBody(descriptor), cache=CacheStatus(result))
         self.held |= {path, str(Asked(PLACE, Digest.of(data)))}  # a tag's manifest by its digest, too
         return Answer(self.feeds.get(path) or BytesBody(data, descriptor))
-
-    async def token(self, request: TokenRequest) -> Answer:
-        """Not asked for."""
-        raise NotImplementedError
 
     def fetched(self) -> list[str]:
         """The blobs that were read, by their bytes."""

@@ -27,10 +27,10 @@ def test_metrics() -> None:
     """The table of metrics has each that there is, by the name that is scraped, with its kind and labels."""
     metrics = Metrics(CollectorRegistry())
     make_process_telemetry(metrics, HttpSite(Resource(), Clock()), Clock(), None, _noted)
-    metrics.watch_fetches(DownloadStats())
-    metrics.watch_cache(Eviction(ROOT, Clock(), _never, Budget(0, 0, 0)))
-    metrics.watch_certificates(dict)
-    metrics.watch_bucket(Shared())
+    metrics.expose_downloads(DownloadStats())
+    metrics.expose_cache(Eviction(ROOT, Clock(), _never, Budget(0, 0, 0)))
+    metrics.expose_certificates(dict)
+    metrics.expose_bucket(Shared())
     ends = {"counter": "_total", "info": "_info"}
     told = [(family.name + ends.get(family.type, ""), family.type) for family in metrics.registry.collect()]
     rows = table("docs/operating.md", "metric")

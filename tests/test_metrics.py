@@ -11,7 +11,7 @@ from tests.scraped import scraped
 
 @define
 class Figures:
-    """What a cache knows of itself."""
+    """Counts of a cache."""
 
     size: int = 7
     evicted: int = 2
@@ -20,7 +20,7 @@ class Figures:
 
 @define
 class Connected:
-    """What a site knows of its clients."""
+    """Counts of clients' connections."""
 
     open_count: int = 2
     running_requests: int = 1
@@ -35,8 +35,8 @@ class Shared:
         self.failing, self.waiting = False, 0
 
 
-def test_nothing_is_global() -> None:
-    """Two sets of metrics know nothing of each other, and the library's own registry nothing of them."""
+def test_metrics_are_not_global() -> None:
+    """Two sets are independent of each other and of the library's own registry."""
     one, other = Metrics(CollectorRegistry()), Metrics(CollectorRegistry())
     one.sent_bytes.labels("a").inc(5)
     assert scraped(one.registry)["dockmirror_sent_bytes_total", ("a",)] == 5
@@ -44,11 +44,11 @@ def test_nothing_is_global() -> None:
     assert not any(metric.name.startswith("dockmirror") for metric in REGISTRY.collect())
 
 
-def test_what_is_read_when_it_is_asked_for() -> None:
-    """Connections, requests that run, and what the cache holds are those of the moment."""
+def test_gauges_are_read_at_each_scrape() -> None:
+    """Connections, running requests and the size of the cache."""
     metrics, figures, connected = Metrics(CollectorRegistry()), Figures(), Connected()
-    metrics.watch_connections(connected)
-    metrics.watch_cache(figures)
+    metrics.expose_connections(connected)
+    metrics.expose_cache(figures)
     connected.open_count = 3
     figures.size = 8
     seen = scraped(metrics.registry)
@@ -59,10 +59,10 @@ def test_what_is_read_when_it_is_asked_for() -> None:
     assert seen["dockmirror_cache_evicted_bytes_total", ()] == 30
 
 
-def test_a_bucket() -> None:
-    """What it was asked, by what, whether it fails, and what it is owed, at the time of asking."""
+def test_the_bucket_is_read_at_each_scrape() -> None:
+    """Requests by operation, failure, and uploads that wait."""
     metrics, shared = Metrics(CollectorRegistry()), Shared()
-    metrics.watch_bucket(shared)
+    metrics.expose_bucket(shared)
     shared.failing, shared.waiting = True, 5
     seen = scraped(metrics.registry)
     assert seen["dockmirror_bucket_requests_total", ("get",)] == 3
@@ -70,18 +70,18 @@ def test_a_bucket() -> None:
     assert (seen["dockmirror_bucket_failing", ()], seen["dockmirror_uploads_waiting", ()]) == (1, 5)
 
 
-def test_when_certificates_end() -> None:
-    """It is told of those that are there at the time, by their files."""
+def test_certificates_are_read_at_each_scrape() -> None:
+    """Each with its expiry, by file."""
     metrics, ends = Metrics(CollectorRegistry()), {"/c/a.pem": 5.0}
-    metrics.watch_certificates(lambda: ends)
+    metrics.expose_certificates(lambda: ends)
     ends["/c/b.pem"] = 7.0
     seen = scraped(metrics.registry)
     assert seen["dockmirror_certificate_not_after_seconds", ("/c/a.pem",)] == 5
     assert seen["dockmirror_certificate_not_after_seconds", ("/c/b.pem",)] == 7
 
 
-def test_what_is_running() -> None:
-    """Stands in the labels of a metric that is 1."""
+def test_versions_are_labels() -> None:
+    """The metric is 1."""
     metrics = Metrics(CollectorRegistry())
-    metrics.tell_build(version="1.2", python="3")
+    metrics.expose_build(version="1.2", python="3")
     assert scraped(metrics.registry)["dockmirror_build_info", ("3", "1.2")] == 1

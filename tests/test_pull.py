@@ -31,14 +31,14 @@ def shelf() -> Shelf:
 
 
 def pulled(shelf: Shelf, *platforms: Platform, referrers: bool = False) -> PulledImage:
-    """What came of the image."""
+    """Return the outcome of a pull."""
     counted = PulledImage()
     now(Pull(shelf).image(Wanted(PLACE, LATEST, platforms, referrers), counted))
     return counted
 
 
-def test_everything(shelf: Shelf) -> None:
-    """Of all platforms is read once, and what is held is not read again."""
+def test_all_platforms_are_pulled_once(shelf: Shelf) -> None:
+    """Blobs that the mirror holds are not read again."""
     first = pulled(shelf)
     assert first == PulledImage(4, 0, 6, len(b"amdarm{}baseaattested"))
     assert shelf.fetched() == sorted(["amd", "arm", "{}", "base", "a", "attested"])
@@ -47,8 +47,8 @@ def test_everything(shelf: Shelf) -> None:
     assert shelf.fetched() == []
 
 
-def test_what_is_held(shelf: Shelf) -> None:
-    """Is what the mirror answers from its cache; what comes there a moment later is waited for."""
+def test_missing_content_is_checked_again(shelf: Shelf) -> None:
+    """A mirror stores a blob a moment after it was sent."""
     clock = Clock()
     asked = now(Pull(shelf).image(Wanted(PLACE, LATEST), PulledImage()))
     assert len(asked) == 10
@@ -63,8 +63,8 @@ def test_what_is_held(shelf: Shelf) -> None:
     assert outcome == [[]]
 
 
-def test_what_is_not_held(shelf: Shelf) -> None:
-    """Is told of after a while: what is not kept, and what is not there any more."""
+def test_missing_content_is_reported(shelf: Shelf) -> None:
+    """After some checks: content that was not stored, and content that is gone."""
     clock = Clock()
     asked = now(Pull(shelf).image(Wanted(PLACE, LATEST), PulledImage()))
     kept = str(Blob(PLACE, Digest.of(b"base")))
@@ -76,8 +76,8 @@ def test_what_is_not_held(shelf: Shelf) -> None:
     assert sorted(str(each.target) for each in outcome.get()) == sorted([kept, gone])
 
 
-def test_some_platforms(shelf: Shelf) -> None:
-    """Only theirs, without attestations; a variant that nobody names is any."""
+def test_chosen_platforms_are_pulled(shelf: Shelf) -> None:
+    """Without attestations; a variant that is not named matches any."""
     assert pulled(shelf, AMD).manifests == 2
     assert shelf.fetched() == sorted(["amd", "base", "a"])
     assert pulled(shelf, Platform("linux", "arm")).fetched == 1
@@ -88,8 +88,8 @@ def test_some_platforms(shelf: Shelf) -> None:
 
 
 @pytest.mark.parametrize("api", [True, False])
-def test_referrers(shelf: Shelf, api: bool) -> None:
-    """Are found by the API, or by the tag where the registry has none; where there are none all is well."""
+def test_referrers_are_pulled(shelf: Shelf, api: bool) -> None:
+    """By the API, or by the tag schema if the registry has none; an image may have none."""
     shelf.put(FOR_AMD)
     assert pulled(shelf, referrers=True).manifests == 1
     digest = Digest.of(FOR_AMD)
@@ -99,8 +99,8 @@ def test_referrers(shelf: Shelf, api: bool) -> None:
     assert pulled(shelf).manifests == 1
 
 
-def test_failures(shelf: Shelf) -> None:
-    """A blob that is not to be had fails the image, and the others are read nevertheless."""
+def test_a_failed_blob_fails_the_image(shelf: Shelf) -> None:
+    """The other blobs are read all the same."""
     missing = str(Blob(PLACE, Digest.of(b"base")))
     del shelf.contents[missing]
     counted = PulledImage()
@@ -112,8 +112,8 @@ def test_failures(shelf: Shelf) -> None:
         pulled(shelf)
 
 
-def test_list_that_fails() -> None:
-    """Of referrers is no list of none, unless there is no such thing."""
+def test_a_failed_list_of_referrers_fails_the_image() -> None:
+    """It does not count as an empty list, unless the registry has no such API."""
 
     class Broken(Shelf):
         async def fetch(self, request: RegistryRequest) -> Answer:
@@ -127,8 +127,8 @@ def test_list_that_fails() -> None:
         pulled(broken, referrers=True)
 
 
-def test_so_many_at_a_time(shelf: Shelf) -> None:
-    """Blobs are read, each watched until it is whole; who leaves leaves them all."""
+def test_blobs_are_read_a_few_at_a_time(shelf: Shelf) -> None:
+    """Each with its progress; a cancelled pull cancels them all."""
     shelf.put(FOR_AMD)
     paths = {str(Blob(PLACE, Digest.of(data))): data for data in (b"amd", b"base", b"a")}
     feeds = {path: Feed() for path in paths}
@@ -159,8 +159,8 @@ def test_so_many_at_a_time(shelf: Shelf) -> None:
     assert len(outcome) == 1
 
 
-def test_head_refused() -> None:
-    """Means that it is asked for."""
+def test_a_refused_head_leads_to_a_get() -> None:
+    """The blob is fetched."""
 
     class Headless(Shelf):
         async def fetch(self, request: RegistryRequest) -> Answer:

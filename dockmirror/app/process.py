@@ -132,7 +132,7 @@ class ServingProcess:
             settings.certificates, settings.domain, reactor, filled=settings.acme is not None
         )
         metrics = telemetry.metrics
-        metrics.watch_certificates(self._certificate_ends)
+        metrics.expose_certificates(self._certificate_ends)
         self.telemetry = make_process_telemetry(
             metrics,
             self.site,

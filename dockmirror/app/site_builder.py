@@ -190,7 +190,7 @@ def build_hosts(
         names = registry_names(upstream)
         stack = build_stack(name, settings, context, accounts.get(name), signing_keys)
         hosts[settings.host(name)] = RegistryHost(
-            stack.virtual, pages.resources(names[0]), writes=stack.writes
+            stack.virtual, pages.resources(names[0]), tokens=stack.tokens, writes=stack.writes
         )
         own = {**dict.fromkeys(names, stack.own), **own}
     router = RegistryRouter(own, own["docker.io"])

@@ -6,12 +6,13 @@ From the client down to the upstream:
     ServiceAccountOnly or AnonymousOnly  rejects logins of clients (the latter on the own host)
     ShortNames, PrefixRewrite            turn the client's names into the upstream's
     RuleFilter                           applies the operator's allow and deny rules
-    PullCounter, CacheMetrics            count
+    RequestObserver                      counts what the cache did, and what was sent
     PushProbeBypass                      sends a pusher's existence checks upstream (virtual host)
     PullThrough                          serves what is stored, and stores what is fetched
     ResumingRegistry                     continues broken blobs, and withholds the tail of wrong ones
     TokenRegistry                        asks with the mirror's own tokens (own host)
     Failover or FallbackMirror           asks the upstream's other addresses when the first one fails
+    UpstreamObserver                     records the health of an address, and its failures
     UpstreamRegistry                     asks the upstream
 """
 
@@ -26,12 +27,11 @@ from twisted.internet.interfaces import IReactorTime
 
 from ..concurrency.circuit_breaker import RequestCircuitBreaker
 from ..config.settings import Settings, UpstreamSettings
-from ..interfaces import IAccount, IRegistry, IWritableRegistry
-from ..middleware.cache_metrics import CacheMetrics
-from ..middleware.health_recorder import PullCounter
+from ..interfaces import IAccount, IRegistry, ITokenService, IWritableRegistry
 from ..middleware.names import (
     NamespaceFilter,
     PrefixRewrite,
+    ScopeRewrite,
     ShortNameRedirect,
     ShortNames,
     WriteNameRewrite,
@@ -39,6 +39,7 @@ from ..middleware.names import (
     complete_short_name,
     rewrite_prefix,
 )
+from ..middleware.observers import RequestObserver, TokenObserver
 from ..middleware.registry_router import AnonymousOnly
 from ..middleware.resuming_registry import ResumingRegistry
 from ..middleware.rules import PullRule, PullRules, RuleFilter, WriteRuleFilter
@@ -56,7 +57,6 @@ from ..pullthrough.pull_through import PullThrough
 from ..pullthrough.push_cache import PushCache
 from ..pullthrough.upstream_gateway import PushProbeBypass, UpstreamGateway
 from ..pullthrough.writethrough import WriteThrough
-from ..status.cache_series import CacheSeries
 from ..upstream.registry_writer import LocationSigner
 from .cache import CacheParts
 from .naming import registry_names
@@ -93,11 +93,13 @@ class StackContext:
 class HostRegistries:
     """One upstream as its virtual host and as the mirror's own host serve it.
 
+    :ivar tokens: the token service of the virtual host; the mirror's own host has none.
     :ivar writes: accepts pushes to the virtual host; None if the upstream is read-only.
     """
 
     virtual: IRegistry
     own: IRegistry
+    tokens: ITokenService
     writes: IWritableRegistry | None = None
 
 
@@ -118,16 +120,24 @@ def build_stack(
     has_rules = bool(upstream.allow or upstream.deny)
     base = _build_base(context.upstream(name, upstream, account, signing_keys), settings, context)
 
+    def upstream_name(repository: Repository) -> Repository:
+        return _upstream_name(upstream, repository)
+
     def allow_shared(below: IRegistry) -> IRegistry:
         return ServiceAccountOnly(below, names[0])
 
     def allow_anonymous(below: IRegistry) -> IRegistry:
         return AnonymousOnly(below, names[0], settings.host(name))
 
+    def observe(below: IRegistry) -> IRegistry:
+        return RequestObserver(
+            below, name, names[0], telemetry.metrics, telemetry.popular, _lookup_recorder(context)
+        )
+
     common: list[Layer] = [
         *_when(upstream.rewrite, lambda below: PrefixRewrite(below, upstream.rewrite)),
         *_when(has_rules, lambda below: RuleFilter(below, _pull_rules(name, upstream, "pulled"))),
-        lambda below: PullCounter(below, names[0], telemetry.popular),
+        observe,
     ]
     virtual: list[Layer] = [
         lambda below: NamespaceFilter(below, names),
@@ -143,14 +153,21 @@ def build_stack(
     ]
     writes: list[WriteLayer] = [
         lambda below: WriteNamespaceFilter(below, names),
-        lambda below: WriteNameRewrite(below, lambda repository: _upstream_name(upstream, repository)),
+        lambda below: WriteNameRewrite(below, upstream_name),
         *_when(has_rules, lambda below: WriteRuleFilter(below, _pull_rules(name, upstream, "pushed"))),
     ]
     return HostRegistries(
         _wrap(virtual, base.virtual),
         _wrap(own, base.own),
+        ServiceAccountOnly(base.virtual, names[0]) if is_shared else ScopeRewrite(base.tokens, upstream_name),
         None if base.writes is None else _wrap(writes, base.writes),
     )
+
+
+def _lookup_recorder(context: StackContext) -> Callable[[bool], None]:
+    """Return a function that records each lookup in the cache, and how much it holds."""
+    series, cache = context.telemetry.series, context.cache
+    return lambda is_hit: series.asked(is_hit, cache.eviction.size if cache else 0)
 
 
 def _when(condition: object, layer: T) -> list[T]:
@@ -168,14 +185,14 @@ def _build_base(upstream: UpstreamContext, settings: Settings, context: StackCon
     """Build the lower half of the stack: the cache over the upstream, or the upstream alone."""
     parts = make_upstream(upstream)
     if context.cache is not None:
-        return _pull_through(upstream, parts, settings, context.cache, context.telemetry.series)
+        return _pull_through(upstream, parts, settings, context.cache)
     relayed = parts.authorized if settings.shared(upstream.settings) else parts.relayed
     virtual, own = (ResumingRegistry(each, context.clock) for each in (relayed, parts.authorized))
-    return HostRegistries(virtual, own, parts.writes)
+    return HostRegistries(virtual, own, parts.relayed, parts.writes)
 
 
 def _pull_through(
-    context: UpstreamContext, parts: UpstreamParts, settings: Settings, cache: CacheParts, series: CacheSeries
+    context: UpstreamContext, parts: UpstreamParts, settings: Settings, cache: CacheParts
 ) -> HostRegistries:
     """Build the cache over an upstream: who may have what, and what is stored of manifests, blobs, lists."""
     name, upstream, clock = context.name, context.settings, context.clock
@@ -192,9 +209,11 @@ def _pull_through(
         settings.keep_deleted_upstream,
     )
     changes = Generations(registry, cache.documents, cache.deletions, clock)
+    login = LoginCache(partition, gateway, cache.documents, clock)
+    tokens = TokenObserver(login, name, context.metrics)
     cached = PullThrough(
         gateway,
-        LoginCache(partition, gateway, cache.documents, clock),
+        login,
         ManifestCache(changes, gateway, cache.contents, cache.tags, clock, ttl),
         BlobCache(
             registry,
@@ -208,19 +227,15 @@ def _pull_through(
         ListCache(partition, gateway, cache.documents, clock, ttl, changes),
     )
 
-    def count(below: IRegistry) -> IRegistry:
-        return CacheMetrics(
-            below, name, context.metrics, lambda is_hit: series.asked(is_hit, cache.eviction.size)
-        )
-
     if parts.writes is None:
-        return HostRegistries(count(cached), count(cached))
+        return HostRegistries(cached, cached, tokens)
     cache.deletions.expect(registry)
     signer = LocationSigner(context.signing_keys, f"{name} copies")
     pushes = PushCache(parts.writes, changes, cache.contents, cache.upload_staging, signer)
     return HostRegistries(
-        count(PushProbeBypass(cached, gateway)),
-        count(cached),
+        PushProbeBypass(cached, gateway),
+        cached,
+        tokens,
         WriteThrough(pushes, changes, cache.contents, cache.tags, grants),
     )
 
@@ -241,7 +256,7 @@ def make_tag_ttl(upstream: UpstreamSettings, settings: Settings) -> Callable[[In
     rules = [(PullRule.parse(pattern), seconds) for pattern, seconds in upstream.tag_ttl.items()]
 
     def tag_ttl(target: InRepository) -> float:
-        return next((seconds for rule, seconds in rules if rule.names(target)), settings.tag_ttl)
+        return next((seconds for rule, seconds in rules if rule.covers(target)), settings.tag_ttl)
 
     return tag_ttl
 

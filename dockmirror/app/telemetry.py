@@ -78,13 +78,13 @@ def make_process_telemetry(
     read_state: Callable[[], Coroutine[Any, Any, WorkerState]],
 ) -> ProcessTelemetry:
     """Let the metrics observe the site and the cache, and return what reports them."""
-    metrics.watch_connections(site.connections)
+    metrics.expose_connections(site.connections)
     if cache is not None:
-        metrics.watch_cache(cache.eviction)
-        metrics.watch_fetches(cache.download_stats)
+        metrics.expose_cache(cache.eviction)
+        metrics.expose_downloads(cache.download_stats)
         if cache.bucket is not None:
-            metrics.watch_bucket(cache.bucket)
-    metrics.tell_build(
+            metrics.expose_bucket(cache.bucket)
+    metrics.expose_build(
         version=_version("dockmirror"), twisted=_version("twisted"), python=platform.python_version()
     )
     return ProcessTelemetry(

@@ -15,11 +15,16 @@ from twisted.web.iweb import IAgent, IPolicyForHTTPS
 
 from ..config.load import PASSWORD_PREFIX, PREFIX
 from ..config.settings import ConfigurationError, Settings, UpstreamSettings
-from ..interfaces import IAccount, IRegistry, IWritableRegistry
+from ..interfaces import IAccount, IRegistry, IUpstream, IWritableRegistry
 from ..metrics import Metrics
-from ..middleware.cache_metrics import ErrorMetrics, WriteMetrics
-from ..middleware.failover import Failover, FallbackMirror, can_use_fallback
-from ..middleware.health_recorder import HealthRecorder
+from ..middleware.failover import (
+    Failover,
+    FallbackMirror,
+    UpstreamFailover,
+    UpstreamFallback,
+    can_use_fallback,
+)
+from ..middleware.observers import UpstreamObserver, WriteMetrics
 from ..middleware.quarantine import CorruptBlobQuarantine
 from ..middleware.token_registry import TokenRegistry
 from ..oci.credentials import Credentials
@@ -105,7 +110,7 @@ class UpstreamParts:
     :ivar writes: pushes to the first address with the clients' credentials; None if read-only.
     """
 
-    relayed: IRegistry
+    relayed: IUpstream
     authorized: IRegistry
     detectors: Sequence[PrivateAddressDetector]
     breaker_key: Callable[[RegistryRequest], object] = lambda _: None
@@ -134,11 +139,13 @@ def make_upstream(context: UpstreamContext) -> UpstreamParts:
         return UpstreamParts(first, TokenRegistry(first, clock, account), detectors, writes=writes)
     if settings.replicas:
         own = [TokenRegistry(each, clock, account) for each in registries]
-        return UpstreamParts(Failover(registries, clock), Failover(own, clock), detectors, writes=writes)
+        return UpstreamParts(
+            UpstreamFailover(registries, clock), Failover(own, clock), detectors, writes=writes
+        )
     anonymous = [TokenRegistry(other, clock) for other in others]
     authorized = TokenRegistry(first, clock, account)
     return UpstreamParts(
-        FallbackMirror(first, anonymous, clock),
+        UpstreamFallback(first, anonymous, clock),
         FallbackMirror(authorized, anonymous, clock),
         detectors[:1],
         can_use_fallback,
@@ -148,7 +155,7 @@ def make_upstream(context: UpstreamContext) -> UpstreamParts:
 
 def _make_registry(
     context: UpstreamContext, settings: UpstreamSettings, reached: Callable[[str, str], None]
-) -> tuple[IRegistry, IWritableRegistry | None]:
+) -> tuple[IUpstream, IWritableRegistry | None]:
     """Make the registry at one address, with connections, a challenge and tokens of its own.
 
     :param settings: the upstream's, with this address only.
@@ -161,7 +168,7 @@ def _make_registry(
     relay = TokenRelay(client, challenges, TrustedRealms(url, settings.realms))
     requests = RegistryClient(url, client, challenges, clock)
     upstream = UpstreamRegistry(client, requests, challenges, relay, BlobSizes(clock))
-    observed = ErrorMetrics(HealthRecorder(upstream, context.health.of(url)), name, metrics)
+    observed = UpstreamObserver(upstream, name, metrics, context.health.of(url))
     registry = CorruptBlobQuarantine(observed, clock)
     if not settings.writes:
         return registry, None

@@ -9,8 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConsumer
 from zope.interface import implementer
 
-from ..body.in_memory import collect
-from ..body.paced import PacedBytes
+from ..body.in_memory import PacedBytes, collect
 from ..interfaces import IBody, IRegistry
 from ..oci.descriptor import Descriptor
 from ..oci.digest import Digest

@@ -1,1 +1,1 @@
-"""Bytes with a descriptor, to be delivered once, and what is done to them on their way."""
+"""Byte streams with a descriptor, and wrappers that change them on their way."""

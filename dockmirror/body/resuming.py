@@ -1,4 +1,4 @@
-"""A body that goes on where its upstream broke off."""
+"""A body that continues where its upstream broke off."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from zope.interface import implementer
 
 from ..interfaces import IBody
 from ..oci.errors import Unreachable
-from .sequential import SequentialConsumer
+from .consumers import SequentialConsumer
 
 PAUSES = (0.0, 0.5, 1.0, 2.0, 4.0)
 """Seconds before each further attempt."""
@@ -19,39 +19,34 @@ PAUSES = (0.0, 0.5, 1.0, 2.0, 4.0)
 
 @implementer(IBody)
 class ResumingBody:
-    """A content whose rest is asked for again when it breaks off.
+    """A body whose rest is fetched when it breaks off.
 
-    :param reopen: given how many bytes have come, opens the content from there on; fails with a
-        ``RegistryError`` where that cannot be had.
+    :param reopen: opens the body from an offset on, or fails with a ``RegistryError``.
     """
 
-    def __init__(
-        self, content: IBody, reopen: Callable[[int], Awaitable[IBody]], clock: IReactorTime
-    ) -> None:
-        self.descriptor = content.descriptor
-        self._content = content
+    def __init__(self, body: IBody, reopen: Callable[[int], Awaitable[IBody]], clock: IReactorTime) -> None:
+        self.descriptor = body.descriptor
+        self._body = body
         self._reopen = reopen
         self._clock = clock
 
     def deliver(self, consumer: IConsumer) -> Deferred[None]:
-        """See ``IBody``."""
         return Deferred.fromCoroutine(self._deliver(SequentialConsumer(consumer)))
 
     def discard(self) -> None:
-        """See ``IBody``."""
-        self._content.discard()
+        self._body.discard()
 
     async def _deliver(self, to: SequentialConsumer) -> None:
-        content: IBody | None = self._content
+        body: IBody | None = self._body
         pauses = iter(PAUSES)
         try:
             while True:
                 try:
-                    if content is None:
-                        content = await self._reopen(to.count)
-                    return await content.deliver(to)
+                    if body is None:
+                        body = await self._reopen(to.count)
+                    return await body.deliver(to)
                 except Unreachable:
-                    pause, content = next(pauses, None), None
+                    pause, body = next(pauses, None), None
                     if pause is None or to.stopped:
                         raise
                     await deferLater(self._clock, pause)

@@ -1,50 +1,180 @@
-"""A content that comes by several connections at once."""
+"""A body whose segments are fetched over several connections and delivered in order."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IConsumer, IReactorTime
+from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.interfaces import IConsumer, IProducer, IPushProducer, IReactorTime
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..interfaces import IBody
+from ..oci.descriptor import Descriptor
 from ..oci.errors import RegistryError, Unreachable
 from ..oci.ranges import ContentRange
-from .early_stop import EarlyStopConsumer
-from .segment import OpenRange, Segment
-from .sequential import SequentialConsumer
+from .consumers import EarlyStopConsumer, ProducerSwitch, SequentialConsumer
+from .in_memory import BytesBody
+from .resuming import ResumingBody
+
+OpenRange = Callable[[int, int], Awaitable[IBody]]
+"""Opens the bytes from one offset to another, inclusive, or fails with a ``RegistryError``."""
+
+
+@implementer(IConsumer, IPushProducer)
+class Segment:
+    """A part of a body that is fetched ahead, buffered, and delivered when its turn comes.
+
+    Until its turn no back-pressure slows the fetch: the buffer is bounded by the part, and the connection
+    is free the sooner.  A fetch that breaks off is resumed.
+
+    :ivar has_begun: True once the upstream has begun to send it.
+    :ivar error: why the fetch was given up before its turn.
+    """
+
+    def __init__(self, first: int, last: int, open_range: OpenRange, clock: IReactorTime) -> None:
+        self.first = first
+        self.has_begun = False
+        self.error: RegistryError | None = None
+        self._last = last
+        self._open_range = open_range
+        self._clock = clock
+        self._next = first
+        self._buffer: deque[bytes] = deque()
+        self._fetching: Deferred[None] = succeed(None)
+        self._changed: Callable[[Segment], None] = _ignore
+        self._switch = ProducerSwitch()
+        self._consumer: IConsumer | None = None
+        self._drained: Deferred[None] | None = None
+
+    def begin(self, changed: Callable[[Segment], None]) -> None:
+        """Start the fetch.
+
+        :param changed: called when the upstream begins to send it, and when the fetch is given up.
+        """
+        self._changed = changed
+        self._fetching = Deferred.fromCoroutine(self._fetch()).addErrback(self._give_up)
+
+    async def deliver(self, consumer: IConsumer) -> None:
+        """Write the whole part to the consumer; a fetch that was given up is tried once more.
+
+        :raises RegistryError: when that fails, too.
+        """
+        self._consumer = consumer
+        consumer.registerProducer(self, True)
+        try:
+            self._flush()
+            await self._fetching
+            if self.error is not None and not self._switch.stopped:
+                self.error = None
+                await self._fetch()
+            await self._delivered()
+        finally:
+            self._consumer = None
+            consumer.unregisterProducer()
+        if self._switch.stopped:
+            raise Unreachable("the consumer has gone")
+
+    def cancel(self) -> None:
+        self._buffer.clear()
+        self._fetching.addErrback(lambda _: None)
+        self._fetching.cancel()
+
+    def registerProducer(self, producer: IProducer, streaming: bool) -> None:
+        self._switch.begin(producer)
+
+    def unregisterProducer(self) -> None:
+        self._switch.end()
+
+    def write(self, data: bytes) -> None:
+        self._next += len(data)
+        self._buffer.append(data)
+        self._flush()
+
+    def pauseProducing(self) -> None:
+        self._switch.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        """Write the buffer first, then resume the fetch."""
+        self._switch.paused = False
+        self._flush()
+        if not self._switch.paused:
+            self._switch.resumeProducing()
+
+    def stopProducing(self) -> None:
+        self._buffer.clear()
+        self._switch.stopProducing()
+        self._flush()
+
+    async def _fetch(self) -> None:
+        offset = self._next
+        content = await self._open(offset)
+        if not self.has_begun:
+            self.has_begun = True
+            self._changed(self)
+        await ResumingBody(content, lambda count: self._open(offset + count), self._clock).deliver(self)
+
+    async def _open(self, offset: int) -> IBody:
+        if offset > self._last:  # the fetch broke off after the last byte
+            return BytesBody(b"", Descriptor())
+        return await self._open_range(offset, self._last)
+
+    def _give_up(self, failure: Failure) -> None:
+        failure.trap(RegistryError)
+        assert isinstance(failure.value, RegistryError)
+        self.error = failure.value
+        self._changed(self)
+
+    def _flush(self) -> None:
+        while self._buffer and self._consumer is not None and not self._switch.paused:
+            self._consumer.write(self._buffer.popleft())
+        if not self._buffer and self._drained is not None:
+            drained, self._drained = self._drained, None
+            drained.callback(None)
+
+    def _delivered(self) -> Deferred[None]:
+        if not self._buffer:
+            return succeed(None)
+        self._drained = Deferred(self._abandon)
+        return self._drained
+
+    def _abandon(self, _: Deferred[None]) -> None:
+        self._drained = None
+
+
+def _ignore(_: Segment) -> None:
+    """Nobody listens before the fetch begins."""
+
 
 PIECE = 4 * 1024 * 1024
-"""Bytes of a part that is asked for by itself."""
+"""Bytes of a segment."""
 
 
 @implementer(IBody)
 class SegmentedBody:
-    """A content of which later parts are fetched while the first still comes, and written in order.
+    """A body whose later segments are fetched while the first bytes still arrive, delivered in order.
 
-    A first part asked for ahead shows whether there are parts to be had.  Until it is given, the content
-    itself goes on, past the part where that is late; where it is refused the content goes on to its end.
-    No more than ``segments`` connections are at work, and no more than as many parts are held.
-    Where one is refused later, there is one connection less from then on.
+    The first segment that is fetched ahead shows whether the upstream serves ranges.  Until it arrives the
+    leading body goes on, past that segment if it is late; if it is refused the leading body goes on to its
+    end.  At most ``segments`` connections are open, and at most as many segments buffered.  Each segment that
+    is refused later costs one connection.
 
-    :param content: the bytes from ``part.first`` to ``part.last``.
-    :param open_range: given offsets, inclusive, opens just that part.
-    :param piece: bytes of a part.
+    :param body: the leading body: the bytes from ``part.first`` to ``part.last``.
+    :param piece: bytes of a segment.
     """
 
     def __init__(
         self,
-        content: IBody,
+        body: IBody,
         part: ContentRange,
         open_range: OpenRange,
         segments: int,
         clock: IReactorTime,
         piece: int = PIECE,
     ) -> None:
-        self.descriptor = content.descriptor
-        self._content = content
+        self.descriptor = body.descriptor
+        self._body = body
         self._part = part
         self._open_range = open_range
         self._segments = segments
@@ -52,80 +182,76 @@ class SegmentedBody:
         self._piece = piece
 
     def deliver(self, consumer: IConsumer) -> Deferred[None]:
-        """See ``IBody``.
+        """:raises Unreachable: also when a segment is refused: the caller may fetch the rest."""
 
-        :raises Unreachable: also where a part was refused: whoever asks for the rest anew is told why.
-        """
-
-        def ahead(first: int, last: int) -> Segment:
+        def segment(first: int, last: int) -> Segment:
             return Segment(first, last, self._open_range, self._clock)
 
-        delivery = _SegmentedDelivery(self._part, ahead, self._segments, self._piece)
-        return Deferred.fromCoroutine(delivery.run(self._content, consumer))
+        delivery = _SegmentedDelivery(self._part, segment, self._segments, self._piece)
+        return Deferred.fromCoroutine(delivery.run(self._body, consumer))
 
     def discard(self) -> None:
-        """See ``IBody``."""
-        self._content.discard()
+        self._body.discard()
 
 
 class _SegmentedDelivery:
-    """What is asked for of one content, and in which order it is passed on.
+    """One delivery: which segments are fetched ahead, and the order in which they are delivered.
 
-    :param ahead: makes a part, which is not asked for yet.
+    :param make_segment: makes a segment, whose fetch has not begun.
     """
 
     def __init__(
-        self, part: ContentRange, ahead: Callable[[int, int], Segment], segments: int, piece: int
+        self, part: ContentRange, make_segment: Callable[[int, int], Segment], segments: int, piece: int
     ) -> None:
         self._first = part.first
         self._last = part.last
-        self._make = ahead
+        self._make = make_segment
         self._segments = segments
         self._piece = piece
         self._ahead: deque[Segment] = deque()
         self._leading = True
-        self._proven = False  # that there are parts to be had
-        self._width = 2  # how many connections may be at work
+        self._proven = False  # that the upstream serves ranges
+        self._width = 2  # connections that may be open
         self._distance = piece
         self._next = part.first + piece
 
-    async def run(self, content: IBody, consumer: IConsumer) -> None:
+    async def run(self, body: IBody, consumer: IConsumer) -> None:
         to = SequentialConsumer(consumer)
         try:
             self._ask_ahead()
-            await self._lead(content, to)
+            await self._lead(body, to)
             while self._ahead:
-                await self._ahead[0].pass_on(to)
+                await self._ahead[0].deliver(to)
                 self._ahead.popleft()
                 self._ask_ahead()
         except RegistryError as error:
             if self._leading or isinstance(error, Unreachable):
                 raise
-            raise Unreachable(f"a part was refused: {error}") from error
+            raise Unreachable(f"a segment was refused: {error}") from error
         finally:
             for each in self._ahead:
-                each.leave()
+                each.cancel()
             to.finish()
 
-    async def _lead(self, content: IBody, to: SequentialConsumer) -> None:
-        """Takes the content up to the first part that comes by itself, or to its end."""
+    async def _lead(self, body: IBody, to: SequentialConsumer) -> None:
+        """Deliver the leading body up to the first segment that arrives, or to its end."""
         leading = _LeadingConsumer(to, self._first, self._stop)
         try:
-            await leading.forward(content)
+            await leading.forward(body)
         except (CancelledError, Unreachable):
-            if not leading.has_enough:
+            if not leading.satisfied:
                 raise
         self._leading = False
-        if leading.has_enough:
+        if leading.satisfied:
             self._ask_ahead()
         else:
             self._drop_all()
 
     def _stop(self, end: int) -> int | None:
-        """Where the content, which has come up to there, is to be left; None where it goes on."""
+        """Return the offset at which to leave the leading body, which has come to ``end``, or None."""
         if not self._ahead or end < self._ahead[0].first:
             return None
-        if self._ahead[0].given:
+        if self._ahead[0].has_begun:
             return self._ahead[0].first
         self._drop_all()
         self._distance *= 2
@@ -135,18 +261,18 @@ class _SegmentedDelivery:
 
     def _drop_all(self) -> None:
         while self._ahead:
-            self._ahead.popleft().leave()
+            self._ahead.popleft().cancel()
 
     def _ask_ahead(self) -> None:
-        """The last connection is not given up between two parts."""
+        """Start fetches as far as connections allow; the last connection fetches all the rest."""
         while self._next <= self._last and len(self._ahead) + self._leading < self._width:
             last = self._last if self._width == 1 else min(self._next + self._piece - 1, self._last)
             ahead = self._make(self._next, last)
             self._next = last + 1
             self._ahead.append(ahead)
-            ahead.begin(self._told)
+            ahead.begin(self._changed)
 
-    def _told(self, ahead: Segment) -> None:
+    def _changed(self, ahead: Segment) -> None:
         if ahead.error is not None:
             self._width = max(1, self._width - 1)
             if not self._proven:
@@ -158,9 +284,9 @@ class _SegmentedDelivery:
 
 
 class _LeadingConsumer(EarlyStopConsumer):
-    """Passes a content on, until it is to be left.
+    """Passes the leading body on until it is to be left.
 
-    :param stop: is asked at each piece, with the offset of its end.
+    :param stop: given the offset at a piece's end, returns the one at which to stop, or None.
     """
 
     def __init__(self, consumer: IConsumer, position: int, stop: Callable[[int], int | None]) -> None:
@@ -170,6 +296,6 @@ class _LeadingConsumer(EarlyStopConsumer):
 
     def forward_piece(self, data: bytes) -> None:
         stop = self._stop(self._position + len(data))
-        self.has_enough = stop is not None
+        self.satisfied = stop is not None
         self.consumer.write(data if stop is None else data[: stop - self._position])
         self._position += len(data)

@@ -1,4 +1,4 @@
-"""Contents that have an end, although their length is not told."""
+"""A body with a limit on its size."""
 
 from __future__ import annotations
 
@@ -9,50 +9,46 @@ from zope.interface import implementer
 
 from ..interfaces import IBody
 from ..oci.errors import Unavailable
-from .early_stop import EarlyStopConsumer
+from .consumers import EarlyStopConsumer
 
 
 @implementer(IBody)
 class SizeLimitedBody:
-    """A content that is left as soon as more than ``most`` bytes come; not one of these is passed on."""
+    """A body that fails at the first piece that exceeds the limit; that piece is not passed on."""
 
-    def __init__(self, content: IBody, most: int) -> None:
-        self.descriptor = content.descriptor
-        self._content = content
-        self._most = most
+    def __init__(self, body: IBody, limit: int) -> None:
+        self.descriptor = body.descriptor
+        self._body = body
+        self._limit = limit
 
     def deliver(self, consumer: IConsumer) -> Deferred[None]:
-        """See ``IBody``.
-
-        :raises Unavailable: when there are more bytes.
-        """
-        counting = _LimitConsumer(consumer, self._most)
-        return counting.forward(self._content).addCallbacks(counting.ended, counting.broken)
+        """:raises Unavailable: when the body exceeds the limit."""
+        counter = _LimitConsumer(consumer, self._limit)
+        return counter.forward(self._body).addCallbacks(counter.ended, counter.broken)
 
     def discard(self) -> None:
-        """See ``IBody``."""
-        self._content.discard()
+        self._body.discard()
 
 
-def too_large(most: int) -> Unavailable:
-    """What is said of a content that has more bytes."""
-    return Unavailable(f"the upstream's answer is larger than {most} bytes")
+def too_large(limit: int) -> Unavailable:
+    """Return the error for a body that exceeds the limit."""
+    return Unavailable(f"the upstream's answer is larger than {limit} bytes")
 
 
 class _LimitConsumer(EarlyStopConsumer):
-    def __init__(self, consumer: IConsumer, most: int) -> None:
+    def __init__(self, consumer: IConsumer, limit: int) -> None:
         super().__init__(consumer)
-        self._most = self._left = most
+        self._limit = self._left = limit
 
     def forward_piece(self, data: bytes) -> None:
         self._left -= len(data)
-        self.has_enough = self._left < 0
-        if not self.has_enough:
+        self.satisfied = self._left < 0
+        if not self.satisfied:
             self.consumer.write(data)
 
     def ended(self, _: None) -> None:
-        if self.has_enough:
-            raise too_large(self._most)
+        if self.satisfied:
+            raise too_large(self._limit)
 
     def broken(self, failure: Failure) -> Failure:
         if failure.check(CancelledError):

@@ -1,4 +1,4 @@
-"""A part cut out of a whole that an upstream sends although a part was asked for."""
+"""A part cut out of a body, where the upstream ignores ``Range`` and sends all of it."""
 
 from __future__ import annotations
 
@@ -10,37 +10,36 @@ from zope.interface import implementer
 
 from ..interfaces import IBody
 from ..oci.errors import Unreachable
-from .early_stop import EarlyStopConsumer
+from .consumers import EarlyStopConsumer
 
 
 @implementer(IBody)
 class Slice:
-    """``length`` bytes of a content from ``first`` on; to the end where no length is given."""
+    """``length`` bytes of a body from offset ``first`` on; all the rest if no length is given."""
 
-    def __init__(self, content: IBody, first: int, length: int | None = None) -> None:
-        self.descriptor = evolve(content.descriptor, digest=None, size=length)
-        self._content = content
+    def __init__(self, body: IBody, first: int, length: int | None = None) -> None:
+        self.descriptor = evolve(body.descriptor, digest=None, size=length)
+        self._body = body
         self._first = first
         self._length = length
 
     def deliver(self, consumer: IConsumer) -> Deferred[None]:
-        """See ``IBody``; the whole is left as soon as the part has passed, unless it ends there.
+        """Deliver the part, and cancel the delivery after the part, unless the body ends there.
 
-        :raises Unreachable: when the whole ends before the part does.
+        :raises Unreachable: when the body ends before the part does.
         """
-        ends = self._length is not None and self._content.descriptor.size == self._first + self._length
-        cutting = _SliceConsumer(consumer, self._first, self._length, ends)
-        return cutting.forward(self._content).addCallbacks(cutting.ended, cutting.broken)
+        ends = self._length is not None and self._body.descriptor.size == self._first + self._length
+        slicer = _SliceConsumer(consumer, self._first, self._length, ends)
+        return slicer.forward(self._body).addCallbacks(slicer.ended, slicer.broken)
 
     def discard(self) -> None:
-        """See ``IBody``."""
-        self._content.discard()
+        self._body.discard()
 
 
 class _SliceConsumer(EarlyStopConsumer):
     """Passes the part on.
 
-    :param ends: whether the whole is expected to end with it, so that nothing has to be left.
+    :param ends: True if the body is expected to end with the part, so that it need not be cancelled.
     """
 
     def __init__(self, consumer: IConsumer, skip: int, length: int | None, ends: bool) -> None:
@@ -55,17 +54,17 @@ class _SliceConsumer(EarlyStopConsumer):
         wanted = piece[: self._left]
         if self._left is not None:
             self._left -= len(wanted)
-            self.has_enough = self._left == 0 and not (self._ends and piece == wanted)
+            self.satisfied = self._left == 0 and not (self._ends and piece == wanted)
         if wanted:
             self.consumer.write(wanted)
 
     def ended(self, _: None) -> None:
-        """The end of the whole, which must not come before the part's."""
-        if not self.has_enough and (self._left or self._skip):
-            raise Unreachable("the upstream sent less than it had told")
+        """Check that the body did not end before the part."""
+        if not self.satisfied and (self._left or self._skip):
+            raise Unreachable("the upstream sent less than it had announced")
 
     def broken(self, failure: Failure) -> None:
-        """What ends a whole whose part has passed, our own cancellation first of all, is no failure."""
+        """Ignore a failure after the part has passed: above all our own cancellation."""
         failure.trap(CancelledError, Unreachable)
         if self._left != 0:
             failure.raiseException()

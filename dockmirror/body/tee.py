@@ -1,4 +1,4 @@
-"""A content that is kept while it passes."""
+"""A body that is copied while it is delivered."""
 
 from __future__ import annotations
 
@@ -9,31 +9,29 @@ from twisted.internet.interfaces import IConsumer
 from zope.interface import implementer
 
 from ..interfaces import IBody
-from .forwarding import ForwardingConsumer
+from .consumers import ForwardingConsumer
 
 
 @implementer(IBody)
 class Tee:
-    """Passes a content on; a copy of one no longer than ``limit`` goes to ``keep`` when it was complete."""
+    """A body whose copy is given to ``keep`` after the delivery, unless it is longer than ``limit``."""
 
-    def __init__(self, content: IBody, limit: int, keep: Callable[[bytes], None]) -> None:
-        self.descriptor = content.descriptor
-        self._content = content
+    def __init__(self, body: IBody, limit: int, keep: Callable[[bytes], None]) -> None:
+        self.descriptor = body.descriptor
+        self._body = body
         self._limit = limit
         self._keep = keep
 
     def deliver(self, consumer: IConsumer) -> Deferred[None]:
-        """See ``IBody``."""
-        copying = _TeeConsumer(consumer, self._limit)
-        return self._content.deliver(copying).addCallback(lambda _: self._complete(copying))
+        copier = _TeeConsumer(consumer, self._limit)
+        return self._body.deliver(copier).addCallback(lambda _: self._complete(copier))
 
     def discard(self) -> None:
-        """See ``IBody``."""
-        self._content.discard()
+        self._body.discard()
 
-    def _complete(self, copying: _TeeConsumer) -> None:
-        if copying.room >= 0:
-            self._keep(b"".join(copying.pieces))
+    def _complete(self, copier: _TeeConsumer) -> None:
+        if copier.room >= 0:
+            self._keep(b"".join(copier.pieces))
 
 
 class _TeeConsumer(ForwardingConsumer):

@@ -1,4 +1,4 @@
-"""Contents that are right, or are not completed."""
+"""Bodies whose tail is withheld until the digest matches."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ from collections import deque
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConsumer
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..interfaces import IBody
 from ..oci.descriptor import Descriptor
 from ..oci.digest import Digest, Verifier
 from ..oci.errors import Unavailable
-from .forwarding import ForwardingConsumer
+from .consumers import ForwardingConsumer
 
 TAIL_HOLDBACK = 64 * 1024
-"""How many of the last bytes wait until the digest is known to be right."""
+"""Bytes at the end that are withheld until the digest matches."""
 
 
 class CorruptContent(Unavailable):
@@ -23,41 +24,37 @@ class CorruptContent(Unavailable):
 
 
 def releasable_length(length: int, size: int | None) -> int:
-    """Return how many of the bytes that have come may be given away before all are verified."""
+    """Return how many of the received bytes may be passed on before all are verified."""
     return max(0, length - TAIL_HOLDBACK if size is None else min(length, size - TAIL_HOLDBACK))
 
 
 @implementer(IBody)
 class VerifiedBody:
-    """A whole content whose end is held back until its digest and its size have proven right.
+    """A complete body whose tail is withheld until its digest and its size match.
 
-    A content no longer than what is held back reaches the consumer only if it is right.
+    A body no longer than the tail reaches the consumer only if it is right.
     """
 
-    def __init__(self, content: IBody, digest: Digest) -> None:
-        size = content.descriptor.size
-        self.descriptor = Descriptor(content.descriptor.media_type, digest, size)
-        self._content = content
+    def __init__(self, body: IBody, digest: Digest) -> None:
+        size = body.descriptor.size
+        self.descriptor = Descriptor(body.descriptor.media_type, digest, size)
+        self._body = body
         self._digest = digest
 
     def deliver(self, consumer: IConsumer) -> Deferred[None]:
-        """See ``IBody``.
-
-        :raises Corrupt: when the bytes are not those of the digest.
-        """
+        """:raises CorruptContent: when the bytes do not match the digest."""
         holdback = TailHoldback(consumer, self._digest.verifier(), self.descriptor.size)
-        return self._content.deliver(holdback).addCallback(lambda _: holdback.complete())
+        return self._body.deliver(holdback).addCallback(lambda _: holdback.complete())
 
     def discard(self) -> None:
-        """See ``IBody``."""
-        self._content.discard()
+        self._body.discard()
 
 
 class TailHoldback(ForwardingConsumer):
-    """Passes a content on, except for its end, which waits until all of it is known to be right.
+    """Passes a body on except for its tail, which is withheld until all of it is verified.
 
     :param verifier: was given the bytes that came before.
-    :param received: how many those are.
+    :param received: number of the bytes that came before.
     :param held: the last of them, which were not passed on.
     """
 
@@ -72,17 +69,16 @@ class TailHoldback(ForwardingConsumer):
         self._held = deque([held] if held else [])
 
     def write(self, data: bytes) -> None:
-        """See ``IConsumer``."""
         self._verifier.update(data)
         self._received += len(data)
-        if self._size is None or self._received <= self._size:  # else it is wrong already
+        if self._size is None or self._received <= self._size:  # otherwise it is wrong already
             self._held.append(data)
         self._pass_on(releasable_length(self._received, self._size))
 
     def complete(self) -> None:
-        """Pass the end on.
+        """Pass the tail on.
 
-        :raises Corrupt: when the content is wrong.
+        :raises CorruptContent: when the bytes do not match the digest.
         """
         if self._size not in (None, self._received) or not self._verifier.matches():
             raise CorruptContent(f"the upstream's content is not {self._verifier.digest}")
@@ -93,3 +89,29 @@ class TailHoldback(ForwardingConsumer):
             piece = self._held.popleft()
             self._passed += len(piece)
             self.consumer.write(piece)
+
+
+@implementer(IBody)
+class ErrorPageGuardBody:
+    """Like ``VerifiedBody``, but a mismatch means "unavailable" (say, an error page), not "corrupt".
+
+    So the content may be fetched again at once.
+
+    :param reason: the text of the error at a mismatch.
+    """
+
+    def __init__(self, body: IBody, digest: Digest, reason: str) -> None:
+        self.descriptor = body.descriptor
+        self._body = VerifiedBody(body, digest)
+        self._reason = reason
+
+    def deliver(self, consumer: IConsumer) -> Deferred[None]:
+        """:raises Unavailable: when the bytes do not match the digest."""
+        return self._body.deliver(consumer).addErrback(self._mismatched)
+
+    def discard(self) -> None:
+        self._body.discard()
+
+    def _mismatched(self, failure: Failure) -> None:
+        failure.trap(CorruptContent)
+        raise Unavailable(self._reason)

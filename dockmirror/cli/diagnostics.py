@@ -14,7 +14,7 @@ from twisted.web.iweb import IAgent
 from ..app.naming import registry_names
 from ..app.upstream_stack import AgentFor, UpstreamContext, UpstreamParts, make_upstream
 from ..config.settings import UpstreamSettings
-from ..interfaces import IAccount, IRegistry
+from ..interfaces import IAccount, IRegistry, ITokenService, IUpstream
 from ..metrics import Metrics
 from ..oci.challenge import Challenge, find_challenge
 from ..oci.errors import RegistryError, TooManyRequests, Unauthorized
@@ -191,7 +191,7 @@ def _describe_authentication(challenges: Sequence[Challenge]) -> str:
 
 
 async def _authenticate(
-    registry: IRegistry, challenges: Sequence[Challenge], account: IAccount | None, is_hub: bool
+    registry: IUpstream, challenges: Sequence[Challenge], account: IAccount | None, is_hub: bool
 ) -> str:
     """Authenticate, and describe the result.
 
@@ -212,7 +212,7 @@ async def _authenticate(
     return "none: the username and the password of the mirror's own account are accepted"
 
 
-async def _request_anonymous_token(registry: IRegistry, request: TokenRequest) -> str:
+async def _request_anonymous_token(registry: ITokenService, request: TokenRequest) -> str:
     """Request an anonymous token.
 
     Some token services refuse a token without a repository; such a refusal shows that the service works.

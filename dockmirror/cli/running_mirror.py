@@ -18,10 +18,10 @@ from ..config.settings import ConfigurationError, Settings, UpstreamSettings
 from ..headers import first
 from ..interfaces import Answer, IRegistry
 from ..middleware.resuming_registry import ResumingRegistry
+from ..oci.cache_status import CacheStatus
 from ..oci.credentials import Credentials
 from ..oci.descriptor import Descriptor
 from ..oci.request import Blob, Manifest, RegistryRequest
-from ..oci.token import TokenRequest
 from ..upstream.registry_client import RegistryClient
 from ..upstream.token_relay import ChallengeCache, TokenRelay, TrustedRealms
 from ..upstream.upstream_blobs import BlobSizes
@@ -124,11 +124,8 @@ class _CacheStatusReader:
             return await self._registry.fetch(request)
         response = await self._registry_client.send(request)
         self._client.release(response)
-        cache_status = first(response.headers, "Cache-Status")
-        return Answer(NoBody(Descriptor()), headers=(("Cache-Status", cache_status),) if cache_status else ())
-
-    async def token(self, request: TokenRequest) -> Answer:
-        return await self._registry.token(request)
+        field = first(response.headers, "Cache-Status")
+        return Answer(NoBody(Descriptor()), cache=CacheStatus.parse(field) if field else None)
 
 
 @implementer(IRegistry)
@@ -141,6 +138,3 @@ class _WithCredentials:
 
     async def fetch(self, request: RegistryRequest) -> Answer:
         return await self._registry.fetch(evolve(request, credentials=self._credentials))
-
-    async def token(self, request: TokenRequest) -> Answer:
-        return await self._registry.token(request)

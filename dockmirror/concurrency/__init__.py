@@ -1,1 +1,1 @@
-"""Work that is done once for many, over and over, or left for a while."""
+"""Single flight, periodic tasks, caches with a time to live, backoff and circuit breakers."""

@@ -1,4 +1,4 @@
-"""Who is left alone after a failure, and for how long, so that one client's trouble is not everybody's."""
+"""A circuit breaker for requests to a registry, so that one client's failure does not stop the others."""
 
 from __future__ import annotations
 
@@ -8,130 +8,118 @@ from email.utils import parsedate_to_datetime
 from enum import Enum
 from math import ceil
 
-from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 
 from ..body.verified import CorruptContent
 from ..oci.errors import RegistryError, TimedOut, Unreachable, Unreadable
 from ..oci.request import RegistryRequest, repository_of
-from .ttl_cache import TTLCache
+from .backoff import Backoff, Pause
 
 FIRST, LONGEST = 5.0, 60.0
-"""Seconds of rest after the first failure, doubled with each that follows it up to the longest."""
+"""Seconds of the first pause, and of the longest that it doubles to."""
 LIMITED = 60.0
-"""Seconds of rest after a 429 that names no time."""
 LIMITED_LONGEST = 3600.0
-_MOST = 10_000
+"""Seconds of pause after a 429 without ``Retry-After``, and the most that ``Retry-After`` is believed."""
 _ANONYMOUS = "anonymous"
 
 
 def is_outage(error: RegistryError) -> bool:
-    """Whether the upstream could not say anything: then what is held may stand in for it."""
+    """Return whether the error means that the upstream is down, so that held content may be served."""
     return (error.status >= 500 or error.status == 429) and not isinstance(error, CorruptContent)
 
 
-class _All(Enum):
-    """What is not one client's, and not one repository's."""
+class _Scope(Enum):
+    """A failure that concerns all clients and repositories."""
 
     CONNECTION = "the upstream cannot be connected to"
-    PACE = "the upstream was too slow"
-
-
-@frozen
-class _OpenCircuit:
-    until: float
-    length: float
-    error: RegistryError
+    SLOWNESS = "the upstream was too slow"
 
 
 class RequestCircuitBreaker:
-    """A registry that cannot be connected to, credentials at their limit, repositories that fail.
+    """Opens a circuit after a failure: for the registry, for credentials, or for a repository.
 
-    What another server than the registry itself has failed with says nothing of the rest.
+    A connection that fails concerns the whole registry, a 429 the credentials, any other failure the
+    repository.  A failure of another server than the registry concerns only the repository.
 
-    :param apart: tells of which requests a failure says nothing of others: those of an equal value that is
-        not None rest together, and apart from the rest.
-    :param rests: is told until when nothing is asked for whoever brings no credentials, None where it is.
+    :param isolate: returns a value for requests whose failures do not concern others: those with an equal
+        value that is not None share circuits, apart from the rest.
+    :param notify: called with the time until which anonymous requests are not sent, or None.
     """
 
     def __init__(
         self,
         clock: IReactorTime,
-        apart: Callable[[RegistryRequest], object] = lambda _: None,
-        rests: Callable[[float | None], None] = lambda _: None,
+        isolate: Callable[[RegistryRequest], object] = lambda _: None,
+        notify: Callable[[float | None], None] = lambda _: None,
     ) -> None:
         self._clock = clock
-        self._apart = apart
-        self._tell = rests
-        self._rests: TTLCache[object, _OpenCircuit] = TTLCache(clock, _MOST)
+        self._isolate = isolate
+        self._notify = notify
+        self._backoff: Backoff[object, RegistryError] = Backoff(clock, FIRST, LONGEST)
 
     def error(self, request: RegistryRequest, can_answer: bool) -> RegistryError | None:
-        """Why this must not be asked now: the failure that is rested from.
+        """Return the failure that opened a circuit of the request, or None if it may be sent.
 
-        A repository that failed, and an upstream that was only slow, are still asked for what cannot
-        be had otherwise.
+        A repository that failed, and an upstream that was only slow, are still asked if nothing is held.
 
-        :param can_answer: whether something is held that can stand in.
+        :param can_answer: True if held content can be served instead.
         """
-        keys: list[object] = [_All.CONNECTION, _credentials_of(request), _limited_elsewhere(request)]
+        keys: list[object] = [_Scope.CONNECTION, _credentials_of(request), _limit_of_repository(request)]
         if can_answer:
-            keys += [_failure_scope(request), _All.PACE]
-        apart = self._apart(request)
-        rests = (self._rests.get((apart, key)) for key in keys)
+            keys += [_failure_scope(request), _Scope.SLOWNESS]
+        isolated = self._isolate(request)
+        pauses = (self._backoff.pause((isolated, key)) for key in keys)
         now = self._clock.seconds()
-        return next((_copy_with_remaining(rest, now) for rest in rests if rest and now < rest.until), None)
+        return next((_copy_with_remaining(pause, now) for pause in pauses if pause), None)
 
     def record_failure(self, request: RegistryRequest, error: RegistryError) -> None:
-        """The upstream failed so; of failures while it rests already each was asked before the first.
+        """Open the circuit that the failure concerns.
 
-        A 429 names our own time from here on: so long nobody asks for the client, either.
+        The error of a 429 is changed to name our own pause, so that the client waits as long.
         """
-        key, now = (self._apart(request), _key(request, error)), self._clock.seconds()
-        before, length = self._rests.get(key), FIRST
+        seconds = None
         if error.status == 429:
-            length = _parse_retry_after(error.retry_after, now)
-            error.retry_after = str(ceil(length))
-        elif before is not None:
-            length = before.length if now < before.until else min(LONGEST, before.length * 2)
-        self._rests.put(key, _OpenCircuit(now + length, length, copy(error)), length + LONGEST)
-        self._tell(self._until())
+            seconds = _parse_retry_after(error.retry_after, self._clock.seconds())
+            error.retry_after = str(ceil(seconds))
+        self._backoff.failed((self._isolate(request), _key(request, error)), copy(error), seconds)
+        self._notify(self._until())
 
     def record_success(self, request: RegistryRequest) -> None:
-        """The upstream answered."""
-        everything = (_All.CONNECTION, _All.PACE)
-        own = (_failure_scope(request), _credentials_of(request), _limited_elsewhere(request))
-        for key in (*everything, *own):
-            self._rests.drop((self._apart(request), key))
-        self._tell(self._until())
+        """Close all circuits of the request."""
+        shared = (_Scope.CONNECTION, _Scope.SLOWNESS)
+        own = (_failure_scope(request), _credentials_of(request), _limit_of_repository(request))
+        for key in (*shared, *own):
+            self._backoff.succeeded((self._isolate(request), key))
+        self._notify(self._until())
 
     def _until(self) -> float | None:
-        rests = (self._rests.get((None, key)) for key in (_All.CONNECTION, _ANONYMOUS))
-        return max((rest.until for rest in rests if rest), default=None)
+        pauses = (self._backoff.pause((None, key)) for key in (_Scope.CONNECTION, _ANONYMOUS))
+        return max((pause.until for pause in pauses if pause), default=None)
 
 
-def _copy_with_remaining(rest: _OpenCircuit, now: float) -> RegistryError:
-    """A copy: each time an exception is raised its traceback grows, and with it what is kept alive."""
-    error = copy(rest.error)
+def _copy_with_remaining(pause: Pause[RegistryError], now: float) -> RegistryError:
+    """Return a copy of the error: an exception that is raised again and again grows its traceback."""
+    error = copy(pause.reason)
     if error.status == 429:
-        error.retry_after = str(ceil(rest.until - now))
+        error.retry_after = str(ceil(pause.until - now))
     return error
 
 
 def _key(request: RegistryRequest, error: RegistryError) -> object:
     if error.status == 429:
-        return _limited_elsewhere(request) if error.from_other_host else _credentials_of(request)
+        return _limit_of_repository(request) if error.from_other_host else _credentials_of(request)
     if not isinstance(error, Unreachable) or isinstance(error, Unreadable) or error.from_other_host:
         return _failure_scope(request)
-    return _All.PACE if isinstance(error, TimedOut) else _All.CONNECTION
+    return _Scope.SLOWNESS if isinstance(error, TimedOut) else _Scope.CONNECTION
 
 
-def _limited_elsewhere(request: RegistryRequest) -> object:
-    """Who is at a limit of another server than the registry itself: a token is for one repository."""
+def _limit_of_repository(request: RegistryRequest) -> object:
+    """Return the key of a limit at another server than the registry: a token is for one repository."""
     return _credentials_of(request), _failure_scope(request)
 
 
 def _failure_scope(request: RegistryRequest) -> object:
-    """What shares a failure: of one repository the manifests, the blobs, and each kind of list."""
+    """Return the key of a repository's failures: its manifests, its blobs, and each kind of list."""
     return type(request.target), repository_of(request.target)
 
 
@@ -140,10 +128,7 @@ def _credentials_of(request: RegistryRequest) -> object:
 
 
 def _parse_retry_after(retry_after: str | None, now: float) -> float:
-    """Seconds.
-
-    Source: RFC 9110, 10.2.3.
-    """
+    """Return the seconds that a ``Retry-After`` names (RFC 9110, 10.2.3)."""
     if retry_after is None:
         return LIMITED
     if retry_after.isdecimal():

@@ -1,4 +1,4 @@
-"""Work that is done over and over for as long as the mirror runs."""
+"""A service that runs a task periodically."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _log = Logger()
 
 
 class PeriodicTask(Service):
-    """Does it one time after the other; where it fails, it is done the next time all the same.
+    """Runs a task once per period, also after a run that failed; runs do not overlap.
 
-    :param work: fires when it is done; it is cancelled when the service stops.
-    :param period: seconds from one beginning to the next; what takes longer leaves some out.
-    :param trouble: what is said of a failure that the work does not expect.
-    :param at_once: whether it is done when the service starts, too.
+    :param work: the task; it is cancelled when the service stops.
+    :param period: seconds from the start of one run to the next; a longer run skips some.
+    :param trouble: the log message for an unexpected failure.
+    :param at_once: True to run it also when the service starts.
     """
 
     def __init__(
@@ -34,20 +34,19 @@ class PeriodicTask(Service):
         self._period = period
         self._trouble = trouble
         self._at_once = at_once
-        self._calling = LoopingCall(self._call)
-        self._calling.clock = clock
+        self._loop = LoopingCall(self._call)
+        self._loop.clock = clock
         self._running: Deferred[None] | None = None
 
     def startService(self) -> None:
-        """Called when the reactor is about to run."""
         super().startService()
-        self._calling.start(self._period, now=self._at_once)
+        self._loop.start(self._period, now=self._at_once)
 
     def stopService(self) -> None:
-        """Leaves what is being done, and waits for nothing."""
+        """Cancel the current run, without waiting."""
         super().stopService()
-        if self._calling.running:
-            self._calling.stop()
+        if self._loop.running:
+            self._loop.stop()
         if self._running is not None:
             self._running.cancel()
 

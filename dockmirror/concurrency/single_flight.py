@@ -1,4 +1,4 @@
-"""One piece of work for everyone who asks for it meanwhile."""
+"""Single flight: concurrent callers share one run of the same work."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ Value = TypeVar("Value")
 
 
 class SingleFlight(Generic[Key, Value]):
-    """Work under a key runs once; whoever asks while it runs is given its outcome.
+    """Runs the work of a key once at a time; callers that come while it runs share its outcome.
 
-    A waiter who leaves (whose Deferred is cancelled) takes nobody with it: the work goes on.
+    The work goes on if a caller is cancelled.
     """
 
     def __init__(self) -> None:
         self._waiting: dict[Key, list[Deferred[Value]]] = {}
 
     async def get(self, key: Key, start: Callable[[], Coroutine[Any, Any, Value]]) -> Value:
-        """The outcome of the work that runs under this key, started now if none does.
+        """Return the outcome of the work that runs for this key, or start it.
 
-        :raises Exception: what the work raised, to every waiter.
+        :raises Exception: the work's exception, for every caller.
         """
-        waiter: Deferred[Value] = Deferred(lambda gone: waiters.remove(gone))
-        first = key not in self._waiting
+        waiter: Deferred[Value] = Deferred(lambda cancelled: waiters.remove(cancelled))
+        is_first = key not in self._waiting
         waiters = self._waiting.setdefault(key, [])
         waiters.append(waiter)
-        if first:
+        if is_first:
             Deferred.fromCoroutine(start()).addBoth(self._done, key)
         return await waiter
 
     def _done(self, outcome: Value | Failure, key: Key) -> None:
         for waiter in tuple(self._waiting.pop(key)):
-            if not waiter.called:  # another's outcome may have made it leave
+            if not waiter.called:  # another callback may have cancelled it
                 waiter.callback(outcome)

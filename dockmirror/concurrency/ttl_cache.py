@@ -1,4 +1,4 @@
-"""What holds for a while."""
+"""A cache with a time to live for each entry."""
 
 from __future__ import annotations
 
@@ -12,36 +12,37 @@ Value = TypeVar("Value")
 
 
 class TTLCache(Generic[Key, Value]):
-    """Notes, each of which holds for some seconds; where there are very many, the oldest is forgotten.
+    """Keeps each entry for its number of seconds, and drops the oldest entry when there are too many.
 
-    What holds no longer goes as others come, the oldest first, so that as many are kept as hold.
-    One that is from a time to come, because the clock was set back, does not hold.
+    Expired entries are removed as others are added, the oldest first.  An entry from the future (the clock
+    was set back) has expired.
+
+    :param limit: the most entries.
     """
 
-    def __init__(self, clock: IReactorTime, most: int) -> None:
+    def __init__(self, clock: IReactorTime, limit: int) -> None:
         self._clock = clock
-        self._most = most
-        self._notes: dict[Key, tuple[float, float, Value]] = {}
+        self._limit = limit
+        self._entries: dict[Key, tuple[float, float, Value]] = {}
 
     def get(self, key: Key) -> Value | None:
-        """None where nothing is noted that holds."""
-        if key not in self._notes:
+        """Return the value, or None if there is none or it has expired."""
+        if key not in self._entries:
             return None
-        since, until, value = self._notes[key]
+        since, until, value = self._entries[key]
         if since <= self._clock.seconds() < until:
             return value
-        del self._notes[key]
+        del self._entries[key]
         return None
 
     def put(self, key: Key, value: Value, seconds: float) -> None:
-        """Notes it from now on, in place of what was noted."""
+        """Set the value for the next seconds."""
         self.drop(key)
         now = self._clock.seconds()
-        for oldest in tuple(islice(self._notes, 2)):
-            if len(self._notes) >= self._most or self._notes[oldest][1] <= now:
+        for oldest in tuple(islice(self._entries, 2)):
+            if len(self._entries) >= self._limit or self._entries[oldest][1] <= now:
                 self.drop(oldest)
-        self._notes[key] = now, now + seconds, value
+        self._entries[key] = now, now + seconds, value
 
     def drop(self, key: Key) -> None:
-        """It holds no longer."""
-        self._notes.pop(key, None)
+        self._entries.pop(key, None)

@@ -8,7 +8,7 @@ from twisted.internet.interfaces import IConsumer
 from twisted.internet.tcp import Connection
 from zope.interface import implementer
 
-from ..body.forwarding import ForwardingConsumer
+from ..body.consumers import ForwardingConsumer
 from ..interfaces import IFileConsumer
 from .server_request import ServerRequest
 

@@ -1,4 +1,4 @@
-"""Several addresses of one upstream: what the first cannot answer is asked of the next."""
+"""Several addresses of one upstream: a request that one cannot answer goes to the next."""
 
 from __future__ import annotations
 
@@ -11,21 +11,18 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from ..concurrency.circuit_breaker import RequestCircuitBreaker, is_outage
-from ..interfaces import Answer, IRegistry
+from ..interfaces import Answer, IRegistry, IUpstream
 from ..oci.errors import RegistryError, TimedOut
 from ..oci.request import Blob, Manifest, Ping, RegistryRequest, Target
 from ..oci.token import TokenRequest
 from .quarantine import Quarantined
 
 SLOW = 3.0
-"""Seconds without an answer after which it is the upstream that was too slow if whoever asked has left."""
+"""Seconds without an answer after which a cancelled request counts as the upstream's timeout."""
 
 
 def can_use_fallback(request: RegistryRequest) -> Target | None:
-    """The content that another registry may be asked for as well: one by its digest, without credentials.
-
-    Also whether that would be given: what one registry gives to everybody is everybody's.  None for all else.
-    """
+    """Return the target if another registry may be asked for it: a digest, without credentials; or None."""
     target = request.target
     by_digest = isinstance(target, Blob) or (isinstance(target, Manifest) and target.digest is not None)
     return target if by_digest and request.credentials is None else None
@@ -33,19 +30,14 @@ def can_use_fallback(request: RegistryRequest) -> Target | None:
 
 @implementer(IRegistry)
 class Failover:
-    """One registry that is at several addresses: any of them may be asked for anything."""
+    """One registry at several addresses, each of which may be asked for anything."""
 
     def __init__(self, registries: Sequence[IRegistry], clock: IReactorTime) -> None:
         self._all = [_UpstreamAddress(registry, clock) for registry in registries]
 
     async def fetch(self, request: RegistryRequest) -> Answer:
-        """See ``IRegistry``; fails as the first failed that was asked, where all do."""
+        """Ask the addresses in turn; if all fail, raise the first one's error."""
         return await self._first(request, lambda address: address.fetch(request))
-
-    async def token(self, request: TokenRequest) -> Answer:
-        """See ``IRegistry``; of the token service of one that can be asked for what the token is for."""
-        asked = RegistryRequest(Ping(), credentials=request.credentials)
-        return await self._first(asked, lambda address: address.token(request, asked))
 
     async def _first(
         self, request: RegistryRequest, ask: Callable[[_UpstreamAddress], Coroutine[Any, Any, Answer]]
@@ -55,19 +47,36 @@ class Failover:
             try:
                 return await ask(address)
             except RegistryError as error:
-                if not _may_ask_the_next(error):
+                if not _may_try_next(error):
                     raise
                 failures.append(error)
         raise failures[0]
 
 
+@implementer(IUpstream)
+class UpstreamFailover(Failover):
+    """One registry at several addresses, each with its own token service."""
+
+    def __init__(self, upstreams: Sequence[IUpstream], clock: IReactorTime) -> None:
+        super().__init__(upstreams, clock)
+        self._token_services = dict(zip(self._all, upstreams, strict=True))
+
+    async def token(self, request: TokenRequest) -> Answer:
+        """Ask an address that can be asked for what the token is for."""
+        probe = RegistryRequest(Ping(), credentials=request.credentials)
+        return await self._first(
+            probe,
+            lambda address: address.ask(probe, lambda: self._token_services[address].token(request)),
+        )
+
+
 @implementer(IRegistry)
 class FallbackMirror:
-    """A registry whose contents others may have, too: these are asked for a digest that it cannot give.
+    """A registry, and others that are asked for a digest while it cannot answer.
 
-    What they give is verified as anything is; what they do not give says nothing.
+    Their refusals mean nothing; their contents are verified as any.
 
-    :param others: are never given credentials.
+    :param others: registries that are never given credentials.
     """
 
     def __init__(self, registry: IRegistry, others: Sequence[IRegistry], clock: IReactorTime) -> None:
@@ -76,16 +85,16 @@ class FallbackMirror:
         self._others = [_UpstreamAddress(other, clock) for other in others]
 
     async def fetch(self, request: RegistryRequest) -> Answer:
-        """See ``IRegistry``; fails as the registry itself failed."""
+        """Ask the registry, then the others; if all fail, raise the error of the registry itself."""
         if can_use_fallback(request) is None:
             return await self._registry.fetch(request)
-        failure = self._own.rests(request)
+        failure = self._own.open_circuit(request)
         for address in _available([self._own, *self._others], request):
             try:
                 answer = await address.fetch(request)
             except RegistryError as error:
                 if address is self._own:
-                    if not _may_ask_the_next(error):
+                    if not _may_try_next(error):
                         raise
                     failure = error
             else:
@@ -93,61 +102,61 @@ class FallbackMirror:
         assert failure is not None
         raise failure
 
+
+@implementer(IUpstream)
+class UpstreamFallback(FallbackMirror):
+    """A fallback mirror in front of an upstream, whose token service alone is asked."""
+
+    def __init__(self, upstream: IUpstream, others: Sequence[IRegistry], clock: IReactorTime) -> None:
+        super().__init__(upstream, others, clock)
+        self._upstream = upstream
+
     async def token(self, request: TokenRequest) -> Answer:
-        """See ``IRegistry``; of the registry itself alone."""
-        return await self._registry.token(request)
+        return await self._upstream.token(request)
 
 
 class _UpstreamAddress:
-    """A registry that is one of several, and rests when it has failed."""
+    """One of several addresses, with a circuit breaker."""
 
     def __init__(self, registry: IRegistry, clock: IReactorTime) -> None:
         self._registry = registry
-        self._resting = RequestCircuitBreaker(clock)
+        self._breaker = RequestCircuitBreaker(clock)
         self._clock = clock
 
-    def rests(self, request: RegistryRequest) -> RegistryError | None:
-        """Why it is better not asked for that now."""
-        return self._resting.error(request, can_answer=True)
+    def open_circuit(self, request: RegistryRequest) -> RegistryError | None:
+        """Return the error because of which the address should not be asked now, or None."""
+        return self._breaker.error(request, can_answer=True)
 
     async def fetch(self, request: RegistryRequest) -> Answer:
-        """See ``IRegistry``."""
-        return await self._ask(request, lambda: self._registry.fetch(request))
+        return await self.ask(request, lambda: self._registry.fetch(request))
 
-    async def token(self, request: TokenRequest, asked: RegistryRequest) -> Answer:
-        """See ``IRegistry``.
-
-        :param asked: stands for it.
-        """
-        return await self._ask(asked, lambda: self._registry.token(request))
-
-    async def _ask(self, request: RegistryRequest, ask: Callable[[], Coroutine[Any, Any, Answer]]) -> Answer:
-        rests = self._resting.error(request, can_answer=False)
-        if rests is not None:
-            raise rests
+    async def ask(self, request: RegistryRequest, ask: Callable[[], Coroutine[Any, Any, Answer]]) -> Answer:
+        error = self._breaker.error(request, can_answer=False)
+        if error is not None:
+            raise error
         began = self._clock.seconds()
         try:
             answer = await ask()
         except CancelledError:
             if self._clock.seconds() - began >= SLOW:
-                self._resting.record_failure(request, TimedOut("the upstream did not answer"))
+                self._breaker.record_failure(request, TimedOut("the upstream did not answer"))
             raise
         except Quarantined:
             raise
-        except RegistryError as error:
-            if is_outage(error):
-                self._resting.record_failure(request, error)
+        except RegistryError as failure:
+            if is_outage(failure):
+                self._breaker.record_failure(request, failure)
             else:
-                self._resting.record_success(request)
+                self._breaker.record_success(request)
             raise
-        self._resting.record_success(request)
+        self._breaker.record_success(request)
         return answer
 
 
 def _available(addresses: Sequence[_UpstreamAddress], request: RegistryRequest) -> Sequence[_UpstreamAddress]:
-    """Those that do not rest; where all do, all."""
-    return [address for address in addresses if address.rests(request) is None] or addresses
+    """Return the addresses whose circuit is closed; all of them if none is."""
+    return [address for address in addresses if address.open_circuit(request) is None] or addresses
 
 
-def _may_ask_the_next(error: RegistryError) -> bool:
+def _may_try_next(error: RegistryError) -> bool:
     return is_outage(error) or isinstance(error, Quarantined)

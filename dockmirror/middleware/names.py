@@ -1,4 +1,4 @@
-"""Names as clients write them and as registries know them."""
+"""Names of repositories: as clients write them and as registries know them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from attrs import evolve
 from zope.interface import implementer
 
 from ..body.in_memory import BytesBody
-from ..interfaces import Answer, IBody, IRegistry, IWritableRegistry
+from ..interfaces import Answer, IBody, IRegistry, ITokenService, IWritableRegistry
 from ..oci.descriptor import Descriptor
 from ..oci.errors import NameUnknown
 from ..oci.reference import Repository
@@ -19,71 +19,53 @@ from ..oci.write import Write, WriteResult
 
 
 def complete_short_name(repository: Repository) -> Repository:
-    """Docker Hub's name of a repository: one of a single component is an official image."""
+    """Return Docker Hub's name of a repository: a single component is an official image."""
     return repository if "/" in repository.name else Repository(f"library/{repository}")
 
 
 def rewrite_prefix(repository: Repository, prefixes: Mapping[str, str]) -> Repository:
-    """The name by which the operator has a repository asked for; see ``PrefixRewrite``."""
+    """Return the name with its longest matching prefix replaced."""
     for prefix, other in sorted(prefixes.items(), key=lambda pair: -len(pair[0])):
         if f"{repository}/".startswith(f"{prefix}/"):
             return Repository(other + repository.name.removeprefix(prefix))
     return repository
 
 
-def _completed_scope(scope: Scope) -> Scope:
-    if not scope.is_repository or "/" in scope.name or not scope.name:
-        return scope
-    return scope.renamed(f"library/{scope.name}")
-
-
 @implementer(IRegistry)
 class ShortNames:
-    """Completes Docker Hub's short names in place, in what is asked for and in scopes."""
+    """Completes Docker Hub's short names in place."""
 
     def __init__(self, registry: IRegistry) -> None:
         self._registry = registry
 
     async def fetch(self, request: RegistryRequest) -> Answer:
-        """See ``IRegistry``."""
         repository = repository_of(request.target)
         return await self._registry.fetch(
             request.for_repository(complete_short_name(repository)) if repository else request
         )
 
-    async def token(self, request: TokenRequest) -> Answer:
-        """See ``IRegistry``."""
-        return await self._registry.token(request.map_scopes(_completed_scope))
-
 
 @implementer(IRegistry)
 class ShortNameRedirect:
-    """Sends clients on to the completed name instead, at the price of a second round trip."""
+    """Redirects clients to the complete name, at the price of a second round trip."""
 
     def __init__(self, registry: IRegistry) -> None:
         self._registry = registry
 
     async def fetch(self, request: RegistryRequest) -> Answer:
-        """See ``IRegistry``; the answer to a short name is a redirect."""
+        """Answer a short name with a redirect."""
         repository = repository_of(request.target)
         if repository is None or "/" in repository.name:
             return await self._registry.fetch(request)
         moved = request.for_repository(complete_short_name(repository))
         return Answer(BytesBody(b"", Descriptor(size=0)), 301, location=moved.path_and_query())
 
-    async def token(self, request: TokenRequest) -> Answer:
-        """See ``IRegistry``; scopes are completed in place: no client follows a redirect of these."""
-        return await self._registry.token(request.map_scopes(_completed_scope))
-
 
 @implementer(IRegistry)
 class PrefixRewrite:
-    """Asks for repositories by other names, as the operator wants it, in what is asked and in scopes.
+    """Asks for repositories by other names, as the operator has set; clients keep seeing their own.
 
-    What clients see, challenges and pages of lists, keeps the names that they use.
-
-    :param prefixes: whole components by which names begin, and what stands in their place; the longest
-        that fits counts.
+    :param prefixes: leading components of names, and their replacements; the longest match counts.
     """
 
     def __init__(self, registry: IRegistry, prefixes: Mapping[str, str]) -> None:
@@ -91,25 +73,35 @@ class PrefixRewrite:
         self._prefixes = prefixes
 
     async def fetch(self, request: RegistryRequest) -> Answer:
-        """See ``IRegistry``."""
         repository = repository_of(request.target)
         if repository is None:
             return await self._registry.fetch(request)
         return await self._registry.fetch(request.for_repository(rewrite_prefix(repository, self._prefixes)))
 
-    async def token(self, request: TokenRequest) -> Answer:
-        """See ``IRegistry``."""
-        return await self._registry.token(request.map_scopes(self._scope))
 
-    def _scope(self, scope: Scope) -> Scope:
-        if not scope.is_repository:
+@implementer(ITokenService)
+class ScopeRewrite:
+    """Asks for tokens of repositories by the names that the registry knows them by.
+
+    :param rename: returns the registry's name for a client's.
+    """
+
+    def __init__(self, tokens: ITokenService, rename: Callable[[Repository], Repository]) -> None:
+        self._tokens = tokens
+        self._rename = rename
+
+    async def token(self, request: TokenRequest) -> Answer:
+        return await self._tokens.token(request.map_scopes(self._renamed))
+
+    def _renamed(self, scope: Scope) -> Scope:
+        if not scope.is_repository or not scope.name:
             return scope
-        return scope.renamed(rewrite_prefix(Repository(scope.name), self._prefixes).name)
+        return scope.renamed(self._rename(Repository(scope.name)).name)
 
 
 @implementer(IRegistry)
 class NamespaceFilter:
-    """Answers for one registry only, where a client says which one it means by ``ns``.
+    """Refuses requests whose ``ns`` names another registry.
 
     Source: OCI distribution specification, "Registry Proxying".
     """
@@ -119,56 +111,45 @@ class NamespaceFilter:
         self._names = frozenset(name.lower() for name in names)
 
     async def fetch(self, request: RegistryRequest) -> Answer:
-        """See ``IRegistry``.
-
-        :raises NameUnknown: when another registry is meant, so that the client goes there.
-        """
+        """:raises NameUnknown: when ``ns`` names another registry, so that the client goes there."""
         namespace = request.namespace
         if namespace is None:
             return await self._registry.fetch(request)
         if namespace.lower() not in self._names:
             raise NameUnknown(
-                f"this host mirrors {', '.join(sorted(self._names))} and not the registry that 'ns' names"
+                f"this host mirrors {', '.join(sorted(self._names))}, but 'ns' names another registry"
             )
         answer = await self._registry.fetch(evolve(request, namespace=None))
         return evolve(answer, headers=(*answer.headers, ("OCI-Namespace", namespace)))
 
-    async def token(self, request: TokenRequest) -> Answer:
-        """See ``IRegistry``."""
-        return await self._registry.token(request)
-
 
 @implementer(IWritableRegistry)
 class WriteNameRewrite:
-    """Writes to repositories by other names, those of what is mounted included.
+    """Writes to repositories by other names, also to those that blobs are mounted from.
 
-    :param name: the name by which the registry is asked.
+    :param rename: returns the registry's name for a client's.
     """
 
-    def __init__(self, writes: IWritableRegistry, name: Callable[[Repository], Repository]) -> None:
+    def __init__(self, writes: IWritableRegistry, rename: Callable[[Repository], Repository]) -> None:
         self._writes = writes
-        self._name = name
+        self._rename = rename
 
     async def write(self, write: Write, body: IBody) -> WriteResult:
-        """See ``IWritableRegistry``."""
-        return await self._writes.write(write.renamed(self._name), body)
+        return await self._writes.write(write.renamed(self._rename), body)
 
 
 @implementer(IWritableRegistry)
 class WriteNamespaceFilter:
-    """Writes to one registry only, where a client says which one it means by ``ns``."""
+    """Refuses writes whose ``ns`` names another registry."""
 
     def __init__(self, writes: IWritableRegistry, names: Collection[str]) -> None:
         self._writes = writes
         self._names = frozenset(name.lower() for name in names)
 
     async def write(self, write: Write, body: IBody) -> WriteResult:
-        """See ``IWritableRegistry``.
-
-        :raises NameUnknown: when another registry is meant.
-        """
+        """:raises NameUnknown: when ``ns`` names another registry."""
         if write.namespace is not None and write.namespace.lower() not in self._names:
             raise NameUnknown(
-                f"this host writes to {', '.join(sorted(self._names))}, and 'ns' names another registry"
+                f"this host writes to {', '.join(sorted(self._names))}, but 'ns' names another registry"
             )
         return await self._writes.write(evolve(write, namespace=None), body)

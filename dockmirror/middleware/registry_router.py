@@ -1,7 +1,7 @@
-"""The mirror's own host: every registry by path or by ``ns``, anonymously.
+"""The mirror's own host, which serves every registry, by path or by ``ns``, anonymously.
 
-Clients keep one login a host; here they would hand it to whichever registry an image's name picks.
-So nobody is challenged, and no credential is taken.
+Clients keep one login per host; here they would send it to whichever registry an image's name picks.
+So clients are not challenged, and no credentials are accepted.
 """
 
 from __future__ import annotations
@@ -13,18 +13,17 @@ from zope.interface import implementer
 
 from ..body.in_memory import json_body
 from ..interfaces import Answer, IRegistry
-from ..oci.errors import Denied, NameUnknown, Unauthorized, Unsupported
+from ..oci.errors import Denied, NameUnknown, Unauthorized
 from ..oci.reference import Repository
 from ..oci.request import Ping, RegistryRequest, repository_of
-from ..oci.token import TokenRequest
 
 
 @implementer(IRegistry)
 class AnonymousOnly:
-    """One registry for those who bring no credentials; a client's are neither taken nor passed on.
+    """A registry for anonymous clients: it accepts no login, and passes no credentials on.
 
-    :param name: the registry's, for messages.
-    :param host: its virtual host, which takes logins.
+    :param name: the registry's name, for messages.
+    :param host: the registry's virtual host, which accepts logins.
     """
 
     def __init__(self, registry: IRegistry, name: str, host: str) -> None:
@@ -33,10 +32,7 @@ class AnonymousOnly:
         self._host = host
 
     async def fetch(self, request: RegistryRequest) -> Answer:
-        """See ``IRegistry``.
-
-        :raises Denied: for a login, and for what the registry does not give to everybody.
-        """
+        """:raises Denied: for a login, and for content that the registry does not give to everybody."""
         if isinstance(request.target, Ping):
             if request.credentials is not None:
                 raise Denied(f"this host takes no logins: log in to {self._host}")
@@ -45,14 +41,10 @@ class AnonymousOnly:
             return await self._registry.fetch(_anonymous(request))
         except Unauthorized as refused:
             raise Denied(
-                f"{self._name} does not give this to everybody, or has no such image: what is private is to"
-                f" be had at {self._host}, after a login there",
+                f"{self._name} does not give this to everybody, or has no such image; private images:"
+                f" docker login {self._host}",
                 upstream_status=refused.upstream_status,
             ) from refused
-
-    async def token(self, request: TokenRequest) -> Answer:
-        """:raises Unsupported: always; nobody was sent here."""
-        raise Unsupported("this host serves anonymously and has no tokens", status=404)
 
 
 def _anonymous(request: RegistryRequest) -> RegistryRequest:
@@ -61,10 +53,10 @@ def _anonymous(request: RegistryRequest) -> RegistryRequest:
 
 @implementer(IRegistry)
 class RegistryRouter:
-    """Picks the registry by the repository's first part, by ``ns``, or takes the default one.
+    """Chooses the registry by the repository's first component, by ``ns``, or the default.
 
-    :param registries: by canonical name and by alias, in lower case.
-    :param default: the registry of what names none.
+    :param registries: registries by canonical name and by alias, in lower case.
+    :param default: the registry of requests that name none.
     """
 
     def __init__(self, registries: Mapping[str, IRegistry], default: IRegistry) -> None:
@@ -72,10 +64,7 @@ class RegistryRouter:
         self._default = default
 
     async def fetch(self, request: RegistryRequest) -> Answer:
-        """See ``IRegistry``.
-
-        :raises NameUnknown: when the registry is not mirrored, or ``ns`` contradicts the path.
-        """
+        """:raises NameUnknown: when the registry is not mirrored, or ``ns`` and the path disagree."""
         named = self._named(request.namespace)
         repository = repository_of(request.target)
         registry = named or self._default
@@ -92,10 +81,6 @@ class RegistryRouter:
         answer = await registry.fetch(evolve(request, namespace=None))
         return _of_namespace(answer, request.namespace)
 
-    async def token(self, request: TokenRequest) -> Answer:
-        """See ``AnonymousOnly``."""
-        return await self._default.token(request)
-
     def _named(self, namespace: str | None) -> IRegistry | None:
         if namespace is None:
             return None
@@ -106,7 +91,7 @@ class RegistryRouter:
 
 
 def _of_namespace(answer: Answer, namespace: str) -> Answer:
-    """The answer with the registry's name in it; and its next page is one of the same registry."""
+    """Return the answer with the registry's name, which its next page names, too."""
     page = answer.next_page
     return evolve(
         answer,

@@ -1,4 +1,4 @@
-"""Blobs that arrive whole and right, or are cut off."""
+"""Blobs that arrive complete and verified, or are cut off."""
 
 from __future__ import annotations
 
@@ -15,26 +15,20 @@ from ..oci.descriptor import Descriptor
 from ..oci.errors import RangeInvalid, Unavailable
 from ..oci.ranges import Range
 from ..oci.request import Blob, RegistryRequest
-from ..oci.token import TokenRequest
 
 
 @implementer(IRegistry)
 class ResumingRegistry:
-    """Goes on by ``Range`` with a blob that breaks off, and verifies those that are fetched whole.
+    """Continues a blob that breaks off by ``Range``, and verifies complete blobs.
 
-    The rest is asked for as the beginning was, with the same path and credentials.
+    The rest is fetched as the beginning was, with the same path and credentials.
     """
 
     def __init__(self, registry: IRegistry, clock: IReactorTime) -> None:
         self._registry = registry
         self._clock = clock
 
-    async def token(self, request: TokenRequest) -> Answer:
-        """See ``IRegistry``."""
-        return await self._registry.token(request)
-
     async def fetch(self, request: RegistryRequest) -> Answer:
-        """See ``IRegistry``."""
         answer = await self._registry.fetch(request)
         if request.head or not isinstance(request.target, Blob):
             return answer
@@ -44,12 +38,10 @@ class ResumingRegistry:
             return evolve(answer, body=VerifiedBody(resumed, request.target.digest))
         if part is None:
             return answer
-        content = Slice(answer.body, 0, part.length)
-        return evolve(answer, body=self._resumed(request, content, part.first, part.last))
+        body = Slice(answer.body, 0, part.length)
+        return evolve(answer, body=self._resumed(request, body, part.first, part.last))
 
-    def _resumed(
-        self, request: RegistryRequest, content: IBody, first: int, last: int | None
-    ) -> ResumingBody:
+    def _resumed(self, request: RegistryRequest, body: IBody, first: int, last: int | None) -> ResumingBody:
         async def reopen(count: int) -> IBody:
             offset = first + count
             wanted = None if (offset, last) == (0, None) else Range.starting_at(offset, last)
@@ -58,21 +50,21 @@ class ResumingRegistry:
             except RangeInvalid as error:
                 if error.content_size != offset:
                     raise
-                return BytesBody(b"", Descriptor())  # it broke off after the last byte
+                return BytesBody(b"", Descriptor())  # the blob broke off after its last byte
             return _rest(answer, offset, last)
 
-        return ResumingBody(content, reopen, self._clock)
+        return ResumingBody(body, reopen, self._clock)
 
 
 def _rest(answer: Answer, offset: int, last: int | None) -> IBody:
-    """The content from the offset on, from whichever answer holds it.
+    """Return the content from the offset on, out of an answer with a range or with all of it.
 
-    :raises Unavailable: when this one does not.
+    :raises Unavailable: when the answer does not continue at the offset.
     """
     length = None if last is None else last - offset + 1
     if answer.status == 200:
         return Slice(answer.body, offset, length)
     if answer.content_range is None or answer.content_range.first != offset:
         answer.body.discard()
-        raise Unavailable("the upstream does not go on where it broke off")
+        raise Unavailable("the upstream did not continue the blob where it broke off")
     return Slice(answer.body, 0, length)

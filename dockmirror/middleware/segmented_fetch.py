@@ -1,4 +1,4 @@
-"""Large blobs that are fetched by several connections at once."""
+"""Large blobs, fetched over several connections at once."""
 
 from __future__ import annotations
 
@@ -17,25 +17,24 @@ from ..interfaces import Answer, IBody, IRegistry
 from ..oci.errors import RegistryError, Unavailable
 from ..oci.ranges import ContentRange, Range
 from ..oci.request import Blob, RegistryRequest, Target
-from ..oci.token import TokenRequest
 
 AGAIN = 600.0
-"""Seconds within which a blob that is asked for from its start again comes by one connection.
+"""Seconds within which a blob that is fetched from its start again comes over one connection.
 
-What was fetched well is kept; this one may have come wrong because of its parts.
+A blob that was right is stored; this one may have been wrong because of its segments.
 """
 _MOST = 10_000
-_AskedThere = Callable[[Range], Coroutine[Any, Any, Answer]] | None
+_OpenRange = Callable[[Range], Coroutine[Any, Any, Answer]] | None
 
 
 @implementer(IRegistry)
 class SegmentedFetch:
-    """A registry of which blobs, and the rests of blobs, come by up to ``segments`` connections each.
+    """Fetches blobs, and rests of blobs, over up to ``segments`` connections each.
 
-    For whoever takes a blob as fast as it comes: parts of it wait in memory until it is their turn.
-    What is shorter than two parts comes by one connection.
+    Segments wait in memory for their turn, so the consumer must take a blob as fast as it arrives.
+    A blob shorter than two segments comes over one connection.
 
-    :param piece: bytes of a part.
+    :param piece: bytes of a segment.
     """
 
     def __init__(self, registry: IRegistry, segments: int, clock: IReactorTime, piece: int = PIECE) -> None:
@@ -45,20 +44,15 @@ class SegmentedFetch:
         self._piece = piece
         self._begun: TTLCache[Blob, bool] = TTLCache(clock, _MOST)
 
-    async def token(self, request: TokenRequest) -> Answer:
-        """See ``IRegistry``."""
-        return await self._registry.token(request)
-
     async def fetch(self, request: RegistryRequest) -> Answer:
-        """See ``IRegistry``."""
         answer = await self._registry.fetch(request)
-        part = _to_the_end(request, answer)
+        part = _rest_of_blob(request, answer)
         if part is None or part.length < 2 * self._piece or not self._may_be_cut(request.target, part):
             return answer
 
-        parts = _SegmentSource(self._registry, evolve(request, if_none_match=None), part.size, answer)
-        content = SegmentedBody(answer.body, part, parts.open, self._segments, self._clock, self._piece)
-        return evolve(answer, body=content)
+        source = _SegmentSource(self._registry, evolve(request, if_none_match=None), part.size, answer)
+        body = SegmentedBody(answer.body, part, source.open, self._segments, self._clock, self._piece)
+        return evolve(answer, body=body)
 
     def _may_be_cut(self, target: Target, part: ContentRange) -> bool:
         if part.first or not isinstance(target, Blob):
@@ -70,12 +64,12 @@ class SegmentedFetch:
 
 
 class _SegmentSource:
-    """Parts of one blob: asked for where it was given, and of the registry when that address has ended.
+    """Opens segments of one blob at the address it came from, or by the registry once that has expired.
 
-    A part that comes from another address of the upstream is not taken: if the blob proves wrong, it must be
-    known which address gave it.
+    A segment from another address of the upstream is refused: if the blob proves wrong, it must be known
+    which address sent it.
 
-    :param answer: the beginning.
+    :param answer: the answer with the blob's beginning.
     """
 
     def __init__(
@@ -84,31 +78,30 @@ class _SegmentSource:
         self._registry = registry
         self._request = request
         self._size = size
-        self._there: _AskedThere = answer.open_range
+        self._open_range: _OpenRange = answer.open_range
         self._reject = answer.reject
 
     async def open(self, first: int, last: int) -> IBody:
-        """See ``OpenRange``."""
         wanted, part = Range.starting_at(first, last), ContentRange(first, last, self._size)
-        there = self._there
-        if there is not None:
+        open_range = self._open_range
+        if open_range is not None:
             try:
-                return _just(await there(wanted), part)
+                return _body_of_range(await open_range(wanted), part)
             except RegistryError as error:
                 if is_outage(error):
                     raise
-                if self._there is there:
-                    self._there = None
+                if self._open_range is open_range:
+                    self._open_range = None
         answer = await self._registry.fetch(evolve(self._request, range=wanted))
         if answer.reject != self._reject:
             answer.body.discard()
-            raise Unavailable("another address of the upstream gives the part")
-        self._there = answer.open_range
-        return _just(answer, part)
+            raise Unavailable("another address of the upstream sent the segment")
+        self._open_range = answer.open_range
+        return _body_of_range(answer, part)
 
 
-def _to_the_end(request: RegistryRequest, answer: Answer) -> ContentRange | None:
-    """The part of a blob that is answered, where it goes to the end; None where the upstream cuts nothing."""
+def _rest_of_blob(request: RegistryRequest, answer: Answer) -> ContentRange | None:
+    """Return the range of a blob in the answer, if it reaches the end and ranges are served; or None."""
     if request.head or not isinstance(request.target, Blob):
         return None
     if answer.status == 200:
@@ -119,19 +112,23 @@ def _to_the_end(request: RegistryRequest, answer: Answer) -> ContentRange | None
     return part if ends and not _was_cut_out(answer) else None
 
 
-def _just(answer: Answer, part: ContentRange) -> IBody:
-    """The part that was asked for.
+def _body_of_range(answer: Answer, part: ContentRange) -> IBody:
+    """Return the body of just that range.
 
-    :raises Unavailable: when it is another, or would have to be cut out of the whole.
+    :raises Unavailable: when the answer has another range, or all of the blob.
     """
-    told = answer.content_range
-    is_part = told is not None and evolve(told, size=part.size) == part and told.size in (None, part.size)
+    received = answer.content_range
+    is_part = (
+        received is not None
+        and evolve(received, size=part.size) == part
+        and received.size in (None, part.size)
+    )
     if is_part and not _was_cut_out(answer):
         return Slice(answer.body, 0, part.length)
     answer.body.discard()
-    raise Unavailable("the upstream does not give the part that was asked for")
+    raise Unavailable("the upstream did not send the range that was asked for")
 
 
 def _was_cut_out(answer: Answer) -> bool:
-    """Whether the upstream sends the whole all the same."""
+    """Return whether the body is cut out of a complete one, which the upstream has sent anyway."""
     return answer.upstream_status == 200

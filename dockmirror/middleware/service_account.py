@@ -1,4 +1,4 @@
-"""A registry that the mirror asks as itself: whoever may use the mirror shares what it is given."""
+"""A registry at which the mirror has an account that all its clients share."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from attrs import evolve
 from zope.interface import implementer
 
 from ..body.in_memory import json_body
-from ..interfaces import Answer, IRegistry
+from ..interfaces import Answer, IRegistry, IUpstream
 from ..oci.errors import Denied, Unauthorized
 from ..oci.request import Ping, RegistryRequest
 from ..oci.token import TokenRequest
 
 
-@implementer(IRegistry)
+@implementer(IUpstream)
 class ServiceAccountOnly:
-    """Takes no client's credentials, and challenges nobody.
+    """Accepts no client's credentials, and challenges no client.
 
-    :param name: the registry's, for messages.
+    :param name: the registry's name, for messages.
     """
 
     def __init__(self, registry: IRegistry, name: str) -> None:
@@ -24,9 +24,9 @@ class ServiceAccountOnly:
         self._name = name
 
     async def fetch(self, request: RegistryRequest) -> Answer:
-        """See ``IRegistry``; no cache in front may give it to those whom the mirror would not serve.
+        """Mark answers private, so that no cache in front serves them to strangers.
 
-        :raises Denied: for a login, and for what the registry does not give to the mirror.
+        :raises Denied: for a login, and for content that the registry does not give to the mirror.
         """
         if isinstance(request.target, Ping):
             if request.credentials is not None:
@@ -40,13 +40,14 @@ class ServiceAccountOnly:
                 upstream_status=refused.upstream_status,
             ) from refused
         others = tuple(pair for pair in answer.headers if pair[0].lower() != "cache-control")
-        return evolve(answer, headers=(*others, ("Cache-Control", "private")))
+        cache = evolve(answer.cache, immutable=False) if answer.cache else None
+        return evolve(answer, headers=(*others, ("Cache-Control", "private")), cache=cache)
 
     async def token(self, request: TokenRequest) -> Answer:
-        """:raises Denied: always; nobody was sent here."""
+        """:raises Denied: always; no challenge sends clients here."""
         raise self._no_logins()
 
     def _no_logins(self) -> Denied:
         return Denied(
-            f"this host takes no logins: the mirror asks {self._name} as itself, for everybody who may use it"
+            f"this host takes no logins: the mirror uses its own account at {self._name} for all clients"
         )

@@ -1,4 +1,4 @@
-"""A registry asked with tokens of the mirror's own: anybody's, or those of an account."""
+"""A registry asked with the mirror's own tokens: anonymous ones, or those of an account."""
 
 from __future__ import annotations
 
@@ -10,43 +10,38 @@ from zope.interface import implementer
 
 from ..body.in_memory import collect
 from ..concurrency.single_flight import SingleFlight
-from ..interfaces import Answer, IAccount, IRegistry
+from ..interfaces import Answer, IAccount, IRegistry, IUpstream
 from ..oci.challenge import find_challenge
 from ..oci.credentials import Credentials
 from ..oci.errors import Denied, Unauthorized
 from ..oci.request import RegistryRequest
 from ..oci.scope import Scope
-from ..oci.token import Login, Token, TokenRequest
+from ..oci.token import Login, Token
 from ..upstream.token_relay import TOKEN_LIMIT
 from ..upstream.upstream_accounts import LoginAttempts
 
-_KEPT = 10_000
+_MOST = 10_000
 _MARGIN = 0.9
 
 
 @implementer(IRegistry)
 class TokenRegistry:
-    """Gives every request a token of the mirror's own; a client's credentials go no further than here.
+    """Sends each request with a token of the mirror's own; clients' credentials are dropped.
 
-    A token is kept for nine tenths of its life; many who need the same one wait for one request.
+    A token is kept for nine tenths of its life; concurrent requests for the same scope share one.
 
-    :param account: by whose login tokens are asked for; its password is sent to the registry itself where
-        that is what it demands.  Without an account, tokens are those that anybody is given.
+    :param account: the account that obtains tokens; its password is sent to the registry itself if that asks
+        for Basic.  Without an account, tokens are anonymous.
     """
 
-    def __init__(self, registry: IRegistry, clock: IReactorTime, account: IAccount | None = None) -> None:
+    def __init__(self, registry: IUpstream, clock: IReactorTime, account: IAccount | None = None) -> None:
         self._registry = registry
         self._clock = clock
         self._logins = LoginAttempts(account, clock)
-        self._kept: dict[Scope, tuple[float, Credentials]] = {}
-        self._joined: SingleFlight[Scope, Credentials] = SingleFlight()
-
-    async def token(self, request: TokenRequest) -> Answer:
-        """See ``IRegistry``."""
-        return await self._registry.token(request)
+        self._tokens: dict[Scope, tuple[float, Credentials]] = {}
+        self._obtaining: SingleFlight[Scope, Credentials] = SingleFlight()
 
     async def fetch(self, request: RegistryRequest) -> Answer:
-        """See ``IRegistry``."""
         scope = request.target.scope
         if scope is None:
             return await self._registry.fetch(evolve(request, credentials=None))
@@ -56,25 +51,25 @@ class TokenRegistry:
         except Unauthorized as refused:
             challenged = refused
         if sent is not None and self._known(scope) == sent:
-            del self._kept[scope]
+            del self._tokens[scope]
         if find_challenge(challenged.challenges, "Bearer") is not None:
             token = await self._token(challenged, scope)
             return await self._registry.fetch(evolve(request, credentials=token))
         if find_challenge(challenged.challenges, "Basic") is not None:
-            return await self._by_password(request, challenged, scope, sent)
+            return await self._fetch_by_password(request, challenged, scope, sent)
         raise challenged
 
     async def _token(self, challenged: Unauthorized, scope: Scope) -> Credentials:
-        """A token, which another request may have obtained meanwhile."""
+        """Return a token, which another request may have obtained meanwhile."""
         known = self._known(scope)
-        return known or await self._joined.get(scope, lambda: self._obtain(challenged, scope))
+        return known or await self._obtaining.get(scope, lambda: self._obtain(challenged, scope))
 
     async def _obtain(self, challenged: Unauthorized, scope: Scope) -> Credentials:
-        """A new token.
+        """Obtain a token.
 
-        :raises Unauthorized: the challenge, where the token service refuses (as ghcr.io does to anybody
-            who asks for what is private): the answer is still "log in".
-        :raises Denied: where the mirror's credentials may not be sent to the token service.
+        :raises Unauthorized: the challenge, if the token service refuses (as ghcr.io does for private
+            images): the answer is still "log in".
+        :raises Denied: if the mirror's credentials may not be sent to the token service.
         """
         async for login in self._logins.iterate_logins(scope):
             try:
@@ -92,13 +87,13 @@ class TokenRegistry:
         answer = await self._registry.token(login.token_request(scope))
         return Token.parse(await collect(answer.body, TOKEN_LIMIT))
 
-    async def _by_password(
+    async def _fetch_by_password(
         self, request: RegistryRequest, challenged: Unauthorized, scope: Scope, sent: Credentials | None
     ) -> Answer:
-        """The answer to the account's password.
+        """Fetch with the account's password.
 
-        :param sent: what was refused just now.
-        :raises Unauthorized: the challenge, where there is no password, or it is refused.
+        :param sent: the credentials that were just refused.
+        :raises Unauthorized: the challenge, if there is no password, or it is refused.
         """
         async for login in self._logins.iterate_logins(scope):
             if login.credentials is None or login.credentials == sent:
@@ -114,11 +109,11 @@ class TokenRegistry:
         raise challenged
 
     def _known(self, scope: Scope) -> Credentials | None:
-        until, credentials = self._kept.get(scope, (0.0, None))
+        until, credentials = self._tokens.get(scope, (0.0, None))
         return credentials if self._clock.seconds() < until else None
 
     def _keep(self, scope: Scope, until: float, credentials: Credentials) -> Credentials:
-        if len(self._kept) >= _KEPT:
-            del self._kept[next(iter(self._kept))]
-        self._kept[scope] = until, credentials
+        if len(self._tokens) >= _MOST:
+            del self._tokens[next(iter(self._tokens))]
+        self._tokens[scope] = until, credentials
         return credentials

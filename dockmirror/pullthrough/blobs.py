@@ -19,6 +19,7 @@ from ..interfaces import (
     IRegistry,
     IStoredContent,
 )
+from ..oci.cache_status import CacheResult, CacheStatus
 from ..oci.descriptor import Descriptor
 from ..oci.errors import RangeInvalid, RegistryError
 from ..oci.etag import etag_matches
@@ -29,15 +30,13 @@ from .authorization import Decision, Facts, authorize
 from .blob_access import BlobAccess, BucketThenUpstream, Unproven, UpstreamSource
 from .error_tolerant_store import ErrorTolerantContentStore
 from .generations import ReadOnlyGenerations
-from .responses import CacheStatus, cached_response
+from .responses import cached_response
 from .upstream_gateway import UpstreamGateway
 
 LONG = 5.0
 """Seconds that a range may have to wait for a growing blob; what would take longer is passed through."""
 _TYPE = "application/octet-stream"
 
-_SENT_THERE = (*CacheStatus("hit; detail=redirect").headers(), ("Cache-Control", "no-store"))
-"""The headers of an answer that sends its client to the bucket, at an address that ends soon."""
 
 _log = Logger()
 
@@ -148,7 +147,13 @@ class BlobCache:
         unread = request.head or etag_matches(request.if_none_match, target.digest)
         if not unread and told.immutable and (location := await opened.presigned_url()) is not None:
             opened.close()
-            return Answer(NoBody(Descriptor()), 307, location=location, headers=_SENT_THERE)
+            return Answer(
+                NoBody(Descriptor()),
+                307,
+                location=location,  # which expires
+                headers=(("Cache-Control", "no-store"),),
+                cache=CacheStatus(CacheResult.REDIRECTED),
+            )
         if unread or not self._may_join(request, target):
             return cached_response(request, opened, descriptor, told)
         source = BucketThenUpstream(opened, UpstreamSource(request, target, self._filling, self._access))
@@ -175,9 +180,8 @@ class BlobCache:
         """For one who has it already: nothing is fetched for that."""
         if not await self._access.check(target, request):
             raise Unproven
-        return Answer(
-            NoBody(Descriptor(_TYPE, target.digest)), 304, headers=CacheStatus("fwd=miss").headers()
-        )
+        body = NoBody(Descriptor(_TYPE, target.digest))
+        return Answer(body, 304, cache=CacheStatus(CacheResult.MISS))
 
     async def _passed(self, request: RegistryRequest, target: Blob) -> Answer:
         mark = await self._access.mark(target)
@@ -185,7 +189,7 @@ class BlobCache:
         if answer.status == 200 and not request.head:
             given = partial(self._access.complete, request, target, mark, not answer.from_other_host)
             answer = evolve(answer, body=CompletionObserver(answer.body, given))
-        return evolve(answer, headers=(*answer.headers, *CacheStatus("fwd=miss").headers()))
+        return evolve(answer, cache=CacheStatus(CacheResult.MISS))
 
     async def _grown(self, request: RegistryRequest, target: Blob, place: Repository) -> Answer:
         """The blob as it arrives."""
@@ -196,7 +200,7 @@ class BlobCache:
         except OSError:  # of which the store has told
             return await self._passed(request, target)
         descriptor = Descriptor(_TYPE, target.digest, reader.size)
-        told = evolve(told, cache="fwd=miss; collapsed" if reader.joined else "fwd=miss; stored")
+        told = evolve(told, result=CacheResult.JOINED if reader.joined else CacheResult.STORED)
         return await self._growing(request, reader, descriptor, told, source)
 
     async def _growing(
@@ -209,7 +213,7 @@ class BlobCache:
     ) -> Answer:
         if request.range is None:
             content = CompletionObserver(reader.content(descriptor, None), source.completed)
-            return Answer(content, headers=told.headers(), upstream_status=source.status)
+            return Answer(content, cache=told, upstream_status=source.status)
         answer = await self._grown_part(request, request.range, reader, descriptor, told, source)
         return evolve(answer, upstream_status=answer.upstream_status or source.status)
 
@@ -233,7 +237,7 @@ class BlobCache:
         content = reader.content(evolve(descriptor, size=part.length), part)
         if part.length == part.size:
             content = CompletionObserver(content, source.completed)
-        return Answer(content, 206, content_range=part, headers=told.headers())
+        return Answer(content, 206, content_range=part, cache=told)
 
 
 def _part(wanted: Range, reader: IDownloadReader) -> ContentRange | None:

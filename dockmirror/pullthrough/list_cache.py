@@ -18,13 +18,14 @@ from twisted.logger import Logger
 from ..body.in_memory import BytesBody
 from ..body.tee import Tee
 from ..interfaces import Answer, IDocumentStore
+from ..oci.cache_status import CacheResult, CacheStatus
 from ..oci.descriptor import Descriptor
 from ..oci.errors import RegistryError
 from ..oci.request import InRepository, Referrers, RegistryRequest, Tags
 from .authorization import Decision, Facts, authorize
 from .error_tolerant_store import ErrorTolerantDocumentStore
 from .generations import ReadOnlyGenerations, without_doubts
-from .responses import STALE, CacheStatus, bypassed
+from .responses import STALE, bypassed
 from .upstream_gateway import UpstreamGateway
 
 LIMIT = 4 * 1024 * 1024
@@ -66,7 +67,7 @@ class _CachedList:
     def answer(self, told: CacheStatus) -> Answer:
         data = self.body.encode()
         content = BytesBody(data, Descriptor(self.media_type, None, len(data)))
-        return Answer(content, next_page=self.next_page, headers=told.headers())
+        return Answer(content, next_page=self.next_page, cache=told)
 
 
 class ListCache:
@@ -113,7 +114,7 @@ class ListCache:
             if listed is None or not await self._gateway.is_stale_allowed(request, facts, error):
                 raise
             _log.warn("{target} is served stale: {error}", target=str(target), error=str(error))
-            return listed.answer(CacheStatus("fwd=stale; detail=upstream", age=age, stale=str(error)))
+            return listed.answer(CacheStatus(CacheResult.STALE, age, str(error)))
         return self._kept(name, mark, answer)
 
     async def _facts(
@@ -136,7 +137,7 @@ class ListCache:
 
     def _kept(self, name: str, mark: str, answer: Answer) -> Answer:
         content = Tee(answer.body, LIMIT, lambda body: self._keep(name, mark, answer, body))
-        return evolve(answer, body=content, headers=(*answer.headers, *CacheStatus("fwd=miss").headers()))
+        return evolve(answer, body=content, cache=CacheStatus(CacheResult.MISS))
 
     def _keep(self, name: str, mark: str, answer: Answer, body: bytes) -> None:
         """Only what is whole is of use: where no length was told, a document that was cut off ends early."""

@@ -7,11 +7,13 @@ import json
 from attrs import evolve, frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
+from zope.interface import implementer
 
 from ..body.in_memory import collect, json_body
 from ..concurrency.circuit_breaker import is_outage
 from ..concurrency.single_flight import SingleFlight
-from ..interfaces import Answer, IDocumentStore
+from ..interfaces import Answer, IDocumentStore, ITokenService
+from ..oci.cache_status import CacheResult, CacheStatus
 from ..oci.challenge import Challenge
 from ..oci.credentials import Credentials
 from ..oci.errors import NameInvalid, RegistryError, Unauthorized
@@ -21,7 +23,7 @@ from ..oci.scope import Scope
 from ..oci.token import MARKER_ANSWER, Token, TokenRequest
 from .error_tolerant_store import ErrorTolerantDocumentStore
 from .grants import PUBLIC, PUBLIC_IN_OUTAGE
-from .responses import CacheStatus, bypassed
+from .responses import bypassed
 from .upstream_gateway import UpstreamGateway
 
 ANEW = 300.0
@@ -53,13 +55,14 @@ class _Known:
         """:raises Unauthorized: where the upstream challenged."""
         if self.challenges:
             raise Unauthorized(challenges=self.challenges)
-        return Answer(json_body(b"{}"), headers=CacheStatus().headers())
+        return Answer(json_body(b"{}"), cache=CacheStatus())
 
 
 _NOTHING = _Known(0.0, (Challenge("Bearer"),))
 """What a client is told of an upstream that never answered: then the token dance says what it says."""
 
 
+@implementer(ITokenService)
 class LoginCache:
     """The login at one upstream, kept over a restart.
 
@@ -112,20 +115,20 @@ class LoginCache:
         return known
 
     async def token(self, request: TokenRequest) -> Answer:
-        """See ``IRegistry.token``.
+        """See ``ITokenService``.
 
         An anonymous client that wants to pull what is known to be public is given the marker that stands
         for no credentials, and no token service is asked: so warm pulls stay in the building, and go on
         during an outage.
         """
         if request.is_anonymous and await self._are_public(request.scopes, PUBLIC):
-            return _marker("hit")
+            return _marker(CacheResult.HIT)
         covered = request.is_anonymous and await self._are_public(request.scopes, PUBLIC_IN_OUTAGE, True)
         try:
             answer = await self._gateway.token(request, have_stale=covered)
         except RegistryError as error:
             if covered and is_outage(error):
-                return _marker("fwd=stale; detail=upstream")
+                return _marker(CacheResult.STALE)
             raise
         return await self._noted(answer)
 
@@ -155,5 +158,5 @@ class LoginCache:
         return bypassed(evolve(answer, body=json_body(body)))
 
 
-def _marker(cache: str) -> Answer:
-    return Answer(json_body(MARKER_ANSWER), headers=CacheStatus(cache).headers())
+def _marker(result: CacheResult) -> Answer:
+    return Answer(json_body(MARKER_ANSWER), cache=CacheStatus(result))

@@ -8,6 +8,7 @@ from twisted.internet.interfaces import IReactorTime
 from ..body.in_memory import BytesBody, collect
 from ..concurrency.single_flight import SingleFlight
 from ..interfaces import Answer, ContentKind, IContentStore, ITagStore
+from ..oci.cache_status import CacheResult, CacheStatus
 from ..oci.digest import Digest
 from ..oci.media import EVERYTHING
 from ..oci.reference import Repository, Tag
@@ -15,7 +16,6 @@ from ..oci.request import RegistryRequest
 from .generations import ReadOnlyGenerations
 from .head_cache import HeadCache
 from .manifest_store import LIMIT, ManifestStore
-from .responses import CacheStatus
 from .upstream_gateway import UpstreamGateway
 
 
@@ -67,7 +67,7 @@ class ManifestFetcher:
     ) -> Answer:
         answer = await self._gateway.ask(asked, have_stale)
         told = CacheStatus(
-            "fwd=miss", immutable=tag is None and (await self._gateway.facts(asked)).is_for_everybody
+            CacheResult.MISS, immutable=tag is None and (await self._gateway.facts(asked)).is_for_everybody
         )
         if asked.head and answer.consents:
             await self._name(place, mark, tag, answer.body.descriptor.digest)
@@ -76,8 +76,8 @@ class ManifestFetcher:
             content = BytesBody(data, evolve(answer.body.descriptor, size=len(data)))
             answer = evolve(answer, body=content)
             if await self._keep(place, mark, tag, content):
-                told = evolve(told, cache="fwd=miss; stored")
-        return evolve(answer, headers=(*answer.headers, *told.headers()))
+                told = evolve(told, result=CacheResult.STORED)
+        return evolve(answer, cache=told)
 
     async def _name(self, place: Repository, mark: bytes, tag: Tag | None, digest: Digest | None) -> None:
         """A HEAD told what the tag names: clients ask for that by its digest next.

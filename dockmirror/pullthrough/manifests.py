@@ -11,6 +11,7 @@ from twisted.logger import Logger
 from ..body.in_memory import BytesBody, NoBody
 from ..concurrency.single_flight import SingleFlight
 from ..interfaces import Answer, ContentKind, IContentStore, ITagStore
+from ..oci.cache_status import CacheResult, CacheStatus
 from ..oci.descriptor import Descriptor
 from ..oci.digest import Digest
 from ..oci.errors import RegistryError
@@ -23,7 +24,7 @@ from .error_tolerant_store import ErrorTolerantContentStore, ErrorTolerantTagSto
 from .generations import ReadOnlyGenerations
 from .manifest_fetcher import ManifestFetcher
 from .manifest_store import ManifestStore, StoredManifest, kind_of
-from .responses import STALE, CacheStatus
+from .responses import STALE
 from .upstream_gateway import UpstreamGateway
 
 _log = Logger()
@@ -138,7 +139,7 @@ class ManifestCache:
             return await self._given(request, current)
         if not accepts(request.accept, current.parts.media_type):
             return await self._passed(request)
-        return await self._answer(request, current, CacheStatus("fwd=stale; detail=confirmed", age=0.0))
+        return await self._answer(request, current, CacheStatus(CacheResult.CONFIRMED, age=0.0))
 
     async def _tagged(self, place: Repository, tag: Tag) -> _TaggedManifest | None:
         known = await self._tags.get(place, tag)
@@ -187,7 +188,7 @@ class ManifestCache:
         if not await self._kept.is_complete(tagged.place, tagged.held):
             raise error
         _log.warn("{target} is served stale: {error}", target=str(request.target), error=str(error))
-        told = CacheStatus("fwd=stale; detail=upstream", age=tagged.age, stale=str(error))
+        told = CacheStatus(CacheResult.STALE, tagged.age, str(error))
         return await self._answer(request, tagged.held, told)
 
     async def _too_old(self, tagged: _TaggedManifest) -> bool:
@@ -212,14 +213,13 @@ class ManifestCache:
     async def _passed(self, request: RegistryRequest) -> Answer:
         """What the upstream gives to a client that does not admit what it gives to others."""
         answer = await self._gateway.ask(request)
-        return evolve(answer, headers=(*answer.headers, *CacheStatus("fwd=miss").headers()))
+        return evolve(answer, cache=CacheStatus(CacheResult.MISS))
 
     async def _answer(self, request: RegistryRequest, held: StoredManifest, told: CacheStatus) -> Answer:
         if told.immutable and not (await self._gateway.facts(request)).is_for_everybody:
             told = evolve(told, immutable=False)
-        headers = told.headers()
         descriptor = Descriptor(held.parts.media_type, held.digest, len(held.data))
         if etag_matches(request.if_none_match, held.digest):
-            return Answer(NoBody(descriptor), 304, headers=headers)
+            return Answer(NoBody(descriptor), 304, cache=told)
         content = NoBody(descriptor) if request.head else BytesBody(held.data, descriptor)
-        return Answer(content, headers=headers)
+        return Answer(content, cache=told)

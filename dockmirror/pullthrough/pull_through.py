@@ -7,7 +7,6 @@ from zope.interface import implementer
 from ..interfaces import Answer, IRegistry
 from ..oci.errors import Denied, RegistryError, Unauthorized
 from ..oci.request import Blob, Catalog, Manifest, Ping, Referrers, RegistryRequest, Tags, Target
-from ..oci.token import TokenRequest
 from .blobs import BlobCache
 from .list_cache import ListCache
 from .login_cache import LoginCache
@@ -53,10 +52,6 @@ class PullThrough:
                 return await self._lists.fetch(request, target)
             case Catalog():
                 return bypassed(await self._gateway.ask(request))
-
-    async def token(self, request: TokenRequest) -> Answer:
-        """See ``IRegistry``."""
-        return await self._logins.token(request)
 
 
 def _without_details(target: Target, error: RegistryError) -> RegistryError:

@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IConsumer
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from ..body.forwarding import ForwardingConsumer
+from ..body.consumers import ForwardingConsumer
 from ..interfaces import ContentKind, IBody, IContentStore, IStagedUpload, IUploadStaging, IWritableRegistry
 from ..oci.digest import Digest
 from ..oci.errors import RegistryError

@@ -5,10 +5,11 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable
 
-from attrs import evolve, frozen
+from attrs import evolve
 
 from ..body.in_memory import NoBody
 from ..interfaces import Answer, IBody, IStoredContent
+from ..oci.cache_status import CacheResult, CacheStatus
 from ..oci.descriptor import Descriptor
 from ..oci.etag import etag_matches, format_etag
 from ..oci.ranges import ContentRange
@@ -17,47 +18,12 @@ from ..oci.request import RegistryRequest
 STALE = 7 * 24 * 3600.0
 """Seconds since it was confirmed after which nothing is served stale any more."""
 _MOST_RANGES = 16
-_LONGEST = 200
 Headers = tuple[tuple[str, str], ...]
-
-
-@frozen
-class CacheStatus:
-    """What an answer from the cache says of itself.
-
-    Sources: RFC 9211 (``CacheParts-Status``), RFC 9111, 5.1 (``Age``) and 5.5 (``Warning`` 110, here 299 as
-    clients show it), RFC 8246 (``immutable``).
-
-    :ivar stale: why it could not be confirmed, where it is older than it should be.
-    :ivar immutable: whether whoever stands between may keep it for good: it is public, and a digest names it.
-    """
-
-    cache: str = "hit"
-    age: float | None = None
-    stale: str = ""
-    immutable: bool = False
-
-    def headers(self) -> Headers:
-        """The header fields."""
-        told = [("Cache-Status", f"dockmirror; {self.cache}"), ("Vary", "Accept, Authorization")]
-        if self.age is not None:
-            told.append(("Age", str(max(0, int(self.age)))))
-        if self.stale:
-            told.append(("Warning", f'299 - "served stale: {_quotable(self.stale)}"'))
-        if self.immutable:
-            told.append(("Cache-Control", "public, max-age=31536000, immutable"))
-        return tuple(told)
-
-
-def _quotable(text: str) -> str:
-    """An error's words, which may be an upstream's own, as they may stand between quotes in a header."""
-    plain = " ".join(text.encode("ascii", "replace").decode().replace('"', "'").replace("\\", "/").split())
-    return "".join(letter for letter in plain if letter.isprintable())[:_LONGEST]
 
 
 def bypassed(answer: Answer) -> Answer:
     """The upstream's, with which the cache has nothing to do."""
-    return evolve(answer, headers=(*answer.headers, *CacheStatus("fwd=bypass").headers()))
+    return evolve(answer, cache=CacheStatus(CacheResult.BYPASS))
 
 
 def cached_response(
@@ -67,7 +33,7 @@ def cached_response(
 
     :raises RangeInvalid: when no byte lies in the ranges asked for; the content is closed.
     """
-    answer = Answer(NoBody(descriptor), headers=told.headers())
+    answer = Answer(NoBody(descriptor), cache=told)
     if etag_matches(request.if_none_match, descriptor.digest):
         opened.close()
         return evolve(answer, status=304)

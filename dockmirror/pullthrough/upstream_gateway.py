@@ -14,7 +14,7 @@ from zope.interface import implementer
 from ..body.verified import CorruptContent
 from ..concurrency.circuit_breaker import RequestCircuitBreaker, is_outage
 from ..concurrency.ttl_cache import TTLCache
-from ..interfaces import Answer, IRegistry
+from ..interfaces import Answer, IRegistry, IUpstream
 from ..oci.digest import Digest
 from ..oci.errors import Denied, RegistryError, TimedOut, Unauthorized, Unsupported
 from ..oci.reference import Repository
@@ -38,7 +38,7 @@ The second argument tells whether the store can answer instead.
 """
 
 
-@implementer(IRegistry)
+@implementer(IUpstream)
 class UpstreamGateway:
     """Asks with a client's credentials, or anonymously with the mirror's own token where it has none.
 
@@ -49,7 +49,7 @@ class UpstreamGateway:
 
     def __init__(
         self,
-        registry: IRegistry,
+        registry: IUpstream,
         anonymous: IRegistry,
         grants: GrantCache,
         public: PublicRepositories,
@@ -98,7 +98,7 @@ class UpstreamGateway:
         return answer
 
     async def token(self, request: TokenRequest, have_stale: bool = False) -> Answer:
-        """See ``IRegistry``; a token service rests by itself, and only where nothing is lost by it.
+        """See ``ITokenService``; a token service rests by itself, and only where nothing is lost by it.
 
         :param have_stale: whether the client can do without.
         """
@@ -260,10 +260,6 @@ class PushProbeBypass:
             if not is_outage(error) and not isinstance(error, Unsupported):
                 raise
         return await self._cached.fetch(request)
-
-    async def token(self, request: TokenRequest) -> Answer:
-        """See ``IRegistry``."""
-        return await self._cached.token(request)
 
 
 def _may_be_push_probe(request: RegistryRequest) -> bool:

@@ -1,1 +1,1 @@
-"""What the status page tells: noted as it happens, in bounded memory; nobody is asked for it."""
+"""The state behind the status page, recorded as requests pass, in bounded memory."""

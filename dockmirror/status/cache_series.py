@@ -1,4 +1,4 @@
-"""The last hours, in slots of some minutes, in memory that several processes may share."""
+"""Counts of cache lookups over the last hours, in slots of five minutes, in memory that processes share."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ PERIOD = 300
 """Seconds of a slot."""
 _COUNT = 144
 _SLOT = Struct("<QQQQ")
-"""Which it is, how many requests the cache was asked, how many of them it answered, bytes held."""
+"""The slot's number, lookups, hits, and bytes held."""
 SIZE = _COUNT * _SLOT.size
 """Bytes of memory for twelve hours."""
 
 
 @frozen
 class SeriesSlot:
-    """Some minutes of the cache.
+    """Five minutes of the cache.
 
     :ivar begins: in seconds since the epoch.
-    :ivar asked: requests for blobs and manifests.
-    :ivar hits: those of them for which no upstream had to send it.
-    :ivar held: bytes held, as last seen in that time; None where nobody has looked.
+    :ivar asked: lookups of blobs and manifests.
+    :ivar hits: lookups for which no upstream had to send the content.
+    :ivar held: bytes held at the last lookup; None if there was none.
     """
 
     begins: int
@@ -34,7 +34,7 @@ class SeriesSlot:
 
 
 class CacheSeries:
-    """Counts by the slot of the present; those of long ago give their place to it.
+    """Counts lookups in the current slot, which replaces the oldest one.
 
     Processes that write at the same moment may lose one of two additions, and nothing else.
 
@@ -46,9 +46,9 @@ class CacheSeries:
         self._memory = memory
 
     def asked(self, hit: bool, held: int = 0) -> None:
-        """The cache was asked for something.
+        """Count a lookup.
 
-        :param held: how many bytes it holds; 0 where that is not known.
+        :param held: bytes that the cache holds; 0 if unknown.
         """
         number = self._present()
         asked, hits, before = self._read(number)
@@ -56,7 +56,7 @@ class CacheSeries:
         _SLOT.pack_into(self._memory, place, number, asked + 1, hits + hit, held or before)
 
     def slots(self) -> Sequence[SeriesSlot]:
-        """All of them up to the present, the oldest first, also those in which nothing was asked."""
+        """Return all slots up to now, the oldest first, empty ones too."""
         present = self._present()
         return [self._slot(number) for number in range(max(0, present - _COUNT + 1), present + 1)]
 

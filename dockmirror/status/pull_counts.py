@@ -1,4 +1,4 @@
-"""Which repositories are pulled most, in memory that several processes may share."""
+"""Counts of pulls by repository, in memory that processes share."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from ..system.shared_table import SharedTable, hash_key
 
 _LONGEST = 300
 _RECORD = Struct(f"<QQQH{_LONGEST}s")
-"""Whose it is, how many manifests and how many bytes were sent, and its name."""
+"""The key, manifests and bytes that were sent, and the length and bytes of the name."""
 SIZE = 4096 * _RECORD.size
-"""Bytes of memory for so many repositories at a time."""
+"""Bytes of memory for 4096 repositories."""
 
 
 @frozen
 class RepositoryPulls:
-    """A repository, with the registry's name in front, and what clients were sent of it.
+    """Counts of a repository, whose name begins with its registry's: manifests and bytes sent to clients.
 
-    :ivar manifests: of a pull one or two: an image's for several platforms is pulled by its index.
+    :ivar manifests: one or two per pull: an image for several platforms is pulled by its index.
     """
 
     repository: str
@@ -29,16 +29,16 @@ class RepositoryPulls:
 
 
 class PullCounts:
-    """A table of repositories; where there are too many those are forgotten that are pulled least.
+    """A table of repositories, which drops those that are pulled least when it is full.
 
-    :param memory: of ``SIZE`` bytes or fewer, zero at first.
+    :param memory: at most ``SIZE`` bytes, zero at first.
     """
 
     def __init__(self, memory: memoryview) -> None:
         self._slots = SharedTable(memory, _RECORD, lambda record: record[1:3])
 
     def sent(self, repository: str, manifests: int = 0, bytes: int = 0) -> None:
-        """A client was sent so much of it."""
+        """Add what a client was sent."""
         name = repository.encode()[:_LONGEST]
         key = hash_key(name)
         place, record = self._slots.find(key)
@@ -46,7 +46,7 @@ class PullCounts:
         self._slots.put(place, key, before + manifests, sent + bytes, len(name), name)
 
     def most(self, count: int) -> Sequence[RepositoryPulls]:
-        """So many of them, the most pulled first."""
+        """Return the repositories that are pulled most, in that order."""
         pulled = (
             RepositoryPulls(name[:length].decode("utf-8", "replace"), manifests, sent)
             for _, manifests, sent, length, name in self._slots.records()

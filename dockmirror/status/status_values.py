@@ -1,4 +1,4 @@
-"""What is told of the mirror, as values that processes can tell each other."""
+"""The state of the mirror, as values that processes exchange as JSON."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from attrs import asdict, frozen
 
 @frozen
 class AddressStatus:
-    """An address of an upstream, and what came of asking there; times are in seconds since the epoch.
+    """The health of an address of an upstream; times are in seconds since the epoch.
 
-    :ivar answered: when it last gave an answer, be it a refusal; None where it has given none.
-    :ivar failed: when it last gave none of use; ``failure`` says why, in a sentence.
+    :ivar answered: time of its last answer, even if a refusal, or None.
+    :ivar failed: time of its last failure, or None; ``failure`` is the reason.
     """
 
     url: str
@@ -23,20 +23,20 @@ class AddressStatus:
 
     @property
     def asked(self) -> float | None:
-        """When it was last known to be there or not."""
+        """Time of the last outcome, or None."""
         return max((each for each in (self.answered, self.failed) if each is not None), default=None)
 
     @property
     def fails(self) -> bool:
-        """Whether the last that came of it was a failure."""
+        """True if the last outcome was a failure."""
         return self.failed is not None and self.failed == self.asked
 
 
 @frozen
 class Quota:
-    """What an upstream has last said of how much it may still be asked (``RateLimit-…``).
+    """The last ``RateLimit`` fields of an upstream.
 
-    :ivar told: when it said so.
+    :ivar told: time at which it sent them.
     """
 
     told: float
@@ -46,12 +46,11 @@ class Quota:
 
 @frozen
 class UpstreamStatus:
-    """An upstream as its operator knows it.
+    """The state of an upstream.
 
-    :ivar registry: its name in the names of images.
-    :ivar host: its virtual host here.
-    :ivar rests: until when it is asked for nothing on behalf of those who bring no credentials; None where
-        it is.
+    :ivar registry: the registry's name in image names.
+    :ivar host: its virtual host at the mirror.
+    :ivar rests: until when anonymous requests are not sent, or None.
     """
 
     name: str
@@ -62,7 +61,7 @@ class UpstreamStatus:
     quota: Quota | None = None
 
     def state(self, now: float) -> str:
-        """``unasked``, ``resting``, ``failing`` where no address answers, or ``reachable``."""
+        """Return ``unasked``, ``resting``, ``failing`` if no address answers, or ``reachable``."""
         if self.rests is not None and now < self.rests:
             return "resting"
         asked = [each for each in self.addresses if each.asked is not None]
@@ -73,12 +72,12 @@ class UpstreamStatus:
 
 @frozen
 class DownloadStatus:
-    """A blob on its way into the cache.
+    """A download in flight.
 
-    :ivar repositories: that have been given it, with the registry's name in front.
-    :ivar held: how many of its bytes are here.
-    :ivar size: how many there will be; None where the upstream does not tell.
-    :ivar pace: bytes a second since it is being fetched; None where that cannot be said yet.
+    :ivar repositories: the repositories it is read for, whose names begin with the registry's.
+    :ivar held: bytes that have arrived.
+    :ivar size: bytes in all; None if the upstream does not tell.
+    :ivar pace: bytes per second since it began; None if not known yet.
     """
 
     registry: str
@@ -91,7 +90,7 @@ class DownloadStatus:
 
 @frozen
 class CacheUsage:
-    """How many bytes the cache holds, and how many it may."""
+    """The bytes that the cache holds, and its budget."""
 
     bytes: int
     limit: int
@@ -99,10 +98,10 @@ class CacheUsage:
 
 @frozen
 class RegistryUsage:
-    """What a registry takes up in the cache.
+    """A registry's share of the cache.
 
-    :ivar shared: how many of the bytes others have, too.
-    :ivar contents: how many blobs and manifests these are.
+    :ivar shared: bytes that other registries have, too.
+    :ivar contents: number of blobs and manifests.
     """
 
     registry: str
@@ -113,10 +112,10 @@ class RegistryUsage:
 
 @frozen
 class Usage:
-    """The space that every registry took up when that was last measured, the largest first.
+    """The last measurement of each registry's share of the cache, the largest first.
 
-    :ivar took: how many seconds it took to find out.
-    :ivar held: bytes in all: also what is on its way in, lists and notes, and what no repository has.
+    :ivar took: seconds that the measurement took.
+    :ivar held: bytes in all, with downloads, documents and unlinked content.
     """
 
     measured: float
@@ -125,17 +124,17 @@ class Usage:
     held: int
 
     @classmethod
-    def from_json(cls, told: Mapping[str, Any]) -> Usage:
-        """As ``asdict`` has it."""
-        used = tuple(RegistryUsage(**each) for each in told["registries"])
-        return cls(float(told["measured"]), float(told["took"]), used, int(told["held"]))
+    def from_json(cls, fields: Mapping[str, Any]) -> Usage:
+        """Read what ``asdict`` returns."""
+        used = tuple(RegistryUsage(**each) for each in fields["registries"])
+        return cls(float(fields["measured"]), float(fields["took"]), used, int(fields["held"]))
 
 
 @frozen
 class WorkerState:
-    """What one process has noted, or several together.
+    """The state of one worker, or of several merged.
 
-    :ivar processes: how many they are.
+    :ivar processes: how many workers it is of.
     """
 
     upstreams: tuple[UpstreamStatus, ...] = ()
@@ -145,25 +144,24 @@ class WorkerState:
     usage: Usage | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """What ``from_json`` reads."""
         return asdict(self)
 
     @classmethod
-    def from_json(cls, told: Mapping[str, Any]) -> WorkerState:
-        """As another process has told it."""
+    def from_json(cls, fields: Mapping[str, Any]) -> WorkerState:
+        """Read what ``as_json`` returns."""
         return cls(
-            tuple(_upstream(each) for each in told["upstreams"]),
+            tuple(_upstream(each) for each in fields["upstreams"]),
             tuple(
                 DownloadStatus(**{**each, "repositories": tuple(each["repositories"])})
-                for each in told["fetches"]
+                for each in fields["fetches"]
             ),
-            CacheUsage(**told["cache"]) if told["cache"] else None,
-            told["processes"],
-            Usage.from_json(told["usage"]) if told["usage"] else None,
+            CacheUsage(**fields["cache"]) if fields["cache"] else None,
+            fields["processes"],
+            Usage.from_json(fields["usage"]) if fields["usage"] else None,
         )
 
 
-def _upstream(told: Mapping[str, Any]) -> UpstreamStatus:
-    addresses = tuple(AddressStatus(**each) for each in told["addresses"])
-    quota = Quota(**told["quota"]) if told["quota"] else None
-    return UpstreamStatus(**{**told, "addresses": addresses, "quota": quota})
+def _upstream(fields: Mapping[str, Any]) -> UpstreamStatus:
+    addresses = tuple(AddressStatus(**each) for each in fields["addresses"])
+    quota = Quota(**fields["quota"]) if fields["quota"] else None
+    return UpstreamStatus(**{**fields, "addresses": addresses, "quota": quota})

@@ -1,4 +1,4 @@
-"""What came of asking upstreams, noted as they are asked for clients."""
+"""The health of upstreams, recorded from the outcome of requests to them."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from .status_values import AddressStatus, Quota
 
 
 class AddressHealth:
-    """What came of asking one address."""
+    """The health of one address of an upstream."""
 
     def __init__(self, url: str, clock: IReactorTime) -> None:
         self.address = AddressStatus(url)
         self._clock = clock
 
     def answered(self) -> None:
-        """It said something of use, be it no."""
+        """Record an answer; a refusal is one, too."""
         self.address = evolve(self.address, answered=self._clock.seconds())
 
     def failed(self, why: str) -> None:
-        """It did not."""
+        """Record a failure and its reason."""
         self.address = evolve(self.address, failed=self._clock.seconds(), failure=why)
 
 
 class UpstreamHealth:
-    """What came of asking one upstream.
+    """The health of one upstream.
 
-    :ivar rests: see ``Upstream``.
-    :ivar quota: what it has told of it.
+    :ivar rests: until when anonymous requests are not sent, or None.
+    :ivar quota: its last ``RateLimit`` fields, or None.
     """
 
     def __init__(self, clock: IReactorTime) -> None:
@@ -38,15 +38,15 @@ class UpstreamHealth:
         self._addresses: dict[str, AddressHealth] = {}
 
     def of(self, url: str) -> AddressHealth:
-        """Of one of its addresses."""
+        """Return the health of one of its addresses."""
         return self._addresses.setdefault(url, AddressHealth(url, self._clock))
 
     def rest(self, until: float | None) -> None:
-        """It rests until then."""
+        """Record until when anonymous requests are not sent."""
         self.rests = until
 
     def allow(self, limit: int | None, remaining: int | None) -> None:
-        """It has told how much it may be asked; what it leaves out is as it was."""
+        """Record its ``RateLimit`` fields; a missing one keeps its last value."""
         if limit is None and remaining is None:
             return
         before = self.quota or Quota(0.0)
@@ -58,12 +58,12 @@ class UpstreamHealth:
 
 
 class UpstreamHealthTable:
-    """What came of asking all of them, by their names in the settings; new settings forget nothing."""
+    """The health of all upstreams, by their names in the settings; it survives new settings."""
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
         self._outcomes: dict[str, UpstreamHealth] = {}
 
     def of(self, name: str) -> UpstreamHealth:
-        """Of one of them."""
+        """Return the health of one upstream."""
         return self._outcomes.setdefault(name, UpstreamHealth(self._clock))

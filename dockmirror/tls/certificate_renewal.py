@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
 
-from attrs import frozen
 from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from ..concurrency.backoff import Backoff
 from ..concurrency.periodic_task import PeriodicTask
 
 CHECK_PERIOD = 10.0
 """Seconds between two checks for certificates that are due."""
-RETRY_DELAYS = (30.0, 300.0, 1800.0, 7200.0, 21_600.0)
-"""Seconds until a failed name is retried, longer each time.
+FIRST, LONGEST = 30.0, 21_600.0
+"""Seconds of pause after a name's first failure, and the most that it grows to."""
+FACTOR = 8.0
+"""How much longer each pause is than the one before: a name fails at most four times in an hour.
 
 Let's Encrypt allows five failures per name and hour (https://letsencrypt.org/docs/rate-limits/).
 """
@@ -30,12 +32,6 @@ class NameRefused(Exception):
 
 class AuthorityUnavailable(Exception):
     """The authority issues no certificates at all now; the message says why."""
-
-
-@frozen
-class _Backoff:
-    until: float
-    failures: int
 
 
 class CertificateRenewal(PeriodicTask):
@@ -59,7 +55,7 @@ class CertificateRenewal(PeriodicTask):
         self._due = due
         self._issue = issue
         self._clock = clock
-        self._backoffs: dict[str, _Backoff] = {}
+        self._backoff: Backoff[str, None] = Backoff(clock, FIRST, LONGEST, FACTOR)
 
     def startService(self) -> None:
         """Check at once; called when the mirror listens, since an authority asks it for proof."""
@@ -79,17 +75,16 @@ class CertificateRenewal(PeriodicTask):
                 await self._renew(name)
 
     def _is_backing_off(self, name: str) -> bool:
-        backoffs = [self._backoffs[key] for key in (_ALL, name) if key in self._backoffs]
-        return any(self._clock.seconds() < backoff.until for backoff in backoffs)
+        return any(self._backoff.pause(key) is not None for key in (_ALL, name))
 
     async def _renew(self, name: str) -> None:
         try:
             await self._issue(name)
         except NameRefused as error:
-            self._backoffs.pop(_ALL, None)
-            _log.error(_FAILED, name=name, pause=self._back_off(name), error=str(error))
+            self._backoff.succeeded(_ALL)
+            _log.error(_FAILED, name=name, pause=self._backoff.failed(name, None), error=str(error))
         except AuthorityUnavailable as error:
-            pause = self._back_off(_ALL)
+            pause = self._backoff.failed(_ALL, None)
             _log.error(
                 "the certificate authority is unavailable; retrying in {pause:g} s: {error}",
                 pause=pause, error=str(error),
@@ -97,14 +92,10 @@ class CertificateRenewal(PeriodicTask):
         except CancelledError:
             raise
         except Exception as error:  # of an authority whose answers are none, or of ours
-            _log.failure(_FAILED, name=name, pause=self._back_off(name), error=type(error).__name__)
+            _log.failure(
+                _FAILED, name=name, pause=self._backoff.failed(name, None), error=type(error).__name__
+            )
         else:
-            self._backoffs.pop(_ALL, None)
-            self._backoffs.pop(name, None)
+            self._backoff.succeeded(_ALL)
+            self._backoff.succeeded(name)
             _log.info("new certificate for {name}", name=name)
-
-    def _back_off(self, key: str) -> float:
-        failures = self._backoffs[key].failures if key in self._backoffs else 0
-        pause = RETRY_DELAYS[min(failures, len(RETRY_DELAYS) - 1)]
-        self._backoffs[key] = _Backoff(self._clock.seconds() + pause, failures + 1)
-        return pause

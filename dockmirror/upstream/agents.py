@@ -19,7 +19,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
-from ..concurrency.ttl_cache import TTLCache
+from ..concurrency.backoff import Backoff
 from ..headers import first
 from ..metrics import Metrics
 from .bounded_endpoint import with_timeout
@@ -30,7 +30,6 @@ FIRST_DELAY, LONGEST_DELAY = 1.0, 30.0
 
 The first delay is short: a download that was interrupted is resumed in less than two seconds.
 """
-_MAX_SERVERS = 1000
 _QUOTA = re.compile(r"\s*([0-9]{1,12})(?![0-9])")
 
 
@@ -146,13 +145,6 @@ class ConcurrencyLimit(AgentWrapper):
         return observed
 
 
-@frozen
-class _OpenHostCircuit:
-    until: float
-    delay: float
-    error: BaseException
-
-
 class HostCircuitBreaker(AgentWrapper):
     """Repeats a server's last connection failure for a while instead of connecting again.
 
@@ -162,36 +154,28 @@ class HostCircuitBreaker(AgentWrapper):
 
     def __init__(self, agent: IAgent, clock: IReactorTime) -> None:
         super().__init__(agent)
-        self._clock = clock
-        self._circuits: TTLCache[tuple[bytes, bytes], _OpenHostCircuit] = TTLCache(clock, _MAX_SERVERS)
+        self._backoff: Backoff[tuple[bytes, bytes], BaseException] = Backoff(
+            clock, FIRST_DELAY, LONGEST_DELAY
+        )
 
     def handle(self, request: AgentRequest) -> Deferred[IResponse]:
         parts = urlsplit(request.uri)
         server = parts.scheme, parts.netloc
-        circuit = self._circuits.get(server)
-        if circuit is not None and self._clock.seconds() < circuit.until:
-            return fail(circuit.error.with_traceback(None))  # else the traceback would grow each time
+        pause = self._backoff.pause(server)
+        if pause is not None:
+            return fail(pause.reason.with_traceback(None))  # else the traceback would grow each time
         responding: Deferred[Any] = request.send(self.agent)
         return responding.addCallbacks(self._close, self._open, callbackArgs=(server,), errbackArgs=(server,))
 
     def _close(self, response: IResponse, server: tuple[bytes, bytes]) -> IResponse:
-        self._circuits.drop(server)
+        self._backoff.succeeded(server)
         return response
 
     def _open(self, failure: Failure, server: tuple[bytes, bytes]) -> Failure:
-        """Open the circuit, or double the delay of one that was half-open.
-
-        A failure while the circuit is open is of a request sent before it opened, and doubles nothing.  A
-        failure to bind is the mirror's own.
-        """
-        now, last = self._clock.seconds(), self._circuits.get(server)
+        """Begin a pause, unless the failure is the mirror's own, which a failure to bind is."""
         if failure.check(ConnectError, DNSLookupError) and not failure.check(ConnectBindError):
-            delay = FIRST_DELAY
-            if last is not None:
-                delay = last.delay if now < last.until else min(LONGEST_DELAY, last.delay * 2)
             assert failure.value is not None
-            circuit = _OpenHostCircuit(now + delay, delay, failure.value)
-            self._circuits.put(server, circuit, delay + LONGEST_DELAY)
+            self._backoff.failed(server, failure.value)
         return failure
 
 

@@ -10,6 +10,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from ..concurrency.backoff import Backoff
 from ..concurrency.single_flight import SingleFlight
 from ..concurrency.ttl_cache import TTLCache
 from ..interfaces import IAccount
@@ -28,7 +29,6 @@ IDENTITY_USERNAME = "<token>"
 _log = Logger()
 FIRST_PAUSE, LONGEST_PAUSE = 60.0, 600.0
 """Seconds for which an account pauses after a refusal, doubled with each further one."""
-_MAX_SCOPES = 10_000
 
 
 @implementer(IAccount)
@@ -126,12 +126,6 @@ class FixedAccount:
         """Do nothing: there is no other login."""
 
 
-@frozen
-class _LoginPause:
-    until: float
-    length: float
-
-
 class LoginAttempts:
     """The logins to try for an account, or anonymously without one.
 
@@ -140,8 +134,7 @@ class LoginAttempts:
 
     def __init__(self, account: IAccount | None, clock: IReactorTime) -> None:
         self._account = account
-        self._clock = clock
-        self._pauses: TTLCache[Scope, _LoginPause] = TTLCache(clock, _MAX_SCOPES)
+        self._backoff: Backoff[Scope, None] = Backoff(clock, FIRST_PAUSE, LONGEST_PAUSE)
 
     async def iterate_logins(self, scope: Scope) -> AsyncIterator[Login]:
         """Yield one login after another; asking for the next one means that the last was refused.
@@ -151,8 +144,7 @@ class LoginAttempts:
         if self._account is None:
             yield Login()
             return
-        pause = self._pauses.get(scope)
-        if pause is not None and self._clock.seconds() < pause.until:
+        if self._backoff.pause(scope) is not None:
             return
         login = await self._account.login()
         yield login
@@ -164,11 +156,9 @@ class LoginAttempts:
 
     def mark_accepted(self, scope: Scope) -> None:
         """End the pauses of a scope: the login was accepted."""
-        self._pauses.drop(scope)
+        self._backoff.succeeded(scope)
 
     def _pause(self, scope: Scope) -> None:
-        last = self._pauses.get(scope)
-        if last is None:
+        is_paused = self._backoff.pause(scope) is not None
+        if self._backoff.failed(scope, None) == FIRST_PAUSE and not is_paused:
             _log.warn("the upstream refused the mirror's credentials for {scope}", scope=str(scope))
-        length = min(LONGEST_PAUSE, last.length * 2) if last else FIRST_PAUSE
-        self._pauses.put(scope, _LoginPause(self._clock.seconds() + length, length), length + LONGEST_PAUSE)

@@ -6,10 +6,10 @@ from attrs import evolve
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IResponse
 
-from ..body.error_page_guard import ErrorPageGuardBody
 from ..body.in_memory import NoBody, collect
 from ..body.size_limited import SizeLimitedBody
 from ..body.slice import Slice
+from ..body.verified import ErrorPageGuardBody
 from ..concurrency.ttl_cache import TTLCache
 from ..headers import first
 from ..interfaces import Answer, IBody

@@ -7,7 +7,7 @@ from zope.interface import implementer
 
 from ..body.in_memory import BytesBody, json_body
 from ..headers import first, lines
-from ..interfaces import Answer, IRegistry
+from ..interfaces import Answer, IUpstream
 from ..oci.descriptor import Descriptor
 from ..oci.errors import Unauthorized, Unavailable
 from ..oci.link import parse_next_page
@@ -22,7 +22,7 @@ from .upstream_manifests import fetch_manifest
 from .upstream_responses import is_web_page, make_answer
 
 
-@implementer(IRegistry)
+@implementer(IUpstream)
 class UpstreamRegistry:
     """One upstream registry, without a cache."""
 

@@ -22,10 +22,9 @@ from ..body.in_memory import json_body
 from ..concurrency.single_flight import SingleFlight
 from ..headers import first
 from ..http.server_request import ServerRequest
-from ..interfaces import Answer, IRegistry
+from ..interfaces import Answer, ITokenService
 from ..oci.challenge import Challenge
-from ..oci.errors import RegistryError, Unauthorized, Unsupported
-from ..oci.request import RegistryRequest
+from ..oci.errors import RegistryError, Unauthorized
 from ..oci.token import TokenRequest
 from ..system.networks import Network, client_network
 from .failed_logins import FailedLogins
@@ -78,7 +77,7 @@ class AuthFilter(RequestFilter):
         """:raises Unauthorized: with a Bearer challenge for registry clients, and Basic for browsers."""
         passwords = _PasswordVerifier(self._checker, self._failed_logins, self._running, _network(request))
         if request.is_token_request:
-            return TokenResource(_UserTokenRegistry(passwords, self._tokens))
+            return TokenResource(_UserTokenService(passwords, self._tokens))
         scheme, _, value = (first(request.requestHeaders, "Authorization") or "").partition(" ")
         if scheme.lower() == "basic":
             return _PasswordCheck(self, passwords.verify_basic(value))
@@ -184,17 +183,13 @@ class _PasswordVerifier:
             raise Unauthorized("invalid username or password", challenges=(_BASIC,)) from None
 
 
-@implementer(IRegistry)
-class _UserTokenRegistry:
+@implementer(ITokenService)
+class _UserTokenService:
     """The token service for users; a token grants no scopes, since each request is checked anyway."""
 
     def __init__(self, passwords: _PasswordVerifier, tokens: TokenIssuer) -> None:
         self._passwords = passwords
         self._tokens = tokens
-
-    async def fetch(self, request: RegistryRequest) -> Answer:
-        """:raises Unsupported: always."""
-        raise Unsupported
 
     async def token(self, request: TokenRequest) -> Answer:
         """Issue a token for Basic credentials or a form's password grant (RFC 6749, 4.3)."""

@@ -8,7 +8,7 @@ from twisted.web.resource import Resource
 from ..body.in_memory import BytesBody, NoBody, collect
 from ..headers import first, lines
 from ..http.server_request import ServerRequest
-from ..interfaces import Answer, IBody, IRegistry, IWritableRegistry
+from ..interfaces import Answer, IBody, IRegistry, ITokenService, IWritableRegistry
 from ..oci.challenge import find_challenge
 from ..oci.descriptor import Descriptor
 from ..oci.errors import RegistryError, SizeInvalid, Unauthorized, Unavailable, Unsupported
@@ -18,6 +18,7 @@ from ..oci.request import Blob, Manifest, RegistryRequest, parse_target
 from ..oci.scope import Scope, parse_scopes
 from ..oci.token import TokenRequest
 from ..oci.write import Write, WriteResult, is_upload_path, parse_write
+from .filter import RefusalResource
 from .query import Parameters, parse_credentials, parse_pairs, parse_query, parse_range
 from .respond import respond
 
@@ -26,14 +27,21 @@ class V2Resource(Resource):
     """Routes ``/v2/`` to the token service, to writes, or to reads.
 
     :param depth: number of path segments before ``/v2/``.
+    :param tokens: the token service of the host; None if it serves anonymously.
     :param writes: the registry that accepts writes; None if the mirror is read-only here.
     """
 
-    def __init__(self, registry: IRegistry, depth: int = 0, writes: IWritableRegistry | None = None) -> None:
+    def __init__(
+        self,
+        registry: IRegistry,
+        depth: int = 0,
+        tokens: ITokenService | None = None,
+        writes: IWritableRegistry | None = None,
+    ) -> None:
         super().__init__()
         self._writes = None if writes is None else WriteResource(writes)
         self._passthrough = PassthroughResource(registry, depth)
-        self._token = TokenResource(registry)
+        self._token = TokenResource(tokens) if tokens else _no_tokens()
 
     def getChild(self, path: bytes, request: ServerRequest) -> Resource:
         """Return the resource for the next segment; ``auth`` followed by more is a repository's name."""
@@ -44,6 +52,10 @@ class V2Resource(Resource):
     def render(self, request: ServerRequest) -> int:
         """Answer ``/v2`` as ``/v2/``."""
         return self._passthrough.render(request)
+
+
+def _no_tokens() -> Resource:
+    return RefusalResource(Unsupported("this host serves anonymously and has no tokens", status=404))
 
 
 class PassthroughResource(Resource):
@@ -90,9 +102,9 @@ class TokenResource(Resource):
 
     isLeaf = True
 
-    def __init__(self, registry: IRegistry) -> None:
+    def __init__(self, tokens: ITokenService) -> None:
         super().__init__()
-        self._registry = registry
+        self._tokens = tokens
 
     def render(self, request: ServerRequest) -> int:
         return respond(request, self._token(request))
@@ -104,7 +116,7 @@ class TokenResource(Resource):
             raise Unsupported("request a token with GET or POST")
         form = request.method == b"POST"
         pairs = parse_query(request) + (_form(request) if form else ())
-        return await self._registry.token(TokenRequest.parse(pairs, form, parse_credentials(request)))
+        return await self._tokens.token(TokenRequest.parse(pairs, form, parse_credentials(request)))
 
 
 def is_form(request: ServerRequest) -> bool:

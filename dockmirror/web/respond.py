@@ -80,7 +80,7 @@ def _write_head(request: ServerRequest, answer: Answer) -> None:
     request.setResponseCode(answer.status)
     _set_common_headers(request)
     descriptor = answer.body.descriptor
-    fields: list[tuple[str, object]] = [*answer.headers]
+    fields: list[tuple[str, object]] = [*answer.headers, *(answer.cache.headers() if answer.cache else ())]
     if answer.status != 304:
         fields += [("Content-Type", descriptor.media_type), ("Content-Length", descriptor.size)]
         fields += [("Content-Range", answer.content_range), ("Location", answer.location)]

@@ -10,7 +10,7 @@ from twisted.web.vhost import NameVirtualHost
 from ..headers import lines
 from ..http.access import NetworkAccess
 from ..http.server_request import ServerRequest
-from ..interfaces import IRegistry, IWritableRegistry
+from ..interfaces import IRegistry, ITokenService, IWritableRegistry
 from ..oci.errors import Unsupported
 from ..system.networks import parse_address
 from .filter import RefusalResource, RequestFilter
@@ -92,6 +92,7 @@ class RegistryHost(_PathLevel):
 
     :param resources: those beside ``/v2/`` by their first path segment, such as the pages for people.
     :param by_path: further registries, each at ``/<name>/v2/``, on the mirror's own host.
+    :param tokens: the token service of the host; None if it serves anonymously.
     :param writes: the registry that accepts writes; None if it is read-only.
     """
 
@@ -100,6 +101,7 @@ class RegistryHost(_PathLevel):
         registry: IRegistry,
         resources: Mapping[str, Resource],
         by_path: Mapping[str, IRegistry] | None = None,
+        tokens: ITokenService | None = None,
         writes: IWritableRegistry | None = None,
     ) -> None:
         super().__init__()
@@ -108,7 +110,7 @@ class RegistryHost(_PathLevel):
             self.putChild(name.encode(), _NamedPath(other))
         for name, resource in resources.items():
             self.putChild(name.encode(), resource)
-        self.putChild(b"v2", V2Resource(registry, writes=writes))
+        self.putChild(b"v2", V2Resource(registry, tokens=tokens, writes=writes))
 
 
 class _NamedPath(_PathLevel):

@@ -18,7 +18,6 @@ from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import ManifestUnknown, RegistryError, SizeInvalid, TooManyRequests
 from dockmirror.oci.reference import Repository
 from dockmirror.oci.request import Blob, Manifest, RegistryRequest
-from dockmirror.oci.token import TokenRequest
 
 from ..answering import Recorder, now, watch
 
@@ -74,9 +73,6 @@ class Contents:
             raise ManifestUnknown
         data = self._all[digest]
         return Answer(BytesBody(data, Descriptor(None, digest, len(data))))
-
-    async def token(self, request: TokenRequest) -> Answer:
-        raise NotImplementedError
 
 
 def _described(kind: str, digest: Digest, size: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What ``IBody`` promises, held against everything that provides it."""
+"""The contract of ``IBody``, for everything that provides it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from twisted.internet.defer import CancelledError
 from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
-from dockmirror.body.error_page_guard import ErrorPageGuardBody
 from dockmirror.body.in_memory import BytesBody
 from dockmirror.body.resuming import ResumingBody
 from dockmirror.body.segmented import SegmentedBody
 from dockmirror.body.size_limited import SizeLimitedBody
 from dockmirror.body.slice import Slice
 from dockmirror.body.tee import Tee
-from dockmirror.body.verified import VerifiedBody
+from dockmirror.body.verified import ErrorPageGuardBody, VerifiedBody
 from dockmirror.interfaces import IBody
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
@@ -56,16 +55,16 @@ wrapped = pytest.mark.parametrize("wrap", WRAPPED.values(), ids=WRAPPED)
 
 
 @wrapped
-def test_it_is_a_content(wrap: Callable[[Feed], IBody]) -> None:
-    """It has what the interface names, and knows how large it will be."""
+def test_a_wrapper_is_a_body(wrap: Callable[[Feed], IBody]) -> None:
+    """It provides the interface, and knows its size."""
     content = wrap(Feed(DESCRIPTOR))
     assert verifyObject(IBody, content)
     assert (content.descriptor.media_type, content.descriptor.size) in (("a/b", len(DATA)), ("a/b", None))
 
 
 @pytest.mark.parametrize("content", HELD.values(), ids=HELD)
-def test_what_is_held_is_a_content_too(content: IBody) -> None:
-    """All of it is written at once, and nothing is left registered."""
+def test_bytes_in_memory_are_a_body(content: IBody) -> None:
+    """They are written at once, and no producer stays registered."""
     assert verifyObject(IBody, content)
     recorder = Recorder()
     assert now(content.deliver(recorder)) is None
@@ -73,8 +72,8 @@ def test_what_is_held_is_a_content_too(content: IBody) -> None:
 
 
 @wrapped
-def test_it_fires_after_the_last_byte(wrap: Callable[[Feed], IBody]) -> None:
-    """With None, when all is written and its producer is unregistered; not before."""
+def test_a_delivery_fires_after_the_last_byte(wrap: Callable[[Feed], IBody]) -> None:
+    """It fires with None once all is written and the producer is unregistered."""
     feed, recorder = Feed(DESCRIPTOR), Recorder()
     outcome = watch(wrap(feed).deliver(recorder))
     feed.send(DATA[:4], b"", DATA[4:])
@@ -85,8 +84,8 @@ def test_it_fires_after_the_last_byte(wrap: Callable[[Feed], IBody]) -> None:
 
 
 @wrapped
-def test_the_consumer_sets_the_pace(wrap: Callable[[Feed], IBody]) -> None:
-    """Its pauses reach the source."""
+def test_back_pressure_reaches_the_source(wrap: Callable[[Feed], IBody]) -> None:
+    """The consumer's pauses and resumptions are passed on."""
     feed, recorder = Feed(DESCRIPTOR), Recorder()
     wrap(feed).deliver(recorder)
     recorder.pause()
@@ -96,8 +95,8 @@ def test_the_consumer_sets_the_pace(wrap: Callable[[Feed], IBody]) -> None:
 
 
 @wrapped
-def test_what_cannot_be_completed_fails(wrap: Callable[[Feed], IBody]) -> None:
-    """With an error of the registry's; the producer is unregistered by then."""
+def test_an_incomplete_body_fails(wrap: Callable[[Feed], IBody]) -> None:
+    """It fails with a ``RegistryError`` after the producer is unregistered."""
     feed, recorder = Feed(DESCRIPTOR), Recorder()
     outcome = watch(wrap(feed).deliver(recorder))
     feed.send(DATA[:4])
@@ -108,8 +107,8 @@ def test_what_cannot_be_completed_fails(wrap: Callable[[Feed], IBody]) -> None:
 
 
 @wrapped
-def test_cancelled_it_gives_back_what_it_held(wrap: Callable[[Feed], IBody]) -> None:
-    """The source is left; what it still sends reaches nobody."""
+def test_a_cancelled_delivery_releases_its_source(wrap: Callable[[Feed], IBody]) -> None:
+    """The source is cancelled, and what it still sends is dropped."""
     feed, recorder = Feed(DESCRIPTOR), Recorder()
     delivery = wrap(feed).deliver(recorder)
     outcome = watch(delivery)
@@ -122,8 +121,8 @@ def test_cancelled_it_gives_back_what_it_held(wrap: Callable[[Feed], IBody]) -> 
 
 
 @wrapped
-def test_a_consumer_that_leaves_ends_it(wrap: Callable[[Feed], IBody]) -> None:
-    """The source is told, and the delivery fails."""
+def test_a_consumer_that_stops_ends_the_delivery(wrap: Callable[[Feed], IBody]) -> None:
+    """The source is stopped, and the delivery fails."""
     feed, recorder = Feed(DESCRIPTOR), Recorder()
     outcome = watch(wrap(feed).deliver(recorder))
     recorder.leave()
@@ -132,8 +131,8 @@ def test_a_consumer_that_leaves_ends_it(wrap: Callable[[Feed], IBody]) -> None:
 
 
 @wrapped
-def test_discarded_it_gives_back_what_it_holds(wrap: Callable[[Feed], IBody]) -> None:
-    """Without a delivery."""
+def test_a_discarded_body_releases_its_source(wrap: Callable[[Feed], IBody]) -> None:
+    """Nothing is delivered."""
     feed = Feed(DESCRIPTOR)
     wrap(feed).discard()
     assert feed.state == "discarded"

@@ -29,7 +29,7 @@ class Upstream:
         self._breaks = list(breaks)
 
     async def open(self, offset: int) -> IBody:
-        """What is sent from there on."""
+        """Return the body from there on."""
         self.offsets.append(offset)
         rest = DATA[offset:]
         if self._breaks:
@@ -61,8 +61,8 @@ class Feeds:
 
 
 @given(BREAKS)
-def test_it_arrives_whole(breaks: list[int]) -> None:
-    """Broken off at any byte, as often as is borne; each time the rest is asked for, no byte twice."""
+def test_a_body_that_breaks_off_arrives_complete(breaks: list[int]) -> None:
+    """The rest is fetched each time, and no byte twice."""
     upstream, clock, recorder = Upstream(*breaks), Clock(), Recorder()
     content = ResumingBody(now(upstream.open(0)), upstream.open, clock)
     outcome = watch(content.deliver(recorder))
@@ -85,8 +85,8 @@ def test_the_pauses_grow() -> None:
     assert outcome == [None]
 
 
-def test_it_is_given_up_at_last() -> None:
-    """After as many attempts as there are pauses, with the upstream's last failure."""
+def test_resumption_is_given_up_after_the_last_pause() -> None:
+    """The upstream's last failure is raised."""
     upstream, clock, recorder = Upstream(*[1] * (len(PAUSES) + 1)), Clock(), Recorder()
     outcome = watch(ResumingBody(now(upstream.open(0)), upstream.open, clock).deliver(recorder))
     clock.pump([max(PAUSES)] * len(PAUSES))
@@ -95,8 +95,8 @@ def test_it_is_given_up_at_last() -> None:
     assert not clock.getDelayedCalls()
 
 
-def test_an_attempt_may_fail_too() -> None:
-    """An upstream that cannot be reached again is tried once more; each attempt counts."""
+def test_a_failed_attempt_is_repeated() -> None:
+    """Each attempt counts."""
     clock, recorder, offsets = Clock(), Recorder(), list[int]()
 
     async def reopen(offset: int) -> IBody:
@@ -111,8 +111,8 @@ def test_an_attempt_may_fail_too() -> None:
 
 
 @pytest.mark.parametrize("error", [Denied(), Unavailable("another range")])
-def test_what_is_refused_is_not_tried_again(error: RegistryError) -> None:
-    """The upstream has answered: the token has ended, or it has no ranges."""
+def test_a_refusal_is_not_retried(error: RegistryError) -> None:
+    """The upstream has answered: the token has expired, or it serves no ranges."""
     clock = Clock()
 
     async def reopen(offset: int) -> IBody:
@@ -124,8 +124,8 @@ def test_what_is_refused_is_not_tried_again(error: RegistryError) -> None:
     assert not clock.getDelayedCalls()
 
 
-def test_what_is_wrong_is_not_tried_again() -> None:
-    """Only what broke off is."""
+def test_corrupt_content_is_not_retried() -> None:
+    """Only a body that broke off is resumed."""
     error = Unavailable("corrupt")
     upstream = Upstream()
     outcome = watch(ResumingBody(Pieces([b"a"], error=error), upstream.open, Clock()).deliver(Recorder()))
@@ -160,8 +160,8 @@ def test_a_pause_survives_the_gap() -> None:
     assert not feeds.opened[1].paused
 
 
-def test_a_consumer_may_pause_and_resume_in_the_gap() -> None:
-    """What it said last holds for the next body."""
+def test_back_pressure_in_the_gap_is_remembered() -> None:
+    """The consumer's last word holds for the next body."""
     feeds = Feeds()
     feeds.break_off()
     feeds.recorder.pause()
@@ -173,7 +173,7 @@ def test_a_consumer_may_pause_and_resume_in_the_gap() -> None:
     assert not feeds.opened[2].paused
 
 
-def test_a_consumer_that_leaves_in_the_gap_is_not_fetched_for() -> None:
+def test_nothing_is_fetched_for_a_consumer_that_stops_in_the_gap() -> None:
     """No further body is opened."""
     feeds = Feeds()
     feeds.break_off()
@@ -202,8 +202,8 @@ def test_a_consumer_that_leaves_while_the_next_body_is_opened_is_sent_nothing() 
     assert [type(error) for error in outcome] == [Unreachable]
 
 
-def test_a_consumer_that_leaves_is_not_gone_on_for() -> None:
-    """What it stopped has not broken off."""
+def test_a_stopped_body_is_not_resumed() -> None:
+    """A body that its consumer stopped has not broken off."""
     feeds = Feeds()
     feeds.recorder.leave()
     feeds.go_on()
@@ -211,8 +211,8 @@ def test_a_consumer_that_leaves_is_not_gone_on_for() -> None:
     assert [type(error) for error in feeds.outcome] == [Unreachable]
 
 
-def test_it_may_be_cancelled_in_the_gap() -> None:
-    """Nothing is left scheduled, and nothing registered."""
+def test_a_delivery_can_be_cancelled_in_the_gap() -> None:
+    """Nothing stays scheduled or registered."""
     feeds = Feeds()
     feeds.break_off()
     feeds.delivery.cancel()
@@ -221,8 +221,8 @@ def test_it_may_be_cancelled_in_the_gap() -> None:
     assert (len(feeds.opened), feeds.recorder.producer) == (1, None)
 
 
-def test_it_may_be_cancelled_while_the_next_body_is_opened() -> None:
-    """The request for it is."""
+def test_a_delivery_can_be_cancelled_while_the_next_body_is_opened() -> None:
+    """The request is cancelled, too."""
     clock, recorder, first = Clock(), Recorder(), Feed()
     left: list[object] = []
     opening: Deferred[IBody] = Deferred(left.append)
@@ -239,8 +239,8 @@ def test_it_may_be_cancelled_while_the_next_body_is_opened() -> None:
     assert (left, recorder.producer) == ([opening], None)
 
 
-def test_it_may_be_cancelled_in_a_later_body() -> None:
-    """That one is given back."""
+def test_a_delivery_can_be_cancelled_in_a_later_body() -> None:
+    """That body is released."""
     feeds = Feeds()
     feeds.break_off()
     feeds.go_on()
@@ -249,7 +249,7 @@ def test_it_may_be_cancelled_in_a_later_body() -> None:
     assert [type(error) for error in feeds.outcome] == [CancelledError]
 
 
-def test_it_is_described_as_the_first_body_was() -> None:
-    """What clients were told stays so."""
+def test_a_resumed_body_keeps_its_descriptor() -> None:
+    """Clients were told the first one's."""
     descriptor = Descriptor("a/b", None, 50)
     assert ResumingBody(Feed(descriptor), Upstream().open, Clock()).descriptor is descriptor

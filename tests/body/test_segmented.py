@@ -44,12 +44,12 @@ class Connection:
 
     @property
     def pending(self) -> bool:
-        """Whether it waits for its answer."""
+        """True while it waits for its answer."""
         return not self.answer.called
 
     @property
     def at_work(self) -> bool:
-        """Whether it is there at all."""
+        """True while its connection is in use."""
         return self.pending or self.feed.state == "open"
 
     def give(self) -> None:
@@ -76,7 +76,6 @@ class Strict(Recorder):
     paused = False
 
     def write(self, data: bytes) -> None:
-        """See ``IConsumer``."""
         assert not self.paused
         super().write(data)
 
@@ -122,7 +121,7 @@ class Fetch:
 
     @property
     def held(self) -> int:
-        """How many bytes came and were not written."""
+        """Return the bytes that arrived and were not written."""
         came = sum(part.position - part.first for part in self.parts)
         given = [part.first for part in self.parts if part.answer.called and part.feed.state != "kept"]
         led = min(given, default=SIZE) if self.lead.feed.state == "cancelled" else self.lead.position
@@ -138,15 +137,15 @@ class Fetch:
             self.clock.advance(max(PAUSES))
 
     def check(self) -> None:
-        """What holds at any time."""
+        """Check the limits that hold at any time."""
         assert DATA[self.lead.first :].startswith(self.consumer.data)
         assert len(self.at_work) <= self.segments
         if not self.outcome:
             assert 0 <= self.held <= self.segments * PIECE
 
 
-def test_parts_are_fetched_ahead() -> None:
-    """One shows that there are parts; then as many connections are at work as there may be."""
+def test_segments_are_fetched_ahead() -> None:
+    """The first one shows that ranges are served; then all connections are used."""
     fetch = Fetch()
     assert fetch.asked == [(10, 19)]
     fetch.parts[0].give()
@@ -158,8 +157,8 @@ def test_parts_are_fetched_ahead() -> None:
     assert fetch.asked == [(first, first + 9) for first in range(10, 100, 10)]
 
 
-def test_what_comes_early_waits() -> None:
-    """Written in order; what is at the front is written as it comes."""
+def test_early_segments_wait_for_their_turn() -> None:
+    """Bytes are written in order; those at the front as they arrive."""
     fetch = Fetch()
     fetch.parts[0].give()
     for part in fetch.parts[1:]:
@@ -175,8 +174,8 @@ def test_what_comes_early_waits() -> None:
     assert fetch.consumer.data == DATA[:40]
 
 
-def test_the_rest_of_a_content_comes_so_too() -> None:
-    """From where it broke off before; its last part may be a short one."""
+def test_the_rest_of_a_body_is_segmented() -> None:
+    """It starts where the body broke off; its last segment may be short."""
     fetch = Fetch(first=33, size=95)
     fetch.go_on()
     assert (fetch.outcome, fetch.consumer.data) == ([None], DATA[33:95])
@@ -185,16 +184,16 @@ def test_the_rest_of_a_content_comes_so_too() -> None:
 
 
 @pytest.mark.parametrize("error", [Unavailable("the whole"), TooManyRequests(), Unreachable()])
-def test_where_there_are_no_parts_one_connection_goes_on(error: RegistryError) -> None:
-    """To its end, and nothing more is asked for."""
+def test_without_ranges_one_connection_goes_on(error: RegistryError) -> None:
+    """It goes on to the end, and nothing more is fetched."""
     fetch = Fetch()
     fetch.parts[0].refuse(error)
     fetch.lead.send()
     assert (fetch.outcome, fetch.consumer.data, len(fetch.parts)) == ([None], DATA, 1)
 
 
-def test_what_is_late_is_passed() -> None:
-    """The content goes on, and a part further on is asked for; nothing has to wait."""
+def test_a_late_segment_is_skipped() -> None:
+    """The leading body goes on, and a later segment is fetched."""
     fetch = Fetch()
     fetch.lead.send(12)
     assert fetch.consumer.data == DATA[:12]
@@ -206,15 +205,15 @@ def test_what_is_late_is_passed() -> None:
     assert (fetch.outcome, fetch.consumer.data) == ([None], DATA)
 
 
-def test_it_may_end_before_a_part_is_given() -> None:
-    """What was asked for is not waited for."""
+def test_the_leading_body_may_end_before_a_segment_arrives() -> None:
+    """The segment is not waited for."""
     fetch = Fetch()
     fetch.lead.send()
     assert (fetch.outcome, fetch.consumer.data, fetch.at_work) == ([None], DATA, [])
 
 
-def test_a_refusal_costs_a_connection() -> None:
-    """An upstream that admits only two has two; what was refused is asked for again when it is its turn."""
+def test_a_refused_segment_costs_a_connection() -> None:
+    """It is fetched again when its turn comes."""
     fetch = Fetch()
     fetch.parts[0].give()
     for part in fetch.parts[1:]:
@@ -229,8 +228,8 @@ def test_a_refusal_costs_a_connection() -> None:
     assert (fetch.outcome, fetch.consumer.data) == ([None], DATA)
 
 
-def test_the_last_connection_is_kept() -> None:
-    """Where only one is admitted, the rest is asked for at once."""
+def test_the_last_connection_fetches_the_rest() -> None:
+    """If only one is admitted, it fetches all that is left."""
     fetch = Fetch(segments=2)
     fetch.parts[0].give()
     fetch.lead.send(10)
@@ -243,8 +242,8 @@ def test_the_last_connection_is_kept() -> None:
 
 
 @pytest.mark.parametrize("error", [Denied("no more"), Unavailable(), Unreachable("gone")])
-def test_what_is_refused_in_its_turn_breaks_it_off(error: RegistryError) -> None:
-    """As if the upstream had broken off: whoever asks for the rest is told why there is none."""
+def test_a_segment_refused_in_its_turn_breaks_the_body_off(error: RegistryError) -> None:
+    """The body fails as if the upstream had broken off."""
     fetch = Fetch(segments=2)
     fetch.parts[0].give()
     fetch.parts[0].send(5)
@@ -255,8 +254,8 @@ def test_what_is_refused_in_its_turn_breaks_it_off(error: RegistryError) -> None
     assert (fetch.consumer.data, fetch.consumer.producer, fetch.at_work) == (DATA[:15], None, [])
 
 
-def test_a_part_goes_on_by_itself() -> None:
-    """From where it broke off, before its turn and in it; at its end nothing is asked for."""
+def test_a_segment_that_breaks_off_is_resumed() -> None:
+    """It is resumed before its turn and in it."""
     fetch = Fetch()
     fetch.parts[0].give()
     fetch.parts[0].send(4)
@@ -273,8 +272,8 @@ def test_a_part_goes_on_by_itself() -> None:
     assert (fetch.outcome, fetch.consumer.data) == ([None], DATA)
 
 
-def test_a_part_may_break_off_after_its_last_byte() -> None:
-    """Of which nothing is left to ask for."""
+def test_a_segment_may_break_off_after_its_last_byte() -> None:
+    """Nothing is left to fetch."""
     fetch = Fetch()
     fetch.parts[0].give()
     fetch.parts[0].feed.send(DATA[10:20])
@@ -284,8 +283,8 @@ def test_a_part_may_break_off_after_its_last_byte() -> None:
     assert fetch.consumer.data == DATA[:20]
 
 
-def test_what_is_ahead_does_not_wait_for_the_consumer() -> None:
-    """Its connection is given back; only what is at the front waits, and nothing new is asked for."""
+def test_segments_ahead_ignore_back_pressure() -> None:
+    """Their connections are released; only the front waits, and nothing new is fetched."""
     fetch = Fetch()
     fetch.parts[0].give()
     fetch.lead.send(10)
@@ -303,8 +302,8 @@ def test_what_is_ahead_does_not_wait_for_the_consumer() -> None:
     assert fetch.consumer.data == DATA[:50]
 
 
-def test_what_is_given_to_a_paused_consumer_waits() -> None:
-    """Where it had paused before the part at the front was given."""
+def test_the_front_segment_follows_back_pressure() -> None:
+    """A pause from before it arrived holds."""
     fetch = Fetch()
     fetch.parts[0].give()
     fetch.lead.send(10)
@@ -316,8 +315,8 @@ def test_what_is_given_to_a_paused_consumer_waits() -> None:
     assert not fetch.parts[1].feed.paused
 
 
-def test_what_is_kept_goes_at_the_consumers_pace() -> None:
-    """Piece by piece, where it takes no more than one at a time."""
+def test_buffered_pieces_follow_back_pressure() -> None:
+    """They are written one by one to a consumer that takes one at a time."""
     fetch = Fetch()
     fetch.parts[0].give()
     for _ in range(10):
@@ -346,8 +345,8 @@ def test_what_is_kept_goes_at_the_consumers_pace() -> None:
     "leave", [lambda fetch: fetch.delivery.cancel(), lambda fetch: fetch.consumer.leave()]
 )
 @pytest.mark.parametrize("sent", [5, 10])
-def test_left_it_gives_back_every_connection(leave: Callable[[Fetch], None], sent: int) -> None:
-    """Whether the first or a later one is at the front, answered or not."""
+def test_a_segmented_body_releases_all_connections(leave: Callable[[Fetch], None], sent: int) -> None:
+    """Whichever segment is at the front, answered or not."""
     fetch = Fetch()
     fetch.parts[0].give()
     fetch.parts[1].give()
@@ -358,8 +357,8 @@ def test_left_it_gives_back_every_connection(leave: Callable[[Fetch], None], sen
     assert (fetch.at_work, fetch.consumer.producer, fetch.clock.getDelayedCalls()) == ([], None, [])
 
 
-def test_a_consumer_may_leave_while_a_part_is_asked_for() -> None:
-    """What comes of it then is given back."""
+def test_a_consumer_may_stop_while_a_segment_is_opened() -> None:
+    """The segment is released when it arrives."""
     fetch = Fetch()
     fetch.parts[0].give()
     fetch.lead.send(10)
@@ -371,8 +370,8 @@ def test_a_consumer_may_leave_while_a_part_is_asked_for() -> None:
     assert fetch.at_work == []
 
 
-def test_what_comes_at_once_is_cut_too() -> None:
-    """Parts that are here already, behind a content that is."""
+def test_bodies_written_at_once_are_cut_too() -> None:
+    """Segments that have arrived already follow the leading body."""
     asked: list[int] = []
 
     async def open_range(first: int, last: int) -> IBody:
@@ -397,7 +396,7 @@ STEPS = st.lists(
 
 
 @given(st.integers(2, 5), st.integers(0, 80), STEPS, st.booleans())
-def test_whatever_happens_the_bytes_are_right_or_cut_off(
+def test_segmented_bytes_are_right_or_cut_off(
     segments: int, first: int, steps: list[tuple[str, int, int]], cancelled: bool
 ) -> None:
     """However the parts come, break off and are refused, and whenever the consumer takes them.

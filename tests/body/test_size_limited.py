@@ -13,8 +13,8 @@ DATA = b"0123456789"
 
 
 @pytest.mark.parametrize("most", [10, 11])
-def test_what_is_no_longer_passes(most: int) -> None:
-    """Whole."""
+def test_a_body_within_the_limit_passes(most: int) -> None:
+    """All of it is delivered."""
     feed, recorder = Feed(), Recorder()
     outcome = watch(SizeLimitedBody(feed, most).deliver(recorder))
     feed.send(DATA[:4], DATA[4:])
@@ -23,8 +23,8 @@ def test_what_is_no_longer_passes(most: int) -> None:
 
 
 @pytest.mark.parametrize("most", [0, 4, 5, 9])
-def test_what_is_longer_is_left(most: int) -> None:
-    """As soon as that is known; the piece that is too much goes nowhere."""
+def test_a_body_beyond_the_limit_is_cancelled(most: int) -> None:
+    """The piece that exceeds the limit is not passed on."""
     feed, recorder = Feed(), Recorder()
     outcome = watch(SizeLimitedBody(feed, most).deliver(recorder))
     feed.send(DATA[:5], DATA[5:], DATA)
@@ -32,8 +32,8 @@ def test_what_is_longer_is_left(most: int) -> None:
     assert (feed.state, recorder.data) == ("cancelled", DATA[:5] if most >= 5 else b"")
 
 
-def test_what_came_at_once_fails_as_well() -> None:
-    """Although there was nothing to leave."""
+def test_a_large_body_written_at_once_fails() -> None:
+    """There was no delivery left to cancel."""
     recorder = Recorder()
     with pytest.raises(Unavailable, match="larger than 9 bytes"):
         now(SizeLimitedBody(Pieces([DATA]), 9).deliver(recorder))

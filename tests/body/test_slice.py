@@ -25,10 +25,10 @@ OFFSETS = st.integers(0, len(DATA))
 
 
 @given(PIECES, OFFSETS, st.data(), st.booleans(), st.booleans())
-def test_a_part_is_what_a_slice_would_be(
+def test_a_slice_equals_pythons(
     pieces: list[bytes], first: int, data: st.DataObject, at_once: bool, told: bool
 ) -> None:
-    """However the whole is cut, with a length or to the end, told how large the whole is or not."""
+    """However the body is cut, with a length or to the end, with a known size or not."""
     length: int | None = data.draw(st.none() | st.integers(0, len(DATA) - first))
     descriptor = Descriptor(size=len(DATA) if told else None)
     feed, recorder = Feed(descriptor), Recorder()
@@ -42,8 +42,8 @@ def test_a_part_is_what_a_slice_would_be(
 
 
 @given(PIECES, st.integers(0, 60), st.integers(1, 60))
-def test_a_part_that_does_not_come_whole_fails(pieces: list[bytes], first: int, length: int) -> None:
-    """Where the whole ends before it, too politely to be called broken off."""
+def test_an_incomplete_slice_fails(pieces: list[bytes], first: int, length: int) -> None:
+    """The body ended before it, without breaking off."""
     recorder = Recorder()
     outcome = watch(Slice(Pieces(pieces), first, length).deliver(recorder))
     assert recorder.data == DATA[first:][:length]
@@ -52,20 +52,20 @@ def test_a_part_that_does_not_come_whole_fails(pieces: list[bytes], first: int, 
     ]
 
 
-def test_nothing_of_a_whole() -> None:
-    """Is had with the first piece, be it empty, wherever the part lies."""
+def test_an_empty_slice_needs_one_piece() -> None:
+    """It ends with the first piece, wherever it lies."""
     assert now(Slice(Pieces([b"", b"abc"]), 1, 0).deliver(Recorder())) is None
 
 
-def test_an_end_that_does_not_come_fails() -> None:
-    """A whole that ends before the offset has no rest; one that ends there has an empty one."""
+def test_a_slice_beyond_the_end_fails() -> None:
+    """A body that ends exactly at the offset has an empty rest."""
     with pytest.raises(Unreachable):
         now(Slice(Pieces([b"abc"]), 4).deliver(Recorder()))
     assert now(Slice(Pieces([b"abc"]), 3).deliver(Recorder())) is None
 
 
-def test_what_follows_is_not_waited_for() -> None:
-    """The whole is left as soon as the part has passed: the rest of a layer may be a gigabyte."""
+def test_the_delivery_is_cancelled_after_the_slice() -> None:
+    """The rest of a layer may be a gigabyte."""
     feed, recorder = Feed(Descriptor(size=1000)), Recorder()
     outcome = watch(Slice(feed, 1, 2).deliver(recorder))
     feed.send(b"ab")
@@ -78,21 +78,20 @@ class Begun(Feed):
     """Has sent its first bytes by the time that it can be left."""
 
     def deliver(self, consumer: IConsumer) -> Deferred[None]:
-        """See ``IBody``."""
         delivery = super().deliver(consumer)
         self.send(b"abcd")
         return delivery
 
 
-def test_what_came_at_once_is_left_at_once() -> None:
-    """The rest of the whole may be long in coming."""
+def test_a_body_written_at_once_is_cancelled_at_once() -> None:
+    """The rest of the body may take long."""
     begun, recorder = Begun(), Recorder()
     assert now(Slice(begun, 1, 2).deliver(recorder)) is None
     assert (begun.state, recorder.data) == ("cancelled", b"bc")
 
 
-def test_what_comes_while_its_coroutine_runs_is_left_at_the_next_piece() -> None:
-    """A cancellation from within is none yet: the rest of the whole would come, and nobody take it."""
+def test_a_running_coroutine_is_cancelled_at_the_next_piece() -> None:
+    """A cancellation from within has no effect until then."""
     opening: Deferred[Begun] = Deferred()
 
     async def reopen(_: int) -> IBody:
@@ -107,8 +106,8 @@ def test_what_comes_while_its_coroutine_runs_is_left_at_the_next_piece() -> None
     assert (outcome, begun.state, recorder.data) == ([None], "cancelled", b"bc")
 
 
-def test_a_whole_that_ends_with_the_part_is_not_left() -> None:
-    """It ends by itself, and the connection stays of use."""
+def test_a_body_that_ends_with_the_slice_is_not_cancelled() -> None:
+    """Its connection stays usable."""
     feed, recorder = Feed(Descriptor(size=3)), Recorder()
     outcome = watch(Slice(feed, 1, 2).deliver(recorder))
     feed.send(b"abc")
@@ -117,7 +116,7 @@ def test_a_whole_that_ends_with_the_part_is_not_left() -> None:
     assert (outcome, feed.state, recorder.data) == ([None], "whole", b"bc")
 
 
-def test_a_whole_that_has_more_than_it_told_is_left() -> None:
+def test_a_body_longer_than_announced_is_cancelled() -> None:
     """No byte too many is passed on."""
     feed, recorder = Feed(Descriptor(size=3)), Recorder()
     outcome = watch(Slice(feed, 1, 2).deliver(recorder))
@@ -126,8 +125,8 @@ def test_a_whole_that_has_more_than_it_told_is_left() -> None:
     assert (outcome, feed.state, recorder.data) == ([None], "cancelled", b"bc")
 
 
-def test_what_breaks_after_the_part_breaks_nothing() -> None:
-    """All that was asked for has come."""
+def test_a_failure_after_the_slice_is_ignored() -> None:
+    """All that was asked for has arrived."""
     feed, recorder = Feed(Descriptor(size=3)), Recorder()
     outcome = watch(Slice(feed, 0, 3).deliver(recorder))
     feed.send(b"abc")
@@ -137,8 +136,8 @@ def test_what_breaks_after_the_part_breaks_nothing() -> None:
 
 
 @pytest.mark.parametrize("length", [None, 3])
-def test_what_breaks_within_the_part_breaks_it(length: int | None) -> None:
-    """As it broke, so that it can be gone on with."""
+def test_a_failure_within_the_slice_is_raised(length: int | None) -> None:
+    """The caller can resume it."""
     error = Unreachable("broken off")
     with pytest.raises(Unreachable) as caught:
         now(Slice(Pieces([b"abc"], error=error), 1, length).deliver(Recorder()))
@@ -151,8 +150,8 @@ def test_other_failures_are_never_hidden() -> None:
         now(Slice(Pieces([b"abc"], error=Unavailable("corrupt")), 0, 3).deliver(Recorder()))
 
 
-def test_it_is_described_as_a_part() -> None:
-    """It has its own size, and not the whole's digest."""
+def test_a_slice_has_its_own_descriptor() -> None:
+    """It has its own size, and not the body's digest."""
     whole = Descriptor("a/b", Digest.of(b""), 40)
     assert Slice(Feed(whole), 1, 2).descriptor == Descriptor("a/b", None, 2)
     assert Slice(Feed(whole), 1).descriptor == Descriptor("a/b", None, None)

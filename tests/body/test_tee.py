@@ -18,12 +18,12 @@ class Nobody(Recorder):
     """Keeps nothing."""
 
     def write(self, data: bytes) -> None:
-        """See ``IConsumer``."""
+        pass
 
 
 @given(CHUNKS, st.integers(0, 60))
-def test_a_copy_is_kept_up_to_a_limit(chunks: list[bytes], limit: int) -> None:
-    """Whole or not at all; the consumer is sent everything in any case."""
+def test_a_tee_copies_up_to_a_limit(chunks: list[bytes], limit: int) -> None:
+    """The copy is complete or not made; the consumer gets everything."""
     whole, kept = b"".join(chunks), list[bytes]()
     feed, recorder = Feed(), Recorder()
     outcome = watch(Tee(feed, limit, kept.append).deliver(recorder))
@@ -34,8 +34,8 @@ def test_a_copy_is_kept_up_to_a_limit(chunks: list[bytes], limit: int) -> None:
     assert kept == ([whole] if len(whole) <= limit else [])
 
 
-def test_what_was_not_complete_is_not_kept() -> None:
-    """Neither what broke off nor what was left."""
+def test_an_incomplete_body_is_not_copied() -> None:
+    """Neither one that broke off nor one that was cancelled."""
     kept = list[bytes]()
     for end in ("break", "cancel"):
         feed = Feed()
@@ -47,8 +47,8 @@ def test_what_was_not_complete_is_not_kept() -> None:
     assert kept == []
 
 
-def test_what_is_too_long_does_not_fill_the_memory() -> None:
-    """From the first byte too many on, nothing is held, not even what had been."""
+def test_a_body_beyond_the_limit_is_not_buffered() -> None:
+    """The first byte beyond the limit drops the copy."""
     feed = Feed()
     Tee(feed, 1500, lambda _: None).deliver(Nobody())
     pieces = [b"".join([b"x", bytes(1000)]) for _ in range(3)]
@@ -57,7 +57,7 @@ def test_what_is_too_long_does_not_fill_the_memory() -> None:
     assert [sys.getrefcount(piece) for piece in pieces] == before
 
 
-def test_it_is_described_as_it_is() -> None:
+def test_a_tee_keeps_the_descriptor() -> None:
     """Nothing is changed on the way."""
     descriptor = Descriptor("a/b", None, 3)
     assert Tee(Feed(descriptor), 10, lambda _: None).descriptor is descriptor

@@ -1,4 +1,4 @@
-"""Contents that are right, or are not completed."""
+"""Bodies whose tail is withheld until the digest matches."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dockmirror.body.verified import TAIL_HOLDBACK, CorruptContent, VerifiedBody
+from dockmirror.body.verified import TAIL_HOLDBACK, CorruptContent, ErrorPageGuardBody, VerifiedBody
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import Unavailable, Unreachable
 
-from ..answering import Feed, Recorder, watch
+from ..answering import Feed, Pieces, Recorder, now, watch
 from ..values import cuts
 
 DATA = random.Random(1).randbytes(3 * TAIL_HOLDBACK)
@@ -32,8 +32,8 @@ def spoilt(data: bytes, at: int) -> bytes:
 
 
 @given(CONTENTS, st.booleans(), ALGORITHMS)
-def test_what_is_right_arrives_whole(pieces: list[bytes], told: bool, algorithm: str) -> None:
-    """However it is cut, whatever its size, by each algorithm."""
+def test_a_right_body_arrives_complete(pieces: list[bytes], told: bool, algorithm: str) -> None:
+    """However it is cut, whatever its size, with each algorithm."""
     data = b"".join(pieces)
     feed, recorder = Feed(Descriptor("a/b", None, len(data) if told else None)), Recorder()
     outcome = watch(VerifiedBody(feed, Digest.of(data, algorithm)).deliver(recorder))
@@ -44,8 +44,8 @@ def test_what_is_right_arrives_whole(pieces: list[bytes], told: bool, algorithm:
 
 
 @given(CONTENTS, st.booleans())
-def test_the_end_is_held_back(pieces: list[bytes], told: bool) -> None:
-    """64 KiB of what came, or of what is to come; what is before it flows."""
+def test_the_tail_is_withheld(pieces: list[bytes], told: bool) -> None:
+    """The last 64 KiB wait; what precedes them flows."""
     data = b"".join(pieces)
     feed, recorder = Feed(Descriptor(size=len(data) if told else None)), Recorder()
     VerifiedBody(feed, Digest.of(data)).deliver(recorder)
@@ -58,8 +58,8 @@ def test_the_end_is_held_back(pieces: list[bytes], told: bool) -> None:
 
 
 @given(CONTENTS.filter(any), st.data(), st.booleans())
-def test_one_wrong_bit_is_enough(pieces: list[bytes], data: st.DataObject, told: bool) -> None:
-    """It is never completed, and nothing of a content that is no longer than what is held back passes."""
+def test_a_wrong_bit_fails(pieces: list[bytes], data: st.DataObject, told: bool) -> None:
+    """The body is never completed, and one that fits into the tail does not pass at all."""
     right = b"".join(pieces)
     wrong: bytes = data.draw(st.integers(0, len(right) - 1).map(lambda at: spoilt(right, at)))
     feed, recorder = Feed(Descriptor(size=len(right) if told else None)), Recorder()
@@ -72,8 +72,8 @@ def test_one_wrong_bit_is_enough(pieces: list[bytes], data: st.DataObject, told:
 
 
 @given(CONTENTS, SIZES, st.booleans())
-def test_another_length_is_wrong(pieces: list[bytes], size: int, told: bool) -> None:
-    """Too short or too long: the end does not pass, nor does anything after it."""
+def test_a_wrong_length_fails(pieces: list[bytes], size: int, told: bool) -> None:
+    """The tail does not pass, nor anything after it."""
     data, right = b"".join(pieces), DATA[:size]
     feed, recorder = Feed(Descriptor(size=size if told else None)), Recorder()
     outcome = watch(VerifiedBody(feed, Digest.of(right)).deliver(recorder))
@@ -86,21 +86,21 @@ def test_another_length_is_wrong(pieces: list[bytes], size: int, told: bool) -> 
     assert len(recorder.data) <= max(0, (size if told else len(data)) - TAIL_HOLDBACK)
 
 
-def test_what_is_known_to_be_followed_by_more_flows_at_once() -> None:
-    """Where the size was told, the first byte need not wait for the next 64 KiB."""
+def test_a_known_size_lets_the_beginning_flow() -> None:
+    """The first byte need not wait for the next 64 KiB."""
     feed, recorder = Feed(Descriptor(size=TAIL_HOLDBACK + 1)), Recorder()
     VerifiedBody(feed, Digest.of(DATA[: TAIL_HOLDBACK + 1])).deliver(recorder)
     feed.send(DATA[:1], DATA[1:2])
     assert recorder.data == DATA[:1]
 
 
-def test_64_kib_are_held_back() -> None:
-    """So much does a client miss of a blob that is wrong; a manifest that fits into it never shows."""
+def test_64_kib_are_withheld() -> None:
+    """A client misses so much of a wrong blob; a wrong manifest that fits never shows."""
     assert TAIL_HOLDBACK == 65536
 
 
-def test_a_size_that_is_wrong_is_wrong() -> None:
-    """Also where the digest is right: clients were told that size."""
+def test_a_wrong_size_fails_with_the_right_digest() -> None:
+    """Clients were told that size."""
     feed, recorder = Feed(Descriptor(size=4)), Recorder()
     outcome = watch(VerifiedBody(feed, Digest.of(b"abc")).deliver(recorder))
     feed.send(b"abc")
@@ -109,8 +109,8 @@ def test_a_size_that_is_wrong_is_wrong() -> None:
     assert recorder.pieces == []
 
 
-def test_what_is_too_long_does_not_fill_the_memory() -> None:
-    """Bytes beyond the size are not kept: an upstream may send them without end."""
+def test_bytes_beyond_the_size_are_not_buffered() -> None:
+    """An upstream may send them without end."""
     feed = Feed(Descriptor(size=10))
     VerifiedBody(feed, Digest.of(DATA)).deliver(Recorder())
     piece = b"".join([b"x", b"y" * 1000])
@@ -119,8 +119,8 @@ def test_what_is_too_long_does_not_fill_the_memory() -> None:
     assert sys.getrefcount(piece) == before
 
 
-def test_a_wrong_content_is_the_upstreams_fault() -> None:
-    """The error names the digest, and is answered like any other useless answer."""
+def test_corrupt_content_names_its_digest() -> None:
+    """It is answered like any other unusable answer."""
     assert issubclass(CorruptContent, Unavailable)
     feed, digest = Feed(), Digest.of(b"abc")
     outcome = watch(VerifiedBody(feed, digest).deliver(Recorder()))
@@ -128,8 +128,8 @@ def test_a_wrong_content_is_the_upstreams_fault() -> None:
     assert str(digest) in str(outcome[0])
 
 
-def test_a_content_that_breaks_off_is_not_called_wrong() -> None:
-    """It may be gone on with; what was held back is dropped."""
+def test_a_body_that_breaks_off_is_not_corrupt() -> None:
+    """It may be resumed; the withheld tail is dropped."""
     feed, recorder = Feed(), Recorder()
     outcome = watch(VerifiedBody(feed, Digest.of(b"abc")).deliver(recorder))
     feed.send(b"ab")
@@ -139,8 +139,31 @@ def test_a_content_that_breaks_off_is_not_called_wrong() -> None:
 
 
 @pytest.mark.parametrize("told", [None, Digest.of(b"another")])
-def test_it_is_described_by_the_digest_that_was_asked_for(told: Digest | None) -> None:
-    """Whatever the upstream told."""
+def test_a_verified_body_has_the_requested_digest(told: Digest | None) -> None:
+    """The upstream's own claim is ignored."""
     digest = Digest.of(b"abc")
     content = VerifiedBody(Feed(Descriptor("a/b", told, 3)), digest)
     assert content.descriptor == Descriptor("a/b", digest, 3)
+
+
+LAYER = b"<html>a layer</html>"
+
+
+def test_a_guarded_body_passes_if_it_is_right() -> None:
+    """Its content type does not matter."""
+    recorder = Recorder()
+    now(ErrorPageGuardBody(Pieces([LAYER]), Digest.of(LAYER), "a web page").deliver(recorder))
+    assert recorder.data == LAYER
+
+
+def test_a_guarded_mismatch_means_unavailable() -> None:
+    """It does not count as corrupt, which would quarantine the blob."""
+    recorder = Recorder()
+    with pytest.raises(Unavailable, match="a web page") as raised:
+        now(
+            ErrorPageGuardBody(
+                Pieces([b"<html>please log in</html>"]), Digest.of(LAYER), "a web page"
+            ).deliver(recorder)
+        )
+    assert not isinstance(raised.value, CorruptContent)
+    assert recorder.data == b""

@@ -13,6 +13,7 @@ from dockmirror.cli.running_mirror import Port, connect_to_mirror, listening_por
 from dockmirror.config.load import load
 from dockmirror.config.settings import ConfigurationError
 from dockmirror.interfaces import IRegistry
+from dockmirror.oci.cache_status import CacheStatus
 from dockmirror.oci.credentials import Credentials
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import RegistryError
@@ -88,8 +89,8 @@ def test_a_head_reports_the_cache_status() -> None:
     """The status is the mirror's own header."""
     world = World()
     world.reply(MIRROR, str(BLOB), Reply(200, b"", (("Cache-Status", "dockmirror; hit"),)), Reply(200))
-    told = [fetched(world, mirror(world), RegistryRequest(BLOB, head=True)).headers for _ in range(2)]
-    assert told == [(("Cache-Status", "dockmirror; hit"),), ()]
+    told = [fetched(world, mirror(world), RegistryRequest(BLOB, head=True)).cache for _ in range(2)]
+    assert told == [CacheStatus(), None]
     assert [seen.method for seen in world.seen] == ["HEAD", "HEAD"]
 
 

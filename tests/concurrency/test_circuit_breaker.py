@@ -1,4 +1,4 @@
-"""Who is left alone after a failure, and for how long."""
+"""The circuit breaker for requests to a registry."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def resting(clock: Clock) -> RequestCircuitBreaker:
 def let_through(
     resting: RequestCircuitBreaker, can_answer: bool = False, who: str | None = None
 ) -> list[str]:
-    """What may be asked for now."""
+    """Return the requests that may be sent now."""
     return [path for path in EVERYTHING if resting.error(asked(path, who), can_answer) is None]
 
 
@@ -72,14 +72,12 @@ def let_through(
         *((Unauthorized(), False), (Denied(), False), (ManifestUnknown(), False), (CorruptContent(), False)),
     ],
 )
-def test_what_is_an_outage(error: RegistryError, outage: bool) -> None:
-    """That the upstream could say nothing; not that it said no, nor that its bytes were wrong."""
+def test_outages(error: RegistryError, outage: bool) -> None:
+    """An outage is an upstream that could not answer: neither a refusal nor wrong bytes."""
     assert is_outage(error) is outage
 
 
-def test_an_upstream_that_cannot_be_reached_rests_as_a_whole(
-    resting: RequestCircuitBreaker, clock: Clock
-) -> None:
+def test_a_failed_connection_opens_the_circuit_for_all(resting: RequestCircuitBreaker, clock: Clock) -> None:
     """For everybody, whatever they ask for, whether anything is held or not."""
     error = Unreachable("no route")
     resting.record_failure(asked(TAG, "alice"), error)
@@ -91,7 +89,7 @@ def test_an_upstream_that_cannot_be_reached_rests_as_a_whole(
     assert let_through(resting, True) == EVERYTHING
 
 
-def test_a_limit_is_that_of_the_credentials(resting: RequestCircuitBreaker, clock: Clock) -> None:
+def test_a_429_opens_the_circuit_of_the_credentials(resting: RequestCircuitBreaker, clock: Clock) -> None:
     """Everything is refused to them; others go on, and so does the mirror itself."""
     resting.record_failure(asked(TAG, "alice"), TooManyRequests())
     for can_answer in (False, True):
@@ -126,7 +124,7 @@ def test_retry_after_is_honoured(
 
 
 @pytest.mark.parametrize("error", [RegistryError(status=500), Unavailable()])
-def test_a_failing_repository_rests_where_something_is_held(
+def test_a_failing_repository_is_skipped_if_content_is_held(
     resting: RequestCircuitBreaker, error: RegistryError
 ) -> None:
     """Its manifests here, for everybody; what cannot be had otherwise is asked for all the same."""
@@ -137,7 +135,7 @@ def test_a_failing_repository_rests_where_something_is_held(
 
 
 @pytest.mark.parametrize("error", [BrokenOff(), Unreadable()])
-def test_a_response_that_is_of_no_use_says_nothing_of_others(
+def test_an_unusable_response_concerns_one_repository(
     resting: RequestCircuitBreaker, error: RegistryError
 ) -> None:
     """The upstream could be connected to: only its repository rests."""
@@ -147,14 +145,14 @@ def test_a_response_that_is_of_no_use_says_nothing_of_others(
 
 
 @pytest.mark.parametrize("path", ["", "_catalog"])
-def test_what_is_no_repositorys_is_nobodys_else(resting: RequestCircuitBreaker, path: str) -> None:
-    """A ``/v2/`` that answers 500 says nothing of what lies below it."""
+def test_a_failing_ping_concerns_nothing_else(resting: RequestCircuitBreaker, path: str) -> None:
+    """A ``/v2/`` that answers 500 proves nothing about repositories."""
     resting.record_failure(asked(path), RegistryError(status=500))
     assert let_through(resting, True) == [each for each in EVERYTHING if each != path]
 
 
-def test_a_slow_upstream_rests_where_something_is_held(resting: RequestCircuitBreaker) -> None:
-    """As a whole; who cannot have it otherwise waits as before."""
+def test_a_slow_upstream_is_skipped_if_content_is_held(resting: RequestCircuitBreaker) -> None:
+    """Requests that nothing held can answer wait as before."""
     resting.record_failure(asked(TAG), TimedOut())
     assert let_through(resting, True) == []
     assert let_through(resting) == EVERYTHING
@@ -162,7 +160,7 @@ def test_a_slow_upstream_rests_where_something_is_held(resting: RequestCircuitBr
 
 @pytest.mark.parametrize("path", [BLOB, TAG])
 @pytest.mark.parametrize("row", [Unreachable, TimedOut, Unreadable])
-def test_another_server_is_not_the_registry(
+def test_failures_of_other_servers_concern_one_repository(
     resting: RequestCircuitBreaker, path: str, row: type[RegistryError]
 ) -> None:
     """A host of blobs or a token service that is down takes nothing along but what it was asked for."""
@@ -171,8 +169,10 @@ def test_another_server_is_not_the_registry(
     assert let_through(resting, True) == [each for each in EVERYTHING if each != path]
 
 
-def test_a_limit_of_another_server(resting: RequestCircuitBreaker, clock: Clock) -> None:
-    """Is that of the credentials for what they were used for: a token is for one repository."""
+def test_a_429_of_another_server_concerns_one_repository(
+    resting: RequestCircuitBreaker, clock: Clock
+) -> None:
+    """A token is for one repository."""
     resting.record_failure(asked(TAG, "alice"), TooManyRequests(from_other_host=True, retry_after="7"))
     for can_answer in (False, True):
         assert let_through(resting, can_answer, "alice") == [each for each in EVERYTHING if each != TAG]
@@ -181,15 +181,15 @@ def test_a_limit_of_another_server(resting: RequestCircuitBreaker, clock: Clock)
     assert let_through(resting, True, "alice") == EVERYTHING
 
 
-def test_a_limit_without_a_time_is_given_ours() -> None:
-    """Also to the client that met with it."""
+def test_a_429_without_retry_after_gets_one() -> None:
+    """The client is told, too."""
     error = TooManyRequests()
     RequestCircuitBreaker(Clock()).record_failure(asked(TAG), error)
     assert error.retry_after == f"{LIMITED:.0f}"
 
 
-def test_each_failure_doubles_the_rest(resting: RequestCircuitBreaker, clock: Clock) -> None:
-    """Up to a minute."""
+def test_each_failure_doubles_the_pause(resting: RequestCircuitBreaker, clock: Clock) -> None:
+    """A pause is at most a minute."""
     lengths = []
     for _ in range(6):
         resting.record_failure(asked(TAG), Unreachable())
@@ -200,16 +200,16 @@ def test_each_failure_doubles_the_rest(resting: RequestCircuitBreaker, clock: Cl
     assert lengths == [FIRST, 2 * FIRST, 4 * FIRST, 8 * FIRST, LONGEST, LONGEST]
 
 
-def test_many_that_fail_together_count_once(resting: RequestCircuitBreaker, clock: Clock) -> None:
-    """They were asked before the first of them failed."""
+def test_failures_during_a_pause_count_once(resting: RequestCircuitBreaker, clock: Clock) -> None:
+    """They were sent before the first of them failed."""
     for _ in range(100):
         resting.record_failure(asked(TAG), Unreachable())
     clock.advance(FIRST)
     assert resting.error(asked(TAG), True) is None
 
 
-def test_a_failure_of_long_ago_does_not_count(resting: RequestCircuitBreaker, clock: Clock) -> None:
-    """It begins with a short rest again."""
+def test_an_old_failure_is_forgotten(resting: RequestCircuitBreaker, clock: Clock) -> None:
+    """The next pause is the shortest again."""
     for _ in range(5):
         resting.record_failure(asked(TAG), Unreachable())
         clock.advance(LONGEST)
@@ -220,15 +220,15 @@ def test_a_failure_of_long_ago_does_not_count(resting: RequestCircuitBreaker, cl
 
 
 @pytest.mark.parametrize("error", [Unreachable(), TimedOut(), TooManyRequests(), RegistryError(status=500)])
-def test_an_answer_ends_it(resting: RequestCircuitBreaker, error: RegistryError) -> None:
-    """Of the upstream, to the credentials, for the repository."""
+def test_an_answer_closes_the_circuits(resting: RequestCircuitBreaker, error: RegistryError) -> None:
+    """The circuits of the upstream, the credentials and the repository."""
     resting.record_failure(asked(TAG, "alice"), error)
     resting.record_success(asked(TAG, "alice"))
     assert let_through(resting, True, "alice") == EVERYTHING
 
 
-def test_an_answer_to_another_ends_what_is_everybodys(resting: RequestCircuitBreaker) -> None:
-    """But neither another's limit nor another repository's failure."""
+def test_an_answer_to_another_client_closes_shared_circuits(resting: RequestCircuitBreaker) -> None:
+    """Another client's limit and another repository's failure stay."""
     resting.record_failure(asked(TAG, "alice"), TooManyRequests())
     resting.record_failure(asked(TAG, "bob"), RegistryError(status=500))
     resting.record_failure(asked(TAG, "bob"), Unreachable())
@@ -237,15 +237,15 @@ def test_an_answer_to_another_ends_what_is_everybodys(resting: RequestCircuitBre
     assert let_through(resting, True, "bob") == [path for path in EVERYTHING if path != TAG]
 
 
-def test_a_clock_that_is_set_back_prolongs_nothing(resting: RequestCircuitBreaker, clock: Clock) -> None:
-    """A rest that begins in a time to come is over."""
+def test_a_clock_set_back_prolongs_no_pause(resting: RequestCircuitBreaker, clock: Clock) -> None:
+    """A pause that begins in the future is over."""
     resting.record_failure(asked(TAG), Unreachable())
     clock.rightNow -= 3600
     assert let_through(resting, True) == EVERYTHING
 
 
-def test_what_is_told_is_a_copy(resting: RequestCircuitBreaker) -> None:
-    """An exception raised again and again would keep alive all that it has passed."""
+def test_each_error_is_a_copy(resting: RequestCircuitBreaker) -> None:
+    """An exception raised repeatedly would keep its tracebacks alive."""
     resting.record_failure(asked(TAG), Unreachable())
     for _ in range(2):
         told = resting.error(asked(TAG), True)
@@ -257,16 +257,16 @@ def test_what_is_told_is_a_copy(resting: RequestCircuitBreaker) -> None:
     assert again.__traceback__ is None
 
 
-def test_memory_is_bounded(resting: RequestCircuitBreaker) -> None:
-    """However many credentials and repositories fail; the newest rest."""
+def test_circuits_are_bounded(resting: RequestCircuitBreaker) -> None:
+    """The newest stay open, however many credentials and repositories fail."""
     for number in range(20_000):
         resting.record_failure(asked(f"r{number}/manifests/x"), RegistryError(status=500))
     assert resting.error(asked("r19999/manifests/x"), True) is not None
     assert resting.error(asked("r0/manifests/x"), True) is None
 
 
-def test_what_fails_apart_rests_apart(clock: Clock) -> None:
-    """Each by itself, and all else together."""
+def test_isolated_requests_have_their_own_circuits(clock: Clock) -> None:
+    """All others share theirs."""
     resting = RequestCircuitBreaker(
         clock, lambda request: request.target if request.target == asked(BLOB).target else None
     )
@@ -279,8 +279,8 @@ def test_what_fails_apart_rests_apart(clock: Clock) -> None:
     assert let_through(resting) == EVERYTHING
 
 
-def test_it_tells_of_its_rest(clock: Clock) -> None:
-    """Until when it lasts for those without credentials: not what is one client's, or one repository's."""
+def test_the_end_of_the_shared_pause_is_reported(clock: Clock) -> None:
+    """Pauses of one client or one repository are not."""
     told: list[float | None] = []
     resting = RequestCircuitBreaker(
         clock, lambda request: request.target if request.target == asked(BLOB).target else None, told.append

@@ -49,8 +49,8 @@ def work(clock: Clock) -> Work:
 
 
 @pytest.mark.parametrize(("at_once", "times"), [(False, [10.0, 20.0]), (True, [0.0, 10.0, 20.0])])
-def test_one_after_the_other(clock: Clock, work: Work, at_once: bool, times: list[float]) -> None:
-    """Once a period."""
+def test_a_task_runs_once_a_period(clock: Clock, work: Work, at_once: bool, times: list[float]) -> None:
+    """Runs follow the period from the start."""
     repeated = PeriodicTask(work, PERIOD, clock, "trouble", at_once)
     repeated.startService()
     for _ in range(2):
@@ -60,8 +60,8 @@ def test_one_after_the_other(clock: Clock, work: Work, at_once: bool, times: lis
     assert work.times == times
 
 
-def test_what_takes_long(clock: Clock, work: Work) -> None:
-    """Is waited for: never two at a time."""
+def test_runs_do_not_overlap(clock: Clock, work: Work) -> None:
+    """A long run delays the next."""
     PeriodicTask(work, PERIOD, clock, "trouble").startService()
     clock.pump([PERIOD] * 3)
     assert work.times == [10.0]
@@ -70,8 +70,8 @@ def test_what_takes_long(clock: Clock, work: Work) -> None:
     assert work.times == [10.0, 40.0]
 
 
-def test_what_fails(clock: Clock, work: Work) -> None:
-    """Is told of, and done again."""
+def test_a_failed_run_is_logged_and_repeated(clock: Clock, work: Work) -> None:
+    """The next run comes as planned."""
     PeriodicTask(work, PERIOD, clock, "it cannot be done").startService()
     clock.advance(PERIOD)
     with capturedLogs() as events:
@@ -84,8 +84,8 @@ def test_what_fails(clock: Clock, work: Work) -> None:
 
 
 @pytest.mark.parametrize("begun", [False, True])
-def test_stopped(clock: Clock, work: Work, begun: bool) -> None:
-    """What is being done is left, without a word, and nothing is done any more."""
+def test_stopping_cancels_the_run(clock: Clock, work: Work, begun: bool) -> None:
+    """It is not logged, and no run follows."""
     repeated = PeriodicTask(work, PERIOD, clock, "trouble")
     repeated.startService()
     clock.advance(PERIOD if begun else 1)

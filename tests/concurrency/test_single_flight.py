@@ -34,23 +34,23 @@ def joined() -> SingleFlight[str, str]:
     return SingleFlight()
 
 
-def test_many_wait_for_one(joined: SingleFlight[str, str], work: Work) -> None:
-    """It is begun once, and its outcome is everybody's."""
+def test_concurrent_callers_share_one_run(joined: SingleFlight[str, str], work: Work) -> None:
+    """The work starts once, and all get its outcome."""
     outcomes = [watch(joined.get("key", work)) for _ in range(3)]
     assert (len(work.running), outcomes) == (1, [[], [], []])
     work.running[0].callback("done")
     assert outcomes == [["done"]] * 3
 
 
-def test_keys_are_apart(joined: SingleFlight[str, str], work: Work) -> None:
+def test_keys_are_independent(joined: SingleFlight[str, str], work: Work) -> None:
     """Work under another key is other work."""
     one, other = watch(joined.get("one", work)), watch(joined.get("other", work))
     work.running[1].callback("done")
     assert (len(work.running), one, other) == (2, [], ["done"])
 
 
-def test_what_is_over_is_begun_anew(joined: SingleFlight[str, str], work: Work) -> None:
-    """Nothing is kept: whoever comes later asks for later."""
+def test_outcomes_are_not_cached(joined: SingleFlight[str, str], work: Work) -> None:
+    """A later caller starts new work."""
     first = watch(joined.get("key", work))
     work.running[0].callback("first")
     second = watch(joined.get("key", work))
@@ -58,8 +58,8 @@ def test_what_is_over_is_begun_anew(joined: SingleFlight[str, str], work: Work) 
     assert (first, second) == (["first"], ["second"])
 
 
-def test_work_may_be_over_at_once(joined: SingleFlight[str, str]) -> None:
-    """Without a turn of the reactor."""
+def test_work_may_finish_at_once(joined: SingleFlight[str, str]) -> None:
+    """No turn of the reactor is needed."""
 
     async def done() -> str:
         return "done"
@@ -67,8 +67,8 @@ def test_work_may_be_over_at_once(joined: SingleFlight[str, str]) -> None:
     assert now(joined.get("key", done)) == now(joined.get("key", done)) == "done"
 
 
-def test_a_failure_is_everybodys(joined: SingleFlight[str, str], work: Work) -> None:
-    """The same for all; and it is not kept either."""
+def test_callers_share_a_failure(joined: SingleFlight[str, str], work: Work) -> None:
+    """It is not cached, either."""
     outcomes = [watch(joined.get("key", work)) for _ in range(3)]
     error = KeyError("broken")
     work.running[0].errback(error)
@@ -79,8 +79,10 @@ def test_a_failure_is_everybodys(joined: SingleFlight[str, str], work: Work) -> 
 
 
 @pytest.mark.parametrize("leaver", [0, 1, 2])
-def test_who_leaves_takes_nobody_along(joined: SingleFlight[str, str], work: Work, leaver: int) -> None:
-    """Not even who began it: the work goes on for the others."""
+def test_a_cancelled_caller_does_not_cancel_the_work(
+    joined: SingleFlight[str, str], work: Work, leaver: int
+) -> None:
+    """Not even the one that started it."""
     waiting = [Deferred.fromCoroutine(joined.get("key", work)) for _ in range(3)]
     outcomes = [watch(waiter) for waiter in waiting]
     waiting[leaver].cancel()
@@ -90,8 +92,8 @@ def test_who_leaves_takes_nobody_along(joined: SingleFlight[str, str], work: Wor
     assert outcomes == [["done"]] * 2
 
 
-def test_work_goes_on_when_all_have_left(joined: SingleFlight[str, str], work: Work) -> None:
-    """Whoever comes while it runs joins it, and a failure that nobody waits for is nobody's."""
+def test_work_goes_on_without_callers(joined: SingleFlight[str, str], work: Work) -> None:
+    """A later caller joins it; a failure without callers is dropped."""
     waiter = Deferred.fromCoroutine(joined.get("key", work))
     watch(waiter)
     waiter.cancel()
@@ -105,8 +107,8 @@ def test_work_goes_on_when_all_have_left(joined: SingleFlight[str, str], work: W
     assert len(work.running) == 2
 
 
-def test_an_outcome_may_make_another_leave(joined: SingleFlight[str, str], work: Work) -> None:
-    """Or ask again: that is new work."""
+def test_an_outcome_may_cancel_another_caller(joined: SingleFlight[str, str], work: Work) -> None:
+    """Calling again starts new work."""
     waiting = [Deferred.fromCoroutine(joined.get("key", work)) for _ in range(3)]
     again: list[list[str | BaseException]] = []
 

@@ -21,10 +21,10 @@ def clock() -> Clock:
 @pytest.fixture
 def notes(clock: Clock) -> TTLCache[str, int]:
     """None yet, and room for three."""
-    return TTLCache(clock, most=3)
+    return TTLCache(clock, limit=3)
 
 
-def test_a_note_holds_for_its_time(notes: TTLCache[str, int], clock: Clock) -> None:
+def test_an_entry_expires_after_its_time(notes: TTLCache[str, int], clock: Clock) -> None:
     """To the second."""
     notes.put("a", 1, 10)
     clock.advance(9.9)
@@ -34,14 +34,14 @@ def test_a_note_holds_for_its_time(notes: TTLCache[str, int], clock: Clock) -> N
 
 
 @pytest.mark.parametrize("seconds", [0.0, -5.0])
-def test_without_time_nothing_holds(notes: TTLCache[str, int], seconds: float) -> None:
-    """A token that has ended grants nothing."""
+def test_an_entry_without_time_has_expired(notes: TTLCache[str, int], seconds: float) -> None:
+    """A token that has expired grants nothing."""
     notes.put("a", 1, seconds)
     assert notes.get("a") is None
 
 
-def test_a_new_note_replaces_the_old(notes: TTLCache[str, int], clock: Clock) -> None:
-    """Value and time, also by less."""
+def test_an_entry_is_replaced(notes: TTLCache[str, int], clock: Clock) -> None:
+    """Both value and time, even if the new time is shorter."""
     notes.put("a", 1, 100)
     notes.put("a", 0, 10)
     assert notes.get("a") == 0
@@ -49,21 +49,21 @@ def test_a_new_note_replaces_the_old(notes: TTLCache[str, int], clock: Clock) ->
     assert notes.get("a") is None
 
 
-def test_what_is_dropped_does_not_hold(notes: TTLCache[str, int]) -> None:
-    """And what was never noted may be dropped."""
+def test_a_dropped_entry_is_gone(notes: TTLCache[str, int]) -> None:
+    """Dropping an unknown key does nothing."""
     notes.put("a", 1, 10)
     notes.drop("a")
     notes.drop("b")
     assert notes.get("a") is None
 
 
-def test_what_has_ended_is_not_kept(clock: Clock) -> None:
-    """Although there were room: what is noted of each token would fill the memory for hours."""
+def test_expired_entries_are_removed(clock: Clock) -> None:
+    """Even if there is room: entries of tokens would fill the memory for hours."""
 
     class Value:
         pass
 
-    notes: TTLCache[int, Value] = TTLCache(clock, most=1000)
+    notes: TTLCache[int, Value] = TTLCache(clock, limit=1000)
     kept = []
     for key in range(10):
         value = Value()
@@ -77,15 +77,15 @@ def test_what_has_ended_is_not_kept(clock: Clock) -> None:
     assert all(notes.get(key) for key in range(10, 15))
 
 
-def test_the_oldest_is_forgotten(notes: TTLCache[str, int]) -> None:
-    """Where there is no room; one that is noted again is new."""
+def test_the_oldest_entry_gives_way(notes: TTLCache[str, int]) -> None:
+    """An entry that is set again is new."""
     for key in "abcad":
         notes.put(key, 1, 10)
     assert [key for key in "abcd" if notes.get(key)] == ["a", "c", "d"]
 
 
-def test_a_note_from_a_time_to_come_does_not_hold(notes: TTLCache[str, int], clock: Clock) -> None:
-    """Nor does it when that time has come."""
+def test_an_entry_from_the_future_has_expired(notes: TTLCache[str, int], clock: Clock) -> None:
+    """It does not come back when that time comes."""
     notes.put("a", 1, 10)
     clock.rightNow -= 5
     assert notes.get("a") is None

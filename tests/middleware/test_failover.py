@@ -15,7 +15,14 @@ from dockmirror.body.in_memory import BytesBody, json_body
 from dockmirror.body.verified import CorruptContent
 from dockmirror.concurrency.circuit_breaker import FIRST
 from dockmirror.interfaces import Answer, IRegistry
-from dockmirror.middleware.failover import SLOW, Failover, FallbackMirror, can_use_fallback
+from dockmirror.middleware.failover import (
+    SLOW,
+    Failover,
+    FallbackMirror,
+    UpstreamFailover,
+    UpstreamFallback,
+    can_use_fallback,
+)
 from dockmirror.middleware.resuming_registry import ResumingRegistry
 from dockmirror.oci.credentials import Credentials
 from dockmirror.oci.descriptor import Descriptor
@@ -82,17 +89,17 @@ def clock() -> Clock:
 
 
 @each_make
-def test_it_is_a_registry(make: Callable[..., IRegistry], clock: Clock) -> None:
-    """In front of several."""
+def test_failover_is_a_registry(make: Callable[..., IRegistry], clock: Clock) -> None:
+    """It can stand wherever a registry can."""
     assert verifyObject(IRegistry, make([FakeRegistry(), FakeRegistry()], clock))
 
 
 @each_make
 @pytest.mark.parametrize("request_", BY_DIGEST)
-def test_the_first_is_asked_first(
+def test_the_first_address_is_asked_first(
     make: Callable[..., IRegistry], clock: Clock, request_: RegistryRequest
 ) -> None:
-    """And nobody else, while it answers."""
+    """No other is asked while it answers."""
     first, second = FakeRegistry(giving(b"1")), FakeRegistry(giving(b"2"))
     answer = now(make([first, second], clock).fetch(request_))
     assert (answer.body.descriptor.size, answer.from_other_host) == (1, False)
@@ -102,10 +109,10 @@ def test_the_first_is_asked_first(
 @each_outage
 @each_make
 @pytest.mark.parametrize("request_", BY_DIGEST)
-def test_what_it_cannot_answer_is_asked_of_the_next(
+def test_a_request_that_fails_goes_to_the_next_address(
     make: Callable[..., IRegistry], clock: Clock, request_: RegistryRequest, outage: RegistryError
 ) -> None:
-    """And of the one after that."""
+    """And to the one after that."""
     registries = FakeRegistry(outage), FakeRegistry(outage), FakeRegistry(giving(b"333"))
     answer = now(make(registries, clock).fetch(request_))
     assert answer.body.descriptor.size == 3
@@ -115,10 +122,10 @@ def test_what_it_cannot_answer_is_asked_of_the_next(
 @each_make
 @pytest.mark.parametrize("request_", BY_DIGEST)
 @pytest.mark.parametrize("refusal", REFUSALS, ids=lambda error: type(error).__name__)
-def test_its_refusal_counts(
+def test_a_refusal_is_final(
     make: Callable[..., IRegistry], clock: Clock, request_: RegistryRequest, refusal: RegistryError
 ) -> None:
-    """It has answered."""
+    """The registry has answered."""
     second = FakeRegistry(giving(b"2"))
     with pytest.raises(type(refusal)):
         now(make([FakeRegistry(refusal), second], clock).fetch(request_))
@@ -127,10 +134,10 @@ def test_its_refusal_counts(
 
 @each_own
 @each_outage
-def test_others_are_asked_for_contents_only(
+def test_fallbacks_are_asked_for_digests_only(
     clock: Clock, request_: RegistryRequest, outage: RegistryError
 ) -> None:
-    """Not what a tag names, and nothing with credentials."""
+    """Never for tags, and never with credentials."""
     first, other = FakeRegistry(outage), FakeRegistry(giving(b"2"))
     assert can_use_fallback(request_) is None
     with pytest.raises(type(outage)):
@@ -140,18 +147,18 @@ def test_others_are_asked_for_contents_only(
 
 @each_own
 @each_outage
-def test_replicas_are_asked_for_everything(
+def test_replicas_are_asked_for_anything(
     clock: Clock, request_: RegistryRequest, outage: RegistryError
 ) -> None:
-    """As it was asked."""
+    """Requests are passed on unchanged."""
     first, second = FakeRegistry(outage), FakeRegistry(giving(b"2"))
     answer = now(Failover([first, second], clock).fetch(request_))
     assert (answer.body.descriptor.size, answer.from_other_host) == (1, False)
     assert second.requests == [request_]
 
 
-def test_what_another_gives_is_told(clock: Clock) -> None:
-    """It says nothing of who may have what else."""
+def test_an_answer_of_a_fallback_is_marked(clock: Clock) -> None:
+    """It does not decide who may have what else."""
     assert now(
         FallbackMirror(FakeRegistry(Unreachable()), [FakeRegistry(giving(b"2"))], clock).fetch(BLOB)
     ).from_other_host
@@ -159,10 +166,10 @@ def test_what_another_gives_is_told(clock: Clock) -> None:
 
 @pytest.mark.parametrize("refusal", [*REFUSALS, *OUTAGES], ids=lambda error: type(error).__name__)
 @each_outage
-def test_what_another_does_not_give_says_nothing(
+def test_a_refusal_of_a_fallback_means_nothing(
     clock: Clock, outage: RegistryError, refusal: RegistryError
 ) -> None:
-    """That the registry itself could not answer stays true; while it rests, too."""
+    """The registry's own failure is raised, also during its pause."""
     first = FakeRegistry(outage)
     registry = FallbackMirror(first, [FakeRegistry(refusal)], clock)
     for _ in range(2):
@@ -171,14 +178,14 @@ def test_what_another_does_not_give_says_nothing(
         assert str(raised.value) == str(outage)
 
 
-def test_where_all_fail_the_first_says_why(clock: Clock) -> None:
-    """Of replicas."""
+def test_the_first_replicas_failure_is_raised(clock: Clock) -> None:
+    """If all replicas fail."""
     registry = Failover([FakeRegistry(Unavailable("1")), FakeRegistry(Unreachable("2"))], clock)
     with pytest.raises(Unavailable, match="1"):
         now(registry.fetch(BLOB))
 
 
-def test_a_replicas_refusal_counts(clock: Clock) -> None:
+def test_a_refusal_of_a_replica_is_final(clock: Clock) -> None:
     """It is the same registry."""
     registry = Failover([FakeRegistry(Unreachable()), FakeRegistry(ManifestUnknown())], clock)
     with pytest.raises(ManifestUnknown):
@@ -187,10 +194,10 @@ def test_a_replicas_refusal_counts(clock: Clock) -> None:
 
 @each_outage
 @each_make
-def test_one_that_has_failed_rests(
+def test_a_failed_address_is_skipped_for_a_while(
     make: Callable[..., IRegistry], clock: Clock, outage: RegistryError
 ) -> None:
-    """The next requests do not wait for it; after a while it is asked again."""
+    """The next requests do not wait for it."""
     first = FakeRegistry(outage)
     registry = make([first, FakeRegistry(giving(b"2"))], clock)
     for seconds, times in ((0, 1), (FIRST - 0.1, 1), (60.1, 2)):
@@ -200,8 +207,8 @@ def test_one_that_has_failed_rests(
 
 
 @each_make
-def test_one_that_answers_again_is_the_first_again(make: Callable[..., IRegistry], clock: Clock) -> None:
-    """After its rest."""
+def test_an_address_that_answers_again_is_first_again(make: Callable[..., IRegistry], clock: Clock) -> None:
+    """After its pause."""
     first, second = FakeRegistry(Unreachable(), giving(b"1")), FakeRegistry(giving(b"22"))
     registry = make([first, second], clock)
     sizes = []
@@ -212,8 +219,8 @@ def test_one_that_answers_again_is_the_first_again(make: Callable[..., IRegistry
 
 
 @each_make
-def test_a_refusal_ends_a_rest(make: Callable[..., IRegistry], clock: Clock) -> None:
-    """One that says no can be reached: when it fails again, its rest is a short one."""
+def test_a_refusal_ends_a_pause(make: Callable[..., IRegistry], clock: Clock) -> None:
+    """An address that refuses is reachable: after its next failure the pause is short."""
     first = FakeRegistry(Unreachable(), ManifestUnknown(), Unreachable(), giving(b"1"))
     registry = make([first, FakeRegistry(giving(b"22"))], clock)
     now(registry.fetch(BY_DIGEST[1]))
@@ -226,8 +233,8 @@ def test_a_refusal_ends_a_rest(make: Callable[..., IRegistry], clock: Clock) -> 
 
 
 @each_make
-def test_while_all_rest_nobody_is_asked(make: Callable[..., IRegistry], clock: Clock) -> None:
-    """Where none could be connected to."""
+def test_no_address_is_asked_while_all_pause(make: Callable[..., IRegistry], clock: Clock) -> None:
+    """If none could be connected to."""
     registries = FakeRegistry(Unreachable("1")), FakeRegistry(Unreachable("2"))
     registry = make(registries, clock)
     for _ in range(3):
@@ -237,8 +244,8 @@ def test_while_all_rest_nobody_is_asked(make: Callable[..., IRegistry], clock: C
 
 
 @each_make
-def test_one_that_was_given_up_was_too_slow(make: Callable[..., IRegistry], clock: Clock) -> None:
-    """Who asks next is not kept waiting by it; one who left at once says nothing of it."""
+def test_a_slow_address_is_skipped(make: Callable[..., IRegistry], clock: Clock) -> None:
+    """A request that was cancelled late counts as a timeout; one cancelled at once does not."""
     first = FakeRegistry(Deferred(), Deferred(), Deferred())
     registry = make([first, FakeRegistry(giving(b"2"))], clock)
     for seconds in (SLOW - 1, SLOW):
@@ -259,18 +266,17 @@ class Tokens(FakeRegistry):
         self.given = given
 
     async def token(self, request: TokenRequest) -> Answer:
-        """See ``IRegistry``."""
         self.token_requests.append(request)
         if isinstance(self.given, RegistryError):
             raise self.given
         return Answer(json_body(self.given))
 
 
-def test_a_token_is_of_the_registry_that_can_be_asked(clock: Clock) -> None:
-    """A replica's own service is asked where the first, or its service, cannot be."""
+def test_a_token_comes_from_an_address_that_answers(clock: Clock) -> None:
+    """A replica's own service is asked if the first, or its service, is down."""
     request = TokenRequest(credentials=USER)
     first, second = Tokens(b"{1}", Unreachable()), Tokens(b"{22}", giving(b"2"))
-    registry = Failover([first, second], clock)
+    registry = UpstreamFailover([first, second], clock)
     assert now(registry.token(request)).body.descriptor.size == 3
     now(registry.fetch(asked("a/manifests/latest", USER)))
     assert now(registry.token(request)).body.descriptor.size == 4
@@ -280,25 +286,27 @@ def test_a_token_is_of_the_registry_that_can_be_asked(clock: Clock) -> None:
     assert now(registry.token(request)).body.descriptor.size == 4
 
 
-def test_a_refused_login_is_refused(clock: Clock) -> None:
-    """A password goes to one replica, unless that cannot answer."""
+def test_a_refused_login_is_not_retried_elsewhere(clock: Clock) -> None:
+    """A password goes to one replica, unless that is down."""
     second = Tokens(b"{}")
     with pytest.raises(Unauthorized):
-        now(Failover([Tokens(Unauthorized()), second], clock).token(TokenRequest(credentials=USER)))
+        now(UpstreamFailover([Tokens(Unauthorized()), second], clock).token(TokenRequest(credentials=USER)))
     assert second.token_requests == []
 
 
-def test_others_are_not_asked_for_tokens(clock: Clock) -> None:
+def test_fallbacks_are_not_asked_for_tokens(clock: Clock) -> None:
     """A client's login is for the registry itself."""
     other = Tokens(b"{}")
     with pytest.raises(Unreachable):
-        now(FallbackMirror(Tokens(Unreachable()), [other], clock).token(TokenRequest(credentials=USER)))
+        now(UpstreamFallback(Tokens(Unreachable()), [other], clock).token(TokenRequest(credentials=USER)))
     assert other.token_requests == []
 
 
 @each_make
-def test_the_rest_of_a_blob_may_come_from_the_next(make: Callable[..., IRegistry], clock: Clock) -> None:
-    """Where the first breaks off and cannot be asked any more; the whole is right, or is cut off."""
+def test_the_rest_of_a_blob_may_come_from_the_next_address(
+    make: Callable[..., IRegistry], clock: Clock
+) -> None:
+    """If the first breaks off and is down; the blob is right or is cut off."""
     beginning = Answer(Pieces([DATA[:7]], Descriptor(size=40), Unreachable()))
     for rest, expected in ((DATA[7:], [None]), (b"x" * 33, [CorruptContent])):
         first = FakeRegistry(beginning, Unreachable())

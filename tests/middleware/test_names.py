@@ -11,18 +11,20 @@ from prometheus_client import CollectorRegistry
 from zope.interface.verify import verifyObject
 
 from dockmirror.body.in_memory import json_body
-from dockmirror.interfaces import Answer, IRegistry, IWritableRegistry
+from dockmirror.interfaces import Answer, IRegistry, ITokenService, IWritableRegistry
 from dockmirror.metrics import Metrics
-from dockmirror.middleware.cache_metrics import WriteMetrics
 from dockmirror.middleware.names import (
     NamespaceFilter,
     PrefixRewrite,
+    ScopeRewrite,
     ShortNameRedirect,
     ShortNames,
     WriteNameRewrite,
     WriteNamespaceFilter,
     complete_short_name,
+    rewrite_prefix,
 )
+from dockmirror.middleware.observers import WriteMetrics
 from dockmirror.middleware.rules import PullRules, WriteRuleFilter
 from dockmirror.oci.credentials import Credentials
 from dockmirror.oci.digest import Digest
@@ -66,35 +68,41 @@ OF_A_REPOSITORY: list[Callable[[Repository], Target]] = [
     lambda repository: Referrers(repository, DIGEST),
     Tags,
 ]
-short = pytest.mark.parametrize("wrap", [ShortNames, ShortNameRedirect])
 of_a_repository = pytest.mark.parametrize("target", OF_A_REPOSITORY)
 
 
 @pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=WRAPPERS)
-def test_a_wrapper_is_a_registry(wrap: Callable[[IRegistry], IRegistry]) -> None:
-    """What it has nothing to do with, it passes on: the handshake, errors, requests for tokens."""
+def test_name_wrappers_pass_other_requests_on(wrap: Callable[[IRegistry], IRegistry]) -> None:
+    """The handshake, the catalog and errors."""
     registry = FakeRegistry(ANSWER, ManifestUnknown("none"))
     assert verifyObject(IRegistry, wrap(registry))
     assert now(wrap(registry).fetch(RegistryRequest(Ping()))) is ANSWER
     with pytest.raises(ManifestUnknown, match="none"):
         now(wrap(registry).fetch(RegistryRequest(Catalog())))
     assert registry.requests == [RegistryRequest(Ping()), RegistryRequest(Catalog())]
+
+
+def test_a_token_without_scopes_is_asked_for_as_it_came() -> None:
+    """Nothing is rewritten where no repository is named."""
+    service = FakeRegistry()
+    tokens = ScopeRewrite(service, complete_short_name)
+    assert verifyObject(ITokenService, tokens)
     request = TokenRequest.parse([("account", "me")], True, Credentials.bearer("t"))
-    now(wrap(registry).token(request))
-    assert registry.token_requests == [request]
+    now(tokens.token(request))
+    assert service.token_requests == [request]
 
 
 @given(repositories)
-def test_an_official_image_has_a_short_name(repository: Repository) -> None:
-    """One component is completed; what is complete stays, however odd it looks."""
+def test_a_short_name_is_completed(repository: Repository) -> None:
+    """A single component gets a prefix; other names stay."""
     name = complete_short_name(repository).name
     assert name == (repository.name if "/" in repository.name else f"library/{repository.name}")
     assert complete_short_name(Repository(name)).name == name
 
 
 @of_a_repository
-def test_short_names_are_completed_in_place(target: Callable[[Repository], Target]) -> None:
-    """In every kind of request; all else stays as it was asked."""
+def test_short_names_are_completed_in_each_request(target: Callable[[Repository], Target]) -> None:
+    """Everything else is passed on unchanged."""
     registry = FakeRegistry(ANSWER)
     request = RegistryRequest(
         target(BUSYBOX), head=True, accept=("a/b",), credentials=Credentials.bearer("t")
@@ -104,8 +112,8 @@ def test_short_names_are_completed_in_place(target: Callable[[Repository], Targe
 
 
 @given(targets)
-def test_other_names_are_left(target: Target) -> None:
-    """Nothing is completed twice, nor where no repository is meant."""
+def test_complete_names_stay(target: Target) -> None:
+    """Nothing is completed twice, nor where no repository is named."""
     repository = repository_of(target)
     registry = FakeRegistry(ANSWER)
     now(ShortNames(registry).fetch(RegistryRequest(target)))
@@ -113,8 +121,8 @@ def test_other_names_are_left(target: Target) -> None:
 
 
 @of_a_repository
-def test_a_client_may_be_sent_on_instead(target: Callable[[Repository], Target]) -> None:
-    """To the same of the completed name, on the same host; the registry is not asked."""
+def test_a_short_name_can_be_redirected(target: Callable[[Repository], Target]) -> None:
+    """To the complete name on the same host; the registry is not asked."""
     registry = FakeRegistry(ANSWER)
     request = RegistryRequest(target(BUSYBOX), query=(("n", "2"), ("last", "a b")), namespace="docker.io")
     answer = now(ShortNameRedirect(registry).fetch(request))
@@ -122,7 +130,7 @@ def test_a_client_may_be_sent_on_instead(target: Callable[[Repository], Target])
     assert (answer.body.descriptor.size, registry.requests) == (0, [])
 
 
-def test_a_complete_name_is_not_sent_on() -> None:
+def test_a_complete_name_is_not_redirected() -> None:
     """It is answered."""
     registry = FakeRegistry(ANSWER)
     request = RegistryRequest(Tags(OTHER))
@@ -130,7 +138,6 @@ def test_a_complete_name_is_not_sent_on() -> None:
     assert registry.requests == [request]
 
 
-@short
 @pytest.mark.parametrize(
     ("scope", "asked"),
     [
@@ -144,28 +151,26 @@ def test_a_complete_name_is_not_sent_on() -> None:
         ("aws", "aws"),
     ],
 )
-def test_scopes_are_completed_as_names_are(
-    wrap: Callable[[IRegistry], IRegistry], scope: str, asked: str
-) -> None:
-    """In place in any case: no client follows a redirect of these."""
+def test_scopes_are_completed_as_names_are(scope: str, asked: str) -> None:
+    """Scopes of repositories name them as the registry does; other scopes stay."""
     registry = FakeRegistry(ANSWER)
-    now(wrap(registry).token(TokenRequest.parse([("scope", scope)])))
+    now(ScopeRewrite(registry, complete_short_name).token(TokenRequest.parse([("scope", scope)])))
     assert [str(s) for request in registry.token_requests for s in request.scopes] == [asked]
 
 
-def test_one_repository_is_asked_for_once() -> None:
-    """A token for both of its names is a token for it; the other parameters stay."""
+def test_scopes_of_one_repository_are_merged() -> None:
+    """A token for both of its names is a token for it; other parameters stay."""
     registry = FakeRegistry(ANSWER)
     both = [("scope", "repository:busybox:pull repository:library/busybox:pull"), ("account", "me")]
-    now(ShortNames(registry).token(TokenRequest.parse(both)))
+    now(ScopeRewrite(registry, complete_short_name).token(TokenRequest.parse(both)))
     assert registry.token_requests == [
         TokenRequest.parse([("scope", "repository:library/busybox:pull"), ("account", "me")])
     ]
 
 
 @pytest.mark.parametrize("namespace", ["docker.io", "Docker.IO", "index.docker.io"])
-def test_a_client_may_say_which_registry_it_means(namespace: str) -> None:
-    """By any name of it; it is told so in return, and the registry itself is not asked with it."""
+def test_a_client_may_name_the_registry_by_ns(namespace: str) -> None:
+    """By any of its names; the answer repeats it, and the upstream does not see it."""
     registry = FakeRegistry(ANSWER)
     request = RegistryRequest(Tags(OTHER))
     answer = now(
@@ -178,8 +183,8 @@ def test_a_client_may_say_which_registry_it_means(namespace: str) -> None:
 
 
 @pytest.mark.parametrize("namespace", ["ghcr.io", "", "docker.io.example.com", "docker.io\r\nX: y"])
-def test_another_registry_is_not_answered_for(namespace: str) -> None:
-    """The client goes there: this one is not asked, and what the client wrote is not repeated to it."""
+def test_another_registry_in_ns_is_refused(namespace: str) -> None:
+    """The registry is not asked, and the message does not repeat the client's text."""
     registry = FakeRegistry(ANSWER)
     with pytest.raises(NameUnknown) as caught:
         now(NamespaceFilter(registry, ["docker.io"]).fetch(RegistryRequest(Tags(OTHER), namespace=namespace)))
@@ -212,8 +217,8 @@ rewritten = pytest.mark.parametrize(("name", "other"), REWRITTEN)
 
 @rewritten
 @of_a_repository
-def test_a_repository_may_have_moved(target: Callable[[Repository], Target], name: str, other: str) -> None:
-    """Whole components are rewritten, once, by the longest prefix; all else stays as it was asked."""
+def test_prefixes_are_rewritten(target: Callable[[Repository], Target], name: str, other: str) -> None:
+    """Whole components, once, by the longest match; everything else is unchanged."""
     registry = FakeRegistry(ANSWER)
     request = RegistryRequest(
         target(Repository(name)), query=(("n", "2"),), credentials=Credentials.bearer("t")
@@ -223,11 +228,12 @@ def test_a_repository_may_have_moved(target: Callable[[Repository], Target], nam
 
 
 @rewritten
-def test_scopes_are_rewritten_as_names_are(name: str, other: str) -> None:
-    """Only those of repositories."""
+def test_prefixes_are_rewritten_in_scopes(name: str, other: str) -> None:
+    """Only in those of repositories."""
     registry = FakeRegistry(ANSWER)
     asked = f"repository:{name}:pull repository(plugin):{name}:pull registry:{name}:* {name}"
-    now(PrefixRewrite(registry, PREFIXES).token(TokenRequest.parse([("scope", asked)])))
+    tokens = ScopeRewrite(registry, lambda repository: rewrite_prefix(repository, PREFIXES))
+    now(tokens.token(TokenRequest.parse([("scope", asked)])))
     (request,) = registry.token_requests
     assert [str(scope) for scope in request.scopes] == [
         f"repository:{other}:pull",
@@ -238,8 +244,8 @@ def test_scopes_are_rewritten_as_names_are(name: str, other: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["docker.mirror.example", "mirror.example"])
-def test_clients_see_the_names_that_they_use(host: str) -> None:
-    """In challenges and in the next pages of lists; short names are complete before they are rewritten."""
+def test_clients_see_their_own_names(host: str) -> None:
+    """In challenges and next pages; short names are completed before they are rewritten."""
     internet = Internet()
     house = House(
         internet, upstreams={"docker": {"rewrite": {"old": "library", "library/moved": "old/gone"}}}
@@ -260,8 +266,8 @@ def test_clients_see_the_names_that_they_use(host: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "status"), [("old/busybox", 200), ("library/busybox", 200), ("old/x", 403)])
-def test_rules_are_of_what_is_asked_for(name: str, status: int) -> None:
-    """No name that is rewritten leads around them."""
+def test_rules_apply_to_rewritten_names(name: str, status: int) -> None:
+    """No rewritten name evades them."""
     docker = {"rewrite": {"old": "library"}, "allow": ["library/busybox"]}
     house = House(Internet(), upstreams={"docker": docker})
     assert house.get("mirror.example", f"/v2/{name}/manifests/latest").status == status

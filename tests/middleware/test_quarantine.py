@@ -15,7 +15,7 @@ from zope.interface.verify import verifyObject
 from dockmirror.body.in_memory import json_body
 from dockmirror.body.verified import CorruptContent
 from dockmirror.concurrency.circuit_breaker import FIRST
-from dockmirror.interfaces import Answer, IRegistry, ISource
+from dockmirror.interfaces import Answer, IRegistry, ISource, IUpstream
 from dockmirror.middleware.failover import Failover, FallbackMirror
 from dockmirror.middleware.quarantine import DURATION, CorruptBlobQuarantine, Quarantined
 from dockmirror.oci.consent import HeldBlob
@@ -36,7 +36,7 @@ BLOB = RegistryRequest(parse_target(f"/v2/library/nginx/blobs/{DIGEST}".encode()
 MANIFEST = RegistryRequest(parse_target(f"/v2/library/nginx/manifests/{DIGEST}".encode()))
 
 
-@implementer(IRegistry)
+@implementer(IUpstream)
 class Address:
     """Has one blob, right or wrong.
 
@@ -52,7 +52,6 @@ class Address:
         self.until: int | None = None
 
     async def fetch(self, request: RegistryRequest) -> Answer:
-        """See ``IRegistry``."""
         self.asked += 1
         if self.down:
             raise Unreachable
@@ -62,7 +61,6 @@ class Address:
         return Answer(content, 206, ContentRange(first, size - 1, size)) if first else Answer(content)
 
     async def token(self, request: TokenRequest) -> Answer:
-        """See ``IRegistry``."""
         return Answer(json_body(b"{}"))
 
 
@@ -74,11 +72,10 @@ class Source:
         self._registry = registry
 
     async def open(self, offset: int) -> Answer:
-        """See ``ISource``."""
         return await self._registry.fetch(evolve(BLOB, range=Range.starting_at(offset) if offset else None))
 
     async def check(self, held: HeldBlob) -> None:
-        """See ``ISource``."""
+        pass
 
 
 class Pulling:
@@ -90,7 +87,7 @@ class Pulling:
         self.registry = make([CorruptBlobQuarantine(each, clock) for each in addresses], clock)
 
     def pull(self) -> object:
-        """What a client has of the blob: all, or the error."""
+        """Return the blob that a client gets, or the error."""
         joining = self.mirror.join(Source(self.registry))
         if joining.reader is None:
             return joining.error
@@ -107,8 +104,10 @@ each_make = pytest.mark.parametrize("make", MAKES, ids=["replicas", "elsewhere"]
 
 
 @each_make
-def test_what_the_second_gave_wrong(tmp_path: Path, make: Callable[..., IRegistry]) -> None:
-    """Is had from the first as soon as that answers again."""
+def test_a_blob_wrong_from_the_second_comes_from_the_first(
+    tmp_path: Path, make: Callable[..., IRegistry]
+) -> None:
+    """As soon as that answers again."""
     first, second = Address(DATA), Address(WRONG)
     first.down = True
     pulling = Pulling(tmp_path, make, first, second)
@@ -120,8 +119,10 @@ def test_what_the_second_gave_wrong(tmp_path: Path, make: Callable[..., IRegistr
 
 
 @each_make
-def test_what_the_first_gave_wrong(tmp_path: Path, make: Callable[..., IRegistry]) -> None:
-    """Is had from the second when it is asked for again."""
+def test_a_blob_wrong_from_the_first_comes_from_the_second(
+    tmp_path: Path, make: Callable[..., IRegistry]
+) -> None:
+    """The next request gets it."""
     first, second = Address(WRONG), Address(DATA)
     pulling = Pulling(tmp_path, make, first, second)
     assert isinstance(pulling.pull(), CorruptContent)
@@ -130,8 +131,10 @@ def test_what_the_first_gave_wrong(tmp_path: Path, make: Callable[..., IRegistry
 
 
 @each_make
-def test_what_both_gave_wrong(tmp_path: Path, make: Callable[..., IRegistry]) -> None:
-    """Is asked of neither for a minute, and then again."""
+def test_a_blob_wrong_from_both_is_quarantined_at_both(
+    tmp_path: Path, make: Callable[..., IRegistry]
+) -> None:
+    """For a minute; then both are asked again."""
     first, second = Address(WRONG), Address(WRONG)
     pulling = Pulling(tmp_path, make, first, second)
     assert all(isinstance(pulling.pull(), CorruptContent) for _ in range(2))
@@ -143,8 +146,10 @@ def test_what_both_gave_wrong(tmp_path: Path, make: Callable[..., IRegistry]) ->
 
 
 @each_make
-def test_what_came_from_both(tmp_path: Path, make: Callable[..., IRegistry]) -> None:
-    """Is no fault of the one that gave the beginning: it is asked again at once."""
+def test_a_blob_from_two_addresses_quarantines_neither_beginning(
+    tmp_path: Path, make: Callable[..., IRegistry]
+) -> None:
+    """The address that sent the beginning is asked again at once."""
     first, second = Address(DATA), Address(WRONG)
     first.until = len(DATA) // 2
     pulling = Pulling(tmp_path, make, first, second)
@@ -157,8 +162,8 @@ def test_what_came_from_both(tmp_path: Path, make: Callable[..., IRegistry]) -> 
     assert pulling.pull() == DATA
 
 
-def test_one_address(tmp_path: Path) -> None:
-    """It is not asked for a minute for what it gave wrong, and then again."""
+def test_a_single_address_is_quarantined(tmp_path: Path) -> None:
+    """For a minute; then it is asked again."""
     address = Address(WRONG)
     pulling = Pulling(tmp_path, lambda registries, _: registries[0], address)
     assert isinstance(pulling.pull(), CorruptContent)
@@ -183,8 +188,8 @@ def test_one_address(tmp_path: Path) -> None:
         (RegistryRequest(parse_target(f"/v2/library/nginx/blobs/{Digest.of(WRONG)}".encode())), False),
     ],
 )
-def test_what_is_refused(request_: RegistryRequest, refused: bool) -> None:
-    """The blob that was wrong, not whether somebody may have it, and nothing else."""
+def test_only_the_wrong_blob_is_refused(request_: RegistryRequest, refused: bool) -> None:
+    """Permission checks and other blobs are still asked for."""
     registry = FakeRegistry(Answer(Pieces([WRONG])), Answer(Pieces([WRONG])))
     quarantine = CorruptBlobQuarantine(registry, Clock())
     reject = now(quarantine.fetch(BLOB)).reject
@@ -198,10 +203,10 @@ def test_what_is_refused(request_: RegistryRequest, refused: bool) -> None:
         assert registry.requests == [BLOB, request_]
 
 
-def test_it_is_a_registry() -> None:
+def test_a_quarantine_is_an_upstream() -> None:
     """Requests for tokens are passed on."""
     registry = FakeRegistry()
-    assert verifyObject(IRegistry, CorruptBlobQuarantine(registry, Clock()))
+    assert verifyObject(IUpstream, CorruptBlobQuarantine(registry, Clock()))
     request = TokenRequest.parse([("account", "me")])
     now(CorruptBlobQuarantine(registry, Clock()).token(request))
     assert registry.token_requests == [request]

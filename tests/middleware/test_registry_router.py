@@ -52,8 +52,10 @@ class TestNames:
 
     @pytest.mark.parametrize("path", BUSYBOX_PATHS)
     @pytest.mark.parametrize("method", ["GET", "HEAD"])
-    def test_docker_hub(self, house: House, internet: Internet, path: str, method: str) -> None:
-        """By path in both spellings, by ``ns``, by alias, and where nothing else is said."""
+    def test_docker_hub_has_many_names(
+        self, house: House, internet: Internet, path: str, method: str
+    ) -> None:
+        """By path in both spellings, by ``ns``, by alias, and by default."""
         answer = house.ask(method, OWN, path)
         assert answer.status == 200
         assert answer["Docker-Content-Digest"] == internet.busybox
@@ -71,8 +73,8 @@ class TestNames:
             "/v2/team/image/manifests/1?ns={}",
         ],
     )
-    def test_every_registry(self, house: House, registry: str, path: str) -> None:
-        """By its canonical name, with tokens that the mirror takes for itself."""
+    def test_every_registry_is_served(self, house: House, registry: str, path: str) -> None:
+        """By its canonical name, with tokens that the mirror obtains itself."""
         answer = house.get(OWN, path.format(registry))
         assert (answer.status, answer.body) == (200, b'{"schemaVersion":2}')
         assert answer["OCI-Namespace"] == (registry if "ns=" in path else None)
@@ -89,17 +91,19 @@ class TestNames:
             "/v2/team/image/manifests/1?ns=",
         ],
     )
-    def test_a_contradiction(self, house: House, internet: Internet, path: str) -> None:
-        """Or a registry that is not mirrored is 404, so that containerd moves on; nobody is asked."""
+    def test_contradictory_and_unknown_registries_are_refused(
+        self, house: House, internet: Internet, path: str
+    ) -> None:
+        """With 404, so that containerd moves on; no upstream is asked."""
         assert house.get(OWN, path).error == (404, "NAME_UNKNOWN")
         assert internet.seen == []
 
-    def test_an_unknown_registry_in_front(self, house: House) -> None:
-        """Is nothing of ours."""
+    def test_an_unknown_registry_in_front_of_v2_is_refused(self, house: House) -> None:
+        """No upstream is asked."""
         assert house.get(OWN, "/unknown.example/v2/team/image/manifests/1").error == (404, "UNSUPPORTED")
 
-    def test_below_a_registry_lies_only_v2(self, house: House) -> None:
-        """Also its ping."""
+    def test_a_registrys_path_has_only_v2(self, house: House) -> None:
+        """Also for its ping."""
         assert house.get(OWN, "/ghcr.io/v2/").json == {}
         assert house.get(OWN, "/ghcr.io/v2").json == {}
         assert house.get(OWN, "/ghcr.io/v1/").error == (404, "UNSUPPORTED")
@@ -110,35 +114,37 @@ class TestNames:
                  "/127.0.0.1_5000/v2/a/b/manifests/1", "/v2/a/b/manifests/1?ns=127.0.0.1:5000",
                  "/v2/127.0.0.1_5000/a/b/manifests/1?ns=127.0.0.1:5000"]
     )  # fmt: skip
-    def test_a_port(self, internet: Internet, path: str) -> None:
-        """Is joined by ``_`` in names, which may have no colon."""
+    def test_a_port_is_joined_by_an_underscore(self, internet: Internet, path: str) -> None:
+        """Names may have no colon."""
         internet.servers["127.0.0.1:5000"] = registry = Registry()
         registry.push("a/b", "1")
         house = House(internet, upstream=["lan=http://127.0.0.1:5000"])
         assert house.get(OWN, path).status == 200
         assert house.get("lan.mirror.example", "/v2/a/b/manifests/1?ns=127.0.0.1:5000").status == 200
 
-    def test_names_that_only_look_like_registries(self, house: House, internet: Internet) -> None:
-        """A component without a dot is somebody's on Docker Hub, and a name alone is no registry's."""
+    def test_names_that_only_look_like_registries_are_docker_hubs(
+        self, house: House, internet: Internet
+    ) -> None:
+        """A component without a dot is a user of Docker Hub."""
         for name in ("v2/auth", "localhost/x", "library/ghcr.io"):
             internet.hub.push(name, "1")
         for name in ("v2/auth", "localhost/x", "ghcr.io"):
             assert house.get(OWN, f"/v2/{name}/manifests/1").status == 200
 
-    def test_a_name_with_a_dot_where_ns_says_the_registry(self, house: House, internet: Internet) -> None:
-        """Is a repository's of that registry."""
+    def test_ns_allows_a_dot_in_a_name(self, house: House, internet: Internet) -> None:
+        """The repository is that registry's."""
         internet.registries["ghcr"].push("a.b/c", "1")
         assert house.get(OWN, "/v2/a.b/c/manifests/1?ns=ghcr.io").status == 200
 
 
 class TestEverything:
-    """What else there is of a registry."""
+    """Other requests of a registry's clients."""
 
     @pytest.mark.parametrize(
         "where", ["/v2/busybox", "/v2/docker.io/library/busybox", "/docker.io/v2/busybox"]
     )
-    def test_a_layer(self, house: House, internet: Internet, where: str) -> None:
-        """Comes from the network that delivers it."""
+    def test_a_redirected_layer_is_served(self, house: House, internet: Internet, where: str) -> None:
+        """From the network that delivers it."""
         answer = house.get(OWN, f"{where}/blobs/{internet.layer}")
         assert answer.body == LAYER
         part = house.get(OWN, f"{where}/blobs/{internet.layer}", "Range: bytes=1000-1999")
@@ -148,8 +154,8 @@ class TestEverything:
         "path", ["/v2/docker.io/busybox/tags/list?n=1", "/docker.io/v2/busybox/tags/list?n=1",
                  "/v2/library/busybox/tags/list?n=1&ns=docker.io"]
     )  # fmt: skip
-    def test_the_next_page(self, house: House, internet: Internet, path: str) -> None:
-        """Is where this one was, of the same registry."""
+    def test_the_next_page_is_of_the_same_registry(self, house: House, internet: Internet, path: str) -> None:
+        """At the path where this one was."""
         told = (("Link", f'<https://{HUB}/v2/library/busybox/tags/list?n=1&last=latest>; rel="next"'),)
         given = Reply(200, b'{"tags":["latest"]}', (*told, ("Content-Type", "application/json")))
         internet.reply(HUB, "/v2/library/busybox/tags/list", given)
@@ -158,8 +164,8 @@ class TestEverything:
         assert answer["Link"] == f'<{path.partition("?")[0]}?n=1&last=latest{ns}>; rel="next"'
         assert internet.seen[-1].query == (("n", "1"),)
 
-    def test_what_is_not_there(self, house: House) -> None:
-        """Is unknown, as the registry says."""
+    def test_unknown_content_is_unknown(self, house: House) -> None:
+        """As the registry says."""
         assert house.get(OWN, "/v2/busybox/manifests/nope").error == (404, "MANIFEST_UNKNOWN")
         assert house.get(OWN, f"/v2/busybox/blobs/{digest(b'')}").error == (404, "BLOB_UNKNOWN")
 
@@ -168,16 +174,16 @@ class TestNobodyIsChallenged:
     """And nobody's credentials are taken."""
 
     @pytest.mark.parametrize("path", ["/v2/", "/v2", "/docker.io/v2/", "/v2/?ns=ghcr.io"])
-    def test_a_ping(self, house: House, internet: Internet, path: str) -> None:
-        """Is 200, without asking anybody."""
+    def test_a_ping_succeeds(self, house: House, internet: Internet, path: str) -> None:
+        """With 200, and no upstream is asked."""
         answer = house.get(OWN, path)
         assert (answer.status, answer.json) == (200, {})
         assert answer["Docker-Distribution-Api-Version"] == "registry/2.0"
         assert internet.seen == []
 
     @pytest.mark.parametrize("path", ["/v2/", "/docker.io/v2/", "/v2/?ns=ghcr.io"])
-    def test_a_login(self, house: House, internet: Internet, path: str) -> None:
-        """Is refused, with the host that takes one."""
+    def test_a_login_is_refused(self, house: House, internet: Internet, path: str) -> None:
+        """The message names the host that accepts it."""
         answer = house.get(OWN, path, LOGIN)
         assert answer.error == (403, "DENIED")
         assert f"log in to {'ghcr' if 'ghcr' in path else 'docker'}.mirror.example" in answer.message
@@ -185,15 +191,15 @@ class TestNobodyIsChallenged:
 
     @pytest.mark.parametrize("path", ["/v2/auth?scope=repository:busybox:pull", "/docker.io/v2/auth"])
     @pytest.mark.parametrize("form", [True, False])
-    def test_a_token(self, house: House, internet: Internet, path: str, form: bool) -> None:
-        """Is had nowhere: nobody was sent for one."""
+    def test_there_are_no_tokens(self, house: House, internet: Internet, path: str, form: bool) -> None:
+        """No challenge sends clients for one."""
         answer = house.post(OWN, path, f"password={PASSWORD}") if form else house.get(OWN, path, LOGIN)
         assert answer.error == (404, "UNSUPPORTED")
         assert internet.seen == []
 
     @pytest.mark.parametrize("where", ["/v2/busybox", "/docker.io/v2/library/busybox"])
-    def test_credentials_go_nowhere(self, house: House, internet: Internet, where: str) -> None:
-        """Clients remember one login a host, and would hand it to whichever registry the name picks."""
+    def test_credentials_are_dropped(self, house: House, internet: Internet, where: str) -> None:
+        """Clients keep one login per host, and would send it to whichever registry the name picks."""
         for path in ("manifests/latest", "tags/list", f"blobs/{internet.layer}"):
             assert house.get(OWN, f"{where}/{path}", LOGIN).status == 200
         house.get(OWN, f"/v2/{PRIVATE}/manifests/latest", "Authorization: Bearer s3cret", "Cookie: s3cret")
@@ -209,8 +215,8 @@ class TestNobodyIsChallenged:
             ("/v2/basic.example/a/b/manifests/1", "basic.mirror.example"),
         ],
     )
-    def test_what_is_private(self, internet: Internet, path: str, host: str) -> None:
-        """Is denied without a challenge, and the virtual host named that takes a login."""
+    def test_private_images_are_denied(self, internet: Internet, path: str, host: str) -> None:
+        """Without a challenge; the message names the virtual host that accepts logins."""
         internet.servers["basic.example"] = Registry(Passwords({USER: PASSWORD}))
         answer = House(internet, upstream=["basic=https://basic.example"]).get(OWN, path, LOGIN)
         assert answer.error == (403, "DENIED")
@@ -218,8 +224,8 @@ class TestNobodyIsChallenged:
         assert answer["WWW-Authenticate"] is None
 
     @pytest.mark.parametrize("refusal", [error(401, "UNAUTHORIZED"), error(403, "DENIED")])
-    def test_what_no_token_is_given_for(self, internet: Internet, house: House, refusal: Reply) -> None:
-        """Is private, too: ghcr.io says so at its token service."""
+    def test_a_refused_token_means_private(self, internet: Internet, house: House, refusal: Reply) -> None:
+        """As ghcr.io refuses at its token service."""
         internet.reply("ghcr.io", "/token", refusal)
         answer = house.get(OWN, f"/v2/ghcr.io/{PRIVATE}/manifests/latest")
         assert answer.error == (403, "DENIED")
@@ -229,15 +235,15 @@ class TestNobodyIsChallenged:
 class TestTokens:
     """The mirror's own anonymous tokens."""
 
-    def test_are_taken_once_for_many(self, house: House, internet: Internet) -> None:
-        """And kept until shortly before they end."""
+    def test_tokens_are_shared(self, house: House, internet: Internet) -> None:
+        """Until shortly before they expire."""
         for seconds, tokens in ((0, 1), (260, 1), (10, 2)):
             house.pass_time(seconds)
             house.get(OWN, "/v2/busybox/manifests/latest")
             house.get(OWN, "/docker.io/v2/library/busybox/tags/list")
             assert len(internet.asked(AUTH)) == tokens
 
-    def test_are_asked_for_without_anything_of_the_clients(self, house: House, internet: Internet) -> None:
+    def test_tokens_are_requested_without_client_data(self, house: House, internet: Internet) -> None:
         """For this repository and for pulling."""
         house.get(OWN, "/v2/busybox/manifests/latest", LOGIN)
         assert internet.asked(AUTH)[0].query == (

@@ -24,7 +24,6 @@ from dockmirror.oci.errors import RangeInvalid, RegistryError, Unauthorized, Una
 from dockmirror.oci.ranges import ContentRange, Range
 from dockmirror.oci.reference import Repository, Tag
 from dockmirror.oci.request import Blob, Manifest, Ping, RegistryRequest, Tags, Target
-from dockmirror.oci.token import TokenRequest
 
 from ..answering import FakeRegistry, Feed, Pieces, Recorder, now, watch
 
@@ -50,7 +49,6 @@ class Breaking:
         self._told = told
 
     async def fetch(self, request: RegistryRequest) -> Answer:
-        """See ``IRegistry``."""
         first = not self.requests
         self.requests.append(request)
         asked = request.range if self._ranges or first else None
@@ -63,15 +61,11 @@ class Breaking:
             content = Pieces([body], descriptor)
         return Answer(content, 206 if part else 200, part, upstream_status=200)
 
-    async def token(self, request: TokenRequest) -> Answer:
-        """See ``IRegistry``."""
-        raise NotImplementedError
-
 
 def delivered(
     registry: IRegistry, request: RegistryRequest = REQUEST
 ) -> tuple[Answer, Recorder, list[object]]:
-    """What a client is sent, once all pauses are over."""
+    """Return what a client gets, after all pauses."""
     clock, recorder = Clock(), Recorder()
     answer = now(ResumingRegistry(registry, clock).fetch(request))
     outcome: list[object] = []
@@ -80,18 +74,14 @@ def delivered(
     return answer, recorder, outcome
 
 
-def test_it_is_a_registry() -> None:
-    """Requests for tokens are passed on."""
-    registry = FakeRegistry()
-    assert verifyObject(IRegistry, ResumingRegistry(registry, Clock()))
-    request = TokenRequest.parse([("account", "me")])
-    now(ResumingRegistry(registry, Clock()).token(request))
-    assert registry.token_requests == [request]
+def test_it_provides_the_interface() -> None:
+    """It can stand wherever a registry can."""
+    assert verifyObject(IRegistry, ResumingRegistry(FakeRegistry(), Clock()))
 
 
 @given(BREAKS, st.booleans(), st.booleans())
-def test_a_blob_arrives_whole(breaks: list[int], ranges: bool, told: bool) -> None:
-    """Broken off anywhere, as often as is borne, whether the upstream knows ranges or not."""
+def test_a_blob_that_breaks_off_arrives_complete(breaks: list[int], ranges: bool, told: bool) -> None:
+    """Anywhere, repeatedly, whether the upstream serves ranges or not."""
     registry = Breaking(*breaks, ranges=ranges, told=told)
     answer, recorder, outcome = delivered(registry)
     assert (outcome, recorder.data) == ([None], DATA)
@@ -100,8 +90,8 @@ def test_a_blob_arrives_whole(breaks: list[int], ranges: bool, told: bool) -> No
 
 
 @given(st.integers(0, 39), st.integers(1, 40), BREAKS, st.booleans())
-def test_a_part_arrives_as_it_was_asked_for(first: int, length: int, breaks: list[int], ranges: bool) -> None:
-    """Not a byte less, and not a byte more, although the upstream may answer with the whole."""
+def test_a_range_arrives_exactly(first: int, length: int, breaks: list[int], ranges: bool) -> None:
+    """No byte less or more, although the upstream may answer with all of the blob."""
     last = min(first + length, len(DATA)) - 1
     registry = Breaking(*breaks, ranges=ranges)
     answer, recorder, outcome = delivered(registry, evolve(REQUEST, range=Range.starting_at(first, last)))
@@ -110,8 +100,8 @@ def test_a_part_arrives_as_it_was_asked_for(first: int, length: int, breaks: lis
     assert answer.body.descriptor.size == last - first + 1
 
 
-def test_the_rest_is_asked_for_as_the_beginning_was() -> None:
-    """With the same credentials; but unconditionally, since the client has not got it."""
+def test_the_rest_is_fetched_as_the_beginning_was() -> None:
+    """With the same credentials, but without conditions: the client has not got it."""
     registry = Breaking(7, 0, 5)
     delivered(registry)
     rest = evolve(REQUEST, if_none_match=None)
@@ -121,29 +111,29 @@ def test_the_rest_is_asked_for_as_the_beginning_was() -> None:
     ]
 
 
-def test_from_the_very_start_the_whole_is_asked_for() -> None:
-    """Of an empty blob there is no range."""
+def test_a_blob_without_a_byte_is_fetched_again_without_a_range() -> None:
+    """An empty blob has no range."""
     registry = Breaking(0)
     delivered(registry)
     assert registry.requests[1] == evolve(REQUEST, if_none_match=None)
 
 
-def test_the_rest_of_a_part_ends_where_the_part_does() -> None:
-    """Also when not a byte of it has come."""
+def test_the_rest_of_a_range_ends_where_the_range_does() -> None:
+    """Also if no byte has arrived."""
     registry = Breaking(0, 3)
     delivered(registry, evolve(REQUEST, range=Range.starting_at(0, 9)))
     assert [str(request.range) for request in registry.requests] == ["bytes=0-9", "bytes=0-9", "bytes=3-9"]
 
 
-def test_it_is_cut_off_at_last() -> None:
-    """When it has broken off too often."""
+def test_a_blob_that_breaks_off_too_often_is_cut_off() -> None:
+    """After the last attempt."""
     _, recorder, outcome = delivered(Breaking(*[1] * (len(PAUSES) + 1)))
     assert [type(error) for error in outcome] == [Unreachable]
     assert recorder.data == b""
 
 
-def test_nothing_may_be_left_to_ask_for() -> None:
-    """Where it broke off after the last byte, of which the upstream says that no range begins there."""
+def test_a_blob_that_breaks_off_after_its_last_byte_is_complete() -> None:
+    """The upstream answers 416, since no range begins there."""
     registry = Breaking(len(DATA))
     _, recorder, outcome = delivered(registry)
     assert (outcome, recorder.data) == ([None], DATA)
@@ -159,8 +149,8 @@ def answered(content: Pieces | Feed, status: int, part: ContentRange | None = No
     ("status", "part"),
     [(206, ContentRange(0, 39, 40)), (206, ContentRange(8, 39, 40)), (206, None), (304, None)],
 )
-def test_another_part_is_not_put_behind_the_beginning(status: int, part: ContentRange | None) -> None:
-    """It is given back, and the client cut off."""
+def test_a_range_with_another_offset_is_not_appended(status: int, part: ContentRange | None) -> None:
+    """It is discarded, and the client is cut off."""
     other = Feed()
     beginning = Pieces([DATA[:7]], Descriptor(size=40), Unreachable())
     _, _, outcome = delivered(FakeRegistry(answered(beginning, 200), answered(other, status, part)))
@@ -169,15 +159,15 @@ def test_another_part_is_not_put_behind_the_beginning(status: int, part: Content
 
 
 @pytest.mark.parametrize("error", [Unauthorized(), RangeInvalid(content_size=5), Unavailable()])
-def test_a_refusal_of_the_rest_cuts_it_off(error: RegistryError) -> None:
-    """The token may have ended: the client begins anew."""
+def test_a_refusal_of_the_rest_cuts_the_blob_off(error: RegistryError) -> None:
+    """The token may have expired: the client starts again."""
     beginning = Pieces([DATA[:7]], Descriptor(size=40), Unreachable())
     _, _, outcome = delivered(FakeRegistry(answered(beginning, 200), error))
     assert outcome == [error]
 
 
-def test_a_wrong_blob_is_cut_off() -> None:
-    """Also when it is the rest that is wrong; a short one reaches the client not at all."""
+def test_a_corrupt_blob_is_cut_off() -> None:
+    """Also if the rest is wrong; a short one does not reach the client at all."""
     beginning = Pieces([DATA[:7]], Descriptor(size=40), Unreachable())
     rest = answered(Pieces([b"x" * 33]), 206, ContentRange(7, 39, 40))
     _, recorder, outcome = delivered(FakeRegistry(answered(beginning, 200), rest))
@@ -185,8 +175,8 @@ def test_a_wrong_blob_is_cut_off() -> None:
     assert recorder.data == b""
 
 
-def test_a_long_blob_flows() -> None:
-    """Long before it is complete; its end waits for the digest."""
+def test_a_long_blob_flows_before_it_is_complete() -> None:
+    """Only its tail waits for the digest."""
     data = random.Random(2).randbytes(2 * TAIL_HOLDBACK)
     feed, recorder = Feed(Descriptor(size=len(data))), Recorder()
     request = RegistryRequest(Blob(REPOSITORY, Digest.of(data)))
@@ -202,15 +192,15 @@ def test_a_long_blob_flows() -> None:
     assert (outcome, recorder.data) == ([None], data)
 
 
-def test_a_part_that_is_longer_than_it_told_is_cut() -> None:
-    """A client that was told ten bytes is sent ten."""
+def test_a_range_longer_than_announced_is_cut() -> None:
+    """A client that was announced ten bytes gets ten."""
     content = answered(Pieces([DATA]), 206, ContentRange(0, 9, 40))
     _, recorder, outcome = delivered(FakeRegistry(content), evolve(REQUEST, range=Range.starting_at(0, 9)))
     assert (outcome, recorder.data) == ([None], DATA[:10])
 
 
-def test_a_part_that_is_shorter_than_it_told_is_gone_on_with() -> None:
-    """An upstream that ends politely in the middle has broken off all the same."""
+def test_a_range_shorter_than_announced_is_resumed() -> None:
+    """An upstream that ends in the middle has broken off."""
     short = answered(Pieces([DATA[:4]]), 206, ContentRange(0, 9, 40))
     rest = answered(Pieces([DATA[4:10]]), 206, ContentRange(4, 9, 40))
     registry = FakeRegistry(short, rest)
@@ -236,16 +226,16 @@ MULTIPART = Answer(Pieces([b"--x"], Descriptor("multipart/byteranges; boundary=x
         (BLOB, False, MULTIPART),
     ],
 )
-def test_all_else_is_passed_on(target: Target, head: bool, answer: Answer) -> None:
-    """What is no blob's body, and several parts in one, which can be neither verified nor gone on with."""
+def test_other_answers_are_passed_on(target: Target, head: bool, answer: Answer) -> None:
+    """Those without a blob's body, and multipart ranges, which cannot be verified or resumed."""
     registry = FakeRegistry(answer)
     request = RegistryRequest(target, head=head)
     assert now(ResumingRegistry(registry, Clock()).fetch(request)) is answer
     assert registry.requests == [request]
 
 
-def test_a_refusal_is_passed_on() -> None:
-    """Nothing has begun that could be gone on with."""
+def test_a_refusal_of_the_blob_is_passed_on() -> None:
+    """Nothing has begun that could be resumed."""
     registry = FakeRegistry(Unreachable("cannot be reached"))
     with pytest.raises(Unreachable):
         now(ResumingRegistry(registry, Clock()).fetch(REQUEST))

@@ -1,4 +1,4 @@
-"""What the operator lets be pulled: which patterns fit, and what is refused by them."""
+"""Rules for pulls and pushes: their patterns, and their denials."""
 
 # mypy: allow-untyped-calls
 
@@ -18,7 +18,6 @@ from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import Denied
 from dockmirror.oci.request import RegistryRequest, Target, parse_target
-from dockmirror.oci.token import TokenRequest
 from dockmirror.oci.write import Write, WriteResult, parse_write
 
 from ..answering import FakeRegistry, now
@@ -34,7 +33,7 @@ KEY = "upstreams.docker"
 
 
 def of(text: str) -> Target:
-    """What is asked for: a tag, a digest, a blob, referrers or tags of a repository."""
+    """Return a target: a tag, a digest, a blob, referrers or tags of a repository."""
     name, _, rest = text.partition(" ")
     kind, _, last = rest.partition(" ")
     last = {"D1": str(D1), "D2": str(D2)}.get(last, last)
@@ -42,7 +41,7 @@ def of(text: str) -> Target:
 
 
 def refusal(text: str, allow: list[str], deny: list[str]) -> str | None:
-    """What is said; None where it is let through, and asked of the registry as it was asked here."""
+    """Return the denial's text, or None if the request was passed on unchanged."""
     registry = FakeRegistry(ANSWER)
     request = RegistryRequest(of(text))
     said: str | None = None
@@ -54,14 +53,9 @@ def refusal(text: str, allow: list[str], deny: list[str]) -> str | None:
     return said
 
 
-def test_it_is_a_registry() -> None:
-    """In front of another one, which is asked for tokens as before."""
-    registry = FakeRegistry(ANSWER)
-    allowed = RuleFilter(registry, PullRules(KEY, ["a"], []))
-    assert verifyObject(IRegistry, allowed)
-    request = TokenRequest.parse([("scope", "repository:b:pull")])
-    now(allowed.token(request))
-    assert registry.token_requests == [request]
+def test_a_rule_filter_is_a_registry() -> None:
+    """It can stand wherever a registry can."""
+    assert verifyObject(IRegistry, RuleFilter(FakeRegistry(ANSWER), PullRules(KEY, ["a"], [])))
 
 
 @pytest.mark.parametrize(
@@ -77,8 +71,8 @@ def test_it_is_a_registry() -> None:
         ("a.c/x", ["a.c/x"], ["abc/x"]),
     ],
 )
-def test_a_pattern_of_repositories(pattern: str, fits: list[str], does_not: list[str]) -> None:
-    """Is of everything in them."""
+def test_a_pattern_covers_its_repositories(pattern: str, fits: list[str], does_not: list[str]) -> None:
+    """And everything in them."""
     for name in fits:
         for asked in (
             f"{name} manifests 1",
@@ -117,8 +111,8 @@ def test_a_pattern_of_repositories(pattern: str, fits: list[str], does_not: list
         ("library/*@sha256:*", ["manifests D1", "blobs D1"], ["manifests latest"]),
     ],
 )
-def test_what_is_allowed_can_be_pulled(pattern: str, allowed: list[str], not_allowed: list[str]) -> None:
-    """With all that a tag leads to, which clients ask for by digest."""
+def test_allowed_images_can_be_pulled(pattern: str, allowed: list[str], not_allowed: list[str]) -> None:
+    """With all that a tag refers to, which clients fetch by digest."""
     for rest in allowed:
         assert refusal(f"{NGINX} {rest}".strip(), [pattern], []) is None, rest
         assert refusal(f"other/nginx {rest}".strip(), [pattern], []) is not None, rest
@@ -142,16 +136,16 @@ def test_what_is_allowed_can_be_pulled(pattern: str, allowed: list[str], not_all
         ("library/nginx@*", ["manifests D2", "blobs D1"], ["manifests 1", ""]),
     ],
 )
-def test_what_is_denied_is_just_that(pattern: str, denied: list[str], not_denied: list[str]) -> None:
-    """And stands above what is allowed."""
+def test_only_denied_contents_are_denied(pattern: str, denied: list[str], not_denied: list[str]) -> None:
+    """Denials take precedence."""
     for rest in denied:
         assert refusal(f"{NGINX} {rest}", ["**"], [pattern]) is not None, rest
     for rest in not_denied:
         assert refusal(f"{NGINX} {rest}".strip(), ["**"], [pattern]) is None, rest
 
 
-def test_a_refusal_names_what_and_why() -> None:
-    """The key is the operator's to change."""
+def test_a_denial_names_its_target_and_its_rule() -> None:
+    """The operator can change the key."""
     assert refusal(f"{NGINX} manifests 2", ["a"], []) == (
         "library/nginx:2 may not be pulled here: 'upstreams.docker.allow' does not have it"
     )
@@ -164,8 +158,8 @@ def test_a_refusal_names_what_and_why() -> None:
 
 
 @pytest.mark.parametrize("head", [False, True])
-def test_a_tag_that_names_what_is_denied(head: bool) -> None:
-    """Is no way to it; what the registry sent is given back."""
+def test_a_tag_of_a_denied_digest_is_denied(head: bool) -> None:
+    """The registry's answer is discarded."""
     content = BytesBody(b"1", Descriptor(digest=D1, size=1))
     registry = FakeRegistry(Answer(content), Answer(content))
     request = RegistryRequest(of(f"{NGINX} manifests latest"), head=head)
@@ -174,19 +168,19 @@ def test_a_tag_that_names_what_is_denied(head: bool) -> None:
     assert now(RuleFilter(registry, PullRules(KEY, [], [f"**@{D2}"])).fetch(request)).body is content
 
 
-def test_where_there_are_rules_nothing_is_listed() -> None:
-    """But the handshake is as it was."""
+def test_rules_deny_the_catalog() -> None:
+    """The handshake is not affected."""
     registry = FakeRegistry(ANSWER)
     allowed = RuleFilter(registry, PullRules(KEY, [], ["a"]))
     assert now(allowed.fetch(RegistryRequest(parse_target(b"/v2/")))) is ANSWER
-    with pytest.raises(Denied, match="not listed"):
+    with pytest.raises(Denied, match="catalog is not served"):
         now(allowed.fetch(RegistryRequest(parse_target(b"/v2/_catalog"))))
     assert len(registry.requests) == 1
 
 
 @given(targets)
-def test_deny_everything(target: Target) -> None:
-    """Then only the handshake is left."""
+def test_everything_can_be_denied(target: Target) -> None:
+    """Except the handshake."""
     registry = FakeRegistry(ANSWER)
     try:
         now(RuleFilter(registry, PullRules(KEY, ["**"], ["**"])).fetch(RegistryRequest(target)))
@@ -204,8 +198,8 @@ def test_deny_everything(target: Target) -> None:
         ("mirror.example", "/v2/{}/manifests/latest?ns=docker.io"),
     ],
 )
-def test_names_are_complete(host: str, path: str) -> None:
-    """On both hosts; what is refused is so before a token is asked for."""
+def test_rules_apply_to_complete_names(host: str, path: str) -> None:
+    """On both hosts; a denied image costs no token."""
     internet = Internet()
     internet.hub.push("team/secret", "latest")
     house = House(internet, upstreams={"docker": {"allow": ["library/*"]}})
@@ -224,7 +218,6 @@ class Writes:
         self.seen: list[str] = []
 
     async def write(self, write: Write, body: IBody) -> WriteResult:
-        """See ``IWritableRegistry``."""
         self.seen.append(write.path_and_query().partition("uploads/")[2])
         return WriteResult(202)
 
@@ -242,8 +235,8 @@ class Writes:
         ((("mount", str(D1)), ("digest-algorithm", "sha256")), "?digest-algorithm=sha256"),
     ],
 )
-def test_what_is_mounted(query: tuple[tuple[str, str], ...], asked: str | None) -> None:
-    """Comes from where it may be pulled: a registry that may choose where from is not asked to mount."""
+def test_a_mount_needs_an_allowed_source(query: tuple[tuple[str, str], ...], asked: str | None) -> None:
+    """A mount whose source the registry may choose becomes an upload."""
     writes = Writes()
     allowed = WriteRuleFilter(writes, PullRules(KEY, [], ["team/secret", f"**@{D2}"]))
     write = parse_write("POST", b"/v2/team/a/blobs/uploads/", query)
@@ -265,8 +258,8 @@ def test_what_is_mounted(query: tuple[tuple[str, str], ...], asked: str | None) 
         ("manifests/1", (("tag", "prod"),), True),
     ],
 )
-def test_all_tags_of_a_push(path: str, query: tuple[tuple[str, str], ...], refused: bool) -> None:
-    """Are looked at, by path and by parameter; what is refused is not asked."""
+def test_all_tags_of_a_push_are_checked(path: str, query: tuple[tuple[str, str], ...], refused: bool) -> None:
+    """By path and by parameter; a denied push is not sent."""
     origin = Origin()
     writes = WriteRuleFilter(origin, PullRules(KEY, [], ["team/a:prod"]))
     write = parse_write("PUT", f"/v2/team/a/{path}".encode(), query)

@@ -21,7 +21,6 @@ from dockmirror.oci.errors import Denied, RegistryError, TooManyRequests, Unreac
 from dockmirror.oci.ranges import ContentRange, Range
 from dockmirror.oci.reference import Repository, Tag
 from dockmirror.oci.request import Blob, Manifest, Ping, RegistryRequest, Tags, Target
-from dockmirror.oci.token import TokenRequest
 
 from ..answering import FakeRegistry, Feed, Pieces, Recorder, now, watch
 
@@ -62,7 +61,6 @@ class Upstream:
         return [str(request.range) for request in self.requests]
 
     async def fetch(self, request: RegistryRequest) -> Answer:
-        """See ``IRegistry``."""
         self.requests.append(request)
         ends = request.range is None or request.range.spans[0].last is None
         if ends or self.says is None:
@@ -70,10 +68,6 @@ class Upstream:
         if isinstance(self.says, RegistryError):
             raise self.says
         return self.says
-
-    async def token(self, request: TokenRequest) -> Answer:
-        """See ``IRegistry``."""
-        raise NotImplementedError
 
 
 class Address:
@@ -87,7 +81,6 @@ class Address:
         self.trouble = trouble
 
     async def __call__(self, wanted: Range) -> Answer:
-        """See ``Answer.parts``."""
         self.ranges.append(str(wanted))
         if self.trouble is not None:
             raise self.trouble
@@ -103,24 +96,20 @@ def in_segments(registry: IRegistry, clock: Clock | None = None) -> SegmentedFet
 
 
 def delivered(registry: SegmentedFetch, request: RegistryRequest = REQUEST) -> tuple[Answer, bytes]:
-    """What it answers, and all of its bytes."""
+    """Return its answer and all bytes."""
     recorder = Recorder()
     answer = now(registry.fetch(request))
     assert watch(answer.body.deliver(recorder)) == [None]
     return answer, recorder.data
 
 
-def test_it_is_a_registry() -> None:
-    """Requests for tokens are passed on."""
-    registry = FakeRegistry()
-    assert verifyObject(IRegistry, in_segments(registry))
-    request = TokenRequest.parse([("account", "me")])
-    now(in_segments(registry).token(request))
-    assert registry.token_requests == [request]
+def test_segmented_fetch_is_a_registry() -> None:
+    """It can stand wherever a registry can."""
+    assert verifyObject(IRegistry, in_segments(FakeRegistry()))
 
 
-def test_a_blob_is_asked_for_in_parts() -> None:
-    """After its beginning, with the same credentials, unconditionally; the answer is what it was."""
+def test_a_blob_is_fetched_in_segments() -> None:
+    """After its beginning, with the same credentials and without conditions; the answer is unchanged."""
     upstream = Upstream()
     answer, data = delivered(in_segments(upstream))
     assert (answer.status, answer.content_range, answer.body.descriptor) == (
@@ -133,8 +122,8 @@ def test_a_blob_is_asked_for_in_parts() -> None:
     assert upstream.requests[1] == evolve(REQUEST, if_none_match=None, range=Range.starting_at(10, 19))
 
 
-def test_so_is_the_rest_of_one() -> None:
-    """When it is gone on with."""
+def test_the_rest_of_a_blob_is_fetched_in_segments() -> None:
+    """If the blob is resumed."""
     upstream = Upstream()
     answer, data = delivered(in_segments(upstream), evolve(REQUEST, range=Range.starting_at(25)))
     assert (answer.status, answer.content_range) == (206, ContentRange(25, 59, 60))
@@ -145,8 +134,8 @@ def test_so_is_the_rest_of_one() -> None:
     "request_",
     [evolve(REQUEST, range=Range.starting_at(41)), evolve(REQUEST, range=Range.starting_at(20, 50))],
 )
-def test_what_is_short_or_ends_before_is_not(request_: RegistryRequest) -> None:
-    """Nor is a part that somebody wants for itself."""
+def test_short_blobs_and_inner_ranges_are_not_segmented(request_: RegistryRequest) -> None:
+    """They come over one connection."""
     upstream = Upstream()
     delivered(in_segments(upstream), request_)
     assert len(upstream.requests) == 1
@@ -167,8 +156,8 @@ def test_what_is_short_or_ends_before_is_not(request_: RegistryRequest) -> None:
         (BLOB, False, Answer(Pieces([DATA[10:]]), 206, ContentRange(10, 59, 60), upstream_status=200)),
     ],
 )
-def test_all_else_is_passed_on(target: Target, head: bool, answer: Answer) -> None:
-    """Also a blob whose size is not told, and one whose upstream has just sent the whole for a range."""
+def test_other_answers_are_passed_on(target: Target, head: bool, answer: Answer) -> None:
+    """Also a blob of unknown size, and one sent completely in answer to a range."""
     assert now(in_segments(FakeRegistry(answer)).fetch(RegistryRequest(target, head=head))) is answer
 
 
@@ -183,26 +172,26 @@ def test_all_else_is_passed_on(target: Target, head: bool, answer: Answer) -> No
         (206, None, 206),
     ],
 )
-def test_where_no_part_is_given_it_comes_whole(
+def test_without_ranges_a_blob_comes_over_one_connection(
     status: int, part: ContentRange | None, upstream_status: int
 ) -> None:
-    """By its first connection; what came for the part is given back unread, and nothing more is asked."""
+    """A segment's answer is discarded unread, and nothing more is fetched."""
     upstream, other = Upstream(), Feed()
     upstream.says = Answer(other, status, part, upstream_status=upstream_status)
     _, data = delivered(in_segments(upstream))
     assert (data, other.state, upstream.ranges) == (DATA, "discarded", ["None", "bytes=10-19"])
 
 
-def test_a_part_from_another_address() -> None:
-    """Is not taken: if the blob proves wrong, it is known which address gave it."""
+def test_a_segment_from_another_address_is_refused() -> None:
+    """If the blob proves wrong, it must be known which address sent it."""
     upstream = Upstream()
     upstream.says = evolve(given(Range.starting_at(10, 19)), reject=lambda _: None)
     _, data = delivered(in_segments(upstream))
     assert (data, upstream.ranges) == (DATA, ["None", "bytes=10-19"])
 
 
-def test_a_size_that_is_not_told_with_a_part() -> None:
-    """``*`` says nothing against it, and more than was asked for is cut off."""
+def test_a_segment_may_have_an_unknown_size() -> None:
+    """``*`` is accepted, and surplus bytes are cut off."""
     upstream = Upstream()
     upstream.says = Answer(Pieces([DATA[10:30]]), 206, ContentRange(10, 19, None))
     recorder = Recorder()
@@ -210,8 +199,8 @@ def test_a_size_that_is_not_told_with_a_part() -> None:
     assert recorder.data == DATA[:20]
 
 
-def test_what_was_wrong_may_have_been_so_by_its_parts() -> None:
-    """A blob that is asked for from its start again comes by one connection, for a while."""
+def test_a_blob_fetched_again_comes_over_one_connection() -> None:
+    """For a while: it may have been wrong because of its segments."""
     upstream, clock = Upstream(), Clock()
     registry = in_segments(upstream, clock)
     for wait, count in ((0, 6), (AGAIN - 1, 1), (1, 6)):
@@ -227,15 +216,15 @@ def test_what_was_wrong_may_have_been_so_by_its_parts() -> None:
 class TestElsewhere:
     """Blobs that lie where the registry sends on to."""
 
-    def test_are_asked_for_there(self) -> None:
+    def test_segments_are_fetched_there(self) -> None:
         """The registry is asked once."""
         upstream = Upstream()
         upstream.there = there = Address()
         assert delivered(in_segments(upstream))[1] == DATA
         assert (upstream.ranges, there.ranges) == (["None"], PARTS)
 
-    def test_an_address_that_has_ended(self) -> None:
-        """Is asked no more; the registry gives another, which is asked from then on."""
+    def test_an_expired_address_is_replaced(self) -> None:
+        """The registry names another, which is used from then on."""
         upstream = Upstream()
         upstream.there = first = Address(Denied())
         answer = now(in_segments(upstream).fetch(REQUEST))
@@ -246,8 +235,8 @@ class TestElsewhere:
         assert (first.ranges, upstream.ranges, second.ranges) == (PARTS[:1], ["None", PARTS[0]], PARTS[1:])
 
     @pytest.mark.parametrize("trouble", [TooManyRequests(), Unreachable()])
-    def test_trouble_there_is_not_taken_to_the_registry(self, trouble: RegistryError) -> None:
-        """It would send on to the same."""
+    def test_failures_there_are_not_taken_to_the_registry(self, trouble: RegistryError) -> None:
+        """It would redirect to the same host."""
         upstream = Upstream()
         upstream.there = Address(trouble)
         assert delivered(in_segments(upstream))[1] == DATA

@@ -40,8 +40,8 @@ def with_password(internet: Internet, password: str) -> House:
 
 
 @everywhere
-def test_nobody_needs_credentials(house: House, host: str, path: str) -> None:
-    """On the virtual host and on the own host; nothing in front may keep it for others."""
+def test_clients_need_no_credentials(house: House, host: str, path: str) -> None:
+    """On both hosts; shared caches may not keep the answers."""
     answer = house.get(host, path)
     assert (answer.status, answer.body) == (200, BUSYBOX)
     assert answer["Cache-Control"] == "private"
@@ -49,24 +49,24 @@ def test_nobody_needs_credentials(house: House, host: str, path: str) -> None:
 
 @everywhere
 @pytest.mark.parametrize("header", [BOB, "Authorization: Bearer bobs"])
-def test_a_clients_credentials_are_not_passed_on(
+def test_clients_credentials_are_dropped(
     house: House, internet: Internet, host: str, path: str, header: str
 ) -> None:
-    """Neither to the registry nor to its token service."""
+    """Neither the registry nor its token service gets them."""
     assert house.get(host, path, header).body == BUSYBOX
     secret = header.partition(": ")[2]
     assert internet.seen
     assert not any(secret in str(seen.authorization) for seen in internet.seen)
 
 
-def test_the_handshake_asks_for_nothing(house: House, internet: Internet) -> None:
-    """And nobody upstream is asked."""
+def test_the_handshake_has_no_challenge(house: House, internet: Internet) -> None:
+    """The upstream is not asked."""
     assert house.get(HOST, "/v2/").json == {}
     assert internet.seen == []
 
 
-def test_a_login_is_refused(house: House, internet: Internet) -> None:
-    """With a sentence, at the handshake and at the token service."""
+def test_logins_are_refused(house: House, internet: Internet) -> None:
+    """At the handshake and at the token service, with the reason."""
     form = "grant_type=password&username=bob&password=b0bs&service=x"
     for answer in (
         house.get(HOST, "/v2/", BOB),
@@ -80,16 +80,16 @@ def test_a_login_is_refused(house: House, internet: Internet) -> None:
 
 
 @everywhere
-def test_an_account_that_is_refused(internet: Internet, host: str, path: str) -> None:
-    """Is no reason for a client to log in: there is no challenge."""
+def test_a_refused_account_is_no_challenge(internet: Internet, host: str, path: str) -> None:
+    """Clients are not asked to log in."""
     answer = with_password(internet, "wrong").get(host, path)
     assert answer.error == (403, "DENIED")
     assert "does not give this to this mirror" in answer.message
     assert answer["WWW-Authenticate"] is None
 
 
-def test_other_upstreams_are_as_they_were(house: House, internet: Internet) -> None:
-    """Their clients log in, and the account is not used there."""
+def test_other_upstreams_do_not_use_the_account(house: House, internet: Internet) -> None:
+    """Their clients log in."""
     assert house.get("quay.mirror.example", "/v2/").status == 401
     assert house.pull("quay.mirror.example", MANIFEST, authorization=basic(USER, PASSWORD)).body == BUSYBOX
     assert house.get(OWN, f"/v2/quay.io/{PRIVATE}/manifests/latest").error == (403, "DENIED")
@@ -97,15 +97,15 @@ def test_other_upstreams_are_as_they_were(house: House, internet: Internet) -> N
     assert internet.asked(AUTH) == []
 
 
-def test_who_may_not_come_gets_nothing(house: House, internet: Internet) -> None:
+def test_networks_that_are_not_served_get_nothing(house: House, internet: Internet) -> None:
     """By no route."""
     for host, path in EVERYWHERE:
         assert house.connect("203.0.113.1").ask("GET", host, path).answer.error == (403, "DENIED")
     assert internet.seen == []
 
 
-def test_no_secret_is_logged(house: House) -> None:
-    """In the lines of requests."""
+def test_passwords_are_not_logged(house: House) -> None:
+    """Not in the access log."""
     for host, path in EVERYWHERE:
         house.get(host, path, BOB)
     assert house.lines
@@ -119,8 +119,8 @@ async def ask_helper(command: Sequence[str], environ: Mapping[str, str], said: b
 
 
 @everywhere
-def test_a_credential_helper(internet: Internet, host: str, path: str) -> None:
-    """Is an account as any: nobody needs credentials, and nobody logs in."""
+def test_a_credential_helper_can_be_the_account(internet: Internet, host: str, path: str) -> None:
+    """Clients need no credentials, and do not log in."""
     upstreams = {"docker": {"credential_helper": "/bin/true"}}
     house = House(internet, ask=ask_helper, networks=["private"], upstreams=upstreams)
     answer = house.get(host, path)
@@ -129,8 +129,8 @@ def test_a_credential_helper(internet: Internet, host: str, path: str) -> None:
     assert {seen.authorization for seen in internet.asked(AUTH)} == {basic(USER, PASSWORD)}
 
 
-def test_a_credential_helper_that_fails(internet: Internet) -> None:
-    """Is no refusal: the upstream cannot be asked."""
+def test_a_failing_credential_helper_is_no_refusal(internet: Internet) -> None:
+    """The upstream counts as unavailable."""
     upstreams = {"docker": {"credential_helper": "/bin/true"}}
     house = House(internet, networks=["private"], upstreams=upstreams)
     answer = house.get(HOST, MANIFEST)

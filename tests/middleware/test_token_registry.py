@@ -14,7 +14,7 @@ from dockmirror.interfaces import IRegistry
 from dockmirror.middleware.token_registry import TokenRegistry
 from dockmirror.oci.credentials import Credentials
 from dockmirror.oci.errors import Denied, Unauthorized, Unavailable
-from dockmirror.oci.token import Login, TokenRequest
+from dockmirror.oci.token import Login
 from dockmirror.upstream.upstream_accounts import FixedAccount
 from tests.accounts import Changing
 from tests.fake_registry import Passwords, Registry, error
@@ -48,13 +48,13 @@ def registry(internet: Internet, clock: Clock) -> TokenRegistry:
     return TokenRegistry(upstream(internet.agent, clock), clock)
 
 
-def test_it_is_a_registry(registry: TokenRegistry) -> None:
-    """In front of another one."""
+def test_a_token_registry_is_a_registry(registry: TokenRegistry) -> None:
+    """It can stand wherever a registry can."""
     assert verifyObject(IRegistry, registry)
 
 
-def test_a_challenge_is_answered(internet: Internet, registry: TokenRegistry) -> None:
-    """With a token that anybody is given, for pulling from that repository and for nothing else."""
+def test_a_challenge_is_answered_with_an_anonymous_token(internet: Internet, registry: TokenRegistry) -> None:
+    """For pulling from that repository and nothing else."""
     assert bytes_of(now(registry.fetch(MANIFEST)).body) == BUSYBOX
     (seen,) = internet.asked(AUTH)
     assert seen.authorization is None
@@ -71,16 +71,16 @@ def test_a_token_is_kept_for_nine_tenths_of_its_life(
         assert len(internet.asked(AUTH)) == tokens
 
 
-def test_a_kept_token_costs_no_second_trip(internet: Internet, registry: TokenRegistry) -> None:
-    """It is sent along at once."""
+def test_a_kept_token_is_sent_at_once(internet: Internet, registry: TokenRegistry) -> None:
+    """It costs no second request."""
     now(registry.fetch(MANIFEST))
     before = len(internet.seen)
     now(registry.fetch(MANIFEST))
     assert [seen.authorization for seen in internet.seen[before:]] == ["Bearer t0ken-0-anonymous"]
 
 
-def test_many_wait_for_one_token(internet: Internet, registry: TokenRegistry) -> None:
-    """And one of them who leaves takes it from nobody."""
+def test_concurrent_requests_share_one_token(internet: Internet, registry: TokenRegistry) -> None:
+    """A cancelled request does not cancel the others."""
     internet.reply(AUTH, "/token", SILENT)
     waiting = [Outcome(registry.fetch(MANIFEST)) for _ in range(3)]
     assert len(internet.asked(AUTH)) == 1
@@ -90,8 +90,8 @@ def test_many_wait_for_one_token(internet: Internet, registry: TokenRegistry) ->
     assert internet.abandoned == []
 
 
-def test_a_token_that_is_refused_is_replaced(internet: Internet, registry: TokenRegistry) -> None:
-    """An upstream may end it before its time."""
+def test_a_refused_token_is_replaced(internet: Internet, registry: TokenRegistry) -> None:
+    """An upstream may revoke it early."""
     now(registry.fetch(MANIFEST))
     internet.auth.revoke()
     assert bytes_of(now(registry.fetch(MANIFEST)).body) == BUSYBOX
@@ -100,8 +100,8 @@ def test_a_token_that_is_refused_is_replaced(internet: Internet, registry: Token
     assert len(internet.asked(AUTH)) == 2
 
 
-def test_a_refusal_that_comes_late_ends_no_newer_token(internet: Internet, registry: TokenRegistry) -> None:
-    """Whose own token was replaced meanwhile goes on with the new one."""
+def test_a_late_refusal_does_not_drop_a_newer_token(internet: Internet, registry: TokenRegistry) -> None:
+    """The request goes on with the newer one."""
     now(registry.fetch(MANIFEST))
     demand = Reply(401, b"", (("WWW-Authenticate", internet.auth.challenge(None)),), told=False)
     internet.reply(HUB, PATH, evolve(demand, end="stalled"), demand, Reply(200, BUSYBOX))
@@ -113,8 +113,8 @@ def test_a_refusal_that_comes_late_ends_no_newer_token(internet: Internet, regis
     assert len(internet.asked(AUTH)) == 2
 
 
-def test_a_clients_credentials_go_no_further(internet: Internet, registry: TokenRegistry) -> None:
-    """Neither to the registry nor to its token service."""
+def test_clients_credentials_are_dropped(internet: Internet, registry: TokenRegistry) -> None:
+    """Neither the registry nor its token service gets them."""
     credentials = Credentials.basic(USER, PASSWORD)
     for path in (PATH, "/v2/library/busybox/tags/list"):
         now(registry.fetch(asked(path, credentials=credentials)))
@@ -123,8 +123,8 @@ def test_a_clients_credentials_go_no_further(internet: Internet, registry: Token
     assert not any(credentials.header in str(seen) for seen in internet.seen)
 
 
-def test_what_is_private_stays_so(internet: Internet, registry: TokenRegistry) -> None:
-    """A token that does not help is asked for once, and the refusal passed on."""
+def test_a_private_image_stays_private(internet: Internet, registry: TokenRegistry) -> None:
+    """One token is tried, and the refusal is passed on."""
     with pytest.raises(Unauthorized) as raised:
         now(registry.fetch(asked(f"/v2/{PRIVATE}/manifests/latest")))
     assert raised.value.upstream_status == 401
@@ -132,8 +132,10 @@ def test_what_is_private_stays_so(internet: Internet, registry: TokenRegistry) -
 
 
 @pytest.mark.parametrize("refusal", [error(401, "UNAUTHORIZED"), error(403, "DENIED")])
-def test_a_token_service_that_refuses(internet: Internet, registry: TokenRegistry, refusal: Reply) -> None:
-    """Means what the registry said: log in (ghcr.io refuses the token itself)."""
+def test_a_refusal_of_the_token_service_is_a_challenge(
+    internet: Internet, registry: TokenRegistry, refusal: Reply
+) -> None:
+    """The client should log in (ghcr.io refuses the token itself)."""
     internet.reply(AUTH, "/token", refusal)
     with pytest.raises(Unauthorized) as raised:
         now(registry.fetch(MANIFEST))
@@ -141,15 +143,17 @@ def test_a_token_service_that_refuses(internet: Internet, registry: TokenRegistr
 
 
 @pytest.mark.parametrize("reply", [Reply(503), Reply(200, b"<html>"), Reply(307)])
-def test_a_token_service_that_fails(internet: Internet, registry: TokenRegistry, reply: Reply) -> None:
-    """Is no refusal."""
+def test_a_failure_of_the_token_service_is_no_refusal(
+    internet: Internet, registry: TokenRegistry, reply: Reply
+) -> None:
+    """The upstream counts as unavailable."""
     internet.reply(AUTH, "/token", reply, Reply(200, TOKEN))
     with pytest.raises(Unavailable):
         now(registry.fetch(MANIFEST))
 
 
-def test_a_registry_for_everybody_is_just_asked(internet: Internet, clock: Clock) -> None:
-    """Without tokens, and without asking what it demands."""
+def test_an_open_registry_is_asked_without_tokens(internet: Internet, clock: Clock) -> None:
+    """Its challenge is not asked for."""
     registry = TokenRegistry(upstream(internet.agent, clock, "https://registry.k8s.io"), clock)
     now(registry.fetch(asked("/v2/team/image/manifests/1")))
     assert [(seen.path, seen.authorization) for seen in internet.seen] == [
@@ -157,8 +161,8 @@ def test_a_registry_for_everybody_is_just_asked(internet: Internet, clock: Clock
     ]
 
 
-def test_a_registry_with_passwords_is_not_asked_for_tokens(internet: Internet, clock: Clock) -> None:
-    """Nobody is let in there without one."""
+def test_a_basic_registry_is_not_asked_for_tokens(internet: Internet, clock: Clock) -> None:
+    """It admits nobody without a password."""
     internet.servers["basic.example"] = Registry(Passwords({USER: PASSWORD}))
     registry = TokenRegistry(upstream(internet.agent, clock, "https://basic.example"), clock)
     with pytest.raises(Unauthorized) as raised:
@@ -167,18 +171,12 @@ def test_a_registry_with_passwords_is_not_asked_for_tokens(internet: Internet, c
     assert len(internet.seen) == 1
 
 
-def test_other_refusals_pass(internet: Internet, registry: TokenRegistry) -> None:
-    """They are no matter of tokens."""
+def test_other_errors_are_passed_on(internet: Internet, registry: TokenRegistry) -> None:
+    """They have nothing to do with tokens."""
     internet.reply(HUB, PATH, Reply(500))
     with pytest.raises(Unavailable):
         now(registry.fetch(MANIFEST))
     assert internet.asked(AUTH) == []
-
-
-def test_requests_for_tokens_pass(registry: TokenRegistry) -> None:
-    """To the registry's own service."""
-    answer = now(registry.token(TokenRequest.parse([("scope", "repository:library/busybox:pull")])))
-    assert b"t0ken-0-anonymous" in bytes_of(answer.body)
 
 
 @pytest.fixture
@@ -187,8 +185,8 @@ def alices(internet: Internet, clock: Clock) -> TokenRegistry:
     return TokenRegistry(upstream(internet.agent, clock), clock, ALICE)
 
 
-def test_an_account_gives_what_is_private(internet: Internet, alices: TokenRegistry) -> None:
-    """The password goes to the token service and nowhere else, and the token is kept."""
+def test_an_account_can_pull_private_images(internet: Internet, alices: TokenRegistry) -> None:
+    """The password goes to the token service alone, and the token is kept."""
     for _ in range(2):
         assert bytes_of(now(alices.fetch(ALICES)).body) == BUSYBOX
     (seen,) = internet.asked(AUTH)
@@ -201,24 +199,24 @@ def test_an_account_gives_what_is_private(internet: Internet, alices: TokenRegis
     ]
 
 
-def test_many_wait_for_one_token_of_an_account(internet: Internet, alices: TokenRegistry) -> None:
-    """The password is sent once."""
+def test_concurrent_requests_send_the_password_once(internet: Internet, alices: TokenRegistry) -> None:
+    """They share one token."""
     internet.reply(AUTH, "/token", SILENT)
     for _ in range(3):
         Outcome(alices.fetch(ALICES))
     assert len(internet.asked(AUTH)) == 1
 
 
-def test_a_realm_that_is_not_trusted_is_sent_no_password(internet: Internet, clock: Clock) -> None:
-    """The sentence that says so names the key."""
+def test_an_untrusted_realm_gets_no_password(internet: Internet, clock: Clock) -> None:
+    """The message names the setting."""
     registry = TokenRegistry(upstream(internet.agent, clock, realms=()), clock, ALICE)
     with pytest.raises(Denied, match="'realms'"):
         now(registry.fetch(ALICES))
     assert internet.asked(AUTH) == []
 
 
-def test_an_account_that_is_refused(internet: Internet, clock: Clock) -> None:
-    """Is told of in the log, without the password; nothing is asked anonymously in its stead."""
+def test_a_refused_account_is_logged(internet: Internet, clock: Clock) -> None:
+    """Without the password; nothing is asked anonymously instead."""
     wrong = Credentials.basic(USER, "not-this-one")
     registry = TokenRegistry(upstream(internet.agent, clock), clock, FixedAccount(Login(wrong)))
     with logged() as lines, pytest.raises(Unauthorized):
@@ -238,15 +236,15 @@ def basic(internet: Internet) -> Registry:
     return registry
 
 
-def test_a_registry_with_passwords_is_sent_one(internet: Internet, basic: Registry, clock: Clock) -> None:
-    """Once it has demanded it; from then on at once."""
+def test_a_basic_registry_gets_the_password(internet: Internet, basic: Registry, clock: Clock) -> None:
+    """After its first challenge; from then on at once."""
     registry = TokenRegistry(upstream(internet.agent, clock, "https://basic.example"), clock, ALICE)
     for _ in range(2):
         assert bytes_of(now(registry.fetch(MANIFEST)).body) == BUSYBOX
     assert [seen.authorization for seen in internet.seen] == [None, ACCOUNT.header, ACCOUNT.header]
 
 
-def test_a_password_that_is_wrong_is_sent_once(internet: Internet, basic: Registry, clock: Clock) -> None:
+def test_a_wrong_password_is_not_repeated(internet: Internet, basic: Registry, clock: Clock) -> None:
     """And again after a minute, then after two: the refusal is passed on meanwhile."""
     wrong = Credentials.basic(USER, "wrong")
     registry = TokenRegistry(
@@ -260,8 +258,8 @@ def test_a_password_that_is_wrong_is_sent_once(internet: Internet, basic: Regist
         assert [seen.authorization for seen in internet.seen] == [None, *[wrong.header] * sent]
 
 
-def test_another_host_is_sent_no_password(internet: Internet, basic: Registry, clock: Clock) -> None:
-    """Neither one that is redirected to, nor one that demands it there."""
+def test_other_hosts_get_no_password(internet: Internet, basic: Registry, clock: Clock) -> None:
+    """Neither by a redirect nor by a challenge."""
     path = basic.add("library/busybox", b"layer")
     moved = Reply(307, b"", (("Location", "https://elsewhere.example/layer"),))
     internet.servers["elsewhere.example"] = Registry(Passwords({USER: PASSWORD}))
@@ -276,18 +274,16 @@ def test_another_host_is_sent_no_password(internet: Internet, basic: Registry, c
 EXPIRED = Login(Credentials.basic(USER, "expired"))
 
 
-def test_a_login_that_is_refused_is_replaced(internet: Internet, clock: Clock) -> None:
-    """Where the account has another by then; the token service is asked once more."""
+def test_a_refused_login_is_replaced(internet: Internet, clock: Clock) -> None:
+    """If the account has a newer one; the token service is asked once more."""
     account = Changing(EXPIRED, Login(ACCOUNT))
     registry = TokenRegistry(upstream(internet.agent, clock), clock, account)
     assert bytes_of(now(registry.fetch(ALICES)).body) == BUSYBOX
     assert [bool(seen.authorization == ACCOUNT.header) for seen in internet.asked(AUTH)] == [False, True]
 
 
-def test_a_password_that_is_no_longer_taken_is_replaced(
-    internet: Internet, basic: Registry, clock: Clock
-) -> None:
-    """Whether it was kept for that repository, or is sent for the first time."""
+def test_an_expired_password_is_replaced(internet: Internet, basic: Registry, clock: Clock) -> None:
+    """Both one that was kept for the repository and one that is sent for the first time."""
     account = Changing(
         Login(ACCOUNT), Login(Credentials.basic(USER, "n3w")), Login(Credentials.basic("c", "d"))
     )
@@ -301,7 +297,7 @@ def test_a_password_that_is_no_longer_taken_is_replaced(
     assert account.asked == 5
 
 
-def test_an_account_that_was_refused_is_left_alone(internet: Internet, clock: Clock) -> None:
+def test_a_refused_account_pauses(internet: Internet, clock: Clock) -> None:
     """For that repository, so that it is not locked: the token service is not asked for a minute."""
     registry = TokenRegistry(upstream(internet.agent, clock), clock, FixedAccount(EXPIRED))
     for seconds, times in ((0, 1), (59, 1), (1, 2), (119, 2), (1, 3)):
@@ -311,8 +307,8 @@ def test_an_account_that_was_refused_is_left_alone(internet: Internet, clock: Cl
         assert len(internet.asked(AUTH)) == times
 
 
-def test_an_account_that_cannot_be_asked(internet: Internet, clock: Clock) -> None:
-    """Is no refusal, and nothing is asked anonymously in its stead."""
+def test_an_unavailable_account_is_no_refusal(internet: Internet, clock: Clock) -> None:
+    """Nothing is asked anonymously instead."""
 
     class Silent(Changing):
         async def login(self) -> Login:
@@ -325,8 +321,10 @@ def test_an_account_that_cannot_be_asked(internet: Internet, clock: Clock) -> No
     assert internet.asked(AUTH) == []
 
 
-def test_an_identity_token(internet: Internet, basic: Registry, clock: Clock) -> None:
-    """Goes to the token service, in a form, and to no registry."""
+def test_an_identity_token_goes_to_the_token_service(
+    internet: Internet, basic: Registry, clock: Clock
+) -> None:
+    """In a form, and to no registry."""
     account = FixedAccount(Login(None, "r3fresh"))
     internet.reply(AUTH, "/token", Reply(200, b'{"access_token":"t"}'))
     with pytest.raises(Unauthorized):

@@ -104,9 +104,10 @@ class Mirror:
             origin, anonymous, grants, public, resting, self.clock, keep_deleted_upstream
         )
         relay = ResumingRegistry(gateway, self.clock)
+        self.tokens = LoginCache(entry, gateway, documents, self.clock)
         self.registry: IRegistry = PullThrough(
             gateway,
-            LoginCache(entry, gateway, documents, self.clock),
+            self.tokens,
             ManifestCache(changes, gateway, contents, tags, self.clock, lambda _: tag_ttl),
             BlobCache(registry, gateway, relay, gateway, contents, self.store.downloads, changes),
             ListCache(entry, gateway, documents, self.clock, lambda _: tag_ttl, changes),
@@ -155,7 +156,7 @@ class Mirror:
     def token(self, *scopes: str, **fields: str) -> str:
         """The token that a client is given for these scopes."""
         pairs = [*(("scope", scope) for scope in scopes), *fields.items()]
-        answer = now(self.registry.token(TokenRequest.parse(pairs)))
+        answer = now(self.tokens.token(TokenRequest.parse(pairs)))
         return str(json.loads(body(answer))["token"])
 
     def pull(self, name: str, who: str | None = None, tag: str = "latest") -> list[bytes]:
@@ -185,7 +186,8 @@ def body(answer: Answer) -> bytes:
 
 def header(answer: Answer, name: str) -> str | None:
     """The value of a header; None where there is none."""
-    values = [value for key, value in answer.headers if key == name]
+    fields = (*answer.headers, *(answer.cache.headers() if answer.cache else ()))
+    values = [value for key, value in fields if key == name]
     assert len(values) < 2
     return values[0] if values else None
 

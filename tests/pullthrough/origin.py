@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from dockmirror.body.in_memory import BytesBody, NoBody, collect, json_body
-from dockmirror.interfaces import Answer, IBody, IRegistry, IWritableRegistry
+from dockmirror.interfaces import Answer, IBody, IRegistry, IUpstream, IWritableRegistry
 from dockmirror.oci.challenge import Challenge
 from dockmirror.oci.credentials import Credentials
 from dockmirror.oci.descriptor import Descriptor
@@ -79,7 +79,7 @@ class Asked:
         return f"{self.who}: {method} {str(self.request.target).removeprefix('/v2/')}{part}"
 
 
-@implementer(IRegistry, IWritableRegistry)
+@implementer(IUpstream, IWritableRegistry)
 class Origin:
     """A registry with credentials; without any it may be asked only through ``anonymous``.
 
@@ -240,9 +240,6 @@ class _Anonymous:
     async def fetch(self, request: RegistryRequest) -> Answer:
         assert request.credentials is None, "the mirror asks for itself"
         return await self._origin.answer(request, NOBODY)
-
-    async def token(self, request: TokenRequest) -> Answer:
-        raise NotImplementedError
 
 
 def _manifest(shelf: Shelf, request: RegistryRequest, target: Manifest) -> Answer:

@@ -177,12 +177,12 @@ def test_who_brings_a_secret_is_passed_on(
 ) -> None:
     """Also for what is public: a wrong password must be told; an outage, too."""
     request = TokenRequest.parse([("scope", SCOPE), *fields.items()], True, credentials)
-    answer = now(warm.registry.token(request))
+    answer = now(warm.tokens.token(request))
     assert "token-1" in json.loads(body(answer)).values()
     assert header(answer, "Cache-Status") == "dockmirror; fwd=bypass"
     origin.trouble = Unreachable()
     with pytest.raises(Unreachable):
-        now(warm.registry.token(request))
+        now(warm.tokens.token(request))
     assert origin.token_requests == [request, request]
 
 
@@ -212,7 +212,7 @@ def test_a_slow_token_service_gets_three_seconds(origin: Origin, warm: Mirror) -
     origin.held_up = True
     request = TokenRequest.parse([("scope", SCOPE)])
     other = TokenRequest.parse([("scope", "repository:me/private:pull")])
-    waiting, patient = watch(warm.registry.token(request)), watch(warm.registry.token(other))
+    waiting, patient = watch(warm.tokens.token(request)), watch(warm.tokens.token(other))
     warm.clock.advance(PATIENCE)
     assert (len(waiting), patient) == (1, [])
     origin.go_on()

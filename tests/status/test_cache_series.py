@@ -16,8 +16,8 @@ def series(clock: Clock) -> tuple[CacheSeries, memoryview]:
     return CacheSeries(clock, memory), memory
 
 
-def test_what_was_asked() -> None:
-    """Counts in the slot of its time; there is one for each time, also where nothing was asked."""
+def test_lookups_count_in_their_slot() -> None:
+    """Slots without lookups are listed, too."""
     clock = Clock()
     kept, memory = series(clock)
     kept.asked(hit=True, held=10)
@@ -30,8 +30,8 @@ def test_what_was_asked() -> None:
     assert len(kept.slots()) == 144
 
 
-def test_what_is_long_ago() -> None:
-    """Is forgotten."""
+def test_old_slots_are_dropped() -> None:
+    """Their place is taken by new ones."""
     clock = Clock()
     kept, _ = series(clock)
     kept.asked(hit=True)
@@ -43,8 +43,8 @@ def test_what_is_long_ago() -> None:
     assert kept.slots()[-1] == SeriesSlot(BEGIN + 144 * PERIOD, 1, 0)
 
 
-def test_a_clock_that_was_set_back() -> None:
-    """What seems to be yet to come is not told."""
+def test_a_clock_set_back_hides_later_slots() -> None:
+    """Slots in the future are not listed."""
     clock = Clock()
     kept, memory = series(clock)
     kept.asked(hit=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dockmirror.status.pull_counts import SIZE, PullCounts, RepositoryPulls
 
 
-def test_the_most_pulled() -> None:
-    """Come first, whichever process has sent them."""
+def test_the_most_pulled_repositories_come_first() -> None:
+    """Whichever process has counted them."""
     memory = memoryview(bytearray(SIZE))
     one, other = PullCounts(memory), PullCounts(memory)
     for each in (one, other, one):
@@ -20,8 +20,8 @@ def test_the_most_pulled() -> None:
     ]
 
 
-def test_very_many() -> None:
-    """Those that are pulled least are forgotten, and what is told is bounded."""
+def test_a_full_table_drops_the_least_pulled() -> None:
+    """The list is bounded."""
     popular = PullCounts(memoryview(bytearray(SIZE // 100)))
     for _ in range(3):
         popular.sent("often", manifests=1)
@@ -32,8 +32,8 @@ def test_very_many() -> None:
     assert len(most) <= 41
 
 
-def test_long_names() -> None:
-    """Are cut, and told apart by what is left."""
+def test_long_names_are_cut() -> None:
+    """They are told apart by what is left."""
     popular = PullCounts(memoryview(bytearray(SIZE)))
     popular.sent("é" * 200, manifests=1)
     ((only),) = popular.most(9)

@@ -1,4 +1,4 @@
-"""What is told of the mirror."""
+"""The state of the mirror as values."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ UP, DOWN, UNASKED = (
 )
 
 
-def test_across_processes() -> None:
-    """What one tells is what another reads."""
+def test_a_state_survives_json() -> None:
+    """One process reads what another has written."""
     noted = WorkerState(
         (UpstreamStatus("docker", "docker.io", "docker.m", (UP, DOWN), 7.0, Quota(3.0, 100, 5)),
          UpstreamStatus("ghcr", "ghcr.io", "ghcr.m", (UNASKED,))),
@@ -50,6 +50,8 @@ def test_across_processes() -> None:
         ([UP], 10.0, "reachable"),
     ],
 )
-def test_the_state_of_an_upstream(addresses: list[AddressStatus], rests: float | None, state: str) -> None:
+def test_an_upstream_is_reachable_by_one_address(
+    addresses: list[AddressStatus], rests: float | None, state: str
+) -> None:
     """It is there while one of its addresses is."""
     assert UpstreamStatus("u", "u.io", "u.m", tuple(addresses), rests).state(10.0) == state

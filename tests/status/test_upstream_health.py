@@ -1,4 +1,4 @@
-"""What came of asking upstreams."""
+"""The health of upstreams."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dockmirror.status.status_values import AddressStatus, Quota
 from dockmirror.status.upstream_health import UpstreamHealth, UpstreamHealthTable
 
 
-def test_an_address() -> None:
-    """Has when it answered and when it failed last, and why."""
+def test_an_address_records_answers_and_failures() -> None:
+    """Each with its time, a failure with its reason."""
     clock = Clock()
     outcomes = UpstreamHealth(clock)
     assert outcomes.of("https://a").address == AddressStatus("https://a")
@@ -25,8 +25,8 @@ def test_an_address() -> None:
     assert outcomes.of("https://b").address.asked is None
 
 
-def test_a_quota() -> None:
-    """Is what was told last of each; a response that says nothing of it changes nothing."""
+def test_a_quota_keeps_its_last_values() -> None:
+    """A response without the fields changes nothing."""
     clock = Clock()
     outcomes = UpstreamHealth(clock)
     outcomes.allow(None, None)
@@ -40,8 +40,8 @@ def test_a_quota() -> None:
     assert outcomes.quota == Quota(2.0, 100, 75)
 
 
-def test_new_settings() -> None:
-    """What was noted of an upstream goes on under its name."""
+def test_health_survives_new_settings() -> None:
+    """An upstream keeps its record under its name."""
     upstreams = UpstreamHealthTable(Clock())
     upstreams.of("docker").rest(9.0)
     assert upstreams.of("docker").rests == 9.0

@@ -1,4 +1,4 @@
-"""What several processes have noted."""
+"""Merged states of several workers."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from dockmirror.status.worker_status import merge_states
 def upstream(
     *addresses: AddressStatus, rests: float | None = None, quota: Quota | None = None
 ) -> WorkerState:
-    """What a process has noted of an upstream."""
+    """Return an upstream's state as one worker has it."""
     return WorkerState((UpstreamStatus("docker", "docker.io", "docker.m", addresses, rests, quota),))
 
 
-def test_nobody() -> None:
-    """Has noted nothing."""
+def test_no_workers_have_an_empty_state() -> None:
+    """Nothing was recorded."""
     assert merge_states([]) == WorkerState(processes=0)
 
 
-def test_an_upstream() -> None:
-    """The latest counts of what each has seen; an address that another has forgotten is told all the same."""
+def test_the_newest_health_of_an_upstream_counts() -> None:
+    """An address that only one worker has seen is kept."""
     one = upstream(
         AddressStatus("a", 5.0, 3.0, "three"), AddressStatus("b", 1.0), rests=4.0, quota=Quota(1.0, 100, 9)
     )
@@ -40,8 +40,8 @@ def test_an_upstream() -> None:
     assert merge_states([one, upstream(AddressStatus("a"), AddressStatus("b"))]).upstreams == one.upstreams
 
 
-def test_fetches() -> None:
-    """One that fills a file and those who read behind it are one."""
+def test_states_of_one_download_are_merged() -> None:
+    """One process writes the file, others read it."""
     filled = DownloadStatus("docker.io", "sha256:a", ("docker.io/x",), 50, 100, 7.0)
     behind = DownloadStatus("docker.io", "sha256:a", ("docker.io/y",), 40, 100, 6.0)
     elsewhere = DownloadStatus("ghcr.io", "sha256:a", ("ghcr.io/x",), 1, None, None)
@@ -53,8 +53,8 @@ def test_fetches() -> None:
     )
 
 
-def test_the_cache() -> None:
-    """All have the same; who has looked last knows most."""
+def test_the_largest_cache_size_counts() -> None:
+    """All workers have the same cache; the last to look knows most."""
     noted = merge_states(
         [WorkerState(cache=CacheUsage(0, 100)), WorkerState(cache=CacheUsage(7, 100)), WorkerState()]
     )
@@ -62,14 +62,14 @@ def test_the_cache() -> None:
     assert noted.processes == 3
 
 
-def test_the_usage() -> None:
-    """Is that which was measured last."""
+def test_the_last_measurement_counts() -> None:
+    """Older ones are dropped."""
     old, new = Usage(1.0, 0.5, (), 900), Usage(2.0, 0.5, (RegistryUsage("docker.io", 7, 2, 3),), 9)
     assert merge_states([WorkerState(usage=new), WorkerState(), WorkerState(usage=old)]).usage == new
 
 
-def test_the_cache_and_the_usage() -> None:
-    """Are told of by the same process: one that has not noticed a removal knows of more, and is older."""
+def test_size_and_measurement_come_from_one_worker() -> None:
+    """A worker that has missed a removal knows of more, and is older."""
     before = WorkerState(
         cache=CacheUsage(900, 1000), usage=Usage(1.0, 0.5, (RegistryUsage("docker.io", 900, 0, 3),), 900)
     )

@@ -8,7 +8,6 @@ from twisted.internet.task import Clock
 
 from dockmirror.tls.certificate_renewal import (
     CHECK_PERIOD,
-    RETRY_DELAYS,
     AuthorityUnavailable,
     CertificateRenewal,
     NameRefused,
@@ -16,6 +15,7 @@ from dockmirror.tls.certificate_renewal import (
 from tests.stacks import logged
 
 DAY = 86_400.0
+PAUSES = (30.0, 240.0, 1920.0, 15_360.0, 21_600.0)
 LIFE = 60 * DAY
 
 
@@ -83,10 +83,10 @@ def test_a_name_that_is_refused(asked: Asked) -> None:
         asked.issuing.startService()
     assert asked.asked == ["m.example", "docker.m.example"]
     assert any("no certificate for m.example" in text and "30 s: it is not yours" in text for text in texts)
-    for pause in RETRY_DELAYS:
+    for pause in PAUSES:
         assert asked.within(pause - CHECK_PERIOD) == []
         assert asked.within(CHECK_PERIOD) == ["m.example"]
-    assert asked.within(RETRY_DELAYS[-1] - CHECK_PERIOD) == []
+    assert asked.within(PAUSES[-1] - CHECK_PERIOD) == []
     asked.failing.clear()
     assert asked.within(CHECK_PERIOD) == ["m.example"]
     assert asked.within(DAY) == []
@@ -96,14 +96,14 @@ def test_pauses_begin_anew(asked: Asked) -> None:
     """Once there has been a certificate."""
     asked.failing["m.example"] = NameRefused("no")
     asked.issuing.startService()
-    asked.within(RETRY_DELAYS[0] + RETRY_DELAYS[1])
+    asked.within(PAUSES[0] + PAUSES[1])
     asked.failing.clear()
-    asked.within(RETRY_DELAYS[2])
+    asked.within(PAUSES[2])
     assert asked.due["m.example"]
     asked.failing["m.example"] = NameRefused("no")
     asked.due.pop("m.example")
     assert asked.within(CHECK_PERIOD) == ["m.example"]
-    assert asked.within(RETRY_DELAYS[0]) == ["m.example"]
+    assert asked.within(PAUSES[0]) == ["m.example"]
 
 
 def test_an_authority_that_is_down(asked: Asked) -> None:
@@ -115,8 +115,8 @@ def test_an_authority_that_is_down(asked: Asked) -> None:
     assert any(
         "the certificate authority is unavailable; retrying in 30 s: connection" in text for text in texts
     )
-    assert asked.within(RETRY_DELAYS[0]) == ["m.example"]
-    assert asked.within(RETRY_DELAYS[1] - CHECK_PERIOD) == []
+    assert asked.within(PAUSES[0]) == ["m.example"]
+    assert asked.within(PAUSES[1] - CHECK_PERIOD) == []
     asked.failing.clear()
     assert asked.within(CHECK_PERIOD) == ["m.example", "docker.m.example"]
 
@@ -127,7 +127,7 @@ def test_an_authority_that_refuses(asked: Asked) -> None:
     asked.issuing.startService()
     asked.failing["m.example"] = NameRefused("no")
     with logged() as texts:
-        assert asked.within(RETRY_DELAYS[0]) == ["m.example", "docker.m.example"]
+        assert asked.within(PAUSES[0]) == ["m.example", "docker.m.example"]
     assert any(
         "the certificate authority is unavailable; retrying in 30 s: connection" in text for text in texts
     )
@@ -158,6 +158,6 @@ def test_what_nobody_expected(asked: Asked) -> None:
         "no certificate for m.example" in text and "30 s" in text and "KeyError" in text for text in texts
     )
     assert asked.asked == ["m.example", "docker.m.example"]
-    for pause in RETRY_DELAYS[:2]:
+    for pause in PAUSES[:2]:
         assert asked.within(pause - CHECK_PERIOD) == []
         assert asked.within(CHECK_PERIOD) == ["m.example"]

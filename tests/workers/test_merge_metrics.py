@@ -17,9 +17,9 @@ def expose_process(requests: int, connections: int, held: int, remaining: int) -
     metrics.requests.labels("a", "ping", "200").inc(requests)
     metrics.lag.observe(0.02)
     metrics.remaining.labels("docker").set(remaining)
-    metrics.watch_connections(Connected(open_count=connections))
-    metrics.watch_cache(Figures(size=held))
-    metrics.tell_build(version="1")
+    metrics.expose_connections(Connected(open_count=connections))
+    metrics.expose_cache(Figures(size=held))
+    metrics.expose_build(version="1")
     return generate_latest(metrics.registry).decode()
 
 

@@ -14,6 +14,7 @@ from twisted.internet.defer import TimeoutError as TwistedTimeoutError
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from ...concurrency.backoff import Backoff
 from .. import layout
 from ..threads import RunInThread, shield
 from .blocking_bucket import BlockingBucket, ListedObject, Metadata, StoredObject
@@ -55,8 +56,7 @@ class BucketHealth:
         self.failure: str | None = None
         self._name = name
         self._clock = clock
-        self._backoff_end = 0.0
-        self._backoff = 0.0
+        self._backoff: Backoff[None, None] = Backoff(clock, MIN_BACKOFF, MAX_BACKOFF)
         self._last_success = -HEALTHY_FOR
 
     @property
@@ -69,21 +69,18 @@ class BucketHealth:
 
         :raises BucketUnavailable: during a back-off.
         """
-        if self.failure is not None and self._is_backing_off(self._clock.seconds()):
+        if self.failure is not None and self._backoff.pause(None) is not None:
             raise BucketUnavailable(self.failure)
 
     def record_failure(self, reason: str) -> BucketUnavailable:
-        """Record a failure and back off; requests that were made before the back-off do not prolong it."""
+        """Record a failure and back off; a failure during the back-off restarts it without doubling it."""
         if self.failure is None:
             self._log.error(
                 "{name} fails; missing contents are fetched from upstream, uploads wait: {reason}",
                 name=self._name, reason=reason,
             )  # fmt: skip
         self.failure = f"{self._name}: {reason}"
-        now = self._clock.seconds()
-        if not self._is_backing_off(now):
-            self._backoff = min(MAX_BACKOFF, self._backoff * 2) if self._backoff else MIN_BACKOFF
-            self._backoff_end = now + self._backoff
+        self._backoff.failed(None, None)
         return BucketUnavailable(self.failure)
 
     def record_read_failure(self, reason: str) -> BucketUnavailable:
@@ -94,12 +91,9 @@ class BucketHealth:
     def record_success(self) -> None:
         if self.failure is not None:
             self._log.info("{name} answers again", name=self._name)
-        self.failure, self._backoff_end, self._backoff = None, 0.0, 0.0
+        self.failure = None
+        self._backoff.succeeded(None)
         self._last_success = self._clock.seconds()
-
-    def _is_backing_off(self, now: float) -> bool:
-        """Report whether the back-off lasts; it ends if the clock was set back to before its start."""
-        return self._backoff_end - self._backoff <= now < self._backoff_end
 
 
 RecordFailure = Callable[[str], BucketUnavailable]

@@ -1,0 +1,183 @@
+"""Observers of the outcome of each request: what clients were sent, and what upstreams answered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any
+
+from attrs import evolve
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IConsumer
+from zope.interface import implementer
+
+from ..concurrency.circuit_breaker import is_outage
+from ..interfaces import Answer, IBody, IRegistry, ITokenService, IUpstream, IWritableRegistry
+from ..metrics import Metrics
+from ..oci.cache_status import CacheResult
+from ..oci.errors import RegistryError, TimedOut, Unavailable, Unreachable
+from ..oci.request import Blob, Manifest, Ping, RegistryRequest, repository_of
+from ..oci.token import TokenRequest
+from ..oci.write import Write, WriteResult
+from ..status.pull_counts import PullCounts
+from ..status.upstream_health import AddressHealth
+
+_HELD = {CacheResult.HIT, CacheResult.CONFIRMED, CacheResult.STALE}
+_HITS = _HELD | {CacheResult.JOINED}
+"""Results for which no upstream had to send the content for this request."""
+
+
+@implementer(IBody)
+class _ObservedBody:
+    """Reports the size of a body that was delivered whole."""
+
+    def __init__(self, body: IBody, delivered: Callable[[int], None]) -> None:
+        self.descriptor = body.descriptor
+        self._body = body
+        self._delivered = delivered
+
+    def deliver(self, consumer: IConsumer) -> Deferred[None]:
+        size = self.descriptor.size or 0
+        return self._body.deliver(consumer).addCallback(lambda _: self._delivered(size))
+
+    def discard(self) -> None:
+        self._body.discard()
+
+
+@implementer(IRegistry)
+class RequestObserver:
+    """Counts for each request what the cache did, and what the client was sent.
+
+    :param upstream: the upstream's name in the settings, which the metrics bear.
+    :param name: the registry's name, which the counts of pulls bear.
+    :param looked_up: called after each lookup of a blob or a manifest with whether it was a hit.
+    """
+
+    def __init__(
+        self,
+        registry: IRegistry,
+        upstream: str,
+        name: str,
+        metrics: Metrics,
+        pulls: PullCounts,
+        looked_up: Callable[[bool], None] = lambda _: None,
+    ) -> None:
+        self._registry = registry
+        self._name = name
+        self._results: Callable[[str, str], Any] = partial(metrics.results.labels, upstream)
+        self._held_bytes = metrics.held_bytes.labels(upstream)
+        self._pulls = pulls
+        self._looked_up = looked_up
+
+    async def fetch(self, request: RegistryRequest) -> Answer:
+        answer = await self._registry.fetch(request)
+        result = answer.cache.result if answer.cache else None
+        if result is not None:
+            self._results(type(request.target).__name__.lower(), label(result)).inc()
+            if isinstance(request.target, Blob | Manifest):
+                self._looked_up(result in _HITS)
+        if request.head or answer.status not in (200, 206):
+            return answer
+        return evolve(answer, body=_ObservedBody(answer.body, partial(self._delivered, request, result)))
+
+    def _delivered(self, request: RegistryRequest, result: CacheResult | None, size: int) -> None:
+        if result in _HELD:
+            self._held_bytes.inc(size)
+        repository = repository_of(request.target)
+        if repository is not None:
+            self._pulls.sent(f"{self._name}/{repository}", int(isinstance(request.target, Manifest)), size)
+
+
+@implementer(ITokenService)
+class TokenObserver:
+    """Counts for each request of a token what the cache did."""
+
+    def __init__(self, tokens: ITokenService, upstream: str, metrics: Metrics) -> None:
+        self._tokens = tokens
+        self._results: Callable[[str], Any] = partial(metrics.results.labels, upstream, "token")
+        self._held_bytes = metrics.held_bytes.labels(upstream)
+
+    async def token(self, request: TokenRequest) -> Answer:
+        answer = await self._tokens.token(request)
+        if answer.cache is None:
+            return answer
+        self._results(label(answer.cache.result)).inc()
+        if answer.cache.result not in _HELD:
+            return answer
+        return evolve(answer, body=_ObservedBody(answer.body, self._held_bytes.inc))
+
+
+def label(result: CacheResult) -> str:
+    """Return the metric's label for a result; a miss is one whether it was stored or not."""
+    return "miss" if result is CacheResult.STORED else result.name.lower()
+
+
+@implementer(IUpstream)
+class UpstreamObserver:
+    """Records the health of one address of an upstream, and counts its failures.
+
+    :param upstream: the upstream's name in the settings.
+    """
+
+    def __init__(self, address: IUpstream, upstream: str, metrics: Metrics, health: AddressHealth) -> None:
+        self._address = address
+        self._failures: Callable[[str], Any] = partial(metrics.upstream_failures.labels, upstream)
+        for reason in ("timed_out", "unreachable", "useless"):
+            self._failures(reason)
+        self._health = health
+
+    async def fetch(self, request: RegistryRequest) -> Answer:
+        """An anonymous ``/v2/`` is answered from memory, which proves nothing."""
+        is_remembered = isinstance(request.target, Ping) and request.credentials is None
+        return await self._observe(self._address.fetch(request), is_remembered)
+
+    async def token(self, request: TokenRequest) -> Answer:
+        return await self._observe(self._address.token(request))
+
+    async def _observe(self, answering: Coroutine[Any, Any, Answer], is_remembered: bool = False) -> Answer:
+        try:
+            answer = await answering
+        except RegistryError as error:
+            if isinstance(error, Unavailable):
+                self._failures(_reason(error)).inc()
+            if is_outage(error):
+                self._health.failed(str(error))
+            elif not is_remembered:
+                self._health.answered()
+            raise
+        if not is_remembered:
+            self._health.answered()
+        return answer
+
+
+@implementer(IWritableRegistry)
+class WriteMetrics:
+    """Counts an upstream's answers to writes, and its failures.
+
+    :param upstream: the upstream's name in the settings.
+    """
+
+    def __init__(self, writes: IWritableRegistry, upstream: str, metrics: Metrics) -> None:
+        self._writes = writes
+        self._upstream = upstream
+        self._metrics = metrics
+
+    async def write(self, write: Write, body: IBody) -> WriteResult:
+        try:
+            result = await self._writes.write(write, body)
+        except RegistryError as error:
+            self._count(write, error.status)
+            if isinstance(error, Unavailable):
+                self._metrics.upstream_failures.labels(self._upstream, _reason(error)).inc()
+            raise
+        self._count(write, result.status)
+        return result
+
+    def _count(self, write: Write, status: int) -> None:
+        self._metrics.writes.labels(self._upstream, write.method, str(status)).inc()
+
+
+def _reason(error: Unavailable) -> str:
+    if isinstance(error, TimedOut):
+        return "timed_out"
+    return "unreachable" if isinstance(error, Unreachable) else "useless"

@@ -1,0 +1,38 @@
+"""``Cache-Status`` and the header fields beside it."""
+
+from __future__ import annotations
+
+import pytest
+
+from dockmirror.oci.cache_status import CacheResult, CacheStatus
+
+
+@pytest.mark.parametrize("result", CacheResult)
+def test_round_trip(result: CacheResult) -> None:
+    """A result that is written is read back."""
+    headers = dict(CacheStatus(result).headers())
+    assert headers["Cache-Status"] == f"dockmirror; {result.value}"
+    assert CacheStatus.parse(headers["Cache-Status"]) == CacheStatus(result)
+
+
+@pytest.mark.parametrize("field", ["", "hit", "squid; hit", "dockmirror", "dockmirror; fwd=else"])
+def test_fields_of_other_caches_are_ignored(field: str) -> None:
+    """Only this mirror's own field is understood."""
+    assert CacheStatus.parse(field) is None
+
+
+def test_hits() -> None:
+    """A hit is an answer for which no upstream was asked."""
+    assert [each for each in CacheResult if each.is_hit] == [CacheResult.HIT, CacheResult.REDIRECTED]
+
+
+def test_every_field() -> None:
+    """A status names its age, the reason for staleness, and how long others may keep it."""
+    status = CacheStatus(CacheResult.STALE, -0.5, 'say "no"\\\n' + "x" * 300, immutable=True)
+    assert status.headers() == (
+        ("Cache-Status", "dockmirror; fwd=stale; detail=upstream"),
+        ("Vary", "Accept, Authorization"),
+        ("Age", "0"),
+        ("Warning", "299 - \"served stale: say 'no'/ " + "x" * 190 + '"'),
+        ("Cache-Control", "public, max-age=31536000, immutable"),
+    )
