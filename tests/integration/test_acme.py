@@ -41,7 +41,8 @@ LARGE = 4 * 1024 * 1024
 PAUSE = 4
 HURRIED = f"""
 from dockmirror.tls import certificate_renewal
-certificate_renewal.CHECK_PERIOD, certificate_renewal.RETRY_DELAYS = 1.0, ({PAUSE}.0,)
+certificate_renewal.CHECK_PERIOD = 1.0
+certificate_renewal.FIRST = certificate_renewal.LONGEST = {PAUSE}.0
 """
 """As Python's ``sitecustomize``: what no operator needs to set is waited for ten times less here."""
 
