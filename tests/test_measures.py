@@ -12,11 +12,11 @@ import pytest
 from . import measures
 from .measures import PACKAGE, TESTS
 
-LINES_OF_CODE, LINES_OF_TESTS, SLACK = 16_500, 57_500, 500
+LINES_OF_CODE, LINES_OF_TESTS, SLACK = 17_900, 62_000, 500
 """Lines; they may be fewer by the slack before the number has to be lowered."""
-MODULES = 353
-LONG_SIGNATURES, MOST_PARAMETERS = 14, 11
-REPEATED_CLASSES, REPEATED_FILES = 30, 31
+MODULES = 268
+LONG_SIGNATURES, MOST_PARAMETERS = 3, 7
+REPEATED_CLASSES, REPEATED_FILES = 0, 2
 
 
 def only_falls(what: str, found: int, allowed: int, slack: int = 0) -> None:

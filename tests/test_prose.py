@@ -14,11 +14,11 @@ ROOT = Path(__file__).parents[1]
 DOCUMENTS = [
     ROOT / "README.md", ROOT / "SECURITY.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))
 ]  # fmt: skip
-RIDDLES = {"dockmirror": 536, "tests": 819, "bench": 21, "demo": 6}
+RIDDLES = {"dockmirror": 29, "tests": 350, "bench": 0, "demo": 0}
 """Docstrings that begin with What, Whether, How, Who, Whoever, Where, Those, Of or That."""
 UNWANTED = {
-    "whoever": 47, "one who": 0, "those who": 9, "who has": 1, "what is": 163, "nobody needs": 1,
-    "to be had": 3, "behind the back": 1, "leave the building": 3,
+    "whoever": 1, "one who": 0, "those who": 0, "who has": 0, "what is": 39, "nobody needs": 0,
+    "to be had": 0, "behind the back": 0, "leave the building": 0,
 }  # fmt: skip
 """Words of documents that have plainer ones, such as "the client", "the operator", "the mirror"."""
 
