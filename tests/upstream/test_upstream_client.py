@@ -330,6 +330,6 @@ class TestLength:
     def test_the_announced_length(
         self, one_server: World, client_of_one: UpstreamClient, method: str, reply: Reply, length: int | None
     ) -> None:
-        """For a HEAD it is the length of GET's body; without an announcement it is None."""
+        """For a HEAD it is the length that a GET would bring; without an announcement it is None."""
         one_server.reply(HOST, "/v2/", reply)
         assert content_length(now(client_of_one.request(method, URL))) == length
