@@ -80,22 +80,22 @@ class LocalUploadStaging:
             await self.drop(name)
             return False
         reader, copy = FileReader(file, self._in_thread), PartialFile(place, file)
+        is_committed = False
         try:
             length = copy.length()
-            if not await BackgroundHasher(digest, reader).matches(length):
+            if await BackgroundHasher(digest, reader).matches(length):
+                await self._in_thread(copy.sync)
+                await self._in_thread(copy.commit)
+                is_committed = True
+                self._on_committed(length)
+            else:
                 _log.warn("a pushed blob is not cached: its bytes do not match {digest}", digest=str(digest))
-                return False
-            await self._in_thread(copy.sync)
-            await self._in_thread(copy.commit)
         except OSError as error:
             _log.error("a pushed blob cannot be cached: {error}", error=str(error))
-            return False
-        else:
-            self._on_committed(length)
-            return True
         finally:
-            reader.close()
-            await self.drop(name)
+            reader.close()  # nothing may be awaited here: the process may be ending
+        await self.drop(name)
+        return is_committed
 
     async def drop(self, name: str) -> None:
         try:

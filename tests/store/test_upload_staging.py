@@ -210,3 +210,18 @@ def test_abandoned_copy(disk: Disk) -> None:
     assert len(disk.left) == 1
     delete_abandoned(disk.root, modified + 3601)
     assert disk.left == []
+
+
+def test_stop_during_verification(disk: Disk) -> None:
+    """If the process stops while a copy is verified, the copy stays until it counts as abandoned."""
+    disk.written(DATA)
+    threads = HeldThreads()
+    staging = LocalUploadStaging(disk.root, threads, Clock(), disk.grown.append, lambda: 100_000)
+    committing = staging.commit(NAME, DIGEST)
+    committing.send(None)
+    threads.run()  # the copy is opened
+    committing.send(None)
+    committing.close()
+    threads.run()  # the thread that was reading ends
+    assert len(disk.left) == 1
+    now(disk.pushed.drop(NAME))
