@@ -57,7 +57,7 @@ ROWS = [
     Row("its name server does not answer", "mute", LATE, "took more than 4 s"),
     Row("its certificate is for another name", "wrong", GATEWAY, "its certificate is for another name"),
     Row("its certificate has expired", "expired", GATEWAY, "its certificate has expired"),
-    Row("its certificate is of an unknown authority", "unknown", GATEWAY, "an authority that is not trusted"),
+    Row("its certificate is of an unknown authority", "unknown", GATEWAY, "an untrusted authority"),
 ]
 CASES = [
     pytest.param(row, asks, id=f"{asks}-{row.upstream}", marks=hardship(f"{asks}: {row.name}"))

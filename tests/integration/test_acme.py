@@ -150,7 +150,7 @@ def test_an_authority_that_is_down(alone: Certified, skopeo_machine: Machine) ->
     assert alone.shown(DOCKER) is None
     assert alone.told_end(DOCKER) == 0
     skopeo_pulls(skopeo_machine, f"{alone.mirror.host('docker')}/meanwhile:latest", pushed)
-    wait_until(lambda: "there are no certificates now" in alone.mirror.read_log(), "that is told")
+    wait_until(lambda: "the certificate authority is unavailable" in alone.mirror.read_log(), "that is told")
     assert f"no certificate yet for {DOMAIN}, {DOCKER}, " in alone.mirror.read_log()
     with alone.pebble:
         wait_until(lambda: alone.has(DOCKER), "it is asked again", 120)

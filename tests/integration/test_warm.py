@@ -71,7 +71,7 @@ def test_interrupted(chain: Chain) -> None:
         warming.read_until(pushed.layers[0].digest.removeprefix("sha256:")[:12])
         assert warming.interrupt() == 1
     assert f"{PLACE}:latest" in warming.printed
-    assert "a second run pulls the rest" in warming.printed
+    assert "run the command again to pull the rest" in warming.printed
     assert "Traceback" not in warming.printed
     succeeded(dockmirror(chain.mirror, "warm", "warmed"))
     wait_until(lambda: is_held(chain, pushed), "it is held")
