@@ -63,7 +63,7 @@ class Outcome(Enum):
 
 @frozen
 class Facts:
-    """What is known of a request for held content.
+    """The facts about a request for stored content.
 
     :ivar anonymous: whether the client has no credentials.
     :ivar granted: whether the upstream has consented to its credentials for the repository lately.
@@ -96,17 +96,17 @@ class Facts:
 
     @property
     def is_authorized(self) -> bool:
-        """Whether the client may pull from the repository, by what is remembered."""
+        """Return whether a grant, or a public repository, lets the client pull."""
         return self.granted or self.public
 
     @property
     def is_for_everybody(self) -> bool:
-        """Whether what is answered may be given to anybody else."""
+        """Return whether the answer may be given to every client."""
         return self.anonymous and self.public
 
     @property
     def have_stale(self) -> bool:
-        """Whether held content could be served if the upstream did not answer at all."""
+        """Return whether stored content could be served if the upstream did not answer."""
         down = evolve(self, outcome=Outcome.OUTAGE, anonymous_outcome=Outcome.OUTAGE)
         return authorize(down) is Decision.STALE
 
@@ -127,12 +127,12 @@ def authorize(facts: Facts) -> Decision:
 
 
 def _is_outage(facts: Facts, outcome: Outcome | None) -> bool:
-    """Whether held content may stand in for such an answer."""
+    """Return whether stored content may be served in place of such an answer."""
     return outcome is Outcome.OUTAGE or (facts.keep_deleted and outcome is Outcome.NOT_FOUND)
 
 
 def _is_anybodys(facts: Facts) -> bool:
-    """Whether rule 9 holds."""
+    """Return whether rule 9 applies."""
     if not (facts.was_public or facts.imported):
         return False
     anonymous = facts.anonymous_outcome

@@ -1,4 +1,4 @@
-"""Who may have a blob that is held or being downloaded, and where it is fetched from for them."""
+"""Access to a blob that is stored or being downloaded: consent, and the source for each client."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class BlobAccess:
 
 @implementer(ISource)
 class UpstreamSource:
-    """How one client's request would fetch a blob: with its path and its credentials."""
+    """The source of a blob for one client: its path and its credentials."""
 
     def __init__(
         self, request: RegistryRequest, target: Blob, registry: IRegistry, access: BlobAccess

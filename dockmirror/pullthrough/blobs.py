@@ -85,7 +85,7 @@ class BlobCache:
         return await self._passed(request, target)
 
     def _may_join(self, request: RegistryRequest, target: Blob) -> bool:
-        """Whether this is for a growing blob: all of it begins one, one range only joins it."""
+        """Return whether to use a download: a request for the whole starts one, one range only joins it."""
         if request.range is None or request.range == Range.starting_at(0):
             return True
         return request.range.single is not None and self._downloads.is_downloading(
@@ -93,7 +93,7 @@ class BlobCache:
         )
 
     async def _hit(self, request: RegistryRequest, target: Blob, place: Repository) -> Answer | None:
-        """What is held, if this client may have it.
+        """Serve the stored blob, if this client may have it.
 
         Where the repository is not linked to it, or the client's right is not known, the upstream says.  An
         empty blob tells nothing, and needs no right.
@@ -142,7 +142,7 @@ class BlobCache:
         opened: IBucketBlob,
         told: CacheStatus,
     ) -> Answer:
-        """What is held elsewhere: the client is sent there, or it grows here for everybody who asks."""
+        """Serve a blob of the bucket: redirect the client to it, or download it for all clients."""
         descriptor = Descriptor(_TYPE, target.digest, opened.size)
         unread = request.head or etag_matches(request.if_none_match, target.digest)
         if not unread and told.immutable and (location := await opened.presigned_url()) is not None:
@@ -170,7 +170,7 @@ class BlobCache:
         return CacheStatus(immutable=(await self._gateway.facts(request)).is_for_everybody)
 
     async def _opened(self, place: Repository, target: Blob, given: bool) -> IStoredContent | None:
-        """What is held, linked to the repository where the upstream gives it from there."""
+        """Open the stored blob; link it to the repository first if the upstream gives it from there."""
         opened = await self._contents.open(place, target.digest, ContentKind.BLOB)
         if opened is None and given and await self._contents.link(place, target.digest, ContentKind.BLOB):
             opened = await self._contents.open(place, target.digest, ContentKind.BLOB)

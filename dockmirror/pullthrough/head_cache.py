@@ -1,4 +1,4 @@
-"""What a HEAD told that tags name, until that is held."""
+"""A cache of the digests that a HEAD reported for tags, until the manifest is stored."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MOST = 10_000
 
 
 class HeadCache:
-    """Of each tag what was told last; what was told of one makes nothing last that was told of another."""
+    """Remembers the last digest that was reported for each tag; each entry expires on its own."""
 
     def __init__(self, clock: IReactorTime) -> None:
         self._named: TTLCache[tuple[Repository, Tag], tuple[Digest, bytes]] = TTLCache(clock, _MOST)
@@ -29,10 +29,10 @@ class HeadCache:
         self._tags.put((place, digest), self.tags(place, digest, mark) | {tag}, NAMED)
 
     def forget(self, place: Repository, tag: Tag) -> None:
-        """What the tag names is known better, or is noted elsewhere."""
+        """Forget the tag: its digest is stored elsewhere, or outdated."""
         self._named.drop((place, tag))
 
     def tags(self, place: Repository, digest: Digest, mark: bytes) -> frozenset[Tag]:
-        """Those that name it, as was told when the repository had that mark."""
+        """Return the tags that were reported to name the digest in that generation of the repository."""
         tags = self._tags.get((place, digest)) or frozenset()
         return frozenset(tag for tag in tags if self._named.get((place, tag)) == (digest, mark))

@@ -35,7 +35,7 @@ _TOKEN_LIMIT = 64 * 1024
 
 @frozen
 class _Known:
-    """What an anonymous ``/v2/`` said, at a time in seconds since the epoch: its challenges, or none."""
+    """The challenges of an anonymous ``/v2/``, if any, and the time of that answer (Unix seconds)."""
 
     at: float
     challenges: tuple[Challenge, ...]
@@ -59,7 +59,7 @@ class _Known:
 
 
 _NOTHING = _Known(0.0, (Challenge("Bearer"),))
-"""What a client is told of an upstream that never answered: then the token dance says what it says."""
+"""The challenge for clients of an upstream that never answered; the token request then shows its state."""
 
 
 @implementer(ITokenService)

@@ -96,7 +96,7 @@ class ManifestFetcher:
             self._named.note(place, tag, digest, mark)
 
     async def _keep(self, place: Repository, mark: bytes, tag: Tag | None, content: BytesBody) -> bool:
-        """Whether it was kept; not so where the repository was changed since it was asked for."""
+        """Store the manifest unless the repository has changed meanwhile; return whether it was stored."""
         digest = content.descriptor.digest
         if digest is None or not await self._changes.given(place, mark, digest, ContentKind.MANIFEST):
             return False

@@ -70,7 +70,7 @@ class ManifestStore:
         return digest
 
     async def is_complete(self, place: Repository, held: StoredManifest) -> bool:
-        """Whether a client that is given this can be given all that it will ask for next.
+        """Return whether all content that a client requests after this manifest is stored.
 
         Of an index that is one of its manifests at least: nobody pulls all platforms.
         """

@@ -175,7 +175,7 @@ class ManifestCache:
         return is_of_use and await self._kept.is_complete(tagged.place, tagged.held)
 
     async def _stale(self, request: RegistryRequest, tagged: _TaggedManifest, error: RegistryError) -> Answer:
-        """What is held, where the upstream could not say; otherwise its refusal.
+        """Serve the stored manifest if the upstream could not answer; else raise its refusal.
 
         A 404 forgets the tag only for those who may have it: strangers cannot purge.
         """
@@ -202,7 +202,7 @@ class ManifestCache:
         return await self._given(request, await self._fetched.get(request, place, tag))
 
     async def _given(self, request: RegistryRequest, answer: Answer) -> Answer:
-        """What was fetched for everybody, unless this client does not admit it."""
+        """Return the answer that all clients share, unless this client does not accept its type."""
         descriptor = answer.body.descriptor
         if not accepts(request.accept, kind_of(descriptor)):
             return await self._passed(request)
@@ -211,7 +211,7 @@ class ManifestCache:
         return evolve(answer, body=NoBody(descriptor)) if request.head else answer
 
     async def _passed(self, request: RegistryRequest) -> Answer:
-        """What the upstream gives to a client that does not admit what it gives to others."""
+        """Ask the upstream for a client that does not accept what the others get."""
         answer = await self._gateway.ask(request)
         return evolve(answer, cache=CacheStatus(CacheResult.MISS))
 

@@ -109,7 +109,7 @@ class PushCache:
     def _goes_on(
         self, write: Write, written: WriteResult, copied: _UploadCopy, length: int | None
     ) -> str | None:
-        """Where the client goes on, with what has been copied by then; without, where that is of no use."""
+        """Return where the upload continues; the location names the copy if it is still usable."""
         if write.method in ("GET", "HEAD"):
             copied = _come(copied, dict(written.headers).get("Range"))
         elif written.status != 307:  # which has the same sent once more

@@ -1,4 +1,4 @@
-"""What manifests refer to, remembered of those that were read of late."""
+"""A cache of the references of manifests that were read lately."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is held, as answers: whole, in parts, or just told of."""
+"""Answers from stored content: the whole, parts of it, or its headers alone."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def whole_range(size: int) -> tuple[ContentRange, ...]:
 
 
 def _of_whole(descriptor: Descriptor) -> Headers:
-    """What several parts in one body must still say of the whole.
+    """Return the headers that a body of several parts must carry for the whole.
 
     Source: RFC 9110, 15.3.7.
     """

@@ -125,7 +125,7 @@ class UpstreamGateway:
         return answer.consents
 
     async def facts(self, request: RegistryRequest, digest: Digest | None = None) -> Facts:
-        """What is remembered of a request; what is held for it is for the caller to add.
+        """Return the remembered facts about a request; the caller adds what is stored.
 
         :param digest: of the held content, where the request does not name it.
         """
@@ -276,7 +276,7 @@ def _digest_of(request: RegistryRequest) -> Digest | None:
 
 
 def _is_refusal(error: RegistryError) -> bool:
-    """Whether it was said that these credentials, or everybody, may not have this."""
+    """Return whether the upstream refused these credentials, or everybody."""
     return error.status in (401, 403) or isinstance(error, Unauthorized | Denied)
 
 

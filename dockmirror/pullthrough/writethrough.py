@@ -157,6 +157,6 @@ def _named(write: Write, written: WriteResult) -> frozenset[Tag]:
 
 
 def _is_unknown(error: BaseException) -> bool:
-    """Whether the upstream may have done it nevertheless: it has not refused, or nobody knows."""
+    """Return whether the upstream may have performed the write in spite of the error."""
     status = error.upstream_status if isinstance(error, RegistryError) else None
     return status is None or status == 404 or status >= 500

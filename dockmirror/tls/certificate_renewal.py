@@ -16,7 +16,7 @@ CHECK_PERIOD = 10.0
 FIRST, LONGEST = 30.0, 21_600.0
 """Seconds of pause after a name's first failure, and the most that it grows to."""
 FACTOR = 8.0
-"""How much longer each pause is than the one before: a name fails at most four times in an hour.
+"""The factor by which each pause exceeds the one before: a name fails at most four times in an hour.
 
 Let's Encrypt allows five failures per name and hour (https://letsencrypt.org/docs/rate-limits/).
 """
