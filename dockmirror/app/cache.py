@@ -25,17 +25,16 @@ from ..pullthrough.generations import TombstoneFilter, Tombstones
 from ..status.status_values import DownloadStatus, Usage
 from ..store import pins
 from ..store.bucket.blocking_bucket import BucketAddress, is_available
+from ..store.bucket.tiered_store import TieredStore, open_tiered_store
 from ..store.downloads.context import DownloadContext, DownloadStats
 from ..store.downloads.downloads import Downloads
 from ..store.eviction.budget import Budget
 from ..store.eviction.eviction import Eviction
-from ..store.local_store import LocalContentStore, LocalDocumentStore, LocalTagStore
+from ..store.local_store import LocalStore
 from ..store.memory_cache import MemoryCache
 from ..store.pins import Pin
-from ..store.size_tracking import SizeTrackingStore
 from ..store.store_directory import prepare_directory, try_writing
 from ..store.threads import RunInThread, run_in_pool
-from ..store.tiered.tiered_store import TieredStore, open_tiered_store
 from ..store.upload_staging import LocalUploadStaging
 from ..store.usage_report import UsageReport
 from ..web.readiness import StoreCheck
@@ -95,13 +94,13 @@ def open_cache(root: Path, settings: Settings, reactor: Any) -> CacheParts:
     prepare_directory(root)
     pool = ThreadPool(0, THREADS, "store")
     in_thread = run_in_pool(reactor, pool)
-    tiered = _tiered(root, settings, reactor, in_thread)
-    stored = LocalContentStore(root, reactor, in_thread) if tiered is None else tiered.contents
     eviction = Eviction(root, reactor, in_thread, make_budget(root, settings))
-    memory_cache = MemoryCache(stored, root, reactor, MEMORY_CACHE_SIZE)
-    documents = LocalDocumentStore(root, reactor, in_thread) if tiered is None else tiered.documents
-    deletions = Tombstones(documents, reactor)
-    contents = TombstoneFilter(SizeTrackingStore(memory_cache, eviction.add), deletions, reactor)
+    local = LocalStore.open(root, reactor, in_thread, eviction.add)
+    tiered = _tiered(local, settings, reactor, in_thread)
+    store = tiered or local
+    memory_cache = MemoryCache(store.contents, root, reactor, MEMORY_CACHE_SIZE)
+    deletions = Tombstones(store.documents, reactor)
+    contents = TombstoneFilter(memory_cache, deletions, reactor)
 
     async def try_disk() -> None:
         await in_thread(partial(try_writing, root))
@@ -117,8 +116,8 @@ def open_cache(root: Path, settings: Settings, reactor: Any) -> CacheParts:
         tiered.service.setServiceParent(service)
     return CacheParts(
         contents,
-        LocalTagStore(root, reactor, in_thread) if tiered is None else tiered.tags,
-        documents,
+        store.tags,
+        store.documents,
         deletions,
         downloads,
         LocalUploadStaging(root, in_thread, reactor, eviction.add, lambda: eviction.limit // 2),
@@ -133,7 +132,9 @@ def open_cache(root: Path, settings: Settings, reactor: Any) -> CacheParts:
     )
 
 
-def _tiered(root: Path, settings: Settings, reactor: Any, in_thread: RunInThread) -> TieredStore | None:
+def _tiered(
+    local: LocalStore, settings: Settings, reactor: Any, in_thread: RunInThread
+) -> TieredStore | None:
     if settings.store is None:
         for key in ("store_endpoint", "store_days", "redirect"):
             if getattr(settings, key):
@@ -142,7 +143,7 @@ def _tiered(root: Path, settings: Settings, reactor: Any, in_thread: RunInThread
     if not is_available():
         raise ConfigurationError("store: needs the extra 'objects': pip install 'dockmirror[objects]'")
     address = BucketAddress(settings.store, settings.store_endpoint)
-    return open_tiered_store(root, address, settings.redirect, settings.store_days, reactor, in_thread)
+    return open_tiered_store(local, address, settings.redirect, settings.store_days, reactor, in_thread)
 
 
 def has_cache(settings: Settings) -> bool:

@@ -22,10 +22,10 @@ from ..oci.digest import Digest
 from ..oci.reference import Repository, Tag
 from ..pullthrough.generations import deletion_document
 from ..pullthrough.grants import imported_document
-from ..store import atomic_file, files, layout, offline_writer
-from ..store.data_files import is_stored
+from ..store import content_files, files, layout
+from ..store.content_files import is_stored
 from ..store.eviction.budget import wait_for_usage_counter
-from ..store.eviction.sweep import Sweep
+from ..store.eviction.eviction import Sweep
 from .context import Context, open_store
 from .output import progress_bars
 
@@ -116,7 +116,7 @@ def _import_image(root: Path, planned: _PlannedImport, settings: Settings, done:
                 bar.advance(task, planned.archive.size(part))
                 continue
             pieces = planned.archive.pieces(part) if data is None else iter([data])
-            added += offline_writer.add_content(
+            added += content_files.add_content(
                 root, part.digest, _report_progress(pieces, lambda count: bar.advance(task, count))
             )
             done.add(part.digest)
@@ -125,10 +125,10 @@ def _import_image(root: Path, planned: _PlannedImport, settings: Settings, done:
         if part.digest is not None:
             kind = ContentKind.BLOB if data is None else ContentKind.MANIFEST
             files.remove(root / layout.document(deletion_document(repository, part.digest, kind)))
-            offline_writer.link_content(root, repository, part.digest, kind, now)
+            content_files.link_content(root, repository, part.digest, kind, now)
     _mark_public(root, repository, [part.digest for part, _ in parts], settings, now)
     if isinstance(planned.name.reference, Tag) and planned.image.descriptor.digest is not None:
-        offline_writer.set_tag(root, repository, planned.name.reference, planned.image.descriptor.digest, now)
+        content_files.set_tag(root, repository, planned.name.reference, planned.image.descriptor.digest, now)
     return added
 
 
@@ -146,7 +146,7 @@ def _mark_public(
     ]
     for entry, digest in product(entries, dict.fromkeys([*digests, None])):
         path = layout.document(imported_document(entry, Repository(repository.rest), digest))
-        atomic_file.replace_file(root / path, str(now).encode(), root / layout.TEMPORARY, now)
+        files.replace_file(root / path, str(now).encode(), root / layout.TEMPORARY, now)
 
 
 def _report_progress(pieces: Iterable[bytes], report: Callable[[int], None]) -> Iterator[bytes]:

@@ -11,12 +11,7 @@ from ..oci.digest import Digest
 from ..oci.errors import DigestInvalid
 from ..oci.reference import Tag
 from ..store.eviction.budget import wait_for_usage_counter
-from ..store.eviction.delete_image import (
-    DeletionPlan,
-    delete_image,
-    plan_manifest_deletion,
-    plan_tag_deletion,
-)
+from ..store.eviction.removal import DeletionPlan, delete_image, plan_manifest_deletion, plan_tag_deletion
 from ..store.held_images import HeldImages
 from ..store.pins import Pin, iter_pins
 from .context import Context, open_store, parse_image

@@ -13,9 +13,9 @@ from ..app.cache import make_budget
 from ..oci.digest import Digest
 from ..store import layout
 from ..store.eviction import store_files
-from ..store.eviction.sweep import Sweep, SweepResult
+from ..store.eviction.eviction import Sweep, SweepResult
+from ..store.eviction.removal import find_corrupt, remove_corrupt
 from ..store.held_images import HeldImages
-from ..store.integrity import find_corrupt, remove_corrupt
 from .context import Context, open_store
 from .options import json_option
 from .output import format_size, print_json, print_table, progress_bars

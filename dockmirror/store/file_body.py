@@ -1,19 +1,223 @@
-"""A response body that is read from a file without blocking the reactor."""
+"""Open contents on the disk, read and delivered without blocking the reactor."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from errno import EBADF
+from functools import partial
+from typing import Protocol, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConsumer, IReactorTime
 from zope.interface import implementer
 
-from ..interfaces import IBody, IFileConsumer
+from ..body.in_memory import BytesBody
+from ..interfaces import IBody, IFileConsumer, IStoredContent
 from ..oci.descriptor import Descriptor
+from ..oci.errors import Unavailable
 from ..oci.ranges import ContentRange
 from .coroutine_producer import CoroutineProducer
-from .file_reader import PIECE, FileReader
-from .transfer import CopyTransfer, ITransfer, SendfileTransfer
+from .threads import RunInThread, shield
+
+PIECE = 256 * 1024
+"""Bytes that are read, and kept in memory, at a time."""
+_NEAR, _FAR = 128 * 1024, 4 * 1024 * 1024
+_BYTE = bytearray(1)
+
+SendFile = Callable[[int, int, int], int | None]
+T = TypeVar("T")
+
+
+class FileReader:
+    """Reads cached pages at once and everything else in a thread."""
+
+    def __init__(self, file: int, in_thread: RunInThread) -> None:
+        self._file = file
+        self._in_thread = in_thread
+        self._step = _NEAR
+        self._uses = 0
+        self._closed = False
+
+    def read_nowait(self, offset: int, length: int) -> bytes | None:
+        """Read the cached beginning of a range.
+
+        None if nothing of it is cached or the file system cannot tell.
+        """
+        if self._closed:
+            return None
+        buffer = bytearray(length)
+        try:
+            count = os.preadv(self._file, [buffer], offset, os.RWF_NOWAIT)
+        except OSError:
+            return None
+        return bytes(memoryview(buffer)[:count])
+
+    def sendable(self, offset: int, length: int) -> int:
+        """Estimate how many bytes can be sent without waiting for the disk.
+
+        Only the last byte of each step is probed: disks are read ahead in order, so that the pages before a
+        cached page mostly are cached, too. The step doubles up to 4 MiB while probes succeed, and
+        falls back to the shortest when one fails.
+        """
+        count = 0
+        while count < length and not self._closed:
+            step = min(self._step, length - count)
+            if self._is_cached(offset + count + step - 1):
+                self._step = min(2 * self._step, _FAR)
+                count += step
+            elif self._step == _NEAR:
+                break
+            else:
+                self._step = _NEAR
+        return count
+
+    def _is_cached(self, offset: int) -> bool:
+        try:
+            os.preadv(self._file, [_BYTE], offset, os.RWF_NOWAIT)
+        except OSError:
+            return False
+        return True
+
+    def send(self, send_file: SendFile, offset: int, length: int) -> int | None:
+        """Call ``send_file``; see ``IFileConsumer``."""
+        if self._closed:
+            raise OSError(EBADF, os.strerror(EBADF))
+        return send_file(self._file, offset, length)
+
+    async def read(self, offset: int, length: int) -> bytes:
+        """Read a range in a thread; the result is shorter at the file's end.
+
+        :raises OSError: if the disk fails or the file was closed.
+        """
+        return await self.in_thread(lambda file: os.pread(file, length, offset))
+
+    async def in_thread(self, call: Callable[[int], T]) -> T:
+        """Call something with the descriptor in a thread; the file stays open until that returns.
+
+        :raises OSError: as the call does, or if the file was closed.
+        """
+        if self._closed:
+            raise OSError(EBADF, os.strerror(EBADF))
+        self._uses += 1
+        calling = self._in_thread(partial(call, self._file))
+        return await shield(self._counted(calling), late=lambda _: None)
+
+    def close(self) -> None:
+        """Close the file as soon as no thread uses it any more."""
+        if not self._closed:
+            self._closed = True
+            self._give_back()
+
+    async def _counted(self, calling: Awaitable[T]) -> T:
+        try:
+            return await calling
+        finally:
+            self._uses -= 1
+            if self._closed:
+                self._give_back()
+
+    def _give_back(self) -> None:
+        if self._uses:
+            return
+        if os.fstat(self._file).st_nlink:
+            os.close(self._file)
+        else:  # evicted: closing it frees the bytes, which may take a while
+            shield(self._in_thread(partial(os.close, self._file)), late=lambda _: None)
+
+
+_SENT = 4 * 1024 * 1024  # at a time; the reactor waits until the socket's buffer has taken it
+_BROUGHT = 1024 * 1024  # read from the disk at a time
+
+
+class ITransfer(Protocol):
+    """A way to transfer bytes to a consumer, chosen once per delivery."""
+
+    def try_send(self, file: FileReader, offset: int, length: int) -> int | None:
+        """Transfer some bytes without waiting for the disk; return how many.
+
+        0 if the consumer accepts nothing now; None if the disk must be waited for.
+
+        :raises Unavailable: if the file is too short or cannot be read.
+        """
+
+    async def read_then_send(self, file: FileReader, offset: int, length: int) -> Callable[[], int]:
+        """Wait for the disk in a thread; the result transfers the bytes and returns how many.
+
+        :raises Unavailable: if the file is too short or cannot be read.
+        """
+
+
+class SendfileTransfer:
+    """The kernel transfers the bytes.
+
+    :param send_file: ``IFileConsumer.send_file`` of the consumer.
+    """
+
+    def __init__(self, send_file: SendFile) -> None:
+        self._send_file = send_file
+
+    def try_send(self, file: FileReader, offset: int, length: int) -> int | None:
+        sendable = file.sendable(offset, min(_SENT, length))
+        return self._send(file, offset, sendable) if sendable else None
+
+    async def read_then_send(self, file: FileReader, offset: int, length: int) -> Callable[[], int]:
+        """Read the bytes into the page cache first."""
+        with _readable():
+            come = await file.in_thread(partial(_read, offset=offset, length=min(_BROUGHT, length)))
+        if not come:
+            raise _shorter()
+        return partial(self._send, file, offset, come)
+
+    def _send(self, file: FileReader, offset: int, length: int) -> int:
+        with _readable():
+            sent = file.send(self._send_file, offset, length)
+        if sent == 0:
+            raise _shorter()
+        return sent or 0
+
+
+class CopyTransfer:
+    """The bytes are read into memory and written."""
+
+    def __init__(self, write: Callable[[bytes], None]) -> None:
+        self._write_piece = write
+
+    def try_send(self, file: FileReader, offset: int, length: int) -> int | None:
+        piece = file.read_nowait(offset, min(PIECE, length))
+        return None if piece is None else self._write(piece)
+
+    async def read_then_send(self, file: FileReader, offset: int, length: int) -> Callable[[], int]:
+        with _readable():
+            piece = await file.read(offset, min(PIECE, length))
+        return partial(self._write, piece)
+
+    def _write(self, piece: bytes) -> int:
+        if not piece:
+            raise _shorter()
+        self._write_piece(piece)
+        return len(piece)
+
+
+def _read(file: int, offset: int, length: int) -> int:
+    """Read bytes into the page cache; return how many."""
+    come = 0
+    while come < length and (piece := os.pread(file, min(PIECE, length - come), offset + come)):
+        come += len(piece)
+    return come
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise Unavailable("the stored content cannot be read") from error
+
+
+def _shorter() -> Unavailable:
+    return Unavailable("the stored content is shorter than it was")
 
 
 @implementer(IBody)
@@ -70,3 +274,37 @@ class FileBody:
 
 def _length(segment: bytes | ContentRange) -> int:
     return len(segment) if isinstance(segment, bytes) else segment.length
+
+
+@implementer(IStoredContent)
+class StoredBytes:
+    """A content in memory."""
+
+    def __init__(self, data: bytes) -> None:
+        self.size = len(data)
+        self._data = data
+
+    def body(self, descriptor: Descriptor, segments: Sequence[bytes | ContentRange]) -> IBody:
+        return BytesBody(b"".join(map(self._segment, segments)), descriptor)
+
+    def close(self) -> None:
+        """Do nothing."""
+
+    def _segment(self, segment: bytes | ContentRange) -> bytes:
+        return segment if isinstance(segment, bytes) else self._data[segment.first : segment.last + 1]
+
+
+@implementer(IStoredContent)
+class OpenFile:
+    """A content in an open file."""
+
+    def __init__(self, reader: FileReader, size: int, clock: IReactorTime) -> None:
+        self.size = size
+        self._reader = reader
+        self._clock = clock
+
+    def body(self, descriptor: Descriptor, segments: Sequence[bytes | ContentRange]) -> IBody:
+        return FileBody(self._reader, descriptor, segments, self._clock)
+
+    def close(self) -> None:
+        self._reader.close()

@@ -1,13 +1,24 @@
-"""Operations on files and directories that other processes change at the same time; all calls block."""
+"""Operations on files and directories that other processes change at the same time; all calls block.
+
+Small files are read whole and replaced atomically: after a kill or a power failure either the old or the new
+file is there. If two files are replaced one after the other, the second is never there without the first.
+
+A seal marks a file that was verified and not written to since. It is a fixed fraction of a second in the
+modification time, which every write replaces.
+"""
 
 from __future__ import annotations
 
 import fcntl
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
+from secrets import token_hex
 
-from .seal import touch_sealed
+from attrs import frozen
+from twisted.logger import Logger
 
 TOUCH_INTERVAL = 60.0
 """Seconds during which further uses of a file are not recorded."""
@@ -113,3 +124,131 @@ def remove_empty(path: Path, top: Path) -> int:
             break
         path = path.parent
     return count
+
+
+_ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+
+_log = Logger()
+
+
+Version = tuple[int, int, int]
+"""Changes with every change of the file's content or modification time."""
+
+
+@frozen
+class SmallFile:
+    """The content of a small file, and its modification time in seconds since the epoch."""
+
+    data: bytes
+    modified: float
+    version: Version
+
+
+def read_small_file(path: Path) -> SmallFile | None:
+    """Read a small file; None if it is missing or unreadable."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            status = os.fstat(file)
+            return SmallFile(read_all(file), status.st_mtime, _version(status))
+        finally:
+            os.close(file)
+    except OSError as error:
+        if not isinstance(error, _ABSENT):
+            _log.error("{path} cannot be read: {error}", path=path, error=error)
+        return None
+
+
+def file_version(path: Path | str) -> Version | None:
+    """Return the file's current version; None if it is missing or unreadable."""
+    try:
+        return _version(os.stat(path))
+    except OSError:
+        return None
+
+
+def _version(status: os.stat_result) -> Version:
+    return status.st_ino, status.st_ctime_ns, status.st_mtime_ns
+
+
+def read_all(file: int) -> bytes:
+    return b"".join(iter(partial(os.read, file, 1024 * 1024), b""))
+
+
+def replace_file(path: Path, content: bytes, directory: Path, modified: float) -> None:
+    """Replace the file's content and modification time.
+
+    :param directory: directory for the temporary file, on the same file system.
+    :raises OSError: if that fails; nothing has changed then.
+    """
+    with open_replacement(path, directory) as file:
+        write_all(file, content)
+        os.utime(file, (modified, modified))
+
+
+@contextmanager
+def open_replacement(path: Path, directory: Path) -> Iterator[int]:
+    """Open a temporary file that is published in place of another one at the end, unless that fails.
+
+    :param directory: directory for the temporary file, on the same file system.
+    """
+    temporary = directory / f"{os.getpid()}-{token_hex(8)}"
+    file = _create(temporary)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)  # a locked file is not deleted as abandoned
+        yield file
+        os.fsync(file)
+        publish(temporary, path)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+    finally:
+        os.close(file)
+
+
+def _create(path: Path) -> int:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    try:
+        return os.open(path, flags, 0o666)
+    except FileNotFoundError:  # an operator emptied the cache
+        make_directory(path.parent)
+        return os.open(path, flags, 0o666)
+
+
+def write_all(file: int, content: bytes) -> None:
+    view = memoryview(content)
+    while view:
+        view = view[os.write(file, view) :]
+
+
+_SECOND = 10**9
+_MARK = 271_828_182
+
+
+def is_sealed(status: os.stat_result) -> bool:
+    """Report whether the file was verified and not written to since."""
+    return status.st_mtime_ns % _SECOND == _MARK
+
+
+def seal(file: int | Path, at: float) -> bool:
+    """Mark a file as verified, modified at that second.
+
+    :returns: False if the file system stores no fractions of a second.
+    :raises OSError: if the file belongs to another user or the disk is full.
+    """
+    modified = int(at) * _SECOND + _MARK
+    os.utime(file, ns=(modified, modified))
+    return is_sealed(os.stat(file))
+
+
+def touch_sealed(file: int | Path, at: float) -> None:
+    """Set the modification time and keep the seal; a file that is truncated meanwhile loses it.
+
+    :raises OSError: like ``seal``.
+    """
+    before = os.stat(file)
+    if is_sealed(before):
+        seal(file, at)
+    if not is_sealed(before) or os.stat(file).st_size != before.st_size:
+        os.utime(file, (at, at))

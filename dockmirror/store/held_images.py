@@ -13,8 +13,8 @@ from ..oci.errors import TagInvalid
 from ..oci.manifest import ManifestDocument
 from ..oci.platform import Platform
 from ..oci.reference import Repository, Tag
-from . import atomic_file, layout, links
-from .data_files import is_stored
+from . import content_files, files, layout
+from .content_files import is_stored
 from .eviction import store_files
 from .eviction.store_files import StoredFile
 
@@ -81,7 +81,7 @@ class HeldImages:
         """Return the repository's tags, sorted by name."""
         found = {}
         for path in store_files.iter_tags(self._root / layout.REPOSITORIES / repository.name):
-            named = links.read_link(path / layout.TAG_LINK)
+            named = content_files.read_link(path / layout.TAG_LINK)
             try:
                 if named is not None:
                     found[Tag.parse(path.name)] = named
@@ -114,7 +114,7 @@ class HeldImages:
         self, repository: Repository, digest: Digest, platform: Platform | None, depth: int
     ) -> StoredImage:
         stored = self._linked(repository, digest, ContentKind.MANIFEST)
-        found = atomic_file.read_small_file(self._root / layout.data(digest)) if stored and depth else None
+        found = files.read_small_file(self._root / layout.data(digest)) if stored and depth else None
         if stored is None or found is None or not digest.matches(found.data):
             return StoredImage(digest, platform=platform)
         manifest = ManifestDocument.parse(found.data)
@@ -137,4 +137,4 @@ class HeldImages:
 
     def _linked(self, repository: Repository, digest: Digest, kind: ContentKind) -> StoredFile | None:
         link = self._root / layout.link(repository, digest, kind)
-        return self.stat_content(digest) if links.links_to(link, digest) else None
+        return self.stat_content(digest) if content_files.links_to(link, digest) else None

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 
+from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -15,11 +17,24 @@ from ..concurrency.ttl_cache import TTLCache
 from ..interfaces import ContentKind, IContentStore, IDocumentStore, IStoredContent, ITagStore, TagEntry
 from ..oci.digest import Digest
 from ..oci.reference import Repository, Tag
-from . import atomic_file, files, layout, links
-from .data_files import is_stored, open_file, read_verified, verify_or_delete
-from .file_reader import FileReader
-from .open_content import OpenFile, StoredBytes
-from .seal import is_sealed, seal, touch_sealed
+from . import files, layout
+from .content_files import (
+    StoredLink,
+    is_stored,
+    link_content,
+    links_to,
+    open_file,
+    read_stored_link,
+    read_verified,
+    remove_link,
+    remove_tag,
+    remove_tags_of,
+    set_tag,
+    verify_or_delete,
+    write_link,
+)
+from .file_body import FileReader, OpenFile, StoredBytes
+from .files import is_sealed, seal, touch_sealed
 from .threads import RunInThread, shield
 
 _MAX_INLINE = {ContentKind.BLOB: 64 * 1024, ContentKind.MANIFEST: 4 * 1024 * 1024}
@@ -37,12 +52,21 @@ class LocalContentStore:
 
     Small contents are verified whenever they are opened, larger ones once, when they are opened for the first
     time after their file was written; corrupt files are deleted.
+
+    :param on_added: called with the number of bytes that were added.
     """
 
-    def __init__(self, root: Path, clock: IReactorTime, in_thread: RunInThread) -> None:
+    def __init__(
+        self,
+        root: Path,
+        clock: IReactorTime,
+        in_thread: RunInThread,
+        on_added: Callable[[int], None] = lambda _: None,
+    ) -> None:
         self._root = root
         self._clock = clock
         self._in_thread = in_thread
+        self._on_added = on_added
         self._seals = True
 
     async def open(self, repository: Repository, digest: Digest, kind: ContentKind) -> IStoredContent | None:
@@ -69,16 +93,17 @@ class LocalContentStore:
     async def add(self, repository: Repository, digest: Digest, kind: ContentKind, data: bytes) -> None:
         now = self._clock.seconds()
         await self._in_thread(partial(self._add, repository, digest, kind, data, now))
+        self._on_added(len(data))
 
     async def unlink(self, repository: Repository, digest: Digest, kind: ContentKind) -> None:
         link = self._root / layout.link(repository, digest, kind)
-        await self._in_thread(partial(links.remove_link, link, self._root))
+        await self._in_thread(partial(remove_link, link, self._root))
 
     def _open(
         self, repository: Repository, digest: Digest, kind: ContentKind, now: float
     ) -> IStoredContent | None:
         try:
-            if not links.links_to(self._root / layout.link(repository, digest, kind), digest):
+            if not links_to(self._root / layout.link(repository, digest, kind), digest):
                 return None
             return self._open_file(digest, kind, now)
         except (FileNotFoundError, NotADirectoryError):
@@ -150,17 +175,17 @@ class LocalContentStore:
             return False
         with suppress(OSError):  # an eviction that has chosen it must see the use
             touch_sealed(data, now)
-        links.write_link(link, digest, self._root, now)
+        write_link(link, digest, self._root, now)
         if not is_stored(data, digest):
-            links.remove_link(link, self._root)
+            remove_link(link, self._root)
             return False
         return True
 
     def _add(
         self, repository: Repository, digest: Digest, kind: ContentKind, data: bytes, now: float
     ) -> None:
-        atomic_file.replace_file(self._root / layout.data(digest), data, self._root / layout.TEMPORARY, now)
-        links.write_link(self._root / layout.link(repository, digest, kind), digest, self._root, now)
+        files.replace_file(self._root / layout.data(digest), data, self._root / layout.TEMPORARY, now)
+        link_content(self._root, repository, digest, kind, now)
 
 
 def _close_late(opened: IStoredContent | None) -> None:
@@ -184,15 +209,13 @@ class LocalTagStore:
         self._root = root
         self._clock = clock
         self._in_thread = in_thread
-        self._links: TTLCache[tuple[Repository, Tag], links.StoredLink] = TTLCache(clock, _MAX_CACHED_TAGS)
+        self._links: TTLCache[tuple[Repository, Tag], StoredLink] = TTLCache(clock, _MAX_CACHED_TAGS)
 
     async def get(self, repository: Repository, tag: Tag) -> TagEntry | None:
         cached = self._links.get((repository, tag))
         if cached is not None and cached.is_current():
             return cached.entry
-        link = await self._in_thread(
-            partial(links.read_stored_link, self._root / layout.tag_link(repository, tag))
-        )
+        link = await self._in_thread(partial(read_stored_link, self._root / layout.tag_link(repository, tag)))
         if link is None:
             self._links.drop((repository, tag))
             return None
@@ -205,7 +228,9 @@ class LocalTagStore:
 
     async def record(self, repository: Repository, tag: Tag, entry: TagEntry) -> None:
         """Set the tag with this time of confirmation; if the disk fails, it keeps its previous target."""
-        storing = self._in_thread(partial(self._put, repository, tag, entry.digest, entry.confirmed))
+        storing = self._in_thread(
+            partial(set_tag, self._root, repository, tag, entry.digest, entry.confirmed)
+        )
         try:
             await storing
         except OSError as error:
@@ -215,16 +240,17 @@ class LocalTagStore:
 
     async def forget(self, repository: Repository, tag: Tag) -> None:
         directory = self._root / layout.tag_directory(repository, tag)
-        await self._in_thread(partial(links.remove_tag, directory, self._root))
+        await self._in_thread(partial(remove_tag, directory, self._root))
 
     async def forget_named(self, repository: Repository, digest: Digest) -> None:
         await self._in_thread(
-            partial(links.remove_tags_of, self._root / layout.tags_directory(repository), digest, self._root)
+            partial(
+                remove_tags_of,
+                self._root / layout.tags_directory(repository),
+                digest,
+                self._root,
+            )
         )
-
-    def _put(self, repository: Repository, tag: Tag, digest: Digest, now: float) -> None:
-        links.write_link(self._root / layout.tag_history(repository, tag, digest), digest, self._root, now)
-        links.write_link(self._root / layout.tag_link(repository, tag), digest, self._root, now)
 
 
 @implementer(IDocumentStore)
@@ -243,16 +269,40 @@ class LocalDocumentStore:
         """Replace the document; if the disk fails, the previous one stays."""
         path, temporary = self._root / layout.document(name), self._root / layout.TEMPORARY
         try:
-            await self._in_thread(
-                partial(atomic_file.replace_file, path, data, temporary, self._clock.seconds())
-            )
+            await self._in_thread(partial(files.replace_file, path, data, temporary, self._clock.seconds()))
         except OSError as error:
             _log.error("{name} cannot be written: {error}", name=name, error=error)
 
     def _read_file(self, name: str, now: float) -> bytes | None:
         path = self._root / layout.document(name)
-        document = atomic_file.read_small_file(path)
+        document = files.read_small_file(path)
         if document is None:
             return None
         files.touch(path, document.modified, now)
         return document.data
+
+
+@frozen
+class LocalStore:
+    """The stores in a directory."""
+
+    root: Path
+    contents: LocalContentStore
+    tags: LocalTagStore
+    documents: LocalDocumentStore
+
+    @classmethod
+    def open(
+        cls,
+        root: Path,
+        clock: IReactorTime,
+        in_thread: RunInThread,
+        on_added: Callable[[int], None] = lambda _: None,
+    ) -> LocalStore:
+        """Open the stores; ``on_added`` is called with the number of bytes of each content that is added."""
+        return cls(
+            root,
+            LocalContentStore(root, clock, in_thread, on_added),
+            LocalTagStore(root, clock, in_thread),
+            LocalDocumentStore(root, clock, in_thread),
+        )

@@ -17,8 +17,9 @@ from ..oci.digest import Digest
 from ..oci.errors import RegistryError
 from ..oci.ranges import ContentRange
 from ..oci.reference import Repository
-from . import atomic_file, layout
-from .open_content import StoredBytes
+from . import layout
+from .file_body import StoredBytes
+from .files import Version, file_version
 
 REOPEN_INTERVAL = 60.0
 """Seconds after which a cached content is opened again."""
@@ -35,11 +36,11 @@ class _CachedContent:
 
     data: bytes
     since: float
-    files: Mapping[str, atomic_file.Version]
+    files: Mapping[str, Version]
 
     def is_current(self) -> bool:
         """Report whether all its files are unchanged."""
-        return all(atomic_file.file_version(path) == version for path, version in self.files.items())
+        return all(file_version(path) == version for path, version in self.files.items())
 
 
 @implementer(IContentStore)
@@ -108,12 +109,12 @@ class MemoryCache:
 
     def _file_versions(
         self, repository: Repository, digest: Digest, kind: ContentKind
-    ) -> Mapping[str, atomic_file.Version] | None:
+    ) -> Mapping[str, Version] | None:
         """Return the versions of the link and of the file; None if one of them is missing."""
-        found: dict[str, atomic_file.Version] = {}
+        found: dict[str, Version] = {}
         for name in (layout.link(repository, digest, kind), layout.data(digest)):
             path = str(self._root / name)
-            version = atomic_file.file_version(path)
+            version = file_version(path)
             if version is None:
                 return None
             found[path] = version

@@ -14,7 +14,7 @@ from ..oci.digest import Digest
 from ..oci.errors import RegistryError
 from ..oci.platform import Platform
 from ..oci.reference import Reference, Repository, parse_reference
-from . import atomic_file, files, layout, links
+from . import content_files, files, layout
 
 
 @frozen
@@ -59,7 +59,7 @@ def add_pin(root: Path, pin: Pin) -> None:
 
     :raises OSError: if the pin cannot be written.
     """
-    atomic_file.replace_file(_path(root, pin), bytes(pin), root / layout.TEMPORARY, 0.0)
+    files.replace_file(_path(root, pin), bytes(pin), root / layout.TEMPORARY, 0.0)
 
 
 def remove_pin(root: Path, pin: Pin) -> bool:
@@ -71,7 +71,7 @@ def iter_pins(root: Path) -> Iterator[tuple[Pin, float]]:
     """Iterate over the pins, each with the time of its last refresh in seconds since the epoch, or 0."""
     with suppress(FileNotFoundError):
         for name in sorted(os.listdir(root / layout.PINS)):
-            found = atomic_file.read_small_file(root / layout.PINS / name)
+            found = files.read_small_file(root / layout.PINS / name)
             pin = Pin.parse(found.data) if found else None
             if found and pin:
                 yield pin, found.modified
@@ -79,7 +79,7 @@ def iter_pins(root: Path) -> Iterator[tuple[Pin, float]]:
 
 def mark_refreshed(root: Path, pin: Pin, now: float) -> None:
     """Record a refresh, unless the image was unpinned or its platforms were changed meanwhile."""
-    found = atomic_file.read_small_file(_path(root, pin))
+    found = files.read_small_file(_path(root, pin))
     if found is not None and Pin.parse(found.data) == pin:
         with suppress(FileNotFoundError):
             os.utime(_path(root, pin), (now, now))
@@ -90,7 +90,7 @@ def iter_pinned_manifests(root: Path) -> Iterator[Digest]:
     for pin, _ in iter_pins(root):
         if isinstance(pin.reference, Digest):
             yield pin.reference
-        elif entry := links.read_link(root / layout.tag_link(pin.repository, pin.reference)):
+        elif entry := content_files.read_link(root / layout.tag_link(pin.repository, pin.reference)):
             yield entry.digest
 
 

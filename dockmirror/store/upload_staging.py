@@ -22,7 +22,7 @@ from ..interfaces import IStagedUpload, IUploadStaging
 from ..oci.digest import Digest
 from . import files, layout
 from .downloads.partial_file import PartialFile, PartialPaths
-from .file_reader import FileReader
+from .file_body import FileReader
 from .threads import RunInThread, shield
 from .writer import AsyncFileWriter, BackgroundHasher
 

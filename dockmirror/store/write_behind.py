@@ -16,7 +16,7 @@ from ..interfaces import ContentKind
 from ..oci.digest import Digest
 from ..oci.errors import RegistryError
 from ..oci.reference import Repository, Tag
-from . import atomic_file, files, layout
+from . import files, layout
 
 _CLAIMED = ".taken-"
 
@@ -64,7 +64,7 @@ def enqueue(root: Path, write: PendingWrite, now: float) -> None:
 
     :raises OSError: if it cannot be stored.
     """
-    atomic_file.replace_file(
+    files.replace_file(
         _path(root, write), json.dumps(write.to_fields()).encode(), root / layout.TEMPORARY, now
     )
 

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.interfaces import IReactorTime
 
 from ..oci.digest import Digest, Verifier
-from .file_reader import FileReader
+from .file_body import FileReader
 
 SLOW_WRITE = 0.05
 """Seconds; a write that takes longer leaves those after it to threads, until one there does not."""

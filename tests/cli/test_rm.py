@@ -6,7 +6,7 @@ import os
 
 from dockmirror.interfaces import ContentKind
 from dockmirror.oci.digest import Digest
-from dockmirror.store import layout, links
+from dockmirror.store import content_files, layout
 
 from ..archive.packing import manifest
 from .shop import AMD, BASE, CONFIG, LAYER, NGINX, OTHER, USED, Shop
@@ -74,7 +74,7 @@ def test_verify_reports_corrupt_contents_and_repairs_them(shop: Shop) -> None:
 def test_gc_deletes_unreferenced_contents_and_abandoned_downloads(shop: Shop) -> None:
     """Contents in use stay."""
     adrift = shop.blob(OTHER, b"adrift")
-    links.remove_link(shop.root / layout.link(OTHER, adrift, ContentKind.BLOB), shop.root)
+    content_files.remove_link(shop.root / layout.link(OTHER, adrift, ContentKind.BLOB), shop.root)
     part = shop.root / layout.growing("docker.io", adrift)
     part.parent.mkdir(parents=True)
     part.write_bytes(b"adr")

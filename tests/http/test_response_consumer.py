@@ -34,8 +34,7 @@ from dockmirror.http.server_request import ServerRequest
 from dockmirror.interfaces import Answer, IBody, IFileConsumer
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.ranges import ContentRange
-from dockmirror.store.file_body import FileBody
-from dockmirror.store.file_reader import FileReader
+from dockmirror.store.file_body import FileBody, FileReader
 from dockmirror.web.respond import respond
 from tests.listening import AUTHORITY, Secured, soon
 from tests.store.threads import inline

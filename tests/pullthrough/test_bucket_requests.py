@@ -19,10 +19,10 @@ from dockmirror.oci.reference import Repository, Tag
 from dockmirror.pullthrough.generations import LOOKED_UP
 from dockmirror.pullthrough.grants import PUBLIC
 from dockmirror.store.bucket.bucket_stores import ABSENT_TTL
+from dockmirror.store.bucket.tiered_store import ABSENT_TTL as DOCUMENT_ABSENT
+from dockmirror.store.bucket.tiered_store import BUCKET_CHECK_INTERVAL, REFRESH_TTL
 from dockmirror.store.downloads.context import DownloadContext
 from dockmirror.store.downloads.downloads import Downloads
-from dockmirror.store.tiered.tiered_stores import ABSENT_TTL as DOCUMENT_ABSENT
-from dockmirror.store.tiered.tiered_stores import BUCKET_CHECK_INTERVAL, REFRESH_TTL
 
 from ..answering import Recorder, now, watch
 from ..bucket_table import row

@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 from dockmirror.interfaces import ContentKind
 from dockmirror.oci.reference import Repository
 from dockmirror.pullthrough.generations import LOOKED_UP, Generations, TombstoneFilter, Tombstones
-from dockmirror.store.tiered.tiered_stores import REFRESH_TTL
+from dockmirror.store.bucket.tiered_store import REFRESH_TTL
 
 from ..answering import now
 from ..store.contract import DATA, DIGEST, HERE, LARGE, LARGE_DIGEST

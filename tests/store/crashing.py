@@ -23,10 +23,9 @@ from dockmirror.interfaces import ContentKind
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.reference import Repository, Tag
 from dockmirror.store import files, layout
-from dockmirror.store.eviction.abandoned_partials import delete_abandoned
 from dockmirror.store.eviction.budget import Budget
+from dockmirror.store.eviction.eviction import Sweep, delete_abandoned
 from dockmirror.store.eviction.store_files import iter_links
-from dockmirror.store.eviction.sweep import Sweep
 from dockmirror.store.store_directory import prepare_directory
 
 from ..answering import now

@@ -15,7 +15,7 @@ from dockmirror.interfaces import (
 )
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.reference import Repository, Tag
-from dockmirror.store.open_content import StoredBytes
+from dockmirror.store.file_body import StoredBytes
 
 
 @implementer(IContentStore)

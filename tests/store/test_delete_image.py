@@ -8,7 +8,7 @@ import pytest
 
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.reference import Tag
-from dockmirror.store.eviction.delete_image import delete_image, plan_manifest_deletion, plan_tag_deletion
+from dockmirror.store.eviction.removal import delete_image, plan_manifest_deletion, plan_tag_deletion
 
 from ..answering import now
 from .contract import ELSEWHERE, HERE

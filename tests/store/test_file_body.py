@@ -16,8 +16,7 @@ from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.errors import Unavailable
 from dockmirror.oci.ranges import ContentRange
 from dockmirror.store.coroutine_producer import BURST
-from dockmirror.store.file_body import FileBody
-from dockmirror.store.file_reader import PIECE, FileReader
+from dockmirror.store.file_body import PIECE, FileBody, FileReader
 from dockmirror.store.threads import RunInThread
 
 from ..answering import FileRecorder, Recorder, watch

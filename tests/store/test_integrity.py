@@ -8,7 +8,8 @@ import pytest
 
 from dockmirror.interfaces import ContentKind
 from dockmirror.oci.digest import Digest
-from dockmirror.store import integrity, layout
+from dockmirror.store import layout
+from dockmirror.store.eviction import removal
 
 from ..answering import now
 from .contract import ELSEWHERE, HERE
@@ -25,12 +26,12 @@ def test_corrupt_contents(store: Stocked) -> None:
     right, wrong = store.blob(b"right"), store.blob(b"wrong")
     now(store.contents.link(ELSEWHERE, wrong, ContentKind.BLOB))
     read: list[int] = []
-    assert integrity.find_corrupt(store.root, [right, wrong], read.append) == []
+    assert removal.find_corrupt(store.root, [right, wrong], read.append) == []
     assert sum(read) == 10
     (store.root / layout.data(wrong)).write_bytes(b"wrung")
-    [found] = integrity.find_corrupt(store.root, [right, wrong], read.append)
+    [found] = removal.find_corrupt(store.root, [right, wrong], read.append)
     assert (found.digest, found.repositories) == (wrong, (HERE.name, ELSEWHERE.name))
-    assert integrity.remove_corrupt(store.root, [found]) == 1
+    assert removal.remove_corrupt(store.root, [found]) == 1
     assert store.held(right, wrong) == [True, False]
     assert not any(wrong.hex in path for path in store.tree())
 
@@ -40,8 +41,8 @@ def test_changes_during_verification(store: Stocked) -> None:
     digest = store.blob(b"content")
     path = store.root / layout.data(digest)
     path.write_bytes(b"another")
-    [found] = integrity.find_corrupt(store.root, [digest, Digest.of(b"gone")], lambda _: None)
+    [found] = removal.find_corrupt(store.root, [digest, Digest.of(b"gone")], lambda _: None)
     store.blob(b"content")
-    assert integrity.remove_corrupt(store.root, [found]) == 0
+    assert removal.remove_corrupt(store.root, [found]) == 0
     path.unlink()
-    assert integrity.remove_corrupt(store.root, [found]) == 0
+    assert removal.remove_corrupt(store.root, [found]) == 0

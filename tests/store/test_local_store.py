@@ -23,7 +23,7 @@ from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import Unavailable
 from dockmirror.oci.ranges import ContentRange
 from dockmirror.store import layout, local_store
-from dockmirror.store.data_files import verify_or_delete
+from dockmirror.store.content_files import verify_or_delete
 from dockmirror.store.local_store import REREAD_INTERVAL, LocalContentStore, LocalDocumentStore, LocalTagStore
 from dockmirror.store.threads import RunInThread, run_in_pool
 
@@ -470,3 +470,13 @@ def test_emptied_cache(tmp_path: Path, contents: LocalContentStore) -> None:
     assert now(contents.open(HERE, DIGEST, ContentKind.MANIFEST)) is None
     now(contents.add(HERE, DIGEST, ContentKind.MANIFEST, DATA))
     assert now(read(now(contents.open(HERE, DIGEST, ContentKind.MANIFEST)))) == DATA
+
+
+def test_added_bytes_are_counted(tmp_path: Path, clock: Clock) -> None:
+    """Added bytes are counted; opening and linking count nothing."""
+    counts: list[int] = []
+    contents = LocalContentStore(tmp_path, clock, inline, counts.append)
+    now(contents.add(HERE, DIGEST, ContentKind.BLOB, DATA))
+    now(contents.link(ELSEWHERE, DIGEST, ContentKind.BLOB))
+    now(contents.open(HERE, DIGEST, ContentKind.BLOB))
+    assert counts == [len(DATA)]

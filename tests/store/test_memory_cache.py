@@ -17,7 +17,6 @@ from dockmirror.store import layout
 from dockmirror.store.bucket.bucket_stores import BucketContentStore
 from dockmirror.store.local_store import LocalContentStore
 from dockmirror.store.memory_cache import REOPEN_INTERVAL, MemoryCache
-from dockmirror.store.size_tracking import SizeTrackingStore
 
 from ..answering import now
 from .bucket.buckets import bucket
@@ -43,14 +42,6 @@ class TestWithoutRoom(ContentsContract):
     @pytest.fixture
     def contents(self, tmp_path: Path) -> IContentStore:
         return MemoryCache(LocalContentStore(tmp_path, Clock(), inline), tmp_path, Clock(), 0)
-
-
-class TestSizeTracking(ContentsContract):
-    """A size tracking store in front of a cache."""
-
-    @pytest.fixture
-    def contents(self) -> IContentStore:
-        return SizeTrackingStore(MemoryContents(), lambda size: None)
 
 
 @implementer(IContentStore)
@@ -228,13 +219,3 @@ def test_limit(tmp_path: Path) -> None:
     for data in datas[1:3]:
         assert memory.read(data) == data
     assert memory.asked.opened == opened + 2
-
-
-def test_added_bytes_are_counted() -> None:
-    """Added bytes are counted; opening and linking count nothing."""
-    counts: list[int] = []
-    contents = SizeTrackingStore(MemoryContents(), counts.append)
-    now(contents.add(HERE, DIGEST, ContentKind.BLOB, DATA))
-    now(contents.link(ELSEWHERE, DIGEST, ContentKind.BLOB))
-    now(contents.open(HERE, DIGEST, ContentKind.BLOB))
-    assert counts == [len(DATA)]

@@ -9,7 +9,7 @@ import pytest
 
 from dockmirror.interfaces import ContentKind
 from dockmirror.oci.digest import Digest
-from dockmirror.store import layout, offline_writer
+from dockmirror.store import content_files, layout
 from dockmirror.store.store_directory import prepare_directory
 
 from ..answering import now
@@ -25,16 +25,16 @@ def store(tmp_path: Path) -> Stocked:
 
 def test_added(store: Stocked) -> None:
     """An added content can be opened by its link and by its tag."""
-    assert offline_writer.add_content(store.root, DIGEST, [DATA[:3], DATA[3:]]) == len(DATA)
+    assert content_files.add_content(store.root, DIGEST, [DATA[:3], DATA[3:]]) == len(DATA)
     assert now(store.contents.open(HERE, DIGEST, ContentKind.BLOB)) is None
-    offline_writer.link_content(store.root, HERE, DIGEST, ContentKind.BLOB, EPOCH)
-    offline_writer.set_tag(store.root, HERE, LATEST, DIGEST, EPOCH)
+    content_files.link_content(store.root, HERE, DIGEST, ContentKind.BLOB, EPOCH)
+    content_files.set_tag(store.root, HERE, LATEST, DIGEST, EPOCH)
     assert now(store.contents.open(HERE, DIGEST, ContentKind.BLOB)) is not None
     assert now(store.contents.open(HERE, DIGEST, ContentKind.MANIFEST)) is None
     tagged = now(store.tags.get(HERE, LATEST))
     assert tagged is not None
     assert (tagged.digest, tagged.confirmed) == (DIGEST, EPOCH)
-    assert offline_writer.add_content(store.root, DIGEST, [DATA]) == 0
+    assert content_files.add_content(store.root, DIGEST, [DATA]) == 0
 
 
 def test_failing_source(store: Stocked) -> None:
@@ -45,6 +45,6 @@ def test_failing_source(store: Stocked) -> None:
         raise ValueError
 
     with pytest.raises(ValueError):  # noqa: PT011
-        offline_writer.add_content(store.root, Digest.of(b"x"), breaking())
+        content_files.add_content(store.root, Digest.of(b"x"), breaking())
     assert store.held(Digest.of(b"x")) == [False]
     assert list((store.root / layout.TEMPORARY).iterdir()) == []

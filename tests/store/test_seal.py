@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dockmirror.store.seal import is_sealed, seal, touch_sealed
+from dockmirror.store.files import is_sealed, seal, touch_sealed
 
 NOW = 1_700_000_000.75
 

@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 
 from dockmirror.oci.digest import Digest
 from dockmirror.store.downloads.partial_file import PartialFile, PartialPaths
-from dockmirror.store.file_reader import FileReader
+from dockmirror.store.file_body import FileReader
 from dockmirror.store.threads import RunInThread
 from dockmirror.store.writer import HASH_STEP, SLOW_WRITE, AsyncFileWriter, BackgroundHasher
 

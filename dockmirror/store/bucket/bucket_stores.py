@@ -17,7 +17,7 @@ from ...oci.digest import Digest
 from ...oci.errors import DigestInvalid
 from ...oci.reference import Repository, Tag
 from .. import layout
-from ..open_content import StoredBytes
+from ..file_body import StoredBytes
 from .blocking_bucket import ObjectReader, StoredObject
 from .bucket import Bucket
 from .object_body import OpenObject

@@ -2,23 +2,274 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from enum import Enum, auto
 from functools import partial
 
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ...body.verified import CorruptContent
+from ...concurrency.interrupt import Interrupt
 from ...concurrency.ttl_cache import TTLCache
-from ...interfaces import IDownloadReader, IDownloads, ISource
+from ...interfaces import ContentKind, IDownloadReader, IDownloads, ISource
 from ...oci.consent import HeldBlob
 from ...oci.digest import Digest
+from ...oci.errors import RegistryError, Unavailable
 from ...oci.reference import Repository
 from ...status.status_values import DownloadStatus
-from .context import DownloadContext
-from .continuation import Rejected
-from .download import Download, DownloadState
-from .partial_file import PartialPaths, is_locked
-from .progress import DownloadReader
+from ..file_body import FileReader
+from ..writer import BackgroundHasher
+from .context import (
+    Attempts,
+    DiskFullFallback,
+    DownloadContext,
+    NoReaders,
+    PossiblyCorrupt,
+    Rejected,
+    RestartRequired,
+)
+from .partial_file import PartialFile, PartialPaths, PartialState, is_locked, open_partial
+from .progress import DownloadProgress, DownloadReader
+from .upstream_fetch import UpstreamFetch
+
+POLL = 0.03
+"""Seconds between two looks at a file that another process completes."""
+
+
+class DownloadState(Enum):
+    """The states of a ``Download``."""
+
+    OPENING = auto()
+    FOLLOWING = auto()
+    FETCHING = auto()
+    COMMITTING = auto()
+    ENDED = auto()
+
+
+class Download:
+    """Downloads a blob for as long as somebody reads it, or follows another process that does.
+
+    States, and what leads from one to another::
+
+        OPENING      opens the partial file, or the finished blob
+          FETCHING     the file's lock was free, and is held now
+          FOLLOWING    another process holds it
+          COMMITTING   the blob is finished
+        FOLLOWING    looks at the file every 30 ms
+          FETCHING     its owner has died, or has no readers left; the lock is held now
+          COMMITTING   it is the finished blob, or was replaced by one after it was complete
+          OPENING      it was given up (RestartRequired)
+        FETCHING     asks the upstream, writes and hashes what comes
+          COMMITTING   all bytes are there, and match the digest
+          OPENING      the file cannot be continued (RestartRequired), and is removed
+          ENDED        the upstream fails (RegistryError), or was asked often enough; the file is kept,
+                       unless its bytes are wrong
+        COMMITTING   gives the readers the tail; syncs, renames and links an own file
+          ENDED        in any case; a file that cannot be renamed is removed
+        each of them
+          ENDED        the disk fails (OSError): an own file is removed; readers of a FETCHING download go on
+                       by themselves (DiskFullFallback), all others fail
+        each but COMMITTING
+          OPENING      all readers have left (NoReaders), and others have come since
+          ENDED        all have left.  FETCHING goes on, though, if most of the blob is there
+
+    Locking: see ``partial_file`` for the rules.  The lock is held in FETCHING and from there in COMMITTING,
+    and is released on the way to any other state, when nothing is being written any more.  Who does not hold
+    it reads only: the tail of the file not before its owner has noted that the digest is right.
+
+    :ivar progress: the part of the blob that is there, and its readers.
+    :param may_continue: tells whether one more may go on without readers.
+    :param ended: is called at the end, with the reason if the download failed.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        registry: str,
+        digest: Digest,
+        context: DownloadContext,
+        may_continue: Callable[[], bool],
+        ended: Callable[[Exception | None], None],
+    ) -> None:
+        self.progress = DownloadProgress(context.clock, self._reader_left)
+        self.state = DownloadState.OPENING
+        self._name = f"{registry}: {digest}"
+        self._digest = digest
+        self._context = context
+        self._may_continue = may_continue
+        self._ended = ended
+        self._paths = PartialPaths.of(context.root, registry, digest)
+        self._linked: set[Repository] = set()
+        self._interrupt = Interrupt()
+        self._attempts = Attempts()
+        self._partial: PartialFile | None = None
+        self._is_owned = False
+        self._fetch: UpstreamFetch | None = None
+
+    def begin(self) -> None:
+        Deferred.fromCoroutine(self._run()).addErrback(self._broke)
+
+    @property
+    def is_without_readers(self) -> bool:
+        """True while it is fetching although nobody reads it."""
+        return self.state is DownloadState.FETCHING and not self.progress.readers
+
+    async def link(self) -> None:
+        """Link the blob to all repositories that the upstream gave it for, each once."""
+        while unlinked := self.progress.repositories - self._linked:
+            self._linked |= unlinked
+            for repository in unlinked:
+                try:
+                    await self._context.contents.link(repository, self._digest, ContentKind.BLOB)
+                except OSError as error:
+                    self._log.error("{name} is not linked: {error}", name=repository.name, error=str(error))
+
+    def _reader_left(self) -> None:
+        if self.progress.readers or self.progress.is_verified:
+            return
+        if self._fetch is None or not (self._fetch.may_continue_without_readers and self._may_continue()):
+            self._interrupt.set(NoReaders())
+
+    async def _run(self) -> None:
+        while self.progress.readers:
+            try:
+                return await self._attempt()
+            except NoReaders:
+                self._release()
+            except RestartRequired as required:
+                if not self._may_restart(required):
+                    return self._end(required.error)
+            except OSError as error:
+                return await self._fall_back(error)
+            except RegistryError as error:
+                return self._end(error)
+        return self._end(None)
+
+    async def _attempt(self) -> None:
+        self.state, self._interrupt = DownloadState.OPENING, Interrupt()
+        partial, state = await self._context.in_thread(lambda: open_partial(self._paths))
+        self._partial = partial
+        file = FileReader(partial.descriptor, self._context.in_thread)
+        hasher = BackgroundHasher(self._digest, file)
+        self.progress.opened(file, partial.length())
+        if state is PartialState.LOCKED:
+            self.state = DownloadState.FOLLOWING
+            state = await self._follow(partial)
+        self._is_owned = state is PartialState.OWNED
+        if self._is_owned:
+            self.state = DownloadState.FETCHING
+            self._fetch = UpstreamFetch(
+                self.progress, partial, hasher, self._interrupt, self._attempts, self._context
+            )
+            await self._fetch.run()
+        elif state is PartialState.UNLINKED:
+            await self._check_unlinked(hasher)
+        await self._commit(partial)
+
+    async def _follow(self, partial: PartialFile) -> PartialState:
+        """Wait until no other process owns the file, and return its state then."""
+        while (state := self._look(partial)) is PartialState.LOCKED:
+            await self._interrupt.wait(lambda: deferLater(self._context.clock, POLL))
+        return state
+
+    def _look(self, partial: PartialFile) -> PartialState:
+        """Read the metadata before the state: it is this file's, if the file has its name afterwards."""
+        progress, metadata = self.progress, partial.metadata()
+        state, length = partial.state(), partial.length()
+        if length != progress.length:
+            progress.grew(length)
+        is_right = state is PartialState.COMPLETE
+        if state is PartialState.LOCKED and metadata is not None:
+            if not progress.has_answer or metadata.size != progress.size:
+                progress.answered(metadata.size)
+            is_right = metadata.is_verified and metadata.size == length
+        if is_right:
+            progress.verified()
+        return state
+
+    async def _check_unlinked(self, hasher: BackgroundHasher) -> None:
+        """A file that was complete when it lost its name may be right: then another took its place."""
+        length = self.progress.length
+        if length == self.progress.size:
+            await hasher.catch_up(length, lambda: bool(self.progress.readers))
+        if hasher.hashed < length or not await hasher.matches(length):
+            raise RestartRequired(Unavailable("the fetch that was read behind was given up"))
+
+    async def _commit(self, partial: PartialFile) -> None:
+        self.state = DownloadState.COMMITTING
+        self.progress.verified()
+        if self._is_owned:
+            is_kept = await self._store(partial)
+            self._context.stats.kept += is_kept
+            self._release(remove=not is_kept)
+        await self.link()
+        self._end(None)
+
+    async def _store(self, partial: PartialFile) -> bool:
+        """Return False if the blob cannot be renamed; it may still be read as long as it is open.
+
+        :raises OSError: when the disk has lost bytes: then nothing more may be read.
+        """
+        with suppress(OSError):
+            partial.write_verified_length(partial.length())
+        await self._context.in_thread(partial.sync)
+        try:
+            await self._context.in_thread(partial.commit)
+        except OSError as error:
+            self._context.disk_log.failed(error)
+            return False
+        self._context.disk_log.succeeded()
+        return True
+
+    def _may_restart(self, required: RestartRequired) -> bool:
+        """Give the file up, and return False if there were enough attempts of our own."""
+        was_fetching = self.state is DownloadState.FETCHING
+        self._attempts.were_wrong |= isinstance(required, PossiblyCorrupt)
+        self._release(remove=True)
+        self.progress.restarted(required.error)
+        return not was_fetching or next(self._attempts.pauses, None) is not None
+
+    async def _fall_back(self, error: OSError) -> None:
+        self._context.disk_log.failed(error)
+        fallback = None
+        if self._fetch is not None and not self.progress.is_verified:
+            with suppress(OSError):
+                fallback = await self._fetch.fallback()
+        self._end(error, fallback)
+
+    def _end(self, error: Exception | None, fallback: DiskFullFallback | None = None) -> None:
+        self.state = DownloadState.ENDED
+        if isinstance(error, CorruptContent):
+            self._log.error("{name}: {error}", name=self._name, error=str(error))
+            self._context.stats.wrong += 1
+        elif error is not None:
+            self._context.stats.failed += 1
+        self._release(remove=isinstance(error, CorruptContent | OSError))
+        self._ended(error)
+        self.progress.ended(None if fallback else error, fallback)
+
+    def _release(self, remove: bool = False) -> None:
+        """Release the lock.  Always remove an empty file: requests for unknown digests leave them."""
+        partial, self._partial, self._fetch = self._partial, None, None
+        if partial is None:
+            return
+        with suppress(OSError):
+            if self._is_owned and (remove or not partial.length()):
+                partial.remove()
+        self._is_owned = False
+        partial.unlock()
+
+    def _broke(self, failure: Failure) -> None:
+        self._log.failure("the fetch of {name} broke", failure=failure, name=self._name)
+        if self.state is not DownloadState.ENDED:
+            self._end(Unavailable("the fetch broke"))
+
 
 MAX_WITHOUT_READERS = 4
 """The number of downloads that go on at once although nobody reads them."""

@@ -25,8 +25,8 @@ from attrs import frozen
 
 from ...oci.digest import Digest
 from .. import files, layout
-from ..data_files import open_file
-from ..seal import seal
+from ..content_files import open_file
+from ..files import seal
 
 _UNKNOWN = "-"
 _VERIFIED = "verified "

@@ -20,9 +20,8 @@ from ...oci.errors import Unavailable
 from ...oci.ranges import ContentRange
 from ...oci.reference import Repository
 from ..coroutine_producer import CoroutineProducer
-from ..file_reader import FileReader
-from ..transfer import CopyTransfer, ITransfer, SendfileTransfer
-from .continuation import DiskFullFallback
+from ..file_body import CopyTransfer, FileReader, ITransfer, SendfileTransfer
+from .context import DiskFullFallback
 
 
 class DownloadProgress:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from attrs import frozen
 
-from .. import atomic_file, files, layout
+from .. import files, layout
 
 _DEFAULT_SHARE = 5
 _MAX_DEFAULT_SIZE = 100 * 10**9
@@ -121,5 +121,5 @@ def wait_for_usage_counter(root: Path) -> Iterator[UsageCounter]:
 
 def read_store_usage(root: Path) -> StoreUsage | None:
     """Read the usage without a lock."""
-    found = atomic_file.read_small_file(root / layout.USAGE_COUNTER)
+    found = files.read_small_file(root / layout.USAGE_COUNTER)
     return StoreUsage.parse(found.data.decode("ascii", "replace")) if found else None

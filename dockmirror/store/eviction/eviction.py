@@ -1,18 +1,188 @@
-"""Keep a store within its budget."""
+"""Keep a store within its budget: sweeps, and the service that runs them in the background."""
 
 from __future__ import annotations
 
+import fcntl
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
+from .. import files, layout
 from ..threads import RunInThread
-from .budget import Budget, Shortfall, read_store_usage
-from .sweep import Sweep, SweepResult, SweepStopped
+from . import store_files
+from .budget import Budget, Shortfall, StoreUsage, read_store_usage, try_lock_usage_counter
+from .store_scan import EvictionResult, StoreScan
+
+_DAY = 24 * 3600.0
+_HOUR = 3600.0
+_SCAN_INTERVAL = 30.0
+"""Seconds between two scans: more may have become evictable by then."""
+
+
+def count_abandoned(root: Path, now: float) -> int:
+    """Count the partial downloads that ``delete_abandoned`` would delete."""
+    parts = (path for path, _ in store_files.iter_downloads(root) if path.suffix != layout.SIZE)
+    return sum(_if_abandoned(path, now - _DAY, lambda: True) for path in parts)
+
+
+def delete_abandoned(root: Path, now: float) -> int:
+    """Delete temporary files unused for an hour and partial downloads unused for a day; count the latter.
+
+    Locked files stay, and so do new ones, which may be about to be locked.
+    """
+    for path in store_files.iter_temporary_files(root):
+        if path.is_dir():
+            _delete_trial_directory(path, now - _HOUR)
+        else:
+            _delete_if_abandoned(path, now - _HOUR)
+    return sum(_delete_partial(path, now - _DAY) for path, _ in store_files.iter_downloads(root))
+
+
+def _delete_partial(path: Path, limit: float) -> bool:
+    if path.suffix != layout.SIZE:
+        return _delete_if_abandoned(path, limit)
+    if not path.with_suffix("").exists():
+        _delete_if_abandoned(path, limit)
+    return False
+
+
+def _delete_if_abandoned(path: Path, limit: float) -> bool:
+    """Delete a file with its size file, if it is old and unlocked; report whether it was deleted."""
+
+    def remove() -> bool:
+        files.remove(path.with_name(path.name + layout.SIZE))
+        return files.remove(path)
+
+    return _if_abandoned(path, limit, remove)
+
+
+def _if_abandoned(path: Path, limit: float, then: Callable[[], bool]) -> bool:
+    """Call ``then`` if the file was last modified before that time and is unlocked."""
+    stored = store_files.stat_file(path)
+    if stored is None or stored.used >= limit:
+        return False
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return store_files.stat_file(path) == stored and then()
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(file)
+
+
+def _delete_trial_directory(path: Path, limit: float) -> None:
+    """Delete the directory of a check at start that was killed."""
+    with suppress(FileNotFoundError):
+        if path.stat().st_mtime < limit:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+@frozen
+class SweepResult:
+    """The outcome of a sweep.
+
+    :ivar size: the number of stored bytes.
+    :ivar abandoned: the number of abandoned partial downloads that were deleted.
+    :ivar evicted: None if there was no scan.
+    :ivar unreferenced: the contents without links, if these were collected.
+    :ivar shortfall: what the file system still lacks; None if it has enough.
+    """
+
+    size: int
+    abandoned: int
+    evicted: EvictionResult | None = None
+    unreferenced: EvictionResult | None = None
+    shortfall: Shortfall | None = None
+
+
+class SweepStopped(Exception):
+    """Raised to end a scan when the mirror stops."""
+
+
+class Sweep:
+    """Sweeps a store, in a thread; one process of those that share the directory at a time."""
+
+    def __init__(self, root: Path, budget: Budget) -> None:
+        self._root = root
+        self.budget = budget
+        self._stopping = False
+
+    def stop(self) -> None:
+        """Stop a scan that is under way in another thread."""
+        self._stopping = True
+
+    def run(self, added: int, now: float) -> SweepResult | None:
+        """Count bytes that were stored since the last sweep, and evict if the budget is exceeded.
+
+        Returns None, without counting the bytes, while another process sweeps.
+
+        :raises SweepStopped: if it was stopped.
+        """
+        with try_lock_usage_counter(self._root) as counter:
+            if counter is None:
+                return None
+            abandoned = delete_abandoned(self._root, now)
+            usage = counter.read()
+            if usage is None or abandoned or self._is_due(usage.size + added, now - usage.scanned):
+                result = self._scan(abandoned, now)
+                counter.write(StoreUsage(result.size, now))
+                return result
+            counter.write(StoreUsage(usage.size + added, usage.scanned))
+            return SweepResult(usage.size + added, abandoned)
+
+    def collect(self, now: float) -> SweepResult | None:
+        """Scan at once and delete unreferenced contents, too; None while another process sweeps."""
+        with try_lock_usage_counter(self._root) as counter:
+            if counter is None:
+                return None
+            abandoned = delete_abandoned(self._root, now)
+            scan = StoreScan(self._root, now, self._check)
+            size = scan.measure()
+            unreferenced = scan.delete_unreferenced()
+            size -= unreferenced.bytes
+            evicted = scan.evict(self._shortfall(size))
+            counter.write(StoreUsage(size - evicted.bytes, now))
+            return SweepResult(size - evicted.bytes, abandoned, evicted, unreferenced)
+
+    def dry_run(self, now: float) -> SweepResult:
+        """Return what ``collect`` would do."""
+        scan = StoreScan(self._root, now, self._check)
+        size, unreferenced = scan.measure(), scan.find_unreferenced()
+        shortfall = self._shortfall(size - unreferenced.bytes)
+        evicted = scan.dry_run(shortfall)
+        remaining = size - unreferenced.bytes - evicted.bytes
+        return SweepResult(remaining, count_abandoned(self._root, now), evicted, unreferenced)
+
+    def _is_due(self, size: int, age: float) -> bool:
+        return not 0 <= age < _DAY or (age >= _SCAN_INTERVAL and bool(self._shortfall(size)))
+
+    def _scan(self, abandoned: int, now: float) -> SweepResult:
+        scan = StoreScan(self._root, now, self._check)
+        size = scan.measure()
+        evicted = scan.evict(self._shortfall(size))
+        remaining = size - evicted.bytes
+        return SweepResult(remaining, abandoned, evicted, shortfall=self._shortfall(0) or None)
+
+    def _shortfall(self, size: int) -> Shortfall:
+        return self.budget.shortfall(size, os.statvfs(self._root))
+
+    def _check(self) -> None:
+        if self._stopping:
+            raise SweepStopped
+
 
 CHECK_INTERVAL = 10.0
 """Seconds between two checks of the budget."""

@@ -18,7 +18,7 @@ from attrs import frozen
 from ...oci.digest import Digest
 from ...oci.errors import DigestInvalid
 from ...oci.media import parse_references
-from .. import atomic_file, files, layout, links
+from .. import content_files, files, layout
 
 
 @frozen
@@ -100,7 +100,7 @@ def iter_manifests(root: Path) -> Iterator[Digest]:
 
 def read_references(root: Path, manifest: Digest) -> tuple[Digest, ...]:
     """Return the digests that a manifest refers to; none if it is missing or malformed."""
-    found = atomic_file.read_small_file(root / layout.data(manifest))
+    found = files.read_small_file(root / layout.data(manifest))
     parts = parse_references(found.data) if found and manifest.matches(found.data) else None
     return (*parts.blobs, *parts.manifests) if parts else ()
 
@@ -147,7 +147,7 @@ def iter_removals(root: Path, is_removed: Callable[[Digest], bool]) -> Iterator[
 def _iter_tag_removals(
     root: Path, tag: Path, is_removed: Callable[[Digest], bool]
 ) -> Iterator[tuple[Digest, Removal]]:
-    entry = links.read_link(tag / layout.TAG_LINK)
+    entry = content_files.read_link(tag / layout.TAG_LINK)
     if entry is not None and is_removed(entry.digest):
         yield entry.digest, partial(_remove_tag, root, tag, entry.digest)
     yield from _iter_link_removals(root, tag / layout.TAG_HISTORY, is_removed)
@@ -158,9 +158,9 @@ def _iter_link_removals(
 ) -> Iterator[tuple[Digest, Removal]]:
     for digest in iter_links(directory):
         if is_removed(digest):
-            yield digest, partial(links.remove_link, directory / layout.link_name(digest), root)
+            yield digest, partial(content_files.remove_link, directory / layout.link_name(digest), root)
 
 
 def _remove_tag(root: Path, tag: Path, digest: Digest) -> int:
     """Remove a tag, unless it names another manifest by now."""
-    return links.remove_tag(tag, root) if links.links_to(tag / layout.TAG_LINK, digest) else 0
+    return content_files.remove_tag(tag, root) if content_files.links_to(tag / layout.TAG_LINK, digest) else 0

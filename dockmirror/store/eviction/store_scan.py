@@ -11,7 +11,7 @@ from attrs import frozen
 
 from ...oci.digest import Digest
 from .. import files, layout, pins, write_behind
-from ..data_files import is_stored
+from ..content_files import is_stored
 from . import store_files
 from .budget import Shortfall
 from .store_files import Removal, StoredFile, iter_removals, remove_content

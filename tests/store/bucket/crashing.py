@@ -29,8 +29,8 @@ from dockmirror.store.bucket.bucket_expiry import (
     parse_links,
 )
 from dockmirror.store.bucket.bucket_stores import BucketContentStore, BucketTagStore
-from dockmirror.store.local_store import LocalDocumentStore, LocalTagStore
-from dockmirror.store.tiered.bucket_uploader import BucketUploader
+from dockmirror.store.bucket.bucket_uploader import BucketUploader
+from dockmirror.store.local_store import LocalStore
 
 from ...answering import now
 from ..contract import HERE, LATEST
@@ -90,11 +90,8 @@ class Mirror:
             write_behind.enqueue(
                 self.root, write_behind.PendingContent(HERE, self.local.put(LARGE, 0, HERE, kind), kind), 0.0
             )
-        tags, documents = (
-            LocalTagStore(self.root, self.clock, inline),
-            LocalDocumentStore(self.root, self.clock, inline),
-        )
-        now(BucketUploader(self.root, self.contents, tags, documents, self.clock, inline).run())
+        local = LocalStore.open(self.root, self.clock, inline)
+        now(BucketUploader(local, self.contents, self.clock, inline).run())
 
     def age(self) -> None:
         """Expire contents a month later; only the kept one was used."""

@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 from dockmirror.body.verified import TAIL_HOLDBACK, CorruptContent
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import Denied
-from dockmirror.store.downloads.continuation import DiskFullFallback
+from dockmirror.store.downloads.context import DiskFullFallback
 
 from .upstream import (
     DATA,

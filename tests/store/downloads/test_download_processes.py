@@ -15,7 +15,7 @@ from dockmirror.body.verified import TAIL_HOLDBACK, CorruptContent
 from dockmirror.interfaces import ContentKind
 from dockmirror.oci.errors import Denied, Unavailable
 from dockmirror.oci.ranges import ContentRange
-from dockmirror.store.downloads.download import POLL
+from dockmirror.store.downloads.downloads import POLL
 
 from .upstream import (
     ALPINE,

@@ -13,7 +13,7 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from dockmirror.oci.ranges import ContentRange
-from dockmirror.store.downloads.download import POLL
+from dockmirror.store.downloads.downloads import POLL
 
 from .upstream import Body, Client, FileClient, Joining, Mirror, Source, Upstream, all_closed
 

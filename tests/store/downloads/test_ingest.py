@@ -8,10 +8,10 @@ from dockmirror.body.verified import CorruptContent
 from dockmirror.concurrency.interrupt import Interrupt
 from dockmirror.oci.errors import Unavailable
 from dockmirror.store.downloads.context import NoReaders
-from dockmirror.store.downloads.ingest import MAX_BEHIND, IngestConsumer
 from dockmirror.store.downloads.partial_file import PartialPaths, open_partial
 from dockmirror.store.downloads.progress import DownloadProgress
-from dockmirror.store.file_reader import FileReader
+from dockmirror.store.downloads.upstream_fetch import MAX_BEHIND, IngestConsumer
+from dockmirror.store.file_body import FileReader
 from dockmirror.store.writer import HASH_STEP, BackgroundHasher
 
 from ..threads import inline

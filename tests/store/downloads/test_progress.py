@@ -13,7 +13,7 @@ from dockmirror.body.verified import TAIL_HOLDBACK, CorruptContent
 from dockmirror.oci.errors import Unavailable
 from dockmirror.store.coroutine_producer import BURST
 from dockmirror.store.downloads.progress import DownloadProgress, DownloadReader
-from dockmirror.store.file_reader import PIECE, FileReader
+from dockmirror.store.file_body import PIECE, FileReader
 
 from ...answering import watch
 from ..threads import HeldThreads

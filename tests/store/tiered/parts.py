@@ -10,10 +10,10 @@ from twisted.internet.task import Clock
 from dockmirror.oci.digest import Digest
 from dockmirror.store import write_behind
 from dockmirror.store.bucket.bucket_stores import BucketContentStore, BucketDocumentStore, BucketTagStore
-from dockmirror.store.local_store import LocalContentStore, LocalDocumentStore, LocalTagStore
+from dockmirror.store.bucket.bucket_uploader import BucketUploader
+from dockmirror.store.bucket.tiered_store import TieredContentStore, TieredDocumentStore, TieredTagStore
+from dockmirror.store.local_store import LocalStore
 from dockmirror.store.threads import RunInThread
-from dockmirror.store.tiered.bucket_uploader import BucketUploader
-from dockmirror.store.tiered.tiered_stores import TieredContentStore, TieredDocumentStore, TieredTagStore
 
 from ...answering import now
 from ..bucket.buckets import bucket
@@ -38,15 +38,14 @@ class Machine:
         self.bucket = bucket(clock, store, bucket_threads or self.threads)
         self.used: list[Digest] = []
         contents = BucketContentStore(self.bucket, clock)
-        self.local = LocalContentStore(root, clock, inline)
-        tags, documents = LocalTagStore(root, clock, inline), LocalDocumentStore(root, clock, inline)
-        self.contents = TieredContentStore(self.local, contents, self.enqueue, self.used.append)
-        self.tags = TieredTagStore(tags, BucketTagStore(self.bucket, clock), self.enqueue, clock)
+        self.local = LocalStore.open(root, clock, inline)
+        self.contents = TieredContentStore(self.local.contents, contents, self.enqueue, self.used.append)
+        self.tags = TieredTagStore(self.local.tags, BucketTagStore(self.bucket, clock), self.enqueue, clock)
         self.bucket_documents = BucketDocumentStore(self.bucket)
         self.documents = TieredDocumentStore(
-            documents, self.bucket_documents, self.enqueue, self.is_queued, clock
+            self.local.documents, self.bucket_documents, self.enqueue, self.is_queued, clock
         )
-        self.uploads = BucketUploader(root, contents, tags, documents, clock, inline)
+        self.uploads = BucketUploader(self.local, contents, clock, inline)
 
     async def enqueue(self, each: write_behind.PendingWrite) -> None:
         """Queue a write."""

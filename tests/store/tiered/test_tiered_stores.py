@@ -16,14 +16,14 @@ from dockmirror.oci.digest import Digest
 from dockmirror.store import layout, write_behind
 from dockmirror.store.bucket.bucket import MAX_BACKOFF, MIN_BACKOFF
 from dockmirror.store.bucket.bucket_stores import BucketContentStore
-from dockmirror.store.local_store import LocalDocumentStore, LocalTagStore
-from dockmirror.store.tiered.bucket_uploader import ARRIVAL_GRACE, BucketUploader
-from dockmirror.store.tiered.tiered_stores import (
+from dockmirror.store.bucket.bucket_uploader import ARRIVAL_GRACE, BucketUploader
+from dockmirror.store.bucket.tiered_store import (
     BUCKET_CHECK_INTERVAL,
     REFRESH_TTL,
     REUPLOAD_INTERVAL,
     TieredDocumentStore,
 )
+from dockmirror.store.local_store import LocalDocumentStore
 
 from ...answering import now, watch
 from ..bucket.buckets import bucket
@@ -120,7 +120,7 @@ def test_requests(machines: Machines) -> None:
     for _ in range(3):
         assert now(read(now(two.contents.open(HERE, DIGEST, ContentKind.MANIFEST)))) == DATA
     assert two.bucket.requests == {"get": 1}
-    assert now(two.local.holds(DIGEST))
+    assert now(two.local.contents.holds(DIGEST))
     assert IBucketBlob.providedBy(now(two.contents.open(HERE, LARGE_DIGEST, ContentKind.BLOB)))
     assert two.used == [DIGEST] * 3 + [LARGE_DIGEST]
 
@@ -286,8 +286,7 @@ def test_uploads_under_way(machines: Machines, clock: Clock) -> None:
     for name in ("first", "second"):
         now(one.documents.write(name, b"1"))
     asked = bucket(clock, MemoryStore(), held := HeldThreads())
-    tags, documents = LocalTagStore(one.root, clock, inline), LocalDocumentStore(one.root, clock, inline)
-    uploads = BucketUploader(one.root, BucketContentStore(asked, clock), tags, documents, clock, inline)
+    uploads = BucketUploader(one.local, BucketContentStore(asked, clock), clock, inline)
     looking = watch(uploads.run())
     held.fail(GenericError("HTTP error"))
     assert looking == []

@@ -1,19 +1,22 @@
-"""Delete images on request; all calls block."""
+"""Remove images on request, and contents that the disk has corrupted; all calls block."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from ...interfaces import ContentKind
 from ...oci.digest import Digest
 from ...oci.reference import Repository, Tag
-from .. import layout, links
+from .. import content_files, layout
+from ..content_files import open_file
 from . import store_files
-from .store_files import remove_content
+from .budget import wait_for_usage_counter
+from .store_files import StoredFile, iter_removals, remove_content
 
 
 @frozen
@@ -39,7 +42,7 @@ def plan_tag_deletion(root: Path, repository: Repository, tag: Tag) -> DeletionP
 
 def plan_manifest_deletion(root: Path, repository: Repository, digest: Digest) -> DeletionPlan | None:
     """Plan to delete a manifest, its tags and what nothing else there needs; None if there is none."""
-    if not links.links_to(root / layout.link(repository, digest, ContentKind.MANIFEST), digest):
+    if not content_files.links_to(root / layout.link(repository, digest, ContentKind.MANIFEST), digest):
         return None
     tags = _read_tags(root, repository)
     names = tuple(tag for tag, target in tags.items() if target == digest)
@@ -54,12 +57,12 @@ def delete_image(root: Path, plan: DeletionPlan) -> int:
     Deliveries that are under way are completed. Returns the number of bytes freed.
     """
     for tag in plan.tags:
-        links.remove_tag(root / layout.tag_directory(plan.repository, tag), root)
+        content_files.remove_tag(root / layout.tag_directory(plan.repository, tag), root)
     for digest in plan.contents:
         for tag in _read_tags(root, plan.repository):
-            links.remove_link(root / layout.tag_history(plan.repository, tag, digest), root)
+            content_files.remove_link(root / layout.tag_history(plan.repository, tag, digest), root)
         for kind in ContentKind:
-            links.remove_link(root / layout.link(plan.repository, digest, kind), root)
+            content_files.remove_link(root / layout.link(plan.repository, digest, kind), root)
     return _delete_contents(root, set(plan.contents) - _still_linked(root, plan.contents))
 
 
@@ -83,7 +86,7 @@ def _still_linked(root: Path, contents: Sequence[Digest]) -> set[Digest]:
 
 def _read_tags(root: Path, repository: Repository) -> Mapping[Tag, Digest]:
     paths = store_files.iter_tags(root / layout.REPOSITORIES / repository.name)
-    read = ((Tag(path.name), links.read_link(path / layout.TAG_LINK)) for path in paths)
+    read = ((Tag(path.name), content_files.read_link(path / layout.TAG_LINK)) for path in paths)
     return {tag: entry.digest for tag, entry in read if entry}
 
 
@@ -108,4 +111,79 @@ def _find_referenced(
         if digest not in found:
             found[digest] = None
             queue += references(digest)
+    return found
+
+
+_PIECE = 1024 * 1024
+
+
+@frozen
+class CorruptFile:
+    """A stored content that does not match its digest.
+
+    :ivar repositories: paths of the repositories that have it.
+    """
+
+    digest: Digest
+    inode: int
+    reason: str
+    repositories: tuple[str, ...] = ()
+
+
+def find_corrupt(
+    root: Path, digests: Iterator[Digest] | list[Digest], on_read: Callable[[int], None]
+) -> list[CorruptFile]:
+    """Return the corrupt contents; one that is deleted meanwhile is not corrupt.
+
+    :param on_read: called with the number of bytes read since the last call.
+    """
+    found = [corrupt for digest in digests if (corrupt := _check_content(root, digest, on_read)) is not None]
+    repositories = _find_repositories(root, {corrupt.digest for corrupt in found}) if found else {}
+    return [evolve(each, repositories=tuple(sorted(repositories.get(each.digest, ())))) for each in found]
+
+
+def remove_corrupt(root: Path, corrupt: list[CorruptFile]) -> int:
+    """Delete corrupt contents with their links, so that the next pull fetches them again.
+
+    Contents that were fetched again meanwhile stay. Returns how many were deleted.
+    """
+    with wait_for_usage_counter(root) as counter:
+        sizes = {each.digest: stored.size for each in corrupt if (stored := _stat_corrupt(root, each))}
+        removals = list(iter_removals(root, sizes.__contains__))
+        for digest in sizes:
+            remove_content(root, digest, [removal for linked, removal in removals if linked == digest])
+        counter.add(-sum(sizes.values()))
+    return len(sizes)
+
+
+def _check_content(root: Path, digest: Digest, on_read: Callable[[int], None]) -> CorruptFile | None:
+    verifier, file = digest.verifier(), -1
+    path = root / layout.data(digest)
+    try:
+        file = open_file(path)
+        while data := os.read(file, _PIECE):
+            verifier.update(data)
+            on_read(len(data))
+        return None if verifier.matches() else CorruptFile(digest, os.fstat(file).st_ino, "digest mismatch")
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        stored = store_files.stat_file(path)
+        return CorruptFile(digest, stored.inode, f"{error.strerror}") if stored else None
+    finally:
+        if file >= 0:
+            os.close(file)
+
+
+def _stat_corrupt(root: Path, corrupt: CorruptFile) -> StoredFile | None:
+    stored = store_files.stat_file(root / layout.data(corrupt.digest))
+    return stored if stored is not None and stored.inode == corrupt.inode else None
+
+
+def _find_repositories(root: Path, corrupt: set[Digest]) -> dict[Digest, set[str]]:
+    found: dict[Digest, set[str]] = {digest: set() for digest in corrupt}
+    for repository in store_files.iter_repositories(root):
+        for directory in (layout.LAYERS, layout.REVISIONS):
+            for digest in corrupt.intersection(store_files.iter_links(repository / directory)):
+                found[digest].add(str(repository.relative_to(root / layout.REPOSITORIES)))
     return found

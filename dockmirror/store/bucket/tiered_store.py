@@ -5,12 +5,17 @@ Reads are served locally if possible. Writes go to the local store and to the qu
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import threading
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
+from attrs import frozen
+from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
+from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 
 from ...body.in_memory import collect
@@ -29,9 +34,15 @@ from ...oci.descriptor import Descriptor
 from ...oci.digest import Digest
 from ...oci.ranges import ContentRange
 from ...oci.reference import Repository, Tag
-from ..bucket.bucket_stores import BucketContentStore
-from ..local_store import LocalTagStore
+from .. import write_behind
+from ..local_store import LocalStore, LocalTagStore
+from ..threads import RunInThread, run_in_pool
 from ..write_behind import PendingContent, PendingDocument, PendingTag, PendingWrite
+from .blocking_bucket import BucketAddress
+from .bucket import Bucket
+from .bucket_expiry import DAY, BucketExpiry, BucketMaintenance, LastUsedJournal
+from .bucket_stores import BucketContentStore, BucketDocumentStore, BucketTagStore
+from .bucket_uploader import BucketUploader
 
 T = TypeVar("T")
 Enqueue = Callable[[PendingWrite], Awaitable[None]]
@@ -255,3 +266,96 @@ class TieredDocumentStore:
         local = await self._local.read(name)
         self._checked.put(name, True, ABSENT_TTL if local is None else REFRESH_TTL)
         return remote if local is None else local
+
+
+BUCKET_THREADS = 16
+"""Threads that wait for the bucket."""
+SIGNED_URL_LIFETIME = 300.0
+"""Seconds for which a presigned URL is valid."""
+
+
+@frozen
+class TieredStore:
+    """The stores of a mirror with a bucket, and the services they need."""
+
+    contents: IContentStore
+    tags: ITagStore
+    documents: IDocumentStore
+    service: MultiService
+    bucket: Bucket
+    uploads: BucketUploader
+
+    @property
+    def requests(self) -> Mapping[str, int]:
+        """The number of requests to the bucket by this process, by kind; an upload in parts counts as one."""
+        return self.bucket.requests
+
+    @property
+    def failing(self) -> bool:
+        """True if the last request to the bucket failed."""
+        return self.bucket.health.failure is not None
+
+    @property
+    def waiting(self) -> int:
+        """The number of pending uploads, as of a moment ago."""
+        return self.uploads.waiting
+
+
+def open_tiered_store(
+    local: LocalStore,
+    address: BucketAddress,
+    redirect: bool,
+    days: int | None,
+    reactor: Any,
+    in_thread: RunInThread,
+) -> TieredStore:
+    """Open the store in a bucket, behind a local one.
+
+    :param redirect: redirect clients to the bucket for public blobs that are not stored locally.
+    :param days: after which unused contents are deleted from the bucket; None for never.
+    :param in_thread: runs blocking calls on the directory's files.
+    """
+    threads = _Threads()
+    bucket = Bucket(str(address), address.open, reactor, run_in_pool(reactor, threads.pool))
+    bucket_contents = BucketContentStore(bucket, reactor, SIGNED_URL_LIFETIME if redirect else None)
+    uploads = BucketUploader(local, bucket_contents, reactor, in_thread)
+    service = MultiService()
+    threads.setServiceParent(service)
+    uploads.setServiceParent(service)
+    on_use: Callable[[Digest], None] = _ignore_use
+    if days is not None:
+        journal = LastUsedJournal(bucket, reactor)
+        expiry = BucketExpiry(bucket, journal, reactor, days * DAY)
+        BucketMaintenance(journal, expiry, reactor).setServiceParent(service)
+        on_use = journal.record
+
+    async def enqueue(write: write_behind.PendingWrite) -> None:
+        await in_thread(partial(write_behind.enqueue, local.root, write, reactor.seconds()))
+
+    async def is_queued(write: write_behind.PendingDocument) -> bool:
+        return await in_thread(partial(write_behind.is_queued, local.root, write))
+
+    return TieredStore(
+        TieredContentStore(local.contents, bucket_contents, enqueue, on_use),
+        TieredTagStore(local.tags, BucketTagStore(bucket, reactor), enqueue, reactor),
+        TieredDocumentStore(local.documents, BucketDocumentStore(bucket), enqueue, is_queued, reactor),
+        service,
+        bucket,
+        uploads,
+    )
+
+
+class _Threads(Service):
+    """Daemon threads, so that one that waits for a hanging bucket does not delay the exit."""
+
+    def __init__(self) -> None:
+        self.pool = ThreadPool(0, BUCKET_THREADS, "bucket")
+        self.pool.threadFactory = partial(threading.Thread, daemon=True)  # type: ignore[assignment]
+
+    def startService(self) -> None:
+        super().startService()
+        self.pool.start()
+
+
+def _ignore_use(_: Digest) -> None:
+    """Ignore a use."""

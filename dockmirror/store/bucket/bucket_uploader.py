@@ -14,13 +14,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from ...concurrency.periodic_task import PeriodicTask
-from ...interfaces import IDocumentStore, ITagStore
 from .. import layout, write_behind
-from ..bucket.blocking_bucket import PART_SIZE
-from ..bucket.bucket import BucketUnavailable
-from ..bucket.bucket_stores import BucketContentStore, BucketDocumentStore, BucketTagStore, link_metadata
+from ..local_store import LocalStore
 from ..threads import RunInThread
 from ..write_behind import PendingContent, PendingTag, PendingWrite
+from .blocking_bucket import PART_SIZE
+from .bucket import BucketUnavailable
+from .bucket_stores import BucketContentStore, BucketDocumentStore, BucketTagStore, link_metadata
 
 POLL_INTERVAL = 1.0
 """Seconds between two checks of the queue."""
@@ -41,19 +41,15 @@ class BucketUploader(PeriodicTask):
 
     def __init__(
         self,
-        root: Path,
+        local: LocalStore,
         contents: BucketContentStore,
-        local_tags: ITagStore,
-        local_documents: IDocumentStore,
         clock: IReactorTime,
         in_thread: RunInThread,
     ) -> None:
         super().__init__(self.run, POLL_INTERVAL, clock, "cannot upload queued writes")
         self.waiting = 0
-        self._root = root
+        self._local = local
         self._bucket = contents.bucket
-        self._local_tags = local_tags
-        self._local_documents = local_documents
         self._clock = clock
         self._contents = contents
         self._tags = BucketTagStore(contents.bucket, clock)
@@ -62,11 +58,11 @@ class BucketUploader(PeriodicTask):
 
     async def run(self) -> None:
         """Upload all queued writes, unless another process does."""
-        paths = await self._in_thread(partial(write_behind.list_pending, self._root))
+        paths = await self._in_thread(partial(write_behind.list_pending, self._local.root))
         self.waiting = len(paths)
         if not paths:
             return
-        lock = await self._in_thread(partial(write_behind.lock_queue, self._root))
+        lock = await self._in_thread(partial(write_behind.lock_queue, self._local.root))
         if lock is None:
             return
         try:
@@ -103,17 +99,17 @@ class BucketUploader(PeriodicTask):
             if done:
                 await self._in_thread(partial(write_behind.ack, claimed))
             elif write is not None:
-                await self._in_thread(partial(write_behind.requeue, claimed, write, self._root))
+                await self._in_thread(partial(write_behind.requeue, claimed, write, self._local.root))
 
     async def _upload_write(self, write: PendingWrite, path: Path) -> bool:
         if isinstance(write, PendingContent):
             return await self._upload_content(write, path)
         if isinstance(write, PendingTag):
-            entry = await self._local_tags.get(write.repository, write.tag)
+            entry = await self._local.tags.get(write.repository, write.tag)
             if entry is not None:
                 await self._tags.record(write.repository, write.tag, entry)
         else:
-            data = await self._local_documents.read(write.name)
+            data = await self._local.documents.read(write.name)
             if data is not None:
                 await self._documents.write(write.name, data)
         return True
@@ -121,7 +117,7 @@ class BucketUploader(PeriodicTask):
     async def _upload_content(self, write: PendingContent, path: Path) -> bool:
         """Upload a content, unless the bucket has it, and its link; an evicted content is given up."""
         key = layout.data(write.digest)
-        file, metadata = self._root / key, link_metadata(write.repository, write.kind)
+        file, metadata = self._local.root / key, link_metadata(write.repository, write.kind)
         try:
             size = await self._in_thread(lambda: file.stat().st_size)
             small = await self._in_thread(file.read_bytes) if size <= PART_SIZE else None

@@ -1,0 +1,189 @@
+"""The files of contents, and the links that say which repository has them; all calls block."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from errno import EIO
+from pathlib import Path
+from stat import S_ISREG
+
+from attrs import frozen
+
+from ..interfaces import ContentKind, TagEntry
+from ..oci.digest import Digest
+from ..oci.errors import DigestInvalid
+from ..oci.reference import Repository, Tag
+from . import files, layout
+
+_PIECE = 1024 * 1024
+
+
+def is_stored(data: Path, digest: Digest) -> bool:
+    """Report whether the content's file exists; only the empty content may have an empty file."""
+    try:
+        status = os.stat(data)
+    except OSError:
+        return False
+    return S_ISREG(status.st_mode) and (status.st_size > 0 or digest.matches(b""))
+
+
+def open_file(data: Path) -> int:
+    """Open a regular file; the caller closes it.
+
+    :raises OSError: if it is missing or not a regular file.
+    """
+    file = os.open(data, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    if S_ISREG(os.fstat(file).st_mode):
+        return file
+    os.close(file)
+    raise IsADirectoryError(f"{data} is not a regular file")
+
+
+def read_verified(data: Path, file: int, digest: Digest) -> bytes | None:
+    """Read an open file; if it does not match the digest, delete it and return None.
+
+    :raises OSError: if the disk cannot read it; it is deleted on an I/O error.
+    """
+    with _readable(data, file):
+        content = files.read_all(file)
+    if digest.matches(content):
+        return content
+    _remove(data, file)
+    return None
+
+
+def verify_or_delete(data: Path, file: int, digest: Digest) -> bool:
+    """Verify an open file and delete it if it does not match the digest; report whether it does.
+
+    :raises OSError: like ``read_verified``.
+    """
+    verifier = digest.verifier()
+    offset = 0
+    with _readable(data, file):
+        while piece := os.pread(file, _PIECE, offset):
+            verifier.update(piece)
+            offset += len(piece)
+    if not verifier.matches():
+        _remove(data, file)
+        return False
+    return True
+
+
+@contextmanager
+def _readable(data: Path, file: int) -> Iterator[None]:
+    """Delete a file with bad sectors, so that it can be fetched again."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == EIO:
+            with suppress(OSError):
+                _remove(data, file)
+        raise
+
+
+def _remove(data: Path, file: int) -> None:
+    """Delete the file, unless its name belongs to another file by now."""
+    with suppress(FileNotFoundError):
+        if os.path.samestat(os.stat(data), os.fstat(file)):
+            os.unlink(data)
+
+
+@frozen
+class StoredLink:
+    """A link that was read: its target, when it was confirmed, and the version of its file."""
+
+    path: Path
+    entry: TagEntry
+    version: files.Version
+
+    def is_current(self) -> bool:
+        """Report whether the file is unchanged since it was read."""
+        return files.file_version(self.path) == self.version
+
+
+def read_link(link: Path) -> TagEntry | None:
+    """Return the link's target and when it was confirmed; None if it is missing or malformed."""
+    found = read_stored_link(link)
+    return found.entry if found else None
+
+
+def read_stored_link(path: Path) -> StoredLink | None:
+    """Read a link with its file's version; None if it is missing or malformed."""
+    found = files.read_small_file(path)
+    if found is None:
+        return None
+    try:
+        digest = Digest.parse(found.data.decode("ascii"))
+    except (UnicodeDecodeError, DigestInvalid):
+        return None
+    return StoredLink(path, TagEntry(digest, found.modified), found.version)
+
+
+def links_to(link: Path, digest: Digest) -> bool:
+    """Report whether the link exists and has this target."""
+    found = read_link(link)
+    return found is not None and found.digest == digest
+
+
+def write_link(link: Path, digest: Digest, root: Path, confirmed: float) -> None:
+    """Write a link, confirmed now.
+
+    :raises OSError: if that fails; the previous link is kept then.
+    """
+    if links_to(link, digest):
+        with suppress(FileNotFoundError):  # evicted meanwhile
+            os.utime(link, (confirmed, confirmed))
+            return
+    files.replace_file(link, str(digest).encode(), root / layout.TEMPORARY, confirmed)
+
+
+def remove_tag(tag: Path, root: Path) -> int:
+    """Remove a tag; one that is written meanwhile stays. Return how many paths were removed."""
+    count = 0
+    for link in (tag / layout.TAG_LINK, *(tag / layout.TAG_HISTORY).glob("*/*/link")):
+        count += remove_link(link, root)
+    return count + files.remove_empty(tag, root / layout.REPOSITORIES)
+
+
+def remove_tags_of(tags: Path, digest: Digest, root: Path) -> None:
+    """Remove the tags that name a digest, and the digest from the history of other tags."""
+    for indexed in tags.glob(f"*/{layout.TAG_HISTORY}/{layout.link_name(digest)}"):
+        tag = indexed.parents[3]
+        if links_to(tag / layout.TAG_LINK, digest):
+            remove_tag(tag, root)
+        else:
+            remove_link(indexed, root)
+
+
+def remove_link(link: Path, root: Path) -> int:
+    """Remove a link and the directories that become empty; return how many were removed."""
+    removed = files.remove(link)
+    return removed + files.remove_empty(link.parent, root / layout.REPOSITORIES)
+
+
+def add_content(root: Path, digest: Digest, pieces: Iterable[bytes]) -> int:
+    """Store a content; return the number of bytes that the store has grown by.
+
+    :param pieces: its bytes; the iterator raises an exception if they are wrong.
+    :raises OSError: if that fails; nothing has changed then.
+    """
+    path, size = root / layout.data(digest), 0
+    existed = is_stored(path, digest)
+    with files.open_replacement(path, root / layout.TEMPORARY) as file:
+        for piece in pieces:
+            files.write_all(file, piece)
+            size += len(piece)
+    return 0 if existed else size
+
+
+def link_content(root: Path, repository: Repository, digest: Digest, kind: ContentKind, now: float) -> None:
+    """Link a stored content to the repository."""
+    write_link(root / layout.link(repository, digest, kind), digest, root, now)
+
+
+def set_tag(root: Path, repository: Repository, name: Tag, digest: Digest, now: float) -> None:
+    """Set the tag to a stored manifest, confirmed now."""
+    write_link(root / layout.tag_history(repository, name, digest), digest, root, now)
+    write_link(root / layout.tag_link(repository, name), digest, root, now)

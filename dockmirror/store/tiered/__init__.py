@@ -1,1 +1,0 @@
-"""A local store in front of a bucket."""
