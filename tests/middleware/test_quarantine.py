@@ -93,7 +93,7 @@ class Pulling:
             return joining.error
         client = Client().read(joining.reader, self.mirror.descriptor)
         self.mirror.turn(times=5)
-        return client.received if client.outcome is True else client.outcome
+        return client.data if client.outcome is True else client.outcome
 
 
 MAKES: list[Callable[..., IRegistry]] = [

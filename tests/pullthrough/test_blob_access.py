@@ -16,7 +16,7 @@ from dockmirror.store.bucket.bucket import Bucket
 from dockmirror.store.bucket.bucket_stores import BucketContentStore
 
 from ..answering import now
-from ..store.bucket.buckets import bucket
+from ..store.bucket.machines import bucket
 from ..store.memory import MemoryContents, MemoryDocuments, MemoryTags
 from .downloads import MemoryDownloads
 from .faulty import Faults

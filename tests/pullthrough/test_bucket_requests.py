@@ -26,8 +26,9 @@ from dockmirror.store.downloads.downloads import Downloads
 
 from ..answering import Recorder, now, watch
 from ..bucket_table import row
+from ..store.bucket.machines import Machine
+from ..store.stocked import EPOCH
 from ..store.threads import HeldThreads, inline
-from ..store.tiered.parts import EPOCH, Machine
 from .faulty import Faults
 from .images import publish
 from .mirrors import Mirror, Store

@@ -14,8 +14,8 @@ from dockmirror.pullthrough.generations import LOOKED_UP, Generations, Tombstone
 from dockmirror.store.bucket.tiered_store import REFRESH_TTL
 
 from ..answering import now
-from ..store.contract import DATA, DIGEST, HERE, LARGE, LARGE_DIGEST
-from ..store.tiered.parts import EPOCH, Machine
+from ..store.bucket.machines import Machine
+from ..store.stocked import DATA, DIGEST, EPOCH, HERE, LARGE, LARGE_DIGEST
 
 
 class Mirror:

@@ -9,22 +9,39 @@ from pathlib import Path
 
 from twisted.internet.task import Clock
 
-from dockmirror.interfaces import ContentKind
+from dockmirror.body.in_memory import collect
+from dockmirror.interfaces import ContentKind, IStoredContent
+from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.media import DOCKER_LIST, DOCKER_MANIFEST
+from dockmirror.oci.ranges import ContentRange
 from dockmirror.oci.reference import Repository, Tag
 from dockmirror.store import layout
 from dockmirror.store.eviction.budget import Budget
 from dockmirror.store.eviction.eviction import CHECK_INTERVAL, Eviction
-from dockmirror.store.local_store import LocalContentStore, LocalDocumentStore, LocalTagStore
+from dockmirror.store.local_store import LocalStore
 from dockmirror.store.threads import RunInThread
 
 from ..answering import now
-from .contract import HERE
 from .threads import inline
 
+HERE = Repository("docker.io/library/busybox")
+ELSEWHERE = Repository("ghcr.io/else/where")
+LATEST = Tag("latest")
+DATA = b"a small content"
+DIGEST = Digest.of(DATA)
+LARGE = bytes(range(256)) * 2800
+LARGE_DIGEST = Digest.of(LARGE)
 EPOCH = 1_700_000_000.0
 HOUR = 3600.0
+
+
+async def read(opened: IStoredContent | None) -> bytes | None:
+    """Read all bytes of an open content."""
+    if opened is None:
+        return None
+    segments = [ContentRange(0, opened.size - 1, opened.size)] if opened.size else []
+    return await collect(opened.body(Descriptor(None, None, opened.size), segments), 10 * len(LARGE))
 
 
 def manifest_of(*layers: Digest) -> bytes:
@@ -42,9 +59,8 @@ class Stocked:
         self.root = root
         self.clock = Clock()
         self.clock.advance(EPOCH)
-        self.contents = LocalContentStore(root, self.clock, inline)
-        self.tags = LocalTagStore(root, self.clock, inline)
-        self.documents = LocalDocumentStore(root, self.clock, inline)
+        store = LocalStore.open(root, self.clock, inline)
+        self.contents, self.tags, self.documents = store.contents, store.tags, store.documents
 
     def blob(self, data: bytes, age: float = HOUR, repository: Repository = HERE) -> Digest:
         """Store bytes that were last used so long ago."""
@@ -89,6 +105,10 @@ class Stocked:
         self.clock.advance(CHECK_INTERVAL)
         now(eviction.stop())
         return eviction
+
+    def is_empty(self) -> bool:
+        """Report whether nothing but the topmost directories is left."""
+        return not list(self.root.glob("docker/registry/v2/*/*"))
 
     def tree(self) -> Sequence[str]:
         """Return all paths."""

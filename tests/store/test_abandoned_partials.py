@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import pytest
 
@@ -15,6 +15,7 @@ from dockmirror.store.eviction.eviction import delete_abandoned
 NOW = 1_700_000_000.0
 DAY = 24 * 3600.0
 HOUR = 3600.0
+TEMPORARY = layout.TEMPORARY
 PART = layout.growing("docker.io", Digest.of(b""))
 SIZE = layout.growing_size("docker.io", Digest.of(b""))
 
@@ -23,7 +24,7 @@ SIZE = layout.growing_size("docker.io", Digest.of(b""))
 def root(tmp_path: Path) -> Path:
     """An empty store."""
     (tmp_path / PART).parent.mkdir(parents=True)
-    (tmp_path / layout.TEMPORARY).mkdir(parents=True)
+    (tmp_path / TEMPORARY).mkdir(parents=True)
     return tmp_path
 
 
@@ -34,52 +35,35 @@ def write_file(path: Path, age: float) -> Path:
     return path
 
 
-def test_old_partial(root: Path) -> None:
-    """A partial download is deleted after a day, together with its size file."""
-    part, size = write_file(root / PART, DAY), write_file(root / SIZE, 2 * DAY)
+@pytest.mark.parametrize(
+    ("names", "limit", "count"),
+    [((PART, SIZE), DAY, 1), ((SIZE,), DAY, 0), ((TEMPORARY / "1",), HOUR, 0)],
+    ids=["partial download", "size file alone", "temporary file"],
+)
+def test_old_files(root: Path, names: tuple[PurePath, ...], limit: float, count: int) -> None:
+    """A partial download or its size file is deleted after a day, a temporary file after an hour."""
+    paths = [write_file(root / name, limit) for name in names]
     assert delete_abandoned(root, NOW) == 0
-    assert part.exists()
-    assert size.exists()
-    assert delete_abandoned(root, NOW + 1) == 1
-    assert not part.exists()
-    assert not size.exists()
+    assert all(path.exists() for path in paths)
+    assert delete_abandoned(root, NOW + 1) == count
+    assert not any(path.exists() for path in paths)
 
 
-def test_locked_partial(root: Path) -> None:
-    """A partial download that is locked stays, however long ago its last byte came."""
-    part, size = write_file(root / PART, 9 * DAY), write_file(root / SIZE, 9 * DAY)
-    with part.open("rb") as filling:
-        fcntl.flock(filling, fcntl.LOCK_EX)
-        assert delete_abandoned(root, NOW) == 0
-        assert part.exists()
-        assert size.exists()
-    assert delete_abandoned(root, NOW) == 1
-
-
-def test_size_file_alone(root: Path) -> None:
-    """A size file without a partial download is deleted after a day."""
-    size = write_file(root / SIZE, DAY)
-    delete_abandoned(root, NOW)
-    assert size.exists()
-    assert delete_abandoned(root, NOW + 1) == 0
-    assert not size.exists()
-
-
-def test_temporary_files(root: Path) -> None:
-    """Temporary files are deleted after an hour, unless a living writer has locked them."""
-    young, old, living = (
-        write_file(root / layout.TEMPORARY / name, age)
-        for name, age in (("1", HOUR), ("2", HOUR + 1), ("3", DAY))
-    )
-    with living.open("rb") as writing:
+@pytest.mark.parametrize("name", [PART, TEMPORARY / "1"])
+def test_locked_files(root: Path, name: PurePath) -> None:
+    """A locked file stays with its size file, however long ago it was written to."""
+    path, size = write_file(root / name, 9 * DAY), write_file(root / SIZE, 9 * DAY)
+    with path.open("rb") as writing:
         fcntl.flock(writing, fcntl.LOCK_EX)
-        delete_abandoned(root, NOW)
-    assert [path.exists() for path in (young, old, living)] == [True, False, True]
+        assert delete_abandoned(root, NOW) == 0
+        assert path.exists()
+        assert size.exists() == (name == PART)
+    assert delete_abandoned(root, NOW) == (name == PART)
 
 
 def test_trial_directories(root: Path) -> None:
     """The directory of a start that was killed is deleted after an hour."""
-    trial = root / layout.TEMPORARY / "try-1"
+    trial = root / TEMPORARY / "try-1"
     trial.mkdir()
     write_file(trial / "V1", DAY)
     os.utime(trial, (NOW - HOUR, NOW - HOUR))

@@ -40,40 +40,31 @@ def test_default_budget(size: int, default: int) -> None:
     assert Budget.default(make_status(size)) == Budget(default, size // 5, 2000)
 
 
-@pytest.mark.parametrize(("held", "bytes_"), [(0, 0), (1000, 0), (1001, 101), (5000, 4100)])
-def test_size_above_the_budget(held: int, bytes_: int) -> None:
-    """An exceeded budget is freed down to nine tenths; a full one is not."""
-    need = Budget(1000).shortfall(held, make_status())
-    assert need == Shortfall(bytes_, 0)
-    assert bool(need) == (bytes_ > 0)
+@pytest.mark.parametrize(
+    ("budget", "size", "status", "shortfall"),
+    [
+        (Budget(1000), 0, {}, Shortfall()),
+        (Budget(1000), 1000, {}, Shortfall()),
+        (Budget(1000), 1001, {}, Shortfall(101)),
+        (Budget(1000), 5000, {}, Shortfall(4100)),
+        (Budget(1000 * GB, free_bytes=200 * GB), GB, {"free": 200 * GB}, Shortfall()),
+        (Budget(1000 * GB, free_bytes=200 * GB), GB, {"free": 199 * GB}, Shortfall(21 * GB)),
+        (Budget(1000 * GB, free_bytes=200 * GB), GB, {"free": 0}, Shortfall(220 * GB)),
+        (Budget(1000 * GB, free_inodes=2000), GB, {"free_inodes": 2000}, Shortfall()),
+        (Budget(1000 * GB, free_inodes=2000), GB, {"free_inodes": 1999}, Shortfall(0, 201)),
+        (Budget(1000 * GB, free_inodes=2000), GB, {"free_inodes": 0}, Shortfall(0, 2200)),
+        (Budget(10 * GB, free_bytes=200 * GB), 11 * GB, {"free": 100 * GB}, Shortfall(120 * GB)),
+        (Budget(10 * GB, free_bytes=200 * GB), 500 * GB, {"free": 199 * GB}, Shortfall(491 * GB)),
+        (Budget(GB, free_inodes=2000), 0, {"inodes": 0, "free_inodes": 0}, Shortfall()),
+    ],
+)
+def test_shortfall(budget: Budget, size: int, status: dict[str, int], shortfall: Shortfall) -> None:
+    """A tenth of what is exceeded is freed besides; the largest need of bytes counts, and inodes apart.
 
-
-@pytest.mark.parametrize(("free", "bytes_"), [(200, 0), (199, 21), (0, 220)])
-def test_too_few_free_bytes(free: int, bytes_: int) -> None:
-    """Too little free space requires freeing, whatever has filled the disk."""
-    need = Budget(1000 * GB, free_bytes=200 * GB).shortfall(GB, make_status(free=free * GB))
-    assert need == Shortfall(bytes_ * GB, 0)
-
-
-@pytest.mark.parametrize(("free", "inodes"), [(2000, 0), (1999, 201), (0, 2200)])
-def test_too_few_free_inodes(free: int, inodes: int) -> None:
-    """Inodes are counted separately."""
-    need = Budget(1000 * GB, free_inodes=2000).shortfall(GB, make_status(free_inodes=free))
-    assert need == Shortfall(0, inodes)
-
-
-def test_file_system_with_dynamic_inodes() -> None:
-    """A file system that reports a total of 0 inodes lacks none."""
-    unlimited = make_status(inodes=0, free_inodes=0)
-    assert Budget.default(unlimited).free_inodes == 0
-    assert not Budget(GB, free_inodes=2000).shortfall(0, unlimited)
-
-
-def test_larger_shortfall_counts() -> None:
-    """If both the budget and the disk are short, the larger shortfall counts."""
-    budget = Budget(10 * GB, free_bytes=200 * GB)
-    assert budget.shortfall(11 * GB, make_status(free=100 * GB)) == Shortfall(120 * GB, 0)
-    assert budget.shortfall(500 * GB, make_status(free=199 * GB)) == Shortfall(491 * GB, 0)
+    A full budget is not exceeded. A file system that makes inodes on demand reports a total of 0.
+    """
+    found = budget.shortfall(size, make_status(**status))
+    assert (found, bool(found)) == (shortfall, shortfall != Shortfall())
 
 
 def test_freed_amounts_are_subtracted() -> None:
@@ -100,20 +91,17 @@ def test_malformed(text: str) -> None:
 
 def test_one_at_a_time(tmp_path: Path) -> None:
     """Only one process can lock the counter; the next one reads what it wrote."""
-    with try_lock_usage_counter(tmp_path) as figures:
-        assert figures is not None
-        assert figures.read() is None
-        figures.write(StoreUsage(1000, 2000.5))
-        with try_lock_usage_counter(tmp_path) as others:
-            assert others is None
-        figures.write(StoreUsage(1, 2))
-    with try_lock_usage_counter(tmp_path) as figures:
-        assert figures is not None
-        assert figures.read() == StoreUsage(1, 2)
-    (tmp_path / layout.USAGE_COUNTER).write_bytes(b"\xff\xfe")
-    with try_lock_usage_counter(tmp_path) as figures:
-        assert figures is not None
-        assert figures.read() is None
+    with try_lock_usage_counter(tmp_path) as counter:
+        assert counter is not None
+        assert counter.read() is None
+        counter.write(StoreUsage(1000, 2000.5))
+        with try_lock_usage_counter(tmp_path) as other:
+            assert other is None
+        counter.write(StoreUsage(1, 2))
+    with wait_for_usage_counter(tmp_path) as counter:
+        assert counter.read() == StoreUsage(1, 2)
+        (tmp_path / layout.USAGE_COUNTER).write_bytes(b"\xff\xfe")
+        assert counter.read() is None
 
 
 def test_add(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -88,65 +89,50 @@ def test_back_pressure(path: Path, reader: Callable[[int, RunInThread], FileRead
     assert (slow.data, slow.producer, outcome) == (DATA, None, [None])
 
 
-def test_small_needs_no_producer(path: Path) -> None:
-    """A body that is written in one turn of the reactor registers no producer."""
+def test_small_bodies_are_written(path: Path) -> None:
+    """A body that is written in one turn registers no producer, so that it shares a packet with the head."""
 
-    class Unwilling(Recorder):
+    class Unwilling(FileRecorder):
         def registerProducer(self, producer: IProducer, streaming: bool) -> None:
             raise AssertionError("not needed")
 
-    recorder = Unwilling()
+    recorder = Unwilling(0)
     content = body_of(path, segments=[b"<", ContentRange(10, PIECE + 7, SIZE), b">"])
     assert watch(content.deliver(recorder)) == [None]
-    assert recorder.data == b"<" + DATA[10 : PIECE + 8] + b">"
+    assert (recorder.data, recorder.sent) == (b"<" + DATA[10 : PIECE + 8] + b">", [])
 
 
-def test_reactor_gets_its_turn(path: Path) -> None:
-    """The reactor gets its turn, however much the consumer accepts."""
+@pytest.mark.parametrize("paused", [False, True])
+def test_reactor_gets_its_turn(path: Path, paused: bool) -> None:
+    """The reactor gets its turn, however much the consumer accepts; the consumer may pause then."""
     clock, recorder = Clock(), Recorder()
     outcome = watch(body_of(path, clock=clock).deliver(recorder))
     assert (len(recorder.data), outcome) == (BURST, [])
+    if paused:
+        recorder.pause()
+        clock.advance(0)
+        assert (len(recorder.data), outcome) == (BURST, [])
+        recorder.resume()
     clock.advance(0)
-    assert (recorder.data, outcome) == (DATA, [None])
-
-
-def test_paused_between_bursts(path: Path) -> None:
-    """A consumer that pauses during the reactor's turn is not written to."""
-    clock, recorder = Clock(), Recorder()
-    outcome = watch(body_of(path, clock=clock).deliver(recorder))
-    recorder.pause()
-    clock.advance(0)
-    assert (len(recorder.data), outcome) == (BURST, [])
-    recorder.resume()
     assert (recorder.data, outcome) == (DATA, [None])
 
 
 def test_uncached_pages_are_read_in_a_thread(path: Path) -> None:
-    """Uncached pages are read in a thread, one piece at a time, on demand."""
+    """Uncached pages are read in a thread, one piece at a time, and written on demand."""
     threads, slow = HeldThreads(), Slow()
     outcome = watch(body_of(path, threads, Cold).deliver(slow))
-    for count in range(6):
-        assert (len(slow.pieces), threads.held) == (count, 1)
-        threads.run()
-        assert threads.held == 0
-        if slow.producer is not None:
+    slow.pause()
+    threads.run()
+    assert slow.pieces == []
+    for count in range(1, 7):
+        slow.resume()
+        assert (len(slow.pieces), outcome) == (count, [None] * (count == 6))
+        if not outcome:
+            assert threads.held == 0
             slow.resume()
-    assert (slow.data, outcome) == (DATA, [None])
-
-
-def test_paused_while_a_thread_reads(path: Path) -> None:
-    """A piece that was read while the consumer paused is written when it resumes."""
-    threads, recorder = HeldThreads(), Recorder()
-    delivery = body_of(path, threads, Cold).deliver(recorder)
-    outcome = watch(delivery)
-    recorder.pause()
-    threads.run()
-    assert recorder.data == b""
-    recorder.resume()
-    assert recorder.data == DATA[:PIECE]
-    delivery.cancel()
-    assert isinstance(outcome[0], CancelledError)
-    threads.run()
+            slow.pause()
+            threads.run()
+    assert slow.data == DATA
 
 
 def _cancel(delivery: Deferred[None], recorder: Recorder) -> type[Exception]:
@@ -163,40 +149,23 @@ ends = pytest.mark.parametrize("end", [_cancel, _leave])
 
 
 @ends
-def test_ended_while_paused(path: Path, end: Callable[[Deferred[None], Recorder], type[Exception]]) -> None:
-    """A cancelled or abandoned delivery ends at once, and nothing more is written."""
-    slow = Slow()
-    outcome = watch(delivery := body_of(path).deliver(slow))
-    slow.resume()
-    error = end(delivery, slow)
-    assert [type(one) for one in outcome] == [error]
-    assert (slow.data, slow.producer) == (DATA[: 2 * PIECE], None)
-
-
-@ends
-def test_ended_while_a_thread_reads(
-    path: Path, end: Callable[[Deferred[None], Recorder], type[Exception]]
+@pytest.mark.parametrize("reader", [FileReader, Cold])
+@pytest.mark.parametrize("consumer", [Slow, Recorder, partial(FileRecorder, 1000)])
+def test_an_ended_delivery_writes_nothing_more(
+    path: Path,
+    end: Callable[[Deferred[None], Recorder], type[Exception]],
+    reader: Callable[[int, RunInThread], FileReader],
+    consumer: Callable[[], Recorder],
 ) -> None:
-    """The delivery ends at once; the file stays open until the thread has read it."""
-    threads, slow = HeldThreads(), Slow()
-    outcome = watch(delivery := body_of(path, threads, Cold).deliver(slow))
-    open_files = os.listdir("/proc/self/fd")
-    error = end(delivery, slow)
-    assert [type(one) for one in outcome] == [error]
-    assert slow.producer is None
-    assert os.listdir("/proc/self/fd") == open_files
-    threads.run()
-    assert (slow.data, threads.held) == (b"", 0)
-
-
-@ends
-def test_ended_between_bursts(path: Path, end: Callable[[Deferred[None], Recorder], type[Exception]]) -> None:
-    """An ended delivery leaves no call to the reactor."""
-    clock, recorder = Clock(), Recorder()
-    outcome = watch(delivery := body_of(path, clock=clock).deliver(recorder))
-    error = end(delivery, recorder)
-    assert [type(one) for one in outcome] == [error]
-    assert not clock.getDelayedCalls()
+    """A delivery ends at once: paused, between bursts, or while a thread reads, which closes the file."""
+    threads, clock, recorder = HeldThreads(), Clock(), consumer()
+    outcome = watch(delivery := body_of(path, threads, reader, clock).deliver(recorder))
+    written = recorder.data
+    assert end(delivery, recorder) is type(outcome[0])
+    assert (threads.held, clock.getDelayedCalls()) == (int(reader is Cold), [])
+    while threads.held:
+        threads.run()
+    assert (recorder.data, recorder.producer, len(outcome)) == (written, None, 1)
 
 
 def test_cancelled_while_it_writes(path: Path) -> None:
@@ -251,13 +220,6 @@ def test_sendfile(path: Path, reader: Callable[[int, RunInThread], FileReader], 
     assert min(room, MEBIBYTE) <= max(recorder.sent) <= (MEBIBYTE if reader is Cold else room)
 
 
-def test_small_bodies_are_written(path: Path) -> None:
-    """A small body is written, so that it shares a packet with the head."""
-    recorder = FileRecorder(0)
-    assert watch(body_of(path, segments=[ContentRange(0, PIECE - 1, SIZE)]).deliver(recorder)) == [None]
-    assert (recorder.data, recorder.sent) == (DATA[:PIECE], [])
-
-
 def test_reactor_gets_its_turn_during_sendfile(path: Path) -> None:
     """The reactor gets its turn after each mebibyte that is sent."""
     clock, recorder = Clock(), FileRecorder(4 * SIZE)
@@ -285,30 +247,17 @@ def test_uncached_pages_are_loaded_before_sendfile(path: Path) -> None:
     assert isinstance(outcome[0], CancelledError)
 
 
-@ends
-@pytest.mark.parametrize("threads", [inline, HeldThreads()])
-def test_ended_during_sendfile(
-    path: Path, end: Callable[[Deferred[None], Recorder], type[Exception]], threads: RunInThread
-) -> None:
-    """The delivery ends at once, and the file is closed as soon as no thread uses it."""
-    recorder = FileRecorder(1000)
-    reader = Cold if isinstance(threads, HeldThreads) else FileReader
-    outcome = watch(delivery := body_of(path, threads, reader).deliver(recorder))
-    error = end(delivery, recorder)
-    assert [type(one) for one in outcome] == [error]
-    assert recorder.producer is None
-    if isinstance(threads, HeldThreads):
-        threads.run()
-        assert recorder.sent == []
-
-
 @pytest.mark.parametrize("length", [0, 1, PIECE, 3 * PIECE + 5])
 @pytest.mark.parametrize("reader", [FileReader, Cold])
-def test_truncated_during_sendfile(
-    path: Path, reader: Callable[[int, RunInThread], FileReader], length: int
+@pytest.mark.parametrize("consumer", [Recorder, partial(FileRecorder, 2 * SIZE)])
+def test_truncated(
+    path: Path,
+    reader: Callable[[int, RunInThread], FileReader],
+    length: int,
+    consumer: Callable[[], Recorder],
 ) -> None:
     """A truncated file fails the delivery after its last byte."""
-    recorder = FileRecorder(2 * SIZE)
+    recorder = consumer()
     content = body_of(path, reader=reader)
     os.truncate(path, length)
     outcome = watch(content.deliver(recorder))
@@ -318,18 +267,27 @@ def test_truncated_during_sendfile(
     assert (recorder.data, recorder.producer) == (DATA[:length], None)
 
 
-def test_unreadable_during_sendfile(path: Path) -> None:
-    """A disk error fails the delivery."""
+def test_unreadable(path: Path) -> None:
+    """A disk error fails the delivery, whether bytes are read or sent."""
 
-    class Broken(FileRecorder):
+    class Broken(Cold):
+        async def read(self, offset: int, length: int) -> bytes:
+            if offset:
+                raise OSError(5, "Input/output error")
+            return await super().read(offset, length)
+
+    class BrokenConsumer(FileRecorder):
         def send_file(self, file: int, offset: int, length: int) -> int | None:
             raise OSError(5, "Input/output error")
 
-    recorder = Broken(SIZE)
-    (error,) = watch(body_of(path).deliver(recorder))
-    assert isinstance(error, Unavailable)
-    assert isinstance(error.__cause__, OSError)
-    assert (recorder.data, recorder.producer) == (b"", None)
+    for recorder, reader, data in (
+        (Recorder(), Broken, DATA[:PIECE]),
+        (BrokenConsumer(SIZE), FileReader, b""),
+    ):
+        (error,) = watch(body_of(path, reader=reader).deliver(recorder))
+        assert isinstance(error, Unavailable)
+        assert isinstance(error.__cause__, OSError)
+        assert (recorder.data, recorder.producer) == (data, None)
 
 
 def test_sendable(path: Path) -> None:
@@ -366,61 +324,27 @@ def test_probes_become_rarer(path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     reader.close()
 
 
-@pytest.mark.parametrize("reader", [FileReader, Cold])
-@pytest.mark.parametrize("length", [0, 1, PIECE, 3 * PIECE + 5])
-def test_truncated(path: Path, reader: Callable[[int, RunInThread], FileReader], length: int) -> None:
-    """A truncated file fails the delivery after its last byte."""
-    recorder = Recorder()
-    content = body_of(path, reader=reader)
-    os.truncate(path, length)
-    (error,) = watch(content.deliver(recorder))
-    assert isinstance(error, Unavailable)
-    assert (recorder.data, recorder.producer) == (DATA[:length], None)
-
-
-def test_unreadable(path: Path) -> None:
-    """A disk error fails the delivery."""
-
-    class Broken(Cold):
-        async def read(self, offset: int, length: int) -> bytes:
-            if offset:
-                raise OSError(5, "Input/output error")
-            return await super().read(offset, length)
-
-    recorder = Recorder()
-    (error,) = watch(body_of(path, reader=Broken).deliver(recorder))
-    assert isinstance(error, Unavailable)
-    assert isinstance(error.__cause__, OSError)
-    assert (recorder.data, recorder.producer) == (DATA[:PIECE], None)
-
-
-def test_discarded_body_closes_its_file(path: Path) -> None:
-    """A discarded body closes its file."""
-    body_of(path).discard()
-
-
-def test_evicted_files_are_closed_in_a_thread(path: Path) -> None:
-    """Closing an evicted file frees its bytes, which the reactor does not wait for."""
+@pytest.mark.parametrize("is_evicted", [False, True])
+def test_discarded_body_closes_its_file(path: Path, is_evicted: bool) -> None:
+    """A discarded body closes its file; that of an evicted one in a thread, since it frees the bytes."""
     threads = HeldThreads()
     content = body_of(path, threads)
-    path.unlink()
+    if is_evicted:
+        path.unlink()
     content.discard()
-    assert threads.held == 1
-    threads.run()
-
-
-async def sent(reader: FileReader) -> int | None:
-    """A ``send_file`` that accepts nothing."""
-    return reader.send(lambda *_: 10, 0, 10)
+    assert threads.held == is_evicted
+    if is_evicted:
+        threads.run()
 
 
 def test_closed_once(path: Path) -> None:
-    """A closed reader reads nothing and is not closed again."""
+    """A closed reader reads and sends nothing, and is not closed again."""
     reader = FileReader(os.open(path, os.O_RDONLY), inline)
     reader.close()
     again = os.open(path, os.O_RDONLY)
     reader.close()
     assert reader.read_nowait(0, 10) is None
-    for error in (*watch(reader.read(0, 10)), *watch(sent(reader))):
-        assert isinstance(error, OSError)
+    assert isinstance(watch(reader.read(0, 10))[0], OSError)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        reader.send(lambda *_: 10, 0, 10)
     os.close(again)

@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import pytest
-
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.reference import Tag
 from dockmirror.store import layout
 from dockmirror.store.held_images import HeldImages
 
-from .contract import ELSEWHERE, HERE
-from .stocked import EPOCH, HOUR, Stocked
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Stocked:
-    return Stocked(tmp_path)
+from .stocked import ELSEWHERE, EPOCH, HERE, HOUR, Stocked
 
 
 def test_image(store: Stocked) -> None:
@@ -49,14 +39,12 @@ def test_missing_contents(store: Stocked) -> None:
     assert holdings.read_image(ELSEWHERE, whole).data is None
 
 
-def test_corrupt_manifest(store: Stocked) -> None:
-    """A corrupt manifest counts as missing."""
+def test_unreadable_manifests(store: Stocked) -> None:
+    """A corrupt manifest counts as missing; a missing image was never used."""
     digest = store.image(store.blob(b"config"))
+    images = HeldImages(store.root)
+    assert images.read_image(HERE, digest).last_used() == EPOCH - HOUR
     (store.root / layout.data(digest)).write_bytes(b"{}")
-    assert HeldImages(store.root).read_image(HERE, digest).data is None
-
-
-def test_last_use_of_a_missing_image(store: Stocked) -> None:
-    """A missing image was never used."""
-    assert HeldImages(store.root).read_image(HERE, Digest.of(b"?")).last_used() == 0
-    assert HeldImages(store.root).read_image(HERE, store.image(store.blob(b"c"))).last_used() == EPOCH - HOUR
+    for each in (digest, Digest.of(b"?")):
+        image = images.read_image(HERE, each)
+        assert (image.data, image.last_used()) == (None, 0)

@@ -22,29 +22,28 @@ LATEST = Tag("latest")
 
 
 def test_distribution() -> None:
-    """Contents, links and tags lie where an ordinary registry looks for them."""
-    busybox = "repositories/docker.io/library/busybox"
-    manifests = f"{busybox}/_manifests"
-    expected = {
-        f"blobs/sha256/ab/{HEX}/data": layout.data(DIGEST),
+    """Contents, links and tags lie where an ordinary registry looks for them, our own files elsewhere."""
+    busybox, ours = "docker/registry/v2/repositories/docker.io/library/busybox", "dockmirror"
+    paths = {
+        f"docker/registry/v2/blobs/sha256/ab/{HEX}/data": layout.data(DIGEST),
         f"{busybox}/_layers/sha256/{HEX}/link": layout.link(BUSYBOX, DIGEST, ContentKind.BLOB),
-        f"{manifests}/revisions/sha256/{HEX}/link": layout.link(BUSYBOX, DIGEST, ContentKind.MANIFEST),
-        f"{manifests}/tags/latest/current/link": layout.tag_link(BUSYBOX, LATEST),
-        f"{manifests}/tags/latest/index/sha256/{HEX}/link": layout.tag_history(BUSYBOX, LATEST, DIGEST),
+        f"{busybox}/_manifests/revisions/sha256/{HEX}/link": layout.link(
+            BUSYBOX, DIGEST, ContentKind.MANIFEST
+        ),
+        f"{busybox}/_manifests/tags/latest/current/link": layout.tag_link(BUSYBOX, LATEST),
+        f"{busybox}/_manifests/tags/latest/index/sha256/{HEX}/link": layout.tag_history(
+            BUSYBOX, LATEST, DIGEST
+        ),
+        f"{ours}/growing/docker.io/sha256-{HEX}": layout.growing("docker.io", DIGEST),
+        f"{ours}/growing/docker.io/sha256-{HEX}.size": layout.growing_size("docker.io", DIGEST),
+        f"{ours}/documents/public": layout.document("public"),
     }
-    assert [f"docker/registry/v2/{path}" for path in expected] == [str(path) for path in expected.values()]
-
-
-def test_own_files() -> None:
-    """Our own files lie outside an ordinary registry's tree."""
-    assert str(layout.growing("docker.io", DIGEST)) == f"dockmirror/growing/docker.io/sha256-{HEX}"
-    assert str(layout.growing_size("docker.io", DIGEST)) == f"dockmirror/growing/docker.io/sha256-{HEX}.size"
-    assert str(layout.document("public")) == "dockmirror/documents/public"
+    assert list(paths) == [str(path) for path in paths.values()]
 
 
 @given(st.lists(st.tuples(repositories, digests, tags), min_size=2, max_size=4))
 def test_paths_do_not_collide(values: list[tuple[Repository, Digest, Tag]]) -> None:
-    """No two paths are equal, and none lies below another."""
+    """No two paths are equal, none lies below another, and none has a colon, on which a registry fails."""
     found: dict[object, PurePosixPath] = {}
     for repository, digest, name in values:
         found[digest] = layout.data(digest)
@@ -52,15 +51,10 @@ def test_paths_do_not_collide(values: list[tuple[Repository, Digest, Tag]]) -> N
             found[repository, digest, kind] = layout.link(repository, digest, kind)
         found[repository, name] = layout.tag_link(repository, name)
         found[repository, name, digest] = layout.tag_history(repository, name, digest)
+        found[None, digest] = layout.growing("a_1", digest)
     for one, other in product(found, found):
         assert one == other or not found[one].is_relative_to(found[other])
-
-
-@given(repositories, digests, tags)
-def test_no_colon(repository: Repository, digest: Digest, name: Tag) -> None:
-    """No path has a colon, on which an ordinary registry fails."""
-    paths = layout.data(digest), layout.tag_history(repository, name, digest), layout.growing("a_1", digest)
-    assert not any(":" in str(path) for path in paths)
+    assert not any(":" in str(path) for path in found.values())
 
 
 @given(st.text(), st.text())

@@ -19,29 +19,13 @@ from dockmirror.store.local_store import LocalContentStore
 from dockmirror.store.memory_cache import REOPEN_INTERVAL, MemoryCache
 
 from ..answering import now
-from .bucket.buckets import bucket
-from .contract import DATA, DIGEST, ELSEWHERE, HERE, LARGE, ContentsContract, read
+from .bucket.machines import bucket
 from .memory import MemoryContents
+from .stocked import DATA, DIGEST, ELSEWHERE, HERE, LARGE, read
 from .threads import inline
 
 MIB = 1024 * 1024
 T = TypeVar("T")
-
-
-class TestContents(ContentsContract):
-    """The cache in front of a directory."""
-
-    @pytest.fixture
-    def contents(self, tmp_path: Path) -> IContentStore:
-        return MemoryCache(LocalContentStore(tmp_path, Clock(), inline), tmp_path, Clock(), MIB)
-
-
-class TestWithoutRoom(ContentsContract):
-    """A cache without room in front of a directory."""
-
-    @pytest.fixture
-    def contents(self, tmp_path: Path) -> IContentStore:
-        return MemoryCache(LocalContentStore(tmp_path, Clock(), inline), tmp_path, Clock(), 0)
 
 
 @implementer(IContentStore)
@@ -88,14 +72,15 @@ def memory(tmp_path: Path) -> CacheAndDisk:
     return CacheAndDisk(tmp_path)
 
 
-def test_hit(memory: CacheAndDisk) -> None:
-    """A small content is opened in the store once a minute."""
-    memory.add(DATA)
-    assert [memory.read(DATA) for _ in range(3)] == [DATA] * 3
-    assert memory.asked.opened == 1
+@pytest.mark.parametrize(("data", "opened"), [(DATA, 1), (LARGE, 3)], ids=["small", "large"])
+def test_hit(memory: CacheAndDisk, data: bytes, opened: int) -> None:
+    """A small content is opened in the store once a minute, a large one each time."""
+    memory.add(data)
+    assert [memory.read(data) for _ in range(3)] == [data] * 3
+    assert memory.asked.opened == opened
     memory.clock.advance(REOPEN_INTERVAL)
-    assert memory.read(DATA) == DATA
-    assert memory.asked.opened == 2
+    assert memory.read(data) == data
+    assert memory.asked.opened == opened + 1
 
 
 def test_use_reaches_the_store(memory: CacheAndDisk) -> None:
@@ -105,13 +90,6 @@ def test_use_reaches_the_store(memory: CacheAndDisk) -> None:
         memory.clock.advance(20)
         memory.read(DATA)
     assert memory.clock.seconds() - memory.file(DATA).stat().st_mtime < 2 * REOPEN_INTERVAL
-
-
-def test_large_contents_are_not_cached(memory: CacheAndDisk) -> None:
-    """A large content is opened in the store each time."""
-    memory.add(LARGE)
-    assert [memory.read(LARGE) for _ in range(3)] == [LARGE] * 3
-    assert memory.asked.opened == 3
 
 
 def test_bucket_blobs_are_not_read(tmp_path: Path) -> None:
@@ -127,44 +105,26 @@ def test_bucket_blobs_are_not_read(tmp_path: Path) -> None:
     assert asked.requests == {"head": 1}
 
 
-def test_removed(memory: CacheAndDisk) -> None:
-    """A content that is removed from the disk is not served to any repository."""
+@pytest.mark.parametrize("what", ["file", "link"])
+def test_removed(memory: CacheAndDisk, what: str) -> None:
+    """A removed file is served to no repository, a removed link not to its own; the rest is still served."""
     memory.add(DATA, b"other")
     now(memory.contents.link(ELSEWHERE, DIGEST, ContentKind.MANIFEST))
-    for data, repository in ((DATA, HERE), (DATA, ELSEWHERE), (b"other", HERE)):
-        memory.read(data, repository)
-    memory.file(DATA).unlink()
-    assert [memory.read(DATA, repository) for repository in (HERE, ELSEWHERE)] == [None, None]
-    assert memory.read(b"other") == b"other"
-    assert not memory.file(DATA).exists()
-
-
-def test_removed_link(memory: CacheAndDisk) -> None:
-    """A content that is removed from one repository is still served to another."""
-    memory.add(DATA)
-    now(memory.contents.link(ELSEWHERE, DIGEST, ContentKind.MANIFEST))
-    for repository in (HERE, ELSEWHERE):
-        memory.read(DATA, repository)
-    memory.link(DATA).unlink()
-    assert [memory.read(DATA, repository) for repository in (HERE, ELSEWHERE)] == [None, DATA]
-    assert not memory.link(DATA).exists()
+    wanted = (DATA, HERE), (DATA, ELSEWHERE), (b"other", HERE)
+    assert [memory.read(*each) for each in wanted] == [DATA, DATA, b"other"]
+    removed = memory.file(DATA) if what == "file" else memory.link(DATA)
+    removed.unlink()
+    assert [memory.read(*each) for each in wanted] == [None, None if what == "file" else DATA, b"other"]
+    assert not removed.exists()
 
 
 def test_corrupt_contents(memory: CacheAndDisk) -> None:
-    """A corrupt file is found although its content is cached."""
+    """A corrupt file is found although its content is cached; the content can be added and cached again."""
     memory.add(DATA)
     memory.read(DATA)
     memory.file(DATA).write_bytes(DATA.upper())
     assert memory.read(DATA) is None
     assert not memory.file(DATA).exists()
-
-
-def test_added_again(memory: CacheAndDisk) -> None:
-    """A content that was removed and added again is served and cached."""
-    memory.add(DATA)
-    memory.read(DATA)
-    memory.file(DATA).unlink()
-    assert memory.read(DATA) is None
     memory.add(DATA)
     opened = memory.asked.opened
     assert [memory.read(DATA) for _ in range(3)] == [DATA] * 3

@@ -58,24 +58,17 @@ def test_no_pins(tmp_path: Path) -> None:
 
 
 def test_refreshed(tmp_path: Path) -> None:
-    """A refresh is recorded and does not bring back a pin that was removed meanwhile."""
+    """A refresh is recorded, unless the pin was removed or its platforms were changed meanwhile."""
+    arm = Pin(NGINX.repository, NGINX.reference, (Platform("linux", "arm"),))
     pins.add_pin(tmp_path, NGINX)
     pins.mark_refreshed(tmp_path, NGINX, 1000.0)
     assert list(pins.iter_pins(tmp_path)) == [(NGINX, 1000.0)]
-    pins.add_pin(tmp_path, NGINX)
-    assert list(pins.iter_pins(tmp_path)) == [(NGINX, 0.0)]
-    pins.remove_pin(tmp_path, NGINX)
-    pins.mark_refreshed(tmp_path, NGINX, 1000.0)
-    assert list(pins.iter_pins(tmp_path)) == []
-
-
-def test_platforms_changed_meanwhile(tmp_path: Path) -> None:
-    """A pin whose platforms were changed during a refresh is due again."""
-    arm = Pin(NGINX.repository, NGINX.reference, (Platform("linux", "arm"),))
-    pins.add_pin(tmp_path, NGINX)
     pins.add_pin(tmp_path, arm)
     pins.mark_refreshed(tmp_path, NGINX, 1000.0)
     assert list(pins.iter_pins(tmp_path)) == [(arm, 0.0)]
+    pins.remove_pin(tmp_path, arm)
+    pins.mark_refreshed(tmp_path, arm, 1000.0)
+    assert list(pins.iter_pins(tmp_path)) == []
 
 
 def test_one_process_refreshes(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,34 +23,21 @@ def eviction_order(used: dict[int, float], references: dict[int, list[int]]) -> 
     return [DIGESTS.index(digest) for digest in sorted(found, key=found.__getitem__)]
 
 
-def test_least_recently_used_first() -> None:
-    """The least recently used content is evicted first."""
-    assert eviction_order({0: 30.0, 1: 10.0, 2: 20.0}, {}) == [1, 2, 0]
-
-
-def test_manifest_before_its_layers() -> None:
-    """A manifest is evicted before its layers, even if these were used much longer ago."""
-    assert eviction_order({0: 30.0, 1: 10.0, 2: 20.0}, {0: [1]}) == [2, 0, 1]
-
-
-def test_index_before_its_manifests() -> None:
-    """An index is evicted before its manifests, and these before their layers, if all were used at once."""
-    assert eviction_order({3: 10.0, 0: 10.0, 1: 10.0, 2: 10.0}, {2: [1], 1: [0], 0: [3]}) == [2, 1, 0, 3]
-
-
-def test_shared_layer() -> None:
-    """A shared layer is evicted with the manifest that was used last."""
-    assert eviction_order({0: 10.0, 1: 30.0, 2: 5.0, 3: 20.0}, {0: [2], 1: [2]}) == [0, 3, 1, 2]
-
-
-def test_layers_used_by_themselves() -> None:
-    """Layers that were used by themselves may outlive their manifests."""
-    assert eviction_order({0: 10.0, 1: 30.0, 2: 20.0}, {0: [1]}) == [0, 2, 1]
-
-
-def test_missing_contents() -> None:
-    """A content that is referred to and not stored is not evicted."""
-    assert eviction_order({0: 10.0}, {0: [5], 7: [0]}) == [0]
+@pytest.mark.parametrize(
+    ("used", "references", "order"),
+    [
+        ({0: 30.0, 1: 10.0, 2: 20.0}, {}, [1, 2, 0]),
+        ({0: 30.0, 1: 10.0, 2: 20.0}, {0: [1]}, [2, 0, 1]),
+        ({3: 10.0, 0: 10.0, 1: 10.0, 2: 10.0}, {2: [1], 1: [0], 0: [3]}, [2, 1, 0, 3]),
+        ({0: 10.0, 1: 30.0, 2: 5.0, 3: 20.0}, {0: [2], 1: [2]}, [0, 3, 1, 2]),
+        ({0: 10.0, 1: 30.0, 2: 20.0}, {0: [1]}, [0, 2, 1]),
+        ({0: 10.0}, {0: [5], 7: [0]}, [0]),
+    ],
+    ids=["blobs", "old layer", "index", "shared layer", "used layer", "missing contents"],
+)
+def test_order(used: dict[int, float], references: dict[int, list[int]], order: list[int]) -> None:
+    """The least recently used comes first, and a part after the last used of those that refer to it."""
+    assert eviction_order(used, references) == order
 
 
 @given(

@@ -15,8 +15,7 @@ from dockmirror.store.eviction.budget import Shortfall
 from dockmirror.store.eviction.store_scan import StoreScan
 
 from ..answering import now
-from .contract import LATEST, read
-from .stocked import HOUR, Stocked
+from .stocked import HOUR, LATEST, Stocked, read
 
 ROUNDS = 60
 EVERYTHING = Shortfall(10**12, 10**12)

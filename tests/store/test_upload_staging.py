@@ -72,21 +72,14 @@ def test_interfaces(disk: Disk) -> None:
     assert now(copy.finish()) == 0
 
 
-def test_commit(disk: Disk) -> None:
-    """A copy of any number of parts is committed and counted."""
-    assert disk.written(DATA[:1000]) == 1000
+@pytest.mark.parametrize("beyond", [b"", b"wrong"])
+def test_commit(disk: Disk, beyond: bytes) -> None:
+    """A copy of any number of parts is committed and counted; each part replaces all beyond its offset."""
+    assert disk.written(DATA[:1000] + beyond) == 1000 + len(beyond)
     assert disk.written(DATA[1000:], 1000) == len(DATA)
     assert now(disk.pushed.commit(NAME, DIGEST))
     assert (disk.root / layout.data(DIGEST)).read_bytes() == DATA
-    assert disk.grown == [len(DATA)]
-    assert disk.left == []
-
-
-def test_resume(disk: Disk) -> None:
-    """A copy that is opened at an offset loses what came after that."""
-    disk.written(DATA[:1000] + b"wrong")
-    assert disk.written(DATA[1000:], 1000) == len(DATA)
-    assert now(disk.pushed.commit(NAME, DIGEST))
+    assert (disk.grown, disk.left) == ([len(DATA)], [])
 
 
 def test_wrong_bytes(disk: Disk) -> None:
@@ -98,25 +91,20 @@ def test_wrong_bytes(disk: Disk) -> None:
 
 
 def test_missing_copy(disk: Disk) -> None:
-    """A missing copy can be neither resumed nor committed."""
+    """A missing copy can be neither resumed nor committed, nor one without a directory opened."""
     assert now(disk.pushed.open(NAME, 1)) is None
     assert not now(disk.pushed.commit(OTHER, DIGEST))
     now(disk.pushed.drop(OTHER))
     assert disk.left == []
+    (disk.root / "file").touch()
+    assert now(Disk(disk.root / "file").pushed.open(NAME, 0)) is None
 
 
 def test_one_writer(disk: Disk) -> None:
-    """A second writer of the same copy gets none."""
-    copy = disk.copy()
-    assert now(disk.pushed.open(NAME, 0)) is None
-    now(copy.finish())
-    now(disk.copy().finish())
-
-
-def test_commit_during_a_write(disk: Disk) -> None:
-    """A copy that is still written to is not committed."""
+    """A copy that is written to has no second writer, and is not committed."""
     copy = disk.copy()
     copy.write(DATA)
+    assert now(disk.pushed.open(NAME, 0)) is None
     assert not now(disk.pushed.commit(NAME, DIGEST))
     copy.write(b"!")
     now(copy.finish())
@@ -133,32 +121,30 @@ def test_committed_while_opened(disk: Disk) -> None:
 
 
 def test_too_large(disk: Disk) -> None:
-    """A copy that is too large is given up without an error."""
+    """A copy that is too large is given up and deleted without an error."""
     assert disk.written(bytes(100_001)) is None
+    assert disk.left == []
 
 
 def test_total_limit(tmp_path: Path) -> None:
     """A copy that exceeds the total limit is given up and leaves the others alone."""
-    clock, most = Clock(), 10 * 1024 * 1024
-    pushed = LocalUploadStaging(tmp_path, inline, clock, lambda _: None, lambda: most)
-    piece, kept = bytes(1024 * 1024), []
-    copies = [now(pushed.open(f"{number:032x}", 0)) for number in range(4)]
-    for copy in copies:
+    limit, piece = 10 * 1024 * 1024, bytes(1024 * 1024)
+    pushed = LocalUploadStaging(tmp_path, inline, Clock(), lambda _: None, lambda: limit)
+    lengths = []
+    for number in range(4):
+        copy = now(pushed.open(f"{number:032x}", 0))
         assert copy is not None
         for _ in range(6):
             copy.write(piece)
-        kept.append(now(copy.finish()))
-    assert kept == [6 * len(piece), None, None, None]
-    written = list((tmp_path / layout.TEMPORARY).iterdir())
-    assert sum(path.stat().st_size for path in written) == 6 * len(piece)
+        lengths.append(now(copy.finish()))
+    assert lengths == [6 * len(piece), None, None, None]
     for number in range(10, 14):
         copy = now(pushed.open(f"{number:032x}", 0))
         if copy is not None:
             copy.write(piece * 3)
             now(copy.finish())
-    assert sum(path.stat().st_size for path in (tmp_path / layout.TEMPORARY).iterdir()) < most + 3 * len(
-        piece
-    )
+    size = sum(path.stat().st_size for path in (tmp_path / layout.TEMPORARY).iterdir())
+    assert 6 * len(piece) <= size < limit + 3 * len(piece)
 
 
 def test_maximum_number(disk: Disk) -> None:
@@ -168,19 +154,6 @@ def test_maximum_number(disk: Disk) -> None:
         if copy is not None:
             now(copy.finish())
     assert len(disk.left) == MAX_STAGED_FILES + 1
-
-
-def test_failed_copy_is_deleted(disk: Disk) -> None:
-    """A failed copy is deleted, and the push goes on."""
-    assert disk.written(bytes(100_001)) is None
-    assert disk.left == []
-
-
-def test_full_disk(tmp_path: Path) -> None:
-    """A full disk fails the copy only."""
-    (tmp_path / "file").write_bytes(b"")
-    disk = Disk(tmp_path / "file")
-    assert now(disk.pushed.open(NAME, 0)) is None
 
 
 def test_slow_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,36 +76,23 @@ def test_a_quick_disk_is_written_to_at_once(writing: Writing) -> None:
 
 
 def test_a_slow_disk_is_written_to_in_threads(writing: Writing) -> None:
-    """After a write that took long, pending pieces are written together, and the reactor waits no more."""
+    """After a long write pending pieces are written together in threads, until the disk is quick."""
+    assert watch(writing.writer.flushed()) == [None]
     writing.disk.seconds = 2 * SLOW_WRITE
     for piece in (b"a", b"b", b"c", b"d"):
         writing.writer.write(piece)
+    flushed = watch(writing.writer.flushed())
     assert (writing.lengths, writing.writer.pending, writing.threads.held) == ([1], 3, 1)
     writing.threads.run()
     assert (writing.lengths, writing.writer.pending, writing.threads.held) == ([1, 2], 2, 1)
+    assert flushed == []
+    writing.disk.seconds = 0
     writing.threads.run()
     assert (writing.lengths, writing.writer.pending, writing.threads.held) == ([1, 2, 4], 0, 0)
+    assert flushed == [None]
     writing.writer.write(b"e")
-    assert writing.threads.held == 1
-    writing.threads.run()
+    assert (writing.lengths, writing.threads.held) == ([1, 2, 4, 5], 0)
     assert (writing.disk.written, writing.disk.path.read_bytes()) == ([1, 1, 2, 1], b"abcde")
-
-
-def test_a_disk_that_is_quick_again_is_written_to_at_once(writing: Writing) -> None:
-    """A disk that is quick again, with nothing pending, is written to at once."""
-    writing.disk.seconds = 2 * SLOW_WRITE
-    writing.writer.write(b"a")
-    writing.writer.write(b"b")
-    writing.disk.seconds = 0
-    writing.writer.write(b"c")
-    writing.threads.run()
-    writing.writer.write(b"d")
-    assert (writing.lengths, writing.threads.held) == ([1, 2], 1)
-    writing.threads.run()
-    writing.threads.run()
-    writing.writer.write(b"e")
-    assert (writing.lengths, writing.threads.held) == ([1, 2, 3, 4, 5], 0)
-    assert writing.disk.path.read_bytes() == b"abcde"
 
 
 def test_pending_bytes_are_dropped_when_the_disk_fails(writing: Writing) -> None:
@@ -120,19 +107,6 @@ def test_pending_bytes_are_dropped_when_the_disk_fails(writing: Writing) -> None
     assert watch(writing.writer.flushed()) == [None]
 
 
-def test_a_writer_is_flushed_when_all_is_written(writing: Writing) -> None:
-    """A writer is flushed when all is written, at once if nothing is pending."""
-    assert watch(writing.writer.flushed()) == [None]
-    writing.disk.seconds = 2 * SLOW_WRITE
-    for piece in (b"a", b"b", b"c"):
-        writing.writer.write(piece)
-    flushed = watch(writing.writer.flushed())
-    writing.threads.run()
-    assert flushed == []
-    writing.threads.run()
-    assert (flushed, writing.lengths) == ([None], [1, 2, 3])
-
-
 def hasher(path: Path, data: bytes, in_thread: RunInThread = inline) -> BackgroundHasher:
     """Return a hasher of a file with these bytes."""
     path.write_bytes(data)
@@ -140,13 +114,16 @@ def hasher(path: Path, data: bytes, in_thread: RunInThread = inline) -> Backgrou
 
 
 def test_bytes_are_hashed_in_steps(tmp_path: Path) -> None:
-    """A thread is given one step at a time, as long as the hash is wanted."""
+    """A thread is given one step at a time, as long as the hash is wanted, and no more than is asked for."""
     threads, wanted = HeldThreads(), [True]
     hashing = hasher(tmp_path / "file", bytes(2 * HASH_STEP), threads)
     outcome = watch(hashing.catch_up(2 * HASH_STEP, lambda: wanted[0]))
     wanted[0] = False
     threads.run()
     assert (outcome, hashing.hashed, threads.held) == ([None], HASH_STEP, 0)
+    outcome = watch(hashing.catch_up(2 * HASH_STEP - 100))
+    threads.run()
+    assert (outcome, hashing.hashed) == ([None], 2 * HASH_STEP - 100)
     matches = watch(hashing.matches(2 * HASH_STEP))
     threads.run()
     assert matches == [True]
@@ -168,13 +145,4 @@ def test_a_file_that_was_cut_short_cannot_be_hashed(tmp_path: Path) -> None:
     """A file that is shorter than it was is an error of the disk."""
     hashing = hasher(tmp_path / "file", b"data")
     assert isinstance(watch(hashing.matches(5))[0], OSError)
-    hashing.file.close()
-
-
-def test_no_more_is_hashed_than_was_asked_for(tmp_path: Path) -> None:
-    """Bytes that lie behind are left for the next time, however large the pieces are that are read."""
-    hashing = hasher(tmp_path / "file", bytes(HASH_STEP))
-    assert watch(hashing.catch_up(HASH_STEP - 100)) == [None]
-    assert hashing.hashed == HASH_STEP - 100
-    assert watch(hashing.matches(HASH_STEP)) == [True]
     hashing.file.close()

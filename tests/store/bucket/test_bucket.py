@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import obstore
 import pytest
-from obstore.exceptions import GenericError
 from obstore.store import MemoryStore
 from twisted.internet.task import Clock
 
@@ -24,12 +22,12 @@ from dockmirror.store.bucket.bucket import (
     Bucket,
     BucketUnavailable,
 )
-from dockmirror.store.bucket.bucket_stores import ABSENT_TTL, BucketContentStore
+from dockmirror.store.bucket.bucket_stores import BucketContentStore
 
 from ...answering import Recorder, now, watch
-from ..contract import ELSEWHERE, HERE, LARGE, LARGE_DIGEST, read
+from ..stocked import ELSEWHERE, HERE, LARGE, LARGE_DIGEST, read
 from ..threads import HeldThreads, inline
-from .buckets import bucket
+from .machines import BucketThreads, bucket
 
 T = TypeVar("T")
 KEY = layout.data(LARGE_DIGEST)
@@ -38,67 +36,47 @@ SMALL = b"small"
 DIGEST = Digest.of(SMALL)
 
 
-class Threads:
-    """Runs calls at once, or fails them while the bucket is down."""
-
-    def __init__(self) -> None:
-        self.down = False
-        self.calls = 0
-
-    def __call__(self, call: Callable[[], T], /) -> Awaitable[T]:
-        self.calls += 1
-
-        async def run() -> T:
-            if self.down:
-                raise GenericError("HTTP error: no route to http://h/x?X-Amz-Signature=s3cret\n\nDebug")
-            return call()
-
-        return run()
-
-
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
 
 
 @pytest.fixture
-def threads() -> Threads:
-    """Threads of a bucket that works."""
-    return Threads()
+def threads() -> BucketThreads:
+    """BucketThreads of a bucket that works."""
+    return BucketThreads()
 
 
 @pytest.fixture
-def one_object(clock: Clock, threads: Threads) -> Bucket:
+def one_object(clock: Clock, threads: BucketThreads) -> Bucket:
     """A bucket with one object."""
     store = MemoryStore()
     obstore.put(store, DATA, LARGE)
     return bucket(clock, store, threads)
 
 
-def test_backoff(one_object: Bucket, clock: Clock, threads: Threads) -> None:
+def test_backoff(one_object: Bucket, clock: Clock, threads: BucketThreads) -> None:
     """After a failure nothing is requested for a growing while; signed URLs are not disclosed."""
     threads.down = True
     with pytest.raises(BucketUnavailable, match=r"no route to http://h/x$"):
         now(one_object.get(KEY))
-    calls = threads.calls
-    with pytest.raises(BucketUnavailable):
-        now(one_object.get(KEY))
-    assert threads.calls == calls
-    pause = MIN_BACKOFF
+    calls, pause = threads.calls, MIN_BACKOFF
     while pause < MAX_BACKOFF:
+        with pytest.raises(BucketUnavailable):
+            now(one_object.get(KEY))
+        assert threads.calls == calls
         clock.advance(pause)
         with pytest.raises(BucketUnavailable):
             now(one_object.get(KEY))
-        calls += 1
+        calls, pause = calls + 1, pause * 2
         assert threads.calls == calls
-        pause *= 2
     threads.down = False
     clock.advance(MAX_BACKOFF)
     assert now(one_object.get(KEY)) is not None
     assert one_object.health.failure is None
 
 
-def test_clock_set_back(one_object: Bucket, clock: Clock, threads: Threads) -> None:
+def test_clock_set_back(one_object: Bucket, clock: Clock, threads: BucketThreads) -> None:
     """A clock that is set back does not prolong the back-off."""
     threads.down = True
     clock.advance(3600)
@@ -122,27 +100,17 @@ def test_timeout(clock: Clock) -> None:
     assert one_object.health.failure is not None
 
 
-def test_absence_is_no_failure(one_object: Bucket) -> None:
-    """A missing object is no failure."""
-    assert now(one_object.get(layout.document("none"))) is None
-    assert now(one_object.read(layout.document("none"))) is None
-    assert one_object.health.failure is None
-
-
-def test_put_new(one_object: Bucket) -> None:
-    """Of two mirrors that put a new object one succeeds."""
+def test_objects(one_object: Bucket) -> None:
+    """A new object is put once; missing objects are no failure, and can be deleted."""
     key = layout.document("turn")
+    assert now(one_object.get(key)) is None
+    assert now(one_object.read(key)) is None
+    assert one_object.health.failure is None
     assert now(one_object.put_new(key, b"1"))
-    assert not now(one_object.put_new(key, b"2"))
+    assert not now(one_object.put_new(key, b"22"))
     assert (now(one_object.read(key)) or (b"",))[0] == b"1"
-
-
-def test_deleted(one_object: Bucket) -> None:
-    """Missing objects can be deleted, and listed objects have a size."""
-    now(one_object.put(layout.document("x"), b"12"))
-    listed = now(one_object.list(layout.DOCUMENTS))
-    assert [(each.key, each.size) for each in listed] == [(str(layout.document("x")), 2)]
-    now(one_object.delete([listed[0].key, "not/there"]))
+    assert [(each.key, each.size) for each in now(one_object.list(layout.DOCUMENTS))] == [(str(key), 1)]
+    now(one_object.delete([str(key), "not/there"]))
     assert not now(one_object.list(layout.DOCUMENTS))
 
 
@@ -175,18 +143,18 @@ def test_number_of_requests(clock: Clock) -> None:
     assert one_object.requests == {"head": 1, "get": 4}
 
 
-def test_open_at_an_offset(clock: Clock) -> None:
+@pytest.mark.parametrize(
+    ("offset", "status", "content_range"),
+    [(0, 200, None), (1000, 206, ContentRange(1000, len(LARGE) - 1, len(LARGE)))],
+)
+def test_open_at_an_offset(
+    clock: Clock, offset: int, status: int, content_range: ContentRange | None
+) -> None:
     """As a source a blob gives the whole or the rest from an offset."""
     contents, _ = large_blob(clock)
-    whole = now(open_blob(contents).open(0))
-    taken = Recorder()
-    now(whole.body.deliver(taken))
-    assert (whole.status, taken.data) == (200, LARGE)
-    rest = now(open_blob(contents).open(1000))
-    taken = Recorder()
-    now(rest.body.deliver(taken))
-    assert rest.content_range == ContentRange(1000, len(LARGE) - 1, len(LARGE))
-    assert (rest.status, taken.data) == (206, LARGE[1000:])
+    answer = now(open_blob(contents).open(offset))
+    now(answer.body.deliver(recorder := Recorder()))
+    assert (answer.status, answer.content_range, recorder.data) == (status, content_range, LARGE[offset:])
 
 
 def test_deleted_by_another_mirror(clock: Clock) -> None:
@@ -202,23 +170,20 @@ def test_deleted_by_another_mirror(clock: Clock) -> None:
     assert now(contents.open(HERE, LARGE_DIGEST, ContentKind.BLOB)) is None
 
 
-def test_corrupt_contents(clock: Clock) -> None:
+@pytest.mark.parametrize("is_source", [True, False])
+def test_corrupt_contents(clock: Clock, is_source: bool) -> None:
     """A corrupt blob is not delivered to its end and deleted; a corrupt manifest is not served."""
     contents, one_object = large_blob(clock)
-    whole = [ContentRange(0, len(LARGE) - 1, len(LARGE))]
-    for give in (
-        lambda distant: now(distant.open(0)).body,
-        lambda distant: distant.body(Descriptor(), whole),
-    ):
-        now(one_object.put(KEY, LARGE[:-1] + b"?", {"blob": HERE.name}))
-        clock.advance(ABSENT_TTL)
-        taken = Recorder()
-        with pytest.raises(BrokenOff):
-            now(give(open_blob(contents)).deliver(taken))
-        assert len(taken.data) < len(LARGE)
-        assert not now(contents.holds(LARGE_DIGEST))
+    now(one_object.put(KEY, LARGE[:-1] + b"?", {"blob": HERE.name}))
     now(one_object.put(layout.data(DIGEST), b"other", {"manifest": HERE.name}))
+    blob, whole = open_blob(contents), ContentRange(0, len(LARGE) - 1, len(LARGE))
+    body = now(blob.open(0)).body if is_source else blob.body(Descriptor(), [whole])
+    recorder = Recorder()
+    with pytest.raises(BrokenOff):
+        now(body.deliver(recorder))
+    assert len(recorder.data) < len(LARGE)
     assert now(contents.open(HERE, DIGEST, ContentKind.MANIFEST)) is None
+    assert not now(contents.holds(LARGE_DIGEST))
     assert not now(contents.holds(DIGEST))
 
 
@@ -232,8 +197,8 @@ def test_redirects(clock: Clock) -> None:
     assert now(open_blob(plain).presigned_url()) is None
 
 
-def test_absence_is_cached(clock: Clock) -> None:
-    """Absence is cached for some seconds, unless the content is put here meanwhile."""
+def test_look_ups_are_cached(clock: Clock) -> None:
+    """Absence is cached for some seconds, unless the content is put here meanwhile; so is presence."""
     contents, one_object = large_blob(clock)
     for kind in ContentKind:
         assert now(contents.open(HERE, DIGEST, kind)) is None
@@ -244,6 +209,11 @@ def test_absence_is_cached(clock: Clock) -> None:
     assert now(contents.open(ELSEWHERE, DIGEST, ContentKind.BLOB)) is None
     now(contents.write_link(ELSEWHERE, DIGEST, ContentKind.BLOB))
     assert now(contents.open(ELSEWHERE, DIGEST, ContentKind.BLOB)) is not None
+    assert now(contents.exists(DIGEST))
+    now(one_object.delete([str(layout.data(DIGEST))]))
+    assert now(contents.holds(DIGEST))
+    assert not now(contents.exists(DIGEST))
+    assert not now(contents.holds(DIGEST))
 
 
 def test_linked_during_a_look_up(clock: Clock) -> None:
@@ -260,16 +230,6 @@ def test_linked_during_a_look_up(clock: Clock) -> None:
     (found,) = opening
     assert found is not None
     assert contents.is_known_link(ELSEWHERE, LARGE_DIGEST, ContentKind.BLOB)
-
-
-def test_exists(clock: Clock) -> None:
-    """The existence of a content is requested each time."""
-    contents, one_object = large_blob(clock)
-    assert now(contents.exists(LARGE_DIGEST))
-    now(one_object.delete([DATA]))
-    assert now(contents.holds(LARGE_DIGEST))
-    assert not now(contents.exists(LARGE_DIGEST))
-    assert not now(contents.holds(LARGE_DIGEST))
 
 
 def test_lazy_connection(clock: Clock) -> None:

@@ -14,17 +14,19 @@ from dockmirror.oci.reference import Repository, Tag
 from dockmirror.store import layout
 from dockmirror.store.bucket.bucket_expiry import (
     DAY,
+    EXPIRY_CHECK_INTERVAL,
+    FLUSH_INTERVAL,
     RECORD_INTERVAL,
     BucketExpiry,
+    BucketMaintenance,
     ExpiryResult,
     LastUsedJournal,
 )
 from dockmirror.store.bucket.bucket_stores import BucketContentStore, BucketTagStore
 
 from ...answering import now
-from ..contract import ELSEWHERE, HERE, LATEST
-from ..stocked import manifest_of
-from .buckets import bucket
+from ..stocked import ELSEWHERE, HERE, LATEST, manifest_of
+from .machines import bucket
 
 CONFIG, LAYER, OTHER = b"config", b"layer", b"other"
 MONTH = 30 * DAY
@@ -73,11 +75,12 @@ def mirrors(clock: Clock) -> tuple[Mirror, Mirror]:
 Mirrors = tuple[Mirror, Mirror]
 
 
-def test_recent_contents(mirrors: Mirrors, clock: Clock) -> None:
-    """Contents that were put recently stay, used or not."""
-    one, _ = mirrors
+@pytest.mark.parametrize(("age", "passed"), [(MONTH, MONTH - DAY), (0.0, DAY - 60)])
+def test_recent_contents(clock: Clock, age: float, passed: float) -> None:
+    """Contents that were put recently stay, used or not; those of the last day whatever age is set."""
+    one = Mirror(MemoryStore(), clock, age)
     one.put(LAYER)
-    clock.advance(MONTH - DAY)
+    clock.advance(passed)
     assert now(one.aging.run()) == ExpiryResult(0, 0)
     assert one.holds(LAYER) == [True]
 
@@ -139,14 +142,6 @@ def test_one_mirror_a_day(mirrors: Mirrors, clock: Clock) -> None:
     assert len(now(one.bucket.list(layout.EXPIRY_RUNS))) == 1
 
 
-def test_last_day(clock: Clock) -> None:
-    """Contents used in the last day stay, whatever age is set."""
-    one = Mirror(MemoryStore(), clock, age=0.0)
-    one.put(LAYER)
-    clock.advance(DAY - 60)
-    assert now(one.aging.run()) == ExpiryResult(0, 0)
-
-
 def test_journal_is_compacted(mirrors: Mirrors, clock: Clock) -> None:
     """The journal is compacted to one object; a use is recorded once in a while."""
     one, two = mirrors
@@ -173,3 +168,22 @@ def test_journal_is_compacted(mirrors: Mirrors, clock: Clock) -> None:
     now(one.uses.flush())
     assert len(now(one.bucket.list(layout.LAST_USED))) == 2
     assert now(one.uses.load(clock.seconds() - 1)).keys() == {digests[0]}
+
+
+def test_periodic_maintenance(mirrors: Mirrors, clock: Clock) -> None:
+    """Uses are written each minute and expiry is checked each hour, until the service stops."""
+    one, _ = mirrors
+    maintenance = BucketMaintenance(one.uses, one.aging, clock)
+    maintenance.startService()
+    assert one.bucket.requests == {}
+    one.uses.record(Digest.of(b"1"))
+    clock.advance(FLUSH_INTERVAL - 1)
+    one.bucket.health.record_failure("down")
+    clock.advance(1)
+    assert one.bucket.requests == {}
+    clock.advance(FLUSH_INTERVAL)
+    assert len(now(one.bucket.list(layout.LAST_USED))) == 1
+    clock.pump([EXPIRY_CHECK_INTERVAL / 60] * 60)
+    assert len(now(one.bucket.list(layout.EXPIRY_RUNS))) == 1
+    maintenance.stopService()
+    assert not clock.getDelayedCalls()

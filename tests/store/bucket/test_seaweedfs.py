@@ -1,69 +1,27 @@
-"""A store in a real bucket keeps the contract, and distribution serves it."""
+"""An ordinary registry serves the store in a bucket."""
 
 from __future__ import annotations
 
 import urllib.request
 import uuid
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from obstore.store import ObjectStore
 from twisted.internet.task import Clock
 
-from dockmirror.interfaces import ContentKind, IContentStore, IDocumentStore, ITagStore
+from dockmirror.interfaces import ContentKind
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.reference import Repository, Tag
-from dockmirror.store.bucket.bucket import Bucket
-from dockmirror.store.bucket.bucket_stores import BucketContentStore, BucketDocumentStore, BucketTagStore
+from dockmirror.store.bucket.bucket_stores import BucketContentStore, BucketTagStore
 
 from ...answering import now
 from ...integration.parts.images import image
 from ...integration.parts.programs import require
 from ...integration.parts.registry import Registry
-from ...integration.parts.seaweed import WEED, SeaweedFS
-from ..contract import ContentsContract, DocumentsContract, TagsContract
-from ..threads import inline
-from .crashing import CrashContract
+from ...integration.parts.seaweed import SeaweedFS
+from .machines import bucket
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture(scope="module")
-def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
-    """An S3 server."""
-    require(WEED)
-    with SeaweedFS(tmp_path_factory.mktemp("seaweedfs")) as server:
-        yield server
-
-
-def bucket(store: ObjectStore) -> Bucket:
-    """A bucket that is used without threads."""
-    return Bucket("the bucket", lambda: store, Clock(), inline)
-
-
-class TestContents(ContentsContract):
-    @pytest.fixture
-    def contents(self, seaweedfs: SeaweedFS) -> IContentStore:
-        return BucketContentStore(bucket(seaweedfs.store()), Clock())
-
-
-class TestTags(TagsContract):
-    @pytest.fixture
-    def tags(self, clock: Clock, seaweedfs: SeaweedFS) -> ITagStore:
-        return BucketTagStore(bucket(seaweedfs.store()), clock)
-
-
-class TestDocuments(DocumentsContract):
-    @pytest.fixture
-    def documents(self, seaweedfs: SeaweedFS) -> IDocumentStore:
-        return BucketDocumentStore(bucket(seaweedfs.store()))
-
-
-class TestCrashes(CrashContract):
-    @pytest.fixture
-    def new_store(self, seaweedfs: SeaweedFS) -> Callable[[], ObjectStore]:
-        return seaweedfs.store
 
 
 def test_distribution(seaweedfs: SeaweedFS, tmp_path: Path) -> None:
@@ -71,7 +29,7 @@ def test_distribution(seaweedfs: SeaweedFS, tmp_path: Path) -> None:
     require("docker-registry")
     prefix, held = uuid.uuid4().hex, image("in a bucket")
     place = Repository("docker.io/library/stored")
-    kept = bucket(seaweedfs.store(prefix))
+    kept = bucket(Clock(), seaweedfs.store(prefix))
     contents = BucketContentStore(kept, Clock())
     for blob in held.blobs:
         now(contents.add(place, Digest.parse(blob.digest), ContentKind.BLOB, blob.data))
@@ -81,10 +39,8 @@ def test_distribution(seaweedfs: SeaweedFS, tmp_path: Path) -> None:
     with Registry(tmp_path, bucket=seaweedfs.distribution(prefix)) as registry:
         for reference in ("latest", held.digest):
             answer = registry.plain.manifest(place.name, reference)
-            assert (answer.body, answer.headers["Content-Type"]) == (
-                held.manifest.data,
-                held.manifest.media_type,
-            )
+            assert answer.body == held.manifest.data
+            assert answer.headers["Content-Type"] == held.manifest.media_type
         for blob in held.blobs:
             redirected = registry.plain.blob(place.name, blob.digest)
             assert redirected.status == 307

@@ -136,24 +136,15 @@ def test_another_object_is_read(bucket: Bucket, server: ObjectServer, clock: Clo
 
 
 @pytest.mark.parametrize("key", [ONE, EMPTY])
+@pytest.mark.parametrize("is_probed", [True, False])
 def test_missing_or_empty_object(
-    bucket: Bucket, server: ObjectServer, clock: Clock, key: PurePosixPath
+    bucket: Bucket, server: ObjectServer, clock: Clock, key: PurePosixPath, is_probed: bool
 ) -> None:
-    """A deleted or empty object ends the failure."""
+    """A probe or a request that finds the object deleted or empty ends the failure."""
     fail(bucket, server, key)
+    server.unreadable.clear()
     if key == ONE:
         del server.held[key.name]
-    else:
-        server.unreadable.clear()
     clock.advance(MIN_BACKOFF)
-    now(bucket.probe())
-    assert bucket.health.failure is None
-
-
-def test_absence_ends_the_failure(bucket: Bucket, server: ObjectServer, clock: Clock) -> None:
-    """A request that finds the object deleted ends the failure."""
-    fail(bucket, server)
-    del server.held["one"]
-    clock.advance(MIN_BACKOFF)
-    assert now(bucket.get(ONE)) is None
+    assert now(bucket.probe() if is_probed else bucket.get(key)) is None or key == EMPTY
     assert bucket.health.failure is None

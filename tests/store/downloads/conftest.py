@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
-from zope.interface import provider
 
+from ...stacks import logged
 from .upstream import DATA, Mirror, Upstream, all_closed
 
 
@@ -34,14 +33,16 @@ def mirrors(tmp_path: Path) -> Iterator[tuple[Mirror, Mirror]]:
 
 
 @pytest.fixture
+def owner(mirrors: tuple[Mirror, Mirror]) -> Mirror:
+    return mirrors[0]
+
+
+@pytest.fixture
+def other(mirrors: tuple[Mirror, Mirror]) -> Mirror:
+    return mirrors[1]
+
+
+@pytest.fixture
 def log() -> Iterator[list[str]]:
-    """The lines that are logged."""
-    lines: list[str] = []
-
-    @provider(ILogObserver)
-    def observe(event: LogEvent) -> None:
-        lines.append(formatEvent(event))
-
-    globalLogPublisher.addObserver(observe)
-    yield lines
-    globalLogPublisher.removeObserver(observe)
+    with logged() as texts:
+        yield texts

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 from attrs import evolve
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from zope.interface.verify import verifyObject
 
 from dockmirror.body.verified import TAIL_HOLDBACK, CorruptContent
-from dockmirror.interfaces import ContentKind, IContentStore, IDownloadReader, IDownloads, ISource
-from dockmirror.oci.errors import Denied
+from dockmirror.interfaces import Answer, IDownloadReader, IDownloads, ISource
+from dockmirror.oci.errors import Denied, Unavailable
 from dockmirror.oci.reference import Repository
 from dockmirror.status.status_values import DownloadStatus
 from dockmirror.store.downloads.context import DownloadStats
@@ -32,34 +32,33 @@ from .upstream import (
     Source,
     Upstream,
     all_closed,
+    finish,
     leave_part,
     part,
 )
 
 
 def test_the_interfaces_are_provided(mirror: Mirror, upstream: Upstream) -> None:
-    """The downloads, their readers and the doubles of this test provide their interfaces."""
     reader = mirror.enter(Source(upstream))
     verifyObject(IDownloads, mirror.downloads)
     verifyObject(IDownloadReader, reader)
     verifyObject(ISource, Source(upstream))
-    verifyObject(IContentStore, mirror.contents)
     reader.leave()
 
 
 def test_a_blob_is_delivered_as_it_comes_and_then_stored(mirror: Mirror, upstream: Upstream) -> None:
     """A blob is delivered as it comes, but its last 64 KiB when the digest is right; then it is linked."""
     client = mirror.read(Source(upstream))
-    upstream.body.send(1000)
-    assert client.received == DATA[:1000]
-    upstream.body.send()
+    upstream.body.advance(1000)
+    assert client.data == DATA[:1000]
+    upstream.body.advance()
     mirror.turn(times=10)
-    assert client.received == DATA[: SIZE - TAIL_HOLDBACK]
+    assert client.data == DATA[: SIZE - TAIL_HOLDBACK]
     upstream.body.end()
     mirror.turn(times=2)
-    assert (client.received, client.outcome) == (DATA, True)
+    assert (client.data, client.outcome) == (DATA, True)
     assert mirror.blob.read_bytes() == DATA
-    assert mirror.contents.links == [(BUSYBOX, mirror.digest, ContentKind.BLOB)]
+    assert mirror.contents.linked == [BUSYBOX]
     assert os.listdir(mirror.part.parent) == []
     assert not mirror.is_downloading
     assert (upstream.opens, upstream.checks, mirror.grown) == ([0], 0, SIZE)
@@ -68,25 +67,16 @@ def test_a_blob_is_delivered_as_it_comes_and_then_stored(mirror: Mirror, upstrea
 def test_a_blob_that_two_clients_ask_for_is_fetched_once(mirror: Mirror, upstream: Upstream) -> None:
     """A blob that two clients ask for is fetched once, and linked for the repositories of both."""
     first = mirror.read(Source(upstream))
-    upstream.body.send(HALF)
+    upstream.body.advance(HALF)
     source = Source(upstream)
     reader = mirror.enter(source, ALPINE)
     assert (reader.joined, reader.size, source.checks, source.opens) == (True, SIZE, 1, 0)
     second = Client().read(reader, DESCRIPTOR)
-    assert second.received == DATA[:HALF]
-    upstream.body.finish()
-    mirror.turn(times=10)
-    assert first.received == second.received == DATA
+    assert second.data == DATA[:HALF]
+    finish(upstream, mirror)
+    assert first.data == second.data == DATA
     assert upstream.opens == [0]
-    assert {repository for repository, _, _ in mirror.contents.links} == {BUSYBOX, ALPINE}
-
-
-def test_the_client_that_begins_a_download_is_not_checked(mirror: Mirror, upstream: Upstream) -> None:
-    """The client that begins a download is given the blob by its own source: it needs no check."""
-    reader = mirror.enter(Source(upstream))
-    assert not reader.joined
-    assert upstream.checks == 0
-    reader.leave()
+    assert set(mirror.contents.linked) == {BUSYBOX, ALPINE}
 
 
 def test_clients_are_admitted_when_the_upstream_answers(mirror: Mirror, upstream: Upstream) -> None:
@@ -105,80 +95,68 @@ def test_clients_are_admitted_when_the_upstream_answers(mirror: Mirror, upstream
 def test_a_client_that_the_upstream_refuses_cannot_join(mirror: Mirror, upstream: Upstream) -> None:
     """A client that is refused fails alone: it is given nothing, and its repository is not linked."""
     first = mirror.read(Source(upstream))
-    upstream.body.send(HALF)
+    upstream.body.advance(HALF)
     joining = mirror.join(Source(upstream, Denied("no")), ALPINE)
     assert isinstance(joining.error, Denied)
-    upstream.body.finish()
-    mirror.turn(times=10)
+    finish(upstream, mirror)
     assert first.outcome is True
-    assert [repository for repository, _, _ in mirror.contents.links] == [BUSYBOX]
+    assert mirror.contents.linked == [BUSYBOX]
 
 
 def test_registries_do_not_share_downloads(mirror: Mirror, upstream: Upstream) -> None:
     """A client of one registry does not join another's download; the finished blob serves all registries."""
     first = mirror.read(Source(upstream))
-    upstream.body.send(HALF)
+    upstream.body.advance(HALF)
     other = Upstream(DATA)
     joining = mirror.join(Source(other), Repository("ghcr.io/busybox"), "ghcr.io")
     assert joining.reader is not None
     assert not joining.reader.joined
     second = Client().read(joining.reader, DESCRIPTOR)
-    upstream.body.finish()
-    mirror.turn(times=10)
-    assert (first.outcome, second.received, other.opens) == (True, b"", [0])
+    finish(upstream, mirror)
+    assert (first.outcome, second.data, other.opens) == (True, b"", [0])
     third = mirror.join(Source(upstream), Repository("quay.io/busybox"), "quay.io")
     assert third.reader is not None
     assert third.reader.joined
     third.reader.leave()
     other.body.finish()
     mirror.turn(times=10)
-    assert (second.received, mirror.blob.read_bytes()) == (DATA, DATA)
+    assert (second.data, mirror.blob.read_bytes()) == (DATA, DATA)
 
 
-def test_a_finished_blob_is_read_and_linked_by_those_who_are_granted_it(
-    mirror: Mirror, upstream: Upstream
-) -> None:
+def test_a_finished_blob_is_read_by_those_who_are_granted_it(mirror: Mirror, upstream: Upstream) -> None:
     """A blob that is stored is read by clients to whom the upstream grants it, and linked for them."""
     mirror.read(Source(upstream))
-    upstream.body.finish()
-    mirror.turn(times=10)
+    finish(upstream, mirror)
     refused = mirror.join(Source(upstream, Denied("no")), ALPINE)
     assert isinstance(refused.error, Denied)
-    assert len(mirror.contents.links) == 1
+    assert len(mirror.contents.linked) == 1
     reader = mirror.enter(Source(upstream), ALPINE)
     assert (reader.joined, reader.size) == (True, SIZE)
     client = Client().read(reader, DESCRIPTOR)
     mirror.turn(times=10)
-    assert (client.received, client.outcome, upstream.opens) == (DATA, True, [0])
-    assert mirror.contents.links[1:] == [(ALPINE, mirror.digest, ContentKind.BLOB)]
+    assert (client.data, client.outcome, upstream.opens) == (DATA, True, [0])
+    assert mirror.contents.linked[1:] == [ALPINE]
     assert not mirror.part.exists()
 
 
-def test_a_download_may_finish_while_a_client_is_checked(mirror: Mirror, upstream: Upstream) -> None:
-    """A client whose check outlasts the download reads what has come, and its repository is linked."""
+@pytest.mark.parametrize("is_right", [True, False])
+def test_a_download_may_end_during_a_check(mirror: Mirror, upstream: Upstream, is_right: bool) -> None:
+    """A client whose check outlasts the download reads it and is linked, or is told why it failed."""
     mirror.read(Source(upstream))
-    source = HeldCheck(upstream)
-    joining = mirror.join(source, ALPINE)
-    upstream.body.finish()
+    joining = mirror.join(source := HeldCheck(upstream), ALPINE)
+    upstream.body.send_these(DATA if is_right else DATA + b"x").end()
     mirror.turn(times=10)
     assert not mirror.is_downloading
-    assert [repository for repository, _, _ in mirror.contents.links] == [BUSYBOX]
+    assert mirror.contents.linked == [BUSYBOX] * is_right
     source.answer.callback(None)
+    if not is_right:
+        assert isinstance(joining.error, CorruptContent)
+        return
     assert joining.reader is not None
     client = Client().read(joining.reader, DESCRIPTOR)
     mirror.turn(times=10)
-    assert (client.received, client.outcome) == (DATA, True)
-    assert [repository for repository, _, _ in mirror.contents.links] == [BUSYBOX, ALPINE]
-
-
-def test_a_download_may_fail_while_a_client_is_checked(mirror: Mirror, upstream: Upstream) -> None:
-    """A client whose check outlasts the download is told why it failed."""
-    source = HeldCheck(upstream)
-    first, joining = mirror.read(Source(upstream)), mirror.join(source)
-    upstream.body.send_these(DATA + b"x")
-    source.answer.callback(None)
-    assert isinstance(first.outcome, CorruptContent)
-    assert isinstance(joining.error, CorruptContent)
+    assert (client.data, client.outcome) == (DATA, True)
+    assert mirror.contents.linked == [BUSYBOX, ALPINE]
 
 
 def test_at_most_four_downloads_continue_without_readers(tmp_path: Path) -> None:
@@ -191,12 +169,12 @@ def test_at_most_four_downloads_continue_without_readers(tmp_path: Path) -> None
         upstreams = [Upstream(blob) for blob in blobs]
         for mirror, upstream in zip(mirrors[:5], upstreams[:5], strict=True):
             client = mirror.read(Source(upstream))
-            upstream.body.send(150000)
+            upstream.body.advance(150000)
             client.leave()
         assert [upstream.body.cancelled for upstream in upstreams[:5]] == [False] * 4 + [True]
         again = mirrors[0].read(Source(upstreams[0]))
         client = mirrors[5].read(Source(upstreams[5]))
-        upstreams[5].body.send(150000)
+        upstreams[5].body.advance(150000)
         client.leave()
         assert not upstreams[5].body.cancelled
         for upstream in [*upstreams[:4], upstreams[5]]:
@@ -205,30 +183,18 @@ def test_at_most_four_downloads_continue_without_readers(tmp_path: Path) -> None
         assert again.outcome is True
 
 
-def test_the_pace_counts_from_the_beginning_of_the_download(mirror: Mirror, upstream: Upstream) -> None:
-    """The pace is known when bytes have come and time has passed since the file was opened."""
+@pytest.mark.parametrize("held", [b"", DATA[:HALF]])
+def test_the_pace_counts_from_the_beginning(mirror: Mirror, upstream: Upstream, held: bytes) -> None:
+    """The pace is known when bytes have come; bytes of an earlier process do not count."""
     mirror.turn(5)
+    leave_part(mirror, held)
     client = mirror.read(Source(upstream))
-    upstream.body.send(1000)
     assert mirror.downloads.active()[0].pace is None
     mirror.turn(2)
+    upstream.body.advance(1000)
     assert mirror.downloads.active()[0].pace == 500
     client.leave()
-
-
-def test_the_pace_of_a_continued_download_counts_what_has_come_since(
-    mirror: Mirror, upstream: Upstream
-) -> None:
-    """Bytes that were there before have not come at any pace."""
-    mirror.turn(5)
-    leave_part(mirror, DATA[:HALF])
-    client = mirror.read(Source(upstream))
-    mirror.turn(2)
-    assert mirror.downloads.active()[0].pace is None
-    upstream.body.send(1000)
-    assert mirror.downloads.active()[0].pace == 500
-    client.leave()
-    upstream.body.finish()
+    finish(upstream, mirror)
 
 
 def test_active_downloads_are_listed_with_their_progress(mirror: Mirror, upstream: Upstream) -> None:
@@ -242,12 +208,11 @@ def test_active_downloads_are_listed_with_their_progress(mirror: Mirror, upstrea
     told = DownloadStatus("docker.io", str(mirror.digest), ("docker.io/library/busybox",), 0, SIZE, None)
     assert mirror.downloads.active() == [told]
     mirror.turn(2)
-    upstream.body.send(100000)
+    upstream.body.advance(100000)
     mirror.enter(Source(upstream), ALPINE).leave()
     names = ("docker.io/library/alpine", "docker.io/library/busybox")
     assert mirror.downloads.active() == [evolve(told, repositories=names, held=100000, pace=50000.0)]
-    upstream.body.finish()
-    mirror.turn(times=10)
+    finish(upstream, mirror)
     assert mirror.downloads.active() == []
 
 
@@ -261,21 +226,20 @@ def test_a_blob_that_came_wrong_is_refused_for_a_minute(
     upstream.body.send_these(bytes_sent).end()
     mirror.turn(times=10)
     assert isinstance(whole.outcome, CorruptContent)
-    assert whole.received == bytes_sent[: SIZE - TAIL_HOLDBACK][: len(whole.received)]
-    assert (len(late.received), type(late.outcome)) == (0, CorruptContent)
+    assert whole.data == bytes_sent[: SIZE - TAIL_HOLDBACK][: len(whole.data)]
+    assert (len(late.data), type(late.outcome)) == (0, CorruptContent)
     assert early.outcome is True or isinstance(early.outcome, CorruptContent)
     assert not mirror.blob.exists()
     assert os.listdir(mirror.part.parent) == []
-    assert mirror.contents.links == []
+    assert mirror.contents.linked == []
     assert any("docker.io" in line and str(mirror.digest) in line for line in log)
     assert isinstance(mirror.join(Source(upstream)).error, CorruptContent)
     assert upstream.opens == [0]
     assert mirror.context.stats == DownloadStats(wrong=1)
     mirror.turn(60)
     client = mirror.read(Source(upstream))
-    upstream.body.finish()
-    mirror.turn(times=10)
-    assert client.received == DATA
+    finish(upstream, mirror)
+    assert client.data == DATA
 
 
 def test_a_clock_that_is_set_back_does_not_prolong_that_minute(mirror: Mirror, upstream: Upstream) -> None:
@@ -283,9 +247,134 @@ def test_a_clock_that_is_set_back_does_not_prolong_that_minute(mirror: Mirror, u
     mirror.turn(3600)
     mirror.read(Source(upstream))
     upstream.body.send_these(WRONG).end()
-    mirror.turn(times=10)
     mirror.clock.rightNow = 0.0
     client = mirror.read(Source(upstream))
+    finish(upstream, mirror)
+    assert client.data == DATA
+
+
+class BrokenSource(Source):
+    """A source with a mistake in it."""
+
+    async def open(self, offset: int) -> Answer:
+        raise ZeroDivisionError
+
+
+def test_a_download_goes_on_when_its_first_reader_leaves(mirror: Mirror, upstream: Upstream) -> None:
+    """The reader who began it may leave; the others are given the blob from the same request."""
+    first, second = mirror.read(Source(upstream)), mirror.read(Source(upstream))
+    upstream.body.advance(1000)
+    first.leave()
+    assert isinstance(first.outcome, CancelledError)
+    finish(upstream, mirror)
+    assert (second.data, second.outcome) == (DATA, True)
+    assert (first.data, upstream.opens) == (DATA[:1000], [0])
+
+
+@pytest.mark.parametrize("leaving", [1, 2])
+def test_a_request_goes_on_while_a_client_waits(mirror: Mirror, upstream: Upstream, leaving: int) -> None:
+    """Clients may leave before the upstream has answered; the last one cancels the request."""
+    upstream.opening = Deferred()
+    joinings = [mirror.join(Source(upstream)) for _ in range(2)]
+    for joining in joinings[:leaving]:
+        joining.cancel()
+        assert isinstance(joining.error, CancelledError)
+    assert mirror.is_downloading == (leaving == 1) != upstream.opening.called
+    if leaving == 1:
+        upstream.opening.callback(None)
+        assert joinings[1].reader is not None
+        joinings[1].reader.leave()
+    assert (upstream.opens, os.listdir(mirror.part.parent)) == ([0], [])
+
+
+def test_a_download_without_readers_is_continued_later(mirror: Mirror, upstream: Upstream) -> None:
+    """A download with less than half of the blob stops with its last reader; the next continues its file."""
+    client = mirror.read(Source(upstream))
+    upstream.body.advance(HALF - 1)
+    client.leave()
+    assert upstream.body.cancelled
+    assert not mirror.is_downloading
+    assert mirror.part.read_bytes() == DATA[: HALF - 1]
+    again = mirror.read(Source(upstream))
+    finish(upstream, mirror)
+    assert (again.data, again.outcome) == (DATA, True)
+    assert (upstream.opens, upstream.sent) == ([0, HALF - 1], SIZE)
+
+
+@pytest.mark.parametrize(("sent", "threshold"), [(HALF, 0), (1, SIZE)])
+def test_a_download_may_go_on_without_readers(
+    tmp_path: Path, upstream: Upstream, sent: int, threshold: int
+) -> None:
+    """A download with half of the blob, or that lacks less than the threshold, is finished and linked."""
+    mirror = Mirror(tmp_path, DATA, finish=threshold)
+    client = mirror.read(Source(upstream))
+    upstream.body.advance(sent)
+    client.leave()
+    assert mirror.is_downloading
     upstream.body.finish()
+    assert mirror.blob.read_bytes() == DATA
+    assert mirror.contents.linked == [BUSYBOX]
+
+
+def test_an_unknown_digest_leaves_no_file(mirror: Mirror, upstream: Upstream) -> None:
+    """A digest for which the upstream has no blob leaves nothing on the disk."""
+    joining = mirror.join(Source(upstream, Denied("no")))
+    assert isinstance(joining.error, Denied)
+    assert os.listdir(mirror.part.parent) == []
+
+
+def test_a_mistake_of_ours_fails_the_readers(mirror: Mirror, upstream: Upstream, log: list[str]) -> None:
+    """An unexpected exception ends the download, is logged with its traceback, and fails the readers."""
+    joining = mirror.join(BrokenSource(upstream))
+    assert isinstance(joining.error, Unavailable)
+    assert "broke" in log[0]
+    assert not mirror.is_downloading
+
+
+def test_a_join_fails_when_no_file_can_be_made(tmp_path: Path, upstream: Upstream, log: list[str]) -> None:
+    """A join fails when no partial file can be made: nothing is requested, and the reason is logged once."""
+    (tmp_path / "dockmirror").write_bytes(b"")
+    mirror = Mirror(tmp_path, DATA)
+    joinings = [mirror.join(Source(upstream)) for _ in range(2)]
+    assert [type(joining.error) for joining in joinings] == [NotADirectoryError] * 2
+    assert (upstream.opens, mirror.is_downloading, len(log)) == ([], False, 1)
+
+
+def test_a_blob_that_cannot_be_stored_is_delivered(
+    mirror: Mirror, upstream: Upstream, log: list[str]
+) -> None:
+    """A blob that is right, and cannot be renamed, is delivered in full, and removed."""
+    (mirror.root / "docker").write_bytes(b"")
+    quick, slow = mirror.read(Source(upstream)), mirror.read(Source(upstream))
+    slow.pause()
+    upstream.body.finish()
+    slow.resume()
     mirror.turn(times=10)
-    assert client.received == DATA
+    assert quick.data == slow.data == DATA
+    assert (os.listdir(mirror.part.parent), len(log)) == ([], 1)
+    assert mirror.contents.linked == []
+
+
+def test_nothing_more_is_read_when_the_disk_has_lost_bytes(mirror: Mirror, upstream: Upstream) -> None:
+    """When fsync fails, readers who are not done are cut off, and the blob is not stored."""
+    quick, slow = mirror.read(Source(upstream)), mirror.read(Source(upstream))
+    slow.pause()
+    hashing = mirror.hold_threads()
+    upstream.body.finish()
+    syncing = mirror.hold_threads()
+    hashing.callback(None)
+    mirror.turn(times=10)
+    syncing.errback(OSError("input/output error"))
+    assert (quick.data, type(slow.outcome)) == (DATA, Unavailable)
+    assert not mirror.blob.exists()
+    assert not mirror.part.exists()
+
+
+def test_a_link_that_cannot_be_written_is_logged(mirror: Mirror, upstream: Upstream, log: list[str]) -> None:
+    """A blob whose link cannot be written is stored and delivered nevertheless."""
+    mirror.contents.full = True
+    client = mirror.read(Source(upstream))
+    finish(upstream, mirror)
+    assert client.outcome is True
+    assert mirror.blob.exists()
+    assert "docker.io/library/busybox" in log[0]

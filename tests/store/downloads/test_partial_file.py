@@ -92,23 +92,14 @@ def test_a_file_that_was_given_up_is_unlinked(paths: PartialPaths) -> None:
     os.close(third.descriptor)
 
 
-def test_a_blob_that_is_committed_while_it_is_opened_is_complete(paths: PartialPaths) -> None:
-    """A process that opens the file while another commits it is given the blob."""
+@pytest.mark.parametrize("call", [fcntl.flock, os.mkdir], ids=["before the lock", "before the file is made"])
+def test_a_blob_that_is_committed_while_it_is_opened_is_complete(paths: PartialPaths, call: object) -> None:
+    """A process that opens the file while another commits it is given the blob, and leaves no file."""
     first = filled(paths)
-    with before(fcntl.flock, lambda: finish(first)):
+    with before(call, lambda: finish(first)):
         late, state = open_partial(paths)
     assert state is PartialState.COMPLETE
     assert os.pread(late.descriptor, 10, 0) == DATA
-    assert not paths.part.exists()
-    os.close(late.descriptor)
-
-
-def test_a_blob_that_is_committed_before_the_file_is_made_is_complete(paths: PartialPaths) -> None:
-    """A process that makes a new file after the blob was committed is given the blob, and leaves no file."""
-    first = filled(paths)
-    with before(os.mkdir, lambda: finish(first)):
-        late, state = open_partial(paths)
-    assert state is PartialState.COMPLETE
     assert not paths.part.exists()
     os.close(late.descriptor)
 
@@ -123,18 +114,14 @@ def test_a_file_that_is_given_up_while_it_is_opened_is_made_anew(paths: PartialP
     os.close(late.descriptor)
 
 
-def test_an_empty_blob_is_replaced(paths: PartialPaths) -> None:
-    """An empty file in place of the blob is a leftover, which the next download replaces."""
+def test_an_empty_file_or_a_directory_is_no_blob(paths: PartialPaths) -> None:
+    """An empty file in place of the blob is replaced; a directory there cannot be."""
     paths.blob.parent.mkdir(parents=True)
     paths.blob.touch()
-    partial = filled(paths)
-    finish(partial)
+    finish(filled(paths))
     assert paths.blob.read_bytes() == DATA
-
-
-def test_a_directory_is_no_blob(paths: PartialPaths) -> None:
-    """A directory in place of the blob is no blob, and nothing can be committed there."""
-    paths.blob.mkdir(parents=True)
+    paths.blob.unlink()
+    paths.blob.mkdir()
     partial = filled(paths)
     with pytest.raises(IsADirectoryError):
         partial.commit()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -29,52 +30,23 @@ from .upstream import (
     Mirror,
     Source,
     Upstream,
-    leave_cold_part,
+    finish,
+    join_cold,
     open_files,
     part,
 )
 
 
-class Restless(Client):
-    """A client that pauses and resumes whenever it is written to."""
+class Reacting(Client):
+    """A client that does something whenever it is written to."""
 
-    def write(self, data: bytes) -> None:
-        super().write(data)
-        self.pause()
-        self.resume()
-
-
-class Logging(Client):
-    """A client that notes its turns among others'."""
-
-    def __init__(self, turns: list[Client]) -> None:
+    def __init__(self, react: Callable[[Client], object]) -> None:
         super().__init__()
-        self._turns = turns
+        self._react = react
 
     def write(self, data: bytes) -> None:
         super().write(data)
-        self._turns.append(self)
-
-
-class Leaving(Client):
-    """A client that leaves when it is written to."""
-
-    def write(self, data: bytes) -> None:
-        super().write(data)
-        self.leave()
-
-
-class Expelling(Client):
-    """A client that makes another leave when it is written to."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.other = Client()
-
-    def write(self, data: bytes) -> None:
-        super().write(data)
-        if self.other.outcome is None:
-            self.other.leave()
+        self._react(self)
 
 
 class ColdFile(FileReader):
@@ -84,23 +56,16 @@ class ColdFile(FileReader):
         return None
 
 
-class Failing(Client):
-    """A client that fails when it is written to."""
-
-    def write(self, data: bytes) -> None:
-        raise ZeroDivisionError
-
-
 @pytest.mark.parametrize("size", [0, 1, TAIL_HOLDBACK, TAIL_HOLDBACK + 1])
 def test_a_blob_of_up_to_64_kib_is_delivered_when_it_is_right(tmp_path: Path, size: int) -> None:
     """Nothing of a blob of up to 64 KiB is delivered before its digest has proven right."""
     upstream, mirror = Upstream(DATA[:size]), Mirror(tmp_path, DATA[:size])
     client = mirror.read(Source(upstream))
-    upstream.body.send()
-    assert len(client.received) == max(0, size - TAIL_HOLDBACK)
+    upstream.body.advance()
+    assert len(client.data) == max(0, size - TAIL_HOLDBACK)
     assert not client.outcome
     upstream.body.end()
-    assert (client.received, client.outcome) == (DATA[:size], True)
+    assert (client.data, client.outcome) == (DATA[:size], True)
     assert mirror.blob.read_bytes() == DATA[:size]
 
 
@@ -111,39 +76,25 @@ def test_a_blob_of_unknown_size_is_streamed(mirror: Mirror, upstream: Upstream) 
     assert [reader.size for reader in downloads] == [None, None]
     assert downloads[0].seconds_until(part(0, 1)) == float("inf")
     clients = [Client().read(reader, DESCRIPTOR) for reader in downloads]
-    upstream.body.send(HALF)
+    upstream.body.advance(HALF)
     mirror.turn(times=10)
-    assert clients[0].received == clients[1].received == DATA[: HALF - TAIL_HOLDBACK]
-    upstream.body.finish()
-    mirror.turn(times=10)
-    assert [client.received for client in clients] == [DATA, DATA]
+    assert clients[0].data == clients[1].data == DATA[: HALF - TAIL_HOLDBACK]
+    finish(upstream, mirror)
+    assert [client.data for client in clients] == [DATA, DATA]
     assert [client.outcome for client in clients] == [True, True]
 
 
-def test_a_paused_reader_holds_up_nobody(mirror: Mirror, upstream: Upstream) -> None:
-    """A paused reader holds up neither the upstream nor other readers, and misses nothing."""
-    slow, fast = mirror.read(Source(upstream)), mirror.read(Source(upstream))
-    upstream.body.send(1000)
-    slow.pause()
-    upstream.body.finish()
-    mirror.turn(times=10)
-    assert (slow.received, fast.received) == (DATA[:1000], DATA)
-    assert mirror.blob.exists()
-    slow.resume()
-    mirror.turn(times=10)
-    assert (slow.received, slow.outcome) == (DATA, True)
-    assert slow.written_while_paused == 0
-
-
 def test_a_paused_reader_is_given_nothing(mirror: Mirror, upstream: Upstream) -> None:
-    """A reader that pauses after each piece is given one whenever it resumes; no timer runs meanwhile."""
-    client = mirror.read(Source(upstream), client=Client(picky=True))
+    """A reader that pauses after each piece is given one whenever it resumes, and holds up nobody."""
+    client, fast = mirror.read(Source(upstream), client=Client(picky=True)), mirror.read(Source(upstream))
     upstream.body.finish()
+    mirror.turn(times=10)
+    assert (fast.data, mirror.blob.exists(), client.outcome) == (DATA, True, None)
     while client.outcome is None:
         assert mirror.clock.getDelayedCalls() == []
         client.resume()
-    assert client.received == DATA
-    assert max(client.pieces) <= PIECE
+    assert client.data == DATA
+    assert max(map(len, client.pieces)) <= PIECE
     assert client.written_while_paused == 0
 
 
@@ -151,15 +102,15 @@ def test_a_file_consumer_is_sent_the_file_behind_the_writer(mirror: Mirror, upst
     """A file consumer is sent the bytes as they come, and the last ones when all is right."""
     client = FileClient()
     mirror.read(Source(upstream), client=client)
-    upstream.body.send(1000)
-    assert client.received == DATA[:1000]
-    upstream.body.send()
+    upstream.body.advance(1000)
+    assert client.data == DATA[:1000]
+    upstream.body.advance()
     for _ in range(10):
         assert mirror.clock.getDelayedCalls() == []
         client.resume()
-    assert client.received == DATA[: SIZE - TAIL_HOLDBACK]
+    assert client.data == DATA[: SIZE - TAIL_HOLDBACK]
     upstream.body.end()
-    assert (client.received, client.sent, client.outcome) == (DATA, SIZE, True)
+    assert (client.data, sum(client.sent), client.outcome) == (DATA, SIZE, True)
     assert client.written_while_paused == 0
 
 
@@ -168,20 +119,23 @@ def test_a_file_consumer_is_sent_a_part(mirror: Mirror, upstream: Upstream) -> N
     client = FileClient(room=SIZE)
     whole = mirror.read(Source(upstream))
     mirror.read(Source(upstream), part(HALF, HALF + 1000), client)
-    upstream.body.send(HALF + 500)
-    assert client.received == DATA[HALF : HALF + 500]
-    upstream.body.finish()
-    mirror.turn(times=10)
-    assert (client.received, client.outcome) == (DATA[HALF : HALF + 1001], True)
-    assert (whole.received, client.sent) == (DATA, 1001)
+    upstream.body.advance(HALF + 500)
+    assert client.data == DATA[HALF : HALF + 500]
+    finish(upstream, mirror)
+    assert (client.data, client.outcome) == (DATA[HALF : HALF + 1001], True)
+    assert (whole.data, sum(client.sent)) == (DATA, 1001)
 
 
 def test_a_consumer_may_pause_and_resume_while_it_is_written_to(mirror: Mirror, upstream: Upstream) -> None:
     """A consumer that pauses and resumes while it is written to gets everything in order."""
-    client = mirror.read(Source(upstream), client=Restless())
-    upstream.body.finish()
-    mirror.turn(times=10)
-    assert (client.received, client.outcome) == (DATA, True)
+
+    def react(client: Client) -> None:
+        client.pause()
+        client.resume()
+
+    client = mirror.read(Source(upstream), client=Reacting(react))
+    finish(upstream, mirror)
+    assert (client.data, client.outcome) == (DATA, True)
 
 
 def test_readers_take_turns(tmp_path: Path) -> None:
@@ -189,49 +143,39 @@ def test_readers_take_turns(tmp_path: Path) -> None:
     data = os.urandom(3 * BURST)
     upstream, mirror = Upstream(data), Mirror(tmp_path, data)
     turns: list[Client] = []
-    clients = [mirror.read(Source(upstream), client=Logging(turns)) for _ in range(3)]
+    clients = [mirror.read(Source(upstream), client=Reacting(turns.append)) for _ in range(3)]
     for client in clients:
         client.pause()
     upstream.body.finish()
     for client in clients:
         client.resume()
     mirror.turn(times=3)
-    assert [client.received == data for client in clients] == [True] * 3
+    assert [client.data == data for client in clients] == [True] * 3
     assert turns == [client for client in clients for _ in range(BURST // PIECE)] * 3
 
 
-def test_a_reader_may_leave_while_it_is_written_to(mirror: Mirror, upstream: Upstream) -> None:
-    """A reader may leave while it is written to; the others are given everything."""
-    leaving = Leaving()
-    mirror.read(Source(upstream), client=leaving)
-    staying = mirror.read(Source(upstream))
-    upstream.body.send(10)
-    assert isinstance(leaving.outcome, CancelledError)
-    upstream.body.finish()
-    mirror.turn(times=10)
-    assert (len(leaving.received), staying.received) == (10, DATA)
-
-
-def test_a_reader_may_leave_while_another_is_written_to(mirror: Mirror, upstream: Upstream) -> None:
-    """A reader that was about to be told of the same bytes may leave because of another."""
-    expelling = Expelling()
-    mirror.read(Source(upstream), client=expelling)
-    mirror.read(Source(upstream), client=expelling.other)
-    upstream.body.send(10)
-    assert isinstance(expelling.other.outcome, CancelledError)
-    upstream.body.finish()
-    mirror.turn(times=10)
-    assert (expelling.other.received, expelling.received) == (b"", DATA)
+def test_a_reader_may_leave_while_it_or_another_is_written_to(mirror: Mirror, upstream: Upstream) -> None:
+    """A reader may leave while it is written to, or another that waits for the same bytes."""
+    other = Client()
+    leaving = mirror.read(Source(upstream), client=Reacting(Client.leave))
+    staying = mirror.read(
+        Source(upstream), client=Reacting(lambda _: None if other.outcome else other.leave())
+    )
+    mirror.read(Source(upstream), client=other)
+    upstream.body.advance(10)
+    assert [type(client.outcome) for client in (leaving, other)] == [CancelledError] * 2
+    finish(upstream, mirror)
+    assert (len(leaving.data), other.data, staying.data) == (10, b"", DATA)
 
 
 def test_a_paused_reader_is_cut_off_at_once(mirror: Mirror, upstream: Upstream) -> None:
     """A reader that takes nothing just now is told at once that the download has failed."""
     client = mirror.read(Source(upstream))
-    upstream.body.send(10)
+    upstream.body.advance(10)
     client.pause()
     upstream.body.send_these(DATA)
     assert isinstance(client.outcome, CorruptContent)
-    assert client.received == DATA[:10]
+    assert client.data == DATA[:10]
 
 
 def test_a_paused_reader_without_bytes_is_given_the_second_file(mirror: Mirror, upstream: Upstream) -> None:
@@ -243,56 +187,36 @@ def test_a_paused_reader_without_bytes_is_given_the_second_file(mirror: Mirror, 
     upstream.body.break_off()
     mirror.turn()
     client.resume()
-    assert (client.received, upstream.opens) == (b"", [0, HALF, 0])
-    upstream.body.finish()
-    mirror.turn(times=10)
-    assert (client.received, client.outcome) == (DATA, True)
+    assert (client.data, upstream.opens) == (b"", [0, HALF, 0])
+    finish(upstream, mirror)
+    assert (client.data, client.outcome) == (DATA, True)
 
 
 def test_a_consumer_that_fails_ends_only_its_own_delivery(mirror: Mirror, upstream: Upstream) -> None:
-    """A consumer that fails ends its own delivery; the download and its other readers go on."""
-    failing, staying = mirror.read(Source(upstream), client=Failing()), mirror.read(Source(upstream))
-    upstream.body.finish()
-    mirror.turn(times=10)
+    """A consumer that fails, or stops its producer, ends its own delivery; other readers go on."""
+    failing = mirror.read(Source(upstream), client=Reacting(lambda _: 1 / 0))
+    stopping, staying = mirror.read(Source(upstream)), mirror.read(Source(upstream))
+    assert stopping.producer is not None
+    stopping.producer.stopProducing()
+    finish(upstream, mirror)
     assert isinstance(failing.outcome, ZeroDivisionError)
-    assert staying.received == DATA
-
-
-def test_a_consumer_that_stops_its_producer_ends_the_delivery(mirror: Mirror, upstream: Upstream) -> None:
-    """A consumer that stops its producer ends its delivery."""
-    client = mirror.read(Source(upstream))
-    upstream.body.send(HALF + 1)
-    assert client.producer is not None
-    client.producer.stopProducing()
-    assert isinstance(client.outcome, Unavailable)
-    upstream.body.finish()
+    assert isinstance(stopping.outcome, Unavailable)
+    assert staying.data == DATA
 
 
 def test_a_range_is_delivered_as_soon_as_it_has_come(mirror: Mirror, upstream: Upstream) -> None:
-    """A range is delivered as soon as it has come, before the rest of the blob has."""
-    whole = mirror.read(Source(upstream))
+    """A range is delivered as soon as it has come; one of the last 64 KiB when the whole blob is right."""
+    tail = SIZE - TAIL_HOLDBACK
     ranged = mirror.read(Source(upstream), part(1000, 1999))
-    late = mirror.read(Source(upstream), part(HALF, HALF))
-    upstream.body.send(1500)
-    assert (ranged.received, ranged.outcome) == (DATA[1000:1500], None)
-    upstream.body.send(1000)
-    assert (ranged.received, ranged.outcome) == (DATA[1000:2000], True)
-    upstream.body.finish()
-    mirror.turn(times=10)
-    assert (late.received, late.outcome) == (DATA[HALF : HALF + 1], True)
-    assert whole.received == DATA
-
-
-def test_a_range_of_the_tail_waits_for_the_digest(mirror: Mirror, upstream: Upstream) -> None:
-    """A range of the last 64 KiB is delivered when the whole blob is right."""
-    client = mirror.read(Source(upstream), part(SIZE - TAIL_HOLDBACK - 10, SIZE - TAIL_HOLDBACK + 9))
-    upstream.body.send()
-    assert client.received == DATA[SIZE - TAIL_HOLDBACK - 10 : SIZE - TAIL_HOLDBACK]
+    late = mirror.read(Source(upstream), part(tail - 10, tail + 9))
+    upstream.body.advance(1500)
+    assert (ranged.data, ranged.outcome) == (DATA[1000:1500], None)
+    upstream.body.advance(1000)
+    assert (ranged.data, ranged.outcome) == (DATA[1000:2000], True)
+    upstream.body.advance()
+    assert late.data == DATA[tail - 10 : tail]
     upstream.body.end()
-    assert (client.received, client.outcome) == (
-        DATA[SIZE - TAIL_HOLDBACK - 10 : SIZE - TAIL_HOLDBACK + 10],
-        True,
-    )
+    assert (late.data, late.outcome) == (DATA[tail - 10 : tail + 10], True)
 
 
 def test_the_time_until_a_part_comes_is_estimated_from_the_pace(mirror: Mirror, upstream: Upstream) -> None:
@@ -300,11 +224,11 @@ def test_the_time_until_a_part_comes_is_estimated_from_the_pace(mirror: Mirror, 
     reader = mirror.enter(Source(upstream))
     assert reader.seconds_until(part(0, 9)) == float("inf")
     mirror.turn(1)
-    upstream.body.send(100000)
+    upstream.body.advance(100000)
     assert reader.seconds_until(part(0, 99999)) == 0
     assert reader.seconds_until(part(0, 199999)) == 1
     assert reader.seconds_until(part(SIZE - TAIL_HOLDBACK, SIZE - TAIL_HOLDBACK)) == 9
-    upstream.body.send()
+    upstream.body.advance()
     assert reader.seconds_until(part(0, SIZE - 1)) == 0
     upstream.body.end()
     assert reader.seconds_until(part(0, SIZE - 1)) == 0
@@ -319,24 +243,17 @@ def test_a_content_that_is_discarded_is_a_reader_who_leaves(mirror: Mirror, upst
 
 
 def test_only_waiting_readers_are_told_of_changes(mirror: Mirror) -> None:
-    """A reader who is busy is told nothing, however much comes."""
+    """A change is reported once to each who waits; a later answer without a size is none."""
     progress = DownloadProgress(mirror.clock, lambda: None)
-    first, slow = watch(progress.change()), watch(progress.change())
-    progress.grew(10)
-    assert (first, slow) == ([None], [None])
-    second = watch(progress.change())
-    progress.grew(20)
-    progress.grew(30)
-    assert (first, slow, second) == ([None], [None], [None])
-
-
-def test_a_known_size_is_not_forgotten(mirror: Mirror) -> None:
-    """A later answer without a size says nothing new."""
-    progress = DownloadProgress(mirror.clock, lambda: None)
+    waiting = [watch(progress.change()) for _ in range(2)]
     progress.answered(SIZE)
+    assert waiting == [[None], [None]]
     change = watch(progress.change())
     progress.answered(None)
     assert (progress.size, change) == (SIZE, [])
+    progress.grew(20)
+    progress.grew(30)
+    assert (change, waiting) == ([None], [[None], [None]])
 
 
 def test_cold_bytes_are_read_in_a_thread(tmp_path: Path, upstream: Upstream) -> None:
@@ -353,25 +270,20 @@ def test_cold_bytes_are_read_in_a_thread(tmp_path: Path, upstream: Upstream) -> 
     clients[1].pause()
     for _ in range(3):
         threads.run()
-    assert [client.received for client in clients] == [b"", b"", DATA[:PIECE]]
+    assert [client.data for client in clients] == [b"", b"", DATA[:PIECE]]
     clients[1].resume()
     while threads.held:
         threads.run()
-    assert clients[1].received == clients[2].received == DATA[:HALF]
+    assert clients[1].data == clients[2].data == DATA[:HALF]
     progress.ended(Unavailable(), None)
     assert open_files(tmp_path) == []
 
 
 def test_a_reader_is_cut_off_when_the_disk_gives_nothing(mirror: Mirror, upstream: Upstream) -> None:
     """A reader is told that the blob is unavailable when the disk does not give its bytes."""
-    leave_cold_part(mirror)
-    opening = mirror.hold_threads()
-    joining = mirror.join(Source(upstream))
-    hashing = mirror.hold_threads()
-    opening.callback(None)
-    assert joining.reader is not None
+    reader, hashing = join_cold(mirror, upstream)
     reading = mirror.hold_threads()
-    client = Client().read(joining.reader, DESCRIPTOR)
+    client = Client().read(reader, DESCRIPTOR)
     reading.errback(OSError("input/output error"))
     assert isinstance(client.outcome, Unavailable)
     hashing.callback(None)
@@ -379,15 +291,9 @@ def test_a_reader_is_cut_off_when_the_disk_gives_nothing(mirror: Mirror, upstrea
 
 def test_a_file_stays_open_while_a_thread_reads_it(mirror: Mirror, upstream: Upstream) -> None:
     """A file stays open while a thread reads from it, although all readers have left."""
-    leave_cold_part(mirror)
-    opening = mirror.hold_threads()
-    joining = mirror.join(Source(upstream))
-    hashing = mirror.hold_threads()
-    opening.callback(None)
-    assert joining.reader is not None
+    reader, hashing = join_cold(mirror, upstream)
     reading = mirror.hold_threads()
-    client = Client().read(joining.reader, DESCRIPTOR)
-    client.leave()
+    Client().read(reader, DESCRIPTOR).leave()
     assert mirror.is_downloading
     hashing.callback(None)
     assert not mirror.is_downloading
@@ -400,7 +306,7 @@ def test_a_file_stays_open_while_a_thread_reads_it(mirror: Mirror, upstream: Ups
 def test_a_file_that_is_cut_short_ends_no_blob(mirror: Mirror, upstream: Upstream, client: Client) -> None:
     """A reader of a file that somebody has truncated fails."""
     mirror.read(Source(upstream), client=client)
-    upstream.body.send(HALF)
+    upstream.body.advance(HALF)
     os.truncate(mirror.part, 10)
     client.resume()
     assert isinstance(client.outcome, Unavailable)

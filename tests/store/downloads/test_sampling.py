@@ -27,18 +27,17 @@ def source(upstream: Upstream) -> HeldCheck:
 def joining(mirror: Mirror, upstream: Upstream, source: HeldCheck) -> Joining:
     """A client that joins a download of which half has come."""
     mirror.read(Source(upstream))
-    upstream.body.send(HALF)
+    upstream.body.advance(HALF)
     return mirror.join(source)
 
 
-def test_a_sample_is_taken_when_enough_has_come(
+def test_a_sample_waits_until_enough_has_come(
     mirror: Mirror, upstream: Upstream, source: HeldCheck, joining: Joining
 ) -> None:
     """A sample of a blob below 1 MiB waits for all of it; of a finished one it is taken at once."""
     sampled = watch(sample_of(source))
     assert (sampled, source.held.size) == ([], SIZE)
-    upstream.body.finish()
-    mirror.turn(times=10)
+    finish(upstream, mirror)
     for sample in (*sampled, now(sample_of(source))):
         assert isinstance(sample, Sample)
         first, last = sample.part.first, sample.part.last
@@ -94,8 +93,7 @@ def test_of_a_blob_of_unknown_size_there_is_no_sample(mirror: Mirror, upstream: 
     assert source.held.size is None
     assert now(sample_of(source)) is None
     joining.cancel()
-    upstream.body.finish()
-    mirror.turn(times=10)
+    finish(upstream, mirror)
 
 
 def test_there_is_no_sample_when_the_disk_is_full(
@@ -104,7 +102,7 @@ def test_there_is_no_sample_when_the_disk_is_full(
     """What the disk has not taken will not be there: nobody waits for it."""
     sampled = watch(sample_of(source))
     with full(HALF):
-        upstream.body.send()
+        upstream.body.advance()
     mirror.turn(times=10)
     assert sampled == [None]
     joining.cancel()

@@ -1,4 +1,4 @@
-"""An upstream that does what the test says, sources and clients of it, and processes that download."""
+"""An upstream that the test controls, sources and clients of it, and processes that download."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from typing import TypeVar
 
 from attrs import evolve
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IConsumer, IProducer, IPushProducer
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -20,12 +19,8 @@ from zope.interface import implementer
 from dockmirror.interfaces import (
     Answer,
     ContentKind,
-    IBody,
-    IContentStore,
     IDownloadReader,
-    IFileConsumer,
     ISource,
-    IStoredContent,
 )
 from dockmirror.oci.consent import HeldBlob
 from dockmirror.oci.descriptor import Descriptor
@@ -33,8 +28,13 @@ from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import RangeInvalid, RegistryError, Unreachable
 from dockmirror.oci.ranges import ContentRange
 from dockmirror.oci.reference import Repository
+from dockmirror.store import layout
 from dockmirror.store.downloads.context import DownloadContext
-from dockmirror.store.downloads.downloads import Downloads
+from dockmirror.store.downloads.downloads import POLL, Downloads
+from dockmirror.store.local_store import LocalContentStore
+
+from ...answering import Feed, FileRecorder, Recorder
+from ..threads import inline
 
 T = TypeVar("T")
 PIECE = 50_000
@@ -50,18 +50,17 @@ DESCRIPTOR = Descriptor("application/octet-stream", Digest.of(DATA), SIZE)
 
 
 class Upstream:
-    """An upstream with one blob, which sends of it what the test says.
+    """An upstream with one blob, which sends as much of it as the test says.
 
-    :ivar opens: the offsets that were asked for.
-    :ivar checks: how often it was asked whether it would.
-    :ivar sent: how many bytes left it.
-    :ivar bodies: what was begun, in order.
-    :ivar size: what it says of the blob's size.
-    :ivar rest_size: what it says of it when it is asked for a range; None where it is the same.
-    :ivar down: whether it gives no answer.
-    :ivar ranges: whether it answers a range with one; else with the whole.
-    :ivar shift: by how much the ranges that it sends are not those asked for.
-    :ivar unsatisfied: whether it answers a range with 416.
+    :ivar opens: the requested offsets.
+    :ivar checks: the number of checks of a source.
+    :ivar sent: the number of bytes that left it.
+    :ivar bodies: the bodies, in the order of the requests.
+    :ivar size: the blob's size as it reports it.
+    :ivar rest_size: the size that it reports with a range; None if it is the same.
+    :ivar ranges: it answers a range with 206, else with 200.
+    :ivar shift: the distance of its ranges from the requested ones.
+    :ivar unsatisfied: it answers a range with 416.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -80,7 +79,6 @@ class Upstream:
 
     @property
     def body(self) -> Body:
-        """The body that was begun last."""
         return self.bodies[-1]
 
     @property
@@ -89,7 +87,6 @@ class Upstream:
         return self.bodies[-1] if self.bodies and not self.bodies[-1].over else None
 
     async def open(self, offset: int) -> Answer:
-        """Answer a source."""
         self.opens.append(offset)
         if self.opening is not None:
             await self.opening
@@ -108,81 +105,43 @@ class Upstream:
         return self.bodies[-1]
 
 
-@implementer(IBody, IPushProducer)
-class Body:
+class Body(Feed):
     """A body that is sent piece by piece."""
 
     def __init__(self, upstream: Upstream, offset: int, descriptor: Descriptor) -> None:
-        self.descriptor = descriptor
+        super().__init__(descriptor)
         self.offset = offset
-        self.discarded = False
-        self.cancelled = False
-        self.paused = False
         self._upstream = upstream
-        self._consumer: IConsumer | None = None
-        self._done: Deferred[None] = Deferred(lambda _: self._cancel())
 
     @property
     def over(self) -> bool:
-        """True when it cannot go on."""
-        return self.discarded or self.cancelled or self._done.called or self._consumer is None
+        return self.state != "open"
 
-    def deliver(self, consumer: IConsumer) -> Deferred[None]:
-        self._consumer = consumer
-        consumer.registerProducer(self, True)
-        return self._done
+    @property
+    def discarded(self) -> bool:
+        return self.state == "discarded"
 
-    def discard(self) -> None:
-        self.discarded = True
+    @property
+    def cancelled(self) -> bool:
+        return self.state == "cancelled"
 
-    def send(self, count: int | None = None) -> Body:
+    def advance(self, count: int | None = None) -> Body:
         """Send so many bytes more, or all."""
         data = self._upstream.data
         end = len(data) if count is None else min(len(data), self.offset + count)
         return self.send_these(data[self.offset : end])
 
     def send_these(self, data: bytes) -> Body:
-        """Send any bytes."""
-        assert self._consumer is not None
         for start in range(0, len(data), PIECE):
-            piece = data[start : start + PIECE]
             if not self.over:
+                piece = data[start : start + PIECE]
                 self.offset += len(piece)
                 self._upstream.sent += len(piece)
-                self._consumer.write(piece)
+                self.send(piece)
         return self
 
-    def end(self) -> None:
-        """End the body."""
-        if not self.over:
-            self._unregister()
-            self._done.callback(None)
-
     def finish(self) -> None:
-        """Send the rest and end."""
-        self.send().end()
-
-    def break_off(self) -> None:
-        """Lose the connection."""
-        self._unregister()
-        self._done.errback(Unreachable("the upstream broke off"))
-
-    def _cancel(self) -> None:
-        self.cancelled = True
-        self._unregister()
-
-    def _unregister(self) -> None:
-        assert self._consumer is not None
-        self._consumer.unregisterProducer()
-
-    def pauseProducing(self) -> None:
-        self.paused = True
-
-    def resumeProducing(self) -> None:
-        self.paused = False
-
-    def stopProducing(self) -> None:
-        """Send on: the delivery is cancelled by its consumer."""
+        self.advance().end()
 
 
 @implementer(ISource)
@@ -228,67 +187,45 @@ class HeldCheck(Source):
         await super().check(held)
 
 
-@implementer(IConsumer)
-class Client:
+class Client(Recorder):
     """A client that pauses when the test says so, or after each piece.
 
     :ivar outcome: None while it reads; then True, or the error.
     """
 
     def __init__(self, picky: bool = False) -> None:
-        self._received = bytearray()
-        self.pieces: list[int] = []
+        super().__init__()
         self.outcome: object = None
-        self.producer: IPushProducer | None = None
         self.paused = False
         self.written_while_paused = 0
         self._picky = picky
         self._delivery: Deferred[None] | None = None
 
-    @property
-    def received(self) -> bytes:
-        """All bytes that were written."""
-        return bytes(self._received)
-
     def read(
         self, reader: IDownloadReader, descriptor: Descriptor, part: ContentRange | None = None
     ) -> Client:
-        """Begin to read."""
         self._delivery = reader.content(descriptor, part).deliver(self)
         self._delivery.addCallbacks(lambda _: self._end(True), lambda failure: self._end(failure.value))
         return self
 
     def leave(self) -> None:
-        """Leave."""
         assert self._delivery is not None
         self._delivery.cancel()
 
     def pause(self) -> None:
-        """Take nothing for a while."""
         self.paused = True
         if self.producer is not None:
-            self.producer.pauseProducing()
+            super().pause()
 
     def resume(self) -> None:
-        """Take more."""
         self.paused = False
         if self.producer is not None:
-            self.producer.resumeProducing()
-
-    def registerProducer(self, producer: IProducer, streaming: bool) -> None:
-        assert streaming
-        assert self.producer is None
-        self.producer = IPushProducer(producer)
-
-    def unregisterProducer(self) -> None:
-        assert self.producer is not None
-        self.producer = None
+            super().resume()
 
     def write(self, data: bytes) -> None:
         assert self.outcome is None
         self.written_while_paused += self.paused
-        self._received += data
-        self.pieces.append(len(data))
+        super().write(data)
         if self._picky:
             self.pause()
 
@@ -297,68 +234,32 @@ class Client:
         self.outcome = outcome
 
 
-@implementer(IFileConsumer)
-class FileClient(Client):
-    """A client that takes bytes of files as a socket does: so many, and then none until it is resumed.
-
-    :ivar sent: how many it took.
-    """
+class FileClient(FileRecorder, Client):
+    """A client that takes bytes of files like a socket: so many, and then none until it is resumed."""
 
     def __init__(self, room: int = 150_000) -> None:
-        super().__init__()
-        self.sent = 0
-        self._room = self._left = room
+        super().__init__(room)
 
     def send_file(self, file: int, offset: int, length: int) -> int | None:
         assert self.outcome is None
         self.written_while_paused += self.paused
-        left, data = self._left, os.pread(file, min(length, self._left), offset)
-        self._left -= len(data)
-        self.sent += len(data)
-        self._received += data
-        self.pieces.append(len(data))
-        if len(data) < length:
-            self.pause()
-        return len(data) if left else None
-
-    def resume(self) -> None:
-        self._left = self._room
-        super().resume()
+        return super().send_file(file, offset, length)
 
 
-@implementer(IContentStore)
-class Contents:
-    """A store that notes its links; blobs are stored where the layout says."""
+class Contents(LocalContentStore):
+    """A store that notes the repositories that it links, or whose disk is full."""
 
     def __init__(self, root: Path) -> None:
-        self.links: list[tuple[Repository, Digest, ContentKind]] = []
+        super().__init__(root, Clock(), inline)
+        self.linked: list[Repository] = []
         self.full = False
-        self._root = root
-
-    async def open(self, repository: Repository, digest: Digest, kind: ContentKind) -> IStoredContent | None:
-        raise NotImplementedError
-
-    async def holds(self, digest: Digest) -> bool:
-        return (
-            self._root / "docker/registry/v2/blobs/sha256" / digest.hex[:2] / digest.hex / "data"
-        ).exists()
-
-    async def peek(self, digest: Digest) -> IStoredContent | None:
-        raise NotImplementedError
 
     async def link(self, repository: Repository, digest: Digest, kind: ContentKind) -> bool:
         if self.full:
             raise OSError("no space left")
-        held = await self.holds(digest)
-        if held:
-            self.links.append((repository, digest, kind))
-        return held
-
-    async def add(self, repository: Repository, digest: Digest, kind: ContentKind, data: bytes) -> None:
-        raise NotImplementedError
-
-    async def unlink(self, repository: Repository, digest: Digest, kind: ContentKind) -> None:
-        raise NotImplementedError
+        is_held = await super().link(repository, digest, kind)
+        self.linked += [repository] * is_held
+        return is_held
 
 
 class Joining:
@@ -378,7 +279,6 @@ class Joining:
             then(self.reader)
 
     def cancel(self) -> None:
-        """Leave before the reader is admitted."""
         self._joining.cancel()
 
     def _joined(self, reader: IDownloadReader) -> None:
@@ -393,7 +293,7 @@ class Joining:
 class Mirror:
     """One process's downloads on a directory.
 
-    :param opened: which descriptor was opened by which of several.
+    :param opened: the process that opened each descriptor, if there are several.
     """
 
     def __init__(
@@ -429,21 +329,21 @@ class Mirror:
 
     @property
     def part(self) -> Path:
-        """The path of the partial file."""
-        return self.root / "dockmirror/growing" / REGISTRY / f"sha256-{self.digest.hex}"
+        return self.root / layout.growing(REGISTRY, self.digest)
+
+    @property
+    def metadata(self) -> Path:
+        return self.root / layout.growing_size(REGISTRY, self.digest)
 
     @property
     def blob(self) -> Path:
-        """The path of the finished blob."""
-        return blob_path(self.root, self.digest)
+        return self.root / layout.data(self.digest)
 
     @property
     def is_downloading(self) -> bool:
-        """True while a process downloads the blob."""
         return self.downloads.is_downloading(REGISTRY, self.digest)
 
     def join(self, source: ISource, repository: Repository = BUSYBOX, registry: str = REGISTRY) -> Joining:
-        """Begin to join."""
         joining = self.downloads.join(registry, repository, self.digest, source)
         return Joining(Deferred.fromCoroutine(joining))
 
@@ -465,14 +365,8 @@ class Mirror:
                 fcntl.flock(file, fcntl.LOCK_UN)
 
     def turn(self, seconds: float = 0.0, times: int = 1) -> None:
-        """Let time pass."""
         for _ in range(times):
             self.clock.advance(seconds)
-
-
-def blob_path(root: Path, digest: Digest) -> Path:
-    """Return the path of a finished blob."""
-    return root / "docker/registry/v2/blobs/sha256" / digest.hex[:2] / digest.hex / "data"
 
 
 @contextmanager
@@ -497,32 +391,47 @@ def part(first: int, last: int) -> ContentRange:
     return ContentRange(first, last, SIZE)
 
 
-def finish(upstream: Upstream, mirror: Mirror) -> None:
-    """Send the rest of all that was requested."""
+def finish(upstream: Upstream, *mirrors: Mirror) -> None:
+    """Send the rest of all that was requested, and let the processes take it."""
     for _ in range(3):
         for body in upstream.bodies:
             if not body.over:
                 body.finish()
-        mirror.turn(times=10)
+        for mirror in mirrors:
+            mirror.turn(POLL, 10)
 
 
-def leave_part(mirror: Mirror, data: bytes, told: str | None = None) -> None:
+def leave_part(mirror: Mirror, data: bytes, metadata: str | None = None) -> None:
     """Leave what a killed process leaves: a partial file, and perhaps its metadata."""
     mirror.part.parent.mkdir(parents=True, exist_ok=True)
     mirror.part.write_bytes(data)
-    if told is not None:
-        mirror.part.with_name(mirror.part.name + ".size").write_text(told)
+    if metadata is not None:
+        mirror.metadata.write_text(metadata)
 
 
-def leave_cold_part(mirror: Mirror) -> None:
-    """Leave half of the blob on the disk, and not in memory."""
-    mirror.part.parent.mkdir(parents=True)
-    mirror.part.with_name(mirror.part.name + ".size").write_text(f"{SIZE}\n")
-    with open(mirror.part, "wb") as file:
-        file.write(DATA[:HALF])
-        file.flush()
+def join_cold(mirror: Mirror, upstream: Upstream) -> tuple[IDownloadReader, Deferred[None]]:
+    """Join a download of which half is on the disk, and not in memory; return what holds up its hash, too."""
+    leave_part(mirror, DATA[:HALF], f"{SIZE}\n")
+    with open(mirror.part, "rb") as file:
         os.fsync(file.fileno())
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    opening = mirror.hold_threads()
+    joining = mirror.join(Source(upstream))
+    hashing = mirror.hold_threads()
+    opening.callback(None)
+    assert joining.reader is not None
+    return joining.reader, hashing
+
+
+def read_until_full(
+    mirror: Mirror, upstream: Upstream, size: int = HALF, client: Client | None = None
+) -> Client:
+    """Read a blob of which the disk takes only so much."""
+    client = mirror.read(Source(upstream), client=client)
+    with full(size):
+        upstream.body.advance()
+    mirror.turn(times=10)
+    return client
 
 
 @contextmanager

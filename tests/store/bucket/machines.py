@@ -1,14 +1,19 @@
-"""Two mirrors, each with its disk, in front of one bucket in memory."""
+"""Buckets in memory, and mirrors that share one: obstore's own keep the contract of real buckets."""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TypeVar
 
-from obstore.store import MemoryStore
+from obstore.exceptions import GenericError
+from obstore.store import MemoryStore, ObjectStore
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Clock
 
 from dockmirror.oci.digest import Digest
 from dockmirror.store import write_behind
+from dockmirror.store.bucket.bucket import Bucket
 from dockmirror.store.bucket.bucket_stores import BucketContentStore, BucketDocumentStore, BucketTagStore
 from dockmirror.store.bucket.bucket_uploader import BucketUploader
 from dockmirror.store.bucket.tiered_store import TieredContentStore, TieredDocumentStore, TieredTagStore
@@ -16,11 +21,33 @@ from dockmirror.store.local_store import LocalStore
 from dockmirror.store.threads import RunInThread
 
 from ...answering import now
-from ..bucket.buckets import bucket
-from ..bucket.test_bucket import Threads
 from ..threads import inline
 
-EPOCH = 1_700_000_000.0
+T = TypeVar("T")
+
+
+class BucketThreads:
+    """Runs calls at once, or fails them while the bucket is down."""
+
+    def __init__(self) -> None:
+        self.down = False
+        self.calls = 0
+
+    def __call__(self, call: Callable[[], T], /) -> Awaitable[T]:
+        self.calls += 1
+
+        async def run() -> T:
+            if self.down:
+                raise GenericError("HTTP error: no route to http://h/x?X-Amz-Signature=s3cret\n\nDebug")
+            return call()
+
+        return run()
+
+
+def bucket(clock: IReactorTime, store: ObjectStore | None = None, in_thread: RunInThread = inline) -> Bucket:
+    """Return a bucket, empty or with the given objects."""
+    objects = MemoryStore() if store is None else store
+    return Bucket("the bucket", lambda: objects, clock, in_thread)
 
 
 class Machine:
@@ -34,7 +61,7 @@ class Machine:
         self, root: Path, store: MemoryStore, clock: Clock, bucket_threads: RunInThread | None = None
     ) -> None:
         self.root, self.store, self.clock = root, store, clock
-        self.threads = Threads()
+        self.threads = BucketThreads()
         self.bucket = bucket(clock, store, bucket_threads or self.threads)
         self.used: list[Digest] = []
         contents = BucketContentStore(self.bucket, clock)

@@ -1,23 +1,16 @@
-"""Images are deleted on request."""
+"""Images are deleted on request, and corrupt contents when they are found."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import pytest
-
+from dockmirror.interfaces import ContentKind
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.reference import Tag
+from dockmirror.store import layout
+from dockmirror.store.eviction import removal
 from dockmirror.store.eviction.removal import delete_image, plan_manifest_deletion, plan_tag_deletion
 
 from ..answering import now
-from .contract import ELSEWHERE, HERE
-from .stocked import Stocked
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Stocked:
-    return Stocked(tmp_path)
+from .stocked import ELSEWHERE, HERE, Stocked
 
 
 def delete_tag(store: Stocked, tag: str) -> int:
@@ -56,7 +49,7 @@ def test_one_of_two_tags(store: Stocked) -> None:
     assert delete_tag(store, "one") == 0
     assert store.held(digest) == [True]
     delete_tag(store, "two")
-    assert store.tree() == ["docker/registry", "docker/registry/v2", *_empty(store)]
+    assert store.is_empty()
 
 
 def test_manifest(store: Stocked) -> None:
@@ -64,7 +57,7 @@ def test_manifest(store: Stocked) -> None:
     digest = store.image(store.blob(b"config"), tag="one")
     now(store.tags.put(HERE, Tag("two"), digest))
     delete_manifest(store, digest)
-    assert store.tree() == ["docker/registry", "docker/registry/v2", *_empty(store)]
+    assert store.is_empty()
     assert plan_manifest_deletion(store.root, HERE, digest) is None
 
 
@@ -89,6 +82,28 @@ def test_image_of_an_index(store: Stocked) -> None:
     assert store.held(index, image) == [True, False]
 
 
-def _empty(store: Stocked) -> list[str]:
-    tops = (store.root / "docker/registry/v2").iterdir()
-    return sorted(str(path.relative_to(store.root)) for path in tops)
+def test_corrupt_contents(store: Stocked) -> None:
+    """Corrupt contents are found with their repositories and removed with their links; the rest stays."""
+    right, wrong = store.blob(b"right"), store.blob(b"wrong")
+    now(store.contents.link(ELSEWHERE, wrong, ContentKind.BLOB))
+    read: list[int] = []
+    assert removal.find_corrupt(store.root, [right, wrong], read.append) == []
+    assert sum(read) == 10
+    (store.root / layout.data(wrong)).write_bytes(b"wrung")
+    [found] = removal.find_corrupt(store.root, [right, wrong], read.append)
+    assert (found.digest, found.repositories) == (wrong, (HERE.name, ELSEWHERE.name))
+    assert removal.remove_corrupt(store.root, [found]) == 1
+    assert store.held(right, wrong) == [True, False]
+    assert not any(wrong.hex in path for path in store.tree())
+
+
+def test_changes_during_verification(store: Stocked) -> None:
+    """Contents that are evicted or fetched again meanwhile are not corrupt."""
+    digest = store.blob(b"content")
+    path = store.root / layout.data(digest)
+    path.write_bytes(b"another")
+    [found] = removal.find_corrupt(store.root, [digest, Digest.of(b"gone")], lambda _: None)
+    store.blob(b"content")
+    assert removal.remove_corrupt(store.root, [found]) == 0
+    path.unlink()
+    assert removal.remove_corrupt(store.root, [found]) == 0

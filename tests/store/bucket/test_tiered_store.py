@@ -11,7 +11,7 @@ from obstore.store import MemoryStore
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from dockmirror.interfaces import ContentKind, IBucketBlob, IContentStore, IDocumentStore, ITagStore, TagEntry
+from dockmirror.interfaces import ContentKind, IBucketBlob, TagEntry
 from dockmirror.oci.digest import Digest
 from dockmirror.store import layout, write_behind
 from dockmirror.store.bucket.bucket import MAX_BACKOFF, MIN_BACKOFF
@@ -26,21 +26,18 @@ from dockmirror.store.bucket.tiered_store import (
 from dockmirror.store.local_store import LocalDocumentStore
 
 from ...answering import now, watch
-from ..bucket.buckets import bucket
-from ..contract import (
+from ..stocked import (
     DATA,
     DIGEST,
+    EPOCH,
     HERE,
     LARGE,
     LARGE_DIGEST,
     LATEST,
-    ContentsContract,
-    DocumentsContract,
-    TagsContract,
     read,
 )
 from ..threads import HeldThreads, inline
-from .parts import EPOCH, Machine
+from .machines import Machine, bucket
 
 
 @pytest.fixture
@@ -64,45 +61,23 @@ def machines(tmp_path: Path, clock: Clock) -> tuple[Machine, Machine]:
 Machines = tuple[Machine, Machine]
 
 
-class TestContents(ContentsContract):
-    """Contents that are not uploaded meanwhile."""
-
-    @pytest.fixture
-    def contents(self, machines: Machines) -> IContentStore:
-        return machines[0].contents
-
-
-class TestTags(TagsContract):
-    """Tags that are not uploaded meanwhile."""
-
-    @pytest.fixture
-    def tags(self, tmp_path: Path, clock: Clock) -> ITagStore:
-        return Machine(tmp_path, MemoryStore(), clock).tags
-
-
-class TestDocuments(DocumentsContract):
-    """Documents that are not uploaded meanwhile."""
-
-    @pytest.fixture
-    def documents(self, machines: Machines) -> IDocumentStore:
-        return machines[0].documents
-
-
 def test_shared(machines: Machines, clock: Clock) -> None:
-    """Contents, tags and documents that one mirror has uploaded are seen by the other."""
+    """Everything that one mirror has uploaded is seen by the other, and by itself if it loses its disk."""
     one, two = machines
     now(one.contents.add(HERE, LARGE_DIGEST, ContentKind.BLOB, LARGE))
     now(one.contents.add(HERE, DIGEST, ContentKind.MANIFEST, DATA))
     now(one.tags.put(HERE, LATEST, DIGEST))
     now(one.documents.write("name", DATA))
-    confirmed = clock.seconds()
     assert now(two.contents.open(HERE, DIGEST, ContentKind.MANIFEST)) is None
     assert one.upload() == 0
     clock.advance(BUCKET_CHECK_INTERVAL)
-    assert now(read(now(two.contents.open(HERE, LARGE_DIGEST, ContentKind.BLOB)))) == LARGE
-    assert now(read(now(two.contents.open(HERE, DIGEST, ContentKind.MANIFEST)))) == DATA
-    assert now(two.contents.open(HERE, DIGEST, ContentKind.BLOB)) is None
-    assert now(two.tags.get(HERE, LATEST)) == TagEntry(DIGEST, confirmed)
+    shutil.rmtree(one.root)
+    one.root.mkdir()
+    for machine in machines:
+        assert now(read(now(machine.contents.open(HERE, LARGE_DIGEST, ContentKind.BLOB)))) == LARGE
+        assert now(read(now(machine.contents.open(HERE, DIGEST, ContentKind.MANIFEST)))) == DATA
+        assert now(machine.contents.open(HERE, DIGEST, ContentKind.BLOB)) is None
+        assert now(machine.tags.get(HERE, LATEST)) == TagEntry(DIGEST, EPOCH)
     assert now(two.documents.read("name")) == DATA
 
 
@@ -123,16 +98,6 @@ def test_requests(machines: Machines) -> None:
     assert now(two.local.contents.holds(DIGEST))
     assert IBucketBlob.providedBy(now(two.contents.open(HERE, LARGE_DIGEST, ContentKind.BLOB)))
     assert two.used == [DIGEST] * 3 + [LARGE_DIGEST]
-
-
-def test_lost_disk(machines: Machines) -> None:
-    """A mirror that loses its disk has lost nothing that was uploaded."""
-    one, _ = machines
-    now(one.contents.add(HERE, LARGE_DIGEST, ContentKind.BLOB, LARGE))
-    one.upload()
-    shutil.rmtree(one.root)
-    one.root.mkdir()
-    assert now(read(now(one.contents.open(HERE, LARGE_DIGEST, ContentKind.BLOB)))) == LARGE
 
 
 def test_link_in_the_bucket(machines: Machines) -> None:
@@ -245,23 +210,17 @@ def test_read_after_a_failure(machines: Machines, clock: Clock) -> None:
     assert now(two.documents.read("name")) == DATA
 
 
-def test_forgotten_tag(machines: Machines, clock: Clock) -> None:
-    """A tag that one mirror has removed is not found in the bucket again."""
-    one, two = machines
+@pytest.mark.parametrize("is_uploaded", [True, False])
+def test_forgotten_tag(machines: Machines, is_uploaded: bool) -> None:
+    """A tag that one mirror has removed, before or after its upload, is not found in the bucket."""
+    one, _ = machines
     now(one.tags.put(HERE, LATEST, DIGEST))
-    one.upload()
-    now(one.tags.forget(HERE, LATEST))
-    assert now(one.tags.get(HERE, LATEST)) is None
-    assert now(two.tags.get(HERE, LATEST)) is None
-
-
-def test_removed_before_upload(machines: Machines, clock: Clock) -> None:
-    """A tag that is removed before its upload is not uploaded."""
-    one, two = machines
-    now(one.tags.put(HERE, LATEST, DIGEST))
+    if is_uploaded:
+        one.upload()
     now(one.tags.forget(HERE, LATEST))
     assert one.upload() == 0
-    assert now(two.tags.get(HERE, LATEST)) is None
+    for machine in machines:
+        assert now(machine.tags.get(HERE, LATEST)) is None
 
 
 @pytest.mark.parametrize("digests", [(DIGEST, LARGE_DIGEST), (LARGE_DIGEST, DIGEST)])
@@ -275,9 +234,9 @@ def test_moved_before_upload(machines: Machines, clock: Clock, digests: tuple[Di
         clock.advance(MAX_BACKOFF)
     one.threads.down = False
     assert one.upload() == 0
-    tagged = now(two.tags.get(HERE, LATEST))
-    assert tagged is not None
-    assert tagged.digest == digests[1]
+    entry = now(two.tags.get(HERE, LATEST))
+    assert entry is not None
+    assert entry.digest == digests[1]
 
 
 def test_uploads_under_way(machines: Machines, clock: Clock) -> None:
@@ -297,6 +256,12 @@ def test_uploads_under_way(machines: Machines, clock: Clock) -> None:
 
 def test_documents(machines: Machines, clock: Clock) -> None:
     """A document of another mirror is seen after a while and does not overwrite a queued one."""
+
+    def refreshed(machine: Machine) -> bytes | None:
+        clock.advance(REFRESH_TTL)
+        now(machine.documents.read("name"))
+        return now(machine.documents.read("name"))
+
     one, two = machines
     now(one.documents.write("name", b"1"))
     one.upload()
@@ -304,17 +269,11 @@ def test_documents(machines: Machines, clock: Clock) -> None:
     now(one.documents.write("name", b"2"))
     one.upload()
     assert now(two.documents.read("name")) == b"1"
-    clock.advance(REFRESH_TTL)
-    now(two.documents.read("name"))
-    assert now(two.documents.read("name")) == b"2"
+    assert refreshed(two) == b"2"
     now(two.documents.write("name", b"3"))
-    clock.advance(REFRESH_TTL)
-    now(two.documents.read("name"))
-    assert now(two.documents.read("name")) == b"3"
+    assert refreshed(two) == b"3"
     two.upload()
-    clock.advance(REFRESH_TTL)
-    now(one.documents.read("name"))
-    assert now(one.documents.read("name")) == b"3"
+    assert refreshed(one) == b"3"
 
 
 def test_written_during_a_refresh(machines: Machines, clock: Clock) -> None:

@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from dockmirror.interfaces import ContentKind
 from dockmirror.oci.digest import Digest
 from dockmirror.store import content_files, layout
-from dockmirror.store.store_directory import prepare_directory
 
 from ..answering import now
-from .contract import DATA, DIGEST, HERE, LATEST
-from .stocked import EPOCH, Stocked
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Stocked:
-    prepare_directory(tmp_path)
-    return Stocked(tmp_path)
+from .stocked import DATA, DIGEST, EPOCH, HERE, LATEST, Stocked
 
 
 def test_added(store: Stocked) -> None:
