@@ -23,7 +23,7 @@ from .threads import RunInThread, shield
 
 PIECE = 256 * 1024
 """Bytes that are read, and kept in memory, at a time."""
-_NEAR, _FAR = 128 * 1024, 4 * 1024 * 1024
+_MIN_STEP, _MAX_STEP = 128 * 1024, 4 * 1024 * 1024
 _BYTE = bytearray(1)
 
 SendFile = Callable[[int, int, int], int | None]
@@ -36,7 +36,7 @@ class FileReader:
     def __init__(self, file: int, in_thread: RunInThread) -> None:
         self._file = file
         self._in_thread = in_thread
-        self._step = _NEAR
+        self._step = _MIN_STEP
         self._uses = 0
         self._closed = False
 
@@ -65,12 +65,12 @@ class FileReader:
         while count < length and not self._closed:
             step = min(self._step, length - count)
             if self._is_cached(offset + count + step - 1):
-                self._step = min(2 * self._step, _FAR)
+                self._step = min(2 * self._step, _MAX_STEP)
                 count += step
-            elif self._step == _NEAR:
+            elif self._step == _MIN_STEP:
                 break
             else:
-                self._step = _NEAR
+                self._step = _MIN_STEP
         return count
 
     def _is_cached(self, offset: int) -> bool:
@@ -102,23 +102,23 @@ class FileReader:
             raise OSError(EBADF, os.strerror(EBADF))
         self._uses += 1
         calling = self._in_thread(partial(call, self._file))
-        return await shield(self._counted(calling), late=lambda _: None)
+        return await shield(self._count_use(calling), late=lambda _: None)
 
     def close(self) -> None:
         """Close the file as soon as no thread uses it any more."""
         if not self._closed:
             self._closed = True
-            self._give_back()
+            self._close_if_unused()
 
-    async def _counted(self, calling: Awaitable[T]) -> T:
+    async def _count_use(self, calling: Awaitable[T]) -> T:
         try:
             return await calling
         finally:
             self._uses -= 1
             if self._closed:
-                self._give_back()
+                self._close_if_unused()
 
-    def _give_back(self) -> None:
+    def _close_if_unused(self) -> None:
         if self._uses:
             return
         if os.fstat(self._file).st_nlink:
@@ -127,8 +127,8 @@ class FileReader:
             shield(self._in_thread(partial(os.close, self._file)), late=lambda _: None)
 
 
-_SENT = 4 * 1024 * 1024  # at a time; the reactor waits until the socket's buffer has taken it
-_BROUGHT = 1024 * 1024  # read from the disk at a time
+_MAX_SENT = 4 * 1024 * 1024  # at a time; the reactor waits until the socket's buffer has taken it
+_MAX_PREREAD = 1024 * 1024  # read from the disk at a time
 
 
 class ITransfer(Protocol):
@@ -159,22 +159,22 @@ class SendfileTransfer:
         self._send_file = send_file
 
     def try_send(self, file: FileReader, offset: int, length: int) -> int | None:
-        sendable = file.sendable(offset, min(_SENT, length))
+        sendable = file.sendable(offset, min(_MAX_SENT, length))
         return self._send(file, offset, sendable) if sendable else None
 
     async def read_then_send(self, file: FileReader, offset: int, length: int) -> Callable[[], int]:
         """Read the bytes into the page cache first."""
         with _readable():
-            come = await file.in_thread(partial(_read, offset=offset, length=min(_BROUGHT, length)))
-        if not come:
-            raise _shorter()
-        return partial(self._send, file, offset, come)
+            count = await file.in_thread(partial(_read, offset=offset, length=min(_MAX_PREREAD, length)))
+        if not count:
+            raise _too_short()
+        return partial(self._send, file, offset, count)
 
     def _send(self, file: FileReader, offset: int, length: int) -> int:
         with _readable():
             sent = file.send(self._send_file, offset, length)
         if sent == 0:
-            raise _shorter()
+            raise _too_short()
         return sent or 0
 
 
@@ -195,17 +195,17 @@ class CopyTransfer:
 
     def _write(self, piece: bytes) -> int:
         if not piece:
-            raise _shorter()
+            raise _too_short()
         self._write_piece(piece)
         return len(piece)
 
 
 def _read(file: int, offset: int, length: int) -> int:
     """Read bytes into the page cache; return how many."""
-    come = 0
-    while come < length and (piece := os.pread(file, min(PIECE, length - come), offset + come)):
-        come += len(piece)
-    return come
+    count = 0
+    while count < length and (piece := os.pread(file, min(PIECE, length - count), offset + count)):
+        count += len(piece)
+    return count
 
 
 @contextmanager
@@ -216,7 +216,7 @@ def _readable() -> Iterator[None]:
         raise Unavailable("the stored content cannot be read") from error
 
 
-def _shorter() -> Unavailable:
+def _too_short() -> Unavailable:
     return Unavailable("the stored content is shorter than it was")
 
 
@@ -239,37 +239,39 @@ class FileBody:
     def deliver(self, consumer: IConsumer) -> Deferred[None]:
         """Deliver the body; small ones are written at once so that they share a packet with the head."""
         large = sum(map(_length, self._segments)) > PIECE
-        pace = CoroutineProducer(consumer, self._clock, self._reader.close)
-        moving: ITransfer = CopyTransfer(pace.write)
+        producer = CoroutineProducer(consumer, self._clock, self._reader.close)
+        transfer: ITransfer = CopyTransfer(producer.write)
         if large and IFileConsumer.providedBy(consumer):
-            moving = SendfileTransfer(pace.send_file)
-        return pace.follow(self._deliver(pace, moving, large))
+            transfer = SendfileTransfer(producer.send_file)
+        return producer.follow(self._deliver(producer, transfer, large))
 
     def discard(self) -> None:
         self._reader.close()
 
-    async def _deliver(self, pace: CoroutineProducer, moving: ITransfer, large: bool) -> None:
+    async def _deliver(self, producer: CoroutineProducer, transfer: ITransfer, large: bool) -> None:
         if large:
-            pace.register()
+            producer.register()
         for segment in self._segments:
             if isinstance(segment, bytes):
-                await pace.ready()
-                pace.write(segment)
+                await producer.ready()
+                producer.write(segment)
             else:
-                await self._deliver_part(pace, moving, segment)
+                await self._deliver_range(producer, transfer, segment)
 
-    async def _deliver_part(self, pace: CoroutineProducer, moving: ITransfer, part: ContentRange) -> None:
+    async def _deliver_range(
+        self, producer: CoroutineProducer, transfer: ITransfer, part: ContentRange
+    ) -> None:
         offset = part.first
         while offset <= part.last:
-            await pace.ready()
+            await producer.ready()
             length = part.last + 1 - offset
-            moved = moving.try_send(self._reader, offset, length)
-            if moved is None:
-                pace.register()
-                move = await moving.read_then_send(self._reader, offset, length)
-                await pace.ready()  # it may have been paused meanwhile
-                moved = move()
-            offset += moved
+            sent = transfer.try_send(self._reader, offset, length)
+            if sent is None:
+                producer.register()
+                send = await transfer.read_then_send(self._reader, offset, length)
+                await producer.ready()  # it may have been paused meanwhile
+                sent = send()
+            offset += sent
 
 
 def _length(segment: bytes | ContentRange) -> int:

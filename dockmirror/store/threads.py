@@ -38,13 +38,13 @@ def shield(work: Awaitable[T], late: Callable[[T], None]) -> Deferred[T]:
     """
     waiting: Deferred[T] = Deferred()
 
-    def ended(outcome: T | Failure) -> None:
+    def forward(outcome: T | Failure) -> None:
         if not waiting.called:
             waiting.callback(outcome)
         elif not isinstance(outcome, Failure):
             late(outcome)
 
-    Deferred.fromCoroutine(_await(work)).addBoth(ended)
+    Deferred.fromCoroutine(_await(work)).addBoth(forward)
     return waiting
 
 

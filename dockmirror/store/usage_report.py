@@ -110,11 +110,11 @@ def measure_usage(root: Path, now: float, check: Callable[[], None] = lambda: No
     started = time.monotonic()
     sizes: dict[Digest, int] = {}
     other_bytes = sum(
-        stored.size for _, stored in (*store_files.iter_documents(root), *store_files.iter_downloads(root))
+        file.size for _, file in (*store_files.iter_documents(root), *store_files.iter_downloads(root))
     )
-    for digest, stored in store_files.iter_contents(root):
+    for digest, file in store_files.iter_contents(root):
         check()
-        sizes[digest] = stored.size
+        sizes[digest] = file.size
     linked: dict[str, set[Digest]] = {}
     for repository in store_files.iter_repositories(root):
         check()
@@ -122,9 +122,9 @@ def measure_usage(root: Path, now: float, check: Callable[[], None] = lambda: No
         contents = linked.setdefault(registry, set())
         for links in (layout.LAYERS, layout.REVISIONS):
             contents.update(store_files.iter_links(repository / links))
-    held = {name: contents & sizes.keys() for name, contents in linked.items()}
-    counts = Counter(digest for contents in held.values() for digest in contents)
-    registries = (_registry_usage(name, each, sizes, counts) for name, each in held.items() if each)
+    stored = {name: contents & sizes.keys() for name, contents in linked.items()}
+    counts = Counter(digest for contents in stored.values() for digest in contents)
+    registries = (_registry_usage(name, each, sizes, counts) for name, each in stored.items() if each)
     ordered = sorted(registries, key=lambda each: (-each.bytes, each.registry))
     return Usage(now, time.monotonic() - started, tuple(ordered), sum(sizes.values()) + other_bytes)
 

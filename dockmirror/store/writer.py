@@ -1,4 +1,4 @@
-"""A file that grows: written and hashed without being in the reactor's way."""
+"""Write and hash a growing file without blocking the reactor."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..oci.digest import Digest, Verifier
 from .file_body import FileReader
 
 SLOW_WRITE = 0.05
-"""Seconds; a write that takes longer leaves those after it to threads, until one there does not."""
+"""Seconds; after a longer write, threads write until one of them is quicker."""
 HASH_STEP = 4 * 1024 * 1024
 """Bytes that a thread hashes at a time."""
 _HASH_PIECE = 1024 * 1024
@@ -23,7 +23,7 @@ _HASH_PIECE = 1024 * 1024
 class BackgroundHasher:
     """Hashes the bytes of a growing file in order, in threads that follow the writer.
 
-    :ivar hashed: how many bytes were hashed.
+    :ivar hashed: the number of bytes that were hashed.
     """
 
     def __init__(self, digest: Digest, file: FileReader) -> None:
@@ -33,13 +33,13 @@ class BackgroundHasher:
         self._one_at_a_time = DeferredLock()
         self._error: OSError | None = None
 
-    async def catch_up(self, until: int, wanted: Callable[[], bool] = lambda: True) -> None:
-        """Hash what lies in the file up to there, or as long as that is wanted.
+    async def catch_up(self, until: int, is_wanted: Callable[[], bool] = lambda: True) -> None:
+        """Hash the file up to there, as long as that is wanted.
 
-        :raises OSError: when the disk does not give it, or has not before: it is not asked again.
+        :raises OSError: if the file cannot be read, or could not before: it is not read again.
         """
         async with self._one_at_a_time:
-            while self.hashed < until and wanted():
+            while self.hashed < until and is_wanted():
                 if self._error is not None:
                     raise self._error
                 try:
@@ -49,15 +49,15 @@ class BackgroundHasher:
                     raise
 
     async def matches(self, length: int) -> bool:
-        """Compare the digest with so many bytes, which are all that there are.
+        """Report whether the digest is that of the whole file, which has this length.
 
-        :raises OSError: when the disk does not give them.
+        :raises OSError: if the file cannot be read.
         """
         await self.catch_up(length)
         return self._verifier.matches()
 
     def verifier(self) -> Verifier:
-        """Return a verifier that was given what is hashed; nothing may be being hashed."""
+        """Return a verifier of the hashed bytes; must not be called while a thread hashes."""
         return self._verifier.copy()
 
     def _hash(self, until: int, descriptor: int) -> None:
@@ -65,7 +65,7 @@ class BackgroundHasher:
         while self.hashed < until:
             count = os.preadv(descriptor, [buffer[: until - self.hashed]], self.hashed)
             if not count:
-                raise OSError(f"a partial file is shorter than {until} bytes, which it was")
+                raise OSError(f"a partial file has become shorter than {until} bytes")
             self._verifier.update(buffer[:count])
             self.hashed += count
 
@@ -74,28 +74,28 @@ class BackgroundHasher:
 class AsyncFileWriter:
     """Writes at once, and in threads for as long as the disk makes writers wait.
 
-    :ivar length: how many bytes lie in the file.
-    :ivar pending: how many bytes were taken and are not written yet.
+    :ivar length: the number of bytes in the file.
+    :ivar pending: the number of bytes that are not written yet.
     :param write_at: writes all of the data at an offset, which may block.
-    :param grew: is called when the file has grown.
-    :param failed: is called when pending bytes cannot be written.
+    :param on_growth: called when the file has grown.
+    :param on_failure: called when pending bytes cannot be written.
     """
 
     _write_at: Callable[[bytes, int], None]
     _file: FileReader
     length: int
     _clock: IReactorTime
-    _grew: Callable[[], None]
-    _failed: Callable[[OSError], None]
+    _on_growth: Callable[[], None]
+    _on_failure: Callable[[OSError], None]
     pending: int = field(default=0, init=False)
     _is_slow: bool = field(default=False, init=False)
     _pieces: list[bytes] = field(factory=list, init=False)
     _writing: DeferredLock = field(factory=DeferredLock, init=False)
 
     def write(self, data: bytes) -> None:
-        """Take the next bytes.
+        """Write the next bytes.
 
-        :raises OSError: when the disk does not take them; a part may have been written.
+        :raises OSError: if that fails; a part may have been written.
         """
         if self._is_slow or self.pending:
             self._pieces.append(data)
@@ -105,7 +105,7 @@ class AsyncFileWriter:
         else:
             self._write(data)
             self.length += len(data)
-            self._grew()
+            self._on_growth()
 
     async def flushed(self) -> None:
         """Wait until nothing is being written any more."""
@@ -121,11 +121,11 @@ class AsyncFileWriter:
                     await self._file.in_thread(partial(self._write, data))
                 except OSError as error:
                     self._pieces.clear()
-                    self._failed(error)
+                    self._on_failure(error)
                     return
                 self.pending -= len(data)
                 self.length += len(data)
-                self._grew()
+                self._on_growth()
 
     def _write(self, data: bytes, _: int = -1) -> None:
         started = self._clock.seconds()

@@ -89,7 +89,7 @@ class Pulling:
     def pull(self) -> object:
         """Return the blob that a client gets, or the error."""
         joining = self.mirror.join(Source(self.registry))
-        if joining.reader is None:
+        if not joining.is_admitted:
             return joining.error
         client = Client().read(joining.reader, self.mirror.descriptor)
         self.mirror.turn(times=5)

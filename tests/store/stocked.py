@@ -10,7 +10,7 @@ from pathlib import Path
 from twisted.internet.task import Clock
 
 from dockmirror.body.in_memory import collect
-from dockmirror.interfaces import ContentKind, IStoredContent
+from dockmirror.interfaces import ContentKind, IStoredContent, ITagStore
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.media import DOCKER_LIST, DOCKER_MANIFEST
@@ -50,6 +50,12 @@ def manifest_of(*layers: Digest) -> bytes:
     return json.dumps(
         {"schemaVersion": 2, "mediaType": DOCKER_MANIFEST, "config": config, "layers": others}
     ).encode()
+
+
+def read_tag(tags: ITagStore, tag: Tag = LATEST) -> Digest | None:
+    """Return the digest that a tag names."""
+    entry = now(tags.get(HERE, tag))
+    return entry.digest if entry else None
 
 
 class Stocked:

@@ -76,10 +76,10 @@ def test_freed_amounts_are_subtracted() -> None:
 
 
 @given(st.builds(StoreUsage, st.integers(), st.floats(0, 1e12)))
-def test_round_trip(figures: StoreUsage) -> None:
+def test_round_trip(usage: StoreUsage) -> None:
     """A written usage is read again; a truncated one is not."""
-    text = str(figures)
-    assert StoreUsage.parse(text) == figures
+    text = str(usage)
+    assert StoreUsage.parse(text) == usage
     assert {StoreUsage.parse(text[:end]) for end in range(len(text))} == {None}
 
 
@@ -107,13 +107,13 @@ def test_one_at_a_time(tmp_path: Path) -> None:
 def test_add(tmp_path: Path) -> None:
     """Bytes are added and subtracted, never below 0; an unknown usage stays unknown."""
     assert read_store_usage(tmp_path) is None
-    with wait_for_usage_counter(tmp_path) as figures:
-        figures.add(50)
-        assert figures.read() is None
-        figures.write(StoreUsage(100, 7.0))
-        figures.add(-30)
+    with wait_for_usage_counter(tmp_path) as counter:
+        counter.add(50)
+        assert counter.read() is None
+        counter.write(StoreUsage(100, 7.0))
+        counter.add(-30)
         assert read_store_usage(tmp_path) == StoreUsage(70, 7.0)
-        figures.add(-71)
+        counter.add(-71)
     assert read_store_usage(tmp_path) == StoreUsage(0, 7.0)
 
 
@@ -121,14 +121,14 @@ def test_waiting_for_the_lock(tmp_path: Path) -> None:
     """A process can wait for the lock, and no count is lost."""
 
     def add(count: int) -> None:
-        with wait_for_usage_counter(tmp_path) as figures:
-            figures.add(count)
+        with wait_for_usage_counter(tmp_path) as counter:
+            counter.add(count)
 
     with ThreadPoolExecutor(2) as pool:
-        with try_lock_usage_counter(tmp_path) as figures:
-            assert figures is not None
+        with try_lock_usage_counter(tmp_path) as counter:
+            assert counter is not None
             adding = [pool.submit(add, count) for count in (-30, 5)]
-            figures.write(StoreUsage(100, 7.0))
+            counter.write(StoreUsage(100, 7.0))
             assert not any(each.done() for each in adding)
         for each in adding:
             each.result()

@@ -39,7 +39,7 @@ from dockmirror.store.store_directory import prepare_directory
 from ..answering import now
 from ..integration.parts.programs import require
 from .downloads.upstream import REGISTRY, Client, Source, Upstream
-from .stocked import ELSEWHERE, HERE, LATEST, Stocked, manifest_of, read
+from .stocked import ELSEWHERE, HERE, LATEST, Stocked, manifest_of, read, read_tag
 from .threads import inline
 
 OLD, NEW, KEPT = b"old " * 300, b"new " * 300, b"kept " * 300
@@ -77,12 +77,6 @@ def serves(
     found = now(read(now(store.contents.open(place, Digest.of(data), kind))))
     assert found in (None, data), f"served {found!r} for {data!r}"
     return found is not None
-
-
-def names(store: Stocked, tag: Tag) -> Digest | None:
-    """Return the digest that a tag names."""
-    tagged = now(store.tags.get(HERE, tag))
-    return tagged.digest if tagged else None
 
 
 def before(store: Stocked) -> None:
@@ -124,7 +118,7 @@ def _nothing(store: Stocked) -> None:
 
 
 def _old_is_there(store: Stocked) -> bool:
-    return serves(store, OLD) and names(store, LATEST) in (OLD_IMAGE, KEPT_IMAGE)
+    return serves(store, OLD) and read_tag(store.tags, LATEST) in (OLD_IMAGE, KEPT_IMAGE)
 
 
 def _is_old_or_new(store: Stocked) -> bool:
@@ -192,18 +186,18 @@ WORKS: dict[str, Work] = {
     "tag": Work(
         _nothing,
         lambda s: now(s.tags.put(HERE, LATEST, KEPT_IMAGE)),
-        lambda s: names(s, LATEST) == KEPT_IMAGE,
+        lambda s: read_tag(s.tags, LATEST) == KEPT_IMAGE,
     ),
     "tag another": Work(
         _old,
         lambda s: now(s.tags.put(HERE, LATEST, KEPT_IMAGE)),
-        lambda s: names(s, LATEST) == KEPT_IMAGE,
+        lambda s: read_tag(s.tags, LATEST) == KEPT_IMAGE,
         _old_is_there,
     ),
     "forget": Work(
         _old,
         lambda s: now(s.tags.forget(HERE, LATEST)),
-        lambda s: names(s, LATEST) is None,
+        lambda s: read_tag(s.tags, LATEST) is None,
         lambda s: serves(s, OLD),
     ),
     "write": Work(
@@ -215,7 +209,7 @@ WORKS: dict[str, Work] = {
     "evict": Work(
         _old,
         lambda s: Sweep(s.root, Budget(0)).run(0, s.clock.seconds()),
-        lambda s: not serves(s, OLD) and names(s, LATEST) is None,
+        lambda s: not serves(s, OLD) and read_tag(s.tags, LATEST) is None,
     ),
     "drop leftovers": Work(
         _abandoned,
@@ -245,7 +239,7 @@ def check(store: Stocked, work: Work) -> None:
     for path in store.root.rglob("data"):
         assert damaged or Digest.of(path.read_bytes()).hex == path.parent.name
     assert serves(store, KEPT)
-    assert names(store, Tag("kept")) == KEPT_IMAGE
+    assert read_tag(store.tags, Tag("kept")) == KEPT_IMAGE
     assert work.safe(store)
 
 

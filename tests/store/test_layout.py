@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import product
 from pathlib import PurePosixPath
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dockmirror.interfaces import ContentKind
@@ -41,6 +41,7 @@ def test_distribution() -> None:
     assert list(paths) == [str(path) for path in paths.values()]
 
 
+@settings(max_examples=30)
 @given(st.lists(st.tuples(repositories, digests, tags), min_size=2, max_size=4))
 def test_paths_do_not_collide(values: list[tuple[Repository, Digest, Tag]]) -> None:
     """No two paths are equal, none lies below another, and none has a colon, on which a registry fails."""

@@ -45,8 +45,8 @@ class CacheAndDisk:
     def __init__(self, root: Path, limit: int = MIB) -> None:
         self.root = root
         self.clock = Clock()
-        self.asked = CountingStore(root, self.clock, inline)
-        self.contents = MemoryCache(self.asked, root, self.clock, limit)
+        self.store = CountingStore(root, self.clock, inline)
+        self.contents = MemoryCache(self.store, root, self.clock, limit)
 
     def read(self, data: bytes, repository: Repository = HERE) -> bytes | None:
         """Open the content and return its bytes."""
@@ -55,7 +55,7 @@ class CacheAndDisk:
     def add(self, *datas: bytes) -> None:
         """Add contents to the directory, past the cache."""
         for data in datas:
-            now(self.asked.add(HERE, Digest.of(data), ContentKind.MANIFEST, data))
+            now(self.store.add(HERE, Digest.of(data), ContentKind.MANIFEST, data))
 
     def file(self, data: bytes) -> Path:
         """Return the content's path."""
@@ -77,10 +77,10 @@ def test_hit(memory: CacheAndDisk, data: bytes, opened: int) -> None:
     """A small content is opened in the store once a minute, a large one each time."""
     memory.add(data)
     assert [memory.read(data) for _ in range(3)] == [data] * 3
-    assert memory.asked.opened == opened
+    assert memory.store.opened == opened
     memory.clock.advance(REOPEN_INTERVAL)
     assert memory.read(data) == data
-    assert memory.asked.opened == opened + 1
+    assert memory.store.opened == opened + 1
 
 
 def test_use_reaches_the_store(memory: CacheAndDisk) -> None:
@@ -90,19 +90,6 @@ def test_use_reaches_the_store(memory: CacheAndDisk) -> None:
         memory.clock.advance(20)
         memory.read(DATA)
     assert memory.clock.seconds() - memory.file(DATA).stat().st_mtime < 2 * REOPEN_INTERVAL
-
-
-def test_bucket_blobs_are_not_read(tmp_path: Path) -> None:
-    """A blob in a bucket is not read into memory."""
-    clock = Clock()
-    asked = bucket(clock)
-    far = BucketContentStore(asked, clock)
-    now(far.add(HERE, DIGEST, ContentKind.BLOB, DATA))
-    asked.requests.clear()
-    assert IBucketBlob.providedBy(
-        now(MemoryCache(far, tmp_path, clock, MIB).open(HERE, DIGEST, ContentKind.BLOB))
-    )
-    assert asked.requests == {"head": 1}
 
 
 @pytest.mark.parametrize("what", ["file", "link"])
@@ -126,14 +113,13 @@ def test_corrupt_contents(memory: CacheAndDisk) -> None:
     assert memory.read(DATA) is None
     assert not memory.file(DATA).exists()
     memory.add(DATA)
-    opened = memory.asked.opened
+    opened = memory.store.opened
     assert [memory.read(DATA) for _ in range(3)] == [DATA] * 3
-    assert memory.asked.opened == opened + 1
+    assert memory.store.opened == opened + 1
 
 
-def test_removed_while_it_is_opened(tmp_path: Path) -> None:
+def test_removed_while_it_is_opened(memory: CacheAndDisk) -> None:
     """A content that is removed while it is opened is not cached."""
-    memory = CacheAndDisk(tmp_path)
     memory.add(DATA)
 
     async def removing(call: Callable[[], T], /) -> T:
@@ -141,19 +127,26 @@ def test_removed_while_it_is_opened(tmp_path: Path) -> None:
         memory.file(DATA).unlink(missing_ok=True)
         return result
 
-    contents = MemoryCache(LocalContentStore(tmp_path, memory.clock, removing), tmp_path, memory.clock, MIB)
-    assert now(read(now(contents.open(HERE, DIGEST, ContentKind.MANIFEST)))) == DATA
-    assert now(contents.open(HERE, DIGEST, ContentKind.MANIFEST)) is None
+    contents = LocalContentStore(memory.root, memory.clock, removing)
+    cache = MemoryCache(contents, memory.root, memory.clock, MIB)
+    assert now(read(now(cache.open(HERE, DIGEST, ContentKind.MANIFEST)))) == DATA
+    assert now(cache.open(HERE, DIGEST, ContentKind.MANIFEST)) is None
 
 
 def test_contents_without_a_file_are_not_cached(tmp_path: Path) -> None:
-    """A content without a file is not cached, since its removal could not be seen."""
-    contents = MemoryContents()
+    """A content without a file is not cached, since its removal could not be seen; nor one in a bucket."""
+    contents, clock = MemoryContents(), Clock()
     now(contents.add(HERE, DIGEST, ContentKind.BLOB, DATA))
-    remembered = MemoryCache(contents, tmp_path, Clock(), MIB)
-    assert now(read(now(remembered.open(HERE, DIGEST, ContentKind.BLOB)))) == DATA
+    cache = MemoryCache(contents, tmp_path, clock, MIB)
+    assert now(read(now(cache.open(HERE, DIGEST, ContentKind.BLOB)))) == DATA
     contents.links.clear()
-    assert now(remembered.open(HERE, DIGEST, ContentKind.BLOB)) is None
+    assert now(cache.open(HERE, DIGEST, ContentKind.BLOB)) is None
+    remote = BucketContentStore(objects := bucket(clock), clock)
+    now(remote.add(HERE, DIGEST, ContentKind.BLOB, DATA))
+    objects.requests.clear()
+    cache = MemoryCache(remote, tmp_path, clock, MIB)
+    assert IBucketBlob.providedBy(now(cache.open(HERE, DIGEST, ContentKind.BLOB)))
+    assert objects.requests == {"head": 1}
 
 
 def test_absence_is_not_cached(memory: CacheAndDisk) -> None:
@@ -172,10 +165,10 @@ def test_limit(tmp_path: Path) -> None:
     memory.add(*datas)
     for data in (*datas[:4], datas[0], datas[4], datas[5]):
         memory.read(data)
-    opened = memory.asked.opened
+    opened = memory.store.opened
     for data in (datas[0], datas[4], datas[5], datas[3]):
         assert memory.read(data) == data
-    assert memory.asked.opened == opened
+    assert memory.store.opened == opened
     for data in datas[1:3]:
         assert memory.read(data) == data
-    assert memory.asked.opened == opened + 2
+    assert memory.store.opened == opened + 2

@@ -38,23 +38,17 @@ def test_malformed(data: bytes) -> None:
 
 
 def test_pin_and_unpin(tmp_path: Path) -> None:
-    """An image is pinned once by its name, until it is unpinned."""
+    """An image is pinned once by its name, until it is unpinned; other files are no pins."""
+    assert list(pins.iter_pins(tmp_path)) == []
     amd = Pin(NGINX.repository, NGINX.reference, (Platform("linux", "amd64"),))
     by_digest = Pin(NGINX.repository, Digest.of(b""))
     for pin in (NGINX, by_digest, amd):
         pins.add_pin(tmp_path, pin)
+    (tmp_path / layout.PINS / "something").write_text("else")
     assert sorted(pins.iter_pins(tmp_path), key=str) == sorted([(amd, 0.0), (by_digest, 0.0)], key=str)
     assert pins.remove_pin(tmp_path, NGINX)
     assert not pins.remove_pin(tmp_path, NGINX)
     assert list(pins.iter_pins(tmp_path)) == [(by_digest, 0.0)]
-
-
-def test_no_pins(tmp_path: Path) -> None:
-    """Other files are no pins."""
-    assert list(pins.iter_pins(tmp_path)) == []
-    (tmp_path / layout.PINS).mkdir(parents=True)
-    (tmp_path / layout.PINS / "something").write_text("else")
-    assert list(pins.iter_pins(tmp_path)) == []
 
 
 def test_refreshed(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from dockmirror.oci.reference import Repository, Tag
 from dockmirror.store.eviction.budget import Budget
 
 from ..answering import now
-from ..integration.parts.images import Image, artifact, image, index
+from ..integration.parts import images
+from ..integration.parts.images import Image
 from ..integration.parts.media import DOCKER, OCI
 from ..integration.parts.programs import require
 from ..integration.parts.registry import Registry
@@ -23,23 +24,23 @@ pytestmark = pytest.mark.integration
 
 REPOSITORIES = ["docker.io/library/busybox", "registry.example.com_5000/blobs", "docker.io/library"]
 IMAGES = {
-    "docker": image("docker", DOCKER),
-    "oci": image("oci", OCI),
-    "list": index("list", DOCKER),
-    "index": index("index", OCI),
-    "artifact": artifact("artifact"),
+    "docker": images.image("docker", DOCKER),
+    "oci": images.image("oci", OCI),
+    "list": images.index("list", DOCKER),
+    "index": images.index("index", OCI),
+    "artifact": images.artifact("artifact"),
 }
 
 
 def store_image(
-    store: Stocked, repository: Repository, kept: Image, tag: str | None, age: float = HOUR
+    store: Stocked, repository: Repository, image: Image, tag: str | None, age: float = HOUR
 ) -> None:
     """Store an image like a mirror."""
-    for child in kept.children:
+    for child in image.children:
         store_image(store, repository, child, None, age)
-    for blob in kept.blobs:
+    for blob in image.blobs:
         store.put(blob.data, age, repository, ContentKind.BLOB)
-    digest = store.put(kept.manifest.data, age, repository, ContentKind.MANIFEST)
+    digest = store.put(image.manifest.data, age, repository, ContentKind.MANIFEST)
     if tag is not None:
         now(store.tags.put(repository, Tag(tag), digest))
 

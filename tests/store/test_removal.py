@@ -43,7 +43,7 @@ def test_tag(store: Stocked) -> None:
 
 
 def test_one_of_two_tags(store: Stocked) -> None:
-    """Of two tags of an image only the deleted one is removed."""
+    """Deleting one of two tags of an image keeps the image and the other tag."""
     digest = store.image(store.blob(b"config"), tag="one")
     now(store.tags.put(HERE, Tag("two"), digest))
     assert delete_tag(store, "one") == 0

@@ -149,11 +149,14 @@ def test_total_limit(tmp_path: Path) -> None:
 
 def test_maximum_number(disk: Disk) -> None:
     """The number of copies is limited."""
-    for number in range(MAX_STAGED_FILES + 10):
-        copy = now(disk.pushed.open(f"{number:032x}", 0))
-        if copy is not None:
-            now(copy.finish())
-    assert len(disk.left) == MAX_STAGED_FILES + 1
+    disk.written(DATA)
+    for number in range(MAX_STAGED_FILES):
+        (disk.root / layout.TEMPORARY / f"push-{number:032x}").touch()
+    assert now(disk.pushed.open(OTHER, 0)) is None
+    (disk.root / layout.TEMPORARY / f"push-{0:032x}").unlink()
+    copy = now(disk.pushed.open(OTHER, 0))
+    assert copy is not None
+    now(copy.finish())
 
 
 def test_slow_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

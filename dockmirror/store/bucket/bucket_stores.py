@@ -74,7 +74,7 @@ class BucketContentStore:
         found = await self._look_up(digest)
         if found is None or not await self._is_linked(repository, digest, kind, found):
             return None
-        return self._opened(digest, found)
+        return self._open_object(digest, found)
 
     def is_known_link(self, repository: Repository, digest: Digest, kind: ContentKind) -> bool:
         """Report whether the link is cached."""
@@ -93,8 +93,8 @@ class BucketContentStore:
 
     async def peek(self, digest: Digest) -> IStoredContent | None:
         """See ``IContentStore``."""
-        there = await self._look_up(digest)
-        return None if there is None else self._opened(digest, there)
+        found = await self._look_up(digest)
+        return None if found is None else self._open_object(digest, found)
 
     async def link(self, repository: Repository, digest: Digest, kind: ContentKind) -> bool:
         found = await self._look_up(digest)
@@ -146,10 +146,10 @@ class BucketContentStore:
             return None
         return await self.bucket.sign_url(layout.data(digest), self._lifetime)
 
-    def _opened(self, digest: Digest, there: _Object) -> IStoredContent | None:
-        if not there.size:
+    def _open_object(self, digest: Digest, found: _Object) -> IStoredContent | None:
+        if not found.size:
             return StoredBytes(b"") if digest.matches(b"") else None
-        return OpenObject(digest, there.size, self, self._clock)
+        return OpenObject(digest, found.size, self, self._clock)
 
     async def _open_manifest(self, repository: Repository, digest: Digest) -> IStoredContent | None:
         if self._absent.get(digest) or self._linked.get((repository, digest, ContentKind.MANIFEST)) is False:

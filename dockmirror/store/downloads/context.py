@@ -22,17 +22,17 @@ from ..threads import RunInThread
 
 
 class LogOnce:
-    """Logs that the disk fails, and no more of it until the disk works again."""
+    """Logs once that the disk fails, and again only after it has worked in between."""
 
     _log = Logger()
     _is_logged = False
 
-    def failed(self, error: OSError) -> None:
+    def record_failure(self, error: OSError) -> None:
         if not self._is_logged:
             self._is_logged = True
             self._log.error("the store takes nothing, blobs are only relayed: {error}", error=str(error))
 
-    def succeeded(self) -> None:
+    def record_success(self) -> None:
         self._is_logged = False
 
 
@@ -51,9 +51,8 @@ class DownloadContext:
     """The collaborators of all downloads.
 
     :ivar root: the directory of the store.
-    :ivar written: is called with the number of bytes that were written.
-    :ivar finish_threshold: a blob of which fewer bytes are missing, or less than half, is fetched to its end
-        although nobody reads it any more.
+    :ivar written: called with the number of bytes that were written.
+    :ivar finish_threshold: a download that lacks fewer bytes than this continues without readers.
     """
 
     root: Path
@@ -68,20 +67,20 @@ class DownloadContext:
 
 @define
 class Attempts:
-    """The attempts that a download has left, however often it is restarted."""
+    """The remaining attempts of a download, over all its restarts."""
 
     pauses: Iterator[float] = Factory(lambda: iter(PAUSES))  # seconds before each
-    were_wrong: bool = False  # a file that was fetched in parts has proven wrong
+    were_wrong: bool = False  # a file that was fetched in parts did not match
 
 
 class NoReaders(Exception):
-    """The last reader has left."""
+    """Raised when the last reader has left."""
 
 
 class RestartRequired(Exception):
-    """The partial file cannot be continued: the blob is to be fetched from its start.
+    """Raised if the partial file cannot be continued: the blob must be fetched from its start.
 
-    :ivar error: fails the readers who have been given bytes of that file.
+    :ivar error: fails the readers that have bytes of the file.
     """
 
     def __init__(self, error: RegistryError) -> None:
@@ -90,16 +89,16 @@ class RestartRequired(Exception):
 
 
 class PossiblyCorrupt(RestartRequired):
-    """All was fetched, in parts, and is wrong; nobody is to blame before it was fetched in one piece."""
+    """Raised if a blob that was fetched in parts is wrong; no sender is blamed for that."""
 
 
 class Rejected(CorruptContent):
-    """The bytes are not the blob, and the address that sent them was told so."""
+    """Raised if the bytes are wrong and were rejected at the address that sent them."""
 
 
 @frozen
 class RangeResponse:
-    """A blob's bytes from the requested offset on, and its size; None where the upstream does not give it.
+    """A blob's bytes from the requested offset on, and its size; None if the upstream does not report it.
 
     :ivar reject: see ``Answer``.
     """
@@ -112,8 +111,8 @@ class RangeResponse:
 def parse_range_response(answer: Answer, offset: int) -> RangeResponse:
     """Parse the answer to a request for the blob from the offset on.
 
-    :raises RestartRequired: when it is another range.
-    :raises Unavailable: when it is no blob at all.
+    :raises RestartRequired: if it is another range.
+    :raises Unavailable: if it is not a blob.
     """
     part = answer.content_range
     if answer.status == 200:
@@ -124,16 +123,19 @@ def parse_range_response(answer: Answer, offset: int) -> RangeResponse:
     answer.body.discard()
     if part is None:
         raise Unavailable("the upstream's answer is no blob", upstream_status=answer.upstream_status)
-    raise RestartRequired(Unavailable("the upstream does not go on where it broke off", upstream_status=206))
+    raise RestartRequired(
+        Unavailable("the upstream does not continue where it broke off", upstream_status=206)
+    )
 
 
 @frozen
 class DiskFullFallback:
-    """Lets each reader fetch by itself what the disk has not taken.
+    """Lets each reader fetch by itself the rest that the disk could not store.
 
-    :ivar verifier: was given the bytes that were there, ``length`` many.
+    :ivar length: the number of bytes in the file.
+    :ivar verifier: has hashed these bytes.
     :ivar tail: the last of them, which no reader was given.
-    :ivar size: the blob's; None where the upstream does not give it.
+    :ivar size: the blob's size; None if the upstream does not report it.
     """
 
     verifier: Verifier
@@ -150,7 +152,7 @@ class DiskFullFallback:
     def content(self, source: ISource, first: int, end: int | None) -> IBody:
         """Return the bytes from ``first`` on, up to ``end`` or else all.
 
-        A part that begins behind what was there cannot be verified, like any part that is passed through.
+        A part that begins after the end of the file cannot be verified, like any part that is passed through.
         """
         length = None if end is None else end - first
         if first > self.length:
@@ -161,7 +163,7 @@ class DiskFullFallback:
 @implementer(IBody)
 @frozen
 class _Rest:
-    """A blob from an offset on, resumed when it breaks off; with the tail, and verified, behind the file."""
+    """A blob from an offset on, resumed when it breaks off; verified if it begins where the file ends."""
 
     fallback: DiskFullFallback
     source: ISource
@@ -169,14 +171,16 @@ class _Rest:
     descriptor = Descriptor()
 
     def deliver(self, consumer: IConsumer) -> Deferred[None]:
-        there = self.fallback
-        if self.offset > there.length:
+        fallback = self.fallback
+        if self.offset > fallback.length:
             return Deferred.fromCoroutine(self._deliver(consumer))
-        holdback = TailHoldback(consumer, there.verifier.copy(), there.size, there.length, there.tail)
+        holdback = TailHoldback(
+            consumer, fallback.verifier.copy(), fallback.size, fallback.length, fallback.tail
+        )
         return Deferred.fromCoroutine(self._deliver(holdback)).addCallback(lambda _: holdback.complete())
 
     def discard(self) -> None:
-        """Nothing was requested yet."""
+        """Do nothing: no request was made."""
 
     async def _deliver(self, consumer: IConsumer) -> None:
         await ResumingBody(await self._open(0), self._open, self.fallback.clock).deliver(consumer)

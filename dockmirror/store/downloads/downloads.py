@@ -1,4 +1,4 @@
-"""The downloads of a store: each blob is fetched once from each registry, for all who ask meanwhile."""
+"""The downloads of a store: each blob is fetched once from each registry, for all its readers."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from .progress import DownloadProgress, DownloadReader
 from .upstream_fetch import UpstreamFetch
 
 POLL = 0.03
-"""Seconds between two looks at a file that another process completes."""
+"""Seconds between two checks of a file that another process downloads."""
 
 
 class DownloadState(Enum):
@@ -82,9 +82,9 @@ class Download:
     and is released on the way to any other state, when nothing is being written any more.  Who does not hold
     it reads only: the tail of the file not before its owner has noted that the digest is right.
 
-    :ivar progress: the part of the blob that is there, and its readers.
-    :param may_continue: tells whether one more may go on without readers.
-    :param ended: is called at the end, with the reason if the download failed.
+    :ivar progress: the length and state of the download, and its readers.
+    :param may_continue: reports whether one more download may continue without readers.
+    :param ended: called at the end, with the error if the download failed.
     """
 
     _log = Logger()
@@ -97,7 +97,7 @@ class Download:
         may_continue: Callable[[], bool],
         ended: Callable[[Exception | None], None],
     ) -> None:
-        self.progress = DownloadProgress(context.clock, self._reader_left)
+        self.progress = DownloadProgress(context.clock, self._stop_without_readers)
         self.state = DownloadState.OPENING
         self._name = f"{registry}: {digest}"
         self._digest = digest
@@ -113,11 +113,11 @@ class Download:
         self._fetch: UpstreamFetch | None = None
 
     def begin(self) -> None:
-        Deferred.fromCoroutine(self._run()).addErrback(self._broke)
+        Deferred.fromCoroutine(self._run()).addErrback(self._log_and_end)
 
     @property
     def is_without_readers(self) -> bool:
-        """True while it is fetching although nobody reads it."""
+        """True while it is fetching without readers."""
         return self.state is DownloadState.FETCHING and not self.progress.readers
 
     async def link(self) -> None:
@@ -130,7 +130,7 @@ class Download:
                 except OSError as error:
                     self._log.error("{name} is not linked: {error}", name=repository.name, error=str(error))
 
-    def _reader_left(self) -> None:
+    def _stop_without_readers(self) -> None:
         if self.progress.readers or self.progress.is_verified:
             return
         if self._fetch is None or not (self._fetch.may_continue_without_readers and self._may_continue()):
@@ -157,7 +157,7 @@ class Download:
         self._partial = partial
         file = FileReader(partial.descriptor, self._context.in_thread)
         hasher = BackgroundHasher(self._digest, file)
-        self.progress.opened(file, partial.length())
+        self.progress.set_file(file, partial.length())
         if state is PartialState.LOCKED:
             self.state = DownloadState.FOLLOWING
             state = await self._follow(partial)
@@ -183,27 +183,27 @@ class Download:
         progress, metadata = self.progress, partial.metadata()
         state, length = partial.state(), partial.length()
         if length != progress.length:
-            progress.grew(length)
+            progress.set_length(length)
         is_right = state is PartialState.COMPLETE
         if state is PartialState.LOCKED and metadata is not None:
             if not progress.has_answer or metadata.size != progress.size:
-                progress.answered(metadata.size)
+                progress.set_size(metadata.size)
             is_right = metadata.is_verified and metadata.size == length
         if is_right:
-            progress.verified()
+            progress.mark_verified()
         return state
 
     async def _check_unlinked(self, hasher: BackgroundHasher) -> None:
-        """A file that was complete when it lost its name may be right: then another took its place."""
+        """Verify a file that was complete when it lost its name: an equal one may have replaced it."""
         length = self.progress.length
         if length == self.progress.size:
             await hasher.catch_up(length, lambda: bool(self.progress.readers))
         if hasher.hashed < length or not await hasher.matches(length):
-            raise RestartRequired(Unavailable("the fetch that was read behind was given up"))
+            raise RestartRequired(Unavailable("the download in another process was given up"))
 
     async def _commit(self, partial: PartialFile) -> None:
         self.state = DownloadState.COMMITTING
-        self.progress.verified()
+        self.progress.mark_verified()
         if self._is_owned:
             is_kept = await self._store(partial)
             self._context.stats.kept += is_kept
@@ -212,9 +212,9 @@ class Download:
         self._end(None)
 
     async def _store(self, partial: PartialFile) -> bool:
-        """Return False if the blob cannot be renamed; it may still be read as long as it is open.
+        """Store the blob; False if it cannot be renamed, but can still be read while it is open.
 
-        :raises OSError: when the disk has lost bytes: then nothing more may be read.
+        :raises OSError: if the disk has lost bytes: then nothing more may be read.
         """
         with suppress(OSError):
             partial.write_verified_length(partial.length())
@@ -222,21 +222,21 @@ class Download:
         try:
             await self._context.in_thread(partial.commit)
         except OSError as error:
-            self._context.disk_log.failed(error)
+            self._context.disk_log.record_failure(error)
             return False
-        self._context.disk_log.succeeded()
+        self._context.disk_log.record_success()
         return True
 
     def _may_restart(self, required: RestartRequired) -> bool:
-        """Give the file up, and return False if there were enough attempts of our own."""
+        """Give the file up; False if this process has made all its attempts."""
         was_fetching = self.state is DownloadState.FETCHING
         self._attempts.were_wrong |= isinstance(required, PossiblyCorrupt)
         self._release(remove=True)
-        self.progress.restarted(required.error)
+        self.progress.restart(required.error)
         return not was_fetching or next(self._attempts.pauses, None) is not None
 
     async def _fall_back(self, error: OSError) -> None:
-        self._context.disk_log.failed(error)
+        self._context.disk_log.record_failure(error)
         fallback = None
         if self._fetch is not None and not self.progress.is_verified:
             with suppress(OSError):
@@ -252,10 +252,10 @@ class Download:
             self._context.stats.failed += 1
         self._release(remove=isinstance(error, CorruptContent | OSError))
         self._ended(error)
-        self.progress.ended(None if fallback else error, fallback)
+        self.progress.end(None if fallback else error, fallback)
 
     def _release(self, remove: bool = False) -> None:
-        """Release the lock.  Always remove an empty file: requests for unknown digests leave them."""
+        """Release the lock. Always remove an empty file: requests for unknown digests leave them."""
         partial, self._partial, self._fetch = self._partial, None, None
         if partial is None:
             return
@@ -265,16 +265,16 @@ class Download:
         self._is_owned = False
         partial.unlock()
 
-    def _broke(self, failure: Failure) -> None:
-        self._log.failure("the fetch of {name} broke", failure=failure, name=self._name)
+    def _log_and_end(self, failure: Failure) -> None:
+        self._log.failure("the download of {name} failed unexpectedly", failure=failure, name=self._name)
         if self.state is not DownloadState.ENDED:
-            self._end(Unavailable("the fetch broke"))
+            self._end(Unavailable("the download failed unexpectedly"))
 
 
 MAX_WITHOUT_READERS = 4
-"""The number of downloads that go on at once although nobody reads them."""
+"""Downloads without readers that may continue at the same time."""
 CORRUPT_TTL = 60.0
-"""Seconds for which a blob is not asked for again that came wrong from where nobody notes that."""
+"""Seconds without requests for a corrupt blob, unless its sender is quarantined instead."""
 _MAX_CORRUPT = 10_000
 
 _Key = tuple[str, Digest]
@@ -294,19 +294,23 @@ class Downloads:
         return (registry, digest) in self._downloads or is_locked(paths)
 
     def active(self) -> Sequence[DownloadStatus]:
-        """Return those of this process to which the upstream has answered."""
+        """Return the downloads of this process that the upstream has answered."""
         active = []
         for (registry, digest), download in self._downloads.items():
-            it = download.progress
-            names = tuple(sorted(str(each) for each in it.repositories))
-            if it.has_answer:
-                active.append(DownloadStatus(registry, str(digest), names, it.length, it.size, it.pace))
+            progress = download.progress
+            names = tuple(sorted(str(each) for each in progress.repositories))
+            if progress.has_answer:
+                active.append(
+                    DownloadStatus(
+                        registry, str(digest), names, progress.length, progress.size, progress.pace
+                    )
+                )
         return active
 
     async def join(
         self, registry: str, repository: Repository, digest: Digest, source: ISource
     ) -> IDownloadReader:
-        """Join; a reader whose own source begins the download is given the blob, and needs no check."""
+        """Join; a reader whose own source begins the download needs no check."""
         key = registry, digest
         if self._corrupt.get(key):
             raise CorruptContent(f"{registry} has sent wrong bytes for {digest} a moment ago")
@@ -337,16 +341,16 @@ class Downloads:
             await download.link()
 
     def _new(self, key: _Key) -> Download:
-        download = Download(*key, self._context, self._may_continue, partial(self._ended, key))
+        download = Download(*key, self._context, self._may_continue, partial(self._remove, key))
         self._downloads[key] = download
         return download
 
     def _may_continue(self) -> bool:
-        """The one that asks is counted already."""
+        """Report whether few enough downloads are without readers; the one that asks is counted already."""
         without_readers = sum(each.is_without_readers for each in self._downloads.values())
         return without_readers <= MAX_WITHOUT_READERS
 
-    def _ended(self, key: _Key, error: Exception | None) -> None:
+    def _remove(self, key: _Key, error: Exception | None) -> None:
         del self._downloads[key]
         if isinstance(error, CorruptContent) and not isinstance(error, Rejected):
             self._corrupt.put(key, True, CORRUPT_TTL)

@@ -51,7 +51,7 @@ class PartialPaths:
 
     @classmethod
     def of(cls, root: Path, registry: str, digest: Digest) -> PartialPaths:
-        """Return those of a blob from that registry."""
+        """Return the paths for a blob from that registry."""
         part, metadata = layout.growing(registry, digest), layout.growing_size(registry, digest)
         return cls(root / part, root / metadata, root / layout.data(digest))
 
@@ -60,7 +60,7 @@ class PartialPaths:
 class PartialMetadata:
     """The notes of a partial file's owner, for other processes.
 
-    :ivar size: the blob's size; None where the upstream does not give it.
+    :ivar size: the blob's size; None if the upstream does not report it.
     :ivar is_verified: the bytes were found right.  The next owner does not rely on it.
     """
 
@@ -69,7 +69,7 @@ class PartialMetadata:
 
     @classmethod
     def read(cls, path: Path) -> PartialMetadata | None:
-        """Return the latest, or None where there is none; a line without its end is still being written."""
+        """Read the latest metadata; None if there is none. A line without its end is still being written."""
         try:
             lines = path.read_text("ascii").split("\n")[:-1]
             if not lines:
@@ -103,7 +103,10 @@ class PartialFile:
         return os.fstat(self.descriptor).st_size
 
     def write(self, data: bytes, offset: int) -> None:
-        """:raises OSError: when the disk does not take the data; a part may have been written."""
+        """Write the data.
+
+        :raises OSError: if that fails; a part may have been written.
+        """
         view = memoryview(data)
         while view:
             written = os.pwrite(self.descriptor, view, offset)
@@ -116,7 +119,7 @@ class PartialFile:
             metadata.write(f"{_UNKNOWN if size is None else size}\n".encode())
 
     def write_verified_length(self, length: int) -> None:
-        """Let readers in other processes finish: they need not wait until the disk has it."""
+        """Let readers in other processes finish before the file is synced."""
         with open(self._paths.metadata, "ab") as metadata:
             metadata.write(f"{_VERIFIED}{length}\n".encode())
 
@@ -125,16 +128,19 @@ class PartialFile:
         return PartialMetadata.read(self._paths.metadata)
 
     def sync(self) -> None:
-        """:raises OSError: when the disk has lost bytes: what is read from now on may be wrong."""
+        """Sync the file.
+
+        :raises OSError: if the disk has lost bytes; all that is read from now on may be wrong.
+        """
         os.fsync(self.descriptor)
 
     def commit(self) -> None:
         """Rename a file that is complete, verified and synced: it is the finished blob.
 
-        :raises OSError: when it cannot be renamed, or another file has its name, against the rules.
+        :raises OSError: if it cannot be renamed, or another file has its name, against the rules.
         """
         if not self._has_name(self._paths.part):
-            raise FileNotFoundError(f"{self._paths.part} is another file than was filled")
+            raise FileNotFoundError(f"{self._paths.part} is another file than the downloaded one")
         files.remove(self._paths.metadata)
         with suppress(OSError):  # then it is read once more when it is opened
             seal(self.descriptor, os.fstat(self.descriptor).st_mtime)
@@ -156,7 +162,7 @@ class PartialFile:
 def open_partial(paths: PartialPaths) -> tuple[PartialFile, PartialState]:
     """Open the finished blob, or else the partial file, which is made if necessary; never an unlinked one.
 
-    :raises OSError: when it cannot be opened or made.
+    :raises OSError: if it cannot be opened or made.
     """
     while True:
         blob = _open_blob(paths.blob)

@@ -1,4 +1,4 @@
-"""A download's progress, and its readers, each of whom has a pace, an end and a failure of its own."""
+"""The progress of a download, and its readers, each with its own pace, end and failure."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from .context import DiskFullFallback
 
 
 class DownloadProgress:
-    """The part of a blob that is there, and its readers; the download says what changes.
+    """The length and the state of a download, which it updates, and its readers.
 
-    Only readers who wait for a change are told of it, once: a thousand slow ones cost the writer nothing.
+    A change wakes only the readers that wait for one: a thousand slow ones cost the writer nothing.
 
-    :ivar file: None before it was opened, and between one that was given up and the next.
-    :ivar has_answer: the upstream has given the blob's size, or has given none: that is ``size`` then.
-    :ivar is_verified: the file is the blob, whole and right.
-    :ivar fallback: how readers go on by themselves, where the disk was full.
-    :ivar repositories: those that the upstream gave the blob for, in the store's names.
-    :param reader_left: is called when a reader has left.
+    :ivar file: None before it is opened, and while the download restarts.
+    :ivar has_answer: the upstream has answered, with the ``size`` or without one.
+    :ivar is_verified: the file is complete and matches the digest.
+    :ivar fallback: fetches the rest for each reader if the disk is full.
+    :ivar repositories: the repositories for which the upstream gave the blob, in the store's names.
+    :param reader_left: called when a reader has left.
     """
 
     def __init__(self, clock: IReactorTime, reader_left: Callable[[], None]) -> None:
@@ -53,12 +53,12 @@ class DownloadProgress:
 
     @property
     def readers(self) -> tuple[DownloadReader, ...]:
-        """The readers who are there, the longest first."""
+        """The present readers, in the order in which they came."""
         return tuple(self._readers)
 
     @property
     def readable_length(self) -> int:
-        """The length of the file that may be read: its tail waits until the digest is right.  Only grows."""
+        """The number of bytes that may be read: without the tail until the digest is verified."""
         if self.is_verified:
             return self.length
         if self.fallback is not None:
@@ -67,11 +67,11 @@ class DownloadProgress:
 
     @property
     def pace(self) -> float | None:
-        """Bytes a second since the file was opened, or has gone on to grow; None while there are none."""
+        """Bytes per second since the file was opened or continued; None while none have come."""
         seconds, length = self._since
-        grown = self.length - length
+        count = self.length - length
         elapsed = self.clock.seconds() - seconds
-        return grown / elapsed if grown > 0 and elapsed > 0 else None
+        return count / elapsed if count > 0 and elapsed > 0 else None
 
     def seconds_until(self, part: ContentRange) -> float:
         if self.is_verified or part.last < self.readable_length:
@@ -85,7 +85,7 @@ class DownloadProgress:
         self._readers[reader] = None
 
     def remove(self, reader: DownloadReader) -> None:
-        """Remove a reader who leaves; a second time changes nothing."""
+        """Remove a reader, unless it was removed before."""
         if reader in self._readers:
             del self._readers[reader]
             self._reader_left()
@@ -93,59 +93,59 @@ class DownloadProgress:
                 self._close()
 
     def change(self) -> Deferred[None]:
-        """Fire when something has become of the download."""
+        """Return a Deferred that fires at the next change."""
         waiting: Deferred[None] = Deferred(lambda waiting: self._waiting.pop(waiting, None))
         self._waiting[waiting] = None
         return waiting
 
-    def opened(self, file: FileReader, length: int) -> None:
+    def set_file(self, file: FileReader, length: int) -> None:
         self._close()
         self.file, self.length = file, length
         self.restart_pace()
-        self._changed()
+        self._notify()
 
     def restart_pace(self) -> None:
         self._since = (self.clock.seconds(), self.length)
 
-    def answered(self, size: int | None) -> None:
-        """Take the size that the upstream gives; readers who were told another one fail."""
+    def set_size(self, size: int | None) -> None:
+        """Set the size that the upstream reports; readers that were given another one fail."""
         if size is None and self.size is not None:
             return
         self.has_answer, self.size = True, size
         for reader in self.readers:
             if reader.size not in (None, size):
-                reader.fail(Unavailable("the upstream tells another size than before"))
-        self._changed()
+                reader.fail(Unavailable("the upstream reports another size than before"))
+        self._notify()
 
-    def grew(self, length: int) -> None:
+    def set_length(self, length: int) -> None:
         self.length = length
-        self._changed()
+        self._notify()
 
-    def verified(self) -> None:
+    def mark_verified(self) -> None:
         if not self.is_verified:
-            self.answered(self.length)
+            self.set_size(self.length)
             self.is_verified = True
-            self._changed()
+            self._notify()
 
-    def restarted(self, error: Exception) -> None:
-        """Fail those who have bytes of the file that was given up: no other one may complete them."""
+    def restart(self, error: Exception) -> None:
+        """Give the file up, and fail the readers that have bytes of it: no other file may complete them."""
         self._close()
         self.length, self.is_verified = 0, False
         for reader in self.readers:
             if reader.has_bytes:
                 reader.fail(error)
 
-    def ended(self, error: Exception | None, fallback: DiskFullFallback | None) -> None:
-        """Fail the readers, or have them go on with what there is."""
+    def end(self, error: Exception | None, fallback: DiskFullFallback | None) -> None:
+        """End with an error, which fails the readers, or without one."""
         self._has_ended, self.fallback = True, fallback
         if error is not None:
             for reader in self.readers:
                 reader.fail(error)
-        self._changed()
+        self._notify()
         if not self._readers:
             self._close()
 
-    def _changed(self) -> None:
+    def _notify(self) -> None:
         waiting, self._waiting = self._waiting, {}
         for each in waiting:
             if not each.called:  # one may have made another leave
@@ -159,11 +159,11 @@ class DownloadProgress:
 
 @implementer(IDownloadReader, IBody)
 class DownloadReader:
-    """One reader's place in a download, and the content that it is given: read behind the writer.
+    """One reader of a download, and its body, which is read from the file while that grows.
 
-    :ivar size: the blob's, as this reader was told.
-    :ivar is_granted: the upstream has said that this reader may have the blob.
-    :ivar has_bytes: the reader was given bytes of the file.
+    :ivar size: the blob's size as reported to this reader.
+    :ivar is_granted: the upstream gives this reader the blob.
+    :ivar has_bytes: bytes of the file were delivered.
     """
 
     descriptor = Descriptor()
@@ -184,7 +184,7 @@ class DownloadReader:
         self._position = 0
 
     def grant(self) -> None:
-        """Note that the upstream gives this reader the blob: the repository has it."""
+        """Record that the upstream gives this reader the blob for its repository."""
         self.is_granted = True
         self._progress.repositories.add(self._repository)
 
@@ -192,12 +192,12 @@ class DownloadReader:
         return self._progress.seconds_until(part)
 
     def change(self) -> Deferred[None]:
-        """Fire when something has become of the download; fail as the reader does, or when it leaves."""
+        """Return a Deferred that fires at the next change, and fails if the reader fails or leaves."""
         self._change = self._progress.change()
         return self._change
 
     async def sample(self) -> Sample | None:
-        """Return a sample as soon as enough has come; None if that will not be, or the reader has left.
+        """Return a sample as soon as enough bytes are there; None if that cannot be, or the reader has left.
 
         :raises Exception: the failure of this reader.
         """
@@ -219,7 +219,10 @@ class DownloadReader:
         return None
 
     def check(self) -> None:
-        """:raises Exception: why nothing more will come, if that is so."""
+        """Check that the reader has not failed.
+
+        :raises Exception: its failure.
+        """
         if self._failure is not None:
             raise self._failure
 
@@ -247,16 +250,16 @@ class DownloadReader:
 
     def deliver(self, consumer: IConsumer) -> Deferred[None]:
         producer = CoroutineProducer(consumer, self._progress.clock, self.leave)
-        moving: ITransfer = CopyTransfer(producer.write)
+        transfer: ITransfer = CopyTransfer(producer.write)
         if IFileConsumer.providedBy(consumer):
-            moving = SendfileTransfer(producer.send_file)
+            transfer = SendfileTransfer(producer.send_file)
         self._on_failure = producer.fail
-        delivered = producer.follow(self._deliver(producer, moving)).addErrback(_as_unavailable)
+        delivered = producer.follow(self._deliver(producer, transfer)).addErrback(_as_unavailable)
         return delivered.addCallback(self._deliver_rest, consumer)
 
     @property
     def _end(self) -> int | None:
-        """The offset of the end; None while it is not known, or not yet known to be right."""
+        """The offset of the end; None while that is unknown or unverified."""
         if self._part is not None:
             return self._part.last + 1
         return self._progress.length if self._progress.is_verified else None
@@ -269,7 +272,7 @@ class DownloadReader:
             readable = min(readable, self._part.last + 1)
         return readable - self._position
 
-    async def _deliver(self, producer: CoroutineProducer, moving: ITransfer) -> None:
+    async def _deliver(self, producer: CoroutineProducer, transfer: ITransfer) -> None:
         producer.register()
         self.check()
         while self._position != self._end:
@@ -277,25 +280,25 @@ class DownloadReader:
                 await producer.ready()
                 file, length = self._progress.file, self._readable
                 if file is not None and length > 0:  # else the download was restarted
-                    moved = moving.try_send(file, self._position, length)
-                    if moved is None:
-                        moved = await self._move_cold(producer, moving, file, length)
-                    self._position += moved
-                    self.has_bytes = self.has_bytes or moved > 0
+                    sent = transfer.try_send(file, self._position, length)
+                    if sent is None:
+                        sent = await self._read_then_send(producer, transfer, file, length)
+                    self._position += sent
+                    self.has_bytes = self.has_bytes or sent > 0
             elif self._progress.fallback is not None:
                 return
             else:
                 await self.change()
 
-    async def _move_cold(
-        self, producer: CoroutineProducer, moving: ITransfer, file: FileReader, length: int
+    async def _read_then_send(
+        self, producer: CoroutineProducer, transfer: ITransfer, file: FileReader, length: int
     ) -> int:
-        """Read in a thread; what is not wanted when it comes is read again later, from the page cache."""
-        move = await moving.read_then_send(file, self._position, length)
-        return 0 if producer.paused or file is not self._progress.file else move()
+        """Read in a thread, then send; bytes that come while the consumer is paused are read again later."""
+        send = await transfer.read_then_send(file, self._position, length)
+        return 0 if producer.paused or file is not self._progress.file else send()
 
     def _deliver_rest(self, _: None, consumer: IConsumer) -> Deferred[None] | None:
-        """Go on without the file, which was closed by now, so that the disk has its space back."""
+        """Deliver what the disk has not taken; the file is closed already, which frees its space."""
         end, fallback = self._end, self._progress.fallback
         if fallback is None or self._position == end:
             return None
@@ -304,6 +307,6 @@ class DownloadReader:
 
 
 def _as_unavailable(failure: Failure) -> NoReturn:
-    """A client is told nothing but the registry's errors."""
+    """Convert errors of the disk to a registry's error, the only kind that clients get."""
     failure.trap(OSError)
     raise Unavailable("the store gives no more of it") from failure.value

@@ -31,22 +31,22 @@ from .context import (
 from .partial_file import PartialFile, PartialMetadata
 from .progress import DownloadProgress, DownloadReader
 
-MAX_BEHIND = 64 * 1024 * 1024
-"""Bytes that may have come and not be written and hashed yet, before the upstream has to wait."""
+MAX_BACKLOG = 64 * 1024 * 1024
+"""Bytes that may wait to be written and hashed before the upstream is paused."""
 
 
 class TooLong(Exception):
-    """The upstream sends more than it has announced."""
+    """Raised if the upstream sends more bytes than it has announced."""
 
 
 @implementer(IConsumer)
 @define(eq=False)
 class IngestConsumer:
-    """Writes what an upstream sends, has it hashed, and tells the readers.
+    """Writes and hashes the bytes that an upstream sends, and wakes the readers.
 
-    The upstream waits when it is far ahead of the disk, or of the hash.
+    The upstream is paused while it is far ahead of the disk or of the hash.
 
-    :ivar is_receiving: a content is being delivered.
+    :ivar is_receiving: a body is being delivered.
     """
 
     _progress: DownloadProgress
@@ -63,15 +63,15 @@ class IngestConsumer:
     def __attrs_post_init__(self) -> None:
         write, file, clock = self._partial_file.write, self._hasher.file, self._context.clock
         length, fail = self._progress.length, self._interrupt.set
-        self._writer = AsyncFileWriter(write, file, length, clock, self._grew, fail)
+        self._writer = AsyncFileWriter(write, file, length, clock, self._record_growth, fail)
 
     async def receive(self, content: IBody) -> None:
-        """Take all of a content, or stop at the first thing that goes wrong.
+        """Receive a whole body, or stop at the first error.
 
-        When this ends nothing is being written any more: another process may go on with the file then.
+        When this ends nothing is being written any more: another process may continue the file then.
 
-        :raises TooLong: when it is longer than the blob.
-        :raises OSError: when the disk does not take it.
+        :raises TooLong: if it is longer than the blob.
+        :raises OSError: if it cannot be written.
         """
         self.is_receiving = True
         try:
@@ -88,12 +88,12 @@ class IngestConsumer:
         self._producer = None
 
     def write(self, data: bytes) -> None:
-        """Take the next bytes; raise nothing into the upstream's connection."""
+        """Write the next bytes; errors interrupt the download and are not raised into the connection."""
         size = self._progress.size
         if self._interrupt.reason is not None:
             return
         try:
-            if size is not None and self._taken + len(data) > size:
+            if size is not None and self._received_length + len(data) > size:
                 raise TooLong
             self._writer.write(data)
             self._adjust_pace()
@@ -101,19 +101,19 @@ class IngestConsumer:
             self._interrupt.set(error)
 
     @property
-    def _taken(self) -> int:
+    def _received_length(self) -> int:
         return self._writer.length + self._writer.pending
 
-    def _grew(self) -> None:
+    def _record_growth(self) -> None:
         length = self._writer.length
         if not self._is_hashing and length - self._hasher.hashed >= HASH_STEP:
             Deferred.fromCoroutine(self._hash())
         self._context.written(length - self._progress.length)
-        self._progress.grew(length)
+        self._progress.set_length(length)
         self._adjust_pace()
 
     async def _hash(self) -> None:
-        """Keep close behind the writer; the last bytes are hashed when all are there."""
+        """Hash in steps as the file grows; the last bytes are hashed when all are there."""
         self._is_hashing = True
         try:
             while self._writer.length - self._hasher.hashed >= HASH_STEP:
@@ -125,13 +125,13 @@ class IngestConsumer:
             self._is_hashing = False
 
     def _adjust_pace(self) -> None:
-        behind = self._taken - self._hasher.hashed
+        backlog = self._received_length - self._hasher.hashed
         if self._producer is None:
             return
-        if not self._is_paused and behind > MAX_BEHIND:
+        if not self._is_paused and backlog > MAX_BACKLOG:
             self._is_paused = True
             self._producer.pauseProducing()
-        elif self._is_paused and behind <= MAX_BEHIND // 2:
+        elif self._is_paused and backlog <= MAX_BACKLOG // 2:
             self._is_paused = False
             self._producer.resumeProducing()
 
@@ -140,7 +140,7 @@ class IngestConsumer:
 class UpstreamFetch:
     """Fetches what a partial file lacks, while its lock is held, until it is complete and verified.
 
-    Each request is made with the source of a reader who is there.
+    Each request is made with the source of a present reader.
     """
 
     _progress: DownloadProgress
@@ -151,7 +151,7 @@ class UpstreamFetch:
     _context: DownloadContext
     _ingest: IngestConsumer = field(init=False)
     _was_answered: bool = field(default=False, init=False)
-    _reject: Callable[[Digest], None] | None = field(default=None, init=False)  # to the last sender
+    _reject: Callable[[Digest], None] | None = field(default=None, init=False)  # at the last sender
     _is_mixed: bool = field(default=False, init=False)  # the bytes are not all of one response
     _is_complete: bool = field(default=False, init=False)  # as far as the upstream says
 
@@ -163,11 +163,11 @@ class UpstreamFetch:
     async def run(self) -> None:
         """Fetch until the file is complete and verified.
 
-        :raises Corrupt: when the upstream's bytes are not the blob; ``Rejected`` if their sender was told.
-        :raises RestartRequired: when the blob is to be fetched from its start, into a new file.
-        :raises Unreachable: when the upstream breaks off too often, or does not answer the first request.
-        :raises NoReaders: when no reader is left.
-        :raises OSError: when the disk fails.
+        :raises CorruptContent: if the bytes do not match; ``Rejected`` if they were rejected at their sender.
+        :raises RestartRequired: if the blob must be fetched from its start, into a new file.
+        :raises Unreachable: if the upstream breaks off too often, or does not answer the first request.
+        :raises NoReaders: if no reader is left.
+        :raises OSError: if the disk fails.
         """
         if self._progress.length:
             await self._take_over()
@@ -178,16 +178,16 @@ class UpstreamFetch:
 
     @property
     def may_continue_without_readers(self) -> bool:
-        """Half of the blob is there, or little is missing."""
+        """True if half of the blob is there, or little is missing."""
         length, size = self._progress.length, self._progress.size
         if size is None or not self._ingest.is_receiving:
             return False
         return 2 * length >= size or size - length < self._context.finish_threshold
 
     async def fallback(self) -> DiskFullFallback | None:
-        """Return how readers can go on by themselves, or None if it is not known what they have.
+        """Return the fallback for readers; None if the upstream has not answered yet.
 
-        :raises OSError: when the disk does not give what it has taken.
+        :raises OSError: if the written bytes cannot be read.
         """
         length, size = self._progress.length, self._progress.size
         if not self._progress.has_answer:
@@ -198,14 +198,14 @@ class UpstreamFetch:
         return DiskFullFallback(self._hasher.verifier(), length, tail, size, self._context.clock)
 
     async def _take_over(self) -> None:
-        """Hash what an earlier fetch has left; readers are given it meanwhile."""
+        """Hash the bytes of an earlier fetch; readers are given them meanwhile."""
         self._is_mixed = True
         progress, length = self._progress, self._progress.length
         metadata = self._partial_file.metadata()
         if metadata is not None:
-            if metadata.is_verified:  # which is not known here
+            if metadata.is_verified:  # this process has not verified it
                 self._partial_file.write_size(metadata.size)
-            progress.answered(metadata.size)
+            progress.set_size(metadata.size)
         if progress.size is not None and length > progress.size:
             raise RestartRequired(Unavailable("more was fetched than the blob has"))
         await self._hasher.catch_up(length, lambda: bool(progress.readers))
@@ -219,10 +219,10 @@ class UpstreamFetch:
             return False
         length, size = self._progress.length, self._progress.size
         if size not in (None, length) or not await self._hasher.matches(length):
-            raise self._wrong()
+            raise self._corruption()
         return True
 
-    def _wrong(self) -> Exception:
+    def _corruption(self) -> Exception:
         if self._is_mixed and not self._attempts.were_wrong:
             return PossiblyCorrupt(Unavailable("what was fetched in parts is not the blob"))
         message = "the upstream's content is not the blob of that digest"
@@ -238,14 +238,14 @@ class UpstreamFetch:
             opening = self._interrupt.wait(lambda: Deferred.fromCoroutine(reader.source.open(offset)))
             response = parse_range_response(await opening, offset)
         except RegistryError as error:
-            await self._refused(reader, offset, error)
+            await self._handle_refusal(reader, offset, error)
             return None
         self._was_answered = True
         reader.grant()
         self._accept(response, offset)
         return response
 
-    async def _refused(self, reader: DownloadReader, offset: int, error: RegistryError) -> None:
+    async def _handle_refusal(self, reader: DownloadReader, offset: int, error: RegistryError) -> None:
         is_busy = (error.status >= 500 or error.status == 429) and not isinstance(error, CorruptContent)
         if isinstance(error, Unreachable) and not offset and not self._was_answered:
             raise error
@@ -274,12 +274,12 @@ class UpstreamFetch:
         size = self._progress.size if response.size is None else response.size
         try:
             if offset and size is not None and (size < offset or self._progress.size not in (None, size)):
-                raise RestartRequired(Unavailable("the upstream tells another size than before"))
+                raise RestartRequired(Unavailable("the upstream reports another size than before"))
             self._is_mixed, self._reject = offset > 0, response.reject
             if self._partial_file.metadata() != PartialMetadata(size):
                 self._partial_file.write_size(size)
-            self._progress.answered(size)
-            self._interrupt.check()  # a reader who was told may have left at once
+            self._progress.set_size(size)
+            self._interrupt.check()  # a reader may have left when it was admitted
         except BaseException:
             response.content.discard()
             raise
@@ -288,7 +288,7 @@ class UpstreamFetch:
         try:
             await self._ingest.receive(content)
         except TooLong:
-            raise self._wrong() from None
+            raise self._corruption() from None
         except Unreachable as error:
             if self._progress.length != self._progress.size:
                 await self._retry(error)

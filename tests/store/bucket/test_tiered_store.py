@@ -35,6 +35,7 @@ from ..stocked import (
     LARGE_DIGEST,
     LATEST,
     read,
+    read_tag,
 )
 from ..threads import HeldThreads, inline
 from .machines import Machine, bucket
@@ -168,9 +169,7 @@ def test_latest_confirmation_counts(machines: Machines, clock: Clock) -> None:
     assert (one.upload(), two.upload()) == (0, 0)
     clock.advance(BUCKET_CHECK_INTERVAL)
     for machine in machines:
-        tagged = now(machine.tags.get(HERE, LATEST))
-        assert tagged is not None
-        assert tagged.digest == LARGE_DIGEST
+        assert read_tag(machine.tags) == LARGE_DIGEST
     now(two.tags.put(HERE, LATEST, LARGE_DIGEST))
     assert not write_behind.list_pending(two.root)
     clock.advance(REUPLOAD_INTERVAL)
@@ -234,9 +233,7 @@ def test_moved_before_upload(machines: Machines, clock: Clock, digests: tuple[Di
         clock.advance(MAX_BACKOFF)
     one.threads.down = False
     assert one.upload() == 0
-    entry = now(two.tags.get(HERE, LATEST))
-    assert entry is not None
-    assert entry.digest == digests[1]
+    assert read_tag(two.tags) == digests[1]
 
 
 def test_uploads_under_way(machines: Machines, clock: Clock) -> None:

@@ -33,19 +33,19 @@ from .upstream import (
 ENDS = [(5, HALF), (HALF + 1, SIZE - TAIL_HOLDBACK - 1), (SIZE - 20, SIZE - 11), (SIZE - 9, SIZE - 1)]
 
 
-@pytest.mark.parametrize("taken", [0, 1, HALF, SIZE - TAIL_HOLDBACK, SIZE - 10])
-@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize("size", [0, 1, HALF, SIZE - TAIL_HOLDBACK, SIZE - 10])
+@pytest.mark.parametrize("has_size", [True, False])
 def test_readers_go_on_alone_on_a_full_disk(
-    mirror: Mirror, upstream: Upstream, log: list[str], taken: int, told: bool
+    mirror: Mirror, upstream: Upstream, log: list[str], size: int, has_size: bool
 ) -> None:
     """Each reader goes on from where the file ends, and is given the right bytes; the file is removed."""
-    upstream.size = SIZE if told else None
+    upstream.size = SIZE if has_size else None
     clients = [mirror.read(Source(upstream)) for _ in range(2)]
     early = mirror.read(Source(upstream), part(0, 0))
     ranged = [mirror.read(Source(upstream), part(*ends)) for ends in ENDS]
     upstream.body.advance(10)
     clients[1].pause()
-    with full(taken):
+    with full(size):
         upstream.body.advance()
     assert upstream.bodies[0].cancelled
     assert os.listdir(mirror.part.parent) == []
@@ -58,7 +58,7 @@ def test_readers_go_on_alone_on_a_full_disk(
     assert [client.data for client in clients] == [DATA] * 2
     assert [client.outcome for client in [*clients, early, *ranged]] == [True] * 7
     assert [client.data for client in ranged] == [DATA[first : last + 1] for first, last in ENDS]
-    assert upstream.opens.count(10 + max(0, taken - 10) // PIECE * PIECE) >= 2
+    assert upstream.opens.count(10 + max(0, size - 10) // PIECE * PIECE) >= 2
     assert not mirror.is_downloading
     assert not mirror.blob.exists()
 

@@ -39,19 +39,19 @@ class Reader:
 
     def leave(self) -> None:
         """Leave, or cancel the join."""
-        self.client.leave() if self.joining.reader else self.joining.cancel()
+        self.client.leave() if self.joining.is_admitted else self.joining.cancel()
 
 
 class World:
     """Two processes on one directory, an upstream, and readers that come and go."""
 
-    def __init__(self, root: Path, told: bool) -> None:
+    def __init__(self, root: Path, has_size: bool) -> None:
         self.mirrors: list[Mirror] = []
         self.upstreams: list[Upstream] = []
         self.readers: list[Reader] = []
         self.gone: list[Reader] = []
         self._root = root
-        self._told = told
+        self._has_size = has_size
         self._opened: dict[int, Mirror] = {}
         self._breaks = 0
         self._cut: list[Upstream] = []
@@ -61,7 +61,7 @@ class World:
     def _start(self, process: int) -> None:
         """Each process has connections of its own to the upstream."""
         upstream = Upstream(DATA)
-        upstream.size = SIZE if self._told else None
+        upstream.size = SIZE if self._has_size else None
         self.upstreams.insert(process, upstream)
         self.mirrors.insert(process, Mirror(self._root, DATA, opened=self._opened))
 
@@ -160,14 +160,14 @@ steps = st.one_of(
 )
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(st.booleans(), st.lists(steps, max_size=40))
 def test_any_readers_get_the_right_bytes(
-    told: bool, taken: list[tuple[Callable[..., None], *tuple[object, ...]]]
+    has_size: bool, taken: list[tuple[Callable[..., None], *tuple[object, ...]]]
 ) -> None:
     """Every reader who stays gets the right bytes, and each byte leaves the upstream once."""
     with TemporaryDirectory() as directory, all_closed(Path(directory)):
-        world = World(Path(directory), told)
+        world = World(Path(directory), has_size)
         for step, *arguments in taken:
             step(world, *arguments)
             for reader in world.readers + world.gone:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dockmirror.oci.digest import Digest
@@ -151,12 +151,13 @@ def test_a_file_without_its_name_does_not_touch_the_next_one(paths: PartialPaths
     os.close(second.descriptor)
 
 
+@settings(max_examples=25)
 @given(st.none() | st.integers(0), st.none() | st.integers(0))
 def test_metadata_is_read_as_it_was_written(
     tmp_path_factory: pytest.TempPathFactory, size: int | None, verified: int | None
 ) -> None:
     """Metadata is read as it was written; a line that is still being written does not count."""
-    path = tmp_path_factory.mktemp("told") / "told"
+    path = tmp_path_factory.mktemp("metadata") / "size"
     partial = PartialFile(PartialPaths(path, path, path), -1)
     partial.write_size(size)
     if verified is not None:
@@ -172,6 +173,6 @@ def test_metadata_is_read_as_it_was_written(
 @pytest.mark.parametrize("text", ["x\n", "\n", "1\nverified x\n", "é\n"])
 def test_nonsense_is_no_metadata(tmp_path: Path, text: str) -> None:
     """Metadata that makes no sense is read as if there were none."""
-    path = tmp_path / "told"
+    path = tmp_path / "size"
     path.write_text(text)
     assert PartialMetadata.read(path) is None

@@ -246,13 +246,13 @@ def test_only_waiting_readers_are_told_of_changes(mirror: Mirror) -> None:
     """A change is reported once to each who waits; a later answer without a size is none."""
     progress = DownloadProgress(mirror.clock, lambda: None)
     waiting = [watch(progress.change()) for _ in range(2)]
-    progress.answered(SIZE)
+    progress.set_size(SIZE)
     assert waiting == [[None], [None]]
     change = watch(progress.change())
-    progress.answered(None)
+    progress.set_size(None)
     assert (progress.size, change) == (SIZE, [])
-    progress.grew(20)
-    progress.grew(30)
+    progress.set_length(20)
+    progress.set_length(30)
     assert (change, waiting) == ([None], [[None], [None]])
 
 
@@ -260,8 +260,8 @@ def test_cold_bytes_are_read_in_a_thread(tmp_path: Path, upstream: Upstream) -> 
     """Bytes that are not in the page cache are read in a thread; a reader may pause or leave meanwhile."""
     (tmp_path / "file").write_bytes(DATA[:HALF])
     threads, progress = HeldThreads(), DownloadProgress(Clock(), lambda: None)
-    progress.opened(ColdFile(os.open(tmp_path / "file", os.O_RDONLY), threads), HALF)
-    progress.answered(SIZE)
+    progress.set_file(ColdFile(os.open(tmp_path / "file", os.O_RDONLY), threads), HALF)
+    progress.set_size(SIZE)
     readers = [DownloadReader(progress, BUSYBOX, Source(upstream), False) for _ in range(3)]
     for reader in readers:
         progress.add(reader)
@@ -275,7 +275,7 @@ def test_cold_bytes_are_read_in_a_thread(tmp_path: Path, upstream: Upstream) -> 
     while threads.held:
         threads.run()
     assert clients[1].data == clients[2].data == DATA[:HALF]
-    progress.ended(Unavailable(), None)
+    progress.end(Unavailable(), None)
     assert open_files(tmp_path) == []
 
 

@@ -44,38 +44,26 @@ def test_a_sample_waits_until_enough_has_come(
         assert (sample.part.length, sample.part.size) == (SAMPLE, SIZE)
         assert sample.data == DATA[first : last + 1]
     source.answer.callback(None)
-    assert joining.reader is not None
     joining.reader.leave()
 
 
-def test_nothing_is_sampled_for_a_client_that_has_left(
-    upstream: Upstream, source: HeldCheck, joining: Joining
-) -> None:
-    """A client that leaves wakes those who wait for its sample: there will be none."""
-    sampled = watch(sample_of(source))
+def test_the_wait_for_a_sample_may_end(upstream: Upstream, source: HeldCheck, joining: Joining) -> None:
+    """A cancelled wait ends at once, and the client stays; a client that leaves is given no sample."""
+    sampling = Deferred.fromCoroutine(sample_of(source))
+    cancelled, sampled = watch(sampling), watch(sample_of(source))
+    sampling.cancel()
+    assert isinstance(cancelled[0], CancelledError)
+    assert (joining.error, sampled) == (None, [])
     joining.cancel()
     assert sampled == [None]
     assert now(sample_of(source)) is None
     upstream.body.finish()
 
 
-def test_the_wait_for_a_sample_can_be_cancelled(
-    upstream: Upstream, source: HeldCheck, joining: Joining
-) -> None:
-    """It ends at once, and the client is still there."""
-    sampling = Deferred.fromCoroutine(sample_of(source))
-    sampled = watch(sampling)
-    sampling.cancel()
-    assert isinstance(sampled[0], CancelledError)
-    assert joining.error is None
-    joining.cancel()
-    upstream.body.finish()
-
-
 def test_a_sample_fails_with_the_download(
     mirror: Mirror, upstream: Upstream, source: HeldCheck, joining: Joining
 ) -> None:
-    """Who waits for a sample is told why the download failed."""
+    """A sample fails with the reason why the download failed."""
     sampled = watch(sample_of(source))
     upstream.body.send_these(DATA[HALF:-1]).end()
     mirror.turn(times=10)
@@ -99,7 +87,7 @@ def test_of_a_blob_of_unknown_size_there_is_no_sample(mirror: Mirror, upstream: 
 def test_there_is_no_sample_when_the_disk_is_full(
     mirror: Mirror, upstream: Upstream, source: HeldCheck, joining: Joining
 ) -> None:
-    """What the disk has not taken will not be there: nobody waits for it."""
+    """A sample does not wait for bytes that the disk has not taken."""
     sampled = watch(sample_of(source))
     with full(HALF):
         upstream.body.advance()

@@ -266,25 +266,30 @@ class Joining:
     """One reader's join, and its outcome."""
 
     def __init__(self, joining: Deferred[IDownloadReader]) -> None:
-        self._then: Callable[[IDownloadReader], object] | None = None
-        self.reader: IDownloadReader | None = None
+        self._then: Callable[[IDownloadReader], object] = lambda _: None
+        self._reader: IDownloadReader | None = None
         self.error: BaseException | None = None
-        self._joining = joining
+        self.cancel = joining.cancel
         joining.addCallbacks(self._joined, self._failed)
+
+    @property
+    def is_admitted(self) -> bool:
+        return self._reader is not None
+
+    @property
+    def reader(self) -> IDownloadReader:
+        assert self._reader is not None, self.error
+        return self._reader
 
     def once(self, then: Callable[[IDownloadReader], object]) -> None:
         """Call this as soon as the reader is admitted."""
         self._then = then
-        if self.reader is not None:
-            then(self.reader)
-
-    def cancel(self) -> None:
-        self._joining.cancel()
+        if self._reader is not None:
+            then(self._reader)
 
     def _joined(self, reader: IDownloadReader) -> None:
-        self.reader = reader
-        if self._then is not None:
-            self._then(reader)
+        self._reader = reader
+        self._then(reader)
 
     def _failed(self, failure: Failure) -> None:
         self.error = failure.value
@@ -304,24 +309,24 @@ class Mirror:
         self.digest = Digest.of(data)
         self.root = root
         self.contents = Contents(root)
-        self.context = DownloadContext(root, self.contents, self.clock, self._in_thread, self._grown, finish)
+        self.context = DownloadContext(root, self.contents, self.clock, self._in_thread, self._count, finish)
         self.downloads = Downloads(self.context)
-        self.grown = 0
-        self._held: Deferred[None] | None = None
+        self.written = 0
+        self._delay: Deferred[None] | None = None
         self.descriptor = Descriptor("application/octet-stream", self.digest, len(data))
 
     def hold_threads(self) -> Deferred[None]:
         """Hold the next call to a thread until this fires."""
-        self._held = Deferred()
-        return self._held
+        self._delay = Deferred()
+        return self._delay
 
-    def _grown(self, size: int) -> None:
-        self.grown += size
+    def _count(self, size: int) -> None:
+        self.written += size
 
     async def _in_thread(self, call: Callable[[], T], /) -> T:
-        if self._held is not None:
-            held, self._held = self._held, None
-            await held
+        if self._delay is not None:
+            delay, self._delay = self._delay, None
+            await delay
         before = open_files(self.root)
         outcome = call()
         self._opened.update((file, self) for file, _ in set(open_files(self.root)) - set(before))
@@ -349,9 +354,7 @@ class Mirror:
 
     def enter(self, source: ISource, repository: Repository = BUSYBOX) -> IDownloadReader:
         """Join, which must succeed at once."""
-        joining = self.join(source, repository)
-        assert joining.reader is not None, joining.error
-        return joining.reader
+        return self.join(source, repository).reader
 
     def read(self, source: ISource, part: ContentRange | None = None, client: Client | None = None) -> Client:
         """Join, and have a client read."""
@@ -419,7 +422,6 @@ def join_cold(mirror: Mirror, upstream: Upstream) -> tuple[IDownloadReader, Defe
     joining = mirror.join(Source(upstream))
     hashing = mirror.hold_threads()
     opening.callback(None)
-    assert joining.reader is not None
     return joining.reader, hashing
 
 
