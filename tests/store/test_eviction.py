@@ -14,11 +14,12 @@ from dockmirror.store.eviction.budget import Budget, Shortfall, try_lock_usage_c
 from dockmirror.store.eviction.eviction import CHECK_INTERVAL
 from dockmirror.store.eviction.store_scan import StoreScan
 from dockmirror.store.pins import Pin
+from dockmirror.store.write_behind import PendingContent
 
 from ..answering import now, watch
 from ..stacks import logged
 from ..test_docs import text
-from .stocked import ELSEWHERE, HERE, HOUR, LATEST, Stocked, read_tag
+from .stocked import ELSEWHERE, EPOCH, HERE, HOUR, LATEST, Stocked, read_tag
 from .threads import HeldThreads
 
 DAY = 24 * HOUR
@@ -46,9 +47,7 @@ def test_least_recently_used_first(store: Stocked) -> None:
 def test_pending_uploads_last(store: Stocked) -> None:
     """A content that is not uploaded yet is evicted after everything else."""
     first, *others = (store.blob(kilobyte(name), age) for name, age in (("a", DAY), ("b", HOUR), ("c", HOUR)))
-    write_behind.enqueue(
-        store.root, write_behind.PendingContent(HERE, first, ContentKind.BLOB), store.clock.seconds()
-    )
+    write_behind.enqueue(store.root, PendingContent(HERE, first, ContentKind.BLOB), EPOCH)
     store.evict(Budget(2000))
     assert store.held(first, *others).count(True) == 1
     assert store.held(first) == [True]
@@ -64,13 +63,11 @@ def test_no_scan_within_the_budget(store: Stocked) -> None:
     assert (eviction.scans + other.scans, eviction.size, other.size) == (1, 1000, 1000)
     new = store.blob(kilobyte("new"), age=HOUR)
     eviction.add(1000)
-    for _ in range(10):
-        store.clock.advance(CHECK_INTERVAL)
+    store.clock.pump([CHECK_INTERVAL] * 10)
     assert (eviction.scans + other.scans, eviction.size, other.size) == (1, 2000, 2000)
     newest = store.blob(kilobyte("newest"), age=HOUR)
     other.add(1000)
-    for _ in range(2):
-        store.clock.advance(CHECK_INTERVAL)
+    store.clock.pump([CHECK_INTERVAL] * 2)
     assert (eviction.scans + other.scans, eviction.size, other.size) == (2, 2000, 2000)
     assert store.held(old, new, newest) == [False, True, True]
 
@@ -92,8 +89,7 @@ def test_scans_pause(store: Stocked) -> None:
     """If nothing can be evicted yet, some time passes before the next scan."""
     digest = store.blob(kilobyte("a"), age=0)
     eviction = store.eviction(NOTHING)
-    for _ in range(4):
-        store.clock.advance(CHECK_INTERVAL)
+    store.clock.pump([CHECK_INTERVAL] * 4)
     assert (eviction.scans, store.held(digest)) == (2, [True])
     store.clock.pump([CHECK_INTERVAL] * 12)
     assert (eviction.scans, store.held(digest)) == (5, [False])

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import urllib.request
+import uuid
 from pathlib import Path
 
 import pytest
+from twisted.internet.task import Clock
 
 from dockmirror.interfaces import ContentKind
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.reference import Repository, Tag
+from dockmirror.store.bucket.bucket_stores import BucketContentStore, BucketTagStore
 from dockmirror.store.eviction.budget import Budget
 
 from ..answering import now
@@ -18,6 +22,8 @@ from ..integration.parts.images import Image
 from ..integration.parts.media import DOCKER, OCI
 from ..integration.parts.programs import require
 from ..integration.parts.registry import Registry
+from ..integration.parts.seaweed import SeaweedFS
+from .bucket.machines import bucket
 from .stocked import HOUR, Stocked
 
 pytestmark = pytest.mark.integration
@@ -114,3 +120,27 @@ def test_evicted(tmp_path: Path) -> None:
             assert registry.plain.blob(repository, gone.layers[0].digest).status == 404
         catalog = json.loads(registry.plain.request("GET", "/v2/_catalog").body)
         assert catalog == {"repositories": ["docker.io/a"]}
+
+
+def test_bucket(seaweedfs: SeaweedFS, tmp_path: Path) -> None:
+    """An ordinary registry with its s3 driver on the bucket serves an image by tag and by digest."""
+    require("docker-registry")
+    prefix, held = uuid.uuid4().hex, images.image("in a bucket")
+    place = Repository("docker.io/library/stored")
+    kept = bucket(Clock(), seaweedfs.store(prefix))
+    contents = BucketContentStore(kept, Clock())
+    for blob in held.blobs:
+        now(contents.add(place, Digest.parse(blob.digest), ContentKind.BLOB, blob.data))
+    digest = Digest.parse(held.digest)
+    now(contents.add(place, digest, ContentKind.MANIFEST, held.manifest.data))
+    now(BucketTagStore(kept, Clock()).put(place, Tag("latest"), digest))
+    with Registry(tmp_path, bucket=seaweedfs.distribution(prefix)) as registry:
+        for reference in ("latest", held.digest):
+            answer = registry.plain.manifest(place.name, reference)
+            assert answer.body == held.manifest.data
+            assert answer.headers["Content-Type"] == held.manifest.media_type
+        for blob in held.blobs:
+            redirected = registry.plain.blob(place.name, blob.digest)
+            assert redirected.status == 307
+            with urllib.request.urlopen(redirected.headers["Location"], timeout=10) as answered:  # noqa: S310
+                assert answered.read() == blob.data

@@ -18,8 +18,7 @@ from dockmirror.store.eviction.eviction import delete_abandoned
 from dockmirror.store.upload_staging import MAX_BUFFERED, MAX_STAGED_FILES, LocalUploadStaging
 
 from ..answering import now, watch
-from .meanwhile import before
-from .threads import HeldThreads, inline
+from .threads import HeldThreads, before, inline
 
 NAME, OTHER = "a" * 32, "b" * 32
 DATA = bytes(range(256)) * 100

@@ -1,8 +1,11 @@
-"""Substitutes for threads."""
+"""Substitutes for threads and for other processes."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -50,3 +53,17 @@ class HeldThreads:
         """Fail the call that has waited longest."""
         _, done = self._held.pop(0)
         done.errback(error)
+
+
+@contextmanager
+def before(call: object, meanwhile: Callable[[], object]) -> Iterator[None]:
+    """Run something right before the first such call to the operating system."""
+
+    def profile(frame: FrameType, event: str, called: object) -> None:
+        if event == "c_call" and called is call:
+            sys.setprofile(None)
+            meanwhile()
+
+    sys.setprofile(profile)
+    yield
+    sys.setprofile(None)

@@ -29,6 +29,7 @@ from ...answering import now, watch
 from ..stocked import (
     DATA,
     DIGEST,
+    ELSEWHERE,
     EPOCH,
     HERE,
     LARGE,
@@ -101,15 +102,28 @@ def test_requests(machines: Machines) -> None:
     assert two.used == [DIGEST] * 3 + [LARGE_DIGEST]
 
 
-def test_link_in_the_bucket(machines: Machines) -> None:
-    """A link to a content that is only in the bucket is written there."""
+@pytest.mark.parametrize("data", [LARGE, LARGE * 20], ids=["small", "large"])
+def test_link_in_the_bucket(machines: Machines, data: bytes) -> None:
+    """A content is uploaded once, a large one in parts; a link to it is written where it is."""
     one, two = machines
-    now(one.contents.add(HERE, LARGE_DIGEST, ContentKind.BLOB, LARGE))
-    one.upload()
-    assert now(two.contents.open(HERE, LARGE_DIGEST, ContentKind.MANIFEST)) is None
-    assert now(two.contents.holds(LARGE_DIGEST))
-    assert now(two.contents.link(HERE, LARGE_DIGEST, ContentKind.MANIFEST))
-    assert now(read(now(two.contents.open(HERE, LARGE_DIGEST, ContentKind.MANIFEST)))) == LARGE
+    digest = Digest.of(data)
+    now(one.contents.add(HERE, digest, ContentKind.BLOB, data))
+    assert one.upload() == 0
+    assert one.bucket.requests.get("upload", 0) == (len(data) > len(LARGE))
+    assert now(two.contents.open(HERE, digest, ContentKind.MANIFEST)) is None
+    assert now(two.contents.holds(digest))
+    assert now(two.contents.link(HERE, digest, ContentKind.MANIFEST))
+    now(one.contents.link(ELSEWHERE, digest, ContentKind.MANIFEST))
+    assert one.upload() == 0
+    assert one.bucket.requests.get("upload", 0) == (len(data) > len(LARGE))
+    for place, kind in (
+        (HERE, ContentKind.BLOB),
+        (HERE, ContentKind.MANIFEST),
+        (ELSEWHERE, ContentKind.MANIFEST),
+    ):
+        opened = now(two.contents.open(place, digest, kind))
+        assert opened is not None
+        assert opened.size == len(data)
 
 
 def test_bucket_down(machines: Machines, tmp_path: Path, clock: Clock) -> None:
@@ -145,21 +159,6 @@ def test_evicted_before_upload(machines: Machines, clock: Clock) -> None:
     assert now(two.contents.open(HERE, DIGEST, ContentKind.BLOB)) is None
 
 
-def test_large_file(machines: Machines) -> None:
-    """A large file is uploaded in parts, once however many repositories have it."""
-    one, two = machines
-    data = LARGE * 20
-    digest = type(LARGE_DIGEST).of(data)
-    now(one.contents.add(HERE, digest, ContentKind.BLOB, data))
-    now(one.contents.link(HERE, digest, ContentKind.MANIFEST))
-    assert one.upload() == 0
-    assert one.bucket.requests["upload"] == 1
-    for kind in ContentKind:
-        opened = now(two.contents.open(HERE, digest, kind))
-        assert opened is not None
-        assert opened.size == len(data)
-
-
 def test_latest_confirmation_counts(machines: Machines, clock: Clock) -> None:
     """The latest confirmation of a tag counts; repeated ones are uploaded once an hour."""
     one, two = machines
@@ -177,25 +176,8 @@ def test_latest_confirmation_counts(machines: Machines, clock: Clock) -> None:
     assert len(write_behind.list_pending(two.root)) == 1
 
 
-def test_concurrent_reads(machines: Machines, tmp_path: Path, clock: Clock) -> None:
-    """Concurrent reads of a tag or a document share one request."""
-    one, two = machines
-    now(one.tags.put(HERE, LATEST, DIGEST))
-    now(one.documents.write("name", DATA))
-    assert one.upload() == 0
-    clock.advance(BUCKET_CHECK_INTERVAL)
-    added = Machine(two.root, one.store, clock, held := HeldThreads())
-    tags = [watch(added.tags.get(HERE, LATEST)) for _ in range(3)]
-    documents = [watch(added.documents.read("name")) for _ in range(3)]
-    while held.held:
-        held.run()
-    assert tags == [[TagEntry(DIGEST, EPOCH)]] * 3
-    assert documents == [[DATA]] * 3
-    assert added.bucket.requests == {"get": 2}
-
-
-def test_read_after_a_failure(machines: Machines, clock: Clock) -> None:
-    """After a failure tags and documents are read from the bucket as soon as it works again."""
+def test_concurrent_reads(machines: Machines, clock: Clock) -> None:
+    """Concurrent reads of a tag or a document share one request, again after a failure of the bucket."""
     one, two = machines
     now(one.tags.put(HERE, LATEST, DIGEST))
     now(one.documents.write("name", DATA))
@@ -203,8 +185,16 @@ def test_read_after_a_failure(machines: Machines, clock: Clock) -> None:
     two.threads.down = True
     assert now(two.tags.get(HERE, LATEST)) is None
     assert now(two.documents.read("name")) is None
-    two.threads.down = False
     clock.advance(MIN_BACKOFF)
+    added = Machine(two.root, one.store, clock, threads := HeldThreads())
+    tags = [watch(added.tags.get(HERE, LATEST)) for _ in range(3)]
+    documents = [watch(added.documents.read("name")) for _ in range(3)]
+    while threads.held:
+        threads.run()
+    assert tags == [[TagEntry(DIGEST, EPOCH)]] * 3
+    assert documents == [[DATA]] * 3
+    assert added.bucket.requests == {"get": 2}
+    two.threads.down = False
     assert now(two.tags.get(HERE, LATEST)) == TagEntry(DIGEST, EPOCH)
     assert now(two.documents.read("name")) == DATA
 

@@ -331,21 +331,6 @@ def test_a_join_fails_when_no_file_can_be_made(tmp_path: Path, upstream: Upstrea
     assert (upstream.opens, mirror.is_downloading, len(log)) == ([], False, 1)
 
 
-def test_a_blob_that_cannot_be_stored_is_delivered(
-    mirror: Mirror, upstream: Upstream, log: list[str]
-) -> None:
-    """A blob that is right, and cannot be renamed, is delivered in full, and removed."""
-    (mirror.root / "docker").write_bytes(b"")
-    quick, slow = mirror.read(Source(upstream)), mirror.read(Source(upstream))
-    slow.pause()
-    upstream.body.finish()
-    slow.resume()
-    mirror.turn(times=10)
-    assert quick.data == slow.data == DATA
-    assert (os.listdir(mirror.part.parent), len(log)) == ([], 1)
-    assert mirror.contents.linked == []
-
-
 def test_nothing_more_is_read_when_the_disk_has_lost_bytes(mirror: Mirror, upstream: Upstream) -> None:
     """When fsync fails, readers who are not done are cut off, and the blob is not stored."""
     quick, slow = mirror.read(Source(upstream)), mirror.read(Source(upstream))
@@ -361,11 +346,19 @@ def test_nothing_more_is_read_when_the_disk_has_lost_bytes(mirror: Mirror, upstr
     assert not mirror.part.exists()
 
 
-def test_a_link_that_cannot_be_written_is_logged(mirror: Mirror, upstream: Upstream, log: list[str]) -> None:
-    """A blob whose link cannot be written is stored and delivered nevertheless."""
+@pytest.mark.parametrize("is_stored", [True, False])
+def test_a_blob_that_cannot_be_linked_is_delivered(
+    mirror: Mirror, upstream: Upstream, log: list[str], is_stored: bool
+) -> None:
+    """A blob that cannot be linked, or not even renamed and is removed then, is delivered in full."""
     mirror.contents.full = True
-    client = mirror.read(Source(upstream))
-    finish(upstream, mirror)
-    assert client.outcome is True
-    assert mirror.blob.exists()
-    assert "docker.io/library/busybox" in log[0]
+    if not is_stored:
+        (mirror.root / "docker").write_bytes(b"")
+    quick, slow = mirror.read(Source(upstream)), mirror.read(Source(upstream))
+    slow.pause()
+    upstream.body.finish()
+    slow.resume()
+    mirror.turn(times=10)
+    assert (quick.data, slow.data, slow.outcome) == (DATA, DATA, True)
+    assert (os.listdir(mirror.part.parent), mirror.contents.linked) == ([], [])
+    assert mirror.blob.exists() == is_stored == ("docker.io/library/busybox" in log[0])

@@ -21,7 +21,7 @@ from dockmirror.store.downloads.partial_file import (
     open_partial,
 )
 
-from ..meanwhile import before
+from ..threads import before
 from .upstream import all_closed
 
 DATA = b"data"
