@@ -16,7 +16,6 @@ from .stocked import Stocked
 
 @pytest.fixture(scope="session")
 def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
-    """An S3 server."""
     require(WEED)
     with SeaweedFS(tmp_path_factory.mktemp("seaweedfs")) as server:
         yield server
@@ -24,6 +23,5 @@ def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Stocked:
-    """An empty store."""
     prepare_directory(tmp_path)
     return Stocked(tmp_path)

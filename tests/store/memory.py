@@ -39,7 +39,6 @@ class MemoryContents:
         return digest in self.held
 
     async def peek(self, digest: Digest) -> IStoredContent | None:
-        """See ``IContentStore``."""
         return StoredBytes(self.held[digest]) if digest in self.held else None
 
     async def link(self, repository: Repository, digest: Digest, kind: ContentKind) -> bool:

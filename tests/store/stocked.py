@@ -53,7 +53,6 @@ def manifest_of(*layers: Digest) -> bytes:
 
 
 def read_tag(tags: ITagStore, tag: Tag = LATEST) -> Digest | None:
-    """Return the digest that a tag names."""
     entry = now(tags.get(HERE, tag))
     return entry.digest if entry else None
 
@@ -90,11 +89,9 @@ class Stocked:
         os.utime(self.root / layout.data(digest), (when, when))
 
     def held(self, *digests: Digest) -> list[bool]:
-        """Return which of these are stored."""
         return [now(self.contents.holds(digest)) for digest in digests]
 
     def size(self) -> int:
-        """Return the number of stored bytes."""
         blobs = self.root / layout.BLOBS
         return sum(path.stat().st_size for path in blobs.rglob("data"))
 
@@ -117,7 +114,6 @@ class Stocked:
         return not list(self.root.glob("docker/registry/v2/*/*"))
 
     def tree(self) -> Sequence[str]:
-        """Return all paths."""
         return sorted(str(path.relative_to(self.root)) for path in self.root.glob("docker/**/*"))
 
     def _manifest(self, data: bytes, age: float, tag: str | None, repository: Repository) -> Digest:
@@ -127,7 +123,6 @@ class Stocked:
         return digest
 
     def put(self, data: bytes, age: float, repository: Repository, kind: ContentKind) -> Digest:
-        """Store a content."""
         digest = Digest.of(data)
         now(self.contents.add(repository, digest, kind, data))
         self.age(digest, age)

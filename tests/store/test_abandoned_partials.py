@@ -22,14 +22,12 @@ SIZE = layout.growing_size("docker.io", Digest.of(b""))
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """An empty store."""
     (tmp_path / PART).parent.mkdir(parents=True)
     (tmp_path / TEMPORARY).mkdir(parents=True)
     return tmp_path
 
 
 def write_file(path: Path, age: float) -> Path:
-    """Write a file of that age."""
     path.write_bytes(b"bytes")
     os.utime(path, (NOW - age, NOW - age))
     return path

@@ -295,7 +295,6 @@ def main(name: str, directory: Path) -> int:
 
 
 def run(*command: str) -> str:
-    """Return the output of a program."""
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S603
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -12,7 +12,6 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IProducer
 from twisted.internet.task import Clock
 
-from dockmirror.body.in_memory import collect
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.errors import Unavailable
 from dockmirror.oci.ranges import ContentRange
@@ -21,11 +20,15 @@ from dockmirror.store.file_body import PIECE, FileBody, FileReader
 from dockmirror.store.threads import RunInThread
 
 from ..answering import FileRecorder, Recorder, watch
+from .downloads.upstream import all_closed
 from .threads import HeldThreads, inline
 
 SIZE = 5 * PIECE + 1000
 MEBIBYTE = 1024 * 1024
 DATA = os.urandom(SIZE)
+OpenReader = Callable[[int, RunInThread], FileReader]
+MakeRecorder = Callable[[], Recorder]
+End = Callable[[Deferred[None], Recorder], type[Exception]]
 
 
 class Cold(FileReader):
@@ -60,15 +63,14 @@ def path(tmp_path: Path) -> Iterator[Path]:
     """A file that must be closed at the end."""
     path = tmp_path / "data"
     path.write_bytes(DATA)
-    before = os.listdir("/proc/self/fd")
-    yield path
-    assert os.listdir("/proc/self/fd") == before
+    with all_closed(tmp_path):
+        yield path
 
 
 def body_of(
     path: Path,
     in_thread: RunInThread = inline,
-    reader: Callable[[int, RunInThread], FileReader] = FileReader,
+    reader: OpenReader = FileReader,
     clock: Clock | None = None,
     segments: Sequence[bytes | ContentRange] = (ContentRange(0, SIZE - 1, SIZE),),
 ) -> FileBody:
@@ -78,7 +80,7 @@ def body_of(
 
 
 @pytest.mark.parametrize("reader", [FileReader, Cold])
-def test_back_pressure(path: Path, reader: Callable[[int, RunInThread], FileReader]) -> None:
+def test_back_pressure(path: Path, reader: OpenReader) -> None:
     """A piece is written each time the consumer resumes the producer, which is unregistered at the end."""
     slow = Slow()
     outcome = watch(body_of(path, reader=reader).deliver(slow))
@@ -152,10 +154,7 @@ ends = pytest.mark.parametrize("end", [_cancel, _leave])
 @pytest.mark.parametrize("reader", [FileReader, Cold])
 @pytest.mark.parametrize("consumer", [Slow, Recorder, partial(FileRecorder, 1000)])
 def test_an_ended_delivery_writes_nothing_more(
-    path: Path,
-    end: Callable[[Deferred[None], Recorder], type[Exception]],
-    reader: Callable[[int, RunInThread], FileReader],
-    consumer: Callable[[], Recorder],
+    path: Path, end: End, reader: OpenReader, consumer: MakeRecorder
 ) -> None:
     """A delivery ends at once: paused, between bursts, or while a thread reads, which closes the file."""
     threads, clock, recorder = HeldThreads(), Clock(), consumer()
@@ -186,16 +185,8 @@ def test_cancelled_while_it_writes(path: Path) -> None:
     assert (sated.data, sated.producer) == (DATA[: 2 * PIECE], None)
 
 
-def test_collected_up_to_a_limit(path: Path) -> None:
-    """A body is collected up to a limit; more is not read."""
-    content = body_of(path, segments=[ContentRange(0, 999, SIZE)])
-    assert watch(collect(content, SIZE)) == [DATA[:1000]]
-    (error,) = watch(collect(body_of(path), 1000))
-    assert isinstance(error, Unavailable)
-
-
 @pytest.mark.parametrize("reader", [FileReader, Cold])
-def test_lost_connection(path: Path, reader: Callable[[int, RunInThread], FileReader]) -> None:
+def test_lost_connection(path: Path, reader: OpenReader) -> None:
     """A consumer that is gone from the start gets nothing, and no thread reads."""
     threads, gone = HeldThreads(), Gone()
     (error,) = watch(body_of(path, threads, reader).deliver(gone))
@@ -205,7 +196,7 @@ def test_lost_connection(path: Path, reader: Callable[[int, RunInThread], FileRe
 
 @pytest.mark.parametrize("reader", [FileReader, Cold])
 @pytest.mark.parametrize("room", [1000, PIECE, SIZE, 2 * SIZE])
-def test_sendfile(path: Path, reader: Callable[[int, RunInThread], FileReader], room: int) -> None:
+def test_sendfile(path: Path, reader: OpenReader, room: int) -> None:
     """A consumer that accepts files is sent ranges with back-pressure; bytes between them are written."""
     clock, recorder = Clock(), FileRecorder(room)
     parts = ContentRange(10, PIECE - 1, SIZE), ContentRange(5, SIZE - 7, SIZE)
@@ -250,12 +241,7 @@ def test_uncached_pages_are_loaded_before_sendfile(path: Path) -> None:
 @pytest.mark.parametrize("length", [0, 1, PIECE, 3 * PIECE + 5])
 @pytest.mark.parametrize("reader", [FileReader, Cold])
 @pytest.mark.parametrize("consumer", [Recorder, partial(FileRecorder, 2 * SIZE)])
-def test_truncated(
-    path: Path,
-    reader: Callable[[int, RunInThread], FileReader],
-    length: int,
-    consumer: Callable[[], Recorder],
-) -> None:
+def test_truncated(path: Path, reader: OpenReader, length: int, consumer: MakeRecorder) -> None:
     """A truncated file fails the delivery after its last byte."""
     recorder = consumer()
     content = body_of(path, reader=reader)

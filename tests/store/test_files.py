@@ -60,7 +60,6 @@ def test_remove(tmp_path: Path) -> None:
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """A file that was just written."""
     file = tmp_path / "file"
     file.write_bytes(b"content")
     os.utime(file, (NOW, NOW))

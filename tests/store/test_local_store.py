@@ -39,7 +39,6 @@ REPOSITORY = "docker/registry/v2/repositories/docker.io/library/busybox"
 
 
 def files_of(root: Path) -> dict[str, bytes]:
-    """Return all files below a directory."""
     return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
 
 

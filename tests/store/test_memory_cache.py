@@ -49,7 +49,6 @@ class CacheAndDisk:
         self.contents = MemoryCache(self.store, root, self.clock, limit)
 
     def read(self, data: bytes, repository: Repository = HERE) -> bytes | None:
-        """Open the content and return its bytes."""
         return now(read(now(self.contents.open(repository, Digest.of(data), ContentKind.MANIFEST))))
 
     def add(self, *datas: bytes) -> None:
@@ -58,17 +57,14 @@ class CacheAndDisk:
             now(self.store.add(HERE, Digest.of(data), ContentKind.MANIFEST, data))
 
     def file(self, data: bytes) -> Path:
-        """Return the content's path."""
         return self.root / layout.data(Digest.of(data))
 
     def link(self, data: bytes, repository: Repository = HERE) -> Path:
-        """Return the link's path."""
         return self.root / layout.link(repository, Digest.of(data), ContentKind.MANIFEST)
 
 
 @pytest.fixture
 def memory(tmp_path: Path) -> CacheAndDisk:
-    """An empty cache."""
     return CacheAndDisk(tmp_path)
 
 

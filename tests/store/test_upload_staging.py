@@ -18,6 +18,7 @@ from dockmirror.store.eviction.eviction import delete_abandoned
 from dockmirror.store.upload_staging import MAX_BUFFERED, MAX_STAGED_FILES, LocalUploadStaging
 
 from ..answering import now, watch
+from .downloads.upstream import all_closed
 from .threads import HeldThreads, before, inline
 
 NAME, OTHER = "a" * 32, "b" * 32
@@ -34,34 +35,29 @@ class Disk:
         self.pushed = LocalUploadStaging(root, inline, Clock(), self.grown.append, lambda: 100_000)
 
     def copy(self, offset: int = 0) -> IStagedUpload:
-        """Open a copy at an offset."""
         copy = now(self.pushed.open(NAME, offset))
         assert copy is not None
         return copy
 
     def written(self, data: bytes, offset: int = 0) -> int | None:
-        """Write at an offset and return the copy's length."""
         copy = self.copy(offset)
         copy.write(data)
         return now(copy.finish())
 
     @property
     def left(self) -> list[str]:
-        """Return the temporary files."""
         return sorted(os.listdir(self.root / layout.TEMPORARY))
 
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Disk:
-    """An empty directory."""
     return Disk(tmp_path)
 
 
 @pytest.fixture(autouse=True)
 def _nothing_stays_open(tmp_path: Path) -> Iterator[None]:
-    yield
-    opened = [each.readlink() for each in Path("/proc/self/fd").iterdir() if each.exists()]
-    assert not [each for each in opened if each.is_relative_to(tmp_path)]
+    with all_closed(tmp_path):
+        yield
 
 
 def test_interfaces(disk: Disk) -> None:

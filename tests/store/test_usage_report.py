@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
 
 from attrs import asdict
-from twisted.internet.defer import Deferred
 
 from dockmirror.interfaces import ContentKind
 from dockmirror.oci.reference import Repository
@@ -18,7 +15,6 @@ from dockmirror.store.usage_report import (
     COST_FACTOR,
     MAX_WAIT,
     MIN_INTERVAL,
-    MeasurementStopped,
     UsageReport,
     measure_usage,
 )
@@ -28,12 +24,10 @@ from ..stacks import Outcome, logged
 from .stocked import EPOCH, HERE, Stocked
 from .threads import HeldThreads, inline
 
-T = TypeVar("T")
 ELSEWHERE = Repository("ghcr.io/a/b")
 
 
 def latest(usages: UsageReport) -> tuple[RegistryUsage, ...]:
-    """Return the current usage by registry."""
     usage = now(usages.latest())
     assert usage is not None
     return usage.registries
@@ -80,7 +74,7 @@ def test_changes(store: Stocked) -> None:
 
 
 def test_fresh_measurement_is_reused(store: Stocked) -> None:
-    """Only an old usage is measured again; a fresh one of another process is used."""
+    """Only an old usage is measured again; a fresh one of another process is used, if not from the future."""
     one, other = (UsageReport(store.root, store.clock, inline) for _ in range(2))
     store.blob(b"x" * 100)
     assert latest(one) == (RegistryUsage("docker.io", 100, 0, 1),)
@@ -88,6 +82,9 @@ def test_fresh_measurement_is_reused(store: Stocked) -> None:
     assert latest(other) == latest(one) == (RegistryUsage("docker.io", 100, 0, 1),)
     store.clock.advance(MIN_INTERVAL)
     assert latest(other) == (RegistryUsage("docker.io", 110, 0, 2),)
+    store.blob(b"z")
+    store.clock.rightNow = EPOCH - 5
+    assert latest(UsageReport(store.root, store.clock, inline)) == (RegistryUsage("docker.io", 111, 0, 3),)
 
 
 def test_slow_measurement(store: Stocked) -> None:
@@ -127,17 +124,6 @@ def test_while_another_measures(store: Stocked) -> None:
     assert latest(usages) == (RegistryUsage("docker.io", 1, 0, 1),)
 
 
-def test_after_a_restart(store: Stocked) -> None:
-    """A usage survives a restart; one from the future is not used."""
-    store.blob(b"x")
-    before = now(UsageReport(store.root, store.clock, inline).latest())
-    store.blob(b"y")
-    assert now(UsageReport(store.root, store.clock, inline).latest()) == before
-    earlier = Stocked(store.root)
-    earlier.clock.rightNow = EPOCH - 5
-    assert latest(UsageReport(store.root, earlier.clock, inline)) == (RegistryUsage("docker.io", 2, 0, 2),)
-
-
 def test_failing_disk(store: Stocked) -> None:
     """A failure is logged, and nothing is measured for a while."""
     (store.root / layout.USAGE_REPORT).mkdir()
@@ -153,28 +139,13 @@ def test_failing_disk(store: Stocked) -> None:
 def test_stop(store: Stocked) -> None:
     """Stopping ends a measurement, and nothing is measured any more."""
     store.blob(b"x")
-    waiting: list[Callable[[], None]] = []
-
-    def later(call: Callable[[], T], /) -> Awaitable[T]:
-        done: Deferred[T] = Deferred()
-
-        def run() -> None:
-            try:
-                done.callback(call())
-            except MeasurementStopped:
-                done.errback()
-
-        waiting.append(run)
-        return done
-
-    usages = UsageReport(store.root, store.clock, later)
-    asked = watch(usages.latest()), watch(usages.latest())
-    ended = Outcome(usages.stop())
-    assert ended == []
-    (run,) = waiting
-    run()
-    ended.get()
-    assert asked == ([None], [None])
+    usages = UsageReport(store.root, store.clock, threads := HeldThreads())
+    latest = watch(usages.latest()), watch(usages.latest())
+    stopped = Outcome(usages.stop())
+    assert stopped == []
+    threads.run()
+    stopped.get()
+    assert latest == ([None], [None])
     store.clock.advance(MIN_INTERVAL)
     assert now(usages.latest()) is None
-    assert len(waiting) == 1
+    assert threads.held == 0

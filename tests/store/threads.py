@@ -14,7 +14,6 @@ T = TypeVar("T")
 
 
 async def inline(call: Callable[[], T], /) -> T:
-    """Run the call at once."""
     return call()
 
 

@@ -65,7 +65,8 @@ class Machine:
         self.bucket = bucket(clock, store, bucket_threads or self.threads)
         self.used: list[Digest] = []
         contents = BucketContentStore(self.bucket, clock)
-        self.local = LocalStore.open(root, clock, inline)
+        self.added: list[int] = []
+        self.local = LocalStore.open(root, clock, inline, self.added.append)
         self.contents = TieredContentStore(self.local.contents, contents, self.enqueue, self.used.append)
         self.tags = TieredTagStore(self.local.tags, BucketTagStore(self.bucket, clock), self.enqueue, clock)
         self.bucket_documents = BucketDocumentStore(self.bucket)
@@ -75,11 +76,9 @@ class Machine:
         self.uploads = BucketUploader(self.local, contents, clock, inline)
 
     async def enqueue(self, each: write_behind.PendingWrite) -> None:
-        """Queue a write."""
         write_behind.enqueue(self.root, each, self.clock.seconds())
 
     async def is_queued(self, each: write_behind.PendingDocument) -> bool:
-        """Report whether a write is queued."""
         return write_behind.is_queued(self.root, each)
 
     def upload(self) -> int:

@@ -43,13 +43,11 @@ def clock() -> Clock:
 
 @pytest.fixture
 def threads() -> BucketThreads:
-    """BucketThreads of a bucket that works."""
     return BucketThreads()
 
 
 @pytest.fixture
 def one_object(clock: Clock, threads: BucketThreads) -> Bucket:
-    """A bucket with one object."""
     store = MemoryStore()
     obstore.put(store, DATA, LARGE)
     return bucket(clock, store, threads)
@@ -115,14 +113,12 @@ def test_objects(one_object: Bucket) -> None:
 
 
 def open_blob(contents: BucketContentStore, digest: Digest = LARGE_DIGEST) -> IBucketBlob:
-    """Open the blob."""
     found = now(contents.open(HERE, digest, ContentKind.BLOB))
     assert IBucketBlob.providedBy(found)
     return found
 
 
 def large_blob(clock: Clock, lifetime: float | None = None) -> tuple[BucketContentStore, Bucket]:
-    """A bucket with a large blob."""
     one_object = bucket(clock)
     contents = BucketContentStore(one_object, clock, lifetime)
     now(contents.add(HERE, LARGE_DIGEST, ContentKind.BLOB, LARGE))

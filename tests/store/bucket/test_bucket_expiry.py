@@ -43,7 +43,6 @@ class Mirror:
         self.aging = BucketExpiry(self.bucket, self.uses, clock, age)
 
     def put(self, data: bytes, kind: ContentKind = ContentKind.BLOB, place: Repository = HERE) -> Digest:
-        """Store a content."""
         digest = Digest.of(data)
         now(self.contents.add(place, digest, kind, data))
         return digest
@@ -53,7 +52,6 @@ class Mirror:
         return {each.key for each in now(self.bucket.list(layout.BLOBS.parent))}
 
     def holds(self, *contents: bytes) -> list[bool]:
-        """Return which contents the bucket has."""
         return [now(self.contents.holds(Digest.of(data))) for data in contents]
 
 
@@ -67,7 +65,6 @@ def clock() -> Clock:
 
 @pytest.fixture
 def mirrors(clock: Clock) -> tuple[Mirror, Mirror]:
-    """Two mirrors of the same bucket."""
     store = MemoryStore()
     return Mirror(store, clock), Mirror(store, clock)
 

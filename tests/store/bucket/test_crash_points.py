@@ -98,11 +98,9 @@ class Mirror:
         now(BucketExpiry(self.bucket, uses, self.clock, 20 * DAY)._expire())
 
     def holds(self, data: bytes) -> bool:
-        """Report whether the bucket has the content."""
         return now(self.contents.exists(Digest.of(data)))
 
     def names(self, tag: str, manifest: bytes) -> bool:
-        """Report whether the tag names the manifest."""
         tagged = now(self.tags.get(HERE, Tag(tag)))
         return tagged is not None and tagged.digest == Digest.of(manifest)
 

@@ -84,7 +84,7 @@ def test_shared(machines: Machines, clock: Clock) -> None:
 
 
 def test_requests(machines: Machines) -> None:
-    """A local content costs no request; a small one in the bucket costs one and is local then."""
+    """A local content costs no request; a small one in the bucket one, and is local and counted then."""
     one, two = machines
     now(one.contents.add(HERE, LARGE_DIGEST, ContentKind.BLOB, LARGE))
     now(one.contents.add(HERE, DIGEST, ContentKind.MANIFEST, DATA))
@@ -98,6 +98,7 @@ def test_requests(machines: Machines) -> None:
         assert now(read(now(two.contents.open(HERE, DIGEST, ContentKind.MANIFEST)))) == DATA
     assert two.bucket.requests == {"get": 1}
     assert now(two.local.contents.holds(DIGEST))
+    assert two.added == [len(DATA)]
     assert IBucketBlob.providedBy(now(two.contents.open(HERE, LARGE_DIGEST, ContentKind.BLOB)))
     assert two.used == [DIGEST] * 3 + [LARGE_DIGEST]
 

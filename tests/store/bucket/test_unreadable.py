@@ -87,7 +87,6 @@ def bucket(server: ObjectServer, clock: Clock) -> Bucket:
 
 
 def fail(bucket: Bucket, server: ObjectServer, key: PurePosixPath = ONE) -> None:
-    """Fail to read an object."""
     server.unreadable.add(key.name)
     with pytest.raises(BucketUnavailable):
         now(bucket.get(key))

@@ -13,7 +13,6 @@ from .upstream import DATA, Mirror, Upstream, all_closed
 
 @pytest.fixture
 def upstream() -> Upstream:
-    """An upstream that has the blob."""
     return Upstream(DATA)
 
 

@@ -38,7 +38,6 @@ class Reader:
         return DATA[self.part.first : self.part.last + 1] if self.part else DATA
 
     def leave(self) -> None:
-        """Leave, or cancel the join."""
         self.client.leave() if self.joining.is_admitted else self.joining.cancel()
 
 
@@ -66,7 +65,6 @@ class World:
         self.mirrors.insert(process, Mirror(self._root, DATA, opened=self._opened))
 
     def join(self, process: int, first: int, length: int, kind: Callable[[], Client]) -> None:
-        """A reader of the whole, or of a part, comes."""
         part = ContentRange(first, min(SIZE, first + length) - 1, SIZE) if first else None
         mirror, client = self.mirrors[process], kind()
         joining = mirror.join(Source(self.upstreams[process]))
@@ -74,18 +72,15 @@ class World:
         joining.once(lambda reader: client.read(reader, mirror.descriptor, part))
 
     def leave(self, which: int) -> None:
-        """A reader goes."""
         if self.readers:
             self.gone.append(self.readers.pop(which % len(self.readers)))
             self.gone[-1].leave()
 
     def pause(self, which: int) -> None:
-        """A reader takes nothing for a while."""
         if self.readers:
             self.readers[which % len(self.readers)].client.pause()
 
     def resume(self, which: int) -> None:
-        """A reader takes more."""
         if self.readers:
             self.readers[which % len(self.readers)].client.resume()
 
@@ -95,19 +90,16 @@ class World:
             body.advance(count)
 
     def finish(self) -> None:
-        """The upstream sends the rest."""
         for body in self._running():
             body.finish()
 
     def break_off(self) -> None:
-        """The upstream breaks off."""
         for body in self._running():
             if self._breaks < BREAKS:
                 self._breaks += 1
                 body.break_off()
 
     def turn(self, process: int) -> None:
-        """Let time pass for a process."""
         self.mirrors[process].turn(POLL)
 
     def kill(self, process: int) -> None:
@@ -121,7 +113,6 @@ class World:
 
     @property
     def sent(self) -> int:
-        """The number of bytes that left the upstream."""
         return sum(upstream.sent for upstream in self.upstreams + self._cut)
 
     def settle(self) -> None:

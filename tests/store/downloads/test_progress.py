@@ -365,16 +365,24 @@ def test_the_wait_for_a_sample_may_end(upstream: Upstream, source: HeldCheck, jo
     upstream.body.finish()
 
 
-def test_a_sample_fails_with_the_download(
-    mirror: Mirror, upstream: Upstream, source: HeldCheck, joining: Joining
+@pytest.mark.parametrize("is_full", [True, False])
+def test_the_wait_for_a_sample_ends_with_the_download(
+    mirror: Mirror, upstream: Upstream, source: HeldCheck, joining: Joining, is_full: bool
 ) -> None:
-    """A sample fails with the reason why the download failed."""
+    """There is no sample if the disk is full; a download that fails fails the wait, too."""
     sampled = watch(sample_of(source))
-    upstream.body.send_these(DATA[HALF:-1]).end()
-    mirror.turn(times=10)
-    assert isinstance(sampled[0], CorruptContent)
-    source.answer.callback(None)
-    assert isinstance(joining.error, CorruptContent)
+    if is_full:
+        with full(HALF):
+            upstream.body.advance()
+        mirror.turn(times=10)
+        assert sampled == [None]
+        joining.cancel()
+        finish(upstream, mirror)
+    else:
+        upstream.body.send_these(DATA[HALF:-1]).end()
+        mirror.turn(times=10)
+        source.answer.callback(None)
+        assert [type(sampled[0]), type(joining.error)] == [CorruptContent] * 2
 
 
 def test_of_a_blob_of_unknown_size_there_is_no_sample(mirror: Mirror, upstream: Upstream) -> None:
@@ -385,18 +393,5 @@ def test_of_a_blob_of_unknown_size_there_is_no_sample(mirror: Mirror, upstream: 
     joining = mirror.join(source)
     assert source.held.size is None
     assert now(sample_of(source)) is None
-    joining.cancel()
-    finish(upstream, mirror)
-
-
-def test_there_is_no_sample_when_the_disk_is_full(
-    mirror: Mirror, upstream: Upstream, source: HeldCheck, joining: Joining
-) -> None:
-    """A sample does not wait for bytes that the disk has not taken."""
-    sampled = watch(sample_of(source))
-    with full(HALF):
-        upstream.body.advance()
-    mirror.turn(times=10)
-    assert sampled == [None]
     joining.cancel()
     finish(upstream, mirror)

@@ -135,32 +135,24 @@ def test_the_next_reader_requests_the_rest(mirror: Mirror, upstream: Upstream, i
     assert [source.opens for source in sources] == [1 + is_refused, 1]
 
 
-@pytest.mark.parametrize("error", [TooManyRequests(), Unavailable(status=503), TimedOut()])
-def test_429_5xx_and_timeouts_are_retried(mirror: Mirror, upstream: Upstream, error: RegistryError) -> None:
-    """An upstream that gave the beginning, and is limited or out of order just now, is asked again."""
-    source = Source(upstream)
-    client = mirror.read(source)
+@pytest.mark.parametrize("error", [TooManyRequests(), Unavailable(status=503), TimedOut(), Denied()])
+def test_only_429_5xx_and_timeouts_are_retried(
+    mirror: Mirror, upstream: Upstream, error: RegistryError
+) -> None:
+    """Another refusal of the rest fails the reader; the partial file is kept for others."""
+    client = mirror.read(source := Source(upstream))
     upstream.body.advance(HALF)
     source.refusal = error
     upstream.body.break_off()
     mirror.turn()
     source.refusal = None
     mirror.turn(1.0, times=5)
-    finish(upstream, mirror)
-    assert (client.data, client.outcome) == (DATA, True)
-
-
-def test_the_partial_file_is_kept_when_all_readers_are_refused(mirror: Mirror, upstream: Upstream) -> None:
-    """When all readers are refused the rest, the partial file is kept: another one may be granted it."""
-    source = Source(upstream)
-    client = mirror.read(source)
-    upstream.body.advance(HALF)
-    source.refusal = Denied()
-    upstream.body.break_off()
-    mirror.turn()
-    assert isinstance(client.outcome, Denied)
-    assert mirror.part.read_bytes() == DATA[:HALF]
-    assert not mirror.is_downloading
+    if isinstance(error, Denied):
+        assert (client.outcome, mirror.is_downloading) == (error, False)
+        assert mirror.part.read_bytes() == DATA[:HALF]
+    else:
+        finish(upstream, mirror)
+        assert (client.data, client.outcome) == (DATA, True)
 
 
 def test_the_next_reader_begins_when_the_first_is_refused(mirror: Mirror, upstream: Upstream) -> None:

@@ -353,11 +353,9 @@ class Mirror:
         return Joining(Deferred.fromCoroutine(joining))
 
     def enter(self, source: ISource, repository: Repository = BUSYBOX) -> IDownloadReader:
-        """Join, which must succeed at once."""
         return self.join(source, repository).reader
 
     def read(self, source: ISource, part: ContentRange | None = None, client: Client | None = None) -> Client:
-        """Join, and have a client read."""
         descriptor = evolve(self.descriptor, size=part.length) if part else self.descriptor
         return (client or Client()).read(self.enter(source), descriptor, part)
 
@@ -390,7 +388,6 @@ def open_files(root: Path) -> list[tuple[int, str]]:
 
 
 def part(first: int, last: int) -> ContentRange:
-    """A part of the blob."""
     return ContentRange(first, last, SIZE)
 
 
