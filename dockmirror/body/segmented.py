@@ -16,7 +16,7 @@ from ..oci.errors import RegistryError, Unreachable
 from ..oci.ranges import ContentRange
 from .consumers import EarlyStopConsumer, ProducerSwitch, SequentialConsumer
 from .in_memory import BytesBody
-from .resuming import ResumingBody
+from .wrappers import ResumingBody
 
 OpenRange = Callable[[int, int], Awaitable[IBody]]
 """Opens the bytes from one offset to another, inclusive, or fails with a ``RegistryError``."""

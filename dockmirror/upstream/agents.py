@@ -1,16 +1,19 @@
-"""Agents that wrap another agent: each changes, bounds or measures the requests to an upstream's servers."""
+"""Agents that wrap another agent, and change, bound or measure the requests to an upstream's servers."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 from urllib.parse import urlsplit
 
 from attrs import evolve, frozen
-from twisted.internet.defer import Deferred, DeferredSemaphore, fail
+from treq.client import HTTPClient
+from treq.cookies import IndexableCookieJar
+from twisted.internet.defer import Deferred, DeferredSemaphore, fail, succeed
 from twisted.internet.error import ConnectBindError, ConnectError, DNSLookupError
-from twisted.internet.interfaces import IProtocol, IReactorTime, IStreamClientEndpoint
+from twisted.internet.interfaces import IConsumer, IProtocol, IReactorTime, IStreamClientEndpoint
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.components import proxyForInterface
 from twisted.python.failure import Failure
@@ -23,7 +26,7 @@ from ..concurrency.backoff import Backoff
 from ..headers import first
 from ..metrics import Metrics
 from .bounded_endpoint import with_timeout
-from .upload_transport import RequestBodyProducer
+from .upload_client import RequestBodyProducer
 
 FIRST_DELAY, LONGEST_DELAY = 1.0, 30.0
 """Seconds for which a host's circuit is open after the first failure, doubled with each that follows.
@@ -288,3 +291,27 @@ def raw_path(uri: URI) -> bytes:
     parameters = b";" + uri.params if uri.params else b""
     query = b"?" + uri.query if uri.query else b""
     return (uri.path or b"/") + parameters + query
+
+
+@implementer(IBodyProducer)
+class _Form:
+    """A form, written at once: it is short."""
+
+    def __init__(self, data: bytes) -> None:
+        self.length = len(data)
+        self._data = data
+
+    def startProducing(self, consumer: IConsumer) -> Deferred[None]:
+        consumer.write(self._data)
+        return succeed(None)
+
+    def pauseProducing(self) -> None:
+        """Do nothing: all is written."""
+
+    resumeProducing = stopProducing = pauseProducing
+
+
+def make_http_client(agent: IAgent) -> HTTPClient:
+    """Return treq without its decoding, and without cookies: clients must not share them."""
+    jar = IndexableCookieJar(policy=DefaultCookiePolicy(allowed_domains=[]))
+    return HTTPClient(IdentityEncodingAgent(agent), jar, _Form)

@@ -11,8 +11,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from ..concurrency.backoff import Backoff
-from ..concurrency.single_flight import SingleFlight
-from ..concurrency.ttl_cache import TTLCache
+from ..concurrency.caching import SingleFlight, TTLCache
 from ..interfaces import IAccount
 from ..oci.credentials import Credentials
 from ..oci.errors import Unavailable

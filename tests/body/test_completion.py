@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.internet.defer import CancelledError
 from zope.interface.verify import verifyObject
 
-from dockmirror.body.completion import CompletionObserver
+from dockmirror.body.wrappers import CompletionObserver
 from dockmirror.interfaces import IBody
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.errors import Unreachable

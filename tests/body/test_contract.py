@@ -11,12 +11,9 @@ from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
 from dockmirror.body.in_memory import BytesBody
-from dockmirror.body.resuming import ResumingBody
 from dockmirror.body.segmented import SegmentedBody
-from dockmirror.body.size_limited import SizeLimitedBody
-from dockmirror.body.slice import Slice
-from dockmirror.body.tee import Tee
 from dockmirror.body.verified import ErrorPageGuardBody, VerifiedBody
+from dockmirror.body.wrappers import ResumingBody, SizeLimitedBody, Slice, Tee
 from dockmirror.interfaces import IBody
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest

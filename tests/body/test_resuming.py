@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 
-from dockmirror.body.resuming import PAUSES, ResumingBody
+from dockmirror.body.wrappers import PAUSES, ResumingBody
 from dockmirror.interfaces import IBody
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.errors import Denied, RegistryError, TimedOut, Unavailable, Unreachable

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 
-from dockmirror.body.resuming import PAUSES
 from dockmirror.body.segmented import SegmentedBody
+from dockmirror.body.wrappers import PAUSES
 from dockmirror.interfaces import IBody
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.errors import Denied, RegistryError, TooManyRequests, Unavailable, Unreachable

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dockmirror.body.size_limited import SizeLimitedBody
+from dockmirror.body.wrappers import SizeLimitedBody
 from dockmirror.oci.errors import Unavailable
 
 from ..answering import Feed, Pieces, Recorder, now, watch

@@ -9,8 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConsumer
 from twisted.internet.task import Clock
 
-from dockmirror.body.resuming import ResumingBody
-from dockmirror.body.slice import Slice
+from dockmirror.body.wrappers import ResumingBody, Slice
 from dockmirror.interfaces import IBody
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest

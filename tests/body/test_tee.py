@@ -7,7 +7,7 @@ import sys
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dockmirror.body.tee import Tee
+from dockmirror.body.wrappers import Tee
 from dockmirror.oci.descriptor import Descriptor
 
 from ..answering import Feed, Recorder, watch

@@ -6,7 +6,7 @@ import pytest
 from twisted.internet.task import Clock
 
 from dockmirror.body.verified import CorruptContent
-from dockmirror.concurrency.circuit_breaker import (
+from dockmirror.concurrency.backoff import (
     FIRST,
     LIMITED,
     LIMITED_LONGEST,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
 
-from dockmirror.concurrency.single_flight import SingleFlight
+from dockmirror.concurrency.caching import SingleFlight
 
 from ..answering import now, watch
 

@@ -7,7 +7,7 @@ import weakref
 import pytest
 from twisted.internet.task import Clock
 
-from dockmirror.concurrency.ttl_cache import TTLCache
+from dockmirror.concurrency.caching import TTLCache
 
 
 @pytest.fixture

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from dockmirror.tls.acme_client import AcmeClient
-from dockmirror.tls.acme_store import AcmeStore
-from dockmirror.tls.certificate_renewal import AuthorityUnavailable
+from dockmirror.tls.acme_renewal import AcmeStore, AuthorityUnavailable
 
 
 def test_an_account_that_is_broken(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dockmirror.tls.acme_store import AcmeStore
+from dockmirror.tls.acme_renewal import AcmeStore
 from dockmirror.tls.certificate_files import read_certificate_folder
 from tests.issued import NOW, issue
 

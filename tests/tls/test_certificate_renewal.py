@@ -6,7 +6,7 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from dockmirror.tls.certificate_renewal import (
+from dockmirror.tls.acme_renewal import (
     CHECK_PERIOD,
     AuthorityUnavailable,
     CertificateRenewal,

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dockmirror.upstream.proxy import Proxy, ProxyError
-from dockmirror.upstream.proxy_handshakes import connect_handshake, socks5_handshake
+from dockmirror.upstream.tunnel import connect_handshake, socks5_handshake
 from tests.openings import Talk
 
 HTTP = Proxy("http", "proxy.example", 3128)

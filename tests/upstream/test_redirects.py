@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 from twisted.web.client import HTTPConnectionPool
 
 from dockmirror.oci.errors import Unavailable, Unreachable
-from dockmirror.upstream.redirects import MAX_REDIRECTS, FinalResponse, follow_redirects
+from dockmirror.upstream.upstream_responses import MAX_REDIRECTS, FinalResponse, follow_redirects
 from tests.fakes import ENDLESS, Reply, Wire, World
 from tests.stacks import Outcome, client, now
 

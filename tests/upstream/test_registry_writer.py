@@ -20,10 +20,11 @@ from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.errors import BlobUploadUnknown, RangeInvalid, RegistryError, Unavailable
 from dockmirror.oci.reference import Repository
 from dockmirror.oci.write import UploadSession, UploadTarget, Write, WriteResult
+from dockmirror.upstream.agents import IdentityEncodingAgent, make_http_client
 from dockmirror.upstream.registry_writer import LocationSigner, RegistryWriter
 from dockmirror.upstream.token_relay import ChallengeCache
 from dockmirror.upstream.upload_client import UploadClient
-from dockmirror.upstream.upstream_client import UpstreamClient, make_http_client
+from dockmirror.upstream.upstream_client import UpstreamClient
 from tests.fakes import Reply, World
 from tests.stacks import now
 
@@ -86,7 +87,9 @@ class Asked:
         self.seals = LocationSigner([b"k" * 32], "r")
         client = UpstreamClient(make_http_client(self.world.agent), clock, "r", url)
         handshake = ChallengeCache(client, url, clock)
-        submitting = UploadClient(self.world.agent, client, clock, 60.0, lambda _: None)
+        submitting = UploadClient(
+            IdentityEncodingAgent(self.world.agent), client, clock, 60.0, lambda _: None
+        )
         self.writing = RegistryWriter(url, client, submitting, handshake, self.seals)
 
     def write(self, write: Write, data: bytes = b"") -> WriteResult:

@@ -21,16 +21,15 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from dockmirror.upstream.addresses import AllowedAddresses
-from dockmirror.upstream.checked_endpoint import AddressRefused
-from dockmirror.upstream.resolvers import (
+from dockmirror.upstream.checked_endpoint import (
     FAMILIES,
     AddressFamilyResolver,
+    AddressRefused,
     FixedAddresses,
     canonical_host,
     threaded_resolver,
 )
-from dockmirror.upstream.server_trust import make_tls_policy
-from dockmirror.upstream.upstream_endpoints import UpstreamEndpoints
+from dockmirror.upstream.upstream_endpoints import UpstreamEndpoints, make_tls_policy
 from tests.connections import ALSO_PUBLIC, ALSO_PUBLIC6, PUBLIC, PUBLIC6, Connections, FakeResolver
 from tests.listening import Listening, Server, reactor
 

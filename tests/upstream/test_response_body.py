@@ -16,7 +16,7 @@ from zope.interface.verify import verifyObject
 from dockmirror.interfaces import IBody
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.errors import TimedOut, Unreachable
-from dockmirror.upstream.response_body import ResponseBody
+from dockmirror.upstream.upstream_client import ResponseBody
 from tests.fakes import Wire
 from tests.stacks import Outcome, client
 

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import serialization
 from treq import content
 from twisted.internet.error import SSLError
 
-from dockmirror.upstream.server_trust import make_tls_policy
+from dockmirror.upstream.upstream_endpoints import make_tls_policy
 from tests.connections import PUBLIC, Connections, connections, failure_of
 from tests.listening import AUTHORITY, Authority, Listening, Server, real_agent, soon
 

@@ -24,9 +24,10 @@ from dockmirror.oci.challenge import Challenge
 from dockmirror.oci.credentials import Credentials
 from dockmirror.oci.errors import Denied, RegistryError, Unauthorized, Unavailable, Unsupported
 from dockmirror.oci.token import TokenRequest
+from dockmirror.upstream.addresses import parse_origin
+from dockmirror.upstream.agents import make_http_client
 from dockmirror.upstream.token_relay import ChallengeCache, TrustedRealms, parse_realm
-from dockmirror.upstream.upstream_client import make_http_client
-from dockmirror.upstream.urls import parse_origin, parse_url
+from dockmirror.upstream.upstream_client import parse_url
 from tests.fake_registry import basic, error
 from tests.fakes import ENDLESS, SILENT, Pairs, Reply
 from tests.internet import AUTH, HUB, PASSWORD, USER, Internet

@@ -27,7 +27,7 @@ from zope.interface.verify import verifyObject
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.errors import RegistryError
 from dockmirror.upstream.agents import UploadAgent
-from dockmirror.upstream.upload_transport import DrainingTCP, RequestBodyProducer, UnpooledConnections
+from dockmirror.upstream.upload_client import DrainingTCP, RequestBodyProducer, UnpooledConnections
 from dockmirror.upstream.upstream_client import find_root_cause
 from tests.answering import Feed
 from tests.fakes import Wire

@@ -15,7 +15,7 @@ from zope.interface.verify import verifyObject
 from dockmirror.upstream.addresses import AllowedAddresses
 from dockmirror.upstream.checked_endpoint import AddressRefused
 from dockmirror.upstream.proxy import NoProxy, Proxy, ProxyError, ProxySettings
-from dockmirror.upstream.server_trust import make_tls_policy
+from dockmirror.upstream.upstream_endpoints import make_tls_policy
 from tests.connections import ALSO_PUBLIC, PUBLIC, Connections, connections, failure_of, result_of
 
 HTTP, LOCAL, REMOTE = (

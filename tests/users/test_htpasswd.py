@@ -13,7 +13,7 @@ from twisted.cred.credentials import UsernamePassword
 from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import maybeDeferred
 
-from dockmirror.users.htpasswd import Htpasswd, bcrypt_cost, hashes_to_compare, parse_htpasswd
+from dockmirror.users import Htpasswd, bcrypt_cost, hashes_to_compare, parse_htpasswd
 from tests.stacks import Outcome, logged
 
 

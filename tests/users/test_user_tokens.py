@@ -10,7 +10,7 @@ import jwt
 import pytest
 from twisted.internet.task import Clock
 
-from dockmirror.users.user_tokens import LIFETIME, UserTokens, read_signing_keys
+from dockmirror.users import LIFETIME, UserTokens, read_signing_keys
 
 KEY, OLD = b"k" * 32, b"o" * 32
 NOW = 1_800_000_000

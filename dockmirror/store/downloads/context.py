@@ -9,7 +9,7 @@ from attrs import Factory, define, frozen
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from ...body.resuming import PAUSES
+from ...body.wrappers import PAUSES
 from ...interfaces import IContentStore
 from ..threads import RunInThread
 

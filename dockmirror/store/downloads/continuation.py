@@ -9,9 +9,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConsumer, IReactorTime
 from zope.interface import implementer
 
-from ...body.resuming import ResumingBody
-from ...body.slice import Slice
 from ...body.verified import CorruptContent, TailHoldback
+from ...body.wrappers import ResumingBody, Slice
 from ...interfaces import Answer, IBody, ISource
 from ...oci.descriptor import Descriptor
 from ...oci.digest import Digest, Verifier

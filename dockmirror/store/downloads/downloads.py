@@ -8,7 +8,7 @@ from functools import partial
 from zope.interface import implementer
 
 from ...body.verified import CorruptContent
-from ...concurrency.ttl_cache import TTLCache
+from ...concurrency.caching import TTLCache
 from ...interfaces import IDownloadReader, IDownloads, ISource
 from ...oci.consent import HeldBlob
 from ...oci.digest import Digest

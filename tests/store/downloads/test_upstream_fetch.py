@@ -8,8 +8,8 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from dockmirror.body.in_memory import NoBody
-from dockmirror.body.resuming import PAUSES
 from dockmirror.body.verified import TAIL_HOLDBACK, CorruptContent
+from dockmirror.body.wrappers import PAUSES
 from dockmirror.interfaces import Answer, ContentKind
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.errors import (
