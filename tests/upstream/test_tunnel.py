@@ -10,7 +10,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.error import ConnectionRefusedError as Refused
 from twisted.internet.error import TimeoutError as ConnectTimedOut
 from twisted.internet.interfaces import IStreamClientEndpoint
-from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.web.client import URI, ResponseFailed
 from twisted.web.iweb import IResponse
@@ -19,7 +19,7 @@ from zope.interface.verify import verifyObject
 from dockmirror.upstream.bounded_endpoint import HEADERS_LIMIT, READ_SIZE, HeadersTooLong
 from dockmirror.upstream.proxy import Proxy, ProxyError, ProxySettings
 from dockmirror.upstream.tunnel import ANSWER_LIMIT, TunnelEndpoint
-from tests.connections import Connections, Wire, failure_of, result_of
+from tests.connections import Connections, FakeResolver, Wire, failure_of, result_of
 
 PRIVATE = "10.9.9.9"
 HTTP = Proxy.parse("http://user:hidden@proxy.example:3128")
@@ -28,9 +28,9 @@ OPENED = {HTTP: [b"HTTP/1.1 200 OK\r\n\r\n"], SOCKS: [b"\x05\x00", b"\x05\x00\x0
 both = pytest.mark.parametrize("proxy", [HTTP, SOCKS], ids=["http", "socks5h"])
 
 
-def _through(proxy: Proxy, **choices: Any) -> Connections:
+def _through(proxy: Proxy, **options: Any) -> Connections:
     """Return connections that resolve the proxy's name only."""
-    return Connections({"proxy.example": [PRIVATE]}, proxies=ProxySettings(proxy, proxy), **choices)
+    return Connections({"proxy.example": [PRIVATE]}, proxies=ProxySettings(proxy, proxy), **options)
 
 
 def _open(here: Connections, proxy: Proxy, more: bytes = b"") -> Wire:
@@ -44,52 +44,36 @@ def _open(here: Connections, proxy: Proxy, more: bytes = b"") -> Wire:
     return wire
 
 
-def _asked(proxy: Proxy) -> tuple[Connections, Wire, Deferred[IResponse]]:
+def _request(proxy: Proxy) -> tuple[Connections, Wire, Deferred[IResponse]]:
     """Return a request that was sent through a proxy and not answered."""
     here = _through(proxy)
     response = here.get()
     return here, _open(here, proxy), response
 
 
-class _Told(Protocol):
+class _EventRecorder(Protocol):
     """A protocol that records its events."""
 
     def __init__(self) -> None:
-        self.told: list[object] = []
+        self.events: list[object] = []
 
     def connectionMade(self) -> None:
-        self.told.append("made")
+        self.events.append("made")
 
     def dataReceived(self, data: bytes) -> None:
-        self.told.append(data)
+        self.events.append(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self.told.append(reason.type)
-
-
-class _Telling:
-    """A factory that makes one protocol, and keeps it."""
-
-    def __init__(self) -> None:
-        self.protocol = _Told()
-        self.doStart = self.doStop = lambda: None
-
-    def buildProtocol(self, addr: object) -> _Told:
-        return self.protocol
+        self.events.append(reason.type)
 
 
 def _connect(here: Connections) -> tuple[Deferred[Any], list[object]]:
-    telling: Any = _Telling()
-    connecting = here.endpoints.endpointForURI(URI.fromBytes(b"http://r.example/")).connect(telling)
+    """Return a connection on its way, and the events of its protocol."""
+    recorder = _EventRecorder()
+    endpoint = here.endpoints.endpointForURI(URI.fromBytes(b"http://r.example/"))
+    connecting = endpoint.connect(Factory.forProtocol(lambda: recorder))
     here.reactor.advance(0)
-    return connecting, telling.protocol.told
-
-
-@both
-def test_a_tunnel_is_an_endpoint(proxy: Proxy) -> None:
-    here = _through(proxy)
-    other = here.endpoints.endpointForURI(URI.fromBytes(b"http://r.example/"))
-    verifyObject(IStreamClientEndpoint, TunnelEndpoint(other, proxy, "r.example", 80, 1, here.reactor))
+    return connecting, recorder.events
 
 
 @both
@@ -102,31 +86,48 @@ def test_a_proxy_may_have_a_private_address(proxy: Proxy) -> None:
 
 
 @both
-def test_a_proxy_at_a_metadata_service_is_refused(proxy: Proxy) -> None:
-    here = _through(proxy, resolver=Connections({"proxy.example": ["169.254.169.254"]}).endpoints.resolver)
+@pytest.mark.parametrize(
+    ("addresses", "reason"),
+    [(["169.254.169.254"], "proxy.example resolves to 169.254.169.254"), ([], "DNS lookup failed")],
+)
+def test_a_proxy_without_an_allowed_address_is_named(proxy: Proxy, addresses: list[str], reason: str) -> None:
+    """The upstream is not; a metadata service is never allowed."""
+    here = _through(proxy, resolver=FakeResolver({"proxy.example": addresses}))
     failed = failure_of(here.connect(b"http://r.example/"))
     assert isinstance(failed, ProxyError)
-    assert "metadata service" in str(failed)
+    assert str(failed).startswith(f"the proxy {proxy} cannot be connected to: {reason}")
     assert here.dialled() == []
+
+
+@both
+def test_an_unreachable_proxy_is_named(proxy: Proxy) -> None:
+    here = _through(proxy)
+    connecting = here.connect(b"http://r.example/")
+    here.reactor.tcpClients[0][2].clientConnectionFailed(here.reactor.connectors[0], Failure(Refused()))
+    reason = "cannot be connected to: Connection was refused"
+    assert str(failure_of(connecting)).startswith(f"the proxy {proxy} {reason}")
 
 
 @both
 def test_a_connection_is_made_once_the_proxy_has_opened_it(proxy: Proxy) -> None:
     """Bytes that the server has sent by then are delivered."""
     here = _through(proxy)
-    connecting, message = _connect(here)
-    assert message == []
+    uri = URI.fromBytes(b"http://r.example/")
+    other = here.endpoints.endpointForURI(uri)
+    verifyObject(IStreamClientEndpoint, TunnelEndpoint(other, proxy, "r.example", 80, 1, here.reactor))
+    connecting, events = _connect(here)
+    assert events == []
     wire = _open(here, proxy, b"hello")
     result_of(connecting)
     wire.protocol.dataReceived(b"again")
     wire.protocol.connectionLost(Failure(ConnectionDone()))
-    assert message == ["made", b"hello", b"again", ConnectionDone]
+    assert events == ["made", b"hello", b"again", ConnectionDone]
 
 
 @both
 def test_the_server_gets_the_request_as_if_directly(proxy: Proxy) -> None:
     """The proxy is not mentioned in it."""
-    here, wire, response = _asked(proxy)
+    here, wire, response = _request(proxy)
     assert wire.value() == b"GET / HTTP/1.1\r\nHost: r.example\r\n\r\n"
     wire.protocol.dataReceived(b"HTTP/1.1 204 No Content\r\n\r\n")
     assert result_of(response).code == 204
@@ -149,24 +150,21 @@ def test_tls_is_spoken_with_the_server(proxy: Proxy) -> None:
 
 @both
 def test_limits_apply_behind_a_proxy(proxy: Proxy) -> None:
-    here, wire, response = _asked(proxy)
+    """A slow reader pauses the socket."""
+    here, wire, response = _request(proxy)
     assert wire.bufferSize == READ_SIZE
     assert not wire.delay
+    wire.protocol.dataReceived(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n12345")
+    assert wire.producerState == "paused"
+    result_of(response).deliverBody(Protocol())
+    assert wire.producerState == "producing"
+    here, wire, response = _request(proxy)
     wire.protocol.dataReceived(b"HTTP/1.1 200 OK\r\n" + b"X: yyyyyyyyyyyy\r\n" * (HEADERS_LIMIT // 16))
     assert wire.aborted
     here.reactor.advance(0)
     failed = failure_of(response)
     assert isinstance(failed, ResponseFailed)
     assert isinstance(failed.reasons[0].value, HeadersTooLong)
-
-
-@both
-def test_a_slow_reader_pauses_the_socket(proxy: Proxy) -> None:
-    _, wire, response = _asked(proxy)
-    wire.protocol.dataReceived(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n12345")
-    assert wire.producerState == "paused"
-    result_of(response).deliverBody(Protocol())
-    assert wire.producerState == "producing"
 
 
 @pytest.mark.parametrize(
@@ -220,63 +218,30 @@ def test_answers_arrive_in_any_pieces(proxy: Proxy) -> None:
 
 
 @both
-def test_a_proxy_that_closes_early_is_an_error(proxy: Proxy) -> None:
-    here = _through(proxy)
-    connecting, events = _connect(here)
-    here.accept().protocol.connectionLost(Failure(ConnectionDone()))
-    failed = failure_of(connecting)
-    assert isinstance(failed, ProxyError)
-    assert str(failed) == f"the proxy {proxy} closed the connection without answering"
-    assert events == []
-    assert here.reactor.getDelayedCalls() == []
-
-
-@both
-def test_a_silent_proxy_is_left_after_the_timeout(proxy: Proxy) -> None:
+@pytest.mark.parametrize("ending", ["closed", "silent", "cancelled"])
+def test_a_proxy_that_does_not_answer_is_left(proxy: Proxy, ending: str) -> None:
     here = _through(proxy, connect_timeout=3)
-    connecting = here.connect(b"http://r.example/")
+    connecting, events = _connect(here)
     wire = here.accept()
     here.reactor.advance(2.9)
     assert not wire.aborted
-    here.reactor.advance(0.1)
-    late = failure_of(connecting)
-    assert isinstance(late, ConnectTimedOut)
-    assert f"the proxy {proxy} connecting to r.example:80 took more than 3 s" in str(late)
-    assert wire.aborted
-    here.reactor.advance(0)
-    assert here.reactor.getDelayedCalls() == []
-
-
-@both
-def test_cancelling_aborts_the_connection(proxy: Proxy) -> None:
-    here = _through(proxy)
-    connecting, events = _connect(here)
-    wire = here.accept()
-    connecting.cancel()
-    assert isinstance(failure_of(connecting), CancelledError)
-    assert wire.aborted
+    error: type[BaseException]
+    if ending == "closed":
+        wire.protocol.connectionLost(Failure(ConnectionDone()))
+        error, message = ProxyError, f"the proxy {proxy} closed the connection without answering"
+    elif ending == "silent":
+        here.reactor.advance(0.1)
+        error, message = ConnectTimedOut, f"the proxy {proxy} connecting to r.example:80 took more than 3 s"
+    else:
+        connecting.cancel()
+        error, message = CancelledError, ""
+    failed = failure_of(connecting)
+    assert type(failed) is error
+    assert message in str(failed)
+    assert wire.aborted is (ending != "closed")
     here.reactor.advance(0)
     assert events == []
     assert here.reactor.getDelayedCalls() == []
-
-
-@both
-def test_an_unreachable_proxy_is_named(proxy: Proxy) -> None:
-    """The upstream is not."""
-    here = _through(proxy)
-    connecting = here.connect(b"http://r.example/")
-    here.reactor.tcpClients[0][2].clientConnectionFailed(here.reactor.connectors[0], Failure(Refused()))
-    assert str(failure_of(connecting)).startswith(
-        f"the proxy {proxy} cannot be connected to: Connection was ref"
-    )
-
-
-@both
-def test_a_proxy_without_an_address_is_named(proxy: Proxy) -> None:
-    """The upstream is not."""
-    here = _through(proxy, resolver=Connections({}).endpoints.resolver)
-    failed = failure_of(here.connect(b"http://r.example/"))
-    assert str(failed).startswith(f"the proxy {proxy} cannot be connected to: DNS lookup failed")
 
 
 def test_connecting_to_a_proxy_has_the_timeout() -> None:
@@ -289,18 +254,13 @@ def test_connecting_to_a_proxy_has_the_timeout() -> None:
 
 
 def test_tls_with_a_proxy_uses_the_proxys_name() -> None:
-    here = _through(Proxy.parse("https://user:hidden@proxy.example"))
-    here.connect(b"http://r.example/")
-    hello = here.accept().value()
-    assert hello.startswith(b"\x16\x03")
-    assert b"\x00\x0dproxy.example" in hello
-    assert b"CONNECT" not in hello
-
-
-def test_failing_tls_with_a_proxy_says_why() -> None:
+    """If it fails the error says why."""
     here = _through(Proxy.parse("https://user:hidden@proxy.example"))
     connecting, events = _connect(here)
     wire = here.accept()
+    assert wire.value().startswith(b"\x16\x03")
+    assert b"\x00\x0dproxy.example" in wire.value()
+    assert b"CONNECT" not in wire.value()
     wire.protocol.dataReceived(b"HTTP/1.0 400 Bad Request\r\n\r\n")
     wire.protocol.connectionLost(Failure(ConnectionDone()))
     failed = failure_of(connecting)
