@@ -13,14 +13,11 @@ from treq import content
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.error import ConnectionAborted, ConnectionDone, SSLError
-from twisted.internet.error import TimeoutError as ConnectTimedOut
 from twisted.internet.interfaces import (
     IHandshakeListener,
     IProtocol,
-    IProtocolFactory,
     IPushProducer,
     ISSLTransport,
-    IStreamClientEndpoint,
     ITCPTransport,
 )
 from twisted.internet.protocol import Factory, Protocol, connectionDone
@@ -39,7 +36,7 @@ from dockmirror.upstream.bounded_endpoint import (
     HeadersTooLong,
 )
 from tests.connections import PUBLIC, Connections, Wire, connections, failure_of, result_of
-from tests.listening import AUTHORITY, HEAD, Endless, Listening, Silent, Vanished, real_agent, soon
+from tests.listening import AUTHORITY, HEAD, Endless, Listening, Vanished, real_agent, soon
 
 
 @pytest.mark.parametrize("cancelled", [False, True])
@@ -250,61 +247,46 @@ class _Receiving(Protocol):
         self.lost = True
 
 
-@implementer(IStreamClientEndpoint)
-class _TlsEndpoint:
-    """An endpoint whose TLS handshakes are complete at once; it keeps the last connection."""
+class _TlsConnection:
+    """A bounded connection over TLS, and its client, which reads a body."""
 
-    connection: IProtocol
+    def __init__(self) -> None:
+        self.clock, self.client = Clock(), _Receiving()
+        factory = Factory.forProtocol(lambda: self.client)
+        endpoint = BoundedEndpoint(self, "r.example", 10.0, self.clock)  # type: ignore[arg-type]
+        assert result_of(endpoint.connect(factory)) is self.client
+        IPushProducer(self.protocol).pauseProducing()
 
-    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
-        connection = protocolFactory.buildProtocol(IPv4Address("TCP", PUBLIC, 443))
-        assert connection is not None
+    def connect(self, factory: Any) -> Deferred[IProtocol]:
         transport = StringTransport()
         directlyProvides(transport, ISSLTransport)
-        connection.makeConnection(transport)
-        IHandshakeListener(connection).handshakeCompleted()
-        self.connection = connection
-        return succeed(connection)
+        self.protocol: IProtocol = factory.buildProtocol(IPv4Address("TCP", PUBLIC, 443))
+        self.protocol.makeConnection(transport)
+        IHandshakeListener(self.protocol).handshakeCompleted()
+        return succeed(self.protocol)
 
 
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def tls(clock: Clock) -> tuple[IProtocol, _Receiving]:
-    """Return a bounded connection over TLS, and its client, which reads a body."""
-    client, endpoint = _Receiving(), _TlsEndpoint()
-    factory = Factory.forProtocol(lambda: client)
-    assert result_of(BoundedEndpoint(endpoint, "r.example", 10.0, clock).connect(factory)) is client
-    IPushProducer(endpoint.connection).pauseProducing()
-    return endpoint.connection, client
-
-
-def test_tls_records_of_one_read_are_one_piece(clock: Clock, tls: tuple[IProtocol, _Receiving]) -> None:
+def test_tls_records_of_one_read_are_one_piece() -> None:
     """Received records are delivered before the loss."""
-    connection, client = tls
+    tls = _TlsConnection()
     for record in (b"1", b"2", b"3"):
-        connection.dataReceived(record)
-    assert client.pieces == []
-    clock.advance(0)
-    assert client.pieces == [b"123"]
-    connection.dataReceived(b"4")
-    connection.connectionLost(Failure(ConnectionDone()))
-    assert (client.pieces, client.lost) == ([b"123", b"4"], True)
-    clock.advance(0)
-    assert client.pieces == [b"123", b"4"]
+        tls.protocol.dataReceived(record)
+    assert tls.client.pieces == []
+    tls.clock.advance(0)
+    assert tls.client.pieces == [b"123"]
+    tls.protocol.dataReceived(b"4")
+    tls.protocol.connectionLost(Failure(ConnectionDone()))
+    assert tls.client.lost
+    tls.clock.advance(0)
+    assert tls.client.pieces == [b"123", b"4"]
 
 
-def test_a_client_that_dropped_its_connection_gets_nothing_more(
-    clock: Clock, tls: tuple[IProtocol, _Receiving]
-) -> None:
-    connection, client = tls
-    connection.dataReceived(b"1")
-    ITCPTransport(client.transport).abortConnection()
-    clock.advance(0)
-    assert client.pieces == []
+def test_a_client_that_dropped_its_connection_gets_nothing_more() -> None:
+    tls = _TlsConnection()
+    tls.protocol.dataReceived(b"1")
+    ITCPTransport(tls.client.transport).abortConnection()
+    tls.clock.advance(0)
+    assert tls.client.pieces == []
 
 
 class _Leaving(Protocol):
@@ -343,15 +325,6 @@ async def test_a_server_with_endless_headers_is_left(serve: Callable[..., Listen
     with pytest.raises(ResponseFailed) as failed:
         await real_agent(ca_file).request(b"GET", server.url())
     assert isinstance(failed.value.reasons[0].value, HeadersTooLong)
-    await server.accepted[0].lost
-    assert server.clients() == []
-
-
-@pytest_twisted.ensureDeferred
-async def test_a_server_that_never_begins_tls_is_left(serve: Callable[..., Listening], ca_file: str) -> None:
-    server = serve(Silent)
-    with pytest.raises(ConnectTimedOut, match=r"the TLS handshake with r.example took more than 1 s"):
-        await real_agent(ca_file, timeout=1).request(b"GET", server.url())
     await server.accepted[0].lost
     assert server.clients() == []
 

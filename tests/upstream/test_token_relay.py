@@ -82,29 +82,16 @@ def test_a_request_by_form(internet: Internet) -> None:
 @pytest.mark.parametrize("form", [False, True])
 def test_the_realms_own_query_is_kept(internet: Internet, form: bool) -> None:
     """nvcr.io puts a scope with a comma there, and names no service; a login in a realm is not sent."""
-    challenge(internet, f'Bearer realm="https://name:s3cret@{AUTH}/token?scope=x:y:pull,push&z=%2F"')
+    challenge(
+        internet,
+        'Basic realm="x"',
+        f'Bearer realm="https://name:s3cret@{AUTH}/token?scope=x:y:pull,push&z=%2F"',
+    )
     take(internet, *PULL, form=form)
     (seen,) = internet.asked(AUTH)
     assert seen.query[:2] == (("scope", "x:y:pull,push"), ("z", "/"))
     assert (seen.form if form else seen.query[2:]) == PULL
     assert seen.authorization is None
-
-
-@pytest.mark.parametrize(
-    "challenges",
-    [
-        [f'Bearer realm="https://{AUTH}/token",service="a, b"'],
-        [f'bearer service = "a, b" , REALM="https://{AUTH}/tok\\en",,'],
-        ['Basic realm="x, Bearer realm=y"', f'Bearer realm="https://{AUTH}/token",service="a, b"'],
-        [f'Basic realm="x", Bearer realm=https://{AUTH}/token,service="a, b",scope="z:p:pull,push"'],
-    ],
-)
-def test_challenges_of_all_spellings(internet: Internet, challenges: list[str]) -> None:
-    """In several lines or in one, quoted or not, in any order and letter case."""
-    challenge(internet, *challenges)
-    take(internet, *PULL)
-    (seen,) = internet.asked(AUTH)
-    assert (seen.path, seen.query) == ("/token", (("service", "a, b"), *PULL))
 
 
 @pytest.mark.parametrize("form", [False, True])
@@ -213,16 +200,12 @@ def test_an_invalid_realm_is_not_asked(realm: str) -> None:
         parse_realm(Challenge("Bearer", {"realm": realm}))
 
 
-def test_an_upstream_without_a_login_gives_a_marker_as_a_token(internet: Internet) -> None:
-    """A client can go on with it."""
+def test_an_upstream_without_tokens(internet: Internet) -> None:
+    """A client can go on with a marker; it gets 404 with the reason if the upstream demands a password."""
     answer = now(upstream(internet.agent, url="https://registry.k8s.io").token(TokenRequest.parse(PULL)))
     fields = json.loads(bytes_of(answer.body))
     assert fields["token"] == fields["access_token"] == "anonymous"  # noqa: S105
     assert answer.upstream_status is None
-
-
-def test_an_upstream_with_basic_has_no_tokens(internet: Internet) -> None:
-    """The client gets 404, with the reason."""
     challenge(internet, 'Basic realm="Registry"')
     with pytest.raises(Unsupported, match="Basic") as raised:
         take(internet, *PULL)
