@@ -83,7 +83,7 @@ class Htpasswd:
     def is_verified(self, credentials: IUsernamePassword) -> bool:
         """Return whether this user's password was verified before, without hashing it with bcrypt."""
         self._reload_if_changed()
-        hashed = self._hash(credentials)
+        hashed = self._find_hash(credentials)
         return hashed is not None and _digest(credentials, hashed) in self._verified
 
     def requestAvatarId(self, credentials: IUsernamePassword) -> Deferred[bytes | tuple[()]]:
@@ -94,7 +94,7 @@ class Htpasswd:
         if self.is_verified(credentials):
             return credentials.username
         hashed, highest = (
-            self._hash(credentials),
+            self._find_hash(credentials),
             max(map(bcrypt_cost, self._hashes.values()), default=_MIN_COST),
         )
         matches = await self._in_thread(partial(_matches_hash, credentials.password, hashed, highest))
@@ -103,7 +103,7 @@ class Htpasswd:
         self._verified.add(_digest(credentials, hashed))
         return credentials.username
 
-    def _hash(self, credentials: IUsernamePassword) -> bytes | None:
+    def _find_hash(self, credentials: IUsernamePassword) -> bytes | None:
         return self._hashes.get(credentials.username.decode("utf-8", "replace"))
 
     def _reload_if_changed(self) -> None:
@@ -200,7 +200,7 @@ class UserTokens:
         """Return the user that the token names, or None if it is invalid or expired."""
         for key in self._keys:
             try:
-                # Its time is looked at below, by the clock that we were given.
+                # The time is checked below, by the given clock.
                 decoded = jwt.decode_complete(
                     token,
                     key,

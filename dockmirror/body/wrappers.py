@@ -30,7 +30,7 @@ class SizeLimitedBody:
     def deliver(self, consumer: IConsumer) -> Deferred[None]:
         """:raises Unavailable: when the body exceeds the limit."""
         counter = _LimitConsumer(consumer, self._limit)
-        return counter.forward(self._body).addCallbacks(counter.ended, counter.broken)
+        return counter.forward(self._body).addCallbacks(counter.check_size, counter.translate_failure)
 
     def discard(self) -> None:
         self._body.discard()
@@ -52,13 +52,13 @@ class _LimitConsumer(EarlyStopConsumer):
         if not self.satisfied:
             self.consumer.write(data)
 
-    def ended(self, _: None) -> None:
+    def check_size(self, _: None) -> None:
         if self.satisfied:
             raise too_large(self._limit)
 
-    def broken(self, failure: Failure) -> Failure:
+    def translate_failure(self, failure: Failure) -> Failure:
         if failure.check(CancelledError):
-            self.ended(None)
+            self.check_size(None)
         return failure
 
 
@@ -79,7 +79,7 @@ class Slice:
         """
         ends = self._length is not None and self._body.descriptor.size == self._first + self._length
         slicer = _SliceConsumer(consumer, self._first, self._length, ends)
-        return slicer.forward(self._body).addCallbacks(slicer.ended, slicer.broken)
+        return slicer.forward(self._body).addCallbacks(slicer.check_end, slicer.ignore_late_failure)
 
     def discard(self) -> None:
         self._body.discard()
@@ -107,13 +107,13 @@ class _SliceConsumer(EarlyStopConsumer):
         if wanted:
             self.consumer.write(wanted)
 
-    def ended(self, _: None) -> None:
+    def check_end(self, _: None) -> None:
         """Check that the body did not end before the part."""
         if not self.satisfied and (self._left or self._skip):
             raise Unreachable("the upstream sent less than it had announced")
 
-    def broken(self, failure: Failure) -> None:
-        """Ignore a failure after the part has passed: above all our own cancellation."""
+    def ignore_late_failure(self, failure: Failure) -> None:
+        """Ignore a failure after the part has passed: above all the own cancellation."""
         failure.trap(CancelledError, Unreachable)
         if self._left != 0:
             failure.raiseException()
@@ -121,13 +121,13 @@ class _SliceConsumer(EarlyStopConsumer):
 
 @implementer(IBody)
 class Tee:
-    """A body whose copy is given to ``keep`` after the delivery, unless it is longer than ``limit``."""
+    """A body whose copy is given to ``on_copy`` after the delivery, unless it is longer than ``limit``."""
 
-    def __init__(self, body: IBody, limit: int, keep: Callable[[bytes], None]) -> None:
+    def __init__(self, body: IBody, limit: int, on_copy: Callable[[bytes], None]) -> None:
         self.descriptor = body.descriptor
         self._body = body
         self._limit = limit
-        self._keep = keep
+        self._on_copy = on_copy
 
     def deliver(self, consumer: IConsumer) -> Deferred[None]:
         copier = _TeeConsumer(consumer, self._limit)
@@ -137,19 +137,19 @@ class Tee:
         self._body.discard()
 
     def _complete(self, copier: _TeeConsumer) -> None:
-        if copier.room >= 0:
-            self._keep(b"".join(copier.pieces))
+        if copier.remaining >= 0:
+            self._on_copy(b"".join(copier.pieces))
 
 
 class _TeeConsumer(ForwardingConsumer):
-    def __init__(self, consumer: IConsumer, room: int) -> None:
+    def __init__(self, consumer: IConsumer, limit: int) -> None:
         super().__init__(consumer)
-        self.room = room
+        self.remaining = limit
         self.pieces: list[bytes] = []
 
     def write(self, data: bytes) -> None:
-        self.room -= len(data)
-        if self.room >= 0:
+        self.remaining -= len(data)
+        if self.remaining >= 0:
             self.pieces.append(data)
         else:
             self.pieces.clear()
@@ -204,24 +204,22 @@ _log = Logger()
 
 @implementer(IBody)
 class CompletionObserver:
-    """Runs ``completed`` after the last byte; nobody waits for that, and its failure is only logged."""
+    """Runs ``on_complete`` after the last byte, without waiting for it; its failure is only logged."""
 
-    def __init__(self, content: IBody, completed: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        self.descriptor = content.descriptor
-        self._content = content
-        self._completed = completed
+    def __init__(self, body: IBody, on_complete: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self.descriptor = body.descriptor
+        self._body = body
+        self._on_complete = on_complete
 
     def deliver(self, consumer: IConsumer) -> Deferred[None]:
-        """See ``IBody``."""
-        return self._content.deliver(consumer).addCallback(self._complete)
+        return self._body.deliver(consumer).addCallback(self._complete)
 
     def discard(self) -> None:
-        """See ``IBody``."""
-        self._content.discard()
+        self._body.discard()
 
     def _complete(self, _: None) -> None:
-        Deferred.fromCoroutine(self._completed()).addErrback(_failed)
+        Deferred.fromCoroutine(self._on_complete()).addErrback(_log_failure)
 
 
-def _failed(failure: Failure) -> None:
-    _log.failure("what follows a delivery failed", failure=failure)
+def _log_failure(failure: Failure) -> None:
+    _log.failure("the action after a delivery failed", failure=failure)

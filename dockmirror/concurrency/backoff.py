@@ -20,7 +20,7 @@ from .caching import TTLCache
 Key = TypeVar("Key")
 Reason = TypeVar("Reason")
 
-_MOST = 10_000
+_MAX_KEYS = 10_000
 
 
 @frozen
@@ -48,14 +48,14 @@ class Backoff(Generic[Key, Reason]):
         self._first = first
         self._longest = longest
         self._factor = factor
-        self._pauses: TTLCache[Key, Pause[Reason]] = TTLCache(clock, _MOST)
+        self._pauses: TTLCache[Key, Pause[Reason]] = TTLCache(clock, _MAX_KEYS)
 
-    def pause(self, key: Key) -> Pause[Reason] | None:
+    def current_pause(self, key: Key) -> Pause[Reason] | None:
         """Return the pause that lasts now, or None."""
         last = self._pauses.get(key)
         return last if last is not None and self._clock.seconds() < last.until else None
 
-    def failed(self, key: Key, reason: Reason, seconds: float | None = None) -> float:
+    def record_failure(self, key: Key, reason: Reason, seconds: float | None = None) -> float:
         """Begin a pause, and return its length.
 
         :param seconds: the length, where the other side has named one.
@@ -70,7 +70,7 @@ class Backoff(Generic[Key, Reason]):
         self._pauses.put(key, Pause(now + length, length, reason), length + self._longest)
         return length
 
-    def succeeded(self, key: Key) -> None:
+    def record_success(self, key: Key) -> None:
         """End the pause, and begin with the first one after the next failure."""
         self._pauses.drop(key)
 
@@ -128,7 +128,7 @@ class RequestCircuitBreaker:
         if can_answer:
             keys += [_failure_scope(request), _Scope.SLOWNESS]
         isolated = self._isolate(request)
-        pauses = (self._backoff.pause((isolated, key)) for key in keys)
+        pauses = (self._backoff.current_pause((isolated, key)) for key in keys)
         now = self._clock.seconds()
         return next((_copy_with_remaining(pause, now) for pause in pauses if pause), None)
 
@@ -141,19 +141,21 @@ class RequestCircuitBreaker:
         if error.status == 429:
             seconds = _parse_retry_after(error.retry_after, self._clock.seconds())
             error.retry_after = str(ceil(seconds))
-        self._backoff.failed((self._isolate(request), _key(request, error)), copy(error), seconds)
-        self._notify(self._until())
+        self._backoff.record_failure(
+            (self._isolate(request), _choose_scope(request, error)), copy(error), seconds
+        )
+        self._notify(self._find_pause_end())
 
     def record_success(self, request: RegistryRequest) -> None:
         """Close all circuits of the request."""
         shared = (_Scope.CONNECTION, _Scope.SLOWNESS)
         own = (_failure_scope(request), _credentials_of(request), _limit_of_repository(request))
         for key in (*shared, *own):
-            self._backoff.succeeded((self._isolate(request), key))
-        self._notify(self._until())
+            self._backoff.record_success((self._isolate(request), key))
+        self._notify(self._find_pause_end())
 
-    def _until(self) -> float | None:
-        pauses = (self._backoff.pause((None, key)) for key in (_Scope.CONNECTION, _ANONYMOUS))
+    def _find_pause_end(self) -> float | None:
+        pauses = (self._backoff.current_pause((None, key)) for key in (_Scope.CONNECTION, _ANONYMOUS))
         return max((pause.until for pause in pauses if pause), default=None)
 
 
@@ -165,7 +167,7 @@ def _copy_with_remaining(pause: Pause[RegistryError], now: float) -> RegistryErr
     return error
 
 
-def _key(request: RegistryRequest, error: RegistryError) -> object:
+def _choose_scope(request: RegistryRequest, error: RegistryError) -> object:
     if error.status == 429:
         return _limit_of_repository(request) if error.from_other_host else _credentials_of(request)
     if not isinstance(error, Unreachable) or isinstance(error, Unreadable) or error.from_other_host:

@@ -33,10 +33,10 @@ class SingleFlight(Generic[Key, Value]):
         waiters = self._waiting.setdefault(key, [])
         waiters.append(waiter)
         if is_first:
-            Deferred.fromCoroutine(start()).addBoth(self._done, key)
+            Deferred.fromCoroutine(start()).addBoth(self._finish, key)
         return await waiter
 
-    def _done(self, outcome: Value | Failure, key: Key) -> None:
+    def _finish(self, outcome: Value | Failure, key: Key) -> None:
         for waiter in tuple(self._waiting.pop(key)):
             if not waiter.called:  # another callback may have cancelled it
                 waiter.callback(outcome)

@@ -163,27 +163,27 @@ class CertificateRenewal(PeriodicTask):
                 await self._renew(name)
 
     def _is_backing_off(self, name: str) -> bool:
-        return any(self._backoff.pause(key) is not None for key in (_ALL, name))
+        return any(self._backoff.current_pause(key) is not None for key in (_ALL, name))
 
     async def _renew(self, name: str) -> None:
         try:
             await self._issue(name)
         except NameRefused as error:
-            self._backoff.succeeded(_ALL)
-            _log.error(_FAILED, name=name, pause=self._backoff.failed(name, None), error=str(error))
+            self._backoff.record_success(_ALL)
+            _log.error(_FAILED, name=name, pause=self._backoff.record_failure(name, None), error=str(error))
         except AuthorityUnavailable as error:
-            pause = self._backoff.failed(_ALL, None)
+            pause = self._backoff.record_failure(_ALL, None)
             _log.error(
                 "the certificate authority is unavailable; retrying in {pause:g} s: {error}",
                 pause=pause, error=str(error),
             )  # fmt: skip
         except CancelledError:
             raise
-        except Exception as error:  # of an authority whose answers are none, or of ours
+        except Exception as error:  # an invalid answer of the authority, or a defect of the mirror
             _log.failure(
-                _FAILED, name=name, pause=self._backoff.failed(name, None), error=type(error).__name__
+                _FAILED, name=name, pause=self._backoff.record_failure(name, None), error=type(error).__name__
             )
         else:
-            self._backoff.succeeded(_ALL)
-            self._backoff.succeeded(name)
+            self._backoff.record_success(_ALL)
+            self._backoff.record_success(name)
             _log.info("new certificate for {name}", name=name)

@@ -164,21 +164,21 @@ class HostCircuitBreaker(AgentWrapper):
     def handle(self, request: AgentRequest) -> Deferred[IResponse]:
         parts = urlsplit(request.uri)
         server = parts.scheme, parts.netloc
-        pause = self._backoff.pause(server)
+        pause = self._backoff.current_pause(server)
         if pause is not None:
             return fail(pause.reason.with_traceback(None))  # else the traceback would grow each time
         responding: Deferred[Any] = request.send(self.agent)
         return responding.addCallbacks(self._close, self._open, callbackArgs=(server,), errbackArgs=(server,))
 
     def _close(self, response: IResponse, server: tuple[bytes, bytes]) -> IResponse:
-        self._backoff.succeeded(server)
+        self._backoff.record_success(server)
         return response
 
     def _open(self, failure: Failure, server: tuple[bytes, bytes]) -> Failure:
         """Begin a pause, unless the failure is the mirror's own, which a failure to bind is."""
         if failure.check(ConnectError, DNSLookupError) and not failure.check(ConnectBindError):
             assert failure.value is not None
-            self._backoff.failed(server, failure.value)
+            self._backoff.record_failure(server, failure.value)
         return failure
 
 
@@ -206,7 +206,7 @@ class InstrumentedAgent(AgentWrapper):
         self._report_quota = report_quota
 
     def handle(self, request: AgentRequest) -> Deferred[IResponse]:
-        # The time that a request's body takes says nothing of the upstream.
+        # The time that a request's body takes says nothing about the upstream.
         started = None if request.is_upload else self._clock.seconds()
         return request.send(self.agent).addCallback(self._measure, started)
 
@@ -243,10 +243,10 @@ class IdentityEncodingAgent(AgentWrapper):
     def handle(self, request: AgentRequest) -> Deferred[IResponse]:
         headers = request.headers.copy() if request.headers else Headers()
         headers.setRawHeaders(b"Accept-Encoding", [b"identity"])
-        return evolve(request, headers=headers).send(self.agent).addCallback(_without_content_encoding)
+        return evolve(request, headers=headers).send(self.agent).addCallback(_remove_content_encoding)
 
 
-def _without_content_encoding(response: IResponse) -> IResponse:
+def _remove_content_encoding(response: IResponse) -> IResponse:
     response.headers.removeHeader(b"Content-Encoding")
     return response
 

@@ -53,18 +53,18 @@ class RequestBodyProducer:
 
     def __init__(
         self,
-        content: IBody,
+        body: IBody,
         clock: IReactorTime,
         timeouts: tuple[float, float],
         on_timeout: Callable[[float], None],
         on_sent: Callable[[int], None],
     ) -> None:
-        size = content.descriptor.size
+        size = body.descriptor.size
         self.length = UNKNOWN_LENGTH if size is None else size
         self.is_started = False
-        self._content = content
+        self._body = body
         self._clock = clock
-        self._taking_seconds, self._answer_seconds = timeouts
+        self._accept_timeout, self._response_timeout = timeouts
         self._on_timeout = on_timeout
         self._on_sent = on_sent
         self._producer: IPushProducer | None = None
@@ -77,13 +77,13 @@ class RequestBodyProducer:
     def startProducing(self, consumer: IConsumer) -> Deferred[None]:
         if not self._stopped:
             self.is_started = True
-            self._delivery = self._content.deliver(_TransportConsumer(consumer, self))
-            self._delivery.addCallbacks(self._delivered, self._failed)
+            self._delivery = self._body.deliver(_TransportConsumer(consumer, self))
+            self._delivery.addCallbacks(self._finish, self._fail)
         return self._done
 
     def pauseProducing(self) -> None:
         self._paused = True
-        self._set_deadline(self._taking_seconds)
+        self._set_deadline(self._accept_timeout)
         if self._producer is not None:
             self._producer.pauseProducing()
 
@@ -94,7 +94,7 @@ class RequestBodyProducer:
             self._producer.resumeProducing()
 
     def stopProducing(self) -> None:
-        """Stop for good, without calling anyone."""
+        """Stop for good, without firing the Deferred."""
         self._stopped = True
         self.stop_waiting()
         if self._delivery is not None:
@@ -113,12 +113,12 @@ class RequestBodyProducer:
     def report_sent(self, data: bytes) -> None:
         self._on_sent(len(data))
 
-    def _delivered(self, _: None) -> None:
+    def _finish(self, _: None) -> None:
         if not self._stopped:
-            self._set_deadline(self._answer_seconds)
+            self._set_deadline(self._response_timeout)
             self._done.callback(None)
 
-    def _failed(self, failure: Failure) -> None:
+    def _fail(self, failure: Failure) -> None:
         if not self._stopped:
             self.stop_waiting()
             self._done.errback(failure)
@@ -135,18 +135,18 @@ class RequestBodyProducer:
 class _TransportConsumer:
     """Takes a body on behalf of a transport, which already has a producer: the ``RequestBodyProducer``."""
 
-    def __init__(self, consumer: IConsumer, body: RequestBodyProducer) -> None:
+    def __init__(self, consumer: IConsumer, owner: RequestBodyProducer) -> None:
         self._consumer = consumer
-        self._body = body
+        self._owner = owner
 
     def registerProducer(self, producer: IProducer, streaming: bool) -> None:
-        self._body.set_producer(cast(IPushProducer, producer))
+        self._owner.set_producer(cast(IPushProducer, producer))
 
     def unregisterProducer(self) -> None:
-        self._body.set_producer(None)
+        self._owner.set_producer(None)
 
     def write(self, data: bytes) -> None:
-        self._body.report_sent(data)
+        self._owner.report_sent(data)
         self._consumer.write(data)
 
 

@@ -143,7 +143,7 @@ class LoginAttempts:
         if self._account is None:
             yield Login()
             return
-        if self._backoff.pause(scope) is not None:
+        if self._backoff.current_pause(scope) is not None:
             return
         login = await self._account.login()
         yield login
@@ -155,9 +155,9 @@ class LoginAttempts:
 
     def mark_accepted(self, scope: Scope) -> None:
         """End the pauses of a scope: the login was accepted."""
-        self._backoff.succeeded(scope)
+        self._backoff.record_success(scope)
 
     def _pause(self, scope: Scope) -> None:
-        is_paused = self._backoff.pause(scope) is not None
-        if self._backoff.failed(scope, None) == FIRST_PAUSE and not is_paused:
+        is_paused = self._backoff.current_pause(scope) is not None
+        if self._backoff.record_failure(scope, None) == FIRST_PAUSE and not is_paused:
             _log.warn("the upstream refused the mirror's credentials for {scope}", scope=str(scope))

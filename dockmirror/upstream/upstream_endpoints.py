@@ -177,27 +177,27 @@ class UpstreamEndpoints:
         scheme, host = uri.scheme.decode("ascii"), uri.host.decode("ascii")
         proxy = self.proxies.choose(scheme, host, uri.port)
         endpoint = (
-            self._through_proxy(proxy, host, uri.port)
+            self._make_proxy_endpoint(proxy, host, uri.port)
             if proxy
-            else self._check_addresses(host, uri.port, self._dial_tcp)
+            else self._make_checked_endpoint(host, uri.port, self._dial_tcp)
         )
         if scheme == "https":
             endpoint = _TlsEndpoint(self, host, uri.port, endpoint)
         return BoundedEndpoint(endpoint, host, self.connect_timeout, self.reactor)
 
-    def _through_proxy(self, proxy: Proxy, host: str, port: int) -> IStreamClientEndpoint:
+    def _make_proxy_endpoint(self, proxy: Proxy, host: str, port: int) -> IStreamClientEndpoint:
         """Return an endpoint behind a proxy; one that is sent addresses may try several, in two steps
         each.
         """
-        tunnel = partial(self._tunnel, proxy)
+        tunnel = partial(self._make_tunnel, proxy)
         if proxy.resolves_names and not self._is_looked_up_here(host):
             return tunnel(host, port)
-        return evolve(self._check_addresses(host, port, tunnel), timeout=2 * self.connect_timeout)
+        return evolve(self._make_checked_endpoint(host, port, tunnel), timeout=2 * self.connect_timeout)
 
-    def _tunnel(self, proxy: Proxy, host: str, port: int) -> IStreamClientEndpoint:
+    def _make_tunnel(self, proxy: Proxy, host: str, port: int) -> IStreamClientEndpoint:
         proxy_address = AllowedAddresses([], hosts=[proxy.host])
         endpoint: IStreamClientEndpoint = evolve(
-            self._check_addresses(proxy.host, proxy.port, self._dial_tcp), addresses=proxy_address
+            self._make_checked_endpoint(proxy.host, proxy.port, self._dial_tcp), addresses=proxy_address
         )
         if proxy.scheme == "https":
             endpoint = _TlsEndpoint(self, proxy.host, proxy.port, endpoint)
@@ -209,7 +209,7 @@ class UpstreamEndpoints:
             name in self.fixed_names or _ADDRESS_LITERAL.fullmatch(name) or _LOCAL_NAME.fullmatch(name)
         )
 
-    def _check_addresses(self, host: str, port: int, dial: Dial) -> CheckedAddressEndpoint:
+    def _make_checked_endpoint(self, host: str, port: int, dial: Dial) -> CheckedAddressEndpoint:
         return CheckedAddressEndpoint(
             host, port, self.resolver, self.addresses, dial, self.connect_timeout, self.reactor, self.on_dial
         )

@@ -55,61 +55,61 @@ def test_pauses_grow_to_the_longest(clock: Clock, longest: float, factor: float,
     """Each failure after a pause multiplies it by the factor."""
     backoff: Backoff[str, None] = Backoff(clock, 1.0, longest, factor)
     for pause in pauses:
-        assert backoff.failed("a", None) == pause
+        assert backoff.record_failure("a", None) == pause
         clock.advance(pause)
-        assert backoff.pause("a") is None
+        assert backoff.current_pause("a") is None
 
 
 def test_a_pause_has_a_key_and_a_reason(clock: Clock, backoff: Backoff[str, str]) -> None:
     """One key's failure does not pause another; the reason is kept as long as the pause."""
-    backoff.failed("a", "down")
-    assert backoff.pause("a") == Pause(clock.seconds() + 1, 1.0, "down")
-    assert backoff.pause("b") is None
+    backoff.record_failure("a", "down")
+    assert backoff.current_pause("a") == Pause(clock.seconds() + 1, 1.0, "down")
+    assert backoff.current_pause("b") is None
 
 
 def test_failures_during_a_pause_do_not_lengthen_it(clock: Clock, backoff: Backoff[str, str]) -> None:
     """They restart it, since each was attempted before the pause began."""
-    backoff.failed("a", "down")
+    backoff.record_failure("a", "down")
     clock.advance(0.5)
-    assert backoff.failed("a", "still down") == 1
+    assert backoff.record_failure("a", "still down") == 1
     clock.advance(0.75)
-    assert backoff.pause("a") is not None
+    assert backoff.current_pause("a") is not None
     clock.advance(0.25)
-    assert backoff.pause("a") is None
+    assert backoff.current_pause("a") is None
 
 
 @pytest.mark.parametrize("seconds", [None, 1.0 + 5.0])
 def test_success_starts_over(clock: Clock, backoff: Backoff[str, str], seconds: float | None) -> None:
     """So does the longest pause after the last one without a failure."""
-    backoff.failed("a", "down")
+    backoff.record_failure("a", "down")
     if seconds is None:
-        backoff.succeeded("a")
+        backoff.record_success("a")
     else:
         clock.advance(seconds)
-    assert backoff.pause("a") is None
-    assert backoff.failed("a", "down") == 1
+    assert backoff.current_pause("a") is None
+    assert backoff.record_failure("a", "down") == 1
 
 
 def test_the_other_side_may_name_the_length(clock: Clock, backoff: Backoff[str, str]) -> None:
     """Even above the longest."""
-    assert backoff.failed("a", "429", seconds=60.0) == 60
+    assert backoff.record_failure("a", "429", seconds=60.0) == 60
     clock.advance(59)
-    assert backoff.pause("a") is not None
+    assert backoff.current_pause("a") is not None
 
 
 def test_a_pause_from_the_future_is_over(backoff: Backoff[str, str], clock: Clock) -> None:
     """The clock was set back."""
-    backoff.failed("a", "down")
+    backoff.record_failure("a", "down")
     clock.rightNow -= 100
-    assert backoff.pause("a") is None
+    assert backoff.current_pause("a") is None
 
 
 def test_pauses_are_bounded(backoff: Backoff[str, str]) -> None:
     """The newest stay, however many keys fail."""
     for number in range(10_001):
-        backoff.failed(str(number), "down")
-    assert backoff.pause("10000") is not None
-    assert backoff.pause("0") is None
+        backoff.record_failure(str(number), "down")
+    assert backoff.current_pause("10000") is not None
+    assert backoff.current_pause("0") is None
 
 
 BLOB = f"here/blobs/{Digest.of(b'')}"

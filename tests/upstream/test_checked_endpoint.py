@@ -167,7 +167,7 @@ def test_addresses_of_a_family_keep_their_order(addresses: list[str], versions: 
     assert _resolved(resolver, "r.example") == expected
 
 
-@given(st.from_regex(r"[A-Za-z.]*", fullmatch=True))
+@given(st.text("Aaz."))
 def test_names_are_compared_without_case_and_final_dot(name: str) -> None:
     assert canonical_host(name) == canonical_host(name.upper()) == canonical_host(canonical_host(name) + ".")
 

@@ -112,7 +112,7 @@ class _Rest:
         if self.offset > there.length:
             return Deferred.fromCoroutine(self._deliver(consumer))
         holdback = TailHoldback(consumer, there.verifier.copy(), there.size, there.length, there.tail)
-        return Deferred.fromCoroutine(self._deliver(holdback)).addCallback(lambda _: holdback.complete())
+        return Deferred.fromCoroutine(self._deliver(holdback)).addCallback(lambda _: holdback.release_tail())
 
     def discard(self) -> None:
         """Nothing was requested yet."""
