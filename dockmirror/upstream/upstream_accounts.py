@@ -62,7 +62,7 @@ class CredentialHelper:
             raise self._unavailable()
         return self._cached.get(self._server) or await self._single_flight.get(self._server, self._obtain)
 
-    def refused(self, login: Login) -> None:
+    def forget(self, login: Login) -> None:
         """Forget the login, so that the helper runs again."""
         if self._cached.get(self._server) == login:
             self._cached.drop(self._server)
@@ -121,7 +121,7 @@ class FixedAccount:
     async def login(self) -> Login:
         return self.constant_login
 
-    def refused(self, login: Login) -> None:
+    def forget(self, login: Login) -> None:
         """Do nothing: there is no other login."""
 
 
@@ -147,7 +147,7 @@ class LoginAttempts:
             return
         login = await self._account.login()
         yield login
-        self._account.refused(login)
+        self._account.forget(login)
         other = await self._account.login()
         if other != login:
             yield other

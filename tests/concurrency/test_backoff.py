@@ -152,26 +152,56 @@ def test_outages(error: RegistryError, outage: bool) -> None:
     assert is_outage(error) is outage
 
 
-def test_a_failed_connection_opens_the_circuit_for_all(breaker: RequestCircuitBreaker, clock: Clock) -> None:
-    """For every client and every request, whether anything is held or not."""
-    error = Unreachable("no route")
-    breaker.record_failure(request(TAG, "alice"), error)
-    for can_answer in (False, True):
-        assert allowed(breaker, can_answer) == allowed(breaker, can_answer, "bob") == []
-    current = breaker.error(request(TAG), False)
-    assert (type(current), str(current)) == (Unreachable, "no route")
-    clock.advance(FIRST)
-    assert allowed(breaker, True) == EVERYTHING
+@pytest.mark.parametrize(
+    ("error", "allowed_without_content", "allowed_with_content", "concerns_all"),
+    [
+        (Unreachable("no route"), [], [], True),
+        (TooManyRequests(), [], [], False),
+        (TooManyRequests(from_other_host=True), all_but(TAG), all_but(TAG), False),
+        (TimedOut(), EVERYTHING, [], True),
+        (RegistryError(status=500), EVERYTHING, all_but(TAG), True),
+        (Unavailable(), EVERYTHING, all_but(TAG), True),
+        (BrokenOff(), EVERYTHING, all_but(TAG), True),
+        (Unreadable(), EVERYTHING, all_but(TAG), True),
+        (Unreachable(from_other_host=True), EVERYTHING, all_but(TAG), True),
+        (TimedOut(from_other_host=True), EVERYTHING, all_but(TAG), True),
+    ],
+    ids=repr,
+)
+def test_a_failure_opens_the_circuit_that_it_concerns(
+    clock: Clock,
+    error: RegistryError,
+    allowed_without_content: list[str],
+    allowed_with_content: list[str],
+    concerns_all: bool,
+) -> None:
+    """The registry, the credentials or the repository, until a pause has passed or a request succeeds."""
+    for ending in ("pause", "success"):
+        breaker = RequestCircuitBreaker(clock)
+        breaker.record_failure(request(TAG, "alice"), error)
+        current = breaker.error(request(TAG, "alice"), True)
+        assert (type(current), str(current)) == (type(error), str(error))
+        for username in ("alice", "bob", None):
+            is_concerned = concerns_all or username == "alice"
+            without_content = allowed_without_content if is_concerned else EVERYTHING
+            with_content = allowed_with_content if is_concerned else EVERYTHING
+            assert allowed(breaker, False, username) == without_content
+            assert allowed(breaker, True, username) == with_content
+        if ending == "pause":
+            clock.advance(max(FIRST, LIMITED))
+        else:
+            breaker.record_success(request(TAG, "alice"))
+        assert allowed(breaker, True, "alice") == allowed(breaker, True) == EVERYTHING
 
 
-def test_a_429_opens_the_circuit_of_the_credentials(breaker: RequestCircuitBreaker, clock: Clock) -> None:
-    """Everything is refused to them; others go on, and so does the mirror itself."""
-    breaker.record_failure(request(TAG, "alice"), TooManyRequests())
-    for can_answer in (False, True):
-        assert allowed(breaker, can_answer, "alice") == []
-        assert allowed(breaker, can_answer, "bob") == allowed(breaker, can_answer) == EVERYTHING
-    clock.advance(LIMITED)
-    assert allowed(breaker, True, "alice") == EVERYTHING
+@pytest.mark.parametrize("path", ["", "_catalog", BLOB])
+def test_a_failure_of_another_kind_of_request_concerns_nothing_else(
+    breaker: RequestCircuitBreaker, path: str
+) -> None:
+    """A ``/v2/`` that answers 500 proves nothing about repositories."""
+    breaker.record_failure(request(path), RegistryError(status=500))
+    assert allowed(breaker) == EVERYTHING
+    assert allowed(breaker, True) == all_but(path)
 
 
 @pytest.mark.parametrize(
@@ -200,48 +230,6 @@ def test_retry_after_is_honoured(
     assert breaker.error(request(TAG), True) is None
 
 
-@pytest.mark.parametrize("path", ["", "_catalog", TAG, BLOB])
-@pytest.mark.parametrize(
-    "error",
-    [
-        RegistryError(status=500),
-        Unavailable(),
-        BrokenOff(),
-        Unreadable(),
-        Unreachable(from_other_host=True),
-        TimedOut(from_other_host=True),
-        Unreadable(from_other_host=True),
-    ],
-    ids=repr,
-)
-def test_a_failing_repository_is_skipped_if_content_is_held(
-    breaker: RequestCircuitBreaker, path: str, error: RegistryError
-) -> None:
-    """An unusable response, a ping, or another server says nothing about other repositories."""
-    breaker.record_failure(request(path, "alice"), error)
-    assert allowed(breaker, True) == allowed(breaker, True, "bob") == all_but(path)
-    assert allowed(breaker) == EVERYTHING
-
-
-def test_a_slow_upstream_is_skipped_if_content_is_held(breaker: RequestCircuitBreaker) -> None:
-    """Requests that nothing held can answer wait as before."""
-    breaker.record_failure(request(TAG), TimedOut())
-    assert allowed(breaker, True) == []
-    assert allowed(breaker) == EVERYTHING
-
-
-def test_a_429_of_another_server_concerns_one_repository(
-    breaker: RequestCircuitBreaker, clock: Clock
-) -> None:
-    """A token is for one repository."""
-    breaker.record_failure(request(TAG, "alice"), TooManyRequests(from_other_host=True, retry_after="7"))
-    for can_answer in (False, True):
-        assert allowed(breaker, can_answer, "alice") == all_but(TAG)
-        assert allowed(breaker, can_answer, "bob") == EVERYTHING
-    clock.advance(7)
-    assert allowed(breaker, True, "alice") == EVERYTHING
-
-
 def test_each_failure_doubles_the_pause(breaker: RequestCircuitBreaker, clock: Clock) -> None:
     """It is at most a minute, and short again after a long time; failures during a pause count once."""
     pauses = []
@@ -259,14 +247,6 @@ def test_each_failure_doubles_the_pause(breaker: RequestCircuitBreaker, clock: C
     assert breaker.error(request(TAG), True) is None
 
 
-@pytest.mark.parametrize("error", [Unreachable(), TimedOut(), TooManyRequests(), RegistryError(status=500)])
-def test_an_answer_closes_the_circuits(breaker: RequestCircuitBreaker, error: RegistryError) -> None:
-    """The circuits of the upstream, the credentials and the repository."""
-    breaker.record_failure(request(TAG, "alice"), error)
-    breaker.record_success(request(TAG, "alice"))
-    assert allowed(breaker, True, "alice") == EVERYTHING
-
-
 def test_an_answer_to_another_client_closes_shared_circuits(breaker: RequestCircuitBreaker) -> None:
     """Another client's limit and another repository's failure stay."""
     breaker.record_failure(request(TAG, "alice"), TooManyRequests())
@@ -275,13 +255,6 @@ def test_an_answer_to_another_client_closes_shared_circuits(breaker: RequestCirc
     breaker.record_success(request("there/manifests/latest", "bob"))
     assert allowed(breaker, False, "alice") == []
     assert allowed(breaker, True, "bob") == all_but(TAG)
-
-
-def test_a_clock_set_back_prolongs_no_pause(breaker: RequestCircuitBreaker, clock: Clock) -> None:
-    """A pause that begins in the future is over."""
-    breaker.record_failure(request(TAG), Unreachable())
-    clock.rightNow -= 3600
-    assert allowed(breaker, True) == EVERYTHING
 
 
 def test_each_error_is_a_copy(breaker: RequestCircuitBreaker) -> None:

@@ -292,16 +292,6 @@ def test_other_failures_do_not_open_the_circuit(error: Exception | None) -> None
     assert servers.request() == 200
 
 
-def test_a_clock_that_is_set_back_prolongs_no_delay() -> None:
-    servers = TwoServers()
-    servers.clock.advance(1000)
-    servers.failing[TOKENS] = Refused()
-    servers.request()
-    del servers.failing[TOKENS]
-    servers.clock.rightNow -= 500
-    assert servers.request() == 200
-
-
 HEAD = (
     b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nRateLimit-Limit: 100;w=21600\r\nRateLimit-Remaining: 7\r\n\r\n"
 )

@@ -25,7 +25,7 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseFailed, ResponseNeverReceived
-from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer, IResponse
+from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer
 from zope.interface import directlyProvides, implementer
 
 from dockmirror.upstream.bounded_endpoint import (
@@ -35,29 +35,32 @@ from dockmirror.upstream.bounded_endpoint import (
     HandshakeTimedOut,
     HeadersTooLong,
 )
-from tests.connections import PUBLIC, Connections, Wire, connections, failure_of, result_of
+from tests.connections import PUBLIC, connections, failure_of, result_of
 from tests.listening import AUTHORITY, HEAD, Endless, Listening, Vanished, real_agent, soon
 
 
-@pytest.mark.parametrize("cancelled", [False, True])
-def test_a_peer_that_is_silent_in_the_tls_handshake_is_aborted(cancelled: bool) -> None:
+class _TlsHandshake:
+    """A connection over TLS on its way, whose peer has accepted TCP."""
+
+    def __init__(self) -> None:
+        self.here = connections(PUBLIC)
+        self.connecting = self.here.connect(b"https://r.example/")
+        self.wire = self.here.accept()
+
+
+@pytest.mark.parametrize("error", [HandshakeTimedOut, CancelledError])
+def test_a_peer_that_is_silent_in_the_tls_handshake_is_aborted(error: type[Exception]) -> None:
     """The error names TLS; cancelling aborts as well."""
-    here = connections(PUBLIC)
-    connecting = here.connect(b"https://r.example/")
-    wire = here.accept()
-    here.reactor.advance(9)
-    assert not wire.aborted
-    if cancelled:
-        connecting.cancel()
-        assert isinstance(failure_of(connecting), CancelledError)
-    else:
-        here.reactor.advance(1)
-        late = failure_of(connecting)
-        assert isinstance(late, HandshakeTimedOut)
-        assert "the TLS handshake with r.example took more than 10 s" in str(late)
-    assert wire.aborted
-    here.reactor.advance(0)
-    assert here.reactor.getDelayedCalls() == []
+    tls = _TlsHandshake()
+    tls.here.reactor.advance(9)
+    assert not tls.wire.aborted
+    tls.connecting.cancel() if error is CancelledError else tls.here.reactor.advance(1)
+    failed = failure_of(tls.connecting)
+    assert isinstance(failed, error)
+    assert error is CancelledError or "the TLS handshake with r.example took more than 10 s" in str(failed)
+    assert tls.wire.aborted
+    tls.here.reactor.advance(0)
+    assert tls.here.reactor.getDelayedCalls() == []
 
 
 @pytest.mark.parametrize(
@@ -66,14 +69,12 @@ def test_a_peer_that_is_silent_in_the_tls_handshake_is_aborted(cancelled: bool) 
 )
 def test_a_failed_handshake_says_why(data: bytes, reason: str) -> None:
     """The peer speaks no TLS, or leaves."""
-    here = connections(PUBLIC)
-    connecting = here.connect(b"https://r.example/")
-    wire = here.accept()
+    tls = _TlsHandshake()
     if data:
-        wire.protocol.dataReceived(data)
-        assert wire.disconnecting
-    wire.protocol.connectionLost(Failure(ConnectionAborted()))
-    failed = failure_of(connecting)
+        tls.wire.protocol.dataReceived(data)
+        assert tls.wire.disconnecting
+    tls.wire.protocol.connectionLost(Failure(ConnectionAborted()))
+    failed = failure_of(tls.connecting)
     assert isinstance(failed, SSLError)
     assert "TLS handshake with r.example: " in str(failed)
     assert reason in str(failed)
@@ -90,11 +91,33 @@ def test_the_socket_is_read_in_large_pieces_and_written_without_delay(scheme: by
     assert not wire.delay
 
 
-def _request(**choices: Any) -> tuple[Connections, Wire, Deferred[IResponse]]:
-    """Return a request that was sent and not answered."""
-    here = connections(PUBLIC)
-    response = here.get(**choices)
-    return here, here.accept(), response
+class _Request:
+    """A request on a connection to a server, which the test plays."""
+
+    def __init__(self, **details: Any) -> None:
+        self.here = connections(PUBLIC)
+        self.response: Any = self.here.get(**details)
+        self.wire = self.here.accept()
+
+    def receive(self, data: bytes, size: int = 10**9) -> None:
+        """Receive data in pieces of that size."""
+        for start in range(0, len(data), size):
+            self.wire.protocol.dataReceived(data[start : start + size])
+
+    def read(self) -> Deferred[bytes]:
+        """Start to read the body of the response."""
+        return content(result_of(self.response))
+
+    def assert_aborted(self, error: type[Exception]) -> None:
+        """Expect that the connection was aborted because of that error in the headers."""
+        assert self.wire.aborted
+        self.here.reactor.advance(0)
+        failed = failure_of(self.response)
+        assert isinstance(failed, ResponseFailed)
+        assert not isinstance(failed, ResponseNeverReceived)  # which would be tried again
+        reason = failed.reasons[0].value
+        assert isinstance(reason, error)
+        assert error is not HeadersTooLong or str(reason) == "the response headers of r.example are too long"
 
 
 def _headers_of(size: int, first: bytes = HEAD, last: bytes = b"Content-Length: 0\r\n\r\n") -> bytes:
@@ -106,88 +129,64 @@ def _headers_of(size: int, first: bytes = HEAD, last: bytes = b"Content-Length: 
     return block
 
 
-def _pieces(data: bytes, size: int) -> list[bytes]:
-    return [data[start : start + size] for start in range(0, len(data), size)]
-
-
-def _assert_failed(request: tuple[Connections, Wire, Deferred[IResponse]], error: type[Exception]) -> str:
-    """Expect that the connection was aborted with that error, and return its message."""
-    here, wire, response = request
-    assert wire.aborted
-    here.reactor.advance(0)
-    failed = failure_of(response)
-    assert isinstance(failed, ResponseFailed)
-    assert not isinstance(failed, ResponseNeverReceived)  # which would be tried again
-    assert isinstance(failed.reasons[0].value, error)
-    return str(failed.reasons[0].value)
+HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </>\r\n\r\n"
 
 
 @pytest.mark.parametrize("size", [1000, 2**14, 2**18])
 def test_headers_that_are_too_long_abort(size: int) -> None:
     """One byte decides, in whatever pieces they arrive."""
-    here, wire, response = _request()
-    for piece in _pieces(_headers_of(HEADERS_LIMIT), size):
-        wire.protocol.dataReceived(piece)
-    assert result_of(response).code == 200
-    assert not wire.aborted
-
-    here, wire, response = _request()
-    for piece in _pieces(_headers_of(HEADERS_LIMIT + 1), size):
-        wire.protocol.dataReceived(piece)
-    message = _assert_failed((here, wire, response), HeadersTooLong)
-    assert message == "the response headers of r.example are too long"
+    request = _Request()
+    request.receive(_headers_of(HEADERS_LIMIT), size)
+    assert result_of(request.response).code == 200
+    assert not request.wire.aborted
+    request = _Request()
+    request.receive(_headers_of(HEADERS_LIMIT + 1), size)
+    request.assert_aborted(HeadersTooLong)
 
 
 @pytest.mark.parametrize(
-    ("headers", "error"), [(b"X: " + b"x" * 20_000, HeadersTooLong), (b"nonsense\r\n\r\n", ValueError)]
+    ("data", "error"),
+    [
+        (HEAD + b"X: " + b"x" * 20_000, HeadersTooLong),
+        (HINTS * (HEADERS_LIMIT // len(HINTS)) + HEAD + b"Content-Length: 0\r\n\r\n", HeadersTooLong),
+        (HEAD + b"nonsense\r\n\r\n", ValueError),
+    ],
+    ids=["a line of 16 KiB", "informational responses", "malformed"],
 )
-def test_a_line_of_16_kib_is_too_long(headers: bytes, error: type[Exception]) -> None:
-    """Malformed headers fail as such."""
-    here, wire, response = _request()
-    wire.protocol.dataReceived(HEAD + headers)
-    _assert_failed((here, wire, response), error)
-
-
-def test_informational_responses_count_with_the_final_one() -> None:
-    here, wire, response = _request()
-    hints = b"HTTP/1.1 103 Early Hints\r\nLink: </>\r\n\r\n"
-    for _ in range(HEADERS_LIMIT // len(hints)):
-        wire.protocol.dataReceived(hints)
-    assert not wire.aborted
-    wire.protocol.dataReceived(HEAD + b"Content-Length: 0\r\n\r\n")
-    _assert_failed((here, wire, response), HeadersTooLong)
+def test_invalid_headers_abort(data: bytes, error: type[Exception]) -> None:
+    """Informational responses count with the final one; malformed headers fail as such."""
+    request = _Request()
+    request.receive(data, len(HINTS))
+    request.assert_aborted(error)
 
 
 @pytest.mark.parametrize("framing", [b"Content-Length: 1000000\r\n\r\n", b"\r\n"])
 def test_a_body_may_be_of_any_length(framing: bytes) -> None:
     """It may begin in the piece in which the headers end."""
-    _, wire, response = _request()
-    body = b"\x00" * 1_000_000
-    wire.protocol.dataReceived(HEAD + framing + body[:500_000])
-    reading = content(result_of(response))
-    for piece in _pieces(body[500_000:], 100_000):
-        wire.protocol.dataReceived(piece)
+    request, body = _Request(), b"\x00" * 1_000_000
+    request.receive(HEAD + framing + body[:500_000])
+    reading = request.read()
+    request.receive(body[500_000:], 100_000)
     if framing == b"\r\n":
-        wire.protocol.connectionLost(Failure(ConnectionAborted()))
+        request.wire.protocol.connectionLost(Failure(ConnectionAborted()))
     assert result_of(reading) == body
-    assert not wire.aborted
+    assert not request.wire.aborted
 
 
 @pytest.mark.parametrize("before", [b"200 OK", b"204 No Content"])
 def test_each_response_on_a_connection_has_the_limit(before: bytes) -> None:
-    here, wire, response = _request()
+    request = _Request()
     for _ in range(3):
-        wire.protocol.dataReceived(_headers_of(40_000, b"HTTP/1.1 " + before + b"\r\n"))
-        assert result_of(response).phrase in before
-        response = here.get()
+        request.receive(_headers_of(40_000, b"HTTP/1.1 " + before + b"\r\n"))
+        assert result_of(request.response).phrase in before
+        request.response = request.here.get()
     body = b"x" * 200_000
-    wire.protocol.dataReceived(_headers_of(40_000, HEAD, b"Content-Length: 200000\r\n\r\n") + body)
-    assert result_of(content(result_of(response))) == body
-    assert len(here.reactor.tcpClients) == 1
-
-    here.get().addErrback(lambda _: None)
-    wire.protocol.dataReceived(_headers_of(70_000))
-    assert wire.aborted
+    request.receive(_headers_of(40_000, HEAD, b"Content-Length: 200000\r\n\r\n") + body)
+    assert result_of(request.read()) == body
+    assert len(request.here.reactor.tcpClients) == 1
+    request.here.get().addErrback(lambda _: None)
+    request.receive(_headers_of(70_000))
+    assert request.wire.aborted
 
 
 @implementer(IBodyProducer)
@@ -210,26 +209,26 @@ class _Unending:
 def test_an_early_response_is_limited_by_its_headers_only() -> None:
     """The socket paces the request's body."""
     upload = _Unending()
-    _, wire, _ = _request(method=b"POST", body=upload)
-    assert wire.producer is upload
-    wire.protocol.dataReceived(HEAD + b"Content-Length: 1000000\r\n\r\n")
+    request = _Request(method=b"POST", body=upload)
+    assert request.wire.producer is upload
+    request.receive(HEAD + b"Content-Length: 1000000\r\n\r\n")
     for _ in range(5):
         upload.consumer.write(b"more")
-        wire.protocol.dataReceived(b"x" * 50_000)
-    assert not wire.aborted
+        request.receive(b"x" * 50_000)
+    assert not request.wire.aborted
 
 
 def test_a_slow_reader_pauses_the_socket() -> None:
     """Closing aborts the connection: it needs no consent of the peer."""
-    _, wire, response = _request()
-    wire.protocol.dataReceived(HEAD + b"Connection: close\r\nContent-Length: 10\r\n\r\n12345")
-    assert wire.producerState == "paused"
-    reading = content(result_of(response))
-    assert wire.producerState == "producing"
-    assert not wire.aborted
-    wire.protocol.dataReceived(b"67890")
+    request = _Request()
+    request.receive(HEAD + b"Connection: close\r\nContent-Length: 10\r\n\r\n12345")
+    assert request.wire.producerState == "paused"
+    reading = request.read()
+    assert request.wire.producerState == "producing"
+    assert not request.wire.aborted
+    request.receive(b"67890")
     assert result_of(reading) == b"1234567890"
-    assert wire.aborted
+    assert request.wire.aborted
 
 
 class _Receiving(Protocol):
@@ -301,22 +300,22 @@ class _Leaving(Protocol):
 
 @pytest.mark.parametrize("method", ["loseConnection", "stopProducing"])
 def test_leaving_within_a_body_aborts(method: str) -> None:
-    _, wire, response = _request()
-    wire.protocol.dataReceived(HEAD + b"Content-Length: 10\r\n\r\n12345")
-    result_of(response).deliverBody(_Leaving(method))
-    assert wire.aborted
+    request = _Request()
+    request.receive(HEAD + b"Content-Length: 10\r\n\r\n12345")
+    result_of(request.response).deliverBody(_Leaving(method))
+    assert request.wire.aborted
 
 
-@pytest.mark.parametrize("closed", [False, True])
-def test_an_idle_connection_is_aborted(closed: bool) -> None:
+@pytest.mark.parametrize("is_closed", [False, True])
+def test_an_idle_connection_is_aborted(is_closed: bool) -> None:
     """A pool may drop one that the peer closed long ago."""
-    here, wire, response = _request()
-    wire.protocol.dataReceived(HEAD + b"Content-Length: 0\r\n\r\n")
-    result_of(response)
-    if closed:
-        wire.protocol.connectionLost(Failure(ConnectionAborted()))
-    here.reactor.advance(here.pool.cachedConnectionTimeout)
-    assert wire.aborted is not closed
+    request = _Request()
+    request.receive(HEAD + b"Content-Length: 0\r\n\r\n")
+    result_of(request.response)
+    if is_closed:
+        request.wire.protocol.connectionLost(Failure(ConnectionAborted()))
+    request.here.reactor.advance(request.here.pool.cachedConnectionTimeout)
+    assert request.wire.aborted is not is_closed
 
 
 @pytest_twisted.ensureDeferred

@@ -108,12 +108,6 @@ BOTH = FakeResolver({"r.example": [PUBLIC, PUBLIC6, ALSO_PUBLIC, ALSO_PUBLIC6]})
 FIXED = FixedAddresses(BOTH, {"Fixed.Example.": ["10.1.2.3", "FD00:0::1"], "none.example": []})
 
 
-def test_wrappers_are_resolvers() -> None:
-    verifyObject(IHostnameResolver, FIXED)
-    verifyObject(IHostnameResolver, AddressFamilyResolver(BOTH, FAMILIES["4"]))
-    verifyObject(IHostResolution, FIXED.resolveHostName(_Receiver(), "fixed.example"))
-
-
 @pytest.mark.parametrize(
     ("name", "types", "addresses"),
     [
@@ -131,6 +125,8 @@ def test_a_fixed_name_has_the_configured_addresses(
     name: str, types: Sequence[Any] | None, addresses: list[str]
 ) -> None:
     """In their order, or none; other names are looked up."""
+    verifyObject(IHostnameResolver, FIXED)
+    verifyObject(IHostResolution, FIXED.resolveHostName(_Receiver(), "fixed.example"))
     assert _resolved(FIXED, name, types) == addresses
 
 
@@ -152,6 +148,7 @@ def test_a_fixed_address_must_be_valid(address: str) -> None:
 def test_only_chosen_families_pass(versions: str, addresses: list[str]) -> None:
     """The preferred family comes first, and is dialled first."""
     resolver = AddressFamilyResolver(BOTH, FAMILIES[versions])
+    verifyObject(IHostnameResolver, resolver)
     assert _resolved(resolver, "r.example") == addresses
     here = Connections({}, resolver=resolver)
     here.connect(b"http://r.example/")
@@ -172,20 +169,17 @@ def test_names_are_compared_without_case_and_final_dot(name: str) -> None:
     assert canonical_host(name) == canonical_host(name.upper()) == canonical_host(canonical_host(name) + ".")
 
 
-def test_no_address_is_dialled_if_all_are_refused() -> None:
-    """The error is the reason of a refusal."""
+def test_only_allowed_addresses_are_dialled() -> None:
+    """If there is none the error is the reason of a refusal."""
+    here = connections("10.1.2.3", PUBLIC, "::ffff:10.1.2.3")
+    here.connect(b"https://r.example/")
+    here.reactor.pump([0.5, 0.5])
+    assert here.dialled() == [PUBLIC]
     here = connections("10.1.2.3", "::1")
     refused = failure_of(here.connect(b"https://r.example/"))
     assert isinstance(refused, AddressRefused)
     assert "r.example resolves to 10.1.2.3, which is private" in str(refused)
     assert here.dialled() == []
-
-
-def test_only_allowed_addresses_are_dialled() -> None:
-    here = connections("10.1.2.3", PUBLIC, "::ffff:10.1.2.3")
-    here.connect(b"https://r.example/")
-    here.reactor.pump([0.5, 0.5])
-    assert here.dialled() == [PUBLIC]
 
 
 @pytest.mark.parametrize("literal", ["127.0.0.1", "[::1]", "[::ffff:169.254.169.254]"])
@@ -213,25 +207,16 @@ def test_a_configured_address_is_dialled(addresses: AllowedAddresses, port: int,
 
 
 def test_families_alternate() -> None:
-    """IPv6 and IPv4 are dialled in turn, 0.3 s apart, until one answers."""
+    """IPv6 and IPv4 are dialled in turn, 0.3 s apart, until one answers; the others are cancelled."""
     here = connections(PUBLIC6, ALSO_PUBLIC6, PUBLIC, ALSO_PUBLIC)
-    here.connect(b"http://r.example/")
-    assert here.dialled() == [PUBLIC6]
-    here.reactor.advance(0.3)
-    assert here.dialled() == [PUBLIC6, PUBLIC]
-    here.reactor.pump([0.3, 0.3])
-    assert here.dialled() == [PUBLIC6, PUBLIC, ALSO_PUBLIC6, ALSO_PUBLIC]
-
-
-def test_the_first_address_that_answers_is_used() -> None:
-    """The other attempts are cancelled."""
-    here = connections(PUBLIC, ALSO_PUBLIC, PUBLIC6)
     connecting = here.connect(b"http://r.example/")
-    here.reactor.advance(0.3)
+    for count, seconds in enumerate((0, 0.3, 0.3), start=1):
+        here.reactor.advance(seconds)
+        assert here.dialled() == [PUBLIC6, PUBLIC, ALSO_PUBLIC6][:count]
     here.accept()
     assert isinstance(result_of(connecting), Protocol)
     here.reactor.advance(5)
-    assert here.dialled() == [PUBLIC, PUBLIC6]
+    assert here.dialled() == [PUBLIC6, PUBLIC, ALSO_PUBLIC6]
     assert here.reactor.connectors[0].stoppedConnecting
 
 

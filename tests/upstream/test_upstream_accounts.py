@@ -80,7 +80,8 @@ class Helper:
 
 
 def test_a_login_is_cached_for_a_while() -> None:
-    """Then the helper runs again; it is sent the server's address."""
+    """Then the helper runs again; it is sent the server's address.  Its user name marks an identity token."""
+    assert parse_login(output("r3fresh", "<token>")) == Login(None, "r3fresh")
     helper = Helper(output(), output("n3w"))
     assert verifyObject(IAccount, helper.account)
     for seconds, secret, runs in ((0, "s3cret", 1), (LOGIN_TTL - 1, "s3cret", 1), (1, "n3w", 2)):
@@ -89,16 +90,12 @@ def test_a_login_is_cached_for_a_while() -> None:
         assert helper.inputs == [b"registry.example"] * runs
 
 
-def test_an_identity_token_is_marked_by_its_user_name() -> None:
-    assert parse_login(output("r3fresh", "<token>")) == Login(None, "r3fresh")
-
-
 def test_a_refused_login_is_forgotten() -> None:
     """A newer one stays: the refusal was not of it."""
     helper = Helper(output(), output("n3w"), output("never"))
     for _ in range(3):
         helper.login()
-        helper.account.refused(LOGIN)
+        helper.account.forget(LOGIN)
         assert helper.login() == Login(Credentials.basic("AWS", "n3w"))
     assert len(helper.inputs) == 2
 
@@ -145,23 +142,21 @@ OLD, NEW = Login(Credentials.basic("alice", "0ld")), Login(Credentials.basic("al
 
 @pytest.fixture
 def clock() -> Clock:
-    clock = Clock()
-    clock.advance(1_000_000)
-    return clock
+    return Clock()
 
 
-async def _all(logins: LoginAttempts, most: int, scope: Scope) -> list[Login]:
-    tried: list[Login] = []
-    async for login in logins.iterate_logins(scope):
-        tried.append(login)
-        if len(tried) == most:
-            break
-    return tried
+def tried(logins: LoginAttempts, limit: int = 9, scope: Scope = SCOPE) -> list[Login]:
+    """Return the logins to try; the last of so many is accepted."""
 
+    async def collect() -> list[Login]:
+        collected: list[Login] = []
+        async for login in logins.iterate_logins(scope):
+            collected.append(login)
+            if len(collected) == limit:
+                break
+        return collected
 
-def tried(logins: LoginAttempts, most: int = 9, scope: Scope = SCOPE) -> list[Login]:
-    """Return the logins to try, the last of so many being accepted."""
-    return now(_all(logins, most, scope))
+    return now(collect())
 
 
 def test_accepted_logins_are_not_paused(clock: Clock) -> None:

@@ -88,20 +88,16 @@ def test_a_url_arrives_as_it_is_written(world: World, host: str, target: str) ->
         assert world.seen[-1].url == f"{scheme}://{host}{target}"
 
 
-def test_a_form_is_posted(world: World) -> None:
-    request(world, method="POST", form=(("username", "a&b"), ("scope", "x y")))
-    (seen,) = world.seen
-    assert (seen.method, seen.body) == ("POST", b"username=a%26b&scope=x+y")
-    assert seen.headers["content-type"] == ["application/x-www-form-urlencoded"]
-
-
-def test_cookies_are_not_kept(world: World) -> None:
+def test_a_form_is_posted_without_cookies(world: World) -> None:
     """Clients must not share a session."""
     world.reply(HOST, "/v2/", Reply(200, b"{}", (("Set-Cookie", "session=1; Path=/"),)))
     upstream = client(world.agent)
     for _ in range(2):
-        now(upstream.request("GET", URL))
-    assert [seen.header("Cookie") for seen in world.seen] == [None, None]
+        now(upstream.request("POST", URL, form=(("username", "a&b"), ("scope", "x y"))))
+        seen = world.seen[-1]
+        assert (seen.method, seen.body) == ("POST", b"username=a%26b&scope=x+y")
+        assert seen.headers["content-type"] == ["application/x-www-form-urlencoded"]
+        assert seen.header("Cookie") is None
 
 
 def test_a_body_labelled_gzip_is_not_decoded(world: World) -> None:
@@ -322,25 +318,18 @@ def test_the_consumer_sets_the_pace(exchange: Exchange) -> None:
 
 
 @pytest.mark.parametrize("reason", [ConnectionDone(), ConnectionLost()])
-@pytest.mark.parametrize("headers", [TEN, CHUNKED])
+@pytest.mark.parametrize("headers", [TEN, CHUNKED, UNTIL_CLOSED])
 def test_a_lost_connection_is_an_error(headers: bytes, reason: Exception) -> None:
+    """For a body without length it is the only sign of the end."""
     exchange = Exchange(headers)
     outcome = exchange.deliver()
     exchange.send(b"3\r\nabc\r\n")
     exchange.lose(reason)
-    assert isinstance(outcome.error, Unreachable)
+    is_end = headers == UNTIL_CLOSED
+    assert outcome == [None] if is_end else isinstance(outcome.error, Unreachable)
+    assert exchange.consumer.value() == (b"abc" if headers == CHUNKED else b"3\r\nabc\r\n")
     assert exchange.producer is None
     assert exchange.clock.getDelayedCalls() == []
-
-
-def test_a_body_without_length_ends_with_its_connection() -> None:
-    """There is no other sign of its end."""
-    exchange = Exchange(UNTIL_CLOSED)
-    outcome = exchange.deliver()
-    exchange.send(b"01234")
-    exchange.lose(ConnectionDone())
-    assert outcome == [None]
-    assert exchange.consumer.value() == b"01234"
 
 
 def test_an_upstream_that_stalls_is_left_after_a_minute(exchange: Exchange) -> None:
@@ -359,21 +348,15 @@ def test_an_upstream_that_stalls_is_left_after_a_minute(exchange: Exchange) -> N
     exchange.assert_closed()
 
 
-def test_a_cancelled_delivery_closes_the_connection(exchange: Exchange) -> None:
+@pytest.mark.parametrize("error", [CancelledError, Unreachable])
+def test_a_body_that_nobody_needs_closes_the_connection(exchange: Exchange, error: type[Exception]) -> None:
+    """Cancelled, or stopped as by a client's transport when the client has left."""
     outcome = exchange.deliver()
     exchange.send(b"01234")
-    outcome.work.cancel()
+    outcome.work.cancel() if error is CancelledError else exchange.producer.stopProducing()
     exchange.send(b"56789")
-    assert isinstance(outcome.error, CancelledError)
+    assert isinstance(outcome.error, error)
     assert exchange.consumer.value() == b"01234"
-    exchange.assert_closed()
-
-
-def test_a_consumer_that_stops_closes_the_connection(exchange: Exchange) -> None:
-    """As a client's transport does when the client has left."""
-    outcome = exchange.deliver()
-    exchange.producer.stopProducing()
-    assert isinstance(outcome.error, Unreachable)
     exchange.assert_closed()
 
 
