@@ -27,13 +27,14 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.web.client import HTTPConnectionPool
 from twisted.web.iweb import IAgent, IResponse
-from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from dockmirror.metrics import Metrics
 from dockmirror.upstream.agents import (
     FIRST_DELAY,
     LONGEST_DELAY,
+    AgentRequest,
+    AgentWrapper,
     ConcurrencyLimit,
     HostCircuitBreaker,
     InstrumentedAgent,
@@ -124,33 +125,22 @@ class _Leaving(Protocol):
         self.transport.loseConnection()
 
 
+@pytest.mark.parametrize("ending", ["invalid response", "broken body", "left body", "cancelled"])
 @pytest.mark.parametrize("reason", [ConnectionDone(), ConnectionLost()])
-def test_a_broken_body_ends_its_request(reason: Exception) -> None:
-    """So does one that its reader leaves."""
-    server = OneServer()
-    server.wire.send(TEN + b"01234")
-    server.first.get().deliverBody(_Leaving())
-    assert server.wire.transports[0].disconnecting
-    server.wire.lose(reason)
-    assert server.received == ["/a", "/b"]
-
-
-def test_a_failure_ends_its_request() -> None:
-    server = OneServer()
-    server.wire.send(b"nonsense\r\n\r\n")
-    server.wire.lose(ConnectionLost())
-    assert isinstance(server.first.error, Exception)
-    assert server.received == ["/a", "/b"]
-
-
-def test_cancelling_ends_a_request() -> None:
-    """One that is cancelled while it waits is never sent."""
+def test_a_failure_ends_its_request(reason: Exception, ending: str) -> None:
+    """A request that is cancelled while it waits is never sent."""
     server = OneServer()
     server.request("c")
     server.second.work.cancel()
     assert isinstance(server.second.error, CancelledError)
-    server.first.work.cancel()
-    server.wire.lose(ConnectionLost())
+    if ending == "cancelled":
+        server.first.work.cancel()
+    elif ending == "invalid response":
+        server.wire.send(b"nonsense\r\n\r\n")
+    else:
+        server.wire.send(TEN + b"01234")
+        server.first.get().deliverBody(_Leaving() if ending == "left body" else Protocol())
+    server.wire.lose(reason)
     assert server.received == ["/a", "/c"]
 
 
@@ -165,14 +155,13 @@ def test_a_request_waits_for_half_a_minute() -> None:
     assert server.clock.getDelayedCalls() == []
 
 
-@implementer(IAgent)
-class _RunningRequests:
+class _RunningRequests(AgentWrapper):
     """An agent that responds on demand, and keeps the running requests."""
 
     def __init__(self) -> None:
         self.running: list[Deferred[Any]] = []
 
-    def request(self, *details: object) -> Deferred[Any]:
+    def handle(self, request: AgentRequest) -> Deferred[Any]:
         self.running.append(Deferred(self.running.remove))
         return self.running[-1]
 
@@ -182,12 +171,12 @@ class _Response:
 
     length = 1
 
-    def __init__(self, ended: Any) -> None:
-        self._ended = ended
+    def __init__(self, on_end: Any) -> None:
+        self._on_end = on_end
 
     def deliverBody(self, protocol: Any) -> None:
         protocol.makeConnection(StringTransport())
-        self._ended()
+        self._on_end()
         protocol.connectionLost(ConnectionDone())
 
 
