@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import pytest_twisted  # type: ignore[import-untyped, unused-ignore]
 from twisted.internet import reactor
+from twisted.internet.defer import CancelledError
 from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.error import ConnectionLost
 from twisted.internet.error import ConnectionRefusedError as Refused
@@ -58,11 +59,6 @@ class Upload:
         """The bytes that have reached the upstream behind the headers."""
         return bytes(self.transport.value()).partition(b"\r\n\r\n")[2]
 
-    def assert_aborted(self, body: bytes) -> None:
-        """Expect that the rest of the body is never sent."""
-        assert self.body == body
-        assert self.transport.disconnected or self.transport.aborting
-
 
 def test_a_body_with_a_length() -> None:
     """The length is announced, and pieces are sent as they come."""
@@ -88,58 +84,41 @@ def test_a_body_without_a_length_is_sent_in_chunks() -> None:
 
 
 @pytest.mark.parametrize("size", [10, None])
-class TestEarlyResponse:
-    """A response before the whole body was sent."""
+@pytest.mark.parametrize("body", [b"wrong", b""])
+def test_an_early_response_is_delivered_at_once(size: int | None, body: bytes) -> None:
+    """Its own body may follow; the rest of the request is not sent.  An informational one does not count."""
+    upload = Upload(size)
+    upload.wire.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+    assert not upload.response
+    upload.feed.send(b"01")
+    before = upload.body
+    assert b"01" in before
+    upload.wire.send(b"HTTP/1.1 413 Too Large\r\nContent-Length: %d\r\n\r\n" % len(body))
+    assert upload.response.get().code == 413
+    assert upload.feed.state == "cancelled"
+    assert upload.body == before
+    assert upload.transport.disconnecting is not bool(body)
+    upload.wire.send(body)
+    assert upload.transport.disconnecting
 
-    def test_an_early_response_is_delivered_at_once(self, size: int | None) -> None:
-        """Its own body may follow; the rest of the request is not sent."""
-        upload = Upload(size)
-        upload.wire.send(b"HTTP/1.1 100 Continue\r\n\r\n")
-        assert not upload.response
-        upload.feed.send(b"01")
-        before = upload.body
-        assert b"01" in before
-        upload.wire.send(b"HTTP/1.1 413 Too Large\r\nContent-Length: 5\r\n\r\n")
-        assert upload.response.get().code == 413
-        assert upload.feed.state == "cancelled"
-        assert upload.transport.producer is None
-        assert upload.body == before
-        assert not upload.transport.disconnecting
-        upload.wire.send(b"wrong")
-        assert upload.transport.disconnecting
 
-    def test_a_complete_early_response_is_delivered(self, size: int | None) -> None:
-        upload = Upload(size)
-        upload.wire.send(b"HTTP/1.1 401 No\r\nContent-Length: 0\r\n\r\n")
-        assert upload.response.get().code == 401
-        assert upload.feed.state == "cancelled"
-        assert upload.transport.disconnecting
-
-    def test_a_lost_connection_stops_the_body(self, size: int | None) -> None:
-        upload = Upload(size)
-        upload.feed.send(b"01")
+@pytest.mark.parametrize("size", [10, None])
+@pytest.mark.parametrize("error", [ConnectionLost, CancelledError, RegistryError])
+def test_an_interrupted_body_is_never_completed(size: int | None, error: type[Exception]) -> None:
+    """A connection is lost, the request is cancelled, or the body breaks off, whose error the caller gets."""
+    upload = Upload(size)
+    upload.feed.send(b"01")
+    before = upload.body
+    if error is ConnectionLost:
         upload.wire.lose(ConnectionLost())
-        assert isinstance(find_root_cause(upload.response.error), ConnectionLost)
-        assert upload.feed.state == "cancelled"
-
-    def test_cancelling_aborts_the_connection(self, size: int | None) -> None:
-        upload = Upload(size)
-        upload.feed.send(b"01")
-        before = upload.body
+    elif error is CancelledError:
         upload.response.work.cancel()
-        assert upload.feed.state == "cancelled"
-        upload.assert_aborted(before)
-
-    def test_a_body_that_breaks_off_is_never_completed(self, size: int | None) -> None:
-        """The caller gets its error."""
-        upload = Upload(size)
-        upload.feed.send(b"01")
-        before = upload.body
+    else:
         upload.feed.break_off(RegistryError("the client stopped", status=408))
-        cause = find_root_cause(upload.response.error)
-        assert isinstance(cause, RegistryError)
-        assert cause.status == 408
-        upload.assert_aborted(before)
+    assert isinstance(find_root_cause(upload.response.error), error)
+    assert upload.feed.state == ("broken" if error is RegistryError else "cancelled")
+    assert upload.body == before
+    assert error is ConnectionLost or upload.transport.disconnected or upload.transport.aborting
 
 
 def test_an_upstream_that_accepts_nothing_times_out() -> None:
