@@ -210,55 +210,35 @@ def test_the_server_name_selects_the_certificate(
     assert shown(selector.context, name) == [expected.serial]
 
 
-ISSUED = issue("m.example", days=1)
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """Return a directory with a certificate."""
-    (tmp_path / "m.pem").write_bytes(ISSUED.key + ISSUED.certificate)
-    return tmp_path
-
-
-def test_a_directory_is_opened_once(path: Path) -> None:
-    """By name or by default; the expiry of its certificates is reported."""
-    directories = CertificateDirectories(path, "m.example", Clock())
+def test_a_directory_is_opened_once(served: Served) -> None:
+    """By name or by default; its certificates' expiry is reported, and the default domain may change."""
+    served.put("other.pem", OTHER)
+    directories = CertificateDirectories(served.path, "m.example", served.clock)
     assert directories.expiry_times() == {}
-    assert directories.open(None) is directories.open(path)
-    assert directories.expiry_times() == {str(path / "m.pem"): NOW.timestamp() + 86_400}
-
-
-def test_the_default_domain_may_change(path: Path) -> None:
-    """For directories that are open, too."""
-    other = issue("other.example")
-    (path / "other.pem").write_bytes(other.key + other.certificate)
-    directories = CertificateDirectories(path, "m.example", Clock())
     directory = directories.open(None)
-    assert shown(directory, None)[0] == ISSUED.serial
-    directories.set_default_domain("other.example")
-    assert shown(directory, None)[0] == other.serial
-    assert shown(directory, "m.example")[0] == ISSUED.serial
+    assert directories.open(served.path) is directory
+    expiry = NOW.timestamp() + 60 * DAY
+    assert directories.expiry_times() == {str(served.path / f"{name}.pem"): expiry for name in ("m", "other")}
+    assert shown(directory, None)[0] == FIRST.serial
+    directories.set_default_domain("ghcr.m.example")
+    assert shown(directory, None)[0] == OTHER.serial
+    assert shown(directory, "m.example")[0] == FIRST.serial
 
 
-def test_a_missing_setting_and_an_empty_directory_are_errors(tmp_path: Path) -> None:
-    with pytest.raises(NoUsableCertificate, match="set 'certificates'"):
-        CertificateDirectories(None, "m.example", Clock()).open(None)
-    directories = CertificateDirectories(None, "m.example", Clock())
-    with pytest.raises(NoUsableCertificate, match="no certificate with its key"):
-        directories.open(tmp_path)
-    assert directories.expiry_times() == {}
-
-
-def test_a_directory_that_the_mirror_fills_may_be_empty(path: Path, tmp_path: Path) -> None:
-    """Or missing; others may not."""
-    empty = tmp_path / "empty"
+def test_only_a_directory_that_the_mirror_fills_may_be_empty(served: Served) -> None:
+    """Or missing; other empty directories and a missing setting are errors."""
+    empty = served.path / "empty"
     directories = CertificateDirectories(empty, "m.example", Clock(), filled=True)
     directory = directories.open(None)
     assert directories.expiry_times() == {}
-    with pytest.raises(NoUsableCertificate):
-        directories.open(tmp_path / "other")
+    unfilled = CertificateDirectories(None, "m.example", Clock())
+    for others, path in ((directories, served.path / "other"), (unfilled, empty)):
+        with pytest.raises(NoUsableCertificate, match="no certificate with its key"):
+            others.open(path)
+    with pytest.raises(NoUsableCertificate, match="set 'certificates'"):
+        unfilled.open(None)
     with pytest.raises(Error, match="no shared cipher"):
         shown(directory, "m.example")
     empty.mkdir()
-    (path / "m.pem").rename(empty / "m.pem")
-    assert shown(directory, "m.example") == [ISSUED.serial]
+    (served.path / "m.pem").rename(empty / "m.pem")
+    assert shown(directory, "m.example") == [FIRST.serial]
