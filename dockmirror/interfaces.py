@@ -141,8 +141,8 @@ class IAccount(Interface):
         :raises Unavailable: when there is none.
         """
 
-    def refused(login: Login) -> None:
-        """Report that the upstream refused the login; a newer one is returned next, if there is one."""
+    def forget(login: Login) -> None:
+        """Forget a login that the upstream refused; a newer one is returned next, if there is one."""
 
 
 class ContentKind(Enum):

@@ -24,7 +24,7 @@ class Changing:
         self.asked += 1
         return self._logins[0]
 
-    def refused(self, login: Login) -> None:
+    def forget(self, login: Login) -> None:
         """See ``IAccount``."""
         assert login == self._logins[0]
         if len(self._logins) > 1:

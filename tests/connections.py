@@ -17,8 +17,7 @@ from twisted.web.iweb import IResponse
 from zope.interface import directlyProvides, implementer
 
 from dockmirror.upstream.addresses import AllowedAddresses
-from dockmirror.upstream.server_trust import make_tls_policy
-from dockmirror.upstream.upstream_endpoints import UpstreamEndpoints
+from dockmirror.upstream.upstream_endpoints import UpstreamEndpoints, make_tls_policy
 
 PUBLIC, ALSO_PUBLIC, PUBLIC6, ALSO_PUBLIC6 = "8.8.8.8", "8.8.4.4", "2606:4700::1", "2606:4700::2"
 

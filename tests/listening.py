@@ -24,8 +24,7 @@ from twisted.web.client import Agent, HTTPConnectionPool
 from zope.interface import implementer
 
 from dockmirror.upstream.addresses import AllowedAddresses
-from dockmirror.upstream.server_trust import make_tls_policy
-from dockmirror.upstream.upstream_endpoints import UpstreamEndpoints
+from dockmirror.upstream.upstream_endpoints import UpstreamEndpoints, make_tls_policy
 
 from .connections import FakeResolver
 

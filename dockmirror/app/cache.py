@@ -15,8 +15,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
 
+from ..concurrency.caching import TTLCache
 from ..concurrency.periodic_task import PeriodicTask
-from ..concurrency.ttl_cache import TTLCache
 from ..config.settings import ConfigurationError, Settings
 from ..interfaces import IContentStore, IDocumentStore, IDownloads, IRegistry, ITagStore, IUploadStaging
 from ..oci.errors import RegistryError

@@ -17,9 +17,8 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from ..config.settings import ConfigurationError, Settings
 from ..system.daemon_thread import run_in_daemon_thread
-from ..tls.acme_store import AcmeStore
+from ..tls.acme_renewal import AcmeStore, CertificateRenewal
 from ..tls.certificate_directory import CertificateDirectories, NoUsableCertificate
-from ..tls.certificate_renewal import CertificateRenewal
 from .naming import certificate_names
 
 BACKLOG = 4096

@@ -23,7 +23,7 @@ from ..system.line_writer import LineWriter, write_line
 from ..system.posix import raise_connection_limit
 from ..system.reactor_services import ClockStepGuard, ReactorLagMonitor
 from ..tls.certificate_directory import CertificateDirectories
-from ..upstream.resolvers import threaded_resolver
+from ..upstream.checked_endpoint import threaded_resolver
 from ..web.shared_tables import SharedTables
 from .cache import CacheParts, PinRefresh, has_cache, open_cache
 from .listeners import missing_certificates

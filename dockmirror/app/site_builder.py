@@ -23,9 +23,8 @@ from ..oci.reference import Reference, Repository
 from ..system.line_writer import AppendOnlyFile
 from ..system.networks import Network, parse_networks
 from ..system.shared_table import SharedDigests
-from ..tls.acme_store import AcmeStore
-from ..users.htpasswd import Htpasswd
-from ..users.user_tokens import UserTokens, read_signing_keys
+from ..tls.acme_renewal import AcmeStore
+from ..users import Htpasswd, UserTokens, read_signing_keys
 from ..web.access_log import AccessLog, AuditLog, Write
 from ..web.auth import AuthFilter
 from ..web.connection_limit import ConnectionLimit, ConnectionLimitedSite

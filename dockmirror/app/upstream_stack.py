@@ -37,22 +37,22 @@ from ..upstream.addresses import AllowedAddresses
 from ..upstream.agents import (
     ConcurrencyLimit,
     HostCircuitBreaker,
+    IdentityEncodingAgent,
     InstrumentedAgent,
     RawPathAgent,
     UploadAgent,
+    make_http_client,
 )
+from ..upstream.checked_endpoint import FAMILIES, AddressFamilyResolver, FixedAddresses
 from ..upstream.proxy import Proxy, ProxySettings
 from ..upstream.registry_client import RegistryClient
 from ..upstream.registry_writer import LocationSigner, RegistryWriter
-from ..upstream.resolvers import FAMILIES, AddressFamilyResolver, FixedAddresses
-from ..upstream.server_trust import make_tls_policy
 from ..upstream.token_relay import ChallengeCache, TokenRelay, TrustedRealms
-from ..upstream.upload_client import UploadClient
-from ..upstream.upload_transport import DrainingTCP, UnpooledConnections
+from ..upstream.upload_client import DrainingTCP, UnpooledConnections, UploadClient
 from ..upstream.upstream_accounts import CredentialHelper, FixedAccount
 from ..upstream.upstream_blobs import BlobSizes
-from ..upstream.upstream_client import UpstreamClient, make_http_client
-from ..upstream.upstream_endpoints import UpstreamEndpoints
+from ..upstream.upstream_client import UpstreamClient
+from ..upstream.upstream_endpoints import UpstreamEndpoints, make_tls_policy
 from ..upstream.upstream_registry import UpstreamRegistry
 from .naming import registry_names
 
@@ -172,7 +172,9 @@ def _make_registry(
     registry = CorruptBlobQuarantine(observed, clock)
     if not settings.writes:
         return registry, None
-    uploads = UploadClient(agent, client, clock, settings.timeout, metrics.pushed_bytes.labels(name).inc)
+    uploads = UploadClient(
+        IdentityEncodingAgent(agent), client, clock, settings.timeout, metrics.pushed_bytes.labels(name).inc
+    )
     signer = LocationSigner(context.signing_keys, name)
     return registry, WriteMetrics(RegistryWriter(url, client, uploads, challenges, signer), name, metrics)
 

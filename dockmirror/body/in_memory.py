@@ -11,7 +11,7 @@ from zope.interface import implementer
 from ..interfaces import IBody
 from ..oci.descriptor import Descriptor
 from ..oci.errors import Unavailable
-from .size_limited import SizeLimitedBody, too_large
+from .wrappers import SizeLimitedBody, too_large
 
 
 @implementer(IBody)

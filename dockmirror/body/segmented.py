@@ -16,7 +16,7 @@ from ..oci.errors import RegistryError, Unreachable
 from ..oci.ranges import ContentRange
 from .consumers import EarlyStopConsumer, ProducerSwitch, SequentialConsumer
 from .in_memory import BytesBody
-from .resuming import ResumingBody
+from .wrappers import ResumingBody
 
 OpenRange = Callable[[int, int], Awaitable[IBody]]
 """Opens the bytes from one offset to another, inclusive, or fails with a ``RegistryError``."""
@@ -43,17 +43,17 @@ class Segment:
         self._next = first
         self._buffer: deque[bytes] = deque()
         self._fetching: Deferred[None] = succeed(None)
-        self._changed: Callable[[Segment], None] = _ignore
+        self._on_change: Callable[[Segment], None] = _ignore
         self._switch = ProducerSwitch()
         self._consumer: IConsumer | None = None
         self._drained: Deferred[None] | None = None
 
-    def begin(self, changed: Callable[[Segment], None]) -> None:
+    def begin(self, on_change: Callable[[Segment], None]) -> None:
         """Start the fetch.
 
-        :param changed: called when the upstream begins to send it, and when the fetch is given up.
+        :param on_change: called when the upstream begins to send it, and when the fetch is given up.
         """
-        self._changed = changed
+        self._on_change = on_change
         self._fetching = Deferred.fromCoroutine(self._fetch()).addErrback(self._give_up)
 
     async def deliver(self, consumer: IConsumer) -> None:
@@ -69,7 +69,7 @@ class Segment:
             if self.error is not None and not self._switch.stopped:
                 self.error = None
                 await self._fetch()
-            await self._delivered()
+            await self._wait_until_drained()
         finally:
             self._consumer = None
             consumer.unregisterProducer()
@@ -109,11 +109,11 @@ class Segment:
 
     async def _fetch(self) -> None:
         offset = self._next
-        content = await self._open(offset)
+        body = await self._open(offset)
         if not self.has_begun:
             self.has_begun = True
-            self._changed(self)
-        await ResumingBody(content, lambda count: self._open(offset + count), self._clock).deliver(self)
+            self._on_change(self)
+        await ResumingBody(body, lambda count: self._open(offset + count), self._clock).deliver(self)
 
     async def _open(self, offset: int) -> IBody:
         if offset > self._last:  # the fetch broke off after the last byte
@@ -124,7 +124,7 @@ class Segment:
         failure.trap(RegistryError)
         assert isinstance(failure.value, RegistryError)
         self.error = failure.value
-        self._changed(self)
+        self._on_change(self)
 
     def _flush(self) -> None:
         while self._buffer and self._consumer is not None and not self._switch.paused:
@@ -133,7 +133,7 @@ class Segment:
             drained, self._drained = self._drained, None
             drained.callback(None)
 
-    def _delivered(self) -> Deferred[None]:
+    def _wait_until_drained(self) -> Deferred[None]:
         if not self._buffer:
             return succeed(None)
         self._drained = Deferred(self._abandon)
@@ -144,7 +144,7 @@ class Segment:
 
 
 def _ignore(_: Segment) -> None:
-    """Nobody listens before the fetch begins."""
+    """Do nothing: the fetch has not begun."""
 
 
 PIECE = 4 * 1024 * 1024
@@ -205,50 +205,50 @@ class _SegmentedDelivery:
     ) -> None:
         self._first = part.first
         self._last = part.last
-        self._make = make_segment
+        self._make_segment = make_segment
         self._segments = segments
         self._piece = piece
         self._ahead: deque[Segment] = deque()
-        self._leading = True
-        self._proven = False  # that the upstream serves ranges
-        self._width = 2  # connections that may be open
+        self._is_leading = True
+        self._serves_ranges = False
+        self._max_connections = 2
         self._distance = piece
         self._next = part.first + piece
 
     async def run(self, body: IBody, consumer: IConsumer) -> None:
         to = SequentialConsumer(consumer)
         try:
-            self._ask_ahead()
-            await self._lead(body, to)
+            self._fetch_ahead()
+            await self._deliver_leading_body(body, to)
             while self._ahead:
                 await self._ahead[0].deliver(to)
                 self._ahead.popleft()
-                self._ask_ahead()
+                self._fetch_ahead()
         except RegistryError as error:
-            if self._leading or isinstance(error, Unreachable):
+            if self._is_leading or isinstance(error, Unreachable):
                 raise
             raise Unreachable(f"a segment was refused: {error}") from error
         finally:
-            for each in self._ahead:
-                each.cancel()
+            for segment in self._ahead:
+                segment.cancel()
             to.finish()
 
-    async def _lead(self, body: IBody, to: SequentialConsumer) -> None:
+    async def _deliver_leading_body(self, body: IBody, to: SequentialConsumer) -> None:
         """Deliver the leading body up to the first segment that arrives, or to its end."""
-        leading = _LeadingConsumer(to, self._first, self._stop)
+        leading = _LeadingConsumer(to, self._first, self._find_stop)
         try:
             await leading.forward(body)
         except (CancelledError, Unreachable):
             if not leading.satisfied:
                 raise
-        self._leading = False
+        self._is_leading = False
         if leading.satisfied:
-            self._ask_ahead()
+            self._fetch_ahead()
         else:
             self._drop_all()
 
-    def _stop(self, end: int) -> int | None:
-        """Return the offset at which to leave the leading body, which has come to ``end``, or None."""
+    def _find_stop(self, end: int) -> int | None:
+        """Return the offset at which the leading body, received up to ``end``, may stop, or None."""
         if not self._ahead or end < self._ahead[0].first:
             return None
         if self._ahead[0].has_begun:
@@ -256,46 +256,46 @@ class _SegmentedDelivery:
         self._drop_all()
         self._distance *= 2
         self._next = end + self._distance
-        self._ask_ahead()
+        self._fetch_ahead()
         return None
 
     def _drop_all(self) -> None:
         while self._ahead:
             self._ahead.popleft().cancel()
 
-    def _ask_ahead(self) -> None:
+    def _fetch_ahead(self) -> None:
         """Start fetches as far as connections allow; the last connection fetches all the rest."""
-        while self._next <= self._last and len(self._ahead) + self._leading < self._width:
-            last = self._last if self._width == 1 else min(self._next + self._piece - 1, self._last)
-            ahead = self._make(self._next, last)
+        while self._next <= self._last and len(self._ahead) + self._is_leading < self._max_connections:
+            last = self._last if self._max_connections == 1 else min(self._next + self._piece - 1, self._last)
+            segment = self._make_segment(self._next, last)
             self._next = last + 1
-            self._ahead.append(ahead)
-            ahead.begin(self._changed)
+            self._ahead.append(segment)
+            segment.begin(self._update)
 
-    def _changed(self, ahead: Segment) -> None:
-        if ahead.error is not None:
-            self._width = max(1, self._width - 1)
-            if not self._proven:
-                self._ahead.remove(ahead)
-        elif not self._proven:
-            self._proven = True
-            self._width = self._segments
-            self._ask_ahead()
+    def _update(self, segment: Segment) -> None:
+        if segment.error is not None:
+            self._max_connections = max(1, self._max_connections - 1)
+            if not self._serves_ranges:
+                self._ahead.remove(segment)
+        elif not self._serves_ranges:
+            self._serves_ranges = True
+            self._max_connections = self._segments
+            self._fetch_ahead()
 
 
 class _LeadingConsumer(EarlyStopConsumer):
-    """Passes the leading body on until it is to be left.
+    """Passes the leading body on up to a stop.
 
-    :param stop: given the offset at a piece's end, returns the one at which to stop, or None.
+    :param find_stop: given the offset at a piece's end, returns the one at which to stop, or None.
     """
 
-    def __init__(self, consumer: IConsumer, position: int, stop: Callable[[int], int | None]) -> None:
+    def __init__(self, consumer: IConsumer, position: int, find_stop: Callable[[int], int | None]) -> None:
         super().__init__(consumer)
         self._position = position
-        self._stop = stop
+        self._find_stop = find_stop
 
     def forward_piece(self, data: bytes) -> None:
-        stop = self._stop(self._position + len(data))
+        stop = self._find_stop(self._position + len(data))
         self.satisfied = stop is not None
         self.consumer.write(data if stop is None else data[: stop - self._position])
         self._position += len(data)

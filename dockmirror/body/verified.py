@@ -44,7 +44,7 @@ class VerifiedBody:
     def deliver(self, consumer: IConsumer) -> Deferred[None]:
         """:raises CorruptContent: when the bytes do not match the digest."""
         holdback = TailHoldback(consumer, self._digest.verifier(), self.descriptor.size)
-        return self._body.deliver(holdback).addCallback(lambda _: holdback.complete())
+        return self._body.deliver(holdback).addCallback(lambda _: holdback.release_tail())
 
     def discard(self) -> None:
         self._body.discard()
@@ -55,39 +55,39 @@ class TailHoldback(ForwardingConsumer):
 
     :param verifier: was given the bytes that came before.
     :param received: number of the bytes that came before.
-    :param held: the last of them, which were not passed on.
+    :param tail: the last of them, which were not passed on.
     """
 
     def __init__(
-        self, consumer: IConsumer, verifier: Verifier, size: int | None, received: int = 0, held: bytes = b""
+        self, consumer: IConsumer, verifier: Verifier, size: int | None, received: int = 0, tail: bytes = b""
     ) -> None:
         super().__init__(consumer)
         self._verifier = verifier
         self._size = size
         self._received = received
-        self._passed = received - len(held)
-        self._held = deque([held] if held else [])
+        self._released = received - len(tail)
+        self._tail = deque([tail] if tail else [])
 
     def write(self, data: bytes) -> None:
         self._verifier.update(data)
         self._received += len(data)
-        if self._size is None or self._received <= self._size:  # otherwise it is wrong already
-            self._held.append(data)
-        self._pass_on(releasable_length(self._received, self._size))
+        if self._size is None or self._received <= self._size:  # else it is corrupt already
+            self._tail.append(data)
+        self._release(releasable_length(self._received, self._size))
 
-    def complete(self) -> None:
+    def release_tail(self) -> None:
         """Pass the tail on.
 
         :raises CorruptContent: when the bytes do not match the digest.
         """
         if self._size not in (None, self._received) or not self._verifier.matches():
             raise CorruptContent(f"the upstream's content is not {self._verifier.digest}")
-        self._pass_on(self._received)
+        self._release(self._received)
 
-    def _pass_on(self, until: int) -> None:
-        while self._held and self._passed + len(self._held[0]) <= until:
-            piece = self._held.popleft()
-            self._passed += len(piece)
+    def _release(self, end: int) -> None:
+        while self._tail and self._released + len(self._tail[0]) <= end:
+            piece = self._tail.popleft()
+            self._released += len(piece)
             self.consumer.write(piece)
 
 
@@ -107,11 +107,11 @@ class ErrorPageGuardBody:
 
     def deliver(self, consumer: IConsumer) -> Deferred[None]:
         """:raises Unavailable: when the bytes do not match the digest."""
-        return self._body.deliver(consumer).addErrback(self._mismatched)
+        return self._body.deliver(consumer).addErrback(self._translate_mismatch)
 
     def discard(self) -> None:
         self._body.discard()
 
-    def _mismatched(self, failure: Failure) -> None:
+    def _translate_mismatch(self, failure: Failure) -> None:
         failure.trap(CorruptContent)
         raise Unavailable(self._reason)

@@ -14,7 +14,7 @@ from twisted.web.iweb import IAgent
 from ..app.upstream_stack import load_accounts, make_agent, parse_proxies
 from ..config.settings import Settings, UpstreamSettings
 from ..system.external_program import run_process
-from ..upstream.resolvers import threaded_resolver
+from ..upstream.checked_endpoint import threaded_resolver
 from .context import Context
 from .diagnostics import Diagnosis, diagnose
 from .options import json_option

@@ -22,10 +22,11 @@ from ..oci.cache_status import CacheStatus
 from ..oci.credentials import Credentials
 from ..oci.descriptor import Descriptor
 from ..oci.request import Blob, Manifest, RegistryRequest
+from ..upstream.agents import make_http_client
 from ..upstream.registry_client import RegistryClient
 from ..upstream.token_relay import ChallengeCache, TokenRelay, TrustedRealms
 from ..upstream.upstream_blobs import BlobSizes
-from ..upstream.upstream_client import UpstreamClient, make_http_client
+from ..upstream.upstream_client import UpstreamClient
 from ..upstream.upstream_registry import UpstreamRegistry
 
 _NAME = "mirror"

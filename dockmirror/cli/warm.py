@@ -20,7 +20,7 @@ from ..oci.errors import RegistryError
 from ..oci.platform import Platform
 from ..oci.request import RegistryRequest
 from ..pull import HeldCheck, Pull, PulledImage, Wanted
-from ..upstream.resolvers import threaded_resolver
+from ..upstream.checked_endpoint import threaded_resolver
 from .context import Context, parse_image
 from .options import json_option, platforms_option
 from .output import format_size, print_json, print_table, progress_bars

@@ -1,18 +1,26 @@
-"""Exponential backoff: pauses after failures, longer each time."""
+"""Pauses after failures: exponential backoff, and the circuit breaker of a registry's requests."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from copy import copy
+from email.utils import parsedate_to_datetime
+from enum import Enum
+from math import ceil
 from typing import Generic, TypeVar
 
 from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 
-from .ttl_cache import TTLCache
+from ..body.verified import CorruptContent
+from ..oci.errors import RegistryError, TimedOut, Unreachable, Unreadable
+from ..oci.request import RegistryRequest, repository_of
+from .caching import TTLCache
 
 Key = TypeVar("Key")
 Reason = TypeVar("Reason")
 
-_MOST = 10_000
+_MAX_KEYS = 10_000
 
 
 @frozen
@@ -40,14 +48,14 @@ class Backoff(Generic[Key, Reason]):
         self._first = first
         self._longest = longest
         self._factor = factor
-        self._pauses: TTLCache[Key, Pause[Reason]] = TTLCache(clock, _MOST)
+        self._pauses: TTLCache[Key, Pause[Reason]] = TTLCache(clock, _MAX_KEYS)
 
-    def pause(self, key: Key) -> Pause[Reason] | None:
+    def current_pause(self, key: Key) -> Pause[Reason] | None:
         """Return the pause that lasts now, or None."""
         last = self._pauses.get(key)
         return last if last is not None and self._clock.seconds() < last.until else None
 
-    def failed(self, key: Key, reason: Reason, seconds: float | None = None) -> float:
+    def record_failure(self, key: Key, reason: Reason, seconds: float | None = None) -> float:
         """Begin a pause, and return its length.
 
         :param seconds: the length, where the other side has named one.
@@ -62,6 +70,133 @@ class Backoff(Generic[Key, Reason]):
         self._pauses.put(key, Pause(now + length, length, reason), length + self._longest)
         return length
 
-    def succeeded(self, key: Key) -> None:
+    def record_success(self, key: Key) -> None:
         """End the pause, and begin with the first one after the next failure."""
         self._pauses.drop(key)
+
+
+FIRST, LONGEST = 5.0, 60.0
+"""Seconds of the first pause, and of the longest that it doubles to."""
+LIMITED = 60.0
+LIMITED_LONGEST = 3600.0
+"""Seconds of pause after a 429 without ``Retry-After``, and the most that ``Retry-After`` is believed."""
+_ANONYMOUS = "anonymous"
+
+
+def is_outage(error: RegistryError) -> bool:
+    """Return whether the error means that the upstream is down, so that held content may be served."""
+    return (error.status >= 500 or error.status == 429) and not isinstance(error, CorruptContent)
+
+
+class _Scope(Enum):
+    """A failure that concerns all clients and repositories."""
+
+    CONNECTION = "the upstream cannot be connected to"
+    SLOWNESS = "the upstream was too slow"
+
+
+class RequestCircuitBreaker:
+    """Opens a circuit after a failure: for the registry, for credentials, or for a repository.
+
+    A connection that fails concerns the whole registry, a 429 the credentials, any other failure the
+    repository.  A failure of another server than the registry concerns only the repository.
+
+    :param isolate: returns a value for requests whose failures do not concern others: those with an equal
+        value that is not None share circuits, apart from the rest.
+    :param notify: called with the time until which anonymous requests are not sent, or None.
+    """
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        isolate: Callable[[RegistryRequest], object] = lambda _: None,
+        notify: Callable[[float | None], None] = lambda _: None,
+    ) -> None:
+        self._clock = clock
+        self._isolate = isolate
+        self._notify = notify
+        self._backoff: Backoff[object, RegistryError] = Backoff(clock, FIRST, LONGEST)
+
+    def error(self, request: RegistryRequest, can_answer: bool) -> RegistryError | None:
+        """Return the failure that opened a circuit of the request, or None if it may be sent.
+
+        A repository that failed, and an upstream that was only slow, are still asked if nothing is held.
+
+        :param can_answer: True if held content can be served instead.
+        """
+        keys: list[object] = [_Scope.CONNECTION, _credentials_of(request), _limit_of_repository(request)]
+        if can_answer:
+            keys += [_failure_scope(request), _Scope.SLOWNESS]
+        isolated = self._isolate(request)
+        pauses = (self._backoff.current_pause((isolated, key)) for key in keys)
+        now = self._clock.seconds()
+        return next((_copy_with_remaining(pause, now) for pause in pauses if pause), None)
+
+    def record_failure(self, request: RegistryRequest, error: RegistryError) -> None:
+        """Open the circuit that the failure concerns.
+
+        The error of a 429 is changed to name our own pause, so that the client waits as long.
+        """
+        seconds = None
+        if error.status == 429:
+            seconds = _parse_retry_after(error.retry_after, self._clock.seconds())
+            error.retry_after = str(ceil(seconds))
+        self._backoff.record_failure(
+            (self._isolate(request), _choose_scope(request, error)), copy(error), seconds
+        )
+        self._notify(self._find_pause_end())
+
+    def record_success(self, request: RegistryRequest) -> None:
+        """Close all circuits of the request."""
+        shared = (_Scope.CONNECTION, _Scope.SLOWNESS)
+        own = (_failure_scope(request), _credentials_of(request), _limit_of_repository(request))
+        for key in (*shared, *own):
+            self._backoff.record_success((self._isolate(request), key))
+        self._notify(self._find_pause_end())
+
+    def _find_pause_end(self) -> float | None:
+        pauses = (self._backoff.current_pause((None, key)) for key in (_Scope.CONNECTION, _ANONYMOUS))
+        return max((pause.until for pause in pauses if pause), default=None)
+
+
+def _copy_with_remaining(pause: Pause[RegistryError], now: float) -> RegistryError:
+    """Return a copy of the error: an exception that is raised again and again grows its traceback."""
+    error = copy(pause.reason)
+    if error.status == 429:
+        error.retry_after = str(ceil(pause.until - now))
+    return error
+
+
+def _choose_scope(request: RegistryRequest, error: RegistryError) -> object:
+    if error.status == 429:
+        return _limit_of_repository(request) if error.from_other_host else _credentials_of(request)
+    if not isinstance(error, Unreachable) or isinstance(error, Unreadable) or error.from_other_host:
+        return _failure_scope(request)
+    return _Scope.SLOWNESS if isinstance(error, TimedOut) else _Scope.CONNECTION
+
+
+def _limit_of_repository(request: RegistryRequest) -> object:
+    """Return the key of a limit at another server than the registry: a token is for one repository."""
+    return _credentials_of(request), _failure_scope(request)
+
+
+def _failure_scope(request: RegistryRequest) -> object:
+    """Return the key of a repository's failures: its manifests, its blobs, and each kind of list."""
+    return type(request.target), repository_of(request.target)
+
+
+def _credentials_of(request: RegistryRequest) -> object:
+    return request.credentials.fingerprint() if request.credentials else _ANONYMOUS
+
+
+def _parse_retry_after(retry_after: str | None, now: float) -> float:
+    """Return the seconds that a ``Retry-After`` names (RFC 9110, 10.2.3)."""
+    if retry_after is None:
+        return LIMITED
+    if retry_after.isdecimal():
+        return min(LIMITED_LONGEST, float(retry_after))
+    try:
+        at = parsedate_to_datetime(retry_after).timestamp()
+    except (ValueError, TypeError, OverflowError):
+        return LIMITED
+    return min(LIMITED_LONGEST, max(0.0, at - now))

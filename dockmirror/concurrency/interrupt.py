@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class Interrupt:
-    """Ends one wait from outside, with a reason: the one that is going on, or else the next one."""
+    """Ends one wait from outside, with a reason: the current one, or else the next one."""
 
     def __init__(self) -> None:
         self.reason: Exception | None = None
@@ -31,11 +31,11 @@ class Interrupt:
             raise reason
 
     async def wait(self, begin: Callable[[], Deferred[T]]) -> T:
-        """Return what comes of it; or cancel it, or do not even begin it, and raise the reason."""
+        """Return the result of a wait; interrupted, cancel it or do not begin it, and raise the reason."""
         self.check()
         self._waiting = waiting = begin()
         try:
-            if self.reason is not None:  # from within
+            if self.reason is not None:  # interrupted as it began
                 waiting.cancel()
             return await waiting
         except CancelledError:

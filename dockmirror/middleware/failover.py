@@ -10,7 +10,7 @@ from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
-from ..concurrency.circuit_breaker import RequestCircuitBreaker, is_outage
+from ..concurrency.backoff import RequestCircuitBreaker, is_outage
 from ..interfaces import Answer, IRegistry, IUpstream
 from ..oci.errors import RegistryError, TimedOut
 from ..oci.request import Blob, Manifest, Ping, RegistryRequest, Target

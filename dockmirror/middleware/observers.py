@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConsumer
 from zope.interface import implementer
 
-from ..concurrency.circuit_breaker import is_outage
+from ..concurrency.backoff import is_outage
 from ..interfaces import Answer, IBody, IRegistry, ITokenService, IUpstream, IWritableRegistry
 from ..metrics import Metrics
 from ..oci.cache_status import CacheResult

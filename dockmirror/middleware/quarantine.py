@@ -7,7 +7,7 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from ..body.verified import CorruptContent
-from ..concurrency.ttl_cache import TTLCache
+from ..concurrency.caching import TTLCache
 from ..interfaces import Answer, IUpstream
 from ..oci.digest import Digest
 from ..oci.request import Blob, RegistryRequest

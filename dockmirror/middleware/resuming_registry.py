@@ -7,9 +7,8 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from ..body.in_memory import BytesBody
-from ..body.resuming import ResumingBody
-from ..body.slice import Slice
 from ..body.verified import VerifiedBody
+from ..body.wrappers import ResumingBody, Slice
 from ..interfaces import Answer, IBody, IRegistry
 from ..oci.descriptor import Descriptor
 from ..oci.errors import RangeInvalid, Unavailable

@@ -10,9 +10,9 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from ..body.segmented import PIECE, SegmentedBody
-from ..body.slice import Slice
-from ..concurrency.circuit_breaker import is_outage
-from ..concurrency.ttl_cache import TTLCache
+from ..body.wrappers import Slice
+from ..concurrency.backoff import is_outage
+from ..concurrency.caching import TTLCache
 from ..interfaces import Answer, IBody, IRegistry
 from ..oci.errors import RegistryError, Unavailable
 from ..oci.ranges import ContentRange, Range

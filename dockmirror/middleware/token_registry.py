@@ -9,7 +9,7 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from ..body.in_memory import collect
-from ..concurrency.single_flight import SingleFlight
+from ..concurrency.caching import SingleFlight
 from ..interfaces import Answer, IAccount, IRegistry, IUpstream
 from ..oci.challenge import find_challenge
 from ..oci.credentials import Credentials

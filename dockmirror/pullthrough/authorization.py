@@ -31,7 +31,7 @@ from enum import Enum
 
 from attrs import evolve, frozen
 
-from ..concurrency.circuit_breaker import is_outage
+from ..concurrency.backoff import is_outage
 from ..oci.errors import RegistryError
 
 

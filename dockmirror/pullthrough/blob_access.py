@@ -9,7 +9,7 @@ from attrs import evolve
 from zope.interface import implementer
 
 from ..body.in_memory import collect
-from ..concurrency.single_flight import SingleFlight
+from ..concurrency.caching import SingleFlight
 from ..interfaces import Answer, IBucketBlob, IContentStore, IRegistry, ISource
 from ..oci.consent import SAMPLE, HeldBlob, Sample, sampled_part
 from ..oci.descriptor import Descriptor

@@ -7,8 +7,8 @@ from functools import partial
 from attrs import evolve
 from twisted.logger import Logger
 
-from ..body.completion import CompletionObserver
 from ..body.in_memory import NoBody
+from ..body.wrappers import CompletionObserver
 from ..interfaces import (
     Answer,
     ContentKind,

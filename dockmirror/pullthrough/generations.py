@@ -24,8 +24,7 @@ from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
-from ..concurrency.single_flight import SingleFlight
-from ..concurrency.ttl_cache import TTLCache
+from ..concurrency.caching import SingleFlight, TTLCache
 from ..interfaces import ContentKind, IContentStore, IDocumentStore, IStoredContent
 from ..oci.digest import Digest
 from ..oci.reference import Repository

@@ -12,7 +12,7 @@ from math import inf
 
 from twisted.internet.interfaces import IReactorTime
 
-from ..concurrency.ttl_cache import TTLCache
+from ..concurrency.caching import TTLCache
 from ..interfaces import IDocumentStore
 from ..oci.credentials import Credentials
 from ..oci.digest import Digest

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.internet.interfaces import IReactorTime
 
-from ..concurrency.ttl_cache import TTLCache
+from ..concurrency.caching import TTLCache
 from ..oci.digest import Digest
 from ..oci.reference import Repository, Tag
 

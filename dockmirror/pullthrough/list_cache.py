@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from ..body.in_memory import BytesBody
-from ..body.tee import Tee
+from ..body.wrappers import Tee
 from ..interfaces import Answer, IDocumentStore
 from ..oci.cache_status import CacheResult, CacheStatus
 from ..oci.descriptor import Descriptor

@@ -10,8 +10,8 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from ..body.in_memory import collect, json_body
-from ..concurrency.circuit_breaker import is_outage
-from ..concurrency.single_flight import SingleFlight
+from ..concurrency.backoff import is_outage
+from ..concurrency.caching import SingleFlight
 from ..interfaces import Answer, IDocumentStore, ITokenService
 from ..oci.cache_status import CacheResult, CacheStatus
 from ..oci.challenge import Challenge

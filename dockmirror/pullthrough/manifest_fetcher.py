@@ -6,7 +6,7 @@ from attrs import evolve
 from twisted.internet.interfaces import IReactorTime
 
 from ..body.in_memory import BytesBody, collect
-from ..concurrency.single_flight import SingleFlight
+from ..concurrency.caching import SingleFlight
 from ..interfaces import Answer, ContentKind, IContentStore, ITagStore
 from ..oci.cache_status import CacheResult, CacheStatus
 from ..oci.digest import Digest

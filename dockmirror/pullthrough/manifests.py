@@ -9,7 +9,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from ..body.in_memory import BytesBody, NoBody
-from ..concurrency.single_flight import SingleFlight
+from ..concurrency.caching import SingleFlight
 from ..interfaces import Answer, ContentKind, IContentStore, ITagStore
 from ..oci.cache_status import CacheResult, CacheStatus
 from ..oci.descriptor import Descriptor

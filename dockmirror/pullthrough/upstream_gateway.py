@@ -12,8 +12,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..body.verified import CorruptContent
-from ..concurrency.circuit_breaker import RequestCircuitBreaker, is_outage
-from ..concurrency.ttl_cache import TTLCache
+from ..concurrency.backoff import RequestCircuitBreaker, is_outage
+from ..concurrency.caching import TTLCache
 from ..interfaces import Answer, IRegistry, IUpstream
 from ..oci.digest import Digest
 from ..oci.errors import Denied, RegistryError, TimedOut, Unauthorized, Unsupported

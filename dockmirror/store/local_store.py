@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from ..concurrency.ttl_cache import TTLCache
+from ..concurrency.caching import TTLCache
 from ..interfaces import ContentKind, IContentStore, IDocumentStore, IStoredContent, ITagStore, TagEntry
 from ..oci.digest import Digest
 from ..oci.reference import Repository, Tag

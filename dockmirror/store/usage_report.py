@@ -16,8 +16,7 @@ from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from ..concurrency.single_flight import SingleFlight
-from ..concurrency.ttl_cache import TTLCache
+from ..concurrency.caching import SingleFlight, TTLCache
 from ..oci.digest import Digest
 from ..status.status_values import RegistryUsage, Usage
 from . import files, layout

@@ -20,8 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 from josepy.jwa import ES256
 from josepy.jwk import JWKEC
 
-from .acme_store import AcmeStore
-from .certificate_renewal import AuthorityUnavailable, NameRefused
+from .acme_renewal import AcmeStore, AuthorityUnavailable, NameRefused
 
 _TIMEOUT = 30
 _ORDER_TIMEOUT = timedelta(seconds=90)

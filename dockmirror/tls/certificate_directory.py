@@ -124,9 +124,9 @@ class CertificateDirectory:
                 )
 
 
-def _describe(chains: CertificateChain) -> dict[str, str]:
-    ends = strftime("%Y-%m-%dT%H:%MZ", gmtime(chains.expires_at))
-    return {"path": str(chains.path), "names": ", ".join(chains.names) or "no host name", "ends": ends}
+def _describe(chain: CertificateChain) -> dict[str, str]:
+    ends = strftime("%Y-%m-%dT%H:%MZ", gmtime(chain.expires_at))
+    return {"path": str(chain.path), "names": ", ".join(chain.names) or "no host name", "ends": ends}
 
 
 def _state(directory: Path) -> _State:

@@ -1,14 +1,22 @@
-"""Rules for the IP addresses that an upstream may be connected to, applied after its name was resolved."""
+"""Origins of URLs, and rules for the IP addresses that an upstream may be connected to."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from urllib.parse import urlsplit
 
 from attrs import field, frozen
 
 from ..system.networks import Address, Network
-from .urls import parse_origin
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+def parse_origin(url: str) -> tuple[str, str, int | None]:
+    """Return scheme, host and port in normal form (RFC 6454, 4)."""
+    parts = urlsplit(url)
+    return parts.scheme, (parts.hostname or "").rstrip("."), parts.port or _DEFAULT_PORTS.get(parts.scheme)
 
 
 def _canonical(host: str) -> str:

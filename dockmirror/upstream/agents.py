@@ -1,16 +1,19 @@
-"""Agents that wrap another agent: each changes, bounds or measures the requests to an upstream's servers."""
+"""Agents that wrap another agent, and change, bound or measure the requests to an upstream's servers."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 from urllib.parse import urlsplit
 
 from attrs import evolve, frozen
-from twisted.internet.defer import Deferred, DeferredSemaphore, fail
+from treq.client import HTTPClient
+from treq.cookies import IndexableCookieJar
+from twisted.internet.defer import Deferred, DeferredSemaphore, fail, succeed
 from twisted.internet.error import ConnectBindError, ConnectError, DNSLookupError
-from twisted.internet.interfaces import IProtocol, IReactorTime, IStreamClientEndpoint
+from twisted.internet.interfaces import IConsumer, IProtocol, IReactorTime, IStreamClientEndpoint
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.components import proxyForInterface
 from twisted.python.failure import Failure
@@ -23,7 +26,7 @@ from ..concurrency.backoff import Backoff
 from ..headers import first
 from ..metrics import Metrics
 from .bounded_endpoint import with_timeout
-from .upload_transport import RequestBodyProducer
+from .upload_client import RequestBodyProducer
 
 FIRST_DELAY, LONGEST_DELAY = 1.0, 30.0
 """Seconds for which a host's circuit is open after the first failure, doubled with each that follows.
@@ -161,21 +164,21 @@ class HostCircuitBreaker(AgentWrapper):
     def handle(self, request: AgentRequest) -> Deferred[IResponse]:
         parts = urlsplit(request.uri)
         server = parts.scheme, parts.netloc
-        pause = self._backoff.pause(server)
+        pause = self._backoff.current_pause(server)
         if pause is not None:
             return fail(pause.reason.with_traceback(None))  # else the traceback would grow each time
         responding: Deferred[Any] = request.send(self.agent)
         return responding.addCallbacks(self._close, self._open, callbackArgs=(server,), errbackArgs=(server,))
 
     def _close(self, response: IResponse, server: tuple[bytes, bytes]) -> IResponse:
-        self._backoff.succeeded(server)
+        self._backoff.record_success(server)
         return response
 
     def _open(self, failure: Failure, server: tuple[bytes, bytes]) -> Failure:
         """Begin a pause, unless the failure is the mirror's own, which a failure to bind is."""
         if failure.check(ConnectError, DNSLookupError) and not failure.check(ConnectBindError):
             assert failure.value is not None
-            self._backoff.failed(server, failure.value)
+            self._backoff.record_failure(server, failure.value)
         return failure
 
 
@@ -203,7 +206,7 @@ class InstrumentedAgent(AgentWrapper):
         self._report_quota = report_quota
 
     def handle(self, request: AgentRequest) -> Deferred[IResponse]:
-        # The time that a request's body takes says nothing of the upstream.
+        # The time that a request's body takes says nothing about the upstream.
         started = None if request.is_upload else self._clock.seconds()
         return request.send(self.agent).addCallback(self._measure, started)
 
@@ -240,10 +243,10 @@ class IdentityEncodingAgent(AgentWrapper):
     def handle(self, request: AgentRequest) -> Deferred[IResponse]:
         headers = request.headers.copy() if request.headers else Headers()
         headers.setRawHeaders(b"Accept-Encoding", [b"identity"])
-        return evolve(request, headers=headers).send(self.agent).addCallback(_without_content_encoding)
+        return evolve(request, headers=headers).send(self.agent).addCallback(_remove_content_encoding)
 
 
-def _without_content_encoding(response: IResponse) -> IResponse:
+def _remove_content_encoding(response: IResponse) -> IResponse:
     response.headers.removeHeader(b"Content-Encoding")
     return response
 
@@ -288,3 +291,27 @@ def raw_path(uri: URI) -> bytes:
     parameters = b";" + uri.params if uri.params else b""
     query = b"?" + uri.query if uri.query else b""
     return (uri.path or b"/") + parameters + query
+
+
+@implementer(IBodyProducer)
+class _Form:
+    """A form, written at once: it is short."""
+
+    def __init__(self, data: bytes) -> None:
+        self.length = len(data)
+        self._data = data
+
+    def startProducing(self, consumer: IConsumer) -> Deferred[None]:
+        consumer.write(self._data)
+        return succeed(None)
+
+    def pauseProducing(self) -> None:
+        """Do nothing: all is written."""
+
+    resumeProducing = stopProducing = pauseProducing
+
+
+def make_http_client(agent: IAgent) -> HTTPClient:
+    """Return treq without its decoding, and without cookies: clients must not share them."""
+    jar = IndexableCookieJar(policy=DefaultCookiePolicy(allowed_domains=[]))
+    return HTTPClient(IdentityEncodingAgent(agent), jar, _Form)

@@ -174,7 +174,7 @@ class _BoundedFactory(WrappingFactory[_BoundedConnection]):
 
     def __init__(self, wrappedFactory: IProtocolFactory, host: str, clock: IReactorTime) -> None:
         super().__init__(wrappedFactory)
-        wrappedFactory.noisy = False  # type: ignore[attr-defined]  # it would tell of each connection, with all that belongs to it
+        wrappedFactory.noisy = False  # type: ignore[attr-defined]  # it would log each connection with its details
         self.host = host
         self.clock = clock
 

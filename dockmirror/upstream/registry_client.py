@@ -8,18 +8,25 @@ from attrs import evolve
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IResponse
 
-from ..concurrency.circuit_breaker import is_outage
-from ..concurrency.ttl_cache import TTLCache
+from ..concurrency.backoff import is_outage
+from ..concurrency.caching import TTLCache
 from ..headers import lines
 from ..oci.challenge import find_challenge, parse_challenges
 from ..oci.credentials import Credentials
 from ..oci.errors import RegistryError
 from ..oci.media import EVERYTHING, accepts_everything
 from ..oci.request import Blob, Manifest, RegistryRequest, Target
-from .redirects import AUTHORIZATION, REDIRECT_STATUSES, FinalResponse, follow_redirects
 from .token_relay import ChallengeCache, fetch_anonymous_token
 from .upstream_client import Header, UpstreamClient
-from .upstream_responses import OTHER_HOST_REFUSALS, read_refusal, wrap_other_host_refusal
+from .upstream_responses import (
+    AUTHORIZATION,
+    OTHER_HOST_REFUSALS,
+    REDIRECT_STATUSES,
+    FinalResponse,
+    follow_redirects,
+    read_refusal,
+    wrap_other_host_refusal,
+)
 
 HEADS_AVOIDED_TTL = 3600.0
 """Seconds for which it is remembered that an upstream redirects or does not support HEAD."""

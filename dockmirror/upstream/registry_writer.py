@@ -24,12 +24,20 @@ from ..interfaces import IBody, IWritableRegistry
 from ..oci.errors import BlobUploadUnknown, RangeInvalid, RegistryError, Unavailable
 from ..oci.reference import Repository
 from ..oci.write import UploadSession, UploadTarget, Write, WriteResult
-from .redirects import AUTHORIZATION, MAX_REDIRECTS, REDIRECT_STATUSES, resolve_redirect
+from .addresses import parse_origin
 from .token_relay import ChallengeCache
 from .upload_client import UploadClient
 from .upstream_client import Header, UpstreamClient
-from .upstream_responses import OTHER_HOST_REFUSALS, read_refusal, wrap_other_host_refusal
-from .urls import parse_origin, resolve_location
+from .upstream_responses import (
+    AUTHORIZATION,
+    MAX_REDIRECTS,
+    OTHER_HOST_REFUSALS,
+    REDIRECT_STATUSES,
+    read_refusal,
+    resolve_location,
+    resolve_redirect,
+    wrap_other_host_refusal,
+)
 
 _PURPOSE = "dockmirror: where an upload goes on"
 _CONSENTS = {200, 201, 202, 204}

@@ -13,16 +13,15 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IResponse
 
 from ..body.in_memory import json_body
-from ..concurrency.single_flight import SingleFlight
+from ..concurrency.caching import SingleFlight
 from ..headers import lines
 from ..interfaces import Answer
 from ..oci.challenge import Challenge, find_challenge, parse_challenges
 from ..oci.errors import Denied, Unavailable, Unsupported
 from ..oci.token import MARKER_ANSWER, Token, TokenRequest, complete_token
-from .redirects import follow_redirects
+from .addresses import parse_origin
 from .upstream_client import Header, UpstreamClient
-from .upstream_responses import is_web_page, read_refusal
-from .urls import parse_origin
+from .upstream_responses import follow_redirects, is_web_page, read_refusal
 
 TOKEN_LIMIT = 64 * 1024
 CHALLENGES_TTL = 300.0

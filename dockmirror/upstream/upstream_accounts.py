@@ -11,8 +11,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from ..concurrency.backoff import Backoff
-from ..concurrency.single_flight import SingleFlight
-from ..concurrency.ttl_cache import TTLCache
+from ..concurrency.caching import SingleFlight, TTLCache
 from ..interfaces import IAccount
 from ..oci.credentials import Credentials
 from ..oci.errors import Unavailable
@@ -63,7 +62,7 @@ class CredentialHelper:
             raise self._unavailable()
         return self._cached.get(self._server) or await self._single_flight.get(self._server, self._obtain)
 
-    def refused(self, login: Login) -> None:
+    def forget(self, login: Login) -> None:
         """Forget the login, so that the helper runs again."""
         if self._cached.get(self._server) == login:
             self._cached.drop(self._server)
@@ -122,7 +121,7 @@ class FixedAccount:
     async def login(self) -> Login:
         return self.constant_login
 
-    def refused(self, login: Login) -> None:
+    def forget(self, login: Login) -> None:
         """Do nothing: there is no other login."""
 
 
@@ -144,11 +143,11 @@ class LoginAttempts:
         if self._account is None:
             yield Login()
             return
-        if self._backoff.pause(scope) is not None:
+        if self._backoff.current_pause(scope) is not None:
             return
         login = await self._account.login()
         yield login
-        self._account.refused(login)
+        self._account.forget(login)
         other = await self._account.login()
         if other != login:
             yield other
@@ -156,9 +155,9 @@ class LoginAttempts:
 
     def mark_accepted(self, scope: Scope) -> None:
         """End the pauses of a scope: the login was accepted."""
-        self._backoff.succeeded(scope)
+        self._backoff.record_success(scope)
 
     def _pause(self, scope: Scope) -> None:
-        is_paused = self._backoff.pause(scope) is not None
-        if self._backoff.failed(scope, None) == FIRST_PAUSE and not is_paused:
+        is_paused = self._backoff.current_pause(scope) is not None
+        if self._backoff.record_failure(scope, None) == FIRST_PAUSE and not is_paused:
             _log.warn("the upstream refused the mirror's credentials for {scope}", scope=str(scope))

@@ -7,10 +7,9 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IResponse
 
 from ..body.in_memory import NoBody, collect
-from ..body.size_limited import SizeLimitedBody
-from ..body.slice import Slice
 from ..body.verified import ErrorPageGuardBody
-from ..concurrency.ttl_cache import TTLCache
+from ..body.wrappers import SizeLimitedBody, Slice
+from ..concurrency.caching import TTLCache
 from ..headers import first
 from ..interfaces import Answer, IBody
 from ..oci.consent import SAMPLE, HeldBlob, head_consents

@@ -1,15 +1,14 @@
-"""HTTP requests to the servers of one upstream, and the translation of failures into registry errors."""
+"""HTTP requests to the servers of one upstream, the responses' bodies, and the errors that failures mean."""
 
 from __future__ import annotations
 
 import re
-from http.cookiejar import DefaultCookiePolicy
 from typing import NoReturn
 from urllib.parse import urlencode, urlsplit
 
+from hyperlink import URL
 from treq.client import HTTPClient
-from treq.cookies import IndexableCookieJar
-from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import (
     ConnectBindError,
     ConnectError,
@@ -18,7 +17,8 @@ from twisted.internet.error import (
     DNSLookupError,
 )
 from twisted.internet.error import TimeoutError as ConnectTimedOut
-from twisted.internet.interfaces import IConsumer, IReactorTime
+from twisted.internet.interfaces import IConsumer, IDelayedCall, IPushProducer, IReactorTime
+from twisted.internet.protocol import Protocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web._newclient import (
@@ -28,18 +28,119 @@ from twisted.web._newclient import (
     ResponseFailed,
     ResponseNeverReceived,
 )
+from twisted.web.client import ResponseDone
+from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgent, IBodyProducer, IResponse
+from twisted.web.iweb import IResponse
 from zope.interface import implementer
 
 from ..body.in_memory import collect
 from ..headers import first
+from ..interfaces import IBody
 from ..oci.descriptor import Descriptor
-from ..oci.errors import RegistryError, TimedOut, Unavailable, Unreachable, Unreadable
-from .agents import IdentityEncodingAgent
+from ..oci.errors import BrokenOff, RegistryError, TimedOut, Unavailable, Unreachable, Unreadable
+from .addresses import parse_origin
 from .checked_endpoint import AddressRefused
-from .response_body import ResponseBody
-from .urls import parse_origin, parse_url
+
+IDLE_TIMEOUT = 60.0
+"""Seconds in which an upstream that is being read must send something."""
+
+
+@implementer(IBody)
+class ResponseBody:
+    """The body of an upstream's response, passed on as it arrives."""
+
+    def __init__(self, response: IResponse, descriptor: Descriptor, clock: IReactorTime) -> None:
+        self.descriptor = descriptor
+        self._response = response
+        self._clock = clock
+
+    def deliver(self, consumer: IConsumer) -> Deferred[None]:
+        """Deliver the body; fail with ``BrokenOff`` if the connection is lost, with ``TimedOut`` if it
+        stalls.
+        """
+        forwarder = _BodyForwarder(consumer, self._clock)
+        self._response.deliverBody(forwarder)
+        return forwarder.done
+
+    def discard(self) -> None:
+        """Close the connection: the upstream may be sending already, and has no other way to be stopped."""
+        self._response.deliverBody(_BodyDiscarder())
+
+
+class _BodyDiscarder(Protocol):
+    def connectionMade(self) -> None:
+        assert self.transport is not None
+        self.transport.loseConnection()
+
+
+@implementer(IPushProducer)
+class _BodyForwarder(Protocol):
+    """A protocol between a response and a consumer, which passes the consumer's back-pressure on."""
+
+    def __init__(self, consumer: IConsumer, clock: IReactorTime) -> None:
+        self.done: Deferred[None] = Deferred(lambda _: self._give_up(None))
+        self._consumer = consumer
+        self._clock = clock
+        self._idle_timer: IDelayedCall | None = None
+        self._has_ended = False
+
+    def connectionMade(self) -> None:
+        self._idle_timer = self._clock.callLater(
+            IDLE_TIMEOUT, self._give_up, TimedOut("the upstream stopped sending")
+        )
+        self._consumer.registerProducer(self, True)
+
+    def dataReceived(self, data: bytes) -> None:
+        if not self._has_ended:
+            if self._idle_timer is not None:
+                self._idle_timer.reset(IDLE_TIMEOUT)
+            self._consumer.write(data)
+
+    def pauseProducing(self) -> None:
+        self._stop_idle_timer()
+        self._transport.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        if self._idle_timer is None and not self._has_ended:
+            self._idle_timer = self._clock.callLater(
+                IDLE_TIMEOUT, self._give_up, TimedOut("the upstream stopped sending")
+            )
+        self._transport.resumeProducing()
+
+    def stopProducing(self) -> None:
+        self._give_up(Unreachable("the body is no longer needed"))
+
+    def connectionLost(self, reason: Failure | None = None) -> None:
+        complete = reason is not None and reason.check(ResponseDone, PotentialDataLoss)
+        self._end(None if complete else BrokenOff("the upstream closed the connection within the body"))
+
+    @property
+    def _transport(self) -> IPushProducer:
+        assert self.transport is not None
+        return IPushProducer(self.transport)
+
+    def _give_up(self, error: Unreachable | None) -> None:
+        """End before the upstream did; without an error if the delivery was cancelled."""
+        if not self._has_ended:
+            self._end(error, fire=error is not None)
+            assert self.transport is not None
+            self.transport.loseConnection()
+
+    def _end(self, error: Unreachable | None, fire: bool = True) -> None:
+        if self._has_ended:
+            return
+        self._has_ended = True
+        self._stop_idle_timer()
+        self._consumer.unregisterProducer()
+        if fire:
+            self.done.callback(None) if error is None else self.done.errback(error)
+
+    def _stop_idle_timer(self) -> None:
+        if self._idle_timer is not None and self._idle_timer.active():
+            self._idle_timer.cancel()
+        self._idle_timer = None
+
 
 _CONNECTION_DIED = (ResponseNeverReceived, RequestTransmissionFailed, RequestNotSent)
 _NOT_CONNECTED = (AddressRefused, ConnectError, DNSLookupError)
@@ -104,6 +205,27 @@ def make_headers(pairs: tuple[Header, ...]) -> Headers:
     for name, value in pairs:
         headers.addRawHeader(name, value)
     return headers
+
+
+class _RawHostURL(URL):
+    """A URL with an ASCII host, which hyperlink would encode as if it were an internationalized name.
+
+    hyperlink rejects names with underscores, which containers have, and fails at IPv6 addresses.
+    """
+
+    def to_uri(self) -> URL:
+        """Encode only the part behind the host."""
+        named = URL.from_text(self.replace(host="name").to_text())
+        return named.to_uri().replace(host=self.host.lower())
+
+
+def parse_url(url: str) -> URL:
+    """Parse a URL and keep its host as written.
+
+    :raises ValueError: when it is not a URL.
+    """
+    parsed = URL.from_text(url)
+    return _RawHostURL.from_text(url) if parsed.host.isascii() else parsed
 
 
 class UpstreamClient:
@@ -201,27 +323,3 @@ class UpstreamClient:
 
 def _raise_timed_out(_: object, seconds: float) -> NoReturn:
     raise TimedOut(f"the upstream's response was not complete within {seconds:g} s")
-
-
-@implementer(IBodyProducer)
-class _Form:
-    """A form, written at once: it is short."""
-
-    def __init__(self, data: bytes) -> None:
-        self.length = len(data)
-        self._data = data
-
-    def startProducing(self, consumer: IConsumer) -> Deferred[None]:
-        consumer.write(self._data)
-        return succeed(None)
-
-    def pauseProducing(self) -> None:
-        """Do nothing: all is written."""
-
-    resumeProducing = stopProducing = pauseProducing
-
-
-def make_http_client(agent: IAgent) -> HTTPClient:
-    """Return treq without its decoding, and without cookies: clients must not share them."""
-    jar = IndexableCookieJar(policy=DefaultCookiePolicy(allowed_domains=[]))
-    return HTTPClient(IdentityEncodingAgent(agent), jar, _Form)

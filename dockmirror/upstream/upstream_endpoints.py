@@ -5,29 +5,119 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 from attrs import Factory, evolve, field, frozen
+from cryptography.x509 import load_pem_x509_certificates
+from OpenSSL.crypto import X509, X509Store
+from OpenSSL.SSL import VERIFY_FAIL_IF_NO_PEER_CERT, VERIFY_PEER, Connection
+from service_identity import CertificateError, VerificationError
+from service_identity.hazmat import DNS_ID, IPAddress_ID, ServiceID, verify_service_identity
+from service_identity.pyopenssl import extract_patterns
+from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, wrapClientTLS
 from twisted.internet.error import SSLError
 from twisted.internet.interfaces import (
     IHostnameResolver,
+    IOpenSSLClientConnectionCreator,
     IProtocol,
     IProtocolFactory,
     IStreamClientEndpoint,
 )
-from twisted.web.client import URI
+from twisted.internet.ssl import TLSVersion, optionsForClientTLS
+from twisted.protocols.tls import TLSMemoryBIOProtocol
+from twisted.python.failure import Failure
+from twisted.web.client import URI, HostnameCachingHTTPSPolicy
 from twisted.web.error import SchemeNotSupported
 from twisted.web.iweb import IAgentEndpointFactory, IPolicyForHTTPS
 from zope.interface import implementer
 
 from .addresses import AllowedAddresses
 from .bounded_endpoint import BoundedEndpoint
-from .checked_endpoint import CheckedAddressEndpoint, Dial
+from .checked_endpoint import CheckedAddressEndpoint, Dial, canonical_host
 from .proxy import Proxy, ProxySettings
-from .resolvers import canonical_host
 from .tunnel import TunnelEndpoint
+
+_VERIFY_ERRORS = {
+    9: "is not valid yet",
+    10: "has expired",
+    18: "is self-signed",
+    19: "is signed by an untrusted authority",
+    20: "is signed by an untrusted authority",
+    21: "is signed by an untrusted authority",
+}
+"""Common results of OpenSSL's verification (``X509_V_ERR_…`` in x509_vfy.h), in words."""
+
+
+class UntrustedError(Exception):
+    """The certificate of a server is not trusted; the message says why."""
+
+
+def make_tls_policy(ca_file: str | None = None) -> IPolicyForHTTPS:
+    """Return a policy for HTTP/1.1 over TLS 1.2 or later; it requires a trusted certificate with the host's
+    name.
+
+    :param ca_file: further trusted certificates, in PEM.
+    :raises OSError: when it cannot be read.
+    :raises ValueError: when it holds no certificate.
+    """
+    authorities = load_pem_x509_certificates(Path(ca_file).read_bytes()) if ca_file is not None else []
+    return HostnameCachingHTTPSPolicy(_TlsPolicy([X509.from_cryptography(ca) for ca in authorities]))
+
+
+@implementer(IPolicyForHTTPS)
+@frozen
+class _TlsPolicy:
+    authorities: Iterable[X509]
+
+    def creatorForNetloc(self, hostname: bytes, port: int) -> IOpenSSLClientConnectionCreator:
+        host = hostname.decode("ascii").removesuffix(".")
+        literal = isIPAddress(host) or isIPv6Address(host)
+        options = optionsForClientTLS(
+            host,
+            acceptableProtocols=[b"http/1.1"],
+            extraCertificateOptions={"raiseMinimumTo": TLSVersion.TLSv1_2},
+        )
+        return _VerifyingCreator(options, self.authorities, IPAddress_ID(host) if literal else DNS_ID(host))
+
+
+@implementer(IOpenSSLClientConnectionCreator)
+@frozen
+class _VerifyingCreator:
+    """Verifies in place of Twisted: Twisted 26.10 accepts a trusted certificate without names for any
+    host.
+    """
+
+    options: IOpenSSLClientConnectionCreator
+    authorities: Iterable[X509]
+    identity: ServiceID
+
+    def clientConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> Connection:
+        connection = self.options.clientConnectionForTLS(tlsProtocol)
+        store = cast(X509Store, connection.get_context().get_cert_store())
+        for authority in self.authorities:
+            store.add_cert(authority)
+        connection.set_verify(VERIFY_PEER | VERIFY_FAIL_IF_NO_PEER_CERT, self._verify)
+        return connection
+
+    def _verify(
+        self, connection: Connection, certificate: X509, error: int, depth: int, trusted: int
+    ) -> bool:
+        try:
+            if not trusted:
+                whose = "its certificate" if depth == 0 else "a certificate in its chain"
+                raise UntrustedError(
+                    f"{whose} {_VERIFY_ERRORS.get(error, f'fails verification (OpenSSL: {error})')}"
+                )
+            if depth == 0:
+                verify_service_identity(extract_patterns(certificate), [self.identity], [])
+        except (UntrustedError, VerificationError, CertificateError, ValueError):
+            connection.get_app_data().failVerification(Failure())
+            return False
+        return True
+
 
 # Hosts that a proxy must not look up, since it would find its own machine, or its cloud's metadata service:
 # addresses in every form that ``inet_aton`` knows, and these names.
@@ -87,27 +177,27 @@ class UpstreamEndpoints:
         scheme, host = uri.scheme.decode("ascii"), uri.host.decode("ascii")
         proxy = self.proxies.choose(scheme, host, uri.port)
         endpoint = (
-            self._through_proxy(proxy, host, uri.port)
+            self._make_proxy_endpoint(proxy, host, uri.port)
             if proxy
-            else self._check_addresses(host, uri.port, self._dial_tcp)
+            else self._make_checked_endpoint(host, uri.port, self._dial_tcp)
         )
         if scheme == "https":
             endpoint = _TlsEndpoint(self, host, uri.port, endpoint)
         return BoundedEndpoint(endpoint, host, self.connect_timeout, self.reactor)
 
-    def _through_proxy(self, proxy: Proxy, host: str, port: int) -> IStreamClientEndpoint:
+    def _make_proxy_endpoint(self, proxy: Proxy, host: str, port: int) -> IStreamClientEndpoint:
         """Return an endpoint behind a proxy; one that is sent addresses may try several, in two steps
         each.
         """
-        tunnel = partial(self._tunnel, proxy)
+        tunnel = partial(self._make_tunnel, proxy)
         if proxy.resolves_names and not self._is_looked_up_here(host):
             return tunnel(host, port)
-        return evolve(self._check_addresses(host, port, tunnel), timeout=2 * self.connect_timeout)
+        return evolve(self._make_checked_endpoint(host, port, tunnel), timeout=2 * self.connect_timeout)
 
-    def _tunnel(self, proxy: Proxy, host: str, port: int) -> IStreamClientEndpoint:
+    def _make_tunnel(self, proxy: Proxy, host: str, port: int) -> IStreamClientEndpoint:
         proxy_address = AllowedAddresses([], hosts=[proxy.host])
         endpoint: IStreamClientEndpoint = evolve(
-            self._check_addresses(proxy.host, proxy.port, self._dial_tcp), addresses=proxy_address
+            self._make_checked_endpoint(proxy.host, proxy.port, self._dial_tcp), addresses=proxy_address
         )
         if proxy.scheme == "https":
             endpoint = _TlsEndpoint(self, proxy.host, proxy.port, endpoint)
@@ -119,7 +209,7 @@ class UpstreamEndpoints:
             name in self.fixed_names or _ADDRESS_LITERAL.fullmatch(name) or _LOCAL_NAME.fullmatch(name)
         )
 
-    def _check_addresses(self, host: str, port: int, dial: Dial) -> CheckedAddressEndpoint:
+    def _make_checked_endpoint(self, host: str, port: int, dial: Dial) -> CheckedAddressEndpoint:
         return CheckedAddressEndpoint(
             host, port, self.resolver, self.addresses, dial, self.connect_timeout, self.reactor, self.on_dial
         )

@@ -1,7 +1,14 @@
-"""Upstream responses, turned into answers or errors."""
+"""Responses of an upstream: redirects followed, refusals turned into errors, successes into answers.
+
+The mirror follows redirects, not the HTTP client: an upstream's blobs lie on another host, at signed URLs
+that expire; some of these hosts reject a request with ``Authorization``, and none may see it.
+"""
 
 from __future__ import annotations
 
+from urllib.parse import urljoin, urlsplit
+
+from attrs import frozen
 from twisted.web.iweb import IResponse
 
 from ..body.in_memory import NoBody
@@ -14,7 +21,74 @@ from ..oci.errors import DigestInvalid, NameUnknown, RangeInvalid, RegistryError
 from ..oci.etag import etag_matches
 from ..oci.ranges import parse_unsatisfied
 from ..oci.request import RegistryRequest
-from .upstream_client import UpstreamClient
+from .addresses import parse_origin
+from .upstream_client import Header, UpstreamClient
+
+MAX_REDIRECTS = 5
+REDIRECT_STATUSES = {301, 302, 303, 307, 308}
+AUTHORIZATION = "Authorization"
+
+
+@frozen
+class FinalResponse:
+    """A response and its URL.
+
+    :ivar is_other_origin: whether the origin differs from the first request's.
+    :ivar is_redirected: whether the URL differs at all.
+    """
+
+    response: IResponse
+    url: str
+    is_other_origin: bool
+    is_redirected: bool
+
+
+async def follow_redirects(
+    client: UpstreamClient, method: str, url: str, headers: tuple[Header, ...]
+) -> FinalResponse:
+    """Send a request and follow at most five redirects; the method stays the same.
+
+    ``Authorization`` is dropped for good at the first change of origin.
+
+    :raises Unavailable: when the redirects do not end, or are invalid.
+    :raises Unreachable: when a server on the way does not respond.
+    """
+    start = url
+    for count in range(MAX_REDIRECTS + 1):
+        response = await client.request(method, url, headers)
+        if response.code not in REDIRECT_STATUSES:
+            return FinalResponse(response, url, parse_origin(url) != parse_origin(start), count > 0)
+        client.release(response)
+        target = resolve_redirect(url, response)
+        if parse_origin(target) != parse_origin(url):
+            headers = tuple(header for header in headers if header[0] != AUTHORIZATION)
+        url = target
+    raise Unavailable(f"the upstream redirects more than {MAX_REDIRECTS} times")
+
+
+def resolve_location(url: str, location: str) -> str | None:
+    """Return the URL that a ``Location`` means, or None if it is invalid."""
+    try:
+        target = urljoin(url, location).partition("#")[0]
+        parts = urlsplit(target)
+        _ = parts.port
+    except ValueError:
+        return None
+    is_address = parts.scheme in ("http", "https") and parts.hostname and parts.username is None
+    is_written = location and target.isascii() and target.isprintable() and " " not in target
+    return target if is_address and is_written else None
+
+
+def resolve_redirect(url: str, response: IResponse) -> str:
+    """Return the URL that a redirect leads to.
+
+    :raises Unavailable: when it is invalid.
+    """
+    target = resolve_location(url, (first(response.headers, "Location") or "").strip())
+    if target is None:
+        raise Unavailable("the upstream redirects to an invalid URL", upstream_status=response.code)
+    return target
+
 
 OTHER_HOST_REFUSALS = {401, 403}
 """The statuses that, from another server than the registry, say nothing about the registry's own decision."""

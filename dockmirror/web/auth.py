@@ -19,7 +19,7 @@ from twisted.web.resource import IResource, Resource, getChildForRequest
 from zope.interface import implementer
 
 from ..body.in_memory import json_body
-from ..concurrency.single_flight import SingleFlight
+from ..concurrency.caching import SingleFlight
 from ..headers import first
 from ..http.server_request import ServerRequest
 from ..interfaces import Answer, ITokenService

@@ -32,9 +32,8 @@ from dockmirror.app.naming import certificate_names
 from dockmirror.config.load import load
 from dockmirror.config.settings import ConfigurationError
 from dockmirror.http.server import HttpSite
-from dockmirror.tls.acme_store import AcmeStore
+from dockmirror.tls.acme_renewal import AcmeStore, CertificateRenewal
 from dockmirror.tls.certificate_directory import CertificateDirectories
-from dockmirror.tls.certificate_renewal import CertificateRenewal
 from tests.integration.parts.process import free_port
 from tests.issued import Issued, issue
 

@@ -11,12 +11,9 @@ from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
 from dockmirror.body.in_memory import BytesBody
-from dockmirror.body.resuming import ResumingBody
 from dockmirror.body.segmented import SegmentedBody
-from dockmirror.body.size_limited import SizeLimitedBody
-from dockmirror.body.slice import Slice
-from dockmirror.body.tee import Tee
 from dockmirror.body.verified import ErrorPageGuardBody, VerifiedBody
+from dockmirror.body.wrappers import ResumingBody, SizeLimitedBody, Slice, Tee
 from dockmirror.interfaces import IBody
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
@@ -30,39 +27,31 @@ DESCRIPTOR = Descriptor("a/b", Digest.of(DATA), len(DATA))
 ALL = ContentRange(0, len(DATA) - 1, len(DATA))
 
 
-async def _no_more(*offsets: int) -> NoReturn:
-    raise Unavailable("it cannot be had")
+async def _refuse(*offsets: int) -> NoReturn:
+    raise Unavailable("no more")
 
 
 WRAPPED: dict[str, Callable[[Feed], IBody]] = {
-    "as it comes": lambda feed: feed,
-    "capped": lambda feed: SizeLimitedBody(feed, len(DATA)),
-    "doubted": lambda feed: ErrorPageGuardBody(feed, Digest.of(DATA), "something else"),
+    "plain": lambda feed: feed,
+    "limited": lambda feed: SizeLimitedBody(feed, len(DATA)),
+    "guarded": lambda feed: ErrorPageGuardBody(feed, Digest.of(DATA), "something else"),
     "copied": lambda feed: Tee(feed, len(DATA), lambda _: None),
     "verified": lambda feed: VerifiedBody(feed, Digest.of(DATA)),
-    "resumed": lambda feed: ResumingBody(feed, _no_more, Clock()),
-    "a part": lambda feed: Slice(feed, 0, len(DATA)),
-    "a part to the end": lambda feed: Slice(feed, 0),
-    "resumed and verified": lambda feed: VerifiedBody(ResumingBody(feed, _no_more, Clock()), Digest.of(DATA)),
-    "in segments": lambda feed: SegmentedBody(feed, ALL, _no_more, 4, Clock(), 3),
-    "resumed parts": lambda feed: ResumingBody(Slice(feed, 0, len(DATA)), _no_more, Clock()),
+    "resumed": lambda feed: ResumingBody(feed, _refuse, Clock()),
+    "slice": lambda feed: Slice(feed, 0, len(DATA)),
+    "slice to the end": lambda feed: Slice(feed, 0),
+    "resumed and verified": lambda feed: VerifiedBody(ResumingBody(feed, _refuse, Clock()), Digest.of(DATA)),
+    "segmented": lambda feed: SegmentedBody(feed, ALL, _refuse, 4, Clock(), 3),
+    "resumed slice": lambda feed: ResumingBody(Slice(feed, 0, len(DATA)), _refuse, Clock()),
 }
-HELD: dict[str, IBody] = {
+IN_MEMORY: dict[str, IBody] = {
     "bytes": BytesBody(DATA, DESCRIPTOR),
     "pieces": Pieces([DATA], DESCRIPTOR),
 }
 wrapped = pytest.mark.parametrize("wrap", WRAPPED.values(), ids=WRAPPED)
 
 
-@wrapped
-def test_a_wrapper_is_a_body(wrap: Callable[[Feed], IBody]) -> None:
-    """It provides the interface, and knows its size."""
-    content = wrap(Feed(DESCRIPTOR))
-    assert verifyObject(IBody, content)
-    assert (content.descriptor.media_type, content.descriptor.size) in (("a/b", len(DATA)), ("a/b", None))
-
-
-@pytest.mark.parametrize("content", HELD.values(), ids=HELD)
+@pytest.mark.parametrize("content", IN_MEMORY.values(), ids=IN_MEMORY)
 def test_bytes_in_memory_are_a_body(content: IBody) -> None:
     """They are written at once, and no producer stays registered."""
     assert verifyObject(IBody, content)
@@ -73,25 +62,21 @@ def test_bytes_in_memory_are_a_body(content: IBody) -> None:
 
 @wrapped
 def test_a_delivery_fires_after_the_last_byte(wrap: Callable[[Feed], IBody]) -> None:
-    """It fires with None once all is written and the producer is unregistered."""
+    """Back-pressure reaches the source meanwhile; in the end the producer is unregistered."""
     feed, recorder = Feed(DESCRIPTOR), Recorder()
-    outcome = watch(wrap(feed).deliver(recorder))
+    body = wrap(feed)
+    assert verifyObject(IBody, body)
+    assert (body.descriptor.media_type, body.descriptor.size) in (("a/b", len(DATA)), ("a/b", None))
+    outcome = watch(body.deliver(recorder))
+    recorder.pause()
+    assert feed.paused
+    recorder.resume()
+    assert not feed.paused
     feed.send(DATA[:4], b"", DATA[4:])
     assert (outcome, recorder.producer is None) == ([], False)
     feed.end()
     assert (outcome, recorder.data, recorder.producer) == ([None], DATA, None)
     assert feed.state == "whole"
-
-
-@wrapped
-def test_back_pressure_reaches_the_source(wrap: Callable[[Feed], IBody]) -> None:
-    """The consumer's pauses and resumptions are passed on."""
-    feed, recorder = Feed(DESCRIPTOR), Recorder()
-    wrap(feed).deliver(recorder)
-    recorder.pause()
-    assert feed.paused
-    recorder.resume()
-    assert not feed.paused
 
 
 @wrapped
@@ -122,17 +107,12 @@ def test_a_cancelled_delivery_releases_its_source(wrap: Callable[[Feed], IBody])
 
 @wrapped
 def test_a_consumer_that_stops_ends_the_delivery(wrap: Callable[[Feed], IBody]) -> None:
-    """The source is stopped, and the delivery fails."""
+    """The source is stopped, and the delivery fails; the source of a discarded body is discarded."""
     feed, recorder = Feed(DESCRIPTOR), Recorder()
     outcome = watch(wrap(feed).deliver(recorder))
     recorder.leave()
     assert isinstance(outcome[0], RegistryError)
     assert (feed.state, recorder.producer) == ("stopped", None)
-
-
-@wrapped
-def test_a_discarded_body_releases_its_source(wrap: Callable[[Feed], IBody]) -> None:
-    """Nothing is delivered."""
     feed = Feed(DESCRIPTOR)
     wrap(feed).discard()
     assert feed.state == "discarded"

@@ -15,63 +15,47 @@ class Interrupted(Exception):
 
 
 def wait(interrupt: Interrupt, deferred: Deferred[str]) -> list[str | BaseException]:
-    """Return what comes of the wait."""
+    """Return the outcome of the wait."""
     waiting: Deferred[str] = Deferred.fromCoroutine(interrupt.wait(lambda: deferred))
     return watch(waiting)
 
 
-def test_a_wait_that_is_not_interrupted_returns_its_result() -> None:
-    """A wait returns what comes of the thing that is waited for."""
-    deferred: Deferred[str] = Deferred()
-    outcome = wait(Interrupt(), deferred)
-    deferred.callback("done")
-    assert outcome == ["done"]
+def test_a_wait_that_is_not_interrupted_has_its_own_outcome() -> None:
+    """A result, or a cancellation that is no interrupt."""
+    completed, cancelled = Deferred[str](), Deferred[str]()
+    outcomes = [wait(Interrupt(), each) for each in (completed, cancelled)]
+    completed.callback("done")
+    cancelled.cancel()
+    assert outcomes[0] == ["done"]
+    assert isinstance(outcomes[1][0], CancelledError)
 
 
-def test_an_interrupt_ends_the_wait_that_is_going_on() -> None:
-    """An interrupt cancels the thing that is waited for, and raises the reason."""
+def test_an_interrupt_ends_the_current_wait() -> None:
+    """It cancels the awaited Deferred, even if it comes as the wait begins."""
     interrupt, reason = Interrupt(), Interrupted()
     deferred: Deferred[str] = Deferred()
     outcome = wait(interrupt, deferred)
     interrupt.set(reason)
     assert (outcome, deferred.called) == ([reason], True)
+    deferred = Deferred()
+
+    def begin() -> Deferred[str]:
+        interrupt.set(reason)
+        return deferred
+
+    assert (watch(interrupt.wait(begin)), deferred.called) == ([reason], True)
 
 
 def test_an_interrupt_ends_the_next_wait() -> None:
-    """An interrupt without a wait ends the next one before it begins; its first reason counts."""
+    """Before it begins; the first reason counts, and a check raises it as well."""
     interrupt, reason = Interrupt(), Interrupted()
     interrupt.set(reason)
     interrupt.set(Interrupted())
     deferred: Deferred[str] = Deferred()
     assert (wait(interrupt, deferred), deferred.called) == ([reason], False)
     assert wait(interrupt, deferred) == []
-
-
-def test_a_wait_may_be_interrupted_as_it_begins() -> None:
-    """An interrupt from within what begins the wait ends it as well."""
-    interrupt = Interrupt()
-    deferred: Deferred[str] = Deferred()
-
-    def begin() -> Deferred[str]:
-        interrupt.set(Interrupted())
-        return deferred
-
-    assert isinstance(watch(interrupt.wait(begin))[0], Interrupted)
-    assert deferred.called
-
-
-def test_a_wait_may_be_cancelled_by_others() -> None:
-    """A cancellation that is no interrupt is passed on."""
-    deferred: Deferred[str] = Deferred()
-    outcome = wait(Interrupt(), deferred)
-    deferred.cancel()
-    assert isinstance(outcome[0], CancelledError)
-
-
-def test_an_interrupt_can_be_checked_without_a_wait() -> None:
-    """A check raises the reason once."""
-    interrupt = Interrupt()
-    interrupt.set(Interrupted())
+    deferred.callback("done")
+    interrupt.set(reason)
     with pytest.raises(Interrupted):
         interrupt.check()
     interrupt.check()

@@ -23,9 +23,8 @@ from dockmirror.system.networks import parse_networks
 from dockmirror.upstream.addresses import AllowedAddresses
 from dockmirror.upstream.agents import ConcurrencyLimit
 from dockmirror.upstream.proxy import Proxy, ProxyError, ProxySettings
-from dockmirror.upstream.redirects import follow_redirects
-from dockmirror.upstream.server_trust import make_tls_policy
-from dockmirror.upstream.upstream_endpoints import UpstreamEndpoints
+from dockmirror.upstream.upstream_endpoints import UpstreamEndpoints, make_tls_policy
+from dockmirror.upstream.upstream_responses import follow_redirects
 from tests.connections import FakeResolver
 from tests.listening import Secured
 from tests.stacks import asked, client, upstream

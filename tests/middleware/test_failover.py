@@ -13,7 +13,7 @@ from zope.interface.verify import verifyObject
 
 from dockmirror.body.in_memory import BytesBody, json_body
 from dockmirror.body.verified import CorruptContent
-from dockmirror.concurrency.circuit_breaker import FIRST
+from dockmirror.concurrency.backoff import FIRST
 from dockmirror.interfaces import Answer, IRegistry
 from dockmirror.middleware.failover import (
     SLOW,

@@ -14,7 +14,7 @@ from zope.interface.verify import verifyObject
 
 from dockmirror.body.in_memory import json_body
 from dockmirror.body.verified import CorruptContent
-from dockmirror.concurrency.circuit_breaker import FIRST
+from dockmirror.concurrency.backoff import FIRST
 from dockmirror.interfaces import Answer, IRegistry, ISource, IUpstream
 from dockmirror.middleware.failover import Failover, FallbackMirror
 from dockmirror.middleware.quarantine import DURATION, CorruptBlobQuarantine, Quarantined

@@ -13,8 +13,8 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from dockmirror.body.in_memory import NoBody, json_body
-from dockmirror.body.resuming import PAUSES
 from dockmirror.body.verified import TAIL_HOLDBACK, CorruptContent
+from dockmirror.body.wrappers import PAUSES
 from dockmirror.interfaces import Answer, IRegistry
 from dockmirror.middleware.resuming_registry import ResumingRegistry
 from dockmirror.oci.credentials import Credentials

@@ -11,7 +11,7 @@ from attrs import evolve
 from twisted.internet.task import Clock
 
 from dockmirror.body.in_memory import BytesBody
-from dockmirror.concurrency.circuit_breaker import RequestCircuitBreaker
+from dockmirror.concurrency.backoff import RequestCircuitBreaker
 from dockmirror.interfaces import Answer, IContentStore, IRegistry
 from dockmirror.middleware.failover import FallbackMirror, can_use_fallback
 from dockmirror.middleware.resuming_registry import ResumingRegistry

@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from dockmirror.concurrency.circuit_breaker import is_outage
+from dockmirror.concurrency.backoff import is_outage
 from dockmirror.interfaces import Answer
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import RegistryError, TooManyRequests, Unreachable

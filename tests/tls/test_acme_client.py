@@ -7,22 +7,21 @@ from pathlib import Path
 import pytest
 
 from dockmirror.tls.acme_client import AcmeClient
-from dockmirror.tls.acme_store import AcmeStore
-from dockmirror.tls.certificate_renewal import AuthorityUnavailable
+from dockmirror.tls.acme_renewal import AcmeStore, AuthorityUnavailable
 
 
-def test_an_account_that_is_broken(tmp_path: Path) -> None:
-    """A broken account key is reported and not replaced, since the authority knows it."""
-    kept = AcmeStore(tmp_path)
-    kept.account_key(lambda: b"nonsense")
-    authority = AcmeClient("https://authority.example", "a@m.example", None, kept)
+def test_a_broken_account_key_is_reported_and_not_replaced(tmp_path: Path) -> None:
+    """The authority knows it."""
+    store = AcmeStore(tmp_path)
+    store.account_key(lambda: b"nonsense")
+    authority = AcmeClient("https://authority.example", "a@m.example", None, store)
     with pytest.raises(AuthorityUnavailable, match=f"the account's key in {tmp_path}/acme cannot be read"):
         authority.issue("m.example")
-    assert kept.account_key(lambda: b"another") == b"nonsense"
+    assert store.account_key(lambda: b"another") == b"nonsense"
 
 
-def test_a_directory_that_cannot_be_written(tmp_path: Path) -> None:
-    """A directory that cannot be written is reported before the authority is asked."""
+def test_a_directory_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
+    """Before the authority is asked."""
     (tmp_path / "file").write_bytes(b"")
     authority = AcmeClient("https://authority.example", "a@m.example", None, AcmeStore(tmp_path / "file"))
     with pytest.raises(AuthorityUnavailable, match="Not a directory"):

@@ -1,4 +1,4 @@
-"""Directories whose certificates are renewed."""
+"""Directories of certificates that are renewed."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ FIRST, SECOND = issue("m.example"), issue("m.example")
 OTHER = issue("ghcr.m.example")
 
 
-class Kept:
-    """A directory, and a clock that begins at ``NOW``."""
+class Served:
+    """A directory of certificates, and a clock that begins at ``NOW``."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -37,106 +37,94 @@ class Kept:
         self.directory = CertificateDirectory(path, "m.example", self.clock)
 
     def write(self, name: str, *parts: bytes) -> None:
-        """A file put in the place of another, at once."""
-        beside = self.path / "written"
-        beside.write_bytes(b"".join(parts))
-        beside.chmod(0o600)
-        beside.rename(self.path / name)
+        """Replace a file atomically."""
+        temporary = self.path / "written"
+        temporary.write_bytes(b"".join(parts))
+        temporary.chmod(0o600)
+        temporary.rename(self.path / name)
 
     def put(self, name: str, issued: Issued) -> None:
-        """A file with key and certificate."""
+        """Replace a file by a key and a certificate."""
         self.write(name, issued.key, issued.certificate)
 
     def shown(self, name: str | None = "m.example", after: float = 1) -> int:
-        """Which certificate the next client sees, so many seconds later."""
+        """Return the serial number of the certificate that the next client sees, so many seconds later."""
         self.clock.advance(after)
         return shown(self.directory, name)[0]
 
 
 @pytest.fixture
-def kept(tmp_path: Path) -> Kept:
-    """With a certificate in it that is shown."""
-    kept = Kept(tmp_path)
-    kept.put("m.pem", FIRST)
-    assert kept.shown() == FIRST.serial
-    return kept
+def served(tmp_path: Path) -> Served:
+    """Return a directory with a certificate in use."""
+    served = Served(tmp_path)
+    served.put("m.pem", FIRST)
+    assert served.shown() == FIRST.serial
+    return served
 
 
-def test_interface(kept: Kept) -> None:
-    """It is what Twisted asks for connections."""
-    verifyObject(IOpenSSLServerConnectionCreator, kept.directory)
-
-
-def test_renewed(kept: Kept) -> None:
-    """The next client sees the new certificate, a second after the last look at the earliest."""
-    kept.put("m.pem", SECOND)
-    assert kept.shown(after=0.9) == FIRST.serial
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_renewed_certificate_is_used(served: Served, in_place: bool) -> None:
+    """By the next client, a second after the last check at the earliest."""
+    verifyObject(IOpenSSLServerConnectionCreator, served.directory)
+    if in_place:
+        with (served.path / "m.pem").open("r+b") as file:
+            file.write(SECOND.key + SECOND.certificate)
+            file.truncate()
+    else:
+        served.put("m.pem", SECOND)
+    assert served.shown(after=0.9) == FIRST.serial
     with logged() as texts:
-        assert kept.shown(after=0.2) == SECOND.serial
+        assert served.shown(after=0.2) == SECOND.serial
     (text,) = texts
     assert "m.pem: certificate for m.example, valid until 2027-01-23T00:00Z" in text
 
 
-def test_rewritten_in_place(kept: Kept) -> None:
-    """A file that is written over is seen to be another, too."""
-    with (kept.path / "m.pem").open("r+b") as file:
-        file.write(SECOND.key + SECOND.certificate)
-        file.truncate()
-    assert kept.shown() == SECOND.serial
-
-
 @pytest.mark.parametrize("broken", [FIRST.key[:40], b"", b"nonsense", SECOND.certificate, SECOND.key])
-def test_half_written(kept: Kept, broken: bytes) -> None:
-    """While a file is of no use its old certificate is shown; that it is so is told once."""
-    kept.put("other.pem", OTHER)
-    kept.write("m.pem", broken)
+def test_a_broken_file_leaves_its_previous_certificate_in_use(served: Served, broken: bytes) -> None:
+    """It is logged once."""
+    served.put("other.pem", OTHER)
+    served.write("m.pem", broken)
     with logged() as texts:
-        assert kept.shown() == FIRST.serial
-        assert kept.shown("ghcr.m.example") == OTHER.serial
-        kept.put("other.pem", OTHER)
-        assert kept.shown() == FIRST.serial
-    told = [text for text in texts if "m.pem: " in text and "other.pem" not in text]
-    assert len(told) == 1
+        assert served.shown() == FIRST.serial
+        assert served.shown("ghcr.m.example") == OTHER.serial
+        served.put("other.pem", OTHER)
+        assert served.shown() == FIRST.serial
+    assert len([text for text in texts if "m.pem: " in text and "other.pem" not in text]) == 1
     assert not any(line.decode() in text for text in texts for line in FIRST.key.splitlines()[1:-1])
-    kept.put("m.pem", SECOND)
-    assert kept.shown() == SECOND.serial
+    served.put("m.pem", SECOND)
+    assert served.shown() == SECOND.serial
 
 
-def test_key_and_certificate_one_after_the_other(kept: Kept) -> None:
-    """Between the renewal of a pair's two files its old certificate is shown."""
-    (kept.path / "m.pem").unlink()
-    kept.write("m.crt", FIRST.certificate)
-    kept.write("m.key", FIRST.key)
-    assert kept.shown() == FIRST.serial
-    kept.write("m.crt", SECOND.certificate)
-    assert kept.shown() == FIRST.serial
-    kept.write("m.key", SECOND.key)
-    assert kept.shown() == SECOND.serial
+def test_a_half_renewed_pair_leaves_its_previous_certificate_in_use(served: Served) -> None:
+    (served.path / "m.pem").unlink()
+    served.write("m.crt", FIRST.certificate)
+    served.write("m.key", FIRST.key)
+    assert served.shown() == FIRST.serial
+    served.write("m.crt", SECOND.certificate)
+    assert served.shown() == FIRST.serial
+    served.write("m.key", SECOND.key)
+    assert served.shown() == SECOND.serial
 
 
-def test_more_and_less(kept: Kept) -> None:
-    """A file that is new is taken, and the certificate of one that is gone is shown no more."""
-    assert kept.shown("ghcr.m.example") == FIRST.serial
-    kept.put("ghcr.pem", OTHER)
-    assert kept.shown("ghcr.m.example") == OTHER.serial
-    (kept.path / "ghcr.pem").unlink()
-    assert kept.shown("ghcr.m.example") == FIRST.serial
-
-
-def test_nothing_left(kept: Kept) -> None:
-    """If all files are gone, the previous certificates stay in use, which is logged."""
+def test_files_may_come_and_go(served: Served) -> None:
+    """If all are gone, the previous certificates stay in use, which is logged."""
+    assert served.shown("ghcr.m.example") == FIRST.serial
+    served.put("ghcr.pem", OTHER)
+    assert served.shown("ghcr.m.example") == OTHER.serial
+    (served.path / "ghcr.pem").unlink()
+    assert served.shown("ghcr.m.example") == FIRST.serial
     with logged() as texts:
-        shutil.rmtree(kept.path)
-        assert kept.shown() == FIRST.serial
-        assert kept.shown() == FIRST.serial
+        shutil.rmtree(served.path)
+        assert served.shown() == FIRST.serial
+        assert served.shown() == FIRST.serial
     assert len([text for text in texts if "no certificate left" in text]) == 1
 
 
-def test_folders(kept: Kept) -> None:
-    """Folders are looked into, by their links as certbot has them; hidden ones and deeper ones are not."""
-    archive = kept.path / ".archive"
+def test_subdirectories_are_read(served: Served) -> None:
+    """Through links, as certbot makes them; hidden and deeper ones are not."""
+    archive = served.path / ".archive"
     archive.mkdir()
-    live = kept.path / "ghcr"
+    live = served.path / "ghcr"
     live.mkdir()
     for name, data in (("fullchain", OTHER.certificate), ("privkey", OTHER.key)):
         (archive / f"{name}1.pem").write_bytes(data)
@@ -144,51 +132,49 @@ def test_folders(kept: Kept) -> None:
     deeper = live / "deeper"
     deeper.mkdir()
     (deeper / "m.pem").write_bytes(SECOND.key + SECOND.certificate)
-    assert kept.shown("ghcr.m.example") == OTHER.serial
-    assert [each.path.parent.name for each in kept.directory.chains] == [kept.path.name, "ghcr"]
+    assert served.shown("ghcr.m.example") == OTHER.serial
+    assert [each.path.parent.name for each in served.directory.chains] == [served.path.name, "ghcr"]
     renewed = issue("ghcr.m.example")
     for name, data in (("fullchain", renewed.certificate), ("privkey", renewed.key)):
         (archive / f"{name}2.pem").write_bytes(data)
         os.symlink(f"../.archive/{name}2.pem", live / "link")
         (live / "link").rename(live / f"{name}.pem")
-    assert kept.shown("ghcr.m.example") == renewed.serial
+    assert served.shown("ghcr.m.example") == renewed.serial
 
 
 @pytest.mark.parametrize(
-    ("name", "data", "told"),
+    ("name", "data", "reason"),
     [
         ("readme.txt", FIRST.key + FIRST.certificate, "no certificate with its key found"),
         ("m.pem", FIRST.key[:40], "m.pem: ends in the middle of a PEM block"),
         ("m.crt", FIRST.certificate, "m.crt: holds a certificate without a matching key"),
     ],
 )
-def test_no_certificate(tmp_path: Path, name: str, data: bytes, told: str) -> None:
-    """A directory without anything to show is refused in a line that says why."""
-    kept = Kept(tmp_path)
-    kept.write(name, data)
-    with pytest.raises(NoUsableCertificate, match=told) as raised:
-        kept.directory.reload_if_changed()
+def test_a_directory_without_a_certificate_is_refused(
+    tmp_path: Path, name: str, data: bytes, reason: str
+) -> None:
+    """In a line that says why; so is one that is missing."""
+    served = Served(tmp_path)
+    served.write(name, data)
+    with pytest.raises(NoUsableCertificate, match=reason) as raised:
+        served.directory.reload_if_changed()
     assert str(raised.value).startswith(f"{tmp_path}: no certificate with its key found")
     assert "\n" not in str(raised.value)
-
-
-def test_no_directory(tmp_path: Path) -> None:
-    """One that is missing is refused as well."""
     with pytest.raises(NoUsableCertificate, match="missing: cannot be read: No such file or directory"):
-        Kept(tmp_path / "missing").directory.reload_if_changed()
+        Served(tmp_path / "missing").directory.reload_if_changed()
 
 
-def test_its_end(tmp_path: Path) -> None:
-    """A certificate that expires within seven days, or has expired, is logged once a day."""
-    kept = Kept(tmp_path)
-    kept.put("m.pem", issue("m.example", days=8))
+def test_an_expiring_certificate_is_logged_once_a_day(tmp_path: Path) -> None:
+    """From seven days before its end."""
+    served = Served(tmp_path)
+    served.put("m.pem", issue("m.example", days=8))
     with logged() as texts:
-        for hours in range(3 * 24):
-            kept.shown(after=0 if hours == 0 else 3600)
-    told = [text for text in texts if "the certificate for m.example expires at 2026-12-02T00:00Z" in text]
-    assert len(told) == 2
+        for hours in range(0, 3 * 24, 6):
+            served.shown(after=0 if hours == 0 else 6 * 3600)
+    expiring = "the certificate for m.example expires at 2026-12-02T00:00Z"
+    assert len([text for text in texts if expiring in text]) == 2
     with logged() as texts:
-        kept.shown(after=7 * 24 * 3600)
+        served.shown(after=7 * 24 * 3600)
     assert any("the certificate for m.example expired at 2026-12-02T00:00Z" in text for text in texts)
 
 
@@ -196,92 +182,63 @@ OWN, EXACT, WILD = issue("m.example", "10.0.0.1"), issue("ghcr.m.example"), issu
 OLDER, NEWER = issue("twice.m.example", days=30), issue("twice.m.example", days=90)
 
 
-def choice(directory: Path, domain: str, *issued: Issued) -> SniSelector:
-    """Return a selector of these certificates in this order."""
-    paths = []
-    for number, each in enumerate(issued):
-        paths.append(directory / f"{number}.pem")
-        paths[-1].write_bytes(each.certificate + each.key)
-    return SniSelector(read_certificate_folder(paths).chains, domain)
-
-
 @pytest.mark.parametrize(
-    ("name", "expected"),
+    ("domain", "name", "expected"),
     [
-        ("m.example", OWN),
-        ("ghcr.m.example", EXACT),
-        ("GHCR.M.Example", EXACT),
-        ("docker.m.example", WILD),
-        ("twice.m.example", NEWER),
-        ("a.b.m.example", OWN),
-        ("other.example", OWN),
-        ("localhost", OWN),
-        (None, OWN),
+        ("m.example", "m.example", OWN),
+        ("m.example", "ghcr.m.example", EXACT),
+        ("m.example", "GHCR.M.Example", EXACT),
+        ("m.example", "docker.m.example", WILD),
+        ("m.example", "twice.m.example", NEWER),
+        ("m.example", "a.b.m.example", OWN),
+        ("m.example", "other.example", OWN),
+        ("m.example", "localhost", OWN),
+        ("m.example", None, OWN),
+        ("x.m.example", None, WILD),
+        ("localhost", None, WILD),
     ],
 )
-def test_by_name(tmp_path: Path, name: str | None, expected: Issued) -> None:
-    """The very name stands before the wildcard, the later end before the earlier, the domain's for others."""
-    chosen = choice(tmp_path, "m.example", WILD, NEWER, EXACT, OWN, OLDER)
-    assert shown(chosen.context, name) == [expected.serial]
+def test_the_server_name_selects_the_certificate(
+    tmp_path: Path, domain: str, name: str | None, expected: Issued
+) -> None:
+    """An exact match precedes a wildcard, the later end the earlier; the domain's is the default."""
+    paths = []
+    for number, each in enumerate([WILD, NEWER, EXACT, OWN, OLDER]):
+        paths.append(tmp_path / f"{number}.pem")
+        paths[-1].write_bytes(each.certificate + each.key)
+    selector = SniSelector(read_certificate_folder(paths).chains, domain)
+    assert shown(selector.context, name) == [expected.serial]
 
 
-@pytest.mark.parametrize(("domain", "expected"), [("x.m.example", WILD), ("localhost", EXACT)])
-def test_no_name(tmp_path: Path, domain: str, expected: Issued) -> None:
-    """Without a server name the domain's certificate is used, or the first one."""
-    chosen = choice(tmp_path, domain, EXACT, WILD)
-    assert shown(chosen.context, None) == [expected.serial]
-
-
-ISSUED = issue("m.example", days=1)
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """A directory with a certificate."""
-    (tmp_path / "m.pem").write_bytes(ISSUED.key + ISSUED.certificate)
-    return tmp_path
-
-
-def test_open(path: Path) -> None:
-    """A directory is opened once, by name or because none is named; when its certificates end is known."""
-    directories = CertificateDirectories(path, "m.example", Clock())
+def test_a_directory_is_opened_once(served: Served) -> None:
+    """By name or by default; its certificates' expiry is reported, and the default domain may change."""
+    served.put("other.pem", OTHER)
+    directories = CertificateDirectories(served.path, "m.example", served.clock)
     assert directories.expiry_times() == {}
-    assert directories.open(None) is directories.open(path)
-    assert directories.expiry_times() == {str(path / "m.pem"): NOW.timestamp() + 86_400}
-
-
-def test_preferred(path: Path) -> None:
-    """Another domain's certificate is shown from now on to clients that ask for no name, open or not yet."""
-    other = issue("other.example")
-    (path / "other.pem").write_bytes(other.key + other.certificate)
-    directories = CertificateDirectories(path, "m.example", Clock())
     directory = directories.open(None)
-    assert shown(directory, None)[0] == ISSUED.serial
-    directories.set_default_domain("other.example")
-    assert shown(directory, None)[0] == other.serial
-    assert shown(directory, "m.example")[0] == ISSUED.serial
+    assert directories.open(served.path) is directory
+    expiry = NOW.timestamp() + 60 * DAY
+    assert directories.expiry_times() == {str(served.path / f"{name}.pem"): expiry for name in ("m", "other")}
+    assert shown(directory, None)[0] == FIRST.serial
+    directories.set_default_domain("ghcr.m.example")
+    assert shown(directory, None)[0] == OTHER.serial
+    assert shown(directory, "m.example")[0] == FIRST.serial
 
 
-def test_none(tmp_path: Path) -> None:
-    """A missing setting and an empty directory are errors."""
-    with pytest.raises(NoUsableCertificate, match="set 'certificates'"):
-        CertificateDirectories(None, "m.example", Clock()).open(None)
-    directories = CertificateDirectories(None, "m.example", Clock())
-    with pytest.raises(NoUsableCertificate, match="no certificate with its key"):
-        directories.open(tmp_path)
-    assert directories.expiry_times() == {}
-
-
-def test_filled(path: Path, tmp_path: Path) -> None:
-    """A default directory that the mirror fills may be empty or missing; others may not."""
-    empty = tmp_path / "empty"
+def test_only_a_directory_that_the_mirror_fills_may_be_empty(served: Served) -> None:
+    """Or missing; other empty directories and a missing setting are errors."""
+    empty = served.path / "empty"
     directories = CertificateDirectories(empty, "m.example", Clock(), filled=True)
     directory = directories.open(None)
     assert directories.expiry_times() == {}
-    with pytest.raises(NoUsableCertificate):
-        directories.open(tmp_path / "other")
+    unfilled = CertificateDirectories(None, "m.example", Clock())
+    for others, path in ((directories, served.path / "other"), (unfilled, empty)):
+        with pytest.raises(NoUsableCertificate, match="no certificate with its key"):
+            others.open(path)
+    with pytest.raises(NoUsableCertificate, match="set 'certificates'"):
+        unfilled.open(None)
     with pytest.raises(Error, match="no shared cipher"):
         shown(directory, "m.example")
     empty.mkdir()
-    (path / "m.pem").rename(empty / "m.pem")
-    assert shown(directory, "m.example") == [ISSUED.serial]
+    (served.path / "m.pem").rename(empty / "m.pem")
+    assert shown(directory, "m.example") == [FIRST.serial]

@@ -11,27 +11,25 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from dockmirror.tls.certificate_files import CertificateFolder, PemFile, public_key, read_certificate_folder
 from tests.issued import NOW, issue, shown
 
-ONE, OTHER = issue("one.example"), issue("other.example")
+AUTHORITY = issue()
+ONE, OTHER = issue("one.example", by=AUTHORITY), issue("*.one.example", by=AUTHORITY)
+CHAIN = ONE.certificate + AUTHORITY.certificate
 
 
-def test_parse() -> None:
-    """Certificates and keys are found in their order, between whatever else people put there."""
+@pytest.mark.parametrize("newline", [b"\n", b"\r\n"])
+def test_certificates_and_keys_are_found_in_their_order(newline: bytes) -> None:
+    """Between other text and blocks; a key shows in no representation."""
     parameters = b"-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n"
-    pem = PemFile.parse(
-        b"Bag Attributes\n" + parameters + ONE.key + ONE.certificate + b"\n# x\n" + OTHER.certificate
-    )
+    data = b"Bag Attributes\n" + parameters + ONE.key + ONE.certificate + b"\n# x\n" + OTHER.certificate
+    pem = PemFile.parse(data.replace(b"\n", newline))
     assert [each.serial_number for each in pem.certificates] == [ONE.serial, OTHER.serial]
     assert [public_key(key) for key in pem.keys] == [public_key(pem.certificates[0])]
+    assert "key" not in repr(pem).lower()
     assert PemFile.parse(b"") == PemFile()
 
 
-def test_line_ends() -> None:
-    """Files from other systems are read as well."""
-    assert PemFile.parse(ONE.certificate.replace(b"\n", b"\r\n")).certificates[0].serial_number == ONE.serial
-
-
 @pytest.mark.parametrize(
-    ("data", "told"),
+    ("data", "reason"),
     [
         (ONE.key + ONE.certificate[:-30], "ends in the middle of a PEM block"),
         (ONE.certificate.replace(b"M", b"N"), "a certificate that cannot be read"),
@@ -40,27 +38,19 @@ def test_line_ends() -> None:
     ],
     ids=["half", "certificate", "key", "encrypted"],
 )
-def test_wrong(data: bytes, told: str) -> None:
-    """Malformed files are described without quoting them."""
-    with pytest.raises(ValueError, match=told) as raised:
+def test_malformed_files_are_described(data: bytes, reason: str) -> None:
+    """Without quoting them."""
+    with pytest.raises(ValueError, match=reason) as raised:
         PemFile.parse(data)
     assert not any(line in str(raised.value).encode() for line in ONE.key.splitlines())
 
 
-def test_secret() -> None:
-    """A key shows in no representation."""
-    assert "key" not in repr(PemFile.parse(ONE.key)).lower()
-
-
-AUTHORITY = issue()
-ONE, OTHER = issue("one.example", by=AUTHORITY), issue("*.one.example", by=AUTHORITY)
-CHAIN = ONE.certificate + AUTHORITY.certificate
 Read = Callable[[Mapping[str, bytes]], CertificateFolder]
 
 
 @pytest.fixture
 def read(tmp_path: Path) -> Read:
-    """Reads a folder with these files."""
+    """Return a function that reads a folder with these files."""
 
     def read(files: Mapping[str, bytes]) -> CertificateFolder:
         for name, data in files.items():
@@ -71,92 +61,73 @@ def read(tmp_path: Path) -> Read:
     return read
 
 
-LAYOUTS = {
-    "one file": ({"one.pem": ONE.key + CHAIN}, "one.pem"),
-    "one file, key last": ({"one.pem": CHAIN + ONE.key}, "one.pem"),
-    "lego": (
-        {
-            "one.example.crt": CHAIN,
-            "one.example.issuer.crt": AUTHORITY.certificate,
-            "one.example.key": ONE.key,
-        },
-        "one.example.crt",
-    ),
-    "certbot": (
-        {
-            "cert.pem": ONE.certificate,
-            "chain.pem": AUTHORITY.certificate,
-            "fullchain.pem": CHAIN,
-            "privkey.pem": ONE.key,
-        },
-        "fullchain.pem",
-    ),
-    "acme.sh": (
-        {
-            "ca.cer": AUTHORITY.certificate,
-            "fullchain.cer": CHAIN,
-            "one.example.cer": ONE.certificate,
-            "one.example.key": ONE.key,
-        },
-        "fullchain.cer",
-    ),
+LAYOUTS: dict[str, dict[str, bytes]] = {
+    "one file": {"one.pem": ONE.key + CHAIN},
+    "one file, key last": {"one.pem": CHAIN + ONE.key},
+    "lego": {"one.crt": CHAIN, "one.issuer.crt": AUTHORITY.certificate, "one.key": ONE.key},
+    "certbot": {
+        "fullchain.pem": CHAIN,
+        "cert.pem": ONE.certificate,
+        "chain.pem": AUTHORITY.certificate,
+        "privkey.pem": ONE.key,
+    },
+    "acme.sh": {
+        "fullchain.cer": CHAIN,
+        "ca.cer": AUTHORITY.certificate,
+        "one.example.cer": ONE.certificate,
+        "one.example.key": ONE.key,
+    },
 }
+"""The files of programs; the first one has the certificate with its chain."""
 
 
-@pytest.mark.parametrize(("files", "name"), LAYOUTS.values(), ids=list(LAYOUTS))
-def test_layouts(read: Read, files: Mapping[str, bytes], name: str) -> None:
-    """Each program's files are one certificate, with its whole chain, and nothing is wrong with them."""
-    folder = read(files)
-    assert folder.problems == ()
-    (served,) = folder.chains
-    assert (served.path.name, served.names) == (name, ["one.example"])
-    assert served.expires_at == NOW.timestamp() + 60 * 86_400
-    assert shown(served.context(), None) == [ONE.serial, AUTHORITY.serial]
+@pytest.mark.parametrize("files", LAYOUTS.values(), ids=list(LAYOUTS))
+def test_the_files_of_each_program_are_one_certificate(read: Read, files: Mapping[str, bytes]) -> None:
+    for folder in (read(files), read(dict(sorted(files.items())))):
+        assert folder.problems == ()
+        (chain,) = folder.chains
+        assert (chain.path.name, chain.names) == (next(iter(files)), ["one.example"])
+        assert chain.expires_at == NOW.timestamp() + 60 * 86_400
+        assert shown(chain.context(), None) == [ONE.serial, AUTHORITY.serial]
 
 
-def test_several(read: Read) -> None:
-    """Several certificates lie side by side, each with its own key."""
-    files = {"a.crt": CHAIN, "a.key": ONE.key, "b.pem": OTHER.certificate, "c.key": OTHER.key}
-    assert [each.names for each in read(files).chains] == [["one.example"], ["*.one.example"]]
+def problems_of(folder: CertificateFolder) -> list[str]:
+    return [problem.rpartition("/")[2] for problem in folder.problems]
 
 
-def test_halves(read: Read) -> None:
-    """A key and a certificate that are not for each other are shown to nobody; it is told of both."""
+def test_each_certificate_has_its_own_key(read: Read) -> None:
+    """A key and a certificate that do not match are reported; a malformed file does not affect the others."""
+    folder = read({"a.crt": CHAIN, "a.key": ONE.key, "b.pem": OTHER.certificate, "c.key": OTHER.key})
+    assert [each.names for each in folder.chains] == [["one.example"], ["*.one.example"]]
     folder = read({"a.crt": CHAIN, "a.key": OTHER.key, "ca.pem": AUTHORITY.certificate})
     assert folder.chains == ()
-    assert [remark.rpartition("/")[2] for remark in folder.problems] == [
+    assert problems_of(folder) == [
         "a.key: holds a key without a matching certificate",
         "a.crt: holds a certificate without a matching key",
     ]
-
-
-def test_a_wrong_file(read: Read) -> None:
-    """A malformed file does not affect the others."""
     folder = read({"a.pem": CHAIN + ONE.key, "b.pem": OTHER.key[:50]})
     assert len(folder.chains) == 1
-    assert [remark.rpartition("/")[2] for remark in folder.problems] == [
-        "b.pem: ends in the middle of a PEM block"
-    ]
+    assert problems_of(folder) == ["b.pem: ends in the middle of a PEM block"]
 
 
-def test_a_missing_file(tmp_path: Path) -> None:
-    """A missing file, such as a dangling link, is reported."""
+def test_a_missing_file_is_reported(tmp_path: Path) -> None:
+    """Such as a dangling link."""
     (tmp_path / "a.pem").symlink_to("nowhere")
-    (remark,) = read_certificate_folder([tmp_path / "a.pem"]).problems
-    assert remark == f"{tmp_path}/a.pem: cannot be read: No such file or directory"
+    (problem,) = read_certificate_folder([tmp_path / "a.pem"]).problems
+    assert problem == f"{tmp_path}/a.pem: cannot be read: No such file or directory"
 
 
-def test_a_weak_key(read: Read) -> None:
-    """A certificate that OpenSSL rejects is reported and not used."""
+def test_a_certificate_that_openssl_rejects_is_not_used(read: Read) -> None:
+    """It is reported."""
     weak = issue("weak.example", key=rsa.generate_private_key(65537, 1024))  # noqa: S505
     folder = read({"weak.pem": weak.certificate + weak.key})
     assert folder.chains == ()
     assert folder.problems[0].endswith("weak.pem: OpenSSL does not accept this certificate or key")
 
 
-@pytest.mark.parametrize(("mode", "told"), [(0o600, 0), (0o640, 0), (0o644, 1), (0o604, 1)])
-def test_who_may_read_it(tmp_path: Path, mode: int, told: int) -> None:
-    """A key that others may read is used and told of; one for a group, and certificates, are not."""
+@pytest.mark.parametrize(("mode", "count"), [(0o600, 0), (0o640, 0), (0o644, 1), (0o604, 1)])
+def test_a_key_that_others_may_read_is_reported(tmp_path: Path, mode: int, count: int) -> None:
+    """It is used; a group may read it, and everybody a certificate."""
     key, certificate = tmp_path / "a.key", tmp_path / "a.crt"
     key.write_bytes(ONE.key)
     key.chmod(mode)
@@ -164,4 +135,4 @@ def test_who_may_read_it(tmp_path: Path, mode: int, told: int) -> None:
     certificate.chmod(0o644)
     folder = read_certificate_folder([certificate, key])
     assert len(folder.chains) == 1
-    assert folder.problems == (f"{key}: holds a key that every user of this machine may read",) * told
+    assert folder.problems == (f"{key}: holds a key that every user of this machine may read",) * count

@@ -1,19 +1,41 @@
-"""Connections to the allowed address of a host that answers first."""
+"""Name resolution, and connections to the allowed address of a host that answers first."""
+
+# mypy: allow-untyped-decorators
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from ipaddress import ip_network
+from typing import Any
 
 import pytest
+import pytest_twisted  # type: ignore[import-untyped, unused-ignore]
+from hypothesis import given
+from hypothesis import strategies as st
+from treq import content
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectError, DNSLookupError
 from twisted.internet.error import ConnectionRefusedError as Refused
+from twisted.internet.error import DNSLookupError
 from twisted.internet.error import TimeoutError as ConnectTimedOut
+from twisted.internet.interfaces import IHostnameResolver, IHostResolution, IResolutionReceiver
 from twisted.internet.protocol import Protocol
+from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
+from twisted.web.client import Agent
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
 
 from dockmirror.upstream.addresses import AllowedAddresses
-from dockmirror.upstream.checked_endpoint import AddressRefused
+from dockmirror.upstream.checked_endpoint import (
+    FAMILIES,
+    AddressFamilyResolver,
+    AddressRefused,
+    FixedAddresses,
+    canonical_host,
+    threaded_resolver,
+)
+from dockmirror.upstream.upstream_endpoints import UpstreamEndpoints, make_tls_policy
 from tests.connections import (
     ALSO_PUBLIC,
     ALSO_PUBLIC6,
@@ -25,22 +47,139 @@ from tests.connections import (
     failure_of,
     result_of,
 )
+from tests.listening import Listening, Server, reactor
 
 
-def test_no_address_is_dialled_if_all_are_refused() -> None:
-    """The error is the reason of a refusal."""
+@pytest_twisted.ensureDeferred
+async def test_the_systems_resolver_is_used(serve: Callable[..., Listening]) -> None:
+    """It knows literal addresses, and that some names have none."""
+    server = serve(Server)
+    resolver = threaded_resolver(reactor, 1)
+    endpoints = UpstreamEndpoints(
+        reactor, resolver, make_tls_policy(), AllowedAddresses([], hosts=["127.0.0.1"])
+    )
+    agent = Agent.usingEndpointFactory(reactor, endpoints)
+    response = await agent.request(b"GET", server.url("127.0.0.1", "http"))
+    assert await content(response) == b"hello"
+    with pytest.raises(AddressRefused, match=r"127.1 resolves to 127.0.0.1, which is loopback"):
+        await agent.request(b"GET", server.url("127.1", "http"))
+    for url in (b"http://nowhere.invalid/", b"http://a..example/"):
+        with pytest.raises(DNSLookupError):
+            await agent.request(b"GET", url)
+
+
+def test_the_threads_live_with_the_reactor() -> None:
+    memory = MemoryReactorClock()
+    verifyObject(IHostnameResolver, threaded_resolver(memory))
+    [(start, _, _)] = memory.whenRunningHooks
+    [(stop, _, _)] = memory.triggers["during"]["shutdown"]
+    start()
+    stop()
+
+
+@implementer(IResolutionReceiver)
+class _Receiver:
+    """A receiver that keeps its events and the addresses."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+        self.addresses: list[Any] = []
+
+    def resolutionBegan(self, resolutionInProgress: IHostResolution) -> None:
+        self.events.append("began")
+
+    def addressResolved(self, address: Any) -> None:
+        self.events.append("resolved")
+        self.addresses.append(address)
+
+    def resolutionComplete(self) -> None:
+        self.events.append("completed")
+
+
+def _resolved(resolver: IHostnameResolver, name: str, types: Sequence[Any] | None = None) -> list[str]:
+    receiver = _Receiver()
+    resolver.resolveHostName(receiver, name, 443, types)
+    assert receiver.events == ["began", *["resolved"] * len(receiver.addresses), "completed"]
+    assert all((address.type, address.port) == ("TCP", 443) for address in receiver.addresses)
+    return [address.host for address in receiver.addresses]
+
+
+BOTH = FakeResolver({"r.example": [PUBLIC, PUBLIC6, ALSO_PUBLIC, ALSO_PUBLIC6]})
+FIXED = FixedAddresses(BOTH, {"Fixed.Example.": ["10.1.2.3", "FD00:0::1"], "none.example": []})
+
+
+@pytest.mark.parametrize(
+    ("name", "types", "addresses"),
+    [
+        ("fixed.example", None, ["10.1.2.3", "fd00::1"]),
+        ("FIXED.example", None, ["10.1.2.3", "fd00::1"]),
+        ("fixed.example.", None, ["10.1.2.3", "fd00::1"]),
+        ("fixed.example", [IPv6Address], ["fd00::1"]),
+        ("fixed.example", [IPv4Address], ["10.1.2.3"]),
+        ("none.example", None, []),
+        ("r.example", None, [PUBLIC, PUBLIC6, ALSO_PUBLIC, ALSO_PUBLIC6]),
+        ("below.fixed.example", None, []),
+    ],
+)
+def test_a_fixed_name_has_the_configured_addresses(
+    name: str, types: Sequence[Any] | None, addresses: list[str]
+) -> None:
+    """In their order, or none; other names are looked up."""
+    verifyObject(IHostnameResolver, FIXED)
+    verifyObject(IHostResolution, FIXED.resolveHostName(_Receiver(), "fixed.example"))
+    assert _resolved(FIXED, name, types) == addresses
+
+
+@pytest.mark.parametrize("address", ["fixed.example", "10.1.2.3/8", "10.1.2", "", "[::1]"])
+def test_a_fixed_address_must_be_valid(address: str) -> None:
+    with pytest.raises(ValueError, match="does not appear to be an IPv4 or IPv6 address"):
+        FixedAddresses(BOTH, {"fixed.example": [address]})
+
+
+@pytest.mark.parametrize(
+    ("versions", "addresses"),
+    [
+        ("4", [PUBLIC, ALSO_PUBLIC]),
+        ("6", [PUBLIC6, ALSO_PUBLIC6]),
+        ("4 6", [PUBLIC, ALSO_PUBLIC, PUBLIC6, ALSO_PUBLIC6]),
+        ("6 4", [PUBLIC6, ALSO_PUBLIC6, PUBLIC, ALSO_PUBLIC]),
+    ],
+)
+def test_only_chosen_families_pass(versions: str, addresses: list[str]) -> None:
+    """The preferred family comes first, and is dialled first."""
+    resolver = AddressFamilyResolver(BOTH, FAMILIES[versions])
+    verifyObject(IHostnameResolver, resolver)
+    assert _resolved(resolver, "r.example") == addresses
+    here = Connections({}, resolver=resolver)
+    here.connect(b"http://r.example/")
+    here.reactor.advance(0.3)
+    assert here.dialled() == [addresses[0], addresses[1 if len(versions) == 1 else 2]]
+
+
+@given(st.lists(st.ip_addresses().map(str)), st.sampled_from(sorted(FAMILIES)))
+def test_addresses_of_a_family_keep_their_order(addresses: list[str], versions: str) -> None:
+    resolver = AddressFamilyResolver(FakeResolver({"r.example": addresses}), FAMILIES[versions])
+    kept = [address for address in addresses if "46"[":" in address] in versions]
+    expected = sorted(kept, key=lambda address: versions.index("46"[":" in address]))
+    assert _resolved(resolver, "r.example") == expected
+
+
+@given(st.text("Aaz."))
+def test_names_are_compared_without_case_and_final_dot(name: str) -> None:
+    assert canonical_host(name) == canonical_host(name.upper()) == canonical_host(canonical_host(name) + ".")
+
+
+def test_only_allowed_addresses_are_dialled() -> None:
+    """If there is none the error is the reason of a refusal."""
+    here = connections("10.1.2.3", PUBLIC, "::ffff:10.1.2.3")
+    here.connect(b"https://r.example/")
+    here.reactor.pump([0.5, 0.5])
+    assert here.dialled() == [PUBLIC]
     here = connections("10.1.2.3", "::1")
     refused = failure_of(here.connect(b"https://r.example/"))
     assert isinstance(refused, AddressRefused)
     assert "r.example resolves to 10.1.2.3, which is private" in str(refused)
     assert here.dialled() == []
-
-
-def test_only_allowed_addresses_are_dialled() -> None:
-    here = connections("10.1.2.3", PUBLIC, "::ffff:10.1.2.3")
-    here.connect(b"https://r.example/")
-    here.reactor.pump([0.5, 0.5])
-    assert here.dialled() == [PUBLIC]
 
 
 @pytest.mark.parametrize("literal", ["127.0.0.1", "[::1]", "[::ffff:169.254.169.254]"])
@@ -51,44 +190,33 @@ def test_a_literal_address_is_checked_like_a_resolved_one(literal: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "addresses",
-    [AllowedAddresses(["http://r.example:5000"]), AllowedAddresses([], [ip_network("10.0.0.0/8")])],
+    ("addresses", "port", "is_allowed"),
+    [
+        (AllowedAddresses(["http://r.example:5000"]), 5000, True),
+        (AllowedAddresses([], [ip_network("10.0.0.0/8")]), 5000, True),
+        (AllowedAddresses([], hosts=["r.example"]), 5000, True),
+        (AllowedAddresses(["http://r.example:5000"]), 6379, False),
+    ],
 )
-def test_a_configured_address_is_dialled(addresses: AllowedAddresses) -> None:
+def test_a_configured_address_is_dialled(addresses: AllowedAddresses, port: int, is_allowed: bool) -> None:
+    """Another port of the configured host is refused: a redirect may lead there."""
     here = connections("10.1.2.3", addresses=addresses)
-    here.connect(b"http://r.example:5000/")
-    assert here.dialled() == ["10.1.2.3"]
-    assert here.reactor.tcpClients[0][1] == 5000
-
-
-def test_another_port_of_the_configured_host_is_refused() -> None:
-    """A redirect may lead there."""
-    here = connections("10.1.2.3", addresses=AllowedAddresses(["http://r.example:5000"]))
-    refused = failure_of(here.connect(b"http://r.example:6379/"))
-    assert isinstance(refused, AddressRefused)
-    assert here.dialled() == []
+    connecting = here.connect(f"http://r.example:{port}/".encode())
+    assert [client[:2] for client in here.reactor.tcpClients] == [("10.1.2.3", port)] * is_allowed
+    assert is_allowed or isinstance(failure_of(connecting), AddressRefused)
 
 
 def test_families_alternate() -> None:
-    """IPv6 and IPv4 are dialled in turn, 0.3 s apart, until one answers."""
+    """IPv6 and IPv4 are dialled in turn, 0.3 s apart, until one answers; the others are cancelled."""
     here = connections(PUBLIC6, ALSO_PUBLIC6, PUBLIC, ALSO_PUBLIC)
-    here.connect(b"http://r.example/")
-    assert here.dialled() == [PUBLIC6]
-    here.reactor.advance(0.3)
-    assert here.dialled() == [PUBLIC6, PUBLIC]
-    here.reactor.pump([0.3, 0.3])
-    assert here.dialled() == [PUBLIC6, PUBLIC, ALSO_PUBLIC6, ALSO_PUBLIC]
-
-
-def test_the_first_address_that_answers_is_used() -> None:
-    """The other attempts are cancelled."""
-    here = connections(PUBLIC, ALSO_PUBLIC, PUBLIC6)
     connecting = here.connect(b"http://r.example/")
-    here.reactor.advance(0.3)
+    for count, seconds in enumerate((0, 0.3, 0.3), start=1):
+        here.reactor.advance(seconds)
+        assert here.dialled() == [PUBLIC6, PUBLIC, ALSO_PUBLIC6][:count]
     here.accept()
     assert isinstance(result_of(connecting), Protocol)
     here.reactor.advance(5)
-    assert here.dialled() == [PUBLIC, PUBLIC6]
+    assert here.dialled() == [PUBLIC6, PUBLIC, ALSO_PUBLIC6]
     assert here.reactor.connectors[0].stoppedConnecting
 
 
@@ -125,19 +253,17 @@ def test_the_timeout_includes_the_resolution() -> None:
     assert here.dialled() == []
 
 
-def test_the_timeout_is_for_all_addresses_together() -> None:
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_the_timeout_is_for_all_addresses_together(cancelled: bool) -> None:
+    """It leaves nothing behind, as cancelling does."""
     here = connections(PUBLIC, ALSO_PUBLIC)
     connecting = here.connect(b"http://r.example/")
-    here.reactor.pump([0.3, 9.8])
-    assert isinstance(failure_of(connecting), ConnectTimedOut)
+    here.reactor.advance(0.3)
+    if cancelled:
+        connecting.cancel()
+    else:
+        here.reactor.advance(9.8)
+    assert isinstance(failure_of(connecting), ConnectTimedOut) is not cancelled
+    assert len(here.reactor.connectors) == 2
     assert all(connector.stoppedConnecting for connector in here.reactor.connectors)
-    assert here.reactor.getDelayedCalls() == []
-
-
-def test_cancelling_leaves_nothing_behind() -> None:
-    here = connections(PUBLIC, ALSO_PUBLIC)
-    connecting = here.connect(b"http://r.example/")
-    connecting.cancel()
-    assert not isinstance(failure_of(connecting), ConnectError)
-    assert here.reactor.connectors[0].stoppedConnecting
     assert here.reactor.getDelayedCalls() == []

@@ -3,41 +3,59 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dockmirror.upstream.proxy import Proxy, ProxyError
-from dockmirror.upstream.proxy_handshakes import connect_handshake, socks5_handshake
-from tests.openings import Talk
+from dockmirror.upstream.proxy import Proxy, ProxyError, ProxyHandshake
+from dockmirror.upstream.tunnel import connect_handshake, socks5_handshake
 
 HTTP = Proxy("http", "proxy.example", 3128)
 HTTP_LOGIN = Proxy("http", "proxy.example", 3128, "us er", "pässword")
-SECRETS = ("us er", "pässword", base64.b64encode("us er:pässword".encode()).decode())
+SOCKS = Proxy("socks5h", "proxy.example", 1080)
+SOCKS_LOGIN = Proxy("socks5h", "proxy.example", 1080, "user", "pässword")
+BASIC = base64.b64encode("us er:pässword".encode())
+SECRETS = ("us er", "pässword", BASIC.decode())
 REQUEST = b"CONNECT r.example:443 HTTP/1.1\r\nHost: r.example:443\r\n"
 HTTP_OPEN = b"HTTP/1.1 200 Connection established\r\n\r\n"
+NAMED = b"\x05\x01\x00\x03\x09r.example\x01\xbb"
+SOCKS_OPEN = b"\x05\x00\x00\x01\x00\x00\x00\x00\x00\x00"
+slowly = pytest.mark.parametrize("slowly", [False, True])
 
 
-def _http_talk(proxy: Proxy = HTTP, host: str = "r.example") -> Talk:
-    return Talk(connect_handshake(proxy, host, 443))
+def start(proxy: Proxy, host: str = "r.example") -> ProxyHandshake:
+    handshake = connect_handshake if proxy.scheme == "http" else socks5_handshake
+    return handshake(proxy, host, 443)
 
 
-def test_an_http_proxy_is_sent_host_and_port_only() -> None:
-    assert _http_talk().heard() == REQUEST + b"\r\n"
+def converse(
+    handshake: ProxyHandshake, *answers: bytes, slowly: bool = False
+) -> tuple[list[bytes], bytes | None]:
+    """Return the messages to the proxy, and the bytes behind its last answer if it opened the connection.
+
+    :param slowly: whether the answers come byte by byte.
+    """
+    sent = [next(handshake)]
+    for answer in answers:
+        for piece in [answer[i : i + 1] for i in range(len(answer))] if slowly else [answer]:
+            try:
+                sent.append(handshake.send(piece))
+            except StopIteration as end:
+                return list(filter(None, sent)), end.value
+    return list(filter(None, sent)), None
 
 
-def test_an_ipv6_address_stands_in_brackets() -> None:
-    assert _http_talk(host="2606:4700::1").heard().startswith(b"CONNECT [2606:4700::1]:443 HTTP/1.1\r\n")
+def test_an_http_proxy_is_sent_host_port_and_login_only() -> None:
+    """The login, if any, is in the first request (RFC 7617); an IPv6 address stands in brackets."""
+    assert converse(start(HTTP)) == ([REQUEST + b"\r\n"], None)
+    ((request,), _) = converse(start(HTTP, "2606:4700::1"))
+    assert request.startswith(b"CONNECT [2606:4700::1]:443 HTTP/1.1\r\n")
+    login = REQUEST + b"Proxy-Authorization: Basic " + BASIC + b"\r\n\r\n"
+    assert converse(start(HTTP_LOGIN)) == ([login], None)
 
 
-def test_an_http_proxy_is_sent_its_login() -> None:
-    """It is sent with the first request (RFC 7617)."""
-    basic = base64.b64encode("us er:pässword".encode())
-    assert _http_talk(HTTP_LOGIN).heard() == REQUEST + b"Proxy-Authorization: Basic " + basic + b"\r\n\r\n"
-
-
+@slowly
 @pytest.mark.parametrize(
     "answer",
     [
@@ -49,35 +67,20 @@ def test_an_http_proxy_is_sent_its_login() -> None:
         b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: <x>\r\n\r\n" + HTTP_OPEN,
     ],
 )
-def test_any_2xx_opens_the_connection(answer: bytes) -> None:
+def test_any_2xx_opens_the_connection(answer: bytes, slowly: bool) -> None:
     """The bytes behind its headers belong to the connection."""
-    for reply in (Talk.answer, Talk.answer_slowly):
-        talk = _http_talk()
-        talk.heard()
-        reply(talk, answer)
-        assert talk.rest == b""
-    talk = _http_talk()
-    talk.answer(answer + b"\x16\x03")
-    assert talk.rest == b"\x16\x03"
+    assert converse(start(HTTP), answer, slowly=slowly)[1] == b""
+    assert converse(start(HTTP), answer + b"\x16\x03")[1] == b"\x16\x03"
 
 
 @pytest.mark.parametrize(
     ("proxy", "answer", "status", "message"),
     [
         (HTTP, b"HTTP/1.1 403 Filtered\r\n\r\n", 403, "answered 403 Forbidden to CONNECT r.example:443"),
-        (
-            HTTP,
-            b"HTTP/1.0 503 Service Unavailable\r\nX: y\r\n\r\n<html>",
-            503,
-            "answered 503 Service Unavail",
-        ),
-        (
-            HTTP,
-            b"HTTP/1.1 407 X\r\n\r\n",
-            407,
-            "407 Proxy Authentication Required to CONNECT r.example:443: it",
-        ),
+        (HTTP, b"HTTP/1.0 503 Down\r\nX: y\r\n\r\n<html>", 503, "answered 503 Service Unavailable to"),
+        (HTTP, b"HTTP/1.1 407 X\r\n\r\n", 407, "407 Proxy Authentication Required to CONNECT r.example:443:"),
         (HTTP, b"HTTP/1.1 407 X\r\n\r\n", 407, "it requires a user name and password"),
+        (HTTP_LOGIN, f"HTTP/1.1 407 {' '.join(SECRETS)}\r\n\r\n".encode(), 407, "it rejects"),
         (HTTP_LOGIN, b"HTTP/1.1 407 X\r\n\r\n", 407, "it rejects the user name or password"),
         (HTTP_LOGIN, b"HTTP/1.0 401 X\r\n\r\n", 401, "it rejects the user name or password"),
         (HTTP, b"HTTP/1.1 302 Found\r\nLocation: x\r\n\r\n", 302, "answered 302 Found"),
@@ -86,115 +89,53 @@ def test_any_2xx_opens_the_connection(answer: bytes) -> None:
     ],
 )
 def test_a_refusal_by_an_http_proxy(proxy: Proxy, answer: bytes, status: int, message: str) -> None:
-    """Any other status is a refusal, described in the specification's words."""
-    talk = _http_talk(proxy)
+    """Any other status is one; it is described in the specification's words, without an echoed login."""
     with pytest.raises(ProxyError, match=r"^the proxy http://proxy\.example:3128 answered ") as refused:
-        talk.answer(answer)
+        converse(start(proxy), answer)
     assert message in str(refused.value)
     assert refused.value.status == status
-
-
-def test_an_echoed_login_is_not_in_the_error() -> None:
-    talk = _http_talk(HTTP_LOGIN)
-    with pytest.raises(ProxyError) as refused:
-        talk.answer(f"HTTP/1.1 407 {' '.join(SECRETS)}\r\n\r\n".encode())
     assert not any(secret in str(refused.value) for secret in SECRETS)
 
 
+@slowly
 @pytest.mark.parametrize(
-    "answer",
-    [
-        b"\x05\xff",
-        b"SSH-2.0-x\r\n",
-        b"HTTP/2 200\r\n\r\n",
-        b"HTTP/1.1 2000 OK\r\n\r\n",
-        b"HTTP/1.1 OK\r\n\r\n",
-    ],
+    "line", [b"\x05\xff", b"SSH-2.0-x", b"HTTP/2 200", b"HTTP/1.1 2000 OK", b"HTTP/1.1 OK"]
 )
-def test_a_peer_that_speaks_no_http_fails_at_once(answer: bytes) -> None:
-    for reply in (Talk.answer, Talk.answer_slowly):
-        with pytest.raises(ProxyError, match=r"does not speak HTTP/1\.1"):
-            reply(_http_talk(), answer)
+def test_a_peer_that_speaks_no_http_fails_at_once(line: bytes, slowly: bool) -> None:
+    with pytest.raises(ProxyError, match=r"does not speak HTTP/1\.1"):
+        converse(start(HTTP), line + b"\r\n\r\n", slowly=slowly)
 
 
-@given(st.lists(st.sampled_from([b"HTTP/1.1 ", b"200", b"100", b"407", b"\r\n", b"\n\n"]) | st.binary()))
-def test_any_answer_of_an_http_proxy(answers: list[bytes]) -> None:
-    """Any bytes open the connection, refuse it, or wait for more."""
-    talk = _http_talk(HTTP_LOGIN)
-    try:
-        for answer in answers:
-            if talk.rest is None:
-                talk.answer(answer)
-    except ProxyError as error:
-        assert not any(secret in str(error) for secret in SECRETS)  # noqa: PT017
+@slowly
+@pytest.mark.parametrize("bound", [b"\x01\x7f\x00\x00\x01", b"\x03\x05proxy", b"\x04" + bytes(16)])
+def test_a_socks_proxy_is_sent_the_name(bound: bytes, slowly: bool) -> None:
+    """Its own address in the reply may be of any kind; bytes behind it belong to the connection."""
+    reply = b"\x05\x00\x00" + bound + b"\x04\x38"
+    for proxy, methods in ((SOCKS, b"\x05\x01\x00"), (SOCKS_LOGIN, b"\x05\x02\x00\x02")):
+        assert converse(start(proxy), b"\x05\x00", reply, slowly=slowly) == ([methods, NAMED], b"")
+    assert converse(start(SOCKS), b"\x05\x00", reply + b"\x16\x03")[1] == b"\x16\x03"
 
 
-SOCKS = Proxy("socks5h", "proxy.example", 1080)
-SOCKS_LOGIN = Proxy("socks5h", "proxy.example", 1080, "user", "pässword")
-NAMED = b"\x05\x01\x00\x03\x09r.example\x01\xbb"
-SOCKS_OPEN = b"\x05\x00\x00\x01\x00\x00\x00\x00\x00\x00"
-
-
-def _socks_talk(proxy: Proxy = SOCKS, host: str = "r.example") -> Talk:
-    return Talk(socks5_handshake(proxy, host, 443))
-
-
-@pytest.mark.parametrize("reply", [Talk.answer, Talk.answer_slowly])
-def test_a_socks_proxy_without_login_is_sent_the_name(reply: Callable[[Talk, bytes], None]) -> None:
-    """Its own address in the reply may be of any kind."""
-    for bound in (b"\x01\x7f\x00\x00\x01", b"\x03\x05proxy", b"\x04" + bytes(16)):
-        talk = _socks_talk()
-        assert talk.heard() == b"\x05\x01\x00"
-        reply(talk, b"\x05\x00")
-        assert talk.heard() == NAMED
-        reply(talk, b"\x05\x00\x00" + bound + b"\x04\x38")
-        assert talk.rest == b""
-
-
-@pytest.mark.parametrize("reply", [Talk.answer, Talk.answer_slowly])
-def test_a_socks_proxy_is_sent_its_login_where_it_asks(reply: Callable[[Talk, bytes], None]) -> None:
-    talk = _socks_talk(SOCKS_LOGIN)
-    assert talk.heard() == b"\x05\x02\x00\x02"
-    reply(talk, b"\x05\x02")
-    assert talk.heard() == b"\x01\x04user\x09" + "pässword".encode()
-    reply(talk, b"\x01\x00")
-    assert talk.heard() == NAMED
-    reply(talk, SOCKS_OPEN)
-    assert talk.rest == b""
-
-
-def test_a_socks_proxy_that_does_not_ask_gets_no_login() -> None:
-    talk = _socks_talk(SOCKS_LOGIN)
-    talk.heard()
-    talk.answer(b"\x05\x00")
-    assert talk.heard() == NAMED
+@slowly
+def test_a_socks_proxy_is_sent_its_login_where_it_asks(slowly: bool) -> None:
+    sent, rest = converse(start(SOCKS_LOGIN), b"\x05\x02", b"\x01\x00", SOCKS_OPEN, slowly=slowly)
+    assert sent[1:] == [b"\x01\x04user\x09" + "pässword".encode(), NAMED]
+    assert rest == b""
 
 
 @pytest.mark.parametrize(
-    ("host", "message"),
+    ("host", "address"),
     [
         ("8.8.4.4", b"\x01\x08\x08\x04\x04"),
         ("2606:4700::1", b"\x04\x26\x06\x47\x00" + bytes(11) + b"\x01"),
         ("x" * 255, b"\x03\xff" + b"x" * 255),
     ],
 )
-def test_an_address_is_sent_as_an_address(host: str, message: bytes) -> None:
-    talk = _socks_talk(host=host)
-    talk.heard()
-    talk.answer(b"\x05\x00")
-    assert talk.heard() == b"\x05\x01\x00" + message + b"\x01\xbb"
-
-
-def test_a_name_too_long_for_socks_is_refused_at_once() -> None:
+def test_an_address_is_sent_as_an_address(host: str, address: bytes) -> None:
+    """A name that is too long is refused at once."""
+    assert converse(start(SOCKS, host), b"\x05\x00")[0][-1] == b"\x05\x01\x00" + address + b"\x01\xbb"
     with pytest.raises(ProxyError, match="no host name of more than 255 bytes"):
-        _socks_talk(host="x" * 256)
-
-
-def test_bytes_behind_the_reply_belong_to_the_connection() -> None:
-    talk = _socks_talk()
-    talk.answer(b"\x05\x00")
-    talk.answer(SOCKS_OPEN + b"\x16\x03")
-    assert talk.rest == b"\x16\x03"
+        converse(start(SOCKS, "x" * 256))
 
 
 @pytest.mark.parametrize(
@@ -216,23 +157,20 @@ def test_bytes_behind_the_reply_belong_to_the_connection() -> None:
 )
 def test_a_refusal_by_a_socks_proxy(proxy: Proxy, answers: list[bytes], message: str) -> None:
     """It is described in the specification's words as soon as it arrives."""
-    talk = _socks_talk(proxy)
-    *before, last = answers
-    for answer in before:
-        talk.answer(answer)
     with pytest.raises(ProxyError, match=r"^the proxy socks5h://proxy\.example:1080 ") as refused:
-        talk.answer(last)
+        converse(start(proxy), *answers)
     assert message in str(refused.value)
     assert refused.value.status is None
 
 
-@given(st.lists(st.sampled_from([b"\x05\x00", b"\x05\x02", b"\x01\x00", SOCKS_OPEN]) | st.binary()))
-def test_any_answer_of_a_socks_proxy(answers: list[bytes]) -> None:
-    """Any bytes open the connection, refuse it, or wait for more."""
-    talk = _socks_talk(SOCKS_LOGIN)
-    try:
-        for answer in answers:
-            if talk.rest is None:
-                talk.answer(answer)
-    except ProxyError as error:
-        assert "pässword" not in str(error)  # noqa: PT017
+PIECES = [b"HTTP/1.1 ", b"200", b"407", b"\r\n", b"\n\n", b"\x05\x00", b"\x05\x02", b"\x01\x00", SOCKS_OPEN]
+
+
+@given(st.lists(st.sampled_from(PIECES) | st.binary()))
+def test_any_answer_of_a_proxy(answers: list[bytes]) -> None:
+    """Any bytes open the connection, refuse it, or wait for more; no error holds the login."""
+    for proxy in (HTTP_LOGIN, SOCKS_LOGIN):
+        try:
+            converse(start(proxy), *answers)
+        except ProxyError as error:
+            assert not any(secret in str(error) for secret in SECRETS)  # noqa: PT017

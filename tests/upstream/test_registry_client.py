@@ -4,10 +4,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from twisted.internet.task import Clock
+from twisted.web.iweb import IResponse
 
 from dockmirror.oci.credentials import Credentials
 from dockmirror.oci.errors import BlobUnknown, Denied, ManifestUnknown, Unauthorized, Unavailable
@@ -16,41 +18,46 @@ from dockmirror.oci.ranges import Range
 from dockmirror.upstream.registry_client import HEADS_AVOIDED_TTL, RegistryClient
 from dockmirror.upstream.token_relay import ChallengeCache
 from tests.fake_registry import Registry, Tokens, error
-from tests.fakes import Reply, World
+from tests.fakes import Reply, Seen, World
 from tests.stacks import asked, client, now
 
 HOST, CDN = "registry.example", "cdn.example"
 BLOB = f"/v2/a/blobs/sha256:{'0' * 64}"
 MANIFEST = "/v2/a/manifests/latest"
 BEARER = Credentials.bearer("t0ken")
+JSON = (("Content-Type", "application/json"),)
 CONNECTION = {"accept-encoding": ["identity"], "connection": ["close"], "host": [HOST]}
 
 
-@pytest.fixture
-def world() -> World:
-    """Return a registry, and a network that delivers its blobs."""
-    world = World()
-    world.reply(HOST, BLOB, Reply(307, b"", (("Location", f"https://{CDN}/blob"),)))
-    world.reply(CDN, "/blob", Reply(200, b"blob"))
-    return world
+class Upstream:
+    """A registry, a network that delivers its blobs, and its client.
+
+    :ivar clock: the clock of the remembered HEADs.
+    """
+
+    def __init__(self) -> None:
+        self.world, self.clock = World(), Clock()
+        self.reply = self.world.reply
+        self.reply(HOST, BLOB, Reply(307, b"", (("Location", f"https://{CDN}/blob"),)))
+        self.reply(CDN, "/blob", Reply(200, b"blob"))
+        servers = client(self.world.agent)
+        self.challenges = ChallengeCache(servers, f"https://{HOST}", Clock())
+        self.client = RegistryClient(f"https://{HOST}", servers, self.challenges, self.clock)
+
+    @property
+    def seen(self) -> list[Seen]:
+        return self.world.seen
+
+    def send(self, path: str, **details: Any) -> IResponse:
+        return now(self.client.send(asked(path, **details)))
+
+    def head(self, path: str) -> IResponse | None:
+        return now(self.client.head(asked(path, head=True)))
 
 
 @pytest.fixture
-def challenge_cache(world: World) -> ChallengeCache:
-    """Return the registry's challenges."""
-    return ChallengeCache(client(world.agent), f"https://{HOST}", Clock())
-
-
-@pytest.fixture
-def clock() -> Clock:
-    """Return the clock of the remembered HEADs."""
-    return Clock()
-
-
-@pytest.fixture
-def requester(world: World, challenge_cache: ChallengeCache, clock: Clock) -> RegistryClient:
-    """Return the registry's client."""
-    return RegistryClient(f"https://{HOST}", client(world.agent), challenge_cache, clock)
+def upstream() -> Upstream:
+    return Upstream()
 
 
 @pytest.mark.parametrize(
@@ -69,208 +76,164 @@ def requester(world: World, challenge_cache: ChallengeCache, clock: Clock) -> Re
     ],
 )  # fmt: skip
 def test_only_headers_that_the_request_needs_are_sent(
-    world: World,
-    requester: RegistryClient,
-    path: str,
-    details: dict[str, Any],
-    url: str,
-    headers: dict[str, list[str]],
+    upstream: Upstream, path: str, details: dict[str, Any], url: str, headers: dict[str, list[str]]
 ) -> None:
     """Only a GET of a blob has ranges."""
-    world.reply(HOST, path, Reply(200))
-    now(requester.send(asked(path, **details)))
-    (seen,) = world.seen
+    upstream.reply(HOST, path, Reply(200))
+    upstream.send(path, **details)
+    (seen,) = upstream.seen
     assert seen.method == ("HEAD" if details.get("head") else "GET")
     assert seen.url == f"https://{HOST}{url}"
     assert seen.headers == {**CONNECTION, **headers}
 
 
 @pytest.mark.parametrize("accept", [(), ("*/*",), ("a/b, */*;q=0.1",)])
-def test_a_client_of_any_manifest_gets_the_newest_kind(
-    world: World, requester: RegistryClient, accept: tuple[str, ...]
-) -> None:
+def test_a_client_of_any_manifest_gets_the_newest_kind(upstream: Upstream, accept: tuple[str, ...]) -> None:
     """Without ``Accept`` registries send their oldest; the client's own values follow."""
-    world.reply(HOST, MANIFEST, Reply(200))
-    now(requester.send(asked(MANIFEST, accept=accept)))
-    assert world.seen[0].headers["accept"] == [", ".join(EVERYTHING), *accept]
+    upstream.reply(HOST, MANIFEST, Reply(200))
+    upstream.send(MANIFEST, accept=accept)
+    assert upstream.seen[0].headers["accept"] == [", ".join(EVERYTHING), *accept]
 
 
 @pytest.mark.parametrize("status", [200, 206, 304])
-def test_a_success_is_returned(world: World, requester: RegistryClient, status: int) -> None:
+def test_a_success_is_returned(upstream: Upstream, status: int) -> None:
     """After a redirect, too."""
-    world.reply(CDN, "/blob", Reply(status))
-    assert now(requester.send(asked(BLOB, credentials=BEARER))).code == status
-    assert [seen.authorization for seen in world.seen] == ["Bearer t0ken", None]
+    upstream.reply(CDN, "/blob", Reply(status))
+    assert upstream.send(BLOB, credentials=BEARER).code == status
+    assert [seen.authorization for seen in upstream.seen] == ["Bearer t0ken", None]
 
 
 @pytest.mark.parametrize(
-    ("path", "reply", "row"),
+    ("path", "reply", "error_class"),
     [
         (BLOB, Reply(404), BlobUnknown),
         (MANIFEST, Reply(404, b"<html>"), ManifestUnknown),
         (MANIFEST, error(403, "DENIED"), Denied),
+        (BLOB, Reply(401), Unauthorized),
+        (BLOB, Reply(500), Unavailable),
         (BLOB, Reply(503), Unavailable),
         (BLOB, Reply(203), Unavailable),
         (BLOB, Reply(204), Unavailable),
     ],
 )
+@pytest.mark.parametrize("method", [Upstream.send, Upstream.head])
 def test_a_refusal_is_raised(
-    world: World, requester: RegistryClient, path: str, reply: Reply, row: type[Exception]
+    upstream: Upstream, path: str, reply: Reply, error_class: type[Exception], method: Callable[..., object]
 ) -> None:
     """Its error suits the request's target."""
-    world.reply(HOST, path, reply)
-    with pytest.raises(row):
-        now(requester.send(asked(path)))
+    upstream.reply(HOST, path, reply)
+    with pytest.raises(error_class):
+        method(upstream, path)
 
 
-def test_the_challenge_of_a_401_is_remembered(
-    world: World, requester: RegistryClient, challenge_cache: ChallengeCache
-) -> None:
-    """The upstream's ``/v2/`` may demand nothing (gcr.io's public repositories, and its private ones)."""
+@pytest.mark.parametrize("method", [Upstream.send, Upstream.head])
+def test_the_challenge_of_a_401_is_remembered(upstream: Upstream, method: Callable[..., object]) -> None:
+    """The upstream's ``/v2/`` may demand nothing (gcr.io), or may not have been asked yet."""
     demand = ("WWW-Authenticate", 'Bearer realm="https://registry.example/token"')
-    world.reply(HOST, "/v2/", Reply(200, b"{}"))
-    world.reply(HOST, MANIFEST, error(401, "UNAUTHORIZED").having(demand))
+    upstream.reply(HOST, "/v2/", Reply(200, b"{}"))
+    upstream.reply(HOST, MANIFEST, error(401, "UNAUTHORIZED").having(demand))
     with pytest.raises(Unauthorized) as raised:
-        now(requester.send(asked(MANIFEST)))
-    assert [now(challenge_cache.find_token_service())] == list(raised.value.challenges)
+        method(upstream, MANIFEST)
+    assert [now(upstream.challenges.find_token_service())] == list(raised.value.challenges)
 
 
-class TestOtherHost:
-    """Responses of the hosts that an upstream redirects to."""
-
-    @pytest.mark.parametrize("status", [401, 403])
-    def test_an_expired_signed_url_is_requested_anew(
-        self, world: World, requester: RegistryClient, status: int
-    ) -> None:
-        """Once, with the client's credentials for the registry itself."""
-        world.reply(CDN, "/blob", Reply(status, b"<Error>"), Reply(200, b"blob"))
-        assert now(requester.send(asked(BLOB, credentials=BEARER))).code == 200
-        assert [(s.host, s.authorization) for s in world.seen] == [(HOST, "Bearer t0ken"), (CDN, None)] * 2
-
-    @pytest.mark.parametrize("status", [401, 403])
-    def test_a_refusal_by_another_host_is_502(
-        self, world: World, requester: RegistryClient, status: int
-    ) -> None:
-        """A client would log in for nothing."""
-        world.reply(CDN, "/blob", Reply(status, b"<Error>"))
-        with pytest.raises(Unavailable, match="the server that the upstream redirects to refused") as raised:
-            now(requester.send(asked(BLOB)))
-        assert (raised.value.status, raised.value.upstream_status) == (502, status)
-        assert len(world.asked(CDN)) == 2
-
-    def test_the_body_of_a_refusal_is_not_waited_for(self, world: World, requester: RegistryClient) -> None:
-        world.reply(CDN, "/blob", Reply(403, bytes(100_000)).cut(50, end="stalled"), Reply(200))
-        assert now(requester.send(asked(BLOB))).code == 200
-        world.agent.flush()
-        assert [seen.host for seen in world.abandoned] == [CDN]
-
-    def test_a_404_of_another_host_is_unknown(self, world: World, requester: RegistryClient) -> None:
-        """As if the registry itself had said so."""
-        world.reply(CDN, "/blob", Reply(404, b"<Error>NoSuchKey</Error>"))
-        with pytest.raises(BlobUnknown):
-            now(requester.send(asked(BLOB)))
-
-    def test_another_registry_gets_an_anonymous_token(self, world: World, requester: RegistryClient) -> None:
-        """It has its own token service; registry.k8s.io redirects to such."""
-        other = Tokens("https://auth.pkg.dev/token", "pkg.dev")
-        there = Registry(other)
-        there.push("images/a", "latest")
-        world.servers |= {"europe-docker.pkg.dev": there, "auth.pkg.dev": other}
-        leads = ("Location", "https://europe-docker.pkg.dev/v2/images/a/manifests/latest")
-        world.reply(HOST, MANIFEST, Reply(307, b"", (leads,)))
-        response = now(requester.send(asked(MANIFEST, credentials=BEARER, accept=("a/b",))))
-        assert response.code == 200
-        assert [(seen.host, seen.authorization) for seen in world.seen] == [
-            (HOST, "Bearer t0ken"),
-            ("europe-docker.pkg.dev", None),
-            ("auth.pkg.dev", None),
-            ("europe-docker.pkg.dev", "Bearer t0ken-0-anonymous"),
-        ]
-        assert world.asked("auth.pkg.dev")[0].query[1] == ("scope", "repository:images/a:pull")
-        assert world.seen[-1].header("Accept") == "a/b"
-
-    def test_another_registry_that_still_refuses_is_not_asked_again(
-        self, world: World, requester: RegistryClient
-    ) -> None:
-        """Its challenges are not remembered as the upstream's."""
-        other = Tokens("https://auth.pkg.dev/token", "pkg.dev", private=["a"])
-        world.servers |= {"pkg.dev": Registry(other), "auth.pkg.dev": other}
-        world.reply(HOST, MANIFEST, Reply(307, b"", (("Location", f"https://pkg.dev{MANIFEST}"),)))
-        with pytest.raises(Unavailable):
-            now(requester.send(asked(MANIFEST)))
-        assert len(world.asked("pkg.dev")) == 2
-
-    @pytest.mark.parametrize("reply", [error(401, "UNAUTHORIZED"), error(403, "DENIED"), Reply(404)])
-    def test_another_registry_without_anonymous_tokens_refuses(
-        self, world: World, requester: RegistryClient, challenge_cache: ChallengeCache, reply: Reply
-    ) -> None:
-        """A login, or another name, would not help."""
-        demand = ("WWW-Authenticate", 'Bearer realm="https://auth.pkg.dev/token"')
-        world.reply("auth.pkg.dev", "/token", reply.having(("WWW-Authenticate", 'Basic realm="x"')))
-        world.reply("pkg.dev", MANIFEST, error(401, "UNAUTHORIZED").having(demand))
-        world.reply(HOST, MANIFEST, Reply(307, b"", (("Location", f"https://pkg.dev{MANIFEST}"),)))
-        with pytest.raises(Unavailable, match="the server that the upstream redirects to refused") as raised:
-            now(requester.send(asked(MANIFEST)))
-        wrapped = raised.value
-        assert (wrapped.status, wrapped.upstream_status, wrapped.challenges) == (502, reply.status, ())
-        assert wrapped.from_other_host
-
-    def test_an_outage_of_another_registrys_token_service_is_reported(
-        self, world: World, requester: RegistryClient
-    ) -> None:
-        demand = ("WWW-Authenticate", 'Bearer realm="https://auth.pkg.dev/token"')
-        world.reply("auth.pkg.dev", "/token", Reply(503, b"", (("Retry-After", "7"),)))
-        world.reply("pkg.dev", MANIFEST, error(401, "UNAUTHORIZED").having(demand))
-        world.reply(HOST, MANIFEST, Reply(307, b"", (("Location", f"https://pkg.dev{MANIFEST}"),)))
-        with pytest.raises(Unavailable) as raised:
-            now(requester.send(asked(MANIFEST)))
-        outage = raised.value
-        assert (outage.status, outage.retry_after, outage.from_other_host) == (503, "7", True)
+@pytest.mark.parametrize("status", [401, 403])
+def test_an_expired_signed_url_is_requested_anew(upstream: Upstream, status: int) -> None:
+    """Once, with the client's credentials for the registry itself; the refusal is not waited for."""
+    refusal = Reply(status, bytes(100_000)).cut(50, end="stalled")
+    upstream.reply(CDN, "/blob", refusal, Reply(200, b"blob"))
+    assert upstream.send(BLOB, credentials=BEARER).code == 200
+    requests = [(seen.host, seen.authorization) for seen in upstream.seen]
+    assert requests == [(HOST, "Bearer t0ken"), (CDN, None)] * 2
+    upstream.world.agent.flush()
+    assert [seen.host for seen in upstream.world.abandoned] == [CDN]
 
 
-class TestHead:
-    """HEAD requests, which only the registry itself may answer."""
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_refusal_by_another_host_is_502(upstream: Upstream, status: int) -> None:
+    """A client would log in for nothing.  A 404 counts as if the registry itself had said so."""
+    upstream.reply(CDN, "/blob", Reply(status, b"<Error>"))
+    with pytest.raises(Unavailable, match="the server that the upstream redirects to refused") as raised:
+        upstream.send(BLOB)
+    assert (raised.value.status, raised.value.upstream_status) == (502, status)
+    assert len(upstream.world.asked(CDN)) == 2
+    upstream.reply(CDN, "/blob", Reply(404, b"<Error>NoSuchKey</Error>"))
+    with pytest.raises(BlobUnknown):
+        upstream.send(BLOB)
 
-    @pytest.mark.parametrize("status", [200, 304])
-    def test_the_registrys_own_response_is_returned(
-        self, world: World, requester: RegistryClient, status: int
-    ) -> None:
-        world.reply(HOST, BLOB, Reply(status))
-        response = now(requester.head(asked(BLOB, head=True)))
-        assert response is not None
-        assert response.code == status
-        assert [(seen.host, seen.method) for seen in world.seen] == [(HOST, "HEAD")]
 
-    @pytest.mark.parametrize("status", [301, 302, 303, 307, 308, 405])
-    def test_a_redirect_is_no_answer(
-        self, world: World, requester: RegistryClient, clock: Clock, status: int
-    ) -> None:
-        """It is not followed, and no HEAD for that kind of content is sent for an hour."""
-        world.reply(HOST, BLOB, Reply(status, b"", (("Location", f"https://{CDN}/blob"),)))
-        world.reply(HOST, MANIFEST, Reply(200))
-        for _ in range(3):
-            assert now(requester.head(asked(BLOB, head=True))) is None
-        assert [(seen.host, seen.path) for seen in world.seen] == [(HOST, BLOB)]
-        assert now(requester.head(asked(MANIFEST, head=True))) is not None
-        clock.advance(HEADS_AVOIDED_TTL - 1)
-        assert now(requester.head(asked(BLOB, head=True))) is None
-        clock.advance(1)
-        world.reply(HOST, BLOB, Reply(200))
-        assert now(requester.head(asked(BLOB, head=True))) is not None
+def redirect_to_registry(upstream: Upstream, path: str = MANIFEST) -> None:
+    """Redirect from the registry to another one, which demands a token of its own."""
+    upstream.reply(HOST, MANIFEST, Reply(307, b"", (("Location", f"https://pkg.dev{path}"),)))
+    demand = ("WWW-Authenticate", 'Bearer realm="https://auth.pkg.dev/token"')
+    upstream.reply("pkg.dev", MANIFEST, error(401, "UNAUTHORIZED").having(demand))
 
-    @pytest.mark.parametrize("status", [401, 404, 500])
-    def test_a_refusal_is_raised(self, world: World, requester: RegistryClient, status: int) -> None:
-        world.reply(HOST, BLOB, Reply(status))
-        with pytest.raises((Unauthorized, BlobUnknown, Unavailable)):
-            now(requester.head(asked(BLOB, head=True)))
 
-    def test_the_challenge_of_a_401_is_remembered(
-        self, world: World, requester: RegistryClient, challenge_cache: ChallengeCache
-    ) -> None:
-        """A mirror that has just started may be asked first for cached content, and then for a token."""
-        demand = ("WWW-Authenticate", 'Bearer realm="https://registry.example/token"')
-        world.reply(HOST, "/v2/", Reply(200, b"{}"))
-        world.reply(HOST, BLOB, error(401, "UNAUTHORIZED").having(demand))
-        with pytest.raises(Unauthorized) as raised:
-            now(requester.head(asked(BLOB, head=True)))
-        assert [now(challenge_cache.find_token_service())] == list(raised.value.challenges)
+def test_another_registry_gets_an_anonymous_token(upstream: Upstream) -> None:
+    """It has its own token service; registry.k8s.io redirects to such."""
+    tokens = Tokens("https://auth.pkg.dev/token", "pkg.dev")
+    other = Registry(tokens)
+    other.push("images/a", "latest")
+    redirect_to_registry(upstream, "/v2/images/a/manifests/latest")
+    upstream.world.servers |= {"pkg.dev": other, "auth.pkg.dev": tokens}
+    assert upstream.send(MANIFEST, credentials=BEARER, accept=("a/b",)).code == 200
+    assert [(seen.host, seen.authorization) for seen in upstream.seen] == [
+        (HOST, "Bearer t0ken"),
+        ("pkg.dev", None),
+        ("auth.pkg.dev", None),
+        ("pkg.dev", "Bearer t0ken-0-anonymous"),
+    ]
+    assert upstream.world.asked("auth.pkg.dev")[0].query[1] == ("scope", "repository:images/a:pull")
+    assert upstream.seen[-1].header("Accept") == "a/b"
+
+
+@pytest.mark.parametrize(
+    ("reply", "status", "requests"),
+    [
+        (error(401, "UNAUTHORIZED"), 502, 1),
+        (error(403, "DENIED"), 502, 1),
+        (Reply(404), 502, 1),
+        (Reply(503, b"", (("Retry-After", "7"),)), 503, 1),
+        (Reply(200, b'{"token":"x"}', JSON), 502, 2),
+    ],
+)
+def test_another_registry_that_refuses_is_unavailable(
+    upstream: Upstream, reply: Reply, status: int, requests: int
+) -> None:
+    """A login, or another name, would not help; an outage of its token service is reported."""
+    redirect_to_registry(upstream)
+    upstream.reply("auth.pkg.dev", "/token", reply.having(("WWW-Authenticate", 'Basic realm="x"')))
+    refused = "the server that the upstream redirects to refused"
+    with pytest.raises(Unavailable, match=refused if status == 502 else "503") as raised:
+        upstream.send(MANIFEST)
+    refusal = raised.value
+    assert (refusal.status, refusal.from_other_host) == (status, True)
+    assert status == 503 or refusal.challenges == ()
+    assert refusal.upstream_status == (401 if requests == 2 else reply.status)
+    assert refusal.retry_after == dict(reply.headers).get("Retry-After")
+    assert len(upstream.world.asked("pkg.dev")) == requests
+
+
+@pytest.mark.parametrize("status", [200, 304])
+def test_the_registrys_own_response_to_a_head_is_returned(upstream: Upstream, status: int) -> None:
+    upstream.reply(HOST, BLOB, Reply(status))
+    response = upstream.head(BLOB)
+    assert response is not None
+    assert response.code == status
+    assert [(seen.host, seen.method) for seen in upstream.seen] == [(HOST, "HEAD")]
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308, 405])
+def test_a_redirect_is_no_answer_to_a_head(upstream: Upstream, status: int) -> None:
+    """It is not followed, and no HEAD for that kind of content is sent for an hour."""
+    upstream.reply(HOST, BLOB, Reply(status, b"", (("Location", f"https://{CDN}/blob"),)))
+    upstream.reply(HOST, MANIFEST, Reply(200))
+    for _ in range(3):
+        assert upstream.head(BLOB) is None
+    assert [(seen.host, seen.path) for seen in upstream.seen] == [(HOST, BLOB)]
+    assert upstream.head(MANIFEST) is not None
+    upstream.clock.advance(HEADS_AVOIDED_TTL - 1)
+    assert upstream.head(BLOB) is None
+    upstream.clock.advance(1)
+    upstream.reply(HOST, BLOB, Reply(200))
+    assert upstream.head(BLOB) is not None

@@ -30,10 +30,10 @@ from dockmirror.upstream.upstream_accounts import (
 from tests.accounts import Changing
 from tests.stacks import Outcome, logged, now
 
-GIVEN = "s3cret"
+SECRET = "s3cret"  # noqa: S105
 
 
-def written(secret: str = GIVEN, name: str = "AWS") -> ProcessResult:
+def output(secret: str = SECRET, name: str = "AWS") -> ProcessResult:
     """Return a helper's output."""
     fields = {"ServerURL": "registry.example", "Username": name, "Secret": secret}
     return ProcessResult(0, json.dumps(fields).encode())
@@ -50,94 +50,81 @@ RUBBISH = [
     ProcessResult(0, b'{"Username": "AWS"}'),
     ProcessResult(0, b'{"Username": 1, "Secret": "s3cret"}'),
     ProcessResult(0, b'{"Username": "AWS", "Secret": null}'),
-    *(written("s3cret", name) for name in ("", "A:B", "A\nB")),
-    *(written(secret) for secret in ("", "s3cret\ud800")),
-    written("s3cret\r\nHost: x", "<token>"),
+    *(output("s3cret", name) for name in ("", "A:B", "A\nB")),
+    *(output(secret) for secret in ("", "s3cret\ud800")),
+    output("s3cret\r\nHost: x", "<token>"),
 ]
 
 
-class Program:
-    """A helper that gives these results in turn, the last one again and again."""
+class Helper:
+    """A credential helper that ends in these ways in turn, the last one again and again, and its account.
+
+    :ivar inputs: the bytes that it was sent.
+    """
 
     def __init__(self, *ends: ProcessResult | ProcessFailed | Deferred[ProcessResult]) -> None:
-        self.asked: list[bytes] = []
+        self.inputs: list[bytes] = []
+        self.clock = Clock()
+        self.account = CredentialHelper("ecr", "registry.example", self._run, self.clock)
         self._ends = list(ends)
 
-    async def __call__(self, said: bytes) -> ProcessResult:
-        self.asked.append(said)
+    async def _run(self, data: bytes) -> ProcessResult:
+        self.inputs.append(data)
         end = self._ends.pop(0) if len(self._ends) > 1 else self._ends[0]
         if isinstance(end, ProcessFailed):
             raise end
         return await end if isinstance(end, Deferred) else end
 
-
-def helper(clock: Clock, program: Program) -> CredentialHelper:
-    """Return the account of that program."""
-    return CredentialHelper("ecr", "registry.example", program, clock)
+    def login(self) -> Login:
+        return now(self.account.login())
 
 
-def test_a_helper_is_an_account(clock: Clock) -> None:
-    assert verifyObject(IAccount, helper(clock, Program(written())))
+def test_a_login_is_cached_for_a_while() -> None:
+    """Then the helper runs again; it is sent the server's address.  Its user name marks an identity token."""
+    assert parse_login(output("r3fresh", "<token>")) == Login(None, "r3fresh")
+    helper = Helper(output(), output("n3w"))
+    assert verifyObject(IAccount, helper.account)
+    for seconds, secret, runs in ((0, "s3cret", 1), (LOGIN_TTL - 1, "s3cret", 1), (1, "n3w", 2)):
+        helper.clock.advance(seconds)
+        assert helper.login() == Login(Credentials.basic("AWS", secret))
+        assert helper.inputs == [b"registry.example"] * runs
 
 
-def test_a_helper_gives_a_name_and_a_secret(clock: Clock) -> None:
-    """It is sent the server's address."""
-    program = Program(written())
-    assert now(helper(clock, program).login()) == LOGIN
-    assert program.asked == [b"registry.example"]
-
-
-def test_an_identity_token_is_marked_by_its_user_name() -> None:
-    assert parse_login(written("r3fresh", "<token>")) == Login(None, "r3fresh")
-
-
-def test_a_login_is_cached_for_a_while(clock: Clock) -> None:
-    """Then the program runs again."""
-    program = Program(written(), written("n3w"))
-    account = helper(clock, program)
-    for seconds, secret in ((0, "s3cret"), (LOGIN_TTL - 1, "s3cret"), (1, "n3w")):
-        clock.advance(seconds)
-        assert now(account.login()) == Login(Credentials.basic("AWS", secret))
-
-
-def test_a_refused_login_is_forgotten(clock: Clock) -> None:
+def test_a_refused_login_is_forgotten() -> None:
     """A newer one stays: the refusal was not of it."""
-    program = Program(written(), written("n3w"), written("never"))
-    account = helper(clock, program)
+    helper = Helper(output(), output("n3w"), output("never"))
     for _ in range(3):
-        now(account.login())
-        account.refused(LOGIN)
-        assert now(account.login()) == Login(Credentials.basic("AWS", "n3w"))
-    assert len(program.asked) == 2
+        helper.login()
+        helper.account.forget(LOGIN)
+        assert helper.login() == Login(Credentials.basic("AWS", "n3w"))
+    assert len(helper.inputs) == 2
 
 
-def test_many_wait_for_one_process(clock: Clock) -> None:
+def test_many_wait_for_one_process() -> None:
     end: Deferred[ProcessResult] = Deferred()
-    program = Program(end)
-    account = helper(clock, program)
-    waiting = [Outcome(account.login()) for _ in range(3)]
-    assert len(program.asked) == 1
-    end.callback(written())
+    helper = Helper(end)
+    waiting = [Outcome(helper.account.login()) for _ in range(3)]
+    assert len(helper.inputs) == 1
+    end.callback(output())
     assert [each.get() for each in waiting] == [LOGIN] * 3
 
 
 @pytest.mark.parametrize("end", [*RUBBISH, ProcessFailed("did not end within 30 s")], ids=repr)
-def test_an_invalid_output_is_a_failure(clock: Clock, end: ProcessResult | ProcessFailed) -> None:
-    """It is logged once without the output; the program does not run again for a minute."""
-    program = Program(end, written())
-    account = helper(clock, program)
+def test_an_invalid_output_is_a_failure(end: ProcessResult | ProcessFailed) -> None:
+    """It is logged once without the output; the helper does not run again for a minute."""
+    helper = Helper(end, output())
     with logged() as lines:
         for seconds in (0, RETRY_AFTER - 1):
-            clock.advance(seconds)
+            helper.clock.advance(seconds)
             with pytest.raises(Unavailable, match="credential helper for ecr provides no login") as raised:
-                now(account.login())
+                helper.login()
             assert "s3cret" not in str(raised.value)
-    assert (len(lines), len(program.asked)) == (1, 1)
+    assert (len(lines), len(helper.inputs)) == (1, 1)
     assert "the credential helper of ecr provides no login for registry.example: it " in lines[0]
     assert "s3cret" not in lines[0]
     assert "keychain" not in lines[0]
-    clock.advance(1)
-    assert now(account.login()) == LOGIN
+    helper.clock.advance(1)
+    assert helper.login() == LOGIN
 
 
 @given(st.binary() | st.dictionaries(st.text(), st.text()).map(lambda fields: json.dumps(fields).encode()))
@@ -155,44 +142,37 @@ OLD, NEW = Login(Credentials.basic("alice", "0ld")), Login(Credentials.basic("al
 
 @pytest.fixture
 def clock() -> Clock:
-    clock = Clock()
-    clock.advance(1_000_000)
-    return clock
+    return Clock()
 
 
-async def _all(logins: LoginAttempts, most: int, scope: Scope) -> list[Login]:
-    tried: list[Login] = []
-    async for login in logins.iterate_logins(scope):
-        tried.append(login)
-        if len(tried) == most:
-            break
-    return tried
+def tried(logins: LoginAttempts, limit: int = 9, scope: Scope = SCOPE) -> list[Login]:
+    """Return the logins to try; the last of so many is accepted."""
+
+    async def collect() -> list[Login]:
+        collected: list[Login] = []
+        async for login in logins.iterate_logins(scope):
+            collected.append(login)
+            if len(collected) == limit:
+                break
+        return collected
+
+    return now(collect())
 
 
-def tried(logins: LoginAttempts, most: int = 9, scope: Scope = SCOPE) -> list[Login]:
-    """Return the logins to try, the last of so many being accepted."""
-    return now(_all(logins, most, scope))
-
-
-def test_fixed_accounts_are_accounts() -> None:
+def test_accepted_logins_are_not_paused(clock: Clock) -> None:
+    """Neither are anonymous requests."""
     assert verifyObject(IAccount, FixedAccount(OLD))
-    assert verifyObject(IAccount, Changing(OLD, NEW))
-
-
-def test_anonymous_requests_are_never_paused(clock: Clock) -> None:
+    logins = LoginAttempts(FixedAccount(OLD), clock)
+    assert [tried(logins, 1) for _ in range(3)] == [[OLD]] * 3
     logins = LoginAttempts(None, clock)
     with logged() as lines:
         assert [tried(logins) for _ in range(3)] == [[Login()]] * 3
     assert lines == []
 
 
-def test_an_accepted_login_is_not_paused(clock: Clock) -> None:
-    logins = LoginAttempts(FixedAccount(OLD), clock)
-    assert [tried(logins, 1) for _ in range(3)] == [[OLD]] * 3
-
-
 def test_a_changed_login_is_tried_once(clock: Clock) -> None:
     account = Changing(OLD, NEW)
+    assert verifyObject(IAccount, account)
     logins = LoginAttempts(account, clock)
     assert tried(logins, 2) == [OLD, NEW]
     assert tried(logins, 1) == [NEW]
@@ -200,23 +180,21 @@ def test_a_changed_login_is_tried_once(clock: Clock) -> None:
 
 
 def test_pauses_grow(clock: Clock) -> None:
-    """They last from a minute to ten; the account is not asked for a login meanwhile."""
+    """They last from a minute to ten, for one scope; the account is not asked for a login meanwhile."""
     account = Changing(OLD, NEW)
     logins = LoginAttempts(account, clock)
     assert tried(logins) == [OLD, NEW]
+    assert tried(logins, 1, OTHER) == [NEW]
     for pause in (FIRST_PAUSE, 120, 240, 480, LONGEST_PAUSE, LONGEST_PAUSE):
         asked = account.asked
         clock.advance(pause - 0.1)
         assert (tried(logins), account.asked) == ([], asked)
         clock.advance(0.1)
         assert tried(logins) == [NEW]
-
-
-def test_a_pause_is_of_one_scope(clock: Clock) -> None:
-    logins = LoginAttempts(FixedAccount(OLD), clock)
-    tried(logins)
-    assert tried(logins) == []
-    assert tried(logins, scope=OTHER) == [OLD]
+    logins.mark_accepted(SCOPE)
+    for _ in range(2):
+        assert tried(logins) == [NEW]
+        clock.advance(FIRST_PAUSE)
 
 
 def test_a_refusal_is_logged_once(clock: Clock) -> None:
@@ -232,14 +210,3 @@ def test_a_refusal_is_logged_once(clock: Clock) -> None:
     assert len(lines) == 2
     assert all("refused the mirror's credentials for repository:team/app:pull" in line for line in lines)
     assert not any("0ld" in line or str(OLD.credentials and OLD.credentials.header) in line for line in lines)
-
-
-def test_a_success_resets_the_pauses(clock: Clock) -> None:
-    logins = LoginAttempts(FixedAccount(OLD), clock)
-    for _ in range(2):
-        tried(logins)
-        clock.advance(120)
-    logins.mark_accepted(SCOPE)
-    assert tried(logins) == [OLD]
-    clock.advance(FIRST_PAUSE)
-    assert tried(logins) == [OLD]

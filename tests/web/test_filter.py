@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dockmirror.tls.acme_store import AcmeStore
+from dockmirror.tls.acme_renewal import AcmeStore
 from tests.house import House
 from tests.internet import Internet
 

@@ -69,7 +69,7 @@ class BucketHealth:
 
         :raises BucketUnavailable: during a back-off.
         """
-        if self.failure is not None and self._backoff.pause(None) is not None:
+        if self.failure is not None and self._backoff.current_pause(None) is not None:
             raise BucketUnavailable(self.failure)
 
     def record_failure(self, reason: str) -> BucketUnavailable:
@@ -80,7 +80,7 @@ class BucketHealth:
                 name=self._name, reason=reason,
             )  # fmt: skip
         self.failure = f"{self._name}: {reason}"
-        self._backoff.failed(None, None)
+        self._backoff.record_failure(None, None)
         return BucketUnavailable(self.failure)
 
     def record_read_failure(self, reason: str) -> BucketUnavailable:
@@ -92,7 +92,7 @@ class BucketHealth:
         if self.failure is not None:
             self._log.info("{name} answers again", name=self._name)
         self.failure = None
-        self._backoff.succeeded(None)
+        self._backoff.record_success(None)
         self._last_success = self._clock.seconds()
 
 

@@ -13,8 +13,8 @@ from twisted.application.service import MultiService
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from ...concurrency.caching import TTLCache
 from ...concurrency.periodic_task import PeriodicTask
-from ...concurrency.ttl_cache import TTLCache
 from ...oci.digest import Digest
 from ...oci.errors import DigestInvalid
 from ...oci.media import parse_references

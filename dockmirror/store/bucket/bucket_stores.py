@@ -10,8 +10,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from ...concurrency.single_flight import SingleFlight
-from ...concurrency.ttl_cache import TTLCache
+from ...concurrency.caching import SingleFlight, TTLCache
 from ...interfaces import ContentKind, IContentStore, IDocumentStore, IStoredContent, ITagStore, TagEntry
 from ...oci.digest import Digest
 from ...oci.errors import DigestInvalid

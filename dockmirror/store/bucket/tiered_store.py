@@ -19,8 +19,7 @@ from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 
 from ...body.in_memory import collect
-from ...concurrency.single_flight import SingleFlight
-from ...concurrency.ttl_cache import TTLCache
+from ...concurrency.caching import SingleFlight, TTLCache
 from ...interfaces import (
     ContentKind,
     IBucketBlob,

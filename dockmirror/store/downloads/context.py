@@ -11,9 +11,8 @@ from twisted.internet.interfaces import IConsumer, IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from ...body.resuming import PAUSES, ResumingBody
-from ...body.slice import Slice
 from ...body.verified import CorruptContent, TailHoldback
+from ...body.wrappers import PAUSES, ResumingBody, Slice
 from ...interfaces import Answer, IBody, IContentStore, ISource
 from ...oci.descriptor import Descriptor
 from ...oci.digest import Digest, Verifier
@@ -177,7 +176,7 @@ class _Rest:
         holdback = TailHoldback(
             consumer, fallback.verifier.copy(), fallback.size, fallback.length, fallback.tail
         )
-        return Deferred.fromCoroutine(self._deliver(holdback)).addCallback(lambda _: holdback.complete())
+        return Deferred.fromCoroutine(self._deliver(holdback)).addCallback(lambda _: holdback.release_tail())
 
     def discard(self) -> None:
         """Do nothing: no request was made."""

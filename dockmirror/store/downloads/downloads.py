@@ -14,8 +14,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ...body.verified import CorruptContent
+from ...concurrency.caching import TTLCache
 from ...concurrency.interrupt import Interrupt
-from ...concurrency.ttl_cache import TTLCache
 from ...interfaces import ContentKind, IDownloadReader, IDownloads, ISource
 from ...oci.consent import HeldBlob
 from ...oci.digest import Digest

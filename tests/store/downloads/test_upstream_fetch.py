@@ -9,8 +9,8 @@ import pytest
 from twisted.internet.defer import CancelledError, Deferred
 
 from dockmirror.body.in_memory import NoBody
-from dockmirror.body.resuming import PAUSES
 from dockmirror.body.verified import CorruptContent
+from dockmirror.body.wrappers import PAUSES
 from dockmirror.concurrency.interrupt import Interrupt
 from dockmirror.interfaces import Answer
 from dockmirror.oci.descriptor import Descriptor

@@ -1,21 +1,27 @@
-"""User names and passwords in an htpasswd file, as written by ``htpasswd -B -C 12``."""
+"""User accounts of the mirror: passwords in an htpasswd file, and the tokens of users who have logged in."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
-from collections.abc import Awaitable, Callable, Mapping
+import secrets
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 import bcrypt
+import jwt
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import IUsernamePassword
 from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
+
+from .system.posix import chown_to_parent
 
 _HASH = re.compile(r"\$2[aby]\$(0[4-9]|[12][0-9]|3[01])\$[./A-Za-z0-9]{21}[.Oeu][./A-Za-z0-9]{31}")
 _MIN_COST = 4  # for a file without names
@@ -77,7 +83,7 @@ class Htpasswd:
     def is_verified(self, credentials: IUsernamePassword) -> bool:
         """Return whether this user's password was verified before, without hashing it with bcrypt."""
         self._reload_if_changed()
-        hashed = self._hash(credentials)
+        hashed = self._find_hash(credentials)
         return hashed is not None and _digest(credentials, hashed) in self._verified
 
     def requestAvatarId(self, credentials: IUsernamePassword) -> Deferred[bytes | tuple[()]]:
@@ -88,7 +94,7 @@ class Htpasswd:
         if self.is_verified(credentials):
             return credentials.username
         hashed, highest = (
-            self._hash(credentials),
+            self._find_hash(credentials),
             max(map(bcrypt_cost, self._hashes.values()), default=_MIN_COST),
         )
         matches = await self._in_thread(partial(_matches_hash, credentials.password, hashed, highest))
@@ -97,7 +103,7 @@ class Htpasswd:
         self._verified.add(_digest(credentials, hashed))
         return credentials.username
 
-    def _hash(self, credentials: IUsernamePassword) -> bytes | None:
+    def _find_hash(self, credentials: IUsernamePassword) -> bytes | None:
         return self._hashes.get(credentials.username.decode("utf-8", "replace"))
 
     def _reload_if_changed(self) -> None:
@@ -162,3 +168,95 @@ def _file_version(path: Path) -> tuple[int, ...]:
 
 def _describe(error: Exception) -> str:
     return (error.strerror or "it cannot be read") if isinstance(error, OSError) else str(error)
+
+
+LIFETIME = 300
+"""Seconds; clients expect at least 60."""
+_ALGORITHM = "HS256"
+_TYPE = "dockmirror-access"
+
+
+class UserTokens:
+    """Issues tokens signed with the first key, and accepts those signed with any key.
+
+    Source: RFC 7519; the type is explicit (RFC 8725, 3.11) and the algorithm is pinned (3.1).
+
+    :ivar life: seconds for which a token is valid.
+    """
+
+    life = LIFETIME
+
+    def __init__(self, keys: Sequence[bytes], clock: IReactorTime) -> None:
+        self._keys = keys
+        self._clock = clock
+
+    def issue(self, name: str) -> str:
+        """Return a token for the user, valid for ``LIFETIME`` seconds."""
+        now = int(self._clock.seconds())
+        claims = {"sub": name, "iat": now, "exp": now + LIFETIME}
+        return jwt.encode(claims, self._keys[0], _ALGORITHM, {"typ": _TYPE})
+
+    def verify(self, token: str) -> str | None:
+        """Return the user that the token names, or None if it is invalid or expired."""
+        for key in self._keys:
+            try:
+                # The time is checked below, by the given clock.
+                decoded = jwt.decode_complete(
+                    token,
+                    key,
+                    [_ALGORITHM],
+                    {"require": ["sub", "exp"], "verify_exp": False, "verify_iat": False},
+                )
+            except jwt.InvalidTokenError:
+                continue
+            claims = decoded["payload"]
+            if decoded["header"].get("typ") != _TYPE or not isinstance(claims["exp"], int):
+                return None
+            return str(claims["sub"]) if self._clock.seconds() < claims["exp"] else None
+        return None
+
+
+_MIN_BYTES = 32
+
+
+def read_signing_keys(path: Path) -> tuple[bytes, ...]:
+    """Read keys from a file, one per line in hexadecimal; create it with a new key if it is missing.
+
+    The first key signs, and all are accepted: a new first line replaces a key without logging users out.
+
+    :raises OSError: when the file can be neither read nor created.
+    :raises ValueError: when it holds no valid keys, or others may read it.
+    """
+    if not path.exists():
+        _create(path)
+    with path.open("rb") as file:
+        if os.fstat(file.fileno()).st_mode & 0o077:
+            raise ValueError(f"others may read {path}: expected mode 0600")
+        lines = file.read().split()
+    try:
+        keys = tuple(bytes.fromhex(line.decode("ascii")) for line in lines)
+    except ValueError:
+        keys = ()
+    if not keys or any(len(key) < _MIN_BYTES for key in keys):
+        raise ValueError(
+            f"expected keys of at least {_MIN_BYTES} bytes in {path}, in hexadecimal, one a line"
+        )
+    return keys
+
+
+def _create(path: Path) -> None:
+    """Create the file atomically; if two processes do so at once, the first file stays."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        with open(descriptor, "w") as file:
+            file.write(f"{secrets.token_hex(_MIN_BYTES)}\n")
+            file.flush()
+            os.fsync(descriptor)
+        chown_to_parent(temporary)
+        os.link(temporary, path)
+    except FileExistsError:
+        pass
+    finally:
+        temporary.unlink()

@@ -1,1 +1,0 @@
-"""User accounts of the mirror: passwords and tokens."""
