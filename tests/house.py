@@ -27,8 +27,7 @@ from dockmirror.app.stack import StackContext
 from dockmirror.app.telemetry import Telemetry
 from dockmirror.app.upstream_stack import RunProgram, load_accounts
 from dockmirror.config.load import load
-from dockmirror.http.channel import LimitedHTTPChannel
-from dockmirror.http.server import HttpSite
+from dockmirror.http.server import HttpSite, LimitedHTTPChannel
 from dockmirror.oci.challenge import parse_challenges
 from dockmirror.system.external_program import ProcessFailed, ProcessResult
 from dockmirror.web.shared_tables import SharedTables

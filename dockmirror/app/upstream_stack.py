@@ -30,7 +30,7 @@ from ..middleware.token_registry import TokenRegistry
 from ..oci.credentials import Credentials
 from ..oci.request import RegistryRequest
 from ..oci.token import Login
-from ..status.upstream_health import UpstreamHealth
+from ..status.status_values import UpstreamHealth
 from ..system.external_program import ProcessResult
 from ..system.networks import PRIVATE, is_within, parse_address, parse_networks
 from ..upstream.addresses import AllowedAddresses

@@ -11,10 +11,8 @@ from attrs import evolve
 from click.shell_completion import CompletionItem
 
 from ..app.naming import mirror_address
-from ..client_config.clients import CLIENTS
-from ..client_config.docker import DOCKER, merge_daemon_json
-from ..client_config.mirror_address import MirrorAddress
-from ..client_config.snippet import ClientConfig, Snippet
+from ..client_config.clients import CLIENTS, DOCKER, merge_daemon_json
+from ..client_config.snippet import ClientConfig, MirrorAddress, Snippet
 from ..config.load import load
 from ..config.settings import Settings
 from .config_files import back_up, replace_text

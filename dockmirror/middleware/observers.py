@@ -19,8 +19,8 @@ from ..oci.errors import RegistryError, TimedOut, Unavailable, Unreachable
 from ..oci.request import Blob, Manifest, Ping, RegistryRequest, repository_of
 from ..oci.token import TokenRequest
 from ..oci.write import Write, WriteResult
-from ..status.pull_counts import PullCounts
-from ..status.upstream_health import AddressHealth
+from ..status.cache_series import PullCounts
+from ..status.status_values import AddressHealth
 
 _HELD = {CacheResult.HIT, CacheResult.CONFIRMED, CacheResult.STALE}
 _HITS = _HELD | {CacheResult.JOINED}

@@ -1,4 +1,4 @@
-"""Services around the reactor: clock steps, event loop lag, and graceful shutdown."""
+"""Services around the reactor: daemon threads, clock steps, event loop lag, and graceful shutdown."""
 
 from __future__ import annotations
 
@@ -6,10 +6,31 @@ import signal
 from collections.abc import Callable, Sequence
 from threading import Event, Thread
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
 from twisted.application.service import Service
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorFromThreads, IReactorTime
+from twisted.python.failure import Failure
+
+T = TypeVar("T")
+
+
+def run_in_daemon_thread(reactor: IReactorFromThreads, call: Callable[[], T]) -> Deferred[T]:
+    """Return the result of a call; cancelling stops the wait but not the call."""
+    result: Deferred[T] = Deferred()
+
+    def run() -> None:
+        outcome: T | Failure
+        try:
+            outcome = call()
+        except Exception:
+            outcome = Failure()
+        reactor.callFromThread(result.callback, outcome)
+
+    Thread(target=run, daemon=True).start()
+    return result
+
 
 CHECK_INTERVAL = 1.0
 """Seconds between two checks of the clock."""

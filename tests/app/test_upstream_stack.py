@@ -30,7 +30,7 @@ from dockmirror.interfaces import IAccount
 from dockmirror.metrics import Metrics
 from dockmirror.oci.credentials import Credentials
 from dockmirror.oci.token import Login
-from dockmirror.status.upstream_health import UpstreamHealth
+from dockmirror.status.status_values import UpstreamHealth
 from dockmirror.system.external_program import ProcessResult
 from tests.connections import FakeResolver
 from tests.fake_registry import Open, Registry, Tokens, basic, error

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from dockmirror.archive import archive_files
 from dockmirror.archive.archive_files import ArchiveRefused
+from dockmirror.archive.archive_plan import blob_path
 from dockmirror.archive.image_archive import ImageArchive
-from dockmirror.archive.images import blob_path
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.media import OCI_MANIFEST
 

@@ -6,8 +6,7 @@ import io
 import json
 import tarfile
 
-from dockmirror.archive.archive_plan import ContentSlice, plan_tar
-from dockmirror.archive.images import blob_path, plan_archive
+from dockmirror.archive.archive_plan import ContentSlice, blob_path, plan_archive, plan_tar
 from dockmirror.oci.digest import Digest
 
 from .packing import archive, files, index, manifest, packed

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from dockmirror.archive.images import IMAGE_NAME, blob_path
+from dockmirror.archive.archive_plan import IMAGE_NAME, blob_path
 from dockmirror.interfaces import ContentKind
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.reference import Repository

@@ -9,10 +9,8 @@ from typing import Any
 
 import pytest
 
-from dockmirror.client_config.clients import CLIENTS
-from dockmirror.client_config.docker import merge_daemon_json
-from dockmirror.client_config.mirror_address import MirrorAddress, MirroredRegistry
-from dockmirror.client_config.snippet import Snippet
+from dockmirror.client_config.clients import CLIENTS, merge_daemon_json
+from dockmirror.client_config.snippet import MirrorAddress, MirroredRegistry, Snippet
 
 HUB = MirroredRegistry("docker.io", "docker.io", "https://registry-1.docker.io", "docker.m.example")
 LAN = MirroredRegistry("lan.example:5000", "lan.example_5000", "http://lan.example:5000", "lan.m.example")

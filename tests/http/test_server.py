@@ -25,9 +25,8 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
-from dockmirror.http.channel import LimitedHTTPChannel
 from dockmirror.http.limits import HttpLimits
-from dockmirror.http.server import HttpSite
+from dockmirror.http.server import HttpSite, LimitedHTTPChannel
 from dockmirror.http.server_request import ServerRequest
 from dockmirror.oci.errors import RegistryError
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.internet.task import Clock
 
-from dockmirror.status.cache_series import PERIOD, SIZE, CacheSeries, SeriesSlot
+from dockmirror.status.cache_series import PERIOD, SERIES_SIZE, CacheSeries, SeriesSlot
 
 BEGIN = 1_000_000 * PERIOD
 
@@ -12,7 +12,7 @@ BEGIN = 1_000_000 * PERIOD
 def series(clock: Clock) -> tuple[CacheSeries, memoryview]:
     """One with nothing in it, at that time."""
     clock.advance(BEGIN)
-    memory = memoryview(bytearray(SIZE))
+    memory = memoryview(bytearray(SERIES_SIZE))
     return CacheSeries(clock, memory), memory
 
 

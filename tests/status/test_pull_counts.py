@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dockmirror.status.pull_counts import SIZE, PullCounts, RepositoryPulls
+from dockmirror.status.cache_series import PULL_COUNTS_SIZE, PullCounts, RepositoryPulls
 
 
 def test_the_most_pulled_repositories_come_first() -> None:
     """Whichever process has counted them."""
-    memory = memoryview(bytearray(SIZE))
+    memory = memoryview(bytearray(PULL_COUNTS_SIZE))
     one, other = PullCounts(memory), PullCounts(memory)
     for each in (one, other, one):
         each.sent("docker.io/library/busybox", manifests=1, bytes=500)
@@ -22,7 +22,7 @@ def test_the_most_pulled_repositories_come_first() -> None:
 
 def test_a_full_table_drops_the_least_pulled() -> None:
     """The list is bounded."""
-    popular = PullCounts(memoryview(bytearray(SIZE // 100)))
+    popular = PullCounts(memoryview(bytearray(PULL_COUNTS_SIZE // 100)))
     for _ in range(3):
         popular.sent("often", manifests=1)
     for number in range(1000):
@@ -34,7 +34,7 @@ def test_a_full_table_drops_the_least_pulled() -> None:
 
 def test_long_names_are_cut() -> None:
     """They are told apart by what is left."""
-    popular = PullCounts(memoryview(bytearray(SIZE)))
+    popular = PullCounts(memoryview(bytearray(PULL_COUNTS_SIZE)))
     popular.sent("é" * 200, manifests=1)
     ((only),) = popular.most(9)
     assert only.repository == "é" * 150

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from twisted.internet.task import Clock
 
-from dockmirror.status.status_values import AddressStatus, Quota
-from dockmirror.status.upstream_health import UpstreamHealth, UpstreamHealthTable
+from dockmirror.status.status_values import AddressStatus, Quota, UpstreamHealth, UpstreamHealthTable
 
 
 def test_an_address_records_answers_and_failures() -> None:

@@ -11,8 +11,8 @@ from dockmirror.status.status_values import (
     UpstreamStatus,
     Usage,
     WorkerState,
+    merge_states,
 )
-from dockmirror.status.worker_status import merge_states
 
 
 def upstream(

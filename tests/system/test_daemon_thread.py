@@ -14,7 +14,7 @@ from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IReactorFromThreads
 from zope.interface import implementer
 
-from dockmirror.system.daemon_thread import run_in_daemon_thread
+from dockmirror.system.reactor_services import run_in_daemon_thread
 from tests.stacks import Outcome
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dockmirror.system.line_writer import AppendOnlyFile, LineWriter, write_line
+from dockmirror.system.posix import AppendOnlyFile, LineWriter, write_line
 from tests.stacks import logged
 
 

@@ -11,11 +11,11 @@ from twisted.internet.task import Clock
 
 from dockmirror.oci.errors import TooManyRequests, Unauthorized, Unavailable
 from dockmirror.system.networks import Network
-from dockmirror.web.failed_logins import (
+from dockmirror.web.auth import (
+    FAILED_LOGINS_SIZE,
     MAX_CONCURRENT,
     MAX_PER_NAME,
     MAX_PER_NETWORK,
-    SIZE,
     WINDOW,
     FailedLogins,
 )
@@ -30,7 +30,7 @@ class Attempts:
 
     def __init__(self) -> None:
         self.clock = Clock()
-        memory = memoryview(mmap(-1, SIZE))
+        memory = memoryview(mmap(-1, FAILED_LOGINS_SIZE))
         self.workers = [FailedLogins(memory, self.clock) for _ in range(2)]
 
     def __call__(

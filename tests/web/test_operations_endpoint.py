@@ -15,8 +15,7 @@ from twisted.internet.defer import Deferred
 from dockmirror.app.telemetry import ProcessTelemetry, read_worker_state
 from dockmirror.http.server import HttpSite
 from dockmirror.web.operations_endpoint import OperationsResource
-from dockmirror.web.readiness import STORE_TIMEOUT, ReadinessCheck, StoreCheck
-from dockmirror.web.status.overview import StatusOverview
+from dockmirror.web.status.overview import STORE_TIMEOUT, ReadinessCheck, StatusOverview, StoreCheck
 from tests.house import Answer, Connection, House
 from tests.internet import Internet
 from tests.scraped import parsed

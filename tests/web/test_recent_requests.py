@@ -13,7 +13,7 @@ from twisted.internet.task import Clock
 
 from dockmirror.config.load import load
 from dockmirror.http.access import ClientAddress
-from dockmirror.web.recent_requests import SIZE, RecentRequests
+from dockmirror.web.recent_requests import RECENT_REQUESTS_SIZE, RecentRequests
 from tests.house import House
 from tests.internet import Internet
 
@@ -86,7 +86,7 @@ def test_bounds() -> None:
 def test_there_is_no_end_of_clients() -> None:
     """Among clients that share slots, the least recently seen one is evicted."""
     clock = Clock()
-    recent = RecentRequests(clock, memoryview(mmap(-1, SIZE // 512 * 8)))
+    recent = RecentRequests(clock, memoryview(mmap(-1, RECENT_REQUESTS_SIZE // 512 * 8)))
     clients = [ClientAddress(ip_address(f"10.0.0.{number}"), "http", HOST) for number in range(10)]
     for client in clients:
         clock.advance(1)
@@ -96,7 +96,7 @@ def test_there_is_no_end_of_clients() -> None:
 
 def test_processes_share_it() -> None:
     """Processes with the same memory see each other's requests; the longest record fits."""
-    memory = mmap(-1, SIZE)
+    memory = mmap(-1, RECENT_REQUESTS_SIZE)
     ours, theirs = (RecentRequests(Clock(), memoryview(memory)) for _ in range(2))
     client = ClientAddress(ip_address("2001:db8::1"), "http", "\N{SNOWMAN}" * 300, "bob")
     ours(ended(client, path=b"/v2/" + b"\xff" * 1000, method=b"M" * 5000))

@@ -11,7 +11,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
-from dockmirror.workers.rpc_channel import PeerLost, RpcChannel, RpcError
+from dockmirror.workers.worker_pool import PeerLost, RpcChannel, RpcError
 from tests.stacks import Outcome
 
 

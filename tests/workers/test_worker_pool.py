@@ -17,8 +17,7 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
-from dockmirror.workers.rpc_channel import RpcError
-from dockmirror.workers.worker_pool import WorkerCommand, WorkerPool
+from dockmirror.workers.worker_pool import RpcError, WorkerCommand, WorkerPool
 from tests.stacks import Outcome, logged
 
 

@@ -7,8 +7,8 @@ import re
 import pytest
 
 from dockmirror.client_config.clients import CLIENTS
-from dockmirror.client_config.mirror_address import MirrorAddress, MirroredRegistry
-from dockmirror.web.pages.languages import LANGUAGES
+from dockmirror.client_config.snippet import MirrorAddress, MirroredRegistry
+from dockmirror.web.pages.page import LANGUAGES
 
 ENGLISH = LANGUAGES["en"]
 

@@ -8,7 +8,7 @@ import pytest
 from twisted.web.template import Tag
 
 from dockmirror.status.cache_series import SeriesSlot
-from dockmirror.web.status.chart import (
+from dockmirror.web.status.cache_section import (
     Bar,
     count_hours,
     draw_hit_ratios,

@@ -9,8 +9,7 @@ from xml.etree import ElementTree
 import pytest
 from twisted.web.template import flattenString
 
-from dockmirror.status.cache_series import SeriesSlot
-from dockmirror.status.pull_counts import RepositoryPulls
+from dockmirror.status.cache_series import RepositoryPulls, SeriesSlot
 from dockmirror.status.status_values import (
     AddressStatus,
     CacheUsage,
@@ -21,9 +20,8 @@ from dockmirror.status.status_values import (
     Usage,
     WorkerState,
 )
-from dockmirror.web.pages.languages import LANGUAGES
-from dockmirror.web.readiness import ReadinessState
-from dockmirror.web.status.overview import Status
+from dockmirror.web.pages.page import LANGUAGES
+from dockmirror.web.status.overview import ReadinessState, Status
 from dockmirror.web.status.status_page import render_status
 from tests.stacks import Outcome
 

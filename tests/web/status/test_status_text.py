@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dockmirror.status.cache_series import SeriesSlot
-from dockmirror.status.pull_counts import RepositoryPulls
+from dockmirror.status.cache_series import RepositoryPulls, SeriesSlot
 from dockmirror.status.status_values import CacheUsage, RegistryUsage, Usage, WorkerState
-from dockmirror.web.pages.languages import LANGUAGES
+from dockmirror.web.pages.page import LANGUAGES
 from dockmirror.web.status.status_text import render_status_text
 
 from .test_status_page import DIGEST, DOCKER, FETCHES, TWO, status
