@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from dockmirror.config.known_registries import KNOWN
@@ -50,7 +52,7 @@ def test_the_own_host_is_the_domain_localhost_and_any_address(house: House, host
     ],
 )
 def test_the_operator_may_set_names_a_pattern_and_a_default(
-    internet: Internet, settings: dict[str, object], statuses: dict[str, int]
+    internet: Internet, settings: dict[str, Any], statuses: dict[str, int]
 ) -> None:
     house = House(internet, **settings)
     assert {host: house.get(host, "/v2/").status for host in statuses} == statuses
