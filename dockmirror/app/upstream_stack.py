@@ -162,7 +162,7 @@ def _make_registry(
     """
     name, clock, metrics, url = context.name, context.clock, context.metrics, settings.url
     connections = context.agent_for(settings, reached)
-    agent = InstrumentedAgent(connections, name, metrics, clock, context.health.allow)
+    agent = InstrumentedAgent(connections, name, metrics, clock, context.health.record_quota)
     client = UpstreamClient(make_http_client(agent), clock, name, url, settings.timeout)
     challenges = ChallengeCache(client, url, clock)
     relay = TokenRelay(client, challenges, TrustedRealms(url, settings.realms))

@@ -109,7 +109,7 @@ _DEFAULT_PORTS = {("http", "80"), ("https", "443")}
 
 def _print_snippets(config: ClientConfig, snippets: list[Snippet]) -> None:
     """Print the snippets on standard output, and what may not stand in the file on standard error."""
-    click.echo("\n".join(each.commented(config.after) for each in snippets), nl=False)
+    click.echo("\n".join(each.with_comment(config.after) for each in snippets), nl=False)
     for each in snippets:
         if each.path and not each.comment:
             click.echo(f"{each.path}, then: {config.after}", err=True)

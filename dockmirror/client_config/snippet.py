@@ -97,7 +97,7 @@ class Snippet:
     comment: str = "# "
     is_file: bool = False
 
-    def commented(self, after: str) -> str:
+    def with_comment(self, after: str) -> str:
         """Return the lines below a comment that names the file and the command to run afterwards.
 
         :param after: the command; may be empty.

@@ -85,7 +85,9 @@ class RequestObserver:
             self._held_bytes.inc(size)
         repository = repository_of(request.target)
         if repository is not None:
-            self._pulls.sent(f"{self._name}/{repository}", int(isinstance(request.target, Manifest)), size)
+            self._pulls.record_pull(
+                f"{self._name}/{repository}", int(isinstance(request.target, Manifest)), size
+            )
 
 
 @implementer(ITokenService)
@@ -141,12 +143,12 @@ class UpstreamObserver:
             if isinstance(error, Unavailable):
                 self._failures(_reason(error)).inc()
             if is_outage(error):
-                self._health.failed(str(error))
+                self._health.record_failure(str(error))
             elif not is_remembered:
-                self._health.answered()
+                self._health.record_answer()
             raise
         if not is_remembered:
-            self._health.answered()
+            self._health.record_answer()
         return answer
 
 

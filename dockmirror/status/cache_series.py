@@ -47,26 +47,26 @@ class CacheSeries:
         self._clock = clock
         self._memory = memory
 
-    def asked(self, hit: bool, held: int = 0) -> None:
+    def record_lookup(self, hit: bool, held: int = 0) -> None:
         """Count a lookup.
 
         :param held: bytes that the cache holds; 0 if unknown.
         """
-        number = self._present()
+        number = self._current_number()
         asked, hits, before = self._read(number)
         place = number % _COUNT * _SLOT.size
         _SLOT.pack_into(self._memory, place, number, asked + 1, hits + hit, held or before)
 
     def slots(self) -> Sequence[SeriesSlot]:
         """Return all slots up to now, the oldest first, empty ones too."""
-        present = self._present()
+        present = self._current_number()
         return [self._slot(number) for number in range(max(0, present - _COUNT + 1), present + 1)]
 
     def _slot(self, number: int) -> SeriesSlot:
         asked, hits, held = self._read(number)
         return SeriesSlot(number * PERIOD, asked, hits, held or None)
 
-    def _present(self) -> int:
+    def _current_number(self) -> int:
         return int(self._clock.seconds() // PERIOD)
 
     def _read(self, number: int) -> tuple[int, int, int]:
@@ -102,7 +102,7 @@ class PullCounts:
     def __init__(self, memory: memoryview) -> None:
         self._slots = SharedTable(memory, _RECORD, lambda record: record[1:3])
 
-    def sent(self, repository: str, manifests: int = 0, bytes: int = 0) -> None:
+    def record_pull(self, repository: str, manifests: int = 0, bytes: int = 0) -> None:
         """Add what a client was sent."""
         name = repository.encode()[:_LONGEST]
         key = hash_key(name)
@@ -110,7 +110,7 @@ class PullCounts:
         before, sent = record[1:3] if record else (0, 0)
         self._slots.put(place, key, before + manifests, sent + bytes, len(name), name)
 
-    def most(self, count: int) -> Sequence[RepositoryPulls]:
+    def list_most(self, count: int) -> Sequence[RepositoryPulls]:
         """Return the repositories that are pulled most, in that order."""
         pulled = (
             RepositoryPulls(name[:length].decode("utf-8", "replace"), manifests, sent)

@@ -176,13 +176,13 @@ class AddressHealth:
         self.address = AddressStatus(url)
         self._clock = clock
 
-    def answered(self) -> None:
+    def record_answer(self) -> None:
         """Record an answer; a refusal is one, too."""
         self.address = evolve(self.address, answered=self._clock.seconds())
 
-    def failed(self, why: str) -> None:
+    def record_failure(self, reason: str) -> None:
         """Record a failure and its reason."""
-        self.address = evolve(self.address, failed=self._clock.seconds(), failure=why)
+        self.address = evolve(self.address, failed=self._clock.seconds(), failure=reason)
 
 
 class UpstreamHealth:
@@ -202,11 +202,11 @@ class UpstreamHealth:
         """Return the health of one of its addresses."""
         return self._addresses.setdefault(url, AddressHealth(url, self._clock))
 
-    def rest(self, until: float | None) -> None:
+    def record_pause(self, until: float | None) -> None:
         """Record until when anonymous requests are not sent."""
         self.rests = until
 
-    def allow(self, limit: int | None, remaining: int | None) -> None:
+    def record_quota(self, limit: int | None, remaining: int | None) -> None:
         """Record its ``RateLimit`` fields; a missing one keeps its last value."""
         if limit is None and remaining is None:
             return

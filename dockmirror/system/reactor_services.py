@@ -94,12 +94,12 @@ class ReactorLagMonitor(Service):
     A ``LoopingCall`` would keep to its schedule, and fire a second late after firing early by a rounding
     error.
 
-    :param tell: is called with the lag in seconds.
+    :param record: is called with the lag in seconds.
     """
 
-    def __init__(self, clock: IReactorTime, tell: Callable[[float], None]) -> None:
+    def __init__(self, clock: IReactorTime, record: Callable[[float], None]) -> None:
         self._clock = clock
-        self._tell = tell
+        self._record = record
         self._timer: IDelayedCall | None = None
 
     def startService(self) -> None:
@@ -113,10 +113,10 @@ class ReactorLagMonitor(Service):
             self._timer = None
 
     def _reschedule(self) -> None:
-        self._timer = self._clock.callLater(LAG_INTERVAL, self._due, self._clock.seconds() + LAG_INTERVAL)
+        self._timer = self._clock.callLater(LAG_INTERVAL, self._measure, self._clock.seconds() + LAG_INTERVAL)
 
-    def _due(self, due: float) -> None:
-        self._tell(max(0.0, self._clock.seconds() - due))
+    def _measure(self, due: float) -> None:
+        self._record(max(0.0, self._clock.seconds() - due))
         self._reschedule()
 
 

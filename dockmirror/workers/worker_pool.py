@@ -198,24 +198,24 @@ class WorkerPool(Service):
     def _start(self) -> None:
         self._last_number += 1
         number = self._last_number
-        worker = WorkerProcess(self._reactor, lambda: self._exited(number))
+        worker = WorkerProcess(self._reactor, lambda: self._handle_exit(number))
         self.workers[number] = worker
         try:
             worker.start(self._command, self._sockets())
         except OSError as error:  # out of memory or descriptors, maybe for a moment only
             worker.exit_reason = f"before it started: {error.strerror}"
-            self._exited(number)
+            self._handle_exit(number)
             return
         started = Deferred.fromCoroutine(worker.channel.call("start", self._start_arguments()))
-        started.addErrback(self._start_failed, worker)
+        started.addErrback(self._handle_start_failure, worker)
 
-    def _start_failed(self, failure: Failure, worker: WorkerProcess) -> None:
+    def _handle_start_failure(self, failure: Failure, worker: WorkerProcess) -> None:
         """Stop a worker that cannot serve, so that another one replaces it."""
         if not failure.check(PeerLost):
             _log.error("a worker cannot start: {error}", error=failure.getErrorMessage())
             worker.stop(self._grace)
 
-    def _exited(self, number: int) -> None:
+    def _handle_exit(self, number: int) -> None:
         worker = self.workers.pop(number)
         self.on_exit(number)
         if self.is_stopping:

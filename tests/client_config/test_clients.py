@@ -25,7 +25,7 @@ def told(client: str, mirror: MirrorAddress, name: str = "") -> str:
     """Return a snippet's text as it is sent."""
     snippet = CLIENTS[client].snippet(mirror, name)
     assert snippet is not None
-    return snippet.commented(CLIENTS[client].after)
+    return snippet.with_comment(CLIENTS[client].after)
 
 
 def toml(client: str, mirror: MirrorAddress, name: str = "") -> Any:
@@ -159,9 +159,9 @@ def test_clients_without_configuration_use_the_mirrors_name(client: str) -> None
 
 def test_comments_name_the_file_and_the_next_command() -> None:
     """Formats without comments have none."""
-    assert Snippet("a\n", "/f").commented("do") == "# /f\n# then: do\na\n"
-    assert Snippet("a\n", "/f", comment="").commented("do") == "a\n"
-    assert Snippet("a\n").commented("do") == "a\n"
+    assert Snippet("a\n", "/f").with_comment("do") == "# /f\n# then: do\na\n"
+    assert Snippet("a\n", "/f", comment="").with_comment("do") == "a\n"
+    assert Snippet("a\n").with_comment("do") == "a\n"
 
 
 @pytest.mark.parametrize(

@@ -129,7 +129,7 @@ def test_pulls_are_counted_by_repository(counters: Counters) -> None:
         assert bytes_of(body) == b"{}"
     assert bytes_of(now(observer.fetch(asked(MANIFEST, head=True))).body) == b"{}"
     now(observer.fetch(asked(MANIFEST))).body.discard()
-    assert counters.pulls.most(9) == [RepositoryPulls("r.io/a/b", 1, 4)]
+    assert counters.pulls.list_most(9) == [RepositoryPulls("r.io/a/b", 1, 4)]
 
 
 class ObservedAddress:

@@ -64,11 +64,11 @@ def test_an_address_records_answers_and_failures_with_their_times() -> None:
     health = UpstreamHealth(clock)
     assert health.of("https://a").address == AddressStatus("https://a")
     clock.advance(5)
-    health.of("https://a").failed("it is down")
+    health.of("https://a").record_failure("it is down")
     assert health.of("https://a").address == AddressStatus("https://a", None, 5.0, "it is down")
     assert health.of("https://a").address.fails
     clock.advance(1)
-    health.of("https://a").answered()
+    health.of("https://a").record_answer()
     assert health.of("https://a").address == AddressStatus("https://a", 6.0, 5.0, "it is down")
     assert not health.of("https://a").address.fails
     assert health.of("https://b").address.asked is None
@@ -84,7 +84,7 @@ def test_a_quota_keeps_its_last_values() -> None:
         ((None, None), Quota(1.0, 100, 76)),
         ((None, 75), Quota(3.0, 100, 75)),
     ):
-        health.allow(*fields)
+        health.record_quota(*fields)
         assert health.quota == quota
         clock.advance(1)
 
@@ -92,7 +92,7 @@ def test_a_quota_keeps_its_last_values() -> None:
 def test_health_survives_new_settings() -> None:
     """An upstream keeps its record under its name."""
     upstreams = UpstreamHealthTable(Clock())
-    upstreams.of("docker").rest(9.0)
+    upstreams.of("docker").record_pause(9.0)
     assert (upstreams.of("docker").rests, upstreams.of("other").rests) == (9.0, None)
 
 

@@ -8,7 +8,6 @@ import pytest
 
 from dockmirror.oci.challenge import parse_challenges
 from tests.fake_registry import Passwords, Registry, basic, error
-from tests.fakes import Reply
 from tests.house import Answer, House
 from tests.internet import AUTH, HUB, PASSWORD, PRIVATE, USER, Internet
 
@@ -121,22 +120,6 @@ def test_an_upstream_with_basic_checks_passwords_and_has_no_tokens(internet: Int
     answer = house.get(BASIC, "/v2/auth?scope=repository:a:pull")
     assert answer.error == (404, "UNSUPPORTED")
     assert "Basic" in answer.message
-
-
-def test_a_ping_is_answered_from_memory_for_minutes(internet: Internet, house: House) -> None:
-    for seconds, count in ((0, 1), (200, 1), (99, 1), (1, 2), (299, 2)):
-        house.pass_time(seconds)
-        assert house.get(DOCKER, "/v2/").status == house.get(DOCKER, "/v2").status == 401
-        assert len(internet.asked(HUB)) == count
-
-
-@pytest.mark.parametrize("status", [404, 429, 500, 503])
-def test_an_error_of_a_ping_is_passed_on_and_not_remembered(
-    internet: Internet, house: House, status: int
-) -> None:
-    internet.reply(HUB, "/v2/", Reply(status, b"<html>"), error(401, "UNAUTHORIZED"))
-    assert house.get(DOCKER, "/v2/").error[0] == status
-    assert house.get(DOCKER, "/v2/").status == 401
 
 
 def test_a_private_image_is_pulled_with_the_clients_account(internet: Internet, house: House) -> None:

@@ -4,14 +4,13 @@
 
 from __future__ import annotations
 
-import io
 import json
-import tarfile
-from typing import Any
 
 import pytest
 
 from dockmirror.oci.digest import Digest
+from dockmirror.oci.media import OCI_INDEX
+from tests.archive.packing import described, files, index, manifest
 from tests.fakes import Reply
 from tests.house import Answer, House
 from tests.internet import HUB, PRIVATE, Internet
@@ -19,13 +18,7 @@ from tests.internet import HUB, PRIVATE, Internet
 OWN = "mirror.example"
 CONFIG = json.dumps({"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers"}}).encode()
 LAYER = bytes(range(256)) * 400
-OCI = "application/vnd.oci.image"
 IMAGE = "image=registry.k8s.io/team/app:1"
-
-
-def described(kind: str, data: bytes, **more: Any) -> dict[str, Any]:
-    """Return a descriptor of these bytes."""
-    return {"mediaType": kind, "digest": str(Digest.of(data)), "size": len(data), **more}
 
 
 class Shop(Internet):
@@ -35,29 +28,13 @@ class Shop(Internet):
         super().__init__()
         self.k8s = self.registries["k8s"]
         self.layers = [LAYER, LAYER[::-1]]
-        self.manifests = [self._manifest(layer) for layer in self.layers]
-        platforms = [{"os": "linux", "architecture": each} for each in ("amd64", "arm64")]
-        children = [
-            described(f"{OCI}.manifest.v1+json", manifest, platform=platform)
-            for manifest, platform in zip(self.manifests, platforms, strict=True)
-        ]
-        index = {"schemaVersion": 2, "mediaType": f"{OCI}.index.v1+json", "manifests": children}
-        for number, manifest in enumerate(self.manifests):
-            self.k8s.push("team/app", f"child{number}", manifest)
-        self.index = json.dumps(index).encode()
+        self.manifests = [manifest(CONFIG, layer) for layer in self.layers]
+        for blob in (CONFIG, *self.layers):
+            self.k8s.add("team/app", blob)
+        for number, each in enumerate(self.manifests):
+            self.k8s.push("team/app", f"child{number}", each)
+        self.index = index(**dict(zip(("amd64", "arm64"), self.manifests, strict=True)))
         self.k8s.push("team/app", "1", self.index)
-
-    def _manifest(self, layer: bytes) -> bytes:
-        for data in (CONFIG, layer):
-            self.k8s.add("team/app", data)
-        return json.dumps(
-            {
-                "schemaVersion": 2,
-                "mediaType": f"{OCI}.manifest.v1+json",
-                "config": described(f"{OCI}.config.v1+json", CONFIG),
-                "layers": [described(f"{OCI}.layer.v1.tar", layer)],
-            }
-        ).encode()
 
 
 @pytest.fixture
@@ -73,13 +50,6 @@ def house(shop: Shop) -> House:
 def export(house: House, query: str, *headers: str, method: str = "GET") -> Answer:
     """Return the response to an export."""
     return house.ask(method, OWN, f"/export?{query}", *headers)
-
-
-def files(archive: bytes) -> dict[str, bytes]:
-    """Return the files of an archive."""
-    with tarfile.open(fileobj=io.BytesIO(archive)) as opened:
-        found = {each.name: opened.extractfile(each) for each in opened if each.isfile()}
-        return {name: file.read() for name, file in found.items() if file}
 
 
 def test_an_archive_of_one_platform_has_only_its_contents(house: House, shop: Shop) -> None:
@@ -148,11 +118,11 @@ def test_a_missing_blob_cuts_the_archive_off(house: House, shop: Shop) -> None:
 
 
 def test_manifests_that_are_too_large_are_refused_before_all_are_read(house: House, shop: Shop) -> None:
-    fields = {"mediaType": f"{OCI}.index.v1+json", "manifests": []}
-    manifests = [json.dumps({**fields, "filling": f"{n}{'x' * 4_000_000}"}).encode() for n in range(12)]
-    for number, manifest in enumerate(manifests):
-        shop.k8s.push("team/large", f"child{number}", manifest)
-    children = [described(f"{OCI}.index.v1+json", each) for each in manifests]
+    fields = {"mediaType": OCI_INDEX, "manifests": []}
+    indexes = [json.dumps({**fields, "filling": f"{n}{'x' * 4_000_000}"}).encode() for n in range(12)]
+    for number, each in enumerate(indexes):
+        shop.k8s.push("team/large", f"child{number}", each)
+    children = [described(each, OCI_INDEX) for each in indexes]
     shop.k8s.push("team/large", "1", json.dumps({**fields, "manifests": children}).encode())
     answer = export(house, "image=registry.k8s.io/team/large:1")
     assert answer.error == (413, "SIZE_INVALID")

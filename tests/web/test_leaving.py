@@ -65,28 +65,6 @@ def test_a_transfer_ends_when_its_client_leaves(
         assert len(internet.abandoned) == 1
 
 
-def test_other_clients_keep_the_token_that_they_wait_for(internet: Internet, house: House) -> None:
-    internet.reply(AUTH, "/token", SILENT)
-    demand = Reply(401, b"", (("WWW-Authenticate", f'Bearer realm="https://{AUTH}/token"'),))
-    internet.reply(HUB, MANIFEST, demand, demand, Reply(200, BUSYBOX))
-    first, second = (house.connect().ask("GET", OWN, "/v2/busybox/manifests/latest") for _ in range(2))
-    assert len(internet.asked(AUTH)) == 1
-    first.leave()
-    assert internet.abandoned == []
-    internet.go_on(b'{"token":"late"}')
-    assert (second.answer.body, first.answers) == (BUSYBOX, [])
-
-
-def test_other_clients_keep_the_ping_that_they_wait_for(internet: Internet, house: House) -> None:
-    internet.reply(HUB, "/v2/", SILENT)
-    clients = [house.connect().ask("GET", DOCKER, "/v2/") for _ in range(3)]
-    clients[0].leave()
-    assert internet.abandoned == []
-    internet.go_on(b"{}")
-    assert [client.answer.status for client in clients[1:]] == [200, 200]
-    assert len(internet.seen) == 1
-
-
 def test_a_slow_client_sets_the_pace(internet: Internet, house: House) -> None:
     """The upstream that waits for it does not count as stalled."""
     internet.reply(K8S_HOST, PATH, BEGUN)
@@ -108,17 +86,6 @@ def test_a_client_that_reads_nothing_is_aborted_after_ten_minutes(internet: Inte
     client.producer.pauseProducing()
     house.pass_time(600)
     assert client.aborted
-
-
-def test_a_stalled_upstream_is_asked_for_the_rest_after_a_minute(internet: Internet, house: House) -> None:
-    content_range = ("Content-Range", f"bytes 100000-{len(LAYER) - 1}/{len(LAYER)}")
-    internet.reply(K8S_HOST, PATH, BEGUN, Reply(206, LAYER[100_000:], (content_range,)))
-    client = house.connect().ask("GET", K8S, PATH)
-    house.pass_time(59.9)
-    assert len(internet.seen) == 1
-    house.pass_time(0.1, 0)
-    assert internet.seen[1].header("Range") == "bytes=100000-"
-    assert client.answer.body == LAYER
 
 
 def test_a_whole_pull_uses_one_connection(internet: Internet, house: House) -> None:

@@ -7,14 +7,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 
 from dockmirror.config.load import load
 from dockmirror.config.settings import ConfigurationError
 from tests.fake_registry import basic, digest
-from tests.fakes import DEAD, SILENT, Reply
+from tests.fakes import DEAD, Reply
 from tests.house import Answer, House
 from tests.internet import AUTH, HUB, PASSWORD, USER, Internet
 
@@ -94,11 +93,6 @@ def test_an_upload_continues_at_a_location_of_the_mirror(
     assert (seen.body, seen.header("Content-Type")) == (BLOB, "application/octet-stream")
 
 
-def test_an_invalid_location_ends_the_upload(internet: Internet, house: House) -> None:
-    answer = begin(internet, house, "file:///etc/passwd")
-    assert (answer.status, answer["Location"]) == (502, None)
-
-
 def test_a_blob_is_uploaded_in_chunks(internet: Internet, house: House) -> None:
     """A GET returns the progress, and a DELETE gives the upload up."""
     answer = begin(internet, house)
@@ -154,19 +148,6 @@ def test_short_names_are_completed_and_clients_see_their_own(internet: Internet,
     assert house.ask("DELETE", DOCKER, location).status == 204
 
 
-def test_a_location_that_the_mirror_has_not_given_is_unknown(internet: Internet, house: House) -> None:
-    """One that was given for another repository or upstream is, too."""
-    path = urlsplit(location_of(begin(internet, house))).path
-    internet.seen.clear()
-    for other in (
-        f"{UPLOADS}https:%2F%2Fevil.example%2Fx", f"{UPLOADS}u-1", path + "x",
-        path.replace("team/image", "team/other"),
-    ):  # fmt: skip
-        assert house.ask("DELETE", K8S, other).error == (404, "BLOB_UPLOAD_UNKNOWN")
-    assert house.ask("DELETE", DOCKER, path).error == (404, "BLOB_UPLOAD_UNKNOWN")
-    assert internet.seen == []
-
-
 def test_another_host_gets_the_blob_without_credentials(internet: Internet, house: House) -> None:
     """Its refusal does not blame the client's credentials."""
     answer = begin(internet, house, "https://storage.example/up?signature=s1gned")
@@ -186,18 +167,6 @@ def test_a_redirected_body_is_sent_again_to_the_mirror(internet: Internet, house
     internet.reply("storage.example", "/up", Reply(201))
     assert send(house, "PUT", location_of(moved), BEARER).status == 201
     assert (internet.seen[-1].body, internet.seen[-1].authorization) == (BLOB, None)
-
-
-def test_a_redirect_without_a_streamed_body_is_followed(internet: Internet, house: House) -> None:
-    """A manifest is sent once more; credentials are not."""
-    internet.reply(K8S_HOST, UPLOADS, redirect("https://other.example/up/", 308))
-    internet.reply("other.example", "/up/", accepted("u-1"))
-    assert location_of(house.ask("POST", K8S, UPLOADS, BEARER))
-    internet.reply(K8S_HOST, TAG, redirect("https://other.example/m"))
-    internet.reply("other.example", "/m", Reply(201))
-    assert send(house, "PUT", TAG, BEARER, body=MANIFEST).status == 201
-    assert [seen.authorization for seen in internet.seen] == ["Bearer t", None] * 2
-    assert [seen.body for seen in internet.seen[2:]] == [MANIFEST] * 2
 
 
 def test_a_manifest_is_put_with_its_media_type(internet: Internet, house: House) -> None:
@@ -303,18 +272,6 @@ def test_an_invalid_name_is_refused_before_the_body(
     assert (client.answer.status, internet.seen) == (400, [])
 
 
-def test_rules_for_pulls_apply_to_writes_and_mounts(internet: Internet, tmp_path: Path) -> None:
-    house = writable(internet, tmp_path, deny=["team/secret", "team/image:old"], rewrite={"a": "b"})
-    for path in ("/v2/team/secret/blobs/uploads/", f"{UPLOADS}?mount={DIGEST}&from=team/secret"):
-        answer = house.ask("POST", K8S, path)
-        assert answer.error == (403, "DENIED")
-        assert "may not be pushed here" in answer.message
-    assert send(house, "PUT", "/v2/team/image/manifests/old").error == (403, "DENIED")
-    assert internet.seen == []
-    house.ask("POST", K8S, "/v2/a/x/blobs/uploads/")
-    assert internet.seen[-1].path == "/v2/b/x/blobs/uploads/"
-
-
 def test_ns_of_a_write_must_name_this_registry(internet: Internet, house: House) -> None:
     internet.reply(K8S_HOST, UPLOADS, accepted("u"))
     assert house.ask("POST", K8S, f"{UPLOADS}?ns=quay.io").error == (404, "NAME_UNKNOWN")
@@ -341,18 +298,6 @@ def test_only_a_request_without_a_body_is_repeated(internet: Internet, house: Ho
     internet.reply(K8S_HOST, UPLOADS, DEAD)
     assert send(house, "POST", f"{UPLOADS}?digest={DIGEST}").error == (502, "UNAVAILABLE")
     assert len(internet.seen) == 1
-
-
-@pytest.mark.parametrize(("fields", "body", "seconds"), [((), b"", 60.0), ((LENGTH,), BLOB, 300.0)])
-def test_a_silent_upstream_has_more_time_for_a_body(
-    internet: Internet, house: House, fields: tuple[str, ...], body: bytes, seconds: float
-) -> None:
-    internet.reply(K8S_HOST, UPLOADS, SILENT)
-    client = house.connect().ask("POST", K8S, UPLOADS, *fields, body=body)
-    house.pass_time(seconds - 0.1)
-    assert client.answers == []
-    house.pass_time(0.1)
-    assert client.answer.error == (504, "UNAVAILABLE")
 
 
 @pytest.mark.parametrize(

@@ -56,20 +56,20 @@ class HomePageView:
         return f"docker pull {self.mirror.by_path(first)}/library/busybox"
 
 
-def has_failed(seen: RequestRecord) -> bool:
+def has_failed(record: RequestRecord) -> bool:
     """Return whether the client did not get its content; a challenge is part of most pulls."""
-    return seen.cut_off or (seen.status >= 400 and seen.status != 401)
+    return record.cut_off or (record.status >= 400 and record.status != 401)
 
 
-def source_phrase(seen: RequestRecord) -> str:
+def source_phrase(record: RequestRecord) -> str:
     """Return the key of the phrase that says where an answer came from."""
-    if seen.cut_off:
+    if record.cut_off:
         return "requests.cut_off"
-    if seen.status == 401:
+    if record.status == 401:
         return "requests.challenged"
-    if seen.status >= 400:
-        return "requests.failed" if seen.status >= 500 else "requests.refused"
-    return "requests.held" if seen.upstream is None else "requests.upstream"
+    if record.status >= 400:
+        return "requests.failed" if record.status >= 500 else "requests.refused"
+    return "requests.held" if record.upstream is None else "requests.upstream"
 
 
 _DIGEST = re.compile(r"(sha256:[0-9a-f]{8})[0-9a-f]{56}")
@@ -139,16 +139,16 @@ def _requests(view: HomePageView, say: Language) -> Tag:
     return part(table((say(name) for name in names), rows, "requests"))
 
 
-def _row(seen: RequestRecord, view: HomePageView, say: Language) -> Tag:
-    time = datetime.fromtimestamp(seen.time, UTC).isoformat(timespec="seconds")
-    path = _DIGEST.sub(r"\1…", seen.path)
+def _row(record: RequestRecord, view: HomePageView, say: Language) -> Tag:
+    time = datetime.fromtimestamp(record.time, UTC).isoformat(timespec="seconds")
+    path = _DIGEST.sub(r"\1…", record.path)
     return tags.tr(
-        tags.td(tags.time(format_age(view.now - seen.time), datetime=time, title=time)),
-        tags.td(tags.code(f"{seen.method} {path}", title=f"{seen.host}{seen.path}")),
-        tags.td(str(seen.status)),
-        tags.td(format_size(seen.size)),
-        tags.td(say(source_phrase(seen))),
-        class_="bad" if has_failed(seen) else "",
+        tags.td(tags.time(format_age(view.now - record.time), datetime=time, title=time)),
+        tags.td(tags.code(f"{record.method} {path}", title=f"{record.host}{record.path}")),
+        tags.td(str(record.status)),
+        tags.td(format_size(record.size)),
+        tags.td(say(source_phrase(record))),
+        class_="bad" if has_failed(record) else "",
     )
 
 

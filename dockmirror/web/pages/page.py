@@ -92,10 +92,10 @@ class PageAssets:
     @property
     def policy(self) -> str:
         """The ``Content-Security-Policy``: only the embedded style and script are allowed."""
-        asks = "'self'" if self.may_connect else "'none'"
+        sources = "'self'" if self.may_connect else "'none'"
         return (
             f"default-src 'none'; style-src {_hash(self.style)}; script-src {_hash(self.script)};"
-            f" img-src data:; connect-src {asks};"
+            f" img-src data:; connect-src {sources};"
             " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
         )
 
@@ -162,9 +162,9 @@ def language_for(request: ServerRequest) -> Language:
 
     :raises RegistryError: when the query cannot be parsed.
     """
-    asked = dict(parse_query(request)).get("lang", "")
+    requested = dict(parse_query(request)).get("lang", "")
     preferred = negotiate_language(lines(request.requestHeaders, "Accept-Language"), *LANGUAGES)
-    return LANGUAGES.get(asked) or LANGUAGES.get(preferred) or LANGUAGES[ENGLISH]
+    return LANGUAGES.get(requested) or LANGUAGES.get(preferred) or LANGUAGES[ENGLISH]
 
 
 def send(body: bytes, request: ServerRequest, kind: str = TEXT) -> int:
@@ -195,9 +195,9 @@ def negotiate_media_type(accept: Sequence[str], default: str, *others: str) -> s
     :param accept: the lines of ``Accept``.
     :param default: for clients without a preference; a type named explicitly wins over a range.
     """
-    wanted = dict(_weighed(accept))
-    named = {each: wanted[each] for each in (default, *others) if wanted.get(each)}
-    return max(named, key=lambda each: named[each], default=default)
+    weights = dict(_parse_weights(accept))
+    offered = {each: weights[each] for each in (default, *others) if weights.get(each)}
+    return max(offered, key=lambda each: offered[each], default=default)
 
 
 def negotiate_language(accept: Sequence[str], default: str, *others: str) -> str:
@@ -205,15 +205,15 @@ def negotiate_language(accept: Sequence[str], default: str, *others: str) -> str
 
     :param accept: the lines of ``Accept-Language``.
     """
-    wanted: dict[str, float] = {}
-    for tag, weight in _weighed(accept):
+    weights: dict[str, float] = {}
+    for tag, weight in _parse_weights(accept):
         primary = tag.partition("-")[0]
-        wanted[primary] = max(weight, wanted.get(primary, 0.0))
-    known = {each: wanted[each] for each in (default, *others) if wanted.get(each)}
-    return max(known, key=lambda each: known[each], default=default)
+        weights[primary] = max(weight, weights.get(primary, 0.0))
+    offered = {each: weights[each] for each in (default, *others) if weights.get(each)}
+    return max(offered, key=lambda each: offered[each], default=default)
 
 
-def _weighed(lines: Sequence[str]) -> Iterator[tuple[str, float]]:
+def _parse_weights(lines: Sequence[str]) -> Iterator[tuple[str, float]]:
     for each in (each for line in lines for each in line.split(",")):
         value, *parameters = (part.strip().lower() for part in each.split(";"))
         weight = next((part.removeprefix("q=") for part in parameters if part.startswith("q=")), "1")

@@ -116,7 +116,7 @@ class _ClientConfigResource(Resource):
         )
         if client is None or snippet is None:
             return refuse(request, _missing())
-        return send(snippet.commented(client.after).encode(), request)
+        return send(snippet.with_comment(client.after).encode(), request)
 
 
 def _missing() -> Unsupported:
@@ -126,7 +126,7 @@ def _missing() -> Unsupported:
 class UnknownHost(Resource):
     """Answers 404 at every path: a page for browsers, and a JSON error with the hosts for programs.
 
-    :param reached: returns the mirror's address for a scheme and a host.
+    :param find_mirror: returns the mirror's address for a scheme and a host.
     :param routes: the upstream of each host.
     """
 
@@ -177,6 +177,6 @@ def _document(client: ClientAddress, mirror: MirrorAddress, say: Language) -> Ta
 
 def _rows(mirror: MirrorAddress, say: Language) -> Iterator[Tag]:
     hosts = [(each.host, each.path) for each in mirror.registries if each.host]
-    for host, what in [(mirror.host, say("unknown.every")), *hosts]:
+    for host, registry in [(mirror.host, say("unknown.every")), *hosts]:
         link = tags.a(host, href=f"{mirror.scheme}://{host}/")
-        yield tags.tr(tags.th(link, scope="row"), tags.td(what))
+        yield tags.tr(tags.th(link, scope="row"), tags.td(registry))

@@ -139,8 +139,8 @@ def _share(bars: list[Bar]) -> str:
     return format_percent(sum(bar.hits for bar in bars), sum(bar.asked for bar in bars))
 
 
-def _tile(name: str, value: str, what: str, say: Language, *more: Tag) -> Tag:
-    return tags.div(tags.dt(say(f"status.{name}")), tags.dd(tags.strong(value), " ", what, *more))
+def _tile(name: str, value: str, unit: str, say: Language, *more: Tag) -> Tag:
+    return tags.div(tags.dt(say(f"status.{name}")), tags.dd(tags.strong(value), " ", unit, *more))
 
 
 def _legend(say: Language) -> list[Tag]:

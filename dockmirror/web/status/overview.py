@@ -120,7 +120,9 @@ class StatusOverview:
 
     async def status(self) -> Status:
         state, workers = await self._readiness(), await self._source.worker_state()
-        return Status(self._clock.seconds(), state, workers, self._series.slots(), self._popular.most(_MOST))
+        return Status(
+            self._clock.seconds(), state, workers, self._series.slots(), self._popular.list_most(_MOST)
+        )
 
     async def _readiness(self) -> ReadinessState:
         now = self._clock.seconds()
