@@ -13,12 +13,11 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from math import ceil
 from struct import Struct
-from typing import Any, Protocol
+from typing import Any
 
 from attrs import evolve
 from twisted.cred.credentials import UsernamePassword
 from twisted.cred.error import UnauthorizedLogin
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import IResource, Resource, getChildForRequest
 from zope.interface import implementer
@@ -33,6 +32,8 @@ from ..oci.errors import RegistryError, TooManyRequests, Unauthorized
 from ..oci.token import TokenRequest
 from ..system.networks import Network, client_network
 from ..system.shared_table import SharedTable, hash_key
+from ..users.htpasswd import Htpasswd
+from ..users.user_tokens import UserTokens
 from .filter import RefusalResource, RequestFilter
 from .registry_api import TokenResource
 from .respond import render_coroutine
@@ -123,27 +124,6 @@ _BEARER = Challenge("Bearer", {})
 _INVALID = Challenge("Bearer", {"error": "invalid_token"})
 
 
-class TokenIssuer(Protocol):
-    """Issues and verifies user tokens; implemented by ``UserTokens``."""
-
-    life: int
-
-    def issue(self, name: str) -> str: ...
-
-    def verify(self, token: str) -> str | None:
-        """Return the user that the token names, or None if it is invalid or expired."""
-
-
-class Checker(Protocol):
-    """Compares passwords; implemented by ``Htpasswd``."""
-
-    def is_verified(self, credentials: UsernamePassword) -> bool:
-        """Return whether this user's password was verified before, without hashing it with bcrypt."""
-
-    def requestAvatarId(self, credentials: UsernamePassword) -> Deferred[bytes | tuple[()]]:
-        """Fire with the user name, or fail with ``UnauthorizedLogin``."""
-
-
 class AuthFilter(RequestFilter):
     """Lets requests pass that carry a user token, or a user name and password.
 
@@ -151,7 +131,7 @@ class AuthFilter(RequestFilter):
     """
 
     def __init__(
-        self, resource: IResource, checker: Checker, tokens: TokenIssuer, failed_logins: FailedLogins
+        self, resource: IResource, checker: Htpasswd, tokens: UserTokens, failed_logins: FailedLogins
     ) -> None:
         super().__init__(resource)
         self._checker = checker
@@ -226,7 +206,7 @@ class _PasswordVerifier:
 
     def __init__(
         self,
-        checker: Checker,
+        checker: Htpasswd,
         failed_logins: FailedLogins,
         running: SingleFlight[tuple[Network | None, bytes, bytes], str],
         network: Network | None,
@@ -273,7 +253,7 @@ class _PasswordVerifier:
 class _UserTokenService:
     """The token service for users; a token grants no scopes, since each request is checked anyway."""
 
-    def __init__(self, passwords: _PasswordVerifier, tokens: TokenIssuer) -> None:
+    def __init__(self, passwords: _PasswordVerifier, tokens: UserTokens) -> None:
         self._passwords = passwords
         self._tokens = tokens
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from typing import Protocol
 
 from twisted.web.resource import Resource
 
 from ..archive.archive_plan import ArchivePlan, ContentSlice
+from ..archive.exporter import ArchiveExporter, ExportedArchive
 from ..http.server_request import ServerRequest
-from ..interfaces import Answer, IBody
+from ..interfaces import Answer
 from ..oci.errors import RegistryError, Unsupported
 from ..oci.platform import Platform
 from ..oci.reference import Reference, Repository
@@ -24,32 +24,12 @@ ParseImage = Callable[[str], tuple[Repository, Reference]]
 """Parses an image's name, or raises ValueError."""
 
 
-class OpenArchive(Protocol):
-    """An image ready to be sent; implemented by ``image_archive.Archive``."""
-
-    plan: ArchivePlan
-
-    def content(self, start: int, stop: int) -> IBody:
-        """Return the bytes from ``start`` to ``stop`` of the archive."""
-
-    def close(self) -> None:
-        """Release the archive without sending it."""
-
-
-class ArchiveSource(Protocol):
-    """Builds archives of images; implemented by ``ArchiveExporter``."""
-
-    async def archive(
-        self, repository: Repository, reference: Reference, platform: Platform | None
-    ) -> OpenArchive: ...
-
-
 class ExportResource(Resource):
     """Sends archives, and ranges of them, so that a download can be resumed."""
 
     isLeaf = True
 
-    def __init__(self, archives: ArchiveSource, parse_image: ParseImage) -> None:
+    def __init__(self, archives: ArchiveExporter, parse_image: ParseImage) -> None:
         super().__init__()
         self._archives = archives
         self._parse_image = parse_image
@@ -76,7 +56,7 @@ class ExportResource(Resource):
             raise
 
 
-def _answer(request: ServerRequest, repository: Repository, archive: OpenArchive) -> Answer:
+def _answer(request: ServerRequest, repository: Repository, archive: ExportedArchive) -> Answer:
     plan = archive.plan
     etag = _etag(plan)
     name = f"{repository.name.rpartition('/')[2]}.tar"

@@ -41,7 +41,8 @@ class V2Resource(Resource):
         super().__init__()
         self._writes = None if writes is None else WriteResource(writes)
         self._passthrough = PassthroughResource(registry, depth)
-        self._token = TokenResource(tokens) if tokens else _no_tokens()
+        anonymous = Unsupported("this host serves anonymously and has no tokens", status=404)
+        self._token = TokenResource(tokens) if tokens else RefusalResource(anonymous)
 
     def getChild(self, path: bytes, request: ServerRequest) -> Resource:
         """Return the resource for the next segment; ``auth`` followed by more is a repository's name."""
@@ -52,10 +53,6 @@ class V2Resource(Resource):
     def render(self, request: ServerRequest) -> int:
         """Answer ``/v2`` as ``/v2/``."""
         return self._passthrough.render(request)
-
-
-def _no_tokens() -> Resource:
-    return RefusalResource(Unsupported("this host serves anonymously and has no tokens", status=404))
 
 
 class PassthroughResource(Resource):

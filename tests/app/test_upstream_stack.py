@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
 
-from dockmirror.app.service import make_mirror
 from dockmirror.app.upstream_stack import (
     PrivateAddressDetector,
     UpstreamContext,
@@ -325,9 +323,3 @@ def test_a_missing_user_name_or_password_is_refused(
         load_own(environ, **upstream)
     assert "\n" not in str(raised.value)
     assert "s3cret" not in str(raised.value)
-
-
-def test_the_service_does_not_start_without_a_password() -> None:
-    settings = load({"networks": ["private"], "upstreams": {"docker": {"username": "alice"}}}, os.environ)
-    with pytest.raises(ConfigurationError, match="username: expected a password"):
-        make_mirror(lambda: settings, {})

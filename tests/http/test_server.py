@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from io import BytesIO
 from itertools import pairwise
 from typing import Any
@@ -182,15 +182,18 @@ class TestKeptAlive:
         """Some clients end a body with one (RFC 9112 section 2.2)."""
         assert site.connect(b"\r\n" + GET).send(b"\r\n\r").send(b"\n").send(GET).statuses == [200, 200]
 
-    @pytest.mark.parametrize("option", [b"close", b"Close, TE", b"TE,close", b"te\r\nConnection: close"])
-    def test_a_client_may_ask_to_close(self, site: Site, option: bytes) -> None:
-        line = site.connect(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: %b\r\n\r\n" % option)
-        assert (line.answer["Connection"], line.closed) == ("close", True)
-
-    def test_http_1_0_closes(self, site: Site) -> None:
-        """The end of its connection may be the only end of a response."""
-        line = site.connect(b"GET / HTTP/1.0\r\n\r\n")
-        assert (line.answer.status, line.closed) == (200, True)
+    @pytest.mark.parametrize(
+        "head",
+        [
+            *(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: %b\r\n\r\n" % option
+              for option in (b"close", b"Close, TE", b"TE,close", b"te\r\nConnection: close")),
+            b"GET / HTTP/1.0\r\n\r\n",
+        ],
+    )  # fmt: skip
+    def test_a_client_may_ask_to_close(self, site: Site, head: bytes) -> None:
+        """The end of an HTTP/1.0 connection may be the only end of a response."""
+        line = site.connect(head)
+        assert (line.answer.status, line.answer["Connection"], line.closed) == (200, "close", True)
 
     def test_absolute_form_is_understood(self, site: Site) -> None:
         site.connect(b"GET http://r.example/v2/?n=1 HTTP/1.1\r\nHost: proxy\r\n\r\n")
@@ -234,6 +237,7 @@ class TestRefused:
             b"GET / HTTP/2.0\r\nHost: h\r\n\r\n",
             b"G(T / HTTP/1.1\r\nHost: h\r\n\r\n",
             b"\x16\x03\x01\x02\x00",
+            b"nonsense\r\n\r\n" + GET,
         ],
     )
     def test_invalid_request_lines_are_refused_and_logged(self, site: Site, head: bytes) -> None:
@@ -255,9 +259,6 @@ class TestRefused:
         head = GET[:-2] + b"A: " + b"b" * (65536 - len(GET) - len(b"A: \r\n")) + b"\r\n\r\n"
         assert Line(site).send(head).answer.status == 200
         assert_refused(Line(site).send(head[:-4] + b"b\r\n\r\n"), 431)
-
-    def test_a_later_request_may_be_refused_too(self, site: Site) -> None:
-        assert site.connect(GET + b"nonsense\r\n\r\n" + GET).statuses == [200, 400]
 
 
 class TestTime:
@@ -460,12 +461,9 @@ class TestFailing:
         site.pages.seen[0].setHeader(b"Docker-Content-Digest", b"sha256:00")
         site.pages.seen[0].processingFailed(Failure(ZeroDivisionError()))
         assert (line.answer["Docker-Content-Digest"], len(failures)) == (None, 1)
-
-    def test_an_error_may_have_any_status(self, site: Site) -> None:
-        """Upstreams and proxies invent some."""
-        line = site.connect(LATER)
-        site.pages.seen[0].refuse(RegistryError(status=520))
-        assert line.answer.error == (520, "UNKNOWN")
+        site.connect(LATER)
+        site.pages.seen[1].refuse(RegistryError(status=520))  # upstreams and proxies invent some
+        assert site.log[1].code == 520
 
     def test_each_request_is_logged_once_at_its_end(self, site: Site) -> None:
         """It ends when its response is complete, or its client has left."""
@@ -578,15 +576,6 @@ def test_any_pieces_of_a_stream_give_the_same_responses(sent: bytes, cuts: list[
     assert outcome(pieces) == outcome([sent]) == outcome([sent[i : i + 1] for i in range(len(sent))])
 
 
-async def _with_server(site: HttpSite, client: Callable[[int], Any]) -> Any:
-    port = reactor.listenTCP(0, site, interface="127.0.0.1")
-    try:
-        return await deferToThread(client, port.getHost().port)
-    finally:
-        await port.stopListening()
-        await site.connections.drain(1)
-
-
 @ensureDeferred  # type: ignore[untyped-decorator, unused-ignore]
 async def test_a_blocking_client_reads_the_refusal_of_a_large_upload() -> None:
     """A client that sends 8 MiB before it reads would lose the response to a reset."""
@@ -598,27 +587,11 @@ async def test_a_blocking_client_reads_the_refusal_of_a_large_upload() -> None:
             client.sendall(bytes(size))
             return client.makefile("rb").read()
 
-    answer = await _with_server(HttpSite(Pages(), reactor), upload)
+    site = HttpSite(Pages(), reactor)
+    port = reactor.listenTCP(0, site, interface="127.0.0.1")
+    try:
+        answer = await deferToThread(upload, port.getHost().port)
+    finally:
+        await port.stopListening()
+        await site.connections.drain(1)
     assert answer.startswith(b"HTTP/1.1 405 ")
-
-
-@ensureDeferred  # type: ignore[untyped-decorator, unused-ignore]
-async def test_a_drain_waits_for_a_running_response() -> None:
-    """An idle connection closes at once, a running one after its response."""
-    pages = Pages()
-    site = HttpSite(pages, reactor)
-
-    def clients(port: int) -> list[bytes]:
-        idle, busy = (socket.create_connection(("127.0.0.1", port), timeout=20) for _ in range(2))
-        with idle, busy:
-            idle.sendall(GET)
-            first = idle.recv(4096)
-            busy.sendall(LATER)
-            reactor.callFromThread(reactor.callLater, 0.2, site.connections.drain, 10)
-            end = idle.recv(4096)
-            reactor.callFromThread(lambda: pages.seen[1].finish())
-            return [first, end, busy.makefile("rb").read()]
-
-    first, end, last = await _with_server(site, clients)
-    assert (first[:12], end, last[:12]) == (b"HTTP/1.1 200", b"", b"HTTP/1.1 200")
-    assert b"Connection: close" in last

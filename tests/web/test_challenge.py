@@ -9,7 +9,7 @@ import pytest
 from dockmirror.oci.challenge import parse_challenges
 from tests.fake_registry import Passwords, Registry, basic, error
 from tests.house import Answer, House
-from tests.internet import AUTH, HUB, PASSWORD, PRIVATE, USER, Internet
+from tests.internet import AUTH, HUB, PASSWORD, USER, Internet
 
 DOCKER, K8S, BASIC = "docker.mirror.example", "k8s.mirror.example", "basic.mirror.example"
 DIGEST = f"sha256:{'0' * 64}"
@@ -120,10 +120,3 @@ def test_an_upstream_with_basic_checks_passwords_and_has_no_tokens(internet: Int
     answer = house.get(BASIC, "/v2/auth?scope=repository:a:pull")
     assert answer.error == (404, "UNSUPPORTED")
     assert "Basic" in answer.message
-
-
-def test_a_private_image_is_pulled_with_the_clients_account(internet: Internet, house: House) -> None:
-    path = f"/v2/{PRIVATE}/manifests/latest"
-    assert house.pull(DOCKER, path, authorization=basic(USER, PASSWORD)).status == 200
-    assert internet.asked(AUTH)[0].authorization == basic(USER, PASSWORD)
-    assert challenge(house.pull(DOCKER, path))[1]["scope"] == f"repository:{PRIVATE}:pull"

@@ -8,7 +8,6 @@ import pytest
 
 from dockmirror.oci.media import EVERYTHING
 from tests.fake_registry import digest
-from tests.fakes import Reply
 from tests.house import House
 from tests.internet import BUSYBOX, Internet
 
@@ -16,17 +15,6 @@ DOCKER, K8S = "docker.mirror.example", "k8s.mirror.example"
 K8S_HOST = "registry.k8s.io"
 DIGEST = digest(b"")
 BLOB = f"/v2/a/blobs/{DIGEST}"
-
-
-@pytest.mark.parametrize("name", ["v2/auth", "manifests/blobs", "auth", "v2"])
-@pytest.mark.parametrize("endpoint", ["manifests/latest", f"blobs/{DIGEST}", "tags/list"])
-def test_odd_repository_names_are_routed_rightly(
-    internet: Internet, house: House, name: str, endpoint: str
-) -> None:
-    path = f"/v2/{name}/{endpoint}"
-    internet.reply(K8S_HOST, path, Reply(418))
-    assert house.get(K8S, path).status == 418
-    assert [seen.path for seen in internet.seen] == [path]
 
 
 @pytest.mark.parametrize("host", [DOCKER, "docker-staging.mirror.example"])
@@ -87,23 +75,6 @@ def test_a_head_has_the_headers_of_a_get(internet: Internet, house: House, path:
     got, head = house.get(K8S, path), house.ask("HEAD", K8S, path)
     assert (head.body, head.headers) == (b"", got.headers)
     assert [seen.method for seen in internet.seen] == ["GET", "HEAD"]
-
-
-@pytest.mark.parametrize(
-    ("method", "path", "status"),
-    [
-        ("GET", "/v2/", 200),
-        ("GET", "/v2/auth", 200),
-        ("POST", "/v2/", 405),
-        ("POST", "/v2/a/blobs/uploads/", 405),
-    ],
-)
-def test_the_answer_does_not_wait_for_a_body(
-    internet: Internet, house: House, method: str, path: str, status: int
-) -> None:
-    client = house.connect().ask(method, K8S, path, "Content-Length: 1000000")
-    assert client.answer.status == status
-    assert not any("content-length" in seen.headers for seen in internet.seen)
 
 
 @pytest.mark.parametrize("path", ["/v2/a/tags/list", f"/v2/a/referrers/{DIGEST}", "/v2/_catalog"])

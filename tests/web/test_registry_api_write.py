@@ -107,17 +107,6 @@ def test_a_blob_is_uploaded_in_chunks(internet: Internet, house: House) -> None:
     assert internet.seen[-1].method == "DELETE"
 
 
-def test_a_chunk_of_unknown_length_is_sent_on_chunked(internet: Internet, house: House) -> None:
-    answer = begin(internet, house)
-    internet.reply(K8S_HOST, f"{UPLOADS}u-1", accepted(f"{UPLOADS}u-1"))
-    client = house.connect().ask("PATCH", K8S, location_of(answer), "Transfer-Encoding: chunked")
-    for piece in (b"3\r\na b\r\n", b"3\r\nlob\r\n0\r\n\r\n"):
-        client.channel.dataReceived(piece)
-    internet.agent.flush()
-    assert client.answer.status == 202
-    assert (internet.seen[-1].body, internet.seen[-1].header("Transfer-Encoding")) == (BLOB, "chunked")
-
-
 def test_a_chunk_out_of_order_gets_416_with_the_received_range(internet: Internet, house: House) -> None:
     answer = begin(internet, house)
     refused = Reply(416, b"", (("Range", "0-99"), ("Location", f"{UPLOADS}u-1")))
@@ -146,17 +135,6 @@ def test_short_names_are_completed_and_clients_see_their_own(internet: Internet,
     assert location.startswith("/v2/a/blobs/uploads/")
     internet.reply(HUB, "/v2/library/a/blobs/uploads/u-1", Reply(204))
     assert house.ask("DELETE", DOCKER, location).status == 204
-
-
-def test_another_host_gets_the_blob_without_credentials(internet: Internet, house: House) -> None:
-    """Its refusal does not blame the client's credentials."""
-    answer = begin(internet, house, "https://storage.example/up?signature=s1gned")
-    internet.reply("storage.example", "/up", Reply(201), Reply(403))
-    assert send(house, "PUT", f"{location_of(answer)}?digest={DIGEST}", BEARER).status == 201
-    seen = internet.seen[-1]
-    assert (seen.host, seen.body, seen.authorization) == ("storage.example", BLOB, None)
-    assert seen.query == (("signature", "s1gned"), ("digest", DIGEST))
-    assert send(house, "PUT", location_of(answer)).error == (502, "UNAVAILABLE")
 
 
 def test_a_redirected_body_is_sent_again_to_the_mirror(internet: Internet, house: House) -> None:

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Coroutine
 from typing import Any
 
@@ -74,13 +73,6 @@ def test_only_headers_that_describe_the_content_are_passed_on(
     assert sorted(answer.headers) == sorted({**own, **headers}.items())
 
 
-def test_rate_limits_and_warnings_are_passed_on(internet: Internet, house: House) -> None:
-    fields = (("RateLimit-Limit", "100;w=21600"), ("RateLimit-Remaining", "76"), ("Warning", '299 - "old"'))
-    internet.reply(HOST, TAG, GIVEN.having(*fields))
-    answer = house.get(K8S, TAG)
-    assert [(name, answer[name]) for name, _ in fields] == list(fields)
-
-
 @pytest.mark.parametrize("path", [TAG, BLOB, LIST, "/v2/", "/v2/a/manifests/nope"])
 def test_an_answer_to_credentials_is_private(house: House, path: str) -> None:
     """No cache on the way may give it to others, and no browser takes it for a page."""
@@ -140,14 +132,6 @@ def test_a_web_page_becomes_an_error_with_its_status(
     assert answer["Docker-Distribution-Api-Version"] == "registry/2.0"
     head = house.ask("HEAD", K8S, path)
     assert (head.status, head["Content-Type"], head.body) == (status, "application/json", b"")
-
-
-def test_a_registrys_own_errors_are_kept(internet: Internet, house: House) -> None:
-    errors = [{"code": "DENIED", "message": "no", "detail": {"a": [1]}},
-              {"code": "X", "message": "", "detail": None}]  # fmt: skip
-    internet.reply(HOST, TAG, Reply(403, json.dumps({"errors": errors}).encode(), (JSON,)))
-    answer = house.get(K8S, TAG)
-    assert (answer.status, answer.json) == (403, {"errors": errors})
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Files sent to clients over real sockets by the kernel."""
+"""Bodies of responses over real sockets: files are sent by the kernel."""
 
 # mypy: allow-untyped-decorators
 
