@@ -192,6 +192,9 @@ class TestMakeMirror:
         assert agents == list(settings.upstreams.values())
 
 
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+
+
 class TestSwitchToAnotherUser:
     """A mirror that root starts with twistd's ``--uid``."""
 
@@ -207,7 +210,7 @@ class TestSwitchToAnotherUser:
         twistd.parseOptions([*arguments, "dockmirror", f"--config={path}/settings", *own])
         makeService(twistd.subOptions)
 
-    @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+    @as_root
     @pytest.mark.parametrize("arguments", [("--uid=65534", "--gid=65533"), ("--uid=65534",)])
     def test_created_files_belong_to_that_user(self, tmp_path: Path, arguments: tuple[str, ...]) -> None:
         group = 65533 if len(arguments) > 1 else getpwuid(65534).pw_gid
@@ -223,7 +226,7 @@ class TestSwitchToAnotherUser:
         self.start(tmp_path)
         assert {path.stat().st_uid for path in (tmp_path / "cache").rglob("*")} == {os.geteuid()}
 
-    @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+    @as_root
     def test_a_directory_that_cannot_be_created_is_refused_by_its_key(self, tmp_path: Path) -> None:
         (tmp_path / "state").touch()
         with pytest.raises(SystemExit, match=r"^dockmirror: access.keys: .*state") as raised:
@@ -265,10 +268,14 @@ def record_reads(settings: Settings) -> tuple[Settings, set[str]]:
     return same, read
 
 
-def make_reload(house: House, **settings: Any) -> SettingsReload:
-    """Return a reload of a mirror to these settings."""
+def reload(house: House, **settings: Any) -> None:
+    """Reload a mirror with these settings."""
     before, reactor = load({"domain": OWN}, {}), RecordingReactor()
-    return SettingsReload(before, lambda: load(settings, {}), as_coroutine(house.serving.apply), reactor)
+    now(
+        SettingsReload(
+            before, lambda: load(settings, {}), as_coroutine(house.serving.apply), reactor
+        ).reload()
+    )
 
 
 def as_coroutine(apply: Callable[[Settings], None]) -> Callable[[Settings], Coroutine[Any, Any, None]]:
@@ -285,7 +292,7 @@ def test_new_settings_apply_to_new_requests_and_running_ones_continue() -> None:
     running = house.connect().ask("GET", "k8s.mirror.example", PATH)
     keep_alive = house.connect().ask("GET", "k8s.mirror.example", "/v2/")
     with logged() as texts:
-        now(make_reload(house, domain="other.example", log_format="json").reload())
+        reload(house, domain="other.example", log_format="json")
     assert "settings reloaded" in texts[0]
     assert running.answer.body == LAYER
     assert keep_alive.ask("GET", "k8s.mirror.example", "/v2/").answer.status == 404
@@ -306,7 +313,7 @@ def test_new_settings_apply_to_new_requests_and_running_ones_continue() -> None:
 def test_invalid_settings_change_nothing_and_are_logged(settings: dict[str, Any], message: str) -> None:
     house = House(Internet())
     with logged() as texts:
-        now(make_reload(house, domain="other.example", **settings).reload())
+        reload(house, domain="other.example", **settings)
     (text,) = texts
     assert "cannot reload the settings, keeping the previous ones" in text
     assert message in text
@@ -376,7 +383,7 @@ def test_the_audit_log_continues_in_a_new_file_after_rotation(tmp_path: Path) ->
     house.get(OWN, "/v2/")
     audit.rename(tmp_path / "old")
     house.get(OWN, "/v2/library/busybox/manifests/latest")
-    now(make_reload(house, domain=OWN, access={"audit": str(audit)}).reload())
+    reload(house, domain=OWN, access={"audit": str(audit)})
     house.get(OWN, "/")
     assert len((tmp_path / "old").read_text().splitlines()) == 2
     assert len(audit.read_text().splitlines()) == 1
@@ -395,8 +402,8 @@ def test_the_mirrors_own_pulls_use_the_settings_in_force() -> None:
 
     with pytest.raises(NameUnknown):
         fetch()
-    now(make_reload(house, upstreams={"lan": {"url": "https://lan.example"}}).reload())
+    reload(house, upstreams={"lan": {"url": "https://lan.example"}})
     fetch().body.discard()
     with logged():
-        now(make_reload(house, access={"audit": "/nowhere/log"}).reload())
+        reload(house, access={"audit": "/nowhere/log"})
     fetch().body.discard()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from itertools import product
 
 import pytest
 from hypothesis import given
@@ -200,11 +201,8 @@ def test_a_proxy_that_hides_the_client_is_refused(name: str) -> None:
 @pytest.mark.parametrize(
     ("header", "value"),
     [
-        *(("X-Forwarded-Proto", value) for value in ("", "ftp", "https,", "javascript", "https://")),
-        *(
-            ("X-Forwarded-Host", value)
-            for value in ("", "a/b", "a b", 'a"', "a:port", "a:1:2", "a@b", "a\r\nb", "é")
-        ),
+        *product(["X-Forwarded-Proto"], ["", "ftp", "https,", "javascript", "https://"]),
+        *product(["X-Forwarded-Host"], ["", "a/b", "a b", 'a"', "a:port", "a:1:2", "a@b", "a\r\nb", "é"]),
     ],
 )
 def test_an_invalid_scheme_or_host_of_a_proxy_is_refused(header: str, value: str) -> None:

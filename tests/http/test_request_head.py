@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from dockmirror.http.request_head import HeadBuffer, find_head_end, to_origin_form
 from dockmirror.oci.errors import RegistryError
@@ -44,29 +42,6 @@ def test_control_characters_are_refused_at_once(control: bytes) -> None:
     with pytest.raises(RegistryError) as caught:
         find_head_end(bytearray(b"GET /" + control + b"x"), 0, LIMIT)
     assert caught.value.status == 400
-
-
-def outcome(received: bytes, step: int) -> object:
-    """Return the result for bytes that arrive in pieces of one size."""
-    scanned = 0
-    for arrived in range(step, len(received) + step, step):
-        seen = received[:arrived]
-        try:
-            end = find_head_end(bytearray(seen), scanned, 32)
-        except RegistryError as error:
-            return error.status
-        if end is not None:
-            return end
-        scanned = len(seen)
-    return None
-
-
-@given(
-    st.lists(st.sampled_from([b"G", b"\r\n", b"\r", b"\n", b"\x00", b"\r\n\r\n", b"abcdefgh"])).map(b"".join)
-)
-def test_pieces_make_no_difference(received: bytes) -> None:
-    """Scanning only the new bytes finds the same as scanning all."""
-    assert {outcome(received, step) for step in (1, 2, 3, 7)} <= {outcome(received, len(received) or 1)}
 
 
 @pytest.mark.parametrize(

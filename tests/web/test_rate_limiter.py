@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from ipaddress import ip_network
 from mmap import mmap
 from typing import Any
@@ -106,16 +105,6 @@ def test_a_window_begins_with_the_first_request_of_a_network(counters: RateCount
     counters.add(ONE, 161.0, 60, bytes=2**40)
     assert counters.current_window(ONE, 170.0, 60) == WindowCount(161.0, 0, 2**40)
     assert counters.current_window(ONE, 100.0, 60) == WindowCount(100.0, 0, 0)
-
-
-def test_processes_with_the_same_memory_count_together() -> None:
-    descriptor = os.memfd_create("counters")
-    os.ftruncate(descriptor, COUNTERS_SIZE)
-    processes = [RateCounters(memoryview(mmap(descriptor, COUNTERS_SIZE))) for _ in range(2)]
-    for time, process in enumerate(processes, 1):
-        process.add(ONE, float(time), 60, requests=1)
-    assert [each.current_window(ONE, 3.0, 60) for each in processes] == [WindowCount(1.0, 2, 0)] * 2
-    os.close(descriptor)
 
 
 def test_the_network_with_the_oldest_window_is_evicted() -> None:

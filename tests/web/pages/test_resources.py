@@ -105,13 +105,6 @@ def test_pages_use_the_scheme_and_host_of_the_request(house: House, host: str, s
     assert f"{host}/docker.io/library/busybox" in body
 
 
-def test_pages_behind_a_proxy_use_the_address_of_the_proxy(internet: Internet) -> None:
-    house = House(internet, trust_proxy=["192.168.1.1"])
-    forwarded = ("X-Forwarded-For: 10.0.0.9", "X-Forwarded-Proto: https", "X-Forwarded-Host: mirror.example")
-    config = json.loads(house.get("backend", "/client/docker", *forwarded).body)
-    assert config == {"registry-mirrors": ["https://mirror.example"]}
-
-
 def test_a_virtual_host_configures_clients_for_the_own_host(house: House) -> None:
     """It needs no login."""
     body = page(house.get(DOCKER, "/", HTML))

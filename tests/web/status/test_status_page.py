@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 from xml.etree import ElementTree
 
@@ -21,8 +22,7 @@ from dockmirror.status.status_values import (
     Usage,
     WorkerState,
 )
-from dockmirror.web.pages.page import LANGUAGES
-from dockmirror.web.status import status_text
+from dockmirror.web.pages.page import LANGUAGES, Language
 from dockmirror.web.status.cache_section import (
     Bar,
     count_hours,
@@ -33,6 +33,16 @@ from dockmirror.web.status.cache_section import (
 )
 from dockmirror.web.status.overview import ReadinessState, Status
 from dockmirror.web.status.status_page import render_status
+from dockmirror.web.status.status_text import (
+    describe_failure,
+    describe_last_request,
+    describe_progress,
+    describe_quota,
+    display_names,
+    format_percent,
+    render_status_text,
+    sort_by_state,
+)
 from tests.stacks import Outcome
 
 ENGLISH = LANGUAGES["en"]
@@ -125,7 +135,7 @@ def test_every_section_has_a_sentence_for_no_data(code: str) -> None:
         assert root.get("lang") == code
         assert ("the disk cannot be written: full" in text(root)) == (state == "degraded")
         assert not list(root.iter("svg"))
-    written = status_text.render_status_text(make_status(WorkerState(cache=CacheUsage(0, 1))), "m", say)
+    written = render_status_text(make_status(WorkerState(cache=CacheUsage(0, 1))), "m", say)
     assert written.count("\n\n") == 5
     assert say("status.no_fetches") in written
     assert say("status.no_popular") in written
@@ -165,8 +175,8 @@ Most pulled
     repository     manifests  sent
     docker.io/a/b  12         2.0 MB
 """
-    assert status_text.render_status_text(status, "m:9464", ENGLISH) == expected
-    without = status_text.render_status_text(make_status(WorkerState(), "degraded"), "m", ENGLISH)
+    assert render_status_text(status, "m:9464", ENGLISH) == expected
+    without = render_status_text(make_status(WorkerState(), "degraded"), "m", ENGLISH)
     assert without.count("No cache: ") == 2
 
 
@@ -214,49 +224,41 @@ def test_failing_upstreams_come_first() -> None:
     well, bad = upstream("well", AddressStatus("w", 9.0)), upstream("bad", AddressStatus("b", 1.0, 9.0, "no"))
     new = upstream("new", AddressStatus("n"))
     resting = upstream("rests", AddressStatus("r", 9.0), rests=NOW + 5)
-    assert status_text.sort_by_state((new, well, resting, bad), NOW) == [bad, resting, well, new]
+    assert sort_by_state((new, well, resting, bad), NOW) == [bad, resting, well, new]
 
 
 def test_upstreams_that_share_a_registry_have_their_own_names_as_well() -> None:
     three = [upstream("a"), upstream("b", registry="x.io"), upstream("c", registry="x.io")]
-    assert status_text.display_names(three) == {"a": "a.io", "b": "x.io (b)", "c": "x.io (c)"}
+    assert display_names(three) == {"a": "a.io", "b": "x.io (b)", "c": "x.io (c)"}
 
 
-@pytest.mark.parametrize(
-    ("of", "phrase"),
-    [
-        (upstream("a", AddressStatus("a")), ""),
-        (upstream("a", AddressStatus("a", 990.0), AddressStatus("b", 1.0, 995.0)), "last request 5 s ago"),
-        (upstream("a", AddressStatus("a", 1001.0), rests=1020.0), "last request 0 s ago, paused for 20 s"),
-        (upstream("a", AddressStatus("a", 990.0), rests=999.0), "last request 10 s ago"),
-    ],
-)
-def test_the_last_request_at_any_address_and_the_pause_are_described(of: UpstreamStatus, phrase: str) -> None:
-    assert status_text.describe_last_request(of, NOW, ENGLISH) == phrase
+DESCRIBED = [
+    (describe_last_request, upstream("a", AddressStatus("a")), ""),
+    (
+        describe_last_request,
+        upstream("a", AddressStatus("a", 990.0), AddressStatus("b", 1.0, 995.0)),
+        "last request 5 s ago",
+    ),
+    (
+        describe_last_request,
+        upstream("a", AddressStatus("a", 1001.0), rests=1020.0),
+        "last request 0 s ago, paused for 20 s",
+    ),
+    (describe_last_request, upstream("a", AddressStatus("a", 990.0), rests=999.0), "last request 10 s ago"),
+    (describe_failure, AddressStatus("a", 1.0), ""),
+    (describe_failure, AddressStatus("a", 990.0, 400.0, "it was slow"), "Failed 10 min ago: it was slow"),
+    (describe_quota, None, ""),
+    (describe_quota, Quota(1.0, 100), ""),
+    (describe_quota, Quota(940.0, 100, 7), "7 of 100 pulls left, 60 s ago"),
+    (describe_quota, Quota(940.0, None, 0), "0 pulls left, 60 s ago"),
+]
 
 
-@pytest.mark.parametrize(
-    ("address", "phrase"),
-    [
-        (AddressStatus("a", 1.0), ""),
-        (AddressStatus("a", 990.0, 400.0, "it was slow"), "Failed 10 min ago: it was slow"),
-    ],
-)
-def test_the_last_failure_is_described_even_when_it_is_over(address: AddressStatus, phrase: str) -> None:
-    assert status_text.describe_failure(address, NOW, ENGLISH) == phrase
-
-
-@pytest.mark.parametrize(
-    ("quota", "phrase"),
-    [
-        (None, ""),
-        (Quota(1.0, 100), ""),
-        (Quota(940.0, 100, 7), "7 of 100 pulls left, 60 s ago"),
-        (Quota(940.0, None, 0), "0 pulls left, 60 s ago"),
-    ],
-)
-def test_a_quota_is_described_as_far_as_the_upstream_has_stated_it(quota: Quota | None, phrase: str) -> None:
-    assert status_text.describe_quota(quota, NOW, ENGLISH) == phrase
+@pytest.mark.parametrize(("describe", "value", "phrase"), DESCRIBED)
+def test_states_are_described_as_far_as_they_are_known(
+    describe: Callable[[Any, float, Language], str], value: object, phrase: str
+) -> None:
+    assert describe(value, NOW, ENGLISH) == phrase
 
 
 @pytest.mark.parametrize(
@@ -270,10 +272,6 @@ def test_a_quota_is_described_as_far_as_the_upstream_has_stated_it(quota: Quota 
 def test_progress_is_described_as_far_as_it_is_known(
     held: int, size: int | None, pace: float | None, phrase: str
 ) -> None:
-    download = DownloadStatus("r.io", "sha256:a", (), held, size, pace)
-    assert status_text.describe_progress(download, ENGLISH) == phrase
-
-
-def test_a_share_of_nothing_is_a_dash() -> None:
-    shares = [status_text.format_percent(part, whole) for part, whole in ((1, 3), (0, 3), (0, 0))]
-    assert shares == ["33 %", "0 %", "—"]
+    """A share of nothing is a dash."""
+    assert describe_progress(DownloadStatus("r.io", "sha256:a", (), held, size, pace), ENGLISH) == phrase
+    assert (format_percent(1, 3), format_percent(0, 3), format_percent(0, 0)) == ("33 %", "0 %", "—")
