@@ -12,12 +12,11 @@ from twisted.web.resource import Resource
 
 from ..archive.archive_plan import ArchivePlan, ContentSlice
 from ..archive.exporter import ArchiveExporter, ExportedArchive
-from ..http.server_request import ServerRequest
+from ..http.server_request import ServerRequest, parse_query, parse_range
 from ..interfaces import Answer
 from ..oci.errors import RegistryError, Unsupported
 from ..oci.platform import Platform
 from ..oci.reference import Reference, Repository
-from .query import parse_query, parse_range
 from .respond import respond
 
 ParseImage = Callable[[str], tuple[Repository, Reference]]
@@ -65,8 +64,8 @@ def _answer(request: ServerRequest, repository: Repository, archive: ExportedArc
     requested = parse_range(request, etag)
     part = requested.resolve(plan.size)[0] if requested and requested.single else None
     if part is None:
-        return Answer(archive.content(0, plan.size), headers=headers)
-    return Answer(archive.content(part.first, part.last + 1), 206, part, headers=headers)
+        return Answer(archive.body(0, plan.size), headers=headers)
+    return Answer(archive.body(part.first, part.last + 1), 206, part, headers=headers)
 
 
 def _etag(plan: ArchivePlan) -> str:

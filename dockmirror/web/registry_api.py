@@ -7,7 +7,14 @@ from twisted.web.resource import Resource
 
 from ..body.in_memory import BytesBody, NoBody, collect
 from ..headers import first, lines
-from ..http.server_request import ServerRequest
+from ..http.server_request import (
+    Parameters,
+    ServerRequest,
+    parse_credentials,
+    parse_pairs,
+    parse_query,
+    parse_range,
+)
 from ..interfaces import Answer, IBody, IRegistry, ITokenService, IWritableRegistry
 from ..oci.challenge import find_challenge
 from ..oci.descriptor import Descriptor
@@ -19,7 +26,6 @@ from ..oci.scope import Scope, parse_scopes
 from ..oci.token import TokenRequest
 from ..oci.write import Write, WriteResult, is_upload_path, parse_write
 from .filter import RefusalResource
-from .query import Parameters, parse_credentials, parse_pairs, parse_query, parse_range
 from .respond import respond
 
 

@@ -83,9 +83,7 @@ def test_a_listener_has_a_large_backlog_unless_the_operator_sets_one(endpoint: s
         ("systemd:domain=INET6:name=x", r"^listen: expected a server endpoint, not 'systemd:"),
     ],
 )
-def test_an_unusable_endpoint_is_refused_in_one_line_that_names_the_setting(
-    tmp_path: Path, endpoint: str, message: str
-) -> None:
+def test_an_unusable_endpoint_is_refused_by_its_setting(tmp_path: Path, endpoint: str, message: str) -> None:
     directories = CertificateDirectories(tmp_path, "m.example", reactor)
     with pytest.raises(ConfigurationError, match=message) as raised:
         make_listener("listen.0", endpoint, HttpSite(Resource(), reactor), reactor, directories)

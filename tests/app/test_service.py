@@ -63,7 +63,7 @@ def parse_options(*arguments: str) -> Settings:
 
 
 class TestOptions:
-    def test_options_win_over_the_file_and_the_environment(
+    def test_options_win_over_file_and_environment(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
         """They keep their order; without options there are defaults."""
@@ -96,9 +96,7 @@ class TestOptions:
             (["--config", "/nowhere.toml"], "/nowhere.toml"),
         ],
     )
-    def test_an_invalid_option_is_refused_in_one_line_that_names_it(
-        self, arguments: list[str], key: str
-    ) -> None:
+    def test_an_invalid_option_is_refused_by_its_name(self, arguments: list[str], key: str) -> None:
         with pytest.raises(SystemExit) as raised:
             parse_options(*arguments)
         assert key in str(raised.value)
@@ -159,7 +157,7 @@ class TestMakeMirror:
         ],
     )
     @pytest.mark.parametrize("key", ["listen.0", "operations"])
-    def test_an_address_in_use_is_refused_in_one_line_that_names_the_setting(
+    def test_an_address_in_use_is_refused_by_its_setting(
         self, key: str, error: Exception, reason: str
     ) -> None:
         class FailingListener(Service):
@@ -340,9 +338,7 @@ def test_settings_that_need_a_restart_are_logged_at_each_reload() -> None:
 @pytest.mark.parametrize(
     ("before", "new", "size"), [("0", "1GB", 0), ("1GB", "0", 10**9), ("1GB", "2GB", 2 * 10**9)]
 )
-def test_the_cache_size_can_change_but_not_the_existence_of_the_cache(
-    before: str, new: str, size: int
-) -> None:
+def test_a_reload_changes_the_cache_size_but_adds_no_cache(before: str, new: str, size: int) -> None:
     applied: list[Settings] = []
     old, loaded = (load({"cache_size": each, "cache": "/cache"}, {}) for each in (before, new))
     service = SettingsReload(old, lambda: loaded, as_coroutine(applied.append), RecordingReactor())

@@ -27,9 +27,7 @@ PIECES = st.lists(st.tuples(st.booleans(), st.binary(max_size=20)), max_size=8)
 
 
 @given(PIECES, st.integers(0, 200), st.integers(0, 200))
-def test_any_part_equals_that_part_of_the_archive(
-    pieces: list[tuple[bool, bytes]], start: int, stop: int
-) -> None:
+def test_any_part_of_a_plan_can_be_read(pieces: list[tuple[bool, bytes]], start: int, stop: int) -> None:
     """The length is known before anything is read."""
     held = {Digest.of(data): data for _, data in pieces}
     plan = ArchivePlan(

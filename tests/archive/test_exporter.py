@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import pytest
 from zope.interface import implementer
 
-from dockmirror.archive.exporter import SMALL, ArchiveExporter, ExportedArchive
+from dockmirror.archive.exporter import UNCOUNTED_MEMORY, ArchiveExporter, ExportedArchive
 from dockmirror.body.in_memory import BytesBody
 from dockmirror.interfaces import Answer, IRegistry
 from dockmirror.oci.descriptor import Descriptor
@@ -87,7 +87,7 @@ def refused(exports: ArchiveExporter, digest: Digest) -> RegistryError:
 def test_manifests_that_are_too_large_are_refused(contents: Contents) -> None:
     """The refusal comes as early as possible, has the reason, and releases all memory."""
     index = contents.index([contents.manifest(LARGE) for _ in range(200)])
-    exports = ArchiveExporter(contents, largest=10 * LARGE, together=10 * LARGE)
+    exports = ArchiveExporter(contents, max_memory=10 * LARGE, max_total=10 * LARGE)
     error = refused(exports, index)
     assert (type(error), error.status) == (SizeInvalid, 413)
     assert f"more than {10 * LARGE} bytes" in str(error)
@@ -97,7 +97,7 @@ def test_manifests_that_are_too_large_are_refused(contents: Contents) -> None:
 
 def test_each_blob_counts_as_memory(contents: Contents) -> None:
     """Very many blobs are refused like large manifests."""
-    exports = ArchiveExporter(contents, largest=10 * LARGE)
+    exports = ArchiveExporter(contents, max_memory=10 * LARGE)
     exported(exports, contents.manifest(blobs=500))
     assert isinstance(refused(exports, contents.manifest(blobs=1000)), SizeInvalid)
 
@@ -105,7 +105,7 @@ def test_each_blob_counts_as_memory(contents: Contents) -> None:
 def test_large_archives_at_once_are_limited(contents: Contents) -> None:
     """Others are refused until one of them was sent or discarded."""
     one, other = (contents.manifest(4 * LARGE) for _ in range(2))
-    exports = ArchiveExporter(contents, together=5 * LARGE)
+    exports = ArchiveExporter(contents, max_total=5 * LARGE)
     for end in (ExportedArchive.close, _discarded, _delivered):
         archive = exported(exports, one)
         error = refused(exports, other)
@@ -115,29 +115,29 @@ def test_large_archives_at_once_are_limited(contents: Contents) -> None:
 
 
 def _discarded(archive: ExportedArchive) -> None:
-    archive.content(0, archive.plan.size).discard()
+    archive.body(0, archive.plan.size).discard()
 
 
 def _delivered(archive: ExportedArchive) -> None:
     recorder = Recorder()
-    assert watch(archive.content(0, archive.plan.size).deliver(recorder)) == [None]
+    assert watch(archive.body(0, archive.plan.size).deliver(recorder)) == [None]
     assert len(recorder.data) == archive.plan.size
 
 
 def test_small_archives_are_never_refused(contents: Contents) -> None:
     """The memory of large archives does not matter."""
-    exports = ArchiveExporter(contents, together=5 * LARGE)
+    exports = ArchiveExporter(contents, max_total=5 * LARGE)
     exported(exports, contents.manifest(4 * LARGE))
     for _ in range(10):
-        exported(exports, contents.manifest(SMALL // 2))
+        exported(exports, contents.manifest(UNCOUNTED_MEMORY // 2))
 
 
 def test_a_slow_client_keeps_the_memory_of_its_archive(contents: Contents) -> None:
     """No more is buffered than the client accepts."""
-    exports = ArchiveExporter(contents, together=5 * LARGE)
+    exports = ArchiveExporter(contents, max_total=5 * LARGE)
     image = contents.manifest(4 * LARGE)
     archive, recorder = exported(exports, image), Slow()
-    delivery = archive.content(0, archive.plan.size).deliver(recorder)
+    delivery = archive.body(0, archive.plan.size).deliver(recorder)
     outcome = watch(delivery)
     while len(recorder.data) < archive.plan.size - LARGE:
         assert isinstance(refused(exports, image), TooManyRequests)

@@ -173,7 +173,7 @@ def test_100_is_sent_once_when_the_body_is_wanted(client: Client, reader: BodyRe
 
 
 @pytest.mark.parametrize("sent", [HEAD + EXPECT + b"01", HEAD.replace(b"1.1", b"1.0") + EXPECT])
-def test_100_is_not_sent_for_a_body_that_comes_or_to_http_1_0(
+def test_100_is_not_sent_after_the_body_or_to_http_1_0(
     client: Client, reader: BodyReader, sent: bytes
 ) -> None:
     client.send(sent)
@@ -187,9 +187,7 @@ def test_100_is_not_sent_before_a_refusal(client: Client, reader: BodyReader) ->
     assert (client.line.answer.status, client.line.answer["Connection"]) == (403, "close")
 
 
-def test_after_an_early_response_the_rest_of_the_body_is_discarded(
-    client: Client, reader: BodyReader
-) -> None:
+def test_after_an_early_response_the_body_is_discarded(client: Client, reader: BodyReader) -> None:
     """None of it is taken for a request."""
     client.send(HEAD + b"\r\n01")
     reader.refuse(413)
@@ -267,9 +265,7 @@ def test_no_timer_is_left(client: Client, reader: BodyReader) -> None:
     "chunks",
     [b"x\r\n", b"-1\r\n", b"0x3\r\n012\r\n", b"3\r\n012xx", b"3\n012\n", b" 3\r\n012\r\n", b"+3\r\n012\r\n"],
 )  # fmt: skip
-def test_malformed_chunks_end_the_body_and_the_connection(
-    client: Client, reader: BodyReader, chunks: bytes
-) -> None:
+def test_malformed_chunks_end_the_connection(client: Client, reader: BodyReader, chunks: bytes) -> None:
     client.send(CHUNKED + b"\r\n")
     reader.read()
     client.send(chunks + GET)

@@ -19,17 +19,16 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.internet.threads import deferToThread
-from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
-from zope.interface import implementer
 
 from dockmirror.http.limits import HttpLimits
 from dockmirror.http.server import HttpSite, LimitedHTTPChannel
 from dockmirror.http.server_request import ServerRequest
 from dockmirror.oci.errors import RegistryError
 from tests.house import Answer, read_answers
+from tests.stacks import logged
 
 reactor: Any = twisted_reactor
 
@@ -138,21 +137,10 @@ def site() -> Site:
     return Site()
 
 
-@implementer(ILogObserver)
-class Failures(list[Failure]):
-    """The failures that are logged."""
-
-    def __call__(self, event: LogEvent) -> None:
-        if "log_failure" in event:
-            self.append(event["log_failure"])
-
-
 @pytest.fixture
-def failures() -> Iterator[Failures]:
-    logged = Failures()
-    globalLogPublisher.addObserver(logged)
-    yield logged
-    globalLogPublisher.removeObserver(logged)
+def failures() -> Iterator[list[str]]:
+    with logged() as texts:
+        yield texts
 
 
 def assert_refused(line: Line, status: int, code: str = "UNSUPPORTED") -> None:
@@ -272,9 +260,7 @@ class TestTime:
     @pytest.mark.parametrize(
         ("sent", "pause"), [([bytes([byte]) for byte in GET[:14]], 1), ([b"\r", b"\n"] * 14, 0.5)]
     )
-    def test_a_head_has_15_seconds_from_its_first_byte(
-        self, site: Site, sent: list[bytes], pause: float
-    ) -> None:
+    def test_a_head_has_15_seconds_in_all(self, site: Site, sent: list[bytes], pause: float) -> None:
         """Neither bytes now and then nor empty lines extend the time."""
         line = site.connect()
         for data in sent:
@@ -423,9 +409,7 @@ def test_100_is_sent_for_a_collected_body(site: Site) -> None:
     ("head", "status"),
     [(LARGE, 413), (LARGE.replace(b"auth", b"v2"), 200), (GET, 200), (b"PUT" + LARGE[4:], 405)],
 )
-def test_any_other_request_that_expects_100_gets_its_final_status(
-    site: Site, head: bytes, status: int
-) -> None:
+def test_other_requests_that_expect_100_get_a_final_status(site: Site, head: bytes, status: int) -> None:
     """There may be no body, or it is too large, or nobody reads it."""
     line = site.connect(head[:-2] + EXPECT)
     assert line.transport.value().startswith(b"HTTP/1.1 %d " % status)
@@ -435,14 +419,16 @@ def test_any_other_request_that_expects_100_gets_its_final_status(
 
 class TestFailing:
     @pytest.mark.parametrize("path", [b"/broken", b"/text"])
-    def test_a_failure_is_an_error_without_details(self, site: Site, failures: Failures, path: bytes) -> None:
+    def test_a_failure_is_an_error_without_details(
+        self, site: Site, failures: list[str], path: bytes
+    ) -> None:
         """The details are logged; the connection stays open."""
         line = site.connect(b"GET %b HTTP/1.1\r\nHost: h\r\n\r\n" % path + GET)
         assert (line.statuses, line.answers[0].error) == ([500, 200], (500, "UNKNOWN"))
         assert b"secret" not in line.transport.value()
         assert len(failures) == 1
 
-    def test_a_failure_within_a_response_cuts_it_off(self, site: Site, failures: Failures) -> None:
+    def test_a_failure_within_a_response_cuts_it_off(self, site: Site, failures: list[str]) -> None:
         """No client takes it for complete."""
         line = site.connect(b"GET /begun HTTP/1.1\r\nHost: h\r\n\r\n")
         assert line.transport.value().endswith(b"\r\n5\r\nbegun\r\n")
@@ -451,12 +437,12 @@ class TestFailing:
         assert [(request.is_cut_off, request.sentLength) for request in site.log] == [(True, 5)]
         assert len(failures) == 1
 
-    def test_a_failure_after_the_client_left_is_only_logged(self, site: Site, failures: Failures) -> None:
+    def test_a_failure_after_the_client_left_is_only_logged(self, site: Site, failures: list[str]) -> None:
         site.connect(LATER).leave()
         site.pages.seen[0].processingFailed(Failure(ZeroDivisionError()))
         assert (len(failures), len(site.log)) == (1, 1)
 
-    def test_an_error_keeps_no_headers_of_the_failed_response(self, site: Site, failures: Failures) -> None:
+    def test_an_error_keeps_no_headers_of_the_failed_response(self, site: Site, failures: list[str]) -> None:
         line = site.connect(LATER)
         site.pages.seen[0].setHeader(b"Docker-Content-Digest", b"sha256:00")
         site.pages.seen[0].processingFailed(Failure(ZeroDivisionError()))

@@ -290,9 +290,7 @@ def secured(site: HttpSite) -> Any:
 
 @pytest.mark.parametrize("wrap", [wrapped, secured])
 @ensureDeferred
-async def test_other_transports_than_plain_sockets_are_written_to(
-    path: Path, wrap: Callable[[HttpSite], Any]
-) -> None:
+async def test_other_transports_are_written_to(path: Path, wrap: Callable[[HttpSite], Any]) -> None:
     served = Served(path, wrap)
 
     def client(port: int) -> bytes:

@@ -53,7 +53,7 @@ def test_a_state_survives_json() -> None:
         ([UP], 10.0, "reachable"),
     ],
 )
-def test_an_upstream_is_reachable_by_one_address(
+def test_one_address_makes_it_reachable(
     addresses: list[AddressStatus], rests: float | None, state: str
 ) -> None:
     assert UpstreamStatus("u", "u.io", "u.m", tuple(addresses), rests).state(10.0) == state

@@ -36,9 +36,7 @@ def break_off(internet: Internet, *cuts: int, honour: bool = True) -> None:
 
 @on_both_hosts
 @pytest.mark.parametrize("honour", [True, False])
-def test_a_broken_download_is_resumed_by_range(
-    internet: Internet, house: House, host: str, honour: bool
-) -> None:
+def test_a_broken_download_is_resumed(internet: Internet, house: House, host: str, honour: bool) -> None:
     """The client notices nothing, also where the upstream ignores the range."""
     break_off(internet, 1000, 2000, honour=honour)
     client = house.connect().ask("GET", host, f"{PATH}?ns={HOST}")
@@ -75,9 +73,7 @@ def test_a_corrupt_small_blob_never_reaches_the_client(
 
 @on_both_hosts
 @pytest.mark.parametrize("body", [BLOB[:-1] + b"x", BLOB[:-1], BLOB + b"x"], ids=["end", "less", "more"])
-def test_a_corrupt_large_blob_is_cut_off_before_its_end(
-    internet: Internet, house: House, host: str, body: bytes
-) -> None:
+def test_a_corrupt_large_blob_is_cut_off(internet: Internet, house: House, host: str, body: bytes) -> None:
     internet.reply(HOST, PATH, Reply(200, body[:100_000], told=False, end="stalled"))
     client = house.connect().ask("GET", host, f"{PATH}?ns={HOST}")
     internet.go_on(body[100_000:])
@@ -101,9 +97,7 @@ def test_a_range_gets_206_even_if_the_upstream_ignores_ranges(
 
 
 @pytest.mark.parametrize("with_length", [True, False])
-def test_a_blob_has_its_length_if_the_upstream_stated_it(
-    internet: Internet, house: House, with_length: bool
-) -> None:
+def test_a_blob_has_the_length_that_was_stated(internet: Internet, house: House, with_length: bool) -> None:
     internet.reply(HOST, PATH, Reply(200, BLOB, told=with_length))
     answer = house.get(K8S, PATH)
     assert (answer.status, answer.body, answer.whole) == (200, BLOB, True)
@@ -136,9 +130,7 @@ def test_a_client_that_leaves_early_cancels_the_request(
 
 @on_both_hosts
 @pytest.mark.parametrize("first", [BEGUN, Reply(200, LAYER).cut(1000)])
-def test_a_transfer_ends_when_its_client_leaves(
-    internet: Internet, house: House, host: str, first: Reply
-) -> None:
+def test_a_transfer_ends_with_its_client(internet: Internet, house: House, host: str, first: Reply) -> None:
     """The rest is not requested any more."""
     internet.reply(HOST, LAYER_PATH, first, Reply(200, LAYER).cut(0))
     client = house.connect().ask("GET", host, f"{LAYER_PATH}?ns={HOST}")

@@ -61,7 +61,7 @@ def test_a_challenge_names_the_mirrors_token_service_and_the_clients_scope(
         ('Basic realm="x", bearer realm=unquoted,scope="repository:other:pull,push"',),
     ],
 )
-def test_challenges_of_the_upstream_are_replaced(
+def test_other_challenges_are_replaced(
     internet: Internet, house: House, path: str, sent: tuple[str, ...]
 ) -> None:
     """gcr.io sends none on repositories' paths."""
@@ -103,7 +103,7 @@ def test_a_registry_for_everybody_has_no_challenge(house: House) -> None:
     ("demand", "realm"),
     [('Basic realm="Registry Realm"', "Registry Realm"), ("Basic", BASIC), ('Basic realm="a\x1bb"', "a?b")],
 )
-def test_a_basic_challenge_is_relayed_with_a_safe_realm(
+def test_a_basic_challenge_is_relayed_safely(
     internet: Internet, house: House, demand: str, realm: str
 ) -> None:
     """Clients stop at an empty realm; characters that no header may hold are replaced."""

@@ -87,9 +87,7 @@ def test_metrics_of_the_mirror_have_the_format_of_prometheus(endpoint: Endpoint)
         ([WORKING, SILENT], "degraded", "the bucket fails: s3://b: no answer within 3 s"),
     ],
 )
-def test_a_mirror_with_a_failing_store_is_degraded_and_names_it(
-    checks: Sequence[StoreCheck], status: str, store: str
-) -> None:
+def test_a_failing_store_is_named_as_degraded(checks: Sequence[StoreCheck], status: str, store: str) -> None:
     answer = Endpoint(checks).get("/readyz")
     assert (answer.status, answer.json) == (200, {"status": status, "store": store})
 

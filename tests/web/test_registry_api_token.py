@@ -38,9 +38,7 @@ def test_a_login_is_relayed_with_its_parameters_and_nothing_else(internet: Inter
         {"grant_type": "refresh_token", "refresh_token": "r3fresh&=+ "},
     ],
 )
-def test_a_form_is_relayed_except_for_its_service(
-    internet: Internet, house: House, grant: dict[str, str]
-) -> None:
+def test_a_form_is_relayed_for_the_upstream(internet: Internet, house: House, grant: dict[str, str]) -> None:
     """Short names in scopes are completed, and a scope may stand in the query."""
     form = {**grant, "service": DOCKER, "client_id": "x", "scope": f"repository:{PRIVATE}:pull"}
     answer = house.post(DOCKER, "/v2/auth?scope=repository:a:pull", urlencode(form))
@@ -74,9 +72,7 @@ def test_a_token_is_sent_under_both_names_and_not_cached(internet: Internet, hou
 
 
 @pytest.mark.parametrize("path", ["/v2/%61uth", "/v2%2Fauth", "/v2/auth/"])
-def test_another_spelling_of_the_path_is_not_the_token_service(
-    internet: Internet, house: House, path: str
-) -> None:
+def test_other_spellings_of_the_path_are_unknown(internet: Internet, house: House, path: str) -> None:
     assert house.get(DOCKER, path).status in (400, 404)
     assert internet.seen == []
 
@@ -103,9 +99,7 @@ def test_a_refusal_of_the_token_service_is_passed_on_and_not_cached(
 
 
 @pytest.mark.parametrize("form", [True, False])
-def test_an_open_registry_has_a_marker_token_that_it_never_sees(
-    internet: Internet, house: House, form: bool
-) -> None:
+def test_an_open_registry_never_sees_its_marker_token(internet: Internet, house: House, form: bool) -> None:
     query = "scope=repository:pause:pull"
     answer = house.post(K8S, "/v2/auth", query) if form else house.get(K8S, f"/v2/auth?{query}", LOGIN)
     token = answer.json["token"]
@@ -143,9 +137,7 @@ def test_a_body_of_another_type_or_size_is_refused(
     ("framing", "body"),
     [("Transfer-Encoding: chunked", b"3\r\na=b\r\n0\r\n\r\n"), ("Content-Length: 3", b"a=b")],
 )
-def test_a_form_may_be_chunked_and_its_type_may_have_parameters(
-    internet: Internet, house: House, framing: str, body: bytes
-) -> None:
+def test_a_form_may_be_chunked(internet: Internet, house: House, framing: str, body: bytes) -> None:
     client = house.connect().ask("POST", DOCKER, "/v2/auth", f"{FORM}; charset=utf-8", framing, body=body)
     assert client.answer.status == 200
     assert dict(internet.asked(AUTH)[0].form)["a"] == "b"

@@ -75,9 +75,7 @@ def send(house: House, method: str, path: str, *headers: str, body: bytes = BLOB
         "u-1?_state=a%2Fb%3D",
     ],
 )
-def test_an_upload_continues_at_a_location_of_the_mirror(
-    internet: Internet, house: House, location: str
-) -> None:
+def test_an_upload_continues_at_the_mirror(internet: Internet, house: House, location: str) -> None:
     """The upstream is asked at its own."""
     answer = begin(internet, house, location)
     fields = ("Docker-Upload-UUID", "OCI-Chunk-Min-Length", "X-Secret")
@@ -215,9 +213,7 @@ def test_a_write_never_uses_the_mirrors_own_credentials(internet: Internet, hous
         ("mirror.example", "/v2/docker.io/library/a/blobs/uploads/"),
     ],
 )
-def test_a_write_needs_a_virtual_host_where_the_operator_allows_it(
-    internet: Internet, house: House, host: str, path: str
-) -> None:
+def test_writes_need_a_virtual_host(internet: Internet, house: House, host: str, path: str) -> None:
     answer = house.ask("POST", host, path)
     assert (answer.error, answer["Allow"], internet.seen) == ((405, "UNSUPPORTED"), "GET, HEAD", [])
 
@@ -232,9 +228,7 @@ def test_a_write_needs_a_virtual_host_where_the_operator_allows_it(
         ("GET", UPLOADS, "POST"),
     ],
 )
-def test_other_methods_get_405_with_the_allowed_ones(
-    internet: Internet, house: House, method: str, path: str, allow: str
-) -> None:
+def test_other_methods_get_405(internet: Internet, house: House, method: str, path: str, allow: str) -> None:
     answer = house.ask(method, K8S, path)
     assert (answer.error, answer["Allow"], internet.seen) == ((405, "UNSUPPORTED"), allow, [])
 
@@ -243,9 +237,7 @@ def test_other_methods_get_405_with_the_allowed_ones(
     ("method", "path"),
     [("POST", "/v2/A/blobs/uploads/"), ("PUT", "/v2/a/manifests/-"), ("POST", f"{UPLOADS}?digest=x")],
 )
-def test_an_invalid_name_is_refused_before_the_body(
-    internet: Internet, house: House, method: str, path: str
-) -> None:
+def test_an_invalid_name_is_refused_at_once(internet: Internet, house: House, method: str, path: str) -> None:
     client = house.connect().ask(method, K8S, path, LENGTH, "Expect: 100-continue")
     assert (client.answer.status, internet.seen) == (400, [])
 

@@ -119,7 +119,7 @@ def test_a_client_that_has_the_content_gets_304_without_a_body(house: House, pat
 
 @pytest.mark.parametrize("status", [400, 403, 404, 429, 451, 503, 520])
 @pytest.mark.parametrize(("path", "unknown"), [(TAG, "MANIFEST"), (BLOB, "BLOB"), (LIST, "NAME")])
-def test_a_web_page_becomes_an_error_with_its_status(
+def test_a_web_page_becomes_an_error(
     internet: Internet, house: House, path: str, unknown: str, status: int
 ) -> None:
     page = Reply(status, b"<html>no</html>", (("Content-Type", "text/html"), ("Retry-After", "7")))
@@ -177,17 +177,13 @@ def test_an_unusable_answer_is_an_error(
 
 
 @pytest.mark.parametrize("reply", [Reply(416, b"", (("Content-Range", "bytes */19"),)), Reply(200, BODY)])
-def test_a_range_beyond_the_content_is_416_with_its_size(
-    internet: Internet, house: House, reply: Reply
-) -> None:
+def test_a_range_beyond_the_content_is_416(internet: Internet, house: House, reply: Reply) -> None:
     internet.reply(HOST, BLOB, reply)
     answer = house.get(K8S, BLOB, "Range: bytes=99-")
     assert (answer.error, answer["Content-Range"]) == ((416, "RANGE_INVALID"), "bytes */19")
 
 
-def test_an_unexpected_exception_is_logged_and_answered_without_details(
-    internet: Internet, house: House
-) -> None:
+def test_an_unexpected_exception_is_answered_without_details(internet: Internet, house: House) -> None:
     internet.agent.failing[HOST] = ZeroDivisionError("a secret")
     with logged() as log:
         answer = house.get(K8S, TAG)

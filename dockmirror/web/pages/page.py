@@ -18,8 +18,7 @@ from twisted.web.template import Tag, flattenString, tags
 from ...client_config.snippet import Snippet
 from ...headers import lines
 from ...http.access import ClientAddress
-from ...http.server_request import ServerRequest
-from ..query import parse_query
+from ...http.server_request import ServerRequest, parse_query
 
 ENGLISH = "en"
 

@@ -57,9 +57,7 @@ def texts(root: ElementTree.Element, tag: str) -> list[str]:
     ],
 )
 @on_both_hosts
-def test_browsers_get_html_programs_json_and_terminals_text(
-    house: House, host: str, accept: tuple[str, ...], kind: str
-) -> None:
+def test_the_media_type_is_negotiated(house: House, host: str, accept: tuple[str, ...], kind: str) -> None:
     answer = house.get(host, "/", *accept)
     assert (answer.status, answer["Content-Type"]) == (200, kind)
     assert "Accept" in str(answer["Vary"])
@@ -153,9 +151,7 @@ def test_an_unknown_client_gets_404_with_the_known_ones(house: House, path: str)
 
 
 @on_both_hosts
-def test_archives_are_offered_at_the_own_host_if_export_is_enabled(
-    internet: Internet, house: House, host: str
-) -> None:
+def test_archives_are_offered_if_export_is_enabled(internet: Internet, house: House, host: str) -> None:
     line = f'curl -C - -o busybox.tar "http://{OWN}/export?image=docker.io/library/busybox:latest'
     enabled = House(internet, export=True)
     assert line in enabled.get(host, "/").body.decode()
@@ -195,9 +191,7 @@ def test_paths_that_a_client_requested_are_escaped(house: House) -> None:
         ("/?lang=xx", ("Accept-Language: zh",), "zh"),
     ],
 )
-def test_pages_are_in_the_language_of_the_query_or_the_browser(
-    house: House, path: str, headers: tuple[str, ...], code: str
-) -> None:
+def test_the_language_is_negotiated(house: House, path: str, headers: tuple[str, ...], code: str) -> None:
     for host, status in ((OWN, 200), (UNKNOWN, 404)):
         assert f'<html lang="{code}">' in page(house.get(host, path, HTML, *headers), status)
 
@@ -235,9 +229,7 @@ def test_a_browser_at_an_unknown_host_gets_links_to_the_known_ones(house: House,
 
 
 @pytest.mark.parametrize("accept", [(), ("Accept: */*",), (JSON,)])
-def test_a_program_at_an_unknown_host_gets_a_sentence_and_the_routes(
-    house: House, accept: tuple[str, ...]
-) -> None:
+def test_a_program_at_an_unknown_host_gets_the_routes(house: House, accept: tuple[str, ...]) -> None:
     answer = house.get(UNKNOWN, "/", *accept)
     assert answer.error == (404, "UNSUPPORTED")
     assert answer.message == (

@@ -269,9 +269,7 @@ def test_states_are_described_as_far_as_they_are_known(
         (50_000_000, None, 1_000_000.0, "50 MB · 1.0 MB/s"),
     ],
 )
-def test_progress_is_described_as_far_as_it_is_known(
-    held: int, size: int | None, pace: float | None, phrase: str
-) -> None:
+def test_progress_is_described_as_known(held: int, size: int | None, pace: float | None, phrase: str) -> None:
     """A share of nothing is a dash."""
     assert describe_progress(DownloadStatus("r.io", "sha256:a", (), held, size, pace), ENGLISH) == phrase
     assert (format_percent(1, 3), format_percent(0, 3), format_percent(0, 0)) == ("33 %", "0 %", "—")
