@@ -38,7 +38,7 @@ from ..store.threads import RunInThread, run_in_pool
 from ..store.tiered.tiered_store import TieredStore, open_tiered_store
 from ..store.upload_staging import LocalUploadStaging
 from ..store.usage_report import UsageReport
-from ..web.status.overview import StoreCheck
+from ..web.readiness import StoreCheck
 
 THREADS = 8
 """Threads for file operations; nothing else runs in them."""

@@ -27,9 +27,10 @@ from ..tls.acme_store import AcmeStore
 from ..users.htpasswd import Htpasswd
 from ..users.user_tokens import UserTokens, read_signing_keys
 from ..web.access_log import AccessLog, AuditLog, Write
-from ..web.auth import AuthFilter, FailedLogins
+from ..web.auth import AuthFilter
 from ..web.connection_limit import ConnectionLimit, ConnectionLimitedSite
 from ..web.export_resource import ExportResource
+from ..web.failed_logins import FailedLogins
 from ..web.filter import AcmeChallengeRoute, HealthRoute, RefusalResource
 from ..web.pages.resources import PageFactory, UnknownHost
 from ..web.rate_limiter import RateCounters, RateLimiter

@@ -18,9 +18,9 @@ from ..http.server import HttpSite
 from ..metrics import Metrics
 from ..status.cache_series import CacheSeries, PullCounts
 from ..status.status_values import CacheUsage, UpstreamHealthTable, UpstreamStatus, WorkerState, merge_states
+from ..web.readiness import ReadinessCheck, ReadinessState
 from ..web.recent_requests import RecentRequests, RequestCounter
 from ..web.shared_tables import SharedTables
-from ..web.status.overview import ReadinessCheck, ReadinessState
 from ..workers.merge_metrics import format_metrics, merge_metrics, select_cumulative
 from ..workers.worker_pool import RpcError
 from .cache import CacheParts

@@ -16,8 +16,8 @@ from twisted.logger import globalLogBeginner, textFileLogObserver
 from ..config.settings import Settings
 from ..status.status_values import WorkerState
 from ..system.reactor_services import GracefulShutdown
+from ..web.readiness import ReadinessState
 from ..web.shared_tables import SharedTables
-from ..web.status.overview import ReadinessState
 from ..workers.sockets import InheritedSocketsReactor, ListeningSocket, inherited_endpoint
 from ..workers.worker_pool import RpcChannel, RpcMethods
 from .listeners import listen_endpoints, make_listeners

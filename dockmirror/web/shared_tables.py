@@ -10,7 +10,7 @@ from ..status import cache_series
 from ..status.cache_series import PULL_COUNTS_SIZE
 from ..system import shared_table
 from . import rate_limiter, recent_requests
-from .auth import FAILED_LOGINS_SIZE
+from .failed_logins import FAILED_LOGINS_SIZE
 
 _PARTS = (
     rate_limiter.COUNTERS_SIZE,

@@ -14,7 +14,8 @@ from twisted.internet.defer import Deferred
 from dockmirror.app.telemetry import ProcessTelemetry, read_worker_state
 from dockmirror.http.server import HttpSite
 from dockmirror.web.operations_endpoint import OperationsResource
-from dockmirror.web.status.overview import STORE_TIMEOUT, ReadinessCheck, StatusOverview, StoreCheck
+from dockmirror.web.readiness import STORE_TIMEOUT, ReadinessCheck, StoreCheck
+from dockmirror.web.status.overview import StatusOverview
 from tests.house import Answer, Connection, House
 from tests.internet import Internet
 from tests.scraped import parsed

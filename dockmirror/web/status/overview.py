@@ -1,80 +1,17 @@
-"""The readiness and the status of the mirror, of all of its processes together."""
+"""The status of the mirror, of all of its processes together."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Protocol
 
 from attrs import frozen
-from twisted.internet.defer import Deferred
-from twisted.internet.defer import TimeoutError as TookTooLong
 from twisted.internet.interfaces import IReactorTime
 
-from ...http.server import HttpSite
 from ...status.cache_series import CacheSeries, PullCounts, RepositoryPulls, SeriesSlot
 from ...status.status_values import WorkerState
+from ..readiness import ReadinessState
 from ..shared_tables import SharedTables
-
-STORE_TIMEOUT = 2.0
-"""Seconds that a check of the store may take."""
-
-
-@frozen
-class ReadinessState:
-    """The readiness of the mirror.
-
-    :ivar ready: whether clients should be sent here.
-    :ivar status: ``ready``, ``degraded``, ``stopping``, or ``not listening``.
-    :ivar store: ``writable``, ``none``, or a description of the failure.
-    """
-
-    ready: bool
-    status: str
-    store: str
-
-
-@frozen
-class StoreCheck:
-    """A check of one part of the store.
-
-    :ivar failing: describes the failure, such as "the disk cannot be written".
-    :ivar run: raises OSError when this part does not work.
-    """
-
-    failing: str
-    run: Callable[[], Coroutine[Any, Any, None]]
-
-
-@frozen
-class ReadinessCheck:
-    """Checks readiness on each call.
-
-    :ivar checks: of the store; empty without a store.
-    """
-
-    site: HttpSite
-    clock: IReactorTime
-    checks: Sequence[StoreCheck] = ()
-
-    async def state(self) -> ReadinessState:
-        """Return the current state; a mirror whose store fails still relays, so it is degraded but ready."""
-        store = await self._store()
-        if self.site.connections.draining:
-            return ReadinessState(False, "stopping", store)
-        if not self.site.numPorts:
-            return ReadinessState(False, "not listening", store)
-        return ReadinessState(True, "ready" if store in ("writable", "none") else "degraded", store)
-
-    async def _store(self) -> str:
-        for check in self.checks:
-            try:
-                await Deferred.fromCoroutine(check.run()).addTimeout(STORE_TIMEOUT, self.clock)
-            except TookTooLong:
-                return f"{check.failing}: no answer within {STORE_TIMEOUT:g} s"
-            except OSError as error:
-                return f"{check.failing}: {error.strerror or error}"
-        return "writable" if self.checks else "none"
-
 
 _MOST = 20
 _STATE_TTL = 10.0

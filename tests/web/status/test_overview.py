@@ -5,8 +5,9 @@ from __future__ import annotations
 from twisted.internet.task import Clock
 
 from dockmirror.status.status_values import CacheUsage, WorkerState
+from dockmirror.web.readiness import ReadinessState
 from dockmirror.web.shared_tables import SharedTables
-from dockmirror.web.status.overview import ReadinessState, StatusOverview
+from dockmirror.web.status.overview import StatusOverview
 from tests.stacks import now
 
 

@@ -23,6 +23,7 @@ from dockmirror.status.status_values import (
     WorkerState,
 )
 from dockmirror.web.pages.page import LANGUAGES, Language
+from dockmirror.web.readiness import ReadinessState
 from dockmirror.web.status.cache_section import (
     Bar,
     count_hours,
@@ -31,7 +32,7 @@ from dockmirror.web.status.cache_section import (
     draw_volumes,
     group_slots,
 )
-from dockmirror.web.status.overview import ReadinessState, Status
+from dockmirror.web.status.overview import Status
 from dockmirror.web.status.status_page import render_status
 from dockmirror.web.status.status_text import (
     describe_failure,
