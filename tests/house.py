@@ -5,10 +5,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from http.client import HTTPResponse, IncompleteRead
 from io import BytesIO
+from itertools import repeat
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
@@ -27,8 +28,7 @@ from dockmirror.app.stack import StackContext
 from dockmirror.app.telemetry import Telemetry
 from dockmirror.app.upstream_stack import RunProgram, load_accounts
 from dockmirror.config.load import load
-from dockmirror.http.channel import LimitedHTTPChannel
-from dockmirror.http.server import HttpSite
+from dockmirror.http.server import HttpSite, LimitedHTTPChannel
 from dockmirror.oci.challenge import parse_challenges
 from dockmirror.system.external_program import ProcessFailed, ProcessResult
 from dockmirror.web.shared_tables import SharedTables
@@ -140,19 +140,23 @@ class Connection:
     @property
     def answers(self) -> list[Answer]:
         """All responses so far."""
-        received: Any = _Kept(self.transport.value())
-        answers = []
-        for method in self._methods:
-            if received.tell() < len(received.getvalue()):
-                answers.append(_read(HTTPResponse(received, method=method)))
-        assert received.tell() == len(received.getvalue()), "there is more than was asked for"
-        return answers
+        return read_answers(self.transport.value(), self._methods)
 
     @property
     def answer(self) -> Answer:
         """The newest of the responses; there is one to each request."""
         assert len(self.answers) == len(self._methods)
         return self.answers[-1]
+
+
+def read_answers(data: bytes, methods: Iterable[str] = repeat("GET")) -> list[Answer]:
+    """Return the responses to requests with these methods, which are all of the data."""
+    received: Any = _Kept(data)
+    requested = iter(methods)
+    answers = []
+    while received.tell() < len(data):
+        answers.append(_read(HTTPResponse(received, method=next(requested))))
+    return answers
 
 
 def _read(response: HTTPResponse) -> Answer:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dockmirror.client_config.clients import CLIENTS, download_archive
-from dockmirror.client_config.mirror_address import MirrorAddress, MirroredRegistry
+from dockmirror.client_config.snippet import MirrorAddress, MirroredRegistry
 
 from .test_docs import text
 

@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IAddress, IProtocolFactory
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from ..config.settings import ConfigurationError, Settings
-from ..system.daemon_thread import run_in_daemon_thread
+from ..system.reactor_services import run_in_daemon_thread
 from ..tls.acme_renewal import AcmeStore, CertificateRenewal
 from ..tls.certificate_directory import CertificateDirectories, NoUsableCertificate
 from .naming import certificate_names

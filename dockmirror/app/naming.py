@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from attrs import frozen
 
-from ..client_config.mirror_address import MirrorAddress, MirroredRegistry
+from ..client_config.snippet import MirrorAddress, MirroredRegistry
 from ..config.settings import Settings, UpstreamSettings
 from ..oci.digest import Digest
 from ..oci.errors import RegistryError

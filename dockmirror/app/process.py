@@ -19,8 +19,7 @@ from ..config.settings import ConfigurationError, Settings, UpstreamSettings
 from ..http.server import HttpSite
 from ..store.store_directory import UnusableDirectory
 from ..system.external_program import run_process
-from ..system.line_writer import LineWriter, write_line
-from ..system.posix import raise_connection_limit
+from ..system.posix import LineWriter, raise_connection_limit, write_line
 from ..system.reactor_services import ClockStepGuard, ReactorLagMonitor
 from ..tls.certificate_directory import CertificateDirectories
 from ..upstream.checked_endpoint import threaded_resolver

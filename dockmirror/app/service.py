@@ -28,9 +28,8 @@ from ..tls.certificate_directory import CertificateDirectories
 from ..web.operations_endpoint import OperationsResource, WorkerTelemetry
 from ..web.shared_tables import SharedTables, create_shared_memory
 from ..web.status.overview import StatusOverview
-from ..workers.rpc_channel import RpcError
 from ..workers.sockets import BindOnlyReactor
-from ..workers.worker_pool import WorkerCommand, WorkerPool
+from ..workers.worker_pool import RpcError, WorkerCommand, WorkerPool
 from .cache import has_cache
 from .listeners import listen_endpoints, make_certificate_renewal, make_listener, make_listeners
 from .naming import operations_host_names

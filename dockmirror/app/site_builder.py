@@ -20,8 +20,8 @@ from ..middleware.names import NamespaceFilter
 from ..middleware.registry_router import RegistryRouter
 from ..oci.errors import Unsupported
 from ..oci.reference import Reference, Repository
-from ..system.line_writer import AppendOnlyFile
 from ..system.networks import Network, parse_networks
+from ..system.posix import AppendOnlyFile
 from ..system.shared_table import SharedDigests
 from ..tls.acme_renewal import AcmeStore
 from ..users import Htpasswd, UserTokens, read_signing_keys
@@ -31,8 +31,7 @@ from ..web.connection_limit import ConnectionLimit, ConnectionLimitedSite
 from ..web.export_resource import ExportResource
 from ..web.failed_logins import FailedLogins
 from ..web.filter import AcmeChallengeRoute, HealthRoute, RefusalResource
-from ..web.pages.resources import PageFactory
-from ..web.pages.unknown_host import UnknownHost
+from ..web.pages.resources import PageFactory, UnknownHost
 from ..web.rate_limiter import RateCounters, RateLimiter
 from ..web.registry_api import FORM_LIMIT, is_form, may_stream
 from ..web.shared_tables import SharedTables

@@ -167,7 +167,7 @@ def build_stack(
 def _lookup_recorder(context: StackContext) -> Callable[[bool], None]:
     """Return a function that records each lookup in the cache, and how much it holds."""
     series, cache = context.telemetry.series, context.cache
-    return lambda is_hit: series.asked(is_hit, cache.eviction.size if cache else 0)
+    return lambda is_hit: series.record_lookup(is_hit, cache.eviction.size if cache else 0)
 
 
 def _when(condition: object, layer: T) -> list[T]:
@@ -204,7 +204,7 @@ def _pull_through(
         parts.authorized,
         grants,
         PublicRepositories(partition, cache.documents, clock, _may_mark_public(upstream, parts)),
-        RequestCircuitBreaker(clock, parts.breaker_key, context.health.rest),
+        RequestCircuitBreaker(clock, parts.breaker_key, context.health.record_pause),
         clock,
         settings.keep_deleted_upstream,
     )

@@ -16,17 +16,13 @@ from twisted.internet.interfaces import IReactorTime
 from ..config.settings import Settings
 from ..http.server import HttpSite
 from ..metrics import Metrics
-from ..status.cache_series import CacheSeries
-from ..status.pull_counts import PullCounts
-from ..status.status_values import CacheUsage, UpstreamStatus, WorkerState
-from ..status.upstream_health import UpstreamHealthTable
-from ..status.worker_status import merge_states
+from ..status.cache_series import CacheSeries, PullCounts
+from ..status.status_values import CacheUsage, UpstreamHealthTable, UpstreamStatus, WorkerState, merge_states
 from ..web.readiness import ReadinessCheck, ReadinessState
-from ..web.recent_requests import RecentRequests
-from ..web.request_counter import RequestCounter
+from ..web.recent_requests import RecentRequests, RequestCounter
 from ..web.shared_tables import SharedTables
 from ..workers.merge_metrics import format_metrics, merge_metrics, select_cumulative
-from ..workers.rpc_channel import RpcError
+from ..workers.worker_pool import RpcError
 from .cache import CacheParts
 from .naming import registry_names
 

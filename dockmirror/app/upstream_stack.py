@@ -30,7 +30,7 @@ from ..middleware.token_registry import TokenRegistry
 from ..oci.credentials import Credentials
 from ..oci.request import RegistryRequest
 from ..oci.token import Login
-from ..status.upstream_health import UpstreamHealth
+from ..status.status_values import UpstreamHealth
 from ..system.external_program import ProcessResult
 from ..system.networks import PRIVATE, is_within, parse_address, parse_networks
 from ..upstream.addresses import AllowedAddresses
@@ -162,7 +162,7 @@ def _make_registry(
     """
     name, clock, metrics, url = context.name, context.clock, context.metrics, settings.url
     connections = context.agent_for(settings, reached)
-    agent = InstrumentedAgent(connections, name, metrics, clock, context.health.allow)
+    agent = InstrumentedAgent(connections, name, metrics, clock, context.health.record_quota)
     client = UpstreamClient(make_http_client(agent), clock, name, url, settings.timeout)
     challenges = ChallengeCache(client, url, clock)
     relay = TokenRelay(client, challenges, TrustedRealms(url, settings.realms))

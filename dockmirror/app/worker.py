@@ -18,8 +18,8 @@ from ..status.status_values import WorkerState
 from ..system.reactor_services import GracefulShutdown
 from ..web.readiness import ReadinessState
 from ..web.shared_tables import SharedTables
-from ..workers.rpc_channel import RpcChannel, RpcMethods
 from ..workers.sockets import InheritedSocketsReactor, ListeningSocket, inherited_endpoint
+from ..workers.worker_pool import RpcChannel, RpcMethods
 from .listeners import listen_endpoints, make_listeners
 from .process import ServingProcess
 

@@ -21,15 +21,14 @@ from ..oci.ranges import Range
 from ..oci.reference import Reference, Repository, Tag
 from ..oci.request import Blob, RegistryRequest
 from ..oci.request import Manifest as ManifestOf
-from .archive_plan import ArchivePlan, ContentSlice, Piece
-from .images import PackedImage, plan_archive
+from .archive_plan import ArchivePlan, ContentSlice, PackedImage, Piece, plan_archive
 
 MEDIA_TYPE = "application/x-tar"
-LARGEST = 32 * 1024 * 1024
+MAX_ARCHIVE_MEMORY = 32 * 1024 * 1024
 """Memory that one archive may take, in bytes: its manifests, and ``_PER_BLOB`` for each blob."""
-TOGETHER = 4 * LARGEST
-"""Memory that all archives may take together, in bytes, without the small ones."""
-SMALL = 256 * 1024
+MAX_TOTAL_MEMORY = 4 * MAX_ARCHIVE_MEMORY
+"""Memory that all archives together may take, in bytes, without the small ones."""
+UNCOUNTED_MEMORY = 256 * 1024
 """Memory up to which an archive is not counted, in bytes: large archives never block ordinary images."""
 _PER_BLOB = 1024
 _LIMIT = 4 * 1024 * 1024
@@ -44,14 +43,16 @@ class ArchiveExporter:
     An archive keeps its manifests in memory from the first one that is read until the archive was sent.
 
     :param registry: receives requests without credentials, for names that begin with a registry's name.
-    :param largest: replaces ``LARGEST``.
-    :param together: replaces ``TOGETHER``.
+    :param max_memory: replaces ``MAX_ARCHIVE_MEMORY``.
+    :param max_total: replaces ``MAX_TOTAL_MEMORY``.
     """
 
-    def __init__(self, registry: IRegistry, largest: int = LARGEST, together: int = TOGETHER) -> None:
+    def __init__(
+        self, registry: IRegistry, max_memory: int = MAX_ARCHIVE_MEMORY, max_total: int = MAX_TOTAL_MEMORY
+    ) -> None:
         self._registry = registry
-        self._largest = largest
-        self._room = _Room(together)
+        self._limit = max_memory
+        self._pool = _MemoryPool(max_total)
 
     async def archive(
         self, repository: Repository, reference: Reference, platform: Platform | None
@@ -63,7 +64,7 @@ class ArchiveExporter:
         :raises TooManyRequests: when other archives take the memory that this one needs.
         :raises RegistryError: as the registry refuses; also for an invalid image or a missing platform.
         """
-        memory = _Memory(self._largest, self._room)
+        memory = _Memory(self._limit, self._pool)
         try:
             plan = await _ArchivePlanner(self._registry, repository, memory).plan(reference, platform)
         except BaseException:
@@ -86,7 +87,7 @@ class ExportedArchive:
         self._repository = repository
         self._memory = memory
 
-    def content(self, start: int, stop: int) -> IBody:
+    def body(self, start: int, stop: int) -> IBody:
         """Return the archive from ``start`` up to, but not including, ``stop``; delivery fetches the blobs.
 
         Delivering or discarding the body closes the archive.
@@ -101,7 +102,7 @@ class ExportedArchive:
 
 
 @define
-class _Room:
+class _MemoryPool:
     """The memory that is left for all archives."""
 
     left: int
@@ -110,10 +111,10 @@ class _Room:
 class _Memory:
     """The memory that one archive takes."""
 
-    def __init__(self, largest: int, room: _Room) -> None:
-        self._largest = largest
-        self._room = room
-        self._taken = 0
+    def __init__(self, max_memory: int, pool: _MemoryPool) -> None:
+        self._limit = max_memory
+        self._pool = pool
+        self._used = 0
 
     def take(self, size: int) -> None:
         """Reserve more memory.
@@ -121,30 +122,30 @@ class _Memory:
         :raises SizeInvalid: when one archive would take too much.
         :raises TooManyRequests: when not enough memory is left.
         """
-        taken = self._taken + size
-        if taken > self._largest:
+        used = self._used + size
+        if used > self._limit:
             raise SizeInvalid(
-                f"this image is too large to be exported: its manifests take more than {self._largest} bytes,"
+                f"this image is too large to be exported: its manifests take more than {self._limit} bytes,"
                 f" with {_PER_BLOB} bytes for each blob; try a single platform",
                 status=413,
             )
-        counted = _counted_size(taken) - _counted_size(self._taken)
-        if counted > self._room.left:
+        counted = _counted_size(used) - _counted_size(self._used)
+        if counted > self._pool.left:
             raise TooManyRequests(
                 "other exports use all the memory for exports; try again in a minute",
                 retry_after=_RETRY_AFTER,
             )
-        self._room.left -= counted
-        self._taken = taken
+        self._pool.left -= counted
+        self._used = used
 
     def release(self) -> None:
         """Release all memory; idempotent."""
-        self._room.left += _counted_size(self._taken)
-        self._taken = 0
+        self._pool.left += _counted_size(self._used)
+        self._used = 0
 
 
-def _counted_size(taken: int) -> int:
-    return taken if taken > SMALL else 0
+def _counted_size(used: int) -> int:
+    return used if used > UNCOUNTED_MEMORY else 0
 
 
 class _ArchivePlanner:
@@ -158,16 +159,16 @@ class _ArchivePlanner:
         self._blobs: dict[Digest, int] = {}
 
     async def plan(self, reference: Reference, platform: Platform | None) -> ArchivePlan:
-        root, data = await self._manifest(reference)
+        root, data = await self._fetch_manifest(reference)
         if platform is not None:
             root, data = await self._select_platform(root, data, platform)
         self._manifests[root] = data
-        await self._gather(data)
+        await self._read_manifests(data)
         tag = reference.name if isinstance(reference, Tag) else ""
         name = f"{self._repository}{':' if tag else '@'}{reference}"
         return plan_archive([PackedImage(name, tag, root, self._manifests, self._blobs)])
 
-    async def _manifest(self, reference: Reference) -> tuple[Digest, bytes]:
+    async def _fetch_manifest(self, reference: Reference) -> tuple[Digest, bytes]:
         request = RegistryRequest(ManifestOf(self._repository, reference), accept=EVERYTHING)
         content = (await self._registry.fetch(request)).body
         data = await collect(content, _LIMIT)
@@ -187,9 +188,9 @@ class _ArchivePlanner:
             )
             raise ManifestUnknown(f"this image has no platform {platform}; it has {available}")
         child = min(matching, key=lambda each: each.platform != platform)
-        return await self._manifest(_digest(child))
+        return await self._fetch_manifest(_digest(child))
 
-    async def _gather(self, data: bytes) -> None:
+    async def _read_manifests(self, data: bytes) -> None:
         """Read all manifests below this one, and record all blobs."""
         unread = self._record(data)
         while unread:
@@ -198,7 +199,7 @@ class _ArchivePlanner:
                 continue
             if len(self._manifests) >= _MAX_MANIFESTS:
                 raise ManifestInvalid("the image has too many manifests", status=502)
-            self._manifests[digest] = (await self._manifest(digest))[1]
+            self._manifests[digest] = (await self._fetch_manifest(digest))[1]
             unread += self._record(self._manifests[digest])
 
     def _record(self, data: bytes) -> list[Digest]:

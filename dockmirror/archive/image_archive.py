@@ -18,11 +18,11 @@ from .archive_files import (
     ArchiveFile,
     ArchiveRefused,
     DocumentBudget,
+    convert_to_layout,
     read_document,
     read_members,
 )
-from .docker_save import convert_to_layout
-from .images import DOCKER_MANIFEST, IMAGE_NAME, INDEX, LAYOUT, REF_NAME, blob_path
+from .archive_plan import DOCKER_MANIFEST, IMAGE_NAME, INDEX, LAYOUT, REF_NAME, blob_path
 
 _MAX_DEPTH = 4
 

@@ -11,10 +11,8 @@ from attrs import evolve
 from click.shell_completion import CompletionItem
 
 from ..app.naming import mirror_address
-from ..client_config.clients import CLIENTS
-from ..client_config.docker import DOCKER, merge_daemon_json
-from ..client_config.mirror_address import MirrorAddress
-from ..client_config.snippet import ClientConfig, Snippet
+from ..client_config.clients import CLIENTS, DOCKER, merge_daemon_json
+from ..client_config.snippet import ClientConfig, MirrorAddress, Snippet
 from ..config.load import load
 from ..config.settings import Settings
 from .config_files import back_up, replace_text
@@ -111,7 +109,7 @@ _DEFAULT_PORTS = {("http", "80"), ("https", "443")}
 
 def _print_snippets(config: ClientConfig, snippets: list[Snippet]) -> None:
     """Print the snippets on standard output, and what may not stand in the file on standard error."""
-    click.echo("\n".join(each.commented(config.after) for each in snippets), nl=False)
+    click.echo("\n".join(each.with_comment(config.after) for each in snippets), nl=False)
     for each in snippets:
         if each.path and not each.comment:
             click.echo(f"{each.path}, then: {config.after}", err=True)

@@ -23,7 +23,7 @@ from ..oci.reference import Repository, Tag
 from ..oci.request import Manifest, Ping, RegistryRequest
 from ..oci.scope import pull_scope
 from ..oci.token import TokenRequest
-from ..status.upstream_health import UpstreamHealth
+from ..status.status_values import UpstreamHealth
 from ..upstream.agents import parse_quota
 from ..upstream.bounded_endpoint import HandshakeTimedOut
 from ..upstream.checked_endpoint import AddressRefused

@@ -12,8 +12,7 @@ from typing import BinaryIO
 import click
 
 from ..app.naming import ImageName
-from ..archive.archive_plan import ArchiveContentError, ArchivePlan, read_archive
-from ..archive.images import PackedImage, plan_archive
+from ..archive.archive_plan import ArchiveContentError, ArchivePlan, PackedImage, plan_archive, read_archive
 from ..oci.digest import Digest
 from ..oci.platform import Platform
 from ..oci.reference import Tag

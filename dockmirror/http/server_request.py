@@ -1,14 +1,17 @@
-"""A request and its response."""
+"""A request with its query, credentials and range, and its response."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import lru_cache
 from http.client import responses
 from io import BytesIO
 from typing import Any
+from urllib.parse import parse_qsl
 
-from twisted.internet.interfaces import IReactorTime, ITCPTransport
+from twisted.internet.interfaces import IConsumer, IReactorTime, ITCPTransport
+from twisted.internet.tcp import Connection
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.error import UnsupportedMethod
@@ -17,9 +20,16 @@ from twisted.web.http_headers import Headers
 from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET
 from twisted.web.server import Request as TwistedRequest
+from zope.interface import implementer
 
+from ..body.consumers import ForwardingConsumer
+from ..headers import first, lines
+from ..interfaces import IFileConsumer
+from ..oci.credentials import Credentials
 from ..oci.errors import RegistryError, SizeInvalid, Unsupported
+from ..oci.ranges import Range
 from ..oci.scope import Scope
+from ..oci.token import MARKER
 from .access import ClientAddress
 from .request_body import RequestBody
 
@@ -155,3 +165,119 @@ def _date(seconds: int) -> bytes:
     """Format the current second once."""
     written: bytes = datetimeToString(seconds)
     return written
+
+
+def make_response_consumer(request: ServerRequest) -> IConsumer:
+    """Return the consumer of a response's body; the response headers must be set."""
+    transport = request.transport
+    # Wrappers claim the interfaces of a socket, too; and without a length each chunk needs a head.
+    if isinstance(transport, Connection) and not transport.TLS and _has_length(request):
+        return _SocketConsumer(request, transport)
+    return _ResponseConsumer(request)
+
+
+def _has_length(request: ServerRequest) -> bool:
+    return request.responseHeaders.hasHeader(b"Content-Length")
+
+
+class _ResponseConsumer(ForwardingConsumer):
+    """A consumer that tolerates a client that has left."""
+
+    consumer: ServerRequest
+
+    def unregisterProducer(self) -> None:
+        if not self.consumer.is_cut_off:
+            self.consumer.unregisterProducer()
+
+
+@implementer(IFileConsumer)
+class _SocketConsumer(_ResponseConsumer):
+    """A client on a plain socket, to which files are sent by the kernel for as long as it accepts more.
+
+    For Twisted the connection is one whose producer is paused whenever the socket is full.
+    """
+
+    def __init__(self, request: ServerRequest, transport: Connection) -> None:
+        super().__init__(request)
+        self._transport = transport
+        self._has_buffered = False
+
+    def write(self, data: bytes) -> None:
+        self._has_buffered = True
+        super().write(data)
+
+    def send_file(self, file: int, offset: int, length: int) -> int | None:
+        if not self.consumer.startedWriting:
+            self.write(b"")  # the head
+        sent = None if self._has_buffered else self._send(file, offset, length)
+        if sent != length:
+            self._pause_producer()
+        return sent
+
+    def _send(self, file: int, offset: int, length: int) -> int | None:
+        try:
+            sent = os.sendfile(self._transport.fileno(), file, offset, length)
+        except BlockingIOError:
+            return None
+        except (ConnectionError, TimeoutError):
+            self._transport.abortConnection()
+            return None
+        self.consumer.sentLength += sent
+        return sent
+
+    def _pause_producer(self) -> None:
+        """Pause as the transport does with a full buffer; it resumes its producer once the socket is
+        writable.
+        """
+        self._transport.producerPaused = True
+        self.consumer.channel.pauseProducing()
+        self._transport.startWriting()
+        self._has_buffered = False
+
+
+_MOST = 50
+Parameters = tuple[tuple[str, str], ...]
+
+
+def parse_query(request: ServerRequest) -> Parameters:
+    """Parse the query of the request.
+
+    :raises RegistryError: when there are too many parameters.
+    """
+    return parse_pairs(request.uri.partition(b"?")[2])
+
+
+def parse_pairs(encoded: bytes) -> Parameters:
+    """Parse a query or a form (``application/x-www-form-urlencoded``).
+
+    :raises RegistryError: when there are too many parameters.
+    """
+    try:
+        text = encoded.decode("ascii", "replace")
+        return tuple(parse_qsl(text, keep_blank_values=True, max_num_fields=_MOST))
+    except ValueError:
+        raise RegistryError(f"more than {_MOST} parameters", status=400) from None
+
+
+def parse_credentials(request: ServerRequest) -> Credentials | None:
+    """Return the client's credentials; the marker token for anonymous access counts as none.
+
+    :raises RegistryError: when they are malformed, or there are two: a server could read the other one.
+    """
+    headers = [header for header in lines(request.requestHeaders, "Authorization") if header]
+    if len(headers) > 1:
+        raise RegistryError("more than one 'Authorization'", status=400)
+    parsed = Credentials.parse(headers[0]) if headers else None
+    return None if parsed is None or parsed.is_bearer(MARKER) else parsed
+
+
+def parse_range(request: ServerRequest, etag: str) -> Range | None:
+    """Return the requested range, or None if the whole content is to be sent.
+
+    Only GET takes ranges (RFC 9110, 14.2), and only if ``If-Range`` names the current content (13.1.5).
+
+    :param etag: the strong entity tag of the current content.
+    """
+    if request.method != b"GET" or first(request.requestHeaders, "If-Range") not in (None, etag):
+        return None
+    return Range.parse(first(request.requestHeaders, "Range") or "")

@@ -19,8 +19,8 @@ from ..oci.errors import RegistryError, TimedOut, Unavailable, Unreachable
 from ..oci.request import Blob, Manifest, Ping, RegistryRequest, repository_of
 from ..oci.token import TokenRequest
 from ..oci.write import Write, WriteResult
-from ..status.pull_counts import PullCounts
-from ..status.upstream_health import AddressHealth
+from ..status.cache_series import PullCounts
+from ..status.status_values import AddressHealth
 
 _HELD = {CacheResult.HIT, CacheResult.CONFIRMED, CacheResult.STALE}
 _HITS = _HELD | {CacheResult.JOINED}
@@ -85,7 +85,9 @@ class RequestObserver:
             self._held_bytes.inc(size)
         repository = repository_of(request.target)
         if repository is not None:
-            self._pulls.sent(f"{self._name}/{repository}", int(isinstance(request.target, Manifest)), size)
+            self._pulls.record_pull(
+                f"{self._name}/{repository}", int(isinstance(request.target, Manifest)), size
+            )
 
 
 @implementer(ITokenService)
@@ -141,12 +143,12 @@ class UpstreamObserver:
             if isinstance(error, Unavailable):
                 self._failures(_reason(error)).inc()
             if is_outage(error):
-                self._health.failed(str(error))
+                self._health.record_failure(str(error))
             elif not is_remembered:
-                self._health.answered()
+                self._health.record_answer()
             raise
         if not is_remembered:
-            self._health.answered()
+            self._health.record_answer()
         return answer
 
 

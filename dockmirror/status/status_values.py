@@ -1,11 +1,13 @@
-"""The state of the mirror, as values that processes exchange as JSON."""
+"""The state of the mirror: values that processes exchange as JSON, their recording and their merging."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
-from attrs import asdict, frozen
+from attrs import asdict, evolve, frozen
+from twisted.internet.interfaces import IReactorTime
 
 
 @frozen
@@ -165,3 +167,116 @@ def _upstream(fields: Mapping[str, Any]) -> UpstreamStatus:
     addresses = tuple(AddressStatus(**each) for each in fields["addresses"])
     quota = Quota(**fields["quota"]) if fields["quota"] else None
     return UpstreamStatus(**{**fields, "addresses": addresses, "quota": quota})
+
+
+class AddressHealth:
+    """The health of one address of an upstream."""
+
+    def __init__(self, url: str, clock: IReactorTime) -> None:
+        self.address = AddressStatus(url)
+        self._clock = clock
+
+    def record_answer(self) -> None:
+        """Record an answer; a refusal is one, too."""
+        self.address = evolve(self.address, answered=self._clock.seconds())
+
+    def record_failure(self, reason: str) -> None:
+        """Record a failure and its reason."""
+        self.address = evolve(self.address, failed=self._clock.seconds(), failure=reason)
+
+
+class UpstreamHealth:
+    """The health of one upstream.
+
+    :ivar rests: until when anonymous requests are not sent, or None.
+    :ivar quota: its last ``RateLimit`` fields, or None.
+    """
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self.rests: float | None = None
+        self.quota: Quota | None = None
+        self._clock = clock
+        self._addresses: dict[str, AddressHealth] = {}
+
+    def of(self, url: str) -> AddressHealth:
+        """Return the health of one of its addresses."""
+        return self._addresses.setdefault(url, AddressHealth(url, self._clock))
+
+    def record_pause(self, until: float | None) -> None:
+        """Record until when anonymous requests are not sent."""
+        self.rests = until
+
+    def record_quota(self, limit: int | None, remaining: int | None) -> None:
+        """Record its ``RateLimit`` fields; a missing one keeps its last value."""
+        if limit is None and remaining is None:
+            return
+        before = self.quota or Quota(0.0)
+        self.quota = Quota(
+            self._clock.seconds(),
+            before.limit if limit is None else limit,
+            before.remaining if remaining is None else remaining,
+        )
+
+
+class UpstreamHealthTable:
+    """The health of all upstreams, by their names in the settings; it survives new settings."""
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._outcomes: dict[str, UpstreamHealth] = {}
+
+    def of(self, name: str) -> UpstreamHealth:
+        """Return the health of one upstream."""
+        return self._outcomes.setdefault(name, UpstreamHealth(self._clock))
+
+
+def merge_states(states: Sequence[WorkerState]) -> WorkerState:
+    """Merge worker states: the newest value of local facts, the latest measurement of shared ones."""
+    upstreams: dict[str, UpstreamStatus] = {}
+    for each in (upstream for one in states for upstream in one.upstreams):
+        known = upstreams.get(each.name)
+        upstreams[each.name] = _merge_upstreams(known, each) if known else each
+    latest = max(states, key=_freshness, default=None)
+    fetches = sorted((fetch for one in states for fetch in one.fetches), key=_download_key)
+    return WorkerState(
+        tuple(upstreams.values()),
+        tuple(_merge_downloads(same) for _, same in groupby(fetches, _download_key)),
+        latest.cache if latest else None,
+        sum(one.processes for one in states),
+        latest.usage if latest else None,
+    )
+
+
+def _merge_upstreams(one: UpstreamStatus, other: UpstreamStatus) -> UpstreamStatus:
+    quotas = [quota for quota in (one.quota, other.quota) if quota]
+    known = {each.url: each for each in other.addresses}
+    return evolve(
+        one,
+        addresses=tuple(_merge_addresses(each, known[each.url]) if each.url in known else each
+                        for each in one.addresses),
+        rests=max((each for each in (one.rests, other.rests) if each is not None), default=None),
+        quota=max(quotas, key=lambda quota: quota.told, default=None),
+    )  # fmt: skip
+
+
+def _merge_addresses(one: AddressStatus, other: AddressStatus) -> AddressStatus:
+    later = max(one, other, key=lambda each: each.failed or 0.0)
+    answered = max((each for each in (one.answered, other.answered) if each is not None), default=None)
+    return evolve(later, answered=answered)
+
+
+def _download_key(fetch: DownloadStatus) -> tuple[str, str]:
+    return fetch.registry, fetch.digest
+
+
+def _merge_downloads(same: Iterable[DownloadStatus]) -> DownloadStatus:
+    """Merge the states of one download: one process writes it, others read it, for different repositories."""
+    downloads = list(same)
+    names = sorted({name for each in downloads for name in each.repositories})
+    furthest = max(downloads, key=lambda each: (each.held, each.pace or 0.0))
+    return evolve(furthest, repositories=tuple(names))
+
+
+def _freshness(one: WorkerState) -> tuple[float, int]:
+    """Return the sort key of a state: the time of its measurement, then the bytes that it knows of."""
+    return one.usage.measured if one.usage else -1.0, one.cache.bytes if one.cache else -1

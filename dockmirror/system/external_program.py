@@ -49,10 +49,10 @@ async def run_process(
         reactor.spawnProcess(process, command[0], command, dict(environ))
     except OSError as error:
         raise ProcessFailed(f"cannot be started: {error.strerror}") from error
-    return await process.ended.addTimeout(TIMEOUT, reactor, _late)
+    return await process.ended.addTimeout(TIMEOUT, reactor, _raise_timeout)
 
 
-def _late(_: object, seconds: float) -> NoReturn:
+def _raise_timeout(_: object, seconds: float) -> NoReturn:
     raise ProcessFailed(f"did not end within {seconds:g} s")
 
 

@@ -40,11 +40,11 @@ def parse_address(text: str) -> Address:
 
     :raises ValueError: when it is no address.
     """
-    return _unmapped(text.partition("%")[0])
+    return _parse_unmapped(text.partition("%")[0])
 
 
 @lru_cache(maxsize=4096)
-def _unmapped(text: str) -> Address:
+def _parse_unmapped(text: str) -> Address:
     """Parse an address, cached because it is needed for each request of a client."""
     address = ip_address(text)
     return (address.ipv4_mapped if isinstance(address, IPv6Address) else None) or address

@@ -1,4 +1,4 @@
-"""Services around the reactor: clock steps, event loop lag, and graceful shutdown."""
+"""Services around the reactor: daemon threads, clock steps, event loop lag, and graceful shutdown."""
 
 from __future__ import annotations
 
@@ -6,10 +6,31 @@ import signal
 from collections.abc import Callable, Sequence
 from threading import Event, Thread
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
 from twisted.application.service import Service
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorFromThreads, IReactorTime
+from twisted.python.failure import Failure
+
+T = TypeVar("T")
+
+
+def run_in_daemon_thread(reactor: IReactorFromThreads, call: Callable[[], T]) -> Deferred[T]:
+    """Return the result of a call; cancelling stops the wait but not the call."""
+    result: Deferred[T] = Deferred()
+
+    def run() -> None:
+        outcome: T | Failure
+        try:
+            outcome = call()
+        except Exception:
+            outcome = Failure()
+        reactor.callFromThread(result.callback, outcome)
+
+    Thread(target=run, daemon=True).start()
+    return result
+
 
 CHECK_INTERVAL = 1.0
 """Seconds between two checks of the clock."""
@@ -73,12 +94,12 @@ class ReactorLagMonitor(Service):
     A ``LoopingCall`` would keep to its schedule, and fire a second late after firing early by a rounding
     error.
 
-    :param tell: is called with the lag in seconds.
+    :param record: is called with the lag in seconds.
     """
 
-    def __init__(self, clock: IReactorTime, tell: Callable[[float], None]) -> None:
+    def __init__(self, clock: IReactorTime, record: Callable[[float], None]) -> None:
         self._clock = clock
-        self._tell = tell
+        self._record = record
         self._timer: IDelayedCall | None = None
 
     def startService(self) -> None:
@@ -92,10 +113,10 @@ class ReactorLagMonitor(Service):
             self._timer = None
 
     def _reschedule(self) -> None:
-        self._timer = self._clock.callLater(LAG_INTERVAL, self._due, self._clock.seconds() + LAG_INTERVAL)
+        self._timer = self._clock.callLater(LAG_INTERVAL, self._measure, self._clock.seconds() + LAG_INTERVAL)
 
-    def _due(self, due: float) -> None:
-        self._tell(max(0.0, self._clock.seconds() - due))
+    def _measure(self, due: float) -> None:
+        self._record(max(0.0, self._clock.seconds() - due))
         self._reschedule()
 
 

@@ -9,12 +9,11 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Coroutine
-from typing import Any, Protocol
+from typing import Any
 
 from attrs import evolve
 from twisted.cred.credentials import UsernamePassword
 from twisted.cred.error import UnauthorizedLogin
-from twisted.internet.defer import Deferred
 from twisted.web.resource import IResource, Resource, getChildForRequest
 from zope.interface import implementer
 
@@ -27,6 +26,7 @@ from ..oci.challenge import Challenge
 from ..oci.errors import RegistryError, Unauthorized
 from ..oci.token import TokenRequest
 from ..system.networks import Network, client_network
+from ..users import Htpasswd, UserTokens
 from .failed_logins import FailedLogins
 from .filter import RefusalResource, RequestFilter
 from .registry_api import TokenResource
@@ -37,27 +37,6 @@ _BEARER = Challenge("Bearer", {})
 _INVALID = Challenge("Bearer", {"error": "invalid_token"})
 
 
-class TokenIssuer(Protocol):
-    """Issues and verifies user tokens; implemented by ``UserTokens``."""
-
-    life: int
-
-    def issue(self, name: str) -> str: ...
-
-    def verify(self, token: str) -> str | None:
-        """Return the user that the token names, or None if it is invalid or expired."""
-
-
-class Checker(Protocol):
-    """Compares passwords; implemented by ``Htpasswd``."""
-
-    def is_verified(self, credentials: UsernamePassword) -> bool:
-        """Return whether this user's password was verified before, without hashing it with bcrypt."""
-
-    def requestAvatarId(self, credentials: UsernamePassword) -> Deferred[bytes | tuple[()]]:
-        """Fire with the user name, or fail with ``UnauthorizedLogin``."""
-
-
 class AuthFilter(RequestFilter):
     """Lets requests pass that carry a user token, or a user name and password.
 
@@ -65,7 +44,7 @@ class AuthFilter(RequestFilter):
     """
 
     def __init__(
-        self, resource: IResource, checker: Checker, tokens: TokenIssuer, failed_logins: FailedLogins
+        self, resource: IResource, checker: Htpasswd, tokens: UserTokens, failed_logins: FailedLogins
     ) -> None:
         super().__init__(resource)
         self._checker = checker
@@ -140,7 +119,7 @@ class _PasswordVerifier:
 
     def __init__(
         self,
-        checker: Checker,
+        checker: Htpasswd,
         failed_logins: FailedLogins,
         running: SingleFlight[tuple[Network | None, bytes, bytes], str],
         network: Network | None,
@@ -187,7 +166,7 @@ class _PasswordVerifier:
 class _UserTokenService:
     """The token service for users; a token grants no scopes, since each request is checked anyway."""
 
-    def __init__(self, passwords: _PasswordVerifier, tokens: TokenIssuer) -> None:
+    def __init__(self, passwords: _PasswordVerifier, tokens: UserTokens) -> None:
         self._passwords = passwords
         self._tokens = tokens
 

@@ -7,41 +7,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from typing import Protocol
 
 from twisted.web.resource import Resource
 
 from ..archive.archive_plan import ArchivePlan, ContentSlice
-from ..http.server_request import ServerRequest
-from ..interfaces import Answer, IBody
+from ..archive.exporter import ArchiveExporter, ExportedArchive
+from ..http.server_request import ServerRequest, parse_query, parse_range
+from ..interfaces import Answer
 from ..oci.errors import RegistryError, Unsupported
 from ..oci.platform import Platform
 from ..oci.reference import Reference, Repository
-from .query import parse_query, parse_range
 from .respond import respond
 
 ParseImage = Callable[[str], tuple[Repository, Reference]]
 """Parses an image's name, or raises ValueError."""
-
-
-class OpenArchive(Protocol):
-    """An image ready to be sent; implemented by ``image_archive.Archive``."""
-
-    plan: ArchivePlan
-
-    def content(self, start: int, stop: int) -> IBody:
-        """Return the bytes from ``start`` to ``stop`` of the archive."""
-
-    def close(self) -> None:
-        """Release the archive without sending it."""
-
-
-class ArchiveSource(Protocol):
-    """Builds archives of images; implemented by ``ArchiveExporter``."""
-
-    async def archive(
-        self, repository: Repository, reference: Reference, platform: Platform | None
-    ) -> OpenArchive: ...
 
 
 class ExportResource(Resource):
@@ -49,7 +28,7 @@ class ExportResource(Resource):
 
     isLeaf = True
 
-    def __init__(self, archives: ArchiveSource, parse_image: ParseImage) -> None:
+    def __init__(self, archives: ArchiveExporter, parse_image: ParseImage) -> None:
         super().__init__()
         self._archives = archives
         self._parse_image = parse_image
@@ -76,7 +55,7 @@ class ExportResource(Resource):
             raise
 
 
-def _answer(request: ServerRequest, repository: Repository, archive: OpenArchive) -> Answer:
+def _answer(request: ServerRequest, repository: Repository, archive: ExportedArchive) -> Answer:
     plan = archive.plan
     etag = _etag(plan)
     name = f"{repository.name.rpartition('/')[2]}.tar"
@@ -85,8 +64,8 @@ def _answer(request: ServerRequest, repository: Repository, archive: OpenArchive
     requested = parse_range(request, etag)
     part = requested.resolve(plan.size)[0] if requested and requested.single else None
     if part is None:
-        return Answer(archive.content(0, plan.size), headers=headers)
-    return Answer(archive.content(part.first, part.last + 1), 206, part, headers=headers)
+        return Answer(archive.body(0, plan.size), headers=headers)
+    return Answer(archive.body(part.first, part.last + 1), 206, part, headers=headers)
 
 
 def _etag(plan: ArchivePlan) -> str:

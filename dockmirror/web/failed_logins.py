@@ -23,7 +23,7 @@ MAX_CONCURRENT = 16
 """Passwords of one network that are compared, or wait for it, at the same time."""
 _SLOT = Struct("<QdQ")
 """Key of the network or name, start of the window, number of failures."""
-SIZE = 16_384 * _SLOT.size
+FAILED_LOGINS_SIZE = 16_384 * _SLOT.size
 """Bytes of memory for 16,384 networks and names."""
 
 
@@ -32,7 +32,7 @@ class FailedLogins:
 
     A login counts as failed until it succeeds, so that parallel attempts do not evade the limit.
 
-    :param memory: at most ``SIZE`` bytes, zeroed at first, shared by the processes of a mirror.
+    :param memory: at most ``FAILED_LOGINS_SIZE`` bytes, zeroed at first, shared by the processes of a mirror.
     """
 
     def __init__(self, memory: memoryview, clock: IReactorTime) -> None:

@@ -13,7 +13,7 @@ from ..headers import first, lines
 from ..http.server_request import ServerRequest
 from ..oci.errors import Denied, RegistryError, Unsupported
 from .filter import HealthResource, RefusalResource
-from .pages.send_page import HTML, JSON, TEXT, language_for, negotiate_media_type, send, send_document
+from .pages.page import HTML, JSON, TEXT, language_for, negotiate_media_type, send, send_document
 from .readiness import ReadinessState
 from .respond import refuse, render_coroutine
 from .site import is_address, normalize_host

@@ -61,7 +61,7 @@ class RateLimiter(RequestFilter):
             )
         self._counters.add(network, now, self._window, requests=1)
         self._running.setdefault(network, {})[request] = 0
-        request.notifyFinish().addBoth(lambda _: self._ended(network, request))
+        request.notifyFinish().addBoth(lambda _: self._finish(network, request))
 
     def _count_sent(self, network: Network, request: ServerRequest) -> None:
         """Count what a running response has sent since the last call."""
@@ -70,7 +70,7 @@ class RateLimiter(RequestFilter):
         if sent:
             self._counters.add(network, self._clock.seconds(), self._window, bytes=sent)
 
-    def _ended(self, network: Network, request: ServerRequest) -> None:
+    def _finish(self, network: Network, request: ServerRequest) -> None:
         self._count_sent(network, request)
         del self._running[network][request]
         if not self._running[network]:

@@ -1,10 +1,10 @@
-"""Recent requests per client: many clients silently fall back to the registry when a mirror fails."""
+"""Observers of finished requests: counts for metrics, and the last requests of each client."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import inf
 from struct import Struct
 from typing import NamedTuple
@@ -13,6 +13,49 @@ from twisted.internet.interfaces import IReactorTime
 
 from ..http.access import ClientAddress
 from ..http.server_request import ServerRequest
+from ..metrics import OTHER, Metrics
+from ..oci.errors import RegistryError
+from ..oci.request import parse_target
+from ..oci.write import is_upload_path
+from .site import is_address, normalize_host
+
+
+class RequestCounter:
+    """Counts finished requests.
+
+    :param hosts: the metric label of each host name of the mirror.
+    :param own: the metric label of the mirror's addresses.
+    """
+
+    def __init__(self, hosts: Mapping[str, str], own: str, metrics: Metrics) -> None:
+        self._hosts = hosts
+        self._own = own
+        self._metrics = metrics
+
+    def __call__(self, request: ServerRequest) -> None:
+        """Count a finished request; call once for each."""
+        host = self._host(normalize_host(request.peer.host if request.peer else ""))
+        status = str(request.code) if 100 <= request.code < 600 else OTHER
+        self._metrics.requests.labels(host, endpoint_name(request.path or b""), status).inc()
+        self._metrics.sent_bytes.labels(host).inc(request.sentLength)
+
+    def _host(self, name: str) -> str:
+        return self._hosts.get(name) or (self._own if is_address(name) else OTHER)
+
+
+def endpoint_name(path: bytes) -> str:
+    """Return the name of the endpoint of a raw path, or ``OTHER``."""
+    parts = path.split(b"/")
+    segments = parts if parts[1:2] == [b"v2"] else [b"", *parts[2:]]
+    if segments == [b"", b"v2", b"auth"]:
+        return "token"
+    if is_upload_path(b"/".join(segments)):
+        return "upload"
+    try:
+        return type(parse_target(b"/".join(segments))).__name__.lower()
+    except RegistryError:
+        return OTHER
+
 
 REQUESTS_PER_CLIENT = 20
 """Requests that are remembered for each client."""
@@ -24,7 +67,7 @@ _HEAD = Struct("<QdQ")
 """Client key, time of the last request, number of requests made."""
 _SLOT = _HEAD.size + REQUESTS_PER_CLIENT * _RECORD
 _CANDIDATES = 8
-SIZE = 512 * _SLOT
+RECENT_REQUESTS_SIZE = 512 * _SLOT
 """Bytes of memory for 512 clients; pages are used only as clients appear."""
 
 
@@ -52,7 +95,7 @@ class RecentRequests:
     Each client sees only its own.  The memory is bounded: among the few clients that share a slot, the least
     recently seen one is evicted.
 
-    :param memory: at most ``SIZE`` bytes, zeroed at first, shared by the processes of a mirror.
+    :param memory: at most ``RECENT_REQUESTS_SIZE`` bytes, zeroed at first, shared by the processes.
     """
 
     def __init__(self, clock: IReactorTime, memory: memoryview) -> None:

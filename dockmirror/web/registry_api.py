@@ -7,7 +7,14 @@ from twisted.web.resource import Resource
 
 from ..body.in_memory import BytesBody, NoBody, collect
 from ..headers import first, lines
-from ..http.server_request import ServerRequest
+from ..http.server_request import (
+    Parameters,
+    ServerRequest,
+    parse_credentials,
+    parse_pairs,
+    parse_query,
+    parse_range,
+)
 from ..interfaces import Answer, IBody, IRegistry, ITokenService, IWritableRegistry
 from ..oci.challenge import find_challenge
 from ..oci.descriptor import Descriptor
@@ -19,7 +26,6 @@ from ..oci.scope import Scope, parse_scopes
 from ..oci.token import TokenRequest
 from ..oci.write import Write, WriteResult, is_upload_path, parse_write
 from .filter import RefusalResource
-from .query import Parameters, parse_credentials, parse_pairs, parse_query, parse_range
 from .respond import respond
 
 
@@ -41,7 +47,8 @@ class V2Resource(Resource):
         super().__init__()
         self._writes = None if writes is None else WriteResource(writes)
         self._passthrough = PassthroughResource(registry, depth)
-        self._token = TokenResource(tokens) if tokens else _no_tokens()
+        anonymous = Unsupported("this host serves anonymously and has no tokens", status=404)
+        self._token = TokenResource(tokens) if tokens else RefusalResource(anonymous)
 
     def getChild(self, path: bytes, request: ServerRequest) -> Resource:
         """Return the resource for the next segment; ``auth`` followed by more is a repository's name."""
@@ -52,10 +59,6 @@ class V2Resource(Resource):
     def render(self, request: ServerRequest) -> int:
         """Answer ``/v2`` as ``/v2/``."""
         return self._passthrough.render(request)
-
-
-def _no_tokens() -> Resource:
-    return RefusalResource(Unsupported("this host serves anonymously and has no tokens", status=404))
 
 
 class PassthroughResource(Resource):

@@ -10,8 +10,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.web.server import NOT_DONE_YET
 
-from ..http.response_consumer import make_response_consumer
-from ..http.server_request import ServerRequest
+from ..http.server_request import ServerRequest, make_response_consumer
 from ..interfaces import Answer
 from ..oci.challenge import Challenge, find_challenge
 from ..oci.errors import RegistryError

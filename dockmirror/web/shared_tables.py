@@ -6,16 +6,18 @@ import mmap
 import os
 from itertools import accumulate
 
-from ..status import cache_series, pull_counts
+from ..status import cache_series
+from ..status.cache_series import PULL_COUNTS_SIZE
 from ..system import shared_table
-from . import failed_logins, rate_limiter, recent_requests
+from . import rate_limiter, recent_requests
+from .failed_logins import FAILED_LOGINS_SIZE
 
 _PARTS = (
     rate_limiter.COUNTERS_SIZE,
-    recent_requests.SIZE,
-    cache_series.SIZE,
-    pull_counts.SIZE,
-    failed_logins.SIZE,
+    recent_requests.RECENT_REQUESTS_SIZE,
+    cache_series.SERIES_SIZE,
+    PULL_COUNTS_SIZE,
+    FAILED_LOGINS_SIZE,
     shared_table.DIGESTS_SIZE,
 )
 SIZE = sum(_PARTS)

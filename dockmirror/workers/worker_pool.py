@@ -1,11 +1,12 @@
-"""The worker processes: started, replaced when they die, and stopped together."""
+"""The worker processes: started, called, replaced when they die, and stopped together."""
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -14,12 +15,96 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.interfaces import IDelayedCall
-from twisted.internet.protocol import Factory, ProcessProtocol
+from twisted.internet.protocol import Factory, ProcessProtocol, connectionDone
 from twisted.logger import Logger
+from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
 
-from .rpc_channel import PeerLost, RpcChannel, RpcError
 from .sockets import ListeningSocket
+
+RpcMethods = Mapping[str, Callable[[Any], Coroutine[Any, Any, Any]]]
+"""The methods that may be called, by name; each takes and returns a JSON value."""
+_log = Logger()
+
+
+class PeerLost(Exception):
+    """The other process is gone, and will not answer."""
+
+
+class RpcError(Exception):
+    """The method failed in the other process; the text is that of its exception."""
+
+
+class RpcChannel(LineOnlyReceiver):
+    """One end of a connection on which either end may call methods of the other.
+
+    :param methods: the methods that the other end may call here.
+    :param on_lost: called when the other end is gone.
+    """
+
+    delimiter = b"\n"
+    MAX_LENGTH = 64 * 1024 * 1024
+
+    def __init__(self, methods: RpcMethods, on_lost: Callable[[], None] = lambda: None) -> None:
+        self._methods = methods
+        self._on_lost = on_lost
+        self._waiting: dict[int, Deferred[Any]] = {}
+        self._last_id = 0
+        self._is_lost = False
+
+    async def call(self, method: str, value: object = None) -> Any:
+        """Call a method of the other end, and return its answer.
+
+        :raises RpcError: when the method raises an exception.
+        :raises PeerLost: when the other end is gone, or goes before it answers.
+        """
+        if self._is_lost or self.transport is None:
+            raise PeerLost
+        self._last_id += 1
+        call_id = self._last_id
+        answer: Deferred[Any] = Deferred(lambda _: self._forget(call_id))
+        self._waiting[call_id] = answer
+        self._send({"call": method, "value": value, "id": call_id})
+        return await answer
+
+    def lineReceived(self, line: bytes) -> None:
+        message = json.loads(line)
+        if "call" in message:
+            Deferred.fromCoroutine(self._answer(message)).addErrback(_log_failed_answer)
+            return
+        waiting = self._waiting.pop(message["id"], None)
+        if waiting is None:
+            return
+        if "error" in message:
+            waiting.errback(RpcError(message["error"]))
+        else:
+            waiting.callback(message["answer"])
+
+    async def _answer(self, message: Mapping[str, Any]) -> None:
+        try:
+            outcome = {"answer": await self._methods[message["call"]](message["value"])}
+        except Exception as error:
+            outcome = {"error": str(error)}
+        self._send({**outcome, "id": message["id"]})
+
+    def _forget(self, call_id: int) -> None:
+        self._waiting.pop(call_id, None)
+
+    def _send(self, message: object) -> None:
+        if not self._is_lost:
+            self.sendLine(json.dumps(message).encode())
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._is_lost = True
+        waiting, self._waiting = self._waiting, {}
+        for each in waiting.values():
+            each.errback(PeerLost())
+        self._on_lost()
+
+
+def _log_failed_answer(failure: Failure) -> None:
+    _log.failure("cannot answer another process", failure=failure)
+
 
 CALL_TIMEOUT = 5.0
 """Seconds that a worker has to answer a call, by default."""
@@ -27,8 +112,6 @@ _SHORT_LIFE = 10.0
 _RESTART_DELAYS = (0.0, 1.0, 5.0, 15.0, 30.0)
 """Seconds before a worker is replaced; longer after each one that lived for less than ``_SHORT_LIFE``."""
 _FIRST_DESCRIPTOR = 10  # above those that every process has, and those that systemd passes
-
-_log = Logger()
 
 
 @frozen
@@ -115,24 +198,24 @@ class WorkerPool(Service):
     def _start(self) -> None:
         self._last_number += 1
         number = self._last_number
-        worker = WorkerProcess(self._reactor, lambda: self._exited(number))
+        worker = WorkerProcess(self._reactor, lambda: self._handle_exit(number))
         self.workers[number] = worker
         try:
             worker.start(self._command, self._sockets())
         except OSError as error:  # out of memory or descriptors, maybe for a moment only
             worker.exit_reason = f"before it started: {error.strerror}"
-            self._exited(number)
+            self._handle_exit(number)
             return
         started = Deferred.fromCoroutine(worker.channel.call("start", self._start_arguments()))
-        started.addErrback(self._start_failed, worker)
+        started.addErrback(self._handle_start_failure, worker)
 
-    def _start_failed(self, failure: Failure, worker: WorkerProcess) -> None:
+    def _handle_start_failure(self, failure: Failure, worker: WorkerProcess) -> None:
         """Stop a worker that cannot serve, so that another one replaces it."""
         if not failure.check(PeerLost):
             _log.error("a worker cannot start: {error}", error=failure.getErrorMessage())
             worker.stop(self._grace)
 
-    def _exited(self, number: int) -> None:
+    def _handle_exit(self, number: int) -> None:
         worker = self.workers.pop(number)
         self.on_exit(number)
         if self.is_stopping:

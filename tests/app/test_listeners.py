@@ -51,11 +51,15 @@ FIRST, SECOND = issue("m.example", days=3000), issue("m.example", days=3000)
         ("https:tcp:443:certificates=/etc/c", "tcp:443", "/etc/c"),
         ("https:systemd:domain=INET6:index=0", "systemd:domain=INET6:index=0", None),
         ("https:unix:/run/m.sock:mode=660:certificates=/etc/c", "unix:/run/m.sock:mode=660", "/etc/c"),
+        ("tcp:443", None, None),
+        ("ssl:443:privateKey=https", None, None),
+        ("httpsx:443", None, None),
     ],
 )
-def test_https_endpoints_are_parsed(endpoint: str, transport: str, directory: str | None) -> None:
+def test_https_endpoints_are_parsed(endpoint: str, transport: str | None, directory: str | None) -> None:
     """TLS works over any endpoint, a port alone stands for TCP, and the directory may stand anywhere."""
-    assert HttpsEndpoint.parse(endpoint) == HttpsEndpoint(transport, Path(directory) if directory else None)
+    expected = transport and HttpsEndpoint(transport, Path(directory) if directory else None)
+    assert HttpsEndpoint.parse(endpoint) == expected
 
 
 @pytest.mark.parametrize(
@@ -63,21 +67,10 @@ def test_https_endpoints_are_parsed(endpoint: str, transport: str, directory: st
     [("tcp:0:interface=127.0.0.1", BACKLOG), ("tcp:0:interface=127.0.0.1:backlog=7", 7)],
 )
 def test_a_listener_has_a_large_backlog_unless_the_operator_sets_one(endpoint: str, backlog: int) -> None:
-    listening = MemoryReactorClock()
-    service = make_listener(
-        "listen.0",
-        endpoint,
-        HttpSite(Resource(), reactor),
-        listening,
-        CertificateDirectories(None, "", reactor),
-    )
+    listening, directories = MemoryReactorClock(), CertificateDirectories(None, "", reactor)
+    service = make_listener("listen.0", endpoint, HttpSite(Resource(), reactor), listening, directories)
     service.privilegedStartService()
     assert [server[2] for server in listening.tcpServers] == [backlog]
-
-
-@pytest.mark.parametrize("endpoint", ["tcp:443", "ssl:443:privateKey=https", "httpsx:443"])
-def test_other_endpoints_are_not_https(endpoint: str) -> None:
-    assert HttpsEndpoint.parse(endpoint) is None
 
 
 @pytest.mark.parametrize(
@@ -89,9 +82,7 @@ def test_other_endpoints_are_not_https(endpoint: str) -> None:
         ("systemd:domain=INET6:name=x", r"^listen: expected a server endpoint, not 'systemd:"),
     ],
 )
-def test_an_unusable_endpoint_is_refused_in_one_line_that_names_the_setting(
-    tmp_path: Path, endpoint: str, message: str
-) -> None:
+def test_an_unusable_endpoint_is_refused_by_its_setting(tmp_path: Path, endpoint: str, message: str) -> None:
     directories = CertificateDirectories(tmp_path, "m.example", reactor)
     with pytest.raises(ConfigurationError, match=message) as raised:
         make_listener("listen.0", endpoint, HttpSite(Resource(), reactor), reactor, directories)
@@ -210,32 +201,30 @@ async def test_a_renewed_certificate_is_shown_to_new_connections(listening: List
     await deferToThread(ask)
 
 
+ACME = {"domain": "m.example", "acme": "a@m.example"}
+
+
 def test_missing_certificates_are_those_not_issued_yet(tmp_path: Path) -> None:
-    said = {"domain": "m.example", "certificates": str(tmp_path)}
-    assert missing_certificates(load(said, {})) == ()
-    settings = load({**said, "acme": "a@m.example"}, {})
-    assert missing_certificates(settings) == [
-        tmp_path / f"acme/{name}.pem" for name in certificate_names(settings)
-    ]
+    certificates = {"certificates": str(tmp_path)}
+    assert missing_certificates(load({"domain": "m.example", **certificates}, {})) == ()
+    settings = load({**ACME, **certificates}, {})
+    paths = [tmp_path / f"acme/{name}.pem" for name in certificate_names(settings)]
+    assert missing_certificates(settings) == paths
     AcmeStore(tmp_path).save_certificate("m.example", b"certificate")
-    assert missing_certificates(settings) == [
-        tmp_path / f"acme/{name}.pem" for name in certificate_names(settings)[1:]
-    ]
+    assert missing_certificates(settings) == paths[1:]
 
 
-def test_certificate_renewal_is_a_service() -> None:
-    settings = load({"domain": "m.example", "acme": "a@m.example"}, {})
-    assert isinstance(make_certificate_renewal(settings, lambda: settings, Clock()), CertificateRenewal)
+def make_renewal(**settings: Any) -> CertificateRenewal:
+    loaded = load(settings, {})
+    service = make_certificate_renewal(loaded, lambda: loaded, Clock())
+    assert isinstance(service, CertificateRenewal)
+    return service
 
 
-def test_no_authority_certifies_localhost() -> None:
-    settings = load({"acme": "a@m.example"}, {})
+def test_certificate_renewal_needs_a_public_domain_and_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert make_renewal(**ACME)
     with pytest.raises(ConfigurationError, match="acme: needs a public 'domain'"):
-        make_certificate_renewal(settings, lambda: settings, Clock())
-
-
-def test_the_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+        make_renewal(acme="a@m.example")
     monkeypatch.setitem(sys.modules, "dockmirror.tls.acme_client", None)
-    settings = load({"domain": "m.example", "acme": "a@m.example"}, {})
     with pytest.raises(ConfigurationError, match=r"pip install 'dockmirror\[acme\]'"):
-        make_certificate_renewal(settings, lambda: settings, Clock())
+        make_renewal(**ACME)

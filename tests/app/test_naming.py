@@ -68,9 +68,7 @@ def test_any_text_is_refused_or_gives_valid_names(text: str) -> None:
         ),
     ],
 )
-def test_a_registry_has_the_names_of_the_table_or_its_address(
-    settings: dict[str, Any], names: list[str]
-) -> None:
+def test_a_registry_has_the_tables_names_or_its_address(settings: dict[str, Any], names: list[str]) -> None:
     """A port is joined by an underscore in repository paths."""
     assert registry_names(UpstreamSettings(**settings)) == names
 

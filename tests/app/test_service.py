@@ -63,10 +63,13 @@ def parse_options(*arguments: str) -> Settings:
 
 
 class TestOptions:
-    def test_defaults_without_options(self) -> None:
+    def test_options_win_over_file_and_environment(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        """They keep their order; without options there are defaults."""
         assert parse_options() == load({}, os.environ)
-
-    def test_options_win_over_the_file_and_keep_their_order(self, tmp_path: Path) -> None:
+        monkeypatch.setenv("DOCKMIRROR_GRACE", "7")
+        monkeypatch.setenv("DOCKMIRROR_TAG_TTL", "8")
         file = tmp_path / "dockmirror.toml"
         file.write_text('domain = "file.example"\nnames = ["mirror.lan"]\n')
         settings = parse_options(
@@ -78,13 +81,7 @@ class TestOptions:
         assert (settings.names, settings.listen) == (("mirror.lan",), ("tcp:1", "tcp:2"))
         assert [settings.upstreams[name].url for name in "ab"] == ["http://a:1", "https://b"]
         assert (settings.default, settings.networks) == ("a", ("10.0.0.0/8", "public"))
-        assert (settings.grace, settings.log_format) == (5, "json")
-
-    def test_options_win_over_the_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("DOCKMIRROR_DOMAIN", "env.example")
-        monkeypatch.setenv("DOCKMIRROR_GRACE", "7")
-        settings = parse_options("--domain", "line.example")
-        assert (settings.domain, settings.grace) == ("line.example", 7)
+        assert (settings.grace, settings.tag_ttl, settings.log_format) == (5, 8, "json")
 
     @pytest.mark.parametrize(
         ("arguments", "key"),
@@ -99,13 +96,16 @@ class TestOptions:
             (["--config", "/nowhere.toml"], "/nowhere.toml"),
         ],
     )
-    def test_an_invalid_option_is_refused_in_one_line_that_names_it(
-        self, arguments: list[str], key: str
-    ) -> None:
+    def test_an_invalid_option_is_refused_by_its_name(self, arguments: list[str], key: str) -> None:
         with pytest.raises(SystemExit) as raised:
             parse_options(*arguments)
         assert key in str(raised.value)
         assert "\n" not in str(raised.value)
+
+
+def make(**settings: Any) -> MultiService:
+    """Make a mirror with these settings."""
+    return make_mirror(partial(load, settings, os.environ), {})
 
 
 class TestMakeMirror:
@@ -121,21 +121,26 @@ class TestMakeMirror:
             assert operations is StreamServerEndpointService
             assert serving is (OrderedMultiService if workers == "1" else WorkerPool)
             assert kinds == [*[StreamServerEndpointService] * listeners, SettingsReload, GracefulShutdown]
+        for endpoint, name in (("none", "listen.0"), ("tcp:0", "operations")):
+            parts = make(operations=endpoint, listen=["tcp:0"], workers=workers)
+            assert next(part.name for part in parts if part.name) == name
 
-    def test_there_are_as_many_workers_as_cores_up_to_four(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        for cores, expected in ((1, OrderedMultiService), (2, 2), (64, 4)):
-            monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: set(range(cores)))
-            service = next(
-                each for each in make_mirror(partial(load, {"operations": "none"}, os.environ), {})
-            )
-            assert (service.count if isinstance(service, WorkerPool) else type(service)) == expected
+    @pytest.mark.parametrize(("cores", "expected"), [(1, OrderedMultiService), (2, 2), (64, 4)])
+    def test_there_are_as_many_workers_as_cores_up_to_four(
+        self, monkeypatch: pytest.MonkeyPatch, cores: int, expected: object
+    ) -> None:
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+        service = next(iter(make(operations="none")))
+        assert (service.count if isinstance(service, WorkerPool) else type(service)) == expected
 
     @pytest.mark.parametrize(
         "endpoint", ["nonsense:1", "tcp:x", "tcp:1:no=such", "ssl:1:privateKey=/nowhere"]
     )
     def test_an_invalid_endpoint_is_refused_in_one_line_that_names_the_setting(self, endpoint: str) -> None:
         with pytest.raises(ConfigurationError, match="listen: expected a server endpoint"):
-            make_mirror(partial(load, {"listen": [endpoint]}, os.environ), {})
+            make(listen=[endpoint])
+        with pytest.raises(ConfigurationError, match="operations: expected a server endpoint, not '"):
+            make(operations=endpoint)
         options = Options()
         options.parseOptions(["--listen", endpoint])
         with pytest.raises(SystemExit, match=r"^dockmirror: listen: ") as raised:
@@ -145,20 +150,16 @@ class TestMakeMirror:
     @pytest.mark.parametrize(
         ("error", "reason"),
         [
-            (
-                CannotListenError("127.0.0.1", 9464, OSError(98, "Address in use")),
-                r".*127\.0\.0\.1:9464.*in use",
-            ),
+            (CannotListenError("127.0.0.1", 94, OSError(98, "Address in use")), r".*127\.0\.0\.1:94.*in use"),
             (OverflowError("bind(): port must be 0-65535."), "bind.*: port must be 0-65535"),
             (FileNotFoundError(2, "No such file", "27533", None, b"/no/x.lock"), "/no/x.lock: No such file$"),
             (PermissionError(13, "Permission denied", "/run/x"), "/run/x: Permission denied$"),
         ],
     )
     @pytest.mark.parametrize("key", ["listen.0", "operations"])
-    def test_an_address_in_use_is_refused_in_one_line_that_names_the_setting(
+    def test_an_address_in_use_is_refused_by_its_setting(
         self, key: str, error: Exception, reason: str
     ) -> None:
-
         class FailingListener(Service):
             def privilegedStartService(self) -> None:
                 raise error
@@ -170,37 +171,26 @@ class TestMakeMirror:
             services.privilegedStartService()
         assert "\n" not in str(raised.value)
 
-    @pytest.mark.parametrize("workers", ["1", "2"])
-    def test_the_operations_endpoint_starts_first_and_can_be_left_out(self, workers: str) -> None:
-        for operations, names in (("none", []), ("tcp:0", ["operations"])):
-            settings = {"operations": operations, "listen": ["tcp:0"], "workers": workers}
-            service = make_mirror(partial(load, settings, os.environ), {})
-            assert [part.name for part in service if part.name][:1] == (names or ["listen.0"])
-
-    def test_an_invalid_operations_endpoint_is_refused_by_its_own_key(self) -> None:
-        with pytest.raises(ConfigurationError, match="operations: expected a server endpoint, not 'tcp:x'"):
-            make_mirror(partial(load, {"operations": "tcp:x"}, os.environ), {})
-
     def test_an_invalid_ca_file_is_refused_at_start(self, tmp_path: Path) -> None:
-        file = tmp_path / "ca.pem"
-        file.write_text("no certificate")
-        upstream = {"url": "https://lan", "ca_file": str(file)}
+        (tmp_path / "ca.pem").write_text("no certificate")
+        upstream = {"url": "https://lan", "ca_file": str(tmp_path / "ca.pem")}
         with pytest.raises(ConfigurationError, match="ca_file: expected PEM certificates"):
-            make_mirror(partial(load, {"upstreams": {"lan": upstream}}, os.environ), {})
+            make(upstreams={"lan": upstream})
 
     def test_each_upstream_has_connections_of_its_own(self) -> None:
         """Addresses that one upstream may reach may be forbidden to another."""
-        seen: list[UpstreamSettings] = []
+        agents: list[UpstreamSettings] = []
 
         def agent_for(upstream: UpstreamSettings, *_: object) -> Any:
-            seen.append(upstream)
+            agents.append(upstream)
             return object()
 
-        settings = load({}, {})
-        memory = SharedTables.create()
-        telemetry = Telemetry.create(memory, Clock())
+        settings, telemetry = load({}, {}), Telemetry.create(SharedTables.create(), Clock())
         build_hosts(settings, StackContext(Clock(), agent_for, telemetry), {})
-        assert seen == list(settings.upstreams.values())
+        assert agents == list(settings.upstreams.values())
+
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
 
 
 class TestSwitchToAnotherUser:
@@ -218,7 +208,7 @@ class TestSwitchToAnotherUser:
         twistd.parseOptions([*arguments, "dockmirror", f"--config={path}/settings", *own])
         makeService(twistd.subOptions)
 
-    @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+    @as_root
     @pytest.mark.parametrize("arguments", [("--uid=65534", "--gid=65533"), ("--uid=65534",)])
     def test_created_files_belong_to_that_user(self, tmp_path: Path, arguments: tuple[str, ...]) -> None:
         group = 65533 if len(arguments) > 1 else getpwuid(65534).pw_gid
@@ -234,7 +224,7 @@ class TestSwitchToAnotherUser:
         self.start(tmp_path)
         assert {path.stat().st_uid for path in (tmp_path / "cache").rglob("*")} == {os.geteuid()}
 
-    @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+    @as_root
     def test_a_directory_that_cannot_be_created_is_refused_by_its_key(self, tmp_path: Path) -> None:
         (tmp_path / "state").touch()
         with pytest.raises(SystemExit, match=r"^dockmirror: access.keys: .*state") as raised:
@@ -276,10 +266,14 @@ def record_reads(settings: Settings) -> tuple[Settings, set[str]]:
     return same, read
 
 
-def make_reload(house: House, **settings: Any) -> SettingsReload:
-    """Return a reload of a mirror to these settings."""
+def reload(house: House, **settings: Any) -> None:
+    """Reload a mirror with these settings."""
     before, reactor = load({"domain": OWN}, {}), RecordingReactor()
-    return SettingsReload(before, lambda: load(settings, {}), as_coroutine(house.serving.apply), reactor)
+    now(
+        SettingsReload(
+            before, lambda: load(settings, {}), as_coroutine(house.serving.apply), reactor
+        ).reload()
+    )
 
 
 def as_coroutine(apply: Callable[[Settings], None]) -> Callable[[Settings], Coroutine[Any, Any, None]]:
@@ -296,7 +290,7 @@ def test_new_settings_apply_to_new_requests_and_running_ones_continue() -> None:
     running = house.connect().ask("GET", "k8s.mirror.example", PATH)
     keep_alive = house.connect().ask("GET", "k8s.mirror.example", "/v2/")
     with logged() as texts:
-        now(make_reload(house, domain="other.example", log_format="json").reload())
+        reload(house, domain="other.example", log_format="json")
     assert "settings reloaded" in texts[0]
     assert running.answer.body == LAYER
     assert keep_alive.ask("GET", "k8s.mirror.example", "/v2/").answer.status == 404
@@ -317,7 +311,7 @@ def test_new_settings_apply_to_new_requests_and_running_ones_continue() -> None:
 def test_invalid_settings_change_nothing_and_are_logged(settings: dict[str, Any], message: str) -> None:
     house = House(Internet())
     with logged() as texts:
-        now(make_reload(house, domain="other.example", **settings).reload())
+        reload(house, domain="other.example", **settings)
     (text,) = texts
     assert "cannot reload the settings, keeping the previous ones" in text
     assert message in text
@@ -327,33 +321,31 @@ def test_invalid_settings_change_nothing_and_are_logged(settings: dict[str, Any]
 
 def test_settings_that_need_a_restart_are_logged_at_each_reload() -> None:
     applied: list[Settings] = []
-    before = load({"domain": OWN, "grace": 5}, {})
-    new = {"domain": "other.example", "grace": 6, "listen": ["tcp:1"]}
-    reload = SettingsReload(
-        before, lambda: load(new, {}), as_coroutine(applied.append), RecordingReactor()
-    ).reload
+    before, new = load({"domain": OWN, "grace": 5}, {}), {"domain": "other.example", "grace": 6}
+    service = SettingsReload(
+        before,
+        lambda: load({**new, "listen": ["tcp:1"]}, {}),
+        as_coroutine(applied.append),
+        RecordingReactor(),
+    )
     for _ in range(2):
         with logged() as texts:
-            now(reload())
+            now(service.reload())
         assert "settings reloaded; restart the mirror to apply listen, grace" in texts[0]
     assert [(each.domain, each.grace, each.listen) for each in applied] == [("other.example", 5, ())] * 2
 
 
-def test_the_cache_size_can_change_but_not_the_existence_of_the_cache() -> None:
+@pytest.mark.parametrize(
+    ("before", "new", "size"), [("0", "1GB", 0), ("1GB", "0", 10**9), ("1GB", "2GB", 2 * 10**9)]
+)
+def test_a_reload_changes_the_cache_size_but_adds_no_cache(before: str, new: str, size: int) -> None:
     applied: list[Settings] = []
-    for before, new, size in (("0", "1GB", 0), ("1GB", "0", 10**9), ("1GB", "2GB", 2 * 10**9)):
-        loaded = [load({"cache_size": each, "cache": "/cache"}, {}) for each in (before, new)]
-        with logged() as texts:
-            now(
-                SettingsReload(
-                    loaded[0],
-                    partial(loaded.__getitem__, 1),
-                    as_coroutine(applied.append),
-                    RecordingReactor(),
-                ).reload()
-            )
-        assert applied[-1].cache_size == Amount(size)
-        assert ("restart the mirror to apply cache_size" in texts[0]) == (size != 2 * 10**9)
+    old, loaded = (load({"cache_size": each, "cache": "/cache"}, {}) for each in (before, new))
+    service = SettingsReload(old, lambda: loaded, as_coroutine(applied.append), RecordingReactor())
+    with logged() as texts:
+        now(service.reload())
+    assert applied[-1].cache_size == Amount(size)
+    assert ("restart the mirror to apply cache_size" in texts[0]) == (size != 2 * 10**9)
 
 
 def test_settings_that_a_reload_does_not_read_are_listed_as_start_only(tmp_path: Path) -> None:
@@ -387,7 +379,7 @@ def test_the_audit_log_continues_in_a_new_file_after_rotation(tmp_path: Path) ->
     house.get(OWN, "/v2/")
     audit.rename(tmp_path / "old")
     house.get(OWN, "/v2/library/busybox/manifests/latest")
-    now(make_reload(house, domain=OWN, access={"audit": str(audit)}).reload())
+    reload(house, domain=OWN, access={"audit": str(audit)})
     house.get(OWN, "/")
     assert len((tmp_path / "old").read_text().splitlines()) == 2
     assert len(audit.read_text().splitlines()) == 1
@@ -406,8 +398,8 @@ def test_the_mirrors_own_pulls_use_the_settings_in_force() -> None:
 
     with pytest.raises(NameUnknown):
         fetch()
-    now(make_reload(house, upstreams={"lan": {"url": "https://lan.example"}}).reload())
+    reload(house, upstreams={"lan": {"url": "https://lan.example"}})
     fetch().body.discard()
     with logged():
-        now(make_reload(house, access={"audit": "/nowhere/log"}).reload())
+        reload(house, access={"audit": "/nowhere/log"})
     fetch().body.discard()

@@ -10,7 +10,7 @@ import pytest
 from dockmirror.app.telemetry import PoolTelemetry
 from dockmirror.status.status_values import CacheUsage, WorkerState
 from dockmirror.web.readiness import ReadinessState
-from dockmirror.workers.rpc_channel import RpcError
+from dockmirror.workers.worker_pool import RpcError
 from tests.scraped import parsed
 from tests.stacks import now
 

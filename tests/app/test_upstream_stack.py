@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
 
-from dockmirror.app.service import make_mirror
 from dockmirror.app.upstream_stack import (
     PrivateAddressDetector,
     UpstreamContext,
@@ -30,10 +28,10 @@ from dockmirror.interfaces import IAccount
 from dockmirror.metrics import Metrics
 from dockmirror.oci.credentials import Credentials
 from dockmirror.oci.token import Login
-from dockmirror.status.upstream_health import UpstreamHealth
+from dockmirror.status.status_values import UpstreamHealth
 from dockmirror.system.external_program import ProcessResult
 from tests.connections import FakeResolver
-from tests.fake_registry import Open, Registry, Tokens, basic, error
+from tests.fake_registry import Open, Registry, Tokens, basic
 from tests.fakes import Reply
 from tests.house import House
 from tests.internet import AUTH, BUSYBOX, HUB, LAYER, PASSWORD, PRIVATE, USER, Internet
@@ -62,14 +60,10 @@ def internet() -> Internet:
 
 
 def make_house(internet: Internet, environ: dict[str, str] | None = None, **docker: Any) -> House:
-    """A mirror of both addresses."""
+    """Build a mirror of both addresses, and let every connection to Docker Hub fail."""
+    internet.agent.failing[HUB] = ConnectionRefusedError()
     upstream = {"url": URLS, "realms": [f"https://{AUTH}", f"https://{OTHERS_TOKENS}"], **docker}
     return House(internet, environ, networks=["private"], upstreams={"docker": upstream})
-
-
-def break_docker_hub(internet: Internet) -> None:
-    """Let every connection to Docker Hub fail."""
-    internet.agent.failing[HUB] = ConnectionRefusedError()
 
 
 def content_by_digest(internet: Internet) -> list[tuple[str, bytes]]:
@@ -82,21 +76,25 @@ def content_by_digest(internet: Internet) -> list[tuple[str, bytes]]:
 
 @pytest.mark.parametrize("host", [OWN, HOST])
 def test_another_address_serves_digests_while_the_first_is_down(internet: Internet, host: str) -> None:
-    """Its own token service grants the access."""
+    """Its own token service grants the access; tags and lists come from the registry itself."""
     mirror = make_house(internet)
-    break_docker_hub(internet)
     for path, body in content_by_digest(internet):
         assert mirror.get(host, path).body == body
     (token,) = internet.asked(OTHERS_TOKENS)
     assert token.authorization is None
     assert internet.asked(AUTH) == []
+    for path in (TAG, LIST):
+        assert mirror.get(OWN, path).error == (502, "UNAVAILABLE")
+    failures = mirror.metrics.upstream_failures.labels("docker", "unreachable")
+    assert failures._value.get() >= 1
 
 
 def test_a_token_goes_only_to_the_address_that_it_is_for(internet: Internet) -> None:
     mirror = make_house(internet)
     ((path, _), *_) = content_by_digest(internet)
+    refused = internet.agent.failing.pop(HUB)
     mirror.get(OWN, path)
-    break_docker_hub(internet)
+    internet.agent.failing[HUB] = refused
     assert mirror.get(OWN, path).status == 200
     for host, service in ((HUB, AUTH), (OTHER, OTHERS_TOKENS)):
         sent = [seen.authorization for seen in internet.asked(host) if seen.path == path]
@@ -104,18 +102,9 @@ def test_a_token_goes_only_to_the_address_that_it_is_for(internet: Internet) -> 
         assert len(internet.asked(service)) == 1
 
 
-@pytest.mark.parametrize("path", [TAG, LIST])
-def test_tags_and_lists_come_from_the_registry_itself(internet: Internet, path: str) -> None:
-    mirror = make_house(internet)
-    break_docker_hub(internet)
-    assert mirror.get(OWN, path).error == (502, "UNAVAILABLE")
-    assert internet.asked(OTHER) == []
-
-
 def test_a_clients_credentials_go_to_no_other_registry(internet: Internet) -> None:
     """Another registry is not asked anonymously either."""
     mirror = make_house(internet)
-    break_docker_hub(internet)
     for path, _ in content_by_digest(internet):
         for header in (LOGIN, "Authorization: Bearer t0ken"):
             assert mirror.get(HOST, path, header).status == 502
@@ -126,74 +115,41 @@ def test_a_clients_credentials_go_to_no_other_registry(internet: Internet) -> No
 def test_the_mirrors_account_goes_to_no_other_registry(internet: Internet) -> None:
     """The other registry is asked anonymously."""
     mirror = make_house(internet, {"DOCKMIRROR_PASSWORD_DOCKER": PASSWORD}, username=USER)
-    break_docker_hub(internet)
     for path, body in content_by_digest(internet):
         assert mirror.get(HOST, path).body == body
-    private = f"/v2/{PRIVATE}/manifests/{internet.busybox}"
-    assert mirror.get(HOST, private).status == 502
+    assert mirror.get(HOST, f"/v2/{PRIVATE}/manifests/{internet.busybox}").status == 502
     assert not any(seen.authorization for seen in internet.asked(OTHERS_TOKENS))
     assert not any("Basic" in str(seen.authorization) for seen in internet.asked(OTHER))
-
-
-@pytest.mark.parametrize(
-    "reply", [Reply(503), error(429, "TOOMANYREQUESTS", "no", ("Retry-After", "60")), Reply(500, b"<html>")]
-)
-def test_another_address_serves_what_the_first_fails_to_serve(internet: Internet, reply: Reply) -> None:
-    ((path, body), *_) = content_by_digest(internet)
-    internet.reply(HUB, path, reply)
-    assert make_house(internet).get(OWN, path).body == body
-
-
-def test_a_denial_of_the_first_address_is_final(internet: Internet) -> None:
-    path = f"/v2/{PRIVATE}/manifests/{internet.busybox}"
-    assert make_house(internet).get(OWN, path).error == (403, "DENIED")
-    assert internet.asked(OTHER) == []
 
 
 def test_wrong_content_of_another_address_is_not_served(internet: Internet) -> None:
     """The client gets the error of the registry itself."""
     mirror = make_house(internet)
-    break_docker_hub(internet)
     ((manifest, _), (blob, _)) = content_by_digest(internet)
     internet.servers[OTHER] = Registry(Open())
     internet.reply(OTHER, manifest, Reply(200, b"{}", (("Content-Type", "application/json"),)))
     internet.reply(OTHER, blob, Reply(200, b"wrong"))
-    assert mirror.get(OWN, manifest).error == (502, "UNAVAILABLE")
-    assert mirror.get(OWN, blob).error == (502, "UNAVAILABLE")
+    for path in (manifest, blob):
+        assert mirror.get(OWN, path).error == (502, "UNAVAILABLE")
 
 
 def test_a_replica_serves_tags_lists_and_private_images(internet: Internet) -> None:
-    """Its own token service takes the clients' logins."""
+    """Its own token service takes the clients' logins, and the mirror's."""
     mirror = make_house(internet, replicas=True)
-    break_docker_hub(internet)
     assert mirror.get(OWN, TAG).body == BUSYBOX
     assert mirror.get(OWN, LIST).status == 200
     path = f"/v2/{PRIVATE}/manifests/latest"
     assert mirror.pull(HOST, path, authorization=basic(USER, PASSWORD)).body == BUSYBOX
     assert internet.asked(AUTH) == []
     assert basic(USER, PASSWORD) in [seen.authorization for seen in internet.asked(OTHERS_TOKENS)]
+    own = make_house(internet, {"DOCKMIRROR_PASSWORD_DOCKER": PASSWORD}, username=USER, replicas=True)
+    assert own.get(HOST, path).body == BUSYBOX
 
 
 def test_a_password_goes_to_no_untrusted_token_service_of_a_replica(internet: Internet) -> None:
     mirror = make_house(internet, replicas=True, realms=[f"https://{AUTH}"])
-    break_docker_hub(internet)
-    answer = mirror.get(HOST, "/v2/auth?service=x", LOGIN)
-    assert answer.error == (403, "DENIED")
+    assert mirror.get(HOST, "/v2/auth?service=x", LOGIN).error == (403, "DENIED")
     assert internet.asked(OTHERS_TOKENS) == []
-
-
-def test_the_mirrors_account_works_at_replicas(internet: Internet) -> None:
-    mirror = make_house(internet, {"DOCKMIRROR_PASSWORD_DOCKER": PASSWORD}, username=USER, replicas=True)
-    break_docker_hub(internet)
-    assert mirror.get(HOST, f"/v2/{PRIVATE}/manifests/latest").body == BUSYBOX
-
-
-def test_failures_are_counted_by_the_name_of_the_upstream(internet: Internet) -> None:
-    mirror = make_house(internet)
-    break_docker_hub(internet)
-    mirror.get(OWN, content_by_digest(internet)[0][0])
-    failures = mirror.metrics.upstream_failures.labels("docker", "unreachable")
-    assert failures._value.get() == 1
 
 
 @pytest.mark.parametrize(("replicas", "private"), [(True, True), (False, False)])
@@ -205,12 +161,9 @@ def test_a_private_address_of_the_registry_itself_is_detected(replicas: bool, pr
         observers.append(reached)
 
     settings = load({"upstreams": {"two": {"url": ["https://a", "https://b"], "replicas": replicas}}}, {})
-    metrics = Metrics(CollectorRegistry())
-    two = make_upstream(
-        UpstreamContext(
-            "two", settings.upstreams["two"], agent_for, Clock(), metrics, UpstreamHealth(Clock())
-        )
-    )
+    metrics, health = Metrics(CollectorRegistry()), UpstreamHealth(Clock())
+    context = UpstreamContext("two", settings.upstreams["two"], agent_for, Clock(), metrics, health)
+    two = make_upstream(context)
     assert [isinstance(each, PrivateAddressDetector) for each in observers] == [True, True]
     assert not two.is_private()
     observers[1]("b", "10.0.0.1")
@@ -235,31 +188,23 @@ def dial(url: str, **settings: Any) -> list[tuple[str, int]]:
 
 
 @pytest.mark.parametrize(
-    ("url", "settings"),
+    ("url", "settings", "reached"),
     [
-        ("http://r.example:5000/", {}),
-        ("http://auth.example:5001/", {"realms": ["http://auth.example:5001"]}),
-        ("http://cdn.example:9000/", {"addresses": {"cdn.example": ["10.1.2.5"]}}),
-        ("http://r.example:6379/", {"allow_networks": ["10.0.0.0/8"]}),
+        ("http://r.example:5000/", {}, 1),
+        ("http://auth.example:5001/", {"realms": ["http://auth.example:5001"]}, 1),
+        ("http://cdn.example:9000/", {"addresses": {"cdn.example": ["10.1.2.5"]}}, 1),
+        ("http://r.example:6379/", {"allow_networks": ["10.0.0.0/8"]}, 1),
+        ("http://r.example:6379/", {}, 0),
+        ("http://r.example/", {}, 0),
+        ("http://r.example.:6379/", {"addresses": {"r.example": ["10.1.2.3"]}}, 0),
+        ("http://auth.example:6379/", {"realms": ["http://auth.example:5001"]}, 0),
     ],
 )
-def test_a_private_address_that_the_settings_name_is_reached(url: str, settings: dict[str, Any]) -> None:
-    """They name its host and port, or its network."""
-    assert len(dial(url, **settings)) == 1
-
-
-@pytest.mark.parametrize(
-    ("url", "settings"),
-    [
-        ("http://r.example:6379/", {}),
-        ("http://r.example/", {}),
-        ("http://r.example.:6379/", {"addresses": {"r.example": ["10.1.2.3"]}}),
-        ("http://auth.example:6379/", {"realms": ["http://auth.example:5001"]}),
-    ],
-)
-def test_another_port_of_a_private_host_is_not_reached(url: str, settings: dict[str, Any]) -> None:
-    """A redirect to the upstream's host leads to no other server there."""
-    assert dial(url, **settings) == []
+def test_a_private_address_is_reached_if_the_settings_name_its_host_and_port(
+    url: str, settings: dict[str, Any], reached: int
+) -> None:
+    """They may name its network; a redirect to the upstream's host leads to no other server there."""
+    assert len(dial(url, **settings)) == reached
 
 
 class RecordedRuns(list[tuple[Sequence[str], Mapping[str, str], bytes]]):
@@ -290,14 +235,16 @@ def test_a_password_makes_an_account_and_runs_no_program() -> None:
 
 @pytest.mark.parametrize("by_path", [True, False])
 def test_a_credential_helper_is_found_by_name_or_path(tmp_path: Path, by_path: bool) -> None:
-    """It is asked for the registry's host and port."""
+    """It is asked for the registry's host and port, without the mirror's own variables.
+
+    They may hold the passwords of other upstreams.
+    """
     path = program(tmp_path / "docker-credential-ecr-login", "")
     runs = RecordedRuns()
-    upstream = {
-        "url": "https://registry.example:5000",
-        "credential_helper": path if by_path else "ecr-login",
-    }
-    accounts = accounts_of(runs, {"PATH": str(tmp_path)}, work=upstream)
+    helper = path if by_path else "ecr-login"
+    environ = {"PATH": str(tmp_path), "DOCKMIRROR_PASSWORD_GHCR": "s3cret", "DOCKMIRROR_GRACE": "1"}
+    work = {"url": "https://registry.example:5000", "credential_helper": helper}
+    accounts = accounts_of(runs, environ, work=work, ghcr={"username": "alice"})
     assert now(accounts["work"].login()) == Login(Credentials.basic("AWS", "s3cret"))
     assert runs == [([path, "get"], {"PATH": str(tmp_path)}, b"registry.example:5000")]
 
@@ -307,23 +254,6 @@ def test_a_helper_knows_docker_hub_by_its_old_address(tmp_path: Path) -> None:
     path = program(tmp_path / "helper", "")
     now(accounts_of(runs, {}, docker={"credential_helper": path})["docker"].login())
     assert [request for _, _, request in runs] == [b"https://index.docker.io/v1/"]
-
-
-def test_a_helper_runs_without_the_mirrors_own_variables(tmp_path: Path) -> None:
-    """They may hold the passwords of other upstreams."""
-    runs = RecordedRuns()
-    environ = {
-        "HOME": "/h",
-        "AWS_PROFILE": "p",
-        "DOCKMIRROR_PASSWORD_GHCR": "s3cret",
-        "DOCKMIRROR_GRACE": "1",
-    }
-    upstreams = {
-        "docker": {"credential_helper": program(tmp_path / "helper", "")},
-        "ghcr": {"username": "alice"},
-    }
-    now(accounts_of(runs, environ, **upstreams)["docker"].login())
-    assert [environ for _, environ, _ in runs] == [{"HOME": "/h", "AWS_PROFILE": "p"}]
 
 
 @pytest.mark.parametrize(
@@ -352,32 +282,22 @@ def load_own(environ: dict[str, str], **upstream: Any) -> dict[str, Credentials]
     return load_credentials(settings, environ)
 
 
-@pytest.mark.parametrize("written", [b"s3cret", b"s3cret\n"])
-def test_a_password_file_may_end_with_a_newline(tmp_path: Path, written: bytes) -> None:
+@pytest.mark.parametrize("password", ["s3cret", " two words ", "line\n", "\r", "pässwörd", "a:b"])
+@pytest.mark.parametrize("end", ["", "\n"])
+def test_a_password_file_may_end_with_a_newline(tmp_path: Path, password: str, end: str) -> None:
+    """All other characters belong to the password; one in the environment wins."""
     file = tmp_path / "password"
-    file.write_bytes(written)
-    found = load_own({}, username="alice", password_file=str(file))
-    assert found == {"my-lan": Credentials.basic("alice", "s3cret")}
-
-
-@pytest.mark.parametrize("password", [" two words ", "line\n", "\r", "pässwörd", "a:b"])
-def test_all_other_characters_belong_to_the_password(tmp_path: Path, password: str) -> None:
-    file = tmp_path / "password"
-    file.write_bytes(f"{password}\n".encode())
-    found = load_own({}, username="alice", password_file=str(file))
-    assert found == {"my-lan": Credentials.basic("alice", password)}
-
-
-def test_a_password_in_the_environment_wins_over_the_file(tmp_path: Path) -> None:
-    file = tmp_path / "password"
-    file.write_text("other")
-    for more in ({}, {"password_file": str(file)}):
-        found = load_own({VARIABLE: "s3cret"}, username="alice", **more)
-        assert found == {"my-lan": Credentials.basic("alice", "s3cret")}
+    file.write_bytes(f"{password}{end or chr(10) * password.endswith(chr(10))}".encode())
+    settings = {"username": "alice", "password_file": str(file)}
+    assert load_own({}, **settings) == {"my-lan": Credentials.basic("alice", password)}
+    assert load_own({VARIABLE: "other"}, **settings) == {"my-lan": Credentials.basic("alice", "other")}
 
 
 def test_an_upstream_without_a_user_name_has_no_credentials() -> None:
     assert load_own({}) == {}
+    assert load_own({VARIABLE: "s3cret"}, username="alice") == {
+        "my-lan": Credentials.basic("alice", "s3cret")
+    }
 
 
 @pytest.mark.parametrize(
@@ -403,9 +323,3 @@ def test_a_missing_user_name_or_password_is_refused(
         load_own(environ, **upstream)
     assert "\n" not in str(raised.value)
     assert "s3cret" not in str(raised.value)
-
-
-def test_the_service_does_not_start_without_a_password() -> None:
-    settings = load({"networks": ["private"], "upstreams": {"docker": {"username": "alice"}}}, os.environ)
-    with pytest.raises(ConfigurationError, match="username: expected a password"):
-        make_mirror(lambda: settings, {})

@@ -8,8 +8,7 @@ import tarfile
 from collections.abc import Mapping
 from typing import Any, BinaryIO
 
-from dockmirror.archive.archive_plan import read_archive
-from dockmirror.archive.images import PackedImage, plan_archive
+from dockmirror.archive.archive_plan import PackedImage, plan_archive, read_archive
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.manifest import IMAGE_CONFIGS
 from dockmirror.oci.media import OCI_INDEX, OCI_MANIFEST
@@ -66,15 +65,23 @@ def files(data: bytes) -> dict[str, bytes]:
         return {member.name: (tar.extractfile(member) or io.BytesIO()).read() for member in members}
 
 
-def plan_tar(contents: Mapping[str, bytes]) -> bytes:
-    """Return a tar file of these files."""
+def write_tar(contents: Mapping[str, bytes], *members: tarfile.TarInfo) -> bytes:
+    """Return a tar file of these files and other members, as other programs write it."""
     out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as tar:
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for name, data in contents.items():
             info = tarfile.TarInfo(name)
-            info.size = len(data)
+            info.size, info.mtime = len(data), 1.5  # which makes a header of its own
             tar.addfile(info, io.BytesIO(data))
+        for member in members:
+            tar.addfile(member)
     return out.getvalue()
+
+
+def make_member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "", size: int = 0) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname, info.size = kind, link, size
+    return info
 
 
 class Counting(io.BytesIO):

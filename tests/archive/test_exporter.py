@@ -1,28 +1,28 @@
-"""Tests of exports, and of the memory that they may take."""
+"""Exports, and the memory that they may take."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import Iterable
-from typing import Any
 
 import pytest
 from zope.interface import implementer
 
-from dockmirror.archive.exporter import SMALL, ArchiveExporter, ExportedArchive
+from dockmirror.archive.exporter import UNCOUNTED_MEMORY, ArchiveExporter, ExportedArchive
 from dockmirror.body.in_memory import BytesBody
 from dockmirror.interfaces import Answer, IRegistry
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import ManifestUnknown, RegistryError, SizeInvalid, TooManyRequests
+from dockmirror.oci.media import OCI_MANIFEST
 from dockmirror.oci.reference import Repository
 from dockmirror.oci.request import Blob, Manifest, RegistryRequest
 
 from ..answering import Recorder, now, watch
+from .packing import described, index, manifest
 
 REPOSITORY = Repository("docker.io/team/app")
-OCI = "application/vnd.oci.image"
 CONFIG = b"{}"
 LARGE = 100 * 1024
 """Bytes of a manifest."""
@@ -44,24 +44,16 @@ class Contents:
 
     def manifest(self, size: int = 0, blobs: int = 0) -> Digest:
         """Add a manifest of that size, with so many layers."""
-        layers = [self.add(os.urandom(8)) for _ in range(blobs)]
-        return self.add(
-            json.dumps(
-                {
-                    "schemaVersion": 2,
-                    "mediaType": f"{OCI}.manifest.v1+json",
-                    "config": _described(f"{OCI}.config.v1+json", Digest.of(CONFIG), len(CONFIG)),
-                    "layers": [_described(f"{OCI}.layer.v1.tar", layer, 8) for layer in layers],
-                    "annotations": {"filling": os.urandom(size // 2).hex()},
-                }
-            ).encode()
-        )
+        layers = [os.urandom(8) for _ in range(blobs)]
+        for layer in layers:
+            self.add(layer)
+        filling = {"annotations": {"filling": os.urandom(size // 2).hex()}}
+        return self.add(json.dumps({**json.loads(manifest(CONFIG, *layers)), **filling}).encode())
 
-    def index(self, children: Iterable[Digest]) -> Digest:
+    def index(self, children: Iterable[Digest], depth: int = 0) -> Digest:
         """Add an index of these manifests."""
-        manifests = [_described(f"{OCI}.manifest.v1+json", each, len(self._all[each])) for each in children]
-        index = {"schemaVersion": 2, "mediaType": f"{OCI}.index.v1+json", "manifests": manifests}
-        return self.add(json.dumps(index).encode())
+        manifests = [described(self._all[each], OCI_MANIFEST) for each in children]
+        return self.add(json.dumps({**json.loads(index()), "manifests": manifests, "depth": depth}).encode())
 
     async def fetch(self, request: RegistryRequest) -> Answer:
         assert isinstance(request.target, Manifest | Blob)
@@ -73,10 +65,6 @@ class Contents:
             raise ManifestUnknown
         data = self._all[digest]
         return Answer(BytesBody(data, Descriptor(None, digest, len(data))))
-
-
-def _described(kind: str, digest: Digest, size: int) -> dict[str, Any]:
-    return {"mediaType": kind, "digest": str(digest), "size": size}
 
 
 @pytest.fixture
@@ -99,7 +87,7 @@ def refused(exports: ArchiveExporter, digest: Digest) -> RegistryError:
 def test_manifests_that_are_too_large_are_refused(contents: Contents) -> None:
     """The refusal comes as early as possible, has the reason, and releases all memory."""
     index = contents.index([contents.manifest(LARGE) for _ in range(200)])
-    exports = ArchiveExporter(contents, largest=10 * LARGE, together=10 * LARGE)
+    exports = ArchiveExporter(contents, max_memory=10 * LARGE, max_total=10 * LARGE)
     error = refused(exports, index)
     assert (type(error), error.status) == (SizeInvalid, 413)
     assert f"more than {10 * LARGE} bytes" in str(error)
@@ -109,7 +97,7 @@ def test_manifests_that_are_too_large_are_refused(contents: Contents) -> None:
 
 def test_each_blob_counts_as_memory(contents: Contents) -> None:
     """Very many blobs are refused like large manifests."""
-    exports = ArchiveExporter(contents, largest=10 * LARGE)
+    exports = ArchiveExporter(contents, max_memory=10 * LARGE)
     exported(exports, contents.manifest(blobs=500))
     assert isinstance(refused(exports, contents.manifest(blobs=1000)), SizeInvalid)
 
@@ -117,7 +105,7 @@ def test_each_blob_counts_as_memory(contents: Contents) -> None:
 def test_large_archives_at_once_are_limited(contents: Contents) -> None:
     """Others are refused until one of them was sent or discarded."""
     one, other = (contents.manifest(4 * LARGE) for _ in range(2))
-    exports = ArchiveExporter(contents, together=5 * LARGE)
+    exports = ArchiveExporter(contents, max_total=5 * LARGE)
     for end in (ExportedArchive.close, _discarded, _delivered):
         archive = exported(exports, one)
         error = refused(exports, other)
@@ -127,29 +115,29 @@ def test_large_archives_at_once_are_limited(contents: Contents) -> None:
 
 
 def _discarded(archive: ExportedArchive) -> None:
-    archive.content(0, archive.plan.size).discard()
+    archive.body(0, archive.plan.size).discard()
 
 
 def _delivered(archive: ExportedArchive) -> None:
     recorder = Recorder()
-    assert watch(archive.content(0, archive.plan.size).deliver(recorder)) == [None]
+    assert watch(archive.body(0, archive.plan.size).deliver(recorder)) == [None]
     assert len(recorder.data) == archive.plan.size
 
 
 def test_small_archives_are_never_refused(contents: Contents) -> None:
     """The memory of large archives does not matter."""
-    exports = ArchiveExporter(contents, together=5 * LARGE)
+    exports = ArchiveExporter(contents, max_total=5 * LARGE)
     exported(exports, contents.manifest(4 * LARGE))
     for _ in range(10):
-        exported(exports, contents.manifest(SMALL // 2))
+        exported(exports, contents.manifest(UNCOUNTED_MEMORY // 2))
 
 
 def test_a_slow_client_keeps_the_memory_of_its_archive(contents: Contents) -> None:
     """No more is buffered than the client accepts."""
-    exports = ArchiveExporter(contents, together=5 * LARGE)
+    exports = ArchiveExporter(contents, max_total=5 * LARGE)
     image = contents.manifest(4 * LARGE)
     archive, recorder = exported(exports, image), Slow()
-    delivery = archive.content(0, archive.plan.size).deliver(recorder)
+    delivery = archive.body(0, archive.plan.size).deliver(recorder)
     outcome = watch(delivery)
     while len(recorder.data) < archive.plan.size - LARGE:
         assert isinstance(refused(exports, image), TooManyRequests)
@@ -171,23 +159,13 @@ class Slow(Recorder):
 
 
 def test_nested_indexes_are_read_once_each(contents: Contents) -> None:
-    """Depth and number of references do not matter."""
-    digest = contents.index([contents.manifest()])
-    for depth in range(500):
-        digest = contents.index([digest, contents.index([digest, contents.add(_other(depth))])])
-    with pytest.raises(RegistryError, match="too many manifests"):
-        exported(ArchiveExporter(contents), digest)
-
-
-def _other(depth: int) -> bytes:
-    index = {"schemaVersion": 2, "mediaType": f"{OCI}.index.v1+json", "manifests": [], "depth": depth}
-    return json.dumps(index).encode()
-
-
-def test_many_references_to_one_index_are_planned_once(contents: Contents) -> None:
-    """Planning does not follow each path."""
-    digest = contents.add(_other(0))
+    """Depth and number of references do not matter, and planning does not follow each path."""
+    digest = contents.index([])
     for _ in range(100):
         digest = contents.index([digest, contents.index([digest])])
     exported(ArchiveExporter(contents), digest)
     assert len(set(contents.asked)) == len(contents.asked) == 201
+    for depth in range(500):
+        digest = contents.index([digest, contents.index([digest, contents.index([], depth)])])
+    with pytest.raises(RegistryError, match="too many manifests"):
+        exported(ArchiveExporter(contents), digest)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from dockmirror.archive.images import IMAGE_NAME, blob_path
+from dockmirror.archive.archive_plan import IMAGE_NAME, blob_path
 from dockmirror.interfaces import ContentKind
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.reference import Repository
@@ -13,7 +13,7 @@ from dockmirror.pullthrough.generations import deletion_document
 from dockmirror.pullthrough.grants import imported_document
 from dockmirror.store import layout
 
-from ..archive.packing import Counting, files, manifest, plan_tar
+from ..archive.packing import Counting, files, manifest, write_tar
 from .shop import AMD, ARM, BASE, CONFIG, NGINX, OTHER, Shop
 
 
@@ -84,7 +84,7 @@ def test_the_layers_of_one_image_with_many_names_are_read_once(shop: Shop, tmp_p
     names = [f"{NGINX}:{number}" for number in range(20)]
     listed = [{**named, "annotations": {IMAGE_NAME: name}} for name in names]
     contents["index.json"] = json.dumps({"schemaVersion": 2, "manifests": listed}).encode()
-    archive = Counting(plan_tar(contents))
+    archive = Counting(write_tar(contents))
     empty = Shop(tmp_path / "empty")
     told = empty.run("import", "-", input=archive).output
     assert told.splitlines() == [f"imported {name}" for name in names]

@@ -1,4 +1,4 @@
-"""Tests of the clients' configuration: it has the client's syntax and names the mirror."""
+"""The configuration of clients, which has their syntax and names the mirror."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ from typing import Any
 
 import pytest
 
-from dockmirror.client_config.clients import CLIENTS
-from dockmirror.client_config.docker import merge_daemon_json
-from dockmirror.client_config.mirror_address import MirrorAddress, MirroredRegistry
-from dockmirror.client_config.snippet import Snippet
+from dockmirror.client_config.clients import CLIENTS, merge_daemon_json
+from dockmirror.client_config.snippet import MirrorAddress, MirroredRegistry, Snippet
 
 HUB = MirroredRegistry("docker.io", "docker.io", "https://registry-1.docker.io", "docker.m.example")
 LAN = MirroredRegistry("lan.example:5000", "lan.example_5000", "http://lan.example:5000", "lan.m.example")
@@ -23,16 +21,16 @@ LOCAL = MirrorAddress("http", "127.0.0.1:8080", (HUB, LAN))
 each_mirror = pytest.mark.parametrize("mirror", [TLS, PLAIN, LOCAL], ids=lambda mirror: mirror.url)
 
 
-def told(client: str, mirror: MirrorAddress, name: str = "") -> str:
-    """Return a snippet's text as it is sent."""
+def snippet_text(client: str, mirror: MirrorAddress, name: str = "") -> str:
+    """Return a snippet as it is sent."""
     snippet = CLIENTS[client].snippet(mirror, name)
     assert snippet is not None
-    return snippet.commented(CLIENTS[client].after)
+    return snippet.with_comment(CLIENTS[client].after)
 
 
 def toml(client: str, mirror: MirrorAddress, name: str = "") -> Any:
     """Return a snippet, parsed."""
-    return tomllib.loads(told(client, mirror, name))
+    return tomllib.loads(snippet_text(client, mirror, name))
 
 
 @pytest.mark.parametrize("client", CLIENTS)
@@ -49,22 +47,20 @@ def test_snippets_are_found_by_name(client: str, mirror: MirrorAddress) -> None:
 
 def test_dockerd_lists_hosts_without_tls() -> None:
     """The loopback addresses need no entry."""
-    assert json.loads(told("docker", TLS)) == {"registry-mirrors": ["https://m.example"]}
-    assert json.loads(told("docker", LOCAL)) == {"registry-mirrors": ["http://127.0.0.1:8080"]}
-    assert json.loads(told("docker", PLAIN)) == {
+    assert json.loads(snippet_text("docker", TLS)) == {"registry-mirrors": ["https://m.example"]}
+    assert json.loads(snippet_text("docker", LOCAL)) == {"registry-mirrors": ["http://127.0.0.1:8080"]}
+    assert json.loads(snippet_text("docker", PLAIN)) == {
         "registry-mirrors": ["http://192.168.1.5:8080"],
         "insecure-registries": [
-            "http://192.168.1.5:8080",
-            "http://docker.m.example",
-            "http://lan.m.example",
+            f"http://{host}" for host in ("192.168.1.5:8080", "docker.m.example", "lan.m.example")
         ],
     }
 
 
 def test_docker_desktop_reaches_its_host_by_name() -> None:
     """A loopback address would be that of its virtual machine."""
-    assert json.loads(told("desktop", TLS)) == json.loads(told("docker", TLS))
-    assert json.loads(told("desktop", LOCAL)) == {
+    assert json.loads(snippet_text("desktop", TLS)) == json.loads(snippet_text("docker", TLS))
+    assert json.loads(snippet_text("desktop", LOCAL)) == {
         "registry-mirrors": ["http://host.docker.internal:8080"],
         "insecure-registries": ["http://host.docker.internal:8080"],
     }
@@ -82,26 +78,19 @@ def test_daemon_json_keeps_its_settings() -> None:
 
 @each_mirror
 def test_containerd_has_a_file_for_each_registry(mirror: MirrorAddress) -> None:
-    """It falls back to that registry; the loop names all registries."""
+    """It falls back to that registry, and says which versions need referrers; the loop names all."""
+    assert "containerd 2.2 and newer" in snippet_text("containerd", mirror)
     for registry in mirror.registries:
         assert toml("containerd", mirror, registry.name) == {
             "server": registry.server,
             "host": {mirror.url: {"capabilities": ["pull", "resolve"]}},
         }
-    assert told("containerd", mirror) == told("containerd", mirror, "docker.io")
+    assert snippet_text("containerd", mirror) == snippet_text("containerd", mirror, "docker.io")
     assert [file.path for file in CLIENTS["containerd"].files(mirror)] == [
         f"/etc/containerd/certs.d/{registry.name}/hosts.toml" for registry in mirror.registries
     ]
-    assert all(registry.name in told("containerd", mirror, "all") for registry in mirror.registries)
+    assert all(registry.name in snippet_text("containerd", mirror, "all") for registry in mirror.registries)
     assert len(toml("containerd", mirror, "config")["plugins"]) == 2
-
-
-@each_mirror
-def test_the_file_of_containerd_explains_referrers(mirror: MirrorAddress) -> None:
-    """It says which versions need them and which reject them; all versions read the file as it is."""
-    assert "containerd 2.2 and newer" in told("containerd", mirror)
-    (host,) = toml("containerd", mirror)["host"].values()
-    assert host["capabilities"] == ["pull", "resolve"]
 
 
 @each_mirror
@@ -133,15 +122,15 @@ def test_k3s_has_an_endpoint_for_each_registry(mirror: MirrorAddress) -> None:
         rf'  "{re.escape(registry.name)}":\n    endpoint:\n      - "{re.escape(mirror.url)}"\n'
         for registry in mirror.registries
     )
-    assert re.fullmatch(head + each, told("k3s", mirror))
+    assert re.fullmatch(head + each, snippet_text("k3s", mirror))
 
 
 def test_kaniko_has_command_line_options() -> None:
     """The options map each registry."""
-    assert told("kaniko", TLS).replace("\\\n", "").split() == [
+    assert snippet_text("kaniko", TLS).replace("\\\n", "").split() == [
         "--registry-mirror=m.example", "--registry-map='lan.example:5000=m.example/lan.example_5000'",
     ]  # fmt: skip
-    assert "--insecure-registry=192.168.1.5:8080" in told("kaniko", PLAIN)
+    assert "--insecure-registry=192.168.1.5:8080" in snippet_text("kaniko", PLAIN)
 
 
 def test_gitlab_has_the_same_options_for_jobs_and_runners() -> None:
@@ -149,33 +138,25 @@ def test_gitlab_has_the_same_options_for_jobs_and_runners() -> None:
     command = ["--registry-mirror=http://192.168.1.5:8080", "--insecure-registry=http://192.168.1.5:8080"]
     [runner] = toml("gitlab", PLAIN, "runner")["runners"]
     assert runner["docker"]["services"][0]["command"] == command
-    assert f"command: {json.dumps(command)}\n" in told("gitlab", PLAIN)
+    assert f"command: {json.dumps(command)}\n" in snippet_text("gitlab", PLAIN)
 
 
-@pytest.mark.parametrize("client", ["helm", "skopeo"])
-def test_clients_without_configuration_use_the_mirrors_name(client: str) -> None:
-    """Without TLS each command has an option."""
-    assert "plain" not in told(client, TLS) + told(client, TLS)
-    assert ("--plain-http" if client == "helm" else "--tls-verify=false") in told(client, PLAIN)
+@pytest.mark.parametrize(("client", "option"), [("helm", "--plain-http"), ("skopeo", "--tls-verify=false")])
+def test_clients_without_configuration_have_an_option_without_tls(client: str, option: str) -> None:
+    assert option not in snippet_text(client, TLS)
+    assert option in snippet_text(client, PLAIN)
 
 
 def test_comments_name_the_file_and_the_next_command() -> None:
     """Formats without comments have none."""
-    assert Snippet("a\n", "/f").commented("do") == "# /f\n# then: do\na\n"
-    assert Snippet("a\n", "/f", comment="").commented("do") == "a\n"
-    assert Snippet("a\n").commented("do") == "a\n"
+    assert Snippet("a\n", "/f").with_comment("do") == "# /f\n# then: do\na\n"
+    assert Snippet("a\n", "/f", comment="").with_comment("do") == "a\n"
+    assert Snippet("a\n").with_comment("do") == "a\n"
 
 
 @pytest.mark.parametrize(
     ("host", "loopback"),
-    [
-        ("localhost:1", True),
-        ("127.1.2.3", True),
-        ("[::1]:80", True),
-        ("127.example", False),
-        ("10.0.0.1", False),
-    ],
+    [("localhost:1", True), ("127.1.2.3", True), ("[::1]:80", True), ("127.a", False), ("10.0.0.1", False)],
 )
-def test_loopback_addresses(host: str, loopback: bool) -> None:
-    """They lead each machine to itself."""
+def test_loopback_addresses_lead_each_machine_to_itself(host: str, loopback: bool) -> None:
     assert MirrorAddress("http", host, ()).is_loopback is loopback

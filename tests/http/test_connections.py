@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
@@ -43,49 +44,37 @@ def test_open_connections_and_running_requests_are_counted() -> None:
     assert (connections.open_count, connections.running_requests) == (1, 0)
 
 
-def test_a_drain_without_connections_ends_at_once() -> None:
-    """Nothing is left scheduled."""
-    clock = Clock()
-    assert fired(OpenConnections(clock).drain(10)) == [0]
-    assert not clock.getDelayedCalls()
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
 
 
-def test_a_drain_ends_with_the_last_connection() -> None:
+@pytest.fixture
+def connections(clock: Clock) -> OpenConnections:
+    return OpenConnections(clock)
+
+
+def test_a_drain_ends_with_the_last_connection(clock: Clock, connections: OpenConnections) -> None:
     """Idle connections close at once, the others after their response."""
-    clock = Clock()
-    connections = OpenConnections(clock)
+    assert fired(OpenConnections(clock).drain(10)) == [0]
     Line(connections)
     running = Line(connections, running=1)
     outcome = fired(connections.drain(10))
     assert (outcome, connections.open_count) == ([], 1)
     connections.remove(running)
-    assert outcome == [0]
-    assert not clock.getDelayedCalls()
+    assert (outcome, clock.getDelayedCalls()) == ([0], [])
 
 
-def test_connections_left_after_the_grace_are_aborted() -> None:
-    """The result is their number."""
-    clock = Clock()
-    connections = OpenConnections(clock)
-    Line(connections, running=1)
-    Line(connections, running=1)
-    outcome = fired(connections.drain(10))
-    clock.advance(10)
-    assert outcome == [2]
-
-
-def test_a_second_drain_has_the_result_of_the_first() -> None:
-    """Its grace is ignored, and it may come after the first has ended."""
-    clock = Clock()
-    connections = OpenConnections(clock)
-    Line(connections, running=1)
+def test_connections_left_after_the_grace_are_aborted(clock: Clock, connections: OpenConnections) -> None:
+    """A second drain has the result of the first, and its grace is ignored."""
+    for _ in range(2):
+        Line(connections, running=1)
     first, second = fired(connections.drain(10)), fired(connections.drain(99))
     clock.advance(10)
-    assert (first, second, fired(connections.drain(99))) == ([1], [1], [1])
+    assert (first, second, fired(connections.drain(99))) == ([2], [2], [2])
 
 
-def test_cancelling_a_wait_does_not_stop_the_drain() -> None:
-    connections = OpenConnections(Clock())
+def test_cancelling_a_wait_does_not_stop_the_drain(connections: OpenConnections) -> None:
     line = Line(connections, running=1)
     impatient, patient = connections.drain(10), fired(connections.drain(10))
     impatient.addErrback(lambda _: None)

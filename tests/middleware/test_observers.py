@@ -25,9 +25,8 @@ from dockmirror.oci.errors import (
 )
 from dockmirror.oci.request import RegistryRequest
 from dockmirror.oci.token import TokenRequest
-from dockmirror.status.pull_counts import SIZE, PullCounts, RepositoryPulls
-from dockmirror.status.status_values import AddressStatus
-from dockmirror.status.upstream_health import UpstreamHealth
+from dockmirror.status.cache_series import PULL_COUNTS_SIZE, PullCounts, RepositoryPulls
+from dockmirror.status.status_values import AddressStatus, UpstreamHealth
 from tests.scraped import scraped
 from tests.stacks import asked, bytes_of, now
 
@@ -55,7 +54,7 @@ class Counters:
 
     def __init__(self) -> None:
         self.metrics = Metrics(CollectorRegistry())
-        self.pulls = PullCounts(memoryview(bytearray(SIZE)))
+        self.pulls = PullCounts(memoryview(bytearray(PULL_COUNTS_SIZE)))
         self.hits: list[bool] = []
 
     def observer(self, result: CacheResult | None = None) -> RequestObserver:
@@ -130,7 +129,7 @@ def test_pulls_are_counted_by_repository(counters: Counters) -> None:
         assert bytes_of(body) == b"{}"
     assert bytes_of(now(observer.fetch(asked(MANIFEST, head=True))).body) == b"{}"
     now(observer.fetch(asked(MANIFEST))).body.discard()
-    assert counters.pulls.most(9) == [RepositoryPulls("r.io/a/b", 1, 4)]
+    assert counters.pulls.list_most(9) == [RepositoryPulls("r.io/a/b", 1, 4)]
 
 
 class ObservedAddress:

@@ -1,4 +1,4 @@
-"""Real programs that are asked, and what comes of them."""
+"""External programs, which really run."""
 
 # mypy: allow-untyped-decorators
 
@@ -23,53 +23,43 @@ reactor: Any = _reactor
 
 @pytest.fixture(autouse=True)
 def _reaping() -> Iterator[None]:
-    """A reactor that runs without signal handlers is not told that a process has ended."""
+    """Reap processes: a reactor without signal handlers is not told that one has ended."""
     reaping = LoopingCall(reapAllProcesses)
     reaping.start(0.01)
     yield
     reaping.stop()
 
 
-async def asked(path: Path, script: str, said: bytes = b"", **environ: str) -> ProcessResult:
+async def run(path: Path, script: str, said: bytes = b"", **environ: str) -> ProcessResult:
     """Run a script."""
     command = [program(path / "program", script), "get"]
     return await run_process(reactor, command, {"PATH": "/usr/bin:/bin", **environ}, said)
 
 
 @pytest_twisted.ensureDeferred
-async def test_an_answer(tmp_path: Path) -> None:
-    """It is told its arguments, its input to the end, and its environment, and nothing else of ours."""
-    ended = await asked(tmp_path, 'printf "%s|" "$1" "$(cat)" "$A" "$HOME"', b"server", A="b")
+async def test_a_program_gets_arguments_input_and_only_its_environment(tmp_path: Path) -> None:
+    ended = await run(tmp_path, 'printf "%s|" "$1" "$(cat)" "$A" "$HOME"', b"server", A="b")
     assert ended == ProcessResult(0, b"get|server|b||")
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_failure(tmp_path: Path) -> None:
-    """A failing program returns its exit status and output; standard error is dropped."""
-    assert await asked(tmp_path, "echo none; echo oh >&2; exit 3", b"x" * 100_000) == ProcessResult(
-        3, b"none\n"
-    )
+async def test_the_result_is_exit_status_and_output(tmp_path: Path) -> None:
+    """Standard error is dropped; after a signal there is no status."""
+    failed = await run(tmp_path, "echo none; echo oh >&2; exit 3", b"x" * 100_000)
+    assert failed == ProcessResult(3, b"none\n")
+    assert await run(tmp_path, "kill -9 $$") == ProcessResult(None, b"")
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_signal(tmp_path: Path) -> None:
-    """A program ended by a signal has no exit status."""
-    assert await asked(tmp_path, "kill -9 $$") == ProcessResult(None, b"")
-
-
-@pytest_twisted.ensureDeferred
-async def test_one_that_says_too_much(tmp_path: Path) -> None:
-    """A program that prints too much is killed."""
+async def test_a_program_that_prints_too_much_is_killed(tmp_path: Path) -> None:
     with pytest.raises(ProcessFailed, match=f"printed more than {LIMIT} bytes"):
-        await asked(tmp_path, "exec cat /dev/zero")
+        await run(tmp_path, "exec cat /dev/zero")
 
 
 @pytest_twisted.ensureDeferred
-async def test_one_that_does_not_end(tmp_path: Path) -> None:
-    """A program that does not end is killed after the timeout."""
-
-    class Timed:
-        """Starts processes as the reactor does, with time as the test has it."""
+async def test_a_program_that_does_not_end_is_killed_after_the_timeout(tmp_path: Path) -> None:
+    class TimedReactor:
+        """Starts real processes; the test advances its clock."""
 
         def __init__(self) -> None:
             self.clock = Clock()
@@ -80,7 +70,7 @@ async def test_one_that_does_not_end(tmp_path: Path) -> None:
         def spawnProcess(self, *arguments: Any) -> None:
             self.processes.append(reactor.spawnProcess(*arguments))
 
-    timed = Timed()
+    timed = TimedReactor()
     path = program(tmp_path / "program", "exec sleep 1000")
     asking = Deferred.fromCoroutine(run_process(timed, [path], {"PATH": "/usr/bin:/bin"}, b""))
     timed.clock.advance(TIMEOUT)
@@ -90,6 +80,6 @@ async def test_one_that_does_not_end(tmp_path: Path) -> None:
         await deferLater(reactor, 0.01)
 
 
-def test_what_is_written_does_not_show() -> None:
+def test_the_output_is_not_shown() -> None:
     """It may be a secret."""
     assert "s3cret" not in repr(ProcessResult(0, b"s3cret"))

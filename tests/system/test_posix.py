@@ -1,15 +1,29 @@
-"""The limit on open files, and file ownership."""
+"""The limit on open files, file ownership, and lines that are appended to files."""
+
+# mypy: allow-untyped-calls
 
 from __future__ import annotations
 
+import io
 import os
 import resource
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from dockmirror.system.posix import chown_to_parent, make_directory_for, raise_connection_limit
+from dockmirror.system.posix import (
+    AppendOnlyFile,
+    LineWriter,
+    chown_to_parent,
+    make_directory_for,
+    raise_connection_limit,
+    write_line,
+)
+from tests.stacks import logged
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
 
 
 @pytest.fixture(autouse=True)
@@ -19,38 +33,32 @@ def _limits() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
-def test_the_soft_limit_is_raised() -> None:
-    """The soft limit is raised to the hard limit, which allows a client for three files."""
+def test_the_soft_limit_is_raised_to_the_hard_limit() -> None:
+    """It allows a client for three files."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
-    room = raise_connection_limit()
+    clients = raise_connection_limit()
     soft, after = resource.getrlimit(resource.RLIMIT_NOFILE)
-    assert after == hard
-    assert soft == min(hard, 1_000_000)
-    assert room == (soft - 64) // 3
-
-
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+    assert (soft, after, clients) == (min(hard, 1_000_000), hard, (soft - 64) // 3)
 
 
 def owner(path: Path) -> tuple[int, int]:
-    """Its user and group."""
+    """Return the user and group."""
     return path.stat().st_uid, path.stat().st_gid
 
 
-def test_made(tmp_path: Path) -> None:
-    """A directory that is not there is made for the user alone; one that is there is left as it is."""
+@as_root
+def test_a_missing_directory_is_created_for_the_user_alone(tmp_path: Path) -> None:
     directory = tmp_path / "above" / "cache"
-    make_directory_for(directory, 65534, 65533)
-    assert owner(directory) == (65534, 65533)
+    for user in (65534, 1):
+        make_directory_for(directory, user, 65533)
+        assert owner(directory) == (65534, 65533)
     assert directory.stat().st_mode & 0o777 == 0o700
     assert owner(directory.parent) == (0, 0)
-    make_directory_for(directory, 1, 1)
-    assert owner(directory) == (65534, 65533)
 
 
-def test_given(tmp_path: Path) -> None:
-    """A file goes to whom its directory belongs."""
+@as_root
+def test_a_file_is_given_to_the_owner_of_its_directory(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
     chown_to_parent(file)
@@ -58,3 +66,67 @@ def test_given(tmp_path: Path) -> None:
     os.chown(tmp_path, 65534, 65533)
     chown_to_parent(file)
     assert owner(file) == (65534, 65533)
+
+
+def test_a_broken_pipe_is_logged_once_by_its_name() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    lines = LineWriter("standard output", lambda line: os.write(writing, line.encode()))
+    with logged() as texts:
+        lines.write("a")
+        lines.write("b")
+    os.close(writing)
+    (text,) = texts
+    assert "cannot write to standard output: Broken pipe" in text
+
+
+class RecordingPipe(io.RawIOBase):
+    """A pipe that records each write to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: list[bytes] = []
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: object) -> int:
+        self.written.append(bytes(data))  # type: ignore[call-overload]
+        return len(self.written[-1])
+
+
+@pytest.mark.parametrize("length", [10, 20_000])
+@pytest.mark.parametrize("buffered", [True, False])
+def test_a_line_and_its_end_are_one_write(buffered: bool, length: int) -> None:
+    """No other process's line comes in between."""
+    pipe = RecordingPipe()
+    raw = io.BufferedWriter(pipe) if buffered else pipe
+    write_line(io.TextIOWrapper(raw, write_through=not buffered), "a" * length)  # type: ignore[type-var]
+    assert pipe.written == [b"a" * length + b"\n"]
+
+
+def test_processes_append_lines_to_a_file_that_only_its_owner_may_read(tmp_path: Path) -> None:
+    path = tmp_path / "audit"
+    one, other = AppendOnlyFile(path), AppendOnlyFile(path)
+    for file, line in ((one, "a"), (other, "b"), (one, "\N{SNOWMAN}")):
+        file.write(line)
+    assert path.read_text("utf-8") == "a\nb\n\N{SNOWMAN}\n"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    one.close()
+    other.close()
+    with pytest.raises(OSError, match="nowhere"):
+        AppendOnlyFile(tmp_path / "nowhere" / "audit")
+
+
+def test_a_full_disk_is_logged_once_until_lines_can_be_written_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    full = AppendOnlyFile(Path("/dev/full"))
+    with logged() as texts:
+        full.write("a")
+        full.write("b")
+        assert len(texts) == 1
+        with monkeypatch.context() as writable:
+            writable.setattr(os, "write", lambda *_: 1)
+            full.write("c")
+        full.write("d")
+    assert [("No space left" in text, "/dev/full" in text) for text in texts] == [(True, True)] * 2
+    full.close()

@@ -1,22 +1,35 @@
-"""Timers that keep to their seconds when the machine's clock is set back."""
+"""Clock steps, event loop lag, shutdown by signals, and calls in daemon threads."""
+
+# mypy: allow-untyped-calls
 
 from __future__ import annotations
 
 import os
 import signal
 from collections.abc import Callable, Iterator
+from queue import SimpleQueue
+from threading import Event
 from typing import Any
 
 import pytest
+from twisted.internet.defer import CancelledError
+from twisted.internet.interfaces import IReactorFromThreads
 from twisted.internet.task import Clock
+from zope.interface import implementer
 
-from dockmirror.system.reactor_services import ClockStepGuard, GracefulShutdown, ReactorLagMonitor
+from dockmirror.system.reactor_services import (
+    ClockStepGuard,
+    GracefulShutdown,
+    ReactorLagMonitor,
+    run_in_daemon_thread,
+)
+from tests.stacks import Outcome
 
 HOUR = 3600.0
 
 
 class Machine(Clock):
-    """A clock that can be set, and what it cannot touch."""
+    """A clock that can be set, and the seconds that have really passed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -24,7 +37,7 @@ class Machine(Clock):
         self.passed = 0.0
 
     def run(self, seconds: float) -> None:
-        """Time passes."""
+        """Let time pass."""
         self.passed += seconds
         self.advance(seconds)
 
@@ -34,45 +47,42 @@ class Machine(Clock):
 
 @pytest.fixture
 def machine() -> Machine:
-    """It has run for a while."""
+    """A machine that has run for a while."""
     machine = Machine()
     machine.run(100)
     return machine
 
 
 @pytest.fixture
-def steady(machine: Machine) -> ClockStepGuard:
-    """Has looked once; its thread, which would look again, is not waited for."""
-    steady = ClockStepGuard(machine, lambda: machine.passed)
-    steady.startService()
-    steady.stopService()
-    return steady
+def guard(machine: Machine) -> ClockStepGuard:
+    """A guard that has checked the clock once; its thread, which would check it again, has ended."""
+    guard = ClockStepGuard(machine, lambda: machine.passed)
+    guard.startService()
+    guard.stopService()
+    return guard
 
 
 @pytest.mark.parametrize("back", [5.0, HOUR])
-def test_a_clock_that_is_set_back(machine: Machine, steady: ClockStepGuard, back: float) -> None:
-    """Prolongs nothing by more than it took to see."""
+def test_a_clock_that_is_set_back_prolongs_nothing_by_more_than_a_second(
+    machine: Machine, guard: ClockStepGuard, back: float
+) -> None:
     fired = list[str]()
     machine.callLater(0.5, fired.append, "overdue")
-    machine.callLater(10, fired.append, "a deadline")
+    machine.callLater(10, fired.append, "deadline")
     machine.rightNow -= back
     machine.run(1)
-    steady.check()
-    machine.run(0)
-    assert fired == ["overdue"]
-    machine.run(8.9)
-    assert fired == ["overdue"]
-    machine.run(0.2)
-    assert fired == ["overdue", "a deadline"]
+    guard.check()
+    for seconds, expected in ((0, 1), (8.9, 1), (0.2, 2)):
+        machine.run(seconds)
+        assert fired == ["overdue", "deadline"][:expected]
 
 
-def test_what_was_set_since(machine: Machine, steady: ClockStepGuard) -> None:
-    """A timer that was set after the clock step keeps its time."""
+def test_a_timer_that_was_set_after_the_step_keeps_its_time(machine: Machine, guard: ClockStepGuard) -> None:
     fired = list[str]()
     machine.rightNow -= HOUR
     machine.callLater(60, fired.append, "since")
     machine.run(1)
-    steady.check()
+    guard.check()
     machine.run(58)
     assert fired == []
     machine.run(2)
@@ -80,53 +90,45 @@ def test_what_was_set_since(machine: Machine, steady: ClockStepGuard) -> None:
 
 
 @pytest.mark.parametrize("by", [-0.5, 0.0, 5.0, HOUR])
-def test_a_clock_that_is_not(machine: Machine, steady: ClockStepGuard, by: float) -> None:
-    """Corrections of less than a second, and a clock that goes forward, are left to the reactor."""
+def test_other_changes_of_the_clock_are_ignored(machine: Machine, guard: ClockStepGuard, by: float) -> None:
+    """Corrections of less than a second, and a clock that goes forward."""
     machine.callLater(2 * HOUR, str)
     (before,) = (timer.getTime() for timer in machine.getDelayedCalls())
     machine.rightNow += by
-    steady.check()
+    guard.check()
     assert [timer.getTime() for timer in machine.getDelayedCalls()] == [before]
 
 
-def test_it_ends_with_the_service(machine: Machine, steady: ClockStepGuard) -> None:
-    """The thread ends with the service, and leaves no timer."""
+def test_the_guard_ends_with_the_service_and_leaves_no_timer(machine: Machine, guard: ClockStepGuard) -> None:
     assert machine.getDelayedCalls() == []
-    steady.startService()
-    assert steady.running
-    steady.stopService()
-    assert not steady.running
+    guard.startService()
+    assert guard.running
+    guard.stopService()
+    assert not guard.running
 
 
-def test_it_is_told_every_second() -> None:
-    """The lag is measured every second until the service stops."""
-    clock, told = Clock(), list[float]()
-    lag = ReactorLagMonitor(clock, told.append)
-    lag.startService()
-    clock.advance(1)
-    clock.advance(4.5)
-    clock.advance(1)
-    assert told == [pytest.approx(0), pytest.approx(3.5), pytest.approx(0)]
-    lag.stopService()
-    lag.stopService()
+def test_the_lag_is_measured_every_second_until_the_service_stops() -> None:
+    clock, lags = Clock(), list[float]()
+    monitor = ReactorLagMonitor(clock, lags.append)
+    monitor.startService()
+    for seconds in (1, 4.5, 1):
+        clock.advance(seconds)
+    assert lags == [pytest.approx(0), pytest.approx(3.5), pytest.approx(0)]
+    monitor.stopService()
+    monitor.stopService()
     clock.advance(5)
-    assert len(told) == 3
-    assert clock.getDelayedCalls() == []
+    assert (len(lags), clock.getDelayedCalls()) == (3, [])
 
 
-class Reactor:
-    """Counts how often it is stopped."""
+class SignalledReactor:
+    """A reactor that counts how often it is stopped."""
 
     def __init__(self) -> None:
         self.running: list[Callable[[], None]] = []
         self.calls: list[Callable[[], None]] = []
+        self.callWhenRunning = self.running.append
+        self.callFromThread = self.calls.append
         self.stopped = 0
-
-    def callWhenRunning(self, call: Callable[[], None]) -> None:
-        self.running.append(call)
-
-    def callFromThread(self, call: Callable[[], None]) -> None:
-        self.calls.append(call)
 
     def stop(self) -> None:
         self.stopped += 1
@@ -141,9 +143,8 @@ def _signals() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
-def test_it_is_asked_for_once(first: signal.Signals) -> None:
-    """The reactor is stopped once, whatever follows the first signal."""
-    reactor = Reactor()
+def test_the_reactor_is_stopped_once_by_any_number_of_signals(first: signal.Signals) -> None:
+    reactor = SignalledReactor()
     GracefulShutdown(reactor).startService()
     for call in reactor.running:
         call()
@@ -152,5 +153,41 @@ def test_it_is_asked_for_once(first: signal.Signals) -> None:
     assert reactor.stopped == 0
     for call in reactor.calls:
         call()
-    assert reactor.stopped == 1
-    assert len(reactor.calls) == 3
+    assert (reactor.stopped, len(reactor.calls)) == (1, 3)
+
+
+@implementer(IReactorFromThreads)
+class ThreadedReactor:
+    """A reactor that makes a call of a thread when it is told to."""
+
+    def __init__(self) -> None:
+        self._calls: SimpleQueue[Callable[[], Any]] = SimpleQueue()
+
+    def callFromThread(self, callable: Callable[..., Any], *args: object, **kwargs: object) -> None:
+        self._calls.put(lambda: callable(*args, **kwargs))
+
+    def call(self) -> None:
+        """Make the next call; wait for it."""
+        self._calls.get(timeout=30)()
+
+
+def test_the_outcome_of_a_call_in_a_thread_arrives_in_the_reactors_thread() -> None:
+    reactor = ThreadedReactor()
+    returned = Outcome(run_in_daemon_thread(reactor, lambda: 7))
+    assert returned == []
+    reactor.call()
+    assert returned.get() == 7
+    raised = Outcome(run_in_daemon_thread(reactor, lambda: int("x")))
+    reactor.call()
+    with pytest.raises(ValueError, match="x"):
+        raised.get()
+
+
+def test_a_cancelled_call_in_a_thread_reports_nothing_when_it_ends() -> None:
+    reactor, end = ThreadedReactor(), Event()
+    work = run_in_daemon_thread(reactor, end.wait)
+    outcome = Outcome(work)
+    work.cancel()
+    assert isinstance(outcome.error, CancelledError)
+    end.set()
+    reactor.call()

@@ -1,4 +1,4 @@
-"""A table in memory that several processes may share."""
+"""Tables in memory that processes share."""
 
 from __future__ import annotations
 
@@ -14,18 +14,16 @@ RECORD = Struct("<QQ")
 
 
 def slots(count: int) -> SharedTable:
-    """An empty table; of its records the smallest are missed least."""
+    """Return an empty table that evicts the smallest values."""
     return SharedTable(memoryview(mmap(-1, count * RECORD.size)), RECORD, lambda record: record[1])
 
 
 def put(table: SharedTable, key: int, value: int) -> None:
-    """As whoever uses one does."""
     place, _ = table.find(key)
     table.put(place, key, value)
 
 
-def test_each_has_its_own() -> None:
-    """Each key has its own record, which is found and replaced."""
+def test_each_key_has_its_own_record_which_is_found_and_replaced() -> None:
     table = slots(100)
     for key in (5, 6, 105):
         put(table, key, key)
@@ -34,8 +32,7 @@ def test_each_has_its_own() -> None:
     assert sorted(table.records()) == [(5, 7), (6, 6), (105, 105)]
 
 
-def test_where_there_is_no_room() -> None:
-    """The one of its slots goes that is missed least, and no other."""
+def test_a_full_table_evicts_the_lowest_of_the_candidates() -> None:
     table = slots(8)
     for key in range(1, 9):
         put(table, key, (key * 3) % 8)
@@ -45,18 +42,15 @@ def test_where_there_is_no_room() -> None:
 
 
 @pytest.mark.parametrize("name", [b"", b"a"])
-def test_keys(name: bytes) -> None:
-    """Keys have eight bytes and are never zero."""
+def test_keys_have_eight_bytes_and_are_never_zero(name: bytes) -> None:
     assert 0 < hash_key(name) < 2**64
 
 
 def digest(number: int) -> bytes:
-    """One of many."""
     return hashlib.sha256(b"%d" % number).digest()
 
 
-def test_those_that_were_added() -> None:
-    """Digests that were added are found by everyone who maps the memory, and no others."""
+def test_added_digests_are_found_by_all_processes_and_no_others() -> None:
     memory = memoryview(mmap(-1, DIGESTS_SIZE))
     ours, theirs = SharedDigests(memory, lambda: 1.0), SharedDigests(memory, lambda: 2.0)
     ours.add(digest(1))
@@ -65,8 +59,7 @@ def test_those_that_were_added() -> None:
         assert [digest(number) in each for number in (1, 2, 3)] == [True, True, False]
 
 
-def test_the_oldest_are_forgotten() -> None:
-    """The oldest digests are evicted when the table is full."""
+def test_the_oldest_digests_are_evicted_when_the_table_is_full() -> None:
     now = 0.0
     digests = SharedDigests(memoryview(mmap(-1, 8 * 48)), lambda: now)
     for number in range(9):

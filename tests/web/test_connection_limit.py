@@ -1,4 +1,4 @@
-"""More connections than there is room for."""
+"""Limits on connections, and the reserve that still answers health checks."""
 
 # mypy: allow-untyped-calls
 
@@ -18,12 +18,11 @@ ONE, OTHER, THIRD = "10.0.0.1", "10.0.0.2", "10.0.0.3"
 
 
 def house(connections: int = 4, **settings: Any) -> House:
-    """Return a mirror with that many connections."""
     return House(Internet(), access={"connections": connections}, **settings)
 
 
 def hold(house: House, count: int, peer: str = ONE) -> list[Connection]:
-    """Open connections on which nothing is asked."""
+    """Open silent connections."""
     return [house.connect(peer) for _ in range(count)]
 
 
@@ -35,8 +34,7 @@ def status(house: House, peer: str, path: str = "/v2/") -> int:
     return found
 
 
-def test_a_network_has_half_of_them() -> None:
-    """A client network that holds its share is refused with 429 and the reason; others are served."""
+def test_a_network_that_holds_its_share_is_refused_with_429() -> None:
     mirror = house()
     held = hold(mirror, 2)
     refused = mirror.connect(ONE).ask("GET", DOMAIN, "/v2/")
@@ -50,8 +48,7 @@ def test_a_network_has_half_of_them() -> None:
     assert status(mirror, ONE) == 200
 
 
-def test_health_is_answered_from_the_reserve() -> None:
-    """Health is answered to everybody, whatever the share and the sum of the connections."""
+def test_health_is_answered_from_the_reserve_to_everybody() -> None:
     mirror = house()
     hold(mirror, 2)
     assert status(mirror, ONE, "/healthz") == 200
@@ -73,7 +70,7 @@ def test_silent_clients_do_not_use_up_the_reserve() -> None:
 
 
 def test_the_reserve_is_bounded() -> None:
-    """When too many aborted connections of the reserve are not closed yet, the next is closed at once."""
+    """The next connection is closed at once while aborted ones are not closed yet."""
     mirror = house()
     hold(mirror, 2)
     beyond = hold(mirror, 2 * RESERVED)
@@ -92,8 +89,8 @@ def test_an_ipv6_network_is_one_client() -> None:
     assert mirror.site.connections.open_count == 4
 
 
-def test_trusted_proxies_have_no_share() -> None:
-    """A trusted proxy stands for many clients, and may have all connections; so may a UNIX socket."""
+def test_trusted_proxies_and_unix_sockets_may_have_all_connections() -> None:
+    """They stand for many clients."""
     mirror = house(trust_proxy=[ONE])
     hold(mirror, 3)
     assert status(mirror, ONE) == 200
@@ -104,11 +101,10 @@ def test_trusted_proxies_have_no_share() -> None:
 
 
 @pytest.mark.parametrize(("share", "served"), [("100%", 4), ("25%", 1), ("1%", 1)])
-def test_the_share_is_a_setting(share: str, served: int) -> None:
-    """The operator decides the share, and may lift it; a network may always have one connection."""
+def test_the_operator_sets_the_share_of_a_network(share: str, served: int) -> None:
+    """A network may always have one connection."""
     mirror = house()
-    mirror.serving.apply(
-        load({"domain": DOMAIN, "access": {"connections": 4, "connections_per_network": share}}, {})
-    )
+    access = {"connections": 4, "connections_per_network": share}
+    mirror.serving.apply(load({"domain": DOMAIN, "access": access}, {}))
     hold(mirror, 5)
     assert mirror.site.connections.open_count == served

@@ -1,4 +1,4 @@
-"""No secret in any line of any log, nor in an error, at no level."""
+"""Secrets, which stand in no line of any log, at no level, and in no error."""
 
 # mypy: allow-untyped-calls
 
@@ -25,7 +25,7 @@ SECRETS = (PASSWORD, REFRESH, "t0ken", "s1gned", "c00kie", basic(USER, PASSWORD)
 
 @pytest.fixture
 def internet() -> Internet:
-    """Docker Hub, and a registry with passwords."""
+    """The registries, and one with passwords."""
     internet = Internet()
     internet.servers["basic.example"] = Registry(Passwords({USER: PASSWORD}))
     return internet
@@ -33,7 +33,7 @@ def internet() -> Internet:
 
 @pytest.fixture
 def log() -> Iterator[list[str]]:
-    """All that is logged in the test, unhandled failures included, holds no secret."""
+    """Collect all that is logged in the test, unhandled failures included; it must hold no secret."""
     with logged() as texts:
         yield texts
         gc.collect()  # a Deferred that failed unseen says so when it goes
@@ -42,14 +42,14 @@ def log() -> Iterator[list[str]]:
 
 @pytest.fixture
 def house(internet: Internet, log: list[str]) -> Iterator[House]:
-    """The mirror in front, whose access log is part of the log."""
+    """A mirror whose access log is part of the log."""
     house = House(internet, upstream=["basic=https://basic.example"])
     yield house
     log.extend(house.lines)
 
 
 def assert_quiet(texts: list[str]) -> None:
-    """There is none in any of these."""
+    """Expect no secret in any of these."""
     for text in texts:
         for secret in SECRETS:
             assert secret not in text
@@ -57,7 +57,7 @@ def assert_quiet(texts: list[str]) -> None:
 
 
 def dance(house: House, path: str) -> None:
-    """All the ways to bring a secret, at once."""
+    """Send secrets in all the ways that clients have."""
     house.get(DOCKER, "/v2/", LOGIN)
     house.get(DOCKER, f"/v2/auth?account={USER}&password={PASSWORD}&scope=repository:{PRIVATE}:pull", LOGIN)
     grant = {"grant_type": "password", "username": USER, "password": PASSWORD}
@@ -68,8 +68,7 @@ def dance(house: House, path: str) -> None:
         house.get(host, path, LOGIN)
 
 
-def test_of_a_pull(internet: Internet, house: House, log: list[str]) -> None:
-    """No secret of a whole pull is logged."""
+def test_no_secret_of_a_pull_is_logged(internet: Internet, house: House, log: list[str]) -> None:
     house.pull(DOCKER, f"/v2/{PRIVATE}/manifests/latest", authorization=basic(USER, PASSWORD))
     answer = house.pull(DOCKER, f"/v2/busybox/blobs/{internet.layer}")
     assert answer.status == 200
@@ -79,10 +78,9 @@ def test_of_a_pull(internet: Internet, house: House, log: list[str]) -> None:
 
 @pytest.mark.parametrize("server", [HUB, AUTH])
 @pytest.mark.parametrize("failure", [Refused(), ValueError("no address"), ZeroDivisionError()])
-def test_of_an_upstream_that_is_not_reached(
+def test_no_secret_is_logged_when_an_upstream_fails(
     internet: Internet, house: House, server: str, failure: Exception
 ) -> None:
-    """No secret is logged for unreachable upstreams or unexpected failures."""
     internet.agent.failing[server] = failure
     dance(house, f"/v2/{PRIVATE}/manifests/latest")
 
@@ -101,8 +99,7 @@ def test_of_an_upstream_that_is_not_reached(
         Reply(200, b'{"token":"t0ken"}', (("Set-Cookie", "c00kie"),)),
     ],
 )
-def test_of_refusals_and_nonsense(internet: Internet, house: House, path: str, reply: Reply) -> None:
-    """Whichever server says it."""
+def test_no_secret_of_a_refusal_is_logged(internet: Internet, house: House, path: str, reply: Reply) -> None:
     internet.reply(AUTH if path == "/token" else HUB, path, reply)
     dance(house, f"/v2/{PRIVATE}/manifests/latest")
 
@@ -110,8 +107,8 @@ def test_of_refusals_and_nonsense(internet: Internet, house: House, path: str, r
 @pytest.mark.parametrize(
     "reply", [Reply(403, b"<Error>"), DEAD, Reply(200, b"other"), Reply(200, b"x" * 9).cut(3)]
 )
-def test_of_signed_addresses(internet: Internet, house: House, log: list[str], reply: Reply) -> None:
-    """Signed URLs, which give access to a blob, are not logged."""
+def test_no_signed_address_is_shown(internet: Internet, house: House, log: list[str], reply: Reply) -> None:
+    """It gives access to a blob."""
     internet.reply(HUB_CDN, f"/blobs/{internet.layer}", reply)
     token = house.get(DOCKER, "/v2/auth?scope=repository:busybox:pull").json["token"]
     for host in (DOCKER, OWN):
@@ -121,8 +118,7 @@ def test_of_signed_addresses(internet: Internet, house: House, log: list[str], r
         log.append(client.answer.body.decode())
 
 
-def test_of_a_realm_that_may_not_be_told(internet: Internet, house: House) -> None:
-    """The refusal names the host alone."""
+def test_an_untrusted_realm_is_named_by_its_host_alone(internet: Internet, house: House) -> None:
     realm = "https://s3cret:t0ken@evil.example/s3cret?s1gned"
     demand = ("WWW-Authenticate", f'Bearer realm="{realm}"')
     internet.reply(HUB, "/v2/", error(401, "UNAUTHORIZED").having(demand))

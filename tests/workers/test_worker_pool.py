@@ -1,4 +1,4 @@
-"""The worker pool, over a reactor that starts no process."""
+"""The worker pool over a reactor that starts no process, and the calls between processes."""
 
 # mypy: allow-untyped-calls
 
@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from twisted.internet.error import ProcessDone, ProcessTerminated
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectionDone, ProcessDone, ProcessTerminated
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
-from dockmirror.workers.rpc_channel import RpcError
-from dockmirror.workers.worker_pool import WorkerCommand, WorkerPool
+from dockmirror.workers.worker_pool import PeerLost, RpcChannel, RpcError, WorkerCommand, WorkerPool
 from tests.stacks import Outcome, logged
 
 
@@ -93,9 +93,7 @@ def test_workers_get_the_settings_over_the_channel(pool: WorkerPool, reactor: Re
     assert all(each.environ["A"] == "b" and "so" not in str(each.arguments) for each in reactor.started)
 
 
-def test_a_worker_imports_nothing_from_the_current_directory(
-    reactor: RecordingReactor, tmp_path: Path
-) -> None:
+def test_a_worker_imports_nothing_from_its_directory(reactor: RecordingReactor, tmp_path: Path) -> None:
     """A module there does not replace an installed one."""
     (tmp_path / "bcrypt.py").write_text("open('has_run', 'w').close()")
     environ = dict(os.environ)
@@ -143,29 +141,21 @@ def test_a_process_that_cannot_be_spawned_is_tried_again(pool: WorkerPool, react
     reactor.started[0].exits()
     with logged() as texts:
         reactor.advance(1)
-    assert (
-        "a worker exited, before it started: Resource temporarily unavailable; starting another one in 5 s"
-        in texts[0]
-    )
+    reason = "before it started: Resource temporarily unavailable"
+    assert f"a worker exited, {reason}; starting another one in 5 s" in texts[0]
     assert len(pool.workers) == 1
     reactor.failing = None
     reactor.advance(5)
     assert len(reactor.started) == len(pool.workers) + 1 == 3
 
 
-def test_the_pool_stops_when_no_worker_could_be_spawned(reactor: RecordingReactor) -> None:
-    """All are tried again, and stopping waits for none of them."""
-    reactor.failing = OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
-    pool = WorkerPool(2, WorkerCommand("a.module", 0, {}), list, lambda: "so", 30, reactor)
-    pool.startService()
-    assert Outcome(pool.stopService())
-    reactor.failing = None
-    reactor.advance(100)
-    assert reactor.started == []
-
-
 def test_stopping_waits_for_all_workers(pool: WorkerPool, reactor: RecordingReactor) -> None:
-    """A worker that outlives the grace period is killed, and none is replaced."""
+    """A worker that outlives the grace period is killed, and none is replaced or waited for in vain."""
+    reactor.failing = OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+    failed = WorkerPool(2, WorkerCommand("a.module", 0, {}), list, lambda: "so", 30, reactor)
+    failed.startService()
+    assert Outcome(failed.stopService())
+    reactor.failing = None
     ending = Outcome(pool.stopService())
     assert pool.is_stopping
     assert [each.signals for each in reactor.started] == [["TERM"]] * 2
@@ -197,3 +187,108 @@ def test_answers_come_by_worker(pool: WorkerPool, reactor: RecordingReactor) -> 
     reactor.started[0].answers(answer=None)
     reactor.started[1].answers(error="wrong")
     assert isinstance(failed.error, RpcError)
+
+
+class Pair:
+    """Both ends of a channel; ``carry`` delivers what they have sent."""
+
+    def __init__(self, **methods: Any) -> None:
+        self.lost = 0
+        self.here, self.there = RpcChannel({}, self._lost), RpcChannel(methods)
+        for end in (self.here, self.there):
+            end.makeConnection(StringTransport())
+
+    def carry(self, piece: int = 7) -> None:
+        """Deliver all messages in small pieces, until no end sends any more."""
+        moved = True
+        while moved:
+            moved = False
+            for sender, receiver in ((self.here, self.there), (self.there, self.here)):
+                transport: Any = sender.transport
+                sent = transport.value()
+                transport.clear()
+                for start in range(0, len(sent), piece):
+                    receiver.dataReceived(sent[start : start + piece])
+                moved = moved or bool(sent)
+
+    def disconnect(self) -> None:
+        """Lose the connection."""
+        for end in (self.here, self.there):
+            end.connectionLost(Failure(ConnectionDone()))
+
+    def _lost(self) -> None:
+        self.lost += 1
+
+
+async def double(value: Any) -> Any:
+    return value * 2
+
+
+def test_answers_reach_their_callers_in_any_order() -> None:
+    """Values are JSON, and each answer belongs to its own call."""
+    waiting: list[Deferred[str]] = []
+
+    async def later(value: str) -> str:
+        waiting.append(Deferred())
+        return value + await waiting[-1]
+
+    pair = Pair(later=later, double=double)
+    first, second = (Outcome(pair.here.call("later", name)) for name in ("a", "b"))
+    quick = Outcome(pair.here.call("double", ["\n", "\N{SNOWMAN}"]))
+    pair.carry()
+    assert quick.get() == ["\n", "\N{SNOWMAN}"] * 2
+    waiting[1].callback("2")
+    waiting[0].callback("1")
+    pair.carry()
+    assert (first.get(), second.get()) == ("a1", "b2")
+
+
+def test_an_exception_reaches_the_caller_as_its_text() -> None:
+    """A large message fits into a line."""
+
+    async def fails(_: object) -> None:
+        raise ValueError("no: \N{SNOWMAN}")
+
+    pair = Pair(fails=fails, double=double)
+    failed, unknown = (Outcome(pair.here.call(name)) for name in ("fails", "unknown"))
+    large = Outcome(pair.here.call("double", "x" * 300_000))
+    pair.carry(10_000)
+    assert [type(each.error) for each in (failed, unknown)] == [RpcError, RpcError]
+    assert (str(failed.error), large.get()) == ("no: \N{SNOWMAN}", "x" * 600_000)
+
+
+def test_calls_fail_when_the_other_end_is_gone() -> None:
+    """Both waiting calls and new ones fail."""
+    pair = Pair(double=double)
+    waiting = Outcome(pair.here.call("double", 1))
+    pair.disconnect()
+    assert pair.lost == 1
+    assert isinstance(waiting.error, PeerLost)
+    assert isinstance(Outcome(pair.here.call("double", 1)).error, PeerLost)
+    assert isinstance(Outcome(RpcChannel({}).call("x")).error, PeerLost)
+
+
+def test_the_answer_to_a_cancelled_call_is_ignored() -> None:
+    pair = Pair(double=double)
+    cancelled = Outcome(pair.here.call("double", 1))
+    cancelled.work.cancel()
+    pair.carry()
+    assert isinstance(cancelled.error, CancelledError)
+    after = Outcome(pair.here.call("double", 2))
+    pair.carry()
+    assert after.get() == 4
+
+
+def test_an_answer_to_a_lost_caller_is_dropped() -> None:
+    waiting: Deferred[int] = Deferred()
+
+    async def later(_: object) -> int:
+        return await waiting
+
+    pair = Pair(later=later)
+    Outcome(pair.here.call("later"))
+    pair.carry()
+    pair.disconnect()
+    waiting.callback(1)
+    transport: Any = pair.there.transport
+    assert transport.value() == b""

@@ -1,18 +1,76 @@
-"""The home page as one HTML document that loads nothing else and works without its script."""
+"""The home page as an HTML document that works without its script, as text, and as JSON."""
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
+from attrs import frozen
 from twisted.web.template import Tag, tags
 
 from ...client_config.clients import CLIENTS, download_archive
-from ...client_config.snippet import ClientConfig, Snippet
+from ...client_config.snippet import ClientConfig, MirrorAddress, MirroredRegistry, Snippet
+from ...http.access import ClientAddress
 from ..recent_requests import RequestRecord
-from .home_view import HomePageView, format_age, format_size, has_failed, source_phrase
-from .languages import Language
-from .page import inline_code, render_page, section, snippet_figure, table
+from .page import (
+    Language,
+    align_columns,
+    format_age,
+    format_size,
+    inline_code,
+    render_page,
+    section,
+    snippet_figure,
+    table,
+)
+
+
+@frozen
+class HomePageView:
+    """The mirror as one client sees it.
+
+    :ivar registry: the registry of the requested virtual host; None on the mirror's own host.
+    :ivar requests: the client's recent requests, newest first.
+    :ivar now: in seconds since the epoch.
+    """
+
+    mirror: MirrorAddress
+    registry: MirroredRegistry | None
+    client: ClientAddress
+    requests: Sequence[RequestRecord]
+    now: float
+
+    @property
+    def host(self) -> str:
+        """The requested host."""
+        return self.client.host if self.registry is None else self.registry.host
+
+    @property
+    def example(self) -> str:
+        """A pull command that works."""
+        if self.registry is not None:
+            return f"docker pull {self.registry.host}/{self.registry.placeholder}"
+        first = self.mirror.registries[0]
+        return f"docker pull {self.mirror.by_path(first)}/library/busybox"
+
+
+def has_failed(record: RequestRecord) -> bool:
+    """Return whether the client did not get its content; a challenge is part of most pulls."""
+    return record.cut_off or (record.status >= 400 and record.status != 401)
+
+
+def source_phrase(record: RequestRecord) -> str:
+    """Return the key of the phrase that says where an answer came from."""
+    if record.cut_off:
+        return "requests.cut_off"
+    if record.status == 401:
+        return "requests.challenged"
+    if record.status >= 400:
+        return "requests.failed" if record.status >= 500 else "requests.refused"
+    return "requests.held" if record.upstream is None else "requests.upstream"
+
 
 _DIGEST = re.compile(r"(sha256:[0-9a-f]{8})[0-9a-f]{56}")
 
@@ -81,16 +139,16 @@ def _requests(view: HomePageView, say: Language) -> Tag:
     return part(table((say(name) for name in names), rows, "requests"))
 
 
-def _row(seen: RequestRecord, view: HomePageView, say: Language) -> Tag:
-    time = datetime.fromtimestamp(seen.time, UTC).isoformat(timespec="seconds")
-    path = _DIGEST.sub(r"\1…", seen.path)
+def _row(record: RequestRecord, view: HomePageView, say: Language) -> Tag:
+    time = datetime.fromtimestamp(record.time, UTC).isoformat(timespec="seconds")
+    path = _DIGEST.sub(r"\1…", record.path)
     return tags.tr(
-        tags.td(tags.time(format_age(view.now - seen.time), datetime=time, title=time)),
-        tags.td(tags.code(f"{seen.method} {path}", title=f"{seen.host}{seen.path}")),
-        tags.td(str(seen.status)),
-        tags.td(format_size(seen.size)),
-        tags.td(say(source_phrase(seen))),
-        class_="bad" if has_failed(seen) else "",
+        tags.td(tags.time(format_age(view.now - record.time), datetime=time, title=time)),
+        tags.td(tags.code(f"{record.method} {path}", title=f"{record.host}{record.path}")),
+        tags.td(str(record.status)),
+        tags.td(format_size(record.size)),
+        tags.td(say(source_phrase(record))),
+        class_="bad" if has_failed(record) else "",
     )
 
 
@@ -134,3 +192,60 @@ def _client(client: ClientConfig, view: HomePageView, say: Language) -> Tag:
 def _archives(view: HomePageView, say: Language) -> Tag:
     part = section("archives", say("archives"))
     return part(tags.p(inline_code(say("archives.what"))), snippet_figure(download_archive(view.mirror), say))
+
+
+def render_text(view: HomePageView, say: Language) -> str:
+    """Return an overview for a terminal."""
+    mirror = view.mirror
+    parts = [
+        [_title(view, say)],
+        [f"    {view.example}"],
+        align_columns([[each.name, f"{mirror.by_path(each)}/…", each.host] for each in mirror.registries]),
+        [say("text.clients")],
+        align_columns(
+            [[f"curl {mirror.url}/client/{c.name}", c.snippets(mirror)[0].path] for c in CLIENTS.values()]
+        ),
+        [say("text.archives")] if mirror.archives else [],
+        [f"    {line}" for line in download_archive(mirror).text.splitlines()] if mirror.archives else [],
+        [say("requests.of", address=view.client.address)] if view.client.address else [],
+        [*_requests_text(view, say)] or [f"    {say('requests.none')}"],
+    ]
+    return "\n\n".join("\n".join(lines) for lines in parts if lines) + "\n"
+
+
+def _requests_text(view: HomePageView, say: Language) -> Iterator[str]:
+    rows = [
+        [
+            format_age(view.now - each.time),
+            f"{each.method} {each.path}",
+            str(each.status),
+            format_size(each.size),
+            say(source_phrase(each)),
+        ]
+        for each in view.requests
+    ]
+    return iter(align_columns(rows))
+
+
+def render_json(view: HomePageView) -> str:
+    mirror = view.mirror
+    return json.dumps(
+        {
+            "mirror": mirror.url,
+            "registries": [
+                {"name": each.name, "path": mirror.by_path(each), "host": each.host or None}
+                for each in mirror.registries
+            ],
+            "clients": {name: f"{mirror.url}/client/{name}" for name in CLIENTS},
+            "export": f"{mirror.url}/export" if mirror.archives else None,
+            "requests": [
+                {
+                    "time": datetime.fromtimestamp(each.time, UTC).isoformat(timespec="milliseconds"),
+                    "host": each.host, "method": each.method, "path": each.path, "status": each.status,
+                    "bytes": each.size, "upstream": each.upstream, "cut_off": each.cut_off,
+                }
+                for each in view.requests
+            ],
+        },
+        indent=2,
+    )  # fmt: skip

@@ -1,18 +1,59 @@
-"""The frame of every page and its building blocks: style, snippets to copy, tables."""
+"""The parts that all pages share: languages, negotiation, headers, the HTML frame and its building blocks."""
 
 from __future__ import annotations
 
+import json
 import re
 from base64 import b64encode
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from importlib.resources import files
+from typing import Any
 
 from attrs import field, frozen
-from twisted.web.template import Tag, tags
+from twisted.internet.defer import Deferred
+from twisted.web.server import NOT_DONE_YET
+from twisted.web.template import Tag, flattenString, tags
 
 from ...client_config.snippet import Snippet
-from .languages import LANGUAGES, Language
+from ...headers import lines
+from ...http.access import ClientAddress
+from ...http.server_request import ServerRequest, parse_query
+
+ENGLISH = "en"
+
+
+@frozen
+class Language:
+    """The phrases of the pages in one language.
+
+    :ivar code: the language tag (RFC 5646).
+    """
+
+    code: str
+    words: Mapping[str, str] = field(repr=False)
+
+    def __call__(self, key: str, **values: object) -> str:
+        """Return a phrase with these values filled in."""
+        return self.words[key].format(**values)
+
+    @property
+    def name(self) -> str:
+        """The language's own name for itself."""
+        return self.words["language"]
+
+
+def _read() -> dict[str, Language]:
+    found = (
+        file for file in files(__package__).joinpath("languages").iterdir() if file.name.endswith(".json")
+    )
+    codes = {file.name.removesuffix(".json"): json.loads(file.read_text("utf-8")) for file in found}
+    order = sorted(codes, key=lambda code: (code != ENGLISH, code))
+    return {code: Language(code, codes[code]) for code in order}
+
+
+LANGUAGES: Mapping[str, Language] = _read()
+"""Languages by code, English first."""
 
 
 def read_asset(package: str, name: str) -> str:
@@ -50,10 +91,10 @@ class PageAssets:
     @property
     def policy(self) -> str:
         """The ``Content-Security-Policy``: only the embedded style and script are allowed."""
-        asks = "'self'" if self.may_connect else "'none'"
+        sources = "'self'" if self.may_connect else "'none'"
         return (
             f"default-src 'none'; style-src {_hash(self.style)}; script-src {_hash(self.script)};"
-            f" img-src data:; connect-src {asks};"
+            f" img-src data:; connect-src {sources};"
             " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
         )
 
@@ -105,3 +146,106 @@ def snippet_figure(snippet: Snippet, say: Language) -> Tag:
 def inline_code(text: str) -> list[Tag | str]:
     """Split text at backquotes, and mark up what is between them as code."""
     return [tags.code(part) if number % 2 else part for number, part in enumerate(text.split("`"))]
+
+
+HTML, JSON, TEXT = "text/html", "application/json", "text/plain"
+
+
+def requesting_client(request: ServerRequest) -> ClientAddress:
+    assert request.admitted_client is not None, "the gate lies before every host"
+    return request.admitted_client
+
+
+def language_for(request: ServerRequest) -> Language:
+    """Return the language that the query names, or else the one that the browser prefers.
+
+    :raises RegistryError: when the query cannot be parsed.
+    """
+    requested = dict(parse_query(request)).get("lang", "")
+    preferred = negotiate_language(lines(request.requestHeaders, "Accept-Language"), *LANGUAGES)
+    return LANGUAGES.get(requested) or LANGUAGES.get(preferred) or LANGUAGES[ENGLISH]
+
+
+def send(body: bytes, request: ServerRequest, kind: str = TEXT) -> int:
+    """Send a complete body that is not to be cached."""
+    request.setHeader("Content-Type", kind if kind == JSON else f"{kind}; charset=utf-8")
+    request.setHeader("Content-Length", str(len(body)))
+    request.setHeader("Cache-Control", "no-store")
+    request.setHeader("X-Content-Type-Options", "nosniff")
+    request.setHeader("Referrer-Policy", "no-referrer")
+    request.write(body)
+    request.finish()
+    return NOT_DONE_YET
+
+
+def send_document(document: Tag, request: ServerRequest, policy: str = PAGE.policy) -> int:
+    """Send an HTML document with a content security policy."""
+    request.setHeader("Content-Security-Policy", policy)
+    flattening: Deferred[Any] = flattenString(request, document)
+    flattening.addCallback(lambda body: send(b"<!DOCTYPE html>\n" + body, request, HTML))
+    flattening.addErrback(request.processingFailed)
+    flattening.addErrback(lambda _: None)
+    return NOT_DONE_YET
+
+
+def negotiate_media_type(accept: Sequence[str], default: str, *others: str) -> str:
+    """Return the best media type for an ``Accept`` field (RFC 9110, 12.5).
+
+    :param accept: the lines of ``Accept``.
+    :param default: for clients without a preference; a type named explicitly wins over a range.
+    """
+    weights = dict(_parse_weights(accept))
+    offered = {each: weights[each] for each in (default, *others) if weights.get(each)}
+    return max(offered, key=lambda each: offered[each], default=default)
+
+
+def negotiate_language(accept: Sequence[str], default: str, *others: str) -> str:
+    """Return the best language for an ``Accept-Language`` field: ``zh-Hans-CN`` matches ``zh``.
+
+    :param accept: the lines of ``Accept-Language``.
+    """
+    weights: dict[str, float] = {}
+    for tag, weight in _parse_weights(accept):
+        primary = tag.partition("-")[0]
+        weights[primary] = max(weight, weights.get(primary, 0.0))
+    offered = {each: weights[each] for each in (default, *others) if weights.get(each)}
+    return max(offered, key=lambda each: offered[each], default=default)
+
+
+def _parse_weights(lines: Sequence[str]) -> Iterator[tuple[str, float]]:
+    for each in (each for line in lines for each in line.split(",")):
+        value, *parameters = (part.strip().lower() for part in each.split(";"))
+        weight = next((part.removeprefix("q=") for part in parameters if part.startswith("q=")), "1")
+        try:
+            yield value, min(max(float(weight), 0.0), 1.0)
+        except ValueError:
+            yield value, 0.0
+
+
+def format_size(count: int) -> str:
+    """Format a number of bytes."""
+    amount = float(count)
+    for unit in ("B", "kB", "MB"):
+        if amount < 1000:
+            return f"{amount:.0f} {unit}" if amount >= 10 or unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1000
+    return f"{amount:.1f} GB"
+
+
+def format_age(seconds: float) -> str:
+    """Format a duration in seconds."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.0f} h"
+
+
+def align_columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Format rows as lines of aligned columns."""
+    if not rows:
+        return []
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [f"    {_aligned_row(row, widths)}" for row in rows]
+
+
+def _aligned_row(row: Iterable[str], widths: Iterable[int]) -> str:
+    return "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

@@ -1,15 +1,17 @@
-"""The home page at ``/``, and a configuration for each client at ``/client/``."""
+"""The resources of the pages: ``/``, ``/client/``, and unknown host names."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator, Mapping
 
 from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import Resource
+from twisted.web.template import Tag, tags
 
 from ...client_config.clients import CLIENTS
-from ...client_config.mirror_address import MirrorAddress
+from ...client_config.snippet import MirrorAddress
 from ...headers import lines
 from ...http.access import ClientAddress
 from ...http.server_request import ServerRequest
@@ -17,18 +19,21 @@ from ...oci.errors import RegistryError, Unsupported
 from ..filter import RefusalResource
 from ..recent_requests import RecentRequests
 from ..respond import refuse
-from .home import render_home
-from .home_text import render_json, render_text
-from .home_view import HomePageView
-from .send_page import (
+from ..site import normalize_host
+from .home import HomePageView, render_home, render_json, render_text
+from .page import (
     HTML,
     JSON,
     TEXT,
+    Language,
+    inline_code,
     language_for,
     negotiate_media_type,
+    render_page,
     requesting_client,
     send,
     send_document,
+    table,
 )
 
 
@@ -111,8 +116,67 @@ class _ClientConfigResource(Resource):
         )
         if client is None or snippet is None:
             return refuse(request, _missing())
-        return send(snippet.commented(client.after).encode(), request)
+        return send(snippet.with_comment(client.after).encode(), request)
 
 
 def _missing() -> Unsupported:
     return Unsupported(f"unknown client; expected one of: {', '.join(CLIENTS)}", status=404)
+
+
+class UnknownHost(Resource):
+    """Answers 404 at every path: a page for browsers, and a JSON error with the hosts for programs.
+
+    :param find_mirror: returns the mirror's address for a scheme and a host.
+    :param routes: the upstream of each host.
+    """
+
+    isLeaf = True
+
+    def __init__(self, find_mirror: Callable[[str, str], MirrorAddress], routes: Mapping[str, str]) -> None:
+        super().__init__()
+        self._find_mirror = find_mirror
+        self._routes = routes
+
+    def getChild(self, path: bytes, request: ServerRequest) -> Resource:
+        return self
+
+    def render(self, request: ServerRequest) -> int:
+        """Send the error; a path below ``/v2/`` never gets a page, which a client could take for content."""
+        request.setResponseCode(404)
+        request.setHeader("Vary", "Accept, Accept-Language")
+        client = requesting_client(request)
+        mirror = self._find_mirror(client.scheme, client.host)
+        accepted = negotiate_media_type(lines(request.requestHeaders, "Accept"), JSON, HTML)
+        if accepted == JSON or request.method not in (b"GET", b"HEAD") or b"/v2/" in request.path + b"/":
+            return send(self._error(client, mirror), request, JSON)
+        try:
+            return send_document(_document(client, mirror, language_for(request)), request)
+        except RegistryError:
+            return send(self._error(client, mirror), request, JSON)
+
+    def _error(self, client: ClientAddress, mirror: MirrorAddress) -> bytes:
+        host = f"the host {client.host}" if client.host else "a host without a name"
+        error = Unsupported(f"this mirror does not serve {host}; use {mirror.host} or a host in 'routes'")
+        return json.dumps({**json.loads(error.body()), "routes": dict(self._routes)}, indent=4).encode()
+
+
+def _document(client: ClientAddress, mirror: MirrorAddress, say: Language) -> Tag:
+    title = say("unknown")
+    header = tags.header(
+        tags.p(title, class_="what"),
+        tags.h1(client.host or "—"),
+        tags.p(inline_code(say("unknown.lead")), class_="lead"),
+    )
+    names = (say("unknown.host"), say("unknown.registry"))
+    main = Tag("main")(
+        table(names, _rows(mirror, say), "registries"),
+        tags.p(inline_code(say("unknown.why", host=normalize_host(client.host))), class_="note"),
+    )
+    return render_page(f"{client.host}: {title}", say, header, main)
+
+
+def _rows(mirror: MirrorAddress, say: Language) -> Iterator[Tag]:
+    hosts = [(each.host, each.path) for each in mirror.registries if each.host]
+    for host, registry in [(mirror.host, say("unknown.every")), *hosts]:
+        link = tags.a(host, href=f"{mirror.scheme}://{host}/")
+        yield tags.tr(tags.th(link, scope="row"), tags.td(registry))

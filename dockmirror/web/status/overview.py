@@ -8,8 +8,7 @@ from typing import Protocol
 from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 
-from ...status.cache_series import CacheSeries, SeriesSlot
-from ...status.pull_counts import PullCounts, RepositoryPulls
+from ...status.cache_series import CacheSeries, PullCounts, RepositoryPulls, SeriesSlot
 from ...status.status_values import WorkerState
 from ..readiness import ReadinessState
 from ..shared_tables import SharedTables
@@ -58,7 +57,9 @@ class StatusOverview:
 
     async def status(self) -> Status:
         state, workers = await self._readiness(), await self._source.worker_state()
-        return Status(self._clock.seconds(), state, workers, self._series.slots(), self._popular.most(_MOST))
+        return Status(
+            self._clock.seconds(), state, workers, self._series.slots(), self._popular.list_most(_MOST)
+        )
 
     async def _readiness(self) -> ReadinessState:
         now = self._clock.seconds()

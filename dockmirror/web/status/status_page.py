@@ -8,12 +8,28 @@ from collections.abc import Iterator, Sequence
 from twisted.web.template import Tag, tags
 
 from ...status.status_values import DownloadStatus, UpstreamStatus
-from ..pages.home_view import format_age, format_size
-from ..pages.languages import Language
-from ..pages.page import PAGE, PageAssets, inline_code, read_asset, render_page, section, table
-from . import words
+from ..pages.page import (
+    PAGE,
+    Language,
+    PageAssets,
+    format_age,
+    format_size,
+    inline_code,
+    read_asset,
+    render_page,
+    section,
+    table,
+)
 from .cache_section import render_cache
 from .overview import Status
+from .status_text import (
+    describe_failure,
+    describe_last_request,
+    describe_progress,
+    describe_quota,
+    display_names,
+    sort_by_state,
+)
 
 ASSETS = PageAssets(
     PAGE.style + read_asset(__package__, "status.css"), read_asset(__package__, "status.js"), may_connect=True
@@ -72,15 +88,15 @@ def _fetch(fetch: DownloadStatus, say: Language) -> Tag:
     return tags.li(
         tags.p(tags.code(names[0]), more, " ", tags.code(short, class_="digest", title=fetch.digest)),
         bar(**{"aria-label": names[0]}),
-        tags.p(words.describe_progress(fetch, say), class_="figures"),
+        tags.p(describe_progress(fetch, say), class_="figures"),
         id=f"{fetch.registry}-{fetch.digest}",
     )
 
 
 def _registries(status: Status, say: Language) -> Tag:
     part = section("registries", say("status.registries"))
-    ordered = words.sort_by_state(status.worker_state.upstreams, status.now)
-    names = words.display_names(ordered)
+    ordered = sort_by_state(status.worker_state.upstreams, status.now)
+    names = display_names(ordered)
     unasked = [each for each in ordered if each.state(status.now) == "unasked"]
     if used := ordered[: len(ordered) - len(unasked)]:
         columns = ("registry", "state", "quota")
@@ -97,17 +113,17 @@ def _registry(upstream: UpstreamStatus, names: str, now: float, say: Language) -
     name = tags.th(names, scope="row")
     cells = tags.td(
         tags.span(say(f"status.{state}"), class_=f"state {state}"),
-        tags.span(words.describe_last_request(upstream, now, say), class_="when"),
+        tags.span(describe_last_request(upstream, now, say), class_="when"),
         [*_failures(upstream, now, say)],
     )
     return tags.tr(
-        name, cells, tags.td(words.describe_quota(upstream.quota, now, say)), id=f"upstream-{upstream.name}"
+        name, cells, tags.td(describe_quota(upstream.quota, now, say)), id=f"upstream-{upstream.name}"
     )
 
 
 def _failures(upstream: UpstreamStatus, now: float, say: Language) -> Iterator[Tag]:
     for address in upstream.addresses:
-        if why := words.describe_failure(address, now, say):
+        if why := describe_failure(address, now, say):
             where = [tags.code(address.url), " "] if upstream.addresses[1:] else []
             yield tags.p(where, why, class_="why bad" if address.fails else "why")
 

@@ -3,18 +3,82 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from attrs import asdict
 
 from ...status.cache_series import PERIOD
-from ...status.status_values import UpstreamStatus
-from ..pages.home_text import table
-from ..pages.home_view import format_age, format_size
-from ..pages.languages import Language
-from . import words
+from ...status.status_values import AddressStatus, DownloadStatus, Quota, UpstreamStatus
+from ..pages.page import Language, align_columns, format_age, format_size
 from .overview import Status
+
+_ORDER = ("failing", "resting", "reachable", "unasked")
+
+
+def sort_by_state(upstreams: tuple[UpstreamStatus, ...], now: float) -> list[UpstreamStatus]:
+    """Sort upstreams, failing ones first."""
+    return sorted(upstreams, key=lambda each: _ORDER.index(each.state(now)))
+
+
+def display_names(upstreams: Iterable[UpstreamStatus]) -> dict[str, str]:
+    """Return a display name for each upstream: its registry, and its own name if several share that."""
+    all_of_them = list(upstreams)
+    times = Counter(each.registry for each in all_of_them)
+    return {
+        each.name: each.registry if times[each.registry] == 1 else f"{each.registry} ({each.name})"
+        for each in all_of_them
+    }
+
+
+def describe_last_request(upstream: UpstreamStatus, now: float, say: Language) -> str:
+    """Say when the upstream was last asked, and until when it is paused."""
+    times = [each.asked for each in upstream.addresses if each.asked is not None]
+    parts = [say("status.asked", age=_ago(max(times), now))] if times else []
+    if upstream.rests is not None and now < upstream.rests:
+        parts.append(say("status.rests", age=format_age(upstream.rests - now)))
+    return say("status.comma").join(parts)
+
+
+def describe_failure(address: AddressStatus, now: float, say: Language) -> str:
+    """Describe the last failure of an address; empty if there was none."""
+    if address.failed is None:
+        return ""
+    return say("status.failed", age=_ago(address.failed, now), why=address.failure)
+
+
+def describe_quota(reported: Quota | None, now: float, say: Language) -> str:
+    """Say how many pulls are left; empty if the upstream has not said."""
+    if reported is None or reported.remaining is None:
+        return ""
+    phrase = "status.left" if reported.limit is None else "status.left_of"
+    return say(phrase, remaining=reported.remaining, limit=reported.limit, age=_ago(reported.told, now))
+
+
+def describe_progress(fetch: DownloadStatus, say: Language) -> str:
+    """Say how far a download is, and how fast."""
+    return " · ".join(_progress(fetch, say))
+
+
+def _progress(fetch: DownloadStatus, say: Language) -> Iterator[str]:
+    if fetch.size is None:
+        yield format_size(fetch.held)
+    else:
+        yield say("status.of", held=format_size(fetch.held), size=format_size(fetch.size))
+    if fetch.pace:
+        yield say("status.pace", size=format_size(int(fetch.pace)))
+        if fetch.size is not None:
+            yield say("status.to_go", age=format_age((fetch.size - fetch.held) / fetch.pace))
+
+
+def format_percent(part: int, whole: int) -> str:
+    """Format a share; a dash if the whole is zero."""
+    return f"{100 * part / whole:.0f} %" if whole else "—"
+
+
+def _ago(time: float, now: float) -> str:
+    return format_age(max(0.0, now - time))
 
 
 def render_status_text(status: Status, host: str, say: Language) -> str:
@@ -36,29 +100,29 @@ def render_status_text(status: Status, host: str, say: Language) -> str:
 
 def _fetches(status: Status, say: Language) -> list[str]:
     rows = [
-        [", ".join(each.repositories) or each.registry, each.digest, words.describe_progress(each, say)]
+        [", ".join(each.repositories) or each.registry, each.digest, describe_progress(each, say)]
         for each in status.worker_state.fetches
     ]
-    return table(rows) or [f"    {say('status.no_fetches')}"]
+    return align_columns(rows) or [f"    {say('status.no_fetches')}"]
 
 
 def _registries(status: Status, say: Language) -> Iterator[str]:
-    now, ordered = status.now, words.sort_by_state(status.worker_state.upstreams, status.now)
-    names = words.display_names(ordered)
+    now, ordered = status.now, sort_by_state(status.worker_state.upstreams, status.now)
+    names = display_names(ordered)
     used = [each for each in ordered if each.state(now) != "unasked"]
     rows = [
         [
             names[each.name],
             say(f"status.{each.state(now)}"),
-            words.describe_last_request(each, now, say),
-            words.describe_quota(each.quota, now, say),
+            describe_last_request(each, now, say),
+            describe_quota(each.quota, now, say),
         ]
         for each in used
     ]
-    for upstream, row in zip(used, table(rows), strict=True):
+    for upstream, row in zip(used, align_columns(rows), strict=True):
         yield row
         for address in upstream.addresses:
-            if why := words.describe_failure(address, now, say):
+            if why := describe_failure(address, now, say):
                 where = f"{address.url} " if upstream.addresses[1:] else ""
                 yield f"        {where}{why}"
     if unasked := [names[each.name] for each in ordered if each not in used]:
@@ -72,7 +136,7 @@ def _cache(status: Status, say: Language) -> Iterator[str]:
         return
     yield f"    {say('status.of', held=format_size(cache.bytes), size=format_size(cache.limit))}"
     if requests := sum(each.asked for each in status.slots):
-        share = words.format_percent(sum(each.hits for each in status.slots), requests)
+        share = format_percent(sum(each.hits for each in status.slots), requests)
         yield f"    {say('status.ratio.told', share=share)}"
 
 
@@ -83,13 +147,13 @@ def _usage(status: Status, say: Language) -> list[str]:
     rows = [[each.registry, format_size(each.bytes), str(each.contents)] for each in usage.registries]
     head = [say(f"status.column.{name}") for name in ("registry", "size", "contents")]
     measured = say("status.usage.what", age=format_age(max(0.0, status.now - usage.measured)))
-    return [f"    {measured}", *(table([head, *rows]) if rows else [f"    {say('status.nothing')}"])]
+    return [f"    {measured}", *(align_columns([head, *rows]) if rows else [f"    {say('status.nothing')}"])]
 
 
 def _popular(status: Status, say: Language) -> list[str]:
     rows = [[each.repository, str(each.manifests), format_size(each.bytes)] for each in status.popular]
     head = [say(f"status.column.{name}") for name in ("repository", "manifests", "bytes")]
-    return table([head, *rows]) if rows else [f"    {say('status.no_popular')}"]
+    return align_columns([head, *rows]) if rows else [f"    {say('status.no_popular')}"]
 
 
 def render_status_json(status: Status) -> str:

@@ -9,30 +9,41 @@ import re
 import tomllib
 from base64 import b64encode
 from hashlib import sha256
+from pathlib import Path
 from xml.etree import ElementTree
 
 import bcrypt
 import pytest
 
 from dockmirror.client_config.clients import CLIENTS
+from dockmirror.client_config.snippet import MirrorAddress, MirroredRegistry
+from dockmirror.config.known_registries import KNOWN
+from dockmirror.web.pages.page import LANGUAGES
 from tests.fake_registry import basic
 from tests.house import Answer, House
 from tests.internet import PASSWORD, USER, Internet
 
-OWN, DOCKER = "mirror.example:8080", "docker.mirror.example:8080"
+OWN, DOCKER, UNKNOWN = "mirror.example:8080", "docker.mirror.example:8080", "typo.example:8080"
 HTML = "Accept: text/html,application/xhtml+xml,*/*;q=0.8"
+JSON = "Accept: application/json"
+ENGLISH = LANGUAGES["en"]
+
+on_both_hosts = pytest.mark.parametrize("host", [OWN, DOCKER])
 
 
-@pytest.fixture
-def house() -> House:
-    """The mirror in front of the well-known registries."""
-    return House(Internet())
-
-
-def page(answer: Answer) -> str:
-    """The document; it must be one that a browser is given."""
-    assert (answer.status, answer["Content-Type"]) == (200, "text/html; charset=utf-8")
+def page(answer: Answer, status: int = 200) -> str:
+    """Return the document that a browser gets."""
+    assert (answer.status, answer["Content-Type"]) == (status, "text/html; charset=utf-8")
     return answer.body.decode()
+
+
+def parse(document: str) -> ElementTree.Element:
+    """Parse a document, which is well-formed."""
+    return ElementTree.fromstring(document.removeprefix("<!DOCTYPE html>"))  # noqa: S314
+
+
+def texts(root: ElementTree.Element, tag: str) -> list[str]:
+    return ["".join(element.itertext()) for element in root.iter(tag)]
 
 
 @pytest.mark.parametrize(
@@ -41,13 +52,12 @@ def page(answer: Answer) -> str:
         ((), "text/plain; charset=utf-8"),
         (("Accept: */*",), "text/plain; charset=utf-8"),
         ((HTML,), "text/html; charset=utf-8"),
-        (("Accept: application/json",), "application/json"),
+        ((JSON,), "application/json"),
         (("Accept: image/png",), "text/plain; charset=utf-8"),
     ],
 )
-@pytest.mark.parametrize("host", [OWN, DOCKER])
-def test_kinds(house: House, host: str, accept: tuple[str, ...], kind: str) -> None:
-    """Each gets what it asks for, and a terminal, which does not say, gets text."""
+@on_both_hosts
+def test_the_media_type_is_negotiated(house: House, host: str, accept: tuple[str, ...], kind: str) -> None:
     answer = house.get(host, "/", *accept)
     assert (answer.status, answer["Content-Type"]) == (200, kind)
     assert "Accept" in str(answer["Vary"])
@@ -55,16 +65,13 @@ def test_kinds(house: House, host: str, accept: tuple[str, ...], kind: str) -> N
 
 
 @pytest.mark.parametrize("path", ["/", "/client/docker"])
-def test_headers(house: House, path: str) -> None:
-    """Nobody keeps a page, guesses at its type, or is told where a reader came from."""
+def test_pages_are_not_cached_or_guessed_at_and_send_no_referrer(house: House, path: str) -> None:
     answer = house.get(OWN, path, HTML)
-    assert answer["Cache-Control"] == "no-store"
-    assert answer["X-Content-Type-Options"] == "nosniff"
-    assert answer["Referrer-Policy"] == "no-referrer"
+    fields = [answer[name] for name in ("Cache-Control", "X-Content-Type-Options", "Referrer-Policy")]
+    assert fields == ["no-store", "nosniff", "no-referrer"]
 
 
-def test_policy(house: House) -> None:
-    """A browser runs the script and uses the style that came with the page, and fetches nothing."""
+def test_the_policy_allows_only_the_embedded_style_and_script(house: House) -> None:
     answer = house.get(OWN, "/", HTML)
     policy, body = str(answer["Content-Security-Policy"]), page(answer)
     assert policy.startswith("default-src 'none';")
@@ -76,10 +83,8 @@ def test_policy(house: House) -> None:
     assert not re.search(r"\sstyle=|\son[a-z]+=", body)
 
 
-def test_is_well_formed(house: House) -> None:
-    """Every tag is closed, and each link within the page leads somewhere."""
-    body = page(house.get(OWN, "/", HTML)).removeprefix("<!DOCTYPE html>")
-    root = ElementTree.fromstring(body)  # noqa: S314
+def test_each_link_within_the_page_leads_to_a_section(house: House) -> None:
+    root = parse(page(house.get(OWN, "/", HTML)))
     ids = {element.get("id") for element in root.iter() if element.get("id")}
     links = {str(element.get("href")) for element in root.iter("a")}
     assert {link.removeprefix("#") for link in links if link.startswith("#")} <= ids
@@ -87,107 +92,92 @@ def test_is_well_formed(house: House) -> None:
 
 
 @pytest.mark.parametrize("secure", [False, True])
-@pytest.mark.parametrize("host", ["127.0.0.1:8080", "[::1]:8080", "localhost:8080", "mirror.example", OWN])
-def test_the_host_as_it_was_reached(house: House, host: str, secure: bool) -> None:
-    """Client configurations use the scheme, host and port by which the page was requested."""
-    told = house.connect(secure=secure).ask("GET", host, "/client/docker").answer
-    scheme = "https" if secure else "http"
-    assert json.loads(told.body)["registry-mirrors"] == [f"{scheme}://{host}"]
-    body = page(house.connect(secure=secure).ask("GET", host, "/", HTML).answer)
+@pytest.mark.parametrize("host", ["127.0.0.1:8080", "[::1]:8080", "mirror.example", OWN])
+def test_pages_use_the_scheme_and_host_of_the_request(house: House, host: str, secure: bool) -> None:
+    config, home = (
+        house.connect(secure=secure).ask("GET", host, path, HTML).answer for path in ("/client/docker", "/")
+    )
+    assert json.loads(config.body)["registry-mirrors"] == [f"http{'s' * secure}://{host}"]
+    body = page(home)
     assert f"<h1>{host}</h1>" in body
     assert f"{host}/docker.io/library/busybox" in body
 
 
-def test_behind_a_proxy() -> None:
-    """It is the address that the proxy was asked by."""
-    house = House(Internet(), trust_proxy=["192.168.1.1"])
-    forwarded = ("X-Forwarded-For: 10.0.0.9", "X-Forwarded-Proto: https", "X-Forwarded-Host: mirror.example")
-    assert json.loads(house.get("backend", "/client/docker", *forwarded).body) == {
-        "registry-mirrors": ["https://mirror.example"]
-    }
-
-
-def test_a_virtual_host(house: House) -> None:
-    """The page names its registry, and configures clients for the mirror's own host, which needs no login."""
+def test_a_virtual_host_configures_clients_for_the_own_host(house: House) -> None:
+    """It needs no login."""
     body = page(house.get(DOCKER, "/", HTML))
     assert f"<h1>{DOCKER}</h1>" in body
     assert f"docker pull {DOCKER}/IMAGE" in body
-    told = json.loads(house.get(DOCKER, "/client/docker").body)
-    assert told["registry-mirrors"] == [f"http://{OWN}"]
+    assert json.loads(house.get(DOCKER, "/client/docker").body)["registry-mirrors"] == [f"http://{OWN}"]
 
 
-def test_hosts_below_localhost() -> None:
-    """Hosts below localhost are listed only for clients that used one, since most cannot resolve them."""
-    house = House(Internet(), domain="localhost")
+def test_hosts_below_localhost_are_listed_for_clients_that_used_one(internet: Internet) -> None:
+    """Most clients cannot resolve them."""
+    house = House(internet, domain="localhost")
     assert b"docker.localhost" not in house.get("127.0.0.1:8080", "/", HTML).body
     assert b"ghcr.localhost:8080" in house.get("docker.localhost:8080", "/", HTML).body
+    unknown = page(house.get(UNKNOWN, "/", HTML), 404)
+    assert "http://localhost:8080/" in unknown
+    assert "docker.localhost" not in unknown
 
 
 @pytest.mark.parametrize("host", ["host.docker.internal:8080", "host.containers.internal"])
-def test_a_machine_as_its_containers_call_it(house: House, host: str) -> None:
-    """The name by which containers call their machine is the mirror's own host."""
+def test_containers_reach_the_own_host_by_the_name_of_their_machine(house: House, host: str) -> None:
     assert house.get(host, "/v2/").status == 200
     assert host.encode() in house.get(host, "/client/podman").body
 
 
 @pytest.mark.parametrize("client", CLIENTS)
-def test_clients(house: House, client: str) -> None:
-    """Each has its lines as text, and they stand in the page."""
+def test_each_client_has_its_configuration_as_text_and_on_the_page(house: House, client: str) -> None:
     answer = house.get(OWN, f"/client/{client}")
     assert (answer.status, answer["Content-Type"]) == (200, "text/plain; charset=utf-8")
-    root = ElementTree.fromstring(  # noqa: S314
-        page(house.get(OWN, "/", HTML)).removeprefix("<!DOCTYPE html>")
-    )
-    shown = ["".join(element.itertext()) for element in root.iter("pre")]
+    shown = texts(parse(page(house.get(OWN, "/", HTML))), "pre")
     assert any(answer.body.decode().endswith(each + "\n") for each in shown)
 
 
-def test_one_of_several(house: House) -> None:
-    """One of several snippets is requested by its name, and can be written to its file unchanged."""
-    told = house.get(OWN, "/client/containerd/ghcr.io").body.decode()
-    assert tomllib.loads(told)["server"] == "https://ghcr.io"
+def test_a_snippet_is_requested_by_its_name(house: House) -> None:
+    snippet = house.get(OWN, "/client/containerd/ghcr.io").body.decode()
+    assert tomllib.loads(snippet)["server"] == "https://ghcr.io"
 
 
 @pytest.mark.parametrize(
     "path",
     ["/client", "/client/", "/client/nothing", "/client/docker/nothing", "/client/k3s/a/b", "/client/%3Cb"],
 )
-def test_no_such_client(house: House, path: str) -> None:
-    """404, and those that there are."""
+def test_an_unknown_client_gets_404_with_the_known_ones(house: House, path: str) -> None:
     answer = house.get(OWN, path, HTML)
     assert answer.error == (404, "UNSUPPORTED")
     assert "containerd" in answer.message
 
 
-@pytest.mark.parametrize("host", [OWN, DOCKER])
-def test_archives(house: House, host: str) -> None:
-    """Archives are offered if the mirror exports them, at its own host."""
+@on_both_hosts
+def test_archives_are_offered_if_export_is_enabled(internet: Internet, house: House, host: str) -> None:
     line = f'curl -C - -o busybox.tar "http://{OWN}/export?image=docker.io/library/busybox:latest'
-    giving = House(Internet(), export=True)
-    assert line in giving.get(host, "/").body.decode()
-    assert giving.get(host, "/", "Accept: application/json").json["export"] == f"http://{OWN}/export"
-    root = ElementTree.fromstring(page(giving.get(host, "/", HTML)).removeprefix("<!DOCTYPE html>"))  # noqa: S314
-    assert any(line in "".join(element.itertext()) for element in root.iter("pre"))
+    enabled = House(internet, export=True)
+    assert line in enabled.get(host, "/").body.decode()
+    assert enabled.get(host, "/", JSON).json["export"] == f"http://{OWN}/export"
+    root = parse(page(enabled.get(host, "/", HTML)))
+    assert any(line in each for each in texts(root, "pre"))
     assert "archives" in {element.get("id") for element in root.iter("section")}
     assert b"/export" not in house.get(host, "/").body + house.get(host, "/", HTML).body
-    assert house.get(host, "/", "Accept: application/json").json["export"] is None
+    assert house.get(host, "/", JSON).json["export"] is None
 
 
-@pytest.mark.parametrize("host", [OWN, DOCKER])
+@pytest.mark.parametrize("host", [OWN, DOCKER, UNKNOWN])
 @pytest.mark.parametrize("path", ["/v2/", "/v2", "/v2/x/manifests/1", "/v2/auth", "/docker.io/v2/"])
-def test_never_in_the_place_of_a_registry(house: House, host: str, path: str) -> None:
-    """A client takes for content whatever it is given there."""
+def test_registry_paths_never_get_a_page(house: House, host: str, path: str) -> None:
+    """A client takes for content anything that it is given there."""
     assert "html" not in str(house.get(host, path, HTML)["Content-Type"])
 
 
-def test_everything_is_escaped(house: House) -> None:
-    """Paths that a client requested appear as text, whatever they contain."""
+def test_paths_that_a_client_requested_are_escaped(house: House) -> None:
     house.get(OWN, "/v2/<script>alert('x')</script>")
     house.get(OWN, '/v2/"onload="x')
     body = page(house.get(OWN, "/", HTML))
     assert "/v2/&lt;script&gt;" in body
     assert "<script>alert" not in body
     assert "/v2/&quot;onload=&quot;x" in body
+    assert b"<script>alert" not in house.get("<script>alert(1)</script>", "/", HTML).body
 
 
 @pytest.mark.parametrize(
@@ -201,27 +191,73 @@ def test_everything_is_escaped(house: House) -> None:
         ("/?lang=xx", ("Accept-Language: zh",), "zh"),
     ],
 )
-def test_languages(house: House, path: str, headers: tuple[str, ...], code: str) -> None:
-    """The page uses the browser's language, or the one that the reader chose."""
-    assert f'<html lang="{code}">' in page(house.get(OWN, path, HTML, *headers))
+def test_the_language_is_negotiated(house: House, path: str, headers: tuple[str, ...], code: str) -> None:
+    for host, status in ((OWN, 200), (UNKNOWN, 404)):
+        assert f'<html lang="{code}">' in page(house.get(host, path, HTML, *headers), status)
 
 
-def test_too_much_of_a_query(house: House) -> None:
-    """A query with too many parameters is rejected."""
+def test_too_many_parameters_are_refused(house: House) -> None:
     assert house.get(OWN, "/?" + "a&" * 100).status == 400
+    assert house.get(UNKNOWN, "/?" + "a&" * 100, HTML)["Content-Type"] == "application/json"
 
 
-def test_for_members_only(tmp_path: object) -> None:
-    """With user accounts, the pages need a login, and each user sees only their own requests."""
-    file = f"{tmp_path}/htpasswd"
-    with open(file, "wb") as users:
-        for name in (USER, "other"):
-            users.write(f"{name}:".encode() + bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)) + b"\n")
-    house = House(Internet(), access={"htpasswd": file, "keys": f"{tmp_path}/keys"})
+def test_with_users_the_pages_need_a_login(internet: Internet, tmp_path: Path) -> None:
+    """Each user sees only their own requests."""
+    hashed = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)).decode()
+    (tmp_path / "htpasswd").write_text("".join(f"{name}:{hashed}\n" for name in (USER, "other")))
+    house = House(internet, access={"htpasswd": f"{tmp_path}/htpasswd", "keys": f"{tmp_path}/keys"})
     refused = house.get(OWN, "/", HTML)
     assert refused.status == 401
     assert b"docker.io" not in refused.body
-    login = f"Authorization: {basic(USER, PASSWORD)}"
+    login, other = (f"Authorization: {basic(name, PASSWORD)}" for name in (USER, "other"))
     house.get(OWN, "/v2/", login)
     assert b"GET /v2/" in house.get(OWN, "/", login).body
-    assert b"GET /v2/" not in house.get(OWN, "/", f"Authorization: {basic('other', PASSWORD)}").body
+    assert b"GET /v2/" not in house.get(OWN, "/", other).body
+
+
+@pytest.mark.parametrize("path", ["/", "/client/docker", "/what/ever"])
+def test_a_browser_at_an_unknown_host_gets_links_to_the_known_ones(house: House, path: str) -> None:
+    answer = house.get(UNKNOWN, path, HTML)
+    assert str(answer["Content-Security-Policy"]).startswith("default-src 'none';")
+    root = parse(page(answer, 404))
+    first, *others, _ = [str(each.get("href")) for each in root.iter("a")]
+    assert first == "http://mirror.example:8080/"
+    names = {each.name for each in KNOWN if each.name != "docker-staging"}
+    assert set(others) == {f"http://{name}.mirror.example:8080/" for name in names}
+    assert texts(root, "h1") == [UNKNOWN]
+    assert 'names = ["typo.example"]' in "".join(root.itertext())
+
+
+@pytest.mark.parametrize("accept", [(), ("Accept: */*",), (JSON,)])
+def test_a_program_at_an_unknown_host_gets_the_routes(house: House, accept: tuple[str, ...]) -> None:
+    answer = house.get(UNKNOWN, "/", *accept)
+    assert answer.error == (404, "UNSUPPORTED")
+    assert answer.message == (
+        "this mirror does not serve the host typo.example:8080; use mirror.example:8080 or a host in 'routes'"
+    )
+    assert answer.json["routes"]["docker.mirror.example"] == "https://registry-1.docker.io"
+    assert "Accept" in str(answer["Vary"])
+    assert "a host without a name" in house.get("", "/").message
+
+
+def test_english_is_the_first_language() -> None:
+    assert next(iter(LANGUAGES)) == "en"
+    assert "zh" in LANGUAGES
+
+
+@pytest.mark.parametrize("code", LANGUAGES)
+def test_all_languages_have_the_same_phrases(code: str) -> None:
+    """They have the same values and the same code in them."""
+    words = LANGUAGES[code].words
+    assert list(words) == list(ENGLISH.words)
+    for key, phrase in words.items():
+        for pattern in (r"\{\w+\}", "`[^`]*`"):
+            assert set(re.findall(pattern, phrase)) == set(re.findall(pattern, ENGLISH.words[key])), key
+
+
+def test_every_snippet_has_a_phrase() -> None:
+    registry = MirroredRegistry("docker.io", "docker.io", "https://registry-1.docker.io")
+    for client in CLIENTS.values():
+        _, *others = client.snippets(MirrorAddress("http", "m", (registry,)))
+        for key in (client.name, *(f"{client.name}.{each.name}" for each in others)):
+            assert key in ENGLISH.words

@@ -1,4 +1,4 @@
-"""The mirror at a glance."""
+"""The status of the mirror, collected for the page."""
 
 from __future__ import annotations
 
@@ -11,30 +11,28 @@ from dockmirror.web.status.overview import StatusOverview
 from tests.stacks import now
 
 
-class Telling:
-    """Counts how often it is asked."""
+class CountedSource:
+    """A source whose values are the numbers of its calls."""
 
     def __init__(self) -> None:
-        self.states = self.noting = 0
+        self.states = self.worker_states = 0
 
     async def state(self) -> ReadinessState:
-        """Another one each time."""
         self.states += 1
         return ReadinessState(True, "ready", f"{self.states}")
 
     async def worker_state(self) -> WorkerState:
-        """More each time."""
-        self.noting += 1
-        return WorkerState(cache=CacheUsage(self.noting, 100))
+        self.worker_states += 1
+        return WorkerState(cache=CacheUsage(self.worker_states, 100))
 
 
-def test_who_looks_often() -> None:
-    """Sees what is new each time; whether the store can be written is not tried for each look."""
-    clock, telling = Clock(), Telling()
-    overview = StatusOverview(telling, SharedTables.create(), clock)
-    for look in range(10):
+def test_the_check_of_the_store_is_reused_for_ten_seconds() -> None:
+    """The state of the workers is always new."""
+    clock = Clock()
+    overview = StatusOverview(CountedSource(), SharedTables.create(), clock)
+    for second in range(10):
         status = now(overview.status())
-        assert (status.now, status.worker_state.cache) == (look, CacheUsage(look + 1, 100))
+        assert (status.now, status.worker_state.cache) == (second, CacheUsage(second + 1, 100))
         assert status.state.store == "1"
         clock.advance(1)
     assert now(overview.status()).state.store == "2"

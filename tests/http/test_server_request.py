@@ -1,4 +1,4 @@
-"""Files sent to clients over real sockets by the kernel."""
+"""Bodies of responses over real sockets: files are sent by the kernel."""
 
 # mypy: allow-untyped-decorators
 
@@ -50,20 +50,18 @@ UNREAD = b"GET /whole HTTP/1.1\r\n" + HEAD
 
 
 @implementer(IBody)
-class Noted:
+class RecordedBody:
     """A body that records its consumers."""
 
-    def __init__(self, content: IBody, consumers: list[IConsumer]) -> None:
-        self.descriptor = content.descriptor
-        self._content = content
+    def __init__(self, body: IBody, consumers: list[IConsumer]) -> None:
+        self.descriptor = body.descriptor
+        self.discard = body.discard
+        self._body = body
         self._consumers = consumers
 
     def deliver(self, consumer: IConsumer) -> Deferred[None]:
         self._consumers.append(consumer)
-        return self._content.deliver(consumer)
-
-    def discard(self) -> None:
-        self._content.discard()
+        return self._body.deliver(consumer)
 
 
 class Files(Resource):
@@ -77,14 +75,13 @@ class Files(Resource):
         self._path = path
 
     def render_GET(self, request: ServerRequest) -> int:
-        """Respond by the path."""
         segments = {b"/parts": PARTS, b"/small": [b"%d" % len(request.uri)]}.get(request.path, [WHOLE])
         size = None if request.path == b"/unknown" else len(cut(segments))
         file = FileReader(os.open(self._path, os.O_RDONLY), inline)
-        content = FileBody(file, Descriptor("a/b", None, size), segments, reactor)
+        body = FileBody(file, Descriptor("a/b", None, size), segments, reactor)
 
         async def answer() -> Answer:
-            return Answer(Noted(content, self.consumers))
+            return Answer(RecordedBody(body, self.consumers))
 
         return respond(request, answer())
 
@@ -161,11 +158,11 @@ def read(stream: BinaryIO) -> bytes:
     return stream.read(length)
 
 
-def whole(port: int) -> bytes:
-    """Return the whole file."""
+def fetch(port: int, *paths: bytes) -> list[bytes]:
+    """Return the bodies of requests on one connection, which are pipelined."""
     with connected(port) as connection, connection.makefile("rb") as stream:
-        connection.sendall(UNREAD)
-        return read(stream)
+        connection.sendall(b"".join(b"GET %s HTTP/1.1\r\n" % path + HEAD for path in paths))
+        return [read(stream) for _ in paths]
 
 
 def rest(connection: socket.socket) -> bytes:
@@ -180,57 +177,29 @@ def rest(connection: socket.socket) -> bytes:
 
 
 @ensureDeferred
-async def test_a_whole_file_is_sent(served: Served) -> None:
-    """All bytes are counted as sent, and the connection can be reused."""
-
-    def client(port: int) -> list[bytes]:
-        with connected(port) as connection, connection.makefile("rb") as stream:
-            bodies = []
-            for path in (b"/whole", b"/small", b"/whole"):
-                connection.sendall(b"GET %s HTTP/1.1\r\n" % path + HEAD)
-                bodies.append(read(stream))
-            return bodies
-
-    assert await served.run(client) == [DATA[:SIZE], b"6", DATA[:SIZE]]
-    assert [request.sentLength for request in served.ended] == [SIZE, 1, SIZE]
+async def test_a_whole_file_is_sent_and_pipelined_requests_wait_for_it(served: Served) -> None:
+    """So does one that is larger than the read-ahead.  All bytes are counted as sent."""
+    long = b"/small?" + b"x" * 40_000
+    length = b"%d" % len(long)
+    bodies = await served.run(lambda port: fetch(port, b"/whole", long, b"/whole", long))
+    assert bodies == [DATA[:SIZE], length, DATA[:SIZE], length]
+    assert [request.sentLength for request in served.ended] == [SIZE, len(length), SIZE, len(length)]
     assert not any(request.is_cut_off for request in served.ended)
     assert verifyObject(IFileConsumer, served.files.consumers[0])
 
 
 @ensureDeferred
 async def test_bytes_between_parts_of_a_file_keep_their_place(served: Served) -> None:
-
-    def client(port: int) -> bytes:
-        with connected(port) as connection, connection.makefile("rb") as stream:
-            connection.sendall(b"GET /parts HTTP/1.1\r\n" + HEAD)
-            return read(stream)
-
-    assert await served.run(client) == cut(PARTS)
+    assert await served.run(lambda port: fetch(port, b"/parts")) == [cut(PARTS)]
     assert served.ended[0].sentLength == len(cut(PARTS))
 
 
+@pytest.mark.parametrize("version", [b"HTTP/1.0\r\n", b"HTTP/1.1\r\nConnection: close\r\n"])
 @ensureDeferred
-async def test_pipelined_requests_wait_for_the_file(served: Served) -> None:
-    """So does one that is larger than the read-ahead."""
-    long = b"/small?" + b"x" * 40_000
-
-    def client(port: int) -> list[bytes]:
-        with connected(port) as connection, connection.makefile("rb") as stream:
-            asked = [b"GET %s HTTP/1.1\r\n" % path + HEAD for path in (b"/whole", long, b"/whole", long)]
-            connection.sendall(b"".join(asked))
-            return [read(stream) for _ in asked]
-
-    length = b"%d" % len(long)
-    assert await served.run(client) == [DATA[:SIZE], length, DATA[:SIZE], length]
-
-
-@pytest.mark.parametrize("asked", [b"HTTP/1.0\r\n", b"HTTP/1.1\r\nConnection: close\r\n"])
-@ensureDeferred
-async def test_a_connection_to_be_closed_closes_after_the_last_byte(served: Served, asked: bytes) -> None:
-
+async def test_a_connection_to_be_closed_closes_after_the_last_byte(served: Served, version: bytes) -> None:
     def client(port: int) -> bytes:
         with connected(port) as connection:
-            connection.sendall(b"GET /whole " + asked + HEAD)
+            connection.sendall(b"GET /whole " + version + HEAD)
             return rest(connection)
 
     assert (await served.run(client)).endswith(b"\r\n\r\n" + DATA[:SIZE])
@@ -257,30 +226,24 @@ async def test_a_client_that_does_not_read_delays_nobody(served: Served) -> None
     with connected(served.port, 4096) as unread, unread.makefile("rb") as stream:
         unread.sendall(UNREAD)
         assert await soon(lambda: served.open_files == 1)
-        assert await served.run(whole) == DATA[:SIZE]
+        assert await served.run(lambda port: fetch(port, b"/whole")) == [DATA[:SIZE]]
         assert (served.open_files, len(served.ended)) == (1, 1)
         assert await served.run(lambda _: read(stream)) == DATA[:SIZE]
 
 
+@pytest.mark.parametrize("reset", [True, False])
 @ensureDeferred
-async def test_a_reset_frees_file_and_connection(served: Served) -> None:
+async def test_a_reset_or_the_end_of_the_grace_frees_file_and_connection(served: Served, reset: bool) -> None:
     with connected(served.port, 4096) as client:
         client.sendall(UNREAD)
         assert await soon(lambda: served.open_files == 1)
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        if reset:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        else:
+            assert await served.site.connections.drain(0) == 1
     assert await soon(lambda: (served.open_files, served.site.connections.open_count) == (0, 0))
     assert served.ended[0].is_cut_off
     assert served.ended[0].sentLength < SIZE
-
-
-@ensureDeferred
-async def test_a_file_still_being_sent_after_the_grace_is_cut_off(served: Served) -> None:
-    with connected(served.port, 4096) as client:
-        client.sendall(UNREAD)
-        assert await soon(lambda: served.open_files == 1)
-        assert await served.site.connections.drain(0) == 1
-    assert served.open_files == 0
-    assert served.ended[0].is_cut_off
 
 
 @ensureDeferred
@@ -301,7 +264,6 @@ async def test_a_truncated_file_is_cut_off(served: Served) -> None:
 
 @ensureDeferred
 async def test_a_chunked_body_is_written(served: Served) -> None:
-
     def client(port: int) -> bytes:
         with connected(port) as connection:
             connection.sendall(b"GET /unknown HTTP/1.1\r\n" + HEAD)
@@ -327,9 +289,7 @@ def secured(site: HttpSite) -> Any:
 
 @pytest.mark.parametrize("wrap", [wrapped, secured])
 @ensureDeferred
-async def test_other_transports_than_plain_sockets_are_written_to(
-    path: Path, wrap: Callable[[HttpSite], Any]
-) -> None:
+async def test_other_transports_are_written_to(path: Path, wrap: Callable[[HttpSite], Any]) -> None:
     served = Served(path, wrap)
 
     def client(port: int) -> bytes:
