@@ -195,7 +195,6 @@ class Network:
         headers: Headers | None = None,
         bodyProducer: IBodyProducer | None = None,
     ) -> Deferred[IResponse]:
-        """See ``IAgent``."""
         host = urlsplit(uri).netloc.decode()
         if host in self.failing:
             return fail(self.failing[host])
@@ -229,11 +228,9 @@ class Wire:
         return agent
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
-        """See ``IAgentEndpointFactory``."""
         return self
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
-        """See ``IStreamClientEndpoint``."""
         protocol: Any = protocolFactory.buildProtocol(IPv4Address("TCP", "192.0.2.1", 443))
         self.transports.append(StringTransport(lenient=True))
         self.protocols.append(protocol)

@@ -13,8 +13,8 @@ from dockmirror.oci.cache_status import CacheResult, CacheStatus
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import BlobUnknown, ManifestUnknown
+from dockmirror.oci.manifest import Platform
 from dockmirror.oci.media import OCI_INDEX, OCI_MANIFEST
-from dockmirror.oci.platform import Platform
 from dockmirror.oci.reference import Reference, Repository, Tag
 from dockmirror.oci.request import Blob, RegistryRequest
 from dockmirror.oci.request import Manifest as Asked
@@ -87,7 +87,6 @@ class Shelf:
         ).encode()
 
     async def fetch(self, request: RegistryRequest) -> Answer:
-        """See ``IRegistry``."""
         path = str(request.target)
         self.asked.append(f"{'HEAD' if request.head else 'GET'} {path}")
         if path not in self.contents:

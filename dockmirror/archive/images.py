@@ -17,9 +17,8 @@ from typing import Any
 from attrs import frozen
 
 from ..oci.digest import Digest
-from ..oci.manifest import IMAGE_CONFIGS, ManifestDocument
+from ..oci.manifest import IMAGE_CONFIGS, ManifestDocument, Platform
 from ..oci.media import OCI_INDEX
-from ..oci.platform import Platform
 from .archive_plan import ArchivePlan, ContentSlice, Piece, plan_tar
 
 LAYOUT, INDEX, DOCKER_MANIFEST = "oci-layout", "index.json", "manifest.json"

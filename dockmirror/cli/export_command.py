@@ -15,7 +15,7 @@ from ..app.naming import ImageName
 from ..archive.archive_plan import ArchiveContentError, ArchivePlan, read_archive
 from ..archive.images import PackedImage, plan_archive
 from ..oci.digest import Digest
-from ..oci.platform import Platform
+from ..oci.manifest import Platform
 from ..oci.reference import Tag
 from ..store import layout
 from ..store.held_images import HeldImages, StoredImage

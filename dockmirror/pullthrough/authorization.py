@@ -34,6 +34,9 @@ from attrs import evolve, frozen
 from ..concurrency.circuit_breaker import is_outage
 from ..oci.errors import RegistryError
 
+MAX_STALE = 7 * 24 * 3600.0
+"""Seconds since its confirmation after which content is not served stale any more."""
+
 
 class Decision(Enum):
     """The answer of the authorizer."""

@@ -15,7 +15,7 @@ from ..oci.consent import head_consents
 from ..oci.descriptor import Descriptor
 from ..oci.digest import Digest
 from ..oci.errors import BrokenOff, Unavailable
-from ..oci.etag import etag_matches
+from ..oci.header_fields import etag_matches
 from ..oci.media import SIGNED, parse_references, signed_payload
 from ..oci.request import Manifest, RegistryRequest
 from .registry_client import RegistryClient

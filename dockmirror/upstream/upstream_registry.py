@@ -10,7 +10,7 @@ from ..headers import first, lines
 from ..interfaces import Answer, IUpstream
 from ..oci.descriptor import Descriptor
 from ..oci.errors import Unauthorized, Unavailable
-from ..oci.link import parse_next_page
+from ..oci.header_fields import parse_next_page
 from ..oci.ranges import Range
 from ..oci.request import Blob, Catalog, Manifest, Ping, Referrers, RegistryRequest, Tags
 from ..oci.token import TokenRequest

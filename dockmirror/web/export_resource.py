@@ -15,7 +15,7 @@ from ..archive.archive_plan import ArchivePlan, ContentSlice
 from ..http.server_request import ServerRequest
 from ..interfaces import Answer, IBody
 from ..oci.errors import RegistryError, Unsupported
-from ..oci.platform import Platform
+from ..oci.manifest import Platform
 from ..oci.reference import Reference, Repository
 from .query import parse_query, parse_range
 from .respond import respond

@@ -15,6 +15,7 @@ from dockmirror.body.in_memory import BytesBody, json_body
 from dockmirror.body.verified import CorruptContent
 from dockmirror.concurrency.circuit_breaker import FIRST
 from dockmirror.interfaces import Answer, IRegistry
+from dockmirror.middleware.blob_fetch import ResumingRegistry
 from dockmirror.middleware.failover import (
     SLOW,
     Failover,
@@ -23,7 +24,6 @@ from dockmirror.middleware.failover import (
     UpstreamFallback,
     can_use_fallback,
 )
-from dockmirror.middleware.resuming_registry import ResumingRegistry
 from dockmirror.oci.credentials import Credentials
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest

@@ -16,8 +16,13 @@ from dockmirror.body.in_memory import json_body
 from dockmirror.body.verified import CorruptContent
 from dockmirror.concurrency.circuit_breaker import FIRST
 from dockmirror.interfaces import Answer, IRegistry, ISource, IUpstream
-from dockmirror.middleware.failover import Failover, FallbackMirror
-from dockmirror.middleware.quarantine import DURATION, CorruptBlobQuarantine, Quarantined
+from dockmirror.middleware.failover import (
+    DURATION,
+    CorruptBlobQuarantine,
+    Failover,
+    FallbackMirror,
+    Quarantined,
+)
 from dockmirror.oci.consent import HeldBlob
 from dockmirror.oci.credentials import Credentials
 from dockmirror.oci.descriptor import Descriptor

@@ -16,7 +16,7 @@ from dockmirror.body.in_memory import NoBody, json_body
 from dockmirror.body.resuming import PAUSES
 from dockmirror.body.verified import TAIL_HOLDBACK, CorruptContent
 from dockmirror.interfaces import Answer, IRegistry
-from dockmirror.middleware.resuming_registry import ResumingRegistry
+from dockmirror.middleware.blob_fetch import ResumingRegistry
 from dockmirror.oci.credentials import Credentials
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest

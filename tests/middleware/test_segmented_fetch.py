@@ -13,7 +13,7 @@ from zope.interface.verify import verifyObject
 
 from dockmirror.body.in_memory import NoBody, json_body
 from dockmirror.interfaces import Answer, IRegistry
-from dockmirror.middleware.segmented_fetch import AGAIN, SegmentedFetch
+from dockmirror.middleware.blob_fetch import AGAIN, SegmentedFetch
 from dockmirror.oci.credentials import Credentials
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest

@@ -1,4 +1,4 @@
-"""Manifests and indexes."""
+"""Manifests, indexes and platforms."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dockmirror.oci.digest import Digest
-from dockmirror.oci.manifest import ManifestDocument
+from dockmirror.oci.manifest import ManifestDocument, Platform
 from dockmirror.oci.media import OCI_INDEX, OCI_MANIFEST, parse_references
-from dockmirror.oci.platform import Platform
 
 ONE, TWO = Digest.of(b"1"), Digest.of(b"2")
 
@@ -99,3 +98,24 @@ def test_a_key_that_is_there_twice_counts_once() -> None:
     assert parsed is not None
     assert parts is not None
     assert tuple(each.digest for each in parsed.blobs) == parts.blobs == (Digest("sha256", "b" * 64),)
+
+
+@pytest.mark.parametrize("text", ["linux/amd64", "linux/arm/v7", "windows/amd64"])
+def test_round_trip(text: str) -> None:
+    """A platform is written as it was parsed."""
+    assert str(Platform.parse(text)) == text
+
+
+@pytest.mark.parametrize("text", ["", "linux", "linux/", "a/b/c/d", "linux/arm v7"])
+def test_none(text: str) -> None:
+    """Malformed platforms are rejected."""
+    with pytest.raises(ValueError, match="expected a platform"):
+        Platform.parse(text)
+
+
+def test_admits() -> None:
+    """A platform without a variant matches any variant, and one with a variant only that one."""
+    arm, v7, v8 = (Platform.parse(f"linux/arm{variant}") for variant in ("", "/v7", "/v8"))
+    assert (arm.matches(v7), v7.matches(v7), v7.matches(v8), v7.matches(arm)) == (True, True, False, False)
+    assert not arm.matches(Platform("windows", "arm"))
+    assert not Platform("unknown", "unknown").is_real

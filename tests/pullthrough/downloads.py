@@ -110,13 +110,11 @@ class MemoryDownloads:
         return sum(fetch.readers for fetch, _ in self._fetches.values())
 
     def is_downloading(self, registry: str, digest: Digest) -> bool:
-        """See ``IDownloads``."""
         return (registry, digest) in self._fetches
 
     async def join(
         self, registry: str, repository: Repository, digest: Digest, source: ISource
     ) -> IDownloadReader:
-        """See ``IDownloads``."""
         if self.full:
             raise OSError("the disk is full")
         self.source = source

@@ -83,7 +83,6 @@ class FaultyContents:
         self._faults = faults
 
     async def open(self, repository: Repository, digest: Digest, kind: ContentKind) -> IStoredContent | None:
-        """See ``IContentStore``."""
         self._faults.read()
         opened = await self._contents.open(repository, digest, kind)
         if opened is None or IBucketBlob.providedBy(opened):
@@ -91,28 +90,23 @@ class FaultyContents:
         return _Opened(opened, self._faults)
 
     async def holds(self, digest: Digest) -> bool:
-        """See ``IContentStore``."""
         self._faults.read()
         return await self._contents.holds(digest)
 
     async def peek(self, digest: Digest) -> IStoredContent | None:
-        """See ``IContentStore``."""
         self._faults.read()
         opened = await self._contents.peek(digest)
         return opened if opened is None or IBucketBlob.providedBy(opened) else _Opened(opened, self._faults)
 
     async def link(self, repository: Repository, digest: Digest, kind: ContentKind) -> bool:
-        """See ``IContentStore``."""
         await self._faults.write()
         return await self._contents.link(repository, digest, kind)
 
     async def add(self, repository: Repository, digest: Digest, kind: ContentKind, data: bytes) -> None:
-        """See ``IContentStore``."""
         await self._faults.write()
         await self._contents.add(repository, digest, kind, data)
 
     async def unlink(self, repository: Repository, digest: Digest, kind: ContentKind) -> None:
-        """See ``IContentStore``."""
         await self._faults.write()
         await self._contents.unlink(repository, digest, kind)
 
@@ -126,22 +120,18 @@ class FaultyTags:
         self._faults = faults
 
     async def get(self, repository: Repository, tag: Tag) -> TagEntry | None:
-        """See ``ITagStore``."""
         self._faults.read()
         return await self._tags.get(repository, tag)
 
     async def put(self, repository: Repository, tag: Tag, digest: Digest) -> None:
-        """See ``ITagStore``."""
         await self._faults.write()
         await self._tags.put(repository, tag, digest)
 
     async def forget(self, repository: Repository, tag: Tag) -> None:
-        """See ``ITagStore``."""
         await self._faults.write()
         await self._tags.forget(repository, tag)
 
     async def forget_named(self, repository: Repository, digest: Digest) -> None:
-        """See ``ITagStore``."""
         await self._faults.write()
         await self._tags.forget_named(repository, digest)
 
@@ -155,11 +145,9 @@ class FaultyDocuments:
         self._faults = faults
 
     async def read(self, name: str) -> bytes | None:
-        """See ``IDocumentStore``."""
         self._faults.read()
         return await self._documents.read(name)
 
     async def write(self, name: str, data: bytes) -> None:
-        """See ``IDocumentStore``."""
         await self._faults.write()
         await self._documents.write(name, data)

@@ -13,8 +13,8 @@ from twisted.internet.task import Clock
 from dockmirror.body.in_memory import BytesBody
 from dockmirror.concurrency.circuit_breaker import RequestCircuitBreaker
 from dockmirror.interfaces import Answer, IContentStore, IRegistry
+from dockmirror.middleware.blob_fetch import ResumingRegistry
 from dockmirror.middleware.failover import FallbackMirror, can_use_fallback
-from dockmirror.middleware.resuming_registry import ResumingRegistry
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import Unauthorized
@@ -30,7 +30,7 @@ from dockmirror.pullthrough.login_cache import LoginCache
 from dockmirror.pullthrough.manifests import ManifestCache
 from dockmirror.pullthrough.pull_through import PullThrough
 from dockmirror.pullthrough.upstream_gateway import PushProbeBypass, UpstreamGateway
-from dockmirror.pullthrough.writethrough import WriteThrough
+from dockmirror.pullthrough.write_through import WriteThrough
 
 from ..answering import Recorder, now, watch
 from ..store.memory import MemoryContents, MemoryDocuments, MemoryTags

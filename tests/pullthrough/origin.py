@@ -16,7 +16,7 @@ from dockmirror.oci.credentials import Credentials
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import BlobUnknown, ManifestUnknown, RegistryError, Unauthorized
-from dockmirror.oci.etag import etag_matches
+from dockmirror.oci.header_fields import etag_matches
 from dockmirror.oci.media import OCI_MANIFEST, accepts
 from dockmirror.oci.reference import Repository
 from dockmirror.oci.request import (
@@ -138,12 +138,10 @@ class Origin:
             each.callback(None)
 
     async def fetch(self, request: RegistryRequest) -> Answer:
-        """See ``IRegistry``."""
         assert request.credentials is not None, "only the mirror itself may come without credentials"
         return await self.answer(request, request.credentials.header.removeprefix("Bearer "))
 
     async def token(self, request: TokenRequest) -> Answer:
-        """See ``IRegistry``."""
         self.token_requests.append(request)
         await self._wait()
         if self.trouble is not None:
@@ -153,7 +151,6 @@ class Origin:
         return Answer(json_body(json.dumps(fields).encode()), upstream_status=200)
 
     async def write(self, write: Write, body: IBody) -> WriteResult:
-        """See ``IWritableRegistry``."""
         data = await collect(body, 1_000_000)
         done = self.writing is None or self.writing[0]
         written = self._written(write, data, body.descriptor.media_type or "") if done else None

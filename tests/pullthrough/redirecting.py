@@ -137,9 +137,8 @@ class Origin:
         self.anonymous: IRegistry = self._upstream
 
     async def fetch(self, request: RegistryRequest) -> Answer:
-        """See ``IRegistry``."""
         return await self._upstream.fetch(request)
 
     async def token(self, request: TokenRequest) -> Answer:
-        """See ``IRegistry``; there are none."""
+        """There are none."""
         raise NotImplementedError

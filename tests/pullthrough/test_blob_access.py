@@ -34,7 +34,6 @@ class Sending(BucketContentStore):
     """Sends clients to a bucket that is in memory, and cannot sign."""
 
     async def presigned_url(self, digest: Digest) -> str | None:
-        """See ``IBucketBlob``."""
         return f"https://bucket.example/{digest}?signed"
 
 

@@ -13,7 +13,7 @@ from dockmirror.interfaces import ContentKind
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import BlobUnknown, RangeInvalid, Unreachable
-from dockmirror.oci.etag import format_etag
+from dockmirror.oci.header_fields import format_etag
 from dockmirror.oci.ranges import ContentRange, Range
 
 from .images import publish

@@ -16,8 +16,8 @@ from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import RegistryError
 from dockmirror.oci.ranges import Range
 from dockmirror.oci.reference import Repository, Tag
-from dockmirror.pullthrough.generations import LOOKED_UP
-from dockmirror.pullthrough.grants import PUBLIC
+from dockmirror.pullthrough.generations import LOOK_UP_TTL
+from dockmirror.pullthrough.grants import PUBLIC_TTL
 from dockmirror.store.bucket.bucket_stores import ABSENT_TTL
 from dockmirror.store.downloads.context import DownloadContext
 from dockmirror.store.downloads.downloads import Downloads
@@ -88,8 +88,8 @@ class Added:
         """
         (age,) = set(self.outcomes(lambda: self.mirror.public.age(Repository(NAME))))
         assert isinstance(age, float)
-        assert age < PUBLIC
-        assert set(self.outcomes(lambda: self.mirror.deletions.may_be_of("docker.io"))) == {False}
+        assert age < PUBLIC_TTL
+        assert set(self.outcomes(lambda: self.mirror.deletions.may_exist("docker.io"))) == {False}
         self.machine.bucket.requests.clear()
         for each in asked:
             self.ask(**each)
@@ -141,11 +141,11 @@ def test_written_to_elsewhere(added: Added) -> None:
 
     def count() -> Mapping[str, int]:
         added.machine.bucket.requests.clear()
-        assert set(added.outcomes(lambda: added.mirror.deletions.may_be_of("docker.io"))) == {False}
+        assert set(added.outcomes(lambda: added.mirror.deletions.may_exist("docker.io"))) == {False}
         return dict(added.machine.bucket.requests)
 
     assert [count(), count()] == [{"get": 1}, {}]
-    added.clock.advance(LOOKED_UP)
+    added.clock.advance(LOOK_UP_TTL)
     assert count() == {"get": 1}
 
 

@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 
 from dockmirror.interfaces import ContentKind
 from dockmirror.oci.reference import Repository
-from dockmirror.pullthrough.generations import LOOKED_UP, Generations, TombstoneFilter, Tombstones
+from dockmirror.pullthrough.generations import LOOK_UP_TTL, Generations, TombstoneFilter, Tombstones
 from dockmirror.store.tiered.tiered_stores import REFRESH_TTL
 
 from ..answering import now
@@ -64,7 +64,7 @@ def mirrors(tmp_path: Path, clock: Clock) -> tuple[Mirror, Mirror]:
 
 
 def _delete(mirror: Mirror) -> None:
-    now(mirror.changes.note(HERE))
+    now(mirror.changes.advance(HERE))
     for digest in (DIGEST, LARGE_DIGEST):
         now(mirror.deletions.record(HERE, digest, ContentKind.BLOB))
         now(mirror.contents.unlink(HERE, digest, ContentKind.BLOB))
@@ -80,7 +80,7 @@ def test_another_machine(mirrors: tuple[Mirror, Mirror], clock: Clock, near: boo
     assert two.has()
     _delete(one)
     assert not one.has()
-    clock.advance(max(REFRESH_TTL, LOOKED_UP))
+    clock.advance(max(REFRESH_TTL, LOOK_UP_TTL))
     two.has()  # has the documents looked up behind the answer
     clock.advance(REFRESH_TTL)
     assert not two.has()
@@ -109,7 +109,7 @@ def test_a_mirror_that_nobody_writes_through(mirrors: tuple[Mirror, Mirror], clo
     """It asks the bucket for one document a registry, and for none of each content."""
     _, two = mirrors
     two.add()
-    clock.advance(LOOKED_UP)
+    clock.advance(LOOK_UP_TTL)
     two.machine.bucket.requests.clear()
     for _ in range(5):
         assert two.has()

@@ -10,7 +10,7 @@ from dockmirror.oci.challenge import Challenge
 from dockmirror.oci.credentials import Credentials
 from dockmirror.oci.errors import Denied, RegistryError, TimedOut, Unauthorized, Unreachable
 from dockmirror.oci.token import MARKER, TokenRequest
-from dockmirror.pullthrough.login_cache import ANEW, BELIEVED
+from dockmirror.pullthrough.login_cache import MAX_AGE, REFRESH_AFTER
 
 from ..answering import now, watch
 from .images import publish
@@ -71,7 +71,7 @@ def test_what_the_upstream_demands_is_known(origin: Origin, mirror: Mirror, open
 
 def test_it_is_asked_anew_behind_the_clients_back(origin: Origin, warm: Mirror) -> None:
     """Every few minutes, and nobody waits for it."""
-    warm.clock.advance(ANEW)
+    warm.clock.advance(REFRESH_AFTER)
     origin.held_up = True
     origin.open = True
     assert challenged(warm) == challenged(warm) == (CHALLENGE,)
@@ -84,7 +84,7 @@ def test_it_is_asked_anew_behind_the_clients_back(origin: Origin, warm: Mirror) 
 def test_in_an_outage_it_is_what_it_was(origin: Origin, warm: Mirror, error: RegistryError) -> None:
     """For as long as it lasts."""
     origin.trouble = error
-    for age in (ANEW, DAY, BELIEVED - DAY - ANEW - 1):
+    for age in (REFRESH_AFTER, DAY, MAX_AGE - DAY - REFRESH_AFTER - 1):
         warm.clock.advance(age)
         assert challenged(warm) == challenged(warm.restarted()) == (CHALLENGE,)
     if error.status != 403:
@@ -94,7 +94,7 @@ def test_in_an_outage_it_is_what_it_was(origin: Origin, warm: Mirror, error: Reg
 
 def test_a_v2_that_fails_is_left_alone(origin: Origin, warm: Mirror) -> None:
     """However many ping meanwhile."""
-    warm.clock.advance(ANEW)
+    warm.clock.advance(REFRESH_AFTER)
     origin.trouble = RegistryError(status=500)
     for _ in range(5):
         challenged(warm)
@@ -104,7 +104,7 @@ def test_a_v2_that_fails_is_left_alone(origin: Origin, warm: Mirror) -> None:
 def test_what_is_very_old_is_asked_for_first(origin: Origin, warm: Mirror) -> None:
     """A mirror that was not used for a month answers what is so now; and so where the clock was ahead."""
     origin.open = True
-    for change in (BELIEVED, -10.0):
+    for change in (MAX_AGE, -10.0):
         warm.clock.rightNow += change
         assert challenged(warm.restarted()) == ()
         assert origin.take() == ["nobody: GET "]

@@ -1,4 +1,4 @@
-"""The manifests that are held, and whether they are of use without the upstream."""
+"""Stored manifests and their cached references."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import json
 
 from dockmirror.interfaces import ContentKind, IStoredContent
 from dockmirror.oci.digest import Digest
-from dockmirror.oci.media import OCI_INDEX
+from dockmirror.oci.media import OCI_INDEX, parse_references
 from dockmirror.oci.reference import Repository
-from dockmirror.pullthrough.manifest_store import ManifestStore
+from dockmirror.pullthrough.manifest_store import ManifestStore, ReferenceCache
 
 from ..answering import now
 from ..store.memory import MemoryContents
@@ -24,7 +24,6 @@ class Counted(MemoryContents):
         self.opens = 0
 
     async def open(self, repository: Repository, digest: Digest, kind: ContentKind) -> IStoredContent | None:
-        """See ``IContentStore``."""
         self.opens += 1
         return await super().open(repository, digest, kind)
 
@@ -52,3 +51,44 @@ def test_indexes_of_indexes() -> None:
     contents.opens = 0
     assert not now(kept.is_complete(HERE, held))
     assert contents.opens == 24
+
+
+def _digest(number: int) -> Digest:
+    return Digest.parse(f"sha256:{number:064x}")
+
+
+def _index(number: int) -> bytes:
+    return json.dumps({"mediaType": OCI_INDEX, "manifests": [{"digest": str(_digest(number))}]}).encode()
+
+
+def test_remembered() -> None:
+    """What a digest names is parsed once: the same value comes again."""
+    known = ReferenceCache()
+    parts = known.get(_digest(1), _index(11))
+    assert parts is not None
+    assert parts == parse_references(_index(11))
+    assert known.get(_digest(1), _index(11)) is parts
+
+
+def test_told_apart() -> None:
+    """Each digest has its own."""
+    known = ReferenceCache()
+    assert known.get(_digest(1), _index(11)) == parse_references(_index(11))
+    assert known.get(_digest(2), _index(12)) == parse_references(_index(12))
+
+
+def test_no_manifest() -> None:
+    """What is no manifest has no parts."""
+    assert ReferenceCache().get(_digest(1), b"{}") is None
+
+
+def test_limit() -> None:
+    """What was asked for least recently is forgotten first, and one that is larger than the limit at once."""
+    known = ReferenceCache(limit=4)
+    first, second = known.get(_digest(1), _index(11)), known.get(_digest(2), _index(12))
+    assert known.get(_digest(1), _index(11)) is first
+    known.get(_digest(3), _index(13))
+    assert known.get(_digest(1), _index(11)) is first
+    assert known.get(_digest(2), _index(12)) is not second
+    small = ReferenceCache(limit=1)
+    assert small.get(_digest(1), _index(11)) is not small.get(_digest(1), _index(11))

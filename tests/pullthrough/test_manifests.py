@@ -11,7 +11,7 @@ from dockmirror.interfaces import Answer, ContentKind
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import BlobUnknown, ManifestUnknown, Unavailable
-from dockmirror.oci.etag import format_etag
+from dockmirror.oci.header_fields import format_etag
 from dockmirror.oci.media import DOCKER_LIST, DOCKER_MANIFEST, EVERYTHING, OCI_INDEX, OCI_MANIFEST
 from dockmirror.oci.reference import Tag
 from dockmirror.pullthrough.manifest_store import LIMIT

@@ -55,7 +55,6 @@ class Remembering(Origin):
         self.now = 0.0
 
     async def answer(self, request: RegistryRequest, who: str) -> Answer:
-        """See ``Origin``."""
         key = str(repository_of(request.target)), who
         try:
             answer = await super().answer(request, who)

@@ -19,7 +19,7 @@ from dockmirror.oci.errors import BlobUploadUnknown, Denied, RangeInvalid, Regis
 from dockmirror.oci.reference import Repository
 from dockmirror.oci.write import Write, WriteResult, parse_write
 from dockmirror.pullthrough.generations import Generations, TombstoneFilter, Tombstones
-from dockmirror.pullthrough.push_cache import PushCache
+from dockmirror.pullthrough.write_through import PushCache
 from dockmirror.upstream.registry_writer import LocationSigner
 
 from ..answering import now
@@ -39,11 +39,9 @@ class MemoryCopy:
         self.full = False
 
     def write(self, data: bytes) -> None:
-        """See ``IStagedUpload``."""
         self.data += data
 
     async def finish(self) -> int | None:
-        """See ``IStagedUpload``."""
         return None if self.full else len(self.data)
 
 
@@ -62,7 +60,6 @@ class MemoryPushed:
         self._contents = contents
 
     async def open(self, name: str, offset: int) -> IStagedUpload | None:
-        """See ``IUploadStaging``."""
         data = self.copies.setdefault(name, bytearray())
         del data[offset:]
         copy = MemoryCopy(data)
@@ -70,7 +67,6 @@ class MemoryPushed:
         return copy
 
     async def commit(self, name: str, digest: Digest) -> bool:
-        """See ``IUploadStaging``."""
         data = bytes(self.copies.pop(name))
         self.meanwhile()
         if not digest.matches(data):
@@ -79,7 +75,6 @@ class MemoryPushed:
         return True
 
     async def drop(self, name: str) -> None:
-        """See ``IUploadStaging``."""
         self.copies.pop(name, None)
 
 
@@ -96,7 +91,6 @@ class Upstream:
         self._answers = list(answers)
 
     async def write(self, write: Write, body: IBody) -> WriteResult:
-        """See ``IWritableRegistry``."""
         self.seen.append((str(write.target), await collect(body, 100)))
         self.meanwhile()
         answer = self._answers.pop(0)

@@ -8,11 +8,11 @@ from twisted.internet.defer import Deferred
 from dockmirror.interfaces import Answer
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import Unauthorized, Unreachable
-from dockmirror.oci.etag import format_etag
+from dockmirror.oci.header_fields import format_etag
 from dockmirror.oci.media import EVERYTHING
 from dockmirror.oci.reference import Tag
 from dockmirror.oci.request import RegistryRequest
-from dockmirror.pullthrough.head_cache import NAMED
+from dockmirror.pullthrough.manifest_fetcher import HEAD_TTL
 
 from ..answering import watch
 from .images import publish
@@ -245,7 +245,7 @@ def test_a_head_of_another_tag_makes_none_last(origin: Origin, mirror: Mirror, m
     mirror.ask(TAG, head=True)
     new = moved(origin)
     for _ in range(3):
-        mirror.clock.advance(NAMED - 1)
+        mirror.clock.advance(HEAD_TTL - 1)
         mirror.ask(f"{NAME}/manifests/stable", head=True)
     assert mirror.get(f"{NAME}/manifests/{Digest.of(manifest)}") == manifest
     assert mirror.get(TAG) == new

@@ -1,4 +1,8 @@
-"""A registry at which the mirror has an account that all its clients share."""
+"""Registries that accept no login: of clients of the mirror's own host, or because the mirror has an account.
+
+On the mirror's own host, clients keep one login, and would send it to whichever registry an image's name
+picks.  So clients are not challenged there, and no credentials are accepted.
+"""
 
 from __future__ import annotations
 
@@ -51,3 +55,36 @@ class ServiceAccountOnly:
         return Denied(
             f"this host takes no logins: the mirror uses its own account at {self._name} for all clients"
         )
+
+
+@implementer(IRegistry)
+class AnonymousOnly:
+    """A registry for anonymous clients: it accepts no login, and passes no credentials on.
+
+    :param name: the registry's name, for messages.
+    :param host: the registry's virtual host, which accepts logins.
+    """
+
+    def __init__(self, registry: IRegistry, name: str, host: str) -> None:
+        self._registry = registry
+        self._name = name
+        self._host = host
+
+    async def fetch(self, request: RegistryRequest) -> Answer:
+        """:raises Denied: for a login, and for content that the registry does not give to everybody."""
+        if isinstance(request.target, Ping):
+            if request.credentials is not None:
+                raise Denied(f"this host takes no logins: log in to {self._host}")
+            return Answer(json_body(b"{}"))
+        try:
+            return await self._registry.fetch(_anonymous(request))
+        except Unauthorized as refused:
+            raise Denied(
+                f"{self._name} does not give this to everybody, or has no such image; private images:"
+                f" docker login {self._host}",
+                upstream_status=refused.upstream_status,
+            ) from refused
+
+
+def _anonymous(request: RegistryRequest) -> RegistryRequest:
+    return request if request.credentials is None else evolve(request, credentials=None)

@@ -20,7 +20,7 @@ from dockmirror.oci.errors import (
     Unreachable,
 )
 from dockmirror.oci.reference import Tag
-from dockmirror.pullthrough.generations import DOUBTS, TombstoneFilter, Tombstones
+from dockmirror.pullthrough.generations import MAX_DOUBTS, TombstoneFilter, Tombstones
 
 from ..answering import now, watch
 from ..store.memory import MemoryContents, MemoryDocuments
@@ -374,7 +374,7 @@ class TestStrangers:
         for path in paths:
             with pytest.raises(Unreachable):
                 mirror.write("DELETE", path, who="stranger")
-        assert len(mirror.store.documents.documents) <= before + DOUBTS + 2
+        assert len(mirror.store.documents.documents) <= before + MAX_DOUBTS + 2
 
     @pytest.mark.parametrize("kind", ["manifests", "blobs"])
     @pytest.mark.parametrize("done", [True, False])
