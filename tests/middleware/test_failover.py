@@ -9,7 +9,6 @@ import pytest
 from attrs import evolve
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
-from zope.interface.verify import verifyObject
 
 from dockmirror.body.in_memory import BytesBody, json_body
 from dockmirror.body.verified import CorruptContent
@@ -64,7 +63,6 @@ each_outage = pytest.mark.parametrize("outage", OUTAGES, ids=lambda error: type(
 
 
 def asked(path: str, credentials: Credentials | None = None) -> RegistryRequest:
-    """A request for what stands below ``/v2/``."""
     return RegistryRequest(parse_target(f"/v2/{path}".encode()), credentials=credentials)
 
 
@@ -78,20 +76,12 @@ each_own = pytest.mark.parametrize("request_", ITS_OWN, ids=str)
 
 
 def giving(text: bytes) -> Answer:
-    """An answer."""
     return Answer(BytesBody(text, Descriptor(size=len(text))))
 
 
 @pytest.fixture
 def clock() -> Clock:
-    """By which those that have failed rest."""
     return Clock()
-
-
-@each_make
-def test_failover_is_a_registry(make: Callable[..., IRegistry], clock: Clock) -> None:
-    """It can stand wherever a registry can."""
-    assert verifyObject(IRegistry, make([FakeRegistry(), FakeRegistry()], clock))
 
 
 @each_make
@@ -259,7 +249,7 @@ def test_a_slow_address_is_skipped(make: Callable[..., IRegistry], clock: Clock)
 
 
 class Tokens(FakeRegistry):
-    """A registry whose token service has failed, or gives this."""
+    """A registry whose token service fails, or gives this."""
 
     def __init__(self, given: bytes | RegistryError, *answers: Answer | RegistryError) -> None:
         super().__init__(*answers)

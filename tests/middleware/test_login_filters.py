@@ -23,18 +23,16 @@ everywhere = pytest.mark.parametrize(("host", "path"), EVERYWHERE)
 
 @pytest.fixture
 def internet() -> Internet:
-    """Docker Hub, where Alice has a private image."""
     return Internet()
 
 
 @pytest.fixture
 def house(internet: Internet) -> House:
-    """A mirror that has Alice's account there."""
+    """A mirror with Alice's account at Docker Hub."""
     return with_password(internet, PASSWORD)
 
 
 def with_password(internet: Internet, password: str) -> House:
-    """A mirror that was told so as Alice's password."""
     environ = {"DOCKMIRROR_PASSWORD_DOCKER": password}
     return House(internet, environ, networks=["private"], upstreams={"docker": {"username": USER}})
 
@@ -113,7 +111,6 @@ def test_passwords_are_not_logged(house: House) -> None:
 
 
 async def ask_helper(command: Sequence[str], environ: Mapping[str, str], said: bytes) -> ProcessResult:
-    """A credential helper that has Alice's password."""
     assert said == b"https://index.docker.io/v1/"
     return ProcessResult(0, json.dumps({"Username": USER, "Secret": PASSWORD}).encode())
 

@@ -39,7 +39,6 @@ from dockmirror.oci.request import (
     RegistryRequest,
     Tags,
     Target,
-    repository_of,
 )
 from dockmirror.oci.token import TokenRequest
 from dockmirror.oci.write import Write
@@ -49,7 +48,7 @@ from ..fakes import Reply
 from ..house import House
 from ..internet import HUB, Internet
 from ..pullthrough.origin import Origin
-from ..values import repositories, targets
+from ..values import repositories
 
 ANSWER = Answer(json_body(b"{}"), headers=(("ETag", "x"),))
 BUSYBOX, OFFICIAL, OTHER = Repository("busybox"), Repository("library/busybox"), Repository("me/busybox")
@@ -109,15 +108,6 @@ def test_short_names_are_completed_in_each_request(target: Callable[[Repository]
     )
     assert now(ShortNames(registry).fetch(request)) is ANSWER
     assert registry.requests == [evolve(request, target=target(OFFICIAL))]
-
-
-@given(targets)
-def test_complete_names_stay(target: Target) -> None:
-    """Nothing is completed twice, nor where no repository is named."""
-    repository = repository_of(target)
-    registry = FakeRegistry(ANSWER)
-    now(ShortNames(registry).fetch(RegistryRequest(target)))
-    assert (registry.requests == [RegistryRequest(target)]) is (repository is None or "/" in repository.name)
 
 
 @of_a_repository
@@ -274,8 +264,6 @@ def test_rules_apply_to_rewritten_names(name: str, status: int) -> None:
 
 
 class TestWrites:
-    """By which names is written to what."""
-
     @pytest.mark.parametrize(
         "wrap",
         [

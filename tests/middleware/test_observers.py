@@ -51,30 +51,24 @@ class FixedRegistry:
 
 
 class Counters:
-    """The counts of one upstream's request observers."""
-
     def __init__(self) -> None:
         self.metrics = Metrics(CollectorRegistry())
         self.pulls = PullCounts(memoryview(bytearray(SIZE)))
         self.hits: list[bool] = []
 
     def observer(self, result: CacheResult | None = None) -> RequestObserver:
-        """Return an observer of a registry whose answers have this cache result."""
         registry = FixedRegistry(result)
         return RequestObserver(registry, "docker", "r.io", self.metrics, self.pulls, self.hits.append)
 
     def tokens(self, result: CacheResult) -> TokenObserver:
-        """Return an observer of a token service whose answers have this cache result."""
         return TokenObserver(FixedRegistry(result), "docker", self.metrics)
 
     def held_bytes(self) -> float:
-        """Return the bytes that were sent from the cache."""
         return scraped(self.metrics.registry)["dockmirror_cache_sent_bytes_total", ("docker",)]
 
 
 @pytest.fixture
 def counters() -> Counters:
-    """Nothing was counted yet."""
     return Counters()
 
 
@@ -149,7 +143,6 @@ class ObservedAddress:
         verifyObject(IUpstream, self._observer)
 
     def ask(self, request: RegistryRequest | TokenRequest) -> AddressStatus:
-        """Ask the address, and return its recorded status."""
         if isinstance(request, TokenRequest):
             answering = self._observer.token(request)
         else:
@@ -162,7 +155,6 @@ class ObservedAddress:
         return self._health.address
 
     def failures(self, reason: str) -> float:
-        """Return how many failures were counted for a reason."""
         return scraped(self._metrics.registry)["dockmirror_upstream_failures_total", (reason, "docker")]
 
 

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from zope.interface import implementer
-from zope.interface.verify import verifyObject
 
 from dockmirror.body.in_memory import NoBody, json_body
 from dockmirror.body.resuming import PAUSES
@@ -65,18 +64,12 @@ class Breaking:
 def delivered(
     registry: IRegistry, request: RegistryRequest = REQUEST
 ) -> tuple[Answer, Recorder, list[object]]:
-    """Return what a client gets, after all pauses."""
     clock, recorder = Clock(), Recorder()
     answer = now(ResumingRegistry(registry, clock).fetch(request))
     outcome: list[object] = []
     answer.body.deliver(recorder).addCallbacks(outcome.append, lambda f: outcome.append(f.value))
     clock.pump([max(PAUSES)] * (len(PAUSES) + 1))
     return answer, recorder, outcome
-
-
-def test_it_provides_the_interface() -> None:
-    """It can stand wherever a registry can."""
-    assert verifyObject(IRegistry, ResumingRegistry(FakeRegistry(), Clock()))
 
 
 @given(BREAKS, st.booleans(), st.booleans())
@@ -140,11 +133,6 @@ def test_a_blob_that_breaks_off_after_its_last_byte_is_complete() -> None:
     assert [str(request.range) for request in registry.requests] == ["None", f"bytes={len(DATA)}-"]
 
 
-def answered(content: Pieces | Feed, status: int, part: ContentRange | None = None) -> Answer:
-    """An answer that brings this."""
-    return Answer(content, status, part)
-
-
 @pytest.mark.parametrize(
     ("status", "part"),
     [(206, ContentRange(0, 39, 40)), (206, ContentRange(8, 39, 40)), (206, None), (304, None)],
@@ -153,7 +141,7 @@ def test_a_range_with_another_offset_is_not_appended(status: int, part: ContentR
     """It is discarded, and the client is cut off."""
     other = Feed()
     beginning = Pieces([DATA[:7]], Descriptor(size=40), Unreachable())
-    _, _, outcome = delivered(FakeRegistry(answered(beginning, 200), answered(other, status, part)))
+    _, _, outcome = delivered(FakeRegistry(Answer(beginning, 200), Answer(other, status, part)))
     assert [type(error) for error in outcome] == [Unavailable]
     assert other.state == "discarded"
 
@@ -162,15 +150,15 @@ def test_a_range_with_another_offset_is_not_appended(status: int, part: ContentR
 def test_a_refusal_of_the_rest_cuts_the_blob_off(error: RegistryError) -> None:
     """The token may have expired: the client starts again."""
     beginning = Pieces([DATA[:7]], Descriptor(size=40), Unreachable())
-    _, _, outcome = delivered(FakeRegistry(answered(beginning, 200), error))
+    _, _, outcome = delivered(FakeRegistry(Answer(beginning, 200), error))
     assert outcome == [error]
 
 
 def test_a_corrupt_blob_is_cut_off() -> None:
     """Also if the rest is wrong; a short one does not reach the client at all."""
     beginning = Pieces([DATA[:7]], Descriptor(size=40), Unreachable())
-    rest = answered(Pieces([b"x" * 33]), 206, ContentRange(7, 39, 40))
-    _, recorder, outcome = delivered(FakeRegistry(answered(beginning, 200), rest))
+    rest = Answer(Pieces([b"x" * 33]), 206, ContentRange(7, 39, 40))
+    _, recorder, outcome = delivered(FakeRegistry(Answer(beginning, 200), rest))
     assert [type(error) for error in outcome] == [CorruptContent]
     assert recorder.data == b""
 
@@ -181,9 +169,7 @@ def test_a_long_blob_flows_before_it_is_complete() -> None:
     feed, recorder = Feed(Descriptor(size=len(data))), Recorder()
     request = RegistryRequest(Blob(REPOSITORY, Digest.of(data)))
     outcome = watch(
-        now(ResumingRegistry(FakeRegistry(answered(feed, 200)), Clock()).fetch(request)).body.deliver(
-            recorder
-        )
+        now(ResumingRegistry(FakeRegistry(Answer(feed, 200)), Clock()).fetch(request)).body.deliver(recorder)
     )
     feed.send(data[:TAIL_HOLDBACK])
     assert (outcome, recorder.data) == ([], data[:TAIL_HOLDBACK])
@@ -194,15 +180,15 @@ def test_a_long_blob_flows_before_it_is_complete() -> None:
 
 def test_a_range_longer_than_announced_is_cut() -> None:
     """A client that was announced ten bytes gets ten."""
-    content = answered(Pieces([DATA]), 206, ContentRange(0, 9, 40))
+    content = Answer(Pieces([DATA]), 206, ContentRange(0, 9, 40))
     _, recorder, outcome = delivered(FakeRegistry(content), evolve(REQUEST, range=Range.starting_at(0, 9)))
     assert (outcome, recorder.data) == ([None], DATA[:10])
 
 
 def test_a_range_shorter_than_announced_is_resumed() -> None:
     """An upstream that ends in the middle has broken off."""
-    short = answered(Pieces([DATA[:4]]), 206, ContentRange(0, 9, 40))
-    rest = answered(Pieces([DATA[4:10]]), 206, ContentRange(4, 9, 40))
+    short = Answer(Pieces([DATA[:4]]), 206, ContentRange(0, 9, 40))
+    rest = Answer(Pieces([DATA[4:10]]), 206, ContentRange(4, 9, 40))
     registry = FakeRegistry(short, rest)
     _, recorder, outcome = delivered(registry, evolve(REQUEST, range=Range.starting_at(0, 9)))
     assert (outcome, recorder.data) == ([None], DATA[:10])
@@ -227,7 +213,7 @@ MULTIPART = Answer(Pieces([b"--x"], Descriptor("multipart/byteranges; boundary=x
     ],
 )
 def test_other_answers_are_passed_on(target: Target, head: bool, answer: Answer) -> None:
-    """Those without a blob's body, and multipart ranges, which cannot be verified or resumed."""
+    """Answers without a blob's body, and multipart ranges, which cannot be verified or resumed."""
     registry = FakeRegistry(answer)
     request = RegistryRequest(target, head=head)
     assert now(ResumingRegistry(registry, Clock()).fetch(request)) is answer

@@ -40,7 +40,6 @@ STATUSES = {
 
 
 def read(error: RegistryError) -> list[dict[str, Any]]:
-    """Parse the errors of a response body."""
     body = json.loads(error.body())
     assert list(body) == ["errors"]
     errors: list[dict[str, Any]] = body["errors"]

@@ -17,12 +17,10 @@ ONE, TWO = Digest.of(b"1"), Digest.of(b"2")
 
 
 def described(digest: Digest, **more: Any) -> dict[str, Any]:
-    """A descriptor."""
     return {"mediaType": "a/b", "digest": str(digest), "size": 1, **more}
 
 
 def parsed(**fields: Any) -> ManifestDocument | None:
-    """Parse a document with these fields."""
     return ManifestDocument.parse(json.dumps({"schemaVersion": 2, **fields}).encode())
 
 

@@ -61,12 +61,10 @@ def test_the_kinds_are_those_of_the_specifications() -> None:
 
 
 def described(*digests: Digest) -> list[dict[str, Any]]:
-    """A descriptor of each."""
     return [{"mediaType": "a/b", "digest": str(digest), "size": 1} for digest in digests]
 
 
 def manifest(**fields: object) -> bytes:
-    """A document of these fields."""
     return json.dumps({"schemaVersion": 2, **fields}).encode()
 
 
@@ -102,11 +100,8 @@ def test_foreign_layers_are_in_no_registry() -> None:
     "body",
     [
         *(b"", b"null", b"[]", b'"x"', b"{}", b"<html>", b"\xff", b"[" * 50_000),
-        *(
-            b'{"schemaVersion":1,"fsLayers":[]}',
-            manifest(),
-            manifest(mediaType="x/y", config=described(A)[0]),
-        ),
+        *(b'{"schemaVersion":1,"fsLayers":[]}', manifest()),
+        manifest(mediaType="x/y", config=described(A)[0]),
         *(manifest(schemaVersion=1, config=described(A)[0]), manifest(schemaVersion="2", manifests=[])),
         *(manifest(config={}), manifest(config={"digest": "sha256:0"}), manifest(manifests=[None])),
         *(manifest(manifests=None), manifest(manifests=["x"]), manifest(manifests=[{"digest": 5}])),
@@ -157,7 +152,7 @@ def test_what_everybody_is_served_is_asked_for_in_full() -> None:
 
 
 def encoded(data: bytes) -> str:
-    """In base64url without its padding, as a JWS has it."""
+    """Encode as a JWS does: base64url without padding."""
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 

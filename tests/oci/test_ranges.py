@@ -117,7 +117,6 @@ def test_no_byte_is_sent_twice(asked: Range, size: int) -> None:
 
 
 def numbers(part: ContentRange) -> range:
-    """Return the places of the bytes of a part."""
     return range(part.first, part.last + 1)
 
 

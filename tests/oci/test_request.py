@@ -33,14 +33,13 @@ ODD_PATHS = st.binary() | st.text("v2/ab.%20eEfFmanifestsblobtaglr:\x00\x7fé", 
 
 
 def escaped(path: str) -> bytes:
-    """The path with every letter and digit written as an escape."""
+    """Return the path with every letter and digit percent-encoded."""
     return "".join(
         f"%{ord(c):02X}" if c in string.ascii_letters + string.digits else c for c in path
     ).encode()
 
 
 def refused(path: bytes) -> int:
-    """The status that a path is refused with."""
     with pytest.raises(RegistryError) as caught:
         parse_target(path)
     return caught.value.status
@@ -84,12 +83,8 @@ def test_the_handshake_may_lack_its_slash(path: bytes) -> None:
     [
         *(b"", b"/", b"v2/", b"//v2/", b"/v2//", b"/v1/", b"/v3/", b"/V2/", b"/v2/x", b"/v2/_catalog/"),
         *(b"/v2/tags/list", b"/v2/manifests/latest", b"/v2/x/tags", b"/v2/x/tags/list/", b"/v2/x/tags/lists"),
-        *(
-            b"/v2/x/blobs/uploads/",
-            b"/v2/x/y/z",
-            b"/v2/x/Manifests/latest",
-            b"/v2/extensions/v2/x/signatures",
-        ),
+        *(b"/v2/x/blobs/uploads/", b"/v2/x/y/z", b"/v2/x/Manifests/latest"),
+        *(b"/v2/extensions/v2/x/signatures",),
         *(b"/v2/x/manifests/latest/", b"http://registry.example/v2/", b"/p/v2/x/manifests/latest"),
         *(b"/v2%2F", b"/v2%2Fx/manifests/latest", b"/v2/x%2Fmanifests%2Flatest", b"/v2/x/manifests%2Flatest"),
     ],
@@ -102,43 +97,10 @@ def test_a_path_that_means_nothing_is_not_there(path: bytes) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        *(
-            b"",
-            b"/",
-            b"a//b",
-            b"..",
-            b"a/..",
-            b"../a",
-            b"A",
-            b"a%2Fb",
-            b"a%2fb",
-            b"library%2Fbusybox",
-            b"%2e%2e",
-        ),
-        *(
-            b"%2E%2e/a",
-            b"a%00",
-            b"a\x00b",
-            b"a%0Ab",
-            b"a%C3%A9",
-            "é".encode(),
-            b"a%252Fb",
-            b"a%",
-            b"a%2",
-            b"a%zz",
-        ),
-        *(
-            b"a+b",
-            b"a%20b",
-            b"a;b",
-            b"a%3Fb",
-            b"a%23b",
-            b"a\\b",
-            b"a%5Cb",
-            b"_catalog",
-            b"a" * 256,
-            b"a/" * 200,
-        ),
+        *(b"", b"/", b"a//b", b"..", b"a/..", b"../a", b"A", b"a%2Fb", b"a%2fb", b"library%2Fbusybox"),
+        *(b"%2e%2e", b"%2E%2e/a", b"a%00", b"a\x00b", b"a%0Ab", b"a%C3%A9", "é".encode(), b"a%252Fb", b"a%"),
+        *(b"a%2", b"a%zz", b"a+b", b"a%20b", b"a;b", b"a%3Fb", b"a%23b", b"a\\b", b"a%5Cb", b"_catalog"),
+        *(b"a" * 256, b"a/" * 200),
     ],
 )
 def test_no_escape_makes_a_name(name: bytes) -> None:
@@ -150,15 +112,7 @@ def test_no_escape_makes_a_name(name: bytes) -> None:
 @pytest.mark.parametrize(
     "last",
     [
-        b"",
-        b"..",
-        b"%2e%2e",
-        b"a%2Fb",
-        b"a%00",
-        b"a%3Ab",
-        b"sha256:00",
-        b"%C3%A9",
-        b"a" * 129,
+        *(b"", b"..", b"%2e%2e", b"a%2Fb", b"a%00", b"a%3Ab", b"sha256:00", b"%C3%A9", b"a" * 129),
         b"a%0d%0aX:%20y",
     ],
 )

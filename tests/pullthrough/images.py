@@ -11,12 +11,11 @@ from .origin import Shelf
 
 
 def described(data: bytes) -> dict[str, object]:
-    """A descriptor."""
     return {"mediaType": "a/b", "digest": str(Digest.of(data)), "size": len(data)}
 
 
 def image(*layers: bytes) -> bytes:
-    """An OCI manifest; its configuration is the first of these."""
+    """Return an OCI manifest; its configuration is the first blob."""
     fields = {
         "schemaVersion": 2,
         "mediaType": OCI_MANIFEST,
@@ -27,13 +26,12 @@ def image(*layers: bytes) -> bytes:
 
 
 def index(*manifests: bytes) -> bytes:
-    """An OCI index."""
     listed = [described(manifest) for manifest in manifests]
     return json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": listed}).encode()
 
 
 def put(shelf: Shelf, manifest: bytes, media_type: str = OCI_MANIFEST, tag: str | None = None) -> Digest:
-    """Puts a manifest on a shelf."""
+    """Add a manifest to a repository."""
     digest = Digest.of(manifest)
     shelf.manifests[digest] = media_type, manifest
     if tag is not None:
@@ -42,7 +40,7 @@ def put(shelf: Shelf, manifest: bytes, media_type: str = OCI_MANIFEST, tag: str 
 
 
 def publish(shelf: Shelf, *layers: bytes, tag: str = "latest") -> bytes:
-    """Publishes an image; returns its manifest."""
+    """Add an image to a repository, and return its manifest."""
     shelf.blobs.update({Digest.of(layer): layer for layer in layers})
     manifest = image(*layers)
     put(shelf, manifest, tag=tag)

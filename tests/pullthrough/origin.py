@@ -39,13 +39,12 @@ NOBODY = "nobody"
 
 
 def user(name: str) -> Credentials:
-    """The credentials of a user."""
     return Credentials.bearer(name)
 
 
 @define
 class Shelf:
-    """What one repository has.
+    """The content of one repository.
 
     :ivar readers: who may pull from it.
     :ivar narrow: what is given to those who do not admit all kinds, by tag.
@@ -66,7 +65,7 @@ class Shelf:
 
 @define(frozen=True)
 class Asked:
-    """What reached the registry, and from whom; ``nobody`` is the mirror itself, without credentials."""
+    """A request that reached the registry, and its client; ``nobody`` is the mirror without credentials."""
 
     who: str
     request: RegistryRequest
@@ -109,30 +108,30 @@ class Origin:
 
     @property
     def anonymous(self) -> IRegistry:
-        """The same, asked with what the mirror itself may have."""
+        """The same registry, asked with the mirror's own anonymous token."""
         return _Anonymous(self)
 
     def take(self) -> list[str]:
-        """What reached it since this was last asked for, as lines."""
+        """Return the requests since the last call, one line each."""
         lines = [str(asked) for asked in self.asked]
         self.asked.clear()
         return lines
 
     def shelf(self, name: str, readers: Iterable[str] = (EVERYBODY,)) -> Shelf:
-        """A repository, new where there is none."""
+        """Return a repository, which is created if it does not exist."""
         return self.shelves.setdefault(name, Shelf(set(readers)))
 
     def go_on(self) -> None:
-        """What waits is answered, and nothing waits any more."""
+        """Answer all waiting requests, and all later ones at once."""
         self.held_up = False
         self.go_on_once()
 
     def go_on_with_the_last(self) -> None:
-        """What was asked last is answered; the others wait."""
+        """Answer the newest waiting request only."""
         self._waiting.pop().callback(None)
 
     def go_on_once(self) -> None:
-        """What waits is answered; what comes of that waits."""
+        """Answer all waiting requests; new ones wait."""
         waiting, self._waiting = self._waiting, []
         for each in waiting:
             each.callback(None)
@@ -182,7 +181,6 @@ class Origin:
         return WriteResult(202, upstream_status=202)
 
     async def answer(self, request: RegistryRequest, who: str) -> Answer:
-        """What it says to somebody."""
         self.asked.append(Asked(who, request))
         await self._wait()
         trouble = self.trouble or self.troubles.get(who)
@@ -281,5 +279,4 @@ def _listed(request: RegistryRequest, fields: dict[str, object]) -> Answer:
 
 
 def repository(name: str) -> Repository:
-    """Its name in the store."""
     return Repository(f"docker.io/{name}")

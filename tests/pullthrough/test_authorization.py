@@ -102,7 +102,7 @@ outcomes = st.sampled_from(Outcome)
 
 @pytest.mark.parametrize(("known", "decision"), BEFORE + AFTER, ids=str)
 def test_the_table(known: dict[str, Any], decision: Decision) -> None:
-    """What is not said of a client is that it brings credentials, of which nothing is known."""
+    """By default a client has credentials, and nothing is known about it."""
     assert authorize(Facts(**{"anonymous": False, **known})) is decision
 
 

@@ -45,7 +45,7 @@ TAG = {"path": f"{NAME}/manifests/latest"}
 
 
 class MachineStore(Store):
-    """The disk of a machine, in front of the bucket; blobs on their way in lie there, too."""
+    """The disk of a machine in front of the bucket, with real downloads."""
 
     def __init__(self, machine: Machine) -> None:
         self.contents = machine.contents  # type: ignore[assignment]
@@ -96,7 +96,7 @@ class Added:
         return dict(self.machine.bucket.requests)
 
     def ask(self, path: str, **details: Any) -> bytes:
-        """Return what all clients are given who ask at once, which is the same."""
+        """Return the bytes that all clients get, which are the same."""
         recorders = []
         for answer in self.outcomes(lambda: self.mirror.registry.fetch(self.mirror.request(path, **details))):
             assert isinstance(answer, Answer)
@@ -119,7 +119,6 @@ class Added:
         return [each for (each,) in found]
 
     def _settle(self) -> None:
-        """Until nothing happens any more."""
         self.clock.advance(0)
         while self.bucket.held:
             self.bucket.run()
@@ -128,7 +127,6 @@ class Added:
 
 @pytest.fixture
 def added(tmp_path: Path) -> Added:
-    """Asked nothing yet."""
     return Added(tmp_path)
 
 
@@ -254,7 +252,7 @@ def test_tag(added: Added) -> None:
 
 
 def test_moved_tag(added: Added) -> None:
-    """What the bucket has of a tag that has moved is not fetched again, although its tag is not known yet."""
+    """The new manifest of a moved tag is read from the bucket, although the tag is not known yet."""
     added.count(TAG)
     shelf = added.origin.shelf(NAME)
     moved = publish(shelf, b"another configuration", *LAYERS[1:])

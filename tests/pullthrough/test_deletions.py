@@ -19,8 +19,6 @@ from ..store.tiered.parts import EPOCH, Machine
 
 
 class Mirror:
-    """One machine's part of it."""
-
     def __init__(self, machine: Machine, clock: Clock) -> None:
         self.machine = machine
         self.deletions = Tombstones(machine.documents, clock)
@@ -28,7 +26,7 @@ class Mirror:
         self.changes = Generations("docker.io", machine.documents, self.deletions, clock)
 
     def has(self, repository: Repository = HERE) -> bool:
-        """Whether all of the contents are held for that repository."""
+        """Return whether all contents are linked to the repository."""
         opened = [
             now(self.contents.open(repository, digest, ContentKind.BLOB)) for digest in (DIGEST, LARGE_DIGEST)
         ]
@@ -38,7 +36,6 @@ class Mirror:
         return None not in opened
 
     def add(self) -> None:
-        """Keep the contents."""
         for digest, data in ((DIGEST, DATA), (LARGE_DIGEST, LARGE)):
             now(self.contents.add(HERE, digest, ContentKind.BLOB, data))
         self.machine.upload()
@@ -46,7 +43,6 @@ class Mirror:
 
 @pytest.fixture
 def clock() -> Clock:
-    """Stands in November 2023."""
     clock = Clock()
     clock.advance(EPOCH)
     return clock
@@ -54,7 +50,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def mirrors(tmp_path: Path, clock: Clock) -> tuple[Mirror, Mirror]:
-    """One that deletes, and one that only reads."""
+    """A mirror that deletes, and one that only reads."""
     store = MemoryStore()
     for name in ("one", "two"):
         (tmp_path / name).mkdir()

@@ -1,4 +1,4 @@
-"""What another registry gives: kept as anything is, and teaching nothing of who may have what."""
+"""Content from fallback registries: stored as usual, without effect on grants."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ each_outage = pytest.mark.parametrize("outage", OUTAGES, ids=lambda error: type(
 
 @pytest.fixture
 def other() -> Origin:
-    """Another registry, which has an image of the same name, and one more layer."""
+    """Another registry with an image of the same name and one more layer."""
     other = Origin()
     publish(other.shelf(NAME), CONFIG, LAYER, MORE)
     return other
@@ -32,7 +32,6 @@ def other() -> Origin:
 
 @pytest.fixture
 def mirror(origin: Origin, other: Origin) -> Mirror:
-    """Of both."""
     publish(origin.shelf(NAME), CONFIG, LAYER)
     return Mirror(origin, others=[other])
 
@@ -77,8 +76,8 @@ def test_while_all_are_down_nobody_waits(origin: Origin, other: Origin, mirror: 
     assert mirror.docker(NAME)[1:] == [CONFIG, LAYER]
 
 
-def test_it_teaches_nothing_of_who_may_have_what(origin: Origin, other: Origin, mirror: Mirror) -> None:
-    """What is private stays so, though another registry gives something of the same name to everybody."""
+def test_a_fallback_grants_nothing(origin: Origin, other: Origin, mirror: Mirror) -> None:
+    """Private content stays private, although a fallback gives the same name to everybody."""
     alices = publish(origin.shelf(SECRET, ["alice"]), b"hers", LAYER)
     theirs = publish(other.shelf(SECRET), CONFIG, MORE)
     mirror.pull(SECRET, "alice")
@@ -94,8 +93,10 @@ def test_it_teaches_nothing_of_who_may_have_what(origin: Origin, other: Origin, 
         mirror.ask(f"{SECRET}/manifests/{Digest.of(alices)}")
 
 
-def test_what_it_gives_is_everybodys(origin: Origin, other: Origin, mirror: Mirror) -> None:
-    """That alone, and as long as the first does not say: held, it is asked only whether it would give it."""
+def test_content_of_a_fallback_is_served_during_the_outage(
+    origin: Origin, other: Origin, mirror: Mirror
+) -> None:
+    """The fallback is asked for consent to stored content; later the registry itself decides."""
     theirs = publish(other.shelf(SECRET), CONFIG, MORE)
     origin.shelf(SECRET, ["alice"])
     origin.trouble = Unreachable()

@@ -1,4 +1,4 @@
-"""Blobs on their way in, and who may join them."""
+"""Downloads, and the clients that may join them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from dockmirror.body.verified import CorruptContent
 from dockmirror.oci.digest import Digest
-from dockmirror.oci.errors import BlobUnknown, RangeInvalid, RegistryError, TooManyRequests, Unauthorized
+from dockmirror.oci.errors import BlobUnknown, RangeInvalid, TooManyRequests, Unauthorized
 from dockmirror.oci.ranges import ContentRange, Range
 
 from ..answering import Recorder, watch
@@ -24,7 +24,7 @@ GRANTED = 300.0
 
 @pytest.fixture
 def slow(origin: Origin, mirror: Mirror) -> Mirror:
-    """A mirror that knows who may have what, and to which blobs come slowly."""
+    """A mirror whose clients have grants, and whose downloads are slow."""
     publish(origin.shelf("library/busybox"), b"configuration", DATA)
     publish(origin.shelf("me/private", {"alice", "bob"}), b"configuration", DATA)
     mirror.ask("library/busybox/manifests/latest")
@@ -36,7 +36,7 @@ def slow(origin: Origin, mirror: Mirror) -> Mirror:
 
 
 def test_many_read_one_fetch(origin: Origin, slow: Mirror) -> None:
-    """Of a public blob nobody is asked for more than the fetch."""
+    """A public blob is requested once for all readers."""
     answers = [slow.ask(PUBLIC, who) for who in (None, None, "somebody", None)]
     assert origin.take() == [f"nobody: GET {PUBLIC}"]
     assert [answer.upstream_status for answer in answers] == [200, None, None, None]
@@ -170,29 +170,12 @@ def test_a_part_that_is_not_there(origin: Origin, slow: Mirror) -> None:
     assert slow.store.downloads.readers == 1
 
 
-def test_a_full_disk_costs_the_cache_and_not_the_pull(origin: Origin, slow: Mirror) -> None:
-    """What cannot be kept is passed through, with the bytes verified."""
-    slow.store.downloads.full = True
-    answer = slow.ask(PUBLIC)
-    assert (body(answer), header(answer, "Cache-Status")) == (DATA, "dockmirror; fwd=miss")
-    assert origin.take() == [f"nobody: GET {PUBLIC}"]
-
-
 def test_a_wrong_blob_is_told(origin: Origin, slow: Mirror) -> None:
     """Nothing stands in for it, and nothing is left of it."""
     origin.shelf("library/busybox").blobs[DIGEST] = b"something else"
     with pytest.raises(CorruptContent):
         slow.ask(PUBLIC)
     assert DIGEST not in slow.store.contents.held
-
-
-@pytest.mark.parametrize("error", [Unauthorized(), RegistryError(status=503)])
-def test_a_refusal_is_told(origin: Origin, slow: Mirror, error: RegistryError) -> None:
-    """As it came."""
-    origin.trouble = error
-    with pytest.raises(RegistryError) as caught:
-        slow.ask(PUBLIC)
-    assert caught.value is error
 
 
 def test_a_readers_source_goes_on_from_where_it_stopped(origin: Origin, slow: Mirror) -> None:

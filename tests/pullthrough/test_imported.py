@@ -1,4 +1,4 @@
-"""What an operator has put into the store by hand, of an upstream that may never have been there."""
+"""Images that an operator has imported, for an upstream that may never have been reachable."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NAME = "library/busybox"
 
 
 def stock(mirror: Mirror, name: str = NAME) -> None:
-    """Puts an image there, without a word of whose it is."""
+    """Store an image without marking it as imported."""
     store, place = mirror.store, Repository(f"docker.io/{name}")
     for data in (CONFIG, LAYER):
         now(store.contents.add(place, Digest.of(data), ContentKind.BLOB, data))
@@ -30,14 +30,14 @@ def stock(mirror: Mirror, name: str = NAME) -> None:
 
 
 def say_imported(mirror: Mirror, name: str = NAME, *data: bytes) -> None:
-    """Says that an operator has put these contents there, by default all."""
+    """Mark contents as imported, by default all."""
     for digest in (None, *map(Digest.of, data or (MANIFEST, CONFIG, LAYER))):
         now(mirror.store.documents.write(imported_document("docker", Repository(name), digest), b"1"))
 
 
 @pytest.mark.parametrize("learns", [True, False])
 def test_while_there_is_no_upstream(origin: Origin, mirror: Mirror, learns: bool) -> None:
-    """It is everybody's, for as long as it is held, wherever the upstream lies."""
+    """All clients may pull them without a time limit."""
     stock(mirror)
     say_imported(mirror)
     origin.trouble = Unreachable()

@@ -1,4 +1,4 @@
-"""Tags and referrers: remembered for a while, and for when the upstream is down."""
+"""Cached lists of tags and referrers."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ PATIENCE = 3.0
 
 @pytest.fixture(autouse=True)
 def warm(origin: Origin, mirror: Mirror) -> None:
-    """Both are known, of a public repository and of a private one."""
+    """The lists of a public and a private repository are cached."""
     publish(origin.shelf(NAME), b"c", b"l")
     publish(origin.shelf("me/private", {"alice"}), b"c", b"l")
     for path in (TAGS, REFERRERS):
@@ -48,7 +48,6 @@ def warm(origin: Origin, mirror: Mirror) -> None:
 
 
 def listed(mirror: Mirror, path: str, who: str | None = None, **details: Any) -> Any:
-    """What a client reads."""
     return json.loads(mirror.get(path, who, **details))
 
 
@@ -129,7 +128,7 @@ def test_it_stands_in_for_the_upstream(
 
 
 def test_a_slow_upstream_gets_three_seconds(origin: Origin, mirror: Mirror) -> None:
-    """Where a list is remembered that this client may have."""
+    """The timeout is short if a cached list may be served to this client."""
     mirror.clock.advance(TTL)
     origin.held_up = True
     known, unknown = mirror.later(TAGS), mirror.later(TAGS, query=(("n", "1"),))
@@ -209,7 +208,7 @@ def test_one_that_breaks_off_is_not_remembered(origin: Origin, mirror: Mirror) -
 
 @pytest.mark.parametrize("answer", [Answer(json_body(b"[]"), 304), Answer(json_body(b""))])
 def test_what_is_no_body_is_not_remembered(origin: Origin, mirror: Mirror, answer: Answer) -> None:
-    """Of a condition that was met, and of a HEAD."""
+    """Answers to conditional requests and HEADs are not cached."""
     mirror.clock.advance(TTL)
     origin.says = answer
     assert mirror.ask(TAGS, head=answer.status == 200).status == answer.status

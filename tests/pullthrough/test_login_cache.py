@@ -1,4 +1,4 @@
-"""``/v2/`` and tokens: answered from what is known, so that warm pulls stay in the building."""
+"""``/v2/`` and tokens, answered from the cache."""
 
 from __future__ import annotations
 
@@ -35,13 +35,12 @@ def warm(origin: Origin, mirror: Mirror) -> Mirror:
 
 
 def forget(origin: Origin) -> None:
-    """What it was asked so far does not matter."""
     origin.take()
     origin.token_requests.clear()
 
 
 def challenged(mirror: Mirror) -> tuple[Challenge, ...]:
-    """What a ping demands; nothing where everybody is let in."""
+    """Return the challenges of a ping."""
     try:
         assert body(mirror.ask("")) == b"{}"
     except Unauthorized as error:
@@ -111,7 +110,7 @@ def test_what_is_very_old_is_asked_for_first(origin: Origin, warm: Mirror) -> No
 
 
 def test_an_upstream_that_never_answered_is_no_dead_end(origin: Origin, mirror: Mirror) -> None:
-    """What containerd, which never pings, has pulled, docker pulls in an outage."""
+    """Docker can pull in an outage an image that containerd, which never pings, has pulled."""
     manifest = publish(origin.shelf(NAME), CONFIG, LAYER)
     mirror.pull(NAME)
     origin.trouble = Unreachable()
@@ -124,7 +123,7 @@ def test_an_upstream_that_never_answered_is_no_dead_end(origin: Origin, mirror: 
 
 
 def test_credentials_are_checked_by_the_upstream(origin: Origin, warm: Mirror) -> None:
-    """That is how a login is tried; its answer is not what others are told."""
+    """A login attempt is forwarded, and its answer is not cached."""
     assert body(warm.ask("", "alice")) == b"{}"
     origin.troubles["mallory"] = Unauthorized()
     with pytest.raises(Unauthorized):
@@ -207,7 +206,7 @@ def test_in_an_outage_what_was_public_needs_none(origin: Origin, warm: Mirror, e
 
 
 def test_a_slow_token_service_gets_three_seconds(origin: Origin, warm: Mirror) -> None:
-    """Where the marker would do; else it has time."""
+    """The timeout is short if the client can pull without a token."""
     warm.clock.advance(3 * DAY)
     origin.held_up = True
     request = TokenRequest.parse([("scope", SCOPE)])
@@ -227,11 +226,3 @@ def test_what_turned_out_private_needs_a_token_again(origin: Origin, warm: Mirro
         warm.ask(TAG)
     assert caught.value.challenges == (CHALLENGE,)
     assert warm.token(SCOPE) == "token-1"
-
-
-def test_a_token_that_is_none_is_told(origin: Origin, warm: Mirror) -> None:
-    """The token service's refusal is passed on as it is."""
-    origin.trouble = error = Denied("no")
-    with pytest.raises(Denied) as caught:
-        warm.token("repository:me/private:pull")
-    assert caught.value is error

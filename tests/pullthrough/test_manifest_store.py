@@ -17,8 +17,6 @@ HERE = Repository("docker.io/library/busybox")
 
 
 class Counted(MemoryContents):
-    """Counts how often a content is opened."""
-
     def __init__(self) -> None:
         super().__init__()
         self.opens = 0
@@ -29,15 +27,14 @@ class Counted(MemoryContents):
 
 
 def index(name: str, *manifests: Digest) -> bytes:
-    """An index of these, unlike any other."""
     referred = [{"digest": str(each), "size": 1, "mediaType": OCI_INDEX} for each in manifests]
     return json.dumps(
         {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": referred, "annotations": {"name": name}}
     ).encode()
 
 
-def test_indexes_of_indexes() -> None:
-    """Are looked at once each, however many ways lead to them."""
+def test_nested_indexes_are_checked_once() -> None:
+    """Each index is opened once, even if several others contain it."""
     contents = Counted()
     below = (Digest.of(b"not"), Digest.of(b"there"))
     for _ in range(12):
@@ -61,8 +58,8 @@ def _index(number: int) -> bytes:
     return json.dumps({"mediaType": OCI_INDEX, "manifests": [{"digest": str(_digest(number))}]}).encode()
 
 
-def test_remembered() -> None:
-    """What a digest names is parsed once: the same value comes again."""
+def test_references_are_parsed_once() -> None:
+    """The same digest returns the same value."""
     known = ReferenceCache()
     parts = known.get(_digest(1), _index(11))
     assert parts is not None
@@ -70,20 +67,20 @@ def test_remembered() -> None:
     assert known.get(_digest(1), _index(11)) is parts
 
 
-def test_told_apart() -> None:
-    """Each digest has its own."""
+def test_each_digest_has_its_references() -> None:
+    """References are cached by digest."""
     known = ReferenceCache()
     assert known.get(_digest(1), _index(11)) == parse_references(_index(11))
     assert known.get(_digest(2), _index(12)) == parse_references(_index(12))
 
 
-def test_no_manifest() -> None:
-    """What is no manifest has no parts."""
+def test_other_documents_have_no_references() -> None:
+    """None is returned."""
     assert ReferenceCache().get(_digest(1), b"{}") is None
 
 
-def test_limit() -> None:
-    """What was asked for least recently is forgotten first, and one that is larger than the limit at once."""
+def test_the_least_recently_used_references_are_dropped() -> None:
+    """An entry larger than the limit is not cached."""
     known = ReferenceCache(limit=4)
     first, second = known.get(_digest(1), _index(11)), known.get(_digest(2), _index(12))
     assert known.get(_digest(1), _index(11)) is first

@@ -29,12 +29,11 @@ SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1+prettyjws"
 
 @pytest.fixture
 def manifest(origin: Origin) -> bytes:
-    """What the tag names."""
     return publish(origin.shelf(NAME), CONFIG, LAYER)
 
 
 def odd(media_type: str) -> bytes:
-    """A manifest that nobody would write again as it is."""
+    """Return a manifest in an unusual format."""
     kind, config = media_type.encode(), str(Digest.of(CONFIG)).encode()
     return b'{ "mediaType":"%b", "schemaVersion" :2,"x":1.0,"config":{"digest":"%b"},\n"layers":[ ]}\n' % (
         kind,
@@ -58,7 +57,7 @@ def test_it_is_given_as_it_came(origin: Origin, mirror: Mirror, media_type: str)
 
 @pytest.mark.parametrize("media_type", [OCI_INDEX, DOCKER_LIST])
 def test_indexes_too(origin: Origin, mirror: Mirror, manifest: bytes, media_type: str) -> None:
-    """Of both kinds."""
+    """OCI indexes and Docker manifest lists."""
     data = index(manifest).replace(OCI_INDEX.encode(), media_type.encode())
     put(origin.shelf(NAME), data, media_type, "all")
     for _ in range(2):
@@ -131,10 +130,10 @@ def test_a_narrow_client_is_given_the_upstreams_own(origin: Origin, mirror: Mirr
 
 
 @pytest.mark.parametrize("accept", [(), ("*/*",), (f"x/y, {OCI_MANIFEST};q=0.1",), (OCI_MANIFEST, "*/*;q=0")])
-def test_whoever_admits_what_is_held_is_given_it(
+def test_any_accepting_client_is_served(
     origin: Origin, mirror: Mirror, manifest: bytes, accept: tuple[str, ...]
 ) -> None:
-    """And the upstream is asked with the full list, so that what comes serves everybody."""
+    """The upstream is asked with the full list of types, so that one answer serves all clients."""
     assert mirror.get(TAG, accept=accept) == mirror.get(TAG) == manifest
     (asked,) = origin.asked
     assert asked.request.accept == EVERYTHING
@@ -163,8 +162,8 @@ def test_a_manifest_is_no_blob(origin: Origin, mirror: Mirror, manifest: bytes) 
             mirror.ask(f"{NAME}/manifests/{Digest.of(blob)}")
 
 
-def test_it_may_be_both(origin: Origin, mirror: Mirror, manifest: bytes) -> None:
-    """Where the upstream has it as both: each is linked for itself."""
+def test_content_may_be_manifest_and_blob(origin: Origin, mirror: Mirror, manifest: bytes) -> None:
+    """Each kind is linked by itself if the upstream has both."""
     digest = Digest.of(manifest)
     origin.shelf(NAME).blobs[digest] = manifest
     mirror.pull(NAME)
@@ -173,22 +172,19 @@ def test_it_may_be_both(origin: Origin, mirror: Mirror, manifest: bytes) -> None
     assert {kind for _, each, kind in links if each == digest} == {ContentKind.BLOB, ContentKind.MANIFEST}
 
 
-def test_an_evicted_manifest_is_fetched_again(origin: Origin, mirror: Mirror, manifest: bytes) -> None:
-    """By its tag, by its digest."""
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_lost_manifest_is_fetched_again(
+    origin: Origin, mirror: Mirror, manifest: bytes, broken: bool
+) -> None:
+    """A manifest that was evicted or cannot be read is fetched, by tag and by digest."""
     mirror.pull(NAME)
-    mirror.store.evict(Digest.of(manifest))
     origin.take()
-    assert mirror.get(TAG) == manifest
-    mirror.store.evict(Digest.of(manifest))
-    assert mirror.get(f"{NAME}/manifests/{Digest.of(manifest)}") == manifest
-    assert origin.take() == [f"nobody: GET {TAG}", f"nobody: GET {NAME}/manifests/{Digest.of(manifest)}"]
-
-
-def test_one_that_cannot_be_read_is_fetched_again(origin: Origin, mirror: Mirror, manifest: bytes) -> None:
-    """As if it were not there."""
-    mirror.pull(NAME)
-    mirror.store.faults.broken = True
-    assert mirror.get(TAG) == mirror.get(f"{NAME}/manifests/{Digest.of(manifest)}") == manifest
+    mirror.store.faults.broken = broken
+    for path in (TAG, f"{NAME}/manifests/{Digest.of(manifest)}"):
+        if not broken:
+            mirror.store.evict(Digest.of(manifest))
+        assert mirror.get(path) == manifest
+    assert origin.take()[-1] == f"nobody: GET {NAME}/manifests/{Digest.of(manifest)}"
 
 
 def test_what_is_no_manifest_is_the_upstreams_to_explain(origin: Origin, mirror: Mirror) -> None:

@@ -1,4 +1,4 @@
-"""How long the upstream is waited for: not for long where the store can answer."""
+"""Timeouts of requests upstream: short if stored content can be served instead."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PATIENCE = 3.0
 
 
 def test_a_slow_upstream_gets_three_seconds(origin: Origin, warm: Mirror, manifest: bytes) -> None:
-    """Where the store can answer; then what is held is served."""
+    """Then the stored manifest is served stale."""
     warm.clock.advance(TTL)
     origin.held_up = True
     waiting = warm.later(TAG)
@@ -47,7 +47,7 @@ def test_a_slow_fetch_gets_three_seconds_too(origin: Origin, warm: Mirror, manif
 
 
 def test_a_slow_check_gets_three_seconds_too(origin: Origin, warm: Mirror, manifest: bytes) -> None:
-    """Of what was public some days ago, by digest; the same question for what may be private has time."""
+    """For content that was public recently; a check for private content has no such timeout."""
     warm.clock.advance(2 * DAY)
     origin.held_up = True
     paths = [f"blobs/{Digest.of(LAYER)}", f"manifests/{Digest.of(manifest)}"]
@@ -78,7 +78,7 @@ def test_a_check_of_what_is_held_for_others_has_time(origin: Origin, warm: Mirro
 def test_where_it_cannot_answer_the_upstream_has_time(
     origin: Origin, warm: Mirror, path: str, who: str | None
 ) -> None:
-    """What is held may not be for this client, or nothing is held: then patience costs nothing."""
+    """The content may not be for this client, or is not stored."""
     publish(origin.shelf("library/new"), CONFIG, LAYER)
     origin.shelf("me/private").readers |= {"bob", "nobody"}
     warm.clock.advance(GRANTED)

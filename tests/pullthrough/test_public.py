@@ -1,4 +1,4 @@
-"""What everybody may have: what the mirror itself was given without credentials, and only that."""
+"""Public repositories: those that the upstream gave to the mirror's own anonymous request."""
 
 from __future__ import annotations
 
@@ -22,20 +22,19 @@ LEARNED = 3600.0
 
 @pytest.fixture
 def manifest(origin: Origin) -> bytes:
-    """Of an image that everybody may have."""
     return publish(origin.shelf("library/busybox"), CONFIG, LAYER)
 
 
 @pytest.fixture
 def warm(origin: Origin, mirror: Mirror, manifest: bytes) -> Mirror:
-    """A mirror from which somebody has pulled it without credentials."""
+    """A mirror from which a public image was pulled anonymously."""
     mirror.pull("library/busybox")
     origin.take()
     return mirror
 
 
 def close(origin: Origin, *readers: str) -> None:
-    """Only these may have it any more."""
+    """Allow only these clients."""
     origin.shelf("library/busybox").readers = set(readers)
 
 
@@ -47,14 +46,6 @@ def test_a_client_without_credentials_is_served_by_the_mirrors_own(
     assert all(line.startswith("nobody: ") for line in origin.take())
     assert mirror.pull("library/busybox", "with any token") == [manifest, CONFIG, LAYER]
     assert origin.take() == []
-
-
-def test_what_is_not_public_is_refused_to_the_mirror_too(origin: Origin, mirror: Mirror) -> None:
-    """A client without credentials is given the upstream's challenge."""
-    publish(origin.shelf("me/private", {"me"}), CONFIG, LAYER)
-    with pytest.raises(Unauthorized) as caught:
-        mirror.ask("me/private/manifests/latest")
-    assert caught.value.challenges
 
 
 def test_it_is_public_for_a_day(origin: Origin, warm: Mirror) -> None:
@@ -119,7 +110,7 @@ def test_in_an_outage_that_is_over_the_upstream_decides(origin: Origin, warm: Mi
 
 
 def test_a_limit_of_ones_own_is_no_outage_for_the_mirror(origin: Origin, warm: Mirror) -> None:
-    """Who brings himself to his limit gets nothing by it that was public the day before yesterday."""
+    """A client that reaches its own rate limit gets no content that is no longer public."""
     warm.clock.advance(2 * DAY)
     close(origin, "me")
     origin.troubles["mallory"] = RegistryError(status=429)
@@ -136,7 +127,7 @@ def test_it_is_known_after_a_restart(origin: Origin, warm: Mirror) -> None:
 
 
 def test_another_process_is_heeded(origin: Origin, warm: Mirror) -> None:
-    """What one learns of who is public, others on the same store see within a minute."""
+    """Other processes on the same store see within a minute that a repository is not public any more."""
     other = warm.restarted()
     assert other.get(BLOB) == LAYER
     close(origin, "me")
@@ -172,7 +163,7 @@ def test_nothing_is_public_that_is_given_to_the_mirrors_address(origin: Origin, 
 
 
 def test_there_an_outage_is_no_excuse(origin: Origin, warm: Mirror) -> None:
-    """What cannot be checked is not given to those without credentials."""
+    """Content that cannot be checked is not served anonymously."""
     warm.learns = False
     origin.trouble = Unreachable()
     for path in (BLOB, TAG):

@@ -1,4 +1,4 @@
-"""Blobs that are pushed are held, when the upstream has accepted them and they are right."""
+"""Pushed blobs are stored when the upstream has accepted them and their digest is right."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import pytest
 from attrs import evolve
 from twisted.internet.task import Clock
 from zope.interface import implementer
-from zope.interface.verify import verifyObject
 
 from dockmirror.body.in_memory import BytesBody, collect
 from dockmirror.interfaces import ContentKind, IBody, IStagedUpload, IUploadStaging, IWritableRegistry
@@ -32,8 +31,6 @@ DIGEST = Digest.of(DATA)
 
 @implementer(IStagedUpload)
 class MemoryCopy:
-    """A copy in memory."""
-
     def __init__(self, data: bytearray) -> None:
         self.data = data
         self.full = False
@@ -100,8 +97,6 @@ class Upstream:
 
 
 class House:
-    """A cache in front of an upstream."""
-
     def __init__(self, *answers: WriteResult | RegistryError) -> None:
         self.contents = MemoryContents()
         self.pushed = MemoryPushed(self.contents)
@@ -116,35 +111,24 @@ class House:
         )
 
     def write(self, method: str, where: str, data: bytes = b"", digest: Digest | None = None) -> WriteResult:
-        """What comes of a write below ``/v2/a/``."""
         query = (("digest", str(digest)),) if digest else ()
         write = parse_write(method, f"/v2/a/{where}".encode(), query)
         return now(self.writes.write(write, BytesBody(data, Descriptor(size=len(data)))))
 
     @property
     def held(self) -> bool:
-        """Whether the blob is held for the repository."""
         return (PLACE, DIGEST, ContentKind.BLOB) in self.contents.links and DIGEST in self.contents.held
 
 
 def goes_on(sealed: str = "s.1") -> WriteResult:
-    """An upload that goes on."""
     return WriteResult(202, f"blobs/uploads/{sealed}")
 
 
 DONE = WriteResult(201, f"blobs/{DIGEST}")
 
 
-def test_contracts() -> None:
-    """Are kept."""
-    house = House()
-    assert verifyObject(IWritableRegistry, house.writes)
-    assert verifyObject(IUploadStaging, house.pushed)
-    assert verifyObject(IStagedUpload, MemoryCopy(bytearray()))
-
-
 def at(written: WriteResult) -> str:
-    """Where it goes on."""
+    """Return the location at which an upload continues."""
     assert written.location is not None
     return written.location
 
@@ -190,7 +174,7 @@ def test_after_a_refusal() -> None:
 
 
 def test_after_it_was_asked_how_far_it_is() -> None:
-    """What the upstream tells counts."""
+    """The length that the upstream reports counts."""
     told = evolve(goes_on("s.2"), status=204, headers=(("Range", "0-3"),))
     house = House(goes_on(), goes_on(), told, goes_on(), DONE)
     location = at(house.write("POST", "blobs/uploads/"))
@@ -290,10 +274,7 @@ def test_a_copy_of_another_repository() -> None:
 
 
 class TestDeletedMeanwhile:
-    """A blob that is deleted while it is pushed, or was before."""
-
     def deletes(self, house: House) -> None:
-        """The deletion of the blob, as it is known then."""
         now(house.deletions.record(PLACE, DIGEST, ContentKind.BLOB))
 
     def test_before(self) -> None:

@@ -1,11 +1,9 @@
-"""What is there already, as who pushes is told."""
+"""Existence checks of pushes go upstream."""
 
 from __future__ import annotations
 
 import pytest
-from zope.interface.verify import verifyObject
 
-from dockmirror.interfaces import IRegistry
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import Unauthorized, Unreachable, Unsupported
 from dockmirror.pullthrough.upstream_gateway import PushProbeBypass
@@ -20,7 +18,7 @@ TAG, BLOB = f"{NAME}/manifests/latest", f"{NAME}/blobs/{Digest.of(LAYER)}"
 
 @pytest.fixture
 def mirror(origin: Origin) -> Mirror:
-    """One that may be written through, and has pulled an image."""
+    """A writable mirror that has pulled an image."""
     mirror = Mirror(origin, writable=True)
     publish(origin.shelf(NAME), b"c", LAYER)
     mirror.pull(NAME)
@@ -31,27 +29,25 @@ def mirror(origin: Origin) -> Mirror:
 
 @pytest.fixture
 def by_digest(origin: Origin) -> str:
-    """The manifest."""
     return f"{NAME}/manifests/{origin.shelf(NAME).tags['latest']}"
 
 
-def test_it_is_a_registry(mirror: Mirror) -> None:
-    """That is asked for tokens as before."""
-    assert verifyObject(IRegistry, mirror.registry)
+def test_a_push_gets_its_token(mirror: Mirror) -> None:
+    """The token service is asked as before."""
     assert isinstance(mirror.registry, PushProbeBypass)
     assert mirror.token("repository:a:pull,push")
 
 
-def test_who_may_push(origin: Origin, mirror: Mirror, by_digest: str) -> None:
-    """Is told what the upstream says, although it is held."""
+def test_existence_checks_go_upstream(origin: Origin, mirror: Mirror, by_digest: str) -> None:
+    """The cache does not answer, although it holds the content."""
     for path, who in ((BLOB, None), (by_digest, None), (TAG, "alice")):
         answer = mirror.ask(path, who, head=True)
         assert header(answer, "Cache-Status") == "dockmirror; fwd=bypass"
         assert len(origin.take()) == 1
 
 
-def test_what_was_deleted_at_the_upstream(origin: Origin, mirror: Mirror, by_digest: str) -> None:
-    """Is not there, although it is held."""
+def test_content_deleted_upstream_does_not_exist(origin: Origin, mirror: Mirror, by_digest: str) -> None:
+    """A push will not leave it out."""
     origin.shelf(NAME).blobs.clear()
     origin.shelf(NAME).manifests.clear()
     for path in (BLOB, by_digest):
@@ -59,8 +55,8 @@ def test_what_was_deleted_at_the_upstream(origin: Origin, mirror: Mirror, by_dig
         assert error.status == 404
 
 
-def test_who_pulls(origin: Origin, mirror: Mirror, by_digest: str) -> None:
-    """Is served from what is held."""
+def test_pulls_are_served_from_the_cache(origin: Origin, mirror: Mirror, by_digest: str) -> None:
+    """A HEAD of a tag without credentials is a pull."""
     mirror.get(BLOB)
     mirror.get(by_digest)
     mirror.ask(TAG, head=True)
@@ -71,14 +67,14 @@ def test_who_pulls(origin: Origin, mirror: Mirror, by_digest: str) -> None:
 def test_while_the_upstream_does_not_say(
     origin: Origin, mirror: Mirror, by_digest: str, trouble: Unreachable
 ) -> None:
-    """What is held stands in."""
+    """The cache answers during an outage."""
     origin.trouble = trouble
     for path in (BLOB, by_digest):
         assert mirror.ask(path, head=True).status == 200
 
 
-def test_a_refusal(origin: Origin, mirror: Mirror) -> None:
-    """Is one."""
+def test_a_refused_check_is_refused(origin: Origin, mirror: Mirror) -> None:
+    """The upstream's refusal is passed on."""
     origin.shelf(NAME).readers = {"alice"}
     (error,) = mirror.later(BLOB, "bob", head=True)
     assert isinstance(error, Unauthorized)

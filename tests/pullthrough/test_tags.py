@@ -1,4 +1,4 @@
-"""Tags: believed for a while, then confirmed by a HEAD, and fetched only where they name something new."""
+"""Tags: served while fresh, then confirmed by a HEAD, and fetched if they have moved."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ TTL = 60.0
 
 
 def moved(origin: Origin) -> bytes:
-    """What the tag names from now on."""
+    """Move the tag to a new manifest."""
     return publish(origin.shelf(NAME), CONFIG, b"a new layer")
 
 
-def test_it_is_believed_for_a_while(origin: Origin, warm: Mirror, manifest: bytes) -> None:
-    """What is public, by GET and by HEAD, although the tag has moved; its age is told."""
+def test_a_fresh_tag_is_served(origin: Origin, warm: Mirror, manifest: bytes) -> None:
+    """A public tag is served by GET and HEAD with its age, although it has moved."""
     moved(origin)
     warm.clock.advance(TTL - 1)
     answer = warm.ask(TAG)
@@ -138,7 +138,6 @@ def test_many_share_one_head(origin: Origin, warm: Mirror, manifest: bytes) -> N
 
 
 def now_or_later(mirror: Mirror, request: RegistryRequest) -> Deferred[Answer]:
-    """A request of a client that may leave."""
     asking = Deferred.fromCoroutine(mirror.registry.fetch(request))
     watch(asking)
     return asking
@@ -180,13 +179,6 @@ def test_without_a_time_to_live_everything_is_confirmed(origin: Origin, manifest
     assert origin.take() == [f"nobody: HEAD {TAG}"]
 
 
-def test_it_is_believed_after_a_restart(origin: Origin, warm: Mirror, manifest: bytes) -> None:
-    """As long as it was before."""
-    warm.clock.advance(TTL - 1)
-    assert warm.restarted().get(TAG) == manifest
-    assert origin.take() == []
-
-
 def test_a_clock_that_was_ahead_makes_no_tag_last(origin: Origin, warm: Mirror, manifest: bytes) -> None:
     """One that was confirmed at a time to come is confirmed anew."""
     warm.clock.rightNow -= 10
@@ -222,7 +214,7 @@ def test_several_tags_may_be_asked_for_before_their_manifest(
 
 
 def test_what_a_head_told_long_ago_does_not_count(origin: Origin, mirror: Mirror, manifest: bytes) -> None:
-    """Who asks for the digest an hour later confirms no tag."""
+    """A request for the digest an hour later confirms no tag."""
     mirror.ask(TAG, head=True)
     mirror.clock.advance(3600)
     mirror.get(f"{NAME}/manifests/{Digest.of(manifest)}")
@@ -240,7 +232,7 @@ def test_what_a_later_head_told_counts(origin: Origin, mirror: Mirror, manifest:
 
 
 def test_a_head_of_another_tag_makes_none_last(origin: Origin, mirror: Mirror, manifest: bytes) -> None:
-    """What was told of one tag holds as long as if nothing had been told of others."""
+    """Each tag that a HEAD reported expires by itself."""
     origin.shelf(NAME).tags["stable"] = origin.shelf(NAME).tags["latest"]
     mirror.ask(TAG, head=True)
     new = moved(origin)

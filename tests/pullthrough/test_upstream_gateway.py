@@ -1,13 +1,12 @@
-"""What an outage costs: one question, and then peace until the rest is over."""
+"""Circuit breakers: after a failure the upstream is not asked until a pause is over."""
 
 from __future__ import annotations
 
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
-from zope.interface.verify import verifyObject
 
 from dockmirror.concurrency.circuit_breaker import FIRST
-from dockmirror.interfaces import Answer, IRegistry
+from dockmirror.interfaces import Answer
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import (
@@ -17,7 +16,6 @@ from dockmirror.oci.errors import (
     TooManyRequests,
     Unauthorized,
     Unreachable,
-    Unsupported,
 )
 from dockmirror.oci.media import OCI_MANIFEST
 
@@ -37,7 +35,7 @@ PATIENCE = 3.0
 
 @pytest.fixture
 def manifest(origin: Origin) -> bytes:
-    """What the tags name, in three public repositories."""
+    """Publish an image in three public repositories."""
     for name in ("library/alpine", "library/new", NAME):
         manifest = publish(origin.shelf(name), CONFIG, LAYER)
     return manifest
@@ -45,17 +43,12 @@ def manifest(origin: Origin) -> bytes:
 
 @pytest.fixture
 def expired(origin: Origin, mirror: Mirror, manifest: bytes) -> Mirror:
-    """A mirror through which two were pulled, by tags that are not believed any more."""
+    """A mirror that has pulled two images, whose tags are not fresh any more."""
     mirror.docker(NAME)
     mirror.docker("library/alpine")
     mirror.clock.advance(TTL)
     origin.take()
     return mirror
-
-
-def test_it_is_a_registry(mirror: Mirror) -> None:
-    """As what it stands in front of is one."""
-    assert verifyObject(IRegistry, mirror.registry)
 
 
 @pytest.mark.parametrize("error", [Unreachable(), TimedOut(), TooManyRequests(), RegistryError(status=502)])
@@ -179,16 +172,6 @@ def test_a_refusal_shows_that_the_upstream_is_there(
     origin.take()
     expired.get(OTHER)
     assert origin.take() == [f"nobody: HEAD {OTHER}"]
-
-
-def test_what_the_upstream_does_not_offer_is_told(origin: Origin, mirror: Mirror) -> None:
-    """A HEAD that it does not know is no outage and no refusal; those who ask for it decide what then."""
-    origin.trouble = Unsupported()
-    with pytest.raises(Unsupported):
-        mirror.ask(f"{NAME}/blobs/{Digest.of(LAYER)}", head=True)
-    origin.trouble = None
-    publish(origin.shelf(NAME), CONFIG, LAYER)
-    assert mirror.get(f"{NAME}/blobs/{Digest.of(LAYER)}") == LAYER
 
 
 def test_a_client_that_leaves_is_asked_for_no_more(origin: Origin, mirror: Mirror) -> None:

@@ -1,4 +1,4 @@
-"""Tags of which the upstream says that they are not there any more."""
+"""Tags that the upstream has deleted."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_a_tag_that_vanished_is_forgotten(origin: Origin, warm: Mirror, error: R
 
 
 def test_strangers_cannot_purge(origin: Origin, warm: Mirror, manifest: bytes) -> None:
-    """Of a private repository a 404 counts only to those who may pull from it."""
+    """A 404 of a private repository counts only for authorized clients."""
     for who in ("mallory", None):
         origin.troubles[who or "nobody"] = ManifestUnknown()
         with pytest.raises(ManifestUnknown):
@@ -46,7 +46,7 @@ def test_strangers_cannot_purge(origin: Origin, warm: Mirror, manifest: bytes) -
 
 
 def test_what_vanished_may_be_kept(origin: Origin, warm: Mirror, manifest: bytes) -> None:
-    """Where the operator wants that: whole, with a warning, for those who may have it."""
+    """``keep_deleted_upstream`` serves the whole image with a warning to authorized clients."""
     keeping = warm.restarted(keep_deleted_upstream=True)
     for age in (TTL, 2 * DAY, 6 * DAY):
         origin.trouble = None

@@ -1,4 +1,4 @@
-"""What was written through the mirror is what it serves, at once, and by whichever of its processes."""
+"""Writes through the mirror are served at once, by each of its processes."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ import json
 
 import pytest
 from twisted.internet.defer import Deferred
-from twisted.internet.task import Clock
-from zope.interface.verify import verifyObject
 
-from dockmirror.interfaces import ContentKind, IContentStore, IWritableRegistry
+from dockmirror.interfaces import ContentKind
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import (
     Denied,
@@ -20,10 +18,9 @@ from dockmirror.oci.errors import (
     Unreachable,
 )
 from dockmirror.oci.reference import Tag
-from dockmirror.pullthrough.generations import MAX_DOUBTS, TombstoneFilter, Tombstones
+from dockmirror.pullthrough.generations import MAX_DOUBTS
 
 from ..answering import now, watch
-from ..store.memory import MemoryContents, MemoryDocuments
 from .images import image, publish
 from .mirrors import Mirror
 from .origin import CHALLENGE, Origin, repository
@@ -36,7 +33,6 @@ OLD_LAYER, NEW_LAYER = b"old", b"new"
 
 @pytest.fixture
 def mirror(origin: Origin) -> Mirror:
-    """One that may be written through."""
     return Mirror(origin, writable=True)
 
 
@@ -48,7 +44,7 @@ def other(mirror: Mirror) -> Mirror:
 
 @pytest.fixture
 def old(origin: Origin, mirror: Mirror, other: Mirror) -> bytes:
-    """What the tag names, which both processes have served."""
+    """The tag's manifest, which both processes have served."""
     manifest = publish(origin.shelf(NAME), b"c", OLD_LAYER)
     for each in (mirror, other):
         each.pull(NAME)
@@ -59,17 +55,9 @@ def old(origin: Origin, mirror: Mirror, other: Mirror) -> bytes:
 
 @pytest.fixture
 def new(origin: Origin) -> bytes:
-    """What is pushed; its layers have been."""
+    """A manifest to push; its layers have been pushed."""
     origin.shelf(NAME).blobs[Digest.of(NEW_LAYER)] = NEW_LAYER
     return image(b"c", NEW_LAYER)
-
-
-def test_it_is_written_to() -> None:
-    """As a registry is."""
-    assert verifyObject(IWritableRegistry, Mirror(Origin(), writable=True).writes)
-    clock = Clock()
-    deletions = Tombstones(MemoryDocuments(), clock)
-    assert verifyObject(IContentStore, TombstoneFilter(MemoryContents(), deletions, clock))
 
 
 def test_a_manifest_is_kept(origin: Origin, mirror: Mirror, other: Mirror, old: bytes, new: bytes) -> None:
@@ -81,8 +69,8 @@ def test_a_manifest_is_kept(origin: Origin, mirror: Mirror, other: Mirror, old: 
     assert origin.take() == []
 
 
-def test_it_entitles_nobody(origin: Origin, mirror: Mirror, new: bytes) -> None:
-    """Who could push has yet to show that he may pull, and so has everybody else."""
+def test_a_push_grants_no_pull(origin: Origin, mirror: Mirror, new: bytes) -> None:
+    """Clients that pushed must be allowed to pull by the upstream, like all others."""
     origin.shelf("me/private", {"alice"})
     mirror.write("PUT", "me/private/manifests/1", new, "pusher")
     for who in ("pusher", None, "bob"):
@@ -178,7 +166,7 @@ def test_a_disk_that_takes_nothing(origin: Origin, mirror: Mirror, old: bytes, n
 
 
 def test_a_refusal_changes_nothing(origin: Origin, mirror: Mirror, old: bytes, new: bytes) -> None:
-    """What was held is believed as before."""
+    """The stored manifest stays fresh."""
     for refusal in (ManifestInvalid(upstream_status=400), Denied(upstream_status=403)):
         origin.writing = False, refusal
         with pytest.raises(RegistryError):
@@ -188,10 +176,10 @@ def test_a_refusal_changes_nothing(origin: Origin, mirror: Mirror, old: bytes, n
 
 
 @pytest.mark.parametrize("done", [True, False])
-def test_nobody_knows(
+def test_an_unknown_outcome_is_asked_about(
     origin: Origin, mirror: Mirror, other: Mirror, old: bytes, new: bytes, done: bool
 ) -> None:
-    """Whether the upstream has done it, when it did not answer: then it is asked."""
+    """The upstream is asked for the tag after a push without an answer."""
     origin.writing = done, Unreachable("it broke off")
     with pytest.raises(Unreachable):
         mirror.write("PUT", TAG, new)
@@ -210,7 +198,7 @@ def test_who_pushes_leaves(origin: Origin, mirror: Mirror, other: Mirror, old: b
 
 
 class TestMeanwhile:
-    """A pull that began before the push, and ends after it."""
+    """A pull that began before the push and ends after it."""
 
     @pytest.mark.parametrize("age", [0.0, 61.0])
     def test_is_not_kept(self, origin: Origin, mirror: Mirror, other: Mirror, new: bytes, age: float) -> None:
@@ -228,7 +216,7 @@ class TestMeanwhile:
         assert other.get(TAG) == mirror.get(TAG) == new
 
     def test_is_not_joined(self, origin: Origin, mirror: Mirror, other: Mirror, new: bytes) -> None:
-        """Who asks after the push does not get what was asked before."""
+        """A request after the push does not join one from before it."""
         publish(origin.shelf(NAME), b"c", OLD_LAYER)
         origin.held_up = True
         other.later(TAG)
@@ -252,8 +240,6 @@ class TestMeanwhile:
 
 
 class TestDeleted:
-    """What is not there any more."""
-
     def test_a_tag(self, origin: Origin, mirror: Mirror, other: Mirror, old: bytes) -> None:
         """Is gone at once; what it named is not."""
         mirror.write("DELETE", TAG)
@@ -293,7 +279,7 @@ class TestDeleted:
     def test_for_mirrors_that_only_read(
         self, origin: Origin, mirror: Mirror, old: bytes, evicted: bool
     ) -> None:
-        """Of the same registry, under another name too, and also when the documents are gone."""
+        """Mirrors of the same registry under any name see the deletion, even without its documents."""
         manifest, layer = f"manifests/{Digest.of(old)}", f"blobs/{Digest.of(OLD_LAYER)}"
         for path in (manifest, layer):
             mirror.write("DELETE", f"{NAME}/{path}")
@@ -310,7 +296,7 @@ class TestDeleted:
                 assert error.status == 404
 
     def test_while_it_is_fetched(self, mirror: Mirror, old: bytes) -> None:
-        """What comes in after the deletion is linked by no mirror of that registry."""
+        """A content that arrives after its deletion is not linked."""
         digest, place = Digest.of(OLD_LAYER), repository(NAME)
         mirror.write("DELETE", f"{NAME}/blobs/{digest}")
         reading = mirror.restarted()
@@ -333,11 +319,11 @@ GONE = ManifestUnknown(upstream_status=404)
 
 
 class TestStrangers:
-    """Clients whose writes the upstream has not taken."""
+    """Clients whose writes the upstream has not accepted."""
 
     @pytest.fixture
     def paths(self, old: bytes) -> dict[str, bytes]:
-        """What is held, by what it is asked for."""
+        """Stored contents by their paths."""
         return {
             TAG: old,
             f"{NAME}/manifests/{Digest.of(old)}": old,
@@ -398,19 +384,6 @@ class TestStrangers:
             assert error.status == 404
         origin.trouble = Unreachable("it is down")
         assert isinstance(other.later(path)[0], RegistryError)
-
-    def test_what_is_unknown_stands_in(
-        self, origin: Origin, mirror: Mirror, other: Mirror, paths: dict[str, bytes]
-    ) -> None:
-        """While the upstream does not say whether it was deleted."""
-        origin.writing = False, Unreachable("it broke off")
-        for path in paths:
-            with pytest.raises(Unreachable):
-                mirror.write("DELETE", path)
-        origin.trouble = Unreachable("it is down")
-        for path, data in paths.items():
-            if "sha256" in path:
-                assert other.get(path) == data
 
     @pytest.mark.parametrize("granted", [True, False])
     def test_what_is_not_there(
