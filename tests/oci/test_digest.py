@@ -6,20 +6,13 @@ import hashlib
 
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import DigestInvalid
 
-from ..values import CHUNKS, attempt, digests
+from ..values import CHUNKS, digests
 
 EMPTY = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-
-
-@given(digests)
-def test_what_is_written_is_read_again(digest: Digest) -> None:
-    """A digest's text means that digest."""
-    assert Digest.parse(str(digest)) == digest
 
 
 @pytest.mark.parametrize(
@@ -37,13 +30,6 @@ def test_anything_else_is_refused(text: str) -> None:
     with pytest.raises(DigestInvalid) as caught:
         Digest.parse(text)
     assert caught.value.status == 400
-
-
-@given(st.text() | st.text("sha256:0f", max_size=80))
-def test_no_text_does_worse_than_being_refused(text: str) -> None:
-    """Any text is rejected, or written as it was parsed."""
-    digest = attempt(Digest.parse, text)
-    assert isinstance(digest, DigestInvalid) or str(digest) == text
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "sha384", "sha512"])

@@ -125,6 +125,7 @@ def goes_on(sealed: str = "s.1") -> WriteResult:
 
 
 DONE = WriteResult(201, f"blobs/{DIGEST}")
+REPORTED = evolve(goes_on("s.2"), status=204, headers=(("Range", "0-3"),))
 
 
 def at(written: WriteResult) -> str:
@@ -133,65 +134,56 @@ def at(written: WriteResult) -> str:
     return written.location
 
 
-def test_in_one_piece() -> None:
-    """With the request that begins it, or with the one that ends it."""
-    house = House(DONE)
-    house.write("POST", "blobs/uploads/", DATA, DIGEST)
-    assert house.held
-    house = House(goes_on(), DONE)
-    location = at(house.write("POST", "blobs/uploads/"))
-    assert location.endswith(".s.1")
-    assert house.write("PUT", location, DATA, DIGEST) == DONE
+def refused_at(location: str, received: str) -> RangeInvalid:
+    """Return a refusal of a chunk, with the part that the upstream has received."""
+    error = RangeInvalid()
+    error.location, error.range = location, received
+    return error
+
+
+@pytest.mark.parametrize(
+    ("answers", "requests", "paths"),
+    [
+        ([DONE], ["POST 0123456789 digest"], ["/"]),
+        ([goes_on(), DONE], ["POST", "PUT 0123456789 digest"], ["/", "/s.1"]),
+        (
+            [goes_on("s.1"), goes_on("s.2"), goes_on("s.3"), DONE],
+            ["POST", "PATCH 0123", "PATCH 456789", "PUT digest"],
+            ["/", "/s.1", "/s.2", "/s.3"],
+        ),
+        (  # a refused chunk is overwritten
+            [goes_on(), goes_on(), refused_at("blobs/uploads/s.2", "0-3"), goes_on(), DONE],
+            ["POST", "PATCH 0123", "PATCH wrong", "PATCH 456789", "PUT digest"],
+            ["/", "/s.1", "/s.1", "/s.2", "/s.1"],
+        ),
+        (  # the reported length counts
+            [goes_on(), goes_on(), REPORTED, goes_on(), DONE],
+            ["POST", "PATCH 012345", "GET", "PATCH 456789", "PUT digest"],
+            ["/", "/s.1", "/s.1", "/s.2", "/s.1"],
+        ),
+        (  # the client repeats a request that is redirected
+            [goes_on(), WriteResult(307, "blobs/uploads/s.2"), DONE],
+            ["POST", "PUT 0123456789 digest", "PUT 0123456789 digest"],
+            ["/", "/s.1", "/s.2"],
+        ),
+    ],
+)
+def test_an_upload_is_stored(
+    answers: list[WriteResult | RegistryError], requests: list[str], paths: list[str]
+) -> None:
+    """In one piece, in chunks, after a refused chunk, a status request, or a redirect."""
+    house, location = House(*answers), "blobs/uploads/"
+    for request in requests:
+        method, *rest = request.split()
+        digest = DIGEST if "digest" in rest else None
+        data = "".join(part for part in rest if part != "digest").encode()
+        try:
+            location = at(house.write(method, location, data, digest))
+        except RangeInvalid as error:
+            location = error.location or ""
     assert house.held
     assert house.pushed.copies == {}
-    assert house.upstream.seen == [("/v2/a/blobs/uploads/", b""), ("/v2/a/blobs/uploads/s.1", DATA)]
-
-
-def test_in_chunks() -> None:
-    """One after the other; the last request may have none."""
-    house = House(goes_on("s.1"), goes_on("s.2"), goes_on("s.3"), DONE)
-    location = at(house.write("POST", "blobs/uploads/"))
-    location = at(house.write("PATCH", location, DATA[:4]))
-    location = at(house.write("PATCH", location, DATA[4:]))
-    assert house.write("PUT", location, digest=DIGEST) == DONE
-    assert house.held
-    assert [path.rpartition("/")[2] for path, _ in house.upstream.seen] == ["", "s.1", "s.2", "s.3"]
-
-
-def test_after_a_refusal() -> None:
-    """It goes on with what the upstream has, and what came of the wrong chunk is overwritten."""
-    refused = RangeInvalid()
-    refused.range, refused.location = "0-3", "blobs/uploads/s.2"
-    house = House(goes_on(), goes_on(), refused, goes_on(), DONE)
-    location = at(house.write("POST", "blobs/uploads/"))
-    location = at(house.write("PATCH", location, DATA[:4]))
-    with pytest.raises(RangeInvalid):
-        house.write("PATCH", location, b"wrong")
-    assert refused.location is not None
-    location = at(house.write("PATCH", refused.location, DATA[4:]))
-    house.write("PUT", location, digest=DIGEST)
-    assert house.held
-
-
-def test_after_it_was_asked_how_far_it_is() -> None:
-    """The length that the upstream reports counts."""
-    told = evolve(goes_on("s.2"), status=204, headers=(("Range", "0-3"),))
-    house = House(goes_on(), goes_on(), told, goes_on(), DONE)
-    location = at(house.write("POST", "blobs/uploads/"))
-    house.write("PATCH", location, DATA[:6])
-    location = at(house.write("GET", location))
-    location = at(house.write("PATCH", location, DATA[4:]))
-    house.write("PUT", location, digest=DIGEST)
-    assert house.held
-
-
-def test_sent_once_more() -> None:
-    """To where the upstream redirects."""
-    house = House(goes_on(), WriteResult(307, "blobs/uploads/s.2"), DONE)
-    location = at(house.write("POST", "blobs/uploads/"))
-    location = at(house.write("PUT", location, DATA, DIGEST))
-    house.write("PUT", location, DATA, DIGEST)
-    assert house.held
+    assert [path.removeprefix("/v2/a/blobs/uploads") for path, _ in house.upstream.seen] == paths
 
 
 @pytest.mark.parametrize("accepted", [Denied(), WriteResult(202)])
