@@ -16,7 +16,7 @@ from ..oci.descriptor import Descriptor
 from ..oci.errors import RegistryError, Unreachable
 from ..oci.ranges import Range
 from ..oci.request import Blob, RegistryRequest
-from .generations import ReadOnlyGenerations
+from .generations import Generations
 from .upstream_gateway import UpstreamGateway
 
 
@@ -30,9 +30,7 @@ class BlobAccess:
     Concurrent checks for the same request share one.  Consent from an earlier generation does not count.
     """
 
-    def __init__(
-        self, gateway: UpstreamGateway, generations: ReadOnlyGenerations, contents: IContentStore
-    ) -> None:
+    def __init__(self, gateway: UpstreamGateway, generations: Generations, contents: IContentStore) -> None:
         self._gateway = gateway
         self.grants = gateway.grants
         self._generations = generations
@@ -56,14 +54,14 @@ class BlobAccess:
             return True
         if facts.is_authorized and self.grants.has_consented(target, generation, or_began=joined is not None):
             return True
-        shared_request = RegistryRequest(
+        check_request = RegistryRequest(
             target, credentials=request.credentials, held=joined or await self._find_held(target)
         )
         if facts.public and not facts.anonymous:
             with suppress(RegistryError):
-                if await self._check_once(evolve(shared_request, credentials=None), target, have_stale):
+                if await self._check_once(evolve(check_request, credentials=None), target, have_stale):
                     return True
-        return await self._check_once(shared_request, target, have_stale)
+        return await self._check_once(check_request, target, have_stale)
 
     async def generation(self, target: Blob) -> bytes:
         """Return the generation of its repository."""
@@ -80,10 +78,10 @@ class BlobAccess:
         if consents:
             await self._gateway.record_consent(request)
 
-    async def _check_once(self, shared_request: RegistryRequest, target: Blob, have_stale: bool) -> bool:
+    async def _check_once(self, check_request: RegistryRequest, target: Blob, have_stale: bool) -> bool:
         generation = await self.generation(target)
         consented = await self._checks.get(
-            (shared_request, generation), lambda: self._gateway.check(shared_request, have_stale)
+            (check_request, generation), lambda: self._gateway.check(check_request, have_stale)
         )
         if consented:
             self.grants.record_consent(target, generation)

@@ -32,7 +32,7 @@ from ..oci.request import Blob, RegistryRequest
 from .authorization import Decision, Facts, authorize
 from .blob_access import BlobAccess, BucketThenUpstream, Unproven, UpstreamSource
 from .error_tolerant_store import ErrorTolerantContentStore
-from .generations import ReadOnlyGenerations
+from .generations import Generations
 from .upstream_gateway import UpstreamGateway
 
 MAX_RANGE_WAIT = 5.0
@@ -59,7 +59,7 @@ class BlobCache:
         upstream: IRegistry,
         contents: IContentStore,
         downloads: IDownloads,
-        generations: ReadOnlyGenerations,
+        generations: Generations,
     ) -> None:
         self._registry = registry
         self._generations = generations
@@ -134,7 +134,7 @@ class BlobCache:
             raise Unproven
         if decision is Decision.STALE:
             return False
-        return await self._generations.record_present(place, generation, target.digest, ContentKind.BLOB)
+        return await self._generations.confirm(place, generation, target.digest, ContentKind.BLOB)
 
     async def _serve_bucket_blob(
         self,
@@ -215,33 +215,22 @@ class BlobCache:
         status: CacheStatus,
         source: UpstreamSource | BucketThenUpstream,
     ) -> Answer:
-        if request.range is None:
-            content = CompletionObserver(reader.content(descriptor, None), source.record_delivery)
-            return Answer(content, cache=status, upstream_status=source.status)
-        answer = await self._answer_part(request, request.range, reader, descriptor, status, source)
-        return evolve(answer, upstream_status=answer.upstream_status or source.status)
-
-    async def _answer_part(
-        self,
-        request: RegistryRequest,
-        requested: Range,
-        reader: IDownloadReader,
-        descriptor: Descriptor,
-        status: CacheStatus,
-        source: UpstreamSource | BucketThenUpstream,
-    ) -> Answer:
-        try:
-            part = _part_of_download(requested, reader)
-        except RangeInvalid:
-            reader.leave()
-            raise
-        if part is None:
-            reader.leave()
-            return await self._pass_through(request, source.target)
-        content = reader.content(evolve(descriptor, size=part.length), part)
-        if part.length == part.size:
-            content = CompletionObserver(content, source.record_delivery)
-        return Answer(content, 206, content_range=part, cache=status)
+        part = None
+        if request.range is not None:
+            try:
+                part = _part_of_download(request.range, reader)
+            except RangeInvalid:
+                reader.leave()
+                raise
+            if part is None:
+                reader.leave()
+                return await self._pass_through(request, source.target)
+            descriptor = evolve(descriptor, size=part.length)
+        body = reader.content(descriptor, part)
+        if part is None or part.length == part.size:
+            body = CompletionObserver(body, source.record_delivery)
+        status_code = 200 if part is None else 206
+        return Answer(body, status_code, part, cache=status, upstream_status=source.status)
 
 
 def _part_of_download(requested: Range, reader: IDownloadReader) -> ContentRange | None:

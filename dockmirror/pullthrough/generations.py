@@ -124,14 +124,19 @@ def _name(place: Repository, digest: Digest, kind: ContentKind) -> str:
     return f"{kind.value}/{place}@{digest}"
 
 
-class ReadOnlyGenerations:
-    """The generations of a registry that is not written to through the mirror.
+class Generations:
+    """The generations of one registry's repositories; documents record them, and memory caches nothing.
 
     :param registry: its name in the store.
     """
 
-    def __init__(self, registry: str) -> None:
+    def __init__(
+        self, registry: str, documents: IDocumentStore, tombstones: Tombstones, clock: IReactorTime
+    ) -> None:
         self._registry = registry
+        self._documents: IDocumentStore = ErrorTolerantDocumentStore(documents)
+        self.tombstones = tombstones
+        self._clock = clock
 
     def store_name(self, repository: Repository) -> Repository:
         """Return the store's name of a repository."""
@@ -139,39 +144,6 @@ class ReadOnlyGenerations:
 
     async def generation(self, place: Repository) -> bytes:
         """Return a value that changes with each write to the repository."""
-        return b""
-
-    async def last_doubt(self, place: Repository) -> float:
-        """Return the time of the last write whose outcome is unknown, or 0."""
-        return 0.0
-
-    async def tombstone(self, place: Repository, digest: Digest, kind: ContentKind) -> Tombstone | None:
-        """Return the tombstone of a content, or None."""
-        return None
-
-    async def record_present(
-        self, place: Repository, generation: bytes, digest: Digest, kind: ContentKind
-    ) -> bool:
-        """Record that the upstream has this content.
-
-        :param generation: the repository's, from before the upstream was asked.
-        :returns: False if the repository has been written to since.
-        """
-        return True
-
-
-class Generations(ReadOnlyGenerations):
-    """The generations of a registry that is written to; documents record them, and memory caches nothing."""
-
-    def __init__(
-        self, registry: str, documents: IDocumentStore, tombstones: Tombstones, clock: IReactorTime
-    ) -> None:
-        super().__init__(registry)
-        self._documents: IDocumentStore = ErrorTolerantDocumentStore(documents)
-        self.tombstones = tombstones
-        self._clock = clock
-
-    async def generation(self, place: Repository) -> bytes:
         if not await self.tombstones.may_exist(self._registry):
             return b""
         changed = await self._documents.read(f"changed/{place}") or b""
@@ -190,7 +162,10 @@ class Generations(ReadOnlyGenerations):
         await self._documents.write(self._doubt_document(place), doubt.encode())
 
     async def last_doubt(self, place: Repository) -> float:
-        """Return the time; a few other repositories share it."""
+        """Return the time of the last write whose outcome is unknown, or 0.
+
+        A few other repositories share it.
+        """
         if not await self.tombstones.may_exist(self._registry):
             return 0.0
         doubt = (await self._documents.read(self._doubt_document(place)) or b"").partition(b" ")[0]
@@ -200,11 +175,15 @@ class Generations(ReadOnlyGenerations):
             return 0.0
 
     async def tombstone(self, place: Repository, digest: Digest, kind: ContentKind) -> Tombstone | None:
+        """Return the tombstone of a content, or None."""
         return await self.tombstones.find(place, digest, kind)
 
-    async def record_present(
-        self, place: Repository, generation: bytes, digest: Digest, kind: ContentKind
-    ) -> bool:
+    async def confirm(self, place: Repository, generation: bytes, digest: Digest, kind: ContentKind) -> bool:
+        """Record that the upstream has this content.
+
+        :param generation: the repository's, from before the upstream was asked.
+        :returns: False if the repository has been written to since.
+        """
         tombstone = await self.tombstones.find(place, digest, kind)
         if await self.generation(place) != generation:
             return False
@@ -230,14 +209,12 @@ class TombstoneFilter:
     def __init__(self, contents: IContentStore, tombstones: Tombstones, clock: IReactorTime) -> None:
         self._contents = contents
         self._tombstones = tombstones
-        self._recently_unlinked: TTLCache[tuple[Repository, Digest, ContentKind], bool] = TTLCache(
-            clock, _MOST
-        )
+        self._recent: TTLCache[tuple[Repository, Digest, ContentKind], bool] = TTLCache(clock, _MOST)
 
     async def open(self, repository: Repository, digest: Digest, kind: ContentKind) -> IStoredContent | None:
         if await self._is_gone(repository, digest, kind):
-            if self._recently_unlinked.get((repository, digest, kind)) is None:
-                self._recently_unlinked.put((repository, digest, kind), True, UNLINK_TTL)
+            if self._recent.get((repository, digest, kind)) is None:
+                self._recent.put((repository, digest, kind), True, UNLINK_TTL)
                 await self._contents.unlink(repository, digest, kind)
             return None
         return await self._contents.open(repository, digest, kind)

@@ -24,7 +24,7 @@ from ..oci.errors import RegistryError
 from ..oci.request import InRepository, Referrers, RegistryRequest, Tags
 from .authorization import MAX_STALE, Decision, Facts, authorize
 from .error_tolerant_store import ErrorTolerantDocumentStore
-from .generations import ReadOnlyGenerations, without_doubts
+from .generations import Generations, without_doubts
 from .upstream_gateway import UpstreamGateway, bypassed
 
 LIMIT = 4 * 1024 * 1024
@@ -84,7 +84,7 @@ class ListCache:
         documents: IDocumentStore,
         clock: IReactorTime,
         tag_ttl: Callable[[InRepository], float],
-        generations: ReadOnlyGenerations,
+        generations: Generations,
     ) -> None:
         self._generations = generations
         self._partition = partition

@@ -14,7 +14,7 @@ from ..oci.digest import Digest
 from ..oci.media import EVERYTHING
 from ..oci.reference import Repository, Tag
 from ..oci.request import RegistryRequest
-from .generations import ReadOnlyGenerations
+from .generations import Generations
 from .manifest_store import LIMIT, ManifestStore
 from .upstream_gateway import UpstreamGateway
 
@@ -58,7 +58,7 @@ class ManifestFetcher:
         manifests: ManifestStore,
         tags: ITagStore,
         clock: IReactorTime,
-        generations: ReadOnlyGenerations,
+        generations: Generations,
     ) -> None:
         self._gateway = gateway
         self._contents = contents
@@ -76,11 +76,11 @@ class ManifestFetcher:
         :param tag: the requested tag; None for a digest.
         :param have_stale: whether the store can answer instead.
         """
-        shared_request = evolve(request, accept=EVERYTHING, if_none_match=None)
+        shared = evolve(request, accept=EVERYTHING, if_none_match=None)
         generation = await self._generations.generation(place)
         return await self._requests.get(
-            (shared_request, generation),
-            lambda: self._ask(shared_request, place, generation, tag, have_stale),
+            (shared, generation),
+            lambda: self._ask(shared, place, generation, tag, have_stale),
         )
 
     async def confirm(self, place: Repository, generation: bytes, tag: Tag, digest: Digest) -> None:
@@ -96,20 +96,20 @@ class ManifestFetcher:
 
     async def _ask(
         self,
-        shared_request: RegistryRequest,
+        shared: RegistryRequest,
         place: Repository,
         generation: bytes,
         tag: Tag | None,
         have_stale: bool,
     ) -> Answer:
-        answer = await self._gateway.ask(shared_request, have_stale)
+        answer = await self._gateway.ask(shared, have_stale)
         status = CacheStatus(
             CacheResult.MISS,
-            immutable=tag is None and (await self._gateway.facts(shared_request)).is_for_everybody,
+            immutable=tag is None and (await self._gateway.facts(shared)).is_for_everybody,
         )
-        if shared_request.head and answer.consents:
+        if shared.head and answer.consents:
             await self._record_head(place, generation, tag, answer.body.descriptor.digest)
-        elif not shared_request.head:
+        elif not shared.head:
             data = await collect(answer.body, LIMIT)
             content = BytesBody(data, evolve(answer.body.descriptor, size=len(data)))
             answer = evolve(answer, body=content)
@@ -127,7 +127,7 @@ class ManifestFetcher:
         if (
             tag is None
             or digest is None
-            or not await self._generations.record_present(place, generation, digest, ContentKind.MANIFEST)
+            or not await self._generations.confirm(place, generation, digest, ContentKind.MANIFEST)
         ):
             return
         if await self._contents.link(place, digest, ContentKind.MANIFEST):
@@ -138,7 +138,7 @@ class ManifestFetcher:
     async def _store(self, place: Repository, generation: bytes, tag: Tag | None, content: BytesBody) -> bool:
         """Store the manifest unless the repository has changed meanwhile; return whether it was stored."""
         digest = content.descriptor.digest
-        if digest is None or not await self._generations.record_present(
+        if digest is None or not await self._generations.confirm(
             place, generation, digest, ContentKind.MANIFEST
         ):
             return False

@@ -21,7 +21,7 @@ from ..oci.reference import Repository, Tag
 from ..oci.request import InRepository, Manifest, RegistryRequest
 from .authorization import MAX_STALE, Decision, Facts, authorize
 from .error_tolerant_store import ErrorTolerantContentStore, ErrorTolerantTagStore
-from .generations import ReadOnlyGenerations
+from .generations import Generations
 from .manifest_fetcher import ManifestFetcher
 from .manifest_store import ManifestStore, StoredManifest, kind_of
 from .upstream_gateway import UpstreamGateway
@@ -51,7 +51,7 @@ class ManifestCache:
 
     def __init__(
         self,
-        generations: ReadOnlyGenerations,
+        generations: Generations,
         gateway: UpstreamGateway,
         contents: IContentStore,
         tags: ITagStore,
@@ -115,7 +115,7 @@ class ManifestCache:
             raise
         if decision is Decision.DENY:
             return None
-        if decision is Decision.ALLOW and await self._generations.record_present(
+        if decision is Decision.ALLOW and await self._generations.confirm(
             place, generation, digest, ContentKind.MANIFEST
         ):
             await self._contents.link(place, digest, ContentKind.MANIFEST)

@@ -205,10 +205,6 @@ class _UploadCopy:
     name: str
     length: int
 
-    @classmethod
-    def new(cls) -> _UploadCopy:
-        return cls(secrets.token_hex(16), 0)
-
 
 @implementer(IWritableRegistry)
 class PushCache:
@@ -234,7 +230,7 @@ class PushCache:
     async def write(self, write: Write, body: IBody) -> WriteResult:
         match write.target:
             case UploadTarget():
-                return await self._write_copying(write, body, _UploadCopy.new())
+                return await self._write_copying(write, body, _UploadCopy(secrets.token_hex(16), 0))
             case UploadSession() as target:
                 upload, name = self._take_copy_name(target)
                 if upload is not None:

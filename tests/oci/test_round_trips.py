@@ -25,7 +25,7 @@ SPANS = st.one_of(
     st.builds(Span, st.none(), suffix=NUMBERS),
 )
 RANGES = st.lists(SPANS, min_size=1, max_size=5).map(lambda spans: Range(tuple(spans)))
-PARTS = st.builds(lambda ends, size: ContentRange(*ends, size), PAIRS, st.none() | NUMBERS)
+PARTS = st.builds(lambda ends, size: ContentRange(ends[0], ends[1], size), PAIRS, st.none() | NUMBERS)
 VALUES: dict[str, tuple[st.SearchStrategy[Any], Callable[[str], Any], str]] = {
     "digest": (digests, Digest.parse, "sha256:0f"),
     "repository": (repositories, Repository.parse, "aZ0._-/:@%\n\x00é"),
