@@ -108,9 +108,10 @@ class BlobCache:
         elif stored is None and await self._contents.holds(target.digest):
             consented = await self._ask_upstream(request, evolve(facts, held=not allowed), target, place)
             stored = await self._open_linked(place, target, consented)
+            facts = await self._gateway.facts(request)
         if stored is None:
             return None
-        status = await self._cache_status(request)
+        status = CacheStatus(immutable=facts.is_for_everybody)
         if IBucketBlob.providedBy(stored):
             return await self._serve_bucket_blob(request, target, place, stored, status)
         return cached_response(request, stored, Descriptor(_TYPE, target.digest, stored.size), status)
@@ -168,9 +169,6 @@ class BlobCache:
             raise
         return await self._answer_download(request, reader, descriptor, status, source)
 
-    async def _cache_status(self, request: RegistryRequest) -> CacheStatus:
-        return CacheStatus(immutable=(await self._gateway.facts(request)).is_for_everybody)
-
     async def _open_linked(self, place: Repository, target: Blob, consented: bool) -> IStoredContent | None:
         """Open the stored blob; link it to the repository first if the upstream gives it from there."""
         stored = await self._contents.open(place, target.digest, ContentKind.BLOB)
@@ -197,14 +195,15 @@ class BlobCache:
 
     async def _download(self, request: RegistryRequest, target: Blob, place: Repository) -> Answer:
         """Begin or join a download, and answer with the blob as it arrives."""
-        status = await self._cache_status(request)
+        facts = await self._gateway.facts(request)
         source = UpstreamSource(request, target, self._upstream, self._access)
         try:
             reader = await self._downloads.join(self._registry, place, target.digest, source)
         except OSError:  # which the store has logged
             return await self._pass_through(request, target)
         descriptor = Descriptor(_TYPE, target.digest, reader.size)
-        status = evolve(status, result=CacheResult.JOINED if reader.joined else CacheResult.STORED)
+        result = CacheResult.JOINED if reader.joined else CacheResult.STORED
+        status = CacheStatus(result, immutable=facts.is_for_everybody)
         return await self._answer_download(request, reader, descriptor, status, source)
 
     async def _answer_download(

@@ -140,7 +140,7 @@ class Generations:
 
     def store_name(self, repository: Repository) -> Repository:
         """Return the store's name of a repository."""
-        return Repository(f"{self._registry}/{repository}")
+        return Repository(f"{self._registry}/{repository.name}")
 
     async def generation(self, place: Repository) -> bytes:
         """Return a value that changes with each write to the repository."""

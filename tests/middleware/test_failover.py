@@ -102,10 +102,11 @@ def test_the_first_address_is_asked_first(
 def test_a_request_that_fails_goes_to_the_next_address(
     make: Callable[..., IRegistry], clock: Clock, request_: RegistryRequest, outage: RegistryError
 ) -> None:
-    """And to the one after that."""
+    """Answers of a fallback are marked, as they do not decide who may have what else."""
     registries = FakeRegistry(outage), FakeRegistry(outage), FakeRegistry(giving(b"333"))
-    answer = now(make(registries, clock).fetch(request_))
-    assert answer.body.descriptor.size == 3
+    registry = make(registries, clock)
+    answer = now(registry.fetch(request_))
+    assert (answer.body.descriptor.size, answer.from_other_host) == (3, isinstance(registry, FallbackMirror))
     assert [registry.requests for registry in registries] == [[request_]] * 3
 
 
@@ -124,34 +125,18 @@ def test_a_refusal_is_final(
 
 @each_own
 @each_outage
-def test_fallbacks_are_asked_for_digests_only(
+def test_replicas_are_asked_for_anything_and_fallbacks_for_digests(
     clock: Clock, request_: RegistryRequest, outage: RegistryError
 ) -> None:
-    """Never for tags, and never with credentials."""
+    """Fallbacks are never asked for tags, and never with credentials; requests are passed on unchanged."""
     first, other = FakeRegistry(outage), FakeRegistry(giving(b"2"))
     assert can_use_fallback(request_) is None
     with pytest.raises(type(outage)):
         now(FallbackMirror(first, [other], clock).fetch(request_))
     assert (first.requests, other.requests) == ([request_], [])
-
-
-@each_own
-@each_outage
-def test_replicas_are_asked_for_anything(
-    clock: Clock, request_: RegistryRequest, outage: RegistryError
-) -> None:
-    """Requests are passed on unchanged."""
-    first, second = FakeRegistry(outage), FakeRegistry(giving(b"2"))
-    answer = now(Failover([first, second], clock).fetch(request_))
+    answer = now(Failover([first, other], clock).fetch(request_))
     assert (answer.body.descriptor.size, answer.from_other_host) == (1, False)
-    assert second.requests == [request_]
-
-
-def test_an_answer_of_a_fallback_is_marked(clock: Clock) -> None:
-    """It does not decide who may have what else."""
-    assert now(
-        FallbackMirror(FakeRegistry(Unreachable()), [FakeRegistry(giving(b"2"))], clock).fetch(BLOB)
-    ).from_other_host
+    assert other.requests == [request_]
 
 
 @pytest.mark.parametrize("refusal", [*REFUSALS, *OUTAGES], ids=lambda error: type(error).__name__)
@@ -168,17 +153,11 @@ def test_a_refusal_of_a_fallback_means_nothing(
         assert str(raised.value) == str(outage)
 
 
-def test_the_first_replicas_failure_is_raised(clock: Clock) -> None:
-    """If all replicas fail."""
-    registry = Failover([FakeRegistry(Unavailable("1")), FakeRegistry(Unreachable("2"))], clock)
-    with pytest.raises(Unavailable, match="1"):
-        now(registry.fetch(BLOB))
-
-
-def test_a_refusal_of_a_replica_is_final(clock: Clock) -> None:
-    """It is the same registry."""
-    registry = Failover([FakeRegistry(Unreachable()), FakeRegistry(ManifestUnknown())], clock)
-    with pytest.raises(ManifestUnknown):
+@pytest.mark.parametrize("second", [Unreachable("2"), ManifestUnknown("2")])
+def test_the_error_of_a_replica(clock: Clock, second: RegistryError) -> None:
+    """A replica's refusal is final; if all fail, the first one's error is raised."""
+    registry = Failover([FakeRegistry(Unavailable("1")), FakeRegistry(second)], clock)
+    with pytest.raises(RegistryError, match="2" if isinstance(second, ManifestUnknown) else "1"):
         now(registry.fetch(BY_DIGEST[1]))
 
 

@@ -18,8 +18,6 @@ from dockmirror.interfaces import Answer, IRegistry, ISource, IUpstream
 from dockmirror.middleware.failover import (
     DURATION,
     CorruptBlobQuarantine,
-    Failover,
-    FallbackMirror,
     Quarantined,
 )
 from dockmirror.oci.consent import HeldBlob
@@ -33,6 +31,7 @@ from dockmirror.oci.token import TokenRequest
 
 from ..answering import FakeRegistry, Pieces, now
 from ..store.downloads.upstream import Client, Mirror
+from .test_failover import each_make
 
 DATA, WRONG = random.Random(1).randbytes(200_000), random.Random(2).randbytes(200_000)
 DIGEST = Digest.of(DATA)
@@ -96,13 +95,6 @@ class Pulling:
         return client.received if client.outcome is True else client.outcome
 
 
-MAKES: list[Callable[..., IRegistry]] = [
-    lambda registries, clock: Failover(registries, clock),
-    lambda registries, clock: FallbackMirror(registries[0], registries[1:], clock),
-]
-each_make = pytest.mark.parametrize("make", MAKES, ids=["replicas", "elsewhere"])
-
-
 @each_make
 def test_a_blob_wrong_from_the_second_comes_from_the_first(
     tmp_path: Path, make: Callable[..., IRegistry]
@@ -119,30 +111,22 @@ def test_a_blob_wrong_from_the_second_comes_from_the_first(
 
 
 @each_make
+@pytest.mark.parametrize("right", [True, False])
 def test_a_blob_wrong_from_the_first_comes_from_the_second(
-    tmp_path: Path, make: Callable[..., IRegistry]
+    tmp_path: Path, make: Callable[..., IRegistry], right: bool
 ) -> None:
-    """The next request gets it."""
-    first, second = Address(WRONG), Address(DATA)
+    """The next request gets it; if that is wrong, too, both are asked again after a minute."""
+    first, second = Address(WRONG), Address(DATA if right else WRONG)
     pulling = Pulling(tmp_path, make, first, second)
     assert isinstance(pulling.pull(), CorruptContent)
-    assert pulling.pull() == DATA
+    assert (pulling.pull() == DATA) is right
     assert (first.asked, second.asked) == (1, 1)
-
-
-@each_make
-def test_a_blob_wrong_from_both_is_quarantined_at_both(
-    tmp_path: Path, make: Callable[..., IRegistry]
-) -> None:
-    """For a minute; then both are asked again."""
-    first, second = Address(WRONG), Address(WRONG)
-    pulling = Pulling(tmp_path, make, first, second)
-    assert all(isinstance(pulling.pull(), CorruptContent) for _ in range(2))
-    assert isinstance(pulling.pull(), Quarantined)
-    assert (first.asked, second.asked) == (1, 1)
-    pulling.mirror.turn(DURATION)
-    first.data = DATA
-    assert pulling.pull() == DATA
+    if not right:
+        assert isinstance(pulling.pull(), Quarantined)
+        assert (first.asked, second.asked) == (1, 1)
+        pulling.mirror.turn(DURATION)
+        first.data = DATA
+        assert pulling.pull() == DATA
 
 
 @each_make

@@ -93,29 +93,26 @@ def test_a_range_arrives_exactly(first: int, length: int, breaks: list[int], ran
     assert answer.body.descriptor.size == last - first + 1
 
 
-def test_the_rest_is_fetched_as_the_beginning_was() -> None:
-    """With the same credentials, but without conditions: the client has not got it."""
-    registry = Breaking(7, 0, 5)
-    delivered(registry)
-    rest = evolve(REQUEST, if_none_match=None)
-    assert registry.requests == [
-        REQUEST,
-        *(evolve(rest, range=Range.starting_at(offset)) for offset in (7, 7, 12)),
-    ]
-
-
-def test_a_blob_without_a_byte_is_fetched_again_without_a_range() -> None:
-    """An empty blob has no range."""
-    registry = Breaking(0)
-    delivered(registry)
-    assert registry.requests[1] == evolve(REQUEST, if_none_match=None)
-
-
-def test_the_rest_of_a_range_ends_where_the_range_does() -> None:
-    """Also if no byte has arrived."""
-    registry = Breaking(0, 3)
-    delivered(registry, evolve(REQUEST, range=Range.starting_at(0, 9)))
-    assert [str(request.range) for request in registry.requests] == ["bytes=0-9", "bytes=0-9", "bytes=3-9"]
+@pytest.mark.parametrize(
+    ("breaks", "first", "rest"),
+    [
+        ([7, 0, 5], None, ["bytes=7-", "bytes=7-", "bytes=12-"]),
+        ([0], None, ["None"]),  # an empty beginning has no range
+        ([0, 3], Range.starting_at(0, 9), ["bytes=0-9", "bytes=3-9"]),
+    ],
+)
+def test_the_rest_is_fetched_as_the_beginning_was(
+    breaks: list[int], first: Range | None, rest: list[str]
+) -> None:
+    """With the same credentials and the same end, but without conditions: the client has not got it."""
+    registry = Breaking(*breaks)
+    request = evolve(REQUEST, range=first)
+    delivered(registry, request)
+    assert registry.requests[0] == request
+    assert [str(each.range) for each in registry.requests[1:]] == rest
+    assert {evolve(each, range=None) for each in registry.requests[1:]} == {
+        evolve(REQUEST, if_none_match=None)
+    }
 
 
 def test_a_blob_that_breaks_off_too_often_is_cut_off() -> None:
@@ -178,21 +175,15 @@ def test_a_long_blob_flows_before_it_is_complete() -> None:
     assert (outcome, recorder.data) == ([None], data)
 
 
-def test_a_range_longer_than_announced_is_cut() -> None:
-    """A client that was announced ten bytes gets ten."""
-    content = Answer(Pieces([DATA]), 206, ContentRange(0, 9, 40))
-    _, recorder, outcome = delivered(FakeRegistry(content), evolve(REQUEST, range=Range.starting_at(0, 9)))
-    assert (outcome, recorder.data) == ([None], DATA[:10])
-
-
-def test_a_range_shorter_than_announced_is_resumed() -> None:
-    """An upstream that ends in the middle has broken off."""
-    short = Answer(Pieces([DATA[:4]]), 206, ContentRange(0, 9, 40))
+@pytest.mark.parametrize(("sent", "requests"), [(40, ["bytes=0-9"]), (4, ["bytes=0-9", "bytes=4-9"])])
+def test_a_range_of_another_length_than_announced(sent: int, requests: list[str]) -> None:
+    """A longer one is cut, a shorter one has broken off and is resumed."""
+    answer = Answer(Pieces([DATA[:sent]]), 206, ContentRange(0, 9, 40))
     rest = Answer(Pieces([DATA[4:10]]), 206, ContentRange(4, 9, 40))
-    registry = FakeRegistry(short, rest)
+    registry = FakeRegistry(answer, rest)
     _, recorder, outcome = delivered(registry, evolve(REQUEST, range=Range.starting_at(0, 9)))
     assert (outcome, recorder.data) == ([None], DATA[:10])
-    assert [str(request.range) for request in registry.requests] == ["bytes=0-9", "bytes=4-9"]
+    assert [str(request.range) for request in registry.requests] == requests
 
 
 JSON = Answer(json_body(b"{}"))

@@ -18,20 +18,12 @@ from dockmirror.pullthrough.error_tolerant_store import (
 from ..answering import now
 from ..store.memory import MemoryContents, MemoryDocuments, MemoryTags
 from .faulty import Faults, faulty
-from .images import publish
 from .mirrors import Mirror, body, header
 from .origin import Origin
 
 CONFIG, LAYER = b"configuration", b"layer" * 100
 NAME = "library/busybox"
 HERE, LATEST, DIGEST = Repository("docker.io/x"), Tag("latest"), Digest.of(b"")
-
-
-@pytest.fixture
-def manifest(origin: Origin) -> bytes:
-    """Publish an image for everybody and one for alice."""
-    publish(origin.shelf("me/private", {"alice"}), CONFIG, LAYER)
-    return publish(origin.shelf(NAME), CONFIG, LAYER)
 
 
 @pytest.mark.parametrize(("reading", "writing"), [(False, True), (True, True), (True, False)])

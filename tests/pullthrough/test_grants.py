@@ -19,20 +19,6 @@ BLOB = f"me/private/blobs/{DIGEST}"
 GRANTED = 300.0
 
 
-@pytest.fixture
-def manifest(origin: Origin) -> bytes:
-    """Publish an image for alice and bob."""
-    return publish(origin.shelf("me/private", {"alice", "bob"}), CONFIG, LAYER)
-
-
-@pytest.fixture
-def warm(origin: Origin, mirror: Mirror, manifest: bytes) -> Mirror:
-    """A mirror from which alice has pulled it."""
-    assert mirror.pull("me/private", "alice") == [manifest, CONFIG, LAYER]
-    origin.take()
-    return mirror
-
-
 def paths(manifest: bytes) -> list[str]:
     return [f"me/private/manifests/{Digest.of(manifest)}", BLOB, f"me/private/blobs/{Digest.of(CONFIG)}"]
 
@@ -162,9 +148,9 @@ def test_a_guess_through_a_public_repository_is_refused(
     origin: Origin, warm: Mirror, who: str | None
 ) -> None:
     """Warm and while it grows, for those with credentials and for those without."""
-    publish(origin.shelf("library/busybox"), b"c", b"l")
-    warm.pull("library/busybox", who)
-    guess = f"library/busybox/blobs/{DIGEST}"
+    publish(origin.shelf("library/other"), b"c", b"l")
+    warm.pull("library/other", who)
+    guess = f"library/other/blobs/{DIGEST}"
     assert refused(warm, guess, who) is BlobUnknown
     warm.store.evict(DIGEST)
     warm.store.downloads.slow = True

@@ -17,7 +17,7 @@ from dockmirror.oci.reference import Tag
 from dockmirror.pullthrough.manifest_store import LIMIT
 
 from ..answering import Pieces
-from .images import image, index, publish, put
+from .images import image, index, put
 from .mirrors import Mirror, body, header
 from .origin import Origin, repository
 
@@ -25,11 +25,6 @@ CONFIG, LAYER = b"configuration", b"layer" * 100
 NAME = "library/busybox"
 TAG = f"{NAME}/manifests/latest"
 SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1+prettyjws"
-
-
-@pytest.fixture
-def manifest(origin: Origin) -> bytes:
-    return publish(origin.shelf(NAME), CONFIG, LAYER)
 
 
 def odd(media_type: str) -> bytes:

@@ -20,19 +20,6 @@ PUBLIC, PUBLIC_UNASKED, READ_AGAIN = DAY, 7 * DAY, 60.0
 LEARNED = 3600.0
 
 
-@pytest.fixture
-def manifest(origin: Origin) -> bytes:
-    return publish(origin.shelf("library/busybox"), CONFIG, LAYER)
-
-
-@pytest.fixture
-def warm(origin: Origin, mirror: Mirror, manifest: bytes) -> Mirror:
-    """A mirror from which a public image was pulled anonymously."""
-    mirror.pull("library/busybox")
-    origin.take()
-    return mirror
-
-
 def close(origin: Origin, *readers: str) -> None:
     """Allow only these clients."""
     origin.shelf("library/busybox").readers = set(readers)
