@@ -27,42 +27,35 @@ JSON = st.recursive(
 FIELDS = st.fixed_dictionaries({}, optional=dict.fromkeys(["token", "access_token", "expires_in", "x"], JSON))
 
 
-def test_a_get_repeats_its_scopes() -> None:
-    """A GET repeats ``scope`` as podman and dockerd do; only the service is replaced."""
-    request = TokenRequest.parse(
-        [("account", "me"), ("scope", f"{PULL_A} {PULL_B}"), ("service", "mirror"), ("scope", PULL_A)]
-    )
-    assert request.pairs("up stream") == [
-        ("service", "up stream"),
-        ("scope", PULL_A),
-        ("scope", PULL_B),
-        ("account", "me"),
-    ]
+@pytest.mark.parametrize(
+    ("pairs", "form", "service", "sent"),
+    [
+        (
+            [("account", "me"), ("scope", f"{PULL_A} {PULL_B}"), ("service", "mirror"), ("scope", PULL_A)],
+            False,
+            "up stream",
+            [("service", "up stream"), ("scope", PULL_A), ("scope", PULL_B), ("account", "me")],
+        ),
+        (
+            [("grant_type", "refresh_token"), ("scope", PULL_A), ("scope", PULL_B), ("refresh_token", "r")],
+            True,
+            "upstream",
+            [("service", "upstream"), ("scope", f"{PULL_A} {PULL_B}"), ("grant_type", "refresh_token"),
+             ("refresh_token", "r")],
+        ),
+        ([("scope", ""), ("service", "mirror")], False, "", []),
+        ([("scope", ""), ("service", "mirror")], True, "", []),
+        ([("ns", "docker.io"), ("account", "me")], False, "", [("account", "me")]),
+    ],
+)  # fmt: skip
+def test_a_request_is_written_for_the_upstream(
+    pairs: list[tuple[str, str]], form: bool, service: str, sent: list[tuple[str, str]]
+) -> None:
+    """A GET repeats ``scope`` as podman and dockerd do, a form has one of words (RFC 6749, 3.3).
 
-
-def test_a_form_has_one_scope() -> None:
-    """A form has one ``scope`` of words (RFC 6749, 3.3), also if podman repeated it."""
-    request = TokenRequest.parse(
-        [("grant_type", "refresh_token"), ("scope", PULL_A), ("scope", PULL_B), ("refresh_token", "r")],
-        form=True,
-    )
-    assert request.pairs("upstream") == [
-        ("service", "upstream"),
-        ("scope", f"{PULL_A} {PULL_B}"),
-        ("grant_type", "refresh_token"),
-        ("refresh_token", "r"),
-    ]
-
-
-@pytest.mark.parametrize("form", [False, True])
-def test_nothing_is_sent_empty(form: bool) -> None:
-    """No scope where none was asked for, as at a login; no service where the upstream names none."""
-    assert TokenRequest.parse([("scope", ""), ("service", "mirror")], form).pairs("") == []
-
-
-def test_the_mirrors_own_parameter_goes_no_further() -> None:
-    """``ns`` says which registry is meant; the upstream's token service does not know it."""
-    assert TokenRequest.parse([("ns", "docker.io"), ("account", "me")]).pairs("") == [("account", "me")]
+    The service is replaced, empty parameters and the mirror's own ``ns`` are left out.
+    """
+    assert TokenRequest.parse(pairs, form).pairs(service) == sent
 
 
 @given(PAIRS, st.booleans(), st.sampled_from(["", "upstream"]))

@@ -52,26 +52,19 @@ def test_many_read_one_fetch(origin: Origin, slow: Mirror) -> None:
     assert origin.take() == []
 
 
-def test_joining_through_another_repository_costs_one_question(origin: Origin, slow: Mirror) -> None:
-    """However many join there."""
+@pytest.mark.parametrize("held_up", [False, True])
+def test_joining_through_another_repository_costs_one_question(
+    origin: Origin, slow: Mirror, held_up: bool
+) -> None:
+    """All clients that join there share it, also while it is being asked."""
     slow.ask(PRIVATE, "alice")
     origin.take()
+    origin.held_up = held_up
     waiting = [slow.later(PUBLIC, who) for who in (None, "x", "y", None, None)]
-    assert [header(answer, "Cache-Status") for (answer,) in waiting] == [
-        "dockmirror; fwd=miss; collapsed"
-    ] * 5
-    assert origin.take() == [f"nobody: CHECK {PUBLIC}"]
-
-
-def test_many_who_join_at_once_share_that_question(origin: Origin, slow: Mirror) -> None:
-    """While it is being asked."""
-    slow.ask(PRIVATE, "alice")
-    origin.take()
-    origin.held_up = True
-    waiting = [slow.later(PUBLIC, who) for who in (None, "x", None)]
     origin.go_on()
+    statuses = [header(answer, "Cache-Status") for (answer,) in waiting]
+    assert statuses == ["dockmirror; fwd=miss; collapsed"] * 5
     assert origin.take() == [f"nobody: CHECK {PUBLIC}"]
-    assert all(len(outcome) == 1 for outcome in waiting)
 
 
 def test_what_is_private_is_joined_by_who_may_have_it(origin: Origin, slow: Mirror) -> None:

@@ -46,13 +46,16 @@ def test_existence_checks_go_upstream(origin: Origin, mirror: Mirror, by_digest:
         assert len(origin.take()) == 1
 
 
-def test_content_deleted_upstream_does_not_exist(origin: Origin, mirror: Mirror, by_digest: str) -> None:
-    """A push will not leave it out."""
+def test_the_upstream_decides_what_exists(origin: Origin, mirror: Mirror, by_digest: str) -> None:
+    """A push will not leave out content that was deleted there; a refusal is passed on."""
     origin.shelf(NAME).blobs.clear()
     origin.shelf(NAME).manifests.clear()
     for path in (BLOB, by_digest):
         (error,) = mirror.later(path, "alice", head=True)
         assert error.status == 404
+    origin.shelf(NAME).readers = {"alice"}
+    (error,) = mirror.later(BLOB, "bob", head=True)
+    assert isinstance(error, Unauthorized)
 
 
 def test_pulls_are_served_from_the_cache(origin: Origin, mirror: Mirror, by_digest: str) -> None:
@@ -71,10 +74,3 @@ def test_while_the_upstream_does_not_say(
     origin.trouble = trouble
     for path in (BLOB, by_digest):
         assert mirror.ask(path, head=True).status == 200
-
-
-def test_a_refused_check_is_refused(origin: Origin, mirror: Mirror) -> None:
-    """The upstream's refusal is passed on."""
-    origin.shelf(NAME).readers = {"alice"}
-    (error,) = mirror.later(BLOB, "bob", head=True)
-    assert isinstance(error, Unauthorized)

@@ -84,12 +84,17 @@ def test_removed_while_it_is_confirmed(origin: Origin, warm: Mirror, manifest: b
     assert warm.store.contents.held == {Digest.of(manifest): manifest}
 
 
-def test_what_is_new_is_fetched(origin: Origin, warm: Mirror) -> None:
-    """Once; it is what the tag names from then on."""
+@pytest.mark.parametrize("head", [False, True])
+def test_what_is_new_is_fetched(origin: Origin, warm: Mirror, head: bool) -> None:
+    """Once, also for a HEAD, as the client requests the manifest next; the tag names it from then on."""
     new = moved(origin)
     warm.clock.advance(TTL)
-    answer = warm.ask(TAG)
-    assert (body(answer), header(answer, "Cache-Status")) == (new, "dockmirror; fwd=miss; stored")
+    answer = warm.ask(TAG, head=head)
+    assert (body(answer), header(answer, "Cache-Status")) == (
+        b"" if head else new,
+        "dockmirror; fwd=miss; stored",
+    )
+    assert answer.body.descriptor.digest == Digest.of(new)
     assert origin.take() == [f"nobody: HEAD {TAG}", f"nobody: GET {TAG}"]
     assert warm.get(TAG) == warm.get(f"{NAME}/manifests/{Digest.of(new)}") == new
     assert origin.take() == []
@@ -107,19 +112,6 @@ def test_what_it_named_before_is_not_fetched(origin: Origin, warm: Mirror, manif
     assert (body(answer), header(answer, "Age")) == (manifest, "0")
     assert warm.get(TAG) == manifest
     assert origin.take() == [f"nobody: HEAD {TAG}"]
-
-
-def test_a_head_of_what_is_new_fetches_it_too(origin: Origin, warm: Mirror) -> None:
-    """The client asks for it next."""
-    new = moved(origin)
-    warm.clock.advance(TTL)
-    answer = warm.ask(TAG, head=True)
-    assert (body(answer), answer.body.descriptor.digest) == (b"", Digest.of(new))
-    assert warm.pull(NAME)[0] == new
-    assert [line for line in origin.take() if "manifests" in line] == [
-        f"nobody: HEAD {TAG}",
-        f"nobody: GET {TAG}",
-    ]
 
 
 def test_many_share_one_head(origin: Origin, warm: Mirror, manifest: bytes) -> None:
