@@ -21,6 +21,7 @@ from dockmirror.upstream.upstream_blobs import BlobSizes
 from dockmirror.upstream.upstream_client import UpstreamClient, make_http_client
 from dockmirror.upstream.upstream_registry import UpstreamRegistry
 
+from .answering import now as now
 from .internet import AUTH, HUB
 
 T = TypeVar("T")
@@ -48,12 +49,6 @@ class Outcome(list[Any]):
         assert isinstance(failure, Failure)
         assert failure.value is not None
         return failure.value
-
-
-def now(work: Coroutine[Any, Any, T]) -> T:
-    """What comes of work that needs no time to pass."""
-    value: T = Outcome(work).get()
-    return value
 
 
 def bytes_of(content: IBody) -> bytes:

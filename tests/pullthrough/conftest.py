@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from .images import publish
 from .mirrors import Mirror
 from .origin import Origin
 
@@ -22,8 +21,8 @@ def mirror(origin: Origin) -> Mirror:
 @pytest.fixture
 def manifest(origin: Origin) -> bytes:
     """Publish one image twice: for everybody, and privately for alice and bob."""
-    publish(origin.shelf("me/private", {"alice", "bob"}), b"configuration", b"layer" * 100)
-    return publish(origin.shelf("library/busybox"), b"configuration", b"layer" * 100)
+    origin.shelf("me/private", {"alice", "bob"}).publish(b"configuration", b"layer" * 100)
+    return origin.shelf("library/busybox").publish(b"configuration", b"layer" * 100)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import BlobUnknown, ManifestUnknown, RegistryError, Unauthorized
 from dockmirror.oci.header_fields import etag_matches
-from dockmirror.oci.media import OCI_MANIFEST, accepts
+from dockmirror.oci.media import OCI_INDEX, OCI_MANIFEST, accepts
 from dockmirror.oci.reference import Repository
 from dockmirror.oci.request import (
     Blob,
@@ -33,9 +33,16 @@ from dockmirror.oci.request import (
 from dockmirror.oci.token import TokenRequest
 from dockmirror.oci.write import Write, WriteResult
 
+from ..shelf import described, image
+
 CHALLENGE = Challenge("Bearer", {"realm": "https://auth.example/token", "service": "s"})
 EVERYBODY = "everybody"
 NOBODY = "nobody"
+
+
+def index(*manifests: bytes) -> bytes:
+    listed = [described(manifest) for manifest in manifests]
+    return json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": listed}).encode()
 
 
 def user(name: str) -> Credentials:
@@ -61,6 +68,21 @@ class Shelf:
     broken: RegistryError | None = None
     conditional: bool = True
     tells: bool = True
+
+    def put(self, manifest: bytes, media_type: str = OCI_MANIFEST, tag: str | None = None) -> Digest:
+        """Add a manifest."""
+        digest = Digest.of(manifest)
+        self.manifests[digest] = media_type, manifest
+        if tag is not None:
+            self.tags[tag] = digest
+        return digest
+
+    def publish(self, *layers: bytes, tag: str = "latest") -> bytes:
+        """Add an image, and return its manifest."""
+        self.blobs.update({Digest.of(layer): layer for layer in layers})
+        manifest = image(*layers)
+        self.put(manifest, tag=tag)
+        return manifest
 
 
 @define(frozen=True)

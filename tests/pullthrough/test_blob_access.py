@@ -20,7 +20,6 @@ from ..store.bucket.buckets import bucket
 from ..store.memory import MemoryContents, MemoryDocuments, MemoryTags
 from .downloads import MemoryDownloads
 from .faulty import Faults
-from .images import publish
 from .mirrors import Mirror, Store, body, header
 from .origin import Origin, repository
 
@@ -52,7 +51,7 @@ def mirror(kind: type[BucketContentStore] = BucketContentStore) -> tuple[Mirror,
     """Return a mirror whose bucket has the public blob."""
     origin, clock = Origin(), Clock()
     clock.advance(1_700_000_000.0)
-    publish(origin.shelf(NAME), b"configuration", DATA)
+    origin.shelf(NAME).publish(b"configuration", DATA)
     kept = bucket(clock)
     far = Far(clock, kept, kind(kept, clock, None if kind is BucketContentStore else 60.0))
     now(far.contents.add(repository(NAME), DIGEST, ContentKind.BLOB, DATA))
@@ -94,7 +93,7 @@ def test_anonymous_clients_are_redirected_to_the_bucket(asked: dict[str, Any]) -
 def test_private_blobs_are_not_redirected() -> None:
     """They are served after the upstream's consent."""
     made, origin, far = mirror(Sending)
-    publish(origin.shelf("team/app", ["alice"]), b"configuration", DATA)
+    origin.shelf("team/app", ["alice"]).publish(b"configuration", DATA)
     now(far.contents.link(repository("team/app"), DIGEST, ContentKind.BLOB))
     answer = made.ask(f"team/app/blobs/{DIGEST}", "alice")
     assert (answer.status, body(answer)) == (200, DATA)

@@ -16,7 +16,6 @@ from dockmirror.oci.errors import BlobUnknown, RangeInvalid, Unreachable
 from dockmirror.oci.header_fields import format_etag
 from dockmirror.oci.ranges import ContentRange, Range
 
-from .images import publish
 from .mirrors import Mirror, body, header
 from .origin import Origin, repository
 
@@ -30,7 +29,7 @@ TYPE = "application/octet-stream"
 def held() -> Mirror:
     """Return a mirror that holds the blob, and whose upstream is down."""
     origin = Origin()
-    publish(origin.shelf(NAME), b"configuration", DATA)
+    origin.shelf(NAME).publish(b"configuration", DATA)
     mirror = Mirror(origin)
     mirror.pull(NAME)
     origin.take()
@@ -45,7 +44,7 @@ def warm() -> Mirror:
 
 @pytest.fixture
 def cold(origin: Origin, mirror: Mirror) -> Mirror:
-    publish(origin.shelf(NAME), b"configuration", DATA)
+    origin.shelf(NAME).publish(b"configuration", DATA)
     return mirror
 
 

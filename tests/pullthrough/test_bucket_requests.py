@@ -29,7 +29,6 @@ from ..bucket_table import row
 from ..store.threads import HeldThreads, inline
 from ..store.tiered.parts import EPOCH, Machine
 from .faulty import Faults
-from .images import publish
 from .mirrors import Mirror, Store
 from .origin import Origin, repository
 
@@ -64,8 +63,8 @@ class Added:
     def __init__(self, directory: Path) -> None:
         self.origin, self.clock, self.bucket = Origin(), Clock(), HeldThreads()
         self.clock.advance(EPOCH)
-        self.manifest = publish(self.origin.shelf(NAME), *LAYERS)
-        publish(self.origin.shelf(OTHER), *LAYERS)
+        self.manifest = self.origin.shelf(NAME).publish(*LAYERS)
+        self.origin.shelf(OTHER).publish(*LAYERS)
         store, roots = MemoryStore(), (directory / "first", directory / "added")
         for root in roots:
             root.mkdir()
@@ -255,7 +254,7 @@ def test_moved_tag(added: Added) -> None:
     """The new manifest of a moved tag is read from the bucket, although the tag is not known yet."""
     added.count(TAG)
     shelf = added.origin.shelf(NAME)
-    moved = publish(shelf, b"another configuration", *LAYERS[1:])
+    moved = shelf.publish(b"another configuration", *LAYERS[1:])
     now(added.first.contents.add(repository(NAME), Digest.of(moved), ContentKind.MANIFEST, moved))
     assert added.first.upload() == 0
     added.origin.take()

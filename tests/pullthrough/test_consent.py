@@ -20,7 +20,7 @@ from dockmirror.upstream.registry_client import HEADS_AVOIDED_TTL
 
 from ..answering import watch
 from ..fakes import World
-from .images import image
+from ..shelf import image
 from .mirrors import DAY, Mirror, Store, body, header
 from .origin import EVERYBODY, NOBODY
 from .redirecting import Consent, Origin, RedirectingRegistry, Redirects

@@ -11,7 +11,6 @@ from dockmirror.oci.errors import TooManyRequests, Unauthorized, Unreachable
 from dockmirror.oci.reference import Repository
 
 from ..answering import now
-from .images import publish
 from .mirrors import Mirror, body, header
 from .origin import Origin
 
@@ -26,13 +25,13 @@ each_outage = pytest.mark.parametrize("outage", OUTAGES, ids=lambda error: type(
 def other() -> Origin:
     """Another registry with an image of the same name and one more layer."""
     other = Origin()
-    publish(other.shelf(NAME), CONFIG, LAYER, MORE)
+    other.shelf(NAME).publish(CONFIG, LAYER, MORE)
     return other
 
 
 @pytest.fixture
 def mirror(origin: Origin, other: Origin) -> Mirror:
-    publish(origin.shelf(NAME), CONFIG, LAYER)
+    origin.shelf(NAME).publish(CONFIG, LAYER)
     return Mirror(origin, others=[other])
 
 
@@ -78,8 +77,8 @@ def test_while_all_are_down_nobody_waits(origin: Origin, other: Origin, mirror: 
 
 def test_a_fallback_grants_nothing(origin: Origin, other: Origin, mirror: Mirror) -> None:
     """Private content stays private, although a fallback gives the same name to everybody."""
-    alices = publish(origin.shelf(SECRET, ["alice"]), b"hers", LAYER)
-    theirs = publish(other.shelf(SECRET), CONFIG, MORE)
+    alices = origin.shelf(SECRET, ["alice"]).publish(b"hers", LAYER)
+    theirs = other.shelf(SECRET).publish(CONFIG, MORE)
     mirror.pull(SECRET, "alice")
     origin.trouble = Unreachable()
     assert mirror.get(f"{SECRET}/manifests/{Digest.of(theirs)}") == theirs
@@ -97,7 +96,7 @@ def test_content_of_a_fallback_is_served_during_the_outage(
     origin: Origin, other: Origin, mirror: Mirror
 ) -> None:
     """The fallback is asked for consent to stored content; later the registry itself decides."""
-    theirs = publish(other.shelf(SECRET), CONFIG, MORE)
+    theirs = other.shelf(SECRET).publish(CONFIG, MORE)
     origin.shelf(SECRET, ["alice"])
     origin.trouble = Unreachable()
     paths = [f"{SECRET}/manifests/{Digest.of(theirs)}", f"{SECRET}/blobs/{Digest.of(MORE)}"]

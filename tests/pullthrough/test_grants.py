@@ -9,7 +9,6 @@ import pytest
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import BlobUnknown, Denied, ManifestUnknown, RegistryError, Unauthorized
 
-from .images import publish
 from .mirrors import Mirror
 from .origin import CHALLENGE, EVERYBODY, Origin
 
@@ -136,7 +135,7 @@ def test_each_repository_needs_its_own_consent(
 
 def test_who_may_pull_elsewhere_must_not_guess(origin: Origin, warm: Mirror) -> None:
     """A grant of one's own repository does not open what another one has."""
-    publish(origin.shelf("mallory/own", {"mallory"}), b"c", b"l")
+    origin.shelf("mallory/own", {"mallory"}).publish(b"c", b"l")
     warm.pull("mallory/own", "mallory")
     for path in (f"mallory/own/blobs/{DIGEST}", f"mallory/own/manifests/{DIGEST}"):
         assert refused(warm, path, "mallory") in (BlobUnknown, ManifestUnknown)
@@ -148,7 +147,7 @@ def test_a_guess_through_a_public_repository_is_refused(
     origin: Origin, warm: Mirror, who: str | None
 ) -> None:
     """Warm and while it grows, for those with credentials and for those without."""
-    publish(origin.shelf("library/other"), b"c", b"l")
+    origin.shelf("library/other").publish(b"c", b"l")
     warm.pull("library/other", who)
     guess = f"library/other/blobs/{DIGEST}"
     assert refused(warm, guess, who) is BlobUnknown

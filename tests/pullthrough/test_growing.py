@@ -10,7 +10,6 @@ from dockmirror.oci.errors import BlobUnknown, RangeInvalid, TooManyRequests, Un
 from dockmirror.oci.ranges import ContentRange, Range
 
 from ..answering import Recorder, watch
-from .images import publish
 from .mirrors import Mirror, body, header
 from .origin import Origin
 
@@ -25,8 +24,8 @@ GRANTED = 300.0
 @pytest.fixture
 def slow(origin: Origin, mirror: Mirror) -> Mirror:
     """A mirror whose clients have grants, and whose downloads are slow."""
-    publish(origin.shelf("library/busybox"), b"configuration", DATA)
-    publish(origin.shelf("me/private", {"alice", "bob"}), b"configuration", DATA)
+    origin.shelf("library/busybox").publish(b"configuration", DATA)
+    origin.shelf("me/private", {"alice", "bob"}).publish(b"configuration", DATA)
     mirror.ask("library/busybox/manifests/latest")
     for who in ("alice", "bob"):
         mirror.ask("me/private/manifests/latest", who)
@@ -184,7 +183,7 @@ def test_a_readers_source_goes_on_from_where_it_stopped(origin: Origin, slow: Mi
 
 def test_the_same_credentials_join_without_a_question(origin: Origin, mirror: Mirror) -> None:
     """The upstream is giving them the blob already; a refusal meanwhile ends that."""
-    publish(origin.shelf("me/private", {"alice"}), b"c", DATA)
+    origin.shelf("me/private", {"alice"}).publish(b"c", DATA)
     mirror.store.downloads.slow = True
     for who in ("alice", "alice"):
         mirror.ask(PRIVATE, who)
@@ -200,7 +199,7 @@ def test_the_same_credentials_join_without_a_question(origin: Origin, mirror: Mi
 
 def test_a_blob_that_was_only_begun_is_no_grant(origin: Origin, mirror: Mirror) -> None:
     """Consent is bytes: until it is whole and right, nothing else of the repository is served."""
-    publish(origin.shelf("me/private", {"alice"}), b"c", DATA)
+    origin.shelf("me/private", {"alice"}).publish(b"c", DATA)
     mirror.pull("me/private", "alice")
     config = f"me/private/blobs/{Digest.of(b'c')}"
     mirror.store.evict(Digest.of(DATA))

@@ -11,7 +11,7 @@ from dockmirror.oci.reference import Repository, Tag
 from dockmirror.pullthrough.grants import imported_document
 
 from ..answering import now
-from .images import image
+from ..shelf import image
 from .mirrors import DAY, Mirror
 from .origin import Origin
 

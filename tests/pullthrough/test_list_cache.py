@@ -22,7 +22,6 @@ from dockmirror.oci.errors import (
 from dockmirror.pullthrough.list_cache import LIMIT
 
 from ..answering import Feed, Pieces, Recorder, watch
-from .images import publish
 from .mirrors import DAY, Mirror, body, header
 from .origin import Origin
 
@@ -39,8 +38,8 @@ PATIENCE = 3.0
 @pytest.fixture(autouse=True)
 def warm(origin: Origin, mirror: Mirror) -> None:
     """The lists of a public and a private repository are cached."""
-    publish(origin.shelf(NAME), b"c", b"l")
-    publish(origin.shelf("me/private", {"alice"}), b"c", b"l")
+    origin.shelf(NAME).publish(b"c", b"l")
+    origin.shelf("me/private", {"alice"}).publish(b"c", b"l")
     for path in (TAGS, REFERRERS):
         mirror.get(path)
     mirror.get("me/private/tags/list", "alice")
@@ -54,7 +53,7 @@ def listed(mirror: Mirror, path: str, who: str | None = None, **details: Any) ->
 @lists
 def test_it_is_remembered_for_a_while(origin: Origin, mirror: Mirror, path: str) -> None:
     """As it came, its next page, too; its age is told."""
-    publish(origin.shelf(NAME), b"c", b"l", tag="new")
+    origin.shelf(NAME).publish(b"c", b"l", tag="new")
     mirror.clock.advance(TTL - 1)
     answer = mirror.ask(path)
     assert (answer.status, answer.next_page) == (200, (("last", "x"),))

@@ -13,7 +13,6 @@ from dockmirror.oci.token import MARKER, TokenRequest
 from dockmirror.pullthrough.login_cache import MAX_AGE, REFRESH_AFTER
 
 from ..answering import now, watch
-from .images import publish
 from .mirrors import DAY, Mirror, body, header
 from .origin import CHALLENGE, Origin
 
@@ -27,7 +26,7 @@ PATIENCE = 3.0
 @pytest.fixture
 def warm(origin: Origin, mirror: Mirror) -> Mirror:
     """A mirror through which a public image was pulled."""
-    publish(origin.shelf(NAME), CONFIG, LAYER)
+    origin.shelf(NAME).publish(CONFIG, LAYER)
     mirror.docker(NAME)
     mirror.docker(NAME)
     forget(origin)
@@ -111,7 +110,7 @@ def test_what_is_very_old_is_asked_for_first(origin: Origin, warm: Mirror) -> No
 
 def test_an_upstream_that_never_answered_is_no_dead_end(origin: Origin, mirror: Mirror) -> None:
     """Docker can pull in an outage an image that containerd, which never pings, has pulled."""
-    manifest = publish(origin.shelf(NAME), CONFIG, LAYER)
+    manifest = origin.shelf(NAME).publish(CONFIG, LAYER)
     mirror.pull(NAME)
     origin.trouble = Unreachable()
     assert mirror.docker(NAME) == [manifest, CONFIG, LAYER]

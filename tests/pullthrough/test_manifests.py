@@ -17,9 +17,9 @@ from dockmirror.oci.reference import Tag
 from dockmirror.pullthrough.manifest_store import LIMIT
 
 from ..answering import Pieces
-from .images import image, index, put
+from ..shelf import image
 from .mirrors import Mirror, body, header
-from .origin import Origin, repository
+from .origin import Origin, index, repository
 
 CONFIG, LAYER = b"configuration", b"layer" * 100
 NAME = "library/busybox"
@@ -41,7 +41,7 @@ def test_it_is_given_as_it_came(origin: Origin, mirror: Mirror, manifest: bytes,
     """Cold and warm, by tag and by digest: the bytes, the media type, the digest."""
     is_index = media_type in (OCI_INDEX, DOCKER_LIST)
     data = index(manifest).replace(OCI_INDEX.encode(), media_type.encode()) if is_index else odd(media_type)
-    digest = put(origin.shelf(NAME), data, media_type, "latest")
+    digest = origin.shelf(NAME).put(data, media_type, "latest")
     for path in (TAG, TAG, f"{NAME}/manifests/{digest}"):
         answer = mirror.ask(path)
         assert answer.body.descriptor == Descriptor(media_type, digest, len(data))
@@ -54,7 +54,7 @@ def test_it_is_given_as_it_came(origin: Origin, mirror: Mirror, manifest: bytes,
 def test_oci_documents_may_not_say_what_they_are(origin: Origin, mirror: Mirror) -> None:
     """The type that they came with is the one that their shape has."""
     data = json.dumps({"schemaVersion": 2, "config": {"digest": str(Digest.of(CONFIG))}}).encode()
-    put(origin.shelf(NAME), data, f"{OCI_MANIFEST}; charset=utf-8", "latest")
+    origin.shelf(NAME).put(data, f"{OCI_MANIFEST}; charset=utf-8", "latest")
     mirror.ask(TAG)
     assert mirror.ask(TAG).body.descriptor.media_type == OCI_MANIFEST
     assert origin.take() == [f"nobody: GET {TAG}"]
@@ -72,7 +72,7 @@ def test_oci_documents_may_not_say_what_they_are(origin: Origin, mirror: Mirror)
 )
 def test_other_kinds_pass(origin: Origin, mirror: Mirror, data: bytes, media_type: str) -> None:
     """Schema 1, artifacts of the past, and what says of itself another kind than its server does."""
-    digest = put(origin.shelf(NAME), data, media_type, "latest")
+    digest = origin.shelf(NAME).put(data, media_type, "latest")
     for path in (TAG, TAG, f"{NAME}/manifests/{digest}"):
         answer = mirror.ask(path)
         assert answer.body.descriptor.media_type == media_type
@@ -86,7 +86,7 @@ def test_what_is_not_what_its_digest_says_is_not_kept(
     origin: Origin, mirror: Mirror, manifest: bytes
 ) -> None:
     """One whose digest is that of its signed part (schema 1) could be another's under that digest."""
-    digest = put(origin.shelf("evil/x", {"evil"}), manifest, tag="latest")
+    digest = origin.shelf("evil/x", {"evil"}).put(manifest, tag="latest")
     lying = Origin()
     lying.says = Answer(BytesBody(b'{"x":1,' + manifest[1:], Descriptor(OCI_MANIFEST, digest, None)))
     other = Mirror(lying, mirror.clock, mirror.store, entry="evil")
@@ -173,7 +173,7 @@ def test_a_lost_manifest_is_fetched_again(
 
 def test_what_is_no_manifest_is_the_upstreams_to_explain(origin: Origin, mirror: Mirror) -> None:
     """It says that a layer is one, and means it, or not."""
-    digest = put(origin.shelf(NAME), large := b" " * (LIMIT + 1))
+    digest = origin.shelf(NAME).put(large := b" " * (LIMIT + 1))
     mirror.store.contents.held[digest] = large
     with pytest.raises(Unavailable):
         mirror.ask(f"{NAME}/manifests/{digest}")

@@ -14,7 +14,7 @@ from dockmirror.oci.errors import RegistryError, TooManyRequests, Unreachable
 from dockmirror.oci.ranges import Range
 from dockmirror.oci.request import RegistryRequest, repository_of
 
-from .images import image, publish
+from ..shelf import image
 from .mirrors import DAY, Mirror, body, header
 from .origin import EVERYBODY, NOBODY, Origin
 
@@ -90,7 +90,7 @@ class Model(RuleBasedStateMachine):
 
     @rule(name=names, layer=st.sampled_from(LAYERS))
     def publish(self, name: str, layer: bytes) -> None:
-        manifest = publish(self.origin.shelf(name), CONFIG, layer)
+        manifest = self.origin.shelf(name).publish(CONFIG, layer)
         self.names[name].append((self.clock.seconds(), Digest.of(manifest)))
         self.has[name] |= {Digest.of(data) for data in (CONFIG, layer, manifest)}
 

@@ -17,9 +17,8 @@ from dockmirror.oci.errors import (
 )
 from dockmirror.oci.media import OCI_INDEX
 
-from .images import index, publish, put
 from .mirrors import DAY, Mirror, header
-from .origin import Origin
+from .origin import Origin, index
 
 CONFIG, LAYER = b"configuration", b"layer" * 100
 NAME = "library/busybox"
@@ -101,7 +100,7 @@ def test_a_guess_is_refused_in_an_outage_too(
     origin: Origin, warm: Mirror, error: RegistryError, who: str | None
 ) -> None:
     """Stored content is not served from a public repository that was never seen to have it."""
-    manifest = publish(origin.shelf("me/private"), b"another configuration", b"secret")
+    manifest = origin.shelf("me/private").publish(b"another configuration", b"secret")
     warm.pull("me/private", "alice")
     origin.trouble = error
     for path in (f"blobs/{Digest.of(b'secret')}", f"manifests/{Digest.of(manifest)}"):
@@ -147,7 +146,7 @@ def test_what_is_not_whole_is_not_served_by_a_young_tag_either(
 
 def test_what_is_whole_elsewhere_is_not_whole_here(origin: Origin, warm: Mirror) -> None:
     """A layer that lies in the store for another repository could not be given from this one."""
-    publish(origin.shelf("library/fork"), CONFIG, LAYER)
+    origin.shelf("library/fork").publish(CONFIG, LAYER)
     warm.get("library/fork/manifests/latest")
     origin.trouble = Unreachable()
     warm.clock.advance(TTL)
@@ -158,10 +157,10 @@ def test_what_is_whole_elsewhere_is_not_whole_here(origin: Origin, warm: Mirror)
 def test_of_an_index_one_platform_is_enough(origin: Origin, warm: Mirror, manifest: bytes) -> None:
     """Nobody pulls all of them."""
     shelf = origin.shelf(NAME)
-    other = publish(shelf, b"other configuration", b"other layer", tag="other")
+    other = shelf.publish(b"other configuration", b"other layer", tag="other")
     data = index(other, manifest)
-    put(shelf, data, OCI_INDEX, "all")
-    put(shelf, index(other), OCI_INDEX, "others")
+    shelf.put(data, OCI_INDEX, "all")
+    shelf.put(index(other), OCI_INDEX, "others")
     warm.get(f"{NAME}/manifests/other")
     for tag in ("all", "others"):
         warm.get(f"{NAME}/manifests/{tag}")
@@ -174,7 +173,7 @@ def test_of_an_index_one_platform_is_enough(origin: Origin, warm: Mirror, manife
 
 def test_a_limit_on_fetching_is_an_outage_too(origin: Origin, warm: Mirror, manifest: bytes) -> None:
     """A HEAD is free and tells that there is something new; if that cannot be had, what is held is served."""
-    publish(origin.shelf(NAME), CONFIG, b"new")
+    origin.shelf(NAME).publish(CONFIG, b"new")
     warm.clock.advance(TTL)
     origin.held_up = True
     waiting = [warm.later(TAG, head=head) for head in (False, True)]

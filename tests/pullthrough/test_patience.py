@@ -6,7 +6,6 @@ import pytest
 
 from dockmirror.oci.digest import Digest
 
-from .images import publish
 from .mirrors import DAY, Mirror, body, header
 from .origin import Origin
 
@@ -39,7 +38,7 @@ def test_a_slow_fetch_gets_three_seconds_too(
     origin: Origin, warm: Mirror, manifest: bytes, evicted: bool
 ) -> None:
     """After a HEAD that reported a new manifest; not if the stored image is incomplete."""
-    new = publish(origin.shelf(NAME), CONFIG, b"new")
+    new = origin.shelf(NAME).publish(CONFIG, b"new")
     if evicted:
         warm.store.evict(Digest.of(LAYER))
     warm.clock.advance(TTL)
@@ -67,7 +66,7 @@ def test_a_slow_check_gets_three_seconds_too(origin: Origin, warm: Mirror, manif
 
 def test_a_check_of_what_is_held_for_others_has_time(origin: Origin, warm: Mirror, manifest: bytes) -> None:
     """The store cannot answer for a repository that is not known to have it."""
-    publish(origin.shelf("library/fork"), CONFIG, LAYER)
+    origin.shelf("library/fork").publish(CONFIG, LAYER)
     warm.get("library/fork/tags/list")
     origin.held_up = True
     paths = [f"blobs/{Digest.of(LAYER)}", f"manifests/{Digest.of(manifest)}"]
@@ -86,7 +85,7 @@ def test_where_it_cannot_answer_the_upstream_has_time(
     origin: Origin, warm: Mirror, path: str, who: str | None
 ) -> None:
     """The content may not be for this client, or is not stored."""
-    publish(origin.shelf("library/new"), CONFIG, LAYER)
+    origin.shelf("library/new").publish(CONFIG, LAYER)
     origin.shelf("me/private").readers |= {"bob", "nobody"}
     warm.clock.advance(GRANTED)
     origin.held_up = True

@@ -7,7 +7,6 @@ import pytest
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import Denied, RegistryError, Unauthorized, Unreachable
 
-from .images import publish
 from .mirrors import DAY, Mirror, header
 from .origin import EVERYBODY, Origin
 
@@ -117,7 +116,7 @@ def test_another_process_is_heeded(origin: Origin, warm: Mirror) -> None:
 def test_it_is_known_of_one_upstream(origin: Origin, warm: Mirror) -> None:
     """Another entry of the same registry may let in others."""
     staging = Mirror(Origin(), warm.clock, warm.store, entry="docker-staging")
-    publish(staging.origin.shelf("library/busybox", {"me"}), CONFIG, LAYER)
+    staging.origin.shelf("library/busybox", {"me"}).publish(CONFIG, LAYER)
     with pytest.raises(Unauthorized):
         staging.ask(BLOB)
 
@@ -152,7 +151,7 @@ def test_a_pull_with_credentials_leads_to_a_question(origin: Origin, mirror: Mir
     assert origin.take() == [f"alice: GET {TAG}", f"nobody: HEAD {TAG}"]
     assert mirror.token(SCOPE) == MARKER
     origin.shelf("me/private", {"alice"})
-    publish(origin.shelf("me/private"), CONFIG, LAYER)
+    origin.shelf("me/private").publish(CONFIG, LAYER)
     origin.take()
     for _ in range(4):
         mirror.pull("me/private", "alice")

@@ -8,7 +8,6 @@ from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import Unauthorized, Unreachable, Unsupported
 from dockmirror.pullthrough.upstream_gateway import PushProbeBypass
 
-from .images import publish
 from .mirrors import Mirror, header
 from .origin import Origin
 
@@ -20,7 +19,7 @@ TAG, BLOB = f"{NAME}/manifests/latest", f"{NAME}/blobs/{Digest.of(LAYER)}"
 def mirror(origin: Origin) -> Mirror:
     """A writable mirror that has pulled an image."""
     mirror = Mirror(origin, writable=True)
-    publish(origin.shelf(NAME), b"c", LAYER)
+    origin.shelf(NAME).publish(b"c", LAYER)
     mirror.pull(NAME)
     mirror.pull(NAME, "alice")
     origin.take()

@@ -15,7 +15,6 @@ from dockmirror.oci.request import RegistryRequest
 from dockmirror.pullthrough.manifest_fetcher import HEAD_TTL
 
 from ..answering import watch
-from .images import publish
 from .mirrors import DAY, Mirror, body, header
 from .origin import Origin, repository
 
@@ -28,7 +27,7 @@ TTL = 60.0
 
 def moved(origin: Origin) -> bytes:
     """Move the tag to a new manifest."""
-    return publish(origin.shelf(NAME), CONFIG, b"a new layer")
+    return origin.shelf(NAME).publish(CONFIG, b"a new layer")
 
 
 def test_a_fresh_tag_is_served(origin: Origin, warm: Mirror, manifest: bytes) -> None:
@@ -237,7 +236,7 @@ def test_a_head_of_another_tag_makes_none_last(origin: Origin, mirror: Mirror, m
 
 def test_a_head_of_what_is_held_names_it(origin: Origin, warm: Mirror, manifest: bytes) -> None:
     """Under another tag, or in another repository."""
-    publish(origin.shelf("library/fork"), CONFIG, LAYER)
+    origin.shelf("library/fork").publish(CONFIG, LAYER)
     warm.ask("library/fork/manifests/latest", head=True)
     origin.take()
     assert warm.get("library/fork/manifests/latest") == manifest

@@ -20,7 +20,6 @@ from dockmirror.oci.errors import (
 from dockmirror.oci.media import OCI_MANIFEST
 
 from ..answering import Feed, watch
-from .images import publish
 from .mirrors import Mirror, body, header
 from .origin import Origin
 
@@ -37,7 +36,7 @@ PATIENCE = 3.0
 def manifest(origin: Origin) -> bytes:
     """Publish an image in three public repositories."""
     for name in ("library/alpine", "library/new", NAME):
-        manifest = publish(origin.shelf(name), CONFIG, LAYER)
+        manifest = origin.shelf(name).publish(CONFIG, LAYER)
     return manifest
 
 
@@ -176,7 +175,7 @@ def test_a_refusal_shows_that_the_upstream_is_there(
 
 def test_a_client_that_leaves_is_asked_for_no_more(origin: Origin, mirror: Mirror) -> None:
     """A list that nobody waits for is not waited for; nothing is noted of it as failed."""
-    publish(origin.shelf(NAME), CONFIG, LAYER)
+    origin.shelf(NAME).publish(CONFIG, LAYER)
     origin.held_up = True
     asking = Deferred.fromCoroutine(mirror.registry.fetch(mirror.request(f"{NAME}/tags/list")))
     outcome = watch(asking)

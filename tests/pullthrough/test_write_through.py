@@ -21,7 +21,7 @@ from dockmirror.oci.reference import Tag
 from dockmirror.pullthrough.generations import MAX_DOUBTS
 
 from ..answering import now, watch
-from .images import image, publish
+from ..shelf import image
 from .mirrors import Mirror
 from .origin import CHALLENGE, Origin, repository
 
@@ -45,7 +45,7 @@ def other(mirror: Mirror) -> Mirror:
 @pytest.fixture
 def old(origin: Origin, mirror: Mirror, other: Mirror) -> bytes:
     """The tag's manifest, which both processes have served."""
-    manifest = publish(origin.shelf(NAME), b"c", OLD_LAYER)
+    manifest = origin.shelf(NAME).publish(b"c", OLD_LAYER)
     for each in (mirror, other):
         each.pull(NAME)
         each.get(LIST)
@@ -199,7 +199,7 @@ class TestMeanwhile:
     @pytest.mark.parametrize("age", [0.0, 61.0])
     def test_is_not_kept(self, origin: Origin, mirror: Mirror, other: Mirror, new: bytes, age: float) -> None:
         """Whatever it was that it asked."""
-        publish(origin.shelf(NAME), b"c", OLD_LAYER)
+        origin.shelf(NAME).publish(b"c", OLD_LAYER)
         if age:
             other.pull(NAME)
             other.clock.advance(age)
@@ -213,7 +213,7 @@ class TestMeanwhile:
 
     def test_is_not_joined(self, origin: Origin, mirror: Mirror, other: Mirror, new: bytes) -> None:
         """A request after the push does not join one from before it."""
-        publish(origin.shelf(NAME), b"c", OLD_LAYER)
+        origin.shelf(NAME).publish(b"c", OLD_LAYER)
         origin.held_up = True
         other.later(TAG)
         origin.held_up = False
@@ -228,7 +228,7 @@ class TestMeanwhile:
 
     def test_a_tag_that_was_told(self, origin: Origin, mirror: Mirror, new: bytes) -> None:
         """By a HEAD: when the manifest comes, the tag may be another one's."""
-        manifest = publish(origin.shelf(NAME), b"c", OLD_LAYER)
+        manifest = origin.shelf(NAME).publish(b"c", OLD_LAYER)
         mirror.ask(TAG, head=True)
         mirror.write("PUT", TAG, new)
         assert mirror.get(f"{NAME}/manifests/{Digest.of(manifest)}") == manifest
@@ -257,7 +257,7 @@ class TestDeleted:
 
     def test_a_blob(self, origin: Origin, mirror: Mirror, other: Mirror, old: bytes) -> None:
         """Is gone from there alone, although its bytes are held."""
-        publish(origin.shelf("library/other"), b"c", OLD_LAYER)
+        origin.shelf("library/other").publish(b"c", OLD_LAYER)
         other.pull("library/other")
         path = f"blobs/{Digest.of(OLD_LAYER)}"
         mirror.write("DELETE", f"{NAME}/{path}")
@@ -411,7 +411,7 @@ def test_a_mirror_that_is_only_read() -> None:
     """Looks for no marks."""
     origin = Origin()
     mirror = Mirror(origin)
-    publish(origin.shelf(NAME), b"c", OLD_LAYER)
+    origin.shelf(NAME).publish(b"c", OLD_LAYER)
     mirror.pull(NAME)
     mirror.get(LIST)
     assert not [name for name in mirror.store.documents.documents if name.startswith(("changed", "gone"))]
