@@ -115,10 +115,7 @@ class NamespaceFilter:
         namespace = request.namespace
         if namespace is None:
             return await self._registry.fetch(request)
-        if namespace.lower() not in self._names:
-            raise NameUnknown(
-                f"this host mirrors {', '.join(sorted(self._names))}, but 'ns' names another registry"
-            )
+        _check_namespace(namespace, self._names, "mirrors")
         answer = await self._registry.fetch(evolve(request, namespace=None))
         return evolve(answer, headers=(*answer.headers, ("OCI-Namespace", namespace)))
 
@@ -148,11 +145,14 @@ class WriteNamespaceFilter:
 
     async def write(self, write: Write, body: IBody) -> WriteResult:
         """:raises NameUnknown: when ``ns`` names another registry."""
-        if write.namespace is not None and write.namespace.lower() not in self._names:
-            raise NameUnknown(
-                f"this host writes to {', '.join(sorted(self._names))}, but 'ns' names another registry"
-            )
+        if write.namespace is not None:
+            _check_namespace(write.namespace, self._names, "writes to")
         return await self._writes.write(evolve(write, namespace=None), body)
+
+
+def _check_namespace(namespace: str, names: Collection[str], verb: str) -> None:
+    if namespace.lower() not in names:
+        raise NameUnknown(f"this host {verb} {', '.join(sorted(names))}, but 'ns' names another registry")
 
 
 @implementer(IRegistry)

@@ -95,7 +95,7 @@ class ListCache:
 
     async def fetch(self, request: RegistryRequest, target: Tags | Referrers) -> Answer:
         if not _is_cacheable(request, target):
-            return bypassed(await self._gateway.ask(request))
+            return bypassed(await self._gateway.fetch(request))
         name = self._name(request)
         generation = (
             await self._generations.generation(self._generations.store_name(target.repository))
@@ -108,7 +108,7 @@ class ListCache:
         if cached and authorize(facts) is Decision.ALLOW:
             return cached.answer(CacheStatus(age=age))
         try:
-            answer = await self._gateway.ask(request, facts.have_stale)
+            answer = await self._gateway.fetch(request, facts.have_stale)
         except RegistryError as error:
             facts = await self._facts(request, target, cached, generation)
             if cached is None or not await self._gateway.is_stale_allowed(request, facts, error):

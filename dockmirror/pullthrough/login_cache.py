@@ -89,7 +89,7 @@ class LoginCache:
         No client waits for an upstream that has answered before: dockerd gives up silently after 15 s.
         """
         if request.credentials is not None:
-            return bypassed(await self._gateway.ask(request))
+            return bypassed(await self._gateway.fetch(request))
         known = self._known = self._known or _LoginChallenges.read(await self._documents.read(self._name))
         age = self._clock.seconds() - known.fetched_at if known else 0.0
         if known is None or not 0 <= age < MAX_AGE:
@@ -110,7 +110,7 @@ class LoginCache:
     async def _refresh(self) -> _LoginChallenges:
         challenges: tuple[Challenge, ...] = ()
         try:
-            answer = await self._gateway.ask(RegistryRequest(Ping()), have_stale=self._known is not None)
+            answer = await self._gateway.fetch(RegistryRequest(Ping()), have_stale=self._known is not None)
             answer.body.discard()
         except Unauthorized as refused:
             challenges = refused.challenges

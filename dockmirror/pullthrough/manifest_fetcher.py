@@ -102,7 +102,7 @@ class ManifestFetcher:
         tag: Tag | None,
         have_stale: bool,
     ) -> Answer:
-        answer = await self._gateway.ask(shared, have_stale)
+        answer = await self._gateway.fetch(shared, have_stale)
         status = CacheStatus(
             CacheResult.MISS,
             immutable=tag is None and (await self._gateway.facts(shared)).is_for_everybody,

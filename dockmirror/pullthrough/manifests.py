@@ -167,7 +167,7 @@ class ManifestCache:
         have_stale = await self._have_stale(tagged, facts)
         generation = await self._generations.generation(tagged.place)
         response = await self._heads.get(
-            (head_request, generation), lambda: self._gateway.ask(head_request, have_stale)
+            (head_request, generation), lambda: self._gateway.fetch(head_request, have_stale)
         )
         digest = tagged.stored.digest if response.status == 304 else response.body.descriptor.digest
         stored = await self._manifests.get(tagged.place, digest) if digest and response.consents else None
@@ -221,7 +221,7 @@ class ManifestCache:
 
     async def _pass_through(self, request: RegistryRequest) -> Answer:
         """Ask the upstream for a client that does not accept the stored media type."""
-        answer = await self._gateway.ask(request)
+        answer = await self._gateway.fetch(request)
         return evolve(answer, cache=CacheStatus(CacheResult.MISS))
 
     async def _answer_stored(

@@ -49,7 +49,7 @@ class PullThrough:
             case Tags() | Referrers() as target:
                 return await self._lists.fetch(request, target)
             case Catalog():
-                return bypassed(await self._gateway.ask(request))
+                return bypassed(await self._gateway.fetch(request))
 
 
 def _without_details(target: Target, error: RegistryError) -> RegistryError:

@@ -67,10 +67,7 @@ class UpstreamGateway:
         self._keep_deleted = keep_deleted
         self._recent_probes: TTLCache[Repository, bool] = TTLCache(clock, _MOST)
 
-    async def fetch(self, request: RegistryRequest) -> Answer:
-        return await self.ask(request)
-
-    async def ask(self, request: RegistryRequest, have_stale: bool = False) -> Answer:
+    async def fetch(self, request: RegistryRequest, have_stale: bool = False) -> Answer:
         """Return the upstream's answer.
 
         :param have_stale: whether the store can answer instead; then the timeout is short.
@@ -116,7 +113,7 @@ class UpstreamGateway:
     async def check(self, request: RegistryRequest, have_stale: bool = False) -> bool:
         """:raises RegistryError: when the upstream refuses it, or does not answer."""
         check_request = evolve(request, head=True, range=None, if_none_match=None)
-        answer = await self.ask(check_request, have_stale)
+        answer = await self.fetch(check_request, have_stale)
         answer.body.discard()
         return answer.consents
 
@@ -255,7 +252,7 @@ class PushProbeBypass:
         if not _may_be_push_probe(request):
             return await self._cached.fetch(request)
         try:
-            return bypassed(await self._gateway.ask(request, have_stale=True))
+            return bypassed(await self._gateway.fetch(request, have_stale=True))
         except RegistryError as error:
             if not is_outage(error) and not isinstance(error, Unsupported):
                 raise

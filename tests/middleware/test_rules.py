@@ -7,7 +7,7 @@ from __future__ import annotations
 from urllib.parse import quote
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from zope.interface import implementer
 
 from dockmirror.body.in_memory import BytesBody, json_body
@@ -156,6 +156,7 @@ def test_rules_deny_the_catalog() -> None:
     assert len(registry.requests) == 1
 
 
+@settings(max_examples=30)
 @given(targets)
 def test_everything_can_be_denied(target: Target) -> None:
     """Except the handshake."""

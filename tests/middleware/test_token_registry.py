@@ -97,6 +97,14 @@ def test_a_late_refusal_does_not_drop_a_newer_token(internet: Internet, registry
     assert len(internet.asked(AUTH)) == 2
 
 
+def test_clients_credentials_are_dropped(internet: Internet, registry: TokenRegistry) -> None:
+    """Neither the registry nor its token service gets them."""
+    now(registry.fetch(evolve(MANIFEST, credentials=ACCOUNT)))
+    with pytest.raises(Unauthorized):
+        now(registry.fetch(asked("/v2/", credentials=ACCOUNT)))
+    assert not any(ACCOUNT.header in str(seen) for seen in internet.seen)
+
+
 def test_a_private_image_stays_private(internet: Internet, registry: TokenRegistry) -> None:
     """One token is tried, and the refusal is passed on."""
     with pytest.raises(Unauthorized) as raised:

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dockmirror.oci.digest import Digest
@@ -35,7 +35,7 @@ def test_an_image() -> None:
 
 
 def test_foreign_layers() -> None:
-    """Lie in no registry."""
+    """They are in no registry, and left out."""
     manifest = parsed(config=described(ONE), layers=[described(TWO, urls=["https://a.example"])])
     assert manifest is not None
     assert (manifest.layers, manifest.foreign) == ((), True)
@@ -50,10 +50,11 @@ def test_an_index() -> None:
     assert [child.platform for child in manifest.children] == [Platform("linux", "arm", "v7"), None]
 
 
+@settings(max_examples=30)
 @given(
     st.recursive(st.none() | st.integers() | st.text(), lambda s: st.lists(s) | st.dictionaries(st.text(), s))
 )
-def test_anything(document: Any) -> None:
+def test_any_document_is_parsed_or_ignored(document: Any) -> None:
     """Any document is a manifest, or None."""
     for fields in (
         document,
@@ -63,8 +64,7 @@ def test_anything(document: Any) -> None:
         ManifestDocument.parse(json.dumps(fields).encode())
 
 
-def test_sizes_that_are_none() -> None:
-    """Make it none."""
+def test_a_manifest_with_an_invalid_size_is_ignored() -> None:
     assert parsed(config={**described(ONE), "size": "many"}) is None
     assert parsed(config=described(ONE), layers=[{**described(TWO), "size": float("inf")}]) is None
 
@@ -99,19 +99,18 @@ def test_a_key_that_is_there_twice_counts_once() -> None:
 
 
 @pytest.mark.parametrize("text", ["linux/amd64", "linux/arm/v7", "windows/amd64"])
-def test_round_trip(text: str) -> None:
-    """A platform is written as it was parsed."""
+def test_a_platform_is_parsed_as_it_was_written(text: str) -> None:
     assert str(Platform.parse(text)) == text
 
 
 @pytest.mark.parametrize("text", ["", "linux", "linux/", "a/b/c/d", "linux/arm v7"])
-def test_none(text: str) -> None:
+def test_malformed_platforms(text: str) -> None:
     """Malformed platforms are rejected."""
     with pytest.raises(ValueError, match="expected a platform"):
         Platform.parse(text)
 
 
-def test_admits() -> None:
+def test_a_platform_without_variant_matches_any() -> None:
     """A platform without a variant matches any variant, and one with a variant only that one."""
     arm, v7, v8 = (Platform.parse(f"linux/arm{variant}") for variant in ("", "/v7", "/v8"))
     assert (arm.matches(v7), v7.matches(v7), v7.matches(v8), v7.matches(arm)) == (True, True, False, False)

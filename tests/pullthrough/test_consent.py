@@ -369,6 +369,4 @@ class Model(RuleBasedStateMachine):
 
 
 TestModel = Model.TestCase
-TestModel.settings = settings(
-    max_examples=100, stateful_step_count=50, deadline=None, phases=[Phase.generate]
-)
+TestModel.settings = settings(max_examples=40, stateful_step_count=50, deadline=None, phases=[Phase.generate])
