@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from .mirrors import Mirror
+from .mirrors import CONFIG, LAYER, Mirror
 from .origin import Origin
 
 
@@ -21,8 +21,8 @@ def mirror(origin: Origin) -> Mirror:
 @pytest.fixture
 def manifest(origin: Origin) -> bytes:
     """Publish one image twice: for everybody, and privately for alice and bob."""
-    origin.shelf("me/private", {"alice", "bob"}).publish(b"configuration", b"layer" * 100)
-    return origin.shelf("library/busybox").publish(b"configuration", b"layer" * 100)
+    origin.shelf("me/private", {"alice", "bob"}).publish(CONFIG, LAYER)
+    return origin.shelf("library/busybox").publish(CONFIG, LAYER)
 
 
 @pytest.fixture

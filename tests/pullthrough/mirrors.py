@@ -38,7 +38,12 @@ from .downloads import MemoryDownloads
 from .faulty import Faults, faulty
 from .origin import Origin, user
 
+CONFIG, LAYER = b"configuration", b"layer" * 100
+NAME = "library/busybox"
+TAG, PRIVATE = f"{NAME}/manifests/latest", "me/private/manifests/latest"
 DAY = 24 * 3600.0
+TTL, GRANTED, PATIENCE, STALE = 60.0, 300.0, 3.0, 7 * DAY
+"""Seconds that a tag is fresh, a grant lasts, a slow upstream has, and stale content is served."""
 
 
 class Store:

@@ -20,12 +20,11 @@ from ..store.bucket.buckets import bucket
 from ..store.memory import MemoryContents, MemoryDocuments, MemoryTags
 from .downloads import MemoryDownloads
 from .faulty import Faults
-from .mirrors import Mirror, Store, body, header
+from .mirrors import NAME, Mirror, Store, body, header
 from .origin import Origin, repository
 
 DATA = bytes(range(256)) * 1024
 DIGEST = Digest.of(DATA)
-NAME = "library/busybox"
 PATH = f"{NAME}/blobs/{DIGEST}"
 
 

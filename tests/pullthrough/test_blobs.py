@@ -16,12 +16,11 @@ from dockmirror.oci.errors import BlobUnknown, RangeInvalid, Unreachable
 from dockmirror.oci.header_fields import format_etag
 from dockmirror.oci.ranges import ContentRange, Range
 
-from .mirrors import Mirror, body, header
+from .mirrors import NAME, Mirror, body, header
 from .origin import Origin, repository
 
 DATA = bytes(range(256)) * 4
 DIGEST = Digest.of(DATA)
-NAME = "library/busybox"
 PATH = f"{NAME}/blobs/{DIGEST}"
 TYPE = "application/octet-stream"
 

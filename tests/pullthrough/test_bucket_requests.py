@@ -29,11 +29,10 @@ from ..bucket_table import row
 from ..store.threads import HeldThreads, inline
 from ..store.tiered.parts import EPOCH, Machine
 from .faulty import Faults
-from .mirrors import Mirror, Store
+from .mirrors import TTL, Mirror, Store
 from .origin import Origin, repository
 
 CLIENTS = 20
-TTL = 60.0
 NAME, OTHER = "library/busybox", "library/other"
 LAYERS = b"configuration", bytes(range(256)) * 1024, b"layer" * 100_000
 LARGE = LAYERS[1]

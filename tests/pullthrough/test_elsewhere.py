@@ -50,11 +50,9 @@ def test_it_is_kept(origin: Origin, other: Origin, mirror: Mirror, outage: Unrea
 
 
 @each_outage
-def test_an_outage_of_the_first_is_none_of_the_others(
-    origin: Origin, mirror: Mirror, outage: Unreachable
-) -> None:
+def test_an_outage_of_the_first_is_none_of_the_others(mirror: Mirror, outage: Unreachable) -> None:
     """Neither that of a tag, nor that of a content which none of the others has."""
-    origin.trouble = outage
+    mirror.origin.trouble = outage
     missing = f"{NAME}/blobs/{Digest.of(b'missing')}"
     for path in (f"{NAME}/manifests/latest", missing):
         with pytest.raises(type(outage)):
@@ -92,20 +90,18 @@ def test_a_fallback_grants_nothing(origin: Origin, other: Origin, mirror: Mirror
         mirror.ask(f"{SECRET}/manifests/{Digest.of(alices)}")
 
 
-def test_content_of_a_fallback_is_served_during_the_outage(
-    origin: Origin, other: Origin, mirror: Mirror
-) -> None:
+def test_content_of_a_fallback_is_served_during_the_outage(other: Origin, mirror: Mirror) -> None:
     """The fallback is asked for consent to stored content; later the registry itself decides."""
     theirs = other.shelf(SECRET).publish(CONFIG, MORE)
-    origin.shelf(SECRET, ["alice"])
-    origin.trouble = Unreachable()
+    mirror.origin.shelf(SECRET, ["alice"])
+    mirror.origin.trouble = Unreachable()
     paths = [f"{SECRET}/manifests/{Digest.of(theirs)}", f"{SECRET}/blobs/{Digest.of(MORE)}"]
     for methods in (("GET", "GET"), ("HEAD", "CHECK")):
         assert [mirror.get(path) for path in paths] == [theirs, MORE]
         asked = zip(methods, paths, strict=True)
         assert other.take() == [f"nobody: {method} {path}" for method, path in asked]
     mirror.clock.advance(3600)
-    origin.trouble = None
+    mirror.origin.trouble = None
     for path in paths:
         with pytest.raises(Unauthorized):
             mirror.ask(path)

@@ -18,11 +18,9 @@ from dockmirror.pullthrough.error_tolerant_store import (
 from ..answering import now
 from ..store.memory import MemoryContents, MemoryDocuments, MemoryTags
 from .faulty import Faults, faulty
-from .mirrors import Mirror, body, header
+from .mirrors import CONFIG, LAYER, NAME, Mirror, body, header
 from .origin import Origin
 
-CONFIG, LAYER = b"configuration", b"layer" * 100
-NAME = "library/busybox"
 HERE, LATEST, DIGEST = Repository("docker.io/x"), Tag("latest"), Digest.of(b"")
 
 

@@ -9,13 +9,11 @@ import pytest
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import BlobUnknown, Denied, ManifestUnknown, RegistryError, Unauthorized
 
-from .mirrors import Mirror
+from .mirrors import CONFIG, GRANTED, LAYER, Mirror
 from .origin import CHALLENGE, EVERYBODY, Origin
 
-CONFIG, LAYER = b"configuration", b"layer" * 100
 DIGEST = Digest.of(LAYER)
 BLOB = f"me/private/blobs/{DIGEST}"
-GRANTED = 300.0
 
 
 def paths(manifest: bytes) -> list[str]:
@@ -76,15 +74,13 @@ def test_the_grant_of_one_is_not_anothers(origin: Origin, warm: Mirror) -> None:
 
 @pytest.mark.parametrize("head", [False, True])
 @pytest.mark.parametrize("who", ["mallory", None])
-def test_strangers_are_refused(
-    origin: Origin, warm: Mirror, manifest: bytes, who: str | None, head: bool
-) -> None:
+def test_strangers_are_refused(warm: Mirror, manifest: bytes, who: str | None, head: bool) -> None:
     """Whatever they ask for, with wrong credentials or with none, by the upstream's own challenge."""
     for path in [*paths(manifest), "me/private/manifests/latest", "me/private/tags/list"]:
         with pytest.raises(Unauthorized) as caught:
             warm.ask(path, who, head=head)
         assert caught.value.challenges == (CHALLENGE,)
-    assert all(not line.startswith("alice") for line in origin.take())
+    assert all(not line.startswith("alice") for line in warm.origin.take())
 
 
 @pytest.mark.parametrize("error", [Denied(), Unauthorized(), ManifestUnknown(), RegistryError(status=403)])
@@ -143,11 +139,9 @@ def test_who_may_pull_elsewhere_must_not_guess(origin: Origin, warm: Mirror) -> 
 
 
 @pytest.mark.parametrize("who", [None, "mallory"])
-def test_a_guess_through_a_public_repository_is_refused(
-    origin: Origin, warm: Mirror, who: str | None
-) -> None:
+def test_a_guess_through_a_public_repository_is_refused(warm: Mirror, who: str | None) -> None:
     """Warm and while it grows, for those with credentials and for those without."""
-    origin.shelf("library/other").publish(b"c", b"l")
+    warm.origin.shelf("library/other").publish(b"c", b"l")
     warm.pull("library/other", who)
     guess = f"library/other/blobs/{DIGEST}"
     assert refused(warm, guess, who) is BlobUnknown

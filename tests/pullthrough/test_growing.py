@@ -10,7 +10,7 @@ from dockmirror.oci.errors import BlobUnknown, RangeInvalid, TooManyRequests, Un
 from dockmirror.oci.ranges import ContentRange, Range
 
 from ..answering import Recorder, watch
-from .mirrors import Mirror, body, header
+from .mirrors import GRANTED, Mirror, body, header
 from .origin import Origin
 
 DATA = bytes(range(256)) * 4
@@ -18,7 +18,6 @@ DIGEST = Digest.of(DATA)
 PUBLIC = f"library/busybox/blobs/{DIGEST}"
 PRIVATE = f"me/private/blobs/{DIGEST}"
 LONG = 5.0
-GRANTED = 300.0
 
 
 @pytest.fixture
@@ -52,18 +51,16 @@ def test_many_read_one_fetch(origin: Origin, slow: Mirror) -> None:
 
 
 @pytest.mark.parametrize("held_up", [False, True])
-def test_joining_through_another_repository_costs_one_question(
-    origin: Origin, slow: Mirror, held_up: bool
-) -> None:
+def test_joining_through_another_repository_costs_one_question(slow: Mirror, held_up: bool) -> None:
     """All clients that join there share it, also while it is being asked."""
     slow.ask(PRIVATE, "alice")
-    origin.take()
-    origin.held_up = held_up
+    slow.origin.take()
+    slow.origin.held_up = held_up
     waiting = [slow.later(PUBLIC, who) for who in (None, "x", "y", None, None)]
-    origin.go_on()
+    slow.origin.go_on()
     statuses = [header(answer, "Cache-Status") for (answer,) in waiting]
     assert statuses == ["dockmirror; fwd=miss; collapsed"] * 5
-    assert origin.take() == [f"nobody: CHECK {PUBLIC}"]
+    assert slow.origin.take() == [f"nobody: CHECK {PUBLIC}"]
 
 
 def test_what_is_private_is_joined_by_who_may_have_it(origin: Origin, slow: Mirror) -> None:
@@ -81,11 +78,9 @@ def test_what_is_private_is_joined_by_who_may_have_it(origin: Origin, slow: Mirr
     "details", [{}, {"range": Range.starting_at(0)}, {"range": Range.starting_at(5)}, {"head": True}]
 )
 @pytest.mark.parametrize("who", [None, "mallory"])
-def test_strangers_do_not_join(
-    origin: Origin, slow: Mirror, who: str | None, details: dict[str, object]
-) -> None:
+def test_strangers_do_not_join(slow: Mirror, who: str | None, details: dict[str, object]) -> None:
     """Nor by a guess through what they may have."""
-    origin.shelf("library/busybox").blobs.clear()
+    slow.origin.shelf("library/busybox").blobs.clear()
     slow.ask(PRIVATE, "alice")
     for path, error in ((PRIVATE, Unauthorized), (PUBLIC, BlobUnknown)):
         with pytest.raises(error):

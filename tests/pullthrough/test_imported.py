@@ -12,12 +12,10 @@ from dockmirror.pullthrough.grants import imported_document
 
 from ..answering import now
 from ..shelf import image
-from .mirrors import DAY, Mirror
+from .mirrors import CONFIG, DAY, LAYER, NAME, Mirror
 from .origin import Origin
 
-CONFIG, LAYER = b"configuration", b"layer" * 100
 MANIFEST = image(CONFIG, LAYER)
-NAME = "library/busybox"
 
 
 def stock(mirror: Mirror, name: str = NAME) -> None:

@@ -22,17 +22,12 @@ from dockmirror.oci.errors import (
 from dockmirror.pullthrough.list_cache import LIMIT
 
 from ..answering import Feed, Pieces, Recorder, watch
-from .mirrors import DAY, Mirror, body, header
+from .mirrors import DAY, GRANTED, NAME, PATIENCE, STALE, TTL, Mirror, body, header
 from .origin import Origin
 
-NAME = "library/busybox"
 TAGS = f"{NAME}/tags/list"
 REFERRERS = f"{NAME}/referrers/{Digest.of(b'')}"
-TTL = 60.0
 lists = pytest.mark.parametrize("path", [TAGS, REFERRERS])
-STALE = 7 * DAY
-GRANTED = 300.0
-PATIENCE = 3.0
 
 
 @pytest.fixture(autouse=True)
@@ -105,23 +100,21 @@ def test_what_is_private_is_asked_for_each_time(origin: Origin, mirror: Mirror) 
 
 @lists
 @pytest.mark.parametrize("error", [Unreachable(), TooManyRequests(), RegistryError(status=500)])
-def test_it_stands_in_for_the_upstream(
-    origin: Origin, mirror: Mirror, path: str, error: RegistryError
-) -> None:
+def test_it_stands_in_for_the_upstream(mirror: Mirror, path: str, error: RegistryError) -> None:
     """In an outage, for a week, with a warning; a second one asks nobody."""
-    origin.trouble = error
+    mirror.origin.trouble = error
     mirror.clock.advance(2 * DAY)
     for asked in ([f"nobody: GET {path}"], []):
         answer = mirror.ask(path)
         assert header(answer, "Warning") == f'299 - "served stale: {error}"'
         assert header(answer, "Cache-Status") == "dockmirror; fwd=stale; detail=upstream"
         assert answer.next_page == (("last", "x"),)
-        assert origin.take() == asked
-    origin.trouble = None
+        assert mirror.origin.take() == asked
+    mirror.origin.trouble = None
     mirror.clock.advance(STALE - 3 * DAY)
     mirror.pull(NAME)
     mirror.clock.advance(DAY)
-    origin.trouble = error
+    mirror.origin.trouble = error
     with pytest.raises(type(error)):
         mirror.ask(path)
 

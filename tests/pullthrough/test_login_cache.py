@@ -13,14 +13,10 @@ from dockmirror.oci.token import MARKER, TokenRequest
 from dockmirror.pullthrough.login_cache import MAX_AGE, REFRESH_AFTER
 
 from ..answering import now, watch
-from .mirrors import DAY, Mirror, body, header
+from .mirrors import CONFIG, DAY, LAYER, NAME, PATIENCE, TAG, Mirror, body, header
 from .origin import CHALLENGE, Origin
 
-CONFIG, LAYER = b"configuration", b"layer" * 100
-NAME = "library/busybox"
-TAG = f"{NAME}/manifests/latest"
 SCOPE = f"repository:{NAME}:pull"
-PATIENCE = 3.0
 
 
 @pytest.fixture

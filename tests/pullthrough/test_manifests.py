@@ -18,12 +18,9 @@ from dockmirror.pullthrough.manifest_store import LIMIT
 
 from ..answering import Pieces
 from ..shelf import image
-from .mirrors import Mirror, body, header
+from .mirrors import CONFIG, LAYER, NAME, TAG, Mirror, body, header
 from .origin import Origin, index, repository
 
-CONFIG, LAYER = b"configuration", b"layer" * 100
-NAME = "library/busybox"
-TAG = f"{NAME}/manifests/latest"
 SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1+prettyjws"
 
 
@@ -82,11 +79,9 @@ def test_other_kinds_pass(origin: Origin, mirror: Mirror, data: bytes, media_typ
     assert not mirror.store.contents.held
 
 
-def test_what_is_not_what_its_digest_says_is_not_kept(
-    origin: Origin, mirror: Mirror, manifest: bytes
-) -> None:
+def test_what_is_not_what_its_digest_says_is_not_kept(mirror: Mirror, manifest: bytes) -> None:
     """One whose digest is that of its signed part (schema 1) could be another's under that digest."""
-    digest = origin.shelf("evil/x", {"evil"}).put(manifest, tag="latest")
+    digest = mirror.origin.shelf("evil/x", {"evil"}).put(manifest, tag="latest")
     lying = Origin()
     lying.says = Answer(BytesBody(b'{"x":1,' + manifest[1:], Descriptor(OCI_MANIFEST, digest, None)))
     other = Mirror(lying, mirror.clock, mirror.store, entry="evil")
@@ -114,12 +109,10 @@ def test_a_narrow_client_is_given_the_upstreams_own(origin: Origin, mirror: Mirr
 
 
 @pytest.mark.parametrize("accept", [(), ("*/*",), (f"x/y, {OCI_MANIFEST};q=0.1",), (OCI_MANIFEST, "*/*;q=0")])
-def test_any_accepting_client_is_served(
-    origin: Origin, mirror: Mirror, manifest: bytes, accept: tuple[str, ...]
-) -> None:
+def test_any_accepting_client_is_served(mirror: Mirror, manifest: bytes, accept: tuple[str, ...]) -> None:
     """The upstream is asked with the full list of types, so that one answer serves all clients."""
     assert mirror.get(TAG, accept=accept) == mirror.get(TAG) == manifest
-    (asked,) = origin.asked
+    (asked,) = mirror.origin.asked
     assert asked.request.accept == EVERYTHING
 
 
@@ -157,18 +150,16 @@ def test_content_may_be_manifest_and_blob(origin: Origin, mirror: Mirror, manife
 
 
 @pytest.mark.parametrize("broken", [False, True])
-def test_a_lost_manifest_is_fetched_again(
-    origin: Origin, mirror: Mirror, manifest: bytes, broken: bool
-) -> None:
+def test_a_lost_manifest_is_fetched_again(mirror: Mirror, manifest: bytes, broken: bool) -> None:
     """A manifest that was evicted or cannot be read is fetched, by tag and by digest."""
     mirror.pull(NAME)
-    origin.take()
+    mirror.origin.take()
     mirror.store.faults.broken = broken
     for path in (TAG, f"{NAME}/manifests/{Digest.of(manifest)}"):
         if not broken:
             mirror.store.evict(Digest.of(manifest))
         assert mirror.get(path) == manifest
-    assert origin.take()[-1] == f"nobody: GET {NAME}/manifests/{Digest.of(manifest)}"
+    assert mirror.origin.take()[-1] == f"nobody: GET {NAME}/manifests/{Digest.of(manifest)}"
 
 
 def test_what_is_no_manifest_is_the_upstreams_to_explain(origin: Origin, mirror: Mirror) -> None:

@@ -17,14 +17,9 @@ from dockmirror.oci.errors import (
 )
 from dockmirror.oci.media import OCI_INDEX
 
-from .mirrors import DAY, Mirror, header
+from .mirrors import CONFIG, DAY, GRANTED, LAYER, NAME, PRIVATE, STALE, TAG, TTL, Mirror, header
 from .origin import Origin, index
 
-CONFIG, LAYER = b"configuration", b"layer" * 100
-NAME = "library/busybox"
-TAG = f"{NAME}/manifests/latest"
-PRIVATE = "me/private/manifests/latest"
-TTL = 60.0
 OUTAGES = [
     Unreachable(),
     TimedOut(),
@@ -34,17 +29,13 @@ OUTAGES = [
     Unavailable("the upstream answered with a web page", upstream_status=200),
 ]
 outages = pytest.mark.parametrize("error", OUTAGES, ids=lambda e: f"{type(e).__name__}-{e.status}")
-STALE = 7 * DAY
-GRANTED = 300.0
 
 
 @outages
 @pytest.mark.parametrize("age", [TTL, 2 * DAY, STALE - 1])
-def test_it_is_pulled_whole(
-    origin: Origin, warm: Mirror, manifest: bytes, error: RegistryError, age: float
-) -> None:
+def test_it_is_pulled_whole(warm: Mirror, manifest: bytes, error: RegistryError, age: float) -> None:
     """With ``/v2/`` and a token, for a week, before and after a restart."""
-    origin.trouble = error
+    warm.origin.trouble = error
     warm.clock.advance(age)
     for mirror in (warm, warm.restarted()):
         assert mirror.docker(NAME) == [manifest, CONFIG, LAYER]
@@ -61,11 +52,9 @@ def test_one_pull_is_enough(origin: Origin, mirror: Mirror, manifest: bytes) -> 
 
 
 @outages
-def test_a_stale_answer_has_a_warning(
-    origin: Origin, warm: Mirror, manifest: bytes, error: RegistryError
-) -> None:
+def test_a_stale_answer_has_a_warning(warm: Mirror, manifest: bytes, error: RegistryError) -> None:
     """The warning states the reason, and ``Age`` the age."""
-    origin.trouble = error
+    warm.origin.trouble = error
     warm.clock.advance(TTL)
     for head in (False, True):
         answer = warm.ask(TAG, head=head)
@@ -96,13 +85,11 @@ def test_what_is_private_is_given_to_who_was_given_it(
 
 @outages
 @pytest.mark.parametrize("who", ["mallory", None])
-def test_a_guess_is_refused_in_an_outage_too(
-    origin: Origin, warm: Mirror, error: RegistryError, who: str | None
-) -> None:
+def test_a_guess_is_refused_in_an_outage_too(warm: Mirror, error: RegistryError, who: str | None) -> None:
     """Stored content is not served from a public repository that was never seen to have it."""
-    manifest = origin.shelf("me/private").publish(b"another configuration", b"secret")
+    manifest = warm.origin.shelf("me/private").publish(b"another configuration", b"secret")
     warm.pull("me/private", "alice")
-    origin.trouble = error
+    warm.origin.trouble = error
     for path in (f"blobs/{Digest.of(b'secret')}", f"manifests/{Digest.of(manifest)}"):
         for _ in range(2):
             with pytest.raises(type(error)):
@@ -132,12 +119,10 @@ def test_incomplete_images_are_not_served_stale(origin: Origin, warm: Mirror, ma
     assert warm.pull(NAME) == [manifest, CONFIG, LAYER]
 
 
-def test_what_is_not_whole_is_not_served_by_a_young_tag_either(
-    origin: Origin, warm: Mirror, manifest: bytes
-) -> None:
+def test_what_is_not_whole_is_not_served_by_a_young_tag_either(warm: Mirror, manifest: bytes) -> None:
     """Once it is known that nobody can be asked for the rest: clients move on."""
     warm.store.evict(Digest.of(LAYER))
-    origin.trouble = Unreachable()
+    warm.origin.trouble = Unreachable()
     with pytest.raises(Unreachable):
         warm.ask("library/other/manifests/latest")
     with pytest.raises(Unreachable):
@@ -187,14 +172,12 @@ def test_a_limit_on_fetching_is_an_outage_too(origin: Origin, warm: Mirror, mani
 
 
 @outages
-def test_a_tag_that_was_not_confirmed_for_a_week_is_not_served(
-    origin: Origin, warm: Mirror, error: RegistryError
-) -> None:
+def test_a_tag_that_was_not_confirmed_for_a_week_is_not_served(warm: Mirror, error: RegistryError) -> None:
     """Although the repository is known to be public."""
     warm.clock.advance(STALE - DAY)
     warm.get(f"{NAME}/blobs/{Digest.of(LAYER)}")
     warm.clock.advance(DAY)
-    origin.trouble = error
+    warm.origin.trouble = error
     with pytest.raises(type(error)) as caught:
         warm.ask(TAG)
     assert (caught.value.status, caught.value.retry_after) == (error.status, error.retry_after)

@@ -6,18 +6,24 @@ import pytest
 
 from dockmirror.oci.digest import Digest
 
-from .mirrors import DAY, Mirror, body, header
+from .mirrors import (
+    CONFIG,
+    DAY,
+    GRANTED,
+    LAYER,
+    NAME,
+    PATIENCE,
+    PRIVATE,
+    STALE,
+    TAG,
+    TTL,
+    Mirror,
+    body,
+    header,
+)
 from .origin import Origin
 
-CONFIG, LAYER = b"configuration", b"layer" * 100
-NAME = "library/busybox"
-TAG = f"{NAME}/manifests/latest"
-PRIVATE = "me/private/manifests/latest"
 LIST = f"{NAME}/tags/list"
-TTL = 60.0
-STALE = 7 * DAY
-GRANTED = 300.0
-PATIENCE = 3.0
 
 
 def test_a_slow_upstream_gets_three_seconds(origin: Origin, warm: Mirror, manifest: bytes) -> None:
@@ -34,20 +40,18 @@ def test_a_slow_upstream_gets_three_seconds(origin: Origin, warm: Mirror, manife
 
 
 @pytest.mark.parametrize("evicted", [True, False])
-def test_a_slow_fetch_gets_three_seconds_too(
-    origin: Origin, warm: Mirror, manifest: bytes, evicted: bool
-) -> None:
+def test_a_slow_fetch_gets_three_seconds_too(warm: Mirror, manifest: bytes, evicted: bool) -> None:
     """After a HEAD that reported a new manifest; not if the stored image is incomplete."""
-    new = origin.shelf(NAME).publish(CONFIG, b"new")
+    new = warm.origin.shelf(NAME).publish(CONFIG, b"new")
     if evicted:
         warm.store.evict(Digest.of(LAYER))
     warm.clock.advance(TTL)
-    origin.held_up = True
+    warm.origin.held_up = True
     waiting = warm.later(TAG)
-    origin.go_on_once()
+    warm.origin.go_on_once()
     warm.clock.advance(PATIENCE)
     assert len(waiting) == (not evicted)
-    origin.go_on()
+    warm.origin.go_on()
     (answer,) = waiting
     assert (body(answer), bool(header(answer, "Warning"))) == (new if evicted else manifest, not evicted)
 
@@ -81,18 +85,16 @@ def test_a_check_of_what_is_held_for_others_has_time(origin: Origin, warm: Mirro
 @pytest.mark.parametrize(
     ("path", "who"), [(PRIVATE, "bob"), (PRIVATE, None), ("library/new/manifests/latest", None)]
 )
-def test_where_it_cannot_answer_the_upstream_has_time(
-    origin: Origin, warm: Mirror, path: str, who: str | None
-) -> None:
+def test_where_it_cannot_answer_the_upstream_has_time(warm: Mirror, path: str, who: str | None) -> None:
     """The content may not be for this client, or is not stored."""
-    origin.shelf("library/new").publish(CONFIG, LAYER)
-    origin.shelf("me/private").readers |= {"bob", "nobody"}
+    warm.origin.shelf("library/new").publish(CONFIG, LAYER)
+    warm.origin.shelf("me/private").readers |= {"bob", "nobody"}
     warm.clock.advance(GRANTED)
-    origin.held_up = True
+    warm.origin.held_up = True
     waiting = warm.later(path, who)
     warm.clock.advance(30)
     assert waiting == []
-    origin.go_on()
+    warm.origin.go_on()
     assert [type(answer).__name__ for answer in waiting] == ["Answer"]
 
 

@@ -7,10 +7,9 @@ import pytest
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import Denied, RegistryError, Unauthorized, Unreachable
 
-from .mirrors import DAY, Mirror, header
+from .mirrors import CONFIG, DAY, LAYER, Mirror, header
 from .origin import EVERYBODY, Origin
 
-CONFIG, LAYER = b"configuration", b"layer" * 100
 BLOB = f"library/busybox/blobs/{Digest.of(LAYER)}"
 TAG = "library/busybox/manifests/latest"
 MARKER = "anonymous"
@@ -24,14 +23,12 @@ def close(origin: Origin, *readers: str) -> None:
     origin.shelf("library/busybox").readers = set(readers)
 
 
-def test_a_client_without_credentials_is_served_by_the_mirrors_own(
-    origin: Origin, mirror: Mirror, manifest: bytes
-) -> None:
+def test_a_client_without_credentials_is_served_by_the_mirrors_own(mirror: Mirror, manifest: bytes) -> None:
     """It asks for itself, and what it is given everybody is given."""
     assert mirror.pull("library/busybox") == [manifest, CONFIG, LAYER]
-    assert all(line.startswith("nobody: ") for line in origin.take())
+    assert all(line.startswith("nobody: ") for line in mirror.origin.take())
     assert mirror.pull("library/busybox", "with any token") == [manifest, CONFIG, LAYER]
-    assert origin.take() == []
+    assert mirror.origin.take() == []
 
 
 def test_it_is_public_for_a_day(origin: Origin, warm: Mirror) -> None:
@@ -163,17 +160,15 @@ def test_a_pull_with_credentials_leads_to_a_question(origin: Origin, mirror: Mir
         mirror.ask("me/private/manifests/latest")
 
 
-def test_that_question_is_asked_again_after_an_outage(
-    origin: Origin, mirror: Mirror, manifest: bytes
-) -> None:
+def test_that_question_is_asked_again_after_an_outage(mirror: Mirror, manifest: bytes) -> None:
     """It was not answered."""
-    origin.troubles["nobody"] = RegistryError(status=429, retry_after="10")
+    mirror.origin.troubles["nobody"] = RegistryError(status=429, retry_after="10")
     mirror.get(TAG, "alice")
-    del origin.troubles["nobody"]
+    del mirror.origin.troubles["nobody"]
     mirror.clock.advance(10)
-    origin.take()
+    mirror.origin.take()
     mirror.get(TAG, "alice")
-    assert f"nobody: HEAD {TAG}" in origin.take()
+    assert f"nobody: HEAD {TAG}" in mirror.origin.take()
 
 
 def test_that_question_keeps_nobody_waiting(origin: Origin, mirror: Mirror, manifest: bytes) -> None:

@@ -66,10 +66,8 @@ def test_pulls_are_served_from_the_cache(origin: Origin, mirror: Mirror, by_dige
 
 
 @pytest.mark.parametrize("trouble", [Unreachable(), Unsupported(upstream_status=405)])
-def test_while_the_upstream_does_not_say(
-    origin: Origin, mirror: Mirror, by_digest: str, trouble: Unreachable
-) -> None:
+def test_while_the_upstream_does_not_say(mirror: Mirror, by_digest: str, trouble: Unreachable) -> None:
     """The cache answers during an outage."""
-    origin.trouble = trouble
+    mirror.origin.trouble = trouble
     for path in (BLOB, by_digest):
         assert mirror.ask(path, head=True).status == 200

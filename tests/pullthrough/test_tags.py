@@ -15,14 +15,8 @@ from dockmirror.oci.request import RegistryRequest
 from dockmirror.pullthrough.manifest_fetcher import HEAD_TTL
 
 from ..answering import watch
-from .mirrors import DAY, Mirror, body, header
+from .mirrors import CONFIG, DAY, LAYER, NAME, PRIVATE, TAG, TTL, Mirror, body, header
 from .origin import Origin, repository
-
-CONFIG, LAYER = b"configuration", b"layer" * 100
-NAME = "library/busybox"
-TAG = f"{NAME}/manifests/latest"
-PRIVATE = "me/private/manifests/latest"
-TTL = 60.0
 
 
 def moved(origin: Origin) -> bytes:
@@ -189,13 +183,11 @@ def test_a_head_then_the_digest_leaves_the_tag_known(origin: Origin, mirror: Mir
     assert mirror.pull(NAME)[0] == manifest
 
 
-def test_several_tags_may_be_asked_for_before_their_manifest(
-    origin: Origin, mirror: Mirror, manifest: bytes
-) -> None:
+def test_several_tags_may_be_asked_for_before_their_manifest(mirror: Mirror, manifest: bytes) -> None:
     """All of them are known then, the one that it is fetched by, too."""
     tags = [Tag("1"), Tag("1.36"), Tag("latest")]
     for tag in tags:
-        origin.shelf(NAME).tags[str(tag)] = Digest.of(manifest)
+        mirror.origin.shelf(NAME).tags[str(tag)] = Digest.of(manifest)
     for tag in tags[:2]:
         mirror.ask(f"{NAME}/manifests/{tag}", head=True)
     mirror.get(TAG)

@@ -20,16 +20,11 @@ from dockmirror.oci.errors import (
 from dockmirror.oci.media import OCI_MANIFEST
 
 from ..answering import Feed, watch
-from .mirrors import Mirror, body, header
+from .mirrors import CONFIG, LAYER, NAME, PATIENCE, TAG, TTL, Mirror, body, header
 from .origin import Origin
 
-CONFIG, LAYER = b"configuration", b"layer" * 100
-NAME = "library/busybox"
-TAG = f"{NAME}/manifests/latest"
 OTHER = "library/alpine/manifests/latest"
 NEW = "library/new/manifests/latest"
-TTL = 60.0
-PATIENCE = 3.0
 
 
 @pytest.fixture
@@ -51,29 +46,25 @@ def expired(origin: Origin, mirror: Mirror, manifest: bytes) -> Mirror:
 
 
 @pytest.mark.parametrize("error", [Unreachable(), TimedOut(), TooManyRequests(), RegistryError(status=502)])
-def test_a_second_stale_answer_asks_nobody(
-    origin: Origin, expired: Mirror, manifest: bytes, error: RegistryError
-) -> None:
+def test_a_second_stale_answer_asks_nobody(expired: Mirror, manifest: bytes, error: RegistryError) -> None:
     """It is there at once, with the same warning."""
-    origin.trouble = error
+    expired.origin.trouble = error
     first = expired.ask(TAG)
-    assert origin.take() == [f"nobody: HEAD {TAG}"]
+    assert expired.origin.take() == [f"nobody: HEAD {TAG}"]
     second = expired.ask(TAG)
-    assert origin.take() == []
+    assert expired.origin.take() == []
     assert body(first) == body(second) == manifest
     assert header(first, "Warning") == header(second, "Warning")
 
 
-def test_an_upstream_that_was_slow_keeps_nobody_waiting_twice(
-    origin: Origin, expired: Mirror, manifest: bytes
-) -> None:
+def test_an_upstream_that_was_slow_keeps_nobody_waiting_twice(expired: Mirror, manifest: bytes) -> None:
     """Also who pulls something else that is held."""
-    origin.held_up = True
+    expired.origin.held_up = True
     expired.later(TAG)
     expired.clock.advance(PATIENCE)
-    origin.take()
+    expired.origin.take()
     assert expired.get(TAG) == expired.get(OTHER) == manifest
-    assert origin.take() == []
+    assert expired.origin.take() == []
 
 
 def test_it_is_asked_again_after_the_rest(origin: Origin, expired: Mirror, manifest: bytes) -> None:

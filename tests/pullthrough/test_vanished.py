@@ -7,14 +7,8 @@ import pytest
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import Denied, ManifestUnknown, NameUnknown, RegistryError, Unreachable
 
-from .mirrors import DAY, Mirror, body, header
+from .mirrors import CONFIG, DAY, LAYER, NAME, PRIVATE, TAG, TTL, Mirror, body, header
 from .origin import Origin
-
-CONFIG, LAYER = b"configuration", b"layer" * 100
-NAME = "library/busybox"
-TAG = f"{NAME}/manifests/latest"
-PRIVATE = "me/private/manifests/latest"
-TTL = 60.0
 
 
 @pytest.mark.parametrize("error", [ManifestUnknown(), NameUnknown()])

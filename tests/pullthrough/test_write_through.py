@@ -22,11 +22,9 @@ from dockmirror.pullthrough.generations import MAX_DOUBTS
 
 from ..answering import now, watch
 from ..shelf import image
-from .mirrors import Mirror
+from .mirrors import NAME, TAG, Mirror
 from .origin import CHALLENGE, Origin, repository
 
-NAME = "library/busybox"
-TAG = f"{NAME}/manifests/latest"
 LIST = f"{NAME}/tags/list"
 OLD_LAYER, NEW_LAYER = b"old", b"new"
 
@@ -80,22 +78,20 @@ def test_a_push_grants_no_pull(origin: Origin, mirror: Mirror, new: bytes) -> No
     assert mirror.get("me/private/manifests/1", "alice") == new
 
 
-def test_lists_are_asked_for_anew(
-    origin: Origin, mirror: Mirror, other: Mirror, old: bytes, new: bytes
-) -> None:
+def test_lists_are_asked_for_anew(mirror: Mirror, other: Mirror, old: bytes, new: bytes) -> None:
     """Tags and referrers, with every query, by every process."""
     subject = f"{NAME}/referrers/{Digest.of(old)}"
     for path in (LIST, subject):
         other.get(path)
         other.get(path, query=(("n", "1"),))
     mirror.write("PUT", f"{NAME}/manifests/more", new)
-    origin.take()
+    mirror.origin.take()
     assert json.loads(other.get(LIST))["tags"] == ["latest", "more"]
     other.get(LIST, query=(("n", "1"),))
     other.get(subject)
-    assert len(origin.take()) == 3
+    assert len(mirror.origin.take()) == 3
     other.get(LIST)
-    assert origin.take() == []
+    assert mirror.origin.take() == []
 
 
 @pytest.mark.parametrize("path", ["latest", "new", "digest"])
@@ -123,19 +119,17 @@ def test_tags_that_the_registry_does_not_set(
 
 
 @pytest.mark.parametrize("first", [True, False])
-def test_two_pushes_of_one_tag(
-    origin: Origin, mirror: Mirror, other: Mirror, old: bytes, new: bytes, first: bool
-) -> None:
+def test_two_pushes_of_one_tag(mirror: Mirror, other: Mirror, old: bytes, new: bytes, first: bool) -> None:
     """In whichever order they are answered, the tag is what the registry has made of them."""
     newer = image(b"c", NEW_LAYER, OLD_LAYER)
-    origin.held_up = True
+    mirror.origin.held_up = True
     pushing = [watch(mirror.write_later("PUT", TAG, data)) for data in (new, newer)]
     if first:
-        origin.go_on_once()
+        mirror.origin.go_on_once()
     else:
-        origin.go_on_with_the_last()
-        origin.go_on_once()
-    origin.go_on()
+        mirror.origin.go_on_with_the_last()
+        mirror.origin.go_on_once()
+    mirror.origin.go_on()
     assert [len(each) for each in pushing] == [1, 1]
     for each in (mirror, other):
         assert each.get(TAG) == newer
@@ -145,14 +139,12 @@ def test_two_pushes_of_one_tag(
     ("data", "kind"),
     [(b"no manifest", "a/b"), (image(b"c"), "application/vnd.docker.distribution.manifest.v2+json")],
 )
-def test_what_cannot_be_kept(
-    origin: Origin, mirror: Mirror, other: Mirror, old: bytes, data: bytes, kind: str
-) -> None:
+def test_what_cannot_be_kept(mirror: Mirror, other: Mirror, old: bytes, data: bytes, kind: str) -> None:
     """Is forgotten, and asked for."""
     mirror.write("PUT", TAG, data, kind=kind)
     for each in (mirror, other):
         each.later(TAG)
-        assert origin.take()
+        assert mirror.origin.take()
 
 
 def test_a_disk_that_takes_nothing(origin: Origin, mirror: Mirror, old: bytes, new: bytes) -> None:
@@ -272,9 +264,7 @@ class TestDeleted:
         assert origin.take() == []
 
     @pytest.mark.parametrize("evicted", [True, False])
-    def test_for_mirrors_that_only_read(
-        self, origin: Origin, mirror: Mirror, old: bytes, evicted: bool
-    ) -> None:
+    def test_for_mirrors_that_only_read(self, mirror: Mirror, old: bytes, evicted: bool) -> None:
         """Mirrors of the same registry under any name see the deletion, even without its documents."""
         manifest, layer = f"manifests/{Digest.of(old)}", f"blobs/{Digest.of(OLD_LAYER)}"
         for path in (manifest, layer):
