@@ -24,14 +24,14 @@ NOTHING_KNOWN = Descriptor()
 
 
 def watch(coming: Coroutine[Any, Any, Result] | Deferred[Result]) -> list[Result | BaseException]:
-    """Where its outcome will stand, value or exception, as soon as there is one."""
+    """Return a list that will contain the outcome, a value or an exception."""
     outcome: list[Result | BaseException] = []
     ensureDeferred(coming).addCallbacks(outcome.append, lambda failure: outcome.append(failure.value))
     return outcome
 
 
 def now(coming: Coroutine[Any, Any, Result] | Deferred[Result]) -> Result:
-    """What it has come to, at once."""
+    """Return the outcome of work that needs no time."""
     outcome: list[Result | Failure] = []
     ensureDeferred(coming).addBoth(outcome.append)
     assert outcome, "it has not come to an end"

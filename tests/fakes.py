@@ -62,13 +62,13 @@ class Seen:
 
     @property
     def authorization(self) -> str | None:
-        """What the request brought to be let in."""
+        """The ``Authorization`` field."""
         return self.header("Authorization")
 
 
 @frozen
 class Reply:
-    """What a server answers.
+    """A response of a server.
 
     :ivar status: 0 for nothing at all.
     :ivar told: whether ``Content-Length`` is set where the headers have none; without it the body is chunked.
@@ -122,7 +122,7 @@ class World(Resource):
         self._scripted[host, path] = list(replies)
 
     def asked(self, host: str) -> list[Seen]:
-        """What reached one server."""
+        """Return the requests to one server."""
         return [seen for seen in self.seen if seen.host == host]
 
     def go_on(self, data: bytes) -> None:
@@ -223,7 +223,7 @@ class Wire:
 
     @property
     def agent(self) -> IAgent:
-        """What asks over them."""
+        """An agent that uses these connections."""
         agent: IAgent = Agent.usingEndpointFactory(Clock(), self, self.pool)
         return agent
 

@@ -81,7 +81,7 @@ class Shelf:
             self.contents[str(Asked(PLACE, each))] = data
 
     def lists(self, subject: bytes, target: str) -> None:
-        """What refers to that manifest is told there."""
+        """Serve a list of referrers of a manifest at this target."""
         self.contents[target] = json.dumps(
             {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [described(SIGNATURE, OCI_MANIFEST)]}
         ).encode()

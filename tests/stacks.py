@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 
 class Outcome(list[Any]):
-    """What became of a piece of work, once it is there: one value or one failure."""
+    """A list that will contain the outcome of work: one value or one failure."""
 
     def __init__(self, work: Deferred[Any] | Coroutine[Any, Any, Any]) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ def asked(path: str, **details: Any) -> RegistryRequest:
 
 
 def client(agent: IAgent, clock: Clock | None = None, url: str = f"https://{HUB}") -> UpstreamClient:
-    """What asks the servers of an upstream named ``hub``."""
+    """Return the client of an upstream named ``hub``."""
     return UpstreamClient(make_http_client(agent), clock or Clock(), "hub", url)
 
 

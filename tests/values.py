@@ -44,7 +44,7 @@ _SEPARATORS = st.sampled_from([".", "_", "__", "-", "--", "----"])
 
 
 def attempt(parse: Callable[[Asked], Parsed], asked: Asked) -> Parsed | RegistryError:
-    """What was parsed, or the refusal; anything else that is raised is a mistake."""
+    """Return the parsed value or the ``RegistryError``; anything else that is raised is a mistake."""
     try:
         return parse(asked)
     except RegistryError as error:

@@ -1,4 +1,4 @@
-"""Tags: served while fresh, then confirmed by a HEAD, and fetched if they have moved."""
+"""Tags: served while fresh, then confirmed by a HEAD, fetched if they have moved, forgotten if deleted."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ from twisted.internet.defer import Deferred
 
 from dockmirror.interfaces import Answer
 from dockmirror.oci.digest import Digest
-from dockmirror.oci.errors import Unauthorized, Unreachable
+from dockmirror.oci.errors import (
+    Denied,
+    ManifestUnknown,
+    NameUnknown,
+    RegistryError,
+    Unauthorized,
+    Unreachable,
+)
 from dockmirror.oci.header_fields import format_etag
 from dockmirror.oci.media import EVERYTHING
 from dockmirror.oci.reference import Tag
@@ -233,3 +240,51 @@ def test_a_head_of_what_is_held_names_it(origin: Origin, warm: Mirror, manifest:
     origin.take()
     assert warm.get("library/fork/manifests/latest") == manifest
     assert origin.take() == []
+
+
+@pytest.mark.parametrize("error", [ManifestUnknown(), NameUnknown()])
+def test_a_tag_that_vanished_is_forgotten(origin: Origin, warm: Mirror, error: RegistryError) -> None:
+    """The 404 is given on; later failures are not answered with what was there."""
+    warm.clock.advance(TTL)
+    origin.trouble = error
+    with pytest.raises(type(error)):
+        warm.ask(TAG)
+    origin.trouble = Unreachable()
+    with pytest.raises(Unreachable):
+        warm.ask(TAG)
+
+
+def test_strangers_cannot_purge(origin: Origin, warm: Mirror, manifest: bytes) -> None:
+    """A 404 of a private repository counts only for authorized clients."""
+    for who in ("mallory", None):
+        origin.troubles[who or "nobody"] = ManifestUnknown()
+        with pytest.raises(ManifestUnknown):
+            warm.ask(PRIVATE, who)
+    assert warm.get(PRIVATE, "alice") == manifest
+    assert origin.take()[-1] == f"alice: HEAD {PRIVATE}"
+    origin.troubles["alice"] = ManifestUnknown()
+    with pytest.raises(ManifestUnknown):
+        warm.ask(PRIVATE, "alice")
+    del origin.troubles["alice"]
+    warm.get(PRIVATE, "alice")
+    assert f"alice: GET {PRIVATE}" in origin.take()
+
+
+def test_what_vanished_may_be_kept(origin: Origin, warm: Mirror, manifest: bytes) -> None:
+    """``keep_deleted_upstream`` serves the whole image with a warning to authorized clients."""
+    keeping = warm.restarted(keep_deleted_upstream=True)
+    for age in (TTL, 2 * DAY, 6 * DAY):
+        origin.trouble = None
+        keeping.get(f"{NAME}/blobs/{Digest.of(LAYER)}")
+        keeping.clock.advance(age)
+        origin.trouble = ManifestUnknown("no such manifest")
+        origin.take()
+        answer = keeping.ask(TAG)
+        assert origin.take() == [f"nobody: HEAD {TAG}"]
+        assert body(answer) == manifest
+        assert header(answer, "Warning") == '299 - "served stale: no such manifest"'
+        assert keeping.pull(NAME) == keeping.pull(NAME, "somebody") == [manifest, CONFIG, LAYER]
+    origin.trouble = None
+    origin.troubles["mallory"] = Denied(status=404)
+    with pytest.raises(Denied):
+        keeping.ask(PRIVATE, "mallory")

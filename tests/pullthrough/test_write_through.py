@@ -59,12 +59,14 @@ def new(origin: Origin) -> bytes:
 
 
 def test_a_manifest_is_kept(origin: Origin, mirror: Mirror, other: Mirror, old: bytes, new: bytes) -> None:
-    """By its tag and by its digest, and nobody is asked for it."""
+    """By its tag and by its digest, without a request upstream; a full disk does not fail the push."""
     mirror.write("PUT", TAG, new)
     for each in (mirror, other):
         assert each.get(TAG) == new
         assert each.get(f"{NAME}/manifests/{Digest.of(new)}") == new
     assert origin.take() == []
+    mirror.store.faults.writing = True
+    assert mirror.write("PUT", TAG, old).status == 201
 
 
 def test_a_push_grants_no_pull(origin: Origin, mirror: Mirror, new: bytes) -> None:
@@ -147,12 +149,6 @@ def test_what_cannot_be_kept(mirror: Mirror, other: Mirror, old: bytes, data: by
         assert mirror.origin.take()
 
 
-def test_a_disk_that_takes_nothing(origin: Origin, mirror: Mirror, old: bytes, new: bytes) -> None:
-    """Costs the cache and not the push."""
-    mirror.store.faults.writing = True
-    assert mirror.write("PUT", TAG, new).status == 201
-
-
 def test_a_refusal_changes_nothing(origin: Origin, mirror: Mirror, old: bytes, new: bytes) -> None:
     """The stored manifest stays fresh."""
     for refusal in (ManifestInvalid(upstream_status=400), Denied(upstream_status=403)):
@@ -163,26 +159,23 @@ def test_a_refusal_changes_nothing(origin: Origin, mirror: Mirror, old: bytes, n
     assert origin.take() == []
 
 
-@pytest.mark.parametrize("done", [True, False])
+@pytest.mark.parametrize("outcome", ["done", "not done", "cancelled"])
 def test_an_unknown_outcome_is_asked_about(
-    origin: Origin, mirror: Mirror, other: Mirror, old: bytes, new: bytes, done: bool
+    origin: Origin, mirror: Mirror, other: Mirror, old: bytes, new: bytes, outcome: str
 ) -> None:
-    """The upstream is asked for the tag after a push without an answer."""
-    origin.writing = done, Unreachable("it broke off")
-    with pytest.raises(Unreachable):
-        mirror.write("PUT", TAG, new)
-    assert other.get(TAG) == (new if done else old)
+    """The upstream is asked for the tag after a push without an answer, and after one that was cancelled."""
+    if outcome == "cancelled":
+        origin.held_up = True
+        writing = Deferred.fromCoroutine(mirror.write_later("PUT", TAG, new))
+        writing.addErrback(lambda _: None)
+        writing.cancel()
+        origin.go_on()
+    else:
+        origin.writing = outcome == "done", Unreachable("it broke off")
+        with pytest.raises(Unreachable):
+            mirror.write("PUT", TAG, new)
+    assert other.get(TAG) == (old if outcome == "not done" else new)
     assert origin.take()
-
-
-def test_who_pushes_leaves(origin: Origin, mirror: Mirror, other: Mirror, old: bytes, new: bytes) -> None:
-    """Before he has the answer: it counts as if nobody knew."""
-    origin.held_up = True
-    writing = Deferred.fromCoroutine(mirror.write_later("PUT", TAG, new))
-    writing.addErrback(lambda _: None)
-    writing.cancel()
-    origin.go_on()
-    assert other.get(TAG) == new
 
 
 class TestMeanwhile:
@@ -390,8 +383,7 @@ class TestStrangers:
                 assert other.get(path) == data
 
 
-def test_what_is_written_elsewhere(origin: Origin, mirror: Mirror, new: bytes) -> None:
-    """Is passed on: uploads leave no trace here."""
+def test_uploads_are_passed_on(origin: Origin, mirror: Mirror) -> None:
     before = dict(mirror.store.documents.documents)
     assert mirror.write("POST", f"{NAME}/blobs/uploads/").status == 202
     assert mirror.store.documents.documents == before
