@@ -89,7 +89,6 @@ def clock() -> Clock:
 def test_the_first_address_is_asked_first(
     make: Callable[..., IRegistry], clock: Clock, request_: RegistryRequest
 ) -> None:
-    """No other is asked while it answers."""
     first, second = FakeRegistry(giving(b"1")), FakeRegistry(giving(b"2"))
     answer = now(make([first, second], clock).fetch(request_))
     assert (answer.body.descriptor.size, answer.from_other_host) == (1, False)
@@ -116,7 +115,6 @@ def test_a_request_that_fails_goes_to_the_next_address(
 def test_a_refusal_is_final(
     make: Callable[..., IRegistry], clock: Clock, request_: RegistryRequest, refusal: RegistryError
 ) -> None:
-    """The registry has answered."""
     second = FakeRegistry(giving(b"2"))
     with pytest.raises(type(refusal)):
         now(make([FakeRegistry(refusal), second], clock).fetch(request_))
@@ -177,7 +175,6 @@ def test_a_failed_address_is_skipped_for_a_while(
 
 @each_make
 def test_an_address_that_answers_again_is_first_again(make: Callable[..., IRegistry], clock: Clock) -> None:
-    """After its pause."""
     first, second = FakeRegistry(Unreachable(), giving(b"1")), FakeRegistry(giving(b"22"))
     registry = make([first, second], clock)
     sizes = []
@@ -203,7 +200,6 @@ def test_a_refusal_ends_a_pause(make: Callable[..., IRegistry], clock: Clock) ->
 
 @each_make
 def test_no_address_is_asked_while_all_pause(make: Callable[..., IRegistry], clock: Clock) -> None:
-    """If none could be connected to."""
     registries = FakeRegistry(Unreachable("1")), FakeRegistry(Unreachable("2"))
     registry = make(registries, clock)
     for _ in range(3):

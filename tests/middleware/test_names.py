@@ -101,7 +101,6 @@ def test_a_short_name_is_completed(repository: Repository) -> None:
 
 @of_a_repository
 def test_short_names_are_completed_in_each_request(target: Callable[[Repository], Target]) -> None:
-    """Everything else is passed on unchanged."""
     registry = FakeRegistry(ANSWER)
     request = RegistryRequest(
         target(BUSYBOX), head=True, accept=("a/b",), credentials=Credentials.bearer("t")
@@ -121,7 +120,6 @@ def test_a_short_name_can_be_redirected(target: Callable[[Repository], Target]) 
 
 
 def test_a_complete_name_is_not_redirected() -> None:
-    """It is answered."""
     registry = FakeRegistry(ANSWER)
     request = RegistryRequest(Tags(OTHER))
     assert now(ShortNameRedirect(registry).fetch(request)) is ANSWER
@@ -218,8 +216,7 @@ def test_prefixes_are_rewritten(target: Callable[[Repository], Target], name: st
 
 
 @rewritten
-def test_prefixes_are_rewritten_in_scopes(name: str, other: str) -> None:
-    """Only in those of repositories."""
+def test_prefixes_are_rewritten_in_scopes_of_repositories(name: str, other: str) -> None:
     registry = FakeRegistry(ANSWER)
     asked = f"repository:{name}:pull repository(plugin):{name}:pull registry:{name}:* {name}"
     tokens = ScopeRewrite(registry, lambda repository: rewrite_prefix(repository, PREFIXES))
@@ -257,7 +254,6 @@ def test_clients_see_their_own_names(host: str) -> None:
 
 @pytest.mark.parametrize(("name", "status"), [("old/busybox", 200), ("library/busybox", 200), ("old/x", 403)])
 def test_rules_apply_to_rewritten_names(name: str, status: int) -> None:
-    """No rewritten name evades them."""
     docker = {"rewrite": {"old": "library"}, "allow": ["library/busybox"]}
     house = House(Internet(), upstreams={"docker": docker})
     assert house.get("mirror.example", f"/v2/{name}/manifests/latest").status == status

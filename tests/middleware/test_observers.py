@@ -169,8 +169,9 @@ def test_an_answer_proves_health(
 
 @pytest.mark.parametrize("error", [TimedOut("it took too long"), TooManyRequests("come back later")])
 @pytest.mark.parametrize("request_", [asked(MANIFEST), asked("/v2/"), TokenRequest()])
-def test_a_failure_is_recorded(request_: RegistryRequest | TokenRequest, error: RegistryError) -> None:
-    """A failure is recorded with its reason."""
+def test_a_failure_is_recorded_with_its_reason(
+    request_: RegistryRequest | TokenRequest, error: RegistryError
+) -> None:
     status = AddressStatus("https://a", failed=7.0, failure=str(error))
     assert ObservedAddress(error).ask(request_) == status
 

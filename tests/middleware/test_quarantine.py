@@ -188,7 +188,6 @@ def test_only_the_wrong_blob_is_refused(request_: RegistryRequest, refused: bool
 
 
 def test_tokens_are_not_quarantined() -> None:
-    """Requests for tokens are passed on."""
     registry, request = FakeRegistry(), TokenRequest.parse([("account", "me")])
     now(CorruptBlobQuarantine(registry, Clock()).token(request))
     assert registry.token_requests == [request]

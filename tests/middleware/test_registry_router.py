@@ -135,7 +135,6 @@ class TestEverything:
         "where", ["/v2/busybox", "/v2/docker.io/library/busybox", "/docker.io/v2/busybox"]
     )
     def test_a_redirected_layer_is_served(self, house: House, internet: Internet, where: str) -> None:
-        """From the network that delivers it."""
         answer = house.get(OWN, f"{where}/blobs/{internet.layer}")
         assert answer.body == LAYER
         part = house.get(OWN, f"{where}/blobs/{internet.layer}", "Range: bytes=1000-1999")
@@ -156,7 +155,6 @@ class TestEverything:
         assert internet.seen[-1].query == (("n", "1"),)
 
     def test_unknown_content_is_unknown(self, house: House) -> None:
-        """As the registry says."""
         assert house.get(OWN, "/v2/busybox/manifests/nope").error == (404, "MANIFEST_UNKNOWN")
         assert house.get(OWN, f"/v2/busybox/blobs/{digest(b'')}").error == (404, "BLOB_UNKNOWN")
 

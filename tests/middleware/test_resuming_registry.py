@@ -116,7 +116,6 @@ def test_the_rest_is_fetched_as_the_beginning_was(
 
 
 def test_a_blob_that_breaks_off_too_often_is_cut_off() -> None:
-    """After the last attempt."""
     _, recorder, outcome = delivered(Breaking(*[1] * (len(PAUSES) + 1)))
     assert [type(error) for error in outcome] == [Unreachable]
     assert recorder.data == b""
@@ -212,7 +211,6 @@ def test_other_answers_are_passed_on(target: Target, head: bool, answer: Answer)
 
 
 def test_a_refusal_of_the_blob_is_passed_on() -> None:
-    """Nothing has begun that could be resumed."""
     registry = FakeRegistry(Unreachable("cannot be reached"))
     with pytest.raises(Unreachable):
         now(ResumingRegistry(registry, Clock()).fetch(REQUEST))

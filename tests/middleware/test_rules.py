@@ -114,8 +114,9 @@ def test_allowed_images_can_be_pulled(pattern: str, allowed: list[str], not_allo
         ("library/nginx@*", ["manifests D2", "blobs D1"], ["manifests 1", ""]),
     ],
 )
-def test_only_denied_contents_are_denied(pattern: str, denied: list[str], not_denied: list[str]) -> None:
-    """Denials take precedence."""
+def test_denials_take_precedence_and_deny_nothing_else(
+    pattern: str, denied: list[str], not_denied: list[str]
+) -> None:
     for rest in denied:
         assert refusal(f"{NGINX} {rest}", ["**"], [pattern]) is not None, rest
     for rest in not_denied:
@@ -137,7 +138,6 @@ def test_a_denial_names_its_target_and_its_rule() -> None:
 
 @pytest.mark.parametrize("head", [False, True])
 def test_a_tag_of_a_denied_digest_is_denied(head: bool) -> None:
-    """The registry's answer is discarded."""
     content = BytesBody(b"1", Descriptor(digest=D1, size=1))
     registry = FakeRegistry(Answer(content), Answer(content))
     request = RegistryRequest(of(f"{NGINX} manifests latest"), head=head)
@@ -146,8 +146,7 @@ def test_a_tag_of_a_denied_digest_is_denied(head: bool) -> None:
     assert now(RuleFilter(registry, PullRules(KEY, [], [f"**@{D2}"])).fetch(request)).body is content
 
 
-def test_rules_deny_the_catalog() -> None:
-    """The handshake is not affected."""
+def test_rules_deny_the_catalog_but_not_the_handshake() -> None:
     registry = FakeRegistry(ANSWER)
     allowed = RuleFilter(registry, PullRules(KEY, [], ["a"]))
     assert now(allowed.fetch(RegistryRequest(parse_target(b"/v2/")))) is ANSWER
@@ -158,8 +157,7 @@ def test_rules_deny_the_catalog() -> None:
 
 @settings(max_examples=30)
 @given(targets)
-def test_everything_can_be_denied(target: Target) -> None:
-    """Except the handshake."""
+def test_everything_but_the_handshake_can_be_denied(target: Target) -> None:
     registry = FakeRegistry(ANSWER)
     try:
         now(RuleFilter(registry, PullRules(KEY, ["**"], ["**"])).fetch(RegistryRequest(target)))

@@ -113,8 +113,7 @@ def test_a_blob_is_fetched_in_segments() -> None:
     assert upstream.requests[1] == evolve(REQUEST, if_none_match=None, range=Range.starting_at(10, 19))
 
 
-def test_the_rest_of_a_blob_is_fetched_in_segments() -> None:
-    """If the blob is resumed."""
+def test_the_rest_of_a_resumed_blob_is_fetched_in_segments() -> None:
     upstream = Upstream()
     answer, data = delivered(in_segments(upstream), evolve(REQUEST, range=Range.starting_at(25)))
     assert (answer.status, answer.content_range) == (206, ContentRange(25, 59, 60))
@@ -126,7 +125,6 @@ def test_the_rest_of_a_blob_is_fetched_in_segments() -> None:
     [evolve(REQUEST, range=Range.starting_at(41)), evolve(REQUEST, range=Range.starting_at(20, 50))],
 )
 def test_short_blobs_and_inner_ranges_are_not_segmented(request_: RegistryRequest) -> None:
-    """They come over one connection."""
     upstream = Upstream()
     delivered(in_segments(upstream), request_)
     assert len(upstream.requests) == 1

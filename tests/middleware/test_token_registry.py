@@ -75,7 +75,6 @@ def test_concurrent_requests_share_one_token(internet: Internet, registry: Token
 
 
 def test_a_refused_token_is_replaced(internet: Internet, registry: TokenRegistry) -> None:
-    """An upstream may revoke it early."""
     now(registry.fetch(MANIFEST))
     internet.auth.revoke()
     assert bytes_of(now(registry.fetch(MANIFEST)).body) == BUSYBOX
@@ -135,7 +134,6 @@ def test_a_failure_of_the_token_service_is_no_refusal(
 
 
 def test_an_open_registry_is_asked_without_tokens(internet: Internet, clock: Clock) -> None:
-    """Its challenge is not asked for."""
     registry = TokenRegistry(upstream(internet.agent, clock, "https://registry.k8s.io"), clock)
     now(registry.fetch(asked("/v2/team/image/manifests/1")))
     assert [(seen.path, seen.authorization) for seen in internet.seen] == [
@@ -144,7 +142,6 @@ def test_an_open_registry_is_asked_without_tokens(internet: Internet, clock: Clo
 
 
 def test_a_basic_registry_is_not_asked_for_tokens(internet: Internet, clock: Clock) -> None:
-    """It admits nobody without a password."""
     internet.servers["basic.example"] = Registry(Passwords({USER: PASSWORD}))
     registry = TokenRegistry(upstream(internet.agent, clock, "https://basic.example"), clock)
     with pytest.raises(Unauthorized) as raised:
@@ -154,7 +151,6 @@ def test_a_basic_registry_is_not_asked_for_tokens(internet: Internet, clock: Clo
 
 
 def test_other_errors_are_passed_on(internet: Internet, registry: TokenRegistry) -> None:
-    """They have nothing to do with tokens."""
     internet.reply(HUB, PATH, Reply(500))
     with pytest.raises(Unavailable):
         now(registry.fetch(MANIFEST))
@@ -280,7 +276,6 @@ def test_a_refused_account_pauses(internet: Internet, clock: Clock) -> None:
 
 
 def test_an_unavailable_account_is_no_refusal(internet: Internet, clock: Clock) -> None:
-    """Nothing is asked anonymously instead."""
 
     class Silent(Changing):
         async def login(self) -> Login:

@@ -17,7 +17,6 @@ def test_round_trip(result: CacheResult) -> None:
 
 @pytest.mark.parametrize("field", ["", "hit", "squid; hit", "dockmirror", "dockmirror; fwd=else"])
 def test_fields_of_other_caches_are_ignored(field: str) -> None:
-    """Only this mirror's own field is understood."""
     assert CacheStatus.parse(field) is None
 
 

@@ -67,8 +67,7 @@ SEEN = {
 
 
 @pytest.mark.parametrize("seen", SEEN)
-def test_a_challenge_as_upstreams_write_it(seen: str) -> None:
-    """One challenge, of these parameters."""
+def test_challenges_of_upstreams_are_parsed(seen: str) -> None:
     line, parameters = SEEN[seen]
     challenge = Challenge(line.split()[0], parameters)
     assert parse_challenges([line]) == (challenge,)

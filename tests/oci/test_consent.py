@@ -24,7 +24,6 @@ def test_a_sample_lies_in_the_first_mebibyte(size: int) -> None:
 
 
 def test_a_sample_is_taken_at_random() -> None:
-    """Nobody can prepare for it."""
     assert len({sampled_part(SAMPLED).first for _ in range(50)}) > 40
 
 
@@ -59,7 +58,6 @@ def test_a_head_proves_by_digest_and_length(told: Descriptor, size: int | None, 
     assert head_consents(told, HELD, size) is consents
 
 
-def test_a_head_of_a_tag_may_name_any_digest() -> None:
-    """It has to name one."""
+def test_a_head_of_a_tag_must_name_a_digest() -> None:
     assert head_consents(Descriptor("a/b", OTHER, 4), None)
     assert not head_consents(Descriptor("a/b", None, 4), None)

@@ -51,8 +51,7 @@ def test_a_fingerprint_stands_for_them(header: str, other: str) -> None:
     "header",
     ["Bearer t0ken", "bearer a.b-c_d~e+f/g=", "Bearer  a", "Basic YTpi", "BASIC YTpiYw==", "Bearer a:b|c"],
 )
-def test_a_client_brings_a_token_or_a_password(header: str) -> None:
-    """Tokens and passwords are accepted verbatim."""
+def test_tokens_and_passwords_are_accepted_verbatim(header: str) -> None:
     assert Credentials.parse(header).header == header
 
 
@@ -73,8 +72,7 @@ def test_nothing_else_is_passed_on(header: str) -> None:
 
 
 @given(st.text())
-def test_what_is_passed_on_may_stand_in_a_header(header: str) -> None:
-    """Whatever a client sent."""
+def test_accepted_credentials_are_printable(header: str) -> None:
     for sent in (header, f"Bearer {header}", f"Basic {header}"):
         try:
             brought = Credentials.parse(sent).header

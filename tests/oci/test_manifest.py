@@ -55,7 +55,6 @@ def test_an_index() -> None:
     st.recursive(st.none() | st.integers() | st.text(), lambda s: st.lists(s) | st.dictionaries(st.text(), s))
 )
 def test_any_document_is_parsed_or_ignored(document: Any) -> None:
-    """Any document is a manifest, or None."""
     for fields in (
         document,
         {"schemaVersion": 2, "manifests": document},
@@ -104,8 +103,7 @@ def test_a_platform_is_parsed_as_it_was_written(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "linux", "linux/", "a/b/c/d", "linux/arm v7"])
-def test_malformed_platforms(text: str) -> None:
-    """Malformed platforms are rejected."""
+def test_malformed_platforms_are_rejected(text: str) -> None:
     with pytest.raises(ValueError, match="expected a platform"):
         Platform.parse(text)
 

@@ -107,8 +107,7 @@ def test_foreign_layers_are_in_no_registry() -> None:
         *(manifest(manifests=None), manifest(manifests=["x"]), manifest(manifests=[{"digest": 5}])),
     ],
 )
-def test_of_other_documents_nothing_is_known(body: bytes) -> None:
-    """Schema 1, other kinds, broken ones."""
+def test_other_documents_have_no_references(body: bytes) -> None:
     assert parse_references(body) is None
 
 
@@ -169,8 +168,7 @@ def test_the_signature_of_an_old_manifest_is_cut_out(spaces: bytes) -> None:
 @pytest.mark.parametrize(
     "body", [b"", b"{}", manifest(), manifest(signatures=[]), manifest(signatures=[{"protected": "e30"}])]
 )
-def test_what_has_no_signature_is_left(body: bytes) -> None:
-    """Byte for byte."""
+def test_a_manifest_without_a_signature_is_unchanged(body: bytes) -> None:
     assert signed_payload(body) == body
 
 
@@ -190,8 +188,7 @@ def test_media_ranges_are_passed_on(line: str) -> None:
 @pytest.mark.parametrize(
     "line", ["", ",", "nonsense", "a/b,", "a/\ufffd", 'a/b;c="', "a/b\0", "a/b c/d", "/", "a/b\n"]
 )
-def test_other_lines_are_ignored(line: str) -> None:
-    """The right ones beside them count."""
+def test_other_accept_lines_are_ignored(line: str) -> None:
     assert parse_accept(["a/b", line, "c/d"]) == ("a/b", "c/d")
 
 
@@ -220,8 +217,7 @@ def test_content_type(text: str | None, passed: bool) -> None:
 
 
 @given(st.lists(st.text()))
-def test_what_is_passed_on_may_stand_in_a_header(sent: list[str]) -> None:
-    """Whatever a client sent."""
+def test_accepted_lines_are_printable(sent: list[str]) -> None:
     for line in parse_accept(sent):
         assert line.isascii()
         assert line.replace("\t", " ").isprintable()

@@ -76,8 +76,7 @@ def test_tags_may_have_the_names_of_endpoints() -> None:
         *(b"/v2%2F", b"/v2%2Fx/manifests/latest", b"/v2/x%2Fmanifests%2Flatest", b"/v2/x/manifests%2Flatest"),
     ],
 )
-def test_a_path_that_means_nothing_is_not_there(path: bytes) -> None:
-    """404, in the registry's own format."""
+def test_an_unknown_path_is_not_found(path: bytes) -> None:
     assert refused(path) == 404
 
 

@@ -12,8 +12,7 @@ from dockmirror.oci.scope import CATALOG, Scope, parse_scopes, pull_scope
 from ..values import scopes
 
 
-def test_another_repository_is_asked_for_with_the_same_actions() -> None:
-    """Renaming keeps actions and type."""
+def test_renaming_a_scope_keeps_type_and_actions() -> None:
     scope = Scope("repository(plugin)", "a", ("pull", "push"))
     assert str(scope.renamed("library/a")) == "repository(plugin):library/a:pull,push"
 

@@ -65,8 +65,7 @@ def test_a_path_is_written_as_it_was_read(path: bytes) -> None:
     assert parse_write(method, path.replace(b"a/b", b"%61/b"), ()).path_and_query() == path.decode()
 
 
-def test_only_known_parameters() -> None:
-    """Go any further."""
+def test_unknown_parameters_are_dropped() -> None:
     query = (("mount", DIGEST), ("from", "c"), ("ns", "docker.io"), ("x", "y"))
     write = parse_write("POST", UPLOADS, query)
     assert write.query == query[:2]
@@ -87,8 +86,7 @@ def test_only_known_parameters() -> None:
         (("from", ""), NameInvalid),
     ],
 )
-def test_wrong_parameters(query: tuple[str, str], error: type[RegistryError]) -> None:
-    """Invalid parameters are rejected."""
+def test_invalid_parameters_are_rejected(query: tuple[str, str], error: type[RegistryError]) -> None:
     with pytest.raises(error):
         parse_write("POST", UPLOADS, (query,))
 
@@ -150,8 +148,7 @@ def test_scopes(method: str, path: bytes, query: tuple[tuple[str, str], ...], sc
     assert " ".join(map(str, parse_write(method, path, query).scopes)) == scopes
 
 
-def test_other_names() -> None:
-    """Renaming also renames the mount source."""
+def test_renaming_includes_the_mount_source() -> None:
     write = Write("POST", UploadTarget(Repository("a")), (("mount", DIGEST), ("from", "b")))
     renamed = write.renamed(lambda name: Repository(f"library/{name}"))
     assert renamed.target == UploadTarget(Repository("library/a"))

@@ -121,15 +121,13 @@ def test_only_consent_allows(known: Facts) -> None:
 
 
 @given(facts)
-def test_a_refusal_is_final(known: Facts) -> None:
-    """Nothing that is remembered stands against it."""
+def test_a_refusal_overrides_all_memory(known: Facts) -> None:
     assert authorize(evolve(known, outcome=REFUSED)) is DENY
     assert authorize(evolve(known, outcome=UNPROVEN)) is DENY
 
 
 @given(facts)
-def test_stale_needs_an_outage_and_earlier_consent(known: Facts) -> None:
-    """Or an operator's import."""
+def test_stale_needs_an_outage_and_earlier_consent_or_an_import(known: Facts) -> None:
     if authorize(known) is STALE:
         assert known.outcome is OUTAGE or (known.outcome is NOT_FOUND and known.keep_deleted)
         assert known.granted or known.public or known.was_public or known.imported
@@ -164,6 +162,5 @@ def test_to_know_less_lets_nobody_have_more(known: Facts) -> None:
         (RegistryError(status=500), OUTAGE),
     ],
 )
-def test_the_outcome_of_an_error(error: RegistryError, outcome: Outcome) -> None:
-    """Wrong bytes are no outage."""
+def test_the_outcome_of_each_error(error: RegistryError, outcome: Outcome) -> None:
     assert Outcome.of(error) is outcome

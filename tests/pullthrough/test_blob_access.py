@@ -90,7 +90,6 @@ def test_anonymous_clients_are_redirected_to_the_bucket(asked: dict[str, Any]) -
 
 
 def test_private_blobs_are_not_redirected() -> None:
-    """They are served after the upstream's consent."""
     made, origin, far = mirror(Sending)
     origin.shelf("team/app", ["alice"]).publish(b"configuration", DATA)
     now(far.contents.link(repository("team/app"), DIGEST, ContentKind.BLOB))
@@ -111,7 +110,6 @@ def test_a_blob_that_left_the_bucket_comes_from_the_upstream() -> None:
 
 
 def test_an_outage_is_reported_if_the_bucket_has_nothing() -> None:
-    """The upstream's error is raised."""
     made, origin, far = mirror()
     now(far.kept.delete([str(layout.data(DIGEST))]))
     origin.trouble = Unreachable()

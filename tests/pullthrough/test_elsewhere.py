@@ -36,8 +36,9 @@ def mirror(origin: Origin, other: Origin) -> Mirror:
 
 
 @each_outage
-def test_it_is_kept(origin: Origin, other: Origin, mirror: Mirror, outage: Unreachable) -> None:
-    """And served from the store next time."""
+def test_a_blob_of_a_fallback_is_stored(
+    origin: Origin, other: Origin, mirror: Mirror, outage: Unreachable
+) -> None:
     mirror.get(f"{NAME}/manifests/latest")
     origin.trouble = outage
     answers = [mirror.ask(BLOB) for _ in range(2)]
@@ -107,8 +108,7 @@ def test_content_of_a_fallback_is_served_during_the_outage(other: Origin, mirror
             mirror.ask(path)
 
 
-def test_who_is_asked_with_credentials(origin: Origin, other: Origin, mirror: Mirror) -> None:
-    """The registry itself, and no other."""
+def test_credentials_are_sent_to_no_fallback(origin: Origin, other: Origin, mirror: Mirror) -> None:
     origin.trouble = Unreachable()
     with pytest.raises(Unreachable):
         mirror.ask(BLOB, "alice")

@@ -80,7 +80,6 @@ def test_a_failing_disk_holds_nothing() -> None:
 
 
 def test_a_working_disk_is_passed_through() -> None:
-    """Everything is stored and found again."""
     stores = Stores()
     now(stores.contents.add(HERE, DIGEST, ContentKind.MANIFEST, b""))
     assert now(stores.contents.holds(DIGEST))

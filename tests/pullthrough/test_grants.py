@@ -84,8 +84,7 @@ def test_strangers_are_refused(warm: Mirror, manifest: bytes, who: str | None, h
 
 
 @pytest.mark.parametrize("error", [Denied(), Unauthorized(), ManifestUnknown(), RegistryError(status=403)])
-def test_a_refusal_is_given_as_it_came(origin: Origin, warm: Mirror, error: RegistryError) -> None:
-    """Word by word."""
+def test_a_refusal_is_passed_on_unchanged(origin: Origin, warm: Mirror, error: RegistryError) -> None:
     origin.troubles["bob"] = error
     with pytest.raises(RegistryError) as caught:
         warm.ask(BLOB, "bob")
@@ -103,8 +102,7 @@ def test_a_refusal_ends_a_grant(origin: Origin, warm: Mirror, error: RegistryErr
     assert origin.take()[-1] == f"alice: CHECK {BLOB}"
 
 
-def test_a_refusal_of_one_ends_nobody_elses(origin: Origin, warm: Mirror) -> None:
-    """Alice goes on."""
+def test_a_refusal_revokes_no_other_grant(origin: Origin, warm: Mirror) -> None:
     refused(warm, "me/private/manifests/latest", "mallory")
     origin.take()
     assert warm.get(BLOB, "alice") == LAYER
@@ -162,7 +160,6 @@ def test_grants_are_of_one_upstream(origin: Origin, warm: Mirror) -> None:
 
 
 def test_grants_are_forgotten_at_a_restart(origin: Origin, warm: Mirror) -> None:
-    """They are nowhere but in memory."""
     assert warm.restarted().get(BLOB, "alice") == LAYER
     assert origin.take() == [f"alice: CHECK {BLOB}"]
 

@@ -130,8 +130,9 @@ def test_what_would_take_long_is_passed_through(origin: Origin, slow: Mirror) ->
 
 
 @pytest.mark.parametrize("asked", ["0-", "0-9", "5-"])
-def test_of_a_blob_of_unknown_size_parts_pass(origin: Origin, slow: Mirror, asked: str) -> None:
-    """A part must tell which it is."""
+def test_ranges_of_a_blob_of_unknown_size_are_passed_through(
+    origin: Origin, slow: Mirror, asked: str
+) -> None:
     slow.store.downloads.told = False
     whole = slow.ask(PUBLIC)
     assert whole.body.descriptor.size is None
@@ -148,8 +149,7 @@ def test_several_parts_pass(origin: Origin, slow: Mirror) -> None:
     assert origin.take() == [f"nobody: GET {PUBLIC} bytes=0-1,5-6"]
 
 
-def test_a_part_that_is_not_there(origin: Origin, slow: Mirror) -> None:
-    """Is refused; its reader leaves."""
+def test_an_unsatisfiable_range_of_a_download_is_refused(origin: Origin, slow: Mirror) -> None:
     slow.ask(PUBLIC)
     with pytest.raises(RangeInvalid) as caught:
         slow.ask(PUBLIC, range=Range.starting_at(1024))

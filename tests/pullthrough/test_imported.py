@@ -46,8 +46,7 @@ def test_while_there_is_no_upstream(origin: Origin, mirror: Mirror, learns: bool
         mirror = mirror.restarted()
 
 
-def test_what_was_not_imported(origin: Origin, mirror: Mirror) -> None:
-    """Is nobody's, although it is held."""
+def test_stored_content_that_was_not_imported_is_refused(origin: Origin, mirror: Mirror) -> None:
     stock(mirror)
     say_imported(mirror, "library/another")
     origin.trouble = Unreachable()
@@ -81,8 +80,7 @@ def test_a_tag_that_has_moved(origin: Origin, mirror: Mirror) -> None:
     assert mirror.get(f"{NAME}/manifests/{Digest.of(MANIFEST)}") == MANIFEST
 
 
-def test_while_the_upstream_answers(origin: Origin, mirror: Mirror) -> None:
-    """It says who may have it."""
+def test_the_upstream_decides_while_it_answers(origin: Origin, mirror: Mirror) -> None:
     origin.shelf(NAME, {"alice"})
     stock(mirror)
     say_imported(mirror)

@@ -90,8 +90,7 @@ def test_a_query_of_other_parameters_is_not_remembered(origin: Origin, mirror: M
     assert set(mirror.store.documents.documents) == before
 
 
-def test_what_is_private_is_asked_for_each_time(origin: Origin, mirror: Mirror) -> None:
-    """With the client's own credentials."""
+def test_a_private_list_is_requested_each_time(origin: Origin, mirror: Mirror) -> None:
     mirror.get("me/private/tags/list", "alice")
     assert origin.take() == ["alice: GET me/private/tags/list"]
     with pytest.raises(Unauthorized):
@@ -132,8 +131,7 @@ def test_a_slow_upstream_gets_three_seconds(origin: Origin, mirror: Mirror) -> N
     assert private == []
 
 
-def test_what_is_private_stands_in_for_who_was_given_it(origin: Origin, mirror: Mirror) -> None:
-    """While that is fresh."""
+def test_a_private_list_is_served_stale_to_clients_with_a_grant(origin: Origin, mirror: Mirror) -> None:
     origin.trouble = Unreachable()
     assert listed(mirror, "me/private/tags/list", "alice")["tags"] == ["latest"]
     with pytest.raises(Unreachable):
@@ -202,8 +200,7 @@ def test_what_is_no_body_is_not_remembered(origin: Origin, mirror: Mirror, answe
 
 
 @pytest.mark.parametrize("document", [b"", b"null", b"[]", b"[1,2]", b"{", b'["x",null,null,"[]"]'])
-def test_a_document_that_was_spoilt_is_none(origin: Origin, mirror: Mirror, document: bytes) -> None:
-    """The upstream is asked."""
+def test_a_malformed_document_is_ignored(origin: Origin, mirror: Mirror, document: bytes) -> None:
     documents = mirror.store.documents.documents
     documents.update({name: document for name in documents if name.startswith("lists/")})
     assert listed(mirror, TAGS)["tags"] == ["latest"]

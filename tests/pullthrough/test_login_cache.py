@@ -75,8 +75,7 @@ def test_it_is_asked_anew_behind_the_clients_back(origin: Origin, warm: Mirror) 
 
 
 @pytest.mark.parametrize("error", [Unreachable(), TimedOut(), RegistryError(status=503), Denied()])
-def test_in_an_outage_it_is_what_it_was(origin: Origin, warm: Mirror, error: RegistryError) -> None:
-    """For as long as it lasts."""
+def test_the_challenge_is_served_during_an_outage(origin: Origin, warm: Mirror, error: RegistryError) -> None:
     origin.trouble = error
     for age in (REFRESH_AFTER, DAY, MAX_AGE - DAY - REFRESH_AFTER - 1):
         warm.clock.advance(age)
@@ -86,8 +85,7 @@ def test_in_an_outage_it_is_what_it_was(origin: Origin, warm: Mirror, error: Reg
         assert challenged(warm) == (CHALLENGE,)
 
 
-def test_a_v2_that_fails_is_left_alone(origin: Origin, warm: Mirror) -> None:
-    """However many ping meanwhile."""
+def test_a_failing_v2_is_not_asked_again(origin: Origin, warm: Mirror) -> None:
     warm.clock.advance(REFRESH_AFTER)
     origin.trouble = RegistryError(status=500)
     for _ in range(5):
@@ -130,8 +128,7 @@ def test_credentials_are_checked_by_the_upstream(origin: Origin, warm: Mirror) -
 @pytest.mark.parametrize(
     "document", [b"", b"null", b"[]", b"[1]", b'["x",[]]', b"[1,[1]]", b"{", b"[NaN,[]]"]
 )
-def test_a_document_that_was_spoilt_is_none(origin: Origin, warm: Mirror, document: bytes) -> None:
-    """It is asked for anew."""
+def test_a_malformed_document_is_ignored(origin: Origin, warm: Mirror, document: bytes) -> None:
     warm.store.documents.documents["login/docker"] = document
     assert challenged(warm.restarted()) == (CHALLENGE,)
     assert origin.take() == ["nobody: GET "]
@@ -213,8 +210,7 @@ def test_a_slow_token_service_gets_three_seconds(origin: Origin, warm: Mirror) -
     assert len(patient) == 1
 
 
-def test_what_turned_out_private_needs_a_token_again(origin: Origin, warm: Mirror) -> None:
-    """After the mirror itself was refused."""
+def test_a_repository_that_became_private_needs_a_token(origin: Origin, warm: Mirror) -> None:
     origin.shelf(NAME).readers.clear()
     warm.clock.advance(60)
     with pytest.raises(Unauthorized) as caught:

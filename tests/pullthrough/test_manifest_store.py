@@ -59,7 +59,6 @@ def _index(number: int) -> bytes:
 
 
 def test_references_are_parsed_once() -> None:
-    """The same digest returns the same value."""
     known = ReferenceCache()
     parts = known.get(_digest(1), _index(11))
     assert parts is not None
@@ -68,14 +67,12 @@ def test_references_are_parsed_once() -> None:
 
 
 def test_each_digest_has_its_references() -> None:
-    """References are cached by digest."""
     known = ReferenceCache()
     assert known.get(_digest(1), _index(11)) == parse_references(_index(11))
     assert known.get(_digest(2), _index(12)) == parse_references(_index(12))
 
 
 def test_other_documents_have_no_references() -> None:
-    """None is returned."""
     assert ReferenceCache().get(_digest(1), b"{}") is None
 
 

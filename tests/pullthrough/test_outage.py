@@ -139,8 +139,7 @@ def test_what_is_whole_elsewhere_is_not_whole_here(origin: Origin, warm: Mirror)
         warm.ask("library/fork/manifests/latest")
 
 
-def test_of_an_index_one_platform_is_enough(origin: Origin, warm: Mirror, manifest: bytes) -> None:
-    """Nobody pulls all of them."""
+def test_an_index_is_complete_with_one_platform(origin: Origin, warm: Mirror, manifest: bytes) -> None:
     shelf = origin.shelf(NAME)
     other = shelf.publish(b"other configuration", b"other layer", tag="other")
     data = index(other, manifest)
@@ -195,8 +194,7 @@ def test_what_was_confirmed_at_a_time_to_come_is_served(origin: Origin, warm: Mi
     assert (bool(header(answer, "Warning")), header(answer, "Age")) == (True, "0")
 
 
-def test_nothing_held_is_told_as_it_is(origin: Origin, warm: Mirror) -> None:
-    """An outage is never "no such image"."""
+def test_an_outage_is_not_reported_as_unknown_content(origin: Origin, warm: Mirror) -> None:
     origin.trouble = Unreachable("it cannot be reached")
     for path in ("library/never/manifests/latest", f"{NAME}/blobs/{Digest.of(b'never')}"):
         with pytest.raises(Unreachable) as caught:

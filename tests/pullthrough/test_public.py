@@ -73,8 +73,7 @@ def test_a_clients_refusal_says_nothing_of_others(origin: Origin, warm: Mirror) 
     assert origin.take() == []
 
 
-def test_it_is_public_for_a_week_where_the_upstream_cannot_be_asked(origin: Origin, warm: Mirror) -> None:
-    """From when it was last confirmed."""
+def test_it_is_public_for_a_week_in_an_outage(origin: Origin, warm: Mirror) -> None:
     origin.trouble = Unreachable()
     warm.clock.advance(PUBLIC_UNASKED - 1)
     assert warm.get(BLOB) == LAYER
@@ -160,8 +159,7 @@ def test_a_pull_with_credentials_leads_to_a_question(origin: Origin, mirror: Mir
         mirror.ask("me/private/manifests/latest")
 
 
-def test_that_question_is_asked_again_after_an_outage(mirror: Mirror, manifest: bytes) -> None:
-    """It was not answered."""
+def test_the_anonymous_check_is_repeated_after_an_outage(mirror: Mirror, manifest: bytes) -> None:
     mirror.origin.troubles["nobody"] = RegistryError(status=429, retry_after="10")
     mirror.get(TAG, "alice")
     del mirror.origin.troubles["nobody"]
@@ -190,10 +188,7 @@ def test_a_clock_that_was_ahead_makes_nothing_public_for_ever(origin: Origin, wa
 
 
 @pytest.mark.parametrize("document", [b"", b"nonsense", b"nan", b"inf", b"-inf", b"\xff", b"1e400"])
-def test_a_document_that_was_spoilt_makes_nothing_public(
-    origin: Origin, warm: Mirror, document: bytes
-) -> None:
-    """It is as if there were none."""
+def test_a_malformed_document_makes_nothing_public(origin: Origin, warm: Mirror, document: bytes) -> None:
     warm.store.documents.documents["public/docker/library/busybox"] = document
     close(origin, EVERYBODY)
     assert warm.restarted().get(BLOB) == LAYER

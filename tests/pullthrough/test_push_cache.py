@@ -187,8 +187,7 @@ def test_an_upload_is_stored(
 
 
 @pytest.mark.parametrize("accepted", [Denied(), WriteResult(202)])
-def test_what_is_not_accepted(accepted: WriteResult | RegistryError) -> None:
-    """Is not held."""
+def test_a_blob_that_is_not_accepted_is_not_stored(accepted: WriteResult | RegistryError) -> None:
     house = House(accepted)
     with suppress(Denied):
         house.write("POST", "blobs/uploads/", DATA, DIGEST)
@@ -196,8 +195,7 @@ def test_what_is_not_accepted(accepted: WriteResult | RegistryError) -> None:
     assert len(house.pushed.copies) == isinstance(accepted, WriteResult)
 
 
-def test_what_may_go_on() -> None:
-    """After an error is kept until then; what the upstream does not know any more is not."""
+def test_a_copy_is_kept_while_the_upload_may_continue() -> None:
     house = House(goes_on(), goes_on(), Unreachable(), BlobUploadUnknown())
     location = at(house.write("POST", "blobs/uploads/"))
     location = at(house.write("PATCH", location, DATA[:4]))
@@ -207,15 +205,13 @@ def test_what_may_go_on() -> None:
         assert len(house.pushed.copies) == left
 
 
-def test_what_is_something_else() -> None:
-    """Is not held, whatever the upstream says to it."""
+def test_a_blob_with_a_wrong_digest_is_not_stored() -> None:
     house = House(DONE)
     house.write("POST", "blobs/uploads/", b"something else", DIGEST)
     assert DIGEST not in house.contents.held
 
 
-def test_what_cannot_be_copied() -> None:
-    """Is pushed nevertheless, and no copy goes on."""
+def test_a_blob_that_cannot_be_copied_is_pushed() -> None:
     house = House(goes_on("s.1"), goes_on("s.2"), DONE)
     house.pushed.full = True
     location = at(house.write("POST", "blobs/uploads/"))
@@ -225,8 +221,7 @@ def test_what_cannot_be_copied() -> None:
     assert not house.held
 
 
-def test_what_is_held_already() -> None:
-    """Is linked, also where it was mounted."""
+def test_a_stored_blob_is_linked_when_it_is_mounted() -> None:
     house = House(DONE)
     house.contents.held[DIGEST] = DATA
     query = (("mount", str(DIGEST)), ("from", "b"))
@@ -235,8 +230,7 @@ def test_what_is_held_already() -> None:
     assert house.held
 
 
-def test_what_is_given_up() -> None:
-    """Leaves nothing."""
+def test_a_cancelled_upload_leaves_no_copy() -> None:
     house = House(goes_on(), goes_on(), WriteResult(204))
     location = at(house.write("POST", "blobs/uploads/"))
     location = at(house.write("PATCH", location, DATA))

@@ -32,7 +32,6 @@ def by_digest(origin: Origin) -> str:
 
 
 def test_a_push_gets_its_token(mirror: Mirror) -> None:
-    """The token service is asked as before."""
     assert isinstance(mirror.registry, PushProbeBypass)
     assert mirror.token("repository:a:pull,push")
 
@@ -66,8 +65,7 @@ def test_pulls_are_served_from_the_cache(origin: Origin, mirror: Mirror, by_dige
 
 
 @pytest.mark.parametrize("trouble", [Unreachable(), Unsupported(upstream_status=405)])
-def test_while_the_upstream_does_not_say(mirror: Mirror, by_digest: str, trouble: Unreachable) -> None:
-    """The cache answers during an outage."""
+def test_the_cache_answers_during_an_outage(mirror: Mirror, by_digest: str, trouble: Unreachable) -> None:
     mirror.origin.trouble = trouble
     for path in (BLOB, by_digest):
         assert mirror.ask(path, head=True).status == 200

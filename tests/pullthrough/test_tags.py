@@ -162,8 +162,7 @@ def test_what_is_private_is_confirmed_each_time(origin: Origin, warm: Mirror, ma
         warm.ask(PRIVATE, "mallory")
 
 
-def test_without_a_time_to_live_everything_is_confirmed(origin: Origin, manifest: bytes) -> None:
-    """Also what is public."""
+def test_without_a_ttl_every_request_is_confirmed(origin: Origin, manifest: bytes) -> None:
     mirror = Mirror(origin, tag_ttl=0)
     mirror.pull(NAME)
     origin.take()
@@ -233,8 +232,7 @@ def test_a_head_of_another_tag_makes_none_last(origin: Origin, mirror: Mirror, m
     assert mirror.get(TAG) == new
 
 
-def test_a_head_of_what_is_held_names_it(origin: Origin, warm: Mirror, manifest: bytes) -> None:
-    """Under another tag, or in another repository."""
+def test_a_head_of_a_stored_manifest_confirms_the_tag(origin: Origin, warm: Mirror, manifest: bytes) -> None:
     origin.shelf("library/fork").publish(CONFIG, LAYER)
     warm.ask("library/fork/manifests/latest", head=True)
     origin.take()

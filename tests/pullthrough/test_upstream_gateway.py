@@ -119,8 +119,9 @@ def test_nothing_is_asked_of_an_upstream_that_is_not_there(origin: Origin, expir
     assert origin.take() == []
 
 
-def test_a_repository_that_fails_is_no_other(origin: Origin, expired: Mirror, manifest: bytes) -> None:
-    """Others are confirmed and fetched as ever."""
+def test_a_failing_repository_does_not_affect_others(
+    origin: Origin, expired: Mirror, manifest: bytes
+) -> None:
     origin.shelf(NAME).broken = RegistryError(status=500)
     assert header(expired.ask(TAG), "Warning")
     assert header(expired.ask(OTHER), "Warning") is None
@@ -143,8 +144,7 @@ def test_the_limit_of_one_is_not_anothers(origin: Origin, expired: Mirror, manif
     assert header(expired.ask(TAG, "bob"), "Warning") is None
 
 
-def test_a_limit_without_anything_held_is_told(origin: Origin, mirror: Mirror) -> None:
-    """With the time that it lasts."""
+def test_a_rate_limit_is_passed_on_with_its_duration(origin: Origin, mirror: Mirror) -> None:
     origin.trouble = TooManyRequests(retry_after="30")
     for _ in range(2):
         with pytest.raises(TooManyRequests) as caught:
@@ -154,10 +154,9 @@ def test_a_limit_without_anything_held_is_told(origin: Origin, mirror: Mirror) -
 
 
 @pytest.mark.parametrize("error", [Unauthorized(), ManifestUnknown()])
-def test_a_refusal_shows_that_the_upstream_is_there(
+def test_a_refusal_resets_the_pause(
     origin: Origin, expired: Mirror, manifest: bytes, error: RegistryError
 ) -> None:
-    """The next failure is a first one."""
     origin.trouble = Unreachable()
     expired.get(TAG)
     expired.clock.advance(FIRST)
@@ -272,8 +271,7 @@ def test_where_it_cannot_answer_the_upstream_has_time(warm: Mirror, path: str, w
     assert [type(answer).__name__ for answer in waiting] == ["Answer"]
 
 
-def test_what_is_too_old_has_time_too(origin: Origin, warm: Mirror, manifest: bytes) -> None:
-    """It would not be served."""
+def test_there_is_no_short_timeout_for_expired_content(origin: Origin, warm: Mirror, manifest: bytes) -> None:
     warm.get(LIST)
     warm.clock.advance(STALE - DAY)
     warm.get(f"{NAME}/blobs/{Digest.of(CONFIG)}")

@@ -141,16 +141,16 @@ def test_two_pushes_of_one_tag(mirror: Mirror, other: Mirror, old: bytes, new: b
     ("data", "kind"),
     [(b"no manifest", "a/b"), (image(b"c"), "application/vnd.docker.distribution.manifest.v2+json")],
 )
-def test_what_cannot_be_kept(mirror: Mirror, other: Mirror, old: bytes, data: bytes, kind: str) -> None:
-    """Is forgotten, and asked for."""
+def test_a_manifest_that_cannot_be_stored_is_requested(
+    mirror: Mirror, other: Mirror, old: bytes, data: bytes, kind: str
+) -> None:
     mirror.write("PUT", TAG, data, kind=kind)
     for each in (mirror, other):
         each.later(TAG)
         assert mirror.origin.take()
 
 
-def test_a_refusal_changes_nothing(origin: Origin, mirror: Mirror, old: bytes, new: bytes) -> None:
-    """The stored manifest stays fresh."""
+def test_a_refused_write_changes_nothing(origin: Origin, mirror: Mirror, old: bytes, new: bytes) -> None:
     for refusal in (ManifestInvalid(upstream_status=400), Denied(upstream_status=403)):
         origin.writing = False, refusal
         with pytest.raises(RegistryError):
@@ -389,8 +389,7 @@ def test_uploads_are_passed_on(origin: Origin, mirror: Mirror) -> None:
     assert mirror.store.documents.documents == before
 
 
-def test_a_mirror_that_is_only_read() -> None:
-    """Looks for no marks."""
+def test_a_mirror_without_writes_stores_no_generations() -> None:
     origin = Origin()
     mirror = Mirror(origin)
     origin.shelf(NAME).publish(b"c", OLD_LAYER)
