@@ -55,7 +55,7 @@ class _InRepository:
     @property
     def scope(self) -> Scope | None:
         """The scope that a token needs."""
-        return pull_scope(self.repository)
+        return pull_scope(self.repository.name)
 
 
 @frozen
