@@ -21,7 +21,7 @@ from .upstream_gateway import UpstreamGateway
 
 
 class Unproven(Exception):
-    """An upstream's answer does not prove that it gives a held content; see ``oci/consent.py``."""
+    """An upstream's answer is no consent to a held content; see ``oci/consent.py``."""
 
 
 class BlobAccess:
