@@ -58,7 +58,7 @@ class Outcome(Enum):
 
     @classmethod
     def of(cls, error: RegistryError) -> Outcome:
-        """The outcome that an error is."""
+        """Return the outcome that an error means."""
         if is_outage(error):
             return cls.OUTAGE
         return cls.NOT_FOUND if error.status == 404 else cls.REFUSED

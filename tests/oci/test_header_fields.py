@@ -88,24 +88,19 @@ def test_what_is_written_is_read_again(query: tuple[tuple[str, str], ...]) -> No
 
 
 @pytest.mark.parametrize(
-    "line",
+    "lines",
     [
-        '</v2/x/tags/list?last=v2&n=2>; rel="next"',
-        "</v2/x/tags/list?last=v2&n=2>; rel=next",
-        '<https://registry.example:5000/v2/library/x/tags/list?last=v2&n=2>;rel="next"',
-        '<?last=v2&n=2>; title="more"; rel="next"',
-        '</v2/x/tags/list?last=v2&n=2>; REL = "NEXT" ; title=more',
-        '</v2/x/tags/list?n=2>; rel="prev", </v2/x/tags/list?last=v2&n=2>; rel="next"',
+        ['<?n=1>; rel="first"', '<?last=v2&n=2>; rel="next"', '<?last=v3>; rel="next"'],
+        ['</v2/x/tags/list?last=v2&n=2>; rel="next"'],
+        ["</v2/x/tags/list?last=v2&n=2>; rel=next"],
+        ['<https://registry.example:5000/v2/library/x/tags/list?last=v2&n=2>;rel="next"'],
+        ['<?last=v2&n=2>; title="more"; rel="next"'],
+        ['</v2/x/tags/list?last=v2&n=2>; REL = "NEXT" ; title=more'],
+        ['</v2/x/tags/list?n=2>; rel="prev", </v2/x/tags/list?last=v2&n=2>; rel="next"'],
     ],
 )
-def test_an_upstream_may_write_it_in_many_ways(line: str) -> None:
-    """Relative, absolute, under another name of the repository, among others: what counts is the query."""
-    assert parse_next_page([line]) == PAGE
-
-
-def test_it_may_stand_in_a_later_line() -> None:
-    """The first that leads to a next page is taken."""
-    lines = ['<?n=1>; rel="first"', '<?last=v2&n=2>; rel="next"', '<?last=v3>; rel="next"']
+def test_an_upstream_may_write_it_in_many_ways(lines: list[str]) -> None:
+    """Relative, absolute, under another name of the repository, among others: only the first query counts."""
     assert parse_next_page(lines) == PAGE
 
 

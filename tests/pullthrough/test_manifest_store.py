@@ -59,21 +59,13 @@ def _index(number: int) -> bytes:
 
 
 def test_references_are_parsed_once() -> None:
-    known = ReferenceCache()
-    parts = known.get(_digest(1), _index(11))
-    assert parts is not None
-    assert parts == parse_references(_index(11))
-    assert known.get(_digest(1), _index(11)) is parts
-
-
-def test_each_digest_has_its_references() -> None:
-    known = ReferenceCache()
-    assert known.get(_digest(1), _index(11)) == parse_references(_index(11))
-    assert known.get(_digest(2), _index(12)) == parse_references(_index(12))
-
-
-def test_other_documents_have_no_references() -> None:
-    assert ReferenceCache().get(_digest(1), b"{}") is None
+    """Each digest has its own; other documents have none."""
+    cache = ReferenceCache()
+    references = cache.get(_digest(1), _index(11))
+    assert references == parse_references(_index(11))
+    assert cache.get(_digest(2), _index(12)) == parse_references(_index(12))
+    assert cache.get(_digest(1), _index(11)) is references
+    assert cache.get(_digest(3), b"{}") is None
 
 
 def test_the_least_recently_used_references_are_dropped() -> None:
