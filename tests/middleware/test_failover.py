@@ -271,7 +271,7 @@ def test_fallbacks_are_not_asked_for_tokens(clock: Clock) -> None:
 def test_the_rest_of_a_blob_may_come_from_the_next_address(
     make: Callable[..., IRegistry], clock: Clock
 ) -> None:
-    """If the first breaks off and is down; the blob is right or is cut off."""
+    """The blob is right, or it is cut off."""
     beginning = Answer(Pieces([DATA[:7]], Descriptor(size=40), Unreachable()))
     for rest, expected in ((DATA[7:], [None]), (b"x" * 33, [CorruptContent])):
         first = FakeRegistry(beginning, Unreachable())

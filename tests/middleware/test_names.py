@@ -269,8 +269,7 @@ class TestWrites:
             lambda writes: WriteMetrics(writes, "u", Metrics(CollectorRegistry())),
         ],
     )
-    def test_they_are_written_to(self, wrap: Callable[[IWritableRegistry], IWritableRegistry]) -> None:
-        """In front of another one, whose answer is passed on."""
+    def test_writes_are_passed_on(self, wrap: Callable[[IWritableRegistry], IWritableRegistry]) -> None:
         origin = Origin()
         writes = wrap(origin)
         assert verifyObject(IWritableRegistry, writes)

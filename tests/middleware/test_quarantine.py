@@ -99,7 +99,6 @@ class Pulling:
 def test_a_blob_wrong_from_the_second_comes_from_the_first(
     tmp_path: Path, make: Callable[..., IRegistry]
 ) -> None:
-    """As soon as that answers again."""
     first, second = Address(DATA), Address(WRONG)
     first.down = True
     pulling = Pulling(tmp_path, make, first, second)
@@ -146,8 +145,7 @@ def test_a_blob_from_two_addresses_quarantines_neither_beginning(
     assert pulling.pull() == DATA
 
 
-def test_a_single_address_is_quarantined(tmp_path: Path) -> None:
-    """For a minute; then it is asked again."""
+def test_a_single_address_is_quarantined_for_a_minute(tmp_path: Path) -> None:
     address = Address(WRONG)
     pulling = Pulling(tmp_path, lambda registries, _: registries[0], address)
     assert isinstance(pulling.pull(), CorruptContent)

@@ -95,7 +95,6 @@ class TestNames:
         assert internet.seen == []
 
     def test_a_registrys_path_has_only_v2(self, house: House) -> None:
-        """Also for its ping."""
         assert house.get(OWN, "/ghcr.io/v2/").json == {}
         assert house.get(OWN, "/ghcr.io/v2").json == {}
         assert house.get(OWN, "/ghcr.io/v1/").error == (404, "UNSUPPORTED")
@@ -144,8 +143,7 @@ class TestEverything:
         "path", ["/v2/docker.io/busybox/tags/list?n=1", "/docker.io/v2/busybox/tags/list?n=1",
                  "/v2/library/busybox/tags/list?n=1&ns=docker.io"]
     )  # fmt: skip
-    def test_the_next_page_is_of_the_same_registry(self, house: House, internet: Internet, path: str) -> None:
-        """At the path where this one was."""
+    def test_the_next_page_is_below_the_same_path(self, house: House, internet: Internet, path: str) -> None:
         told = (("Link", f'<https://{HUB}/v2/library/busybox/tags/list?n=1&last=latest>; rel="next"'),)
         given = Reply(200, b'{"tags":["latest"]}', (*told, ("Content-Type", "application/json")))
         internet.reply(HUB, "/v2/library/busybox/tags/list", given)
@@ -163,8 +161,7 @@ class TestNobodyIsChallenged:
     """Anonymous access only."""
 
     @pytest.mark.parametrize("path", ["/v2/", "/v2", "/docker.io/v2/", "/v2/?ns=ghcr.io"])
-    def test_a_ping_succeeds(self, house: House, internet: Internet, path: str) -> None:
-        """With 200, and no upstream is asked."""
+    def test_a_ping_asks_no_upstream(self, house: House, internet: Internet, path: str) -> None:
         answer = house.get(OWN, path)
         assert (answer.status, answer.json) == (200, {})
         assert answer["Docker-Distribution-Api-Version"] == "registry/2.0"
@@ -214,7 +211,6 @@ class TestNobodyIsChallenged:
 
     @pytest.mark.parametrize("refusal", [error(401, "UNAUTHORIZED"), error(403, "DENIED")])
     def test_a_refused_token_means_private(self, internet: Internet, house: House, refusal: Reply) -> None:
-        """As ghcr.io refuses at its token service."""
         internet.reply("ghcr.io", "/token", refusal)
         answer = house.get(OWN, f"/v2/ghcr.io/{PRIVATE}/manifests/latest")
         assert answer.error == (403, "DENIED")

@@ -151,7 +151,7 @@ def test_a_refusal_of_the_rest_cuts_the_blob_off(error: RegistryError) -> None:
 
 
 def test_a_corrupt_blob_is_cut_off() -> None:
-    """Also if the rest is wrong; a short one does not reach the client at all."""
+    """A short one does not reach the client at all."""
     beginning = Pieces([DATA[:7]], Descriptor(size=40), Unreachable())
     rest = Answer(Pieces([b"x" * 33]), 206, ContentRange(7, 39, 40))
     _, recorder, outcome = delivered(FakeRegistry(Answer(beginning, 200), rest))

@@ -44,7 +44,7 @@ def registry(internet: Internet, clock: Clock) -> TokenRegistry:
 
 
 def test_a_challenge_is_answered_with_an_anonymous_token(internet: Internet, registry: TokenRegistry) -> None:
-    """For pulling from that repository and nothing else."""
+    """Its scope is to pull from that repository."""
     assert bytes_of(now(registry.fetch(MANIFEST)).body) == BUSYBOX
     (seen,) = internet.asked(AUTH)
     assert seen.authorization is None

@@ -31,8 +31,7 @@ def test_a_token_is_known_again() -> None:
         assert not Credentials(header).is_bearer("anonymous")
 
 
-def test_they_do_not_show() -> None:
-    """Neither on their own nor in what holds them."""
+def test_credentials_are_not_shown() -> None:
     credentials = Credentials.bearer("s3cret")
     for shown in (repr(credentials), str(credentials), f"{RegistryRequest(Ping(), credentials=credentials)}"):
         assert "s3cret" not in shown

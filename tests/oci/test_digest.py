@@ -42,8 +42,7 @@ def test_a_digest_is_of_its_content_alone(algorithm: str) -> None:
 
 
 @given(CHUNKS, digests)
-def test_a_verifier_sees_the_whole(chunks: list[bytes], other: Digest) -> None:
-    """However the bytes were cut; and those of another digest are not it."""
+def test_a_verifier_hashes_all_chunks(chunks: list[bytes], other: Digest) -> None:
     content = b"".join(chunks)
     right, wrong = Digest.of(content).verifier(), other.verifier()
     for chunk in chunks:
@@ -53,8 +52,7 @@ def test_a_verifier_sees_the_whole(chunks: list[bytes], other: Digest) -> None:
     assert wrong.matches() is other.matches(content)
 
 
-def test_a_beginning_is_not_verified() -> None:
-    """Before the last byte the content is not there."""
+def test_an_incomplete_content_does_not_match() -> None:
     verifier = Digest.of(b"content").verifier()
     verifier.update(b"conten")
     assert not verifier.matches()

@@ -67,8 +67,8 @@ def test_only_tags_are_passed_on(sent: str | None, parsed: str | None) -> None:
 
 
 @given(st.text())
-def test_what_is_passed_on_may_stand_in_a_header(sent: str) -> None:
-    """Whatever a client sent; and it is the same when it comes again."""
+def test_an_accepted_condition_is_printable(sent: str) -> None:
+    """It is accepted again unchanged."""
     parsed = parse_if_none_match(sent)
     assert parsed is None or (parsed.isascii() and parsed.replace("\t", " ").isprintable())
     assert parse_if_none_match(parsed) == parsed
@@ -82,8 +82,7 @@ PAGE = (("last", "v2"), ("n", "2"))
 
 
 @given(QUERIES)
-def test_what_is_written_is_read_again(query: tuple[tuple[str, str], ...]) -> None:
-    """Every query survives: ampersands, brackets, quotes, whatever a tag before it may hold."""
+def test_a_link_is_parsed_as_it_was_written(query: tuple[tuple[str, str], ...]) -> None:
     assert parse_next_page([format_next_page("/v2/x/tags/list", query)]) == query
 
 
@@ -118,8 +117,7 @@ def test_without_one_there_is_no_next_page(line: str) -> None:
 
 
 @given(st.lists(st.text() | st.text('<>;?&=,"relnxt ', max_size=60)))
-def test_no_line_is_too_odd(lines: list[str]) -> None:
-    """Whatever an upstream sends, it is a query or none."""
+def test_any_line_is_parsed_or_ignored(lines: list[str]) -> None:
     query = parse_next_page(lines)
     assert query is None or parse_next_page([format_next_page("/", query)]) in (query, ())
 

@@ -192,8 +192,7 @@ def test_other_accept_lines_are_ignored(line: str) -> None:
 
 
 @pytest.mark.parametrize("gap", ["; ", " ;", " ; ", "\t;\t", ", ", "  "])
-def test_a_long_line_that_is_no_list(gap: str) -> None:
-    """Costs what one does that is: read in every way that it could be, it would never end."""
+def test_a_long_malformed_line_is_rejected_quickly(gap: str) -> None:
     assert parse_accept([f"a/b{gap * 200}\0"]) == ()
     assert parse_media_type(f"a/b{gap * 200}\0") is None
 

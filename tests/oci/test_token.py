@@ -92,8 +92,7 @@ def test_what_could_be_a_secret_is_not_anonymous(pairs: list[tuple[str, str]], a
     assert not TokenRequest.parse(pairs, credentials=Credentials.bearer("s3cret")).is_anonymous
 
 
-def test_secrets_do_not_show() -> None:
-    """Neither in a request nor in what is given."""
+def test_secrets_are_not_shown() -> None:
     request = TokenRequest.parse([("password", "s3cret")], True, Credentials.basic("me", "s3cret"))
     logins = [PASSWORD, IDENTITY, IDENTITY.token_request(SCOPE)]
     for shown in (repr(request), str(request), repr(Token("s3cret")), str(Token("s3cret")), repr(logins)):
@@ -163,8 +162,8 @@ def test_clients_are_given_both_names(fields: dict[str, object], name: str) -> N
     assert json.dumps(completed) == json.dumps(rest)
 
 
-def test_the_marker_is_a_token_that_stands_for_none() -> None:
-    """Every client can read it, and it is known again when it comes back."""
+def test_the_marker_is_a_token() -> None:
+    """It is recognized when it comes back."""
     assert complete_token(MARKER_ANSWER) == MARKER_ANSWER
     assert Token.parse(MARKER_ANSWER) == Token("anonymous", 3600)
     assert Credentials.bearer(Token.parse(MARKER_ANSWER).value).is_bearer(MARKER)

@@ -135,7 +135,7 @@ def test_stale_needs_an_outage_and_earlier_consent_or_an_import(known: Facts) ->
 
 
 @given(facts)
-def test_to_know_less_lets_nobody_have_more(known: Facts) -> None:
+def test_less_knowledge_never_allows_more(known: Facts) -> None:
     """Without a grant, a public repository or an import, the decision is the same or a stricter one."""
     strictness = [ALLOW, STALE, ASK, DENY]
     for name in ("granted", "public", "was_public", "imported", "held", "fresh", "keep_deleted"):

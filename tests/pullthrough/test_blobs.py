@@ -142,8 +142,8 @@ def test_an_unsatisfiable_range_is_refused_with_the_size(warm: Mirror, asked: st
     assert warm.store.faults.opened == 0
 
 
-def test_an_empty_blob(origin: Origin, mirror: Mirror) -> None:
-    """Is a blob like others; it has no part."""
+def test_an_empty_blob_is_served(origin: Origin, mirror: Mirror) -> None:
+    """No range of it can be satisfied."""
     empty = f"{NAME}/blobs/{Digest.of(b'')}"
     origin.shelf(NAME).blobs[Digest.of(b"")] = b""
     for _ in range(2):
@@ -154,8 +154,7 @@ def test_an_empty_blob(origin: Origin, mirror: Mirror) -> None:
 
 
 @pytest.mark.parametrize("asked", ["5-9", "1000-", "-24", "0-99"])
-def test_a_part_of_what_is_not_held_passes(origin: Origin, cold: Mirror, asked: str) -> None:
-    """As a part, and nothing is kept of it or fetched for it."""
+def test_a_range_of_a_missing_blob_is_passed_through(origin: Origin, cold: Mirror, asked: str) -> None:
     answer = cold.ask(PATH, range=ranged(asked))
     assert (answer.status, answer.content_range) == (206, ranged(asked).resolve(1024)[0])
     assert header(answer, "Cache-Status") == "dockmirror; fwd=miss"
@@ -197,8 +196,8 @@ def test_an_evicted_blob_is_fetched_again(origin: Origin, cold: Mirror) -> None:
     assert origin.take() == [f"nobody: GET {PATH}"] * 2
 
 
-def test_what_is_there_already_is_not_fetched(origin: Origin, cold: Mirror) -> None:
-    """From whichever registry it came: it is asked for whether it would be given, and linked."""
+def test_a_stored_blob_of_another_repository_is_not_fetched(origin: Origin, cold: Mirror) -> None:
+    """The upstream is asked for consent, and the blob is linked."""
     cold.store.contents.held[DIGEST] = DATA
     assert cold.get(PATH) == DATA
     assert origin.take() == [f"nobody: CHECK {PATH}"]

@@ -199,8 +199,8 @@ def test_a_target_that_fails_is_an_outage(mirrors: Mirrors, target: Any) -> None
     assert len(redirects) == (2 if target == "refusing" else 1)
 
 
-def test_a_head_is_enough_where_it_answers(mirrors: Mirrors) -> None:
-    """Nobody asks for bytes then: a GET of a manifest counts against a quota."""
+def test_a_head_that_is_answered_is_enough(mirrors: Mirrors) -> None:
+    """No GET is sent, which for a manifest would count against a quota."""
     mirrors.restart()
     for path in paths("me/app"):
         mirrors.clock.advance(GRANTED)

@@ -86,8 +86,8 @@ def test_another_machine(mirrors: tuple[Mirror, Mirror], clock: Clock, near: boo
     assert two.has(elsewhere)
 
 
-def test_it_comes_back(mirrors: tuple[Mirror, Mirror], clock: Clock) -> None:
-    """When a mirror has been given it again, and says so after the deletion."""
+def test_a_deleted_content_returns(mirrors: tuple[Mirror, Mirror], clock: Clock) -> None:
+    """Other mirrors see that the tombstone was lifted."""
     one, two = mirrors
     one.add()
     _delete(one)

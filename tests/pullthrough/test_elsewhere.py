@@ -51,8 +51,8 @@ def test_a_blob_of_a_fallback_is_stored(
 
 
 @each_outage
-def test_an_outage_of_the_first_is_none_of_the_others(mirror: Mirror, outage: Unreachable) -> None:
-    """Neither that of a tag, nor that of a content which none of the others has."""
+def test_fallbacks_answer_during_an_outage_of_the_first(mirror: Mirror, outage: Unreachable) -> None:
+    """Also after failures of a tag, and of a content that no fallback has."""
     mirror.origin.trouble = outage
     missing = f"{NAME}/blobs/{Digest.of(b'missing')}"
     for path in (f"{NAME}/manifests/latest", missing):

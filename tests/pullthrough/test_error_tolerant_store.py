@@ -26,10 +26,10 @@ HERE, LATEST, DIGEST = Repository("docker.io/x"), Tag("latest"), Digest.of(b"")
 
 @pytest.mark.parametrize(("reading", "writing"), [(False, True), (True, True), (True, False)])
 @pytest.mark.parametrize("warm", [False, True])
-def test_pulls_go_on(
+def test_pulls_continue_with_a_failing_disk(
     origin: Origin, mirror: Mirror, manifest: bytes, reading: bool, writing: bool, warm: bool
 ) -> None:
-    """With a disk that is full, or gives nothing, cold or warm, tokens and lists and all."""
+    """Cold and warm, with tokens and lists."""
     if warm:
         mirror.docker(NAME)
     faults = mirror.store.faults

@@ -33,8 +33,7 @@ def refused(mirror: Mirror, path: str, who: str | None, **details: Any) -> type[
     return type(caught.value)
 
 
-def test_who_was_given_it_is_given_it_again(origin: Origin, warm: Mirror, manifest: bytes) -> None:
-    """Without a question, as long as the upstream's consent is fresh."""
+def test_a_grant_serves_from_the_cache(origin: Origin, warm: Mirror, manifest: bytes) -> None:
     warm.clock.advance(GRANTED - 1)
     assert [warm.get(path, "alice") for path in paths(manifest)] == [manifest, LAYER, CONFIG]
     assert origin.take() == []
@@ -82,7 +81,7 @@ def test_the_grant_of_one_is_not_anothers(origin: Origin, warm: Mirror) -> None:
 @pytest.mark.parametrize("head", [False, True])
 @pytest.mark.parametrize("who", ["mallory", None])
 def test_strangers_are_refused(warm: Mirror, manifest: bytes, who: str | None, head: bool) -> None:
-    """Whatever they ask for, with wrong credentials or with none, by the upstream's own challenge."""
+    """The upstream's own challenge is passed on."""
     for path in [*paths(manifest), "me/private/manifests/latest", "me/private/tags/list"]:
         with pytest.raises(Unauthorized) as caught:
             warm.ask(path, who, head=head)
@@ -212,10 +211,10 @@ def test_it_is_public_for_a_day(origin: Origin, warm: Mirror) -> None:
 
 
 @pytest.mark.parametrize("error", [Unauthorized(), Denied(), RegistryError(status=403)])
-def test_it_is_public_no_more_when_the_mirror_is_refused(
+def test_a_refused_anonymous_request_makes_it_private(
     origin: Origin, warm: Mirror, error: RegistryError
 ) -> None:
-    """At once, for everything in it; and still after a restart."""
+    """At once, for all of its content, and still after a restart."""
     warm.clock.advance(60)
     origin.trouble = error
     with pytest.raises(RegistryError):
@@ -284,8 +283,8 @@ def test_it_is_known_of_one_upstream(origin: Origin, warm: Mirror) -> None:
         staging.ask(PUBLIC_BLOB)
 
 
-def test_nothing_is_public_that_is_given_to_the_mirrors_address(origin: Origin, warm: Mirror) -> None:
-    """Neither learnt nor, if it was learnt before, believed: each hit is asked for."""
+def test_an_upstream_that_trusts_the_address_is_not_public(origin: Origin, warm: Mirror) -> None:
+    """Consent is not remembered, and earlier consent is ignored."""
     warm.learns = False
     for _ in range(2):
         assert warm.get(PUBLIC_BLOB) == LAYER
@@ -362,8 +361,8 @@ def test_a_malformed_document_makes_nothing_public(origin: Origin, warm: Mirror,
     assert origin.take() == [f"nobody: CHECK {PUBLIC_BLOB}"]
 
 
-def test_public_content_may_be_kept_by_others(warm: Mirror, manifest: bytes) -> None:
-    """By its digest for good, where it was given to one without credentials; by its tag not."""
+def test_shared_caches_may_keep_public_content(warm: Mirror, manifest: bytes) -> None:
+    """Only by digest, and only if it was requested without credentials."""
     for path in (PUBLIC_BLOB, f"library/busybox/manifests/{Digest.of(manifest)}"):
         assert header(warm.ask(path), "Cache-Control") == "public, max-age=31536000, immutable"
         assert header(warm.ask(path, "alice"), "Cache-Control") is None

@@ -63,8 +63,8 @@ def test_joining_through_another_repository_costs_one_question(slow: Mirror, hel
     assert slow.origin.take() == [f"nobody: CHECK {PUBLIC}"]
 
 
-def test_what_is_private_is_joined_by_who_may_have_it(origin: Origin, slow: Mirror) -> None:
-    """With a fresh consent at once; without, by the upstream's word on the client's own credentials."""
+def test_a_private_download_is_joined_after_consent(origin: Origin, slow: Mirror) -> None:
+    """A fresh grant is enough; otherwise the upstream is asked with the client's own credentials."""
     slow.ask(PRIVATE, "alice")
     origin.take()
     slow.ask(PRIVATE, "bob")
@@ -79,7 +79,6 @@ def test_what_is_private_is_joined_by_who_may_have_it(origin: Origin, slow: Mirr
 )
 @pytest.mark.parametrize("who", [None, "mallory"])
 def test_strangers_do_not_join(slow: Mirror, who: str | None, details: dict[str, object]) -> None:
-    """Nor by a guess through what they may have."""
     slow.origin.shelf("library/busybox").blobs.clear()
     slow.ask(PRIVATE, "alice")
     for path, error in ((PRIVATE, Unauthorized), (PUBLIC, BlobUnknown)):
@@ -102,8 +101,8 @@ def test_where_everybody_is_refused_the_clients_own_credentials_decide(origin: O
 @pytest.mark.parametrize(
     ("asked", "first", "last"), [("0-", 0, 1023), ("0-9", 0, 9), ("5-", 5, 1023), ("-9", 1015, 1023)]
 )
-def test_a_part_joins_too(origin: Origin, slow: Mirror, asked: str, first: int, last: int) -> None:
-    """And waits, where that is not for long."""
+def test_a_range_joins_a_download(origin: Origin, slow: Mirror, asked: str, first: int, last: int) -> None:
+    """It waits if that does not take long."""
     slow.ask(PUBLIC)
     slow.store.downloads.seconds = LONG
     answer = slow.ask(PUBLIC, range=Range.parse(f"bytes={asked}"))
@@ -116,8 +115,8 @@ def test_a_part_joins_too(origin: Origin, slow: Mirror, asked: str, first: int, 
     assert origin.take() == [f"nobody: GET {PUBLIC}"]
 
 
-def test_what_would_take_long_is_passed_through(origin: Origin, slow: Mirror) -> None:
-    """Not what begins with the first byte: that comes as soon as anything does."""
+def test_a_range_that_would_wait_long_is_passed_through(origin: Origin, slow: Mirror) -> None:
+    """A range from the first byte on joins in any case."""
     slow.ask(PUBLIC)
     slow.store.downloads.seconds = LONG + 0.1
     origin.take()
@@ -141,8 +140,7 @@ def test_ranges_of_a_blob_of_unknown_size_are_passed_through(
     assert slow.store.downloads.readers == 1
 
 
-def test_several_parts_pass(origin: Origin, slow: Mirror) -> None:
-    """Only one is served of what is growing."""
+def test_several_ranges_are_passed_through(origin: Origin, slow: Mirror) -> None:
     slow.ask(PUBLIC)
     origin.take()
     slow.later(PUBLIC, range=Range.parse("bytes=0-1,5-6"))
@@ -157,16 +155,16 @@ def test_an_unsatisfiable_range_of_a_download_is_refused(origin: Origin, slow: M
     assert slow.store.downloads.readers == 1
 
 
-def test_a_wrong_blob_is_told(origin: Origin, slow: Mirror) -> None:
-    """Nothing stands in for it, and nothing is left of it."""
+def test_a_corrupt_blob_is_an_error(origin: Origin, slow: Mirror) -> None:
+    """Nothing of it is stored."""
     origin.shelf("library/busybox").blobs[DIGEST] = b"something else"
     with pytest.raises(CorruptContent):
         slow.ask(PUBLIC)
     assert DIGEST not in slow.store.contents.held
 
 
-def test_a_readers_source_goes_on_from_where_it_stopped(origin: Origin, slow: Mirror) -> None:
-    """With its own path and credentials, whatever the client itself had asked for."""
+def test_a_reader_continues_a_download(origin: Origin, slow: Mirror) -> None:
+    """With its own path and credentials, and without its range and conditions."""
     slow.ask(PRIVATE, "alice", range=Range.starting_at(0), if_none_match='"x"')
     source = slow.store.downloads.source
     assert source is not None

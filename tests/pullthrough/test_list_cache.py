@@ -46,8 +46,8 @@ def listed(mirror: Mirror, path: str, who: str | None = None, **details: Any) ->
 
 
 @lists
-def test_it_is_remembered_for_a_while(origin: Origin, mirror: Mirror, path: str) -> None:
-    """As it came, its next page, too; its age is told."""
+def test_a_fresh_list_is_served(origin: Origin, mirror: Mirror, path: str) -> None:
+    """With its next page and its age."""
     origin.shelf(NAME).publish(b"c", b"l", tag="new")
     mirror.clock.advance(TTL - 1)
     answer = mirror.ask(path)
@@ -99,8 +99,8 @@ def test_a_private_list_is_requested_each_time(origin: Origin, mirror: Mirror) -
 
 @lists
 @pytest.mark.parametrize("error", [Unreachable(), TooManyRequests(), RegistryError(status=500)])
-def test_it_stands_in_for_the_upstream(mirror: Mirror, path: str, error: RegistryError) -> None:
-    """In an outage, for a week, with a warning; a second one asks nobody."""
+def test_a_list_is_served_stale_in_an_outage(mirror: Mirror, path: str, error: RegistryError) -> None:
+    """For a week, with a warning; a second request is not sent upstream."""
     mirror.origin.trouble = error
     mirror.clock.advance(2 * DAY)
     for asked in ([f"nobody: GET {path}"], []):

@@ -63,8 +63,7 @@ def test_what_the_upstream_demands_is_known(origin: Origin, mirror: Mirror, open
     assert origin.take() == ["nobody: GET "]
 
 
-def test_it_is_asked_anew_behind_the_clients_back(origin: Origin, warm: Mirror) -> None:
-    """Every few minutes, and nobody waits for it."""
+def test_the_challenge_is_refreshed_in_the_background(origin: Origin, warm: Mirror) -> None:
     warm.clock.advance(REFRESH_AFTER)
     origin.held_up = True
     origin.open = True
@@ -153,8 +152,8 @@ def test_what_is_public_needs_no_token(origin: Origin, warm: Mirror) -> None:
         ("repository:../../x:pull",),
     ],
 )
-def test_all_else_is_the_token_services(origin: Origin, warm: Mirror, scopes: tuple[str, ...]) -> None:
-    """Whatever is not known to be public, and more than pulling."""
+def test_other_scopes_go_to_the_token_service(origin: Origin, warm: Mirror, scopes: tuple[str, ...]) -> None:
+    """Private repositories, and more than pulling."""
     assert warm.token(*scopes) == "token-1"
     assert len(origin.token_requests) == 1
 
@@ -163,10 +162,10 @@ def test_all_else_is_the_token_services(origin: Origin, warm: Mirror, scopes: tu
     ("fields", "credentials"),
     [({}, Credentials.basic("a", "b")), ({"password": "b"}, None), ({"refresh_token": "b"}, None)],
 )
-def test_who_brings_a_secret_is_passed_on(
+def test_requests_with_a_secret_are_forwarded(
     origin: Origin, warm: Mirror, fields: dict[str, str], credentials: Credentials | None
 ) -> None:
-    """Also for what is public: a wrong password must be told; an outage, too."""
+    """Also for public repositories: a wrong password or an outage must be reported."""
     request = TokenRequest.parse([("scope", SCOPE), *fields.items()], True, credentials)
     answer = now(warm.tokens.token(request))
     assert "token-1" in json.loads(body(answer)).values()
@@ -178,8 +177,8 @@ def test_who_brings_a_secret_is_passed_on(
 
 
 @pytest.mark.parametrize("error", [Unreachable(), TimedOut(), RegistryError(status=429)])
-def test_in_an_outage_what_was_public_needs_none(origin: Origin, warm: Mirror, error: RegistryError) -> None:
-    """For a week; and the token service is left alone, too."""
+def test_public_pulls_need_no_token_in_an_outage(origin: Origin, warm: Mirror, error: RegistryError) -> None:
+    """For a week; the token service is not asked again either."""
     warm.clock.advance(3 * DAY)
     origin.trouble = error
     assert warm.token(SCOPE) == warm.token(SCOPE) == MARKER

@@ -116,8 +116,7 @@ def test_any_accepting_client_is_served(mirror: Mirror, manifest: bytes, accept:
     assert asked.request.accept == EVERYTHING
 
 
-def test_by_digest_it_is_never_asked_for_again(origin: Origin, mirror: Mirror, manifest: bytes) -> None:
-    """However long ago it came, while it is known who may have it."""
+def test_a_manifest_by_digest_is_fetched_once(origin: Origin, mirror: Mirror, manifest: bytes) -> None:
     path = f"{NAME}/manifests/{Digest.of(manifest)}"
     mirror.get(path)
     assert origin.take() == [f"nobody: GET {path}"]
@@ -129,8 +128,8 @@ def test_by_digest_it_is_never_asked_for_again(origin: Origin, mirror: Mirror, m
     assert origin.take() == []
 
 
-def test_a_manifest_is_no_blob(origin: Origin, mirror: Mirror, manifest: bytes) -> None:
-    """And a blob no manifest, although both lie in the store: the upstream is asked, and says no."""
+def test_manifests_and_blobs_are_separate(origin: Origin, mirror: Mirror, manifest: bytes) -> None:
+    """The upstream is asked for the other kind, and refuses it."""
     mirror.pull(NAME)
     with pytest.raises(BlobUnknown):
         mirror.ask(f"{NAME}/blobs/{Digest.of(manifest)}")

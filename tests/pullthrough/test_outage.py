@@ -65,10 +65,10 @@ def test_a_stale_answer_has_a_warning(warm: Mirror, manifest: bytes, error: Regi
 
 
 @outages
-def test_what_is_private_is_given_to_who_was_given_it(
+def test_private_content_is_served_stale_while_a_grant_lasts(
     origin: Origin, warm: Mirror, manifest: bytes, error: RegistryError
 ) -> None:
-    """For the few minutes that the upstream's consent holds; to nobody else, and by no other path."""
+    """Only to that client, and by no other path."""
     origin.trouble = error
     assert warm.pull("me/private", "alice") == [manifest, CONFIG, LAYER]
     layer = f"me/private/blobs/{Digest.of(LAYER)}"
@@ -98,7 +98,6 @@ def test_a_guess_is_refused_in_an_outage_too(warm: Mirror, error: RegistryError,
 
 @pytest.mark.parametrize("error", [Unauthorized(), Denied(), RegistryError(status=403), CorruptContent()])
 def test_refusals_are_no_outage(origin: Origin, warm: Mirror, error: RegistryError) -> None:
-    """Nor is a manifest that is wrong: they are given on, and nothing is served in their stead."""
     origin.trouble = error
     warm.clock.advance(TTL)
     with pytest.raises(type(error)) as caught:
@@ -119,8 +118,8 @@ def test_incomplete_images_are_not_served_stale(origin: Origin, warm: Mirror, ma
     assert warm.pull(NAME) == [manifest, CONFIG, LAYER]
 
 
-def test_what_is_not_whole_is_not_served_by_a_young_tag_either(warm: Mirror, manifest: bytes) -> None:
-    """Once it is known that nobody can be asked for the rest: clients move on."""
+def test_an_incomplete_image_is_not_served_by_a_fresh_tag(warm: Mirror, manifest: bytes) -> None:
+    """Once the circuit is open, clients turn to another mirror."""
     warm.store.evict(Digest.of(LAYER))
     warm.origin.trouble = Unreachable()
     with pytest.raises(Unreachable):
@@ -171,8 +170,7 @@ def test_a_limit_on_fetching_is_an_outage_too(origin: Origin, warm: Mirror, mani
 
 
 @outages
-def test_a_tag_that_was_not_confirmed_for_a_week_is_not_served(warm: Mirror, error: RegistryError) -> None:
-    """Although the repository is known to be public."""
+def test_a_tag_is_not_served_stale_after_a_week(warm: Mirror, error: RegistryError) -> None:
     warm.clock.advance(STALE - DAY)
     warm.get(f"{NAME}/blobs/{Digest.of(LAYER)}")
     warm.clock.advance(DAY)

@@ -250,8 +250,7 @@ def test_names_that_clients_make_up(name: str) -> None:
     assert location.count(".") == 3
 
 
-def test_a_copy_of_another_repository() -> None:
-    """Is not gone on with: what is sealed is sealed for one."""
+def test_a_copy_of_another_repository_is_not_continued() -> None:
     house = House(goes_on(), goes_on())
     location = at(house.write("POST", "blobs/uploads/"))
     write = parse_write("PATCH", f"/v2/b/{location}".encode(), ())
@@ -284,8 +283,8 @@ class TestDeletedMeanwhile:
         assert not house.held
         assert now(house.deletions.find(PLACE, DIGEST, ContentKind.BLOB)) is not None
 
-    def test_while_it_is_kept(self) -> None:
-        """Which takes as long as reading it: the deletion stands."""
+    def test_while_it_is_committed(self) -> None:
+        """The deletion stays in force."""
         house = House(DONE)
         self.deletes(house)
         house.pushed.meanwhile = lambda: self.deletes(house)

@@ -42,8 +42,8 @@ def test_a_fresh_tag_is_served(origin: Origin, warm: Mirror, manifest: bytes) ->
     assert origin.take() == []
 
 
-def test_then_it_is_confirmed_by_a_head(origin: Origin, warm: Mirror, manifest: bytes) -> None:
-    """Which is conditional, and asks with the full list; after it the tag is believed again."""
+def test_a_stale_tag_is_confirmed_by_a_head(origin: Origin, warm: Mirror, manifest: bytes) -> None:
+    """It is conditional and accepts all types; then the tag is fresh again."""
     warm.clock.advance(TTL)
     answer = warm.ask(TAG)
     (asked,) = origin.asked
@@ -135,8 +135,8 @@ def now_or_later(mirror: Mirror, request: RegistryRequest) -> Deferred[Answer]:
     return asking
 
 
-def test_many_share_one_fetch(origin: Origin, mirror: Mirror, manifest: bytes) -> None:
-    """Also of what is cold; and each set of credentials is another question."""
+def test_concurrent_requests_share_one_fetch(origin: Origin, mirror: Mirror, manifest: bytes) -> None:
+    """Each set of credentials has its own."""
     origin.held_up = True
     waiting = [mirror.later(TAG, who) for who in (None, "x", None, "x")]
     origin.go_on()
@@ -153,8 +153,7 @@ def test_a_client_may_have_it_already(origin: Origin, mirror: Mirror, manifest: 
     assert origin.take() == [f"nobody: GET {TAG}"]
 
 
-def test_what_is_private_is_confirmed_each_time(origin: Origin, warm: Mirror, manifest: bytes) -> None:
-    """With each client's own credentials, and without fetching."""
+def test_a_private_tag_is_confirmed_each_time(origin: Origin, warm: Mirror, manifest: bytes) -> None:
     for who in ("alice", "alice", "bob"):
         assert warm.get(PRIVATE, who) == manifest
         assert origin.take()[:1] == [f"{who}: HEAD {PRIVATE}"]
@@ -181,8 +180,8 @@ def test_a_clock_that_was_ahead_makes_no_tag_last(origin: Origin, warm: Mirror, 
     assert origin.take() == [f"nobody: HEAD {TAG}"]
 
 
-def test_a_head_then_the_digest_leaves_the_tag_known(origin: Origin, mirror: Mirror, manifest: bytes) -> None:
-    """As docker and containerd pull; so that they can pull again while nothing upstream answers."""
+def test_a_pull_by_head_and_digest_stores_the_tag(origin: Origin, mirror: Mirror, manifest: bytes) -> None:
+    """As docker and containerd pull: they can pull again during an outage."""
     mirror.pull(NAME)
     origin.trouble = Unreachable()
     mirror.clock.advance(DAY)
@@ -210,8 +209,8 @@ def test_what_a_head_told_long_ago_does_not_count(origin: Origin, mirror: Mirror
     assert mirror.store.tags.tags == {}
 
 
-def test_what_a_later_head_told_counts(origin: Origin, mirror: Mirror, manifest: bytes) -> None:
-    """Also where a client that saw the tag before comes for what it named then, and last."""
+def test_the_latest_head_counts(origin: Origin, mirror: Mirror, manifest: bytes) -> None:
+    """Also if another client still requests the old digest."""
     mirror.ask(TAG, head=True)
     new = moved(origin)
     mirror.ask(TAG, head=True)

@@ -65,8 +65,8 @@ def test_a_second_stale_answer_asks_nobody(expired: Mirror, manifest: bytes, err
     assert header(first, "Warning") == header(second, "Warning")
 
 
-def test_an_upstream_that_was_slow_keeps_nobody_waiting_twice(expired: Mirror, manifest: bytes) -> None:
-    """Also who pulls something else that is held."""
+def test_a_slow_upstream_opens_the_circuit(expired: Mirror, manifest: bytes) -> None:
+    """Other stored images are served at once, too."""
     expired.origin.held_up = True
     expired.later(TAG)
     expired.clock.advance(PATIENCE)
@@ -75,8 +75,8 @@ def test_an_upstream_that_was_slow_keeps_nobody_waiting_twice(expired: Mirror, m
     assert expired.origin.take() == []
 
 
-def test_it_is_asked_again_after_the_rest(origin: Origin, expired: Mirror, manifest: bytes) -> None:
-    """Which grows, as long as it fails; when it answers, all is as before."""
+def test_the_upstream_is_asked_again_after_a_pause(origin: Origin, expired: Mirror, manifest: bytes) -> None:
+    """The pause grows with each failure, and is reset by an answer."""
     origin.trouble = Unreachable()
     for length in (FIRST, 2 * FIRST, 4 * FIRST):
         expired.get(TAG)
@@ -108,8 +108,8 @@ def test_any_answer_ends_the_rest(origin: Origin, expired: Mirror, manifest: byt
     assert header(expired.ask(TAG), "Warning") is None
 
 
-def test_nothing_is_asked_of_an_upstream_that_is_not_there(origin: Origin, expired: Mirror) -> None:
-    """Not even what is not held: that fails at once, as it did."""
+def test_an_unreachable_upstream_is_not_asked(origin: Origin, expired: Mirror) -> None:
+    """Requests for missing content fail at once."""
     origin.trouble = Unreachable("it cannot be reached")
     expired.get(TAG)
     origin.take()
@@ -128,8 +128,7 @@ def test_a_failing_repository_does_not_affect_others(
     assert expired.get(NEW) == manifest
 
 
-def test_the_limit_of_one_is_not_anothers(origin: Origin, expired: Mirror, manifest: bytes) -> None:
-    """Not that of a client, and not that of the mirror itself."""
+def test_a_rate_limit_applies_to_one_client(origin: Origin, expired: Mirror, manifest: bytes) -> None:
     origin.troubles = {"alice": TooManyRequests(), "nobody": TooManyRequests()}
     for who in ("alice", None):
         with pytest.raises(TooManyRequests):
@@ -183,8 +182,7 @@ def test_a_client_that_leaves_is_asked_for_no_more(origin: Origin, mirror: Mirro
     assert mirror.ask(f"{NAME}/tags/list").status == 200
 
 
-def test_an_answer_that_nobody_takes_is_given_back(origin: Origin, mirror: Mirror) -> None:
-    """When a client leaves between the upstream's consent and the note of it."""
+def test_an_answer_is_discarded_if_the_client_leaves(origin: Origin, mirror: Mirror) -> None:
     feed = Feed(Descriptor(OCI_MANIFEST))
     origin.says = Answer(feed, consents=True)
     mirror.store.faults.stalled = True

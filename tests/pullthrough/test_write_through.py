@@ -58,8 +58,8 @@ def new(origin: Origin) -> bytes:
     return image(b"c", NEW_LAYER)
 
 
-def test_a_manifest_is_kept(origin: Origin, mirror: Mirror, other: Mirror, old: bytes, new: bytes) -> None:
-    """By its tag and by its digest, without a request upstream; a full disk does not fail the push."""
+def test_a_push_is_served(origin: Origin, mirror: Mirror, other: Mirror, old: bytes, new: bytes) -> None:
+    """By tag and by digest, without a request upstream; a full disk does not fail the push."""
     mirror.write("PUT", TAG, new)
     for each in (mirror, other):
         assert each.get(TAG) == new
@@ -122,7 +122,7 @@ def test_tags_that_the_registry_does_not_set(
 
 @pytest.mark.parametrize("first", [True, False])
 def test_two_pushes_of_one_tag(mirror: Mirror, other: Mirror, old: bytes, new: bytes, first: bool) -> None:
-    """In whichever order they are answered, the tag is what the registry has made of them."""
+    """The registry's own order counts, whichever answer comes first."""
     newer = image(b"c", NEW_LAYER, OLD_LAYER)
     mirror.origin.held_up = True
     pushing = [watch(mirror.write_later("PUT", TAG, data)) for data in (new, newer)]
@@ -182,8 +182,9 @@ class TestMeanwhile:
     """A pull that began before the push and ends after it."""
 
     @pytest.mark.parametrize("age", [0.0, 61.0])
-    def test_is_not_kept(self, origin: Origin, mirror: Mirror, other: Mirror, new: bytes, age: float) -> None:
-        """Whatever it was that it asked."""
+    def test_is_not_stored(
+        self, origin: Origin, mirror: Mirror, other: Mirror, new: bytes, age: float
+    ) -> None:
         origin.shelf(NAME).publish(b"c", OLD_LAYER)
         if age:
             other.pull(NAME)
@@ -211,8 +212,7 @@ class TestMeanwhile:
         origin.go_on()
         assert len(asking) == 1
 
-    def test_a_tag_that_was_told(self, origin: Origin, mirror: Mirror, new: bytes) -> None:
-        """By a HEAD: when the manifest comes, the tag may be another one's."""
+    def test_a_tag_from_an_older_head_is_dropped(self, origin: Origin, mirror: Mirror, new: bytes) -> None:
         manifest = origin.shelf(NAME).publish(b"c", OLD_LAYER)
         mirror.ask(TAG, head=True)
         mirror.write("PUT", TAG, new)
@@ -221,15 +221,14 @@ class TestMeanwhile:
 
 
 class TestDeleted:
-    def test_a_tag(self, origin: Origin, mirror: Mirror, other: Mirror, old: bytes) -> None:
-        """Is gone at once; what it named is not."""
+    def test_a_tag_is_gone(self, origin: Origin, mirror: Mirror, other: Mirror, old: bytes) -> None:
         mirror.write("DELETE", TAG)
         (error,) = other.later(TAG)
         assert error.status == 404
         assert other.get(f"{NAME}/manifests/{Digest.of(old)}") == old
 
-    def test_a_manifest(self, origin: Origin, mirror: Mirror, other: Mirror, old: bytes) -> None:
-        """Is gone by its digest and by its tags; pushed again it is back."""
+    def test_a_manifest_is_gone(self, origin: Origin, mirror: Mirror, other: Mirror, old: bytes) -> None:
+        """Pushed again, it is back."""
         by_digest = f"{NAME}/manifests/{Digest.of(old)}"
         mirror.write("DELETE", by_digest)
         for path in (TAG, by_digest):
@@ -240,8 +239,7 @@ class TestDeleted:
         assert other.get(TAG) == other.get(by_digest) == old
         assert origin.take() == []
 
-    def test_a_blob(self, origin: Origin, mirror: Mirror, other: Mirror, old: bytes) -> None:
-        """Is gone from there alone, although its bytes are held."""
+    def test_a_blob_is_gone(self, origin: Origin, mirror: Mirror, other: Mirror, old: bytes) -> None:
         origin.shelf("library/other").publish(b"c", OLD_LAYER)
         other.pull("library/other")
         path = f"blobs/{Digest.of(OLD_LAYER)}"
@@ -328,8 +326,7 @@ class TestStrangers:
                 assert each.get(path) == data
             assert each.get(LIST) == listed
 
-    def test_leave_few_files(self, origin: Origin, mirror: Mirror, paths: dict[str, bytes]) -> None:
-        """However many writes fail, and whatever they name."""
+    def test_leave_few_documents(self, origin: Origin, mirror: Mirror, paths: dict[str, bytes]) -> None:
         origin.writing = False, Unreachable("it is down")
         before = len(mirror.store.documents.documents)
         for number in range(1000):
@@ -343,10 +340,10 @@ class TestStrangers:
 
     @pytest.mark.parametrize("kind", ["manifests", "blobs"])
     @pytest.mark.parametrize("done", [True, False])
-    def test_what_is_unknown_is_asked_about(
+    def test_an_unknown_deletion_is_asked_about(
         self, origin: Origin, mirror: Mirror, other: Mirror, paths: dict[str, bytes], done: bool, kind: str
     ) -> None:
-        """Once, by whoever wants it next: the upstream says whether it was deleted."""
+        """The next request asks the upstream once."""
         path = next(path for path in paths if f"/{kind}/sha256:" in path)
         origin.writing = done, Unreachable("it broke off")
         with pytest.raises(Unreachable):
@@ -365,10 +362,9 @@ class TestStrangers:
         assert isinstance(other.later(path)[0], RegistryError)
 
     @pytest.mark.parametrize("granted", [True, False])
-    def test_what_is_not_there(
+    def test_a_404_deletes_for_authorized_clients_only(
         self, origin: Origin, mirror: Mirror, other: Mirror, paths: dict[str, bytes], granted: bool
     ) -> None:
-        """Is gone where those are told so who may have it; to others an upstream may hide what it has."""
         if granted:
             mirror.get(TAG, "alice", head=True)
         origin.writing = False, GONE
