@@ -106,7 +106,7 @@ class BlobCache:
         if stored is None and target.digest.matches(b""):
             stored = await self._contents.peek(target.digest)
         elif stored is None and await self._contents.holds(target.digest):
-            consented = await self._ask_upstream(request, evolve(facts, held=not allowed), target, place)
+            consented = await self._consult(request, evolve(facts, held=not allowed), target, place)
             stored = await self._open_linked(place, target, consented)
             facts = await self._gateway.facts(request)
         if stored is None:
@@ -116,9 +116,7 @@ class BlobCache:
             return await self._serve_bucket_blob(request, target, place, stored, status)
         return cached_response(request, stored, Descriptor(_TYPE, target.digest, stored.size), status)
 
-    async def _ask_upstream(
-        self, request: RegistryRequest, facts: Facts, target: Blob, place: Repository
-    ) -> bool:
+    async def _consult(self, request: RegistryRequest, facts: Facts, target: Blob, place: Repository) -> bool:
         """Return whether the upstream gives it from this repository; False if it is served stale.
 
         :raises RegistryError: when the upstream refuses it.

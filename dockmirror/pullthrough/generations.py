@@ -100,9 +100,7 @@ class Tombstones:
             return None
         return Tombstone(generation)
 
-    async def record(
-        self, place: Repository, digest: Digest, kind: ContentKind, certain: bool = True
-    ) -> None:
+    async def put(self, place: Repository, digest: Digest, kind: ContentKind, certain: bool = True) -> None:
         """Write a tombstone; an uncertain one if the outcome of the deletion is unknown."""
         generation = b"%s %s" % (_GONE if certain else _DOUBTED, secrets.token_hex(8).encode())
         await self._documents.write(tombstone_document(place, digest, kind), generation)

@@ -36,24 +36,19 @@ _TOKEN_LIMIT = 64 * 1024
 class _LoginChallenges:
     """The challenges of an anonymous ``/v2/``, if any, and the time of that answer (Unix seconds)."""
 
-    fetched_at: float
+    time: float
     challenges: tuple[Challenge, ...]
 
     @classmethod
     def read(cls, document: bytes | None) -> _LoginChallenges | None:
         try:
-            fetched_at, challenges = json.loads(document or b"null")
-            return cls(
-                float(fetched_at),
-                tuple(Challenge(scheme, dict(parameters)) for scheme, parameters in challenges),
-            )
+            time, challenges = json.loads(document or b"null")
+            return cls(float(time), tuple(Challenge(scheme, dict(params)) for scheme, params in challenges))
         except (ValueError, TypeError):
             return None
 
     def write(self) -> bytes:
-        return json.dumps(
-            [self.fetched_at, [[c.scheme, dict(c.parameters)] for c in self.challenges]]
-        ).encode()
+        return json.dumps([self.time, [[c.scheme, dict(c.parameters)] for c in self.challenges]]).encode()
 
     def answer(self) -> Answer:
         """:raises Unauthorized: if the upstream sent challenges."""
@@ -91,7 +86,7 @@ class LoginCache:
         if request.credentials is not None:
             return bypassed(await self._gateway.fetch(request))
         known = self._known = self._known or _LoginChallenges.read(await self._documents.read(self._name))
-        age = self._clock.seconds() - known.fetched_at if known else 0.0
+        age = self._clock.seconds() - known.time if known else 0.0
         if known is None or not 0 <= age < MAX_AGE:
             return (await self._refresh_or(known or _DEFAULT)).answer()
         if age >= REFRESH_AFTER:
@@ -126,13 +121,11 @@ class LoginCache:
         """
         if request.is_anonymous and await self._are_public(request.scopes, PUBLIC_TTL):
             return _marker(CacheResult.HIT)
-        may_serve_stale = request.is_anonymous and await self._are_public(
-            request.scopes, PUBLIC_STALE_TTL, True
-        )
+        have_stale = request.is_anonymous and await self._are_public(request.scopes, PUBLIC_STALE_TTL, True)
         try:
-            answer = await self._gateway.token(request, have_stale=may_serve_stale)
+            answer = await self._gateway.token(request, have_stale=have_stale)
         except RegistryError as error:
-            if may_serve_stale and is_outage(error):
+            if have_stale and is_outage(error):
                 return _marker(CacheResult.STALE)
             raise
         return await self._record_lifetime(answer)

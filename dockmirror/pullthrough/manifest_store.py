@@ -114,20 +114,18 @@ class ManifestStore:
         """
         return await self._is_complete(place, manifest, set())
 
-    async def _is_complete(
-        self, place: Repository, manifest: StoredManifest, incomplete: set[Digest]
-    ) -> bool:
-        """:param incomplete: manifests found incomplete so far; several indexes may contain the same one."""
+    async def _is_complete(self, place: Repository, manifest: StoredManifest, missing: set[Digest]) -> bool:
+        """:param missing: manifests found incomplete so far; several indexes may contain the same one."""
         for digest in manifest.references.blobs:
             if not await self._has_blob(place, digest):
                 return False
         for digest in manifest.references.manifests:
-            if digest in incomplete:
+            if digest in missing:
                 continue
             child = await self.get(place, digest)
-            if child is not None and await self._is_complete(place, child, incomplete):
+            if child is not None and await self._is_complete(place, child, missing):
                 return True
-            incomplete.add(digest)
+            missing.add(digest)
         return not manifest.references.manifests
 
     async def _has_blob(self, place: Repository, digest: Digest) -> bool:

@@ -73,17 +73,17 @@ class ManifestCache:
     async def fetch(self, request: RegistryRequest, target: Manifest) -> Answer:
         place = self._generations.store_name(target.repository)
         if isinstance(target.reference, Tag):
-            return await self._fetch_by_tag(request, place, target.reference, self._tag_ttl(target))
-        return await self._fetch_by_digest(request, place, target.reference)
+            return await self._get_by_tag(request, place, target.reference, self._tag_ttl(target))
+        return await self._get_by_digest(request, place, target.reference)
 
-    async def _fetch_by_digest(self, request: RegistryRequest, place: Repository, digest: Digest) -> Answer:
+    async def _get_by_digest(self, request: RegistryRequest, place: Repository, digest: Digest) -> Answer:
         in_doubt = await self._generations.tombstone(place, digest, ContentKind.MANIFEST) is not None
         facts, stored = evolve(await self._gateway.facts(request), in_doubt=in_doubt), None
         allowed = authorize(facts) is Decision.ALLOW
         if allowed:
             stored = await self._manifests.get(place, digest)
         if stored is None and await self._contents.holds(digest):
-            stored = await self._ask_upstream(request, evolve(facts, held=not allowed), place, digest)
+            stored = await self._consult(request, evolve(facts, held=not allowed), place, digest)
         if stored is None:
             return await self._fetch_upstream(request, place, None)
         if not accepts(request.accept, stored.references.media_type):
@@ -102,7 +102,7 @@ class ManifestCache:
         if open_circuit is not None and not await self._manifests.is_complete(place, stored):
             raise open_circuit
 
-    async def _ask_upstream(
+    async def _consult(
         self, request: RegistryRequest, facts: Facts, place: Repository, digest: Digest
     ) -> StoredManifest | None:
         """Return the stored manifest if the upstream gives it to this client from here, or None."""
@@ -121,9 +121,7 @@ class ManifestCache:
             await self._contents.link(place, digest, ContentKind.MANIFEST)
         return await self._manifests.get(place, digest)
 
-    async def _fetch_by_tag(
-        self, request: RegistryRequest, place: Repository, tag: Tag, ttl: float
-    ) -> Answer:
+    async def _get_by_tag(self, request: RegistryRequest, place: Repository, tag: Tag, ttl: float) -> Answer:
         tagged = await self._find_tagged(place, tag)
         if tagged is None:
             return await self._fetch_upstream(request, place, tag)
@@ -161,14 +159,10 @@ class ManifestCache:
         manifest is fetched even for a client's HEAD: the client requests it by its digest next, and a rate
         limit could refuse it then, while now the stored one can still be served.
         """
-        head_request = evolve(
-            request, head=True, accept=EVERYTHING, if_none_match=format_etag(tagged.stored.digest)
-        )
+        head = evolve(request, head=True, accept=EVERYTHING, if_none_match=format_etag(tagged.stored.digest))
         have_stale = await self._have_stale(tagged, facts)
         generation = await self._generations.generation(tagged.place)
-        response = await self._heads.get(
-            (head_request, generation), lambda: self._gateway.fetch(head_request, have_stale)
-        )
+        response = await self._heads.get((head, generation), lambda: self._gateway.fetch(head, have_stale))
         digest = tagged.stored.digest if response.status == 304 else response.body.descriptor.digest
         stored = await self._manifests.get(tagged.place, digest) if digest and response.consents else None
         if stored is None:
@@ -197,8 +191,8 @@ class ManifestCache:
         if not await self._manifests.is_complete(tagged.place, tagged.stored):
             raise error
         _log.warn("{target} is served stale: {error}", target=str(request.target), error=str(error))
-        response = CacheStatus(CacheResult.STALE, tagged.age, str(error))
-        return await self._answer_stored(request, tagged.stored, response)
+        status = CacheStatus(CacheResult.STALE, tagged.age, str(error))
+        return await self._answer_stored(request, tagged.stored, status)
 
     async def _is_too_old(self, tagged: _TaggedManifest) -> bool:
         """Return whether it was confirmed too long ago; never so for imports, which may have no upstream."""
@@ -221,16 +215,15 @@ class ManifestCache:
 
     async def _pass_through(self, request: RegistryRequest) -> Answer:
         """Ask the upstream for a client that does not accept the stored media type."""
-        answer = await self._gateway.fetch(request)
-        return evolve(answer, cache=CacheStatus(CacheResult.MISS))
+        return evolve(await self._gateway.fetch(request), cache=CacheStatus(CacheResult.MISS))
 
     async def _answer_stored(
-        self, request: RegistryRequest, stored: StoredManifest, response: CacheStatus
+        self, request: RegistryRequest, stored: StoredManifest, status: CacheStatus
     ) -> Answer:
-        if response.immutable and not (await self._gateway.facts(request)).is_for_everybody:
-            response = evolve(response, immutable=False)
+        if status.immutable and not (await self._gateway.facts(request)).is_for_everybody:
+            status = evolve(status, immutable=False)
         descriptor = Descriptor(stored.references.media_type, stored.digest, len(stored.data))
         if etag_matches(request.if_none_match, stored.digest):
-            return Answer(NoBody(descriptor), 304, cache=response)
+            return Answer(NoBody(descriptor), 304, cache=status)
         content = NoBody(descriptor) if request.head else BytesBody(stored.data, descriptor)
-        return Answer(content, cache=response)
+        return Answer(content, cache=status)

@@ -89,27 +89,24 @@ class WriteThrough:
         if result.status == 201:
             is_overlapped = await self._generations.generation(place) != before
             generation = await self._generations.advance(place)
+            stored_digest = None
             if dict(result.headers).get("Docker-Content-Digest", str(digest)) == str(digest):
                 await self._generations.tombstones.lift(place, digest, ContentKind.MANIFEST, tombstone)
-                digest_stored = await self._manifests.add(place, sent)
-            else:
-                digest_stored = None
+                stored_digest = await self._manifests.add(place, sent)
             tags_set = _tags_set(write, result)
-            await self._record_tags(place, tags_set, digest_stored)
+            await self._record_tags(place, tags_set, stored_digest)
             is_overlapped = is_overlapped or await self._generations.generation(place) != generation
             if (tags_set and is_overlapped) or tags_set != set(write.tags):
                 await self._generations.record_doubt(place)
         return result
 
-    async def _record_tags(
-        self, place: Repository, tags: Iterable[Tag], digest_stored: Digest | None
-    ) -> None:
+    async def _record_tags(self, place: Repository, tags: Iterable[Tag], digest: Digest | None) -> None:
         """Store the tags; forget them if the manifest was not stored, so that the upstream is asked."""
         for tag in tags:
-            if digest_stored is None:
+            if digest is None:
                 await self._tags.forget(place, tag)
             else:
-                await self._tags.put(place, tag, digest_stored)
+                await self._tags.put(place, tag, digest)
 
     async def _delete(self, write: Write, target: Manifest | Blob, body: IBody) -> WriteResult:
         try:
@@ -137,7 +134,7 @@ class WriteThrough:
             await self._tags.forget(place, target.reference)
             return
         digest, kind = _content_of(target)
-        await self._generations.tombstones.record(place, digest, kind)
+        await self._generations.tombstones.put(place, digest, kind)
         await self._contents.unlink(place, digest, kind)
         if kind is ContentKind.MANIFEST:
             await self._tags.forget_named(place, digest)
@@ -152,7 +149,7 @@ class WriteThrough:
         stored = await self._contents.open(place, digest, kind)
         if stored is not None:
             stored.close()
-            await self._generations.tombstones.record(place, digest, kind, certain=False)
+            await self._generations.tombstones.put(place, digest, kind, certain=False)
 
 
 def _content_of(target: Manifest | Blob) -> tuple[Digest, ContentKind]:
@@ -230,16 +227,14 @@ class PushCache:
     async def write(self, write: Write, body: IBody) -> WriteResult:
         match write.target:
             case UploadTarget():
-                return await self._write_copying(write, body, _UploadCopy(secrets.token_hex(16), 0))
+                return await self._forward(write, body, _UploadCopy(secrets.token_hex(16), 0))
             case UploadSession() as target:
                 upload, name = self._take_copy_name(target)
                 if upload is not None:
-                    return await self._write_copying(
-                        evolve(write, target=evolve(target, name=name)), body, upload
-                    )
+                    return await self._forward(evolve(write, target=evolve(target, name=name)), body, upload)
         return await self._writes.write(write, body)
 
-    async def _write_copying(self, write: Write, body: IBody, upload: _UploadCopy) -> WriteResult:
+    async def _forward(self, write: Write, body: IBody, upload: _UploadCopy) -> WriteResult:
         empty = body.descriptor.size == 0
         tombstone = await self._tombstone(write)
         copy = None if empty else await self._staging.open(upload.name, upload.length)
@@ -310,10 +305,8 @@ class PushCache:
         if await self._contents.link(place, digest, ContentKind.BLOB):
             await self._staging.drop(upload.name)
         elif length:
-            committing = Deferred.fromCoroutine(self._commit(upload.name, place, digest))
-            committing.addErrback(
-                lambda failure: _log.failure("a pushed blob is not stored", failure=failure)
-            )
+            commit = Deferred.fromCoroutine(self._commit(upload.name, place, digest))
+            commit.addErrback(lambda failure: _log.failure("a pushed blob is not stored", failure=failure))
 
     async def _commit(self, name: str, place: Repository, digest: Digest) -> None:
         if await self._staging.commit(name, digest):

@@ -62,7 +62,7 @@ def mirrors(tmp_path: Path, clock: Clock) -> tuple[Mirror, Mirror]:
 def _delete(mirror: Mirror) -> None:
     now(mirror.changes.advance(HERE))
     for digest in (DIGEST, LARGE_DIGEST):
-        now(mirror.deletions.record(HERE, digest, ContentKind.BLOB))
+        now(mirror.deletions.put(HERE, digest, ContentKind.BLOB))
         now(mirror.contents.unlink(HERE, digest, ContentKind.BLOB))
     mirror.machine.upload()
 

@@ -260,7 +260,7 @@ def test_a_copy_of_another_repository_is_not_continued() -> None:
 
 class TestDeletedMeanwhile:
     def deletes(self, house: House) -> None:
-        now(house.deletions.record(PLACE, DIGEST, ContentKind.BLOB))
+        now(house.deletions.put(PLACE, DIGEST, ContentKind.BLOB))
 
     def test_before(self) -> None:
         """The push brings it back."""
