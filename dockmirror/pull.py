@@ -17,9 +17,8 @@ from .interfaces import IRegistry
 from .oci.descriptor import Descriptor
 from .oci.digest import Digest
 from .oci.errors import ManifestInvalid, ManifestUnknown, RegistryError
-from .oci.manifest import IndexEntry, ManifestDocument
+from .oci.manifest import IndexEntry, ManifestDocument, Platform
 from .oci.media import EVERYTHING
-from .oci.platform import Platform
 from .oci.reference import Reference, Repository, Tag
 from .oci.request import Blob, Referrers, RegistryRequest
 from .oci.request import Manifest as ManifestTarget

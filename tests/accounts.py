@@ -20,12 +20,10 @@ class Changing:
         self._logins = list(logins)
 
     async def login(self) -> Login:
-        """See ``IAccount``."""
         self.asked += 1
         return self._logins[0]
 
     def forget(self, login: Login) -> None:
-        """See ``IAccount``."""
         assert login == self._logins[0]
         if len(self._logins) > 1:
             del self._logins[0]

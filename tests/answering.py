@@ -24,14 +24,14 @@ NOTHING_KNOWN = Descriptor()
 
 
 def watch(coming: Coroutine[Any, Any, Result] | Deferred[Result]) -> list[Result | BaseException]:
-    """Where its outcome will stand, value or exception, as soon as there is one."""
+    """Return a list that will contain the outcome, a value or an exception."""
     outcome: list[Result | BaseException] = []
     ensureDeferred(coming).addCallbacks(outcome.append, lambda failure: outcome.append(failure.value))
     return outcome
 
 
 def now(coming: Coroutine[Any, Any, Result] | Deferred[Result]) -> Result:
-    """What it has come to, at once."""
+    """Return the outcome of work that needs no time."""
     outcome: list[Result | Failure] = []
     ensureDeferred(coming).addBoth(outcome.append)
     assert outcome, "it has not come to an end"
@@ -58,18 +58,16 @@ class Recorder:
         return b"".join(self.pieces)
 
     def registerProducer(self, producer: IProducer, streaming: bool) -> None:
-        """See ``IConsumer``; there is room for one push producer."""
+        """There is room for one push producer."""
         assert streaming
         assert self.producer is None
         self.producer = IPushProducer(producer)
 
     def unregisterProducer(self) -> None:
-        """See ``IConsumer``."""
         assert self.producer is not None
         self.producer = None
 
     def write(self, data: bytes) -> None:
-        """See ``IConsumer``."""
         self.pieces.append(data)
 
     def pause(self) -> None:
@@ -102,7 +100,6 @@ class FileRecorder(Recorder):
         self._room = self._left = room
 
     def send_file(self, file: int, offset: int, length: int) -> int | None:
-        """See ``IFileConsumer``."""
         assert self.producer is not None
         assert length > 0
         left, wanted = self._left, min(length, self._left)
@@ -116,7 +113,6 @@ class FileRecorder(Recorder):
         return len(data) if left else None
 
     def resume(self) -> None:
-        """See ``Recorder``."""
         self._left = self._room
         super().resume()
 
@@ -137,13 +133,11 @@ class Pieces:
         self._error = error
 
     def deliver(self, consumer: IConsumer) -> Deferred[None]:
-        """See ``IBody``."""
         for piece in self._pieces:
             consumer.write(piece)
         return succeed(None) if self._error is None else fail(self._error)
 
     def discard(self) -> None:
-        """See ``IBody``."""
         self.discarded = True
 
 
@@ -163,7 +157,6 @@ class Feed:
         self._consumer: IConsumer = Recorder()
 
     def deliver(self, consumer: IConsumer) -> Deferred[None]:
-        """See ``IBody``."""
         assert self.state == "kept"
         self.state = "open"
         self._consumer = consumer
@@ -171,7 +164,6 @@ class Feed:
         return self._done
 
     def discard(self) -> None:
-        """See ``IBody``."""
         assert self.state == "kept"
         self.state = "discarded"
 
@@ -194,15 +186,12 @@ class Feed:
             self._done.errback(error or Unreachable("the upstream broke off"))
 
     def pauseProducing(self) -> None:
-        """See ``IPushProducer``."""
         self.paused = True
 
     def resumeProducing(self) -> None:
-        """See ``IPushProducer``."""
         self.paused = False
 
     def stopProducing(self) -> None:
-        """See ``IPushProducer``."""
         self._end("stopped")
         self._done.errback(Unreachable("nobody takes it any more"))
 
@@ -224,7 +213,6 @@ class FakeRegistry:
         self._answers = list(answers)
 
     async def fetch(self, request: RegistryRequest) -> Answer:
-        """See ``IRegistry``."""
         self.requests.append(request)
         answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
         if isinstance(answer, RegistryError):
@@ -232,6 +220,5 @@ class FakeRegistry:
         return await answer if isinstance(answer, Deferred) else answer
 
     async def token(self, request: TokenRequest) -> Answer:
-        """See ``IRegistry``."""
         self.token_requests.append(request)
         return Answer(json_body(b'{"token":"t","access_token":"t"}'))

@@ -17,7 +17,6 @@ _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
 
 def digest(data: bytes) -> str:
-    """The sha256 digest."""
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
@@ -46,39 +45,35 @@ def ranged(seen: Seen, data: bytes, headers: Pairs = ()) -> Reply:
 
 
 class Door(Protocol):
-    """How a registry lets in."""
+    """A registry's authentication."""
 
     def admits(self, seen: Seen, repository: str | None) -> bool:
-        """Whether this request may have that of this repository; None for ``/v2/``."""
+        """Return whether the request may have the repository; None for ``/v2/``."""
 
     def challenge(self, repository: str | None) -> str:
-        """What it demands."""
+        """Return the ``WWW-Authenticate`` field."""
 
 
 class Open:
-    """Lets everybody in."""
+    """No authentication."""
 
     def admits(self, seen: Seen, repository: str | None) -> bool:
-        """Always."""
         return True
 
     def challenge(self, repository: str | None) -> str:
-        """Never asked for."""
         raise NotImplementedError
 
 
 class Passwords:
-    """Lets in who brings a name and a password."""
+    """Basic authentication."""
 
     def __init__(self, users: dict[str, str]) -> None:
         self._accepted = {basic(name, password) for name, password in users.items()}
 
     def admits(self, seen: Seen, repository: str | None) -> bool:
-        """With the right ones, to everything."""
         return seen.authorization in self._accepted
 
     def challenge(self, repository: str | None) -> str:
-        """The same everywhere."""
         return 'Basic realm="Registry Realm"'
 
 
@@ -99,7 +94,6 @@ class Tokens:
         self._allowed: dict[str, set[str]] = {}
 
     def __call__(self, seen: Seen) -> Reply:
-        """Gives a token."""
         user = seen.authorization or _form_user(seen)
         if user is not None and user not in self._users:
             return error(401, "UNAUTHORIZED", "incorrect username or password")
@@ -118,7 +112,6 @@ class Tokens:
         return allowed is not None and (repository is None or repository in allowed)
 
     def challenge(self, repository: str | None) -> str:
-        """Where to get a token, and for what."""
         scope = f',scope="repository:{repository}:pull"' if repository else ""
         service = f',service="{self.service}"' if self.service else ""
         return f'Bearer realm="{self.realm}"{service}{scope}'
@@ -156,7 +149,6 @@ class Registry:
         return f"/v2/{repository}/blobs/{digest(blob)}"
 
     def __call__(self, seen: Seen) -> Reply:
-        """Answers."""
         match = _RESOURCE.fullmatch(seen.path)
         repository = match[1] if match else None
         if not self.door.admits(seen, repository):

@@ -62,13 +62,13 @@ class Seen:
 
     @property
     def authorization(self) -> str | None:
-        """What the request brought to be let in."""
+        """The ``Authorization`` field."""
         return self.header("Authorization")
 
 
 @frozen
 class Reply:
-    """What a server answers.
+    """A response of a server.
 
     :ivar status: 0 for nothing at all.
     :ivar told: whether ``Content-Length`` is set where the headers have none; without it the body is chunked.
@@ -122,7 +122,7 @@ class World(Resource):
         self._scripted[host, path] = list(replies)
 
     def asked(self, host: str) -> list[Seen]:
-        """What reached one server."""
+        """Return the requests to one server."""
         return [seen for seen in self.seen if seen.host == host]
 
     def go_on(self, data: bytes) -> None:
@@ -195,7 +195,6 @@ class Network:
         headers: Headers | None = None,
         bodyProducer: IBodyProducer | None = None,
     ) -> Deferred[IResponse]:
-        """See ``IAgent``."""
         host = urlsplit(uri).netloc.decode()
         if host in self.failing:
             return fail(self.failing[host])
@@ -224,16 +223,14 @@ class Wire:
 
     @property
     def agent(self) -> IAgent:
-        """What asks over them."""
+        """An agent that uses these connections."""
         agent: IAgent = Agent.usingEndpointFactory(Clock(), self, self.pool)
         return agent
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
-        """See ``IAgentEndpointFactory``."""
         return self
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
-        """See ``IStreamClientEndpoint``."""
         protocol: Any = protocolFactory.buildProtocol(IPv4Address("TCP", "192.0.2.1", 443))
         self.transports.append(StringTransport(lenient=True))
         self.protocols.append(protocol)

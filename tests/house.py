@@ -73,12 +73,10 @@ class Answer:
 
     @property
     def message(self) -> str:
-        """What a refusal says."""
         return str(self._entry["message"])
 
     @property
     def detail(self) -> Any:
-        """What a refusal adds."""
         return self._entry["detail"]
 
     @property
@@ -129,12 +127,12 @@ class Connection:
 
     @property
     def producer(self) -> Any:
-        """What the client's kernel pauses when its buffers are full."""
+        """The producer that a full client pauses."""
         return self.transport.producer
 
     @property
     def aborted(self) -> bool:
-        """Whether the mirror cut off the connection."""
+        """True if the mirror has cut off the connection."""
         return bool(self.transport.disconnected)
 
     @property
@@ -227,7 +225,7 @@ class House:
         return self.connect().ask("POST", host, path, *fields, body=form.encode()).answer
 
     def pull(self, host: str, path: str, *headers: str, authorization: str | None = None) -> Answer:
-        """What a client gets who is challenged, takes a token, and asks again."""
+        """Return the answer after a challenge and a token request."""
         challenged = self.get(host, path, *headers)
         if challenged.status != 401:
             return challenged

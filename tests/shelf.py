@@ -13,8 +13,8 @@ from dockmirror.oci.cache_status import CacheResult, CacheStatus
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import BlobUnknown, ManifestUnknown
+from dockmirror.oci.manifest import Platform
 from dockmirror.oci.media import OCI_INDEX, OCI_MANIFEST
-from dockmirror.oci.platform import Platform
 from dockmirror.oci.reference import Reference, Repository, Tag
 from dockmirror.oci.request import Blob, RegistryRequest
 from dockmirror.oci.request import Manifest as Asked
@@ -81,13 +81,12 @@ class Shelf:
             self.contents[str(Asked(PLACE, each))] = data
 
     def lists(self, subject: bytes, target: str) -> None:
-        """What refers to that manifest is told there."""
+        """Serve a list of referrers of a manifest at this target."""
         self.contents[target] = json.dumps(
             {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [described(SIGNATURE, OCI_MANIFEST)]}
         ).encode()
 
     async def fetch(self, request: RegistryRequest) -> Answer:
-        """See ``IRegistry``."""
         path = str(request.target)
         self.asked.append(f"{'HEAD' if request.head else 'GET'} {path}")
         if path not in self.contents:

@@ -22,13 +22,14 @@ from dockmirror.upstream.upstream_blobs import BlobSizes
 from dockmirror.upstream.upstream_client import UpstreamClient
 from dockmirror.upstream.upstream_registry import UpstreamRegistry
 
+from .answering import now as now
 from .internet import AUTH, HUB
 
 T = TypeVar("T")
 
 
 class Outcome(list[Any]):
-    """What became of a piece of work, once it is there: one value or one failure."""
+    """A list that will contain the outcome of work: one value or one failure."""
 
     def __init__(self, work: Deferred[Any] | Coroutine[Any, Any, Any]) -> None:
         super().__init__()
@@ -49,12 +50,6 @@ class Outcome(list[Any]):
         assert isinstance(failure, Failure)
         assert failure.value is not None
         return failure.value
-
-
-def now(work: Coroutine[Any, Any, T]) -> T:
-    """What comes of work that needs no time to pass."""
-    value: T = Outcome(work).get()
-    return value
 
 
 def bytes_of(content: IBody) -> bytes:
@@ -86,7 +81,7 @@ def asked(path: str, **details: Any) -> RegistryRequest:
 
 
 def client(agent: IAgent, clock: Clock | None = None, url: str = f"https://{HUB}") -> UpstreamClient:
-    """What asks the servers of an upstream named ``hub``."""
+    """Return the client of an upstream named ``hub``."""
     return UpstreamClient(make_http_client(agent), clock or Clock(), "hub", url)
 
 

@@ -13,7 +13,7 @@ from dockmirror.interfaces import Answer
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import BlobUnknown, ManifestInvalid, ManifestUnknown, NameUnknown, RegistryError
-from dockmirror.oci.platform import Platform
+from dockmirror.oci.manifest import Platform
 from dockmirror.oci.reference import Tag
 from dockmirror.oci.request import Blob, Referrers, RegistryRequest
 from dockmirror.oci.request import Manifest as Asked

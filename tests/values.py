@@ -12,6 +12,7 @@ from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import RegistryError
 from dockmirror.oci.reference import Reference, Repository, Tag
 from dockmirror.oci.request import Blob, Catalog, Manifest, Ping, Referrers, Tags, Target
+from dockmirror.oci.scope import CATALOG, Scope
 
 Asked = TypeVar("Asked")
 Parsed = TypeVar("Parsed")
@@ -43,7 +44,7 @@ _SEPARATORS = st.sampled_from([".", "_", "__", "-", "--", "----"])
 
 
 def attempt(parse: Callable[[Asked], Parsed], asked: Asked) -> Parsed | RegistryError:
-    """What was parsed, or the refusal; anything else that is raised is a mistake."""
+    """Return the parsed value or the ``RegistryError``; anything else that is raised is a mistake."""
     try:
         return parse(asked)
     except RegistryError as error:
@@ -70,6 +71,14 @@ repositories = names.map(Repository)
 tags = st.from_regex(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}", fullmatch=True).map(Tag)
 digests = st.builds(Digest.of, st.binary(max_size=8), st.sampled_from(["sha256", "sha384", "sha512"]))
 references: st.SearchStrategy[Reference] = tags | digests
+scopes = st.builds(
+    Scope,
+    st.sampled_from(["repository", "repository(plugin)", "registry", "x"]),
+    st.tuples(st.sampled_from(["", "localhost:5000/", "registry.example:443/", "[::1]:5000/"]), names).map(
+        "".join
+    ),
+    st.lists(st.sampled_from(["pull", "push", "delete", "*"]), min_size=1, max_size=3).map(tuple),
+) | st.sampled_from([CATALOG, Scope("aws")])
 targets: st.SearchStrategy[Target] = st.one_of(
     st.just(Ping()),
     st.just(Catalog()),

@@ -16,8 +16,7 @@ from ..http.access import NetworkAccess
 from ..http.limits import HttpLimits
 from ..http.server_request import ServerRequest
 from ..interfaces import IAccount, IRegistry
-from ..middleware.names import NamespaceFilter
-from ..middleware.registry_router import RegistryRouter
+from ..middleware.names import NamespaceFilter, RegistryRouter
 from ..oci.errors import Unsupported
 from ..oci.reference import Reference, Repository
 from ..system.networks import Network, parse_networks

@@ -28,6 +28,8 @@ from twisted.internet.interfaces import IReactorTime
 from ..concurrency.backoff import RequestCircuitBreaker
 from ..config.settings import Settings, UpstreamSettings
 from ..interfaces import IAccount, IRegistry, ITokenService, IWritableRegistry
+from ..middleware.blob_fetch import ResumingRegistry, SegmentedFetch
+from ..middleware.login_filters import AnonymousOnly, ServiceAccountOnly
 from ..middleware.names import (
     NamespaceFilter,
     PrefixRewrite,
@@ -40,11 +42,7 @@ from ..middleware.names import (
     rewrite_prefix,
 )
 from ..middleware.observers import RequestObserver, TokenObserver
-from ..middleware.registry_router import AnonymousOnly
-from ..middleware.resuming_registry import ResumingRegistry
 from ..middleware.rules import PullRule, PullRules, RuleFilter, WriteRuleFilter
-from ..middleware.segmented_fetch import SegmentedFetch
-from ..middleware.service_account import ServiceAccountOnly
 from ..oci.reference import Repository
 from ..oci.request import InRepository
 from ..pullthrough.blobs import BlobCache
@@ -54,9 +52,8 @@ from ..pullthrough.list_cache import ListCache
 from ..pullthrough.login_cache import LoginCache
 from ..pullthrough.manifests import ManifestCache
 from ..pullthrough.pull_through import PullThrough
-from ..pullthrough.push_cache import PushCache
 from ..pullthrough.upstream_gateway import PushProbeBypass, UpstreamGateway
-from ..pullthrough.writethrough import WriteThrough
+from ..pullthrough.write_through import PushCache, WriteThrough
 from ..upstream.registry_writer import LocationSigner
 from .cache import CacheParts
 from .naming import registry_names

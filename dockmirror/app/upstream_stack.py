@@ -18,6 +18,7 @@ from ..config.settings import ConfigurationError, Settings, UpstreamSettings
 from ..interfaces import IAccount, IRegistry, IUpstream, IWritableRegistry
 from ..metrics import Metrics
 from ..middleware.failover import (
+    CorruptBlobQuarantine,
     Failover,
     FallbackMirror,
     UpstreamFailover,
@@ -25,7 +26,6 @@ from ..middleware.failover import (
     can_use_fallback,
 )
 from ..middleware.observers import UpstreamObserver, WriteMetrics
-from ..middleware.quarantine import CorruptBlobQuarantine
 from ..middleware.token_registry import TokenRegistry
 from ..oci.credentials import Credentials
 from ..oci.request import RegistryRequest

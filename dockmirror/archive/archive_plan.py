@@ -17,9 +17,8 @@ from typing import Any, BinaryIO
 from attrs import frozen
 
 from ..oci.digest import Digest
-from ..oci.manifest import IMAGE_CONFIGS, ManifestDocument
+from ..oci.manifest import IMAGE_CONFIGS, ManifestDocument, Platform
 from ..oci.media import OCI_INDEX
-from ..oci.platform import Platform
 
 _BLOCK = 512
 _END = bytes(2 * _BLOCK)

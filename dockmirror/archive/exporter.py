@@ -14,9 +14,8 @@ from ..interfaces import IBody, IRegistry
 from ..oci.descriptor import Descriptor
 from ..oci.digest import Digest
 from ..oci.errors import ManifestInvalid, ManifestUnknown, SizeInvalid, TooManyRequests, Unavailable
-from ..oci.manifest import IndexEntry, ManifestDocument
+from ..oci.manifest import IndexEntry, ManifestDocument, Platform
 from ..oci.media import EVERYTHING
-from ..oci.platform import Platform
 from ..oci.ranges import Range
 from ..oci.reference import Reference, Repository, Tag
 from ..oci.request import Blob, RegistryRequest

@@ -14,7 +14,7 @@ import click
 from ..app.naming import ImageName
 from ..archive.archive_plan import ArchiveContentError, ArchivePlan, PackedImage, plan_archive, read_archive
 from ..oci.digest import Digest
-from ..oci.platform import Platform
+from ..oci.manifest import Platform
 from ..oci.reference import Tag
 from ..store import layout
 from ..store.held_images import HeldImages, StoredImage

@@ -20,7 +20,7 @@ from ..config.settings import Settings
 from ..interfaces import ContentKind
 from ..oci.digest import Digest
 from ..oci.reference import Repository, Tag
-from ..pullthrough.generations import deletion_document
+from ..pullthrough.generations import tombstone_document
 from ..pullthrough.grants import imported_document
 from ..store import content_files, files, layout
 from ..store.content_files import is_stored
@@ -124,7 +124,7 @@ def _import_image(root: Path, planned: _PlannedImport, settings: Settings, done:
     for part, data in parts:
         if part.digest is not None:
             kind = ContentKind.BLOB if data is None else ContentKind.MANIFEST
-            files.remove(root / layout.document(deletion_document(repository, part.digest, kind)))
+            files.remove(root / layout.document(tombstone_document(repository, part.digest, kind)))
             content_files.link_content(root, repository, part.digest, kind, now)
     _mark_public(root, repository, [part.digest for part, _ in parts], settings, now)
     if isinstance(planned.name.reference, Tag) and planned.image.descriptor.digest is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ..oci.platform import Platform
+from ..oci.manifest import Platform
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 

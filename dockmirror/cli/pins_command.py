@@ -7,7 +7,7 @@ import time
 import click
 
 from ..config.settings import Settings
-from ..oci.platform import Platform
+from ..oci.manifest import Platform
 from ..store import pins as store
 from ..store.pins import Pin
 from .context import Context, open_store, parse_image

@@ -17,7 +17,7 @@ from ..body.in_memory import NoBody
 from ..config.settings import ConfigurationError, Settings, UpstreamSettings
 from ..headers import first
 from ..interfaces import Answer, IRegistry
-from ..middleware.resuming_registry import ResumingRegistry
+from ..middleware.blob_fetch import ResumingRegistry
 from ..oci.cache_status import CacheStatus
 from ..oci.credentials import Credentials
 from ..oci.descriptor import Descriptor

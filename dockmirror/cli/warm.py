@@ -17,7 +17,7 @@ from ..config.settings import ConfigurationError, Settings, UpstreamSettings
 from ..oci.credentials import Credentials
 from ..oci.descriptor import Descriptor
 from ..oci.errors import RegistryError
-from ..oci.platform import Platform
+from ..oci.manifest import Platform
 from ..oci.request import RegistryRequest
 from ..pull import HeldCheck, Pull, PulledImage, Wanted
 from ..upstream.checked_endpoint import threaded_resolver

@@ -1,4 +1,4 @@
-"""Names of repositories: as clients write them and as registries know them."""
+"""Names of repositories and registries: as clients write them and as registries know them."""
 
 from __future__ import annotations
 
@@ -115,10 +115,7 @@ class NamespaceFilter:
         namespace = request.namespace
         if namespace is None:
             return await self._registry.fetch(request)
-        if namespace.lower() not in self._names:
-            raise NameUnknown(
-                f"this host mirrors {', '.join(sorted(self._names))}, but 'ns' names another registry"
-            )
+        _check_namespace(namespace, self._names, "mirrors")
         answer = await self._registry.fetch(evolve(request, namespace=None))
         return evolve(answer, headers=(*answer.headers, ("OCI-Namespace", namespace)))
 
@@ -148,8 +145,60 @@ class WriteNamespaceFilter:
 
     async def write(self, write: Write, body: IBody) -> WriteResult:
         """:raises NameUnknown: when ``ns`` names another registry."""
-        if write.namespace is not None and write.namespace.lower() not in self._names:
-            raise NameUnknown(
-                f"this host writes to {', '.join(sorted(self._names))}, but 'ns' names another registry"
-            )
+        if write.namespace is not None:
+            _check_namespace(write.namespace, self._names, "writes to")
         return await self._writes.write(evolve(write, namespace=None), body)
+
+
+def _check_namespace(namespace: str, names: Collection[str], verb: str) -> None:
+    if namespace.lower() not in names:
+        raise NameUnknown(f"this host {verb} {', '.join(sorted(names))}, but 'ns' names another registry")
+
+
+@implementer(IRegistry)
+class RegistryRouter:
+    """Chooses the registry by the repository's first component, by ``ns``, or the default.
+
+    :param registries: registries by canonical name and by alias, in lower case.
+    :param default: the registry of requests that name none.
+    """
+
+    def __init__(self, registries: Mapping[str, IRegistry], default: IRegistry) -> None:
+        self._registries = registries
+        self._default = default
+
+    async def fetch(self, request: RegistryRequest) -> Answer:
+        """:raises NameUnknown: when the registry is not mirrored, or ``ns`` and the path disagree."""
+        named = self._named(request.namespace)
+        repository = repository_of(request.target)
+        registry = named or self._default
+        if repository is not None and repository.rest:
+            by_path = self._registries.get(repository.first)
+            if by_path is not None and named not in (None, by_path):
+                raise NameUnknown("'ns' and the path name different registries")
+            if by_path is None and named is None and "." in repository.first:
+                raise NameUnknown(f"the registry {repository.first} is not mirrored here")
+            if by_path is not None:
+                registry, request = by_path, request.for_repository(Repository(repository.rest))
+        if request.namespace is None:
+            return await registry.fetch(request)
+        answer = await registry.fetch(evolve(request, namespace=None))
+        return _of_namespace(answer, request.namespace)
+
+    def _named(self, namespace: str | None) -> IRegistry | None:
+        if namespace is None:
+            return None
+        registry = self._registries.get(namespace.lower())
+        if registry is None:
+            raise NameUnknown("the registry that 'ns' names is not mirrored here")
+        return registry
+
+
+def _of_namespace(answer: Answer, namespace: str) -> Answer:
+    """Return the answer with the registry's name, which its next page names, too."""
+    page = answer.next_page
+    return evolve(
+        answer,
+        headers=(*answer.headers, ("OCI-Namespace", namespace)),
+        next_page=None if page is None else (*page, ("ns", namespace)),
+    )

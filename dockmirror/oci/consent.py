@@ -1,4 +1,4 @@
-"""Consent: the proof that an upstream gives a content to whoever asks for it.
+"""Consent: the proof that an upstream gives a content to a client.
 
 Consent is bytes.  An upstream consents to (repository, digest) only when it, or the server that it redirects
 to, gives that content, asked as the client would ask:
@@ -64,11 +64,11 @@ def sampled_part(size: int) -> ContentRange:
     return ContentRange(first, first + length - 1, size)
 
 
-def head_consents(told: Descriptor, digest: Digest | None, size: int | None = None) -> bool:
+def head_consents(reported: Descriptor, digest: Digest | None, size: int | None = None) -> bool:
     """Return whether the headers of a registry's own 200 to a HEAD are consent.
 
-    :param digest: the content that was asked for; None for a tag, which names any.
+    :param digest: the requested content; None for a tag, which may name any.
     :param size: the length of the content, where it is known.
     """
-    complete = told.digest is not None and told.size is not None
-    return complete and digest in (None, told.digest) and size in (None, told.size)
+    complete = reported.digest is not None and reported.size is not None
+    return complete and digest in (None, reported.digest) and size in (None, reported.size)

@@ -124,6 +124,11 @@ def _coalesced(parts: Sequence[ContentRange]) -> tuple[ContentRange, ...]:
     return tuple(part for _, part in sorted(joined, key=lambda each: each[0]))
 
 
+def whole_range(size: int) -> tuple[ContentRange, ...]:
+    """Return the parts that make up a complete content: one, or none if it is empty."""
+    return (ContentRange(0, size - 1, size),) if size else ()
+
+
 def format_unsatisfied(size: int) -> str:
     """Return the ``Content-Range`` of a 416."""
     return f"bytes */{size}"

@@ -25,7 +25,7 @@ from .scope import CATALOG, Scope, pull_scope
 
 @frozen
 class Ping:
-    """``/v2/``: tells that this is a registry, and how to authenticate."""
+    """``/v2/``: shows that this is a registry, and how to authenticate."""
 
     unknown: ClassVar[type[RegistryError]] = NameUnknown
     scope: ClassVar[Scope | None] = None
@@ -55,7 +55,7 @@ class _InRepository:
     @property
     def scope(self) -> Scope | None:
         """The scope that a token needs."""
-        return pull_scope(self.repository)
+        return pull_scope(self.repository.name)
 
 
 @frozen

@@ -1,1 +1,1 @@
-"""A registry in front of a registry and a store: serves what is held, fetches and keeps what is not."""
+"""A registry in front of a registry and a store: serves stored content, and stores what it fetches."""

@@ -1,28 +1,28 @@
 """The authorizer: whether a client may be served from the cache.
 
-Only the upstream is trusted.  ``authorize`` applies these rules in their order; the first that fits decides.
+Only the upstream decides who may pull.  ``authorize`` applies these rules in order; the first that matches
+decides.
 
 Before the upstream is asked:
 
-1. What is not held for the repository is asked for, and so is what a write through the mirror has deleted
-   or changed, or may have.
-2. What is held is allowed where the repository is public, and named by a digest or still fresh.
-3. What is named by a digest is also allowed to credentials that have a grant.  What a tag names, or a list
-   contains, may have changed, or be another for each client: that is asked for.
-4. Everything else is asked for.
+1. ASK if the content is not held for the repository, or if a write through the mirror has deleted or changed
+   it, or may have.
+2. ALLOW content of a public repository that is named by a digest, or still fresh.
+3. ALLOW content that is named by a digest to credentials with a grant.  A tag or a list may have changed, or
+   differ between clients, so the upstream is asked.
+4. ASK in all other cases.
 
-When the upstream has been asked:
+With the upstream's outcome:
 
-5. Consent allows it.  What consent is, ``oci/consent.py`` says.
-6. A refusal denies it, whatever was remembered, and so does an answer that proves nothing, and a 404; but
-   where deleted content is kept, a 404 is treated as an outage, without an end to its time.
-7. In an outage, nothing is served that is not held, or that was confirmed too long ago.
-8. In an outage, the held content is served stale to credentials that have a grant, and from a public
-   repository.
-9. In an outage, it is also served stale where the repository was public in the last week, or where the
-   operator has imported that content: to a client without credentials, and to one with credentials unless
-   the upstream answers the mirror's own anonymous request, and does not consent to it.
-10. Everything else is denied.
+5. ALLOW after consent; ``oci/consent.py`` defines it.
+6. DENY after a refusal, a 404, or an answer that proves nothing, whatever is remembered.  If deleted content
+   is to be kept, a 404 counts as an outage in which content never expires.
+7. DENY in an outage if the content is not held, or was confirmed too long ago.
+8. STALE in an outage for credentials with a grant, and for public repositories.
+9. STALE in an outage also if the repository was public in the last week, or if the operator has imported the
+   content: for a client without credentials, and for one with credentials unless the upstream answers the
+   mirror's own anonymous request without consenting.
+10. DENY in all other cases.
 """
 
 from __future__ import annotations
@@ -34,18 +34,21 @@ from attrs import evolve, frozen
 from ..concurrency.backoff import is_outage
 from ..oci.errors import RegistryError
 
+MAX_STALE = 7 * 24 * 3600.0
+"""Seconds since its confirmation after which content is not served stale any more."""
+
 
 class Decision(Enum):
     """The answer of the authorizer."""
 
-    ALLOW = "serve what is held"
+    ALLOW = "serve the held content"
     ASK = "ask the upstream"
-    STALE = "serve what is held, for want of the upstream's answer"
-    DENY = "serve nothing that is held"
+    STALE = "serve the held content, as the upstream does not answer"
+    DENY = "serve no held content"
 
 
 class Outcome(Enum):
-    """The upstream's answer, as far as it matters."""
+    """The kind of the upstream's answer."""
 
     CONSENT = "it gives the content"
     UNPROVEN = "it answered, and proved nothing"
@@ -55,7 +58,7 @@ class Outcome(Enum):
 
     @classmethod
     def of(cls, error: RegistryError) -> Outcome:
-        """The outcome that an error is."""
+        """Return the outcome that an error means."""
         if is_outage(error):
             return cls.OUTAGE
         return cls.NOT_FOUND if error.status == 404 else cls.REFUSED
@@ -71,13 +74,13 @@ class Facts:
     :ivar was_public: the same for the last week.
     :ivar imported: whether the operator has imported the content into the repository.
     :ivar mutable: whether it is a list, or named by a tag.
-    :ivar held: whether it is held for the repository, and of use to the client.
-    :ivar in_doubt: whether it was deleted or changed through the mirror since it was confirmed, or may be.
-    :ivar fresh: whether it needs no confirmation yet.
+    :ivar held: whether it is held for the repository, and acceptable to the client.
+    :ivar in_doubt: whether a write through the mirror has deleted or changed it since, or may have.
+    :ivar fresh: whether it needs no confirmation.
     :ivar expired: whether it was confirmed too long ago to be served in an outage.
-    :ivar keep_deleted: whether what the upstream has deleted is served on.
-    :ivar outcome: of asking the upstream; None before.
-    :ivar anonymous_outcome: of asking it without the client's credentials; None where that was not done.
+    :ivar keep_deleted: whether content that the upstream has deleted is still served.
+    :ivar outcome: the upstream's answer; None before it is asked.
+    :ivar anonymous_outcome: its answer to the mirror's own anonymous request; None if it was not asked.
     """
 
     anonymous: bool
@@ -112,7 +115,7 @@ class Facts:
 
 
 def authorize(facts: Facts) -> Decision:
-    """Decide by the rules above; never ``ASK`` where the upstream's outcome is among the facts."""
+    """Decide by the rules above; never ``ASK`` if the upstream's outcome is among the facts."""
     if facts.outcome is None:
         allowed = facts.public or (facts.granted and not facts.mutable)
         usable = facts.held and facts.fresh and not facts.in_doubt
@@ -123,7 +126,7 @@ def authorize(facts: Facts) -> Decision:
         return Decision.DENY
     if facts.expired and facts.outcome is Outcome.OUTAGE:
         return Decision.DENY
-    return Decision.STALE if facts.is_authorized or _is_anybodys(facts) else Decision.DENY
+    return Decision.STALE if facts.is_authorized or _was_for_everybody(facts) else Decision.DENY
 
 
 def _is_outage(facts: Facts, outcome: Outcome | None) -> bool:
@@ -131,7 +134,7 @@ def _is_outage(facts: Facts, outcome: Outcome | None) -> bool:
     return outcome is Outcome.OUTAGE or (facts.keep_deleted and outcome is Outcome.NOT_FOUND)
 
 
-def _is_anybodys(facts: Facts) -> bool:
+def _was_for_everybody(facts: Facts) -> bool:
     """Return whether rule 9 applies."""
     if not (facts.was_public or facts.imported):
         return False

@@ -16,96 +16,98 @@ from ..oci.descriptor import Descriptor
 from ..oci.errors import RegistryError, Unreachable
 from ..oci.ranges import Range
 from ..oci.request import Blob, RegistryRequest
-from .generations import ReadOnlyGenerations
+from .generations import Generations
 from .upstream_gateway import UpstreamGateway
 
 
 class Unproven(Exception):
-    """An upstream's answer does not prove that it gives a held content; see ``oci/consent.py``."""
+    """An upstream's answer is no consent to a held content; see ``oci/consent.py``."""
 
 
 class BlobAccess:
-    """Asks the upstream whether a client may have a blob, unless it has said so already.
+    """Asks the upstream whether a client may have a blob, unless its consent is remembered.
 
-    The same question is asked once at a time.  What was said before the repository changed does not count.
+    Concurrent checks for the same request share one.  Consent from an earlier generation does not count.
     """
 
-    def __init__(
-        self, gateway: UpstreamGateway, changes: ReadOnlyGenerations, contents: IContentStore
-    ) -> None:
+    def __init__(self, gateway: UpstreamGateway, generations: Generations, contents: IContentStore) -> None:
         self._gateway = gateway
         self.grants = gateway.grants
-        self._changes = changes
+        self._generations = generations
         self._contents = contents
-        self._joined: SingleFlight[tuple[RegistryRequest, bytes], bool] = SingleFlight()
+        self._checks: SingleFlight[tuple[RegistryRequest, bytes], bool] = SingleFlight()
 
     async def check(
         self, target: Blob, request: RegistryRequest, have_stale: bool = False, joined: HeldBlob | None = None
     ) -> bool:
-        """See ``Check``.
+        """Return whether the upstream gives the blob to this client.
 
-        Where the client may pull from the repository, it is enough that anybody was given the blob there.
-        What everybody may have this client may, too; otherwise its own credentials decide.
+        If the client may pull from the repository, it is enough that any client was given the blob there.
+        For a public repository, the mirror's anonymous request decides first, then the client's credentials.
 
-        :param joined: the blob, where it is being downloaded.  Then it is enough that the upstream has begun
-            to give it, to the same credentials or, where the client may pull from there, to anybody.
-        :raises RegistryError: when the client may not have it, or the upstream does not say.
+        :param joined: the blob, if it is being downloaded.  Then it is enough that the upstream has begun to
+            send it: to the same credentials, or to any if the client may pull from the repository.
+        :raises RegistryError: when the client may not have it, or the upstream does not answer.
         """
-        mark, facts = await self.mark(target), await self._gateway.facts(request)
-        if joined and self.grants.began(target, mark, request.credentials):
+        generation, facts = await self.generation(target), await self._gateway.facts(request)
+        if joined and self.grants.has_begun(target, generation, request.credentials):
             return True
-        if facts.is_authorized and self.grants.gave(target, mark, or_began=joined is not None):
+        if facts.is_authorized and self.grants.has_consented(target, generation, or_began=joined is not None):
             return True
-        asked = RegistryRequest(
-            target, credentials=request.credentials, held=joined or await self._held(target)
+        check_request = RegistryRequest(
+            target, credentials=request.credentials, held=joined or await self._find_held(target)
         )
         if facts.public and not facts.anonymous:
             with suppress(RegistryError):
-                if await self._ask(evolve(asked, credentials=None), target, have_stale):
+                if await self._check_once(evolve(check_request, credentials=None), target, have_stale):
                     return True
-        return await self._ask(asked, target, have_stale)
+        return await self._check_once(check_request, target, have_stale)
 
-    async def mark(self, target: Blob) -> bytes:
-        """The mark of its repository; see ``Generations``."""
-        return await self._changes.generation(self._changes.place(target.repository))
+    async def generation(self, target: Blob) -> bytes:
+        """Return the generation of its repository."""
+        return await self._generations.generation(self._generations.store_name(target.repository))
 
-    async def complete(self, request: RegistryRequest, target: Blob, mark: bytes, consents: bool) -> None:
-        """Note that the upstream gave the blob, whole and right.
+    async def record_delivery(
+        self, request: RegistryRequest, target: Blob, generation: bytes, consents: bool
+    ) -> None:
+        """Record that the complete, verified blob was received.
 
-        :param consents: whether it was the upstream itself, and no other registry.
+        :param consents: whether it came from the upstream itself, and not from another registry.
         """
-        self.grants.give(target, mark)
+        self.grants.record_consent(target, generation)
         if consents:
-            await self._gateway.consented(request)
+            await self._gateway.record_consent(request)
 
-    async def _ask(self, asked: RegistryRequest, target: Blob, have_stale: bool) -> bool:
-        mark = await self.mark(target)
-        given = await self._joined.get((asked, mark), lambda: self._gateway.check(asked, have_stale))
-        if given:
-            self.grants.give(target, mark)
-        return given
+    async def _check_once(self, check_request: RegistryRequest, target: Blob, have_stale: bool) -> bool:
+        generation = await self.generation(target)
+        consented = await self._checks.get(
+            (check_request, generation), lambda: self._gateway.check(check_request, have_stale)
+        )
+        if consented:
+            self.grants.record_consent(target, generation)
+        return consented
 
-    async def _held(self, target: Blob) -> HeldBlob | None:
-        opened = await self._contents.peek(target.digest)
-        if opened is None:
+    async def _find_held(self, target: Blob) -> HeldBlob | None:
+        stored = await self._contents.peek(target.digest)
+        if stored is None:
             return None
-        opened.close()
-        return HeldBlob(opened.size, partial(self._sample, target))
+        stored.close()
+        return HeldBlob(stored.size, partial(self._sample, target))
 
     async def _sample(self, target: Blob) -> Sample | None:
-        opened = await self._contents.peek(target.digest)
-        if opened is None:
+        stored = await self._contents.peek(target.digest)
+        if stored is None:
             return None
-        part = sampled_part(opened.size)
+        part = sampled_part(stored.size)
         try:
-            return Sample(part, await collect(opened.body(Descriptor(size=part.length), (part,)), SAMPLE))
+            return Sample(part, await collect(stored.body(Descriptor(size=part.length), (part,)), SAMPLE))
         except RegistryError:
             return None
 
 
 @implementer(ISource)
 class UpstreamSource:
-    """The source of a blob for one client: its path and its credentials."""
+    """Fetches a blob for one client, with its path and its credentials."""
 
     def __init__(
         self, request: RegistryRequest, target: Blob, registry: IRegistry, access: BlobAccess
@@ -118,57 +120,48 @@ class UpstreamSource:
         self._opened: tuple[bytes, bool] | None = None
 
     async def open(self, offset: int) -> Answer:
-        """See ``ISource``."""
-        wanted = Range.starting_at(offset) if offset else None
-        mark = await self._access.mark(self.target)
-        answer = await self._registry.fetch(evolve(self._request, range=wanted))
+        requested = Range.starting_at(offset) if offset else None
+        generation = await self._access.generation(self.target)
+        answer = await self._registry.fetch(evolve(self._request, range=requested))
         self.status = answer.upstream_status
-        self._opened = mark, not answer.from_other_host
-        self._access.grants.begin(self.target, mark, self._request.credentials)
+        self._opened = generation, not answer.from_other_host
+        self._access.grants.record_begin(self.target, generation, self._request.credentials)
         return answer
 
     async def check(self, held: HeldBlob) -> None:
-        """See ``ISource``.
-
-        :raises Unproven: when the upstream's answer proves nothing.
-        """
+        """:raises Unproven: when the upstream's answer proves nothing."""
         if not await self._access.check(self.target, self._request, joined=held):
             raise Unproven
 
-    async def completed(self) -> None:
-        """Note that the blob was delivered, whole and right: where this has fetched it, that is consent."""
+    async def record_delivery(self) -> None:
+        """Record that the complete blob was delivered; that is consent if this source has fetched it."""
         if self._opened is not None:
-            mark, consents = self._opened
-            await self._access.complete(self._request, self.target, mark, consents)
+            generation, consents = self._opened
+            await self._access.record_delivery(self._request, self.target, generation, consents)
 
 
 @implementer(ISource)
 class BucketThenUpstream:
-    """Fetches a blob from the bucket, and from its upstream while that does not give it.
+    """Fetches a blob from the bucket, or from the upstream if that fails, for an authorized reader."""
 
-    The reader's right to the blob is known.
-    """
-
-    def __init__(self, opened: IBucketBlob, upstream: UpstreamSource) -> None:
+    def __init__(self, stored: IBucketBlob, upstream: UpstreamSource) -> None:
         self.target = upstream.target
-        self._opened = opened
+        self._opened = stored
         self._upstream = upstream
 
     @property
     def status(self) -> int | None:
-        """The upstream's answer; None where it was not asked."""
+        """The upstream's status; None if it was not asked."""
         return self._upstream.status
 
     async def open(self, offset: int) -> Answer:
-        """See ``ISource``."""
         try:
             return await self._opened.open(offset)
         except Unreachable:
             return await self._upstream.open(offset)
 
     async def check(self, held: HeldBlob) -> None:
-        """See ``ISource``; nobody is asked."""
+        """Do nothing: the reader is authorized."""
 
-    async def completed(self) -> None:
-        """See ``UpstreamSource``."""
-        await self._upstream.completed()
+    async def record_delivery(self) -> None:
+        await self._upstream.record_delivery()

@@ -1,7 +1,9 @@
-"""Blobs: served where they are held, joined where they are on their way, fetched and kept otherwise."""
+"""Blobs: served from the store, joined while they are downloaded, and downloaded otherwise."""
 
 from __future__ import annotations
 
+import secrets
+from collections.abc import Iterable
 from functools import partial
 
 from attrs import evolve
@@ -12,6 +14,7 @@ from ..body.wrappers import CompletionObserver
 from ..interfaces import (
     Answer,
     ContentKind,
+    IBody,
     IBucketBlob,
     IContentStore,
     IDownloadReader,
@@ -22,19 +25,18 @@ from ..interfaces import (
 from ..oci.cache_status import CacheResult, CacheStatus
 from ..oci.descriptor import Descriptor
 from ..oci.errors import RangeInvalid, RegistryError
-from ..oci.etag import etag_matches
-from ..oci.ranges import ContentRange, Range
+from ..oci.header_fields import etag_matches, format_etag
+from ..oci.ranges import ContentRange, Range, whole_range
 from ..oci.reference import Repository
 from ..oci.request import Blob, RegistryRequest
 from .authorization import Decision, Facts, authorize
 from .blob_access import BlobAccess, BucketThenUpstream, Unproven, UpstreamSource
 from .error_tolerant_store import ErrorTolerantContentStore
-from .generations import ReadOnlyGenerations
-from .responses import cached_response
+from .generations import Generations
 from .upstream_gateway import UpstreamGateway
 
-LONG = 5.0
-"""Seconds that a range may have to wait for a growing blob; what would take longer is passed through."""
+MAX_RANGE_WAIT = 5.0
+"""Seconds that a range may wait for a download; one that would take longer is requested by itself."""
 _TYPE = "application/octet-stream"
 
 
@@ -45,9 +47,8 @@ class BlobCache:
     """The blobs of one registry.
 
     :param registry: its name in the store.
-    :param changes: of this registry, through the mirror.
-    :param relay: what passes a blob through without keeping it.
-    :param filling: of which growing blobs are fetched.
+    :param relay: the registry of blobs that are passed through without being stored.
+    :param upstream: the registry of downloads.
     """
 
     def __init__(
@@ -55,34 +56,33 @@ class BlobCache:
         registry: str,
         gateway: UpstreamGateway,
         relay: IRegistry,
-        filling: IRegistry,
+        upstream: IRegistry,
         contents: IContentStore,
         downloads: IDownloads,
-        changes: ReadOnlyGenerations,
+        generations: Generations,
     ) -> None:
         self._registry = registry
-        self._changes = changes
+        self._generations = generations
         self._gateway = gateway
         self._relay = relay
-        self._filling = filling
+        self._upstream = upstream
         self._contents: IContentStore = ErrorTolerantContentStore(contents)
         self._downloads = downloads
-        self._access = BlobAccess(gateway, changes, self._contents)
+        self._access = BlobAccess(gateway, generations, self._contents)
 
     async def fetch(self, request: RegistryRequest, target: Blob) -> Answer:
-        """See ``IRegistry``."""
-        place = self._changes.place(target.repository)
+        place = self._generations.store_name(target.repository)
         try:
-            hit = await self._hit(request, target, place)
+            hit = await self._serve_stored(request, target, place)
             if hit is not None:
                 return hit
             if etag_matches(request.if_none_match, target.digest):
-                return await self._unchanged(request, target)
+                return await self._answer_not_modified(request, target)
             if not request.head and self._may_join(request, target):
-                return await self._grown(request, target, place)
+                return await self._download(request, target, place)
         except Unproven:
-            _log.debug("{target} is fetched for one client: nothing else proves its right", target=target)
-        return await self._passed(request, target)
+            _log.debug("{target} is fetched for one client, as nothing else proves consent", target=target)
+        return await self._pass_through(request, target)
 
     def _may_join(self, request: RegistryRequest, target: Blob) -> bool:
         """Return whether to use a download: a request for the whole starts one, one range only joins it."""
@@ -92,36 +92,37 @@ class BlobCache:
             self._registry, target.digest
         )
 
-    async def _hit(self, request: RegistryRequest, target: Blob, place: Repository) -> Answer | None:
+    async def _serve_stored(self, request: RegistryRequest, target: Blob, place: Repository) -> Answer | None:
         """Serve the stored blob, if this client may have it.
 
-        Where the repository is not linked to it, or the client's right is not known, the upstream says.  An
-        empty blob tells nothing, and needs no right.
+        If the blob is not linked to the repository, or the client's authorization is unknown, the upstream is
+        asked.  The empty blob is not secret, and needs no authorization.
         """
-        in_doubt = await self._changes.deletion(place, target.digest, ContentKind.BLOB) is not None
-        facts, opened = evolve(await self._gateway.facts(request), in_doubt=in_doubt), None
+        in_doubt = await self._generations.tombstone(place, target.digest, ContentKind.BLOB) is not None
+        facts, stored = evolve(await self._gateway.facts(request), in_doubt=in_doubt), None
         allowed = authorize(facts) is Decision.ALLOW
         if allowed:
-            opened = await self._contents.open(place, target.digest, ContentKind.BLOB)
-        if opened is None and target.digest.matches(b""):
-            opened = await self._contents.peek(target.digest)
-        elif opened is None and await self._contents.holds(target.digest):
-            given = await self._given(request, evolve(facts, held=not allowed), target, place)
-            opened = await self._opened(place, target, given)
-        if opened is None:
+            stored = await self._contents.open(place, target.digest, ContentKind.BLOB)
+        if stored is None and target.digest.matches(b""):
+            stored = await self._contents.peek(target.digest)
+        elif stored is None and await self._contents.holds(target.digest):
+            consented = await self._consult(request, evolve(facts, held=not allowed), target, place)
+            stored = await self._open_linked(place, target, consented)
+            facts = await self._gateway.facts(request)
+        if stored is None:
             return None
-        told = await self._told(request)
-        if IBucketBlob.providedBy(opened):
-            return await self._distant(request, target, place, opened, told)
-        return cached_response(request, opened, Descriptor(_TYPE, target.digest, opened.size), told)
+        status = CacheStatus(immutable=facts.is_for_everybody)
+        if IBucketBlob.providedBy(stored):
+            return await self._serve_bucket_blob(request, target, place, stored, status)
+        return cached_response(request, stored, Descriptor(_TYPE, target.digest, stored.size), status)
 
-    async def _given(self, request: RegistryRequest, facts: Facts, target: Blob, place: Repository) -> bool:
-        """Return whether the upstream gives it from this repository; False where it is served stale.
+    async def _consult(self, request: RegistryRequest, facts: Facts, target: Blob, place: Repository) -> bool:
+        """Return whether the upstream gives it from this repository; False if it is served stale.
 
-        :raises RegistryError: when it is refused.
+        :raises RegistryError: when the upstream refuses it.
         :raises Unproven: when the upstream's answer proves nothing.
         """
-        mark = await self._changes.generation(place)
+        generation = await self._generations.generation(place)
         try:
             decision = await self._gateway.consult(request, facts, partial(self._access.check, target))
         except RegistryError as error:
@@ -132,21 +133,21 @@ class BlobCache:
             raise Unproven
         if decision is Decision.STALE:
             return False
-        return await self._changes.given(place, mark, target.digest, ContentKind.BLOB)
+        return await self._generations.confirm(place, generation, target.digest, ContentKind.BLOB)
 
-    async def _distant(
+    async def _serve_bucket_blob(
         self,
         request: RegistryRequest,
         target: Blob,
         place: Repository,
-        opened: IBucketBlob,
-        told: CacheStatus,
+        stored: IBucketBlob,
+        status: CacheStatus,
     ) -> Answer:
         """Serve a blob of the bucket: redirect the client to it, or download it for all clients."""
-        descriptor = Descriptor(_TYPE, target.digest, opened.size)
+        descriptor = Descriptor(_TYPE, target.digest, stored.size)
         unread = request.head or etag_matches(request.if_none_match, target.digest)
-        if not unread and told.immutable and (location := await opened.presigned_url()) is not None:
-            opened.close()
+        if not unread and status.immutable and (location := await stored.presigned_url()) is not None:
+            stored.close()
             return Answer(
                 NoBody(Descriptor()),
                 307,
@@ -155,98 +156,143 @@ class BlobCache:
                 cache=CacheStatus(CacheResult.REDIRECTED),
             )
         if unread or not self._may_join(request, target):
-            return cached_response(request, opened, descriptor, told)
-        source = BucketThenUpstream(opened, UpstreamSource(request, target, self._filling, self._access))
+            return cached_response(request, stored, descriptor, status)
+        source = BucketThenUpstream(stored, UpstreamSource(request, target, self._upstream, self._access))
         try:
             reader = await self._downloads.join(self._registry, place, target.digest, source)
-        except OSError:  # of which the store has told
-            return cached_response(request, opened, descriptor, told)
+        except OSError:  # which the store has logged
+            return cached_response(request, stored, descriptor, status)
         except BaseException:
-            opened.close()
+            stored.close()
             raise
-        return await self._growing(request, reader, descriptor, told, source)
+        return await self._answer_download(request, reader, descriptor, status, source)
 
-    async def _told(self, request: RegistryRequest) -> CacheStatus:
-        return CacheStatus(immutable=(await self._gateway.facts(request)).is_for_everybody)
-
-    async def _opened(self, place: Repository, target: Blob, given: bool) -> IStoredContent | None:
+    async def _open_linked(self, place: Repository, target: Blob, consented: bool) -> IStoredContent | None:
         """Open the stored blob; link it to the repository first if the upstream gives it from there."""
-        opened = await self._contents.open(place, target.digest, ContentKind.BLOB)
-        if opened is None and given and await self._contents.link(place, target.digest, ContentKind.BLOB):
-            opened = await self._contents.open(place, target.digest, ContentKind.BLOB)
-        return opened
+        stored = await self._contents.open(place, target.digest, ContentKind.BLOB)
+        if stored is None and consented and await self._contents.link(place, target.digest, ContentKind.BLOB):
+            stored = await self._contents.open(place, target.digest, ContentKind.BLOB)
+        return stored
 
-    async def _unchanged(self, request: RegistryRequest, target: Blob) -> Answer:
-        """For one who has it already: nothing is fetched for that."""
+    async def _answer_not_modified(self, request: RegistryRequest, target: Blob) -> Answer:
+        """Answer 304 if the client may have the blob; nothing is fetched for that."""
         if not await self._access.check(target, request):
             raise Unproven
         body = NoBody(Descriptor(_TYPE, target.digest))
         return Answer(body, 304, cache=CacheStatus(CacheResult.MISS))
 
-    async def _passed(self, request: RegistryRequest, target: Blob) -> Answer:
-        mark = await self._access.mark(target)
+    async def _pass_through(self, request: RegistryRequest, target: Blob) -> Answer:
+        generation = await self._access.generation(target)
         answer = await self._relay.fetch(request)
         if answer.status == 200 and not request.head:
-            given = partial(self._access.complete, request, target, mark, not answer.from_other_host)
-            answer = evolve(answer, body=CompletionObserver(answer.body, given))
+            consented = partial(
+                self._access.record_delivery, request, target, generation, not answer.from_other_host
+            )
+            answer = evolve(answer, body=CompletionObserver(answer.body, consented))
         return evolve(answer, cache=CacheStatus(CacheResult.MISS))
 
-    async def _grown(self, request: RegistryRequest, target: Blob, place: Repository) -> Answer:
-        """The blob as it arrives."""
-        told = await self._told(request)
-        source = UpstreamSource(request, target, self._filling, self._access)
+    async def _download(self, request: RegistryRequest, target: Blob, place: Repository) -> Answer:
+        """Begin or join a download, and answer with the blob as it arrives."""
+        facts = await self._gateway.facts(request)
+        source = UpstreamSource(request, target, self._upstream, self._access)
         try:
             reader = await self._downloads.join(self._registry, place, target.digest, source)
-        except OSError:  # of which the store has told
-            return await self._passed(request, target)
+        except OSError:  # which the store has logged
+            return await self._pass_through(request, target)
         descriptor = Descriptor(_TYPE, target.digest, reader.size)
-        told = evolve(told, result=CacheResult.JOINED if reader.joined else CacheResult.STORED)
-        return await self._growing(request, reader, descriptor, told, source)
+        result = CacheResult.JOINED if reader.joined else CacheResult.STORED
+        status = CacheStatus(result, immutable=facts.is_for_everybody)
+        return await self._answer_download(request, reader, descriptor, status, source)
 
-    async def _growing(
+    async def _answer_download(
         self,
         request: RegistryRequest,
         reader: IDownloadReader,
         descriptor: Descriptor,
-        told: CacheStatus,
+        status: CacheStatus,
         source: UpstreamSource | BucketThenUpstream,
     ) -> Answer:
-        if request.range is None:
-            content = CompletionObserver(reader.content(descriptor, None), source.completed)
-            return Answer(content, cache=told, upstream_status=source.status)
-        answer = await self._grown_part(request, request.range, reader, descriptor, told, source)
-        return evolve(answer, upstream_status=answer.upstream_status or source.status)
-
-    async def _grown_part(
-        self,
-        request: RegistryRequest,
-        wanted: Range,
-        reader: IDownloadReader,
-        descriptor: Descriptor,
-        told: CacheStatus,
-        source: UpstreamSource | BucketThenUpstream,
-    ) -> Answer:
-        try:
-            part = _part(wanted, reader)
-        except RangeInvalid:
-            reader.leave()
-            raise
-        if part is None:
-            reader.leave()
-            return await self._passed(request, source.target)
-        content = reader.content(evolve(descriptor, size=part.length), part)
-        if part.length == part.size:
-            content = CompletionObserver(content, source.completed)
-        return Answer(content, 206, content_range=part, cache=told)
+        part = None
+        if request.range is not None:
+            try:
+                part = _part_of_download(request.range, reader)
+            except RangeInvalid:
+                reader.leave()
+                raise
+            if part is None:
+                reader.leave()
+                return await self._pass_through(request, source.target)
+            descriptor = evolve(descriptor, size=part.length)
+        body = reader.content(descriptor, part)
+        if part is None or part.length == part.size:
+            body = CompletionObserver(body, source.record_delivery)
+        status_code = 200 if part is None else 206
+        return Answer(body, status_code, part, cache=status, upstream_status=source.status)
 
 
-def _part(wanted: Range, reader: IDownloadReader) -> ContentRange | None:
-    """The part of a growing blob; None where its size is not known, or its beginning is far.
+def _part_of_download(requested: Range, reader: IDownloadReader) -> ContentRange | None:
+    """Return the requested part of a download; None if its size is unknown, or it would take too long.
 
     :raises RangeInvalid: when there is no such part.
     """
     if reader.size is None:
         return None
-    (part,) = wanted.resolve(reader.size)
+    (part,) = requested.resolve(reader.size)
     beginning = ContentRange(part.first, part.first, part.size)
-    return part if part.first == 0 or reader.seconds_until(beginning) <= LONG else None
+    return part if part.first == 0 or reader.seconds_until(beginning) <= MAX_RANGE_WAIT else None
+
+
+_MOST_RANGES = 16
+Headers = tuple[tuple[str, str], ...]
+
+
+def cached_response(
+    request: RegistryRequest, stored: IStoredContent, descriptor: Descriptor, status: CacheStatus
+) -> Answer:
+    """Return the answer to a request from a stored content.
+
+    :raises RangeInvalid: when no byte lies in the requested ranges; the content is closed.
+    """
+    answer = Answer(NoBody(descriptor), cache=status)
+    if etag_matches(request.if_none_match, descriptor.digest):
+        stored.close()
+        return evolve(answer, status=304)
+    if request.head:
+        stored.close()
+        return answer
+    if request.range is None or len(request.range.spans) > _MOST_RANGES:
+        return evolve(answer, body=stored.body(descriptor, whole_range(stored.size)))
+    try:
+        parts = request.range.resolve(stored.size)
+    except Exception:
+        stored.close()
+        raise
+    if len(parts) > 1:
+        content = _multipart(stored, descriptor, parts)
+        return evolve(answer, status=206, body=content, headers=(*answer.headers, *_of_whole(descriptor)))
+    return evolve(answer, status=206, content_range=parts[0], body=_part(stored, descriptor, parts[0]))
+
+
+def _of_whole(descriptor: Descriptor) -> Headers:
+    """Return the headers of the whole content that an answer with several parts needs.
+
+    Source: RFC 9110, 15.3.7.
+    """
+    assert descriptor.digest is not None
+    return (("ETag", format_etag(descriptor.digest)), ("Accept-Ranges", "bytes"))
+
+
+def _part(stored: IStoredContent, descriptor: Descriptor, part: ContentRange) -> IBody:
+    return stored.body(evolve(descriptor, size=part.length), (part,))
+
+
+def _multipart(stored: IStoredContent, descriptor: Descriptor, parts: Iterable[ContentRange]) -> IBody:
+    """Source: RFC 9110, 14.6."""
+    boundary = secrets.token_hex(16)
+    segments: list[bytes | ContentRange] = []
+    for part in parts:
+        head = f"\r\n--{boundary}\r\nContent-Type: {descriptor.media_type}\r\nContent-Range: {part}\r\n\r\n"
+        segments += [head.encode(), part]
+    segments.append(f"\r\n--{boundary}--\r\n".encode())
+    size = sum(len(s) if isinstance(s, bytes) else s.length for s in segments)
+    return stored.body(Descriptor(f"multipart/byteranges; boundary={boundary}", None, size), segments)

@@ -1,7 +1,4 @@
-"""A store that takes nothing is one that has nothing: the upstream is asked, and its answer passed on.
-
-A full disk, or one that fails, costs the cache and not the pull.
-"""
+"""Stores that treat errors of the disk as cache misses: a full or failing disk does not fail a pull."""
 
 from __future__ import annotations
 
@@ -30,71 +27,60 @@ async def _or(otherwise: Result, work: Awaitable[Result]) -> Result:
 
 @implementer(IContentStore)
 class ErrorTolerantContentStore:
-    """Contents of which none is held while they cannot be read, and none is linked while that fails."""
+    """A content store that is empty while it cannot be read, and ignores failed writes, ``add`` excepted."""
 
     def __init__(self, contents: IContentStore) -> None:
         self._contents = contents
 
     async def open(self, repository: Repository, digest: Digest, kind: ContentKind) -> IStoredContent | None:
-        """See ``IContentStore``."""
         return await _or(None, self._contents.open(repository, digest, kind))
 
     async def holds(self, digest: Digest) -> bool:
-        """See ``IContentStore``."""
         return await _or(False, self._contents.holds(digest))
 
     async def peek(self, digest: Digest) -> IStoredContent | None:
-        """See ``IContentStore``."""
         return await _or(None, self._contents.peek(digest))
 
     async def link(self, repository: Repository, digest: Digest, kind: ContentKind) -> bool:
-        """See ``IContentStore``."""
         return await _or(False, self._contents.link(repository, digest, kind))
 
     async def add(self, repository: Repository, digest: Digest, kind: ContentKind, data: bytes) -> None:
-        """See ``IContentStore``; who asks must know whether it is kept."""
+        """Raise errors, as the caller must know whether the content is stored."""
         await self._contents.add(repository, digest, kind, data)
 
     async def unlink(self, repository: Repository, digest: Digest, kind: ContentKind) -> None:
-        """See ``IContentStore``."""
         await _or(None, self._contents.unlink(repository, digest, kind))
 
 
 @implementer(ITagStore)
 class ErrorTolerantTagStore:
-    """Tags that stay what they are while they cannot be written."""
+    """A tag store that ignores failures."""
 
     def __init__(self, tags: ITagStore) -> None:
         self._tags = tags
 
     async def get(self, repository: Repository, tag: Tag) -> TagEntry | None:
-        """See ``ITagStore``."""
         return await _or(None, self._tags.get(repository, tag))
 
     async def put(self, repository: Repository, tag: Tag, digest: Digest) -> None:
-        """See ``ITagStore``."""
         await _or(None, self._tags.put(repository, tag, digest))
 
     async def forget(self, repository: Repository, tag: Tag) -> None:
-        """See ``ITagStore``."""
         await _or(None, self._tags.forget(repository, tag))
 
     async def forget_named(self, repository: Repository, digest: Digest) -> None:
-        """See ``ITagStore``."""
         await _or(None, self._tags.forget_named(repository, digest))
 
 
 @implementer(IDocumentStore)
 class ErrorTolerantDocumentStore:
-    """Documents that stay what they are while they cannot be written."""
+    """A document store that ignores failures."""
 
     def __init__(self, documents: IDocumentStore) -> None:
         self._documents = documents
 
     async def read(self, name: str) -> bytes | None:
-        """See ``IDocumentStore``."""
         return await _or(None, self._documents.read(name))
 
     async def write(self, name: str, data: bytes) -> None:
-        """See ``IDocumentStore``."""
         await _or(None, self._documents.write(name, data))

@@ -1,18 +1,18 @@
-"""Changes of registries through the mirror, as each of its processes sees them at once.
+"""Writes to registries through the mirror, recorded so that all of its processes see them at once.
 
-**Marks.**  A repository's mark is another one after each change.  The mirror reads it before it asks the
-upstream and afterwards: where it is another one, the answer may be from before the change, and is not kept.
+**Generations.**  A repository's generation changes with each write.  The mirror reads it before and after it
+asks the upstream: if it has changed, the answer may be older than the write, and is not stored.
 
-**Deletions.**  What the upstream has deleted is unlinked in the store, and a document says so, a tombstone.
-It belongs to the registry: it counts for every upstream that is this registry, whether it is written to or
-not, and nothing is linked there while it stands.  It is lifted when the upstream gives the content again to
-a question, or takes it from a client, that came after the deletion.
+**Tombstones.**  When the upstream has deleted a content, the mirror unlinks it in the store and writes a
+document, the tombstone.  It counts for every upstream that serves this registry, writable or not, and
+nothing is linked there while it exists.  It is lifted when a request that came after the deletion shows that
+the upstream has the content again: a client pushes it, or the upstream gives it.
 
-**Doubts.**  Where nobody knows what has come of a write (no answer, 5xx, the client has left), nothing is
-taken away.  Tags and lists of the repository that were confirmed before are asked about, and so is the
-content that was to be deleted; what is held stands in while the upstream does not say.  There are at most
-64 such documents for each registry, and one for each content that is held: nobody can fill the disk by
-writes that fail.
+**Doubts.**  If the outcome of a write is unknown (no answer, 5xx, the client has left), nothing is deleted.
+Instead the upstream is asked about the content that was to be deleted, and about tags and lists of the
+repository that were confirmed before; while the upstream is down, stored content is served stale.  There are
+at most 64 such documents for each registry, and one for each stored content, so failing writes cannot fill
+the disk.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from ..oci.digest import Digest
 from ..oci.reference import Repository
 from .error_tolerant_store import ErrorTolerantDocumentStore
 
-LOOKED_UP = 600.0
-"""Seconds after which a mirror that only reads from a registry sees that others have begun to write to it."""
-UNLINKED = 600.0
-"""Seconds after which a link is removed again to what was deleted by another mirror."""
-DOUBTS = 64
-"""Documents of doubts for each registry."""
+LOOK_UP_TTL = 600.0
+"""Seconds after which a mirror that only reads from a registry notices that others write to it."""
+UNLINK_TTL = 600.0
+"""Seconds after which the link to a content that another mirror deleted is removed again."""
+MAX_DOUBTS = 64
+"""Documents about doubts for each registry, at most."""
 _MOST = 10_000
 _GONE, _DOUBTED = b"gone", b"doubted"
 
@@ -46,76 +46,74 @@ def _registry(place: Repository) -> str:
 
 @frozen
 class Tombstone:
-    """A content that was deleted, or may have been; of two deletions each has another ``generation``."""
+    """A content that was deleted, or may have been; the document differs for each deletion."""
 
-    generation: bytes
+    document: bytes
 
     @property
     def is_certain(self) -> bool:
-        """The upstream has said that it was deleted."""
-        return self.generation.startswith(_GONE)
+        """True if the upstream has confirmed the deletion."""
+        return self.document.startswith(_GONE)
 
 
 class Tombstones:
-    """The deletions of all registries in one store."""
+    """The tombstones of all registries in one store."""
 
     def __init__(self, documents: IDocumentStore, clock: IReactorTime) -> None:
         self._documents: IDocumentStore = ErrorTolerantDocumentStore(documents)
         self._expected: set[str] = set()
-        self._begun: set[str] = set()
-        self._looked_up: TTLCache[str, bool] = TTLCache(clock, _MOST)
+        self._marked: set[str] = set()
+        self._recent_look_ups: TTLCache[str, bool] = TTLCache(clock, _MOST)
         self._look_ups: SingleFlight[str, None] = SingleFlight()
 
     def expect(self, registry: str) -> None:
-        """Look deletions of this registry up from now on, as others may delete there at any time."""
+        """Look for tombstones of this registry from now on, as other processes may delete at any time."""
         self._expected.add(registry)
 
-    async def may_be_of(self, registry: str) -> bool:
-        """Return whether anything of this registry may have been deleted through the mirror, ever."""
-        if registry not in self._expected and self._looked_up.get(registry) is None:
+    async def may_exist(self, registry: str) -> bool:
+        """Return whether the registry may have tombstones."""
+        if registry not in self._expected and self._recent_look_ups.get(registry) is None:
             await self._look_ups.get(registry, lambda: self._look_up(registry))
         return registry in self._expected
 
     async def _look_up(self, registry: str) -> None:
         if await self._documents.read(f"written/{registry}") is not None:
             self._expected.add(registry)
-        self._looked_up.put(registry, True, LOOKED_UP)
+        self._recent_look_ups.put(registry, True, LOOK_UP_TTL)
 
-    async def begin(self, registry: str) -> None:
-        """Note that this registry is written to, for mirrors that only read from it."""
+    async def mark_written(self, registry: str) -> None:
+        """Record that this registry is written to, for mirrors that only read from it."""
         self._expected.add(registry)
-        if registry not in self._begun:
+        if registry not in self._marked:
             await self._documents.write(f"written/{registry}", b"")
-            self._begun.add(registry)
+            self._marked.add(registry)
 
     async def find(self, place: Repository, digest: Digest, kind: ContentKind) -> Tombstone | None:
-        """Return the deletion that stands; None where there was none, or it was lifted."""
-        if not await self.may_be_of(_registry(place)):
+        """Return the tombstone, or None if there is none or it was lifted."""
+        if not await self.may_exist(_registry(place)):
             return None
-        generation = await self._documents.read(deletion_document(place, digest, kind))
+        generation = await self._documents.read(tombstone_document(place, digest, kind))
         if not generation:
             return None
         if await self._documents.read(f"back/{_name(place, digest, kind)}") == generation:
             return None
         return Tombstone(generation)
 
-    async def record(
-        self, place: Repository, digest: Digest, kind: ContentKind, certain: bool = True
-    ) -> None:
-        """Note a deletion, or that there may have been one."""
+    async def put(self, place: Repository, digest: Digest, kind: ContentKind, certain: bool = True) -> None:
+        """Write a tombstone; an uncertain one if the outcome of the deletion is unknown."""
         generation = b"%s %s" % (_GONE if certain else _DOUBTED, secrets.token_hex(8).encode())
-        await self._documents.write(deletion_document(place, digest, kind), generation)
+        await self._documents.write(tombstone_document(place, digest, kind), generation)
 
     async def lift(
-        self, place: Repository, digest: Digest, kind: ContentKind, deletion: Tombstone | None
+        self, place: Repository, digest: Digest, kind: ContentKind, tombstone: Tombstone | None
     ) -> None:
-        """Note that the content is there again since this deletion; a later one stands."""
-        if deletion is not None:
-            await self._documents.write(f"back/{_name(place, digest, kind)}", deletion.generation)
+        """Record that the upstream has the content again since this deletion; a later tombstone stays."""
+        if tombstone is not None:
+            await self._documents.write(f"back/{_name(place, digest, kind)}", tombstone.document)
 
 
-def deletion_document(place: Repository, digest: Digest, kind: ContentKind) -> str:
-    """Return the name of the document that says that a content was deleted."""
+def tombstone_document(place: Repository, digest: Digest, kind: ContentKind) -> str:
+    """Return the name of a tombstone's document."""
     return f"gone/{_name(place, digest, kind)}"
 
 
@@ -123,158 +121,131 @@ def _name(place: Repository, digest: Digest, kind: ContentKind) -> str:
     return f"{kind.value}/{place}@{digest}"
 
 
-class ReadOnlyGenerations:
-    """A registry that nobody changes through the mirror.
+class Generations:
+    """The generations of one registry's repositories; documents record them, and memory caches nothing.
 
     :param registry: its name in the store.
     """
 
-    def __init__(self, registry: str) -> None:
-        self._registry = registry
-
-    def place(self, repository: Repository) -> Repository:
-        """The store's name of a repository."""
-        return Repository(f"{self._registry}/{repository}")
-
-    async def generation(self, place: Repository) -> bytes:
-        """Another one after each change of what that repository has."""
-        return b""
-
-    async def doubted(self, place: Repository) -> float:
-        """Return the time of the last write there of which nobody knows what has come, or 0."""
-        return 0.0
-
-    async def deletion(self, place: Repository, digest: Digest, kind: ContentKind) -> Tombstone | None:
-        """Return the deletion of a content that stands."""
-        return None
-
-    async def given(self, place: Repository, mark: bytes, digest: Digest, kind: ContentKind) -> bool:
-        """Note that the upstream has this content, as it has said to a question.
-
-        :param mark: the repository's, from before the question.
-        :returns: whether the repository has not been changed since.
-        """
-        return True
-
-
-class Generations(ReadOnlyGenerations):
-    """A registry that is changed through the mirror; documents say so, which nobody holds in memory."""
-
     def __init__(
-        self, registry: str, documents: IDocumentStore, deletions: Tombstones, clock: IReactorTime
+        self, registry: str, documents: IDocumentStore, tombstones: Tombstones, clock: IReactorTime
     ) -> None:
-        super().__init__(registry)
+        self._registry = registry
         self._documents: IDocumentStore = ErrorTolerantDocumentStore(documents)
-        self.deletions = deletions
+        self.tombstones = tombstones
         self._clock = clock
 
+    def store_name(self, repository: Repository) -> Repository:
+        """Return the store's name of a repository."""
+        return Repository(f"{self._registry}/{repository.name}")
+
     async def generation(self, place: Repository) -> bytes:
-        """See ``ReadOnlyGenerations``."""
-        if not await self.deletions.may_be_of(self._registry):
+        """Return a value that changes with each write to the repository."""
+        if not await self.tombstones.may_exist(self._registry):
             return b""
         changed = await self._documents.read(f"changed/{place}") or b""
-        doubted = await self._documents.read(self._doubts(place))
-        return changed if doubted is None else b"%s|%s" % (changed, doubted)
+        document = await self._documents.read(self._doubt_document(place))
+        return changed if document is None else b"%s|%s" % (changed, document)
 
-    async def note(self, place: Repository) -> bytes:
-        """Note that something was changed there; return the new mark."""
-        await self.deletions.begin(self._registry)
+    async def advance(self, place: Repository) -> bytes:
+        """Begin a new generation of the repository, and return it."""
+        await self.tombstones.mark_written(self._registry)
         await self._documents.write(f"changed/{place}", secrets.token_hex(8).encode())
         return await self.generation(place)
 
-    async def doubt(self, place: Repository) -> None:
-        """Note that nobody knows what has come of a write there."""
+    async def record_doubt(self, place: Repository) -> None:
+        """Record that the outcome of a write to the repository is unknown."""
         doubt = f"{self._clock.seconds()!r} {secrets.token_hex(8)}"
-        await self._documents.write(self._doubts(place), doubt.encode())
+        await self._documents.write(self._doubt_document(place), doubt.encode())
 
-    async def doubted(self, place: Repository) -> float:
-        """See ``ReadOnlyGenerations``; doubts of a few other repositories count as well."""
-        if not await self.deletions.may_be_of(self._registry):
+    async def last_doubt(self, place: Repository) -> float:
+        """Return the time of the last write whose outcome is unknown, or 0.
+
+        A few other repositories share it.
+        """
+        if not await self.tombstones.may_exist(self._registry):
             return 0.0
-        doubt = (await self._documents.read(self._doubts(place)) or b"").partition(b" ")[0]
+        doubt = (await self._documents.read(self._doubt_document(place)) or b"").partition(b" ")[0]
         try:
             return float(doubt or b"0")
         except ValueError:
             return 0.0
 
-    async def deletion(self, place: Repository, digest: Digest, kind: ContentKind) -> Tombstone | None:
-        """See ``ReadOnlyGenerations``."""
-        return await self.deletions.find(place, digest, kind)
+    async def tombstone(self, place: Repository, digest: Digest, kind: ContentKind) -> Tombstone | None:
+        """Return the tombstone of a content, or None."""
+        return await self.tombstones.find(place, digest, kind)
 
-    async def given(self, place: Repository, mark: bytes, digest: Digest, kind: ContentKind) -> bool:
-        """See ``ReadOnlyGenerations``."""
-        deletion = await self.deletions.find(place, digest, kind)
-        if await self.generation(place) != mark:
+    async def confirm(self, place: Repository, generation: bytes, digest: Digest, kind: ContentKind) -> bool:
+        """Record that the upstream has this content.
+
+        :param generation: the repository's, from before the upstream was asked.
+        :returns: False if the repository has been written to since.
+        """
+        tombstone = await self.tombstones.find(place, digest, kind)
+        if await self.generation(place) != generation:
             return False
-        await self.deletions.lift(place, digest, kind, deletion)
+        await self.tombstones.lift(place, digest, kind, tombstone)
         return True
 
-    def _doubts(self, place: Repository) -> str:
-        return f"doubts/{self._registry}/{sha256(place.name.encode()).digest()[0] % DOUBTS}"
+    def _doubt_document(self, place: Repository) -> str:
+        return f"doubts/{self._registry}/{sha256(place.name.encode()).digest()[0] % MAX_DOUBTS}"
 
 
-def without_doubts(mark: str) -> str:
-    """Return the part of a mark that only certain changes replace."""
-    return mark.partition("|")[0]
+def without_doubts(generation: str) -> str:
+    """Return the part of a generation that only writes with a known outcome change."""
+    return generation.partition("|")[0]
 
 
 @implementer(IContentStore)
 class TombstoneFilter:
-    """Contents of which none is held, and none linked, where it was deleted.
+    """Hides contents that have a tombstone, and links none of them.
 
-    Where a deletion by another mirror is met the link is removed here, too.
+    The link to a content that another mirror has deleted is removed here, too.
     """
 
-    def __init__(self, contents: IContentStore, deletions: Tombstones, clock: IReactorTime) -> None:
+    def __init__(self, contents: IContentStore, tombstones: Tombstones, clock: IReactorTime) -> None:
         self._contents = contents
-        self._deletions = deletions
-        self._unlinked: TTLCache[tuple[Repository, Digest, ContentKind], bool] = TTLCache(clock, _MOST)
+        self._tombstones = tombstones
+        self._recent: TTLCache[tuple[Repository, Digest, ContentKind], bool] = TTLCache(clock, _MOST)
 
     async def open(self, repository: Repository, digest: Digest, kind: ContentKind) -> IStoredContent | None:
-        """See ``IContentStore``."""
         if await self._is_gone(repository, digest, kind):
-            if self._unlinked.get((repository, digest, kind)) is None:
-                self._unlinked.put((repository, digest, kind), True, UNLINKED)
+            if self._recent.get((repository, digest, kind)) is None:
+                self._recent.put((repository, digest, kind), True, UNLINK_TTL)
                 await self._contents.unlink(repository, digest, kind)
             return None
         return await self._contents.open(repository, digest, kind)
 
     async def holds(self, digest: Digest) -> bool:
-        """See ``IContentStore``."""
         return await self._contents.holds(digest)
 
     async def peek(self, digest: Digest) -> IStoredContent | None:
-        """See ``IContentStore``."""
         return await self._contents.peek(digest)
 
     async def link(self, repository: Repository, digest: Digest, kind: ContentKind) -> bool:
-        """See ``IContentStore``; False also where it was deleted."""
+        """Link the content unless it was deleted."""
         if await self._is_gone(repository, digest, kind):
             return False
         linked = await self._contents.link(repository, digest, kind)
-        return linked and await self._stays(repository, digest, kind)
+        return linked and await self._is_still_linked(repository, digest, kind)
 
     async def add(self, repository: Repository, digest: Digest, kind: ContentKind, data: bytes) -> None:
-        """See ``IContentStore``.
-
-        :raises OSError: also where it was deleted.
-        """
+        """:raises OSError: also if the content was deleted."""
         if not await self._is_gone(repository, digest, kind):
             await self._contents.add(repository, digest, kind, data)
-            if await self._stays(repository, digest, kind):
+            if await self._is_still_linked(repository, digest, kind):
                 return
         raise OSError(f"{digest} was deleted from {repository}")
 
     async def unlink(self, repository: Repository, digest: Digest, kind: ContentKind) -> None:
-        """See ``IContentStore``."""
         await self._contents.unlink(repository, digest, kind)
 
     async def _is_gone(self, repository: Repository, digest: Digest, kind: ContentKind) -> bool:
-        deletion = await self._deletions.find(repository, digest, kind)
-        return deletion is not None and deletion.is_certain
+        tombstone = await self._tombstones.find(repository, digest, kind)
+        return tombstone is not None and tombstone.is_certain
 
-    async def _stays(self, repository: Repository, digest: Digest, kind: ContentKind) -> bool:
-        """Return whether it was not deleted while it was linked; else it is unlinked."""
+    async def _is_still_linked(self, repository: Repository, digest: Digest, kind: ContentKind) -> bool:
+        """Unlink a content that was deleted while it was being linked; return whether it is still linked."""
         if not await self._is_gone(repository, digest, kind):
             return True
         await self._contents.unlink(repository, digest, kind)

@@ -1,7 +1,7 @@
-"""Tags and referrers: remembered for a while with their query, and for when the upstream is down.
+"""Lists of tags and referrers, cached by their query.
 
-A query with parameters that the specification does not have is passed on, as a registry's own pages may need
-it, and not remembered: it would let a client fill the cache with copies of one list.
+A query with parameters that the specification does not define is passed on, as a registry's own pages may
+need it, but not cached: it would let a client fill the cache with copies of one list.
 """
 
 from __future__ import annotations
@@ -22,139 +22,139 @@ from ..oci.cache_status import CacheResult, CacheStatus
 from ..oci.descriptor import Descriptor
 from ..oci.errors import RegistryError
 from ..oci.request import InRepository, Referrers, RegistryRequest, Tags
-from .authorization import Decision, Facts, authorize
+from .authorization import MAX_STALE, Decision, Facts, authorize
 from .error_tolerant_store import ErrorTolerantDocumentStore
-from .generations import ReadOnlyGenerations, without_doubts
-from .responses import STALE, bypassed
-from .upstream_gateway import UpstreamGateway
+from .generations import Generations, without_doubts
+from .upstream_gateway import UpstreamGateway, bypassed
 
 LIMIT = 4 * 1024 * 1024
-"""Bytes; a longer list is passed on and not remembered."""
+"""Bytes; a longer list is passed on and not cached."""
 
 PARAMETERS = {Tags: ("last", "n"), Referrers: ("artifactType",)}
-"""By which the lists that are remembered differ, each given at most once."""
+"""The parameters of cached lists, each given at most once."""
 
 _log = Logger()
 
 
 @frozen
 class _CachedList:
-    """A list as it was given.
+    """A list as the upstream sent it.
 
-    :ivar at: seconds since the epoch.
-    :ivar mark: of the repository, before it was asked for; see ``Generations``.
+    :ivar fetched_at: seconds since the epoch.
+    :ivar generation: the repository's, from before the request.
     """
 
-    at: float
+    fetched_at: float
     media_type: str | None
     next_page: tuple[tuple[str, str], ...] | None
     body: str
-    mark: str = ""
+    generation: str = ""
 
     @classmethod
     def read(cls, document: bytes | None) -> _CachedList | None:
         try:
-            at, media_type, next_page, body, *mark = json.loads(document or b"null")
+            fetched_at, media_type, next_page, body, *generation = json.loads(document or b"null")
             pages = None if next_page is None else tuple((key, value) for key, value in next_page)
-            return cls(float(at), media_type, pages, body, *mark)
+            return cls(float(fetched_at), media_type, pages, body, *generation)
         except (ValueError, TypeError):
             return None
 
     def write(self) -> bytes:
-        marked = [self.mark] if self.mark else []
-        return json.dumps([self.at, self.media_type, self.next_page, self.body, *marked]).encode()
+        suffix = [self.generation] if self.generation else []
+        return json.dumps([self.fetched_at, self.media_type, self.next_page, self.body, *suffix]).encode()
 
-    def answer(self, told: CacheStatus) -> Answer:
+    def answer(self, status: CacheStatus) -> Answer:
         data = self.body.encode()
         content = BytesBody(data, Descriptor(self.media_type, None, len(data)))
-        return Answer(content, next_page=self.next_page, cache=told)
+        return Answer(content, next_page=self.next_page, cache=status)
 
 
 class ListCache:
     """The lists of one registry's repositories.
 
-    :param entry: the upstream's name.
-    :param tag_ttl: tells for how many seconds a list is believed without asking, where it is public.
-    :param changes: of this registry, through the mirror; a list from before one is as if it was not there.
+    :param partition: the cache partition of the upstream.
+    :param tag_ttl: returns the seconds for which the list of a public repository is fresh.
+    :param generations: the registry's generations; a list from an earlier one is not used.
     """
 
     def __init__(
         self,
-        entry: str,
+        partition: str,
         gateway: UpstreamGateway,
         documents: IDocumentStore,
         clock: IReactorTime,
         tag_ttl: Callable[[InRepository], float],
-        changes: ReadOnlyGenerations,
+        generations: Generations,
     ) -> None:
-        self._changes = changes
-        self._entry = entry
+        self._generations = generations
+        self._partition = partition
         self._gateway = gateway
         self._documents: IDocumentStore = ErrorTolerantDocumentStore(documents)
         self._clock = clock
         self._tag_ttl = tag_ttl
 
     async def fetch(self, request: RegistryRequest, target: Tags | Referrers) -> Answer:
-        """See ``IRegistry``."""
-        if not _is_rememberable(request, target):
-            return bypassed(await self._gateway.ask(request))
+        if not _is_cacheable(request, target):
+            return bypassed(await self._gateway.fetch(request))
         name = self._name(request)
-        mark = (await self._changes.generation(self._changes.place(target.repository))).decode()
-        listed = _CachedList.read(await self._documents.read(name))
-        if listed is not None and without_doubts(listed.mark) != without_doubts(mark):
-            listed = None
-        age = self._clock.seconds() - listed.at if listed else 0.0
-        facts = await self._facts(request, target, listed, mark)
-        if listed and authorize(facts) is Decision.ALLOW:
-            return listed.answer(CacheStatus(age=age))
+        generation = (
+            await self._generations.generation(self._generations.store_name(target.repository))
+        ).decode()
+        cached = _CachedList.read(await self._documents.read(name))
+        if cached is not None and without_doubts(cached.generation) != without_doubts(generation):
+            cached = None
+        age = self._clock.seconds() - cached.fetched_at if cached else 0.0
+        facts = await self._facts(request, target, cached, generation)
+        if cached and authorize(facts) is Decision.ALLOW:
+            return cached.answer(CacheStatus(age=age))
         try:
-            answer = await self._gateway.ask(request, facts.have_stale)
+            answer = await self._gateway.fetch(request, facts.have_stale)
         except RegistryError as error:
-            facts = await self._facts(request, target, listed, mark)
-            if listed is None or not await self._gateway.is_stale_allowed(request, facts, error):
+            facts = await self._facts(request, target, cached, generation)
+            if cached is None or not await self._gateway.is_stale_allowed(request, facts, error):
                 raise
             _log.warn("{target} is served stale: {error}", target=str(target), error=str(error))
-            return listed.answer(CacheStatus(CacheResult.STALE, age, str(error)))
-        return self._kept(name, mark, answer)
+            return cached.answer(CacheStatus(CacheResult.STALE, age, str(error)))
+        return self._remember(name, generation, answer)
 
     async def _facts(
-        self, request: RegistryRequest, target: Tags | Referrers, listed: _CachedList | None, mark: str
+        self, request: RegistryRequest, target: Tags | Referrers, cached: _CachedList | None, generation: str
     ) -> Facts:
-        """Return the facts that are known of a request.
+        """Return the facts about a request.
 
-        :param mark: of the repository now.
+        :param generation: the repository's current one.
         """
         facts = await self._gateway.facts(request)
-        if listed is None:
+        if cached is None:
             return evolve(facts, held=False)
-        age = self._clock.seconds() - listed.at
+        age = self._clock.seconds() - cached.fetched_at
         return evolve(
             facts,
-            in_doubt=listed.mark != mark,
+            in_doubt=cached.generation != generation,
             fresh=0 <= age < self._tag_ttl(target),
-            expired=age >= STALE,
+            expired=age >= MAX_STALE,
         )
 
-    def _kept(self, name: str, mark: str, answer: Answer) -> Answer:
-        content = Tee(answer.body, LIMIT, lambda body: self._keep(name, mark, answer, body))
+    def _remember(self, name: str, generation: str, answer: Answer) -> Answer:
+        content = Tee(answer.body, LIMIT, lambda body: self._store(name, generation, answer, body))
         return evolve(answer, body=content, cache=CacheStatus(CacheResult.MISS))
 
-    def _keep(self, name: str, mark: str, answer: Answer, body: bytes) -> None:
-        """Only what is whole is of use: where no length was told, a document that was cut off ends early."""
+    def _store(self, name: str, generation: str, answer: Answer, body: bytes) -> None:
+        """Store a list that is complete JSON; without ``Content-Length``, a truncated one looks complete."""
         try:
             json.loads(body)
             text = body.decode()
         except (ValueError, RecursionError):
             return
         media_type = answer.body.descriptor.media_type
-        listed = _CachedList(self._clock.seconds(), media_type, answer.next_page, text, mark)
-        Deferred.fromCoroutine(self._documents.write(name, listed.write()))
+        cached = _CachedList(self._clock.seconds(), media_type, answer.next_page, text, generation)
+        Deferred.fromCoroutine(self._documents.write(name, cached.write()))
 
     def _name(self, request: RegistryRequest) -> str:
-        asked = evolve(request, query=tuple(sorted(request.query))).path_and_query()
-        return f"lists/{self._entry}/{hashlib.sha256(asked.encode()).hexdigest()}"
+        normalized = evolve(request, query=tuple(sorted(request.query))).path_and_query()
+        return f"lists/{self._partition}/{hashlib.sha256(normalized.encode()).hexdigest()}"
 
 
-def _is_rememberable(request: RegistryRequest, target: Tags | Referrers) -> bool:
+def _is_cacheable(request: RegistryRequest, target: Tags | Referrers) -> bool:
     names = [name for name, _ in request.query]
     return len(names) == len(set(names)) and set(names) <= set(PARAMETERS[type(target)])

@@ -1,4 +1,4 @@
-"""Manifests on their way from the upstream: asked for once for all who want them, and kept."""
+"""Manifests requested from the upstream: one request for all clients, and the manifest is stored."""
 
 from __future__ import annotations
 
@@ -6,103 +6,144 @@ from attrs import evolve
 from twisted.internet.interfaces import IReactorTime
 
 from ..body.in_memory import BytesBody, collect
-from ..concurrency.caching import SingleFlight
+from ..concurrency.caching import SingleFlight, TTLCache
 from ..interfaces import Answer, ContentKind, IContentStore, ITagStore
 from ..oci.cache_status import CacheResult, CacheStatus
 from ..oci.digest import Digest
 from ..oci.media import EVERYTHING
 from ..oci.reference import Repository, Tag
 from ..oci.request import RegistryRequest
-from .generations import ReadOnlyGenerations
-from .head_cache import HeadCache
+from .generations import Generations
 from .manifest_store import LIMIT, ManifestStore
 from .upstream_gateway import UpstreamGateway
 
+HEAD_TTL = 60.0
+"""Seconds for which the digest that a HEAD reported for a tag counts as confirmed."""
+_MOST = 10_000
+
+
+class HeadCache:
+    """Remembers the last digest that was reported for each tag; each entry expires on its own."""
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._reported: TTLCache[tuple[Repository, Tag], tuple[Digest, bytes]] = TTLCache(clock, _MOST)
+        self._tags: TTLCache[tuple[Repository, Digest], frozenset[Tag]] = TTLCache(clock, _MOST)
+
+    def put(self, place: Repository, tag: Tag, digest: Digest, generation: bytes) -> None:
+        """Record the digest of a tag.
+
+        :param generation: the repository's, from before the request.
+        """
+        self._reported.put((place, tag), (digest, generation), HEAD_TTL)
+        self._tags.put((place, digest), self.tags(place, digest, generation) | {tag}, HEAD_TTL)
+
+    def forget(self, place: Repository, tag: Tag) -> None:
+        """Forget the tag: its digest is stored elsewhere, or outdated."""
+        self._reported.drop((place, tag))
+
+    def tags(self, place: Repository, digest: Digest, generation: bytes) -> frozenset[Tag]:
+        """Return the tags that were reported to name the digest in that generation of the repository."""
+        tags = self._tags.get((place, digest)) or frozenset()
+        return frozenset(tag for tag in tags if self._reported.get((place, tag)) == (digest, generation))
+
 
 class ManifestFetcher:
-    """Asks with the full list of media types, so that what comes serves everybody."""
+    """Requests manifests with the full list of media types, so that the answer serves all clients."""
 
     def __init__(
         self,
         gateway: UpstreamGateway,
         contents: IContentStore,
-        kept: ManifestStore,
+        manifests: ManifestStore,
         tags: ITagStore,
         clock: IReactorTime,
-        changes: ReadOnlyGenerations,
+        generations: Generations,
     ) -> None:
         self._gateway = gateway
         self._contents = contents
-        self._kept = kept
+        self._manifests = manifests
         self._tags = tags
-        self._changes = changes
-        self._named = HeadCache(clock)
-        self._joined: SingleFlight[tuple[RegistryRequest, bytes], Answer] = SingleFlight()
+        self._generations = generations
+        self._heads = HeadCache(clock)
+        self._requests: SingleFlight[tuple[RegistryRequest, bytes], Answer] = SingleFlight()
 
     async def get(
         self, request: RegistryRequest, place: Repository, tag: Tag | None, have_stale: bool = False
     ) -> Answer:
-        """The upstream's answer, unconditional; of its content, bytes in memory, many may be given a copy.
+        """Return the upstream's answer to the unconditional request, with its content in memory.
 
-        :param tag: by which it is asked for.
+        :param tag: the requested tag; None for a digest.
         :param have_stale: whether the store can answer instead.
         """
-        asked = evolve(request, accept=EVERYTHING, if_none_match=None)
-        mark = await self._changes.generation(place)
-        return await self._joined.get((asked, mark), lambda: self._ask(asked, place, mark, tag, have_stale))
+        shared = evolve(request, accept=EVERYTHING, if_none_match=None)
+        generation = await self._generations.generation(place)
+        return await self._requests.get(
+            (shared, generation),
+            lambda: self._ask(shared, place, generation, tag, have_stale),
+        )
 
-    async def confirm(self, place: Repository, mark: bytes, tag: Tag, digest: Digest) -> None:
-        """The upstream has said that the tag names this, which is held.
+    async def confirm(self, place: Repository, generation: bytes, tag: Tag, digest: Digest) -> None:
+        """Record that the upstream's tag names a stored manifest.
 
-        :param mark: the repository's, from before that was asked.
+        :param generation: the repository's, from before the request.
         """
-        self._named.forget(place, tag)
-        if await self._changes.generation(place) == mark:
+        self._heads.forget(place, tag)
+        if await self._generations.generation(place) == generation:
             await self._tags.put(place, tag, digest)
-            if await self._changes.generation(place) != mark:
+            if await self._generations.generation(place) != generation:
                 await self._tags.forget(place, tag)
 
     async def _ask(
-        self, asked: RegistryRequest, place: Repository, mark: bytes, tag: Tag | None, have_stale: bool
+        self,
+        shared: RegistryRequest,
+        place: Repository,
+        generation: bytes,
+        tag: Tag | None,
+        have_stale: bool,
     ) -> Answer:
-        answer = await self._gateway.ask(asked, have_stale)
-        told = CacheStatus(
-            CacheResult.MISS, immutable=tag is None and (await self._gateway.facts(asked)).is_for_everybody
+        answer = await self._gateway.fetch(shared, have_stale)
+        status = CacheStatus(
+            CacheResult.MISS,
+            immutable=tag is None and (await self._gateway.facts(shared)).is_for_everybody,
         )
-        if asked.head and answer.consents:
-            await self._name(place, mark, tag, answer.body.descriptor.digest)
-        elif not asked.head:
+        if shared.head and answer.consents:
+            await self._record_head(place, generation, tag, answer.body.descriptor.digest)
+        elif not shared.head:
             data = await collect(answer.body, LIMIT)
             content = BytesBody(data, evolve(answer.body.descriptor, size=len(data)))
             answer = evolve(answer, body=content)
-            if await self._keep(place, mark, tag, content):
-                told = evolve(told, result=CacheResult.STORED)
-        return evolve(answer, cache=told)
+            if await self._store(place, generation, tag, content):
+                status = evolve(status, result=CacheResult.STORED)
+        return evolve(answer, cache=status)
 
-    async def _name(self, place: Repository, mark: bytes, tag: Tag | None, digest: Digest | None) -> None:
-        """A HEAD told what the tag names: clients ask for that by its digest next.
+    async def _record_head(
+        self, place: Repository, generation: bytes, tag: Tag | None, digest: Digest | None
+    ) -> None:
+        """Record the digest that a HEAD reported for a tag; clients request the manifest by it next.
 
-        The tag is noted when that manifest is held.
+        The tag is stored as soon as that manifest is.
         """
         if (
             tag is None
             or digest is None
-            or not await self._changes.given(place, mark, digest, ContentKind.MANIFEST)
+            or not await self._generations.confirm(place, generation, digest, ContentKind.MANIFEST)
         ):
             return
         if await self._contents.link(place, digest, ContentKind.MANIFEST):
-            await self.confirm(place, mark, tag, digest)
+            await self.confirm(place, generation, tag, digest)
         else:
-            self._named.note(place, tag, digest, mark)
+            self._heads.put(place, tag, digest, generation)
 
-    async def _keep(self, place: Repository, mark: bytes, tag: Tag | None, content: BytesBody) -> bool:
+    async def _store(self, place: Repository, generation: bytes, tag: Tag | None, content: BytesBody) -> bool:
         """Store the manifest unless the repository has changed meanwhile; return whether it was stored."""
         digest = content.descriptor.digest
-        if digest is None or not await self._changes.given(place, mark, digest, ContentKind.MANIFEST):
+        if digest is None or not await self._generations.confirm(
+            place, generation, digest, ContentKind.MANIFEST
+        ):
             return False
-        if await self._kept.keep(place, content) is None:
+        if await self._manifests.add(place, content) is None:
             return False
-        named = self._named.tags(place, digest, mark)
-        for each in named if tag is None else named | {tag}:
-            await self.confirm(place, mark, each, digest)
+        tags = self._heads.tags(place, digest, generation)
+        for each in tags if tag is None else tags | {tag}:
+            await self.confirm(place, generation, each, digest)
         return True

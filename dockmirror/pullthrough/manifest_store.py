@@ -1,6 +1,8 @@
-"""The manifests that are held, and whether they are of use without the upstream."""
+"""Stored manifests, and whether an image is stored completely."""
 
 from __future__ import annotations
+
+from collections import OrderedDict
 
 from attrs import frozen
 from twisted.logger import Logger
@@ -11,9 +13,45 @@ from ..oci.descriptor import Descriptor
 from ..oci.digest import Digest
 from ..oci.errors import RegistryError
 from ..oci.media import ManifestReferences, parse_references
+from ..oci.ranges import whole_range
 from ..oci.reference import Repository
-from .reference_cache import ReferenceCache
-from .responses import whole_range
+
+_LIMIT = 16 * 1024
+
+
+class ReferenceCache:
+    """The references of recently read manifests; those of a digest never change.
+
+    :param limit: the number of references that are cached, for all manifests together.
+    """
+
+    def __init__(self, limit: int = _LIMIT) -> None:
+        self._limit = limit
+        self._count = 0
+        self._references: OrderedDict[Digest, ManifestReferences] = OrderedDict()
+
+    def get(self, digest: Digest, manifest: bytes) -> ManifestReferences | None:
+        """Return ``parse_references`` of a verified manifest."""
+        references = self._references.get(digest)
+        if references is not None:
+            self._references.move_to_end(digest)
+            return references
+        references = parse_references(manifest)
+        if references is not None:
+            self._remember(digest, references)
+        return references
+
+    def _remember(self, digest: Digest, references: ManifestReferences) -> None:
+        self._references[digest] = references
+        self._count += _count(references)
+        while self._count > self._limit:
+            _, oldest = self._references.popitem(last=False)
+            self._count -= _count(oldest)
+
+
+def _count(references: ManifestReferences) -> int:
+    return 1 + len(references.blobs) + len(references.manifests)
+
 
 LIMIT = 4 * 1024 * 1024
 """Bytes; clients take no larger manifest either."""
@@ -23,44 +61,44 @@ _log = Logger()
 
 @frozen
 class StoredManifest:
-    """A manifest that is held, and what it needs to be of use."""
+    """A stored manifest and its references."""
 
     data: bytes
     digest: Digest
-    parts: ManifestReferences
+    references: ManifestReferences
 
 
 class ManifestStore:
-    """Manifests in the store, byte for byte; their media type is the one that they say themselves."""
+    """Manifests in the store, byte for byte; their media type is the one that they state."""
 
     def __init__(self, contents: IContentStore) -> None:
         self._contents = contents
-        self._parts = ReferenceCache()
+        self._references = ReferenceCache()
 
     async def get(self, place: Repository, digest: Digest) -> StoredManifest | None:
-        """The manifest, where the repository is linked to it, it can be read, and it is one."""
-        opened = await self._contents.open(place, digest, ContentKind.MANIFEST)
-        if opened is None:
+        """Return the manifest if it is linked to the repository, readable and valid, or None."""
+        stored = await self._contents.open(place, digest, ContentKind.MANIFEST)
+        if stored is None:
             return None
-        content = opened.body(Descriptor(None, digest, opened.size), whole_range(opened.size))
+        content = stored.body(Descriptor(None, digest, stored.size), whole_range(stored.size))
         try:
             data = await collect(content, LIMIT)
         except RegistryError:
             return None
-        parts = self._parts.of(digest, data)
-        return StoredManifest(data, digest, parts) if parts else None
+        references = self._references.get(digest, data)
+        return StoredManifest(data, digest, references) if references else None
 
-    async def keep(self, place: Repository, content: BytesBody) -> Digest | None:
-        """The digest of a manifest, where it could be kept.
+    async def add(self, place: Repository, content: BytesBody) -> Digest | None:
+        """Store a manifest, and return its digest, or None if it was not stored.
 
-        Not kept is one that says of itself another kind than the upstream does, and one whose digest is
-        not that of all its bytes (schema 1): what is kept under a digest is served to others by it.
+        A manifest is not stored if it states another media type than the upstream does, or if its digest is
+        not that of all its bytes (schema 1): other clients will be served by that digest.
         """
         digest = content.descriptor.digest
         if digest is None or not digest.matches(content.data):
             return None
-        parts = parse_references(content.data)
-        if parts is None or parts.media_type != kind_of(content.descriptor):
+        references = parse_references(content.data)
+        if references is None or references.media_type != kind_of(content.descriptor):
             return None
         try:
             await self._contents.add(place, digest, ContentKind.MANIFEST, content.data)
@@ -69,34 +107,34 @@ class ManifestStore:
             return None
         return digest
 
-    async def is_complete(self, place: Repository, held: StoredManifest) -> bool:
+    async def is_complete(self, place: Repository, manifest: StoredManifest) -> bool:
         """Return whether all content that a client requests after this manifest is stored.
 
-        Of an index that is one of its manifests at least: nobody pulls all platforms.
+        For an index, one of its manifests is enough: a client pulls one platform.
         """
-        return await self._is_whole(place, held, set())
+        return await self._is_complete(place, manifest, set())
 
-    async def _is_whole(self, place: Repository, held: StoredManifest, lacking: set[Digest]) -> bool:
-        """:param lacking: manifests that were found to be not; many ways may lead to one."""
-        for digest in held.parts.blobs:
-            if not await self._has(place, digest):
+    async def _is_complete(self, place: Repository, manifest: StoredManifest, missing: set[Digest]) -> bool:
+        """:param missing: manifests found incomplete so far; several indexes may contain the same one."""
+        for digest in manifest.references.blobs:
+            if not await self._has_blob(place, digest):
                 return False
-        for digest in held.parts.manifests:
-            if digest in lacking:
+        for digest in manifest.references.manifests:
+            if digest in missing:
                 continue
             child = await self.get(place, digest)
-            if child is not None and await self._is_whole(place, child, lacking):
+            if child is not None and await self._is_complete(place, child, missing):
                 return True
-            lacking.add(digest)
-        return not held.parts.manifests
+            missing.add(digest)
+        return not manifest.references.manifests
 
-    async def _has(self, place: Repository, digest: Digest) -> bool:
-        opened = await self._contents.open(place, digest, ContentKind.BLOB)
-        if opened is not None:
-            opened.close()
-        return opened is not None
+    async def _has_blob(self, place: Repository, digest: Digest) -> bool:
+        stored = await self._contents.open(place, digest, ContentKind.BLOB)
+        if stored is not None:
+            stored.close()
+        return stored is not None
 
 
 def kind_of(descriptor: Descriptor) -> str:
-    """The media type without its parameters."""
+    """Return the media type without its parameters."""
     return (descriptor.media_type or "").partition(";")[0].strip()

@@ -1,4 +1,4 @@
-"""Manifests: by digest for good, by tag for as long as the tag is known to name them."""
+"""Manifests: by digest from the store, by tag while the tag is fresh."""
 
 from __future__ import annotations
 
@@ -15,16 +15,15 @@ from ..oci.cache_status import CacheResult, CacheStatus
 from ..oci.descriptor import Descriptor
 from ..oci.digest import Digest
 from ..oci.errors import RegistryError
-from ..oci.etag import etag_matches, format_etag
+from ..oci.header_fields import etag_matches, format_etag
 from ..oci.media import EVERYTHING, accepts
 from ..oci.reference import Repository, Tag
 from ..oci.request import InRepository, Manifest, RegistryRequest
-from .authorization import Decision, Facts, authorize
+from .authorization import MAX_STALE, Decision, Facts, authorize
 from .error_tolerant_store import ErrorTolerantContentStore, ErrorTolerantTagStore
-from .generations import ReadOnlyGenerations
+from .generations import Generations
 from .manifest_fetcher import ManifestFetcher
 from .manifest_store import ManifestStore, StoredManifest, kind_of
-from .responses import STALE
 from .upstream_gateway import UpstreamGateway
 
 _log = Logger()
@@ -32,14 +31,14 @@ _log = Logger()
 
 @frozen
 class _TaggedManifest:
-    """A manifest that is held under a tag; the age is negative where the clock was set back.
+    """A stored manifest and its tag; the age is negative if the clock was set back.
 
-    :ivar in_doubt: whether a write of which nobody knows what has come was put since it was confirmed.
+    :ivar in_doubt: whether a write with an unknown outcome came after the tag was confirmed.
     """
 
     place: Repository
     tag: Tag
-    held: StoredManifest
+    stored: StoredManifest
     age: float
     in_doubt: bool
 
@@ -47,65 +46,67 @@ class _TaggedManifest:
 class ManifestCache:
     """The manifests of one registry.
 
-    :param changes: of this registry, through the mirror.
-    :param tag_ttl: tells for how many seconds a tag is believed without asking, where it is public.
+    :param tag_ttl: returns the seconds for which a tag of a public repository is fresh.
     """
 
     def __init__(
         self,
-        changes: ReadOnlyGenerations,
+        generations: Generations,
         gateway: UpstreamGateway,
         contents: IContentStore,
         tags: ITagStore,
         clock: IReactorTime,
         tag_ttl: Callable[[InRepository], float],
     ) -> None:
-        self._changes = changes
+        self._generations = generations
         self._gateway = gateway
         self._contents: IContentStore = ErrorTolerantContentStore(contents)
         self._tags: ITagStore = ErrorTolerantTagStore(tags)
-        self._kept = ManifestStore(self._contents)
+        self._manifests = ManifestStore(self._contents)
         self._clock = clock
         self._tag_ttl = tag_ttl
         self._heads: SingleFlight[tuple[RegistryRequest, bytes], Answer] = SingleFlight()
-        self._fetched = ManifestFetcher(gateway, self._contents, self._kept, self._tags, clock, changes)
+        self._fetcher = ManifestFetcher(
+            gateway, self._contents, self._manifests, self._tags, clock, generations
+        )
 
     async def fetch(self, request: RegistryRequest, target: Manifest) -> Answer:
-        """See ``IRegistry``."""
-        place = self._changes.place(target.repository)
+        place = self._generations.store_name(target.repository)
         if isinstance(target.reference, Tag):
-            return await self._by_tag(request, place, target.reference, self._tag_ttl(target))
-        return await self._by_digest(request, place, target.reference)
+            return await self._get_by_tag(request, place, target.reference, self._tag_ttl(target))
+        return await self._get_by_digest(request, place, target.reference)
 
-    async def _by_digest(self, request: RegistryRequest, place: Repository, digest: Digest) -> Answer:
-        in_doubt = await self._changes.deletion(place, digest, ContentKind.MANIFEST) is not None
-        facts, held = evolve(await self._gateway.facts(request), in_doubt=in_doubt), None
+    async def _get_by_digest(self, request: RegistryRequest, place: Repository, digest: Digest) -> Answer:
+        in_doubt = await self._generations.tombstone(place, digest, ContentKind.MANIFEST) is not None
+        facts, stored = evolve(await self._gateway.facts(request), in_doubt=in_doubt), None
         allowed = authorize(facts) is Decision.ALLOW
         if allowed:
-            held = await self._kept.get(place, digest)
-        if held is None and await self._contents.holds(digest):
-            held = await self._consulted(request, evolve(facts, held=not allowed), place, digest)
-        if held is None:
-            return await self._new(request, place, None)
-        if not accepts(request.accept, held.parts.media_type):
-            return await self._passed(request)
-        await self._check_whole(request, place, held)
-        return await self._answer(request, held, CacheStatus(immutable=True))
+            stored = await self._manifests.get(place, digest)
+        if stored is None and await self._contents.holds(digest):
+            stored = await self._consult(request, evolve(facts, held=not allowed), place, digest)
+        if stored is None:
+            return await self._fetch_upstream(request, place, None)
+        if not accepts(request.accept, stored.references.media_type):
+            return await self._pass_through(request)
+        await self._check_complete(request, place, stored)
+        return await self._answer_stored(request, stored, CacheStatus(immutable=True))
 
-    async def _check_whole(self, request: RegistryRequest, place: Repository, held: StoredManifest) -> None:
-        """Lets clients move on who would bind to this mirror and fail.
+    async def _check_complete(
+        self, request: RegistryRequest, place: Repository, stored: StoredManifest
+    ) -> None:
+        """Check that the whole image can be served, so that clients turn to another mirror if not.
 
-        :raises RegistryError: why the upstream rests, while what it takes besides is not held.
+        :raises RegistryError: the upstream's last failure, if its circuit is open and content is missing.
         """
-        rests = self._gateway.rests(request)
-        if rests is not None and not await self._kept.is_complete(place, held):
-            raise rests
+        open_circuit = self._gateway.open_circuit(request)
+        if open_circuit is not None and not await self._manifests.is_complete(place, stored):
+            raise open_circuit
 
-    async def _consulted(
+    async def _consult(
         self, request: RegistryRequest, facts: Facts, place: Repository, digest: Digest
     ) -> StoredManifest | None:
-        """A manifest that is held somewhere, if the upstream gives it to this client from this repository."""
-        mark = await self._changes.generation(place)
+        """Return the stored manifest if the upstream gives it to this client from here, or None."""
+        generation = await self._generations.generation(place)
         try:
             decision = await self._gateway.consult(request, facts)
         except RegistryError as error:
@@ -114,112 +115,115 @@ class ManifestCache:
             raise
         if decision is Decision.DENY:
             return None
-        if decision is Decision.ALLOW and await self._changes.given(
-            place, mark, digest, ContentKind.MANIFEST
+        if decision is Decision.ALLOW and await self._generations.confirm(
+            place, generation, digest, ContentKind.MANIFEST
         ):
             await self._contents.link(place, digest, ContentKind.MANIFEST)
-        return await self._kept.get(place, digest)
+        return await self._manifests.get(place, digest)
 
-    async def _by_tag(self, request: RegistryRequest, place: Repository, tag: Tag, ttl: float) -> Answer:
-        tagged = await self._tagged(place, tag)
+    async def _get_by_tag(self, request: RegistryRequest, place: Repository, tag: Tag, ttl: float) -> Answer:
+        tagged = await self._find_tagged(place, tag)
         if tagged is None:
-            return await self._new(request, place, tag)
-        if not accepts(request.accept, tagged.held.parts.media_type):
-            return await self._passed(request)
-        facts = await self._gateway.facts(request, tagged.held.digest)
+            return await self._fetch_upstream(request, place, tag)
+        if not accepts(request.accept, tagged.stored.references.media_type):
+            return await self._pass_through(request)
+        facts = await self._gateway.facts(request, tagged.stored.digest)
         facts = evolve(facts, in_doubt=tagged.in_doubt, fresh=0 <= tagged.age < ttl)
         if authorize(facts) is Decision.ALLOW:
-            await self._check_whole(request, place, tagged.held)
-            return await self._answer(request, tagged.held, CacheStatus(age=tagged.age))
+            await self._check_complete(request, place, tagged.stored)
+            return await self._answer_stored(request, tagged.stored, CacheStatus(age=tagged.age))
         try:
-            current = await self._current(request, tagged, facts)
+            current = await self._resolve_tag(request, tagged, facts)
         except RegistryError as error:
-            return await self._stale(request, tagged, error)
+            return await self._serve_stale(request, tagged, error)
         if isinstance(current, Answer):
-            return await self._given(request, current)
-        if not accepts(request.accept, current.parts.media_type):
-            return await self._passed(request)
-        return await self._answer(request, current, CacheStatus(CacheResult.CONFIRMED, age=0.0))
+            return await self._adapt(request, current)
+        if not accepts(request.accept, current.references.media_type):
+            return await self._pass_through(request)
+        return await self._answer_stored(request, current, CacheStatus(CacheResult.CONFIRMED, age=0.0))
 
-    async def _tagged(self, place: Repository, tag: Tag) -> _TaggedManifest | None:
-        known = await self._tags.get(place, tag)
-        held = await self._kept.get(place, known.digest) if known else None
-        if known is None or held is None:
+    async def _find_tagged(self, place: Repository, tag: Tag) -> _TaggedManifest | None:
+        entry = await self._tags.get(place, tag)
+        stored = await self._manifests.get(place, entry.digest) if entry else None
+        if entry is None or stored is None:
             return None
-        in_doubt = known.confirmed <= await self._changes.doubted(place)
-        return _TaggedManifest(place, tag, held, self._clock.seconds() - known.confirmed, in_doubt)
+        in_doubt = entry.confirmed <= await self._generations.last_doubt(place)
+        return _TaggedManifest(place, tag, stored, self._clock.seconds() - entry.confirmed, in_doubt)
 
-    async def _current(
+    async def _resolve_tag(
         self, request: RegistryRequest, tagged: _TaggedManifest, facts: Facts
     ) -> StoredManifest | Answer:
-        """Return the manifest that the tag names now, held here or fetched.
+        """Return the manifest that the tag names now, from the store or fetched.
 
-        A HEAD tells, which Docker Hub does not count as a pull; the same one is asked once at a time.  One
-        that is not held is fetched for a client's HEAD, too: it would ask for it by its digest next, and be
-        refused by an upstream that has reached its limit, while what is held could have been served.
+        A HEAD, which Docker Hub does not count as a pull, reports it; concurrent requests share one.  A new
+        manifest is fetched even for a client's HEAD: the client requests it by its digest next, and a rate
+        limit could refuse it then, while now the stored one can still be served.
         """
-        asked = evolve(request, head=True, accept=EVERYTHING, if_none_match=format_etag(tagged.held.digest))
+        head = evolve(request, head=True, accept=EVERYTHING, if_none_match=format_etag(tagged.stored.digest))
         have_stale = await self._have_stale(tagged, facts)
-        mark = await self._changes.generation(tagged.place)
-        told = await self._heads.get((asked, mark), lambda: self._gateway.ask(asked, have_stale))
-        digest = tagged.held.digest if told.status == 304 else told.body.descriptor.digest
-        held = await self._kept.get(tagged.place, digest) if digest and told.consents else None
-        if held is None:
-            return await self._fetched.get(evolve(request, head=False), tagged.place, tagged.tag, have_stale)
-        await self._fetched.confirm(tagged.place, mark, tagged.tag, held.digest)
-        return held
+        generation = await self._generations.generation(tagged.place)
+        response = await self._heads.get((head, generation), lambda: self._gateway.fetch(head, have_stale))
+        digest = tagged.stored.digest if response.status == 304 else response.body.descriptor.digest
+        stored = await self._manifests.get(tagged.place, digest) if digest and response.consents else None
+        if stored is None:
+            return await self._fetcher.get(evolve(request, head=False), tagged.place, tagged.tag, have_stale)
+        await self._fetcher.confirm(tagged.place, generation, tagged.tag, stored.digest)
+        return stored
 
     async def _have_stale(self, tagged: _TaggedManifest, facts: Facts) -> bool:
-        """Return whether what is held may be given, and is of use, when the upstream does not say."""
-        is_of_use = facts.have_stale and not await self._too_old(tagged)
-        return is_of_use and await self._kept.is_complete(tagged.place, tagged.held)
+        """Return whether the stored image is complete, and may be served while the upstream is down."""
+        is_of_use = facts.have_stale and not await self._is_too_old(tagged)
+        return is_of_use and await self._manifests.is_complete(tagged.place, tagged.stored)
 
-    async def _stale(self, request: RegistryRequest, tagged: _TaggedManifest, error: RegistryError) -> Answer:
+    async def _serve_stale(
+        self, request: RegistryRequest, tagged: _TaggedManifest, error: RegistryError
+    ) -> Answer:
         """Serve the stored manifest if the upstream could not answer; else raise its refusal.
 
-        A 404 forgets the tag only for those who may have it: strangers cannot purge.
+        A 404 deletes the tag only if the client is authorized, so that strangers cannot purge the cache.
         """
-        facts = await self._gateway.facts(request, tagged.held.digest)
-        facts = evolve(facts, expired=await self._too_old(tagged))
+        facts = await self._gateway.facts(request, tagged.stored.digest)
+        facts = evolve(facts, expired=await self._is_too_old(tagged))
         if not await self._gateway.is_stale_allowed(request, facts, error):
             if error.status == 404 and facts.is_authorized:
                 await self._tags.forget(tagged.place, tagged.tag)
             raise error
-        if not await self._kept.is_complete(tagged.place, tagged.held):
+        if not await self._manifests.is_complete(tagged.place, tagged.stored):
             raise error
         _log.warn("{target} is served stale: {error}", target=str(request.target), error=str(error))
-        told = CacheStatus(CacheResult.STALE, tagged.age, str(error))
-        return await self._answer(request, tagged.held, told)
+        status = CacheStatus(CacheResult.STALE, tagged.age, str(error))
+        return await self._answer_stored(request, tagged.stored, status)
 
-    async def _too_old(self, tagged: _TaggedManifest) -> bool:
-        """Nothing that an operator has imported is: it may never have had an upstream."""
-        if tagged.age < STALE:
+    async def _is_too_old(self, tagged: _TaggedManifest) -> bool:
+        """Return whether it was confirmed too long ago; never so for imports, which may have no upstream."""
+        if tagged.age < MAX_STALE:
             return False
-        return not await self._gateway.public.imported(Repository(tagged.place.rest), tagged.held.digest)
+        return not await self._gateway.public.is_imported(Repository(tagged.place.rest), tagged.stored.digest)
 
-    async def _new(self, request: RegistryRequest, place: Repository, tag: Tag | None) -> Answer:
-        """The upstream's, asked for so that it serves others, too."""
-        return await self._given(request, await self._fetched.get(request, place, tag))
+    async def _fetch_upstream(self, request: RegistryRequest, place: Repository, tag: Tag | None) -> Answer:
+        """Fetch and store the upstream's manifest, and return the answer for this client."""
+        return await self._adapt(request, await self._fetcher.get(request, place, tag))
 
-    async def _given(self, request: RegistryRequest, answer: Answer) -> Answer:
-        """Return the answer that all clients share, unless this client does not accept its type."""
+    async def _adapt(self, request: RegistryRequest, answer: Answer) -> Answer:
+        """Return this client's version of the answer that all clients share."""
         descriptor = answer.body.descriptor
         if not accepts(request.accept, kind_of(descriptor)):
-            return await self._passed(request)
+            return await self._pass_through(request)
         if etag_matches(request.if_none_match, descriptor.digest):
             return evolve(answer, status=304, body=NoBody(descriptor))
         return evolve(answer, body=NoBody(descriptor)) if request.head else answer
 
-    async def _passed(self, request: RegistryRequest) -> Answer:
-        """Ask the upstream for a client that does not accept what the others get."""
-        answer = await self._gateway.ask(request)
-        return evolve(answer, cache=CacheStatus(CacheResult.MISS))
+    async def _pass_through(self, request: RegistryRequest) -> Answer:
+        """Ask the upstream for a client that does not accept the stored media type."""
+        return evolve(await self._gateway.fetch(request), cache=CacheStatus(CacheResult.MISS))
 
-    async def _answer(self, request: RegistryRequest, held: StoredManifest, told: CacheStatus) -> Answer:
-        if told.immutable and not (await self._gateway.facts(request)).is_for_everybody:
-            told = evolve(told, immutable=False)
-        descriptor = Descriptor(held.parts.media_type, held.digest, len(held.data))
-        if etag_matches(request.if_none_match, held.digest):
-            return Answer(NoBody(descriptor), 304, cache=told)
-        content = NoBody(descriptor) if request.head else BytesBody(held.data, descriptor)
-        return Answer(content, cache=told)
+    async def _answer_stored(
+        self, request: RegistryRequest, stored: StoredManifest, status: CacheStatus
+    ) -> Answer:
+        if status.immutable and not (await self._gateway.facts(request)).is_for_everybody:
+            status = evolve(status, immutable=False)
+        descriptor = Descriptor(stored.references.media_type, stored.digest, len(stored.data))
+        if etag_matches(request.if_none_match, stored.digest):
+            return Answer(NoBody(descriptor), 304, cache=status)
+        content = NoBody(descriptor) if request.head else BytesBody(stored.data, descriptor)
+        return Answer(content, cache=status)

@@ -11,13 +11,12 @@ from .blobs import BlobCache
 from .list_cache import ListCache
 from .login_cache import LoginCache
 from .manifests import ManifestCache
-from .responses import bypassed
-from .upstream_gateway import UpstreamGateway
+from .upstream_gateway import UpstreamGateway, bypassed
 
 
 @implementer(IRegistry)
 class PullThrough:
-    """Serves what is held to those who may have it, and fetches what is not."""
+    """Serves stored content to authorized clients, and fetches the rest."""
 
     def __init__(
         self,
@@ -34,7 +33,6 @@ class PullThrough:
         self._lists = lists
 
     async def fetch(self, request: RegistryRequest) -> Answer:
-        """See ``IRegistry``."""
         try:
             return await self._fetch(request)
         except RegistryError as error:
@@ -51,13 +49,13 @@ class PullThrough:
             case Tags() | Referrers() as target:
                 return await self._lists.fetch(request, target)
             case Catalog():
-                return bypassed(await self._gateway.ask(request))
+                return bypassed(await self._gateway.fetch(request))
 
 
 def _without_details(target: Target, error: RegistryError) -> RegistryError:
-    """The same refusal of a content by its digest, in words that do not tell whether the content is held.
+    """Return the refusal of a digest without details that would reveal whether the content is stored.
 
-    For what is held the upstream is asked in another way, which it refuses in other words or in none.
+    The upstream is asked about stored content in another way, and its refusal reads differently.
     """
     by_digest = isinstance(target, Blob) or (isinstance(target, Manifest) and target.digest is not None)
     if not by_digest or error.upstream_status != error.status:

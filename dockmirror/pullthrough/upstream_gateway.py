@@ -15,36 +15,36 @@ from ..body.verified import CorruptContent
 from ..concurrency.backoff import RequestCircuitBreaker, is_outage
 from ..concurrency.caching import TTLCache
 from ..interfaces import Answer, IRegistry, IUpstream
+from ..oci.cache_status import CacheResult, CacheStatus
 from ..oci.digest import Digest
 from ..oci.errors import Denied, RegistryError, TimedOut, Unauthorized, Unsupported
 from ..oci.reference import Repository
 from ..oci.request import Blob, Manifest, Ping, RegistryRequest, repository_of
 from ..oci.token import TokenRequest
 from .authorization import Decision, Facts, Outcome, authorize
-from .grants import PUBLIC, PUBLIC_IN_OUTAGE, Extent, GrantCache, PublicRepositories
-from .responses import bypassed
+from .grants import PUBLIC_STALE_TTL, PUBLIC_TTL, Extent, GrantCache, PublicRepositories
 
-PATIENCE = 3.0
-"""Seconds that the upstream gets where the store can answer in its stead."""
-LEARNED = 3600.0
-"""Seconds after which it is asked again whether everybody is given what some credentials were."""
+TIMEOUT_WITH_STALE = 3.0
+"""Seconds that the upstream has to answer if stored content can be served instead."""
+PROBE_INTERVAL = 3600.0
+"""Seconds after which the upstream is asked again whether content that credentials got is public."""
 _MOST = 10_000
 _TOKENS = RegistryRequest(Ping())
 
 Check = Callable[[RegistryRequest, bool], Awaitable[bool]]
-"""Asks the upstream whether it gives something, and returns whether it has proven that.
+"""Asks the upstream for consent, and returns whether it has proven it.
 
-The second argument tells whether the store can answer instead.
+The second argument states whether the store can answer instead.
 """
 
 
 @implementer(IUpstream)
 class UpstreamGateway:
-    """Asks with a client's credentials, or anonymously with the mirror's own token where it has none.
+    """Asks with a client's credentials, or, if it has none, with the mirror's own anonymous token.
 
-    Consent is remembered, a refusal ends what was remembered, an outage is given a rest.
+    Consent is remembered, a refusal revokes it, and an outage opens a circuit breaker.
 
-    :param keep_deleted: whether what the upstream has no more is served on.
+    :param keep_deleted: whether content that the upstream has deleted is still served.
     """
 
     def __init__(
@@ -53,107 +53,100 @@ class UpstreamGateway:
         anonymous: IRegistry,
         grants: GrantCache,
         public: PublicRepositories,
-        resting: RequestCircuitBreaker,
+        breaker: RequestCircuitBreaker,
         clock: IReactorTime,
         keep_deleted: bool = False,
     ) -> None:
         self._registry = registry
         self.grants = grants
         self.public = public
-        self._resting = resting
-        self._resting_from_tokens = RequestCircuitBreaker(clock)
+        self._breaker = breaker
+        self._token_breaker = RequestCircuitBreaker(clock)
         self._anonymous = anonymous
         self._clock = clock
         self._keep_deleted = keep_deleted
-        self._learning: TTLCache[Repository, bool] = TTLCache(clock, _MOST)
+        self._recent_probes: TTLCache[Repository, bool] = TTLCache(clock, _MOST)
 
-    async def fetch(self, request: RegistryRequest) -> Answer:
-        """See ``IRegistry``."""
-        return await self.ask(request)
+    async def fetch(self, request: RegistryRequest, have_stale: bool = False) -> Answer:
+        """Return the upstream's answer.
 
-    async def ask(self, request: RegistryRequest, have_stale: bool = False) -> Answer:
-        """The upstream's answer.
-
-        :param have_stale: whether the store can answer instead; then the upstream gets little time.
-        :raises RegistryError: its refusal or failure; at once, while it rests from one.
+        :param have_stale: whether the store can answer instead; then the timeout is short.
+        :raises RegistryError: its refusal or failure; at once while the circuit is open.
         """
-        rests = self._resting.error(request, have_stale)
-        if rests is not None:
-            raise rests
+        open_circuit = self._breaker.error(request, have_stale)
+        if open_circuit is not None:
+            raise open_circuit
         registry = self._anonymous if request.credentials is None else self._registry
         try:
-            answer = await self._patiently(registry.fetch(request), have_stale)
+            answer = await self._with_timeout(registry.fetch(request), have_stale)
         except RegistryError as error:
-            await self._failed(request, error)
+            await self._record_failure(request, error)
             raise
         if answer.from_other_host:
             return answer
-        self._resting.record_success(request)
+        self._breaker.record_success(request)
         if answer.consents:
             try:
-                await self.consented(request)
+                await self.record_consent(request)
             except BaseException:
                 answer.body.discard()
                 raise
         return answer
 
     async def token(self, request: TokenRequest, have_stale: bool = False) -> Answer:
-        """See ``ITokenService``; a token service rests by itself, and only where nothing is lost by it.
+        """Return a token; token requests have a breaker of their own.
 
-        :param have_stale: whether the client can do without.
+        :param have_stale: whether the client can pull without a token; otherwise the breaker is ignored.
         """
-        rests = self._resting_from_tokens.error(_TOKENS, have_stale) if have_stale else None
-        if rests is not None:
-            raise rests
+        open_circuit = self._token_breaker.error(_TOKENS, have_stale) if have_stale else None
+        if open_circuit is not None:
+            raise open_circuit
         try:
-            answer = await self._patiently(self._registry.token(request), have_stale)
+            answer = await self._with_timeout(self._registry.token(request), have_stale)
         except RegistryError as error:
             if have_stale and is_outage(error):
-                self._resting_from_tokens.record_failure(_TOKENS, error)
+                self._token_breaker.record_failure(_TOKENS, error)
             raise
-        self._resting_from_tokens.record_success(_TOKENS)
+        self._token_breaker.record_success(_TOKENS)
         return answer
 
     async def check(self, request: RegistryRequest, have_stale: bool = False) -> bool:
-        """See ``Check``.
-
-        :raises RegistryError: when the upstream does not give it, or does not say.
-        """
-        asked = evolve(request, head=True, range=None, if_none_match=None)
-        answer = await self.ask(asked, have_stale)
+        """:raises RegistryError: when the upstream refuses it, or does not answer."""
+        check_request = evolve(request, head=True, range=None, if_none_match=None)
+        answer = await self.fetch(check_request, have_stale)
         answer.body.discard()
         return answer.consents
 
     async def facts(self, request: RegistryRequest, digest: Digest | None = None) -> Facts:
         """Return the remembered facts about a request; the caller adds what is stored.
 
-        :param digest: of the held content, where the request does not name it.
+        :param digest: of the stored content, if the request is for a tag.
         """
         repository, extent = repository_of(request.target), Extent.of(request.target)
-        credentials, named = request.credentials, _digest_of(request)
+        credentials, requested = request.credentials, _digest_of(request)
         if repository is None:
             return Facts(credentials is None)
-        age, digest = await self.public.age(repository, extent), named or digest
-        granted = credentials is not None and self.grants.granted(repository, credentials, extent)
+        age, digest = await self.public.age(repository, extent), requested or digest
+        granted = credentials is not None and self.grants.is_granted(repository, credentials, extent)
         imported = False
-        if digest is not None and not granted and age >= PUBLIC_IN_OUTAGE:
-            imported = await self.public.imported(repository, digest)
+        if digest is not None and not granted and age >= PUBLIC_STALE_TTL:
+            imported = await self.public.is_imported(repository, digest)
         return Facts(
             anonymous=credentials is None,
             granted=granted,
-            public=age < PUBLIC,
-            was_public=age < PUBLIC_IN_OUTAGE,
+            public=age < PUBLIC_TTL,
+            was_public=age < PUBLIC_STALE_TTL,
             imported=imported,
-            mutable=named is None,
+            mutable=requested is None,
             keep_deleted=self._keep_deleted and extent is Extent.CONTENTS,
         )
 
     async def is_stale_allowed(
         self, request: RegistryRequest, facts: Facts, error: RegistryError, check: Check | None = None
     ) -> bool:
-        """Return whether held content may be served in place of the error with which the upstream answered.
+        """Return whether stored content may be served instead of the upstream's error.
 
-        :param check: how to ask for it anonymously, where that decides.
+        :param check: asks the upstream anonymously, if that decides.
         """
         facts = evolve(facts, outcome=Outcome.of(error))
         if authorize(facts) is Decision.STALE:
@@ -168,9 +161,9 @@ class UpstreamGateway:
         return authorize(evolve(facts, anonymous_outcome=outcome)) is Decision.STALE
 
     async def consult(self, request: RegistryRequest, facts: Facts, check: Check | None = None) -> Decision:
-        """Ask the upstream whether it gives held content to this client, and decide by its answer.
+        """Ask the upstream whether it gives stored content to this client, and decide by its answer.
 
-        :raises RegistryError: its refusal or failure, where that denies it.
+        :raises RegistryError: its refusal or failure, unless the content is served stale.
         """
         try:
             proven = await (check or self.check)(request, facts.have_stale)
@@ -182,18 +175,18 @@ class UpstreamGateway:
         return authorize(evolve(facts, outcome=Outcome.CONSENT if proven else Outcome.UNPROVEN))
 
     async def is_known_gone(self, request: RegistryRequest, error: RegistryError) -> bool:
-        """Return whether the upstream has said to a client that may pull from there that it has this no more.
+        """Return whether the upstream's 404 to an authorized client proves that the content is gone.
 
-        To others it may hide what it has.
+        From unauthorized clients it may hide content.
         """
         return error.status == 404 and (await self.facts(request)).is_authorized
 
-    def rests(self, request: RegistryRequest) -> RegistryError | None:
-        """Why the upstream is not asked that now, where something is held that can stand in."""
-        return self._resting.error(request, can_answer=True)
+    def open_circuit(self, request: RegistryRequest) -> RegistryError | None:
+        """Return the error for which the circuit is open if stored content can be served, or None."""
+        return self._breaker.error(request, can_answer=True)
 
-    async def consented(self, request: RegistryRequest) -> None:
-        """Remember that the upstream has consented to this; see ``oci/consent.py``."""
+    async def record_consent(self, request: RegistryRequest) -> None:
+        """Remember the upstream's consent to a request; see ``oci/consent.py``."""
         repository, extent = repository_of(request.target), Extent.of(request.target)
         if repository is None:
             return
@@ -201,19 +194,23 @@ class UpstreamGateway:
             await self.public.confirm(repository, extent)
             return
         self.grants.grant(repository, request.credentials, extent)
-        if isinstance(request.target, Manifest) and await self.public.age(repository) >= PUBLIC:
-            self._learn(request, repository)
+        if isinstance(request.target, Manifest) and await self.public.age(repository) >= PUBLIC_TTL:
+            self._probe_anonymously(request, repository)
 
-    def _patiently(self, asking: Coroutine[Any, Any, Answer], have_stale: bool) -> Deferred[Answer]:
-        asked = Deferred.fromCoroutine(asking)
-        return asked.addTimeout(PATIENCE, self._clock, _late) if have_stale else asked
+    def _with_timeout(self, answering: Coroutine[Any, Any, Answer], have_stale: bool) -> Deferred[Answer]:
+        check_request = Deferred.fromCoroutine(answering)
+        return (
+            check_request.addTimeout(TIMEOUT_WITH_STALE, self._clock, _raise_timeout)
+            if have_stale
+            else check_request
+        )
 
-    async def _failed(self, request: RegistryRequest, error: RegistryError) -> None:
+    async def _record_failure(self, request: RegistryRequest, error: RegistryError) -> None:
         if is_outage(error):
-            self._resting.record_failure(request, error)
+            self._breaker.record_failure(request, error)
             return
         if not isinstance(error, CorruptContent):
-            self._resting.record_success(request)
+            self._breaker.record_success(request)
         repository = repository_of(request.target)
         if repository is None or not _is_refusal(error):
             return
@@ -221,29 +218,29 @@ class UpstreamGateway:
         if request.credentials is None:
             await self.public.refuse(repository)
 
-    def _learn(self, request: RegistryRequest, repository: Repository) -> None:
-        """Ask anonymously, once in a while, for what some credentials were given.
+    def _probe_anonymously(self, request: RegistryRequest, repository: Repository) -> None:
+        """Ask anonymously, at most once an hour, for content that some credentials got.
 
-        A client's token is opaque; though it may well be one that anybody can have, only this tells.
+        A client's token is opaque: only this shows whether the repository is public.
         """
-        if self._learning.get(repository) is None and self.public.learns():
-            self._learning.put(repository, True, LEARNED)
-            asking = Deferred.fromCoroutine(self.check(evolve(request, credentials=None)))
-            asking.addErrback(self._not_learnt, repository)
+        if self._recent_probes.get(repository) is None and self.public.may_mark_public():
+            self._recent_probes.put(repository, True, PROBE_INTERVAL)
+            answering = Deferred.fromCoroutine(self.check(evolve(request, credentials=None)))
+            answering.addErrback(self._allow_probe, repository)
 
-    def _not_learnt(self, failure: Failure, repository: Repository) -> None:
+    def _allow_probe(self, failure: Failure, repository: Repository) -> None:
         failure.trap(RegistryError)
         if isinstance(failure.value, RegistryError) and is_outage(failure.value):
-            self._learning.drop(repository)
+            self._recent_probes.drop(repository)
 
 
 @implementer(IRegistry)
 class PushProbeBypass:
     """Sends the existence checks of pushes upstream instead of to the cache.
 
-    Docker, containerd and skopeo ask by HEAD for each blob and manifest before they push it.  What the cache
-    holds may have been deleted at the upstream since; if it answered, the push would leave that out.  A tag
-    without credentials is answered by the cache: such a client mostly pulls.
+    Docker, containerd and skopeo send a HEAD for each blob and manifest before they push it.  Cached content
+    may have been deleted at the upstream since; if the cache answered, the push would leave it out.  The
+    cache answers a HEAD of a tag without credentials, as such a client mostly pulls.
     """
 
     def __init__(self, cached: IRegistry, gateway: UpstreamGateway) -> None:
@@ -251,15 +248,20 @@ class PushProbeBypass:
         self._gateway = gateway
 
     async def fetch(self, request: RegistryRequest) -> Answer:
-        """See ``IRegistry``; while the upstream does not answer, the cache does."""
+        """While the upstream does not answer, the cache does."""
         if not _may_be_push_probe(request):
             return await self._cached.fetch(request)
         try:
-            return bypassed(await self._gateway.ask(request, have_stale=True))
+            return bypassed(await self._gateway.fetch(request, have_stale=True))
         except RegistryError as error:
             if not is_outage(error) and not isinstance(error, Unsupported):
                 raise
         return await self._cached.fetch(request)
+
+
+def bypassed(answer: Answer) -> Answer:
+    """Return an answer of the upstream with the status that the cache was not used."""
+    return evolve(answer, cache=CacheStatus(CacheResult.BYPASS))
 
 
 def _may_be_push_probe(request: RegistryRequest) -> bool:
@@ -280,5 +282,5 @@ def _is_refusal(error: RegistryError) -> bool:
     return error.status in (401, 403) or isinstance(error, Unauthorized | Denied)
 
 
-def _late(_: object, seconds: float) -> NoReturn:
+def _raise_timeout(_: object, seconds: float) -> NoReturn:
     raise TimedOut(f"the upstream did not answer within {seconds:g} s")

@@ -10,8 +10,7 @@ from attrs import frozen
 from ..interfaces import ContentKind, TagEntry
 from ..oci.digest import Digest
 from ..oci.errors import TagInvalid
-from ..oci.manifest import ManifestDocument
-from ..oci.platform import Platform
+from ..oci.manifest import ManifestDocument, Platform
 from ..oci.reference import Repository, Tag
 from . import content_files, files, layout
 from .content_files import is_stored

@@ -12,7 +12,7 @@ from attrs import frozen
 
 from ..oci.digest import Digest
 from ..oci.errors import RegistryError
-from ..oci.platform import Platform
+from ..oci.manifest import Platform
 from ..oci.reference import Reference, Repository, parse_reference
 from . import content_files, files, layout
 

@@ -16,8 +16,7 @@ from ..oci.consent import head_consents
 from ..oci.descriptor import Descriptor
 from ..oci.digest import Digest
 from ..oci.errors import BrokenOff, Unauthorized, Unavailable
-from ..oci.etag import etag_matches
-from ..oci.link import parse_next_page
+from ..oci.header_fields import etag_matches, parse_next_page
 from ..oci.media import SIGNED, parse_references, signed_payload
 from ..oci.ranges import Range
 from ..oci.request import Blob, Catalog, Manifest, Ping, Referrers, RegistryRequest, Tags

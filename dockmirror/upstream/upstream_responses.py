@@ -18,7 +18,7 @@ from ..oci.challenge import parse_challenges
 from ..oci.descriptor import Descriptor
 from ..oci.digest import Digest
 from ..oci.errors import DigestInvalid, NameUnknown, RangeInvalid, RegistryError, Unavailable, UpstreamRefusal
-from ..oci.etag import etag_matches
+from ..oci.header_fields import etag_matches
 from ..oci.ranges import parse_unsatisfied
 from ..oci.request import RegistryRequest
 from .addresses import parse_origin

@@ -15,7 +15,7 @@ from ..archive.exporter import ArchiveExporter, ExportedArchive
 from ..http.server_request import ServerRequest, parse_query, parse_range
 from ..interfaces import Answer
 from ..oci.errors import RegistryError, Unsupported
-from ..oci.platform import Platform
+from ..oci.manifest import Platform
 from ..oci.reference import Reference, Repository
 from .respond import respond
 

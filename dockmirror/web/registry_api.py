@@ -19,7 +19,7 @@ from ..interfaces import Answer, IBody, IRegistry, ITokenService, IWritableRegis
 from ..oci.challenge import find_challenge
 from ..oci.descriptor import Descriptor
 from ..oci.errors import RegistryError, SizeInvalid, Unauthorized, Unavailable, Unsupported
-from ..oci.etag import format_etag, parse_if_none_match
+from ..oci.header_fields import format_etag, parse_if_none_match
 from ..oci.media import parse_accept
 from ..oci.request import Blob, Manifest, RegistryRequest, parse_target
 from ..oci.scope import Scope, parse_scopes

@@ -14,8 +14,7 @@ from ..http.server_request import ServerRequest, make_response_consumer
 from ..interfaces import Answer
 from ..oci.challenge import Challenge, find_challenge
 from ..oci.errors import RegistryError
-from ..oci.etag import format_etag
-from ..oci.link import format_next_page
+from ..oci.header_fields import format_etag, format_next_page
 from ..oci.ranges import format_unsatisfied
 from ..oci.write import allowed_methods
 

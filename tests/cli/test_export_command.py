@@ -9,7 +9,7 @@ from dockmirror.archive.archive_plan import IMAGE_NAME, blob_path
 from dockmirror.interfaces import ContentKind
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.reference import Repository
-from dockmirror.pullthrough.generations import deletion_document
+from dockmirror.pullthrough.generations import tombstone_document
 from dockmirror.pullthrough.grants import imported_document
 from dockmirror.store import layout
 
@@ -97,7 +97,7 @@ def test_an_import_restores_deleted_images(shop: Shop, tmp_path: Path) -> None:
     file = tmp_path / "images.tar"
     shop.run("export", "nginx:1.27", "-o", str(file))
     deleted = [(Digest.of(BASE), ContentKind.BLOB), (Digest.of(AMD), ContentKind.MANIFEST)]
-    documents = [shop.root / layout.document(deletion_document(NGINX, *each)) for each in deleted]
+    documents = [shop.root / layout.document(tombstone_document(NGINX, *each)) for each in deleted]
     for document in documents:
         document.parent.mkdir(exist_ok=True)
         document.write_bytes(b"gone 1")

@@ -9,12 +9,12 @@ import pytest
 from attrs import evolve
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
-from zope.interface.verify import verifyObject
 
 from dockmirror.body.in_memory import BytesBody, json_body
 from dockmirror.body.verified import CorruptContent
 from dockmirror.concurrency.backoff import FIRST
 from dockmirror.interfaces import Answer, IRegistry
+from dockmirror.middleware.blob_fetch import ResumingRegistry
 from dockmirror.middleware.failover import (
     SLOW,
     Failover,
@@ -23,7 +23,6 @@ from dockmirror.middleware.failover import (
     UpstreamFallback,
     can_use_fallback,
 )
-from dockmirror.middleware.resuming_registry import ResumingRegistry
 from dockmirror.oci.credentials import Credentials
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
@@ -64,7 +63,6 @@ each_outage = pytest.mark.parametrize("outage", OUTAGES, ids=lambda error: type(
 
 
 def asked(path: str, credentials: Credentials | None = None) -> RegistryRequest:
-    """A request for what stands below ``/v2/``."""
     return RegistryRequest(parse_target(f"/v2/{path}".encode()), credentials=credentials)
 
 
@@ -78,20 +76,12 @@ each_own = pytest.mark.parametrize("request_", ITS_OWN, ids=str)
 
 
 def giving(text: bytes) -> Answer:
-    """An answer."""
     return Answer(BytesBody(text, Descriptor(size=len(text))))
 
 
 @pytest.fixture
 def clock() -> Clock:
-    """By which those that have failed rest."""
     return Clock()
-
-
-@each_make
-def test_failover_is_a_registry(make: Callable[..., IRegistry], clock: Clock) -> None:
-    """It can stand wherever a registry can."""
-    assert verifyObject(IRegistry, make([FakeRegistry(), FakeRegistry()], clock))
 
 
 @each_make
@@ -99,7 +89,6 @@ def test_failover_is_a_registry(make: Callable[..., IRegistry], clock: Clock) ->
 def test_the_first_address_is_asked_first(
     make: Callable[..., IRegistry], clock: Clock, request_: RegistryRequest
 ) -> None:
-    """No other is asked while it answers."""
     first, second = FakeRegistry(giving(b"1")), FakeRegistry(giving(b"2"))
     answer = now(make([first, second], clock).fetch(request_))
     assert (answer.body.descriptor.size, answer.from_other_host) == (1, False)
@@ -112,10 +101,11 @@ def test_the_first_address_is_asked_first(
 def test_a_request_that_fails_goes_to_the_next_address(
     make: Callable[..., IRegistry], clock: Clock, request_: RegistryRequest, outage: RegistryError
 ) -> None:
-    """And to the one after that."""
+    """Answers of a fallback are marked, as they do not decide who may have what else."""
     registries = FakeRegistry(outage), FakeRegistry(outage), FakeRegistry(giving(b"333"))
-    answer = now(make(registries, clock).fetch(request_))
-    assert answer.body.descriptor.size == 3
+    registry = make(registries, clock)
+    answer = now(registry.fetch(request_))
+    assert (answer.body.descriptor.size, answer.from_other_host) == (3, isinstance(registry, FallbackMirror))
     assert [registry.requests for registry in registries] == [[request_]] * 3
 
 
@@ -125,7 +115,6 @@ def test_a_request_that_fails_goes_to_the_next_address(
 def test_a_refusal_is_final(
     make: Callable[..., IRegistry], clock: Clock, request_: RegistryRequest, refusal: RegistryError
 ) -> None:
-    """The registry has answered."""
     second = FakeRegistry(giving(b"2"))
     with pytest.raises(type(refusal)):
         now(make([FakeRegistry(refusal), second], clock).fetch(request_))
@@ -134,34 +123,18 @@ def test_a_refusal_is_final(
 
 @each_own
 @each_outage
-def test_fallbacks_are_asked_for_digests_only(
+def test_replicas_are_asked_for_anything_and_fallbacks_for_digests(
     clock: Clock, request_: RegistryRequest, outage: RegistryError
 ) -> None:
-    """Never for tags, and never with credentials."""
+    """Fallbacks are never asked for tags, and never with credentials; requests are passed on unchanged."""
     first, other = FakeRegistry(outage), FakeRegistry(giving(b"2"))
     assert can_use_fallback(request_) is None
     with pytest.raises(type(outage)):
         now(FallbackMirror(first, [other], clock).fetch(request_))
     assert (first.requests, other.requests) == ([request_], [])
-
-
-@each_own
-@each_outage
-def test_replicas_are_asked_for_anything(
-    clock: Clock, request_: RegistryRequest, outage: RegistryError
-) -> None:
-    """Requests are passed on unchanged."""
-    first, second = FakeRegistry(outage), FakeRegistry(giving(b"2"))
-    answer = now(Failover([first, second], clock).fetch(request_))
+    answer = now(Failover([first, other], clock).fetch(request_))
     assert (answer.body.descriptor.size, answer.from_other_host) == (1, False)
-    assert second.requests == [request_]
-
-
-def test_an_answer_of_a_fallback_is_marked(clock: Clock) -> None:
-    """It does not decide who may have what else."""
-    assert now(
-        FallbackMirror(FakeRegistry(Unreachable()), [FakeRegistry(giving(b"2"))], clock).fetch(BLOB)
-    ).from_other_host
+    assert other.requests == [request_]
 
 
 @pytest.mark.parametrize("refusal", [*REFUSALS, *OUTAGES], ids=lambda error: type(error).__name__)
@@ -178,17 +151,11 @@ def test_a_refusal_of_a_fallback_means_nothing(
         assert str(raised.value) == str(outage)
 
 
-def test_the_first_replicas_failure_is_raised(clock: Clock) -> None:
-    """If all replicas fail."""
-    registry = Failover([FakeRegistry(Unavailable("1")), FakeRegistry(Unreachable("2"))], clock)
-    with pytest.raises(Unavailable, match="1"):
-        now(registry.fetch(BLOB))
-
-
-def test_a_refusal_of_a_replica_is_final(clock: Clock) -> None:
-    """It is the same registry."""
-    registry = Failover([FakeRegistry(Unreachable()), FakeRegistry(ManifestUnknown())], clock)
-    with pytest.raises(ManifestUnknown):
+@pytest.mark.parametrize("second", [Unreachable("2"), ManifestUnknown("2")])
+def test_the_error_of_a_replica(clock: Clock, second: RegistryError) -> None:
+    """A replica's refusal is final; if all fail, the first one's error is raised."""
+    registry = Failover([FakeRegistry(Unavailable("1")), FakeRegistry(second)], clock)
+    with pytest.raises(RegistryError, match="2" if isinstance(second, ManifestUnknown) else "1"):
         now(registry.fetch(BY_DIGEST[1]))
 
 
@@ -208,7 +175,6 @@ def test_a_failed_address_is_skipped_for_a_while(
 
 @each_make
 def test_an_address_that_answers_again_is_first_again(make: Callable[..., IRegistry], clock: Clock) -> None:
-    """After its pause."""
     first, second = FakeRegistry(Unreachable(), giving(b"1")), FakeRegistry(giving(b"22"))
     registry = make([first, second], clock)
     sizes = []
@@ -234,7 +200,6 @@ def test_a_refusal_ends_a_pause(make: Callable[..., IRegistry], clock: Clock) ->
 
 @each_make
 def test_no_address_is_asked_while_all_pause(make: Callable[..., IRegistry], clock: Clock) -> None:
-    """If none could be connected to."""
     registries = FakeRegistry(Unreachable("1")), FakeRegistry(Unreachable("2"))
     registry = make(registries, clock)
     for _ in range(3):
@@ -259,7 +224,7 @@ def test_a_slow_address_is_skipped(make: Callable[..., IRegistry], clock: Clock)
 
 
 class Tokens(FakeRegistry):
-    """A registry whose token service has failed, or gives this."""
+    """A registry whose token service fails, or gives this."""
 
     def __init__(self, given: bytes | RegistryError, *answers: Answer | RegistryError) -> None:
         super().__init__(*answers)
@@ -306,7 +271,7 @@ def test_fallbacks_are_not_asked_for_tokens(clock: Clock) -> None:
 def test_the_rest_of_a_blob_may_come_from_the_next_address(
     make: Callable[..., IRegistry], clock: Clock
 ) -> None:
-    """If the first breaks off and is down; the blob is right or is cut off."""
+    """The blob is right, or it is cut off."""
     beginning = Answer(Pieces([DATA[:7]], Descriptor(size=40), Unreachable()))
     for rest, expected in ((DATA[7:], [None]), (b"x" * 33, [CorruptContent])):
         first = FakeRegistry(beginning, Unreachable())

@@ -39,7 +39,6 @@ from dockmirror.oci.request import (
     RegistryRequest,
     Tags,
     Target,
-    repository_of,
 )
 from dockmirror.oci.token import TokenRequest
 from dockmirror.oci.write import Write
@@ -49,7 +48,7 @@ from ..fakes import Reply
 from ..house import House
 from ..internet import HUB, Internet
 from ..pullthrough.origin import Origin
-from ..values import repositories, targets
+from ..values import repositories
 
 ANSWER = Answer(json_body(b"{}"), headers=(("ETag", "x"),))
 BUSYBOX, OFFICIAL, OTHER = Repository("busybox"), Repository("library/busybox"), Repository("me/busybox")
@@ -102,22 +101,12 @@ def test_a_short_name_is_completed(repository: Repository) -> None:
 
 @of_a_repository
 def test_short_names_are_completed_in_each_request(target: Callable[[Repository], Target]) -> None:
-    """Everything else is passed on unchanged."""
     registry = FakeRegistry(ANSWER)
     request = RegistryRequest(
         target(BUSYBOX), head=True, accept=("a/b",), credentials=Credentials.bearer("t")
     )
     assert now(ShortNames(registry).fetch(request)) is ANSWER
     assert registry.requests == [evolve(request, target=target(OFFICIAL))]
-
-
-@given(targets)
-def test_complete_names_stay(target: Target) -> None:
-    """Nothing is completed twice, nor where no repository is named."""
-    repository = repository_of(target)
-    registry = FakeRegistry(ANSWER)
-    now(ShortNames(registry).fetch(RegistryRequest(target)))
-    assert (registry.requests == [RegistryRequest(target)]) is (repository is None or "/" in repository.name)
 
 
 @of_a_repository
@@ -131,7 +120,6 @@ def test_a_short_name_can_be_redirected(target: Callable[[Repository], Target]) 
 
 
 def test_a_complete_name_is_not_redirected() -> None:
-    """It is answered."""
     registry = FakeRegistry(ANSWER)
     request = RegistryRequest(Tags(OTHER))
     assert now(ShortNameRedirect(registry).fetch(request)) is ANSWER
@@ -228,8 +216,7 @@ def test_prefixes_are_rewritten(target: Callable[[Repository], Target], name: st
 
 
 @rewritten
-def test_prefixes_are_rewritten_in_scopes(name: str, other: str) -> None:
-    """Only in those of repositories."""
+def test_prefixes_are_rewritten_in_scopes_of_repositories(name: str, other: str) -> None:
     registry = FakeRegistry(ANSWER)
     asked = f"repository:{name}:pull repository(plugin):{name}:pull registry:{name}:* {name}"
     tokens = ScopeRewrite(registry, lambda repository: rewrite_prefix(repository, PREFIXES))
@@ -267,15 +254,12 @@ def test_clients_see_their_own_names(host: str) -> None:
 
 @pytest.mark.parametrize(("name", "status"), [("old/busybox", 200), ("library/busybox", 200), ("old/x", 403)])
 def test_rules_apply_to_rewritten_names(name: str, status: int) -> None:
-    """No rewritten name evades them."""
     docker = {"rewrite": {"old": "library"}, "allow": ["library/busybox"]}
     house = House(Internet(), upstreams={"docker": docker})
     assert house.get("mirror.example", f"/v2/{name}/manifests/latest").status == status
 
 
 class TestWrites:
-    """By which names is written to what."""
-
     @pytest.mark.parametrize(
         "wrap",
         [
@@ -285,8 +269,7 @@ class TestWrites:
             lambda writes: WriteMetrics(writes, "u", Metrics(CollectorRegistry())),
         ],
     )
-    def test_they_are_written_to(self, wrap: Callable[[IWritableRegistry], IWritableRegistry]) -> None:
-        """In front of another one, whose answer is passed on."""
+    def test_writes_are_passed_on(self, wrap: Callable[[IWritableRegistry], IWritableRegistry]) -> None:
         origin = Origin()
         writes = wrap(origin)
         assert verifyObject(IWritableRegistry, writes)

@@ -50,30 +50,24 @@ class FixedRegistry:
 
 
 class Counters:
-    """The counts of one upstream's request observers."""
-
     def __init__(self) -> None:
         self.metrics = Metrics(CollectorRegistry())
         self.pulls = PullCounts(memoryview(bytearray(PULL_COUNTS_SIZE)))
         self.hits: list[bool] = []
 
     def observer(self, result: CacheResult | None = None) -> RequestObserver:
-        """Return an observer of a registry whose answers have this cache result."""
         registry = FixedRegistry(result)
         return RequestObserver(registry, "docker", "r.io", self.metrics, self.pulls, self.hits.append)
 
     def tokens(self, result: CacheResult) -> TokenObserver:
-        """Return an observer of a token service whose answers have this cache result."""
         return TokenObserver(FixedRegistry(result), "docker", self.metrics)
 
     def held_bytes(self) -> float:
-        """Return the bytes that were sent from the cache."""
         return scraped(self.metrics.registry)["dockmirror_cache_sent_bytes_total", ("docker",)]
 
 
 @pytest.fixture
 def counters() -> Counters:
-    """Nothing was counted yet."""
     return Counters()
 
 
@@ -148,7 +142,6 @@ class ObservedAddress:
         verifyObject(IUpstream, self._observer)
 
     def ask(self, request: RegistryRequest | TokenRequest) -> AddressStatus:
-        """Ask the address, and return its recorded status."""
         if isinstance(request, TokenRequest):
             answering = self._observer.token(request)
         else:
@@ -161,7 +154,6 @@ class ObservedAddress:
         return self._health.address
 
     def failures(self, reason: str) -> float:
-        """Return how many failures were counted for a reason."""
         return scraped(self._metrics.registry)["dockmirror_upstream_failures_total", (reason, "docker")]
 
 
@@ -176,8 +168,9 @@ def test_an_answer_proves_health(
 
 @pytest.mark.parametrize("error", [TimedOut("it took too long"), TooManyRequests("come back later")])
 @pytest.mark.parametrize("request_", [asked(MANIFEST), asked("/v2/"), TokenRequest()])
-def test_a_failure_is_recorded(request_: RegistryRequest | TokenRequest, error: RegistryError) -> None:
-    """A failure is recorded with its reason."""
+def test_a_failure_is_recorded_with_its_reason(
+    request_: RegistryRequest | TokenRequest, error: RegistryError
+) -> None:
     status = AddressStatus("https://a", failed=7.0, failure=str(error))
     assert ObservedAddress(error).ask(request_) == status
 

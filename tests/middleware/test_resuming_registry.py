@@ -10,13 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from zope.interface import implementer
-from zope.interface.verify import verifyObject
 
 from dockmirror.body.in_memory import NoBody, json_body
 from dockmirror.body.verified import TAIL_HOLDBACK, CorruptContent
 from dockmirror.body.wrappers import PAUSES
 from dockmirror.interfaces import Answer, IRegistry
-from dockmirror.middleware.resuming_registry import ResumingRegistry
+from dockmirror.middleware.blob_fetch import ResumingRegistry
 from dockmirror.oci.credentials import Credentials
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
@@ -65,18 +64,12 @@ class Breaking:
 def delivered(
     registry: IRegistry, request: RegistryRequest = REQUEST
 ) -> tuple[Answer, Recorder, list[object]]:
-    """Return what a client gets, after all pauses."""
     clock, recorder = Clock(), Recorder()
     answer = now(ResumingRegistry(registry, clock).fetch(request))
     outcome: list[object] = []
     answer.body.deliver(recorder).addCallbacks(outcome.append, lambda f: outcome.append(f.value))
     clock.pump([max(PAUSES)] * (len(PAUSES) + 1))
     return answer, recorder, outcome
-
-
-def test_it_provides_the_interface() -> None:
-    """It can stand wherever a registry can."""
-    assert verifyObject(IRegistry, ResumingRegistry(FakeRegistry(), Clock()))
 
 
 @given(BREAKS, st.booleans(), st.booleans())
@@ -100,33 +93,29 @@ def test_a_range_arrives_exactly(first: int, length: int, breaks: list[int], ran
     assert answer.body.descriptor.size == last - first + 1
 
 
-def test_the_rest_is_fetched_as_the_beginning_was() -> None:
-    """With the same credentials, but without conditions: the client has not got it."""
-    registry = Breaking(7, 0, 5)
-    delivered(registry)
-    rest = evolve(REQUEST, if_none_match=None)
-    assert registry.requests == [
-        REQUEST,
-        *(evolve(rest, range=Range.starting_at(offset)) for offset in (7, 7, 12)),
-    ]
-
-
-def test_a_blob_without_a_byte_is_fetched_again_without_a_range() -> None:
-    """An empty blob has no range."""
-    registry = Breaking(0)
-    delivered(registry)
-    assert registry.requests[1] == evolve(REQUEST, if_none_match=None)
-
-
-def test_the_rest_of_a_range_ends_where_the_range_does() -> None:
-    """Also if no byte has arrived."""
-    registry = Breaking(0, 3)
-    delivered(registry, evolve(REQUEST, range=Range.starting_at(0, 9)))
-    assert [str(request.range) for request in registry.requests] == ["bytes=0-9", "bytes=0-9", "bytes=3-9"]
+@pytest.mark.parametrize(
+    ("breaks", "first", "rest"),
+    [
+        ([7, 0, 5], None, ["bytes=7-", "bytes=7-", "bytes=12-"]),
+        ([0], None, ["None"]),  # an empty beginning has no range
+        ([0, 3], Range.starting_at(0, 9), ["bytes=0-9", "bytes=3-9"]),
+    ],
+)
+def test_the_rest_is_fetched_as_the_beginning_was(
+    breaks: list[int], first: Range | None, rest: list[str]
+) -> None:
+    """With the same credentials and the same end, but without conditions: the client has not got it."""
+    registry = Breaking(*breaks)
+    request = evolve(REQUEST, range=first)
+    delivered(registry, request)
+    assert registry.requests[0] == request
+    assert [str(each.range) for each in registry.requests[1:]] == rest
+    assert {evolve(each, range=None) for each in registry.requests[1:]} == {
+        evolve(REQUEST, if_none_match=None)
+    }
 
 
 def test_a_blob_that_breaks_off_too_often_is_cut_off() -> None:
-    """After the last attempt."""
     _, recorder, outcome = delivered(Breaking(*[1] * (len(PAUSES) + 1)))
     assert [type(error) for error in outcome] == [Unreachable]
     assert recorder.data == b""
@@ -140,11 +129,6 @@ def test_a_blob_that_breaks_off_after_its_last_byte_is_complete() -> None:
     assert [str(request.range) for request in registry.requests] == ["None", f"bytes={len(DATA)}-"]
 
 
-def answered(content: Pieces | Feed, status: int, part: ContentRange | None = None) -> Answer:
-    """An answer that brings this."""
-    return Answer(content, status, part)
-
-
 @pytest.mark.parametrize(
     ("status", "part"),
     [(206, ContentRange(0, 39, 40)), (206, ContentRange(8, 39, 40)), (206, None), (304, None)],
@@ -153,7 +137,7 @@ def test_a_range_with_another_offset_is_not_appended(status: int, part: ContentR
     """It is discarded, and the client is cut off."""
     other = Feed()
     beginning = Pieces([DATA[:7]], Descriptor(size=40), Unreachable())
-    _, _, outcome = delivered(FakeRegistry(answered(beginning, 200), answered(other, status, part)))
+    _, _, outcome = delivered(FakeRegistry(Answer(beginning, 200), Answer(other, status, part)))
     assert [type(error) for error in outcome] == [Unavailable]
     assert other.state == "discarded"
 
@@ -162,15 +146,15 @@ def test_a_range_with_another_offset_is_not_appended(status: int, part: ContentR
 def test_a_refusal_of_the_rest_cuts_the_blob_off(error: RegistryError) -> None:
     """The token may have expired: the client starts again."""
     beginning = Pieces([DATA[:7]], Descriptor(size=40), Unreachable())
-    _, _, outcome = delivered(FakeRegistry(answered(beginning, 200), error))
+    _, _, outcome = delivered(FakeRegistry(Answer(beginning, 200), error))
     assert outcome == [error]
 
 
 def test_a_corrupt_blob_is_cut_off() -> None:
-    """Also if the rest is wrong; a short one does not reach the client at all."""
+    """A short one does not reach the client at all."""
     beginning = Pieces([DATA[:7]], Descriptor(size=40), Unreachable())
-    rest = answered(Pieces([b"x" * 33]), 206, ContentRange(7, 39, 40))
-    _, recorder, outcome = delivered(FakeRegistry(answered(beginning, 200), rest))
+    rest = Answer(Pieces([b"x" * 33]), 206, ContentRange(7, 39, 40))
+    _, recorder, outcome = delivered(FakeRegistry(Answer(beginning, 200), rest))
     assert [type(error) for error in outcome] == [CorruptContent]
     assert recorder.data == b""
 
@@ -181,9 +165,7 @@ def test_a_long_blob_flows_before_it_is_complete() -> None:
     feed, recorder = Feed(Descriptor(size=len(data))), Recorder()
     request = RegistryRequest(Blob(REPOSITORY, Digest.of(data)))
     outcome = watch(
-        now(ResumingRegistry(FakeRegistry(answered(feed, 200)), Clock()).fetch(request)).body.deliver(
-            recorder
-        )
+        now(ResumingRegistry(FakeRegistry(Answer(feed, 200)), Clock()).fetch(request)).body.deliver(recorder)
     )
     feed.send(data[:TAIL_HOLDBACK])
     assert (outcome, recorder.data) == ([], data[:TAIL_HOLDBACK])
@@ -192,21 +174,15 @@ def test_a_long_blob_flows_before_it_is_complete() -> None:
     assert (outcome, recorder.data) == ([None], data)
 
 
-def test_a_range_longer_than_announced_is_cut() -> None:
-    """A client that was announced ten bytes gets ten."""
-    content = answered(Pieces([DATA]), 206, ContentRange(0, 9, 40))
-    _, recorder, outcome = delivered(FakeRegistry(content), evolve(REQUEST, range=Range.starting_at(0, 9)))
-    assert (outcome, recorder.data) == ([None], DATA[:10])
-
-
-def test_a_range_shorter_than_announced_is_resumed() -> None:
-    """An upstream that ends in the middle has broken off."""
-    short = answered(Pieces([DATA[:4]]), 206, ContentRange(0, 9, 40))
-    rest = answered(Pieces([DATA[4:10]]), 206, ContentRange(4, 9, 40))
-    registry = FakeRegistry(short, rest)
+@pytest.mark.parametrize(("sent", "requests"), [(40, ["bytes=0-9"]), (4, ["bytes=0-9", "bytes=4-9"])])
+def test_a_range_of_another_length_than_announced(sent: int, requests: list[str]) -> None:
+    """A longer one is cut, a shorter one has broken off and is resumed."""
+    answer = Answer(Pieces([DATA[:sent]]), 206, ContentRange(0, 9, 40))
+    rest = Answer(Pieces([DATA[4:10]]), 206, ContentRange(4, 9, 40))
+    registry = FakeRegistry(answer, rest)
     _, recorder, outcome = delivered(registry, evolve(REQUEST, range=Range.starting_at(0, 9)))
     assert (outcome, recorder.data) == ([None], DATA[:10])
-    assert [str(request.range) for request in registry.requests] == ["bytes=0-9", "bytes=4-9"]
+    assert [str(request.range) for request in registry.requests] == requests
 
 
 JSON = Answer(json_body(b"{}"))
@@ -227,7 +203,7 @@ MULTIPART = Answer(Pieces([b"--x"], Descriptor("multipart/byteranges; boundary=x
     ],
 )
 def test_other_answers_are_passed_on(target: Target, head: bool, answer: Answer) -> None:
-    """Those without a blob's body, and multipart ranges, which cannot be verified or resumed."""
+    """Answers without a blob's body, and multipart ranges, which cannot be verified or resumed."""
     registry = FakeRegistry(answer)
     request = RegistryRequest(target, head=head)
     assert now(ResumingRegistry(registry, Clock()).fetch(request)) is answer
@@ -235,7 +211,6 @@ def test_other_answers_are_passed_on(target: Target, head: bool, answer: Answer)
 
 
 def test_a_refusal_of_the_blob_is_passed_on() -> None:
-    """Nothing has begun that could be resumed."""
     registry = FakeRegistry(Unreachable("cannot be reached"))
     with pytest.raises(Unreachable):
         now(ResumingRegistry(registry, Clock()).fetch(REQUEST))

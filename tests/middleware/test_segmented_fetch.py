@@ -9,11 +9,10 @@ import pytest
 from attrs import evolve
 from twisted.internet.task import Clock
 from zope.interface import implementer
-from zope.interface.verify import verifyObject
 
 from dockmirror.body.in_memory import NoBody, json_body
 from dockmirror.interfaces import Answer, IRegistry
-from dockmirror.middleware.segmented_fetch import AGAIN, SegmentedFetch
+from dockmirror.middleware.blob_fetch import AGAIN, SegmentedFetch
 from dockmirror.oci.credentials import Credentials
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
@@ -33,7 +32,7 @@ REQUEST = RegistryRequest(BLOB, accept=("a/b",), if_none_match='"x"', credential
 
 
 def given(asked: Range | None) -> Answer:
-    """The blob, or the part of it that is asked for; a few bytes at a time."""
+    """Return the blob, or the requested part of it, in pieces of four bytes."""
     part = asked.resolve(SIZE)[0] if asked else None
     data = DATA[part.first : part.last + 1] if part else DATA
     content = Pieces([data[n : n + 4] for n in range(0, len(data), 4)], Descriptor("a/b", None, len(data)))
@@ -57,7 +56,6 @@ class Upstream:
 
     @property
     def ranges(self) -> list[str]:
-        """The ranges that were asked for."""
         return [str(request.range) for request in self.requests]
 
     async def fetch(self, request: RegistryRequest) -> Answer:
@@ -71,7 +69,7 @@ class Upstream:
 
 
 class Address:
-    """Where an upstream has sent on to.
+    """A host that an upstream redirects to.
 
     :ivar trouble: what it says instead of giving parts.
     """
@@ -91,21 +89,14 @@ PARTS = [f"bytes={first}-{first + 9}" for first in range(10, 60, 10)]
 
 
 def in_segments(registry: IRegistry, clock: Clock | None = None) -> SegmentedFetch:
-    """With parts of ten bytes."""
     return SegmentedFetch(registry, 3, clock or Clock(), PIECE)
 
 
 def delivered(registry: SegmentedFetch, request: RegistryRequest = REQUEST) -> tuple[Answer, bytes]:
-    """Return its answer and all bytes."""
     recorder = Recorder()
     answer = now(registry.fetch(request))
     assert watch(answer.body.deliver(recorder)) == [None]
     return answer, recorder.data
-
-
-def test_segmented_fetch_is_a_registry() -> None:
-    """It can stand wherever a registry can."""
-    assert verifyObject(IRegistry, in_segments(FakeRegistry()))
 
 
 def test_a_blob_is_fetched_in_segments() -> None:
@@ -122,8 +113,7 @@ def test_a_blob_is_fetched_in_segments() -> None:
     assert upstream.requests[1] == evolve(REQUEST, if_none_match=None, range=Range.starting_at(10, 19))
 
 
-def test_the_rest_of_a_blob_is_fetched_in_segments() -> None:
-    """If the blob is resumed."""
+def test_the_rest_of_a_resumed_blob_is_fetched_in_segments() -> None:
     upstream = Upstream()
     answer, data = delivered(in_segments(upstream), evolve(REQUEST, range=Range.starting_at(25)))
     assert (answer.status, answer.content_range) == (206, ContentRange(25, 59, 60))
@@ -135,7 +125,6 @@ def test_the_rest_of_a_blob_is_fetched_in_segments() -> None:
     [evolve(REQUEST, range=Range.starting_at(41)), evolve(REQUEST, range=Range.starting_at(20, 50))],
 )
 def test_short_blobs_and_inner_ranges_are_not_segmented(request_: RegistryRequest) -> None:
-    """They come over one connection."""
     upstream = Upstream()
     delivered(in_segments(upstream), request_)
     assert len(upstream.requests) == 1
@@ -214,7 +203,7 @@ def test_a_blob_fetched_again_comes_over_one_connection() -> None:
 
 
 class TestElsewhere:
-    """Blobs that lie where the registry sends on to."""
+    """Blobs that the registry redirects to another host."""
 
     def test_segments_are_fetched_there(self) -> None:
         """The registry is asked once."""

@@ -17,7 +17,6 @@ def test_round_trip(result: CacheResult) -> None:
 
 @pytest.mark.parametrize("field", ["", "hit", "squid; hit", "dockmirror", "dockmirror; fwd=else"])
 def test_fields_of_other_caches_are_ignored(field: str) -> None:
-    """Only this mirror's own field is understood."""
     assert CacheStatus.parse(field) is None
 
 
@@ -26,13 +25,20 @@ def test_hits() -> None:
     assert [each for each in CacheResult if each.is_hit] == [CacheResult.HIT, CacheResult.REDIRECTED]
 
 
-def test_every_field() -> None:
-    """A status names its age, the reason for staleness, and how long others may keep it."""
-    status = CacheStatus(CacheResult.STALE, -0.5, 'say "no"\\\n' + "x" * 300, immutable=True)
-    assert status.headers() == (
+@pytest.mark.parametrize(
+    ("reason", "text"),
+    [
+        ('say "no"\\\n' + "x" * 300, "say 'no'/ " + "x" * 190),
+        ("a\r\nSet-Cookie: x", "a Set-Cookie: x"),
+        ("nein, über\x00\x7f", "nein, ?ber"),
+    ],
+)
+def test_every_field(reason: str, text: str) -> None:
+    """A status names its age, the reason for staleness as printable text, and how long others may keep it."""
+    assert CacheStatus(CacheResult.STALE, -0.5, reason, immutable=True).headers() == (
         ("Cache-Status", "dockmirror; fwd=stale; detail=upstream"),
         ("Vary", "Accept, Authorization"),
         ("Age", "0"),
-        ("Warning", "299 - \"served stale: say 'no'/ " + "x" * 190 + '"'),
+        ("Warning", f'299 - "served stale: {text}"'),
         ("Cache-Control", "public, max-age=31536000, immutable"),
     )

@@ -6,7 +6,7 @@ import re
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dockmirror.oci.challenge import Challenge, find_challenge, parse_challenges
@@ -25,29 +25,13 @@ SEEN = {
         'scope="repository:library/busybox:pull,push"',
         {**HUB, "scope": "repository:library/busybox:pull,push"},
     ),
-    "quay.io": (
-        'Bearer realm="https://quay.io/v2/auth",service="quay.io"',
-        {"realm": "https://quay.io/v2/auth", "service": "quay.io"},
-    ),
     "gcr.io, which does not quote": (
         'Bearer realm="https://gcr.io/v2/token",service=gcr.io',
         {"realm": "https://gcr.io/v2/token", "service": "gcr.io"},
     ),
-    "ghcr.io, with the scope of nobody's repository": (
-        'Bearer realm="https://ghcr.io/token",service="ghcr.io",scope="repository:user/image:pull"',
-        {"realm": "https://ghcr.io/token", "service": "ghcr.io", "scope": "repository:user/image:pull"},
-    ),
-    "public.ecr.aws, whose scope is a word": (
-        'Bearer realm="https://public.ecr.aws/token/",service="public.ecr.aws",scope="aws"',
-        {"realm": "https://public.ecr.aws/token/", "service": "public.ecr.aws", "scope": "aws"},
-    ),
     "ECR, which wants a password": (
         'Basic realm="https://1.dkr.ecr.eu-west-1.amazonaws.com/",service="ecr.amazonaws.com"',
         ECR,
-    ),
-    "GitLab, whose realm is another host": (
-        'Bearer realm="https://gitlab.com/jwt/auth",service="container_registry",error="invalid_token"',
-        {"realm": "https://gitlab.com/jwt/auth", "service": "container_registry", "error": "invalid_token"},
     ),
     "nvcr.io, whose realm has a query with a comma, and no service": (
         'Bearer realm="https://nvcr.io/proxy_auth?scope=repository:nvidia/cuda:pull,push"',
@@ -83,8 +67,7 @@ SEEN = {
 
 
 @pytest.mark.parametrize("seen", SEEN)
-def test_a_challenge_as_upstreams_write_it(seen: str) -> None:
-    """One challenge, of these parameters."""
+def test_challenges_of_upstreams_are_parsed(seen: str) -> None:
     line, parameters = SEEN[seen]
     challenge = Challenge(line.split()[0], parameters)
     assert parse_challenges([line]) == (challenge,)
@@ -148,6 +131,7 @@ def test_clients_are_sent_one_that_they_can_read() -> None:
     assert str(Challenge("Basic")) == str(Challenge("Basic", {"realm": ""})) == "Basic"
 
 
+@settings(max_examples=40)
 @given(st.lists(CHALLENGES), st.sampled_from([", ", ",", " , ,"]))
 def test_what_is_written_is_read_again(challenges: list[Challenge], comma: str) -> None:
     """Quotes, backslashes, commas, control characters in values; many in a line, or a line for each."""

@@ -6,33 +6,21 @@ import hashlib
 
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import DigestInvalid
 
-from ..values import CHUNKS, attempt, digests
+from ..values import CHUNKS, digests
 
 EMPTY = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-
-
-@given(digests)
-def test_what_is_written_is_read_again(digest: Digest) -> None:
-    """A digest's text means that digest."""
-    assert Digest.parse(str(digest)) == digest
 
 
 @pytest.mark.parametrize(
     "text",
     [
         *("", ":", "sha256", "sha256:", "latest", EMPTY[:-1], EMPTY + "0", EMPTY.upper(), f" {EMPTY}"),
-        *(
-            EMPTY + "\n",
-            EMPTY[:-1] + "g",
-            EMPTY[:-1] + "\u0663",
-            EMPTY.replace(":", "::"),
-            EMPTY.replace(":", ""),
-        ),
+        *(EMPTY + "\n", EMPTY[:-1] + "g", EMPTY[:-1] + "\u0663", EMPTY.replace(":", "::")),
+        EMPTY.replace(":", ""),
         *("SHA256" + EMPTY[6:], "md5:" + "0" * 32, "sha1:" + "0" * 40, "blake3:" + "0" * 64),
         *("sha512" + EMPTY[6:], "sha256:../../../etc/passwd", "sha256:" + "%61" * 21 + "a"),
     ],
@@ -42,13 +30,6 @@ def test_anything_else_is_refused(text: str) -> None:
     with pytest.raises(DigestInvalid) as caught:
         Digest.parse(text)
     assert caught.value.status == 400
-
-
-@given(st.text() | st.text("sha256:0f", max_size=80))
-def test_no_text_does_worse_than_being_refused(text: str) -> None:
-    """Any text is rejected, or written as it was parsed."""
-    digest = attempt(Digest.parse, text)
-    assert isinstance(digest, DigestInvalid) or str(digest) == text
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "sha384", "sha512"])
@@ -61,8 +42,7 @@ def test_a_digest_is_of_its_content_alone(algorithm: str) -> None:
 
 
 @given(CHUNKS, digests)
-def test_a_verifier_sees_the_whole(chunks: list[bytes], other: Digest) -> None:
-    """However the bytes were cut; and those of another digest are not it."""
+def test_a_verifier_hashes_all_chunks(chunks: list[bytes], other: Digest) -> None:
     content = b"".join(chunks)
     right, wrong = Digest.of(content).verifier(), other.verifier()
     for chunk in chunks:
@@ -72,8 +52,7 @@ def test_a_verifier_sees_the_whole(chunks: list[bytes], other: Digest) -> None:
     assert wrong.matches() is other.matches(content)
 
 
-def test_a_beginning_is_not_verified() -> None:
-    """Before the last byte the content is not there."""
+def test_an_incomplete_content_does_not_match() -> None:
     verifier = Digest.of(b"content").verifier()
     verifier.update(b"conten")
     assert not verifier.matches()

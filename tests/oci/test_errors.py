@@ -40,7 +40,6 @@ STATUSES = {
 
 
 def read(error: RegistryError) -> list[dict[str, Any]]:
-    """Parse the errors of a response body."""
     body = json.loads(error.body())
     assert list(body) == ["errors"]
     errors: list[dict[str, Any]] = body["errors"]
@@ -91,7 +90,6 @@ def test_what_is_of_no_row_is_unknown() -> None:
 
 
 def test_a_cause_never_leaves_the_process() -> None:
-    """It is for the log alone."""
     error = Unreachable("cannot be reached")
     error.__cause__ = ValueError("s3cret")
     assert "s3cret" not in f"{error.body()!r} {error}"

@@ -1,4 +1,4 @@
-"""Manifests and indexes."""
+"""Manifests, indexes and platforms."""
 
 from __future__ import annotations
 
@@ -6,24 +6,21 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dockmirror.oci.digest import Digest
-from dockmirror.oci.manifest import ManifestDocument
+from dockmirror.oci.manifest import ManifestDocument, Platform
 from dockmirror.oci.media import OCI_INDEX, OCI_MANIFEST, parse_references
-from dockmirror.oci.platform import Platform
 
 ONE, TWO = Digest.of(b"1"), Digest.of(b"2")
 
 
 def described(digest: Digest, **more: Any) -> dict[str, Any]:
-    """A descriptor."""
     return {"mediaType": "a/b", "digest": str(digest), "size": 1, **more}
 
 
 def parsed(**fields: Any) -> ManifestDocument | None:
-    """Parse a document with these fields."""
     return ManifestDocument.parse(json.dumps({"schemaVersion": 2, **fields}).encode())
 
 
@@ -38,7 +35,7 @@ def test_an_image() -> None:
 
 
 def test_foreign_layers() -> None:
-    """Lie in no registry."""
+    """They are in no registry, and left out."""
     manifest = parsed(config=described(ONE), layers=[described(TWO, urls=["https://a.example"])])
     assert manifest is not None
     assert (manifest.layers, manifest.foreign) == ((), True)
@@ -53,11 +50,11 @@ def test_an_index() -> None:
     assert [child.platform for child in manifest.children] == [Platform("linux", "arm", "v7"), None]
 
 
+@settings(max_examples=30)
 @given(
     st.recursive(st.none() | st.integers() | st.text(), lambda s: st.lists(s) | st.dictionaries(st.text(), s))
 )
-def test_anything(document: Any) -> None:
-    """Any document is a manifest, or None."""
+def test_any_document_is_parsed_or_ignored(document: Any) -> None:
     for fields in (
         document,
         {"schemaVersion": 2, "manifests": document},
@@ -66,8 +63,7 @@ def test_anything(document: Any) -> None:
         ManifestDocument.parse(json.dumps(fields).encode())
 
 
-def test_sizes_that_are_none() -> None:
-    """Make it none."""
+def test_a_manifest_with_an_invalid_size_is_ignored() -> None:
     assert parsed(config={**described(ONE), "size": "many"}) is None
     assert parsed(config=described(ONE), layers=[{**described(TWO), "size": float("inf")}]) is None
 
@@ -99,3 +95,22 @@ def test_a_key_that_is_there_twice_counts_once() -> None:
     assert parsed is not None
     assert parts is not None
     assert tuple(each.digest for each in parsed.blobs) == parts.blobs == (Digest("sha256", "b" * 64),)
+
+
+@pytest.mark.parametrize("text", ["linux/amd64", "linux/arm/v7", "windows/amd64"])
+def test_a_platform_is_parsed_as_it_was_written(text: str) -> None:
+    assert str(Platform.parse(text)) == text
+
+
+@pytest.mark.parametrize("text", ["", "linux", "linux/", "a/b/c/d", "linux/arm v7"])
+def test_malformed_platforms_are_rejected(text: str) -> None:
+    with pytest.raises(ValueError, match="expected a platform"):
+        Platform.parse(text)
+
+
+def test_a_platform_without_variant_matches_any() -> None:
+    """A platform without a variant matches any variant, and one with a variant only that one."""
+    arm, v7, v8 = (Platform.parse(f"linux/arm{variant}") for variant in ("", "/v7", "/v8"))
+    assert (arm.matches(v7), v7.matches(v7), v7.matches(v8), v7.matches(arm)) == (True, True, False, False)
+    assert not arm.matches(Platform("windows", "arm"))
+    assert not Platform("unknown", "unknown").is_real

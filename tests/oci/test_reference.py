@@ -6,95 +6,41 @@ from collections.abc import Callable
 
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import DigestInvalid, NameInvalid, RegistryError, TagInvalid
-from dockmirror.oci.reference import Reference, Repository, Tag, parse_reference
+from dockmirror.oci.reference import Repository, Tag, parse_reference
 
-from ..values import ODD_NAMES, attempt, references, repositories, tags
+from ..values import ODD_NAMES, repositories, tags
 
-PARSERS: list[Callable[[str], Repository | Reference]] = [Repository.parse, parse_reference]
-ODD = st.text() | st.text("aZ0._-/:@%\n\x00é", max_size=20)
-
-
-@given(repositories)
-def test_a_repository_that_is_written_is_read_again(repository: Repository) -> None:
-    """Whatever the grammar allows."""
-    assert Repository.parse(str(repository)) == repository
-
-
-@given(references)
-def test_a_reference_that_is_written_is_read_again(reference: Reference) -> None:
-    """A tag stays a tag, a digest a digest."""
-    assert parse_reference(str(reference)) == reference
+TAGS = ["latest", "v1.0-rc_1", "_", "0", "A.B-C", "a" * 128, "sha256-" + "0" * 64]
+BAD_NAMES = [
+    *("", "/", "a/", "/a", "a//b", "A", "a/B", "a.", ".a", "..", "../a", "a/../b", "a/.", "a..b", "a-"),
+    *("a___b", "-a", "_a", "a._b", "a:b", "a@b", "a b", "a\n", "a\x00", "a%2fb", "é", "a/é", "\uff41"),
+    *("a\\b", "a" * 256, "a/" * 127 + "aa"),
+]
+BAD_TAGS = ["", ".a", "-a", "a" * 129, "a/b", "a b", "a\n", "a\x00", "é", "a:b", "a@b", "a%20"]
 
 
-@pytest.mark.parametrize("name", ODD_NAMES)
-def test_odd_names_are_names(name: str) -> None:
+@pytest.mark.parametrize(
+    ("parse", "name"), [(Repository.parse, name) for name in ODD_NAMES] + [(Tag.parse, name) for name in TAGS]
+)
+def test_names_are_accepted(parse: Callable[[str], Repository | Tag], name: str) -> None:
     """The grammar knows no reserved words."""
-    assert Repository.parse(name).name == name
+    assert parse(name).name == name
 
 
 @pytest.mark.parametrize(
-    "name",
-    [
-        *(
-            "",
-            "/",
-            "a/",
-            "/a",
-            "a//b",
-            "A",
-            "a/B",
-            "a.",
-            ".a",
-            "..",
-            "../a",
-            "a/../b",
-            "a/.",
-            "a..b",
-            "a___b",
-        ),
-        *(
-            "a-",
-            "-a",
-            "_a",
-            "a._b",
-            "a:b",
-            "a@b",
-            "a b",
-            "a\n",
-            "a\x00",
-            "a%2fb",
-            "é",
-            "a/é",
-            "\uff41",
-            "a\\b",
-        ),
-        *("a" * 256, "a/" * 127 + "aa"),
-    ],
+    ("parse", "error", "name"),
+    [(Repository.parse, NameInvalid, name) for name in BAD_NAMES]
+    + [(Tag.parse, TagInvalid, name) for name in BAD_TAGS],
 )
-def test_what_is_no_name_is_refused(name: str) -> None:
-    """Invalid names raise NAME_INVALID."""
-    with pytest.raises(NameInvalid) as caught:
-        Repository.parse(name)
-    assert caught.value.status == 400
-
-
-@pytest.mark.parametrize("name", ["latest", "v1.0-rc_1", "_", "0", "A.B-C", "a" * 128, "sha256-" + "0" * 64])
-def test_tags_are_tags(name: str) -> None:
-    """Letters in both cases, digits, and three signs that it may not begin with, but for the underscore."""
-    assert Tag.parse(name).name == name
-
-
-@pytest.mark.parametrize(
-    "name", ["", ".a", "-a", "a" * 129, "a/b", "a b", "a\n", "a\x00", "é", "a:b", "a@b", "a%20"]
-)
-def test_what_is_no_tag_is_refused(name: str) -> None:
-    """Invalid tags raise TAG_INVALID."""
-    with pytest.raises(TagInvalid) as caught:
-        Tag.parse(name)
+def test_invalid_names_are_rejected(
+    parse: Callable[[str], object], error: type[RegistryError], name: str
+) -> None:
+    """Each kind of name has its own error, with status 400."""
+    with pytest.raises(error) as caught:
+        parse(name)
     assert caught.value.status == 400
 
 
@@ -103,14 +49,6 @@ def test_a_colon_makes_it_a_digest() -> None:
     assert parse_reference(f"sha256:{'0' * 64}") == Digest("sha256", "0" * 64)
     with pytest.raises(DigestInvalid):
         parse_reference("sha256:0")
-
-
-@given(ODD)
-def test_no_text_does_worse_than_being_refused(text: str) -> None:
-    """Any text is rejected, or written as it was parsed."""
-    for parse in PARSERS:
-        value = attempt(parse, text)
-        assert value.status == 400 if isinstance(value, RegistryError) else str(value) == text
 
 
 @given(repositories)

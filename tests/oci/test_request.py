@@ -6,7 +6,7 @@ import string
 from urllib.parse import parse_qsl
 
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dockmirror.oci.digest import Digest
@@ -33,25 +33,16 @@ ODD_PATHS = st.binary() | st.text("v2/ab.%20eEfFmanifestsblobtaglr:\x00\x7fé", 
 
 
 def escaped(path: str) -> bytes:
-    """The path with every letter and digit written as an escape."""
+    """Return the path with every letter and digit percent-encoded."""
     return "".join(
         f"%{ord(c):02X}" if c in string.ascii_letters + string.digits else c for c in path
     ).encode()
 
 
 def refused(path: bytes) -> int:
-    """The status that a path is refused with."""
     with pytest.raises(RegistryError) as caught:
         parse_target(path)
     return caught.value.status
-
-
-@given(targets)
-@example(Ping())
-@example(Catalog())
-def test_what_is_written_is_read_again(target: Target) -> None:
-    """Everything that may be asked for has one path, and the path means that."""
-    assert parse_target(str(target).encode()) == target
 
 
 @pytest.mark.parametrize("name", ODD_NAMES)
@@ -68,15 +59,10 @@ def test_odd_names_are_routed_rightly(name: str) -> None:
 
 def test_tags_may_have_the_names_of_endpoints() -> None:
     """A tag ``list`` of a repository ``x/tags`` is not the list of the tags of ``x``."""
+    assert parse_target(b"/v2") == parse_target(b"/v2/") == Ping()
     assert parse_target(b"/v2/x/tags/manifests/list") == Manifest(Repository("x/tags"), Tag("list"))
     assert parse_target(b"/v2/x/manifests/tags/list") == Tags(Repository("x/manifests"))
     assert parse_target(b"/v2/x/manifests/manifests") == Manifest(Repository("x"), Tag("manifests"))
-
-
-@pytest.mark.parametrize("path", [b"/v2", b"/v2/"])
-def test_the_handshake_may_lack_its_slash(path: bytes) -> None:
-    """Some clients leave it out."""
-    assert parse_target(path) == Ping()
 
 
 @pytest.mark.parametrize(
@@ -84,61 +70,23 @@ def test_the_handshake_may_lack_its_slash(path: bytes) -> None:
     [
         *(b"", b"/", b"v2/", b"//v2/", b"/v2//", b"/v1/", b"/v3/", b"/V2/", b"/v2/x", b"/v2/_catalog/"),
         *(b"/v2/tags/list", b"/v2/manifests/latest", b"/v2/x/tags", b"/v2/x/tags/list/", b"/v2/x/tags/lists"),
-        *(
-            b"/v2/x/blobs/uploads/",
-            b"/v2/x/y/z",
-            b"/v2/x/Manifests/latest",
-            b"/v2/extensions/v2/x/signatures",
-        ),
+        *(b"/v2/x/blobs/uploads/", b"/v2/x/y/z", b"/v2/x/Manifests/latest"),
+        *(b"/v2/extensions/v2/x/signatures",),
         *(b"/v2/x/manifests/latest/", b"http://registry.example/v2/", b"/p/v2/x/manifests/latest"),
         *(b"/v2%2F", b"/v2%2Fx/manifests/latest", b"/v2/x%2Fmanifests%2Flatest", b"/v2/x/manifests%2Flatest"),
     ],
 )
-def test_a_path_that_means_nothing_is_not_there(path: bytes) -> None:
-    """404, in the registry's own format."""
+def test_an_unknown_path_is_not_found(path: bytes) -> None:
     assert refused(path) == 404
 
 
 @pytest.mark.parametrize(
     "name",
     [
-        *(
-            b"",
-            b"/",
-            b"a//b",
-            b"..",
-            b"a/..",
-            b"../a",
-            b"A",
-            b"a%2Fb",
-            b"a%2fb",
-            b"library%2Fbusybox",
-            b"%2e%2e",
-        ),
-        *(
-            b"%2E%2e/a",
-            b"a%00",
-            b"a\x00b",
-            b"a%0Ab",
-            b"a%C3%A9",
-            "é".encode(),
-            b"a%252Fb",
-            b"a%",
-            b"a%2",
-            b"a%zz",
-        ),
-        *(
-            b"a+b",
-            b"a%20b",
-            b"a;b",
-            b"a%3Fb",
-            b"a%23b",
-            b"a\\b",
-            b"a%5Cb",
-            b"_catalog",
-            b"a" * 256,
-            b"a/" * 200,
-        ),
+        *(b"", b"/", b"a//b", b"..", b"a/..", b"../a", b"A", b"a%2Fb", b"a%2fb", b"library%2Fbusybox"),
+        *(b"%2e%2e", b"%2E%2e/a", b"a%00", b"a\x00b", b"a%0Ab", b"a%C3%A9", "é".encode(), b"a%252Fb", b"a%"),
+        *(b"a%2", b"a%zz", b"a+b", b"a%20b", b"a;b", b"a%3Fb", b"a%23b", b"a\\b", b"a%5Cb", b"_catalog"),
+        *(b"a" * 256, b"a/" * 200),
     ],
 )
 def test_no_escape_makes_a_name(name: bytes) -> None:
@@ -150,15 +98,7 @@ def test_no_escape_makes_a_name(name: bytes) -> None:
 @pytest.mark.parametrize(
     "last",
     [
-        b"",
-        b"..",
-        b"%2e%2e",
-        b"a%2Fb",
-        b"a%00",
-        b"a%3Ab",
-        b"sha256:00",
-        b"%C3%A9",
-        b"a" * 129,
+        *(b"", b"..", b"%2e%2e", b"a%2Fb", b"a%00", b"a%3Ab", b"sha256:00", b"%C3%A9", b"a" * 129),
         b"a%0d%0aX:%20y",
     ],
 )
@@ -167,12 +107,7 @@ def test_no_escape_makes_a_reference(last: bytes) -> None:
     assert refused(b"/v2/x/manifests/" + last) == 400
     assert refused(b"/v2/x/blobs/" + last) == 400
     assert refused(b"/v2/x/referrers/" + last) == 400
-
-
-def test_blobs_have_no_tags() -> None:
-    """Only manifests can be requested by tag."""
-    assert refused(b"/v2/x/blobs/latest") == 400
-    assert refused(b"/v2/x/referrers/latest") == 400
+    assert refused(b"/v2/x/blobs/latest") == refused(b"/v2/x/referrers/latest") == 400
 
 
 @given(targets)
@@ -223,12 +158,6 @@ def test_a_target_knows_what_it_takes(
     assert target.scope == (None if scope is None else Scope.parse(scope))
 
 
-def test_a_manifest_by_tag_has_no_digest_yet() -> None:
-    """A manifest has a digest only if it is requested by digest."""
-    assert Manifest(Repository("x"), DIGEST).digest == DIGEST
-    assert Manifest(Repository("x"), Tag("latest")).digest is None
-
-
 @given(
     targets, st.lists(st.tuples(st.text(st.characters(codec="utf-8"), min_size=1), st.text("ab&=?#/ +%é")))
 )
@@ -240,11 +169,6 @@ def test_an_upstream_is_asked_for_what_was_parsed(target: Target, query: list[tu
     assert parse_qsl(rest, keep_blank_values=True) == query
     assert rest.isascii()
     assert not set(rest) & set(" #?/")
-
-
-def test_a_request_is_for_all_of_it() -> None:
-    """Unless it says otherwise: the body, whole, whatever the client has, of anybody."""
-    assert RegistryRequest(Ping()) == RegistryRequest(Ping(), False, (), (), None, None, None, None, None)
 
 
 @given(targets, repositories)

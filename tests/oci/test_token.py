@@ -27,42 +27,35 @@ JSON = st.recursive(
 FIELDS = st.fixed_dictionaries({}, optional=dict.fromkeys(["token", "access_token", "expires_in", "x"], JSON))
 
 
-def test_a_get_repeats_its_scopes() -> None:
-    """A GET repeats ``scope`` as podman and dockerd do; only the service is replaced."""
-    request = TokenRequest.parse(
-        [("account", "me"), ("scope", f"{PULL_A} {PULL_B}"), ("service", "mirror"), ("scope", PULL_A)]
-    )
-    assert request.pairs("up stream") == [
-        ("service", "up stream"),
-        ("scope", PULL_A),
-        ("scope", PULL_B),
-        ("account", "me"),
-    ]
+@pytest.mark.parametrize(
+    ("pairs", "form", "service", "sent"),
+    [
+        (
+            [("account", "me"), ("scope", f"{PULL_A} {PULL_B}"), ("service", "mirror"), ("scope", PULL_A)],
+            False,
+            "up stream",
+            [("service", "up stream"), ("scope", PULL_A), ("scope", PULL_B), ("account", "me")],
+        ),
+        (
+            [("grant_type", "refresh_token"), ("scope", PULL_A), ("scope", PULL_B), ("refresh_token", "r")],
+            True,
+            "upstream",
+            [("service", "upstream"), ("scope", f"{PULL_A} {PULL_B}"), ("grant_type", "refresh_token"),
+             ("refresh_token", "r")],
+        ),
+        ([("scope", ""), ("service", "mirror")], False, "", []),
+        ([("scope", ""), ("service", "mirror")], True, "", []),
+        ([("ns", "docker.io"), ("account", "me")], False, "", [("account", "me")]),
+    ],
+)  # fmt: skip
+def test_a_request_is_written_for_the_upstream(
+    pairs: list[tuple[str, str]], form: bool, service: str, sent: list[tuple[str, str]]
+) -> None:
+    """A GET repeats ``scope`` as podman and dockerd do, a form has one of words (RFC 6749, 3.3).
 
-
-def test_a_form_has_one_scope() -> None:
-    """A form has one ``scope`` of words (RFC 6749, 3.3), also if podman repeated it."""
-    request = TokenRequest.parse(
-        [("grant_type", "refresh_token"), ("scope", PULL_A), ("scope", PULL_B), ("refresh_token", "r")],
-        form=True,
-    )
-    assert request.pairs("upstream") == [
-        ("service", "upstream"),
-        ("scope", f"{PULL_A} {PULL_B}"),
-        ("grant_type", "refresh_token"),
-        ("refresh_token", "r"),
-    ]
-
-
-@pytest.mark.parametrize("form", [False, True])
-def test_nothing_is_sent_empty(form: bool) -> None:
-    """No scope where none was asked for, as at a login; no service where the upstream names none."""
-    assert TokenRequest.parse([("scope", ""), ("service", "mirror")], form).pairs("") == []
-
-
-def test_the_mirrors_own_parameter_goes_no_further() -> None:
-    """``ns`` says which registry is meant; the upstream's token service does not know it."""
-    assert TokenRequest.parse([("ns", "docker.io"), ("account", "me")]).pairs("") == [("account", "me")]
+    The service is replaced, empty parameters and the mirror's own ``ns`` are left out.
+    """
+    assert TokenRequest.parse(pairs, form).pairs(service) == sent
 
 
 @given(PAIRS, st.booleans(), st.sampled_from(["", "upstream"]))
@@ -99,12 +92,11 @@ def test_what_could_be_a_secret_is_not_anonymous(pairs: list[tuple[str, str]], a
     assert not TokenRequest.parse(pairs, credentials=Credentials.bearer("s3cret")).is_anonymous
 
 
-def test_secrets_do_not_show() -> None:
-    """Neither in a request nor in what is given."""
+def test_secrets_are_not_shown() -> None:
     request = TokenRequest.parse([("password", "s3cret")], True, Credentials.basic("me", "s3cret"))
-    for shown in (repr(request), str(request), repr(Token("s3cret")), str(Token("s3cret"))):
-        assert "s3cret" not in shown
-        assert "Basic" not in shown
+    logins = [PASSWORD, IDENTITY, IDENTITY.token_request(SCOPE)]
+    for shown in (repr(request), str(request), repr(Token("s3cret")), str(Token("s3cret")), repr(logins)):
+        assert not {word for word in ("s3cret", "r3fresh", "Basic") if word in shown}
 
 
 @pytest.mark.parametrize(
@@ -125,12 +117,6 @@ def test_secrets_do_not_show() -> None:
 def test_a_token_has_one_of_two_names(body: bytes, value: str, life: float) -> None:
     """A token is read under either name, and lives a minute unless the service states otherwise."""
     assert Token.parse(body) == Token(value, life)
-
-
-def test_a_request_asks_for_nothing_by_itself() -> None:
-    """An empty request is an anonymous GET; a token's default lifetime is a minute."""
-    assert TokenRequest() == TokenRequest.parse([]) == TokenRequest((), False, (), None)
-    assert Token("t") == Token("t", 60)
 
 
 @pytest.mark.parametrize("life", [b"1" + b"0" * 400, b"1e400", b"Infinity"])
@@ -166,25 +152,18 @@ def test_no_answer_is_too_odd(fields: dict[str, object]) -> None:
     assert 0 < token.expires_in < math.inf
 
 
-@given(FIELDS)
-def test_clients_are_given_both_names(fields: dict[str, object]) -> None:
+@given(FIELDS, st.sampled_from(["token", "access_token"]))
+def test_clients_are_given_both_names(fields: dict[str, object], name: str) -> None:
     """The token is sent under both names, and other fields are kept."""
-    body = json.dumps({**fields, "token": "t0ken"}).encode()
+    body = json.dumps({**fields, "token": "", name: "t0ken"}).encode()
     completed = json.loads(complete_token(body))
     assert completed.pop("token") == completed.pop("access_token") == "t0ken"
     rest = {key: value for key, value in fields.items() if key not in ("token", "access_token")}
     assert json.dumps(completed) == json.dumps(rest)
 
 
-def test_both_names_are_given_where_there_was_one() -> None:
-    """Whichever it was."""
-    for name in ("token", "access_token"):
-        completed = json.loads(complete_token(json.dumps({name: "t", "expires_in": 5}).encode()))
-        assert completed == {"token": "t", "access_token": "t", "expires_in": 5}
-
-
-def test_the_marker_is_a_token_that_stands_for_none() -> None:
-    """Every client can read it, and it is known again when it comes back."""
+def test_the_marker_is_a_token() -> None:
+    """It is recognized when it comes back."""
     assert complete_token(MARKER_ANSWER) == MARKER_ANSWER
     assert Token.parse(MARKER_ANSWER) == Token("anonymous", 3600)
     assert Credentials.bearer(Token.parse(MARKER_ANSWER).value).is_bearer(MARKER)
@@ -195,13 +174,10 @@ PASSWORD = Login(Credentials.basic("alice", "s3cret"))
 IDENTITY = Login(None, "r3fresh")
 
 
-def test_a_password() -> None:
-    """A password is sent in ``Authorization``."""
+def test_a_login_is_sent_with_its_token_request() -> None:
+    """A password is sent in ``Authorization``, an identity token as a refresh token in a form."""
+    assert Login().token_request(SCOPE) == TokenRequest((SCOPE,))
     assert PASSWORD.token_request(SCOPE) == TokenRequest((SCOPE,), credentials=PASSWORD.credentials)
-
-
-def test_an_identity_token() -> None:
-    """An identity token is sent as a refresh token in a form, and is kept secret."""
     request = IDENTITY.token_request(SCOPE)
     assert (request.form, request.credentials, request.is_anonymous) == (True, None, False)
     assert dict(request.pairs("registry")) == {
@@ -211,16 +187,3 @@ def test_an_identity_token() -> None:
         "client_id": "dockmirror",
         "refresh_token": "r3fresh",
     }
-
-
-def test_nothing() -> None:
-    """A login without credentials is anonymous."""
-    assert Login().token_request(SCOPE) == TokenRequest((SCOPE,))
-    assert Login().token_request(SCOPE).is_anonymous
-
-
-def test_it_does_not_show() -> None:
-    """Neither of them."""
-    shown = repr([PASSWORD, IDENTITY, IDENTITY.token_request(SCOPE)])
-    assert "s3cret" not in shown
-    assert "r3fresh" not in shown

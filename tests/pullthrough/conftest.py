@@ -4,33 +4,30 @@ from __future__ import annotations
 
 import pytest
 
-from .images import publish
-from .mirrors import Mirror
+from .mirrors import CONFIG, LAYER, Mirror
 from .origin import Origin
 
 
 @pytest.fixture
 def origin() -> Origin:
-    """Has nothing yet."""
     return Origin()
 
 
 @pytest.fixture
 def mirror(origin: Origin) -> Mirror:
-    """Holds nothing yet."""
     return Mirror(origin)
 
 
 @pytest.fixture
 def manifest(origin: Origin) -> bytes:
-    """What a public tag names; another repository is one that alice and bob may pull from."""
-    publish(origin.shelf("me/private", {"alice", "bob"}), b"configuration", b"layer" * 100)
-    return publish(origin.shelf("library/busybox"), b"configuration", b"layer" * 100)
+    """Publish one image twice: for everybody, and privately for alice and bob."""
+    origin.shelf("me/private", {"alice", "bob"}).publish(CONFIG, LAYER)
+    return origin.shelf("library/busybox").publish(CONFIG, LAYER)
 
 
 @pytest.fixture
 def warm(origin: Origin, mirror: Mirror, manifest: bytes) -> Mirror:
-    """A mirror through which everybody has pulled the one, and alice the other."""
+    """A mirror that has served the public image anonymously and the private one to alice."""
     mirror.docker("library/busybox")
     mirror.pull("me/private", "alice")
     origin.take()

@@ -23,7 +23,7 @@ _LIMIT = 1024 * 1024
 
 
 class _Fetch:
-    """A blob that comes: all at once, when the test says so."""
+    """A download, which completes when the test says so."""
 
     def __init__(self, size: int | None, data: bytes) -> None:
         self.size = size
@@ -33,14 +33,13 @@ class _Fetch:
         self.arrived: list[Callable[[], None]] = []
 
     async def sample(self) -> Sample:
-        """A part of what will come."""
         part = sampled_part(len(self.data))
         return Sample(part, self.data[part.first : part.last + 1])
 
 
 @implementer(IBody)
 class _Coming:
-    """Is delivered when the whole blob is there."""
+    """A body that is delivered when the download completes."""
 
     def __init__(self, fetch: _Fetch, descriptor: Descriptor, part: ContentRange | None) -> None:
         self.descriptor = descriptor
@@ -106,17 +105,15 @@ class MemoryDownloads:
 
     @property
     def readers(self) -> int:
-        """How many have a place at a growing blob."""
+        """The number of readers that have neither read nor left."""
         return sum(fetch.readers for fetch, _ in self._fetches.values())
 
     def is_downloading(self, registry: str, digest: Digest) -> bool:
-        """See ``IDownloads``."""
         return (registry, digest) in self._fetches
 
     async def join(
         self, registry: str, repository: Repository, digest: Digest, source: ISource
     ) -> IDownloadReader:
-        """See ``IDownloads``."""
         if self.full:
             raise OSError("the disk is full")
         self.source = source
@@ -138,7 +135,7 @@ class MemoryDownloads:
         return reader
 
     def finish(self) -> None:
-        """All that grows has come."""
+        """Complete all downloads."""
         for (_, digest), (fetch, repositories) in self._fetches.items():
             self._contents.held[digest] = fetch.data
             self._contents.links |= {(repository, digest, ContentKind.BLOB) for repository in repositories}

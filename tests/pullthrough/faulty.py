@@ -1,39 +1,31 @@
-"""A store that fails when it is told to, and counts what is open."""
+"""Stores that fail on command, and count the contents that are open."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from dockmirror.interfaces import (
-    ContentKind,
-    IBody,
-    IBucketBlob,
-    IContentStore,
-    IDocumentStore,
-    IStoredContent,
-    ITagStore,
-    TagEntry,
-)
+from dockmirror.interfaces import IBody, IBucketBlob, IStoredContent
 from dockmirror.oci.descriptor import Descriptor
-from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import Unavailable
 from dockmirror.oci.ranges import ContentRange
-from dockmirror.oci.reference import Repository, Tag
 
 from ..answering import Pieces
 
+_READS = ("open", "holds", "peek", "get", "read")
+
 
 class Faults:
-    """What is wrong with a disk.
+    """The faults of a disk.
 
-    :ivar reading: whether it gives nothing.
-    :ivar writing: whether it takes nothing.
-    :ivar broken: whether what was opened breaks off.
-    :ivar stalled: whether what is written does not come to an end.
-    :ivar opened: how many contents are open that were not asked for their bytes and not closed.
+    :ivar reading: reads fail.
+    :ivar writing: writes fail.
+    :ivar broken: contents break off while they are read.
+    :ivar stalled: writes do not end.
+    :ivar opened: the number of contents that were opened and neither read nor closed.
     """
 
     def __init__(self) -> None:
@@ -42,18 +34,6 @@ class Faults:
         self.stalled = False
         self.broken = False
         self.opened = 0
-
-    def read(self) -> None:
-        """:raises OSError: when that fails."""
-        if self.reading:
-            raise OSError("the disk gives nothing")
-
-    async def write(self) -> None:
-        """:raises OSError: when that fails."""
-        if self.stalled:
-            await Deferred()
-        if self.writing:
-            raise OSError("the disk is full")
 
 
 @implementer(IStoredContent)
@@ -74,92 +54,25 @@ class _Opened:
         self._opened.close()
 
 
-@implementer(IContentStore)
-class FaultyContents:
-    """Contents on such a disk."""
-
-    def __init__(self, contents: IContentStore, faults: Faults) -> None:
-        self._contents = contents
+class _Faulty:
+    def __init__(self, store: object, faults: Faults) -> None:
+        self._store = store
         self._faults = faults
 
-    async def open(self, repository: Repository, digest: Digest, kind: ContentKind) -> IStoredContent | None:
-        """See ``IContentStore``."""
-        self._faults.read()
-        opened = await self._contents.open(repository, digest, kind)
-        if opened is None or IBucketBlob.providedBy(opened):
-            return opened
-        return _Opened(opened, self._faults)
+    def __getattr__(self, name: str) -> Any:
+        async def call(*args: Any) -> Any:
+            if name in _READS and self._faults.reading:
+                raise OSError("the disk gives nothing")
+            if name not in _READS and self._faults.stalled:
+                await Deferred()
+            if name not in _READS and self._faults.writing:
+                raise OSError("the disk is full")
+            result = await getattr(self._store, name)(*args)
+            is_content = IStoredContent.providedBy(result) and not IBucketBlob.providedBy(result)
+            return _Opened(result, self._faults) if is_content else result
 
-    async def holds(self, digest: Digest) -> bool:
-        """See ``IContentStore``."""
-        self._faults.read()
-        return await self._contents.holds(digest)
-
-    async def peek(self, digest: Digest) -> IStoredContent | None:
-        """See ``IContentStore``."""
-        self._faults.read()
-        opened = await self._contents.peek(digest)
-        return opened if opened is None or IBucketBlob.providedBy(opened) else _Opened(opened, self._faults)
-
-    async def link(self, repository: Repository, digest: Digest, kind: ContentKind) -> bool:
-        """See ``IContentStore``."""
-        await self._faults.write()
-        return await self._contents.link(repository, digest, kind)
-
-    async def add(self, repository: Repository, digest: Digest, kind: ContentKind, data: bytes) -> None:
-        """See ``IContentStore``."""
-        await self._faults.write()
-        await self._contents.add(repository, digest, kind, data)
-
-    async def unlink(self, repository: Repository, digest: Digest, kind: ContentKind) -> None:
-        """See ``IContentStore``."""
-        await self._faults.write()
-        await self._contents.unlink(repository, digest, kind)
+        return call
 
 
-@implementer(ITagStore)
-class FaultyTags:
-    """Tags on such a disk."""
-
-    def __init__(self, tags: ITagStore, faults: Faults) -> None:
-        self._tags = tags
-        self._faults = faults
-
-    async def get(self, repository: Repository, tag: Tag) -> TagEntry | None:
-        """See ``ITagStore``."""
-        self._faults.read()
-        return await self._tags.get(repository, tag)
-
-    async def put(self, repository: Repository, tag: Tag, digest: Digest) -> None:
-        """See ``ITagStore``."""
-        await self._faults.write()
-        await self._tags.put(repository, tag, digest)
-
-    async def forget(self, repository: Repository, tag: Tag) -> None:
-        """See ``ITagStore``."""
-        await self._faults.write()
-        await self._tags.forget(repository, tag)
-
-    async def forget_named(self, repository: Repository, digest: Digest) -> None:
-        """See ``ITagStore``."""
-        await self._faults.write()
-        await self._tags.forget_named(repository, digest)
-
-
-@implementer(IDocumentStore)
-class FaultyDocuments:
-    """Documents on such a disk."""
-
-    def __init__(self, documents: IDocumentStore, faults: Faults) -> None:
-        self._documents = documents
-        self._faults = faults
-
-    async def read(self, name: str) -> bytes | None:
-        """See ``IDocumentStore``."""
-        self._faults.read()
-        return await self._documents.read(name)
-
-    async def write(self, name: str, data: bytes) -> None:
-        """See ``IDocumentStore``."""
-        await self._faults.write()
-        await self._documents.write(name, data)
+def faulty(store: object, faults: Faults) -> Any:
+    return _Faulty(store, faults)

@@ -13,8 +13,8 @@ from twisted.internet.task import Clock
 from dockmirror.body.in_memory import BytesBody
 from dockmirror.concurrency.backoff import RequestCircuitBreaker
 from dockmirror.interfaces import Answer, IContentStore, IRegistry
+from dockmirror.middleware.blob_fetch import ResumingRegistry
 from dockmirror.middleware.failover import FallbackMirror, can_use_fallback
-from dockmirror.middleware.resuming_registry import ResumingRegistry
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import Unauthorized
@@ -30,19 +30,24 @@ from dockmirror.pullthrough.login_cache import LoginCache
 from dockmirror.pullthrough.manifests import ManifestCache
 from dockmirror.pullthrough.pull_through import PullThrough
 from dockmirror.pullthrough.upstream_gateway import PushProbeBypass, UpstreamGateway
-from dockmirror.pullthrough.writethrough import WriteThrough
+from dockmirror.pullthrough.write_through import WriteThrough
 
 from ..answering import Recorder, now, watch
 from ..store.memory import MemoryContents, MemoryDocuments, MemoryTags
 from .downloads import MemoryDownloads
-from .faulty import Faults, FaultyContents, FaultyDocuments, FaultyTags
+from .faulty import Faults, faulty
 from .origin import Origin, user
 
+CONFIG, LAYER = b"configuration", b"layer" * 100
+NAME = "library/busybox"
+TAG, PRIVATE = f"{NAME}/manifests/latest", "me/private/manifests/latest"
 DAY = 24 * 3600.0
+TTL, GRANTED, PATIENCE, STALE = 60.0, 300.0, 3.0, 7 * DAY
+"""Seconds that a tag is fresh, a grant lasts, a slow upstream has, and stale content is served."""
 
 
 class Store:
-    """Everything that is kept; it outlives the mirrors."""
+    """The contents of a store, which outlives its mirrors."""
 
     def __init__(self, clock: Clock) -> None:
         self.contents = MemoryContents()
@@ -52,7 +57,6 @@ class Store:
         self.faults = Faults()
 
     def evict(self, digest: Digest) -> None:
-        """Removes a content."""
         self.contents.held.pop(digest, None)
 
 
@@ -82,9 +86,9 @@ class Mirror:
         self.store = store or Store(self.clock)
         self.learns = True
         faults = self.store.faults
-        contents: IContentStore = FaultyContents(self.store.contents, faults)
-        tags = FaultyTags(self.store.tags, faults)
-        documents = FaultyDocuments(self.store.documents, faults)
+        contents: IContentStore = faulty(self.store.contents, faults)
+        tags = faulty(self.store.tags, faults)
+        documents = faulty(self.store.documents, faults)
         deletions = self.deletions = Tombstones(documents, self.clock)
         changes = Generations(registry, documents, deletions, self.clock)
         contents = self.contents = TombstoneFilter(contents, deletions, self.clock)
@@ -117,50 +121,46 @@ class Mirror:
             self.registry = PushProbeBypass(self.registry, gateway)
 
     def restarted(self, **changes: Any) -> Mirror:
-        """Another on the same store, of the same upstream."""
+        """Return a mirror of the same upstream with the same store and empty memory."""
         return Mirror(self.origin, self.clock, self.store, **changes)
 
     def request(self, path: str, who: str | None = None, **details: Any) -> RegistryRequest:
-        """What a client asks for, by the path below ``/v2/``."""
+        """Return a client's request; the path is relative to ``/v2/``."""
         target = parse_target(f"/v2/{path}".encode())
         asked = RegistryRequest(target, accept=EVERYTHING, credentials=None if who is None else user(who))
         return evolve(asked, **details)
 
     def ask(self, path: str, who: str | None = None, **details: Any) -> Answer:
-        """What a client is answered."""
         return now(self.registry.fetch(self.request(path, who, **details)))
 
     def get(self, path: str, who: str | None = None, **details: Any) -> bytes:
-        """The body that a client is given."""
         return body(self.ask(path, who, **details))
 
     def later(self, path: str, who: str | None = None, **details: Any) -> list[Any]:
-        """Where the answer will stand, or why there is none."""
+        """Send a request, and return a list that will contain its answer or error."""
         return watch(self.registry.fetch(self.request(path, who, **details)))
 
     def write(
         self, method: str, path: str, data: bytes = b"", who: str = "alice", kind: str = OCI_MANIFEST
     ) -> WriteResult:
-        """What has come of a write, by the path below ``/v2/``."""
+        """Send a write, and return its result; the path is relative to ``/v2/``."""
         return now(self.write_later(method, path, data, who, kind))
 
     def write_later(
         self, method: str, path: str, data: bytes = b"", who: str = "alice", kind: str = OCI_MANIFEST
     ) -> Coroutine[Any, Any, WriteResult]:
-        """The same while it runs."""
         path, _, query = path.partition("?")
         write = parse_write(method, f"/v2/{path}".encode(), tuple(parse_qsl(query)))
         content = BytesBody(data, Descriptor(kind, None, len(data)))
         return self.writes.write(evolve(write, credentials=user(who)), content)
 
     def token(self, *scopes: str, **fields: str) -> str:
-        """The token that a client is given for these scopes."""
         pairs = [*(("scope", scope) for scope in scopes), *fields.items()]
         answer = now(self.tokens.token(TokenRequest.parse(pairs)))
         return str(json.loads(body(answer))["token"])
 
     def pull(self, name: str, who: str | None = None, tag: str = "latest") -> list[bytes]:
-        """An image, whole, as dockerd and containerd pull it: manifest first, then what it names."""
+        """Pull a whole image as dockerd and containerd do: the manifest first, then its blobs."""
         head = self.ask(f"{name}/manifests/{tag}", who, head=True)
         manifest = self.get(f"{name}/manifests/{head.body.descriptor.digest}", who)
         fields = json.loads(manifest)
@@ -168,7 +168,7 @@ class Mirror:
         return [manifest, *(self.get(f"{name}/blobs/{blob['digest']}", who) for blob in blobs)]
 
     def docker(self, name: str, tag: str = "latest") -> list[bytes]:
-        """The same from the beginning: ``/v2/``, a token, and the image."""
+        """Pull an image as dockerd does: ``/v2/``, a token, and the image."""
         try:
             self.ask("")
         except Unauthorized:
@@ -178,14 +178,13 @@ class Mirror:
 
 
 def body(answer: Answer) -> bytes:
-    """All that is delivered."""
     recorder = Recorder()
     now(answer.body.deliver(recorder))
     return recorder.data
 
 
 def header(answer: Answer, name: str) -> str | None:
-    """The value of a header; None where there is none."""
+    """Return the value of a header, or None."""
     fields = (*answer.headers, *(answer.cache.headers() if answer.cache else ()))
     values = [value for key, value in fields if key == name]
     assert len(values) < 2

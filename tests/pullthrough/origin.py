@@ -16,8 +16,8 @@ from dockmirror.oci.credentials import Credentials
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import BlobUnknown, ManifestUnknown, RegistryError, Unauthorized
-from dockmirror.oci.etag import etag_matches
-from dockmirror.oci.media import OCI_MANIFEST, accepts
+from dockmirror.oci.header_fields import etag_matches
+from dockmirror.oci.media import OCI_INDEX, OCI_MANIFEST, accepts
 from dockmirror.oci.reference import Repository
 from dockmirror.oci.request import (
     Blob,
@@ -33,19 +33,25 @@ from dockmirror.oci.request import (
 from dockmirror.oci.token import TokenRequest
 from dockmirror.oci.write import Write, WriteResult
 
+from ..shelf import described, image
+
 CHALLENGE = Challenge("Bearer", {"realm": "https://auth.example/token", "service": "s"})
 EVERYBODY = "everybody"
 NOBODY = "nobody"
 
 
+def index(*manifests: bytes) -> bytes:
+    listed = [described(manifest) for manifest in manifests]
+    return json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": listed}).encode()
+
+
 def user(name: str) -> Credentials:
-    """The credentials of a user."""
     return Credentials.bearer(name)
 
 
 @define
 class Shelf:
-    """What one repository has.
+    """The content of one repository.
 
     :ivar readers: who may pull from it.
     :ivar narrow: what is given to those who do not admit all kinds, by tag.
@@ -63,10 +69,25 @@ class Shelf:
     conditional: bool = True
     tells: bool = True
 
+    def put(self, manifest: bytes, media_type: str = OCI_MANIFEST, tag: str | None = None) -> Digest:
+        """Add a manifest."""
+        digest = Digest.of(manifest)
+        self.manifests[digest] = media_type, manifest
+        if tag is not None:
+            self.tags[tag] = digest
+        return digest
+
+    def publish(self, *layers: bytes, tag: str = "latest") -> bytes:
+        """Add an image, and return its manifest."""
+        self.blobs.update({Digest.of(layer): layer for layer in layers})
+        manifest = image(*layers)
+        self.put(manifest, tag=tag)
+        return manifest
+
 
 @define(frozen=True)
 class Asked:
-    """What reached the registry, and from whom; ``nobody`` is the mirror itself, without credentials."""
+    """A request that reached the registry, and its client; ``nobody`` is the mirror without credentials."""
 
     who: str
     request: RegistryRequest
@@ -109,41 +130,39 @@ class Origin:
 
     @property
     def anonymous(self) -> IRegistry:
-        """The same, asked with what the mirror itself may have."""
+        """The same registry, asked with the mirror's own anonymous token."""
         return _Anonymous(self)
 
     def take(self) -> list[str]:
-        """What reached it since this was last asked for, as lines."""
+        """Return the requests since the last call, one line each."""
         lines = [str(asked) for asked in self.asked]
         self.asked.clear()
         return lines
 
     def shelf(self, name: str, readers: Iterable[str] = (EVERYBODY,)) -> Shelf:
-        """A repository, new where there is none."""
+        """Return a repository, which is created if it does not exist."""
         return self.shelves.setdefault(name, Shelf(set(readers)))
 
     def go_on(self) -> None:
-        """What waits is answered, and nothing waits any more."""
+        """Answer all waiting requests, and all later ones at once."""
         self.held_up = False
         self.go_on_once()
 
     def go_on_with_the_last(self) -> None:
-        """What was asked last is answered; the others wait."""
+        """Answer the newest waiting request only."""
         self._waiting.pop().callback(None)
 
     def go_on_once(self) -> None:
-        """What waits is answered; what comes of that waits."""
+        """Answer all waiting requests; new ones wait."""
         waiting, self._waiting = self._waiting, []
         for each in waiting:
             each.callback(None)
 
     async def fetch(self, request: RegistryRequest) -> Answer:
-        """See ``IRegistry``."""
         assert request.credentials is not None, "only the mirror itself may come without credentials"
         return await self.answer(request, request.credentials.header.removeprefix("Bearer "))
 
     async def token(self, request: TokenRequest) -> Answer:
-        """See ``IRegistry``."""
         self.token_requests.append(request)
         await self._wait()
         if self.trouble is not None:
@@ -153,7 +172,6 @@ class Origin:
         return Answer(json_body(json.dumps(fields).encode()), upstream_status=200)
 
     async def write(self, write: Write, body: IBody) -> WriteResult:
-        """See ``IWritableRegistry``."""
         data = await collect(body, 1_000_000)
         done = self.writing is None or self.writing[0]
         written = self._written(write, data, body.descriptor.media_type or "") if done else None
@@ -185,7 +203,6 @@ class Origin:
         return WriteResult(202, upstream_status=202)
 
     async def answer(self, request: RegistryRequest, who: str) -> Answer:
-        """What it says to somebody."""
         self.asked.append(Asked(who, request))
         await self._wait()
         trouble = self.trouble or self.troubles.get(who)
@@ -284,5 +301,4 @@ def _listed(request: RegistryRequest, fields: dict[str, object]) -> Answer:
 
 
 def repository(name: str) -> Repository:
-    """Its name in the store."""
     return Repository(f"docker.io/{name}")

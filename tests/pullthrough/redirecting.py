@@ -30,7 +30,7 @@ Target = Literal["honest", "page", "json", "forged", "down", "refusing"]
 
 @frozen
 class Consent:
-    """Bytes of a repository that were given to somebody, or the registry's own word for them."""
+    """Bytes of a repository that a client was given, or the registry's confirmation of them."""
 
     who: str
     repository: str
@@ -65,7 +65,7 @@ class RedirectingRegistry:
         self.world.servers[f"target.{self.host}"] = self._answer_elsewhere
 
     def put(self, repository: str, data: bytes, readers: set[str], tag: str | None = None) -> Digest:
-        """A content of a repository, which the server that is redirected to does not have."""
+        """Add a content to a repository of the registry, but not to its redirect target."""
         digest = Digest.of(data)
         self.contents.setdefault(repository, {})[digest] = data
         self.readers.setdefault(repository, set()).update(readers)
@@ -74,7 +74,7 @@ class RedirectingRegistry:
         return digest
 
     def take(self) -> list[str]:
-        """The requests since this was last called: the method, ``>`` for a redirect's target, the path."""
+        """Return the requests since the last call; ``>`` marks those to the redirect target."""
         asked, self.asked = self.asked, []
         return asked
 
@@ -130,16 +130,14 @@ class RedirectingRegistry:
 
 @implementer(IRegistry)
 class Origin:
-    """The real client of such a registry, as the cache asks it."""
+    """The real upstream client of such a registry."""
 
     def __init__(self, registry: RedirectingRegistry) -> None:
         self._upstream = upstream(registry.world.agent, registry.clock, f"https://{registry.host}")
         self.anonymous: IRegistry = self._upstream
 
     async def fetch(self, request: RegistryRequest) -> Answer:
-        """See ``IRegistry``."""
         return await self._upstream.fetch(request)
 
     async def token(self, request: TokenRequest) -> Answer:
-        """See ``IRegistry``; there are none."""
         raise NotImplementedError

@@ -102,7 +102,7 @@ outcomes = st.sampled_from(Outcome)
 
 @pytest.mark.parametrize(("known", "decision"), BEFORE + AFTER, ids=str)
 def test_the_table(known: dict[str, Any], decision: Decision) -> None:
-    """What is not said of a client is that it brings credentials, of which nothing is known."""
+    """By default a client has credentials, and nothing is known about it."""
     assert authorize(Facts(**{"anonymous": False, **known})) is decision
 
 
@@ -121,15 +121,13 @@ def test_only_consent_allows(known: Facts) -> None:
 
 
 @given(facts)
-def test_a_refusal_is_final(known: Facts) -> None:
-    """Nothing that is remembered stands against it."""
+def test_a_refusal_overrides_all_memory(known: Facts) -> None:
     assert authorize(evolve(known, outcome=REFUSED)) is DENY
     assert authorize(evolve(known, outcome=UNPROVEN)) is DENY
 
 
 @given(facts)
-def test_stale_needs_an_outage_and_earlier_consent(known: Facts) -> None:
-    """Or an operator's import."""
+def test_stale_needs_an_outage_and_earlier_consent_or_an_import(known: Facts) -> None:
     if authorize(known) is STALE:
         assert known.outcome is OUTAGE or (known.outcome is NOT_FOUND and known.keep_deleted)
         assert known.granted or known.public or known.was_public or known.imported
@@ -137,7 +135,7 @@ def test_stale_needs_an_outage_and_earlier_consent(known: Facts) -> None:
 
 
 @given(facts)
-def test_to_know_less_lets_nobody_have_more(known: Facts) -> None:
+def test_less_knowledge_never_allows_more(known: Facts) -> None:
     """Without a grant, a public repository or an import, the decision is the same or a stricter one."""
     strictness = [ALLOW, STALE, ASK, DENY]
     for name in ("granted", "public", "was_public", "imported", "held", "fresh", "keep_deleted"):
@@ -164,6 +162,5 @@ def test_to_know_less_lets_nobody_have_more(known: Facts) -> None:
         (RegistryError(status=500), OUTAGE),
     ],
 )
-def test_the_outcome_of_an_error(error: RegistryError, outcome: Outcome) -> None:
-    """Wrong bytes are no outage."""
+def test_the_outcome_of_each_error(error: RegistryError, outcome: Outcome) -> None:
     assert Outcome.of(error) is outcome

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from twisted.internet.task import Clock
 
-from dockmirror.interfaces import ContentKind, IContentStore
+from dockmirror.interfaces import ContentKind
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import Unreachable
 from dockmirror.oci.ranges import Range
@@ -20,26 +20,23 @@ from ..store.bucket.machines import bucket
 from ..store.memory import MemoryContents, MemoryDocuments, MemoryTags
 from .downloads import MemoryDownloads
 from .faulty import Faults
-from .images import publish
-from .mirrors import Mirror, Store, body, header
+from .mirrors import NAME, Mirror, Store, body, header
 from .origin import Origin, repository
 
 DATA = bytes(range(256)) * 1024
 DIGEST = Digest.of(DATA)
-NAME = "library/busybox"
 PATH = f"{NAME}/blobs/{DIGEST}"
 
 
 class Sending(BucketContentStore):
-    """Sends clients to a bucket that is in memory, and cannot sign."""
+    """Redirects clients to a bucket in memory, which cannot sign."""
 
     async def presigned_url(self, digest: Digest) -> str | None:
-        """See ``IBucketBlob``."""
         return f"https://bucket.example/{digest}?signed"
 
 
 class Far(Store):
-    """Contents are in a bucket, and growing blobs are given to everybody who asks."""
+    """A store whose contents are in a bucket."""
 
     def __init__(self, clock: Clock, kept: Bucket, contents: BucketContentStore) -> None:
         self.kept = kept
@@ -50,10 +47,10 @@ class Far(Store):
 
 
 def mirror(kind: type[BucketContentStore] = BucketContentStore) -> tuple[Mirror, Origin, Far]:
-    """One whose bucket has the blob, for everybody."""
+    """Return a mirror whose bucket has the public blob."""
     origin, clock = Origin(), Clock()
     clock.advance(1_700_000_000.0)
-    publish(origin.shelf(NAME), b"configuration", DATA)
+    origin.shelf(NAME).publish(b"configuration", DATA)
     kept = bucket(clock)
     far = Far(clock, kept, kind(kept, clock, None if kind is BucketContentStore else 60.0))
     now(far.contents.add(repository(NAME), DIGEST, ContentKind.BLOB, DATA))
@@ -63,8 +60,8 @@ def mirror(kind: type[BucketContentStore] = BucketContentStore) -> tuple[Mirror,
     return made, origin, far
 
 
-def test_a_hit() -> None:
-    """Whole, in part, or just told of; the upstream is asked nothing."""
+def test_a_bucket_blob_is_served() -> None:
+    """Whole, in part, by HEAD and conditionally, without a request to the upstream."""
     made, origin, _ = mirror()
     answer = made.ask(PATH)
     assert (answer.status, header(answer, "Cache-Status")) == (200, "dockmirror; hit")
@@ -79,8 +76,8 @@ def test_a_hit() -> None:
 
 
 @pytest.mark.parametrize("asked", [{}, {"range": Range.parse("bytes=5-9")}])
-def test_sent_there(asked: dict[str, Any]) -> None:
-    """Whoever has no credentials, for what is public; and nobody for anything else."""
+def test_anonymous_clients_are_redirected_to_the_bucket(asked: dict[str, Any]) -> None:
+    """Only for public blobs; other requests are answered by the mirror."""
     made, origin, _ = mirror(Sending)
     answer = made.ask(PATH, **asked)
     assert (answer.status, body(answer)) == (307, b"")
@@ -92,10 +89,9 @@ def test_sent_there(asked: dict[str, Any]) -> None:
     assert made.ask(PATH, "alice", **asked).status in (200, 206)
 
 
-def test_private() -> None:
-    """What is given to some is sent for by nobody, and by the upstream's leave only."""
+def test_private_blobs_are_not_redirected() -> None:
     made, origin, far = mirror(Sending)
-    publish(origin.shelf("team/app", ["alice"]), b"configuration", DATA)
+    origin.shelf("team/app", ["alice"]).publish(b"configuration", DATA)
     now(far.contents.link(repository("team/app"), DIGEST, ContentKind.BLOB))
     answer = made.ask(f"team/app/blobs/{DIGEST}", "alice")
     assert (answer.status, body(answer)) == (200, DATA)
@@ -103,26 +99,16 @@ def test_private() -> None:
         made.ask(f"team/app/blobs/{DIGEST}", "bob")
 
 
-def test_gone_meanwhile() -> None:
-    """What is not there any more when it is read comes from upstream."""
+def test_a_blob_that_left_the_bucket_comes_from_the_upstream() -> None:
+    """If that fails, too, its error is raised."""
     made, origin, far = mirror()
     assert body(made.ask(PATH, range=Range.parse("bytes=0-0"))) == DATA[:1]
-    now(far.kept.delete([str(layout.data(DIGEST))]))
-    answer = made.ask(PATH)
-    assert body(answer) == DATA
-    assert origin.take() == [f"nobody: GET {PATH}"]
-
-
-def test_nothing_anywhere() -> None:
-    """What neither has is the upstream's to refuse."""
-    made, origin, far = mirror()
     now(far.kept.delete([str(layout.data(DIGEST))]))
     origin.trouble = Unreachable()
     with pytest.raises(Unreachable):
         made.ask(PATH)
-
-
-def test_interface() -> None:
-    """The contents of these tests are contents."""
-    _, _, far = mirror()
-    assert IContentStore.providedBy(far.contents)
+    origin.take()
+    origin.trouble = None
+    made.clock.advance(60)
+    assert body(made.ask(PATH)) == DATA
+    assert origin.take() == [f"nobody: GET {PATH}"]

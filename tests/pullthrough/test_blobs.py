@@ -13,24 +13,22 @@ from dockmirror.interfaces import ContentKind
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import BlobUnknown, RangeInvalid, Unreachable
-from dockmirror.oci.etag import format_etag
+from dockmirror.oci.header_fields import format_etag
 from dockmirror.oci.ranges import ContentRange, Range
 
-from .images import publish
-from .mirrors import Mirror, body, header
+from .mirrors import NAME, Mirror, body, header
 from .origin import Origin, repository
 
 DATA = bytes(range(256)) * 4
 DIGEST = Digest.of(DATA)
-NAME = "library/busybox"
 PATH = f"{NAME}/blobs/{DIGEST}"
 TYPE = "application/octet-stream"
 
 
 def held() -> Mirror:
-    """A mirror that has the blob, and whose upstream is gone."""
+    """Return a mirror that holds the blob, and whose upstream is down."""
     origin = Origin()
-    publish(origin.shelf(NAME), b"configuration", DATA)
+    origin.shelf(NAME).publish(b"configuration", DATA)
     mirror = Mirror(origin)
     mirror.pull(NAME)
     origin.take()
@@ -40,26 +38,23 @@ def held() -> Mirror:
 
 @pytest.fixture
 def warm() -> Mirror:
-    """One of these."""
     return held()
 
 
 @pytest.fixture
 def cold(origin: Origin, mirror: Mirror) -> Mirror:
-    """A mirror that has nothing."""
-    publish(origin.shelf(NAME), b"configuration", DATA)
+    origin.shelf(NAME).publish(b"configuration", DATA)
     return mirror
 
 
 def ranged(text: str) -> Range:
-    """What a client asks for."""
     parsed = Range.parse(f"bytes={text}")
     assert parsed is not None
     return parsed
 
 
 def parts(content_type: str, data: bytes) -> list[tuple[Any, ...]]:
-    """The parts of a multipart body: media type, range, bytes."""
+    """Return the parts of a multipart body: media type, range, bytes."""
     whole: Any = BytesParser().parsebytes(b"Content-Type: " + content_type.encode() + b"\r\n\r\n" + data)
     assert whole.get_content_type() == "multipart/byteranges"
     return [
@@ -69,7 +64,7 @@ def parts(content_type: str, data: bytes) -> list[tuple[Any, ...]]:
 
 
 def test_it_is_fetched_once(origin: Origin, cold: Mirror) -> None:
-    """And linked to its repository."""
+    """The blob is stored, and linked to its repository."""
     answer = cold.ask(PATH)
     assert (answer.status, answer.body.descriptor) == (200, Descriptor(TYPE, DIGEST, len(DATA)))
     assert header(answer, "Cache-Status") == "dockmirror; fwd=miss; stored"
@@ -80,8 +75,8 @@ def test_it_is_fetched_once(origin: Origin, cold: Mirror) -> None:
     assert origin.take() == [f"nobody: GET {PATH}"]
 
 
-def test_a_hit_is_told_of(warm: Mirror) -> None:
-    """HEAD, and for one who has it already, any of these."""
+def test_head_and_conditional_requests_are_hits(warm: Mirror) -> None:
+    """No body is opened for them."""
     head = warm.ask(PATH, head=True)
     assert (head.status, head.body.descriptor) == (200, Descriptor(TYPE, DIGEST, len(DATA)))
     assert body(head) == b""
@@ -100,8 +95,8 @@ def test_a_hit_is_told_of(warm: Mirror) -> None:
         *(("5-9,2000-", 5, 9), ("-0,5-9", 5, 9)),
     ],
 )
-def test_one_part(warm: Mirror, asked: str, first: int, last: int) -> None:
-    """Of any shape."""
+def test_a_single_range_is_served(warm: Mirror, asked: str, first: int, last: int) -> None:
+    """Ranges may have an end, no end, or only a length."""
     answer = warm.ask(PATH, range=ranged(asked))
     assert (answer.status, answer.content_range) == (206, ContentRange(first, last, 1024))
     assert answer.body.descriptor == Descriptor(TYPE, DIGEST, last - first + 1)
@@ -109,8 +104,8 @@ def test_one_part(warm: Mirror, asked: str, first: int, last: int) -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 1100), st.integers(0, 300)), min_size=2, max_size=16))
-def test_several_parts(spans: list[tuple[int, int]]) -> None:
-    """As one body, in the order asked for, each byte of it told before."""
+def test_several_ranges_are_served(spans: list[tuple[int, int]]) -> None:
+    """As one multipart body, in the requested order, with exact lengths."""
     warm = held()
     asked = ranged(",".join(f"{first}-{first + more}" for first, more in spans))
     assume(any(first < 1024 for first, _ in spans))
@@ -127,21 +122,12 @@ def test_several_parts(spans: list[tuple[int, int]]) -> None:
     assert (header(answer, "ETag"), header(answer, "Accept-Ranges")) == (format_etag(DIGEST), "bytes")
 
 
-def test_a_blob_is_not_sent_many_times_over(warm: Mirror) -> None:
-    """Sixteen ranges that overlap are answered by one part, as long as the blob."""
-    answer = warm.ask(PATH, range=ranged(",".join(f"{n}-" for n in range(16))))
-    assert (answer.status, answer.content_range) == (206, ContentRange(0, 1023, 1024))
-    assert body(answer) == DATA
-
-
-def test_the_boundary_is_nobodys_guess(warm: Mirror) -> None:
-    """No content can hold it."""
+def test_the_boundary_is_random(warm: Mirror) -> None:
     kinds = {warm.ask(PATH, range=ranged("0-1,4-5")).body.descriptor.media_type for _ in range(10)}
     assert len(kinds) == 10
 
 
-def test_too_many_parts_are_the_whole(warm: Mirror) -> None:
-    """Sixteen are borne."""
+def test_more_than_sixteen_ranges_are_ignored(warm: Mirror) -> None:
     many = ranged(",".join(f"{n}-{n}" for n in range(0, 34, 2)))
     answer = warm.ask(PATH, range=many)
     assert (answer.status, answer.content_range, body(answer)) == (200, None, DATA)
@@ -149,16 +135,15 @@ def test_too_many_parts_are_the_whole(warm: Mirror) -> None:
 
 
 @pytest.mark.parametrize("asked", ["1024-", "5000-6000", "-0", "2000-,3000-"])
-def test_no_part(warm: Mirror, asked: str) -> None:
-    """Is refused, and the size told."""
+def test_an_unsatisfiable_range_is_refused_with_the_size(warm: Mirror, asked: str) -> None:
     with pytest.raises(RangeInvalid) as caught:
         warm.ask(PATH, range=ranged(asked))
     assert (caught.value.status, caught.value.content_size) == (416, 1024)
     assert warm.store.faults.opened == 0
 
 
-def test_an_empty_blob(origin: Origin, mirror: Mirror) -> None:
-    """Is a blob like others; it has no part."""
+def test_an_empty_blob_is_served(origin: Origin, mirror: Mirror) -> None:
+    """No range of it can be satisfied."""
     empty = f"{NAME}/blobs/{Digest.of(b'')}"
     origin.shelf(NAME).blobs[Digest.of(b"")] = b""
     for _ in range(2):
@@ -169,8 +154,7 @@ def test_an_empty_blob(origin: Origin, mirror: Mirror) -> None:
 
 
 @pytest.mark.parametrize("asked", ["5-9", "1000-", "-24", "0-99"])
-def test_a_part_of_what_is_not_held_passes(origin: Origin, cold: Mirror, asked: str) -> None:
-    """As a part, and nothing is kept of it or fetched for it."""
+def test_a_range_of_a_missing_blob_is_passed_through(origin: Origin, cold: Mirror, asked: str) -> None:
     answer = cold.ask(PATH, range=ranged(asked))
     assert (answer.status, answer.content_range) == (206, ranged(asked).resolve(1024)[0])
     assert header(answer, "Cache-Status") == "dockmirror; fwd=miss"
@@ -179,8 +163,8 @@ def test_a_part_of_what_is_not_held_passes(origin: Origin, cold: Mirror, asked: 
     assert not cold.store.contents.held
 
 
-def test_all_of_it_as_a_part_is_kept(origin: Origin, cold: Mirror) -> None:
-    """What is asked for from the first byte on is the blob."""
+def test_a_range_of_the_whole_blob_is_stored(origin: Origin, cold: Mirror) -> None:
+    """A range from the first byte on starts a download."""
     answer = cold.ask(PATH, range=ranged("0-"))
     assert (answer.status, answer.content_range) == (206, ContentRange(0, 1023, 1024))
     assert header(answer, "Cache-Status") == "dockmirror; fwd=miss; stored"
@@ -189,8 +173,7 @@ def test_all_of_it_as_a_part_is_kept(origin: Origin, cold: Mirror) -> None:
     assert origin.take() == [f"nobody: GET {PATH}"]
 
 
-def test_a_head_of_what_is_not_held_passes(origin: Origin, cold: Mirror) -> None:
-    """Nothing is fetched for it."""
+def test_a_head_of_a_missing_blob_fetches_nothing(origin: Origin, cold: Mirror) -> None:
     answer = cold.ask(PATH, head=True)
     assert answer.body.descriptor == Descriptor(TYPE, DIGEST, len(DATA))
     assert origin.take() == [f"nobody: HEAD {PATH}"]
@@ -207,15 +190,14 @@ def test_nothing_is_fetched_for_one_who_has_it(origin: Origin, cold: Mirror) -> 
 
 
 def test_an_evicted_blob_is_fetched_again(origin: Origin, cold: Mirror) -> None:
-    """As if it had never been there."""
     cold.get(PATH)
     cold.store.evict(DIGEST)
     assert cold.get(PATH) == DATA
     assert origin.take() == [f"nobody: GET {PATH}"] * 2
 
 
-def test_what_is_there_already_is_not_fetched(origin: Origin, cold: Mirror) -> None:
-    """From whichever registry it came: it is asked for whether it would be given, and linked."""
+def test_a_stored_blob_of_another_repository_is_not_fetched(origin: Origin, cold: Mirror) -> None:
+    """The upstream is asked for consent, and the blob is linked."""
     cold.store.contents.held[DIGEST] = DATA
     assert cold.get(PATH) == DATA
     assert origin.take() == [f"nobody: CHECK {PATH}"]

@@ -16,8 +16,8 @@ from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import RegistryError
 from dockmirror.oci.ranges import Range
 from dockmirror.oci.reference import Repository, Tag
-from dockmirror.pullthrough.generations import LOOKED_UP
-from dockmirror.pullthrough.grants import PUBLIC
+from dockmirror.pullthrough.generations import LOOK_UP_TTL
+from dockmirror.pullthrough.grants import PUBLIC_TTL
 from dockmirror.store.bucket.bucket_stores import ABSENT_TTL
 from dockmirror.store.bucket.tiered_store import ABSENT_TTL as DOCUMENT_ABSENT
 from dockmirror.store.bucket.tiered_store import BUCKET_CHECK_INTERVAL, REFRESH_TTL
@@ -30,12 +30,10 @@ from ..store.bucket.machines import Machine
 from ..store.stocked import EPOCH
 from ..store.threads import HeldThreads, inline
 from .faulty import Faults
-from .images import publish
-from .mirrors import Mirror, Store
+from .mirrors import TTL, Mirror, Store
 from .origin import Origin, repository
 
 CLIENTS = 20
-TTL = 60.0
 NAME, OTHER = "library/busybox", "library/other"
 LAYERS = b"configuration", bytes(range(256)) * 1024, b"layer" * 100_000
 LARGE = LAYERS[1]
@@ -46,7 +44,7 @@ TAG = {"path": f"{NAME}/manifests/latest"}
 
 
 class MachineStore(Store):
-    """The disk of a machine, in front of the bucket; blobs on their way in lie there, too."""
+    """The disk of a machine in front of the bucket, with real downloads."""
 
     def __init__(self, machine: Machine) -> None:
         self.contents = machine.contents  # type: ignore[assignment]
@@ -65,8 +63,8 @@ class Added:
     def __init__(self, directory: Path) -> None:
         self.origin, self.clock, self.bucket = Origin(), Clock(), HeldThreads()
         self.clock.advance(EPOCH)
-        self.manifest = publish(self.origin.shelf(NAME), *LAYERS)
-        publish(self.origin.shelf(OTHER), *LAYERS)
+        self.manifest = self.origin.shelf(NAME).publish(*LAYERS)
+        self.origin.shelf(OTHER).publish(*LAYERS)
         store, roots = MemoryStore(), (directory / "first", directory / "added")
         for root in roots:
             root.mkdir()
@@ -89,15 +87,15 @@ class Added:
         """
         (age,) = set(self.outcomes(lambda: self.mirror.public.age(Repository(NAME))))
         assert isinstance(age, float)
-        assert age < PUBLIC
-        assert set(self.outcomes(lambda: self.mirror.deletions.may_be_of("docker.io"))) == {False}
+        assert age < PUBLIC_TTL
+        assert set(self.outcomes(lambda: self.mirror.deletions.may_exist("docker.io"))) == {False}
         self.machine.bucket.requests.clear()
         for each in asked:
             self.ask(**each)
         return dict(self.machine.bucket.requests)
 
     def ask(self, path: str, **details: Any) -> bytes:
-        """Return what all clients are given who ask at once, which is the same."""
+        """Return the bytes that all clients get, which are the same."""
         recorders = []
         for answer in self.outcomes(lambda: self.mirror.registry.fetch(self.mirror.request(path, **details))):
             assert isinstance(answer, Answer)
@@ -120,7 +118,6 @@ class Added:
         return [each for (each,) in found]
 
     def _settle(self) -> None:
-        """Until nothing happens any more."""
         self.clock.advance(0)
         while self.bucket.held:
             self.bucket.run()
@@ -129,7 +126,6 @@ class Added:
 
 @pytest.fixture
 def added(tmp_path: Path) -> Added:
-    """Asked nothing yet."""
     return Added(tmp_path)
 
 
@@ -142,11 +138,11 @@ def test_written_to_elsewhere(added: Added) -> None:
 
     def count() -> Mapping[str, int]:
         added.machine.bucket.requests.clear()
-        assert set(added.outcomes(lambda: added.mirror.deletions.may_be_of("docker.io"))) == {False}
+        assert set(added.outcomes(lambda: added.mirror.deletions.may_exist("docker.io"))) == {False}
         return dict(added.machine.bucket.requests)
 
     assert [count(), count()] == [{"get": 1}, {}]
-    added.clock.advance(LOOKED_UP)
+    added.clock.advance(LOOK_UP_TTL)
     assert count() == {"get": 1}
 
 
@@ -255,10 +251,10 @@ def test_tag(added: Added) -> None:
 
 
 def test_moved_tag(added: Added) -> None:
-    """What the bucket has of a tag that has moved is not fetched again, although its tag is not known yet."""
+    """The new manifest of a moved tag is read from the bucket, although the tag is not known yet."""
     added.count(TAG)
     shelf = added.origin.shelf(NAME)
-    moved = publish(shelf, b"another configuration", *LAYERS[1:])
+    moved = shelf.publish(b"another configuration", *LAYERS[1:])
     now(added.first.contents.add(repository(NAME), Digest.of(moved), ContentKind.MANIFEST, moved))
     assert added.first.upload() == 0
     added.origin.take()

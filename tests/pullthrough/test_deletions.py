@@ -10,7 +10,12 @@ from twisted.internet.task import Clock
 
 from dockmirror.interfaces import ContentKind
 from dockmirror.oci.reference import Repository
-from dockmirror.pullthrough.generations import LOOKED_UP, Generations, TombstoneFilter, Tombstones
+from dockmirror.pullthrough.generations import (
+    LOOK_UP_TTL,
+    Generations,
+    TombstoneFilter,
+    Tombstones,
+)
 from dockmirror.store.bucket.tiered_store import REFRESH_TTL
 
 from ..answering import now
@@ -19,8 +24,6 @@ from ..store.stocked import DATA, DIGEST, EPOCH, HERE, LARGE, LARGE_DIGEST
 
 
 class Mirror:
-    """One machine's part of it."""
-
     def __init__(self, machine: Machine, clock: Clock) -> None:
         self.machine = machine
         self.deletions = Tombstones(machine.documents, clock)
@@ -28,7 +31,7 @@ class Mirror:
         self.changes = Generations("docker.io", machine.documents, self.deletions, clock)
 
     def has(self, repository: Repository = HERE) -> bool:
-        """Whether all of the contents are held for that repository."""
+        """Return whether all contents are linked to the repository."""
         opened = [
             now(self.contents.open(repository, digest, ContentKind.BLOB)) for digest in (DIGEST, LARGE_DIGEST)
         ]
@@ -38,7 +41,6 @@ class Mirror:
         return None not in opened
 
     def add(self) -> None:
-        """Keep the contents."""
         for digest, data in ((DIGEST, DATA), (LARGE_DIGEST, LARGE)):
             now(self.contents.add(HERE, digest, ContentKind.BLOB, data))
         self.machine.upload()
@@ -46,7 +48,6 @@ class Mirror:
 
 @pytest.fixture
 def clock() -> Clock:
-    """Stands in November 2023."""
     clock = Clock()
     clock.advance(EPOCH)
     return clock
@@ -54,7 +55,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def mirrors(tmp_path: Path, clock: Clock) -> tuple[Mirror, Mirror]:
-    """One that deletes, and one that only reads."""
+    """A mirror that deletes, and one that only reads."""
     store = MemoryStore()
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
@@ -64,9 +65,9 @@ def mirrors(tmp_path: Path, clock: Clock) -> tuple[Mirror, Mirror]:
 
 
 def _delete(mirror: Mirror) -> None:
-    now(mirror.changes.note(HERE))
+    now(mirror.changes.advance(HERE))
     for digest in (DIGEST, LARGE_DIGEST):
-        now(mirror.deletions.record(HERE, digest, ContentKind.BLOB))
+        now(mirror.deletions.put(HERE, digest, ContentKind.BLOB))
         now(mirror.contents.unlink(HERE, digest, ContentKind.BLOB))
     mirror.machine.upload()
 
@@ -80,7 +81,7 @@ def test_another_machine(mirrors: tuple[Mirror, Mirror], clock: Clock, near: boo
     assert two.has()
     _delete(one)
     assert not one.has()
-    clock.advance(max(REFRESH_TTL, LOOKED_UP))
+    clock.advance(max(REFRESH_TTL, LOOK_UP_TTL))
     two.has()  # has the documents looked up behind the answer
     clock.advance(REFRESH_TTL)
     assert not two.has()
@@ -90,8 +91,8 @@ def test_another_machine(mirrors: tuple[Mirror, Mirror], clock: Clock, near: boo
     assert two.has(elsewhere)
 
 
-def test_it_comes_back(mirrors: tuple[Mirror, Mirror], clock: Clock) -> None:
-    """When a mirror has been given it again, and says so after the deletion."""
+def test_a_deleted_content_returns(mirrors: tuple[Mirror, Mirror], clock: Clock) -> None:
+    """Other mirrors see that the tombstone was lifted."""
     one, two = mirrors
     one.add()
     _delete(one)
@@ -109,7 +110,7 @@ def test_a_mirror_that_nobody_writes_through(mirrors: tuple[Mirror, Mirror], clo
     """It asks the bucket for one document a registry, and for none of each content."""
     _, two = mirrors
     two.add()
-    clock.advance(LOOKED_UP)
+    clock.advance(LOOK_UP_TTL)
     two.machine.bucket.requests.clear()
     for _ in range(5):
         assert two.has()

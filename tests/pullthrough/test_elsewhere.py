@@ -1,4 +1,4 @@
-"""What another registry gives: kept as anything is, and teaching nothing of who may have what."""
+"""Content from fallback registries: stored as usual, without effect on grants."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from dockmirror.oci.errors import TooManyRequests, Unauthorized, Unreachable
 from dockmirror.oci.reference import Repository
 
 from ..answering import now
-from .images import publish
 from .mirrors import Mirror, body, header
 from .origin import Origin
 
@@ -24,22 +23,22 @@ each_outage = pytest.mark.parametrize("outage", OUTAGES, ids=lambda error: type(
 
 @pytest.fixture
 def other() -> Origin:
-    """Another registry, which has an image of the same name, and one more layer."""
+    """Another registry with an image of the same name and one more layer."""
     other = Origin()
-    publish(other.shelf(NAME), CONFIG, LAYER, MORE)
+    other.shelf(NAME).publish(CONFIG, LAYER, MORE)
     return other
 
 
 @pytest.fixture
 def mirror(origin: Origin, other: Origin) -> Mirror:
-    """Of both."""
-    publish(origin.shelf(NAME), CONFIG, LAYER)
+    origin.shelf(NAME).publish(CONFIG, LAYER)
     return Mirror(origin, others=[other])
 
 
 @each_outage
-def test_it_is_kept(origin: Origin, other: Origin, mirror: Mirror, outage: Unreachable) -> None:
-    """And served from the store next time."""
+def test_a_blob_of_a_fallback_is_stored(
+    origin: Origin, other: Origin, mirror: Mirror, outage: Unreachable
+) -> None:
     mirror.get(f"{NAME}/manifests/latest")
     origin.trouble = outage
     answers = [mirror.ask(BLOB) for _ in range(2)]
@@ -52,11 +51,9 @@ def test_it_is_kept(origin: Origin, other: Origin, mirror: Mirror, outage: Unrea
 
 
 @each_outage
-def test_an_outage_of_the_first_is_none_of_the_others(
-    origin: Origin, mirror: Mirror, outage: Unreachable
-) -> None:
-    """Neither that of a tag, nor that of a content which none of the others has."""
-    origin.trouble = outage
+def test_fallbacks_answer_during_an_outage_of_the_first(mirror: Mirror, outage: Unreachable) -> None:
+    """Also after failures of a tag, and of a content that no fallback has."""
+    mirror.origin.trouble = outage
     missing = f"{NAME}/blobs/{Digest.of(b'missing')}"
     for path in (f"{NAME}/manifests/latest", missing):
         with pytest.raises(type(outage)):
@@ -77,10 +74,10 @@ def test_while_all_are_down_nobody_waits(origin: Origin, other: Origin, mirror: 
     assert mirror.docker(NAME)[1:] == [CONFIG, LAYER]
 
 
-def test_it_teaches_nothing_of_who_may_have_what(origin: Origin, other: Origin, mirror: Mirror) -> None:
-    """What is private stays so, though another registry gives something of the same name to everybody."""
-    alices = publish(origin.shelf(SECRET, ["alice"]), b"hers", LAYER)
-    theirs = publish(other.shelf(SECRET), CONFIG, MORE)
+def test_a_fallback_grants_nothing(origin: Origin, other: Origin, mirror: Mirror) -> None:
+    """Private content stays private, although a fallback gives the same name to everybody."""
+    alices = origin.shelf(SECRET, ["alice"]).publish(b"hers", LAYER)
+    theirs = other.shelf(SECRET).publish(CONFIG, MORE)
     mirror.pull(SECRET, "alice")
     origin.trouble = Unreachable()
     assert mirror.get(f"{SECRET}/manifests/{Digest.of(theirs)}") == theirs
@@ -94,25 +91,24 @@ def test_it_teaches_nothing_of_who_may_have_what(origin: Origin, other: Origin, 
         mirror.ask(f"{SECRET}/manifests/{Digest.of(alices)}")
 
 
-def test_what_it_gives_is_everybodys(origin: Origin, other: Origin, mirror: Mirror) -> None:
-    """That alone, and as long as the first does not say: held, it is asked only whether it would give it."""
-    theirs = publish(other.shelf(SECRET), CONFIG, MORE)
-    origin.shelf(SECRET, ["alice"])
-    origin.trouble = Unreachable()
+def test_content_of_a_fallback_is_served_during_the_outage(other: Origin, mirror: Mirror) -> None:
+    """The fallback is asked for consent to stored content; later the registry itself decides."""
+    theirs = other.shelf(SECRET).publish(CONFIG, MORE)
+    mirror.origin.shelf(SECRET, ["alice"])
+    mirror.origin.trouble = Unreachable()
     paths = [f"{SECRET}/manifests/{Digest.of(theirs)}", f"{SECRET}/blobs/{Digest.of(MORE)}"]
     for methods in (("GET", "GET"), ("HEAD", "CHECK")):
         assert [mirror.get(path) for path in paths] == [theirs, MORE]
         asked = zip(methods, paths, strict=True)
         assert other.take() == [f"nobody: {method} {path}" for method, path in asked]
     mirror.clock.advance(3600)
-    origin.trouble = None
+    mirror.origin.trouble = None
     for path in paths:
         with pytest.raises(Unauthorized):
             mirror.ask(path)
 
 
-def test_who_is_asked_with_credentials(origin: Origin, other: Origin, mirror: Mirror) -> None:
-    """The registry itself, and no other."""
+def test_credentials_are_sent_to_no_fallback(origin: Origin, other: Origin, mirror: Mirror) -> None:
     origin.trouble = Unreachable()
     with pytest.raises(Unreachable):
         mirror.ask(BLOB, "alice")

@@ -1,4 +1,4 @@
-"""Blobs on their way in, and who may join them."""
+"""Downloads, and the clients that may join them."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import pytest
 
 from dockmirror.body.verified import CorruptContent
 from dockmirror.oci.digest import Digest
-from dockmirror.oci.errors import BlobUnknown, RangeInvalid, RegistryError, TooManyRequests, Unauthorized
+from dockmirror.oci.errors import BlobUnknown, RangeInvalid, TooManyRequests, Unauthorized
 from dockmirror.oci.ranges import ContentRange, Range
 
 from ..answering import Recorder, watch
-from .images import publish
-from .mirrors import Mirror, body, header
+from .mirrors import GRANTED, Mirror, body, header
 from .origin import Origin
 
 DATA = bytes(range(256)) * 4
@@ -19,14 +18,13 @@ DIGEST = Digest.of(DATA)
 PUBLIC = f"library/busybox/blobs/{DIGEST}"
 PRIVATE = f"me/private/blobs/{DIGEST}"
 LONG = 5.0
-GRANTED = 300.0
 
 
 @pytest.fixture
 def slow(origin: Origin, mirror: Mirror) -> Mirror:
-    """A mirror that knows who may have what, and to which blobs come slowly."""
-    publish(origin.shelf("library/busybox"), b"configuration", DATA)
-    publish(origin.shelf("me/private", {"alice", "bob"}), b"configuration", DATA)
+    """A mirror whose clients have grants, and whose downloads are slow."""
+    origin.shelf("library/busybox").publish(b"configuration", DATA)
+    origin.shelf("me/private", {"alice", "bob"}).publish(b"configuration", DATA)
     mirror.ask("library/busybox/manifests/latest")
     for who in ("alice", "bob"):
         mirror.ask("me/private/manifests/latest", who)
@@ -36,7 +34,7 @@ def slow(origin: Origin, mirror: Mirror) -> Mirror:
 
 
 def test_many_read_one_fetch(origin: Origin, slow: Mirror) -> None:
-    """Of a public blob nobody is asked for more than the fetch."""
+    """A public blob is requested once for all readers."""
     answers = [slow.ask(PUBLIC, who) for who in (None, None, "somebody", None)]
     assert origin.take() == [f"nobody: GET {PUBLIC}"]
     assert [answer.upstream_status for answer in answers] == [200, None, None, None]
@@ -52,30 +50,21 @@ def test_many_read_one_fetch(origin: Origin, slow: Mirror) -> None:
     assert origin.take() == []
 
 
-def test_joining_through_another_repository_costs_one_question(origin: Origin, slow: Mirror) -> None:
-    """However many join there."""
+@pytest.mark.parametrize("held_up", [False, True])
+def test_joining_through_another_repository_costs_one_question(slow: Mirror, held_up: bool) -> None:
+    """All clients that join there share it, also while it is being asked."""
     slow.ask(PRIVATE, "alice")
-    origin.take()
+    slow.origin.take()
+    slow.origin.held_up = held_up
     waiting = [slow.later(PUBLIC, who) for who in (None, "x", "y", None, None)]
-    assert [header(answer, "Cache-Status") for (answer,) in waiting] == [
-        "dockmirror; fwd=miss; collapsed"
-    ] * 5
-    assert origin.take() == [f"nobody: CHECK {PUBLIC}"]
+    slow.origin.go_on()
+    statuses = [header(answer, "Cache-Status") for (answer,) in waiting]
+    assert statuses == ["dockmirror; fwd=miss; collapsed"] * 5
+    assert slow.origin.take() == [f"nobody: CHECK {PUBLIC}"]
 
 
-def test_many_who_join_at_once_share_that_question(origin: Origin, slow: Mirror) -> None:
-    """While it is being asked."""
-    slow.ask(PRIVATE, "alice")
-    origin.take()
-    origin.held_up = True
-    waiting = [slow.later(PUBLIC, who) for who in (None, "x", None)]
-    origin.go_on()
-    assert origin.take() == [f"nobody: CHECK {PUBLIC}"]
-    assert all(len(outcome) == 1 for outcome in waiting)
-
-
-def test_what_is_private_is_joined_by_who_may_have_it(origin: Origin, slow: Mirror) -> None:
-    """With a fresh consent at once; without, by the upstream's word on the client's own credentials."""
+def test_a_private_download_is_joined_after_consent(origin: Origin, slow: Mirror) -> None:
+    """A fresh grant is enough; otherwise the upstream is asked with the client's own credentials."""
     slow.ask(PRIVATE, "alice")
     origin.take()
     slow.ask(PRIVATE, "bob")
@@ -89,11 +78,8 @@ def test_what_is_private_is_joined_by_who_may_have_it(origin: Origin, slow: Mirr
     "details", [{}, {"range": Range.starting_at(0)}, {"range": Range.starting_at(5)}, {"head": True}]
 )
 @pytest.mark.parametrize("who", [None, "mallory"])
-def test_strangers_do_not_join(
-    origin: Origin, slow: Mirror, who: str | None, details: dict[str, object]
-) -> None:
-    """Nor by a guess through what they may have."""
-    origin.shelf("library/busybox").blobs.clear()
+def test_strangers_do_not_join(slow: Mirror, who: str | None, details: dict[str, object]) -> None:
+    slow.origin.shelf("library/busybox").blobs.clear()
     slow.ask(PRIVATE, "alice")
     for path, error in ((PRIVATE, Unauthorized), (PUBLIC, BlobUnknown)):
         with pytest.raises(error):
@@ -115,8 +101,8 @@ def test_where_everybody_is_refused_the_clients_own_credentials_decide(origin: O
 @pytest.mark.parametrize(
     ("asked", "first", "last"), [("0-", 0, 1023), ("0-9", 0, 9), ("5-", 5, 1023), ("-9", 1015, 1023)]
 )
-def test_a_part_joins_too(origin: Origin, slow: Mirror, asked: str, first: int, last: int) -> None:
-    """And waits, where that is not for long."""
+def test_a_range_joins_a_download(origin: Origin, slow: Mirror, asked: str, first: int, last: int) -> None:
+    """It waits if that does not take long."""
     slow.ask(PUBLIC)
     slow.store.downloads.seconds = LONG
     answer = slow.ask(PUBLIC, range=Range.parse(f"bytes={asked}"))
@@ -129,8 +115,8 @@ def test_a_part_joins_too(origin: Origin, slow: Mirror, asked: str, first: int, 
     assert origin.take() == [f"nobody: GET {PUBLIC}"]
 
 
-def test_what_would_take_long_is_passed_through(origin: Origin, slow: Mirror) -> None:
-    """Not what begins with the first byte: that comes as soon as anything does."""
+def test_a_range_that_would_wait_long_is_passed_through(origin: Origin, slow: Mirror) -> None:
+    """A range from the first byte on joins in any case."""
     slow.ask(PUBLIC)
     slow.store.downloads.seconds = LONG + 0.1
     origin.take()
@@ -143,8 +129,9 @@ def test_what_would_take_long_is_passed_through(origin: Origin, slow: Mirror) ->
 
 
 @pytest.mark.parametrize("asked", ["0-", "0-9", "5-"])
-def test_of_a_blob_of_unknown_size_parts_pass(origin: Origin, slow: Mirror, asked: str) -> None:
-    """A part must tell which it is."""
+def test_ranges_of_a_blob_of_unknown_size_are_passed_through(
+    origin: Origin, slow: Mirror, asked: str
+) -> None:
     slow.store.downloads.told = False
     whole = slow.ask(PUBLIC)
     assert whole.body.descriptor.size is None
@@ -153,16 +140,14 @@ def test_of_a_blob_of_unknown_size_parts_pass(origin: Origin, slow: Mirror, aske
     assert slow.store.downloads.readers == 1
 
 
-def test_several_parts_pass(origin: Origin, slow: Mirror) -> None:
-    """Only one is served of what is growing."""
+def test_several_ranges_are_passed_through(origin: Origin, slow: Mirror) -> None:
     slow.ask(PUBLIC)
     origin.take()
     slow.later(PUBLIC, range=Range.parse("bytes=0-1,5-6"))
     assert origin.take() == [f"nobody: GET {PUBLIC} bytes=0-1,5-6"]
 
 
-def test_a_part_that_is_not_there(origin: Origin, slow: Mirror) -> None:
-    """Is refused; its reader leaves."""
+def test_an_unsatisfiable_range_of_a_download_is_refused(origin: Origin, slow: Mirror) -> None:
     slow.ask(PUBLIC)
     with pytest.raises(RangeInvalid) as caught:
         slow.ask(PUBLIC, range=Range.starting_at(1024))
@@ -170,33 +155,16 @@ def test_a_part_that_is_not_there(origin: Origin, slow: Mirror) -> None:
     assert slow.store.downloads.readers == 1
 
 
-def test_a_full_disk_costs_the_cache_and_not_the_pull(origin: Origin, slow: Mirror) -> None:
-    """What cannot be kept is passed through, with the bytes verified."""
-    slow.store.downloads.full = True
-    answer = slow.ask(PUBLIC)
-    assert (body(answer), header(answer, "Cache-Status")) == (DATA, "dockmirror; fwd=miss")
-    assert origin.take() == [f"nobody: GET {PUBLIC}"]
-
-
-def test_a_wrong_blob_is_told(origin: Origin, slow: Mirror) -> None:
-    """Nothing stands in for it, and nothing is left of it."""
+def test_a_corrupt_blob_is_an_error(origin: Origin, slow: Mirror) -> None:
+    """Nothing of it is stored."""
     origin.shelf("library/busybox").blobs[DIGEST] = b"something else"
     with pytest.raises(CorruptContent):
         slow.ask(PUBLIC)
     assert DIGEST not in slow.store.contents.held
 
 
-@pytest.mark.parametrize("error", [Unauthorized(), RegistryError(status=503)])
-def test_a_refusal_is_told(origin: Origin, slow: Mirror, error: RegistryError) -> None:
-    """As it came."""
-    origin.trouble = error
-    with pytest.raises(RegistryError) as caught:
-        slow.ask(PUBLIC)
-    assert caught.value is error
-
-
-def test_a_readers_source_goes_on_from_where_it_stopped(origin: Origin, slow: Mirror) -> None:
-    """With its own path and credentials, whatever the client itself had asked for."""
+def test_a_reader_continues_a_download(origin: Origin, slow: Mirror) -> None:
+    """With its own path and credentials, and without its range and conditions."""
     slow.ask(PRIVATE, "alice", range=Range.starting_at(0), if_none_match='"x"')
     source = slow.store.downloads.source
     assert source is not None
@@ -208,7 +176,7 @@ def test_a_readers_source_goes_on_from_where_it_stopped(origin: Origin, slow: Mi
 
 def test_the_same_credentials_join_without_a_question(origin: Origin, mirror: Mirror) -> None:
     """The upstream is giving them the blob already; a refusal meanwhile ends that."""
-    publish(origin.shelf("me/private", {"alice"}), b"c", DATA)
+    origin.shelf("me/private", {"alice"}).publish(b"c", DATA)
     mirror.store.downloads.slow = True
     for who in ("alice", "alice"):
         mirror.ask(PRIVATE, who)
@@ -224,7 +192,7 @@ def test_the_same_credentials_join_without_a_question(origin: Origin, mirror: Mi
 
 def test_a_blob_that_was_only_begun_is_no_grant(origin: Origin, mirror: Mirror) -> None:
     """Consent is bytes: until it is whole and right, nothing else of the repository is served."""
-    publish(origin.shelf("me/private", {"alice"}), b"c", DATA)
+    origin.shelf("me/private", {"alice"}).publish(b"c", DATA)
     mirror.pull("me/private", "alice")
     config = f"me/private/blobs/{Digest.of(b'c')}"
     mirror.store.evict(Digest.of(DATA))

@@ -1,4 +1,4 @@
-"""What an operator has put into the store by hand, of an upstream that may never have been there."""
+"""Images that an operator has imported, for an upstream that may never have been reachable."""
 
 from __future__ import annotations
 
@@ -11,17 +11,15 @@ from dockmirror.oci.reference import Repository, Tag
 from dockmirror.pullthrough.grants import imported_document
 
 from ..answering import now
-from .images import image
-from .mirrors import DAY, Mirror
+from ..shelf import image
+from .mirrors import CONFIG, DAY, LAYER, NAME, Mirror
 from .origin import Origin
 
-CONFIG, LAYER = b"configuration", b"layer" * 100
 MANIFEST = image(CONFIG, LAYER)
-NAME = "library/busybox"
 
 
 def stock(mirror: Mirror, name: str = NAME) -> None:
-    """Puts an image there, without a word of whose it is."""
+    """Store an image without marking it as imported."""
     store, place = mirror.store, Repository(f"docker.io/{name}")
     for data in (CONFIG, LAYER):
         now(store.contents.add(place, Digest.of(data), ContentKind.BLOB, data))
@@ -30,14 +28,14 @@ def stock(mirror: Mirror, name: str = NAME) -> None:
 
 
 def say_imported(mirror: Mirror, name: str = NAME, *data: bytes) -> None:
-    """Says that an operator has put these contents there, by default all."""
+    """Mark contents as imported, by default all."""
     for digest in (None, *map(Digest.of, data or (MANIFEST, CONFIG, LAYER))):
         now(mirror.store.documents.write(imported_document("docker", Repository(name), digest), b"1"))
 
 
 @pytest.mark.parametrize("learns", [True, False])
 def test_while_there_is_no_upstream(origin: Origin, mirror: Mirror, learns: bool) -> None:
-    """It is everybody's, for as long as it is held, wherever the upstream lies."""
+    """All clients may pull them without a time limit."""
     stock(mirror)
     say_imported(mirror)
     origin.trouble = Unreachable()
@@ -48,26 +46,18 @@ def test_while_there_is_no_upstream(origin: Origin, mirror: Mirror, learns: bool
         mirror = mirror.restarted()
 
 
-def test_what_was_not_imported(origin: Origin, mirror: Mirror) -> None:
-    """Is nobody's, although it is held."""
-    stock(mirror)
-    say_imported(mirror, "library/another")
-    origin.trouble = Unreachable()
-    with pytest.raises(RegistryError):
-        mirror.docker(NAME)
-
-
-def test_what_else_is_held_of_the_repository(origin: Origin, mirror: Mirror) -> None:
-    """Is nobody's either, by tag and by digest: it may have been fetched for somebody alone."""
+@pytest.mark.parametrize("name", ["library/another", NAME])
+def test_stored_content_that_was_not_imported_is_refused(origin: Origin, mirror: Mirror, name: str) -> None:
+    """By tag and by digest, also if other content of the repository was: it may be for one client only."""
     stock(mirror)
     private = b"private layer"
-    say_imported(mirror, NAME, image(CONFIG, private), CONFIG, private)
+    say_imported(mirror, name, image(CONFIG, private), CONFIG, private)
     origin.trouble = Unreachable()
-    held = ("manifests/latest", f"manifests/{Digest.of(MANIFEST)}", f"blobs/{Digest.of(LAYER)}")
-    for path in held:
+    for path in ("manifests/latest", f"manifests/{Digest.of(MANIFEST)}", f"blobs/{Digest.of(LAYER)}"):
         with pytest.raises(RegistryError):
             mirror.get(f"{NAME}/{path}")
-    assert mirror.get(f"{NAME}/blobs/{Digest.of(CONFIG)}") == CONFIG
+    if name == NAME:
+        assert mirror.get(f"{NAME}/blobs/{Digest.of(CONFIG)}") == CONFIG
 
 
 def test_a_tag_that_has_moved(origin: Origin, mirror: Mirror) -> None:
@@ -83,8 +73,7 @@ def test_a_tag_that_has_moved(origin: Origin, mirror: Mirror) -> None:
     assert mirror.get(f"{NAME}/manifests/{Digest.of(MANIFEST)}") == MANIFEST
 
 
-def test_while_the_upstream_answers(origin: Origin, mirror: Mirror) -> None:
-    """It says who may have it."""
+def test_the_upstream_decides_while_it_answers(origin: Origin, mirror: Mirror) -> None:
     origin.shelf(NAME, {"alice"})
     stock(mirror)
     say_imported(mirror)

@@ -1,4 +1,4 @@
-"""Tags and referrers: remembered for a while, and for when the upstream is down."""
+"""Cached lists of tags and referrers."""
 
 from __future__ import annotations
 
@@ -22,25 +22,19 @@ from dockmirror.oci.errors import (
 from dockmirror.pullthrough.list_cache import LIMIT
 
 from ..answering import Feed, Pieces, Recorder, watch
-from .images import publish
-from .mirrors import DAY, Mirror, body, header
+from .mirrors import DAY, GRANTED, NAME, PATIENCE, STALE, TTL, Mirror, body, header
 from .origin import Origin
 
-NAME = "library/busybox"
 TAGS = f"{NAME}/tags/list"
 REFERRERS = f"{NAME}/referrers/{Digest.of(b'')}"
-TTL = 60.0
 lists = pytest.mark.parametrize("path", [TAGS, REFERRERS])
-STALE = 7 * DAY
-GRANTED = 300.0
-PATIENCE = 3.0
 
 
 @pytest.fixture(autouse=True)
 def warm(origin: Origin, mirror: Mirror) -> None:
-    """Both are known, of a public repository and of a private one."""
-    publish(origin.shelf(NAME), b"c", b"l")
-    publish(origin.shelf("me/private", {"alice"}), b"c", b"l")
+    """The lists of a public and a private repository are cached."""
+    origin.shelf(NAME).publish(b"c", b"l")
+    origin.shelf("me/private", {"alice"}).publish(b"c", b"l")
     for path in (TAGS, REFERRERS):
         mirror.get(path)
     mirror.get("me/private/tags/list", "alice")
@@ -48,14 +42,13 @@ def warm(origin: Origin, mirror: Mirror) -> None:
 
 
 def listed(mirror: Mirror, path: str, who: str | None = None, **details: Any) -> Any:
-    """What a client reads."""
     return json.loads(mirror.get(path, who, **details))
 
 
 @lists
-def test_it_is_remembered_for_a_while(origin: Origin, mirror: Mirror, path: str) -> None:
-    """As it came, its next page, too; its age is told."""
-    publish(origin.shelf(NAME), b"c", b"l", tag="new")
+def test_a_fresh_list_is_served(origin: Origin, mirror: Mirror, path: str) -> None:
+    """With its next page and its age."""
+    origin.shelf(NAME).publish(b"c", b"l", tag="new")
     mirror.clock.advance(TTL - 1)
     answer = mirror.ask(path)
     assert (answer.status, answer.next_page) == (200, (("last", "x"),))
@@ -97,8 +90,7 @@ def test_a_query_of_other_parameters_is_not_remembered(origin: Origin, mirror: M
     assert set(mirror.store.documents.documents) == before
 
 
-def test_what_is_private_is_asked_for_each_time(origin: Origin, mirror: Mirror) -> None:
-    """With the client's own credentials."""
+def test_a_private_list_is_requested_each_time(origin: Origin, mirror: Mirror) -> None:
     mirror.get("me/private/tags/list", "alice")
     assert origin.take() == ["alice: GET me/private/tags/list"]
     with pytest.raises(Unauthorized):
@@ -107,29 +99,27 @@ def test_what_is_private_is_asked_for_each_time(origin: Origin, mirror: Mirror) 
 
 @lists
 @pytest.mark.parametrize("error", [Unreachable(), TooManyRequests(), RegistryError(status=500)])
-def test_it_stands_in_for_the_upstream(
-    origin: Origin, mirror: Mirror, path: str, error: RegistryError
-) -> None:
-    """In an outage, for a week, with a warning; a second one asks nobody."""
-    origin.trouble = error
+def test_a_list_is_served_stale_in_an_outage(mirror: Mirror, path: str, error: RegistryError) -> None:
+    """For a week, with a warning; a second request is not sent upstream."""
+    mirror.origin.trouble = error
     mirror.clock.advance(2 * DAY)
     for asked in ([f"nobody: GET {path}"], []):
         answer = mirror.ask(path)
         assert header(answer, "Warning") == f'299 - "served stale: {error}"'
         assert header(answer, "Cache-Status") == "dockmirror; fwd=stale; detail=upstream"
         assert answer.next_page == (("last", "x"),)
-        assert origin.take() == asked
-    origin.trouble = None
+        assert mirror.origin.take() == asked
+    mirror.origin.trouble = None
     mirror.clock.advance(STALE - 3 * DAY)
     mirror.pull(NAME)
     mirror.clock.advance(DAY)
-    origin.trouble = error
+    mirror.origin.trouble = error
     with pytest.raises(type(error)):
         mirror.ask(path)
 
 
 def test_a_slow_upstream_gets_three_seconds(origin: Origin, mirror: Mirror) -> None:
-    """Where a list is remembered that this client may have."""
+    """The timeout is short if a cached list may be served to this client."""
     mirror.clock.advance(TTL)
     origin.held_up = True
     known, unknown = mirror.later(TAGS), mirror.later(TAGS, query=(("n", "1"),))
@@ -141,8 +131,7 @@ def test_a_slow_upstream_gets_three_seconds(origin: Origin, mirror: Mirror) -> N
     assert private == []
 
 
-def test_what_is_private_stands_in_for_who_was_given_it(origin: Origin, mirror: Mirror) -> None:
-    """While that is fresh."""
+def test_a_private_list_is_served_stale_to_clients_with_a_grant(origin: Origin, mirror: Mirror) -> None:
     origin.trouble = Unreachable()
     assert listed(mirror, "me/private/tags/list", "alice")["tags"] == ["latest"]
     with pytest.raises(Unreachable):
@@ -172,9 +161,12 @@ def test_a_list_that_fails_leaves_tags_alone(origin: Origin, mirror: Mirror) -> 
     assert header(mirror.ask(f"{NAME}/manifests/latest"), "Warning") is None
 
 
-def test_a_large_one_passes(origin: Origin, mirror: Mirror) -> None:
-    """Whole; it is not remembered, and not held in memory."""
-    data = b'["' + b"x" * LIMIT + b'"]'
+DOCUMENTS = [b'["' + b"x" * LIMIT + b'"]', b'{"tags":["a', b"\xff", b'"\xff"', b"", b"[" * 100_000]
+
+
+@pytest.mark.parametrize("data", DOCUMENTS, ids=["large", "cut off", "binary", "no UTF-8", "empty", "deep"])
+def test_other_documents_are_passed_on(origin: Origin, mirror: Mirror, data: bytes) -> None:
+    """A list that is too large, or no complete JSON, is not cached."""
     pieces = [data[at : at + 65536] for at in range(0, len(data), 65536)]
     origin.says = Answer(Pieces(pieces, Descriptor("application/json")))
     mirror.clock.advance(TTL)
@@ -182,16 +174,6 @@ def test_a_large_one_passes(origin: Origin, mirror: Mirror) -> None:
     origin.says = None
     assert listed(mirror, TAGS)["tags"] == ["latest"]
     assert len(origin.take()) == 2
-
-
-@pytest.mark.parametrize("data", [b'{"tags":["a', b"\xff", b'"\xff"', b"", b"[" * 100_000])
-def test_what_is_no_document_passes(origin: Origin, mirror: Mirror, data: bytes) -> None:
-    """One that was cut off where no length was told: it is not remembered."""
-    origin.says = Answer(Pieces([data], Descriptor("application/json")))
-    mirror.clock.advance(TTL)
-    assert mirror.get(TAGS) == data
-    origin.says = None
-    assert listed(mirror, TAGS)["tags"] == ["latest"]
 
 
 def test_one_that_breaks_off_is_not_remembered(origin: Origin, mirror: Mirror) -> None:
@@ -209,7 +191,7 @@ def test_one_that_breaks_off_is_not_remembered(origin: Origin, mirror: Mirror) -
 
 @pytest.mark.parametrize("answer", [Answer(json_body(b"[]"), 304), Answer(json_body(b""))])
 def test_what_is_no_body_is_not_remembered(origin: Origin, mirror: Mirror, answer: Answer) -> None:
-    """Of a condition that was met, and of a HEAD."""
+    """Answers to conditional requests and HEADs are not cached."""
     mirror.clock.advance(TTL)
     origin.says = answer
     assert mirror.ask(TAGS, head=answer.status == 200).status == answer.status
@@ -218,8 +200,7 @@ def test_what_is_no_body_is_not_remembered(origin: Origin, mirror: Mirror, answe
 
 
 @pytest.mark.parametrize("document", [b"", b"null", b"[]", b"[1,2]", b"{", b'["x",null,null,"[]"]'])
-def test_a_document_that_was_spoilt_is_none(origin: Origin, mirror: Mirror, document: bytes) -> None:
-    """The upstream is asked."""
+def test_a_malformed_document_is_ignored(origin: Origin, mirror: Mirror, document: bytes) -> None:
     documents = mirror.store.documents.documents
     documents.update({name: document for name in documents if name.startswith("lists/")})
     assert listed(mirror, TAGS)["tags"] == ["latest"]

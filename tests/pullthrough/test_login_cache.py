@@ -1,4 +1,4 @@
-"""``/v2/`` and tokens: answered from what is known, so that warm pulls stay in the building."""
+"""``/v2/`` and tokens, answered from the cache."""
 
 from __future__ import annotations
 
@@ -10,24 +10,19 @@ from dockmirror.oci.challenge import Challenge
 from dockmirror.oci.credentials import Credentials
 from dockmirror.oci.errors import Denied, RegistryError, TimedOut, Unauthorized, Unreachable
 from dockmirror.oci.token import MARKER, TokenRequest
-from dockmirror.pullthrough.login_cache import ANEW, BELIEVED
+from dockmirror.pullthrough.login_cache import MAX_AGE, REFRESH_AFTER
 
 from ..answering import now, watch
-from .images import publish
-from .mirrors import DAY, Mirror, body, header
+from .mirrors import CONFIG, DAY, LAYER, NAME, PATIENCE, TAG, Mirror, body, header
 from .origin import CHALLENGE, Origin
 
-CONFIG, LAYER = b"configuration", b"layer" * 100
-NAME = "library/busybox"
-TAG = f"{NAME}/manifests/latest"
 SCOPE = f"repository:{NAME}:pull"
-PATIENCE = 3.0
 
 
 @pytest.fixture
 def warm(origin: Origin, mirror: Mirror) -> Mirror:
     """A mirror through which a public image was pulled."""
-    publish(origin.shelf(NAME), CONFIG, LAYER)
+    origin.shelf(NAME).publish(CONFIG, LAYER)
     mirror.docker(NAME)
     mirror.docker(NAME)
     forget(origin)
@@ -35,13 +30,12 @@ def warm(origin: Origin, mirror: Mirror) -> Mirror:
 
 
 def forget(origin: Origin) -> None:
-    """What it was asked so far does not matter."""
     origin.take()
     origin.token_requests.clear()
 
 
 def challenged(mirror: Mirror) -> tuple[Challenge, ...]:
-    """What a ping demands; nothing where everybody is let in."""
+    """Return the challenges of a ping."""
     try:
         assert body(mirror.ask("")) == b"{}"
     except Unauthorized as error:
@@ -69,9 +63,8 @@ def test_what_the_upstream_demands_is_known(origin: Origin, mirror: Mirror, open
     assert origin.take() == ["nobody: GET "]
 
 
-def test_it_is_asked_anew_behind_the_clients_back(origin: Origin, warm: Mirror) -> None:
-    """Every few minutes, and nobody waits for it."""
-    warm.clock.advance(ANEW)
+def test_the_challenge_is_refreshed_in_the_background(origin: Origin, warm: Mirror) -> None:
+    warm.clock.advance(REFRESH_AFTER)
     origin.held_up = True
     origin.open = True
     assert challenged(warm) == challenged(warm) == (CHALLENGE,)
@@ -81,10 +74,9 @@ def test_it_is_asked_anew_behind_the_clients_back(origin: Origin, warm: Mirror) 
 
 
 @pytest.mark.parametrize("error", [Unreachable(), TimedOut(), RegistryError(status=503), Denied()])
-def test_in_an_outage_it_is_what_it_was(origin: Origin, warm: Mirror, error: RegistryError) -> None:
-    """For as long as it lasts."""
+def test_the_challenge_is_served_during_an_outage(origin: Origin, warm: Mirror, error: RegistryError) -> None:
     origin.trouble = error
-    for age in (ANEW, DAY, BELIEVED - DAY - ANEW - 1):
+    for age in (REFRESH_AFTER, DAY, MAX_AGE - DAY - REFRESH_AFTER - 1):
         warm.clock.advance(age)
         assert challenged(warm) == challenged(warm.restarted()) == (CHALLENGE,)
     if error.status != 403:
@@ -92,9 +84,8 @@ def test_in_an_outage_it_is_what_it_was(origin: Origin, warm: Mirror, error: Reg
         assert challenged(warm) == (CHALLENGE,)
 
 
-def test_a_v2_that_fails_is_left_alone(origin: Origin, warm: Mirror) -> None:
-    """However many ping meanwhile."""
-    warm.clock.advance(ANEW)
+def test_a_failing_v2_is_not_asked_again(origin: Origin, warm: Mirror) -> None:
+    warm.clock.advance(REFRESH_AFTER)
     origin.trouble = RegistryError(status=500)
     for _ in range(5):
         challenged(warm)
@@ -104,15 +95,15 @@ def test_a_v2_that_fails_is_left_alone(origin: Origin, warm: Mirror) -> None:
 def test_what_is_very_old_is_asked_for_first(origin: Origin, warm: Mirror) -> None:
     """A mirror that was not used for a month answers what is so now; and so where the clock was ahead."""
     origin.open = True
-    for change in (BELIEVED, -10.0):
+    for change in (MAX_AGE, -10.0):
         warm.clock.rightNow += change
         assert challenged(warm.restarted()) == ()
         assert origin.take() == ["nobody: GET "]
 
 
 def test_an_upstream_that_never_answered_is_no_dead_end(origin: Origin, mirror: Mirror) -> None:
-    """What containerd, which never pings, has pulled, docker pulls in an outage."""
-    manifest = publish(origin.shelf(NAME), CONFIG, LAYER)
+    """Docker can pull in an outage an image that containerd, which never pings, has pulled."""
+    manifest = origin.shelf(NAME).publish(CONFIG, LAYER)
     mirror.pull(NAME)
     origin.trouble = Unreachable()
     assert mirror.docker(NAME) == [manifest, CONFIG, LAYER]
@@ -124,7 +115,7 @@ def test_an_upstream_that_never_answered_is_no_dead_end(origin: Origin, mirror: 
 
 
 def test_credentials_are_checked_by_the_upstream(origin: Origin, warm: Mirror) -> None:
-    """That is how a login is tried; its answer is not what others are told."""
+    """A login attempt is forwarded, and its answer is not cached."""
     assert body(warm.ask("", "alice")) == b"{}"
     origin.troubles["mallory"] = Unauthorized()
     with pytest.raises(Unauthorized):
@@ -136,8 +127,7 @@ def test_credentials_are_checked_by_the_upstream(origin: Origin, warm: Mirror) -
 @pytest.mark.parametrize(
     "document", [b"", b"null", b"[]", b"[1]", b'["x",[]]', b"[1,[1]]", b"{", b"[NaN,[]]"]
 )
-def test_a_document_that_was_spoilt_is_none(origin: Origin, warm: Mirror, document: bytes) -> None:
-    """It is asked for anew."""
+def test_a_malformed_document_is_ignored(origin: Origin, warm: Mirror, document: bytes) -> None:
     warm.store.documents.documents["login/docker"] = document
     assert challenged(warm.restarted()) == (CHALLENGE,)
     assert origin.take() == ["nobody: GET "]
@@ -162,8 +152,8 @@ def test_what_is_public_needs_no_token(origin: Origin, warm: Mirror) -> None:
         ("repository:../../x:pull",),
     ],
 )
-def test_all_else_is_the_token_services(origin: Origin, warm: Mirror, scopes: tuple[str, ...]) -> None:
-    """Whatever is not known to be public, and more than pulling."""
+def test_other_scopes_go_to_the_token_service(origin: Origin, warm: Mirror, scopes: tuple[str, ...]) -> None:
+    """Private repositories, and more than pulling."""
     assert warm.token(*scopes) == "token-1"
     assert len(origin.token_requests) == 1
 
@@ -172,10 +162,10 @@ def test_all_else_is_the_token_services(origin: Origin, warm: Mirror, scopes: tu
     ("fields", "credentials"),
     [({}, Credentials.basic("a", "b")), ({"password": "b"}, None), ({"refresh_token": "b"}, None)],
 )
-def test_who_brings_a_secret_is_passed_on(
+def test_requests_with_a_secret_are_forwarded(
     origin: Origin, warm: Mirror, fields: dict[str, str], credentials: Credentials | None
 ) -> None:
-    """Also for what is public: a wrong password must be told; an outage, too."""
+    """Also for public repositories: a wrong password or an outage must be reported."""
     request = TokenRequest.parse([("scope", SCOPE), *fields.items()], True, credentials)
     answer = now(warm.tokens.token(request))
     assert "token-1" in json.loads(body(answer)).values()
@@ -187,8 +177,8 @@ def test_who_brings_a_secret_is_passed_on(
 
 
 @pytest.mark.parametrize("error", [Unreachable(), TimedOut(), RegistryError(status=429)])
-def test_in_an_outage_what_was_public_needs_none(origin: Origin, warm: Mirror, error: RegistryError) -> None:
-    """For a week; and the token service is left alone, too."""
+def test_public_pulls_need_no_token_in_an_outage(origin: Origin, warm: Mirror, error: RegistryError) -> None:
+    """For a week; the token service is not asked again either."""
     warm.clock.advance(3 * DAY)
     origin.trouble = error
     assert warm.token(SCOPE) == warm.token(SCOPE) == MARKER
@@ -207,7 +197,7 @@ def test_in_an_outage_what_was_public_needs_none(origin: Origin, warm: Mirror, e
 
 
 def test_a_slow_token_service_gets_three_seconds(origin: Origin, warm: Mirror) -> None:
-    """Where the marker would do; else it has time."""
+    """The timeout is short if the client can pull without a token."""
     warm.clock.advance(3 * DAY)
     origin.held_up = True
     request = TokenRequest.parse([("scope", SCOPE)])
@@ -219,19 +209,10 @@ def test_a_slow_token_service_gets_three_seconds(origin: Origin, warm: Mirror) -
     assert len(patient) == 1
 
 
-def test_what_turned_out_private_needs_a_token_again(origin: Origin, warm: Mirror) -> None:
-    """After the mirror itself was refused."""
+def test_a_repository_that_became_private_needs_a_token(origin: Origin, warm: Mirror) -> None:
     origin.shelf(NAME).readers.clear()
     warm.clock.advance(60)
     with pytest.raises(Unauthorized) as caught:
         warm.ask(TAG)
     assert caught.value.challenges == (CHALLENGE,)
     assert warm.token(SCOPE) == "token-1"
-
-
-def test_a_token_that_is_none_is_told(origin: Origin, warm: Mirror) -> None:
-    """The token service's refusal is passed on as it is."""
-    origin.trouble = error = Denied("no")
-    with pytest.raises(Denied) as caught:
-        warm.token("repository:me/private:pull")
-    assert caught.value is error

@@ -1,4 +1,4 @@
-"""The manifests that are held, and whether they are of use without the upstream."""
+"""Stored manifests and their cached references."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import json
 
 from dockmirror.interfaces import ContentKind, IStoredContent
 from dockmirror.oci.digest import Digest
-from dockmirror.oci.media import OCI_INDEX
+from dockmirror.oci.media import OCI_INDEX, parse_references
 from dockmirror.oci.reference import Repository
-from dockmirror.pullthrough.manifest_store import ManifestStore
+from dockmirror.pullthrough.manifest_store import ManifestStore, ReferenceCache
 
 from ..answering import now
 from ..store.memory import MemoryContents
@@ -17,28 +17,24 @@ HERE = Repository("docker.io/library/busybox")
 
 
 class Counted(MemoryContents):
-    """Counts how often a content is opened."""
-
     def __init__(self) -> None:
         super().__init__()
         self.opens = 0
 
     async def open(self, repository: Repository, digest: Digest, kind: ContentKind) -> IStoredContent | None:
-        """See ``IContentStore``."""
         self.opens += 1
         return await super().open(repository, digest, kind)
 
 
 def index(name: str, *manifests: Digest) -> bytes:
-    """An index of these, unlike any other."""
     referred = [{"digest": str(each), "size": 1, "mediaType": OCI_INDEX} for each in manifests]
     return json.dumps(
         {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": referred, "annotations": {"name": name}}
     ).encode()
 
 
-def test_indexes_of_indexes() -> None:
-    """Are looked at once each, however many ways lead to them."""
+def test_nested_indexes_are_checked_once() -> None:
+    """Each index is opened once, even if several others contain it."""
     contents = Counted()
     below = (Digest.of(b"not"), Digest.of(b"there"))
     for _ in range(12):
@@ -52,3 +48,33 @@ def test_indexes_of_indexes() -> None:
     contents.opens = 0
     assert not now(kept.is_complete(HERE, held))
     assert contents.opens == 24
+
+
+def _digest(number: int) -> Digest:
+    return Digest.parse(f"sha256:{number:064x}")
+
+
+def _index(number: int) -> bytes:
+    return json.dumps({"mediaType": OCI_INDEX, "manifests": [{"digest": str(_digest(number))}]}).encode()
+
+
+def test_references_are_parsed_once() -> None:
+    """Each digest has its own; other documents have none."""
+    cache = ReferenceCache()
+    references = cache.get(_digest(1), _index(11))
+    assert references == parse_references(_index(11))
+    assert cache.get(_digest(2), _index(12)) == parse_references(_index(12))
+    assert cache.get(_digest(1), _index(11)) is references
+    assert cache.get(_digest(3), b"{}") is None
+
+
+def test_the_least_recently_used_references_are_dropped() -> None:
+    """An entry larger than the limit is not cached."""
+    known = ReferenceCache(limit=4)
+    first, second = known.get(_digest(1), _index(11)), known.get(_digest(2), _index(12))
+    assert known.get(_digest(1), _index(11)) is first
+    known.get(_digest(3), _index(13))
+    assert known.get(_digest(1), _index(11)) is first
+    assert known.get(_digest(2), _index(12)) is not second
+    small = ReferenceCache(limit=1)
+    assert small.get(_digest(1), _index(11)) is not small.get(_digest(1), _index(11))

@@ -11,30 +11,21 @@ from dockmirror.interfaces import Answer, ContentKind
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import BlobUnknown, ManifestUnknown, Unavailable
-from dockmirror.oci.etag import format_etag
+from dockmirror.oci.header_fields import format_etag
 from dockmirror.oci.media import DOCKER_LIST, DOCKER_MANIFEST, EVERYTHING, OCI_INDEX, OCI_MANIFEST
 from dockmirror.oci.reference import Tag
 from dockmirror.pullthrough.manifest_store import LIMIT
 
 from ..answering import Pieces
-from .images import image, index, publish, put
-from .mirrors import Mirror, body, header
-from .origin import Origin, repository
+from ..shelf import image
+from .mirrors import CONFIG, LAYER, NAME, TAG, Mirror, body, header
+from .origin import Origin, index, repository
 
-CONFIG, LAYER = b"configuration", b"layer" * 100
-NAME = "library/busybox"
-TAG = f"{NAME}/manifests/latest"
 SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1+prettyjws"
 
 
-@pytest.fixture
-def manifest(origin: Origin) -> bytes:
-    """What the tag names."""
-    return publish(origin.shelf(NAME), CONFIG, LAYER)
-
-
 def odd(media_type: str) -> bytes:
-    """A manifest that nobody would write again as it is."""
+    """Return a manifest in an unusual format."""
     kind, config = media_type.encode(), str(Digest.of(CONFIG)).encode()
     return b'{ "mediaType":"%b", "schemaVersion" :2,"x":1.0,"config":{"digest":"%b"},\n"layers":[ ]}\n' % (
         kind,
@@ -42,11 +33,12 @@ def odd(media_type: str) -> bytes:
     )
 
 
-@pytest.mark.parametrize("media_type", [OCI_MANIFEST, DOCKER_MANIFEST])
-def test_it_is_given_as_it_came(origin: Origin, mirror: Mirror, media_type: str) -> None:
+@pytest.mark.parametrize("media_type", [OCI_MANIFEST, DOCKER_MANIFEST, OCI_INDEX, DOCKER_LIST])
+def test_it_is_given_as_it_came(origin: Origin, mirror: Mirror, manifest: bytes, media_type: str) -> None:
     """Cold and warm, by tag and by digest: the bytes, the media type, the digest."""
-    data = odd(media_type)
-    digest = put(origin.shelf(NAME), data, media_type, "latest")
+    is_index = media_type in (OCI_INDEX, DOCKER_LIST)
+    data = index(manifest).replace(OCI_INDEX.encode(), media_type.encode()) if is_index else odd(media_type)
+    digest = origin.shelf(NAME).put(data, media_type, "latest")
     for path in (TAG, TAG, f"{NAME}/manifests/{digest}"):
         answer = mirror.ask(path)
         assert answer.body.descriptor == Descriptor(media_type, digest, len(data))
@@ -56,22 +48,10 @@ def test_it_is_given_as_it_came(origin: Origin, mirror: Mirror, media_type: str)
     assert origin.take() == [f"nobody: GET {TAG}"]
 
 
-@pytest.mark.parametrize("media_type", [OCI_INDEX, DOCKER_LIST])
-def test_indexes_too(origin: Origin, mirror: Mirror, manifest: bytes, media_type: str) -> None:
-    """Of both kinds."""
-    data = index(manifest).replace(OCI_INDEX.encode(), media_type.encode())
-    put(origin.shelf(NAME), data, media_type, "all")
-    for _ in range(2):
-        assert mirror.ask(f"{NAME}/manifests/all").body == BytesBody(
-            data, Descriptor(media_type, Digest.of(data), len(data))
-        )
-    assert origin.take() == [f"nobody: GET {NAME}/manifests/all"]
-
-
 def test_oci_documents_may_not_say_what_they_are(origin: Origin, mirror: Mirror) -> None:
     """The type that they came with is the one that their shape has."""
     data = json.dumps({"schemaVersion": 2, "config": {"digest": str(Digest.of(CONFIG))}}).encode()
-    put(origin.shelf(NAME), data, f"{OCI_MANIFEST}; charset=utf-8", "latest")
+    origin.shelf(NAME).put(data, f"{OCI_MANIFEST}; charset=utf-8", "latest")
     mirror.ask(TAG)
     assert mirror.ask(TAG).body.descriptor.media_type == OCI_MANIFEST
     assert origin.take() == [f"nobody: GET {TAG}"]
@@ -89,7 +69,7 @@ def test_oci_documents_may_not_say_what_they_are(origin: Origin, mirror: Mirror)
 )
 def test_other_kinds_pass(origin: Origin, mirror: Mirror, data: bytes, media_type: str) -> None:
     """Schema 1, artifacts of the past, and what says of itself another kind than its server does."""
-    digest = put(origin.shelf(NAME), data, media_type, "latest")
+    digest = origin.shelf(NAME).put(data, media_type, "latest")
     for path in (TAG, TAG, f"{NAME}/manifests/{digest}"):
         answer = mirror.ask(path)
         assert answer.body.descriptor.media_type == media_type
@@ -99,11 +79,9 @@ def test_other_kinds_pass(origin: Origin, mirror: Mirror, data: bytes, media_typ
     assert not mirror.store.contents.held
 
 
-def test_what_is_not_what_its_digest_says_is_not_kept(
-    origin: Origin, mirror: Mirror, manifest: bytes
-) -> None:
+def test_what_is_not_what_its_digest_says_is_not_kept(mirror: Mirror, manifest: bytes) -> None:
     """One whose digest is that of its signed part (schema 1) could be another's under that digest."""
-    digest = put(origin.shelf("evil/x", {"evil"}), manifest, tag="latest")
+    digest = mirror.origin.shelf("evil/x", {"evil"}).put(manifest, tag="latest")
     lying = Origin()
     lying.says = Answer(BytesBody(b'{"x":1,' + manifest[1:], Descriptor(OCI_MANIFEST, digest, None)))
     other = Mirror(lying, mirror.clock, mirror.store, entry="evil")
@@ -131,17 +109,14 @@ def test_a_narrow_client_is_given_the_upstreams_own(origin: Origin, mirror: Mirr
 
 
 @pytest.mark.parametrize("accept", [(), ("*/*",), (f"x/y, {OCI_MANIFEST};q=0.1",), (OCI_MANIFEST, "*/*;q=0")])
-def test_whoever_admits_what_is_held_is_given_it(
-    origin: Origin, mirror: Mirror, manifest: bytes, accept: tuple[str, ...]
-) -> None:
-    """And the upstream is asked with the full list, so that what comes serves everybody."""
+def test_any_accepting_client_is_served(mirror: Mirror, manifest: bytes, accept: tuple[str, ...]) -> None:
+    """The upstream is asked with the full list of types, so that one answer serves all clients."""
     assert mirror.get(TAG, accept=accept) == mirror.get(TAG) == manifest
-    (asked,) = origin.asked
+    (asked,) = mirror.origin.asked
     assert asked.request.accept == EVERYTHING
 
 
-def test_by_digest_it_is_never_asked_for_again(origin: Origin, mirror: Mirror, manifest: bytes) -> None:
-    """However long ago it came, while it is known who may have it."""
+def test_a_manifest_by_digest_is_fetched_once(origin: Origin, mirror: Mirror, manifest: bytes) -> None:
     path = f"{NAME}/manifests/{Digest.of(manifest)}"
     mirror.get(path)
     assert origin.take() == [f"nobody: GET {path}"]
@@ -153,8 +128,8 @@ def test_by_digest_it_is_never_asked_for_again(origin: Origin, mirror: Mirror, m
     assert origin.take() == []
 
 
-def test_a_manifest_is_no_blob(origin: Origin, mirror: Mirror, manifest: bytes) -> None:
-    """And a blob no manifest, although both lie in the store: the upstream is asked, and says no."""
+def test_manifests_and_blobs_are_separate(origin: Origin, mirror: Mirror, manifest: bytes) -> None:
+    """The upstream is asked for the other kind, and refuses it."""
     mirror.pull(NAME)
     with pytest.raises(BlobUnknown):
         mirror.ask(f"{NAME}/blobs/{Digest.of(manifest)}")
@@ -163,8 +138,8 @@ def test_a_manifest_is_no_blob(origin: Origin, mirror: Mirror, manifest: bytes) 
             mirror.ask(f"{NAME}/manifests/{Digest.of(blob)}")
 
 
-def test_it_may_be_both(origin: Origin, mirror: Mirror, manifest: bytes) -> None:
-    """Where the upstream has it as both: each is linked for itself."""
+def test_content_may_be_manifest_and_blob(origin: Origin, mirror: Mirror, manifest: bytes) -> None:
+    """Each kind is linked by itself if the upstream has both."""
     digest = Digest.of(manifest)
     origin.shelf(NAME).blobs[digest] = manifest
     mirror.pull(NAME)
@@ -173,27 +148,22 @@ def test_it_may_be_both(origin: Origin, mirror: Mirror, manifest: bytes) -> None
     assert {kind for _, each, kind in links if each == digest} == {ContentKind.BLOB, ContentKind.MANIFEST}
 
 
-def test_an_evicted_manifest_is_fetched_again(origin: Origin, mirror: Mirror, manifest: bytes) -> None:
-    """By its tag, by its digest."""
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_lost_manifest_is_fetched_again(mirror: Mirror, manifest: bytes, broken: bool) -> None:
+    """A manifest that was evicted or cannot be read is fetched, by tag and by digest."""
     mirror.pull(NAME)
-    mirror.store.evict(Digest.of(manifest))
-    origin.take()
-    assert mirror.get(TAG) == manifest
-    mirror.store.evict(Digest.of(manifest))
-    assert mirror.get(f"{NAME}/manifests/{Digest.of(manifest)}") == manifest
-    assert origin.take() == [f"nobody: GET {TAG}", f"nobody: GET {NAME}/manifests/{Digest.of(manifest)}"]
-
-
-def test_one_that_cannot_be_read_is_fetched_again(origin: Origin, mirror: Mirror, manifest: bytes) -> None:
-    """As if it were not there."""
-    mirror.pull(NAME)
-    mirror.store.faults.broken = True
-    assert mirror.get(TAG) == mirror.get(f"{NAME}/manifests/{Digest.of(manifest)}") == manifest
+    mirror.origin.take()
+    mirror.store.faults.broken = broken
+    for path in (TAG, f"{NAME}/manifests/{Digest.of(manifest)}"):
+        if not broken:
+            mirror.store.evict(Digest.of(manifest))
+        assert mirror.get(path) == manifest
+    assert mirror.origin.take()[-1] == f"nobody: GET {NAME}/manifests/{Digest.of(manifest)}"
 
 
 def test_what_is_no_manifest_is_the_upstreams_to_explain(origin: Origin, mirror: Mirror) -> None:
     """It says that a layer is one, and means it, or not."""
-    digest = put(origin.shelf(NAME), large := b" " * (LIMIT + 1))
+    digest = origin.shelf(NAME).put(large := b" " * (LIMIT + 1))
     mirror.store.contents.held[digest] = large
     with pytest.raises(Unavailable):
         mirror.ask(f"{NAME}/manifests/{digest}")

@@ -1,4 +1,4 @@
-"""In whatever order things happen, nobody is given what the upstream does not give him, and nothing wrong."""
+"""Random sequences of events: no client gets content that the upstream does not give it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dockmirror.oci.errors import RegistryError, TooManyRequests, Unreachable
 from dockmirror.oci.ranges import Range
 from dockmirror.oci.request import RegistryRequest, repository_of
 
-from .images import image, publish
+from ..shelf import image
 from .mirrors import DAY, Mirror, body, header
 from .origin import EVERYBODY, NOBODY, Origin
 
@@ -35,7 +35,7 @@ times = st.sampled_from(
 
 @frozen
 class Said:
-    """What the upstream said, when: that somebody may pull, that he may not, or nothing (None)."""
+    """The upstream's last answer about a client: allowed, refused, or none (None)."""
 
     at: float
     allowed: bool | None
@@ -55,7 +55,6 @@ class Remembering(Origin):
         self.now = 0.0
 
     async def answer(self, request: RegistryRequest, who: str) -> Answer:
-        """See ``Origin``."""
         key = str(repository_of(request.target)), who
         try:
             answer = await super().answer(request, who)
@@ -72,7 +71,7 @@ class Remembering(Origin):
 
 
 class Model(RuleBasedStateMachine):
-    """Two repositories, two clients and strangers, in good times and bad."""
+    """Two repositories, two clients and strangers, with and without outages."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -84,7 +83,6 @@ class Model(RuleBasedStateMachine):
 
     @initialize(readers=st.sets(st.sampled_from([EVERYBODY, "alice", "bob"])))
     def begin(self, readers: set[str]) -> None:
-        """Both have an image; one is everybody's."""
         self.origin.shelf("a/x")
         self.origin.shelf("b/y", readers)
         for name in self.names:
@@ -92,52 +90,45 @@ class Model(RuleBasedStateMachine):
 
     @rule(name=names, layer=st.sampled_from(LAYERS))
     def publish(self, name: str, layer: bytes) -> None:
-        """The tag names another image."""
-        manifest = publish(self.origin.shelf(name), CONFIG, layer)
+        manifest = self.origin.shelf(name).publish(CONFIG, layer)
         self.names[name].append((self.clock.seconds(), Digest.of(manifest)))
         self.has[name] |= {Digest.of(data) for data in (CONFIG, layer, manifest)}
 
     @rule(name=names)
     def withdraw(self, name: str) -> None:
-        """The tag names nothing."""
         self.origin.shelf(name).tags.clear()
         self.names[name].append((self.clock.seconds(), None))
 
     @rule(name=names, who=st.sampled_from([EVERYBODY, "alice", "bob"]), may=st.booleans())
     def let(self, name: str, who: str, may: bool) -> None:
-        """Somebody may pull, or may not any more."""
         readers = self.origin.shelf(name).readers
         readers.add(who) if may else readers.discard(who)
 
     @rule(name=names)
     def close(self, name: str) -> None:
-        """Nobody may pull any more."""
         self.origin.shelf(name).readers.clear()
 
     @rule(error=st.none() | outages, who=st.none() | st.sampled_from([NOBODY, "alice"]))
     def trouble(self, error: RegistryError | None, who: str | None) -> None:
-        """The upstream says nothing, to somebody or to anybody; or all is well."""
+        """The upstream fails for one client or for all, or recovers."""
         self.origin.trouble = error if who is None else None
         self.origin.troubles = {who: error} if who is not None and error is not None else {}
 
     @rule(seconds=times)
     def wait(self, seconds: float) -> None:
-        """Time passes."""
         self.clock.advance(seconds)
 
     @rule(digest=digests)
     def evict(self, digest: Digest) -> None:
-        """The store is short of room."""
         self.mirror.store.evict(digest)
 
     @rule()
     def restart(self) -> None:
-        """The mirror's memory is lost."""
         self.mirror = self.mirror.restarted(tag_ttl=TTL)
 
     @rule(name=names, who=clients, head=st.booleans())
     def ask_by_tag(self, name: str, who: str | None, head: bool) -> None:
-        """What the tag names is what it named a short while ago, or longer ago with a warning."""
+        """The tag's manifest is a recent one, or an older one with a warning."""
         answer = self.asked(name, f"{name}/manifests/latest", who, head=head)
         if answer is None:
             return
@@ -152,7 +143,7 @@ class Model(RuleBasedStateMachine):
 
     @rule(name=names, who=clients, digest=digests, head=st.booleans())
     def ask_for_a_manifest(self, name: str, who: str | None, digest: Digest, head: bool) -> None:
-        """It is the one of that digest, and this repository has it as that."""
+        """The manifest has that digest, and this repository has it."""
         answer = self.asked(name, f"{name}/manifests/{digest}", who, head=head)
         if answer is not None:
             assert digest in self.has[name] & IMAGES.keys()
@@ -160,7 +151,7 @@ class Model(RuleBasedStateMachine):
 
     @rule(name=names, who=clients, digest=digests, wanted=st.sampled_from(["GET", "HEAD", "2-5"]))
     def ask_for_a_blob(self, name: str, who: str | None, digest: Digest, wanted: str) -> None:
-        """It is the one of that digest, and this repository has it as that."""
+        """The blob has that digest, and this repository has it."""
         path = f"{name}/blobs/{digest}"
         answer = self.asked(name, path, who, head=wanted == "HEAD", range=Range.parse(f"bytes={wanted}"))
         if answer is not None:
@@ -170,7 +161,6 @@ class Model(RuleBasedStateMachine):
 
     @rule(name=names, who=clients)
     def pull(self, name: str, who: str | None) -> None:
-        """All that there is, also by one who was refused the tag."""
         self.ask_by_tag(name, who, False)
         for digest in IMAGES:
             self.ask_for_a_manifest(name, who, digest, False)
@@ -178,7 +168,7 @@ class Model(RuleBasedStateMachine):
             self.ask_for_a_blob(name, who, digest, "GET")
 
     def asked(self, name: str, path: str, who: str | None, **details: object) -> Answer | None:
-        """The answer; None where it is refused, which must be for a reason."""
+        """Return the answer, or None for a justified refusal."""
         self.origin.now = self.clock.seconds()
         (answer,) = self.mirror.later(path, who, **details)
         if isinstance(answer, Answer):
@@ -189,7 +179,7 @@ class Model(RuleBasedStateMachine):
         return None
 
     def may_be_given(self, name: str, who: str | None) -> bool:
-        """Whether the upstream has said so to him lately, or to everybody."""
+        """Return whether the upstream has allowed it lately to this client or to all."""
         own = self.said_to(name, who or NOBODY)
         if who is not None and own is not None and self.clock.seconds() - own < GRANTED:
             return True
@@ -198,7 +188,7 @@ class Model(RuleBasedStateMachine):
         return everybody is not None and self.clock.seconds() - everybody < limit
 
     def must_be_given(self, name: str, path: str, who: str | None) -> bool:
-        """Whether nothing stands against it: the upstream has it, gives it, and has not failed of late."""
+        """Return whether the upstream has it, allows it, and has not failed lately."""
         shelf = self.origin.shelf(name)
         reference = path.rpartition("/")[2]
         there = {*shelf.tags, *map(str, shelf.manifests if "/manifests/" in path else shelf.blobs)}
@@ -208,26 +198,25 @@ class Model(RuleBasedStateMachine):
         return free and reference in there and bool(shelf.readers & {EVERYBODY, who})
 
     def said_to(self, name: str, who: str) -> float | None:
-        """When the upstream let him in, where that is the last that it said of it."""
+        """Return when the upstream allowed it, if that is its last answer."""
         said = self.origin.said.get((name, who))
         return said.at if said and said.allowed else None
 
     def is_silent(self, *whom: str | None) -> bool:
-        """Whether one of them was not answered just now, or not long ago: then the upstream may rest."""
+        """Return whether a recent failure for one of them may still keep the circuit open."""
         now = self.clock.seconds()
         return any(now - self.origin.silent.get(who or NOBODY, -LONGEST) <= LONGEST for who in whom)
 
     def named_since(self, name: str, start: float) -> set[Digest | None]:
-        """What the tag has named from that time on."""
+        """Return the manifests that the tag has named since that time."""
         history = self.names[name]
         ends = [at for at, _ in history[1:]] + [float("inf")]
         return {digest for (_, digest), end in zip(history, ends, strict=True) if end > start}
 
     @invariant()
     def nothing_stays_open(self) -> None:
-        """What was opened was read or closed."""
         assert self.mirror.store.faults.opened == 0
 
 
 TestModel = Model.TestCase
-TestModel.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestModel.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)

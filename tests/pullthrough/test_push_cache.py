@@ -1,4 +1,4 @@
-"""Blobs that are pushed are held, when the upstream has accepted them and they are right."""
+"""Pushed blobs are stored when the upstream has accepted them and their digest is right."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import pytest
 from attrs import evolve
 from twisted.internet.task import Clock
 from zope.interface import implementer
-from zope.interface.verify import verifyObject
 
 from dockmirror.body.in_memory import BytesBody, collect
 from dockmirror.interfaces import ContentKind, IBody, IStagedUpload, IUploadStaging, IWritableRegistry
@@ -19,7 +18,7 @@ from dockmirror.oci.errors import BlobUploadUnknown, Denied, RangeInvalid, Regis
 from dockmirror.oci.reference import Repository
 from dockmirror.oci.write import Write, WriteResult, parse_write
 from dockmirror.pullthrough.generations import Generations, TombstoneFilter, Tombstones
-from dockmirror.pullthrough.push_cache import PushCache
+from dockmirror.pullthrough.write_through import PushCache
 from dockmirror.upstream.registry_writer import LocationSigner
 
 from ..answering import now
@@ -32,18 +31,14 @@ DIGEST = Digest.of(DATA)
 
 @implementer(IStagedUpload)
 class MemoryCopy:
-    """A copy in memory."""
-
     def __init__(self, data: bytearray) -> None:
         self.data = data
         self.full = False
 
     def write(self, data: bytes) -> None:
-        """See ``IStagedUpload``."""
         self.data += data
 
     async def finish(self) -> int | None:
-        """See ``IStagedUpload``."""
         return None if self.full else len(self.data)
 
 
@@ -62,7 +57,6 @@ class MemoryPushed:
         self._contents = contents
 
     async def open(self, name: str, offset: int) -> IStagedUpload | None:
-        """See ``IUploadStaging``."""
         data = self.copies.setdefault(name, bytearray())
         del data[offset:]
         copy = MemoryCopy(data)
@@ -70,7 +64,6 @@ class MemoryPushed:
         return copy
 
     async def commit(self, name: str, digest: Digest) -> bool:
-        """See ``IUploadStaging``."""
         data = bytes(self.copies.pop(name))
         self.meanwhile()
         if not digest.matches(data):
@@ -79,7 +72,6 @@ class MemoryPushed:
         return True
 
     async def drop(self, name: str) -> None:
-        """See ``IUploadStaging``."""
         self.copies.pop(name, None)
 
 
@@ -96,7 +88,6 @@ class Upstream:
         self._answers = list(answers)
 
     async def write(self, write: Write, body: IBody) -> WriteResult:
-        """See ``IWritableRegistry``."""
         self.seen.append((str(write.target), await collect(body, 100)))
         self.meanwhile()
         answer = self._answers.pop(0)
@@ -106,8 +97,6 @@ class Upstream:
 
 
 class House:
-    """A cache in front of an upstream."""
-
     def __init__(self, *answers: WriteResult | RegistryError) -> None:
         self.contents = MemoryContents()
         self.pushed = MemoryPushed(self.contents)
@@ -122,103 +111,83 @@ class House:
         )
 
     def write(self, method: str, where: str, data: bytes = b"", digest: Digest | None = None) -> WriteResult:
-        """What comes of a write below ``/v2/a/``."""
         query = (("digest", str(digest)),) if digest else ()
         write = parse_write(method, f"/v2/a/{where}".encode(), query)
         return now(self.writes.write(write, BytesBody(data, Descriptor(size=len(data)))))
 
     @property
     def held(self) -> bool:
-        """Whether the blob is held for the repository."""
         return (PLACE, DIGEST, ContentKind.BLOB) in self.contents.links and DIGEST in self.contents.held
 
 
 def goes_on(sealed: str = "s.1") -> WriteResult:
-    """An upload that goes on."""
     return WriteResult(202, f"blobs/uploads/{sealed}")
 
 
 DONE = WriteResult(201, f"blobs/{DIGEST}")
-
-
-def test_contracts() -> None:
-    """Are kept."""
-    house = House()
-    assert verifyObject(IWritableRegistry, house.writes)
-    assert verifyObject(IUploadStaging, house.pushed)
-    assert verifyObject(IStagedUpload, MemoryCopy(bytearray()))
+REPORTED = evolve(goes_on("s.2"), status=204, headers=(("Range", "0-3"),))
 
 
 def at(written: WriteResult) -> str:
-    """Where it goes on."""
+    """Return the location at which an upload continues."""
     assert written.location is not None
     return written.location
 
 
-def test_in_one_piece() -> None:
-    """With the request that begins it, or with the one that ends it."""
-    house = House(DONE)
-    house.write("POST", "blobs/uploads/", DATA, DIGEST)
-    assert house.held
-    house = House(goes_on(), DONE)
-    location = at(house.write("POST", "blobs/uploads/"))
-    assert location.endswith(".s.1")
-    assert house.write("PUT", location, DATA, DIGEST) == DONE
+def refused_at(location: str, received: str) -> RangeInvalid:
+    """Return a refusal of a chunk, with the part that the upstream has received."""
+    error = RangeInvalid()
+    error.location, error.range = location, received
+    return error
+
+
+@pytest.mark.parametrize(
+    ("answers", "requests", "paths"),
+    [
+        ([DONE], ["POST 0123456789 digest"], ["/"]),
+        ([goes_on(), DONE], ["POST", "PUT 0123456789 digest"], ["/", "/s.1"]),
+        (
+            [goes_on("s.1"), goes_on("s.2"), goes_on("s.3"), DONE],
+            ["POST", "PATCH 0123", "PATCH 456789", "PUT digest"],
+            ["/", "/s.1", "/s.2", "/s.3"],
+        ),
+        (  # a refused chunk is overwritten
+            [goes_on(), goes_on(), refused_at("blobs/uploads/s.2", "0-3"), goes_on(), DONE],
+            ["POST", "PATCH 0123", "PATCH wrong", "PATCH 456789", "PUT digest"],
+            ["/", "/s.1", "/s.1", "/s.2", "/s.1"],
+        ),
+        (  # the reported length counts
+            [goes_on(), goes_on(), REPORTED, goes_on(), DONE],
+            ["POST", "PATCH 012345", "GET", "PATCH 456789", "PUT digest"],
+            ["/", "/s.1", "/s.1", "/s.2", "/s.1"],
+        ),
+        (  # the client repeats a request that is redirected
+            [goes_on(), WriteResult(307, "blobs/uploads/s.2"), DONE],
+            ["POST", "PUT 0123456789 digest", "PUT 0123456789 digest"],
+            ["/", "/s.1", "/s.2"],
+        ),
+    ],
+)
+def test_an_upload_is_stored(
+    answers: list[WriteResult | RegistryError], requests: list[str], paths: list[str]
+) -> None:
+    """In one piece, in chunks, after a refused chunk, a status request, or a redirect."""
+    house, location = House(*answers), "blobs/uploads/"
+    for request in requests:
+        method, *rest = request.split()
+        digest = DIGEST if "digest" in rest else None
+        data = "".join(part for part in rest if part != "digest").encode()
+        try:
+            location = at(house.write(method, location, data, digest))
+        except RangeInvalid as error:
+            location = error.location or ""
     assert house.held
     assert house.pushed.copies == {}
-    assert house.upstream.seen == [("/v2/a/blobs/uploads/", b""), ("/v2/a/blobs/uploads/s.1", DATA)]
-
-
-def test_in_chunks() -> None:
-    """One after the other; the last request may have none."""
-    house = House(goes_on("s.1"), goes_on("s.2"), goes_on("s.3"), DONE)
-    location = at(house.write("POST", "blobs/uploads/"))
-    location = at(house.write("PATCH", location, DATA[:4]))
-    location = at(house.write("PATCH", location, DATA[4:]))
-    assert house.write("PUT", location, digest=DIGEST) == DONE
-    assert house.held
-    assert [path.rpartition("/")[2] for path, _ in house.upstream.seen] == ["", "s.1", "s.2", "s.3"]
-
-
-def test_after_a_refusal() -> None:
-    """It goes on with what the upstream has, and what came of the wrong chunk is overwritten."""
-    refused = RangeInvalid()
-    refused.range, refused.location = "0-3", "blobs/uploads/s.2"
-    house = House(goes_on(), goes_on(), refused, goes_on(), DONE)
-    location = at(house.write("POST", "blobs/uploads/"))
-    location = at(house.write("PATCH", location, DATA[:4]))
-    with pytest.raises(RangeInvalid):
-        house.write("PATCH", location, b"wrong")
-    assert refused.location is not None
-    location = at(house.write("PATCH", refused.location, DATA[4:]))
-    house.write("PUT", location, digest=DIGEST)
-    assert house.held
-
-
-def test_after_it_was_asked_how_far_it_is() -> None:
-    """What the upstream tells counts."""
-    told = evolve(goes_on("s.2"), status=204, headers=(("Range", "0-3"),))
-    house = House(goes_on(), goes_on(), told, goes_on(), DONE)
-    location = at(house.write("POST", "blobs/uploads/"))
-    house.write("PATCH", location, DATA[:6])
-    location = at(house.write("GET", location))
-    location = at(house.write("PATCH", location, DATA[4:]))
-    house.write("PUT", location, digest=DIGEST)
-    assert house.held
-
-
-def test_sent_once_more() -> None:
-    """To where the upstream redirects."""
-    house = House(goes_on(), WriteResult(307, "blobs/uploads/s.2"), DONE)
-    location = at(house.write("POST", "blobs/uploads/"))
-    location = at(house.write("PUT", location, DATA, DIGEST))
-    house.write("PUT", location, DATA, DIGEST)
-    assert house.held
+    assert [path.removeprefix("/v2/a/blobs/uploads") for path, _ in house.upstream.seen] == paths
 
 
 @pytest.mark.parametrize("accepted", [Denied(), WriteResult(202)])
-def test_what_is_not_accepted(accepted: WriteResult | RegistryError) -> None:
-    """Is not held."""
+def test_a_blob_that_is_not_accepted_is_not_stored(accepted: WriteResult | RegistryError) -> None:
     house = House(accepted)
     with suppress(Denied):
         house.write("POST", "blobs/uploads/", DATA, DIGEST)
@@ -226,8 +195,7 @@ def test_what_is_not_accepted(accepted: WriteResult | RegistryError) -> None:
     assert len(house.pushed.copies) == isinstance(accepted, WriteResult)
 
 
-def test_what_may_go_on() -> None:
-    """After an error is kept until then; what the upstream does not know any more is not."""
+def test_a_copy_is_kept_while_the_upload_may_continue() -> None:
     house = House(goes_on(), goes_on(), Unreachable(), BlobUploadUnknown())
     location = at(house.write("POST", "blobs/uploads/"))
     location = at(house.write("PATCH", location, DATA[:4]))
@@ -237,15 +205,13 @@ def test_what_may_go_on() -> None:
         assert len(house.pushed.copies) == left
 
 
-def test_what_is_something_else() -> None:
-    """Is not held, whatever the upstream says to it."""
+def test_a_blob_with_a_wrong_digest_is_not_stored() -> None:
     house = House(DONE)
     house.write("POST", "blobs/uploads/", b"something else", DIGEST)
     assert DIGEST not in house.contents.held
 
 
-def test_what_cannot_be_copied() -> None:
-    """Is pushed nevertheless, and no copy goes on."""
+def test_a_blob_that_cannot_be_copied_is_pushed() -> None:
     house = House(goes_on("s.1"), goes_on("s.2"), DONE)
     house.pushed.full = True
     location = at(house.write("POST", "blobs/uploads/"))
@@ -255,8 +221,7 @@ def test_what_cannot_be_copied() -> None:
     assert not house.held
 
 
-def test_what_is_held_already() -> None:
-    """Is linked, also where it was mounted."""
+def test_a_stored_blob_is_linked_when_it_is_mounted() -> None:
     house = House(DONE)
     house.contents.held[DIGEST] = DATA
     query = (("mount", str(DIGEST)), ("from", "b"))
@@ -265,8 +230,7 @@ def test_what_is_held_already() -> None:
     assert house.held
 
 
-def test_what_is_given_up() -> None:
-    """Leaves nothing."""
+def test_a_cancelled_upload_leaves_no_copy() -> None:
     house = House(goes_on(), goes_on(), WriteResult(204))
     location = at(house.write("POST", "blobs/uploads/"))
     location = at(house.write("PATCH", location, DATA))
@@ -286,8 +250,7 @@ def test_names_that_clients_make_up(name: str) -> None:
     assert location.count(".") == 3
 
 
-def test_a_copy_of_another_repository() -> None:
-    """Is not gone on with: what is sealed is sealed for one."""
+def test_a_copy_of_another_repository_is_not_continued() -> None:
     house = House(goes_on(), goes_on())
     location = at(house.write("POST", "blobs/uploads/"))
     write = parse_write("PATCH", f"/v2/b/{location}".encode(), ())
@@ -296,11 +259,8 @@ def test_a_copy_of_another_repository() -> None:
 
 
 class TestDeletedMeanwhile:
-    """A blob that is deleted while it is pushed, or was before."""
-
     def deletes(self, house: House) -> None:
-        """The deletion of the blob, as it is known then."""
-        now(house.deletions.record(PLACE, DIGEST, ContentKind.BLOB))
+        now(house.deletions.put(PLACE, DIGEST, ContentKind.BLOB))
 
     def test_before(self) -> None:
         """The push brings it back."""
@@ -323,8 +283,8 @@ class TestDeletedMeanwhile:
         assert not house.held
         assert now(house.deletions.find(PLACE, DIGEST, ContentKind.BLOB)) is not None
 
-    def test_while_it_is_kept(self) -> None:
-        """Which takes as long as reading it: the deletion stands."""
+    def test_while_it_is_committed(self) -> None:
+        """The deletion stays in force."""
         house = House(DONE)
         self.deletes(house)
         house.pushed.meanwhile = lambda: self.deletes(house)

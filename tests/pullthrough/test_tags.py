@@ -1,4 +1,4 @@
-"""Tags: believed for a while, then confirmed by a HEAD, and fetched only where they name something new."""
+"""Tags: served while fresh, then confirmed by a HEAD, fetched if they have moved, forgotten if deleted."""
 
 from __future__ import annotations
 
@@ -7,32 +7,32 @@ from twisted.internet.defer import Deferred
 
 from dockmirror.interfaces import Answer
 from dockmirror.oci.digest import Digest
-from dockmirror.oci.errors import Unauthorized, Unreachable
-from dockmirror.oci.etag import format_etag
+from dockmirror.oci.errors import (
+    Denied,
+    ManifestUnknown,
+    NameUnknown,
+    RegistryError,
+    Unauthorized,
+    Unreachable,
+)
+from dockmirror.oci.header_fields import format_etag
 from dockmirror.oci.media import EVERYTHING
 from dockmirror.oci.reference import Tag
 from dockmirror.oci.request import RegistryRequest
-from dockmirror.pullthrough.head_cache import NAMED
+from dockmirror.pullthrough.manifest_fetcher import HEAD_TTL
 
 from ..answering import watch
-from .images import publish
-from .mirrors import DAY, Mirror, body, header
+from .mirrors import CONFIG, DAY, LAYER, NAME, PRIVATE, TAG, TTL, Mirror, body, header
 from .origin import Origin, repository
-
-CONFIG, LAYER = b"configuration", b"layer" * 100
-NAME = "library/busybox"
-TAG = f"{NAME}/manifests/latest"
-PRIVATE = "me/private/manifests/latest"
-TTL = 60.0
 
 
 def moved(origin: Origin) -> bytes:
-    """What the tag names from now on."""
-    return publish(origin.shelf(NAME), CONFIG, b"a new layer")
+    """Move the tag to a new manifest."""
+    return origin.shelf(NAME).publish(CONFIG, b"a new layer")
 
 
-def test_it_is_believed_for_a_while(origin: Origin, warm: Mirror, manifest: bytes) -> None:
-    """What is public, by GET and by HEAD, although the tag has moved; its age is told."""
+def test_a_fresh_tag_is_served(origin: Origin, warm: Mirror, manifest: bytes) -> None:
+    """A public tag is served by GET and HEAD with its age, although it has moved."""
     moved(origin)
     warm.clock.advance(TTL - 1)
     answer = warm.ask(TAG)
@@ -42,8 +42,8 @@ def test_it_is_believed_for_a_while(origin: Origin, warm: Mirror, manifest: byte
     assert origin.take() == []
 
 
-def test_then_it_is_confirmed_by_a_head(origin: Origin, warm: Mirror, manifest: bytes) -> None:
-    """Which is conditional, and asks with the full list; after it the tag is believed again."""
+def test_a_stale_tag_is_confirmed_by_a_head(origin: Origin, warm: Mirror, manifest: bytes) -> None:
+    """It is conditional and accepts all types; then the tag is fresh again."""
     warm.clock.advance(TTL)
     answer = warm.ask(TAG)
     (asked,) = origin.asked
@@ -84,12 +84,17 @@ def test_removed_while_it_is_confirmed(origin: Origin, warm: Mirror, manifest: b
     assert warm.store.contents.held == {Digest.of(manifest): manifest}
 
 
-def test_what_is_new_is_fetched(origin: Origin, warm: Mirror) -> None:
-    """Once; it is what the tag names from then on."""
+@pytest.mark.parametrize("head", [False, True])
+def test_what_is_new_is_fetched(origin: Origin, warm: Mirror, head: bool) -> None:
+    """Once, also for a HEAD, as the client requests the manifest next; the tag names it from then on."""
     new = moved(origin)
     warm.clock.advance(TTL)
-    answer = warm.ask(TAG)
-    assert (body(answer), header(answer, "Cache-Status")) == (new, "dockmirror; fwd=miss; stored")
+    answer = warm.ask(TAG, head=head)
+    assert (body(answer), header(answer, "Cache-Status")) == (
+        b"" if head else new,
+        "dockmirror; fwd=miss; stored",
+    )
+    assert answer.body.descriptor.digest == Digest.of(new)
     assert origin.take() == [f"nobody: HEAD {TAG}", f"nobody: GET {TAG}"]
     assert warm.get(TAG) == warm.get(f"{NAME}/manifests/{Digest.of(new)}") == new
     assert origin.take() == []
@@ -109,19 +114,6 @@ def test_what_it_named_before_is_not_fetched(origin: Origin, warm: Mirror, manif
     assert origin.take() == [f"nobody: HEAD {TAG}"]
 
 
-def test_a_head_of_what_is_new_fetches_it_too(origin: Origin, warm: Mirror) -> None:
-    """The client asks for it next."""
-    new = moved(origin)
-    warm.clock.advance(TTL)
-    answer = warm.ask(TAG, head=True)
-    assert (body(answer), answer.body.descriptor.digest) == (b"", Digest.of(new))
-    assert warm.pull(NAME)[0] == new
-    assert [line for line in origin.take() if "manifests" in line] == [
-        f"nobody: HEAD {TAG}",
-        f"nobody: GET {TAG}",
-    ]
-
-
 def test_many_share_one_head(origin: Origin, warm: Mirror, manifest: bytes) -> None:
     """Conditional or not; and what it costs if one of them leaves is nothing."""
     warm.clock.advance(TTL)
@@ -138,14 +130,13 @@ def test_many_share_one_head(origin: Origin, warm: Mirror, manifest: bytes) -> N
 
 
 def now_or_later(mirror: Mirror, request: RegistryRequest) -> Deferred[Answer]:
-    """A request of a client that may leave."""
     asking = Deferred.fromCoroutine(mirror.registry.fetch(request))
     watch(asking)
     return asking
 
 
-def test_many_share_one_fetch(origin: Origin, mirror: Mirror, manifest: bytes) -> None:
-    """Also of what is cold; and each set of credentials is another question."""
+def test_concurrent_requests_share_one_fetch(origin: Origin, mirror: Mirror, manifest: bytes) -> None:
+    """Each set of credentials has its own."""
     origin.held_up = True
     waiting = [mirror.later(TAG, who) for who in (None, "x", None, "x")]
     origin.go_on()
@@ -162,8 +153,7 @@ def test_a_client_may_have_it_already(origin: Origin, mirror: Mirror, manifest: 
     assert origin.take() == [f"nobody: GET {TAG}"]
 
 
-def test_what_is_private_is_confirmed_each_time(origin: Origin, warm: Mirror, manifest: bytes) -> None:
-    """With each client's own credentials, and without fetching."""
+def test_a_private_tag_is_confirmed_each_time(origin: Origin, warm: Mirror, manifest: bytes) -> None:
     for who in ("alice", "alice", "bob"):
         assert warm.get(PRIVATE, who) == manifest
         assert origin.take()[:1] == [f"{who}: HEAD {PRIVATE}"]
@@ -171,20 +161,12 @@ def test_what_is_private_is_confirmed_each_time(origin: Origin, warm: Mirror, ma
         warm.ask(PRIVATE, "mallory")
 
 
-def test_without_a_time_to_live_everything_is_confirmed(origin: Origin, manifest: bytes) -> None:
-    """Also what is public."""
+def test_without_a_ttl_every_request_is_confirmed(origin: Origin, manifest: bytes) -> None:
     mirror = Mirror(origin, tag_ttl=0)
     mirror.pull(NAME)
     origin.take()
     assert mirror.get(TAG) == manifest
     assert origin.take() == [f"nobody: HEAD {TAG}"]
-
-
-def test_it_is_believed_after_a_restart(origin: Origin, warm: Mirror, manifest: bytes) -> None:
-    """As long as it was before."""
-    warm.clock.advance(TTL - 1)
-    assert warm.restarted().get(TAG) == manifest
-    assert origin.take() == []
 
 
 def test_a_clock_that_was_ahead_makes_no_tag_last(origin: Origin, warm: Mirror, manifest: bytes) -> None:
@@ -198,21 +180,19 @@ def test_a_clock_that_was_ahead_makes_no_tag_last(origin: Origin, warm: Mirror, 
     assert origin.take() == [f"nobody: HEAD {TAG}"]
 
 
-def test_a_head_then_the_digest_leaves_the_tag_known(origin: Origin, mirror: Mirror, manifest: bytes) -> None:
-    """As docker and containerd pull; so that they can pull again while nothing upstream answers."""
+def test_a_pull_by_head_and_digest_stores_the_tag(origin: Origin, mirror: Mirror, manifest: bytes) -> None:
+    """As docker and containerd pull: they can pull again during an outage."""
     mirror.pull(NAME)
     origin.trouble = Unreachable()
     mirror.clock.advance(DAY)
     assert mirror.pull(NAME)[0] == manifest
 
 
-def test_several_tags_may_be_asked_for_before_their_manifest(
-    origin: Origin, mirror: Mirror, manifest: bytes
-) -> None:
+def test_several_tags_may_be_asked_for_before_their_manifest(mirror: Mirror, manifest: bytes) -> None:
     """All of them are known then, the one that it is fetched by, too."""
     tags = [Tag("1"), Tag("1.36"), Tag("latest")]
     for tag in tags:
-        origin.shelf(NAME).tags[str(tag)] = Digest.of(manifest)
+        mirror.origin.shelf(NAME).tags[str(tag)] = Digest.of(manifest)
     for tag in tags[:2]:
         mirror.ask(f"{NAME}/manifests/{tag}", head=True)
     mirror.get(TAG)
@@ -222,15 +202,15 @@ def test_several_tags_may_be_asked_for_before_their_manifest(
 
 
 def test_what_a_head_told_long_ago_does_not_count(origin: Origin, mirror: Mirror, manifest: bytes) -> None:
-    """Who asks for the digest an hour later confirms no tag."""
+    """A request for the digest an hour later confirms no tag."""
     mirror.ask(TAG, head=True)
     mirror.clock.advance(3600)
     mirror.get(f"{NAME}/manifests/{Digest.of(manifest)}")
     assert mirror.store.tags.tags == {}
 
 
-def test_what_a_later_head_told_counts(origin: Origin, mirror: Mirror, manifest: bytes) -> None:
-    """Also where a client that saw the tag before comes for what it named then, and last."""
+def test_the_latest_head_counts(origin: Origin, mirror: Mirror, manifest: bytes) -> None:
+    """Also if another client still requests the old digest."""
     mirror.ask(TAG, head=True)
     new = moved(origin)
     mirror.ask(TAG, head=True)
@@ -240,21 +220,68 @@ def test_what_a_later_head_told_counts(origin: Origin, mirror: Mirror, manifest:
 
 
 def test_a_head_of_another_tag_makes_none_last(origin: Origin, mirror: Mirror, manifest: bytes) -> None:
-    """What was told of one tag holds as long as if nothing had been told of others."""
+    """Each tag that a HEAD reported expires by itself."""
     origin.shelf(NAME).tags["stable"] = origin.shelf(NAME).tags["latest"]
     mirror.ask(TAG, head=True)
     new = moved(origin)
     for _ in range(3):
-        mirror.clock.advance(NAMED - 1)
+        mirror.clock.advance(HEAD_TTL - 1)
         mirror.ask(f"{NAME}/manifests/stable", head=True)
     assert mirror.get(f"{NAME}/manifests/{Digest.of(manifest)}") == manifest
     assert mirror.get(TAG) == new
 
 
-def test_a_head_of_what_is_held_names_it(origin: Origin, warm: Mirror, manifest: bytes) -> None:
-    """Under another tag, or in another repository."""
-    publish(origin.shelf("library/fork"), CONFIG, LAYER)
+def test_a_head_of_a_stored_manifest_confirms_the_tag(origin: Origin, warm: Mirror, manifest: bytes) -> None:
+    origin.shelf("library/fork").publish(CONFIG, LAYER)
     warm.ask("library/fork/manifests/latest", head=True)
     origin.take()
     assert warm.get("library/fork/manifests/latest") == manifest
     assert origin.take() == []
+
+
+@pytest.mark.parametrize("error", [ManifestUnknown(), NameUnknown()])
+def test_a_tag_that_vanished_is_forgotten(origin: Origin, warm: Mirror, error: RegistryError) -> None:
+    """The 404 is given on; later failures are not answered with what was there."""
+    warm.clock.advance(TTL)
+    origin.trouble = error
+    with pytest.raises(type(error)):
+        warm.ask(TAG)
+    origin.trouble = Unreachable()
+    with pytest.raises(Unreachable):
+        warm.ask(TAG)
+
+
+def test_strangers_cannot_purge(origin: Origin, warm: Mirror, manifest: bytes) -> None:
+    """A 404 of a private repository counts only for authorized clients."""
+    for who in ("mallory", None):
+        origin.troubles[who or "nobody"] = ManifestUnknown()
+        with pytest.raises(ManifestUnknown):
+            warm.ask(PRIVATE, who)
+    assert warm.get(PRIVATE, "alice") == manifest
+    assert origin.take()[-1] == f"alice: HEAD {PRIVATE}"
+    origin.troubles["alice"] = ManifestUnknown()
+    with pytest.raises(ManifestUnknown):
+        warm.ask(PRIVATE, "alice")
+    del origin.troubles["alice"]
+    warm.get(PRIVATE, "alice")
+    assert f"alice: GET {PRIVATE}" in origin.take()
+
+
+def test_what_vanished_may_be_kept(origin: Origin, warm: Mirror, manifest: bytes) -> None:
+    """``keep_deleted_upstream`` serves the whole image with a warning to authorized clients."""
+    keeping = warm.restarted(keep_deleted_upstream=True)
+    for age in (TTL, 2 * DAY, 6 * DAY):
+        origin.trouble = None
+        keeping.get(f"{NAME}/blobs/{Digest.of(LAYER)}")
+        keeping.clock.advance(age)
+        origin.trouble = ManifestUnknown("no such manifest")
+        origin.take()
+        answer = keeping.ask(TAG)
+        assert origin.take() == [f"nobody: HEAD {TAG}"]
+        assert body(answer) == manifest
+        assert header(answer, "Warning") == '299 - "served stale: no such manifest"'
+        assert keeping.pull(NAME) == keeping.pull(NAME, "somebody") == [manifest, CONFIG, LAYER]
+    origin.trouble = None
+    origin.troubles["mallory"] = Denied(status=404)
+    with pytest.raises(Denied):
+        keeping.ask(PRIVATE, "mallory")

@@ -1,13 +1,12 @@
-"""What an outage costs: one question, and then peace until the rest is over."""
+"""Requests to the upstream: circuit breakers after a failure, and short timeouts if the cache can answer."""
 
 from __future__ import annotations
 
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
-from zope.interface.verify import verifyObject
 
 from dockmirror.concurrency.backoff import FIRST
-from dockmirror.interfaces import Answer, IRegistry
+from dockmirror.interfaces import Answer
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import (
@@ -17,35 +16,36 @@ from dockmirror.oci.errors import (
     TooManyRequests,
     Unauthorized,
     Unreachable,
-    Unsupported,
 )
 from dockmirror.oci.media import OCI_MANIFEST
 
 from ..answering import Feed, watch
-from .images import publish
-from .mirrors import Mirror, body, header
+from .mirrors import (
+    CONFIG,
+    DAY,
+    GRANTED,
+    LAYER,
+    NAME,
+    PATIENCE,
+    PRIVATE,
+    STALE,
+    TAG,
+    TTL,
+    Mirror,
+    body,
+    header,
+)
 from .origin import Origin
 
-CONFIG, LAYER = b"configuration", b"layer" * 100
-NAME = "library/busybox"
-TAG = f"{NAME}/manifests/latest"
 OTHER = "library/alpine/manifests/latest"
 NEW = "library/new/manifests/latest"
-TTL = 60.0
-PATIENCE = 3.0
-
-
-@pytest.fixture
-def manifest(origin: Origin) -> bytes:
-    """What the tags name, in three public repositories."""
-    for name in ("library/alpine", "library/new", NAME):
-        manifest = publish(origin.shelf(name), CONFIG, LAYER)
-    return manifest
 
 
 @pytest.fixture
 def expired(origin: Origin, mirror: Mirror, manifest: bytes) -> Mirror:
-    """A mirror through which two were pulled, by tags that are not believed any more."""
+    """A mirror that has pulled two images, whose tags are not fresh any more."""
+    for name in ("library/alpine", "library/new"):
+        origin.shelf(name).publish(CONFIG, LAYER)
     mirror.docker(NAME)
     mirror.docker("library/alpine")
     mirror.clock.advance(TTL)
@@ -53,39 +53,30 @@ def expired(origin: Origin, mirror: Mirror, manifest: bytes) -> Mirror:
     return mirror
 
 
-def test_it_is_a_registry(mirror: Mirror) -> None:
-    """As what it stands in front of is one."""
-    assert verifyObject(IRegistry, mirror.registry)
-
-
 @pytest.mark.parametrize("error", [Unreachable(), TimedOut(), TooManyRequests(), RegistryError(status=502)])
-def test_a_second_stale_answer_asks_nobody(
-    origin: Origin, expired: Mirror, manifest: bytes, error: RegistryError
-) -> None:
+def test_a_second_stale_answer_asks_nobody(expired: Mirror, manifest: bytes, error: RegistryError) -> None:
     """It is there at once, with the same warning."""
-    origin.trouble = error
+    expired.origin.trouble = error
     first = expired.ask(TAG)
-    assert origin.take() == [f"nobody: HEAD {TAG}"]
+    assert expired.origin.take() == [f"nobody: HEAD {TAG}"]
     second = expired.ask(TAG)
-    assert origin.take() == []
+    assert expired.origin.take() == []
     assert body(first) == body(second) == manifest
     assert header(first, "Warning") == header(second, "Warning")
 
 
-def test_an_upstream_that_was_slow_keeps_nobody_waiting_twice(
-    origin: Origin, expired: Mirror, manifest: bytes
-) -> None:
-    """Also who pulls something else that is held."""
-    origin.held_up = True
+def test_a_slow_upstream_opens_the_circuit(expired: Mirror, manifest: bytes) -> None:
+    """Other stored images are served at once, too."""
+    expired.origin.held_up = True
     expired.later(TAG)
     expired.clock.advance(PATIENCE)
-    origin.take()
+    expired.origin.take()
     assert expired.get(TAG) == expired.get(OTHER) == manifest
-    assert origin.take() == []
+    assert expired.origin.take() == []
 
 
-def test_it_is_asked_again_after_the_rest(origin: Origin, expired: Mirror, manifest: bytes) -> None:
-    """Which grows, as long as it fails; when it answers, all is as before."""
+def test_the_upstream_is_asked_again_after_a_pause(origin: Origin, expired: Mirror, manifest: bytes) -> None:
+    """The pause grows with each failure, and is reset by an answer."""
     origin.trouble = Unreachable()
     for length in (FIRST, 2 * FIRST, 4 * FIRST):
         expired.get(TAG)
@@ -117,8 +108,8 @@ def test_any_answer_ends_the_rest(origin: Origin, expired: Mirror, manifest: byt
     assert header(expired.ask(TAG), "Warning") is None
 
 
-def test_nothing_is_asked_of_an_upstream_that_is_not_there(origin: Origin, expired: Mirror) -> None:
-    """Not even what is not held: that fails at once, as it did."""
+def test_an_unreachable_upstream_is_not_asked(origin: Origin, expired: Mirror) -> None:
+    """Requests for missing content fail at once."""
     origin.trouble = Unreachable("it cannot be reached")
     expired.get(TAG)
     origin.take()
@@ -128,16 +119,16 @@ def test_nothing_is_asked_of_an_upstream_that_is_not_there(origin: Origin, expir
     assert origin.take() == []
 
 
-def test_a_repository_that_fails_is_no_other(origin: Origin, expired: Mirror, manifest: bytes) -> None:
-    """Others are confirmed and fetched as ever."""
+def test_a_failing_repository_does_not_affect_others(
+    origin: Origin, expired: Mirror, manifest: bytes
+) -> None:
     origin.shelf(NAME).broken = RegistryError(status=500)
     assert header(expired.ask(TAG), "Warning")
     assert header(expired.ask(OTHER), "Warning") is None
     assert expired.get(NEW) == manifest
 
 
-def test_the_limit_of_one_is_not_anothers(origin: Origin, expired: Mirror, manifest: bytes) -> None:
-    """Not that of a client, and not that of the mirror itself."""
+def test_a_rate_limit_applies_to_one_client(origin: Origin, expired: Mirror, manifest: bytes) -> None:
     origin.troubles = {"alice": TooManyRequests(), "nobody": TooManyRequests()}
     for who in ("alice", None):
         with pytest.raises(TooManyRequests):
@@ -152,8 +143,7 @@ def test_the_limit_of_one_is_not_anothers(origin: Origin, expired: Mirror, manif
     assert header(expired.ask(TAG, "bob"), "Warning") is None
 
 
-def test_a_limit_without_anything_held_is_told(origin: Origin, mirror: Mirror) -> None:
-    """With the time that it lasts."""
+def test_a_rate_limit_is_passed_on_with_its_duration(origin: Origin, mirror: Mirror) -> None:
     origin.trouble = TooManyRequests(retry_after="30")
     for _ in range(2):
         with pytest.raises(TooManyRequests) as caught:
@@ -163,10 +153,9 @@ def test_a_limit_without_anything_held_is_told(origin: Origin, mirror: Mirror) -
 
 
 @pytest.mark.parametrize("error", [Unauthorized(), ManifestUnknown()])
-def test_a_refusal_shows_that_the_upstream_is_there(
+def test_a_refusal_resets_the_pause(
     origin: Origin, expired: Mirror, manifest: bytes, error: RegistryError
 ) -> None:
-    """The next failure is a first one."""
     origin.trouble = Unreachable()
     expired.get(TAG)
     expired.clock.advance(FIRST)
@@ -181,19 +170,9 @@ def test_a_refusal_shows_that_the_upstream_is_there(
     assert origin.take() == [f"nobody: HEAD {OTHER}"]
 
 
-def test_what_the_upstream_does_not_offer_is_told(origin: Origin, mirror: Mirror) -> None:
-    """A HEAD that it does not know is no outage and no refusal; those who ask for it decide what then."""
-    origin.trouble = Unsupported()
-    with pytest.raises(Unsupported):
-        mirror.ask(f"{NAME}/blobs/{Digest.of(LAYER)}", head=True)
-    origin.trouble = None
-    publish(origin.shelf(NAME), CONFIG, LAYER)
-    assert mirror.get(f"{NAME}/blobs/{Digest.of(LAYER)}") == LAYER
-
-
 def test_a_client_that_leaves_is_asked_for_no_more(origin: Origin, mirror: Mirror) -> None:
     """A list that nobody waits for is not waited for; nothing is noted of it as failed."""
-    publish(origin.shelf(NAME), CONFIG, LAYER)
+    origin.shelf(NAME).publish(CONFIG, LAYER)
     origin.held_up = True
     asking = Deferred.fromCoroutine(mirror.registry.fetch(mirror.request(f"{NAME}/tags/list")))
     outcome = watch(asking)
@@ -203,8 +182,7 @@ def test_a_client_that_leaves_is_asked_for_no_more(origin: Origin, mirror: Mirro
     assert mirror.ask(f"{NAME}/tags/list").status == 200
 
 
-def test_an_answer_that_nobody_takes_is_given_back(origin: Origin, mirror: Mirror) -> None:
-    """When a client leaves between the upstream's consent and the note of it."""
+def test_an_answer_is_discarded_if_the_client_leaves(origin: Origin, mirror: Mirror) -> None:
     feed = Feed(Descriptor(OCI_MANIFEST))
     origin.says = Answer(feed, consents=True)
     mirror.store.faults.stalled = True
@@ -214,3 +192,91 @@ def test_an_answer_that_nobody_takes_is_given_back(origin: Origin, mirror: Mirro
     asking.cancel()
     assert [type(error) for error in outcome] == [CancelledError]
     assert feed.state == "discarded"
+
+
+LIST = f"{NAME}/tags/list"
+
+
+def test_a_slow_upstream_gets_three_seconds(origin: Origin, warm: Mirror, manifest: bytes) -> None:
+    """Then the stored manifest is served stale."""
+    warm.clock.advance(TTL)
+    origin.held_up = True
+    waiting = warm.later(TAG)
+    warm.clock.advance(PATIENCE - 0.1)
+    assert waiting == []
+    warm.clock.advance(0.1)
+    (answer,) = waiting
+    assert body(answer) == manifest
+    assert header(answer, "Warning") == '299 - "served stale: the upstream did not answer within 3 s"'
+
+
+@pytest.mark.parametrize("evicted", [True, False])
+def test_a_slow_fetch_gets_three_seconds_too(warm: Mirror, manifest: bytes, evicted: bool) -> None:
+    """After a HEAD that reported a new manifest; not if the stored image is incomplete."""
+    new = warm.origin.shelf(NAME).publish(CONFIG, b"new")
+    if evicted:
+        warm.store.evict(Digest.of(LAYER))
+    warm.clock.advance(TTL)
+    warm.origin.held_up = True
+    waiting = warm.later(TAG)
+    warm.origin.go_on_once()
+    warm.clock.advance(PATIENCE)
+    assert len(waiting) == (not evicted)
+    warm.origin.go_on()
+    (answer,) = waiting
+    assert (body(answer), bool(header(answer, "Warning"))) == (new if evicted else manifest, not evicted)
+
+
+def test_a_slow_check_gets_three_seconds_too(origin: Origin, warm: Mirror, manifest: bytes) -> None:
+    """For content that was public recently; a check for private content has no such timeout."""
+    warm.clock.advance(2 * DAY)
+    origin.held_up = True
+    paths = [f"blobs/{Digest.of(LAYER)}", f"manifests/{Digest.of(manifest)}"]
+    known = [warm.later(f"{NAME}/{path}") for path in paths]
+    unknown = [warm.later(f"me/private/{path}", "alice") for path in paths]
+    warm.clock.advance(PATIENCE)
+    assert [body(answer) for (answer,) in known] == [LAYER, manifest]
+    assert unknown == [[], []]
+
+
+def test_a_check_of_what_is_held_for_others_has_time(origin: Origin, warm: Mirror, manifest: bytes) -> None:
+    """The store cannot answer for a repository that is not known to have it."""
+    origin.shelf("library/fork").publish(CONFIG, LAYER)
+    warm.get("library/fork/tags/list")
+    origin.held_up = True
+    paths = [f"blobs/{Digest.of(LAYER)}", f"manifests/{Digest.of(manifest)}"]
+    waiting = [warm.later(f"library/fork/{path}") for path in paths]
+    warm.clock.advance(30)
+    assert waiting == [[], []]
+    origin.go_on()
+    assert [body(answer) for (answer,) in waiting] == [LAYER, manifest]
+    assert all(line.startswith("nobody: ") for line in origin.take()[1:])
+
+
+@pytest.mark.parametrize(
+    ("path", "who"), [(PRIVATE, "bob"), (PRIVATE, None), ("library/new/manifests/latest", None)]
+)
+def test_where_it_cannot_answer_the_upstream_has_time(warm: Mirror, path: str, who: str | None) -> None:
+    """The content may not be for this client, or is not stored."""
+    warm.origin.shelf("library/new").publish(CONFIG, LAYER)
+    warm.origin.shelf("me/private").readers |= {"bob", "nobody"}
+    warm.clock.advance(GRANTED)
+    warm.origin.held_up = True
+    waiting = warm.later(path, who)
+    warm.clock.advance(30)
+    assert waiting == []
+    warm.origin.go_on()
+    assert [type(answer).__name__ for answer in waiting] == ["Answer"]
+
+
+def test_there_is_no_short_timeout_for_expired_content(origin: Origin, warm: Mirror, manifest: bytes) -> None:
+    warm.get(LIST)
+    warm.clock.advance(STALE - DAY)
+    warm.get(f"{NAME}/blobs/{Digest.of(CONFIG)}")
+    warm.clock.advance(DAY)
+    origin.held_up = True
+    waiting = [warm.later(TAG), warm.later(LIST)]
+    warm.clock.advance(30)
+    assert waiting == [[], []]
+    origin.go_on()
+    assert body(waiting[0][0]) == manifest

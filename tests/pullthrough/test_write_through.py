@@ -1,4 +1,4 @@
-"""What was written through the mirror is what it serves, at once, and by whichever of its processes."""
+"""Writes through the mirror are served at once, by each of its processes."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ import json
 
 import pytest
 from twisted.internet.defer import Deferred
-from twisted.internet.task import Clock
-from zope.interface.verify import verifyObject
 
-from dockmirror.interfaces import ContentKind, IContentStore, IWritableRegistry
+from dockmirror.interfaces import ContentKind
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import (
     Denied,
@@ -20,23 +18,19 @@ from dockmirror.oci.errors import (
     Unreachable,
 )
 from dockmirror.oci.reference import Tag
-from dockmirror.pullthrough.generations import DOUBTS, TombstoneFilter, Tombstones
+from dockmirror.pullthrough.generations import MAX_DOUBTS
 
 from ..answering import now, watch
-from ..store.memory import MemoryContents, MemoryDocuments
-from .images import image, publish
-from .mirrors import Mirror
+from ..shelf import image
+from .mirrors import NAME, TAG, Mirror
 from .origin import CHALLENGE, Origin, repository
 
-NAME = "library/busybox"
-TAG = f"{NAME}/manifests/latest"
 LIST = f"{NAME}/tags/list"
 OLD_LAYER, NEW_LAYER = b"old", b"new"
 
 
 @pytest.fixture
 def mirror(origin: Origin) -> Mirror:
-    """One that may be written through."""
     return Mirror(origin, writable=True)
 
 
@@ -48,8 +42,8 @@ def other(mirror: Mirror) -> Mirror:
 
 @pytest.fixture
 def old(origin: Origin, mirror: Mirror, other: Mirror) -> bytes:
-    """What the tag names, which both processes have served."""
-    manifest = publish(origin.shelf(NAME), b"c", OLD_LAYER)
+    """The tag's manifest, which both processes have served."""
+    manifest = origin.shelf(NAME).publish(b"c", OLD_LAYER)
     for each in (mirror, other):
         each.pull(NAME)
         each.get(LIST)
@@ -59,30 +53,24 @@ def old(origin: Origin, mirror: Mirror, other: Mirror) -> bytes:
 
 @pytest.fixture
 def new(origin: Origin) -> bytes:
-    """What is pushed; its layers have been."""
+    """A manifest to push; its layers have been pushed."""
     origin.shelf(NAME).blobs[Digest.of(NEW_LAYER)] = NEW_LAYER
     return image(b"c", NEW_LAYER)
 
 
-def test_it_is_written_to() -> None:
-    """As a registry is."""
-    assert verifyObject(IWritableRegistry, Mirror(Origin(), writable=True).writes)
-    clock = Clock()
-    deletions = Tombstones(MemoryDocuments(), clock)
-    assert verifyObject(IContentStore, TombstoneFilter(MemoryContents(), deletions, clock))
-
-
-def test_a_manifest_is_kept(origin: Origin, mirror: Mirror, other: Mirror, old: bytes, new: bytes) -> None:
-    """By its tag and by its digest, and nobody is asked for it."""
+def test_a_push_is_served(origin: Origin, mirror: Mirror, other: Mirror, old: bytes, new: bytes) -> None:
+    """By tag and by digest, without a request upstream; a full disk does not fail the push."""
     mirror.write("PUT", TAG, new)
     for each in (mirror, other):
         assert each.get(TAG) == new
         assert each.get(f"{NAME}/manifests/{Digest.of(new)}") == new
     assert origin.take() == []
+    mirror.store.faults.writing = True
+    assert mirror.write("PUT", TAG, old).status == 201
 
 
-def test_it_entitles_nobody(origin: Origin, mirror: Mirror, new: bytes) -> None:
-    """Who could push has yet to show that he may pull, and so has everybody else."""
+def test_a_push_grants_no_pull(origin: Origin, mirror: Mirror, new: bytes) -> None:
+    """Clients that pushed must be allowed to pull by the upstream, like all others."""
     origin.shelf("me/private", {"alice"})
     mirror.write("PUT", "me/private/manifests/1", new, "pusher")
     for who in ("pusher", None, "bob"):
@@ -92,37 +80,31 @@ def test_it_entitles_nobody(origin: Origin, mirror: Mirror, new: bytes) -> None:
     assert mirror.get("me/private/manifests/1", "alice") == new
 
 
-def test_lists_are_asked_for_anew(
-    origin: Origin, mirror: Mirror, other: Mirror, old: bytes, new: bytes
-) -> None:
+def test_lists_are_asked_for_anew(mirror: Mirror, other: Mirror, old: bytes, new: bytes) -> None:
     """Tags and referrers, with every query, by every process."""
     subject = f"{NAME}/referrers/{Digest.of(old)}"
     for path in (LIST, subject):
         other.get(path)
         other.get(path, query=(("n", "1"),))
     mirror.write("PUT", f"{NAME}/manifests/more", new)
-    origin.take()
+    mirror.origin.take()
     assert json.loads(other.get(LIST))["tags"] == ["latest", "more"]
     other.get(LIST, query=(("n", "1"),))
     other.get(subject)
-    assert len(origin.take()) == 3
+    assert len(mirror.origin.take()) == 3
     other.get(LIST)
-    assert origin.take() == []
-
-
-def test_several_tags_at_once(origin: Origin, mirror: Mirror, old: bytes, new: bytes) -> None:
-    """Are all known where the registry says that it has set them."""
-    mirror.write("PUT", f"{NAME}/manifests/{Digest.of(new)}?tag=a&tag=b", new)
-    origin.take()
-    assert mirror.get(f"{NAME}/manifests/a") == mirror.get(f"{NAME}/manifests/b") == new
-    assert origin.take() == []
+    assert mirror.origin.take() == []
 
 
 @pytest.mark.parametrize("path", ["latest", "new", "digest"])
 def test_tags_that_the_registry_does_not_set(
     origin: Origin, mirror: Mirror, other: Mirror, old: bytes, new: bytes, path: str
 ) -> None:
-    """A parameter that it ignores moves no tag, whoever asks, and what was held is asked about."""
+    """Tags that the registry reports are stored; a parameter that it ignores moves no tag."""
+    mirror.write("PUT", f"{NAME}/manifests/{Digest.of(new)}?tag=a&tag=b", new)
+    origin.take()
+    assert mirror.get(f"{NAME}/manifests/a") == mirror.get(f"{NAME}/manifests/b") == new
+    assert origin.take() == []
     origin.several = False
     origin.shelf(NAME).tags["stable"] = Digest.of(old)
     assert other.get(f"{NAME}/manifests/stable") == old
@@ -139,19 +121,17 @@ def test_tags_that_the_registry_does_not_set(
 
 
 @pytest.mark.parametrize("first", [True, False])
-def test_two_pushes_of_one_tag(
-    origin: Origin, mirror: Mirror, other: Mirror, old: bytes, new: bytes, first: bool
-) -> None:
-    """In whichever order they are answered, the tag is what the registry has made of them."""
+def test_two_pushes_of_one_tag(mirror: Mirror, other: Mirror, old: bytes, new: bytes, first: bool) -> None:
+    """The registry's own order counts, whichever answer comes first."""
     newer = image(b"c", NEW_LAYER, OLD_LAYER)
-    origin.held_up = True
+    mirror.origin.held_up = True
     pushing = [watch(mirror.write_later("PUT", TAG, data)) for data in (new, newer)]
     if first:
-        origin.go_on_once()
+        mirror.origin.go_on_once()
     else:
-        origin.go_on_with_the_last()
-        origin.go_on_once()
-    origin.go_on()
+        mirror.origin.go_on_with_the_last()
+        mirror.origin.go_on_once()
+    mirror.origin.go_on()
     assert [len(each) for each in pushing] == [1, 1]
     for each in (mirror, other):
         assert each.get(TAG) == newer
@@ -161,24 +141,16 @@ def test_two_pushes_of_one_tag(
     ("data", "kind"),
     [(b"no manifest", "a/b"), (image(b"c"), "application/vnd.docker.distribution.manifest.v2+json")],
 )
-def test_what_cannot_be_kept(
-    origin: Origin, mirror: Mirror, other: Mirror, old: bytes, data: bytes, kind: str
+def test_a_manifest_that_cannot_be_stored_is_requested(
+    mirror: Mirror, other: Mirror, old: bytes, data: bytes, kind: str
 ) -> None:
-    """Is forgotten, and asked for."""
     mirror.write("PUT", TAG, data, kind=kind)
     for each in (mirror, other):
         each.later(TAG)
-        assert origin.take()
+        assert mirror.origin.take()
 
 
-def test_a_disk_that_takes_nothing(origin: Origin, mirror: Mirror, old: bytes, new: bytes) -> None:
-    """Costs the cache and not the push."""
-    mirror.store.faults.writing = True
-    assert mirror.write("PUT", TAG, new).status == 201
-
-
-def test_a_refusal_changes_nothing(origin: Origin, mirror: Mirror, old: bytes, new: bytes) -> None:
-    """What was held is believed as before."""
+def test_a_refused_write_changes_nothing(origin: Origin, mirror: Mirror, old: bytes, new: bytes) -> None:
     for refusal in (ManifestInvalid(upstream_status=400), Denied(upstream_status=403)):
         origin.writing = False, refusal
         with pytest.raises(RegistryError):
@@ -187,35 +159,33 @@ def test_a_refusal_changes_nothing(origin: Origin, mirror: Mirror, old: bytes, n
     assert origin.take() == []
 
 
-@pytest.mark.parametrize("done", [True, False])
-def test_nobody_knows(
-    origin: Origin, mirror: Mirror, other: Mirror, old: bytes, new: bytes, done: bool
+@pytest.mark.parametrize("outcome", ["done", "not done", "cancelled"])
+def test_an_unknown_outcome_is_asked_about(
+    origin: Origin, mirror: Mirror, other: Mirror, old: bytes, new: bytes, outcome: str
 ) -> None:
-    """Whether the upstream has done it, when it did not answer: then it is asked."""
-    origin.writing = done, Unreachable("it broke off")
-    with pytest.raises(Unreachable):
-        mirror.write("PUT", TAG, new)
-    assert other.get(TAG) == (new if done else old)
+    """The upstream is asked for the tag after a push without an answer, and after one that was cancelled."""
+    if outcome == "cancelled":
+        origin.held_up = True
+        writing = Deferred.fromCoroutine(mirror.write_later("PUT", TAG, new))
+        writing.addErrback(lambda _: None)
+        writing.cancel()
+        origin.go_on()
+    else:
+        origin.writing = outcome == "done", Unreachable("it broke off")
+        with pytest.raises(Unreachable):
+            mirror.write("PUT", TAG, new)
+    assert other.get(TAG) == (old if outcome == "not done" else new)
     assert origin.take()
 
 
-def test_who_pushes_leaves(origin: Origin, mirror: Mirror, other: Mirror, old: bytes, new: bytes) -> None:
-    """Before he has the answer: it counts as if nobody knew."""
-    origin.held_up = True
-    writing = Deferred.fromCoroutine(mirror.write_later("PUT", TAG, new))
-    writing.addErrback(lambda _: None)
-    writing.cancel()
-    origin.go_on()
-    assert other.get(TAG) == new
-
-
 class TestMeanwhile:
-    """A pull that began before the push, and ends after it."""
+    """A pull that began before the push and ends after it."""
 
     @pytest.mark.parametrize("age", [0.0, 61.0])
-    def test_is_not_kept(self, origin: Origin, mirror: Mirror, other: Mirror, new: bytes, age: float) -> None:
-        """Whatever it was that it asked."""
-        publish(origin.shelf(NAME), b"c", OLD_LAYER)
+    def test_is_not_stored(
+        self, origin: Origin, mirror: Mirror, other: Mirror, new: bytes, age: float
+    ) -> None:
+        origin.shelf(NAME).publish(b"c", OLD_LAYER)
         if age:
             other.pull(NAME)
             other.clock.advance(age)
@@ -228,8 +198,8 @@ class TestMeanwhile:
         assert other.get(TAG) == mirror.get(TAG) == new
 
     def test_is_not_joined(self, origin: Origin, mirror: Mirror, other: Mirror, new: bytes) -> None:
-        """Who asks after the push does not get what was asked before."""
-        publish(origin.shelf(NAME), b"c", OLD_LAYER)
+        """A request after the push does not join one from before it."""
+        origin.shelf(NAME).publish(b"c", OLD_LAYER)
         origin.held_up = True
         other.later(TAG)
         origin.held_up = False
@@ -242,9 +212,8 @@ class TestMeanwhile:
         origin.go_on()
         assert len(asking) == 1
 
-    def test_a_tag_that_was_told(self, origin: Origin, mirror: Mirror, new: bytes) -> None:
-        """By a HEAD: when the manifest comes, the tag may be another one's."""
-        manifest = publish(origin.shelf(NAME), b"c", OLD_LAYER)
+    def test_a_tag_from_an_older_head_is_dropped(self, origin: Origin, mirror: Mirror, new: bytes) -> None:
+        manifest = origin.shelf(NAME).publish(b"c", OLD_LAYER)
         mirror.ask(TAG, head=True)
         mirror.write("PUT", TAG, new)
         assert mirror.get(f"{NAME}/manifests/{Digest.of(manifest)}") == manifest
@@ -252,17 +221,14 @@ class TestMeanwhile:
 
 
 class TestDeleted:
-    """What is not there any more."""
-
-    def test_a_tag(self, origin: Origin, mirror: Mirror, other: Mirror, old: bytes) -> None:
-        """Is gone at once; what it named is not."""
+    def test_a_tag_is_gone(self, origin: Origin, mirror: Mirror, other: Mirror, old: bytes) -> None:
         mirror.write("DELETE", TAG)
         (error,) = other.later(TAG)
         assert error.status == 404
         assert other.get(f"{NAME}/manifests/{Digest.of(old)}") == old
 
-    def test_a_manifest(self, origin: Origin, mirror: Mirror, other: Mirror, old: bytes) -> None:
-        """Is gone by its digest and by its tags; pushed again it is back."""
+    def test_a_manifest_is_gone(self, origin: Origin, mirror: Mirror, other: Mirror, old: bytes) -> None:
+        """Pushed again, it is back."""
         by_digest = f"{NAME}/manifests/{Digest.of(old)}"
         mirror.write("DELETE", by_digest)
         for path in (TAG, by_digest):
@@ -273,9 +239,8 @@ class TestDeleted:
         assert other.get(TAG) == other.get(by_digest) == old
         assert origin.take() == []
 
-    def test_a_blob(self, origin: Origin, mirror: Mirror, other: Mirror, old: bytes) -> None:
-        """Is gone from there alone, although its bytes are held."""
-        publish(origin.shelf("library/other"), b"c", OLD_LAYER)
+    def test_a_blob_is_gone(self, origin: Origin, mirror: Mirror, other: Mirror, old: bytes) -> None:
+        origin.shelf("library/other").publish(b"c", OLD_LAYER)
         other.pull("library/other")
         path = f"blobs/{Digest.of(OLD_LAYER)}"
         mirror.write("DELETE", f"{NAME}/{path}")
@@ -290,10 +255,8 @@ class TestDeleted:
         assert origin.take() == []
 
     @pytest.mark.parametrize("evicted", [True, False])
-    def test_for_mirrors_that_only_read(
-        self, origin: Origin, mirror: Mirror, old: bytes, evicted: bool
-    ) -> None:
-        """Of the same registry, under another name too, and also when the documents are gone."""
+    def test_for_mirrors_that_only_read(self, mirror: Mirror, old: bytes, evicted: bool) -> None:
+        """Mirrors of the same registry under any name see the deletion, even without its documents."""
         manifest, layer = f"manifests/{Digest.of(old)}", f"blobs/{Digest.of(OLD_LAYER)}"
         for path in (manifest, layer):
             mirror.write("DELETE", f"{NAME}/{path}")
@@ -310,7 +273,7 @@ class TestDeleted:
                 assert error.status == 404
 
     def test_while_it_is_fetched(self, mirror: Mirror, old: bytes) -> None:
-        """What comes in after the deletion is linked by no mirror of that registry."""
+        """A content that arrives after its deletion is not linked."""
         digest, place = Digest.of(OLD_LAYER), repository(NAME)
         mirror.write("DELETE", f"{NAME}/blobs/{digest}")
         reading = mirror.restarted()
@@ -333,11 +296,11 @@ GONE = ManifestUnknown(upstream_status=404)
 
 
 class TestStrangers:
-    """Clients whose writes the upstream has not taken."""
+    """Clients whose writes the upstream has not accepted."""
 
     @pytest.fixture
     def paths(self, old: bytes) -> dict[str, bytes]:
-        """What is held, by what it is asked for."""
+        """Stored contents by their paths."""
         return {
             TAG: old,
             f"{NAME}/manifests/{Digest.of(old)}": old,
@@ -363,8 +326,7 @@ class TestStrangers:
                 assert each.get(path) == data
             assert each.get(LIST) == listed
 
-    def test_leave_few_files(self, origin: Origin, mirror: Mirror, paths: dict[str, bytes]) -> None:
-        """However many writes fail, and whatever they name."""
+    def test_leave_few_documents(self, origin: Origin, mirror: Mirror, paths: dict[str, bytes]) -> None:
         origin.writing = False, Unreachable("it is down")
         before = len(mirror.store.documents.documents)
         for number in range(1000):
@@ -374,14 +336,14 @@ class TestStrangers:
         for path in paths:
             with pytest.raises(Unreachable):
                 mirror.write("DELETE", path, who="stranger")
-        assert len(mirror.store.documents.documents) <= before + DOUBTS + 2
+        assert len(mirror.store.documents.documents) <= before + MAX_DOUBTS + 2
 
     @pytest.mark.parametrize("kind", ["manifests", "blobs"])
     @pytest.mark.parametrize("done", [True, False])
-    def test_what_is_unknown_is_asked_about(
+    def test_an_unknown_deletion_is_asked_about(
         self, origin: Origin, mirror: Mirror, other: Mirror, paths: dict[str, bytes], done: bool, kind: str
     ) -> None:
-        """Once, by whoever wants it next: the upstream says whether it was deleted."""
+        """The next request asks the upstream once."""
         path = next(path for path in paths if f"/{kind}/sha256:" in path)
         origin.writing = done, Unreachable("it broke off")
         with pytest.raises(Unreachable):
@@ -399,24 +361,10 @@ class TestStrangers:
         origin.trouble = Unreachable("it is down")
         assert isinstance(other.later(path)[0], RegistryError)
 
-    def test_what_is_unknown_stands_in(
-        self, origin: Origin, mirror: Mirror, other: Mirror, paths: dict[str, bytes]
-    ) -> None:
-        """While the upstream does not say whether it was deleted."""
-        origin.writing = False, Unreachable("it broke off")
-        for path in paths:
-            with pytest.raises(Unreachable):
-                mirror.write("DELETE", path)
-        origin.trouble = Unreachable("it is down")
-        for path, data in paths.items():
-            if "sha256" in path:
-                assert other.get(path) == data
-
     @pytest.mark.parametrize("granted", [True, False])
-    def test_what_is_not_there(
+    def test_a_404_deletes_for_authorized_clients_only(
         self, origin: Origin, mirror: Mirror, other: Mirror, paths: dict[str, bytes], granted: bool
     ) -> None:
-        """Is gone where those are told so who may have it; to others an upstream may hide what it has."""
         if granted:
             mirror.get(TAG, "alice", head=True)
         origin.writing = False, GONE
@@ -431,18 +379,16 @@ class TestStrangers:
                 assert other.get(path) == data
 
 
-def test_what_is_written_elsewhere(origin: Origin, mirror: Mirror, new: bytes) -> None:
-    """Is passed on: uploads leave no trace here."""
+def test_uploads_are_passed_on(origin: Origin, mirror: Mirror) -> None:
     before = dict(mirror.store.documents.documents)
     assert mirror.write("POST", f"{NAME}/blobs/uploads/").status == 202
     assert mirror.store.documents.documents == before
 
 
-def test_a_mirror_that_is_only_read() -> None:
-    """Looks for no marks."""
+def test_a_mirror_without_writes_stores_no_generations() -> None:
     origin = Origin()
     mirror = Mirror(origin)
-    publish(origin.shelf(NAME), b"c", OLD_LAYER)
+    origin.shelf(NAME).publish(b"c", OLD_LAYER)
     mirror.pull(NAME)
     mirror.get(LIST)
     assert not [name for name in mirror.store.documents.documents if name.startswith(("changed", "gone"))]

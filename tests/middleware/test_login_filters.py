@@ -23,18 +23,16 @@ everywhere = pytest.mark.parametrize(("host", "path"), EVERYWHERE)
 
 @pytest.fixture
 def internet() -> Internet:
-    """Docker Hub, where Alice has a private image."""
     return Internet()
 
 
 @pytest.fixture
 def house(internet: Internet) -> House:
-    """A mirror that has Alice's account there."""
+    """A mirror with Alice's account at Docker Hub."""
     return with_password(internet, PASSWORD)
 
 
 def with_password(internet: Internet, password: str) -> House:
-    """A mirror that was told so as Alice's password."""
     environ = {"DOCKMIRROR_PASSWORD_DOCKER": password}
     return House(internet, environ, networks=["private"], upstreams={"docker": {"username": USER}})
 
@@ -60,7 +58,6 @@ def test_clients_credentials_are_dropped(
 
 
 def test_the_handshake_has_no_challenge(house: House, internet: Internet) -> None:
-    """The upstream is not asked."""
     assert house.get(HOST, "/v2/").json == {}
     assert internet.seen == []
 
@@ -81,7 +78,6 @@ def test_logins_are_refused(house: House, internet: Internet) -> None:
 
 @everywhere
 def test_a_refused_account_is_no_challenge(internet: Internet, host: str, path: str) -> None:
-    """Clients are not asked to log in."""
     answer = with_password(internet, "wrong").get(host, path)
     assert answer.error == (403, "DENIED")
     assert "does not give this to this mirror" in answer.message
@@ -98,14 +94,12 @@ def test_other_upstreams_do_not_use_the_account(house: House, internet: Internet
 
 
 def test_networks_that_are_not_served_get_nothing(house: House, internet: Internet) -> None:
-    """By no route."""
     for host, path in EVERYWHERE:
         assert house.connect("203.0.113.1").ask("GET", host, path).answer.error == (403, "DENIED")
     assert internet.seen == []
 
 
-def test_passwords_are_not_logged(house: House) -> None:
-    """Not in the access log."""
+def test_passwords_are_not_in_the_access_log(house: House) -> None:
     for host, path in EVERYWHERE:
         house.get(host, path, BOB)
     assert house.lines
@@ -113,7 +107,6 @@ def test_passwords_are_not_logged(house: House) -> None:
 
 
 async def ask_helper(command: Sequence[str], environ: Mapping[str, str], said: bytes) -> ProcessResult:
-    """A credential helper that has Alice's password."""
     assert said == b"https://index.docker.io/v1/"
     return ProcessResult(0, json.dumps({"Username": USER, "Secret": PASSWORD}).encode())
 
@@ -129,8 +122,7 @@ def test_a_credential_helper_can_be_the_account(internet: Internet, host: str, p
     assert {seen.authorization for seen in internet.asked(AUTH)} == {basic(USER, PASSWORD)}
 
 
-def test_a_failing_credential_helper_is_no_refusal(internet: Internet) -> None:
-    """The upstream counts as unavailable."""
+def test_a_failing_credential_helper_makes_the_upstream_unavailable(internet: Internet) -> None:
     upstreams = {"docker": {"credential_helper": "/bin/true"}}
     house = House(internet, networks=["private"], upstreams=upstreams)
     answer = house.get(HOST, MANIFEST)

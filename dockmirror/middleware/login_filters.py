@@ -1,0 +1,87 @@
+"""Registries that accept no login: of clients of the mirror's own host, or because the mirror has an account.
+
+On the mirror's own host, clients keep one login, and would send it to whichever registry an image's name
+picks.  So clients are not challenged there, and no credentials are accepted.
+"""
+
+from __future__ import annotations
+
+from attrs import evolve
+from zope.interface import implementer
+
+from ..body.in_memory import json_body
+from ..interfaces import Answer, IRegistry, IUpstream
+from ..oci.errors import Denied, Unauthorized
+from ..oci.request import Ping, RegistryRequest
+from ..oci.token import TokenRequest
+
+
+class _LoginFilter:
+    """Accepts no login, challenges no client, and passes no credentials on.
+
+    :param no_logins: the answer to a login.
+    :param not_given: the answer to a request for content that the registry does not give.
+    """
+
+    def __init__(self, registry: IRegistry, no_logins: str, not_given: str) -> None:
+        self._registry = registry
+        self._no_logins = no_logins
+        self._not_given = not_given
+
+    async def fetch(self, request: RegistryRequest) -> Answer:
+        """:raises Denied: for a login, and for content that the registry does not give."""
+        if isinstance(request.target, Ping):
+            if request.credentials is not None:
+                raise Denied(self._no_logins)
+            return Answer(json_body(b"{}"))
+        if request.credentials is not None:
+            request = evolve(request, credentials=None)
+        try:
+            return await self._registry.fetch(request)
+        except Unauthorized as refused:
+            raise Denied(self._not_given, upstream_status=refused.upstream_status) from refused
+
+
+@implementer(IRegistry)
+class AnonymousOnly(_LoginFilter):
+    """A registry on the mirror's own host.
+
+    :param name: the registry's name, for messages.
+    :param host: the registry's virtual host, which accepts logins.
+    """
+
+    def __init__(self, registry: IRegistry, name: str, host: str) -> None:
+        super().__init__(
+            registry,
+            f"this host takes no logins: log in to {host}",
+            f"{name} does not give this to everybody, or has no such image; private images:"
+            f" docker login {host}",
+        )
+
+
+@implementer(IUpstream)
+class ServiceAccountOnly(_LoginFilter):
+    """A registry at which the mirror has an account that all its clients share.
+
+    :param name: the registry's name, for messages.
+    """
+
+    def __init__(self, registry: IRegistry, name: str) -> None:
+        super().__init__(
+            registry,
+            f"this host takes no logins: the mirror uses its own account at {name} for all clients",
+            f"{name} does not give this to this mirror, or has no such image",
+        )
+
+    async def fetch(self, request: RegistryRequest) -> Answer:
+        """Mark answers private, so that no cache in front serves them to strangers."""
+        answer = await super().fetch(request)
+        if isinstance(request.target, Ping):
+            return answer
+        others = tuple(pair for pair in answer.headers if pair[0].lower() != "cache-control")
+        cache = evolve(answer.cache, immutable=False) if answer.cache else None
+        return evolve(answer, headers=(*others, ("Cache-Control", "private")), cache=cache)
+
+    async def token(self, request: TokenRequest) -> Answer:
+        """:raises Denied: always; no challenge sends clients here."""
+        raise Denied(self._no_logins)

@@ -1,0 +1,61 @@
+"""Header fields: the entity tag of a content, which is its digest, and the ``Link`` to a next page.
+
+Sources: RFC 9110, 8.8.3 and 13.1.2 (weak comparison); RFC 8288; OCI distribution specification, "Listing
+Tags".  The link of an upstream may be relative or absolute and names the path of the upstream; the mirror
+only needs its query.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+from .digest import Digest
+
+_TAG = r'(?:W/)?"[!#-~]*"'
+_TAGS = re.compile(rf"\*|{_TAG}(?:[ \t]*,[ \t]*{_TAG})*")
+_UNQUOTED = re.compile(r"[!#-+\--~]+")
+
+
+def format_etag(digest: Digest) -> str:
+    """Return the entity tag for a digest."""
+    return f'"{digest}"'
+
+
+def parse_if_none_match(text: str | None) -> str | None:
+    """Return an ``If-None-Match`` that may be passed on, or None for one that is to be ignored.
+
+    A single tag without quotes, as some clients send a digest, is quoted.
+    """
+    if text is None or _TAGS.fullmatch(text):
+        return text
+    return f'"{text}"' if _UNQUOTED.fullmatch(text) else None
+
+
+def etag_matches(if_none_match: str | None, digest: Digest | None) -> bool:
+    """Return whether a client that sent this ``If-None-Match`` already has the content."""
+    if if_none_match is None or digest is None:
+        return False
+    tags = (tag.strip().removeprefix("W/").strip('"') for tag in if_none_match.split(","))
+    return any(tag in ("*", str(digest)) for tag in tags)
+
+
+_LINK = re.compile(r"<([^<>]*)>([^<]*)")
+_NEXT = re.compile(r';\s*rel\s*=\s*(?:"next"|next)\s*(?:[;,]|$)', re.IGNORECASE)
+
+
+def parse_next_page(lines: Iterable[str]) -> tuple[tuple[str, str], ...] | None:
+    """Return the query of the first ``rel="next"`` link, or None if there is no next page."""
+    for target, parameters in (match for line in lines for match in _LINK.findall(line)):
+        if _NEXT.search(parameters):
+            try:
+                return tuple(parse_qsl(urlsplit(target).query, keep_blank_values=True))
+            except ValueError:
+                return None
+    return None
+
+
+def format_next_page(path: str, query: tuple[tuple[str, str], ...]) -> str:
+    """Return a ``Link`` to the next page of the list at that path."""
+    return f'<{path}?{urlencode(query)}>; rel="next"'
