@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConsumer, IReactorTime
 from zope.interface import implementer
 
-from ..body.in_memory import BytesBody
+from ..body.in_memory import BytesBody, collect
 from ..interfaces import IBody, IFileConsumer, IStoredContent
 from ..oci.descriptor import Descriptor
 from ..oci.errors import Unavailable
@@ -310,3 +310,12 @@ class OpenFile:
 
     def close(self) -> None:
         self._reader.close()
+
+
+async def read_content(opened: IStoredContent) -> bytes:
+    """Read all bytes of an open content.
+
+    :raises RegistryError: if the delivery fails.
+    """
+    segments = [ContentRange(0, opened.size - 1, opened.size)] if opened.size else []
+    return await collect(opened.body(Descriptor(size=opened.size), segments), opened.size)

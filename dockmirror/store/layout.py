@@ -38,6 +38,7 @@ from urllib.parse import quote
 
 from ..interfaces import ContentKind
 from ..oci.digest import Digest
+from ..oci.errors import DigestInvalid
 from ..oci.reference import Repository, Tag
 
 _REGISTRY = PurePosixPath("docker/registry/v2")
@@ -128,3 +129,11 @@ def _escape(name: str) -> str:
 def link_name(digest: Digest) -> PurePosixPath:
     """Return the path of the link to a digest within a directory of links."""
     return PurePosixPath(digest.algorithm, digest.hex, "link")
+
+
+def parse_digest(algorithm: str, hexadecimal: str) -> Digest | None:
+    """Parse the components of a path that name a digest; None if they are no digest."""
+    try:
+        return Digest.parse(f"{algorithm}:{hexadecimal}")
+    except DigestInvalid:
+        return None

@@ -10,15 +10,12 @@ from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
-from ..body.in_memory import collect
 from ..interfaces import ContentKind, IBucketBlob, IContentStore, IStoredContent
-from ..oci.descriptor import Descriptor
 from ..oci.digest import Digest
 from ..oci.errors import RegistryError
-from ..oci.ranges import ContentRange
 from ..oci.reference import Repository
 from . import layout
-from .file_body import StoredBytes
+from .file_body import StoredBytes, read_content
 from .files import Version, file_version
 
 REOPEN_INTERVAL = 60.0
@@ -71,8 +68,9 @@ class MemoryCache:
         opened = await self._contents.open(repository, digest, kind)
         if opened is None or opened.size > _MAX_CONTENT or IBucketBlob.providedBy(opened):
             return opened
-        data = await _read_all(opened)
-        if data is None:
+        try:
+            data = await read_content(opened)
+        except RegistryError:
             return None
         self._remember(key, data)
         return StoredBytes(data)
@@ -128,12 +126,3 @@ class MemoryCache:
 
 def _cost(data: bytes) -> int:
     return len(data) + _OVERHEAD
-
-
-async def _read_all(opened: IStoredContent) -> bytes | None:
-    """Return all bytes; None if the delivery fails."""
-    segments = [ContentRange(0, opened.size - 1, opened.size)] if opened.size else []
-    try:
-        return await collect(opened.body(Descriptor(size=opened.size), segments), opened.size)
-    except RegistryError:
-        return None

@@ -118,9 +118,7 @@ def measure_usage(root: Path, now: float, check: Callable[[], None] = lambda: No
     for repository in store_files.iter_repositories(root):
         check()
         registry = repository.relative_to(root / layout.REPOSITORIES).parts[0]
-        contents = linked.setdefault(registry, set())
-        for links in (layout.LAYERS, layout.REVISIONS):
-            contents.update(store_files.iter_links(repository / links))
+        linked.setdefault(registry, set()).update(store_files.iter_repository_contents(repository))
     stored = {name: contents & sizes.keys() for name, contents in linked.items()}
     counts = Counter(digest for contents in stored.values() for digest in contents)
     registries = (_registry_usage(name, each, sizes, counts) for name, each in stored.items() if each)

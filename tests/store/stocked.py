@@ -9,16 +9,14 @@ from pathlib import Path
 
 from twisted.internet.task import Clock
 
-from dockmirror.body.in_memory import collect
 from dockmirror.interfaces import ContentKind, IStoredContent, ITagStore
-from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.media import DOCKER_LIST, DOCKER_MANIFEST
-from dockmirror.oci.ranges import ContentRange
 from dockmirror.oci.reference import Repository, Tag
 from dockmirror.store import layout
 from dockmirror.store.eviction.budget import Budget
 from dockmirror.store.eviction.eviction import CHECK_INTERVAL, Eviction
+from dockmirror.store.file_body import read_content
 from dockmirror.store.local_store import LocalStore
 from dockmirror.store.threads import RunInThread
 
@@ -38,10 +36,7 @@ HOUR = 3600.0
 
 async def read(opened: IStoredContent | None) -> bytes | None:
     """Read all bytes of an open content."""
-    if opened is None:
-        return None
-    segments = [ContentRange(0, opened.size - 1, opened.size)] if opened.size else []
-    return await collect(opened.body(Descriptor(None, None, opened.size), segments), 10 * len(LARGE))
+    return None if opened is None else await read_content(opened)
 
 
 def manifest_of(*layers: Digest) -> bytes:

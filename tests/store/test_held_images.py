@@ -14,10 +14,10 @@ def test_image(store: Stocked) -> None:
     """An image lists what it needs and was used when any of its contents was."""
     config, layer = store.blob(b"config"), store.blob(b"layer", age=60)
     digest = store.image(config, layer, tag="latest")
-    holdings = HeldImages(store.root)
-    assert holdings.list_repositories() == [HERE]
-    assert holdings.list_tags(HERE)[Tag("latest")].digest == digest
-    image = holdings.read_image(HERE, digest)
+    images = HeldImages(store.root)
+    assert images.list_repositories() == [HERE]
+    assert images.list_tags(HERE)[Tag("latest")].digest == digest
+    image = images.read_image(HERE, digest)
     assert image.find_missing() == []
     assert image.last_used() == EPOCH - 60
     assert sum(image.content_sizes().values()) == len(b"config" + b"layer") + len(image.data or b"")
@@ -30,13 +30,13 @@ def test_missing_contents(store: Stocked) -> None:
         store.blob(b"layer", repository=ELSEWHERE),
         Digest.of(b"?"),
     )
-    whole, torn = store.image(config), store.image(config, elsewhere, never)
-    index = store.index(whole, torn, Digest.of(b"no manifest"))
-    holdings = HeldImages(store.root)
-    assert holdings.read_image(HERE, whole).find_missing() == []
-    assert holdings.read_image(HERE, torn).find_missing() == [elsewhere, never]
-    assert holdings.read_image(HERE, index).find_missing() == [Digest.of(b"no manifest"), elsewhere, never]
-    assert holdings.read_image(ELSEWHERE, whole).data is None
+    complete, incomplete = store.image(config), store.image(config, elsewhere, never)
+    index = store.index(complete, incomplete, Digest.of(b"no manifest"))
+    images = HeldImages(store.root)
+    assert images.read_image(HERE, complete).find_missing() == []
+    assert images.read_image(HERE, incomplete).find_missing() == [elsewhere, never]
+    assert images.read_image(HERE, index).find_missing() == [Digest.of(b"no manifest"), elsewhere, never]
+    assert images.read_image(ELSEWHERE, complete).data is None
 
 
 def test_unreadable_manifests(store: Stocked) -> None:

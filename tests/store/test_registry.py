@@ -125,21 +125,21 @@ def test_evicted(tmp_path: Path) -> None:
 def test_bucket(seaweedfs: SeaweedFS, tmp_path: Path) -> None:
     """An ordinary registry with its s3 driver on the bucket serves an image by tag and by digest."""
     require("docker-registry")
-    prefix, held = uuid.uuid4().hex, images.image("in a bucket")
+    prefix, image = uuid.uuid4().hex, images.image("in a bucket")
     place = Repository("docker.io/library/stored")
-    kept = bucket(Clock(), seaweedfs.store(prefix))
-    contents = BucketContentStore(kept, Clock())
-    for blob in held.blobs:
+    objects = bucket(Clock(), seaweedfs.store(prefix))
+    contents = BucketContentStore(objects, Clock())
+    for blob in image.blobs:
         now(contents.add(place, Digest.parse(blob.digest), ContentKind.BLOB, blob.data))
-    digest = Digest.parse(held.digest)
-    now(contents.add(place, digest, ContentKind.MANIFEST, held.manifest.data))
-    now(BucketTagStore(kept, Clock()).put(place, Tag("latest"), digest))
+    digest = Digest.parse(image.digest)
+    now(contents.add(place, digest, ContentKind.MANIFEST, image.manifest.data))
+    now(BucketTagStore(objects, Clock()).put(place, Tag("latest"), digest))
     with Registry(tmp_path, bucket=seaweedfs.distribution(prefix)) as registry:
-        for reference in ("latest", held.digest):
+        for reference in ("latest", image.digest):
             answer = registry.plain.manifest(place.name, reference)
-            assert answer.body == held.manifest.data
-            assert answer.headers["Content-Type"] == held.manifest.media_type
-        for blob in held.blobs:
+            assert answer.body == image.manifest.data
+            assert answer.headers["Content-Type"] == image.manifest.media_type
+        for blob in image.blobs:
             redirected = registry.plain.blob(place.name, blob.digest)
             assert redirected.status == 307
             with urllib.request.urlopen(redirected.headers["Location"], timeout=10) as answered:  # noqa: S310

@@ -31,11 +31,11 @@ class Disk:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.grown: list[int] = []
-        self.pushed = LocalUploadStaging(root, inline, Clock(), self.grown.append, lambda: 100_000)
+        self.added: list[int] = []
+        self.staging = LocalUploadStaging(root, inline, Clock(), self.added.append, lambda: 100_000)
 
     def copy(self, offset: int = 0) -> IStagedUpload:
-        copy = now(self.pushed.open(NAME, offset))
+        copy = now(self.staging.open(NAME, offset))
         assert copy is not None
         return copy
 
@@ -61,7 +61,7 @@ def _nothing_stays_open(tmp_path: Path) -> Iterator[None]:
 
 
 def test_interfaces(disk: Disk) -> None:
-    assert verifyObject(IUploadStaging, disk.pushed)
+    assert verifyObject(IUploadStaging, disk.staging)
     copy = disk.copy()
     assert verifyObject(IStagedUpload, copy)
     assert now(copy.finish()) == 0
@@ -72,46 +72,46 @@ def test_commit(disk: Disk, beyond: bytes) -> None:
     """A copy of any number of parts is committed and counted; each part replaces all beyond its offset."""
     assert disk.written(DATA[:1000] + beyond) == 1000 + len(beyond)
     assert disk.written(DATA[1000:], 1000) == len(DATA)
-    assert now(disk.pushed.commit(NAME, DIGEST))
+    assert now(disk.staging.commit(NAME, DIGEST))
     assert (disk.root / layout.data(DIGEST)).read_bytes() == DATA
-    assert (disk.grown, disk.left) == ([len(DATA)], [])
+    assert (disk.added, disk.left) == ([len(DATA)], [])
 
 
 def test_wrong_bytes(disk: Disk) -> None:
     """A copy that does not match the digest is deleted."""
     disk.written(DATA + b"!")
-    assert not now(disk.pushed.commit(NAME, DIGEST))
+    assert not now(disk.staging.commit(NAME, DIGEST))
     assert not (disk.root / layout.data(DIGEST)).exists()
-    assert (disk.left, disk.grown) == ([], [])
+    assert (disk.left, disk.added) == ([], [])
 
 
 def test_missing_copy(disk: Disk) -> None:
     """A missing copy can be neither resumed nor committed, nor one without a directory opened."""
-    assert now(disk.pushed.open(NAME, 1)) is None
-    assert not now(disk.pushed.commit(OTHER, DIGEST))
-    now(disk.pushed.drop(OTHER))
+    assert now(disk.staging.open(NAME, 1)) is None
+    assert not now(disk.staging.commit(OTHER, DIGEST))
+    now(disk.staging.drop(OTHER))
     assert disk.left == []
     (disk.root / "file").touch()
-    assert now(Disk(disk.root / "file").pushed.open(NAME, 0)) is None
+    assert now(Disk(disk.root / "file").staging.open(NAME, 0)) is None
 
 
 def test_one_writer(disk: Disk) -> None:
     """A copy that is written to has no second writer, and is not committed."""
     copy = disk.copy()
     copy.write(DATA)
-    assert now(disk.pushed.open(NAME, 0)) is None
-    assert not now(disk.pushed.commit(NAME, DIGEST))
+    assert now(disk.staging.open(NAME, 0)) is None
+    assert not now(disk.staging.commit(NAME, DIGEST))
     copy.write(b"!")
     now(copy.finish())
     assert not (disk.root / layout.data(DIGEST)).exists()
-    assert (disk.left, disk.grown) == ([], [])
+    assert (disk.left, disk.added) == ([], [])
 
 
 def test_committed_while_opened(disk: Disk) -> None:
     """A copy that is committed while it is opened is not written to."""
     disk.written(DATA)
-    with before(fcntl.flock, lambda: now(disk.pushed.commit(NAME, DIGEST))):
-        assert now(disk.pushed.open(NAME, 1000)) is None
+    with before(fcntl.flock, lambda: now(disk.staging.commit(NAME, DIGEST))):
+        assert now(disk.staging.open(NAME, 1000)) is None
     assert (disk.root / layout.data(DIGEST)).read_bytes() == DATA
 
 
@@ -147,9 +147,9 @@ def test_maximum_number(disk: Disk) -> None:
     disk.written(DATA)
     for number in range(MAX_STAGED_FILES):
         (disk.root / layout.TEMPORARY / f"push-{number:032x}").touch()
-    assert now(disk.pushed.open(OTHER, 0)) is None
+    assert now(disk.staging.open(OTHER, 0)) is None
     (disk.root / layout.TEMPORARY / f"push-{0:032x}").unlink()
-    copy = now(disk.pushed.open(OTHER, 0))
+    copy = now(disk.staging.open(OTHER, 0))
     assert copy is not None
     now(copy.finish())
 
@@ -187,7 +187,7 @@ def test_stop_during_verification(disk: Disk) -> None:
     """If the process stops while a copy is verified, the copy stays until it counts as abandoned."""
     disk.written(DATA)
     threads = HeldThreads()
-    staging = LocalUploadStaging(disk.root, threads, Clock(), disk.grown.append, lambda: 100_000)
+    staging = LocalUploadStaging(disk.root, threads, Clock(), disk.added.append, lambda: 100_000)
     committing = staging.commit(NAME, DIGEST)
     committing.send(None)
     threads.run()  # the copy is opened
@@ -195,4 +195,4 @@ def test_stop_during_verification(disk: Disk) -> None:
     committing.close()
     threads.run()  # the thread that was reading ends
     assert len(disk.left) == 1
-    now(disk.pushed.drop(NAME))
+    now(disk.staging.drop(NAME))

@@ -27,6 +27,8 @@ RESPONSE_TIMEOUT = 3.0
 UPLOAD_TIMEOUT = 3600.0
 LIST_TIMEOUT = 600.0
 """Seconds for requests that no client waits for."""
+_DELETE_BATCH = 900
+"""Objects per delete request, at most."""
 
 MIN_BACKOFF, MAX_BACKOFF = 5.0, 60.0
 """Seconds without requests after a failure; doubled with each further failure, up to the maximum."""
@@ -167,8 +169,9 @@ class Bucket:
 
     async def delete(self, keys: Sequence[str]) -> None:
         """Delete objects; missing ones are ignored."""
-        if keys:
-            await self._ask("delete", partial(self._calls.delete, keys), LIST_TIMEOUT)
+        for first in range(0, len(keys), _DELETE_BATCH):
+            batch = keys[first : first + _DELETE_BATCH]
+            await self._ask("delete", partial(self._calls.delete, batch), LIST_TIMEOUT)
 
     async def list(self, prefix: PurePosixPath) -> Sequence[ListedObject]:
         """List all objects below a path."""

@@ -23,8 +23,6 @@ from .blocking_bucket import ListedObject
 from .bucket import Bucket
 
 DAY = 24 * 3600.0
-_DELETE_BATCH = 900
-"""Objects per delete request, at most."""
 
 
 @frozen
@@ -59,7 +57,7 @@ class BucketExpiry:
         if not await self._bucket.put_new(layout.EXPIRY_RUNS / str(today), b""):
             return None
         runs = await self._bucket.list(layout.EXPIRY_RUNS)
-        await self._delete([each.key for each in runs if not each.key.endswith(f"/{today}")])
+        await self._bucket.delete([each.key for each in runs if not each.key.endswith(f"/{today}")])
         return await self._expire()
 
     async def _expire(self) -> ExpiryResult:
@@ -71,8 +69,8 @@ class BucketExpiry:
         expired = {digest: each for digest, each in old.items() if digest not in needed}
         links = [link for link in recent.links if link.digest in expired]
         await self._delete_tags([link for link in links if link.tag_directory is not None])
-        await self._delete([link.key for link in links if link.tag_directory is None])
-        await self._delete([each.key for each in expired.values()])
+        await self._bucket.delete([link.key for link in links if link.tag_directory is None])
+        await self._bucket.delete([each.key for each in expired.values()])
         return ExpiryResult(len(expired), sum(each.size for each in expired.values()))
 
     async def _find_needed(self, manifests: frozenset[Digest]) -> set[Digest]:
@@ -97,11 +95,7 @@ class BucketExpiry:
             keys = [link.key]
             if read is not None and read[0] == str(link.digest).encode():
                 keys.insert(0, str(tag_link))
-            await self._delete(keys)
-
-    async def _delete(self, keys: Sequence[str]) -> None:
-        for first in range(0, len(keys), _DELETE_BATCH):
-            await self._bucket.delete(keys[first : first + _DELETE_BATCH])
+            await self._bucket.delete(keys)
 
 
 @frozen
@@ -151,7 +145,7 @@ def parse_contents(listed: Iterable[ListedObject]) -> Iterator[tuple[Digest, Lis
     """Select the contents from a listing of ``layout.BLOBS``."""
     for each in listed:
         parts = PurePosixPath(each.key).parts[_CONTENT_DEPTH:]
-        if len(parts) == 4 and parts[3] == "data" and (digest := _parse_digest(parts[0], parts[2])):
+        if len(parts) == 4 and parts[3] == "data" and (digest := layout.parse_digest(parts[0], parts[2])):
             yield digest, each
 
 
@@ -162,17 +156,10 @@ def parse_links(listed: Iterable[ListedObject]) -> Iterator[BucketLink]:
         if path.name != "link" or len(path.parts) < 6:
             continue
         above, (algorithm, hexadecimal) = path.parents[2], path.parts[-3:-1]
-        digest = _parse_digest(algorithm, hexadecimal)
+        digest = layout.parse_digest(algorithm, hexadecimal)
         if digest is not None:
             tag = above.parent if above.name == layout.TAG_HISTORY.name else None
             yield BucketLink(each.key, digest, tag, above.name == layout.REVISIONS.name)
-
-
-def _parse_digest(algorithm: str, hexadecimal: str) -> Digest | None:
-    try:
-        return Digest.parse(f"{algorithm}:{hexadecimal}")
-    except DigestInvalid:
-        return None
 
 
 RECORD_INTERVAL = 6 * 3600.0
@@ -223,8 +210,7 @@ class LastUsedJournal:
         found = {digest: used for digest, used in found.items() if used >= since}
         if len(objects) > 1:
             await self._bucket.put(layout.LAST_USED / token_hex(8), _format(found))
-            for first in range(0, len(objects), _DELETE_BATCH):
-                await self._bucket.delete(objects[first : first + _DELETE_BATCH])
+            await self._bucket.delete(objects)
         return found
 
 

@@ -18,7 +18,6 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 
-from ...body.in_memory import collect
 from ...concurrency.caching import SingleFlight, TTLCache
 from ...interfaces import (
     ContentKind,
@@ -29,11 +28,10 @@ from ...interfaces import (
     ITagStore,
     TagEntry,
 )
-from ...oci.descriptor import Descriptor
 from ...oci.digest import Digest
-from ...oci.ranges import ContentRange
 from ...oci.reference import Repository, Tag
 from .. import write_behind
+from ..file_body import read_content
 from ..local_store import LocalStore, LocalTagStore
 from ..threads import RunInThread, run_in_pool
 from ..write_behind import PendingContent, PendingDocument, PendingTag, PendingWrite
@@ -131,8 +129,7 @@ class TieredContentStore:
         if IBucketBlob.providedBy(remote):
             await self._local.link(repository, digest, kind)
         elif remote is not None:
-            segments = [ContentRange(0, remote.size - 1, remote.size)] if remote.size else []
-            data = await collect(remote.body(Descriptor(size=remote.size), segments), remote.size)
+            data = await read_content(remote)
             with suppress(OSError):
                 await self._local.add(repository, digest, kind, data)
         return remote

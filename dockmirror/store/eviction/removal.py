@@ -79,8 +79,7 @@ def _still_linked(root: Path, contents: Sequence[Digest]) -> set[Digest]:
     """Return the contents that some repository still has."""
     found: set[Digest] = set()
     for repository in store_files.iter_repositories(root):
-        for directory in (layout.LAYERS, layout.REVISIONS):
-            found.update(store_files.iter_links(repository / directory))
+        found.update(store_files.iter_repository_contents(repository))
     return found.intersection(contents)
 
 
@@ -183,7 +182,6 @@ def _stat_corrupt(root: Path, corrupt: CorruptFile) -> StoredFile | None:
 def _find_repositories(root: Path, corrupt: set[Digest]) -> dict[Digest, set[str]]:
     found: dict[Digest, set[str]] = {digest: set() for digest in corrupt}
     for repository in store_files.iter_repositories(root):
-        for directory in (layout.LAYERS, layout.REVISIONS):
-            for digest in corrupt.intersection(store_files.iter_links(repository / directory)):
-                found[digest].add(str(repository.relative_to(root / layout.REPOSITORIES)))
+        for digest in corrupt.intersection(store_files.iter_repository_contents(repository)):
+            found[digest].add(str(repository.relative_to(root / layout.REPOSITORIES)))
     return found

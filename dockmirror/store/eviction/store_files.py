@@ -16,7 +16,6 @@ from stat import S_ISREG
 from attrs import frozen
 
 from ...oci.digest import Digest
-from ...oci.errors import DigestInvalid
 from ...oci.media import parse_references
 from .. import content_files, files, layout
 
@@ -44,7 +43,7 @@ def iter_contents(root: Path) -> Iterator[tuple[Digest, StoredFile]]:
     for algorithm in _iter_directory(root / layout.BLOBS):
         for prefix in _iter_directory(algorithm):
             for name in _list_names(prefix):
-                digest = _parse_digest(algorithm.name, name)
+                digest = layout.parse_digest(algorithm.name, name)
                 stored = stat_file(f"{prefix}/{name}/data")  # faster than a Path for each
                 if digest and stored:
                     yield digest, stored
@@ -83,7 +82,7 @@ def iter_links(directory: Path) -> Iterator[Digest]:
     """Iterate over the digests that a directory links to, as given by the links' names."""
     for algorithm in _iter_directory(directory):
         for name in _list_names(algorithm):
-            if digest := _parse_digest(algorithm.name, name):
+            if digest := layout.parse_digest(algorithm.name, name):
                 yield digest
 
 
@@ -96,6 +95,12 @@ def iter_manifests(root: Path) -> Iterator[Digest]:
     """Iterate over the manifests of all repositories, with duplicates."""
     for repository in iter_repositories(root):
         yield from iter_links(repository / layout.REVISIONS)
+
+
+def iter_repository_contents(repository: Path) -> Iterator[Digest]:
+    """Iterate over the contents that a repository's directory links to."""
+    for directory in (layout.REVISIONS, layout.LAYERS):
+        yield from iter_links(repository / directory)
 
 
 def read_references(root: Path, manifest: Digest) -> tuple[Digest, ...]:
@@ -114,13 +119,6 @@ def _list_names(directory: Path) -> list[str]:
         return os.listdir(directory)
     except (FileNotFoundError, NotADirectoryError):
         return []
-
-
-def _parse_digest(algorithm: str, hexadecimal: str) -> Digest | None:
-    try:
-        return Digest.parse(f"{algorithm}:{hexadecimal}")
-    except DigestInvalid:
-        return None
 
 
 Removal = Callable[[], int]

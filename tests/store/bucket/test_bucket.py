@@ -87,14 +87,14 @@ def test_clock_set_back(one_object: Bucket, clock: Clock, threads: BucketThreads
 
 def test_timeout(clock: Clock) -> None:
     """A request that takes too long has failed, and a late response is discarded."""
-    held = HeldThreads()
+    threads = HeldThreads()
     store = MemoryStore()
     obstore.put(store, DATA, LARGE)
-    one_object = bucket(clock, store, held)
+    one_object = bucket(clock, store, threads)
     outcome = watch(one_object.get(KEY))
     clock.advance(RESPONSE_TIMEOUT)
     assert isinstance(outcome[0], BucketUnavailable)
-    held.run()
+    threads.run()
     assert one_object.health.failure is not None
 
 
@@ -216,13 +216,13 @@ def test_linked_during_a_look_up(clock: Clock) -> None:
     """A link that is written during its look-up counts."""
     store = MemoryStore()
     now(BucketContentStore(bucket(clock, store), clock).add(HERE, LARGE_DIGEST, ContentKind.BLOB, LARGE))
-    contents = BucketContentStore(bucket(clock, store, held := HeldThreads()), clock)
+    contents = BucketContentStore(bucket(clock, store, threads := HeldThreads()), clock)
     opening = watch(contents.open(ELSEWHERE, LARGE_DIGEST, ContentKind.BLOB))
-    held.run()
+    threads.run()
     linking = watch(contents.link(ELSEWHERE, LARGE_DIGEST, ContentKind.BLOB))
-    held.run_last()
+    threads.run_last()
     assert linking == [True]
-    held.run()
+    threads.run()
     (found,) = opening
     assert found is not None
     assert contents.is_known_link(ELSEWHERE, LARGE_DIGEST, ContentKind.BLOB)

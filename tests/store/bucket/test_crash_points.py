@@ -142,14 +142,14 @@ def check(mirror: Mirror) -> None:
     :raises AssertionError: if not.
     """
     listed = now(mirror.bucket.list(layout.BLOBS))
-    held = dict(parse_contents(listed))
-    for digest, each in held.items():
+    contents = dict(parse_contents(listed))
+    for digest, each in contents.items():
         read = now(mirror.bucket.read(layout.BLOBS / each.key.partition("blobs/")[2]))
         assert read is not None
         assert digest.matches(read[0])
     links = list(parse_links(now(mirror.bucket.list(layout.REPOSITORIES))))
     manifests = {link.digest for link in links if link.is_manifest}
-    assert {link.digest for link in links if link.tag_directory is None} <= held.keys()
+    assert {link.digest for link in links if link.tag_directory is None} <= contents.keys()
     for tag in ("latest", "new"):
         tagged = now(mirror.tags.get(HERE, Tag(tag)))
         assert tagged is None or tagged.digest in manifests

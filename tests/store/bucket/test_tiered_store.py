@@ -232,13 +232,13 @@ def test_uploads_under_way(machines: Machines, clock: Clock) -> None:
     one, _ = machines
     for name in ("first", "second"):
         now(one.documents.write(name, b"1"))
-    asked = bucket(clock, MemoryStore(), held := HeldThreads())
-    uploads = BucketUploader(one.local, BucketContentStore(asked, clock), clock, inline)
-    looking = watch(uploads.run())
-    held.fail(GenericError("HTTP error"))
-    assert looking == []
-    held.run()
-    assert looking == [None]
+    objects = bucket(clock, MemoryStore(), threads := HeldThreads())
+    uploads = BucketUploader(one.local, BucketContentStore(objects, clock), clock, inline)
+    running = watch(uploads.run())
+    threads.fail(GenericError("HTTP error"))
+    assert running == []
+    threads.run()
+    assert running == [None]
     assert len(write_behind.list_pending(one.root)) == 1
 
 
@@ -270,10 +270,10 @@ def test_written_during_a_refresh(machines: Machines, clock: Clock) -> None:
     now(one.documents.write("name", b"1"))
     one.upload()
     clock.advance(REFRESH_TTL)
-    noted: Deferred[None] = Deferred()
+    queueing: Deferred[None] = Deferred()
 
     async def enqueue(each: write_behind.PendingWrite) -> None:
-        await noted
+        await queueing
         await one.enqueue(each)
 
     local = LocalDocumentStore(one.root, clock, inline)
@@ -281,7 +281,7 @@ def test_written_during_a_refresh(machines: Machines, clock: Clock) -> None:
         TieredDocumentStore(local, one.bucket_documents, enqueue, one.is_queued, clock).write("name", b"2")
     )
     now(one.documents.read("name"))
-    noted.callback(None)
+    queueing.callback(None)
     assert writing == [None]
     assert now(one.documents.read("name")) == b"2"
     one.upload()
@@ -291,15 +291,15 @@ def test_written_during_a_refresh(machines: Machines, clock: Clock) -> None:
 def test_uploaded_during_a_write(machines: Machines, clock: Clock) -> None:
     """A document that is uploaded while it is written is uploaded again."""
     one, two = machines
-    local = LocalDocumentStore(one.root, clock, held := HeldThreads())
+    local = LocalDocumentStore(one.root, clock, threads := HeldThreads())
     writing = watch(
         TieredDocumentStore(local, one.bucket_documents, one.enqueue, one.is_queued, clock).write(
             "name", b"1"
         )
     )
     one.upload()
-    while held.held:
-        held.run()
+    while threads.held:
+        threads.run()
     assert writing == [None]
     assert one.upload() == 0
     assert now(two.documents.read("name")) == b"1"

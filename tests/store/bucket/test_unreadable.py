@@ -31,7 +31,7 @@ class ObjectServer(Server):
             objects = self
 
         super().__init__("127.0.0.1", Pass)
-        self.held = {"one": b"1" * 100, "other": b"2" * 100, "empty": b""}
+        self.data = {"one": b"1" * 100, "other": b"2" * 100, "empty": b""}
         self.unreadable: set[str] = set()
         self.cut = False
 
@@ -41,7 +41,7 @@ class _Exchange(Exchange):
 
     def do_GET(self) -> None:
         name = self.path.removeprefix("/")
-        data = self.objects.held.get(name)
+        data = self.objects.data.get(name)
         headers = {"Last_Modified": "Mon, 01 Jan 2024 00:00:00 GMT", "ETag": '"1"'}
         if data is None:
             self.answer(404)
@@ -143,7 +143,7 @@ def test_missing_or_empty_object(
     fail(bucket, server, key)
     server.unreadable.clear()
     if key == ONE:
-        del server.held[key.name]
+        del server.data[key.name]
     clock.advance(MIN_BACKOFF)
     assert now(bucket.probe() if is_probed else bucket.get(key)) is None or key == EMPTY
     assert bucket.health.failure is None

@@ -305,13 +305,16 @@ def test_readers_of_a_wrong_partial_file_are_cut_off(mirror: Mirror, upstream: U
     assert not mirror.is_downloading
 
 
-def test_a_response_is_discarded_if_the_reader_leaves_at_once(mirror: Mirror, upstream: Upstream) -> None:
-    """A response is discarded if its reader leaves as soon as it is admitted."""
-    upstream.opening = Deferred()
-    joining = mirror.join(Source(upstream))
-    joining.once(lambda reader: reader.leave())
-    upstream.opening.callback(None)
-    assert upstream.body.discarded
+@pytest.mark.parametrize("partial", [b"", DATA[:HALF]], ids=["new", "continued"])
+def test_a_download_stops_if_its_reader_leaves_at_once(
+    mirror: Mirror, upstream: Upstream, partial: bytes
+) -> None:
+    """A response is discarded, or a partial file not hashed, if the reader leaves when it is admitted."""
+    leave_part(mirror, partial, f"{SIZE}\n" if partial else None)
+    opening = mirror.hold_threads()
+    mirror.join(Source(upstream)).once(lambda reader: reader.leave())
+    opening.callback(None)
+    assert [body.discarded for body in upstream.bodies] == ([] if partial else [True])
     assert not mirror.is_downloading
 
 
