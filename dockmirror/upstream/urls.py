@@ -15,6 +15,12 @@ def parse_origin(url: str) -> tuple[str, str, int | None]:
     return parts.scheme, (parts.hostname or "").rstrip("."), parts.port or _DEFAULT_PORTS.get(parts.scheme)
 
 
+def split_prefix(url: str) -> tuple[str, str]:
+    """Return an upstream's address without its path, and the path, a prefix of repositories."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}", parts.path.strip("/")
+
+
 def resolve_location(url: str, location: str) -> str | None:
     """Return the URL that a ``Location`` means, or None if it is invalid."""
     try:
