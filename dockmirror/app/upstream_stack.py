@@ -25,6 +25,7 @@ from ..middleware.failover import (
     UpstreamFallback,
     can_use_fallback,
 )
+from ..middleware.names import PrefixedUpstream, WriteNameRewrite, add_prefix
 from ..middleware.observers import UpstreamObserver, WriteMetrics
 from ..middleware.token_registry import TokenRegistry
 from ..oci.credentials import Credentials
@@ -160,15 +161,18 @@ def _make_registry(
 
     :param settings: the upstream's, with this address only.
     """
-    name, clock, metrics, url = context.name, context.clock, context.metrics, settings.url
+    name, clock, metrics = context.name, context.clock, context.metrics
+    url, prefix = _split_prefix(settings.url)
     connections = context.agent_for(settings, reached)
     agent = InstrumentedAgent(connections, name, metrics, clock, context.health.record_quota)
     client = UpstreamClient(make_http_client(agent), clock, name, url, settings.timeout)
     challenges = ChallengeCache(client, url, clock)
     relay = TokenRelay(client, challenges, TrustedRealms(url, settings.realms))
     requests = RegistryClient(url, client, challenges, clock)
-    upstream = UpstreamRegistry(client, requests, challenges, relay, BlobSizes(clock))
-    observed = UpstreamObserver(upstream, name, metrics, context.health.of(url))
+    upstream: IUpstream = UpstreamRegistry(client, requests, challenges, relay, BlobSizes(clock))
+    if prefix:
+        upstream = PrefixedUpstream(upstream, prefix)
+    observed = UpstreamObserver(upstream, name, metrics, context.health.of(settings.url))
     registry = CorruptBlobQuarantine(observed, clock)
     if not settings.writes:
         return registry, None
@@ -176,7 +180,16 @@ def _make_registry(
         IdentityEncodingAgent(agent), client, clock, settings.timeout, metrics.pushed_bytes.labels(name).inc
     )
     signer = LocationSigner(context.signing_keys, name)
-    return registry, WriteMetrics(RegistryWriter(url, client, uploads, challenges, signer), name, metrics)
+    writer: IWritableRegistry = RegistryWriter(url, client, uploads, challenges, signer)
+    if prefix:
+        writer = WriteNameRewrite(writer, partial(add_prefix, prefix))
+    return registry, WriteMetrics(writer, name, metrics)
+
+
+def _split_prefix(url: str) -> tuple[str, str]:
+    """Return an upstream's address without its path, and the path, a prefix of repositories."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}", parts.path.strip("/")
 
 
 def make_agent(

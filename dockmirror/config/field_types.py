@@ -52,6 +52,15 @@ def _check_origin(text: str) -> str:
     return f"{parts.scheme}://{parts.netloc.lower()}"
 
 
+def _check_upstream_url(text: str) -> str:
+    parts = urlsplit(text)
+    prefix = parts.path.strip("/")
+    if prefix == "v2":
+        raise ValueError("expected an address without /v2: it is added to each request")
+    origin = _check_origin(parts._replace(path="").geturl())
+    return f"{origin}/{_check_repository(prefix)}" if prefix else origin
+
+
 def _check_https_url(text: str) -> str:
     parts = urlsplit(text)
     if parts.scheme != "https" or not parts.hostname or parts.username is not None:
@@ -72,7 +81,7 @@ def _check_bucket(text: str) -> str:
 
 
 def _as_tuple(value: object) -> object:
-    return (_check_origin(value),) if isinstance(value, str) else value
+    return (_check_upstream_url(value),) if isinstance(value, str) else value
 
 
 def _check_pattern(text: str) -> str:
@@ -195,7 +204,8 @@ HttpsUrl = Annotated[str, AfterValidator(_check_https_url)]
 Label = Annotated[str, AfterValidator(_check_label)]
 BucketAddress = Annotated[str, AfterValidator(_check_bucket)]
 Origin = Annotated[str, AfterValidator(_check_origin)]
-Origins = Annotated[tuple[Origin, ...], Field(min_length=1), BeforeValidator(_as_tuple)]
+UpstreamUrl = Annotated[str, AfterValidator(_check_upstream_url)]
+UpstreamUrls = Annotated[tuple[UpstreamUrl, ...], Field(min_length=1), BeforeValidator(_as_tuple)]
 NetworkName = Annotated[str, AfterValidator(_check_network)]
 Networks = Annotated[tuple[NetworkName, ...], BeforeValidator(split_words)]
 Proxies = Annotated[tuple[Annotated[str, AfterValidator(_check_proxy)], ...], BeforeValidator(split_words)]

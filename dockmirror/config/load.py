@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from attrs import frozen
 from pydantic import BaseModel, ValidationError
@@ -159,6 +160,11 @@ def _check_registries(upstreams: Mapping[str, UpstreamSettings]) -> None:
     All clients of that name are served the same cached contents.
     """
     for name, upstream in upstreams.items():
+        if not upstream.registry and any(urlsplit(url).path for url in upstream.urls):
+            raise ConfigurationError(
+                f"upstreams.{name}.url: has a path; expected 'registry' beside it, the name by which images"
+                " are pulled, such as docker.io"
+            )
         other = upstreams.get(upstream.same_registry_as or name)
         if other is None or other.canonical != upstream.canonical:
             raise ConfigurationError(

@@ -29,7 +29,6 @@ from .field_types import (
     Networks,
     OperationsEndpoint,
     Origin,
-    Origins,
     Prefix,
     Program,
     Proxies,
@@ -39,6 +38,7 @@ from .field_types import (
     Seconds,
     TagTtl,
     Timeout,
+    UpstreamUrls,
     Username,
 )
 from .known_registries import ShortNaming
@@ -56,7 +56,7 @@ class _Frozen(BaseModel):
 class UpstreamSettings(_Frozen):
     """The settings of one upstream registry, ``[upstreams.NAME]``."""
 
-    urls: Origins = Field(alias="url")
+    urls: UpstreamUrls = Field(alias="url")
     replicas: bool = False
     registry: RegistryName = ""
     same_registry_as: Label | None = None
@@ -84,7 +84,7 @@ class UpstreamSettings(_Frozen):
 
     @property
     def url(self) -> str:
-        """The first address, which identifies the registry."""
+        """The first address, which identifies the registry; its path is a prefix of repositories."""
         return self.urls[0]
 
     @property

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 
 from attrs import evolve
 from zope.interface import implementer
 
 from ..body.in_memory import BytesBody
-from ..interfaces import Answer, IBody, IRegistry, ITokenService, IWritableRegistry
+from ..interfaces import Answer, IBody, IRegistry, ITokenService, IUpstream, IWritableRegistry
 from ..oci.descriptor import Descriptor
 from ..oci.errors import NameUnknown
 from ..oci.reference import Repository
@@ -97,6 +98,29 @@ class ScopeRewrite:
         if not scope.is_repository or not scope.name:
             return scope
         return scope.renamed(self._rename(Repository(scope.name)).name)
+
+
+def add_prefix(prefix: str, repository: Repository) -> Repository:
+    """Return the repository of that name below a prefix."""
+    return Repository(f"{prefix}/{repository}")
+
+
+@implementer(IUpstream)
+class PrefixedUpstream:
+    """An upstream whose repositories all lie below one prefix, such as a proxy project of Harbor."""
+
+    def __init__(self, upstream: IUpstream, prefix: str) -> None:
+        self._upstream = upstream
+        self._rename = partial(add_prefix, prefix)
+        self._tokens = ScopeRewrite(upstream, self._rename)
+
+    async def fetch(self, request: RegistryRequest) -> Answer:
+        repository = repository_of(request.target)
+        renamed = request if repository is None else request.for_repository(self._rename(repository))
+        return await self._upstream.fetch(renamed)
+
+    async def token(self, request: TokenRequest) -> Answer:
+        return await self._tokens.token(request)
 
 
 @implementer(IRegistry)

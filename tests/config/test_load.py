@@ -253,6 +253,15 @@ def test_an_upstream_url_without_a_name_is_refused() -> None:
     assert refused({}, {"DOCKMIRROR_UPSTREAM": "a=http://a inner"}).startswith("the environment: upstream: ")
 
 
+def test_a_path_in_an_upstream_url_is_a_prefix_of_repositories(tmp_path: Path) -> None:
+    """A trailing slash is dropped; the registry whose images lie there has to be named."""
+    text = '[upstreams.a]\nurl = "https://Harbor.example/hub/a/"'
+    message = refused({"config": written(tmp_path, text)})
+    assert message.startswith("upstreams.a.url: has a path; expected 'registry' beside it")
+    settings = load({"config": written(tmp_path, text + '\nregistry = "a.example"')}, {})
+    assert settings.upstreams["a"].url == "https://harbor.example/hub/a"
+
+
 def test_a_new_upstream_has_safe_defaults() -> None:
     """No other host receives secrets, no name is completed, and no network is allowed."""
     upstream = load({"upstream": ["inner=http://inner"]}, {}).upstreams["inner"]
@@ -386,7 +395,6 @@ def test_an_invalid_value_is_reported_with_its_key_and_source(key: str, value: s
                 "https://a b",
                 "https://[fe80::1%25eth0]",
                 "https://bücher.example",
-                "https://h/v2",
             )
         ),
         (
@@ -429,7 +437,16 @@ def test_an_invalid_value_in_the_file_is_reported_with_its_path(
 @pytest.mark.parametrize(
     "url",
     [
-        *("", "registry", "registry:5000", "//registry", "ftp://registry", "https://", "https://registry/v2"),
+        *(
+            "",
+            "registry",
+            "registry:5000",
+            "//registry",
+            "ftp://registry",
+            "https://",
+            "https://registry/v2/",
+        ),
+        *("https://registry/A", "https://registry/a//b", "https://registry/a?b"),
         *("https://registry?a", "https://registry#a", "https://me:pw@registry", "https://me@registry"),
         *(
             "https://registry:port",
@@ -440,8 +457,8 @@ def test_an_invalid_value_in_the_file_is_reported_with_its_path(
         ),
     ],
 )
-def test_an_address_with_more_than_an_origin_is_refused(tmp_path: Path, url: str) -> None:
-    """Anything beyond scheme, host and port would be lost or sent to the wrong host."""
+def test_an_address_with_more_than_an_origin_and_a_prefix_is_refused(tmp_path: Path, url: str) -> None:
+    """Anything else would be lost or sent to the wrong host."""
     path = written(tmp_path, f'[upstreams.inner]\nurl = "{url}"')
     message = refused({"config": path})
     assert message.startswith(f"{path}: upstreams.inner.url: ")

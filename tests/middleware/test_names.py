@@ -11,10 +11,11 @@ from prometheus_client import CollectorRegistry
 from zope.interface.verify import verifyObject
 
 from dockmirror.body.in_memory import json_body
-from dockmirror.interfaces import Answer, IRegistry, ITokenService, IWritableRegistry
+from dockmirror.interfaces import Answer, IRegistry, ITokenService, IUpstream, IWritableRegistry
 from dockmirror.metrics import Metrics
 from dockmirror.middleware.names import (
     NamespaceFilter,
+    PrefixedUpstream,
     PrefixRewrite,
     ScopeRewrite,
     ShortNameRedirect,
@@ -89,6 +90,22 @@ def test_a_token_without_scopes_is_asked_for_as_it_came() -> None:
     request = TokenRequest.parse([("account", "me")], True, Credentials.bearer("t"))
     now(tokens.token(request))
     assert service.token_requests == [request]
+
+
+@of_a_repository
+def test_a_prefixed_upstream_is_asked_below_its_prefix(target: Callable[[Repository], Target]) -> None:
+    """Requests and scopes name the repository as the upstream does; what names none stays as it is."""
+    registry = FakeRegistry(ANSWER, ANSWER)
+    upstream = PrefixedUpstream(registry, "proxy/hub")
+    assert verifyObject(IUpstream, upstream)
+    for each in (target(OFFICIAL), Ping()):
+        assert now(upstream.fetch(RegistryRequest(each))) is ANSWER
+    below = target(Repository("proxy/hub/library/busybox"))
+    assert registry.requests == [RegistryRequest(below), RegistryRequest(Ping())]
+    now(upstream.token(TOKEN))
+    assert [str(scope) for scope in registry.token_requests[0].scopes] == [
+        "repository:proxy/hub/busybox:pull"
+    ]
 
 
 @given(repositories)
