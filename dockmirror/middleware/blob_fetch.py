@@ -21,6 +21,14 @@ from ..oci.errors import RangeInvalid, RegistryError, Unavailable
 from ..oci.ranges import ContentRange, Range
 from ..oci.request import Blob, RegistryRequest, Target
 
+SINGLE_CONNECTION_TTL = 600.0
+"""Seconds within which a blob that is fetched from its start again comes over one connection.
+
+A blob that was right is stored; this one may have been wrong because of its segments.
+"""
+_MOST = 10_000
+_OpenRange = Callable[[Range], Coroutine[Any, Any, Answer]] | None
+
 
 @implementer(IRegistry)
 class ResumingRegistry:
@@ -75,15 +83,6 @@ def _rest(answer: Answer, offset: int, last: int | None) -> IBody:
     return Slice(answer.body, 0, length)
 
 
-AGAIN = 600.0
-"""Seconds within which a blob that is fetched from its start again comes over one connection.
-
-A blob that was right is stored; this one may have been wrong because of its segments.
-"""
-_MOST = 10_000
-_OpenRange = Callable[[Range], Coroutine[Any, Any, Answer]] | None
-
-
 @implementer(IRegistry)
 class SegmentedFetch:
     """Fetches blobs, and rests of blobs, over up to ``segments`` connections each.
@@ -116,7 +115,7 @@ class SegmentedFetch:
             return True
         if self._begun.get(target):
             return False
-        self._begun.put(target, True, AGAIN)
+        self._begun.put(target, True, SINGLE_CONNECTION_TTL)
         return True
 
 

@@ -22,9 +22,11 @@ from ..oci.errors import RegistryError, TimedOut
 from ..oci.request import Blob, Manifest, Ping, RegistryRequest, Target
 from ..oci.token import TokenRequest
 
-DURATION = 60.0
+QUARANTINE_TTL = 60.0
 """Seconds for which a wrong blob is not fetched again."""
 _MOST = 10_000
+SLOW = 3.0
+"""Seconds without an answer after which a cancelled request counts as the upstream's timeout."""
 
 
 class Quarantined(CorruptContent):
@@ -54,7 +56,7 @@ class CorruptBlobQuarantine:
         return evolve(await self._registry.fetch(request), reject=self._reject)
 
     def _reject(self, digest: Digest) -> None:
-        self._rejected.put(digest, True, DURATION)
+        self._rejected.put(digest, True, QUARANTINE_TTL)
 
 
 def _reaches_the_end(request: RegistryRequest) -> bool:
@@ -63,10 +65,6 @@ def _reaches_the_end(request: RegistryRequest) -> bool:
         return False
     span = request.range.single if request.range else None
     return request.range is None or (span is not None and span.first is not None and span.last is None)
-
-
-SLOW = 3.0
-"""Seconds without an answer after which a cancelled request counts as the upstream's timeout."""
 
 
 def can_use_fallback(request: RegistryRequest) -> Target | None:

@@ -16,6 +16,8 @@ from .digest import Digest
 _TAG = r'(?:W/)?"[!#-~]*"'
 _TAGS = re.compile(rf"\*|{_TAG}(?:[ \t]*,[ \t]*{_TAG})*")
 _UNQUOTED = re.compile(r"[!#-+\--~]+")
+_LINK = re.compile(r"<([^<>]*)>([^<]*)")
+_NEXT = re.compile(r';\s*rel\s*=\s*(?:"next"|next)\s*(?:[;,]|$)', re.IGNORECASE)
 
 
 def format_etag(digest: Digest) -> str:
@@ -39,10 +41,6 @@ def etag_matches(if_none_match: str | None, digest: Digest | None) -> bool:
         return False
     tags = (tag.strip().removeprefix("W/").strip('"') for tag in if_none_match.split(","))
     return any(tag in ("*", str(digest)) for tag in tags)
-
-
-_LINK = re.compile(r"<([^<>]*)>([^<]*)")
-_NEXT = re.compile(r';\s*rel\s*=\s*(?:"next"|next)\s*(?:[;,]|$)', re.IGNORECASE)
 
 
 def parse_next_page(lines: Iterable[str]) -> tuple[tuple[str, str], ...] | None:

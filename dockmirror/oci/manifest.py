@@ -18,6 +18,11 @@ from .errors import DigestInvalid
 from .media import parse_references
 
 _PART = re.compile(r"[A-Za-z0-9_.-]+")
+IMAGE_CONFIGS = (
+    "application/vnd.oci.image.config.v1+json",
+    "application/vnd.docker.container.image.v1+json",
+)
+"""Media types of the configuration of runnable images; artifacts have others."""
 
 
 @frozen(order=True)
@@ -53,13 +58,6 @@ class Platform:
         """Return whether the other platform satisfies this one; without a variant, any variant does."""
         same = (self.os, self.architecture) == (other.os, other.architecture)
         return same and self.variant in ("", other.variant)
-
-
-IMAGE_CONFIGS = (
-    "application/vnd.oci.image.config.v1+json",
-    "application/vnd.docker.container.image.v1+json",
-)
-"""Media types of the configuration of runnable images; artifacts have others."""
 
 
 @frozen

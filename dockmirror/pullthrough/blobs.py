@@ -38,7 +38,8 @@ from .upstream_gateway import UpstreamGateway
 MAX_RANGE_WAIT = 5.0
 """Seconds that a range may wait for a download; one that would take longer is requested by itself."""
 _TYPE = "application/octet-stream"
-
+_MOST_RANGES = 16
+_Headers = tuple[tuple[str, str], ...]
 
 _log = Logger()
 
@@ -242,10 +243,6 @@ def _part_of_download(requested: Range, reader: IDownloadReader) -> ContentRange
     return part if part.first == 0 or reader.seconds_until(beginning) <= MAX_RANGE_WAIT else None
 
 
-_MOST_RANGES = 16
-Headers = tuple[tuple[str, str], ...]
-
-
 def cached_response(
     request: RegistryRequest, stored: IStoredContent, descriptor: Descriptor, status: CacheStatus
 ) -> Answer:
@@ -273,7 +270,7 @@ def cached_response(
     return evolve(answer, status=206, content_range=parts[0], body=_part(stored, descriptor, parts[0]))
 
 
-def _of_whole(descriptor: Descriptor) -> Headers:
+def _of_whole(descriptor: Descriptor) -> _Headers:
     """Return the headers of the whole content that an answer with several parts needs.
 
     Source: RFC 9110, 15.3.7.

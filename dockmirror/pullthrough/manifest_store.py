@@ -16,7 +16,10 @@ from ..oci.media import ManifestReferences, parse_references
 from ..oci.ranges import whole_range
 from ..oci.reference import Repository
 
-_LIMIT = 16 * 1024
+_MAX_REFERENCES = 16 * 1024
+LIMIT = 4 * 1024 * 1024
+"""Bytes; clients take no larger manifest either."""
+_log = Logger()
 
 
 class ReferenceCache:
@@ -25,7 +28,7 @@ class ReferenceCache:
     :param limit: the number of references that are cached, for all manifests together.
     """
 
-    def __init__(self, limit: int = _LIMIT) -> None:
+    def __init__(self, limit: int = _MAX_REFERENCES) -> None:
         self._limit = limit
         self._count = 0
         self._references: OrderedDict[Digest, ManifestReferences] = OrderedDict()
@@ -51,12 +54,6 @@ class ReferenceCache:
 
 def _count(references: ManifestReferences) -> int:
     return 1 + len(references.blobs) + len(references.manifests)
-
-
-LIMIT = 4 * 1024 * 1024
-"""Bytes; clients take no larger manifest either."""
-
-_log = Logger()
 
 
 @frozen

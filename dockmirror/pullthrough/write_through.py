@@ -35,6 +35,10 @@ from .generations import Generations, Tombstone
 from .grants import Extent, GrantCache
 from .manifest_store import LIMIT, ManifestStore
 
+_UPLOADS = "blobs/uploads/"
+_RECEIVED_RANGE = re.compile(r"0-([0-9]{1,15})")
+_log = Logger()
+
 
 @implementer(IWritableRegistry)
 class WriteThrough:
@@ -174,12 +178,6 @@ def _may_have_succeeded(error: BaseException) -> bool:
     """Return whether the upstream may have performed the write in spite of the error."""
     status = error.upstream_status if isinstance(error, RegistryError) else None
     return status is None or status == 404 or status >= 500
-
-
-_UPLOADS = "blobs/uploads/"
-_RECEIVED_RANGE = re.compile(r"0-([0-9]{1,15})")
-
-_log = Logger()
 
 
 class CopyNameSigner(Protocol):

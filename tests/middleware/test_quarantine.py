@@ -16,7 +16,7 @@ from dockmirror.body.verified import CorruptContent
 from dockmirror.concurrency.backoff import FIRST
 from dockmirror.interfaces import Answer, IRegistry, ISource, IUpstream
 from dockmirror.middleware.failover import (
-    DURATION,
+    QUARANTINE_TTL,
     CorruptBlobQuarantine,
     Quarantined,
 )
@@ -123,7 +123,7 @@ def test_a_blob_wrong_from_the_first_comes_from_the_second(
     if not right:
         assert isinstance(pulling.pull(), Quarantined)
         assert (first.asked, second.asked) == (1, 1)
-        pulling.mirror.turn(DURATION)
+        pulling.mirror.turn(QUARANTINE_TTL)
         first.data = DATA
         assert pulling.pull() == DATA
 
@@ -151,7 +151,7 @@ def test_a_single_address_is_quarantined_for_a_minute(tmp_path: Path) -> None:
     assert isinstance(pulling.pull(), CorruptContent)
     assert isinstance(pulling.pull(), Quarantined)
     address.data = DATA
-    pulling.mirror.turn(DURATION - 1)
+    pulling.mirror.turn(QUARANTINE_TTL - 1)
     assert isinstance(pulling.pull(), Quarantined)
     pulling.mirror.turn(1)
     assert pulling.pull() == DATA

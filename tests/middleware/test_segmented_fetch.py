@@ -12,7 +12,7 @@ from zope.interface import implementer
 
 from dockmirror.body.in_memory import NoBody, json_body
 from dockmirror.interfaces import Answer, IRegistry
-from dockmirror.middleware.blob_fetch import AGAIN, SegmentedFetch
+from dockmirror.middleware.blob_fetch import SINGLE_CONNECTION_TTL, SegmentedFetch
 from dockmirror.oci.credentials import Credentials
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
@@ -192,7 +192,7 @@ def test_a_blob_fetched_again_comes_over_one_connection() -> None:
     """For a while: it may have been wrong because of its segments."""
     upstream, clock = Upstream(), Clock()
     registry = in_segments(upstream, clock)
-    for wait, count in ((0, 6), (AGAIN - 1, 1), (1, 6)):
+    for wait, count in ((0, 6), (SINGLE_CONNECTION_TTL - 1, 1), (1, 6)):
         clock.advance(wait)
         upstream.requests.clear()
         assert delivered(registry)[1] == DATA
