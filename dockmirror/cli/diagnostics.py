@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
 from urllib.parse import urlsplit
 
 from attrs import evolve, frozen
 from prometheus_client import CollectorRegistry
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.error import ConnectError, DNSLookupError, SSLError
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IAgent
 
 from ..app.naming import registry_names
-from ..app.upstream_stack import AgentFor, UpstreamContext, UpstreamParts, make_upstream
-from ..config.settings import UpstreamSettings
+from ..app.upstream_stack import (
+    AgentFor,
+    UpstreamContext,
+    UpstreamParts,
+    load_accounts,
+    make_agent,
+    make_upstream,
+    parse_proxies,
+)
+from ..config.settings import Settings, UpstreamSettings
 from ..interfaces import IAccount, IRegistry, ITokenService, IUpstream
 from ..metrics import Metrics
 from ..oci.challenge import Challenge, find_challenge
@@ -24,10 +35,12 @@ from ..oci.request import Manifest, Ping, RegistryRequest
 from ..oci.scope import pull_scope
 from ..oci.token import TokenRequest
 from ..status.upstream_health import UpstreamHealth
+from ..system.external_program import run_process
 from ..upstream.agents import parse_quota
 from ..upstream.bounded_endpoint import HandshakeTimedOut
 from ..upstream.checked_endpoint import AddressRefused
 from ..upstream.proxy import Proxy, ProxySettings
+from ..upstream.resolvers import threaded_resolver
 from ..upstream.upstream_client import NoAnswer, find_root_cause
 
 _PREVIEW = Repository("ratelimitpreview/test")
@@ -65,6 +78,26 @@ class Diagnosis:
     def ok(self) -> bool:
         """The mirror can pull from this address."""
         return all(step.ok for step in self.steps)
+
+
+async def diagnose_all(
+    settings: Settings, environ: Mapping[str, str], names: Sequence[str], reactor: Any
+) -> list[Diagnosis]:
+    """Diagnose all addresses of the named upstreams at the same time."""
+    resolver = threaded_resolver(reactor)
+    all_accounts = load_accounts(settings, environ, partial(run_process, reactor), reactor)
+
+    def agent_for(upstream: UpstreamSettings, on_connect: Callable[[str, str], None]) -> IAgent:
+        return make_agent(upstream, resolver, environ, on_connect, reactor)
+
+    running = []
+    for name in names:
+        upstream = settings.upstreams[name]
+        for number, single in enumerate(upstream.by_address()):
+            account = all_accounts.get(name) if number == 0 or upstream.replicas else None
+            route = parse_proxies(single, environ)
+            running.append(Deferred.fromCoroutine(diagnose(name, single, agent_for, route, reactor, account)))
+    return list(await gatherResults(running, consumeErrors=True))
 
 
 async def diagnose(

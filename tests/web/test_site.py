@@ -7,7 +7,7 @@ from __future__ import annotations
 import pytest
 
 from dockmirror.config.known_registries import KNOWN
-from dockmirror.web.site import normalize_host
+from dockmirror.system.networks import normalize_host
 from tests.fake_registry import basic
 from tests.house import House
 from tests.internet import BUSYBOX, HUB, PASSWORD, PRIVATE, USER, Internet

@@ -13,7 +13,7 @@ from ...headers import lines
 from ...http.access import ClientAddress
 from ...http.server_request import ServerRequest
 from ...oci.errors import RegistryError, Unsupported
-from ..site import normalize_host
+from ...system.networks import normalize_host
 from .languages import Language
 from .page import inline_code, render_page, table
 from .send_page import HTML, JSON, language_for, negotiate_media_type, requesting_client, send, send_document
