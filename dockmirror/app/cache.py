@@ -135,18 +135,30 @@ def open_cache(root: Path, settings: Settings, reactor: Any) -> CacheParts:
 
 
 def _tiered(root: Path, settings: Settings, reactor: Any, in_thread: RunInThread) -> TieredStore | None:
+    check_bucket_settings(settings)
+    if settings.store is None:
+        return None
+    from ..store.bucket.blocking_bucket import BucketAddress
+    from ..store.tiered.tiered_store import open_tiered_store
+
+    address = BucketAddress(settings.store, settings.store_endpoint)
+    return open_tiered_store(root, address, settings.redirect, settings.store_days, reactor, in_thread)
+
+
+def check_bucket_settings(settings: Settings) -> None:
+    """Check the settings of the bucket.
+
+    :raises ConfigurationError: when there is no bucket to which they apply, or its extra is not installed.
+    """
     if settings.store is None:
         for key in ("store_endpoint", "store_days", "redirect"):
             if getattr(settings, key):
                 raise ConfigurationError(f"{key}: needs a store; set 'store' to a bucket, or remove {key}")
-        return None
-    from ..store.bucket.blocking_bucket import BucketAddress, is_available
-    from ..store.tiered.tiered_store import open_tiered_store
+        return
+    from ..store.bucket.blocking_bucket import is_available
 
     if not is_available():
         raise ConfigurationError("store: needs the extra 'objects': pip install 'dockmirror[objects]'")
-    address = BucketAddress(settings.store, settings.store_endpoint)
-    return open_tiered_store(root, address, settings.redirect, settings.store_days, reactor, in_thread)
 
 
 class _CacheService(MultiService):

@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 
 from ..config.options import Options as Options
+from ..config.questions import question_settings
 from ..config.settings import ConfigurationError, Settings
 from ..http.server import HttpSite
 from ..system.posix import make_directory_for
@@ -30,7 +31,7 @@ from ..web.shared_tables import SharedTables, create_shared_memory
 from ..workers.rpc_channel import RpcError
 from ..workers.sockets import BindOnlyReactor
 from ..workers.worker_pool import WorkerCommand, WorkerPool
-from .budget import has_cache
+from .budget import disk_size, has_cache
 from .endpoints import listen_endpoints
 from .listeners import make_certificate_renewal, make_listener, make_listeners
 from .naming import operations_host_names
@@ -115,6 +116,7 @@ def make_mirror(read: Callable[[], Settings], environ: Mapping[str, str]) -> Mul
         server = _serve_here(settings, environ, running)
     else:
         server = _serve_in_workers(workers, settings, environ, running)
+    log_questions(settings)
     reload = SettingsReload(settings, read, server.apply, running)
     services = [*server.services]
     if settings.operations:
@@ -125,6 +127,12 @@ def make_mirror(read: Callable[[], Settings], environ: Mapping[str, str]) -> Mul
     for service in (*services, reload, GracefulShutdown(running)):
         service.setServiceParent(mirror)
     return mirror
+
+
+def log_questions(settings: Settings) -> None:
+    """Warn about values that can hardly be meant."""
+    for question in question_settings(settings, disk_size(settings)):
+        _log.warn("{question}", question=question)
 
 
 def _serve_here(settings: Settings, environ: Mapping[str, str], reactor: Any) -> _Server:
@@ -228,6 +236,7 @@ class SettingsReload(Service):
             return
         pending = [key for key in (*START_ONLY, "cache_size") if getattr(new, key) != getattr(settings, key)]
         self.settings = settings
+        log_questions(settings)
         if pending:
             _log.warn("settings reloaded; restart the mirror to apply {keys}", keys=", ".join(pending))
         else:
