@@ -199,8 +199,7 @@ def build_hosts(
         hosts[name] = root
     if settings.default:
         return VirtualHosts(hosts, root, hosts[settings.host(settings.default)])
-    routes = {settings.host(name): upstream.url for name, upstream in settings.upstreams.items()}
-    return VirtualHosts(hosts, root, pages.unknown_host(routes))
+    return VirtualHosts(hosts, root, pages.unknown_host())
 
 
 @frozen
@@ -214,13 +213,13 @@ class _LatePages:
         """See ``PageFactory.resources``."""
         return {name: LateResource(partial(self._make, registry, name)) for name in ("", "client")}
 
-    def unknown_host(self, routes: Mapping[str, str]) -> Resource:
+    def unknown_host(self) -> Resource:
         """Return the page for names that are not the mirror's; see ``UnknownHost``."""
 
         def make() -> Resource:
             from ..web.pages.unknown_host import UnknownHost
 
-            return UnknownHost(partial(mirror_address, self._settings), routes)
+            return UnknownHost(partial(mirror_address, self._settings))
 
         return LateResource(make)
 
