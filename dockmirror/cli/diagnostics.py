@@ -14,7 +14,7 @@ from twisted.internet.error import ConnectError, DNSLookupError, SSLError
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IAgent
 
-from ..app.naming import registry_names
+from ..app.naming import ImageName, registry_names
 from ..app.upstream_stack import (
     AgentFor,
     UpstreamContext,
@@ -80,10 +80,28 @@ class Diagnosis:
         return all(step.ok for step in self.steps)
 
 
+@frozen
+class Subject:
+    """An address of an upstream that is to be diagnosed.
+
+    :ivar upstream: has that address only.
+    :ivar account: the mirror's own account, or None.
+    :ivar images: those that are to be found there.
+    """
+
+    name: str
+    upstream: UpstreamSettings
+    account: IAccount | None = None
+    images: Sequence[ImageName] = ()
+
+
 async def diagnose_all(
-    settings: Settings, environ: Mapping[str, str], names: Sequence[str], reactor: Any
+    settings: Settings, environ: Mapping[str, str], images: Mapping[str, Sequence[ImageName]], reactor: Any
 ) -> list[Diagnosis]:
-    """Diagnose all addresses of the named upstreams at the same time."""
+    """Diagnose all addresses of upstreams at the same time.
+
+    :param images: those that are to be found at each of the upstreams, by the upstreams' names.
+    """
     resolver = threaded_resolver(reactor)
     all_accounts = load_accounts(settings, environ, partial(run_process, reactor), reactor)
 
@@ -91,29 +109,23 @@ async def diagnose_all(
         return make_agent(upstream, resolver, environ, on_connect, reactor)
 
     running = []
-    for name in names:
+    for name, wanted in images.items():
         upstream = settings.upstreams[name]
         for number, single in enumerate(upstream.by_address()):
             account = all_accounts.get(name) if number == 0 or upstream.replicas else None
-            route = parse_proxies(single, environ)
-            running.append(Deferred.fromCoroutine(diagnose(name, single, agent_for, route, reactor, account)))
+            subject = Subject(name, single, account, wanted)
+            running.append(
+                Deferred.fromCoroutine(diagnose(subject, agent_for, parse_proxies(single, environ), reactor))
+            )
     return list(await gatherResults(running, consumeErrors=True))
 
 
 async def diagnose(
-    name: str,
-    upstream: UpstreamSettings,
-    agent_for: AgentFor,
-    proxies: ProxySettings,
-    clock: IReactorTime,
-    account: IAccount | None,
+    subject: Subject, agent_for: AgentFor, proxies: ProxySettings, clock: IReactorTime
 ) -> Diagnosis:
-    """Diagnose one address of an upstream.
-
-    :param upstream: has that address only.
-    :param account: the mirror's own account, or None.
-    """
+    """Diagnose one address of an upstream."""
     found: dict[str, list[str]] = {}
+    upstream = subject.upstream
 
     def record_agent(single: UpstreamSettings, on_connect: Callable[[str, str], None]) -> IAgent:
         def record(host: str, address: str) -> None:
@@ -122,12 +134,23 @@ async def diagnose(
 
         return agent_for(single, record)
 
-    metrics = Metrics(CollectorRegistry())
+    metrics, health = Metrics(CollectorRegistry()), UpstreamHealth(clock)
     parts = make_upstream(
-        UpstreamContext(name, upstream, record_agent, clock, metrics, UpstreamHealth(clock), account)
+        UpstreamContext(subject.name, upstream, record_agent, clock, metrics, health, subject.account)
     )
-    steps = await _run_steps(_ConnectionPath(upstream, proxies, found), parts, account)
-    return Diagnosis(name, upstream.url, found.get(_host(upstream), ()), steps)
+    steps = await _run_steps(_ConnectionPath(upstream, proxies, found), parts, subject.account)
+    if all(step.ok for step in steps):
+        steps += [await _find_image(parts.authorized, image) for image in subject.images]
+    return Diagnosis(subject.name, upstream.url, found.get(_host(upstream), ()), steps)
+
+
+async def _find_image(registry: IRegistry, image: ImageName) -> DiagnosticStep:
+    target = Manifest(Repository(image.repository.rest), image.reference)
+    try:
+        await registry.fetch(RegistryRequest(target, head=True, accept=EVERYTHING))
+    except RegistryError as error:
+        return DiagnosticStep("image", False, f"{image} cannot be pulled: {_one_line(error)}")
+    return DiagnosticStep("image", True, f"{image} can be pulled")
 
 
 async def _run_steps(
