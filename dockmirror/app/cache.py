@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 from twisted.application.service import MultiService, Service
@@ -24,11 +24,8 @@ from ..pull import Pull, PulledImage, Wanted
 from ..pullthrough.generations import TombstoneFilter, Tombstones
 from ..status.status_values import DownloadStatus, Usage
 from ..store import pins
-from ..store.bucket.blocking_bucket import BucketAddress, is_available
-from ..store.bucket.tiered_store import TieredStore, open_tiered_store
 from ..store.downloads.context import DownloadContext, DownloadStats
 from ..store.downloads.downloads import Downloads
-from ..store.eviction.budget import Budget
 from ..store.eviction.eviction import Eviction
 from ..store.local_store import LocalStore
 from ..store.memory_cache import MemoryCache
@@ -38,6 +35,10 @@ from ..store.threads import RunInThread, run_in_pool
 from ..store.upload_staging import LocalUploadStaging
 from ..store.usage_report import UsageReport
 from ..web.readiness import StoreCheck
+from .budget import make_budget
+
+if TYPE_CHECKING:
+    from ..store.bucket.tiered_store import TieredStore
 
 THREADS = 8
 """Threads for file operations; nothing else runs in them."""
@@ -135,30 +136,30 @@ def open_cache(root: Path, settings: Settings, reactor: Any) -> CacheParts:
 def _tiered(
     local: LocalStore, settings: Settings, reactor: Any, in_thread: RunInThread
 ) -> TieredStore | None:
+    check_bucket_settings(settings)
     if settings.store is None:
-        for key in ("store_endpoint", "store_days", "redirect"):
-            if getattr(settings, key):
-                raise ConfigurationError(f"{key}: needs a store; set 'store' to a bucket, or remove {key}")
         return None
-    if not is_available():
-        raise ConfigurationError("store: needs the extra 'objects': pip install 'dockmirror[objects]'")
+    from ..store.bucket.blocking_bucket import BucketAddress
+    from ..store.bucket.tiered_store import open_tiered_store
+
     address = BucketAddress(settings.store, settings.store_endpoint)
     return open_tiered_store(local, address, settings.redirect, settings.store_days, reactor, in_thread)
 
 
-def has_cache(settings: Settings) -> bool:
-    """Return whether the mirror caches anything; otherwise it is a relay."""
-    return settings.cache is not None and (settings.cache_size is None or bool(settings.cache_size))
+def check_bucket_settings(settings: Settings) -> None:
+    """Check the settings of the bucket.
 
+    :raises ConfigurationError: when there is no bucket to which they apply, or its extra is not installed.
+    """
+    if settings.store is None:
+        for key in ("store_endpoint", "store_days", "redirect"):
+            if getattr(settings, key):
+                raise ConfigurationError(f"{key}: needs a store; set 'store' to a bucket, or remove {key}")
+        return
+    from ..store.bucket.blocking_bucket import is_available
 
-def make_budget(root: Path, settings: Settings) -> Budget:
-    """Return how much the cache may hold, and what it must leave free on the disk."""
-    status = os.statvfs(root)
-    default = Budget.default(status)
-    total = status.f_blocks * status.f_frsize
-    size = settings.cache_size.of(total) if settings.cache_size is not None else default.size
-    share = settings.min_free.of(total) / total if total else 0.0
-    return Budget(size, settings.min_free.of(total), int(status.f_files * share))
+    if not is_available():
+        raise ConfigurationError("store: needs the extra 'objects': pip install 'dockmirror[objects]'")
 
 
 class _CacheService(MultiService):

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import re
-import socket
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from attrs import frozen
 from twisted.application import strports
 from twisted.application.service import IService, Service
 from twisted.internet.interfaces import IAddress, IProtocolFactory
@@ -19,6 +16,7 @@ from ..config.settings import ConfigurationError, Settings
 from ..system.reactor_services import run_in_daemon_thread
 from ..tls.acme_renewal import AcmeStore, CertificateRenewal
 from ..tls.certificate_directory import CertificateDirectories, NoUsableCertificate
+from .endpoints import HttpsEndpoint
 from .naming import certificate_names
 
 BACKLOG = 4096
@@ -26,7 +24,6 @@ BACKLOG = 4096
 
 Twisted's default is 50: a burst of clients overflows it, and the others retry after a second at the earliest.
 """
-_CERTIFICATES = re.compile(r":certificates=((?:\\.|[^\\:])*)")
 
 
 def make_listener(
@@ -75,52 +72,9 @@ class _TlsFactory(TLSMemoryBIOFactory):
         return None if wrapped is None else self.protocol(self, wrapped)
 
 
-@frozen
-class HttpsEndpoint:
-    """``https:`` and another endpoint: TLS over that one, with the certificates of a directory.
-
-    A port alone stands for TCP.  Twisted's own ``tls:`` listens on TCP only, and reads its directory again
-    only for an unknown name, so it would never show a renewed certificate.
-
-    :ivar transport: the endpoint below TLS.
-    :ivar certificates: the directory, or None for the one in the settings.
-    """
-
-    transport: str
-    certificates: Path | None = None
-
-    @classmethod
-    def parse(cls, endpoint: str) -> HttpsEndpoint | None:
-        """Return None for an endpoint without ``https:``."""
-        scheme, _, transport = endpoint.partition(":")
-        if scheme != "https":
-            return None
-        directory = _CERTIFICATES.search(transport)
-        transport = _CERTIFICATES.sub("", transport)
-        return cls(
-            f"tcp:{transport}" if transport[:1].isdigit() else transport,
-            Path(re.sub(r"\\(.)", r"\1", directory[1])) if directory else None,
-        )
-
-
 def _with_backlog(endpoint: str) -> str:
     can_have_backlog = endpoint.partition(":")[0] in ("tcp", "tcp6", "unix", "ssl")
     return f"{endpoint}:backlog={BACKLOG}" if can_have_backlog and ":backlog=" not in endpoint else endpoint
-
-
-def listen_endpoints(settings: Settings) -> Sequence[str]:
-    """Return the endpoints of the settings; by default port 8080, on a dual-stack socket if IPv6 works."""
-    return settings.listen or (default_endpoint(),)
-
-
-def default_endpoint() -> str:
-    """Return port 8080 of all addresses, on one dual-stack socket where the machine has IPv6."""
-    try:
-        with socket.socket(socket.AF_INET6) as probe:
-            probe.bind(("::", 0))
-    except OSError:
-        return "tcp:8080"
-    return "tcp:8080:interface=\\:\\:"
 
 
 def missing_certificates(settings: Settings) -> Sequence[Path]:
@@ -143,6 +97,7 @@ def make_certificate_renewal(
     :param current_settings: returns the settings whose names need certificates, now and after a reload.
     :raises ConfigurationError: when the extra is not installed, or there is no name to certify.
     """
+
     try:
         from ..tls.acme_client import AcmeClient
     except ImportError:

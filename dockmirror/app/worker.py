@@ -11,16 +11,18 @@ from typing import Any
 
 from attrs import asdict
 from twisted.internet.protocol import Factory
-from twisted.logger import globalLogBeginner, textFileLogObserver
+from twisted.logger import globalLogBeginner
 
 from ..config.settings import Settings
 from ..status.status_values import WorkerState
 from ..system.reactor_services import GracefulShutdown
+from ..system.timestamps import make_log_observer
 from ..web.readiness import ReadinessState
 from ..web.shared_tables import SharedTables
 from ..workers.sockets import InheritedSocketsReactor, ListeningSocket, inherited_endpoint
 from ..workers.worker_pool import RpcChannel, RpcMethods
-from .listeners import listen_endpoints, make_listeners
+from .endpoints import listen_endpoints
+from .listeners import make_listeners
 from .process import ServingProcess
 
 
@@ -87,7 +89,7 @@ def main(arguments: Sequence[str]) -> None:
     # A terminal sends these to all processes; the binding process decides.
     for ignored in (signal.SIGINT, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
-    globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stdout)], redirectStandardIO=False)
+    globalLogBeginner.beginLoggingTo([make_log_observer(sys.stdout)], redirectStandardIO=False)
     channel_descriptor, memory, *sockets = arguments
     listening = [ListeningSocket(*map(int, each.split(":"))) for each in sockets]
     worker = Worker(SharedTables.attach(int(memory)), listening, running)

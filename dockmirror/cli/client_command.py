@@ -10,6 +10,7 @@ import click
 from attrs import evolve
 from click.shell_completion import CompletionItem
 
+from ..app.endpoints import listening_ports
 from ..app.naming import mirror_address
 from ..client_config.clients import CLIENTS, DOCKER, merge_daemon_json
 from ..client_config.snippet import ClientConfig, MirrorAddress, Snippet
@@ -17,7 +18,6 @@ from ..config.load import load
 from ..config.settings import Settings
 from .config_files import back_up, replace_text
 from .context import Context
-from .running_mirror import listening_ports
 
 _ADDRESS = re.compile(r"(https?)://([A-Za-z0-9.-]+(?::\d+)?|\[[0-9A-Fa-f:.]+\](?::\d+)?)/?")
 _MARK = "# Written by 'dockmirror client', which overwrites this file as long as this line is here.\n"

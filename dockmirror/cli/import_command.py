@@ -11,9 +11,8 @@ from typing import BinaryIO
 import click
 from attrs import frozen
 
-from ..app.cache import make_budget
-from ..app.naming import ImageName, parse_image_name, registry_names
-from ..app.stack import cache_partition
+from ..app.budget import make_budget
+from ..app.naming import ImageName, cache_partition, parse_image_name, registry_names
 from ..archive.archive_files import ArchiveRefused
 from ..archive.image_archive import ImageArchive, NamedImage
 from ..config.settings import Settings

@@ -8,20 +8,29 @@ from pathlib import Path
 import click
 
 from ..config.settings import ConfigurationError
-from .check import check
-from .client_command import client
-from .config_command import config
 from .context import Context
-from .export_command import export
-from .import_command import import_
-from .ls import ls
-from .pins_command import pin, pins, unpin
-from .rm import rm
-from .store_commands import gc, usage, verify
-from .warm import warm
+from .lazy_commands import LazyCommands
+
+_COMMANDS = {
+    "check": "check:check",
+    "client": "client_command:client",
+    "config": "config_command:config",
+    "export": "export_command:export",
+    "gc": "store_commands:gc",
+    "import": "import_command:import_",
+    "ls": "ls:ls",
+    "pin": "pins_command:pin",
+    "pins": "pins_command:pins",
+    "rm": "rm:rm",
+    "unpin": "pins_command:unpin",
+    "usage": "store_commands:usage",
+    "verify": "store_commands:verify",
+    "warm": "warm:warm",
+}
+"""The module and the name of each command: importing all of them would take longer than most commands run."""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(commands=LazyCommands(_COMMANDS), context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="dockmirror")
 @click.option(
     "-c", "--config", "file", type=click.Path(path_type=Path),
@@ -37,14 +46,6 @@ def main(context: click.Context, file: Path | None) -> None:
     invalid.
     """
     context.obj = Context({"config": file}, dict(os.environ))
-
-
-_COMMANDS = (
-    *(config, client, ls, usage, rm, verify, gc, export, import_),
-    *(check, warm, pin, unpin, pins),
-)
-for command in _COMMANDS:
-    main.add_command(command)
 
 
 def run() -> None:

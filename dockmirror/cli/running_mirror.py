@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from attrs import evolve, frozen
+from attrs import evolve
 from pydantic import ValidationError
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IAgent
 from zope.interface import implementer
 
-from ..app.listeners import HttpsEndpoint, listen_endpoints
+from ..app.endpoints import listening_ports
 from ..body.in_memory import NoBody
 from ..config.settings import ConfigurationError, Settings, UpstreamSettings
 from ..headers import first
@@ -21,42 +21,22 @@ from ..middleware.blob_fetch import ResumingRegistry
 from ..oci.cache_status import CacheStatus
 from ..oci.credentials import Credentials
 from ..oci.descriptor import Descriptor
+from ..oci.errors import TimedOut, Unreachable
 from ..oci.request import Blob, Manifest, RegistryRequest
 from ..upstream.agents import make_http_client
 from ..upstream.registry_client import RegistryClient
 from ..upstream.token_relay import ChallengeCache, TokenRelay, TrustedRealms
 from ..upstream.upstream_blobs import BlobSizes
-from ..upstream.upstream_client import UpstreamClient
+from ..upstream.upstream_client import (
+    UpstreamClient,
+    describe_failure,
+    find_root_cause,
+)
 from ..upstream.upstream_registry import UpstreamRegistry
 
 _NAME = "mirror"
 _LOOPBACK = ("127.0.0.1", "::1")
 _EVERYWHERE = ("", "0.0.0.0", "::")  # noqa: S104
-_TLS = ("ssl", "tls")
-
-
-@frozen
-class Port:
-    """A TCP port.
-
-    :ivar interface: the only address that the port is bound to; empty for all addresses.
-    """
-
-    scheme: str
-    number: str
-    interface: str = ""
-
-
-def listening_ports(settings: Settings) -> Iterator[Port]:
-    """Yield the ports in the settings, in their order; the sockets of systemd have none there."""
-    for endpoint in listen_endpoints(settings):
-        https = HttpsEndpoint.parse(endpoint)
-        kind, *parts = re.split(r"(?<!\\):", https.transport if https else endpoint)
-        options = dict(part.split("=", 1) for part in parts if "=" in part)
-        number = options.get("port") or next(filter(str.isdigit, parts), "")
-        if kind in ("tcp", "tcp6", *_TLS) and number:
-            scheme = "https" if https or kind in _TLS else "http"
-            yield Port(scheme, number, re.sub(r"\\(.)", r"\1", options.get("interface", "")))
 
 
 def local_mirror(settings: Settings, ca_file: Path | None = None) -> UpstreamSettings:
@@ -79,9 +59,12 @@ def mirror_at(url: str, ca_file: Path | None = None) -> UpstreamSettings:
     :raises ValueError: when the url is invalid.
     """
     try:
-        return _mirror_settings(url, ca_file, {})
+        mirror = _mirror_settings(url, ca_file, {})
     except ValidationError as error:
         raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
+    if urlsplit(mirror.url).path:
+        raise ValueError("expected an address such as http://mirror.example.com:8080, without a path")
+    return mirror
 
 
 def _mirror_settings(url: str, ca_file: Path | None, addresses: dict[str, Sequence[str]]) -> UpstreamSettings:
@@ -106,9 +89,8 @@ def connect_to_mirror(
         TokenRelay(client, challenge_cache, TrustedRealms(mirror.url)),
         BlobSizes(clock),
     )
-    return _WithCredentials(
-        _CacheStatusReader(ResumingRegistry(upstream, clock), registry_client, client), credentials
-    )
+    reader = _CacheStatusReader(ResumingRegistry(upstream, clock), registry_client, client)
+    return _WithCredentials(_AddressReporter(reader, mirror.url), credentials)
 
 
 @implementer(IRegistry)
@@ -127,6 +109,26 @@ class _CacheStatusReader:
         self._client.release(response)
         field = first(response.headers, "Cache-Status")
         return Answer(NoBody(Descriptor()), cache=CacheStatus.parse(field) if field else None)
+
+
+@implementer(IRegistry)
+class _AddressReporter:
+    """Names the mirror's address in the error when nothing answers there."""
+
+    def __init__(self, registry: IRegistry, url: str) -> None:
+        self._registry = registry
+        self._url = url
+
+    async def fetch(self, request: RegistryRequest) -> Answer:
+        try:
+            return await self._registry.fetch(request)
+        except Unreachable as error:
+            if type(error) not in (Unreachable, TimedOut):  # it broke off, and is there
+                raise
+            cause = describe_failure(find_root_cause(error.__cause__ or error)).rstrip(".")
+            raise Unreachable(
+                f"no mirror answered at {self._url}: {cause}. Start it, or give its address with --mirror"
+            ) from error
 
 
 @implementer(IRegistry)

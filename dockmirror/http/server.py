@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from twisted.internet.interfaces import IReactorTime, ITCPTransport
 from twisted.internet.protocol import connectionDone
@@ -21,6 +22,7 @@ from .limits import HttpLimits, MinimumRate, Timer, WriteTimeout
 from .request_body import RequestBody
 from .request_head import HeadBuffer, malformed_request
 from .server_request import BodyLimit, ServerRequest
+from .tls_hello import TlsHelloLog, tls_hello_error
 
 
 class LimitedHTTPChannel(HTTPChannel):
@@ -30,6 +32,7 @@ class LimitedHTTPChannel(HTTPChannel):
 
     transport: ITCPTransport
     requests: list[ServerRequest]
+    site: Any
 
     def __init__(
         self, connections: OpenConnections, limits: HttpLimits, body_limit: BodyLimit, clock: IReactorTime
@@ -96,6 +99,9 @@ class LimitedHTTPChannel(HTTPChannel):
         return True
 
     def _process_head(self) -> bool:
+        if self._input.is_tls_hello:
+            self._refuse_tls()
+            return True
         was_partial = self._input.has_partial_head
         head = self._input.take_head()
         if head is not None:
@@ -204,6 +210,14 @@ class LimitedHTTPChannel(HTTPChannel):
     def _time_out(self) -> None:
         self._refuse(RegistryError("the request did not arrive in time", status=408))
 
+    def _refuse_tls(self) -> None:
+        """Refuse a TLS hello, which is no request and has no line in the access log."""
+        self.site.tls_hellos.add(self.transport.getPeer())
+        request = ServerRequest(self)
+        request.is_logged = False
+        self.requests.append(request)
+        self._refuse(tls_hello_error())
+
     def _refuse(self, error: RegistryError) -> None:
         """Send an error response without asking a resource, and ignore all further input."""
         self._unread_bytes, self.persistent = math.inf, False
@@ -296,6 +310,7 @@ class HttpSite(TwistedSite):
             resource, ServerRequest, timeout=None, reactor=reactor, parsePOSTFormSubmission=False
         )
         self.connections = OpenConnections(reactor)
+        self.tls_hellos = TlsHelloLog(reactor)
         self._clock, self._body_limit = reactor, body_limit
         self._set_limits(limits)
         self._log_request = log
@@ -319,7 +334,8 @@ class HttpSite(TwistedSite):
 
     def log(self, request: ServerRequest) -> None:  # type: ignore[override]  # there are no others here
         """Log a finished request; called by the request."""
-        self._log_request(request)
+        if request.is_logged:
+            self._log_request(request)
 
     def acceptableProtocols(self) -> list[bytes]:
         """Leave HTTP/2 to proxies in front, even if ``h2`` is installed."""

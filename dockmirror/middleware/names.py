@@ -11,9 +11,9 @@ from zope.interface import implementer
 from ..body.in_memory import BytesBody
 from ..interfaces import Answer, IBody, IRegistry, ITokenService, IUpstream, IWritableRegistry
 from ..oci.descriptor import Descriptor
-from ..oci.errors import NameUnknown
+from ..oci.errors import NameUnknown, Unsupported
 from ..oci.reference import Repository
-from ..oci.request import RegistryRequest, repository_of
+from ..oci.request import Catalog, RegistryRequest, repository_of
 from ..oci.scope import Scope
 from ..oci.token import TokenRequest
 from ..oci.write import Write, WriteResult
@@ -192,8 +192,18 @@ class RegistryRouter:
         self._default = default
 
     async def fetch(self, request: RegistryRequest) -> Answer:
-        """:raises NameUnknown: when the registry is not mirrored, or ``ns`` and the path disagree."""
+        """Answer with the registry that the request names.
+
+        :raises NameUnknown: when the registry is not mirrored, or ``ns`` and the path disagree.
+        :raises Unsupported: for a catalog without ``ns``: there is none of all registries.
+        """
         named = self._named(request.namespace)
+        if named is None and isinstance(request.target, Catalog):
+            raise Unsupported(
+                "this mirror lists no repositories, since most registries have no catalog; the operator sees"
+                " the cached images by 'dockmirror ls'",
+                status=404,
+            )
         repository = repository_of(request.target)
         registry = named or self._default
         if repository is not None and repository.rest:

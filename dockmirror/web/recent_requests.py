@@ -17,7 +17,8 @@ from ..metrics import OTHER, Metrics
 from ..oci.errors import RegistryError
 from ..oci.request import parse_target
 from ..oci.write import is_upload_path
-from .site import is_address, normalize_host
+from ..system.networks import is_address, normalize_host
+from .access_log import find_reason
 
 
 class RequestCounter:
@@ -77,6 +78,7 @@ class RequestRecord(NamedTuple):
     :ivar time: when it ended, in seconds since the epoch.
     :ivar size: bytes of the response's body that were sent.
     :ivar upstream: the status of the upstream's response; None if it was not asked.
+    :ivar reason: a sentence that says why it was refused or failed.
     """
 
     time: float
@@ -87,6 +89,7 @@ class RequestRecord(NamedTuple):
     size: int
     upstream: int | None
     cut_off: bool
+    reason: str | None = None
 
 
 class RecentRequests:
@@ -154,7 +157,11 @@ class RecentRequests:
 def _encode(entry: RequestRecord) -> bytes:
     """Encode a record so that it fits: paths with many non-ASCII characters are cut shorter."""
     for max_length in (_MAX_PATH, _MAX_SHORT_PATH):
-        shortened = entry._replace(host=entry.host[:_MAX_SHORT_PATH], path=entry.path[:max_length])
+        shortened = entry._replace(
+            host=entry.host[:_MAX_SHORT_PATH],
+            path=entry.path[:max_length],
+            reason=entry.reason and entry.reason[:max_length],
+        )
         encoded = json.dumps(shortened, ensure_ascii=False).encode()
         if len(encoded) <= _RECORD - _LENGTH.size:
             return encoded
@@ -178,4 +185,5 @@ def _record_of(request: ServerRequest, now: float) -> RequestRecord:
         request.sentLength,
         request.upstream_status,
         request.is_cut_off,
+        find_reason(request),
     )

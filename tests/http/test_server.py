@@ -224,14 +224,17 @@ class TestRefused:
             b"GET /\xe9 HTTP/1.1\r\nHost: h\r\n\r\n",
             b"GET / HTTP/2.0\r\nHost: h\r\n\r\n",
             b"G(T / HTTP/1.1\r\nHost: h\r\n\r\n",
-            b"\x16\x03\x01\x02\x00",
             b"nonsense\r\n\r\n" + GET,
         ],
     )
     def test_invalid_request_lines_are_refused_and_logged(self, site: Site, head: bytes) -> None:
-        """A TLS hello must not wait for more: dockerd tries https first, and then http."""
         assert_refused(site.connect(head), 400)
         assert [(request.code, request.is_cut_off) for request in site.log] == [(400, False)]
+
+    def test_a_tls_hello_is_refused_at_once_and_not_logged(self, site: Site) -> None:
+        """It must not wait for more: dockerd tries https first, and then http."""
+        assert_refused(site.connect(b"\x16\x03\x01\x02\x00"), 400)
+        assert site.log == []
 
     @pytest.mark.parametrize("field", [b"A: b\r\n", b"A: " + b"b" * 600 + b"\r\n", b"b" * 600])
     def test_a_head_that_is_too_large_is_refused(self, site: Site, field: bytes) -> None:

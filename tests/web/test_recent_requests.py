@@ -40,6 +40,16 @@ def test_each_client_sees_its_own_requests_newest_first(house: House) -> None:
     assert paths == [["/v2/x/tags/list", "/v2/"], ["/v2/y/tags/list"], []]
 
 
+def test_the_reason_of_a_refusal_is_shown(house: House) -> None:
+    """The JSON, the text and the page have the sentence that the client got."""
+    message = house.connect(ONE).ask("GET", DOMAIN, "/docker.io/v2/A/tags/list").answer.message
+    (entry,) = requests_of(house)
+    assert entry["reason"] == message
+    for accept in ("text/plain", "text/html"):
+        answer = house.connect(ONE).ask("GET", DOMAIN, "/", f"Accept: {accept}").answer
+        assert f"refused: {message}" in answer.body.decode()
+
+
 def test_no_query_and_no_header_is_remembered(house: House) -> None:
     house.connect(ONE).ask("GET", DOMAIN, "/v2/?password=s3cret", "Authorization: Basic czNjcmV0")
     answer = house.connect(ONE).ask("GET", DOMAIN, "/", "Accept: text/html").answer
@@ -74,7 +84,7 @@ def finished(client: ClientAddress, path: bytes = b"/v2/", method: bytes = b"GET
     """Return a finished request of a client."""
     return SimpleNamespace(
         admitted_client=client, path=path, method=method, code=200, sentLength=2, upstream_status=None,
-        is_cut_off=False,
+        is_cut_off=False, reason=None,
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dockmirror.config.known_registries import KNOWN
-from dockmirror.web.site import normalize_host
+from dockmirror.system.networks import normalize_host
 from tests.fake_registry import basic
 from tests.house import House
 from tests.internet import BUSYBOX, HUB, PASSWORD, PRIVATE, USER, Internet
@@ -63,7 +63,8 @@ def test_the_operator_may_set_names_a_pattern_and_a_default(
 def test_an_unknown_host_gets_404_with_the_known_ones(house: House, host: str, path: str) -> None:
     answer = house.get(host, path)
     assert answer.status == 404
-    assert answer.json["routes"] == {f"{known.name}.mirror.example": known.url for known in KNOWN}
+    names = [known.name for known in KNOWN if known.follows is None]
+    assert set(answer.json["hosts"]) == {OWN, *(f"{name}.mirror.example" for name in names)}
     for method in ("POST", "DELETE", "HEAD"):
         assert house.ask(method, host, path).status == 404
     assert house.world.seen == []

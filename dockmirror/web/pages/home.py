@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
 
 from attrs import frozen
 from twisted.web.template import Tag, tags
@@ -13,6 +12,7 @@ from twisted.web.template import Tag, tags
 from ...client_config.clients import CLIENTS, download_archive
 from ...client_config.snippet import ClientConfig, MirrorAddress, MirroredRegistry, Snippet
 from ...http.access import ClientAddress
+from ...system.timestamps import format_timestamp
 from ..recent_requests import RequestRecord
 from .page import (
     Language,
@@ -70,6 +70,12 @@ def source_phrase(record: RequestRecord) -> str:
     if record.status >= 400:
         return "requests.failed" if record.status >= 500 else "requests.refused"
     return "requests.held" if record.upstream is None else "requests.upstream"
+
+
+def describe_source(record: RequestRecord, say: Language) -> str:
+    """Say where an answer came from, or why there was none."""
+    source = say(source_phrase(record))
+    return f"{source}: {record.reason}" if record.reason else source
 
 
 _DIGEST = re.compile(r"(sha256:[0-9a-f]{8})[0-9a-f]{56}")
@@ -140,14 +146,14 @@ def _requests(view: HomePageView, say: Language) -> Tag:
 
 
 def _row(record: RequestRecord, view: HomePageView, say: Language) -> Tag:
-    time = datetime.fromtimestamp(record.time, UTC).isoformat(timespec="seconds")
+    time = format_timestamp(record.time)
     path = _DIGEST.sub(r"\1…", record.path)
     return tags.tr(
         tags.td(tags.time(format_age(view.now - record.time), datetime=time, title=time)),
         tags.td(tags.code(f"{record.method} {path}", title=f"{record.host}{record.path}")),
         tags.td(str(record.status)),
         tags.td(format_size(record.size)),
-        tags.td(say(source_phrase(record))),
+        tags.td(describe_source(record, say)),
         class_="bad" if has_failed(record) else "",
     )
 
@@ -220,7 +226,7 @@ def _requests_text(view: HomePageView, say: Language) -> Iterator[str]:
             f"{each.method} {each.path}",
             str(each.status),
             format_size(each.size),
-            say(source_phrase(each)),
+            describe_source(each, say),
         ]
         for each in view.requests
     ]
@@ -240,9 +246,10 @@ def render_json(view: HomePageView) -> str:
             "export": f"{mirror.url}/export" if mirror.archives else None,
             "requests": [
                 {
-                    "time": datetime.fromtimestamp(each.time, UTC).isoformat(timespec="milliseconds"),
+                    "time": format_timestamp(each.time),
                     "host": each.host, "method": each.method, "path": each.path, "status": each.status,
                     "bytes": each.size, "upstream": each.upstream, "cut_off": each.cut_off,
+                    "reason": each.reason,
                 }
                 for each in view.requests
             ],
