@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from twisted.internet.interfaces import IAddress, IProtocolFactory
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from ..config.settings import ConfigurationError, Settings
+from ..config.short_endpoints import expand_endpoint
 from ..system.daemon_thread import run_in_daemon_thread
 from ..tls.acme_store import AcmeStore
 from ..tls.certificate_directory import CertificateDirectories, NoUsableCertificate
@@ -27,6 +28,9 @@ BACKLOG = 4096
 
 Twisted's default is 50: a burst of clients overflows it, and the others retry after a second at the earliest.
 """
+DEFAULT_PORT = "8080"
+_ALL_ADDRESSES = ("", "0.0.0.0", "::")  # noqa: S104
+_TLS = ("ssl", "tls")
 _CERTIFICATES = re.compile(r":certificates=((?:\\.|[^\\:])*)")
 
 
@@ -70,6 +74,8 @@ def make_listeners(
 class _TlsFactory(TLSMemoryBIOFactory):
     """TLS over a factory that may reject connections, for which Twisted's own class raises an exception."""
 
+    noisy = False
+
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """Return None, as the wrapped factory does, for a connection to close at once."""
         wrapped = self.wrappedFactory.buildProtocol(addr)
@@ -110,18 +116,57 @@ def _with_backlog(endpoint: str) -> str:
 
 
 def listen_endpoints(settings: Settings) -> Sequence[str]:
-    """Return the endpoints of the settings; by default port 8080, on a dual-stack socket if IPv6 works."""
-    return settings.listen or (default_endpoint(),)
+    """Return the endpoints of the settings without short forms; by default port 8080 of all addresses."""
+    all_addresses = _all_addresses()
+    return [expand_endpoint(each, all_addresses) for each in settings.listen or (DEFAULT_PORT,)]
 
 
-def default_endpoint() -> str:
-    """Return port 8080 of all addresses, on one dual-stack socket where the machine has IPv6."""
+def operations_endpoint(settings: Settings) -> str:
+    """Return the endpoint of metrics and status without a short form; empty if there is none."""
+    return expand_endpoint(settings.operations, _all_addresses())
+
+
+def _all_addresses() -> str:
+    """Return the interface of a dual-stack socket, or of IPv4 alone where the machine has no IPv6."""
     try:
         with socket.socket(socket.AF_INET6) as probe:
             probe.bind(("::", 0))
     except OSError:
-        return "tcp:8080"
-    return "tcp:8080:interface=\\:\\:"
+        return ""
+    return "::"
+
+
+@frozen
+class Port:
+    """A TCP port.
+
+    :ivar interface: the only address that the port is bound to; empty for all addresses.
+    """
+
+    scheme: str
+    number: str
+    interface: str = ""
+
+    @property
+    def is_on_all_addresses(self) -> bool:
+        return self.interface in _ALL_ADDRESSES
+
+
+def listening_ports(settings: Settings) -> Iterator[Port]:
+    """Yield the ports of ``listen``, in their order; the sockets of systemd have none there."""
+    return filter(None, map(parse_port, listen_endpoints(settings)))
+
+
+def parse_port(endpoint: str) -> Port | None:
+    """Return the port of an endpoint without a short form, or None if it has none."""
+    https = HttpsEndpoint.parse(endpoint)
+    kind, *parts = re.split(r"(?<!\\):", https.transport if https else endpoint)
+    options = dict(part.split("=", 1) for part in parts if "=" in part)
+    number = options.get("port") or next(filter(str.isdigit, parts), "")
+    if kind not in ("tcp", "tcp6", *_TLS) or not number:
+        return None
+    scheme = "https" if https or kind in _TLS else "http"
+    return Port(scheme, number, re.sub(r"\\(.)", r"\1", options.get("interface", "")))
 
 
 def missing_certificates(settings: Settings) -> Sequence[Path]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -19,7 +18,7 @@ from ..config.settings import ConfigurationError, Settings, UpstreamSettings
 from ..http.server import HttpSite
 from ..store.store_directory import UnusableDirectory
 from ..system.external_program import run_process
-from ..system.line_writer import LineWriter, write_line
+from ..system.line_writer import LineWriter
 from ..system.posix import raise_connection_limit
 from ..system.reactor_services import ClockStepGuard, ReactorLagMonitor
 from ..tls.certificate_directory import CertificateDirectories
@@ -27,6 +26,7 @@ from ..upstream.resolvers import threaded_resolver
 from ..web.shared_tables import SharedTables
 from .cache import CacheParts, PinRefresh, has_cache, open_cache
 from .listeners import missing_certificates
+from .message_log import print_line
 from .site_builder import ConnectionShare, SiteBuilder
 from .stack import StackContext
 from .telemetry import Telemetry, make_process_telemetry, read_worker_state
@@ -121,7 +121,7 @@ class ServingProcess:
         self._builder = SiteBuilder(
             StackContext(reactor, agent_for, telemetry, cache),
             partial(load_accounts, environ=environ, run=partial(run_process, reactor), clock=reactor),
-            LineWriter("standard output", _print).write,
+            LineWriter("standard output", print_line).write,
             partial(deferToThreadPool, reactor, passwords),
             memory,
             ConnectionShare(raise_connection_limit(), processes),
@@ -175,9 +175,3 @@ def _open_cache(settings: Settings, reactor: Any) -> CacheParts | None:
         return open_cache(settings.cache, settings, reactor)
     except UnusableDirectory as error:
         raise ConfigurationError(f"cache: {error}") from error
-
-
-def _print(line: str) -> None:
-    """Print to the real standard output: Twisted's replacement adds a prefix to each line."""
-    if sys.__stdout__ is not None:
-        write_line(sys.__stdout__, line)

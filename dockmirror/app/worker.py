@@ -11,7 +11,7 @@ from typing import Any
 
 from attrs import asdict
 from twisted.internet.protocol import Factory
-from twisted.logger import globalLogBeginner, textFileLogObserver
+from twisted.logger import globalLogBeginner
 
 from ..config.settings import Settings
 from ..status.status_values import WorkerState
@@ -21,6 +21,7 @@ from ..web.shared_tables import SharedTables
 from ..workers.rpc_channel import RpcChannel, RpcMethods
 from ..workers.sockets import InheritedSocketsReactor, ListeningSocket, inherited_endpoint
 from .listeners import listen_endpoints, make_listeners
+from .message_log import make_message_log
 from .process import ServingProcess
 
 
@@ -42,6 +43,7 @@ class Worker:
         return {
             "start": self._start, "apply": self._apply, "metrics": self._metrics,
             "readiness": self._readiness, "state": self._state,
+            "transfers": self._transfers, "abort": self._abort,
         }  # fmt: skip
 
     async def _start(self, arguments: dict[str, Any]) -> None:
@@ -75,6 +77,13 @@ class Worker:
             return WorkerState(processes=0).as_json()
         return (await self._process.telemetry.worker_state()).as_json()
 
+    async def _transfers(self, _: object) -> int:
+        return self._process.site.connections.running_requests if self._process else 0
+
+    async def _abort(self, _: object) -> None:
+        if self._process is not None:
+            self._process.site.connections.abort()
+
 
 def main(arguments: Sequence[str]) -> None:
     """Run until SIGTERM, or until the binding process is gone.
@@ -87,7 +96,7 @@ def main(arguments: Sequence[str]) -> None:
     # A terminal sends these to all processes; the binding process decides.
     for ignored in (signal.SIGINT, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
-    globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stdout)], redirectStandardIO=False)
+    globalLogBeginner.beginLoggingTo([make_message_log()], redirectStandardIO=False)
     channel_descriptor, memory, *sockets = arguments
     listening = [ListeningSocket(*map(int, each.split(":"))) for each in sockets]
     worker = Worker(SharedTables.attach(int(memory)), listening, running)

@@ -9,12 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 import click
 from attrs import frozen
 from pydantic import BaseModel
-from rich.console import Console
-from rich.table import Table
 
 from ..config.load import SettingsSource, find_origin
 from ..config.sizes import Amount
 from .context import Context
+from .output import print_table
 
 _PASSWORD = re.compile(r"^((?:[^:/?#@]+://)?[^:]*):.*@", re.DOTALL)
 """The username and the password in an address; any characters, since the text may be no valid address."""
@@ -53,12 +52,8 @@ def config(context: Context, as_json: bool, everything: bool, prefix: str) -> No
     if as_json:
         click.echo(json.dumps([{"key": r.key, "value": r.value, "source": r.source} for r in rows], indent=2))
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("key", "value", "from"):
-        table.add_column(name, overflow="fold")
-    for row in rows:
-        table.add_row(row.key, json.dumps(row.value, ensure_ascii=False), row.source)
-    Console(highlight=False, markup=False).print(table)
+    cells = [(row.key, json.dumps(row.value, ensure_ascii=False), row.source) for row in rows]
+    print_table(("key", "value", "from"), cells)
 
 
 def _rows(

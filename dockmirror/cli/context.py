@@ -11,7 +11,7 @@ import click
 from attrs import frozen
 
 from ..app.naming import ImageName, parse_image_name
-from ..config.load import SettingsSource, merge_sources, read_sources
+from ..config.load import SettingsSource, find_origin, merge_sources, read_sources
 from ..config.settings import Settings
 from ..store import layout
 
@@ -38,6 +38,23 @@ class Context:
         :raises ConfigurationError: when they are invalid.
         """
         return merge_sources(self.sources)
+
+
+def open_for_change(context: Context) -> tuple[Settings, Path]:
+    """Return the settings and the store's directory, and say on standard error which cache that is.
+
+    :raises click.ClickException: as ``open_store`` does.
+    """
+    sources = context.sources
+    settings = merge_sources(sources)
+    origin, file = find_origin(sources, ("cache",)), context.options.get("config")
+    if origin == sources[0].name:
+        origin = f"the default; {f'settings: {file}' if file else 'there is no settings file'}"
+    else:
+        origin = f"from {origin}"
+    root = open_store(settings)
+    click.echo(f"cache: {settings.cache} ({origin})", err=True)
+    return settings, root
 
 
 def open_store(settings: Settings) -> Path:

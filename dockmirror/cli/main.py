@@ -8,39 +8,46 @@ from pathlib import Path
 import click
 
 from ..config.settings import ConfigurationError
+from ..config.settings_file import find_settings_file
 from .check import check
 from .client_command import client
+from .command_group import CommandGroup
 from .config_command import config
 from .context import Context
 from .export_command import export
 from .import_command import import_
 from .ls import ls
+from .mirror_process import reload
 from .pins_command import pin, pins, unpin
 from .rm import rm
+from .serve import serve
+from .status_command import status, version
 from .store_commands import gc, usage, verify
 from .warm import warm
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="dockmirror")
 @click.option(
     "-c", "--config", "file", type=click.Path(path_type=Path),
-    help="Settings file of the mirror.",
+    help="Settings file of the mirror.  Default: $DOCKMIRROR_CONFIG, or /etc/dockmirror.toml if it exists.",
 )  # fmt: skip
 @click.pass_context
 def main(context: click.Context, file: Path | None) -> None:
-    """Inspect and maintain a mirror of container registries.
+    """Run, inspect and maintain a mirror of container registries.
 
-    Start the mirror itself with 'twistd -n --pidfile= dockmirror'.
+    Start the mirror with 'dockmirror serve'.
 
     Exit status: 0 on success, 1 when a check or an operation fails, 2 when the command or the settings are
     invalid.
     """
-    context.obj = Context({"config": file}, dict(os.environ))
+    environ = dict(os.environ)
+    context.obj = Context({"config": find_settings_file(file, environ)}, environ)
 
 
 _COMMANDS = (
-    *(config, client, ls, usage, rm, verify, gc, export, import_),
+    *(serve, status, reload, version, config, client),
+    *(ls, usage, rm, verify, gc, export, import_),
     *(check, warm, pin, unpin, pins),
 )
 for command in _COMMANDS:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from attrs import evolve, frozen
+from attrs import evolve
 from pydantic import ValidationError
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IAgent
 from zope.interface import implementer
 
-from ..app.listeners import HttpsEndpoint, listen_endpoints
+from ..app.listeners import listening_ports
 from ..body.in_memory import NoBody
 from ..config.settings import ConfigurationError, Settings, UpstreamSettings
 from ..headers import first
@@ -30,32 +29,6 @@ from ..upstream.upstream_registry import UpstreamRegistry
 
 _NAME = "mirror"
 _LOOPBACK = ("127.0.0.1", "::1")
-_EVERYWHERE = ("", "0.0.0.0", "::")  # noqa: S104
-_TLS = ("ssl", "tls")
-
-
-@frozen
-class Port:
-    """A TCP port.
-
-    :ivar interface: the only address that the port is bound to; empty for all addresses.
-    """
-
-    scheme: str
-    number: str
-    interface: str = ""
-
-
-def listening_ports(settings: Settings) -> Iterator[Port]:
-    """Yield the ports in the settings, in their order; the sockets of systemd have none there."""
-    for endpoint in listen_endpoints(settings):
-        https = HttpsEndpoint.parse(endpoint)
-        kind, *parts = re.split(r"(?<!\\):", https.transport if https else endpoint)
-        options = dict(part.split("=", 1) for part in parts if "=" in part)
-        number = options.get("port") or next(filter(str.isdigit, parts), "")
-        if kind in ("tcp", "tcp6", *_TLS) and number:
-            scheme = "https" if https or kind in _TLS else "http"
-            yield Port(scheme, number, re.sub(r"\\(.)", r"\1", options.get("interface", "")))
 
 
 def local_mirror(settings: Settings, ca_file: Path | None = None) -> UpstreamSettings:
@@ -66,7 +39,7 @@ def local_mirror(settings: Settings, ca_file: Path | None = None) -> UpstreamSet
     port = next(listening_ports(settings), None)
     if port is None:
         raise ConfigurationError("listen: names no TCP port that this command could connect to")
-    addresses = _LOOPBACK if port.interface in _EVERYWHERE else (port.interface,)
+    addresses = _LOOPBACK if port.is_on_all_addresses else (port.interface,)
     return _mirror_settings(
         f"{port.scheme}://{settings.domain}:{port.number}", ca_file, {settings.domain: addresses}
     )

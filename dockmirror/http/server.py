@@ -29,6 +29,7 @@ class HttpSite(TwistedSite):
     """
 
     displayTracebacks = False
+    noisy = False
     reactor: IReactorTime
 
     def __init__(

@@ -27,6 +27,7 @@ from dockmirror.app.process import OrderedMultiService, ServingProcess
 from dockmirror.app.service import START_ONLY, Options, SettingsReload, make_mirror, makeService
 from dockmirror.app.site_builder import build_hosts
 from dockmirror.app.stack import StackContext
+from dockmirror.app.start_message import StartMessage
 from dockmirror.app.telemetry import Telemetry
 from dockmirror.config.load import load
 from dockmirror.config.settings import ConfigurationError, Settings, UpstreamSettings
@@ -120,7 +121,8 @@ class TestMakeMirror:
             operations, serving, *kinds = [type(part) for part in cast(MultiService, service)]
             assert operations is StreamServerEndpointService
             assert serving is (OrderedMultiService if workers == "1" else WorkerPool)
-            assert kinds == [*[StreamServerEndpointService] * listeners, SettingsReload, GracefulShutdown]
+            last = [SettingsReload, GracefulShutdown, StartMessage]
+            assert kinds == [*[StreamServerEndpointService] * listeners, *last]
 
     def test_there_are_as_many_workers_as_cores_up_to_four(self, monkeypatch: pytest.MonkeyPatch) -> None:
         for cores, expected in ((1, OrderedMultiService), (2, 2), (64, 4)):

@@ -9,7 +9,8 @@ import pytest
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
-from dockmirror.cli.running_mirror import Port, connect_to_mirror, listening_ports, local_mirror, mirror_at
+from dockmirror.app.listeners import Port, listening_ports
+from dockmirror.cli.running_mirror import connect_to_mirror, local_mirror, mirror_at
 from dockmirror.config.load import load
 from dockmirror.config.settings import ConfigurationError
 from dockmirror.interfaces import IRegistry
@@ -121,7 +122,9 @@ def test_a_blob_is_resumed_and_verified() -> None:
         ("tcp:5000", Port("http", "5000")),
         ("tcp6:port=5000:interface=\\:\\:1", Port("http", "5000", "::1")),
         ("tcp:interface=10.0.0.1:port=5000", Port("http", "5000", "10.0.0.1")),
-        ("https:8443", Port("https", "8443")),
+        ("https:tcp:8443", Port("https", "8443")),
+        ("https:[::1]:8443", Port("https", "8443", "::1")),
+        ("127.0.0.1:8443", Port("http", "8443", "127.0.0.1")),
         ("https:tcp6:8443:interface=\\:\\:", Port("https", "8443", "::")),
         ("ssl:8443:privateKey=a", Port("https", "8443")),
         ("tls:/etc/pem:8443", Port("https", "8443")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
@@ -72,6 +73,23 @@ def test_connections_left_after_the_grace_are_aborted() -> None:
     outcome = fired(connections.drain(10))
     clock.advance(10)
     assert outcome == [2]
+
+
+@pytest.mark.parametrize("is_early", [False, True])
+def test_the_grace_can_be_ended_early(is_early: bool) -> None:
+    """Even before it has begun."""
+    clock = Clock()
+    connections = OpenConnections(clock)
+    Line(connections, running=1)
+    if is_early:
+        connections.abort()
+    outcome = fired(connections.drain(10))
+    if not is_early:
+        connections.abort()
+    clock.advance(0)
+    assert outcome == [1]
+    connections.abort()
+    assert not clock.getDelayedCalls()
 
 
 def test_a_second_drain_has_the_result_of_the_first() -> None:

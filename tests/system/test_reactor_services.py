@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -125,8 +126,8 @@ class Reactor:
     def callWhenRunning(self, call: Callable[[], None]) -> None:
         self.running.append(call)
 
-    def callFromThread(self, call: Callable[[], None]) -> None:
-        self.calls.append(call)
+    def callFromThread(self, call: Callable[..., None], *arguments: Any) -> None:
+        self.calls.append(partial(call, *arguments))
 
     def stop(self) -> None:
         self.stopped += 1
@@ -142,9 +143,12 @@ def _signals() -> Iterator[None]:
 
 @pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
 def test_it_is_asked_for_once(first: signal.Signals) -> None:
-    """The reactor is stopped once, whatever follows the first signal."""
-    reactor = Reactor()
-    GracefulShutdown(reactor).startService()
+    """The reactor is stopped once; the first and the second signal are reported, and no other."""
+    reactor, reported = Reactor(), list[object]()
+    shutdown = GracefulShutdown(
+        reactor, on_first=reported.append, on_second=partial(reported.append, "second")
+    )
+    shutdown.startService()
     for call in reactor.running:
         call()
     for each in (first, signal.SIGTERM, signal.SIGINT):
@@ -154,3 +158,4 @@ def test_it_is_asked_for_once(first: signal.Signals) -> None:
         call()
     assert reactor.stopped == 1
     assert len(reactor.calls) == 3
+    assert reported == [first, "second"]
