@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from errno import EADDRINUSE
 from functools import partial
 from typing import Any
 
@@ -43,7 +44,9 @@ class OrderedMultiService(MultiService):
             try:
                 service.privilegedStartService()
             except (CannotListenError, OSError, OverflowError) as error:
-                raise SystemExit(f"dockmirror: {service.name}: {_describe(error)}") from None
+                raise SystemExit(
+                    f"dockmirror: {service.name}: {_describe(error).rstrip('.')}{_hint(error)}"
+                ) from None
 
     def stopService(self) -> Deferred[None]:
         Service.stopService(self)
@@ -60,6 +63,13 @@ def _describe(error: Exception) -> str:
         return str(error)
     file = error.filename if error.filename2 is None else error.filename2
     return f"{os.fsdecode(file)}: {error.strerror}"
+
+
+def _hint(error: Exception) -> str:
+    """Return what to do about an address in use; the message names it."""
+    cause = error.socketError if isinstance(error, CannotListenError) else error
+    is_in_use = isinstance(cause, OSError) and cause.errno == EADDRINUSE
+    return "; stop the program that uses it, or choose another one" if is_in_use else ""
 
 
 class DrainConnections(Service):

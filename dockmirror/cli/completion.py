@@ -9,7 +9,6 @@ import click
 from click.shell_completion import CompletionItem
 
 from ..config.settings import ConfigurationError
-from ..config.settings_file import find_settings_file
 from ..store.held_images import HeldImages
 from .command_group import SETTINGS_FILE
 from .context import Context, find_store
@@ -64,7 +63,7 @@ def _open_images(context: click.Context) -> HeldImages | None:
     environ = dict(os.environ)
     given = context.meta.get(SETTINGS_FILE) or context.find_root().params.get("file")
     try:
-        settings = Context({"config": find_settings_file(given, environ)}, environ).settings
+        settings = Context({"config": given}, environ).settings
         return HeldImages(find_store(settings))
     except (ConfigurationError, click.ClickException, OSError):
         return None

@@ -13,6 +13,7 @@ from attrs import frozen
 from ..app.naming import ImageName, parse_image_name
 from ..config.load import SettingsSource, find_origin, merge_sources, read_sources
 from ..config.settings import Settings
+from ..config.settings_file import find_settings_file
 from ..store import layout
 
 
@@ -24,12 +25,17 @@ class Context:
     environ: Mapping[str, str]
 
     @property
+    def file(self) -> Path | None:
+        """The settings file, or None if there is none."""
+        return find_settings_file(self.options.get("config"), self.environ)
+
+    @property
     def sources(self) -> Sequence[SettingsSource]:
         """The values of all sources of settings.
 
         :raises ConfigurationError: when a file is invalid.
         """
-        return read_sources(self.options, self.environ)
+        return read_sources({**self.options, "config": self.file}, self.environ)
 
     @property
     def settings(self) -> Settings:
@@ -47,7 +53,7 @@ def open_for_change(context: Context) -> tuple[Settings, Path]:
     """
     sources = context.sources
     settings = merge_sources(sources)
-    origin, file = find_origin(sources, ("cache",)), context.options.get("config")
+    origin, file = find_origin(sources, ("cache",)), context.file
     if origin == sources[0].name:
         origin = f"the default; {f'settings: {file}' if file else 'there is no settings file'}"
     else:

@@ -8,7 +8,6 @@ from pathlib import Path
 import click
 
 from ..config.settings import ConfigurationError
-from ..config.settings_file import find_settings_file
 from .check import check
 from .client_command import client
 from .command_group import CommandGroup
@@ -41,8 +40,7 @@ def main(context: click.Context, file: Path | None) -> None:
     Exit status: 0 on success, 1 when a check or an operation fails, 2 when the command or the settings are
     invalid.
     """
-    environ = dict(os.environ)
-    context.obj = Context({"config": find_settings_file(file, environ)}, environ)
+    context.obj = Context({"config": file}, dict(os.environ))
 
 
 _COMMANDS = (

@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from ..config.load import load
 from ..config.options import Options
+from ..config.settings_file import load_found
 from .context import Context
 
 _OWN = {"config", "version"}
@@ -44,7 +44,7 @@ def _serve(context: Context, /, **values: Any) -> None:
 
     given = {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
     options = {**given, "config": context.options.get("config")}
-    run_mirror(partial(load, options, context.environ), context.environ)
+    run_mirror(partial(load_found, options, context.environ), context.environ)
 
 
 serve = click.version_option(package_name="dockmirror")(

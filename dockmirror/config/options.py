@@ -8,9 +8,8 @@ from importlib.metadata import version
 
 from twisted.python import usage
 
-from .load import load
 from .settings import ConfigurationError
-from .settings_file import find_settings_file
+from .settings_file import load_found
 
 
 class Options(usage.Options):
@@ -76,8 +75,7 @@ class Options(usage.Options):
         """:raises SystemExit: when a setting is invalid; for a usage error twistd prints all options."""
         options = {key.replace("-", "_"): value for key, value in self.items()}
         self.environ = dict(os.environ)
-        options["config"] = find_settings_file(self["config"], self.environ)
-        self.read = partial(load, options, self.environ)
+        self.read = partial(load_found, options, self.environ)
         try:
             self.read()
         except ConfigurationError as error:

@@ -1,9 +1,13 @@
-"""Find the file of the settings."""
+"""Find the file of the settings, and load it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+from .load import load
+from .settings import Settings
 
 DEFAULT_FILE = Path("/etc/dockmirror.toml")
 
@@ -26,3 +30,11 @@ def find_settings_file(
     except OSError:
         pass
     return default
+
+
+def load_found(options: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
+    """Return the settings, as ``load`` does, with the file that is found now.
+
+    :param options: the options of the command line; ``config`` may name the file.
+    """
+    return load({**options, "config": find_settings_file(options.get("config"), environ)}, environ)

@@ -8,7 +8,7 @@ import pytest
 
 from dockmirror.config.load import load
 from dockmirror.config.settings import ConfigurationError
-from dockmirror.config.settings_file import find_settings_file
+from dockmirror.config.settings_file import find_settings_file, load_found
 
 VARIABLE = {"DOCKMIRROR_CONFIG": "/from/variable.toml"}
 
@@ -25,6 +25,16 @@ def test_a_default_file_that_does_not_exist_is_passed_over(tmp_path: Path) -> No
     assert find_settings_file(None, {"DOCKMIRROR_CONFIG": ""}, tmp_path / "none.toml") is None
     (tmp_path / "file").touch()
     assert find_settings_file(None, {}, tmp_path / "file/none.toml") is None
+
+
+def test_the_file_is_read_anew_each_time(tmp_path: Path) -> None:
+    """Options win over it."""
+    file = tmp_path / "dockmirror.toml"
+    options = {"config": str(file), "grace": "5"}
+    for domain in ("a.example", "b.example"):
+        file.write_text(f'domain = "{domain}"\ngrace = 7\n')
+        settings = load_found(options, {})
+        assert (settings.domain, settings.grace) == (domain, 5)
 
 
 def test_a_default_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:

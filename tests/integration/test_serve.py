@@ -123,7 +123,8 @@ def test_a_port_in_use_is_told_in_one_line(machine: Machine) -> None:
     assert refused.returncode == 1
     (line,) = refused.stderr.splitlines()
     assert line.startswith("dockmirror: listen.0: ")
-    assert str(port) in line
+    assert f"127.0.0.1:{port}: [Errno 98] Address already in use; " in line
+    assert line.endswith("; stop the program that uses it, or choose another one")
 
 
 @pytest.fixture
@@ -158,13 +159,15 @@ def test_the_settings_in_etc_are_found_and_never_passed_over(installed: Machine)
 
 
 def test_status_and_reload_reach_the_running_mirror(installed: Machine) -> None:
-    """Invalid settings are reported by the command, and the mirror is not told."""
+    """A new file is found.  Invalid settings are reported by the command, and the mirror is not told."""
     file, operations = installed.etc / "dockmirror.toml", free_port()
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     text = f'listen = {port}\noperations = ":{operations}"\nworkers = 2\n'
-    file.write_text(text)
-    with ServedMirror(installed, url) as mirror:
+    file.unlink()
+    options = (f"--listen={port}", f"--operations=:{operations}", "--workers=2")
+    with ServedMirror(installed, url, *options) as mirror:
+        file.write_text(text)
         assert "docker.io" in succeeded(installed.run(COMMAND, "status"))
         assert json.loads(succeeded(installed.run(COMMAND, "status", "--json")))["processes"] == 2
         assert str(mirror.pid) in succeeded(installed.run(COMMAND, "reload"))
