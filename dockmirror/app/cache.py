@@ -27,7 +27,6 @@ from ..store import pins
 from ..store.bucket.blocking_bucket import BucketAddress, is_available
 from ..store.downloads.context import DownloadContext, DownloadStats
 from ..store.downloads.downloads import Downloads
-from ..store.eviction.budget import Budget
 from ..store.eviction.eviction import Eviction
 from ..store.local_store import LocalContentStore, LocalDocumentStore, LocalTagStore
 from ..store.memory_cache import MemoryCache
@@ -39,6 +38,7 @@ from ..store.tiered.tiered_store import TieredStore, open_tiered_store
 from ..store.upload_staging import LocalUploadStaging
 from ..store.usage_report import UsageReport
 from ..web.readiness import StoreCheck
+from .budget import make_budget
 
 THREADS = 8
 """Threads for file operations; nothing else runs in them."""
@@ -143,23 +143,6 @@ def _tiered(root: Path, settings: Settings, reactor: Any, in_thread: RunInThread
         raise ConfigurationError("store: needs the extra 'objects': pip install 'dockmirror[objects]'")
     address = BucketAddress(settings.store, settings.store_endpoint)
     return open_tiered_store(root, address, settings.redirect, settings.store_days, reactor, in_thread)
-
-
-def has_cache(settings: Settings) -> bool:
-    """Return whether the mirror caches anything; otherwise it is a relay."""
-    return settings.cache is not None and (settings.cache_size is None or bool(settings.cache_size))
-
-
-def make_budget(root: Path, settings: Settings) -> Budget:
-    """Return how much the cache may hold, and what it must leave free on the disk."""
-    status = os.statvfs(root)
-    default = Budget.default(status)
-    total = status.f_blocks * status.f_frsize
-    size = settings.cache_size.of(total) if settings.cache_size is not None else default.size
-    if settings.min_free is None:
-        return Budget(size, default.free_bytes, default.free_inodes)
-    share = settings.min_free.of(total) / total if total else 0.0
-    return Budget(size, settings.min_free.of(total), int(status.f_files * share))
 
 
 class _CacheService(MultiService):

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import re
-import socket
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from attrs import frozen
 from twisted.application import strports
 from twisted.application.service import IService, Service
 from twisted.internet.interfaces import IAddress, IProtocolFactory
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from ..config.settings import ConfigurationError, Settings
-from ..config.short_endpoints import expand_endpoint
 from ..system.daemon_thread import run_in_daemon_thread
 from ..tls.acme_store import AcmeStore
 from ..tls.certificate_directory import CertificateDirectories, NoUsableCertificate
 from ..tls.certificate_renewal import CertificateRenewal
+from .endpoints import HttpsEndpoint
 from .naming import certificate_names
 
 BACKLOG = 4096
@@ -28,10 +25,6 @@ BACKLOG = 4096
 
 Twisted's default is 50: a burst of clients overflows it, and the others retry after a second at the earliest.
 """
-DEFAULT_PORT = "8080"
-_ALL_ADDRESSES = ("", "0.0.0.0", "::")  # noqa: S104
-_TLS = ("ssl", "tls")
-_CERTIFICATES = re.compile(r":certificates=((?:\\.|[^\\:])*)")
 
 
 def make_listener(
@@ -82,91 +75,9 @@ class _TlsFactory(TLSMemoryBIOFactory):
         return None if wrapped is None else self.protocol(self, wrapped)
 
 
-@frozen
-class HttpsEndpoint:
-    """``https:`` and another endpoint: TLS over that one, with the certificates of a directory.
-
-    A port alone stands for TCP.  Twisted's own ``tls:`` listens on TCP only, and reads its directory again
-    only for an unknown name, so it would never show a renewed certificate.
-
-    :ivar transport: the endpoint below TLS.
-    :ivar certificates: the directory, or None for the one in the settings.
-    """
-
-    transport: str
-    certificates: Path | None = None
-
-    @classmethod
-    def parse(cls, endpoint: str) -> HttpsEndpoint | None:
-        """Return None for an endpoint without ``https:``."""
-        scheme, _, transport = endpoint.partition(":")
-        if scheme != "https":
-            return None
-        directory = _CERTIFICATES.search(transport)
-        transport = _CERTIFICATES.sub("", transport)
-        return cls(
-            f"tcp:{transport}" if transport[:1].isdigit() else transport,
-            Path(re.sub(r"\\(.)", r"\1", directory[1])) if directory else None,
-        )
-
-
 def _with_backlog(endpoint: str) -> str:
     can_have_backlog = endpoint.partition(":")[0] in ("tcp", "tcp6", "unix", "ssl")
     return f"{endpoint}:backlog={BACKLOG}" if can_have_backlog and ":backlog=" not in endpoint else endpoint
-
-
-def listen_endpoints(settings: Settings) -> Sequence[str]:
-    """Return the endpoints of the settings without short forms; by default port 8080 of all addresses."""
-    all_addresses = _all_addresses()
-    return [expand_endpoint(each, all_addresses) for each in settings.listen or (DEFAULT_PORT,)]
-
-
-def operations_endpoint(settings: Settings) -> str:
-    """Return the endpoint of metrics and status without a short form; empty if there is none."""
-    return expand_endpoint(settings.operations, _all_addresses())
-
-
-def _all_addresses() -> str:
-    """Return the interface of a dual-stack socket, or of IPv4 alone where the machine has no IPv6."""
-    try:
-        with socket.socket(socket.AF_INET6) as probe:
-            probe.bind(("::", 0))
-    except OSError:
-        return ""
-    return "::"
-
-
-@frozen
-class Port:
-    """A TCP port.
-
-    :ivar interface: the only address that the port is bound to; empty for all addresses.
-    """
-
-    scheme: str
-    number: str
-    interface: str = ""
-
-    @property
-    def is_on_all_addresses(self) -> bool:
-        return self.interface in _ALL_ADDRESSES
-
-
-def listening_ports(settings: Settings) -> Iterator[Port]:
-    """Yield the ports of ``listen``, in their order; the sockets of systemd have none there."""
-    return filter(None, map(parse_port, listen_endpoints(settings)))
-
-
-def parse_port(endpoint: str) -> Port | None:
-    """Return the port of an endpoint without a short form, or None if it has none."""
-    https = HttpsEndpoint.parse(endpoint)
-    kind, *parts = re.split(r"(?<!\\):", https.transport if https else endpoint)
-    options = dict(part.split("=", 1) for part in parts if "=" in part)
-    number = options.get("port") or next(filter(str.isdigit, parts), "")
-    if kind not in ("tcp", "tcp6", *_TLS) or not number:
-        return None
-    scheme = "https" if https or kind in _TLS else "http"
-    return Port(scheme, number, re.sub(r"\\(.)", r"\1", options.get("interface", "")))
 
 
 def missing_certificates(settings: Settings) -> Sequence[Path]:

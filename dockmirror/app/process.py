@@ -25,7 +25,8 @@ from ..system.reactor_services import ClockStepGuard, ReactorLagMonitor
 from ..tls.certificate_directory import CertificateDirectories
 from ..upstream.resolvers import threaded_resolver
 from ..web.shared_tables import SharedTables
-from .cache import CacheParts, PinRefresh, has_cache, open_cache
+from .budget import has_cache
+from .cache import CacheParts, PinRefresh, open_cache
 from .listeners import missing_certificates
 from .message_log import print_line
 from .site_builder import ConnectionShare, SiteBuilder

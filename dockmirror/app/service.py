@@ -31,14 +31,9 @@ from ..web.status.overview import StatusOverview
 from ..workers.rpc_channel import RpcError
 from ..workers.sockets import BindOnlyReactor
 from ..workers.worker_pool import WorkerCommand, WorkerPool
-from .cache import has_cache
-from .listeners import (
-    listen_endpoints,
-    make_certificate_renewal,
-    make_listener,
-    make_listeners,
-    operations_endpoint,
-)
+from .budget import has_cache
+from .endpoints import listen_endpoints, operations_endpoint
+from .listeners import make_certificate_renewal, make_listener, make_listeners
 from .message_log import make_message_log
 from .naming import operations_host_names
 from .process import OrderedMultiService, ServingProcess

@@ -38,7 +38,7 @@ from ..web.rate_limiter import RateCounters, RateLimiter
 from ..web.registry_api import FORM_LIMIT, is_form, may_stream
 from ..web.shared_tables import SharedTables
 from ..web.site import NetworkFilter, RegistryHost, VirtualHosts
-from .cache import make_budget
+from .budget import make_budget
 from .naming import mirror_address, own_host_names, parse_image_name, registry_names
 from .stack import StackContext, build_stack
 from .telemetry import make_request_counter

@@ -16,8 +16,8 @@ from ..config.settings import Settings
 from ..store.eviction.budget import Budget, read_store_usage
 from ..system.networks import is_within, parse_address, parse_networks
 from ..web.pages.home_view import format_size
-from .cache import has_cache, make_budget
-from .listeners import Port, listen_endpoints, listening_ports, operations_endpoint, parse_port
+from .budget import has_cache, make_budget
+from .endpoints import Port, listen_endpoints, listening_ports, operations_endpoint, parse_port
 from .naming import registry_names
 
 _DEFAULT_PORTS = {("http", "80"), ("https", "443")}

@@ -20,7 +20,8 @@ from ..web.readiness import ReadinessState
 from ..web.shared_tables import SharedTables
 from ..workers.rpc_channel import RpcChannel, RpcMethods
 from ..workers.sockets import InheritedSocketsReactor, ListeningSocket, inherited_endpoint
-from .listeners import listen_endpoints, make_listeners
+from .endpoints import listen_endpoints
+from .listeners import make_listeners
 from .message_log import make_message_log
 from .process import ServingProcess
 

@@ -11,7 +11,7 @@ import click
 from attrs import evolve
 from click.shell_completion import CompletionItem
 
-from ..app.listeners import listening_ports
+from ..app.endpoints import listening_ports
 from ..app.naming import mirror_address
 from ..client_config.clients import CLIENTS
 from ..client_config.docker import DOCKER, merge_daemon_json

@@ -11,6 +11,7 @@ from .context import Context
 
 ALIASES = {"list": "ls", "images": "ls", "remove": "rm", "start": "serve"}
 """Names that users of other programs try."""
+_FILE = "settings_file"
 SETTINGS_FILE = "dockmirror.settings_file"
 """The key of the file that was given after a subcommand, in the context's ``meta``."""
 
@@ -26,17 +27,16 @@ def _use_settings_file(context: click.Context, _: click.Parameter, file: Path | 
 def make_config_option() -> click.Option:
     """Return the option that names the settings file, for a subcommand; it wins over that of the group."""
     return click.Option(
-        ["-c", "--config", "settings_file"], type=click.Path(path_type=Path), expose_value=False,
+        ["-c", "--config", _FILE], type=click.Path(path_type=Path), expose_value=False,
         callback=_use_settings_file, help="Settings file of the mirror.",
     )  # fmt: skip
 
 
 class CommandGroup(click.Group):
-    """Subcommands that are also found by their aliases."""
-
-    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
-        cmd.params.append(make_config_option())
-        super().add_command(cmd, name)
+    """Subcommands that are also found by their aliases; each takes the settings file as an option."""
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        return super().get_command(ctx, ALIASES.get(cmd_name, cmd_name))
+        command = super().get_command(ctx, ALIASES.get(cmd_name, cmd_name))
+        if command is not None and all(option.name != _FILE for option in command.params):
+            command.params.append(make_config_option())
+        return command

@@ -11,7 +11,7 @@ from typing import BinaryIO
 import click
 from attrs import frozen
 
-from ..app.cache import make_budget
+from ..app.budget import make_budget
 from ..app.naming import ImageName, parse_image_name, registry_names
 from ..app.stack import cache_partition
 from ..archive.archive_files import ArchiveRefused

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from ..app.listeners import listening_ports, operations_endpoint, parse_port
+from ..app.endpoints import listening_ports, operations_endpoint, parse_port
 from ..config.settings import Settings
 from .context import Context
 from .options import json_option

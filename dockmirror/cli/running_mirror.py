@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IAgent
 from zope.interface import implementer
 
-from ..app.listeners import listening_ports
+from ..app.endpoints import listening_ports
 from ..body.in_memory import NoBody
 from ..config.settings import ConfigurationError, Settings, UpstreamSettings
 from ..headers import first

@@ -11,7 +11,7 @@ from urllib.request import ProxyHandler, Request, build_opener
 
 import click
 
-from ..app.listeners import Port, operations_endpoint, parse_port
+from ..app.endpoints import Port, operations_endpoint, parse_port
 from ..config.settings import Settings
 from .context import Context
 from .options import json_option

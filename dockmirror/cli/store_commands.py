@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import click
 
-from ..app.cache import make_budget
+from ..app.budget import make_budget
 from ..oci.digest import Digest
 from ..store import layout
 from ..store.eviction import store_files

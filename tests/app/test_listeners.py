@@ -21,9 +21,9 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.internet.threads import deferToThread
 from twisted.web.resource import Resource
 
+from dockmirror.app.endpoints import HttpsEndpoint
 from dockmirror.app.listeners import (
     BACKLOG,
-    HttpsEndpoint,
     make_certificate_renewal,
     make_listener,
     missing_certificates,

@@ -9,7 +9,7 @@ import pytest
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
-from dockmirror.app.listeners import Port, listening_ports
+from dockmirror.app.endpoints import Port, listening_ports
 from dockmirror.cli.running_mirror import connect_to_mirror, local_mirror, mirror_at
 from dockmirror.config.load import load
 from dockmirror.config.settings import ConfigurationError

@@ -1,0 +1,26 @@
+"""The budget of the cache, from the settings and the size of its file system."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ..config.settings import Settings
+from ..store.eviction.budget import Budget
+
+
+def has_cache(settings: Settings) -> bool:
+    """Return whether the mirror caches anything; otherwise it is a relay."""
+    return settings.cache is not None and (settings.cache_size is None or bool(settings.cache_size))
+
+
+def make_budget(root: Path, settings: Settings) -> Budget:
+    """Return how much the cache may hold, and what it must leave free on the disk."""
+    status = os.statvfs(root)
+    default = Budget.default(status)
+    total = status.f_blocks * status.f_frsize
+    size = settings.cache_size.of(total) if settings.cache_size is not None else default.size
+    if settings.min_free is None:
+        return Budget(size, default.free_bytes, default.free_inodes)
+    share = settings.min_free.of(total) / total if total else 0.0
+    return Budget(size, settings.min_free.of(total), int(status.f_files * share))
