@@ -19,8 +19,8 @@ from ..oci.platform import Platform
 from ..oci.reference import Tag
 from ..store import layout
 from ..store.held_images import HeldImages, StoredImage
-from .completion import complete_image
 from .context import Context, find_store, parse_image
+from .image_completion import complete_image
 from .options import PlatformType, json_option
 from .output import print_json, progress_bars
 

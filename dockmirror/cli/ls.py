@@ -13,8 +13,8 @@ from attrs import frozen
 from ..oci.digest import Digest
 from ..oci.reference import Repository, Tag
 from ..store.held_images import HeldImages, StoredImage
-from .completion import complete_repository
 from .context import Context, open_store
+from .image_completion import complete_repository
 from .options import json_option
 from .output import (
     format_age,

@@ -10,8 +10,8 @@ from ..config.settings import Settings
 from ..oci.platform import Platform
 from ..store import pins as store
 from ..store.pins import Pin
-from .completion import complete_image
 from .context import Context, open_for_change, open_store, parse_image
+from .image_completion import complete_image
 from .options import json_option, platforms_option
 from .output import format_age, format_time, print_json, print_note, print_table
 

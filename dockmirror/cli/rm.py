@@ -20,8 +20,8 @@ from ..store.eviction.delete_image import (
 )
 from ..store.held_images import HeldImages
 from ..store.pins import Pin, iter_pins
-from .completion import complete_image
 from .context import Context, open_for_change, parse_image
+from .image_completion import complete_image
 from .options import json_option
 from .output import format_size, print_json
 

@@ -21,8 +21,8 @@ from ..oci.platform import Platform
 from ..oci.request import RegistryRequest
 from ..pull import HeldCheck, Pull, PulledImage, Wanted
 from ..upstream.resolvers import threaded_resolver
-from .completion import complete_image
 from .context import Context, parse_image
+from .image_completion import complete_image
 from .options import json_option, platforms_option
 from .output import format_size, print_json, print_table, progress_bars
 from .reactor import run

@@ -100,6 +100,18 @@ def test_the_version_is_told(shop: Shop) -> None:
     assert set(json.loads(shop.run("version", "--json").stdout)) == {"dockmirror", "twisted"}
 
 
+@pytest.mark.parametrize(
+    ("operations", "reason"),
+    [
+        ("none", "the setting 'operations' is 'none': the status cannot be read"),
+        ("unix:/run/a.sock", "is 'unix:/run/a.sock', which has no TCP port"),
+    ],
+)
+def test_a_status_that_cannot_be_read_is_explained(shop: Shop, operations: str, reason: str) -> None:
+    asked = shop.run("status", environ={"DOCKMIRROR_OPERATIONS": operations}, code=1)
+    assert reason in asked.stderr
+
+
 def test_words_say_that_nothing_matches(shop: Shop, tmp_path: Path) -> None:
     """They go to standard error: a program that reads the output finds none."""
     nothing = shop.run("ls", "httpd")
