@@ -9,6 +9,23 @@ from ..config.settings import Settings
 from ..store.eviction.budget import Budget
 
 
+def existing_parent(path: Path) -> Path:
+    """Return the path, or the nearest directory above it that exists."""
+    path = path.absolute()
+    return next(each for each in (path, *path.parents) if each.exists())
+
+
+def disk_size(settings: Settings) -> int | None:
+    """Return the size of the file system that the cache lies on, or will lie on; None without a cache."""
+    if settings.cache is None:
+        return None
+    try:
+        status = os.statvfs(existing_parent(settings.cache))
+    except OSError:
+        return None
+    return status.f_blocks * status.f_frsize
+
+
 def has_cache(settings: Settings) -> bool:
     """Return whether the mirror caches anything; otherwise it is a relay."""
     return settings.cache is not None and (settings.cache_size is None or bool(settings.cache_size))

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 from twisted.application.service import MultiService, Service
@@ -24,7 +24,6 @@ from ..pull import Pull, PulledImage, Wanted
 from ..pullthrough.generations import TombstoneFilter, Tombstones
 from ..status.status_values import DownloadStatus, Usage
 from ..store import pins
-from ..store.bucket.blocking_bucket import BucketAddress, is_available
 from ..store.downloads.context import DownloadContext, DownloadStats
 from ..store.downloads.downloads import Downloads
 from ..store.eviction.eviction import Eviction
@@ -34,11 +33,13 @@ from ..store.pins import Pin
 from ..store.size_tracking import SizeTrackingStore
 from ..store.store_directory import prepare_directory, try_writing
 from ..store.threads import RunInThread, run_in_pool
-from ..store.tiered.tiered_store import TieredStore, open_tiered_store
 from ..store.upload_staging import LocalUploadStaging
 from ..store.usage_report import UsageReport
 from ..web.readiness import StoreCheck
 from .budget import make_budget
+
+if TYPE_CHECKING:
+    from ..store.tiered.tiered_store import TieredStore
 
 THREADS = 8
 """Threads for file operations; nothing else runs in them."""
@@ -134,15 +135,30 @@ def open_cache(root: Path, settings: Settings, reactor: Any) -> CacheParts:
 
 
 def _tiered(root: Path, settings: Settings, reactor: Any, in_thread: RunInThread) -> TieredStore | None:
+    check_bucket_settings(settings)
+    if settings.store is None:
+        return None
+    from ..store.bucket.blocking_bucket import BucketAddress
+    from ..store.tiered.tiered_store import open_tiered_store
+
+    address = BucketAddress(settings.store, settings.store_endpoint)
+    return open_tiered_store(root, address, settings.redirect, settings.store_days, reactor, in_thread)
+
+
+def check_bucket_settings(settings: Settings) -> None:
+    """Check the settings of the bucket.
+
+    :raises ConfigurationError: when there is no bucket to which they apply, or its extra is not installed.
+    """
     if settings.store is None:
         for key in ("store_endpoint", "store_days", "redirect"):
             if getattr(settings, key):
                 raise ConfigurationError(f"{key}: needs a store; set 'store' to a bucket, or remove {key}")
-        return None
+        return
+    from ..store.bucket.blocking_bucket import is_available
+
     if not is_available():
         raise ConfigurationError("store: needs the extra 'objects': pip install 'dockmirror[objects]'")
-    address = BucketAddress(settings.store, settings.store_endpoint)
-    return open_tiered_store(root, address, settings.redirect, settings.store_days, reactor, in_thread)
 
 
 class _CacheService(MultiService):

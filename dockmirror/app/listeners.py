@@ -16,7 +16,6 @@ from ..config.settings import ConfigurationError, Settings
 from ..system.daemon_thread import run_in_daemon_thread
 from ..tls.acme_store import AcmeStore
 from ..tls.certificate_directory import CertificateDirectories, NoUsableCertificate
-from ..tls.certificate_renewal import CertificateRenewal
 from .endpoints import HttpsEndpoint
 from .naming import certificate_names
 
@@ -100,6 +99,8 @@ def make_certificate_renewal(
     :param current_settings: returns the settings whose names need certificates, now and after a reload.
     :raises ConfigurationError: when the extra is not installed, or there is no name to certify.
     """
+    from ..tls.certificate_renewal import CertificateRenewal
+
     try:
         from ..tls.acme_client import AcmeClient
     except ImportError:

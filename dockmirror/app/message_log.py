@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, datetime
 
 from twisted.logger import ILogObserver, LogEvent, LogLevel, eventAsText
 from zope.interface import implementer
 
 from ..system.line_writer import write_line
+from ..system.timestamps import format_timestamp
 
 _OWN = "dockmirror."
 _PREFIXES = {LogLevel.warn: "warning: ", LogLevel.error: "error: ", LogLevel.critical: "error: "}
@@ -34,8 +34,7 @@ class MessageLog:
         if level < LogLevel.info or not (is_own or level > LogLevel.info):
             return
         text = eventAsText(event, includeTraceback=True, includeTimestamp=False, includeSystem=False)
-        time = datetime.fromtimestamp(event["log_time"], UTC).isoformat(timespec="milliseconds")
-        self._write(f"{time} {_PREFIXES.get(level, '')}{text.rstrip()}")
+        self._write(f"{format_timestamp(event['log_time'])} {_PREFIXES.get(level, '')}{text.rstrip()}")
 
 
 def print_line(line: str) -> None:

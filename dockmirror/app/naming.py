@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from urllib.parse import urlsplit
 
 from attrs import frozen
@@ -11,7 +12,7 @@ from ..config.settings import Settings, UpstreamSettings
 from ..oci.digest import Digest
 from ..oci.errors import RegistryError
 from ..oci.reference import Reference, Repository, parse_reference
-from ..web.site import is_address, normalize_host
+from ..system.networks import is_address, normalize_host
 
 LOCAL_NAMES = ("localhost", "host.docker.internal", "host.containers.internal")
 """The names by which a machine, and the containers on it, reach a server on that machine."""
@@ -28,6 +29,13 @@ def registry_names(upstream: UpstreamSettings) -> list[str]:
     return list(
         dict.fromkeys([upstream.canonical, *upstream.aliases, *([] if upstream.registry else [netloc])])
     )
+
+
+def cache_partition(name: str, upstream: UpstreamSettings) -> str:
+    """Return the cache namespace of an upstream: one for each account, as accounts may see other content."""
+    if upstream.account is None:
+        return name
+    return f"{name}+{hashlib.sha256(upstream.account.encode()).hexdigest()[:16]}"
 
 
 def canonical_registry(registry: str, settings: Settings) -> str:

@@ -9,7 +9,7 @@ import os
 import signal
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pwd import getpwuid
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 from twisted.application.service import IService, MultiService, Service
@@ -20,18 +20,18 @@ from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 
 from ..config.options import Options as Options
+from ..config.questions import question_settings
 from ..config.settings import ConfigurationError, Settings
 from ..http.server import HttpSite
 from ..system.posix import make_directory_for
 from ..system.reactor_services import GracefulShutdown
 from ..tls.certificate_directory import CertificateDirectories
-from ..web.operations_endpoint import OperationsResource, WorkerTelemetry
+from ..web.late_resource import LateResource
 from ..web.shared_tables import SharedTables, create_shared_memory
-from ..web.status.overview import StatusOverview
 from ..workers.rpc_channel import RpcError
 from ..workers.sockets import BindOnlyReactor
 from ..workers.worker_pool import WorkerCommand, WorkerPool
-from .budget import has_cache
+from .budget import disk_size, has_cache
 from .endpoints import listen_endpoints, operations_endpoint
 from .listeners import make_certificate_renewal, make_listener, make_listeners
 from .message_log import make_message_log
@@ -40,6 +40,9 @@ from .process import OrderedMultiService, ServingProcess
 from .shutdown_notices import ShutdownNotices
 from .start_message import StartMessage
 from .telemetry import PoolTelemetry
+
+if TYPE_CHECKING:
+    from ..web.operations_endpoint import OperationsResource, WorkerTelemetry
 
 MAX_DEFAULT_WORKERS = 4
 """Workers by default, if there are as many cores; four saturate most network links."""
@@ -137,6 +140,7 @@ def make_mirror(read: Callable[[], Settings], environ: Mapping[str, str]) -> Mul
         server = _serve_here(settings, environ, running)
     else:
         server = _serve_in_workers(workers, settings, environ, running)
+    log_questions(settings)
     reload = SettingsReload(settings, read, server.apply, running)
     services = [*server.services]
     if settings.operations:
@@ -149,6 +153,12 @@ def make_mirror(read: Callable[[], Settings], environ: Mapping[str, str]) -> Mul
     for service in (*services, reload, shutdown, StartMessage(settings, running)):
         service.setServiceParent(mirror)
     return mirror
+
+
+def log_questions(settings: Settings) -> None:
+    """Warn about values that can hardly be meant."""
+    for question in question_settings(settings, disk_size(settings)):
+        _log.warn("{question}", question=question)
 
 
 def _kill() -> None:
@@ -211,12 +221,14 @@ def _serve_in_workers(count: int, settings: Settings, environ: Mapping[str, str]
 def _make_operations_listener(
     settings: Settings, server: _Server, reload: SettingsReload, reactor: Any
 ) -> Service:
-    resource = OperationsResource(
-        server.telemetry,
-        StatusOverview(server.telemetry, server.memory, reactor),
-        lambda: operations_host_names(reload.settings),
-    )
-    site = HttpSite(resource, reactor)
+    def make_resource() -> OperationsResource:
+        from ..web.operations_endpoint import OperationsResource
+        from ..web.status.overview import StatusOverview
+
+        overview = StatusOverview(server.telemetry, server.memory, reactor)
+        return OperationsResource(server.telemetry, overview, lambda: operations_host_names(reload.settings))
+
+    site = HttpSite(LateResource(make_resource), reactor)
     return make_listener("operations", operations_endpoint(settings), site, reactor, server.certificates)
 
 
@@ -266,6 +278,7 @@ class SettingsReload(Service):
             return
         pending = [key for key in (*START_ONLY, "cache_size") if getattr(new, key) != getattr(settings, key)]
         self.settings = settings
+        log_questions(settings)
         if pending:
             _log.warn("settings reloaded; restart the mirror to apply {keys}", keys=", ".join(pending))
         else:

@@ -10,7 +10,6 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.web.resource import IResource, Resource
 
-from ..archive.exporter import ArchiveExporter
 from ..config.settings import ConfigurationError, Settings
 from ..http.access import NetworkAccess
 from ..http.limits import HttpLimits
@@ -24,16 +23,10 @@ from ..system.line_writer import AppendOnlyFile
 from ..system.networks import Network, parse_networks
 from ..system.shared_table import SharedDigests
 from ..tls.acme_store import AcmeStore
-from ..users.htpasswd import Htpasswd
-from ..users.user_tokens import UserTokens, read_signing_keys
 from ..web.access_log import AccessLog, AuditLog, Write
-from ..web.auth import AuthFilter
 from ..web.connection_limit import ConnectionLimit, ConnectionLimitedSite
-from ..web.export_resource import ExportResource
-from ..web.failed_logins import FailedLogins
 from ..web.filter import AcmeChallengeRoute, HealthRoute, RefusalResource
-from ..web.pages.resources import PageFactory
-from ..web.pages.unknown_host import UnknownHost
+from ..web.late_resource import LateResource
 from ..web.rate_limiter import RateCounters, RateLimiter
 from ..web.registry_api import FORM_LIMIT, is_form, may_stream
 from ..web.shared_tables import SharedTables
@@ -183,7 +176,7 @@ def build_hosts(
     :param accounts: the mirror's own accounts, by the names of their upstreams.
     :param signing_keys: the keys of ``LocationSigner``.
     """
-    pages = PageFactory(partial(mirror_address, settings), context.telemetry.recent, context.clock)
+    pages = _LatePages(settings, context)
     hosts: dict[str, RegistryHost] = {}
     own: dict[str, IRegistry] = {}
     for name, upstream in settings.upstreams.items():
@@ -206,8 +199,36 @@ def build_hosts(
         hosts[name] = root
     if settings.default:
         return VirtualHosts(hosts, root, hosts[settings.host(settings.default)])
-    routes = {settings.host(name): upstream.url for name, upstream in settings.upstreams.items()}
-    return VirtualHosts(hosts, root, UnknownHost(pages.find_mirror, routes))
+    return VirtualHosts(hosts, root, pages.unknown_host())
+
+
+@frozen
+class _LatePages:
+    """The pages for people, which are imported when somebody requests one."""
+
+    _settings: Settings
+    _context: StackContext
+
+    def resources(self, registry: str | None = None) -> Mapping[str, Resource]:
+        """See ``PageFactory.resources``."""
+        return {name: LateResource(partial(self._make, registry, name)) for name in ("", "client")}
+
+    def unknown_host(self) -> Resource:
+        """Return the page for names that are not the mirror's; see ``UnknownHost``."""
+
+        def make() -> Resource:
+            from ..web.pages.unknown_host import UnknownHost
+
+            return UnknownHost(partial(mirror_address, self._settings))
+
+        return LateResource(make)
+
+    def _make(self, registry: str | None, name: str) -> Resource:
+        from ..web.pages.resources import PageFactory
+
+        context = self._context
+        find_mirror = partial(mirror_address, self._settings)
+        return PageFactory(find_mirror, context.telemetry.recent, context.clock).resources(registry)[name]
 
 
 def _export_resource(settings: Settings, registry: IRegistry) -> Resource:
@@ -215,6 +236,9 @@ def _export_resource(settings: Settings, registry: IRegistry) -> Resource:
         return RefusalResource(
             Unsupported("this mirror exports no archives: 'export' is not set", status=404)
         )
+
+    from ..archive.exporter import ArchiveExporter
+    from ..web.export_resource import ExportResource
 
     def parse(image: str) -> tuple[Repository, Reference]:
         name = parse_image_name(image, settings)
@@ -232,6 +256,11 @@ def apply_access_rules(
     """
     access = settings.access
     if access.htpasswd is not None:
+        from ..users.htpasswd import Htpasswd
+        from ..users.user_tokens import UserTokens
+        from ..web.auth import AuthFilter
+        from ..web.failed_logins import FailedLogins
+
         try:
             users = Htpasswd(
                 access.htpasswd, in_thread, SharedDigests(memory.verified_passwords, clock.seconds)
@@ -270,6 +299,8 @@ def load_signing_keys(settings: Settings) -> Sequence[bytes]:
 
     :raises ConfigurationError: when the file of keys cannot be read or created.
     """
+    from ..users.user_tokens import read_signing_keys
+
     assert settings.access.keys is not None
     try:
         return read_signing_keys(settings.access.keys)

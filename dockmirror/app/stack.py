@@ -18,7 +18,6 @@ From the client down to the upstream:
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -59,7 +58,7 @@ from ..pullthrough.upstream_gateway import PushProbeBypass, UpstreamGateway
 from ..pullthrough.writethrough import WriteThrough
 from ..upstream.registry_writer import LocationSigner
 from .cache import CacheParts
-from .naming import registry_names
+from .naming import cache_partition, registry_names
 from .telemetry import Telemetry
 from .upstream_stack import AgentFor, UpstreamContext, UpstreamParts, make_upstream
 
@@ -238,13 +237,6 @@ def _pull_through(
         tokens,
         WriteThrough(pushes, changes, cache.contents, cache.tags, grants),
     )
-
-
-def cache_partition(name: str, upstream: UpstreamSettings) -> str:
-    """Return the cache namespace of an upstream: one for each account, as accounts may see other content."""
-    if upstream.account is None:
-        return name
-    return f"{name}+{hashlib.sha256(upstream.account.encode()).hexdigest()[:16]}"
 
 
 def make_tag_ttl(upstream: UpstreamSettings, settings: Settings) -> Callable[[InRepository], float]:

@@ -282,7 +282,7 @@ def load_credentials(settings: Settings, environ: Mapping[str, str]) -> dict[str
     """
     variables = {key: value for key, value in environ.items() if key.startswith(PASSWORD_PREFIX)}
     credentials = dict(_each_credentials(settings, variables))
-    unused = variables.keys() - {_password_variable(name) for name in credentials}
+    unused = variables.keys() - {password_variable(name) for name in credentials}
     if unused:
         raise ConfigurationError(
             f"the environment: {min(unused)}: expected an upstream of that name with a 'username'"
@@ -292,7 +292,7 @@ def load_credentials(settings: Settings, environ: Mapping[str, str]) -> dict[str
 
 def _each_credentials(settings: Settings, variables: Mapping[str, str]) -> Iterator[tuple[str, Credentials]]:
     for name, upstream in settings.upstreams.items():
-        key, variable = f"upstreams.{name}", _password_variable(name)
+        key, variable = f"upstreams.{name}", password_variable(name)
         if upstream.username is None:
             if upstream.password_file is not None:
                 raise ConfigurationError(f"{key}.password_file: expected a 'username' beside it")
@@ -305,7 +305,8 @@ def _each_credentials(settings: Settings, variables: Mapping[str, str]) -> Itera
         yield name, Credentials.basic(upstream.username, password)
 
 
-def _password_variable(name: str) -> str:
+def password_variable(name: str) -> str:
+    """Return the variable that may hold the password of an upstream's account."""
     return PASSWORD_PREFIX + name.upper().replace("-", "_")
 
 

@@ -2,76 +2,91 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from urllib.parse import urlsplit
 
 import click
 from attrs import asdict
-from twisted.internet.defer import Deferred, gatherResults
-from twisted.web.iweb import IAgent
 
-from ..app.upstream_stack import load_accounts, make_agent, parse_proxies
-from ..config.settings import Settings, UpstreamSettings
-from ..system.external_program import run_process
-from ..upstream.resolvers import threaded_resolver
-from .context import Context
-from .diagnostics import Diagnosis, diagnose
+from ..app.naming import ImageName, registry_names
+from ..config.field_types import suggest
+from ..config.settings import Settings
+from .context import Context, parse_image
+from .diagnosis_text import advise, describe
 from .options import json_option
-from .output import print_json, print_table
-from .reactor import run
+from .output import print_json
 
 
 @click.command("check", short_help="Check whether the mirror can pull from its upstreams.")
 @json_option
-@click.argument("upstreams", nargs=-1)
+@click.argument("names", nargs=-1)
 @click.pass_obj
-def check(context: Context, as_json: bool, upstreams: tuple[str, ...]) -> None:
-    """Check the UPSTREAMS, by default all, with the mirror's own requests, and explain every failure.
+def check(context: Context, as_json: bool, names: tuple[str, ...]) -> None:
+    """Check the upstreams that NAMES mean, by default all, with the mirror's own requests.
+
+    A name is that of an upstream (docker), of a registry (docker.io, quay.io), or of an image (nginx:1.27,
+    ghcr.io/o/r), which is then looked for too.
 
     Each address of an upstream is checked step by step: name resolution, connection, TLS certificate,
-    authentication, and token.  For Docker Hub the remaining pulls are shown; the check itself uses none of
-    them.
+    authentication, and token, with what to do about the step that fails.  For Docker Hub the remaining pulls
+    are shown; the check itself uses none of them.
 
     Exit status: 0 when all upstreams work, 1 otherwise.
     """
+    from .diagnostics import diagnose_all
+    from .reactor import run
+
     settings = context.settings
-    for name in upstreams:
-        if name not in settings.upstreams:
-            raise click.UsageError(f"there is no upstream {name}, only {', '.join(settings.upstreams)}")
-    diagnoses = run(partial(_diagnose_all, settings, context.environ, upstreams or list(settings.upstreams)))
+    images = find_upstreams(names, settings) if names else {name: [] for name in settings.upstreams}
+    diagnoses = run(partial(diagnose_all, settings, context.environ, images))
     if as_json:
-        print_json([{**asdict(each), "ok": each.ok} for each in diagnoses])
+        print_json([{**asdict(each), "ok": each.ok, "advice": advise(each)} for each in diagnoses])
     else:
-        print_table(("upstream", "step", "", "result"), _rows(diagnoses))
+        click.echo("\n".join(describe(diagnoses)).rstrip())
     raise SystemExit(0 if all(each.ok for each in diagnoses) else 1)
 
 
-async def _diagnose_all(
-    settings: Settings, environ: Mapping[str, str], names: Sequence[str], reactor: Any
-) -> list[Diagnosis]:
-    resolver = threaded_resolver(reactor)
-    all_accounts = load_accounts(settings, environ, partial(run_process, reactor), reactor)
+def find_upstreams(names: Sequence[str], settings: Settings) -> Mapping[str, Sequence[ImageName]]:
+    """Return the upstreams that names mean, each with the images among the names that it has.
 
-    def agent_for(upstream: UpstreamSettings, on_connect: Callable[[str, str], None]) -> IAgent:
-        return make_agent(upstream, resolver, environ, on_connect, reactor)
-
-    running = []
+    :raises click.UsageError: when a name means none.
+    """
+    found: dict[str, list[ImageName]] = {}
     for name in names:
-        upstream = settings.upstreams[name]
-        for number, single in enumerate(upstream.by_address()):
-            account = all_accounts.get(name) if number == 0 or upstream.replicas else None
-            route = parse_proxies(single, environ)
-            running.append(Deferred.fromCoroutine(diagnose(name, single, agent_for, route, reactor, account)))
-    return list(await gatherResults(running, consumeErrors=True))
-
-
-def _rows(diagnoses: Sequence[Diagnosis]) -> Iterator[Sequence[str]]:
-    for each in diagnoses:
-        for number, step in enumerate(each.steps):
-            yield (
-                "" if number else each.upstream,
-                step.name,
-                "✓" if step.ok else "✗",
-                step.result,
+        upstream = _find_upstream(name, settings)
+        if upstream is not None:
+            found.setdefault(upstream, [])
+            continue
+        if not set("/:@") & set(name):
+            raise click.UsageError(f"there is no upstream {name}{_list_upstreams(settings, name)}")
+        image = parse_image(name, settings)
+        registry = image.repository.first
+        upstream = _find_upstream(registry, settings)
+        if upstream is None:
+            raise click.UsageError(
+                f"there is no upstream for {registry}{_list_upstreams(settings, registry)}"
             )
+        found.setdefault(upstream, []).append(image)
+    return found
+
+
+def _list_upstreams(settings: Settings, name: str) -> str:
+    registries = [each for upstream in settings.upstreams.values() for each in registry_names(upstream)]
+    hint = suggest(name, [*settings.upstreams, *registries])
+    return f", only {', '.join(settings.upstreams)}{hint}"
+
+
+def _find_upstream(name: str, settings: Settings) -> str | None:
+    """Return the upstream that a name, a registry, an address or a virtual host means, or None."""
+    if name in settings.upstreams:
+        return name
+    parts = urlsplit(name if "://" in name else f"//{name}")
+    if parts.path.strip("/"):
+        return None
+    host = parts.netloc.lower()
+    for key, upstream in settings.upstreams.items():
+        addresses = [urlsplit(url).netloc for url in upstream.urls]
+        if host in (*registry_names(upstream), *addresses, settings.host(key)):
+            return key
+    return None

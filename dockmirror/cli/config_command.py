@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import click
 from attrs import frozen
 from pydantic import BaseModel
 
-from ..config.load import SettingsSource, find_origin
+from ..app.budget import disk_size
+from ..config.explain import SettingsSource
+from ..config.load import find_origin
+from ..config.questions import question_settings
 from ..config.sizes import Amount
 from .context import Context
 from .output import print_table
@@ -32,16 +36,23 @@ class SettingRow:
 @click.command("config", short_help="Show the settings in force and the source of each value.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: a list of objects.")
 @click.option("--all", "everything", is_flag=True, help="Include well-known upstreams with default settings.")
+@click.option("--check", is_flag=True, help="Find all that would prevent a start, and show no settings.")
 @click.argument("prefix", default="")
 @click.pass_obj
-def config(context: Context, as_json: bool, everything: bool, prefix: str) -> None:
+def config(context: Context, as_json: bool, everything: bool, check: bool, prefix: str) -> None:
     """Show the settings in force and where each comes from: a file, the environment, the command line or a
     default.
 
     PREFIX shows only the keys that begin with it, such as "upstreams.docker".  Passwords are masked.
 
-    Exit status: 0; 2 when the settings are invalid.
+    --check tries certificates, keys, ports, directories, accounts and helpers without starting anything, and
+    questions values that can hardly be meant.
+
+    Exit status: 0; 1 when --check finds what would prevent a start; 2 when the settings are invalid.
     """
+    if check:
+        _check(context)
+        return
     sources = context.sources
     rows = [row for row in _rows(context.settings, sources) if row.key.startswith(prefix)]
     if not rows:
@@ -54,6 +65,25 @@ def config(context: Context, as_json: bool, everything: bool, prefix: str) -> No
         return
     cells = [(row.key, json.dumps(row.value, ensure_ascii=False), row.source) for row in rows]
     print_table(("key", "value", "from"), cells)
+
+
+def _check(context: Context) -> None:
+    from ..app.start_check import find_start_problems
+    from .reactor import run
+
+    async def find(reactor: Any) -> list[str]:
+        return find_start_problems(context.settings, context.environ, reactor)
+
+    settings = context.settings
+    questions = list(question_settings(settings, disk_size(settings)))
+    problems = run(find)
+    for problem in problems:
+        click.echo(f"✗ {problem}")
+    for question in questions:
+        click.echo(f"? {question}")
+    if problems:
+        raise SystemExit(1)
+    click.echo("✓ the mirror can start with these settings")
 
 
 def _rows(

@@ -11,7 +11,8 @@ import click
 from attrs import frozen
 
 from ..app.naming import ImageName, parse_image_name
-from ..config.load import SettingsSource, find_origin, merge_sources, read_sources
+from ..config.explain import SettingsSource
+from ..config.load import find_origin, merge_sources, read_sources
 from ..config.settings import Settings
 from ..config.settings_file import find_settings_file
 from ..store import layout

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
 from urllib.parse import urlsplit
 
 from attrs import evolve, frozen
 from prometheus_client import CollectorRegistry
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.error import ConnectError, DNSLookupError, SSLError
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IAgent
 
-from ..app.naming import registry_names
-from ..app.upstream_stack import AgentFor, UpstreamContext, UpstreamParts, make_upstream
-from ..config.settings import UpstreamSettings
+from ..app.naming import ImageName, registry_names
+from ..app.upstream_stack import (
+    AgentFor,
+    UpstreamContext,
+    UpstreamParts,
+    load_accounts,
+    make_agent,
+    make_upstream,
+    parse_proxies,
+)
+from ..config.settings import Settings, UpstreamSettings
 from ..interfaces import IAccount, IRegistry, ITokenService, IUpstream
 from ..metrics import Metrics
 from ..oci.challenge import Challenge, find_challenge
@@ -24,10 +35,12 @@ from ..oci.request import Manifest, Ping, RegistryRequest
 from ..oci.scope import pull_scope
 from ..oci.token import TokenRequest
 from ..status.upstream_health import UpstreamHealth
+from ..system.external_program import run_process
 from ..upstream.agents import parse_quota
 from ..upstream.bounded_endpoint import HandshakeTimedOut
 from ..upstream.checked_endpoint import AddressRefused
 from ..upstream.proxy import Proxy, ProxySettings
+from ..upstream.resolvers import threaded_resolver
 from ..upstream.upstream_client import NoAnswer, find_root_cause
 
 _PREVIEW = Repository("ratelimitpreview/test")
@@ -67,20 +80,52 @@ class Diagnosis:
         return all(step.ok for step in self.steps)
 
 
-async def diagnose(
-    name: str,
-    upstream: UpstreamSettings,
-    agent_for: AgentFor,
-    proxies: ProxySettings,
-    clock: IReactorTime,
-    account: IAccount | None,
-) -> Diagnosis:
-    """Diagnose one address of an upstream.
+@frozen
+class Subject:
+    """An address of an upstream that is to be diagnosed.
 
-    :param upstream: has that address only.
-    :param account: the mirror's own account, or None.
+    :ivar upstream: has that address only.
+    :ivar account: the mirror's own account, or None.
+    :ivar images: those that are to be found there.
     """
+
+    name: str
+    upstream: UpstreamSettings
+    account: IAccount | None = None
+    images: Sequence[ImageName] = ()
+
+
+async def diagnose_all(
+    settings: Settings, environ: Mapping[str, str], images: Mapping[str, Sequence[ImageName]], reactor: Any
+) -> list[Diagnosis]:
+    """Diagnose all addresses of upstreams at the same time.
+
+    :param images: those that are to be found at each of the upstreams, by the upstreams' names.
+    """
+    resolver = threaded_resolver(reactor)
+    all_accounts = load_accounts(settings, environ, partial(run_process, reactor), reactor)
+
+    def agent_for(upstream: UpstreamSettings, on_connect: Callable[[str, str], None]) -> IAgent:
+        return make_agent(upstream, resolver, environ, on_connect, reactor)
+
+    running = []
+    for name, wanted in images.items():
+        upstream = settings.upstreams[name]
+        for number, single in enumerate(upstream.by_address()):
+            account = all_accounts.get(name) if number == 0 or upstream.replicas else None
+            subject = Subject(name, single, account, wanted)
+            running.append(
+                Deferred.fromCoroutine(diagnose(subject, agent_for, parse_proxies(single, environ), reactor))
+            )
+    return list(await gatherResults(running, consumeErrors=True))
+
+
+async def diagnose(
+    subject: Subject, agent_for: AgentFor, proxies: ProxySettings, clock: IReactorTime
+) -> Diagnosis:
+    """Diagnose one address of an upstream."""
     found: dict[str, list[str]] = {}
+    upstream = subject.upstream
 
     def record_agent(single: UpstreamSettings, on_connect: Callable[[str, str], None]) -> IAgent:
         def record(host: str, address: str) -> None:
@@ -89,12 +134,23 @@ async def diagnose(
 
         return agent_for(single, record)
 
-    metrics = Metrics(CollectorRegistry())
+    metrics, health = Metrics(CollectorRegistry()), UpstreamHealth(clock)
     parts = make_upstream(
-        UpstreamContext(name, upstream, record_agent, clock, metrics, UpstreamHealth(clock), account)
+        UpstreamContext(subject.name, upstream, record_agent, clock, metrics, health, subject.account)
     )
-    steps = await _run_steps(_ConnectionPath(upstream, proxies, found), parts, account)
-    return Diagnosis(name, upstream.url, found.get(_host(upstream), ()), steps)
+    steps = await _run_steps(_ConnectionPath(upstream, proxies, found), parts, subject.account)
+    if all(step.ok for step in steps):
+        steps += [await _find_image(parts.authorized, image) for image in subject.images]
+    return Diagnosis(subject.name, upstream.url, found.get(_host(upstream), ()), steps)
+
+
+async def _find_image(registry: IRegistry, image: ImageName) -> DiagnosticStep:
+    target = Manifest(Repository(image.repository.rest), image.reference)
+    try:
+        await registry.fetch(RegistryRequest(target, head=True, accept=EVERYTHING))
+    except RegistryError as error:
+        return DiagnosticStep("image", False, f"{image} cannot be pulled: {_one_line(error)}")
+    return DiagnosticStep("image", True, f"{image} can be pulled")
 
 
 async def _run_steps(

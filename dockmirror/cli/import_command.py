@@ -12,8 +12,7 @@ import click
 from attrs import frozen
 
 from ..app.budget import make_budget
-from ..app.naming import ImageName, parse_image_name, registry_names
-from ..app.stack import cache_partition
+from ..app.naming import ImageName, cache_partition, parse_image_name, registry_names
 from ..archive.archive_files import ArchiveRefused
 from ..archive.image_archive import ImageArchive, NamedImage
 from ..config.settings import Settings

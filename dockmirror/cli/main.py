@@ -8,24 +8,37 @@ from pathlib import Path
 import click
 
 from ..config.settings import ConfigurationError
-from .check import check
-from .client_command import client
 from .command_group import CommandGroup
-from .config_command import config
 from .context import Context
-from .export_command import export
-from .import_command import import_
-from .ls import ls
-from .mirror_process import reload
-from .pins_command import pin, pins, unpin
-from .rm import rm
-from .serve import serve
-from .status_command import status, version
-from .store_commands import gc, usage, verify
-from .warm import warm
+from .lazy_commands import LazyCommands
+
+_COMMANDS = {
+    "check": "check:check",
+    "client": "client_command:client",
+    "config": "config_command:config",
+    "export": "export_command:export",
+    "gc": "store_commands:gc",
+    "import": "import_command:import_",
+    "ls": "ls:ls",
+    "pin": "pins_command:pin",
+    "pins": "pins_command:pins",
+    "reload": "mirror_process:reload",
+    "rm": "rm:rm",
+    "serve": "serve:serve",
+    "status": "status_command:status",
+    "unpin": "pins_command:unpin",
+    "usage": "store_commands:usage",
+    "verify": "store_commands:verify",
+    "version": "status_command:version",
+    "warm": "warm:warm",
+}
+"""The module and the name of each command: importing all of them would take longer than most commands run."""
 
 
-@click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=CommandGroup, commands=LazyCommands(_COMMANDS),
+    context_settings={"help_option_names": ["-h", "--help"]},
+)  # fmt: skip
 @click.version_option(package_name="dockmirror")
 @click.option(
     "-c", "--config", "file", type=click.Path(path_type=Path),
@@ -41,15 +54,6 @@ def main(context: click.Context, file: Path | None) -> None:
     invalid.
     """
     context.obj = Context({"config": file}, dict(os.environ))
-
-
-_COMMANDS = (
-    *(serve, status, reload, version, config, client),
-    *(ls, usage, rm, verify, gc, export, import_),
-    *(check, warm, pin, unpin, pins),
-)
-for command in _COMMANDS:
-    main.add_command(command)
 
 
 def run() -> None:

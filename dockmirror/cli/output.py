@@ -21,18 +21,8 @@ from rich.progress import (
 )
 from rich.table import Column, Table
 
+from ..config.sizes import format_size as format_size
 from ..oci.digest import Digest
-
-_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
-
-
-def format_size(count: float) -> str:
-    """Format a number of bytes in decimal units, as in the settings."""
-    for unit in _UNITS[:-1]:
-        if abs(count) < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} {_UNITS[-1]}"
 
 
 def format_age(seconds: float) -> str:

@@ -20,11 +20,17 @@ from ..middleware.resuming_registry import ResumingRegistry
 from ..oci.cache_status import CacheStatus
 from ..oci.credentials import Credentials
 from ..oci.descriptor import Descriptor
+from ..oci.errors import TimedOut, Unreachable
 from ..oci.request import Blob, Manifest, RegistryRequest
 from ..upstream.registry_client import RegistryClient
 from ..upstream.token_relay import ChallengeCache, TokenRelay, TrustedRealms
 from ..upstream.upstream_blobs import BlobSizes
-from ..upstream.upstream_client import UpstreamClient, make_http_client
+from ..upstream.upstream_client import (
+    UpstreamClient,
+    describe_failure,
+    find_root_cause,
+    make_http_client,
+)
 from ..upstream.upstream_registry import UpstreamRegistry
 
 _NAME = "mirror"
@@ -78,9 +84,8 @@ def connect_to_mirror(
         TokenRelay(client, challenge_cache, TrustedRealms(mirror.url)),
         BlobSizes(clock),
     )
-    return _WithCredentials(
-        _CacheStatusReader(ResumingRegistry(upstream, clock), registry_client, client), credentials
-    )
+    reader = _CacheStatusReader(ResumingRegistry(upstream, clock), registry_client, client)
+    return _WithCredentials(_AddressReporter(reader, mirror.url), credentials)
 
 
 @implementer(IRegistry)
@@ -99,6 +104,26 @@ class _CacheStatusReader:
         self._client.release(response)
         field = first(response.headers, "Cache-Status")
         return Answer(NoBody(Descriptor()), cache=CacheStatus.parse(field) if field else None)
+
+
+@implementer(IRegistry)
+class _AddressReporter:
+    """Names the mirror's address in the error when nothing answers there."""
+
+    def __init__(self, registry: IRegistry, url: str) -> None:
+        self._registry = registry
+        self._url = url
+
+    async def fetch(self, request: RegistryRequest) -> Answer:
+        try:
+            return await self._registry.fetch(request)
+        except Unreachable as error:
+            if type(error) not in (Unreachable, TimedOut):  # it broke off, and is there
+                raise
+            cause = describe_failure(find_root_cause(error.__cause__ or error)).rstrip(".")
+            raise Unreachable(
+                f"no mirror answered at {self._url}: {cause}. Start it, or give its address with --mirror"
+            ) from error
 
 
 @implementer(IRegistry)

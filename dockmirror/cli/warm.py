@@ -6,13 +6,11 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from attrs import asdict, evolve, frozen
-from rich.progress import Progress
 
-from ..app.upstream_stack import make_agent
 from ..config.settings import ConfigurationError, Settings, UpstreamSettings
 from ..oci.credentials import Credentials
 from ..oci.descriptor import Descriptor
@@ -20,13 +18,13 @@ from ..oci.errors import RegistryError
 from ..oci.platform import Platform
 from ..oci.request import RegistryRequest
 from ..pull import HeldCheck, Pull, PulledImage, Wanted
-from ..upstream.resolvers import threaded_resolver
 from .context import Context, parse_image
 from .image_completion import complete_image
 from .options import json_option, platforms_option
 from .output import format_size, print_json, print_table, progress_bars
-from .reactor import run
-from .running_mirror import connect_to_mirror, local_mirror, mirror_at
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -49,6 +47,8 @@ class _WarmOptions:
         return [name for line in self.file or () if (name := line.partition("#")[0].strip())]
 
     def mirror_address(self, settings: Settings) -> UpstreamSettings:
+        from .running_mirror import local_mirror, mirror_at
+
         try:
             return (
                 mirror_at(self.mirror, self.ca_file) if self.mirror else local_mirror(settings, self.ca_file)
@@ -117,6 +117,8 @@ def warm(context: Context, /, as_json: bool, images: tuple[str, ...], **options:
 
     Exit status: 0 when the mirror holds all images, 1 otherwise.
     """
+    from .reactor import run
+
     given = _WarmOptions(**options)
     names = dict.fromkeys(parse_image(each, context.settings) for each in [*images, *given.listed_images()])
     if not names:
@@ -149,6 +151,10 @@ async def _warm(
     jobs: int,
     reactor: Any,
 ) -> list[WarmResult]:
+    from ..app.upstream_stack import make_agent
+    from ..upstream.resolvers import threaded_resolver
+    from .running_mirror import connect_to_mirror
+
     mirror_agent = make_agent(mirror, threaded_resolver(reactor), {}, lambda *_: None, reactor)
     registry = connect_to_mirror(mirror, mirror_agent, reactor, credentials)
     with progress_bars("") as bars:

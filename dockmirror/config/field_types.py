@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from difflib import get_close_matches
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from stat import S_ISREG
@@ -18,6 +20,7 @@ from pydantic import (
 from ..oci.errors import NameInvalid
 from ..oci.reference import Repository
 from ..system.networks import parse_networks
+from .durations import Seconds
 from .short_endpoints import is_short_endpoint
 
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
@@ -185,6 +188,13 @@ def _check_directory(value: object) -> object:
     return value
 
 
+def suggest(word: str, words: Iterable[str]) -> str:
+    """Return a question that names the most similar word, or nothing."""
+    by_lower = {each.lower(): each for each in words}
+    like = get_close_matches(word.lower(), by_lower, 1)
+    return f"; is {by_lower[like[0]]!r} meant?" if like else ""
+
+
 def _as_text(value: object) -> object:
     """Turn a port that is written as a number into text."""
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
@@ -216,8 +226,6 @@ Proxies = Annotated[tuple[Annotated[str, AfterValidator(_check_proxy)], ...], Be
 Endpoints = Annotated[
     tuple[Annotated[str, AfterValidator(_check_endpoint)], ...], BeforeValidator(_split_endpoints)
 ]
-Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Timeout = Annotated[float, Field(gt=0, le=3600)]
 Directory = Annotated[Path, BeforeValidator(_check_directory)]
 Addresses = Annotated[
     tuple[Annotated[str, AfterValidator(_check_address)], ...], BeforeValidator(split_words)

@@ -5,58 +5,32 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from attrs import frozen
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
+from .explain import Problem, SettingsSource, explain, has_value, invalid
 from .field_types import split_words
 from .known_registries import KNOWN, KnownRegistry
-from .settings import AccessSettings, ConfigurationError, Settings, UpstreamSettings
+from .settings import ConfigurationError, Settings, UpstreamSettings
 
 PREFIX = "DOCKMIRROR_"
 PASSWORD_PREFIX = f"{PREFIX}PASSWORD_"
 """The prefix of variables that hold passwords; they are no settings, so no setting holds a password."""
 _SERVICE_LINK = re.compile(rf"{PREFIX}(SERVICE_(HOST|PORT)(_\w+)?|PORT(_\d+_[A-Z]+(_(PROTO|PORT|ADDR))?)?)")
 """Variables that Kubernetes sets in every pod for a Service with the name ``dockmirror``."""
+_AT_LINE = re.compile(r"\(at line ([0-9]+)")
 _TABLES: Mapping[str, Any] = {"access": {}, "upstreams": {"*": {}}}
 """The tables that are merged key by key; any other value is replaced."""
-
-
-@frozen
-class _TableKeys:
-    name: str
-    keys: Sequence[str]
-
-    @classmethod
-    def of(cls, name: str, model: type[BaseModel]) -> _TableKeys:
-        return cls(name, [field.alias or key for key, field in model.model_fields.items()])
-
-
-_TABLE_KEYS = {
-    "": _TableKeys.of("above the first table", Settings),
-    "access": _TableKeys.of("in [access]", AccessSettings),
-    "upstreams": _TableKeys.of("in an upstream's table", UpstreamSettings),
-}
-"""The keys that each table may have, by the name of the table."""
-
-
-@frozen
-class SettingsSource:
-    """The values that one source sets, with tables nested as in the file."""
-
-    name: str
-    values: Mapping[str, Any]
 
 
 def load(options: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
     """Return the settings.  The command line overrides the environment, which overrides the file.
 
     :param options: the options of the command line, by key; ``config`` names the file.
-    :raises ConfigurationError: with the key, its source, and the expected value.
+    :raises ConfigurationError: with a line for each problem: its source, the key, and the expected value.
     """
     return merge_sources(read_sources(options, environ))
 
@@ -74,12 +48,12 @@ def read_sources(options: Mapping[str, Any], environ: Mapping[str, str]) -> Sequ
     path = options.get("config") or variables.pop("config", None)
     variables.pop("config", None)
     operators = [
-        SettingsSource(str(path), _read(Path(path)) if path else {}),
+        _read(Path(path)) if path else SettingsSource("", {}),
         _with_tables("the environment", variables),
         _with_tables("the command line", {k: v for k, v in options.items() if v and k != "config"}),
     ]
     for known in KNOWN:
-        if not any(_has_value(source.values, _url_path(known.name)) for source in operators):
+        if not any(has_value(source.values, ("upstreams", known.name, "url")) for source in operators):
             operators = [_share_url(source, known) for source in operators]
     return [
         SettingsSource("default", _defaults(environ)),
@@ -94,25 +68,22 @@ def merge_sources(sources: Sequence[SettingsSource]) -> Settings:
     :raises ConfigurationError: as ``load`` does.
     """
     merged: dict[str, Any] = {}
+    if problems := [problem for source in sources for problem in _check_tables(source)]:
+        raise invalid(problems, sources)
     for source in sources:
-        _check_tables(source)
         merged = _merge_tables(merged, source.values, _TABLES)
     try:
         settings = Settings.model_validate(merged)
     except ValidationError as error:
-        raise _explain(error, sources) from None
-    _check_registries(settings.upstreams)
-    _check_shared_accounts(settings)
-    _check_keys_path(settings)
-    _check_writes(settings)
+        raise invalid(explain(error), sources) from None
+    if problems := list(_check_together(settings)):
+        raise invalid(problems, sources)
     return settings
 
 
 def find_origin(sources: Sequence[SettingsSource], path: Sequence[str]) -> str:
     """Return the name of the source that a value comes from."""
-    return next(
-        (source.name for source in reversed(sources) if _has_value(source.values, path)), sources[0].name
-    )
+    return next((source.name for source in reversed(sources) if source.has(path)), sources[0].name)
 
 
 def _merge_tables(lower: Mapping[str, Any], upper: Mapping[str, Any], tables: Any) -> dict[str, Any]:
@@ -124,18 +95,12 @@ def _merge_tables(lower: Mapping[str, Any], upper: Mapping[str, Any], tables: An
     return merged
 
 
-def _check_tables(source: SettingsSource) -> None:
+def _check_tables(source: SettingsSource) -> Iterator[Problem]:
     tables = source.values.get("upstreams", {})
     if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
-        raise ConfigurationError(
-            f"{source.name}: upstreams: expected a table for each, such as [upstreams.docker]"
-        )
+        yield Problem(("upstreams",), "expected a table for each, such as [upstreams.docker]")
     if not isinstance(source.values.get("access", {}), dict):
-        raise ConfigurationError(f"{source.name}: access: expected a table, [access]")
-
-
-def _url_path(name: str) -> Sequence[str]:
-    return "upstreams", name, "url"
+        yield Problem(("access",), "expected a table, [access]")
 
 
 def _share_url(source: SettingsSource, known: KnownRegistry) -> SettingsSource:
@@ -150,31 +115,48 @@ def _share_url(source: SettingsSource, known: KnownRegistry) -> SettingsSource:
     return SettingsSource(
         source.name,
         {**source.values, "upstreams": {**tables, known.name: {**own, "url": followed["url"]}}},
+        source.text,
     )
 
 
-def _check_registries(upstreams: Mapping[str, UpstreamSettings]) -> None:
+def _check_together(settings: Settings) -> Iterator[Problem]:
+    """Yield the problems of settings that are valid alone and not together."""
+    yield from _check_registries(settings.upstreams)
+    yield from _check_shared_accounts(settings)
+    yield from _check_keys_path(settings)
+    yield from _check_writes(settings)
+
+
+def _check_registries(upstreams: Mapping[str, UpstreamSettings]) -> Iterator[Problem]:
     """Reject upstreams that share a registry's name in the store without being the same registry.
 
     All clients of that name are served the same cached contents.
     """
+    declared = list(_check_same_registry_as(upstreams))
+    if declared:
+        yield from declared
+        return
+    named: set[str] = set()
+    for name, upstream in upstreams.items():
+        same = _find_same_registry(name, upstreams)
+        named.add(name)
+        for another, its in upstreams.items():
+            if its.canonical == upstream.canonical and another not in same | named:
+                yield Problem(
+                    ("upstreams", another, "url"),
+                    f"differs from that of 'upstreams.{name}', which has the same registry"
+                    f" {upstream.canonical}: contents of one would be served for the other. Expected"
+                    " another 'registry', or, when both addresses lead to the same registry,"
+                    f" 'same_registry_as = \"{name}\"'",
+                )
+
+
+def _check_same_registry_as(upstreams: Mapping[str, UpstreamSettings]) -> Iterator[Problem]:
     for name, upstream in upstreams.items():
         other = upstreams.get(upstream.same_registry_as or name)
         if other is None or other.canonical != upstream.canonical:
-            raise ConfigurationError(
-                f"upstreams.{name}.same_registry_as: expected the name of another upstream with the"
-                f" registry {upstream.canonical}"
-            )
-    for name, upstream in upstreams.items():
-        same = _find_same_registry(name, upstreams)
-        for another, its in upstreams.items():
-            if its.canonical == upstream.canonical and another not in same:
-                raise ConfigurationError(
-                    f"upstreams.{another}.url: differs from that of 'upstreams.{name}', which has the same"
-                    f" registry {upstream.canonical}: contents of one would be served for the other. Expected"
-                    " another 'registry', or, when both addresses lead to the same registry,"
-                    f" 'same_registry_as = \"{name}\"'"
-                )
+            message = f"expected the name of another upstream with the registry {upstream.canonical}"
+            yield Problem(("upstreams", name, "same_registry_as"), message)
 
 
 def _find_same_registry(name: str, upstreams: Mapping[str, UpstreamSettings]) -> set[str]:
@@ -196,37 +178,39 @@ def _are_same(name: str, one: UpstreamSettings, other_name: str, other: Upstream
     return one.urls == other.urls or one.same_registry_as == other_name or other.same_registry_as == name
 
 
-def _check_shared_accounts(settings: Settings) -> None:
+def _check_shared_accounts(settings: Settings) -> Iterator[Problem]:
     shared = {name: upstream for name, upstream in settings.upstreams.items() if upstream.account is not None}
     if shared and settings.access.htpasswd is None and "networks" not in settings.model_fields_set:
         name, upstream = next(iter(shared.items()))
         key = "username" if upstream.username is not None else "credential_helper"
-        raise ConfigurationError(
-            f"networks: is missing: every client that reaches the mirror can pull from {name} with the"
-            f" account of 'upstreams.{name}.{key}'. Name the networks, or the users in 'access.htpasswd'"
+        yield Problem(
+            ("networks",),
+            f"is missing: every client that reaches the mirror can pull from {name} with the"
+            f" account of 'upstreams.{name}.{key}'. Name the networks, or the users in 'access.htpasswd'",
         )
 
 
-def _check_keys_path(settings: Settings) -> None:
+def _check_keys_path(settings: Settings) -> Iterator[Problem]:
     keys, cache = settings.access.keys, settings.cache
     if keys is not None and cache is not None and keys.resolve().is_relative_to(cache.resolve()):
-        raise ConfigurationError("access.keys: expected a file outside the cache directory")
+        yield Problem(("access", "keys"), "expected a file outside the cache directory")
 
 
-def _check_writes(settings: Settings) -> None:
+def _check_writes(settings: Settings) -> Iterator[Problem]:
     """Reject writes with other credentials than the client's own."""
     for name, upstream in settings.upstreams.items():
-        if not upstream.writes:
-            continue
-        if settings.access.htpasswd is not None:
-            raise ConfigurationError(
-                f"upstreams.{name}.writes: cannot be combined with 'access.htpasswd': a registry"
-                " needs the client's own credentials for a push"
+        path = ("upstreams", name, "writes")
+        if upstream.writes and settings.access.htpasswd is not None:
+            yield Problem(
+                path,
+                "cannot be combined with 'access.htpasswd': a registry needs the client's own credentials"
+                " for a push",
             )
-        if upstream.account is not None:
-            raise ConfigurationError(
-                f"upstreams.{name}.writes: cannot be combined with the mirror's own account in"
-                f" 'upstreams.{name}': a push needs the client's own credentials"
+        if upstream.writes and upstream.account is not None:
+            yield Problem(
+                path,
+                f"cannot be combined with the mirror's own account in 'upstreams.{name}': a push needs the"
+                " client's own credentials",
             )
 
 
@@ -246,13 +230,16 @@ def _directory(environ: Mapping[str, str], given: str, system: str, users: str, 
     return Path(own) / "dockmirror"
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> SettingsSource:
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        text = path.read_text("utf-8")
+        return SettingsSource(str(path), tomllib.loads(text), text)
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from None
     except ValueError as error:
-        raise ConfigurationError(f"{path}: is not TOML: {error}") from None
+        line = _AT_LINE.search(str(error))
+        place = f"{path}:{line[1]}" if line else str(path)
+        raise ConfigurationError(f"{place}: is not TOML: {error}") from None
 
 
 def _with_tables(source: str, values: Mapping[str, Any]) -> SettingsSource:
@@ -279,39 +266,3 @@ def _known_table(known: KnownRegistry) -> dict[str, Any]:
         "aliases": known.aliases,
         "short_names": known.short_names,
     }
-
-
-def _explain(error: ValidationError, sources: Sequence[SettingsSource]) -> ConfigurationError:
-    """Describe the first error in one line."""
-    first = error.errors()[0]
-    path = [str(part) for part in first["loc"] if part != "[key]"]
-    position = path[:-1] if first["type"] == "missing" else path
-    where = next(
-        (f"{source.name}: " for source in reversed(sources) if _has_value(source.values, position)), ""
-    )
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "extra_forbidden":
-        message = f"there is no such setting{_hint(path)}"
-    elif first["type"] == "missing":
-        message = "is missing"
-    return ConfigurationError(f"{where}{'.'.join(path) + ': ' if path else ''}{message}")
-
-
-def _hint(path: Sequence[str]) -> str:
-    """Name the table that a misplaced key belongs in, or else the most similar key."""
-    key, table = path[-1], "" if len(path) == 1 else path[0]
-    for table_name, table_keys in _TABLE_KEYS.items():
-        if table_name != table and key in table_keys.keys:
-            return f" here: it belongs {table_keys.name}"
-    like = get_close_matches(key, _TABLE_KEYS[table].keys, 1) if table in _TABLE_KEYS else []
-    return f"; is {like[0]!r} meant?" if like else ""
-
-
-def _has_value(values: Any, path: Sequence[str]) -> bool:
-    for key in path:
-        if not isinstance(values, dict):
-            return True
-        if key not in values:
-            return False
-        values = values[key]
-    return bool(path)

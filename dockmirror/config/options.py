@@ -41,9 +41,9 @@ class Options(usage.Options):
         ["cache-size", None, None, "Largest size of the cache, such as 50GB or 20%; 0 turns it off."],
         ["min-free", None, None, "Space of the file system to keep free. Default: 20%, at most 10 GB."],
         ["store", None, None, "Bucket that several mirrors share, such as s3://bucket/prefix."],
-        ["tag-ttl", None, None, "Seconds for which a public tag is fresh. Default: 60."],
+        ["tag-ttl", None, None, "Time for which a public tag is fresh, such as 10m. Default: 60s."],
         ["workers", None, None, "Number of worker processes. Default: one for each core, at most 4."],
-        ["grace", None, None, "Seconds that running transfers have to finish at the end. Default: 300."],
+        ["grace", None, None, "Time that running transfers have to finish at the end. Default: 5m."],
         ["log-format", None, None, "Log format: text or json."],
     ]
 

@@ -14,6 +14,7 @@ from pydantic import (
     field_validator,
 )
 
+from .durations import ConnectTimeout, Days, Seconds, Timeout, Window
 from .field_types import (
     Addresses,
     BucketAddress,
@@ -36,17 +37,21 @@ from .field_types import (
     RegistryName,
     RegistryNames,
     Rules,
-    Seconds,
     TagTtl,
-    Timeout,
     Username,
+    suggest,
 )
 from .known_registries import ShortNaming
 from .sizes import Bytes, Share, Size
 
 
 class ConfigurationError(ValueError):
-    """A setting is invalid; the message is one line that names the key and says what was expected."""
+    """Settings are invalid; each problem is a line that names the key and says what was expected."""
+
+    def __init__(self, *problems: str) -> None:
+        many = f"{len(problems)} settings are invalid:"
+        super().__init__(problems[0] if len(problems) == 1 else "\n  ".join((many, *problems)))
+        self.problems = problems
 
 
 class _Frozen(BaseModel):
@@ -77,7 +82,7 @@ class UpstreamSettings(_Frozen):
     proxy: str | None = Field(default=None, repr=False)
     addresses: dict[Host, Addresses] = Field(default_factory=dict)
     ip: Literal["4", "6", "4 6", "6 4"] = "6 4"
-    connect_timeout: Annotated[float, Field(gt=0, le=60)] = 10.0
+    connect_timeout: ConnectTimeout = 10.0
     timeout: Timeout = 60.0
     connections: Annotated[int, Field(ge=1, le=10_000)] = 64
     segments: Annotated[int, Field(ge=1, le=16)] = 1
@@ -109,7 +114,7 @@ class AccessSettings(_Frozen):
     keys: Path | None = None
     requests: Annotated[int, Field(ge=1)] | None = None
     bytes: Bytes | None = None
-    window: Annotated[float, Field(gt=0, le=86_400)] = 60.0
+    window: Window = 60.0
     connections: Annotated[int, Field(ge=1)] | None = None
     connections_per_network: Share = 0.5
     audit: Path | None = None
@@ -143,7 +148,7 @@ class Settings(_Frozen):
     min_free: Size | None = None
     store: BucketAddress | None = None
     store_endpoint: Origin | None = None
-    store_days: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    store_days: Days | None = None
     redirect: bool = False
     tag_ttl: Seconds = 60.0
     keep_deleted_upstream: bool = False
@@ -168,5 +173,6 @@ class Settings(_Frozen):
     def _default_is_an_upstream(cls, default: str | None, info: ValidationInfo) -> str | None:
         upstreams = info.data.get("upstreams")
         if default is not None and upstreams is not None and default not in upstreams:
-            raise ValueError(f"expected the name of an upstream: {', '.join(upstreams)}")
+            hint = suggest(default, upstreams)
+            raise ValueError(f"expected the name of an upstream: {', '.join(upstreams)}{hint}")
         return default

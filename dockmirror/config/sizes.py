@@ -8,6 +8,7 @@ from typing import Annotated
 from attrs import frozen
 from pydantic import PlainSerializer, PlainValidator
 
+_DECIMAL = ("B", "kB", "MB", "GB", "TB", "PB")
 _LIMIT = 10**17
 """The limit in bytes, above which ``float`` and ``_AMOUNT`` do not reproduce what was written."""
 _AMOUNT = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,3})?)\s*(%|(?:[KMGT]i?)?B?)", re.IGNORECASE)
@@ -16,6 +17,15 @@ _UNITS = {"": 1} | {
     for power, letter in enumerate("KMGT", 1)
     for kind, base in (("", 1000), ("I", 1024))
 }
+
+
+def format_size(count: float) -> str:
+    """Format a number of bytes in decimal units, as in the settings."""
+    for unit in _DECIMAL[:-1]:
+        if abs(count) < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} {_DECIMAL[-1]}"
 
 
 @frozen

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from twisted.internet.interfaces import IReactorTime, ITCPTransport
 from twisted.internet.protocol import connectionDone
@@ -17,6 +18,7 @@ from .limits import HttpLimits, MinimumRate, Timer, WriteTimeout
 from .request_body import RequestBody
 from .request_head import HeadBuffer, malformed_request
 from .server_request import BodyLimit, ServerRequest
+from .tls_hello import tls_hello_error
 
 
 class LimitedHTTPChannel(HTTPChannel):
@@ -26,6 +28,7 @@ class LimitedHTTPChannel(HTTPChannel):
 
     transport: ITCPTransport
     requests: list[ServerRequest]
+    site: Any
 
     def __init__(
         self, connections: OpenConnections, limits: HttpLimits, body_limit: BodyLimit, clock: IReactorTime
@@ -92,6 +95,9 @@ class LimitedHTTPChannel(HTTPChannel):
         return True
 
     def _process_head(self) -> bool:
+        if self._input.is_tls_hello:
+            self._refuse_tls()
+            return True
         was_partial = self._input.has_partial_head
         head = self._input.take_head()
         if head is not None:
@@ -199,6 +205,14 @@ class LimitedHTTPChannel(HTTPChannel):
 
     def _time_out(self) -> None:
         self._refuse(RegistryError("the request did not arrive in time", status=408))
+
+    def _refuse_tls(self) -> None:
+        """Refuse a TLS hello, which is no request and has no line in the access log."""
+        self.site.tls_hellos.add(self.transport.getPeer())
+        request = ServerRequest(self)
+        request.is_logged = False
+        self.requests.append(request)
+        self._refuse(tls_hello_error())
 
     def _refuse(self, error: RegistryError) -> None:
         """Send an error response without asking a resource, and ignore all further input."""

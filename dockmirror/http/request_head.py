@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 from ..oci.errors import RegistryError, Unsupported
+from .tls_hello import is_tls_hello
 
 _END = b"\r\n\r\n"
 _TEXT = bytes([9, *range(32, 127), *range(128, 256)])
@@ -116,6 +117,11 @@ class HeadBuffer:
 
     def __len__(self) -> int:
         return len(self._bytes)
+
+    @property
+    def is_tls_hello(self) -> bool:
+        """The buffered bytes begin a TLS handshake instead of a head."""
+        return is_tls_hello(self._bytes)
 
     def add(self, data: bytes) -> None:
         self._bytes += data

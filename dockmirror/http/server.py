@@ -13,6 +13,7 @@ from .channel import LimitedHTTPChannel
 from .connections import OpenConnections
 from .limits import HttpLimits
 from .server_request import BodyLimit, ServerRequest
+from .tls_hello import TlsHelloLog
 
 _DEFAULT_LIMITS = HttpLimits()
 
@@ -46,6 +47,7 @@ class HttpSite(TwistedSite):
             resource, ServerRequest, timeout=None, reactor=reactor, parsePOSTFormSubmission=False
         )
         self.connections = OpenConnections(reactor)
+        self.tls_hellos = TlsHelloLog(reactor)
         self._clock, self._body_limit = reactor, body_limit
         self._set_limits(limits)
         self._log_request = log
@@ -69,7 +71,8 @@ class HttpSite(TwistedSite):
 
     def log(self, request: ServerRequest) -> None:  # type: ignore[override]  # there are no others here
         """Log a finished request; called by the request."""
-        self._log_request(request)
+        if request.is_logged:
+            self._log_request(request)
 
     def acceptableProtocols(self) -> list[bytes]:
         """Leave HTTP/2 to proxies in front, even if ``h2`` is installed."""

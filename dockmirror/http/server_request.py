@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import lru_cache
 from http.client import responses
@@ -23,6 +24,8 @@ from ..oci.scope import Scope
 from .access import ClientAddress
 from .request_body import RequestBody
 
+_UNSAFE = re.compile(r"[^ -~]")
+_PHRASE_LENGTH = 200
 BodyLimit = Callable[["ServerRequest"], int | None]
 
 
@@ -37,6 +40,8 @@ class ServerRequest(TwistedRequest):
     :ivar scopes: the scopes that a challenge to this request names.
     :ivar is_writable: whether its registry accepts writes.
     :ivar upstream_status: the upstream's status, if it was asked.
+    :ivar reason: a sentence that says why the request was refused, or why its response was cut off.
+    :ivar is_logged: whether the request appears in the access log.
     :ivar started: when the head was complete, in the clock's seconds.
     :ivar body_limit: how many bytes of body may still be collected.
     :ivar body: a streamed body, which its resource may read until the response begins.
@@ -51,6 +56,8 @@ class ServerRequest(TwistedRequest):
     scopes: tuple[Scope, ...] = ()
     is_writable = False
     upstream_status: int | None = None
+    reason: str | None = None
+    is_logged = True
     body_limit = 0
     body: RequestBody | None = None
     is_cut_off = False
@@ -106,8 +113,15 @@ class ServerRequest(TwistedRequest):
         self._send(body)
 
     def refuse(self, error: RegistryError) -> None:
-        """Respond with an error; nothing may have been written yet."""
-        self.setResponseCode(error.status, responses.get(error.status, "Unknown").encode())
+        """Respond with an error; nothing may have been written yet.
+
+        Of a 5xx most clients show the status line only, so it has the reason too.
+        """
+        self.reason = " ".join(str(error).split())
+        phrase = responses.get(error.status, "Unknown")
+        if error.status >= 500:
+            phrase = f"{phrase}: {_UNSAFE.sub('?', self.reason)[:_PHRASE_LENGTH]}"
+        self.setResponseCode(error.status, phrase.encode())
         self.setHeader(b"Content-Type", b"application/json")
         self._send(error.body())
 

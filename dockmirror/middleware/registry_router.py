@@ -13,9 +13,9 @@ from zope.interface import implementer
 
 from ..body.in_memory import json_body
 from ..interfaces import Answer, IRegistry
-from ..oci.errors import Denied, NameUnknown, Unauthorized
+from ..oci.errors import Denied, NameUnknown, Unauthorized, Unsupported
 from ..oci.reference import Repository
-from ..oci.request import Ping, RegistryRequest, repository_of
+from ..oci.request import Catalog, Ping, RegistryRequest, repository_of
 
 
 @implementer(IRegistry)
@@ -64,8 +64,18 @@ class RegistryRouter:
         self._default = default
 
     async def fetch(self, request: RegistryRequest) -> Answer:
-        """:raises NameUnknown: when the registry is not mirrored, or ``ns`` and the path disagree."""
+        """Answer with the registry that the request names.
+
+        :raises NameUnknown: when the registry is not mirrored, or ``ns`` and the path disagree.
+        :raises Unsupported: for a catalog without ``ns``: there is none of all registries.
+        """
         named = self._named(request.namespace)
+        if named is None and isinstance(request.target, Catalog):
+            raise Unsupported(
+                "this mirror lists no repositories, since most registries have no catalog; the operator sees"
+                " the cached images by 'dockmirror ls'",
+                status=404,
+            )
         repository = repository_of(request.target)
         registry = named or self._default
         if repository is not None and repository.rest:

@@ -219,6 +219,7 @@ ERROR_CLASSES: tuple[type[RegistryError], ...] = (
 )  # fmt: skip
 
 
+_REASON_LENGTH = 200
 _BY_CODE: Mapping[str, type[RegistryError]] = {row.code: row for row in ERROR_CLASSES}
 _BY_STATUS: Mapping[int, type[RegistryError]] = {
     401: Unauthorized,
@@ -251,7 +252,10 @@ class UpstreamRefusal:
         row = self._row()
         if entries and self.status not in (401, 429):  # of these the status says more than a code
             row = _BY_CODE.get(entries[0].code, RegistryError)
+        reason = _reason(self.body)
         message = f"the upstream answered {self.status}"
+        if reason and reason[0].isalnum() and reason.isprintable():  # a sentence and no page or document
+            message = f"{message}: {reason[:_REASON_LENGTH]}"
         error = row(
             message,
             status=self.status,
@@ -260,7 +264,7 @@ class UpstreamRefusal:
             upstream_status=self.status,
             from_other_host=self.from_other_host,
         )
-        error.entries = entries or (ErrorEntry(row.code, message, _reason(self.body)),)
+        error.entries = entries or (ErrorEntry(row.code, message, reason),)
         return error
 
     def _row(self) -> type[RegistryError]:

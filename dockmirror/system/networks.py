@@ -1,4 +1,4 @@
-"""Parse and match IP networks."""
+"""Parse and match IP networks, and the host names and addresses in requests."""
 
 from __future__ import annotations
 
@@ -59,3 +59,20 @@ def is_within(address: Address, listed: Iterable[Network]) -> bool:
 def client_network(address: Address) -> Network:
     """Return the network that counts as one client: an IPv4 address, or an IPv6 /64."""
     return ip_network((address, _CLIENT_BITS[address.version]), strict=False)
+
+
+def normalize_host(host: str) -> str:
+    """Return the name in a ``Host`` field in lower case, without port, brackets and trailing dot."""
+    name, colon, port = host.strip().lower().rpartition(":")
+    if not colon or "]" in port:
+        name = host.strip().lower()
+    return name.removeprefix("[").removesuffix("]").rstrip(".")
+
+
+def is_address(name: str) -> bool:
+    """Return whether a host name is an IP address."""
+    try:
+        parse_address(name)
+    except ValueError:
+        return False
+    return True

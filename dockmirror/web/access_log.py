@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Literal
 
 from twisted.internet.interfaces import IReactorTime
 
 from ..http.server_request import ServerRequest
+from ..system.timestamps import format_timestamp
 
 Write = Callable[[str], None]
+_REASON_LENGTH = 300
 
 
 class AccessLog:
@@ -55,7 +56,7 @@ def _fields(request: ServerRequest, now: float) -> dict[str, object]:
     client = request.peer
     address = client.address if client else getattr(request.getClientAddress(), "host", None)
     return {
-        "time": datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds"),
+        "time": format_timestamp(now),
         "client": str(address or "unix"),
         "host": client.host if client else "-",
         "method": request.method.decode("ascii", "replace") if request.path else "-",
@@ -65,7 +66,18 @@ def _fields(request: ServerRequest, now: float) -> dict[str, object]:
         "seconds": round(now - request.started, 3),
         "upstream": request.upstream_status,
         "cut_off": request.is_cut_off,
+        "reason": find_reason(request),
     }
+
+
+def find_reason(request: ServerRequest) -> str | None:
+    """Return a sentence that says why a request was refused or failed.
+
+    A challenge has none: it is the first half of most pulls.
+    """
+    if request.reason is None or (request.code == 401 and request.getHeader(b"Authorization") is None):
+        return None
+    return " ".join(request.reason.split())[:_REASON_LENGTH]
 
 
 def _as_json(fields: dict[str, object]) -> str:
@@ -73,8 +85,12 @@ def _as_json(fields: dict[str, object]) -> str:
 
 
 def _as_text(fields: dict[str, object]) -> str:
-    written = (_word(value) for key, value in fields.items() if key != "cut_off")
-    return " ".join(written) + (" cut off" if fields["cut_off"] else "")
+    written = [_word(value) for key, value in fields.items() if key not in ("cut_off", "reason")]
+    if fields["cut_off"]:
+        written.append("cut off")
+    if fields["reason"]:
+        written.append(json.dumps(fields["reason"]))
+    return " ".join(written)
 
 
 def _word(value: object) -> str:

@@ -12,11 +12,11 @@ from twisted.web.resource import IResource, Resource
 from ..headers import first, lines
 from ..http.server_request import ServerRequest
 from ..oci.errors import Denied, RegistryError, Unsupported
+from ..system.networks import is_address, normalize_host
 from .filter import HealthResource, RefusalResource
 from .pages.send_page import HTML, JSON, TEXT, language_for, negotiate_media_type, send, send_document
 from .readiness import ReadinessState
 from .respond import refuse, render_coroutine
-from .site import is_address, normalize_host
 from .status.overview import Status, StatusOverview, StatusSource
 from .status.status_page import ASSETS, render_status
 from .status.status_text import render_status_json, render_status_text

@@ -13,6 +13,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from ..http.access import ClientAddress
 from ..http.server_request import ServerRequest
+from .access_log import find_reason
 
 REQUESTS_PER_CLIENT = 20
 """Requests that are remembered for each client."""
@@ -34,6 +35,7 @@ class RequestRecord(NamedTuple):
     :ivar time: when it ended, in seconds since the epoch.
     :ivar size: bytes of the response's body that were sent.
     :ivar upstream: the status of the upstream's response; None if it was not asked.
+    :ivar reason: a sentence that says why it was refused or failed.
     """
 
     time: float
@@ -44,6 +46,7 @@ class RequestRecord(NamedTuple):
     size: int
     upstream: int | None
     cut_off: bool
+    reason: str | None = None
 
 
 class RecentRequests:
@@ -111,7 +114,11 @@ class RecentRequests:
 def _encode(entry: RequestRecord) -> bytes:
     """Encode a record so that it fits: paths with many non-ASCII characters are cut shorter."""
     for max_length in (_MAX_PATH, _MAX_SHORT_PATH):
-        shortened = entry._replace(host=entry.host[:_MAX_SHORT_PATH], path=entry.path[:max_length])
+        shortened = entry._replace(
+            host=entry.host[:_MAX_SHORT_PATH],
+            path=entry.path[:max_length],
+            reason=entry.reason and entry.reason[:max_length],
+        )
         encoded = json.dumps(shortened, ensure_ascii=False).encode()
         if len(encoded) <= _RECORD - _LENGTH.size:
             return encoded
@@ -135,4 +142,5 @@ def _record_of(request: ServerRequest, now: float) -> RequestRecord:
         request.sentLength,
         request.upstream_status,
         request.is_cut_off,
+        find_reason(request),
     )

@@ -9,7 +9,7 @@ from ..metrics import OTHER, Metrics
 from ..oci.errors import RegistryError
 from ..oci.request import parse_target
 from ..oci.write import is_upload_path
-from .site import is_address, normalize_host
+from ..system.networks import is_address, normalize_host
 
 
 class RequestCounter:

@@ -12,7 +12,7 @@ from ..http.access import NetworkAccess
 from ..http.server_request import ServerRequest
 from ..interfaces import IRegistry, ITokenService, IWritableRegistry
 from ..oci.errors import Unsupported
-from ..system.networks import parse_address
+from ..system.networks import is_address, normalize_host
 from .filter import RefusalResource, RequestFilter
 from .registry_api import V2Resource
 
@@ -61,23 +61,6 @@ class VirtualHosts(NameVirtualHost):
         if host is None:
             host = self._own if is_address(name) else self._default
         return IResource(host)
-
-
-def normalize_host(host: str) -> str:
-    """Return the name in a ``Host`` field in lower case, without port, brackets and trailing dot."""
-    name, colon, port = host.strip().lower().rpartition(":")
-    if not colon or "]" in port:
-        name = host.strip().lower()
-    return name.removeprefix("[").removesuffix("]").rstrip(".")
-
-
-def is_address(name: str) -> bool:
-    """Return whether a host name is an IP address."""
-    try:
-        parse_address(name)
-    except ValueError:
-        return False
-    return True
 
 
 class _PathLevel(Resource):

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+import click
+import pytest
+
+from dockmirror.cli.check import find_upstreams
+from dockmirror.cli.diagnosis_text import advise, describe
+from dockmirror.cli.diagnostics import Diagnosis, DiagnosticStep
+from dockmirror.config.load import load
+
 from .shop import Shop
+
+SETTINGS = load({"domain": "mirror.example", "upstream": ["inner=http://registry.lan:5000"]}, {})
 
 
 def test_an_unknown_upstream_is_refused(shop: Shop) -> None:
@@ -10,3 +20,64 @@ def test_an_unknown_upstream_is_refused(shop: Shop) -> None:
     refused = shop.run("check", "docker", "nothing", code=2).output
     assert "there is no upstream nothing" in refused
     assert "quay" in refused
+
+
+@pytest.mark.parametrize(
+    ("name", "upstream", "images"),
+    [
+        ("docker", "docker", []),
+        ("docker.io", "docker", []),
+        ("Quay.io", "quay", []),
+        ("index.docker.io", "docker", []),
+        ("https://registry-1.docker.io/", "docker", []),
+        ("registry.lan:5000", "inner", []),
+        ("ghcr.mirror.example", "ghcr", []),
+        ("nginx:1.27", "docker", ["docker.io/library/nginx:1.27"]),
+        ("grafana/grafana", "docker", ["docker.io/grafana/grafana:latest"]),
+        ("ghcr.io/o/r", "ghcr", ["ghcr.io/o/r:latest"]),
+        ("registry.lan:5000/a:1", "inner", ["registry.lan_5000/a:1"]),
+    ],
+)
+def test_names_are_those_that_people_use(name: str, upstream: str, images: list[str]) -> None:
+    """An upstream, a registry by any of its names, an address, a virtual host, or an image."""
+    found = find_upstreams([name], SETTINGS)
+    assert {key: list(map(str, wanted)) for key, wanted in found.items()} == {upstream: images}
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("dokcer", "is 'docker' meant?"), ("quya.io/o/r", "is 'quay.io' meant?"), ("A:B:C", "A:B:C")],
+)
+def test_a_misspelt_name_is_refused_with_a_similar_one(name: str, message: str) -> None:
+    """The message lists all upstreams too."""
+    with pytest.raises(click.UsageError, match=message):
+        find_upstreams([name], SETTINGS)
+
+
+def test_the_note_says_what_works_what_does_not_and_what_to_do() -> None:
+    """A summary follows if there are several."""
+    well = DiagnosticStep("name", True, "192.0.2.1"), DiagnosticStep("/v2/", True, "it requires nothing")
+    ill = DiagnosticStep("name", True, "192.0.2.2"), DiagnosticStep("TLS", False, "an untrusted authority")
+    diagnoses = [Diagnosis("a", "http://a", (), well), Diagnosis("b", "https://b", (), ill)]
+    assert list(describe(diagnoses)) == [
+        "a: http://a",
+        "  ✓ name  192.0.2.1",
+        "  ✓ /v2/  it requires nothing",
+        "  The mirror can pull from it.",
+        "",
+        "b: https://b",
+        "  ✓ name  192.0.2.2",
+        "  ✗ TLS   an untrusted authority",
+        f"  What to do: {advise(diagnoses[1])}",
+        "",
+        "1 of 2 addresses work. Not: b (TLS).",
+    ]
+    assert "'upstreams.b.ca_file'" in str(advise(diagnoses[1]))
+
+
+@pytest.mark.parametrize("step", ["name", "connection", "TLS", "/v2/", "token", "limit", "image"])
+def test_there_is_advice_for_each_step(step: str) -> None:
+    """It names a setting of the upstream, or a command."""
+    advice = advise(Diagnosis("x", "https://x.example", (), [DiagnosticStep(step, False, "it fails")]))
+    assert advice is not None
+    assert "upstreams.x." in advice or "https://x.example" in advice

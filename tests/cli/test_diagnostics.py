@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -12,7 +12,8 @@ from twisted.internet.error import ConnectionRefusedError, DNSLookupError, SSLEr
 from twisted.internet.task import Clock
 from twisted.web.iweb import IAgent
 
-from dockmirror.cli.diagnostics import Diagnosis, diagnose
+from dockmirror.app.naming import parse_image_name
+from dockmirror.cli.diagnostics import Diagnosis, Subject, diagnose
 from dockmirror.config.load import load
 from dockmirror.config.settings import UpstreamSettings
 from dockmirror.interfaces import IAccount
@@ -45,6 +46,7 @@ def examined(
     account: IAccount | None = None,
     proxies: ProxySettings = ProxySettings(),  # noqa: B008
     resolved: bool = True,
+    images: Sequence[str] = (),
     **settings: Any,
 ) -> Diagnosis:
     """Diagnose one upstream."""
@@ -56,7 +58,8 @@ def examined(
         return internet.agent
 
     clock = Clock()
-    work = Outcome(diagnose(name, upstream, agent_for, proxies, clock, account))
+    wanted = [parse_image_name(image, load({}, {})) for image in images]
+    work = Outcome(diagnose(Subject(name, upstream, account, wanted), agent_for, proxies, clock))
     internet.agent.flush()
     clock.advance(upstream.timeout)
     found: Diagnosis = work.get()
@@ -95,6 +98,20 @@ def test_a_working_upstream_passes_all_steps(internet: Internet) -> None:
     assert told[5] == "76 of 100 pulls remain"
     asked = [(seen.method, seen.path) for seen in internet.asked(HUB)]
     assert set(asked) == {("GET", "/v2/"), ("HEAD", PREVIEW)}
+
+
+@pytest.mark.parametrize(
+    ("image", "ok", "result"),
+    [
+        ("registry.k8s.io/team/image:1", True, "registry.k8s.io/team/image:1 can be pulled"),
+        ("registry.k8s.io/team/image:nope", False, "registry.k8s.io/team/image:nope cannot be pulled: "),
+    ],
+)
+def test_an_image_is_looked_for(internet: Internet, image: str, ok: bool, result: str) -> None:
+    """A HEAD for its manifest follows the other steps."""
+    found = examined(internet, "k8s", images=[image])
+    assert (found.steps[-1].name, found.steps[-1].ok) == ("image", ok)
+    assert found.steps[-1].result.startswith(result)
 
 
 @pytest.mark.parametrize("name", ["quay", "k8s", "mcr", "ghcr"])

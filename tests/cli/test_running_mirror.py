@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
@@ -17,7 +18,7 @@ from dockmirror.interfaces import IRegistry
 from dockmirror.oci.cache_status import CacheStatus
 from dockmirror.oci.credentials import Credentials
 from dockmirror.oci.digest import Digest
-from dockmirror.oci.errors import RegistryError
+from dockmirror.oci.errors import RegistryError, Unreachable
 from dockmirror.oci.reference import Repository
 from dockmirror.oci.request import Blob, RegistryRequest
 from tests.fakes import Reply, World
@@ -93,6 +94,14 @@ def test_a_head_reports_the_cache_status() -> None:
     told = [fetched(world, mirror(world), RegistryRequest(BLOB, head=True)).cache for _ in range(2)]
     assert told == [CacheStatus(), None]
     assert [seen.method for seen in world.seen] == ["HEAD", "HEAD"]
+
+
+def test_the_address_at_which_no_mirror_answers_is_named() -> None:
+    """So is the reason, and what to do."""
+    world = World()
+    world.agent.failing[MIRROR] = ConnectionRefusedError()
+    with pytest.raises(Unreachable, match=rf"no mirror answered at http://{MIRROR}: .* --mirror$"):
+        fetched(world, mirror(world), RegistryRequest(BLOB, head=True))
 
 
 def test_a_blob_is_resumed_and_verified() -> None:

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
+from dockmirror.config.durations import Days, Seconds, Timeout, Window
 from dockmirror.config.field_types import (
     Host,
     Label,
@@ -15,15 +16,14 @@ from dockmirror.config.field_types import (
     Origin,
     Prefix,
     Program,
-    Seconds,
     TagTtl,
-    Timeout,
     Username,
 )
 from dockmirror.config.sizes import Bytes, Share, Size
 
 KINDS = [
     Bytes,
+    Days,
     Host,
     Label,
     NetworkName,
@@ -36,6 +36,7 @@ KINDS = [
     TagTtl,
     Timeout,
     Username,
+    Window,
 ]
 WRITTEN = (
     st.text() | st.text("0123456789.%KMGTiB e+-_:/[]@", max_size=20) | st.integers() | st.floats()

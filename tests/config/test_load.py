@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -130,13 +131,11 @@ def written(directory: Path, text: str) -> Path:
 
 
 def refused(options: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> str:
-    """Return the one-line message for invalid settings."""
+    """Return the first problem of invalid settings without the line's number; each problem is one line."""
     with pytest.raises(ConfigurationError) as caught:
         load(options, environ or {})
-    message = str(caught.value)
-    assert message
-    assert len(message.splitlines()) == 1
-    return message
+    assert all(len(problem.splitlines()) == 1 for problem in caught.value.problems)
+    return re.sub(r"(\.toml):[0-9]+: ", r"\1: ", caught.value.problems[0], count=1)
 
 
 def attempted(options: Mapping[str, Any], environ: Mapping[str, str]) -> Settings | ConfigurationError:
@@ -277,7 +276,7 @@ WRONG = {
     "default": ["nowhere", "Docker", "docker.io", ""],
     "cache_size": ["all", "-1", "1,5GB", "1PB", "1EiB", "GB", ""],
     "min_free": ["101%", "%", "0x10", "10 percent", ""],
-    "tag_ttl": ["-1", "1h", "inf", ""],
+    "tag_ttl": ["-1", "1 y", "inf", "1e3", ""],
     "keep_deleted_upstream": ["maybe", ""],
     "cache": [""],
     "certificates": [""],
@@ -317,8 +316,7 @@ def test_an_invalid_value_is_reported_with_its_key_and_source(key: str, value: s
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("domain = 5", "domain: "),
-        ("grace = true\nlisten = 5.5", "listen: "),
+        ("listen = 5.5", "listen: expected a list, such as"),
         ("networks = [5]", "networks.0: "),
         ('networks = ["private", "lan"]', "networks.1: expected a network such as"),
         ('networks = ["10.1.2.3/8"]', "networks.0: expected a network such as 192."),
@@ -371,7 +369,16 @@ def test_an_invalid_value_is_reported_with_its_key_and_source(key: str, value: s
             "upstreams.docker.tag_ttl.A: expected a pattern of tags",
         ),
         ('[upstreams.docker]\ntag_ttl = { "a" = -1 }', "upstreams.docker.tag_ttl.a: "),
-        ('[upstreams.docker]\ntag_ttl = "1h"', "upstreams.docker.tag_ttl.**: "),
+        ('[upstreams.docker]\ntag_ttl = "soon"', "upstreams.docker.tag_ttl.**: expected a duration"),
+        ("domain = 5", "domain: expected a text in quotes, not 5"),
+        ("workers = 0", "workers: expected at least 1, not 0"),
+        ('log_format = "JSON"', "log_format: expected 'text' or 'json', not \"JSON\"; is 'json' meant?"),
+        ('default = "dokcer"', "default: expected the name of an upstream: docker, "),
+        ('export = "perhaps"', 'export: expected true or false, not "perhaps"'),
+        ("grace = true", "grace: expected a duration: seconds, or a number with a unit"),
+        ("[access]\nwindow = 0", "access.window: expected a duration above 0"),
+        ('[access]\nhead_timeout = "2h"', "access.head_timeout: expected a duration of at most 1h"),
+        ('store_days = "12h"', "store_days: expected a number of whole days"),
         ("[upstreams.docker]\nurl = []", "upstreams.docker.url: "),
         ('[upstreams.docker]\nurl = ["https://a", "b"]', "upstreams.docker.url.1: expected an address"),
         ("[upstreams.docker]\nurl = [5]", "upstreams.docker.url.0: "),
@@ -531,6 +538,66 @@ def test_an_upstream_has_a_virtual_host(options: Mapping[str, str], host: str) -
     assert load(options, {}).host("docker") == host
 
 
+def test_all_problems_are_reported_at_once_with_their_lines(tmp_path: Path) -> None:
+    """The line is that at which the statement begins."""
+    text = """# A comment
+    domian = "a.example"
+    networks = [
+        "private",
+        "lan",
+    ]
+    [upstreams.docker]
+    timeout = "60 parsecs"
+
+    [upstreams.inner]
+    registry = "inner"
+    """
+    path = written(tmp_path, text)
+    with pytest.raises(ConfigurationError) as caught:
+        load({"config": path}, {"DOCKMIRROR_GRACE": "soon"})
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "5 settings are invalid:"
+    assert sorted(line.strip().partition(": ")[0] for line in lines[1:]) == [
+        f"{path}:10", f"{path}:2", f"{path}:3", f"{path}:8", "the environment"
+    ]  # fmt: skip
+
+
+def test_problems_of_settings_that_are_valid_alone_are_reported_at_once_too(tmp_path: Path) -> None:
+    """Each has its place."""
+    path = written(tmp_path, '[access]\nkeys = "/c/keys"\n[upstreams.quay]\nusername = "a"\nwrites = true')
+    with pytest.raises(ConfigurationError) as caught:
+        load({"config": path, "cache": "/c"}, {})
+    assert [problem.removeprefix(f"{path}:").partition(": ")[0] for problem in caught.value.problems] == [
+        "networks", "2", "5"
+    ]  # fmt: skip
+
+
+def test_a_syntax_error_has_its_line(tmp_path: Path) -> None:
+    """A TOML parser stops at the first."""
+    path = written(tmp_path, 'domain = "a.example"\ngrace = \n')
+    with pytest.raises(ConfigurationError, match=rf"^{path}:2: is not TOML: "):
+        load({"config": path}, {})
+
+
+@pytest.mark.parametrize(
+    ("written_as", "seconds"),
+    [("90", 90), ("1.5", 1.5), ("60s", 60), ("10m", 600), ("2 min", 120), ("7d", 604_800), ("250ms", 0.25)],
+)
+def test_durations_may_have_a_unit(tmp_path: Path, written_as: str, seconds: float) -> None:
+    """Durations have the same form in the file, in the environment and on the command line."""
+    path = written(
+        tmp_path, f'grace = "{written_as}"\n[upstreams.docker]\ntag_ttl = {{"a/*" = "{written_as}"}}'
+    )
+    assert load({"config": path}, {}).grace == seconds
+    assert load({"config": path}, {}).upstreams["docker"].tag_ttl == {"a/*": seconds}
+    assert load({"tag_ttl": written_as}, {"DOCKMIRROR_GRACE": written_as}).tag_ttl == seconds
+
+
+def test_days_may_be_given_as_a_duration() -> None:
+    """The bucket's content is deleted after whole days."""
+    assert [load({"store_days": each}, {}).store_days for each in ("90", "90d", "2w")] == [90, 90, 14]
+
+
 @given(
     st.dictionaries(st.sampled_from([*KEYS, "upstream"]), st.text(st.characters(codec="utf-8"), min_size=1))
 )
@@ -539,7 +606,9 @@ def test_any_value_is_accepted_or_refused_with_a_message(options: dict[str, str]
     environ = {f"DOCKMIRROR_{key.upper()}": value for key, value in options.items()}
     for settings in (attempted(options, {}), attempted({}, environ)):
         if isinstance(settings, ConfigurationError):
-            assert str(settings).startswith(("the command line: ", "the environment: "))
+            assert settings.problems
+            for problem in settings.problems:
+                assert problem.startswith(("the command line: ", "the environment: "))
 
 
 def test_an_account_of_the_mirror_requires_networks(tmp_path: Path) -> None:
@@ -734,7 +803,9 @@ def test_the_same_registry_may_have_two_upstreams(tmp_path: Path, text: str) -> 
 @pytest.mark.parametrize("other", ["nobody", "quay"])
 def test_same_registry_as_another_registry_is_refused(tmp_path: Path, other: str) -> None:
     """The message names the key."""
-    with pytest.raises(ConfigurationError, match=r"^upstreams.a.same_registry_as: expected .* docker.io"):
+    with pytest.raises(
+        ConfigurationError, match=r"toml:4: upstreams.a.same_registry_as: expected .* docker.io"
+    ):
         upstreams(
             tmp_path,
             f'[upstreams.a]\nurl = "{PRIVATE}"\nregistry = "docker.io"\nsame_registry_as = "{other}"',

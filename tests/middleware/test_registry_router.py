@@ -164,6 +164,13 @@ class TestEverything:
         assert answer["Link"] == f'<{path.partition("?")[0]}?n=1&last=latest{ns}>; rel="next"'
         assert internet.seen[-1].query == (("n", "1"),)
 
+    def test_there_is_no_catalog_of_all_registries(self, house: House, internet: Internet) -> None:
+        """The answer says so in a sentence, and no registry is asked; one of them may have a catalog."""
+        answer = house.get("mirror.example", "/v2/_catalog")
+        assert answer.error == (404, "UNSUPPORTED")
+        assert answer.message.startswith("this mirror lists no repositories")
+        assert internet.seen == []
+
     def test_unknown_content_is_unknown(self, house: House) -> None:
         """As the registry says."""
         assert house.get(OWN, "/v2/busybox/manifests/nope").error == (404, "MANIFEST_UNKNOWN")

@@ -121,7 +121,6 @@ def test_a_429_is_a_limit_whatever_its_code(body: bytes) -> None:
     "body",
     [
         b"",
-        b"Not Authorized\n",
         b"<html><title>404 Not Found</title></html>",
         b'<?xml version="1.0"?>\n<Error><Code>InvalidArgument</Code></Error>',
         b'{"details":"no"}',
@@ -147,6 +146,17 @@ def test_what_is_not_the_specifications_is_wrapped(
     (entry,) = read(error)
     assert (entry["code"], entry["message"]) == (row.code, f"the upstream answered {status}")
     assert entry["detail"] == (" ".join(body[:512].decode("utf-8", "replace").split()) or None)
+
+
+def test_a_sentence_of_an_upstream_is_in_the_message() -> None:
+    """Clients show the message only; of a long one it has the beginning."""
+    (entry,) = read(UpstreamRefusal(403, b"Not Authorized\n").error())
+    assert (entry["message"], entry["detail"]) == (
+        "the upstream answered 403: Not Authorized",
+        "Not Authorized",
+    )
+    (entry,) = read(UpstreamRefusal(403, b"x" * 400).error())
+    assert entry["message"] == f"the upstream answered 403: {'x' * 200}"
 
 
 def test_a_404_without_a_code_is_of_what_was_asked_for() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import bcrypt
 import pytest
+from twisted.logger import capturedLogs, formatEvent
 
 from tests.fake_registry import basic, digest
 from tests.fakes import Reply
@@ -50,7 +51,7 @@ def test_as_json(internet: Internet) -> None:
     assert json.loads(line) == {
         "time": TIME, "client": "192.168.1.1", "host": K8S, "method": "GET",
         "path": "/v2/team/image/manifests/nope", "status": 404, "bytes": len(answer.body),
-        "seconds": 0.0, "upstream": 404, "cut_off": False,
+        "seconds": 0.0, "upstream": 404, "cut_off": False, "reason": "manifest unknown",
     }  # fmt: skip
 
 
@@ -105,7 +106,8 @@ def test_one_that_was_cut_off_says_so(internet: Internet) -> None:
     internet.go_on(b"x" * (len(LAYER) - 100_000))
     assert client.aborted
     client.leave()
-    assert house.lines == [f"{TIME} 192.168.1.1 {K8S} GET {path} 200 100000 0.0 200 cut off"]
+    reason = f"the upstream's content is not {digest(LAYER)}"
+    assert house.lines == [f'{TIME} 192.168.1.1 {K8S} GET {path} 200 100000 0.0 200 cut off "{reason}"']
 
 
 @pytest.mark.parametrize("peer", ["8.8.8.8", "::ffff:8.8.8.8"])
@@ -137,14 +139,50 @@ def test_the_client_behind_a_believed_proxy(internet: Internet) -> None:
     [b"nonsense", b'GET /%20%0a" HTTP/1.0', b"GET /a HTTP/1.0", b"G\xffT / HTTP/1.1", b"GET / HTTP/9.9"],
 )
 def test_a_request_makes_one_line_of_nine_words(internet: Internet, request_line: bytes) -> None:
-    """Whatever is in it, and whatever is missing."""
+    """Whatever is in it, and whatever is missing; the reason of a refusal follows in quotes."""
     house = House(internet)
     house.connect().channel.dataReceived(request_line + b"\r\n\r\n")
     (line,) = house.lines
-    words = line.split(" ")
+    words = line[: line.rindex(' "')].split(" ")
     assert len(words) == 9
     assert all(words)
     assert line.isprintable()
+
+
+def test_the_reason_of_a_failure_follows_in_quotes(internet: Internet) -> None:
+    """It is the sentence that the client gets, and for a 5xx the status line has it too."""
+    internet.reply(HOST, "/v2/a/tags/list", Reply(500))
+    house = House(internet)
+    answer = house.get(K8S, "/v2/a/tags/list")
+    assert house.lines[0].endswith(f' 502 "{answer.message}"') or house.lines[0].endswith(
+        f' 500 "{answer.message}"'
+    )
+
+
+def test_a_challenge_has_no_reason_and_a_wrong_password_has(internet: Internet) -> None:
+    """Most pulls begin with a challenge."""
+    house = House(internet)
+    house.get(DOCKER, "/v2/team/private/manifests/1")
+    house.get(DOCKER, "/v2/auth?scope=repository:team/private:pull", f"Authorization: {basic(USER, 'x')}")
+    assert '"' not in house.lines[0]
+    assert house.lines[1].endswith('"')
+
+
+def test_a_tls_hello_is_no_request(internet: Internet) -> None:
+    """It has no line; the client gets plain HTTP, which it reports; the log says so once a minute."""
+    house = House(internet)
+    with capturedLogs() as logged:
+        for _ in range(3):
+            client = house.connect()
+            client.channel.dataReceived(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")
+            assert client.transport.value().startswith(b"HTTP/1.1 400 Bad Request\r\n")
+        house.pass_time(60)
+        house.connect().channel.dataReceived(b"\x16\x03\x01")
+    lines = [formatEvent(event) for event in logged if event["log_namespace"].endswith("tls_hello")]
+    assert house.lines == []
+    assert len(lines) == 2
+    assert lines[0].startswith("192.168.1.1 spoke TLS to a port of plain HTTP: it needs http://")
+    assert "as did 2 others since" in lines[1]
 
 
 def test_one_line_for_each(internet: Internet) -> None:

@@ -39,6 +39,17 @@ def test_each_sees_its_own() -> None:
     assert seen(house, "10.0.0.3") == []
 
 
+def test_the_reason_of_a_refusal_is_shown() -> None:
+    """The JSON, the text and the page have the sentence that the client got."""
+    house = House(Internet())
+    message = house.connect("10.0.0.1").ask("GET", HOST, "/docker.io/v2/A/tags/list").answer.message
+    (entry,) = seen(house, "10.0.0.1")
+    assert entry["reason"] == message
+    for accept in ("text/plain", "text/html"):
+        answer = house.connect("10.0.0.1").ask("GET", HOST, "/", f"Accept: {accept}").answer
+        assert f"refused: {message}" in answer.body.decode()
+
+
 def test_no_secrets() -> None:
     """Neither the query nor a header of what was asked is kept."""
     house = House(Internet())
@@ -115,6 +126,7 @@ def ended(client: ClientAddress, path: bytes = b"/v2/", method: bytes = b"GET") 
         sentLength=2,
         upstream_status=None,
         is_cut_off=False,
+        reason=None,
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import pytest
 
 from dockmirror.config.known_registries import KNOWN
-from dockmirror.web.site import normalize_host
+from dockmirror.system.networks import normalize_host
 from tests.fake_registry import basic
 from tests.house import House
 from tests.internet import BUSYBOX, HUB, PASSWORD, PRIVATE, USER, Internet
@@ -81,7 +81,10 @@ class TestHosts:
         """An unknown host gets 404 with the known ones."""
         answer = house.get(host, path)
         assert answer.status == 404
-        assert answer.json["routes"] == {f"{known.name}.mirror.example": known.url for known in KNOWN}
+        assert set(answer.json["hosts"]) == {
+            "mirror.example",
+            *(f"{k.name}.mirror.example" for k in KNOWN if k.follows is None),
+        }
         assert house.world.seen == []
 
     def test_an_unknown_one_with_a_default(self) -> None:

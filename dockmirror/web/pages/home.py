@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
 
 from twisted.web.template import Tag, tags
 
 from ...client_config.clients import CLIENTS, download_archive
 from ...client_config.snippet import ClientConfig, Snippet
+from ...system.timestamps import format_timestamp
 from ..recent_requests import RequestRecord
-from .home_view import HomePageView, format_age, format_size, has_failed, source_phrase
+from .home_view import HomePageView, describe_source, format_age, format_size, has_failed
 from .languages import Language
 from .page import inline_code, render_page, section, snippet_figure, table
 
@@ -82,14 +82,14 @@ def _requests(view: HomePageView, say: Language) -> Tag:
 
 
 def _row(seen: RequestRecord, view: HomePageView, say: Language) -> Tag:
-    time = datetime.fromtimestamp(seen.time, UTC).isoformat(timespec="seconds")
+    time = format_timestamp(seen.time)
     path = _DIGEST.sub(r"\1…", seen.path)
     return tags.tr(
         tags.td(tags.time(format_age(view.now - seen.time), datetime=time, title=time)),
         tags.td(tags.code(f"{seen.method} {path}", title=f"{seen.host}{seen.path}")),
         tags.td(str(seen.status)),
         tags.td(format_size(seen.size)),
-        tags.td(say(source_phrase(seen))),
+        tags.td(describe_source(seen, say)),
         class_="bad" if has_failed(seen) else "",
     )
 

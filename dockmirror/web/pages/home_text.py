@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime
 
 from ...client_config.clients import CLIENTS, download_archive
-from .home_view import HomePageView, format_age, format_size, source_phrase
+from ...system.timestamps import format_timestamp
+from .home_view import HomePageView, describe_source, format_age, format_size
 from .languages import Language
 
 
@@ -39,7 +39,7 @@ def _seen(view: HomePageView, say: Language) -> Iterator[str]:
             f"{each.method} {each.path}",
             str(each.status),
             format_size(each.size),
-            say(source_phrase(each)),
+            describe_source(each, say),
         ]
         for each in view.requests
     ]
@@ -71,9 +71,10 @@ def render_json(view: HomePageView) -> str:
             "export": f"{mirror.url}/export" if mirror.archives else None,
             "requests": [
                 {
-                    "time": datetime.fromtimestamp(each.time, UTC).isoformat(timespec="milliseconds"),
+                    "time": format_timestamp(each.time),
                     "host": each.host, "method": each.method, "path": each.path, "status": each.status,
                     "bytes": each.size, "upstream": each.upstream, "cut_off": each.cut_off,
+                    "reason": each.reason,
                 }
                 for each in view.requests
             ],

@@ -9,6 +9,7 @@ from attrs import frozen
 from ...client_config.mirror_address import MirrorAddress, MirroredRegistry
 from ...http.access import ClientAddress
 from ..recent_requests import RequestRecord
+from .languages import Language
 
 
 @frozen
@@ -60,6 +61,12 @@ def format_age(seconds: float) -> str:
 def has_failed(seen: RequestRecord) -> bool:
     """Return whether the client did not get its content; a challenge is part of most pulls."""
     return seen.cut_off or (seen.status >= 400 and seen.status != 401)
+
+
+def describe_source(seen: RequestRecord, say: Language) -> str:
+    """Say where an answer came from, or why there was none."""
+    source = say(source_phrase(seen))
+    return f"{source}: {seen.reason}" if seen.reason else source
 
 
 def source_phrase(seen: RequestRecord) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 
 from twisted.web.resource import Resource
 from twisted.web.template import Tag, tags
@@ -13,7 +13,7 @@ from ...headers import lines
 from ...http.access import ClientAddress
 from ...http.server_request import ServerRequest
 from ...oci.errors import RegistryError, Unsupported
-from ..site import normalize_host
+from ...system.networks import normalize_host
 from .languages import Language
 from .page import inline_code, render_page, table
 from .send_page import HTML, JSON, language_for, negotiate_media_type, requesting_client, send, send_document
@@ -22,16 +22,14 @@ from .send_page import HTML, JSON, language_for, negotiate_media_type, requestin
 class UnknownHost(Resource):
     """Answers 404 at every path: a page for browsers, and a JSON error with the hosts for programs.
 
-    :param reached: returns the mirror's address for a scheme and a host.
-    :param routes: the upstream of each host.
+    :param find_mirror: returns the mirror's address for a scheme and a host.
     """
 
     isLeaf = True
 
-    def __init__(self, find_mirror: Callable[[str, str], MirrorAddress], routes: Mapping[str, str]) -> None:
+    def __init__(self, find_mirror: Callable[[str, str], MirrorAddress]) -> None:
         super().__init__()
         self._find_mirror = find_mirror
-        self._routes = routes
 
     def getChild(self, path: bytes, request: ServerRequest) -> Resource:
         return self
@@ -41,6 +39,7 @@ class UnknownHost(Resource):
         request.setResponseCode(404)
         request.setHeader("Vary", "Accept, Accept-Language")
         client = requesting_client(request)
+        request.reason = _describe(client)
         mirror = self._find_mirror(client.scheme, client.host)
         accepted = negotiate_media_type(lines(request.requestHeaders, "Accept"), JSON, HTML)
         if accepted == JSON or request.method not in (b"GET", b"HEAD") or b"/v2/" in request.path + b"/":
@@ -51,9 +50,14 @@ class UnknownHost(Resource):
             return send(self._error(client, mirror), request, JSON)
 
     def _error(self, client: ClientAddress, mirror: MirrorAddress) -> bytes:
-        host = f"the host {client.host}" if client.host else "a host without a name"
-        error = Unsupported(f"this mirror does not serve {host}; use {mirror.host} or a host in 'routes'")
-        return json.dumps({**json.loads(error.body()), "routes": dict(self._routes)}, indent=4).encode()
+        error = Unsupported(f"{_describe(client)}; use {mirror.host} or another of 'hosts'")
+        hosts = [mirror.host, *(each.host for each in mirror.registries if each.host)]
+        return json.dumps({**json.loads(error.body()), "hosts": hosts}, indent=4).encode()
+
+
+def _describe(client: ClientAddress) -> str:
+    host = f"the host {client.host}" if client.host else "a host without a name"
+    return f"this mirror does not serve {host}"
 
 
 def _document(client: ClientAddress, mirror: MirrorAddress, say: Language) -> Tag:

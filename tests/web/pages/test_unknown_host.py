@@ -64,9 +64,10 @@ def test_a_program(house: House, accept: tuple[str, ...]) -> None:
     answer = house.get(HOST, "/", *accept)
     assert answer.error == (404, "UNSUPPORTED")
     assert answer.message == (
-        "this mirror does not serve the host typo.example:8080; use mirror.example:8080 or a host in 'routes'"
+        "this mirror does not serve the host typo.example:8080; use mirror.example:8080 or another of 'hosts'"
     )
-    assert answer.json["routes"]["docker.mirror.example"] == "https://registry-1.docker.io"
+    assert answer.json["hosts"][:2] == ["mirror.example:8080", "docker.mirror.example:8080"]
+    assert b"https://" not in answer.body
     assert "Accept" in str(answer["Vary"])
 
 

@@ -1,0 +1,205 @@
+"""All that would prevent a start, found without starting anything and without writing to the disk."""
+
+from __future__ import annotations
+
+import errno
+import http.client
+import os
+import re
+import socket
+import ssl
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.protocol import Factory
+
+from ..config.load import PASSWORD_PREFIX
+from ..config.settings import ConfigurationError, Settings
+from ..system.external_program import run_process
+from ..tls.certificate_directory import CertificateDirectories
+from ..upstream.resolvers import threaded_resolver
+from ..users.htpasswd import parse_htpasswd
+from ..users.user_tokens import read_signing_keys
+from .budget import existing_parent, has_cache
+from .cache import check_bucket_settings
+from .endpoints import Port, listen_endpoints, listening_ports, operations_endpoint, parse_port
+from .listeners import make_certificate_renewal, make_listener, make_listeners
+from .upstream_stack import load_accounts, make_agent, password_variable
+
+Check = Callable[[], None]
+_TIMEOUT = 2.0
+_UNIX = re.compile(r"(?:https:)?unix:(?:address=)?([^:]+)")
+
+
+def find_start_problems(settings: Settings, environ: Mapping[str, str], reactor: Any) -> list[str]:
+    """Return all that would prevent a start with these settings: a line for each, with its key.
+
+    A port that a running mirror has is no problem: it is that of the mirror that is about to be restarted.
+    """
+    problems: dict[str, None] = {}
+    for check in _checks(settings, environ, reactor):
+        try:
+            check()
+        except ConfigurationError as error:
+            problems.update(dict.fromkeys(error.problems))
+    return list(problems)
+
+
+def _checks(settings: Settings, environ: Mapping[str, str], reactor: Any) -> Iterator[Check]:
+    yield partial(_check_variables, settings, environ)
+    for name in settings.upstreams:
+        yield partial(_check_account, name, settings, environ, reactor)
+        yield partial(_check_agent, name, settings, environ, reactor)
+    yield partial(_check_cache, settings)
+    yield partial(check_bucket_settings, settings)
+    yield partial(_check_users, settings)
+    yield partial(_check_keys, settings)
+    if settings.access.audit is not None:
+        yield partial(_check_existing, "access.audit", settings.access.audit.parent)
+    yield from _check_endpoints(settings, reactor)
+    if settings.acme is not None:
+        yield lambda: _ignore(make_certificate_renewal(settings, lambda: settings, reactor))
+        if settings.certificates is not None:
+            yield partial(_check_writable, "certificates", settings.certificates)
+
+
+def _ignore(_: object) -> None:
+    """Drop what was made only to see whether it can be made."""
+
+
+def _check_variables(settings: Settings, environ: Mapping[str, str]) -> None:
+    known = {password_variable(name) for name in settings.upstreams}
+    unknown = sorted(key for key in environ if key.startswith(PASSWORD_PREFIX) and key not in known)
+    if unknown:
+        raise ConfigurationError(*(f"the environment: {key}: there is no such upstream" for key in unknown))
+
+
+def _check_account(name: str, settings: Settings, environ: Mapping[str, str], reactor: Any) -> None:
+    alone = settings.model_copy(update={"upstreams": {name: settings.upstreams[name]}})
+    own = {
+        key: value
+        for key, value in environ.items()
+        if not key.startswith(PASSWORD_PREFIX) or key == password_variable(name)
+    }
+    load_accounts(alone, own, partial(run_process, reactor), reactor)
+
+
+def _check_agent(name: str, settings: Settings, environ: Mapping[str, str], reactor: Any) -> None:
+    upstream = settings.upstreams[name]
+    try:
+        make_agent(upstream, threaded_resolver(reactor), environ, lambda *_: None, reactor)
+    except ConfigurationError as error:
+        is_from_environment = str(error).startswith("proxy: ") and upstream.proxy is None
+        place = "the environment: " if is_from_environment else f"upstreams.{name}."
+        raise ConfigurationError(f"{place}{error}") from None
+
+
+def _check_cache(settings: Settings) -> None:
+    if settings.cache is not None and has_cache(settings):
+        _check_writable("cache", settings.cache)
+    elif settings.store is not None:
+        raise ConfigurationError("store: needs a local cache; set cache_size above 0")
+
+
+def _check_writable(key: str, directory: Path) -> None:
+    """Check whether files can be created in a directory, which may have to be created itself."""
+    existing = existing_parent(directory)
+    if not existing.is_dir():
+        raise ConfigurationError(f"{key}: {existing} is not a directory")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise ConfigurationError(f"{key}: {existing} cannot be written: Permission denied")
+
+
+def _check_existing(key: str, directory: Path) -> None:
+    if not directory.exists():
+        raise ConfigurationError(f"{key}: the directory {directory} does not exist")
+    _check_writable(key, directory)
+
+
+def _check_users(settings: Settings) -> None:
+    if settings.access.htpasswd is not None:
+        try:
+            parse_htpasswd(settings.access.htpasswd.read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise ConfigurationError(f"access.htpasswd: {error}") from None
+
+
+def _check_keys(settings: Settings) -> None:
+    keys = settings.access.keys
+    accepts_pushes = any(upstream.writes for upstream in settings.upstreams.values())
+    if keys is None or not (accepts_pushes or settings.access.htpasswd is not None):
+        return
+    if not keys.exists():
+        _check_writable("access.keys", keys.parent)
+        return
+    try:
+        read_signing_keys(keys)
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"access.keys: {error}") from None
+
+
+def _check_endpoints(settings: Settings, reactor: Any) -> Iterator[Check]:
+    certificates = CertificateDirectories(
+        settings.certificates, settings.domain, reactor, filled=settings.acme is not None
+    )
+    for endpoint in listen_endpoints(settings):
+        yield lambda endpoint=endpoint: _ignore(make_listeners([endpoint], Factory(), certificates, reactor))  # type: ignore[misc]
+        if socket_file := _UNIX.match(endpoint):
+            yield partial(_check_existing, "listen", Path(socket_file[1]).parent)
+    for port in listening_ports(settings):
+        yield partial(_check_port, "listen", port)
+    if settings.operations:
+        operations = operations_endpoint(settings)
+        yield lambda: _ignore(make_listener("operations", operations, Factory(), reactor, certificates))
+        if port_of_operations := parse_port(operations):
+            yield partial(_check_port, "operations", port_of_operations)
+
+
+def _check_port(key: str, port: Port) -> None:
+    try:
+        _try_binding(port)
+    except OSError as error:
+        where = f"port {port.number} of {port.interface or 'all addresses'}"
+        if error.errno == errno.EADDRINUSE:
+            if not _is_mirror(port):
+                raise ConfigurationError(f"{key}: another program has {where}") from None
+        elif error.errno == errno.EACCES:
+            raise ConfigurationError(
+                f"{key}: {where}: permission denied: a port below 1024 needs root or the capability"
+                " CAP_NET_BIND_SERVICE"
+            ) from None
+        else:
+            raise ConfigurationError(f"{key}: {where}: {error.strerror}") from None
+
+
+def _try_binding(port: Port) -> None:
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        port.interface or "0.0.0.0",  # noqa: S104
+        port.number,
+        type=socket.SOCK_STREAM,
+        flags=socket.AI_PASSIVE,
+    )[0]
+    with socket.socket(family, kind, protocol) as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        trial.bind(address)
+        trial.listen(1)
+
+
+def _is_mirror(port: Port) -> bool:
+    """Return whether a mirror answers at a port of this machine."""
+    host = "127.0.0.1" if port.interface in ("", "0.0.0.0", "::") else port.interface  # noqa: S104
+    connection = http.client.HTTPConnection(host, int(port.number), timeout=_TIMEOUT)
+    if port.scheme == "https":
+        # Any certificate will do: nothing secret is sent, and nothing that is received is used.
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        connection = http.client.HTTPSConnection(host, int(port.number), timeout=_TIMEOUT, context=context)
+    try:
+        connection.request("GET", "/healthz")
+        return connection.getresponse().read(16) == b"ok"
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()

@@ -1,0 +1,55 @@
+"""Values that are valid and can hardly be meant, such as a cache of 200 bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from .durations import format_duration
+from .settings import Settings
+from .sizes import format_size
+
+_SMALLEST_SIZE = 1_000_000
+"""Bytes below which hardly any image fits."""
+_UNIT = "a number without a unit is in seconds"
+_LONGEST_GRACE = 86_400.0
+_LONGEST_TTL = 30 * 86_400.0
+
+
+def question_settings(settings: Settings, disk: int | None) -> Iterator[str]:
+    """Yield a sentence with the key for each value that can hardly be meant.
+
+    :param disk: the size in bytes of the file system that the cache lies on, or None if it is unknown.
+    """
+    yield from _question_sizes(settings)
+    if disk:
+        yield from _question_disk(settings, disk)
+    if settings.grace > _LONGEST_GRACE:
+        yield f"grace: a stop may take {format_duration(settings.grace)}; {_UNIT}"
+    ttls = {"tag_ttl": settings.tag_ttl}
+    for name, upstream in settings.upstreams.items():
+        ttls |= {f"upstreams.{name}.tag_ttl.{rule}": seconds for rule, seconds in upstream.tag_ttl.items()}
+    for key, ttl in ttls.items():
+        if ttl > _LONGEST_TTL:
+            yield f"{key}: tags may be {format_duration(ttl)} old; {_UNIT}"
+
+
+def _question_sizes(settings: Settings) -> Iterator[str]:
+    sizes = {
+        "cache_size": settings.cache_size.bytes if settings.cache_size else 0,
+        "min_free": settings.min_free.bytes if settings.min_free else 0,
+        "access.bytes": settings.access.bytes or 0,
+    }
+    for key, size in sizes.items():
+        if 0 < size < _SMALLEST_SIZE:
+            yield f'{key}: {size} bytes are less than any image has; is "{size}GB" meant?'
+
+
+def _question_disk(settings: Settings, disk: int) -> Iterator[str]:
+    size, free = settings.cache_size, settings.min_free.of(disk) if settings.min_free else 0
+    if size and size.bytes > disk:
+        yield f"cache_size: {format_size(size.bytes)} are more than the disk has, {format_size(disk)}"
+    if free >= disk:
+        yield (
+            f"min_free: {format_size(free)} are all that the disk has, {format_size(disk)}: the cache keeps"
+            " nothing"
+        )
