@@ -1,7 +1,7 @@
 # Each target sets up what it needs; a second run finds it there.
 #
 #   make setup    the environment of a developer, and the git hooks
-#   make run      the mirror, on port 8080
+#   make run      the mirror, on port 8080; PORT=8081 for another, ARGS='--domain m.example' for options
 #   make demo     a pull through the mirror, shown step by step, without a network
 #   make test     the whole suite; ARGS='-k name' for a part of it
 #   make hardship upstreams and machines that fail, and an hour of load, into docs/reliability.md: two hours
@@ -20,6 +20,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
+PORT ?= 8080
 ROUNDS ?= 5
 WORKERS ?= $(if $(ARGS),0,6)
 
@@ -44,7 +45,7 @@ setup: $(VENV)/.check
 	$(BIN)/pre-commit install
 
 run: $(VENV)/.run
-	$(BIN)/twistd -n --pidfile= dockmirror --workers 1
+	$(BIN)/dockmirror serve --workers 1 --listen $(PORT) $(ARGS)
 
 demo: $(VENV)/.run
 	$(BIN)/python -m demo

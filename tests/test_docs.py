@@ -131,7 +131,7 @@ def test_unit() -> None:
     stop = re.search(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)
     assert stop is not None
     assert int(stop[1]) > Settings().grace
-    assert "/twistd -n --pidfile= dockmirror --config " in unit
+    assert "/dockmirror serve --config " in unit
 
 
 @each_document

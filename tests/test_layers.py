@@ -110,6 +110,14 @@ def test_who_knows_the_reactor(module: str) -> None:
 def test_settings_are_read_in_one_place(module: str) -> None:
     """The file in ``config``, the environment with the command lines, of which a worker has one."""
     assert (
-        module in ("config.load", "config.explain", "config.options", "cli.main", "app.worker")
+        module
+        in (
+            "config.load",
+            "config.explain",
+            "config.options",
+            "cli.main",
+            "cli.image_completion",
+            "app.worker",
+        )
         or not mentioned(module) & SETTINGS
     )

@@ -24,6 +24,8 @@ from .integration.parts.process import CLEAN_ENVIRONMENT, Process, free_port
 from .integration.parts.programs import require
 
 ROOT = Path(__file__).parents[1]
+SERVE = ("dockmirror", "serve")
+TWISTD = ("twistd", "-n", "--pidfile=")
 LEFT_OUT = (
     ".git",
     ".venv*",
@@ -154,24 +156,23 @@ def test_plugin(environment: Path) -> None:
 
 
 @pytest.mark.integration
-def test_installed(environment: Path, tmp_path: Path) -> None:
-    """The command of the documents starts the installed mirror."""
+@pytest.mark.parametrize("command", [SERVE, (*TWISTD, "dockmirror")])
+def test_installed(environment: Path, tmp_path: Path, command: tuple[str, ...]) -> None:
+    """The commands of the documents start the installed mirror."""
     port = free_port()
-    listening = f"--listen=tcp:{port}:interface=127.0.0.1"
-    with started(tmp_path, port, environment, "dockmirror", listening, "--operations=none"):
+    with started(tmp_path, port, environment, *command, f"--listen=127.0.0.1:{port}", "--operations=none"):
         assert answer(port) == b"{}"
 
 
 @pytest.mark.integration
 def test_pipx(environment: Path, wheel: Path, tmp_path: Path) -> None:
-    """pipx makes an environment for the wheel, and twistd, which knows the plugin, is a command of it."""
+    """pipx makes an environment for the wheel, whose command starts the mirror."""
     require("pipx")
     assert environment.exists(), "there is a package index"
     commands, port = tmp_path / "bin", free_port()
     places = [f"PIPX_HOME={tmp_path}/pipx", f"PIPX_BIN_DIR={commands}"]
-    run(["env", *places, "pipx", "install", "--include-deps", str(wheel)])
-    listening = f"--listen=tcp:{port}:interface=127.0.0.1"
-    with started(tmp_path, port, commands, "dockmirror", listening, "--operations=none"):
+    run(["env", *places, "pipx", "install", str(wheel)])
+    with started(tmp_path, port, commands, *SERVE, f"--listen=127.0.0.1:{port}", "--operations=none"):
         assert answer(port) == b"{}"
 
 
@@ -183,7 +184,7 @@ def test_tac(environment: Path, tmp_path: Path) -> None:
     (tmp_path / "dockmirror.toml").write_text(
         f'listen = ["tcp:{port}:interface=127.0.0.1"]\noperations = ""\n'
     )
-    with started(tmp_path, port, environment, "-y", str(tmp_path / "mirror.tac")):
+    with started(tmp_path, port, environment, *TWISTD, "-y", str(tmp_path / "mirror.tac")):
         assert answer(port) == b"{}"
 
 
@@ -194,10 +195,10 @@ def _nothing_left(tmp_path: Path) -> Iterator[None]:
     assert not list(tmp_path.glob("*.pid"))
 
 
-def started(directory: Path, port: int, environment: Path, *arguments: str) -> Process:
-    """The mirror as twistd runs it."""
+def started(directory: Path, port: int, environment: Path, program: str, *arguments: str) -> Process:
+    """The mirror as a program of the environment runs it."""
     return Process(
-        [str(environment / "twistd"), "-n", "--pidfile=", *arguments],
+        [str(environment / program), *arguments],
         log=directory / "mirror.log",
         ready=lambda: answer(port) is not None,
         environment={**CLEAN_ENVIRONMENT, "CACHE_DIRECTORY": str(directory / "cache")},

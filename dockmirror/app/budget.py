@@ -37,5 +37,7 @@ def make_budget(root: Path, settings: Settings) -> Budget:
     default = Budget.default(status)
     total = status.f_blocks * status.f_frsize
     size = settings.cache_size.of(total) if settings.cache_size is not None else default.size
+    if settings.min_free is None:
+        return Budget(size, default.free_bytes, default.free_inodes)
     share = settings.min_free.of(total) / total if total else 0.0
     return Budget(size, settings.min_free.of(total), int(status.f_files * share))

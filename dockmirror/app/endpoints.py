@@ -10,9 +10,12 @@ from pathlib import Path
 from attrs import frozen
 
 from ..config.settings import Settings
+from ..config.short_endpoints import expand_endpoint
 
-_CERTIFICATES = re.compile(r":certificates=((?:\\.|[^\\:])*)")
+DEFAULT_PORT = "8080"
+_ALL_ADDRESSES = ("", "0.0.0.0", "::")  # noqa: S104
 _TLS = ("ssl", "tls")
+_CERTIFICATES = re.compile(r":certificates=((?:\\.|[^\\:])*)")
 
 
 @frozen
@@ -44,18 +47,24 @@ class HttpsEndpoint:
 
 
 def listen_endpoints(settings: Settings) -> Sequence[str]:
-    """Return the endpoints of the settings; by default port 8080, on a dual-stack socket if IPv6 works."""
-    return settings.listen or (default_endpoint(),)
+    """Return the endpoints of the settings without short forms; by default port 8080 of all addresses."""
+    all_addresses = _all_addresses()
+    return [expand_endpoint(each, all_addresses) for each in settings.listen or (DEFAULT_PORT,)]
 
 
-def default_endpoint() -> str:
-    """Return port 8080 of all addresses, on one dual-stack socket where the machine has IPv6."""
+def operations_endpoint(settings: Settings) -> str:
+    """Return the endpoint of metrics and status without a short form; empty if there is none."""
+    return expand_endpoint(settings.operations, _all_addresses())
+
+
+def _all_addresses() -> str:
+    """Return the interface of a dual-stack socket, or of IPv4 alone where the machine has no IPv6."""
     try:
         with socket.socket(socket.AF_INET6) as probe:
             probe.bind(("::", 0))
     except OSError:
-        return "tcp:8080"
-    return "tcp:8080:interface=\\:\\:"
+        return ""
+    return "::"
 
 
 @frozen
@@ -69,14 +78,23 @@ class Port:
     number: str
     interface: str = ""
 
+    @property
+    def is_on_all_addresses(self) -> bool:
+        return self.interface in _ALL_ADDRESSES
+
 
 def listening_ports(settings: Settings) -> Iterator[Port]:
-    """Yield the ports in the settings, in their order; the sockets of systemd have none there."""
-    for endpoint in listen_endpoints(settings):
-        https = HttpsEndpoint.parse(endpoint)
-        kind, *parts = re.split(r"(?<!\\):", https.transport if https else endpoint)
-        options = dict(part.split("=", 1) for part in parts if "=" in part)
-        number = options.get("port") or next(filter(str.isdigit, parts), "")
-        if kind in ("tcp", "tcp6", *_TLS) and number:
-            scheme = "https" if https or kind in _TLS else "http"
-            yield Port(scheme, number, re.sub(r"\\(.)", r"\1", options.get("interface", "")))
+    """Yield the ports of ``listen``, in their order; the sockets of systemd have none there."""
+    return filter(None, map(parse_port, listen_endpoints(settings)))
+
+
+def parse_port(endpoint: str) -> Port | None:
+    """Return the port of an endpoint without a short form, or None if it has none."""
+    https = HttpsEndpoint.parse(endpoint)
+    kind, *parts = re.split(r"(?<!\\):", https.transport if https else endpoint)
+    options = dict(part.split("=", 1) for part in parts if "=" in part)
+    number = options.get("port") or next(filter(str.isdigit, parts), "")
+    if kind not in ("tcp", "tcp6", *_TLS) or not number:
+        return None
+    scheme = "https" if https or kind in _TLS else "http"
+    return Port(scheme, number, re.sub(r"\\(.)", r"\1", options.get("interface", "")))

@@ -66,6 +66,8 @@ def make_listeners(
 class _TlsFactory(TLSMemoryBIOFactory):
     """TLS over a factory that may reject connections, for which Twisted's own class raises an exception."""
 
+    noisy = False
+
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """Return None, as the wrapped factory does, for a connection to close at once."""
         wrapped = self.wrappedFactory.buildProtocol(addr)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Mapping
+from errno import EADDRINUSE
 from functools import partial
 from typing import Any
 
@@ -19,7 +19,7 @@ from ..config.settings import ConfigurationError, Settings, UpstreamSettings
 from ..http.server import HttpSite
 from ..store.store_directory import UnusableDirectory
 from ..system.external_program import run_process
-from ..system.posix import LineWriter, raise_connection_limit, write_line
+from ..system.posix import LineWriter, raise_connection_limit
 from ..system.reactor_services import ClockStepGuard, ReactorLagMonitor
 from ..tls.certificate_directory import CertificateDirectories
 from ..upstream.checked_endpoint import threaded_resolver
@@ -27,6 +27,7 @@ from ..web.shared_tables import SharedTables
 from .budget import has_cache
 from .cache import CacheParts, PinRefresh, open_cache
 from .listeners import missing_certificates
+from .message_log import print_line
 from .site_builder import ConnectionShare, SiteBuilder
 from .stack import StackContext
 from .telemetry import Telemetry, make_process_telemetry, read_worker_state
@@ -43,7 +44,9 @@ class OrderedMultiService(MultiService):
             try:
                 service.privilegedStartService()
             except (CannotListenError, OSError, OverflowError) as error:
-                raise SystemExit(f"dockmirror: {service.name}: {_describe(error)}") from None
+                raise SystemExit(
+                    f"dockmirror: {service.name}: {_describe(error).rstrip('.')}{_hint(error)}"
+                ) from None
 
     def stopService(self) -> Deferred[None]:
         Service.stopService(self)
@@ -60,6 +63,13 @@ def _describe(error: Exception) -> str:
         return str(error)
     file = error.filename if error.filename2 is None else error.filename2
     return f"{os.fsdecode(file)}: {error.strerror}"
+
+
+def _hint(error: Exception) -> str:
+    """Return what to do about an address in use; the message names it."""
+    cause = error.socketError if isinstance(error, CannotListenError) else error
+    is_in_use = isinstance(cause, OSError) and cause.errno == EADDRINUSE
+    return "; stop the program that uses it, or choose another one" if is_in_use else ""
 
 
 class DrainConnections(Service):
@@ -121,7 +131,7 @@ class ServingProcess:
         self._builder = SiteBuilder(
             StackContext(reactor, agent_for, telemetry, cache),
             partial(load_accounts, environ=environ, run=partial(run_process, reactor), clock=reactor),
-            LineWriter("standard output", _print).write,
+            LineWriter("standard output", print_line).write,
             partial(deferToThreadPool, reactor, passwords),
             memory,
             ConnectionShare(raise_connection_limit(), processes),
@@ -175,9 +185,3 @@ def _open_cache(settings: Settings, reactor: Any) -> CacheParts | None:
         return open_cache(settings.cache, settings, reactor)
     except UnusableDirectory as error:
         raise ConfigurationError(f"cache: {error}") from error
-
-
-def _print(line: str) -> None:
-    """Print to the real standard output: Twisted's replacement adds a prefix to each line."""
-    if sys.__stdout__ is not None:
-        write_line(sys.__stdout__, line)

@@ -15,7 +15,7 @@ from attrs import frozen
 from twisted.application.service import IService, MultiService, Service
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFromThreads
-from twisted.logger import Logger
+from twisted.logger import Logger, globalLogBeginner
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 
@@ -31,10 +31,13 @@ from ..web.shared_tables import SharedTables, create_shared_memory
 from ..workers.sockets import BindOnlyReactor
 from ..workers.worker_pool import RpcError, WorkerCommand, WorkerPool
 from .budget import disk_size, has_cache
-from .endpoints import listen_endpoints
+from .endpoints import listen_endpoints, operations_endpoint
 from .listeners import make_certificate_renewal, make_listener, make_listeners
+from .message_log import make_message_log
 from .naming import operations_host_names
 from .process import OrderedMultiService, ServingProcess
+from .shutdown_notices import ShutdownNotices
+from .start_message import StartMessage
 from .telemetry import PoolTelemetry
 
 if TYPE_CHECKING:
@@ -88,6 +91,8 @@ class _Server:
 
     :ivar services: the processes and the listeners, in the order in which they start.
     :ivar apply: puts new settings into force.
+    :ivar count_transfers: returns the number of requests without a complete response.
+    :ivar abort: cuts off the transfers that a shutdown waits for.
     """
 
     telemetry: WorkerTelemetry
@@ -95,6 +100,25 @@ class _Server:
     certificates: CertificateDirectories
     services: Sequence[Service]
     apply: Callable[[Settings], Coroutine[Any, Any, None]]
+    count_transfers: Callable[[], Coroutine[Any, Any, int]]
+    abort: Callable[[], None]
+
+
+def run_mirror(read: Callable[[], Settings], environ: Mapping[str, str]) -> None:
+    """Run the mirror in the foreground with its own log, until a signal stops it.
+
+    :raises ConfigurationError: as ``make_mirror`` does.
+    :raises SystemExit: when the mirror cannot listen, with the message.
+    """
+    from twisted.internet import reactor
+
+    running: Any = reactor
+    globalLogBeginner.beginLoggingTo([make_message_log()], redirectStandardIO=False)
+    mirror = make_mirror(read, environ)
+    mirror.privilegedStartService()
+    mirror.startService()
+    running.addSystemEventTrigger("before", "shutdown", mirror.stopService)
+    running.run()
 
 
 def make_mirror(read: Callable[[], Settings], environ: Mapping[str, str]) -> MultiService:
@@ -122,8 +146,10 @@ def make_mirror(read: Callable[[], Settings], environ: Mapping[str, str]) -> Mul
         services.insert(0, _make_operations_listener(settings, server, reload, running))
     if settings.acme:
         services.append(make_certificate_renewal(settings, lambda: reload.settings, running))
+    notices = ShutdownNotices(server.count_transfers, server.abort, running, _kill)
+    shutdown = GracefulShutdown(running, on_first=notices.announce, on_second=notices.stop_now)
     mirror = OrderedMultiService()
-    for service in (*services, reload, GracefulShutdown(running)):
+    for service in (*services, reload, shutdown, StartMessage(settings, running)):
         service.setServiceParent(mirror)
     return mirror
 
@@ -134,13 +160,25 @@ def log_questions(settings: Settings) -> None:
         _log.warn("{question}", question=question)
 
 
+def _kill() -> None:
+    """End this process; its workers follow."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def _serve_here(settings: Settings, environ: Mapping[str, str], reactor: Any) -> _Server:
     memory = SharedTables.create()
     process = ServingProcess(settings, environ, reactor, memory)
     listeners = make_listeners(listen_endpoints(settings), process.site, process.certificates, reactor)
+    connections = process.site.connections
+
+    async def count_transfers() -> int:
+        return connections.running_requests
+
+    services = [process.service, *listeners]
     return _Server(
-        process.telemetry, memory, process.certificates, [process.service, *listeners], process.apply
-    )
+        process.telemetry, memory, process.certificates, services, process.apply, count_transfers,
+        connections.abort,
+    )  # fmt: skip
 
 
 def _serve_in_workers(count: int, settings: Settings, environ: Mapping[str, str], reactor: Any) -> _Server:
@@ -164,6 +202,9 @@ def _serve_in_workers(count: int, settings: Settings, environ: Mapping[str, str]
             raise ConfigurationError(str(error)) from None
         trial.certificates.set_default_domain(new.domain)
 
+    async def count_transfers() -> int:
+        return sum((await pool.call("transfers")).values())
+
     command = WorkerCommand("dockmirror.app.worker", memory, environ)
     # The grace period of a worker ends before it is killed.
     pool = WorkerPool(count, command, lambda: bind_only.sockets, start_arguments, settings.grace + 5, reactor)
@@ -171,8 +212,9 @@ def _serve_in_workers(count: int, settings: Settings, environ: Mapping[str, str]
         listen_endpoints(settings), HttpSite(Resource(), reactor), trial.certificates, bind_only
     )
     return _Server(
-        PoolTelemetry(pool), SharedTables.attach(memory), trial.certificates, [pool, *listeners], apply
-    )
+        PoolTelemetry(pool), SharedTables.attach(memory), trial.certificates, [pool, *listeners], apply,
+        count_transfers, pool.abort,
+    )  # fmt: skip
 
 
 def _make_operations_listener(
@@ -186,7 +228,7 @@ def _make_operations_listener(
         return OperationsResource(server.telemetry, overview, lambda: operations_host_names(reload.settings))
 
     site = HttpSite(LateResource(make_resource), reactor)
-    return make_listener("operations", settings.operations, site, reactor, server.certificates)
+    return make_listener("operations", operations_endpoint(settings), site, reactor, server.certificates)
 
 
 class SettingsReload(Service):

@@ -23,7 +23,7 @@ from ..upstream.checked_endpoint import threaded_resolver
 from ..users import parse_htpasswd, read_signing_keys
 from .budget import existing_parent, has_cache
 from .cache import check_bucket_settings
-from .endpoints import Port, listening_ports
+from .endpoints import Port, listen_endpoints, listening_ports, operations_endpoint, parse_port
 from .listeners import make_certificate_renewal, make_listener, make_listeners
 from .upstream_stack import load_accounts, make_agent, password_variable
 
@@ -143,17 +143,17 @@ def _check_endpoints(settings: Settings, reactor: Any) -> Iterator[Check]:
     certificates = CertificateDirectories(
         settings.certificates, settings.domain, reactor, filled=settings.acme is not None
     )
-    for endpoint in settings.listen:
+    for endpoint in listen_endpoints(settings):
         yield lambda endpoint=endpoint: _ignore(make_listeners([endpoint], Factory(), certificates, reactor))  # type: ignore[misc]
         if socket_file := _UNIX.match(endpoint):
             yield partial(_check_existing, "listen", Path(socket_file[1]).parent)
     for port in listening_ports(settings):
         yield partial(_check_port, "listen", port)
     if settings.operations:
-        operations = settings.operations
+        operations = operations_endpoint(settings)
         yield lambda: _ignore(make_listener("operations", operations, Factory(), reactor, certificates))
-        for port in listening_ports(settings.model_copy(update={"listen": (operations,)})):
-            yield partial(_check_port, "operations", port)
+        if port_of_operations := parse_port(operations):
+            yield partial(_check_port, "operations", port_of_operations)
 
 
 def _check_port(key: str, port: Port) -> None:

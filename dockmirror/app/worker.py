@@ -16,13 +16,13 @@ from twisted.logger import globalLogBeginner
 from ..config.settings import Settings
 from ..status.status_values import WorkerState
 from ..system.reactor_services import GracefulShutdown
-from ..system.timestamps import make_log_observer
 from ..web.readiness import ReadinessState
 from ..web.shared_tables import SharedTables
 from ..workers.sockets import InheritedSocketsReactor, ListeningSocket, inherited_endpoint
 from ..workers.worker_pool import RpcChannel, RpcMethods
 from .endpoints import listen_endpoints
 from .listeners import make_listeners
+from .message_log import make_message_log
 from .process import ServingProcess
 
 
@@ -44,6 +44,7 @@ class Worker:
         return {
             "start": self._start, "apply": self._apply, "metrics": self._metrics,
             "readiness": self._readiness, "state": self._state,
+            "transfers": self._transfers, "abort": self._abort,
         }  # fmt: skip
 
     async def _start(self, arguments: dict[str, Any]) -> None:
@@ -77,6 +78,13 @@ class Worker:
             return WorkerState(processes=0).as_json()
         return (await self._process.telemetry.worker_state()).as_json()
 
+    async def _transfers(self, _: object) -> int:
+        return self._process.site.connections.running_requests if self._process else 0
+
+    async def _abort(self, _: object) -> None:
+        if self._process is not None:
+            self._process.site.connections.abort()
+
 
 def main(arguments: Sequence[str]) -> None:
     """Run until SIGTERM, or until the binding process is gone.
@@ -89,7 +97,7 @@ def main(arguments: Sequence[str]) -> None:
     # A terminal sends these to all processes; the binding process decides.
     for ignored in (signal.SIGINT, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
-    globalLogBeginner.beginLoggingTo([make_log_observer(sys.stdout)], redirectStandardIO=False)
+    globalLogBeginner.beginLoggingTo([make_message_log()], redirectStandardIO=False)
     channel_descriptor, memory, *sockets = arguments
     listening = [ListeningSocket(*map(int, each.split(":"))) for each in sockets]
     worker = Worker(SharedTables.attach(int(memory)), listening, running)

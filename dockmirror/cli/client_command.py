@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import click
 from attrs import evolve
@@ -18,12 +19,15 @@ from ..config.load import load
 from ..config.settings import Settings
 from .config_files import back_up, replace_text
 from .context import Context
+from .options import json_option
+from .output import print_json
 
 _ADDRESS = re.compile(r"(https?)://([A-Za-z0-9.-]+(?::\d+)?|\[[0-9A-Fa-f:.]+\](?::\d+)?)/?")
 _MARK = "# Written by 'dockmirror client', which overwrites this file as long as this line is here.\n"
 
 
 @click.command("client", short_help="Print or write the configuration of a client.")
+@json_option
 @click.option("--mirror", "address", metavar="URL", help="Address by which the client reaches the mirror.")
 @click.option("--write", is_flag=True, help="Write the client's own files, and keep their other settings.")
 @click.option(
@@ -35,7 +39,7 @@ _MARK = "# Written by 'dockmirror client', which overwrites this file as long as
     "part", default="", shell_complete=lambda context, _, word: _complete_part(context.params["client"], word)
 )
 @click.pass_obj
-def client(context: Context, address: str | None, write: bool, root: Path, client: str, part: str) -> None:
+def client(context: Context, /, as_json: bool, client: str, part: str, **options: Any) -> None:
     """Print or write the configuration with which CLIENT pulls through this mirror.
 
     PART selects one part of the configuration, such as "runner" of gitlab, or the file for one registry.
@@ -46,19 +50,25 @@ def client(context: Context, address: str | None, write: bool, root: Path, clien
     Exit status: 0; 1 when a file cannot be written, or exists and was written by someone else; 2 when the
     client has no file to write.
     """
-    config, mirror = CLIENTS[client], _mirror_address(context.settings, address)
+    config, mirror = CLIENTS[client], _mirror_address(context.settings, options["address"])
     files = config.files(mirror)
+    if not options["write"]:
+        snippets = [_find_part(config, mirror, part)] if part else files or list(config.snippets(mirror))[:1]
+        (_print_snippets_json if as_json else _print_snippets)(config, snippets)
+        return
     if part:
-        if write:
-            raise click.UsageError("--write writes the whole configuration: leave out PART")
-        _print_snippets(config, [_find_part(config, mirror, part)])
-    elif not write:
-        _print_snippets(config, files or list(config.snippets(mirror))[:1])
-    elif files:
-        _write_files(config, files, mirror, root)
-        _name_other_files(config, mirror)
-    else:
+        raise click.UsageError("--write writes the whole configuration: leave out PART")
+    if not files:
         raise click.UsageError(f"{config.title} has no configuration file to write: copy the printed lines.")
+    paths, changed = _write_files(config, files, mirror, options["root"])
+    if as_json:
+        print_json({"files": list(map(str, paths)), "changed": list(map(str, changed)), "then": config.after})
+        return
+    for path in paths:
+        click.echo(f"{path}: {'written' if path in changed else 'unchanged'}")
+    if changed and config.after:
+        click.echo(f"Now: {config.after}")
+    _name_other_files(config, mirror)
 
 
 def _part_names(config: ClientConfig, mirror: MirrorAddress) -> list[str]:
@@ -115,8 +125,17 @@ def _print_snippets(config: ClientConfig, snippets: list[Snippet]) -> None:
             click.echo(f"{each.path}, then: {config.after}", err=True)
 
 
-def _write_files(config: ClientConfig, files: list[Snippet], mirror: MirrorAddress, root: Path) -> None:
-    """Write all files, or none when one of them must not be overwritten."""
+def _print_snippets_json(config: ClientConfig, snippets: list[Snippet]) -> None:
+    print_json([{"path": each.path, "text": each.text, "then": config.after} for each in snippets])
+
+
+def _write_files(
+    config: ClientConfig, files: list[Snippet], mirror: MirrorAddress, root: Path
+) -> tuple[list[Path], list[Path]]:
+    """Write all files, or none when one of them must not be overwritten.
+
+    :returns: the paths of all files, and of those that were changed.
+    """
     texts = {root / each.path.lstrip("/"): each.text for each in files}
     try:
         if config is DOCKER:
@@ -125,10 +144,7 @@ def _write_files(config: ClientConfig, files: list[Snippet], mirror: MirrorAddre
             changed = [path for path in _files_to_write(texts) if replace_text(path, _MARK + texts[path])]
     except OSError as error:
         raise click.ClickException(f"{error.filename}: {error.strerror}") from None
-    for path in texts:
-        click.echo(f"{path}: {'written' if path in changed else 'unchanged'}")
-    if changed and config.after:
-        click.echo(f"Now: {config.after}")
+    return list(texts), changed
 
 
 def _merge_into(path: Path, mirror: MirrorAddress) -> bool:

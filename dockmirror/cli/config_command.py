@@ -10,8 +10,6 @@ from typing import Any
 import click
 from attrs import frozen
 from pydantic import BaseModel
-from rich.console import Console
-from rich.table import Table
 
 from ..app.budget import disk_size
 from ..config.explain import SettingsSource
@@ -19,6 +17,7 @@ from ..config.load import find_origin
 from ..config.questions import question_settings
 from ..config.sizes import Amount
 from .context import Context
+from .output import print_table
 
 _PASSWORD = re.compile(r"^((?:[^:/?#@]+://)?[^:]*):.*@", re.DOTALL)
 """The username and the password in an address; any characters, since the text may be no valid address."""
@@ -64,12 +63,8 @@ def config(context: Context, as_json: bool, everything: bool, check: bool, prefi
     if as_json:
         click.echo(json.dumps([{"key": r.key, "value": r.value, "source": r.source} for r in rows], indent=2))
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("key", "value", "from"):
-        table.add_column(name, overflow="fold")
-    for row in rows:
-        table.add_row(row.key, json.dumps(row.value, ensure_ascii=False), row.source)
-    Console(highlight=False, markup=False).print(table)
+    cells = [(row.key, json.dumps(row.value, ensure_ascii=False), row.source) for row in rows]
+    print_table(("key", "value", "from"), cells)
 
 
 def _check(context: Context) -> None:

@@ -12,8 +12,9 @@ from attrs import frozen
 
 from ..app.naming import ImageName, parse_image_name
 from ..config.explain import SettingsSource
-from ..config.load import merge_sources, read_sources
+from ..config.load import find_origin, merge_sources, read_sources
 from ..config.settings import Settings
+from ..config.settings_file import find_settings_file
 from ..store import layout
 
 
@@ -25,12 +26,17 @@ class Context:
     environ: Mapping[str, str]
 
     @property
+    def file(self) -> Path | None:
+        """The settings file, or None if there is none."""
+        return find_settings_file(self.options.get("config"), self.environ)
+
+    @property
     def sources(self) -> Sequence[SettingsSource]:
         """The values of all sources of settings.
 
         :raises ConfigurationError: when a file is invalid.
         """
-        return read_sources(self.options, self.environ)
+        return read_sources({**self.options, "config": self.file}, self.environ)
 
     @property
     def settings(self) -> Settings:
@@ -39,6 +45,23 @@ class Context:
         :raises ConfigurationError: when they are invalid.
         """
         return merge_sources(self.sources)
+
+
+def open_for_change(context: Context) -> tuple[Settings, Path]:
+    """Return the settings and the store's directory, and say on standard error which cache that is.
+
+    :raises click.ClickException: as ``open_store`` does.
+    """
+    sources = context.sources
+    settings = merge_sources(sources)
+    origin, file = find_origin(sources, ("cache",)), context.file
+    if origin == sources[0].name:
+        origin = f"the default; {f'settings: {file}' if file else 'there is no settings file'}"
+    else:
+        origin = f"from {origin}"
+    root = open_store(settings)
+    click.echo(f"cache: {settings.cache} ({origin})", err=True)
+    return settings, root
 
 
 def open_store(settings: Settings) -> Path:

@@ -19,19 +19,23 @@ from ..oci.reference import Tag
 from ..store import layout
 from ..store.held_images import HeldImages, StoredImage
 from .context import Context, find_store, parse_image
-from .options import PlatformType
-from .output import progress_bars
+from .image_completion import complete_image
+from .options import PlatformType, json_option
+from .output import print_json, progress_bars
 
 
 @click.command("export", short_help="Write images to an archive that docker, podman and skopeo read.")
+@json_option
 @click.option(
     "-o", "--output", required=True, type=click.Path(dir_okay=False, allow_dash=True),
     help="File to write; '-' is standard output.",
 )  # fmt: skip
 @click.option("--platform", type=PlatformType(), help="Only this platform of a multi-platform image.")
-@click.argument("images", nargs=-1, required=True)
+@click.argument("images", nargs=-1, required=True, shell_complete=complete_image)
 @click.pass_obj
-def export(context: Context, output: str, platform: Platform | None, images: tuple[str, ...]) -> None:
+def export(
+    context: Context, as_json: bool, output: str, platform: Platform | None, images: tuple[str, ...]
+) -> None:
     """Write IMAGES to an archive that docker load, podman load, ctr image import and skopeo read.
 
     The archive is an OCI image layout in a tar file, with the manifest.json of docker save.  The same images
@@ -39,6 +43,8 @@ def export(context: Context, output: str, platform: Platform | None, images: tup
 
     Exit status: 0; 1 when something is missing or corrupt, and no archive is written.
     """
+    if as_json and output == "-":
+        raise click.UsageError("--json needs a file: with '-o -' the archive is on standard output")
     settings = context.settings
     root = find_store(settings)
     names = list(dict.fromkeys(parse_image(image, settings) for image in images))
@@ -54,6 +60,8 @@ def export(context: Context, output: str, platform: Platform | None, images: tup
     except OSError as error:
         where = error.filename if Path(error.filename or "").is_relative_to(root) else output
         raise click.ClickException(f"{where}: {error.strerror}") from None
+    if as_json:
+        print_json({"output": output, "size": plan.size, "images": list(map(str, names))})
 
 
 def pack_image(held_images: HeldImages, name: ImageName, platform: Platform | None) -> PackedImage:

@@ -25,8 +25,9 @@ from ..store import content_files, files, layout
 from ..store.content_files import is_stored
 from ..store.eviction.budget import wait_for_usage_counter
 from ..store.eviction.eviction import Sweep
-from .context import Context, open_store
-from .output import progress_bars
+from .context import Context, open_for_change
+from .options import json_option
+from .output import print_json, progress_bars
 
 
 @frozen
@@ -39,10 +40,11 @@ class _PlannedImport:
 
 
 @click.command("import", short_help="Import images from archives into the cache.")
+@json_option
 @click.option("--as", "named", metavar="NAME", help="Name of the image, for an archive with one image.")
 @click.argument("files", nargs=-1, required=True, type=click.File("rb"))
 @click.pass_obj
-def import_(context: Context, named: str | None, files: tuple[BinaryIO, ...]) -> None:
+def import_(context: Context, as_json: bool, named: str | None, files: tuple[BinaryIO, ...]) -> None:
     """Import the images in FILES into the cache, so that clients can pull them without their registry.
 
     FILES may come from dockmirror export, docker save, podman save and skopeo's oci-archive:, uncompressed.
@@ -51,8 +53,7 @@ def import_(context: Context, named: str | None, files: tuple[BinaryIO, ...]) ->
 
     Exit status: 0; 1 when an archive is refused, and none of its images can be pulled then.
     """
-    settings = context.settings
-    root = open_store(settings)
+    settings, root = open_for_change(context)
     try:
         planned = [each for file in files for each in _read(file, named, settings)]
         if named and len(planned) != 1:
@@ -60,12 +61,15 @@ def import_(context: Context, named: str | None, files: tuple[BinaryIO, ...]) ->
         done: set[Digest] = set()
         for each in planned:
             added = _import_image(root, each, settings, done)
-            click.echo(f"imported {each.name}")
+            if not as_json:
+                click.echo(f"imported {each.name}")
             with wait_for_usage_counter(root) as usage:
                 usage.add(added)
             Sweep(root, make_budget(root, settings)).run(0, time.time())
     except (ArchiveRefused, OSError) as error:
         raise click.ClickException(str(error)) from None
+    if as_json:
+        print_json({"imported": [str(each.name) for each in planned]})
 
 
 def _read(file: BinaryIO, named: str | None, settings: Settings) -> list[_PlannedImport]:

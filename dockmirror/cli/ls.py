@@ -14,8 +14,17 @@ from ..oci.digest import Digest
 from ..oci.reference import Repository, Tag
 from ..store.held_images import HeldImages, StoredImage
 from .context import Context, open_store
+from .image_completion import complete_repository
 from .options import json_option
-from .output import format_age, format_size, format_time, print_json, print_table, shorten_digest
+from .output import (
+    format_age,
+    format_size,
+    format_time,
+    print_json,
+    print_note,
+    print_table,
+    shorten_digest,
+)
 
 
 @frozen
@@ -74,7 +83,7 @@ class ListedImage:
 
 @click.command("ls", short_help="List the images in the cache.")
 @json_option
-@click.argument("pattern", default="*")
+@click.argument("pattern", default="*", shell_complete=complete_repository)
 @click.pass_obj
 def ls(context: Context, as_json: bool, pattern: str) -> None:
     """List the images in the cache by tag, or by digest when they have no tag.
@@ -87,7 +96,8 @@ def ls(context: Context, as_json: bool, pattern: str) -> None:
 
     Exit status: 0, even when no image matches; 1 when there is no cache.
     """
-    images = HeldImages(open_store(context.settings))
+    settings = context.settings
+    images = HeldImages(open_store(settings))
     glob = pattern if "/" in pattern or "*" in pattern else f"*{pattern}*"
     rows = [
         listed
@@ -97,9 +107,13 @@ def ls(context: Context, as_json: bool, pattern: str) -> None:
     ]
     if as_json:
         print_json([listed.fields() for listed in rows])
-    else:
+    elif rows:
         columns = ("repository", "tag", "size", "complete", "last used")
         print_table(columns, (listed.row() for listed in rows), right=("size", "last used"))
+    elif pattern == "*":
+        print_note(f"no image is in the cache {settings.cache} yet")
+    else:
+        print_note(f"no image in the cache {settings.cache} matches {pattern}")
 
 
 def list_images(images: HeldImages, repository: Repository) -> Iterator[ListedImage]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from ..config.settings import ConfigurationError
+from .command_group import CommandGroup
 from .context import Context
 from .lazy_commands import LazyCommands
 
@@ -21,26 +22,33 @@ _COMMANDS = {
     "ls": "ls:ls",
     "pin": "pins_command:pin",
     "pins": "pins_command:pins",
+    "reload": "mirror_process:reload",
     "rm": "rm:rm",
+    "serve": "serve:serve",
+    "status": "status_command:status",
     "unpin": "pins_command:unpin",
     "usage": "store_commands:usage",
     "verify": "store_commands:verify",
+    "version": "status_command:version",
     "warm": "warm:warm",
 }
 """The module and the name of each command: importing all of them would take longer than most commands run."""
 
 
-@click.group(commands=LazyCommands(_COMMANDS), context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=CommandGroup, commands=LazyCommands(_COMMANDS),
+    context_settings={"help_option_names": ["-h", "--help"]},
+)  # fmt: skip
 @click.version_option(package_name="dockmirror")
 @click.option(
     "-c", "--config", "file", type=click.Path(path_type=Path),
-    help="Settings file of the mirror.",
+    help="Settings file of the mirror.  Default: $DOCKMIRROR_CONFIG, or /etc/dockmirror.toml if it exists.",
 )  # fmt: skip
 @click.pass_context
 def main(context: click.Context, file: Path | None) -> None:
-    """Inspect and maintain a mirror of container registries.
+    """Run, inspect and maintain a mirror of container registries.
 
-    Start the mirror itself with 'twistd -n --pidfile= dockmirror'.
+    Start the mirror with 'dockmirror serve'.
 
     Exit status: 0 on success, 1 when a check or an operation fails, 2 when the command or the settings are
     invalid.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import click
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -42,7 +44,10 @@ def shorten_digest(digest: Digest) -> str:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = ()) -> None:
-    """Print a table; a cell that is too wide for the terminal is folded, not cut."""
+    """Print a table; on a terminal a cell that is too wide is folded, elsewhere each row is one line."""
+    if not sys.stdout.isatty():
+        click.echo("\n".join(_format_rows([columns, *rows], [name in right for name in columns])))
+        return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in columns:
         if name in right:
@@ -52,6 +57,23 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], right: Se
     for row in rows:
         table.add_row(*row)
     Console(highlight=False, markup=False, soft_wrap=False).print(table)
+
+
+def _format_rows(rows: Iterable[Sequence[str]], is_right: Sequence[bool]) -> Iterator[str]:
+    """Yield each row as one line, with columns as wide as their widest cell."""
+    cells = [[", ".join(cell.splitlines()) for cell in row] for row in rows]
+    widths = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
+    for row in cells:
+        padded = (
+            " " * (width - cell_len(cell)) + cell if right else cell + " " * (width - cell_len(cell))
+            for cell, width, right in zip(row, widths, is_right, strict=True)
+        )
+        yield "  ".join(padded).rstrip()
+
+
+def print_note(text: str) -> None:
+    """Print a sentence for people on standard error, so that a program that reads the output gets none."""
+    click.echo(text, err=True)
 
 
 def print_json(value: Any) -> None:

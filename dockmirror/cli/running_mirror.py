@@ -36,7 +36,6 @@ from ..upstream.upstream_registry import UpstreamRegistry
 
 _NAME = "mirror"
 _LOOPBACK = ("127.0.0.1", "::1")
-_EVERYWHERE = ("", "0.0.0.0", "::")  # noqa: S104
 
 
 def local_mirror(settings: Settings, ca_file: Path | None = None) -> UpstreamSettings:
@@ -47,7 +46,7 @@ def local_mirror(settings: Settings, ca_file: Path | None = None) -> UpstreamSet
     port = next(listening_ports(settings), None)
     if port is None:
         raise ConfigurationError("listen: names no TCP port that this command could connect to")
-    addresses = _LOOPBACK if port.interface in _EVERYWHERE else (port.interface,)
+    addresses = _LOOPBACK if port.is_on_all_addresses else (port.interface,)
     return _mirror_settings(
         f"{port.scheme}://{settings.domain}:{port.number}", ca_file, {settings.domain: addresses}
     )

@@ -16,9 +16,9 @@ from ..store.eviction import store_files
 from ..store.eviction.eviction import Sweep, SweepResult
 from ..store.eviction.removal import find_corrupt, remove_corrupt
 from ..store.held_images import HeldImages
-from .context import Context, open_store
+from .context import Context, open_for_change, open_store
 from .options import json_option
-from .output import format_size, print_json, print_table, progress_bars
+from .output import format_size, print_json, print_note, print_table, progress_bars
 
 
 @click.command("usage", short_help="Show how much space each registry and repository uses.")
@@ -60,7 +60,9 @@ def usage(context: Context, as_json: bool) -> None:
     if as_json:
         print_json({"registries": registries, "repositories": repositories, "totals": totals})
         return
-    for title, usages in (("registry", registries), ("repository", repositories)):
+    if not repositories:
+        print_note(f"no image is in the cache {settings.cache} yet")
+    for title, usages in (("registry", registries), ("repository", repositories)) if repositories else ():
         rows = sorted(usages.items(), key=lambda item: -item[1]["size"])
         cells = (
             (name, format_size(c["size"]), format_size(c["shared"]), str(c["contents"])) for name, c in rows
@@ -99,8 +101,7 @@ def gc(context: Context, as_json: bool, dry_run: bool) -> None:
 
     Exit status: 0, or 1 when another process is deleting already.
     """
-    settings = context.settings
-    root = open_store(settings)
+    settings, root = open_for_change(context)
     sweep = Sweep(root, make_budget(root, settings))
     swept = sweep.dry_run(time.time()) if dry_run else sweep.collect(time.time())
     if swept is None:
@@ -138,7 +139,7 @@ def verify(context: Context, as_json: bool, repair: bool) -> None:
 
     Exit status: 0 when everything is right or was repaired; 1 when corrupt contents remain.
     """
-    root = open_store(context.settings)
+    root = open_for_change(context)[1] if repair else open_store(context.settings)
     sizes = {digest: stored.size for digest, stored in store_files.iter_contents(root)}
     total = sum(sizes.values())
     with progress_bars("verifying") as bar:

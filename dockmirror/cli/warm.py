@@ -19,6 +19,7 @@ from ..oci.manifest import Platform
 from ..oci.request import RegistryRequest
 from ..pull import HeldCheck, Pull, PulledImage, Wanted
 from .context import Context, parse_image
+from .image_completion import complete_image
 from .options import json_option, platforms_option
 from .output import format_size, print_json, print_table, progress_bars
 
@@ -106,7 +107,7 @@ class WarmResult:
 @click.option("--ca-file", type=_FILE, help="Trust these CA certificates for the mirror too.")
 @click.option("--user", help="Log in to the mirror with this username.")
 @click.option("--password-file", type=_FILE, help="File with the password of --user.")
-@click.argument("images", nargs=-1)
+@click.argument("images", nargs=-1, shell_complete=complete_image)
 @click.pass_obj
 def warm(context: Context, /, as_json: bool, images: tuple[str, ...], **options: Any) -> None:
     """Pull IMAGES through a running mirror, so that its cache holds them; keep nothing here.

@@ -21,6 +21,7 @@ from ..oci.errors import NameInvalid
 from ..oci.reference import Repository
 from ..system.networks import parse_networks
 from .durations import Seconds
+from .short_endpoints import is_short_endpoint
 
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?\.?")
@@ -177,8 +178,11 @@ def _check_label(text: str) -> str:
 
 
 def _check_endpoint(text: str) -> str:
-    if not re.match(r"[a-z][a-z0-9]*:", text):
-        raise ValueError('expected a server endpoint such as "tcp:8080" or "unix:/run/dockmirror.sock"')
+    if not is_short_endpoint(text) and not re.match(r"(?!localhost:)[a-z][a-z0-9]*:", text):
+        raise ValueError(
+            "expected a port such as 8080, an address with a port such as 127.0.0.1:8080, or an endpoint such"
+            ' as "unix:/run/dockmirror.sock"'
+        )
     return text
 
 
@@ -198,6 +202,16 @@ def suggest(word: str, words: Iterable[str]) -> str:
     by_lower = {each.lower(): each for each in words}
     like = get_close_matches(word.lower(), by_lower, 1)
     return f"; is {by_lower[like[0]]!r} meant?" if like else ""
+
+
+def _as_text(value: object) -> object:
+    """Turn a port that is written as a number into text."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _split_endpoints(value: Any) -> Any:
+    value = split_words(_as_text(value))
+    return [_as_text(each) for each in value] if isinstance(value, list) else value
 
 
 def split_words(value: Any) -> Any:
@@ -220,7 +234,7 @@ NetworkName = Annotated[str, AfterValidator(_check_network)]
 Networks = Annotated[tuple[NetworkName, ...], BeforeValidator(split_words)]
 Proxies = Annotated[tuple[Annotated[str, AfterValidator(_check_proxy)], ...], BeforeValidator(split_words)]
 Endpoints = Annotated[
-    tuple[Annotated[str, AfterValidator(_check_endpoint)], ...], BeforeValidator(split_words)
+    tuple[Annotated[str, AfterValidator(_check_endpoint)], ...], BeforeValidator(_split_endpoints)
 ]
 Directory = Annotated[Path, BeforeValidator(_check_directory)]
 Addresses = Annotated[
@@ -236,4 +250,4 @@ Names = Annotated[tuple[Host, ...], BeforeValidator(split_words)]
 Username = Annotated[str, AfterValidator(_check_username)]
 Program = Annotated[str, AfterValidator(_check_program)]
 HostPattern = Annotated[str, AfterValidator(_check_pattern)]
-OperationsEndpoint = Annotated[str, AfterValidator(_check_operations)]
+OperationsEndpoint = Annotated[str, BeforeValidator(_as_text), AfterValidator(_check_operations)]

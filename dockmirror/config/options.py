@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from functools import partial
+from importlib.metadata import version
 
 from twisted.python import usage
 
-from .load import load
 from .settings import ConfigurationError
+from .settings_file import load_found
 
 
 class Options(usage.Options):
@@ -20,7 +21,7 @@ class Options(usage.Options):
     synopsis = "[options]"
     longdesc = "A mirror in front of every container registry."
     optParameters = [
-        ["config", "c", None, "Read settings from this TOML file."],
+        ["config", "c", None, "Settings file, in TOML. Default: /etc/dockmirror.toml if it exists."],
         [
             "domain",
             "d",
@@ -38,11 +39,11 @@ class Options(usage.Options):
         ["default", None, None, "Upstream for requests to unknown host names."],
         ["cache", None, None, "Directory of the cache."],
         ["cache-size", None, None, "Largest size of the cache, such as 50GB or 20%; 0 turns it off."],
-        ["min-free", None, None, "Space of the file system to keep free. Default: 20%."],
+        ["min-free", None, None, "Space of the file system to keep free. Default: 20%, at most 10 GB."],
         ["store", None, None, "Bucket that several mirrors share, such as s3://bucket/prefix."],
         ["tag-ttl", None, None, "Time for which a public tag is fresh, such as 10m. Default: 60s."],
         ["workers", None, None, "Number of worker processes. Default: one for each core, at most 4."],
-        ["grace", None, None, "Time that running transfers have to finish at SIGTERM. Default: 5m."],
+        ["grace", None, None, "Time that running transfers have to finish at the end. Default: 5m."],
         ["log-format", None, None, "Log format: text or json."],
     ]
 
@@ -52,8 +53,14 @@ class Options(usage.Options):
         super().__init__()
         self["listen"], self["upstream"], self["networks"] = [], [], []
 
+    def opt_version(self) -> None:
+        """Show the version of dockmirror and exit."""
+        print(f"dockmirror {version('dockmirror')}")
+        raise SystemExit(0)
+
     def opt_listen(self, endpoint: str) -> None:
-        """Listen on this endpoint, such as tcp:8080; repeatable. Default: port 8080 on all addresses."""
+        """Listen on this port, address or endpoint, such as 8080, 127.0.0.1:8080, https:443 or
+        unix:/run/dockmirror.sock; repeatable. Default: port 8080 on all addresses."""
         self["listen"].append(endpoint)
 
     def opt_upstream(self, pair: str) -> None:
@@ -68,7 +75,7 @@ class Options(usage.Options):
         """:raises SystemExit: when a setting is invalid; for a usage error twistd prints all options."""
         options = {key.replace("-", "_"): value for key, value in self.items()}
         self.environ = dict(os.environ)
-        self.read = partial(load, options, self.environ)
+        self.read = partial(load_found, options, self.environ)
         try:
             self.read()
         except ConfigurationError as error:

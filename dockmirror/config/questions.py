@@ -36,7 +36,7 @@ def question_settings(settings: Settings, disk: int | None) -> Iterator[str]:
 def _question_sizes(settings: Settings) -> Iterator[str]:
     sizes = {
         "cache_size": settings.cache_size.bytes if settings.cache_size else 0,
-        "min_free": settings.min_free.bytes,
+        "min_free": settings.min_free.bytes if settings.min_free else 0,
         "access.bytes": settings.access.bytes or 0,
     }
     for key, size in sizes.items():
@@ -45,7 +45,7 @@ def _question_sizes(settings: Settings) -> Iterator[str]:
 
 
 def _question_disk(settings: Settings, disk: int) -> Iterator[str]:
-    size, free = settings.cache_size, settings.min_free.of(disk)
+    size, free = settings.cache_size, settings.min_free.of(disk) if settings.min_free else 0
     if size and size.bytes > disk:
         yield f"cache_size: {format_size(size.bytes)} are more than the disk has, {format_size(disk)}"
     if free >= disk:

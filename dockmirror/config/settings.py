@@ -42,7 +42,7 @@ from .field_types import (
     suggest,
 )
 from .known_registries import ShortNaming
-from .sizes import Amount, Bytes, Share, Size
+from .sizes import Bytes, Share, Size
 
 
 class ConfigurationError(ValueError):
@@ -145,7 +145,7 @@ class Settings(_Frozen):
     log_format: Literal["text", "json"] = "text"
     cache: Directory | None = None
     cache_size: Size | None = None
-    min_free: Size = Amount(share=0.2)
+    min_free: Size | None = None
     store: BucketAddress | None = None
     store_endpoint: Origin | None = None
     store_days: Days | None = None

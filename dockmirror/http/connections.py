@@ -47,6 +47,7 @@ class OpenConnections:
         self._by_network: Counter[Network | None] = Counter()
         self._waiting: list[Deferred[int]] = []
         self._aborted = 0
+        self._is_aborting = False
         self._is_drained = False
         self._grace_timer: IDelayedCall | None = None
 
@@ -92,11 +93,17 @@ class OpenConnections:
         self._waiting.append(outcome)
         if not self.draining:
             self.draining = True
-            self._grace_timer = self._clock.callLater(grace, self._abort)
+            self._grace_timer = self._clock.callLater(0 if self._is_aborting else grace, self._abort)
             for connection in list(self._open):
                 connection.drain()
             self._finish_drain()
         return outcome
+
+    def abort(self) -> None:
+        """End the grace period of ``drain`` now, or as soon as it begins."""
+        self._is_aborting = True
+        if self._grace_timer is not None and self._grace_timer.active():
+            self._grace_timer.reset(0)
 
     def _abort(self) -> None:
         self._grace_timer = None

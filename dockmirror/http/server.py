@@ -294,6 +294,7 @@ class HttpSite(TwistedSite):
     """
 
     displayTracebacks = False
+    noisy = False
     reactor: IReactorTime
 
     def __init__(

@@ -121,16 +121,26 @@ class ReactorLagMonitor(Service):
 
 
 class GracefulShutdown(Service):
-    """Stops the process at a signal; further signals change nothing.
+    """Stops the process at a signal, and calls other functions at the first signal and at a second one.
 
     Twisted itself answers a second signal with a traceback.
+
+    :param on_first: called with the signal, before the reactor stops.
+    :param on_second: called once; ends what the reactor waits for.
     """
 
     def __init__(
-        self, reactor: Any, signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGINT)
+        self,
+        reactor: Any,
+        signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGINT),
+        on_first: Callable[[signal.Signals], None] = lambda _: None,
+        on_second: Callable[[], None] = lambda: None,
     ) -> None:
         self._reactor = reactor
         self._signals = signals
+        self._on_first = on_first
+        self._on_second = on_second
+        self._received = 0
         self._stopping = False
 
     def startService(self) -> None:
@@ -148,5 +158,13 @@ class GracefulShutdown(Service):
         for each in self._signals:
             signal.signal(each, self._handle_signal)
 
-    def _handle_signal(self, *_: object) -> None:
-        self._reactor.callFromThread(self.stop)
+    def _handle_signal(self, number: int, _: object) -> None:
+        self._reactor.callFromThread(self._receive, signal.Signals(number))
+
+    def _receive(self, received: signal.Signals) -> None:
+        self._received += 1
+        if self._received == 1:
+            self._on_first(received)
+            self.stop()
+        elif self._received == 2:
+            self._on_second()

@@ -108,6 +108,8 @@ def _log_failed_answer(failure: Failure) -> None:
 
 CALL_TIMEOUT = 5.0
 """Seconds that a worker has to answer a call, by default."""
+ABORT_GRACE = 2.0
+"""Seconds that a worker has to end after ``abort``."""
 _SHORT_LIFE = 10.0
 _RESTART_DELAYS = (0.0, 1.0, 5.0, 15.0, 30.0)
 """Seconds before a worker is replaced; longer after each one that lived for less than ``_SHORT_LIFE``."""
@@ -172,6 +174,11 @@ class WorkerPool(Service):
             if restart.active():
                 restart.cancel()
         return DeferredList([worker.stop(self._grace) for worker in list(self.workers.values())])
+
+    def abort(self) -> None:
+        """End the grace period of the workers that are being stopped."""
+        for worker in list(self.workers.values()):
+            worker.abort()
 
     async def call(self, method: str, value: object = None, seconds: float = CALL_TIMEOUT) -> dict[int, Any]:
         """Call a method in all workers, and return the answers by the numbers of the workers.
@@ -288,6 +295,12 @@ class WorkerProcess(ProcessProtocol):
         if self._kill is None:
             self._kill = self._reactor.callLater(grace, self._signal, "KILL")
         return stopped
+
+    def abort(self) -> None:
+        """Call the worker's method ``abort``, and kill the worker soon if it does not exit."""
+        Deferred.fromCoroutine(self.channel.call("abort")).addErrback(lambda _: None)
+        if self._kill is not None and self._kill.active():
+            self._kill.reset(ABORT_GRACE)
 
     def processEnded(self, reason: Failure) -> None:
         status = reason.value

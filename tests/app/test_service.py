@@ -27,6 +27,7 @@ from dockmirror.app.process import OrderedMultiService, ServingProcess
 from dockmirror.app.service import START_ONLY, Options, SettingsReload, make_mirror, makeService
 from dockmirror.app.site_builder import build_hosts
 from dockmirror.app.stack import StackContext
+from dockmirror.app.start_message import StartMessage
 from dockmirror.app.telemetry import Telemetry
 from dockmirror.config.load import load
 from dockmirror.config.settings import ConfigurationError, Settings, UpstreamSettings
@@ -120,7 +121,8 @@ class TestMakeMirror:
             operations, serving, *kinds = [type(part) for part in cast(MultiService, service)]
             assert operations is StreamServerEndpointService
             assert serving is (OrderedMultiService if workers == "1" else WorkerPool)
-            assert kinds == [*[StreamServerEndpointService] * listeners, SettingsReload, GracefulShutdown]
+            last = [SettingsReload, GracefulShutdown, StartMessage]
+            assert kinds == [*[StreamServerEndpointService] * listeners, *last]
         for endpoint, name in (("none", "listen.0"), ("tcp:0", "operations")):
             parts = make(operations=endpoint, listen=["tcp:0"], workers=workers)
             assert next(part.name for part in parts if part.name) == name

@@ -58,7 +58,7 @@ class Shop:
         return self.root / layout.data(digest)
 
     def run(
-        self, *arguments: str, code: int = 0, environ: Mapping[str, str] | None = None, **more: Any
+        self, *arguments: str, code: int = 0, environ: Mapping[str, str | None] | None = None, **more: Any
     ) -> Result:
         """Run the command, check its exit status, and return the result."""
         variables = {

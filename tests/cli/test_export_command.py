@@ -60,7 +60,7 @@ def test_an_exported_image_can_be_imported(shop: Shop, tmp_path: Path) -> None:
     digest = Digest.of(manifest(CONFIG, BASE))
     shop.run("export", "nginx:1.27", f"{OTHER}@{digest}", "-o", str(file))
     empty = Shop(tmp_path / "empty")
-    assert empty.run("import", str(file)).output.splitlines() == [
+    assert empty.run("import", str(file)).stdout.splitlines() == [
         f"imported {NGINX}:1.27",
         f"imported {OTHER}@{digest}",
     ]
@@ -86,7 +86,7 @@ def test_the_layers_of_one_image_with_many_names_are_read_once(shop: Shop, tmp_p
     contents["index.json"] = json.dumps({"schemaVersion": 2, "manifests": listed}).encode()
     archive = Counting(write_tar(contents))
     empty = Shop(tmp_path / "empty")
-    told = empty.run("import", "-", input=archive).output
+    told = empty.run("import", "-", input=archive).stdout
     assert told.splitlines() == [f"imported {name}" for name in names]
     assert [each["complete"] for each in empty.json("ls")] == [True] * len(names)
     assert archive.count < 2 * len(archive.getbuffer())

@@ -38,7 +38,7 @@ def test_each_command_documents_its_exit_status(name: str) -> None:
 @pytest.mark.parametrize(
     ("words", "offered"),
     [
-        (("ver",), {"verify"}),
+        (("ver",), {"verify", "version"}),
         (("",), set(main.commands)),
         (("client", ""), set(CLIENTS)),
         (("client", "gitlab", ""), {"runner"}),

@@ -12,7 +12,7 @@ from .shop import AMD, INDEX, USED, Shop
 
 def test_an_image_is_pinned_until_it_is_unpinned(shop: Shop) -> None:
     """Any form of the name works, and the image need not be in the cache."""
-    assert shop.run("pins").output.split() == ["image", "platforms", "refreshed"]
+    assert "no image is pinned" in shop.run("pins").stderr
     shop.run("pin", "nginx", "docker.io/library/debian:12", "--platform", "linux/amd64")
     shop.run("pin", f"nginx@{Digest.of(AMD)}")
     assert [(each["image"], each["platforms"]) for each in shop.json("pins")] == [

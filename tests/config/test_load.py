@@ -101,7 +101,7 @@ KEYS: dict[str, tuple[str, str, Any, tuple[Any, Any, Any, Any]]] = {
         "1000",
         "1.5k",
         "12.5%",
-        (Amount(share=0.2), Amount(1000), Amount(1500), Amount(share=0.125)),
+        (None, Amount(1000), Amount(1500), Amount(share=0.125)),
     ),
     "tag_ttl": ("5", "2.5", "0", (60, 5, 2.5, 0)),
     "keep_deleted_upstream": ("true", "false", "true", (False, True, False, True)),
@@ -279,7 +279,7 @@ WRONG = {
     "domain": ["https://a.example", "a.example:80", "a/b", "a b", "-a", "", "é.example"],
     "hosts": ["a.{domain}", "{name}.{other}", "{name}/x", "{name}.{domain}:80", "{name", "{{name}}", ""],
     "names": ["a/b", "a:80", "https://a"],
-    "listen": ["8080", "TCP:8080", ":8080", "/run/a.sock"],
+    "listen": ["TCP:8080", "/run/a.sock", "99999", "mirror.lan:8080", "1.2.3:80", "::1:80"],
     "networks": ["lan", "10.0.0.1/8", "10.0.0.0/33", "localhost", "unix", "127.0.0.1:80"],
     "trust_proxy": ["nginx", "10.0.0.1/8", "/run/nginx.sock"],
     "default": ["nowhere", "Docker", "docker.io", ""],
@@ -325,7 +325,7 @@ def test_an_invalid_value_is_reported_with_its_key_and_source(key: str, value: s
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("listen = 5", "listen: expected a list, such as"),
+        ("listen = 5.5", "listen: expected a list, such as"),
         ("networks = [5]", "networks.0: "),
         ('networks = ["private", "lan"]', "networks.1: expected a network such as"),
         ('networks = ["10.1.2.3/8"]', "networks.0: expected a network such as 192."),

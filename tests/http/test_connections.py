@@ -65,6 +65,21 @@ def test_a_drain_ends_with_the_last_connection(clock: Clock, connections: OpenCo
     assert (outcome, clock.getDelayedCalls()) == ([0], [])
 
 
+@pytest.mark.parametrize("is_early", [False, True])
+def test_the_grace_can_be_ended_early(clock: Clock, connections: OpenConnections, is_early: bool) -> None:
+    """Even before it has begun."""
+    Line(connections, running=1)
+    if is_early:
+        connections.abort()
+    outcome = fired(connections.drain(10))
+    if not is_early:
+        connections.abort()
+    clock.advance(0)
+    assert outcome == [1]
+    connections.abort()
+    assert not clock.getDelayedCalls()
+
+
 def test_connections_left_after_the_grace_are_aborted(clock: Clock, connections: OpenConnections) -> None:
     """A second drain has the result of the first, and its grace is ignored."""
     for _ in range(2):

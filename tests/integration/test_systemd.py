@@ -49,10 +49,10 @@ os.execv(sys.argv[2], sys.argv[2:])
 def units(make_machine: MakeMachine, directory: MakeDirectory) -> tuple[Machine, Path]:
     """A machine on which the units lie, whose program is the one of these tests."""
     machine, lying = make_machine("systemd-analyze"), directory("units")
-    program = str(Path(sys.executable).with_name("twistd"))
+    program = str(Path(sys.executable).with_name("dockmirror"))
     for name in ("dockmirror.service", "dockmirror.socket"):
         text = (EXAMPLES / name).read_text("utf-8")
-        (lying / name).write_text(text.replace("/opt/dockmirror/bin/twistd", program))
+        (lying / name).write_text(text.replace("/opt/dockmirror/bin/dockmirror", program))
     return machine, lying
 
 

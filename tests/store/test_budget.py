@@ -33,11 +33,20 @@ def make_status(
 
 
 @pytest.mark.parametrize(
-    ("size", "default"), [(50 * GB, 10 * GB), (500 * GB, 100 * GB), (900 * GB, 100 * GB)]
+    ("size", "default", "free", "inodes"),
+    [
+        (20 * GB, 4 * GB, 4 * GB, 2000),
+        (50 * GB, 10 * GB, 10 * GB, 2000),
+        (500 * GB, 100 * GB, 10 * GB, 200),
+        (1000 * GB, 100 * GB, 10 * GB, 100),
+    ],
 )
-def test_default_budget(size: int, default: int) -> None:
-    """The default is a fifth of the file system, at most 100 GB; a fifth stays free."""
-    assert Budget.default(make_status(size)) == Budget(default, size // 5, 2000)
+def test_default_budget(size: int, default: int, free: int, inodes: int) -> None:
+    """The default is a fifth of the file system, at most 100 GB; a fifth stays free, at most 10 GB.
+
+    The same share of the inodes stays free as of the bytes.
+    """
+    assert Budget.default(make_status(size)) == Budget(default, free, inodes)
 
 
 @pytest.mark.parametrize(

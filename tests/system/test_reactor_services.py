@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator
+from functools import partial
 from queue import SimpleQueue
 from threading import Event
 from typing import Any
@@ -127,8 +128,10 @@ class SignalledReactor:
         self.running: list[Callable[[], None]] = []
         self.calls: list[Callable[[], None]] = []
         self.callWhenRunning = self.running.append
-        self.callFromThread = self.calls.append
         self.stopped = 0
+
+    def callFromThread(self, call: Callable[..., None], *arguments: Any) -> None:
+        self.calls.append(partial(call, *arguments))
 
     def stop(self) -> None:
         self.stopped += 1
@@ -144,8 +147,12 @@ def _signals() -> Iterator[None]:
 
 @pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
 def test_the_reactor_is_stopped_once_by_any_number_of_signals(first: signal.Signals) -> None:
-    reactor = SignalledReactor()
-    GracefulShutdown(reactor).startService()
+    """The first and the second signal are reported, and no other."""
+    reactor, reported = SignalledReactor(), list[object]()
+    shutdown = GracefulShutdown(
+        reactor, on_first=reported.append, on_second=partial(reported.append, "second")
+    )
+    shutdown.startService()
     for call in reactor.running:
         call()
     for each in (first, signal.SIGTERM, signal.SIGINT):
@@ -154,6 +161,7 @@ def test_the_reactor_is_stopped_once_by_any_number_of_signals(first: signal.Sign
     for call in reactor.calls:
         call()
     assert (reactor.stopped, len(reactor.calls)) == (1, 3)
+    assert reported == [first, "second"]
 
 
 @implementer(IReactorFromThreads)

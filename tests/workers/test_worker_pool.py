@@ -18,7 +18,14 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
-from dockmirror.workers.worker_pool import PeerLost, RpcChannel, RpcError, WorkerCommand, WorkerPool
+from dockmirror.workers.worker_pool import (
+    ABORT_GRACE,
+    PeerLost,
+    RpcChannel,
+    RpcError,
+    WorkerCommand,
+    WorkerPool,
+)
 from tests.stacks import Outcome, logged
 
 
@@ -167,6 +174,18 @@ def test_stopping_waits_for_all_workers(pool: WorkerPool, reactor: RecordingReac
     assert ending
     reactor.advance(100)
     assert len(reactor.started) == 2
+
+
+def test_the_grace_of_workers_can_be_ended_early(pool: WorkerPool, reactor: RecordingReactor) -> None:
+    """Each is told to cut off its transfers, and killed if it does not exit soon."""
+    ending = Outcome(pool.stopService())
+    pool.abort()
+    assert [each.calls[-1]["call"] for each in reactor.started] == ["abort"] * 2
+    reactor.started[0].exits(0)
+    reactor.advance(ABORT_GRACE)
+    assert reactor.started[1].signals == ["TERM", "KILL"]
+    reactor.started[1].exits()
+    assert ending
 
 
 def test_answers_come_by_worker(pool: WorkerPool, reactor: RecordingReactor) -> None:

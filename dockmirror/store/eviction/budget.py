@@ -13,6 +13,7 @@ from .. import files, layout
 
 _DEFAULT_SHARE = 5
 _MAX_DEFAULT_SIZE = 100 * 10**9
+_MAX_DEFAULT_FREE = 10 * 10**9
 
 
 @frozen
@@ -39,9 +40,14 @@ class Budget:
 
     @classmethod
     def default(cls, status: os.statvfs_result) -> Budget:
-        """Return a fifth of the file system, at most 100 GB, with a fifth of it kept free."""
-        size = status.f_blocks * status.f_frsize // _DEFAULT_SHARE
-        return cls(min(size, _MAX_DEFAULT_SIZE), size, status.f_files // _DEFAULT_SHARE)
+        """Return a fifth of the file system, at most 100 GB, with another fifth kept free, at most 10 GB.
+
+        The same share of the inodes stays free as of the bytes.
+        """
+        total = status.f_blocks * status.f_frsize
+        fifth = total // _DEFAULT_SHARE
+        free = min(fifth, _MAX_DEFAULT_FREE)
+        return cls(min(fifth, _MAX_DEFAULT_SIZE), free, status.f_files * free // total if total else 0)
 
     def shortfall(self, size: int, status: os.statvfs_result) -> Shortfall:
         """Return what to free so that a tenth of each limit is spare; nothing while all limits are kept."""

@@ -1,0 +1,56 @@
+"""The mirror's own log: one line for each message, beside the lines of the access log."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+
+from twisted.logger import ILogObserver, LogEvent, LogLevel, eventAsText
+from zope.interface import implementer
+
+from ..system.posix import write_line
+from ..system.timestamps import format_timestamp
+
+_OWN = "dockmirror."
+_PREFIXES = {LogLevel.warn: "warning: ", LogLevel.error: "error: ", LogLevel.critical: "error: "}
+
+
+@implementer(ILogObserver)
+class MessageLog:
+    """Writes the mirror's messages, and the warnings and errors of its libraries.
+
+    What Twisted says about its factories and ports is left out.
+
+    :param write: writes a line, given without its line break.
+    """
+
+    def __init__(self, write: Callable[[str], None]) -> None:
+        self._write = write
+
+    def __call__(self, event: LogEvent) -> None:
+        level = event.get("log_level", LogLevel.info)
+        is_own = str(event.get("log_namespace", "")).startswith(_OWN)
+        if level < LogLevel.info or not (is_own or level > LogLevel.info):
+            return
+        text = eventAsText(event, includeTraceback=True, includeTimestamp=False, includeSystem=False)
+        self._write(f"{format_timestamp(event['log_time'])} {_PREFIXES.get(level, '')}{text.rstrip()}")
+
+
+def print_line(line: str) -> None:
+    """Print to the real standard output: twistd's replacement adds a prefix to each line.
+
+    :raises OSError: when nobody reads it.
+    """
+    if sys.__stdout__ is not None:
+        write_line(sys.__stdout__, line)
+
+
+def make_message_log() -> MessageLog:
+    """Return the log on standard output; its lines are lost while nobody reads that."""
+
+    def write(line: str) -> None:
+        with suppress(OSError):
+            print_line(line)
+
+    return MessageLog(write)

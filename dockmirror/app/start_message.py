@@ -1,0 +1,180 @@
+"""Five lines in the log at start: where the mirror is, who may use it, and what it does."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+from twisted.application.service import Service
+from twisted.logger import Logger
+
+from ..config.settings import Settings
+from ..config.sizes import format_size
+from ..store.eviction.budget import Budget, read_store_usage
+from ..system.networks import is_within, parse_address, parse_networks
+from .budget import has_cache, make_budget
+from .endpoints import Port, listen_endpoints, listening_ports, operations_endpoint, parse_port
+from .naming import registry_names
+
+_DEFAULT_PORTS = {("http", "80"), ("https", "443")}
+_LOOPBACK = parse_address("127.0.0.1")
+_CONTAINER_MARKS = (Path("/.dockerenv"), Path("/run/.containerenv"))
+_NAMED = 3
+"""Registries that are named; the others are counted."""
+_PRIVATE = "private"
+_log = Logger()
+
+
+@frozen
+class CacheFacts:
+    """The state of the cache's directory at start.
+
+    :ivar held: the bytes that it holds; None if they were never counted.
+    :ivar free: the bytes that are free on its file system.
+    :ivar lacks_inodes: fewer inodes are free than have to stay free.
+    """
+
+    held: int | None
+    free: int
+    budget: Budget
+    lacks_inodes: bool = False
+
+
+def read_cache_facts(settings: Settings) -> CacheFacts | None:
+    """Return the state of the cache, or None without a cache."""
+    if settings.cache is None or not has_cache(settings):
+        return None
+    status, usage = os.statvfs(settings.cache), read_store_usage(settings.cache)
+    budget = make_budget(settings.cache, settings)
+    lacks_inodes = budget.shortfall(0, status).inodes > 0
+    return CacheFacts(usage.size if usage else None, status.f_bavail * status.f_frsize, budget, lacks_inodes)
+
+
+def find_client(find_program: Callable[[str], str | None], is_container: bool) -> str:
+    """Return the program to try the mirror with: one that is there, as far as that can be seen from here."""
+    if is_container or find_program("docker"):
+        return "docker"
+    return "podman" if find_program("podman") else "curl"
+
+
+def describe_start(settings: Settings, cache: CacheFacts | None, client: str) -> list[str]:
+    """Return the lines.
+
+    :param client: the program of the command to try: docker, podman or curl.
+    """
+    return [
+        _describe_addresses(settings),
+        _describe_clients(settings),
+        _describe_cache(settings, cache),
+        _describe_upstreams(settings),
+        f"try: {_command_to_try(settings, client)}",
+    ]
+
+
+def _describe_addresses(settings: Settings) -> str:
+    ports = list(listening_ports(settings))
+    if ports:
+        page = f"page: {_url(ports[0], settings)}/"
+        if settings.domain != "localhost" and ports[0].is_on_all_addresses and ports[0].scheme == "http":
+            page += f" (from other machines {_origin(ports[0], settings.domain)}/)"
+    else:
+        page = f"page: on {', '.join(listen_endpoints(settings))}"
+    endpoint = operations_endpoint(settings)
+    port = parse_port(endpoint)
+    status = f"{_url(port, settings)}/status" if port else endpoint and f"on {endpoint}"
+    return f"{page}, status: {status or 'off'}"
+
+
+def _describe_clients(settings: Settings) -> str:
+    if "public" in settings.networks:
+        networks = "every address"
+    else:
+        named = ["private networks" if each == _PRIVATE else each for each in settings.networks]
+        networks = f"{', '.join(named)} only" if named else "none"
+    users = ", with a username and a password" if settings.access.htpasswd else ""
+    return f"clients: {networks}{users} (the setting 'networks')"
+
+
+def _describe_cache(settings: Settings, cache: CacheFacts | None) -> str:
+    if cache is None:
+        return "cache: off, since cache_size is 0; the mirror only relays"
+    budget, bucket = cache.budget, f", with {settings.store} behind it" if settings.store else ""
+    free = f"{format_size(cache.free)} free on the disk"
+    if cache.free < budget.free_bytes:
+        return (
+            f"cache: {settings.cache} keeps nothing new: {free}, and {format_size(budget.free_bytes)} have to"
+            " stay free (the setting 'min_free'); free some space, or start with --min-free 1GB"
+        )
+    if cache.lacks_inodes:
+        return f"cache: {settings.cache} keeps nothing new: too few inodes are free on its file system"
+    held = "" if cache.held is None else f"holds {format_size(cache.held)} of "
+    return f"cache: {settings.cache}, {held}at most {format_size(budget.size)}, {free}{bucket}"
+
+
+def _describe_upstreams(settings: Settings) -> str:
+    names = list(dict.fromkeys(registry_names(each)[0] for each in settings.upstreams.values()))
+    others = len(names) - _NAMED
+    return f"upstreams: {', '.join(names[:_NAMED])}{f' and {others} others' if others > 0 else ''}"
+
+
+def _command_to_try(settings: Settings, client: str) -> str:
+    """Return a command that works on this machine as it stands."""
+    port = _port_to_try(list(listening_ports(settings)))
+    if port is None:
+        sockets = [each.split(":")[1] for each in listen_endpoints(settings) if each.startswith("unix:")]
+        option = f"--unix-socket {sockets[0]} " if sockets else ""
+        return f"curl {option}http://{settings.domain}/"
+    url = _url(port, settings)
+    is_plain_for_docker = port.is_on_all_addresses or port.interface.startswith("127.")
+    here = _LOOPBACK if port.is_on_all_addresses else parse_address(port.interface)
+    if not is_within(here, parse_networks(settings.networks)):
+        return f"curl {url}/healthz"
+    host = url.partition("://")[2]
+    image = f"{host}/docker.io/library/busybox"
+    if settings.access.htpasswd is not None:
+        return f"docker login {host}" if client == "docker" else f"curl {url}/healthz"
+    if client == "docker" and (port.scheme == "https" or is_plain_for_docker):
+        return f"docker pull {image}"
+    if client == "podman":
+        option = "--tls-verify=false " if port.scheme == "http" else ""
+        return f"podman pull {option}{image}"
+    return f"curl {url}/"
+
+
+def _port_to_try(ports: Sequence[Port]) -> Port | None:
+    """Return the port that needs no name and no certificate if there is one."""
+    return next((each for each in ports if each.scheme == "http"), ports[0] if ports else None)
+
+
+def _url(port: Port, settings: Settings) -> str:
+    """Return the address of a port on this machine; a certificate needs the domain."""
+    if port.scheme == "https":
+        return _origin(port, settings.domain)
+    host = "127.0.0.1" if port.is_on_all_addresses else port.interface
+    return _origin(port, f"[{host}]" if ":" in host else host)
+
+
+def _origin(port: Port, host: str) -> str:
+    suffix = "" if (port.scheme, port.number) in _DEFAULT_PORTS else f":{port.number}"
+    return f"{port.scheme}://{host}{suffix}"
+
+
+class StartMessage(Service):
+    """Logs the lines once the mirror serves."""
+
+    def __init__(self, settings: Settings, reactor: Any) -> None:
+        self._settings = settings
+        self._reactor = reactor
+
+    def startService(self) -> None:
+        super().startService()
+        self._reactor.callWhenRunning(self._log_lines)
+
+    def _log_lines(self) -> None:
+        client = find_client(shutil.which, any(mark.exists() for mark in _CONTAINER_MARKS))
+        for line in describe_start(self._settings, read_cache_facts(self._settings), client):
+            _log.info("{line}", line=line)
