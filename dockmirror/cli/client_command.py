@@ -48,7 +48,7 @@ def client(context: Context, address: str | None, write: bool, root: Path, clien
     Exit status: 0; 1 when a file cannot be written, or exists and was written by someone else; 2 when the
     client has no file to write.
     """
-    config, mirror = CLIENTS[client], _mirror_address(context.settings, address)
+    config, mirror = CLIENTS[client], parse_mirror_address(context.settings, address)
     files = config.files(mirror)
     if part:
         if write:
@@ -90,7 +90,11 @@ def _name_other_files(config: ClientConfig, mirror: MirrorAddress) -> None:
             click.echo(f"{each.path} needs these lines too: dockmirror client {config.name} {each.name}")
 
 
-def _mirror_address(settings: Settings, address: str | None) -> MirrorAddress:
+def parse_mirror_address(settings: Settings, address: str | None) -> MirrorAddress:
+    """Describe the mirror at an address that a client was given, by default the one in the settings.
+
+    :raises click.BadParameter: when the address is invalid.
+    """
     if address is None:
         return mirror_address(settings, *_own_address(settings))
     match = _ADDRESS.fullmatch(address)

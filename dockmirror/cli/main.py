@@ -15,6 +15,7 @@ from .context import Context
 from .export_command import export
 from .import_command import import_
 from .ls import ls
+from .node_command import node
 from .pins_command import pin, pins, unpin
 from .rm import rm
 from .store_commands import gc, usage, verify
@@ -41,7 +42,7 @@ def main(context: click.Context, file: Path | None) -> None:
 
 _COMMANDS = (
     *(config, client, ls, usage, rm, verify, gc, export, import_),
-    *(check, warm, pin, unpin, pins),
+    *(check, warm, pin, unpin, pins, node),
 )
 for command in _COMMANDS:
     main.add_command(command)
