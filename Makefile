@@ -11,6 +11,7 @@
 #   make tree     prints every file of the package with one line about it
 #   make bench    the mirror beside docker-registry and nginx: a quarter of an hour; ROUNDS=1 for a shorter look
 #   make lock     the newest versions of all dependencies into locks/, with their hashes
+#   make release  the wheel, the image, the chart and all else that a release publishes, into dist/, from its tag
 #   make audit    whether flaws of these are known; needs a network
 #   make clean    removes all that these have made
 #
@@ -37,7 +38,7 @@ INSTALL := $(PIP) --config-settings editable_mode=compat
 # What pytest makes of the tests' assertions is kept, whatever the environment says: each worker would make it anew.
 KEPT := PYTHONDONTWRITEBYTECODE= PYTHONPYCACHEPREFIX=$(abspath $(VENV))/bytecode
 
-.PHONY: setup run demo test coverage hardship check workflows tree bench lock audit clean
+.PHONY: setup run demo test coverage hardship check workflows tree bench lock release audit clean
 
 setup: $(VENV)/.check
 	@$(PIP) pre-commit
@@ -86,6 +87,9 @@ lock: $(VENV)/.made
 	$(COMPILE) pyproject.toml --all-extras --output-file locks/checks.txt
 	$(COMPILE) pyproject.toml --extra acme --extra objects --constraint locks/checks.txt --output-file locks/image.txt
 	echo 'setuptools>=77' | $(COMPILE) - --constraint locks/checks.txt --output-file locks/build.txt
+
+release: $(VENV)/.test
+	BIN=$(BIN) .ci/release
 
 audit: $(VENV)/.made
 	@$(PIP) pip-audit

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import kubernetes_validate  # type: ignore[import-untyped, unused-ignore]
+import kubernetes_validate  # type: ignore[import-not-found, import-untyped, unused-ignore]
 import pytest
-import yaml
+import yaml  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
 from dockmirror.config.load import load
 

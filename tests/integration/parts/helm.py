@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
+import yaml  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
 from .process import CLEAN_ENVIRONMENT
 
