@@ -48,7 +48,7 @@ class Node:
         self.configuration.write_text(CONFIG)
 
     def command(self, workload: str, container: str, **replaced: str) -> list[str]:
-        """What a container runs, with the paths of this machine."""
+        """The command of a container, with the paths of this machine."""
         spec = pod_spec(of_kind(self._objects, "DaemonSet", workload))
         each = {each["name"]: each for each in [*spec.get("initContainers", []), *spec["containers"]]}[
             container
@@ -82,7 +82,7 @@ class Node:
         return Process(command, self._log, lambda: words in self.report(), self._environment)
 
     def report(self) -> str:
-        """What the pod has logged."""
+        """The log of the pod."""
         return self._log.read_text()
 
 

@@ -1,4 +1,4 @@
-"""What ``make release`` builds, installed without the repository: by pipx, podman, Compose and helm."""
+"""The files of ``make release``, installed without the repository: by pipx, podman, Compose and helm."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ class Published:
 
 @pytest.fixture(scope="module")
 def published(release: Release, directory: MakeDirectory) -> Iterator[Published]:
-    """What ``.ci/publish`` has pushed."""
+    """The registry after ``.ci/publish``."""
     require("docker-registry")
     with Registry(directory("published")) as registry:
         owner = f"127.0.0.1:{registry.port}/dockmirror"
@@ -161,7 +161,7 @@ def machine(make_machine: MakeMachine, published: Published) -> Machine:
 
 
 def podman(machine: Machine, *arguments: str) -> str:
-    """What podman printed; it must have ended well."""
+    """Run podman, and return its output; it must have ended well."""
     completed = machine.run("podman", *arguments)
     assert completed.returncode == 0, f"{arguments}\n{completed.stdout}\n{completed.stderr}"
     return completed.stdout
