@@ -8,15 +8,15 @@ import re
 import shutil
 import sys
 import tarfile
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from attrs import frozen
 
-from ..test_packaging import answer, started
+from ..test_packaging import LEFT_OUT, answer, started
 from .conftest import MakeDirectory, MakeMachine
 from .parts.builder import PLATFORMS, ROOT, Builder, run
 from .parts.helm import HELM, helm, of_kind, pod_spec, render
@@ -281,18 +281,35 @@ def test_pipx(release: Release, tmp_path: Path) -> None:
         assert answer(port) == b"{}"
 
 
-def test_an_untagged_commit_is_no_release(tmp_path: Path) -> None:
-    """Nothing is built, and an earlier release stays."""
-    (tmp_path / "kept").touch()
-    environment: dict[str, Any] = {
-        **CLEAN_ENVIRONMENT,
+def test_a_release_is_built_from_its_tag(tmp_path: Path) -> None:
+    """Only the tag of the version is built, without any other file; else an earlier release stays."""
+    require("git")
+    tree, out = tmp_path / "tree", tmp_path / "out"
+    shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(*LEFT_OUT))
+    out.mkdir()
+    (out / "kept").touch()
+    identity = {f"GIT_{role}_{key}": "a" for role in ("AUTHOR", "COMMITTER") for key in ("NAME", "EMAIL")}
+    environment = {
+        **os.environ,
+        **identity,
+        "HOME": str(tmp_path),
         "BIN": BIN,
-        "OUT": str(tmp_path),
-        "GIT_DIR": str(tmp_path),
+        "OUT": str(out),
+        "PLATFORMS": "",
     }
+    for arguments in (("init", "--quiet"), ("add", "."), ("commit", "--quiet", "--message=one")):
+        run(["git", "-C", str(tree), *arguments], environment)
     with pytest.raises(AssertionError, match="is not the tag v"):
-        run([str(ROOT / ".ci/release")], environment)
-    assert [each.name for each in tmp_path.iterdir()] == ["kept"]
+        run([str(tree / ".ci/release")], environment)
+    assert [each.name for each in out.iterdir()] == ["kept"]
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
+    run(["git", "-C", str(tree), "tag", f"v{version}"], environment)
+    (tree / "docs/untracked.md").touch()
+    run([str(tree / ".ci/release")], environment)
+    with tarfile.open(out / f"dockmirror-{version}.tar.gz") as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert "docs/kubernetes.md" in names
+    assert "docs/untracked.md" not in names
 
 
 def test_what_is_copied() -> None:

@@ -85,10 +85,10 @@ def copy_python(root: Path) -> None:
     python = Path("/usr/bin/python3").resolve()
     library = Path("/usr/lib") / python.name
     programs = [Path("/usr/bin") / name for name in _PROGRAMS] + [python]
-    for each in {*programs, *_libraries([*programs, *library.glob("lib-dynload/*.so")])}:
-        target = root / each.parent.resolve().relative_to("/") / each.name
+    for file in {*programs, *_libraries([*programs, *library.glob("lib-dynload/*.so")])}:
+        target = root / file.parent.resolve().relative_to("/") / file.name
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(each, target, follow_symlinks=each.parent != Path("/usr/bin"))
+        shutil.copy(file, target, follow_symlinks=file.parent != Path("/usr/bin"))
     shutil.copytree(
         library, root / library.relative_to("/"), symlinks=True, ignore=shutil.ignore_patterns(*_LEFT_OUT)
     )
