@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -12,8 +13,10 @@ from typing import Any
 import pytest
 
 from .conftest import MakeDirectory, MakeMachine
+from .parts.authority import Authority
+from .parts.cluster import Cluster
 from .parts.cri import Kubelet
-from .parts.helm import HELM, NAMESPACE, RELEASE, Object, arguments, of_kind, pod_spec, render
+from .parts.helm import CHART, HELM, NAMESPACE, RELEASE, Object, arguments, helm, of_kind, pod_spec, render
 from .parts.images import index
 from .parts.machine import Machine
 from .parts.mirror import Mirror
@@ -80,6 +83,15 @@ class Node:
         words = "containerd does not read /etc/containerd/certs.d"
         command = self.configuring().command
         return Process(command, self._log, lambda: words in self.report(), self._environment)
+
+    def wait(self, workload: Object, cluster: Cluster, account: Path) -> subprocess.CompletedProcess[str]:
+        """Run the pod of the hook's Job to its end."""
+        [container] = pod_spec(workload)["containers"]
+        place = {"KUBERNETES_SERVICE_HOST": cluster.host, "KUBERNETES_SERVICE_PORT": str(cluster.port)}
+        command = [str(BIN / "dockmirror"), *container["args"], f"--service-account={account}"]
+        return subprocess.run(  # noqa: S603
+            command, env={**CLEAN_ENVIRONMENT, **place}, capture_output=True, text=True, check=True
+        )
 
     def report(self) -> str:
         """The log of the pod."""
@@ -167,3 +179,56 @@ def test_a_missing_config_path(mirror: Mirror, machine: Machine, directory: Make
     assert (
         f"for the release {RELEASE} in {NAMESPACE}.\n" in (each.directory / "quay.io/hosts.toml").read_text()
     )
+
+
+def test_install_and_uninstall(
+    mirror: Mirror, machine: Machine, directory: MakeDirectory, authority: Authority
+) -> None:
+    """helm installs, upgrades and uninstalls: the files come, stay, and are gone when helm has ended."""
+    home = directory("home")
+    each = node(machine, mirror, home, {})
+    (home / "namespace").write_text(NAMESPACE)
+    (home / "token").write_text("token")
+    shutil.copy(authority.certificate, home / "ca.crt")
+    configuring = each.configuring()
+    waited: list[str] = []
+
+    def run(workload: Object) -> None:
+        kind, name = workload["kind"], workload["metadata"]["name"]
+        if name.endswith("-nodes"):
+            configuring.start()
+        elif kind == "DaemonSet":
+            cluster.set_status(kind, name, {"observedGeneration": 1, "desiredNumberScheduled": 1})
+            wait_until(lambda: any(event[:2] == ("POST", "Job") for event in cluster.events), "the Job")
+            with each.remove() as removing:
+                configuring.stop()
+                assert removing.communicate(timeout=120)[0].count("removed") > 10
+            ready = {"observedGeneration": 1, "desiredNumberScheduled": 1, "numberReady": 1}
+            cluster.set_status(kind, name, ready)
+        elif kind == "Job":
+            waited.extend(each.wait(workload, cluster, home).stdout.splitlines())
+            done = {"conditions": [{"type": "Complete", "status": "True"}], "succeeded": 1}
+            cluster.set_status(kind, name, done)
+
+    with Cluster(authority, run) as cluster:
+        (home / "kubeconfig").write_text(cluster.kubeconfig())
+        kubeconfig = str(home / "kubeconfig")
+        options = [RELEASE, f"--namespace={NAMESPACE}"]
+        helm("install", *options, str(CHART), "--set=nodes.enabled=true", home=home, KUBECONFIG=kubeconfig)
+        hosts = each.directory / "quay.io/hosts.toml"
+        wait_until(hosts.exists, "the files are written")
+        helm(
+            "upgrade",
+            *options,
+            str(CHART),
+            "--set=nodes.enabled=true,grace=10",
+            home=home,
+            KUBECONFIG=kubeconfig,
+        )
+        assert hosts.exists()
+        helm("uninstall", *options, home=home, KUBECONFIG=kubeconfig)
+        assert list(each.directory.iterdir()) == []
+        assert waited[-1] == "1 of 1 nodes are done"
+        assert ("DELETE", "DaemonSet", "m-dockmirror-removal") in cluster.events
+        removed = [event[1:] for event in cluster.events if event[0] == "DELETE"]
+        assert sorted(removed) == sorted(event[1:] for event in cluster.events if event[0] == "POST")
