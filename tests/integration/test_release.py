@@ -151,7 +151,7 @@ def published(release: Release, directory: MakeDirectory) -> Iterator[Published]
 @pytest.fixture(scope="module")
 def machine(make_machine: MakeMachine, published: Published) -> Machine:
     """A machine with podman that has nothing of the repository, and has pulled the image."""
-    machine = make_machine("podman", "podman-compose", "runc", "conmon", "iptables", "curl", "ip")
+    machine = make_machine("podman", "podman-compose", "runc", "iptables", "curl", "ip")
     shutil.copytree("/etc/alternatives", machine.etc / "alternatives", symlinks=True)
     containers = machine.etc / "containers"
     (containers / "containers.conf").write_text(CONTAINERS)

@@ -15,7 +15,8 @@ from .process import CLEAN_ENVIRONMENT
 _PACKAGES = {
     "chromedriver": "chromium-driver", "ctr": "containerd", "danted": "dante-server", "docker": "docker.io",
     "dockerd": "docker.io", "ip": "iproute2", "nginx": "nginx-light", "pebble-challtestsrv": "pebble",
-    "systemd-analyze": "systemd", "tinyproxy": "tinyproxy-bin", "unshare": "util-linux",
+    "promtool": "prometheus", "systemd-analyze": "systemd", "tinyproxy": "tinyproxy-bin",
+    "unshare": "util-linux",
 }  # fmt: skip
 """Debian's package of a program, where it has another name."""
 _NOT_INSTALLED = "not installed: "
