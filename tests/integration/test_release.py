@@ -63,6 +63,7 @@ def release(directory: MakeDirectory) -> Release:
     out = builder.directory / "dist"
     environment = {
         **os.environ, "HOME": str(builder.directory), "BIN": BIN, "UNTAGGED": "1", "OUT": str(out),
+        "PLATFORMS": " ".join(PLATFORMS),
         "BUILDAH": " ".join(builder.command), "BUILD": " ".join(builder.options),
     }  # fmt: skip
     run([str(ROOT / ".ci/release")], environment)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -12,10 +13,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.long import LONG
+
 from .process import CLEAN_ENVIRONMENT
 
 ROOT = Path(__file__).parents[3]
-PLATFORMS = ("amd64", "arm64")
+_MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
+_OWN = next((each for each, machine in _MACHINES.items() if machine == platform.machine()), "amd64")
+PLATFORMS = tuple(_MACHINES) if LONG else (_OWN,)
+"""The platforms of the images.  The wheels of all are downloaded in any case: nothing else differs."""
 _BASE = "FROM scratch\nADD root /\nENV PATH=/usr/bin\n"
 _PROGRAMS = ("python3", "sh", "dash", "test", "sleep", "id", "stat")
 _LEFT_OUT = ("__pycache__", "test", "tkinter", "idlelib", "config-*")
@@ -55,8 +61,8 @@ class Builder:
         """Build an image with Python for each platform, which runs on that of this machine only."""
         copy_python(self.directory / "root")
         (self.directory / "Base").write_text(_BASE)
-        for platform in PLATFORMS:
-            options = [f"--platform=linux/{platform}", "--manifest=base", f"--file={self.directory}/Base"]
+        for each in PLATFORMS:
+            options = [f"--platform=linux/{each}", "--manifest=base", f"--file={self.directory}/Base"]
             self.run("build", *options, str(self.directory))
 
     def download_wheels(self) -> None:
@@ -65,7 +71,7 @@ class Builder:
         pip += ["--only-binary=:all:", "--no-deps", f"--dest={self.wheels}"]
         try:
             run([*pip, f"--requirement={ROOT}/locks/build.txt"], dict(os.environ))
-            for machine in ("x86_64", "aarch64"):
+            for machine in _MACHINES.values():
                 tags = [f"--platform=manylinux_2_{minor}_{machine}" for minor in range(17, 37)]
                 requirement = f"--requirement={ROOT}/locks/image.txt"
                 run([*pip, *tags, f"--platform=manylinux2014_{machine}", requirement], dict(os.environ))
