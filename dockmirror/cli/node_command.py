@@ -78,7 +78,7 @@ def configure(context: Context, /, address: str, owner: str, every: float | None
     mirror = parse_mirror_address(load_names(context.options, context.environ), address)
     hosts = HostsDirectory(places["root"], places["directory"], owner)
     _mark_ready(places["ready_file"], is_ready=False)  # one of an earlier process in the same pod
-    with _ends_at_sigterm(), hosts.lock():
+    with _ends_at_sigterm(status=0), hosts.lock():
         report = _Report(click.echo)
         while True:
             is_done = hosts.write(mirror, report.add)
@@ -132,17 +132,17 @@ def _is_finished(
 
 
 @contextmanager
-def _ends_at_sigterm() -> Iterator[None]:
+def _ends_at_sigterm(status: int = 128 + signal.SIGTERM) -> Iterator[None]:
     """Let SIGTERM end the process even as the first of a container, where the kernel ignores it otherwise."""
-    before = signal.signal(signal.SIGTERM, _end)
+
+    def end(_number: int, _frame: object) -> None:
+        raise SystemExit(status)
+
+    before = signal.signal(signal.SIGTERM, end)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _end(_number: int, _frame: object) -> None:
-    raise SystemExit(0)
 
 
 class HostsDirectory:

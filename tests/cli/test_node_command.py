@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from dockmirror.cli.node_command import is_ready_everywhere
 MIRROR = "--mirror=http://10.43.0.7:8080"
 DIRECTORY = "etc/containerd/certs.d"
 READING = '[plugins."io.containerd.grpc.v1.cri".registry]\nconfig_path = "/etc/containerd/certs.d"\n'
+RUN = "from dockmirror.cli.main import run; run()"
 OWN_UPSTREAM = '[upstreams.own]\nurl = "https://registry.example.com"\n'
 
 
@@ -160,6 +163,23 @@ def test_what_cannot_be_written_or_removed_is_reported(node: Path) -> None:
     write(node / "etc/blocked", "")
     assert configure(node, "--directory=/etc/blocked").exit_code == 1
     assert run("remove", node, "--directory=/etc/none").exit_code == 0
+
+
+def test_a_removal_that_is_stopped_has_failed(node: Path) -> None:
+    """The pod of the hook does not count as done when it is stopped while it waits."""
+    assert configure(node).exit_code == 0
+    descriptor = os.open(node / DIRECTORY, os.O_RDONLY)
+    command = [sys.executable, "-c", RUN, "node", "remove", f"--root={node}"]
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as removing:  # noqa: S603
+            assert removing.stdout is not None
+            assert "waiting for the process" in removing.stdout.readline()
+            removing.terminate()
+            assert removing.wait(60) == 143
+    finally:
+        os.close(descriptor)
+    assert "quay.io/hosts.toml" in files(node)
 
 
 def test_one_process_at_a_time_keeps_the_directory(node: Path) -> None:
