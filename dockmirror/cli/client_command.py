@@ -50,7 +50,7 @@ def client(context: Context, /, as_json: bool, client: str, part: str, **options
     Exit status: 0; 1 when a file cannot be written, or exists and was written by someone else; 2 when the
     client has no file to write.
     """
-    config, mirror = CLIENTS[client], _mirror_address(context.settings, options["address"])
+    config, mirror = CLIENTS[client], parse_mirror_address(context.settings, options["address"])
     files = config.files(mirror)
     if not options["write"]:
         snippets = [_find_part(config, mirror, part)] if part else files or list(config.snippets(mirror))[:1]
@@ -98,7 +98,11 @@ def _name_other_files(config: ClientConfig, mirror: MirrorAddress) -> None:
             click.echo(f"{each.path} needs these lines too: dockmirror client {config.name} {each.name}")
 
 
-def _mirror_address(settings: Settings, address: str | None) -> MirrorAddress:
+def parse_mirror_address(settings: Settings, address: str | None) -> MirrorAddress:
+    """Describe the mirror at an address that a client was given, by default the one in the settings.
+
+    :raises click.BadParameter: when the address is invalid.
+    """
     if address is None:
         return mirror_address(settings, *_own_address(settings))
     match = _ADDRESS.fullmatch(address)

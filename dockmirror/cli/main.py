@@ -20,6 +20,7 @@ _COMMANDS = {
     "gc": "store_commands:gc",
     "import": "import_command:import_",
     "ls": "ls:ls",
+    "node": "node_command:node",
     "pin": "pins_command:pin",
     "pins": "pins_command:pins",
     "reload": "mirror_process:reload",

@@ -20,11 +20,18 @@ from .settings import ConfigurationError, Settings, UpstreamSettings
 PREFIX = "DOCKMIRROR_"
 PASSWORD_PREFIX = f"{PREFIX}PASSWORD_"
 """The prefix of variables that hold passwords; they are no settings, so no setting holds a password."""
-_SERVICE_LINK = re.compile(rf"{PREFIX}(SERVICE_(HOST|PORT)(_\w+)?|PORT(_\d+_[A-Z]+(_(PROTO|PORT|ADDR))?)?)")
-"""Variables that Kubernetes sets in every pod for a Service with the name ``dockmirror``."""
+_SERVICE_LINK = re.compile(
+    rf"{PREFIX}(\w+_)?(SERVICE_(HOST|PORT)(_\w+)?|PORT(_\d+_[A-Z]+(_(PROTO|PORT|ADDR))?)?)"
+)
+"""Variables that Kubernetes sets in pods for Services with names that begin with ``dockmirror``."""
 _AT_LINE = re.compile(r"\(at line ([0-9]+)")
 _TABLES: Mapping[str, Any] = {"access": {}, "upstreams": {"*": {}}}
 """The tables that are merged key by key; any other value is replaced."""
+
+
+_NAMING = ("domain", "hosts", "names")
+_UPSTREAM_NAMING = ("url", "replicas", "registry", "same_registry_as", "aliases", "short_names")
+"""The keys that say by which names clients reach the mirror and its upstreams."""
 
 
 def load(options: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
@@ -80,6 +87,25 @@ def merge_sources(sources: Sequence[SettingsSource]) -> Settings:
     if problems := list(_check_together(settings)):
         raise invalid(problems, sources)
     return settings
+
+
+def load_names(options: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
+    """Return settings with names and addresses only, for a machine without the mirror's other files.
+
+    :raises ConfigurationError: as ``load`` does.
+    """
+    return merge_sources([_keep_names(source) for source in read_sources(options, environ)])
+
+
+def _keep_names(source: SettingsSource) -> SettingsSource:
+    if problems := list(_check_tables(source)):
+        raise invalid(problems, [source])
+    upstreams = {
+        name: {key: value for key, value in table.items() if key in _UPSTREAM_NAMING}
+        for name, table in source.values.get("upstreams", {}).items()
+    }
+    names = {key: value for key, value in source.values.items() if key in _NAMING}
+    return SettingsSource(source.name, {**names, "upstreams": upstreams})
 
 
 def find_origin(sources: Sequence[SettingsSource], path: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dockmirror.config.known_registries import KNOWN
-from dockmirror.config.load import find_origin, load, read_sources
+from dockmirror.config.load import find_origin, load, load_names, read_sources
 from dockmirror.config.settings import ConfigurationError, Settings, UpstreamSettings
 from dockmirror.config.sizes import Amount
 
@@ -752,15 +752,27 @@ tag_ttl = {{ "library/*" = 5 }}
 
 
 def test_the_variables_of_kubernetes_are_ignored() -> None:
-    """A Service with the mirror's name sets variables with its prefix."""
+    """Services with names that begin with the mirror's set variables with its prefix."""
     links = {
         "DOCKMIRROR_SERVICE_HOST": "10.0.0.1", "DOCKMIRROR_SERVICE_PORT": "80",
         "DOCKMIRROR_SERVICE_PORT_HTTP": "80", "DOCKMIRROR_PORT": "tcp://10.0.0.1:80",
         "DOCKMIRROR_PORT_80_TCP": "tcp://10.0.0.1:80", "DOCKMIRROR_PORT_80_TCP_PROTO": "tcp",
         "DOCKMIRROR_PORT_80_TCP_PORT": "80", "DOCKMIRROR_PORT_80_TCP_ADDR": "10.0.0.1",
+        "DOCKMIRROR_EU_SERVICE_HOST": "10.0.0.2", "DOCKMIRROR_EU_PORT_80_TCP_ADDR": "10.0.0.2",
     }  # fmt: skip
     assert load({}, links) == load({}, {})
     assert refused({}, {"DOCKMIRROR_PORTS": "80"}).startswith("the environment: ports: ")
+
+
+def test_names_need_no_other_file(tmp_path: Path) -> None:
+    """A node knows the registries without the mirror's certificates and passwords."""
+    text = 'domain = "m.example"\n[access]\nhtpasswd = "/none"\n' + (
+        '[upstreams.own]\nurl = "https://own.example"\nca_file = "/none"\nusername = "a"\n'
+    )
+    settings = load_names({"config": written(tmp_path, text)}, {"DOCKMIRROR_NETWORKS": "10.0.0.0/8"})
+    assert settings.host("own") == "own.m.example"
+    assert set(settings.upstreams) > {"own", "docker"}
+    assert refused({"config": written(tmp_path, text)})
 
 
 def test_an_address_with_a_prefix_length_is_no_network() -> None:

@@ -14,8 +14,9 @@ from .process import CLEAN_ENVIRONMENT
 
 _PACKAGES = {
     "chromedriver": "chromium-driver", "ctr": "containerd", "danted": "dante-server", "docker": "docker.io",
-    "dockerd": "docker.io", "nginx": "nginx-light", "pebble-challtestsrv": "pebble",
-    "systemd-analyze": "systemd", "tinyproxy": "tinyproxy-bin", "unshare": "util-linux",
+    "dockerd": "docker.io", "ip": "iproute2", "nginx": "nginx-light", "pebble-challtestsrv": "pebble",
+    "promtool": "prometheus", "systemd-analyze": "systemd", "tinyproxy": "tinyproxy-bin",
+    "unshare": "util-linux",
 }  # fmt: skip
 """Debian's package of a program, where it has another name."""
 _NOT_INSTALLED = "not installed: "

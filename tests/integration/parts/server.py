@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self
 
+from .authority import Certificate
 from .process import free_port
 
 
@@ -80,12 +82,16 @@ Meddling = Callable[[Exchange], bool]
 
 
 class Server:
-    """Serves one kind of :class:`Exchange` on a free port of *host*, from start to stop."""
+    """Serves one kind of :class:`Exchange` on a free port of *host*, from start to stop.
 
-    def __init__(self, host: str, exchange: type[Exchange]) -> None:
+    :param certificate: serve TLS with it.
+    """
+
+    def __init__(self, host: str, exchange: type[Exchange], certificate: Certificate | None = None) -> None:
         self.host = host
         self.port = free_port(host)
         self._exchange = exchange
+        self._certificate = certificate
         self._server: _Server | None = None
         self._meddling: Meddling | None = None
 
@@ -97,6 +103,10 @@ class Server:
     def start(self) -> None:
         """Listen; from here on connections are accepted."""
         self._server = _Server((self.host, self.port), self._exchange, self)
+        if self._certificate is not None:
+            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            context.load_cert_chain(self._certificate.certificate, self._certificate.key)
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 
     def stop(self) -> None:

@@ -1,0 +1,208 @@
+"""Tests of ``dockmirror node``."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from dockmirror.cli.main import main
+from dockmirror.cli.node_command import is_ready_everywhere
+
+MIRROR = "--mirror=http://10.43.0.7:8080"
+DIRECTORY = "etc/containerd/certs.d"
+READING = '[plugins."io.containerd.grpc.v1.cri".registry]\nconfig_path = "/etc/containerd/certs.d"\n'
+RUN = "from dockmirror.cli.main import run; run()"
+OWN_UPSTREAM = '[upstreams.own]\nurl = "https://registry.example.com"\n'
+
+
+def run(command: str, root: Path, *arguments: str, settings: Path | None = None) -> Result:
+    """Run a command for the node whose files lie below *root*."""
+    before = [] if settings is None else ["-c", str(settings)]
+    return CliRunner().invoke(
+        main, [*before, "node", command, f"--root={root}", *arguments], env={"DOCKMIRROR_CONFIG": None}
+    )
+
+
+def configure(root: Path, *arguments: str, settings: Path | None = None) -> Result:
+    """Write the files once."""
+    return run("configure", root, MIRROR, *arguments, settings=settings)
+
+
+def files(root: Path) -> dict[str, str]:
+    """The text of each file below containerd's directory, by its path there."""
+    directory = root / DIRECTORY
+    return {
+        str(path.relative_to(directory)): path.read_text()
+        for path in directory.rglob("*.*")
+        if path.is_file()
+    }
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Path:
+    """The root of a node whose containerd reads the directory."""
+    write(tmp_path / "etc/containerd/config.toml", READING)
+    return tmp_path
+
+
+def write(file: Path, text: str) -> None:
+    """Write a file and the directories above it."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+
+
+def test_the_files_are_those_of_the_client_command(node: Path, tmp_path: Path) -> None:
+    """Below the mark stands what ``dockmirror client containerd`` writes, the way out included."""
+    result = configure(node)
+    assert result.exit_code == 0, result.output
+    told = tmp_path / "told"
+    assert (
+        CliRunner().invoke(main, ["client", MIRROR, "--write", f"--root={told}", "containerd"]).exit_code == 0
+    )
+    for name, text in files(told).items():
+        assert files(node)[name].splitlines()[2:] == text.splitlines()[1:]
+    hosts = tomllib.loads(files(node)["ghcr.io/hosts.toml"])
+    assert hosts["server"] == "https://ghcr.io"
+    assert list(hosts["host"]) == ["http://10.43.0.7:8080"]
+    assert (node / DIRECTORY / "ghcr.io/hosts.toml").stat().st_mode & 0o777 == 0o644
+    assert configure(node).stdout == ""
+
+
+def test_only_own_files_are_touched(node: Path) -> None:
+    """A file that something else wrote stays and is reported; the others are written."""
+    foreign = {"ghcr.io/hosts.toml": "server = 'https://ghcr.io'\n", "docker.io/ca.crt": "certificate"}
+    for name, text in foreign.items():
+        write(node / DIRECTORY / name, text)
+    result = configure(node)
+    assert result.exit_code == 1
+    assert "ghcr.io/hosts.toml: left as it is, because something else wrote it" in result.stdout
+    assert "quay.io/hosts.toml" in files(node)
+    assert run("remove", node).exit_code == 0
+    assert files(node) == foreign
+    assert [each.name for each in sorted((node / DIRECTORY).iterdir())] == ["docker.io", "ghcr.io"]
+
+
+def test_each_owner_has_its_own_files(node: Path) -> None:
+    """Two releases on one cluster do not overwrite or remove each other's files."""
+    assert configure(node, "--owner=one").exit_code == 0
+    before = files(node)
+    assert configure(node, "--owner=two").exit_code == 1
+    assert run("remove", node, "--owner=two").stdout == ""
+    assert files(node) == before
+    assert run("remove", node, "--owner=one").exit_code == 0
+    assert files(node) == {}
+    assert configure(node, "--owner=").exit_code == 2
+
+
+def test_a_registry_that_is_no_longer_mirrored_is_removed(node: Path, tmp_path: Path) -> None:
+    """The files follow the settings."""
+    settings = tmp_path / "dockmirror.toml"
+    settings.write_text(OWN_UPSTREAM)
+    assert configure(node, settings=settings).exit_code == 0
+    assert "registry.example.com/hosts.toml" in files(node)
+    settings.write_text("")
+    result = configure(node, settings=settings)
+    assert "registry.example.com/hosts.toml: removed" in result.stdout
+    assert "registry.example.com/hosts.toml" not in files(node)
+    assert "quay.io/hosts.toml" in files(node)
+
+
+@pytest.mark.parametrize(
+    ("configuration", "words", "status"),
+    [
+        ("version = 2\n", "containerd does not read /etc/containerd/certs.d", 1),
+        ("version = 3\n", "containerd may not read /etc/containerd/certs.d", 0),
+        ("version", "cannot be read", 0),
+        (None, "cannot be read", 0),
+        ('imports = ["/etc/containerd/conf.d/*.toml"]\n', "", 0),
+        ('imports = ["conf.d/*.toml"]\n', "", 0),
+    ],
+)
+def test_containerd_that_does_not_read_the_files(
+    tmp_path: Path, configuration: str | None, words: str, status: int
+) -> None:
+    """The report says which lines containerd's own file needs; the pod is ready unless that is certain."""
+    write(tmp_path / "etc/containerd/conf.d/registry.toml", READING)
+    if configuration is not None:
+        write(tmp_path / "etc/containerd/config.toml", configuration)
+    ready = tmp_path / "ready"
+    ready.touch()
+    result = configure(tmp_path, f"--ready-file={ready}")
+    assert result.exit_code == status, result.output
+    assert words in result.stdout
+    assert ready.exists() == (status == 0)
+    assert ('config_path = "/etc/containerd/certs.d"' in result.stdout) == ("containerd" in words)
+    assert "docker.io/hosts.toml" in files(tmp_path)
+
+
+def test_another_directory(tmp_path: Path) -> None:
+    """The directory and the configuration may lie elsewhere, as they do with k3s."""
+    place = "/var/lib/rancher/k3s/agent/etc/containerd"
+    write(tmp_path / place[1:] / "config.toml", READING.replace("/etc/containerd", place))
+    places = [f"--directory={place}/certs.d/", f"--containerd-config={place}/config.toml"]
+    assert configure(tmp_path, *places).exit_code == 0
+    assert (tmp_path / place[1:] / "certs.d/docker.io/hosts.toml").exists()
+    assert run("remove", tmp_path, places[0]).exit_code == 0
+    assert not (tmp_path / place[1:] / "certs.d/docker.io").exists()
+
+
+def test_what_cannot_be_written_or_removed_is_reported(node: Path) -> None:
+    """The other files are written all the same."""
+    write(node / DIRECTORY / "quay.io", "a file where a directory is expected")
+    result = configure(node)
+    assert result.exit_code == 1
+    assert "quay.io/hosts.toml: cannot be written: " in result.stdout
+    assert "ghcr.io/hosts.toml" in files(node)
+    write(node / "etc/blocked", "")
+    assert configure(node, "--directory=/etc/blocked").exit_code == 1
+    assert run("remove", node, "--directory=/etc/none").exit_code == 0
+
+
+def test_a_removal_that_is_stopped_has_failed(node: Path) -> None:
+    """The pod of the hook does not count as done when it is stopped while it waits."""
+    assert configure(node).exit_code == 0
+    descriptor = os.open(node / DIRECTORY, os.O_RDONLY)
+    command = [sys.executable, "-c", RUN, "node", "remove", f"--root={node}"]
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as removing:  # noqa: S603
+            assert removing.stdout is not None
+            assert "waiting for the process" in removing.stdout.readline()
+            removing.terminate()
+            assert removing.wait(60) == 143
+    finally:
+        os.close(descriptor)
+    assert "quay.io/hosts.toml" in files(node)
+
+
+def test_one_process_at_a_time_keeps_the_directory(node: Path) -> None:
+    """The lock is the kernel's, on the directory itself."""
+    (node / DIRECTORY).mkdir()
+    descriptor = os.open(node / DIRECTORY, os.O_RDONLY)
+    try:
+        assert configure(node).exit_code == 0
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    finally:
+        os.close(descriptor)
+
+
+@pytest.mark.parametrize(
+    ("generation", "status", "is_ready"),
+    [
+        (1, {}, False),
+        (1, {"observedGeneration": 1, "desiredNumberScheduled": 3, "numberReady": 2}, False),
+        (1, {"observedGeneration": 1, "desiredNumberScheduled": 3, "numberReady": 3}, True),
+        (2, {"observedGeneration": 1, "desiredNumberScheduled": 3, "numberReady": 3}, False),
+        (1, {"observedGeneration": 1, "desiredNumberScheduled": 0}, True),
+    ],
+)
+def test_ready_on_all_nodes(generation: int, status: dict[str, int], is_ready: bool) -> None:
+    """The status counts once the controller has seen the present generation."""
+    assert is_ready_everywhere({"metadata": {"generation": generation}, "status": status}) is is_ready

@@ -1,0 +1,53 @@
+"""The values of the chart in the documents are those that it has."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import yaml  # type: ignore[import-not-found, import-untyped, unused-ignore]
+
+from .test_docs import table, text
+
+VALUES: dict[str, Any] = yaml.safe_load(text("charts/dockmirror/values.yaml"))
+
+
+def value(path: str) -> Any:
+    """Return the default of a value."""
+    found: Any = VALUES
+    for key in path.split("."):
+        assert key in found, path
+        found = found[key]
+    return found
+
+
+def test_values() -> None:
+    """Each value in the table exists, and has the default that the table says."""
+    for names, default, _ in table("docs/kubernetes.md", "value"):
+        paths, cells = re.findall(r"`([^`]+)`", names), re.findall(r"`([^`]+)`", default)
+        values = [value(path) for path in paths]
+        if len(cells) == len(paths):
+            assert [str(each).removesuffix("\n").lower() for each in values] == [
+                cell.lower() for cell in cells
+            ]
+        elif default == "off":
+            assert values[0] is False
+
+
+def test_named_values() -> None:
+    """Each value that the text names exists."""
+    for path in re.findall(
+        r"`((?:nodes|ingress|gateway|networkPolicy|persistence)\.[A-Za-z.]+)`", text("docs/kubernetes.md")
+    ):
+        value(path)
+
+
+def test_modes() -> None:
+    """The table has the modes that values.yaml explains."""
+    modes = [re.findall(r"`([^`]+)`", row[0])[0] for row in table("docs/kubernetes.md", "`nodes.mode`")]
+    explained = re.search(
+        r"How nodes reach the mirror:\n((?:  #   .*\n)+)", text("charts/dockmirror/values.yaml")
+    )
+    assert explained
+    assert modes == re.findall(r"^  #   (\w+)", explained[1], re.MULTILINE)
+    assert value("nodes.mode") == modes[0]
