@@ -24,11 +24,11 @@ from ..users.htpasswd import parse_htpasswd
 from ..users.user_tokens import read_signing_keys
 from .budget import existing_parent, has_cache
 from .cache import check_bucket_settings
-from .endpoints import Port, listening_ports
+from .endpoints import Port, listen_endpoints, listening_ports
 from .listeners import make_certificate_renewal, make_listener, make_listeners
 from .upstream_stack import load_accounts, make_agent, password_variable
 
-Check = Callable[[], None]
+Check = Callable[[], object]
 _TIMEOUT = 2.0
 _UNIX = re.compile(r"(?:https:)?unix:(?:address=)?([^:]+)")
 
@@ -60,13 +60,9 @@ def _checks(settings: Settings, environ: Mapping[str, str], reactor: Any) -> Ite
         yield partial(_check_existing, "access.audit", settings.access.audit.parent)
     yield from _check_endpoints(settings, reactor)
     if settings.acme is not None:
-        yield lambda: _ignore(make_certificate_renewal(settings, lambda: settings, reactor))
+        yield partial(make_certificate_renewal, settings, lambda: settings, reactor)
         if settings.certificates is not None:
             yield partial(_check_writable, "certificates", settings.certificates)
-
-
-def _ignore(_: object) -> None:
-    """Drop what was made only to see whether it can be made."""
 
 
 def _check_variables(settings: Settings, environ: Mapping[str, str]) -> None:
@@ -144,15 +140,15 @@ def _check_endpoints(settings: Settings, reactor: Any) -> Iterator[Check]:
     certificates = CertificateDirectories(
         settings.certificates, settings.domain, reactor, filled=settings.acme is not None
     )
-    for endpoint in settings.listen:
-        yield lambda endpoint=endpoint: _ignore(make_listeners([endpoint], Factory(), certificates, reactor))  # type: ignore[misc]
+    for endpoint in listen_endpoints(settings):
+        yield partial(make_listeners, [endpoint], Factory(), certificates, reactor)
         if socket_file := _UNIX.match(endpoint):
             yield partial(_check_existing, "listen", Path(socket_file[1]).parent)
     for port in listening_ports(settings):
         yield partial(_check_port, "listen", port)
     if settings.operations:
         operations = settings.operations
-        yield lambda: _ignore(make_listener("operations", operations, Factory(), reactor, certificates))
+        yield partial(make_listener, "operations", operations, Factory(), reactor, certificates)
         for port in listening_ports(settings.model_copy(update={"listen": (operations,)})):
             yield partial(_check_port, "operations", port)
 
