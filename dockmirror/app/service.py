@@ -205,7 +205,7 @@ def _serve_in_workers(count: int, settings: Settings, environ: Mapping[str, str]
     async def count_transfers() -> int:
         return sum((await pool.call("transfers")).values())
 
-    command = WorkerCommand("dockmirror.app.worker", memory, environ)
+    command = WorkerCommand("dockmirror.app.worker_main", memory, environ)
     # The grace period of a worker ends before it is killed.
     pool = WorkerPool(count, command, lambda: bind_only.sockets, start_arguments, settings.grace + 5, reactor)
     listeners = make_listeners(

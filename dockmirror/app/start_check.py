@@ -27,7 +27,7 @@ from .endpoints import Port, listen_endpoints, listening_ports, operations_endpo
 from .listeners import make_certificate_renewal, make_listener, make_listeners
 from .upstream_stack import load_accounts, make_agent, password_variable
 
-Check = Callable[[], None]
+Check = Callable[[], object]
 _TIMEOUT = 2.0
 _UNIX = re.compile(r"(?:https:)?unix:(?:address=)?([^:]+)")
 
@@ -59,13 +59,9 @@ def _checks(settings: Settings, environ: Mapping[str, str], reactor: Any) -> Ite
         yield partial(_check_existing, "access.audit", settings.access.audit.parent)
     yield from _check_endpoints(settings, reactor)
     if settings.acme is not None:
-        yield lambda: _ignore(make_certificate_renewal(settings, lambda: settings, reactor))
+        yield partial(make_certificate_renewal, settings, lambda: settings, reactor)
         if settings.certificates is not None:
             yield partial(_check_writable, "certificates", settings.certificates)
-
-
-def _ignore(_: object) -> None:
-    """Drop what was made only to see whether it can be made."""
 
 
 def _check_variables(settings: Settings, environ: Mapping[str, str]) -> None:
@@ -144,14 +140,14 @@ def _check_endpoints(settings: Settings, reactor: Any) -> Iterator[Check]:
         settings.certificates, settings.domain, reactor, filled=settings.acme is not None
     )
     for endpoint in listen_endpoints(settings):
-        yield lambda endpoint=endpoint: _ignore(make_listeners([endpoint], Factory(), certificates, reactor))  # type: ignore[misc]
+        yield partial(make_listeners, [endpoint], Factory(), certificates, reactor)
         if socket_file := _UNIX.match(endpoint):
             yield partial(_check_existing, "listen", Path(socket_file[1]).parent)
     for port in listening_ports(settings):
         yield partial(_check_port, "listen", port)
     if settings.operations:
         operations = operations_endpoint(settings)
-        yield lambda: _ignore(make_listener("operations", operations, Factory(), reactor, certificates))
+        yield partial(make_listener, "operations", operations, Factory(), reactor, certificates)
         if port_of_operations := parse_port(operations):
             yield partial(_check_port, "operations", port_of_operations)
 

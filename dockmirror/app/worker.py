@@ -1,11 +1,10 @@
-"""The program of a worker process, ``python -m dockmirror.app.worker``, which the binding process starts."""
+"""A worker process, which serves on the sockets of the binding process."""
 
 from __future__ import annotations
 
 import os
 import signal
 import socket
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -109,7 +108,3 @@ def main(arguments: Sequence[str]) -> None:
     )
     os.close(int(channel_descriptor))
     running.run()
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

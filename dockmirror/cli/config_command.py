@@ -34,7 +34,7 @@ class SettingRow:
 
 
 @click.command("config", short_help="Show the settings in force and the source of each value.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON: a list of objects.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: a list of objects; with --check one.")
 @click.option("--all", "everything", is_flag=True, help="Include well-known upstreams with default settings.")
 @click.option("--check", is_flag=True, help="Find all that would prevent a start, and show no settings.")
 @click.argument("prefix", default="")
@@ -51,7 +51,7 @@ def config(context: Context, as_json: bool, everything: bool, check: bool, prefi
     Exit status: 0; 1 when --check finds what would prevent a start; 2 when the settings are invalid.
     """
     if check:
-        _check(context)
+        _check(context, as_json)
         return
     sources = context.sources
     rows = [row for row in _rows(context.settings, sources) if row.key.startswith(prefix)]
@@ -67,7 +67,7 @@ def config(context: Context, as_json: bool, everything: bool, check: bool, prefi
     print_table(("key", "value", "from"), cells)
 
 
-def _check(context: Context) -> None:
+def _check(context: Context, as_json: bool) -> None:
     from ..app.start_check import find_start_problems
     from .reactor import run
 
@@ -77,13 +77,15 @@ def _check(context: Context) -> None:
     settings = context.settings
     questions = list(question_settings(settings, disk_size(settings)))
     problems = run(find)
-    for problem in problems:
-        click.echo(f"✗ {problem}")
-    for question in questions:
-        click.echo(f"? {question}")
+    if as_json:
+        click.echo(json.dumps({"problems": problems, "questions": questions}, indent=2))
+    else:
+        lines = [*(f"✗ {each}" for each in problems), *(f"? {each}" for each in questions)]
+        if not problems:
+            lines.append("✓ the mirror can start with these settings")
+        click.echo("\n".join(lines))
     if problems:
         raise SystemExit(1)
-    click.echo("✓ the mirror can start with these settings")
 
 
 def _rows(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -111,3 +112,17 @@ def test_unknown(settings: Mirror) -> None:
     done = dockmirror(settings, "check", "nothing")
     assert done.returncode == 2
     assert "there is no upstream nothing" in done.stderr
+
+
+def test_the_settings(settings: Mirror) -> None:
+    """``config --check`` finds all that would prevent a start."""
+    well = dockmirror(settings, "config", "--check")
+    assert (well.returncode, well.stdout) == (0, "✓ the mirror can start with these settings\n"), well.stderr
+    with socket.create_server(("127.0.0.1", settings.port)):
+        ill = dockmirror(settings, "config", "--check", "--json")
+    assert ill.returncode == 1, ill.stderr
+    found = json.loads(ill.stdout)
+    assert found == {
+        "problems": [f"listen: another program has port {settings.port} of 127.0.0.1"],
+        "questions": [],
+    }

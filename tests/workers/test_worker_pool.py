@@ -104,7 +104,7 @@ def test_a_worker_imports_nothing_from_its_directory(reactor: RecordingReactor, 
     """A module there does not replace an installed one."""
     (tmp_path / "bcrypt.py").write_text("open('has_run', 'w').close()")
     environ = dict(os.environ)
-    command = WorkerCommand("dockmirror.app.worker", 0, environ)
+    command = WorkerCommand("dockmirror.app.worker_main", 0, environ)
     WorkerPool(1, command, list, lambda: "", 30, reactor).startService()
     (worker,) = reactor.started
     ended = subprocess.run(  # noqa: S603
