@@ -109,7 +109,10 @@ def remove(root: Path, directory: str, owner: str) -> None:
 @click.option("--service-account", type=_PATH, default=_SERVICE_ACCOUNT, hidden=True)
 @click.pass_obj
 def wait(context: Context, daemonset: str, service_account: Path) -> None:
-    """Wait until the pods of a DaemonSet are ready on all nodes; runs in a pod of the same namespace."""
+    """Wait until the pods of a DaemonSet are ready on all nodes; runs in a pod of the same namespace.
+
+    Exit status: 0 when they are.
+    """
     report = _Report(click.echo)
     with _ends_at_sigterm():
         while not _is_finished(daemonset, service_account, context.environ, report.add):
