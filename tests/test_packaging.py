@@ -118,7 +118,7 @@ def test_source_distribution(built: Path) -> None:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert names > {
         "LICENSE", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", ".ci/run",
-        ".github/workflows/versions.yml", "Makefile", "mirror.tac", "docs/operating.md",
+        ".github/workflows/versions.yml", "Makefile", "mirror.tac", "docs/how-to/install.md",
         "docs/examples/dockmirror.service", "docs/examples/dockmirror.socket", "Containerfile",
         ".containerignore", "compose.yaml", "tests/test_packaging.py", "tests/integration/conftest.py",
         "demo/__main__.py", "bench/warm.py", "docs/page.png", "README.zh-CN.md",
