@@ -118,11 +118,28 @@ def is_default(
     return bool(getattr(plain, key) == getattr(told, key))
 
 
-def test_example_settings() -> None:
-    """The example of a file is in force as it stands."""
-    settings = load({"config": ROOT / "docs/examples/dockmirror.toml"}, {})
+def test_example_settings(tmp_path: Path) -> None:
+    """The example shows a company's server: TLS, access, cache, an account, and two private upstreams."""
+    example = text("docs/examples/dockmirror.toml")
+    for path in ("/run/credentials/dockmirror.service/docker-password", "/etc/dockmirror/company-ca.pem"):
+        assert path in example
+        example = example.replace(path, str(tmp_path / "file"))
+    (tmp_path / "file").write_text("secret\n")
+    file = tmp_path / "dockmirror.toml"
+    file.write_text(example)
+    settings = load({"config": file}, {})
     assert settings.host("ghcr") == f"ghcr.{DOMAIN}"
+    sockets = re.findall(r"^ListenStream=(\d+)$", text("docs/examples/dockmirror.socket"), re.MULTILINE)
+    assert sockets == ["80", "443"]
+    assert [each.startswith("https:") for each in settings.listen] == [False, True]
+    assert settings.certificates
+    assert settings.access.requests
+    assert settings.cache_size
+    assert settings.upstreams["docker"].username
     assert settings.upstreams["docker"].realms == ("https://auth.docker.io",)
+    private = {name for name, each in settings.upstreams.items() if each.allow_networks}
+    assert private == set(settings.upstreams) - {known.name for known in KNOWN}
+    assert len(private) == 2
 
 
 def test_unit() -> None:
