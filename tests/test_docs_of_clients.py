@@ -12,7 +12,7 @@ import pytest
 from dockmirror.client_config.clients import CLIENTS, download_archive
 from dockmirror.client_config.mirror_address import MirrorAddress, MirroredRegistry
 
-from .test_docs import text
+from .test_docs import DOCUMENTS, ROOT, text
 
 HUB = MirroredRegistry("docker.io", "docker.io", "https://registry-1.docker.io", "docker.mirror.example.com")
 GHCR = MirroredRegistry("ghcr.io", "ghcr.io", "https://ghcr.io", "ghcr.mirror.example.com")
@@ -117,7 +117,12 @@ def test_paths() -> None:
 
 
 @pytest.mark.parametrize(
-    "document", ["README.md", "docs/how-to/clients.md", "docs/tutorials/first-five-minutes.md"]
+    "document",
+    sorted(
+        str(each.relative_to(ROOT))
+        for each in DOCUMENTS
+        if re.search(r"/client/[a-z]", each.read_text("utf-8"))
+    ),
 )
 def test_addresses(document: str) -> None:
     """Every address of a client's lines that is named is one."""
