@@ -8,8 +8,8 @@ from pathlib import Path
 
 from attrs import frozen
 
-MARK = "Not run by a test: "
-"""Begins the paragraph below a block whose commands no test runs; the reason follows."""
+MARK = re.compile(r"(?:Not run by a test: |没有测试运行\uff1a)(?=(?:needs |需要))")
+"""Begins the paragraph below a block whose commands no test runs; it says what they need."""
 _BLOCK = re.compile(r"^```console\n(.*?)^```\n(.*?)(?=^```console|\Z)", re.MULTILINE | re.DOTALL)
 
 _CLIENTS = "integration/test_clients.py"
@@ -69,8 +69,8 @@ class Command:
 def read_commands(document: Path) -> Iterator[Command]:
     """Yield the commands of the document's blocks, without their prompts."""
     for block, after in _BLOCK.findall(document.read_text("utf-8")):
-        paragraph = after.strip().partition("\n\n")[0]
-        reason = paragraph.removeprefix(MARK) if paragraph.startswith(MARK) else ""
+        mark = MARK.match(after.strip())
+        reason = after.strip()[mark.end() :].partition("\n")[0] if mark else ""
         for line in block.splitlines():
             if line.startswith(("$ ", "# ")):
                 yield Command(line[2:].partition("  #")[0].strip(), reason)

@@ -24,13 +24,6 @@ def test_each_command_is_run_or_marked(document: Path) -> None:
         assert command.not_run or find_test(command.line), f"no test, and no mark: {command.line}"
 
 
-@each_document
-def test_the_reason_names_a_need(document: Path) -> None:
-    """A mark says what is missing, such as a network or a program."""
-    for command in read_commands(document):
-        assert not command.not_run or command.not_run.startswith("needs "), command.not_run
-
-
 @pytest.mark.parametrize("test", sorted(set(RUN.values())))
 def test_the_tests_exist(test: str) -> None:
     file, _, function = test.partition("::")
