@@ -19,6 +19,7 @@ _PINS = "cli/test_pins_command.py::test_an_image_is_pinned_until_it_is_unpinned"
 _ARCHIVES = "integration/test_archive.py"
 RUN = {
     r"make run": "test_packaging.py::test_installed",
+    r"\S*dockmirror serve": "test_packaging.py::test_installed",
     r"docker pull \S+": "integration/test_clients.py::test_dockerd",
     r"docker (image rm|login) \S+": "integration/test_nginx.py::test_dockerd",
     r"docker push \S+": "integration/test_push_clients.py::test_docker",

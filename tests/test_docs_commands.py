@@ -55,5 +55,7 @@ def _known_to_the_command(words: list[str]) -> tuple[set[str], list[str]]:
     """Return the options of a subcommand, and the words after its name."""
     if words[0] == "-c":
         words = words[2:]
+    if words[0] == "serve":  # takes what the plugin of twistd takes
+        return {f"--{option.removesuffix('=')}" for option in Options().longOpt}, words[1:]
     subcommand = main.commands[words[0]]
     return {option for each in subcommand.params for option in each.opts}, words[1:]

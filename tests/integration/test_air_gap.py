@@ -23,7 +23,7 @@ pytestmark = pytest.mark.integration
 
 DOCUMENT = Path(__file__).parents[2] / "docs/tutorials/air-gap.md"
 PROGRAMS = Path(sys.executable).parent
-STARTS_THE_MIRROR = "mirror/bin/twistd -n --pidfile= dockmirror"
+STARTS_THE_MIRROR = "mirror/bin/dockmirror serve"
 
 
 @pytest.fixture
