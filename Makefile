@@ -65,7 +65,7 @@ check: $(VENV)/.check
 	$(BIN)/mypy
 	$(BIN)/codespell
 	$(BIN)/zizmor --quiet --offline .github/workflows
-	$(BIN)/python -m pytest -q -m "not integration" tests/test_layers.py tests/test_packaging.py tests/test_docs.py \
+	$(BIN)/python -m pytest -q -m "not integration" tests/test_layers.py tests/test_packaging.py tests/test_docs*.py \
 	    tests/test_private_names.py tests/test_prose.py tests/test_measures.py
 	$(BIN)/towncrier build --draft --version next > /dev/null
 
