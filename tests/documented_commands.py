@@ -16,10 +16,13 @@ _CLIENTS = "integration/test_clients.py"
 _PULLS = "integration/test_pull.py"
 _LINES = "test_docs_of_clients.py::test_addresses"
 _PINS = "cli/test_pins_command.py::test_an_image_is_pinned_until_it_is_unpinned"
+_INSTALLED = "test_packaging.py::test_installed"
+_CONFIG = "cli/test_config_command.py::test_each_value_has_its_source"
 _ARCHIVES = "integration/test_archive.py"
 RUN = {
-    r"make run": "test_packaging.py::test_installed",
-    r"\S*dockmirror serve": "test_packaging.py::test_installed",
+    r"python3 -m venv /opt/dockmirror|/opt/dockmirror/bin/pip install \.": _INSTALLED,
+    r"make run": _INSTALLED,
+    r"\S*dockmirror serve": _INSTALLED,
     r"docker pull \S+": "integration/test_clients.py::test_dockerd",
     r"docker (image rm|login) \S+": "integration/test_nginx.py::test_dockerd",
     r"docker push \S+": "integration/test_push_clients.py::test_docker",
@@ -41,19 +44,19 @@ RUN = {
     r"\S*dockmirror( -c \S+)? usage": "cli/test_ls.py::test_shared_contents_count_once_in_the_total",
     r"dockmirror rm --yes \S+": "cli/test_rm.py::test_a_tag_is_deleted_after_a_question",
     r"dockmirror verify": "cli/test_rm.py::test_verify_reports_corrupt_contents_and_repairs_them",
-    r"dockmirror gc --dry-run": "cli/test_rm.py::test_gc_deletes_contents_over_the_budget",
+    r"dockmirror gc( --dry-run)?": "cli/test_rm.py::test_gc_deletes_contents_over_the_budget",
     r"\S*dockmirror export .* -o \S+": f"{_ARCHIVES}::test_the_same_bytes",
     r"\S*dockmirror import \S+": f"{_ARCHIVES}::test_imported",
     r"\S*dockmirror( -c \S+)? check [a-z0-9 ]+": "integration/test_check.py::test_for_people",
     r"\S*dockmirror warm .*": "integration/test_warm.py::test_an_image",
     r"dockmirror (pin|unpin|pins)\b.*": _PINS,
-    r"\S*dockmirror -c \S+ config": "cli/test_config_command.py::test_each_value_has_its_source",
-    r"(\S*/)?twistd -n --pidfile= dockmirror( --config \S+)?": "test_packaging.py::test_installed",
+    r"\S*dockmirror( -c \S+)? config( --check)?": _CONFIG,
+    r"(\S*/)?twistd -n --pidfile= dockmirror( --config \S+)?": _INSTALLED,
     r"\S*/twistd -n --pidfile= -y mirror.tac": "test_packaging.py::test_tac",
-    r"twistd -n --pidfile= dockmirror --networks \S+": "config/test_load.py",
-    r"twistd -n --pidfile= dockmirror --store \S+": "integration/test_shared_store.py",
-    r"pipx install --include-deps \S+": "test_packaging.py::test_pipx",
-    r"podman (build|run) .*": "integration/test_container.py::test_run",
+    r"(twistd -n --pidfile= dockmirror|dockmirror serve) --networks \S+": "config/test_load.py",
+    r"(twistd -n --pidfile= dockmirror|dockmirror serve) --store \S+": "integration/test_shared_store.py",
+    r"pipx install (--include-deps )?\S+": "test_packaging.py::test_pipx",
+    r"(podman|docker) (build|run) .*": "integration/test_container.py::test_run",
     r"printf \S+ .*> images.txt": "integration/test_air_gap.py::test_to_the_letter",
 }
 """A pattern of commands, and the test that runs such a command, or a whole file of them."""
