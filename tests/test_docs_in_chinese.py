@@ -76,8 +76,12 @@ def test_tutorials(tutorial: Path) -> None:
 
 @each_tutorial
 def test_links_of_tutorials(tutorial: Path) -> None:
-    """Lead to the same places; among the tutorials, to those in Chinese."""
-    english, chinese = links(tutorial), links(in_chinese(tutorial))
+    """Lead to the same places, among the tutorials to those in Chinese; first to the other language."""
+    (to_chinese, *english), (to_english, *chinese) = links(tutorial), links(in_chinese(tutorial))
+    assert (to_chinese, to_english) == (
+        f"docs/zh/tutorials/{tutorial.name}",
+        f"docs/tutorials/{tutorial.name}",
+    )
     assert [each.replace("docs/tutorials/", "docs/zh/tutorials/") for each in english] == chinese
 
 
