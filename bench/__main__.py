@@ -43,7 +43,7 @@ CASES = (
 _RESULTS = Path(__file__).with_name("RESULTS.md")
 _TEXT = """# Results
 
-Written by `make bench`. [docs/performance.md](../docs/performance.md) says
+Written by `make bench`. [docs/explanation/performance.md](../docs/explanation/performance.md) says
 how it measures and what the columns mean.
 
 {table}

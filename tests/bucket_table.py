@@ -1,4 +1,4 @@
-"""The table in docs/object-store.md of what the bucket is asked, and which of its rows tests hold."""
+"""The table in docs/how-to/object-store.md of what the bucket is asked, and which of its rows tests hold."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
 
-_DOCUMENT = Path(__file__).parents[1] / "docs/object-store.md"
+_DOCUMENT = Path(__file__).parents[1] / "docs/how-to/object-store.md"
 _HEAD = "| for | requests |\n| --- | --- |\n"
 
 Test = TypeVar("Test", bound=Callable[..., None])

@@ -16,7 +16,7 @@ from dockmirror.config.load import PREFIX, load
 from dockmirror.config.settings import AccessSettings, Settings, UpstreamSettings
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "changelog.d/README.md"])
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "changelog.d/README.md"])
 DOMAIN = "mirror.example.com"
 Model = type[Settings | AccessSettings | UpstreamSettings]
 
@@ -60,7 +60,7 @@ def test_host_names() -> None:
 
 def test_registries() -> None:
     """What is known of registries is said of each, and of no other; foreign token services are named."""
-    rows = {code(row[0]): row for row in table("docs/registries.md", "name")}
+    rows = {code(row[0]): row for row in table("docs/reference/registries.md", "name")}
     assert list(rows) == [known.name for known in KNOWN]
     for known in KNOWN:
         assert rows[known.name][1] == known.url.removeprefix("https://")
@@ -77,7 +77,7 @@ def test_caddyfile() -> None:
 
 def test_settings() -> None:
     """The operators' table has every key, option and variable, and the right defaults."""
-    rows = table("docs/configuration.md", "key")
+    rows = table("docs/reference/settings.md", "key")
     assert {code(key) for key, *_ in rows} == set(Settings.model_fields) | {"config"}
     options = {f"--{name.removesuffix('=')}" for name in Options().longOpt} - {"--help", "--version"}
     assert {code(option) for _, option, *_ in rows} - {""} == options
@@ -90,7 +90,7 @@ def test_settings() -> None:
 
 def test_upstream_settings() -> None:
     """The table of an upstream's keys has every key and the right default."""
-    rows = table("docs/configuration.md", "key of an upstream")
+    rows = table("docs/reference/settings.md", "key of an upstream")
     fields = {field.alias or name for name, field in UpstreamSettings.model_fields.items()}
     assert {code(key) for key, *_ in rows} == fields
     for key, default, _ in rows:
@@ -100,7 +100,7 @@ def test_upstream_settings() -> None:
 
 def test_access_settings() -> None:
     """The table of who may use it has every key and variable, and the right default."""
-    rows = table("docs/configuration.md", "key of access")
+    rows = table("docs/reference/settings.md", "key of access")
     assert {code(key) for key, *_ in rows} == set(AccessSettings.model_fields)
     for key, variable, default, _ in rows:
         assert code(variable) == f"{PREFIX}ACCESS_{code(key).upper()}"
@@ -118,11 +118,28 @@ def is_default(
     return bool(getattr(plain, key) == getattr(told, key))
 
 
-def test_example_settings() -> None:
-    """The example of a file is in force as it stands."""
-    settings = load({"config": ROOT / "docs/examples/dockmirror.toml"}, {})
+def test_example_settings(tmp_path: Path) -> None:
+    """The example shows a company's server: TLS, access, cache, an account, and two private upstreams."""
+    example = text("docs/examples/dockmirror.toml")
+    for path in ("/run/credentials/dockmirror.service/docker-password", "/etc/dockmirror/company-ca.pem"):
+        assert path in example
+        example = example.replace(path, str(tmp_path / "file"))
+    (tmp_path / "file").write_text("secret\n")
+    file = tmp_path / "dockmirror.toml"
+    file.write_text(example)
+    settings = load({"config": file}, {})
     assert settings.host("ghcr") == f"ghcr.{DOMAIN}"
+    sockets = re.findall(r"^ListenStream=(\d+)$", text("docs/examples/dockmirror.socket"), re.MULTILINE)
+    assert sockets == ["80", "443"]
+    assert [each.startswith("https:") for each in settings.listen] == [False, True]
+    assert settings.certificates
+    assert settings.access.requests
+    assert settings.cache_size
+    assert settings.upstreams["docker"].username
     assert settings.upstreams["docker"].realms == ("https://auth.docker.io",)
+    private = {name for name, each in settings.upstreams.items() if each.allow_networks}
+    assert private == set(settings.upstreams) - {known.name for known in KNOWN}
+    assert len(private) == 2
 
 
 def test_unit() -> None:

@@ -9,6 +9,7 @@ import yaml  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
 from .test_docs import table, text
 
+PAGE = "docs/how-to/kubernetes.md"
 VALUES: dict[str, Any] = yaml.safe_load(text("charts/dockmirror/values.yaml"))
 
 
@@ -23,7 +24,7 @@ def value(path: str) -> Any:
 
 def test_values() -> None:
     """Each value in the table exists, and has the default that the table says."""
-    for names, default, _ in table("docs/kubernetes.md", "value"):
+    for names, default, _ in table(PAGE, "value"):
         paths, cells = re.findall(r"`([^`]+)`", names), re.findall(r"`([^`]+)`", default)
         values = [value(path) for path in paths]
         if len(cells) == len(paths):
@@ -37,14 +38,15 @@ def test_values() -> None:
 def test_named_values() -> None:
     """Each value that the text names exists."""
     for path in re.findall(
-        r"`((?:nodes|ingress|gateway|networkPolicy|persistence)\.[A-Za-z.]+)`", text("docs/kubernetes.md")
+        r"`((?:nodes|ingress|gateway|networkPolicy|persistence)\.[A-Za-z.]+)`",
+        text(PAGE),
     ):
         value(path)
 
 
 def test_modes() -> None:
     """The table has the modes that values.yaml explains."""
-    modes = [re.findall(r"`([^`]+)`", row[0])[0] for row in table("docs/kubernetes.md", "`nodes.mode`")]
+    modes = [re.findall(r"`([^`]+)`", row[0])[0] for row in table(PAGE, "`nodes.mode`")]
     explained = re.search(
         r"How nodes reach the mirror:\n((?:  #   .*\n)+)", text("charts/dockmirror/values.yaml")
     )

@@ -12,7 +12,7 @@ import pytest
 from dockmirror.client_config.clients import CLIENTS, download_archive
 from dockmirror.client_config.snippet import MirrorAddress, MirroredRegistry
 
-from .test_docs import text
+from .test_docs import DOCUMENTS, ROOT, text
 
 HUB = MirroredRegistry("docker.io", "docker.io", "https://registry-1.docker.io", "docker.mirror.example.com")
 GHCR = MirroredRegistry("ghcr.io", "ghcr.io", "https://ghcr.io", "ghcr.mirror.example.com")
@@ -27,7 +27,7 @@ def section(document: str, heading: str) -> str:
 
 def blocks(heading: str, language: str) -> list[str]:
     """The blocks of code of a section of the users' document."""
-    return re.findall(rf"```{language}\n(.*?)```", section("docs/users.md", heading), re.DOTALL)
+    return re.findall(rf"```{language}\n(.*?)```", section("docs/how-to/clients.md", heading), re.DOTALL)
 
 
 def told(client: str, mirror: MirrorAddress = TLS, name: str = "") -> str:
@@ -46,7 +46,7 @@ def test_dockerd() -> None:
     """As JSON."""
     assert [json.loads(each) for each in blocks("dockerd", "json")] == [json.loads(told("docker"))]
     insecure = json.loads(told("docker", PLAIN))["insecure-registries"]
-    assert json.dumps(insecure[:1]) in section("docs/users.md", "dockerd")
+    assert json.dumps(insecure[:1]) in section("docs/how-to/clients.md", "dockerd")
 
 
 def test_containerd() -> None:
@@ -91,7 +91,7 @@ def test_kaniko() -> None:
 def test_without_tls(client: str, heading: str, words: list[str]) -> None:
     """What the document says is needed then is what the lines have more."""
     for word in words:
-        assert f"`{word}`" in section("docs/users.md", heading)
+        assert f"`{word}`" in section("docs/how-to/clients.md", heading)
         assert word in told(client, PLAIN)
         assert word not in told(client, TLS)
 
@@ -104,7 +104,7 @@ def test_archives() -> None:
         .replace("busybox", "nginx")
         .splitlines()
     )
-    assert "".join(f"$ {line}\n" for line in lines) in section("docs/users.md", "Without a network")
+    assert "".join(f"$ {line}\n" for line in lines) in section("docs/how-to/clients.md", "Without a network")
 
 
 def test_paths() -> None:
@@ -113,10 +113,17 @@ def test_paths() -> None:
         ("docker", "dockerd"), ("containerd", "containerd, Kubernetes"), ("podman", "podman, buildah, CRI-O"),
         ("k3s", "k3s"), ("buildkit", "buildkit"),
     ):  # fmt: skip
-        assert f"`{CLIENTS[client].snippets(TLS)[0].path}`" in section("docs/users.md", heading)
+        assert f"`{CLIENTS[client].snippets(TLS)[0].path}`" in section("docs/how-to/clients.md", heading)
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/users.md", "docs/first-five-minutes.md"])
+@pytest.mark.parametrize(
+    "document",
+    sorted(
+        str(each.relative_to(ROOT))
+        for each in DOCUMENTS
+        if re.search(r"/client/[a-z]", each.read_text("utf-8"))
+    ),
+)
 def test_addresses(document: str) -> None:
     """Every address of a client's lines that is named is one."""
     asked = re.findall(r"/client/([a-z0-9]+)(?:/([a-z0-9.]+))?", text(document))

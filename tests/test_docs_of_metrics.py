@@ -33,7 +33,7 @@ def test_metrics() -> None:
     metrics.expose_bucket(Shared())
     ends = {"counter": "_total", "info": "_info"}
     told = [(family.name + ends.get(family.type, ""), family.type) for family in metrics.registry.collect()]
-    rows = table("docs/operating.md", "metric")
+    rows = table("docs/reference/metrics.md", "metric")
     assert sorted((code(name), kind) for name, kind, *_ in rows) == sorted(
         [*told, ("dockmirror_workers", "gauge")]
     )
@@ -47,9 +47,10 @@ def test_metrics() -> None:
 def test_dashboard() -> None:
     """Every query of the dashboard asks for metrics that there are, and for labels that they have."""
     labels = {
-        code(row[0]): set(re.findall(r"`(\w+)`", row[2])) for row in table("docs/operating.md", "metric")
+        code(row[0]): set(re.findall(r"`(\w+)`", row[2]))
+        for row in table("docs/reference/metrics.md", "metric")
     }
-    kinds = {code(name): kind for name, kind, *_ in table("docs/operating.md", "metric")}
+    kinds = {code(name): kind for name, kind, *_ in table("docs/reference/metrics.md", "metric")}
     dashboard = json.loads(text("docs/examples/grafana.json"))
     targets = [target for panel in dashboard["panels"] for target in panel["targets"]]
     shown = set()

@@ -21,6 +21,7 @@ NEEDED = {
     "image": [*DEPENDENCIES, *EXTRAS["acme"], *EXTRAS["objects"]],
     "checks": [*DEPENDENCIES, *(each for extra in EXTRAS.values() for each in extra)],
     "build": PROJECT["build-system"]["requires"],
+    "docs": PROJECT["dependency-groups"]["docs"],
 }
 
 
@@ -58,7 +59,7 @@ def test_the_image_has_what_is_tested(python: str) -> None:
         assert locked(name, python).items() <= checks.items()
 
 
-INSTALLS = {"Containerfile": ("build", "image"), "Makefile": ("checks",)}
+INSTALLS = {"Containerfile": ("build", "image"), "Makefile": ("checks", "docs")}
 
 
 @pytest.mark.parametrize(("file", "locks"), INSTALLS.items())

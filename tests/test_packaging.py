@@ -119,7 +119,7 @@ def test_source_distribution(built: Path) -> None:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert names > {
         "LICENSE", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", ".ci/run",
-        ".github/workflows/versions.yml", "Makefile", "mirror.tac", "docs/operating.md",
+        ".github/workflows/versions.yml", "Makefile", "mirror.tac", "docs/how-to/install.md",
         "docs/examples/dockmirror.service", "docs/examples/dockmirror.socket", "Containerfile",
         ".containerignore", "compose.yaml", ".ci/release", ".ci/publish", "charts/dockmirror/Chart.yaml",
         "charts/dockmirror/templates/nodes.yaml", "charts/dockmirror/.helmignore", "tests/kubernetes.txt",

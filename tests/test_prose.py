@@ -12,7 +12,7 @@ from .test_measures import only_falls
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [
-    ROOT / "README.md", ROOT / "SECURITY.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))
+    ROOT / "README.md", ROOT / "SECURITY.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))
 ]  # fmt: skip
 RIDDLES = {"dockmirror": 0, "tests": 349, "bench": 0, "demo": 0}
 """Docstrings that begin with What, Whether, How, Who, Whoever, Where, Those, Of or That."""

@@ -1,6 +1,6 @@
 """The well-known registries, with what the mirror has to know about each.
 
-The table in docs/registries.md gives the source of each fact.
+The table in docs/reference/registries.md gives the source of each fact.
 """
 
 from __future__ import annotations

@@ -125,7 +125,7 @@ class AccessSettings(_Frozen):
 
 
 class Settings(_Frozen):
-    """All settings; docs/configuration.md has a row for each."""
+    """All settings; docs/reference/settings.md has a row for each."""
 
     domain: Host = "localhost"
     hosts: HostPattern = "{name}.{domain}"

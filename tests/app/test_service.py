@@ -351,14 +351,14 @@ def test_a_reload_changes_the_cache_size_but_adds_no_cache(before: str, new: str
 
 
 def test_settings_that_a_reload_does_not_read_are_listed_as_start_only(tmp_path: Path) -> None:
-    """operating.md has the same list."""
+    """run.md has the same list."""
     before = load({"acme": "a@b.example", "certificates": str(tmp_path), "cache": str(tmp_path)}, {})
     process = ServingProcess(before, {}, reactor, SharedTables.create())
     new, read = record_reads(before)
     now(process.apply(new))
     read |= {"tag_ttl", "operations_names"}  # read with each request, from the settings in force
     assert set(Settings.model_fields) - read <= set(START_ONLY)
-    (listed,) = re.findall(r"read at start only: (.*?); and `cache_size`", text("docs/operating.md"))
+    (listed,) = re.findall(r"read at start only: (.*?); and `cache_size`", text("docs/how-to/run.md"))
     assert re.findall(r"`(\w+)`", listed) == list(START_ONLY)
 
 

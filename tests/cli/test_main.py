@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from dockmirror.cli.main import main
 from dockmirror.client_config.clients import CLIENTS
 
-DOCUMENT = (Path(__file__).parents[2] / "docs/command.md").read_text("utf-8")
+DOCUMENT = (Path(__file__).parents[2] / "docs/reference/command.md").read_text("utf-8")
 
 
 def completed(*words: str) -> set[str]:

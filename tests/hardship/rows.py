@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-TABLE = Path(__file__).parents[2] / "docs/reliability.md"
+TABLE = Path(__file__).parents[2] / "docs/explanation/reliability.md"
 HEAD = "| what happens | what came of it |\n| --- | --- |\n"
 KINDS = ("manifest", "blob", "private blob", "range", "push", "machine", "load", "hostile")
 """What a row's name begins with, in the order of the table."""
@@ -43,7 +43,7 @@ def modules() -> list[ModuleType]:
 
 
 def read_table() -> dict[str, str]:
-    """What docs/reliability.md says came of each."""
+    """What docs/explanation/reliability.md says came of each."""
     after = TABLE.read_text("utf-8").partition(HEAD)[2]
     rows = re.match(r"(?:\|.*\|\n)*", after)
     assert rows

@@ -1,4 +1,4 @@
-"""The table in docs/reliability.md has the rows that there are."""
+"""The table in docs/explanation/reliability.md has the rows that there are."""
 
 from __future__ import annotations
 

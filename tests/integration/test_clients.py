@@ -16,6 +16,7 @@ from .parts.cri import Kubelet
 from .parts.images import Image, image, index
 from .parts.machine import Machine
 from .parts.mirror import Mirror
+from .parts.process import wait_until
 from .parts.registry import Registry
 from .pulls import buildah_pulls, ctr_pulls, docker_pulls, podman_pulls, succeeded
 
@@ -70,6 +71,23 @@ def test_dockerd(mirror: Mirror, token_registry: Registry, dockerd: Dockerd) -> 
     for name in ("told", f"{mirror.host('docker')}/told", f"{mirror.host()}/docker.io/library/told"):
         docker_pulls(dockerd, f"{name}:latest", pushed)
         succeeded(dockerd.docker("image", "rm", f"{name}:latest"))
+
+
+def test_dockerd_reloads(mirror: Mirror, token_registry: Registry, make_machine: MakeMachine) -> None:
+    """A reload is enough for pulls; the BuildKit within dockerd knows only the mirrors from its start."""
+    pushed = index("told a running dockerd")
+    token_registry.push("library/reloaded", pushed, "latest")
+    machine = make_machine("dockerd", "docker", "curl")
+    with Dockerd(machine) as daemon:
+        assert mirror.host() not in succeeded(daemon.docker("info"))
+        put(machine, "/etc/docker/daemon.json", fetched(machine, mirror, "docker"))
+        daemon.reload()
+        wait_until(lambda: mirror.host() in succeeded(daemon.docker("info")), "dockerd has reloaded")
+        for name in ("reloaded", f"{mirror.host()}/docker.io/library/reloaded"):
+            docker_pulls(daemon, f"{name}:latest", pushed)
+        (machine.home / "Dockerfile").write_text("FROM reloaded:latest\nCOPY Dockerfile /\n")
+        succeeded(daemon.docker("image", "rm", "--force", "reloaded:latest"))
+        assert "registry-1.docker.io" in daemon.build(machine.home, "built").stderr
 
 
 @pytest.mark.parametrize("way", ["page", "command"])

@@ -17,6 +17,7 @@ from .parts.images import image, index
 from .parts.machine import Machine
 from .parts.nginx import Nginx
 from .parts.process import wait_until
+from .parts.registry import Registry
 from .pulls import (
     ctr_pulls,
     docker_pulls,
@@ -25,6 +26,7 @@ from .pulls import (
     skopeo_pulls,
     succeeded,
 )
+from .pushes import skopeo_pushes
 
 pytestmark = pytest.mark.integration
 
@@ -49,11 +51,14 @@ class Fronted:
 
 
 @pytest.fixture(scope="module")
-def fronted(chains: MakeChain, make_machine: MakeMachine, authority: Authority) -> Iterator[Fronted]:
+def fronted(
+    chains: MakeChain, make_machine: MakeMachine, authority: Authority, open_registry: Registry
+) -> Iterator[Fronted]:
     """The mirror believes nginx alone, and what it says of its clients."""
     certificate = authority.issue("mirror.test", "*.mirror.test")
+    others = {"open": {"url": open_registry.url, "writes": True}}
     with (
-        chains(trust_proxy=["127.0.0.1"], networks=["127.0.0.0/24"]) as chain,
+        chains(trust_proxy=["127.0.0.1"], networks=["127.0.0.0/24"], others=others) as chain,
         Nginx(make_machine("nginx"), chain.mirror.port, certificate) as nginx,
     ):
         yield Fronted(chain, nginx, authority)
@@ -144,6 +149,17 @@ def test_a_slow_client(fronted: Fronted, skopeo_machine: Machine) -> None:
     assert file.read_bytes() == layer.data
     buffered = fronted.nginx.configuration.parent / "buffered"
     assert [path for path in buffered.rglob("*") if path.is_file()] == []
+
+
+def test_a_push(fronted: Fronted, skopeo_machine: Machine) -> None:
+    """A layer that is larger than nginx accepts by default is passed on; nginx writes no file."""
+    pushed = image("nginx push", layers=(LARGE,))
+    skopeo_pushes(skopeo_machine, f"{fronted.nginx.host('open')}/library/pushed:latest", pushed)
+    skopeo_pulls(
+        fronted.trusted_by(skopeo_machine), f"{fronted.nginx.host('open')}/library/pushed:latest", pushed
+    )
+    bodies = fronted.nginx.configuration.parent / "bodies"
+    assert [path for path in bodies.rglob("*") if path.is_file()] == []
 
 
 def _curl(fronted: Fronted, machine: Machine, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -1,4 +1,4 @@
-"""The bucket is asked no more than the table in docs/object-store.md says, however many ask at once."""
+"""The bucket gets the requests that docs/how-to/object-store.md lists, however many clients ask at once."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ def test_room_for_traffic(store: Stocked) -> None:
         most = max(most, store.size())
         store.clock.advance(CHECK_INTERVAL - 1)
     assert 140_000 < most <= 160_000
-    for document in ("docs/caching.md", "docs/object-store.md"):
+    for document in ("docs/explanation/caching.md", "docs/how-to/object-store.md"):
         assert "160 seconds" in text(document)
 
 

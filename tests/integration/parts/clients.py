@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -56,6 +59,14 @@ class Dockerd(Process):
     def docker(self, *arguments: str) -> Completed:
         """Run the docker client against this daemon."""
         return self.machine.run("docker", *arguments)
+
+    def reload(self) -> None:
+        """Have the daemon read its settings again, as ``systemctl reload docker`` does."""
+        for name in Path("/proc").glob("[0-9]*/comm"):
+            process = int(name.parent.name)
+            with contextlib.suppress(OSError):
+                if name.read_text() == "dockerd\n" and os.getpgid(process) == self.pid:
+                    os.kill(process, signal.SIGHUP)
 
     def build(self, directory: Path, name: str) -> Completed:
         """Have the BuildKit within dockerd build the Dockerfile of a directory."""

@@ -1,0 +1,87 @@
+"""Commands in the documents' blocks, and the tests that run them or their like."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from attrs import frozen
+
+MARK = re.compile(r"(?:Not run by a test: |没有测试运行\uff1a)(?=(?:needs |需要))")
+"""Begins the paragraph below a block whose commands no test runs; it says what they need."""
+_BLOCK = re.compile(r"^```console\n(.*?)^```\n(.*?)(?=^```console|\Z)", re.MULTILINE | re.DOTALL)
+
+_CLIENTS = "integration/test_clients.py"
+_PULLS = "integration/test_pull.py"
+_LINES = "test_docs_of_clients.py::test_addresses"
+_PINS = "cli/test_pins_command.py::test_an_image_is_pinned_until_it_is_unpinned"
+_INSTALLED = "test_packaging.py::test_installed"
+_CONFIG = "cli/test_config_command.py::test_each_value_has_its_source"
+_ARCHIVES = "integration/test_archive.py"
+RUN = {
+    r"(helm (install|uninstall)|kubectl -n) .*": "integration/test_chart.py",
+    r"python3 -m venv /opt/dockmirror|/opt/dockmirror/bin/pip install \.": _INSTALLED,
+    r"make run": _INSTALLED,
+    r"\S*dockmirror serve": _INSTALLED,
+    r"docker pull \S+": "integration/test_clients.py::test_dockerd",
+    r"docker (image rm|login) \S+": "integration/test_nginx.py::test_dockerd",
+    r"docker push \S+": "integration/test_push_clients.py::test_docker",
+    r"docker load -i nginx.tar": f"{_ARCHIVES}::test_docker_loads",
+    r"docker info \| grep -A1 .Registry Mirrors.": f"{_CLIENTS}::test_dockerd_reloads",
+    r"systemctl (reload|restart) docker": f"{_CLIENTS}::test_dockerd_reloads",
+    r"curl (-s )?\S+/client/(docker|containerd/\S+|podman)": f"{_CLIENTS}::test_dockerd",
+    r"curl -s \S+/client/(gitlab|desktop|kaniko|buildkit|k3s)\S*( > \S+)?": _LINES,
+    r"curl (-s )?(http://)?[0-9.]+:(8080|9464)/(healthz)?": "integration/test_page.py::test_without_script",
+    r"curl https://mirror.example.com/healthz": f"{_PULLS}::test_curl",
+    r"curl -s \S+/v2/\S+/manifests/\S+": f"{_PULLS}::test_curl",
+    r"curl -sI \S+/v2/\S+/manifests/latest \| grep .*": "integration/test_cache_pulls.py",
+    r"curl -s \S+:9464/metrics \| grep .*": "integration/test_operations.py::test_a_pull_and_another",
+    r"curl -C - -o nginx.tar \S+": f"{_ARCHIVES}::test_as_the_page_says",
+    r"skopeo inspect \S+": f"{_PULLS}::test_skopeo_by_tag_and_digest",
+    r"skopeo copy --all \S+ oci:\S+": f"{_PULLS}::test_skopeo_from_each_upstream",
+    r"\S*dockmirror client (docker|podman) --mirror \S+( --write)?": f"{_CLIENTS}::test_dockerd",
+    r"\S*dockmirror( -c \S+)? ls( --json uv)?": f"{_ARCHIVES}::test_listed",
+    r"\S*dockmirror( -c \S+)? usage": "cli/test_ls.py::test_shared_contents_count_once_in_the_total",
+    r"dockmirror rm --yes \S+": "cli/test_rm.py::test_a_tag_is_deleted_after_a_question",
+    r"dockmirror verify": "cli/test_rm.py::test_verify_reports_corrupt_contents_and_repairs_them",
+    r"dockmirror gc( --dry-run)?": "cli/test_rm.py::test_gc_deletes_contents_over_the_budget",
+    r"\S*dockmirror export .* -o \S+": f"{_ARCHIVES}::test_the_same_bytes",
+    r"\S*dockmirror import \S+": f"{_ARCHIVES}::test_imported",
+    r"\S*dockmirror( -c \S+)? check [a-z0-9./ ]+": "integration/test_check.py::test_for_people",
+    r"dockmirror( -c \S+)? node (configure|remove).*": "integration/test_nodes.py",
+    r"\S*dockmirror warm .*": "integration/test_warm.py::test_an_image",
+    r"dockmirror (pin|unpin|pins)\b.*": _PINS,
+    r"\S*dockmirror( -c \S+)? config( --check)?": _CONFIG,
+    r"(\S*/)?twistd -n --pidfile= dockmirror( --config \S+)?": _INSTALLED,
+    r"\S*/twistd -n --pidfile= -y mirror.tac": "test_packaging.py::test_tac",
+    r"(twistd -n --pidfile= dockmirror|dockmirror serve) --networks \S+": "config/test_load.py",
+    r"(twistd -n --pidfile= dockmirror|dockmirror serve) --store \S+": "integration/test_shared_store.py",
+    r"pipx install (--include-deps )?\S+": "integration/test_release.py::test_pipx",
+    r"(podman|docker) (build|run) .*": "integration/test_release.py::test_container",
+    r"printf \S+ .*> images.txt": "integration/test_air_gap.py::test_to_the_letter",
+}
+"""A pattern of commands, and the test that runs such a command, or a whole file of them."""
+
+
+@frozen
+class Command:
+    """A command of a document, and the reason why no test runs it, or an empty string."""
+
+    line: str
+    not_run: str
+
+
+def read_commands(document: Path) -> Iterator[Command]:
+    """Yield the commands of the document's blocks, without their prompts."""
+    for block, after in _BLOCK.findall(document.read_text("utf-8")):
+        mark = MARK.match(after.strip())
+        reason = after.strip()[mark.end() :].partition("\n")[0] if mark else ""
+        for line in block.splitlines():
+            if line.startswith(("$ ", "# ")):
+                yield Command(line[2:].partition("  #")[0].strip(), reason)
+
+
+def find_test(command: str) -> str | None:
+    """Return the test that runs such a command."""
+    return next((test for pattern, test in RUN.items() if re.fullmatch(pattern, command)), None)
