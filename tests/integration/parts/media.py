@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 
@@ -42,7 +43,7 @@ class Content:
     media_type: str
     data: bytes
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """The digest by which a registry knows the bytes."""
         return sha256(self.data)
