@@ -21,7 +21,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Awaitable, Callable
 
-from attrs import field, frozen
+from attrs import Factory, field, frozen
 
 from .descriptor import Descriptor
 from .digest import Digest
@@ -33,16 +33,11 @@ SAMPLED = 1024 * 1024
 """Bytes at a blob's beginning of which the sample is a part."""
 
 
-@frozen
-class Sample:
-    """A part of a held blob, with the size of the whole, to compare with what an upstream gives."""
-
-    part: ContentRange
-    data: bytes = field(repr=False)
-
-    def matches(self, part: ContentRange | None, data: bytes) -> bool:
-        """Return whether an upstream gave the same bytes of a blob of the same size."""
-        return part == self.part and data == self.data
+def sampled_part(size: int) -> ContentRange:
+    """Return the part of a blob to compare, at random; the blob is not empty."""
+    length = min(SAMPLE, size)
+    first = secrets.randbelow(min(size, SAMPLED) - length + 1)
+    return ContentRange(first, first + length - 1, size)
 
 
 @frozen
@@ -50,18 +45,20 @@ class HeldBlob:
     """A blob that is held, or on its way in, and may be given to somebody if the upstream consents.
 
     :ivar size: bytes; None where that is not known.
-    :ivar sample: takes a sample, which only is done where it is needed; None where that cannot be done.
+    :ivar read: reads a part of it, waiting for the bytes if need be; None where that cannot be done.
+    :ivar part: the part to compare; None where there is none.
     """
 
     size: int | None
-    sample: Callable[[], Awaitable[Sample | None]] = field(eq=False, repr=False)
+    read: Callable[[ContentRange], Awaitable[bytes | None]] = field(eq=False, repr=False)
+    part: ContentRange | None = field(
+        default=Factory(lambda self: sampled_part(self.size) if self.size else None, takes_self=True),
+        eq=False,
+    )
 
-
-def sampled_part(size: int) -> ContentRange:
-    """Return the part of a blob to compare, at random; the blob is not empty."""
-    length = min(SAMPLE, size)
-    first = secrets.randbelow(min(size, SAMPLED) - length + 1)
-    return ContentRange(first, first + length - 1, size)
+    async def matches(self, part: ContentRange | None, data: bytes) -> bool:
+        """Return whether an upstream gave the same bytes of a blob of the same size."""
+        return part is not None and part == self.part and data == await self.read(part)
 
 
 def head_consents(reported: Descriptor, digest: Digest | None, size: int | None = None) -> bool:

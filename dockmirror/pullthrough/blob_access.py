@@ -11,10 +11,10 @@ from zope.interface import implementer
 from ..body.in_memory import collect
 from ..concurrency.caching import SingleFlight
 from ..interfaces import Answer, IBucketBlob, IContentStore, IRegistry, ISource
-from ..oci.consent import SAMPLE, HeldBlob, Sample, sampled_part
+from ..oci.consent import SAMPLE, HeldBlob
 from ..oci.descriptor import Descriptor
 from ..oci.errors import RegistryError, Unreachable
-from ..oci.ranges import Range
+from ..oci.ranges import ContentRange, Range
 from ..oci.request import Blob, RegistryRequest
 from .generations import Generations
 from .upstream_gateway import UpstreamGateway
@@ -92,15 +92,14 @@ class BlobAccess:
         if stored is None:
             return None
         stored.close()
-        return HeldBlob(stored.size, partial(self._sample, target))
+        return HeldBlob(stored.size, partial(self._read, target))
 
-    async def _sample(self, target: Blob) -> Sample | None:
+    async def _read(self, target: Blob, part: ContentRange) -> bytes | None:
         stored = await self._contents.peek(target.digest)
         if stored is None:
             return None
-        part = sampled_part(stored.size)
         try:
-            return Sample(part, await collect(stored.body(Descriptor(size=part.length), (part,)), SAMPLE))
+            return await collect(stored.body(Descriptor(size=part.length), (part,)), SAMPLE)
         except RegistryError:
             return None
 

@@ -142,21 +142,23 @@ async def _check_sample(
     target: Blob,
     held: HeldBlob,
 ) -> bool:
-    """Return whether the upstream sends the same part of the blob."""
-    sample = await held.sample()
-    if sample is None:
+    """Return whether the upstream sends the same part of the blob.
+
+    The upstream is asked first: its refusal need not wait until the part of a download has arrived.
+    """
+    if held.part is None:
         return False
-    part = Range.starting_at(sample.part.first, sample.part.last)
+    part = Range.starting_at(held.part.first, held.part.last)
     part_request = evolve(request, head=False, held=None, if_none_match=None, range=part)
     try:
         response = await registry_client.send(part_request)
-        answer = make_blob_answer(client, part_request, target, response, sample.part.last + 1)
+        answer = make_blob_answer(client, part_request, target, response, held.part.last + 1)
     except RangeInvalid:
         return False
-    if answer.content_range != sample.part:
+    if answer.content_range != held.part:
         answer.body.discard()
         return False
-    return sample.matches(answer.content_range, await collect(answer.body, SAMPLE))
+    return await held.matches(answer.content_range, await collect(answer.body, SAMPLE))
 
 
 def _make_body(

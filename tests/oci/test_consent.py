@@ -6,10 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dockmirror.oci.consent import SAMPLE, SAMPLED, Sample, head_consents, sampled_part
+from dockmirror.oci.consent import SAMPLE, SAMPLED, HeldBlob, head_consents, sampled_part
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.ranges import ContentRange
+
+from ..answering import now
 
 HELD, OTHER = Digest.of(b"held"), Digest.of(b"other")
 
@@ -30,15 +32,30 @@ def test_a_sample_is_taken_at_random() -> None:
 @given(st.binary(min_size=1), st.data())
 def test_a_sample_proves_the_bytes_and_the_size(data: bytes, draw: st.DataObject) -> None:
     """Another byte, another part and another total prove nothing, and neither does an unknown total."""
-    part = sampled_part(len(data))
-    sample = Sample(part, data[part.first : part.last + 1])
-    assert sample.matches(part, sample.data)
-    wrong = bytearray(sample.data)
+
+    async def read(part: ContentRange) -> bytes:
+        return data[part.first : part.last + 1]
+
+    held = HeldBlob(len(data), read)
+    part = held.part
+    assert part is not None
+    right = now(read(part))
+    assert now(held.matches(part, right))
+    wrong = bytearray(right)
     wrong[draw.draw(st.integers(0, len(wrong) - 1))] ^= 1
-    assert not sample.matches(part, bytes(wrong))
-    assert not sample.matches(part, sample.data[:-1])
+    assert not now(held.matches(part, bytes(wrong)))
+    assert not now(held.matches(part, right[:-1]))
     for other in (None, ContentRange(part.first, part.last, None), sampled_part(len(data) + 1)):
-        assert not sample.matches(other, sample.data)
+        assert not now(held.matches(other, right))
+
+
+def test_of_an_empty_blob_there_is_no_sample() -> None:
+    """Nor is there one of a blob of unknown size: the size is a part of the proof."""
+
+    async def read(_: ContentRange) -> bytes:
+        return b""
+
+    assert [HeldBlob(size, read).part for size in (0, None)] == [None, None]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from zope.interface import implementer
 from dockmirror.body.in_memory import collect
 from dockmirror.body.verified import CorruptContent
 from dockmirror.interfaces import ContentKind, IBody, IDownloadReader, IDownloads, ISource
-from dockmirror.oci.consent import HeldBlob, Sample, sampled_part
+from dockmirror.oci.consent import HeldBlob
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.ranges import ContentRange
@@ -32,9 +32,8 @@ class _Fetch:
         self.whole = False
         self.arrived: list[Callable[[], None]] = []
 
-    async def sample(self) -> Sample:
-        part = sampled_part(len(self.data))
-        return Sample(part, self.data[part.first : part.last + 1])
+    async def read(self, part: ContentRange) -> bytes:
+        return self.data[part.first : part.last + 1]
 
 
 @implementer(IBody)
@@ -121,7 +120,7 @@ class MemoryDownloads:
         joined = key in self._fetches
         if joined:
             fetch, repositories = self._fetches[key]
-            await source.check(HeldBlob(fetch.size, fetch.sample))
+            await source.check(HeldBlob(fetch.size, fetch.read))
             repositories.add(repository)
         else:
             data = await collect((await source.open(0)).body, _LIMIT)

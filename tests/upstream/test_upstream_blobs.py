@@ -13,11 +13,18 @@ from twisted.internet.task import Clock
 
 from dockmirror.body.verified import CorruptContent
 from dockmirror.interfaces import Answer
-from dockmirror.oci.consent import HeldBlob, Sample
+from dockmirror.oci.consent import HeldBlob
 from dockmirror.oci.credentials import Credentials
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
-from dockmirror.oci.errors import BlobUnknown, RangeInvalid, RegistryError, Unavailable, Unreachable
+from dockmirror.oci.errors import (
+    BlobUnknown,
+    RangeInvalid,
+    RegistryError,
+    Unauthorized,
+    Unavailable,
+    Unreachable,
+)
 from dockmirror.oci.ranges import ContentRange, Range
 from dockmirror.oci.reference import Repository
 from dockmirror.upstream.upstream_blobs import DEFAULT_LIMIT, BlobSizes
@@ -279,10 +286,10 @@ def check_consent(world: World, *targets: Reply) -> tuple[bool, list[str]]:
     """Return whether the registry consents to serving the held blob, and the methods of all requests."""
     world.reply(HOST, "/target", *targets or (Reply(404),))
 
-    async def sample() -> Sample:
-        return Sample(SAMPLED, BLOB[36:])
+    async def read(held: ContentRange) -> bytes:
+        return BLOB[held.first : held.last + 1]
 
-    answer = fetch(world, head=True, held=HeldBlob(100, sample))
+    answer = fetch(world, head=True, held=HeldBlob(100, read, SAMPLED))
     assert bytes_of(answer.body) == b""
     return answer.consents, [seen.method for seen in world.seen]
 
@@ -314,6 +321,17 @@ def test_a_head_without_digest_and_length_is_followed_by_a_get(reply: Reply) -> 
         except Unavailable:
             continue  # it is another part than requested
         assert (consents, methods) == (False, ["HEAD", "GET"])
+
+
+def test_a_refusal_does_not_wait_for_the_held_blob() -> None:
+    """A download may stall before the part that is compared; a client without rights is told at once."""
+    registry = world(REDIRECT, Reply(401))
+
+    async def read(_: ContentRange) -> bytes:
+        raise AssertionError("the upstream gave nothing to compare")
+
+    with pytest.raises(Unauthorized):
+        fetch(registry, head=True, held=HeldBlob(100, read, SAMPLED))
 
 
 def test_redirects_of_the_get_are_followed() -> None:

@@ -333,7 +333,7 @@ class Downloads:
             await reader.change()
         if not reader.is_granted:
             reader.joined = reader.joined or download.state is not DownloadState.FETCHING
-            await reader.source.check(HeldBlob(download.progress.size, reader.sample))
+            await reader.source.check(HeldBlob(download.progress.size, reader.read))
             reader.check()
             reader.grant()
         reader.size = download.progress.size

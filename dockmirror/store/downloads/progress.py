@@ -14,7 +14,6 @@ from zope.interface import implementer
 
 from ...body.verified import TAIL_HOLDBACK, releasable_length
 from ...interfaces import IBody, IDownloadReader, IFileConsumer, ISource
-from ...oci.consent import SAMPLED, Sample, sampled_part
 from ...oci.descriptor import Descriptor
 from ...oci.errors import Unavailable
 from ...oci.ranges import ContentRange
@@ -196,13 +195,13 @@ class DownloadReader:
         self._change = self._progress.change()
         return self._change
 
-    async def sample(self) -> Sample | None:
-        """Return a sample as soon as enough bytes are there; None if that cannot be, or the reader has left.
+    async def read(self, part: ContentRange) -> bytes | None:
+        """Return a part as soon as it has arrived; None if that cannot be, or the reader has left.
 
         :raises Exception: the failure of this reader.
         """
         progress = self._progress
-        while progress.size and (progress.file is None or progress.length < min(progress.size, SAMPLED)):
+        while progress.file is None or progress.length <= part.last:
             self.check()
             if progress.fallback is not None or self not in progress.readers:
                 return None
@@ -211,11 +210,8 @@ class DownloadReader:
             except CancelledError:
                 if self in progress.readers:  # it was not by ``leave``
                     raise
-        if not progress.size or progress.file is None:
-            return None
-        part = sampled_part(progress.size)
         with suppress(OSError):
-            return Sample(part, await progress.file.read(part.first, part.length))
+            return await progress.file.read(part.first, part.length)
         return None
 
     def check(self) -> None:

@@ -11,8 +11,9 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 
 from dockmirror.body.verified import TAIL_HOLDBACK, CorruptContent
-from dockmirror.oci.consent import SAMPLE, Sample
+from dockmirror.oci.consent import SAMPLE
 from dockmirror.oci.errors import Unavailable
+from dockmirror.oci.ranges import ContentRange
 from dockmirror.store.coroutine_producer import BURST
 from dockmirror.store.downloads.progress import DownloadProgress, DownloadReader
 from dockmirror.store.file_body import PIECE, FileReader
@@ -317,9 +318,12 @@ def test_a_file_that_is_cut_short_ends_no_blob(mirror: Mirror, upstream: Upstrea
     upstream.body.break_off()
 
 
-async def sample_of(source: HeldCheck) -> Sample | None:
-    """Take a sample of the blob that is checked."""
-    return await source.held.sample()
+LATE = ContentRange(SIZE - SAMPLE, SIZE - 1, SIZE)
+
+
+async def read_part(source: HeldCheck, part: ContentRange = LATE) -> bytes | None:
+    """Read a part of the blob that is checked, as if it were the sample."""
+    return await source.held.read(part)
 
 
 @pytest.fixture
@@ -336,32 +340,29 @@ def joining(mirror: Mirror, upstream: Upstream, source: HeldCheck) -> Joining:
     return mirror.join(source)
 
 
-def test_a_sample_waits_until_enough_has_come(
+def test_a_sample_waits_until_it_has_come(
     mirror: Mirror, upstream: Upstream, source: HeldCheck, joining: Joining
 ) -> None:
-    """A sample of a blob below 1 MiB waits for all of it; of a finished one it is taken at once."""
-    sampled = watch(sample_of(source))
+    """A part that has arrived is read at once."""
+    assert now(read_part(source, ContentRange(10, 73, SIZE))) == DATA[10:74]
+    sampled = watch(read_part(source))
     assert (sampled, source.held.size) == ([], SIZE)
     finish(upstream, mirror)
-    for sample in (*sampled, now(sample_of(source))):
-        assert isinstance(sample, Sample)
-        first, last = sample.part.first, sample.part.last
-        assert (sample.part.length, sample.part.size) == (SAMPLE, SIZE)
-        assert sample.data == DATA[first : last + 1]
+    assert sampled == [DATA[-SAMPLE:]]
     source.answer.callback(None)
     joining.reader.leave()
 
 
 def test_the_wait_for_a_sample_may_end(upstream: Upstream, source: HeldCheck, joining: Joining) -> None:
     """A cancelled wait ends at once, and the client stays; a client that leaves is given no sample."""
-    sampling = Deferred.fromCoroutine(sample_of(source))
-    cancelled, sampled = watch(sampling), watch(sample_of(source))
+    sampling = Deferred.fromCoroutine(read_part(source))
+    cancelled, sampled = watch(sampling), watch(read_part(source))
     sampling.cancel()
     assert isinstance(cancelled[0], CancelledError)
     assert (joining.error, sampled) == (None, [])
     joining.cancel()
     assert sampled == [None]
-    assert now(sample_of(source)) is None
+    assert now(read_part(source)) is None
     upstream.body.finish()
 
 
@@ -370,7 +371,7 @@ def test_the_wait_for_a_sample_ends_with_the_download(
     mirror: Mirror, upstream: Upstream, source: HeldCheck, joining: Joining, is_full: bool
 ) -> None:
     """There is no sample if the disk is full; a download that fails fails the wait, too."""
-    sampled = watch(sample_of(source))
+    sampled = watch(read_part(source))
     if is_full:
         with full(HALF):
             upstream.body.advance()
@@ -392,6 +393,6 @@ def test_of_a_blob_of_unknown_size_there_is_no_sample(mirror: Mirror, upstream: 
     source = HeldCheck(upstream)
     joining = mirror.join(source)
     assert source.held.size is None
-    assert now(sample_of(source)) is None
+    assert source.held.part is None
     joining.cancel()
     finish(upstream, mirror)
