@@ -6,6 +6,7 @@ import http.client
 import json
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from threading import Thread
@@ -30,6 +31,7 @@ from .rows import Record, hardship
 
 pytestmark = pytest.mark.integration
 
+ASKING_AT_ONCE = 8
 REPOSITORY, OTHER = "private/secret", "team/other"
 WRONG_KEY = "a key of somebody else's, of 32 bytes or more"
 
@@ -253,22 +255,20 @@ def test_private(world: World, state: str, came: Record) -> None:
     tried = {name: make(world) for name, make in CREDENTIALS.items()}
     allowed = _token(world, ALICE, REPOSITORY)
     assert _asked(world, ROUTES["blob"](world.image), allowed).status == 200
-    leaks, count = [], 0
-    with STATES[state](world) as secret:
-        for route, make in ROUTES.items():
-            for who, authorization in tried.items():
-                response = _asked(world, make(secret), authorization)
-                count += 1
-                if response.status not in _refusals(state) or _shows(response, secret, make(secret)[2]):
-                    leaks.append(
-                        f"{route}, {who}: {response.status} {response.headers} {response.body[:200]!r}"
-                    )
+    with STATES[state](world) as secret, ThreadPoolExecutor(ASKING_AT_ONCE) as pool:
+        requests = [(route, who, ROUTES[route](secret)) for route in ROUTES for who in tried]
+        responses = pool.map(lambda each: _asked(world, each[2], tried[each[1]]), requests)
+        leaks = [
+            f"{route}, {who}: {response.status} {response.headers} {response.body[:200]!r}"
+            for (route, who, ask), response in zip(requests, responses, strict=True)
+            if response.status not in _refusals(state) or _shows(response, secret, ask[2])
+        ]
         assert not leaks, "\n".join(leaks)
         if state != "growing":
             for route in ("manifest by digest", "blob", "blob by range", "blob by HEAD", "configuration"):
                 assert _asked(world, ROUTES[route](secret), allowed).status in (200, 206), route
     assert world.chain.mirror.failures() == ""
-    came(f"refused, {count} times: {len(ROUTES)} ways, {len(tried)} who ask")
+    came(f"refused, {len(requests)} times: {len(ROUTES)} ways, {len(tried)} who ask")
 
 
 def _refusals(state: str) -> set[int]:

@@ -30,8 +30,8 @@ MINUTES = float(os.environ.get("HARDSHIP_MINUTES") or (60 if LONG else 0.25))
 PROCESSES, CLIENTS = 2, 100
 EVERY = 5.0
 """Seconds between two looks at the mirror."""
-ENOUGH = 4.0
-"""Minutes from which on a slope says something."""
+ENOUGH = 30.0
+"""Minutes from which on a slope says something: until then caches fill."""
 KEPT = 2 * 3 * 32 + 20
 """Descriptors: each process keeps connections to registry, token service and host of the blobs."""
 UNHANDLED = re.compile(r"Traceback|Unhandled|#critical")

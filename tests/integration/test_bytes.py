@@ -24,10 +24,13 @@ LARGE = (256 if LONG else 128) * MIB
 
 def test_killed(chain: Chain) -> None:
     """After a kill in the middle of a blob the next client gets it whole."""
-    pushed = artifact("killed", size=64 * MIB)
+    pushed = artifact("killed", size=8 * MIB)
     chain.registry.push("public/killed", pushed, "latest")
     layer = pushed.layers[0]
-    with _begun(chain.mirror, layer.digest, "docker.io/public/killed") as response:
+    with (
+        chain.blobs.valve.shut(4 * MIB),
+        _begun(chain.mirror, layer.digest, "docker.io/public/killed") as response,
+    ):
         response.read(MIB)
         chain.mirror.kill()
     chain.mirror.start()

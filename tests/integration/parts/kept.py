@@ -15,6 +15,7 @@ _BLOBS = "docker/registry/v2/blobs"
 _REPOSITORIES = "docker/registry/v2/repositories"
 _TELLING = 40
 """So many of a secret's last letters are looked for: tokens begin alike."""
+_HALF = _TELLING // 2
 _RUN = re.compile(rb"[\w.~+/=-]{%d,}" % _TELLING)
 
 
@@ -77,22 +78,29 @@ def leaks(directory: Path, secrets: Iterable[str]) -> list[str]:
     """The files in which one of the secrets stands; the upstream's own contents are not looked into."""
     tails = {secret[-_TELLING:].encode() for secret in secrets}
     short = {tail for tail in tails if len(tail) < _TELLING}
+    halves = {tail[at : at + _HALF] for tail in tails - short for at in range(_HALF + 1)}
     return [
         str(file)
         for file in files(directory)
-        if _BLOBS not in str(file) and _holds(file, short, tails - short)
+        if _BLOBS not in str(file) and _holds(file, short, tails - short, halves)
     ]
 
 
-def _holds(file: Path, short: set[bytes], long: set[bytes]) -> bool:
-    """Tokens are many: rather than for each of them, it is looked for whatever could be one."""
+def _holds(file: Path, short: set[bytes], long: set[bytes], halves: set[bytes]) -> bool:
+    """Whether one of the secrets is in the file.
+
+    Tokens are too many to look for each. A text that contains one has, at some multiple of half a tail's
+    length, a half of it, so only the texts where that is so are looked at letter by letter.
+    """
     text = str(file).encode() + b"\n"
     with suppress(FileNotFoundError):  # it has gone meanwhile
         text += file.read_bytes() if file.is_file() else b""
     if any(tail in text for tail in short):
         return True
-    runs = (run[0] for run in _RUN.finditer(text))
-    return any(run[at : at + _TELLING] in long for run in runs for at in range(len(run) - _TELLING + 1))
+    runs = [run[0] for run in _RUN.finditer(text)]
+    steps = {run: range(0, len(run), _HALF) for run in runs}
+    suspects = [run for run in runs if any(run[at : at + _HALF] in halves for at in steps[run])]
+    return any(run[at : at + _TELLING] in long for run in suspects for at in range(len(run) - _TELLING + 1))
 
 
 def _sha256(file: Path) -> str | None:
