@@ -18,6 +18,8 @@ from typing import Self
 
 #: Nothing of the caller's environment reaches a program: proxies and CA bundles set there would change it.
 CLEAN_ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "HOME": "/nonexistent"}
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.2
+"""Seconds between two looks at a condition: what has not come soon is not worth the processor of many."""
 _DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL")
 
 
@@ -60,15 +62,16 @@ def listens(host: str, port: int) -> bool:
 
 
 def wait_until(condition: Callable[[], bool], what: str, seconds: float = 120) -> None:
-    """Look again and again until *condition* holds; a machine that is busy may need long.
+    """Look again and again, ever less often, until *condition* holds; a machine that is busy may need long.
 
     :raises TimeoutError: *what* did not come about in time.
     """
-    deadline = time.monotonic() + seconds
+    deadline, pause = time.monotonic() + seconds, _FIRST_PAUSE
     while not condition():
         if time.monotonic() > deadline:
             raise TimeoutError(f"not within {seconds:g} s: {what}")
-        time.sleep(0.02)
+        time.sleep(pause)
+        pause = min(pause * 1.2, _LONGEST_PAUSE)
 
 
 class Process:
