@@ -58,7 +58,7 @@ def mirrors(
 
 @pytest.fixture(scope="session")
 def transcripts() -> Transcripts:
-    """What the registries have said directly, by case."""
+    """The registries' direct responses by case."""
     return {}
 
 

@@ -66,7 +66,7 @@ def test_no_tags(registry: Asked) -> None:
 
 @no_pages
 def test_tags_behind(registry: Asked) -> None:
-    """Those that come after one, whether there is such a one or not."""
+    """Tags after a given one are listed, also if that one does not exist."""
     _push_tags(registry)
     assert _tags(registry.ask("GET", "tags/list?last=c")) == ["d", "v1.0"]
     assert _tags(registry.ask("GET", "tags/list?n=1&last=bb")) == ["c"]
@@ -120,14 +120,14 @@ def _subject(registry: Asked) -> Image:
 
 @no_referrers
 def test_no_referrers(registry: Asked) -> None:
-    """Of what nothing refers to, an empty list."""
+    """A manifest without referrers has an empty list."""
     assert _referring(registry, _subject(registry).digest) == []
     assert _referring(registry, f"sha256:{'0' * 64}") == []
 
 
 @no_referrers
 def test_subject(registry: Asked) -> None:
-    """Who pushes a manifest with a subject is told that the registry knows what that is."""
+    """A client that pushes a manifest with a subject learns that the registry knows subjects."""
     subject = _subject(registry)
     note = artifact(registry.seed("note"), subject)
     registry.push(note)
@@ -152,7 +152,7 @@ def test_referrers(registry: Asked) -> None:
 
 @no_referrers
 def test_filter(registry: Asked) -> None:
-    """Those of one type, where that is asked for."""
+    """Referrers are filtered by type on request."""
     subject = _subject(registry)
     registry.push(artifact(registry.seed("filtered"), subject))
     answer = registry.ask("GET", f"referrers/{subject.digest}?artifactType={NOTES}")
@@ -173,7 +173,7 @@ def test_subject_comes_later(registry: Asked) -> None:
 
 
 def test_referrers_by_tag(registry: Asked) -> None:
-    """Where there is no such list, clients keep one as an index under a tag of the subject's digest."""
+    """Without the referrers API clients keep an index under a tag of the subject's digest."""
     subject = _subject(registry)
     notes: list[Image] = []
     for number in range(2):

@@ -41,7 +41,7 @@ def test_put_with_a_digest_of_no_sense(registry: Asked) -> None:
 
 
 def test_unknown(registry: Asked) -> None:
-    """What is not there has a code that says what it would have been."""
+    """A missing content has the error code of its kind."""
     registry.upload(registry.bytes("something"))
     _refused(registry.ask("GET", f"blobs/{NOBODYS}"), 404, "BLOB_UNKNOWN")
     _refused(registry.ask("GET", f"manifests/{NOBODYS}"), 404, "MANIFEST_UNKNOWN")

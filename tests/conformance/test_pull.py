@@ -49,7 +49,7 @@ def test_index(registry: Asked, family: Family) -> None:
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_no_manifest(registry: Asked, method: str) -> None:
-    """What is not there is not found, by tag or by digest."""
+    """A missing manifest is not found, by tag or by digest."""
     registry.push(image(registry.seed(f"another {method}")), "latest")
     for reference in ("nobodys", NOBODYS):
         got = registry.ask(method, f"manifests/{reference}")
@@ -86,7 +86,7 @@ def test_part_behind_the_end(registry: Asked) -> None:
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_no_blob(registry: Asked, method: str) -> None:
-    """What is not there is not found."""
+    """A missing blob is not found."""
     registry.upload(registry.bytes(method))
     got = registry.ask(method, f"blobs/{NOBODYS}")
     assert got.status == 404

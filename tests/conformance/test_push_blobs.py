@@ -169,7 +169,7 @@ def test_shortest_chunk(registry: Asked) -> None:
 
 
 def test_wrong_digest(registry: Asked) -> None:
-    """What is not what its digest says is refused, and not there."""
+    """A blob that does not match its digest is refused and not stored."""
     data, other = registry.bytes("right"), registry.bytes("wrong")
     refused = registry.ask("PUT", with_digest(registry.begin(), sha256(other)), data, OCTETS)
     assert (refused.status, code(refused)) == (400, "DIGEST_INVALID")
@@ -219,7 +219,7 @@ def test_mount(registry: Asked) -> None:
 
 
 def test_mount_of_nothing(registry: Asked) -> None:
-    """What is not there to be mounted can be pushed instead."""
+    """A blob that cannot be mounted can be pushed instead."""
     data = registry.bytes("not mounted")
     target = f"blobs/uploads/?mount={sha256(data)}&from={registry.repository}-nobodys"
     begun = registry.ask("POST", target, b"")

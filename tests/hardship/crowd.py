@@ -55,7 +55,7 @@ def idle(mirror: Mirror, count: int, *, waiting: bool = True) -> Iterator[list[s
 
 
 def still_open(connections: list[socket.socket]) -> int:
-    """Of how many the other end has not closed."""
+    """The number of connections that the other end has not closed."""
     count = 0
     for each in connections:
         each.setblocking(False)
@@ -79,7 +79,7 @@ class Reader:
     over: bool = False
 
     def read(self, most: int) -> None:
-        """What is there, so much at the most."""
+        """Read the bytes that have been received, up to a number."""
         try:
             data = self.connection.recv(most)
         except BlockingIOError:

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 CANARY = "smuggled/canary"
-"""What stands behind each request that could be understood in two ways: it must never be asked for."""
+"""The repository of each request that an ambiguous one hides: it must never be requested."""
 DIGEST = f"sha256:{'0' * 64}"
 _LONG = 100 * 1024
 
 
 @dataclass(frozen=True)
 class Hostile:
-    """What a client sends, and the statuses of all responses; None where any will do."""
+    """A request, and the statuses of all its responses; None if any will do."""
 
     name: str
     data: bytes

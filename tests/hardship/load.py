@@ -19,12 +19,12 @@ PAUSE = 0.5
 
 
 REPOSITORY = "hardship/machine"
-"""Where the images lie that are pulled."""
+"""The repository of the images."""
 
 
 @dataclass
 class Load:
-    """What clients have had so far.
+    """The results of clients so far.
 
     :ivar right: bodies that came whole.
     :ivar again: tries that failed and were followed by another one.

@@ -64,7 +64,7 @@ def test_slow(mirror: Mirror, images: list[Image], came: Record) -> None:
 
 @hardship("machine: 128 file descriptors for 108 clients")
 def test_few_descriptors(mirror: Mirror, images: list[Image], came: Record) -> None:
-    """Those for whom there is no room are closed at once, and those that are served never meet with it."""
+    """Connections beyond the limit are closed at once; the others never meet with it."""
     mirror.configure(workers=1)
     mirror.command[:0] = ["sh", "-c", 'ulimit -n 128 && exec "$@"', "sh"]
     with mirror:

@@ -1,4 +1,4 @@
-"""Whoever may not use the mirror, by every route, with all that could make it believe otherwise."""
+"""Clients without a right to use the mirror, by every route, with every forged header."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ FOREIGN = (
 
 @pytest.fixture(scope="module")
 def image() -> Image:
-    """What there is to be had."""
+    """The only image of the upstream."""
     return artifact("of the house")
 
 
@@ -115,7 +115,7 @@ def test_networks(mirror: Mirror, witness: Witness, came: Record) -> None:
 
 @hardship("hostile: a proxy that is not trusted")
 def test_proxies(mirror: Mirror, witness: Witness, came: Record) -> None:
-    """What it sends on is refused, though its own address is served: it hides who asks."""
+    """Requests sent on by an untrusted proxy are refused, though its own address is served."""
     before, count = len(witness.asked), 0
     for path in ROUTES:
         for name, fields in FORGED.items():
@@ -144,7 +144,7 @@ def test_foreign_hosts(mirror: Mirror, witness: Witness, came: Record) -> None:
 
 @pytest.fixture(scope="module")
 def secrets(directory: MakeDirectory) -> Path:
-    """Where Carol's name lies, and the mirror's keys."""
+    """A directory with the user Carol and the mirror's keys."""
     at = directory("members")
     hashed = bcrypt.hashpw(CAROL.password.encode(), bcrypt.gensalt(5)).decode()
     (at / "htpasswd").write_text(f"{CAROL.name}:{hashed}\n")

@@ -73,7 +73,7 @@ class Spoiler(Witness):
 
 @pytest.fixture(scope="module")
 def image() -> Image:
-    """What the upstream serves."""
+    """The image of the upstream."""
     return artifact("hostile answers")
 
 

@@ -87,7 +87,7 @@ def _secrets(world: World) -> list[str]:
 
 
 def _collected(world: World) -> list[object]:
-    """What the collector was sent that is a secret."""
+    """The collector's requests that had a secret."""
     return [
         request
         for request in world.collector.requests
@@ -113,7 +113,7 @@ def _written(form: str, world: World) -> str:
 
 @hardship("hostile: realms that collect passwords")
 def test_realms(world: World, came: Record) -> None:
-    """Whoever names another token service is given no password, by none of the ways that clients log in."""
+    """A foreign token service is sent no password, by any way to log in."""
     chain, tried = world.chain, 0
     repository = "private/collected"
     chain.registry.push(repository, artifact("collected"), "latest")

@@ -158,7 +158,7 @@ def _received(connection: socket.socket) -> int:
 
 
 def _connections(mirror: Mirror) -> int:
-    """How many of its clients' connections the mirror has open."""
+    """The number of clients' connections that the mirror has open."""
     inodes = {
         os.readlink(file).removeprefix("socket:[").removesuffix("]")
         for pid in mirror.pids()

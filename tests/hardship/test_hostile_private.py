@@ -284,7 +284,7 @@ def _asked(world: World, ask: Ask, authorization: str | None) -> Response:
 
 
 def _shows(response: Response, secret: Image, path: str) -> bool:
-    """Whether anything of the image stands in it that did not in what was asked."""
+    """Return True if the response has anything of the image that the request did not have."""
     told = str(response.headers).lower()
     pieces = [secret.manifest.data[:60], *(blob.data[:60] for blob in secret.blobs if len(blob.data) > 60)]
     named = [each.digest.encode() for each in (secret.manifest, *secret.blobs) if each.digest not in path]

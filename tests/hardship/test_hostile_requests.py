@@ -37,7 +37,7 @@ INJECTED = re.compile(rb"\r\nX-Injected", re.IGNORECASE)
 
 @pytest.fixture(scope="module")
 def image() -> Image:
-    """What the upstream serves."""
+    """The image of the upstream."""
     return artifact("hostile")
 
 

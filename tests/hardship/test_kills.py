@@ -34,7 +34,7 @@ CALLS = {
     "mkdir": (1, 3, 5),
     **({"utimensat": (1, 3, 5), "flock": (1, 2, 5), "unlink": (1, 3, 10)} if LONG else {}),
 }
-"""What the store and the senders ask of the system, and the how-many-eth of each ends it."""
+"""The system calls of the store and the senders, with the ordinals at which a process is killed."""
 MOMENTS = [(call, nth) for call, nths in CALLS.items() for nth in (nths if LONG else nths[:1])]
 
 

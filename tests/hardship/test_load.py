@@ -90,8 +90,8 @@ def test_load(
 
 
 def descriptors(mirror: Mirror) -> int:
-    """How many files and connections its processes have open."""
-    return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in mirror.processes())
+    """The number of files and connections that its processes have open."""
+    return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in mirror.pids())
 
 
 def slope(looks: Sequence[Look], of: str) -> float:

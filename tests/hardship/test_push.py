@@ -31,7 +31,7 @@ GATEWAY, LATE = "502 UNAVAILABLE", "504 UNAVAILABLE"
 
 @dataclass(frozen=True)
 class Row:
-    """What befalls, and what the client gets."""
+    """A fault and its result for the client."""
 
     name: str
     fault: Fault

@@ -109,7 +109,7 @@ class Upstream(Server):
 
     @property
     def seen(self) -> list[Seen]:
-        """What came, in order."""
+        """The requests, in order."""
         return [
             each for each in self._seen if each.path.startswith(self.upload) or "/uploads/" not in each.path
         ]
@@ -173,13 +173,13 @@ class Wire:
         return [int(status) for status in STATUS.findall(received)]
 
     def answer(self) -> bytes:
-        """What comes next."""
+        """The next bytes of the mirror."""
         return self._socket.recv(65_536)
 
 
 @pytest.fixture
 def location(mirror: Mirror, upstream: Upstream) -> str:
-    """Where an upload goes on that has just begun."""
+    """The location of a new upload."""
     begun = mirror.client("open").request("POST", "/v2/a/b/blobs/uploads/", b"")
     assert begun.status == 202
     location: str = begun.headers["Location"].removeprefix(f"http://{mirror.host('open')}")
@@ -288,7 +288,7 @@ def test_right_chunks(mirror: Mirror, upstream: Upstream, location: str) -> None
 
 
 def test_pipelined(mirror: Mirror, upstream: Upstream, location: str) -> None:
-    """What comes behind a body is a request of its own, and is understood as one."""
+    """A request behind a body is answered as one of its own."""
     with Wire(mirror) as wire:
         wire.request("PATCH", location, "Content-Length: 5")
         wire.send(b"hello")
@@ -375,7 +375,7 @@ def test_continue(mirror: Mirror, upstream: Upstream, location: str) -> None:
     ],
 )
 def test_no_continue(mirror: Mirror, upstream: Upstream, host: str, path: str, status: int) -> None:
-    """Where it will not be taken whatever it is, the body is not asked for, and the upstream not either."""
+    """A body that will be refused in any case is not asked for, and the upstream gets no request."""
     upstream.begin()
     with Wire(mirror, host) as wire:
         wire.request("PATCH", path, "Content-Length: 5", "Expect: 100-continue")

@@ -105,7 +105,7 @@ def _leads_to(url: str) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def image(open_registry: Registry) -> Image:
-    """What is asked for."""
+    """The image of the registry."""
     pushed = artifact("reach", size=200_000)
     open_registry.push(REPOSITORY, pushed, "latest")
     return pushed

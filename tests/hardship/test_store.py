@@ -30,7 +30,7 @@ pytestmark = pytest.mark.integration
 
 MIB = 1024 * 1024
 BODIES = 1000 if LONG else 30
-"""How many each is to bring."""
+"""The number of bodies in each test."""
 
 
 @hardship("machine: the disk is full, in the middle of fills")
@@ -54,7 +54,7 @@ def test_full(directory: MakeDirectory, open_registry: Registry, images: list[Im
 
 @hardship("machine: the store is read-only, and then it is not")
 def test_read_only(mirror: Mirror, images: list[Image], came: Record) -> None:
-    """What is held is served, what is not is passed on, and kept when that is possible again."""
+    """Cached blobs are served, others passed on, and stored when that is possible again."""
     mirror.configure(workers=1)
     with mirror:
         fetch(mirror, REPOSITORY, images[0], Load(), tries=1)

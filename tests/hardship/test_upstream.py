@@ -45,7 +45,7 @@ AT_ONCE, RESTARTED, LATER = "at once", "restarted", "later"
 
 @dataclass(frozen=True)
 class Row:
-    """What befalls, what a client asks for meanwhile, and what it gets.
+    """A fault, the request during it, and its result.
 
     :ivar afterwards: when the next pull must succeed: at once, after the mirror was started anew, or "later":
         what has failed so is left alone for a while, which is tried of all such rows at once.
@@ -194,11 +194,11 @@ def _tokens_end(at: int) -> Fault:
 
 
 Group = tuple[tuple[str, Fault, str], ...]
-"""Of each fault its name, itself, and what the client gets."""
+"""Rows of a fault's name, the fault, and the client's result."""
 
 
 def _anywhere(part: str) -> Group:
-    """What befalls manifests and blobs alike."""
+    """Faults of manifests and blobs alike."""
     return (
         ("its host refuses connections", stopped(part), GATEWAY),
         ("its host is a black hole", black_hole(part), LATE),
@@ -235,7 +235,7 @@ def _anywhere(part: str) -> Group:
 
 
 def _limits(part: str) -> Group:
-    """Those of a server that is asked too much; how long it is left alone is told."""
+    """Faults of a rate limit; ``Retry-After`` says how long it lasts."""
     return (
         ("429", always(part, refuses(429)), f"{LIMIT}, Retry-After: 60"),
         ("429 with Retry-After: 9", always(part, refuses(429, Retry_After="9")), f"{LIMIT}, Retry-After: 9"),
@@ -348,7 +348,7 @@ def test_fault(chain: Chain, row: Row, came: Record) -> None:
 
 @hardship("blob: reset at 40 places, of 40 blobs")
 def test_reset_anywhere(chain: Chain, came: Record) -> None:
-    """Where it breaks makes no difference."""
+    """A blob is delivered whole wherever its connection breaks."""
     places = {*range(200), *range(65_500, 65_600), *range(SIZE - 200, SIZE), *range(0, SIZE, 5000)}
     seen = Counter[str]()
     for at in random.Random(1).sample(sorted(places), 40):
@@ -362,7 +362,7 @@ def test_reset_anywhere(chain: Chain, came: Record) -> None:
 
 
 def test_nothing_wrong_was_kept(chain: Chain) -> None:
-    """Of all that the mirror was given; what it left alone it fetches when it has forgotten that."""
+    """No wrong content is stored, and the blobs that failed are fetched after a restart."""
     assert wrong_blobs(chain.mirror.cache) == []
     _restart(chain)
     assert [trial.pull() for trial in LEFT_ALONE] == [RIGHT for _ in LEFT_ALONE]

@@ -86,7 +86,7 @@ class Certified:
             return None
 
     def has(self, name: str) -> bool:
-        """Whether the mirror has got one for the name."""
+        """Return True if the mirror has a certificate for the name."""
         return (self.folder / f"{name}.pem").exists()
 
     def told_end(self, name: str) -> float:

@@ -70,7 +70,7 @@ def test_full_disk(cramped: Chain, small: SmallDisk) -> None:
 
 
 def test_disk_without_a_byte(cramped: Chain, small: SmallDisk, skopeo_machine: Machine) -> None:
-    """Where nothing can be written images are pulled nevertheless, and kept once there is room again."""
+    """With a disk that is full images are pulled nevertheless, and stored once there is room again."""
     pushed = image("nowhere to be kept")
     cramped.registry.push(NAME, pushed, "latest")
     source, disk = f"{cramped.mirror.host('docker')}/{NAME}:latest", small.seen_by(cramped.mirror.pid)
@@ -88,7 +88,7 @@ def test_disk_without_a_byte(cramped: Chain, small: SmallDisk, skopeo_machine: M
 
 
 def test_budget(chains: MakeChain) -> None:
-    """What was used least recently goes when the budget is spent; one who reads it just then gets it all."""
+    """Blobs used least recently are evicted over the budget; a client that reads one gets all of it."""
     with chains(cache_size=str(BUDGET)) as chain:
         cache = chain.mirror.cache
         images = [_held(chain, number, 16 * MIB if number == 0 else 3 * MIB) for number in range(9)]

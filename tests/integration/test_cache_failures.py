@@ -73,7 +73,7 @@ def test_held_while_nobody_listens(sound: Chain, held: Image) -> None:
     ("fault", "status"), [(LIMIT, 429), (FAILURE, 500), (PAGE, 502)], ids=["limit", "failure", "page"]
 )
 def test_not_held(sound: Chain, fault: Fault, status: int) -> None:
-    """Of what is not held the client is told the truth, in the registry's format, with ``Retry-After``."""
+    """An image that is not cached gets the upstream's error, in the registry's format."""
     sound.front.fault = fault
     answered = sound.mirror.client().manifest("docker.io/library/never", "latest")
     assert answered.status == status
@@ -91,7 +91,7 @@ def test_not_held_while_nobody_listens(sound: Chain) -> None:
 
 
 def test_not_held_while_nobody_answers(sound: Chain) -> None:
-    """Who asks a slow upstream for what is not held waits for its answer, and gets that."""
+    """A client waits for a slow upstream's answer about an image that is not cached."""
     sound.front.fault = stall = Stall()
     with ThreadPoolExecutor(1) as pool:
         asked = len(sound.front.requests)

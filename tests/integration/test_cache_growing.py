@@ -151,7 +151,7 @@ def _begin(
 
 
 def _attempted(mirror: Mirror, name: str, digest: str) -> bool:
-    """Whether the blob came whole."""
+    """Return True if the blob was sent completely."""
     with suppress(OSError), begun(mirror, f"/v2/docker.io/{name}/blobs/{digest}") as response:
         return digest_of(response) == digest
     return False

@@ -1,4 +1,4 @@
-"""What the mirror keeps of a private image reaches nobody but those whom its registry gives it to."""
+"""A cached private image is given to clients that its registry gives it to, and to no others."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_others(
 
 
 def test_guessed(kept: Chain, pushed: Image) -> None:
-    """Whoever guesses a digest gets nothing of it through a public repository, or through one that is not."""
+    """A client that guesses a digest gets no byte of it, by a public repository or by a private one."""
     for content in (pushed.manifest, pushed.layers[0]):
         for answer in _guesses(kept, content.digest):
             assert answer.status in (401, 403, 404), answer

@@ -33,7 +33,7 @@ END = MIB - 1
 
 @dataclass(frozen=True)
 class Answer:
-    """What curl was answered."""
+    """A response as curl received it."""
 
     status: int
     headers: dict[str, str]
@@ -95,7 +95,7 @@ def test_beyond_the_end(cached: Chain, skopeo_machine: Machine) -> None:
 
 @pytest.mark.parametrize("asked", ["5-2", "x-y", "0-1,2-1"])
 def test_no_range(cached: Chain, skopeo_machine: Machine, asked: str) -> None:
-    """What is no range is not looked at."""
+    """A malformed range is ignored."""
     answer = _curl(cached, skopeo_machine, HELD, "-H", f"Range: bytes={asked}")
     assert (answer.status, answer.body) == (200, HELD.data)
 
@@ -112,7 +112,7 @@ def test_head(cached: Chain, skopeo_machine: Machine) -> None:
 
 @pytest.mark.parametrize(("tag", "status"), [(f'"{HELD.digest}"', 304), ("*", 304), ('"sha256:0"', 200)])
 def test_if_none_match(cached: Chain, skopeo_machine: Machine, tag: str, status: int) -> None:
-    """Whoever has the blob already is told so, and sent nothing."""
+    """A client that has the blob gets 304 without a body."""
     answer = _curl(cached, skopeo_machine, HELD, "-H", f"If-None-Match: {tag}")
     assert (answer.status, answer.body) == (status, HELD.data if status == 200 else b"")
 

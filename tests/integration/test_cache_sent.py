@@ -40,7 +40,7 @@ def cached(chains: MakeChain) -> Iterator[Chain]:
 
 
 class Answers(BytesIO):
-    """What came on a connection, for ``http.client`` to read one response after the other."""
+    """The bytes of a connection, from which ``http.client`` reads one response after the other."""
 
     def makefile(self, _: str) -> Answers:
         """Itself."""

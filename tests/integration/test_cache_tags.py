@@ -1,4 +1,4 @@
-"""What a tag names: believed for its time to live, confirmed by HEAD after it, forgotten when it is gone."""
+"""Tags: fresh for their time to live, then validated by HEAD, and removed with the upstream's."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_confirmed(tagging: Chain) -> None:
 
 
 def test_by_pattern(chains: MakeChain) -> None:
-    """Of one repository a tag is believed, and another confirmed, as the upstream's settings say."""
+    """The time to live of a tag follows the patterns in the upstream's settings."""
     patterns = {"library/tagged:pinned": 3600, "**": 0}
     pushed = image("by pattern")
     with chains(upstream={"tag_ttl": patterns}) as chain:
@@ -68,7 +68,7 @@ def test_by_pattern(chains: MakeChain) -> None:
 
 
 def test_deleted(tagging: Chain) -> None:
-    """What was deleted upstream is not there after the tag's time to live."""
+    """A tag deleted upstream is 404 after its time to live."""
     _restart(tagging, tag_ttl=0)
     _delete_held(tagging, "deleted")
     assert _pull(tagging, "deleted").status == 404

@@ -52,7 +52,7 @@ class Secured:
 
     @property
     def certificate(self) -> str:
-        """What the next connection is shown."""
+        """The certificate that the next connection is shown."""
         return ssl.get_server_certificate(("127.0.0.1", self.port))
 
     def host(self, name: str = "", machine: Machine | None = None) -> str:

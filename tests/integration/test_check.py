@@ -73,7 +73,7 @@ def settings(
 
 
 def test_every_kind(settings: Mirror) -> None:
-    """What works is well, and of what does not it is said at which step, and why."""
+    """Upstreams that work are listed so, and the others with the step that failed and the reason."""
     done = dockmirror(settings, "check", "--json", *OURS)
     assert done.returncode == 1, done.stderr
     examined = {each["upstream"]: each for each in json.loads(done.stdout)}
@@ -107,7 +107,7 @@ def test_for_people(settings: Mirror) -> None:
 
 
 def test_unknown(settings: Mirror) -> None:
-    """What is no upstream is refused as a wrong option."""
+    """An unknown upstream is refused as a wrong option."""
     done = dockmirror(settings, "check", "nothing")
     assert done.returncode == 2
     assert "there is no upstream nothing" in done.stderr

@@ -1,4 +1,4 @@
-"""What the mirror's page and ``dockmirror client`` tell each client makes it pull through the mirror."""
+"""Clients configured by the mirror's page and by ``dockmirror client`` pull through the mirror."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def machine(make_machine: MakeMachine) -> Machine:
 
 
 def fetched(machine: Machine, mirror: Mirror, path: str) -> str:
-    """What the page's address for a client gives, without a browser."""
+    """The text at the page's address for a client."""
     return succeeded(curl(machine, "--fail", f"http://{mirror.host()}/client/{path}"))
 
 
@@ -202,7 +202,7 @@ def test_k3s(mirror: Mirror, token_registry: Registry, node: Machine, way: str) 
 
 
 def endpoints(registries: str) -> list[tuple[str, str]]:
-    """What a ``registries.yaml`` says of each registry."""
+    """The registries of a ``registries.yaml`` with their endpoints."""
     return re.findall(r'^  "(.*)":\n    endpoint:\n      - "(.*)"$', registries, re.MULTILINE)
 
 

@@ -39,7 +39,7 @@ class Builder:
         self.environment = {**CLEAN_ENVIRONMENT, "HOME": str(directory)}
 
     def run(self, *arguments: str) -> str:
-        """What it printed; it must have ended well."""
+        """The output of buildah, which must have ended well."""
         return ran([*self.command, *arguments], self.environment)
 
     def build_base(self) -> None:
@@ -75,7 +75,7 @@ class Builder:
 
 
 def ran(command: list[str], environment: dict[str, str]) -> str:
-    """What a command printed; it must have ended well."""
+    """The output of a command, which must have ended well."""
     completed = subprocess.run(  # noqa: S603
         command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
     )
@@ -95,7 +95,7 @@ def builder(directory: MakeDirectory) -> Builder:
 
 @pytest.fixture(scope="module")
 def configuration(builder: Builder) -> Any:
-    """What the image says of how it is run."""
+    """The image's configuration."""
     return json.loads(builder.run("inspect", "--type=image", "dockmirror"))["Docker"]["config"]
 
 

@@ -39,7 +39,7 @@ def names(*accounts: Account) -> str:
 
 @pytest.fixture
 def secrets(directory: MakeDirectory) -> Path:
-    """Where the mirror's own files lie: Alice's password upstream, Carol's name here, and the keys."""
+    """A directory with the mirror's own files: Alice's password upstream, the user Carol, and the keys."""
     path = directory("secrets")
     (path / "password").write_text(f"{ALICE.password}\n")
     (path / "htpasswd").write_text(names(CAROL))

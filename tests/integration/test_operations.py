@@ -1,4 +1,4 @@
-"""What a mirror that runs tells of itself, scraped as a monitoring system does."""
+"""The operations endpoint of a running mirror, scraped as a monitoring system does."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LAYER = 32_000_000
 
 @pytest.fixture(scope="module")
 def port() -> int:
-    """Where it is told."""
+    """The port of the operations endpoint."""
     return free_port()
 
 

@@ -133,7 +133,7 @@ def test_a_credential_helper_that_writes_rubbish(chains: MakeChain, directory: M
 
 
 def asked(helper: Path) -> list[str]:
-    """What a helper was asked."""
+    """The calls of a helper."""
     return Path(f"{helper}.asked").read_text().splitlines()
 
 

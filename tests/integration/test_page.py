@@ -98,7 +98,7 @@ def _says(element: WebElement, words: str, _: Chrome) -> bool:
 
 
 def pasted(chromium: Chrome) -> str:
-    """What Ctrl+V gives."""
+    """The text that Ctrl+V pastes."""
     chromium.execute_script("document.body.prepend(document.createElement('textarea'))")
     area = chromium.find_element(By.TAG_NAME, "textarea")
     area.send_keys("\ue009", "v")

@@ -96,7 +96,7 @@ def test_basic(mirror: Mirror, basic_registry: Registry, dockerd: Dockerd, skope
 
 
 def test_held_blob(mirror: Mirror, token_registry: Registry) -> None:
-    """What the mirror holds for Alice is not given to others: by her path, another's, or the own host's."""
+    """A blob cached for Alice is refused to others: by her path, another's, or the own host's."""
     pushed = image("held for alice")
     token_registry.push("private/held", pushed, "latest")
     digest = pushed.layers[0].digest

@@ -68,7 +68,7 @@ def proxying(proxies: dict[str, RunningProxy], request: pytest.FixtureRequest) -
 
 @pytest.fixture
 def agent(proxying: Proxying, authority: Authority) -> ConcurrencyLimit:
-    """What asks through a proxy."""
+    """An agent whose connections go through a proxy."""
     proxy, scheme = proxying
     return _agent(proxy.url(scheme), authority)
 

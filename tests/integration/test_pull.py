@@ -199,7 +199,7 @@ def test_curl_of_any_media_type(
 
 
 def test_no_authorization_at_the_cdn(blob_store: BlobStore, mirror: Mirror, token_registry: Registry) -> None:
-    """What the clients and the mirror send to the registry is never sent on to its CDN."""
+    """Credentials for the registry are never sent on to its CDN."""
     pushed = image("no authorization")
     token_registry.push("private/kept", pushed, "latest")
     blob_store.requests.clear()

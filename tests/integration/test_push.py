@@ -69,7 +69,7 @@ def named(request: pytest.FixtureRequest) -> str:
 
 
 def account(named: str) -> Account | None:
-    """Who may push there."""
+    """The account that may push there."""
     return {"direct": PUBLISHER, "basic": Account("alice", "alice-secret"), "open": None}[named]
 
 
@@ -231,7 +231,7 @@ class TestLarge:
 
 
 def begin(client: PlainClient) -> str:
-    """Where an upload goes on."""
+    """The location of a new upload."""
     begun = client.bare("POST", "/v2/pushed/large/blobs/uploads/", b"", {"Host": str(client.host)})
     assert begun.status == 202
     location: str = begun.headers["Location"]
@@ -240,7 +240,7 @@ def begin(client: PlainClient) -> str:
 
 
 def test_an_upload_that_broke_off_goes_on(pushed_through: Mirror, open_registry: Registry) -> None:
-    """Where the registry says that it is, which is after the last chunk that came whole."""
+    """An upload goes on at the registry's offset, after the last chunk that was complete."""
     client, data = pushed_through.client("open"), random.Random("resumed").randbytes(3 * MIB)
     named = {"Host": str(client.host)}
 

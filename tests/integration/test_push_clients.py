@@ -1,4 +1,4 @@
-"""What each client pushes through the mirror is what the registry has, and what the mirror gives back."""
+"""Each client's push through the mirror is complete at the registry, and is pulled back unchanged."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ LARGE = 1024 if LONG else 256
 
 @contextmanager
 def sampled(measure: Callable[[], int]) -> Iterator[Callable[[], int]]:
-    """What is measured again and again, until the end of the block: the most of it."""
+    """Measure again and again until the end of the block, and yield the largest value."""
     seen, over = [measure()], threading.Event()
 
     def sample() -> None:

@@ -94,7 +94,7 @@ def test_pulled_again(
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_warmed_again(chains: MakeChain, skopeo_machine: Machine, workers: int) -> None:
-    """What ``warm`` reports as held is on the disk when it ends, also when it was removed a moment before."""
+    """An image that ``warm`` reports as cached is on the disk, also if it was removed a moment before."""
     pushed = image(f"warmed {workers}")
     with chains(workers=workers) as chain:
         chain.registry.push("library/removed", pushed, "latest")
@@ -128,7 +128,7 @@ def test_shown(chains: MakeChain) -> None:
 
 
 def status(port: int) -> dict[str, Any]:
-    """What the status page tells of the cache, whose figures are all of the same moment."""
+    """The status page's figures of the cache, all of the same moment."""
     client = PlainClient(f"http://127.0.0.1:{port}")
     told = json.loads(client.bare("GET", "/status.json", None, {}).body)
     assert told["cache"]["bytes"] == told["usage"]["held"]
@@ -145,6 +145,6 @@ def pull(chain: Chain, pushed: Image) -> None:
 
 
 def is_complete(chain: Chain) -> bool:
-    """Whether the command finds all of the image."""
+    """Return True if the command lists the image as complete."""
     listed = json.loads(succeeded(dockmirror(chain.mirror, "ls", "--json", "removed")))
     return [each["complete"] for each in listed] == [True]

@@ -103,6 +103,6 @@ def _attempt(chain: Chain, name: str, digest: str) -> str | None:
 
 
 def _asked(chain: Chain, digest: str) -> list[CdnRequest]:
-    """What the CDN was asked of that blob."""
+    """The CDN's requests for that blob."""
     path = f"/sha256/{digest.removeprefix('sha256:')}"
     return [each for each in chain.blobs.requests if each.path == path]

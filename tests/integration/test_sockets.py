@@ -15,11 +15,11 @@ from .parts.mirror import Mirror
 pytestmark = pytest.mark.integration
 
 KEPT = 64
-"""How many connections to a host the mirror keeps for the next request."""
+"""The idle connections to a host that the mirror keeps."""
 
 
 def sockets(mirror: Mirror) -> int:
-    """How many sockets the mirror has open."""
+    """The number of sockets that the mirror has open."""
     files = Path(f"/proc/{mirror.pid}/fd")
     return sum(os.readlink(each).startswith("socket:") for each in files.iterdir())
 

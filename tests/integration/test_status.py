@@ -30,7 +30,7 @@ REPOSITORY = "library/slow"
 
 @pytest.fixture(scope="module")
 def port() -> int:
-    """Where it is told."""
+    """The port of the operations endpoint."""
     return free_port()
 
 
@@ -58,7 +58,7 @@ def window(chromium: Chrome, width: int, scheme: str) -> None:
 
 
 def lightness(chromium: Chrome) -> int:
-    """Of the page's background."""
+    """The lightness of the page's background."""
     colour = run(chromium, "return getComputedStyle(document.body).backgroundColor")
     return sum(int(each) for each in str(colour).removeprefix("rgb(").removesuffix(")").split(","))
 
@@ -122,17 +122,17 @@ def test_a_mirror_that_does_not_answer(chain: Chain, port: int, chromium: Chrome
 
 
 def of_the_bar(chromium: Chrome, name: str) -> float:
-    """What the bar on the page has as that."""
+    """The value of an attribute of the progress bar on the page."""
     return float(run(chromium, f"return document.querySelector('#fetches progress').{name}"))
 
 
 def run(chromium: Chrome, script: str) -> Any:
-    """What the script returns, run in the page."""
+    """Run a script in the page and return its result."""
     return chromium.execute_script(script)
 
 
 def told(port: int, path: str, host: str = "") -> str:
-    """What that path has, asked by that name."""
+    """The document at that path, requested by that host name."""
     asked = Request(f"http://127.0.0.1:{port}{path}", headers={"Host": host} if host else {})
     with build_opener(ProxyHandler({})).open(asked, timeout=30) as response:
         return str(response.read().decode())

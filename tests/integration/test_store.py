@@ -1,4 +1,4 @@
-"""What the mirror keeps: fetched once, there after a restart and in an outage."""
+"""The store: a blob is fetched once, and is there after a restart and in an outage."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_fetched_once(chain: Chain) -> None:
 
 
 def test_restart(chain: Chain) -> None:
-    """What was pulled before a restart is served after it, without fetching it again."""
+    """An image that was pulled before a restart is served after it without another fetch."""
     pushed = image("restarted")
     chain.registry.push("public/restarted", pushed, "latest")
     client = chain.mirror.client("docker")

@@ -27,7 +27,7 @@ NAME = "library/warmed"
 
 
 def is_held(chain: Chain, pushed: Image) -> bool:
-    """Whether the mirror holds all of it."""
+    """Return True if the mirror has cached all of the image."""
     return all(holds(chain.mirror.cache, PLACE, each) for each in (pushed, *pushed.children))
 
 

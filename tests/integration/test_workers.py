@@ -37,7 +37,7 @@ class Several(Mirror):
         super().__init__(directory, machine, upstreams, workers=2, operations=endpoint, **settings)
 
     def told(self, path: str) -> str:
-        """What the operators' endpoint says."""
+        """The document at a path of the operations endpoint."""
         client = PlainClient(f"http://127.0.0.1:{self.operations}")
         return client.bare("GET", path, None, {}).body.decode()
 
@@ -52,11 +52,11 @@ class Several(Mirror):
         return sum(float(line.rpartition(" ")[2]) for line in lines)
 
     def has_logged(self, text: str, times: int) -> bool:
-        """Whether that stands so often in the log."""
+        """Return True if the log has the text exactly so often."""
         return self.read_log().count(text) == times
 
     def is_whole(self) -> bool:
-        """Whether both serve."""
+        """Return True if both workers serve."""
         return self.counted("dockmirror_workers") == 2
 
 
@@ -216,7 +216,7 @@ def test_new_settings_under_load(several: Several) -> None:
 
 
 def has_grown(of: list[int], size: int) -> bool:
-    """Whether there are more than that by now."""
+    """Return True if the list has more elements than that."""
     return len(of) > size
 
 

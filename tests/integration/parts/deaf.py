@@ -71,5 +71,5 @@ class Pushing(threading.Thread):
             self.sent, self._moved = self.sent + _MIB, time.monotonic()
 
     def waits(self) -> bool:
-        """Whether nothing has been taken for a while."""
+        """Return True once no byte has been taken for a while."""
         return time.monotonic() - self._moved > _STILL

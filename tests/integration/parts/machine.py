@@ -60,7 +60,7 @@ class Machine:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What commands on this machine find in their environment."""
+        """The environment of commands on this machine."""
         return {**CLEAN_ENVIRONMENT, "HOME": str(self.home), **self.variables}
 
     def command(self, *command: str) -> list[str]:

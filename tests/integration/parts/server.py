@@ -24,7 +24,7 @@ class Exchange(BaseHTTPRequestHandler):
     server: _Server
 
     def parse_request(self) -> bool:
-        """Whether there is a request to be answered as always: what meddles has answered otherwise."""
+        """Return True if the request is still to be answered: a fault may have answered it."""
         return super().parse_request() and not self.server.owner.meddled(self)
 
     def answer(self, status: int, body: bytes = b"", **headers: str) -> None:
@@ -125,7 +125,7 @@ class Server:
             self._meddling = None
 
     def meddled(self, exchange: Exchange) -> bool:
-        """Whether that request has been answered by what meddles."""
+        """Return True if the fault has answered that request."""
         return self._meddling is not None and self._meddling(exchange)
 
     def __enter__(self) -> Self:

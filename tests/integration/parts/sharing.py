@@ -93,7 +93,7 @@ class Sharing:
         wait_until(lambda: not owed.is_dir() or not any(owed.iterdir()), "all is uploaded")
 
     def keys(self) -> list[str]:
-        """What lies in the bucket."""
+        """The keys in the bucket."""
         return [each["path"] for chunk in self.seaweedfs.store(self.prefix).list() for each in chunk]
 
     def _has(self, key: str) -> bool:
@@ -140,7 +140,7 @@ def pulled(client: PlainClient, repository: str, image: Image) -> list[Response]
 
 
 def state(mirror: Mirror) -> dict[str, Any]:
-    """What ``/readyz`` of a mirror says."""
+    """The document that ``/readyz`` of a mirror answers."""
     found: dict[str, Any] = json.loads(_operations(mirror, "/readyz"))
     return found
 
