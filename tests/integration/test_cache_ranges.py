@@ -133,31 +133,34 @@ def test_part_of_what_is_not_held(cached: Chain, skopeo_machine: Machine) -> Non
 
 def test_part_of_what_grows(cached: Chain, skopeo_machine: Machine) -> None:
     """A part of a blob that is on its way in comes from what is there, without another fetch."""
-    pushed = artifact("growing parts", size=8 * MIB)
+    pushed = artifact("growing parts", size=2 * MIB)
     cached.registry.push(NAME, pushed, "growing")
     layer = pushed.layers[0]
-    with ThreadPoolExecutor(1) as pool, cached.blobs.valve.shut(4 * MIB):
+    with ThreadPoolExecutor(1) as pool, cached.blobs.valve.shut(MIB):
         whole = pool.submit(fetched, cached.mirror, NAME, layer.digest)
-        _wait_for(cached, layer, 4 * MIB)
-        for asked, part in (("0-99", layer.data[:100]), (f"{MIB}-{MIB + 9}", layer.data[MIB : MIB + 10])):
+        _wait_for(cached, layer, MIB)
+        for asked, part in (
+            ("0-99", layer.data[:100]),
+            (f"{MIB // 2}-{MIB // 2 + 9}", layer.data[MIB // 2 : MIB // 2 + 10]),
+        ):
             answer = _curl(cached, skopeo_machine, layer, "--range", asked)
             assert (answer.status, answer.body) == (206, part)
             assert answer.headers["cache-status"] == "dockmirror; fwd=miss; collapsed"
-        assert _curl(cached, skopeo_machine, layer, "--range", f"{8 * MIB}-").status == 416
+        assert _curl(cached, skopeo_machine, layer, "--range", f"{2 * MIB}-").status == 416
         cached.blobs.valve.open()
         assert whole.result() == layer.digest
     assert [each.range for each in _of_cdn(cached, layer)] == [None]
 
 
-@pytest.mark.parametrize("offset", [0, 100, 2 * MIB])
+@pytest.mark.parametrize("offset", [0, 100, MIB // 2])
 def test_closed_early(cached: Chain, offset: int) -> None:
     """containerd opens ``bytes=N-`` and closes it early: the fill goes on, and nobody complains."""
-    pushed = artifact(f"closed early at {offset}", size=8 * MIB)
+    pushed = artifact(f"closed early at {offset}", size=2 * MIB)
     cached.registry.push(NAME, pushed, f"early-{offset}")
     layer, log = pushed.layers[0], len(cached.mirror.read_log())
-    with ThreadPoolExecutor(1) as pool, cached.blobs.valve.shut(4 * MIB):
+    with ThreadPoolExecutor(1) as pool, cached.blobs.valve.shut(MIB):
         whole = pool.submit(fetched, cached.mirror, NAME, layer.digest)
-        _wait_for(cached, layer, 4 * MIB)
+        _wait_for(cached, layer, MIB)
         with begun(cached.mirror, _path(layer), {"Range": f"bytes={offset}-"}) as response:
             assert response.status == 206
             assert response.read(1000) == layer.data[offset : offset + 1000]
@@ -171,10 +174,10 @@ def test_closed_early(cached: Chain, offset: int) -> None:
 
 def test_all_of_it_closed_early(cached: Chain) -> None:
     """``bytes=0-``, closed early by the only one who asks, begins a fill that goes on to the end."""
-    pushed = artifact("from 0 and closed", size=8 * MIB)
+    pushed = artifact("from 0 and closed", size=2 * MIB)
     cached.registry.push(NAME, pushed, "from-0")
     layer = pushed.layers[0]
-    with cached.blobs.valve.shut(4 * MIB):
+    with cached.blobs.valve.shut(MIB):
         with begun(cached.mirror, _path(layer), {"Range": "bytes=0-"}) as response:
             assert response.read(1000) == layer.data[:1000]
         wait_until(lambda: f"{layer.digest} 206" in cached.mirror.read_log(), "it is closed")

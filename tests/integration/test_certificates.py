@@ -66,14 +66,14 @@ class Secured:
         return [("tcp", self.chain.mirror.port), ("https", self.port)]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def secured(chain: Chain, authority: Authority, directory: MakeDirectory) -> Secured:
     """A mirror by https."""
     return Secured(chain, authority, directory("certificates"))
 
 
 def test_renewed_while_skopeo_pulls(secured: Secured, skopeo_machine: Machine) -> None:
-    """The pull that runs ends right; whoever connects meanwhile is shown the new certificate."""
+    """A running pull ends right; new connections are shown the new certificate."""
     pushed = image("renewed", layers=(LARGE, 1000))
     chain = secured.chain
     chain.registry.push("public/renewed", pushed, "latest")
