@@ -15,6 +15,7 @@ from urllib.parse import urlencode
 
 import jwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 from tests.integration.conftest import MakeDirectory, MakeMachine
 from tests.integration.parts.accounts import ALICE, BOB, Account
@@ -148,7 +149,7 @@ def _token(world: World, account: Account | None, repository: str, host: str = "
     return f"Bearer {json.loads(given.body)['token']}"
 
 
-def _made(key: str | bytes, algorithm: str, life: int = 300, **headers: Any) -> str:
+def _made(key: str | bytes | RSAPrivateKey, algorithm: str, life: int = 300, **headers: Any) -> str:
     now = int(time.time())
     access = [{"type": "repository", "name": REPOSITORY, "actions": ["pull"]}]
     claims = {

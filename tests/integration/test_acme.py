@@ -43,6 +43,9 @@ RENEWS_OFTEN = f"""
 from dockmirror.tls import acme_renewal
 acme_renewal.CHECK_PERIOD = 0.3
 acme_renewal.FIRST = acme_renewal.LONGEST = {PAUSE}.0
+import time
+sleep = time.sleep
+time.sleep = lambda seconds: sleep(seconds / 10)  # between two polls of the authority
 """
 """For :meth:`Machine.patch`: periods that no operator needs to set."""
 

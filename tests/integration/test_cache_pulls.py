@@ -20,9 +20,7 @@ from .pullers import PULLERS, Clients
 pytestmark = pytest.mark.integration
 
 each_puller = pytest.mark.parametrize("puller", PULLERS)
-some_pullers = pytest.mark.parametrize(
-    "puller", PULLERS if LONG else ["skopeo", "containerd-ns", "dockerd-mirror"]
-)
+SOME = PULLERS if LONG else ("skopeo", "containerd-ns", "dockerd-mirror")
 """For tests in which the mirror differs, and the client's requests do not."""
 
 
@@ -83,13 +81,13 @@ def test_cold_and_warm(lasting: Chain, clients: Clients, images: dict[str, Image
     _pulls_unasked(lasting, clients, images, puller)
 
 
-@some_pullers
+@pytest.mark.parametrize("puller", SOME)
 def test_restarted(restarted: Chain, clients: Clients, images: dict[str, Image], puller: str) -> None:
     """After a restart a pull of what is held asks nobody anything, the token service included."""
     _pulls_unasked(restarted, clients, images, puller)
 
 
-@some_pullers
+@pytest.mark.parametrize("puller", SOME)
 def test_outage(alone: Chain, clients: Clients, images: dict[str, Image], puller: str) -> None:
     """Without registry, token service and CDN every client pulls what is held, stale tags included."""
     _pulls_unasked(alone, clients, images, puller)

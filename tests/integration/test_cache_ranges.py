@@ -139,10 +139,7 @@ def test_part_of_what_grows(cached: Chain, skopeo_machine: Machine) -> None:
     with ThreadPoolExecutor(1) as pool, cached.blobs.valve.shut(MIB):
         whole = pool.submit(fetched, cached.mirror, NAME, layer.digest)
         _wait_for(cached, layer, MIB)
-        for asked, part in (
-            ("0-99", layer.data[:100]),
-            (f"{MIB // 2}-{MIB // 2 + 9}", layer.data[MIB // 2 : MIB // 2 + 10]),
-        ):
+        for asked, part in (("0-99", layer.data[:100]), ("500000-500009", layer.data[500_000:500_010])):
             answer = _curl(cached, skopeo_machine, layer, "--range", asked)
             assert (answer.status, answer.body) == (206, part)
             assert answer.headers["cache-status"] == "dockmirror; fwd=miss; collapsed"

@@ -39,9 +39,8 @@ def test_an_image(chain: Chain, skopeo_machine: Machine, tmp_path: Path) -> None
     listed.write_text("# what we need\nwarmed\n\nwarmed:two  # and this\n")
     for blobs_fetched in (len({blob.digest for each in pushed.children for blob in each.blobs}), 0):
         warmed = json.loads(succeeded(dockmirror(chain.mirror, "warm", "--json", "-f", str(listed))))
-        assert [each["image"] for each in warmed] == [
-            f"docker.io/library/warmed:{tag}" for tag in ("latest", "two")
-        ]
+        names = [each["image"] for each in warmed]
+        assert names == ["docker.io/library/warmed:latest", "docker.io/library/warmed:two"]
         assert warmed[0]["fetched"] == blobs_fetched
         assert warmed[0]["manifests"] == 1 + len(pushed.children)
         wait_until(lambda: all(is_held(chain, "warmed", each) for each in (pushed, other)), "both are cached")
