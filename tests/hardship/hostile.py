@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 CANARY = "smuggled/canary"
@@ -131,7 +131,7 @@ def sizes(host: str) -> Iterator[Hostile]:
     )
 
 
-def traversals(hosts: tuple[str, str]) -> Iterator[Hostile]:
+def traversals(hosts: Sequence[str]) -> Iterator[Hostile]:
     """Names that mean something else to a file system, a URL or a terminal, wherever a name stands."""
     for name in _NAMES:
         paths = (

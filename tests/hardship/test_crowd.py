@@ -40,7 +40,7 @@ def test_idle_connections(mirror: Mirror, images: list[Image], came: Record) -> 
 @hardship(f"machine: {SLOW} clients that read {RATE // 1000} KB a second")
 def test_slow(mirror: Mirror, images: list[Image], came: Record) -> None:
     """They get every byte, cost little, and keep nobody waiting."""
-    large = images[1]  # more than lies in sockets
+    large = images[2]  # more than lies in sockets
     layer, clients = large.layers[0], Load()
     mirror.configure(workers=1)
     with mirror:

@@ -1,4 +1,4 @@
-"""Clients that fail and lie while they push: what they are told, and what their upstream gets to see."""
+"""Clients that fail and lie while they push: their answers, and the requests of their upstream."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def mirror(directory: MakeDirectory, make_machine: MakeMachine, upstream: Upstre
         "direct": {"url": upstream.url, "writes": True},
         "basic": {"url": upstream.url},
     }
-    with Mirror(directory("mirror"), make_machine(), upstreams) as process:
+    with Mirror(directory("mirror"), make_machine(), upstreams, access={"body_timeout": 2}) as process:
         yield process
     assert process.failures() == ""
 
@@ -313,7 +313,7 @@ def test_client_goes_away(mirror: Mirror, upstream: Upstream, location: str, cod
 
 
 def test_client_stops_sending(mirror: Mirror, upstream: Upstream, location: str) -> None:
-    """It is told so after a while, and neither it nor what it has sent stays with the upstream."""
+    """A client that stops in its body gets 408, and its upload is broken off upstream."""
     stalls = (
         ("Content-Length: 1000000", b""),
         ("Content-Length: 1000000", bytes(5_000)),

@@ -37,7 +37,7 @@ BODIES = 1000 if LONG else 30
 def test_full(directory: MakeDirectory, open_registry: Registry, images: list[Image], came: Record) -> None:
     """Clients are given what it cannot take; of that nothing wrong is left."""
     require("unshare")
-    small = SmallDisk(directory("small"), 24 * MIB)
+    small = SmallDisk(directory("small"), 12 * MIB)
     small.prepare()
     upstreams = {"open": {"url": open_registry.url}}
     with Mirror(directory("full"), small, upstreams, cache=str(small.disk)) as mirror:
@@ -49,7 +49,7 @@ def test_full(directory: MakeDirectory, open_registry: Registry, images: list[Im
         used = sum(each.stat().st_size for each in blobs(disk)) // MIB
     assert clients.wrong == clients.lost == []
     assert mirror.failures() == ""
-    came(f"{clients}; {used} of 24 MiB kept")
+    came(f"{clients}; {used} of 12 MiB kept")
 
 
 @hardship("machine: the store is read-only, and then it is not")
@@ -108,7 +108,7 @@ def test_two(
     """They fetch, serve and delete in each other's sight; another one goes on with what one had begun."""
     upstreams = {"open": {"url": open_registry.url}}
     mirror.configure(workers=1)
-    shared = {"cache": str(mirror.cache), "cache_size": "40MB"}
+    shared = {"cache": str(mirror.cache), "cache_size": "20MB"}
     kills = 20 if LONG else 4
     with (
         mirror,

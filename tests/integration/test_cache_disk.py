@@ -17,7 +17,7 @@ from .parts.chain import Chain, new_chain
 from .parts.disk import SmallDisk
 from .parts.images import Image, artifact, image
 from .parts.kept import blob_file, blobs, forget_figures, holds, length, wrong_blobs
-from .parts.machine import Machine
+from .parts.machine import EVICTS_OFTEN, Machine
 from .parts.media import sha256
 from .parts.process import wait_until
 from .parts.programs import require
@@ -27,15 +27,15 @@ from .pulls import skopeo_pulls
 pytestmark = pytest.mark.integration
 
 MIB = 1024 * 1024
-BUDGET = 24 * MIB
+BUDGET = 6 * MIB
 NAME = "library/disk"
 
 
 @pytest.fixture
 def small(directory: MakeDirectory) -> SmallDisk:
-    """A machine with a disk of 24 MiB."""
+    """A machine with a disk of 8 MiB."""
     require("unshare", "docker-registry")
-    machine = SmallDisk(directory("small"), 24 * MIB)
+    machine = SmallDisk(directory("small"), 8 * MIB)
     machine.prepare()
     return machine
 
@@ -49,7 +49,7 @@ def cramped(small: SmallDisk, directory: MakeDirectory, authority: Authority) ->
 
 def test_full_disk(cramped: Chain, small: SmallDisk) -> None:
     """Clients get every byte of blobs that the disk cannot take, the log says so once, and it goes on."""
-    first, second = artifact("too large", size=40 * MIB), artifact("too large, too", size=32 * MIB)
+    first, second = artifact("too large", size=12 * MIB), artifact("too large, too", size=10 * MIB)
     after = artifact("small enough", size=MIB)
     for number, pushed in enumerate((first, second, after)):
         cramped.registry.push(NAME, pushed, f"t{number}")
@@ -89,9 +89,9 @@ def test_disk_without_a_byte(cramped: Chain, small: SmallDisk, skopeo_machine: M
 
 def test_budget(chains: MakeChain) -> None:
     """Blobs used least recently are evicted over the budget; a client that reads one gets all of it."""
-    with chains(cache_size=str(BUDGET)) as chain:
+    with chains(cache_size=str(BUDGET), patched=EVICTS_OFTEN) as chain:
         cache = chain.mirror.cache
-        images = [_held(chain, number, 16 * MIB if number == 0 else 3 * MIB) for number in range(9)]
+        images = [_held(chain, number, 4 * MIB if number == 0 else 3 * MIB // 4) for number in range(9)]
         assert _total(cache) > BUDGET
         read = images[0].layers[0].digest
         with begun(chain.mirror, _path(read)) as response:

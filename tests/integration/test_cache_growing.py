@@ -25,6 +25,8 @@ MIB = 1024 * 1024
 LARGE = 1024 if LONG else 48
 """MiB of the blob that many clients pull."""
 PULLS = 10 if LONG else 4
+MEMORY = 256 if LONG else 128
+"""MiB of a blob, of which three quarters are more than the mirror may hold in memory."""
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +129,23 @@ def test_last_client_leaves(upstream: Chain) -> None:
     wait_until(blob_file(upstream.mirror.cache, digest).exists, "the blob is whole")
     assert fetched(upstream.mirror, "public/alone", digest) == digest
     assert _ranges(upstream, digest) == [None]
+
+
+def test_memory(upstream: Chain) -> None:
+    """A large blob for a slow client, and then for a quick one, does not stay in memory."""
+    pushed = artifact("in memory", size=MEMORY * MIB)
+    upstream.registry.push("public/memory", pushed, "latest")
+    layer = pushed.layers[0]
+    client, hexadecimal = upstream.mirror.client("docker"), layer.digest.removeprefix("sha256:")
+    assert client.manifest("public/memory", "latest").status == 200
+    before = upstream.mirror.rss()
+    with begun(upstream.mirror, f"/v2/docker.io/public/memory/blobs/{layer.digest}") as response:
+        response.read(MIB)
+        wait_until(lambda: upstream.blobs.requests[-1].path.endswith(hexadecimal), "it is fetched")
+        while response.read(MIB):
+            assert upstream.mirror.rss() - before < MEMORY * MIB * 3 // 4
+    assert client.blob("public/memory", layer.digest).body == layer.data
+    assert upstream.mirror.rss() - before < MEMORY * MIB * 3 // 4
 
 
 def _push(chain: Chain, name: str, size: int) -> str:

@@ -1,4 +1,4 @@
-"""A registry that takes nothing of what is pushed until it is told to, and somebody who pushes to it."""
+"""A registry that does not read what is pushed until an event is set, and a client that pushes to it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from contextlib import suppress
 
 _MIB = 1024 * 1024
-_STILL = 2.0
+_STILL = 1.0
 
 
 class Deaf:
