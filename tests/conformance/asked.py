@@ -43,7 +43,7 @@ class Answered:
 
 
 class Asked:
-    """One registry, of which one case has one repository for itself.
+    """A registry with one repository for each case.
 
     :ivar netloc: host and port by which it is asked.
     :ivar answers: all that it has said so far.
@@ -56,7 +56,7 @@ class Asked:
         self._client = client
 
     def beside(self, name: str) -> Asked:
-        """The same registry with another repository; what it says is not among these answers."""
+        """The same registry with another repository, whose responses are not recorded."""
         return Asked(self._client, f"{self.repository}-{name}")
 
     def ask(
@@ -66,7 +66,7 @@ class Asked:
         body: bytes | Iterable[bytes] | None = None,
         headers: dict[str, str] | None = None,
     ) -> Response:
-        """One request, and its answer.
+        """Make one request and record its response.
 
         :param path: below the repository, or an absolute path.
         """

@@ -51,7 +51,7 @@ class Repository:
 
 
 class Complete(Server):
-    """Everybody may do everything; locations of uploads are relative, their state must come back."""
+    """A registry open to everybody; locations of uploads are relative, and their state must come back."""
 
     def __init__(self) -> None:
         class Asked(_Asked):

@@ -34,7 +34,7 @@ def _push_tags(registry: Asked) -> None:
 
 
 def test_tags(registry: Asked) -> None:
-    """All of the repository."""
+    """All tags of the repository are listed."""
     _push_tags(registry)
     listed = registry.ask("GET", "tags/list")
     assert set(_tags(listed)) == set(TAGS)
@@ -43,21 +43,21 @@ def test_tags(registry: Asked) -> None:
 
 @pytest.mark.lacks("distribution", "2.8 lists tags as the directory does")
 def test_order_of_tags(registry: Asked) -> None:
-    """They are listed in lexical order."""
+    """Tags are listed in lexical order."""
     _push_tags(registry)
     assert _tags(registry.ask("GET", "tags/list")) == list(TAGS)
 
 
 @no_pages
 def test_some_tags(registry: Asked) -> None:
-    """No more than are asked for."""
+    """A page has no more tags than requested."""
     _push_tags(registry)
     assert _tags(registry.ask("GET", "tags/list?n=2")) == ["a", "b"]
 
 
 @no_pages
 def test_no_tags(registry: Asked) -> None:
-    """None are asked for, none come."""
+    """A page of no tags is empty."""
     _push_tags(registry)
     listed = registry.ask("GET", "tags/list?n=0")
     assert _tags(listed) == []
@@ -75,7 +75,7 @@ def test_tags_behind(registry: Asked) -> None:
 
 @no_pages
 def test_pages(registry: Asked) -> None:
-    """Each leads to the next, to the end, on the same host."""
+    """Each page leads to the next, to the end, on the same host."""
     _push_tags(registry)
     found, path = [], "tags/list?n=2"
     for _ in range(3):
@@ -137,7 +137,7 @@ def test_subject(registry: Asked) -> None:
 
 @no_referrers
 def test_referrers(registry: Asked) -> None:
-    """All that have it as their subject, each as soon as it is pushed."""
+    """Manifests with this subject are listed as soon as they are pushed."""
     subject = _subject(registry)
     pushed: list[Image] = []
     for number in range(3):

@@ -31,7 +31,7 @@ def test_tag(registry: Asked) -> None:
 
 
 def test_manifest(registry: Asked) -> None:
-    """It goes, by digest and by all of its tags."""
+    """A deleted manifest is gone by its digest and by all of its tags."""
     pushed, other = image(registry.seed("manifest")), image(registry.seed("other"))
     registry.push(pushed, "one", "two")
     registry.push(other, "other")
@@ -67,7 +67,7 @@ def test_manifest_again(registry: Asked) -> None:
 
 
 def test_blob(registry: Asked) -> None:
-    """It goes, whoever has pulled it before."""
+    """A deleted blob is gone, also if it was pulled before."""
     data = registry.bytes("blob")
     digest = registry.upload(data)
     assert registry.ask("GET", f"blobs/{digest}").body == data

@@ -51,14 +51,14 @@ def test_post_then_put(registry: Asked) -> None:
 
 
 def test_put_in_chunks(registry: Asked) -> None:
-    """The same by a client that does not know the length."""
+    """A PUT without a length is taken."""
     data = registry.bytes("chunked put")
     target = with_digest(registry.begin(), sha256(data))
     _is_created(registry, data, registry.ask("PUT", target, _pieces(data), OCTETS))
 
 
 def test_empty_blob(registry: Asked) -> None:
-    """No bytes are a blob, too."""
+    """A blob may be empty."""
     assert registry.upload(b"") == sha256(b"")
     _is_there(registry, b"")
 
@@ -74,7 +74,7 @@ def test_single_post(registry: Asked) -> None:
 
 
 def test_stream_then_put(registry: Asked) -> None:
-    """As docker does: one PATCH without a length, and a PUT without a body."""
+    """docker sends one PATCH without a length, and a PUT without a body."""
     data = registry.bytes("streamed", 300_000)
     patched = registry.ask("PATCH", registry.begin(), _pieces(data), OCTETS)
     assert patched.status == 202
@@ -85,7 +85,7 @@ def test_stream_then_put(registry: Asked) -> None:
 
 @pytest.mark.parametrize("last", ["in the PUT", "before it"])
 def test_chunks(registry: Asked, last: str) -> None:
-    """Each answer says how far it has come, and where to go on."""
+    """Each response has the offset, and the location for the next chunk."""
     data = registry.bytes(f"chunks {last}", 3 * CHUNK - 500)
     location = registry.begin()
     for begin in (0, CHUNK) if last == "in the PUT" else (0, CHUNK, 2 * CHUNK):
@@ -193,7 +193,7 @@ def test_cancelled(registry: Asked) -> None:
 
 
 def test_uploads_beside_each_other(registry: Asked) -> None:
-    """Neither knows of the other."""
+    """Two uploads do not affect each other."""
     first, second = registry.bytes("first"), registry.bytes("second")
     locations = [registry.begin(), registry.begin()]
     assert locations[0] != locations[1]

@@ -118,7 +118,7 @@ _CHUNKS = (
 
 
 def sizes(host: str) -> Iterator[Hostile]:
-    """More than is read."""
+    """Requests with more than the mirror reads."""
     long = b"a" * _LONG
     yield Hostile("a line of 100 KB", request(host, line=b"GET /v2/%b HTTP/1.1" % long), (431,))
     yield Hostile("a query of 100 KB", request(host, line=b"GET /v2/?%b HTTP/1.1" % long), (431,))

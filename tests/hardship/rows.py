@@ -35,7 +35,7 @@ def name_of(test: pytest.Item) -> str | None:
 
 
 def modules() -> list[ModuleType]:
-    """All that have rows, read whether or not they are run."""
+    """The modules with rows, imported if they are not yet."""
     return [
         importlib.import_module(f"{__package__}.{path.stem}")
         for path in sorted(Path(__file__).parent.glob("test_*.py"))

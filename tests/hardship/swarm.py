@@ -56,14 +56,14 @@ class Client:
     wrong: list[str] = field(default_factory=list)
 
     def run(self, until: float) -> None:
-        """Until that time."""
+        """Do things until that time."""
         kinds = (self.pull, self.part, self.leave, self.head, self.nothing, self.private, self.stranger)
         while time.monotonic() < until:
             self._try(self.chance.choices(kinds, weights=(10, 10, 6, 8, 4, 4, 1))[0])
             time.sleep(self.chance.uniform(0, PAUSE))
 
     def _try(self, kind: Callable[[], None]) -> None:
-        """As often as real clients do, and more."""
+        """Repeat one thing as often as real clients do, and more."""
         name = kind.__name__
         for _ in range(TRIES):
             try:
@@ -99,7 +99,7 @@ class Client:
         _right(response, layer.data[first : last + 1], 206)
 
     def leave(self) -> None:
-        """In the middle of a blob."""
+        """Disconnect in the middle of a blob."""
         repository = self._public()
         layer, client = image_of(repository).layers[0], self.plain(None)
         host, _, port = client.url.removeprefix("http://").partition(":")
@@ -196,7 +196,7 @@ class Process:
         return Swarm(Counter(told["done"]), told["again"], told["failed"], told["wrong"])
 
     def end(self) -> None:
-        """They leave."""
+        """Kill the process."""
         self._popen.kill()
         self._popen.wait()
         self._out.close()

@@ -96,7 +96,7 @@ def _asked(
 
 @hardship("hostile: whoever comes from elsewhere, with forged headers")
 def test_networks(mirror: Mirror, witness: Witness, came: Record) -> None:
-    """By every route and method: 403, and the upstream is not asked; only whether it lives is told."""
+    """A client of another network gets 403 by every route and method; only the health check answers."""
     before, wrong, count = len(witness.asked), [], 0
     for path in ROUTES:
         for number, (name, fields) in enumerate(FORGED.items()):
@@ -164,7 +164,7 @@ def members(
 
 
 def _by_sha512(claims: dict[str, Any], key: bytes) -> str:
-    """By the right key, which PyJWT finds too short for this."""
+    """Sign claims with the right key by HS512, for which PyJWT finds it too short."""
     parts = [{"alg": "HS512", "typ": "dockmirror-access"}, claims]
     signed = b".".join(base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=") for part in parts)
     signature = base64.urlsafe_b64encode(hmac.digest(key, signed, "sha512")).rstrip(b"=")
@@ -205,7 +205,7 @@ def _forged(keys: Path) -> dict[str, str]:
 
 @hardship("hostile: forged and ended tokens of the mirror's own")
 def test_members(members: Mirror, secrets: Path, witness: Witness, came: Record) -> None:
-    """By every route: 401, 400, or 429 after many wrong passwords; Carol, let in before, is served."""
+    """Forged credentials get 401, 400 or 429 by every route, and Carol is still served."""
     carol = {"Authorization": CAROL.basic}
     assert _asked(members, "GET", ROUTES[5], members.host("docker"), carol) == 200
     forged, before, wrong, count = _forged(secrets / "keys"), len(witness.asked), [], 0

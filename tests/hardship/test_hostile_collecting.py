@@ -190,7 +190,7 @@ ADDRESSES = [
 
 @pytest.mark.parametrize(("kind", "addresses"), ADDRESSES)
 def test_addresses(world: World, kind: str, addresses: tuple[str, ...], came: Record) -> None:
-    """In whichever form, and by names that have come to mean them: the mirror connects to none."""
+    """The mirror connects to no forbidden address, in any notation or by any name."""
     chain, wrong = world.chain, []
     client = chain.mirror.client("docker", ALICE)
     for number, (way, address) in enumerate(product(WAYS, addresses)):

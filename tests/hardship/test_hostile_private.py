@@ -54,7 +54,7 @@ class World:
 
 @pytest.fixture(scope="module")
 def world(directory: MakeDirectory, make_machine: MakeMachine, authority: Authority) -> Iterator[World]:
-    """It, and what Alice has pulled."""
+    """A mirror, and a private image that Alice has pulled."""
     secret, large, operations = (
         image("of Alice alone"),
         artifact("large, of Alice", size=4_000_000),
@@ -140,7 +140,7 @@ ROUTES: dict[str, Callable[[Image], Ask]] = {
 
 
 def _token(world: World, account: Account | None, repository: str, host: str = "docker") -> str:
-    """As the mirror's own token service gives it."""
+    """A token of the mirror's own token service."""
     query = urlencode({"scope": f"repository:{repository}:pull", "service": "a"})
     login = {"Authorization": account.basic} if account else {}
     given = world.client(host).bare(
@@ -187,7 +187,7 @@ def _held(world: World) -> Iterator[Image]:
 
 @contextmanager
 def _growing(world: World) -> Iterator[Image]:
-    """It is on its way in for Alice, and stops in the middle."""
+    """Have Alice's download of the image stop in the middle."""
     blob = world.large.layers[0].digest
     alice = world.chain.mirror.client("docker", ALICE)
     with world.chain.blobs.valve.shut(1_000_000):
@@ -215,7 +215,7 @@ STATES = {"held": _held, "growing": _growing, "stale": _stale}
 
 
 def _told(port: int, path: str, headers: dict[str, str]) -> bytes:
-    """To somebody at another address than Alice, who sees on the page what she has asked for."""
+    """The response to a client at another address than Alice."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30, source_address=("127.0.0.7", 0))
     with closing(connection):
         connection.request("GET", path, None, headers)
@@ -223,8 +223,8 @@ def _told(port: int, path: str, headers: dict[str, str]) -> bytes:
 
 
 @hardship("hostile: a private image, on pages and in figures")
-def test_told(world: World, came: Record) -> None:
-    """Neither pages, in whichever form, nor figures name it; nor does the table of an unknown host."""
+def test_pages(world: World, came: Record) -> None:
+    """No page and no metric names the image."""
     mirror = world.chain.mirror
     assert mirror.client("docker", ALICE).manifest(REPOSITORY, "latest").status == 200
     told = []
@@ -252,7 +252,7 @@ STATE_ROWS = [pytest.param(name, marks=hardship(f"hostile: a private image, {nam
 
 @pytest.mark.parametrize("state", STATE_ROWS)
 def test_private(world: World, state: str, came: Record) -> None:
-    """None of it, not even whether it is there, by any way, for anybody but Alice; who gets all of it."""
+    """Only Alice gets any of the image, or learns that it exists."""
     tried = {name: make(world) for name, make in CREDENTIALS.items()}
     allowed = _token(world, ALICE, REPOSITORY)
     assert _asked(world, ROUTES["blob"](world.image), allowed).status == 200

@@ -50,7 +50,7 @@ def witness(image: Image) -> Iterator[Witness]:
 
 @pytest.fixture(scope="module")
 def taking(image: Image) -> Iterator[Witness]:
-    """One that is written to, too."""
+    """An upstream that takes writes, too."""
     with Witness(image, WRITTEN) as upstream:
         yield upstream
 
@@ -71,7 +71,7 @@ def mirror(
 
 @hardship("hostile: requests that no client sends")
 def test_hostile(mirror: Mirror, witness: Witness, image: Image, came: Record) -> None:
-    """Each gets a right response or none, and nothing fails; no upstream sees it, and no other file."""
+    """Each request gets a right response or none, reaches no upstream, and reads no other file."""
     hosts = mirror.host("docker"), mirror.host()
     known = tuple(part + path for part in ("/v2", "/docker.io/v2") for path in _paths(image))
     hostile = [
@@ -83,7 +83,7 @@ def test_hostile(mirror: Mirror, witness: Witness, image: Image, came: Record) -
 
 @hardship("hostile: pushes that no client makes")
 def test_hostile_writes(mirror: Mirror, taking: Witness, came: Record) -> None:
-    """The same where the upstream takes writes: it sees none that a client could not have made."""
+    """A hostile push reaches the upstream only as a request that a client could have made."""
     begun = mirror.client("pushed").request("POST", "/v2/team/a/blobs/uploads/")
     assert begun.status == 202
     right = changes(mirror.host("pushed"), begun.headers["Location"], "team/a")

@@ -40,7 +40,7 @@ MOMENTS = [(call, nth) for call, nths in CALLS.items() for nth in (nths if LONG 
 
 @hardship("machine: killed at random moments, under load")
 def test_killed(mirror: Mirror, images: list[Image], came: Record) -> None:
-    """All of its processes, and started anew at once."""
+    """The mirror is killed at random moments, and started again at once."""
     chance = random.Random(1)
     mirror.configure(workers=1)
     with mirror:
@@ -57,7 +57,7 @@ def test_killed(mirror: Mirror, images: list[Image], came: Record) -> None:
 
 @hardship("machine: killed at chosen system calls")
 def test_killed_at_a_call(mirror: Mirror, images: list[Image], came: Record) -> None:
-    """Before the system has done it; what lies on the disk then is taken up by the next process."""
+    """The mirror is killed at a system call, and the next process goes on from the disk's state."""
     require("strace")
     mirror.configure(workers=1)
     clients = Load()

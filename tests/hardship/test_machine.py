@@ -45,7 +45,7 @@ A machine's own clock is everybody's, and a namespace has none: ``unshare --time
 
 @hardship(f"machine: {KILLS} workers of two killed, one after the other")
 def test_workers_killed(mirror: Mirror, images: list[Image], came: Record) -> None:
-    """One process after another is killed under load: what a client tries again succeeds."""
+    """Workers are killed under load, and clients succeed when they try again."""
     with mirror, load(mirror, REPOSITORY, images) as clients:
         for count in range(1, KILLS + 1):
             wait_until(lambda: clients.right >= 20 * count, "clients are served")  # noqa: B023
@@ -58,7 +58,7 @@ def test_workers_killed(mirror: Mirror, images: list[Image], came: Record) -> No
 
 @hardship(f"machine: {RESTARTS} restarts with a grace period, under load")
 def test_restarts(mirror: Mirror, images: list[Image], came: Record) -> None:
-    """Under load: what runs is finished first, and what comes too early is tried again."""
+    """The mirror is restarted under load: running transfers end first, and early clients try again."""
     with mirror, load(mirror, REPOSITORY, images) as clients:
         for count in range(1, RESTARTS + 1):
             wait_until(lambda: clients.right >= 20 * count, "clients are served")  # noqa: B023
@@ -74,7 +74,7 @@ def test_restarts(mirror: Mirror, images: list[Image], came: Record) -> None:
 def test_clock(
     directory: MakeDirectory, make_machine: MakeMachine, authority: Authority, tmp_path: Path, came: Record
 ) -> None:
-    """Nobody waits longer for it: pauses and deadlines keep to their seconds."""
+    """Pauses and deadlines do not depend on the time of day."""
     require("docker-registry")
     (tmp_path / "sitecustomize.py").write_text(CLOCK)
     clock, slowest = tmp_path / "clock", 0.0

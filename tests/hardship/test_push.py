@@ -74,7 +74,7 @@ def _leads(to: str, status: int = 307, *, early: bool = False) -> Answer:
 
 @contextmanager
 def _redirect_to_itself(push: Push) -> Iterator[None]:
-    """To another name of the same upload, which is taken there."""
+    """Redirect to another URL of the same upload, which takes it."""
 
     def moved(exchange: Exchange) -> None:
         exchange.body()

@@ -117,7 +117,7 @@ class Upstream(Server):
 
 @pytest.fixture(scope="module")
 def upstream() -> Iterator[Upstream]:
-    """It."""
+    """A registry that records its requests."""
     with Upstream() as server:
         yield server
 
@@ -154,7 +154,7 @@ class Wire:
         self.send(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"))
 
     def send(self, data: bytes) -> None:
-        """Anything."""
+        """Send bytes."""
         self._socket.sendall(data)
 
     def answers(self) -> list[int]:
@@ -253,7 +253,7 @@ def test_lengths(mirror: Mirror, upstream: Upstream, location: str, fields: list
 
 
 def test_chunks_of_http_1_0(mirror: Mirror, upstream: Upstream, location: str) -> None:
-    """There were none."""
+    """HTTP/1.0 has no chunks."""
     with Wire(mirror) as wire:
         wire.request("PATCH", location, "Transfer-Encoding: chunked", version="HTTP/1.0")
         wire.send(CHUNKS + _smuggled(wire.host))
@@ -303,7 +303,7 @@ def test_pipelined(mirror: Mirror, upstream: Upstream, location: str) -> None:
 
 @pytest.mark.parametrize("coding", ["Content-Length: 1000000", "Transfer-Encoding: chunked"])
 def test_client_goes_away(mirror: Mirror, upstream: Upstream, location: str, coding: str) -> None:
-    """In the middle of a body: the upstream never takes what has come for the whole."""
+    """A body that breaks off is never taken as complete by the upstream."""
     with Wire(mirror) as wire:
         wire.request("PATCH", location, coding)
         wire.send((b"186A0\r\n" if "chunked" in coding else b"") + bytes(100_000))
@@ -403,8 +403,8 @@ def test_forged_locations(mirror: Mirror, upstream: Upstream, location: str) -> 
 
 
 @pytest.mark.parametrize("digest", ["sha256:x%0d%0aX: y", "sha256:" + "0" * 63, "../../x", "%00"])
-def test_digests_that_are_none(mirror: Mirror, upstream: Upstream, location: str, digest: str) -> None:
-    """Are not asked for."""
+def test_invalid_digests(mirror: Mirror, upstream: Upstream, location: str, digest: str) -> None:
+    """Invalid digests reach no upstream."""
     with Wire(mirror) as wire:
         wire.request(
             "PUT", f"{location}?digest={digest.replace(' ', '%20')}", "Content-Length: 0", "Connection: close"

@@ -84,7 +84,7 @@ def test_meddled_with(mirror: Mirror, images: list[Image], came: Record) -> None
 
 @hardship("machine: contents written to in place, under a running mirror")
 def test_written_to(mirror: Mirror, images: list[Image], came: Record) -> None:
-    """Each that is held, while nobody is being sent it: nobody gets it after that."""
+    """A blob that is changed on the disk is served to no client."""
     clients, written = Load(), 0
     with mirror:
         while written < len(images):
@@ -105,7 +105,7 @@ def test_two(
     mirror: Mirror, directory: MakeDirectory, make_machine: MakeMachine, open_registry: Registry,
     images: list[Image], came: Record,
 ) -> None:  # fmt: skip
-    """They fetch, serve and delete in each other's sight; another one goes on with what one had begun."""
+    """Two mirrors fetch, serve and evict in one directory, and one continues downloads of the other."""
     upstreams = {"open": {"url": open_registry.url}}
     mirror.configure(workers=1)
     shared = {"cache": str(mirror.cache), "cache_size": "20MB"}

@@ -101,7 +101,7 @@ def _no_ranges(trial: Trial) -> Iterator[None]:
 
 @contextmanager
 def _dropped(trial: Trial) -> Iterator[None]:
-    """All connections that are kept alive are closed, before the mirror is asked."""
+    """Close all connections that are kept alive, before the request."""
     with trial.chain.blobs.stopped(), trial.chain.front.stopped():
         pass
     yield

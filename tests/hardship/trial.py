@@ -126,7 +126,7 @@ def always(part: str, answer: Answer) -> Fault:
 
 
 def stopped(part: str) -> Callable[[Tried], AbstractContextManager[None]]:
-    """Nobody listens where that part was."""
+    """Stop listening at that part."""
     return lambda trial: getattr(trial.chain, part).stopped()
 
 

@@ -58,7 +58,7 @@ class _Connection(socketserver.StreamRequestHandler):
                 pass
 
     def _skip_piece(self) -> bool:
-        """One of a body in pieces; whether there are more."""
+        """Read one chunk; return False after the last."""
         line = self.rfile.readline()
         size = _SIZE.fullmatch(line)
         if not size:

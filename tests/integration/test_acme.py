@@ -112,7 +112,7 @@ Certify = Callable[[int], AbstractContextManager[Certified]]
 
 @pytest.fixture(scope="module")
 def certified(directory: MakeDirectory, make_machine: MakeMachine, authority: Authority) -> Certify:
-    """With so many processes."""
+    """Makes a mirror with so many processes."""
     require("docker-registry", "pebble", "pebble-challtestsrv")
 
     @contextmanager
@@ -130,7 +130,7 @@ def certified(directory: MakeDirectory, make_machine: MakeMachine, authority: Au
 
 @pytest.fixture
 def alone(certified: Certify) -> Iterator[Certified]:
-    """One process."""
+    """A mirror of one process."""
     with certified(1) as parts:
         yield parts
 
@@ -144,8 +144,8 @@ def together(certified: Certify) -> Iterator[Certified]:
         yield parts
 
 
-def test_an_authority_that_is_down(alone: Certified, skopeo_machine: Machine) -> None:
-    """Nobody is shown any certificate, and pulls go on without; once it is up, https begins by itself."""
+def test_authority_is_down(alone: Certified, skopeo_machine: Machine) -> None:
+    """Without its authority a mirror has no certificates and serves HTTP; later HTTPS begins by itself."""
     pushed = image("meanwhile")
     alone.chain.registry.push("library/meanwhile", pushed, "latest")
     alone.mirror.start()
@@ -193,7 +193,7 @@ def test_refused_then_renewed_while_skopeo_pulls(
 
 
 def test_each_name_once(together: Certified) -> None:
-    """One process asks for all, each name has one certificate, and a second start asks for nothing new."""
+    """One process requests one certificate for each name, and a second start requests nothing."""
     names = [DOMAIN, *(f"{known.name}.{DOMAIN}" for known in KNOWN)]
     wait_until(lambda: all(map(together.has, names)), "every name has one", 120)
     assert together.pebble.issued() == len(names)
@@ -214,14 +214,14 @@ def test_each_name_once(together: Certified) -> None:
 
 
 def test_dockerd(together: Certified, dockerd: Dockerd) -> None:
-    """Pulls by https."""
+    """dockerd pulls by https."""
     pushed = image("dockerd by acme")
     together.chain.registry.push("library/certified", pushed, "dockerd")
     docker_pulls(dockerd, f"{together.host(dockerd.machine)}/certified:dockerd", pushed)
 
 
 def test_podman(together: Certified, podman_machine: Machine) -> None:
-    """Verifies the certificate by the authority's root."""
+    """podman verifies the certificate by the authority's root."""
     pushed = image("podman by acme")
     together.chain.registry.push("library/certified", pushed, "podman")
     reference = f"{together.host(podman_machine)}/certified:podman"
@@ -229,7 +229,7 @@ def test_podman(together: Certified, podman_machine: Machine) -> None:
 
 
 def test_containerd(together: Certified, containerd: Containerd) -> None:
-    """Likewise."""
+    """containerd verifies the certificate by the authority's root."""
     pushed = image("containerd by acme")
     together.chain.registry.push("library/certified", pushed, "containerd")
     shutil.copy(together.pebble.root(), containerd.machine.etc / "root.pem")

@@ -77,7 +77,7 @@ def test_the_same_bytes(pulled: Chain, archives: dict[str, Path], directory: Mak
 
 @pytest.mark.parametrize("tag", IMAGES)
 def test_over_http(pulled: Chain, archives: dict[str, Path], make_machine: MakeMachine, tag: str) -> None:
-    """The same bytes, by curl, which goes on where it had stopped."""
+    """curl downloads the same bytes, and resumes a download."""
     machine = make_machine("curl")
     target = machine.home / "archive.tar"
     whole = archives[tag].read_bytes()
@@ -109,7 +109,7 @@ def test_as_the_page_says(pulled: Chain, make_machine: MakeMachine, directory: M
 
 @pytest.mark.parametrize("tag", IMAGES)
 def test_skopeo_copies(archives: dict[str, Path], skopeo_machine: Machine, tag: str) -> None:
-    """From the archive what was pushed, byte for byte."""
+    """skopeo copies the archive's contents, byte for byte."""
     target = skopeo_machine.home / "copied"
     named = "" if tag == "image" else f":{tag}"  # skopeo finds no name of another type than OCI's
     succeeded(skopeo(skopeo_machine, "copy", "--all", f"oci-archive:{archives[tag]}{named}", f"dir:{target}"))
@@ -189,7 +189,7 @@ def test_saved_by_other_programs(
 
 
 def test_containerd_imports(archives: dict[str, Path], containerd: Containerd) -> None:
-    """All of it under its name, byte for byte."""
+    """containerd imports the archive under its name, byte for byte."""
     for tag, packed in IMAGES.items():
         options = ("--all-platforms",) if packed.children else ()
         succeeded(containerd.ctr("images", "import", *options, str(archives[tag])))

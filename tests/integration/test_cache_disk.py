@@ -131,7 +131,7 @@ def _held(chain: Chain, number: int, size: int) -> Image:
 
 
 def _age(cache: Path, pushed: Image, hours: int) -> None:
-    """It was used so long ago."""
+    """Set the times at which an image was used last."""
     then = time.time() - 3600 * hours
     for content in pushed.everything():
         os.utime(blob_file(cache, content.digest), (then, then))

@@ -33,7 +33,7 @@ def doubting(chains: MakeChain) -> Iterator[Chain]:
 
 @pytest.fixture
 def sound(doubting: Chain) -> Iterator[Chain]:
-    """The same mirror, which has seen nothing fail since it was started."""
+    """The same mirror, restarted, so that it remembers no failure."""
     doubting.mirror.stop()
     doubting.mirror.start()
     yield doubting
@@ -142,7 +142,7 @@ def test_private_network(chains: MakeChain) -> None:
 
 
 def pull(client: PlainClient, name: str, reference: str, pushed: Image) -> Response:
-    """All of an image of one platform; the answer to its manifest by that reference."""
+    """Pull an image of one platform; return the response for its manifest."""
     first = client.manifest(name, reference)
     assert (first.status, first.body) == (200, pushed.manifest.data)
     assert client.manifest(name, pushed.digest).body == pushed.manifest.data
@@ -152,7 +152,7 @@ def pull(client: PlainClient, name: str, reference: str, pushed: Image) -> Respo
 
 
 def _hold(chain: Chain, name: str, reference: str, pushed: Image) -> None:
-    """Pulled, and kept: the last bytes reach the client before the disk."""
+    """Pull an image and wait until it is stored."""
     pull(chain.mirror.client("docker"), name, reference, pushed)
     wait_until(lambda: holds(chain.mirror.cache, f"docker.io/{name}", pushed), f"{name} is held")
 

@@ -48,7 +48,7 @@ def second(upstream: Chain, directory: MakeDirectory, make_machine: MakeMachine)
 
 
 def test_twenty_clients(upstream: Chain) -> None:
-    """Twenty clients ask at once for a large blob: the CDN sends it once, and each gets every byte."""
+    """A blob for which twenty clients ask at once is fetched once, and each gets every byte."""
     digest = _push(upstream, "public/large", LARGE * MIB)
     with ThreadPoolExecutor(20) as pool:
         got = list(pool.map(fetched, [upstream.mirror] * 20, ["public/large"] * 20, [digest] * 20))
@@ -81,7 +81,7 @@ def test_two_processes(upstream: Chain, second: Mirror) -> None:
 
 
 def test_one_of_two_processes_killed(upstream: Chain, second: Mirror) -> None:
-    """Killed in the middle, the one that fetches leaves the rest to the other: it goes on by a range."""
+    """When the process that fetches is killed, another one goes on by a range."""
     digest = _push(upstream, "public/survived", 4 * MIB)
     with ThreadPoolExecutor(4) as pool, upstream.blobs.valve.shut(2 * MIB):
         got = _begin(pool, upstream, second, "public/survived", digest)

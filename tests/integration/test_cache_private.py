@@ -55,7 +55,7 @@ def test_owner(kept: Chain, pushed: Image, skopeo_machine: Machine) -> None:
 def test_others(
     kept: Chain, pushed: Image, account: Account | None, skopeo_machine: Machine, podman_machine: Machine
 ) -> None:
-    """Nobody else pulls it: by its name, by its digest, on the own host or by a name of the own host's."""
+    """Other accounts cannot pull it by name or digest, on either host."""
     denials = "unauthorized", "denied", "authentication required"
     hosts = f"{kept.mirror.host('docker')}/{NAME}", f"{kept.mirror.host()}/docker.io/{NAME}"
     for reference in (f"{host}{end}" for host in hosts for end in (":latest", f"@{pushed.digest}")):
@@ -101,7 +101,7 @@ def test_growing(kept: Chain) -> None:
 def test_no_secret(
     kept: Chain, pushed: Image, containerd: Containerd, dockerd: Dockerd, skopeo_machine: Machine
 ) -> None:
-    """No password and no token, however it was sent, stands in the log or in any file of the cache."""
+    """The log and the cache contain no password and no token."""
     reference = f"{kept.mirror.host('docker')}/{NAME}:latest"
     _owner_pulls(kept, skopeo_machine, pushed)
     docker_pulls(dockerd, reference, pushed, ALICE)

@@ -83,18 +83,18 @@ def test_cold_and_warm(lasting: Chain, clients: Clients, images: dict[str, Image
 
 @pytest.mark.parametrize("puller", SOME)
 def test_restarted(restarted: Chain, clients: Clients, images: dict[str, Image], puller: str) -> None:
-    """After a restart a pull of what is held asks nobody anything, the token service included."""
+    """After a restart a cached image is pulled without a request upstream, even for a token."""
     _pulls_unasked(restarted, clients, images, puller)
 
 
 @pytest.mark.parametrize("puller", SOME)
 def test_outage(alone: Chain, clients: Clients, images: dict[str, Image], puller: str) -> None:
-    """Without registry, token service and CDN every client pulls what is held, stale tags included."""
+    """Every client pulls cached images without registry, token service and CDN, stale tags included."""
     _pulls_unasked(alone, clients, images, puller)
 
 
 def test_headers_in_an_outage(alone: Chain, images: dict[str, Image]) -> None:
-    """In an outage the answers by tag say that they are stale, of an index and of its parts by digest not."""
+    """In an outage responses by tag are marked as stale, and those by digest are not."""
     pushed = images["skopeo"]
     client = alone.mirror.client("docker")
     by_tag = client.manifest("library/skopeo", "latest")
@@ -117,7 +117,7 @@ def test_headers_in_an_outage(alone: Chain, images: dict[str, Image]) -> None:
 
 
 def _hold(chain: Chain, images: dict[str, Image]) -> None:
-    """Has everything fetched that is not held yet, for all architectures."""
+    """Pull all architectures, so that the mirror caches them."""
     client = chain.mirror.client("docker")
     for puller, pushed in images.items():
         name = f"library/{puller}"

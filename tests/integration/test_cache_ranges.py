@@ -58,7 +58,7 @@ def cached(chains: MakeChain) -> Iterator[Chain]:
     ],
 )
 def test_one_part(cached: Chain, skopeo_machine: Machine, asked: str, first: int, last: int) -> None:
-    """One part of a held blob, however it is named, is exactly that part, and asks nobody upstream."""
+    """A part of a cached blob is served without a request upstream."""
     before = cached.asked()
     answer = _curl(cached, skopeo_machine, HELD, "--range", asked)
     assert (answer.status, answer.body) == (206, HELD.data[first : last + 1])

@@ -43,11 +43,11 @@ class Answers(BytesIO):
     """The bytes of a connection, from which ``http.client`` reads one response after the other."""
 
     def makefile(self, _: str) -> Answers:
-        """Itself."""
+        """Return itself, as a socket returns its file."""
         return self
 
     def close(self) -> None:
-        """There may be another response."""
+        """Stay open for another response."""
 
     def next(self) -> tuple[int, bytes]:
         """Status and body of the next one."""

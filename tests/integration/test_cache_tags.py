@@ -54,14 +54,6 @@ def test_confirmed(tagging: Chain) -> None:
     assert [(each.method, each.status) for each in tagging.front.requests[before:]] == [("HEAD", 304)]
 
 
-def test_deleted(tagging: Chain) -> None:
-    """A tag deleted upstream is 404 after its time to live."""
-    _delete_held(tagging, "deleted")
-    assert _pull(tagging, "deleted").status == 404
-    with tagging.front.stopped():
-        assert _pull(tagging, "deleted").status == 502
-
-
 def test_strangers_cannot_purge(tagging: Chain) -> None:
     """A client without a right to an image cannot remove it from the cache."""
     pushed = image("alice's tag")
@@ -73,6 +65,14 @@ def test_strangers_cannot_purge(tagging: Chain) -> None:
     again = tagging.mirror.client("docker", ALICE).manifest("private/tagged", "latest")
     assert again.body == pushed.manifest.data
     assert "GET" not in {each.method for each in tagging.front.requests[before:] if each.status == 200}
+
+
+def test_deleted(tagging: Chain) -> None:
+    """A tag deleted upstream is 404 after its time to live."""
+    _delete_held(tagging, "deleted")
+    assert _pull(tagging, "deleted").status == 404
+    with tagging.front.stopped():
+        assert _pull(tagging, "deleted").status == 502
 
 
 def test_deleted_and_kept(tagging: Chain) -> None:

@@ -44,7 +44,7 @@ class Secured:
         wait_until(lambda: listens("127.0.0.1", self.port), "the mirror listens by https")
 
     def renew(self) -> None:
-        """As certbot's hook does, one file after the other."""
+        """Replace one file after the other, as certbot's hook does."""
         issued = self._authority.issue(*NAMES)
         shutil.copy(issued.certificate, self._directory / "fullchain.pem")
         shutil.copy(issued.key, self._directory / "privkey.pem")

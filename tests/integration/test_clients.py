@@ -35,7 +35,7 @@ def fetched(machine: Machine, mirror: Mirror, path: str) -> str:
 
 
 def command(machine: Machine, mirror: Mirror, client: str) -> None:
-    """Has the command write the client's files."""
+    """Have ``dockmirror client`` write the client's files."""
     program = Path(sys.executable).with_name("dockmirror")
     succeeded(
         machine.run(

@@ -54,7 +54,7 @@ class Builder:
         self.run("build", "--tag=base", f"--file={self.directory}/Base", str(self.directory))
 
     def download(self) -> Path:
-        """All that is installed in the image, as files."""
+        """Download the distributions that are installed in the image."""
         locks = (f"--requirement={ROOT}/locks/{name}.txt" for name in ("build", "image"))
         wheels = self.directory / "wheels"
         pip = [sys.executable, "-m", "pip", "--python", "/usr/bin/python3", "--quiet"]
@@ -88,7 +88,7 @@ def ran(command: list[str], environment: dict[str, str]) -> str:
 
 @pytest.fixture(scope="module")
 def builder(directory: MakeDirectory) -> Builder:
-    """With the image built."""
+    """buildah, which has built the image."""
     require("buildah")
     builder = Builder(directory("container"))
     builder.build_base()
@@ -103,7 +103,7 @@ def configuration(builder: Builder) -> Any:
 
 
 def test_configuration(configuration: Any) -> None:
-    """It runs as nobody in particular, keeps what it has in volumes, and says where it listens."""
+    """The image has an unprivileged user, volumes and its port."""
     assert configuration["User"] == "10001:10001"
     assert sorted(configuration["Volumes"]) == ["/var/cache/dockmirror", "/var/lib/dockmirror"]
     assert list(configuration["ExposedPorts"]) == ["8080/tcp"]
@@ -118,7 +118,7 @@ def container(builder: Builder) -> Iterator[str]:
 
 
 def test_run(builder: Builder, configuration: Any, container: str) -> None:
-    """It answers, may write where the volumes are, and is well by its own check, until it is stopped."""
+    """A container answers, may write to its volumes, and is healthy until it is stopped."""
     port = free_port()
     client = PlainClient(f"http://127.0.0.1:{port}")
     listening = [f"--listen=tcp:{port}:interface=127.0.0.1", "--operations=none"]
@@ -149,8 +149,8 @@ def _answers(client: PlainClient) -> bool:
         return False
 
 
-def test_what_is_copied() -> None:
-    """All that the image is built from is there, and what is ignored is no part of it."""
+def test_sources() -> None:
+    """All sources of the image exist, and are the exceptions of the ignore file."""
     lines = (ROOT / "Containerfile").read_text("utf-8").splitlines()
     copied = [line.split()[1:-1] for line in lines if line.startswith("COPY ") and "--from=" not in line]
     sources = {source for each in copied for source in each}

@@ -29,7 +29,7 @@ CAROL, DAVE = Account("carol", "car0l's"), Account("dave", "dav3's")
 
 
 def names(*accounts: Account) -> str:
-    """As ``htpasswd -B`` writes them."""
+    """The users' lines as ``htpasswd -B`` writes them."""
     lines = []
     for each in accounts:
         hashed = bcrypt.hashpw(each.password.encode(), bcrypt.gensalt(5)).decode()
@@ -112,7 +112,7 @@ def test_podman(chain: Chain, pushed: Image, podman_machine: Machine) -> None:
 
 
 def test_new_settings(chain: Chain, secrets: Path) -> None:
-    """At SIGHUP: wrong ones change nothing and are told of, right ones are in force; names need no signal."""
+    """SIGHUP applies right settings and logs wrong ones; users need no signal."""
     mirror = chain.mirror
     host = mirror.client("docker")
 

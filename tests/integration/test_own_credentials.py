@@ -52,16 +52,16 @@ def pushed(chain: Chain) -> Image:
     return alices
 
 
-def test_nobody_logs_in(chain: Chain, pushed: Image, skopeo_machine: Machine) -> None:
-    """By virtual host and by path, fetched and held; the password goes to the token service alone."""
+def test_pull_without_login(chain: Chain, pushed: Image, skopeo_machine: Machine) -> None:
+    """A private image is pulled without a login, and the password is sent to the token service alone."""
     for reference in (f"{chain.mirror.host('docker')}/{NAME}", f"{chain.mirror.host()}/{DOCKER}") * 2:
         skopeo_pulls(skopeo_machine, f"{reference}:latest", pushed)
     assert {each.account for each in chain.tokens.requests} == {ALICE.name}
     wait_until(lambda: holds(chain.mirror.cache, DOCKER, pushed), "the image is held")
 
 
-def test_a_login_is_refused(chain: Chain, pushed: Image) -> None:
-    """Also Alice's: nobody's password is wanted there."""
+def test_login_is_refused(chain: Chain, pushed: Image) -> None:
+    """A login is 403, even by the account that the mirror uses."""
     host = chain.mirror.client("docker")
     answer = host.bare("GET", "/v2/", None, {"Authorization": ALICE.basic})
     assert answer.status == 403
@@ -69,8 +69,8 @@ def test_a_login_is_refused(chain: Chain, pushed: Image) -> None:
     assert chain.tokens.requests == []
 
 
-def test_what_was_shared_is_not_public(chain: Chain, pushed: Image, skopeo_machine: Machine) -> None:
-    """Once the account is gone, what is held is given to nobody who is not given it upstream."""
+def test_account_removed(chain: Chain, pushed: Image, skopeo_machine: Machine) -> None:
+    """Without the account cached images are refused to clients that their registry refuses."""
     hosts = f"{chain.mirror.host('docker')}/{NAME}", f"{chain.mirror.host()}/{DOCKER}"
     skopeo_pulls(skopeo_machine, f"{hosts[0]}:latest", pushed)
     wait_until(lambda: holds(chain.mirror.cache, DOCKER, pushed), "the image is held")
@@ -85,10 +85,10 @@ def test_what_was_shared_is_not_public(chain: Chain, pushed: Image, skopeo_machi
 
 
 @pytest.mark.parametrize("identity", [False, True], ids=["password", "identity token"])
-def test_a_credential_helper(
+def test_credential_helper(
     chains: MakeChain, directory: MakeDirectory, skopeo_machine: Machine, identity: bool
 ) -> None:
-    """Is asked for the account, once for many pulls; a private image is pulled without a login."""
+    """A credential helper is called once for many pulls without a login."""
     path = directory("helper") / "docker-credential-tests"
     with chains(upstream={"credential_helper": helper(path, "nobody", "none")}) as chain:
         secret = chain.tokens.refresh_token(ALICE) if identity else ALICE.password
@@ -103,8 +103,8 @@ def test_a_credential_helper(
         assert asked(path) == ["get https://index.docker.io/v1/"]
 
 
-def test_a_credential_helper_whose_secret_has_changed(chains: MakeChain, directory: MakeDirectory) -> None:
-    """Is asked once more when the old one is refused; what it writes is in no log."""
+def test_credential_helper_with_a_new_secret(chains: MakeChain, directory: MakeDirectory) -> None:
+    """A helper is called once more after its secret is refused, and no secret is logged."""
     path = directory("helper") / "docker-credential-tests"
     with chains(upstream={"credential_helper": helper(path, ALICE.name, "expired")}, tag_ttl=0) as chain:
         chain.registry.push(NAME, image("changed"), "latest")
@@ -120,8 +120,8 @@ def test_a_credential_helper_whose_secret_has_changed(chains: MakeChain, directo
         assert leaks(chain.mirror.directory, {"expired"}) == []
 
 
-def test_a_credential_helper_that_writes_rubbish(chains: MakeChain, directory: MakeDirectory) -> None:
-    """Is no login, and what it wrote is in no log."""
+def test_malformed_credentials(chains: MakeChain, directory: MakeDirectory) -> None:
+    """A helper's malformed output is an error that does not contain it."""
     path = directory("helper") / "docker-credential-tests"
     rubbish = f"echo {ALICE.password}; echo {ALICE.password} >&2"
     with chains(upstream={"credential_helper": program(path, rubbish)}) as chain:
@@ -137,14 +137,14 @@ def asked(helper: Path) -> list[str]:
     return Path(f"{helper}.asked").read_text().splitlines()
 
 
-def test_a_registry_with_passwords(
+def test_basic(
     tmp_path: Path,
     make_machine: MakeMachine,
     basic_registry: Registry,
     account: dict[str, Any],
     skopeo_machine: Machine,
 ) -> None:
-    """Is sent the mirror's."""
+    """The account is sent to a registry with Basic authentication."""
     pushed = image("basic with the mirror's account")
     basic_registry.push("public/shared", pushed, "latest")
     upstreams = {"basic": {"url": basic_registry.url, "registry": "basic.test", **account}}
@@ -158,10 +158,10 @@ def test_a_registry_with_passwords(
     assert leaks(tmp_path, {ALICE.password, ALICE.basic.removeprefix("Basic ")}) == []
 
 
-def test_who_may_come_has_to_be_said(
+def test_networks_are_required(
     tmp_path: Path, make_machine: MakeMachine, basic_registry: Registry, account: dict[str, Any]
 ) -> None:
-    """Without it the mirror does not start, and says why."""
+    """A mirror with an account does not start without ``networks``, and says why."""
     upstreams = {"basic": {"url": basic_registry.url, **account}}
     mirror = Mirror(tmp_path, make_machine(), upstreams, networks=None)
     with pytest.raises(RuntimeError, match="networks: is missing: every client that reaches the mirror"):

@@ -31,7 +31,7 @@ def chromium() -> Iterator[Chrome]:
 @pytest.mark.parametrize("width", [360, 768, 1280])
 @pytest.mark.parametrize("name", ["", "docker"])
 def test_loads(mirror: Mirror, chromium: Chrome, name: str, width: int) -> None:
-    """Without a word on the console, and no wider than the window."""
+    """The page loads without a message on the console, and is no wider than the window."""
     size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
     chromium.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     chromium.get(f"http://{mirror.host(name)}/")
@@ -43,8 +43,8 @@ def test_loads(mirror: Mirror, chromium: Chrome, name: str, width: int) -> None:
 
 
 @pytest.mark.parametrize("width", [360, 1280])
-def test_an_unknown_host(mirror: Mirror, chromium: Chrome, width: int) -> None:
-    """Leads on, by links, to those that there are."""
+def test_unknown_host(mirror: Mirror, chromium: Chrome, width: int) -> None:
+    """An unknown host has links to those that exist."""
     size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
     chromium.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     chromium.get(f"http://{mirror.host('typo')}/")
@@ -106,7 +106,7 @@ def pasted(chromium: Chrome) -> str:
 
 
 def test_without_script(mirror: Mirror) -> None:
-    """All can be read, in Chinese where that is what one reads; there is no button that does nothing."""
+    """Without scripts the page is complete, in the browser's language, and has no buttons."""
     require("chromium", "chromedriver")
     with browser("zh-CN", script=False) as driver:
         driver.get(f"http://{mirror.host()}/")

@@ -80,7 +80,7 @@ def registry(named: str, request: pytest.FixtureRequest) -> PlainClient:
 
 
 def same(image: Image, client: PlainClient, repository: str, *tags: str) -> None:
-    """All that belongs to it is to be had, byte for byte."""
+    """Compare all contents of an image with those pushed."""
     for reference in (*tags, image.digest):
         assert client.manifest(repository, reference).body == image.manifest.data
     for blob in image.blobs:
@@ -155,7 +155,7 @@ def test_pushed_image_is_cached(pushed_through: Mirror, open_registry: Registry)
 
 
 def test_deleted(pushed_through: Mirror) -> None:
-    """It is gone for both processes, also by an upstream of the same registry that is not written to."""
+    """A deleted image is 404 in both processes, also by an upstream without ``writes``."""
     pushed, repository = image("push deleted", OCI), "pushed/deleted"
     client, readers = (
         pushed_through.client("open"),

@@ -96,8 +96,8 @@ def test_what_is_held_for_another_registry_is_compared(redirected: Redirected) -
     assert len(redirected.redirector.requests) == asked
 
 
-def test_a_new_image_is_pulled(redirected: Redirected, skopeo_machine: Machine) -> None:
-    """By a real client, and by its tag once more when it is held."""
+def test_new_image(redirected: Redirected, skopeo_machine: Machine) -> None:
+    """A client pulls a new image, and its tag again from the cache."""
     chain, new = redirected.chain, image("new")
     chain.registry.push("public/new", new, "latest")
     reference = f"{chain.mirror.host(HOST)}/public/new:latest"

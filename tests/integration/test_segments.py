@@ -33,8 +33,8 @@ def upstream(chains: MakeChain) -> Iterator[Chain]:
         yield chain
 
 
-def test_a_large_blob(upstream: Chain) -> None:
-    """Comes right, by several connections and no more than there may be; the registry is asked once."""
+def test_large_blob(upstream: Chain) -> None:
+    """A large blob is fetched by several connections within the limit, after one request to the registry."""
     digest = _push(upstream, "public/large", SIZE)
     assert fetched(upstream.mirror, "public/large", digest) == digest
     whole, *parts = _asked(upstream, digest)
@@ -58,8 +58,8 @@ def test_few_requests_at_a_time(chains: MakeChain, connections: int) -> None:
         assert list(pool.map(fetched, [chain.mirror] * 2, names, digests)) == digests
 
 
-def test_a_small_blob(upstream: Chain) -> None:
-    """Is asked for once."""
+def test_small_blob(upstream: Chain) -> None:
+    """A small blob is fetched by one request."""
     digest = _push(upstream, "public/small", 4 * MIB)
     assert fetched(upstream.mirror, "public/small", digest) == digest
     assert [each.range for each in _asked(upstream, digest)] == [None]
@@ -81,8 +81,8 @@ def test_killed_in_the_middle(upstream: Chain) -> None:
     assert f"bytes={kept}-" in [each.range for each in _asked(upstream, digest)[before:]]
 
 
-def test_an_upstream_without_ranges(upstream: Chain) -> None:
-    """Sends the blob once, by one connection; what it sends for a part is not read."""
+def test_upstream_without_ranges(upstream: Chain) -> None:
+    """From an upstream without ranges the blob is read once, by one connection."""
     upstream.blobs.ranges = False
     digest = _push(upstream, "public/whole", SIZE // 2)
     assert fetched(upstream.mirror, "public/whole", digest) == digest

@@ -43,7 +43,7 @@ class Puller:
         self.again = 0
 
     def pull(self, repository: str, pulled: Image) -> None:
-        """All of an image; no byte of it is wrong."""
+        """Pull an image and compare every byte."""
         assert self._get(f"/v2/{repository}/manifests/latest") == pulled.manifest.data
         for blob in pulled.blobs:
             assert self._get(f"/v2/{repository}/blobs/{blob.digest}") == blob.data

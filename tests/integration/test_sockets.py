@@ -24,8 +24,8 @@ def sockets(mirror: Mirror) -> int:
     return sum(os.readlink(each).startswith("socket:") for each in files.iterdir())
 
 
-def test_a_thousand_redirected_blobs(chains: MakeChain) -> None:
-    """Leave no more sockets than a pool keeps for the registry and for its CDN: redirects leave none."""
+def test_redirected_blobs(chains: MakeChain) -> None:
+    """Redirects leave no more sockets open than the pools of the registry and its CDN hold."""
     with chains(cache_size="0") as chain:
         pushed = artifact("a thousand times", size=1024)
         chain.registry.push("public/often", pushed, "latest")

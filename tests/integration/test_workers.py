@@ -62,15 +62,15 @@ class Several(Mirror):
 
 @pytest.fixture
 def several(tmp_path: Path, make_machine: MakeMachine, open_registry: Registry) -> Iterator[Several]:
-    """In front of an open registry."""
+    """A mirror of two workers in front of an open registry."""
     with Several(tmp_path, make_machine(), {"open": {"url": open_registry.url}}, grace=20) as mirror:
         wait_until(mirror.is_whole, "both serve")
         yield mirror
     assert mirror.failures() == ""
 
 
-def test_a_pull(several: Several, open_registry: Registry, skopeo_machine: Machine) -> None:
-    """Is the same, whichever process answers which request, and all are counted together."""
+def test_pull(several: Several, open_registry: Registry, skopeo_machine: Machine) -> None:
+    """A pull is served by any of the workers, and the metrics are their sum."""
     pushed = image("by several")
     open_registry.push("workers/pull", pushed, "latest")
     for _ in range(3):
@@ -83,8 +83,8 @@ def test_a_pull(several: Several, open_registry: Registry, skopeo_machine: Machi
     assert '"ready"' in several.told("/readyz")
 
 
-def test_the_page(several: Several) -> None:
-    """Shows what all of them have served."""
+def test_page(several: Several) -> None:
+    """The page lists the requests of all workers."""
     client = several.client()
     for number in range(12):
         client.bare("GET", f"/v2/number{number}/tags/list", None, {})
@@ -94,8 +94,8 @@ def test_the_page(several: Several) -> None:
         assert set(paths) >= {f"/v2/number{number}/tags/list" for number in range(12)}
 
 
-def test_the_status(several: Several, open_registry: Registry, skopeo_machine: Machine) -> None:
-    """Is that of both: whichever has asked the registry, and whatever each has sent."""
+def test_status(several: Several, open_registry: Registry, skopeo_machine: Machine) -> None:
+    """The status is the sum of both workers' figures."""
     pushed = image("seen by several")
     open_registry.push("workers/status", pushed, "latest")
     for _ in range(4):
@@ -119,8 +119,8 @@ def test_the_status(several: Several, open_registry: Registry, skopeo_machine: M
     assert used["contents"] == len(pushed.blobs) + 1
 
 
-def test_one_that_dies(several: Several, open_registry: Registry, skopeo_machine: Machine) -> None:
-    """Is replaced; meanwhile the other one serves, and what was counted and noted is not forgotten."""
+def test_killed_worker(several: Several, open_registry: Registry, skopeo_machine: Machine) -> None:
+    """A killed worker is replaced while the other serves, and the figures are not lost."""
     pushed = image("before one dies")
     open_registry.push("workers/dies", pushed, "latest")
     for _ in range(3):
@@ -146,7 +146,7 @@ def test_one_that_dies(several: Several, open_registry: Registry, skopeo_machine
 
 
 def test_new_settings(several: Several) -> None:
-    """Are in force in both; wrong ones in none."""
+    """New settings apply to both workers, wrong ones to none."""
     client = several.client()
 
     def statuses() -> set[int]:
@@ -162,8 +162,8 @@ def test_new_settings(several: Several) -> None:
     assert statuses() == {403}
 
 
-def test_new_settings_that_take_long(several: Several) -> None:
-    """Are in force when the last one has them; one that is stopped stands for one that is busy."""
+def test_slow_worker(several: Several) -> None:
+    """New settings are reported as loaded once the slowest worker has them."""
     busy, _ = several.workers()
     os.kill(busy, signal.SIGSTOP)
     several.configure(networks=["10.0.0.0/8"])
@@ -176,10 +176,8 @@ def test_new_settings_that_take_long(several: Several) -> None:
     assert {client.bare("GET", "/v2/", None, {}).status for _ in range(30)} == {403}
 
 
-def test_how_much_a_client_may_have(
-    tmp_path: Path, make_machine: MakeMachine, open_registry: Registry
-) -> None:
-    """Is counted by all of them together."""
+def test_rate_limit(tmp_path: Path, make_machine: MakeMachine, open_registry: Registry) -> None:
+    """The rate limit counts the requests to all workers."""
     access = {"requests": 20, "window": 3600}
     upstreams = {"open": {"url": open_registry.url}}
     with Several(tmp_path, make_machine(), upstreams, access=access) as mirror:
@@ -191,7 +189,7 @@ def test_how_much_a_client_may_have(
 
 
 def test_new_settings_under_load(several: Several) -> None:
-    """Cost nobody a request."""
+    """New settings cost no client a request."""
     statuses: list[int] = []
     going = threading.Event()
 

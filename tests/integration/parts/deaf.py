@@ -50,7 +50,7 @@ class Deaf:
 
 
 class Pushing(threading.Thread):
-    """Sends so many bytes to where an upload goes on, as fast as they are taken.
+    """A client that sends so many bytes to an upload, as fast as they are read.
 
     :ivar sent: how many were, so far.
     """

@@ -55,7 +55,7 @@ def length(file: Path) -> int:
 
 
 def files(directory: Path) -> list[Path]:
-    """All that are there, whoever removes some meanwhile: ``glob`` fails when a directory goes."""
+    """All files below a directory from which others may be deleted meanwhile."""
     return [Path(folder, name) for folder, _, names in os.walk(directory) for name in names]
 
 
@@ -65,7 +65,7 @@ def blobs(cache: Path) -> list[Path]:
 
 
 def forget_figures(cache: Path) -> None:
-    """As after a crash: how much there is has to be found out at the mirror's next look."""
+    """Delete the usage counter, so that the mirror scans its store at the next check."""
     (cache / "dockmirror/usage_counter").write_bytes(b"")
 
 
@@ -104,7 +104,7 @@ def _holds(file: Path, short: set[bytes], long: set[bytes], halves: set[bytes]) 
 
 
 def _sha256(file: Path) -> str | None:
-    """None where it has gone meanwhile."""
+    """The digest of a file, or None if it was deleted meanwhile."""
     with suppress(FileNotFoundError), file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
     return None

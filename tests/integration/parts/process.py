@@ -133,7 +133,7 @@ class Process:
 
     @contextmanager
     def killed(self) -> Iterator[None]:
-        """It does not run until the end of the block."""
+        """Kill the program, and start it again at the end of the block."""
         self.kill()
         try:
             yield
@@ -173,7 +173,7 @@ def _has_members(group: int) -> bool:
 
 
 def _group_of(stat: Path) -> int | None:
-    """None of a process that has ended."""
+    """The process group, or None if the process has ended."""
     try:
         state, _, group = stat.read_text(errors="replace").rpartition(")")[2].split()[:3]
     except OSError:

@@ -88,11 +88,11 @@ class SeaweedFS(Process):
         }
 
     def stop(self, seconds: float = 0) -> None:
-        """At once: asked to end it takes a quarter of a minute."""
+        """Kill it: a clean end takes a quarter of a minute."""
         self.kill()
 
     def _answers(self) -> bool:
-        """It refuses who does not sign, as soon as it knows who may."""
+        """Return True once it refuses an unsigned request."""
         try:
             urllib.request.urlopen(self.endpoint, timeout=2)  # noqa: S310
         except urllib.error.HTTPError as error:

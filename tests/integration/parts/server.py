@@ -108,7 +108,7 @@ class Server:
 
     @contextmanager
     def stopped(self) -> Iterator[None]:
-        """Nobody listens until the end of the block."""
+        """Stop listening until the end of the block."""
         self.stop()
         try:
             yield
@@ -117,7 +117,7 @@ class Server:
 
     @contextmanager
     def meddled_with(self, meddling: Meddling) -> Iterator[None]:
-        """Each request is shown to *meddling* first, until the end of the block."""
+        """Give each request to *meddling* first, until the end of the block."""
         self._meddling = meddling
         try:
             yield

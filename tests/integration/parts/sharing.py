@@ -61,7 +61,7 @@ class Sharing:
         self.front = stack.enter_context(BucketFront(seaweedfs))
 
     def add(self, **settings: Any) -> Mirror:
-        """One more mirror, with nothing on its disk."""
+        """Start another mirror with an empty disk."""
         directory = self._directory / f"mirror-{len(self.mirrors)}"
         machine = Keyed(directory / "machine", self._authority)
         machine.prepare()
@@ -78,7 +78,7 @@ class Sharing:
         return mirror
 
     def stop_upstream(self) -> None:
-        """Nobody answers any more but mirrors and the bucket."""
+        """Stop every server but the mirrors and the bucket."""
         for part in (self.upstream, self.blobs, self.registry, self.tokens):
             part.stop()
 
@@ -130,7 +130,7 @@ def _keys(repository: str, image: Image) -> list[str]:
 
 
 def pulled(client: PlainClient, repository: str, image: Image) -> list[Response]:
-    """All answers of a pull, which bring what they should."""
+    """Pull an image, check its bytes and return all responses."""
     answers = [client.manifest(repository, "latest")]
     assert answers[0].body == image.manifest.data, answers[0]
     for blob in image.blobs:
