@@ -169,7 +169,6 @@ def mirror(
         "basic": {"url": basic_registry.url},
         "open": {"url": open_registry.url},
         "tls": {"url": f"https://tls.test:{tls_registry.port}", **trusting},
-        "wrong": {"url": f"https://wrong.test:{tls_registry.port}", **trusting},
     }
     with Mirror(directory("mirror"), make_machine(), upstreams) as process:
         yield process

@@ -23,7 +23,7 @@ from tests.scraped import parsed
 from .conftest import MakeDirectory, MakeMachine
 from .parts.authority import Authority
 from .parts.chain import Chain, new_chain
-from .parts.clients import Containerd, Dockerd
+from .parts.clients import Containerd
 from .parts.images import image
 from .parts.machine import Machine
 from .parts.mirror import DOMAIN
@@ -31,7 +31,7 @@ from .parts.pebble import Names, Pebble
 from .parts.plain import PlainClient
 from .parts.process import free_port, wait_until
 from .parts.programs import require
-from .pulls import ctr_pulls, docker_pulls, podman_pulls, skopeo_pulls
+from .pulls import ctr_pulls, skopeo_pulls
 
 pytestmark = pytest.mark.integration
 
@@ -211,21 +211,6 @@ def test_each_name_once(together: Certified) -> None:
     assert (together.folder / "account").read_bytes() == account
     assert {stat.S_IMODE(path.stat().st_mode) for path in together.folder.glob("[!p]*")} == {0o600}
     assert list((together.folder / "proofs").iterdir()) == []
-
-
-def test_dockerd(together: Certified, dockerd: Dockerd) -> None:
-    """dockerd pulls by https."""
-    pushed = image("dockerd by acme")
-    together.chain.registry.push("library/certified", pushed, "dockerd")
-    docker_pulls(dockerd, f"{together.host(dockerd.machine)}/certified:dockerd", pushed)
-
-
-def test_podman(together: Certified, podman_machine: Machine) -> None:
-    """podman verifies the certificate by the authority's root."""
-    pushed = image("podman by acme")
-    together.chain.registry.push("library/certified", pushed, "podman")
-    reference = f"{together.host(podman_machine)}/certified:podman"
-    podman_pulls(podman_machine, reference, pushed, verified=True)
 
 
 def test_containerd(together: Certified, containerd: Containerd) -> None:

@@ -114,6 +114,7 @@ def _number(received: BinaryIO) -> int:
     assert received.readline().startswith(b"HTTP/1.1 200 ")
     length = 0
     for line in iter(received.readline, b"\r\n"):
+        assert line, "the connection was closed"
         if line.lower().startswith(b"content-length:"):
             length = int(line.partition(b":")[2])
     return int(received.read(length))

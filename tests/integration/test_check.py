@@ -104,10 +104,3 @@ def test_for_people(settings: Mirror) -> None:
     refused = dockmirror(settings, "check", "open", "refused")
     assert refused.returncode == 1
     assert refused.stdout.count("✗") == 1
-
-
-def test_unknown(settings: Mirror) -> None:
-    """An unknown upstream is refused as a wrong option."""
-    done = dockmirror(settings, "check", "nothing")
-    assert done.returncode == 2
-    assert "there is no upstream nothing" in done.stderr

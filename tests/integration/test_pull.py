@@ -7,7 +7,6 @@ import json
 import pytest
 
 from .parts.accounts import ALICE, Account
-from .parts.cdn import BlobStore
 from .parts.clients import curl, skopeo
 from .parts.images import artifact, image, index, referrers
 from .parts.machine import Machine
@@ -38,16 +37,6 @@ def test_skopeo_from_each_upstream(
     pushed = image(f"from {upstream}")
     request.getfixturevalue(fixture).push(f"public/{upstream}", pushed, "latest")
     skopeo_pulls(skopeo_machine, f"{mirror.host(upstream)}/public/{upstream}:latest", pushed, account)
-
-
-def test_wrong_certificate(mirror: Mirror, tls_registry: Registry) -> None:
-    """An upstream whose certificate is for another name is a bad gateway, and the error says which."""
-    tls_registry.push("public/wrong", image("wrong"), "latest")
-    response = mirror.client("wrong").manifest("public/wrong", "latest")
-    assert response.status == 502
-    assert response.headers["Content-Type"].startswith("application/json")
-    [error] = json.loads(response.body)["errors"]
-    assert "wrong" in error["message"]
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
@@ -127,24 +116,3 @@ def test_curl(mirror: Mirror, token_registry: Registry, skopeo_machine: Machine)
         options = ["-r", "100-299", "-o", str(part), "-w", "%{http_code}"]
         assert succeeded(curl(skopeo_machine, *options, f"{base}/blobs/{layer.digest}")) == "206"
         assert part.read_bytes() == layer.data[100:300]
-
-
-@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
-def test_curl_of_any_media_type(
-    mirror: Mirror, token_registry: Registry, family: Family, skopeo_machine: Machine
-) -> None:
-    """A client that says nothing of media types gets the manifest as it was pushed, unconverted."""
-    pushed = image("any media type", family)
-    token_registry.push("library/any", pushed, family.name)
-    path = f"/v2/docker.io/library/any/manifests/{family.name}"
-    assert succeeded(curl(skopeo_machine, f"http://{mirror.host()}{path}")).encode() == pushed.manifest.data
-
-
-def test_no_authorization_at_the_cdn(blob_store: BlobStore, mirror: Mirror, token_registry: Registry) -> None:
-    """Credentials for the registry are never sent on to its CDN."""
-    pushed = image("no authorization")
-    token_registry.push("private/kept", pushed, "latest")
-    blob_store.requests.clear()
-    client = mirror.client("docker", ALICE)
-    assert client.blob("private/kept", pushed.layers[0].digest).body == pushed.layers[0].data
-    assert [each.authorized for each in blob_store.requests] == [False]

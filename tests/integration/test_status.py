@@ -24,7 +24,7 @@ from .parts.stream import fetched
 
 pytestmark = pytest.mark.integration
 
-LARGE = 24_000_000
+LARGE = 8_000_000
 REPOSITORY = "library/slow"
 
 
@@ -63,8 +63,7 @@ def lightness(chromium: Chrome) -> int:
     return sum(int(each) for each in str(colour).removeprefix("rgb(").removesuffix(")").split(","))
 
 
-@pytest.mark.parametrize("width", [390, 1280])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (1280, "dark")])
 def test_loads(chain: Chain, port: int, chromium: Chrome, width: int, scheme: str) -> None:
     """The page loads without a message on the console, in the browser's language and colour scheme."""
     pushed = image("seen")

@@ -39,6 +39,8 @@ class Deaf:
             while line := received.readline():
                 length = 0
                 for field in iter(received.readline, b"\r\n"):
+                    if not field:
+                        return
                     if field.lower().startswith(b"content-length:"):
                         length = int(field.partition(b":")[2])
                 if line.startswith(b"PATCH"):

@@ -23,8 +23,6 @@ class Stall:
         self.over = threading.Event()
 
 
-LIMIT = Fault(
-    429, b'{"errors": [{"code": "TOOMANYREQUESTS", "message": "later"}]}', {"Retry-After": "600"}
-)
+LIMIT = Fault(429, b'{"errors": [{"code": "TOOMANYREQUESTS", "message": "later"}]}', {"Retry-After": "600"})
 FAILURE = Fault(500, b"goroutine 1 [running]", {"Content-Type": "text/plain"})
 PAGE = Fault(200, b"<html>Please accept the terms of this network.</html>", {"Content-Type": "text/html"})

@@ -83,6 +83,8 @@ class _Pass(Exchange):
     def _forward(self, connection: http.client.HTTPConnection, size: int) -> None:
         while size:
             piece = self.rfile.read(min(size, _PIECE))
+            if not piece:
+                raise ConnectionAbortedError("the client has closed the connection")
             connection.send(piece)
             size -= len(piece)
 

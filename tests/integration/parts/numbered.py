@@ -62,7 +62,10 @@ class NumberedBackend:
 
 def _head(received: BinaryIO) -> bytes:
     """The request line and the headers of the next request; nothing at the end."""
-    return b"".join(iter(received.readline, b"\r\n"))
+    lines: list[bytes] = []
+    while (line := received.readline()) not in (b"", b"\r\n"):
+        lines.append(line)
+    return b"".join(lines)
 
 
 def _length(head: bytes) -> int:
