@@ -33,6 +33,8 @@ from .rows import Record, hardship
 pytestmark = pytest.mark.integration
 
 ASKING_AT_ONCE = 8
+ALICE_WAITS = 10
+"""Seconds."""
 REPOSITORY, OTHER = "private/secret", "team/other"
 WRONG_KEY = "a key of somebody else's, of 32 bytes or more"
 
@@ -188,20 +190,22 @@ def _held(world: World) -> Iterator[Image]:
 @contextmanager
 def _growing(world: World) -> Iterator[Image]:
     """Have Alice's download of the image stop in the middle."""
-    blob = world.large.layers[0].digest
-    alice = world.chain.mirror.client("docker", ALICE)
+    blob, cache = world.large.layers[0].digest, world.chain.mirror.cache
     with world.chain.blobs.valve.shut(1_000_000):
-        pulling = Thread(target=_pull, args=(alice, blob))
+        pulling = Thread(target=_pull, args=(world, blob))
         pulling.start()
-        cache = world.chain.mirror.cache
-        wait_until(lambda: length(growing_file(cache, blob)) > 500_000, "it grows")
+        wait_until(lambda: length(growing_file(cache, blob)) > 500_000, "it is downloaded")
         yield world.large
     pulling.join()
 
 
-def _pull(client: PlainClient, blob: str) -> None:
-    with suppress(OSError):  # a client does not wait as long as this may take
-        client.blob(REPOSITORY, blob)
+def _pull(world: World, blob: str) -> None:
+    """Pull as Alice; a client does not wait as long as this may take."""
+    headers = {"Host": world.chain.mirror.host("docker"), "Authorization": _token(world, ALICE, REPOSITORY)}
+    connection = http.client.HTTPConnection("127.0.0.1", world.chain.mirror.port, timeout=ALICE_WAITS)
+    with closing(connection), suppress(OSError):
+        connection.request("GET", f"/v2/{REPOSITORY}/blobs/{blob}", headers=headers)
+        connection.getresponse().read()
 
 
 @contextmanager
