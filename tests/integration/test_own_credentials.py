@@ -36,25 +36,36 @@ def account(directory: MakeDirectory) -> dict[str, Any]:
     return {"username": ALICE.name, "password_file": str(password)}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def chain(chains: MakeChain, account: dict[str, Any]) -> Iterator[Chain]:
     """A mirror with that account; at the end no secret lies in its log or in its cache."""
     with chains(upstream=account) as parts:
         yield parts
 
 
+@pytest.fixture(scope="module")
+def alices(chain: Chain) -> Image:
+    """Alice's image, which the registry refuses to everybody else."""
+    pushed = image("with the mirror's account")
+    chain.registry.push(NAME, pushed, "latest")
+    return pushed
+
+
 @pytest.fixture
-def pushed(chain: Chain) -> Image:
-    """Alice's image, of which everybody else is refused."""
-    alices = image("with the mirror's account")
-    chain.registry.push(NAME, alices, "latest")
+def pushed(chain: Chain, alices: Image) -> Image:
+    """The same, before any request for a token."""
     chain.tokens.requests.clear()
     return alices
 
 
+def routes(chain: Chain) -> tuple[str, str]:
+    """The image by virtual host and by path."""
+    return f"{chain.mirror.host('docker')}/{NAME}", f"{chain.mirror.host()}/{DOCKER}"
+
+
 def test_pull_without_login(chain: Chain, pushed: Image, skopeo_machine: Machine) -> None:
     """A private image is pulled without a login, and the password is sent to the token service alone."""
-    for reference in (f"{chain.mirror.host('docker')}/{NAME}", f"{chain.mirror.host()}/{DOCKER}") * 2:
+    for reference in routes(chain) * 2:
         skopeo_pulls(skopeo_machine, f"{reference}:latest", pushed)
     assert {each.account for each in chain.tokens.requests} == {ALICE.name}
     wait_until(lambda: holds(chain.mirror.cache, DOCKER, pushed), "the image is held")
@@ -71,14 +82,13 @@ def test_login_is_refused(chain: Chain, pushed: Image) -> None:
 
 def test_account_removed(chain: Chain, pushed: Image, skopeo_machine: Machine) -> None:
     """Without the account cached images are refused to clients that their registry refuses."""
-    hosts = f"{chain.mirror.host('docker')}/{NAME}", f"{chain.mirror.host()}/{DOCKER}"
-    skopeo_pulls(skopeo_machine, f"{hosts[0]}:latest", pushed)
+    skopeo_pulls(skopeo_machine, f"{routes(chain)[0]}:latest", pushed)
     wait_until(lambda: holds(chain.mirror.cache, DOCKER, pushed), "the image is held")
     chain.mirror.stop()
     without = {"url": chain.front.url, "realms": [chain.tokens.url], "allow_networks": ["127.0.0.0/8"]}
     chain.mirror.configure(upstreams={"docker": {**without, "public": True}})
     chain.mirror.start()
-    for host in hosts:
+    for host in routes(chain):
         for reference in (f"{host}:latest", f"{host}@{pushed.digest}"):
             inspected = skopeo(skopeo_machine, "inspect", "--tls-verify=false", f"docker://{reference}")
             refused(inspected, "unauthorized", "denied")
@@ -96,7 +106,7 @@ def test_credential_helper(
         pushed = image(f"with a helper {identity}")
         chain.registry.push(NAME, pushed, "latest")
         chain.tokens.requests.clear()
-        for reference in (f"{chain.mirror.host('docker')}/{NAME}", f"{chain.mirror.host()}/{DOCKER}"):
+        for reference in routes(chain):
             skopeo_pulls(skopeo_machine, f"{reference}:latest", pushed)
         assert {each.account for each in chain.tokens.requests} == {ALICE.name}
         assert {each.grant for each in chain.tokens.requests} == {"refresh_token" if identity else None}

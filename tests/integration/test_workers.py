@@ -9,14 +9,14 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from .conftest import MakeMachine
+from .conftest import MakeDirectory, MakeMachine
 from .parts.images import image
 from .parts.machine import Machine
 from .parts.mirror import Mirror
@@ -60,47 +60,36 @@ class Several(Mirror):
         return self.counted("dockmirror_workers") == 2
 
 
-@pytest.fixture
-def several(tmp_path: Path, make_machine: MakeMachine, open_registry: Registry) -> Iterator[Several]:
+@contextmanager
+def two_workers(directory: Path, machine: Machine, registry: Registry) -> Iterator[Several]:
     """A mirror of two workers in front of an open registry."""
-    with Several(tmp_path, make_machine(), {"open": {"url": open_registry.url}}, grace=20) as mirror:
+    with Several(directory, machine, {"open": {"url": registry.url}}, grace=20) as mirror:
         wait_until(mirror.is_whole, "both serve")
         yield mirror
     assert mirror.failures() == ""
 
 
-def test_pull(several: Several, open_registry: Registry, skopeo_machine: Machine) -> None:
-    """A pull is served by any of the workers, and the metrics are their sum."""
-    pushed = image("by several")
-    open_registry.push("workers/pull", pushed, "latest")
-    for _ in range(3):
-        skopeo_pulls(skopeo_machine, f"{several.host('open')}/workers/pull:latest", pushed)
-    lines = [line for line in several.read_log().splitlines() if f" {several.host('open')} " in line]
-    assert several.counted('dockmirror_requests_total{endpoint="manifest"') == len(
-        [line for line in lines if "/manifests/" in line]
-    )
-    assert several.counted('dockmirror_requests_total{endpoint="blob"') >= 2 * 3
-    assert '"ready"' in several.told("/readyz")
+@pytest.fixture(scope="module")
+def shared(directory: MakeDirectory, make_machine: MakeMachine, open_registry: Registry) -> Iterator[Several]:
+    """A mirror for tests that do not stop it; that of the status comes first."""
+    with two_workers(directory("workers"), make_machine(), open_registry) as mirror:
+        yield mirror
 
 
-def test_page(several: Several) -> None:
-    """The page lists the requests of all workers."""
-    client = several.client()
-    for number in range(12):
-        client.bare("GET", f"/v2/number{number}/tags/list", None, {})
-    for _ in range(6):
-        page = json.loads(client.bare("GET", "/", None, {"Accept": "application/json"}).body)
-        paths = [each["path"] for each in page["requests"]]
-        assert set(paths) >= {f"/v2/number{number}/tags/list" for number in range(12)}
+@pytest.fixture
+def several(tmp_path: Path, make_machine: MakeMachine, open_registry: Registry) -> Iterator[Several]:
+    """A mirror of the test's own."""
+    with two_workers(tmp_path, make_machine(), open_registry) as mirror:
+        yield mirror
 
 
-def test_status(several: Several, open_registry: Registry, skopeo_machine: Machine) -> None:
+def test_status(shared: Several, open_registry: Registry, skopeo_machine: Machine) -> None:
     """The status is the sum of both workers' figures."""
     pushed = image("seen by several")
     open_registry.push("workers/status", pushed, "latest")
     for _ in range(4):
-        skopeo_pulls(skopeo_machine, f"{several.host('open')}/workers/status:latest", pushed)
-    told = json.loads(several.told("/status.json"))
+        skopeo_pulls(skopeo_machine, f"{shared.host('open')}/workers/status:latest", pushed)
+    told = json.loads(shared.told("/status.json"))
     assert told["processes"] == 2
     states = {each["name"]: each["state"] for each in told["registries"]}
     assert states.pop("open") == "reachable"
@@ -114,30 +103,55 @@ def test_status(several: Several, open_registry: Registry, skopeo_machine: Machi
     hits = sum(slot["hits"] for slot in told["hours"]["slots"])
     assert 0 < hits < asked
     assert told["cache"]["limit"] > 0
-    wait_until(lambda: json.loads(several.told("/status.json"))["usage"] is not None, "it is measured")
-    (used,) = json.loads(several.told("/status.json"))["usage"]["registries"]
+    wait_until(lambda: json.loads(shared.told("/status.json"))["usage"] is not None, "it is measured")
+    (used,) = json.loads(shared.told("/status.json"))["usage"]["registries"]
     assert used["contents"] == len(pushed.blobs) + 1
 
 
-def test_killed_worker(several: Several, open_registry: Registry, skopeo_machine: Machine) -> None:
+def test_pull(shared: Several, open_registry: Registry, skopeo_machine: Machine) -> None:
+    """A pull is served by any of the workers, and the metrics are their sum."""
+    pushed = image("by several")
+    open_registry.push("workers/pull", pushed, "latest")
+    for _ in range(3):
+        skopeo_pulls(skopeo_machine, f"{shared.host('open')}/workers/pull:latest", pushed)
+    lines = [line for line in shared.read_log().splitlines() if f" {shared.host('open')} " in line]
+    assert shared.counted('dockmirror_requests_total{endpoint="manifest"') == len(
+        [line for line in lines if "/manifests/" in line]
+    )
+    assert shared.counted('dockmirror_requests_total{endpoint="blob"') >= 2 * 3
+    assert '"ready"' in shared.told("/readyz")
+
+
+def test_page(shared: Several) -> None:
+    """The page lists the requests of all workers."""
+    client = shared.client()
+    for number in range(12):
+        client.bare("GET", f"/v2/number{number}/tags/list", None, {})
+    for _ in range(6):
+        page = json.loads(client.bare("GET", "/", None, {"Accept": "application/json"}).body)
+        paths = [each["path"] for each in page["requests"]]
+        assert set(paths) >= {f"/v2/number{number}/tags/list" for number in range(12)}
+
+
+def test_killed_worker(shared: Several, open_registry: Registry, skopeo_machine: Machine) -> None:
     """A killed worker is replaced while the other serves, and the figures are not lost."""
     pushed = image("before one dies")
     open_registry.push("workers/dies", pushed, "latest")
     for _ in range(3):
-        skopeo_pulls(skopeo_machine, f"{several.host('open')}/workers/dies:latest", pushed)
-    client = several.client()
+        skopeo_pulls(skopeo_machine, f"{shared.host('open')}/workers/dies:latest", pushed)
+    client = shared.client()
     for _ in range(10):
         assert client.bare("GET", "/v2/", None, {}).status == 200
-    before = several.counted("dockmirror_requests_total{")
-    noted = json.loads(several.told("/status.json"))
-    first, second = several.workers()
+    before = shared.counted("dockmirror_requests_total{")
+    noted = json.loads(shared.told("/status.json"))
+    first, second = shared.workers()
     os.kill(first, signal.SIGKILL)
-    wait_until(lambda: len(several.workers()) == 2 and first not in several.workers(), "another one is there")
-    wait_until(several.is_whole, "it serves")
-    assert second in several.workers()
-    assert "a worker exited, killed by signal 9" in several.read_log()
-    assert several.counted("dockmirror_requests_total{") == before
-    later = json.loads(several.told("/status.json"))
+    wait_until(lambda: len(shared.workers()) == 2 and first not in shared.workers(), "another one is there")
+    wait_until(shared.is_whole, "it serves")
+    assert second in shared.workers()
+    assert "a worker exited, killed by signal 9" in shared.read_log()
+    assert shared.counted("dockmirror_requests_total{") == before
+    later = json.loads(shared.told("/status.json"))
     assert later["popular"] == noted["popular"] != []
     assert sum(each["asked"] for each in later["hours"]["slots"]) == sum(
         each["asked"] for each in noted["hours"]["slots"]
