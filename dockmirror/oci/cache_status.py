@@ -60,8 +60,9 @@ class CacheStatus:
         fields = [("Cache-Status", f"{_CACHE}; {self.result.value}"), ("Vary", "Accept, Authorization")]
         if self.age is not None:
             fields.append(("Age", str(max(0, int(self.age)))))
-        if self.stale_reason:
-            fields.append(("Warning", f'299 - "served stale: {_quotable(self.stale_reason)}"'))
+        if self.result is CacheResult.STALE:
+            reason = _quotable(self.stale_reason) or "the upstream gave no reason"
+            fields.append(("Warning", f'299 - "served stale: {reason}"'))
         if self.immutable:
             fields.append(("Cache-Control", "public, max-age=31536000, immutable"))
         return tuple(fields)

@@ -19,14 +19,14 @@ TOLD = (
 )  # fmt: skip
 """The header fields by which the specification tells clients something."""
 OTHERWISE_TOLD = ("Location", "Range", "Content-Range")
-"""Of these, what a part and a refusal have to tell."""
+"""The headers that matter in partial content and in a refusal."""
 _KIND = re.compile("/(blobs/uploads|blobs|manifests|tags|referrers)/")
 OCTETS = {"Content-Type": "application/octet-stream"}
 
 
 @dataclass(frozen=True)
 class Answered:
-    """What matters of an answer to clients, whatever the registry's names for things are."""
+    """The parts of a response that matter to clients, without the registry's own names."""
 
     request: str
     status: int
@@ -34,7 +34,7 @@ class Answered:
     told: frozenset[str]
 
     def is_kept_by(self, other: Answered) -> bool:
-        """Whether the other says the same, and nothing less."""
+        """Return True if the other says the same, and nothing less."""
         return (
             (self.request, self.status) == (other.request, other.status)
             and self.code in (None, other.code)
@@ -43,7 +43,7 @@ class Answered:
 
 
 class Asked:
-    """One registry, of which one case has one repository for itself.
+    """A registry with one repository for each case.
 
     :ivar netloc: host and port by which it is asked.
     :ivar answers: all that it has said so far.
@@ -56,7 +56,7 @@ class Asked:
         self._client = client
 
     def beside(self, name: str) -> Asked:
-        """The same registry with another repository; what it says is not among these answers."""
+        """The same registry with another repository, whose responses are not recorded."""
         return Asked(self._client, f"{self.repository}-{name}")
 
     def ask(
@@ -66,7 +66,7 @@ class Asked:
         body: bytes | Iterable[bytes] | None = None,
         headers: dict[str, str] | None = None,
     ) -> Response:
-        """One request, and its answer.
+        """Make one request and record its response.
 
         :param path: below the repository, or an absolute path.
         """
@@ -91,13 +91,13 @@ class Asked:
         connection.close()
 
     def location(self, response: Response) -> str:
-        """Where an answer leads, which is on the same host."""
+        """The path that a response leads to, on the same host."""
         url = urlsplit(urljoin(f"http://{self.netloc}/", response.headers["Location"]))
         assert url.netloc == self.netloc, response.headers["Location"]
         return f"{url.path}?{url.query}" if url.query else url.path
 
     def begin(self) -> str:
-        """Where an upload that has just begun goes on."""
+        """The location of a new upload."""
         begun = self.ask("POST", "blobs/uploads/", b"")
         assert begun.status == 202
         return self.location(begun)

@@ -22,7 +22,7 @@ SHORTEST = 1000
 
 
 class Refusal(Exception):
-    """What is answered with an error of the specification's."""
+    """An error of the specification."""
 
     def __init__(self, status: int, code: str, **headers: str) -> None:
         self.status, self.code, self.headers = status, code, headers
@@ -30,7 +30,7 @@ class Refusal(Exception):
 
 @dataclass
 class Repository:
-    """What has been pushed under one name."""
+    """The contents pushed under one name."""
 
     blobs: dict[str, bytes] = field(default_factory=dict)
     manifests: dict[str, Content] = field(default_factory=dict)
@@ -51,7 +51,7 @@ class Repository:
 
 
 class Complete(Server):
-    """Everybody may do everything; locations of uploads are relative, their state must come back."""
+    """A registry open to everybody; locations of uploads are relative, and their state must come back."""
 
     def __init__(self) -> None:
         class Asked(_Asked):

@@ -58,7 +58,7 @@ def mirrors(
 
 @pytest.fixture(scope="session")
 def transcripts() -> Transcripts:
-    """What the registries have said directly, by case."""
+    """The registries' direct responses by case."""
     return {}
 
 
@@ -78,7 +78,7 @@ def registry(
     mirrors: Mirrors,
     transcripts: Transcripts,
 ) -> Iterator[Asked]:
-    """It, directly, and through mirrors, where each answer has to be the same.
+    """The registry itself, and mirrors of it, whose responses have to be the same.
 
     A case that it fails by itself is marked with what it lacks.  The mirror may do better, and not worse.
     """

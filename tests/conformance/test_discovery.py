@@ -34,7 +34,7 @@ def _push_tags(registry: Asked) -> None:
 
 
 def test_tags(registry: Asked) -> None:
-    """All of the repository."""
+    """All tags of the repository are listed."""
     _push_tags(registry)
     listed = registry.ask("GET", "tags/list")
     assert set(_tags(listed)) == set(TAGS)
@@ -43,39 +43,25 @@ def test_tags(registry: Asked) -> None:
 
 @pytest.mark.lacks("distribution", "2.8 lists tags as the directory does")
 def test_order_of_tags(registry: Asked) -> None:
-    """They are listed in lexical order."""
+    """Tags are listed in lexical order."""
     _push_tags(registry)
     assert _tags(registry.ask("GET", "tags/list")) == list(TAGS)
 
 
 @no_pages
-def test_some_tags(registry: Asked) -> None:
-    """No more than are asked for."""
+def test_parts_of_the_list(registry: Asked) -> None:
+    """A list has as many tags as requested, after a given one, which need not exist."""
     _push_tags(registry)
-    assert _tags(registry.ask("GET", "tags/list?n=2")) == ["a", "b"]
-
-
-@no_pages
-def test_no_tags(registry: Asked) -> None:
-    """None are asked for, none come."""
-    _push_tags(registry)
-    listed = registry.ask("GET", "tags/list?n=0")
-    assert _tags(listed) == []
+    lists = {"n=2": ["a", "b"], "last=c": ["d", "v1.0"], "n=1&last=bb": ["c"], "n=5&last=z": [], "n=0": []}
+    for query, tags in lists.items():
+        listed = registry.ask("GET", f"tags/list?{query}")
+        assert _tags(listed) == tags
     assert "Link" not in listed.headers
 
 
 @no_pages
-def test_tags_behind(registry: Asked) -> None:
-    """Those that come after one, whether there is such a one or not."""
-    _push_tags(registry)
-    assert _tags(registry.ask("GET", "tags/list?last=c")) == ["d", "v1.0"]
-    assert _tags(registry.ask("GET", "tags/list?n=1&last=bb")) == ["c"]
-    assert _tags(registry.ask("GET", "tags/list?n=5&last=z")) == []
-
-
-@no_pages
 def test_pages(registry: Asked) -> None:
-    """Each leads to the next, to the end, on the same host."""
+    """Each page leads to the next, to the end, on the same host."""
     _push_tags(registry)
     found, path = [], "tags/list?n=2"
     for _ in range(3):
@@ -120,14 +106,14 @@ def _subject(registry: Asked) -> Image:
 
 @no_referrers
 def test_no_referrers(registry: Asked) -> None:
-    """Of what nothing refers to, an empty list."""
+    """A manifest without referrers has an empty list."""
     assert _referring(registry, _subject(registry).digest) == []
     assert _referring(registry, f"sha256:{'0' * 64}") == []
 
 
 @no_referrers
 def test_subject(registry: Asked) -> None:
-    """Who pushes a manifest with a subject is told that the registry knows what that is."""
+    """A client that pushes a manifest with a subject learns that the registry knows subjects."""
     subject = _subject(registry)
     note = artifact(registry.seed("note"), subject)
     registry.push(note)
@@ -137,7 +123,7 @@ def test_subject(registry: Asked) -> None:
 
 @no_referrers
 def test_referrers(registry: Asked) -> None:
-    """All that have it as their subject, each as soon as it is pushed."""
+    """Manifests with this subject are listed as soon as they are pushed."""
     subject = _subject(registry)
     pushed: list[Image] = []
     for number in range(3):
@@ -152,7 +138,7 @@ def test_referrers(registry: Asked) -> None:
 
 @no_referrers
 def test_filter(registry: Asked) -> None:
-    """Those of one type, where that is asked for."""
+    """Referrers are filtered by type on request."""
     subject = _subject(registry)
     registry.push(artifact(registry.seed("filtered"), subject))
     answer = registry.ask("GET", f"referrers/{subject.digest}?artifactType={NOTES}")
@@ -173,7 +159,7 @@ def test_subject_comes_later(registry: Asked) -> None:
 
 
 def test_referrers_by_tag(registry: Asked) -> None:
-    """Where there is no such list, clients keep one as an index under a tag of the subject's digest."""
+    """Without the referrers API clients keep an index under a tag of the subject's digest."""
     subject = _subject(registry)
     notes: list[Image] = []
     for number in range(2):

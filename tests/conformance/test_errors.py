@@ -6,14 +6,11 @@ import json
 
 import pytest
 
-from tests.integration.parts.media import sha256
 from tests.integration.parts.plain import Response
 
 from .asked import OCTETS, Asked
 
 pytestmark = pytest.mark.integration
-
-NOBODYS = sha256(b"nobody has pushed this")
 
 
 def _refused(answer: Response, status: int, code: str) -> None:
@@ -38,13 +35,3 @@ def test_put_with_a_digest_of_no_sense(registry: Asked) -> None:
     location = registry.begin()
     target = f"{location}{'&' if '?' in location else '?'}digest=sha256:no"
     _refused(registry.ask("PUT", target, b"data", OCTETS), 400, "DIGEST_INVALID")
-
-
-def test_unknown(registry: Asked) -> None:
-    """What is not there has a code that says what it would have been."""
-    registry.upload(registry.bytes("something"))
-    _refused(registry.ask("GET", f"blobs/{NOBODYS}"), 404, "BLOB_UNKNOWN")
-    _refused(registry.ask("GET", f"manifests/{NOBODYS}"), 404, "MANIFEST_UNKNOWN")
-    _refused(registry.ask("GET", "manifests/nobodys"), 404, "MANIFEST_UNKNOWN")
-    _refused(registry.ask("DELETE", f"blobs/{NOBODYS}"), 404, "BLOB_UNKNOWN")
-    _refused(registry.ask("DELETE", f"manifests/{NOBODYS}"), 404, "MANIFEST_UNKNOWN")

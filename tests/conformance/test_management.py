@@ -31,7 +31,7 @@ def test_tag(registry: Asked) -> None:
 
 
 def test_manifest(registry: Asked) -> None:
-    """It goes, by digest and by all of its tags."""
+    """A deleted manifest is gone by its digest and by all of its tags."""
     pushed, other = image(registry.seed("manifest")), image(registry.seed("other"))
     registry.push(pushed, "one", "two")
     registry.push(other, "other")
@@ -48,7 +48,7 @@ def test_manifest(registry: Asked) -> None:
 
 
 def test_manifest_twice(registry: Asked) -> None:
-    """What is gone, or was never there, is not found."""
+    """A manifest that is deleted, or never existed, is not found."""
     pushed = image(registry.seed("twice"))
     registry.push(pushed, "latest")
     assert registry.ask("DELETE", f"manifests/{pushed.digest}").status == 202
@@ -57,7 +57,7 @@ def test_manifest_twice(registry: Asked) -> None:
 
 
 def test_manifest_again(registry: Asked) -> None:
-    """What was deleted can be pushed once more."""
+    """A deleted manifest can be pushed once more."""
     pushed = image(registry.seed("again"))
     registry.push(pushed, "latest")
     registry.ask("DELETE", f"manifests/{pushed.digest}")
@@ -67,7 +67,7 @@ def test_manifest_again(registry: Asked) -> None:
 
 
 def test_blob(registry: Asked) -> None:
-    """It goes, whoever has pulled it before."""
+    """A deleted blob is gone, also if it was pulled before."""
     data = registry.bytes("blob")
     digest = registry.upload(data)
     assert registry.ask("GET", f"blobs/{digest}").body == data
@@ -77,7 +77,7 @@ def test_blob(registry: Asked) -> None:
 
 
 def test_no_blob(registry: Asked) -> None:
-    """What is gone, or was never there, is not found."""
+    """A blob that is deleted, or never existed, is not found."""
     digest = registry.upload(registry.bytes("twice"))
     assert registry.ask("DELETE", f"blobs/{digest}").status == 202
     for each in (digest, sha256(registry.bytes("never"))):

@@ -21,7 +21,7 @@ def test_base(registry: Asked) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 def test_manifest(registry: Asked, family: Family) -> None:
-    """By tag and by digest it is the same bytes, of the type as which it was pushed."""
+    """A manifest has the same bytes and its type by tag and by digest."""
     pushed = image(registry.seed("manifest"), family)
     registry.push(pushed, "latest")
     for reference in ("latest", pushed.digest):
@@ -49,7 +49,7 @@ def test_index(registry: Asked, family: Family) -> None:
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_no_manifest(registry: Asked, method: str) -> None:
-    """What is not there is not found, by tag or by digest."""
+    """A missing manifest is not found, by tag or by digest."""
     registry.push(image(registry.seed(f"another {method}")), "latest")
     for reference in ("nobodys", NOBODYS):
         got = registry.ask(method, f"manifests/{reference}")
@@ -79,14 +79,14 @@ def test_parts_of_blob(registry: Asked) -> None:
 
 @pytest.mark.lacks("distribution", "2.8 announces with 416 the length of the blob, and sends less")
 def test_part_behind_the_end(registry: Asked) -> None:
-    """There are no such bytes."""
+    """A range beyond the end is 416."""
     path = f"blobs/{registry.upload(registry.bytes('behind'))}"
     assert registry.ask("GET", path, headers={"Range": "bytes=5000-6000"}).status == 416
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_no_blob(registry: Asked, method: str) -> None:
-    """What is not there is not found."""
+    """A missing blob is not found."""
     registry.upload(registry.bytes(method))
     got = registry.ask(method, f"blobs/{NOBODYS}")
     assert got.status == 404

@@ -51,14 +51,14 @@ def test_post_then_put(registry: Asked) -> None:
 
 
 def test_put_in_chunks(registry: Asked) -> None:
-    """The same by a client that does not know the length."""
+    """A PUT without a length is taken."""
     data = registry.bytes("chunked put")
     target = with_digest(registry.begin(), sha256(data))
     _is_created(registry, data, registry.ask("PUT", target, _pieces(data), OCTETS))
 
 
 def test_empty_blob(registry: Asked) -> None:
-    """No bytes are a blob, too."""
+    """A blob may be empty."""
     assert registry.upload(b"") == sha256(b"")
     _is_there(registry, b"")
 
@@ -74,7 +74,7 @@ def test_single_post(registry: Asked) -> None:
 
 
 def test_stream_then_put(registry: Asked) -> None:
-    """As docker does: one PATCH without a length, and a PUT without a body."""
+    """docker sends one PATCH without a length, and a PUT without a body."""
     data = registry.bytes("streamed", 300_000)
     patched = registry.ask("PATCH", registry.begin(), _pieces(data), OCTETS)
     assert patched.status == 202
@@ -85,7 +85,7 @@ def test_stream_then_put(registry: Asked) -> None:
 
 @pytest.mark.parametrize("last", ["in the PUT", "before it"])
 def test_chunks(registry: Asked, last: str) -> None:
-    """Each answer says how far it has come, and where to go on."""
+    """Each response has the offset, and the location for the next chunk."""
     data = registry.bytes(f"chunks {last}", 3 * CHUNK - 500)
     location = registry.begin()
     for begin in (0, CHUNK) if last == "in the PUT" else (0, CHUNK, 2 * CHUNK):
@@ -169,7 +169,7 @@ def test_shortest_chunk(registry: Asked) -> None:
 
 
 def test_wrong_digest(registry: Asked) -> None:
-    """What is not what its digest says is refused, and not there."""
+    """A blob that does not match its digest is refused and not stored."""
     data, other = registry.bytes("right"), registry.bytes("wrong")
     refused = registry.ask("PUT", with_digest(registry.begin(), sha256(other)), data, OCTETS)
     assert (refused.status, code(refused)) == (400, "DIGEST_INVALID")
@@ -193,7 +193,7 @@ def test_cancelled(registry: Asked) -> None:
 
 
 def test_uploads_beside_each_other(registry: Asked) -> None:
-    """Neither knows of the other."""
+    """Two uploads do not affect each other."""
     first, second = registry.bytes("first"), registry.bytes("second")
     locations = [registry.begin(), registry.begin()]
     assert locations[0] != locations[1]
@@ -219,7 +219,7 @@ def test_mount(registry: Asked) -> None:
 
 
 def test_mount_of_nothing(registry: Asked) -> None:
-    """What is not there to be mounted can be pushed instead."""
+    """A blob that cannot be mounted can be pushed instead."""
     data = registry.bytes("not mounted")
     target = f"blobs/uploads/?mount={sha256(data)}&from={registry.repository}-nobodys"
     begun = registry.ask("POST", target, b"")

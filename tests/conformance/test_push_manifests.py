@@ -43,7 +43,7 @@ def test_other_digest(registry: Asked) -> None:
 
 
 def test_no_json(registry: Asked) -> None:
-    """What is no manifest is refused."""
+    """A body that is no manifest is refused."""
     refused = registry.put(Content(OCI.manifest, b'{"schemaVersion": 2'), "broken")
     assert (refused.status, code(refused)) == (400, "MANIFEST_INVALID")
     assert registry.ask("GET", "manifests/broken").status == 404
@@ -68,7 +68,7 @@ def test_tag_seen_at_once(registry: Asked) -> None:
 
 
 def test_old_manifest_stays(registry: Asked) -> None:
-    """What a tag named before is still there by its digest."""
+    """The manifest that a tag named before is still there by its digest."""
     first, second = image(registry.seed("first")), index(registry.seed("second"))
     registry.push(first, "moved")
     registry.push(second, "moved")

@@ -33,17 +33,17 @@ __all__ = ["authority", "directory", "make_machine", "open_registry"]
 
 @pytest.fixture(scope="module")
 def chain(directory: MakeDirectory, make_machine: MakeMachine, authority: Authority) -> Iterator[Chain]:
-    """A mirror that is not patient, of a registry whose every part can be meddled with."""
+    """A mirror with short timeouts, of a registry whose every part can be made to fail."""
     require("docker-registry")
-    upstream = {"timeout": 5, "connect_timeout": 5, "writes": True}
+    upstream = {"timeout": 2, "connect_timeout": 2, "writes": True}
     with new_chain(directory("chain"), make_machine(), authority, upstream, tag_ttl=0) as parts:
         yield parts
 
 
 @pytest.fixture(scope="session")
 def images(open_registry: Registry) -> list[Image]:
-    """Small and larger ones, 84 MiB in all, which lie in :data:`REPOSITORY`."""
-    pushed = [artifact(f"machine {number}", size=(number % 4 * 4 + 1) * MIB) for number in range(12)]
+    """Small and larger ones, 42 MiB in all, which lie in :data:`REPOSITORY`."""
+    pushed = [artifact(f"machine {number}", size=(number % 4 * 4 + 1) * MIB // 2) for number in range(12)]
     for number, each in enumerate(pushed):
         open_registry.push(REPOSITORY, each, f"t{number}")
     return pushed
@@ -53,7 +53,7 @@ def images(open_registry: Registry) -> list[Image]:
 def mirror(tmp_path: Path, make_machine: MakeMachine, open_registry: Registry) -> Mirror:
     """A mirror of two processes, which is not started yet; its cache is too small for what is pulled."""
     upstreams = {"open": {"url": open_registry.url}}
-    return Mirror(tmp_path, make_machine(), upstreams, workers=2, grace=20, cache_size="40MB")
+    return Mirror(tmp_path, make_machine(), upstreams, workers=2, grace=20, cache_size="20MB")
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ _WINDOW = 16 * 1024
 
 @contextmanager
 def descriptors(count: int) -> Iterator[None]:
-    """There is room for so many in this process."""
+    """Raise the limit of this process to so many descriptors."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, count + 1000)), hard))
     try:
@@ -36,7 +36,7 @@ def descriptors(count: int) -> Iterator[None]:
 
 @contextmanager
 def idle(mirror: Mirror, count: int, *, waiting: bool = True) -> Iterator[list[socket.socket]]:
-    """So many connections on which nothing is said, from an address of their own; they are reset in the end.
+    """Open idle connections from an address of their own; they are reset at the end.
 
     Nobody else lacks the ports that they take, and that closed ones would keep for a minute.
 
@@ -55,7 +55,7 @@ def idle(mirror: Mirror, count: int, *, waiting: bool = True) -> Iterator[list[s
 
 
 def still_open(connections: list[socket.socket]) -> int:
-    """Of how many the other end has not closed."""
+    """The number of connections that the other end has not closed."""
     count = 0
     for each in connections:
         each.setblocking(False)
@@ -70,7 +70,7 @@ def still_open(connections: list[socket.socket]) -> int:
 
 @dataclass
 class Reader:
-    """One who reads a body, and looks at every byte of it."""
+    """A client that reads a body and hashes it."""
 
     connection: socket.socket
     head: bytes = b""
@@ -79,7 +79,7 @@ class Reader:
     over: bool = False
 
     def read(self, most: int) -> None:
-        """What is there, so much at the most."""
+        """Read the bytes that have been received, up to a number."""
         try:
             data = self.connection.recv(most)
         except BlockingIOError:
@@ -96,7 +96,7 @@ class Reader:
 
 @contextmanager
 def readers(mirror: Mirror, host: str, path: str, count: int) -> Iterator[list[Reader]]:
-    """So many who have asked for the same, and have read nothing yet."""
+    """Have so many clients request the same, and read nothing yet."""
     asked = f"GET {path} HTTP/1.1\r\nHost: {mirror.host(host)}\r\nConnection: close\r\n\r\n".encode()
     with descriptors(count), ExitStack() as stack:
         everyone = []
@@ -112,7 +112,7 @@ def readers(mirror: Mirror, host: str, path: str, count: int) -> Iterator[list[R
 
 
 def read_slowly(everyone: list[Reader], rate: int, seconds: float) -> None:
-    """Each reads so many bytes in a second."""
+    """Have each client read so many bytes in a second."""
     end, tick = time.monotonic() + seconds, time.monotonic()
     while (now := time.monotonic()) < end:
         for each in everyone:
@@ -122,7 +122,7 @@ def read_slowly(everyone: list[Reader], rate: int, seconds: float) -> None:
 
 
 def read_to_the_end(everyone: list[Reader]) -> None:
-    """All read as fast as they can, with windows that let them."""
+    """Have all clients read as fast as they can, with large windows."""
     with selectors.DefaultSelector() as selector:
         for each in everyone:
             each.connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _PIECE)

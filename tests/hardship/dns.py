@@ -19,7 +19,7 @@ _A = 1
 
 @dataclass(frozen=True)
 class Name:
-    """What is answered to a name.
+    """The answer to a query for a name.
 
     :ivar address: None for none.
     :ivar code: of the response, which is 0 where there is nothing wrong.

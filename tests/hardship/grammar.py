@@ -1,4 +1,4 @@
-"""What a well-formed client of a registry may send, and a server answer: the grammars, strictly."""
+"""Strict grammars of the requests that a registry's clients may send and of the responses."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 
 class Grammar(NamedTuple):
-    """What may reach a server.
+    """The requests that may reach a server.
 
     :ivar line: the first line of a request.
     :ivar fields: its headers in small letters, and what each may say.
@@ -69,13 +69,13 @@ READ = Grammar(re.compile(_READ), _FIELDS_OF_READS)
 SENT_ON = Grammar(re.compile(_ANYTHING), _FIELDS_OF_READS)
 """The same where the upstream has redirected: any target that RFC 3986 knows."""
 WRITTEN = Grammar(re.compile(rf"{_READ}|(?:{_CHANGED}) HTTP/1\.1"), _FIELDS_OF_WRITES)
-"""What a registry is asked that takes writes, too; it calls each upload 1, with 2 for its state."""
+"""The requests for a registry that takes writes, too; it calls each upload 1, with 2 for its state."""
 _ANSWERED = re.compile(rb"HTTP/1\.[01] [1-5][0-9]{2} [ -~]*")
 _FIELD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+: [\t -~]*")
 
 
 def fault_of_request(head: bytes, host: str, grammar: Grammar) -> str | None:
-    """What is wrong with a request that reached an upstream which is called *host*; None where nothing is."""
+    """The error in a request that reached an upstream called *host*, or None."""
     try:
         line, *fields = head.removesuffix(b"\r\n\r\n").decode("ascii").split("\r\n")
     except UnicodeDecodeError:
@@ -94,7 +94,7 @@ def fault_of_request(head: bytes, host: str, grammar: Grammar) -> str | None:
 
 
 def statuses(received: bytes) -> list[int]:
-    """Of all the responses on a connection.
+    """The statuses of all responses on a connection.
 
     :raises ValueError: these are no responses, or not whole, or there is more than they announce.
     """

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 CANARY = "smuggled/canary"
-"""What stands behind each request that could be understood in two ways: it must never be asked for."""
+"""The repository of each request that an ambiguous one hides: it must never be requested."""
 DIGEST = f"sha256:{'0' * 64}"
 _LONG = 100 * 1024
 
 
 @dataclass(frozen=True)
 class Hostile:
-    """What a client sends, and the statuses of all responses; None where any will do."""
+    """A request, and the statuses of all its responses; None if any will do."""
 
     name: str
     data: bytes
@@ -25,40 +25,48 @@ def request(host: str, *fields: bytes, line: bytes = b"GET /v2/ HTTP/1.1", body:
     return b"\r\n".join([line, b"Host: " + host.encode(), *fields, b"", b""]) + body
 
 
+LENGTH, CODING = b"Content-Length: 5", b"Transfer-Encoding: chunked"
+_LENGTHS = (b"", b"+5", b"-1", b"5, 5", b"0x5", b"5_0", b"5 5", b"\xb25", b"1e1", b"9" * 30, b"5;", b'"5"')
+_CODINGS = (
+    b"identity", b"chunked, chunked", b"gzip, chunked", b"chunked, identity", b"xchunked", b"chunked\x0b",
+    b"\x0bchunked", b'"chunked"', b"chunked;q=1", b"", b"chunked\xa0",
+)  # fmt: skip
+AMBIGUOUS: dict[str, tuple[bytes, ...]] = {
+    "two lengths": (b"Content-Length: 0", LENGTH),
+    "one length twice": (LENGTH, LENGTH),
+    **{f"length {each!r}": (b"Content-Length: " + each,) for each in _LENGTHS},
+    "length and coding": (LENGTH, CODING),
+    "coding and length": (CODING, LENGTH),
+    "coding twice": (CODING, CODING),
+    **{f"coding {each!r}": (b"Transfer-Encoding: " + each,) for each in _CODINGS},
+    "a space before the colon": (b"Transfer-Encoding : chunked",),
+    "a folded coding": (b"Transfer-Encoding:\r\n chunked",),
+    "a folded field": (b"A: b\r\n c",),
+    "a folded field by tab": (b"A: b\r\n\tc",),
+    "a bare CR in a value": (b"A: b\rContent-Length: 5",),
+    "a bare LF in a value": (b"A: b\nContent-Length: 5",),
+    "a NUL": (b"A: \0",),
+    "no colon": (b"nonsense",),
+    "no name": (b": value",),
+    "a name of no token": (b"A(b): c",),
+    "a name in other letters": ("Ä: b".encode(),),
+    "a second host": (b"Host: other",),
+    "a second host in other letters": (b"hOST: other",),
+}
+"""Fields by which a request's end could be understood in two ways."""
+
+
 def framing(host: str) -> Iterator[Hostile]:
     """Requests whose end could be understood in two ways, and another behind each."""
     canary = request(host, line=f"GET /v2/{CANARY}/manifests/latest HTTP/1.1".encode())
-    length, coding = b"Content-Length: 5", b"Transfer-Encoding: chunked"
-    refused: dict[str, tuple[bytes, ...]] = {
-        "two lengths": (b"Content-Length: 0", length),
-        "one length twice": (length, length),
-        **{f"length {each!r}": (b"Content-Length: " + each,) for each in _LENGTHS},
-        "length and coding": (length, coding),
-        "coding and length": (coding, length),
-        "coding twice": (coding, coding),
-        **{f"coding {each!r}": (b"Transfer-Encoding: " + each,) for each in _CODINGS},
-        "a space before the colon": (b"Transfer-Encoding : chunked",),
-        "a folded coding": (b"Transfer-Encoding:\r\n chunked",),
-        "a folded field": (b"A: b\r\n c",),
-        "a folded field by tab": (b"A: b\r\n\tc",),
-        "a bare CR in a value": (b"A: b\rContent-Length: 5",),
-        "a bare LF in a value": (b"A: b\nContent-Length: 5",),
-        "a NUL": (b"A: \0",),
-        "no colon": (b"nonsense",),
-        "no name": (b": value",),
-        "a name of no token": (b"A(b): c",),
-        "a name in other letters": ("Ä: b".encode(),),
-        "a second host": (b"Host: other",),
-        "the same host twice": (b"Host: " + host.encode(),),
-        "a second host in other letters": (b"hOST: other",),
-    }
+    refused = {**AMBIGUOUS, "the same host twice": (b"Host: " + host.encode(),)}
     for name, fields in refused.items():
         yield Hostile(name, request(host, *fields) + canary, (400,))
     for name, line in _HOSTS.items():
         yield Hostile(f"host: {name}", b"GET /v2/ HTTP/1.1\r\n" + line + b"\r\n" + canary, (400,))
     for line in _LINES:
         yield Hostile(f"line {line!r}", request(host, line=line) + canary, (400,))
-    yield Hostile("a coding in HTTP/1.0", request(host, coding, line=b"GET / HTTP/1.0") + canary, (400,))
+    yield Hostile("a coding in HTTP/1.0", request(host, CODING, line=b"GET / HTTP/1.0") + canary, (400,))
     yield Hostile("ended by LF alone", canary.replace(b"\r\n", b"\n"), (400,))
     yield Hostile("a space before the first field", b"GET /v2/ HTTP/1.1\r\n Host: a\r\n\r\n" + canary, (400,))
     body = b"Content-Length: %d" % len(canary)
@@ -67,11 +75,6 @@ def framing(host: str) -> Iterator[Hostile]:
     yield Hostile("the host of another in the target", other, (404,))
 
 
-_LENGTHS = (b"", b"+5", b"-1", b"5, 5", b"0x5", b"5_0", b"5 5", b"\xb25", b"1e1", b"9" * 30, b"5;", b'"5"')
-_CODINGS = (
-    b"identity", b"chunked, chunked", b"gzip, chunked", b"chunked, identity", b"xchunked", b"chunked\x0b",
-    b"\x0bchunked", b'"chunked"', b"chunked;q=1", b"", b"chunked\xa0",
-)  # fmt: skip
 _HOSTS = {
     "none": b"",
     "two in a line": b"Host: a, b\r\n",
@@ -95,11 +98,21 @@ _LINES = (
 )  # fmt: skip
 
 
+CHUNKS = (
+    b"-1\r\na\r\n0\r\n\r\n", b"0x1\r\na\r\n0\r\n\r\n", b"+1\r\na\r\n0\r\n\r\n", b"1\na\n0\n\n",
+    b"1\r\nab\r\n0\r\n\r\n", b"g\r\na\r\n0\r\n\r\n", b"\r\na\r\n0\r\n\r\n", b" 1\r\na\r\n0\r\n\r\n",
+    b"1 \r\na\r\n0\r\n\r\n", b"1_0\r\naaaaaaaaaaaaaaaa\r\n0\r\n\r\n",
+    b"1\r\na\n0\r\n\r\n", b"1;a\nb\r\na\r\n0\r\n\r\n", b"1;a\rb\r\na\r\n0\r\n\r\n",
+    b"1;\0\r\na\r\n0\r\n\r\n",
+)  # fmt: skip
+"""Chunked bodies that are malformed."""
+
+
 def forms(host: str) -> Iterator[Hostile]:
     """Forms of a login in pieces that end where they should not; the statuses are those of the first."""
     kind = (b"Content-Type: application/x-www-form-urlencoded", b"Transfer-Encoding: chunked")
     canary = request(host, line=f"GET /v2/{CANARY}/manifests/latest HTTP/1.1".encode())
-    for body in _CHUNKS:
+    for body in CHUNKS:
         sent = request(host, *kind, line=b"POST /v2/auth HTTP/1.1", body=body)
         yield Hostile(f"pieces {body[:30]!r}", sent + canary, (400,))
     endless = request(host, *kind, line=b"POST /v2/auth HTTP/1.1", body=b"f" * 40 + b"\r\na\r\n0\r\n\r\n")
@@ -108,17 +121,8 @@ def forms(host: str) -> Iterator[Hostile]:
     yield Hostile("a form of 128 KiB", huge, (413,))
 
 
-_CHUNKS = (
-    b"-1\r\na\r\n0\r\n\r\n", b"0x1\r\na\r\n0\r\n\r\n", b"+1\r\na\r\n0\r\n\r\n", b"1\na\n0\n\n",
-    b"1\r\nab\r\n0\r\n\r\n", b"g\r\na\r\n0\r\n\r\n", b"\r\na\r\n0\r\n\r\n", b" 1\r\na\r\n0\r\n\r\n",
-    b"1 \r\na\r\n0\r\n\r\n", b"1_0\r\naaaaaaaaaaaaaaaa\r\n0\r\n\r\n",
-    b"1\r\na\n0\r\n\r\n", b"1;a\nb\r\na\r\n0\r\n\r\n", b"1;a\rb\r\na\r\n0\r\n\r\n",
-    b"1;\0\r\na\r\n0\r\n\r\n",
-)  # fmt: skip
-
-
 def sizes(host: str) -> Iterator[Hostile]:
-    """More than is read."""
+    """Requests with more than the mirror reads."""
     long = b"a" * _LONG
     yield Hostile("a line of 100 KB", request(host, line=b"GET /v2/%b HTTP/1.1" % long), (431,))
     yield Hostile("a query of 100 KB", request(host, line=b"GET /v2/?%b HTTP/1.1" % long), (431,))
@@ -131,7 +135,7 @@ def sizes(host: str) -> Iterator[Hostile]:
     )
 
 
-def traversals(hosts: tuple[str, str]) -> Iterator[Hostile]:
+def traversals(hosts: Sequence[str]) -> Iterator[Hostile]:
     """Names that mean something else to a file system, a URL or a terminal, wherever a name stands."""
     for name in _NAMES:
         paths = (

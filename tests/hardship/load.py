@@ -19,12 +19,12 @@ PAUSE = 0.5
 
 
 REPOSITORY = "hardship/machine"
-"""Where the images lie that are pulled."""
+"""The repository of the images."""
 
 
 @dataclass
 class Load:
-    """What clients have had so far.
+    """The results of clients so far.
 
     :ivar right: bodies that came whole.
     :ivar again: tries that failed and were followed by another one.
@@ -47,7 +47,7 @@ class Load:
 def load(
     mirror: Mirror, repository: str, images: Sequence[Image], clients: int = 8, tries: int = TRIES
 ) -> Iterator[Load]:
-    """So many clients pull the images' layers again and again, until the end of the block."""
+    """Have so many clients pull the images' layers again and again, until the end of the block."""
     load, over = Load(), threading.Event()
 
     def pull(number: int) -> None:
@@ -68,7 +68,7 @@ def load(
 
 
 def fetch(mirror: Mirror, repository: str, image: Image, load: Load, tries: int = TRIES) -> None:
-    """One layer of the image, tried so often."""
+    """Fetch one layer of the image, with so many attempts."""
     layer, client = image.layers[0], mirror.client("open")
     for _ in range(tries):
         try:
@@ -88,7 +88,7 @@ def fetch(mirror: Mirror, repository: str, image: Image, load: Load, tries: int 
 
 
 def survived(mirror: Mirror, clients: Load) -> None:
-    """No client saw a wrong byte, each has had in the end what it asked for, and nothing wrong is kept."""
+    """No client got a wrong byte or gave up, and nothing wrong is stored."""
     assert clients.wrong == clients.lost == []
     assert mirror.failures() == ""
     assert wrong_blobs(mirror.cache) == []

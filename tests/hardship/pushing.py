@@ -34,7 +34,7 @@ class _Pieces:
 
 
 class Refused(Exception):
-    """What a client is told instead of going on."""
+    """An error that ends a client's push."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Push:
         return self.chain.mirror.client("docker", PUBLISHER)
 
     def push(self) -> str:
-        """What comes of it: it is taken, or a request of it is refused, or gets no answer."""
+        """Push the image; return TAKEN, the error, or CUT_OFF if there was no answer."""
         try:
             headers = self.client.admitted(self.repository)
             for blob in reversed(self.image.blobs):  # the large one first
@@ -70,7 +70,7 @@ class Push:
         return TAKEN
 
     def arrived(self) -> bool:
-        """Whether the registry itself has all of the image."""
+        """Return True if the registry itself has all of the image."""
         registry = self.chain.registry.plain
         tagged = registry.manifest(self.repository, "latest").body == self.image.manifest.data
         return tagged and all(

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 
 def sent(port: int, pieces: Iterable[bytes], within: float, pause: float = 0) -> tuple[bytes, float]:
-    """What a server at that port answers until it closes, and after how many seconds it has.
+    """Send pieces to a port; return the answer until the server closes, and the seconds till then.
 
     :param pause: seconds between two pieces.
     :raises TimeoutError: it does not close in time.

@@ -1,4 +1,4 @@
-"""What is tried, as the rows of one table: each has a name, and what came of it."""
+"""Hardships as rows of one table: each has a name and a result."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import pytest
 TABLE = Path(__file__).parents[2] / "docs/explanation/reliability.md"
 HEAD = "| what happens | what came of it |\n| --- | --- |\n"
 KINDS = ("manifest", "blob", "private blob", "range", "push", "machine", "load", "hostile")
-"""What a row's name begins with, in the order of the table."""
+"""The first words of the rows' names, in the order of the table."""
 NAMES: list[str] = []
-"""Of all rows, as their tests were read."""
+"""The names of all rows, collected as their tests are imported."""
 Record = Callable[[object], None]
 """Says what came of the row that is being tried."""
 
@@ -35,7 +35,7 @@ def name_of(test: pytest.Item) -> str | None:
 
 
 def modules() -> list[ModuleType]:
-    """All that have rows, read whether or not they are run."""
+    """The modules with rows, imported if they are not yet."""
     return [
         importlib.import_module(f"{__package__}.{path.stem}")
         for path in sorted(Path(__file__).parent.glob("test_*.py"))
@@ -43,7 +43,7 @@ def modules() -> list[ModuleType]:
 
 
 def read_table() -> dict[str, str]:
-    """What docs/explanation/reliability.md says came of each."""
+    """The results in docs/explanation/reliability.md by name."""
     after = TABLE.read_text("utf-8").partition(HEAD)[2]
     rows = re.match(r"(?:\|.*\|\n)*", after)
     assert rows

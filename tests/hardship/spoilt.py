@@ -26,7 +26,7 @@ Right = Callable[[Random], bytes]
 
 
 def questions(hosts: tuple[str, ...], paths: tuple[str, ...]) -> Right:
-    """Of clients that pull, and of those that find another method than GET fitting."""
+    """The requests of clients that pull, with other methods than GET, too."""
 
     def question(source: Random) -> bytes:
         method = source.choice(("GET", "GET", "HEAD", "POST", "PUT", "DELETE", "get", "PRI"))
@@ -37,7 +37,7 @@ def questions(hosts: tuple[str, ...], paths: tuple[str, ...]) -> Right:
 
 
 def changes(host: str, location: str, repository: str) -> Right:
-    """Of clients that push to that repository.
+    """The requests of clients that push to that repository.
 
     :param location: where an upload goes on that has begun.
     """

@@ -36,7 +36,7 @@ _CHECKOUT = Path(__file__).parents[2]
 
 @cache
 def image_of(repository: str) -> Image:
-    """What lies there."""
+    """The image of a repository."""
     return artifact(repository, size={**PUBLIC, **PRIVATE}[repository])
 
 
@@ -56,14 +56,14 @@ class Client:
     wrong: list[str] = field(default_factory=list)
 
     def run(self, until: float) -> None:
-        """Until that time."""
+        """Do things until that time."""
         kinds = (self.pull, self.part, self.leave, self.head, self.nothing, self.private, self.stranger)
         while time.monotonic() < until:
             self._try(self.chance.choices(kinds, weights=(10, 10, 6, 8, 4, 4, 1))[0])
             time.sleep(self.chance.uniform(0, PAUSE))
 
     def _try(self, kind: Callable[[], None]) -> None:
-        """As often as real clients do, and more."""
+        """Repeat one thing as often as real clients do, and more."""
         name = kind.__name__
         for _ in range(TRIES):
             try:
@@ -99,7 +99,7 @@ class Client:
         _right(response, layer.data[first : last + 1], 206)
 
     def leave(self) -> None:
-        """In the middle of a blob."""
+        """Disconnect in the middle of a blob."""
         repository = self._public()
         layer, client = image_of(repository).layers[0], self.plain(None)
         host, _, port = client.url.removeprefix("http://").partition(":")
@@ -109,7 +109,7 @@ class Client:
             connection.recv(self.chance.randrange(1, 100 * KB))
 
     def head(self) -> None:
-        """Of a manifest and a blob."""
+        """Make HEAD requests of a manifest and a blob."""
         repository = self._public()
         image, client = image_of(repository), self.plain(None)
         for kind, content in (("manifests", image.manifest), ("blobs", image.layers[0])):
@@ -119,7 +119,7 @@ class Client:
                 raise Wrong(f"the length of {content.digest}")
 
     def nothing(self) -> None:
-        """What is not there."""
+        """Request contents that do not exist."""
         client, nobodys = self.plain(None), f"sha256:{self.chance.randbytes(32).hex()}"
         for response in (client.manifest(self._public(), "never"), client.blob(self._public(), nobodys)):
             assert response.status == 404, response
@@ -151,7 +151,7 @@ def _right(response: Response, data: bytes, status: int = 200) -> None:
 
 @dataclass
 class Swarm:
-    """What all of them have come to.
+    """The results of all of them.
 
     :ivar done: how often each thing was done.
     :ivar again: why something was tried again: the upstream of the tests, too, has a limit.
@@ -184,11 +184,11 @@ class Process:
         )
 
     def running(self) -> bool:
-        """Whether they are not done yet."""
+        """Return True until all are done."""
         return self._popen.poll() is None
 
     def result(self) -> Swarm:
-        """What they have come to."""
+        """The results."""
         assert self._popen.wait() == 0
         with self._out:
             self._out.seek(0)
@@ -196,7 +196,7 @@ class Process:
         return Swarm(Counter(told["done"]), told["again"], told["failed"], told["wrong"])
 
     def end(self) -> None:
-        """They leave."""
+        """Kill the process."""
         self._popen.kill()
         self._popen.wait()
         self._out.close()

@@ -25,7 +25,7 @@ FULL = "Too many open files"
 
 @hardship(f"machine: {IDLE:,} idle connections, and a pull beside them")
 def test_idle_connections(mirror: Mirror, images: list[Image], came: Record) -> None:
-    """Are in nobody's way."""
+    """Idle connections hinder no other client."""
     mirror.configure(workers=4)  # the system divides connections unevenly; no process may get too many
     with mirror, idle(mirror, IDLE) as connections:
         clients = Load()
@@ -39,8 +39,8 @@ def test_idle_connections(mirror: Mirror, images: list[Image], came: Record) -> 
 
 @hardship(f"machine: {SLOW} clients that read {RATE // 1000} KB a second")
 def test_slow(mirror: Mirror, images: list[Image], came: Record) -> None:
-    """They get every byte, cost little, and keep nobody waiting."""
-    large = images[1]  # more than lies in sockets
+    """Slow clients get every byte, use little memory, and hinder no other client."""
+    large = images[2]  # more than lies in sockets
     layer, clients = large.layers[0], Load()
     mirror.configure(workers=1)
     with mirror:
@@ -64,7 +64,7 @@ def test_slow(mirror: Mirror, images: list[Image], came: Record) -> None:
 
 @hardship("machine: 128 file descriptors for 108 clients")
 def test_few_descriptors(mirror: Mirror, images: list[Image], came: Record) -> None:
-    """Those for whom there is no room are closed at once, and those that are served never meet with it."""
+    """Connections beyond the limit are closed at once; the others never meet with it."""
     mirror.configure(workers=1)
     mirror.command[:0] = ["sh", "-c", 'ulimit -n 128 && exec "$@"', "sh"]
     with mirror:

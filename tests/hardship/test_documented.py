@@ -6,7 +6,7 @@ from .rows import NAMES, modules, read_table
 
 
 def test_documented() -> None:
-    """Each, and no other; and of those that always end alike it says how."""
+    """The table has exactly the rows of the tests, with their results."""
     cases = [case for module in modules() for case in getattr(module, "CASES", ())]
     table = read_table()
     assert sorted(table) == sorted(NAMES)

@@ -1,4 +1,4 @@
-"""Whoever may not use the mirror, by every route, with all that could make it believe otherwise."""
+"""Clients without a right to use the mirror, by every route, with every forged header."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ FOREIGN = (
 
 @pytest.fixture(scope="module")
 def image() -> Image:
-    """What there is to be had."""
+    """The only image of the upstream."""
     return artifact("of the house")
 
 
@@ -96,7 +96,7 @@ def _asked(
 
 @hardship("hostile: whoever comes from elsewhere, with forged headers")
 def test_networks(mirror: Mirror, witness: Witness, came: Record) -> None:
-    """By every route and method: 403, and the upstream is not asked; only whether it lives is told."""
+    """A client of another network gets 403 by every route and method; only the health check answers."""
     before, wrong, count = len(witness.asked), [], 0
     for path in ROUTES:
         for number, (name, fields) in enumerate(FORGED.items()):
@@ -115,7 +115,7 @@ def test_networks(mirror: Mirror, witness: Witness, came: Record) -> None:
 
 @hardship("hostile: a proxy that is not trusted")
 def test_proxies(mirror: Mirror, witness: Witness, came: Record) -> None:
-    """What it sends on is refused, though its own address is served: it hides who asks."""
+    """Requests sent on by an untrusted proxy are refused, though its own address is served."""
     before, count = len(witness.asked), 0
     for path in ROUTES:
         for name, fields in FORGED.items():
@@ -144,7 +144,7 @@ def test_foreign_hosts(mirror: Mirror, witness: Witness, came: Record) -> None:
 
 @pytest.fixture(scope="module")
 def secrets(directory: MakeDirectory) -> Path:
-    """Where Carol's name lies, and the mirror's keys."""
+    """A directory with the user Carol and the mirror's keys."""
     at = directory("members")
     hashed = bcrypt.hashpw(CAROL.password.encode(), bcrypt.gensalt(5)).decode()
     (at / "htpasswd").write_text(f"{CAROL.name}:{hashed}\n")
@@ -164,7 +164,7 @@ def members(
 
 
 def _by_sha512(claims: dict[str, Any], key: bytes) -> str:
-    """By the right key, which PyJWT finds too short for this."""
+    """Sign claims with the right key by HS512, for which PyJWT finds it too short."""
     parts = [{"alg": "HS512", "typ": "dockmirror-access"}, claims]
     signed = b".".join(base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=") for part in parts)
     signature = base64.urlsafe_b64encode(hmac.digest(key, signed, "sha512")).rstrip(b"=")
@@ -205,7 +205,7 @@ def _forged(keys: Path) -> dict[str, str]:
 
 @hardship("hostile: forged and ended tokens of the mirror's own")
 def test_members(members: Mirror, secrets: Path, witness: Witness, came: Record) -> None:
-    """By every route: 401, 400, or 429 after many wrong passwords; Carol, let in before, is served."""
+    """Forged credentials get 401, 400 or 429 by every route, and Carol is still served."""
     carol = {"Authorization": CAROL.basic}
     assert _asked(members, "GET", ROUTES[5], members.host("docker"), carol) == 200
     forged, before, wrong, count = _forged(secrets / "keys"), len(witness.asked), [], 0

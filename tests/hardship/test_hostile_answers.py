@@ -73,7 +73,7 @@ class Spoiler(Witness):
 
 @pytest.fixture(scope="module")
 def image() -> Image:
-    """What the upstream serves."""
+    """The image of the upstream."""
     return artifact("hostile answers")
 
 
@@ -94,7 +94,7 @@ def mirror(directory: MakeDirectory, make_machine: MakeMachine, spoiler: Spoiler
 
 @hardship("hostile: headers of the upstream's that no server sends")
 def test_answers(mirror: Mirror, spoiler: Spoiler, image: Image, came: Record) -> None:
-    """Every response is a right one, without a field that the upstream has made; nothing fails."""
+    """Every response is well-formed, without a field that the upstream has injected."""
     numbers, wrong, got = count(), [], set()
     for (field, status), value in product(ANSWERS.items(), VALUES):
         for shape in SHAPES.get(field, (b"%b",)):

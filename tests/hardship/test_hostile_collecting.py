@@ -87,7 +87,7 @@ def _secrets(world: World) -> list[str]:
 
 
 def _collected(world: World) -> list[object]:
-    """What the collector was sent that is a secret."""
+    """The collector's requests that had a secret."""
     return [
         request
         for request in world.collector.requests
@@ -113,11 +113,18 @@ def _written(form: str, world: World) -> str:
 
 @hardship("hostile: realms that collect passwords")
 def test_realms(world: World, came: Record) -> None:
-    """Whoever names another token service is given no password, by none of the ways that clients log in."""
+    """A foreign token service is sent no password, by any way to log in."""
     chain, tried = world.chain, 0
     repository = "private/collected"
     chain.registry.push(repository, artifact("collected"), "latest")
-    for form in REALMS:
+    docker = chain.mirror.setting("upstreams")["docker"]
+    # The realm of an upstream is remembered for minutes, so each is tried at an upstream of its own.
+    names = [f"realm{number}" for number in range(len(REALMS))]
+    upstreams = {name: {**docker, "aliases": [f"{name}.test"]} for name in names}
+    chain.mirror.configure(upstreams={"docker": docker, **upstreams})
+    chain.mirror.stop()
+    chain.mirror.start()
+    for name, form in zip(names, REALMS, strict=True):
         realm = _written(form, world)
 
         def challenges(exchange: Exchange, realm: str = realm) -> bool:
@@ -125,12 +132,10 @@ def test_realms(world: World, came: Record) -> None:
             exchange.answer(401, b'{"errors": []}', WWW_Authenticate=challenge)
             return True
 
-        chain.mirror.stop()  # what a realm is asked for is remembered for minutes
-        chain.mirror.start()
         with chain.front.meddled_with(challenges):
-            alice = chain.mirror.client("docker", ALICE)
+            alice = chain.mirror.client(name, ALICE)
             answers = [alice.manifest(repository, "latest").status]
-            named = {"Host": chain.mirror.host("docker"), "Content-Type": "application/x-www-form-urlencoded"}
+            named = {"Host": chain.mirror.host(name), "Content-Type": "application/x-www-form-urlencoded"}
             login = f"grant_type=password&username=alice&password={ALICE.password}&service=s"
             answers.append(alice.bare("POST", "/v2/auth", login.encode(), named).status)
             answers.append(
@@ -185,11 +190,11 @@ ADDRESSES = [
 
 @pytest.mark.parametrize(("kind", "addresses"), ADDRESSES)
 def test_addresses(world: World, kind: str, addresses: tuple[str, ...], came: Record) -> None:
-    """In whichever form, and by names that have come to mean them: the mirror connects to none."""
+    """The mirror connects to no forbidden address, in any notation or by any name."""
     chain, wrong = world.chain, []
     client = chain.mirror.client("docker", ALICE)
     for number, (way, address) in enumerate(product(WAYS, addresses)):
-        if address == addresses[0]:  # what ``/v2/`` demands is remembered for minutes
+        if address == addresses[0]:  # the challenge of ``/v2/`` is remembered for minutes
             chain.mirror.stop()
             chain.mirror.start()
         repository = f"library/{kind}{number}"

@@ -15,6 +15,7 @@ from urllib.parse import urlencode
 
 import jwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 from tests.integration.conftest import MakeDirectory, MakeMachine
 from tests.integration.parts.accounts import ALICE, BOB, Account
@@ -53,7 +54,7 @@ class World:
 
 @pytest.fixture(scope="module")
 def world(directory: MakeDirectory, make_machine: MakeMachine, authority: Authority) -> Iterator[World]:
-    """It, and what Alice has pulled."""
+    """A mirror, and a private image that Alice has pulled."""
     secret, large, operations = (
         image("of Alice alone"),
         artifact("large, of Alice", size=4_000_000),
@@ -139,7 +140,7 @@ ROUTES: dict[str, Callable[[Image], Ask]] = {
 
 
 def _token(world: World, account: Account | None, repository: str, host: str = "docker") -> str:
-    """As the mirror's own token service gives it."""
+    """A token of the mirror's own token service."""
     query = urlencode({"scope": f"repository:{repository}:pull", "service": "a"})
     login = {"Authorization": account.basic} if account else {}
     given = world.client(host).bare(
@@ -148,7 +149,7 @@ def _token(world: World, account: Account | None, repository: str, host: str = "
     return f"Bearer {json.loads(given.body)['token']}"
 
 
-def _made(key: str | bytes, algorithm: str, life: int = 300, **headers: Any) -> str:
+def _made(key: str | bytes | RSAPrivateKey, algorithm: str, life: int = 300, **headers: Any) -> str:
     now = int(time.time())
     access = [{"type": "repository", "name": REPOSITORY, "actions": ["pull"]}]
     claims = {
@@ -186,20 +187,19 @@ def _held(world: World) -> Iterator[Image]:
 
 @contextmanager
 def _growing(world: World) -> Iterator[Image]:
-    """It is on its way in for Alice, and stops in the middle."""
-    blob = world.large.layers[0].digest
-    alice = world.chain.mirror.client("docker", ALICE)
+    """Have Alice's download of the image stop in the middle."""
+    blob, cache = world.large.layers[0].digest, world.chain.mirror.cache
     with world.chain.blobs.valve.shut(1_000_000):
-        pulling = Thread(target=_pull, args=(alice, blob))
+        pulling = Thread(target=_pull, args=(world.chain.mirror.client("docker", ALICE), blob))
         pulling.start()
-        cache = world.chain.mirror.cache
-        wait_until(lambda: length(growing_file(cache, blob)) > 500_000, "it grows")
+        wait_until(lambda: length(growing_file(cache, blob)) > 500_000, "it is downloaded")
         yield world.large
     pulling.join()
 
 
 def _pull(client: PlainClient, blob: str) -> None:
-    with suppress(OSError):  # a client does not wait as long as this may take
+    """Pull until the download goes on, or the client waits no longer."""
+    with suppress(OSError):
         client.blob(REPOSITORY, blob)
 
 
@@ -214,7 +214,7 @@ STATES = {"held": _held, "growing": _growing, "stale": _stale}
 
 
 def _told(port: int, path: str, headers: dict[str, str]) -> bytes:
-    """To somebody at another address than Alice, who sees on the page what she has asked for."""
+    """The response to a client at another address than Alice."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30, source_address=("127.0.0.7", 0))
     with closing(connection):
         connection.request("GET", path, None, headers)
@@ -222,8 +222,8 @@ def _told(port: int, path: str, headers: dict[str, str]) -> bytes:
 
 
 @hardship("hostile: a private image, on pages and in figures")
-def test_told(world: World, came: Record) -> None:
-    """Neither pages, in whichever form, nor figures name it; nor does the table of an unknown host."""
+def test_pages(world: World, came: Record) -> None:
+    """No page and no metric names the image."""
     mirror = world.chain.mirror
     assert mirror.client("docker", ALICE).manifest(REPOSITORY, "latest").status == 200
     told = []
@@ -251,7 +251,7 @@ STATE_ROWS = [pytest.param(name, marks=hardship(f"hostile: a private image, {nam
 
 @pytest.mark.parametrize("state", STATE_ROWS)
 def test_private(world: World, state: str, came: Record) -> None:
-    """None of it, not even whether it is there, by any way, for anybody but Alice; who gets all of it."""
+    """Only Alice gets any of the image, or learns that it exists."""
     tried = {name: make(world) for name, make in CREDENTIALS.items()}
     allowed = _token(world, ALICE, REPOSITORY)
     assert _asked(world, ROUTES["blob"](world.image), allowed).status == 200
@@ -284,7 +284,7 @@ def _asked(world: World, ask: Ask, authorization: str | None) -> Response:
 
 
 def _shows(response: Response, secret: Image, path: str) -> bool:
-    """Whether anything of the image stands in it that did not in what was asked."""
+    """Return True if the response has anything of the image that the request did not have."""
     told = str(response.headers).lower()
     pieces = [secret.manifest.data[:60], *(blob.data[:60] for blob in secret.blobs if len(blob.data) > 60)]
     named = [each.digest.encode() for each in (secret.manifest, *secret.blobs) if each.digest not in path]

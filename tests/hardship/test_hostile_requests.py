@@ -26,7 +26,7 @@ from .witness import Witness
 pytestmark = pytest.mark.integration
 
 SEED = int(os.environ.get("HOSTILE_SEED", "7"))
-COUNT = int(os.environ.get("HOSTILE_COUNT", "20000" if LONG else "1000"))
+COUNT = int(os.environ.get("HOSTILE_COUNT", "20000" if LONG else "300"))
 TIMEOUTS = {"head_timeout": 1, "body_timeout": 1, "idle_timeout": 1, "stall_timeout": 2}
 LATEST = 15
 """Seconds after which no connection is left: the time-outs, 5 seconds for a body that nobody reads, and a
@@ -37,7 +37,7 @@ INJECTED = re.compile(rb"\r\nX-Injected", re.IGNORECASE)
 
 @pytest.fixture(scope="module")
 def image() -> Image:
-    """What the upstream serves."""
+    """The image of the upstream."""
     return artifact("hostile")
 
 
@@ -50,7 +50,7 @@ def witness(image: Image) -> Iterator[Witness]:
 
 @pytest.fixture(scope="module")
 def taking(image: Image) -> Iterator[Witness]:
-    """One that is written to, too."""
+    """An upstream that takes writes, too."""
     with Witness(image, WRITTEN) as upstream:
         yield upstream
 
@@ -71,11 +71,11 @@ def mirror(
 
 @hardship("hostile: requests that no client sends")
 def test_hostile(mirror: Mirror, witness: Witness, image: Image, came: Record) -> None:
-    """Each gets a right response or none, and nothing fails; no upstream sees it, and no other file."""
+    """Each request gets a right response or none, reaches no upstream, and reads no other file."""
     hosts = mirror.host("docker"), mirror.host()
     known = tuple(part + path for part in ("/v2", "/docker.io/v2") for path in _paths(image))
     hostile = [
-        *framing(hosts[0]), *forms(hosts[0]), *sizes(hosts[0]), *traversals(hosts),
+        *framing(hosts[0]), *forms(hosts[0]), *sizes(hosts[0]), *traversals(hosts if LONG else hosts[:1]),
         *mutations(questions((*hosts, "127.0.0.1", "evil.test"), known), Random(SEED), COUNT),
     ]  # fmt: skip
     came(_nothing_came_of(mirror, witness, hostile))
@@ -83,7 +83,7 @@ def test_hostile(mirror: Mirror, witness: Witness, image: Image, came: Record) -
 
 @hardship("hostile: pushes that no client makes")
 def test_hostile_writes(mirror: Mirror, taking: Witness, came: Record) -> None:
-    """The same where the upstream takes writes: it sees none that a client could not have made."""
+    """A hostile push reaches the upstream only as a request that a client could have made."""
     begun = mirror.client("pushed").request("POST", "/v2/team/a/blobs/uploads/")
     assert begun.status == 202
     right = changes(mirror.host("pushed"), begun.headers["Location"], "team/a")

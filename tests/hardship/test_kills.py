@@ -34,13 +34,13 @@ CALLS = {
     "mkdir": (1, 3, 5),
     **({"utimensat": (1, 3, 5), "flock": (1, 2, 5), "unlink": (1, 3, 10)} if LONG else {}),
 }
-"""What the store and the senders ask of the system, and the how-many-eth of each ends it."""
+"""The system calls of the store and the senders, with the ordinals at which a process is killed."""
 MOMENTS = [(call, nth) for call, nths in CALLS.items() for nth in (nths if LONG else nths[:1])]
 
 
 @hardship("machine: killed at random moments, under load")
 def test_killed(mirror: Mirror, images: list[Image], came: Record) -> None:
-    """All of its processes, and started anew at once."""
+    """The mirror is killed at random moments, and started again at once."""
     chance = random.Random(1)
     mirror.configure(workers=1)
     with mirror:
@@ -57,7 +57,7 @@ def test_killed(mirror: Mirror, images: list[Image], came: Record) -> None:
 
 @hardship("machine: killed at chosen system calls")
 def test_killed_at_a_call(mirror: Mirror, images: list[Image], came: Record) -> None:
-    """Before the system has done it; what lies on the disk then is taken up by the next process."""
+    """The mirror is killed at a system call, and the next process goes on from the disk's state."""
     require("strace")
     mirror.configure(workers=1)
     clients = Load()

@@ -50,7 +50,7 @@ class Look:
 def test_load(
     directory: MakeDirectory, make_machine: MakeMachine, authority: Authority, came: Record
 ) -> None:
-    """Every body is right, nobody is given what is not his, and the mirror does not grow."""
+    """Every body is right, private images are private, and the mirror does not grow."""
     require("docker-registry")
     settings: dict[str, Any] = {"workers": 2, "tag_ttl": 5, "cache_size": "8MB", "grace": 5}
     with new_chain(directory("load"), make_machine(), authority, {"connections": 32}, **settings) as chain:
@@ -90,11 +90,11 @@ def test_load(
 
 
 def descriptors(mirror: Mirror) -> int:
-    """How many files and connections its processes have open."""
-    return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in mirror.processes())
+    """The number of files and connections that its processes have open."""
+    return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in mirror.pids())
 
 
 def slope(looks: Sequence[Look], of: str) -> float:
-    """By how much it grows in a minute."""
+    """The growth in a minute."""
     minutes, values = [each.minute for each in looks], [float(getattr(each, of)) for each in looks]
     return statistics.linear_regression(minutes, values).slope

@@ -19,6 +19,7 @@ from tests.integration.parts.mirror import Mirror
 from tests.integration.parts.process import listens, wait_until
 from tests.integration.parts.programs import require
 from tests.integration.parts.server import Exchange
+from tests.long import LONG
 
 from .load import REPOSITORY, load, survived
 from .rows import Record, hardship
@@ -29,7 +30,7 @@ pytestmark = pytest.mark.integration
 
 KILLS = 2
 RESTARTS = 2
-HOUR = 3600
+HOUR, TURNS = 3600, 4 if LONG else 2
 MIB = 1024 * 1024
 CLOCK = """
 import os, time
@@ -44,7 +45,7 @@ A machine's own clock is everybody's, and a namespace has none: ``unshare --time
 
 @hardship(f"machine: {KILLS} workers of two killed, one after the other")
 def test_workers_killed(mirror: Mirror, images: list[Image], came: Record) -> None:
-    """One process after another is killed under load: what a client tries again succeeds."""
+    """Workers are killed under load, and clients succeed when they try again."""
     with mirror, load(mirror, REPOSITORY, images) as clients:
         for count in range(1, KILLS + 1):
             wait_until(lambda: clients.right >= 20 * count, "clients are served")  # noqa: B023
@@ -57,7 +58,7 @@ def test_workers_killed(mirror: Mirror, images: list[Image], came: Record) -> No
 
 @hardship(f"machine: {RESTARTS} restarts with a grace period, under load")
 def test_restarts(mirror: Mirror, images: list[Image], came: Record) -> None:
-    """Under load: what runs is finished first, and what comes too early is tried again."""
+    """The mirror is restarted under load: running transfers end first, and early clients try again."""
     with mirror, load(mirror, REPOSITORY, images) as clients:
         for count in range(1, RESTARTS + 1):
             wait_until(lambda: clients.right >= 20 * count, "clients are served")  # noqa: B023
@@ -73,7 +74,7 @@ def test_restarts(mirror: Mirror, images: list[Image], came: Record) -> None:
 def test_clock(
     directory: MakeDirectory, make_machine: MakeMachine, authority: Authority, tmp_path: Path, came: Record
 ) -> None:
-    """Nobody waits longer for it: pauses and deadlines keep to their seconds."""
+    """Pauses and deadlines do not depend on the time of day."""
     require("docker-registry")
     (tmp_path / "sitecustomize.py").write_text(CLOCK)
     clock, slowest = tmp_path / "clock", 0.0
@@ -81,7 +82,7 @@ def test_clock(
     machine = make_machine()
     machine.variables = {"CLOCK": str(clock), "PYTHONPATH": str(tmp_path)}
     with new_chain(directory("clock"), machine, authority) as chain:
-        for turn in range(1, 5):
+        for turn in range(1, TURNS + 1):
             pushed, repository = artifact(f"clock {turn}", size=MIB), f"library/clock-{turn}"
             chain.registry.push(repository, pushed, "latest")
             trial = Trial(chain, pushed, repository, "blob")
@@ -96,7 +97,7 @@ def test_clock(
                 assert trial.pull() == RIGHT
             slowest = max(slowest, time.monotonic() - start)
     assert slowest < 20
-    came(f"4 times the right bytes, after {slowest:.0f} s at most")
+    came(f"{TURNS} times the right bytes, after {slowest:.0f} s at most")
 
 
 def _workers(mirror: Mirror) -> list[int]:

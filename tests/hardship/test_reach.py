@@ -68,7 +68,7 @@ CASES = [
 
 @contextmanager
 def _greets(certificate: Certificate) -> Iterator[int]:
-    """Shows that certificate, and has nothing to say to who takes it; its port."""
+    """Serve TLS with that certificate, and fail if a client accepts it."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate.certificate, certificate.key)
 
@@ -105,7 +105,7 @@ def _leads_to(url: str) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def image(open_registry: Registry) -> Image:
-    """What is asked for."""
+    """The image of the registry."""
     pushed = artifact("reach", size=200_000)
     open_registry.push(REPOSITORY, pushed, "latest")
     return pushed

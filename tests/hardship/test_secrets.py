@@ -17,7 +17,7 @@ pytestmark = pytest.mark.integration
 
 
 def _secrets(traces: Traces) -> set[str]:
-    """Every password, plain and as it travels, and every token."""
+    """Every password, in each form that it travels in, and every token."""
     accounts = (*ACCOUNTS, CAROL)
     passwords = {each.password for each in accounts}
     encoded = {each.basic.removeprefix("Basic ") for each in accounts}
@@ -26,7 +26,7 @@ def _secrets(traces: Traces) -> set[str]:
 
 @hardship("hostile: secrets in any log or store of the whole run")
 def test_none_is_left(traces: Traces, came: Record, tmp_path: Path) -> None:
-    """No line of a log, no file of a store, no name of one has any; where there is one, it is found."""
+    """No log, no store and no file's name has a secret; the search finds one that is there."""
     secrets, directories = _secrets(traces), traces.directories()
     files = [file for each in directories for file in each.rglob("*") if file.is_file()]
     assert [leak for each in directories for leak in leaks(each, secrets)] == []

@@ -30,14 +30,14 @@ pytestmark = pytest.mark.integration
 
 MIB = 1024 * 1024
 BODIES = 1000 if LONG else 30
-"""How many each is to bring."""
+"""The number of bodies in each test."""
 
 
 @hardship("machine: the disk is full, in the middle of fills")
 def test_full(directory: MakeDirectory, open_registry: Registry, images: list[Image], came: Record) -> None:
     """Clients are given what it cannot take; of that nothing wrong is left."""
     require("unshare")
-    small = SmallDisk(directory("small"), 24 * MIB)
+    small = SmallDisk(directory("small"), 12 * MIB)
     small.prepare()
     upstreams = {"open": {"url": open_registry.url}}
     with Mirror(directory("full"), small, upstreams, cache=str(small.disk)) as mirror:
@@ -49,12 +49,12 @@ def test_full(directory: MakeDirectory, open_registry: Registry, images: list[Im
         used = sum(each.stat().st_size for each in blobs(disk)) // MIB
     assert clients.wrong == clients.lost == []
     assert mirror.failures() == ""
-    came(f"{clients}; {used} of 24 MiB kept")
+    came(f"{clients}; {used} of 12 MiB kept")
 
 
 @hardship("machine: the store is read-only, and then it is not")
 def test_read_only(mirror: Mirror, images: list[Image], came: Record) -> None:
-    """What is held is served, what is not is passed on, and kept when that is possible again."""
+    """Cached blobs are served, others passed on, and stored when that is possible again."""
     mirror.configure(workers=1)
     with mirror:
         fetch(mirror, REPOSITORY, images[0], Load(), tries=1)
@@ -84,7 +84,7 @@ def test_meddled_with(mirror: Mirror, images: list[Image], came: Record) -> None
 
 @hardship("machine: contents written to in place, under a running mirror")
 def test_written_to(mirror: Mirror, images: list[Image], came: Record) -> None:
-    """Each that is held, while nobody is being sent it: nobody gets it after that."""
+    """A blob that is changed on the disk is served to no client."""
     clients, written = Load(), 0
     with mirror:
         while written < len(images):
@@ -105,10 +105,10 @@ def test_two(
     mirror: Mirror, directory: MakeDirectory, make_machine: MakeMachine, open_registry: Registry,
     images: list[Image], came: Record,
 ) -> None:  # fmt: skip
-    """They fetch, serve and delete in each other's sight; another one goes on with what one had begun."""
+    """Two mirrors fetch, serve and evict in one directory, and one continues downloads of the other."""
     upstreams = {"open": {"url": open_registry.url}}
     mirror.configure(workers=1)
-    shared = {"cache": str(mirror.cache), "cache_size": "40MB"}
+    shared = {"cache": str(mirror.cache), "cache_size": "20MB"}
     kills = 20 if LONG else 4
     with (
         mirror,

@@ -18,22 +18,22 @@ _CALL = re.compile(r"\w+\((?P<arguments>.*)")
 _NAMED = re.compile(r'(?:(?:AT_FDCWD|\d+)<(?P<directory>[^>]*)>, )?"(?P<name>(?:[^"\\]|\\.)*)"')
 _READ = ("/proc/", "/dev/", "/sys/", "/etc/hosts", "/etc/resolv.conf", "/etc/nsswitch.conf", "/etc/host.conf",
          "/etc/gai.conf", "/etc/localtime", "/usr/share/zoneinfo")  # fmt: skip
-"""What the C library and Python read by themselves."""
+"""The files that the C library and Python read by themselves."""
 
 
 class Touched:
-    """What was named."""
+    """The names of files in system calls."""
 
     def __init__(self) -> None:
         self.names: set[str] = set()
 
     @property
     def count(self) -> int:
-        """How many different names there were."""
+        """The number of different names."""
         return len(self.names)
 
     def outside(self, directory: Path) -> list[str]:
-        """What lies neither in the directory nor where programs and their libraries do."""
+        """The names outside of the directory, of programs and of their libraries."""
         checkout = Path(__file__).parents[2]
         homes = (str(directory), sys.prefix, sys.base_prefix, f"{checkout}/dockmirror", "/usr/lib", "/lib")
         inside = tuple(f"{home}/" for home in homes)
@@ -46,7 +46,7 @@ class Touched:
 
 @contextmanager
 def touched_by(pids: Iterable[int]) -> Iterator[Touched]:
-    """What these processes, and their threads, name until the end of the block."""
+    """Record the names that these processes and their threads use until the end of the block."""
     require("strace")
     touched = Touched()
     with tempfile.TemporaryDirectory() as directory:

@@ -46,7 +46,7 @@ class Trial:
         return self.image.manifest.data if self.asks == "manifest" else self.image.layers[0].data
 
     def pull(self) -> str:
-        """What the client gets: the right bytes, an error in the registry's format, or not all of it.
+        """Pull, and return RIGHT, an error in the registry's format, or CUT_OFF.
 
         :raises AssertionError: it is anything else.
         """
@@ -69,7 +69,7 @@ class Trial:
 
 
 def refusal(response: Response) -> str:
-    """What an error in the registry's format says.
+    """The code of an error in the registry's format.
 
     :raises AssertionError: it is none.
     """
@@ -84,14 +84,14 @@ class Tried(Protocol):
 
     @property
     def chain(self) -> Chain:
-        """What is meddled with."""
+        """The chain with the fault."""
 
 
 Fault = Callable[[Trial], AbstractContextManager[None]]
 
 
 def meddling(part: str, *answers: Answer | None, for_ever: bool = False) -> Fault:
-    """That part of the chain answers so, each request for the image by the next; None is the right answer.
+    """Answer each request for the image at a part of the chain by the next answer; None is the right one.
 
     :param for_ever: whether the last answer is given to all that follow, too.
     """
@@ -121,17 +121,17 @@ def meddling(part: str, *answers: Answer | None, for_ever: bool = False) -> Faul
 
 
 def always(part: str, answer: Answer) -> Fault:
-    """That part of the chain answers every request so."""
+    """Give every request to that part of the chain this answer."""
     return meddling(part, answer, for_ever=True)
 
 
 def stopped(part: str) -> Callable[[Tried], AbstractContextManager[None]]:
-    """Nobody listens where that part was."""
+    """Stop listening at that part."""
     return lambda trial: getattr(trial.chain, part).stopped()
 
 
 def black_hole(part: str) -> Callable[[Tried], AbstractContextManager[None]]:
-    """What connects to that part is neither accepted nor refused."""
+    """Neither accept nor refuse connections to that part."""
 
     @contextmanager
     def fault(trial: Tried) -> Iterator[None]:

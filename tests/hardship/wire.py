@@ -27,7 +27,7 @@ def whole(data: bytes) -> bytes:
 
 
 def sends(make: Callable[[bytes], bytes]) -> Answer:
-    """Sends what is made of the right bytes, and closes the connection."""
+    """Send bytes made of the right ones, and close the connection."""
 
     def answer(exchange: Exchange, data: bytes) -> None:
         exchange.wfile.write(make(data))
@@ -74,7 +74,7 @@ def refuses(status: int, body: bytes = b'{"errors": []}', **headers: str) -> Ans
 
 
 def endless(beginning: bytes, piece: bytes) -> Answer:
-    """Sends that piece again and again until nobody takes it any more."""
+    """Send a piece again and again until the other end has left."""
 
     def answer(exchange: Exchange, _: bytes) -> None:
         exchange.wfile.write(beginning)
@@ -85,7 +85,7 @@ def endless(beginning: bytes, piece: bytes) -> Answer:
 
 
 def drips(count: int) -> Answer:
-    """Sends the right bytes, the first so many of them one in a second."""
+    """Send the right bytes, the first of them one in a second."""
 
     def answer(exchange: Exchange, data: bytes) -> None:
         exchange.wfile.write(head("200 OK", f"Content-Length: {len(data)}"))

@@ -58,7 +58,7 @@ class _Connection(socketserver.StreamRequestHandler):
                 pass
 
     def _skip_piece(self) -> bool:
-        """One of a body in pieces; whether there are more."""
+        """Read one chunk; return False after the last."""
         line = self.rfile.readline()
         size = _SIZE.fullmatch(line)
         if not size:
@@ -146,7 +146,7 @@ class Witness:
 
 
 def _taken(method: str, path: str, later: object) -> str:
-    """What a registry says that takes everything."""
+    """The answer of a registry that takes everything."""
     begun, uploads, _ = path.partition("/uploads/")
     where = f"Location: {begun}/uploads/1?state=2\r\nRange: 0-4" if uploads else "Location: /v2/a"
     statuses = {"GET": "204 No Content", "HEAD": "204 No Content", "PUT": "201 Created"}

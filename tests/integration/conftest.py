@@ -169,7 +169,6 @@ def mirror(
         "basic": {"url": basic_registry.url},
         "open": {"url": open_registry.url},
         "tls": {"url": f"https://tls.test:{tls_registry.port}", **trusting},
-        "wrong": {"url": f"https://wrong.test:{tls_registry.port}", **trusting},
     }
     with Mirror(directory("mirror"), make_machine(), upstreams) as process:
         yield process
@@ -177,22 +176,20 @@ def mirror(
 
 
 @pytest.fixture(scope="session")
-def mirrored_dockerd(make_machine: MakeMachine, mirror: Mirror) -> Iterator[Dockerd]:
-    """A Docker daemon whose ``registry-mirrors`` names the mirror's own host."""
-    with Dockerd(make_machine("dockerd", "docker"), mirrors=(f"http://{mirror.host()}",)) as daemon:
-        yield daemon
-
-
-@pytest.fixture
-def chain(directory: MakeDirectory, make_machine: MakeMachine, authority: Authority) -> Iterator[Chain]:
-    """A new mirror of a new registry behind a CDN."""
-    require("docker-registry")
-    with new_chain(directory("chain"), make_machine(), authority) as parts:
-        yield parts
-
-
-@pytest.fixture(scope="session")
 def chains(directory: MakeDirectory, make_machine: MakeMachine, authority: Authority) -> MakeChain:
-    """Makes a chain with settings of its own, to be entered."""
+    """Makes a chain with settings of its own, to be entered; *patched* is for :meth:`Machine.patch`."""
     require("docker-registry")
-    return lambda **settings: new_chain(directory("chain"), make_machine(), authority, **settings)
+
+    def make(patched: str = "", **settings: Any) -> AbstractContextManager[Chain]:
+        machine = make_machine()
+        machine.patch(patched)
+        return new_chain(directory("chain"), machine, authority, **settings)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def chain(chains: MakeChain) -> Iterator[Chain]:
+    """A mirror of a registry behind a CDN, for the tests of one file: each has repositories of its own."""
+    with chains() as parts:
+        yield parts

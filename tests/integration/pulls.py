@@ -16,7 +16,7 @@ from .parts.media import sha256
 
 
 def succeeded(completed: subprocess.CompletedProcess[str]) -> str:
-    """What a command printed; it must have ended well."""
+    """The output of a command, which must have ended well."""
     assert completed.returncode == 0, f"{completed.args[-6:]}\n{completed.stdout}\n{completed.stderr}"
     return completed.stdout
 

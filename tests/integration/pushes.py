@@ -14,7 +14,7 @@ from .pulls import credentials, succeeded
 
 
 def skopeo_pushes(machine: Machine, reference: str, image: Image, account: Account | None = None) -> None:
-    """All architectures, byte for byte."""
+    """Push all architectures, byte for byte."""
     source = as_directory(image, machine.home / "pushed")
     skopeo_copies(machine, source, reference, account)
     shutil.rmtree(source)
@@ -79,7 +79,7 @@ def docker_pushes(daemon: Dockerd, reference: str, image: Image, account: Accoun
 
 
 def docker_loads(daemon: Dockerd, reference: str, image: Image) -> None:
-    """Gives the daemon an image."""
+    """Load an image into the daemon."""
     machine = daemon.machine
     source, archive = as_directory(image, machine.home / "pushed"), machine.home / "pushed.tar"
     succeeded(skopeo(machine, "copy", f"dir:{source}", f"docker-archive:{archive}:{reference}"))
@@ -89,7 +89,7 @@ def docker_loads(daemon: Dockerd, reference: str, image: Image) -> None:
 
 
 def ctr_pushes(daemon: Containerd, reference: str, image: Image, account: Account | None = None) -> None:
-    """All that was imported, byte for byte; it is forgotten afterwards."""
+    """Import all of an image, push it byte for byte, and delete it."""
     archive = as_archive(image, reference, daemon.machine.home / "pushed.tar")
     succeeded(daemon.ctr("images", "import", "--all-platforms", str(archive)))
     login = [f"--user={account.name}:{account.password}"] if account else []

@@ -62,7 +62,7 @@ class Balancing:
 
 @pytest.fixture(params=["nginx", "haproxy"])
 def balancing(request: pytest.FixtureRequest, directory: MakeDirectory, authority: Authority) -> Balancing:
-    """Each of the programs that the documents have a file for."""
+    """Each of the balancers for which the documents have an example."""
     require(request.param)
     certificate = authority.issue("127.0.0.1", DOMAIN, f"*.{DOMAIN}")
     return Balancing(request.param, directory, certificate)

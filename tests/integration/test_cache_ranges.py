@@ -33,7 +33,7 @@ END = MIB - 1
 
 @dataclass(frozen=True)
 class Answer:
-    """What curl was answered."""
+    """A response as curl received it."""
 
     status: int
     headers: dict[str, str]
@@ -53,17 +53,12 @@ def cached(chains: MakeChain) -> Iterator[Chain]:
 @pytest.mark.parametrize(
     ("asked", "first", "last"),
     [
-        ("0-0", 0, 0),
         ("100-299", 100, 299),
-        ("1048000-", 1048000, END),
-        ("0-", 0, END),
         ("-500", END - 499, END),
-        ("-99999999", 0, END),
-        ("1048570-99999999", 1048570, END),
     ],
 )
 def test_one_part(cached: Chain, skopeo_machine: Machine, asked: str, first: int, last: int) -> None:
-    """One part of a held blob, however it is named, is exactly that part, and asks nobody upstream."""
+    """A part of a cached blob is served without a request upstream."""
     before = cached.asked()
     answer = _curl(cached, skopeo_machine, HELD, "--range", asked)
     assert (answer.status, answer.body) == (206, HELD.data[first : last + 1])
@@ -87,36 +82,6 @@ def test_several_parts(cached: Chain, skopeo_machine: Machine) -> None:
     assert answer.headers["content-length"] == str(len(answer.body))
 
 
-def test_beyond_the_end(cached: Chain, skopeo_machine: Machine) -> None:
-    """A part that begins behind the end is refused with the size."""
-    answer = _curl(cached, skopeo_machine, HELD, "--range", f"{MIB}-")
-    assert (answer.status, answer.headers["content-range"]) == (416, f"bytes */{MIB}")
-
-
-@pytest.mark.parametrize("asked", ["5-2", "x-y", "0-1,2-1"])
-def test_no_range(cached: Chain, skopeo_machine: Machine, asked: str) -> None:
-    """What is no range is not looked at."""
-    answer = _curl(cached, skopeo_machine, HELD, "-H", f"Range: bytes={asked}")
-    assert (answer.status, answer.body) == (200, HELD.data)
-
-
-def test_head(cached: Chain, skopeo_machine: Machine) -> None:
-    """HEAD tells size and digest, of which it sends no byte."""
-    answer = _curl(cached, skopeo_machine, HELD, "--head")
-    assert (answer.status, answer.body) == (200, b"")
-    assert answer.headers["content-length"] == str(MIB)
-    assert answer.headers["docker-content-digest"] == HELD.digest
-    assert answer.headers["accept-ranges"] == "bytes"
-    assert answer.headers["cache-control"] == "public, max-age=31536000, immutable"
-
-
-@pytest.mark.parametrize(("tag", "status"), [(f'"{HELD.digest}"', 304), ("*", 304), ('"sha256:0"', 200)])
-def test_if_none_match(cached: Chain, skopeo_machine: Machine, tag: str, status: int) -> None:
-    """Whoever has the blob already is told so, and sent nothing."""
-    answer = _curl(cached, skopeo_machine, HELD, "-H", f"If-None-Match: {tag}")
-    assert (answer.status, answer.body) == (status, HELD.data if status == 200 else b"")
-
-
 def test_part_of_what_is_not_held(cached: Chain, skopeo_machine: Machine) -> None:
     """A part of a blob that nobody has asked for whole is passed through, and nothing is kept of it."""
     pushed = artifact("only a part", size=MIB)
@@ -133,31 +98,31 @@ def test_part_of_what_is_not_held(cached: Chain, skopeo_machine: Machine) -> Non
 
 def test_part_of_what_grows(cached: Chain, skopeo_machine: Machine) -> None:
     """A part of a blob that is on its way in comes from what is there, without another fetch."""
-    pushed = artifact("growing parts", size=8 * MIB)
+    pushed = artifact("growing parts", size=2 * MIB)
     cached.registry.push(NAME, pushed, "growing")
     layer = pushed.layers[0]
-    with ThreadPoolExecutor(1) as pool, cached.blobs.valve.shut(4 * MIB):
+    with ThreadPoolExecutor(1) as pool, cached.blobs.valve.shut(MIB):
         whole = pool.submit(fetched, cached.mirror, NAME, layer.digest)
-        _wait_for(cached, layer, 4 * MIB)
-        for asked, part in (("0-99", layer.data[:100]), (f"{MIB}-{MIB + 9}", layer.data[MIB : MIB + 10])):
+        _wait_for(cached, layer, MIB)
+        for asked, part in (("0-99", layer.data[:100]), ("500000-500009", layer.data[500_000:500_010])):
             answer = _curl(cached, skopeo_machine, layer, "--range", asked)
             assert (answer.status, answer.body) == (206, part)
             assert answer.headers["cache-status"] == "dockmirror; fwd=miss; collapsed"
-        assert _curl(cached, skopeo_machine, layer, "--range", f"{8 * MIB}-").status == 416
+        assert _curl(cached, skopeo_machine, layer, "--range", f"{2 * MIB}-").status == 416
         cached.blobs.valve.open()
         assert whole.result() == layer.digest
     assert [each.range for each in _of_cdn(cached, layer)] == [None]
 
 
-@pytest.mark.parametrize("offset", [0, 100, 2 * MIB])
+@pytest.mark.parametrize("offset", [0, 100, MIB // 2])
 def test_closed_early(cached: Chain, offset: int) -> None:
     """containerd opens ``bytes=N-`` and closes it early: the fill goes on, and nobody complains."""
-    pushed = artifact(f"closed early at {offset}", size=8 * MIB)
+    pushed = artifact(f"closed early at {offset}", size=2 * MIB)
     cached.registry.push(NAME, pushed, f"early-{offset}")
     layer, log = pushed.layers[0], len(cached.mirror.read_log())
-    with ThreadPoolExecutor(1) as pool, cached.blobs.valve.shut(4 * MIB):
+    with ThreadPoolExecutor(1) as pool, cached.blobs.valve.shut(MIB):
         whole = pool.submit(fetched, cached.mirror, NAME, layer.digest)
-        _wait_for(cached, layer, 4 * MIB)
+        _wait_for(cached, layer, MIB)
         with begun(cached.mirror, _path(layer), {"Range": f"bytes={offset}-"}) as response:
             assert response.status == 206
             assert response.read(1000) == layer.data[offset : offset + 1000]
@@ -171,10 +136,10 @@ def test_closed_early(cached: Chain, offset: int) -> None:
 
 def test_all_of_it_closed_early(cached: Chain) -> None:
     """``bytes=0-``, closed early by the only one who asks, begins a fill that goes on to the end."""
-    pushed = artifact("from 0 and closed", size=8 * MIB)
+    pushed = artifact("from 0 and closed", size=2 * MIB)
     cached.registry.push(NAME, pushed, "from-0")
     layer = pushed.layers[0]
-    with cached.blobs.valve.shut(4 * MIB):
+    with cached.blobs.valve.shut(MIB):
         with begun(cached.mirror, _path(layer), {"Range": "bytes=0-"}) as response:
             assert response.read(1000) == layer.data[:1000]
         wait_until(lambda: f"{layer.digest} 206" in cached.mirror.read_log(), "it is closed")

@@ -44,7 +44,7 @@ class Secured:
         wait_until(lambda: listens("127.0.0.1", self.port), "the mirror listens by https")
 
     def renew(self) -> None:
-        """As certbot's hook does, one file after the other."""
+        """Replace one file after the other, as certbot's hook does."""
         issued = self._authority.issue(*NAMES)
         shutil.copy(issued.certificate, self._directory / "fullchain.pem")
         shutil.copy(issued.key, self._directory / "privkey.pem")
@@ -52,7 +52,7 @@ class Secured:
 
     @property
     def certificate(self) -> str:
-        """What the next connection is shown."""
+        """The certificate that the next connection is shown."""
         return ssl.get_server_certificate(("127.0.0.1", self.port))
 
     def host(self, name: str = "", machine: Machine | None = None) -> str:
@@ -66,14 +66,14 @@ class Secured:
         return [("tcp", self.chain.mirror.port), ("https", self.port)]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def secured(chain: Chain, authority: Authority, directory: MakeDirectory) -> Secured:
     """A mirror by https."""
     return Secured(chain, authority, directory("certificates"))
 
 
 def test_renewed_while_skopeo_pulls(secured: Secured, skopeo_machine: Machine) -> None:
-    """The pull that runs ends right; whoever connects meanwhile is shown the new certificate."""
+    """A running pull ends right; new connections are shown the new certificate."""
     pushed = image("renewed", layers=(LARGE, 1000))
     chain = secured.chain
     chain.registry.push("public/renewed", pushed, "latest")

@@ -74,7 +74,7 @@ def settings(
 
 
 def test_every_kind(settings: Mirror) -> None:
-    """What works is well, and of what does not it is said at which step, and why."""
+    """Upstreams that work are listed so, and the others with the step that failed and the reason."""
     done = dockmirror(settings, "check", "--json", *OURS)
     assert done.returncode == 1, done.stderr
     examined = {each["upstream"]: each for each in json.loads(done.stdout)}

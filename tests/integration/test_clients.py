@@ -1,14 +1,15 @@
-"""What the mirror's page and ``dockmirror client`` tell each client makes it pull through the mirror."""
+"""Clients configured by the mirror's page and by ``dockmirror client`` pull through the mirror."""
 
 from __future__ import annotations
 
 import json
 import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.long import LONG
 
 from .conftest import MakeMachine
 from .parts.clients import Containerd, Dockerd, curl
@@ -30,12 +31,12 @@ def machine(make_machine: MakeMachine) -> Machine:
 
 
 def fetched(machine: Machine, mirror: Mirror, path: str) -> str:
-    """What the page's address for a client gives, without a browser."""
+    """The text at the page's address for a client."""
     return succeeded(curl(machine, "--fail", f"http://{mirror.host()}/client/{path}"))
 
 
 def command(machine: Machine, mirror: Mirror, client: str) -> None:
-    """Has the command write the client's files."""
+    """Have ``dockmirror client`` write the client's files."""
     program = Path(sys.executable).with_name("dockmirror")
     succeeded(
         machine.run(
@@ -52,25 +53,43 @@ def put(machine: Machine, path: str, text: str) -> None:
     file.write_text(text)
 
 
-@pytest.fixture(params=["page", "command"])
-def dockerd(request: pytest.FixtureRequest, make_machine: MakeMachine, mirror: Mirror) -> Iterator[Dockerd]:
-    """A Docker daemon that was told so."""
+@pytest.mark.parametrize("way", ["page", "command"])
+def test_dockerd(mirror: Mirror, token_registry: Registry, make_machine: MakeMachine, way: str) -> None:
+    """dockerd pulls Docker Hub's images by their own names, and by a virtual host and a path without TLS.
+
+    The BuildKit within dockerd uses dockerd's mirrors, and takes a path in a Dockerfile.
+    """
     machine = make_machine("dockerd", "docker", "curl")
-    if request.param == "page":
+    if way == "page":
         put(machine, "/etc/docker/daemon.json", fetched(machine, mirror, "docker"))
     else:
         command(machine, mirror, "docker")
     with Dockerd(machine) as daemon:
-        yield daemon
+        (pulls if way == "page" else builds)(mirror, token_registry, daemon)
 
 
-def test_dockerd(mirror: Mirror, token_registry: Registry, dockerd: Dockerd) -> None:
-    """dockerd pulls Docker Hub's images by their own names, and by a virtual host and a path without TLS."""
+def pulls(mirror: Mirror, registry: Registry, daemon: Dockerd) -> None:
+    """Pull one image by each of its names."""
     pushed = index("told dockerd")
-    token_registry.push("library/told", pushed, "latest")
+    registry.push("library/told", pushed, "latest")
     for name in ("told", f"{mirror.host('docker')}/told", f"{mirror.host()}/docker.io/library/told"):
-        docker_pulls(dockerd, f"{name}:latest", pushed)
-        succeeded(dockerd.docker("image", "rm", f"{name}:latest"))
+        docker_pulls(daemon, f"{name}:latest", pushed)
+        succeeded(daemon.docker("image", "rm", f"{name}:latest"))
+
+
+def builds(mirror: Mirror, registry: Registry, daemon: Dockerd) -> None:
+    """Build upon an image by its own name and by a path."""
+    pushed = image("built upon")
+    registry.push("library/base", pushed, "latest")
+    directory = daemon.machine.home
+    for base in ("base", f"{mirror.host()}/docker.io/library/base"):
+        (directory / "Dockerfile").write_text(f"FROM {base}:latest\nCOPY Dockerfile /\n")
+        succeeded(daemon.build(directory, "built"))
+        [inspected] = json.loads(succeeded(daemon.docker("image", "inspect", "built")))
+        assert pushed.config is not None
+        layers = json.loads(pushed.config.data)["rootfs"]["diff_ids"]
+        assert inspected["RootFS"]["Layers"][:-1] == layers
+    served(mirror, "/v2/library/base/manifests/", "/v2/docker.io/library/base/manifests/")
 
 
 def test_dockerd_reloads(mirror: Mirror, token_registry: Registry, make_machine: MakeMachine) -> None:
@@ -127,21 +146,6 @@ def served(mirror: Mirror, *paths: str) -> None:
     assert [path for path in paths if path not in log] == []
 
 
-def test_builds(mirror: Mirror, token_registry: Registry, dockerd: Dockerd) -> None:
-    """The BuildKit within dockerd goes by dockerd's mirrors, and takes a path in a Dockerfile."""
-    pushed = image("built upon")
-    token_registry.push("library/base", pushed, "latest")
-    directory = dockerd.machine.home
-    for base in ("base", f"{mirror.host()}/docker.io/library/base"):
-        (directory / "Dockerfile").write_text(f"FROM {base}:latest\nCOPY Dockerfile /\n")
-        succeeded(dockerd.build(directory, "built"))
-        [inspected] = json.loads(succeeded(dockerd.docker("image", "inspect", "built")))
-        assert pushed.config is not None
-        layers = json.loads(pushed.config.data)["rootfs"]["diff_ids"]
-        assert inspected["RootFS"]["Layers"][:-1] == layers
-    served(mirror, "/v2/library/base/manifests/", "/v2/docker.io/library/base/manifests/")
-
-
 def test_on_its_own_machine(mirror: Mirror, token_registry: Registry, make_machine: MakeMachine) -> None:
     """dockerd is told of no more than an address there, and pulls and builds through it all the same."""
     pushed = image("on one machine")
@@ -157,7 +161,7 @@ def test_on_its_own_machine(mirror: Mirror, token_registry: Registry, make_machi
         docker_pulls(daemon, f"127.0.0.1:{mirror.port}/docker.io/library/near:latest", pushed)
 
 
-@pytest.mark.parametrize("name", ["", "/runner"])
+@pytest.mark.parametrize("name", ["", "/runner"] if LONG else ["/runner"])
 def test_gitlab(mirror: Mirror, token_registry: Registry, make_machine: MakeMachine, name: str) -> None:
     """dockerd takes the options that a job's or a runner's file gives its service."""
     pushed = image(f"built in a job{name}")
@@ -199,7 +203,7 @@ def test_kubernetes(mirror: Mirror, token_registry: Registry, open_registry: Reg
     served(mirror, "/v2/own/told-kubelet/manifests/")
 
 
-@pytest.mark.parametrize("way", ["page", "command"])
+@pytest.mark.parametrize("way", ["page", "command"] if LONG else ["command"])
 def test_k3s(mirror: Mirror, token_registry: Registry, node: Machine, way: str) -> None:
     """containerd goes by what k3s makes of the file: an address for each registry, with ``/v2`` behind it."""
     pushed = index(f"told k3s {way}")
@@ -220,7 +224,7 @@ def test_k3s(mirror: Mirror, token_registry: Registry, node: Machine, way: str) 
 
 
 def endpoints(registries: str) -> list[tuple[str, str]]:
-    """What a ``registries.yaml`` says of each registry."""
+    """The registries of a ``registries.yaml`` with their endpoints."""
     return re.findall(r'^  "(.*)":\n    endpoint:\n      - "(.*)"$', registries, re.MULTILINE)
 
 

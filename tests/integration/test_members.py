@@ -1,4 +1,4 @@
-"""A mirror for those who have a name and a password, with an account of its own upstream."""
+"""A mirror for users with a password, with an account of its own upstream."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CAROL, DAVE = Account("carol", "car0l's"), Account("dave", "dav3's")
 
 
 def names(*accounts: Account) -> str:
-    """As ``htpasswd -B`` writes them."""
+    """The users' lines as ``htpasswd -B`` writes them."""
     lines = []
     for each in accounts:
         hashed = bcrypt.hashpw(each.password.encode(), bcrypt.gensalt(5)).decode()
@@ -37,18 +37,18 @@ def names(*accounts: Account) -> str:
     return "".join(lines)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def secrets(directory: MakeDirectory) -> Path:
-    """Where the mirror's own files lie: Alice's password upstream, Carol's name here, and the keys."""
+    """A directory with the mirror's own files: Alice's password upstream, the user Carol, and the keys."""
     path = directory("secrets")
     (path / "password").write_text(f"{ALICE.password}\n")
     (path / "htpasswd").write_text(names(CAROL))
     return path
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def chain(chains: MakeChain, secrets: Path) -> Iterator[Chain]:
-    """Nothing says by which networks they may come but that they must know a password."""
+    """A mirror whose clients need a password, and may be in any network."""
     access = {"htpasswd": str(secrets / "htpasswd"), "keys": str(secrets / "keys")}
     account: dict[str, Any] = {"username": ALICE.name, "password_file": str(secrets / "password")}
     with chains(upstream=account, access=access) as parts:
@@ -70,7 +70,7 @@ def pushed(chain: Chain) -> Image:
 
 
 def test_by_every_route(chain: Chain, pushed: Image, skopeo_machine: Machine) -> None:
-    """Carol pulls what is Alice's upstream; who is not on the list gets nothing, fetched or held."""
+    """Carol pulls the image that is Alice's upstream; others get 401 by every route, cached or not."""
     mirror = chain.mirror
     routes = f"{mirror.host('docker')}/{NAME}", f"{mirror.host()}/docker.io/{NAME}"
     inspect = ["inspect", "--raw", "--tls-verify=false"]
@@ -95,7 +95,8 @@ def test_by_every_route(chain: Chain, pushed: Image, skopeo_machine: Machine) ->
 
 def test_warmed(chain: Chain, pushed: Image, secrets: Path) -> None:
     """``dockmirror warm`` is let in by name and password, and by nothing else."""
-    image = f"docker.io/{NAME}"
+    chain.registry.push("private/warmed", pushed, "latest")
+    image = "docker.io/private/warmed"
     (secrets / "carol").write_text(f"{CAROL.password}\n")
     assert dockmirror(chain.mirror, "warm", image).returncode == 1
     login = ["--user", CAROL.name, "--password-file", str(secrets / "carol")]
@@ -105,14 +106,14 @@ def test_warmed(chain: Chain, pushed: Image, secrets: Path) -> None:
 
 
 def test_podman(chain: Chain, pushed: Image, podman_machine: Machine) -> None:
-    """Logs in at the mirror as at any registry."""
+    """podman logs in at the mirror as at any registry."""
     host = chain.mirror.host("docker")
     succeeded(podman(podman_machine, "login", "--tls-verify=false", "-ucarol", f"-p{CAROL.password}", host))
     podman_pulls(podman_machine, f"{host}/{NAME}:latest", pushed)
 
 
 def test_new_settings(chain: Chain, secrets: Path) -> None:
-    """At SIGHUP: wrong ones change nothing and are told of, right ones are in force; names need no signal."""
+    """SIGHUP applies right settings and logs wrong ones; users need no signal."""
     mirror = chain.mirror
     host = mirror.client("docker")
 

@@ -111,8 +111,8 @@ def test_containerd(fronted: Fronted, containerd: Containerd) -> None:
     ctr_pulls(containerd, reference, pushed, *options)
 
 
-def test_a_wrong_password(fronted: Fronted, dockerd: Dockerd) -> None:
-    """Is refused by the token service, through both."""
+def test_wrong_password(fronted: Fronted, dockerd: Dockerd) -> None:
+    """A wrong password is refused by the token service."""
     fronted.trusted_by(dockerd.machine)
     registry = fronted.nginx.host("docker")
     refused(

@@ -1,4 +1,4 @@
-"""What a mirror that runs tells of itself, scraped as a monitoring system does."""
+"""The operations endpoint of a running mirror, scraped as a monitoring system does."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LAYER = 32_000_000
 
 @pytest.fixture(scope="module")
 def port() -> int:
-    """Where it is told."""
+    """The port of the operations endpoint."""
     return free_port()
 
 
@@ -55,7 +55,7 @@ def told(port: int, path: str, host: str = "127.0.0.1") -> tuple[int, str]:
 
 
 def scraped(port: int) -> Samples:
-    """All metrics."""
+    """The samples of all metrics."""
     return parsed(told(port, "/metrics")[1])
 
 
@@ -92,8 +92,8 @@ def test_host_names(chain: Chain, port: int, host: str, status: int) -> None:
     assert {told(port, path, host)[0] for path in ("/healthz", "/readyz")} == {200}
 
 
-def test_the_dashboard(chain: Chain, port: int, tmp_path: Path, make_machine: MakeMachine) -> None:
-    """Every query of it has an answer from a real Prometheus that scrapes a real mirror."""
+def test_dashboard(chain: Chain, port: int, tmp_path: Path, make_machine: MakeMachine) -> None:
+    """Each query of the dashboard has a result in a real Prometheus."""
     require("prometheus")
     pushed = image("on the dashboard")
     chain.registry.push("library/dashboard", pushed, "latest")
@@ -110,8 +110,8 @@ def test_the_dashboard(chain: Chain, port: int, tmp_path: Path, make_machine: Ma
                 assert answer, query
 
 
-def test_while_it_stops(chain: Chain, port: int) -> None:
-    """It tells that it is not ready, for as long as somebody is still served."""
+def test_stopping(chain: Chain, port: int) -> None:
+    """A stopping mirror is not ready while it still serves a client."""
     pushed = image("large", layers=(LAYER,))
     chain.registry.push("library/large", pushed, "latest")
     blob = pushed.layers[0]

@@ -36,32 +36,43 @@ def account(directory: MakeDirectory) -> dict[str, Any]:
     return {"username": ALICE.name, "password_file": str(password)}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def chain(chains: MakeChain, account: dict[str, Any]) -> Iterator[Chain]:
     """A mirror with that account; at the end no secret lies in its log or in its cache."""
     with chains(upstream=account) as parts:
         yield parts
 
 
+@pytest.fixture(scope="module")
+def alices(chain: Chain) -> Image:
+    """Alice's image, which the registry refuses to everybody else."""
+    pushed = image("with the mirror's account")
+    chain.registry.push(NAME, pushed, "latest")
+    return pushed
+
+
 @pytest.fixture
-def pushed(chain: Chain) -> Image:
-    """Alice's image, of which everybody else is refused."""
-    alices = image("with the mirror's account")
-    chain.registry.push(NAME, alices, "latest")
+def pushed(chain: Chain, alices: Image) -> Image:
+    """The same, before any request for a token."""
     chain.tokens.requests.clear()
     return alices
 
 
-def test_nobody_logs_in(chain: Chain, pushed: Image, skopeo_machine: Machine) -> None:
-    """By virtual host and by path, fetched and held; the password goes to the token service alone."""
-    for reference in (f"{chain.mirror.host('docker')}/{NAME}", f"{chain.mirror.host()}/{DOCKER}") * 2:
+def routes(chain: Chain) -> tuple[str, str]:
+    """The image by virtual host and by path."""
+    return f"{chain.mirror.host('docker')}/{NAME}", f"{chain.mirror.host()}/{DOCKER}"
+
+
+def test_pull_without_login(chain: Chain, pushed: Image, skopeo_machine: Machine) -> None:
+    """A private image is pulled without a login, and the password is sent to the token service alone."""
+    for reference in routes(chain) * 2:
         skopeo_pulls(skopeo_machine, f"{reference}:latest", pushed)
     assert {each.account for each in chain.tokens.requests} == {ALICE.name}
     wait_until(lambda: holds(chain.mirror.cache, DOCKER, pushed), "the image is held")
 
 
-def test_a_login_is_refused(chain: Chain, pushed: Image) -> None:
-    """Also Alice's: nobody's password is wanted there."""
+def test_login_is_refused(chain: Chain, pushed: Image) -> None:
+    """A login is 403, even by the account that the mirror uses."""
     host = chain.mirror.client("docker")
     answer = host.bare("GET", "/v2/", None, {"Authorization": ALICE.basic})
     assert answer.status == 403
@@ -69,26 +80,25 @@ def test_a_login_is_refused(chain: Chain, pushed: Image) -> None:
     assert chain.tokens.requests == []
 
 
-def test_what_was_shared_is_not_public(chain: Chain, pushed: Image, skopeo_machine: Machine) -> None:
-    """Once the account is gone, what is held is given to nobody who is not given it upstream."""
-    hosts = f"{chain.mirror.host('docker')}/{NAME}", f"{chain.mirror.host()}/{DOCKER}"
-    skopeo_pulls(skopeo_machine, f"{hosts[0]}:latest", pushed)
+def test_account_removed(chain: Chain, pushed: Image, skopeo_machine: Machine) -> None:
+    """Without the account cached images are refused to clients that their registry refuses."""
+    skopeo_pulls(skopeo_machine, f"{routes(chain)[0]}:latest", pushed)
     wait_until(lambda: holds(chain.mirror.cache, DOCKER, pushed), "the image is held")
     chain.mirror.stop()
     without = {"url": chain.front.url, "realms": [chain.tokens.url], "allow_networks": ["127.0.0.0/8"]}
     chain.mirror.configure(upstreams={"docker": {**without, "public": True}})
     chain.mirror.start()
-    for host in hosts:
+    for host in routes(chain):
         for reference in (f"{host}:latest", f"{host}@{pushed.digest}"):
             inspected = skopeo(skopeo_machine, "inspect", "--tls-verify=false", f"docker://{reference}")
             refused(inspected, "unauthorized", "denied")
 
 
 @pytest.mark.parametrize("identity", [False, True], ids=["password", "identity token"])
-def test_a_credential_helper(
+def test_credential_helper(
     chains: MakeChain, directory: MakeDirectory, skopeo_machine: Machine, identity: bool
 ) -> None:
-    """Is asked for the account, once for many pulls; a private image is pulled without a login."""
+    """A credential helper is called once for many pulls without a login."""
     path = directory("helper") / "docker-credential-tests"
     with chains(upstream={"credential_helper": helper(path, "nobody", "none")}) as chain:
         secret = chain.tokens.refresh_token(ALICE) if identity else ALICE.password
@@ -96,15 +106,15 @@ def test_a_credential_helper(
         pushed = image(f"with a helper {identity}")
         chain.registry.push(NAME, pushed, "latest")
         chain.tokens.requests.clear()
-        for reference in (f"{chain.mirror.host('docker')}/{NAME}", f"{chain.mirror.host()}/{DOCKER}"):
+        for reference in routes(chain):
             skopeo_pulls(skopeo_machine, f"{reference}:latest", pushed)
         assert {each.account for each in chain.tokens.requests} == {ALICE.name}
         assert {each.grant for each in chain.tokens.requests} == {"refresh_token" if identity else None}
         assert asked(path) == ["get https://index.docker.io/v1/"]
 
 
-def test_a_credential_helper_whose_secret_has_changed(chains: MakeChain, directory: MakeDirectory) -> None:
-    """Is asked once more when the old one is refused; what it writes is in no log."""
+def test_credential_helper_with_a_new_secret(chains: MakeChain, directory: MakeDirectory) -> None:
+    """A helper is called once more after its secret is refused, and no secret is logged."""
     path = directory("helper") / "docker-credential-tests"
     with chains(upstream={"credential_helper": helper(path, ALICE.name, "expired")}, tag_ttl=0) as chain:
         chain.registry.push(NAME, image("changed"), "latest")
@@ -120,8 +130,8 @@ def test_a_credential_helper_whose_secret_has_changed(chains: MakeChain, directo
         assert leaks(chain.mirror.directory, {"expired"}) == []
 
 
-def test_a_credential_helper_that_writes_rubbish(chains: MakeChain, directory: MakeDirectory) -> None:
-    """Is no login, and what it wrote is in no log."""
+def test_malformed_credentials(chains: MakeChain, directory: MakeDirectory) -> None:
+    """A helper's malformed output is an error that does not contain it."""
     path = directory("helper") / "docker-credential-tests"
     rubbish = f"echo {ALICE.password}; echo {ALICE.password} >&2"
     with chains(upstream={"credential_helper": program(path, rubbish)}) as chain:
@@ -133,18 +143,18 @@ def test_a_credential_helper_that_writes_rubbish(chains: MakeChain, directory: M
 
 
 def asked(helper: Path) -> list[str]:
-    """What a helper was asked."""
+    """The calls of a helper."""
     return Path(f"{helper}.asked").read_text().splitlines()
 
 
-def test_a_registry_with_passwords(
+def test_basic(
     tmp_path: Path,
     make_machine: MakeMachine,
     basic_registry: Registry,
     account: dict[str, Any],
     skopeo_machine: Machine,
 ) -> None:
-    """Is sent the mirror's."""
+    """The account is sent to a registry with Basic authentication."""
     pushed = image("basic with the mirror's account")
     basic_registry.push("public/shared", pushed, "latest")
     upstreams = {"basic": {"url": basic_registry.url, "registry": "basic.test", **account}}
@@ -158,10 +168,10 @@ def test_a_registry_with_passwords(
     assert leaks(tmp_path, {ALICE.password, ALICE.basic.removeprefix("Basic ")}) == []
 
 
-def test_who_may_come_has_to_be_said(
+def test_networks_are_required(
     tmp_path: Path, make_machine: MakeMachine, basic_registry: Registry, account: dict[str, Any]
 ) -> None:
-    """Without it the mirror does not start, and says why."""
+    """A mirror with an account does not start without ``networks``, and says why."""
     upstreams = {"basic": {"url": basic_registry.url, **account}}
     mirror = Mirror(tmp_path, make_machine(), upstreams, networks=None)
     with pytest.raises(RuntimeError, match="networks: is missing: every client that reaches the mirror"):

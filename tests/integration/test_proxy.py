@@ -61,20 +61,20 @@ def proxies(make_machine: MakeMachine, authority: Authority) -> Iterator[dict[st
 
 @pytest.fixture(params=["tinyproxy http", "squid http", "squid https", "dante socks5h", "dante socks5"])
 def proxying(proxies: dict[str, RunningProxy], request: pytest.FixtureRequest) -> Proxying:
-    """Each of them, and how it is spoken to."""
+    """Each proxy with the scheme by which it is used."""
     name, scheme = request.param.split()
     return proxies[name], scheme
 
 
 @pytest.fixture
 def agent(proxying: Proxying, authority: Authority) -> ConcurrencyLimit:
-    """What asks through a proxy."""
+    """An agent whose connections go through a proxy."""
     proxy, scheme = proxying
     return _agent(proxy.url(scheme), authority)
 
 
 def _agent(url: str, authority: Authority) -> ConcurrencyLimit:
-    """It knows names only where the proxy is told addresses, and asks one thing at a time."""
+    """An agent for one request at a time, which resolves names only if the proxy does not."""
     proxy = Proxy.parse(url)
     names = {address: [address] for address in ("127.0.0.1", "127.0.0.2")}
     if not proxy.resolves_names:
@@ -124,7 +124,7 @@ async def test_all_servers(
 
 
 class _Seeing(Resource):
-    """Sends whoever asks for ``/from`` to another host, and remembers what everybody said."""
+    """A server that redirects ``/from`` to another host, and records hosts and headers."""
 
     isLeaf = True
 
@@ -176,7 +176,7 @@ async def test_redirect(agent: ConcurrencyLimit, seeing: tuple[str, _Seeing]) ->
 @pytest_twisted.ensureDeferred
 @pytest.mark.parametrize("login", ["", f"{USERNAME}:wrong-secret@"])
 async def test_refused(proxying: Proxying, authority: Authority, tls_registry: Registry, login: str) -> None:
-    """Without the right password nothing is reached; who refused is told, and no password."""
+    """A wrong password is an error of the proxy's, without any password in it."""
     proxy, scheme = proxying
     agent = _agent(proxy.url(scheme, login), authority)
     with pytest.raises(ProxyError) as refused:

@@ -7,23 +7,14 @@ import json
 import pytest
 
 from .parts.accounts import ALICE, Account
-from .parts.cdn import BlobStore
-from .parts.clients import Containerd, Dockerd, curl, skopeo
+from .parts.clients import curl, skopeo
 from .parts.images import artifact, image, index, referrers
 from .parts.machine import Machine
 from .parts.media import FAMILIES, Family
 from .parts.mirror import Mirror
 from .parts.registry import Registry
 from .parts.tokens import Tokens
-from .pulls import (
-    buildah_pulls,
-    ctr_pulls,
-    docker_pulls,
-    podman_pulls,
-    skopeo_pulls,
-    skopeo_reads,
-    succeeded,
-)
+from .pulls import podman_pulls, skopeo_pulls, skopeo_reads, succeeded
 
 pytestmark = pytest.mark.integration
 
@@ -46,16 +37,6 @@ def test_skopeo_from_each_upstream(
     pushed = image(f"from {upstream}")
     request.getfixturevalue(fixture).push(f"public/{upstream}", pushed, "latest")
     skopeo_pulls(skopeo_machine, f"{mirror.host(upstream)}/public/{upstream}:latest", pushed, account)
-
-
-def test_wrong_certificate(mirror: Mirror, tls_registry: Registry) -> None:
-    """An upstream whose certificate is for another name is a bad gateway, and the error says which."""
-    tls_registry.push("public/wrong", image("wrong"), "latest")
-    response = mirror.client("wrong").manifest("public/wrong", "latest")
-    assert response.status == 502
-    assert response.headers["Content-Type"].startswith("application/json")
-    [error] = json.loads(response.body)["errors"]
-    assert "wrong" in error["message"]
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
@@ -104,14 +85,6 @@ def test_tags(mirror: Mirror, token_registry: Registry, skopeo_machine: Machine)
     assert sorted(listed["Tags"]) == ["a", "b"]
 
 
-def test_podman_and_buildah(mirror: Mirror, token_registry: Registry, podman_machine: Machine) -> None:
-    """podman and buildah unpack an index's image from a virtual host."""
-    for pull in (podman_pulls, buildah_pulls):
-        pushed = index(f"mirrored {pull.__name__}")
-        token_registry.push("library/unpacked", pushed, "latest")
-        pull(podman_machine, f"{mirror.host('docker')}/unpacked@{pushed.digest}", pushed)
-
-
 @pytest.mark.parametrize("location", ["docker.", "", "/docker.io"])
 def test_podman_mirror(
     mirror: Mirror, token_registry: Registry, podman_machine: Machine, location: str
@@ -125,48 +98,6 @@ def test_podman_mirror(
     pushed = image(f"podman mirror {location}")
     token_registry.push("library/podmanned", pushed, "latest")
     podman_pulls(podman_machine, "docker.io/library/podmanned@" + pushed.digest, pushed)
-
-
-def test_containerd_by_virtual_host(mirror: Mirror, token_registry: Registry, containerd: Containerd) -> None:
-    """containerd, which never pings, pulls from a virtual host."""
-    pushed = index("containerd host")
-    token_registry.push("library/contained", pushed, "latest")
-    ctr_pulls(containerd, f"{mirror.host('docker')}/contained:latest", pushed, "--plain-http")
-
-
-@pytest.mark.parametrize("name", ["", "docker"])
-def test_containerd_mirror(
-    mirror: Mirror, token_registry: Registry, containerd: Containerd, name: str
-) -> None:
-    """containerd pulls Docker Hub's images from the host in ``hosts.toml``; the own one is told by ``ns``."""
-    pushed = index(f"containerd ns {name}")
-    token_registry.push("library/spaced", pushed, name or "own")
-    host = f'[host."http://{mirror.host(name)}"]\ncapabilities = ["pull", "resolve"]\n'
-    hosts = containerd.hosts("docker.io", host)
-    ctr_pulls(containerd, f"docker.io/library/spaced:{name or 'own'}", pushed, f"--hosts-dir={hosts}")
-
-
-def test_dockerd_by_virtual_host(mirror: Mirror, token_registry: Registry, dockerd: Dockerd) -> None:
-    """dockerd pulls an image and an index by a virtual host, with a short name."""
-    for pushed, tag in ((image("dockerd"), "single"), (index("dockerd"), "multi")):
-        token_registry.push("library/layered", pushed, tag)
-        docker_pulls(dockerd, f"{mirror.host('docker')}/layered:{tag}", pushed)
-
-
-def test_dockerd_by_path(mirror: Mirror, token_registry: Registry, dockerd: Dockerd) -> None:
-    """dockerd pulls from the own host, whose paths name the registry."""
-    pushed = image("dockerd path")
-    token_registry.push("library/pathed", pushed, "latest")
-    docker_pulls(dockerd, f"{mirror.host()}/docker.io/library/pathed:latest", pushed)
-
-
-def test_dockerd_mirror(mirror: Mirror, token_registry: Registry, mirrored_dockerd: Dockerd) -> None:
-    """dockerd with ``registry-mirrors`` pulls Docker Hub's images; the Hub is out of reach."""
-    pushed, other = index("dockerd mirror"), image("dockerd mirror, not official")
-    token_registry.push("library/mirrored", pushed, "latest")
-    token_registry.push("public/mirrored", other, "latest")
-    docker_pulls(mirrored_dockerd, "mirrored:latest", pushed)
-    docker_pulls(mirrored_dockerd, f"public/mirrored@{other.digest}", other)
 
 
 def test_curl(mirror: Mirror, token_registry: Registry, skopeo_machine: Machine) -> None:
@@ -185,24 +116,3 @@ def test_curl(mirror: Mirror, token_registry: Registry, skopeo_machine: Machine)
         options = ["-r", "100-299", "-o", str(part), "-w", "%{http_code}"]
         assert succeeded(curl(skopeo_machine, *options, f"{base}/blobs/{layer.digest}")) == "206"
         assert part.read_bytes() == layer.data[100:300]
-
-
-@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
-def test_curl_of_any_media_type(
-    mirror: Mirror, token_registry: Registry, family: Family, skopeo_machine: Machine
-) -> None:
-    """A client that says nothing of media types gets the manifest as it was pushed, unconverted."""
-    pushed = image("any media type", family)
-    token_registry.push("library/any", pushed, family.name)
-    path = f"/v2/docker.io/library/any/manifests/{family.name}"
-    assert succeeded(curl(skopeo_machine, f"http://{mirror.host()}{path}")).encode() == pushed.manifest.data
-
-
-def test_no_authorization_at_the_cdn(blob_store: BlobStore, mirror: Mirror, token_registry: Registry) -> None:
-    """What the clients and the mirror send to the registry is never sent on to its CDN."""
-    pushed = image("no authorization")
-    token_registry.push("private/kept", pushed, "latest")
-    blob_store.requests.clear()
-    client = mirror.client("docker", ALICE)
-    assert client.blob("private/kept", pushed.layers[0].digest).body == pushed.layers[0].data
-    assert [each.authorized for each in blob_store.requests] == [False]

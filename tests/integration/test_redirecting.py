@@ -59,7 +59,7 @@ def redirected(chains: MakeChain) -> Iterator[Redirected]:
 
 @pytest.mark.parametrize("repository", [PRIVATE, PUBLIC, "any/name"])
 def test_a_redirect_lets_nobody_have_what_is_held(redirected: Redirected, repository: str) -> None:
-    """Whoever knows the digests of a private image gets nothing of it, in whichever way it is asked for."""
+    """A client that knows the digests of a private image gets no byte of it by any request."""
     chain = redirected.chain
     before = redirected.held()
     for host, prefix in ((HOST, ""), ("", f"{REGISTRY}/")):
@@ -80,7 +80,7 @@ def test_a_redirect_lets_nobody_have_what_is_held(redirected: Redirected, reposi
 
 
 def test_what_is_held_for_another_registry_is_compared(redirected: Redirected) -> None:
-    """Of a blob 64 bytes are fetched, and of a manifest all; the rest comes from the cache."""
+    """64 bytes of a blob are fetched, and a manifest as a whole; the rest is served from the cache."""
     chain, public = redirected.chain, redirected.public
     fetched = len(chain.blobs.requests)
     client = chain.mirror.client(HOST)
@@ -96,8 +96,8 @@ def test_what_is_held_for_another_registry_is_compared(redirected: Redirected) -
     assert len(redirected.redirector.requests) == asked
 
 
-def test_a_new_image_is_pulled(redirected: Redirected, skopeo_machine: Machine) -> None:
-    """By a real client, and by its tag once more when it is held."""
+def test_new_image(redirected: Redirected, skopeo_machine: Machine) -> None:
+    """A client pulls a new image, and its tag again from the cache."""
     chain, new = redirected.chain, image("new")
     chain.registry.push("public/new", new, "latest")
     reference = f"{chain.mirror.host(HOST)}/public/new:latest"

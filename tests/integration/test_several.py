@@ -31,14 +31,14 @@ NAME = "public/several"
 MIB = 1024 * 1024
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def others_tokens(authority: Authority) -> Iterator[Tokens]:
     """The token service of the other."""
     with Tokens(authority, host="127.0.0.5") as service:
         yield service
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def other(directory: MakeDirectory, authority: Authority, others_tokens: Tokens) -> Iterator[Registry]:
     """Another registry, with a token service of its own."""
     with new_token_registry(directory("other"), authority, others_tokens) as process:
@@ -60,9 +60,9 @@ def several(chain: Chain, other: Registry, others_tokens: Tokens, **more: Any) -
 
 
 @pytest.fixture
-def pushed(chain: Chain, other: Registry, others_tokens: Tokens) -> Image:
-    """An image that both have."""
-    both = image("at two addresses")
+def pushed(chain: Chain, other: Registry, others_tokens: Tokens, request: pytest.FixtureRequest) -> Image:
+    """An image that both have, and no other test."""
+    both = image(request.node.name)
     for registry in (chain.registry, other):
         registry.push(NAME, both, "latest")
     others_tokens.requests.clear()
@@ -78,7 +78,7 @@ def test_another_registry(
     skopeo_machine: Machine,
     fault: Fault | None,
 ) -> None:
-    """Gives an image by its digest, and is kept; of tags it is not asked, nor given a password."""
+    """The second registry gives an image by its digest, and gets no request for tags, and no password."""
     several(chain, other, others_tokens)
     chain.front.fault = fault
     with chain.front.stopped() if fault is None else nullcontext():
@@ -88,6 +88,7 @@ def test_another_registry(
         login = chain.mirror.client("docker", ALICE).manifest("private/other", pushed.digest)
         assert login.status in (401, 429, 500, 502)
     wait_until(lambda: holds(chain.mirror.cache, f"docker.io/{NAME}", pushed), "the image is held")
+    chain.front.fault = None
     assert {each.account for each in others_tokens.requests} == {None}
     asked = [each.path for each in other.accesses("GET", NAME) if each.status == 200]
     assert sorted(asked) == sorted({*asked}), "each is fetched once"
@@ -97,7 +98,7 @@ def test_another_registry(
 def test_a_replica(
     chain: Chain, other: Registry, others_tokens: Tokens, pushed: Image, skopeo_machine: Machine
 ) -> None:
-    """Is asked for tags, and for what is private, with a login that its own token service is asked for."""
+    """A replica gives tags, and private images after a login at its own token service."""
     alices = image("alice's replica")
     other.push("private/replica", alices, "latest")
     several(chain, other, others_tokens, replicas=True)
@@ -110,8 +111,8 @@ def test_a_replica(
     assert ALICE.name in {each.account for each in others_tokens.requests}
 
 
-def test_the_rest_of_a_blob(chain: Chain, other: Registry, others_tokens: Tokens) -> None:
-    """Comes from the other where the first is gone in the middle; the client notices nothing."""
+def test_rest_of_blob(chain: Chain, other: Registry, others_tokens: Tokens) -> None:
+    """A blob whose first registry stops in the middle is completed by the other."""
     several(chain, other, others_tokens)
     pushed = artifact("rest", size=8 * MIB)
     digest = pushed.layers[0].digest
@@ -121,7 +122,6 @@ def test_the_rest_of_a_blob(chain: Chain, other: Registry, others_tokens: Tokens
     with ThreadPoolExecutor(1) as pool, chain.blobs.valve.shut(4 * MIB):
         reading = pool.submit(fetched, chain.mirror, NAME, digest)
         wait_until(lambda: length(growing) >= 4 * MIB, "half of it has come")
-        chain.front.stop()
-        chain.blobs.stop()
-        assert reading.result() == digest
+        with chain.front.stopped(), chain.blobs.stopped():
+            assert reading.result() == digest
     assert [each.status for each in other.accesses("GET", digest)] == [401, 206]

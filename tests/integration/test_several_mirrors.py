@@ -43,7 +43,7 @@ class Puller:
         self.again = 0
 
     def pull(self, repository: str, pulled: Image) -> None:
-        """All of an image; no byte of it is wrong."""
+        """Pull an image and compare every byte."""
         assert self._get(f"/v2/{repository}/manifests/latest") == pulled.manifest.data
         for blob in pulled.blobs:
             assert self._get(f"/v2/{repository}/blobs/{blob.digest}") == blob.data
@@ -81,7 +81,7 @@ def numbered(mirrors: Sequence[Mirror]) -> dict[int, int]:
 
 
 def pulls(balancer: Balancer, authority: Authority, repository: str, pulled: Image) -> int:
-    """What all clients do at once; how often one had to ask again."""
+    """Have all clients pull at once; return the number of attempts that had to be repeated."""
     pullers = [Puller(balancer, authority) for _ in range(CLIENTS)]
     with ThreadPoolExecutor(CLIENTS) as pool:
         for each in [pool.submit(puller.pull, repository, pulled) for puller in pullers]:
@@ -90,12 +90,12 @@ def pulls(balancer: Balancer, authority: Authority, repository: str, pulled: Ima
 
 
 def has_begun(growing: Path) -> bool:
-    """Whether a large blob is on its way in."""
+    """Return True if a large blob is being downloaded."""
     return any(length(file) > MIB // 2 for file in growing.glob("sha256-*"))
 
 
 def fetched(sharing: Sharing) -> Counter[str]:
-    """How often the upstream's blobs were asked for."""
+    """The number of requests for each of the upstream's blobs."""
     return Counter(each.path for each in sharing.blobs.requests)
 
 

@@ -28,7 +28,7 @@ NAME = "library/shared"
 
 
 def reads(sharing: Sharing) -> Counter[str]:
-    """How often the bucket was asked for something, by method."""
+    """The number of reads of the bucket, by method."""
     return Counter(each.method for each in sharing.front.requests if each.method in ("GET", "HEAD"))
 
 
@@ -56,7 +56,7 @@ def test_outage(sharing: Sharing, directory: MakeDirectory) -> None:
 
 
 def test_few_requests(sharing: Sharing) -> None:
-    """What is near costs the bucket nothing; what is not one HEAD and one GET, however many ask at once."""
+    """A local blob costs the bucket no request, any other one HEAD and one GET for all clients."""
     pushed, another = artifact("counted", size=8 * MIB), artifact("at once", size=32 * MIB)
     sharing.registry.push(NAME, pushed, "latest")
     sharing.registry.push("library/another", another, "latest")
@@ -94,7 +94,7 @@ def test_few_requests(sharing: Sharing) -> None:
 
 
 def test_looked_up(sharing: Sharing) -> None:
-    """What is told of a blob, or of a tag, reads nothing of what lies in the bucket."""
+    """HEAD of a blob or a tag reads no content from the bucket."""
     pushed = image("looked up", layers=(300_000, 200_000))
     sharing.registry.push(NAME, pushed, "latest")
     one, two = sharing.add(), sharing.add(tag_ttl=0)

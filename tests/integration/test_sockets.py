@@ -15,17 +15,17 @@ from .parts.mirror import Mirror
 pytestmark = pytest.mark.integration
 
 KEPT = 64
-"""How many connections to a host the mirror keeps for the next request."""
+"""The idle connections to a host that the mirror keeps."""
 
 
 def sockets(mirror: Mirror) -> int:
-    """How many sockets the mirror has open."""
+    """The number of sockets that the mirror has open."""
     files = Path(f"/proc/{mirror.pid}/fd")
     return sum(os.readlink(each).startswith("socket:") for each in files.iterdir())
 
 
-def test_a_thousand_redirected_blobs(chains: MakeChain) -> None:
-    """Leave no more sockets than a pool keeps for the registry and for its CDN: redirects leave none."""
+def test_redirected_blobs(chains: MakeChain) -> None:
+    """Redirects leave no more sockets open than the pools of the registry and its CDN hold."""
     with chains(cache_size="0") as chain:
         pushed = artifact("a thousand times", size=1024)
         chain.registry.push("public/often", pushed, "latest")

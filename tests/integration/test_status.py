@@ -24,13 +24,13 @@ from .parts.stream import fetched
 
 pytestmark = pytest.mark.integration
 
-LARGE = 24_000_000
+LARGE = 8_000_000
 REPOSITORY = "library/slow"
 
 
 @pytest.fixture(scope="module")
 def port() -> int:
-    """Where it is told."""
+    """The port of the operations endpoint."""
     return free_port()
 
 
@@ -50,7 +50,7 @@ def chromium(request: pytest.FixtureRequest) -> Iterator[Chrome]:
 
 
 def window(chromium: Chrome, width: int, scheme: str) -> None:
-    """Has a window of that width, in the light or in the dark."""
+    """Set the window's width and its colour scheme."""
     size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
     chromium.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     features = [{"name": "prefers-color-scheme", "value": scheme}]
@@ -58,15 +58,14 @@ def window(chromium: Chrome, width: int, scheme: str) -> None:
 
 
 def lightness(chromium: Chrome) -> int:
-    """Of the page's background."""
+    """The lightness of the page's background."""
     colour = run(chromium, "return getComputedStyle(document.body).backgroundColor")
     return sum(int(each) for each in str(colour).removeprefix("rgb(").removesuffix(")").split(","))
 
 
-@pytest.mark.parametrize("width", [390, 1280])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (1280, "dark")])
 def test_loads(chain: Chain, port: int, chromium: Chrome, width: int, scheme: str) -> None:
-    """Without a word on the console, no wider than the window, in its language and its light."""
+    """The page loads without a message on the console, in the browser's language and colour scheme."""
     pushed = image("seen")
     chain.registry.push("library/seen", pushed, "latest")
     fetched(chain.mirror, "library/seen", pushed.layers[0].digest)
@@ -102,8 +101,8 @@ def test_it_moves(chain: Chain, port: int, chromium: Chrome) -> None:
     assert chromium.get_log("browser") == []
 
 
-def test_a_mirror_that_does_not_answer(chain: Chain, port: int, chromium: Chrome) -> None:
-    """Is told of, until it does again."""
+def test_no_answer(chain: Chain, port: int, chromium: Chrome) -> None:
+    """A note is shown while the mirror does not answer."""
     chromium.get(f"http://127.0.0.1:{port}/")
     stale = chromium.find_element(By.ID, "stale")
     assert not stale.is_displayed()
@@ -122,24 +121,24 @@ def test_a_mirror_that_does_not_answer(chain: Chain, port: int, chromium: Chrome
 
 
 def of_the_bar(chromium: Chrome, name: str) -> float:
-    """What the bar on the page has as that."""
+    """The value of an attribute of the progress bar on the page."""
     return float(run(chromium, f"return document.querySelector('#fetches progress').{name}"))
 
 
 def run(chromium: Chrome, script: str) -> Any:
-    """What the script returns, run in the page."""
+    """Run a script in the page and return its result."""
     return chromium.execute_script(script)
 
 
 def told(port: int, path: str, host: str = "") -> str:
-    """What that path has, asked by that name."""
+    """The document at that path, requested by that host name."""
     asked = Request(f"http://127.0.0.1:{port}{path}", headers={"Host": host} if host else {})
     with build_opener(ProxyHandler({})).open(asked, timeout=30) as response:
         return str(response.read().decode())
 
 
-def test_where_it_is_told(chain: Chain, port: int) -> None:
-    """Not on the mirror's own port, and not to a name that is not the mirror's."""
+def test_other_ports_and_hosts(chain: Chain, port: int) -> None:
+    """The status is neither on the mirror's own port nor given to foreign host names."""
     assert "docker.io" in told(port, "/status.json", "mirror.test")
     for number, path, host in (
         (chain.mirror.port, "/status", "mirror.test"), (chain.mirror.port, "/status.json", "127.0.0.1"),
@@ -153,7 +152,7 @@ def test_where_it_is_told(chain: Chain, port: int) -> None:
 
 
 def test_without_script(chain: Chain, port: int) -> None:
-    """All can be read."""
+    """The page can be read without scripts."""
     require("chromium", "chromedriver")
     with browser("en", script=False) as driver:
         driver.get(f"http://127.0.0.1:{port}/")

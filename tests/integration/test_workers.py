@@ -9,14 +9,14 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from .conftest import MakeMachine
+from .conftest import MakeDirectory, MakeMachine
 from .parts.images import image
 from .parts.machine import Machine
 from .parts.mirror import Mirror
@@ -37,7 +37,7 @@ class Several(Mirror):
         super().__init__(directory, machine, upstreams, workers=2, operations=endpoint, **settings)
 
     def told(self, path: str) -> str:
-        """What the operators' endpoint says."""
+        """The document at a path of the operations endpoint."""
         client = PlainClient(f"http://127.0.0.1:{self.operations}")
         return client.bare("GET", path, None, {}).body.decode()
 
@@ -52,55 +52,44 @@ class Several(Mirror):
         return sum(float(line.rpartition(" ")[2]) for line in lines)
 
     def has_logged(self, text: str, times: int) -> bool:
-        """Whether that stands so often in the log."""
+        """Return True if the log has the text exactly so often."""
         return self.read_log().count(text) == times
 
     def is_whole(self) -> bool:
-        """Whether both serve."""
+        """Return True if both workers serve."""
         return self.counted("dockmirror_workers") == 2
 
 
-@pytest.fixture
-def several(tmp_path: Path, make_machine: MakeMachine, open_registry: Registry) -> Iterator[Several]:
-    """In front of an open registry."""
-    with Several(tmp_path, make_machine(), {"open": {"url": open_registry.url}}, grace=20) as mirror:
+@contextmanager
+def two_workers(directory: Path, machine: Machine, registry: Registry) -> Iterator[Several]:
+    """A mirror of two workers in front of an open registry."""
+    with Several(directory, machine, {"open": {"url": registry.url}}, grace=20) as mirror:
         wait_until(mirror.is_whole, "both serve")
         yield mirror
     assert mirror.failures() == ""
 
 
-def test_a_pull(several: Several, open_registry: Registry, skopeo_machine: Machine) -> None:
-    """Is the same, whichever process answers which request, and all are counted together."""
-    pushed = image("by several")
-    open_registry.push("workers/pull", pushed, "latest")
-    for _ in range(3):
-        skopeo_pulls(skopeo_machine, f"{several.host('open')}/workers/pull:latest", pushed)
-    lines = [line for line in several.read_log().splitlines() if f" {several.host('open')} " in line]
-    assert several.counted('dockmirror_requests_total{endpoint="manifest"') == len(
-        [line for line in lines if "/manifests/" in line]
-    )
-    assert several.counted('dockmirror_requests_total{endpoint="blob"') >= 2 * 3
-    assert '"ready"' in several.told("/readyz")
+@pytest.fixture(scope="module")
+def shared(directory: MakeDirectory, make_machine: MakeMachine, open_registry: Registry) -> Iterator[Several]:
+    """A mirror for tests that do not stop it; that of the status comes first."""
+    with two_workers(directory("workers"), make_machine(), open_registry) as mirror:
+        yield mirror
 
 
-def test_the_page(several: Several) -> None:
-    """Shows what all of them have served."""
-    client = several.client()
-    for number in range(12):
-        client.bare("GET", f"/v2/number{number}/tags/list", None, {})
-    for _ in range(6):
-        page = json.loads(client.bare("GET", "/", None, {"Accept": "application/json"}).body)
-        paths = [each["path"] for each in page["requests"]]
-        assert set(paths) >= {f"/v2/number{number}/tags/list" for number in range(12)}
+@pytest.fixture
+def several(tmp_path: Path, make_machine: MakeMachine, open_registry: Registry) -> Iterator[Several]:
+    """A mirror of the test's own."""
+    with two_workers(tmp_path, make_machine(), open_registry) as mirror:
+        yield mirror
 
 
-def test_the_status(several: Several, open_registry: Registry, skopeo_machine: Machine) -> None:
-    """Is that of both: whichever has asked the registry, and whatever each has sent."""
+def test_status(shared: Several, open_registry: Registry, skopeo_machine: Machine) -> None:
+    """The status is the sum of both workers' figures."""
     pushed = image("seen by several")
     open_registry.push("workers/status", pushed, "latest")
     for _ in range(4):
-        skopeo_pulls(skopeo_machine, f"{several.host('open')}/workers/status:latest", pushed)
-    told = json.loads(several.told("/status.json"))
+        skopeo_pulls(skopeo_machine, f"{shared.host('open')}/workers/status:latest", pushed)
+    told = json.loads(shared.told("/status.json"))
     assert told["processes"] == 2
     states = {each["name"]: each["state"] for each in told["registries"]}
     assert states.pop("open") == "reachable"
@@ -114,30 +103,55 @@ def test_the_status(several: Several, open_registry: Registry, skopeo_machine: M
     hits = sum(slot["hits"] for slot in told["hours"]["slots"])
     assert 0 < hits < asked
     assert told["cache"]["limit"] > 0
-    wait_until(lambda: json.loads(several.told("/status.json"))["usage"] is not None, "it is measured")
-    (used,) = json.loads(several.told("/status.json"))["usage"]["registries"]
+    wait_until(lambda: json.loads(shared.told("/status.json"))["usage"] is not None, "it is measured")
+    (used,) = json.loads(shared.told("/status.json"))["usage"]["registries"]
     assert used["contents"] == len(pushed.blobs) + 1
 
 
-def test_one_that_dies(several: Several, open_registry: Registry, skopeo_machine: Machine) -> None:
-    """Is replaced; meanwhile the other one serves, and what was counted and noted is not forgotten."""
+def test_pull(shared: Several, open_registry: Registry, skopeo_machine: Machine) -> None:
+    """A pull is served by any of the workers, and the metrics are their sum."""
+    pushed = image("by several")
+    open_registry.push("workers/pull", pushed, "latest")
+    for _ in range(3):
+        skopeo_pulls(skopeo_machine, f"{shared.host('open')}/workers/pull:latest", pushed)
+    lines = [line for line in shared.read_log().splitlines() if f" {shared.host('open')} " in line]
+    assert shared.counted('dockmirror_requests_total{endpoint="manifest"') == len(
+        [line for line in lines if "/manifests/" in line]
+    )
+    assert shared.counted('dockmirror_requests_total{endpoint="blob"') >= 2 * 3
+    assert '"ready"' in shared.told("/readyz")
+
+
+def test_page(shared: Several) -> None:
+    """The page lists the requests of all workers."""
+    client = shared.client()
+    for number in range(12):
+        client.bare("GET", f"/v2/number{number}/tags/list", None, {})
+    for _ in range(6):
+        page = json.loads(client.bare("GET", "/", None, {"Accept": "application/json"}).body)
+        paths = [each["path"] for each in page["requests"]]
+        assert set(paths) >= {f"/v2/number{number}/tags/list" for number in range(12)}
+
+
+def test_killed_worker(shared: Several, open_registry: Registry, skopeo_machine: Machine) -> None:
+    """A killed worker is replaced while the other serves, and the figures are not lost."""
     pushed = image("before one dies")
     open_registry.push("workers/dies", pushed, "latest")
     for _ in range(3):
-        skopeo_pulls(skopeo_machine, f"{several.host('open')}/workers/dies:latest", pushed)
-    client = several.client()
+        skopeo_pulls(skopeo_machine, f"{shared.host('open')}/workers/dies:latest", pushed)
+    client = shared.client()
     for _ in range(10):
         assert client.bare("GET", "/v2/", None, {}).status == 200
-    before = several.counted("dockmirror_requests_total{")
-    noted = json.loads(several.told("/status.json"))
-    first, second = several.workers()
+    before = shared.counted("dockmirror_requests_total{")
+    noted = json.loads(shared.told("/status.json"))
+    first, second = shared.workers()
     os.kill(first, signal.SIGKILL)
-    wait_until(lambda: len(several.workers()) == 2 and first not in several.workers(), "another one is there")
-    wait_until(several.is_whole, "it serves")
-    assert second in several.workers()
-    assert "a worker exited, killed by signal 9" in several.read_log()
-    assert several.counted("dockmirror_requests_total{") == before
-    later = json.loads(several.told("/status.json"))
+    wait_until(lambda: len(shared.workers()) == 2 and first not in shared.workers(), "another one is there")
+    wait_until(shared.is_whole, "it serves")
+    assert second in shared.workers()
+    assert "a worker exited, killed by signal 9" in shared.read_log()
+    assert shared.counted("dockmirror_requests_total{") == before
+    later = json.loads(shared.told("/status.json"))
     assert later["popular"] == noted["popular"] != []
     assert sum(each["asked"] for each in later["hours"]["slots"]) == sum(
         each["asked"] for each in noted["hours"]["slots"]
@@ -146,7 +160,7 @@ def test_one_that_dies(several: Several, open_registry: Registry, skopeo_machine
 
 
 def test_new_settings(several: Several) -> None:
-    """Are in force in both; wrong ones in none."""
+    """New settings apply to both workers, wrong ones to none."""
     client = several.client()
 
     def statuses() -> set[int]:
@@ -162,8 +176,8 @@ def test_new_settings(several: Several) -> None:
     assert statuses() == {403}
 
 
-def test_new_settings_that_take_long(several: Several) -> None:
-    """Are in force when the last one has them; one that is stopped stands for one that is busy."""
+def test_slow_worker(several: Several) -> None:
+    """New settings are reported as loaded once the slowest worker has them."""
     busy, _ = several.workers()
     os.kill(busy, signal.SIGSTOP)
     several.configure(networks=["10.0.0.0/8"])
@@ -176,10 +190,8 @@ def test_new_settings_that_take_long(several: Several) -> None:
     assert {client.bare("GET", "/v2/", None, {}).status for _ in range(30)} == {403}
 
 
-def test_how_much_a_client_may_have(
-    tmp_path: Path, make_machine: MakeMachine, open_registry: Registry
-) -> None:
-    """Is counted by all of them together."""
+def test_rate_limit(tmp_path: Path, make_machine: MakeMachine, open_registry: Registry) -> None:
+    """The rate limit counts the requests to all workers."""
     access = {"requests": 20, "window": 3600}
     upstreams = {"open": {"url": open_registry.url}}
     with Several(tmp_path, make_machine(), upstreams, access=access) as mirror:
@@ -191,7 +203,7 @@ def test_how_much_a_client_may_have(
 
 
 def test_new_settings_under_load(several: Several) -> None:
-    """Cost nobody a request."""
+    """New settings cost no client a request."""
     statuses: list[int] = []
     going = threading.Event()
 
@@ -216,7 +228,7 @@ def test_new_settings_under_load(several: Several) -> None:
 
 
 def has_grown(of: list[int], size: int) -> bool:
-    """Whether there are more than that by now."""
+    """Return True if the list has more elements than that."""
     return len(of) > size
 
 

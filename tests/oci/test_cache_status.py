@@ -31,6 +31,7 @@ def test_hits() -> None:
         ('say "no"\\\n' + "x" * 300, "say 'no'/ " + "x" * 190),
         ("a\r\nSet-Cookie: x", "a Set-Cookie: x"),
         ("nein, über\x00\x7f", "nein, ?ber"),
+        ("", "the upstream gave no reason"),
     ],
 )
 def test_every_field(reason: str, text: str) -> None:

@@ -1,4 +1,4 @@
-"""Who may do what in the tests' registries."""
+"""The accounts of the tests' registries, and their rights."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def account_of_basic(authorization: str) -> Account | None:
 
 
 def granted(account: Account | None, repository: str, actions: Iterable[str]) -> list[str]:
-    """Those of the *actions* that *account*, or anybody, may do in *repository*."""
+    """The *actions* that *account*, or anybody, may do in *repository*."""
     pull = PUBLIC + (account.pull if account else ())
     push = account.push if account else ()
     allowed = {"pull": pull, "push": push, "delete": push, "*": push}

@@ -1,4 +1,4 @@
-"""What stands in front of several mirrors, with the very files that the documents give to operators."""
+"""Load balancers in front of several mirrors, configured by the examples of the documents."""
 
 from __future__ import annotations
 

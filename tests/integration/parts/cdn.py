@@ -97,7 +97,7 @@ class _Fetch(Exchange):
 
 
 def recorded(exchange: Exchange, status: int) -> CdnRequest:
-    """What a request was, and its answer's status."""
+    """The record of a request and of its answer's status."""
     return CdnRequest(
         method=exchange.command,
         path=urlsplit(exchange.path).path,

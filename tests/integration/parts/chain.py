@@ -30,12 +30,22 @@ class Chain:
     tokens: Tokens
 
     def stop_upstream(self) -> None:
-        """Nobody answers any more but the mirror."""
+        """Stop every server of the upstream."""
         for part in (self.front, self.blobs, self.registry, self.tokens):
             part.stop()
 
+    @contextmanager
+    def upstream_stopped(self) -> Iterator[None]:
+        """Stop every server of the upstream until the end of the block."""
+        self.stop_upstream()
+        try:
+            yield
+        finally:
+            for part in (self.tokens, self.registry, self.blobs, self.front):
+                part.start()
+
     def asked(self) -> list[object]:
-        """All that the registry, its CDN and its token service were asked so far."""
+        """All requests so far for the registry, its CDN and its token service."""
         return [*self.front.requests, *self.blobs.requests, *self.tokens.requests]
 
     def secrets(self) -> set[str]:

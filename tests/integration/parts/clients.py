@@ -117,5 +117,5 @@ class Containerd(Process):
 
 
 def layout_bytes(directory: Path, digest: str) -> bytes:
-    """What ``skopeo copy --all … oci:DIRECTORY`` stored under *digest*."""
+    """The bytes that ``skopeo copy --all … oci:DIRECTORY`` stored under *digest*."""
     return (directory / "blobs" / digest.replace(":", "/")).read_bytes()

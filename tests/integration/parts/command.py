@@ -9,7 +9,7 @@ import sys
 import termios
 from pathlib import Path
 
-from .mirror import Mirror
+from .mirror import BYTECODE, Mirror
 from .process import CLEAN_ENVIRONMENT
 
 
@@ -66,7 +66,7 @@ class AtTerminal:
         return bool(data)
 
 
-_ENVIRONMENT = {**CLEAN_ENVIRONMENT, "COLUMNS": "80"}
+_ENVIRONMENT = {**CLEAN_ENVIRONMENT, **BYTECODE, "COLUMNS": "80"}
 
 
 def _command(mirror: Mirror, *arguments: str) -> list[str]:

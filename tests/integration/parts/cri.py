@@ -24,7 +24,7 @@ class Kubelet:
         self.containerd = Containerd(machine, configuration)
 
     def pull(self, image: str) -> str:
-        """Has an image pulled.
+        """Have an image pulled.
 
         :return: the digest of its configuration, by which the node knows it.
         :raises RuntimeError: what containerd says where it cannot.

@@ -1,4 +1,4 @@
-"""A registry that takes nothing of what is pushed until it is told to, and somebody who pushes to it."""
+"""A registry that does not read what is pushed until an event is set, and a client that pushes to it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from contextlib import suppress
 
 _MIB = 1024 * 1024
-_STILL = 2.0
+_STILL = 1.0
 
 
 class Deaf:
@@ -52,7 +52,7 @@ class Deaf:
 
 
 class Pushing(threading.Thread):
-    """Sends so many bytes to where an upload goes on, as fast as they are taken.
+    """A client that sends so many bytes to an upload, as fast as they are read.
 
     :ivar sent: how many were, so far.
     """
@@ -73,5 +73,5 @@ class Pushing(threading.Thread):
             self.sent, self._moved = self.sent + _MIB, time.monotonic()
 
     def waits(self) -> bool:
-        """Whether nothing has been taken for a while."""
+        """Return True once no byte has been taken for a while."""
         return time.monotonic() - self._moved > _STILL

@@ -11,7 +11,7 @@ _MOUNT = 'mount -t tmpfs -o "size=$1" tests "$2"; shift 2; exec "$@"'
 
 
 class SmallDisk(Machine):
-    """What runs on it finds an empty disk of so many bytes, which ends with it."""
+    """A machine with an empty disk of so many bytes, which ends with its processes."""
 
     def __init__(self, directory: Path, size: int) -> None:
         super().__init__(directory)

@@ -1,4 +1,4 @@
-"""What is wrong with an upstream, for as long as a test likes."""
+"""Faults of an upstream, which last as long as a test wants."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What lies in a mirror's directory: its log, its settings, and all that it keeps."""
+"""The contents of a mirror's directory: its log, its settings and its store."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ _RUN = re.compile(rb"[\w.~+/=-]{%d,}" % _TELLING)
 
 
 def blob_file(cache: Path, digest: str) -> Path:
-    """Where the whole blob lies."""
+    """The file of a complete blob."""
     hexadecimal = digest.removeprefix("sha256:")
     return cache / _BLOBS / "sha256" / hexadecimal[:2] / hexadecimal / "data"
 
 
 def holds(cache: Path, repository: str, image: Image) -> bool:
-    """Whether all of an image of one platform can be served to whoever may pull from that repository."""
+    """Return True if the store has all of an image of one platform, linked from that repository."""
     return all((cache / link).exists() for link in links(repository, image))
 
 
 def links(repository: str, image: Image) -> list[str]:
-    """Those that say that a repository has an image of one platform, below the root of a store."""
+    """The links by which a repository has an image of one platform, below the root of a store."""
     entries = [f"_manifests/revisions/{image.digest}", *(f"_layers/{blob.digest}" for blob in image.blobs)]
     return [f"{_REPOSITORIES}/{repository}/{entry.replace(':', '/')}/link" for entry in entries]
 
@@ -42,12 +42,12 @@ def tag_link(repository: str, tag: str) -> str:
 
 
 def growing_file(cache: Path, digest: str, registry: str = "docker.io") -> Path:
-    """Where the blob lies while it is on its way in."""
+    """The file of a blob while it is downloaded."""
     return cache / "dockmirror/growing" / registry / digest.replace(":", "-")
 
 
 def length(file: Path) -> int:
-    """How many bytes are in it; none where it is not there."""
+    """The size of a file in bytes; 0 if there is none."""
     try:
         return file.stat().st_size
     except FileNotFoundError:
@@ -55,7 +55,7 @@ def length(file: Path) -> int:
 
 
 def files(directory: Path) -> list[Path]:
-    """All that are there, whoever removes some meanwhile: ``glob`` fails when a directory goes."""
+    """All files below a directory from which others may be deleted meanwhile."""
     return [Path(folder, name) for folder, _, names in os.walk(directory) for name in names]
 
 
@@ -65,12 +65,12 @@ def blobs(cache: Path) -> list[Path]:
 
 
 def forget_figures(cache: Path) -> None:
-    """As after a crash: how much there is has to be found out at the mirror's next look."""
+    """Delete the usage counter, so that the mirror scans its store at the next check."""
     (cache / "dockmirror/usage_counter").write_bytes(b"")
 
 
 def wrong_blobs(cache: Path) -> list[Path]:
-    """Those that are not what they are named by."""
+    """The files of blobs whose bytes do not have the digest in their name."""
     return [file for file in blobs(cache) if _sha256(file) not in (file.parent.name, None)]
 
 
@@ -87,7 +87,7 @@ def leaks(directory: Path, secrets: Iterable[str]) -> list[str]:
 
 
 def _holds(file: Path, short: set[bytes], long: set[bytes], halves: set[bytes]) -> bool:
-    """Whether one of the secrets is in the file.
+    """Return True if one of the secrets is in the file.
 
     Tokens are too many to look for each. A text that contains one has, at some multiple of half a tail's
     length, a half of it, so only the texts where that is so are looked at letter by letter.
@@ -104,7 +104,7 @@ def _holds(file: Path, short: set[bytes], long: set[bytes], halves: set[bytes]) 
 
 
 def _sha256(file: Path) -> str | None:
-    """None where it has gone meanwhile."""
+    """The digest of a file, or None if it was deleted meanwhile."""
     with suppress(FileNotFoundError), file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
     return None

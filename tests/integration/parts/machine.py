@@ -32,6 +32,13 @@ runroot = "/run/containers/storage"
 """
 
 
+EVICTS_OFTEN = """
+from dockmirror.store.eviction import eviction
+eviction.CHECK_INTERVAL = eviction._SCAN_INTERVAL = 0.3
+"""
+"""For :meth:`Machine.patch`: the budget is checked every moment, which no operator needs to set."""
+
+
 class Machine:
     """Runs commands that see an ``/etc`` and a ``/run`` of their own; needs root.
 
@@ -60,7 +67,7 @@ class Machine:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What commands on this machine find in their environment."""
+        """The environment of commands on this machine."""
         return {**CLEAN_ENVIRONMENT, "HOME": str(self.home), **self.variables}
 
     def command(self, *command: str) -> list[str]:
@@ -83,6 +90,13 @@ class Machine:
             timeout=timeout,
             check=False,
         )
+
+    def patch(self, code: str) -> None:
+        """Have Python run *code* at the start of each program, as its ``sitecustomize``."""
+        directory = self.directory / "patch"
+        directory.mkdir()
+        (directory / "sitecustomize.py").write_text(code)
+        self.variables["PYTHONPATH"] = str(directory)
 
     def trust(self, certificate: Path, registry: str) -> None:
         """Let the clients trust *certificate* for one registry."""

@@ -49,7 +49,7 @@ class Content:
         return sha256(self.data)
 
     def descriptor(self, **more: Any) -> dict[str, Any]:
-        """What a manifest says of these bytes."""
+        """The descriptor of these bytes in a manifest."""
         return {"mediaType": self.media_type, "digest": self.digest, "size": len(self.data), **more}
 
 

@@ -15,7 +15,7 @@ _REFERENCE = "org.opencontainers.image.ref.name"
 
 
 def as_directory(image: Image, path: Path) -> Path:
-    """For ``dir:`` of skopeo and its kin: every byte as it is."""
+    """Write an image for ``dir:`` of skopeo and its kin, every byte unchanged."""
     path.mkdir()
     (path / "version").write_text("Directory Transport Version: 1.1\n")
     (path / "manifest.json").write_bytes(image.manifest.data)

@@ -63,7 +63,7 @@ class Pebble(Process):
         )
 
     def root(self) -> Path:
-        """What whoever trusts its certificates has to trust, in a file."""
+        """A file with the root certificate of the authority."""
         trusting = ssl.create_default_context(cafile=str(self.ca_file))
         url = f"https://localhost:{self._management}/roots/0"
         file = self._directory / "root.pem"
@@ -72,11 +72,11 @@ class Pebble(Process):
         return file
 
     def issued(self) -> int:
-        """How many certificates it has given, since it was first started."""
+        """The number of certificates issued since the first start."""
         return self._told("Issued certificate serial")
 
     def accounts(self) -> int:
-        """How many accounts it has made, since it was first started."""
+        """The number of accounts made since the first start."""
         return self._told("accounts in memory")
 
     def _told(self, what: str) -> int:

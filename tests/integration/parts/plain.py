@@ -19,7 +19,7 @@ _PATIENCE = 120
 _PARAMETER = re.compile(r'(\w+)="([^"]*)"')
 ACCEPT = ", ".join([OCI.index, OCI.manifest, DOCKER.index, DOCKER.manifest, "*/*"])
 Body = bytes | Iterable[bytes] | None
-"""What has no length is sent in chunks."""
+"""The body of a request; one without a length is sent in chunks."""
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ def free_port(host: str = "127.0.0.1") -> int:
 
 
 def is_free(host: str, port: int) -> bool:
-    """Whether nobody listens there."""
+    """Return True if nobody listens there."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -55,7 +55,7 @@ def is_free(host: str, port: int) -> bool:
 
 
 def listens(host: str, port: int) -> bool:
-    """Whether a connection to *port* is accepted."""
+    """Return True if a connection to *port* is accepted."""
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex((host, port)) == 0
@@ -133,7 +133,7 @@ class Process:
 
     @contextmanager
     def killed(self) -> Iterator[None]:
-        """It does not run until the end of the block."""
+        """Kill the program, and start it again at the end of the block."""
         self.kill()
         try:
             yield
@@ -164,7 +164,7 @@ class Process:
 
 
 def _has_members(group: int) -> bool:
-    """Whether any process of that group runs."""
+    """Return True if a process of that group runs."""
     try:
         os.killpg(group, 0)
     except ProcessLookupError:
@@ -173,7 +173,7 @@ def _has_members(group: int) -> bool:
 
 
 def _group_of(stat: Path) -> int | None:
-    """None of a process that has ended."""
+    """The process group, or None if the process has ended."""
     try:
         state, _, group = stat.read_text(errors="replace").rpartition(")")[2].split()[:3]
     except OSError:

@@ -39,7 +39,7 @@ class Prometheus(Process):
         )
 
     def asked(self, query: str) -> list[Any]:
-        """What comes of a query; nothing where there is nothing.
+        """The result of a query; empty if there is none.
 
         :raises AssertionError: where it is none.
         """

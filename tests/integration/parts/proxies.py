@@ -71,11 +71,11 @@ class RunningProxy(Process):
         )
 
     def url(self, scheme: str, login: str = f"{USERNAME}:{PASSWORD}@") -> str:
-        """What an operator would write."""
+        """The proxy's URL as an operator would write it."""
         return f"{scheme}://{login}{self.host}:{self.port}"
 
     def read_log(self) -> str:
-        """What the proxy has printed so far."""
+        """The log so far."""
         return self.log.read_text(errors="replace")
 
 
@@ -105,6 +105,6 @@ class Squid(RunningProxy):
         super().__init__(machine, ["squid", "-N", "-n", name, "-f"], configuration)
 
     def url(self, scheme: str, login: str = f"{USERNAME}:{PASSWORD}@") -> str:
-        """What an operator would write; ``https`` has its own port."""
+        """The proxy's URL as an operator would write it; ``https`` has its own port."""
         port = self.tls_port if scheme == "https" else self.port
         return f"{scheme}://{login}{self.host}:{port}"

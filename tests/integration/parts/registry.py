@@ -109,11 +109,6 @@ class Registry(Process):
             **({"auth": auth} if auth else {}),
         }
 
-    def _driver(self) -> dict[str, Any]:
-        if self._bucket is not None:
-            return {"s3": self._bucket}
-        return {"filesystem": {"rootdirectory": str(self.storage)}}
-
 
 def token_registry(directory: Path, authority: Authority, tokens: Tokens) -> Registry:
     """A registry that takes the tokens of *tokens*."""

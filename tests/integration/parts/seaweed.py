@@ -61,7 +61,7 @@ class SeaweedFS(Process):
         return f"s3://{BUCKET}/{prefix}"
 
     def store(self, prefix: str | None = None, **settings: Any) -> S3Store:
-        """What lies below a prefix, by default a new one."""
+        """The objects below a prefix, by default a new one."""
         return S3Store(
             BUCKET,
             prefix=prefix or uuid.uuid4().hex,
@@ -75,7 +75,7 @@ class SeaweedFS(Process):
         )
 
     def distribution(self, prefix: str) -> dict[str, Any]:
-        """What lies below a prefix, as the s3 driver of distribution is told of it."""
+        """The settings by which the s3 driver of distribution reads a prefix."""
         return {
             "regionendpoint": self.endpoint,
             "region": REGION,
@@ -88,11 +88,11 @@ class SeaweedFS(Process):
         }
 
     def stop(self, seconds: float = 0) -> None:
-        """At once: asked to end it takes a quarter of a minute."""
+        """Kill it: a clean end takes a quarter of a minute."""
         self.kill()
 
     def _answers(self) -> bool:
-        """It refuses who does not sign, as soon as it knows who may."""
+        """Return True once it refuses an unsigned request."""
         try:
             urllib.request.urlopen(self.endpoint, timeout=2)  # noqa: S310
         except urllib.error.HTTPError as error:

@@ -26,7 +26,7 @@ class Exchange(BaseHTTPRequestHandler):
     server: _Server
 
     def parse_request(self) -> bool:
-        """Whether there is a request to be answered as always: what meddles has answered otherwise."""
+        """Return True if the request is still to be answered: a fault may have answered it."""
         return super().parse_request() and not self.server.owner.meddled(self)
 
     def answer(self, status: int, body: bytes = b"", **headers: str) -> None:
@@ -118,7 +118,7 @@ class Server:
 
     @contextmanager
     def stopped(self) -> Iterator[None]:
-        """Nobody listens until the end of the block."""
+        """Stop listening until the end of the block."""
         self.stop()
         try:
             yield
@@ -127,7 +127,7 @@ class Server:
 
     @contextmanager
     def meddled_with(self, meddling: Meddling) -> Iterator[None]:
-        """Each request is shown to *meddling* first, until the end of the block."""
+        """Give each request to *meddling* first, until the end of the block."""
         self._meddling = meddling
         try:
             yield
@@ -135,7 +135,7 @@ class Server:
             self._meddling = None
 
     def meddled(self, exchange: Exchange) -> bool:
-        """Whether that request has been answered by what meddles."""
+        """Return True if the fault has answered that request."""
         return self._meddling is not None and self._meddling(exchange)
 
     def __enter__(self) -> Self:

@@ -61,7 +61,7 @@ class Sharing:
         self.front = stack.enter_context(BucketFront(seaweedfs))
 
     def add(self, **settings: Any) -> Mirror:
-        """One more mirror, with nothing on its disk."""
+        """Start another mirror with an empty disk."""
         directory = self._directory / f"mirror-{len(self.mirrors)}"
         machine = Keyed(directory / "machine", self._authority)
         machine.prepare()
@@ -78,7 +78,7 @@ class Sharing:
         return mirror
 
     def stop_upstream(self) -> None:
-        """Nobody answers any more but mirrors and the bucket."""
+        """Stop every server but the mirrors and the bucket."""
         for part in (self.upstream, self.blobs, self.registry, self.tokens):
             part.stop()
 
@@ -93,7 +93,7 @@ class Sharing:
         wait_until(lambda: not owed.is_dir() or not any(owed.iterdir()), "all is uploaded")
 
     def keys(self) -> list[str]:
-        """What lies in the bucket."""
+        """The keys in the bucket."""
         return [each["path"] for chunk in self.seaweedfs.store(self.prefix).list() for each in chunk]
 
     def _has(self, key: str) -> bool:
@@ -130,7 +130,7 @@ def _keys(repository: str, image: Image) -> list[str]:
 
 
 def pulled(client: PlainClient, repository: str, image: Image) -> list[Response]:
-    """All answers of a pull, which bring what they should."""
+    """Pull an image, check its bytes and return all responses."""
     answers = [client.manifest(repository, "latest")]
     assert answers[0].body == image.manifest.data, answers[0]
     for blob in image.blobs:
@@ -140,7 +140,7 @@ def pulled(client: PlainClient, repository: str, image: Image) -> list[Response]
 
 
 def state(mirror: Mirror) -> dict[str, Any]:
-    """What ``/readyz`` of a mirror says."""
+    """The document that ``/readyz`` of a mirror answers."""
     found: dict[str, Any] = json.loads(_operations(mirror, "/readyz"))
     return found
 

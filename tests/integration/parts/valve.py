@@ -46,7 +46,7 @@ class Valve:
         self._opened.set()
 
     def pieces(self, part: range) -> Iterator[range]:
-        """What may be sent of *part*, each piece when it may be."""
+        """Yield the pieces of *part*, each when it may be sent."""
         held = part.stop if self._opened.is_set() else min(max(self._offset, part.start), part.stop)
         if part.start < held:
             yield from self._paced(range(part.start, held))
