@@ -184,7 +184,7 @@ def _try_binding(port: Port) -> None:
 
 def _is_mirror(port: Port) -> bool:
     """Return whether a mirror answers at a port of this machine."""
-    host = "127.0.0.1" if port.interface in ("", "0.0.0.0", "::") else port.interface  # noqa: S104
+    host = port.local_address
     connection = http.client.HTTPConnection(host, int(port.number), timeout=_TIMEOUT)
     if port.scheme == "https":
         # Any certificate will do: nothing secret is sent, and nothing that is received is used.

@@ -14,9 +14,9 @@ from pydantic import BaseModel
 from ..app.budget import disk_size
 from ..config.explain import SettingsSource
 from ..config.load import find_origin
+from ..config.notation import Amount
 from ..config.questions import question_settings
-from ..config.sizes import Amount
-from .context import Context
+from .command_context import Context, run_with_reactor
 from .output import print_table
 
 _PASSWORD = re.compile(r"^((?:[^:/?#@]+://)?[^:]*):.*@", re.DOTALL)
@@ -69,14 +69,13 @@ def config(context: Context, as_json: bool, everything: bool, check: bool, prefi
 
 def _check(context: Context, as_json: bool) -> None:
     from ..app.start_check import find_start_problems
-    from .reactor import run
 
     async def find(reactor: Any) -> list[str]:
         return find_start_problems(context.settings, context.environ, reactor)
 
     settings = context.settings
     questions = list(question_settings(settings, disk_size(settings)))
-    problems = run(find)
+    problems = run_with_reactor(find)
     if as_json:
         click.echo(json.dumps({"problems": problems, "questions": questions}, indent=2))
     else:

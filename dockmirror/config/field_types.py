@@ -20,8 +20,7 @@ from pydantic import (
 from ..oci.errors import NameInvalid
 from ..oci.reference import Repository
 from ..system.networks import parse_networks
-from .durations import Seconds
-from .short_endpoints import is_short_endpoint
+from .notation import Seconds, is_short_endpoint
 
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?\.?")

@@ -5,8 +5,7 @@ from __future__ import annotations
 import click
 import pytest
 
-from dockmirror.cli.check import find_upstreams
-from dockmirror.cli.diagnosis_text import advise, describe
+from dockmirror.cli.check import advise, describe, find_upstreams
 from dockmirror.cli.diagnostics import Diagnosis, DiagnosticStep
 from dockmirror.config.load import load
 

@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from dockmirror.config.durations import Days, Seconds, Timeout, Window
 from dockmirror.config.field_types import (
     Host,
     Label,
@@ -19,7 +18,7 @@ from dockmirror.config.field_types import (
     TagTtl,
     Username,
 )
-from dockmirror.config.sizes import Bytes, Share, Size
+from dockmirror.config.notation import Bytes, Days, Seconds, Share, Size, Timeout, Window
 
 KINDS = [
     Bytes,

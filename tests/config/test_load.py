@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from dockmirror.config.known_registries import KNOWN
 from dockmirror.config.load import find_origin, load, load_names, read_sources
+from dockmirror.config.notation import Amount
 from dockmirror.config.settings import ConfigurationError, Settings, UpstreamSettings
-from dockmirror.config.sizes import Amount
 
 HERE = Path(__file__)
 LONG = "x" * 300

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from dockmirror.config.load import load
+from dockmirror.config.load import find_settings_file, load, load_found
 from dockmirror.config.settings import ConfigurationError
-from dockmirror.config.settings_file import find_settings_file, load_found
 
 VARIABLE = {"DOCKMIRROR_CONFIG": "/from/variable.toml"}
 
