@@ -138,14 +138,10 @@ def _write(plan: ArchivePlan, root: Path, file: BinaryIO) -> None:
 
     with progress_bars("exporting") as bar:
         task = bar.add_task("", total=plan.size)
-        _copy(read_archive(plan, open_content), file, lambda count: bar.advance(task, count))
-
-
-def _copy(pieces: Iterable[bytes], file: BinaryIO, report: Callable[[int], None]) -> None:
-    for piece in pieces:
-        file.write(piece)
-        report(len(piece))
-    file.flush()
+        pieces = read_archive(plan, open_content)
+        for piece in _report_progress(pieces, lambda count: bar.advance(task, count)):
+            file.write(piece)
+        file.flush()
 
 
 @frozen

@@ -149,9 +149,7 @@ def verify(context: Context, as_json: bool, repair: bool) -> None:
     deleted = remove_corrupt(root, corrupt) if repair else 0
     if as_json:
         found = [{"digest": str(w.digest), "why": w.reason, "repositories": w.repositories} for w in corrupt]
-        print_json(
-            {"contents": len(sizes), "bytes": sum(sizes.values()), "corrupt": found, "deleted": deleted}
-        )
+        print_json({"contents": len(sizes), "bytes": total, "corrupt": found, "deleted": deleted})
     else:
         if corrupt:
             rows = ((str(each.digest), each.reason, "\n".join(each.repositories)) for each in corrupt)

@@ -291,13 +291,7 @@ def _parse_upstream(source: str, text: str) -> tuple[str, str]:
 
 
 def _known_table(known: KnownRegistry) -> dict[str, Any]:
-    return {
-        "url": known.url,
-        "registry": known.registry,
-        "realms": known.realms,
-        "aliases": known.aliases,
-        "short_names": known.short_names,
-    }
+    return {key: getattr(known, key) for key in ("url", "registry", "realms", "aliases", "short_names")}
 
 
 DEFAULT_FILE = Path("/etc/dockmirror.toml")
