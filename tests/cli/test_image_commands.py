@@ -18,7 +18,6 @@ from .shop import AMD, BASE, CONFIG, INDEX, LAYER, NGINX, OTHER, USED, Shop
 
 
 def test_tags_and_untagged_images_are_listed(shop: Shop) -> None:
-    """Complete platforms are listed, and each layer counts once."""
     listed = {(each["repository"], each["tag"]): each for each in shop.json("ls")}
     assert set(listed) == {(str(NGINX), "latest"), (str(NGINX), "1.27"), (str(OTHER), None)}
     latest, one = listed[str(NGINX), "latest"], listed[str(NGINX), "1.27"]
@@ -30,14 +29,12 @@ def test_tags_and_untagged_images_are_listed(shop: Shop) -> None:
 
 
 def test_a_pattern_selects_repositories(shop: Shop) -> None:
-    """Only matching repositories are listed."""
     assert {each["repository"] for each in shop.json("ls", "ghcr.io/*")} == {str(OTHER)}
     assert {each["repository"] for each in shop.json("ls", "nginx")} == {str(NGINX)}
     assert shop.json("ls", "nothing") == []
 
 
 def test_the_table_fits_into_80_columns(shop: Shop) -> None:
-    """The table for people is no wider than a terminal."""
     lines = shop.run("ls").stdout.splitlines()
     assert lines[0].split() == ["repository", "tag", "size", "complete", "last", "used"]
     assert lines[1].split()[:2] == [str(NGINX), "1.27"]
@@ -66,7 +63,6 @@ def test_shared_contents_count_once_in_the_total(shop: Shop) -> None:
 
 
 def test_without_a_cache_every_command_fails(tmp_path: Path) -> None:
-    """No command creates a cache."""
     shop = Shop(tmp_path / "made")
     shop.root = tmp_path / "missing"
     for command in (["ls"], ["usage"], ["rm", "-y", "a"], ["verify"], ["gc"], ["export", "a", "-o", "-"]):
@@ -76,7 +72,6 @@ def test_without_a_cache_every_command_fails(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
 def test_the_cache_of_another_user_is_reported_in_one_line(tmp_path: Path) -> None:
-    """Only its owner may read it."""
     shop = Shop(tmp_path / "cache")
     os.seteuid(65534)
     try:
@@ -108,7 +103,6 @@ def test_a_tag_is_deleted_after_a_question(shop: Shop) -> None:
 
 
 def test_a_pinned_image_is_fetched_again(shop: Shop) -> None:
-    """The command says so before it deletes the image."""
     shop.run("pin", "nginx:1.27", "nginx")
     told = shop.run("rm", "--yes", "nginx:1.27").output
     assert f"{NGINX}:1.27 is pinned and will be fetched again" in told
@@ -132,7 +126,6 @@ def test_nothing_is_deleted_when_one_image_is_missing(shop: Shop) -> None:
 
 
 def test_verify_reports_corrupt_contents_and_repairs_them(shop: Shop) -> None:
-    """The report names the repositories; ``--repair`` deletes the contents."""
     assert "0 corrupt" in shop.run("verify").output
     shop.path(Digest.of(BASE)).write_bytes(b"other")
     found = shop.json("verify", code=1)
@@ -164,7 +157,6 @@ def test_gc_deletes_unreferenced_contents_and_abandoned_downloads(shop: Shop) ->
 
 
 def test_gc_deletes_contents_over_the_budget(shop: Shop) -> None:
-    """It deletes as much as the mirror would, and as ``--dry-run`` shows."""
     small = shop.root.parent / "small.toml"
     small.write_text(f'cache = "{shop.root}"\ncache_size = "2kB"\nmin_free = "0B"\n')
     foreseen = shop.json("-c", str(small), "gc", "--dry-run")
@@ -176,7 +168,6 @@ def test_gc_deletes_contents_over_the_budget(shop: Shop) -> None:
 
 
 def test_a_manifest_is_deleted_with_its_last_tag(shop: Shop) -> None:
-    """The last two tags may be deleted by one command."""
     other = manifest(LAYER)
     shop.image(OTHER, "one", other, LAYER)
     shop.image(OTHER, "two", other)
@@ -199,7 +190,6 @@ def test_an_image_is_pinned_until_it_is_unpinned(shop: Shop) -> None:
 
 
 def test_pins_show_when_each_was_refreshed(shop: Shop) -> None:
-    """The time is that of the last refresh."""
     shop.run("pin", "nginx")
     assert shop.json("pins")[0]["refreshed"] is None
     assert "not yet" in shop.run("pins").output
@@ -218,7 +208,6 @@ def test_invalid_names_and_unknown_pins_are_refused(shop: Shop) -> None:
 
 
 def test_a_pinned_image_is_not_evicted(shop: Shop) -> None:
-    """The garbage collection keeps it."""
     shop.run("pin", "nginx:1.27")
     shop.run("gc", environ={"DOCKMIRROR_CACHE_SIZE": "1B"})
     assert not shop.path(Digest.of(INDEX)).exists()

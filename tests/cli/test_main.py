@@ -28,7 +28,6 @@ def completed(*words: str) -> set[str]:
 
 
 def test_each_command_has_a_complete_sentence_as_help() -> None:
-    """The overview does not cut it."""
     printed = CliRunner().invoke(main, ["--help"], terminal_width=80).output
     assert "..." not in printed.partition("Commands:")[2]
     assert all(f"  {name} " in printed for name in main.commands)
@@ -56,7 +55,6 @@ def test_each_command_documents_its_exit_status(name: str) -> None:
     ],
 )
 def test_commands_options_and_clients_are_completed(words: tuple[str, ...], offered: set[str]) -> None:
-    """A shell offers the words that begin with the prefix."""
     assert completed(*words) == offered
 
 
@@ -210,7 +208,6 @@ def test_commands_complete_the_images_in_the_cache(command: str) -> None:
 def test_a_tag_is_completed_where_the_shell_splits_words_at_colons(
     words: tuple[str, ...], offered: set[str]
 ) -> None:
-    """bash does so."""
     assert completed("rm", *words) == offered
 
 

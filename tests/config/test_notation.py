@@ -16,14 +16,12 @@ from .test_field_types import WRITTEN
 
 @pytest.mark.parametrize("written", ["999999999999999TB", "999999TiB", "99999999999999999B", "100000TB"])
 def test_a_size_that_would_lose_precision_is_refused(written: str) -> None:
-    """It could not be written again as it was."""
     with pytest.raises(ValidationError):
         TypeAdapter(Size).validate_python(written)
 
 
 @given(WRITTEN)
 def test_negative_and_infinite_sizes_are_refused(written: object) -> None:
-    """A size is a finite number of bytes."""
     adapter: TypeAdapter[Amount] = TypeAdapter(Size)
     try:
         amount = adapter.validate_python(written)
@@ -54,7 +52,6 @@ def test_negative_and_infinite_sizes_are_refused(written: object) -> None:
     ],
 )
 def test_a_short_form_is_expanded(text: str, endpoint: str) -> None:
-    """A port alone is that of all addresses."""
     assert is_short_endpoint(text)
     assert expand_endpoint(text, "::") == endpoint
 
