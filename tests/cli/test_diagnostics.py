@@ -92,12 +92,12 @@ def test_a_working_upstream_passes_all_steps(internet: Internet) -> None:
         (name, True) for name in ("name", "connection", "TLS", "/v2/", "token", "limit")
     ]  # fmt: skip
     assert found.addresses == [ADDRESS]
-    told = [step.result for step in found.steps]
-    assert told[0] == ADDRESS
-    assert told[3] == f"it requires a token from https://{AUTH}/token"
-    assert told[5] == "76 of 100 pulls remain"
-    asked = [(seen.method, seen.path) for seen in internet.asked(HUB)]
-    assert set(asked) == {("GET", "/v2/"), ("HEAD", PREVIEW)}
+    results = [step.result for step in found.steps]
+    assert results[0] == ADDRESS
+    assert results[3] == f"it requires a token from https://{AUTH}/token"
+    assert results[5] == "76 of 100 pulls remain"
+    requests = [(seen.method, seen.path) for seen in internet.asked(HUB)]
+    assert set(requests) == {("GET", "/v2/"), ("HEAD", PREVIEW)}
 
 
 @pytest.mark.parametrize(

@@ -52,11 +52,11 @@ def test_shared_contents_count_once_in_the_total(shop: Shop) -> None:
     assert other["size"] == shared + len(manifest(CONFIG, BASE))
     assert usage["totals"]["contents"] == hub["size"] + other["size"] - shared
     assert usage["totals"]["of no repository"] == 0
-    told = [
+    usages = [
         RegistryUsage(name, each["size"], each["shared"], each["contents"])
         for name, each in usage["registries"].items()
     ]
-    assert set(told) == set(measure_usage(shop.root, 0.0).registries), "the status page tells another"
+    assert set(usages) == set(measure_usage(shop.root, 0.0).registries), "the status page tells another"
     lines = shop.run("usage").stdout.splitlines()
     assert max(map(len, lines)) <= 80
     assert any(line.startswith("budget (cache_size)") for line in lines)
@@ -75,10 +75,10 @@ def test_the_cache_of_another_user_is_reported_in_one_line(tmp_path: Path) -> No
     shop = Shop(tmp_path / "cache")
     os.seteuid(65534)
     try:
-        told = shop.run("ls", code=1).output
+        output = shop.run("ls", code=1).output
     finally:
         os.seteuid(0)
-    assert "only its owner may read" in told
+    assert "only its owner may read" in output
 
 
 def tags(shop: Shop) -> list[str]:
@@ -88,8 +88,8 @@ def tags(shop: Shop) -> list[str]:
 
 def test_a_tag_is_deleted_after_a_question(shop: Shop) -> None:
     """Contents that other images need stay."""
-    asked = shop.run("rm", "nginx", code=1, input="n\n")
-    assert "the tag latest" in asked.output
+    question = shop.run("rm", "nginx", code=1, input="n\n")
+    assert "the tag latest" in question.output
     assert tags(shop) == ["1.27", "latest"]
     shop.run("rm", "nginx", input="y\n")
     assert tags(shop) == ["1.27"]
@@ -104,9 +104,9 @@ def test_a_tag_is_deleted_after_a_question(shop: Shop) -> None:
 
 def test_a_pinned_image_is_fetched_again(shop: Shop) -> None:
     shop.run("pin", "nginx:1.27", "nginx")
-    told = shop.run("rm", "--yes", "nginx:1.27").output
-    assert f"{NGINX}:1.27 is pinned and will be fetched again" in told
-    assert "latest is pinned" not in told
+    output = shop.run("rm", "--yes", "nginx:1.27").output
+    assert f"{NGINX}:1.27 is pinned and will be fetched again" in output
+    assert "latest is pinned" not in output
 
 
 def test_a_digest_is_deleted_from_every_repository(shop: Shop) -> None:

@@ -152,8 +152,8 @@ def test_the_version_is_told(shop: Shop) -> None:
     ],
 )
 def test_a_status_that_cannot_be_read_is_explained(shop: Shop, operations: str, reason: str) -> None:
-    asked = shop.run("status", environ={"DOCKMIRROR_OPERATIONS": operations}, code=1)
-    assert reason in asked.stderr
+    result = shop.run("status", environ={"DOCKMIRROR_OPERATIONS": operations}, code=1)
+    assert reason in result.stderr
 
 
 def test_words_say_that_nothing_matches(shop: Shop, tmp_path: Path) -> None:

@@ -81,8 +81,8 @@ def fetched(world: World, registry: IRegistry, request: RegistryRequest) -> Any:
 def test_a_head_reports_the_cache_status() -> None:
     world = World()
     world.reply(MIRROR, str(BLOB), Reply(200, b"", (("Cache-Status", "dockmirror; hit"),)), Reply(200))
-    told = [fetched(world, mirror(world), RegistryRequest(BLOB, head=True)).cache for _ in range(2)]
-    assert told == [CacheStatus(), None]
+    statuses = [fetched(world, mirror(world), RegistryRequest(BLOB, head=True)).cache for _ in range(2)]
+    assert statuses == [CacheStatus(), None]
     assert [seen.method for seen in world.seen] == ["HEAD", "HEAD"]
 
 
