@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 
 from dockmirror.oci.digest import Digest
 from dockmirror.store import layout
-from dockmirror.store.eviction.budget import Budget
 from dockmirror.store.eviction.eviction import Sweep
+from dockmirror.store.eviction.store_budget import Budget
 
 from .blobs import make_blob
 from .command import ROUNDS, run

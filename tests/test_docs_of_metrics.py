@@ -17,8 +17,8 @@ from dockmirror.http.server import HttpSite
 from dockmirror.metrics import Metrics
 from dockmirror.status.status_values import WorkerState
 from dockmirror.store.downloads.context import DownloadStats
-from dockmirror.store.eviction.budget import Budget
 from dockmirror.store.eviction.eviction import Eviction
+from dockmirror.store.eviction.store_budget import Budget
 
 from .test_docs import ROOT, code, table, text
 

@@ -103,7 +103,7 @@ def test_the_ground_does_no_io(module: str) -> None:
 def test_who_knows_the_reactor(module: str) -> None:
     """All others are given a clock, or what else they need of it; workers and commands run their own."""
     known = {"twisted.internet.reactor", "twisted.internet.task.react"}
-    assert module in ("app.service", "app.worker", "cli.reactor") or not mentioned(module) & known
+    assert module in ("app.service", "app.worker", "cli.command_context") or not mentioned(module) & known
 
 
 @pytest.mark.parametrize("module", TREES)
@@ -111,6 +111,6 @@ def test_settings_are_read_in_one_place(module: str) -> None:
     """The file in ``config``, the environment with the command lines; containerd's file is another's."""
     places = (
         *("config.load", "config.explain", "config.options", "app.worker"),
-        *("cli.main", "cli.image_completion", "cli.node_command"),
+        *("cli.main", "cli.arguments", "cli.node_command"),
     )
     assert module in places or not mentioned(module) & SETTINGS

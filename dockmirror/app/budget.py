@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from ..config.settings import Settings
-from ..store.eviction.budget import Budget
+from ..store.eviction.store_budget import Budget
 
 
 def existing_parent(path: Path) -> Path:

@@ -35,7 +35,7 @@ from ..store.threads import RunInThread, run_in_pool
 from ..store.upload_staging import LocalUploadStaging
 from ..store.usage_report import UsageReport
 from ..web.readiness import StoreCheck
-from .budget import make_budget
+from .budget import has_cache, make_budget
 
 if TYPE_CHECKING:
     from ..store.bucket.tiered_store import TieredStore
@@ -144,6 +144,12 @@ def _tiered(
 
     address = BucketAddress(settings.store, settings.store_endpoint)
     return open_tiered_store(local, address, settings.redirect, settings.store_days, reactor, in_thread)
+
+
+def check_bucket_has_cache(settings: Settings) -> None:
+    """:raises ConfigurationError: when there is a bucket, but no cache on the disk."""
+    if settings.store is not None and not has_cache(settings):
+        raise ConfigurationError("store: needs a local cache; set cache_size above 0")
 
 
 def check_bucket_settings(settings: Settings) -> None:

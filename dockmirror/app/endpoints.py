@@ -9,10 +9,11 @@ from pathlib import Path
 
 from attrs import frozen
 
+from ..config.notation import expand_endpoint
 from ..config.settings import Settings
-from ..config.short_endpoints import expand_endpoint
 
 DEFAULT_PORT = "8080"
+_DEFAULT_PORTS = {("http", "80"), ("https", "443")}
 _ALL_ADDRESSES = ("", "0.0.0.0", "::")  # noqa: S104
 _TLS = ("ssl", "tls")
 _CERTIFICATES = re.compile(r":certificates=((?:\\.|[^\\:])*)")
@@ -81,6 +82,20 @@ class Port:
     @property
     def is_on_all_addresses(self) -> bool:
         return self.interface in _ALL_ADDRESSES
+
+    @property
+    def local_address(self) -> str:
+        """The address at which this machine reaches the port."""
+        return "127.0.0.1" if self.is_on_all_addresses else self.interface
+
+    @property
+    def local_host(self) -> str:
+        """The local address as the host in a URL."""
+        return f"[{self.local_address}]" if ":" in self.local_address else self.local_address
+
+    def netloc(self, host: str) -> str:
+        """Return the host with the port, unless that is the scheme's default."""
+        return host if (self.scheme, self.number) in _DEFAULT_PORTS else f"{host}:{self.number}"
 
 
 def listening_ports(settings: Settings) -> Iterator[Port]:

@@ -25,7 +25,7 @@ from ..tls.certificate_directory import CertificateDirectories
 from ..upstream.checked_endpoint import threaded_resolver
 from ..web.shared_tables import SharedTables
 from .budget import has_cache
-from .cache import CacheParts, PinRefresh, open_cache
+from .cache import CacheParts, PinRefresh, check_bucket_has_cache, open_cache
 from .listeners import missing_certificates
 from .message_log import print_line
 from .site_builder import ConnectionShare, SiteBuilder
@@ -178,8 +178,7 @@ class ServingProcess:
 
 def _open_cache(settings: Settings, reactor: Any) -> CacheParts | None:
     if settings.cache is None or not has_cache(settings):
-        if settings.store is not None:
-            raise ConfigurationError("store: needs a local cache; set cache_size above 0")
+        check_bucket_has_cache(settings)
         return None
     try:
         return open_cache(settings.cache, settings, reactor)

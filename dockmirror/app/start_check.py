@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import errno
-import http.client
 import os
 import re
 import socket
 import ssl
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
+from urllib.request import HTTPSHandler, ProxyHandler, build_opener
 
 from twisted.internet.protocol import Factory
 
@@ -20,11 +21,12 @@ from ..config.settings import ConfigurationError, Settings
 from ..system.external_program import run_process
 from ..tls.certificate_directory import CertificateDirectories
 from ..upstream.checked_endpoint import threaded_resolver
-from ..users import parse_htpasswd, read_signing_keys
+from ..users import parse_htpasswd
 from .budget import existing_parent, has_cache
-from .cache import check_bucket_settings
+from .cache import check_bucket_has_cache, check_bucket_settings
 from .endpoints import Port, listen_endpoints, listening_ports, operations_endpoint, parse_port
 from .listeners import make_certificate_renewal, make_listener, make_listeners
+from .site_builder import load_signing_keys
 from .upstream_stack import load_accounts, make_agent, password_variable
 
 Check = Callable[[], object]
@@ -94,8 +96,7 @@ def _check_agent(name: str, settings: Settings, environ: Mapping[str, str], reac
 def _check_cache(settings: Settings) -> None:
     if settings.cache is not None and has_cache(settings):
         _check_writable("cache", settings.cache)
-    elif settings.store is not None:
-        raise ConfigurationError("store: needs a local cache; set cache_size above 0")
+    check_bucket_has_cache(settings)
 
 
 def _check_writable(key: str, directory: Path) -> None:
@@ -126,13 +127,10 @@ def _check_keys(settings: Settings) -> None:
     accepts_pushes = any(upstream.writes for upstream in settings.upstreams.values())
     if keys is None or not (accepts_pushes or settings.access.htpasswd is not None):
         return
-    if not keys.exists():
+    if keys.exists():
+        load_signing_keys(settings)
+    else:
         _check_writable("access.keys", keys.parent)
-        return
-    try:
-        read_signing_keys(keys)
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(f"access.keys: {error}") from None
 
 
 def _check_endpoints(settings: Settings, reactor: Any) -> Iterator[Check]:
@@ -184,17 +182,14 @@ def _try_binding(port: Port) -> None:
 
 def _is_mirror(port: Port) -> bool:
     """Return whether a mirror answers at a port of this machine."""
-    host = "127.0.0.1" if port.interface in ("", "0.0.0.0", "::") else port.interface  # noqa: S104
-    connection = http.client.HTTPConnection(host, int(port.number), timeout=_TIMEOUT)
-    if port.scheme == "https":
-        # Any certificate will do: nothing secret is sent, and nothing that is received is used.
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        connection = http.client.HTTPSConnection(host, int(port.number), timeout=_TIMEOUT, context=context)
+    # Any certificate will do: nothing secret is sent, and nothing that is received is used.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    opener = build_opener(ProxyHandler({}), HTTPSHandler(context=context))
     try:
-        connection.request("GET", "/healthz")
-        return connection.getresponse().read(16) == b"ok"
-    except (OSError, http.client.HTTPException):
+        with opener.open(
+            f"{port.scheme}://{port.local_host}:{port.number}/healthz", timeout=_TIMEOUT
+        ) as response:
+            return bool(response.read(16) == b"ok")
+    except (OSError, HTTPException):
         return False
-    finally:
-        connection.close()

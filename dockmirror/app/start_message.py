@@ -12,16 +12,14 @@ from attrs import frozen
 from twisted.application.service import Service
 from twisted.logger import Logger
 
+from ..config.notation import format_size
 from ..config.settings import Settings
-from ..config.sizes import format_size
-from ..store.eviction.budget import Budget, read_store_usage
+from ..store.eviction.store_budget import Budget, read_store_usage
 from ..system.networks import is_within, parse_address, parse_networks
 from .budget import has_cache, make_budget
 from .endpoints import Port, listen_endpoints, listening_ports, operations_endpoint, parse_port
 from .naming import registry_names
 
-_DEFAULT_PORTS = {("http", "80"), ("https", "443")}
-_LOOPBACK = parse_address("127.0.0.1")
 _CONTAINER_MARKS = (Path("/.dockerenv"), Path("/run/.containerenv"))
 _NAMED = 3
 """Registries that are named; the others are counted."""
@@ -80,7 +78,7 @@ def _describe_addresses(settings: Settings) -> str:
     if ports:
         page = f"page: {_url(ports[0], settings)}/"
         if settings.domain != "localhost" and ports[0].is_on_all_addresses and ports[0].scheme == "http":
-            page += f" (from other machines {_origin(ports[0], settings.domain)}/)"
+            page += f" (from other machines http://{ports[0].netloc(settings.domain)}/)"
     else:
         page = f"page: on {', '.join(listen_endpoints(settings))}"
     endpoint = operations_endpoint(settings)
@@ -130,8 +128,7 @@ def _command_to_try(settings: Settings, client: str) -> str:
         return f"curl {option}http://{settings.domain}/"
     url = _url(port, settings)
     is_plain_for_docker = port.is_on_all_addresses or port.interface.startswith("127.")
-    here = _LOOPBACK if port.is_on_all_addresses else parse_address(port.interface)
-    if not is_within(here, parse_networks(settings.networks)):
+    if not is_within(parse_address(port.local_address), parse_networks(settings.networks)):
         return f"curl {url}/healthz"
     host = url.partition("://")[2]
     image = f"{host}/docker.io/library/busybox"
@@ -152,15 +149,8 @@ def _port_to_try(ports: Sequence[Port]) -> Port | None:
 
 def _url(port: Port, settings: Settings) -> str:
     """Return the address of a port on this machine; a certificate needs the domain."""
-    if port.scheme == "https":
-        return _origin(port, settings.domain)
-    host = "127.0.0.1" if port.is_on_all_addresses else port.interface
-    return _origin(port, f"[{host}]" if ":" in host else host)
-
-
-def _origin(port: Port, host: str) -> str:
-    suffix = "" if (port.scheme, port.number) in _DEFAULT_PORTS else f":{port.number}"
-    return f"{port.scheme}://{host}{suffix}"
+    host = settings.domain if port.scheme == "https" else port.local_host
+    return f"{port.scheme}://{port.netloc(host)}"
 
 
 class StartMessage(Service):

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
+import tempfile
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +15,14 @@ import click
 from attrs import evolve
 from click.shell_completion import CompletionItem
 
-from ..app.endpoints import listening_ports
+from ..app.endpoints import DEFAULT_PORT, Port, listening_ports
 from ..app.naming import mirror_address
 from ..client_config.clients import CLIENTS, DOCKER, merge_daemon_json
 from ..client_config.snippet import ClientConfig, MirrorAddress, Snippet
 from ..config.load import load
 from ..config.settings import Settings
-from .config_files import back_up, replace_text
-from .context import Context
-from .options import json_option
+from .arguments import json_option
+from .command_context import Context
 from .output import print_json
 
 _ADDRESS = re.compile(r"(https?)://([A-Za-z0-9.-]+(?::\d+)?|\[[0-9A-Fa-f:.]+\](?::\d+)?)/?")
@@ -113,12 +116,9 @@ def parse_mirror_address(settings: Settings, address: str | None) -> MirrorAddre
 
 def _own_address(settings: Settings) -> tuple[str, str]:
     """Return scheme and host of the first port that the mirror listens on, preferably with TLS."""
-    addresses = [(each.scheme, each.number) for each in listening_ports(settings)] or [("http", "8080")]
-    scheme, port = next((each for each in addresses if each[0] == "https"), addresses[0])
-    return scheme, settings.domain + ("" if (scheme, port) in _DEFAULT_PORTS else f":{port}")
-
-
-_DEFAULT_PORTS = {("http", "80"), ("https", "443")}
+    ports = list(listening_ports(settings)) or [Port("http", DEFAULT_PORT)]
+    port = next((each for each in ports if each.scheme == "https"), ports[0])
+    return port.scheme, port.netloc(settings.domain)
 
 
 def _print_snippets(config: ClientConfig, snippets: list[Snippet]) -> None:
@@ -181,3 +181,46 @@ def _files_to_write(texts: dict[Path, str]) -> list[Path]:
 def _is_own_file(path: Path, text: str) -> bool:
     existing = path.read_text("utf-8", errors="replace")
     return existing.startswith(_MARK) or existing == text
+
+
+def replace_text(path: Path, text: str) -> bool:
+    """Replace a file's text, or that of a link's target, and keep its owner and permissions.
+
+    :returns: True when the text changed.
+    :raises OSError: when the file cannot be written; it is unchanged then.
+    """
+    path = path.resolve()
+    if path.exists() and path.read_text("utf-8") == text:
+        return False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        _copy_owner(path, Path(temporary))
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    return True
+
+
+def back_up(path: Path) -> None:
+    """Copy a file, if it exists, to ``.bak`` beside it; earlier copies stay.
+
+    :raises OSError: when the copy cannot be written.
+    """
+    if path.exists():
+        names = chain([f"{path.name}.bak"], (f"{path.name}.bak{number}" for number in count(2)))
+        shutil.copy2(path, next(each for each in map(path.with_name, names) if not each.exists()))
+
+
+def _copy_owner(existing: Path, temporary: Path) -> None:
+    if existing.exists():
+        state = existing.stat()
+        os.chown(temporary, state.st_uid, state.st_gid)
+        os.chmod(temporary, state.st_mode & 0o7777)
+    else:
+        os.chmod(temporary, 0o644)

@@ -8,29 +8,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import click
-from attrs import frozen
 from pydantic import BaseModel
 
 from ..app.budget import disk_size
 from ..config.explain import SettingsSource
 from ..config.load import find_origin
+from ..config.notation import Amount
 from ..config.questions import question_settings
-from ..config.sizes import Amount
-from .context import Context
-from .output import print_table
+from .command_context import Context, run_with_reactor
+from .output import print_json, print_table
 
 _PASSWORD = re.compile(r"^((?:[^:/?#@]+://)?[^:]*):.*@", re.DOTALL)
 """The username and the password in an address; any characters, since the text may be no valid address."""
 _TABLES = {"upstreams", "access"}
-
-
-@frozen
-class SettingRow:
-    """One setting, with its value as the file would have it."""
-
-    key: str
-    value: object
-    source: str
 
 
 @click.command("config", short_help="Show the settings in force and the source of each value.")
@@ -54,31 +44,30 @@ def config(context: Context, as_json: bool, everything: bool, check: bool, prefi
         _check(context, as_json)
         return
     sources = context.sources
-    rows = [row for row in _rows(context.settings, sources) if row.key.startswith(prefix)]
+    rows = [row for row in _rows(context.settings, sources) if row[0].startswith(prefix)]
     if not rows:
         raise click.UsageError(f"there is no setting that begins with {prefix!r}")
     if not everything and not prefix:
         built_in = {source.name for source in sources[:2]}
-        rows = [row for row in rows if not row.key.startswith("upstreams.") or row.source not in built_in]
+        rows = [row for row in rows if not row[0].startswith("upstreams.") or row[2] not in built_in]
     if as_json:
-        click.echo(json.dumps([{"key": r.key, "value": r.value, "source": r.source} for r in rows], indent=2))
+        print_json([{"key": key, "value": value, "source": source} for key, value, source in rows])
         return
-    cells = [(row.key, json.dumps(row.value, ensure_ascii=False), row.source) for row in rows]
+    cells = [(key, json.dumps(value, ensure_ascii=False), source) for key, value, source in rows]
     print_table(("key", "value", "from"), cells)
 
 
 def _check(context: Context, as_json: bool) -> None:
     from ..app.start_check import find_start_problems
-    from .reactor import run
 
     async def find(reactor: Any) -> list[str]:
         return find_start_problems(context.settings, context.environ, reactor)
 
     settings = context.settings
     questions = list(question_settings(settings, disk_size(settings)))
-    problems = run(find)
+    problems = run_with_reactor(find)
     if as_json:
-        click.echo(json.dumps({"problems": problems, "questions": questions}, indent=2))
+        print_json({"problems": problems, "questions": questions})
     else:
         lines = [*(f"✗ {each}" for each in problems), *(f"? {each}" for each in questions)]
         if not problems:
@@ -90,7 +79,8 @@ def _check(context: Context, as_json: bool) -> None:
 
 def _rows(
     model: BaseModel, sources: Sequence[SettingsSource], path: tuple[str, ...] = ()
-) -> Iterator[SettingRow]:
+) -> Iterator[tuple[str, object, str]]:
+    """Yield the key, the value as the file would have it, and the source of each setting."""
     for name, field in type(model).model_fields.items():
         key, value = field.alias or name, getattr(model, name)
         where = (*path, key)
@@ -101,7 +91,7 @@ def _rows(
                 yield from _rows(inner, sources, (*where, each))
         else:
             shown = _PASSWORD.sub(r"\1:…@", value) if key == "proxy" and value else _to_json(value)
-            yield SettingRow(".".join(where), shown, find_origin(sources, where))
+            yield ".".join(where), shown, find_origin(sources, where)
 
 
 def _to_json(value: object) -> object:

@@ -193,26 +193,20 @@ class _ConnectionPath:
         cause = find_root_cause(error.__cause__) if error.__cause__ else error
         match cause:
             case DNSLookupError():
-                return [
-                    DiagnosticStep(
-                        "name", False, f"{_host(self.upstream)} cannot be resolved: {_one_line(cause)}"
-                    )
-                ]
+                reason = f"{_host(self.upstream)} cannot be resolved: {_one_line(cause)}"
+                return [DiagnosticStep("name", False, reason)]
             case NoAnswer():
-                return [name, connection, tls, DiagnosticStep("/v2/", False, _one_line(cause))]
+                return [name, connection, tls, _failed("/v2/", cause)]
             case SSLError() | HandshakeTimedOut():
-                return [name, connection, DiagnosticStep("TLS", False, _one_line(cause))]
+                return [name, connection, _failed("TLS", cause)]
             case AddressRefused():
-                return [
-                    DiagnosticStep("name", True, "resolved"),
-                    DiagnosticStep("connection", False, _one_line(cause)),
-                ]
+                return [DiagnosticStep("name", True, "resolved"), _failed("connection", cause)]
             case ConnectError() if self._proxy or self._addresses:
-                return [name, DiagnosticStep("connection", False, _one_line(cause))]
+                return [name, _failed("connection", cause)]
             case ConnectError():
-                return [DiagnosticStep("name", False, _one_line(cause))]
+                return [_failed("name", cause)]
             case _:
-                return [name, connection, tls, DiagnosticStep("/v2/", False, _one_line(error))]
+                return [name, connection, tls, _failed("/v2/", error)]
 
     @property
     def _addresses(self) -> Sequence[str]:
@@ -289,10 +283,7 @@ async def _check_limit(registry: IRegistry) -> DiagnosticStep:
         return DiagnosticStep("limit", False, f"rate limit exceeded: {_one_line(error)}")
     except RegistryError as error:
         return DiagnosticStep("limit", True, f"unknown: {_one_line(error)}")
-    remaining, limit = (
-        parse_quota(headers.get("RateLimit-Remaining", "")),
-        parse_quota(headers.get("RateLimit-Limit", "")),
-    )
+    remaining, limit = (parse_quota(headers.get(f"RateLimit-{name}", "")) for name in ("Remaining", "Limit"))
     if remaining is None or limit is None:
         return DiagnosticStep("limit", True, "the registry reports none")
     return DiagnosticStep("limit", remaining > 0, f"{remaining} of {limit} pulls remain")
@@ -300,6 +291,10 @@ async def _check_limit(registry: IRegistry) -> DiagnosticStep:
 
 def _host(upstream: UpstreamSettings) -> str:
     return (urlsplit(upstream.url).hostname or "").lower()
+
+
+def _failed(step: str, error: BaseException) -> DiagnosticStep:
+    return DiagnosticStep(step, False, _one_line(error))
 
 
 def _one_line(error: BaseException) -> str:

@@ -3,34 +3,77 @@
 from __future__ import annotations
 
 import os
+from collections import UserDict
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import click
+from attrs import evolve
 
 from ..config.settings import ConfigurationError
-from .command_group import CommandGroup
-from .context import Context
-from .lazy_commands import LazyCommands
+from .command_context import SETTINGS_FILE, Context
+
+
+class LazyCommands(UserDict[str, Any]):
+    """Commands by their names, each as "module:name"; it is imported when it is looked up."""
+
+    def __getitem__(self, name: str) -> click.Command:
+        module, _, attribute = self.data[name].partition(":")
+        command: click.Command = getattr(import_module(f".{module}", __package__), attribute)
+        return command
+
+
+ALIASES = {"list": "ls", "images": "ls", "remove": "rm", "start": "serve"}
+"""Names that users of other programs try."""
+_FILE = "settings_file"
+
+
+def _use_settings_file(context: click.Context, _: click.Parameter, file: Path | None) -> None:
+    if file is None:
+        return
+    context.meta[SETTINGS_FILE] = file
+    if isinstance(context.obj, Context):
+        context.obj = evolve(context.obj, options={**context.obj.options, "config": file})
+
+
+def make_config_option() -> click.Option:
+    """Return the option that names the settings file, for a subcommand; it wins over that of the group."""
+    return click.Option(
+        ["-c", "--config", _FILE], type=click.Path(path_type=Path), expose_value=False,
+        callback=_use_settings_file, help="Settings file of the mirror.",
+    )  # fmt: skip
+
+
+class CommandGroup(click.Group):
+    """Subcommands that are also found by their aliases; each takes the settings file as an option."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        command = super().get_command(ctx, ALIASES.get(cmd_name, cmd_name))
+        if command is not None and all(option.name != _FILE for option in command.params):
+            command.params.append(make_config_option())
+        return command
+
 
 _COMMANDS = {
     "check": "check:check",
     "client": "client_command:client",
     "config": "config_command:config",
-    "export": "export_command:export",
+    "export": "archive_commands:export",
     "gc": "store_commands:gc",
-    "import": "import_command:import_",
-    "ls": "ls:ls",
+    "import": "archive_commands:import_",
+    "ls": "image_commands:ls",
     "node": "node_command:node",
-    "pin": "pins_command:pin",
-    "pins": "pins_command:pins",
-    "reload": "mirror_process:reload",
-    "rm": "rm:rm",
-    "serve": "serve:serve",
-    "status": "status_command:status",
-    "unpin": "pins_command:unpin",
+    "pin": "image_commands:pin",
+    "pins": "image_commands:pins",
+    "reload": "process_commands:reload",
+    "rm": "image_commands:rm",
+    "serve": "process_commands:serve",
+    "status": "process_commands:status",
+    "unpin": "image_commands:unpin",
     "usage": "store_commands:usage",
     "verify": "store_commands:verify",
-    "version": "status_command:version",
+    "version": "process_commands:version",
     "warm": "warm:warm",
 }
 """The module and the name of each command: importing all of them would take longer than most commands run."""

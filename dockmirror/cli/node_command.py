@@ -21,9 +21,8 @@ from ..client_config.clients import CLIENTS
 from ..client_config.containerd_node import HostsDirectoryState, hosts_directory_state, owner_mark
 from ..client_config.snippet import MirrorAddress, Snippet
 from ..config.load import load_names
-from .client_command import parse_mirror_address
-from .config_files import replace_text
-from .context import Context
+from .client_command import parse_mirror_address, replace_text
+from .command_context import Context
 
 _FILE = "hosts.toml"
 _CONFIGURATION = "/etc/containerd/config.toml"

@@ -21,7 +21,6 @@ from rich.progress import (
 )
 from rich.table import Column, Table
 
-from ..config.sizes import format_size as format_size
 from ..oci.digest import Digest
 
 

@@ -10,15 +10,16 @@ from collections.abc import Mapping
 import click
 
 from ..app.budget import make_budget
+from ..config.notation import format_size
 from ..oci.digest import Digest
 from ..store import layout
 from ..store.eviction import store_files
 from ..store.eviction.eviction import Sweep, SweepResult
 from ..store.eviction.removal import find_corrupt, remove_corrupt
 from ..store.held_images import HeldImages
-from .context import Context, open_for_change, open_store
-from .options import json_option
-from .output import format_size, print_json, print_note, print_table, progress_bars
+from .arguments import json_option
+from .command_context import Context, open_for_change, open_store
+from .output import print_json, print_note, print_table, progress_bars
 
 
 @click.command("usage", short_help="Show how much space each registry and repository uses.")
@@ -148,9 +149,7 @@ def verify(context: Context, as_json: bool, repair: bool) -> None:
     deleted = remove_corrupt(root, corrupt) if repair else 0
     if as_json:
         found = [{"digest": str(w.digest), "why": w.reason, "repositories": w.repositories} for w in corrupt]
-        print_json(
-            {"contents": len(sizes), "bytes": sum(sizes.values()), "corrupt": found, "deleted": deleted}
-        )
+        print_json({"contents": len(sizes), "bytes": total, "corrupt": found, "deleted": deleted})
     else:
         if corrupt:
             rows = ((str(each.digest), each.reason, "\n".join(each.repositories)) for each in corrupt)

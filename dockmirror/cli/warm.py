@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from attrs import asdict, evolve, frozen
 
+from ..config.notation import format_size
 from ..config.settings import ConfigurationError, Settings, UpstreamSettings
 from ..oci.credentials import Credentials
 from ..oci.descriptor import Descriptor
@@ -18,10 +19,9 @@ from ..oci.errors import RegistryError
 from ..oci.manifest import Platform
 from ..oci.request import RegistryRequest
 from ..pull import HeldCheck, Pull, PulledImage, Wanted
-from .context import Context, parse_image
-from .image_completion import complete_image
-from .options import json_option, platforms_option
-from .output import format_size, print_json, print_table, progress_bars
+from .arguments import complete_image, json_option, platforms_option
+from .command_context import Context, parse_image, run_with_reactor
+from .output import print_json, print_table, progress_bars
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -117,8 +117,6 @@ def warm(context: Context, /, as_json: bool, images: tuple[str, ...], **options:
 
     Exit status: 0 when the mirror holds all images, 1 otherwise.
     """
-    from .reactor import run
-
     given = _WarmOptions(**options)
     names = dict.fromkeys(parse_image(each, context.settings) for each in [*images, *given.listed_images()])
     if not names:
@@ -128,7 +126,7 @@ def warm(context: Context, /, as_json: bool, images: tuple[str, ...], **options:
     }
     mirror, credentials = given.mirror_address(context.settings), given.credentials()
     try:
-        results = run(partial(_warm, wanted, mirror, credentials, given.jobs))
+        results = run_with_reactor(partial(_warm, wanted, mirror, credentials, given.jobs))
     except click.Abort:
         raise click.ClickException(
             "interrupted: the mirror keeps what it has received; run the command again to pull the rest"

@@ -132,28 +132,22 @@ def _show(given: object, kind: str) -> str:
     return f", not {shown}" if is_choice and 0 < len(shown) <= _SHOWN_LENGTH else ""
 
 
-@frozen
-class _TableKeys:
-    name: str
-    keys: Sequence[str]
-
-    @classmethod
-    def of(cls, name: str, model: type[BaseModel]) -> _TableKeys:
-        return cls(name, [field.alias or key for key, field in model.model_fields.items()])
-
-
-_TABLE_KEYS = {
-    "": _TableKeys.of("above the first table", Settings),
-    "access": _TableKeys.of("in [access]", AccessSettings),
-    "upstreams": _TableKeys.of("in an upstream's table", UpstreamSettings),
+_TABLES: Mapping[str, tuple[str, type[BaseModel]]] = {
+    "": ("above the first table", Settings),
+    "access": ("in [access]", AccessSettings),
+    "upstreams": ("in an upstream's table", UpstreamSettings),
 }
-"""The keys that each table may have, by the name of the table."""
+"""The place and the keys of each table, by its name."""
+
+
+def _keys(table: str) -> list[str]:
+    return [field.alias or key for key, field in _TABLES[table][1].model_fields.items()]
 
 
 def _find_place(path: Sequence[str]) -> str:
     """Name the table that a misplaced key belongs in, or else the most similar key."""
     key, table = path[-1], "" if len(path) == 1 else path[0]
-    for table_name, table_keys in _TABLE_KEYS.items():
-        if table_name != table and key in table_keys.keys:
-            return f" here: it belongs {table_keys.name}"
-    return suggest(key, _TABLE_KEYS[table].keys) if table in _TABLE_KEYS else ""
+    for other, (place, _) in _TABLES.items():
+        if other != table and key in _keys(other):
+            return f" here: it belongs {place}"
+    return suggest(key, _keys(table)) if table in _TABLES else ""

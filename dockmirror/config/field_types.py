@@ -20,30 +20,31 @@ from pydantic import (
 from ..oci.errors import NameInvalid
 from ..oci.reference import Repository
 from ..system.networks import parse_networks
-from .durations import Seconds
-from .short_endpoints import is_short_endpoint
+from .notation import Seconds, is_short_endpoint
 
-_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?\.?")
 _PORT = r"[1-9][0-9]{0,3}|[1-5][0-9]{4}|6(?:[0-4][0-9]{3}|5(?:[0-4][0-9]{2}|5(?:[0-2][0-9]|3[0-5])))"
-_REGISTRY = re.compile(rf"(?:[A-Za-z0-9][A-Za-z0-9._-]*(?::(?:{_PORT}))?)?")
 _NETLOC = re.compile(rf"(?:{_HOST.pattern}|\[[0-9A-Fa-f:.]+\])(?::(?:{_PORT}))?")
-_EMAIL = re.compile(r"[^@\s,:;?]+@[^@\s,:;?]+")
-_RULE = re.compile(r"[a-z0-9._/*?-]+(:[A-Za-z0-9._*?-]+|@[a-z0-9+._:*?-]+)?")
+_TAGS_RULE = r"[a-z0-9._/*?-]+(:[A-Za-z0-9._*?-]+)?"
 _BUCKET = re.compile(r"(s3|gs|az)://[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9._=+-]+)*/?")
-_PROGRAM = re.compile(r"[A-Za-z0-9._-]+|/[^\0]*[^\0/]")
+
+
+def _match(pattern: str, expected: str) -> AfterValidator:
+    """Return a validator of texts that match a pattern from beginning to end."""
+    compiled = re.compile(pattern)
+
+    def check(text: str) -> str:
+        if not compiled.fullmatch(text):
+            raise ValueError(f"expected {expected}")
+        return text
+
+    return AfterValidator(check)
 
 
 def _check_host(text: str) -> str:
     if not _HOST.fullmatch(text):
         raise ValueError("expected a host name, without scheme, port and path")
     return text.lower().rstrip(".")
-
-
-def _check_registry(text: str) -> str:
-    if not _REGISTRY.fullmatch(text):
-        raise ValueError("expected the first part of image names, such as ghcr.io or registry.lan:5000")
-    return text
 
 
 def _check_origin(text: str) -> str:
@@ -69,12 +70,6 @@ def _check_https_url(text: str) -> str:
     parts = urlsplit(text)
     if parts.scheme != "https" or not parts.hostname or parts.username is not None:
         raise ValueError("expected an address such as https://acme-v02.api.letsencrypt.org/directory")
-    return text
-
-
-def _check_email(text: str) -> str:
-    if not _EMAIL.fullmatch(text):
-        raise ValueError("expected an e-mail address such as you@example.com")
     return text
 
 
@@ -137,24 +132,6 @@ def _check_username(text: str) -> str:
     return text
 
 
-def _check_program(text: str) -> str:
-    if not _PROGRAM.fullmatch(text):
-        raise ValueError('expected a name such as "ecr-login", or the path of a program')
-    return text
-
-
-def _check_rule(text: str) -> str:
-    if not _RULE.fullmatch(text):
-        raise ValueError('expected a pattern such as "library/*", "library/nginx:1.*" or "team/**@sha256:*"')
-    return text
-
-
-def _check_tags_rule(text: str) -> str:
-    if "@" in text or not _RULE.fullmatch(text):
-        raise ValueError('expected a pattern of tags such as "library/*:latest", "library/*" or "**"')
-    return text
-
-
 def _apply_to_all_tags(value: object) -> object:
     """Turn a plain number into one that applies to every tag."""
     return value if isinstance(value, dict) else {"**": value}
@@ -169,12 +146,6 @@ def _check_repository(text: str) -> str:
 
 def _check_proxy(text: str) -> str:
     return text if text == "unix" else _check_network(text)
-
-
-def _check_label(text: str) -> str:
-    if not _LABEL.fullmatch(text):
-        raise ValueError("expected a label of a host name: lower-case letters, digits and '-'")
-    return text
 
 
 def _check_endpoint(text: str) -> str:
@@ -220,12 +191,21 @@ def split_words(value: Any) -> Any:
 
 
 Host = Annotated[str, AfterValidator(_check_host)]
-RegistryName = Annotated[str, AfterValidator(_check_registry)]
+RegistryName = Annotated[
+    str,
+    _match(
+        rf"(?:[A-Za-z0-9][A-Za-z0-9._-]*(?::(?:{_PORT}))?)?",
+        "the first part of image names, such as ghcr.io or registry.lan:5000",
+    ),
+]
 RegistryNames = Annotated[tuple[RegistryName, ...], BeforeValidator(split_words)]
 File = Annotated[Path, AfterValidator(_check_file)]
-Email = Annotated[str, AfterValidator(_check_email)]
+Email = Annotated[str, _match(r"[^@\s,:;?]+@[^@\s,:;?]+", "an e-mail address such as you@example.com")]
 HttpsUrl = Annotated[str, AfterValidator(_check_https_url)]
-Label = Annotated[str, AfterValidator(_check_label)]
+Label = Annotated[
+    str,
+    _match(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", "a label of a host name: lower-case letters, digits and '-'"),
+]
 BucketAddress = Annotated[str, AfterValidator(_check_bucket)]
 Origin = Annotated[str, AfterValidator(_check_origin)]
 UpstreamUrl = Annotated[str, AfterValidator(_check_upstream_url)]
@@ -240,14 +220,26 @@ Directory = Annotated[Path, BeforeValidator(_check_directory)]
 Addresses = Annotated[
     tuple[Annotated[str, AfterValidator(_check_address)], ...], BeforeValidator(split_words)
 ]
-Rules = Annotated[tuple[Annotated[str, AfterValidator(_check_rule)], ...], BeforeValidator(split_words)]
+Rule = Annotated[
+    str,
+    _match(
+        rf"{_TAGS_RULE}|[a-z0-9._/*?-]+@[a-z0-9+._:*?-]+",
+        'a pattern such as "library/*", "library/nginx:1.*" or "team/**@sha256:*"',
+    ),
+]
+Rules = Annotated[tuple[Rule, ...], BeforeValidator(split_words)]
+TagsRule = Annotated[
+    str, _match(_TAGS_RULE, 'a pattern of tags such as "library/*:latest", "library/*" or "**"')
+]
 TagTtl = Annotated[
-    dict[Annotated[str, AfterValidator(_check_tags_rule)], Seconds],
+    dict[TagsRule, Seconds],
     BeforeValidator(_apply_to_all_tags),
 ]
 Prefix = Annotated[str, AfterValidator(_check_repository)]
 Names = Annotated[tuple[Host, ...], BeforeValidator(split_words)]
 Username = Annotated[str, AfterValidator(_check_username)]
-Program = Annotated[str, AfterValidator(_check_program)]
+Program = Annotated[
+    str, _match(r"[A-Za-z0-9._-]+|/[^\0]*[^\0/]", 'a name such as "ecr-login", or the path of a program')
+]
 HostPattern = Annotated[str, AfterValidator(_check_pattern)]
 OperationsEndpoint = Annotated[str, BeforeValidator(_as_text), AfterValidator(_check_operations)]

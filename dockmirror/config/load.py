@@ -291,10 +291,35 @@ def _parse_upstream(source: str, text: str) -> tuple[str, str]:
 
 
 def _known_table(known: KnownRegistry) -> dict[str, Any]:
-    return {
-        "url": known.url,
-        "registry": known.registry,
-        "realms": known.realms,
-        "aliases": known.aliases,
-        "short_names": known.short_names,
-    }
+    return {key: getattr(known, key) for key in ("url", "registry", "realms", "aliases", "short_names")}
+
+
+DEFAULT_FILE = Path("/etc/dockmirror.toml")
+
+
+def find_settings_file(
+    given: str | Path | None, environ: Mapping[str, str], default: Path = DEFAULT_FILE
+) -> Path | None:
+    """Return the given file, or that of ``DOCKMIRROR_CONFIG``, or the default one if it exists, or None.
+
+    Only a default file that does not exist is passed over: one that cannot be read is an error for its
+    reader, since the mirror would run with other settings than the operator's.
+    """
+    named = given or environ.get("DOCKMIRROR_CONFIG")
+    if named:
+        return Path(named)
+    try:
+        default.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError:
+        pass
+    return default
+
+
+def load_found(options: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
+    """Return the settings, as ``load`` does, with the file that is found now.
+
+    :param options: the options of the command line; ``config`` may name the file.
+    """
+    return load({**options, "config": find_settings_file(options.get("config"), environ)}, environ)

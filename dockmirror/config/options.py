@@ -8,8 +8,8 @@ from importlib.metadata import version
 
 from twisted.python import usage
 
+from .load import load_found
 from .settings import ConfigurationError
-from .settings_file import load_found
 
 
 class Options(usage.Options):

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .durations import format_duration
+from .notation import format_duration, format_size
 from .settings import Settings
-from .sizes import format_size
 
 _SMALLEST_SIZE = 1_000_000
 """Bytes below which hardly any image fits."""

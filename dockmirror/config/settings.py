@@ -14,7 +14,6 @@ from pydantic import (
     field_validator,
 )
 
-from .durations import ConnectTimeout, Days, Seconds, Timeout, Window
 from .field_types import (
     Addresses,
     BucketAddress,
@@ -42,7 +41,7 @@ from .field_types import (
     suggest,
 )
 from .known_registries import ShortNaming
-from .sizes import Bytes, Share, Size
+from .notation import Bytes, ConnectTimeout, Days, Seconds, Share, Size, Timeout, Window
 
 
 class ConfigurationError(ValueError):

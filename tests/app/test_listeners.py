@@ -164,8 +164,6 @@ async def listening(tmp_path: Path) -> Any:
 
 @pytest_twisted.ensureDeferred
 async def test_tls_1_2_and_1_3_are_spoken_with_http_1_1(listening: Listening) -> None:
-    """Older versions of TLS are refused."""
-
     def ask() -> None:
         for version in (ssl.TLSVersion.TLSv1_3, ssl.TLSVersion.TLSv1_2):
             with listening.connect(FIRST, maximum_version=version) as connection:
@@ -182,8 +180,6 @@ async def test_tls_1_2_and_1_3_are_spoken_with_http_1_1(listening: Listening) ->
 
 @pytest_twisted.ensureDeferred
 async def test_a_renewed_certificate_is_shown_to_new_connections(listening: Listening) -> None:
-    """Open connections continue."""
-
     def ask() -> None:
         with listening.connect(FIRST) as before:
             get(before)

@@ -32,7 +32,6 @@ class FullFile(StringIO):
 
 
 def test_requests_are_served_while_standard_output_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error is logged once."""
     process = ServingProcess(load({}, {}), {}, reactor, SharedTables.create())
     transport = StringTransport()
     line: Any = process.site.buildProtocol(None)

@@ -30,8 +30,8 @@ from dockmirror.app.stack import StackContext
 from dockmirror.app.start_message import StartMessage
 from dockmirror.app.telemetry import Telemetry
 from dockmirror.config.load import load
+from dockmirror.config.notation import Amount
 from dockmirror.config.settings import ConfigurationError, Settings, UpstreamSettings
-from dockmirror.config.sizes import Amount
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import NameUnknown
 from dockmirror.oci.reference import Repository

@@ -38,7 +38,6 @@ def test_tags_and_lists_have_the_ttl_of_a_matching_pattern(path: str, expected: 
 
 
 def test_the_first_matching_pattern_wins() -> None:
-    """Later patterns do not count, however narrow they are."""
     assert ttl_of(dict(reversed(PATTERNS.items())), "library/nginx/manifests/latest") == 60.5
 
 

@@ -38,7 +38,6 @@ def test_sensible_settings_have_no_problems_and_nothing_is_written(tmp_path: Pat
 
 
 def test_all_problems_are_found_at_once(tmp_path: Path) -> None:
-    """Each has its key."""
     htpasswd, keys, ca_file = tmp_path / "htpasswd", tmp_path / "keys", tmp_path / "ca.pem"
     htpasswd.write_text("alice:plain\n")
     keys.write_text("short\n")
@@ -78,7 +77,6 @@ def test_a_cache_that_is_no_directory_is_found(tmp_path: Path) -> None:
 
 
 def test_a_port_of_another_program_is_found(tmp_path: Path, taken_port: socket.socket) -> None:
-    """The message names the port and the address."""
     port = taken_port.getsockname()[1]
     listen = f'listen = ["tcp:{port}:interface=127.0.0.1"]'
     closing = threading.Thread(target=answer, args=(taken_port, b"no HTTP"))
@@ -88,7 +86,6 @@ def test_a_port_of_another_program_is_found(tmp_path: Path, taken_port: socket.s
 
 
 def test_the_port_of_a_running_mirror_is_no_problem(tmp_path: Path, taken_port: socket.socket) -> None:
-    """It is the mirror that is about to be restarted."""
     port = taken_port.getsockname()[1]
     answering = threading.Thread(target=answer, args=(taken_port, b"HTTP/1.0 200 OK\r\n\r\nok"))
     answering.start()

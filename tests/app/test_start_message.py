@@ -8,7 +8,7 @@ import pytest
 
 from dockmirror.app.start_message import CacheFacts, describe_start, find_client
 from dockmirror.config.load import load
-from dockmirror.store.eviction.budget import Budget
+from dockmirror.store.eviction.store_budget import Budget
 
 GB = 10**9
 FACTS = CacheFacts(3_100_000_000, 80 * GB, Budget(50 * GB, 10 * GB))

@@ -266,7 +266,6 @@ def test_a_helper_knows_docker_hub_by_its_old_address(tmp_path: Path) -> None:
     ],
 )
 def test_an_unusable_helper_is_refused_at_start(upstream: dict[str, Any], message: str) -> None:
-    """The error names the setting."""
     environ = {"PATH": "/usr/bin", **({"DOCKMIRROR_PASSWORD_DOCKER": "x"} if "username" in upstream else {})}
     with pytest.raises(ConfigurationError, match=f"^upstreams.docker.credential_helper: {message}"):
         accounts_of(RecordedRuns(), environ, docker=upstream)

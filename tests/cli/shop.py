@@ -27,6 +27,16 @@ AMD, ARM = manifest(CONFIG, BASE, LAYER), manifest(b'{"os":"arm"}', BASE)
 INDEX = index(amd64=AMD, arm64=ARM)
 
 
+def run(
+    *arguments: str, code: int = 0, environ: Mapping[str, str | None] | None = None, **more: Any
+) -> Result:
+    """Run the command, check its exit status, and return the result."""
+    variables = {"DOCKMIRROR_CONFIG": None, **(environ or {})}
+    result = CliRunner().invoke(main, [*arguments], env=variables, **more)
+    assert result.exit_code == code, (result.output, result.exception)
+    return result
+
+
 class Shop:
     """A store in its own directory."""
 
@@ -61,17 +71,8 @@ class Shop:
         self, *arguments: str, code: int = 0, environ: Mapping[str, str | None] | None = None, **more: Any
     ) -> Result:
         """Run the command, check its exit status, and return the result."""
-        variables = {
-            "DOCKMIRROR_CACHE": str(self.root),
-            "DOCKMIRROR_CONFIG": None,
-            "DOCKMIRROR_MIN_FREE": "0B",
-            "COLUMNS": "80",
-            "TZ": "UTC",
-            **(environ or {}),
-        }
-        result = CliRunner().invoke(main, [*arguments], env=variables, **more)
-        assert result.exit_code == code, (result.output, result.exception)
-        return result
+        own = {"DOCKMIRROR_CACHE": str(self.root), "DOCKMIRROR_MIN_FREE": "0B", "COLUMNS": "80", "TZ": "UTC"}
+        return run(*arguments, code=code, environ={**own, **(environ or {})}, **more)
 
     def json(self, *arguments: str, code: int = 0) -> Any:
         """Run the command with ``--json``, and return the parsed output."""

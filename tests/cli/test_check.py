@@ -5,8 +5,7 @@ from __future__ import annotations
 import click
 import pytest
 
-from dockmirror.cli.check import find_upstreams
-from dockmirror.cli.diagnosis_text import advise, describe
+from dockmirror.cli.check import advise, describe, find_upstreams
 from dockmirror.cli.diagnostics import Diagnosis, DiagnosticStep
 from dockmirror.config.load import load
 
@@ -16,7 +15,6 @@ SETTINGS = load({"domain": "mirror.example", "upstream": ["inner=http://registry
 
 
 def test_an_unknown_upstream_is_refused(shop: Shop) -> None:
-    """The message lists the upstreams that exist."""
     refused = shop.run("check", "docker", "nothing", code=2).output
     assert "there is no upstream nothing" in refused
     assert "quay" in refused
@@ -49,13 +47,11 @@ def test_names_are_those_that_people_use(name: str, upstream: str, images: list[
     [("dokcer", "is 'docker' meant?"), ("quya.io/o/r", "is 'quay.io' meant?"), ("A:B:C", "A:B:C")],
 )
 def test_a_misspelt_name_is_refused_with_a_similar_one(name: str, message: str) -> None:
-    """The message lists all upstreams too."""
     with pytest.raises(click.UsageError, match=message):
         find_upstreams([name], SETTINGS)
 
 
 def test_the_note_says_what_works_what_does_not_and_what_to_do() -> None:
-    """A summary follows if there are several."""
     well = DiagnosticStep("name", True, "192.0.2.1"), DiagnosticStep("/v2/", True, "it requires nothing")
     ill = DiagnosticStep("name", True, "192.0.2.2"), DiagnosticStep("TLS", False, "an untrusted authority")
     diagnoses = [Diagnosis("a", "http://a", (), well), Diagnosis("b", "https://b", (), ill)]
@@ -77,7 +73,6 @@ def test_the_note_says_what_works_what_does_not_and_what_to_do() -> None:
 
 @pytest.mark.parametrize("step", ["name", "connection", "TLS", "/v2/", "token", "limit", "image"])
 def test_there_is_advice_for_each_step(step: str) -> None:
-    """It names a setting of the upstream, or a command."""
     advice = advise(Diagnosis("x", "https://x.example", (), [DiagnosticStep(step, False, "it fails")]))
     assert advice is not None
     assert "upstreams.x." in advice or "https://x.example" in advice

@@ -92,12 +92,12 @@ def test_a_working_upstream_passes_all_steps(internet: Internet) -> None:
         (name, True) for name in ("name", "connection", "TLS", "/v2/", "token", "limit")
     ]  # fmt: skip
     assert found.addresses == [ADDRESS]
-    told = [step.result for step in found.steps]
-    assert told[0] == ADDRESS
-    assert told[3] == f"it requires a token from https://{AUTH}/token"
-    assert told[5] == "76 of 100 pulls remain"
-    asked = [(seen.method, seen.path) for seen in internet.asked(HUB)]
-    assert set(asked) == {("GET", "/v2/"), ("HEAD", PREVIEW)}
+    results = [step.result for step in found.steps]
+    assert results[0] == ADDRESS
+    assert results[3] == f"it requires a token from https://{AUTH}/token"
+    assert results[5] == "76 of 100 pulls remain"
+    requests = [(seen.method, seen.path) for seen in internet.asked(HUB)]
+    assert set(requests) == {("GET", "/v2/"), ("HEAD", PREVIEW)}
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,6 @@ def test_a_working_upstream_passes_all_steps(internet: Internet) -> None:
     ],
 )
 def test_an_image_is_looked_for(internet: Internet, image: str, ok: bool, result: str) -> None:
-    """A HEAD for its manifest follows the other steps."""
     found = examined(internet, "k8s", images=[image])
     assert (found.steps[-1].name, found.steps[-1].ok) == ("image", ok)
     assert found.steps[-1].result.startswith(result)
@@ -137,7 +136,6 @@ def test_only_docker_hub_has_a_limit_step(internet: Internet, name: str) -> None
 def test_the_failed_step_is_the_last_and_has_the_reason(
     internet: Internet, failure: Exception, failed: list[tuple[str, bool]]
 ) -> None:
-    """An unreachable upstream fails at the step where the connection fails."""
     internet.agent.failing[HUB] = failure
     found = examined(internet)
     assert steps(found) == failed
@@ -155,7 +153,6 @@ def test_a_timeout_before_an_address_is_known_fails_the_name(internet: Internet)
 
 
 def test_a_server_that_is_no_registry_fails(internet: Internet) -> None:
-    """The step ``/v2/`` fails."""
     internet.reply(HUB, "/v2/", Reply(200, b"<html>", (("Content-Type", "text/html"),)))
     assert steps(examined(internet))[-1] == ("/v2/", False)
     for reply in (Reply(503), DEAD, SILENT):
@@ -164,7 +161,6 @@ def test_a_server_that_is_no_registry_fails(internet: Internet) -> None:
 
 
 def test_the_mirrors_account_gets_the_token(internet: Internet) -> None:
-    """A refusal is reported, and the password is never printed."""
     assert examined(internet, account=alice()).steps[4].result == "issued to the mirror's own account"
     found = examined(internet, account=alice("wr0ng"))
     assert steps(found)[-1] == ("token", False)
@@ -202,13 +198,11 @@ def test_a_token_service_that_is_down_fails(internet: Internet) -> None:
     ],
 )
 def test_the_limit_fails_when_no_pulls_remain(internet: Internet, reply: Reply, well: bool) -> None:
-    """An unreported limit is no failure."""
     internet.reply(HUB, PREVIEW, reply)
     assert steps(examined(internet))[-1] == ("limit", well)
 
 
 def test_the_proxy_is_named_without_its_password(internet: Internet) -> None:
-    """The connection step names the proxy."""
     found = examined(internet, proxies=ProxySettings(PROXY, PROXY))
     assert found.steps[1].result == "through the proxy http://proxy.example:3128"
     assert "s3cret" not in str(found)

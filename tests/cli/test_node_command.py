@@ -10,10 +10,11 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from dockmirror.cli.main import main
 from dockmirror.cli.node_command import is_ready_everywhere
+
+from .shop import run
 
 MIRROR = "--mirror=http://10.43.0.7:8080"
 DIRECTORY = "etc/containerd/certs.d"
@@ -22,17 +23,14 @@ RUN = "from dockmirror.cli.main import run; run()"
 OWN_UPSTREAM = '[upstreams.own]\nurl = "https://registry.example.com"\n'
 
 
-def run(command: str, root: Path, *arguments: str, settings: Path | None = None) -> Result:
-    """Run a command for the node whose files lie below *root*."""
-    before = [] if settings is None else ["-c", str(settings)]
-    return CliRunner().invoke(
-        main, [*before, "node", command, f"--root={root}", *arguments], env={"DOCKMIRROR_CONFIG": None}
-    )
+def configure(root: Path, *arguments: str, code: int = 0, settings: Path | str = os.devnull) -> Result:
+    """Write the files once for the node whose files lie below *root*."""
+    return run("-c", str(settings), "node", "configure", f"--root={root}", MIRROR, *arguments, code=code)
 
 
-def configure(root: Path, *arguments: str, settings: Path | None = None) -> Result:
-    """Write the files once."""
-    return run("configure", root, MIRROR, *arguments, settings=settings)
+def remove(root: Path, *arguments: str) -> Result:
+    """Remove the files from that node."""
+    return run("node", "remove", f"--root={root}", *arguments)
 
 
 def files(root: Path) -> dict[str, str]:
@@ -60,13 +58,10 @@ def write(file: Path, text: str) -> None:
 
 def test_the_files_are_those_of_the_client_command(node: Path, tmp_path: Path) -> None:
     """Below the mark stands what ``dockmirror client containerd`` writes, the way out included."""
-    result = configure(node)
-    assert result.exit_code == 0, result.output
-    told = tmp_path / "told"
-    assert (
-        CliRunner().invoke(main, ["client", MIRROR, "--write", f"--root={told}", "containerd"]).exit_code == 0
-    )
-    for name, text in files(told).items():
+    configure(node)
+    other = tmp_path / "other"
+    run("client", MIRROR, "--write", f"--root={other}", "containerd")
+    for name, text in files(other).items():
         assert files(node)[name].splitlines()[2:] == text.splitlines()[1:]
     hosts = tomllib.loads(files(node)["ghcr.io/hosts.toml"])
     assert hosts["server"] == "https://ghcr.io"
@@ -80,32 +75,30 @@ def test_only_own_files_are_touched(node: Path) -> None:
     foreign = {"ghcr.io/hosts.toml": "server = 'https://ghcr.io'\n", "docker.io/ca.crt": "certificate"}
     for name, text in foreign.items():
         write(node / DIRECTORY / name, text)
-    result = configure(node)
-    assert result.exit_code == 1
+    result = configure(node, code=1)
     assert "ghcr.io/hosts.toml: left as it is, because something else wrote it" in result.stdout
     assert "quay.io/hosts.toml" in files(node)
-    assert run("remove", node).exit_code == 0
+    remove(node)
     assert files(node) == foreign
     assert [each.name for each in sorted((node / DIRECTORY).iterdir())] == ["docker.io", "ghcr.io"]
 
 
 def test_each_owner_has_its_own_files(node: Path) -> None:
     """Two releases on one cluster do not overwrite or remove each other's files."""
-    assert configure(node, "--owner=one").exit_code == 0
+    configure(node, "--owner=one")
     before = files(node)
-    assert configure(node, "--owner=two").exit_code == 1
-    assert run("remove", node, "--owner=two").stdout == ""
+    configure(node, "--owner=two", code=1)
+    assert remove(node, "--owner=two").stdout == ""
     assert files(node) == before
-    assert run("remove", node, "--owner=one").exit_code == 0
+    remove(node, "--owner=one")
     assert files(node) == {}
-    assert configure(node, "--owner=").exit_code == 2
+    configure(node, "--owner=", code=2)
 
 
 def test_a_registry_that_is_no_longer_mirrored_is_removed(node: Path, tmp_path: Path) -> None:
-    """The files follow the settings."""
     settings = tmp_path / "dockmirror.toml"
     settings.write_text(OWN_UPSTREAM)
-    assert configure(node, settings=settings).exit_code == 0
+    configure(node, settings=settings)
     assert "registry.example.com/hosts.toml" in files(node)
     settings.write_text("")
     result = configure(node, settings=settings)
@@ -134,8 +127,7 @@ def test_containerd_that_does_not_read_the_files(
         write(tmp_path / "etc/containerd/config.toml", configuration)
     ready = tmp_path / "ready"
     ready.touch()
-    result = configure(tmp_path, f"--ready-file={ready}")
-    assert result.exit_code == status, result.output
+    result = configure(tmp_path, f"--ready-file={ready}", code=status)
     assert words in result.stdout
     assert ready.exists() == (status == 0)
     assert ('config_path = "/etc/containerd/certs.d"' in result.stdout) == ("containerd" in words)
@@ -147,27 +139,25 @@ def test_another_directory(tmp_path: Path) -> None:
     place = "/var/lib/rancher/k3s/agent/etc/containerd"
     write(tmp_path / place[1:] / "config.toml", READING.replace("/etc/containerd", place))
     places = [f"--directory={place}/certs.d/", f"--containerd-config={place}/config.toml"]
-    assert configure(tmp_path, *places).exit_code == 0
+    configure(tmp_path, *places)
     assert (tmp_path / place[1:] / "certs.d/docker.io/hosts.toml").exists()
-    assert run("remove", tmp_path, places[0]).exit_code == 0
+    remove(tmp_path, places[0])
     assert not (tmp_path / place[1:] / "certs.d/docker.io").exists()
 
 
 def test_what_cannot_be_written_or_removed_is_reported(node: Path) -> None:
-    """The other files are written all the same."""
     write(node / DIRECTORY / "quay.io", "a file where a directory is expected")
-    result = configure(node)
-    assert result.exit_code == 1
+    result = configure(node, code=1)
     assert "quay.io/hosts.toml: cannot be written: " in result.stdout
     assert "ghcr.io/hosts.toml" in files(node)
     write(node / "etc/blocked", "")
-    assert configure(node, "--directory=/etc/blocked").exit_code == 1
-    assert run("remove", node, "--directory=/etc/none").exit_code == 0
+    configure(node, "--directory=/etc/blocked", code=1)
+    remove(node, "--directory=/etc/none")
 
 
 def test_a_removal_that_is_stopped_has_failed(node: Path) -> None:
     """The pod of the hook does not count as done when it is stopped while it waits."""
-    assert configure(node).exit_code == 0
+    configure(node)
     descriptor = os.open(node / DIRECTORY, os.O_RDONLY)
     command = [sys.executable, "-c", RUN, "node", "remove", f"--root={node}"]
     try:
@@ -183,11 +173,10 @@ def test_a_removal_that_is_stopped_has_failed(node: Path) -> None:
 
 
 def test_one_process_at_a_time_keeps_the_directory(node: Path) -> None:
-    """The lock is the kernel's, on the directory itself."""
     (node / DIRECTORY).mkdir()
     descriptor = os.open(node / DIRECTORY, os.O_RDONLY)
     try:
-        assert configure(node).exit_code == 0
+        configure(node)
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     finally:
         os.close(descriptor)

@@ -24,18 +24,15 @@ from .shop import Shop
 def test_invalid_arguments_are_refused_before_any_request(
     shop: Shop, arguments: list[str], said: str
 ) -> None:
-    """The exit status is 2."""
     assert said in shop.run("warm", *arguments, code=2).output
 
 
 def test_a_file_without_images_is_refused(shop: Shop, tmp_path: Path) -> None:
-    """Comments and empty lines are no images."""
     file = tmp_path / "images"
     file.write_text("\n  # nothing\n")
     assert "expected images" in shop.run("warm", "-f", str(file), code=2).output
 
 
 def test_a_mirror_without_a_port_needs_an_address(shop: Shop) -> None:
-    """The message names ``--mirror``."""
     refused = shop.run("warm", "nginx", code=2, environ={"DOCKMIRROR_LISTEN": "unix:/run/mirror.sock"})
     assert "--mirror" in refused.output

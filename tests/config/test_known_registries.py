@@ -33,7 +33,6 @@ def test_the_order_of_the_registries() -> None:
 
 
 def test_names_are_unique_labels_of_hosts() -> None:
-    """Each name is the label of a virtual host."""
     assert max(Counter(known.name for known in KNOWN).values()) == 1
 
 
@@ -63,30 +62,8 @@ def test_registries_share_no_names() -> None:
             assert of.setdefault(name, known.url) == known.url
 
 
-def test_only_docker_hub_has_short_names() -> None:
-    """Other registries have no official images."""
-    assert [known.name for known in KNOWN if known.short_names != "off"] == ["docker", "docker-staging"]
-    assert {BY_NAME[name].short_names for name in ("docker", "docker-staging")} == {"complete"}
-
-
-@pytest.mark.parametrize(
-    ("name", "realm"),
-    [
-        ("docker", "https://auth.docker.io"),
-        ("docker-staging", "https://auth.docker.io"),
-        ("gitlab", "https://gitlab.com"),
-        ("elastic", "https://docker-auth.elastic.co"),
-        ("nvcr", "https://authn.nvidia.com"),
-    ],
-)
-def test_token_services_on_other_hosts_are_listed(name: str, realm: str) -> None:
-    """Services on the registry's own host need no entry."""
-    assert BY_NAME[name].realms == (realm,)
-
-
 @each
 def test_the_settings_accept_each_entry(known: KnownRegistry) -> None:
-    """No entry needs a change."""
     assert load({}, {}).upstreams[known.name] == UpstreamSettings(
         url=(known.url,),
         registry=known.registry,

@@ -36,7 +36,6 @@ def questions(tmp_path: Path, text: str, disk: int | None = DISK) -> list[str]:
     ],
 )
 def test_a_value_that_can_hardly_be_meant_is_questioned(tmp_path: Path, text: str, question: str) -> None:
-    """The question names the key, and the value that may be meant."""
     assert questions(tmp_path, text) == [question]
 
 
@@ -49,5 +48,4 @@ def test_sensible_values_raise_no_question(tmp_path: Path, text: str) -> None:
 
 
 def test_nothing_is_compared_with_an_unknown_disk(tmp_path: Path) -> None:
-    """The directory may not exist yet."""
     assert questions(tmp_path, 'cache_size = "2TB"', disk=None) == []

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from dockmirror.config.load import load
+from dockmirror.config.load import find_settings_file, load, load_found
 from dockmirror.config.settings import ConfigurationError
-from dockmirror.config.settings_file import find_settings_file, load_found
 
 VARIABLE = {"DOCKMIRROR_CONFIG": "/from/variable.toml"}
 
@@ -28,7 +27,6 @@ def test_a_default_file_that_does_not_exist_is_passed_over(tmp_path: Path) -> No
 
 
 def test_the_file_is_read_anew_each_time(tmp_path: Path) -> None:
-    """Options win over it."""
     file = tmp_path / "dockmirror.toml"
     options = {"config": str(file), "grace": "5"}
     for domain in ("a.example", "b.example"):

@@ -14,8 +14,8 @@ from dockmirror.oci.digest import Digest
 from dockmirror.oci.media import DOCKER_LIST, DOCKER_MANIFEST
 from dockmirror.oci.reference import Repository, Tag
 from dockmirror.store import layout
-from dockmirror.store.eviction.budget import Budget
 from dockmirror.store.eviction.eviction import CHECK_INTERVAL, Eviction
+from dockmirror.store.eviction.store_budget import Budget
 from dockmirror.store.file_body import read_content
 from dockmirror.store.local_store import LocalStore
 from dockmirror.store.threads import RunInThread

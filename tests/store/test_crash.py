@@ -31,8 +31,8 @@ from dockmirror.oci.reference import Repository, Tag
 from dockmirror.store import files, layout
 from dockmirror.store.downloads.context import DownloadContext
 from dockmirror.store.downloads.downloads import Downloads
-from dockmirror.store.eviction.budget import Budget
 from dockmirror.store.eviction.eviction import Sweep, delete_abandoned
+from dockmirror.store.eviction.store_budget import Budget
 from dockmirror.store.eviction.store_files import iter_links
 from dockmirror.store.store_directory import prepare_directory
 

@@ -10,8 +10,8 @@ from dockmirror.interfaces import ContentKind
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.reference import Tag
 from dockmirror.store import layout, pins, write_behind
-from dockmirror.store.eviction.budget import Budget, Shortfall, try_lock_usage_counter
 from dockmirror.store.eviction.eviction import CHECK_INTERVAL
+from dockmirror.store.eviction.store_budget import Budget, Shortfall, try_lock_usage_counter
 from dockmirror.store.eviction.store_scan import StoreScan
 from dockmirror.store.pins import Pin
 from dockmirror.store.write_behind import PendingContent

@@ -14,7 +14,7 @@ from dockmirror.interfaces import ContentKind
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.reference import Repository, Tag
 from dockmirror.store.bucket.bucket_stores import BucketContentStore, BucketTagStore
-from dockmirror.store.eviction.budget import Budget
+from dockmirror.store.eviction.store_budget import Budget
 
 from ..answering import now
 from ..integration.parts import images

@@ -183,7 +183,7 @@ def calls_at_start(root: Path) -> int:
         "from dockmirror.store.store_directory import prepare_directory\n"
         "from dockmirror.store.local_store import LocalContentStore\n"
         "from dockmirror.store.eviction.eviction import Eviction\n"
-        "from dockmirror.store.eviction.budget import Budget\n"
+        "from dockmirror.store.eviction.store_budget import Budget\n"
         "root = Path(sys.argv[1]); prepare_directory(root); LocalContentStore(root, reactor, None)\n"
         "Eviction(root, reactor, None, Budget(1)).start()"
     )

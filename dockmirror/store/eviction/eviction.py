@@ -19,7 +19,7 @@ from twisted.logger import Logger
 from .. import files, layout
 from ..threads import RunInThread
 from . import store_files
-from .budget import Budget, Shortfall, StoreUsage, read_store_usage, try_lock_usage_counter
+from .store_budget import Budget, Shortfall, StoreUsage, read_store_usage, try_lock_usage_counter
 from .store_scan import EvictionResult, StoreScan
 
 _DAY = 24 * 3600.0

@@ -15,7 +15,7 @@ from ...oci.reference import Repository, Tag
 from .. import content_files, layout
 from ..content_files import open_file
 from . import store_files
-from .budget import wait_for_usage_counter
+from .store_budget import wait_for_usage_counter
 from .store_files import StoredFile, iter_removals, remove_content
 
 

@@ -13,7 +13,7 @@ from ...oci.digest import Digest
 from .. import files, layout, pins, write_behind
 from ..content_files import is_stored
 from . import store_files
-from .budget import Shortfall
+from .store_budget import Shortfall
 from .store_files import Removal, StoredFile, iter_removals, remove_content
 
 _IN_USE = 60.0 + files.TOUCH_INTERVAL

@@ -1,11 +1,35 @@
-"""Tests of the short forms of endpoints."""
+"""Tests of sizes, durations and short forms of endpoints."""
 
 from __future__ import annotations
 
+import math
+
 import pytest
+from hypothesis import given
+from pydantic import TypeAdapter, ValidationError
 
 from dockmirror.config.load import load
-from dockmirror.config.short_endpoints import expand_endpoint, is_short_endpoint
+from dockmirror.config.notation import Amount, Size, expand_endpoint, is_short_endpoint
+
+from .test_field_types import WRITTEN
+
+
+@pytest.mark.parametrize("written", ["999999999999999TB", "999999TiB", "99999999999999999B", "100000TB"])
+def test_a_size_that_would_lose_precision_is_refused(written: str) -> None:
+    with pytest.raises(ValidationError):
+        TypeAdapter(Size).validate_python(written)
+
+
+@given(WRITTEN)
+def test_negative_and_infinite_sizes_are_refused(written: object) -> None:
+    adapter: TypeAdapter[Amount] = TypeAdapter(Size)
+    try:
+        amount = adapter.validate_python(written)
+    except ValidationError:
+        return
+    assert amount.bytes >= 0
+    assert 0 <= amount.share <= 1
+    assert math.isfinite(amount.of(10**15))
 
 
 @pytest.mark.parametrize(
@@ -28,7 +52,6 @@ from dockmirror.config.short_endpoints import expand_endpoint, is_short_endpoint
     ],
 )
 def test_a_short_form_is_expanded(text: str, endpoint: str) -> None:
-    """A port alone is that of all addresses."""
     assert is_short_endpoint(text)
     assert expand_endpoint(text, "::") == endpoint
 

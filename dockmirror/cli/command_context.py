@@ -1,21 +1,24 @@
-"""The settings and the store that a command works with."""
+"""The settings, the store and the reactor that a command works with."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 from attrs import frozen
 
 from ..app.naming import ImageName, parse_image_name
 from ..config.explain import SettingsSource
-from ..config.load import find_origin, merge_sources, read_sources
+from ..config.load import find_origin, find_settings_file, merge_sources, read_sources
 from ..config.settings import Settings
-from ..config.settings_file import find_settings_file
 from ..store import layout
+
+T = TypeVar("T")
+SETTINGS_FILE = "dockmirror.settings_file"
+"""The key of the file that was given after a subcommand, in the ``meta`` of click's context."""
 
 
 @frozen
@@ -109,3 +112,31 @@ def parse_image(text: str, settings: Settings) -> ImageName:
         return parse_image_name(text, settings)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
+
+
+def run_with_reactor(coroutine: Callable[[Any], Coroutine[Any, Any, T]]) -> T:
+    """Run the coroutine with the reactor, and return its result.
+
+    :raises Abort: when the user interrupted it; the coroutine was cancelled then.
+    """
+    from twisted.internet.defer import CancelledError, Deferred
+    from twisted.internet.task import react
+    from twisted.python.failure import Failure
+
+    outcome: list[T | Failure] = []
+
+    def start(reactor: Any) -> Deferred[None]:
+        result = Deferred.fromCoroutine(coroutine(reactor))
+        reactor.addSystemEventTrigger("before", "shutdown", result.cancel)
+        return result.addBoth(outcome.append)
+
+    try:
+        react(start)
+    except SystemExit:
+        if not outcome:
+            raise click.Abort from None
+    if isinstance(outcome[0], Failure):
+        if outcome[0].check(CancelledError):
+            raise click.Abort
+        outcome[0].raiseException()
+    return outcome[0]

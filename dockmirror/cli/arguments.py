@@ -1,4 +1,4 @@
-"""Complete the names of cached images in a shell."""
+"""Options that several commands have, and the completion of image names in a shell."""
 
 from __future__ import annotations
 
@@ -9,9 +9,30 @@ import click
 from click.shell_completion import CompletionItem
 
 from ..config.settings import ConfigurationError
+from ..oci.manifest import Platform
 from ..store.held_images import HeldImages
-from .command_group import SETTINGS_FILE
-from .context import Context, find_store
+from .command_context import SETTINGS_FILE, Context, find_store
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+class PlatformType(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+    """A platform, such as ``linux/amd64`` or ``linux/arm/v7``."""
+
+    name = "os/arch[/variant]"
+
+    def convert(self, value: str, param: click.Parameter | None, context: click.Context | None) -> Platform:
+        try:
+            return Platform.parse(value)
+        except ValueError as error:
+            self.fail(str(error), param, context)
+
+
+platforms_option = click.option(
+    "--platform", "platforms", type=PlatformType(), multiple=True,
+    help="Only this platform of a multi-platform image; repeatable.",
+)  # fmt: skip
+
 
 _SHORT = ("docker.io/library/", "docker.io/")
 """The beginnings of Docker Hub's names that users leave out."""

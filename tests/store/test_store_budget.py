@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dockmirror.store import layout
-from dockmirror.store.eviction.budget import (
+from dockmirror.store.eviction.store_budget import (
     Budget,
     Shortfall,
     StoreUsage,

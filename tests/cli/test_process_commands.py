@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dockmirror.cli.mirror_process import find_mirror
+from dockmirror.cli.process_commands import find_mirror
 
 HEAD = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
 

@@ -1,0 +1,301 @@
+"""``dockmirror ls``, ``rm``, ``pin``, ``unpin`` and ``pins``: commands for single images in the cache."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import click
+from attrs import frozen
+
+from ..config.notation import format_size
+from ..config.settings import Settings
+from ..oci.digest import Digest
+from ..oci.errors import DigestInvalid
+from ..oci.manifest import Platform
+from ..oci.reference import Repository, Tag
+from ..store import pins as store
+from ..store.eviction.removal import DeletionPlan, delete_image, plan_manifest_deletion, plan_tag_deletion
+from ..store.eviction.store_budget import wait_for_usage_counter
+from ..store.held_images import HeldImages, StoredImage
+from ..store.pins import Pin, iter_pins
+from .arguments import complete_image, complete_repository, json_option, platforms_option
+from .command_context import Context, open_for_change, open_store, parse_image
+from .output import format_age, format_time, print_json, print_note, print_table, shorten_digest
+
+
+@frozen
+class ListedImage:
+    """An image by one of its tags, or by its digest when it has no tag."""
+
+    repository: Repository
+    tag: Tag | None
+    image: StoredImage
+
+    @property
+    def is_complete(self) -> bool:
+        """The store holds everything; for an index, all of its images."""
+        return not self.image.find_missing()
+
+    @property
+    def platforms(self) -> dict[str, bool]:
+        """The platforms of an index, with True for those that the store holds completely."""
+        real = (
+            (str(c.platform), not c.find_missing())
+            for c in self.image.children
+            if c.platform and c.platform.is_real
+        )
+        return dict(real)
+
+    def row(self) -> tuple[str, ...]:
+        """Return the cells of the image's row in the table."""
+        total = sum(self.image.content_sizes().values())
+        reference = str(self.tag) if self.tag else shorten_digest(self.image.digest)
+        return (
+            str(self.repository),
+            reference,
+            format_size(total),
+            self._completeness(),
+            format_age(time.time() - self.image.last_used()),
+        )
+
+    def fields(self) -> dict[str, Any]:
+        """Return the image as JSON has it."""
+        return {
+            "repository": str(self.repository),
+            "tag": str(self.tag) if self.tag else None,
+            "digest": str(self.image.digest),
+            "size": sum(self.image.content_sizes().values()),
+            "complete": self.is_complete,
+            "platforms": self.platforms,
+            "used": format_time(self.image.last_used()),
+        }
+
+    def _completeness(self) -> str:
+        if self.is_complete:
+            return "yes"
+        complete = [name.removeprefix("linux/") for name, is_held in self.platforms.items() if is_held]
+        return f"{', '.join(complete)} of {len(self.platforms)}" if complete else "no"
+
+
+@click.command("ls", short_help="List the images in the cache.")
+@json_option
+@click.argument("pattern", default="*", shell_complete=complete_repository)
+@click.pass_obj
+def ls(context: Context, as_json: bool, pattern: str) -> None:
+    """List the images in the cache by tag, or by digest when they have no tag.
+
+    PATTERN selects repositories, such as "docker.io/library/*"; a pattern without a slash matches any part of
+    the name.
+
+    The column "complete" says whether the cache holds the whole image, or which platforms of it; "size" adds
+    up what it holds, with each layer counted once.
+
+    Exit status: 0, even when no image matches; 1 when there is no cache.
+    """
+    settings = context.settings
+    images = HeldImages(open_store(settings))
+    glob = pattern if "/" in pattern or "*" in pattern else f"*{pattern}*"
+    rows = [
+        listed
+        for repository in images.list_repositories()
+        if fnmatchcase(repository.name, glob)
+        for listed in list_images(images, repository)
+    ]
+    if as_json:
+        print_json([listed.fields() for listed in rows])
+    elif rows:
+        columns = ("repository", "tag", "size", "complete", "last used")
+        print_table(columns, (listed.row() for listed in rows), right=("size", "last used"))
+    elif pattern == "*":
+        print_note(f"no image is in the cache {settings.cache} yet")
+    else:
+        print_note(f"no image in the cache {settings.cache} matches {pattern}")
+
+
+def list_images(images: HeldImages, repository: Repository) -> Iterator[ListedImage]:
+    """Yield each tag, and each manifest that no tag and no index refers to."""
+    named: set[Digest] = set()
+    for tag, tagged in images.list_tags(repository).items():
+        image = images.read_image(repository, tagged.digest)
+        if image.data is None:
+            continue
+        named.update(each.digest for each in image.walk())
+        yield ListedImage(repository, tag, image)
+    others = [
+        images.read_image(repository, each) for each in images.list_manifests(repository) if each not in named
+    ]
+    below = {child.digest for image in others for each in image.children for child in each.walk()}
+    for image in others:
+        if image.data is not None and image.digest not in below:
+            yield ListedImage(repository, None, image)
+
+
+@click.command("rm", short_help="Delete images from the cache.")
+@json_option
+@click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")
+@click.argument("images", nargs=-1, required=True, shell_complete=complete_image)
+@click.pass_obj
+def rm(context: Context, as_json: bool, yes: bool, images: tuple[str, ...]) -> None:
+    """Delete IMAGES from the cache, so that the next pull fetches them again.
+
+    A tag is deleted with its manifest, unless something else refers to that, and with everything that only
+    this manifest needs.  "NAME@DIGEST" is deleted with its tags, a DIGEST alone from every repository.
+    Clients that are reading a blob receive all of it.  A running mirror notices the deletion at once.  Pinned
+    images are fetched again; "unpin" them first.
+
+    Exit status: 0; 1 when one of them is not in the cache, and nothing is deleted then, or when you answer
+    no.
+    """
+    settings, root = open_for_change(context)
+    planned = {image: _plan_deletions(settings, root, image) for image in images}
+    if missing := [image for image, plans in planned.items() if not plans]:
+        verb = "is" if len(missing) == 1 else "are"
+        raise click.ClickException(f"{', '.join(missing)} {verb} not in the cache")
+    all_plans = [each for plans in planned.values() for each in plans]
+    for each in all_plans:
+        click.echo(f"{each.repository}: {_describe(each)}", err=as_json)
+    for pin in _find_pinned(root, all_plans):
+        click.echo(f"{pin} is pinned and will be fetched again", err=as_json)
+    if not yes:
+        click.confirm("Delete these?", abort=True, err=as_json)
+    with wait_for_usage_counter(root) as usage:
+        freed = sum(
+            delete_image(root, each) for image in images for each in _plan_deletions(settings, root, image)
+        )
+        usage.add(-freed)
+    if as_json:
+        print_json({"deleted": [_fields(each) for each in all_plans], "freed": freed})
+    else:
+        click.echo(f"freed {format_size(freed)}")
+
+
+def _plan_deletions(settings: Settings, root: Path, image: str) -> list[DeletionPlan]:
+    """Plan the deletion by the current state of the store: one image may have been deleted with another."""
+    digest = _parse_digest(image)
+    if digest is not None:
+        repositories = HeldImages(root).list_repositories()
+        return [
+            each for repository in repositories if (each := plan_manifest_deletion(root, repository, digest))
+        ]
+    name = parse_image(image, settings)
+    repository, reference = name.repository, name.reference
+    plan = (
+        plan_tag_deletion(root, repository, reference)
+        if isinstance(reference, Tag)
+        else plan_manifest_deletion(root, repository, reference)
+    )
+    return [plan] if plan else []
+
+
+def _find_pinned(root: Path, plans: list[DeletionPlan]) -> list[Pin]:
+    named = {(each.repository, reference) for each in plans for reference in (*each.tags, *each.contents)}
+    return [pin for pin, _ in iter_pins(root) if (pin.repository, pin.reference) in named]
+
+
+def _parse_digest(image: str) -> Digest | None:
+    try:
+        return Digest.parse(image)
+    except DigestInvalid:
+        return None
+
+
+def _fields(plan: DeletionPlan) -> dict[str, Any]:
+    """Return a deletion as JSON has it."""
+    return {
+        "repository": str(plan.repository),
+        "tags": list(map(str, plan.tags)),
+        "contents": list(map(str, plan.contents)),
+    }
+
+
+def _describe(plan: DeletionPlan) -> str:
+    tags = [f"the tag {tag}" for tag in plan.tags]
+    return ", ".join([*tags, *([f"{len(plan.contents)} manifests and blobs"] if plan.contents else [])])
+
+
+@click.command("pin", short_help="Keep images in the cache, whatever its budget.")
+@json_option
+@platforms_option
+@click.argument("images", nargs=-1, required=True, shell_complete=complete_image)
+@click.pass_obj
+def pin(context: Context, as_json: bool, platforms: tuple[Platform, ...], images: tuple[str, ...]) -> None:
+    """Keep IMAGES in the cache: they are never evicted, and their tags are refreshed every 6 hours.
+
+    A running mirror fetches pinned images at once.
+
+    Exit status: 0, or 1 when there is no cache.
+    """
+    settings = context.settings
+    new_pins = [_pin(image, settings, platforms) for image in images]
+    _, root = open_for_change(context)
+    for each in new_pins:
+        store.add_pin(root, each)
+        if not as_json:
+            click.echo(f"{each} is pinned")
+    if as_json:
+        print_json({"pinned": [str(each) for each in new_pins]})
+
+
+@click.command("unpin", short_help="Let pinned images be evicted again.")
+@json_option
+@click.argument("images", nargs=-1, required=True, shell_complete=complete_image)
+@click.pass_obj
+def unpin(context: Context, as_json: bool, images: tuple[str, ...]) -> None:
+    """Unpin IMAGES, so that they can be evicted like others.
+
+    Exit status: 0, or 1 when one of them was not pinned.
+    """
+    settings = context.settings
+    unwanted = [_pin(image, settings) for image in images]
+    _, root = open_for_change(context)
+    missing = [str(each) for each in unwanted if not store.remove_pin(root, each)]
+    if as_json:
+        print_json({"unpinned": [str(each) for each in unwanted if str(each) not in missing]})
+    if missing:
+        raise click.ClickException(f"{', '.join(missing)}: not pinned")
+
+
+@click.command("pins", short_help="List the pinned images.")
+@json_option
+@click.pass_obj
+def pins(context: Context, as_json: bool) -> None:
+    """List the pinned images, and when each was last refreshed.
+
+    Exit status: 0, or 1 when there is no cache.
+    """
+    settings = context.settings
+    pinned = list(store.iter_pins(open_store(settings)))
+    if as_json:
+        print_json(
+            [
+                {
+                    "image": str(each),
+                    "platforms": [str(platform) for platform in each.platforms],
+                    "refreshed": format_time(refreshed) if refreshed else None,
+                }
+                for each, refreshed in pinned
+            ]
+        )
+        return
+    if not pinned:
+        print_note(f"no image is pinned in the cache {settings.cache}")
+        return
+    now = time.time()
+    rows = [
+        (
+            str(each),
+            ", ".join(map(str, each.platforms)) or "all",
+            format_age(now - when) if when else "not yet",
+        )
+        for each, when in pinned
+    ]
+    print_table(("image", "platforms", "refreshed"), rows)
+
+
+def _pin(image: str, settings: Settings, platforms: tuple[Platform, ...] = ()) -> Pin:
+    name = parse_image(image, settings)
+    return Pin(name.repository, name.reference, platforms)

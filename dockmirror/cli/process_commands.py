@@ -1,0 +1,224 @@
+"""``dockmirror serve``, ``reload``, ``status`` and ``version``: run the mirror, and ask the running one."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from functools import partial
+from importlib.metadata import version as package_version
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.request import ProxyHandler, Request, build_opener
+
+import click
+
+from ..app.endpoints import listening_ports, operations_endpoint, parse_port
+from ..config.load import load_found
+from ..config.options import Options
+from ..config.settings import Settings
+from .arguments import json_option
+from .command_context import Context
+from .output import print_json
+
+_OWN = {"config", "version"}
+"""Options that the command has by itself."""
+
+
+def _make_options() -> Iterator[click.Option]:
+    """Yield the options of ``twistd dockmirror``."""
+    for long, short, _, text in Options.optParameters:
+        if long not in _OWN:
+            yield click.Option([f"--{long}", *([f"-{short}"] if short else [])], help=text)
+    for long, _, text in Options.optFlags:
+        yield click.Option([f"--{long}"], is_flag=True, help=text)
+    for name, method in vars(Options).items():
+        long = name.removeprefix("opt_")
+        if name.startswith("opt_") and long not in _OWN:
+            text = " ".join((inspect.getdoc(method) or "").split())
+            yield click.Option([f"--{long}"], multiple=True, help=text)
+
+
+@click.pass_obj
+def _serve(context: Context, /, **values: Any) -> None:
+    """Run the mirror in the foreground until Ctrl-C or SIGTERM.
+
+    Running transfers finish first; a second Ctrl-C or SIGTERM stops now.  SIGHUP reads the settings again.
+    The log and the access log go to standard output.
+
+    Exit status: 0; 1 when the mirror cannot listen, 2 when the settings are invalid.
+    """
+    from ..app.service import run_mirror
+
+    given = {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+    options = {**given, "config": context.options.get("config")}
+    run_mirror(partial(load_found, options, context.environ), context.environ)
+
+
+serve = click.version_option(package_name="dockmirror")(
+    click.Command(
+        "serve",
+        callback=_serve,
+        params=list(_make_options()),
+        help=inspect.getdoc(_serve),
+        short_help="Run the mirror in the foreground.",
+    )
+)
+
+
+_PROC = Path("/proc")
+_LISTENING = "0A"
+"""The state of a listening socket in ``/proc/net/tcp``: TCP_LISTEN of the kernel's ``tcp_states.h``."""
+_PROGRAMS = (b"dockmirror", b"mirror.tac")
+"""Words of the command line of a mirror."""
+
+
+@click.command("reload", short_help="Let the running mirror read its settings again.")
+@json_option
+@click.pass_obj
+def reload(context: Context, as_json: bool) -> None:
+    """Let this machine's running mirror read its settings again, without interrupting transfers.
+
+    The settings are checked first: invalid ones are reported here, and the mirror is left alone.  The mirror
+    is the process that listens on the ports in the settings; its log says which changes need a restart.
+
+    Exit status: 0; 1 when no mirror is found or it belongs to another user, 2 when the settings are invalid.
+    """
+    process = find_mirror(_ports(context.settings), _PROC)
+    if process is None:
+        raise click.ClickException(
+            "no process of a mirror that this user may see listens on the ports in the settings"
+        )
+    try:
+        os.kill(process, signal.SIGHUP)
+    except PermissionError:
+        raise click.ClickException(f"process {process} belongs to another user") from None
+    if as_json:
+        print_json({"process": process})
+    else:
+        click.echo(f"process {process} reads its settings again; its log says what changed")
+
+
+def _ports(settings: Settings) -> set[int]:
+    operations = parse_port(operations_endpoint(settings))
+    ports = [*listening_ports(settings), *([operations] if operations else [])]
+    return {int(port.number) for port in ports}
+
+
+def find_mirror(ports: set[int], proc: Path) -> int | None:
+    """Return the process of a mirror that listens on one of the TCP ports, or None.
+
+    Workers have their parent's sockets, so the process is that whose parent has none of them.
+
+    :param proc: the directory of the kernel's files about processes.
+    """
+    sockets = {f"socket:[{inode}]" for inode in _listening_inodes(ports, proc)}
+    found = {process for process in _mirrors(proc) if sockets & set(_open_files(process))}
+    return next((int(each.name) for each in sorted(found) if _parent(each) not in found), None)
+
+
+def _listening_inodes(ports: set[int], proc: Path) -> Iterator[str]:
+    for table in ("net/tcp", "net/tcp6"):
+        try:
+            lines = (proc / table).read_text("ascii").splitlines()[1:]
+        except OSError:
+            continue
+        for _, local, _, state, *others in map(str.split, lines):
+            if state == _LISTENING and int(local.rpartition(":")[2], 16) in ports:
+                yield others[5]
+
+
+def _mirrors(proc: Path) -> Iterator[Path]:
+    for process in proc.glob("[0-9]*"):
+        try:
+            command = (process / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if any(word in command for word in _PROGRAMS):
+            yield process
+
+
+def _open_files(process: Path) -> Iterator[str]:
+    try:
+        names = os.listdir(process / "fd")
+    except OSError:
+        return
+    for name in names:
+        try:
+            yield os.readlink(process / "fd" / name)
+        except OSError:  # closed meanwhile
+            continue
+
+
+def _parent(process: Path) -> Path:
+    """Return the parent, which ``/proc/PID/stat`` names after the state that follows the program's name."""
+    try:
+        state = (process / "stat").read_text("utf-8", errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return process
+    return process.with_name(state[1])
+
+
+_TIMEOUT = 10.0
+
+
+@click.command("status", short_help="Show the status of the running mirror.")
+@json_option
+@click.pass_obj
+def status(context: Context, as_json: bool) -> None:
+    """Show the status of this machine's running mirror: downloads, registries, cache and popular images.
+
+    The mirror is asked at the endpoint in the setting "operations".
+
+    Exit status: 0; 1 when no mirror answers, or its status is off.
+    """
+    url = _status_url(context.settings)
+    text = _fetch(url, "application/json" if as_json else "text/plain")
+    if as_json:
+        print_json(json.loads(text))
+    else:
+        click.echo(text, nl=False)
+
+
+def _status_url(settings: Settings) -> str:
+    endpoint = operations_endpoint(settings)
+    port = parse_port(endpoint)
+    if port is None:
+        where = f"is {endpoint!r}, which has no TCP port" if endpoint else "is 'none'"
+        raise click.ClickException(f"the setting 'operations' {where}: the status cannot be read")
+    return f"{port.scheme}://{port.local_host}:{port.number}/status"
+
+
+def _fetch(url: str, media_type: str) -> str:
+    request = Request(url, headers={"Accept": media_type})  # noqa: S310
+    try:
+        with build_opener(ProxyHandler({})).open(request, timeout=_TIMEOUT) as response:
+            return str(response.read().decode())
+    except HTTPError as error:
+        raise click.ClickException(f"{url} answers {error.code} {error.reason}") from None
+    except URLError as error:
+        reason = getattr(error.reason, "strerror", None) or error.reason
+        raise click.ClickException(f"no mirror answers at {url}: {reason}") from None
+    except OSError as error:
+        raise click.ClickException(f"no mirror answers at {url}: {error}") from None
+
+
+def _versions() -> Sequence[tuple[str, str]]:
+    return [(name, package_version(name)) for name in ("dockmirror", "twisted")]
+
+
+@click.command("version", short_help="Show the version.")
+@json_option
+def version(as_json: bool) -> None:
+    """Show the version of this program and of Twisted.
+
+    Exit status: 0.
+    """
+    if as_json:
+        print_json(dict(_versions()))
+        return
+    for name, number in _versions():
+        click.echo(f"{name} {number}")
