@@ -117,7 +117,7 @@ class Connections:
 
 
 def connections(*addresses: str, **choices: Any) -> Connections:
-    """Those to ``r.example``, which has these addresses."""
+    """The connections to ``r.example``, which has these addresses."""
     return Connections({"r.example": list(addresses)}, **choices)
 
 
@@ -131,7 +131,7 @@ def failure_of(waiting: Deferred[Any]) -> Any:
 
 
 def result_of(waiting: Deferred[Any]) -> Any:
-    """What a Deferred has fired with."""
+    """Return the result of a Deferred that has fired."""
     results: list[Any] = []
     waiting.addBoth(results.append)
     assert results, "nothing has happened"

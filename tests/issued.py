@@ -36,7 +36,7 @@ class Issued:
 
     @property
     def serial(self) -> int:
-        """What tells it from all others."""
+        """The serial number of the certificate."""
         return x509.load_pem_x509_certificate(self.certificate).serial_number
 
 
@@ -93,7 +93,7 @@ def shown(server: CertificateDirectory | Context, name: str | None) -> list[int]
 
 
 class _Protocol:
-    """What Twisted's contexts ask for the protocols that are spoken."""
+    """The callback that Twisted's contexts ask for protocols."""
 
     class factory:  # noqa: N801
         wrappedFactory = None

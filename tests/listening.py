@@ -41,7 +41,7 @@ class Authority:
         self.certificate = self._sign(name, self.key, x509.BasicConstraints(ca=True, path_length=None))
 
     def issue(self, *names: str, days: tuple[int, int] = (-1, 1)) -> SSL.Context:
-        """What a server needs to be trusted by those names and addresses, or by none.
+        """The options of a server with a certificate for those names and addresses, or for none.
 
         :param days: from when to when, counted from now.
         """
@@ -170,7 +170,7 @@ class Listening(Factory):
 
 
 def real_agent(ca_file: str | None, timeout: float = 5.0) -> Agent:
-    """What asks the servers here, over connections that are not kept."""
+    """An agent that asks the servers here, without persistent connections."""
     names = {name: ["127.0.0.1"] for name in ("r.example", "r.example.", "127.0.0.1")}
     addresses = AllowedAddresses([], hosts=names)
     endpoints = UpstreamEndpoints(reactor, FakeResolver(names), make_tls_policy(ca_file), addresses, timeout)
@@ -180,7 +180,7 @@ def real_agent(ca_file: str | None, timeout: float = 5.0) -> Agent:
 
 
 async def soon(condition: Callable[[], bool]) -> bool:
-    """Whether something comes about, although the machine may be busy."""
+    """Wait until a condition holds, even on a busy machine."""
     for _ in range(3000):
         if condition():
             return True

@@ -34,7 +34,7 @@ _POLL = 0.01
 
 @frozen
 class Passage:
-    """What was called while something was asked.
+    """The functions that were called during a request.
 
     :ivar files: how many files of the package functions were called in.
     :ivar changes: how often a call went to another file than the one before it.

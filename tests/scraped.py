@@ -1,4 +1,4 @@
-"""What is exposed, read by the parser of those who made the format."""
+"""Exposed metrics, read by Prometheus's own parser."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the documents say is what the code says."""
+"""The documents agree with the code."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _rows(lines: Iterator[str]) -> Iterator[list[str]]:
 
 
 def code(cell: str) -> str:
-    """What stands in backquotes."""
+    """Return the words in backquotes."""
     found = re.search(r"`([^`]*)`", cell)
     return found[1] if found else ""
 
@@ -59,7 +59,7 @@ def test_host_names() -> None:
 
 
 def test_registries() -> None:
-    """What is known of registries is said of each, and of no other; foreign token services are named."""
+    """The table of registries has each that is built in, and no other; foreign token services are named."""
     rows = {code(row[0]): row for row in table("docs/reference/registries.md", "name")}
     assert list(rows) == [known.name for known in KNOWN]
     for known in KNOWN:
@@ -110,7 +110,7 @@ def test_access_settings() -> None:
 def is_default(
     model: type[Settings | AccessSettings | UpstreamSettings], given: dict[str, Any], key: str, cell: str
 ) -> bool:
-    """Whether a setting is the same with what the cell says as without."""
+    """Return True if the cell has the default of a setting."""
     if cell == "none":
         return model.model_fields[key].default is None
     value = tomllib.loads(f"value = {code(cell)}")["value"]

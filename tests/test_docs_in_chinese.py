@@ -16,7 +16,7 @@ each_tutorial = pytest.mark.parametrize("tutorial", TUTORIALS, ids=lambda path: 
 
 
 def both(pattern: str) -> tuple[list[str], list[str]]:
-    """What is found in each."""
+    """Return the matches in each of the two documents."""
     english, chinese = (
         re.findall(pattern, text(each), re.MULTILINE | re.DOTALL) for each in (ENGLISH, CHINESE)
     )

@@ -8,5 +8,5 @@ from .pullthrough import test_bucket_requests
 
 
 def test_documented() -> None:
-    """Those of the tests, and no other."""
+    """The rows are those of the tests."""
     assert read_table() == {**rows_of(test_bucket_requests), **rows_of(test_shared_store)}

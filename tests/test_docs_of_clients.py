@@ -1,4 +1,4 @@
-"""What the documents tell each client is what the mirror's page and the command tell it."""
+"""The documents tell each client the same as the mirror's page and the command."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PLAIN = MirrorAddress("http", "192.168.1.5:8080", (HUB, GHCR))
 
 
 def section(document: str, heading: str) -> str:
-    """What stands below a heading, up to the next one."""
+    """Return the text below a heading, up to the next one."""
     return text(document).split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
 
 
@@ -31,14 +31,14 @@ def blocks(heading: str, language: str) -> list[str]:
 
 
 def told(client: str, mirror: MirrorAddress = TLS, name: str = "") -> str:
-    """What the page prints."""
+    """Return the text that the page prints."""
     snippet = CLIENTS[client].snippet(mirror, name)
     assert snippet is not None
     return snippet.text
 
 
 def toml(string: str) -> Any:
-    """What it says, however it is laid out."""
+    """Return the parsed content, whatever its layout."""
     return tomllib.loads(string)
 
 
@@ -89,7 +89,7 @@ def test_kaniko() -> None:
     ],
 )
 def test_without_tls(client: str, heading: str, words: list[str]) -> None:
-    """What the document says is needed then is what the lines have more."""
+    """The lines have just what the document adds for that case."""
     for word in words:
         assert f"`{word}`" in section("docs/how-to/clients.md", heading)
         assert word in told(client, PLAIN)

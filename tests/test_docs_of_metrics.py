@@ -1,4 +1,4 @@
-"""What the documents say of metrics is what is exposed."""
+"""The documents list the exposed metrics."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def mentioned(module: str) -> set[str]:
 
 
 def part(module: str) -> str:
-    """What of the package it belongs to."""
+    """Return the package that a module belongs to."""
     return module.partition(".")[0]
 
 

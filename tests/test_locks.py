@@ -1,4 +1,4 @@
-"""What the image and the checks install: versions and hashes, which satisfy what pyproject.toml asks for."""
+"""The lock files name versions and hashes that satisfy pyproject.toml."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ INSTALLS = {"Containerfile": ("build", "image"), "Makefile": ("checks", "docs")}
 
 @pytest.mark.parametrize(("file", "locks"), INSTALLS.items())
 def test_installed_by_hash(file: str, locks: tuple[str, ...]) -> None:
-    """What is installed there is what stands here."""
+    """The installed versions are those of the lock files."""
     text = (ROOT / file).read_text("utf-8")
     for name in locks:
         assert f"locks/{name}.txt" in text

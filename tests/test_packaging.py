@@ -1,4 +1,4 @@
-"""What is built is whole, and what is installed from it runs."""
+"""The wheel and the source distribution are complete, and the installed mirror runs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ LEFT_OUT = (
 
 @pytest.fixture(scope="module")
 def project() -> dict[str, Any]:
-    """What pyproject.toml says."""
+    """Return the content of pyproject.toml."""
     return tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
@@ -113,7 +113,7 @@ def test_wheel(names: set[str]) -> None:
 
 
 def test_source_distribution(built: Path) -> None:
-    """Who has only the source distribution can run its tests and read its documents."""
+    """The source distribution has the tests and the documents."""
     [found] = built.glob("*.tar.gz")
     with tarfile.open(found) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
@@ -195,7 +195,7 @@ def started(directory: Path, port: int, environment: Path, program: str, *argume
 
 
 def answer(port: int) -> bytes | None:
-    """What ``/v2/`` is answered with; None where nobody answers."""
+    """Return the response of ``/v2/``; None if nobody answers."""
     try:
         with build_opener(ProxyHandler({})).open(f"http://127.0.0.1:{port}/v2/", timeout=60) as response:
             return bytes(response.read())
@@ -204,7 +204,7 @@ def answer(port: int) -> bytes | None:
 
 
 def run(command: list[str]) -> str:
-    """What a command printed; it must have ended well."""
+    """Return the output of a command, which must succeed."""
     environment = {
         key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "DOCKMIRROR_"))
     }

@@ -1,4 +1,4 @@
-"""What SECURITY.md promises has tests, which there are."""
+"""The tests that SECURITY.md names exist."""
 
 from __future__ import annotations
 

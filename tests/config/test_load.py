@@ -119,7 +119,7 @@ KEYS: dict[str, tuple[str, str, Any, tuple[Any, Any, Any, Any]]] = {
     "log_format": ('"json"', "text", "json", ("text", "json", "text", "json")),
     "default": ('"docker"', "ghcr", "quay", (None, "docker", "ghcr", "quay")),
 }
-"""What may stand in the file, the environment, the command line; and what is in force with none to all."""
+"""Values in the file, the environment and the command line, and the results with none to all of them."""
 
 
 def written(directory: Path, text: str) -> Path:

@@ -108,7 +108,7 @@ def test_for_people(settings: Mirror) -> None:
 
 
 def test_unknown(settings: Mirror) -> None:
-    """What is no upstream is refused as a wrong option."""
+    """A name that is no upstream is refused as a wrong option."""
     done = dockmirror(settings, "check", "nothing")
     assert done.returncode == 2
     assert "there is no upstream nothing" in done.stderr

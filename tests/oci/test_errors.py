@@ -36,7 +36,7 @@ STATUSES = {
     "NAME_UNKNOWN": 404, "UNAUTHORIZED": 401, "DENIED": 403, "UNSUPPORTED": 405, "TOOMANYREQUESTS": 429,
     "RANGE_INVALID": 416, "UNAVAILABLE": 502,
 }  # fmt: skip
-"""Of all others it is 400."""
+"""Every other status is 400."""
 
 
 def read(error: RegistryError) -> list[dict[str, Any]]:
