@@ -45,8 +45,10 @@ def make_listener(
     except NoUsableCertificate as error:
         raise ConfigurationError(f"{setting}: {error}") from None
     except (ValueError, TypeError, LookupError, OSError) as error:
+        is_missing = isinstance(error, LookupError) and endpoint.startswith("systemd:")
+        reason = "systemd passed no such socket; start it with its socket unit" if is_missing else error
         raise ConfigurationError(
-            f"{setting}: expected a server endpoint, not {endpoint!r}: {error}"
+            f"{setting}: expected a server endpoint, not {endpoint!r}: {reason}"
         ) from error
     service.setName(key)
     listening: Service = service

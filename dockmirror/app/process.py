@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from errno import EADDRINUSE
+from errno import EACCES, EADDRINUSE
 from functools import partial
 from typing import Any
 
@@ -66,10 +66,15 @@ def _describe(error: Exception) -> str:
 
 
 def _hint(error: Exception) -> str:
-    """Return what to do about an address in use; the message names it."""
+    """Return what to do about an address that cannot be used; the message names it."""
     cause = error.socketError if isinstance(error, CannotListenError) else error
-    is_in_use = isinstance(cause, OSError) and cause.errno == EADDRINUSE
-    return "; stop the program that uses it, or choose another one" if is_in_use else ""
+    number = cause.errno if isinstance(cause, OSError) else None
+    if number == EADDRINUSE:
+        return "; stop the program that uses it, or choose another one"
+    is_port = isinstance(error, CannotListenError) and isinstance(error.port, int)
+    if number == EACCES and is_port:
+        return "; a port below 1024 needs root or the capability CAP_NET_BIND_SERVICE"
+    return ""
 
 
 class DrainConnections(Service):

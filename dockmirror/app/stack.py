@@ -4,7 +4,8 @@ From the client down to the upstream:
 
     NamespaceFilter                      serves the names of this registry only (virtual host)
     ServiceAccountOnly or AnonymousOnly  rejects logins of clients (the latter on the own host)
-    ShortNames, PrefixRewrite            turn the client's names into the upstream's
+    ShortNames or ShortNameRedirect      completes names such as nginx (the latter on the virtual host)
+    PrefixRewrite                        turns the client's names into the upstream's
     RuleFilter                           applies the operator's allow and deny rules
     RequestObserver                      counts what the cache did, and what was sent
     PushProbeBypass                      sends a pusher's existence checks upstream (virtual host)
@@ -12,6 +13,7 @@ From the client down to the upstream:
     ResumingRegistry                     continues broken blobs, and withholds the tail of wrong ones
     TokenRegistry                        asks with the mirror's own tokens (own host)
     Failover or FallbackMirror           asks the upstream's other addresses when the first one fails
+    CorruptBlobQuarantine                refuses a blob at an address that sent wrong bytes for it
     UpstreamObserver                     records the health of an address, and its failures
     UpstreamRegistry                     asks the upstream
 """

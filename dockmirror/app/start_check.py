@@ -31,6 +31,7 @@ from .upstream_stack import load_accounts, make_agent, password_variable
 
 Check = Callable[[], object]
 _TIMEOUT = 2.0
+_PASSED_SOCKET = re.compile(r"systemd:domain=(?:INET6?|UNIX):(?:index=\d+|name=[\w.-]+)(?=$|:certificates=)")
 _UNIX = re.compile(r"(?:https:)?unix:(?:address=)?([^:]+)")
 
 
@@ -38,6 +39,7 @@ def find_start_problems(settings: Settings, environ: Mapping[str, str], reactor:
     """Return all that would prevent a start with these settings: a line for each, with its key.
 
     A port that a running mirror has is no problem: it is that of the mirror that is about to be restarted.
+    Neither is a socket of systemd, which passes it to the service alone.
     """
     problems: dict[str, None] = {}
     for check in _checks(settings, environ, reactor):
@@ -138,7 +140,8 @@ def _check_endpoints(settings: Settings, reactor: Any) -> Iterator[Check]:
         settings.certificates, settings.domain, reactor, filled=settings.acme is not None
     )
     for endpoint in listen_endpoints(settings):
-        yield partial(make_listeners, [endpoint], Factory(), certificates, reactor)
+        testable = _PASSED_SOCKET.sub("tcp:0", endpoint)
+        yield partial(make_listeners, [testable], Factory(), certificates, reactor)
         if socket_file := _UNIX.match(endpoint):
             yield partial(_check_existing, "listen", Path(socket_file[1]).parent)
     for port in listening_ports(settings):

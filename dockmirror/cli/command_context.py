@@ -99,7 +99,7 @@ def find_store(settings: Settings) -> Path:
             f"permission denied: only its owner may read the cache in {root}"
         ) from None
     if root is None or not exists:
-        raise click.ClickException(f"there is no cache in {root}: a mirror creates it when it starts")
+        raise click.ClickException(f"there is no cache in {root}: 'dockmirror serve' creates it")
     return root
 
 

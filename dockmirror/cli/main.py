@@ -101,9 +101,13 @@ def main(context: click.Context, file: Path | None) -> None:
 
 
 def run() -> None:
-    """Run the command; report invalid settings like an invalid option."""
+    """Run the command; report invalid settings like an invalid option, and errors of the system in a line."""
     try:
         main()
     except ConfigurationError as error:
         click.echo(f"dockmirror: {error}", err=True)
         raise SystemExit(2) from None
+    except OSError as error:  # such as a full disk
+        place = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        click.echo(f"Error: {place}{error.strerror or error}", err=True)
+        raise SystemExit(1) from None

@@ -268,6 +268,8 @@ def _read(path: Path) -> SettingsSource:
         return SettingsSource(str(path), tomllib.loads(text), text)
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{path}: is not TOML: it is no text in UTF-8") from None
     except ValueError as error:
         line = _AT_LINE.search(str(error))
         place = f"{path}:{line[1]}" if line else str(path)

@@ -42,7 +42,7 @@ class TlsHelloLog:
         _log.info(
             "{client} spoke TLS to a port of plain HTTP{more}: it needs http://, or the mirror an https:"
             " endpoint (dockerd tries TLS first even where insecure-registries has the mirror)",
-            client=getattr(peer, "host", "a client"),
+            client=getattr(peer, "host", "a client").removeprefix("::ffff:"),
             more=f", as did {self._more} others since the last such line" if self._more else "",
         )
         self._logged, self._more = now, 0

@@ -140,5 +140,7 @@ def _require_one_file_system(root: Path) -> None:
 def _report_write_errors(root: Path) -> Iterator[None]:
     try:
         yield
+    except FileExistsError:
+        raise UnusableDirectory(f"{root} is not a directory") from None
     except OSError as error:
         raise UnusableDirectory(f"{root} cannot be written: {error.strerror}") from None

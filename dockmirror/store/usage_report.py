@@ -97,8 +97,9 @@ def _measure_unless_fresh(root: Path, now: float, check: Callable[[], None]) -> 
             if 0 <= now - previous.measured < lifetime:
                 return previous
         usage = measure_usage(root, now, check)
-        os.ftruncate(file, 0)
-        os.pwrite(file, json.dumps(asdict(usage)).encode(), 0)
+        with suppress(OSError):  # on a full disk each process measures for itself
+            os.ftruncate(file, 0)
+            os.pwrite(file, json.dumps(asdict(usage)).encode(), 0)
         return usage
     finally:
         os.close(file)

@@ -80,6 +80,8 @@ def _write_head(request: ServerRequest, answer: Answer) -> None:
     _set_common_headers(request)
     descriptor = answer.body.descriptor
     fields: list[tuple[str, object]] = [*answer.headers, *(answer.cache.headers() if answer.cache else ())]
+    if descriptor.digest is not None:  # the digest is the entity tag, whatever the upstream says
+        fields = [(name, value) for name, value in fields if name != "ETag"]
     if answer.status != 304:
         fields += [("Content-Type", descriptor.media_type), ("Content-Length", descriptor.size)]
         fields += [("Content-Range", answer.content_range), ("Location", answer.location)]

@@ -78,8 +78,8 @@ def test_a_listener_has_a_large_backlog_unless_the_operator_sets_one(endpoint: s
     [
         ("https:443", r"^listen: .*no certificate with its key found"),
         ("https:443:certificates=/nowhere", r"^listen: /nowhere: no certificate .*No such file or directory"),
-        ("systemd:domain=INET6:index=0", r"^listen: expected a server endpoint, not 'systemd:"),
-        ("systemd:domain=INET6:name=x", r"^listen: expected a server endpoint, not 'systemd:"),
+        ("systemd:domain=INET6:index=0", r"^listen: .*, not 'systemd:.*: systemd passed no such socket"),
+        ("systemd:domain=INET6:name=x", r"^listen: .*, not 'systemd:.*: systemd passed no such socket"),
     ],
 )
 def test_an_unusable_endpoint_is_refused_by_its_setting(tmp_path: Path, endpoint: str, message: str) -> None:

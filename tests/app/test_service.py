@@ -153,6 +153,10 @@ class TestMakeMirror:
         ("error", "reason"),
         [
             (CannotListenError("127.0.0.1", 94, OSError(98, "Address in use")), r".*127\.0\.0\.1:94.*in use"),
+            (
+                CannotListenError("", 80, OSError(13, "Permission denied")),
+                r".*:80.*denied; a port below 1024 ",
+            ),
             (OverflowError("bind(): port must be 0-65535."), "bind.*: port must be 0-65535"),
             (FileNotFoundError(2, "No such file", "27533", None, b"/no/x.lock"), "/no/x.lock: No such file$"),
             (PermissionError(13, "Permission denied", "/run/x"), "/run/x: Permission denied$"),

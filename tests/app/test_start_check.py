@@ -76,6 +76,16 @@ def test_a_cache_that_is_no_directory_is_found(tmp_path: Path) -> None:
     assert problems(tmp_path) == [f"cache: {tmp_path / 'cache'} is not a directory"]
 
 
+def test_a_socket_of_systemd_is_no_problem(tmp_path: Path) -> None:
+    """Only the service gets it; the certificates of such an endpoint are checked all the same."""
+    assert problems(tmp_path, 'listen = ["systemd:domain=INET6:index=0"]') == []
+    found = problems(tmp_path, 'listen = ["https:systemd:domain=INET6:index=1:certificates=/nowhere"]')
+    assert [problem.partition(";")[0] for problem in found] == [
+        "listen: /nowhere: no certificate with its key found"
+    ]
+    assert problems(tmp_path, 'listen = ["systemd:index=x"]') != []
+
+
 def test_a_port_of_another_program_is_found(tmp_path: Path, taken_port: socket.socket) -> None:
     port = taken_port.getsockname()[1]
     listen = f'listen = ["tcp:{port}:interface=127.0.0.1"]'

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -14,6 +17,7 @@ from dockmirror.cli.main import ALIASES, main
 from dockmirror.cli.output import print_table
 from dockmirror.client_config.clients import CLIENTS
 from dockmirror.oci.digest import Digest
+from dockmirror.store import layout
 
 from .shop import AMD, NGINX, Shop
 
@@ -225,3 +229,18 @@ def test_nothing_is_completed_where_the_settings_or_the_cache_cannot_be_read(
     assert completed("rm", "-c", "/nowhere.toml", "") == set()
     monkeypatch.setenv("DOCKMIRROR_CACHE", "/nowhere")
     assert completed("rm", "") == set()
+
+
+def test_an_error_of_the_system_is_one_line(tmp_path: Path) -> None:
+    """A full disk, or a file that is in the way, brings no traceback."""
+    (tmp_path / layout.BLOBS).mkdir(parents=True)
+    (tmp_path / layout.PINS).parent.mkdir(parents=True)
+    (tmp_path / layout.PINS).touch()
+    command = "import sys; from dockmirror.cli.main import run; sys.argv[1:] = ['pin', 'nginx']; run()"
+    environ = {"DOCKMIRROR_CACHE": str(tmp_path), "DOCKMIRROR_MIN_FREE": "0B"}
+    result = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", command], env=environ, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert result.returncode == 1
+    assert re.fullmatch(rf"Error: {tmp_path}/\S+: Not a directory", result.stderr.splitlines()[-1])
+    assert "Traceback" not in result.stderr

@@ -134,7 +134,8 @@ def test_unwritable_directory(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for root in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/self/cache")):
         with pytest.raises(
-            UnusableDirectory, match=rf"{root} cannot be written: (File exists|Not a directory|No such file)"
+            UnusableDirectory,
+            match=rf"{root} (is not a directory|cannot be written: (Not a directory|No such file))",
         ):
             prepare_directory(root)
 

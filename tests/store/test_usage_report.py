@@ -21,6 +21,7 @@ from dockmirror.store.usage_report import (
 
 from ..answering import now, watch
 from ..stacks import Outcome, logged
+from .downloads.upstream import full
 from .stocked import EPOCH, HERE, Stocked
 from .threads import HeldThreads, inline
 
@@ -134,6 +135,15 @@ def test_failing_disk(store: Stocked) -> None:
         clock.advance(20)
         assert now(usages.latest()) is None
     assert len([text for text in texts if "cannot measure the space" in text]) == 1
+
+
+def test_full_disk(store: Stocked) -> None:
+    """Usage that cannot be stored is shown all the same, and nothing is logged."""
+    store.blob(b"x")
+    usages = UsageReport(store.root, store.clock, inline)
+    with logged() as texts, full(0):
+        assert latest(usages) == (RegistryUsage("docker.io", 1, 0, 1),)
+    assert texts == []
 
 
 def test_stop(store: Stocked) -> None:

@@ -73,6 +73,14 @@ def test_only_headers_that_describe_the_content_are_passed_on(
     assert sorted(answer.headers) == sorted({**own, **headers}.items())
 
 
+@pytest.mark.parametrize("path", [TAG, BLOB])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_the_digest_is_the_only_entity_tag(internet: Internet, house: House, path: str, method: str) -> None:
+    internet.reply(HOST, path, GIVEN_AT[path].having(("ETag", '"x"')))
+    answer = house.connect().ask(method, K8S, path).answer
+    assert [value for name, value in answer.headers if name == "etag"] == [f'"{digest(BODY)}"']
+
+
 @pytest.mark.parametrize("path", [TAG, BLOB, LIST, "/v2/", "/v2/a/manifests/nope"])
 def test_an_answer_to_credentials_is_private(house: House, path: str) -> None:
     """No cache on the way may give it to others, and no browser takes it for a page."""

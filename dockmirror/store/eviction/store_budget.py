@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from attrs import frozen
@@ -93,9 +93,10 @@ class UsageCounter:
         return StoreUsage.parse(os.pread(self._file, 256, 0).decode("ascii", "replace"))
 
     def write(self, usage: StoreUsage) -> None:
-        """Store the usage; after a crash during this it is unknown."""
+        """Store the usage; it is unknown after a crash during this, and if the disk is full."""
         os.ftruncate(self._file, 0)
-        os.pwrite(self._file, str(usage).encode(), 0)
+        with suppress(OSError):
+            os.pwrite(self._file, str(usage).encode(), 0)
 
     def add(self, count: int) -> None:
         """Add to the number of bytes, or subtract; an unknown usage stays unknown."""
