@@ -250,16 +250,16 @@ class SettingsReload(Service):
         self._read = read
         self._apply = apply
         self._reactor = reactor
-        self._previous_handler: Any = None
 
     def startService(self) -> None:
         """Install the signal handler; must be called in the main thread."""
         super().startService()
-        self._previous_handler = signal.signal(signal.SIGHUP, self._signalled)
+        signal.signal(signal.SIGHUP, self._signalled)
 
     def stopService(self) -> None:
+        """Ignore the signal from now on: its default would cut off the transfers that are still running."""
         super().stopService()
-        signal.signal(signal.SIGHUP, self._previous_handler)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
     def _signalled(self, *_: object) -> None:
         self._reactor.callFromThread(

@@ -18,7 +18,7 @@ from ..system.reactor_services import GracefulShutdown
 from ..web.readiness import ReadinessState
 from ..web.shared_tables import SharedTables
 from ..workers.sockets import InheritedSocketsReactor, ListeningSocket, inherited_endpoint
-from ..workers.worker_pool import RpcChannel, RpcMethods
+from ..workers.worker_pool import TERMINAL_SIGNALS, RpcChannel, RpcMethods
 from .endpoints import listen_endpoints
 from .listeners import make_listeners
 from .message_log import make_message_log
@@ -93,9 +93,11 @@ def main(arguments: Sequence[str]) -> None:
     from twisted.internet import reactor
 
     running: Any = reactor
-    # A terminal sends these to all processes; the binding process decides.
-    for ignored in (signal.SIGINT, signal.SIGHUP):
+    # Only the binding process acts on these.
+    for ignored in TERMINAL_SIGNALS:
         signal.signal(ignored, signal.SIG_IGN)
+    # The programs that a worker runs must not inherit blocked signals.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, TERMINAL_SIGNALS)
     globalLogBeginner.beginLoggingTo([make_message_log()], redirectStandardIO=False)
     channel_descriptor, memory, *sockets = arguments
     listening = [ListeningSocket(*map(int, each.split(":"))) for each in sockets]

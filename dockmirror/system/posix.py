@@ -1,10 +1,12 @@
-"""Files of the operating system: owners, the limit on open files, and lines appended to files."""
+"""Files and signals: owners, the limit on open files, lines appended to files, and blocked signals."""
 
 from __future__ import annotations
 
 import os
 import resource
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
@@ -44,6 +46,16 @@ def chown_to_parent(path: Path) -> None:
     if os.geteuid() == 0:
         owner = path.parent.stat()
         os.chown(path, owner.st_uid, owner.st_gid)
+
+
+@contextmanager
+def blocked_signals(signals: Collection[signal.Signals]) -> Iterator[None]:
+    """Block signals in this thread, and in the programs that it starts meanwhile, until they unblock them."""
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
 
 _log = Logger()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from threading import Event, Thread
 from time import monotonic
 from typing import Any, TypeVar
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ReactorNotRunning
 from twisted.internet.interfaces import IDelayedCall, IReactorFromThreads, IReactorTime
 from twisted.python.failure import Failure
 
@@ -152,7 +154,9 @@ class GracefulShutdown(Service):
         """Stop the reactor, which lets running requests finish."""
         if not self._stopping:
             self._stopping = True
-            self._reactor.stop()
+            # Twisted's handler may have taken a signal before this one's were installed.
+            with suppress(ReactorNotRunning):
+                self._reactor.stop()
 
     def _install_handlers(self) -> None:
         for each in self._signals:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -20,6 +21,7 @@ from twisted.logger import Logger
 from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
 
+from ..system.posix import blocked_signals
 from .sockets import ListeningSocket
 
 RpcMethods = Mapping[str, Callable[[Any], Coroutine[Any, Any, Any]]]
@@ -106,6 +108,11 @@ def _log_failed_answer(failure: Failure) -> None:
     _log.failure("cannot answer another process", failure=failure)
 
 
+TERMINAL_SIGNALS = (signal.SIGINT, signal.SIGHUP)
+"""Signals that a terminal sends to all processes; only the binding process acts on them.
+
+A worker starts with them blocked, since they would end it until it ignores them.
+"""
 CALL_TIMEOUT = 5.0
 """Seconds that a worker has to answer a call, by default."""
 ABORT_GRACE = 2.0
@@ -275,13 +282,14 @@ class WorkerProcess(ProcessProtocol):
                 f"{descriptor}:{int(each.family)}"
                 for descriptor, each in zip(listening, sockets, strict=True)
             ]
-            self._reactor.spawnProcess(
-                self,
-                sys.executable,
-                [sys.executable, "-P", "-m", command.module, str(channel), str(memory), *arguments],
-                env={**command.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-                childFDs={0: 0, 1: 1, 2: 2, **inherited},
-            )
+            with blocked_signals(TERMINAL_SIGNALS):
+                self._reactor.spawnProcess(
+                    self,
+                    sys.executable,
+                    [sys.executable, "-P", "-m", command.module, str(channel), str(memory), *arguments],
+                    env={**command.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                    childFDs={0: 0, 1: 1, 2: 2, **inherited},
+                )
 
     def call(self, method: str, value: object, seconds: float) -> Deferred[Any]:
         """Call a method in the worker; the Deferred fails if there is no answer in time."""
@@ -304,8 +312,8 @@ class WorkerProcess(ProcessProtocol):
 
     def processEnded(self, reason: Failure) -> None:
         status = reason.value
-        signal, code = getattr(status, "signal", None), getattr(status, "exitCode", None)
-        self.exit_reason = f"killed by signal {signal}" if signal is not None else f"with status {code}"
+        number, code = getattr(status, "signal", None), getattr(status, "exitCode", None)
+        self.exit_reason = f"killed by signal {number}" if number is not None else f"with status {code}"
         if self._kill is not None and self._kill.active():
             self._kill.cancel()
         self._on_exit()

@@ -1,4 +1,4 @@
-"""The limit on open files, file ownership, and lines that are appended to files."""
+"""The limit on open files, file ownership, lines that are appended to files, and blocked signals."""
 
 # mypy: allow-untyped-calls
 
@@ -7,7 +7,9 @@ from __future__ import annotations
 import io
 import os
 import resource
+import signal
 import stat
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +18,7 @@ import pytest
 from dockmirror.system.posix import (
     AppendOnlyFile,
     LineWriter,
+    blocked_signals,
     chown_to_parent,
     make_directory_for,
     raise_connection_limit,
@@ -130,3 +133,15 @@ def test_a_full_disk_is_logged_once_until_lines_can_be_written_again(monkeypatch
         full.write("d")
     assert [("No space left" in text, "/dev/full" in text) for text in texts] == [(True, True)] * 2
     full.close()
+
+
+def test_a_blocked_signal_arrives_once_it_is_unblocked() -> None:
+    received = list[int]()
+    previous = signal.signal(signal.SIGUSR2, lambda number, _: received.append(number))
+    try:
+        with blocked_signals([signal.SIGUSR2]):
+            signal.pthread_kill(threading.get_ident(), signal.SIGUSR2)
+            assert received == []
+        assert received == [signal.SIGUSR2]
+    finally:
+        signal.signal(signal.SIGUSR2, previous)

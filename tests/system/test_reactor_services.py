@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import CancelledError
+from twisted.internet.error import ReactorNotRunning
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.internet.task import Clock
 from zope.interface import implementer
@@ -137,6 +138,13 @@ class SignalledReactor:
         self.stopped += 1
 
 
+class StoppedReactor(SignalledReactor):
+    """A reactor that stops already."""
+
+    def stop(self) -> None:
+        raise ReactorNotRunning("Can't stop reactor that isn't running.")
+
+
 @pytest.fixture(autouse=True)
 def _signals() -> Iterator[None]:
     before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)}
@@ -162,6 +170,19 @@ def test_the_reactor_is_stopped_once_by_any_number_of_signals(first: signal.Sign
         call()
     assert (reactor.stopped, len(reactor.calls)) == (1, 3)
     assert reported == [first, "second"]
+
+
+def test_a_signal_after_one_that_twisted_has_answered_itself_raises_nothing() -> None:
+    """Twisted's handlers are in force at the start of the reactor, until these are installed."""
+    reactor, reported = StoppedReactor(), list[object]()
+    shutdown = GracefulShutdown(reactor, on_first=reported.append)
+    shutdown.startService()
+    for call in reactor.running:
+        call()
+    os.kill(os.getpid(), signal.SIGINT)
+    for call in reactor.calls:
+        call()
+    assert reported == [signal.SIGINT]
 
 
 @implementer(IReactorFromThreads)

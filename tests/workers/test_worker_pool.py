@@ -7,6 +7,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from twisted.python.failure import Failure
 
 from dockmirror.workers.worker_pool import (
     ABORT_GRACE,
+    TERMINAL_SIGNALS,
     PeerLost,
     RpcChannel,
     RpcError,
@@ -38,6 +40,7 @@ class StartedProcess:
         self.environ = environ
         self.signals: list[str] = []
         self.channel: Any = None
+        self.blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [])
         protocol.transport = self
 
     def signalProcess(self, name: str) -> None:
@@ -112,6 +115,14 @@ def test_a_worker_imports_nothing_from_its_directory(reactor: RecordingReactor, 
     )
     assert "Bad file descriptor" in ended.stderr  # all is imported by then
     assert not (tmp_path / "has_run").exists()
+
+
+def test_a_worker_starts_with_the_signals_of_a_terminal_blocked(
+    pool: WorkerPool, reactor: RecordingReactor
+) -> None:
+    """They would end it while it imports; the binding process blocks them for that moment only."""
+    assert [each.blocked >= set(TERMINAL_SIGNALS) for each in reactor.started] == [True, True]
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, []) & set(TERMINAL_SIGNALS)
 
 
 def test_a_worker_that_cannot_start_is_replaced(pool: WorkerPool, reactor: RecordingReactor) -> None:
