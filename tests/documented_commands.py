@@ -15,9 +15,10 @@ _BLOCK = re.compile(r"^```console\n(.*?)^```\n(.*?)(?=^```console|\Z)", re.MULTI
 _CLIENTS = "integration/test_clients.py"
 _PULLS = "integration/test_pull.py"
 _LINES = "test_docs_of_clients.py::test_addresses"
-_PINS = "cli/test_pins_command.py::test_an_image_is_pinned_until_it_is_unpinned"
+_PINS = f"{_IMAGES}::test_an_image_is_pinned_until_it_is_unpinned"
 _INSTALLED = "test_packaging.py::test_installed"
 _CONFIG = "cli/test_config_command.py::test_each_value_has_its_source"
+_IMAGES = "cli/test_image_commands.py"
 _ARCHIVES = "integration/test_archive.py"
 RUN = {
     r"(helm (install|uninstall)|kubectl -n) .*": "integration/test_chart.py",
@@ -27,7 +28,7 @@ RUN = {
     r"docker pull \S+": "integration/test_clients.py::test_dockerd",
     r"docker (image rm|login) \S+": "integration/test_nginx.py::test_dockerd",
     r"docker push \S+": "integration/test_push_clients.py::test_docker",
-    r"docker load -i nginx.tar": f"{_ARCHIVES}::test_docker_loads",
+    r"docker load -i nginx.tar": f"{_ARCHIVES}::test_loads",
     r"docker info \| grep -A1 .Registry Mirrors.": f"{_CLIENTS}::test_dockerd_reloads",
     r"systemctl (reload|restart) docker": f"{_CLIENTS}::test_dockerd_reloads",
     r"curl (-s )?\S+/client/(docker|containerd/\S+|podman)": f"{_CLIENTS}::test_dockerd",
@@ -42,10 +43,10 @@ RUN = {
     r"skopeo copy --all \S+ oci:\S+": f"{_PULLS}::test_skopeo_from_each_upstream",
     r"\S*dockmirror client (docker|podman) --mirror \S+( --write)?": f"{_CLIENTS}::test_dockerd",
     r"\S*dockmirror( -c \S+)? ls( --json uv)?": f"{_ARCHIVES}::test_listed",
-    r"\S*dockmirror( -c \S+)? usage": "cli/test_ls.py::test_shared_contents_count_once_in_the_total",
-    r"dockmirror rm --yes \S+": "cli/test_rm.py::test_a_tag_is_deleted_after_a_question",
-    r"dockmirror verify": "cli/test_rm.py::test_verify_reports_corrupt_contents_and_repairs_them",
-    r"dockmirror gc( --dry-run)?": "cli/test_rm.py::test_gc_deletes_contents_over_the_budget",
+    r"\S*dockmirror( -c \S+)? usage": f"{_IMAGES}::test_shared_contents_count_once_in_the_total",
+    r"dockmirror rm --yes \S+": f"{_IMAGES}::test_a_tag_is_deleted_after_a_question",
+    r"dockmirror verify": f"{_IMAGES}::test_verify_reports_corrupt_contents_and_repairs_them",
+    r"dockmirror gc( --dry-run)?": f"{_IMAGES}::test_gc_deletes_contents_over_the_budget",
     r"\S*dockmirror export .* -o \S+": f"{_ARCHIVES}::test_the_same_bytes",
     r"\S*dockmirror import \S+": f"{_ARCHIVES}::test_imported",
     r"\S*dockmirror( -c \S+)? check [a-z0-9./ ]+": "integration/test_check.py::test_for_people",

@@ -16,7 +16,7 @@ from .parts.cdn import CdnRequest
 from .parts.chain import Chain
 from .parts.clients import curl
 from .parts.images import artifact
-from .parts.kept import blob_file, growing_file, length
+from .parts.kept import blob_file, growing_file, layer_link, length
 from .parts.machine import Machine
 from .parts.media import Content
 from .parts.process import wait_until
@@ -143,7 +143,7 @@ def test_all_of_it_closed_early(cached: Chain) -> None:
         with begun(cached.mirror, _path(layer), {"Range": "bytes=0-"}) as response:
             assert response.read(1000) == layer.data[:1000]
         wait_until(lambda: f"{layer.digest} 206" in cached.mirror.read_log(), "it is closed")
-    wait_until(blob_file(cached.mirror.cache, layer.digest).exists, "the blob is whole")
+    wait_until(layer_link(cached.mirror.cache, f"docker.io/{NAME}", layer.digest).exists, "it is held")
     assert fetched(cached.mirror, NAME, layer.digest) == layer.digest
     assert [each.range for each in _of_cdn(cached, layer)] == [None]
 

@@ -186,7 +186,7 @@ def test_alerts(rendered: dict[str, list[Object]], tmp_path: Path) -> None:
     rules = of_kind(rendered["everything"], "PrometheusRule")["spec"]
     (tmp_path / "rules.yaml").write_text(yaml.safe_dump(rules))
     subprocess.run(["promtool", "check", "rules", str(tmp_path / "rules.yaml")], check=True)  # noqa: S603, S607
-    metrics = {code(row[0]) for row in table("docs/operating.md", "metric")}
+    metrics = {code(row[0]) for row in table("docs/reference/metrics.md", "metric")}
     asked = set(re.findall(r"dockmirror_\w+", " ".join(each["expr"] for each in rules["groups"][0]["rules"])))
     assert {each.removesuffix("_bucket") for each in asked} <= metrics
 

@@ -278,7 +278,7 @@ def test_pipx(release: Release, tmp_path: Path) -> None:
     run(["pipx", "install", "--include-deps", str(wheel)], {**inherited, **places})
     assert release.version in run([str(commands / "dockmirror"), "--version"], CLEAN_ENVIRONMENT)
     listening = f"--listen=tcp:{port}:interface=127.0.0.1"
-    with started(tmp_path, port, commands, "dockmirror", listening, "--operations=none"):
+    with started(tmp_path, port, commands, "dockmirror", "serve", listening, "--operations=none"):
         assert answer(port) == b"{}"
 
 
@@ -309,7 +309,7 @@ def test_a_release_is_built_from_its_tag(tmp_path: Path) -> None:
     run([str(tree / ".ci/release")], environment)
     with tarfile.open(out / f"dockmirror-{version}.tar.gz") as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    assert "docs/kubernetes.md" in names
+    assert "docs/how-to/kubernetes.md" in names
     assert "docs/untracked.md" not in names
 
 

@@ -36,6 +36,11 @@ def links(repository: str, image: Image) -> list[str]:
     return [f"{_REPOSITORIES}/{repository}/{entry.replace(':', '/')}/link" for entry in entries]
 
 
+def layer_link(cache: Path, repository: str, digest: str) -> Path:
+    """The link that says that a repository has a blob; it is made after the file."""
+    return cache / f"{_REPOSITORIES}/{repository}/_layers/{digest.replace(':', '/')}/link"
+
+
 def tag_link(repository: str, tag: str) -> str:
     """The one that says what the tag names."""
     return f"{_REPOSITORIES}/{repository}/_manifests/tags/{tag}/current/link"
