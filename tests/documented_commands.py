@@ -15,10 +15,10 @@ _BLOCK = re.compile(r"^```console\n(.*?)^```\n(.*?)(?=^```console|\Z)", re.MULTI
 _CLIENTS = "integration/test_clients.py"
 _PULLS = "integration/test_pull.py"
 _LINES = "test_docs_of_clients.py::test_addresses"
+_IMAGES = "cli/test_image_commands.py"
 _PINS = f"{_IMAGES}::test_an_image_is_pinned_until_it_is_unpinned"
 _INSTALLED = "test_packaging.py::test_installed"
 _CONFIG = "cli/test_config_command.py::test_each_value_has_its_source"
-_IMAGES = "cli/test_image_commands.py"
 _ARCHIVES = "integration/test_archive.py"
 RUN = {
     r"(helm (install|uninstall)|kubectl -n) .*": "integration/test_chart.py",

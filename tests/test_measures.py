@@ -12,11 +12,11 @@ import pytest
 from . import measures
 from .measures import PACKAGE, TESTS
 
-LINES_OF_CODE, LINES_OF_TESTS, SLACK = 17_900, 62_000, 500
+LINES_OF_CODE, LINES_OF_TESTS, SLACK = 19_300, 58_900, 500
 """Lines; they may be fewer by the slack before the number has to be lowered."""
-MODULES = 268
+MODULES = 216
 LONG_SIGNATURES, MOST_PARAMETERS = 3, 7
-REPEATED_CLASSES, REPEATED_FILES = 0, 2
+REPEATED_CLASSES, REPEATED_FILES = 0, 0
 
 
 def only_falls(what: str, found: int, allowed: int, slack: int = 0) -> None:

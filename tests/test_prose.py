@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 DOCUMENTS = [
     ROOT / "README.md", ROOT / "SECURITY.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))
 ]  # fmt: skip
-RIDDLES = {"dockmirror": 0, "tests": 349, "bench": 0, "demo": 0}
+RIDDLES = {"dockmirror": 0, "tests": 0, "bench": 0, "demo": 0}
 """Docstrings that begin with What, Whether, How, Who, Whoever, Where, Those, Of or That."""
 UNWANTED = {
     "whoever": 1, "one who": 0, "those who": 0, "who has": 0, "what is": 39, "nobody needs": 0,
