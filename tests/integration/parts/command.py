@@ -33,7 +33,8 @@ class AtTerminal:
         self._terminal, other = os.openpty()
         termios.tcsetwinsize(other, (24, 80))
         self._process = subprocess.Popen(  # noqa: S603
-            _command(mirror, *arguments),
+            # A terminal's programs hear Ctrl-C, even where the tests run in the background of a script.
+            ["/usr/bin/env", "--default-signal=INT", *_command(mirror, *arguments)],
             env={**_ENVIRONMENT, "TERM": "xterm"},
             stdin=other, stdout=other, stderr=other,
             start_new_session=True,
