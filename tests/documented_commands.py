@@ -22,6 +22,7 @@ _CONFIG = "cli/test_config_command.py::test_each_value_has_its_source"
 _ARCHIVES = "integration/test_archive.py"
 RUN = {
     r"(helm (install|uninstall)|kubectl -n) .*": "integration/test_chart.py",
+    r"helm pull \S+": "integration/test_helm.py::test_a_chart",
     r"python3 -m venv /opt/dockmirror|/opt/dockmirror/bin/pip install \.": _INSTALLED,
     r"make run": _INSTALLED,
     r"\S*dockmirror serve": _INSTALLED,

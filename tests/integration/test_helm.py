@@ -15,7 +15,7 @@ from .parts.machine import Machine
 from .parts.mirror import Mirror
 from .parts.programs import require
 from .parts.registry import Registry
-from .pulls import succeeded
+from .pulls import refused, succeeded
 
 pytestmark = pytest.mark.integration
 
@@ -75,6 +75,8 @@ def test_a_chart(charts: Charts, host: str) -> None:
     packed = charts.packed.read_bytes()
     assert charts.pull(place) == packed
     assert LAYER in charts.registry.plain.manifest("team/shop", "1.2.3").body.decode()
+    secure = charts.machine.run(HELM, "pull", f"oci://{place}/shop", "--version=1.2.3")
+    refused(secure, "http: server gave HTTP response to HTTPS client")
     with tarfile.open(charts.packed) as archive:
         assert "shop/Chart.yaml" in archive.getnames()
     with charts.registry.killed():
