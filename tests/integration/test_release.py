@@ -290,20 +290,23 @@ def test_chart(release: Release, published: Published, tmp_path: Path) -> None:
 def test_pipx(release: Release, skopeo_machine: Machine, tmp_path: Path, measured: Measured) -> None:
     """Two commands lead from nothing to an image that was pulled: pipx installs the wheel, and it serves.
 
-    An empty home has pip's cache, too; pip has the index that this machine is set up with.
+    They run in an empty home, so pip has cached nothing; its index is the one that this machine names.
     """
     require("pipx", "docker-registry")
     [wheel] = release.directory.glob("*.whl")
-    commands, port, pulled = tmp_path / "bin", free_port(), image("first pull")
-    places = {"HOME": str(tmp_path), "PIPX_HOME": f"{tmp_path}/pipx", "PIPX_BIN_DIR": str(commands)}
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "XDG_"))}
+    home, port, pulled = tmp_path / "home", free_port(), image("first pull")
+    home.mkdir()
+    ours = ("PYTHON", "PIPX", "XDG_", "VIRTUAL_ENV")
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
+    installing = {**inherited, "PATH": CLEAN_ENVIRONMENT["PATH"], "HOME": str(home)}
+    commands = home / ".local/bin"
     with Registry(tmp_path) as registry:
         registry.push("library/busybox", pulled, "latest")
         settings = tmp_path / "dockmirror.toml"
         settings.write_text(SETTINGS.format(url=registry.url))
         listening = (f"--config={settings}", f"--listen=127.0.0.1:{port}", "--operations=none")
         begun = time.monotonic()
-        run(["pipx", "install", "--include-deps", str(wheel)], {**inherited, **places})
+        run(["env", "-C", str(home), "pipx", "install", "--include-deps", str(wheel)], installing)
         installed = time.monotonic()
         with started(tmp_path, port, commands, "dockmirror", "serve", *listening):
             serving = time.monotonic()
