@@ -59,7 +59,7 @@ RUN = {
     r"\S*/twistd -n --pidfile= -y mirror.tac": "test_packaging.py::test_tac",
     r"(twistd -n --pidfile= dockmirror|dockmirror serve) --networks \S+": "config/test_load.py",
     r"(twistd -n --pidfile= dockmirror|dockmirror serve) --store \S+": "integration/test_shared_store.py",
-    r"pipx install (--include-deps )?\S+": "integration/test_release.py::test_pipx",
+    r"pipx install (--include-deps )?\S+": "integration/test_first_pull.py::test_pipx",
     r"(podman|docker) (build|run) .*": "integration/test_release.py::test_container",
     r"printf \S+ .*> images.txt": "integration/test_air_gap.py::test_to_the_letter",
 }

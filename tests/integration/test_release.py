@@ -18,16 +18,14 @@ import pytest
 from attrs import frozen
 
 from ..conftest import Measured
-from ..test_packaging import LEFT_OUT, answer, started
+from ..test_packaging import LEFT_OUT, answer
 from .conftest import MakeDirectory, MakeMachine
 from .parts.builder import PLATFORMS, ROOT, Builder, run
 from .parts.helm import HELM, helm, of_kind, pod_spec, render
-from .parts.images import image
 from .parts.machine import Machine
 from .parts.process import CLEAN_ENVIRONMENT, free_port, wait_until
 from .parts.programs import require
 from .parts.registry import Registry
-from .pulls import skopeo_pulls
 
 pytestmark = pytest.mark.integration
 
@@ -36,13 +34,6 @@ IMAGE = "ghcr.io/dockmirror/dockmirror"
 EXTRA = "import dockmirror.tls.acme_client, obstore"
 MOST_BYTES, BASE_BYTES = 120_000_000, 50_000_000
 """The most that the image may have, compressed; and its base image, which the tests do not have."""
-MOST_SECONDS = 60
-"""From nothing to the first image that was pulled."""
-SETTINGS = """[upstreams.docker]
-url = "{url}"
-allow_networks = ["127.0.0.0/8"]
-public = true
-"""
 CONTAINERS = """[containers]
 default_ulimits = ["nofile=4096:4096", "nproc=4096:4096"]
 [engine]
@@ -285,40 +276,6 @@ def test_chart(release: Release, published: Published, tmp_path: Path) -> None:
     assert chart.read_bytes() == (release.directory / chart.name).read_bytes()
     [mirror] = pod_spec(of_kind(render(tmp_path, chart=chart), "StatefulSet"))["containers"]
     assert mirror["image"] == f"{IMAGE}:{published.version}"
-
-
-def test_pipx(release: Release, skopeo_machine: Machine, tmp_path: Path, measured: Measured) -> None:
-    """Two commands lead from nothing to an image that was pulled: pipx installs the wheel, and it serves.
-
-    They run in an empty home, so pip has cached nothing; its index is the one that this machine names.
-    """
-    require("pipx", "docker-registry")
-    [wheel] = release.directory.glob("*.whl")
-    home, port, pulled = tmp_path / "home", free_port(), image("first pull")
-    home.mkdir()
-    ours = ("PYTHON", "PIPX", "XDG_", "VIRTUAL_ENV")
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
-    installing = {**inherited, "PATH": CLEAN_ENVIRONMENT["PATH"], "HOME": str(home)}
-    commands = home / ".local/bin"
-    with Registry(tmp_path) as registry:
-        registry.push("library/busybox", pulled, "latest")
-        settings = tmp_path / "dockmirror.toml"
-        settings.write_text(SETTINGS.format(url=registry.url))
-        listening = (f"--config={settings}", f"--listen=127.0.0.1:{port}", "--operations=none")
-        begun = time.monotonic()
-        run(["env", "-C", str(home), "pipx", "install", "--include-deps", str(wheel)], installing)
-        installed = time.monotonic()
-        with started(tmp_path, port, commands, "dockmirror", "serve", *listening):
-            serving = time.monotonic()
-            skopeo_pulls(skopeo_machine, f"127.0.0.1:{port}/docker.io/library/busybox:latest", pulled)
-            ended = time.monotonic()
-    measured(
-        f"from nothing to the first pull {ended - begun:.1f} s: {installed - begun:.1f} s to install, "
-        f"{serving - installed:.1f} s until it serves, {ended - serving:.1f} s to pull"
-    )
-    assert ended - begun < MOST_SECONDS
-    assert release.version in run([str(commands / "dockmirror"), "--version"], CLEAN_ENVIRONMENT)
-    assert "dockmirror" in run([str(commands / "twistd"), "--help"], CLEAN_ENVIRONMENT)
 
 
 def test_a_release_is_built_from_its_tag(tmp_path: Path) -> None:
