@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -15,6 +15,9 @@ from tests.scheduling import PhasedScheduling, order_of
 
 settings.register_profile("dockmirror", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("dockmirror")  # a machine that is busy with something else fails no test
+
+Measured = Callable[[str], None]
+MEASURED = "measured"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -35,7 +38,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> PhasedS
 
 @pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print what was skipped, and why, in one line."""
+    """Print what was measured, and what was skipped, and why, in one line."""
+    for report in terminalreporter.getreports("passed"):
+        for name, value in report.user_properties:
+            if name == MEASURED:
+                terminalreporter.write_line(f"measured: {value}")
     found = [each.longrepr for each in terminalreporter.getreports("skipped")]
     reasons = [each[2].removeprefix("Skipped: ") for each in found if isinstance(each, tuple)]
     if reasons:
@@ -48,3 +55,9 @@ def traces(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traces]:
     traces = Traces(tmp_path_factory.getbasetemp().parent)
     yield traces
     traces.save()
+
+
+@pytest.fixture
+def measured(record_property: Callable[[str, object], None]) -> Measured:
+    """Prints a figure at the end of the run."""
+    return lambda figure: record_property(MEASURED, figure)

@@ -22,6 +22,7 @@ _CONFIG = "cli/test_config_command.py::test_each_value_has_its_source"
 _ARCHIVES = "integration/test_archive.py"
 RUN = {
     r"(helm (install|uninstall)|kubectl -n) .*": "integration/test_chart.py",
+    r"helm pull \S+": "integration/test_helm.py::test_a_chart",
     r"python3 -m venv /opt/dockmirror|/opt/dockmirror/bin/pip install \.": _INSTALLED,
     r"make run": _INSTALLED,
     r"\S*dockmirror serve": _INSTALLED,
@@ -58,7 +59,7 @@ RUN = {
     r"\S*/twistd -n --pidfile= -y mirror.tac": "test_packaging.py::test_tac",
     r"(twistd -n --pidfile= dockmirror|dockmirror serve) --networks \S+": "config/test_load.py",
     r"(twistd -n --pidfile= dockmirror|dockmirror serve) --store \S+": "integration/test_shared_store.py",
-    r"pipx install (--include-deps )?\S+": "integration/test_release.py::test_pipx",
+    r"pipx install (--include-deps )?\S+": "integration/test_first_pull.py::test_pipx",
     r"(podman|docker) (build|run) .*": "integration/test_release.py::test_container",
     r"printf \S+ .*> images.txt": "integration/test_air_gap.py::test_to_the_letter",
 }

@@ -10,6 +10,7 @@ from xdist.workermanage import WorkerController  # type: ignore[import-untyped]
 WAITING = ("tests/integration/", "tests/hardship/", "tests/conformance/")
 """Tests that mostly wait for programs; they start first, and the others fill the gaps."""
 ALONE = {
+    "tests/integration/test_first_pull.py": "measures seconds",
     "tests/hardship/test_load.py": "hundreds of clients, and memory and descriptors that must not grow",
     "tests/hardship/test_crowd.py": "10,000 connections, and 512 readers",
     "tests/hardship/test_secrets.py": "searches the logs and caches of all mirrors of the run",

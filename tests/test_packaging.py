@@ -47,12 +47,7 @@ def project() -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory with the source distribution and the wheel that was built from it."""
-    tree, out = tmp_path_factory.mktemp("tree") / "dockmirror", tmp_path_factory.mktemp("built")
-    shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(*LEFT_OUT))
-    enough = int(version("setuptools").partition(".")[0]) >= 77
-    isolation = ["--no-isolation"] if enough else []
-    run([sys.executable, "-m", "build", *isolation, "--outdir", str(out), str(tree)])
-    return out
+    return build(tmp_path_factory.mktemp("built"))
 
 
 @pytest.fixture(scope="module")
@@ -182,6 +177,16 @@ def _nothing_left(tmp_path: Path) -> Iterator[None]:
     """No pid file is left to trip over."""
     yield
     assert not list(tmp_path.glob("*.pid"))
+
+
+def build(directory: Path, *kinds: str) -> Path:
+    """Build the wheel and the source distribution, or only the named kinds; return where they are."""
+    tree, out = directory / "tree/dockmirror", directory / "out"
+    shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(*LEFT_OUT))
+    enough = int(version("setuptools").partition(".")[0]) >= 77
+    isolation = ["--no-isolation"] if enough else []
+    run([sys.executable, "-m", "build", *kinds, *isolation, "--outdir", str(out), str(tree)])
+    return out
 
 
 def started(directory: Path, port: int, environment: Path, program: str, *arguments: str) -> Process:
