@@ -9,9 +9,10 @@ from typing import Any
 
 from attrs import asdict
 
+from ...config.notation import format_size
 from ...status.cache_series import PERIOD
 from ...status.status_values import AddressStatus, DownloadStatus, Quota, UpstreamStatus
-from ..pages.page import Language, align_columns, format_age, format_size
+from ..pages.page import Language, align_columns, format_age
 from .overview import Status
 
 _ORDER = ("failing", "resting", "reachable", "unasked")

@@ -265,9 +265,9 @@ def test_states_are_described_as_far_as_they_are_known(
 @pytest.mark.parametrize(
     ("held", "size", "pace", "phrase"),
     [
-        (50_000_000, 100_000_000, 1_000_000.0, "50 MB of 100 MB · 1.0 MB/s · 50 s left"),
+        (50_000_000, 100_000_000, 1_000_000.0, "50.0 MB of 100 MB · 1.0 MB/s · 50 s left"),
         (0, 100_000_000, None, "0 B of 100 MB"),
-        (50_000_000, None, 1_000_000.0, "50 MB · 1.0 MB/s"),
+        (50_000_000, None, 1_000_000.0, "50.0 MB · 1.0 MB/s"),
     ],
 )
 def test_progress_is_described_as_known(held: int, size: int | None, pace: float | None, phrase: str) -> None:
