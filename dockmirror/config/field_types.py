@@ -162,10 +162,16 @@ def _check_operations(text: str) -> str:
     return "" if text in ("", "none") else _check_endpoint(text)
 
 
+def _check_path(value: object) -> object:
+    if "\0" in str(value):
+        raise ValueError("expected a path without null characters")
+    return value
+
+
 def _check_directory(value: object) -> object:
     if value == "":
         raise ValueError("expected a directory")
-    return value
+    return _check_path(value)
 
 
 def suggest(word: str, words: Iterable[str]) -> str:
@@ -216,6 +222,7 @@ Proxies = Annotated[tuple[Annotated[str, AfterValidator(_check_proxy)], ...], Be
 Endpoints = Annotated[
     tuple[Annotated[str, AfterValidator(_check_endpoint)], ...], BeforeValidator(_split_endpoints)
 ]
+NewFile = Annotated[Path, BeforeValidator(_check_path)]
 Directory = Annotated[Path, BeforeValidator(_check_directory)]
 Addresses = Annotated[
     tuple[Annotated[str, AfterValidator(_check_address)], ...], BeforeValidator(split_words)
