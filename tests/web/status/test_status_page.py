@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 from xml.etree import ElementTree
@@ -41,6 +42,7 @@ from dockmirror.web.status.status_text import (
     describe_quota,
     display_names,
     format_percent,
+    render_status_json,
     render_status_text,
     sort_by_state,
 )
@@ -179,6 +181,18 @@ Most pulled
     assert render_status_text(status, "m:9464", ENGLISH) == expected
     without = render_status_text(make_status(WorkerState(), "degraded"), "m", ENGLISH)
     assert without.count("No cache: ") == 2
+
+
+def test_times_in_json_are_written_as_in_the_log() -> None:
+    fields = json.loads(render_status_json(make_status(WorkerState((TWO, DOCKER)))))
+    assert fields["time"] == "1970-01-01T00:00:10.000+00:00"
+    second = fields["registries"][0]["addresses"][1]
+    assert (second["answered"], second["failed"]) == (
+        "1970-01-01T00:00:01.000+00:00", "1970-01-01T00:00:09.000+00:00",
+    )  # fmt: skip
+    assert fields["registries"][0]["rests"] is None
+    assert fields["registries"][1]["quota"]["told"] == "1970-01-01T00:00:05.000+00:00"
+    assert fields["registries"][1]["quota"]["limit"] == 100
 
 
 def shapes(svg: Tag) -> list[tuple[Any, ...]]:
