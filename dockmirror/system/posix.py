@@ -43,7 +43,7 @@ def explain_unwritable(directory: Path, error: OSError) -> str:
     """Return that a directory cannot be written, and what to do if that is not permitted."""
     advice = ""
     if error.errno in (errno.EACCES, errno.EPERM):
-        advice = ". Run the mirror as the owner of this directory, or set another path"
+        advice = ". Run the mirror as a user who may write there, such as the owner, or set another path"
     return f"{directory} cannot be written: {error.strerror}{advice}"
 
 
