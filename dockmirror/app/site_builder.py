@@ -10,7 +10,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.web.resource import IResource, Resource
 
-from ..config.settings import ConfigurationError, Settings
+from ..config.settings import ConfigurationError, Settings, setting_errors
 from ..http.access import NetworkAccess
 from ..http.limits import HttpLimits
 from ..http.server_request import ServerRequest
@@ -259,12 +259,9 @@ def apply_access_rules(
         from ..web.auth import AuthFilter
         from ..web.failed_logins import FailedLogins
 
-        try:
-            users = Htpasswd(
-                access.htpasswd, in_thread, SharedDigests(memory.verified_passwords, clock.seconds)
-            )
-        except (OSError, ValueError) as error:
-            raise ConfigurationError(f"access.htpasswd: {error}") from None
+        digests = SharedDigests(memory.verified_passwords, clock.seconds)
+        with setting_errors("access.htpasswd"):
+            users = Htpasswd(access.htpasswd, in_thread, digests)
         tokens = UserTokens(load_signing_keys(settings), clock)
         resource = AuthFilter(resource, users, tokens, FailedLogins(memory.failed_logins, clock))
     if access.requests is not None or access.bytes is not None:
@@ -300,7 +297,5 @@ def load_signing_keys(settings: Settings) -> Sequence[bytes]:
     from ..users import read_signing_keys
 
     assert settings.access.keys is not None
-    try:
+    with setting_errors("access.keys"):
         return read_signing_keys(settings.access.keys)
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(f"access.keys: {error}") from None

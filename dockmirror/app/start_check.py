@@ -17,8 +17,9 @@ from urllib.request import HTTPSHandler, ProxyHandler, build_opener
 from twisted.internet.protocol import Factory
 
 from ..config.load import PASSWORD_PREFIX
-from ..config.settings import ConfigurationError, Settings
+from ..config.settings import ConfigurationError, Settings, setting_errors
 from ..system.external_program import run_process
+from ..system.posix import explain_unwritable
 from ..tls.certificate_directory import CertificateDirectories
 from ..upstream.checked_endpoint import threaded_resolver
 from ..users import parse_htpasswd
@@ -27,7 +28,7 @@ from .cache import check_bucket_has_cache, check_bucket_settings
 from .endpoints import Port, listen_endpoints, listening_ports, operations_endpoint, parse_port
 from .listeners import make_certificate_renewal, make_listener, make_listeners
 from .site_builder import load_signing_keys
-from .upstream_stack import load_accounts, make_agent, password_variable
+from .upstream_stack import load_accounts, make_agent, password_variable, upstream_errors
 
 Check = Callable[[], object]
 _TIMEOUT = 2.0
@@ -87,12 +88,8 @@ def _check_account(name: str, settings: Settings, environ: Mapping[str, str], re
 
 def _check_agent(name: str, settings: Settings, environ: Mapping[str, str], reactor: Any) -> None:
     upstream = settings.upstreams[name]
-    try:
+    with upstream_errors(name, upstream):
         make_agent(upstream, threaded_resolver(reactor), environ, lambda *_: None, reactor)
-    except ConfigurationError as error:
-        is_from_environment = str(error).startswith("proxy: ") and upstream.proxy is None
-        place = "the environment: " if is_from_environment else f"upstreams.{name}."
-        raise ConfigurationError(f"{place}{error}") from None
 
 
 def _check_cache(settings: Settings) -> None:
@@ -107,7 +104,8 @@ def _check_writable(key: str, directory: Path) -> None:
     if not existing.is_dir():
         raise ConfigurationError(f"{key}: {existing} is not a directory")
     if not os.access(existing, os.W_OK | os.X_OK):
-        raise ConfigurationError(f"{key}: {existing} cannot be written: Permission denied")
+        denied = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        raise ConfigurationError(f"{key}: {explain_unwritable(existing, denied)}")
 
 
 def _check_existing(key: str, directory: Path) -> None:
@@ -118,10 +116,8 @@ def _check_existing(key: str, directory: Path) -> None:
 
 def _check_users(settings: Settings) -> None:
     if settings.access.htpasswd is not None:
-        try:
+        with setting_errors("access.htpasswd"):
             parse_htpasswd(settings.access.htpasswd.read_text("utf-8"))
-        except (OSError, ValueError) as error:
-            raise ConfigurationError(f"access.htpasswd: {error}") from None
 
 
 def _check_keys(settings: Settings) -> None:

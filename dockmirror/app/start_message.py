@@ -24,6 +24,8 @@ _CONTAINER_MARKS = (Path("/.dockerenv"), Path("/run/.containerenv"))
 _NAMED = 3
 """Registries that are named; the others are counted."""
 _PRIVATE = "private"
+_LEAST_FREE = 20 * 10**6
+"""Bytes below which no space is left for images."""
 _log = Logger()
 
 
@@ -105,12 +107,20 @@ def _describe_cache(settings: Settings, cache: CacheFacts | None) -> str:
     if cache.free < budget.free_bytes:
         return (
             f"cache: {settings.cache} keeps nothing new: {free}, and {format_size(budget.free_bytes)} have to"
-            " stay free (the setting 'min_free'); free some space, or start with --min-free 1GB"
+            f" stay free (the setting 'min_free'); free some space{_suggest_min_free(cache.free)}"
         )
     if cache.lacks_inodes:
         return f"cache: {settings.cache} keeps nothing new: too few inodes are free on its file system"
     held = "" if cache.held is None else f"holds {format_size(cache.held)} of "
     return f"cache: {settings.cache}, {held}at most {format_size(budget.size)}, {free}{bucket}"
+
+
+def _suggest_min_free(free: int) -> str:
+    """Return a value that leaves the cache at least half of the free space, if that is worth it."""
+    if free < _LEAST_FREE:
+        return ""
+    value = "1GB" if free >= 2 * 10**9 else f"{free // (2 * 10**6)}MB"
+    return f", or start with --min-free {value}"
 
 
 def _describe_upstreams(settings: Settings) -> str:

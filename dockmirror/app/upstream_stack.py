@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
@@ -163,7 +164,8 @@ def _make_registry(
     """
     name, clock, metrics = context.name, context.clock, context.metrics
     url, prefix = _split_prefix(settings.url)
-    connections = context.agent_for(settings, reached)
+    with upstream_errors(name, settings):
+        connections = context.agent_for(settings, reached)
     agent = InstrumentedAgent(connections, name, metrics, clock, context.health.record_quota)
     client = UpstreamClient(make_http_client(agent), clock, name, url, settings.timeout)
     challenges = ChallengeCache(client, url, clock)
@@ -190,6 +192,17 @@ def _split_prefix(url: str) -> tuple[str, str]:
     """Return an upstream's address without its path, and the path, a prefix of repositories."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc}", parts.path.strip("/")
+
+
+@contextmanager
+def upstream_errors(name: str, upstream: UpstreamSettings) -> Iterator[None]:
+    """Add the place of the setting to the errors of ``make_agent``: its table, or the environment."""
+    try:
+        yield
+    except ConfigurationError as error:
+        is_from_environment = str(error).startswith("proxy: ") and upstream.proxy is None
+        place = "the environment: " if is_from_environment else f"upstreams.{name}."
+        raise ConfigurationError(f"{place}{error}") from None
 
 
 def make_agent(

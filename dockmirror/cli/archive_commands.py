@@ -85,13 +85,13 @@ def pack_image(held_images: HeldImages, name: ImageName, platform: Platform | No
     if isinstance(digest, Tag):
         tagged = held_images.list_tags(name.repository).get(digest)
         if tagged is None:
-            raise click.ClickException(f"{name} is not in the cache")
+            raise click.ClickException(f"{name} is not in the cache in {held_images.root}")
         digest = tagged.digest
     image = held_images.read_image(name.repository, digest)
     if image.data is None:
-        raise click.ClickException(f"{name} is not in the cache")
+        raise click.ClickException(f"{name} is not in the cache in {held_images.root}")
     selected = _select_platform(image, platform, name)
-    _check_complete(selected, name)
+    _check_complete(selected, name, held_images.root)
     manifests = {each.digest: each.data for each in selected.walk() if each.data is not None}
     blobs = {d: stored.size for each in selected.walk() for d, stored in each.blobs.items() if stored}
     tag = name.reference.name if isinstance(name.reference, Tag) else ""
@@ -108,7 +108,7 @@ def _select_platform(image: StoredImage, platform: Platform | None, name: ImageN
     return min(matching, key=lambda child: child.platform != platform)
 
 
-def _check_complete(image: StoredImage, name: ImageName) -> None:
+def _check_complete(image: StoredImage, name: ImageName, root: Path) -> None:
     missing = image.find_missing()
     if not missing:
         return
@@ -117,7 +117,7 @@ def _check_complete(image: StoredImage, name: ImageName) -> None:
     ]
     hint = f"\nComplete: --platform {' or '.join(complete)}." if complete else ""
     digests = "\n".join(f"  {digest}" for digest in missing)
-    raise click.ClickException(f"{name} is incomplete in the cache; missing:\n{digests}{hint}")
+    raise click.ClickException(f"{name} is incomplete in the cache in {root}; missing:\n{digests}{hint}")
 
 
 def _write_file(plan: ArchivePlan, root: Path, path: Path) -> None:

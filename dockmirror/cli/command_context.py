@@ -96,7 +96,7 @@ def find_store(settings: Settings) -> Path:
         exists = root is not None and (root / layout.BLOBS).is_dir()
     except PermissionError:
         raise click.ClickException(
-            f"permission denied: only its owner may read the cache in {root}"
+            f"permission denied: only its owner may read the cache in {root}; run the command as that user"
         ) from None
     if root is None or not exists:
         raise click.ClickException(f"there is no cache in {root}: 'dockmirror serve' creates it")

@@ -22,9 +22,10 @@ from ..store.eviction.removal import DeletionPlan, delete_image, plan_manifest_d
 from ..store.eviction.store_budget import wait_for_usage_counter
 from ..store.held_images import HeldImages, StoredImage
 from ..store.pins import Pin, iter_pins
+from ..system.timestamps import format_timestamp
 from .arguments import complete_image, complete_repository, json_option, platforms_option
 from .command_context import Context, open_for_change, open_store, parse_image
-from .output import format_age, format_time, print_json, print_note, print_table, shorten_digest
+from .output import format_age, print_json, print_note, print_table, shorten_digest
 
 
 @frozen
@@ -71,7 +72,7 @@ class ListedImage:
             "size": sum(self.image.content_sizes().values()),
             "complete": self.is_complete,
             "platforms": self.platforms,
-            "used": format_time(self.image.last_used()),
+            "used": format_timestamp(self.image.last_used()),
         }
 
     def _completeness(self) -> str:
@@ -275,7 +276,7 @@ def pins(context: Context, as_json: bool) -> None:
                 {
                     "image": str(each),
                     "platforms": [str(platform) for platform in each.platforms],
-                    "refreshed": format_time(refreshed) if refreshed else None,
+                    "refreshed": format_timestamp(refreshed) if refreshed else None,
                 }
                 for each, refreshed in pinned
             ]

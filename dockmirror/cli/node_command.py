@@ -44,6 +44,11 @@ _owner_option = click.option(
 )  # fmt: skip
 
 
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON: an object a line.")
+Report = Callable[[str, str], None]
+"""Takes the subject, mostly a file, and what is to be said about it."""
+
+
 @click.group("node", short_help="Configure the containerd of a Kubernetes node.")
 def node() -> None:
     """Write the files by which the containerd of this node pulls through the mirror, or remove them.
@@ -53,6 +58,7 @@ def node() -> None:
 
 
 @node.command("configure")
+@_json_option
 @click.option("--mirror", "address", metavar="URL", required=True, help="The mirror's address for the node.")
 @_root_option
 @_directory_option
@@ -64,7 +70,9 @@ def node() -> None:
 @click.option("--every", type=click.FloatRange(min=1), help="Check again after so many seconds, for ever.")
 @click.option("--ready-file", type=_PATH, help="Exists as long as containerd reads the files.")
 @click.pass_obj
-def configure(context: Context, /, address: str, owner: str, every: float | None, **places: Any) -> None:
+def configure(
+    context: Context, /, as_json: bool, address: str, owner: str, every: float | None, **places: Any
+) -> None:
     """Write a hosts.toml for each registry of the mirror's settings.
 
     Files with another first line are left as they are.  Files that this command wrote for registries that are
@@ -76,8 +84,8 @@ def configure(context: Context, /, address: str, owner: str, every: float | None
     mirror = parse_mirror_address(load_names(context.options, context.environ), address)
     hosts = HostsDirectory(places["root"], places["directory"], owner)
     _mark_ready(places["ready_file"], is_ready=False)  # one of an earlier process in the same pod
-    with _ends_at_sigterm(status=0), hosts.lock():
-        report = _Report(click.echo)
+    report = _Report(_make_printer(as_json))
+    with _ends_at_sigterm(status=0), hosts.lock(report.add):
         while True:
             is_done = hosts.write(mirror, report.add)
             is_read = _check_configuration(places["root"], places["configuration"], hosts.name, report.add)
@@ -89,46 +97,48 @@ def configure(context: Context, /, address: str, owner: str, every: float | None
 
 
 @node.command("remove")
+@_json_option
 @_root_option
 @_directory_option
 @_owner_option
-def remove(root: Path, directory: str, owner: str) -> None:
+def remove(as_json: bool, root: Path, directory: str, owner: str) -> None:
     """Remove the files that 'dockmirror node configure' wrote, once it has ended on this node.
 
     Exit status: 0; 1 when a file cannot be removed.
     """
     hosts = HostsDirectory(root, directory, owner)
     if hosts.path.is_dir():
-        with _ends_at_sigterm(), hosts.lock():
-            raise SystemExit(0 if hosts.remove(click.echo) else 1)
+        report = _make_printer(as_json)
+        with _ends_at_sigterm(), hosts.lock(report):
+            raise SystemExit(0 if hosts.remove(report) else 1)
 
 
 @node.command("wait")
+@_json_option
 @click.argument("daemonset")
 @click.option("--service-account", type=_PATH, default=_SERVICE_ACCOUNT, hidden=True)
 @click.pass_obj
-def wait(context: Context, daemonset: str, service_account: Path) -> None:
+def wait(context: Context, as_json: bool, daemonset: str, service_account: Path) -> None:
     """Wait until the pods of a DaemonSet are ready on all nodes; runs in a pod of the same namespace.
 
     Exit status: 0 when they are.
     """
-    report = _Report(click.echo)
+    report = _Report(_make_printer(as_json))
     with _ends_at_sigterm():
         while not _is_finished(daemonset, service_account, context.environ, report.add):
             report.end_round()
             time.sleep(_POLL_SECONDS)
 
 
-def _is_finished(
-    daemonset: str, account: Path, environ: Mapping[str, str], report: Callable[[str], None]
-) -> bool:
+def _is_finished(daemonset: str, account: Path, environ: Mapping[str, str], report: Report) -> bool:
     try:
         state = _read_daemonset(daemonset, account, environ)
     except (OSError, HTTPException, ValueError) as error:
-        report(f"the API server: {error}")
+        report("the API server", str(error))
         return False
     status = state.get("status", {})
-    report(f"{status.get('numberReady', 0)} of {status.get('desiredNumberScheduled', 0)} nodes are done")
+    ready, wanted = status.get("numberReady", 0), status.get("desiredNumberScheduled", 0)
+    report(daemonset, f"{ready} of {wanted} nodes are done")
     return is_ready_everywhere(state)
 
 
@@ -158,7 +168,7 @@ class HostsDirectory:
         self.path = root / self.name.lstrip("/")
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self, report: Report) -> Iterator[None]:
         """Wait until no other process holds the directory; the kernel frees it when a process ends.
 
         So the files are not written again behind a removal by a process that is still to be stopped.
@@ -172,13 +182,13 @@ class HostsDirectory:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                click.echo(f"{self.path}: waiting for the process that keeps it")
+                report(str(self.path), "waiting for the process that keeps it")
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
         finally:
             os.close(descriptor)
 
-    def write(self, mirror: MirrorAddress, report: Callable[[str], None]) -> bool:
+    def write(self, mirror: MirrorAddress, report: Report) -> bool:
         """Write the file of each registry, and remove ours of others.
 
         :returns: True when every registry has its file.
@@ -190,16 +200,16 @@ class HostsDirectory:
             try:
                 if file.exists() and not self._is_own(file):
                     if file.read_text("utf-8", errors="replace") != text:
-                        report(f"{file}: left as it is, because something else wrote it")
+                        report(str(file), "left as it is, because something else wrote it")
                         is_done = False
                 elif replace_text(file, self._mark + text):
-                    report(f"{file}: written")
+                    report(str(file), "written")
             except OSError as error:
-                report(f"{file}: cannot be written: {error.strerror}")
+                report(str(file), f"cannot be written: {error.strerror}")
                 is_done = False
         return self._remove_from(self._registries() - set(texts), report) and is_done
 
-    def remove(self, report: Callable[[str], None]) -> bool:
+    def remove(self, report: Report) -> bool:
         """Remove the files with the mark, and the directories that are empty then.
 
         :returns: True when none is left.
@@ -209,18 +219,18 @@ class HostsDirectory:
     def _registries(self) -> set[Path]:
         return {file.parent for file in self.path.glob(f"*/{_FILE}")}
 
-    def _remove_from(self, registries: set[Path], report: Callable[[str], None]) -> bool:
+    def _remove_from(self, registries: set[Path], report: Report) -> bool:
         is_done = True
         for registry in sorted(registries):
             file = registry / _FILE
             try:
                 if self._is_own(file):
                     file.unlink()
-                    report(f"{file}: removed")
+                    report(str(file), "removed")
                     if not any(registry.iterdir()):
                         registry.rmdir()
             except OSError as error:
-                report(f"{file}: cannot be removed: {error.strerror}")
+                report(str(file), f"cannot be removed: {error.strerror}")
                 is_done = False
         return is_done
 
@@ -228,18 +238,28 @@ class HostsDirectory:
         return file.read_text("utf-8", errors="replace").startswith(self._mark)
 
 
+def _make_printer(as_json: bool) -> Report:
+    """Return a function that prints a line at once: others wait for it, or watch it."""
+
+    def print_line(subject: str, message: str) -> None:
+        line = {"subject": subject, "message": message}
+        click.echo(json.dumps(line) if as_json else f"{subject}: {message}")
+
+    return print_line
+
+
 class _Report:
     """Prints each line when it is new, and not again as long as it stays true."""
 
-    def __init__(self, echo: Callable[[str], None]) -> None:
-        self._echo = echo
-        self._before: set[str] = set()
-        self._now: set[str] = set()
+    def __init__(self, print_line: Report) -> None:
+        self._print_line = print_line
+        self._before: set[tuple[str, str]] = set()
+        self._now: set[tuple[str, str]] = set()
 
-    def add(self, line: str) -> None:
-        if line not in self._before:
-            self._echo(line)
-        self._now.add(line)
+    def add(self, subject: str, message: str) -> None:
+        if (subject, message) not in self._before:
+            self._print_line(subject, message)
+        self._now.add((subject, message))
 
     def end_round(self) -> None:
         """Forget the lines that were not added again."""
@@ -258,7 +278,7 @@ def _mark_ready(file: Path | None, is_ready: bool) -> None:
             file.unlink(missing_ok=True)
 
 
-def _check_configuration(root: Path, path: str, directory: str, report: Callable[[str], None]) -> bool:
+def _check_configuration(root: Path, path: str, directory: str, report: Report) -> bool:
     """Report when containerd does not read the directory, or may not.
 
     :returns: False when it does not.
@@ -266,14 +286,15 @@ def _check_configuration(root: Path, path: str, directory: str, report: Callable
     try:
         state = hosts_directory_state(_read_configurations(root, path), directory)
     except (OSError, ValueError) as error:
-        report(f"{path}: cannot be read, so containerd may not read {directory} either: {error}")
+        report(path, f"cannot be read, so containerd may not read {directory} either: {error}")
         return True
     if state is not HostsDirectoryState.READ:
         verb = "does not" if state is HostsDirectoryState.IGNORED else "may not"
         report(
-            f"{path}: containerd {verb} read {directory}, and then it pulls past the mirror. Let config_path"
+            path,
+            f"containerd {verb} read {directory}, and then it pulls past the mirror. Let config_path"
             " name this directory alone, remove registry.mirrors and registry.configs, and restart"
-            f" containerd:\n{_config_lines(directory)}"
+            f" containerd:\n{_config_lines(directory)}",
         )
     return state is not HostsDirectoryState.IGNORED
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from attrs import frozen
@@ -40,11 +40,13 @@ class SettingsSource:
     """The values that one source sets, with tables nested as in the file.
 
     :ivar text: the text of the file, for the numbers of its lines.
+    :ivar copied: the paths of values that were copied from other keys of the source.
     """
 
     name: str
     values: Mapping[str, Any]
     text: str = ""
+    copied: Collection[Sequence[str]] = ()
 
     def has(self, path: Sequence[str]) -> bool:
         """The source sets the value at this path."""
@@ -106,10 +108,13 @@ def invalid(problems: Iterable[Problem], sources: Sequence[SettingsSource]) -> C
     return ConfigurationError(*dict.fromkeys(each.describe(sources) for each in problems))
 
 
-def explain(error: ValidationError) -> Iterator[Problem]:
-    """Yield all problems that pydantic found, in our words."""
+def explain(error: ValidationError, sources: Sequence[SettingsSource] = ()) -> Iterator[Problem]:
+    """Yield all problems that pydantic found, in our words; an invalid value that was copied counts once."""
+    copied = {tuple(path) for source in sources for path in source.copied}
     for each in error.errors():
         path = [str(part) for part in each["loc"] if part != "[key]"]
+        if tuple(path[:3]) in copied:
+            continue
         kind, given = each["type"], each["input"]
         if kind == "value_error":
             yield Problem(path, each["msg"].removeprefix("Value error, "))

@@ -47,13 +47,13 @@ def _check_host(text: str) -> str:
     return text.lower().rstrip(".")
 
 
-def _check_origin(text: str) -> str:
+def _check_origin(text: str, expected: str = "without a path") -> str:
     parts = urlsplit(text)
     if parts.username is not None:
         raise ValueError("expected an address without a username and a password")
     rest = parts.path.strip("/") or parts.query or parts.fragment
     if parts.scheme not in ("http", "https") or not _NETLOC.fullmatch(parts.netloc) or rest:
-        raise ValueError("expected an address such as https://registry.example.com, without a path")
+        raise ValueError(f"expected an address such as https://registry.example.com, {expected}")
     return f"{parts.scheme}://{parts.netloc.lower()}"
 
 
@@ -62,7 +62,7 @@ def _check_upstream_url(text: str) -> str:
     prefix = parts.path.strip("/")
     if prefix == "v2":
         raise ValueError("expected an address without /v2: it is added to each request")
-    origin = _check_origin(parts._replace(path="").geturl())
+    origin = _check_origin(parts._replace(path="").geturl(), "with or without a path")
     return f"{origin}/{_check_repository(prefix)}" if prefix else origin
 
 
@@ -162,10 +162,16 @@ def _check_operations(text: str) -> str:
     return "" if text in ("", "none") else _check_endpoint(text)
 
 
+def _check_path(value: object) -> object:
+    if "\0" in str(value):
+        raise ValueError("expected a path without null characters")
+    return value
+
+
 def _check_directory(value: object) -> object:
     if value == "":
         raise ValueError("expected a directory")
-    return value
+    return _check_path(value)
 
 
 def suggest(word: str, words: Iterable[str]) -> str:
@@ -216,6 +222,7 @@ Proxies = Annotated[tuple[Annotated[str, AfterValidator(_check_proxy)], ...], Be
 Endpoints = Annotated[
     tuple[Annotated[str, AfterValidator(_check_endpoint)], ...], BeforeValidator(_split_endpoints)
 ]
+NewFile = Annotated[Path, BeforeValidator(_check_path)]
 Directory = Annotated[Path, BeforeValidator(_check_directory)]
 Addresses = Annotated[
     tuple[Annotated[str, AfterValidator(_check_address)], ...], BeforeValidator(split_words)

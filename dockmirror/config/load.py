@@ -83,7 +83,7 @@ def merge_sources(sources: Sequence[SettingsSource]) -> Settings:
     try:
         settings = Settings.model_validate(merged)
     except ValidationError as error:
-        raise invalid(explain(error), sources) from None
+        raise invalid(explain(error, sources), sources) from None
     if problems := list(_check_together(settings)):
         raise invalid(problems, sources)
     return settings
@@ -143,6 +143,7 @@ def _share_url(source: SettingsSource, known: KnownRegistry) -> SettingsSource:
         source.name,
         {**source.values, "upstreams": {**tables, known.name: {**own, "url": followed["url"]}}},
         source.text,
+        [*source.copied, ("upstreams", known.name, "url")],
     )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
@@ -27,6 +28,7 @@ from .field_types import (
     Label,
     Names,
     Networks,
+    NewFile,
     OperationsEndpoint,
     Origin,
     Prefix,
@@ -51,6 +53,18 @@ class ConfigurationError(ValueError):
         many = f"{len(problems)} settings are invalid:"
         super().__init__(problems[0] if len(problems) == 1 else "\n  ".join((many, *problems)))
         self.problems = problems
+
+
+@contextmanager
+def setting_errors(key: str) -> Iterator[None]:
+    """Raise errors of the file that a setting names as errors of the setting.
+
+    :raises ConfigurationError: for OSError and ValueError.
+    """
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{key}: {error}") from None
 
 
 class _Frozen(BaseModel):
@@ -110,13 +124,13 @@ class AccessSettings(_Frozen):
     """Users, limits and timeouts of clients, ``[access]``."""
 
     htpasswd: File | None = None
-    keys: Path | None = None
+    keys: NewFile | None = None
     requests: Annotated[int, Field(ge=1)] | None = None
     bytes: Bytes | None = None
     window: Window = 60.0
     connections: Annotated[int, Field(ge=1)] | None = None
     connections_per_network: Share = 0.5
-    audit: Path | None = None
+    audit: NewFile | None = None
     head_timeout: Timeout = 15.0
     body_timeout: Timeout = 30.0
     idle_timeout: Timeout = 90.0

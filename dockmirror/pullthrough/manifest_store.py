@@ -15,6 +15,7 @@ from ..oci.errors import RegistryError
 from ..oci.media import ManifestReferences, parse_references
 from ..oci.ranges import whole_range
 from ..oci.reference import Repository
+from ..system.posix import explain_write_error
 
 _MAX_REFERENCES = 16 * 1024
 LIMIT = 4 * 1024 * 1024
@@ -100,7 +101,7 @@ class ManifestStore:
         try:
             await self._contents.add(place, digest, ContentKind.MANIFEST, content.data)
         except OSError as error:
-            _log.error("the store takes nothing: {error}", error=str(error))
+            _log.error("the cache keeps no new manifests: {reason}", reason=explain_write_error(error))
             return None
         return digest
 

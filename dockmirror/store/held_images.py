@@ -67,19 +67,19 @@ class HeldImages:
     """Read access to the repositories of a store, which may change at any time."""
 
     def __init__(self, root: Path) -> None:
-        self._root = root
+        self.root = root
 
     def list_repositories(self) -> list[Repository]:
         """Return the repositories, sorted by name; the name begins with the registry."""
-        top = self._root / layout.REPOSITORIES
+        top = self.root / layout.REPOSITORIES
         return sorted(
-            Repository(str(each.relative_to(top))) for each in store_files.iter_repositories(self._root)
+            Repository(str(each.relative_to(top))) for each in store_files.iter_repositories(self.root)
         )
 
     def list_tags(self, repository: Repository) -> dict[Tag, TagEntry]:
         """Return the repository's tags, sorted by name."""
         found = {}
-        for path in store_files.iter_tags(self._root / layout.REPOSITORIES / repository.name):
+        for path in store_files.iter_tags(self.root / layout.REPOSITORIES / repository.name):
             named = content_files.read_link(path / layout.TAG_LINK)
             try:
                 if named is not None:
@@ -90,17 +90,15 @@ class HeldImages:
 
     def list_manifests(self, repository: Repository) -> list[Digest]:
         return list(
-            store_files.iter_links(self._root / layout.REPOSITORIES / repository.name / layout.REVISIONS)
+            store_files.iter_links(self.root / layout.REPOSITORIES / repository.name / layout.REVISIONS)
         )
 
     def list_blobs(self, repository: Repository) -> list[Digest]:
-        return list(
-            store_files.iter_links(self._root / layout.REPOSITORIES / repository.name / layout.LAYERS)
-        )
+        return list(store_files.iter_links(self.root / layout.REPOSITORIES / repository.name / layout.LAYERS))
 
     def stat_content(self, digest: Digest) -> StoredFile | None:
         """Return the content's file; None if there is none."""
-        path = self._root / layout.data(digest)
+        path = self.root / layout.data(digest)
         return store_files.stat_file(path) if is_stored(path, digest) else None
 
     def read_image(
@@ -113,7 +111,7 @@ class HeldImages:
         self, repository: Repository, digest: Digest, platform: Platform | None, depth: int
     ) -> StoredImage:
         stored = self._linked(repository, digest, ContentKind.MANIFEST)
-        found = files.read_small_file(self._root / layout.data(digest)) if stored and depth else None
+        found = files.read_small_file(self.root / layout.data(digest)) if stored and depth else None
         if stored is None or found is None or not digest.matches(found.data):
             return StoredImage(digest, platform=platform)
         manifest = ManifestDocument.parse(found.data)
@@ -135,5 +133,5 @@ class HeldImages:
         )
 
     def _linked(self, repository: Repository, digest: Digest, kind: ContentKind) -> StoredFile | None:
-        link = self._root / layout.link(repository, digest, kind)
+        link = self.root / layout.link(repository, digest, kind)
         return self.stat_content(digest) if content_files.links_to(link, digest) else None

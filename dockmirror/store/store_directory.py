@@ -11,7 +11,7 @@ from tempfile import NamedTemporaryFile, TemporaryDirectory
 
 from twisted.logger import Logger
 
-from ..system.posix import chown_to_parent
+from ..system.posix import chown_to_parent, explain_unwritable
 from . import layout
 
 _MOUNTS = Path("/proc/self/mountinfo")
@@ -143,4 +143,4 @@ def _report_write_errors(root: Path) -> Iterator[None]:
     except FileExistsError:
         raise UnusableDirectory(f"{root} is not a directory") from None
     except OSError as error:
-        raise UnusableDirectory(f"{root} cannot be written: {error.strerror}") from None
+        raise UnusableDirectory(explain_unwritable(root, error)) from None

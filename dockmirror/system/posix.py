@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import signal
@@ -26,6 +27,24 @@ def raise_connection_limit() -> int:
     limit = _FALLBACK_LIMIT if hard == resource.RLIM_INFINITY else min(hard, _FALLBACK_LIMIT)
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
     return max(1, (limit - _RESERVED) // _FILES_PER_CLIENT)
+
+
+def explain_write_error(error: OSError) -> str:
+    """Return why the cache cannot be written, and what to do about it."""
+    reason = error.strerror or str(error)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"its disk is full ({reason}). Free some space, or set a smaller 'cache_size'"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"it cannot be written ({reason}). Run the mirror as the owner of 'cache', on a writable disk"
+    return f"its disk fails ({reason}). Check the disk"
+
+
+def explain_unwritable(directory: Path, error: OSError) -> str:
+    """Return that a directory cannot be written, and what to do if that is not permitted."""
+    advice = ""
+    if error.errno in (errno.EACCES, errno.EPERM):
+        advice = ". Run the mirror as a user who may write there, such as the owner, or set another path"
+    return f"{directory} cannot be written: {error.strerror}{advice}"
 
 
 def make_directory_for(directory: Path, uid: int, gid: int) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
-from time import gmtime, strftime
 
 from OpenSSL.SSL import TLS_METHOD, Connection, Context
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from ..system.timestamps import format_timestamp
 from .certificate_files import CertificateChain, read_certificate_folder
 
 _SUFFIXES = (".pem", ".crt", ".cer", ".key")
@@ -125,7 +125,7 @@ class CertificateDirectory:
 
 
 def _describe(chain: CertificateChain) -> dict[str, str]:
-    ends = strftime("%Y-%m-%dT%H:%MZ", gmtime(chain.expires_at))
+    ends = format_timestamp(chain.expires_at)
     return {"path": str(chain.path), "names": ", ".join(chain.names) or "no host name", "ends": ends}
 
 

@@ -180,7 +180,7 @@ class TestMakeMirror:
     def test_an_invalid_ca_file_is_refused_at_start(self, tmp_path: Path) -> None:
         (tmp_path / "ca.pem").write_text("no certificate")
         upstream = {"url": "https://lan", "ca_file": str(tmp_path / "ca.pem")}
-        with pytest.raises(ConfigurationError, match="ca_file: expected PEM certificates"):
+        with pytest.raises(ConfigurationError, match=r"^upstreams\.lan\.ca_file: expected PEM certificates"):
             make(upstreams={"lan": upstream})
 
     def test_each_upstream_has_connections_of_its_own(self) -> None:

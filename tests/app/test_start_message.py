@@ -10,7 +10,7 @@ from dockmirror.app.start_message import CacheFacts, describe_start, find_client
 from dockmirror.config.load import load
 from dockmirror.store.eviction.store_budget import Budget
 
-GB = 10**9
+GB, MB = 10**9, 10**6
 FACTS = CacheFacts(3_100_000_000, 80 * GB, Budget(50 * GB, 10 * GB))
 
 
@@ -71,6 +71,9 @@ def test_the_third_line_says_when_the_cache_keeps_nothing_and_why() -> None:
         "cache: /cache keeps nothing new: 3.0 GB free on the disk, and 10.0 GB have to stay free (the setting"
         " 'min_free'); free some space, or start with --min-free 1GB"
     )
+    for free, advice in ((500 * MB, ", or start with --min-free 250MB"), (MB, "")):
+        line = lines(cache=CacheFacts(0, free, Budget(50 * GB, 10 * GB)))[2]
+        assert line.partition("; ")[2] == f"free some space{advice}"
     no_inodes = CacheFacts(0, 80 * GB, Budget(50 * GB, 10 * GB), lacks_inodes=True)
     assert "too few inodes" in lines(cache=no_inodes)[2]
     assert lines(cache=None)[2] == "cache: off, since cache_size is 0; the mirror only relays"

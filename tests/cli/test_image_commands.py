@@ -25,7 +25,7 @@ def test_tags_and_untagged_images_are_listed(shop: Shop) -> None:
     assert (one["complete"], one["platforms"], one["digest"]) == (True, {}, str(Digest.of(AMD)))
     assert one["size"] == len(AMD + BASE + CONFIG + LAYER)
     assert latest["size"] == one["size"] + len(INDEX)
-    assert latest["used"] == "2026-09-21T14:13:20Z"
+    assert latest["used"] == "2026-09-21T14:13:20.000+00:00"
 
 
 def test_a_pattern_selects_repositories(shop: Shop) -> None:
@@ -195,7 +195,7 @@ def test_pins_show_when_each_was_refreshed(shop: Shop) -> None:
     assert "not yet" in shop.run("pins").output
     for path in (shop.root / layout.PINS).iterdir():
         os.utime(path, (USED, USED))
-    assert shop.json("pins")[0]["refreshed"] == "2026-09-21T14:13:20Z"
+    assert shop.json("pins")[0]["refreshed"] == "2026-09-21T14:13:20.000+00:00"
 
 
 def test_invalid_names_and_unknown_pins_are_refused(shop: Shop) -> None:

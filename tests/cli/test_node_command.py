@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import subprocess
 import sys
@@ -68,6 +69,14 @@ def test_the_files_are_those_of_the_client_command(node: Path, tmp_path: Path) -
     assert list(hosts["host"]) == ["http://10.43.0.7:8080"]
     assert (node / DIRECTORY / "ghcr.io/hosts.toml").stat().st_mode & 0o777 == 0o644
     assert configure(node).stdout == ""
+
+
+def test_json_has_an_object_for_each_line(node: Path) -> None:
+    file = str(node / DIRECTORY / "quay.io/hosts.toml")
+    written = [json.loads(line) for line in configure(node, "--json").stdout.splitlines()]
+    assert {"subject": file, "message": "written"} in written
+    removed = [json.loads(line) for line in remove(node, "--json").stdout.splitlines()]
+    assert {"subject": file, "message": "removed"} in removed
 
 
 def test_only_own_files_are_touched(node: Path) -> None:

@@ -318,6 +318,8 @@ def test_an_invalid_value_is_reported_with_its_key_and_source(key: str, value: s
             "upstreams: expected a table for each",
         ),
         ("access = 1", "access: expected a table"),
+        ('cache = "\\u0000"', "cache: expected a path without null characters"),
+        ('[access]\nkeys = "a\\u0000"', "access.keys: expected a path without null characters"),
         ("[access]\nrequests = 0", "access.requests: "),
         ('[access]\nbytes = "20%"', "access.bytes: expected a number of bytes"),
         ("[access]\nbytes = 0", "access.bytes: expected a number of bytes"),
@@ -769,6 +771,14 @@ def test_same_registry_as_another_registry_is_refused(tmp_path: Path, other: str
             tmp_path,
             f'[upstreams.a]\nurl = "{PRIVATE}"\nregistry = "docker.io"\nsame_registry_as = "{other}"',
         )
+
+
+def test_an_invalid_address_that_another_registry_shares_is_reported_once(tmp_path: Path) -> None:
+    path = written(tmp_path, '[upstreams.docker]\nurl = "ftp://hub"\n')
+    with pytest.raises(ConfigurationError) as raised:
+        load({"config": path}, {})
+    assert len(raised.value.problems) == 1
+    assert raised.value.problems[0].startswith(f"{path}:2: upstreams.docker.url: expected")
 
 
 def test_docker_staging_follows_the_address_of_docker(tmp_path: Path) -> None:

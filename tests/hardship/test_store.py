@@ -45,7 +45,7 @@ def test_full(directory: MakeDirectory, open_registry: Registry, images: list[Im
             wait_until(lambda: clients.right >= BODIES, "clients are served", seconds=300)
         disk = small.seen_by(mirror.pid)
         assert wrong_blobs(disk) == []
-        assert "the store takes nothing" in mirror.read_log()
+        assert "the cache keeps no new blobs" in mirror.read_log()
         used = sum(each.stat().st_size for each in blobs(disk)) // MIB
     assert clients.wrong == clients.lost == []
     assert mirror.failures() == ""

@@ -57,7 +57,7 @@ def test_full_disk(cramped: Chain, small: SmallDisk) -> None:
     with ThreadPoolExecutor(4) as pool:
         got = [pool.submit(fetched, cramped.mirror, NAME, digest) for digest in large]
         assert [each.result() for each in got] == large
-    said = [line for line in cramped.mirror.read_log().splitlines() if "the store takes nothing" in line]
+    said = [line for line in cramped.mirror.read_log().splitlines() if "the cache keeps no new blobs" in line]
     assert len(said) == 1, said
     disk = small.seen_by(cramped.mirror.pid)
     assert not blob_file(disk, large[0]).exists()
@@ -78,7 +78,7 @@ def test_disk_without_a_byte(cramped: Chain, small: SmallDisk, skopeo_machine: M
     for _ in range(2):
         skopeo_pulls(skopeo_machine, source, pushed)
     assert blobs(disk) == []
-    assert cramped.mirror.read_log().count("blobs are only relayed") == 1
+    assert cramped.mirror.read_log().count("the cache keeps no new blobs") == 1
     filler.unlink()
     skopeo_pulls(skopeo_machine, source, pushed)
     wait_until(lambda: holds(disk, f"docker.io/{NAME}", pushed), "the image is held")

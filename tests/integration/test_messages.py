@@ -18,7 +18,7 @@ pytestmark = pytest.mark.integration
 DOCUMENT = (Path(__file__).parents[2] / "docs/how-to/troubleshoot.md").read_text("utf-8")
 REFUSED = "connect: connection refused"
 PLAIN_HTTP = "server gave HTTP response to HTTPS client"
-BAD_GATEWAY = "received unexpected HTTP status: 502 Bad Gateway"
+CUT_OFF = "cannot be reached"
 NOT_MIRRORED = ("name unknown: the registry", "is not mirrored here")
 DOCKER = {
     "nobody listens": (REFUSED,),
@@ -26,7 +26,7 @@ DOCKER = {
     "no such tag": ("manifest unknown",),
     "network": ("pull access denied", "this mirror does not serve your network"),
     "private": ("pull access denied", "private images: docker login"),
-    "upstream down": (BAD_GATEWAY,),
+    "upstream down": ("received unexpected HTTP status: 502 Bad Gateway", CUT_OFF),
 }
 PODMAN = {
     **DOCKER,
@@ -40,7 +40,7 @@ CONTAINERD = {
     "no such tag": ("not found",),
     "network": ("failed with status code", "403 Forbidden"),
     "private": ("failed with status code", "403 Forbidden"),
-    "upstream down": ("failed with status code", "502 Bad Gateway"),
+    "upstream down": ("failed with status code", "502 Bad Gateway", CUT_OFF),
 }
 
 Pull = Callable[[str], Completed]

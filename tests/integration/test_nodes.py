@@ -228,7 +228,7 @@ def test_install_and_uninstall(
         assert hosts.exists()
         helm("uninstall", *options, home=home, KUBECONFIG=kubeconfig)
         assert list(each.directory.iterdir()) == []
-        assert waited[-1] == "1 of 1 nodes are done"
+        assert waited[-1] == "m-dockmirror-removal: 1 of 1 nodes are done"
         assert ("DELETE", "DaemonSet", "m-dockmirror-removal") in cluster.events
         removed = [event[1:] for event in cluster.events if event[0] == "DELETE"]
         assert sorted(removed) == sorted(event[1:] for event in cluster.events if event[0] == "POST")

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import resource
@@ -20,6 +21,8 @@ from dockmirror.system.posix import (
     LineWriter,
     blocked_signals,
     chown_to_parent,
+    explain_unwritable,
+    explain_write_error,
     make_directory_for,
     raise_connection_limit,
     write_line,
@@ -145,3 +148,25 @@ def test_a_blocked_signal_arrives_once_it_is_unblocked() -> None:
         assert received == [signal.SIGUSR2]
     finally:
         signal.signal(signal.SIGUSR2, previous)
+
+
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [
+        (errno.ENOSPC, "its disk is full (No space left on device). Free some space"),
+        (errno.EACCES, "it cannot be written (Permission denied). Run the mirror as the owner"),
+        (errno.EIO, "its disk fails (Input/output error). Check the disk"),
+    ],
+)
+def test_an_error_of_the_cache_says_what_to_do(number: int, reason: str) -> None:
+    assert explain_write_error(OSError(number, os.strerror(number))).startswith(reason)
+
+
+def test_a_directory_of_another_user_needs_its_owner_or_another_path() -> None:
+    denied = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    assert explain_unwritable(Path("/c"), denied) == (
+        "/c cannot be written: Permission denied. Run the mirror as a user who may write there, such as"
+        " the owner, or set another path"
+    )
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert explain_unwritable(Path("/c"), full) == "/c cannot be written: No space left on device"

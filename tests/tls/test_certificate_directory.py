@@ -76,7 +76,7 @@ def test_a_renewed_certificate_is_used(served: Served, in_place: bool) -> None:
     with logged() as texts:
         assert served.shown(after=0.2) == SECOND.serial
     (text,) = texts
-    assert "m.pem: certificate for m.example, valid until 2027-01-23T00:00Z" in text
+    assert "m.pem: certificate for m.example, valid until 2027-01-23T00:00:00.000+00:00" in text
 
 
 @pytest.mark.parametrize("broken", [FIRST.key[:40], b"", b"nonsense", SECOND.certificate, SECOND.key])
@@ -171,11 +171,13 @@ def test_an_expiring_certificate_is_logged_once_a_day(tmp_path: Path) -> None:
     with logged() as texts:
         for hours in range(0, 3 * 24, 6):
             served.shown(after=0 if hours == 0 else 6 * 3600)
-    expiring = "the certificate for m.example expires at 2026-12-02T00:00Z"
+    expiring = "the certificate for m.example expires at 2026-12-02T00:00:00.000+00:00"
     assert len([text for text in texts if expiring in text]) == 2
     with logged() as texts:
         served.shown(after=7 * 24 * 3600)
-    assert any("the certificate for m.example expired at 2026-12-02T00:00Z" in text for text in texts)
+    assert any(
+        "the certificate for m.example expired at 2026-12-02T00:00:00.000+00:00" in text for text in texts
+    )
 
 
 OWN, EXACT, WILD = issue("m.example", "10.0.0.1"), issue("ghcr.m.example"), issue("*.m.example")

@@ -128,7 +128,7 @@ def test_the_status_lists_every_registry_and_its_last_results(endpoint: Endpoint
     endpoint.house.get("docker.mirror.example", "/v2/library/nginx/manifests/latest")
     docker = endpoint.get("/status.json").json["registries"][0]
     assert (docker["name"], docker["registry"], docker["state"]) == ("docker", "docker.io", "reachable")
-    assert docker["addresses"][0]["answered"] == 100
+    assert docker["addresses"][0]["answered"] == "1970-01-01T00:01:40.000+00:00"
     assert (status["cache"], status["fetches"], status["popular"]) == (None, [], [])
 
 

@@ -17,6 +17,7 @@ from ...interfaces import Answer, IBody, IContentStore, ISource
 from ...oci.descriptor import Descriptor
 from ...oci.digest import Digest, Verifier
 from ...oci.errors import RegistryError, Unavailable
+from ...system.posix import explain_write_error
 from ..threads import RunInThread
 
 
@@ -29,7 +30,10 @@ class LogOnce:
     def record_failure(self, error: OSError) -> None:
         if not self._is_logged:
             self._is_logged = True
-            self._log.error("the store takes nothing, blobs are only relayed: {error}", error=str(error))
+            self._log.error(
+                "the cache keeps no new blobs, and clients get them from the upstream: {reason}",
+                reason=explain_write_error(error),
+            )
 
     def record_success(self) -> None:
         self._is_logged = False

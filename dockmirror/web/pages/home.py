@@ -11,6 +11,7 @@ from twisted.web.template import Tag, tags
 
 from ...client_config.clients import CLIENTS, download_archive
 from ...client_config.snippet import ClientConfig, MirrorAddress, MirroredRegistry, Snippet
+from ...config.notation import format_size
 from ...http.access import ClientAddress
 from ...system.timestamps import format_timestamp
 from ..recent_requests import RequestRecord
@@ -18,7 +19,6 @@ from .page import (
     Language,
     align_columns,
     format_age,
-    format_size,
     inline_code,
     render_page,
     section,

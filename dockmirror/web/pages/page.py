@@ -222,16 +222,6 @@ def _parse_weights(lines: Sequence[str]) -> Iterator[tuple[str, float]]:
             yield value, 0.0
 
 
-def format_size(count: int) -> str:
-    """Format a number of bytes."""
-    amount = float(count)
-    for unit in ("B", "kB", "MB"):
-        if amount < 1000:
-            return f"{amount:.0f} {unit}" if amount >= 10 or unit == "B" else f"{amount:.1f} {unit}"
-        amount /= 1000
-    return f"{amount:.1f} GB"
-
-
 def format_age(seconds: float) -> str:
     """Format a duration in seconds."""
     if seconds < 100:

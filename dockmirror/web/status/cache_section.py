@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 from attrs import frozen
 from twisted.web.template import Tag, tags
 
+from ...config.notation import format_size
 from ...status.cache_series import PERIOD, SeriesSlot
 from ...status.status_values import CacheUsage
-from ..pages.page import Language, format_size, section
+from ..pages.page import Language, section
 from .overview import Status
 from .status_text import format_percent
 

@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 
 from twisted.web.template import Tag, tags
 
+from ...config.notation import format_size
 from ...status.status_values import DownloadStatus, UpstreamStatus
 from ..pages.page import (
     PAGE,
     Language,
     PageAssets,
     format_age,
-    format_size,
     inline_code,
     read_asset,
     render_page,

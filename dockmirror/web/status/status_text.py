@@ -1,4 +1,4 @@
-"""The status as text for a terminal, and as JSON with sizes in bytes and times in seconds since the epoch."""
+"""The status as text for a terminal, and as JSON with sizes in bytes."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ from typing import Any
 
 from attrs import asdict
 
+from ...config.notation import format_size
 from ...status.cache_series import PERIOD
 from ...status.status_values import AddressStatus, DownloadStatus, Quota, UpstreamStatus
-from ..pages.page import Language, align_columns, format_age, format_size
+from ...system.timestamps import format_timestamp
+from ..pages.page import Language, align_columns, format_age
 from .overview import Status
 
+_TIMES = {"answered", "begins", "failed", "measured", "rests", "time", "told"}
+"""The fields of the JSON that hold times."""
 _ORDER = ("failing", "resting", "reachable", "unasked")
 
 
@@ -158,7 +162,7 @@ def _popular(status: Status, say: Language) -> list[str]:
 
 def render_status_json(status: Status) -> str:
     state = status.worker_state
-    return json.dumps(
+    fields = _format_times(
         {
             "time": status.now,
             "status": status.state.status,
@@ -170,9 +174,18 @@ def render_status_json(status: Status) -> str:
             "usage": asdict(state.usage) if state.usage else None,
             "hours": {"seconds": PERIOD, "slots": [asdict(each) for each in status.slots]},
             "popular": [asdict(each) for each in status.popular],
-        },
-        indent=2,
+        }
     )
+    return json.dumps(fields, indent=2)
+
+
+def _format_times(value: object, key: str = "") -> object:
+    """Return nested fields with the times among them as text."""
+    if isinstance(value, dict):
+        return {name: _format_times(each, name) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_format_times(each) for each in value]
+    return format_timestamp(value) if key in _TIMES and isinstance(value, int | float) else value
 
 
 def _registry(upstream: UpstreamStatus, now: float) -> dict[str, Any]:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 from xml.etree import ElementTree
@@ -41,6 +42,7 @@ from dockmirror.web.status.status_text import (
     describe_quota,
     display_names,
     format_percent,
+    render_status_json,
     render_status_text,
     sort_by_state,
 )
@@ -181,6 +183,18 @@ Most pulled
     assert without.count("No cache: ") == 2
 
 
+def test_times_in_json_are_written_as_in_the_log() -> None:
+    fields = json.loads(render_status_json(make_status(WorkerState((TWO, DOCKER)))))
+    assert fields["time"] == "1970-01-01T00:00:10.000+00:00"
+    second = fields["registries"][0]["addresses"][1]
+    assert (second["answered"], second["failed"]) == (
+        "1970-01-01T00:00:01.000+00:00", "1970-01-01T00:00:09.000+00:00",
+    )  # fmt: skip
+    assert fields["registries"][0]["rests"] is None
+    assert fields["registries"][1]["quota"]["told"] == "1970-01-01T00:00:05.000+00:00"
+    assert fields["registries"][1]["quota"]["limit"] == 100
+
+
 def shapes(svg: Tag) -> list[tuple[Any, ...]]:
     """Return kind, position, top and height of each shape."""
     names = ("x", "y", "height")
@@ -265,9 +279,9 @@ def test_states_are_described_as_far_as_they_are_known(
 @pytest.mark.parametrize(
     ("held", "size", "pace", "phrase"),
     [
-        (50_000_000, 100_000_000, 1_000_000.0, "50 MB of 100 MB · 1.0 MB/s · 50 s left"),
+        (50_000_000, 100_000_000, 1_000_000.0, "50.0 MB of 100 MB · 1.0 MB/s · 50 s left"),
         (0, 100_000_000, None, "0 B of 100 MB"),
-        (50_000_000, None, 1_000_000.0, "50 MB · 1.0 MB/s"),
+        (50_000_000, None, 1_000_000.0, "50.0 MB · 1.0 MB/s"),
     ],
 )
 def test_progress_is_described_as_known(held: int, size: int | None, pace: float | None, phrase: str) -> None:
