@@ -103,7 +103,7 @@ def test_budget(chains: MakeChain) -> None:
             wait_until(lambda: not blob_file(cache, read).exists(), "what was used least recently is evicted")
             wait_until(lambda: _total(cache) <= BUDGET, "the budget is kept")
             assert digest_of(response) == sha256(images[0].layers[0].data[1000:])
-        assert "evicted " in chain.mirror.read_log()
+        wait_until(lambda: "evicted " in chain.mirror.read_log(), "the log says so")
         assert [_is_hit(chain, each) for each in images[-3:]] == [True] * 3
         for each in images:
             if blob_file(cache, each.digest).exists():  # a manifest goes before what it names
