@@ -146,6 +146,13 @@ def test_links_are_evicted(store: Stocked) -> None:
     assert store.tree() == before
 
 
+def test_contents_that_come_during_a_scan_stay(store: Stocked) -> None:
+    """They are newer than the time at which the scan began."""
+    old, new = store.blob(kilobyte("old"), age=HOUR), store.blob(kilobyte("new"), age=-30)
+    store.evict(NOTHING)
+    assert store.held(old, new) == [False, True]
+
+
 def test_last_minute(store: Stocked) -> None:
     """Contents used in the last minute stay with all they refer to; uses in the future go last."""
     layer = store.blob(kilobyte("layer"), age=9 * HOUR)

@@ -109,7 +109,7 @@ class StoreScan:
         return [
             _Candidate(digest, stored, (stored.used, 0))
             for digest, stored in self._contents.items()
-            if digest not in linked and not 0 <= self._now - stored.used < _IN_USE
+            if digest not in linked and abs(self._now - stored.used) >= _IN_USE
         ]
 
     def _select(self, shortfall: Shortfall) -> Iterator[_Candidate]:
@@ -122,7 +122,8 @@ class StoreScan:
         for each in sorted(candidates, key=lambda each: (each.key in pending, each.age)):
             if not shortfall:
                 return
-            if not 0 <= self._now - each.age[0] < _IN_USE:
+            # What comes during the scan is newer than its time; a clock that was set back leaves later times.
+            if abs(self._now - each.age[0]) >= _IN_USE:
                 shortfall -= each.frees
                 yield each
 
