@@ -4,8 +4,8 @@ From the client down to the upstream:
 
     NamespaceFilter                      serves the names of this registry only (virtual host)
     ServiceAccountOnly or AnonymousOnly  rejects logins of clients (the latter on the own host)
-    ShortNames or ShortNameRedirect      completes names such as nginx (the latter on the virtual host)
-    PrefixRewrite                        turns the client's names into the upstream's
+    NameRewrite or ShortNameRedirect     completes names such as nginx (the latter on the virtual host)
+    NameRewrite                          turns the client's names into those that the operator has set
     RuleFilter                           applies the operator's allow and deny rules
     RequestObserver                      counts what the cache did, and what was sent
     PushProbeBypass                      sends a pusher's existence checks upstream (virtual host)
@@ -15,12 +15,14 @@ From the client down to the upstream:
     Failover or FallbackMirror           asks the upstream's other addresses when the first one fails
     CorruptBlobQuarantine                refuses a blob at an address that sent wrong bytes for it
     UpstreamObserver                     records the health of an address, and its failures
+    PrefixedUpstream                     asks below the path of the upstream's url
     UpstreamRegistry                     asks the upstream
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeVar
 
 from attrs import frozen
@@ -32,11 +34,10 @@ from ..interfaces import IAccount, IRegistry, ITokenService, IWritableRegistry
 from ..middleware.blob_fetch import ResumingRegistry, SegmentedFetch
 from ..middleware.login_filters import AnonymousOnly, ServiceAccountOnly
 from ..middleware.names import (
+    NameRewrite,
     NamespaceFilter,
-    PrefixRewrite,
     ScopeRewrite,
     ShortNameRedirect,
-    ShortNames,
     WriteNameRewrite,
     WriteNamespaceFilter,
     complete_short_name,
@@ -121,6 +122,12 @@ def build_stack(
     def upstream_name(repository: Repository) -> Repository:
         return _upstream_name(upstream, repository)
 
+    def complete_names(below: IRegistry) -> IRegistry:
+        return NameRewrite(below, complete_short_name)
+
+    def rewrite_names(below: IRegistry) -> IRegistry:
+        return NameRewrite(below, partial(rewrite_prefix, prefixes=upstream.rewrite))
+
     def allow_shared(below: IRegistry) -> IRegistry:
         return ServiceAccountOnly(below, names[0])
 
@@ -133,20 +140,20 @@ def build_stack(
         )
 
     common: list[Layer] = [
-        *_when(upstream.rewrite, lambda below: PrefixRewrite(below, upstream.rewrite)),
+        *_when(upstream.rewrite, rewrite_names),
         *_when(has_rules, lambda below: RuleFilter(below, _pull_rules(name, upstream, "pulled"))),
         observe,
     ]
     virtual: list[Layer] = [
         lambda below: NamespaceFilter(below, names),
         *_when(is_shared, allow_shared),
-        *_when(upstream.short_names == "complete", ShortNames),
+        *_when(upstream.short_names == "complete", complete_names),
         *_when(upstream.short_names == "redirect", ShortNameRedirect),
         *common,
     ]
     own: list[Layer] = [
         allow_shared if is_shared else allow_anonymous,
-        *_when(upstream.short_names != "off", ShortNames),
+        *_when(upstream.short_names != "off", complete_names),
         *common,
     ]
     writes: list[WriteLayer] = [

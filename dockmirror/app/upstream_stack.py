@@ -163,7 +163,7 @@ def _make_registry(
     :param settings: the upstream's, with this address only.
     """
     name, clock, metrics = context.name, context.clock, context.metrics
-    url, prefix = _split_prefix(settings.url)
+    url, prefix = settings.origin, settings.prefix
     with upstream_errors(name, settings):
         connections = context.agent_for(settings, reached)
     agent = InstrumentedAgent(connections, name, metrics, clock, context.health.record_quota)
@@ -186,12 +186,6 @@ def _make_registry(
     if prefix:
         writer = WriteNameRewrite(writer, partial(add_prefix, prefix))
     return registry, WriteMetrics(writer, name, metrics)
-
-
-def _split_prefix(url: str) -> tuple[str, str]:
-    """Return an upstream's address without its path, and the path, a prefix of repositories."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}", parts.path.strip("/")
 
 
 @contextmanager

@@ -121,7 +121,7 @@ _ADVICE = {
         " or an account of the mirror's own, 'upstreams.{name}.username'."
     ),
 }
-"""What to do when a step fails, by the name of the step."""
+"""Advice for each step that may fail, by the step's name."""
 
 
 def advise(diagnosis: Diagnosis) -> str | None:
@@ -129,7 +129,8 @@ def advise(diagnosis: Diagnosis) -> str | None:
     failed = _failed_step(diagnosis)
     if failed is None:
         return None
-    return _ADVICE[failed.name].format(name=diagnosis.upstream, url=diagnosis.url)
+    origin = urlsplit(diagnosis.url)._replace(path="").geturl()
+    return _ADVICE[failed.name].format(name=diagnosis.upstream, url=origin)
 
 
 def describe(diagnoses: Sequence[Diagnosis]) -> Iterator[str]:

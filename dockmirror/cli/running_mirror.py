@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from attrs import evolve
 from pydantic import ValidationError
@@ -61,7 +60,7 @@ def mirror_at(url: str, ca_file: Path | None = None) -> UpstreamSettings:
         mirror = _mirror_settings(url, ca_file, {})
     except ValidationError as error:
         raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
-    if urlsplit(mirror.url).path:
+    if mirror.prefix:
         raise ValueError("expected an address such as http://mirror.example.com:8080, without a path")
     return mirror
 

@@ -8,7 +8,6 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
@@ -149,10 +148,22 @@ def _share_url(source: SettingsSource, known: KnownRegistry) -> SettingsSource:
 
 def _check_together(settings: Settings) -> Iterator[Problem]:
     """Yield the problems of settings that are valid alone and not together."""
+    yield from _check_prefixes(settings.upstreams)
     yield from _check_registries(settings.upstreams)
     yield from _check_shared_accounts(settings)
     yield from _check_keys_path(settings)
     yield from _check_writes(settings)
+
+
+def _check_prefixes(upstreams: Mapping[str, UpstreamSettings]) -> Iterator[Problem]:
+    """Reject upstreams below a path of another registry that do not say whose images they have."""
+    for name, upstream in upstreams.items():
+        if not upstream.registry and any(each.prefix for each in upstream.by_address()):
+            yield Problem(
+                ("upstreams", name, "url"),
+                "has a path; expected 'registry' beside it, the name by which images are pulled, such as"
+                " docker.io",
+            )
 
 
 def _check_registries(upstreams: Mapping[str, UpstreamSettings]) -> Iterator[Problem]:
@@ -181,11 +192,6 @@ def _check_registries(upstreams: Mapping[str, UpstreamSettings]) -> Iterator[Pro
 
 def _check_same_registry_as(upstreams: Mapping[str, UpstreamSettings]) -> Iterator[Problem]:
     for name, upstream in upstreams.items():
-        if not upstream.registry and any(urlsplit(url).path for url in upstream.urls):
-            raise ConfigurationError(
-                f"upstreams.{name}.url: has a path; expected 'registry' beside it, the name by which images"
-                " are pulled, such as docker.io"
-            )
         other = upstreams.get(upstream.same_registry_as or name)
         if other is None or other.canonical != upstream.canonical:
             message = f"expected the name of another upstream with the registry {upstream.canonical}"

@@ -106,6 +106,17 @@ class UpstreamSettings(_Frozen):
         return self.urls[0]
 
     @property
+    def origin(self) -> str:
+        """The first address without its path."""
+        parts = urlsplit(self.url)
+        return f"{parts.scheme}://{parts.netloc}"
+
+    @property
+    def prefix(self) -> str:
+        """The path of the first address: the prefix of the repositories to mirror, or an empty string."""
+        return urlsplit(self.url).path.removeprefix("/")
+
+    @property
     def canonical(self) -> str:
         """The registry's name in images and in the store, where ``_`` replaces the colon before a port."""
         return self.registry or urlsplit(self.url).netloc.replace(":", "_")

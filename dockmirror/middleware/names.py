@@ -33,17 +33,20 @@ def rewrite_prefix(repository: Repository, prefixes: Mapping[str, str]) -> Repos
 
 
 @implementer(IRegistry)
-class ShortNames:
-    """Completes Docker Hub's short names in place."""
+class NameRewrite:
+    """Asks for repositories by the names that the registry knows them by; clients keep seeing their own.
 
-    def __init__(self, registry: IRegistry) -> None:
+    :param rename: returns the registry's name for a client's.
+    """
+
+    def __init__(self, registry: IRegistry, rename: Callable[[Repository], Repository]) -> None:
         self._registry = registry
+        self._rename = rename
 
     async def fetch(self, request: RegistryRequest) -> Answer:
         repository = repository_of(request.target)
-        return await self._registry.fetch(
-            request.for_repository(complete_short_name(repository)) if repository else request
-        )
+        renamed = request if repository is None else request.for_repository(self._rename(repository))
+        return await self._registry.fetch(renamed)
 
 
 @implementer(IRegistry)
@@ -60,24 +63,6 @@ class ShortNameRedirect:
             return await self._registry.fetch(request)
         moved = request.for_repository(complete_short_name(repository))
         return Answer(BytesBody(b"", Descriptor(size=0)), 301, location=moved.path_and_query())
-
-
-@implementer(IRegistry)
-class PrefixRewrite:
-    """Asks for repositories by other names, as the operator has set; clients keep seeing their own.
-
-    :param prefixes: leading components of names, and their replacements; the longest match counts.
-    """
-
-    def __init__(self, registry: IRegistry, prefixes: Mapping[str, str]) -> None:
-        self._registry = registry
-        self._prefixes = prefixes
-
-    async def fetch(self, request: RegistryRequest) -> Answer:
-        repository = repository_of(request.target)
-        if repository is None:
-            return await self._registry.fetch(request)
-        return await self._registry.fetch(request.for_repository(rewrite_prefix(repository, self._prefixes)))
 
 
 @implementer(ITokenService)
@@ -110,14 +95,12 @@ class PrefixedUpstream:
     """An upstream whose repositories all lie below one prefix, such as a proxy project of Harbor."""
 
     def __init__(self, upstream: IUpstream, prefix: str) -> None:
-        self._upstream = upstream
-        self._rename = partial(add_prefix, prefix)
-        self._tokens = ScopeRewrite(upstream, self._rename)
+        rename = partial(add_prefix, prefix)
+        self._registry = NameRewrite(upstream, rename)
+        self._tokens = ScopeRewrite(upstream, rename)
 
     async def fetch(self, request: RegistryRequest) -> Answer:
-        repository = repository_of(request.target)
-        renamed = request if repository is None else request.for_repository(self._rename(repository))
-        return await self._upstream.fetch(renamed)
+        return await self._registry.fetch(request)
 
     async def token(self, request: TokenRequest) -> Answer:
         return await self._tokens.token(request)

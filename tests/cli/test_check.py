@@ -76,3 +76,8 @@ def test_there_is_advice_for_each_step(step: str) -> None:
     advice = advise(Diagnosis("x", "https://x.example", (), [DiagnosticStep(step, False, "it fails")]))
     assert advice is not None
     assert "upstreams.x." in advice or "https://x.example" in advice
+
+
+def test_the_advice_to_ask_a_registry_leaves_out_the_path_of_its_address() -> None:
+    diagnosis = Diagnosis("x", "https://x.example/hub", (), [DiagnosticStep("/v2/", False, "it fails")])
+    assert "'curl -i https://x.example/v2/'" in str(advise(diagnosis))

@@ -229,10 +229,13 @@ def test_an_upstream_url_without_a_name_is_refused() -> None:
 def test_a_path_in_an_upstream_url_is_a_prefix_of_repositories(tmp_path: Path) -> None:
     """A trailing slash is dropped; the registry whose images lie there has to be named."""
     text = '[upstreams.a]\nurl = "https://Harbor.example/hub/a/"'
-    message = refused({"config": written(tmp_path, text)})
-    assert message.startswith("upstreams.a.url: has a path; expected 'registry' beside it")
+    path = written(tmp_path, text)
+    message = refused({"config": path})
+    assert message.startswith(f"{path}: upstreams.a.url: has a path; expected 'registry' beside it")
     settings = load({"config": written(tmp_path, text + '\nregistry = "a.example"')}, {})
-    assert settings.upstreams["a"].url == "https://harbor.example/hub/a"
+    upstream = settings.upstreams["a"]
+    assert (upstream.origin, upstream.prefix) == ("https://harbor.example", "hub/a")
+    assert upstream.url == "https://harbor.example/hub/a"
 
 
 def test_a_new_upstream_has_safe_defaults() -> None:

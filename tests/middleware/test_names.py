@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 from attrs import evolve
@@ -14,12 +15,11 @@ from dockmirror.body.in_memory import json_body
 from dockmirror.interfaces import Answer, IRegistry, ITokenService, IUpstream, IWritableRegistry
 from dockmirror.metrics import Metrics
 from dockmirror.middleware.names import (
+    NameRewrite,
     NamespaceFilter,
     PrefixedUpstream,
-    PrefixRewrite,
     ScopeRewrite,
     ShortNameRedirect,
-    ShortNames,
     WriteNameRewrite,
     WriteNamespaceFilter,
     complete_short_name,
@@ -56,9 +56,9 @@ BUSYBOX, OFFICIAL, OTHER = Repository("busybox"), Repository("library/busybox"),
 DIGEST = Digest.of(b"")
 TOKEN = TokenRequest.parse([("scope", "repository:busybox:pull"), ("account", "me")])
 WRAPPERS: dict[str, Callable[[IRegistry], IRegistry]] = {
-    "ShortNames": ShortNames,
+    "ShortNames": lambda registry: NameRewrite(registry, complete_short_name),
     "ShortNameRedirect": ShortNameRedirect,
-    "Rewritten": lambda registry: PrefixRewrite(registry, {"a": "b"}),
+    "Rewritten": lambda registry: NameRewrite(registry, partial(rewrite_prefix, prefixes={"a": "b"})),
     "Namespace": lambda registry: NamespaceFilter(registry, ["docker.io"]),
 }
 OF_A_REPOSITORY: list[Callable[[Repository], Target]] = [
@@ -122,7 +122,7 @@ def test_short_names_are_completed_in_each_request(target: Callable[[Repository]
     request = RegistryRequest(
         target(BUSYBOX), head=True, accept=("a/b",), credentials=Credentials.bearer("t")
     )
-    assert now(ShortNames(registry).fetch(request)) is ANSWER
+    assert now(NameRewrite(registry, complete_short_name).fetch(request)) is ANSWER
     assert registry.requests == [evolve(request, target=target(OFFICIAL))]
 
 
@@ -228,7 +228,7 @@ def test_prefixes_are_rewritten(target: Callable[[Repository], Target], name: st
     request = RegistryRequest(
         target(Repository(name)), query=(("n", "2"),), credentials=Credentials.bearer("t")
     )
-    assert now(PrefixRewrite(registry, PREFIXES).fetch(request)) is ANSWER
+    assert now(NameRewrite(registry, partial(rewrite_prefix, prefixes=PREFIXES)).fetch(request)) is ANSWER
     assert registry.requests == [evolve(request, target=target(Repository(other)))]
 
 

@@ -122,7 +122,8 @@ class StoreScan:
         for each in sorted(candidates, key=lambda each: (each.key in pending, each.age)):
             if not shortfall:
                 return
-            # What comes during the scan is newer than its time; a clock that was set back leaves later times.
+            # Content that is stored while the scan runs is a little newer than the scan itself.  Times far
+            # ahead, which a clock that was set back leaves, protect nothing.
             if abs(self._now - each.age[0]) >= _IN_USE:
                 shortfall -= each.frees
                 yield each
