@@ -127,7 +127,7 @@ class ServerRequest(TwistedRequest):
 
         Of a 5xx most clients show the status line only, so it has the reason too.
         """
-        self.reason = " ".join(str(error).split())
+        self.reason = " ".join(error.summary.split())
         phrase = responses.get(error.status, "Unknown")
         if error.status >= 500:
             phrase = f"{phrase}: {_UNSAFE.sub('?', self.reason)[:_PHRASE_LENGTH]}"

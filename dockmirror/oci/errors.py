@@ -10,7 +10,7 @@ the distribution registry that clients know.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from attrs import field, frozen
@@ -31,6 +31,8 @@ class RegistryError(Exception):
     """An error that is sent to the client in the specification's format.
 
     :ivar entries: the ``errors`` list of the response; an upstream's own entries, if it sent some.
+    :ivar summary: the error in the mirror's own words, for the access log, pages and status lines: an
+        upstream may repeat a secret of the client's.
     :ivar status: the HTTP status of the response.
     :ivar challenges: for a 401, the upstream's challenges; they are not passed on unchanged.
     :ivar retry_after: the upstream's ``Retry-After``, verbatim.
@@ -58,6 +60,7 @@ class RegistryError(Exception):
     ) -> None:
         super().__init__(message)
         self.entries: tuple[ErrorEntry, ...] = (ErrorEntry(self.code, message or self.default_message),)
+        self.summary = message or self.default_message
         self.status = status or self.default_status
         self.challenges = challenges
         self.retry_after = retry_after
@@ -257,7 +260,7 @@ class UpstreamRefusal:
         if reason and reason[0].isalnum() and reason.isprintable():  # a sentence and no page or document
             message = f"{message}: {reason[:_REASON_LENGTH]}"
         error = row(
-            message,
+            f"the upstream answered {self.status}{_known_code(entries)}",
             status=self.status,
             challenges=self.challenges,
             retry_after=self.retry_after,
@@ -279,6 +282,11 @@ def _entries(body: bytes) -> tuple[ErrorEntry, ...]:
         return tuple(_entry(e) for e in listed)
     except (ValueError, KeyError, TypeError, RecursionError):
         return ()
+
+
+def _known_code(entries: Sequence[ErrorEntry]) -> str:
+    """Return a blank and the first code, if it is one of the specification's."""
+    return f" {entries[0].code}" if entries and entries[0].code in _BY_CODE else ""
 
 
 def _entry(value: Mapping[str, object]) -> ErrorEntry:

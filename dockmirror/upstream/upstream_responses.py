@@ -17,7 +17,15 @@ from ..interfaces import Answer, IBody
 from ..oci.challenge import parse_challenges
 from ..oci.descriptor import Descriptor
 from ..oci.digest import Digest
-from ..oci.errors import DigestInvalid, NameUnknown, RangeInvalid, RegistryError, Unavailable, UpstreamRefusal
+from ..oci.errors import (
+    DigestInvalid,
+    ErrorEntry,
+    NameUnknown,
+    RangeInvalid,
+    RegistryError,
+    Unavailable,
+    UpstreamRefusal,
+)
 from ..oci.header_fields import etag_matches
 from ..oci.ranges import parse_unsatisfied
 from ..oci.request import RegistryRequest
@@ -137,11 +145,12 @@ async def read_refusal(
 
 def wrap_other_host_refusal(error: RegistryError) -> Unavailable:
     """Return an error for a refusal by a redirect's target, so that no client logs in because of it."""
-    return Unavailable(
-        f"the server that the upstream redirects to refused: {error}",
-        upstream_status=error.upstream_status,
-        from_other_host=True,
+    what = "the server that the upstream redirects to refused"
+    wrapped = Unavailable(
+        f"{what}: {error.summary}", upstream_status=error.upstream_status, from_other_host=True
     )
+    wrapped.entries = (ErrorEntry(wrapped.code, f"{what}: {error}"),)
+    return wrapped
 
 
 def _is_other_host(client: UpstreamClient, response: IResponse) -> bool:

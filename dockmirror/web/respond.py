@@ -58,7 +58,7 @@ async def _respond(request: ServerRequest, answer: Coroutine[Any, Any, Answer]) 
             raise
         if request.startedWriting:
             _log.warn("{path}: cut off: {error}", path=request.path.decode("ascii"), error=str(error))
-            request.reason = str(error)
+            request.reason = error.summary
             request.abort()
         else:
             refuse(request, error)

@@ -90,6 +90,10 @@ def test_no_secret_is_logged_when_an_upstream_fails(
     "reply",
     [
         error(401, "UNAUTHORIZED"),
+        error(403, "DENIED", f"{PASSWORD} and t0ken-0-user are wrong"),
+        error(500, "UNKNOWN", f"no t0ken, {PASSWORD}"),
+        Reply(403, b"the token t0ken-0-user has expired"),
+        Reply(500, f"no user {USER} with {PASSWORD}".encode()),
         Reply(500, b"<html>"),
         DEAD,
         Reply(200, b"<html>t0ken", (("Content-Type", "text/html"),)),
