@@ -79,12 +79,17 @@ class Asked:
         self.answers.append(Answered(what, response.status, code(response), told))
         return response
 
-    def is_cut_off(self, location: str, data: bytes, announced: int) -> None:
+    def is_cut_off(self, location: str, data: bytes, begin: int, announced: int) -> None:
         """Begins to send a chunk, and goes away in the middle."""
         url = urlsplit(self._client.url)
         connection = http.client.HTTPConnection(url.hostname or "", url.port)
         connection.putrequest("PATCH", location, skip_host=True)
-        fields = {"Host": self.netloc, "Content-Length": str(announced), **OCTETS}
+        fields = {
+            "Host": self.netloc,
+            "Content-Length": str(announced),
+            "Content-Range": f"{begin}-{begin + announced - 1}",
+            **OCTETS,
+        }
         for name, value in fields.items():
             connection.putheader(name, value)
         connection.endheaders(data)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -59,6 +60,7 @@ class Complete(Server):
 
         super().__init__("127.0.0.1", Asked)
         self.repositories: dict[str, Repository] = {}
+        self.appending = threading.Lock()
 
 
 class _Asked(Exchange):
@@ -169,17 +171,20 @@ class _Asked(Exchange):
             self.answer(202, b"", **self._progress(what), OCI_Chunk_Min_Length=str(SHORTEST))
 
     def _take(self, what: str, body: bytes) -> None:
-        upload = self.repository.uploads[what]
+        """Appends a chunk, or as much of it as came, if it begins where the upload ends."""
+        announced = int(self.headers.get("Content-Length", len(body)))
         told = self.headers.get("Content-Range")
-        if told is not None:
-            match = _CONTENT_RANGE.fullmatch(told)
-            if (
-                match is None
-                or int(match[1]) != len(upload)
-                or int(match[2]) + 1 - int(match[1]) != len(body)
-            ):
-                raise Refusal(416, "RANGE_INVALID", **self._progress(what))
-        upload += body
+        with self.registry.appending:
+            upload = self.repository.uploads[what]
+            if told is not None:
+                match = _CONTENT_RANGE.fullmatch(told)
+                if (
+                    match is None
+                    or int(match[1]) != len(upload)
+                    or int(match[2]) + 1 - int(match[1]) != announced
+                ):
+                    raise Refusal(416, "RANGE_INVALID", **self._progress(what))
+            upload += body
 
     def _commit(self, data: bytes, digest: str = "") -> None:
         digest = digest or self.query.get("digest", "")
