@@ -143,7 +143,7 @@ class UpstreamObserver:
             if isinstance(error, Unavailable):
                 self._failures(_reason(error)).inc()
             if is_outage(error):
-                self._health.record_failure(str(error))
+                self._health.record_failure(error.summary)
             elif not is_remembered:
                 self._health.record_answer()
             raise

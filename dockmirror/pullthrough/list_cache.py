@@ -113,8 +113,8 @@ class ListCache:
             facts = await self._facts(request, target, cached, generation)
             if cached is None or not await self._gateway.is_stale_allowed(request, facts, error):
                 raise
-            _log.warn("{target} is served stale: {error}", target=str(target), error=str(error))
-            return cached.answer(CacheStatus(CacheResult.STALE, age, str(error)))
+            _log.warn("{target} is served stale: {error}", target=str(target), error=error.summary)
+            return cached.answer(CacheStatus(CacheResult.STALE, age, error.summary))
         return self._remember(name, generation, answer)
 
     async def _facts(

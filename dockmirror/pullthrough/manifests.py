@@ -190,8 +190,8 @@ class ManifestCache:
             raise error
         if not await self._manifests.is_complete(tagged.place, tagged.stored):
             raise error
-        _log.warn("{target} is served stale: {error}", target=str(request.target), error=str(error))
-        status = CacheStatus(CacheResult.STALE, tagged.age, str(error))
+        _log.warn("{target} is served stale: {error}", target=str(request.target), error=error.summary)
+        status = CacheStatus(CacheResult.STALE, tagged.age, error.summary)
         return await self._answer_stored(request, tagged.stored, status)
 
     async def _is_too_old(self, tagged: _TaggedManifest) -> bool:

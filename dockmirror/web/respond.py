@@ -57,7 +57,7 @@ async def _respond(request: ServerRequest, answer: Coroutine[Any, Any, Answer]) 
         if not isinstance(error, RegistryError):
             raise
         if request.startedWriting:
-            _log.warn("{path}: cut off: {error}", path=request.path.decode("ascii"), error=str(error))
+            _log.warn("{path}: cut off: {error}", path=request.path.decode("ascii"), error=error.summary)
             request.reason = error.summary
             request.abort()
         else:

@@ -14,6 +14,7 @@ from dockmirror.oci.errors import (
     Unauthorized,
     Unavailable,
     Unreachable,
+    UpstreamRefusal,
 )
 from dockmirror.oci.media import OCI_INDEX
 
@@ -62,6 +63,14 @@ def test_a_stale_answer_has_a_warning(warm: Mirror, manifest: bytes, error: Regi
         assert header(answer, "Cache-Status") == "dockmirror; fwd=stale; detail=upstream"
         assert header(answer, "Age") == "60"
         assert answer.body.descriptor.digest == Digest.of(manifest)
+
+
+def test_an_upstreams_words_stay_out_of_the_warning(warm: Mirror) -> None:
+    """They may repeat a secret of the client's."""
+    body = b'{"errors": [{"code": "UNAVAILABLE", "message": "no token hunter2"}]}'
+    warm.origin.trouble = UpstreamRefusal(503, body).error()
+    warm.clock.advance(TTL)
+    assert header(warm.ask(TAG), "Warning") == '299 - "served stale: the upstream answered 503 UNAVAILABLE"'
 
 
 @outages
