@@ -63,6 +63,18 @@ class Metrics:
             ["upstream"],
             registry=registry,
         )
+        self.prefetched_bytes = Counter(
+            "dockmirror_prefetched_bytes",
+            "Bytes of layers fetched before a client asked for them.",
+            ["upstream"],
+            registry=registry,
+        )
+        self.wasted_bytes = Counter(
+            "dockmirror_prefetch_wasted_bytes",
+            "Prefetched bytes that the client of the pull did not ask for.",
+            ["upstream"],
+            registry=registry,
+        )
         self.writes = Counter(
             "dockmirror_writes",
             "Pushes and deletions, refused ones too.",

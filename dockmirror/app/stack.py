@@ -9,6 +9,7 @@ From the client down to the upstream:
     RuleFilter                           applies the operator's allow and deny rules
     RequestObserver                      counts what the cache did, and what was sent
     PushProbeBypass                      sends a pusher's existence checks upstream (virtual host)
+    PrefetchRegistry                     fetches the layers that a client will ask for next
     PullThrough                          serves what is stored, and stores what is fetched
     ResumingRegistry                     continues broken blobs, and withholds the tail of wrong ones
     TokenRegistry                        asks with the mirror's own tokens (own host)
@@ -52,7 +53,9 @@ from ..pullthrough.generations import Generations
 from ..pullthrough.grants import GrantCache, PublicRepositories
 from ..pullthrough.list_cache import ListCache
 from ..pullthrough.login_cache import LoginCache
+from ..pullthrough.manifest_store import ManifestStore
 from ..pullthrough.manifests import ManifestCache
+from ..pullthrough.prefetch import PER_UPSTREAM, PrefetchBudget, PrefetchRegistry
 from ..pullthrough.pull_through import PullThrough
 from ..pullthrough.upstream_gateway import PushProbeBypass, UpstreamGateway
 from ..pullthrough.write_through import PushCache, WriteThrough
@@ -216,7 +219,7 @@ def _pull_through(
     changes = Generations(registry, cache.documents, cache.deletions, clock)
     login = LoginCache(partition, gateway, cache.documents, clock)
     tokens = TokenObserver(login, name, context.metrics)
-    cached = PullThrough(
+    cached: IRegistry = PullThrough(
         gateway,
         login,
         ManifestCache(changes, gateway, cache.contents, cache.tags, clock, ttl),
@@ -231,7 +234,10 @@ def _pull_through(
         ),
         ListCache(partition, gateway, cache.documents, clock, ttl, changes),
     )
-
+    if upstream.prefetch:
+        manifests = ManifestStore(cache.contents)
+        budget = _prefetch_budget(context, cache)
+        cached = PrefetchRegistry(cached, manifests, cache.contents, budget, clock, changes.store_name)
     if parts.writes is None:
         return HostRegistries(cached, cached, tokens)
     cache.deletions.expect(registry)
@@ -243,6 +249,19 @@ def _pull_through(
         tokens,
         WriteThrough(pushes, changes, cache.contents, cache.tags, grants),
     )
+
+
+def _prefetch_budget(context: UpstreamContext, cache: CacheParts) -> PrefetchBudget:
+    """Return the budget of an upstream; one of its connections is left to clients."""
+    fetched = context.metrics.prefetched_bytes.labels(context.name)
+    wasted = context.metrics.wasted_bytes.labels(context.name)
+
+    def count(fetched_bytes: int, wasted_bytes: int) -> None:
+        fetched.inc(fetched_bytes)
+        wasted.inc(wasted_bytes)
+
+    transfers = min(PER_UPSTREAM, context.settings.connections - 1)
+    return PrefetchBudget(context.clock, transfers, lambda: not cache.eviction.is_short, count)
 
 
 def make_tag_ttl(upstream: UpstreamSettings, settings: Settings) -> Callable[[InRepository], float]:

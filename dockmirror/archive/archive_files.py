@@ -12,8 +12,7 @@ from attrs import field, frozen
 
 from ..oci.digest import Digest
 from ..oci.errors import DigestInvalid
-from ..oci.manifest import IMAGE_CONFIGS
-from ..oci.media import OCI_INDEX, OCI_MANIFEST
+from ..oci.media import IMAGE_CONFIGS, OCI_INDEX, OCI_MANIFEST
 from .archive_plan import DOCKER_MANIFEST, IMAGE_NAME, INDEX, LAYOUT, blob_path
 
 MAX_DOCUMENT_SIZE = 4 * 1024 * 1024

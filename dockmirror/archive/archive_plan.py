@@ -17,8 +17,8 @@ from typing import Any, BinaryIO
 from attrs import frozen
 
 from ..oci.digest import Digest
-from ..oci.manifest import IMAGE_CONFIGS, ManifestDocument, Platform
-from ..oci.media import OCI_INDEX
+from ..oci.manifest import ManifestDocument, Platform
+from ..oci.media import IMAGE_CONFIGS, OCI_INDEX
 
 _BLOCK = 512
 _END = bytes(2 * _BLOCK)

@@ -99,6 +99,7 @@ class UpstreamSettings(_Frozen):
     timeout: Timeout = 60.0
     connections: Annotated[int, Field(ge=1, le=10_000)] = 64
     segments: Annotated[int, Field(ge=1, le=16)] = 1
+    prefetch: bool = True
 
     @property
     def url(self) -> str:

@@ -18,11 +18,6 @@ from .errors import DigestInvalid
 from .media import parse_references
 
 _PART = re.compile(r"[A-Za-z0-9_.-]+")
-IMAGE_CONFIGS = (
-    "application/vnd.oci.image.config.v1+json",
-    "application/vnd.docker.container.image.v1+json",
-)
-"""Media types of the configuration of runnable images; artifacts have others."""
 
 
 @frozen(order=True)

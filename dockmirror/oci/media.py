@@ -23,6 +23,11 @@ DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 SIGNED = "application/vnd.docker.distribution.manifest.v1+prettyjws"
 EVERYTHING = (OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST, "*/*")
 """The ``Accept`` for a document that serves all clients: a narrow list would get another document."""
+IMAGE_CONFIGS = (
+    "application/vnd.oci.image.config.v1+json",
+    "application/vnd.docker.container.image.v1+json",
+)
+"""Media types of the configuration of runnable images; artifacts have others."""
 
 _WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _QUOTED = r'"(?:[\t !#-\[\]-~]|\\[\t -~])*"'
@@ -33,11 +38,16 @@ _RANGES = re.compile(rf"{_TYPE}(?:[ \t]*,[ \t]*{_TYPE})*")
 
 @frozen
 class ManifestReferences:
-    """The contents that a manifest needs: its blobs, or, for an index, one of its manifests."""
+    """The contents that a manifest needs: its blobs, or, for an index, one of its manifests.
+
+    :ivar blobs: the configuration, then the layers.
+    :ivar is_image: False for an artifact, whose configuration is none of a container image.
+    """
 
     media_type: str
     blobs: tuple[Digest, ...] = ()
     manifests: tuple[Digest, ...] = ()
+    is_image: bool = False
 
 
 def parse_references(manifest: bytes) -> ManifestReferences | None:
@@ -51,8 +61,11 @@ def parse_references(manifest: bytes) -> ManifestReferences | None:
         if media_type in (OCI_INDEX, DOCKER_LIST):
             return ManifestReferences(media_type, manifests=_digests(fields["manifests"]))
         if media_type in (OCI_MANIFEST, DOCKER_MANIFEST):
+            config = fields["config"]
             return ManifestReferences(
-                media_type, blobs=_digests((fields["config"], *fields.get("layers", ())))
+                media_type,
+                blobs=_digests((config, *fields.get("layers", ()))),
+                is_image=config.get("mediaType") in IMAGE_CONFIGS,
             )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, RegistryError):
         pass

@@ -10,8 +10,7 @@ from typing import Any, BinaryIO
 
 from dockmirror.archive.archive_plan import PackedImage, plan_archive, read_archive
 from dockmirror.oci.digest import Digest
-from dockmirror.oci.manifest import IMAGE_CONFIGS
-from dockmirror.oci.media import OCI_INDEX, OCI_MANIFEST
+from dockmirror.oci.media import IMAGE_CONFIGS, OCI_INDEX, OCI_MANIFEST
 
 LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 

@@ -135,10 +135,10 @@ class MemoryDownloads:
 
     def finish(self) -> None:
         """Complete all downloads."""
-        for (_, digest), (fetch, repositories) in self._fetches.items():
+        fetches, self._fetches = self._fetches, {}
+        for (_, digest), (fetch, repositories) in fetches.items():
             self._contents.held[digest] = fetch.data
             self._contents.links |= {(repository, digest, ContentKind.BLOB) for repository in repositories}
             fetch.whole = True
             for deliver in fetch.arrived:
                 deliver()
-        self._fetches.clear()

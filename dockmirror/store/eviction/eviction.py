@@ -200,6 +200,7 @@ class Eviction:
     :ivar scans: the number of scans by this process.
     :ivar evicted: the number of contents that it has evicted; ``evicted_bytes``, their size.
     :ivar abandoned: the number of abandoned partial downloads that it has deleted.
+    :ivar is_short: True while the file system has too little space although everything evictable is gone.
     """
 
     def __init__(self, root: Path, clock: IReactorTime, in_thread: RunInThread, budget: Budget) -> None:
@@ -209,7 +210,7 @@ class Eviction:
         self._in_thread = in_thread
         self._sweep = Sweep(root, budget)
         self._added = 0
-        self._is_short = False
+        self.is_short = False
         self._loop = LoopingCall(self._check)
         self._loop.clock = clock
         self._ended: Deferred[LoopingCall] | None = None
@@ -281,8 +282,8 @@ class Eviction:
 
     def _log_shortage(self, result: SweepResult) -> None:
         """Log once if too little is free although everything evictable is gone, and once when that ends."""
-        shortfall, was_short = result.shortfall, self._is_short
-        self._is_short = shortfall is not None
+        shortfall, was_short = result.shortfall, self.is_short
+        self.is_short = shortfall is not None
         if shortfall is not None and not was_short:
             self._log.warn(
                 "everything evictable is evicted, and the cache's file system still has {shortfall} less free"
