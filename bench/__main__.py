@@ -8,6 +8,7 @@ from pathlib import Path
 
 from . import (
     cold,
+    distant,
     first,
     image,
     manifests,
@@ -29,6 +30,7 @@ CASES = (
     warm,
     workers,
     cold,
+    distant,
     first,
     together,
     manifests,

@@ -68,6 +68,8 @@ def test_dashboard() -> None:
         "dockmirror_build_info",
         "dockmirror_cache_evicted_total",
         "dockmirror_certificate_not_after_seconds",
+        "dockmirror_prefetch_wasted_bytes_total",
+        "dockmirror_prefetched_bytes_total",
         "dockmirror_turned_away_total",
         "dockmirror_uploads_waiting",
         "dockmirror_workers",

@@ -29,7 +29,9 @@ from typing import TypeVar
 from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 
+from ..body.line import AdaptiveSegments, FixedSegments, Line
 from ..concurrency.backoff import RequestCircuitBreaker
+from ..config.notation import AUTOMATIC
 from ..config.settings import Settings, UpstreamSettings
 from ..interfaces import IAccount, IRegistry, ITokenService, IWritableRegistry
 from ..middleware.blob_fetch import ResumingRegistry, SegmentedFetch
@@ -227,7 +229,7 @@ def _pull_through(
             registry,
             gateway,
             ResumingRegistry(gateway, clock),
-            SegmentedFetch(gateway, upstream.segments, clock) if upstream.segments > 1 else gateway,
+            gateway if upstream.segments == 1 else SegmentedFetch(gateway, _line(upstream, clock), clock),
             cache.contents,
             cache.downloads,
             changes,
@@ -249,6 +251,12 @@ def _pull_through(
         tokens,
         WriteThrough(pushes, changes, cache.contents, cache.tags, grants),
     )
+
+
+def _line(upstream: UpstreamSettings, clock: IReactorTime) -> Line:
+    if upstream.segments == AUTOMATIC:
+        return AdaptiveSegments(clock, upstream.connections)
+    return FixedSegments(upstream.segments)
 
 
 def _prefetch_budget(context: UpstreamContext, cache: CacheParts) -> PrefetchBudget:

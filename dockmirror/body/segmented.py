@@ -16,6 +16,7 @@ from ..oci.errors import RegistryError, Unreachable
 from ..oci.ranges import ContentRange
 from .consumers import EarlyStopConsumer, ProducerSwitch, SequentialConsumer
 from .in_memory import BytesBody
+from .line import Line
 from .wrappers import ResumingBody
 
 OpenRange = Callable[[int, int], Awaitable[IBody]]
@@ -33,12 +34,13 @@ class Segment:
     :ivar error: why the fetch was given up before its turn.
     """
 
-    def __init__(self, first: int, last: int, open_range: OpenRange, clock: IReactorTime) -> None:
+    def __init__(self, first: int, last: int, open_range: OpenRange, line: Line, clock: IReactorTime) -> None:
         self.first = first
         self.has_begun = False
         self.error: RegistryError | None = None
         self._last = last
         self._open_range = open_range
+        self._line = line
         self._clock = clock
         self._next = first
         self._buffer: deque[bytes] = deque()
@@ -89,6 +91,7 @@ class Segment:
 
     def write(self, data: bytes) -> None:
         self._next += len(data)
+        self._line.record_bytes(len(data))
         self._buffer.append(data)
         self._flush()
 
@@ -113,7 +116,11 @@ class Segment:
         if not self.has_begun:
             self.has_begun = True
             self._on_change(self)
-        await ResumingBody(body, lambda count: self._open(offset + count), self._clock).deliver(self)
+        self._line.record_open()
+        try:
+            await ResumingBody(body, lambda count: self._open(offset + count), self._clock).deliver(self)
+        finally:
+            self._line.record_close()
 
     async def _open(self, offset: int) -> IBody:
         if offset > self._last:  # the fetch broke off after the last byte
@@ -157,10 +164,11 @@ class SegmentedBody:
 
     The first segment that is fetched ahead shows whether the upstream serves ranges.  Until it arrives the
     leading body goes on, past that segment if it is late; if it is refused the leading body goes on to its
-    end.  At most ``segments`` connections are open, and at most as many segments buffered.  Each segment that
-    is refused later costs one connection.
+    end.  At most ``line.segments()`` connections are open, and at most as many segments buffered.  Each
+    segment that is refused later costs one connection.
 
     :param body: the leading body: the bytes from ``part.first`` to ``part.last``.
+    :param line: tells how many connections are of use, and is told what arrives.
     :param piece: bytes of a segment.
     """
 
@@ -169,7 +177,7 @@ class SegmentedBody:
         body: IBody,
         part: ContentRange,
         open_range: OpenRange,
-        segments: int,
+        line: Line,
         clock: IReactorTime,
         piece: int = PIECE,
     ) -> None:
@@ -177,7 +185,7 @@ class SegmentedBody:
         self._body = body
         self._part = part
         self._open_range = open_range
-        self._segments = segments
+        self._line = line
         self._clock = clock
         self._piece = piece
 
@@ -185,9 +193,9 @@ class SegmentedBody:
         """:raises Unreachable: also when a segment is refused: the caller may fetch the rest."""
 
         def segment(first: int, last: int) -> Segment:
-            return Segment(first, last, self._open_range, self._clock)
+            return Segment(first, last, self._open_range, self._line, self._clock)
 
-        delivery = _SegmentedDelivery(self._part, segment, self._segments, self._piece)
+        delivery = _SegmentedDelivery(self._part, segment, self._line, self._piece)
         return Deferred.fromCoroutine(delivery.run(self._body, consumer))
 
     def discard(self) -> None:
@@ -201,17 +209,17 @@ class _SegmentedDelivery:
     """
 
     def __init__(
-        self, part: ContentRange, make_segment: Callable[[int, int], Segment], segments: int, piece: int
+        self, part: ContentRange, make_segment: Callable[[int, int], Segment], line: Line, piece: int
     ) -> None:
         self._first = part.first
         self._last = part.last
         self._make_segment = make_segment
-        self._segments = segments
+        self._line = line
         self._piece = piece
         self._ahead: deque[Segment] = deque()
         self._is_leading = True
         self._serves_ranges = False
-        self._max_connections = 2
+        self._refusals = 0
         self._distance = piece
         self._next = part.first + piece
 
@@ -236,20 +244,33 @@ class _SegmentedDelivery:
     async def _deliver_leading_body(self, body: IBody, to: SequentialConsumer) -> None:
         """Deliver the leading body up to the first segment that arrives, or to its end."""
         leading = _LeadingConsumer(to, self._first, self._find_stop)
+        self._line.record_open()
         try:
             await leading.forward(body)
         except (CancelledError, Unreachable):
             if not leading.satisfied:
                 raise
+        finally:
+            self._line.record_close()
         self._is_leading = False
         if leading.satisfied:
             self._fetch_ahead()
         else:
             self._drop_all()
 
-    def _find_stop(self, end: int) -> int | None:
+    @property
+    def _max_connections(self) -> int:
+        most = self._line.segments()
+        return max(1, min(most, 2 if not self._serves_ranges else most) - self._refusals)
+
+    def _find_stop(self, position: int, end: int) -> int | None:
         """Return the offset at which the leading body, received up to ``end``, may stop, or None."""
-        if not self._ahead or end < self._ahead[0].first:
+        self._line.record_bytes(end - position)
+        if not self._ahead:
+            self._next = max(self._next, end + self._distance)
+            self._fetch_ahead()
+            return None
+        if end < self._ahead[0].first:
             return None
         if self._ahead[0].has_begun:
             return self._ahead[0].first
@@ -274,28 +295,30 @@ class _SegmentedDelivery:
 
     def _update(self, segment: Segment) -> None:
         if segment.error is not None:
-            self._max_connections = max(1, self._max_connections - 1)
+            self._refusals += 1
             if not self._serves_ranges:
                 self._ahead.remove(segment)
         elif not self._serves_ranges:
             self._serves_ranges = True
-            self._max_connections = self._segments
             self._fetch_ahead()
 
 
 class _LeadingConsumer(EarlyStopConsumer):
     """Passes the leading body on up to a stop.
 
-    :param find_stop: given the offset at a piece's end, returns the one at which to stop, or None.
+    :param find_stop: given the offsets of a piece's beginning and end, returns the one at which to stop, or
+        None.
     """
 
-    def __init__(self, consumer: IConsumer, position: int, find_stop: Callable[[int], int | None]) -> None:
+    def __init__(
+        self, consumer: IConsumer, position: int, find_stop: Callable[[int, int], int | None]
+    ) -> None:
         super().__init__(consumer)
         self._position = position
         self._find_stop = find_stop
 
     def forward_piece(self, data: bytes) -> None:
-        stop = self._find_stop(self._position + len(data))
+        stop = self._find_stop(self._position, self._position + len(data))
         self.satisfied = stop is not None
         self.consumer.write(data if stop is None else data[: stop - self._position])
         self._position += len(data)

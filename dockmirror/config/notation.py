@@ -88,6 +88,26 @@ Bytes = Annotated[int, PlainValidator(_parse_bytes)]
 Share = Annotated[float, PlainValidator(_parse_share), PlainSerializer(_format_share)]
 
 
+AUTOMATIC = 0
+"""Stands for ``"auto"`` in the place of a number of segments."""
+_MAX_SEGMENTS = 16
+
+
+def _parse_segments(value: object) -> int:
+    if value == "auto":
+        return AUTOMATIC
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= _MAX_SEGMENTS:
+        return value
+    raise ValueError(f'expected "auto" or a number from 1 to {_MAX_SEGMENTS}')
+
+
+Segments = Annotated[
+    int,
+    PlainValidator(_parse_segments),
+    PlainSerializer(lambda number: number or "auto", return_type=int | str),
+]
+
+
 _DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)\s*(ms|s|min|m|h|d|w)?")
 _DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
 _DAY = 86_400.0

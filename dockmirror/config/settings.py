@@ -43,7 +43,7 @@ from .field_types import (
     suggest,
 )
 from .known_registries import ShortNaming
-from .notation import Bytes, ConnectTimeout, Days, Seconds, Share, Size, Timeout, Window
+from .notation import AUTOMATIC, Bytes, ConnectTimeout, Days, Seconds, Segments, Share, Size, Timeout, Window
 
 
 class ConfigurationError(ValueError):
@@ -98,7 +98,7 @@ class UpstreamSettings(_Frozen):
     connect_timeout: ConnectTimeout = 10.0
     timeout: Timeout = 60.0
     connections: Annotated[int, Field(ge=1, le=10_000)] = 64
-    segments: Annotated[int, Field(ge=1, le=16)] = 1
+    segments: Segments = AUTOMATIC
     prefetch: bool = True
 
     @property

@@ -10,6 +10,7 @@ from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from ..body.in_memory import BytesBody
+from ..body.line import Line
 from ..body.segmented import PIECE, SegmentedBody
 from ..body.verified import VerifiedBody
 from ..body.wrappers import ResumingBody, Slice
@@ -85,7 +86,7 @@ def _rest(answer: Answer, offset: int, last: int | None) -> IBody:
 
 @implementer(IRegistry)
 class SegmentedFetch:
-    """Fetches blobs, and rests of blobs, over up to ``segments`` connections each.
+    """Fetches blobs, and rests of blobs, over as many connections each as the line says.
 
     Segments wait in memory for their turn, so the consumer must take a blob as fast as it arrives.
     A blob shorter than two segments comes over one connection.
@@ -93,9 +94,9 @@ class SegmentedFetch:
     :param piece: bytes of a segment.
     """
 
-    def __init__(self, registry: IRegistry, segments: int, clock: IReactorTime, piece: int = PIECE) -> None:
+    def __init__(self, registry: IRegistry, line: Line, clock: IReactorTime, piece: int = PIECE) -> None:
         self._registry = registry
-        self._segments = segments
+        self._line = line
         self._clock = clock
         self._piece = piece
         self._begun: TTLCache[Blob, bool] = TTLCache(clock, _MOST)
@@ -107,7 +108,7 @@ class SegmentedFetch:
             return answer
 
         source = _SegmentSource(self._registry, evolve(request, if_none_match=None), part.size, answer)
-        body = SegmentedBody(answer.body, part, source.open, self._segments, self._clock, self._piece)
+        body = SegmentedBody(answer.body, part, source.open, self._line, self._clock, self._piece)
         return evolve(answer, body=body)
 
     def _may_be_cut(self, target: Target, part: ContentRange) -> bool:

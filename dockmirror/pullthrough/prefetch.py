@@ -59,7 +59,7 @@ class _Sink:
         """Never pause the producer."""
 
     def unregisterProducer(self) -> None:
-        """Forget nothing: it was not kept."""
+        """Do nothing: the producer was not kept."""
 
     def write(self, data: bytes) -> None:
         self.size += len(data)
@@ -70,7 +70,7 @@ class _Sink:
 
 
 class PrefetchBudget:
-    """What prefetching may use of one upstream, on all of its hosts, and what it has wasted.
+    """Limits of the prefetching from one upstream, on all of its hosts: transfers, waste, space, 429.
 
     :ivar ahead: bytes of one image that may be fetched before the client asks for them.
     :param transfers: transfers at the same time.

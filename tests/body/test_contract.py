@@ -11,6 +11,7 @@ from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
 from dockmirror.body.in_memory import BytesBody
+from dockmirror.body.line import FixedSegments
 from dockmirror.body.segmented import SegmentedBody
 from dockmirror.body.verified import ErrorPageGuardBody, VerifiedBody
 from dockmirror.body.wrappers import ResumingBody, SizeLimitedBody, Slice, Tee
@@ -41,7 +42,7 @@ WRAPPED: dict[str, Callable[[Feed], IBody]] = {
     "slice": lambda feed: Slice(feed, 0, len(DATA)),
     "slice to the end": lambda feed: Slice(feed, 0),
     "resumed and verified": lambda feed: VerifiedBody(ResumingBody(feed, _refuse, Clock()), Digest.of(DATA)),
-    "segmented": lambda feed: SegmentedBody(feed, ALL, _refuse, 4, Clock(), 3),
+    "segmented": lambda feed: SegmentedBody(feed, ALL, _refuse, FixedSegments(4), Clock(), 3),
     "resumed slice": lambda feed: ResumingBody(Slice(feed, 0, len(DATA)), _refuse, Clock()),
 }
 IN_MEMORY: dict[str, IBody] = {

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 
+from dockmirror.body.line import FixedSegments
 from dockmirror.body.segmented import SegmentedBody
 from dockmirror.body.wrappers import PAUSES
 from dockmirror.interfaces import IBody
@@ -93,7 +94,8 @@ class Fetch:
         self.lead.respond()
         self.parts: list[Connection] = []
         part = ContentRange(first, size - 1, size)
-        content = SegmentedBody(self.lead.feed, part, self._open, segments, self.clock, PIECE)
+        self.line = FixedSegments(segments)
+        content = SegmentedBody(self.lead.feed, part, self._open, self.line, self.clock, PIECE)
         self.delivery = content.deliver(self.consumer)
         self.outcome = watch(self.delivery)
 
@@ -224,6 +226,19 @@ def test_a_refused_segment_costs_a_connection(fetch: Fetch) -> None:
     fetch.assert_complete()
 
 
+def test_connections_are_added_once_they_are_of_use() -> None:
+    """A body that began with one connection goes on with several."""
+    fetch = Fetch(segments=1)
+    fetch.lead.send(25)
+    assert fetch.ranges == []
+    fetch.line.number = 3
+    fetch.lead.send(5)
+    assert fetch.ranges == [(40, 49)]
+    fetch.parts[0].respond()
+    assert fetch.ranges == [(40, 49), (50, 59)]
+    fetch.assert_complete()
+
+
 def test_the_last_connection_fetches_the_rest() -> None:
     """If only one is admitted, it fetches all that is left."""
     fetch = Fetch(segments=2)
@@ -349,7 +364,9 @@ def test_bodies_written_at_once_are_cut_too() -> None:
 
     recorder = Recorder()
     content = Pieces([DATA[:7], DATA[7:13], DATA[13:]], Descriptor(size=SIZE))
-    segmented = SegmentedBody(content, ContentRange(0, SIZE - 1, SIZE), open_range, 3, Clock(), PIECE)
+    segmented = SegmentedBody(
+        content, ContentRange(0, SIZE - 1, SIZE), open_range, FixedSegments(3), Clock(), PIECE
+    )
     assert watch(segmented.deliver(recorder)) == [None]
     assert (recorder.data, offsets) == (DATA, list(range(10, 100, 10)))
 

@@ -63,7 +63,7 @@ def test_fault(sound: Chain, held: Image, skopeo_machine: Machine, fault: Fault,
     partly, client = image(f"partly held {status}"), sound.mirror.client("docker")
     sound.registry.push("library/partly", partly, _tag(partly))
     assert client.manifest("library/partly", _tag(partly)).status == 200
-    for blob in partly.blobs[:2]:
+    for blob in partly.blobs[::2]:  # no layer behind the last one is prefetched
         assert client.blob("library/partly", blob.digest).status == 200
     sound.front.fault = fault
     answered = sound.mirror.client().manifest("docker.io/library/never", "latest")

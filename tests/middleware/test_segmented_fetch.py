@@ -11,6 +11,7 @@ from twisted.internet.task import Clock
 from zope.interface import implementer
 
 from dockmirror.body.in_memory import NoBody, json_body
+from dockmirror.body.line import FixedSegments
 from dockmirror.interfaces import Answer, IRegistry
 from dockmirror.middleware.blob_fetch import SINGLE_CONNECTION_TTL, SegmentedFetch
 from dockmirror.oci.credentials import Credentials
@@ -89,7 +90,7 @@ PARTS = [f"bytes={first}-{first + 9}" for first in range(10, 60, 10)]
 
 
 def in_segments(registry: IRegistry, clock: Clock | None = None) -> SegmentedFetch:
-    return SegmentedFetch(registry, 3, clock or Clock(), PIECE)
+    return SegmentedFetch(registry, FixedSegments(3), clock or Clock(), PIECE)
 
 
 def delivered(registry: SegmentedFetch, request: RegistryRequest = REQUEST) -> tuple[Answer, bytes]:
