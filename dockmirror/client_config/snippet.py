@@ -148,3 +148,8 @@ class ClientConfig:
     def file_text(self, file: Snippet) -> str:
         """Return the text of one of ``files`` as it is written, below a mark if it can have comments."""
         return FILE_MARK + file.text if file.comment else file.text
+
+    def undo(self, mirror: MirrorAddress) -> str:
+        """Return commands that take the configuration back; empty if other settings may share its file."""
+        files = [each.path for each in self.files(mirror) if each.comment]
+        return "".join(f"{line}\n" for line in (f"rm {' '.join(files)}", self.after) if files and line)
