@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from attrs import frozen
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
-from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from twisted.internet.interfaces import IReactorTime
 
 from ..config.settings import Settings
@@ -21,7 +21,7 @@ from ..http.server import HttpSite
 from ..metrics import Metrics
 from ..status.cache_series import CacheSeries, PullCounts
 from ..status.status_values import CacheUsage, UpstreamHealthTable, UpstreamStatus, WorkerState, merge_states
-from ..web.readiness import ReadinessCheck, ReadinessState
+from ..web.readiness import ReadinessCheck, ReadinessState, describe_store
 from ..web.recent_requests import RecentRequests, RequestCounter
 from ..web.shared_tables import SharedTables
 from ..workers.merge_metrics import format_metrics, merge_metrics, select_cumulative
@@ -65,6 +65,8 @@ class ProcessTelemetry:
     _read_state: Callable[[], Coroutine[Any, Any, WorkerState]]
 
     async def metrics(self) -> bytes:
+        disk = await describe_store(self._readiness.checks[:1], self._readiness.clock)
+        self._metrics.disk_failing.set(disk not in ("writable", "none"))
         return generate_latest(self._metrics.registry)
 
     async def state(self) -> ReadinessState:
@@ -155,13 +157,16 @@ class PoolTelemetry:
         self._pool = pool
         self._last_metrics: dict[int, str] = {}
         self._exited: list[Metric] = []
+        self._exits = 0
 
     async def metrics(self) -> bytes:
         answers = await self._call("metrics")
         self._last_metrics.update(answers)
         families = merge_metrics([format_metrics(self._exited).decode(), *answers.values()])
         workers = GaugeMetricFamily("dockmirror_workers", "Processes that serve.", len(answers))
-        return format_metrics([*families, workers])
+        exits = CounterMetricFamily("dockmirror_workers_exited", "Workers that exited by themselves.")
+        exits.add_metric([], self._exits)
+        return format_metrics([*families, workers, exits])
 
     async def state(self) -> ReadinessState:
         """Return ready if any worker is, with the worst state among those."""
@@ -178,6 +183,7 @@ class PoolTelemetry:
         return merge_states([WorkerState.from_json(each) for each in (await self._call("state")).values()])
 
     def _keep_counters(self, worker: int) -> None:
+        self._exits += not self._pool.is_stopping
         if worker in self._last_metrics:
             last = self._last_metrics.pop(worker)
             self._exited = select_cumulative(merge_metrics([format_metrics(self._exited).decode(), last]))

@@ -80,17 +80,23 @@ def test_metrics_of_the_mirror_have_the_format_of_prometheus(endpoint: Endpoint)
 
 
 @pytest.mark.parametrize(
-    ("checks", "status", "store"),
+    ("checks", "status", "store", "disk_failing"),
     [
-        ([], "ready", "none"),
-        ([WORKING], "ready", "writable"),
-        ([FULL, SILENT], "degraded", "the disk cannot be written: No space left on device"),
-        ([WORKING, SILENT], "degraded", "the bucket fails: s3://b: no answer within 3 s"),
+        ([], "ready", "none", 0),
+        ([WORKING], "ready", "writable", 0),
+        ([FULL, SILENT], "degraded", "the disk cannot be written: No space left on device", 1),
+        ([WORKING, SILENT], "degraded", "the bucket fails: s3://b: no answer within 3 s", 0),
     ],
 )
-def test_a_failing_store_is_named_as_degraded(checks: Sequence[StoreCheck], status: str, store: str) -> None:
-    answer = Endpoint(checks).get("/readyz")
+def test_a_failing_store_is_named_as_degraded(
+    checks: Sequence[StoreCheck], status: str, store: str, disk_failing: int
+) -> None:
+    """The disk has a metric as well; the bucket has one of its own."""
+    endpoint = Endpoint(checks)
+    answer = endpoint.get("/readyz")
     assert (answer.status, answer.json) == (200, {"status": status, "store": store})
+    samples = parsed(endpoint.get("/metrics").body.decode())
+    assert samples["dockmirror_disk_failing", ()] == disk_failing
 
 
 def test_a_store_check_times_out_or_is_cancelled_with_its_client() -> None:
