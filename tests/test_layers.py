@@ -15,7 +15,7 @@ import dockmirror
 ROOT = Path(dockmirror.__file__).parent
 LAYERS = [
     ["oci"],
-    ["interfaces", "system"],
+    ["admission", "interfaces", "system"],
     ["body", "client_config", "headers", "metrics", "status"],
     ["archive", "concurrency", "config", "http"],
     ["pull", "pullthrough", "store", "tls", "upstream", "users", "workers"],

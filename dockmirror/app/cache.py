@@ -19,6 +19,7 @@ from ..concurrency.caching import TTLCache
 from ..concurrency.periodic_task import PeriodicTask
 from ..config.settings import ConfigurationError, Settings
 from ..interfaces import IContentStore, IDocumentStore, IDownloads, IRegistry, ITagStore, IUploadStaging
+from ..middleware.recall_filter import RunningDeliveries
 from ..oci.errors import RegistryError
 from ..pull import Pull, PulledImage, Wanted
 from ..pullthrough.generations import TombstoneFilter, Tombstones
@@ -30,6 +31,9 @@ from ..store.eviction.eviction import Eviction
 from ..store.local_store import LocalStore
 from ..store.memory_cache import MemoryCache
 from ..store.pins import Pin
+from ..store.recall_enforcement import RecallEnforcement
+from ..store.recall_files import RecallReader
+from ..store.recalled_contents import RecalledContentFilter
 from ..store.store_directory import prepare_directory, try_writing
 from ..store.threads import RunInThread, run_in_pool
 from ..store.upload_staging import LocalUploadStaging
@@ -50,6 +54,8 @@ REFRESH_POLL = 10.0
 """Seconds between two checks for pinned images that are due; a new pin is pulled that soon."""
 REFRESH_RETRY = 900.0
 """Seconds until a failed refresh is tried again."""
+CUT_PERIOD = 2.0
+"""Seconds between two checks for running transfers of recalled contents."""
 _REFRESH_JOBS = 2
 _MAX_FAILURES = 10_000
 _log = Logger()
@@ -68,6 +74,8 @@ class CacheParts:
     :ivar in_thread: runs functions that block on files.
     :ivar store_checks: tell if content can be stored.
     :ivar bucket: the bucket; None if the cache is on the local disk only.
+    :ivar recalls: the recalls in force.
+    :ivar deliveries: the bodies that a recall cuts off.
     """
 
     contents: IContentStore
@@ -84,6 +92,8 @@ class CacheParts:
     in_thread: RunInThread
     store_checks: Sequence[StoreCheck]
     bucket: TieredStore | None
+    recalls: RecallReader
+    deliveries: RunningDeliveries
 
 
 def open_cache(root: Path, settings: Settings, reactor: Any) -> CacheParts:
@@ -101,7 +111,10 @@ def open_cache(root: Path, settings: Settings, reactor: Any) -> CacheParts:
     store = tiered or local
     memory_cache = MemoryCache(store.contents, root, reactor, MEMORY_CACHE_SIZE)
     deletions = Tombstones(store.documents, reactor)
-    contents = TombstoneFilter(memory_cache, deletions, reactor)
+    recalls, deliveries = RecallReader(root, reactor), RunningDeliveries()
+    contents = RecalledContentFilter(
+        TombstoneFilter(memory_cache, deletions, reactor), recalls.current, reactor
+    )
 
     async def try_disk() -> None:
         await in_thread(partial(try_writing, root))
@@ -115,6 +128,8 @@ def open_cache(root: Path, settings: Settings, reactor: Any) -> CacheParts:
     service = _CacheService(pool, eviction, usages)
     if tiered is not None:
         tiered.service.setServiceParent(service)
+    for each in _recall_tasks(root, recalls, deliveries, tiered, reactor, in_thread):
+        each.setServiceParent(service)
     return CacheParts(
         contents,
         store.tags,
@@ -130,7 +145,35 @@ def open_cache(root: Path, settings: Settings, reactor: Any) -> CacheParts:
         in_thread,
         checks,
         tiered,
+        recalls,
+        deliveries,
     )
+
+
+def _recall_tasks(
+    root: Path,
+    recalls: RecallReader,
+    deliveries: RunningDeliveries,
+    tiered: TieredStore | None,
+    reactor: Any,
+    in_thread: RunInThread,
+) -> Sequence[PeriodicTask]:
+    """Return the tasks that cut off running transfers, and remove the bytes of what is recalled."""
+    exchange = None
+    if tiered is not None:
+        from ..store.bucket.recall_exchange import RecallExchange
+
+        exchange = RecallExchange(root, tiered.bucket, reactor, in_thread).run
+
+    async def cut() -> None:
+        count = deliveries.cut(recalls.current(), reactor.seconds())
+        if count:
+            _log.info("cut off {count} transfers of recalled contents", count=count)
+
+    return [
+        PeriodicTask(cut, CUT_PERIOD, reactor, "cannot cut off the transfers of recalled contents"),
+        RecallEnforcement(root, recalls, reactor, in_thread, exchange),
+    ]
 
 
 def _tiered(

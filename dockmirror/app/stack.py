@@ -9,6 +9,7 @@ From the client down to the upstream:
     RuleFilter                           applies the operator's allow and deny rules
     RequestObserver                      counts what the cache did, and what was sent
     PushProbeBypass                      sends a pusher's existence checks upstream (virtual host)
+    RecallFilter                         refuses what was recalled, and cuts it off
     PullThrough                          serves what is stored, and stores what is fetched
     ResumingRegistry                     continues broken blobs, and withholds the tail of wrong ones
     TokenRegistry                        asks with the mirror's own tokens (own host)
@@ -44,6 +45,7 @@ from ..middleware.names import (
     rewrite_prefix,
 )
 from ..middleware.observers import RequestObserver, TokenObserver
+from ..middleware.recall_filter import RecallFilter
 from ..middleware.rules import PullRule, PullRules, RuleFilter, WriteRuleFilter
 from ..oci.reference import Repository
 from ..oci.request import InRepository
@@ -216,7 +218,7 @@ def _pull_through(
     changes = Generations(registry, cache.documents, cache.deletions, clock)
     login = LoginCache(partition, gateway, cache.documents, clock)
     tokens = TokenObserver(login, name, context.metrics)
-    cached = PullThrough(
+    cached: IRegistry = PullThrough(
         gateway,
         login,
         ManifestCache(changes, gateway, cache.contents, cache.tags, clock, ttl),
@@ -231,7 +233,7 @@ def _pull_through(
         ),
         ListCache(partition, gateway, cache.documents, clock, ttl, changes),
     )
-
+    cached = RecallFilter(cached, cache.recalls.current, cache.deliveries, clock)
     if parts.writes is None:
         return HostRegistries(cached, cached, tokens)
     cache.deletions.expect(registry)

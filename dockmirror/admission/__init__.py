@@ -1,0 +1,1 @@
+"""Rules for what may be served, and when: pure functions over facts that are gathered elsewhere."""
