@@ -15,10 +15,11 @@ import dockmirror
 ROOT = Path(dockmirror.__file__).parent
 LAYERS = [
     ["oci"],
-    ["admission", "interfaces", "system"],
+    ["interfaces", "system"],
     ["body", "client_config", "headers", "metrics", "status"],
     ["archive", "concurrency", "config", "http"],
     ["pull", "pullthrough", "store", "tls", "upstream", "users", "workers"],
+    ["admission"],
     ["middleware", "web"],
     ["app"],
     ["cli"],

@@ -1,1 +1,1 @@
-"""Rules for what may be served, and when: pure functions over facts that are gathered elsewhere."""
+"""Admission: may this digest be served now, another in its place, or none."""

@@ -15,11 +15,15 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
 
+from ..admission.generation import Generation
+from ..admission.recall_enforcement import RecallEnforcement
+from ..admission.recall_files import RecallReader
+from ..admission.recall_filter import RunningDeliveries
+from ..admission.recalled_contents import RecalledContentFilter
 from ..concurrency.caching import TTLCache
 from ..concurrency.periodic_task import PeriodicTask
 from ..config.settings import ConfigurationError, Settings
 from ..interfaces import IContentStore, IDocumentStore, IDownloads, IRegistry, ITagStore, IUploadStaging
-from ..middleware.recall_filter import RunningDeliveries
 from ..oci.errors import RegistryError
 from ..pull import Pull, PulledImage, Wanted
 from ..pullthrough.generations import TombstoneFilter, Tombstones
@@ -31,9 +35,6 @@ from ..store.eviction.eviction import Eviction
 from ..store.local_store import LocalStore
 from ..store.memory_cache import MemoryCache
 from ..store.pins import Pin
-from ..store.recall_enforcement import RecallEnforcement
-from ..store.recall_files import RecallReader
-from ..store.recalled_contents import RecalledContentFilter
 from ..store.store_directory import prepare_directory, try_writing
 from ..store.threads import RunInThread, run_in_pool
 from ..store.upload_staging import LocalUploadStaging
@@ -76,6 +77,7 @@ class CacheParts:
     :ivar bucket: the bucket; None if the cache is on the local disk only.
     :ivar recalls: the recalls in force.
     :ivar deliveries: the bodies that a recall cuts off.
+    :ivar generation: the number that voids decisions about admission.
     """
 
     contents: IContentStore
@@ -94,6 +96,7 @@ class CacheParts:
     bucket: TieredStore | None
     recalls: RecallReader
     deliveries: RunningDeliveries
+    generation: Generation
 
 
 def open_cache(root: Path, settings: Settings, reactor: Any) -> CacheParts:
@@ -147,6 +150,7 @@ def open_cache(root: Path, settings: Settings, reactor: Any) -> CacheParts:
         tiered,
         recalls,
         deliveries,
+        Generation(root),
     )
 
 
@@ -161,7 +165,7 @@ def _recall_tasks(
     """Return the tasks that cut off running transfers, and remove the bytes of what is recalled."""
     exchange = None
     if tiered is not None:
-        from ..store.bucket.recall_exchange import RecallExchange
+        from ..admission.recall_exchange import RecallExchange
 
         exchange = RecallExchange(root, tiered.bucket, reactor, in_thread).run
 

@@ -21,6 +21,7 @@
       recalls/sha256-<hex>                        a recall, or that it was lifted; in a bucket, too
       recalls.lock                                locked by the process that carries recalls out
       recalls.generation                          in a bucket: differs after each change of a recall
+      admission_generation                        a number that changes with each new rule or recall
       usage_report                                the space each registry takes; locked while it is measured
       write_behind/<anything>                     a pending write to the bucket
       write_behind.lock                           locked by the process that uploads
@@ -63,6 +64,7 @@ WRITE_BEHIND = _OURS / "write_behind"
 WRITE_BEHIND_LOCK = _OURS / "write_behind.lock"
 LAST_USED = _OURS / "last_used"
 EXPIRY_RUNS = _OURS / "expiry"
+ADMISSION_GENERATION = _OURS / "admission_generation"
 
 LAYERS = PurePosixPath("_layers")
 REVISIONS = PurePosixPath("_manifests/revisions")

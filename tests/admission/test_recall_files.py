@@ -7,13 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from dockmirror.admission.recalls import Recall, Recalls
-from dockmirror.interfaces import ContentKind
-from dockmirror.oci.digest import Digest
-from dockmirror.oci.reference import Tag
-from dockmirror.store import files, layout
-from dockmirror.store.recall_enforcement import PERIOD, RecallEnforcement
-from dockmirror.store.recall_files import (
+from dockmirror.admission.recall_enforcement import PERIOD, RecallEnforcement
+from dockmirror.admission.recall_files import (
     RecallReader,
     find_scope,
     is_stored,
@@ -21,11 +16,16 @@ from dockmirror.store.recall_files import (
     remove_recalled,
     write_statement,
 )
-from dockmirror.store.recalled_contents import RecalledContentFilter
+from dockmirror.admission.recalled_contents import RecalledContentFilter
+from dockmirror.admission.recalls import Recall, Recalls
+from dockmirror.interfaces import ContentKind
+from dockmirror.oci.digest import Digest
+from dockmirror.oci.reference import Tag
+from dockmirror.store import files, layout
 
 from ..answering import now
-from .stocked import ELSEWHERE, EPOCH, HERE, LATEST, Stocked, read, read_tag
-from .threads import inline
+from ..store.stocked import ELSEWHERE, EPOCH, HERE, LATEST, Stocked, read, read_tag
+from ..store.threads import inline
 
 
 @pytest.fixture

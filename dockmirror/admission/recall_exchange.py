@@ -10,11 +10,12 @@ from secrets import token_hex
 
 from twisted.internet.interfaces import IReactorTime
 
-from ...admission.recalls import Recall, Recalls
-from ...oci.digest import Digest
-from .. import layout, recall_files
-from ..threads import RunInThread
-from .bucket import Bucket, BucketUnavailable
+from ..oci.digest import Digest
+from ..store import layout
+from ..store.bucket.bucket import Bucket, BucketUnavailable
+from ..store.threads import RunInThread
+from . import recall_files
+from .recalls import Recall, Recalls
 
 FULL_PERIOD = 600.0
 """Seconds after which the recalls in the bucket are listed even if none seems to have changed."""

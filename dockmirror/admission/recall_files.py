@@ -9,15 +9,15 @@ from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from ..admission.recalls import Recall, Recalls
 from ..oci.digest import Digest
 from ..oci.media import parse_references
 from ..oci.reference import Repository, Tag
-from . import content_files, files, layout
-from .eviction import store_files
-from .eviction.removal import delete_image, plan_manifest_deletion
-from .eviction.store_budget import wait_for_usage_counter
-from .files import Version, file_version
+from ..store import content_files, files, layout
+from ..store.eviction import store_files
+from ..store.eviction.removal import delete_image, plan_manifest_deletion
+from ..store.eviction.store_budget import wait_for_usage_counter
+from ..store.files import Version, file_version
+from .recalls import Recall, Recalls
 
 
 def read_statements(root: Path) -> Mapping[Digest, Recall]:

@@ -11,9 +11,10 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from ..concurrency.periodic_task import PeriodicTask
-from . import files, layout, recall_files
+from ..store import files, layout
+from ..store.threads import RunInThread
+from . import recall_files
 from .recall_files import RecallReader
-from .threads import RunInThread
 
 PERIOD = 10.0
 """Seconds between two looks at the recalls, here and in the bucket."""

@@ -8,16 +8,16 @@ import pytest
 from obstore.store import MemoryStore
 from twisted.internet.task import Clock
 
+from dockmirror.admission.recall_exchange import FULL_PERIOD, RecallExchange
+from dockmirror.admission.recall_files import read_statements, write_statement
 from dockmirror.admission.recalls import Recall
 from dockmirror.oci.digest import Digest
 from dockmirror.store import layout
-from dockmirror.store.bucket.recall_exchange import FULL_PERIOD, RecallExchange
-from dockmirror.store.recall_files import read_statements, write_statement
 
-from ...answering import now
-from ..stocked import EPOCH
-from ..threads import inline
-from .machines import BucketThreads, bucket
+from ..answering import now
+from ..store.bucket.machines import BucketThreads, bucket
+from ..store.stocked import EPOCH
+from ..store.threads import inline
 
 BAD = Recall(Digest.of(b"bad"), "CVE-1", EPOCH, EPOCH)
 WORSE = Recall(Digest.of(b"worse"), "CVE-2", EPOCH, EPOCH)

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
-from ..admission.recalls import Recalls
 from ..interfaces import ContentKind, IContentStore, IStoredContent
 from ..oci.digest import Digest
 from ..oci.reference import Repository
+from .recalls import Recalls
 
 
 @implementer(IContentStore)

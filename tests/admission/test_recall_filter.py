@@ -7,9 +7,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConsumer
 from zope.interface import implementer
 
+from dockmirror.admission.recall_filter import RecallFilter, RunningDeliveries
 from dockmirror.admission.recalls import Recall, Recalled, Recalls
 from dockmirror.interfaces import Answer, IBody, IRegistry
-from dockmirror.middleware.recall_filter import RecallFilter, RunningDeliveries
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.header_fields import format_etag

@@ -10,13 +10,13 @@ from twisted.internet.interfaces import IConsumer, IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ..admission.recalls import Recall, Recalled, Recalls, explain
 from ..body.in_memory import BytesBody, collect
 from ..interfaces import Answer, IBody, IRegistry
 from ..oci.digest import Digest
 from ..oci.media import EVERYTHING, parse_references
 from ..oci.reference import Repository, Tag
 from ..oci.request import Blob, Manifest, RegistryRequest
+from .recalls import Recall, Recalled, Recalls, explain
 
 _MAX_MANIFEST = 4 * 1024 * 1024
 _MAX_REMEMBERED = 10_000
