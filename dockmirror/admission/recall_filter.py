@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from attrs import evolve
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IConsumer, IReactorTime
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ..body.in_memory import BytesBody, collect
-from ..interfaces import Answer, IBody, IRegistry
+from ..concurrency.backoff import is_outage
+from ..interfaces import Answer, IBody, IRegistry, Sighting
 from ..oci.digest import Digest
+from ..oci.errors import RegistryError
 from ..oci.media import EVERYTHING, parse_references
 from ..oci.reference import Repository, Tag
 from ..oci.request import Blob, Manifest, RegistryRequest
-from .recalls import Recall, Recalled, Recalls, explain
+from .recalls import Recall, Recalled, Recalls, explain, fallbacks
 
+TagSightings = Callable[[Repository, Tag], Awaitable[Sequence[Sighting]]]
+"""Returns the sightings of a tag, oldest first, or raises OSError."""
 _MAX_MANIFEST = 4 * 1024 * 1024
 _MAX_REMEMBERED = 10_000
+_log = Logger()
 
 
 class RunningDeliveries:
@@ -88,6 +94,7 @@ class RecallFilter:
     """Refuses recalled digests, and manifests that refer to one, at every address.
 
     :param current: returns the recalls in force.
+    :param history: returns what a tag of this upstream has named.
     """
 
     def __init__(
@@ -96,8 +103,10 @@ class RecallFilter:
         current: Callable[[], Recalls],
         deliveries: RunningDeliveries,
         clock: IReactorTime,
+        history: TagSightings,
     ) -> None:
         self._registry = registry
+        self._history = history
         self._current = current
         self._deliveries = deliveries
         self._clock = clock
@@ -123,6 +132,51 @@ class RecallFilter:
     async def _fetch_manifest(self, request: RegistryRequest, target: Manifest) -> Answer:
         if not self._current():
             return self._cuttable(target.digest, await self._registry.fetch(request))
+        try:
+            return await self._fetch_admitted(request, target)
+        except Recalled as error:
+            return await self._fall_back(request, target, error)
+        except RegistryError as error:
+            recall = await self._last_recall(target) if is_outage(error) else None
+            if recall is None:
+                raise
+            return await self._fall_back(request, target, error)
+
+    async def _fall_back(self, request: RegistryRequest, target: Manifest, error: RegistryError) -> Answer:
+        """Serve what the tag named before, or raise the error; see rule 3."""
+        if not isinstance(target.reference, Tag):
+            raise error
+        named = [each.digest for each in await self._sightings(target.repository, target.reference)]
+        for digest in fallbacks(named, lambda each: self._current().find(each) or self._known(each)):
+            earlier = evolve(target, reference=digest)
+            try:
+                answer = await self._fetch_admitted(evolve(request, target=earlier), earlier)
+            except RegistryError as refusal:
+                if refusal.status in (403, 404):
+                    continue
+                raise error from refusal
+            cache = None if answer.cache is None else evolve(answer.cache, immutable=False)
+            warning = ("Warning", f'299 - "{digest} is served in place of a version that was recalled"')
+            return evolve(answer, cache=cache, headers=(*answer.headers, warning))
+        raise error
+
+    async def _sightings(self, repository: Repository, tag: Tag) -> Sequence[Sighting]:
+        try:
+            return await self._history(repository, tag)
+        except OSError as error:
+            _log.error("{tag} has no fallback: {error}", tag=f"{repository}:{tag}", error=str(error))
+            return ()
+
+    async def _last_recall(self, target: Manifest) -> Recall | None:
+        """Return the recall of what a tag named when the upstream last told."""
+        if not isinstance(target.reference, Tag):
+            return None
+        sightings = await self._sightings(target.repository, target.reference)
+        last = sightings[-1].digest if sightings else None
+        return (self._current().find(last) or self._known(last)) if last else None
+
+    async def _fetch_admitted(self, request: RegistryRequest, target: Manifest) -> Answer:
+        """:raises Recalled: for what is recalled, and for a manifest that refers to it."""
         await self._check_before(request, target)
         answer = await self._registry.fetch(request)
         answer, digest, recall = await self._inspect(request, answer)

@@ -23,6 +23,8 @@ from ..oci.media import ManifestReferences
 LAYER_SECONDS = 600.0
 """Seconds for which the blobs that only a recalled image needed are refused."""
 
+MAX_FALLBACKS = 5
+"""Earlier digests of a tag that are tried."""
 EMPTY_BLOBS = frozenset(
     Digest("sha256", each)
     for each in (
@@ -142,9 +144,9 @@ def explain(recall: Recall, digest: Digest | None) -> str:
     )
 
 
-def choose_fallback(named: Sequence[Digest], find: Callable[[Digest], Recall | None]) -> Digest | None:
-    """Return the digest that a tag falls back to, or None; see rule 3.
+def fallbacks(named: Sequence[Digest], find: Callable[[Digest], Recall | None]) -> list[Digest]:
+    """Return the digests that a tag may fall back to, the best first; see rule 3.
 
     :param named: the digests that the tag has named, oldest first.
     """
-    return next((each for each in reversed(named) if find(each) is None), None)
+    return [each for each in dict.fromkeys(reversed(named)) if find(each) is None][:MAX_FALLBACKS]

@@ -34,7 +34,7 @@ from ..admission.admission_registry import AdmissionRegistry
 from ..admission.recall_filter import RecallFilter
 from ..concurrency.backoff import RequestCircuitBreaker
 from ..config.settings import Settings, UpstreamSettings
-from ..interfaces import IAccount, IRegistry, ITokenService, IWritableRegistry
+from ..interfaces import IAccount, IRegistry, ITokenService, IWritableRegistry, Sighting
 from ..middleware.blob_fetch import ResumingRegistry, SegmentedFetch
 from ..middleware.login_filters import AnonymousOnly, ServiceAccountOnly
 from ..middleware.names import (
@@ -50,7 +50,7 @@ from ..middleware.names import (
 from ..middleware.observers import RequestObserver, TokenObserver
 from ..middleware.rules import PullRules, RuleFilter, WriteRuleFilter
 from ..oci.pull_rule import PullRule
-from ..oci.reference import Repository
+from ..oci.reference import Repository, Tag
 from ..oci.request import InRepository
 from ..pullthrough.blobs import BlobCache
 from ..pullthrough.generations import Generations
@@ -246,7 +246,7 @@ def _pull_through(
         ),
         ListCache(partition, gateway, cache.documents, clock, ttl, changes),
     )
-    cached = RecallFilter(cached, cache.recalls.current, cache.deliveries, clock)
+    cached = RecallFilter(cached, cache.recalls.current, cache.deliveries, clock, _no_history)
     if parts.writes is None:
         return HostRegistries(cached, cached, tokens)
     cache.deletions.expect(registry)
@@ -258,6 +258,10 @@ def _pull_through(
         tokens,
         WriteThrough(pushes, changes, cache.contents, cache.tags, grants),
     )
+
+
+async def _no_history(_: Repository, __: Tag) -> Sequence[Sighting]:
+    return ()
 
 
 def make_tag_ttl(upstream: UpstreamSettings, settings: Settings) -> Callable[[InRepository], float]:

@@ -9,15 +9,17 @@ from zope.interface import implementer
 
 from dockmirror.admission.recall_filter import RecallFilter, RunningDeliveries
 from dockmirror.admission.recalls import Recall, Recalled, Recalls
-from dockmirror.interfaces import Answer, IBody, IRegistry
+from dockmirror.interfaces import Answer, IBody, IRegistry, Sighting
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
+from dockmirror.oci.errors import Unreachable
 from dockmirror.oci.header_fields import format_etag
 from dockmirror.oci.media import OCI_INDEX
+from dockmirror.oci.reference import Repository, Tag
 from dockmirror.oci.request import RegistryRequest
 
 from ..answering import Recorder, now, watch
-from ..pullthrough.mirrors import CONFIG, LAYER, Mirror
+from ..pullthrough.mirrors import CONFIG, LAYER, Mirror, header
 from ..pullthrough.origin import Origin, index
 
 NAME = "library/busybox"
@@ -31,9 +33,17 @@ class Filtered(Mirror):
         super().__init__(origin)
         self.recalls = Recalls()
         self.deliveries = RunningDeliveries()
+        self.named: dict[str, list[Digest]] = {}
+        self.fails = False
         self.registry: IRegistry = RecallFilter(
-            self.registry, lambda: self.recalls, self.deliveries, self.clock
+            self.registry, lambda: self.recalls, self.deliveries, self.clock, self.sightings
         )
+
+    async def sightings(self, _: Repository, tag: Tag) -> list[Sighting]:
+        """Each digest was seen for a second."""
+        if self.fails:
+            raise OSError("the disk is gone")
+        return [Sighting(each, n, n + 1) for n, each in enumerate(self.named.get(str(tag), ()))]
 
     def recall(self, data: bytes, *layers: bytes) -> None:
         at = self.clock.seconds()
@@ -139,6 +149,42 @@ def test_lifted(origin: Origin, mirror: Filtered) -> None:
             mirror.ask(path)
 
 
+def test_fallback(origin: Origin, mirror: Filtered) -> None:
+    """A tag that names a recalled manifest is what it was before, for GET and HEAD alike, with a warning."""
+    shelf = origin.shelf(NAME)
+    bad, good, index_ = (shelf.tags[tag] for tag in ("bad", "good", "index"))
+    mirror.named["bad"] = [Digest.of(b"deleted"), good, Digest.of(b"deleted too"), index_, bad]
+    mirror.recall(shelf.manifests[bad][1])
+    for head in (False, True):
+        answer = mirror.ask(f"{NAME}/manifests/bad", head=head)
+        assert answer.body.descriptor.digest == good
+        assert (
+            header(answer, "Warning") == f'299 - "{good} is served in place of a version that was recalled"'
+        )
+        assert header(answer, "Cache-Control") is None
+    assert isinstance(mirror.later(f"{NAME}/manifests/{bad}")[0], Recalled)
+    mirror.named["bad"] = [Digest.of(b"deleted"), bad]
+    assert isinstance(mirror.later(f"{NAME}/manifests/bad")[0], Recalled)
+    mirror.fails = True
+    assert isinstance(mirror.later(f"{NAME}/manifests/bad")[0], Recalled)
+
+
+def test_fallback_while_the_upstream_is_down(origin: Origin, mirror: Filtered) -> None:
+    """The earlier version is served if it is held, as stale content is; else the upstream's error counts."""
+    shelf = origin.shelf(NAME)
+    bad, good = shelf.tags["bad"], shelf.tags["good"]
+    mirror.named["bad"] = [good, bad]
+    mirror.recall(shelf.manifests[bad][1])
+    mirror.store.evict(bad)
+    origin.trouble = Unreachable("no route")
+    mirror.clock.advance(3600)
+    assert mirror.get(f"{NAME}/manifests/bad") == shelf.manifests[good][1]
+    mirror.store.evict(good)
+    assert isinstance(mirror.later(f"{NAME}/manifests/bad")[0], Unreachable)
+    mirror.named["bad"] = [good]
+    assert isinstance(mirror.later(f"{NAME}/manifests/bad")[0], Unreachable)
+
+
 @implementer(IBody)
 class _Slow:
     """A body that is being delivered until it is cancelled."""
@@ -173,7 +219,9 @@ def test_cut_off(origin: Origin) -> None:
     """Running transfers of what is recalled, and of the layers that only it needs, are cut off."""
     mirror = Filtered(origin)
     slow = _SlowRegistry()
-    mirror.registry = RecallFilter(slow, lambda: mirror.recalls, mirror.deliveries, mirror.clock)
+    mirror.registry = RecallFilter(
+        slow, lambda: mirror.recalls, mirror.deliveries, mirror.clock, mirror.sightings
+    )
     image, layer, other = b"image", LAYER, OTHER
     paths = [
         f"{NAME}/manifests/{Digest.of(image)}",

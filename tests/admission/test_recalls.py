@@ -10,8 +10,8 @@ from dockmirror.admission.recalls import (
     LAYER_SECONDS,
     Recall,
     Recalls,
-    choose_fallback,
     explain,
+    fallbacks,
 )
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.media import OCI_INDEX, OCI_MANIFEST, ManifestReferences
@@ -86,11 +86,12 @@ def test_later_counts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("named", "chosen"), [([], None), ([GOOD, OTHER, BAD], OTHER), ([GOOD, BAD, BAD], GOOD), ([BAD], None)]
+    ("named", "chosen"),
+    [([], []), ([GOOD, OTHER, BAD], [OTHER, GOOD]), ([GOOD, BAD, GOOD, BAD], [GOOD]), ([BAD], [])],
 )
-def test_fallback(named: list[Digest], chosen: Digest | None) -> None:
+def test_fallbacks(named: list[Digest], chosen: list[Digest]) -> None:
     """A tag falls back to the last digest before that is not recalled."""
-    assert choose_fallback(named, RECALLS.find) == chosen
+    assert fallbacks(named, RECALLS.find) == chosen
 
 
 def test_explain() -> None:
