@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 
-from attrs import evolve
+from attrs import evolve, frozen
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IConsumer, IReactorTime
 from twisted.logger import Logger
@@ -89,33 +89,43 @@ class CuttableBody:
         return outcome
 
 
-@implementer(IRegistry)
-class RecallFilter:
-    """Refuses recalled digests, and manifests that refer to one, at every address.
+@frozen
+class RecallContext:
+    """Everything that the refusal of recalled contents needs, for one upstream.
 
-    :param current: returns the recalls in force.
-    :param history: returns what a tag of this upstream has named.
+    :ivar current: returns the recalls in force.
+    :ivar history: returns what a tag of this upstream has named.
+    :ivar count: counts a decision: "refused" or "replaced".
     """
 
-    def __init__(
-        self,
-        registry: IRegistry,
-        current: Callable[[], Recalls],
-        deliveries: RunningDeliveries,
-        clock: IReactorTime,
-        history: TagSightings,
-    ) -> None:
+    current: Callable[[], Recalls]
+    deliveries: RunningDeliveries
+    history: TagSightings
+    count: Callable[[str], None]
+    clock: IReactorTime
+
+
+@implementer(IRegistry)
+class RecallFilter:
+    """Refuses recalled digests, and manifests that refer to one, at every address."""
+
+    def __init__(self, registry: IRegistry, context: RecallContext) -> None:
         self._registry = registry
-        self._history = history
-        self._current = current
-        self._deliveries = deliveries
-        self._clock = clock
+        self._context = context
+        self._current = context.current
         self._recalls = Recalls()
         self._checked: dict[Digest, Recall | None] = {}
         self._recalled_tags: dict[tuple[Repository, Tag], Digest] = {}
 
     async def fetch(self, request: RegistryRequest) -> Answer:
         """:raises Recalled: for what is recalled, and for a manifest that refers to it."""
+        try:
+            return await self._fetch(request)
+        except Recalled:
+            self._context.count("refused")
+            raise
+
+    async def _fetch(self, request: RegistryRequest) -> Answer:
         match request.target:
             case Blob() as target:
                 self._check_blob(target.digest)
@@ -125,7 +135,7 @@ class RecallFilter:
         return await self._registry.fetch(request)
 
     def _check_blob(self, digest: Digest) -> None:
-        recall = self._current().find_blob(digest, self._clock.seconds()) or self._known(digest)
+        recall = self._current().find_blob(digest, self._context.clock.seconds()) or self._known(digest)
         if recall is not None:
             raise Recalled(explain(recall, digest))
 
@@ -156,13 +166,14 @@ class RecallFilter:
                     continue
                 raise error from refusal
             cache = None if answer.cache is None else evolve(answer.cache, immutable=False)
+            self._context.count("replaced")
             warning = ("Warning", f'299 - "{digest} is served in place of a version that was recalled"')
             return evolve(answer, cache=cache, headers=(*answer.headers, warning))
         raise error
 
     async def _sightings(self, repository: Repository, tag: Tag) -> Sequence[Sighting]:
         try:
-            return await self._history(repository, tag)
+            return await self._context.history(repository, tag)
         except OSError as error:
             _log.error("{tag} has no fallback: {error}", tag=f"{repository}:{tag}", error=str(error))
             return ()
@@ -252,4 +263,4 @@ class RecallFilter:
         digest = digest or answer.body.descriptor.digest
         if digest is None or answer.status not in (200, 206):
             return answer
-        return evolve(answer, body=CuttableBody(answer.body, digest, self._deliveries))
+        return evolve(answer, body=CuttableBody(answer.body, digest, self._context.deliveries))

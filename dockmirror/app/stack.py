@@ -31,7 +31,7 @@ from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 
 from ..admission.admission_registry import AdmissionRegistry
-from ..admission.recall_filter import RecallFilter
+from ..admission.recall_filter import RecallContext, RecallFilter
 from ..concurrency.backoff import RequestCircuitBreaker
 from ..config.settings import Settings, UpstreamSettings
 from ..interfaces import IAccount, IRegistry, ITokenService, IWritableRegistry, Sighting
@@ -246,7 +246,16 @@ def _pull_through(
         ),
         ListCache(partition, gateway, cache.documents, clock, ttl, changes),
     )
-    cached = RecallFilter(cached, cache.recalls.current, cache.deliveries, clock, _no_history)
+    cached = RecallFilter(
+        cached,
+        RecallContext(
+            cache.recalls.current,
+            cache.deliveries,
+            _no_history,
+            lambda outcome: context.metrics.admissions.labels(name, "recall", outcome).inc(),
+            clock,
+        ),
+    )
     if parts.writes is None:
         return HostRegistries(cached, cached, tokens)
     cache.deletions.expect(registry)

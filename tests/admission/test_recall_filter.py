@@ -7,7 +7,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConsumer
 from zope.interface import implementer
 
-from dockmirror.admission.recall_filter import RecallFilter, RunningDeliveries
+from dockmirror.admission.recall_filter import RecallContext, RecallFilter, RunningDeliveries
 from dockmirror.admission.recalls import Recall, Recalled, Recalls
 from dockmirror.interfaces import Answer, IBody, IRegistry, Sighting
 from dockmirror.oci.descriptor import Descriptor
@@ -35,9 +35,14 @@ class Filtered(Mirror):
         self.deliveries = RunningDeliveries()
         self.named: dict[str, list[Digest]] = {}
         self.fails = False
-        self.registry: IRegistry = RecallFilter(
-            self.registry, lambda: self.recalls, self.deliveries, self.clock, self.sightings
+        self.counted: list[str] = []
+        self.registry: IRegistry = self.filtered(self.registry)
+
+    def filtered(self, registry: IRegistry) -> IRegistry:
+        context = RecallContext(
+            lambda: self.recalls, self.deliveries, self.sightings, self.counted.append, self.clock
         )
+        return RecallFilter(registry, context)
 
     async def sightings(self, _: Repository, tag: Tag) -> list[Sighting]:
         """Each digest was seen for a second."""
@@ -162,7 +167,9 @@ def test_fallback(origin: Origin, mirror: Filtered) -> None:
             header(answer, "Warning") == f'299 - "{good} is served in place of a version that was recalled"'
         )
         assert header(answer, "Cache-Control") is None
+    assert mirror.counted == ["replaced", "replaced"]
     assert isinstance(mirror.later(f"{NAME}/manifests/{bad}")[0], Recalled)
+    assert mirror.counted.pop() == "refused"
     mirror.named["bad"] = [Digest.of(b"deleted"), bad]
     assert isinstance(mirror.later(f"{NAME}/manifests/bad")[0], Recalled)
     mirror.fails = True
@@ -219,9 +226,7 @@ def test_cut_off(origin: Origin) -> None:
     """Running transfers of what is recalled, and of the layers that only it needs, are cut off."""
     mirror = Filtered(origin)
     slow = _SlowRegistry()
-    mirror.registry = RecallFilter(
-        slow, lambda: mirror.recalls, mirror.deliveries, mirror.clock, mirror.sightings
-    )
+    mirror.registry = mirror.filtered(slow)
     image, layer, other = b"image", LAYER, OTHER
     paths = [
         f"{NAME}/manifests/{Digest.of(image)}",
