@@ -10,11 +10,10 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from ..oci.digest import Digest
-from ..oci.media import parse_references
+from ..oci.media import ManifestReferences, parse_references
 from ..oci.reference import Repository, Tag
 from ..store import content_files, files, layout
 from ..store.eviction import store_files
-from ..store.eviction.removal import delete_image, plan_manifest_deletion
 from ..store.eviction.store_budget import wait_for_usage_counter
 from ..store.files import Version, file_version
 from .recalls import Recall, Recalls
@@ -44,6 +43,10 @@ def write_statement(root: Path, recall: Recall) -> None:
     files.replace_file(path, bytes(recall), root / layout.TEMPORARY, recall.changed)
 
 
+def read_recalls(root: Path) -> Recalls:
+    return Recalls.of(read_statements(root).values())
+
+
 _SETTLED = 1.0
 """Seconds after which a directory's modification time tells of any further change."""
 
@@ -71,7 +74,7 @@ class RecallReader:
 
     def _read(self, version: Version | None) -> None:
         try:
-            recalls = Recalls.of(read_statements(self._root).values())
+            recalls = read_recalls(self._root)
         except OSError as error:
             self._log.error(
                 "the recalls in {path} cannot be read: {error}", path=self._directory, error=error
@@ -87,7 +90,7 @@ class RecallReader:
 class RecallScope:
     """The images in the store that a recall concerns.
 
-    :ivar is_manifest: True if the digest is a manifest of some repository.
+    :ivar is_manifest: True if some repository has the digest as a manifest, or an index lists it.
     :ivar users: the manifests that refer to the digest, by repository.
     :ivar tags: the tags that name the digest or a manifest that refers to it.
     :ivar layers: the blobs that only this manifest needs.
@@ -108,29 +111,29 @@ def find_scope(root: Path, digest: Digest) -> RecallScope:
     """Look through all repositories for what a recall of the digest concerns."""
     users: dict[Repository, frozenset[Digest]] = {}
     tags: list[tuple[Repository, Tag]] = []
-    is_manifest, others = False, set[Digest]()
+    is_manifest, own, others = False, set[Digest](), set[Digest]()
     for path in sorted(store_files.iter_repositories(root)):
         repository = Repository(str(path.relative_to(root / layout.REPOSITORIES)))
-        manifests = list(store_files.iter_links(path / layout.REVISIONS))
-        references = {each: store_files.read_references(root, each) for each in manifests}
-        found = frozenset(each for each in manifests if digest in references[each])
+        found = set()
+        for each in store_files.iter_links(path / layout.REVISIONS):
+            references = _read_references(root, each)
+            (own if each == digest else others).update(references.blobs)
+            is_manifest |= digest in (each, *references.manifests)
+            if digest in (*references.manifests, *references.blobs):
+                found.add(each)
         if found:
-            users[repository] = found
-        is_manifest |= digest in references
-        for each in references:
-            others.update(references[each] if each != digest else ())
+            users[repository] = frozenset(found)
         for tag in store_files.iter_tags(path):
             entry = content_files.read_link(tag / layout.TAG_LINK)
-            if entry is not None and (entry.digest == digest or entry.digest in found):
+            if entry is not None and entry.digest in (digest, *found):
                 tags.append((repository, Tag(tag.name)))
-    own = _read_blobs(root, digest) if is_manifest else ()
-    return RecallScope(is_manifest, users, tuple(tags), tuple(each for each in own if each not in others))
+    return RecallScope(is_manifest, users, tuple(sorted(tags)), tuple(sorted(own - others, key=str)))
 
 
-def _read_blobs(root: Path, manifest: Digest) -> tuple[Digest, ...]:
+def _read_references(root: Path, manifest: Digest) -> ManifestReferences:
     found = files.read_small_file(root / layout.data(manifest))
-    references = parse_references(found.data) if found else None
-    return references.blobs if references else ()
+    references = parse_references(found.data) if found and manifest.matches(found.data) else None
+    return references or ManifestReferences("")
 
 
 def is_stored(root: Path, digest: Digest) -> bool:
@@ -139,27 +142,15 @@ def is_stored(root: Path, digest: Digest) -> bool:
 
 def remove_recalled(root: Path, digests: Iterable[Digest]) -> int:
     """Delete recalled contents with their links and what only they need; return the number of bytes freed."""
-    wanted = set(digests)
+    recalled = set(digests)
+    unneeded = {layer for digest in recalled for layer in find_scope(root, digest).layers}
+    wanted = recalled | unneeded
     with wait_for_usage_counter(root) as usage:
-        freed = sum(_delete_images(root, digest) for digest in wanted)
-        freed += sum(_size(root, digest) for digest in wanted)
+        stored = [store_files.stat_file(root / layout.data(each)) for each in wanted]
+        freed = sum(each.size for each in stored if each is not None)
         removals = list(store_files.iter_removals(root, wanted.__contains__))
         for digest in wanted:
             own = [removal for linked, removal in removals if linked == digest]
             store_files.remove_content(root, digest, own)
         usage.add(-freed)
     return freed
-
-
-def _delete_images(root: Path, digest: Digest) -> int:
-    repositories = [
-        Repository(str(path.relative_to(root / layout.REPOSITORIES)))
-        for path in store_files.iter_repositories(root)
-    ]
-    plans = [plan_manifest_deletion(root, repository, digest) for repository in repositories]
-    return sum(delete_image(root, plan) for plan in plans if plan is not None)
-
-
-def _size(root: Path, digest: Digest) -> int:
-    stored = store_files.stat_file(root / layout.data(digest))
-    return stored.size if stored else 0
