@@ -15,6 +15,7 @@ from ..store import layout
 from ..store.bucket.bucket import Bucket, BucketUnavailable
 from ..store.threads import RunInThread
 from . import recall_files
+from .generation import Generation
 from .recalls import Recall, Recalls
 
 FULL_PERIOD = 600.0
@@ -60,6 +61,9 @@ class RecallExchange:
         newer = [each for each in remote.values() if each.supersedes(local.get(each.digest))]
         for each in newer:
             await self._in_thread(partial(recall_files.write_statement, self._root, each))
+        if newer:
+            now = self._clock.seconds()
+            await self._in_thread(partial(Generation(self._root).advance, now))
         statements = {**local, **{each.digest: each for each in newer}}
         missing = [each for each in statements.values() if each.supersedes(remote.get(each.digest))]
         for each in missing:
