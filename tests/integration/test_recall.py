@@ -71,7 +71,7 @@ def test_recall(sharing: Sharing) -> None:
     index = listing(bad, good)
     for pushed, tag in ((bad, "bad"), (good, "good"), (index, "index")):
         sharing.registry.push(NAME, pushed, tag)
-    mirrors = [sharing.add(workers=2, redirect=True) for _ in range(2)]
+    mirrors = [sharing.add(workers=2, redirect=True, tag_ttl=0) for _ in range(2)]
     for mirror in mirrors:
         for each in (bad, good):
             for blob in each.blobs:
@@ -79,6 +79,9 @@ def test_recall(sharing: Sharing) -> None:
         for reference in ("bad", "good", "index", bad.digest, good.digest):
             assert mirror.client("docker").manifest(NAME, reference).status == 200
     one, two = mirrors
+    for pushed in (good, bad):
+        sharing.registry.push(NAME, pushed, "moved")
+        assert one.client("docker").manifest(NAME, "moved").body == pushed.manifest.data
     layer = bad.layers[0].digest
     refused = [
         *(f"manifests/{each}" for each in ("bad", "index", bad.digest, index.digest)),
@@ -94,6 +97,11 @@ def test_recall(sharing: Sharing) -> None:
     assert recalled.returncode == 0, recalled.stderr
     assert layer in recalled.stdout
     assert {status for _, status in outcomes(one, refused)} == {403}
+    for client, name in ((one.client("docker"), NAME), (one.client(), f"docker.io/{NAME}")):
+        for _ in range(8):
+            fallback = client.manifest(name, "moved")
+            assert fallback.body == good.manifest.data
+            assert "recalled" in fallback.headers["Warning"]
     wait_until(lambda: "cut off 1 transfers" in one.read_log(), "the transfer is cut off", HERE)
     assert slow.read_rest() < 32 * MIB
     assert not blob_file(one.cache, bad.digest).exists()
