@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationInfo,
@@ -42,6 +43,7 @@ from .field_types import (
     TagTtl,
     UpstreamUrls,
     Username,
+    parse_off,
     suggest,
 )
 from .known_registries import ShortNaming
@@ -209,6 +211,10 @@ class Settings(_Frozen):
     tag_ttl: Seconds = 60.0
     keep_deleted_upstream: bool = False
     export: bool = False
+    history: Annotated[Directory | None, BeforeValidator(parse_off)] = None
+    history_days: Days = 30
+    history_size: Bytes = 200_000_000
+    history_addresses: Literal["full", "network", "none"] = "full"
     upstreams: dict[Label, UpstreamSettings] = Field(default_factory=dict)
     policy: tuple[PolicySettings, ...] = ()
     default: Label | None = None
