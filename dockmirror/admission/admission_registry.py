@@ -21,6 +21,7 @@ from ..oci.reference import Repository, Tag
 from ..oci.request import Manifest, RegistryRequest
 from .admit import admit
 from .fact_source import FactGatherer
+from .recalls import Recalled
 from .verdict import SERVE, Refuse, Serve, ServeInstead, Subject, Verdict
 
 DECISION_TTL = 10.0
@@ -132,7 +133,7 @@ class AdmissionRegistry:
                 (await self._registry.fetch(evolve(request, target=target, head=True))).body.discard()
             answer = await self._registry.fetch(evolve(request, target=target))
         except RegistryError as error:
-            if error.status not in (403, 404):
+            if error.status not in (403, 404) or isinstance(error, Recalled):
                 raise
             raise Denied(
                 f"{subject} is not served: {instead.why}, and the admitted {instead.digest} is neither held"

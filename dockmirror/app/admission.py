@@ -64,6 +64,7 @@ def make_admission(
             held.hold,
             audit,
             clock,
+            lambda: cache.recalls.current().by_digest,
         )
     )
 

@@ -12,6 +12,7 @@ From the client down to the upstream:
     AdmissionRegistry                    serves a manifest, another one in its place, or refuses
     PushProbeBypass                      sends a pusher's existence checks upstream (virtual host)
     PrefetchRegistry                     fetches the layers that a client will ask for next
+    RecallFilter                         refuses what was recalled, and cuts it off
     PullThrough                          serves what is stored, and stores what is fetched
     SightingUpstream                     records which digests tags name (with a cache)
     ResumingRegistry                     continues broken blobs, and withholds the tail of wrong ones
@@ -33,6 +34,7 @@ from attrs import field, frozen
 from twisted.internet.interfaces import IReactorTime
 
 from ..admission.admission_registry import AdmissionContext, AdmissionRegistry
+from ..admission.recall_filter import RecallContext, RecallFilter
 from ..admission.sightings import PushSightings, SightingRegistry, SightingUpstream, TagRecorder
 from ..admission.tag_polling import PolledUpstream
 from ..body.line import AdaptiveSegments, FixedSegments, Line
@@ -264,6 +266,16 @@ def _pull_through(
             changes,
         ),
         ListCache(partition, gateway, cache.documents, clock, ttl, changes),
+    )
+    cached = RecallFilter(
+        cached,
+        RecallContext(
+            cache.recalls.current,
+            cache.deliveries,
+            partial(cache.tag_history.sightings, name),
+            lambda outcome: context.metrics.admissions.labels(name, "recall", outcome).inc(),
+            clock,
+        ),
     )
     if upstream.prefetch:
         manifests = ManifestStore(cache.contents)

@@ -1,0 +1,117 @@
+"""Recalls from the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from obstore.store import LocalStore
+
+from dockmirror.admission.recall_files import read_statements
+from dockmirror.admission.recalls import EMPTY_BLOBS, Recall
+from dockmirror.oci.digest import Digest
+from dockmirror.store import layout
+
+from .shop import AMD, BASE, CONFIG, INDEX, LAYER, NGINX, OTHER, Shop
+
+BAD = Digest.of(AMD)
+
+
+def test_recall(shop: Shop) -> None:
+    """The manifest, its tags, its indexes and its own layers are named, and the bytes are gone."""
+    output = shop.run("recall", str(BAD), "--reason", "CVE-2026-33634").stdout
+    lines = output.splitlines()
+    assert lines[0] == f"{BAD} is recalled: CVE-2026-33634"
+    named = (f"{NGINX}:1.27", f"{NGINX}:latest", Digest.of(INDEX), Digest.of(LAYER))
+    assert {f"  {each}" for each in named} < set(lines)
+    assert f"  {Digest.of(BASE)}" not in lines
+    assert not shop.path(BAD).exists()
+    assert not shop.path(Digest.of(LAYER)).exists()
+    assert shop.path(Digest.of(BASE)).exists()
+    assert "bucket" not in output
+
+    (listed,) = shop.json("recall", "list")
+    assert (listed["digest"], listed["reason"]) == (str(BAD), "CVE-2026-33634")
+    assert listed["layers"] == [str(Digest.of(LAYER))]
+    assert str(BAD) in shop.run("recall", "list").stdout
+    assert "CVE-2026-33634" in shop.run("export", "nginx", "-o", "nginx.tar", code=1).output
+
+
+def test_recall_as_json(shop: Shop) -> None:
+    """Everything that the command says to people is in its JSON."""
+    made = shop.json("recall", "--reason", "CVE-1", f"nginx@{BAD}")
+    assert made["kind"] == "manifest"
+    assert sorted(made["tags"]) == [f"{NGINX}:1.27", f"{NGINX}:latest"]
+    assert made["referring"] == [str(Digest.of(INDEX))]
+    assert made["freed"] == len(AMD + LAYER)
+    assert made["bucket"] is False
+
+
+def test_layer(shop: Shop) -> None:
+    """A layer is recalled only after the images that share it were shown."""
+    layer = Digest.of(CONFIG)
+    asked = shop.run("recall", str(layer), "--reason", "CVE-1", input="n\n", code=1).output
+    assert f"{layer} is a part of 2 images" in asked
+    assert f"  {NGINX}@{BAD}" in asked
+    assert f"  {OTHER}@" in asked
+    assert shop.json("recall", "list") == []
+    assert shop.path(layer).exists()
+    shop.run("recall", str(layer), "--reason", "CVE-1", "--yes")
+    assert [each["digest"] for each in shop.json("recall", "list")] == [str(layer)]
+    assert not shop.path(layer).exists()
+
+
+@pytest.mark.parametrize("digest", sorted(map(str, EMPTY_BLOBS)))
+def test_empty_blobs(shop: Shop, digest: str) -> None:
+    """The blobs of nothing are never recalled."""
+    refused = shop.run("recall", digest, "--reason", "CVE-1", "--yes", code=1).output
+    assert "is never recalled" in refused
+
+
+def test_unknown(shop: Shop) -> None:
+    """A digest that nobody has pulled yet is recalled as well."""
+    digest = Digest.of(b"never seen")
+    assert "this cache has no image with it" in shop.run("recall", str(digest), "--reason", "CVE-1").stdout
+    assert [each["digest"] for each in shop.json("recall", "list")] == [str(digest)]
+
+
+def test_lift(shop: Shop) -> None:
+    """A lifted recall is not listed any more, and can be made again."""
+    assert "nothing is recalled" in shop.run("recall", "list").stderr
+    assert "is not recalled" in shop.run("recall", "lift", str(BAD), code=1).output
+    generation = shop.root / layout.ADMISSION_GENERATION
+    shop.run("recall", str(BAD), "--reason", "CVE-1")
+    before = generation.read_bytes()
+    shop.run("recall", "lift", str(BAD))
+    assert shop.json("recall", "list") == []
+    assert generation.read_bytes() != before
+    assert "is not recalled" in shop.run("recall", "lift", str(BAD), code=1).output
+    shop.run("recall", str(BAD), "--reason", "CVE-2")
+    assert [each["reason"] for each in shop.json("recall", "list")] == ["CVE-2"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("latest", "--reason", "CVE-1"), "expected a digest"),
+        ((str(BAD),), "Missing option '--reason'"),
+        (("lift",), "Missing argument"),
+    ],
+)
+def test_usage(shop: Shop, arguments: tuple[str, ...], says: str) -> None:
+    """A mistake in the command is an error of its usage, and recalls nothing."""
+    assert says in shop.run("recall", *arguments, code=2).output
+    assert shop.json("recall", "list") == []
+
+
+def test_bucket(shop: Shop, tmp_path: Path) -> None:
+    """The recall is in the bucket when the command ends, and the bytes are not."""
+    bucket = tmp_path / "bucket"
+    store = LocalStore(str(bucket), mkdir=True)
+    store.put(str(layout.data(BAD)), AMD)
+    environ = {"DOCKMIRROR_STORE": "s3://bucket", "DOCKMIRROR_STORE_ENDPOINT": "http://127.0.0.1:9"}
+    failed = shop.run("recall", str(BAD), "--reason", "CVE-1", code=1, environ=environ)
+    assert "cannot be written" in failed.output
+    assert [each["digest"] for each in shop.json("recall", "list")] == [str(BAD)]
+    (statement,) = read_statements(shop.root).values()
+    assert isinstance(statement, Recall)
