@@ -237,6 +237,48 @@ class ITagStore(Interface):
         """Forget all tags of the repository that name the digest."""
 
 
+@frozen
+class Sighting:
+    """An unbroken time in which a tag named a digest, in seconds since the epoch.
+
+    :ivar first: when the upstream named it first, after another digest or as the first of all.
+    :ivar last: when the upstream named it last.
+    :ivar is_baseline: True for the first digest that was ever seen of the tag.
+    """
+
+    digest: Digest
+    first: float
+    last: float
+    is_baseline: bool = False
+
+
+class ITagHistory(Interface):
+    """The digests that the tags of upstreams have named over time; they are remembered for 400 days.
+
+    An upstream is named as in the settings.
+    """
+
+    async def record(upstream: str, repository: Repository, tag: Tag, digest: Digest, seen: float) -> None:
+        """Record that the upstream's tag named the digest at that time; errors are logged."""
+
+    async def record_push(
+        upstream: str, repository: Repository, tag: Tag, digest: Digest, pushed: float
+    ) -> None:
+        """Record when a tag was pushed, as its registry says, unless the tag had another digest before."""
+
+    async def sightings(upstream: str, repository: Repository, tag: Tag) -> Sequence[Sighting]:
+        """Return the sightings of a tag, oldest first.
+
+        :raises OSError: when they cannot be read.
+        """
+
+    async def tags(upstream: str, repository: Repository) -> Sequence[Tag]:
+        """Return the tags of a repository that have sightings.
+
+        :raises OSError: when they cannot be read.
+        """
+
+
 class IDocumentStore(Interface):
     """Small documents by name, which survive a restart: lists, challenges, public repositories."""
 

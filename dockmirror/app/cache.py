@@ -15,6 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
 
+from ..admission.generation import Generation
 from ..concurrency.caching import TTLCache
 from ..concurrency.periodic_task import PeriodicTask
 from ..config.settings import ConfigurationError, Settings
@@ -68,6 +69,7 @@ class CacheParts:
     :ivar in_thread: runs functions that block on files.
     :ivar store_checks: tell if content can be stored.
     :ivar bucket: the bucket; None if the cache is on the local disk only.
+    :ivar generation: the number that voids decisions about admission.
     """
 
     contents: IContentStore
@@ -84,6 +86,7 @@ class CacheParts:
     in_thread: RunInThread
     store_checks: Sequence[StoreCheck]
     bucket: TieredStore | None
+    generation: Generation
 
 
 def open_cache(root: Path, settings: Settings, reactor: Any) -> CacheParts:
@@ -130,6 +133,7 @@ def open_cache(root: Path, settings: Settings, reactor: Any) -> CacheParts:
         in_thread,
         checks,
         tiered,
+        Generation(root),
     )
 
 

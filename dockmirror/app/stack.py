@@ -8,6 +8,7 @@ From the client down to the upstream:
     NameRewrite                          turns the client's names into those that the operator has set
     RuleFilter                           applies the operator's allow and deny rules
     RequestObserver                      counts what the cache did, and what was sent
+    AdmissionRegistry                    serves a manifest, another one in its place, or refuses
     PushProbeBypass                      sends a pusher's existence checks upstream (virtual host)
     PullThrough                          serves what is stored, and stores what is fetched
     ResumingRegistry                     continues broken blobs, and withholds the tail of wrong ones
@@ -28,6 +29,7 @@ from typing import TypeVar
 from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 
+from ..admission.admission_registry import AdmissionRegistry
 from ..concurrency.backoff import RequestCircuitBreaker
 from ..config.settings import Settings, UpstreamSettings
 from ..interfaces import IAccount, IRegistry, ITokenService, IWritableRegistry
@@ -44,7 +46,8 @@ from ..middleware.names import (
     rewrite_prefix,
 )
 from ..middleware.observers import RequestObserver, TokenObserver
-from ..middleware.rules import PullRule, PullRules, RuleFilter, WriteRuleFilter
+from ..middleware.rules import PullRules, RuleFilter, WriteRuleFilter
+from ..oci.pull_rule import PullRule
 from ..oci.reference import Repository
 from ..oci.request import InRepository
 from ..pullthrough.blobs import BlobCache
@@ -57,6 +60,7 @@ from ..pullthrough.pull_through import PullThrough
 from ..pullthrough.upstream_gateway import PushProbeBypass, UpstreamGateway
 from ..pullthrough.write_through import PushCache, WriteThrough
 from ..upstream.registry_writer import LocationSigner
+from .admission import make_admission
 from .cache import CacheParts
 from .naming import cache_partition, registry_names
 from .telemetry import Telemetry
@@ -143,6 +147,7 @@ def build_stack(
         *_when(upstream.rewrite, rewrite_names),
         *_when(has_rules, lambda below: RuleFilter(below, _pull_rules(name, upstream, "pulled"))),
         observe,
+        *_admission(name, settings, context),
     ]
     virtual: list[Layer] = [
         lambda below: NamespaceFilter(below, names),
@@ -167,6 +172,14 @@ def build_stack(
         ServiceAccountOnly(base.virtual, names[0]) if is_shared else ScopeRewrite(base.tokens, upstream_name),
         None if base.writes is None else _wrap(writes, base.writes),
     )
+
+
+def _admission(name: str, settings: Settings, context: StackContext) -> list[Layer]:
+    """Return the layer that decides what is served; without a cache, which knows what tags named, none."""
+    if context.cache is None:
+        return []
+    admission = make_admission(name, settings, context.cache, context.telemetry.metrics, context.clock)
+    return [lambda below: AdmissionRegistry(below, admission)]
 
 
 def _lookup_recorder(context: StackContext) -> Callable[[bool], None]:

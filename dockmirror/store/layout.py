@@ -18,6 +18,7 @@
       usage_counter                               the number of stored bytes; locked during a sweep
       pins/<name>                                 a pinned image; modified when it was last refreshed
       pin_refresh.lock                            locked while pins are refreshed
+      admission_generation                        a number that changes with each new rule or recall
       usage_report                                the space each registry takes; locked while it is measured
       write_behind/<anything>                     a pending write to the bucket
       write_behind.lock                           locked by the process that uploads
@@ -57,6 +58,7 @@ WRITE_BEHIND = _OURS / "write_behind"
 WRITE_BEHIND_LOCK = _OURS / "write_behind.lock"
 LAST_USED = _OURS / "last_used"
 EXPIRY_RUNS = _OURS / "expiry"
+ADMISSION_GENERATION = _OURS / "admission_generation"
 
 LAYERS = PurePosixPath("_layers")
 REVISIONS = PurePosixPath("_manifests/revisions")
