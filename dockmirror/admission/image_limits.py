@@ -35,24 +35,26 @@ class ImageVerdict:
     problem: str = ""
 
 
-def check_image(limits: ImageLimits, manifest: bytes, platform: Platform | None = None) -> ImageVerdict:
+def check_image(
+    limits: ImageLimits, document: ManifestDocument | None, platforms: Sequence[Platform] = ()
+) -> ImageVerdict:
     """Return whether a manifest or an index is within the limits.
 
     An index has no size of its own: each of its images is checked when it is pulled.
 
-    :param platform: the one for which an index lists this manifest; a manifest does not state its own.
+    :param document: None for a manifest of an unknown type.
+    :param platforms: those for which indexes list this manifest; a manifest does not state its own.
     """
-    document = ManifestDocument.parse(manifest)
     if document is None:
         if limits == ImageLimits():
             return ImageVerdict()
         return ImageVerdict("its manifest is of a type that cannot be read, so its limits cannot be checked")
-    return ImageVerdict(next(_problems(limits, document, platform), ""))
+    return ImageVerdict(next(_problems(limits, document, platforms), ""))
 
 
-def _problems(limits: ImageLimits, document: ManifestDocument, platform: Platform | None) -> Iterator[str]:
+def _problems(limits: ImageLimits, document: ManifestDocument, stated: Sequence[Platform]) -> Iterator[str]:
     """Yield each limit that the image exceeds."""
-    platforms = [platform] if platform else [each.platform for each in document.children if each.platform]
+    platforms = stated or [each.platform for each in document.children if each.platform]
     real = [each for each in platforms if each.is_real]
     allowed = ", ".join(map(str, limits.platforms))
     if limits.platforms and real and not _any_matches(limits.platforms, real):

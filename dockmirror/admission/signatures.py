@@ -25,11 +25,12 @@ from attrs import field, frozen
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
 from ..oci.descriptor import Descriptor
 from ..oci.digest import Digest
 from ..oci.errors import DigestInvalid
+from ..oci.manifest import ManifestDocument
 
 SIMPLE_SIGNING = "application/vnd.dev.cosign.simplesigning.v1+json"
 BUNDLE = "application/vnd.dev.sigstore.bundle"
@@ -56,6 +57,14 @@ class PublicKey:
 
     name: str
     _key: _Key = field(repr=False)
+
+    @property
+    def id(self) -> str:
+        der = self._key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        return str(Digest.of(der))
+
+    def __str__(self) -> str:
+        return f"the key {self.name}"
 
     @classmethod
     def parse(cls, name: str, pem: bytes) -> PublicKey:
@@ -91,6 +100,10 @@ class Identity:
     issuer: str
     subject: str
 
+    @property
+    def id(self) -> str:
+        return f"{self.issuer} {self.subject}"
+
     def __str__(self) -> str:
         return f"{self.subject} of {self.issuer}"
 
@@ -109,8 +122,21 @@ class Signers:
     keys: Sequence[PublicKey] = ()
     identities: Sequence[Identity] = ()
 
+    @property
+    def ids(self) -> frozenset[str]:
+        """The identifiers of the signers in kept verdicts."""
+        return frozenset([*(key.id for key in self.keys), *(each.id for each in self.identities)])
+
     def __str__(self) -> str:
-        return " or ".join([*(f"the key {key.name}" for key in self.keys), *map(str, self.identities)])
+        return " or ".join(map(str, (*self.keys, *self.identities)))
+
+
+@frozen
+class SignatureVerdict:
+    """The trusted signer of an image, or the reason for which there is none."""
+
+    signer: str = ""
+    problem: str = ""
 
 
 @frozen
@@ -133,13 +159,11 @@ def parse_signature_layers(manifest: bytes) -> list[SignatureLayer]:
         return []
 
 
-def is_signature(manifest: bytes) -> bool:
+def is_signature(manifest: ManifestDocument) -> bool:
     """Return whether a manifest carries signatures only, which no runtime can run as an image."""
-    try:
-        count = len(json.loads(manifest)["layers"])
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return False
-    return 0 < count == len(parse_signature_layers(manifest))
+    types = [layer.media_type or "" for layer in manifest.layers]
+    is_only = all(each == SIMPLE_SIGNING or each.startswith(BUNDLE) for each in types)
+    return bool(types) and is_only and not manifest.foreign
 
 
 def _layer(fields: Mapping[str, Any]) -> SignatureLayer | None:
@@ -156,14 +180,16 @@ def _layer(fields: Mapping[str, Any]) -> SignatureLayer | None:
 
 def verify_layer(
     layer: SignatureLayer, data: bytes, digest: Digest, signers: Signers, verify_bundle: VerifyBundle
-) -> str:
-    """Return the name of the signer whose signature of the digest a layer's bytes are.
+) -> tuple[str, str]:
+    """Return identifier and name of the signer whose signature of the digest a layer's bytes are.
 
     :raises SignatureInvalid: when they are none, or that of another signer or another digest.
     """
     if not layer.is_bundle:
-        return _verify_simple_signing(data, layer.signature or b"", digest, signers.keys)
+        key = _verify_simple_signing(data, layer.signature or b"", digest, signers.keys)
+        return key.id, str(key)
     bundle = _object(data, "the bundle")
+    signer: PublicKey | Identity
     material = bundle.get("verificationMaterial")
     if isinstance(material, dict) and "publicKey" in material:
         envelope = bundle.get("dsseEnvelope")
@@ -173,15 +199,14 @@ def verify_layer(
     else:
         if not signers.identities:
             raise SignatureInvalid("it is signed without a key, and only keys are trusted")
-        payload_type, payload, identity = verify_bundle(data, signers.identities)
-        signer = str(identity)
+        payload_type, payload, signer = verify_bundle(data, signers.identities)
     _check_statement(payload_type, payload, digest)
-    return signer
+    return signer.id, str(signer)
 
 
 def _verify_simple_signing(
     payload: bytes, signature: bytes, digest: Digest, keys: Iterable[PublicKey]
-) -> str:
+) -> PublicKey:
     signer = _find_signer(payload, signature, keys)
     critical = _object(payload, "the payload").get("critical")
     image = critical.get("image") if isinstance(critical, dict) else None
@@ -192,11 +217,12 @@ def _verify_simple_signing(
     return signer
 
 
-def _verify_envelope(envelope: Mapping[str, Any], keys: Iterable[PublicKey]) -> tuple[str, bytes, str]:
+def _verify_envelope(envelope: Mapping[str, Any], keys: Iterable[PublicKey]) -> tuple[str, bytes, PublicKey]:
     """Verify a DSSE envelope, and return the type and the bytes of its payload, and the signer."""
     payload_type, payload = str(envelope.get("payloadType")), _decode(str(envelope.get("payload") or ""))
-    signed = b"DSSEv1 %d %s %d %s" % (len(payload_type), payload_type.encode(), len(payload), payload)
-    for each in envelope.get("signatures") or ():
+    encoded, signatures = payload_type.encode("utf-8", "replace"), envelope.get("signatures")
+    signed = b"DSSEv1 %d %s %d %s" % (len(encoded), encoded, len(payload), payload)
+    for each in signatures if isinstance(signatures, list) else ():
         if isinstance(each, dict):
             return payload_type, payload, _find_signer(signed, _decode(str(each.get("sig") or "")), keys)
     raise SignatureInvalid("its bundle has no signature")
@@ -217,10 +243,10 @@ def _check_statement(payload_type: str, payload: bytes, digest: Digest) -> None:
     raise SignatureInvalid("it is the signature of another image")
 
 
-def _find_signer(data: bytes, signature: bytes, keys: Iterable[PublicKey]) -> str:
+def _find_signer(data: bytes, signature: bytes, keys: Iterable[PublicKey]) -> PublicKey:
     for key in keys:
         if key.has_signed(data, signature):
-            return f"the key {key.name}"
+            return key
     raise SignatureInvalid("it is of another signer than the trusted ones")
 
 

@@ -178,7 +178,9 @@ def _admission(name: str, settings: Settings, context: StackContext) -> list[Lay
     """Return the layer that decides what is served; without a cache, which knows what tags named, none."""
     if context.cache is None:
         return []
-    admission = make_admission(name, settings, context.cache, context.telemetry.metrics, context.clock)
+    admission = make_admission(
+        name, settings, context.cache, context.telemetry.metrics, context.clock, context.agent_for
+    )
     return [lambda below: AdmissionRegistry(below, admission)]
 
 

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import ClassVar
 from urllib.parse import unquote_to_bytes, urlencode
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 from .consent import HeldBlob
 from .credentials import Credentials
@@ -108,6 +108,14 @@ Target = Ping | Catalog | InRepository
 
 
 @frozen
+class Requester:
+    """The client behind a request: its address, and its user name if the mirror requires a login."""
+
+    address: str = ""
+    user: str = ""
+
+
+@frozen
 class RegistryRequest:
     """One read request of a client.
 
@@ -118,6 +126,7 @@ class RegistryRequest:
         the digest and the size; then the mirror only asks for consent.  See ``oci/consent.py``.
     :ivar namespace: ``ns``, the registry that a client means when it asks a mirror
         (specification, "Registry Proxying").
+    :ivar requester: the client, for the policy server; no decision of the mirror's own depends on it.
     """
 
     target: Target
@@ -129,6 +138,7 @@ class RegistryRequest:
     credentials: Credentials | None = None
     held: HeldBlob | None = None
     namespace: str | None = None
+    requester: Requester | None = field(default=None, eq=False)
 
     def path_and_query(self) -> str:
         """Return the target of the upstream request, made only of parsed values."""

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dockmirror.admission.image_limits import ImageLimits, check_image
-from dockmirror.oci.manifest import Platform
+from dockmirror.oci.manifest import ManifestDocument, Platform
 from dockmirror.oci.media import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, SIGNED
 
 LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
@@ -43,7 +43,7 @@ ONLY_AMD64 = ImageLimits(platforms=[AMD64])
 SMALL = ImageLimits(max_size=3_000_000)
 IMAGES_ONLY = ImageLimits(media_types=["application/vnd.oci.image.*"])
 NOTHING_FOREIGN = ImageLimits(foreign_layers=False)
-ELSEWHERE = {"urls": ["https://elsewhere.example/layer"]}
+ELSEWHERE: dict[str, Any] = {"urls": ["https://elsewhere.example/layer"]}
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ ELSEWHERE = {"urls": ["https://elsewhere.example/layer"]}
     ],
 )  # fmt: skip
 def test_limits(limits: ImageLimits, manifest: bytes, problem: str) -> None:
-    found = check_image(limits, manifest).problem
+    found = check_image(limits, ManifestDocument.parse(manifest)).problem
     assert found.startswith(problem)
     assert bool(found) == bool(problem)
 
@@ -85,4 +85,6 @@ def test_limits(limits: ImageLimits, manifest: bytes, problem: str) -> None:
 def test_an_image_of_an_index_is_for_the_platform_that_the_index_states(
     platform: Platform, is_allowed: bool
 ) -> None:
-    assert (check_image(ONLY_AMD64, image(content(1)), platform).problem == "") == is_allowed
+    assert (
+        check_image(ONLY_AMD64, ManifestDocument.parse(image(content(1))), [platform]).problem == ""
+    ) == is_allowed

@@ -28,6 +28,7 @@ from dockmirror.admission.signatures import (
 )
 from dockmirror.oci.descriptor import Descriptor
 from dockmirror.oci.digest import Digest
+from dockmirror.oci.manifest import ManifestDocument
 
 DATA = Path(__file__).parent / "data"
 IMAGE, OTHER = Digest.of(b"image"), Digest.of(b"other")
@@ -105,7 +106,7 @@ def keyless(identity: Identity, digest: Digest = SIGNED_WORKFLOW, data: bytes | 
     verifier = KeylessVerifier(DATA / "trusted_root.json", lambda: 0.0)
     data = data or (DATA / "reusable-workflow-attestation.sigstore.json").read_bytes()
     layer = SignatureLayer(Descriptor(BUNDLE_TYPE))
-    return verify_layer(layer, data, digest, Signers(identities=[identity]), verifier.verify)
+    return verify_layer(layer, data, digest, Signers(identities=[identity]), verifier.verify)[1]
 
 
 def no_library(*_: object) -> Any:
@@ -113,7 +114,7 @@ def no_library(*_: object) -> Any:
 
 
 def verify(signed: tuple[SignatureLayer, bytes], *keys: PublicKey) -> str:
-    return verify_layer(*signed, IMAGE, Signers(keys or [public(EC)]), no_library)
+    return verify_layer(*signed, IMAGE, Signers(keys or [public(EC)]), no_library)[1]
 
 
 @pytest.mark.parametrize("make", [simple, bundle])
@@ -208,6 +209,7 @@ def layer(media_type: str, **annotations: str) -> dict[str, Any]:
         ([layer(SIMPLE_SIGNING, **{SIGNATURE_ANNOTATION: "c2ln"})], [b"sig"], True),
         ([layer(SIMPLE_SIGNING)], [b""], True),
         ([layer(BUNDLE_TYPE)], [None], True),
+        ([layer(BUNDLE_TYPE) | {"urls": ["https://elsewhere.example/"]}], [None], False),
         ([layer(BUNDLE_TYPE), layer("application/vnd.oci.image.layer.v1.tar")], [None], False),
         ([], [], False),
         ([7], [], False),
@@ -217,9 +219,11 @@ def layer(media_type: str, **annotations: str) -> dict[str, Any]:
 def test_layers_with_signatures(
     layers: Any, signatures: list[bytes | None], is_only_signatures: bool
 ) -> None:
-    manifest = json.dumps({"schemaVersion": 2, "layers": layers}).encode()
+    config = {"mediaType": "application/vnd.oci.empty.v1+json", "digest": str(OTHER), "size": 2}
+    manifest = json.dumps({"schemaVersion": 2, "config": config, "layers": layers}).encode()
     assert [each.signature for each in parse_signature_layers(manifest)] == signatures
-    assert is_signature(manifest) == is_only_signatures
+    document = ManifestDocument.parse(manifest)
+    assert (document is not None and is_signature(document)) == is_only_signatures
 
 
 @pytest.mark.parametrize("pem", [b"", b"-----BEGIN PUBLIC KEY-----\nMA==\n-----END PUBLIC KEY-----\n"])
