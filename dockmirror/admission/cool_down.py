@@ -73,6 +73,18 @@ def admitted_digests(ages: TagAges) -> list[Digest]:
     return served
 
 
+def is_frozen(ages: TagAges) -> bool:
+    """Return whether the tag was moved so often that nothing new has been admitted for ``min_age``."""
+    admitted, left = set(admitted_digests(ages)), None
+    moves = 0
+    for sighting in ages.sightings:
+        if sighting.digest in admitted:
+            left, moves = sighting.last, 0
+        else:
+            moves += 1
+    return left is not None and moves > 1 and ages.sightings[-1].last - left >= ages.min_age
+
+
 def current_age(ages: TagAges, digest: Digest | None) -> float:
     """Return the seconds for which the tag has named the digest; 0 if that is not its last sighting."""
     if not ages.sightings or ages.sightings[-1].digest != digest:

@@ -2,63 +2,174 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 
+from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 
 from ..admission.admission_registry import AdmissionContext
+from ..admission.cool_down_source import CoolDownContext, CoolDownSource
 from ..admission.fact_source import FactGatherer, IFactSource
 from ..admission.policies import Policies
+from ..admission.push_times import HUB_API, HubPushTimes
+from ..admission.tag_polling import SHORTEST, PolledUpstream, TagPolling
 from ..body.in_memory import collect
 from ..config.settings import Settings
-from ..metrics import Metrics
 from ..oci.descriptor import Descriptor
 from ..oci.digest import Digest
 from ..oci.ranges import whole_range
-from ..oci.reference import Repository
+from ..oci.reference import Repository, Tag
+from ..pullthrough.grants import PUBLIC_STALE_TTL
 from ..pullthrough.manifest_store import ManifestStore
+from ..pullthrough.upstream_gateway import UpstreamGateway
+from ..store import files, layout, tag_holds
+from ..upstream.agents import make_http_client
+from ..upstream.upstream_client import UpstreamClient
 from .cache import CacheParts
 from .naming import registry_names
-from .upstream_stack import AgentFor
+from .upstream_stack import UpstreamContext
 from .verdict_sources import make_verdict_sources
 
 
+@frozen
+class Admission:
+    """The parts that decide about the images of one upstream.
+
+    :ivar polled: what the upstream's tags are polled by.
+    """
+
+    context: AdmissionContext
+    polled: PolledUpstream
+
+
 def make_admission(
-    name: str,
+    upstream: UpstreamContext,
     settings: Settings,
     cache: CacheParts,
-    metrics: Metrics,
-    clock: IReactorTime,
-    agent_for: AgentFor,
-) -> AdmissionContext:
-    """Return everything that decides which manifests of an upstream are served."""
-    registry = registry_names(settings.upstreams[name])[0]
-    manifests = ManifestStore(cache.contents)
+    gateway: UpstreamGateway,
+    audit: Callable[[dict[str, str]], None],
+) -> Admission:
+    """Return everything that decides which manifests of an upstream are served.
 
-    async def is_whole(repository: Repository, digest: Digest) -> bool:
-        place = Repository(f"{registry}/{repository}")
-        stored = await manifests.get(place, digest)
-        return stored is not None and await manifests.is_complete(place, stored)
-
-    async def read_manifest(repository: Repository, digest: Digest) -> bytes | None:
-        stored = await manifests.get(Repository(f"{registry}/{repository}"), digest)
-        return stored.data if stored else None
+    :param audit: writes an event to the audit log.
+    """
+    name, clock = upstream.name, upstream.clock
+    registry = registry_names(upstream.settings)[0]
+    policies = Policies.of(registry, settings.policy)
+    held = _HeldManifests(registry, cache, clock)
+    cool_down = CoolDownSource(
+        CoolDownContext(
+            cache.tag_history,
+            policies,
+            _make_push_times(upstream, registry) if _goes_by_registry(settings) else None,
+            held.hold,
+            audit,
+            clock,
+        )
+    )
 
     def count(rule: str, outcome: str) -> None:
-        metrics.admissions.labels(name, rule, outcome).inc()
+        upstream.metrics.admissions.labels(name, rule, outcome).inc()
 
-    async def peek(digest: Digest, limit: int) -> bytes | None:
-        stored = await cache.contents.peek(digest)
+    async def is_public(repository: Repository) -> bool:
+        return await gateway.public.age(repository) < PUBLIC_STALE_TTL
+
+    verdicts = make_verdict_sources(
+        registry, settings, cache.documents, cache.in_thread, clock, upstream.agent_for
+    )
+    sources: Sequence[IFactSource] = (cool_down, *verdicts)
+    context = AdmissionContext(
+        name,
+        FactGatherer(sources, policies, clock),
+        lambda: cache.generation.number,
+        held.is_whole,
+        held.read,
+        count,
+        clock,
+        held.peek,
+    )
+    return Admission(context, PolledUpstream(policies, cool_down, gateway, is_public))
+
+
+class _HeldManifests:
+    """The manifests of one registry that are held, by the names of its repositories."""
+
+    def __init__(self, registry: str, cache: CacheParts, clock: IReactorTime) -> None:
+        self._registry = registry
+        self._cache = cache
+        self._clock = clock
+        self._manifests = ManifestStore(cache.contents)
+
+    async def is_whole(self, repository: Repository, digest: Digest) -> bool:
+        """Return whether an image is held with everything that a client requests after it."""
+        place = self._place(repository)
+        stored = await self._manifests.get(place, digest)
+        return stored is not None and await self._manifests.is_complete(place, stored)
+
+    async def read(self, repository: Repository, digest: Digest) -> bytes | None:
+        """Return a manifest, or None if it is not held."""
+        stored = await self._manifests.get(self._place(repository), digest)
+        return stored.data if stored else None
+
+    async def peek(self, digest: Digest, limit: int) -> bytes | None:
+        """Return the bytes of a content, or None if they are not held."""
+        stored = await self._cache.contents.peek(digest)
         if stored is None:
             return None
-        return await collect(
-            stored.body(Descriptor(None, digest, stored.size), whole_range(stored.size)), limit
-        )
+        body = stored.body(Descriptor(None, digest, stored.size), whole_range(stored.size))
+        return await collect(body, limit)
 
-    sources: Sequence[IFactSource] = make_verdict_sources(
-        registry, settings, cache.documents, cache.in_thread, clock, agent_for
-    )
-    gatherer = FactGatherer(sources, Policies.of(registry, settings.policy), clock)
-    return AdmissionContext(
-        name, gatherer, lambda: cache.generation.number, is_whole, read_manifest, count, clock, peek
-    )
+    async def hold(self, repository: Repository, tag: Tag, digest: Digest) -> None:
+        """Keep the manifest that a tag is served as from eviction."""
+        place, now = self._place(repository), self._clock.seconds()
+        await self._cache.in_thread(partial(tag_holds.hold, self._cache.root, place, tag, digest, now))
+
+    def _place(self, repository: Repository) -> Repository:
+        return Repository(f"{self._registry}/{repository}")
+
+
+def _goes_by_registry(settings: Settings) -> bool:
+    return any(policy.first_pull == "registry" for policy in settings.policy)
+
+
+def _make_push_times(upstream: UpstreamContext, registry: str) -> HubPushTimes | None:
+    if registry != "docker.io":
+        return None
+    api = upstream.settings.model_copy(update={"urls": (HUB_API,)})
+    agent = upstream.agent_for(api, lambda host, address: None)
+    client = UpstreamClient(make_http_client(agent), upstream.clock, upstream.name, HUB_API)
+    return HubPushTimes(client, upstream.clock)
+
+
+def make_tag_polling(
+    root: Path, cache: CacheParts, polled: dict[str, PolledUpstream], clock: IReactorTime
+) -> TagPolling:
+    """Return the service that polls tags, in one process of one machine."""
+
+    async def claim() -> Callable[[], None] | None:
+        """With a bucket, the first mirror that asks has the turn of the hour."""
+        lock = await cache.in_thread(lambda: files.lock(root / layout.TAG_POLL_LOCK))
+        if lock is None:
+            return None
+        try:
+            if cache.bucket is None or await _claim_turn(cache, clock):
+                return partial(os.close, lock)
+        except OSError:  # logged by the bucket
+            pass
+        os.close(lock)
+        return None
+
+    return TagPolling(lambda: polled, cache.tag_history, claim, clock)
+
+
+async def _claim_turn(cache: CacheParts, clock: IReactorTime) -> bool:
+    assert cache.bucket is not None
+    bucket, turn = cache.bucket.bucket, int(clock.seconds() // SHORTEST)
+    if not await bucket.put_new(layout.TAG_POLLS / str(turn), b""):
+        return False
+    polls = await bucket.list(layout.TAG_POLLS)
+    await bucket.delete([each.key for each in polls if not each.key.endswith(f"/{turn}")])
+    return True

@@ -24,6 +24,7 @@ from ..system.reactor_services import ClockStepGuard, ReactorLagMonitor
 from ..tls.certificate_directory import CertificateDirectories
 from ..upstream.checked_endpoint import threaded_resolver
 from ..web.shared_tables import SharedTables
+from .admission import make_tag_polling
 from .budget import has_cache
 from .cache import CacheParts, PinRefresh, check_bucket_has_cache, open_cache
 from .listeners import missing_certificates
@@ -164,9 +165,10 @@ class ServingProcess:
             DrainConnections(self.site, settings.grace),
         ]
         if cache is not None and settings.cache is not None:
-            services.append(
-                PinRefresh(settings.cache, reactor, cache.in_thread, lambda: self._builder.registry)
-            )
+            services += [
+                PinRefresh(settings.cache, reactor, cache.in_thread, lambda: self._builder.registry),
+                make_tag_polling(settings.cache, cache, self._builder.polled, reactor),
+            ]
         for service in services:
             service.setServiceParent(self.service)
 

@@ -11,6 +11,7 @@ From the client down to the upstream:
     AdmissionRegistry                    serves a manifest, another one in its place, or refuses
     PushProbeBypass                      sends a pusher's existence checks upstream (virtual host)
     PullThrough                          serves what is stored, and stores what is fetched
+    SightingUpstream                     records which digests tags name (with a cache)
     ResumingRegistry                     continues broken blobs, and withholds the tail of wrong ones
     TokenRegistry                        asks with the mirror's own tokens (own host)
     Failover or FallbackMirror           asks the upstream's other addresses when the first one fails
@@ -26,10 +27,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
-from attrs import frozen
+from attrs import field, frozen
 from twisted.internet.interfaces import IReactorTime
 
-from ..admission.admission_registry import AdmissionRegistry
+from ..admission.admission_registry import AdmissionContext, AdmissionRegistry
+from ..admission.sightings import PushSightings, SightingRegistry, SightingUpstream, TagRecorder
+from ..admission.tag_polling import PolledUpstream
 from ..concurrency.backoff import RequestCircuitBreaker
 from ..config.settings import Settings, UpstreamSettings
 from ..interfaces import IAccount, IRegistry, ITokenService, IWritableRegistry
@@ -76,12 +79,16 @@ class StackContext:
     """The parts of a process that all of its stacks share.
 
     :ivar cache: stores what is fetched; without one the mirror is a relay.
+    :ivar audit: writes an event to the audit log.
+    :ivar polled: what the tags of upstreams are polled by.
     """
 
     clock: IReactorTime
     agent_for: AgentFor
     telemetry: Telemetry
     cache: CacheParts | None = None
+    audit: Callable[[dict[str, str]], None] = lambda _: None
+    polled: dict[str, PolledUpstream] = field(factory=dict)
 
     def upstream(
         self, name: str, settings: UpstreamSettings, account: IAccount | None, signing_keys: Sequence[bytes]
@@ -98,12 +105,14 @@ class HostRegistries:
 
     :ivar tokens: the token service of the virtual host; the mirror's own host has none.
     :ivar writes: accepts pushes to the virtual host; None if the upstream is read-only.
+    :ivar admission: decides which manifests are served; None without a cache, which knows what tags named.
     """
 
     virtual: IRegistry
     own: IRegistry
     tokens: ITokenService
     writes: IWritableRegistry | None = None
+    admission: AdmissionContext | None = None
 
 
 def build_stack(
@@ -122,6 +131,7 @@ def build_stack(
     names, is_shared = registry_names(upstream), settings.shared(upstream)
     has_rules = bool(upstream.allow or upstream.deny)
     base = _build_base(context.upstream(name, upstream, account, signing_keys), settings, context)
+    admission = base.admission
 
     def upstream_name(repository: Repository) -> Repository:
         return _upstream_name(upstream, repository)
@@ -147,7 +157,7 @@ def build_stack(
         *_when(upstream.rewrite, rewrite_names),
         *_when(has_rules, lambda below: RuleFilter(below, _pull_rules(name, upstream, "pulled"))),
         observe,
-        *_admission(name, settings, context),
+        *([] if admission is None else [partial(AdmissionRegistry, context=admission)]),
     ]
     virtual: list[Layer] = [
         lambda below: NamespaceFilter(below, names),
@@ -174,16 +184,6 @@ def build_stack(
     )
 
 
-def _admission(name: str, settings: Settings, context: StackContext) -> list[Layer]:
-    """Return the layer that decides what is served; without a cache, which knows what tags named, none."""
-    if context.cache is None:
-        return []
-    admission = make_admission(
-        name, settings, context.cache, context.telemetry.metrics, context.clock, context.agent_for
-    )
-    return [lambda below: AdmissionRegistry(below, admission)]
-
-
 def _lookup_recorder(context: StackContext) -> Callable[[bool], None]:
     """Return a function that records each lookup in the cache, and how much it holds."""
     series, cache = context.telemetry.series, context.cache
@@ -205,23 +205,25 @@ def _build_base(upstream: UpstreamContext, settings: Settings, context: StackCon
     """Build the lower half of the stack: the cache over the upstream, or the upstream alone."""
     parts = make_upstream(upstream)
     if context.cache is not None:
-        return _pull_through(upstream, parts, settings, context.cache)
+        return _pull_through(upstream, parts, settings, context)
     relayed = parts.authorized if settings.shared(upstream.settings) else parts.relayed
     virtual, own = (ResumingRegistry(each, context.clock) for each in (relayed, parts.authorized))
     return HostRegistries(virtual, own, parts.relayed, parts.writes)
 
 
 def _pull_through(
-    context: UpstreamContext, parts: UpstreamParts, settings: Settings, cache: CacheParts
+    context: UpstreamContext, parts: UpstreamParts, settings: Settings, shared: StackContext
 ) -> HostRegistries:
     """Build the cache over an upstream: who may have what, and what is stored of manifests, blobs, lists."""
-    name, upstream, clock = context.name, context.settings, context.clock
+    assert shared.cache is not None
+    name, upstream, clock, cache = context.name, context.settings, context.clock, shared.cache
+    recorder = TagRecorder(name, cache.tag_history, clock)
     registry, partition = registry_names(upstream)[0], cache_partition(name, upstream)
     ttl = make_tag_ttl(upstream, settings)
     grants = GrantCache(clock)
     gateway = UpstreamGateway(
-        parts.relayed,
-        parts.authorized,
+        SightingUpstream(parts.relayed, recorder),
+        SightingRegistry(parts.authorized, recorder),
         grants,
         PublicRepositories(partition, cache.documents, clock, _may_mark_public(upstream, parts)),
         RequestCircuitBreaker(clock, parts.breaker_key, context.health.record_pause),
@@ -247,8 +249,10 @@ def _pull_through(
         ListCache(partition, gateway, cache.documents, clock, ttl, changes),
     )
 
+    admission = make_admission(context, settings, cache, gateway, shared.audit)
+    shared.polled[name] = admission.polled
     if parts.writes is None:
-        return HostRegistries(cached, cached, tokens)
+        return HostRegistries(cached, cached, tokens, admission=admission.context)
     cache.deletions.expect(registry)
     signer = LocationSigner(context.signing_keys, f"{name} copies")
     pushes = PushCache(parts.writes, changes, cache.contents, cache.upload_staging, signer)
@@ -256,7 +260,8 @@ def _pull_through(
         PushProbeBypass(cached, gateway),
         cached,
         tokens,
-        WriteThrough(pushes, changes, cache.contents, cache.tags, grants),
+        PushSightings(WriteThrough(pushes, changes, cache.contents, cache.tags, grants), recorder),
+        admission.context,
     )
 
 

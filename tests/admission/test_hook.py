@@ -164,8 +164,9 @@ def test_verdicts(fields: dict[str, Any], verdict: HookVerdict, seconds: float) 
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"[]", b"{}", b'{"allow":"yes"}', b'{"allow":1}', b'{"allow":true,"valid_for":"1h"}', b"[" * 99999]
-)  # fmt: skip
+    "data",
+    [b"", b"[]", b"{}", b'{"allow":"yes"}', b'{"allow":1}', b'{"allow":true,"valid_for":"h"}', b"[" * 99999],
+)
 def test_answers_that_are_no_verdict(data: bytes) -> None:
     with pytest.raises(Unavailable, match="is no verdict"):
         parse_verdict(data)
