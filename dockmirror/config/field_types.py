@@ -15,9 +15,12 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
+    PlainSerializer,
+    PlainValidator,
 )
 
 from ..oci.errors import NameInvalid
+from ..oci.manifest import Platform
 from ..oci.reference import Repository
 from ..system.networks import parse_networks
 from .notation import Seconds, is_short_endpoint
@@ -71,6 +74,19 @@ def _check_https_url(text: str) -> str:
     if parts.scheme != "https" or not parts.hostname or parts.username is not None:
         raise ValueError("expected an address such as https://acme-v02.api.letsencrypt.org/directory")
     return text
+
+
+def _check_gate_url(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.username is not None:
+        raise ValueError("expected an address without a username and a password; use 'secret_file'")
+    if parts.scheme not in ("http", "https") or not _NETLOC.fullmatch(parts.netloc) or parts.fragment:
+        raise ValueError("expected an address such as https://policy.example.com/verdict")
+    return text
+
+
+def _parse_platform(value: object) -> Platform:
+    return value if isinstance(value, Platform) else Platform.parse(str(value))
 
 
 def _check_bucket(text: str) -> str:
@@ -254,6 +270,9 @@ TagTtl = Annotated[
     dict[TagsRule, Seconds],
     BeforeValidator(_apply_to_all_tags),
 ]
+GateUrl = Annotated[str, AfterValidator(_check_gate_url)]
+PlatformName = Annotated[Platform, PlainValidator(_parse_platform), PlainSerializer(str)]
+Platforms = Annotated[tuple[PlatformName, ...], BeforeValidator(split_words)]
 Prefix = Annotated[str, AfterValidator(_check_repository)]
 Names = Annotated[tuple[Host, ...], BeforeValidator(split_words)]
 Username = Annotated[str, AfterValidator(_check_username)]

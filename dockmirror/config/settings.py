@@ -24,6 +24,7 @@ from .field_types import (
     Email,
     Endpoints,
     File,
+    GateUrl,
     Host,
     HostPattern,
     HttpsUrl,
@@ -33,6 +34,7 @@ from .field_types import (
     NewFile,
     OperationsEndpoint,
     Origin,
+    Platforms,
     PolicyPattern,
     Prefix,
     Program,
@@ -47,7 +49,19 @@ from .field_types import (
     suggest,
 )
 from .known_registries import ShortNaming
-from .notation import AUTOMATIC, Bytes, ConnectTimeout, Days, Seconds, Segments, Share, Size, Timeout, Window
+from .notation import (
+    AUTOMATIC,
+    Bytes,
+    ConnectTimeout,
+    Days,
+    GateTimeout,
+    Seconds,
+    Segments,
+    Share,
+    Size,
+    Timeout,
+    Window,
+)
 
 
 class ConfigurationError(ValueError):
@@ -161,6 +175,27 @@ class PolicyException(_Frozen):
     reason: str = ""
 
 
+class SignerIdentity(_Frozen):
+    """A keyless signer: the issuer of its certificate, and a pattern for its address or workflow."""
+
+    issuer: Annotated[str, Field(min_length=1)]
+    subject: Annotated[str, Field(min_length=1)]
+
+
+SignedBy = tuple[File | SignerIdentity, ...]
+"""Files with public keys, and keyless signers; one of them is enough."""
+
+
+class GateSettings(_Frozen):
+    """The policy server, and the root of trust of keyless signatures, ``[gate]``."""
+
+    url: GateUrl | None = None
+    secret_file: File | None = None
+    ca_file: File | None = None
+    timeout: GateTimeout = 2.0
+    trust_root: File | None = None
+
+
 class PolicySettings(_Frozen):
     """The rules for some images, ``[[policy]]``.
 
@@ -175,9 +210,10 @@ class PolicySettings(_Frozen):
     exceptions: tuple[PolicyException, ...] = ()
     lock: File | None = None
     unlisted: Literal["serve", "refuse"] = "refuse"
-    signed_by: tuple[str, ...] | None = None
+    signed_by: SignedBy | None = None
+    hook: bool | None = None
     on_error: Literal["refuse", "serve"] = "refuse"
-    platforms: tuple[str, ...] | None = None
+    platforms: Platforms | None = None
     max_size: Bytes | None = None
     media_types: tuple[str, ...] | None = None
     foreign_layers: bool | None = None
@@ -218,6 +254,7 @@ class Settings(_Frozen):
     history_addresses: Literal["full", "network", "none"] = "full"
     upstreams: dict[Label, UpstreamSettings] = Field(default_factory=dict)
     policy: tuple[PolicySettings, ...] = ()
+    gate: GateSettings = GateSettings()
     default: Label | None = None
 
     def as_json(self) -> str:
