@@ -32,6 +32,7 @@ from .site_builder import ConnectionShare, SiteBuilder
 from .stack import StackContext
 from .telemetry import Telemetry, make_process_telemetry, read_worker_state
 from .upstream_stack import load_accounts, make_agent
+from .warm_up_runner import WarmUpRunner
 
 
 class OrderedMultiService(MultiService):
@@ -164,9 +165,10 @@ class ServingProcess:
             DrainConnections(self.site, settings.grace),
         ]
         if cache is not None and settings.cache is not None:
-            services.append(
-                PinRefresh(settings.cache, reactor, cache.in_thread, lambda: self._builder.registry)
-            )
+            services += [
+                make(settings.cache, reactor, cache.in_thread, lambda: self._builder.registry)
+                for make in (PinRefresh, WarmUpRunner)
+            ]
         for service in services:
             service.setServiceParent(self.service)
 

@@ -118,6 +118,7 @@ class RegistryRequest:
         the digest and the size; then the mirror only asks for consent.  See ``oci/consent.py``.
     :ivar namespace: ``ns``, the registry that a client means when it asks a mirror
         (specification, "Registry Proxying").
+    :ivar revalidate: whether a cache asks the upstream first, however fresh its copy is.
     """
 
     target: Target
@@ -129,6 +130,7 @@ class RegistryRequest:
     credentials: Credentials | None = None
     held: HeldBlob | None = None
     namespace: str | None = None
+    revalidate: bool = False
 
     def path_and_query(self) -> str:
         """Return the target of the upstream request, made only of parsed values."""

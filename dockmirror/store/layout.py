@@ -18,6 +18,8 @@
       usage_counter                               the number of stored bytes; locked during a sweep
       pins/<name>                                 a pinned image; modified when it was last refreshed
       pin_refresh.lock                            locked while pins are refreshed
+      warm_ups/<id>                               a request to pull an image, and its outcome
+      warm_ups.lock                               locked by the process that pulls
       usage_report                                the space each registry takes; locked while it is measured
       write_behind/<anything>                     a pending write to the bucket
       write_behind.lock                           locked by the process that uploads
@@ -52,6 +54,8 @@ TEMPORARY = _OURS / "tmp"
 USAGE_COUNTER = _OURS / "usage_counter"
 PINS = _OURS / "pins"
 PIN_REFRESH_LOCK = _OURS / "pin_refresh.lock"
+WARM_UPS = _OURS / "warm_ups"
+WARM_UPS_LOCK = _OURS / "warm_ups.lock"
 USAGE_REPORT = _OURS / "usage_report"
 WRITE_BEHIND = _OURS / "write_behind"
 WRITE_BEHIND_LOCK = _OURS / "write_behind.lock"
@@ -114,6 +118,10 @@ def document(name: str) -> PurePosixPath:
 
 def pin(name: str) -> PurePosixPath:
     return PINS / _escape(name)
+
+
+def warm_up(identifier: str) -> PurePosixPath:
+    return WARM_UPS / _escape(identifier)
 
 
 def _escape(name: str) -> str:
