@@ -60,7 +60,7 @@ class Operations:
         """
         if self._root is None:
             return {}
-        from ..store.held_images import HeldImages
+        from ..store.store_index import StoreIndex
         from ..web.api.api_resource import ApiResource
         from ..web.api.token_auth import TokenAuth
         from ..web.failed_logins import FailedLogins
@@ -75,7 +75,7 @@ class Operations:
 
         auth = TokenAuth(self._tokens, FailedLogins(self._memory.failed_logins, self._reactor))
         actions = ImageActions(self._root, parse, self._in_thread, self._reactor, audit)
-        return {"api": ApiResource(auth, actions, HeldImages(self._root), None, self._in_thread)}
+        return {"api": ApiResource(auth, actions, StoreIndex(self._root), None, self._in_thread)}
 
 
 def _write_audit_line(settings: Settings, line: str) -> None:

@@ -19,7 +19,7 @@ from dockmirror.config.load import load
 from dockmirror.history.pulls import HistoryReader
 from dockmirror.http.server import HttpSite
 from dockmirror.oci.reference import Reference, Repository
-from dockmirror.store.held_images import HeldImages
+from dockmirror.store.store_index import StoreIndex
 from dockmirror.system.shared_table import SharedDigests
 from dockmirror.users import ApiTokens
 from dockmirror.web.api.api_resource import ApiResource
@@ -78,7 +78,7 @@ class Endpoint:
 
         self.auth = TokenAuth(tokens, FailedLogins(memory.failed_logins, self.clock))
         actions = ImageActions(self.root, parse, inline, self.clock, self.audited.append)
-        api = ApiResource(self.auth, actions, HeldImages(self.root), history, inline)
+        api = ApiResource(self.auth, actions, StoreIndex(self.root), history, inline)
         self._front = House(Internet())
         telemetry = ProcessTelemetry(
             self._front.metrics,

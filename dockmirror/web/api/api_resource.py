@@ -20,6 +20,7 @@ from ...oci.errors import NameUnknown, RegistryError, Unavailable, Unsupported
 from ...oci.manifest import Platform
 from ...oci.request import decode_segments
 from ...store.held_images import HeldImages, list_images
+from ...store.store_index import StoreIndex
 from ...store.threads import RunInThread
 from ...system.timestamps import format_timestamp
 from ..image_actions import Actor, ImageActions
@@ -38,6 +39,7 @@ from .models import (
     PinsPage,
     PullsPage,
     RemovalFields,
+    UsagePage,
     WarmUpFields,
     WarmUpsPage,
 )
@@ -78,7 +80,7 @@ class _Route:
 class ApiResource(Resource):
     """Answers requests below the base path.
 
-    :param images: lists what is held; None if the mirror has no cache.
+    :param index: of the cache's directory.
     :param history: None if no history is kept.
     """
 
@@ -88,14 +90,15 @@ class ApiResource(Resource):
         self,
         auth: TokenAuth,
         actions: ImageActions,
-        images: HeldImages,
+        index: StoreIndex,
         history: HistoryReader | None,
         in_thread: RunInThread,
     ) -> None:
         super().__init__()
         self._auth = auth
         self._actions = actions
-        self._images = images
+        self._images = HeldImages(index.root)
+        self._index = index
         self._history = history
         self._in_thread = in_thread
         self._routes = self._list_routes()
@@ -154,6 +157,7 @@ class ApiResource(Resource):
         delete = partial(Description, "DELETE", scope="write")
         return (
             _Route(get("/images", "The images held", ImagesPage, query=ImagesQuery), self._list),
+            _Route(get("/usage", "The bytes held now", UsagePage), self._usage),
             _Route(get("/history", "Pulls, newest first", PullsPage, query=HistoryQuery), self._pulls),
             _Route(get("/pins", "All pins", PinsPage), self._pins),
             _Route(post("/pins", "Keep an image", PinFields, 201, body=NewPin), self._pin),
@@ -179,6 +183,14 @@ class ApiResource(Resource):
             return {"images": found, "next": None}
 
         return await self._in_thread(listed)
+
+    async def _usage(self, _: Call) -> Mapping[str, Any]:
+        held = await self._in_thread(self._index.snapshot)
+        return {
+            "bytes": held.held_bytes,
+            "registries": [{"name": name, **asdict(each)} for name, each in held.by_registry.items()],
+            "repositories": [{"name": name, **asdict(each)} for name, each in held.by_repository.items()],
+        }
 
     async def _pulls(self, call: Call) -> Mapping[str, Any]:
         if self._history is None:

@@ -60,6 +60,16 @@ def test_images_are_listed_in_pages_without_a_token(endpoint: Endpoint) -> None:
     assert endpoint.get("/api/v1/images?name=ghcr.*").json["images"] == rest["images"]
 
 
+def test_the_usage_follows_a_removal_at_once(endpoint: Endpoint) -> None:
+    before = endpoint.get("/api/v1/usage").json
+    hub = {each["name"]: each["bytes"] for each in before["registries"]}["docker.io"]
+    assert {each["name"] for each in before["repositories"]} == {str(NGINX), "ghcr.io/o/r"}
+    freed = endpoint.post("/api/v1/removals", {"image": "nginx"}, CI).json["freed"]
+    after = endpoint.get("/api/v1/usage").json
+    assert after["bytes"] == before["bytes"] - freed
+    assert {"docker.io": hub - freed}.items() <= {e["name"]: e["bytes"] for e in after["registries"]}.items()
+
+
 def test_the_history_is_read_with_its_filters(tmp_path: Path) -> None:
     history = FakeHistory()
     endpoint = Endpoint(tmp_path, history)

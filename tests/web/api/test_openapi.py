@@ -19,7 +19,7 @@ from tests.web.operations import ADDRESS, CI, Endpoint
 
 from .test_api_resource import FakeHistory
 
-EXAMPLES = 12
+EXAMPLES = 8
 """Requests for each operation: half of them valid, half of them not."""
 
 
@@ -29,11 +29,12 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Endpoint:
 
 
 OPERATIONS = [
-    ("GET", "/images"), ("GET", "/history"), ("GET", "/pins"), ("POST", "/pins"), ("DELETE", "/pins"),
+    ("GET", "/images"), ("GET", "/usage"), ("GET", "/history"), ("GET", "/pins"), ("POST", "/pins"),
+    ("DELETE", "/pins"),
     ("POST", "/removals"), ("GET", "/warm-ups"), ("GET", "/warm-ups/{id}"), ("POST", "/warm-ups"),
     ("POST", "/refreshes"),
 ]  # fmt: skip
-WITHOUT_INPUT = [("GET", "/pins"), ("GET", "/warm-ups"), ("GET", "/warm-ups/{id}")]
+WITHOUT_INPUT = [("GET", "/usage"), ("GET", "/pins"), ("GET", "/warm-ups"), ("GET", "/warm-ups/{id}")]
 """Operations of which nothing can break the schema."""
 
 
