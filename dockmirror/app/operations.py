@@ -16,6 +16,7 @@ from ..system.posix import AppendOnlyFile
 from ..system.shared_table import SharedDigests
 from ..web.shared_tables import SharedTables
 from .budget import has_cache
+from .history import open_history
 from .naming import parse_image_name
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class Operations:
         self._reactor = reactor
         self._in_thread = run_in_pool(reactor, reactor.getThreadPool())
         self._root = settings.cache if has_cache(settings) else None
+        self._history = open_history(settings, reactor)
         self._tokens = self._load_tokens(settings)
 
     def _load_tokens(self, settings: Settings) -> ApiTokens | None:
@@ -74,8 +76,9 @@ class Operations:
             _write_audit_line(settings(), line)
 
         auth = TokenAuth(self._tokens, FailedLogins(self._memory.failed_logins, self._reactor))
+        reader = self._history.reader if self._history else None
         actions = ImageActions(self._root, parse, self._in_thread, self._reactor, audit)
-        return {"api": ApiResource(auth, actions, StoreIndex(self._root), None, self._in_thread)}
+        return {"api": ApiResource(auth, actions, StoreIndex(self._root), reader, self._in_thread)}
 
 
 def _write_audit_line(settings: Settings, line: str) -> None:

@@ -50,17 +50,8 @@ APPLY_TIMEOUT = 120.0
 """Seconds that a busy worker may take to put new settings into force, or to reject them."""
 START_ONLY = (
     *("listen", "certificates", "acme", "acme_directory", "acme_ca_file"),
-    *(
-        "operations",
-        "api_tokens_file",
-        "workers",
-        "grace",
-        "cache",
-        "store",
-        "store_endpoint",
-        "store_days",
-        "redirect",
-    ),
+    *("operations", "api_tokens_file", "workers", "grace", "cache", "store", "store_endpoint"),
+    *("store_days", "redirect", "history", "history_days", "history_size", "history_addresses"),
 )
 """The settings that take effect only when the mirror starts."""
 
@@ -83,7 +74,7 @@ def _make_directories(options: Options) -> None:
     if uid is None:
         return
     gid = twistd.get("gid")
-    directories = {"cache": settings.cache}
+    directories = {"cache": settings.cache, "history": settings.history}
     if settings.access.htpasswd is not None and settings.access.keys is not None:
         directories["access.keys"] = settings.access.keys.parent
     if settings.acme is not None:

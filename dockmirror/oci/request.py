@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import ClassVar
 from urllib.parse import unquote_to_bytes, urlencode
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 from .consent import HeldBlob
 from .credentials import Credentials
@@ -119,6 +119,7 @@ class RegistryRequest:
     :ivar namespace: ``ns``, the registry that a client means when it asks a mirror
         (specification, "Registry Proxying").
     :ivar revalidate: whether a cache asks the upstream first, however fresh its copy is.
+    :ivar received: the client's HTTP request, for observers; None for a request of the mirror itself.
     """
 
     target: Target
@@ -131,6 +132,7 @@ class RegistryRequest:
     held: HeldBlob | None = None
     namespace: str | None = None
     revalidate: bool = False
+    received: object | None = field(default=None, eq=False, repr=False)
 
     def path_and_query(self) -> str:
         """Return the target of the upstream request, made only of parsed values."""
