@@ -32,12 +32,16 @@ RUN = {
     r"docker load -i nginx.tar": f"{_ARCHIVES}::test_loads",
     r"docker info \| grep -A1 .Registry Mirrors.": f"{_CLIENTS}::test_dockerd_reloads",
     r"systemctl (reload|restart) docker": f"{_CLIENTS}::test_dockerd_reloads",
+    r"(curl -fsSLo setup.sh \S+/setup/docker; )?sh setup.sh( --apply| --undo)?": (
+        f"{_CLIENTS}::test_setup_script"
+    ),
     r"curl (-s )?\S+/client/(docker|containerd/\S+|podman)": f"{_CLIENTS}::test_dockerd",
     r"curl -s \S+/client/(gitlab|desktop|kaniko|buildkit|k3s)\S*( > \S+)?": _LINES,
     r"curl (-s )?(http://)?[0-9.]+:(8080|9464)/(healthz)?": "integration/test_page.py::test_without_script",
     r"curl https://mirror.example.com/healthz": f"{_PULLS}::test_curl",
     r"curl -s \S+/v2/\S+/manifests/\S+": f"{_PULLS}::test_curl",
     r"curl -sI \S+/v2/\S+/manifests/latest \| grep .*": "integration/test_cache_pulls.py",
+    r"curl -s \S+/api/v1/images\?name=\S+": "web/api/test_api_resource.py",
     r"curl -s \S+:9464/metrics \| grep .*": "integration/test_operations.py::test_a_pull_and_another",
     r"curl -C - -o nginx.tar \S+": f"{_ARCHIVES}::test_as_the_page_says",
     r"skopeo inspect \S+": f"{_PULLS}::test_skopeo_by_tag_and_digest",

@@ -36,6 +36,7 @@ from .site_builder import ConnectionShare, SiteBuilder
 from .stack import StackContext
 from .telemetry import Telemetry, make_process_telemetry, read_worker_state
 from .upstream_stack import load_accounts, make_agent
+from .warm_up_runner import WarmUpRunner
 
 
 class OrderedMultiService(MultiService):
@@ -174,7 +175,10 @@ class ServingProcess:
             services.insert(0, HistoryService(telemetry.pulls, settings.history, bounds, reactor))
         if cache is not None and settings.cache is not None:
             services += [
-                PinRefresh(settings.cache, reactor, cache.in_thread, lambda: self._builder.registry),
+                *(
+                    make(settings.cache, reactor, cache.in_thread, lambda: self._builder.registry)
+                    for make in (PinRefresh, WarmUpRunner)
+                ),
                 make_tag_polling(settings.cache, cache, self._builder.polled, reactor),
             ]
         for service in services:

@@ -232,6 +232,7 @@ class Settings(_Frozen):
     acme_ca_file: File | None = None
     operations: OperationsEndpoint = "tcp:9464:interface=127.0.0.1"
     operations_names: Names = ()
+    api_tokens_file: File | None = None
     networks: Networks = ("private",)
     access: AccessSettings = AccessSettings()
     trust_proxy: Proxies = ()

@@ -126,6 +126,7 @@ class RegistryRequest:
         the digest and the size; then the mirror only asks for consent.  See ``oci/consent.py``.
     :ivar namespace: ``ns``, the registry that a client means when it asks a mirror
         (specification, "Registry Proxying").
+    :ivar revalidate: whether a cache asks the upstream first, however fresh its copy is.
     :ivar received: the client's HTTP request, for observers; None for a request of the mirror itself.
     :ivar requester: the client, for the policy server; no decision of the mirror's own depends on it.
     """
@@ -139,6 +140,7 @@ class RegistryRequest:
     credentials: Credentials | None = None
     held: HeldBlob | None = None
     namespace: str | None = None
+    revalidate: bool = False
     received: object | None = field(default=None, eq=False, repr=False)
     requester: Requester | None = field(default=None, eq=False)
 

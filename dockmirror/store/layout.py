@@ -28,6 +28,8 @@
       tag_polls/<hour>                            in a bucket: made by the mirror that polls in that hour
       tag_holds/<name>                            a manifest that a tag is served as; modified at its last use
       admission_generation                        a number that changes with each new rule or recall
+      warm_ups/<id>                               a request to pull an image, and its outcome
+      warm_ups.lock                               locked by the process that pulls
       usage_report                                the space each registry takes; locked while it is measured
       write_behind/<anything>                     a pending write to the bucket
       write_behind.lock                           locked by the process that uploads
@@ -65,6 +67,8 @@ PIN_REFRESH_LOCK = _OURS / "pin_refresh.lock"
 RECALLS = _OURS / "recalls"
 RECALLS_LOCK = _OURS / "recalls.lock"
 RECALLS_GENERATION = _OURS / "recalls.generation"
+WARM_UPS = _OURS / "warm_ups"
+WARM_UPS_LOCK = _OURS / "warm_ups.lock"
 USAGE_REPORT = _OURS / "usage_report"
 WRITE_BEHIND = _OURS / "write_behind"
 WRITE_BEHIND_LOCK = _OURS / "write_behind.lock"
@@ -147,6 +151,10 @@ def recall(digest: Digest) -> PurePosixPath:
 
 def pin(name: str) -> PurePosixPath:
     return PINS / _escape(name)
+
+
+def warm_up(identifier: str) -> PurePosixPath:
+    return WARM_UPS / _escape(identifier)
 
 
 def _escape(name: str) -> str:

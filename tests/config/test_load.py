@@ -60,6 +60,7 @@ KEYS: dict[str, tuple[str, str, Any, tuple[Any, Any, Any, Any]]] = {
         ["e"],
         ((), ("a", "b.example"), ("c", "d.example"), ("e",)),
     ),
+    "api_tokens_file": (f'"{__file__}"', __file__, __file__, (None, HERE, HERE, HERE)),
     "networks": (
         '["10.0.0.0/8", "fd00::/8"]',
         "private 192.0.2.1",

@@ -1,0 +1,108 @@
+"""The operations endpoint of a mirror with a stocked cache and tokens, and a client of it."""
+
+# mypy: allow-untyped-calls
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import bcrypt
+from twisted.internet.task import Clock
+
+from dockmirror.app.naming import parse_image_name
+from dockmirror.app.operations import operations_body_limit
+from dockmirror.app.telemetry import ProcessTelemetry, read_worker_state
+from dockmirror.config.load import load
+from dockmirror.history.pulls import HistoryReader
+from dockmirror.http.server import HttpSite
+from dockmirror.oci.reference import Reference, Repository
+from dockmirror.store.store_index import StoreIndex
+from dockmirror.system.shared_table import SharedDigests
+from dockmirror.users import ApiTokens
+from dockmirror.web.api.api_resource import ApiResource
+from dockmirror.web.api.token_auth import TokenAuth
+from dockmirror.web.failed_logins import FailedLogins
+from dockmirror.web.image_actions import ImageActions
+from dockmirror.web.operations_endpoint import OperationsResource
+from dockmirror.web.readiness import ReadinessCheck
+from dockmirror.web.shared_tables import SharedTables
+from dockmirror.web.status.overview import StatusOverview
+from tests.cli.shop import stocked
+from tests.house import Answer, House
+from tests.internet import Internet
+from tests.store.threads import inline
+
+ADDRESS = "127.0.0.1:9464"
+NOW = 1_790_000_100.0
+
+
+def token_line(name: str, scopes: str) -> str:
+    """Return a line of the file of tokens, whose secret is ``NAME-secret``."""
+    hashed = bcrypt.hashpw(f"{name}-secret".encode(), bcrypt.gensalt(4)).decode()
+    return f"{name}:{hashed}:{scopes}\n"
+
+
+def login(name: str, secret: str = "") -> str:
+    """Return the header of a token."""
+    encoded = base64.b64encode(f"{name}:{secret or f'{name}-secret'}".encode()).decode()
+    return f"Authorization: Basic {encoded}"
+
+
+CI = login("ci")
+
+
+class Endpoint:
+    """The operations endpoint, whose files lie in a directory."""
+
+    def __init__(
+        self, directory: Path, history: HistoryReader | None = None, has_tokens: bool = True
+    ) -> None:
+        self.shop = stocked(directory / "cache")
+        self.root = self.shop.root
+        self.audited: list[str] = []
+        self.clock = Clock()
+        self.clock.advance(NOW)
+        memory, settings = SharedTables.create(), load({"domain": "mirror.example"}, {})
+        tokens = None
+        if has_tokens:
+            file = directory / "tokens"
+            file.write_text(token_line("ci", "write") + "# a comment\n" + token_line("reader", "read"))
+            tokens = ApiTokens(file, inline, SharedDigests(memory.verified_passwords, self.clock.seconds))
+
+        def parse(image: str) -> tuple[Repository, Reference]:
+            name = parse_image_name(image, settings)
+            return name.repository, name.reference
+
+        self.auth = TokenAuth(tokens, FailedLogins(memory.failed_logins, self.clock))
+        actions = ImageActions(self.root, parse, inline, self.clock, self.audited.append)
+        api = ApiResource(self.auth, actions, StoreIndex(self.root), history, inline)
+        self._front = House(Internet())
+        telemetry = ProcessTelemetry(
+            self._front.metrics,
+            ReadinessCheck(self._front.site, self.clock, ()),
+            lambda: read_worker_state(settings, self._front.watched.upstreams, None),
+        )
+        overview = StatusOverview(telemetry, memory, self.clock)
+        resource = OperationsResource(telemetry, overview, lambda: ["mirror.example"], {"api": api})
+        self._front.site = HttpSite(resource, self.clock, body_limit=operations_body_limit)
+
+    def ask(self, method: str, path: str, *headers: str, body: bytes = b"", host: str = ADDRESS) -> Answer:
+        """Return the answer to a request on a new connection."""
+        length = [f"Content-Length: {len(body)}"] if body or method == "POST" else []
+        return self._front.connect().ask(method, host, path, *length, *headers, body=body).answer
+
+    def get(self, path: str, *headers: str) -> Answer:
+        return self.ask("GET", path, *headers)
+
+    def post(self, path: str, fields: object, *headers: str) -> Answer:
+        """Return the answer to JSON."""
+        kind = "Content-Type: application/json"
+        return self.ask("POST", path, kind, *headers, body=json.dumps(fields).encode())
+
+    def audit(self) -> Sequence[tuple[str, str, str, str]]:
+        """Return who did what in the audit log, and with which result."""
+        lines = map(json.loads, self.audited)
+        return [(each["token"], each["action"], each["image"], each["result"]) for each in lines]
