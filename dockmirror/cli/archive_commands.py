@@ -196,7 +196,7 @@ def _import_image(root: Path, planned: _PlannedImport, settings: Settings, done:
     """
     added = 0
     parts = list(planned.archive.parts(planned.image.descriptor))
-    _check_not_recalled(root, planned.name, [part.digest for part, _ in parts if part.digest])
+    _check_not_recalled(root, str(planned.name), [part.digest for part, _ in parts if part.digest])
     with progress_bars(f"importing {planned.name}") as bar:
         task = bar.add_task("", total=sum(planned.archive.size(part) for part, _ in parts))
         for part, data in parts:
