@@ -157,7 +157,6 @@ class SiteBuilder:
         logs: list[Log] = [
             AccessLog(settings.log_format, clock, self._write_line),
             make_request_counter(settings, telemetry.metrics),
-            telemetry.recent,
         ]
         if telemetry.pulls is not None:
             logs.append(telemetry.pulls.end)
@@ -253,8 +252,12 @@ class _LatePages:
         from ..web.pages.own_pulls import PullFinder
         from ..web.pages.resources import PageContext, PageFactory
 
-        settings, context = self._settings, self._context
-        finder = PullFinder(None, "full", maybeDeferred)
+        settings, context, history = self._settings, self._context, self._context.history
+        finder = PullFinder(
+            history.reader if history else None,
+            settings.history_addresses,
+            history.in_thread if history else maybeDeferred,
+        )
         find_setup = partial(setup_address, settings)
         return PageFactory(PageContext(partial(mirror_address, settings), find_setup, finder, context.clock))
 

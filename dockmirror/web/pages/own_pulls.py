@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Literal
 
 from attrs import evolve, field, frozen
 from twisted.web.template import Tag, tags
@@ -13,6 +12,7 @@ from twisted.web.template import Tag, tags
 from ...client_config.snippet import HUB
 from ...config.notation import format_size
 from ...history.pulls import HistoryError, HistoryReader, Pull, PullFilter
+from ...history.tracker import AddressDetail
 from ...http.access import ClientAddress
 from ...store.threads import RunInThread
 from ...system.timestamps import format_timestamp
@@ -23,7 +23,6 @@ SHOWN = 5
 PATIENCE = 60.0
 """Seconds without a pull after which a test says what is most often wrong."""
 _TEST_HOURS = 12
-AddressDetail = Literal["full", "network", "none"]
 
 
 @frozen
