@@ -44,6 +44,7 @@ class AdmissionContext:
     :ivar upstream: its name in the settings.
     :ivar generation: returns the number that voids decisions which were made before.
     :ivar is_whole: returns whether an image is held with everything that a client requests after it.
+    :ivar is_given: asks the upstream whether it gives the content to this client; raises its refusal.
     :ivar read_manifest: returns a held manifest, or None.
     """
 
@@ -51,6 +52,7 @@ class AdmissionContext:
     gatherer: FactGatherer
     generation: Callable[[], int]
     is_whole: Callable[[Repository, Digest], Awaitable[bool]]
+    is_given: Callable[[RegistryRequest], Awaitable[bool]]
     read_manifest: Callable[[Repository, Digest], Awaitable[bytes | None]]
     count: Count
     clock: IReactorTime
@@ -130,7 +132,7 @@ class AdmissionRegistry:
         replacement = evolve(subject, digest=instead.digest)
         try:
             if not await context.is_whole(target.repository, instead.digest):
-                (await self._registry.fetch(evolve(request, target=target, head=True))).body.discard()
+                await context.is_given(evolve(request, target=target))
             answer = await self._registry.fetch(evolve(request, target=target))
         except RegistryError as error:
             if error.status not in (403, 404) or isinstance(error, Recalled):
