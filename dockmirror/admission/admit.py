@@ -1,7 +1,7 @@
 """The decision about a manifest: ``admit(subject, facts)``, without I/O.
 
 1. A fact that is missing refuses.
-2. A tag that the lock file lists is the locked digest.
+2. A tag that the lock file lists is the locked digest; one that it does not list may be refused.
 3. Any other tag is its current digest if that was ever admitted by the cool-down, else the last admitted one.
 4. What is served by then must pass the rules about digests: recalls, signatures, the hook, the image.  A
    replacement is a subject of its own, by digest.
@@ -17,6 +17,7 @@ from attrs import evolve, field, fields_dict, frozen
 
 from ..oci.digest import Digest
 from .cool_down import TagAges, check_age
+from .lock_file import Unlisted, check_listed
 from .verdict import SERVE, MissingFact, Refuse, ServeInstead, Subject, Verdict
 
 
@@ -26,13 +27,13 @@ class Facts:
 
     :ivar ages: what the tag has named over time; see ``cool_down.py``.
     :ivar recall: the reason for which the digest was recalled.
-    :ivar locked: the digest that the lock file gives the tag.
+    :ivar locked: the digest that the lock file gives the tag; ``Unlisted`` if it lists only others.
     :ivar warn_only: the names of facts whose rule only warns.
     """
 
     ages: TagAges | MissingFact | None = None
     recall: str | MissingFact | None = None
-    locked: Digest | MissingFact | None = None
+    locked: Digest | Unlisted | MissingFact | None = None
     warn_only: frozenset[str] = field(default=frozenset())
 
     def enforced(self) -> Facts:
@@ -57,6 +58,8 @@ def _verdicts(subject: Subject, facts: Facts) -> Iterator[Verdict]:
     if isinstance(facts.locked, Digest):
         if facts.locked != subject.digest:
             yield ServeInstead(facts.locked, "the lock file names this digest", "locked")
+    elif isinstance(facts.locked, Unlisted):
+        yield check_listed(subject, facts.locked)
     elif isinstance(facts.ages, TagAges):
         yield check_age(subject, facts.ages)
     if isinstance(facts.recall, str):

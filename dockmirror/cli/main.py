@@ -62,6 +62,7 @@ _COMMANDS = {
     "export": "archive_commands:export",
     "gc": "store_commands:gc",
     "import": "archive_commands:import_",
+    "lock": "lock_commands:lock",
     "ls": "image_commands:ls",
     "node": "node_command:node",
     "pin": "image_commands:pin",
