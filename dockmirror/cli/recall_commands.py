@@ -11,7 +11,7 @@ from typing import Any
 import click
 from attrs import frozen
 
-from ..admission.recall_files import RecallScope, find_scope, read_recalls
+from ..admission.recall_files import RecallScope, find_scope, read_recalls, remove_recalled
 from ..admission.recall_order import BucketNotReached, NotRecallable, RecallOrder
 from ..admission.recalls import Recall
 from ..config.notation import format_size
@@ -83,16 +83,17 @@ def recall_digest(context: Context, as_json: bool, reason: str, yes: bool, diges
     order = _order(settings, root)
     with _errors():
         order.check(digest)
-        is_manifest = order.is_manifest(digest)
-        made = order.recall(digest, reason) if is_manifest else None
+    if order.is_manifest(digest):  # the search below may take long
+        _publish(order, order.recall(digest, reason))
         scope = find_scope(root, digest)
-        if made is None:
-            _confirm(digest, scope, yes, as_json)
-            made = order.recall(digest, reason)
-        made, freed = order.complete(made, scope)
-    concerned = {digest}.union(*scope.users.values())
-    published = _publish(order, made)
-    report = _Report(made, scope, freed, *published, find_pulls(settings, concerned))
+    else:
+        scope = find_scope(root, digest)
+        _confirm(digest, scope, yes, as_json)
+    made = order.add_layers(order.recall(digest, reason), scope.layers)
+    is_in_bucket, problem = _publish(order, made)
+    freed = remove_recalled(root, [digest])
+    pulls = find_pulls(settings, {digest}.union(*scope.users.values()))
+    report = _Report(made, scope, freed, is_in_bucket, problem, pulls)
     if as_json:
         print_json(report.fields())
     else:
