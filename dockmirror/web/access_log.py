@@ -16,6 +16,7 @@ from ..system.timestamps import format_timestamp
 
 Write = Callable[[str], None]
 _REASON_LENGTH = 300
+_AUDITED = ("time", "client", "host", "method", "path", "status", "bytes", "reason")
 
 
 class AccessLog:
@@ -35,7 +36,7 @@ class AccessLog:
 
 
 class AuditLog:
-    """Writes a JSON line for each finished request that says which user got what.
+    """Writes a JSON line for each finished request that says which user got what, or why not.
 
     :param write: writes a line, given without its line break.
     """
@@ -47,7 +48,7 @@ class AuditLog:
     def __call__(self, request: ServerRequest) -> None:
         """Log a finished request; call once for each."""
         fields = _fields(request, self._clock.seconds())
-        named = {key: fields[key] for key in ("time", "client", "host", "method", "path", "status", "bytes")}
+        named = {key: fields[key] for key in _AUDITED}
         user = request.admitted_client.user if request.admitted_client else None
         self._write(json.dumps({**named, "user": user, "whole": not request.is_cut_off}))
 
