@@ -26,12 +26,14 @@ class Facts:
     """The facts about a subject, one for each kind of rule; None where no rule applies.
 
     :ivar ages: what the tag has named over time; see ``cool_down.py``.
+    :ivar known: whether a tag was served as the digest; see ``known_digests.py``.
     :ivar recall: the reason for which the digest was recalled.
     :ivar locked: the digest that the lock file gives the tag; ``Unlisted`` if it lists only others.
     :ivar warn_only: the names of facts whose rule only warns.
     """
 
     ages: TagAges | MissingFact | None = None
+    known: bool | MissingFact | None = None
     recall: str | MissingFact | None = None
     locked: Digest | Unlisted | MissingFact | None = None
     warn_only: frozenset[str] = field(default=frozenset())
@@ -62,5 +64,11 @@ def _verdicts(subject: Subject, facts: Facts) -> Iterator[Verdict]:
         yield check_listed(subject, facts.locked)
     elif isinstance(facts.ages, TagAges):
         yield check_age(subject, facts.ages)
+    if facts.known is False:
+        yield Refuse(
+            f"{subject} is not known: no tag of the repository was served as this digest; pull a tag, or ask"
+            " the operator to allow it",
+            "known",
+        )
     if isinstance(facts.recall, str):
         yield Refuse(f"{subject} was recalled: {facts.recall}; use another version", "recall")

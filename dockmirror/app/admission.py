@@ -13,6 +13,7 @@ from twisted.internet.interfaces import IReactorTime
 from ..admission.admission_registry import AdmissionContext
 from ..admission.cool_down_source import CoolDownContext, CoolDownSource
 from ..admission.fact_source import FactGatherer, IFactSource
+from ..admission.known_digests import KnownDigestSource
 from ..admission.lock_source import LockSource
 from ..admission.policies import Policies
 from ..admission.push_times import HUB_API, HubPushTimes
@@ -75,7 +76,11 @@ def make_admission(
     async def is_public(repository: Repository) -> bool:
         return await gateway.public.age(repository) < PUBLIC_STALE_TTL
 
-    sources: Sequence[IFactSource] = (cool_down, LockSource(registry))
+    sources: Sequence[IFactSource] = (
+        cool_down,
+        LockSource(registry),
+        KnownDigestSource(cool_down, cache.tag_history, held.read),
+    )
     context = AdmissionContext(
         name,
         FactGatherer(sources, policies, clock),

@@ -67,6 +67,7 @@ _COMMANDS = {
     "node": "node_command:node",
     "pin": "image_commands:pin",
     "pins": "image_commands:pins",
+    "policy": "policy_commands:policy",
     "recall": "recall_commands:recall",
     "reload": "process_commands:reload",
     "rm": "image_commands:rm",

@@ -16,7 +16,6 @@ from ..system.timestamps import format_timestamp
 
 Write = Callable[[str], None]
 _REASON_LENGTH = 300
-_AUDITED = ("time", "client", "host", "method", "path", "status", "bytes", "reason")
 
 
 class AccessLog:
@@ -36,7 +35,7 @@ class AccessLog:
 
 
 class AuditLog:
-    """Writes a JSON line for each finished request that says which user got what, or why not.
+    """Writes a JSON line for each finished request that says which user got what.
 
     :param write: writes a line, given without its line break.
     """
@@ -48,9 +47,10 @@ class AuditLog:
     def __call__(self, request: ServerRequest) -> None:
         """Log a finished request; call once for each."""
         fields = _fields(request, self._clock.seconds())
-        named = {key: fields[key] for key in _AUDITED}
+        named = {key: fields[key] for key in ("time", "client", "host", "method", "path", "status", "bytes")}
         user = request.admitted_client.user if request.admitted_client else None
-        self._write(json.dumps({**named, "user": user, "whole": not request.is_cut_off}))
+        outcome = {"whole": not request.is_cut_off, "reason": fields["reason"]}
+        self._write(json.dumps({**named, "user": user, **outcome}))
 
 
 def _fields(request: ServerRequest, now: float) -> dict[str, object]:
