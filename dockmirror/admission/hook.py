@@ -2,14 +2,14 @@
 
 The mirror sends one POST with a JSON object, ``Question.as_json``, and a bearer secret.  The server answers
 200 with ``{"allow": true, "reason": "...", "valid_for": 3600}``: ``reason`` is for the client that is
-refused, ``valid_for`` the seconds for which the verdict is kept, for all clients of the repository and for
-the images of an index as well.  Any other answer is an error.
+refused, ``valid_for`` the seconds for which the verdict is kept, for all clients of the repository.  Any
+other answer is an error.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from attrs import evolve, frozen
@@ -45,6 +45,7 @@ _REASON_LENGTH = 300
 class Question:
     """Everything that the policy server is told about a manifest.
 
+    :ivar indexes: the digests of indexes that list it, if it was requested by digest.
     :ivar labels: of the image's configuration; none for an index, which has no configuration.
     :ivar size: bytes of the configuration and all layers; None for an index, or if one is not stated.
     """
@@ -53,6 +54,7 @@ class Question:
     repository: str
     tag: str | None
     digest: str
+    indexes: Sequence[str]
     media_type: str | None
     labels: Mapping[str, str]
     size: int | None
@@ -66,6 +68,7 @@ class Question:
                 "repository": self.repository,
                 "tag": self.tag,
                 "digest": self.digest,
+                "indexes": list(self.indexes),
                 "media_type": self.media_type,
                 "labels": dict(self.labels),
                 "size": self.size,
@@ -180,6 +183,7 @@ class HookCache:
             str(subject.repository),
             tag,
             str(subject.digest),
+            [str(parent.digest) for parent in await self.parents.find(subject)],
             manifest.media_type if manifest else None,
             await _labels(manifest, reader),
             sum(known) if known and len(known) == len(sizes) else None,
@@ -202,7 +206,7 @@ async def _labels(manifest: ManifestDocument | None, reader: RepositoryReader) -
 @implementer(IClientFactSource)
 @frozen
 class HookSource:
-    """Gathers the verdict as the client that requests the image; an index decides for its images.
+    """Gathers the verdict as the client that requests the image.
 
     :ivar reader: None until it is bound to a client.
     """
@@ -225,14 +229,6 @@ class HookSource:
         assert reader is not None
         if digest is None or policy is None or not policy.hook:
             return None
-        parents = await self.cache.parents.find(subject)
-        for parent in parents:
-            index = evolve(subject, reference=parent.digest, digest=parent.digest)
-            verdict = await self.cache.verdict(index, await reader.document(parent.digest), reader)
-            if verdict.allow:
-                return verdict
         manifest = manifest or await reader.document(digest)
-        verdict = await self.cache.verdict(subject, manifest, reader)
-        if verdict.allow:
-            await self.cache.parents.record(subject, manifest)
-        return verdict
+        await self.cache.parents.record(subject, manifest)
+        return await self.cache.verdict(subject, manifest, reader)

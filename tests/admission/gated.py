@@ -78,7 +78,7 @@ class Gated:
         return await self.shelf.fetch(request)
 
     def reads(self) -> Sequence[str]:
-        """What was asked of the registry since this was last called."""
+        """Return the requests to the registry since this was last called."""
         asked, self.shelf.asked = self.shelf.asked, []
         return asked
 
