@@ -86,6 +86,7 @@ def make_admission(
         FactGatherer(sources, policies, clock),
         lambda: cache.generation.number,
         held.is_whole,
+        gateway.check,
         held.read,
         count,
         clock,

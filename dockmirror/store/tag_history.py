@@ -74,6 +74,13 @@ class TagRecord:
         recent = [each for each in self.sightings if each.last >= seen - MAX_AGE]
         return evolve(self, sightings=tuple(_limit([*recent, Sighting(digest, seen, seen)])))
 
+    def with_push(self, digest: Digest, pushed: float) -> TagRecord:
+        """Return the record with the time of the first digest's push, unless the tag has moved since."""
+        if len(self.sightings) != 1 or self.sightings[0].digest != digest:
+            return self
+        (only,) = self.sightings
+        return evolve(self, sightings=(evolve(only, first=min(only.first, pushed)),))
+
     def merge(self, other: TagRecord) -> TagRecord:
         """Return what two mirrors have seen of the tag; a sighting between breaks another one."""
         firsts = [each.sightings[0] for each in (self, other) if each.sightings]
@@ -199,15 +206,7 @@ class LocalTagHistory:
     async def record_push(
         self, upstream: str, repository: Repository, tag: Tag, digest: Digest, pushed: float
     ) -> None:
-        def change(record: TagRecord) -> TagRecord:
-            if any(each.digest != digest for each in record.sightings):
-                return record
-            return evolve(
-                record,
-                sightings=tuple(evolve(each, first=min(each.first, pushed)) for each in record.sightings[:1]),
-            )
-
-        await self.update((upstream, repository, tag), change)
+        await self.update((upstream, repository, tag), lambda record: record.with_push(digest, pushed))
 
     async def record_pull(self, upstream: str, repository: Repository, tag: Tag, now: float) -> None:
         key = upstream, repository, tag

@@ -19,7 +19,7 @@ from dockmirror.oci.request import Blob
 from ..fakes import DEAD, SILENT, Reply, World
 from ..shelf import FOR_AMD, FOR_ARM, PLACE, described, image
 from ..stacks import logged
-from .gated import Gated, served
+from .verdict_gate import Gated, served
 
 HOST, PATH = "policy.example", "/verdict"
 LATEST = Digest.of(served(Gated().pull()))

@@ -20,8 +20,8 @@ from dockmirror.oci.reference import Tag
 from dockmirror.oci.request import Blob, Manifest, Referrers
 
 from ..shelf import FOR_AMD, FOR_ARM, PLACE, described, image
-from .gated import Gated, served
 from .test_signatures import BUNDLE_TYPE, DATA, EC, GITHUB, IMAGE, PRIVATE, bundle, simple
+from .verdict_gate import Gated, served
 
 SKOPEO_IMAGE = (DATA / "skopeo-image.json").read_bytes()
 
