@@ -98,7 +98,7 @@ def test_signed_only(
 def quoted(client: str, name: str) -> str:
     """The message that the tutorial quotes of a client, for this image."""
     (row,) = (line for line in TUTORIAL.splitlines() if line.startswith(f"| {client} |"))
-    return row.split("`")[1].replace("docker.mirror.example.com/library/app:latest", name)
+    return row.split("`")[1].replace("library/app:latest", name.partition("/")[2])
 
 
 @contextmanager
