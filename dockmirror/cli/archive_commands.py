@@ -33,6 +33,7 @@ from ..store.eviction.store_budget import wait_for_usage_counter
 from ..store.held_images import HeldImages, StoredImage
 from .arguments import PlatformType, complete_image, json_option
 from .command_context import Context, find_store, open_for_change, parse_image
+from .local_admission import LocalAdmission
 from .output import print_json, progress_bars
 
 
@@ -51,7 +52,8 @@ def export(
     """Write IMAGES to an archive that docker load, podman load, ctr image import and skopeo read.
 
     The archive is an OCI image layout in a tar file, with the manifest.json of docker save.  The same images
-    always give the same bytes.  Nothing is fetched: the cache has to hold the images completely.
+    always give the same bytes.  Nothing is fetched: the cache has to hold the images completely.  A tag is
+    the digest that the cool-down of its policy admits.
 
     Exit status: 0; 1 when something is missing or corrupt, and no archive is written.
     """
@@ -61,7 +63,8 @@ def export(
     root = find_store(settings)
     names = list(dict.fromkeys(parse_image(image, settings) for image in images))
     held_images = HeldImages(root)
-    plan = plan_archive([pack_image(held_images, name, platform) for name in names])
+    choose = LocalAdmission(settings, root, time.time()).choose
+    plan = plan_archive([pack_image(held_images, name, platform, choose) for name in names])
     try:
         if output == "-":
             _write(plan, root, sys.stdout.buffer)
@@ -76,9 +79,15 @@ def export(
         print_json({"output": output, "size": plan.size, "images": list(map(str, names))})
 
 
-def pack_image(held_images: HeldImages, name: ImageName, platform: Platform | None) -> PackedImage:
+def pack_image(
+    held_images: HeldImages,
+    name: ImageName,
+    platform: Platform | None,
+    choose: Callable[[ImageName, Digest], Digest] = lambda name, digest: digest,
+) -> PackedImage:
     """Return an image that the store holds completely.
 
+    :param choose: returns the digest that a tag is served as.
     :raises click.ClickException: when it does not.
     """
     digest = name.reference
@@ -86,7 +95,7 @@ def pack_image(held_images: HeldImages, name: ImageName, platform: Platform | No
         tagged = held_images.list_tags(name.repository).get(digest)
         if tagged is None:
             raise click.ClickException(f"{name} is not in the cache in {held_images.root}")
-        digest = tagged.digest
+        digest = choose(name, tagged.digest)
     image = held_images.read_image(name.repository, digest)
     if image.data is None:
         raise click.ClickException(f"{name} is not in the cache in {held_images.root}")

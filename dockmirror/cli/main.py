@@ -66,6 +66,7 @@ _COMMANDS = {
     "node": "node_command:node",
     "pin": "image_commands:pin",
     "pins": "image_commands:pins",
+    "policy": "policy_commands:policy",
     "reload": "process_commands:reload",
     "rm": "image_commands:rm",
     "serve": "process_commands:serve",
