@@ -20,8 +20,8 @@ from twisted.web.http_headers import Headers
 from zope.interface import implementer
 
 from ..body.in_memory import collect
-from ..concurrency.caching import TTLCache
 from ..config.settings import PolicySettings
+from ..interfaces import IDocumentStore
 from ..oci.descriptor import Descriptor
 from ..oci.digest import Digest
 from ..oci.errors import TimedOut, Unavailable, Unreachable
@@ -149,13 +149,16 @@ def _one_line(text: str) -> str:
 class HookCache:
     """Verdicts of the policy server, kept for the time that it stated.
 
+    They are documents, for all processes and across restarts.
+
     :ivar registry: the registry's name in images.
     """
 
     registry: str
     server: PolicyServer
     parents: KnownParents
-    verdicts: TTLCache[tuple[Repository, Digest], HookVerdict]
+    documents: IDocumentStore
+    clock: IReactorTime
 
     async def verdict(
         self, subject: Subject, manifest: ManifestDocument | None, reader: RepositoryReader
@@ -165,12 +168,19 @@ class HookCache:
         :raises RegistryError: when there is none.
         """
         assert subject.digest is not None
-        kept = self.verdicts.get((subject.repository, subject.digest))
+        document = self._document(subject.repository, subject.digest)
+        now = self.clock.seconds()
+        kept = _parse_kept(await self.documents.read(document), now)
         if kept is not None:
             return kept
         verdict, seconds = await self.server.ask(await self._question(subject, manifest, reader))
-        self.verdicts.put((subject.repository, subject.digest), verdict, seconds)
+        kept_until = [now, now + seconds, verdict.allow, verdict.reason]
+        await self.documents.write(document, json.dumps(kept_until).encode())
         return verdict
+
+    def _document(self, repository: Repository, digest: Digest) -> str:
+        server = Digest.of(self.server.url.encode()).hex[:16]
+        return f"verdicts/{server}/{self.registry}/{repository}/{digest.algorithm}/{digest.hex}"
 
     async def _question(
         self, subject: Subject, manifest: ManifestDocument | None, reader: RepositoryReader
@@ -189,6 +199,15 @@ class HookCache:
             sum(known) if known and len(known) == len(sizes) else None,
             reader.requester,
         )
+
+
+def _parse_kept(document: bytes | None, now: float) -> HookVerdict | None:
+    """Return a kept verdict, or None if its time is over or, as the clock was set back, has not come."""
+    try:
+        since, until, allow, reason = json.loads(document or b"null")
+        return HookVerdict(bool(allow), str(reason)) if since <= now < until else None
+    except (ValueError, TypeError):
+        return None
 
 
 async def _labels(manifest: ManifestDocument | None, reader: RepositoryReader) -> dict[str, str]:
