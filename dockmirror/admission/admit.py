@@ -27,6 +27,7 @@ class Facts:
     """The facts about a subject, one for each kind of rule; None where no rule applies.
 
     :ivar ages: what the tag has named over time; see ``cool_down.py``.
+    :ivar known: whether a tag was served as the digest; see ``known_digests.py``.
     :ivar recall: the reason for which the digest was recalled.
     :ivar locked: the digest that the lock file gives the tag.
     :ivar signature: who has signed the digest, or the reason for which nobody counts.
@@ -36,6 +37,7 @@ class Facts:
     """
 
     ages: TagAges | MissingFact | None = None
+    known: bool | MissingFact | None = None
     recall: str | MissingFact | None = None
     locked: Digest | MissingFact | None = None
     signature: SignatureVerdict | MissingFact | None = None
@@ -70,6 +72,12 @@ def _verdicts(subject: Subject, facts: Facts) -> Iterator[Verdict]:
             yield ServeInstead(facts.locked, "the lock file names this digest", "locked")
     elif isinstance(facts.ages, TagAges):
         yield check_age(subject, facts.ages)
+    if facts.known is False:
+        yield Refuse(
+            f"{subject} is not known: no tag of the repository was served as this digest; pull a tag, or ask"
+            " the operator to allow it",
+            "known",
+        )
     if isinstance(facts.recall, str):
         yield Refuse(f"{subject} was recalled: {facts.recall}; use another version", "recall")
     yield from _image_verdicts(subject, facts)

@@ -1,4 +1,4 @@
-"""What a cool-down does to a tag, computed from its history alone."""
+"""The effect of a cool-down on a tag, computed from its history alone."""
 
 from __future__ import annotations
 

@@ -174,10 +174,11 @@ class TagHistoryFiles:
         finally:
             os.close(lock)
 
-    def iter_tags(self, upstream: str) -> Iterator[tuple[Repository, Tag]]:
-        """Iterate over the tags of an upstream that have a history."""
+    def iter_tags(self, upstream: str, within: Repository | None = None) -> Iterator[tuple[Repository, Tag]]:
+        """Iterate over the tags that have a history, of an upstream or of one of its repositories."""
         top = self._root / layout.TAG_HISTORIES / upstream
-        for directory, _, names in os.walk(top):
+        start = top if within is None else top / within.name / layout.TAGS_OF_HISTORY
+        for directory, _, names in os.walk(start):
             path = Path(directory)
             if path.name == layout.TAGS_OF_HISTORY:
                 repository = Repository(str(path.parent.relative_to(top)))
@@ -221,8 +222,10 @@ class LocalTagHistory:
     async def last_pull(self, upstream: str, repository: Repository, tag: Tag) -> float:
         return (await self.read((upstream, repository, tag))).pulled
 
-    async def tags(self, upstream: str) -> Sequence[tuple[Repository, Tag]]:
-        return sorted(await self._in_thread(lambda: list(self.files.iter_tags(upstream))))
+    async def tags(
+        self, upstream: str, repository: Repository | None = None
+    ) -> Sequence[tuple[Repository, Tag]]:
+        return sorted(await self._in_thread(lambda: list(self.files.iter_tags(upstream, repository))))
 
     async def read(self, key: Key) -> TagRecord:
         """Return the record of a tag, from memory if its file has not changed."""

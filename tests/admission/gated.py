@@ -14,6 +14,7 @@ from zope.interface import implementer
 from dockmirror.admission.admission_registry import AdmissionContext, AdmissionRegistry
 from dockmirror.admission.cool_down_source import CoolDownContext, CoolDownSource
 from dockmirror.admission.fact_source import FactGatherer, IFactSource
+from dockmirror.admission.known_digests import KnownDigestSource
 from dockmirror.admission.policies import Policies
 from dockmirror.admission.push_times import IPushTimes
 from dockmirror.admission.sightings import SightingRegistry, SightingUpstream, TagRecorder
@@ -69,8 +70,10 @@ class MemoryTagHistory:
     async def last_pull(self, upstream: str, repository: Repository, tag: Tag) -> float:
         return self.get(upstream, repository, tag).pulled
 
-    async def tags(self, upstream: str) -> Sequence[tuple[Repository, Tag]]:
-        return sorted(key[1:] for key in self.records)
+    async def tags(
+        self, upstream: str, repository: Repository | None = None
+    ) -> Sequence[tuple[Repository, Tag]]:
+        return sorted(key[1:] for key in self.records if repository in (None, key[1]))
 
 
 @implementer(IUpstream)
@@ -130,7 +133,8 @@ class Gated(Mirror):
             stored = await manifests.get(repository(str(name)), digest)
             return stored.data if stored else None
 
-        gatherer = FactGatherer((self.source, *sources), self.policies, clock)
+        known = KnownDigestSource(self.source, self.history, read)
+        gatherer = FactGatherer((self.source, known, *sources), self.policies, clock)
         context = AdmissionContext(
             "docker", gatherer, lambda: self.generation, is_whole, self.gateway.check, read,
             lambda rule, outcome: self.counts.append((rule, outcome)), clock,

@@ -14,9 +14,11 @@ from dockmirror.oci.cache_status import CacheResult
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.errors import Denied, ManifestUnknown, Unreachable
 from dockmirror.oci.header_fields import format_etag
+from dockmirror.oci.media import OCI_INDEX
 from dockmirror.oci.reference import Repository, Tag
 
 from ..pullthrough.mirrors import NAME, header
+from ..pullthrough.origin import index
 from .gated import DAY, LATEST, REPOSITORY, Gated
 
 WEEK: dict[str, Any] = {"min_age": "7d"}
@@ -132,6 +134,27 @@ def test_by_digest_nothing_is_cooled(gated: Gated) -> None:
     """A pin is a decision."""
     second = gated.publish("2")
     assert gated.get(f"{NAME}/manifests/{Digest.of(second)}") == second
+
+
+def test_only_digests_that_are_known() -> None:
+    """They are what tags are served as, and what indexes among these list."""
+    gated = Gated({**WEEK, "digests": "known"})
+    child = image(gated, "child")
+    shelf = gated.registry_behind.shelf(NAME)
+    del shelf.tags["version-child"]
+    first = index(child)
+    shelf.put(first, OCI_INDEX, "latest")
+    path = f"{NAME}/manifests"
+    with pytest.raises(Denied, match="is not known: no tag of the repository was served as this digest"):
+        gated.get(f"{path}/{Digest.of(child)}")
+    assert gated.served() == first
+    assert gated.get(f"{path}/{Digest.of(first)}") == first
+    assert gated.get(f"{path}/{Digest.of(child)}") == child
+    second = gated.publish("2")
+    gated.clock.advance(DAY)
+    assert gated.served() == first
+    with pytest.raises(Denied, match="is not known"):
+        gated.get(f"{path}/{Digest.of(second)}")
 
 
 def test_head_and_get_agree(gated: Gated) -> None:

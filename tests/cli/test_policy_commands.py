@@ -10,7 +10,7 @@ import pytest
 
 from dockmirror.oci.digest import Digest
 from dockmirror.oci.reference import Repository, Tag
-from dockmirror.store.tag_history import TagHistoryFiles
+from dockmirror.store.tag_history import TagHistoryFiles, TagRecord
 
 from .shop import AMD, BASE, CONFIG, LAYER, NGINX, Shop
 
@@ -30,10 +30,11 @@ def record(shop: Shop) -> Any:
     """Return a function that records what a tag of Docker Hub named, by days before now."""
 
     def record(name: str, tag: str, *sightings: tuple[Digest, float]) -> None:
+        record = TagRecord()
         for digest, days in sightings:
-            key = "docker", Repository(f"library/{name}"), Tag(tag)
-            seen = time.time() - days * DAY
-            TagHistoryFiles(shop.root).update(key, lambda each, d=digest, t=seen: each.with_sighting(d, t))
+            record = record.with_sighting(digest, time.time() - days * DAY)
+        key = "docker", Repository(f"library/{name}"), Tag(tag)
+        TagHistoryFiles(shop.root).update(key, lambda _: record)
 
     return record
 
